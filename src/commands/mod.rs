@@ -1,0 +1,1 @@
+//! The recipes: one flat, readable file a command. Layer 6.

@@ -1,0 +1,5 @@
+//! TOML → a validated [`Config`]. Layer 1.
+
+mod schema;
+
+pub use schema::*;

@@ -1,0 +1,420 @@
+//! The keys of a config file (SPEC §2), with their defaults and ranges in one place.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// A whole config file. Every section may be left out; `task.name`, `task.prompt` and the data paths may not when a command needs them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// What is asked of a document.
+    pub task: Task,
+    /// Where records come from.
+    pub data: Data,
+    /// The base model and its window.
+    pub model: Model,
+    /// Algorithm 1.
+    pub construct: Construct,
+    /// Low-rank adapters.
+    pub lora: Lora,
+    /// The classification head.
+    pub head: Head,
+    /// Optimization.
+    pub train: Train,
+    /// Decoding.
+    pub generate: Generate,
+    /// Scoring.
+    pub eval: Eval,
+}
+
+/// `[task]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Task {
+    /// Name of the task; the run directory defaults to `runs/<name>`.
+    pub name: String,
+    /// The verbalized labels of class 0 and class 1.
+    pub labels: [String; 2],
+    /// The prompt file.
+    pub prompt: PathBuf,
+}
+
+impl Default for Task {
+    fn default() -> Self {
+        Self { name: "task".into(), labels: ["0:alive".into(), "1:death".into()], prompt: PathBuf::new() }
+    }
+}
+
+/// Formats of record files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DataFormat {
+    /// By extension, then by the columns found.
+    #[default]
+    Auto,
+    /// One JSON object a line.
+    Jsonl,
+    /// RFC 4180.
+    Csv,
+    /// Apache Parquet.
+    Parquet,
+    /// The LCD benchmark's `{"data": […]}`.
+    Lcd,
+    /// CliniFact's CSV.
+    Clinifact,
+}
+
+/// `[data]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Data {
+    /// File format; `auto` goes by extension.
+    pub format: DataFormat,
+    /// Train split.
+    pub train: Option<PathBuf>,
+    /// Dev split.
+    pub dev: Option<PathBuf>,
+    /// Test split.
+    pub test: Option<PathBuf>,
+    /// Record field → column. Canonical fields `id text label explanation group`, or any further name used by the prompt.
+    pub fields: BTreeMap<String, String>,
+    /// Records expected in each split.
+    pub expect: Expect,
+    /// LCD: which mortality label, in days: 30, 60 or 90.
+    pub horizon: u32,
+}
+
+impl Default for Data {
+    fn default() -> Self {
+        Self {
+            format: DataFormat::Auto,
+            train: None,
+            dev: None,
+            test: None,
+            fields: BTreeMap::new(),
+            expect: Expect::default(),
+            horizon: 30,
+        }
+    }
+}
+
+/// Record counts that must hold, where given.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Expect {
+    /// Records in train.
+    pub train: Option<usize>,
+    /// Records in dev.
+    pub dev: Option<usize>,
+    /// Records in test.
+    pub test: Option<usize>,
+}
+
+/// Arithmetic of the base model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// f32 on a CPU, bf16 on CUDA.
+    #[default]
+    Auto,
+    /// f32 operands.
+    F32,
+    /// bf16 operands, f32 accumulation.
+    Bf16,
+}
+
+/// Which part of a too-long document goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Truncate {
+    /// Its end.
+    #[default]
+    Tail,
+    /// Its start.
+    Head,
+    /// Its middle.
+    Middle,
+}
+
+/// `[model]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Model {
+    /// Hub id, directory, or `.gguf` file.
+    pub base: String,
+    /// Arithmetic.
+    pub dtype: Dtype,
+    /// Window of the prompt, in tokens.
+    pub max_input_tokens: usize,
+    /// Window of the generated text, in tokens.
+    pub max_output_tokens: usize,
+    /// Which part of a too-long document goes.
+    pub truncate: Truncate,
+}
+
+impl Default for Model {
+    fn default() -> Self {
+        Self {
+            base: String::new(),
+            dtype: Dtype::Auto,
+            max_input_tokens: 7040,
+            max_output_tokens: 384,
+            truncate: Truncate::Tail,
+        }
+    }
+}
+
+/// What becomes of a record that no trial explained (SPEC A5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFail {
+    /// Left out and listed.
+    #[default]
+    Drop,
+    /// Kept for the CLS loss alone.
+    LabelOnly,
+    /// Prompted once more with its gold label.
+    Rationalize,
+}
+
+/// `[construct]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Construct {
+    /// The teacher: hub id or directory.
+    pub teacher: String,
+    /// Window of the teacher's prompt.
+    pub max_input_tokens: usize,
+    /// Window of its answer, thoughts included.
+    pub max_output_tokens: usize,
+    /// K of Algorithm 1.
+    pub trials: usize,
+    /// Sampling temperature.
+    pub temperature: f64,
+    /// Nucleus.
+    pub top_p: f64,
+    /// What becomes of a record that no trial explained.
+    pub on_fail: OnFail,
+    /// Splits to construct.
+    pub splits: Vec<String>,
+}
+
+impl Default for Construct {
+    fn default() -> Self {
+        Self {
+            teacher: String::new(),
+            max_input_tokens: 8196,
+            max_output_tokens: 2048,
+            trials: 5,
+            temperature: 0.6,
+            top_p: 0.95,
+            on_fail: OnFail::Drop,
+            splits: vec!["train".into(), "dev".into()],
+        }
+    }
+}
+
+/// `[lora]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Lora {
+    /// Rank r.
+    pub rank: usize,
+    /// α; the update is scaled by α / r.
+    pub alpha: f64,
+    /// Dropout on the adapter's input.
+    pub dropout: f64,
+    /// Adapted projections.
+    pub targets: Vec<String>,
+}
+
+impl Default for Lora {
+    fn default() -> Self {
+        Self {
+            rank: 8,
+            alpha: 16.0,
+            dropout: 0.05,
+            targets: ["q_proj", "k_proj", "v_proj", "o_proj"].map(String::from).to_vec(),
+        }
+    }
+}
+
+/// Nonlinearity of the CLS head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activation {
+    /// Exact (erf) GELU.
+    #[default]
+    Gelu,
+    /// ReLU.
+    Relu,
+    /// tanh.
+    Tanh,
+}
+
+/// `[head]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Head {
+    /// Width of the hidden layer.
+    pub hidden: usize,
+    /// Nonlinearity.
+    pub activation: Activation,
+    /// Dropout after the nonlinearity.
+    pub dropout: f64,
+}
+
+impl Default for Head {
+    fn default() -> Self {
+        Self { hidden: 2048, activation: Activation::Gelu, dropout: 0.1 }
+    }
+}
+
+/// Which losses train the model (SPEC A12, A18).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Objective {
+    /// L = w_gen·L_gen + w_cls·L_cls.
+    #[default]
+    Joint,
+    /// L_cls alone: the linguistic-collapse ablation.
+    Cls,
+    /// L_gen alone.
+    Lm,
+}
+
+/// Which tensors are trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Parameters {
+    /// Adapters and head; the base stays bit-unchanged.
+    #[default]
+    Lora,
+    /// Every weight and the head.
+    Full,
+}
+
+/// What a layer keeps for its backward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ActivationMemory {
+    /// Per layer, from the memory that is free.
+    #[default]
+    Auto,
+    /// Everything backward reads.
+    Keep,
+    /// The layer's input; the rest is computed again.
+    Recompute,
+}
+
+/// `[train]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Train {
+    /// Losses.
+    pub objective: Objective,
+    /// Passes over the train split.
+    pub epochs: usize,
+    /// Records in one forward pass.
+    pub batch_size: usize,
+    /// Forward passes in one optimizer step.
+    pub grad_accumulation: usize,
+    /// Records in one optimizer step over all ranks; when given, sets `grad_accumulation`.
+    pub effective_batch: Option<usize>,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Steps of linear warmup.
+    pub warmup_steps: usize,
+    /// AdamW's decoupled weight decay.
+    pub weight_decay: f64,
+    /// Clip of the global gradient norm; 0 switches clipping off.
+    pub max_grad_norm: f64,
+    /// Weight of L_gen.
+    pub w_gen: f64,
+    /// Weight of L_cls.
+    pub w_cls: f64,
+    /// What is trained.
+    pub parameters: Parameters,
+    /// New order each epoch; `false` keeps the file's.
+    pub shuffle: bool,
+    /// Stop after this many optimizer steps.
+    pub max_steps: Option<usize>,
+    /// Checkpoint whose adapter and head training starts from.
+    pub init_from: Option<PathBuf>,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// What a layer keeps for its backward pass.
+    pub activation_memory: ActivationMemory,
+    /// Steps between replacements of `checkpoints/last/`.
+    pub save_every_steps: usize,
+}
+
+impl Default for Train {
+    fn default() -> Self {
+        Self {
+            objective: Objective::Joint,
+            epochs: 20,
+            batch_size: 1,
+            grad_accumulation: 8,
+            effective_batch: None,
+            learning_rate: 2e-5,
+            warmup_steps: 100,
+            weight_decay: 0.01,
+            max_grad_norm: 1.0,
+            w_gen: 1.0,
+            w_cls: 1.0,
+            parameters: Parameters::Lora,
+            shuffle: true,
+            max_steps: None,
+            init_from: None,
+            seed: 42,
+            activation_memory: ActivationMemory::Auto,
+            save_every_steps: 200,
+        }
+    }
+}
+
+/// `[generate]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Generate {
+    /// 0 is greedy.
+    pub temperature: f64,
+    /// Nucleus.
+    pub top_p: f64,
+    /// KV-cache tokens held at once; `None` goes by memory.
+    pub batch_tokens: Option<usize>,
+    /// Force the closing `Classification: <label>` (SPEC A46).
+    pub constrain: bool,
+}
+
+impl Default for Generate {
+    fn default() -> Self {
+        Self { temperature: 0.0, top_p: 1.0, batch_tokens: None, constrain: false }
+    }
+}
+
+/// `[eval]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Eval {
+    /// The judge: hub id or directory.
+    pub judge: Option<String>,
+    /// Runs of the sampled baselines.
+    pub runs: usize,
+    /// Bootstrap resamples.
+    pub bootstrap: usize,
+    /// Baselines to run.
+    pub baselines: Vec<String>,
+    /// Temperature of the sampled baselines.
+    pub temperature: f64,
+    /// Nucleus of the sampled baselines.
+    pub top_p: f64,
+}
+
+impl Default for Eval {
+    fn default() -> Self {
+        Self { judge: None, runs: 10, bootstrap: 2000, baselines: Vec::new(), temperature: 0.6, top_p: 0.9 }
+    }
+}

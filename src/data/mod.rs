@@ -1,0 +1,1 @@
+//! Records in, predictions out: readers, splits, leakage. Layer 2.

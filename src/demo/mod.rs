@@ -1,0 +1,1 @@
+//! The embedded tiny model. Layer 2 (data).

@@ -1,0 +1,1 @@
+//! Device choice and memory budget. Layer 1.

@@ -1,0 +1,1 @@
+//! The one engine that generates for everything. Layer 4.

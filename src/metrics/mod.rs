@@ -1,0 +1,1 @@
+//! The paper's metrics as pure functions on slices. Layer 1.

@@ -1,0 +1,1 @@
+//! From a record to token ids and from generated text to a verdict. Layer 2.

@@ -1,0 +1,1 @@
+//! Losses, optimizer steps, checkpoints, model selection. Layer 4.
