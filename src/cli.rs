@@ -1,1 +1,1 @@
-//! The command line. Layer 7.
+//! clap structs of the command line. Layer 7.

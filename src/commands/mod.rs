@@ -1,1 +1,50 @@
-//! The recipes: one flat, readable file a command. Layer 6.
+//! The recipes: construct, train, eval, predict, demo, selftest. Flat, readable, no cleverness. Layer 6.
+
+pub mod args;
+pub mod construct;
+pub mod demo;
+pub mod eval;
+pub mod predict;
+pub mod run_record;
+pub mod selftest;
+pub mod train;
+
+use std::path::PathBuf;
+
+use candle_core::Device;
+
+use crate::{config::Config, device, error::Result};
+
+/// What the global flags say, resolved once.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The validated config: file, then `--set`, then `--seed`.
+    pub config: Config,
+    /// The config file, if one was given.
+    pub config_path: Option<PathBuf>,
+    /// `--run`, default `runs/<task.name>`.
+    pub run_dir: PathBuf,
+    /// `--device`, as given.
+    pub device: String,
+    /// `--seed`, default `train.seed`.
+    pub seed: u64,
+    /// Machine-readable stdout.
+    pub json: bool,
+    /// No progress, no notes; warnings and errors only.
+    pub quiet: bool,
+    /// How often `-v` was given.
+    pub verbose: u8,
+    /// Check everything, write nothing.
+    pub dry_run: bool,
+    /// May the network be used?
+    pub allow_network: bool,
+    /// Worker threads.
+    pub threads: usize,
+}
+
+impl Context {
+    /// The device `--device` names.
+    pub fn device(&self) -> Result<Device> {
+        device::select(&self.device)
+    }
+}

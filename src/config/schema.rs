@@ -26,6 +26,9 @@ pub struct Config {
     pub generate: Generate,
     /// Scoring.
     pub eval: Eval,
+    /// Directory of the config file: where its relative paths begin. Not a key.
+    #[serde(skip)]
+    pub dir: PathBuf,
 }
 
 /// `[task]`
@@ -155,13 +158,7 @@ pub struct Model {
 
 impl Default for Model {
     fn default() -> Self {
-        Self {
-            base: String::new(),
-            dtype: Dtype::Auto,
-            max_input_tokens: 7040,
-            max_output_tokens: 384,
-            truncate: Truncate::Tail,
-        }
+        Self { base: String::new(), dtype: Dtype::Auto, max_input_tokens: 7040, max_output_tokens: 384, truncate: Truncate::Tail }
     }
 }
 
@@ -231,12 +228,7 @@ pub struct Lora {
 
 impl Default for Lora {
     fn default() -> Self {
-        Self {
-            rank: 8,
-            alpha: 16.0,
-            dropout: 0.05,
-            targets: ["q_proj", "k_proj", "v_proj", "o_proj"].map(String::from).to_vec(),
-        }
+        Self { rank: 8, alpha: 16.0, dropout: 0.05, targets: ["q_proj", "k_proj", "v_proj", "o_proj"].map(String::from).to_vec() }
     }
 }
 

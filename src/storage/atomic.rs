@@ -1,0 +1,174 @@
+//! Directories and files that exist whole or not at all.
+//!
+//! Everything goes under a temporary name in the same parent, is synced, and is renamed into place; then the parent
+//! is synced. A directory that replaces another swaps with it in one system call.
+
+use std::{
+    ffi::OsStr,
+    io,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use super::{Writer, create, create_dir_all, error, fault, manifest, remove_dir_all, sync_dir};
+use crate::error::{Error, Result};
+
+/// A directory being written under a temporary name; [`AtomicDir::commit`] makes it appear. Dropped uncommitted, it is
+/// removed.
+#[derive(Debug)]
+pub struct AtomicDir {
+    temporary: PathBuf,
+    destination: PathBuf,
+    committed: bool,
+}
+
+impl AtomicDir {
+    /// Begins a directory that will be `destination`, sweeping what killed processes left of earlier tries.
+    pub fn create(destination: &Path) -> Result<Self> {
+        let parent = parent(destination);
+        create_dir_all(parent)?;
+        recover(destination)?;
+        let temporary = parent.join(format!(".{}.tmp-{}", name(destination)?, std::process::id()));
+        remove_dir_all(&temporary)?;
+        create_dir_all(&temporary)?;
+        fault("dir.create");
+        Ok(Self { temporary, destination: destination.to_owned(), committed: false })
+    }
+
+    /// Where the files are until the commit.
+    pub fn path(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// Writes a file whole. `name` may hold `/`.
+    pub fn write_file(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let mut writer = self.writer(name)?;
+        writer.put(bytes)?;
+        writer.finish()
+    }
+
+    /// A file to stream into; call [`Writer::finish`] on it.
+    pub fn writer(&self, name: &str) -> Result<Writer> {
+        let path = self.temporary.join(name);
+        create_dir_all(super::atomic::parent(&path))?;
+        let writer = create(&path)?;
+        fault("dir.write");
+        Ok(writer)
+    }
+
+    /// Syncs every file, writes `manifest.json` last if asked, and renames the directory into place.
+    pub fn commit(mut self, manifest: bool) -> Result<()> {
+        if manifest {
+            let described = manifest::describe(&self.temporary)?;
+            let json = serde_json::to_vec_pretty(&described).map_err(|e| Error::run(format!("cannot write the manifest: {e}")))?;
+            self.write_file(manifest::MANIFEST, &json)?;
+            fault("dir.manifest");
+        }
+        sync_tree(&self.temporary)?;
+        fault("dir.synced");
+        let replaced = self.replace().map_err(|e| error("cannot commit", &self.destination, &e))?;
+        self.committed = true;
+        fault("dir.renamed");
+        sync_dir(parent(&self.destination))?;
+        if let Some(old) = replaced {
+            remove_dir_all(&old)?;
+        }
+        fault("dir.done");
+        Ok(())
+    }
+
+    /// Renames into place; returns where a replaced directory now is.
+    fn replace(&self) -> io::Result<Option<PathBuf>> {
+        if !self.destination.exists() {
+            std::fs::rename(&self.temporary, &self.destination)?;
+            return Ok(None);
+        }
+        match renameat_with(CWD, &self.temporary, CWD, &self.destination, RenameFlags::EXCHANGE) {
+            Ok(()) => Ok(Some(self.temporary.clone())),
+            // File systems without the swap (NFS, some overlays): step aside first; `recover` undoes a kill between.
+            Err(_) => {
+                let aside = aside(&self.destination);
+                std::fs::rename(&self.destination, &aside)?;
+                std::fs::rename(&self.temporary, &self.destination)?;
+                Ok(Some(aside))
+            }
+        }
+    }
+}
+
+impl Drop for AtomicDir {
+    fn drop(&mut self) {
+        if !self.committed {
+            let _ = std::fs::remove_dir_all(&self.temporary);
+        }
+    }
+}
+
+/// Undoes what a kill left beside `destination`: puts back a directory that had stepped aside, removes temporaries of
+/// processes that are gone.
+pub fn recover(destination: &Path) -> Result<()> {
+    let aside = aside(destination);
+    if aside.exists() {
+        if destination.exists() {
+            remove_dir_all(&aside)?;
+        } else {
+            std::fs::rename(&aside, destination).map_err(|e| error("cannot recover", destination, &e))?;
+        }
+    }
+    let prefix = format!(".{}.tmp-", name(destination)?);
+    let Ok(entries) = std::fs::read_dir(parent(destination)) else { return Ok(()) };
+    for entry in entries.flatten() {
+        let file_name = entry.file_name();
+        let Some(pid) = file_name.to_str().and_then(|n| n.strip_prefix(&prefix)) else { continue };
+        if Path::new("/proc/self").exists() && !Path::new("/proc").join(pid).exists() {
+            remove_dir_all(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a file so that its path holds either the old bytes or all of the new ones.
+pub fn write_file_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    let parent = parent(path);
+    create_dir_all(parent)?;
+    let temporary = parent.join(format!(".{}.tmp-{}", name(path)?, std::process::id()));
+    let result = (|| {
+        let mut writer = create(&temporary)?;
+        fault("file.write");
+        writer.put(bytes)?;
+        writer.finish()?;
+        fault("file.synced");
+        std::fs::rename(&temporary, path).map_err(|e| error("cannot write", path, &e))?;
+        fault("file.renamed");
+        sync_dir(parent)
+    })();
+    if result.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+    result
+}
+
+fn sync_tree(dir: &Path) -> Result<()> {
+    manifest::walk(dir, "", &mut |_, path| {
+        std::fs::File::open(path).and_then(|f| f.sync_all()).map_err(|e| error("cannot sync", path, &e))
+    })?;
+    sync_dir(dir)
+}
+
+/// The directory that holds `path`.
+pub(super) fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn aside(destination: &Path) -> PathBuf {
+    let name = destination.file_name().and_then(OsStr::to_str).unwrap_or("dir");
+    parent(destination).join(format!(".{name}.old"))
+}
+
+fn name(path: &Path) -> Result<&str> {
+    path.file_name().and_then(OsStr::to_str).ok_or_else(|| Error::usage(format!("{} names no file or directory", path.display())))
+}

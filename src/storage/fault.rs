@@ -1,0 +1,44 @@
+//! Points at which a test can kill the process: `CLSGEN_FAULT=point[:n]` aborts at the n-th passage (default 1).
+
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU64, Ordering},
+};
+
+/// Every fault point, in the order a commit passes them; crash-sweep tests walk this list.
+pub fn points() -> &'static [&'static str] {
+    &[
+        "dir.create",
+        "dir.write",
+        "dir.manifest",
+        "dir.synced",
+        "dir.renamed",
+        "dir.done",
+        "file.write",
+        "file.synced",
+        "file.renamed",
+        "log.append",
+        "log.torn",
+    ]
+}
+
+/// Aborts the process here when `CLSGEN_FAULT` names this point. Costs one load otherwise.
+pub fn fault(point: &str) {
+    if due(point) {
+        std::process::abort();
+    }
+}
+
+/// True at the passage that `CLSGEN_FAULT` names.
+pub(super) fn due(point: &str) -> bool {
+    static WANTED: OnceLock<Option<(String, u64)>> = OnceLock::new();
+    static PASSED: AtomicU64 = AtomicU64::new(0);
+    let wanted = WANTED.get_or_init(|| {
+        let value = std::env::var("CLSGEN_FAULT").ok()?;
+        Some(match value.rsplit_once(':') {
+            Some((name, n)) => (name.to_owned(), n.parse().unwrap_or(1)),
+            None => (value, 1),
+        })
+    });
+    wanted.as_ref().is_some_and(|(name, n)| name == point && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == *n)
+}

@@ -1,0 +1,102 @@
+//! An append-only log of JSON lines that survives a kill: a torn last line is cut when it is opened again.
+
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+
+/// A log of records, a line each. Every append is one write, so a reader sees whole lines.
+#[derive(Debug)]
+pub struct RecordLog {
+    path: PathBuf,
+    file: File,
+    records: usize,
+    length: u64,
+}
+
+impl RecordLog {
+    /// Opens or creates the log and cuts a torn last line.
+    pub fn open(path: &Path) -> Result<Self> {
+        let fail = |e: std::io::Error| super::error("cannot open", path, &e);
+        let mut file = super::options().read(true).write(true).create(true).truncate(false).open(path).map_err(fail)?;
+        let (records, length) = whole_lines(&mut file).map_err(fail)?;
+        file.set_len(length).and_then(|()| file.seek(SeekFrom::End(0))).map_err(fail)?;
+        Ok(Self { path: path.to_owned(), file, records, length })
+    }
+
+    /// Whole records in the log.
+    pub fn records(&self) -> usize {
+        self.records
+    }
+
+    /// Bytes of the whole records: where the next one begins.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// The log's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Appends a record as one line.
+    pub fn append(&mut self, record: &impl Serialize) -> Result<()> {
+        let mut line = serde_json::to_vec(record).map_err(|e| Error::run(format!("cannot write {}: {e}", self.path.display())))?;
+        line.push(b'\n');
+        super::fault("log.append");
+        if super::fault::due("log.torn") {
+            let _ = self.file.write_all(&line[..line.len() / 2]);
+            std::process::abort();
+        }
+        if let Err(e) = self.file.write_all(&line) {
+            // Half a line may be there (no space): take it back, so that what is on disk stays whole.
+            let _ = self.file.set_len(self.length).and_then(|()| self.file.seek(SeekFrom::End(0)));
+            return Err(super::error("cannot write", &self.path, &e));
+        }
+        self.records += 1;
+        self.length += line.len() as u64;
+        Ok(())
+    }
+
+    /// Cuts the log after its first `records` records (a resume goes back to its checkpoint).
+    pub fn keep(&mut self, records: usize) -> Result<()> {
+        let fail = |e: std::io::Error| super::error("cannot cut", &self.path, &e);
+        if records >= self.records {
+            return Ok(());
+        }
+        let mut bytes = Vec::new();
+        self.file.rewind().and_then(|()| self.file.read_to_end(&mut bytes)).map_err(fail)?;
+        let length: usize = bytes.split_inclusive(|&b| b == b'\n').take(records).map(<[u8]>::len).sum();
+        self.file.set_len(length as u64).and_then(|()| self.file.seek(SeekFrom::End(0))).map_err(fail)?;
+        (self.records, self.length) = (records, length as u64);
+        Ok(())
+    }
+
+    /// Waits until the disk has everything appended so far.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().or_else(super::ignore_no_sync).map_err(|e| super::error("cannot write", &self.path, &e))
+    }
+}
+
+/// How many lines end in a newline, and how many bytes they are.
+fn whole_lines(file: &mut File) -> std::io::Result<(usize, u64)> {
+    let (mut lines, mut whole, mut read) = (0, 0, 0u64);
+    let mut buffer = vec![0; 1 << 16];
+    file.rewind()?;
+    loop {
+        let n = file.read(&mut buffer)?;
+        if n == 0 {
+            return Ok((lines, whole));
+        }
+        for (i, _) in buffer[..n].iter().enumerate().filter(|(_, b)| **b == b'\n') {
+            lines += 1;
+            whole = read + i as u64 + 1;
+        }
+        read += n as u64;
+    }
+}

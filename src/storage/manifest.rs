@@ -1,0 +1,92 @@
+//! `manifest.json`: length and BLAKE3 of every file of a committed directory.
+
+use std::{collections::BTreeMap, fs::File, path::Path};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Name of the manifest inside its directory.
+pub const MANIFEST: &str = "manifest.json";
+
+/// What the manifest says of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Entry {
+    length: u64,
+    blake3: String,
+}
+
+/// The whole manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Manifest {
+    schema: u32,
+    files: BTreeMap<String, Entry>,
+}
+
+/// BLAKE3 of bytes, in hex.
+pub fn hash_bytes(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
+}
+
+/// BLAKE3 of a file, in hex, read through a buffer (a map of a file that shrinks would kill the process).
+pub fn hash_file(path: &Path) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    let mut file = File::open(path).map_err(|e| super::error("cannot read", path, &e))?;
+    hasher.update_reader(&mut file).map_err(|e| super::error("cannot read", path, &e))?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// Describes every file below `dir` but the manifest itself, by `/`-separated relative name.
+pub(super) fn describe(dir: &Path) -> Result<Manifest> {
+    let mut files = BTreeMap::new();
+    walk(dir, "", &mut |name, path| {
+        let length = std::fs::metadata(path).map_err(|e| super::error("cannot read", path, &e))?.len();
+        files.insert(name.to_owned(), Entry { length, blake3: hash_file(path)? });
+        Ok(())
+    })?;
+    files.remove(MANIFEST);
+    Ok(Manifest { schema: 1, files })
+}
+
+/// Checks a directory against its manifest: `Ok(false)` when it has none (another tool's), an error (exit 4) naming
+/// the first file that is missing, of another length or of another hash.
+pub fn verify_manifest(dir: &Path) -> Result<bool> {
+    let path = dir.join(MANIFEST);
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(Error::model(format!("cannot read {}: {}", path.display(), super::reason(&e)))),
+    };
+    let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|_| damaged(&path, "it is not a manifest"))?;
+    for (name, entry) in &manifest.files {
+        let file = dir.join(name);
+        let Ok(meta) = std::fs::metadata(&file) else { return Err(damaged(&file, "listed in manifest.json but not there")) };
+        if meta.len() != entry.length {
+            return Err(damaged(&file, &format!("{} bytes, {} expected", meta.len(), entry.length)));
+        }
+        if hash_file(&file)? != entry.blake3 {
+            return Err(damaged(&file, "its BLAKE3 differs from manifest.json"));
+        }
+    }
+    Ok(true)
+}
+
+fn damaged(path: &Path, what: &str) -> Error {
+    Error::model(format!("{}: {what}", path.display())).hint("the directory is damaged or was edited: use another checkpoint")
+}
+
+/// Calls `visit(relative name, path)` for every file below `dir`, in name order.
+pub(super) fn walk(dir: &Path, prefix: &str, visit: &mut dyn FnMut(&str, &Path) -> Result<()>) -> Result<()> {
+    let read = |e: std::io::Error| super::error("cannot read", dir, &e);
+    let mut entries = std::fs::read_dir(dir).map_err(read)?.collect::<std::io::Result<Vec<_>>>().map_err(read)?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        if entry.file_type().map_err(read)?.is_dir() {
+            walk(&entry.path(), &format!("{name}/"), visit)?;
+        } else {
+            visit(&name, &entry.path())?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! The only module that writes files: atomic directories, a record log, a lock, fault points. Layer 1.
+//!
+//! Whatever is written exists whole or not at all, or (a log) up to its last whole line. Files are private to the
+//! user (0600, directories 0700): runs hold text derived from clinical notes.
+
+mod atomic;
+mod fault;
+mod lock;
+mod log;
+mod manifest;
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, BufWriter, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+pub use atomic::{AtomicDir, recover, write_file_atomic};
+pub use fault::{fault, points};
+pub use lock::RunLock;
+pub use log::RecordLog;
+pub use manifest::{MANIFEST, hash_bytes, hash_file, verify_manifest};
+
+use crate::error::{Error, Kind, Result};
+
+/// A buffered file whose errors name it. Call [`Writer::finish`]: a dropped writer is flushed with its errors unseen.
+#[derive(Debug)]
+pub struct Writer {
+    path: PathBuf,
+    file: BufWriter<File>,
+}
+
+impl Writer {
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes all of `bytes`.
+    pub fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|e| error("cannot write", &self.path, &e))
+    }
+
+    /// Hands buffered bytes to the operating system, where readers see them.
+    pub fn flush_file(&mut self) -> Result<()> {
+        self.file.flush().map_err(|e| error("cannot write", &self.path, &e))
+    }
+
+    /// Flushes, and waits until the disk has it.
+    pub fn sync(&mut self) -> Result<()> {
+        self.flush_file()?;
+        self.file.get_ref().sync_all().or_else(ignore_no_sync).map_err(|e| error("cannot write", &self.path, &e))
+    }
+
+    /// Flushes, syncs and closes.
+    pub fn finish(mut self) -> Result<()> {
+        self.sync()
+    }
+}
+
+impl Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Pipes and devices (`/dev/stdout`, `/dev/full`) have nothing to sync: that is no failure.
+fn ignore_no_sync(error: io::Error) -> io::Result<()> {
+    match error.kind() {
+        io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported => Ok(()),
+        _ => Err(error),
+    }
+}
+
+/// Creates (or empties) a private file for streaming output.
+pub fn create(path: &Path) -> Result<Writer> {
+    let file = options().write(true).create(true).truncate(true).open(path).map_err(|e| error("cannot create", path, &e))?;
+    Ok(Writer { path: path.to_owned(), file: BufWriter::new(file) })
+}
+
+/// Opens (or creates) a private file to append to.
+pub fn append(path: &Path) -> Result<Writer> {
+    let file = options().append(true).create(true).open(path).map_err(|e| error("cannot open", path, &e))?;
+    Ok(Writer { path: path.to_owned(), file: BufWriter::new(file) })
+}
+
+/// Creates a private directory and its missing parents.
+pub fn create_dir_all(path: &Path) -> Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| error("cannot create directory", path, &e))
+}
+
+/// Removes a directory and all it holds; one that is not there is fine.
+pub fn remove_dir_all(path: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(error("cannot remove", path, &e)),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a file; one that is not there is fine.
+pub fn remove_file(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(error("cannot remove", path, &e)),
+        _ => Ok(()),
+    }
+}
+
+/// An [`Error`] for a failed file operation: no space, no permission and the like are resources (exit 5).
+pub fn error(action: &str, path: &Path, error: &io::Error) -> Error {
+    let message = format!("{action} {}: {}", path.display(), reason(error));
+    match hint(error) {
+        Some(hint) => Error::resources(message).hint(hint),
+        None => Error::new(Kind::Run, message),
+    }
+}
+
+/// The system's reason without Rust's ` (os error 28)`.
+pub fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
+/// What to do about errors that are the machine's, not the program's.
+fn hint(error: &io::Error) -> Option<&'static str> {
+    use io::ErrorKind as K;
+    Some(match error.kind() {
+        K::StorageFull => "free some space, or choose another place with --run or --output",
+        K::QuotaExceeded => "your disk quota is used up: free some space, or choose another place with --run or --output",
+        K::ReadOnlyFilesystem => "the file system is read-only: choose another place with --run or --output",
+        K::PermissionDenied => "you may not write there: choose another place with --run or --output",
+        K::FileTooLarge => "the file system or a limit (ulimit -f) allows no file of this size",
+        K::OutOfMemory => "the machine is out of memory",
+        _ if error.raw_os_error() == Some(libc::EIO) => "the disk reports an error: check it before going on",
+        _ if error.raw_os_error() == Some(libc::EMFILE) => "too many open files: raise ulimit -n",
+        _ => return None,
+    })
+}
+
+/// Options of every file we open for writing: private to the user.
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.mode(0o600);
+    options
+}
+
+/// Waits until the directory entry itself is on disk.
+fn sync_dir(path: &Path) -> Result<()> {
+    let dir = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    File::open(dir).and_then(|d| d.sync_all().or_else(ignore_no_sync)).map_err(|e| error("cannot sync", dir, &e))
+}
