@@ -1,1 +1,67 @@
 //! The one engine that generates for everything. Layer 4.
+//!
+//! A prompt is prefilled once; the CLS logits come from that same pass; its samples share the prompt's keys and values.
+//! Rows leave the batch when they stop and new ones enter, within a budget of cached tokens. What a request gets is a
+//! function of (model, request): never of its neighbours, its place in the queue or the number of threads.
+
+pub mod sampler;
+
+pub use sampler::Sampling;
+
+/// What is asked of the engine for one prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// Names the prompt in the random stream: [`crate::rng::hash_name`] of the record's id.
+    pub key: u64,
+    /// Token ids, ending in t_n.
+    pub prompt: Vec<u32>,
+    /// Samples wanted; 0 = prefill only, for the probability.
+    pub samples: usize,
+    /// Cap on new tokens, the stop token included.
+    pub max_new_tokens: usize,
+    /// How a token is chosen.
+    pub sampling: Sampling,
+    /// Whether the CLS head reads t_n.
+    pub want_probability: bool,
+}
+
+/// Why a generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Finish {
+    /// A stop token.
+    Stop,
+    /// The cap.
+    Length,
+}
+
+/// One sample of one request.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Generation {
+    /// New token ids, without the stop token.
+    pub ids: Vec<u32>,
+    /// Their text.
+    pub text: String,
+    /// Why it ended.
+    pub finish: Finish,
+    /// New tokens, the stop token included.
+    pub generated_tokens: usize,
+}
+
+impl std::fmt::Debug for Generation {
+    /// Counts only: generated text can quote its record.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Generation").field("finish", &self.finish).field("generated_tokens", &self.generated_tokens).finish_non_exhaustive()
+    }
+}
+
+/// A request that is done.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Completed {
+    /// Its place in the iterator of requests, from 0.
+    pub index: usize,
+    /// The CLS head's two logits, where wanted.
+    pub logits: Option<[f32; 2]>,
+    /// Its samples in order. With an `accept` callback the last one is the accepted one, if any was.
+    pub generations: Vec<Generation>,
+}
