@@ -1,0 +1,129 @@
+//! One record of a split, whatever file it came from.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde_json::{Map, Value};
+
+/// A document with its label: the canonical form every reader produces.
+///
+/// `Debug` prints numbers and field names only: a note's text must not reach a log or a panic message.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Unique within its file.
+    pub id: String,
+    /// Text fields by the name the prompt template uses: `text`, or `claim` and `abstract`, …
+    pub fields: BTreeMap<String, String>,
+    /// Gold class, where known.
+    pub label: Option<u8>,
+    /// Gold explanation, where known.
+    pub explanation: Option<String>,
+    /// What must not be split between train and test (a patient, a trial).
+    pub group: Option<String>,
+    /// Position in its file, from 1.
+    pub number: usize,
+}
+
+impl Record {
+    /// The text of a field, if the record has it.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields.get(name).map(String::as_str)
+    }
+
+    /// The canonical JSON object: `id`, the text fields, `label`, `group` and `explanation` where present.
+    ///
+    /// A caller (construct) may append keys of its own, such as `trial`.
+    pub fn to_json(&self) -> Map<String, Value> {
+        let mut object = Map::new();
+        object.insert("id".into(), self.id.clone().into());
+        for (name, text) in &self.fields {
+            object.insert(name.clone(), text.clone().into());
+        }
+        if let Some(label) = self.label {
+            object.insert("label".into(), label.into());
+        }
+        if let Some(group) = &self.group {
+            object.insert("group".into(), group.clone().into());
+        }
+        if let Some(explanation) = &self.explanation {
+            object.insert("explanation".into(), explanation.clone().into());
+        }
+        object
+    }
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fields: Vec<String> = self.fields.iter().map(|(name, text)| format!("{name} ({} bytes)", text.len())).collect();
+        f.debug_struct("Record")
+            .field("number", &self.number)
+            .field("fields", &fields)
+            .field("label", &self.label)
+            .field("explained", &self.explanation.is_some())
+            .field("grouped", &self.group.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is wrong with a record: the `kind` of a prediction line's `error` (SPEC §6, Predict).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ErrorKind {
+    /// The row is not one record: broken JSON, or a CSV row of another width than the header.
+    InvalidJson,
+    /// Bytes that are not UTF-8.
+    InvalidUtf8,
+    /// A text field without a single visible character.
+    EmptyText,
+    /// A label that is not the integer 0 or 1.
+    BadLabel,
+    /// A field that is absent, null or not a string.
+    MissingField,
+}
+
+impl ErrorKind {
+    /// The name written to prediction files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidJson => "invalid_json",
+            Self::InvalidUtf8 => "invalid_utf8",
+            Self::EmptyText => "empty_text",
+            Self::BadLabel => "bad_label",
+            Self::MissingField => "missing_field",
+        }
+    }
+
+    /// What to do about it, for a `hint:` line.
+    pub fn hint(self) -> &'static str {
+        match self {
+            Self::InvalidJson => "each record must be one JSON object on one line, or a CSV row as wide as the header (RFC 4180 quoting)",
+            Self::InvalidUtf8 => "save the file as UTF-8, for example with `iconv -t UTF-8`",
+            Self::EmptyText => "give the record a text or leave it out of the file",
+            Self::BadLabel => "a label is the integer 0 or 1; map another column with `--set data.fields.label=COLUMN`",
+            Self::MissingField => "map the field to its column with `--set data.fields.FIELD=COLUMN`",
+        }
+    }
+}
+
+/// A record that could not be read: one line of `predict`'s output, one line of a strict load's list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordError {
+    /// Position in the file, from 1.
+    pub record: usize,
+    /// The record's id, if that much could be read.
+    pub id: Option<String>,
+    /// Which rule was broken.
+    pub kind: ErrorKind,
+    /// The field concerned, if it is one.
+    pub field: Option<String>,
+    /// What is wrong, without a word of the record.
+    pub message: String,
+}
+
+impl RecordError {
+    /// `record 3, field label: is not an integer`.
+    pub fn describe(&self) -> String {
+        match &self.field {
+            Some(field) => format!("record {}, field {field}: {}", self.record, self.message),
+            None => format!("record {}: {}", self.record, self.message),
+        }
+    }
+}
