@@ -1,1 +1,81 @@
 //! The paper's metrics as pure functions on slices. Layer 1.
+//!
+//! | file | what | source |
+//! |---|---|---|
+//! | [`ranking`] | AUROC (ties count ½), average precision, ROC and PR curves | Mann & Whitney 1947; Hanley & McNeil 1982; Davis & Goadrich 2006 |
+//! | [`classification`] | confusion counts, precision, recall, F1 at a threshold | van Rijsbergen 1979 |
+//! | [`agreement`] | Cohen's κ, the Landis–Koch bands | Cohen 1960; Landis & Koch 1977 |
+//! | [`threshold`] | thresholds chosen on dev: F1, κ, Youden's J, cost | paper A.2.2; Youden 1950 |
+//! | [`calibration`] | Brier, ECE, MCE, calibration slope and intercept, O:E | Brier 1950; Naeini 2015; Cox 1958; Van Calster 2019 |
+//! | [`delong`] | AUROC intervals and paired tests, clustered by group | DeLong 1988; Sun & Xu 2014; Obuchowski 1997 |
+//! | [`bootstrap`] | percentile intervals, stratified, clustered by group | Efron & Tibshirani 1993 |
+//! | [`significance`] | McNemar, Holm, the normal distribution | McNemar 1947; Holm 1979 |
+//! | [`quality`] | the score that picks the best epoch | paper A.2.2 |
+//! | [`evaluation`] | all of them over one set of predictions: `metrics.json` | SPEC §2 |
+//!
+//! Everywhere a record is called positive when its probability is ≥ the threshold. What is undefined is `null` with a
+//! reason, never 0.5, 0 or NaN (SPEC §2).
+
+use serde::{Deserialize, Serialize};
+
+pub mod agreement;
+pub mod bootstrap;
+pub mod calibration;
+pub mod classification;
+pub mod delong;
+pub mod evaluation;
+pub mod quality;
+pub mod ranking;
+pub mod sample;
+pub mod significance;
+pub mod threshold;
+
+pub use evaluation::{Evaluation, Options, evaluate};
+pub use sample::Sample;
+
+/// A statistic, or why it is undefined.
+pub type Outcome = std::result::Result<f64, &'static str>;
+
+/// A leaf of `metrics.json`: the number, its 95 % interval, how many records it is over, and why it is missing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
+pub struct Metric {
+    /// The number; `None` where it is undefined.
+    pub value: Option<f64>,
+    /// Its 95 % confidence interval, where one was computed.
+    pub ci95: Option<[f64; 2]>,
+    /// Records it is computed over.
+    pub n: usize,
+    /// Why it is undefined, or what else to know of it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+    /// The Landis–Koch band of a κ.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub band: Option<String>,
+}
+
+impl Metric {
+    /// A statistic over `n` records, without an interval.
+    pub fn new(outcome: Outcome, n: usize) -> Self {
+        match outcome {
+            Ok(value) => Self { value: Some(value), n, ..Self::default() },
+            Err(reason) => Self::undefined(reason, n),
+        }
+    }
+
+    /// `null`, with the reason.
+    pub fn undefined(reason: impl Into<String>, n: usize) -> Self {
+        Self { n, reason: Some(reason.into()), ..Self::default() }
+    }
+
+    /// The same with an interval; an undefined statistic has none.
+    #[must_use]
+    pub fn with_ci95(mut self, ci95: Option<[f64; 2]>) -> Self {
+        self.ci95 = self.value.and(ci95);
+        self
+    }
+}
+
+/// AUROC of `scores` against `labels`; see [`ranking::auroc`].
+pub fn auroc(scores: &[f64], labels: &[bool]) -> Metric {
+    Metric::new(ranking::auroc(scores, labels), scores.len())
+}

@@ -1,0 +1,227 @@
+//! Do the probabilities mean what they say?
+//!
+//! - **Brier** score, mean `(p − y)²` (Brier, *Mon. Weather Rev.* 78, 1950), and its skill over always saying the prevalence.
+//! - **ECE**, **MCE**: weighted mean and maximum of |mean p − share of positives| over bins of p (Naeini et al., AAAI
+//!   2015), bins `(lo, hi]`, the first one closed; equal-width by default, equal-mass as an option.
+//! - **Slope**, **intercept** of logistic recalibration (Cox, *Biometrika* 45, 1958): slope `b` of `logit y ~ a + b·logit p`; intercept is
+//!   calibration-in-the-large, `a` of `logit y ~ a + logit p` (Van Calster et al., *BMC Medicine* 17, 2019). Ideal: 1 and 0.
+//! - **O:E**: positives observed over positives expected, `Σy / Σp`.
+
+use super::Outcome;
+
+/// Probabilities are kept this far from 0 and 1 before their logit is taken.
+const LOGIT_MARGIN: f64 = 1e-12;
+
+/// Why a statistic of nothing is undefined.
+const EMPTY: &str = "no record";
+
+/// log(p / (1 − p)), with p kept off 0 and 1.
+pub fn logit(probability: f64) -> f64 {
+    let p = probability.clamp(LOGIT_MARGIN, 1.0 - LOGIT_MARGIN);
+    (p / (1.0 - p)).ln()
+}
+
+/// 1 / (1 + e⁻ˣ) without overflow.
+pub fn sigmoid(x: f64) -> f64 {
+    if x >= 0.0 { 1.0 / (1.0 + (-x).exp()) } else { x.exp() / (1.0 + x.exp()) }
+}
+
+/// Records as `(probability, label, weight)`, the form every statistic here takes.
+pub fn rows<'a>(probabilities: &'a [f64], labels: &'a [bool], weights: &'a [u32]) -> impl Iterator<Item = (f64, bool, f64)> + Clone + 'a {
+    probabilities.iter().zip(labels).zip(weights).map(|((&p, &y), &w)| (p, y, f64::from(w)))
+}
+
+/// Brier score.
+pub fn brier(rows: impl Iterator<Item = (f64, bool, f64)>) -> Outcome {
+    let (sum, n) = rows.fold((0.0, 0.0), |(sum, n), (p, y, w)| (sum + w * (p - f64::from(y)).powi(2), n + w));
+    if n == 0.0 { Err(EMPTY) } else { Ok(sum / n) }
+}
+
+/// 1 − Brier / (Brier of always saying the prevalence).
+pub fn brier_skill(rows: impl Iterator<Item = (f64, bool, f64)> + Clone) -> Outcome {
+    let (positives, n) = rows.clone().fold((0.0, 0.0), |(k, n), (_, y, w)| (k + w * f64::from(y), n + w));
+    let brier = brier(rows)?;
+    let reference = positives / n * (1.0 - positives / n);
+    if positives == 0.0 || positives == n { Err("only one class is present") } else { Ok(1.0 - brier / reference) }
+}
+
+/// Positives observed over positives expected.
+pub fn observed_expected(rows: impl Iterator<Item = (f64, bool, f64)>) -> Outcome {
+    let (observed, expected) = rows.fold((0.0, 0.0), |(o, e), (p, y, w)| (o + w * f64::from(y), e + w * p));
+    if expected == 0.0 { Err("no positive is expected") } else { Ok(observed / expected) }
+}
+
+/// A bin of the reliability diagram.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Bin {
+    /// Records (or their weight) in it.
+    pub weight: f64,
+    /// Sum of their probabilities.
+    pub expected: f64,
+    /// Sum of their labels.
+    pub observed: f64,
+}
+
+impl Bin {
+    fn add(&mut self, p: f64, y: bool, w: f64) {
+        self.weight += w;
+        self.expected += w * p;
+        self.observed += w * f64::from(y);
+    }
+
+    /// |mean probability − share of positives|; 0 when empty.
+    pub fn gap(&self) -> f64 {
+        if self.weight == 0.0 { 0.0 } else { (self.expected - self.observed).abs() / self.weight }
+    }
+}
+
+/// `count` bins of equal width, `(lo, hi]`.
+pub fn equal_width(rows: impl Iterator<Item = (f64, bool, f64)>, count: usize) -> Vec<Bin> {
+    let mut bins = vec![Bin::default(); count];
+    for (p, y, w) in rows {
+        // The product may round across an edge: the edges themselves, k / count, decide.
+        let mut k = ((p * count as f64).ceil() as usize).clamp(1, count);
+        if k > 1 && p <= (k - 1) as f64 / count as f64 {
+            k -= 1;
+        } else if k < count && p > k as f64 / count as f64 {
+            k += 1;
+        }
+        bins[k - 1].add(p, y, w);
+    }
+    bins
+}
+
+/// At most `count` bins of equal numbers of records in the order of their probability; equal probabilities share a bin.
+pub fn equal_mass(rows: impl Iterator<Item = (f64, bool, f64)>, count: usize) -> Vec<Bin> {
+    let mut sorted: Vec<(f64, bool, f64)> = rows.filter(|row| row.2 > 0.0).collect();
+    sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let total: f64 = sorted.iter().map(|row| row.2).sum();
+    let mut bins = vec![Bin::default(); count];
+    let mut before = 0.0;
+    for block in sorted.chunk_by(|a, b| a.0 == b.0) {
+        let k = ((before * count as f64 / total) as usize).min(count - 1);
+        for &(p, y, w) in block {
+            bins[k].add(p, y, w);
+            before += w;
+        }
+    }
+    bins.retain(|bin| bin.weight > 0.0);
+    bins
+}
+
+/// Expected calibration error of these bins.
+pub fn expected_error(bins: &[Bin]) -> Outcome {
+    let total: f64 = bins.iter().map(|bin| bin.weight).sum();
+    if total == 0.0 { Err(EMPTY) } else { Ok(bins.iter().map(|bin| bin.gap() * bin.weight).sum::<f64>() / total) }
+}
+
+/// Maximum calibration error of these bins.
+pub fn maximum_error(bins: &[Bin]) -> Outcome {
+    bins.iter().filter(|bin| bin.weight > 0.0).map(Bin::gap).reduce(f64::max).ok_or(EMPTY)
+}
+
+/// Slope of logistic recalibration.
+pub fn slope(rows: impl Iterator<Item = (f64, bool, f64)> + Clone) -> Outcome {
+    logistic(rows.map(|(p, y, w)| (logit(p), f64::from(y), w))).map(|fit| fit.slope)
+}
+
+/// Calibration-in-the-large: the shift on the logit scale that makes expected equal observed.
+pub fn intercept(rows: impl Iterator<Item = (f64, bool, f64)> + Clone) -> Outcome {
+    let (positives, n) = rows.clone().fold((0.0, 0.0), |(k, n), (_, y, w)| (k + w * f64::from(y), n + w));
+    if positives == 0.0 || positives == n {
+        return Err(if n == 0.0 { EMPTY } else { "only one class is present" });
+    }
+    // Expected positives grow strictly with the shift, so Newton kept inside a shrinking bracket always arrives.
+    let (mut low, mut high, mut shift) = (-80.0, 80.0, 0.0);
+    for _ in 0..200 {
+        let (expected, curvature) = rows.clone().fold((0.0, 0.0), |(e, c), (p, _, w)| {
+            let q = sigmoid(logit(p) + shift);
+            (e + w * q, c + w * q * (1.0 - q))
+        });
+        if expected > positives { high = shift } else { low = shift }
+        let newton = shift - (expected - positives) / curvature;
+        let next = if newton > low && newton < high { newton } else { (low + high) / 2.0 };
+        if (next - shift).abs() <= 1e-14 * (1.0 + shift.abs()) {
+            return Ok(next);
+        }
+        shift = next;
+    }
+    Ok(shift)
+}
+
+/// A fitted line on the logit scale.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LogisticFit {
+    /// Its intercept.
+    pub intercept: f64,
+    /// Its slope.
+    pub slope: f64,
+}
+
+/// Maximum likelihood of `logit target ~ a + b·x` with a weight a row, by Newton with step halving.
+///
+/// Targets may lie between 0 and 1 (Platt's). Undefined where no finite maximum exists: one class, a constant x, or
+/// classes that some x separates.
+pub fn logistic(rows: impl Iterator<Item = (f64, f64, f64)> + Clone) -> Result<LogisticFit, &'static str> {
+    separable(rows.clone())?;
+    let loss = |a: f64, b: f64| rows.clone().map(|(x, t, w)| w * (softplus(a + b * x) - t * (a + b * x))).sum::<f64>();
+    let (mut a, mut b) = (0.0, 0.0);
+    let mut current = loss(a, b);
+    for _ in 0..100 {
+        let (mut gradient, mut hessian) = ([0.0; 2], [0.0; 3]);
+        for (x, t, w) in rows.clone() {
+            let q = sigmoid(a + b * x);
+            let (residual, curvature) = (w * (t - q), w * q * (1.0 - q));
+            gradient = [gradient[0] + residual, gradient[1] + residual * x];
+            hessian = [hessian[0] + curvature, hessian[1] + curvature * x, hessian[2] + curvature * x * x];
+        }
+        let determinant = hessian[0] * hessian[2] - hessian[1] * hessian[1];
+        if determinant.is_nan() || determinant <= 0.0 {
+            return Err("the logistic fit does not converge");
+        }
+        let mut step_a = (hessian[2] * gradient[0] - hessian[1] * gradient[1]) / determinant;
+        let mut step_b = (hessian[0] * gradient[1] - hessian[1] * gradient[0]) / determinant;
+        let mut next = loss(a + step_a, b + step_b);
+        for _ in 0..40 {
+            if next <= current + 1e-12 * current.abs() {
+                break;
+            }
+            (step_a, step_b) = (step_a / 2.0, step_b / 2.0);
+            next = loss(a + step_a, b + step_b);
+        }
+        (a, b, current) = (a + step_a, b + step_b, next);
+        if step_a.abs() <= 1e-12 * (1.0 + a.abs()) && step_b.abs() <= 1e-12 * (1.0 + b.abs()) {
+            return Ok(LogisticFit { intercept: a, slope: b });
+        }
+    }
+    Err("the logistic fit does not converge")
+}
+
+/// log(1 + eˣ) without overflow.
+fn softplus(x: f64) -> f64 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p()
+}
+
+/// Refuses data without a finite maximum likelihood: in one dimension, classes that do not overlap strictly.
+fn separable(rows: impl Iterator<Item = (f64, f64, f64)>) -> Result<(), &'static str> {
+    let empty = (f64::INFINITY, f64::NEG_INFINITY);
+    let (mut negative, mut positive) = (empty, empty);
+    for (x, target, weight) in rows.filter(|row| row.2 > 0.0) {
+        let _ = weight;
+        let widen = |(low, high): (f64, f64)| (low.min(x), high.max(x));
+        if target > 0.0 {
+            positive = widen(positive);
+        }
+        if target < 1.0 {
+            negative = widen(negative);
+        }
+    }
+    if negative == empty || positive == empty {
+        return Err(if negative == positive { EMPTY } else { "only one class is present" });
+    }
+    if negative.0.min(positive.0) == negative.1.max(positive.1) {
+        return Err("every probability is the same");
+    }
+    let overlap = positive.0 < negative.1 && negative.0 < positive.1;
+    if overlap { Ok(()) } else { Err("the probabilities separate the classes, the slope is infinite") }
+}

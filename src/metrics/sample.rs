@@ -1,0 +1,79 @@
+//! What the metrics are computed from: one row a record, in columns.
+
+use std::collections::HashMap;
+
+/// Predictions with their gold labels, in columns of equal length.
+#[derive(Debug, Clone, Default)]
+pub struct Sample {
+    probabilities: Vec<f64>,
+    labels: Vec<bool>,
+    verbalized: Vec<Option<bool>>,
+    clusters: Vec<u32>,
+    names: HashMap<String, u32>,
+    cluster_count: u32,
+}
+
+impl Sample {
+    /// No rows yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a record: its probability of class 1, gold label, verbalized label (`None`: unparsable) and group.
+    ///
+    /// Records of one group are resampled together; a record without a group is a group of its own.
+    pub fn push(&mut self, probability: f64, label: bool, verbalized: Option<bool>, group: Option<&str>) {
+        let next = self.cluster_count;
+        let cluster = group.map_or(next, |name| *self.names.entry(name.to_owned()).or_insert(next));
+        self.cluster_count += u32::from(cluster == next);
+        self.probabilities.push(probability);
+        self.labels.push(label);
+        self.verbalized.push(verbalized);
+        self.clusters.push(cluster);
+    }
+
+    /// Records.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Probabilities of class 1.
+    pub fn probabilities(&self) -> &[f64] {
+        &self.probabilities
+    }
+
+    /// Gold labels.
+    pub fn labels(&self) -> &[bool] {
+        &self.labels
+    }
+
+    /// Verbalized labels; `None` is unparsable.
+    pub fn verbalized(&self) -> &[Option<bool>] {
+        &self.verbalized
+    }
+
+    /// The cluster of each record, numbered from 0.
+    pub fn clusters(&self) -> &[u32] {
+        &self.clusters
+    }
+
+    /// Number of clusters: groups, and records without one.
+    pub fn cluster_count(&self) -> usize {
+        self.cluster_count as usize
+    }
+
+    /// Positive records.
+    pub fn positives(&self) -> usize {
+        self.labels.iter().filter(|&&label| label).count()
+    }
+
+    /// Indices of the parsable records.
+    pub fn parsable(&self) -> Vec<u32> {
+        (0..self.len() as u32).filter(|&i| self.verbalized[i as usize].is_some()).collect()
+    }
+}
