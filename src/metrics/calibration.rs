@@ -122,7 +122,9 @@ pub fn maximum_error(bins: &[Bin]) -> Outcome {
 
 /// Slope of logistic recalibration.
 pub fn slope(rows: impl Iterator<Item = (f64, bool, f64)> + Clone) -> Outcome {
-    logistic(rows.map(|(p, y, w)| (logit(p), f64::from(y), w))).map(|fit| fit.slope)
+    // Collected: a lazy map would take every logit again in each Newton step.
+    let rows: Vec<_> = rows.map(|(p, y, w)| (logit(p), f64::from(y), w)).collect();
+    logistic(rows.iter().copied()).map(|fit| fit.slope)
 }
 
 /// Calibration-in-the-large: the shift on the logit scale that makes expected equal observed.
@@ -131,14 +133,19 @@ pub fn intercept(rows: impl Iterator<Item = (f64, bool, f64)> + Clone) -> Outcom
     if positives == 0.0 || positives == n {
         return Err(if n == 0.0 { EMPTY } else { "only one class is present" });
     }
+    let logits: Vec<_> = rows.map(|(p, _, w)| (logit(p), w)).collect();
     // Expected positives grow strictly with the shift, so Newton kept inside a shrinking bracket always arrives.
     let (mut low, mut high, mut shift) = (-80.0, 80.0, 0.0);
     for _ in 0..200 {
-        let (expected, curvature) = rows.clone().fold((0.0, 0.0), |(e, c), (p, _, w)| {
-            let q = sigmoid(logit(p) + shift);
+        let (expected, curvature) = logits.iter().fold((0.0, 0.0), |(e, c), &(x, w)| {
+            let q = sigmoid(x + shift);
             (e + w * q, c + w * q * (1.0 - q))
         });
-        if expected > positives { high = shift } else { low = shift }
+        if expected > positives {
+            high = shift
+        } else {
+            low = shift
+        }
         let newton = shift - (expected - positives) / curvature;
         let next = if newton > low && newton < high { newton } else { (low + high) / 2.0 };
         if (next - shift).abs() <= 1e-14 * (1.0 + shift.abs()) {
@@ -206,8 +213,7 @@ fn softplus(x: f64) -> f64 {
 fn separable(rows: impl Iterator<Item = (f64, f64, f64)>) -> Result<(), &'static str> {
     let empty = (f64::INFINITY, f64::NEG_INFINITY);
     let (mut negative, mut positive) = (empty, empty);
-    for (x, target, weight) in rows.filter(|row| row.2 > 0.0) {
-        let _ = weight;
+    for (x, target, _) in rows.filter(|row| row.2 > 0.0) {
         let widen = |(low, high): (f64, f64)| (low.min(x), high.max(x));
         if target > 0.0 {
             positive = widen(positive);

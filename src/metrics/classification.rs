@@ -85,8 +85,7 @@ impl Confusion {
 
     /// Cohen's κ of labels and calls; see [`super::agreement::kappa`].
     pub fn kappa(&self) -> Outcome {
-        let [tp, fp, fneg, tn] =
-            [self.true_positives, self.false_positives, self.false_negatives, self.true_negatives].map(i128::from);
+        let [tp, fp, fneg, tn] = [self.true_positives, self.false_positives, self.false_negatives, self.true_negatives].map(i128::from);
         let expected = (tp + fneg) * (fneg + tn) + (tp + fp) * (fp + tn);
         if expected == 0 {
             return Err("both raters give one and the same label throughout");

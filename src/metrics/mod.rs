@@ -23,6 +23,7 @@ pub mod bootstrap;
 pub mod calibration;
 pub mod classification;
 pub mod delong;
+mod evaluate;
 pub mod evaluation;
 pub mod quality;
 pub mod ranking;
@@ -30,7 +31,8 @@ pub mod sample;
 pub mod significance;
 pub mod threshold;
 
-pub use evaluation::{Evaluation, Options, evaluate};
+pub use evaluate::evaluate;
+pub use evaluation::{Calls, Evaluation, KappaCall, Options, TunedCalls};
 pub use sample::Sample;
 
 /// A statistic, or why it is undefined.

@@ -112,7 +112,8 @@ mod tests {
         let same = epoch(Some(0.7), Some(0.8), Some(0.2));
         assert_eq!(quality(&[epoch(Some(0.6), None, None), same, same]).best, Some(1));
         // The same three z-scores in another order.
-        let rotated = [epoch(Some(0.1), Some(0.2), Some(0.4)), epoch(Some(0.2), Some(0.4), Some(0.1)), epoch(Some(0.4), Some(0.1), Some(0.2))];
+        let rotated =
+            [epoch(Some(0.1), Some(0.2), Some(0.4)), epoch(Some(0.2), Some(0.4), Some(0.1)), epoch(Some(0.4), Some(0.1), Some(0.2))];
         assert_eq!(quality(&rotated).best, Some(0));
     }
 

@@ -1,0 +1,193 @@
+//! Every metric over one set of predictions, measured on the same resamples.
+
+use super::{
+    Calls, Evaluation, KappaCall, Metric, Options, Outcome, Sample, TunedCalls,
+    agreement::landis_koch,
+    bootstrap::{Resampler, Statistic},
+    calibration,
+    classification::Confusion,
+    delong,
+    evaluation::{Calibration, Judge},
+    ranking::Ranking,
+    threshold::{Costs, Thresholds},
+};
+
+/// Statistics in the order they are asked for, measured together so that every one sees the same resamples.
+struct Book<'a> {
+    sample: &'a Sample,
+    statistics: Vec<Statistic<'a>>,
+}
+
+/// Where a statistic stands in the book.
+#[derive(Clone, Copy)]
+struct Slot(usize);
+
+impl<'a> Book<'a> {
+    fn add(&mut self, n: usize, compute: impl Fn(&[u32]) -> Outcome + Sync + 'a) -> Slot {
+        self.statistics.push(Statistic::new(n, compute));
+        Slot(self.statistics.len() - 1)
+    }
+
+    /// A statistic of the calls against gold.
+    fn calls(&mut self, threshold: f64, statistic: impl Fn(&Confusion) -> Outcome + Sync + 'a) -> Slot {
+        let sample = self.sample;
+        self.add(sample.len(), move |weights| statistic(&gold_table(sample, threshold, weights)))
+    }
+
+    /// κ of the calls and the verbalized labels.
+    fn kappa(&mut self, n: usize, threshold: f64) -> Slot {
+        let sample = self.sample;
+        self.add(n, move |weights| verbalized_table(sample, threshold, weights).kappa())
+    }
+
+    /// A statistic of the probabilities and labels.
+    fn probabilities(&mut self, statistic: impl Fn(&[(f64, bool, f64)]) -> Outcome + Sync + 'a) -> Slot {
+        let sample = self.sample;
+        self.add(sample.len(), move |weights| {
+            let rows: Vec<_> = calibration::rows(sample.probabilities(), sample.labels(), weights).collect();
+            statistic(&rows)
+        })
+    }
+}
+
+fn gold_table(sample: &Sample, threshold: f64, weights: &[u32]) -> Confusion {
+    let rows = sample.probabilities().iter().zip(sample.labels()).zip(weights);
+    Confusion::count(rows.map(|((&probability, &label), &weight)| (label, probability >= threshold, weight)))
+}
+
+/// Calls against verbalized labels, over the parsable records.
+fn verbalized_table(sample: &Sample, threshold: f64, weights: &[u32]) -> Confusion {
+    let rows = sample.probabilities().iter().zip(sample.verbalized()).zip(weights);
+    Confusion::count(rows.filter_map(|((&probability, &label), &weight)| label.map(|label| (label, probability >= threshold, weight))))
+}
+
+/// Slots of [`Calls`].
+struct CallSlots {
+    threshold: f64,
+    f1: Slot,
+    precision: Slot,
+    recall: Slot,
+    specificity: Slot,
+    cost: Slot,
+}
+
+impl CallSlots {
+    fn add(book: &mut Book<'_>, threshold: f64, costs: Costs) -> Self {
+        Self {
+            threshold,
+            f1: book.calls(threshold, Confusion::f1),
+            precision: book.calls(threshold, Confusion::precision),
+            recall: book.calls(threshold, Confusion::recall),
+            specificity: book.calls(threshold, Confusion::specificity),
+            cost: book.calls(threshold, move |table| costs.mean(table)),
+        }
+    }
+}
+
+/// Computes every metric of `sample`, at `thresholds` where dev gave them.
+pub fn evaluate(sample: &Sample, thresholds: Option<&Thresholds>, options: &Options) -> Evaluation {
+    let parsable = sample.parsable();
+    let spoken: Vec<bool> = sample.verbalized().iter().map(|label| *label == Some(true)).collect();
+    let gold_ranking = Ranking::new(sample.probabilities());
+    let mut book = Book { sample, statistics: Vec::new() };
+    let auprc = book.add(sample.len(), |weights| gold_ranking.average_precision(sample.labels(), weights));
+    let parsable_rate = book.add(sample.len(), |weights| {
+        let part = |keep: fn(&Option<bool>) -> bool| {
+            sample.verbalized().iter().zip(weights).filter(|(label, _)| keep(label)).map(|(_, &w)| f64::from(w)).sum::<f64>()
+        };
+        if sample.is_empty() { Err("no record") } else { Ok(part(Option::is_some) / part(|_| true)) }
+    });
+    let default = CallSlots::add(&mut book, 0.5, options.costs);
+    let default_kappa = book.kappa(parsable.len(), 0.5);
+    let tuned = thresholds.map(|tuned| {
+        let calls = [tuned.f1, tuned.youden, tuned.cost].map(|t| t.map(|t| CallSlots::add(&mut book, t.threshold, options.costs)));
+        (calls, tuned.kappa.map(|t| (t.threshold, book.kappa(parsable.len(), t.threshold))))
+    });
+    let calibration = calibration_slots(&mut book, options.bins);
+
+    let measured = Resampler::new(sample, options.seed).measure(&book.statistics, options.bootstrap);
+    let take = |slot: Slot| measured[slot.0].clone();
+    let note = |metric: Metric| if options.in_sample { in_sample(metric) } else { metric };
+    let calls = |slots: &CallSlots, note: &dyn Fn(Metric) -> Metric| Calls {
+        threshold: Some(slots.threshold),
+        f1: note(take(slots.f1)),
+        precision: note(take(slots.precision)),
+        recall: note(take(slots.recall)),
+        specificity: note(take(slots.specificity)),
+        kappa: None,
+        cost: Some(note(take(slots.cost))),
+    };
+    let tuned_calls = |slots: &Option<CallSlots>| slots.as_ref().map_or_else(|| untuned(sample.len()), |slots| calls(slots, &note));
+    Evaluation {
+        schema: 1,
+        n: sample.len(),
+        auroc: delong_auroc(sample, sample.labels(), None),
+        auprc: take(auprc),
+        default: Calls { kappa: Some(banded(take(default_kappa))), ..calls(&default, &|metric| metric) },
+        tuned: tuned.as_ref().map(|([f1, youden, cost], kappa)| TunedCalls {
+            f1: tuned_calls(f1),
+            kappa: kappa.map_or_else(
+                || KappaCall { threshold: None, kappa: Metric::undefined(NO_THRESHOLD, parsable.len()) },
+                |(threshold, slot)| KappaCall { threshold: Some(threshold), kappa: note(banded(take(slot))) },
+            ),
+            youden: tuned_calls(youden),
+            cost: tuned_calls(cost),
+        }),
+        auroc_align: delong_auroc(sample, &spoken, Some(&parsable)),
+        parsable: take(parsable_rate),
+        judge: Judge::default(),
+        calibration: Calibration {
+            brier: take(calibration[0]),
+            brier_skill: take(calibration[1]),
+            ece: take(calibration[2]),
+            mce: take(calibration[3]),
+            ece_equal_mass: take(calibration[4]),
+            slope: take(calibration[5]),
+            intercept: take(calibration[6]),
+            observed_expected: take(calibration[7]),
+        },
+    }
+}
+
+/// Why a tuned value is missing.
+const NO_THRESHOLD: &str = "no threshold could be tuned on dev";
+
+fn untuned(n: usize) -> Calls {
+    let none = || Metric::undefined(NO_THRESHOLD, n);
+    Calls { threshold: None, f1: none(), precision: none(), recall: none(), specificity: none(), kappa: None, cost: Some(none()) }
+}
+
+fn calibration_slots(book: &mut Book<'_>, bins: usize) -> [Slot; 8] {
+    [
+        book.probabilities(move |r| calibration::brier(r.iter().copied())),
+        book.probabilities(move |r| calibration::brier_skill(r.iter().copied())),
+        book.probabilities(move |r| calibration::expected_error(&calibration::equal_width(r.iter().copied(), bins))),
+        book.probabilities(move |r| calibration::maximum_error(&calibration::equal_width(r.iter().copied(), bins))),
+        book.probabilities(move |r| calibration::expected_error(&calibration::equal_mass(r.iter().copied(), bins))),
+        book.probabilities(move |r| calibration::slope(r.iter().copied())),
+        book.probabilities(move |r| calibration::intercept(r.iter().copied())),
+        book.probabilities(move |r| calibration::observed_expected(r.iter().copied())),
+    ]
+}
+
+/// AUROC with DeLong's interval, over all records or these.
+fn delong_auroc(sample: &Sample, labels: &[bool], rows: Option<&[u32]>) -> Metric {
+    let all: Vec<u32> = (0..sample.len() as u32).collect();
+    let rows = rows.unwrap_or(&all);
+    let pick = |i: &u32| *i as usize;
+    let scores: Vec<f64> = rows.iter().map(|i| sample.probabilities()[pick(i)]).collect();
+    let labels: Vec<bool> = rows.iter().map(|i| labels[pick(i)]).collect();
+    let clusters: Vec<u32> = rows.iter().map(|i| sample.clusters()[pick(i)]).collect();
+    let interval = delong::auroc(&scores, &labels, &clusters, sample.cluster_count()).map(|auroc| auroc.ci95());
+    super::auroc(&scores, &labels).with_ci95(interval)
+}
+
+fn banded(mut kappa: Metric) -> Metric {
+    kappa.band = kappa.value.map(|value| landis_koch(value).to_owned());
+    kappa
+}
+
+fn in_sample(mut metric: Metric) -> Metric {
+    metric.reason.get_or_insert_with(|| "in-sample: the threshold was tuned on these records".to_owned());
+    metric
+}
