@@ -1,6 +1,20 @@
 //! One folder an op: its equation, its forward and its hand-written backward, CPU and CUDA side by side. Layer 2.
 
+pub mod activation;
+pub mod adamw;
+pub mod attention;
+pub mod cross_entropy;
+pub mod dropout;
+pub mod embedding;
+pub mod linear;
+pub mod rms_norm;
+pub mod rope;
+mod slice;
+pub mod swiglu;
+
 use std::ops::Range;
+
+pub use adamw::grad_norm;
 
 /// Where each sequence of a concatenated batch begins: sequence `i` owns rows `range(i)`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,114 @@
+//! Causal grouped-query attention: `out = softmax(scale·q·kᵀ)·v`, never materialising the scores.
+//!
+//! Shapes: `q, out (tq, heads, d)`, `k, v (tk, kv_heads, d)`; query head `h` reads kv head `h / (heads / kv_heads)`.
+//! Sequences are concatenated. Each sequence's queries are aligned with the END of its keys: query `i` sees keys
+//! `0..=kv_len − q_len + i`, so a prefill may follow a cached prefix.
+
+mod cpu;
+
+use candle_core::Tensor;
+
+use super::Offsets;
+use super::slice::{View, tensor};
+use crate::error::{Error, Result};
+
+/// Keys and values of a run of tokens; the first `len` rows count.
+#[derive(Debug, Clone)]
+pub struct KvSegment<'a> {
+    /// `(capacity, kv_heads, d)`.
+    pub k: &'a Tensor,
+    /// `(capacity, kv_heads, d)`.
+    pub v: &'a Tensor,
+    /// Rows in use.
+    pub len: usize,
+}
+
+/// Dimensions of one call.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Dims {
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub d: usize,
+}
+
+/// `(out, lse)`: `lse (heads, tq)` is each row's log-sum-exp of scaled scores, which backward needs.
+pub fn forward(q: &Tensor, k: &Tensor, v: &Tensor, q_offsets: &Offsets, kv_offsets: &Offsets, scale: f32) -> Result<(Tensor, Tensor)> {
+    let dims = check(q, k, v, q_offsets, kv_offsets)?;
+    let tq = q_offsets.total();
+    let (q, k, v) = (q.contiguous()?, k.contiguous()?, v.contiguous()?);
+    let (q, k, v) = (View::of(&q)?, View::of(&k)?, View::of(&v)?);
+    let (out, lse) = cpu::forward(q.f32()?, k.f32()?, v.f32()?, dims, q_offsets, kv_offsets, scale);
+    Ok((tensor(out, (tq, dims.heads, dims.d))?, tensor(lse, (dims.heads, tq))?))
+}
+
+/// `(dq, dk, dv)` for training: queries and keys share `offsets`.
+#[allow(clippy::too_many_arguments)]
+pub fn backward(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    out: &Tensor,
+    lse: &Tensor,
+    dout: &Tensor,
+    offsets: &Offsets,
+    scale: f32,
+) -> Result<(Tensor, Tensor, Tensor)> {
+    let dims = check(q, k, v, offsets, offsets)?;
+    let t = offsets.total();
+    let (q, k, v) = (q.contiguous()?, k.contiguous()?, v.contiguous()?);
+    let (out, lse, dout) = (out.contiguous()?, lse.contiguous()?, dout.contiguous()?);
+    let views = [View::of(&q)?, View::of(&k)?, View::of(&v)?, View::of(&out)?, View::of(&lse)?, View::of(&dout)?];
+    let [q, k, v, out, lse, dout] = &views;
+    let saved = cpu::Saved { q: q.f32()?, k: k.f32()?, v: v.f32()?, out: out.f32()?, lse: lse.f32()?, dout: dout.f32()? };
+    let (dq, dk, dv) = cpu::backward(&saved, dims, offsets, scale);
+    Ok((tensor(dq, (t, dims.heads, dims.d))?, tensor(dk, (t, dims.kv_heads, dims.d))?, tensor(dv, (t, dims.kv_heads, dims.d))?))
+}
+
+/// One new token a row: `q (rows, heads, d)`; each row attends to all of its segments, in order.
+pub fn decode(q: &Tensor, rows: &[Vec<KvSegment<'_>>], scale: f32) -> Result<Tensor> {
+    let (n, heads, d) = q.dims3()?;
+    if n != rows.len() {
+        return Err(Error::run(format!("attention::decode: {n} queries for {} rows of keys", rows.len())));
+    }
+    let mut dims = Dims { heads, kv_heads: heads, d };
+    let mut views = Vec::with_capacity(n);
+    for row in rows {
+        let mut segments = Vec::with_capacity(row.len());
+        for segment in row {
+            let (capacity, kv_heads, d_k) = segment.k.dims3()?;
+            if segment.v.dims() != segment.k.dims() || d_k != d || segment.len > capacity || kv_heads == 0 || heads % kv_heads != 0 {
+                return Err(Error::run(format!("attention::decode: keys {:?}, values {:?}", segment.k.dims(), segment.v.dims())));
+            }
+            dims.kv_heads = kv_heads;
+            segments.push((View::of(segment.k)?, View::of(segment.v)?, segment.len));
+        }
+        views.push(segments);
+    }
+    let mut slices = Vec::with_capacity(n);
+    for row in &views {
+        slices.push(row.iter().map(|(k, v, len)| Ok((k.f32()?, v.f32()?, *len))).collect::<Result<Vec<_>>>()?);
+    }
+    let q = q.contiguous()?;
+    let q = View::of(&q)?;
+    tensor(cpu::decode(q.f32()?, &slices, dims, scale), (n, heads, d))
+}
+
+fn check(q: &Tensor, k: &Tensor, v: &Tensor, q_offsets: &Offsets, kv_offsets: &Offsets) -> Result<Dims> {
+    let ((tq, heads, d), (tk, kv_heads, d_k)) = (q.dims3()?, k.dims3()?);
+    let fits = d == d_k
+        && v.dims() == k.dims()
+        && kv_heads > 0
+        && heads % kv_heads == 0
+        && (tq, tk) == (q_offsets.total(), kv_offsets.total())
+        && q_offsets.count() == kv_offsets.count()
+        && q_offsets.ranges().zip(kv_offsets.ranges()).all(|(q, kv)| q.len() <= kv.len());
+    if !fits {
+        return Err(Error::run(format!(
+            "attention: queries {:?}, keys {:?}, values {:?} do not fit their offsets",
+            q.dims(),
+            k.dims(),
+            v.dims()
+        )));
+    }
+    Ok(Dims { heads, kv_heads, d })
+}

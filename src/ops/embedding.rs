@@ -1,0 +1,47 @@
+//! Rows of an embedding table by id, and the table's gradient.
+
+use candle_core::Tensor;
+
+use super::slice::{View, Weight, tensor};
+use crate::error::{Error, Result};
+
+/// `weight (vocab, hidden)` f32 or bf16, `ids (tokens)` → `(tokens, hidden)` f32.
+pub fn forward(weight: &Tensor, ids: &[u32]) -> Result<Tensor> {
+    let (vocab, hidden) = weight.dims2()?;
+    check(vocab, ids)?;
+    let weight = weight.contiguous()?;
+    let weight = View::of(&weight)?;
+    let weight = weight.weight()?;
+    let mut rows = Vec::with_capacity(ids.len() * hidden);
+    for &id in ids {
+        let range = id as usize * hidden..(id as usize + 1) * hidden;
+        match weight {
+            Weight::F32(table) => rows.extend_from_slice(&table[range]),
+            Weight::Bf16(table) => rows.extend(table[range].iter().map(|x| x.to_f32())),
+        }
+    }
+    tensor(rows, (ids.len(), hidden))
+}
+
+/// `dweight (vocab, hidden)`: each id's rows of `dy (tokens, hidden)` summed, first row first.
+pub fn backward(vocab: usize, ids: &[u32], dy: &Tensor) -> Result<Tensor> {
+    let (tokens, hidden) = dy.dims2()?;
+    check(vocab, ids)?;
+    if tokens != ids.len() {
+        return Err(Error::run(format!("embedding::backward: {} ids for {tokens} rows", ids.len())));
+    }
+    let dy = dy.contiguous()?;
+    let dy = View::of(&dy)?;
+    let mut dweight = vec![0.0f32; vocab * hidden];
+    for (&id, dy) in ids.iter().zip(dy.f32()?.chunks(hidden.max(1))) {
+        dweight[id as usize * hidden..(id as usize + 1) * hidden].iter_mut().zip(dy).for_each(|(dw, dy)| *dw += dy);
+    }
+    tensor(dweight, (vocab, hidden))
+}
+
+fn check(vocab: usize, ids: &[u32]) -> Result<()> {
+    match ids.iter().find(|&&id| id as usize >= vocab) {
+        Some(id) => Err(Error::run(format!("embedding: id {id} for a table of {vocab} rows"))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,80 @@
+//! `y = x·Wᵀ + b`, its gradients, and the few-row kernel for decoding.
+//!
+//! Shapes: `x (tokens, in)`, `weight (out, in)` f32 or bf16, `bias (out)`, `y (tokens, out)`. With a bf16 weight,
+//! the other operand is rounded to bf16 too and the products are summed in f32.
+//! Every output element is summed in one fixed order, so its bits depend neither on the number of rows nor on threads.
+
+pub mod cpu;
+
+use candle_core::Tensor;
+
+use super::slice::{View, tensor};
+use crate::error::{Error, Result};
+
+/// `x (m, in)`, `weight (out, in)`, `bias (out)` → `(m, out)`.
+pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let ((m, k), (n, k_w)) = (x.dims2()?, weight.dims2()?);
+    check("linear::forward", k == k_w, x, weight)?;
+    let (x, w) = (x.contiguous()?, weight.contiguous()?);
+    let (x, w) = (View::of(&x)?, View::of(&w)?);
+    let mut y = vec![0.0; m * n];
+    cpu::x_wt(x.f32()?, w.weight()?, [m, k, n], &mut y);
+    add_bias(&mut y, bias, n)?;
+    tensor(y, (m, n))
+}
+
+/// `dy (m, out)`, `weight (out, in)` → `dx (m, in) = dy·W`.
+pub fn backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let ((m, k), (k_w, n)) = (dy.dims2()?, weight.dims2()?);
+    check("linear::backward_input", k == k_w, dy, weight)?;
+    let (dy, w) = (dy.contiguous()?, weight.contiguous()?);
+    let (dy, w) = (View::of(&dy)?, View::of(&w)?);
+    let mut dx = vec![0.0; m * n];
+    cpu::dy_w(dy.f32()?, w.weight()?, [m, k, n], &mut dx);
+    tensor(dx, (m, n))
+}
+
+/// `dy (m, out)`, `x (m, in)` → `dW (out, in) = dyᵀ·x`, in f32.
+pub fn backward_weight(dy: &Tensor, x: &Tensor) -> Result<Tensor> {
+    let ((k, m), (k_x, n)) = (dy.dims2()?, x.dims2()?);
+    check("linear::backward_weight", k == k_x, dy, x)?;
+    let (dy, x) = (dy.contiguous()?, x.contiguous()?);
+    let (dy, x) = (View::of(&dy)?, View::of(&x)?);
+    let mut dw = vec![0.0; m * n];
+    cpu::dyt_x(dy.f32()?, x.f32()?, [m, k, n], &mut dw);
+    tensor(dw, (m, n))
+}
+
+/// [`forward`] for few rows: reads the weight from memory once whatever the number of rows. A row's bits are the same
+/// for any number of rows, but not those of [`forward`].
+pub fn decode(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let ((m, k), (n, k_w)) = (x.dims2()?, weight.dims2()?);
+    check("linear::decode", k == k_w, x, weight)?;
+    let (x, w) = (x.contiguous()?, weight.contiguous()?);
+    let (x, w) = (View::of(&x)?, View::of(&w)?);
+    let mut y = vec![0.0; m * n];
+    cpu::x_wt(x.f32()?, w.weight()?, [m, k, n], &mut y);
+    add_bias(&mut y, bias, n)?;
+    tensor(y, (m, n))
+}
+
+fn check(op: &str, fits: bool, a: &Tensor, b: &Tensor) -> Result<()> {
+    if fits {
+        return Ok(());
+    }
+    Err(Error::run(format!("{op}: operands of shapes {:?} and {:?} do not fit", a.dims(), b.dims())))
+}
+
+fn add_bias(y: &mut [f32], bias: Option<&Tensor>, n: usize) -> Result<()> {
+    let Some(bias) = bias else { return Ok(()) };
+    let bias = bias.contiguous()?;
+    if bias.dims() != [n] {
+        return Err(Error::run(format!("linear: a bias of shape {:?} for {n} outputs", bias.dims())));
+    }
+    let bias = View::of(&bias)?;
+    let bias = bias.f32()?;
+    for row in y.chunks_mut(n.max(1)) {
+        row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
+    }
+    Ok(())
+}

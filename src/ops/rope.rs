@@ -1,0 +1,154 @@
+//! Rotary position embedding in HF's layout: channel `c` turns with channel `c + head_dim/2`.
+//!
+//! `y₁ = x₁·cos − x₂·sin`, `y₂ = x₂·cos + x₁·sin`; the backward pass turns the other way. Angles as HF computes them: f32
+//! inverse frequency × f32 position.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use candle_core::Tensor;
+use rayon::prelude::*;
+
+use super::slice::{View, tensor};
+use crate::error::{Error, Result};
+
+/// How inverse frequencies are stretched for long contexts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RopeScaling {
+    /// Not at all.
+    None,
+    /// All divided by `factor`.
+    Linear {
+        /// Divisor.
+        factor: f64,
+    },
+    /// Llama 3.1: long wavelengths divided by `factor`, short ones kept, a smooth passage between.
+    Llama3 {
+        /// Divisor of the long wavelengths.
+        factor: f64,
+        /// Wavelengths above `original / low_freq_factor` are long.
+        low_freq_factor: f64,
+        /// Wavelengths below `original / high_freq_factor` are short.
+        high_freq_factor: f64,
+        /// Context length of the pre-training.
+        original_max_position_embeddings: usize,
+    },
+}
+
+/// The rotation's parameters, as in `config.json`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RopeParameters {
+    /// `rope_theta`.
+    pub theta: f64,
+    /// `rope_scaling`.
+    pub scaling: RopeScaling,
+}
+
+/// A rotation for one head dimension; keeps a table of the cosines and sines used so far.
+#[derive(Debug, Clone)]
+pub struct Rope {
+    inv_freq: Arc<Vec<f32>>,
+    table: Arc<RwLock<Arc<Vec<f32>>>>,
+}
+
+impl Rope {
+    /// A rotation of `head_dim` channels.
+    pub fn new(parameters: RopeParameters, head_dim: usize) -> Result<Self> {
+        if head_dim == 0 || head_dim % 2 != 0 {
+            return Err(Error::model(format!("head_dim {head_dim} is not a positive even number")));
+        }
+        let inv_freq = (0..head_dim / 2)
+            .map(|i| {
+                let exponent = (2 * i) as f32 / head_dim as f32;
+                scaled(1.0 / parameters.theta.powf(f64::from(exponent)) as f32, parameters.scaling)
+            })
+            .collect();
+        Ok(Self { inv_freq: Arc::new(inv_freq), table: Arc::default() })
+    }
+
+    /// The inverse frequencies, `head_dim / 2` of them.
+    pub fn inv_freq(&self) -> &[f32] {
+        &self.inv_freq
+    }
+
+    /// Turns `x (tokens, heads, head_dim)` by each token's position.
+    pub fn forward(&self, x: &Tensor, positions: &[u32]) -> Result<Tensor> {
+        self.turn(x, positions, 1.0)
+    }
+
+    /// Turns a gradient back.
+    pub fn backward(&self, dx: &Tensor, positions: &[u32]) -> Result<Tensor> {
+        self.turn(dx, positions, -1.0)
+    }
+
+    fn turn(&self, x: &Tensor, positions: &[u32], sign: f32) -> Result<Tensor> {
+        let (tokens, heads, head_dim) = x.dims3()?;
+        let half = head_dim / 2;
+        if tokens != positions.len() || half != self.inv_freq.len() || head_dim % 2 != 0 {
+            return Err(Error::run(format!(
+                "rope: {:?} for {} positions and {} frequencies",
+                x.dims(),
+                positions.len(),
+                self.inv_freq.len()
+            )));
+        }
+        let table = self.table_for(positions.iter().max().map_or(0, |&p| p as usize + 1));
+        let x = x.contiguous()?;
+        let x = View::of(&x)?;
+        let mut y = x.f32()?.to_vec();
+        y.par_chunks_mut((heads * head_dim).max(1)).zip(positions).for_each(|(row, &position)| {
+            let (cos, sin) = table[position as usize * head_dim..][..head_dim].split_at(half);
+            for head in row.chunks_mut(head_dim) {
+                let (first, second) = head.split_at_mut(half);
+                for c in 0..half {
+                    let (a, b, sin) = (first[c], second[c], sign * sin[c]);
+                    first[c] = a * cos[c] - b * sin;
+                    second[c] = b * cos[c] + a * sin;
+                }
+            }
+        });
+        tensor(y, (tokens, heads, head_dim))
+    }
+
+    /// A table that holds positions below `count`: row `p` is the cosines, then the sines.
+    fn table_for(&self, count: usize) -> Arc<Vec<f32>> {
+        let width = 2 * self.inv_freq.len();
+        let held = self.table.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if held.len() >= count * width {
+            return held;
+        }
+        let mut rows = vec![0.0; count.next_power_of_two().max(64) * width];
+        rows.par_chunks_mut(width).enumerate().for_each(|(position, row)| {
+            let (cos, sin) = row.split_at_mut(width / 2);
+            for (i, frequency) in self.inv_freq.iter().enumerate() {
+                let angle = frequency * position as f32;
+                (cos[i], sin[i]) = (angle.cos(), angle.sin());
+            }
+        });
+        let rows = Arc::new(rows);
+        let mut slot = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        if slot.len() < rows.len() {
+            *slot = rows.clone();
+        }
+        rows
+    }
+}
+
+/// One inverse frequency, stretched; f32 arithmetic in HF's order.
+fn scaled(inv_freq: f32, scaling: RopeScaling) -> f32 {
+    match scaling {
+        RopeScaling::None => inv_freq,
+        RopeScaling::Linear { factor } => inv_freq / factor as f32,
+        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
+            let original = original_max_position_embeddings as f64;
+            let wavelength = std::f32::consts::TAU / inv_freq;
+            if wavelength > (original / low_freq_factor) as f32 {
+                inv_freq / factor as f32
+            } else if wavelength < (original / high_freq_factor) as f32 {
+                inv_freq
+            } else {
+                let smooth = (original as f32 / wavelength - low_freq_factor as f32) / (high_freq_factor - low_freq_factor) as f32;
+                (1.0 - smooth) * inv_freq / factor as f32 + smooth * inv_freq
+            }
+        }
+    }
+}
