@@ -1,1 +1,24 @@
 //! From a record to token ids and from generated text to a verdict. Layer 2.
+//!
+//! ```text
+//! prompts/<task>.toml ─▶ PromptTemplate ─┐
+//! chat_template.jinja ─▶ chat::render ───┼─▶ segments (control ids, text parts) ─┐
+//! tokenizer.json ─────▶ TextTokenizer ───┘                            Record ────┴─▶ Prompter ─▶ ids, last one t_n
+//! generated text ─▶ parse ─▶ explanation, label
+//! ```
+//!
+//! The chat template is rendered once, with placeholders where a record's text will stand, and cut at its control
+//! tokens. These become ids there and then; what lies between them is text, and text is encoded by a tokenizer that
+//! knows no control tokens. So `<|eot_id|>` in a note stays eleven harmless characters, and every other prompt has
+//! exactly the ids that HF gives.
+
+mod chat;
+mod parse;
+mod prompter;
+mod template;
+mod tokenizer;
+
+pub use parse::{Parsed, parse};
+pub use prompter::{Prompt, Prompter, Target};
+pub use template::{PromptFormat, PromptTemplate};
+pub use tokenizer::{TextTokenizer, TokenizerFiles};

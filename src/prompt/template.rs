@@ -1,0 +1,222 @@
+//! The prompt file: `system`, `user`, `question`, `prefix`, `response` and what they may hold (SPEC §2).
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// How the parts become one text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PromptFormat {
+    /// Messages through the model's own chat template.
+    #[default]
+    Chat,
+    /// Parts joined by blank lines, for base models without a chat template.
+    Plain,
+}
+
+/// A prompt file. `{document}` stands for the field that may be cut, `{name}` for any other field of the record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromptTemplate {
+    /// The system message; empty: none.
+    #[serde(default)]
+    pub system: String,
+    /// The user's message, which holds the document.
+    pub user: String,
+    /// Follows `user` after a blank line; empty: nothing follows.
+    #[serde(default)]
+    pub question: String,
+    /// Opens the assistant's turn; its last token is t_n.
+    #[serde(default)]
+    pub prefix: String,
+    /// What is learned: `{explanation}`, then `{label}`.
+    #[serde(default = "default_response")]
+    pub response: String,
+    /// The field that is cut when a prompt is too long.
+    #[serde(default = "default_document")]
+    pub document: String,
+    /// Chat template or plain text.
+    #[serde(default)]
+    pub format: PromptFormat,
+}
+
+fn default_response() -> String {
+    "{explanation}\n\nClassification: {label}\n\n".into()
+}
+
+fn default_document() -> String {
+    "text".into()
+}
+
+/// A stretch of a message: words of the prompt file, or a field of the record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Words of the prompt file.
+    Literal(String),
+    /// A record's field by name.
+    Field(String),
+}
+
+impl PromptTemplate {
+    /// Reads and checks a prompt file; anything wrong with it is a usage error (exit 2).
+    pub fn load(path: &Path) -> Result<Self> {
+        let name = path.display();
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            Error::usage(format!("{name}: cannot read the prompt file: {e}"))
+                .hint("task.prompt names it, relative to the config file or the working directory")
+        })?;
+        let template: Self = toml::from_str(&text).map_err(|e| {
+            Error::usage(format!("{name}: {}", e.to_string().trim_end()))
+                .hint("a prompt file has the keys system, user, question, prefix, response, document and format")
+        })?;
+        template.check().map_err(|e| e.context(&name))?;
+        Ok(template)
+    }
+
+    /// Checks placeholders, for templates that came from elsewhere than [`PromptTemplate::load`].
+    pub fn check(&self) -> Result<()> {
+        let hint = "`{document}` stands for the document, `{name}` for another field of the record";
+        if self.document.is_empty() {
+            return Err(Error::usage("key document is empty").hint("it names the field that may be cut, such as text"));
+        }
+        if !self.fields().contains(&self.document) {
+            return Err(Error::usage(format!("key user has no `{{document}}` or `{{{}}}`", self.document)).hint(hint));
+        }
+        if let Some(field) = self.parts(&self.prefix).into_iter().find_map(Part::into_field) {
+            return Err(Error::usage(format!("key prefix holds `{{{field}}}`, but no field of a record may stand there")).hint(hint));
+        }
+        self.check_response()
+    }
+
+    fn check_response(&self) -> Result<()> {
+        let placeholders: Vec<_> = split(&self.response).into_iter().filter_map(Part::into_field).collect();
+        if placeholders != ["explanation", "label"] {
+            return Err(Error::usage("key response must hold `{explanation}` and then `{label}`, once each, and no other placeholder")
+                .hint(format!("the paper's is {:?}", default_response())));
+        }
+        let line = self.response.lines().find(|line| line.contains("{label}")).unwrap_or_default();
+        if line.trim() != "Classification: {label}" {
+            return Err(Error::usage(
+                "key response: the line of `{label}` must read `Classification: {label}`, which is how it is read back",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The record's fields that this prompt needs, each once, the document among them.
+    pub fn fields(&self) -> Vec<String> {
+        let mut fields: Vec<String> = Vec::new();
+        for part in [&self.system, &self.user, &self.question] {
+            for field in self.parts(part).into_iter().filter_map(Part::into_field) {
+                if !fields.contains(&field) {
+                    fields.push(field);
+                }
+            }
+        }
+        fields
+    }
+
+    /// The same prompt with nothing put into the assistant's mouth (teachers, baselines).
+    #[must_use]
+    pub fn without_prefix(mut self) -> Self {
+        self.prefix.clear();
+        self
+    }
+
+    /// `text` cut at its placeholders, `{document}` resolved to the field's own name.
+    pub(super) fn parts(&self, text: &str) -> Vec<Part> {
+        split(text)
+            .into_iter()
+            .map(|part| match part {
+                Part::Field(name) if name == "document" => Part::Field(self.document.clone()),
+                part => part,
+            })
+            .collect()
+    }
+
+    /// The user's message: `user`, a blank line, `question`.
+    pub(super) fn user_message(&self) -> String {
+        if self.question.is_empty() { self.user.clone() } else { format!("{}\n\n{}", self.user, self.question) }
+    }
+}
+
+impl Part {
+    fn into_field(self) -> Option<String> {
+        match self {
+            Self::Field(name) => Some(name),
+            Self::Literal(_) => None,
+        }
+    }
+}
+
+/// Cuts at `{identifier}`; any other brace is itself, so JSON examples need no escapes.
+pub(super) fn split(text: &str) -> Vec<Part> {
+    let mut parts = Vec::new();
+    let mut literal = String::new();
+    let mut rest = text;
+    while let Some(open) = rest.find('{') {
+        literal.push_str(&rest[..open]);
+        let inner = &rest[open + 1..];
+        let name_len = inner.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(inner.len());
+        let (name, after) = inner.split_at(name_len);
+        if after.starts_with('}') && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
+            if !literal.is_empty() {
+                parts.push(Part::Literal(std::mem::take(&mut literal)));
+            }
+            parts.push(Part::Field(name.to_owned()));
+            rest = &after[1..];
+        } else {
+            literal.push('{');
+            rest = inner;
+        }
+    }
+    literal.push_str(rest);
+    if !literal.is_empty() {
+        parts.push(Part::Literal(literal));
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn template(user: &str) -> PromptTemplate {
+        toml::from_str(&format!("user = {user:?}")).unwrap()
+    }
+
+    #[test]
+    fn placeholders_are_identifiers_in_braces_and_nothing_else() {
+        let literal = |s: &str| Part::Literal(s.into());
+        assert_eq!(
+            split("a {b} {\"c\": 1} {} {d e} {9} {f_2}"),
+            [literal("a "), Part::Field("b".into()), literal(" {\"c\": 1} {} {d e} {9} "), Part::Field("f_2".into())]
+        );
+        assert_eq!(split("{{x}}"), [literal("{"), Part::Field("x".into()), literal("}")]);
+        assert_eq!(split(""), []);
+    }
+
+    #[test]
+    fn document_is_its_field() {
+        let mut template = template("{claim} {document}");
+        template.document = "abstract".into();
+        assert_eq!(template.fields(), ["claim", "abstract"]);
+        template.check().unwrap();
+    }
+
+    #[test]
+    fn wrong_templates_are_usage_errors() {
+        let mut no_label = template("{document}");
+        no_label.response = "{explanation}".into();
+        let mut other_line = template("{document}");
+        other_line.response = "{explanation}\n\nAnswer: {label}\n\n".into();
+        let mut prefix = template("{document}");
+        prefix.prefix = "{document}".into();
+        for wrong in [template("no document"), no_label, other_line, prefix] {
+            assert_eq!(wrong.check().unwrap_err().exit_code(), 2);
+        }
+    }
+}
