@@ -1,0 +1,152 @@
+//! Which records an optimizer step sees, on which rank, in which micro-batch: a pure function of seed and step.
+//!
+//! An epoch's order is cut into groups of `batch_size × accumulation × ranks` samples, one optimizer step each; a
+//! partial last group is a step with its own means. A group is cut into micro-batches of `batch_size`, dealt to the ranks
+//! in turn. Nothing is stored: a resume asks for step k and gets what an uninterrupted run would have seen.
+
+use crate::{
+    config,
+    error::{Error, Result},
+    rng::{Rng, streams},
+};
+
+/// The shape of a training run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// Records of the train split (n).
+    pub records: usize,
+    /// Records in one forward pass.
+    pub batch_size: usize,
+    /// Forward passes of a rank in one optimizer step.
+    pub accumulation: usize,
+    /// Data-parallel processes. One today; every use of the group's means is already over all ranks.
+    pub ranks: usize,
+    /// Passes over the records.
+    pub epochs: usize,
+    /// A new order each epoch?
+    pub shuffle: bool,
+    /// Seed of the order.
+    pub seed: u64,
+}
+
+/// A record's place in training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sample {
+    /// Index into the train split.
+    pub record: usize,
+    /// Index within training, counted over epochs: keys dropout, so a mask does not depend on batching or ranks.
+    pub key: u64,
+}
+
+impl Plan {
+    /// The plan `[train]` asks for.
+    pub fn new(settings: &config::Train, records: usize, seed: u64) -> Result<Self> {
+        let (ranks, batch_size) = (1, settings.batch_size.max(1));
+        let accumulation = match settings.effective_batch {
+            None => settings.grad_accumulation.max(1),
+            Some(effective) if effective >= batch_size * ranks && effective % (batch_size * ranks) == 0 => effective / (batch_size * ranks),
+            Some(effective) => {
+                let message = format!("train.effective_batch = {effective} is not a multiple of batch_size {batch_size} × {ranks} ranks");
+                return Err(Error::usage(message).hint("choose a batch_size that divides effective_batch"));
+            }
+        };
+        Ok(Self { records, batch_size, accumulation, ranks, epochs: settings.epochs, shuffle: settings.shuffle, seed })
+    }
+
+    /// Samples in a full group.
+    pub fn group_size(&self) -> usize {
+        self.batch_size * self.accumulation * self.ranks
+    }
+
+    /// Optimizer steps in an epoch.
+    pub fn steps_per_epoch(&self) -> usize {
+        self.records.div_ceil(self.group_size())
+    }
+
+    /// T: optimizer steps in all.
+    pub fn total_steps(&self) -> usize {
+        self.epochs * self.steps_per_epoch()
+    }
+
+    /// The epoch, counted from 1, of optimizer step `k`, counted from 1.
+    pub fn epoch_of(&self, k: usize) -> usize {
+        (k - 1) / self.steps_per_epoch() + 1
+    }
+
+    /// Does step `k` end an epoch?
+    pub fn ends_epoch(&self, k: usize) -> bool {
+        k % self.steps_per_epoch() == 0
+    }
+
+    /// Record indices in the order of `epoch`, counted from 1.
+    pub fn order(&self, epoch: usize) -> Vec<usize> {
+        match self.shuffle {
+            true => Rng::new(self.seed, streams::SHUFFLE).permutation(epoch as u64, self.records),
+            false => (0..self.records).collect(),
+        }
+    }
+
+    /// The samples of optimizer step `k`; `order` is [`Plan::order`] of its epoch.
+    pub fn group(&self, k: usize, order: &[usize]) -> Vec<Sample> {
+        let start = (k - 1) % self.steps_per_epoch() * self.group_size();
+        let end = (start + self.group_size()).min(self.records);
+        let before = (self.epoch_of(k) - 1) * self.records;
+        (start..end).map(|i| Sample { record: order[i], key: (before + i) as u64 }).collect()
+    }
+
+    /// The micro-batches of `rank` within a group.
+    pub fn micro_batches<'a>(&self, group: &'a [Sample], rank: usize) -> impl Iterator<Item = &'a [Sample]> + use<'a> {
+        group.chunks(self.batch_size).skip(rank).step_by(self.ranks)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan() -> Plan {
+        Plan { records: 11, batch_size: 2, accumulation: 2, ranks: 1, epochs: 3, shuffle: true, seed: 7 }
+    }
+
+    #[test]
+    fn every_record_is_seen_once_an_epoch_and_the_last_group_is_partial() {
+        let plan = plan();
+        assert_eq!((plan.steps_per_epoch(), plan.total_steps()), (3, 9));
+        for epoch in 1..=3 {
+            let order = plan.order(epoch);
+            let steps = (epoch - 1) * 3 + 1..=epoch * 3;
+            let groups: Vec<Vec<Sample>> = steps.map(|k| plan.group(k, &order)).collect();
+            assert_eq!(groups.iter().map(Vec::len).collect::<Vec<_>>(), [4, 4, 3]);
+            let mut seen: Vec<usize> = groups.concat().iter().map(|s| s.record).collect();
+            seen.sort_unstable();
+            assert_eq!(seen, (0..11).collect::<Vec<_>>());
+        }
+        assert_ne!(plan.order(1), plan.order(2));
+    }
+
+    #[test]
+    fn keys_do_not_depend_on_batching_or_ranks() {
+        let keys =
+            |plan: Plan| -> Vec<Sample> { (1..=plan.total_steps()).flat_map(|k| plan.group(k, &plan.order(plan.epoch_of(k)))).collect() };
+        let one = keys(plan());
+        assert_eq!(one, keys(Plan { batch_size: 1, accumulation: 4, ..plan() }));
+        assert_eq!(one, keys(Plan { batch_size: 1, accumulation: 1, ranks: 4, ..plan() }));
+        assert_eq!(one.iter().map(|s| s.key).collect::<Vec<_>>(), (0..33).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn ranks_share_a_group_without_overlap() {
+        let plan = Plan { batch_size: 1, accumulation: 2, ranks: 2, ..plan() };
+        let group = plan.group(1, &plan.order(1));
+        let dealt: Vec<Sample> = (0..2).flat_map(|rank| plan.micro_batches(&group, rank).flatten().copied().collect::<Vec<_>>()).collect();
+        assert_eq!(dealt, [group[0], group[2], group[1], group[3]]);
+    }
+
+    #[test]
+    fn effective_batch_sets_accumulation_or_is_refused() {
+        let settings = config::Train { batch_size: 4, effective_batch: Some(32), ..config::Train::default() };
+        assert_eq!(Plan::new(&settings, 100, 0).map(|p| p.accumulation), Ok(8));
+        let settings = config::Train { batch_size: 5, effective_batch: Some(32), ..config::Train::default() };
+        assert_eq!(Plan::new(&settings, 100, 0).map_err(|e| e.exit_code()), Err(2));
+    }
+}
