@@ -130,6 +130,7 @@ mod tests {
         assert_eq!(record[..8], 24u64.to_le_bytes());
         assert_eq!(record.len(), 24 + 16);
         assert_eq!(&record[12..36], b"\x09\x00\x00\x00\x00\x00\x00\xf0\x3f\x1a\x0dbrain.Event:2");
+        assert_eq!(record[36..], [0x86, 0xbf, 0x57, 0x7a]);
         assert_eq!(record[8..12], [0xa3, 0x7f, 0x4b, 0x22], "the length's checksum, as in every TensorFlow event file");
     }
 }
