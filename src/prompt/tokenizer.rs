@@ -54,6 +54,11 @@ impl TextTokenizer {
         &self.stop_ids
     }
 
+    /// Plain text to ids: no control tokens, nothing put before or after (constrained decoding writes the verdict line with it).
+    pub fn encode(&self, _text: &str) -> Result<Vec<u32>> {
+        todo!()
+    }
+
     /// The text of ids, special tokens left out.
     pub fn decode(&self, _ids: &[u32]) -> String {
         todo!()
