@@ -1,1 +1,61 @@
-//! The Llama, its adapters, its two heads, and the files they live in. Layer 3.
+//! The model: a Llama with LoRA adapters, its LM head and the classification head. Layer 3.
+//!
+//! ```text
+//! ids ─▶ embed_tokens ─▶ layers 0..L ─▶ norm ─▶ hidden_states ─┬▶ lm_head ─▶ logits       (rows that predict a target)
+//!                                                              └▶ cls_head ─▶ two logits  (row t_n, the prompt's last)
+//! ```
+//!
+//! [`source`] finds the files, [`config`] and `weights` check them, [`llama`] computes (training: forward and its
+//! hand-written backward; inference: prefill and decode over a [`kv_cache`]), [`peft`] and [`checkpoint`] store.
+
+pub mod checkpoint;
+pub mod config;
+pub mod head;
+pub mod kv_cache;
+pub mod llama;
+pub mod lora;
+pub mod peft;
+pub mod source;
+
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
+
+use crate::{config::Parameters, error::Result};
+
+pub use config::LlamaConfig;
+pub use head::ClsHead;
+pub use llama::{Llama, LoraDropout, Memory, Saved, TrainingContext};
+pub use source::ModelSource;
+
+/// Gradients by tensor name, walked in name order.
+pub type Gradients = BTreeMap<String, Tensor>;
+
+/// Adds `gradient` to what `gradients` holds under `name`.
+pub fn accumulate(gradients: &mut Gradients, name: &str, gradient: Tensor) -> Result<()> {
+    let sum = match gradients.remove(name) {
+        Some(held) => (held + gradient)?,
+        None => gradient,
+    };
+    gradients.insert(name.to_string(), sum);
+    Ok(())
+}
+
+/// A language model and its classification head.
+#[derive(Debug)]
+pub struct Model {
+    /// The language model, adapters included.
+    pub llama: Llama,
+    /// The classification head.
+    pub head: ClsHead,
+}
+
+impl Model {
+    /// Handles of everything trained, by name: PEFT's names for adapters, HF's for base weights, `cls_head.…` for the head.
+    ///
+    /// The tensors share storage with the model, so an in-place optimizer step changes the model.
+    pub fn trainable(&self, parameters: Parameters) -> Result<BTreeMap<String, Tensor>> {
+        let _ = parameters;
+        todo!()
+    }
+}
