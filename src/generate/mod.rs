@@ -4,9 +4,17 @@
 //! Rows leave the batch when they stop and new ones enter, within a budget of cached tokens. What a request gets is a
 //! function of (model, request): never of its neighbours, its place in the queue or the number of threads.
 
+mod batch;
+pub mod constrain;
+mod engine;
+pub mod predict;
 pub mod sampler;
 
+pub use batch::Budget;
+pub use engine::{Accept, Emit, Engine};
 pub use sampler::Sampling;
+
+pub use crate::data::Finish;
 
 /// What is asked of the engine for one prompt.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,14 +33,11 @@ pub struct Request {
     pub want_probability: bool,
 }
 
-/// Why a generation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Finish {
-    /// A stop token.
-    Stop,
-    /// The cap.
-    Length,
+impl Request {
+    /// Cached tokens that its prompt and one sample may come to.
+    fn cost(&self) -> usize {
+        if self.samples == 0 { 0 } else { self.prompt.len() + self.max_new_tokens }
+    }
 }
 
 /// One sample of one request.

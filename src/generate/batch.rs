@@ -1,0 +1,155 @@
+//! Bookkeeping of the running batch: which prompts are open, which of their samples run, how many tokens they hold.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    Completed, Finish, Generation, Request,
+    constrain::{Constraint, Draw, Next, State},
+    sampler::{choose, step},
+};
+use crate::{
+    error::{Error, Result},
+    model::kv_cache::{KvCache, SequenceCache},
+    prompt::TextTokenizer,
+};
+
+/// A prompt that was prefilled and whose samples are not all done.
+pub(super) struct Job {
+    pub(super) request: Request,
+    /// Keys and values of the prompt, shared by its samples.
+    pub(super) prefix: Arc<KvCache>,
+    /// LM-head logits of t_n: every sample's first token is drawn from them.
+    pub(super) first: Vec<f32>,
+    /// CLS logits of t_n.
+    pub(super) logits: Option<[f32; 2]>,
+    generations: Vec<Option<Generation>>,
+}
+
+impl Job {
+    pub(super) fn new(request: Request, prefix: Arc<KvCache>, first: Vec<f32>, logits: Option<[f32; 2]>) -> Self {
+        let generations = (0..request.samples).map(|_| None).collect();
+        Self { request, prefix, first, logits, generations }
+    }
+
+    /// Files a sample; true when no sample is missing.
+    pub(super) fn file(&mut self, sample: usize, generation: Generation) -> bool {
+        self.generations[sample] = Some(generation);
+        self.generations.iter().all(Option::is_some)
+    }
+
+    pub(super) fn complete(self, index: usize) -> Completed {
+        Completed { index, logits: self.logits, generations: self.generations.into_iter().flatten().collect() }
+    }
+}
+
+/// One sample being written: one row of the decoding batch.
+pub(super) struct Row {
+    /// Index of its request.
+    pub(super) job: usize,
+    pub(super) sample: usize,
+    /// The prompt's prefix and this sample's own tail.
+    pub(super) cache: SequenceCache,
+    pub(super) ids: Vec<u32>,
+    step: u64,
+    state: State,
+    /// Set when the row is done: why, and how many tokens it took, the stop token included.
+    done: Option<(Finish, usize)>,
+}
+
+impl Row {
+    pub(super) fn new(index: usize, sample: usize, job: &Job) -> Self {
+        let cache = SequenceCache::with_prefix(Arc::clone(&job.prefix));
+        let step = step(job.request.key, sample);
+        Self { job: index, sample, cache, ids: Vec::new(), step, state: State::default(), done: None }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.done.is_some()
+    }
+
+    /// Takes the token that follows from `logits`.
+    pub(super) fn advance(
+        &mut self,
+        logits: &[f32],
+        request: &Request,
+        constraint: Option<&Constraint>,
+        tokenizer: &TextTokenizer,
+    ) -> Result<()> {
+        let draw = Draw { logits, sampling: &request.sampling, step: self.step, remaining: request.max_new_tokens - self.ids.len() };
+        let next = match constraint {
+            Some(constraint) => constraint.next(&mut self.state, &self.ids, draw, tokenizer),
+            None => choose(logits, None, &request.sampling, self.step, self.ids.len())
+                .map(|id| if tokenizer.stop_ids().contains(&id) { Next::Close(vec![id]) } else { Next::Token(id) }),
+        };
+        match next.ok_or_else(broken_logits)? {
+            Next::Token(id) => self.ids.push(id),
+            Next::Close(tail) => {
+                self.done = Some((Finish::Stop, self.ids.len() + tail.len()));
+                self.ids.extend(&tail[..tail.len().saturating_sub(1)]);
+            }
+        }
+        if self.done.is_none() && self.ids.len() >= request.max_new_tokens {
+            self.done = Some((Finish::Length, self.ids.len()));
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(self, tokenizer: &TextTokenizer) -> Generation {
+        let (finish, generated_tokens) = self.done.unwrap_or((Finish::Length, self.ids.len()));
+        Generation { text: tokenizer.decode(&self.ids), ids: self.ids, finish, generated_tokens }
+    }
+}
+
+fn broken_logits() -> Error {
+    Error::model("the model's output is not a number (NaN or infinite logits)")
+        .hint("the weights may be damaged, or training diverged: try an earlier checkpoint")
+}
+
+/// How much may be held at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Tokens of keys and values: prompts as long as they are, samples as long as they may become.
+    pub tokens: usize,
+    /// Rows of the decoding batch.
+    pub rows: usize,
+}
+
+impl Budget {
+    /// Rows at once: beyond about this many a CPU's products are bound by arithmetic, and more rows would only delay the
+    /// first answers (and lose more of them to a kill).
+    const ROWS: usize = 32;
+
+    /// Half of the free memory, at `bytes_per_token` of cache; the other half is for activations and everyone else.
+    pub fn from_memory(free: u64, bytes_per_token: usize) -> Self {
+        let tokens = free / 2 / (bytes_per_token.max(1) as u64);
+        Self { tokens: usize::try_from(tokens).unwrap_or(usize::MAX), rows: Self::ROWS }
+    }
+
+    /// This many tokens (`generate.batch_tokens`), where given.
+    #[must_use]
+    pub fn with_tokens(self, tokens: Option<usize>) -> Self {
+        Self { tokens: tokens.unwrap_or(self.tokens), ..self }
+    }
+}
+
+/// The open prompts and running rows of one run.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) jobs: BTreeMap<usize, Job>,
+    pub(super) rows: Vec<Row>,
+}
+
+impl Batch {
+    /// Cached tokens that are held or promised.
+    pub(super) fn tokens(&self) -> usize {
+        let prompts: usize = self.jobs.values().map(|job| job.request.prompt.len()).sum();
+        let samples: usize = self.rows.iter().filter_map(|row| self.jobs.get(&row.job)).map(|job| job.request.max_new_tokens).sum();
+        prompts + samples
+    }
+
+    /// Whether this many more tokens and one more row fit. With nothing running, anything does: a prompt larger than
+    /// the budget runs alone.
+    pub(super) fn fits(&self, tokens: usize, budget: Budget) -> bool {
+        self.rows.is_empty() || (self.rows.len() < budget.rows && self.tokens() + tokens <= budget.tokens)
+    }
+}

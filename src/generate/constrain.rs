@@ -1,0 +1,189 @@
+//! Constrained decoding of the closing `Classification: <label>` line (SPEC A46): with it, every answer parses.
+//!
+//! The explanation is written freely. The line is forced (a) when the model would stop without it, (b) when only just
+//! enough tokens are left for it, and (c) from the moment the model itself has written `Classification:` at the
+//! start of a line. On that line the model chooses among the labels' own token sequences and nothing else; once a single
+//! label is left, the rest of the target's tail (`<label>\n\n` and the end-of-turn token) follows without further passes.
+
+use super::sampler::{Sampling, choose};
+use crate::{
+    error::{Error, Result},
+    prompt::{TextTokenizer, parse},
+};
+
+/// What a verdict line begins with, up to the point where only a label may follow.
+const HEADER: &str = "Classification:";
+
+/// How the line is written in one tokenizer, for one task.
+#[derive(Debug, Clone)]
+pub struct Constraint {
+    labels: [String; 2],
+    /// ` <label>`, as it stands after [`HEADER`].
+    endings: [String; 2],
+    prefix: String,
+    /// `tails[class][n]`: tokens of ` <label>\n\n` + end of turn, after the first `n` bytes of ` <label>` were written.
+    tails: [Vec<Option<Vec<u32>>>; 2],
+    /// Tokens of the whole closing of each class, from the blank line on.
+    closings: [Vec<u32>; 2],
+    /// Tokens that must be left for the longest of them.
+    reserve: usize,
+}
+
+/// Where one row stands.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    /// The closings still possible and how many of their tokens are written; empty while the explanation is open.
+    closing: Vec<Vec<u32>>,
+    written: usize,
+}
+
+/// What a row does next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Append this token and go on.
+    Token(u32),
+    /// Append these tokens, the last of which ends the turn, and stop.
+    Close(Vec<u32>),
+}
+
+/// What the choice of a token depends on besides the row's state.
+#[derive(Debug, Clone, Copy)]
+pub struct Draw<'a> {
+    /// The row's logits.
+    pub logits: &'a [f32],
+    /// How to choose.
+    pub sampling: &'a Sampling,
+    /// The row's random step.
+    pub step: u64,
+    /// Tokens the cap still allows.
+    pub remaining: usize,
+}
+
+impl Constraint {
+    /// Tokenises both closings; fails (exit 4) where this tokenizer cannot write a line that parses.
+    pub fn new(tokenizer: &TextTokenizer, labels: &[String; 2], prefix: &str) -> Result<Self> {
+        let encode = |text: &str| -> Result<Vec<u32>> {
+            let mut ids = tokenizer.encode(text)?;
+            ids.push(tokenizer.eog());
+            Ok(ids)
+        };
+        let closing = |class: usize| -> Result<Vec<u32>> {
+            let ids = encode(&format!("\n\n{HEADER} {}\n\n", labels[class]))?;
+            let text = format!("x{}", tokenizer.decode(&ids[..ids.len() - 1]));
+            if parse(&text, labels, prefix).label.map(usize::from) == Some(class) {
+                return Ok(ids);
+            }
+            Err(Error::model(format!("constrained decoding: the tokenizer cannot write the verdict line of class {class}"))
+                .hint("set generate.constrain = false"))
+        };
+        let endings = labels.each_ref().map(|label| format!(" {label}"));
+        let tails = |class: usize| -> Result<Vec<Option<Vec<u32>>>> {
+            let ending = &endings[class];
+            (0..=ending.len()).map(|n| ending.get(n..).map(|rest| encode(&format!("{rest}\n\n"))).transpose()).collect()
+        };
+        let (closings, tails) = ([closing(0)?, closing(1)?], [tails(0)?, tails(1)?]);
+        let reserve = tails.iter().flatten().flatten().chain(&closings).map(Vec::len).max().unwrap_or(0);
+        Ok(Self { labels: labels.clone(), endings, prefix: prefix.to_owned(), tails, closings, reserve })
+    }
+
+    /// The fewest new tokens an answer can have: one of explanation and the closing.
+    pub fn min_new_tokens(&self) -> usize {
+        self.reserve + 1
+    }
+
+    /// What follows `ids`, or `None` when the logits hold no number.
+    pub fn next(&self, state: &mut State, ids: &[u32], draw: Draw<'_>, tokenizer: &TextTokenizer) -> Option<Next> {
+        if state.closing.is_empty() && draw.remaining > self.reserve {
+            match self.explain(ids, draw, tokenizer)? {
+                Free::Token(id) => return Some(Next::Token(id)),
+                Free::Header(id, tails) => {
+                    *state = State { closing: tails, written: 0 };
+                    return Some(Next::Token(id));
+                }
+                Free::Stop => {}
+            }
+        }
+        if state.closing.is_empty() {
+            state.closing = self.closings.to_vec();
+        }
+        self.close(state, ids.len(), draw)
+    }
+
+    /// A token of the explanation. Refused, and chosen again without it: a token that would leave the explanation
+    /// empty (a stop at once, blanks alone, nothing but the prefix once more, a verdict line with nothing before it).
+    fn explain(&self, ids: &[u32], draw: Draw<'_>, tokenizer: &TextTokenizer) -> Option<Free> {
+        let mut refused: Vec<f32> = Vec::new();
+        let mut next_ids = ids.to_vec();
+        loop {
+            let logits = if refused.is_empty() { draw.logits } else { &refused };
+            let id = choose(logits, None, draw.sampling, draw.step, ids.len())?;
+            next_ids.truncate(ids.len());
+            let stops = tokenizer.stop_ids().contains(&id);
+            if !stops {
+                next_ids.push(id);
+            }
+            let text = tokenizer.decode(&next_ids);
+            let rest = self.open_header(&text);
+            if self.explains(&text, rest) {
+                return Some(match rest {
+                    _ if stops => Free::Stop,
+                    Some(rest) => Free::Header(id, self.tails_after(rest)),
+                    None => Free::Token(id),
+                });
+            }
+            if refused.is_empty() {
+                refused = draw.logits.to_vec();
+            }
+            *refused.get_mut(id as usize)? = f32::NEG_INFINITY;
+        }
+    }
+
+    /// What is written after `Classification:` on the last line, if that line is one and a label can still follow.
+    fn open_header<'t>(&self, text: &'t str) -> Option<&'t str> {
+        let line = text.rsplit('\n').next()?.trim_start();
+        let rest = line.strip_prefix(HEADER)?;
+        self.endings.iter().any(|ending| ending.starts_with(rest)).then_some(rest)
+    }
+
+    /// The token sequences that complete the line after `rest`.
+    fn tails_after(&self, rest: &str) -> Vec<Vec<u32>> {
+        (0..2)
+            .filter(|&class| self.endings[class].starts_with(rest))
+            .filter_map(|class| self.tails[class].get(rest.len())?.clone())
+            .collect()
+    }
+
+    /// Whether the answer would have an explanation if it were closed after `text`.
+    fn explains(&self, text: &str, open: Option<&str>) -> bool {
+        let closed = |ending: &String| match open {
+            Some(rest) => ending.strip_prefix(rest).map(|tail| format!("{text}{tail}")),
+            None => Some(format!("{text}\n\n{HEADER}{ending}")),
+        };
+        self.endings.iter().find_map(closed).is_some_and(|closed| parse(&closed, &self.labels, &self.prefix).explanation.is_some())
+    }
+
+    /// The next token of the closing, or all that is left of it once the label is decided.
+    fn close(&self, state: &mut State, position: usize, draw: Draw<'_>) -> Option<Next> {
+        let mut allowed: Vec<u32> = state.closing.iter().filter_map(|ids| ids.get(state.written).copied()).collect();
+        allowed.dedup();
+        let chosen = match allowed[..] {
+            [only] => only,
+            _ => choose(draw.logits, Some(&allowed), draw.sampling, draw.step, position)?,
+        };
+        state.closing.retain(|ids| ids.get(state.written) == Some(&chosen));
+        let first = state.closing.first()?;
+        if state.closing.iter().all(|ids| ids == first) {
+            return Some(Next::Close(first.get(state.written..)?.to_vec()));
+        }
+        state.written += 1;
+        Some(Next::Token(chosen))
+    }
+}
+
+/// A choice made while the explanation is open.
+enum Free {
+    Token(u32),
+    /// This token, which leaves the row on an open verdict line with these ways to complete it.
+    Header(u32, Vec<Vec<u32>>),
+    Stop,
+}

@@ -1,0 +1,267 @@
+//! Continuous batching over one model.
+//!
+//! ```text
+//! requests ─▶ admit: prefill (h_n ─▶ CLS logits, LM logits of t_n) ─▶ job ─▶ a row a sample ─┐
+//!                 ▲                                                                          ▼
+//!                 └── room in the budget ◀── row leaves at its stop token ◀── step: one token for every row
+//! ```
+
+use std::{collections::VecDeque, mem};
+
+use candle_core::{DType, Tensor};
+use rayon::prelude::*;
+
+use super::{
+    Completed, Generation, Request,
+    batch::{Batch, Budget, Job, Row},
+    constrain::Constraint,
+};
+use crate::{
+    device,
+    error::{Error, Kind, Result},
+    model::{Model, kv_cache::SequenceCache},
+    ops::Offsets,
+    prompt::TextTokenizer,
+};
+
+/// Prompts are prefilled together up to this many tokens: enough rows to fill the matrix units, few enough that the
+/// activations of one long note still set the memory's peak.
+const PREFILL_TOKENS: usize = 2048;
+
+/// A request may be at most this far ahead of the oldest unfinished one, so that whoever restores the input order
+/// holds few finished answers.
+const WINDOW: usize = 256;
+
+/// Decides whether a sample (of request, of trial) is good enough: `true` = no further trial of this request.
+pub type Accept<'f> = dyn FnMut(usize, usize, &Generation) -> bool + 'f;
+
+/// Receives each request's result as it completes.
+pub type Emit<'f> = dyn FnMut(Completed) -> Result<()> + 'f;
+
+/// Generates with one model; holds no state between runs.
+pub struct Engine<'a> {
+    model: &'a Model,
+    tokenizer: &'a TextTokenizer,
+    budget: Budget,
+    constraint: Option<&'a Constraint>,
+}
+
+impl<'a> Engine<'a> {
+    /// An engine on this model. `budget` bounds memory; it never changes a result.
+    pub fn new(model: &'a Model, tokenizer: &'a TextTokenizer, budget: Budget) -> Self {
+        Self { model, tokenizer, budget, constraint: None }
+    }
+
+    /// Forces every answer to end in a verdict line.
+    #[must_use]
+    pub fn constrained(self, constraint: Option<&'a Constraint>) -> Self {
+        Self { constraint, ..self }
+    }
+
+    /// Runs requests whose samples are trials: one after another, until `accept` takes one. Results come in the order of
+    /// their completion.
+    pub fn run(&self, requests: impl Iterator<Item = Request>, accept: &mut Accept<'_>, emit: &mut Emit<'_>) -> Result<()> {
+        Run::new(self, requests, Some(accept)).finish(emit)
+    }
+
+    /// Runs requests whose samples are all wanted: they run side by side.
+    pub fn run_all(&self, requests: impl Iterator<Item = Request>, emit: &mut Emit<'_>) -> Result<()> {
+        Run::new(self, requests, None).finish(emit)
+    }
+}
+
+/// One run: the batch, and what waits to enter it.
+struct Run<'e, 'a, 'f, I: Iterator<Item = Request>> {
+    engine: &'e Engine<'a>,
+    requests: std::iter::Peekable<std::iter::Enumerate<I>>,
+    accept: Option<&'e mut Accept<'f>>,
+    batch: Batch,
+    /// Samples (request, sample) of open jobs that have no row yet.
+    waiting: VecDeque<(usize, usize)>,
+}
+
+impl<'e, 'a, 'f, I: Iterator<Item = Request>> Run<'e, 'a, 'f, I> {
+    fn new(engine: &'e Engine<'a>, requests: I, accept: Option<&'e mut Accept<'f>>) -> Self {
+        Self { engine, requests: requests.enumerate().peekable(), accept, batch: Batch::default(), waiting: VecDeque::new() }
+    }
+
+    fn finish(mut self, emit: &mut Emit<'_>) -> Result<()> {
+        loop {
+            if let Some(signal) = device::interrupted() {
+                return Err(Error::new(Kind::Signal(signal), format!("stopped by signal {signal}")));
+            }
+            self.start_waiting(emit)?;
+            if self.waiting.is_empty() && self.admit(emit)? {
+                continue;
+            }
+            if self.batch.rows.is_empty() {
+                return Ok(());
+            }
+            self.step()?;
+            self.retire(emit)?;
+        }
+    }
+
+    /// Gives rows to waiting samples while there is room.
+    fn start_waiting(&mut self, emit: &mut Emit<'_>) -> Result<()> {
+        while let Some(&(index, sample)) = self.waiting.front() {
+            let Some(job) = self.batch.jobs.get(&index) else {
+                self.waiting.pop_front();
+                continue;
+            };
+            if !self.batch.fits(job.request.max_new_tokens, self.engine.budget) {
+                return Ok(());
+            }
+            self.waiting.pop_front();
+            let mut row = Row::new(index, sample, job);
+            row.advance(&job.first, &job.request, self.engine.constraint, self.engine.tokenizer)?;
+            self.batch.rows.push(row);
+            self.retire(emit)?;
+        }
+        Ok(())
+    }
+
+    /// Prefills the next prompts that fit. False when none does or none is left.
+    fn admit(&mut self, emit: &mut Emit<'_>) -> Result<bool> {
+        let group = self.next_group()?;
+        if group.is_empty() {
+            return Ok(false);
+        }
+        let (idle, busy): (Vec<_>, Vec<_>) = group.into_iter().partition(|(_, request)| request.prompt.is_empty());
+        for (index, _) in idle {
+            emit(Completed { index, logits: None, generations: Vec::new() })?;
+        }
+        let (brief, full): (Vec<_>, Vec<_>) = busy.into_iter().partition(|(_, request)| request.samples == 0);
+        if !brief.is_empty() {
+            let hidden = self.engine.prefill_only(&brief)?;
+            for ((index, request), logits) in brief.iter().zip(self.engine.cls_logits(&hidden)?) {
+                emit(Completed { index: *index, logits: request.want_probability.then_some(logits), generations: Vec::new() })?;
+            }
+        }
+        for (index, job) in self.engine.prefill(full)? {
+            let first_wave = if self.accept.is_some() { 1 } else { job.request.samples };
+            self.waiting.extend((0..first_wave).map(|sample| (index, sample)));
+            self.batch.jobs.insert(index, job);
+        }
+        Ok(true)
+    }
+
+    /// Takes requests off the queue: up to [`PREFILL_TOKENS`] (at least one), within the budget and the window.
+    fn next_group(&mut self) -> Result<Vec<(usize, Request)>> {
+        let mut group: Vec<(usize, Request)> = Vec::new();
+        let mut prefill = 0;
+        let mut promised = 0;
+        while let Some((index, prompt, cost)) = self.requests.peek().map(|(index, request)| (*index, request.prompt.len(), request.cost()))
+        {
+            let first = group.first().map(|(index, _): &(usize, Request)| *index);
+            let oldest = self.batch.jobs.first_key_value().map(|(index, _)| *index).or(first).unwrap_or(index);
+            let room = group.is_empty() || (prefill + prompt <= PREFILL_TOKENS && group.len() < self.engine.budget.rows);
+            let alone = group.is_empty() && self.batch.rows.is_empty();
+            if index - oldest >= WINDOW || !room || !(alone || self.fits_with(promised + cost, group.len())) {
+                break;
+            }
+            prefill += prompt;
+            promised += cost;
+            group.extend(self.requests.next());
+        }
+        group.iter().try_for_each(|(_, request)| self.engine.check(request))?;
+        Ok(group)
+    }
+
+    fn fits_with(&self, tokens: usize, rows: usize) -> bool {
+        let budget = self.engine.budget;
+        self.batch.rows.len() + rows < budget.rows && self.batch.tokens() + tokens <= budget.tokens
+    }
+
+    /// One token for every row.
+    fn step(&mut self) -> Result<()> {
+        let Self { engine, batch, .. } = self;
+        let ids: Vec<u32> = batch.rows.iter().filter_map(|row| row.ids.last().copied()).collect();
+        let mut caches: Vec<&mut SequenceCache> = batch.rows.iter_mut().map(|row| &mut row.cache).collect();
+        let hidden = engine.model.llama.decode(&ids, &mut caches)?;
+        let logits = engine.lm_logits(&hidden)?;
+        let jobs = &batch.jobs;
+        // Rows choose on all cores: each choice depends on its own logits alone.
+        batch.rows.par_iter_mut().zip(&logits).try_for_each(|(row, logits)| match jobs.get(&row.job) {
+            Some(job) => row.advance(logits, &job.request, engine.constraint, engine.tokenizer),
+            None => Ok(()),
+        })
+    }
+
+    /// Takes finished rows out of the batch, in order; queues the next trial or emits the finished request.
+    fn retire(&mut self, emit: &mut Emit<'_>) -> Result<()> {
+        let (done, running): (Vec<Row>, Vec<Row>) = mem::take(&mut self.batch.rows).into_iter().partition(Row::is_done);
+        self.batch.rows = running;
+        for row in done {
+            let (index, sample) = (row.job, row.sample);
+            let generation = row.finish(self.engine.tokenizer);
+            let accepted = self.accept.as_mut().is_some_and(|accept| accept(index, sample, &generation));
+            let Some(job) = self.batch.jobs.get_mut(&index) else { continue };
+            if job.file(sample, generation) || accepted {
+                if let Some(job) = self.batch.jobs.remove(&index) {
+                    emit(job.complete(index))?;
+                }
+            } else if self.accept.is_some() {
+                self.waiting.push_front((index, sample + 1));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Engine<'_> {
+    /// Refuses a request whose cap cannot hold an answer.
+    fn check(&self, request: &Request) -> Result<()> {
+        let least = self.constraint.map_or(1, Constraint::min_new_tokens);
+        if request.samples > 0 && request.max_new_tokens < least {
+            return Err(Error::usage(format!("model.max_output_tokens = {} is too small: at least {least}", request.max_new_tokens)));
+        }
+        Ok(())
+    }
+
+    /// Prefills prompts that will generate.
+    fn prefill(&self, group: Vec<(usize, Request)>) -> Result<Vec<(usize, Job)>> {
+        if group.is_empty() {
+            return Ok(Vec::new());
+        }
+        let llama = &self.model.llama;
+        let (ids, offsets) = concatenate(&group);
+        let mut caches: Vec<SequenceCache> = group.iter().map(|_| SequenceCache::default()).collect();
+        let hidden = llama.prefill(&ids, &offsets, &mut caches)?;
+        let first = self.lm_logits(&hidden)?;
+        let cls = if group.iter().any(|(_, request)| request.want_probability) {
+            self.cls_logits(&hidden)?.into_iter().map(Some).collect()
+        } else {
+            vec![None; group.len()]
+        };
+        let jobs = group.into_iter().zip(caches).zip(first.into_iter().zip(cls));
+        jobs.map(|(((index, request), cache), (first, cls))| {
+            let logits = cls.filter(|_| request.want_probability);
+            Ok((index, Job::new(request, cache.into_prefix()?, first, logits)))
+        })
+        .collect()
+    }
+
+    /// h_n of prompts that want no text: no cache, no LM head.
+    fn prefill_only(&self, group: &[(usize, Request)]) -> Result<Tensor> {
+        let (ids, offsets) = concatenate(group);
+        self.model.llama.prefill_hidden_only(&ids, &offsets)
+    }
+
+    /// The CLS head on h_n: `(n, hidden)` → n × 2.
+    fn cls_logits(&self, hidden: &Tensor) -> Result<Vec<[f32; 2]>> {
+        let (logits, _) = self.model.head.forward(hidden, None)?;
+        let rows: Vec<Vec<f32>> = logits.to_dtype(DType::F32)?.to_vec2()?;
+        Ok(rows.iter().map(|row| [row[0], row[1]]).collect())
+    }
+
+    /// The LM head on a few rows: `(n, hidden)` → n × vocab.
+    fn lm_logits(&self, hidden: &Tensor) -> Result<Vec<Vec<f32>>> {
+        Ok(self.model.llama.decode_logits(hidden)?.to_dtype(DType::F32)?.to_vec2()?)
+    }
+}
+
+fn concatenate(group: &[(usize, Request)]) -> (Vec<u32>, Offsets) {
+    let lengths: Vec<usize> = group.iter().map(|(_, request)| request.prompt.len()).collect();
+    (group.iter().flat_map(|(_, request)| request.prompt.iter().copied()).collect(), Offsets::from_lengths(&lengths))
+}

@@ -1,0 +1,222 @@
+//! Records in, predictions out, in the order of the records (SPEC §2, Predictions).
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+};
+
+use super::{Completed, Engine, Generation, Request, Sampling, batch::Budget, constrain::Constraint};
+use crate::{
+    data::{Prediction, Record, RecordError},
+    device,
+    error::{Error, Result},
+    model::Model,
+    prompt::{Prompter, parse},
+    rng,
+};
+
+/// How records are scored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// How a token is chosen.
+    pub sampling: Sampling,
+    /// Cap on new tokens.
+    pub max_new_tokens: usize,
+    /// `false`: prefill only, a probability and no text.
+    pub explanation: bool,
+    /// Force the closing verdict line.
+    pub constrain: bool,
+    /// Cached tokens held at once; `None` goes by memory.
+    pub batch_tokens: Option<usize>,
+}
+
+/// What happened, for the line on stderr.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counts {
+    /// Lines written, error lines included.
+    pub records: usize,
+    /// Error lines.
+    pub errors: usize,
+    /// Records whose document was cut to fit the window.
+    pub truncated: usize,
+    /// Answers that name no class.
+    pub unparsable: usize,
+}
+
+impl Counts {
+    /// Counts one line.
+    pub fn add(&mut self, prediction: &Prediction) {
+        self.records += 1;
+        self.errors += usize::from(prediction.error.is_some());
+        self.truncated += usize::from(prediction.truncated_tokens.is_some_and(|tokens| tokens > 0));
+        self.unparsable += usize::from(prediction.parsable == Some(false));
+    }
+}
+
+/// Scores a whole split in memory.
+pub fn score_records(model: &Model, prompter: &Prompter, records: &[Record], settings: &Settings) -> Result<Vec<Prediction>> {
+    let mut predictions = Vec::with_capacity(records.len());
+    score(model, prompter, records.iter().map(|record| Ok(Ok(record.clone()))), settings, &mut |prediction| {
+        predictions.push(prediction);
+        Ok(())
+    })?;
+    Ok(predictions)
+}
+
+/// Scores records as they come; `emit` gets a prediction a record, a bad one included, in the order of the records.
+///
+/// An outer error of `records` ends the stream: what was read before it is finished and emitted, then it is returned.
+pub fn score(
+    model: &Model,
+    prompter: &Prompter,
+    records: impl Iterator<Item = Result<Result<Record, RecordError>>>,
+    settings: &Settings,
+    emit: &mut dyn FnMut(Prediction) -> Result<()>,
+) -> Result<Counts> {
+    let constraint = match settings.constrain && settings.explanation {
+        true => Some(Constraint::new(prompter.tokenizer(), prompter.labels(), &prompter.template().prefix)?),
+        false => None,
+    };
+    let budget = Budget::from_memory(device::memory_available(), model.llama.kv_bytes_per_token()).with_tokens(settings.batch_tokens);
+    let engine = Engine::new(model, prompter.tokenizer(), budget).constrained(constraint.as_ref());
+    let source = Source { prompter, settings, open: RefCell::default(), failure: RefCell::default() };
+    let mut ordered = InOrder { next: 0, held: BTreeMap::new(), counts: Counts::default(), emit };
+    let requests = records.enumerate().map_while(|(index, record)| source.request(index, record));
+    engine.run_all(requests, &mut |completed| ordered.put(completed.index, source.prediction(completed)))?;
+    match source.failure.into_inner() {
+        Some(error) => Err(error),
+        None => Ok(ordered.counts),
+    }
+}
+
+/// Turns records into requests and results back into predictions of those records.
+struct Source<'a> {
+    prompter: &'a Prompter,
+    settings: &'a Settings,
+    /// Predictions of the requests under way, complete but for what the model says.
+    open: RefCell<HashMap<usize, Prediction>>,
+    /// What ended the stream.
+    failure: RefCell<Option<Error>>,
+}
+
+impl Source<'_> {
+    fn request(&self, index: usize, record: Result<Result<Record, RecordError>>) -> Option<Request> {
+        let built = record.and_then(|record| match record {
+            Ok(record) => self.ask(&record),
+            Err(bad) => Ok((nothing(), Prediction::from_error(&bad))),
+        });
+        match built {
+            Ok((request, prediction)) => {
+                self.open.borrow_mut().insert(index, prediction);
+                Some(request)
+            }
+            Err(error) => {
+                *self.failure.borrow_mut() = Some(error);
+                None
+            }
+        }
+    }
+
+    fn ask(&self, record: &Record) -> Result<(Request, Prediction)> {
+        let prompt = self.prompter.prompt(record)?;
+        let prediction = Prediction {
+            id: Some(record.id.clone()),
+            label: record.label,
+            prompt_tokens: Some(prompt.ids.len()),
+            truncated_tokens: Some(prompt.truncated_tokens),
+            ..Prediction::default()
+        };
+        let request = Request {
+            key: rng::hash_name(&record.id),
+            prompt: prompt.ids,
+            samples: usize::from(self.settings.explanation),
+            max_new_tokens: self.settings.max_new_tokens,
+            sampling: self.settings.sampling,
+            want_probability: true,
+        };
+        Ok((request, prediction))
+    }
+
+    fn prediction(&self, completed: Completed) -> Prediction {
+        let mut prediction = self.open.borrow_mut().remove(&completed.index).unwrap_or_default();
+        if prediction.error.is_none() {
+            if let Some(logits) = completed.logits {
+                prediction.logits = Some(logits.map(f64::from));
+                prediction.probability = Some(probability(logits));
+            }
+            if let Some(generation) = completed.generations.into_iter().next() {
+                self.add_text(&mut prediction, generation);
+            }
+        }
+        prediction
+    }
+
+    fn add_text(&self, prediction: &mut Prediction, generation: Generation) {
+        let parsed = parse(&generation.text, self.prompter.labels(), &self.prompter.template().prefix);
+        prediction.verbalized_label = parsed.label;
+        prediction.parsable = Some(parsed.label.is_some());
+        prediction.explanation = parsed.explanation;
+        prediction.agreement = prediction.probability.zip(parsed.label).map(|(p, label)| (p >= 0.5) == (label == 1));
+        prediction.text = Some(generation.text);
+        prediction.generated_tokens = Some(generation.generated_tokens);
+        prediction.finish = Some(generation.finish);
+    }
+}
+
+/// A request that needs no model: it only keeps an error line's place.
+fn nothing() -> Request {
+    Request { key: 0, prompt: Vec::new(), samples: 0, max_new_tokens: 0, sampling: Sampling::greedy(), want_probability: false }
+}
+
+/// softmax(logits)[1], in f64.
+pub fn probability([l0, l1]: [f32; 2]) -> f64 {
+    1.0 / (1.0 + (f64::from(l0) - f64::from(l1)).exp())
+}
+
+/// Emits predictions by index, holding back those whose turn has not come (at most the engine's window of them).
+struct InOrder<'e> {
+    next: usize,
+    held: BTreeMap<usize, Prediction>,
+    counts: Counts,
+    emit: &'e mut dyn FnMut(Prediction) -> Result<()>,
+}
+
+impl InOrder<'_> {
+    fn put(&mut self, index: usize, prediction: Prediction) -> Result<()> {
+        self.held.insert(index, prediction);
+        while let Some(prediction) = self.held.remove(&self.next) {
+            self.next += 1;
+            self.counts.add(&prediction);
+            (self.emit)(prediction)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probability_is_the_softmax_of_class_one_at_any_size() {
+        assert!((probability([0.0, 3f32.ln()]) - 0.75).abs() < 1e-7);
+        assert_eq!(probability([1000.0, -1000.0]), 0.0);
+        assert_eq!(probability([-1000.0, 1000.0]), 1.0);
+    }
+
+    #[test]
+    fn predictions_leave_in_order_whenever_they_come() {
+        let mut ids = Vec::new();
+        let mut emit = |prediction: Prediction| {
+            ids.push(prediction.id.unwrap_or_default());
+            Ok(())
+        };
+        let mut ordered = InOrder { next: 0, held: BTreeMap::new(), counts: Counts::default(), emit: &mut emit };
+        for index in [2, 0, 1, 4, 3] {
+            let prediction = Prediction { id: Some(index.to_string()), parsable: Some(index > 1), ..Prediction::default() };
+            ordered.put(index, prediction).unwrap();
+        }
+        assert_eq!(ordered.counts, Counts { records: 5, errors: 0, truncated: 0, unparsable: 2 });
+        assert_eq!(ids, ["0", "1", "2", "3", "4"]);
+    }
+}
