@@ -1,12 +1,21 @@
 //! A line of a prediction file: written by us, read from any tool.
 
-use std::path::Path;
+use std::{
+    fmt,
+    fs::File,
+    io::{BufRead, BufReader},
+    path::Path,
+};
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
-use super::RecordError;
+use super::{
+    RecordError,
+    problems::{Ids, Problems},
+};
 
 /// Why generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -85,8 +94,153 @@ impl Prediction {
     }
 }
 
+/// Prints what is present, never a text.
+impl fmt::Debug for Prediction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prediction")
+            .field("label", &self.label)
+            .field("probability", &self.probability)
+            .field("verbalized_label", &self.verbalized_label)
+            .field("finish", &self.finish)
+            .field("error", &self.error)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Reads a prediction file of ours or of another tool; every bad line is listed (exit 3).
+///
+/// A line needs `id` and, unless it carries an `error`, `probability` (null where a method gives none). Other keys
+/// may be missing; `parsable` then follows from `verbalized_label`, `agreement` from both. Keys of other tools are ignored.
 pub fn read_predictions(path: &Path) -> Result<Vec<Prediction>> {
-    let _ = path;
-    todo!()
+    let named = |error: std::io::Error| Error::data(format!("{}: cannot be read: {error}", path.display()));
+    let mut input = BufReader::new(File::open(path).map_err(named)?);
+    let (mut predictions, mut problems, mut ids) = (Vec::new(), Problems::default(), Ids::default());
+    let (mut line, mut number) = (Vec::new(), 0);
+    loop {
+        line.clear();
+        if input.read_until(b'\n', &mut line).map_err(named)? == 0 {
+            break;
+        }
+        let bytes = if number == 0 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line) } else { &line };
+        if bytes.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        number += 1;
+        match parse_line(bytes) {
+            Ok(prediction) => {
+                if let Some(first) = prediction.id.as_ref().and_then(|id| ids.first_with(id, number)) {
+                    problems.add(format!("record {number}, field id: the same as record {first}'s"), "each record is predicted once");
+                }
+                predictions.push(prediction);
+            }
+            Err((None, message)) => problems.add(format!("record {number}: {message}"), HINT),
+            Err((Some(field), message)) => problems.add(format!("record {number}, field {field}: {message}"), HINT),
+        }
+    }
+    if number == 0 {
+        problems.add("holds no prediction".into(), HINT);
+    }
+    problems.into_result(path, predictions)
+}
+
+const HINT: &str = "a prediction line is a JSON object with at least `id` and `probability`";
+
+/// The field at fault, if it is one, and a message without text of the line.
+type Fault = (Option<&'static str>, &'static str);
+
+fn parse_line(bytes: &[u8]) -> Result<Prediction, Fault> {
+    let text = std::str::from_utf8(bytes).map_err(|_| (None, "is not UTF-8"))?;
+    let value: Value = serde_json::from_str(text).map_err(|_| (None, "broken JSON"))?;
+    let Value::Object(object) = value else { return Err((None, "is not a JSON object")) };
+    let keys = Keys(&object);
+    let error = keys.error()?;
+    let probability = keys.probability("probability")?;
+    let id = keys.identifier("id")?;
+    if error.is_none() {
+        // Null says that a method gives no probability; absence says that this is not a prediction file.
+        (object.contains_key("probability")).then_some(()).ok_or((Some("probability"), "is missing"))?;
+        id.as_ref().ok_or((Some("id"), "is missing"))?;
+    }
+    let verbalized_label = keys.class("verbalized_label")?;
+    let parsable = keys.boolean("parsable")?.or_else(|| error.is_none().then_some(verbalized_label.is_some()));
+    let agrees = || Some((probability? >= 0.5) == (verbalized_label? == 1));
+    Ok(Prediction {
+        id,
+        label: keys.class("label")?,
+        probability,
+        calibrated_probability: keys.probability("calibrated_probability")?,
+        logits: keys.logits()?,
+        verbalized_label,
+        parsable,
+        explanation: keys.string("explanation")?,
+        text: keys.string("text")?,
+        agreement: keys.boolean("agreement")?.or_else(agrees),
+        prompt_tokens: keys.count("prompt_tokens")?,
+        truncated_tokens: keys.count("truncated_tokens")?,
+        generated_tokens: keys.count("generated_tokens")?,
+        finish: match object.get("finish").and_then(Value::as_str) {
+            Some("stop") => Some(Finish::Stop),
+            Some("length") => Some(Finish::Length),
+            _ => None,
+        },
+        error,
+        record: keys.count("record")?,
+        group: keys.identifier("group")?,
+    })
+}
+
+/// Typed access to the keys of a line; absent and null are the same.
+struct Keys<'a>(&'a Map<String, Value>);
+
+impl Keys<'_> {
+    fn typed<T>(&self, key: &'static str, what: &'static str, read: impl Fn(&Value) -> Option<T>) -> Result<Option<T>, Fault> {
+        match self.0.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => read(value).map(Some).ok_or((Some(key), what)),
+        }
+    }
+
+    fn string(&self, key: &'static str) -> Result<Option<String>, Fault> {
+        self.typed(key, "is not a string", |value| value.as_str().map(String::from))
+    }
+
+    fn identifier(&self, key: &'static str) -> Result<Option<String>, Fault> {
+        let read = |value: &Value| value.as_str().map(String::from).or_else(|| value.as_i64().map(|id| id.to_string()));
+        self.typed(key, "is not a string or an integer", read)
+    }
+
+    fn boolean(&self, key: &'static str) -> Result<Option<bool>, Fault> {
+        self.typed(key, "is not true or false", Value::as_bool)
+    }
+
+    fn class(&self, key: &'static str) -> Result<Option<u8>, Fault> {
+        self.typed(key, "is not 0, 1 or null", |value| {
+            value.as_u64().and_then(|class| u8::try_from(class).ok()).filter(|&class| class <= 1)
+        })
+    }
+
+    fn probability(&self, key: &'static str) -> Result<Option<f64>, Fault> {
+        self.typed(key, "is not a number from 0 to 1", |value| value.as_f64().filter(|p| (0.0..=1.0).contains(p)))
+    }
+
+    fn count(&self, key: &'static str) -> Result<Option<usize>, Fault> {
+        self.typed(key, "is not a whole number", |value| value.as_u64().and_then(|count| usize::try_from(count).ok()))
+    }
+
+    fn logits(&self) -> Result<Option<[f64; 2]>, Fault> {
+        self.typed("logits", "is not a list of two numbers", |value| match value.as_array()?.as_slice() {
+            [first, second] => Some([first.as_f64()?, second.as_f64()?]),
+            _ => None,
+        })
+    }
+
+    fn error(&self) -> Result<Option<PredictionError>, Fault> {
+        self.typed("error", "is not null or {kind, message}", |value| {
+            let part = |key: &str| value.get(key).and_then(Value::as_str).map(String::from);
+            match value {
+                Value::String(message) => Some(PredictionError { kind: "error".into(), message: message.clone() }),
+                _ => Some(PredictionError { kind: part("kind")?, message: part("message").unwrap_or_default() }),
+            }
+        })
+    }
 }

@@ -1,0 +1,213 @@
+//! Which column holds which field, and the rules that turn a row into a [`Record`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    config,
+    error::{Error, Result},
+};
+
+use super::{
+    ErrorKind, Record, RecordError,
+    row::{Cell, Row},
+};
+
+/// Fields with a meaning of their own; every other name in `data.fields` is a text field.
+const RESERVED: [&str; 4] = ["id", "label", "explanation", "group"];
+
+/// What a file's own conventions say about its columns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Layout {
+    /// Columns named as the fields are.
+    Canonical,
+    /// CliniFact's repository: 1 = TRUE → 1, 0 and 2 → 0.
+    Clinifact,
+    /// The LCD benchmark, with this horizon in days.
+    Lcd(u32),
+}
+
+impl Layout {
+    fn column(self, field: &str) -> String {
+        match (self, field) {
+            (Self::Clinifact, "id") => "index".into(),
+            (Self::Clinifact, "group") => "nctId".into(),
+            (Self::Clinifact, "abstract") => "article_abstract".into(),
+            (Self::Lcd(days), "label") => format!("out_hospital_mortality_{days}"),
+            _ => field.into(),
+        }
+    }
+
+    /// Whether a header is CliniFact's.
+    pub fn of_header(header: &[String]) -> Self {
+        let has = |name: &str| header.iter().any(|column| column == name);
+        if ["index", "nctId", "claim", "article_abstract"].into_iter().all(has) && !has("id") { Self::Clinifact } else { Self::Canonical }
+    }
+}
+
+/// A text field, its column, and whether a record may lack it.
+struct TextField {
+    name: String,
+    column: String,
+    required: bool,
+}
+
+/// The columns of a file, resolved.
+pub(super) struct Columns {
+    layout: Layout,
+    /// A label is written as text (CSV), so `1` is an integer though it comes as a string.
+    textual: bool,
+    reserved: [String; 4],
+    mapped: BTreeSet<String>,
+    text: Vec<TextField>,
+}
+
+impl Columns {
+    /// `fields` are the text fields that every record must have; empty means the layout's own.
+    pub fn new(data: &config::Data, layout: Layout, textual: bool, fields: &[String]) -> Self {
+        let column = |field: &str| data.fields.get(field).cloned().unwrap_or_else(|| layout.column(field));
+        let own: &[&str] = if layout == Layout::Clinifact { &["claim", "abstract"] } else { &["text"] };
+        let mut names: BTreeMap<String, bool> = fields.iter().map(|name| (name.clone(), true)).collect();
+        if names.is_empty() {
+            names.extend(own.iter().map(|name| ((*name).to_owned(), true)));
+        }
+        for name in data.fields.keys().filter(|name| !RESERVED.contains(&name.as_str())) {
+            names.entry(name.clone()).or_insert(false);
+        }
+        let text = names.into_iter().map(|(name, required)| TextField { column: column(&name), name, required }).collect();
+        Self { layout, textual, reserved: RESERVED.map(column), mapped: data.fields.keys().cloned().collect(), text }
+    }
+
+    /// Column names in the order [`Columns::read`] expects the cells.
+    pub fn names(&self) -> Vec<String> {
+        self.reserved.iter().chain(self.text.iter().map(|field| &field.column)).cloned().collect()
+    }
+
+    /// Fails when the header lacks a column that is needed, or has one twice.
+    ///
+    /// A split of the config must also have what `data.fields` names (explanations aside: only train may have them);
+    /// the input of `predict` need not.
+    pub fn check_header(&self, header: &[String], strict: bool) -> Result<()> {
+        let needed = [true, strict, false, false].into_iter().chain(self.text.iter().map(|field| field.required));
+        let fields = RESERVED.iter().copied().chain(self.text.iter().map(|field| field.name.as_str()));
+        let mut problems = Vec::new();
+        for ((field, column), needed) in fields.zip(self.names()).zip(needed) {
+            match header.iter().filter(|name| **name == column).count() {
+                0 if needed || (strict && field != "explanation" && self.mapped.contains(field)) => {
+                    problems.push(format!("field {field}: no column `{column}`"))
+                }
+                0 | 1 => {}
+                _ => problems.push(format!("field {field}: more than one column `{column}`")),
+            }
+        }
+        if problems.is_empty() {
+            return Ok(());
+        }
+        // A file without a header would show its first record here: list only what looks like a column name.
+        let looks_like_a_name = |name: &&String| {
+            name.len() <= 40
+                && name.starts_with(|c: char| c.is_ascii_alphabetic())
+                && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        };
+        let names: Vec<&str> = header.iter().filter(looks_like_a_name).take(40).map(String::as_str).collect();
+        Err(Error::data(problems.join("; "))
+            .hint(format!("map a field to its column with `--set data.fields.FIELD=COLUMN`; the header has: {}", names.join(", "))))
+    }
+
+    /// The record in a row, or everything that is wrong with it.
+    pub fn read(&self, row: Row, label_required: bool) -> Result<Record, Vec<RecordError>> {
+        let number = row.number;
+        let cells = row.cells.map_err(|problem| {
+            vec![RecordError { record: number, id: problem.id, kind: problem.kind, field: problem.field, message: problem.message }]
+        })?;
+        let mut cells = cells.into_iter();
+        let mut next = || cells.next().unwrap_or(Cell::Missing);
+        let mut faults = Faults::default();
+        let id = faults.note("id", identifier(next(), true));
+        let label = faults.note("label", self.label(next(), label_required)).flatten();
+        let explanation = faults.note("explanation", text(next(), false)).flatten();
+        let group = faults.note("group", identifier(next(), false)).flatten();
+        let mut fields = BTreeMap::new();
+        for field in &self.text {
+            if let Some(Some(value)) = faults.note(&field.name, text(next(), field.required)) {
+                fields.insert(field.name.clone(), value);
+            }
+        }
+        let id = id.flatten();
+        match id {
+            Some(id) if faults.0.is_empty() => Ok(Record { id, fields, label, explanation, group, number }),
+            id => Err(faults
+                .0
+                .into_iter()
+                .map(|(field, (kind, message))| RecordError {
+                    record: number,
+                    id: id.clone(),
+                    kind,
+                    field: Some(field),
+                    message: message.into(),
+                })
+                .collect()),
+        }
+    }
+
+    fn label(&self, cell: Cell, required: bool) -> Checked<Option<u8>> {
+        let integer = match cell {
+            Cell::Missing => None,
+            Cell::Text(text) if self.textual && text.trim().is_empty() => None,
+            Cell::Text(text) if self.textual => Some(text.trim().parse::<i64>().map_err(|_| (ErrorKind::BadLabel, "is not an integer"))?),
+            Cell::Integer(integer) => Some(integer),
+            Cell::NotUtf8 => return Err(NOT_UTF8),
+            Cell::Text(_) | Cell::Other => return Err((ErrorKind::BadLabel, "is not an integer")),
+        };
+        match (integer, self.layout) {
+            (None, _) if required => Err((ErrorKind::MissingField, "is missing")),
+            (None, _) => Ok(None),
+            (Some(1), _) => Ok(Some(1)),
+            (Some(0), _) | (Some(2), Layout::Clinifact) => Ok(Some(0)),
+            (Some(_), Layout::Clinifact) => Err((ErrorKind::BadLabel, "is not 0, 1 or 2")),
+            (Some(_), _) => Err((ErrorKind::BadLabel, "is not 0 or 1")),
+        }
+    }
+}
+
+/// A value, or the rule it breaks. Messages are constants, so no text of a record can get into one.
+type Checked<T> = Result<T, (ErrorKind, &'static str)>;
+
+const NOT_UTF8: (ErrorKind, &str) = (ErrorKind::InvalidUtf8, "is not UTF-8");
+
+#[derive(Default)]
+struct Faults(Vec<(String, (ErrorKind, &'static str))>);
+
+impl Faults {
+    fn note<T>(&mut self, field: &str, checked: Checked<T>) -> Option<T> {
+        checked.map_err(|fault| self.0.push((field.to_owned(), fault))).ok()
+    }
+}
+
+/// An id or a group: a string or an integer.
+fn identifier(cell: Cell, required: bool) -> Checked<Option<String>> {
+    match cell {
+        Cell::Integer(integer) => Ok(Some(integer.to_string())),
+        Cell::Text(text) if !is_blank(&text) => Ok(Some(text)),
+        Cell::Missing | Cell::Text(_) if required => Err((ErrorKind::MissingField, "is missing")),
+        Cell::Missing | Cell::Text(_) => Ok(None),
+        Cell::NotUtf8 => Err(NOT_UTF8),
+        Cell::Other => Err((ErrorKind::MissingField, "is not a string or an integer")),
+    }
+}
+
+/// A text: blank is refused where it is required and nothing where it is not.
+fn text(cell: Cell, required: bool) -> Checked<Option<String>> {
+    match cell {
+        Cell::Text(text) if !is_blank(&text) => Ok(Some(text)),
+        Cell::Text(_) if required => Err((ErrorKind::EmptyText, "is blank")),
+        Cell::Missing if required => Err((ErrorKind::MissingField, "is missing")),
+        Cell::Text(_) | Cell::Missing => Ok(None),
+        Cell::NotUtf8 => Err(NOT_UTF8),
+        Cell::Integer(_) | Cell::Other => Err((ErrorKind::MissingField, "is not a string")),
+    }
+}
+
+/// No visible character: white space, control characters, zero-width characters.
+fn is_blank(text: &str) -> bool {
+    text.chars().all(|c| c.is_whitespace() || c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}'))
+}

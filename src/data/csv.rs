@@ -1,0 +1,167 @@
+//! RFC 4180 with the slack of real files: quoted newlines, CRLF or LF, blank lines skipped, quotes inside bare cells.
+//!
+//! Strict where slack would lose records silently: a quote that never closes, text after a closing quote and a row
+//! of another width than the header are problems of that record.
+
+use std::io::{self, BufRead};
+
+use crate::error::{Error, Result};
+
+use super::row::{Cell, Row, RowProblem};
+
+/// A row as bytes, and what is wrong with it.
+struct RawRow {
+    cells: Vec<Vec<u8>>,
+    problem: Option<&'static str>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    CellStart,
+    Bare,
+    Quoted,
+    QuoteInQuoted,
+}
+
+/// The reader after its header.
+pub(super) struct CsvFile<R> {
+    input: R,
+    /// A `\r` ended the last row: a `\n` right after it belongs to it.
+    after_cr: bool,
+    /// Column names.
+    pub header: Vec<String>,
+}
+
+impl<R: BufRead> CsvFile<R> {
+    /// Reads the header.
+    pub fn open(input: R) -> Result<Self> {
+        let mut file = Self { input, after_cr: false, header: Vec::new() };
+        let row = file.next_row().map_err(|e| Error::data(format!("cannot be read: {e}")))?;
+        let row = row.ok_or_else(|| Error::data("is empty: a CSV file starts with a header").hint("name the columns in the first line"))?;
+        if let Some(problem) = row.problem {
+            return Err(Error::data(format!("header: {problem}")));
+        }
+        let names = row.cells.into_iter().map(|name| String::from_utf8(name).map(|name| name.trim().to_owned()));
+        file.header = names.collect::<Result<_, _>>().map_err(|_| Error::data("header: is not UTF-8").hint("save the file as UTF-8"))?;
+        Ok(file)
+    }
+
+    /// The rows, each with the cells of `columns`.
+    pub fn rows(self, columns: &[String]) -> CsvRows<R> {
+        let places = columns.iter().map(|column| self.header.iter().position(|name| name == column)).collect();
+        CsvRows { file: self, places, number: 0, done: false }
+    }
+
+    /// One row, blank lines skipped; `None` at the end of the file.
+    fn next_row(&mut self) -> io::Result<Option<RawRow>> {
+        let mut row = RawRow { cells: Vec::new(), problem: None };
+        let mut cell = Vec::new();
+        let mut state = State::CellStart;
+        loop {
+            let chunk = match self.input.fill_buf() {
+                Ok(chunk) => chunk,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            if chunk.is_empty() {
+                if state == State::Quoted {
+                    row.problem = Some("a quoted cell is never closed");
+                }
+                let blank = state == State::CellStart && row.cells.is_empty();
+                row.cells.push(cell);
+                return Ok((!blank).then_some(row));
+            }
+            let mut used = 0;
+            let mut ended = false;
+            for &byte in chunk {
+                used += 1;
+                if std::mem::take(&mut self.after_cr) && byte == b'\n' {
+                    continue;
+                }
+                match (state, byte) {
+                    (State::Quoted, b'"') => state = State::QuoteInQuoted,
+                    (State::Quoted, _) => cell.push(byte),
+                    (State::CellStart, b'"') => state = State::Quoted,
+                    (State::QuoteInQuoted, b'"') => {
+                        cell.push(byte);
+                        state = State::Quoted;
+                    }
+                    (_, b',') => {
+                        row.cells.push(std::mem::take(&mut cell));
+                        state = State::CellStart;
+                    }
+                    (_, b'\r' | b'\n') => {
+                        self.after_cr = byte == b'\r';
+                        if state == State::CellStart && row.cells.is_empty() {
+                            continue;
+                        }
+                        ended = true;
+                        break;
+                    }
+                    (State::QuoteInQuoted, _) => {
+                        row.problem = Some("text follows a closing quote");
+                        state = State::Bare;
+                    }
+                    (State::CellStart | State::Bare, _) => {
+                        cell.push(byte);
+                        state = State::Bare;
+                    }
+                }
+            }
+            self.input.consume(used);
+            if ended {
+                row.cells.push(cell);
+                return Ok(Some(row));
+            }
+        }
+    }
+}
+
+/// Rows of a CSV file.
+pub(super) struct CsvRows<R> {
+    file: CsvFile<R>,
+    places: Vec<Option<usize>>,
+    number: usize,
+    done: bool,
+}
+
+impl<R: BufRead> Iterator for CsvRows<R> {
+    type Item = Result<Row>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        match self.file.next_row() {
+            Ok(Some(row)) => {
+                self.number += 1;
+                Some(Ok(Row { number: self.number, cells: self.cells(row) }))
+            }
+            Ok(None) => {
+                self.done = true;
+                None
+            }
+            Err(error) => {
+                self.done = true;
+                Some(Err(Error::data(format!("cannot be read after record {}: {error}", self.number))))
+            }
+        }
+    }
+}
+
+impl<R: BufRead> CsvRows<R> {
+    fn cells(&self, row: RawRow) -> Result<Vec<Cell>, RowProblem> {
+        if let Some(problem) = row.problem {
+            return Err(RowProblem::broken(problem));
+        }
+        let (cells, columns) = (row.cells.len(), self.file.header.len());
+        if cells != columns {
+            return Err(RowProblem::broken(format!("has {cells} cells where the header has {columns}")));
+        }
+        let cell = |place: &Option<usize>| match place {
+            None => Cell::Missing,
+            Some(place) => String::from_utf8(row.cells[*place].clone()).map_or(Cell::NotUtf8, Cell::Text),
+        };
+        Ok(self.places.iter().map(cell).collect())
+    }
+}

@@ -1,0 +1,165 @@
+//! The two ways to read a file: strictly and whole, or streaming and forgiving.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    config::{self, DataFormat},
+    error::{Context, Error, Result},
+};
+
+use super::{
+    Record, RecordError,
+    columns::Columns,
+    open::open,
+    problems::{Ids, Problems},
+    row::Rows,
+};
+
+/// What a strict [`load`] must find.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Text fields every record must have (the fields the prompt names); empty means `text`.
+    pub fields: Vec<String>,
+    /// Every record must carry a label.
+    pub label: bool,
+    /// Both classes must occur (the train split).
+    pub both_classes: bool,
+    /// Records expected, where the config says so.
+    pub expect: Option<usize>,
+}
+
+impl Needs {
+    /// What `split` ("train", "dev" or "test") of this config must hold, for a prompt that names `fields`.
+    pub fn split(data: &config::Data, split: &str, fields: &[String]) -> Self {
+        let expect = match split {
+            "train" => data.expect.train,
+            "dev" => data.expect.dev,
+            "test" => data.expect.test,
+            _ => None,
+        };
+        Self { fields: fields.to_vec(), label: true, both_classes: split == "train", expect }
+    }
+}
+
+/// Reads a whole split; every problem of every record is collected before the error (exit 3) is returned.
+pub fn load(data: &config::Data, path: &Path, needs: &Needs) -> Result<Vec<Record>> {
+    let (columns, rows) = open(data, path, &needs.fields, needs.label)?;
+    let mut problems = Problems::default();
+    let mut records = Vec::new();
+    let mut ids = Ids::default();
+    let mut count = 0;
+    for row in rows {
+        count += 1;
+        let row = row.context(path.display())?;
+        let number = row.number;
+        let read = columns.read(row, needs.label);
+        let id = match &read {
+            Ok(record) => Some(&record.id),
+            Err(errors) => errors.first().and_then(|error| error.id.as_ref()),
+        };
+        if let Some(first) = id.and_then(|id| ids.first_with(id, number)) {
+            problems.add(repeated(number, first), UNIQUE);
+        }
+        match read {
+            Ok(record) => records.push(record),
+            Err(errors) => errors.iter().for_each(|error| problems.add(error.describe(), error.kind.hint())),
+        }
+    }
+    if let Some(expected) = needs.expect.filter(|&expected| expected != count) {
+        problems.add(format!("holds {count} records, data.expect says {expected}"), "is the file complete? `data.expect` holds the counts");
+    }
+    if count == 0 {
+        problems.add("holds no record".into(), "is this the right file?");
+    } else if needs.both_classes && problems.is_empty() {
+        for class in 0..=1 {
+            if !records.iter().any(|record| record.label == Some(class)) {
+                problems.add(format!("field label: no record has class {class}"), "a train split needs both classes");
+            }
+        }
+    }
+    problems.into_result(path, records)
+}
+
+/// Reads a file in canonical form whatever `data.fields` says: what construct wrote.
+pub fn load_canonical(path: &Path, needs: &Needs) -> Result<Vec<Record>> {
+    load(&config::Data { format: DataFormat::Jsonl, ..config::Data::default() }, path, needs)
+}
+
+const UNIQUE: &str = "ids must be unique within a file; map another column with `--set data.fields.id=COLUMN`";
+
+fn repeated(number: usize, first: usize) -> String {
+    format!("record {number}, field id: the same as record {first}'s")
+}
+
+/// Records one at a time, in file order, for `predict`; `-` is stdin.
+///
+/// The outer error ends the run (the file cannot be read on, an id occurs twice); the inner one is a record's own.
+pub type RecordStream = Box<dyn Iterator<Item = Result<Result<Record, RecordError>>> + Send>;
+
+/// Opens `path` for a [`RecordStream`]. Labels are optional; `fields` are the text fields the prompt names.
+///
+/// A regular file is read through once before, so that a repeated id is refused before any work is done.
+pub fn stream(data: &config::Data, path: &Path, fields: &[String]) -> Result<RecordStream> {
+    if std::fs::metadata(path).is_ok_and(|meta| meta.is_file()) {
+        for record in Stream::open(data, path, fields)? {
+            // A record's own problem gets its line later.
+            let _ = record?;
+        }
+    }
+    Ok(Box::new(Stream::open(data, path, fields)?))
+}
+
+struct Stream {
+    path: PathBuf,
+    columns: Columns,
+    rows: Rows,
+    ids: Ids,
+    ended: bool,
+}
+
+impl Stream {
+    fn open(data: &config::Data, path: &Path, fields: &[String]) -> Result<Self> {
+        let (columns, rows) = open(data, path, fields, false)?;
+        Ok(Self { path: path.to_owned(), columns, rows, ids: Ids::default(), ended: false })
+    }
+}
+
+impl Iterator for Stream {
+    type Item = Result<Result<Record, RecordError>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let row = match self.rows.next()? {
+            Ok(row) => row,
+            Err(error) => {
+                self.ended = true;
+                return Some(Err(error.context(self.path.display())));
+            }
+        };
+        let number = row.number;
+        let item = self.columns.read(row, false).map_err(|errors| errors.into_iter().next());
+        let id = match &item {
+            Ok(record) => Some(&record.id),
+            Err(error) => error.as_ref().and_then(|error| error.id.as_ref()),
+        };
+        if let Some(first) = id.and_then(|id| self.ids.first_with(id, number)) {
+            self.ended = true;
+            return Some(Err(Error::data(format!("{}, {}", self.path.display(), repeated(number, first))).hint(UNIQUE)));
+        }
+        match item {
+            Ok(record) => Some(Ok(Ok(record))),
+            Err(error) => error.map(|error| Ok(Err(error))),
+        }
+    }
+}
+
+/// BLAKE3 of a file's bytes, in hex: the identity of an input.
+pub fn source_hash(path: &Path) -> Result<String> {
+    let hash = |file: File| blake3::Hasher::new().update_reader(file).map(|hasher| hasher.finalize().to_hex().to_string());
+    File::open(path).and_then(hash).map_err(|e| Error::data(format!("{}: cannot be read: {e}", path.display())))
+}

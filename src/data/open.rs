@@ -1,0 +1,150 @@
+//! From a path to rows: which format, which columns.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Cursor, Read},
+    path::Path,
+};
+
+use crate::{
+    config::{self, DataFormat},
+    error::{Error, Result},
+};
+
+use super::{
+    columns::{Columns, Layout},
+    csv::CsvFile,
+    jsonl::JsonlRows,
+    lcd::LcdRows,
+    parquet::ParquetFile,
+    row::Rows,
+};
+
+/// How LCD files begin, white space aside.
+const LCD_START: &[u8] = br#"{"data":["#;
+/// How Parquet files begin.
+const PARQUET_MAGIC: &[u8] = b"PAR1";
+/// The UTF-8 byte order mark.
+const BOM: &[u8] = b"\xef\xbb\xbf";
+
+type Input = Box<dyn BufRead + Send>;
+
+/// Opens a record file (`-` is stdin) and resolves its columns. `fields` are the text fields needed.
+pub(super) fn open(data: &config::Data, path: &Path, fields: &[String], label_required: bool) -> Result<(Columns, Rows)> {
+    let named = |error: Error| error.context(path.display());
+    let (format, input) = if path == Path::new("-") {
+        let (head, input) = sniff(Box::new(BufReader::new(io::stdin()))).map_err(|e| named(unreadable(&e)))?;
+        (format(data, path, &head), input)
+    } else {
+        let file = File::open(path).map_err(|e| named(unreadable(&e)))?;
+        if file.metadata().is_ok_and(|meta| meta.is_dir()) {
+            return Err(Error::data(format!("{}: is a directory", path.display())).hint("name a .jsonl, .csv, .parquet or .json file"));
+        }
+        if data.format == DataFormat::Parquet || (data.format == DataFormat::Auto && by_extension(path) == Some(DataFormat::Parquet)) {
+            return parquet(data, file, fields, label_required).map_err(named);
+        }
+        let (head, input) = sniff(Box::new(BufReader::with_capacity(1 << 16, file))).map_err(|e| named(unreadable(&e)))?;
+        (format(data, path, &head), input)
+    };
+    match format {
+        Some(DataFormat::Parquet) if path != Path::new("-") => {
+            let file = File::open(path).map_err(|e| named(unreadable(&e)))?;
+            parquet(data, file, fields, label_required)
+        }
+        Some(DataFormat::Parquet) => Err(Error::data("Parquet cannot be read from stdin").hint("give the file's path to `--input`")),
+        Some(DataFormat::Csv | DataFormat::Clinifact) => csv(data, input, fields, label_required),
+        Some(DataFormat::Lcd) => {
+            let columns = Columns::new(data, Layout::Lcd(data.horizon), false, fields);
+            LcdRows::open(input, columns.names()).map(|rows| (columns, Box::new(rows) as Rows))
+        }
+        Some(DataFormat::Jsonl | DataFormat::Auto) => {
+            let columns = Columns::new(data, Layout::Canonical, false, fields);
+            let rows = JsonlRows::new(input, columns.names());
+            Ok((columns, Box::new(rows) as Rows))
+        }
+        None => Err(Error::data("its format cannot be told from name or content")
+            .hint("say it with `--set data.format=jsonl` (or csv, parquet, lcd, clinifact)")),
+    }
+    .map_err(named)
+}
+
+fn csv(data: &config::Data, input: Input, fields: &[String], label_required: bool) -> Result<(Columns, Rows)> {
+    let file = CsvFile::open(input)?;
+    let layout = match data.format {
+        DataFormat::Clinifact => Layout::Clinifact,
+        DataFormat::Auto => Layout::of_header(&file.header),
+        _ => Layout::Canonical,
+    };
+    let columns = Columns::new(data, layout, true, fields);
+    columns.check_header(&file.header, label_required)?;
+    let rows = file.rows(&columns.names());
+    Ok((columns, Box::new(rows)))
+}
+
+fn parquet(data: &config::Data, file: File, fields: &[String], label_required: bool) -> Result<(Columns, Rows)> {
+    let file = ParquetFile::open(file)?;
+    let columns = Columns::new(data, Layout::of_header(&file.header), false, fields);
+    columns.check_header(&file.header, label_required)?;
+    let rows = file.rows(&columns.names());
+    Ok((columns, Box::new(rows)))
+}
+
+fn unreadable(error: &io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            Error::data("no such file").hint("paths in a config file are relative to that file's directory, then to the working directory")
+        }
+        _ => Error::data(format!("cannot be read: {error}")),
+    }
+}
+
+/// The configured format, else the extension's, else what the first bytes say.
+fn format(data: &config::Data, path: &Path, head: &[u8]) -> Option<DataFormat> {
+    match data.format {
+        DataFormat::Auto => by_extension(path).or_else(|| by_content(head, path == Path::new("-"))),
+        format => Some(format),
+    }
+}
+
+fn by_extension(path: &Path) -> Option<DataFormat> {
+    match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+        "jsonl" | "ndjson" => Some(DataFormat::Jsonl),
+        "csv" => Some(DataFormat::Csv),
+        "parquet" | "pq" => Some(DataFormat::Parquet),
+        _ => None,
+    }
+}
+
+fn by_content(head: &[u8], stdin: bool) -> Option<DataFormat> {
+    let head = head.strip_prefix(BOM).unwrap_or(head);
+    let mut dense = head.iter().filter(|byte| !byte.is_ascii_whitespace());
+    match dense.clone().next() {
+        None => Some(DataFormat::Jsonl),
+        Some(b'{') if dense.by_ref().take(LCD_START.len()).eq(LCD_START) => Some(DataFormat::Lcd),
+        Some(b'{') => Some(DataFormat::Jsonl),
+        _ if head.starts_with(PARQUET_MAGIC) => Some(DataFormat::Parquet),
+        Some(_) if stdin => Some(DataFormat::Csv),
+        Some(_) => None,
+    }
+}
+
+/// Reads just enough bytes to tell a format, and gives an input that has them again (without a byte order mark).
+fn sniff(mut input: Input) -> io::Result<(Vec<u8>, Input)> {
+    let (mut head, mut dense) = (Vec::new(), Vec::new());
+    // Stops at the first byte that decides: an interactive pipe must not wait for a full buffer.
+    let begins = |known: &[u8], bytes: &[u8]| known.len() > bytes.len() && known.starts_with(bytes);
+    while begins(BOM, &head) || begins(LCD_START, &dense) || begins(PARQUET_MAGIC, &dense) {
+        let mut byte = [0];
+        if input.read(&mut byte)? == 0 {
+            break;
+        }
+        head.push(byte[0]);
+        if head == BOM {
+            dense.clear();
+        } else if !byte[0].is_ascii_whitespace() {
+            dense.push(byte[0]);
+        }
+    }
+    let rest = Cursor::new(head.strip_prefix(BOM).unwrap_or(&head).to_vec()).chain(input);
+    Ok((head, Box::new(rest)))
+}

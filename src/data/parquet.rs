@@ -1,0 +1,175 @@
+//! Apache Parquet through the column readers of the `parquet` crate (no Arrow): only the wanted columns are decoded,
+//! a small batch of rows at a time, and strings are checked for UTF-8 here.
+
+use std::{collections::VecDeque, fs::File, panic::AssertUnwindSafe};
+
+use parquet::{
+    column::reader::{ColumnReader, ColumnReaderImpl},
+    data_type::{ByteArray, DataType},
+    file::{reader::FileReader, serialized_reader::SerializedFileReader},
+};
+
+use crate::error::{Error, Result};
+
+use super::row::{Cell, Row};
+
+/// Rows decoded at once.
+const BATCH: usize = 64;
+
+/// The file after its footer.
+pub(super) struct ParquetFile {
+    reader: SerializedFileReader<File>,
+    /// Names of the columns that are neither nested nor repeated.
+    pub header: Vec<String>,
+    /// Their places among the file's leaf columns.
+    leaves: Vec<usize>,
+}
+
+impl ParquetFile {
+    /// Reads the footer.
+    pub fn open(file: File) -> Result<Self> {
+        let reader = guarded(|| SerializedFileReader::new(file)).map_err(|()| damaged("its footer cannot be read"))?;
+        let mut found = Self { header: Vec::new(), leaves: Vec::new(), reader };
+        let schema = found.reader.metadata().file_metadata().schema_descr_ptr();
+        for (leaf, column) in schema.columns().iter().enumerate() {
+            if column.path().parts().len() == 1 && column.max_rep_level() == 0 && column.max_def_level() <= 1 {
+                found.header.push(column.name().to_owned());
+                found.leaves.push(leaf);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The rows, each with the cells of `columns`.
+    pub fn rows(self, columns: &[String]) -> ParquetRows {
+        let leaf = |column: &String| self.header.iter().position(|name| name == column).map(|place| self.leaves[place]);
+        let leaves = columns.iter().map(leaf).collect();
+        ParquetRows { reader: self.reader, leaves, group: 0, left: 0, open: Vec::new(), ready: VecDeque::new(), number: 0, done: false }
+    }
+}
+
+/// Rows of a Parquet file.
+pub(super) struct ParquetRows {
+    reader: SerializedFileReader<File>,
+    /// Leaf column of each wanted column.
+    leaves: Vec<Option<usize>>,
+    /// The next row group.
+    group: usize,
+    /// Rows of the open row group that are not decoded yet.
+    left: usize,
+    open: Vec<Option<OpenColumn>>,
+    ready: VecDeque<Vec<Cell>>,
+    number: usize,
+    done: bool,
+}
+
+struct OpenColumn {
+    reader: ColumnReader,
+    optional: bool,
+}
+
+impl ParquetRows {
+    /// Decodes the next batch; `false` at the end of the file.
+    fn fill(&mut self) -> parquet::errors::Result<bool> {
+        while self.left == 0 {
+            if self.group == self.reader.num_row_groups() {
+                return Ok(false);
+            }
+            let group = self.reader.get_row_group(self.group)?;
+            self.left = usize::try_from(group.metadata().num_rows()).map_err(|_| damage())?;
+            self.group += 1;
+            let schema = self.reader.metadata().file_metadata().schema_descr_ptr();
+            let open = |leaf: &Option<usize>| {
+                leaf.map(|leaf| {
+                    Ok(OpenColumn { reader: group.get_column_reader(leaf)?, optional: schema.column(leaf).max_def_level() > 0 })
+                })
+                .transpose()
+            };
+            self.open = self.leaves.iter().map(open).collect::<parquet::errors::Result<_>>()?;
+        }
+        let rows = self.left.min(BATCH);
+        let mut batch: Vec<Vec<Cell>> = (0..rows).map(|_| Vec::with_capacity(self.open.len())).collect();
+        for column in &mut self.open {
+            let cells = match column {
+                Some(column) => column.cells(rows)?,
+                None => vec![Cell::Missing; rows],
+            };
+            batch.iter_mut().zip(cells).for_each(|(row, cell)| row.push(cell));
+        }
+        self.left -= rows;
+        self.ready.extend(batch);
+        Ok(true)
+    }
+}
+
+impl Iterator for ParquetRows {
+    type Item = Result<Row>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ready.is_empty() && !self.done {
+            match guarded(AssertUnwindSafe(|| self.fill())) {
+                Ok(more) => self.done = !more,
+                Err(()) => {
+                    self.done = true;
+                    return Some(Err(damaged(&format!("cannot be read after record {}", self.number))));
+                }
+            }
+        }
+        let cells = self.ready.pop_front()?;
+        self.number += 1;
+        Some(Ok(Row { number: self.number, cells: Ok(cells) }))
+    }
+}
+
+impl OpenColumn {
+    fn cells(&mut self, rows: usize) -> parquet::errors::Result<Vec<Cell>> {
+        let integer = |value: i64| Cell::Integer(value);
+        match &mut self.reader {
+            ColumnReader::Int32ColumnReader(reader) => read(reader, self.optional, rows, |value| integer(value.into())),
+            ColumnReader::Int64ColumnReader(reader) => read(reader, self.optional, rows, integer),
+            ColumnReader::ByteArrayColumnReader(reader) => read(reader, self.optional, rows, string),
+            ColumnReader::BoolColumnReader(reader) => read(reader, self.optional, rows, |_| Cell::Other),
+            ColumnReader::Int96ColumnReader(reader) => read(reader, self.optional, rows, |_| Cell::Other),
+            ColumnReader::FloatColumnReader(reader) => read(reader, self.optional, rows, |_| Cell::Other),
+            ColumnReader::DoubleColumnReader(reader) => read(reader, self.optional, rows, |_| Cell::Other),
+            ColumnReader::FixedLenByteArrayColumnReader(reader) => read(reader, self.optional, rows, |_| Cell::Other),
+        }
+    }
+}
+
+fn string(value: ByteArray) -> Cell {
+    String::from_utf8(value.data().to_vec()).map_or(Cell::NotUtf8, Cell::Text)
+}
+
+/// `rows` cells of one column: nulls are where the definition level says so.
+fn read<T: DataType>(
+    reader: &mut ColumnReaderImpl<T>,
+    optional: bool,
+    rows: usize,
+    cell: impl Fn(T::T) -> Cell,
+) -> parquet::errors::Result<Vec<Cell>> {
+    let (mut levels, mut values) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
+    let (read, _, _) = reader.read_records(rows, Some(&mut levels), None, &mut values)?;
+    if read != rows {
+        return Err(damage());
+    }
+    let mut values = values.into_iter().map(cell);
+    let cells = (0..rows).map(|row| match optional && levels.get(row) != Some(&1) {
+        true => Some(Cell::Missing),
+        false => values.next(),
+    });
+    cells.collect::<Option<_>>().ok_or_else(damage)
+}
+
+fn damage() -> parquet::errors::ParquetError {
+    parquet::errors::ParquetError::General("rows are missing".into())
+}
+
+fn damaged(what: &str) -> Error {
+    Error::data(format!("damaged Parquet file: {what}")).hint("write the file again; `parquet-tools` or pandas can check it")
+}
+
+/// Runs the decoder. It may panic on bytes no writer would make, and its messages may quote values: both end here.
+fn guarded<T>(decode: impl FnOnce() -> parquet::errors::Result<T>) -> Result<T, ()> {
+    std::panic::catch_unwind(AssertUnwindSafe(decode)).map_err(|_| ()).and_then(|result| result.map_err(|_| ()))
+}

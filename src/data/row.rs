@@ -1,0 +1,45 @@
+//! What every reader gives: numbered rows of the wanted columns.
+
+use crate::error::Result;
+
+use super::ErrorKind;
+
+/// One value of a row.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Cell {
+    /// Absent or null.
+    Missing,
+    /// A string.
+    Text(String),
+    /// An integer.
+    Integer(i64),
+    /// A string whose bytes are not UTF-8.
+    NotUtf8,
+    /// A number with a fraction, a boolean, an array, an object.
+    Other,
+}
+
+/// Why a row gives no cells at all.
+pub(super) struct RowProblem {
+    pub kind: ErrorKind,
+    pub id: Option<String>,
+    pub field: Option<String>,
+    pub message: String,
+}
+
+impl RowProblem {
+    /// A row that is not one record.
+    pub fn broken(message: impl Into<String>) -> Self {
+        Self { kind: ErrorKind::InvalidJson, id: None, field: None, message: message.into() }
+    }
+}
+
+/// The cells of the wanted columns, in the order they were asked for.
+pub(super) struct Row {
+    /// Position in the file, from 1.
+    pub number: usize,
+    pub cells: Result<Vec<Cell>, RowProblem>,
+}
+
+/// Rows in file order; an error (the file cannot be read on) is the last item.
+pub(super) type Rows = Box<dyn Iterator<Item = Result<Row>> + Send>;
