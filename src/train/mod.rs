@@ -7,7 +7,16 @@
 //!      checkpoints/epoch-NN, last ◀── checkpoint ◀── epochs ◀─────┘──▶ dev predictions ─▶ select ─▶ best.json
 //! ```
 
+pub mod checkpoint;
+pub mod dev;
+pub mod examples;
+pub mod log;
+pub mod loss;
+pub mod memory;
+pub mod optimizer;
 pub mod plan;
 pub mod schedule;
 pub mod select;
+pub mod session;
+pub mod step;
 pub mod tensorboard;

@@ -1,0 +1,255 @@
+//! Checkpoint directories: written whole or not at all, found again, resumed from.
+//!
+//! ```text
+//! checkpoints/epoch-NN/   adapter, head, clsgen.json (model::checkpoint) · trainer.safetensors, trainer.json (here)
+//!                         dev.predictions.jsonl, dev.metrics.json · manifest.json
+//! checkpoints/last/       the same without dev, replaced every `save_every_steps`
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    dev::DevMetrics,
+    log::read_json,
+    loss::{Counts, LossSums},
+    plan::Plan,
+    step::Trainer,
+};
+use crate::{
+    config::Parameters,
+    data::Prediction,
+    error::{Context, Error, Result},
+    model::{ModelSource, checkpoint as model_files},
+    storage::{self, AtomicDir},
+};
+
+/// Directory of checkpoints within a run.
+pub const CHECKPOINTS: &str = "checkpoints";
+/// Predictions on dev within a checkpoint.
+pub const DEV_PREDICTIONS: &str = "dev.predictions.jsonl";
+/// Metrics on dev within a checkpoint.
+pub const DEV_METRICS: &str = "dev.metrics.json";
+const TRAINER_JSON: &str = "trainer.json";
+const TRAINER_TENSORS: &str = "trainer.safetensors";
+
+/// `trainer.json`: with the tensors beside it, all that a resume needs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainerState {
+    /// 1.
+    pub schema: u32,
+    /// Optimizer steps done.
+    pub step: usize,
+    /// The epoch of that step, counted from 1.
+    pub epoch: usize,
+    /// Is the epoch over, dev scored and all?
+    pub complete: bool,
+    /// T.
+    pub total_steps: usize,
+    /// Seed of order, dropout and initial weights.
+    pub seed: u64,
+    /// Sums of the epoch so far, for its means.
+    pub epoch_sums: LossSums,
+    /// Records of the epoch so far.
+    pub epoch_records: usize,
+    /// Target tokens of the epoch so far.
+    pub epoch_target_tokens: usize,
+    /// Order of the epoch's records; always what the seed gives, kept for a reader.
+    pub data_order: Vec<usize>,
+    /// Version of clsgen that wrote it.
+    pub clsgen_version: String,
+}
+
+impl TrainerState {
+    /// Before the first step.
+    pub fn start(plan: &Plan) -> Self {
+        Self {
+            schema: 1,
+            step: 0,
+            epoch: 1,
+            complete: false,
+            total_steps: plan.total_steps(),
+            seed: plan.seed,
+            epoch_sums: LossSums::default(),
+            epoch_records: 0,
+            epoch_target_tokens: 0,
+            data_order: plan.order(1),
+            clsgen_version: env!("CARGO_PKG_VERSION").into(),
+        }
+    }
+
+    /// The state before the next step: a new epoch begins where the last one is over.
+    pub fn begin_step(&mut self, plan: &Plan) {
+        let epoch = plan.epoch_of(self.step + 1);
+        if epoch != self.epoch {
+            *self = Self { step: self.step, epoch, data_order: plan.order(epoch), ..Self::start(plan) };
+        }
+    }
+
+    /// The state after a step.
+    pub fn add(&mut self, sums: LossSums, counts: Counts) {
+        self.step += 1;
+        self.complete = false;
+        self.epoch_sums += sums;
+        self.epoch_records += counts.records;
+        self.epoch_target_tokens += counts.target_tokens;
+    }
+
+    /// What the epoch's means are over, so far.
+    pub fn epoch_counts(&self) -> Counts {
+        Counts { records: self.epoch_records, tokens: 0, target_tokens: self.epoch_target_tokens }
+    }
+
+    /// Is the epoch's last step done?
+    pub fn epoch_trained(&self, plan: &Plan) -> bool {
+        self.step > 0 && plan.ends_epoch(self.step)
+    }
+
+    /// Epochs that are over.
+    pub fn complete_epochs(&self) -> usize {
+        if self.complete { self.epoch } else { self.epoch - 1 }
+    }
+}
+
+/// What every checkpoint of a run has in common.
+pub struct CheckpointWriter {
+    /// The run directory.
+    pub run: PathBuf,
+    /// The base model.
+    pub source: ModelSource,
+    /// `clsgen.json`.
+    pub info: model_files::ClsgenJson,
+    /// Adapter or whole model.
+    pub parameters: Parameters,
+}
+
+impl CheckpointWriter {
+    /// Writes `checkpoints/epoch-NN/`, replacing an incomplete one; returns its path within the run.
+    pub fn epoch(&self, trainer: &Trainer, state: &TrainerState, dev: Option<&(Vec<Prediction>, DevMetrics)>) -> Result<PathBuf> {
+        let name = epoch_path(state.epoch);
+        self.write(&self.run.join(&name), trainer, state, dev)?;
+        Ok(name)
+    }
+
+    /// Replaces `checkpoints/last/`.
+    pub fn last(&self, trainer: &Trainer, state: &TrainerState) -> Result<()> {
+        self.write(&self.run.join(CHECKPOINTS).join("last"), trainer, state, None)
+    }
+
+    fn write(&self, path: &Path, trainer: &Trainer, state: &TrainerState, dev: Option<&(Vec<Prediction>, DevMetrics)>) -> Result<()> {
+        let dir = AtomicDir::create(path)?;
+        model_files::write_model_files(&dir, &trainer.model, &self.source, &self.info, self.parameters)?;
+        dir.write_file(TRAINER_JSON, &json(state)?)?;
+        write_tensors(&dir, &trainer.optimizer.state())?;
+        if let Some((predictions, metrics)) = dev {
+            let mut writer = dir.writer(DEV_PREDICTIONS)?;
+            for prediction in predictions {
+                writer.put(prediction.to_line()?.as_bytes())?;
+                writer.put(b"\n")?;
+            }
+            writer.finish()?;
+            dir.write_file(DEV_METRICS, &json(metrics)?)?;
+        }
+        dir.commit(true).context(path.display())
+    }
+}
+
+/// `checkpoints/epoch-NN`, relative to the run.
+pub fn epoch_path(epoch: usize) -> PathBuf {
+    Path::new(CHECKPOINTS).join(format!("epoch-{epoch:02}"))
+}
+
+/// Moments go to disk a tensor at a time: header first (names, shapes, places), then the bytes.
+fn write_tensors(dir: &AtomicDir, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+    let mut header = serde_json::Map::new();
+    let mut end = 0;
+    for (name, tensor) in tensors {
+        let start = end;
+        end += tensor.elem_count() * 4;
+        header.insert(name.clone(), serde_json::json!({"dtype": "F32", "shape": tensor.dims(), "data_offsets": [start, end]}));
+    }
+    let mut header = serde_json::Value::Object(header).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let mut writer = dir.writer(TRAINER_TENSORS)?;
+    writer.put(&(header.len() as u64).to_le_bytes())?;
+    writer.put(&header)?;
+    for tensor in tensors.values() {
+        let values: Vec<f32> = tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?;
+        let mut block = Vec::with_capacity(1 << 16);
+        for chunk in values.chunks(1 << 14) {
+            block.clear();
+            block.extend(chunk.iter().flat_map(|value| value.to_le_bytes()));
+            writer.write_all(&block).map_err(|e| storage::error("cannot write", writer.path(), &e))?;
+        }
+    }
+    writer.finish()
+}
+
+/// A checkpoint that a resume can start from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resumable {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Its `trainer.json`.
+    pub state: TrainerState,
+}
+
+/// The newest checkpoint of `run` that is whole, by its manifest; a broken one is passed over with a warning.
+pub fn newest_valid(run: &Path) -> Result<Option<Resumable>> {
+    let mut found: Vec<Resumable> = Vec::new();
+    for path in directories(run) {
+        storage::recover(&path)?;
+        // Only its trainer.json is read to put candidates in order: hashing every epoch's files would be slow.
+        match read_state(&path) {
+            Ok(state) => found.push(Resumable { path, state }),
+            Err(error) => tracing::warn!("{} is passed over: {error}", path.display()),
+        }
+    }
+    // Of two with the same step the one whose epoch is over, then the epoch's own directory.
+    found.sort_by_key(|c| (c.state.step, c.state.complete, c.path.ends_with("last")));
+    while let Some(candidate) = found.pop() {
+        match storage::verify_manifest(&candidate.path) {
+            Ok(true) => return Ok(Some(candidate)),
+            Ok(false) => tracing::warn!("{} is passed over: it has no manifest.json", candidate.path.display()),
+            Err(error) => tracing::warn!("{} is passed over: {error}", candidate.path.display()),
+        }
+    }
+    Ok(None)
+}
+
+/// Checkpoint directories of a run, `epoch-…` and `last`.
+fn directories(run: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(run.join(CHECKPOINTS)) else { return Vec::new() };
+    let named = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name == "last" || name.starts_with("epoch-")
+    };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(named).collect();
+    paths.sort();
+    paths
+}
+
+/// A checkpoint's `trainer.json`.
+pub fn read_state(dir: &Path) -> Result<TrainerState> {
+    let path = dir.join(TRAINER_JSON);
+    serde_json::from_value(read_json(&path)?).map_err(|e| Error::model(format!("{}: {e}", path.display())))
+}
+
+/// A checkpoint's moments.
+pub fn read_moments(dir: &Path, device: &Device) -> Result<BTreeMap<String, Tensor>> {
+    let path = dir.join(TRAINER_TENSORS);
+    let tensors = candle_core::safetensors::load(&path, device).map_err(|e| Error::model(format!("{}: {e}", path.display())))?;
+    Ok(tensors.into_iter().collect())
+}
+
+fn json(value: &impl Serialize) -> Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec_pretty(value).map_err(|e| Error::run(format!("cannot write JSON: {e}")))?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}

@@ -1,0 +1,135 @@
+//! Dev after each epoch: predictions, the metrics that select a checkpoint, and the loss.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    examples::{Batch, Example},
+    loss::{self, Counts, LossSums, LossWeights},
+    plan::Sample,
+};
+use crate::{
+    data::{Prediction, Record},
+    device,
+    error::{Error, Kind, Result},
+    generate::predict::{Settings, score_records},
+    metrics::{self, Evaluation, quality::EpochTerms},
+    model::Model,
+    prompt::Prompter,
+};
+
+/// The dev split, ready to score.
+pub struct Dev {
+    /// Its records, whole.
+    pub records: Vec<Record>,
+    /// Those with an explanation, encoded: what dev's L_gen is over.
+    pub explained: Vec<Example>,
+    /// How answers are generated.
+    pub settings: Settings,
+}
+
+/// `dev.metrics.json`: the metrics of `eval/metrics.json`, without intervals that need resampling, and the losses.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DevMetrics {
+    /// w_gen·L_gen + w_cls·L_cls over what is defined.
+    pub loss: Option<f64>,
+    /// L_gen over dev's own explanations; null without any.
+    pub loss_gen: Option<f64>,
+    /// L_cls over dev's records.
+    pub loss_cls: Option<f64>,
+    /// What `eval` computes, at 0.5.
+    #[serde(flatten)]
+    pub evaluation: Evaluation,
+}
+
+impl DevMetrics {
+    /// The terms of the quality score.
+    pub fn terms(&self) -> EpochTerms {
+        EpochTerms {
+            auroc: self.evaluation.auroc.value,
+            auroc_align: self.evaluation.auroc_align.value,
+            kappa: self.evaluation.default.kappa.as_ref().and_then(|kappa| kappa.value),
+            dev_loss: self.loss,
+        }
+    }
+
+    /// What TensorBoard shows.
+    pub fn scalars(&self) -> Vec<(&'static str, Option<f64>)> {
+        let terms = self.terms();
+        vec![
+            ("dev/loss", self.loss),
+            ("dev/loss_gen", self.loss_gen),
+            ("dev/loss_cls", self.loss_cls),
+            ("dev/auroc", terms.auroc),
+            ("dev/auroc_align", terms.auroc_align),
+            ("dev/kappa", terms.kappa),
+            ("dev/f1", self.evaluation.default.f1.value),
+            ("dev/parsable", self.evaluation.parsable.value),
+            ("dev/brier", self.evaluation.calibration.brier.value),
+        ]
+    }
+}
+
+impl Dev {
+    /// Scores the split with the model as it is.
+    pub fn score(&self, model: &Model, prompter: &Prompter, weights: LossWeights) -> Result<(Vec<Prediction>, DevMetrics)> {
+        let predictions = score_records(model, prompter, &self.records, &self.settings)?;
+        let metrics = self.metrics(model, weights, &predictions)?;
+        Ok((predictions, metrics))
+    }
+
+    fn metrics(&self, model: &Model, weights: LossWeights, predictions: &[Prediction]) -> Result<DevMetrics> {
+        let mut sample = metrics::Sample::new();
+        let mut classification = 0.0;
+        for (record, prediction) in self.records.iter().zip(predictions) {
+            let (Some(probability), Some(logits), Some(label)) = (prediction.probability, prediction.logits, record.label) else {
+                continue;
+            };
+            sample.push(probability, label == 1, prediction.verbalized_label.map(|l| l == 1), record.group.as_deref());
+            classification += cross_entropy(logits, label);
+        }
+        // The head is not trained under `lm`, but its probabilities are still scored: so is its loss.
+        let n = sample.len();
+        let counts = Counts { records: n, target_tokens: Counts::of(&self.explained).target_tokens, tokens: 0 };
+        let losses = weights.losses(LossSums { generation: self.generation_loss(model, weights)?, classification }, counts);
+        let defined = losses.generation.is_some() || losses.classification.is_some();
+        Ok(DevMetrics {
+            loss: defined.then_some(losses.loss).filter(|loss| loss.is_finite()),
+            loss_gen: losses.generation,
+            loss_cls: (n > 0).then(|| classification / n as f64),
+            evaluation: metrics::evaluate(&sample, None, &metrics::Options::default()),
+        })
+    }
+
+    fn generation_loss(&self, model: &Model, weights: LossWeights) -> Result<f64> {
+        let mut sum = 0.0;
+        if weights.trains_generation() {
+            for record in 0..self.explained.len() {
+                if let Some(signal) = device::interrupted() {
+                    return Err(Error::new(Kind::Signal(signal), "stopped by a signal"));
+                }
+                sum += loss::generation_loss(model, &Batch::new(&self.explained, &[Sample { record, key: 0 }]))?;
+            }
+        }
+        Ok(sum)
+    }
+}
+
+/// −log softmax(logits)[label], in f64.
+fn cross_entropy([l0, l1]: [f64; 2], label: u8) -> f64 {
+    let (own, other) = if label == 1 { (l1, l0) } else { (l0, l1) };
+    let difference = other - own;
+    difference.max(0.0) + (-difference.abs()).exp().ln_1p()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cross_entropy_is_stable_at_any_size() {
+        assert!((cross_entropy([0.0, 3f64.ln()], 1) - (4.0f64 / 3.0).ln()).abs() < 1e-12);
+        assert!((cross_entropy([0.0, 3f64.ln()], 0) - 4.0f64.ln()).abs() < 1e-12);
+        assert_eq!(cross_entropy([1000.0, 0.0], 1), 1000.0);
+        assert_eq!(cross_entropy([1000.0, 0.0], 0), 0.0);
+    }
+}

@@ -1,0 +1,194 @@
+//! What a run says while it trains: `metrics.jsonl`, TensorBoard events, a progress bar on a terminal.
+//!
+//! Numbers only: no record's text, no id.
+
+use std::{
+    io::{BufRead, BufReader, IsTerminal},
+    path::Path,
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{
+    dev::DevMetrics,
+    loss::{Counts, Losses},
+    plan::Plan,
+    step::StepReport,
+    tensorboard::EventWriter,
+};
+use crate::{
+    error::{Error, Result},
+    storage::{self, RecordLog},
+};
+
+/// Name of the log in the run directory.
+pub const METRICS: &str = "metrics.jsonl";
+
+/// A line of `metrics.jsonl` for an optimizer step.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct StepLine {
+    r#type: &'static str,
+    step: usize,
+    epoch: usize,
+    loss: f64,
+    loss_gen: Option<f64>,
+    loss_cls: Option<f64>,
+    lr: f64,
+    grad_norm: f64,
+    records: usize,
+    tokens: usize,
+    target_tokens: usize,
+    tokens_per_s: f64,
+    seconds: f64,
+}
+
+/// A line for an epoch: means over its steps, then what dev says.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct EpochLine<'a> {
+    r#type: &'static str,
+    epoch: usize,
+    step: usize,
+    complete: bool,
+    loss: f64,
+    loss_gen: Option<f64>,
+    loss_cls: Option<f64>,
+    records: usize,
+    dev: Option<&'a DevMetrics>,
+}
+
+/// The run's log, open for appending.
+#[derive(Debug)]
+pub struct TrainLog {
+    lines: RecordLog,
+    events: EventWriter,
+    bar: ProgressBar,
+}
+
+impl TrainLog {
+    /// Opens the log of `run`; a resume after step `done` drops the lines of later steps first.
+    pub fn open(run: &Path, plan: &Plan, done: usize, complete_epochs: usize, quiet: bool) -> Result<Self> {
+        let path = run.join(METRICS);
+        keep_until(&path, done, complete_epochs)?;
+        let lines = RecordLog::open(&path)?;
+        let events = EventWriter::create(&run.join("tensorboard"), done + 1)?;
+        Ok(Self { lines, events, bar: progress_bar(plan.total_steps(), done, quiet) })
+    }
+
+    /// Logs a step.
+    pub fn step(&mut self, epoch: usize, report: &StepReport) -> Result<()> {
+        let Losses { loss, generation: loss_gen, classification: loss_cls } = report.losses;
+        let Counts { records, tokens, target_tokens } = report.counts;
+        let tokens_per_s = tokens as f64 / report.seconds.max(1e-9);
+        let (step, lr, grad_norm, seconds) = (report.step, report.lr, report.grad_norm, report.seconds);
+        let r#type = "step";
+        self.lines.append(&StepLine {
+            r#type,
+            step,
+            epoch,
+            loss,
+            loss_gen,
+            loss_cls,
+            lr,
+            grad_norm,
+            records,
+            tokens,
+            target_tokens,
+            tokens_per_s,
+            seconds,
+        })?;
+        let scalars = [
+            ("train/loss", Some(loss)),
+            ("train/loss_gen", loss_gen),
+            ("train/loss_cls", loss_cls),
+            ("train/lr", Some(lr)),
+            ("train/grad_norm", Some(grad_norm)),
+            ("train/tokens_per_s", Some(tokens_per_s)),
+            ("train/epoch", Some(epoch as f64)),
+        ];
+        self.events.scalars(step, &scalars)?;
+        self.bar.set_position(step as u64);
+        self.bar.set_message(format!("epoch {epoch}, loss {loss:.4}, {tokens_per_s:.0} tokens/s"));
+        Ok(())
+    }
+
+    /// Logs the end of an epoch, or (`complete` = false) of the run within it.
+    pub fn epoch(
+        &mut self,
+        epoch: usize,
+        step: usize,
+        complete: bool,
+        means: &Losses,
+        records: usize,
+        dev: Option<&DevMetrics>,
+    ) -> Result<()> {
+        let Losses { loss, generation: loss_gen, classification: loss_cls } = *means;
+        self.lines.append(&EpochLine { r#type: "epoch", epoch, step, complete, loss, loss_gen, loss_cls, records, dev })?;
+        self.lines.sync()?;
+        let mut scalars = vec![("epoch/loss", Some(loss)), ("epoch/loss_gen", loss_gen), ("epoch/loss_cls", loss_cls)];
+        scalars.extend(dev.map(DevMetrics::scalars).unwrap_or_default());
+        self.events.scalars(step, &scalars)
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    /// The bar, to be suspended while a line is printed.
+    pub fn bar(&self) -> &ProgressBar {
+        &self.bar
+    }
+}
+
+/// Drops the lines of steps after `done` and of epochs after `complete_epochs`.
+fn keep_until(path: &Path, done: usize, complete_epochs: usize) -> Result<()> {
+    let Ok(file) = std::fs::File::open(path) else { return Ok(()) };
+    let mut kept = String::new();
+    for line in BufReader::new(file).lines() {
+        let line = line.map_err(|e| storage::error("cannot read", path, &e))?;
+        // A torn last line is not JSON: it goes too.
+        let Ok(value) = serde_json::from_str::<Value>(&line) else { continue };
+        let (key, last) = if value["type"] == "epoch" { ("epoch", complete_epochs) } else { ("step", done) };
+        if value[key].as_u64().is_some_and(|n| n <= last as u64) {
+            kept.push_str(&line);
+            kept.push('\n');
+        }
+    }
+    storage::write_file_atomic(path, kept.as_bytes())
+}
+
+fn progress_bar(total: usize, done: usize, quiet: bool) -> ProgressBar {
+    if quiet || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(total as u64).with_position(done as u64);
+    bar.reset_eta();
+    match ProgressStyle::with_template("{wide_bar} step {pos}/{len} · {msg} · {eta} left") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+/// A file of one JSON value, read whole.
+pub(super) fn read_json(path: &Path) -> Result<Value> {
+    let bytes = std::fs::read(path).map_err(|e| Error::model(format!("cannot read {}: {e}", path.display())))?;
+    serde_json::from_slice(&bytes).map_err(|e| Error::model(format!("{}: {e}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resume_drops_what_comes_after_its_checkpoint() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(METRICS);
+        let line = |kind, step, epoch| format!("{{\"type\":\"{kind}\",\"step\":{step},\"epoch\":{epoch}}}\n");
+        let kept = line("step", 1, 1) + &line("step", 2, 1) + &line("epoch", 2, 1) + &line("step", 3, 2);
+        std::fs::write(&path, kept.clone() + &line("step", 4, 2) + &line("epoch", 4, 2) + "{\"type\":\"st").unwrap();
+        keep_until(&path, 3, 1).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), kept);
+    }
+}

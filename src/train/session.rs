@@ -1,0 +1,125 @@
+//! The run: step after step, a checkpoint an epoch, dev scored, the best epoch named; stopped and resumed at any step.
+
+use super::{
+    checkpoint::{CheckpointWriter, TrainerState},
+    dev::Dev,
+    examples::Example,
+    log::TrainLog,
+    loss::Losses,
+    select::{Best, write_best},
+    step::{Outcome, Trainer},
+};
+use crate::{
+    device,
+    error::{Error, Kind, Result},
+    prompt::Prompter,
+    storage,
+};
+
+/// Everything a run holds while it trains.
+pub struct Session<'a> {
+    /// Model, optimizer, plan.
+    pub trainer: Trainer,
+    /// The train split, encoded.
+    pub examples: &'a [Example],
+    /// The dev split, if there is one.
+    pub dev: Option<Dev>,
+    /// Makes dev's prompts.
+    pub prompter: &'a Prompter,
+    /// Writes checkpoints.
+    pub writer: CheckpointWriter,
+    /// Writes the log.
+    pub log: TrainLog,
+    /// Where the run is.
+    pub state: TrainerState,
+    /// `train.save_every_steps`.
+    pub save_every_steps: usize,
+    /// `train.max_steps`.
+    pub max_steps: Option<usize>,
+}
+
+impl Session<'_> {
+    /// Trains from where the state is to the last step; returns the best epoch.
+    pub fn run(&mut self) -> Result<Best> {
+        // A resume may find an epoch trained but not scored, or scored but not compared.
+        if self.state.epoch_trained(&self.trainer.plan) && !self.state.complete {
+            self.finish_epoch(true)?;
+        } else if self.state.step > 0 {
+            write_best(&self.writer.run, self.state.epoch)?;
+        }
+        let last = self.max_steps.unwrap_or(usize::MAX).min(self.trainer.plan.total_steps());
+        while self.state.step < last {
+            self.state.begin_step(&self.trainer.plan);
+            match self.trainer.step(self.state.step + 1, self.examples, &self.state.data_order)? {
+                Outcome::Interrupted(signal) => return Err(self.stop(signal)?),
+                Outcome::Done(report) => {
+                    self.state.add(report.sums, report.counts);
+                    self.log.step(self.state.epoch, &report)?;
+                }
+            }
+            storage::fault("train.step");
+            if self.state.epoch_trained(&self.trainer.plan) {
+                self.finish_epoch(true)?;
+            } else if self.state.step == last {
+                self.finish_epoch(false)?;
+            } else if self.state.step.is_multiple_of(self.save_every_steps.max(1)) {
+                self.writer.last(&self.trainer, &self.state)?;
+            }
+        }
+        self.log.finish();
+        write_best(&self.writer.run, self.state.epoch)
+    }
+
+    /// Scores dev, writes the epoch's checkpoint and line, names the best epoch so far. `complete` is false where
+    /// `max_steps` ends the run within the epoch.
+    fn finish_epoch(&mut self, complete: bool) -> Result<()> {
+        let weights = self.trainer.pass.weights;
+        let scored = match &self.dev {
+            None => None,
+            Some(dev) => {
+                // Scoring may take hours: what was trained is safe before it begins.
+                self.writer.last(&self.trainer, &self.state)?;
+                match dev.score(&self.trainer.model, self.prompter, weights) {
+                    Ok(scored) => Some(scored),
+                    Err(error) => match error.kind() {
+                        Kind::Signal(signal) => return Err(self.stop(signal)?),
+                        _ => return Err(error),
+                    },
+                }
+            }
+        };
+        self.state.complete = complete;
+        let counts = self.state.epoch_counts();
+        let means: Losses = weights.losses(self.state.epoch_sums, counts);
+        // The line first: a resume that does not find the checkpoint drops the line and scores again.
+        let dev = scored.as_ref().map(|(_, metrics)| metrics);
+        self.log.epoch(self.state.epoch, self.state.step, complete, &means, counts.records, dev)?;
+        self.writer.epoch(&self.trainer, &self.state, scored.as_ref())?;
+        let best = write_best(&self.writer.run, self.state.epoch)?;
+        let score = best.score.map_or_else(|| "no dev metrics".into(), |score| format!("quality score {score:.3}"));
+        self.log.bar().suspend(|| {
+            tracing::info!("epoch {}: loss {:.4}; best so far epoch {} ({score})", self.state.epoch, means.loss, best.epoch);
+        });
+        Ok(())
+    }
+
+    /// Saves the epoch as it is; gives the error that ends the process with 128 + signal.
+    fn stop(&mut self, signal: i32) -> Result<Error> {
+        self.log.finish();
+        // A signal right after an epoch's checkpoint finds nothing new to save.
+        if self.state.epoch_records > 0 || self.state.step == 0 {
+            self.writer.epoch(&self.trainer, &self.state, None)?;
+            write_best(&self.writer.run, self.state.epoch)?;
+        }
+        let message = format!("stopped by signal {signal} after step {} of {}, state saved", self.state.step, self.state.total_steps);
+        Ok(Error::new(Kind::Signal(signal), message).hint("the same command with --resume goes on where this one stopped"))
+    }
+}
+
+/// A signal that came while nothing was under way, as before the first step.
+pub fn check_interrupted() -> Result<()> {
+    match device::interrupted() {
+        Some(signal) => Err(Error::new(Kind::Signal(signal), "stopped by a signal before training began")),
+        None => Ok(()),
+    }
+}
