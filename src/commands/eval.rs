@@ -1,9 +1,129 @@
-//! `clsgen eval`.
+//! `clsgen eval`: thresholds frozen on dev, then every metric on test (SPEC §1, A31–A34).
+//!
+//! 1. The dev predictions come from a file or from the best checkpoint.
+//! 2. Thresholds are tuned on them and written to `RUN/eval/thresholds.json`.
+//! 3. Only now test labels are read and scored: `metrics.json`, `predictions.jsonl`, `tables/`.
 
-use super::{Context, args::EvalArgs};
-use crate::error::{Error, Result};
+mod frozen;
+mod inputs;
+
+use std::path::Path;
+
+use super::{Context, args::EvalArgs, run_record};
+use crate::{
+    error::{Error, Result},
+    metrics::{Evaluation, Options, Sample, evaluate, threshold::Costs},
+    report::{Table, metrics_table},
+    storage::{self, RunLock},
+};
+use frozen::Frozen;
+
+/// What is scored: test with thresholds from dev.
+struct Scored {
+    sample: Sample,
+    /// "test", or the name of the split or file.
+    title: String,
+    frozen: Option<Frozen>,
+}
 
 /// Runs the command.
-pub fn run(_context: &Context, _args: &EvalArgs) -> Result<()> {
-    Err(Error::run("`clsgen eval` is not built yet").hint("this version cannot do it; see `clsgen --help` for what works"))
+pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
+    refuse_unbuilt(args)?;
+    let out = context.run_dir.join("eval");
+    let lock = if context.dry_run { None } else { Some(RunLock::acquire(&context.run_dir)?) };
+    let scored = match &args.predictions {
+        Some(test) => from_files(context, &out, test, args.dev_predictions.as_deref())?,
+        None => return Err(Error::run("`clsgen eval` of a run directory is not built yet").hint("give --predictions FILE")),
+    };
+    let options = Options {
+        bootstrap: context.config.eval.bootstrap,
+        seed: context.seed,
+        costs: costs(context),
+        in_sample: scored.frozen.as_ref().is_some_and(|frozen| frozen.in_sample),
+        ..Options::default()
+    };
+    let evaluation = evaluate(&scored.sample, scored.frozen.as_ref().map(|frozen| &frozen.thresholds), &options);
+    let table = metrics_table(&scored.title, &evaluation, options.in_sample);
+    if !context.dry_run {
+        write(&out, &evaluation, &[table.clone()])?;
+        run_record::write(context, "eval", &inputs(args))?;
+    }
+    print(context, &evaluation, &[table])?;
+    if !context.quiet && !context.dry_run {
+        eprintln!("wrote {}", out.join("metrics.json").display());
+    }
+    drop(lock);
+    Ok(())
+}
+
+/// Mode (a): scores prediction files, whoever made them.
+fn from_files(context: &Context, out: &Path, test: &Path, dev: Option<&Path>) -> Result<Scored> {
+    let frozen = match dev {
+        None => None,
+        Some(dev) => {
+            let sample = inputs::sample(dev, &inputs::read(dev)?, None)?;
+            let frozen = Frozen::tune(&sample, costs(context), None, dev, &storage::hash_file(dev)?, is_same_file(dev, test));
+            frozen.write(out, context.dry_run)?;
+            Some(frozen)
+        }
+    };
+    let sample = inputs::sample(test, &inputs::read(test)?, None)?;
+    let title = format!("{} ({} records, {} positive)", test.display(), sample.len(), sample.positives());
+    Ok(Scored { sample, title, frozen })
+}
+
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+fn costs(context: &Context) -> Costs {
+    Costs { false_positive: context.config.eval.cost_fp, false_negative: context.config.eval.cost_fn }
+}
+
+/// Files whose hashes go into `run.json`.
+fn inputs(args: &EvalArgs) -> Vec<&Path> {
+    [&args.predictions, &args.dev_predictions, &args.gate].into_iter().filter_map(|path| path.as_deref()).collect()
+}
+
+fn write(out: &Path, evaluation: &Evaluation, tables: &[Table]) -> Result<()> {
+    let folder = out.join("tables");
+    storage::create_dir_all(&folder)?;
+    storage::write_file_atomic(&out.join("metrics.json"), json(evaluation)?.as_bytes())?;
+    for (name, content) in tables.iter().flat_map(Table::files) {
+        storage::write_file_atomic(&folder.join(name), content.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn print(context: &Context, evaluation: &Evaluation, tables: &[Table]) -> Result<()> {
+    if context.json {
+        print!("{}", json(evaluation)?);
+    } else {
+        for table in tables {
+            println!("{}", table.markdown());
+        }
+    }
+    Ok(())
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Error::run(format!("cannot write JSON: {e}")))?;
+    Ok(text + "\n")
+}
+
+/// Flags of later features say so instead of doing nothing.
+fn refuse_unbuilt(args: &EvalArgs) -> Result<()> {
+    let unbuilt = [
+        ("--paper", !args.paper.is_empty()),
+        ("--curve", args.curve),
+        ("--baselines", !args.baselines.is_empty()),
+        ("--runs", args.runs.is_some()),
+        ("--compare-base", args.compare_base),
+        ("--include-text", args.include_text),
+        ("--gate", args.gate.is_some()),
+    ];
+    match unbuilt.iter().find(|(_, given)| *given) {
+        Some((flag, _)) => Err(Error::usage(format!("`clsgen eval {flag}` is not built yet")).hint("leave it out")),
+        None => Ok(()),
+    }
 }

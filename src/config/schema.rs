@@ -403,10 +403,14 @@ pub struct Eval {
     pub temperature: f64,
     /// Nucleus of the sampled baselines.
     pub top_p: f64,
+    /// What a negative called positive costs, for the cost-tuned threshold.
+    pub cost_fp: f64,
+    /// What a positive called negative costs.
+    pub cost_fn: f64,
 }
 
 impl Default for Eval {
     fn default() -> Self {
-        Self { judge: None, runs: 10, bootstrap: 2000, baselines: Vec::new(), temperature: 0.6, top_p: 0.9 }
+        Self { judge: None, runs: 10, bootstrap: 2000, baselines: Vec::new(), temperature: 0.6, top_p: 0.9, cost_fp: 1.0, cost_fn: 1.0 }
     }
 }

@@ -2,7 +2,6 @@
 
 use super::{
     Calls, Evaluation, KappaCall, Metric, Options, Outcome, Sample, TunedCalls,
-    agreement::landis_koch,
     bootstrap::{Resampler, Statistic},
     calibration,
     classification::Confusion,
@@ -95,7 +94,11 @@ pub fn evaluate(sample: &Sample, thresholds: Option<&Thresholds>, options: &Opti
         let part = |keep: fn(&Option<bool>) -> bool| {
             sample.verbalized().iter().zip(weights).filter(|(label, _)| keep(label)).map(|(_, &w)| f64::from(w)).sum::<f64>()
         };
-        if sample.is_empty() { Err("no record") } else { Ok(part(Option::is_some) / part(|_| true)) }
+        match (sample.is_empty(), sample.is_silent()) {
+            (true, _) => Err("no record"),
+            (_, true) => Err("the predictions hold no generated text"),
+            _ => Ok(part(Option::is_some) / part(|_| true)),
+        }
     });
     let default = CallSlots::add(&mut book, 0.5, options.costs);
     let default_kappa = book.kappa(parsable.len(), 0.5);
@@ -123,12 +126,12 @@ pub fn evaluate(sample: &Sample, thresholds: Option<&Thresholds>, options: &Opti
         n: sample.len(),
         auroc: delong_auroc(sample, sample.labels(), None),
         auprc: take(auprc),
-        default: Calls { kappa: Some(banded(take(default_kappa))), ..calls(&default, &|metric| metric) },
+        default: Calls { kappa: Some(take(default_kappa)), ..calls(&default, &|metric| metric) },
         tuned: tuned.as_ref().map(|([f1, youden, cost], kappa)| TunedCalls {
             f1: tuned_calls(f1),
             kappa: kappa.map_or_else(
                 || KappaCall { threshold: None, kappa: Metric::undefined(NO_THRESHOLD, parsable.len()) },
-                |(threshold, slot)| KappaCall { threshold: Some(threshold), kappa: note(banded(take(slot))) },
+                |(threshold, slot)| KappaCall { threshold: Some(threshold), kappa: note(take(slot)) },
             ),
             youden: tuned_calls(youden),
             cost: tuned_calls(cost),
@@ -180,11 +183,6 @@ fn delong_auroc(sample: &Sample, labels: &[bool], rows: Option<&[u32]>) -> Metri
     let clusters: Vec<u32> = rows.iter().map(|i| sample.clusters()[pick(i)]).collect();
     let interval = delong::auroc(&scores, &labels, &clusters, sample.cluster_count()).map(|auroc| auroc.ci95());
     super::auroc(&scores, &labels).with_ci95(interval)
-}
-
-fn banded(mut kappa: Metric) -> Metric {
-    kappa.band = kappa.value.map(|value| landis_koch(value).to_owned());
-    kappa
 }
 
 fn in_sample(mut metric: Metric) -> Metric {

@@ -50,9 +50,6 @@ pub struct Metric {
     /// Why it is undefined, or what else to know of it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
-    /// The Landis–Koch band of a κ.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub band: Option<String>,
 }
 
 impl Metric {

@@ -11,6 +11,7 @@ pub struct Sample {
     clusters: Vec<u32>,
     names: HashMap<String, u32>,
     cluster_count: u32,
+    silent: bool,
 }
 
 impl Sample {
@@ -30,6 +31,16 @@ impl Sample {
         self.labels.push(label);
         self.verbalized.push(verbalized);
         self.clusters.push(cluster);
+    }
+
+    /// Says that no text was generated at all, so that there is no parsable rate to speak of.
+    pub fn set_silent(&mut self) {
+        self.silent = true;
+    }
+
+    /// Whether no text was generated at all.
+    pub fn is_silent(&self) -> bool {
+        self.silent
     }
 
     /// Records.

@@ -1,0 +1,64 @@
+//! Predictions as the metrics want them; what cannot be scored is listed with file, record and field (exit 3).
+
+use std::{collections::HashMap, path::Path};
+
+use crate::{
+    data::{Prediction, Record, read_predictions},
+    error::{Error, Result},
+    metrics::Sample,
+};
+
+/// How many problems a message lists.
+const LISTED: usize = 20;
+
+/// Reads a prediction file of any tool.
+pub fn read(path: &Path) -> Result<Vec<Prediction>> {
+    read_predictions(path)
+}
+
+/// Rows of the metrics from predictions, with groups from `records` (by id) where the file names none.
+pub fn sample(path: &Path, predictions: &[Prediction], records: Option<&[Record]>) -> Result<Sample> {
+    let groups: HashMap<&str, &str> =
+        records.unwrap_or_default().iter().filter_map(|record| Some((record.id.as_str(), record.group.as_deref()?))).collect();
+    let mut sample = Sample::new();
+    let mut problems = Vec::new();
+    for (i, prediction) in predictions.iter().enumerate() {
+        match row(prediction) {
+            Ok((probability, label, verbalized)) => {
+                let group = prediction.group.as_deref().or_else(|| groups.get(prediction.id.as_deref()?).copied());
+                sample.push(probability, label, verbalized, group);
+            }
+            Err((field, what)) => problems.push(format!("record {}, field {field}: {what}", i + 1)),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(listed(path, &problems));
+    }
+    if predictions.iter().all(|p| p.text.is_none() && p.verbalized_label.is_none() && p.generated_tokens.is_none()) {
+        sample.set_silent();
+    }
+    Ok(sample)
+}
+
+/// A prediction's probability, gold label and verbalized label, or the field that cannot be scored.
+fn row(prediction: &Prediction) -> Result<(f64, bool, Option<bool>), (&'static str, String)> {
+    if let Some(error) = &prediction.error {
+        return Err(("error", format!("this record was not predicted ({})", error.kind)));
+    }
+    let label = prediction.label.ok_or(("label", "is null, but scoring needs the gold label".to_owned()))?;
+    let probability = prediction.probability.ok_or(("probability", "is null".to_owned()))?;
+    let parsable = prediction.parsable.unwrap_or(prediction.verbalized_label.is_some());
+    if parsable && prediction.verbalized_label.is_none() {
+        return Err(("verbalized_label", "is null although `parsable` is true".to_owned()));
+    }
+    let verbalized = prediction.verbalized_label.filter(|_| parsable).map(|label| label == 1);
+    Ok((probability, label == 1, verbalized))
+}
+
+fn listed(path: &Path, problems: &[String]) -> Error {
+    let mut message: Vec<String> = problems.iter().take(LISTED).map(|problem| format!("{}, {problem}", path.display())).collect();
+    if problems.len() > LISTED {
+        message.push(format!("and {} more", problems.len() - LISTED));
+    }
+    Error::data(message.join("\n")).hint("repair these records and predict them again, or take their lines out")
+}

@@ -1,0 +1,85 @@
+//! The table of every metric, as `clsgen eval` prints it.
+
+use super::table::{Table, interval, number};
+use crate::metrics::{Evaluation, Metric, agreement::landis_koch};
+
+/// Every metric of `evaluation` with its interval, and what is missing and why.
+pub fn metrics_table(title: &str, evaluation: &Evaluation, in_sample: bool) -> Table {
+    let mut table = Table::new("metrics", title, &["Metric", "Threshold", "Value", "95 % CI", "n", "Note"]);
+    add(&mut table, "AUROC", None, &evaluation.auroc);
+    add(&mut table, "AUPRC", None, &evaluation.auprc);
+    let default = &evaluation.default;
+    for (name, metric) in
+        [("F1", &default.f1), ("Precision", &default.precision), ("Recall", &default.recall), ("Specificity", &default.specificity)]
+    {
+        add(&mut table, name, default.threshold, metric);
+    }
+    if let Some(tuned) = &evaluation.tuned {
+        let at_f1 = [
+            ("F1", &tuned.f1.f1),
+            ("Precision", &tuned.f1.precision),
+            ("Recall", &tuned.f1.recall),
+            ("Specificity", &tuned.f1.specificity),
+        ];
+        for (name, metric) in at_f1 {
+            add(&mut table, &format!("{name}, F1-tuned"), tuned.f1.threshold, metric);
+        }
+        for (name, calls) in [("Youden-tuned", &tuned.youden), ("cost-tuned", &tuned.cost)] {
+            add(&mut table, &format!("Recall, {name}"), calls.threshold, &calls.recall);
+            add(&mut table, &format!("Specificity, {name}"), calls.threshold, &calls.specificity);
+        }
+    }
+    add(&mut table, "AUROC-Align", None, &evaluation.auroc_align);
+    if let Some(kappa) = &default.kappa {
+        add_kappa(&mut table, "κ (head, text)", default.threshold, kappa);
+    }
+    if let Some(tuned) = &evaluation.tuned {
+        add_kappa(&mut table, "κ (head, text), κ-tuned", tuned.kappa.threshold, &tuned.kappa.kappa);
+    }
+    add(&mut table, "Parsable", None, &evaluation.parsable);
+    let judge = [
+        ("RLI", &evaluation.judge.rli),
+        ("κ rationale, label", &evaluation.judge.rl_kappa),
+        ("Readability", &evaluation.judge.readability),
+    ];
+    for (name, metric) in judge.into_iter().filter(|(_, metric)| metric.n > 0) {
+        add(&mut table, name, None, metric);
+    }
+    add_calibration(&mut table, evaluation);
+    match (&evaluation.tuned, in_sample) {
+        (None, _) => table.note("No dev predictions: no tuned thresholds."),
+        (Some(_), true) => table.note("Tuned values are in-sample: their thresholds were chosen on these very records."),
+        (Some(_), false) => table.note("Tuned thresholds were chosen on dev and frozen before test labels were read."),
+    }
+    table
+}
+
+fn add_calibration(table: &mut Table, evaluation: &Evaluation) {
+    let calibration = &evaluation.calibration;
+    for (name, metric) in [
+        ("Brier", &calibration.brier),
+        ("Brier skill", &calibration.brier_skill),
+        ("ECE", &calibration.ece),
+        ("ECE, equal-mass", &calibration.ece_equal_mass),
+        ("MCE", &calibration.mce),
+        ("Calibration slope", &calibration.slope),
+        ("Calibration intercept", &calibration.intercept),
+        ("Observed : expected", &calibration.observed_expected),
+    ] {
+        add(table, name, None, metric);
+    }
+}
+
+fn add_kappa(table: &mut Table, name: &str, threshold: Option<f64>, metric: &Metric) {
+    add(table, name, threshold, metric);
+    if let (Some(value), Some(row)) = (metric.value, table.rows.last_mut()) {
+        row[5] = landis_koch(value).to_owned();
+    }
+}
+
+fn add(table: &mut Table, name: &str, threshold: Option<f64>, metric: &Metric) {
+    // The in-sample remark stands once, below the table.
+    let note = if metric.value.is_none() { metric.reason.clone().unwrap_or_default() } else { String::new() };
+    let threshold = threshold.map(|threshold| format!("{threshold:.4}")).unwrap_or_default();
+    table.row([name.to_owned(), threshold, number(metric.value), interval(metric.ci95), metric.n.to_string(), note]);
+}
