@@ -1,1 +1,226 @@
-//! clap structs of the command line. Layer 7.
+//! The command line: clap structs, and the one place where they become a [`Context`]. Layer 7.
+
+use std::{io::Write, path::PathBuf, process::ExitCode};
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::{
+    commands::{self, Context, args, output},
+    config, device,
+    error::{Error, Kind, Result},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  clsgen train --config configs/clinifact.toml
+  clsgen train --config configs/clinifact.toml --set lora.rank=16 --seed 7 --run runs/rank16
+  clsgen eval --config configs/clinifact.toml
+  clsgen predict --model runs/clinifact --input notes.jsonl --output predictions.jsonl
+  clsgen train --config configs/clinifact.toml --dry-run     prints the resolved config, does nothing
+
+Exit codes:
+  0 ok · 1 run failed or a gate not met · 2 usage or config · 3 input data · 4 model or checkpoint files ·
+  5 resources (memory, disk, device) · 130/143 stopped by a signal (state saved, resumable)
+
+Data goes to stdout, messages to stderr. No text of a record is ever logged.";
+
+const TRAIN_EXAMPLES: &str = "\
+Examples:
+  clsgen train --config configs/clinifact.toml
+  clsgen train --config configs/clinifact.toml --resume
+  clsgen train --config configs/lcd30.toml --set model.base=/models/Llama-3.1-8B-Instruct --set train.epochs=3
+
+Writes RUN/checkpoints/epoch-NN/, RUN/best.json, RUN/metrics.jsonl and TensorBoard events. Ctrl-C saves and stops;
+--resume goes on from there.";
+
+const EVAL_EXAMPLES: &str = "\
+Examples:
+  clsgen eval --config configs/clinifact.toml
+  clsgen eval --config configs/clinifact.toml --split dev
+  clsgen eval --predictions test.jsonl --dev-predictions dev.jsonl --json
+
+Thresholds are tuned on dev and frozen before test is read. Writes RUN/eval/.";
+
+const PREDICT_EXAMPLES: &str = "\
+Examples:
+  clsgen predict --model runs/clinifact --input notes.jsonl --output predictions.jsonl
+  clsgen predict --model runs/clinifact/checkpoints/epoch-03 --input notes.csv --output - --set data.fields.text=note
+  cat notes.jsonl | clsgen predict --model runs/lcd30 --input - --output - --no-explanation
+
+An interrupted prediction goes on where it stopped when the same command is given again.";
+
+/// Fine-tune a Llama-architecture model so that one pass over a document gives a probability, and the same model writes
+/// the explanation (CLSGen, arXiv 2604.11801).
+#[derive(Debug, Parser)]
+#[command(name = "clsgen", version, after_help = EXAMPLES, arg_required_else_help = true, subcommand_required = true)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags every command takes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+struct Global {
+    /// Config file (TOML)
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set a key of the config, as if the file said so (repeatable)
+    #[arg(long, global = true, value_name = "KEY.PATH=VALUE")]
+    set: Vec<String>,
+    /// Run directory [default: runs/<task.name>]
+    #[arg(long, global = true, value_name = "DIR")]
+    run: Option<PathBuf>,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, global = true, value_name = "DEVICE", default_value = "auto", value_parser = parse_device)]
+    device: String,
+    /// Worker threads [default: one a core]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    threads: Option<u32>,
+    /// Seed of everything random [default: train.seed]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    seed: Option<u64>,
+    /// Results on stdout as JSON
+    #[arg(long, global = true)]
+    json: bool,
+    /// Warnings and errors only
+    #[arg(long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// More messages (-vv: more still)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Print the resolved config and do nothing
+    #[arg(long, global = true)]
+    dry_run: bool,
+    /// Let models be downloaded (otherwise only local files are opened)
+    #[arg(long, global = true)]
+    allow_network: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The whole pipeline on synthetic notes and a tiny model, on a CPU
+    Demo(args::DemoArgs),
+    /// Let a teacher write explanations for the records (Algorithm 1)
+    Construct(args::ConstructArgs),
+    /// Fine-tune: probability and explanation together
+    #[command(after_help = TRAIN_EXAMPLES)]
+    Train(args::TrainArgs),
+    /// Score a run, or prediction files
+    #[command(after_help = EVAL_EXAMPLES)]
+    Eval(args::EvalArgs),
+    /// Predict a file of records
+    #[command(after_help = PREDICT_EXAMPLES)]
+    Predict(args::PredictArgs),
+    /// Check every op, forward and backward, against its reference on the device
+    Selftest(args::SelftestArgs),
+    /// Print shell completions
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page (roff)
+    Man,
+}
+
+fn parse_device(text: &str) -> Result<String, String> {
+    device::parse(text).map(|_| text.to_owned()).map_err(|e| e.to_string())
+}
+
+/// Parses the command line, runs the command, and maps what came of it to messages and an exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    commands::logging::start(cli.global.quiet, cli.global.verbose);
+    // A panic is a defect of ours; its hook has already said where. It must not look like success.
+    match std::panic::catch_unwind(|| run(&cli)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => report(&error),
+        Err(_) => ExitCode::from(1),
+    }
+}
+
+/// `error: …` and `hint: …` on stderr; a reader that closed our stdout hears nothing.
+fn report(error: &Error) -> ExitCode {
+    if error.kind() != Kind::Signal(output::SIGPIPE) {
+        let hint = error.hint_text().map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
+        let _ = write!(std::io::stderr(), "error: {error}\n{hint}");
+    }
+    ExitCode::from(error.exit_code())
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    match &cli.command {
+        Command::Completions { shell } => return completions(*shell),
+        Command::Man => return commands::man::print(Cli::command()),
+        _ => {}
+    }
+    let context = context(&cli.global)?;
+    if context.dry_run {
+        return commands::print_config(&context);
+    }
+    device::watch_signals()?;
+    match &cli.command {
+        Command::Demo(args) => commands::demo::run(&context, args),
+        Command::Construct(args) => commands::construct::run(&context, args),
+        Command::Train(args) => commands::train::run(&context, args),
+        Command::Eval(args) => commands::eval::run(&context, args),
+        Command::Predict(args) => commands::predict::run(&context, args),
+        Command::Selftest(args) => commands::selftest::run(&context, args),
+        Command::Completions { .. } | Command::Man => Ok(()),
+    }
+}
+
+fn completions(shell: Shell) -> Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "clsgen", &mut script);
+    output::write(&script)
+}
+
+/// Resolves the global flags: config file, then `--set`, then `--seed`; defaults of the rest.
+fn context(global: &Global) -> Result<Context> {
+    let mut config = config::load(global.config.as_deref(), &global.set)?;
+    if let Some(seed) = global.seed {
+        config.train.seed = seed;
+    }
+    Ok(Context {
+        seed: config.train.seed,
+        run_dir: global.run.clone().unwrap_or_else(|| PathBuf::from("runs").join(&config.task.name)),
+        config,
+        config_path: global.config.clone(),
+        device: global.device.clone(),
+        json: global.json,
+        quiet: global.quiet,
+        verbose: global.verbose,
+        dry_run: global.dry_run,
+        allow_network: global.allow_network,
+        threads: device::threads(global.threads.map(|n| n as usize))?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn seed_threads_and_run_are_resolved() {
+        let cli = Cli::try_parse_from(["clsgen", "train", "--seed", "7", "--set", "task.name=x", "--set", "train.seed=3"]).unwrap();
+        let context = context(&cli.global).unwrap();
+        assert_eq!((context.seed, context.config.train.seed), (7, 7));
+        assert_eq!(context.run_dir, PathBuf::from("runs/x"));
+        assert!(context.threads >= 1);
+    }
+}

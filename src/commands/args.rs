@@ -1,8 +1,22 @@
-//! Flags of each command, as clap reads them (SPEC §1 and §6, "More flags").
+//! Flags of each command, as clap reads them (SPEC §1, and §6 "More flags").
 
 use std::path::PathBuf;
 
 use clap::Args;
+
+/// `clsgen demo`
+#[derive(Debug, Clone, Default, Args)]
+pub struct DemoArgs {
+    /// Run directory to make [default: runs/demo]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Synthetic discharge notes to make
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub notes: Option<u32>,
+    /// Losses to train
+    #[arg(long, value_name = "OBJECTIVE", value_parser = ["joint", "cls", "lm"])]
+    pub objective: Option<String>,
+}
 
 /// `clsgen construct`
 #[derive(Debug, Clone, Default, Args)]
@@ -19,31 +33,31 @@ pub struct TrainArgs {
 /// `clsgen eval`
 #[derive(Debug, Clone, Default, Args)]
 pub struct EvalArgs {
-    /// Score this prediction file instead of running a model
+    /// Score this prediction file, whoever made it; no model is run
     #[arg(long, value_name = "TEST.jsonl")]
     pub predictions: Option<PathBuf>,
-    /// Choose thresholds on these dev predictions
+    /// Tune thresholds on these predictions of the dev split
     #[arg(long, value_name = "DEV.jsonl", requires = "predictions")]
     pub dev_predictions: Option<PathBuf>,
     /// Split to score
     #[arg(long, value_name = "SPLIT", value_parser = ["train", "dev", "test"], default_value = "test")]
     pub split: String,
-    /// Print the paper's tables beside ours
+    /// Print these tables of the paper beside ours, with the difference
     #[arg(long, value_name = "TABLES", value_delimiter = ',', value_parser = ["table1", "table2", "table3", "table4", "table7"])]
     pub paper: Vec<String>,
     /// Score every epoch's checkpoint
     #[arg(long)]
     pub curve: bool,
-    /// Baselines to run
+    /// Run these baselines and score them beside the model
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub baselines: Vec<String>,
-    /// Runs of each sampled baseline
-    #[arg(long, value_name = "N")]
-    pub runs: Option<usize>,
-    /// Also score the base model before tuning
+    /// Runs of each sampled baseline [default: eval.runs]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub runs: Option<u32>,
+    /// Score the base model before tuning too
     #[arg(long)]
     pub compare_base: bool,
-    /// Put record text into the report
+    /// Put text of records into the report (it holds none otherwise)
     #[arg(long)]
     pub include_text: bool,
     /// Exit 1 when a metric misses a floor of this file
@@ -54,41 +68,27 @@ pub struct EvalArgs {
 /// `clsgen predict`
 #[derive(Debug, Clone, Default, Args)]
 pub struct PredictArgs {
-    /// A checkpoint or a run directory
+    /// A checkpoint, or a run directory (its best checkpoint)
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Records to predict; `-` is stdin
+    /// Records to predict (.jsonl, .csv, .parquet); `-` is JSONL on stdin
     #[arg(long, value_name = "FILE")]
     pub input: PathBuf,
-    /// Where predictions go; `-` is stdout
+    /// Predictions, a JSON line a record in input order; `-` is stdout
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,
-    /// Stop with exit 3 if any record is bad
+    /// Exit 3 at a bad record (without it, the record gets a line with `error`)
     #[arg(long)]
     pub strict: bool,
-    /// Replace an existing output
+    /// Replace an output made by another command (without it, only the same command's output is continued)
     #[arg(long)]
     pub overwrite: bool,
-    /// Also fill `calibrated_probability`
+    /// Fill `calibrated_probability` from the run's calibration.json
     #[arg(long)]
     pub calibrated: bool,
-    /// Probability only, no explanation
+    /// Probability only: one pass a record, nothing is generated
     #[arg(long)]
     pub no_explanation: bool,
-}
-
-/// `clsgen demo`
-#[derive(Debug, Clone, Default, Args)]
-pub struct DemoArgs {
-    /// Run directory to make
-    #[arg(long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
-    /// Synthetic notes to make
-    #[arg(long, value_name = "N")]
-    pub notes: Option<usize>,
-    /// Losses to train: joint, cls or lm
-    #[arg(long, value_name = "OBJECTIVE", value_parser = ["joint", "cls", "lm"])]
-    pub objective: Option<String>,
 }
 
 /// `clsgen selftest`

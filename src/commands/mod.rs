@@ -4,6 +4,9 @@ pub mod args;
 pub mod construct;
 pub mod demo;
 pub mod eval;
+pub mod logging;
+pub mod man;
+pub mod output;
 pub mod predict;
 pub mod run_record;
 pub mod selftest;
@@ -13,7 +16,11 @@ use std::path::PathBuf;
 
 use candle_core::Device;
 
-use crate::{config::Config, device, error::Result};
+use crate::{
+    config::Config,
+    device,
+    error::{Error, Result},
+};
 
 /// What the global flags say, resolved once.
 #[derive(Debug, Clone)]
@@ -47,4 +54,13 @@ impl Context {
     pub fn device(&self) -> Result<Device> {
         device::select(&self.device)
     }
+}
+
+/// `--dry-run`: the resolved config on stdout, as TOML that `--config` reads back, or as JSON.
+pub fn print_config(context: &Context) -> Result<()> {
+    if context.json {
+        let json = serde_json::to_string_pretty(&context.config).map_err(|e| Error::run(format!("cannot print the config: {e}")))?;
+        return output::line(&json);
+    }
+    output::write(context.config.to_toml()?.as_bytes())
 }

@@ -1,0 +1,35 @@
+//! `clsgen man`: one page with every command's options.
+
+use clap::Command;
+use clap_mangen::Man;
+
+use super::output;
+use crate::error::{Error, Result};
+
+/// Prints the manual page (roff) to stdout.
+pub fn print(mut command: Command) -> Result<()> {
+    command.build();
+    output::write(&page(&command).map_err(|e| Error::run(format!("cannot make the manual page: {e}")))?)
+}
+
+/// The main page, then a section for each command.
+fn page(command: &Command) -> std::io::Result<Vec<u8>> {
+    let mut page = Vec::new();
+    let main = Man::new(command.clone());
+    main.render_title(&mut page)?;
+    main.render_name_section(&mut page)?;
+    main.render_synopsis_section(&mut page)?;
+    main.render_description_section(&mut page)?;
+    main.render_options_section(&mut page)?;
+    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+        let about = sub.get_about().map(ToString::to_string).unwrap_or_default();
+        page.extend(format!(".SH \"CLSGEN {}\"\n{about}.\n", sub.get_name().to_uppercase()).into_bytes());
+        let own = sub.clone().mut_args(|arg| if arg.is_global_set() { arg.hide(true) } else { arg });
+        let mut options = Vec::new();
+        Man::new(own).render_options_section(&mut options)?;
+        page.extend(String::from_utf8_lossy(&options).replacen(".SH OPTIONS", ".PP", 1).into_bytes());
+    }
+    main.render_extra_section(&mut page)?;
+    main.render_version_section(&mut page)?;
+    Ok(page)
+}

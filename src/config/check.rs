@@ -1,0 +1,114 @@
+//! One value against its key: the message says what would be right.
+
+use toml::Value;
+
+use super::keys::{Kind, closest};
+
+/// `None` when the value suits; else what is wrong with it, to follow the key's name.
+pub(super) fn problem(kind: Kind, value: &Value) -> Option<String> {
+    match kind {
+        Kind::Text(may_be_empty) => text(value, may_be_empty).err(),
+        Kind::Path => text(value, false).err(),
+        Kind::Name => text(value, false).and_then(name).err(),
+        Kind::Bool => (!value.is_bool()).then(|| wanted("true or false", value)),
+        Kind::Integer(low, high) => {
+            let right = value.as_integer().is_some_and(|i| (low..=high).contains(&i));
+            (!right).then(|| wanted(&integer_range(low, high), value))
+        }
+        Kind::IntegerOf(list) => {
+            let right = value.as_integer().is_some_and(|i| list.contains(&i));
+            let list: Vec<String> = list.iter().map(ToString::to_string).collect();
+            (!right).then(|| wanted(&one_of(&list), value))
+        }
+        Kind::Number(low, high) => number(value, &format!("from {low} to {high}"), |x| (low..=high).contains(&x)),
+        Kind::Above(low, high) => number(value, &format!("above {low}, at most {high}"), |x| x > low && x <= high),
+        Kind::Below(low, high) => number(value, &format!("from {low}, below {high}"), |x| x >= low && x < high),
+        Kind::OneOf(list) => choice(value, list),
+        Kind::List(of, least) => list(value, of, least),
+        Kind::Labels => labels(value),
+        Kind::Map => (!value.is_table()).then(|| wanted("a table of name = \"column\"", value)),
+    }
+}
+
+fn wanted(what: &str, value: &Value) -> String {
+    format!("must be {what}, not {}", shown(value))
+}
+
+/// A value as the user wrote it, cut where long.
+fn shown(value: &Value) -> String {
+    let text = match value {
+        Value::Table(_) => "a table".into(),
+        other => other.to_string(),
+    };
+    if text.chars().count() <= 60 { text } else { format!("{}…", text.chars().take(60).collect::<String>()) }
+}
+
+fn text(value: &Value, may_be_empty: bool) -> Result<&str, String> {
+    match value.as_str() {
+        Some(text) if may_be_empty || !text.trim().is_empty() => Ok(text),
+        Some(_) => Err("must not be empty".into()),
+        None => Err(wanted("a string", value)),
+    }
+}
+
+fn name(text: &str) -> Result<&str, String> {
+    let fits = text != "." && text != ".." && text.len() <= 200 && !text.contains(|c: char| c == '/' || c == '\\' || c.is_control());
+    if fits { Ok(text) } else { Err("names a directory: no slashes, no control characters, at most 200 bytes".into()) }
+}
+
+fn integer_range(low: i64, high: i64) -> String {
+    match (low, high) {
+        (0, i64::MAX) => "an integer of 0 or more".into(),
+        _ => format!("an integer from {low} to {high}"),
+    }
+}
+
+fn number(value: &Value, range: &str, fits: impl Fn(f64) -> bool) -> Option<String> {
+    let number = value.as_float().or_else(|| value.as_integer().map(|i| i as f64));
+    (!number.is_some_and(|x| x.is_finite() && fits(x))).then(|| wanted(&format!("a number {range}"), value))
+}
+
+fn one_of<S: AsRef<str>>(list: &[S]) -> String {
+    let names: Vec<&str> = list.iter().map(AsRef::as_ref).collect();
+    format!("one of {}", names.join(", "))
+}
+
+fn choice(value: &Value, list: &[&str]) -> Option<String> {
+    let Some(text) = value.as_str() else { return Some(wanted(&one_of(list), value)) };
+    if list.contains(&text) {
+        return None;
+    }
+    let near = closest(&text.to_lowercase(), list.iter().copied()).map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
+    Some(format!("{}{near}", wanted(&one_of(list), value)))
+}
+
+fn list(value: &Value, of: Option<&[&str]>, least: usize) -> Option<String> {
+    let Some(items) = value.as_array() else { return Some(wanted("a list of strings", value)) };
+    if items.len() < least {
+        return Some("must not be empty".into());
+    }
+    let mut seen = Vec::new();
+    for item in items {
+        if let Some(problem) = of.map_or_else(|| text(item, false).err(), |of| choice(item, of)) {
+            return Some(format!("holds an item that {problem}"));
+        }
+        if seen.contains(&item) {
+            return Some(format!("holds {} twice", shown(item)));
+        }
+        seen.push(item);
+    }
+    None
+}
+
+/// A verdict line is compared after trimming, so a label with outer blanks or a line break could never be found.
+fn labels(value: &Value) -> Option<String> {
+    let what = "two strings, class 0 then class 1";
+    let Some([first, second]) = value.as_array().map(Vec::as_slice) else { return Some(wanted(what, value)) };
+    let (Some(first), Some(second)) = (first.as_str(), second.as_str()) else { return Some(wanted(what, value)) };
+    for label in [first, second] {
+        if label.is_empty() || label.trim() != label || label.contains(['\n', '\r']) {
+            return Some(format!("holds {label:?}: a label is one line, not empty, without blanks around it"));
+        }
+    }
+    (first == second).then(|| format!("holds {first:?} twice: the two classes need different labels"))
+}

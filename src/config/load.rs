@@ -1,0 +1,191 @@
+//! Reads the file, overlays `--set`, and collects every problem before giving up.
+
+use std::{collections::BTreeMap, ops::Range, path::Path};
+
+use toml::{
+    Table, Value,
+    de::{DeTable, DeValue},
+};
+
+use super::{
+    Config, check,
+    keys::{self, Kind},
+};
+use crate::error::{Error, Result};
+
+/// Where a value came from, and what is wrong with it.
+struct Problems(Vec<String>);
+
+impl Problems {
+    fn add(&mut self, place: &str, message: impl AsRef<str>) {
+        self.0.push(format!("{place}: {}", message.as_ref()));
+    }
+
+    /// All of them as one error (exit 2), in file order, then in the order of `--set`.
+    fn into_result(self) -> Result<()> {
+        let error = match self.0.as_slice() {
+            [] => return Ok(()),
+            [one] => Error::usage(one.clone()),
+            many => Error::usage(format!("{} problems in the configuration\n  {}", many.len(), many.join("\n  "))),
+        };
+        Err(error.hint("`clsgen train --dry-run` without --config prints every key with its default"))
+    }
+}
+
+/// Reads a config file (none: all defaults), applies each `--set key.path=value`, and checks every key, type and
+/// range; the error (exit 2) lists all that is wrong.
+pub fn load(path: Option<&Path>, sets: &[String]) -> Result<Config> {
+    let mut problems = Problems(Vec::new());
+    let mut table = Table::new();
+    if let Some(path) = path {
+        let file = path.display().to_string();
+        let text = read(path)?;
+        let lines = parse(&file, &text, &mut problems);
+        if problems.0.is_empty() {
+            table = toml::from_str(&text).map_err(|e| Error::usage(format!("{file}: {}", e.message())))?;
+            check_table(&file, &table, &lines, &mut problems);
+        }
+    }
+    for set in sets {
+        apply_set(set, &mut table, &mut problems);
+    }
+    problems.into_result()?;
+    let mut config: Config =
+        Value::Table(table).try_into().map_err(|e: toml::de::Error| Error::usage(format!("configuration: {}", e.message())))?;
+    config.dir = path.and_then(Path::parent).map(Path::to_owned).unwrap_or_default();
+    check_together(&config)?;
+    Ok(config)
+}
+
+fn read(path: &Path) -> Result<String> {
+    let file = path.display();
+    let bytes = std::fs::read(path).map_err(|e| {
+        Error::usage(format!("cannot read config {file}: {}", crate::storage::reason(&e))).hint("--config takes a TOML file; see configs/")
+    })?;
+    String::from_utf8(bytes).map_err(|e| {
+        let line = 1 + e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|&&b| b == b'\n').count();
+        Error::usage(format!("{file}:{line}: not UTF-8")).hint("save the config file as UTF-8 text")
+    })
+}
+
+/// Syntax: every error of the file; and the line of every key.
+fn parse(file: &str, text: &str, problems: &mut Problems) -> BTreeMap<String, usize> {
+    let line = |span: Range<usize>| 1 + text.as_bytes()[..span.start.min(text.len())].iter().filter(|&&b| b == b'\n').count();
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in errors {
+        let at = error.span().map_or_else(|| file.to_owned(), |span| format!("{file}:{}", line(span)));
+        problems.add(&at, error.message().trim().replace('\n', ", "));
+    }
+    let mut lines = BTreeMap::new();
+    note_lines("", table.get_ref(), &line, &mut lines);
+    lines
+}
+
+fn note_lines(prefix: &str, table: &DeTable<'_>, line: &dyn Fn(Range<usize>) -> usize, lines: &mut BTreeMap<String, usize>) {
+    for (key, value) in table.iter() {
+        let path = format!("{prefix}{}", key.get_ref());
+        lines.insert(path.clone(), line(key.span()));
+        if let DeValue::Table(inner) = value.get_ref() {
+            note_lines(&format!("{path}."), inner, line, lines);
+        }
+    }
+}
+
+/// Keys, types and ranges of a whole file, in the file's order.
+fn check_table(file: &str, table: &Table, lines: &BTreeMap<String, usize>, problems: &mut Problems) {
+    let mut found = Vec::new();
+    check_level("", table, &mut |path, message| found.push((lines.get(path).copied().unwrap_or(1), message)));
+    found.sort_by_key(|(line, _)| *line);
+    for (line, message) in found {
+        problems.add(&format!("{file}:{line}"), message);
+    }
+}
+
+fn check_level(prefix: &str, table: &Table, report: &mut dyn FnMut(&str, String)) {
+    for (key, value) in table {
+        let path = format!("{prefix}{key}");
+        match (value, keys::is_table(&path)) {
+            (Value::Table(inner), true) => check_level(&format!("{path}."), inner, report),
+            (_, true) => report(&path, format!("{path} is a section: write [{path}]")),
+            (_, false) => match keys::kind_of(&path) {
+                Some(kind) => {
+                    if let Some(problem) = check::problem(kind, value) {
+                        report(&path, format!("{path} {problem}"));
+                    }
+                }
+                None => report(&path, unknown(&path, prefix.is_empty() && value.is_table())),
+            },
+        }
+    }
+}
+
+fn unknown(path: &str, section: bool) -> String {
+    if section {
+        let near = keys::nearest_section(path).map(|near| format!("; did you mean [{near}]?")).unwrap_or_default();
+        return format!("unknown section [{path}]{near}");
+    }
+    let near = keys::nearest(path).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+    format!("unknown key {path}{near}")
+}
+
+/// One `--set key.path=value` into the table, after the file's checks.
+fn apply_set(set: &str, table: &mut Table, problems: &mut Problems) {
+    let place = format!("--set {set}");
+    let Some((path, raw)) = set.split_once('=') else {
+        return problems.add(&place, "write it as key.path=value");
+    };
+    let (path, raw) = (path.trim(), raw.trim());
+    let Some(kind) = keys::kind_of(path).filter(|kind| *kind != Kind::Map) else {
+        return problems.add(&place, unknown(path, false));
+    };
+    let value = set_value(kind, raw);
+    match check::problem(kind, &value) {
+        Some(problem) => problems.add(&place, format!("{path} {problem}")),
+        None => insert(table, path, value),
+    }
+}
+
+/// Reads a value as its key wants it: strings need no quotes, lists may be `a,b,c`.
+fn set_value(kind: Kind, raw: &str) -> Value {
+    let parsed = format!("value = {raw}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
+    let bare = || Value::String(raw.to_owned());
+    match kind {
+        Kind::Text(_) | Kind::Name | Kind::Path | Kind::OneOf(_) => parsed.filter(Value::is_str).unwrap_or_else(bare),
+        Kind::List(..) | Kind::Labels => parsed.filter(Value::is_array).unwrap_or_else(|| {
+            Value::Array(raw.split(',').map(str::trim).filter(|item| !item.is_empty()).map(|item| Value::String(item.into())).collect())
+        }),
+        _ => parsed.unwrap_or_else(bare),
+    }
+}
+
+fn insert(table: &mut Table, path: &str, value: Value) {
+    match path.split_once('.') {
+        None => {
+            table.insert(path.to_owned(), value);
+        }
+        Some((head, rest)) => {
+            let inner = table.entry(head).or_insert_with(|| Value::Table(Table::new()));
+            // A section that is no table was reported already; the config is refused, so what becomes of it is moot.
+            if let Value::Table(inner) = inner {
+                insert(inner, rest, value);
+            }
+        }
+    }
+}
+
+/// What no key can say alone.
+fn check_together(config: &Config) -> Result<()> {
+    let mut problems = Problems(Vec::new());
+    let train = &config.train;
+    if train.w_gen == 0.0 && train.w_cls == 0.0 && train.objective == super::Objective::Joint {
+        problems.add("train.w_gen, train.w_cls", "both are 0: nothing would be trained");
+    }
+    if let Some(effective) = train.effective_batch.filter(|effective| effective % train.batch_size != 0) {
+        problems.add("train.effective_batch", format!("{effective} is not a multiple of train.batch_size = {}", train.batch_size));
+    }
+    problems.into_result()
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

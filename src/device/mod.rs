@@ -1,0 +1,117 @@
+//! Device choice, worker threads, signals, and memory and disk checked before anything is allocated. Layer 1.
+
+mod limits;
+
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use candle_core::{Device, utils::cuda_is_available};
+
+pub use limits::{check_disk, check_memory, disk_available, memory_available, memory_total, shown};
+
+use crate::error::{Error, Result};
+
+/// What `--device` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// The first CUDA device if this build and machine have one, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// CUDA device N.
+    Cuda(usize),
+}
+
+/// Reads `auto`, `cpu`, `cuda` or `cuda:N`; anything else is a usage error.
+pub fn parse(name: &str) -> Result<Choice> {
+    match (name, name.strip_prefix("cuda:")) {
+        ("auto", _) => Ok(Choice::Auto),
+        ("cpu", _) => Ok(Choice::Cpu),
+        ("cuda", _) => Ok(Choice::Cuda(0)),
+        (_, Some(n)) if n.parse::<u16>().is_ok_and(|n| n < 1024) => Ok(Choice::Cuda(n.parse().unwrap_or_default())),
+        _ => Err(Error::usage(format!("unknown device {name:?}: use auto, cpu, cuda or cuda:N"))),
+    }
+}
+
+/// The device `name` stands for; CUDA asked for and not there is exit 5.
+pub fn select(name: &str) -> Result<Device> {
+    match parse(name)? {
+        Choice::Cpu => Ok(Device::Cpu),
+        Choice::Auto if !cuda_is_available() => Ok(Device::Cpu),
+        Choice::Auto => Ok(Device::new_cuda(0).unwrap_or(Device::Cpu)),
+        Choice::Cuda(_) if !cuda_is_available() => {
+            Err(Error::resources("this build of clsgen has no CUDA support").hint("use --device cpu, or a build with CUDA"))
+        }
+        Choice::Cuda(n) => Device::new_cuda(n).map_err(|_| {
+            Error::resources(format!("CUDA device {n} cannot be opened"))
+                .hint("see nvidia-smi for the devices there are, or use --device cpu")
+        }),
+    }
+}
+
+/// Sets up the worker threads, `wanted` or one for each core this process may use, and says how many there are. The
+/// first call in a process decides.
+pub fn threads(wanted: Option<usize>) -> Result<usize> {
+    let count = wanted.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    // An error says that the pool exists already, or that threads cannot be had; the next line tells them apart.
+    let built = rayon::ThreadPoolBuilder::new().num_threads(count).thread_name(|i| format!("clsgen-{i}")).build_global();
+    match built {
+        Err(e) if !e.to_string().contains("already been initialized") => {
+            Err(Error::resources(format!("cannot start {count} threads")).hint("use a smaller --threads"))
+        }
+        _ => Ok(rayon::current_num_threads()),
+    }
+}
+
+fn signal_number() -> &'static Arc<AtomicUsize> {
+    static NUMBER: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
+    NUMBER.get_or_init(Arc::default)
+}
+
+/// From now on the first SIGINT or SIGTERM asks the run to save and stop ([`interrupted`]); a second ends it at once.
+pub fn watch_signals() -> Result<()> {
+    let second = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // In this order: at the first signal the shutdown finds the flag unset, and only then is it set.
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&second))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&second)))
+            .and_then(|_| signal_hook::flag::register_usize(signal, Arc::clone(signal_number()), signal as usize))
+            .map_err(|e| Error::run(format!("cannot watch for signals: {}", crate::storage::reason(&e))))?;
+    }
+    Ok(())
+}
+
+/// The signal (SIGINT 2, SIGTERM 15) that asked the run to stop, if one came.
+pub fn interrupted() -> Option<i32> {
+    match signal_number().load(Ordering::Relaxed) {
+        0 => None,
+        signal => i32::try_from(signal).ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_names() {
+        assert_eq!(parse("auto").unwrap(), Choice::Auto);
+        assert_eq!(parse("cuda").unwrap(), Choice::Cuda(0));
+        assert_eq!(parse("cuda:3").unwrap(), Choice::Cuda(3));
+        for wrong in ["", "gpu", "cuda:", "cuda:x", "CPU", "cuda:-1"] {
+            assert_eq!(parse(wrong).unwrap_err().exit_code(), 2, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn cuda_without_cuda_is_a_resource_error_with_a_hint() {
+        if !cuda_is_available() {
+            let error = select("cuda:1").unwrap_err();
+            assert_eq!(error.exit_code(), 5);
+            assert!(error.hint_text().unwrap().contains("--device cpu"));
+        }
+        assert!(select("cpu").unwrap().is_cpu());
+    }
+}
