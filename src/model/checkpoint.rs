@@ -1,12 +1,37 @@
-//! The model's part of a checkpoint directory: `clsgen.json`, adapter, head; or a whole HF folder.
+//! The model's part of a checkpoint directory: `clsgen.json`, head, and the adapter or (trained in full) a whole HF folder.
 
 use std::path::Path;
 
 use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
 
-use super::{Model, ModelSource};
-use crate::{config::Truncate, error::Result, storage::AtomicDir};
+use super::{
+    ClsHead, Llama, Model, ModelSource, head, peft,
+    safetensors::SafetensorsFile,
+    source::{self, resolve},
+};
+use crate::{
+    config::{Parameters, Truncate},
+    error::{Error, Result},
+    storage::{AtomicDir, MANIFEST, reason, verify_manifest},
+};
+
+/// What a checkpoint says of itself.
+pub const INFO: &str = "clsgen.json";
+/// The head's weights.
+pub const HEAD: &str = "cls_head.safetensors";
+/// Files copied beside full weights, where the base has them.
+const TOKENIZER_FILES: [&str; 9] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+];
 
 /// Shape of the head, as `clsgen.json` holds it.
 pub type HeadShape = crate::config::Head;
@@ -50,26 +75,121 @@ pub struct LoadedModel {
     pub info: ClsgenJson,
 }
 
-/// Reads a checkpoint directory's model; `base` overrides its `base_model`.
+/// Reads `clsgen.json` of a checkpoint directory.
+pub fn read_info(dir: &Path) -> Result<ClsgenJson> {
+    let path = dir.join(INFO);
+    let failed = |what: String| Error::model(format!("{}: {what}", path.display()));
+    let text = std::fs::read_to_string(&path).map_err(|e| failed(reason(&e)).hint("is this a checkpoint directory (epoch-NN)?"))?;
+    let info: ClsgenJson = serde_json::from_str(&text).map_err(|e| failed(format!("not a checkpoint description: {e}")))?;
+    if info.schema != 1 {
+        return Err(failed(format!("schema is {}, 1 expected", info.schema)).hint("it was written by another version of clsgen"));
+    }
+    Ok(info)
+}
+
+/// Reads a checkpoint directory's model; `base` overrides its `base_model`, which is looked for beside the checkpoint,
+/// in `search`, and in the hub cache.
 pub fn load_model(dir: &Path, base: Option<&str>, search: &[&Path], dtype: DType, device: &Device) -> Result<LoadedModel> {
-    let _ = (dir, base, search, dtype, device);
-    todo!()
+    check_manifest(dir)?;
+    let info = read_info(dir)?;
+    let adapter = dir.join(peft::CONFIG).is_file();
+    let source = if adapter || !holds_weights(dir) { find_base(dir, &info, base, search)? } else { source::open(dir)? };
+    if !adapter && source.path != dir {
+        return Err(Error::model(format!("{}: the adapter is missing: no {}, no model.safetensors", dir.display(), peft::CONFIG)));
+    }
+    let head = read_head(dir, &info.head, source.config()?.hidden_size, device)?;
+    let mut llama = Llama::load(&source, dtype, device)?;
+    if adapter {
+        peft::load_adapter(&mut llama, dir)?;
+    }
+    Ok(LoadedModel { model: Model { llama, head }, source, info })
 }
 
 /// Reads the adapter and head of `dir` into a model of the same base (`train.init_from`).
 pub fn load_into(model: &mut Model, dir: &Path) -> Result<()> {
-    let _ = (model, dir);
-    todo!()
+    check_manifest(dir)?;
+    let info = read_info(dir)?;
+    model.head = read_head(dir, &info.head, model.llama.config.hidden_size, &model.llama.device)?;
+    peft::load_adapter(&mut model.llama, dir)
 }
 
 /// Writes the model's files of a checkpoint: adapter (or, under `Parameters::Full`, the HF folder), head, `clsgen.json`.
-pub fn write_model_files(
-    dir: &AtomicDir,
-    model: &Model,
-    source: &ModelSource,
-    info: &ClsgenJson,
-    parameters: crate::config::Parameters,
-) -> Result<()> {
-    let _ = (dir, model, source, info, parameters);
-    todo!()
+pub fn write_model_files(dir: &AtomicDir, model: &Model, source: &ModelSource, info: &ClsgenJson, parameters: Parameters) -> Result<()> {
+    match parameters {
+        Parameters::Lora => peft::write_adapter(dir, &model.llama, &info.base_model)?,
+        Parameters::Full => write_folder(dir, &model.llama, Some(source))?,
+    }
+    let tensors = model.head.tensors().map(|(name, tensor)| (name.to_string(), tensor.clone())).into();
+    peft::write_tensors(dir, HEAD, &tensors)?;
+    let json = serde_json::to_string_pretty(info).map_err(|e| Error::run(format!("cannot write {INFO}: {e}")))?;
+    dir.write_file(INFO, (json + "\n").as_bytes())
+}
+
+/// Writes a standard HF folder: weights, config, and the tokenizer files of `source`.
+pub fn write_folder(dir: &AtomicDir, llama: &Llama, source: Option<&ModelSource>) -> Result<()> {
+    peft::write_tensors(dir, "model.safetensors", &llama.base_tensors())?;
+    dir.write_file("config.json", format!("{:#}\n", llama.config.to_json()).as_bytes())?;
+    for name in TOKENIZER_FILES {
+        let Some(path) = source.map(|source| source.tokenizer_dir().join(name)).filter(|path| path.is_file()) else { continue };
+        let bytes = std::fs::read(&path).map_err(|e| Error::model(format!("cannot read {}: {}", path.display(), reason(&e))))?;
+        dir.write_file(name, &bytes)?;
+    }
+    Ok(())
+}
+
+/// A directory with a manifest must match it; one without was made by another tool.
+fn check_manifest(dir: &Path) -> Result<()> {
+    if !verify_manifest(dir)? {
+        tracing::warn!("{} has no {MANIFEST}: made by another tool, its files cannot be verified", dir.display());
+    }
+    Ok(())
+}
+
+fn holds_weights(dir: &Path) -> bool {
+    ["model.safetensors", "model.safetensors.index.json"].iter().any(|name| dir.join(name).is_file())
+}
+
+/// The base model the adapter was trained on: found, and of the hash written down.
+fn find_base(dir: &Path, info: &ClsgenJson, base: Option<&str>, search: &[&Path]) -> Result<ModelSource> {
+    let wanted = base.unwrap_or(&info.base_model);
+    let search: Vec<&Path> = [dir].into_iter().chain(search.iter().copied()).collect();
+    let source = resolve(wanted, if base.is_some() { &search[1..] } else { &search }, false)
+        .map_err(|e| e.context(format!("base model of {}", dir.display())))?;
+    let Some(expected) = &info.base_hash else {
+        tracing::warn!("{INFO} names no base_hash: that {wanted} is the right base cannot be checked");
+        return Ok(source);
+    };
+    let hash = source.hash()?;
+    if &hash != expected {
+        return Err(Error::model(format!(
+            "{} was trained on another base than {wanted}: its weights hash to {}…, {}… expected",
+            dir.display(),
+            &hash[..12],
+            expected.get(..12).unwrap_or(expected)
+        ))
+        .hint("set model.base to the model it was trained on"));
+    }
+    Ok(source)
+}
+
+fn read_head(dir: &Path, shape: &HeadShape, hidden_size: usize, device: &Device) -> Result<ClsHead> {
+    let path = dir.join(HEAD);
+    if !path.is_file() {
+        return Err(Error::model(format!("{}: the classification head is missing", path.display())));
+    }
+    let file = SafetensorsFile::open(&path)?;
+    let shapes = head::shapes(hidden_size, shape.hidden);
+    if let Some(name) = file.entries.keys().find(|name| !shapes.iter().any(|(known, _)| known == name)) {
+        return Err(Error::model(format!("{}: tensor {name} is unexpected", path.display())));
+    }
+    let [dense_weight, dense_bias, out_weight, out_bias] = shapes.map(|(name, shape)| {
+        match file.entries.get(name) {
+            Some(entry) if entry.shape != shape => {
+                return Err(Error::model(format!("{}: tensor {name} has shape {:?}, {shape:?} expected", path.display(), entry.shape)));
+            }
+            _ => {}
+        }
+        file.tensor(name, DType::F32, device)
+    });
+    ClsHead::from_tensors([dense_weight?, dense_bias?, out_weight?, out_bias?], shape.activation, shape.dropout)
 }

@@ -1,4 +1,14 @@
-//! `config.json` of a Llama, in the forms transformers 4 and 5 write.
+//! `config.json` of a Llama, in the forms transformers 4 (`rope_theta`, `rope_scaling`, `torch_dtype`) and 5
+//! (`rope_parameters`, `dtype`) write. What we do not compute is refused, never ignored.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    error::{Error, Result},
+    ops::rope::{RopeParameters, RopeScaling},
+};
 
 /// Shape and constants of a Llama; fields carry Hugging Face's names.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +29,8 @@ pub struct LlamaConfig {
     pub head_dim: usize,
     /// Epsilon of every RMSNorm.
     pub rms_norm_eps: f64,
+    /// The rotary embedding.
+    pub rope: RopeParameters,
     /// Longest sequence the model was made for.
     pub max_position_embeddings: usize,
     /// q, k, v and o projections have biases.
@@ -31,4 +43,178 @@ pub struct LlamaConfig {
     pub bos_token_id: Option<u32>,
     /// End tokens, of one or several.
     pub eos_token_ids: Vec<u32>,
+}
+
+impl LlamaConfig {
+    /// Reads `config.json`.
+    pub fn read(path: &Path) -> Result<Self> {
+        let name = path.display();
+        let text =
+            std::fs::read_to_string(path).map_err(|e| Error::model(format!("cannot read {name}: {}", crate::storage::reason(&e))))?;
+        let json: Value = serde_json::from_str(&text).map_err(|e| Error::model(format!("{name} is not JSON: {e}")))?;
+        let Value::Object(keys) = json else { return Err(Error::model(format!("{name} is not a JSON object"))) };
+        Self::parse(&keys).map_err(|e| e.context(name))
+    }
+
+    /// From the keys of `config.json`.
+    pub fn parse(keys: &Map<String, Value>) -> Result<Self> {
+        refuse_other_models(keys)?;
+        let config = Self {
+            vocab_size: size(keys, "vocab_size")?,
+            hidden_size: size(keys, "hidden_size")?,
+            intermediate_size: size(keys, "intermediate_size")?,
+            num_hidden_layers: size(keys, "num_hidden_layers")?,
+            num_attention_heads: size(keys, "num_attention_heads")?,
+            num_key_value_heads: optional(keys, "num_key_value_heads", Value::as_u64)?
+                .map_or_else(|| size(keys, "num_attention_heads"), |n| Ok(n as usize))?,
+            head_dim: optional(keys, "head_dim", Value::as_u64)?.map_or_else(
+                || Ok(size(keys, "hidden_size")? / size(keys, "num_attention_heads")?.max(1)),
+                |n| Ok::<_, Error>(n as usize),
+            )?,
+            rms_norm_eps: optional(keys, "rms_norm_eps", Value::as_f64)?.unwrap_or(1e-6),
+            rope: rope(keys)?,
+            max_position_embeddings: optional(keys, "max_position_embeddings", Value::as_u64)?.unwrap_or(2048) as usize,
+            attention_bias: optional(keys, "attention_bias", Value::as_bool)?.unwrap_or(false),
+            mlp_bias: optional(keys, "mlp_bias", Value::as_bool)?.unwrap_or(false),
+            tie_word_embeddings: optional(keys, "tie_word_embeddings", Value::as_bool)?.unwrap_or(false),
+            bos_token_id: ids(keys, "bos_token_id")?.first().copied(),
+            eos_token_ids: ids(keys, "eos_token_id")?,
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Refuses shapes that no Llama has.
+    pub fn check(&self) -> Result<()> {
+        let sizes = [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("num_key_value_heads", self.num_key_value_heads),
+            ("head_dim", self.head_dim),
+        ];
+        if let Some((name, size)) = sizes.iter().find(|(_, size)| *size == 0 || *size > 1 << 24) {
+            return Err(Error::model(format!("{name} = {size} is out of range")));
+        }
+        if self.num_attention_heads % self.num_key_value_heads != 0 {
+            return Err(Error::model(format!(
+                "num_attention_heads = {} is not a multiple of num_key_value_heads = {}",
+                self.num_attention_heads, self.num_key_value_heads
+            )));
+        }
+        if self.head_dim % 2 != 0 {
+            return Err(Error::model(format!("head_dim = {} is odd", self.head_dim)));
+        }
+        if !(self.rms_norm_eps > 0.0 && self.rope.theta > 0.0 && self.rope.theta.is_finite()) {
+            return Err(Error::model("rms_norm_eps and rope_theta must be positive"));
+        }
+        Ok(())
+    }
+
+    /// As a `config.json` that transformers 4 and 5 both read.
+    pub fn to_json(&self) -> Value {
+        let scaling = match self.rope.scaling {
+            RopeScaling::None => Value::Null,
+            RopeScaling::Linear { factor } => json!({"rope_type": "linear", "factor": factor}),
+            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => json!({
+                "rope_type": "llama3", "factor": factor, "low_freq_factor": low_freq_factor,
+                "high_freq_factor": high_freq_factor, "original_max_position_embeddings": original_max_position_embeddings,
+            }),
+        };
+        json!({
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama",
+            "vocab_size": self.vocab_size, "hidden_size": self.hidden_size, "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.num_hidden_layers, "num_attention_heads": self.num_attention_heads,
+            "num_key_value_heads": self.num_key_value_heads, "head_dim": self.head_dim, "hidden_act": "silu",
+            "max_position_embeddings": self.max_position_embeddings, "rms_norm_eps": self.rms_norm_eps,
+            "rope_theta": self.rope.theta, "rope_scaling": scaling,
+            "attention_bias": self.attention_bias, "mlp_bias": self.mlp_bias, "tie_word_embeddings": self.tie_word_embeddings,
+            "bos_token_id": self.bos_token_id, "eos_token_id": self.eos_token_ids, "torch_dtype": "float32",
+        })
+    }
+}
+
+/// Other architectures, and variants of a Llama that compute something else.
+fn refuse_other_models(keys: &Map<String, Value>) -> Result<()> {
+    let hint = "clsgen fine-tunes Llama-architecture models (model_type \"llama\")";
+    let model_type = keys.get("model_type").and_then(Value::as_str).unwrap_or("absent");
+    if model_type != "llama" {
+        return Err(Error::model(format!("model_type is {model_type:?}, not \"llama\"")).hint(hint));
+    }
+    let architectures: Vec<&str> =
+        keys.get("architectures").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    if !architectures.is_empty() && !architectures.contains(&"LlamaForCausalLM") {
+        return Err(Error::model(format!("architecture is {}, not LlamaForCausalLM", architectures.join(", "))).hint(hint));
+    }
+    let activation = keys.get("hidden_act").and_then(Value::as_str).unwrap_or("silu");
+    if activation != "silu" {
+        return Err(Error::model(format!("hidden_act is {activation:?}; only \"silu\" is supported")));
+    }
+    if keys.get("quantization_config").is_some_and(|value| !value.is_null()) {
+        return Err(Error::model("the weights are quantized (quantization_config)").hint("use the unquantized model, or a .gguf file"));
+    }
+    let parts = [keys, keys.get("rope_parameters").and_then(Value::as_object).unwrap_or(keys)];
+    if parts.iter().any(|keys| keys.get("partial_rotary_factor").and_then(Value::as_f64).is_some_and(|f| f != 1.0)) {
+        return Err(Error::model("partial_rotary_factor other than 1 is not supported"));
+    }
+    Ok(())
+}
+
+/// `rope_parameters` (v5), or `rope_theta` and `rope_scaling` (v4).
+fn rope(keys: &Map<String, Value>) -> Result<RopeParameters> {
+    let object = |name: &str| keys.get(name).and_then(Value::as_object);
+    let empty = Map::new();
+    let parameters = object("rope_parameters").or_else(|| object("rope_scaling")).unwrap_or(&empty);
+    let theta = match optional(parameters, "rope_theta", Value::as_f64)? {
+        Some(theta) => theta,
+        None => optional(keys, "rope_theta", Value::as_f64)?.unwrap_or(10_000.0),
+    };
+    let number = |name: &str| {
+        let value = optional(parameters, name, Value::as_f64)?.ok_or_else(|| Error::model(format!("rope parameter {name} is missing")))?;
+        if value > 0.0 && value.is_finite() {
+            Ok(value)
+        } else {
+            Err(Error::model(format!("rope parameter {name} = {value} is out of range")))
+        }
+    };
+    let kind = ["rope_type", "type"].iter().find_map(|name| parameters.get(*name).and_then(Value::as_str)).unwrap_or("default");
+    let scaling = match kind {
+        "default" => RopeScaling::None,
+        "linear" => RopeScaling::Linear { factor: number("factor")? },
+        "llama3" => RopeScaling::Llama3 {
+            factor: number("factor")?,
+            low_freq_factor: number("low_freq_factor")?,
+            high_freq_factor: number("high_freq_factor")?,
+            original_max_position_embeddings: number("original_max_position_embeddings")? as usize,
+        },
+        other => {
+            return Err(Error::model(format!("rope type {other:?} is not supported")).hint("supported: default, linear, llama3"));
+        }
+    };
+    Ok(RopeParameters { theta, scaling })
+}
+
+/// A key's value of the right type; absent and null are `None`.
+fn optional<T>(keys: &Map<String, Value>, name: &str, read: impl Fn(&Value) -> Option<T>) -> Result<Option<T>> {
+    match keys.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => read(value).map(Some).ok_or_else(|| Error::model(format!("{name} has the wrong type"))),
+    }
+}
+
+fn size(keys: &Map<String, Value>, name: &str) -> Result<usize> {
+    let value = optional(keys, name, Value::as_u64)?.ok_or_else(|| Error::model(format!("{name} is missing")))?;
+    Ok(value as usize)
+}
+
+/// A token id, or a list of them.
+fn ids(keys: &Map<String, Value>, name: &str) -> Result<Vec<u32>> {
+    let read = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    let list = optional(keys, name, |value| match value {
+        Value::Array(items) => items.iter().map(read).collect(),
+        one => read(one).map(|id| vec![id]),
+    })?;
+    Ok(list.unwrap_or_default())
 }

@@ -1,12 +1,22 @@
-//! The Llama itself.
+//! The Llama: its tensors under their HF names, random initialisation, adapters, memory needs.
+
+use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
 
-use super::{Gradients, LlamaConfig, ModelSource, kv_cache::SequenceCache, lora::LoraConfig};
+use super::{
+    LlamaConfig, ModelSource,
+    layer::{DecoderLayer, Heads, Norm},
+    lora::{self, Adapter, LoraConfig},
+    projection::Projection,
+    weights,
+};
 use crate::{
     config::{ActivationMemory, Parameters},
-    error::Result,
-    ops::Offsets,
+    error::{Error, Result},
+    ops::{Offsets, rope::Rope},
+    rng::{Rng, hash_name, streams},
 };
 
 /// A Llama: base weights, and adapters once [`Llama::add_lora`] was called.
@@ -16,6 +26,14 @@ pub struct Llama {
     pub config: LlamaConfig,
     /// Shape of the adapters, when there are any.
     pub lora: Option<LoraConfig>,
+    pub(super) device: Device,
+    pub(super) rope: Rope,
+    /// `(vocab, hidden)`.
+    pub(super) embed_tokens: Tensor,
+    pub(super) layers: Vec<DecoderLayer>,
+    pub(super) norm: Norm,
+    /// `(vocab, hidden)`; `None` when it is the embedding.
+    pub(super) lm_head: Option<Tensor>,
 }
 
 /// Which layers keep their activations for the backward pass.
@@ -29,105 +47,176 @@ pub enum Memory {
     KeepLast(usize),
 }
 
-/// Dropout of LoRA inputs: masks depend on the seed, the tensor's name and the record's key, not on the batch.
-#[derive(Debug, Clone)]
-pub struct LoraDropout {
-    /// Seed of the run.
-    pub seed: u64,
-    /// A key a sequence (record and step).
-    pub record_keys: Vec<u64>,
-}
-
-/// How a training pass runs.
-#[derive(Debug, Clone)]
-pub struct TrainingContext {
-    /// `None` switches dropout off.
-    pub dropout: Option<LoraDropout>,
-    /// What layers keep.
-    pub memory: Memory,
-    /// What is trained.
-    pub trains: Parameters,
-}
-
-/// What [`Llama::backward`] needs of a forward pass.
-#[derive(Debug)]
-pub struct Saved {}
-
 impl Llama {
     /// Reads and checks a model's weights into `dtype` (F32 or BF16; norms and biases are always f32).
     pub fn load(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
-        let _ = (source, dtype, device);
-        todo!()
+        let config = source.config()?;
+        let tensors = weights::load(source, &config, dtype, device)?;
+        Self::from_tensors(config, tensors, device)
     }
 
-    /// Random f32 weights (stream `MODEL_INIT`).
+    /// Random f32 weights (stream `MODEL_INIT`): normal with deviation 0.02, norms 1, biases 0, as transformers starts one.
     pub fn random(config: LlamaConfig, seed: u64, device: &Device) -> Result<Self> {
-        let _ = (config, seed, device);
-        todo!()
+        config.check()?;
+        let rng = Rng::new(seed, streams::MODEL_INIT);
+        let mut tensors = BTreeMap::new();
+        for (name, shape) in weights::shapes(&config) {
+            let (step, count) = (hash_name(&name), shape.iter().product::<usize>());
+            let values: Vec<f32> = match shape.len() {
+                1 => vec![if name.ends_with("bias") { 0.0 } else { 1.0 }; count],
+                _ => (0..count).into_par_iter().map(|i| 0.02 * rng.normal(step, i as u64)).collect(),
+            };
+            tensors.insert(name, Tensor::from_vec(values, shape, device)?);
+        }
+        Self::from_tensors(config, tensors, device)
+    }
+
+    /// A model of tensors whose names and shapes are those of [`weights::shapes`].
+    pub(super) fn from_tensors(config: LlamaConfig, mut tensors: BTreeMap<String, Tensor>, device: &Device) -> Result<Self> {
+        let rope = Rope::new(config.rope, config.head_dim)?;
+        let embed_tokens = take(&mut tensors, "model.embed_tokens.weight")?;
+        let layers = (0..config.num_hidden_layers).map(|i| layer(&config, &mut tensors, i)).collect::<Result<_>>()?;
+        let norm = norm(&config, &mut tensors, "model.norm.weight")?;
+        let lm_head = if config.tie_word_embeddings { None } else { Some(take(&mut tensors, "lm_head.weight")?) };
+        Ok(Self { config, lora: None, device: device.clone(), rope, embed_tokens, layers, norm, lm_head })
     }
 
     /// Adds adapters: A Kaiming-uniform from stream `LORA_INIT`, B zero, so that the model's function does not change.
     pub fn add_lora(&mut self, lora: &LoraConfig, seed: u64) -> Result<()> {
-        let _ = (lora, seed);
-        todo!()
+        lora.check()?;
+        let device = self.device.clone();
+        for projection in self.layers.iter_mut().flat_map(DecoderLayer::projections_mut) {
+            projection.adapter = match lora.targets.iter().any(|target| target == projection.kind()) {
+                true => Some(Adapter::init(&projection.name, projection.weight.dims2()?, lora, seed, &device)?),
+                false => None,
+            };
+        }
+        self.lora = Some(lora.clone());
+        Ok(())
+    }
+
+    /// Handles of the adapters' tensors under PEFT's names, sharing storage with the model.
+    pub fn adapter_tensors(&self) -> BTreeMap<String, Tensor> {
+        let mut tensors = BTreeMap::new();
+        for projection in self.layers.iter().flat_map(DecoderLayer::projections) {
+            if let Some(adapter) = &projection.adapter {
+                tensors.insert(lora::name_a(&projection.name), adapter.a.clone());
+                tensors.insert(lora::name_b(&projection.name), adapter.b.clone());
+            }
+        }
+        tensors
+    }
+
+    /// Handles of the base's tensors under HF's names, sharing storage with the model.
+    pub fn base_tensors(&self) -> BTreeMap<String, Tensor> {
+        let mut tensors = BTreeMap::from([
+            ("model.embed_tokens.weight".to_string(), self.embed_tokens.clone()),
+            (self.norm.name.clone(), self.norm.weight.clone()),
+        ]);
+        tensors.extend(self.lm_head.iter().map(|weight| ("lm_head.weight".to_string(), weight.clone())));
+        for layer in &self.layers {
+            for norm in [&layer.input_layernorm, &layer.post_attention_layernorm] {
+                tensors.insert(norm.name.clone(), norm.weight.clone());
+            }
+            for projection in layer.projections() {
+                tensors.insert(format!("{}.weight", projection.name), projection.weight.clone());
+                tensors.extend(projection.bias.iter().map(|bias| (format!("{}.bias", projection.name), bias.clone())));
+            }
+        }
+        tensors
+    }
+
+    /// Handles of what `parameters` trains.
+    pub(super) fn trainable(&self, parameters: Parameters) -> Result<BTreeMap<String, Tensor>> {
+        match (parameters, &self.lora) {
+            (Parameters::Lora, None) => Err(Error::run("train.parameters = \"lora\", and the model has no adapters")),
+            (Parameters::Lora, Some(_)) => Ok(self.adapter_tensors()),
+            (Parameters::Full, Some(_)) => Err(Error::usage("train.parameters = \"full\" cannot train a model that carries an adapter")
+                .hint("start from the base model, or set train.parameters = \"lora\"")),
+            (Parameters::Full, None) if self.embed_tokens.dtype() != DType::F32 => {
+                Err(Error::usage("train.parameters = \"full\" needs f32 weights").hint("set model.dtype = \"f32\""))
+            }
+            (Parameters::Full, None) => Ok(self.base_tensors()),
+        }
     }
 
     /// Bytes one token of a [`super::kv_cache::KvCache`] takes.
     pub fn kv_bytes_per_token(&self) -> usize {
-        todo!()
+        let Heads { kv_heads, head_dim, .. } = heads(&self.config);
+        2 * self.config.num_hidden_layers * kv_heads * head_dim * DType::F32.size_in_bytes()
+    }
+
+    /// Bytes `tokens` rows take in one layer that keeps its activations, beyond the layer's input.
+    pub fn kept_bytes(&self, tokens: usize) -> u64 {
+        let c = &self.config;
+        let attention = 2 * c.num_attention_heads * c.head_dim + 2 * c.num_key_value_heads * c.head_dim + c.num_attention_heads;
+        4 * tokens as u64 * (attention + c.hidden_size + 2 * c.intermediate_size + 2) as u64
     }
 
     /// Which layers can keep their activations for `tokens` rows within `available` bytes.
     pub fn memory_plan(&self, setting: ActivationMemory, tokens: usize, available: u64) -> Memory {
-        let _ = (setting, tokens, available);
-        todo!()
+        let (layers, kept) = (self.config.num_hidden_layers, self.kept_bytes(tokens).max(1));
+        // Layer inputs are always held; a layer in work needs about as much again as it keeps, and the LM head its rows.
+        let inputs = 4 * (tokens * self.config.hidden_size * (layers + 6)) as u64;
+        match setting {
+            ActivationMemory::Keep => Memory::Keep,
+            ActivationMemory::Recompute => Memory::Recompute,
+            ActivationMemory::Auto => match (available.saturating_sub(inputs + 3 * kept) / kept) as usize {
+                n if n >= layers => Memory::Keep,
+                0 => Memory::Recompute,
+                n => Memory::KeepLast(n),
+            },
+        }
     }
 
-    /// Training forward: ids of concatenated sequences → hidden states after the final norm `(tokens, hidden)`.
-    pub fn forward(&self, ids: &[u32], offsets: &Offsets, context: &TrainingContext) -> Result<(Tensor, Saved)> {
-        let _ = (ids, offsets, context);
-        todo!()
+    /// The LM head's weight, tied or not.
+    pub(super) fn lm_head_weight(&self) -> &Tensor {
+        self.lm_head.as_ref().unwrap_or(&self.embed_tokens)
     }
 
-    /// Adds to `gradients` those of everything `context.trains` names, from `d_hidden (tokens, hidden)`.
-    pub fn backward(&self, saved: Saved, d_hidden: &Tensor, gradients: &mut Gradients) -> Result<()> {
-        let _ = (saved, d_hidden, gradients);
-        todo!()
+    /// Refuses a batch with an empty sequence or of another length than its offsets.
+    pub(super) fn check_batch(&self, ids: &[u32], offsets: &Offsets) -> Result<()> {
+        if offsets.total() != ids.len() || offsets.count() == 0 || offsets.ranges().any(|range| range.is_empty()) {
+            return Err(Error::run(format!(
+                "a batch of {} tokens in {} sequences: every sequence needs a token",
+                ids.len(),
+                offsets.count()
+            )));
+        }
+        Ok(())
     }
+}
 
-    /// LM head on some rows: `(n, hidden)` → `(n, vocab)`.
-    pub fn logits(&self, hidden_rows: &Tensor) -> Result<Tensor> {
-        let _ = hidden_rows;
-        todo!()
-    }
+fn heads(config: &LlamaConfig) -> Heads {
+    Heads { heads: config.num_attention_heads, kv_heads: config.num_key_value_heads, head_dim: config.head_dim }
+}
 
-    /// Gradient of the rows; adds the LM head's own under `Parameters::Full`.
-    pub fn logits_backward(&self, dlogits: &Tensor, hidden_rows: &Tensor, trains: Parameters, gradients: &mut Gradients) -> Result<Tensor> {
-        let _ = (dlogits, hidden_rows, trains, gradients);
-        todo!()
-    }
+fn take(tensors: &mut BTreeMap<String, Tensor>, name: &str) -> Result<Tensor> {
+    tensors.remove(name).ok_or_else(|| Error::model(format!("tensor {name} is missing")))
+}
 
-    /// Reads prompts into their caches; gives each sequence's last hidden state after the final norm, `(n, hidden)`.
-    pub fn prefill(&self, ids: &[u32], offsets: &Offsets, caches: &mut [SequenceCache]) -> Result<Tensor> {
-        let _ = (ids, offsets, caches);
-        todo!()
-    }
+fn norm(config: &LlamaConfig, tensors: &mut BTreeMap<String, Tensor>, name: &str) -> Result<Norm> {
+    Ok(Norm { name: name.to_string(), weight: take(tensors, name)?, eps: config.rms_norm_eps })
+}
 
-    /// As [`Llama::prefill`], keeping nothing.
-    pub fn prefill_hidden_only(&self, ids: &[u32], offsets: &Offsets) -> Result<Tensor> {
-        let _ = (ids, offsets);
-        todo!()
-    }
+fn projection(tensors: &mut BTreeMap<String, Tensor>, name: String) -> Result<Projection> {
+    let weight = take(tensors, &format!("{name}.weight"))?;
+    let bias = tensors.remove(&format!("{name}.bias"));
+    Ok(Projection { name, weight, bias, adapter: None })
+}
 
-    /// One token a sequence → hidden states after the final norm `(rows, hidden)`; the caches grow by it.
-    pub fn decode(&self, ids: &[u32], caches: &mut [&mut SequenceCache]) -> Result<Tensor> {
-        let _ = (ids, caches);
-        todo!()
-    }
-
-    /// LM head for decoding: streams its weight once for all rows.
-    pub fn decode_logits(&self, hidden_rows: &Tensor) -> Result<Tensor> {
-        let _ = hidden_rows;
-        todo!()
-    }
+fn layer(config: &LlamaConfig, tensors: &mut BTreeMap<String, Tensor>, i: usize) -> Result<DecoderLayer> {
+    let name = |part: &str| format!("model.layers.{i}.{part}");
+    Ok(DecoderLayer {
+        heads: heads(config),
+        input_layernorm: norm(config, tensors, &name("input_layernorm.weight"))?,
+        q_proj: projection(tensors, name("self_attn.q_proj"))?,
+        k_proj: projection(tensors, name("self_attn.k_proj"))?,
+        v_proj: projection(tensors, name("self_attn.v_proj"))?,
+        o_proj: projection(tensors, name("self_attn.o_proj"))?,
+        post_attention_layernorm: norm(config, tensors, &name("post_attention_layernorm.weight"))?,
+        gate_proj: projection(tensors, name("mlp.gate_proj"))?,
+        up_proj: projection(tensors, name("mlp.up_proj"))?,
+        down_proj: projection(tensors, name("mlp.down_proj"))?,
+    })
 }

@@ -10,12 +10,21 @@
 
 pub mod checkpoint;
 pub mod config;
+mod gguf;
 pub mod head;
+mod hub;
+mod inference;
 pub mod kv_cache;
+mod layer;
 pub mod llama;
 pub mod lora;
+mod mmap;
 pub mod peft;
+mod projection;
+mod safetensors;
 pub mod source;
+pub mod training;
+pub mod weights;
 
 use std::collections::BTreeMap;
 
@@ -25,8 +34,10 @@ use crate::{config::Parameters, error::Result};
 
 pub use config::LlamaConfig;
 pub use head::ClsHead;
-pub use llama::{Llama, LoraDropout, Memory, Saved, TrainingContext};
+pub use llama::{Llama, Memory};
+pub use lora::LoraConfig;
 pub use source::ModelSource;
+pub use training::{LoraDropout, Saved, TrainingContext};
 
 /// Gradients by tensor name, walked in name order.
 pub type Gradients = BTreeMap<String, Tensor>;
@@ -55,7 +66,8 @@ impl Model {
     ///
     /// The tensors share storage with the model, so an in-place optimizer step changes the model.
     pub fn trainable(&self, parameters: Parameters) -> Result<BTreeMap<String, Tensor>> {
-        let _ = parameters;
-        todo!()
+        let mut tensors = self.llama.trainable(parameters)?;
+        tensors.extend(self.head.tensors().map(|(name, tensor)| (format!("cls_head.{name}"), tensor.clone())));
+        Ok(tensors)
     }
 }

@@ -1,18 +1,167 @@
 //! Adapter files exactly as PEFT writes them: `adapter_config.json` and `adapter_model.safetensors`.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
-use super::{Llama, lora::LoraConfig};
-use crate::error::Result;
+use candle_core::{DType, Tensor};
+use serde_json::{Value, json};
+
+use super::{
+    Llama,
+    lora::{LoraConfig, PROJECTIONS},
+    safetensors::{self, SafetensorsFile},
+};
+use crate::{
+    error::{Error, Result},
+    storage::{AtomicDir, reason},
+};
+
+/// PEFT's config file.
+pub const CONFIG: &str = "adapter_config.json";
+/// PEFT's weight file.
+pub const WEIGHTS: &str = "adapter_model.safetensors";
+
+/// Keys that, unless null, false or empty, make something else than plain LoRA of every target in every layer.
+const REFUSED: [&str; 19] = [
+    "use_dora",
+    "rank_pattern",
+    "alpha_pattern",
+    "modules_to_save",
+    "layers_to_transform",
+    "layer_replication",
+    "exclude_modules",
+    "trainable_token_indices",
+    "target_parameters",
+    "fan_in_fan_out",
+    "lora_bias",
+    "use_qalora",
+    "alora_invocation_tokens",
+    "megatron_config",
+    "use_bdlora",
+    "arrow_config",
+    "kasa_config",
+    "velora_config",
+    "monteclora_config",
+];
+
+/// Initialisations that change the base weights as well, so that the adapter alone is not the model.
+const CHANGES_BASE: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
 
 /// Reads an adapter's configuration; refuses what we do not compute (DoRA, `rank_pattern`, `modules_to_save`, …).
 pub fn read_config(dir: &Path) -> Result<LoraConfig> {
-    let _ = dir;
-    todo!()
+    let path = dir.join(CONFIG);
+    let failed = |what: String| Error::model(format!("{}: {what}", path.display()));
+    let text = std::fs::read_to_string(&path).map_err(|e| failed(reason(&e)))?;
+    let json: Value = serde_json::from_str(&text).map_err(|e| failed(format!("not JSON: {e}")))?;
+    parse(&json).map_err(|e| e.context(path.display()))
 }
 
-/// Gives `llama` the adapter stored in `dir`.
+fn parse(json: &Value) -> Result<LoraConfig> {
+    if json.get("peft_type").and_then(Value::as_str) != Some("LORA") {
+        return Err(Error::model("peft_type is not LORA"));
+    }
+    let set = |key: &&&str| !json.get(**key).is_none_or(is_off);
+    let refused: Vec<&str> = REFUSED.iter().filter(set).copied().collect();
+    if !refused.is_empty() {
+        return Err(Error::model(format!("{} not supported: plain LoRA adapters only", refused.join(", "))));
+    }
+    if json.get("bias").and_then(Value::as_str).is_some_and(|bias| bias != "none") {
+        return Err(Error::model("trained biases (bias other than \"none\") are not supported"));
+    }
+    let start = json.get("init_lora_weights").and_then(Value::as_str).unwrap_or_default();
+    if CHANGES_BASE.iter().any(|name| start.starts_with(name)) {
+        return Err(Error::model(format!("init_lora_weights = {start:?} changes the base weights, which is not supported")));
+    }
+    let number = |key: &str| json.get(key).and_then(Value::as_f64).ok_or_else(|| Error::model(format!("{key} is missing or not a number")));
+    let rank = json.get("r").and_then(Value::as_u64).ok_or_else(|| Error::model("r is missing or not a whole number"))?;
+    let config = LoraConfig {
+        rank: rank as usize,
+        alpha: number("lora_alpha")?,
+        dropout: number("lora_dropout").unwrap_or(0.0),
+        targets: targets(json.get("target_modules").unwrap_or(&Value::Null))?,
+        use_rslora: json.get("use_rslora").and_then(Value::as_bool).unwrap_or(false),
+    };
+    config.check()?;
+    Ok(config)
+}
+
+/// A value that leaves its feature switched off.
+fn is_off(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(keys) => keys.is_empty(),
+        _ => false,
+    }
+}
+
+/// A list of names (or of paths that end in them), one name, or `all-linear`.
+fn targets(value: &Value) -> Result<Vec<String>> {
+    let last = |name: &str| name.rsplit('.').next().unwrap_or(name).to_string();
+    match value {
+        Value::String(name) if name == "all-linear" => Ok(PROJECTIONS.map(String::from).to_vec()),
+        Value::String(name) if PROJECTIONS.contains(&name.as_str()) => Ok(vec![name.clone()]),
+        Value::Array(names) if names.iter().all(|name| name.as_str().is_some_and(|name| !name.contains('.'))) => {
+            Ok(names.iter().filter_map(Value::as_str).map(last).collect())
+        }
+        _ => Err(Error::model("target_modules must be a list of projection names or \"all-linear\"")),
+    }
+}
+
+/// Gives `llama` the adapter stored in `dir`: every tensor there once, of the config's rank, finite.
 pub fn load_adapter(llama: &mut Llama, dir: &Path) -> Result<()> {
-    let _ = (llama, dir);
-    todo!()
+    let config = read_config(dir)?;
+    let path = dir.join(WEIGHTS);
+    if !path.is_file() {
+        return Err(Error::model(format!("{}: the adapter is missing", path.display())));
+    }
+    let file = SafetensorsFile::open(&path)?;
+    llama.add_lora(&config, 0)?;
+    let slots = llama.adapter_tensors();
+    let mut problems: Vec<String> = Vec::new();
+    for (name, slot) in &slots {
+        match file.entries.get(name) {
+            None => problems.push(format!("tensor {name} is missing")),
+            Some(entry) if entry.shape != slot.dims() => {
+                problems.push(format!("tensor {name} has shape {:?}, {:?} expected (rank {})", entry.shape, slot.dims(), config.rank));
+            }
+            Some(_) => {}
+        }
+    }
+    problems.extend(file.entries.keys().filter(|name| !slots.contains_key(*name)).map(|name| format!("tensor {name} is unexpected")));
+    if !problems.is_empty() {
+        let more = if problems.len() > 5 { format!(" and {} more", problems.len() - 5) } else { String::new() };
+        problems.truncate(5);
+        return Err(Error::model(format!("{}: {}{more}", path.display(), problems.join("; ")))
+            .hint("does the adapter belong to this base model and this adapter_config.json?"));
+    }
+    for (name, slot) in &slots {
+        slot.slice_set(&file.tensor(name, DType::F32, slot.device())?, 0, 0)?;
+    }
+    Ok(())
+}
+
+/// Writes the model's adapter, as `peft.PeftModel.from_pretrained` reads it.
+pub fn write_adapter(dir: &AtomicDir, llama: &Llama, base_model: &str) -> Result<()> {
+    let Some(lora) = &llama.lora else { return Err(Error::run("the model has no adapter to write")) };
+    let config = json!({
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base_model, "revision": null,
+        "inference_mode": true, "r": lora.rank, "lora_alpha": whole(lora.alpha), "lora_dropout": lora.dropout,
+        "target_modules": lora.targets, "use_rslora": lora.use_rslora, "use_dora": false, "bias": "none",
+        "fan_in_fan_out": false, "modules_to_save": null, "rank_pattern": {}, "alpha_pattern": {},
+        "init_lora_weights": true, "layers_to_transform": null, "layers_pattern": null,
+    });
+    dir.write_file(CONFIG, format!("{config:#}\n").as_bytes())?;
+    write_tensors(dir, WEIGHTS, &llama.adapter_tensors())
+}
+
+/// α as PEFT writes it: a whole number without a fraction.
+fn whole(value: f64) -> Value {
+    if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }
+}
+
+/// A safetensors file of these tensors.
+pub(super) fn write_tensors(dir: &AtomicDir, name: &str, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+    let mut writer = dir.writer(name)?;
+    safetensors::write(&mut writer, tensors)?;
+    writer.finish()
 }

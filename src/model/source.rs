@@ -1,30 +1,149 @@
 //! From what a user writes in `model.base` to files on this machine: a directory, a hub id in the local cache, a `.gguf`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
 
-use crate::error::Result;
+use super::{LlamaConfig, gguf, hub, mmap};
+use crate::{
+    error::{Error, Result},
+    storage::reason,
+};
+
+/// Where the weights are.
+#[derive(Debug, Clone)]
+pub(super) enum Weights {
+    /// One file, or the shards an index names, in name order.
+    Safetensors(Vec<PathBuf>),
+    /// A llama.cpp file, config included.
+    Gguf(PathBuf),
+}
 
 /// A model found on this machine.
 #[derive(Debug, Clone)]
 pub struct ModelSource {
     /// The model's directory, or the `.gguf` file.
     pub path: PathBuf,
+    pub(super) weights: Weights,
 }
 
 /// Finds `base`: an absolute path, a path relative to one of `search`, then a hub id in the local cache (downloaded only under `allow_network`).
 pub fn resolve(base: &str, search: &[&Path], allow_network: bool) -> Result<ModelSource> {
-    let _ = (base, search, allow_network);
-    todo!()
+    if base.trim().is_empty() {
+        return Err(Error::usage("no model is named").hint("set model.base to a directory, a hub id or a .gguf file"));
+    }
+    let candidates = search.iter().map(|dir| dir.join(base)).chain([PathBuf::from(base)]);
+    if let Some(path) = candidates.into_iter().find(|path| path.exists()) {
+        return open(&path);
+    }
+    if !hub::is_id(base) {
+        return Err(Error::model(format!("model {base}: no such file or directory"))
+            .hint("model.base is a directory, a hub id (owner/name) or a .gguf file"));
+    }
+    match hub::cached(base) {
+        Some(dir) => open(&dir),
+        None if allow_network => open(&hub::download(base)?),
+        None => Err(Error::model(format!("model {base} is neither a path here nor in the hub cache {}", hub::cache_dir().display()))
+            .hint(format!("download it first (hf download {base}), or pass --allow-network"))),
+    }
+}
+
+/// The model at a path that exists.
+pub(super) fn open(path: &Path) -> Result<ModelSource> {
+    if path.is_file() {
+        return match path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
+            true => Ok(ModelSource { path: path.to_owned(), weights: Weights::Gguf(path.to_owned()) }),
+            false => Err(Error::model(format!("{} is neither a directory nor a .gguf file", path.display()))),
+        };
+    }
+    if let Some(files) = safetensors(path)? {
+        return Ok(ModelSource { path: path.to_owned(), weights: Weights::Safetensors(files) });
+    }
+    let none = || {
+        let error = Error::model(format!("{}: no model.safetensors, model.safetensors.index.json or single .gguf file", path.display()));
+        error.hint("PyTorch .bin weights are not read: convert them to safetensors")
+    };
+    let entries = std::fs::read_dir(path).map_err(|e| Error::model(format!("cannot read {}: {}", path.display(), reason(&e))))?;
+    let ggufs: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "gguf")).collect();
+    match ggufs.as_slice() {
+        [one] => Ok(ModelSource { path: path.to_owned(), weights: Weights::Gguf(one.clone()) }),
+        _ => Err(none()),
+    }
+}
+
+/// `model.safetensors`, or every shard of the index.
+fn safetensors(dir: &Path) -> Result<Option<Vec<PathBuf>>> {
+    let single = dir.join("model.safetensors");
+    if single.is_file() {
+        return Ok(Some(vec![single]));
+    }
+    let Some(index) = read_index(dir)? else { return Ok(None) };
+    let files: BTreeSet<String> = index.into_values().collect();
+    let mut paths = Vec::new();
+    for file in files {
+        if file.contains(['/', '\\']) || file.starts_with('.') {
+            return Err(Error::model(format!("{}: the index names {file:?}, which is not a file of this directory", dir.display())));
+        }
+        let path = dir.join(&file);
+        if !path.is_file() {
+            return Err(
+                Error::model(format!("{}: shard {file} is missing", dir.display())).hint("the download is incomplete: fetch it again")
+            );
+        }
+        paths.push(path);
+    }
+    Ok(Some(paths))
+}
+
+/// Tensor → shard of a sharded model; `None` when there is a single file, or no index.
+pub(super) fn read_index(dir: &Path) -> Result<Option<BTreeMap<String, String>>> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let path = dir.join("model.safetensors.index.json");
+    if dir.join("model.safetensors").is_file() || !path.is_file() {
+        return Ok(None);
+    }
+    let failed = |what: String| Error::model(format!("{}: {what}", path.display()));
+    let text = std::fs::read_to_string(&path).map_err(|e| failed(reason(&e)))?;
+    let index: Index = serde_json::from_str(&text).map_err(|e| failed(format!("not a weight index: {e}")))?;
+    if index.weight_map.is_empty() {
+        return Err(failed("names no tensor".into()));
+    }
+    Ok(Some(index.weight_map))
 }
 
 impl ModelSource {
     /// The directory that holds tokenizer and chat template.
     pub fn tokenizer_dir(&self) -> &Path {
-        todo!()
+        match self.path.is_file() {
+            true => self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")),
+            false => &self.path,
+        }
     }
 
-    /// BLAKE3 over config and weights.
+    /// Shape and constants, checked.
+    pub fn config(&self) -> Result<LlamaConfig> {
+        match &self.weights {
+            Weights::Gguf(path) => gguf::config(path),
+            Weights::Safetensors(_) => LlamaConfig::read(&self.path.join("config.json")),
+        }
+    }
+
+    /// BLAKE3, in hex, over name and content of config and weight files.
     pub fn hash(&self) -> Result<String> {
-        todo!()
+        let files = match &self.weights {
+            Weights::Gguf(path) => vec![path.clone()],
+            Weights::Safetensors(files) => [self.path.join("config.json")].into_iter().chain(files.iter().cloned()).collect(),
+        };
+        let mut whole = blake3::Hasher::new();
+        for path in files {
+            let content = mmap::map(&path)?;
+            whole.update(path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default().as_bytes());
+            whole.update(blake3::Hasher::new().update_rayon(&content).finalize().as_bytes());
+        }
+        Ok(whole.finalize().to_hex().to_string())
     }
 }

@@ -1,0 +1,240 @@
+//! One decoder layer, forward and backward.
+//!
+//! ```text
+//! n₁ = norm₁(x)     q, k, v = rope(W_q n₁), rope(W_k n₁), W_v n₁     a = attention(q, k, v)     m = x + W_o a
+//! n₂ = norm₂(m)     y = m + W_down (silu(W_gate n₂) ⊙ W_up n₂)
+//! ```
+//!
+//! Kept for backward: x, q, k, v, a, log-sum-exp, m, gate, up, and each norm's 1/rms. The norms' outputs and the MLP's
+//! product cost little to compute again and are. With a frozen base a projection costs one product (dx), not two.
+
+use candle_core::Tensor;
+
+use super::{
+    Gradients, accumulate,
+    projection::{Kernel, Pass, Projection},
+};
+use crate::{
+    config::Parameters,
+    error::Result,
+    ops::{Offsets, attention, rms_norm, rope::Rope, swiglu},
+};
+
+/// An RMSNorm's weight and its HF name.
+#[derive(Debug, Clone)]
+pub(super) struct Norm {
+    pub name: String,
+    pub weight: Tensor,
+    pub eps: f64,
+}
+
+impl Norm {
+    /// `(y, 1/rms)`.
+    pub fn forward(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
+        rms_norm::forward(x, &self.weight, self.eps)
+    }
+
+    /// dx; adds the weight's gradient when the base is trained, a sequence at a time.
+    pub fn backward(&self, x: &Tensor, rstd: &Tensor, dy: &Tensor, pass: &Pass, gradients: &mut Gradients) -> Result<Tensor> {
+        if pass.trains == Parameters::Full {
+            for range in pass.offsets.ranges().filter(|range| !range.is_empty()) {
+                let rows = |t: &Tensor| t.narrow(0, range.start, range.len());
+                accumulate(gradients, &self.name, rms_norm::backward_weight(&rows(x)?, &rows(rstd)?, &rows(dy)?)?)?;
+            }
+        }
+        rms_norm::backward(x, &self.weight, rstd, dy)
+    }
+}
+
+/// Shape of attention.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Heads {
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+}
+
+impl Heads {
+    /// `1/√head_dim`.
+    pub fn scale(&self) -> f32 {
+        (1.0 / (self.head_dim as f64).sqrt()) as f32
+    }
+
+    fn split(&self, x: &Tensor, heads: usize) -> Result<Tensor> {
+        Ok(x.reshape((x.dim(0)?, heads, self.head_dim))?)
+    }
+}
+
+fn merge(x: &Tensor) -> Result<Tensor> {
+    let (tokens, heads, head_dim) = x.dims3()?;
+    Ok(x.reshape((tokens, heads * head_dim))?)
+}
+
+/// One layer's weights.
+#[derive(Debug, Clone)]
+pub(super) struct DecoderLayer {
+    pub heads: Heads,
+    pub input_layernorm: Norm,
+    pub q_proj: Projection,
+    pub k_proj: Projection,
+    pub v_proj: Projection,
+    pub o_proj: Projection,
+    pub post_attention_layernorm: Norm,
+    pub gate_proj: Projection,
+    pub up_proj: Projection,
+    pub down_proj: Projection,
+}
+
+/// What backward reads.
+#[derive(Debug)]
+pub(super) struct Kept {
+    x: Tensor,
+    rstd1: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    attended: Tensor,
+    lse: Tensor,
+    middle: Tensor,
+    rstd2: Tensor,
+    gate: Tensor,
+    up: Tensor,
+}
+
+impl Kept {
+    /// The layer's input.
+    pub fn input(&self) -> &Tensor {
+        &self.x
+    }
+}
+
+impl DecoderLayer {
+    /// The seven projections, in order.
+    pub fn projections(&self) -> [&Projection; 7] {
+        [&self.q_proj, &self.k_proj, &self.v_proj, &self.o_proj, &self.gate_proj, &self.up_proj, &self.down_proj]
+    }
+
+    /// As [`DecoderLayer::projections`], to change.
+    pub fn projections_mut(&mut self) -> [&mut Projection; 7] {
+        [
+            &mut self.q_proj,
+            &mut self.k_proj,
+            &mut self.v_proj,
+            &mut self.o_proj,
+            &mut self.gate_proj,
+            &mut self.up_proj,
+            &mut self.down_proj,
+        ]
+    }
+
+    /// Training forward: `x (tokens, hidden)` → the layer's output and what backward reads.
+    pub fn forward(&self, x: &Tensor, rope: &Rope, pass: &Pass) -> Result<(Tensor, Kept)> {
+        let Heads { heads, kv_heads, .. } = self.heads;
+        let (normed, rstd1) = self.input_layernorm.forward(x)?;
+        let q = rope.forward(&self.heads.split(&self.q_proj.forward(&normed, pass)?, heads)?, pass.positions)?;
+        let k = rope.forward(&self.heads.split(&self.k_proj.forward(&normed, pass)?, kv_heads)?, pass.positions)?;
+        let v = self.heads.split(&self.v_proj.forward(&normed, pass)?, kv_heads)?;
+        let (attended, lse) = attention::forward(&q, &k, &v, pass.offsets, pass.offsets, self.heads.scale())?;
+        let middle = (x + self.o_proj.forward(&merge(&attended)?, pass)?)?;
+        let (normed, rstd2) = self.post_attention_layernorm.forward(&middle)?;
+        let gate = self.gate_proj.forward(&normed, pass)?;
+        let up = self.up_proj.forward(&normed, pass)?;
+        let y = (&middle + self.down_proj.forward(&swiglu::forward(&gate, &up)?, pass)?)?;
+        Ok((y, Kept { x: x.clone(), rstd1, q, k, v, attended, lse, middle, rstd2, gate, up }))
+    }
+
+    /// From `dy`, adds the layer's gradients; gives dx when `need_dx` (the first layer's is wanted only with the embedding trained).
+    pub fn backward(
+        &self,
+        kept: Kept,
+        dy: &Tensor,
+        rope: &Rope,
+        pass: &Pass,
+        need_dx: bool,
+        gradients: &mut Gradients,
+    ) -> Result<Option<Tensor>> {
+        let trains = |projection: &Projection| projection.trains(pass.trains);
+        let attention_trains = [&self.q_proj, &self.k_proj, &self.v_proj].into_iter().any(trains);
+        let below_middle = need_dx || attention_trains || trains(&self.o_proj);
+        let mlp_trains = [&self.gate_proj, &self.up_proj, &self.down_proj].into_iter().any(trains);
+        if !below_middle && !mlp_trains {
+            return Ok(None);
+        }
+        let Some(dmiddle) = self.mlp_backward(&kept, dy, pass, below_middle, gradients)? else { return Ok(None) };
+        let attended = merge(&kept.attended)?;
+        let below = need_dx || attention_trains;
+        let Some(dattended) = self.o_proj.backward(Some(&attended), &dmiddle, pass, below, gradients)? else { return Ok(None) };
+        let dattended = self.heads.split(&dattended, self.heads.heads)?;
+        let Some(dnormed) = self.qkv_backward(&kept, &dattended, rope, pass, need_dx, gradients)? else { return Ok(None) };
+        let dx = self.input_layernorm.backward(&kept.x, &kept.rstd1, &dnormed, pass, gradients)?;
+        Ok(Some((dmiddle + dx)?))
+    }
+
+    /// From the layer's output back to m.
+    fn mlp_backward(&self, kept: &Kept, dy: &Tensor, pass: &Pass, need_dmiddle: bool, gradients: &mut Gradients) -> Result<Option<Tensor>> {
+        let [gate_up, down] = [self.gate_proj.trains(pass.trains) || self.up_proj.trains(pass.trains), self.down_proj.trains(pass.trains)];
+        let product = if down { Some(swiglu::forward(&kept.gate, &kept.up)?) } else { None };
+        let Some(dproduct) = self.down_proj.backward(product.as_ref(), dy, pass, need_dmiddle || gate_up, gradients)? else {
+            return Ok(None);
+        };
+        drop(product);
+        let (dgate, dup) = swiglu::backward(&kept.gate, &kept.up, &dproduct)?;
+        let normed = if gate_up { Some(self.post_attention_layernorm.forward(&kept.middle)?.0) } else { None };
+        let from_gate = self.gate_proj.backward(normed.as_ref(), &dgate, pass, need_dmiddle, gradients)?;
+        let from_up = self.up_proj.backward(normed.as_ref(), &dup, pass, need_dmiddle, gradients)?;
+        let (Some(from_gate), Some(from_up)) = (from_gate, from_up) else { return Ok(None) };
+        let dnormed = (from_gate + from_up)?;
+        let through_norm = self.post_attention_layernorm.backward(&kept.middle, &kept.rstd2, &dnormed, pass, gradients)?;
+        Ok(Some((dy + through_norm)?))
+    }
+
+    /// From attention's output back to the first norm's output.
+    fn qkv_backward(
+        &self,
+        kept: &Kept,
+        dattended: &Tensor,
+        rope: &Rope,
+        pass: &Pass,
+        need_dx: bool,
+        gradients: &mut Gradients,
+    ) -> Result<Option<Tensor>> {
+        let Kept { q, k, v, attended, lse, .. } = kept;
+        let (dq, dk, dv) = attention::backward(q, k, v, attended, lse, dattended, pass.offsets, self.heads.scale())?;
+        let dq = merge(&rope.backward(&dq, pass.positions)?)?;
+        let dk = merge(&rope.backward(&dk, pass.positions)?)?;
+        let dv = merge(&dv)?;
+        let trained = [&self.q_proj, &self.k_proj, &self.v_proj].into_iter().any(|p| p.trains(pass.trains));
+        let normed = if trained { Some(self.input_layernorm.forward(&kept.x)?.0) } else { None };
+        let from_q = self.q_proj.backward(normed.as_ref(), &dq, pass, need_dx, gradients)?;
+        let from_k = self.k_proj.backward(normed.as_ref(), &dk, pass, need_dx, gradients)?;
+        let from_v = self.v_proj.backward(normed.as_ref(), &dv, pass, need_dx, gradients)?;
+        match (from_q, from_k, from_v) {
+            (Some(from_q), Some(from_k), Some(from_v)) => Ok(Some(((from_q + from_k)? + from_v)?)),
+            _ => Ok(None),
+        }
+    }
+
+    /// q, k (both turned) and v of new rows, without dropout.
+    pub fn infer_qkv(&self, x: &Tensor, rope: &Rope, positions: &[u32], kernel: Kernel) -> Result<(Tensor, Tensor, Tensor)> {
+        let Heads { heads, kv_heads, .. } = self.heads;
+        let (normed, _) = self.input_layernorm.forward(x)?;
+        let q = rope.forward(&self.heads.split(&self.q_proj.infer(&normed, kernel)?, heads)?, positions)?;
+        let k = rope.forward(&self.heads.split(&self.k_proj.infer(&normed, kernel)?, kv_heads)?, positions)?;
+        let v = self.heads.split(&self.v_proj.infer(&normed, kernel)?, kv_heads)?;
+        Ok((q, k, v))
+    }
+
+    /// From attention's output to the layer's, without dropout.
+    pub fn infer_rest(&self, x: &Tensor, attended: &Tensor, kernel: Kernel) -> Result<Tensor> {
+        let middle = (x + self.o_proj.infer(&merge(attended)?, kernel)?)?;
+        let (normed, _) = self.post_attention_layernorm.forward(&middle)?;
+        let gate = self.gate_proj.infer(&normed, kernel)?;
+        let up = self.up_proj.infer(&normed, kernel)?;
+        Ok((&middle + self.down_proj.infer(&swiglu::forward(&gate, &up)?, kernel)?)?)
+    }
+
+    /// Attention of new rows over `k`, `v`, of which each sequence's last rows are its new ones.
+    pub fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor, q_offsets: &Offsets, kv_offsets: &Offsets) -> Result<Tensor> {
+        Ok(attention::forward(q, k, v, q_offsets, kv_offsets, self.heads.scale())?.0)
+    }
+}

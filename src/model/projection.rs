@@ -1,0 +1,143 @@
+//! A linear map of a layer, with its adapter: `y = W x + b + scaling · B (A dropout(x))`.
+//!
+//! ```text
+//! x (tokens, in)   W (out, in)   A (rank, in)   B (out, rank)   u = scaling · A dropout(x) (tokens, rank)
+//! dB = dyᵀ u       du = scaling · dy B          dA = duᵀ dropout(x)
+//! dx = dy W + dropout'(du A)                    dW = dyᵀ x      db = Σ dy       (the last two when the base is trained)
+//! ```
+
+use candle_core::Tensor;
+
+use super::{
+    Gradients, LoraDropout, accumulate,
+    lora::{self, Adapter},
+};
+use crate::{
+    config::Parameters,
+    error::Result,
+    ops::{Offsets, dropout, dropout::DropoutKey, linear},
+    rng::{Rng, hash_name, streams},
+};
+
+/// Which kernel multiplies: the two may differ in the last bits, so each use keeps to one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kernel {
+    /// Many rows: training and prefill.
+    Forward,
+    /// Few rows: one token a sequence.
+    Decode,
+}
+
+impl Kernel {
+    pub fn apply(self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        match self {
+            Self::Forward => linear::forward(x, weight, bias),
+            Self::Decode => linear::decode(x, weight, bias),
+        }
+    }
+}
+
+/// What every layer of one training pass shares.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pass<'a> {
+    pub offsets: &'a Offsets,
+    pub positions: &'a [u32],
+    pub dropout: Option<&'a LoraDropout>,
+    pub trains: Parameters,
+}
+
+/// Base weight, bias and adapter of one projection.
+#[derive(Debug, Clone)]
+pub(super) struct Projection {
+    /// HF's name without `.weight`: `model.layers.0.self_attn.q_proj`.
+    pub name: String,
+    /// `(out, in)`, f32 or bf16.
+    pub weight: Tensor,
+    /// `(out)`, f32.
+    pub bias: Option<Tensor>,
+    pub adapter: Option<Adapter>,
+}
+
+impl Projection {
+    /// The last part of the name, which LoRA targets are matched with.
+    pub fn kind(&self) -> &str {
+        self.name.rsplit('.').next().unwrap_or(&self.name)
+    }
+
+    /// Whether a pass trains anything here, and so needs the input again for the backward pass.
+    pub fn trains(&self, trains: Parameters) -> bool {
+        trains == Parameters::Full || self.adapter.is_some()
+    }
+
+    /// Without dropout.
+    pub fn infer(&self, x: &Tensor, kernel: Kernel) -> Result<Tensor> {
+        let y = kernel.apply(x, &self.weight, self.bias.as_ref())?;
+        let Some(adapter) = &self.adapter else { return Ok(y) };
+        let u = (kernel.apply(x, &adapter.a, None)? * adapter.scaling)?;
+        Ok((y + kernel.apply(&u, &adapter.b, None)?)?)
+    }
+
+    /// With the pass's dropout on the adapter's input.
+    pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let y = linear::forward(x, &self.weight, self.bias.as_ref())?;
+        let Some(adapter) = &self.adapter else { return Ok(y) };
+        let u = (linear::forward(&self.dropped(x, pass)?, &adapter.a, None)? * adapter.scaling)?;
+        Ok((y + linear::forward(&u, &adapter.b, None)?)?)
+    }
+
+    /// Adds the gradients of what is trained; gives dx when `need_dx`. `x` may be `None` when nothing here is trained.
+    pub fn backward(
+        &self,
+        x: Option<&Tensor>,
+        dy: &Tensor,
+        pass: &Pass,
+        need_dx: bool,
+        gradients: &mut Gradients,
+    ) -> Result<Option<Tensor>> {
+        let mut dx = if need_dx { Some(linear::backward_input(dy, &self.weight)?) } else { None };
+        if let (Parameters::Full, Some(x)) = (pass.trains, x) {
+            self.base_gradients(x, dy, pass, gradients)?;
+        }
+        if let (Some(adapter), Some(x), Parameters::Lora) = (&self.adapter, x, pass.trains) {
+            let x = self.dropped(x, pass)?;
+            let u = (linear::forward(&x, &adapter.a, None)? * adapter.scaling)?;
+            let du = (linear::backward_input(dy, &adapter.b)? * adapter.scaling)?;
+            weight_gradient(gradients, &lora::name_b(&self.name), dy, &u, pass.offsets)?;
+            weight_gradient(gradients, &lora::name_a(&self.name), &du, &x, pass.offsets)?;
+            if let Some(through_base) = dx {
+                let through_adapter = self.dropped(&linear::backward_input(&du, &adapter.a)?, pass)?;
+                dx = Some((through_base + through_adapter)?);
+            }
+        }
+        Ok(dx)
+    }
+
+    fn base_gradients(&self, x: &Tensor, dy: &Tensor, pass: &Pass, gradients: &mut Gradients) -> Result<()> {
+        weight_gradient(gradients, &format!("{}.weight", self.name), dy, x, pass.offsets)?;
+        if self.bias.is_some() {
+            for range in pass.offsets.ranges() {
+                let rows = dy.narrow(0, range.start, range.len())?;
+                accumulate(gradients, &format!("{}.bias", self.name), rows.sum(0)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Dropout of the adapter's input, or (the same function) of its gradient.
+    fn dropped(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let (Some(adapter), Some(settings)) = (&self.adapter, pass.dropout) else { return Ok(x.clone()) };
+        let tensor = hash_name(&lora::name_a(&self.name));
+        let steps = settings.record_keys.iter().map(|&key| tensor.wrapping_add(key.wrapping_mul(0x9E37_79B9_7F4A_7C15))).collect();
+        let key = DropoutKey { p: adapter.dropout, rng: Rng::new(settings.seed, streams::LORA_DROPOUT), steps };
+        dropout::forward(x, &key, pass.offsets)
+    }
+}
+
+/// Adds `dyᵀ x` a sequence at a time, so that the sum does not depend on how records are batched.
+fn weight_gradient(gradients: &mut Gradients, name: &str, dy: &Tensor, x: &Tensor, offsets: &Offsets) -> Result<()> {
+    for range in offsets.ranges().filter(|range| !range.is_empty()) {
+        let (dy, x) = (dy.narrow(0, range.start, range.len())?, x.narrow(0, range.start, range.len())?);
+        accumulate(gradients, name, linear::backward_weight(&dy, &x)?)?;
+    }
+    Ok(())
+}
