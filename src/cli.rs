@@ -168,13 +168,20 @@ fn run(cli: &Cli) -> Result<()> {
         return commands::print_config(&context);
     }
     device::watch_signals()?;
-    match &cli.command {
-        Command::Demo(args) => commands::demo::run(&context, args),
-        Command::Construct(args) => commands::construct::run(&context, args),
-        Command::Train(args) => commands::train::run(&context, args),
-        Command::Eval(args) => commands::eval::run(&context, args),
-        Command::Predict(args) => commands::predict::run(&context, args),
-        Command::Selftest(args) => commands::selftest::run(&context, args),
+    let result = run_command(&cli.command, &context);
+    // The command's own failure matters more than one to note it.
+    commands::run_record::finish(&context, &result).or_else(|error| if result.is_ok() { Err(error) } else { Ok(()) })?;
+    result
+}
+
+fn run_command(command: &Command, context: &Context) -> Result<()> {
+    match command {
+        Command::Demo(args) => commands::demo::run(context, args),
+        Command::Construct(args) => commands::construct::run(context, args),
+        Command::Train(args) => commands::train::run(context, args),
+        Command::Eval(args) => commands::eval::run(context, args),
+        Command::Predict(args) => commands::predict::run(context, args),
+        Command::Selftest(args) => commands::selftest::run(context, args),
         Command::Completions { .. } | Command::Man => Ok(()),
     }
 }
@@ -203,6 +210,7 @@ fn context(global: &Global) -> Result<Context> {
         dry_run: global.dry_run,
         allow_network: global.allow_network,
         threads: device::threads(global.threads.map(|n| n as usize))?,
+        started: std::time::SystemTime::now(),
     })
 }
 

@@ -5,6 +5,7 @@ pub mod construct;
 pub mod demo;
 pub mod eval;
 pub mod logging;
+mod machine;
 pub mod man;
 pub mod output;
 pub mod predict;
@@ -12,7 +13,7 @@ pub mod run_record;
 pub mod selftest;
 pub mod train;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::SystemTime};
 
 use candle_core::Device;
 
@@ -47,12 +48,33 @@ pub struct Context {
     pub allow_network: bool,
     /// Worker threads.
     pub threads: usize,
+    /// When the command began.
+    pub started: SystemTime,
 }
 
 impl Context {
     /// The device `--device` names.
     pub fn device(&self) -> Result<Device> {
         device::select(&self.device)
+    }
+
+    /// All defaults, writing into `run_dir`.
+    #[cfg(test)]
+    pub fn for_test(run_dir: &std::path::Path) -> Self {
+        Self {
+            config: Config::default(),
+            config_path: None,
+            run_dir: run_dir.to_owned(),
+            device: "cpu".into(),
+            seed: 42,
+            json: false,
+            quiet: true,
+            verbose: 0,
+            dry_run: false,
+            allow_network: false,
+            threads: 1,
+            started: SystemTime::now(),
+        }
     }
 }
 

@@ -1,11 +1,159 @@
 //! `run.json` (SPEC A50): what made a run. Names, numbers and hashes only, never text of a record.
+//!
+//! The top level describes the latest command in the run directory; `earlier` lists those before it, newest first.
 
-use std::path::Path;
+use std::{
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
-use super::Context;
-use crate::error::Result;
+use serde_json::{Value, json};
 
-/// Writes `RUN/run.json` for `command`, hashing every input file.
-pub fn write(_context: &Context, _command: &str, _inputs: &[&Path]) -> Result<()> {
-    Ok(())
+use super::{Context, machine};
+use crate::{
+    error::{Error, Kind, Result},
+    storage,
+};
+
+const FILE: &str = "run.json";
+/// Commands remembered under `earlier`.
+const EARLIER: usize = 50;
+
+/// Writes `RUN/run.json` for `command`, with the hash of every input (a directory: of every file in it). The config
+/// and prompt files are added by themselves. [`finish`] completes it when the command ends.
+pub fn write(context: &Context, command: &str, inputs: &[&Path]) -> Result<()> {
+    let path = context.run_dir.join(FILE);
+    let prompt = Some(context.config.resolve(&context.config.task.prompt)).filter(|path| path.is_file());
+    let all = context.config_path.iter().chain(&prompt).map(PathBuf::as_path).chain(inputs.iter().copied());
+    let mut files: Vec<Value> = Vec::new();
+    for input in all {
+        describe(input, 0, &mut files);
+    }
+    let record = json!({
+        "schema": 1,
+        "command": command,
+        "command_line": std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect::<Vec<_>>(),
+        "started": timestamp(context.started),
+        "ended": null,
+        "outcome": "running",
+        "process": std::process::id(),
+        "versions": machine::versions(),
+        "hardware": machine::hardware(&context.device, context.threads),
+        "seeds": { "seed": context.seed },
+        "inputs": files,
+        "config": context.config,
+        "earlier": earlier(&path),
+    });
+    save(&path, &record)
+}
+
+/// Notes in `RUN/run.json` when and how the command ended, if this process wrote it.
+pub fn finish(context: &Context, result: &Result<()>) -> Result<()> {
+    let path = context.run_dir.join(FILE);
+    let Some(mut record) = read(&path) else { return Ok(()) };
+    if record["process"] != std::process::id() || record["started"] != timestamp(context.started) {
+        return Ok(());
+    }
+    record["ended"] = timestamp(SystemTime::now()).into();
+    record["outcome"] = match result {
+        Ok(()) => "ok".into(),
+        Err(error) => match error.kind() {
+            Kind::Signal(signal) => format!("stopped by signal {signal}").into(),
+            _ => format!("exit {}", error.exit_code()).into(),
+        },
+    };
+    save(&path, &record)
+}
+
+fn save(path: &Path, record: &Value) -> Result<()> {
+    let mut bytes = serde_json::to_vec_pretty(record).map_err(|e| Error::run(format!("cannot write {}: {e}", path.display())))?;
+    bytes.push(b'\n');
+    storage::write_file_atomic(path, &bytes)
+}
+
+fn read(path: &Path) -> Option<Value> {
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
+/// The record now in the file, then those it remembers.
+fn earlier(path: &Path) -> Vec<Value> {
+    let Some(Value::Object(mut last)) = read(path) else { return Vec::new() };
+    let older = match last.remove("earlier") {
+        Some(Value::Array(older)) => older,
+        _ => Vec::new(),
+    };
+    std::iter::once(Value::Object(last)).chain(older).take(EARLIER).collect()
+}
+
+/// Path, length and BLAKE3 of a file, or of every file of a directory. One that cannot be read is listed without a
+/// hash: the command itself says so with the right exit code.
+fn describe(path: &Path, depth: usize, files: &mut Vec<Value>) {
+    match std::fs::metadata(path) {
+        // Not a pipe: hashing it would eat what the command is about to read.
+        Ok(meta) if meta.is_file() => {
+            files.push(json!({ "path": path, "bytes": meta.len(), "blake3": storage::hash_file(path).ok() }));
+        }
+        Ok(meta) if meta.is_dir() && depth < 3 => {
+            let mut entries: Vec<_> = std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+            entries.sort();
+            entries.iter().for_each(|entry| describe(entry, depth + 1, files));
+        }
+        _ => files.push(json!({ "path": path, "bytes": null, "blake3": null })),
+    }
+}
+
+/// RFC 3339 in UTC, to the second.
+pub fn timestamp(time: SystemTime) -> String {
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    // Howard Hinnant's civil_from_days, for days since 1970-01-01 (never negative here).
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn timestamps_are_those_of_date() {
+        let at = |seconds| timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(at(0), "1970-01-01T00:00:00Z");
+        assert_eq!(at(951_782_399), "2000-02-28T23:59:59Z");
+        assert_eq!(at(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(at(1_709_210_096), "2024-02-29T12:34:56Z");
+        assert_eq!(at(4_102_444_800), "2100-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn a_second_command_keeps_the_first_under_earlier() {
+        let dir = tempfile::tempdir().unwrap();
+        let input = dir.path().join("data.jsonl");
+        std::fs::write(&input, "{}\n").unwrap();
+        let mut context = Context::for_test(dir.path());
+        write(&context, "train", &[&input, dir.path().join("absent").as_path()]).unwrap();
+        finish(&context, &Err(Error::new(Kind::Signal(15), "stopped"))).unwrap();
+        context.started += Duration::from_secs(5);
+        write(&context, "eval", &[]).unwrap();
+        finish(&context, &Ok(())).unwrap();
+
+        let record = read(&dir.path().join(FILE)).unwrap();
+        assert_eq!((record["command"].as_str(), record["outcome"].as_str()), (Some("eval"), Some("ok")));
+        assert_eq!(record["versions"]["clsgen"], env!("CARGO_PKG_VERSION"));
+        assert_eq!(record["config"]["lora"]["rank"], 8);
+        let first = &record["earlier"][0];
+        assert_eq!((first["command"].as_str(), first["outcome"].as_str()), (Some("train"), Some("stopped by signal 15")));
+        assert_eq!(first["inputs"][0]["blake3"], storage::hash_bytes(b"{}\n"));
+        assert!(first["inputs"][1]["blake3"].is_null());
+        assert!(first.get("earlier").is_none());
+    }
 }

@@ -98,6 +98,8 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("eval.baselines", List(None, 0)),
     ("eval.temperature", Number(0.0, 10.0)),
     ("eval.top_p", Above(0.0, 1.0)),
+    ("eval.cost_fp", Number(0.0, 1e9)),
+    ("eval.cost_fn", Number(0.0, 1e9)),
 ];
 
 /// The kind of a key, `data.fields.<name>` included.
@@ -115,15 +117,21 @@ pub(super) fn is_table(path: &str) -> bool {
     KEYS.iter().any(|(key, kind)| (*key == path && *kind == Map) || key.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
 }
 
-/// The known key most like `path`, if any is close.
+/// The known key most like `path`, if any is close: in its section, then in any, then over the whole path.
 pub(super) fn nearest(path: &str) -> Option<&'static str> {
-    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
-    // The right key in the wrong section, if it is in one other section only.
-    let mut same = KEYS.iter().filter(|(key, _)| last(key) == last(path));
-    if let (Some((key, _)), None) = (same.next(), same.next()) {
+    let (section, name) = path.rsplit_once('.').unwrap_or(("", path));
+    let split = |key: &'static str| key.rsplit_once('.').unwrap_or(("", key));
+    let all = || KEYS.iter().map(|(key, _)| *key);
+    let here = closest(name, all().filter(|key| split(key).0 == section).map(|key| split(key).1));
+    if let Some(near) = here {
+        return all().find(|key| split(key) == (section, near));
+    }
+    // The right name in the wrong section, if only one other section has it.
+    let mut same = all().filter(|key| split(key).1 == name);
+    if let (Some(key), None) = (same.next(), same.next()) {
         return Some(key);
     }
-    closest(path, KEYS.iter().map(|(key, _)| *key))
+    if is_table(section) { None } else { closest(path, all()) }
 }
 
 /// The known section most like `name`, if any is close.

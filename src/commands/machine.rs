@@ -1,0 +1,89 @@
+//! What built this program and what it runs on, for `run.json`.
+
+use std::{collections::BTreeMap, sync::OnceLock};
+
+use serde_json::{Value, json};
+
+use crate::{device, storage};
+
+/// The dependencies whose version can change a result.
+const DEPENDENCIES: [&str; 6] = ["candle-core", "candle-nn", "tokenizers", "safetensors", "minijinja", "hf-hub"];
+
+/// Version, build and main dependencies of this program. The executable's own hash names the build exactly.
+pub(super) fn versions() -> Value {
+    json!({
+        "clsgen": env!("CARGO_PKG_VERSION"),
+        "executable_blake3": executable_hash(),
+        "target": format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
+        "profile": if cfg!(debug_assertions) { "debug" } else { "release" },
+        "dependencies": dependencies(include_str!("../../Cargo.lock")),
+    })
+}
+
+fn executable_hash() -> Option<&'static str> {
+    static HASH: OnceLock<Option<String>> = OnceLock::new();
+    HASH.get_or_init(|| storage::hash_file(&std::env::current_exe().ok()?).ok()).as_deref()
+}
+
+/// `name = "…"`, `version = "…"` pairs of a Cargo.lock.
+fn dependencies(lock: &str) -> BTreeMap<&str, &str> {
+    fn value<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+        line.strip_prefix(key)?.strip_prefix(" = \"")?.strip_suffix('"')
+    }
+    let lines: Vec<&str> = lock.lines().collect();
+    let pairs = lines.windows(2).filter_map(|pair| Some((value(pair[0], "name")?, value(pair[1], "version")?)));
+    pairs.filter(|(name, _)| DEPENDENCIES.contains(name)).collect()
+}
+
+/// CPU, its vector features, cores, threads used, memory, device.
+pub(super) fn hardware(device: &str, threads: usize) -> Value {
+    json!({
+        "device": device,
+        "cpu": cpu_model(),
+        "cpu_features": cpu_features(),
+        "cores": std::thread::available_parallelism().map_or(1, usize::from),
+        "threads": threads,
+        "memory_bytes": device::memory_total(),
+    })
+}
+
+fn cpu_model() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name") || line.starts_with("CPU part"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+/// The features our kernels choose by.
+#[cfg(target_arch = "x86_64")]
+fn cpu_features() -> Vec<&'static str> {
+    let features = [
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("fma", is_x86_feature_detected!("fma")),
+        ("f16c", is_x86_feature_detected!("f16c")),
+        ("avx512f", is_x86_feature_detected!("avx512f")),
+        ("avx512bw", is_x86_feature_detected!("avx512bw")),
+        ("avx512bf16", is_x86_feature_detected!("avx512bf16")),
+    ];
+    features.into_iter().filter_map(|(name, there)| there.then_some(name)).collect()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn cpu_features() -> Vec<&'static str> {
+    Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_come_from_the_lock_file() {
+        let found = dependencies(include_str!("../../Cargo.lock"));
+        assert_eq!(found.keys().copied().collect::<Vec<_>>(), {
+            let mut names = DEPENDENCIES;
+            names.sort_unstable();
+            names
+        });
+        assert!(found["candle-core"].starts_with("0."));
+    }
+}

@@ -1,0 +1,107 @@
+//! What the integration tests share: the program, files that may be absent, processes that are killed.
+#![allow(dead_code)] // each test file uses its own part
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// A file or folder of `../shared` (or of `$CLSGEN_SHARED`); absent, a `SKIP:` line says so.
+pub fn shared(path: &str) -> Option<PathBuf> {
+    let root = std::env::var_os("CLSGEN_SHARED").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
+    present(root.join(path), "set CLSGEN_SHARED to the folder that holds it")
+}
+
+/// The folder of SmolLM2-135M-Instruct (`$CLSGEN_SMOLLM2`); absent, a `SKIP:` line says so.
+pub fn smollm2() -> Option<PathBuf> {
+    match std::env::var_os("CLSGEN_SMOLLM2") {
+        Some(path) => present(path.into(), "CLSGEN_SMOLLM2 names it"),
+        None => {
+            println!("SKIP: set CLSGEN_SMOLLM2 to the folder of SmolLM2-135M-Instruct");
+            None
+        }
+    }
+}
+
+fn present(path: PathBuf, advice: &str) -> Option<PathBuf> {
+    if path.exists() {
+        return Some(path);
+    }
+    println!("SKIP: {} is not here ({advice})", path.display());
+    None
+}
+
+/// The program under test, as a command with no setting of the caller's in its environment.
+pub fn clsgen() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_clsgen"));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CLSGEN_") || text.starts_with("HF_") || text.starts_with("RAYON_") {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
+
+/// What a run of the program gave.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// Its stdout.
+    pub stdout: String,
+    /// Its stderr.
+    pub stderr: String,
+}
+
+/// Runs a command to its end.
+pub fn outcome(command: &mut Command) -> Outcome {
+    let output = command.output().expect("the program starts");
+    Outcome {
+        code: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Runs `clsgen` with these arguments.
+pub fn run<S: AsRef<std::ffi::OsStr>>(args: &[S]) -> Outcome {
+    outcome(clsgen().args(args))
+}
+
+/// Asserts an exit code and that stderr holds each text.
+#[track_caller]
+pub fn assert_fails(outcome: &Outcome, code: i32, texts: &[&str]) {
+    assert_eq!(outcome.code, Some(code), "{outcome:?}");
+    for text in texts {
+        assert!(outcome.stderr.contains(text), "stderr lacks {text:?}: {}", outcome.stderr);
+    }
+}
+
+/// A file system of its own, mounted for a test and taken away after it.
+pub struct Mount(PathBuf);
+
+impl Mount {
+    /// A tmpfs at `dir` with these mount options (`size=64k`, `ro`); where mounting is not allowed, a `SKIP:` line.
+    pub fn tmpfs(dir: &Path, options: &str) -> Option<Self> {
+        std::fs::create_dir_all(dir).expect("a directory to mount on");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(dir).output();
+        if mounted.is_ok_and(|output| output.status.success()) {
+            return Some(Self(dir.to_owned()));
+        }
+        println!("SKIP: mounting a tmpfs ({options}) is not allowed here");
+        None
+    }
+
+    /// Makes it read-only with what it holds.
+    pub fn read_only(&self) {
+        let status = Command::new("mount").args(["-o", "remount,ro"]).arg(&self.0).status().expect("mount");
+        assert!(status.success());
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
