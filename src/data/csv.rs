@@ -54,9 +54,7 @@ impl<R: BufRead> CsvFile<R> {
 
     /// One row, blank lines skipped; `None` at the end of the file.
     fn next_row(&mut self) -> io::Result<Option<RawRow>> {
-        let mut row = RawRow { cells: Vec::new(), problem: None };
-        let mut cell = Vec::new();
-        let mut state = State::CellStart;
+        let mut builder = RowBuilder::new();
         loop {
             let chunk = match self.input.fill_buf() {
                 Ok(chunk) => chunk,
@@ -64,56 +62,88 @@ impl<R: BufRead> CsvFile<R> {
                 Err(error) => return Err(error),
             };
             if chunk.is_empty() {
-                if state == State::Quoted {
-                    row.problem = Some("a quoted cell is never closed");
-                }
-                let blank = state == State::CellStart && row.cells.is_empty();
-                row.cells.push(cell);
-                return Ok((!blank).then_some(row));
+                return Ok(builder.end_of_file());
             }
-            let mut used = 0;
-            let mut ended = false;
+            let (mut used, mut ended) = (0, false);
             for &byte in chunk {
                 used += 1;
                 if std::mem::take(&mut self.after_cr) && byte == b'\n' {
                     continue;
                 }
-                match (state, byte) {
-                    (State::Quoted, b'"') => state = State::QuoteInQuoted,
-                    (State::Quoted, _) => cell.push(byte),
-                    (State::CellStart, b'"') => state = State::Quoted,
-                    (State::QuoteInQuoted, b'"') => {
-                        cell.push(byte);
-                        state = State::Quoted;
-                    }
-                    (_, b',') => {
-                        row.cells.push(std::mem::take(&mut cell));
-                        state = State::CellStart;
-                    }
-                    (_, b'\r' | b'\n') => {
-                        self.after_cr = byte == b'\r';
-                        if state == State::CellStart && row.cells.is_empty() {
-                            continue;
-                        }
-                        ended = true;
-                        break;
-                    }
-                    (State::QuoteInQuoted, _) => {
-                        row.problem = Some("text follows a closing quote");
-                        state = State::Bare;
-                    }
-                    (State::CellStart | State::Bare, _) => {
-                        cell.push(byte);
-                        state = State::Bare;
-                    }
+                ended = builder.push(byte);
+                self.after_cr = byte == b'\r' && builder.state != State::Quoted;
+                if ended {
+                    break;
                 }
             }
             self.input.consume(used);
             if ended {
-                row.cells.push(cell);
-                return Ok(Some(row));
+                return Ok(Some(builder.row));
             }
         }
+    }
+}
+
+/// A row while its bytes arrive.
+struct RowBuilder {
+    row: RawRow,
+    cell: Vec<u8>,
+    state: State,
+}
+
+impl RowBuilder {
+    fn new() -> Self {
+        Self { row: RawRow { cells: Vec::new(), problem: None }, cell: Vec::new(), state: State::CellStart }
+    }
+
+    /// Takes a byte; whether it ended the row.
+    fn push(&mut self, byte: u8) -> bool {
+        match (self.state, byte) {
+            (State::Quoted, b'"') => self.state = State::QuoteInQuoted,
+            (State::Quoted, _) => self.cell.push(byte),
+            (State::CellStart, b'"') => self.state = State::Quoted,
+            (State::QuoteInQuoted, b'"') => {
+                self.cell.push(byte);
+                self.state = State::Quoted;
+            }
+            (_, b',') => self.end_cell(),
+            (_, b'\r' | b'\n') if self.is_blank() => {}
+            (_, b'\r' | b'\n') => {
+                self.end_cell();
+                return true;
+            }
+            (State::QuoteInQuoted, _) => {
+                self.row.problem = Some("text follows a closing quote");
+                self.state = State::Bare;
+            }
+            (State::CellStart | State::Bare, _) => {
+                self.cell.push(byte);
+                self.state = State::Bare;
+            }
+        }
+        false
+    }
+
+    fn end_cell(&mut self) {
+        self.row.cells.push(std::mem::take(&mut self.cell));
+        self.state = State::CellStart;
+    }
+
+    /// Nothing but the line's end so far.
+    fn is_blank(&self) -> bool {
+        self.state == State::CellStart && self.row.cells.is_empty()
+    }
+
+    /// What the file's end leaves: a last row without a newline, a quote that never closed, or nothing.
+    fn end_of_file(mut self) -> Option<RawRow> {
+        if self.is_blank() {
+            return None;
+        }
+        if self.state == State::Quoted {
+            self.row.problem = Some("a quoted cell is never closed");
+        }
+        self.end_cell();
+        Some(self.row)
     }
 }
 

@@ -23,3 +23,10 @@ pub use leakage::{LeakageReport, PairLeakage, leakage};
 pub use load::{Needs, RecordStream, load, load_canonical, source_hash, stream};
 pub use prediction::{Finish, Prediction, PredictionError, read_predictions};
 pub use record::{ErrorKind, Record, RecordError};
+
+#[cfg(test)]
+mod parquet_tests;
+#[cfg(test)]
+mod prediction_tests;
+#[cfg(test)]
+mod tests;

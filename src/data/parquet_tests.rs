@@ -1,0 +1,96 @@
+//! Parquet files written by the crate's own low-level writer, then damaged.
+
+use std::sync::Arc;
+
+use ::parquet::{
+    basic::Compression,
+    data_type::{ByteArray, ByteArrayType, DoubleType, Int64Type},
+    file::{properties::WriterProperties, writer::SerializedFileWriter},
+    schema::parser::parse_message_type,
+};
+
+use super::{tests::file, *};
+use crate::config::Data;
+
+/// Ids, nullable texts, nullable labels, written as row groups of 100.
+fn written(rows: usize, text: impl Fn(usize) -> Option<Vec<u8>>, label: impl Fn(usize) -> Option<i64>) -> Vec<u8> {
+    let schema = "message m { required binary id (UTF8); optional double score; optional binary text (UTF8); optional int64 label; }";
+    let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let mut bytes = Vec::new();
+    let mut writer = SerializedFileWriter::new(&mut bytes, schema, Arc::new(properties)).unwrap();
+    for start in (0..rows).step_by(100) {
+        let group_rows: Vec<usize> = (start..rows.min(start + 100)).collect();
+        let mut group = writer.next_row_group().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        let ids: Vec<ByteArray> = group_rows.iter().map(|i| ByteArray::from(format!("r{i}").into_bytes())).collect();
+        column.typed::<ByteArrayType>().write_batch(&ids, None, None).unwrap();
+        column.close().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<DoubleType>().write_batch(&[], Some(&vec![0; group_rows.len()]), None).unwrap();
+        column.close().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        let texts: Vec<ByteArray> = group_rows.iter().filter_map(|&i| text(i)).map(ByteArray::from).collect();
+        let levels: Vec<i16> = group_rows.iter().map(|&i| text(i).is_some().into()).collect();
+        column.typed::<ByteArrayType>().write_batch(&texts, Some(&levels), None).unwrap();
+        column.close().unwrap();
+        let mut column = group.next_column().unwrap().unwrap();
+        let labels: Vec<i64> = group_rows.iter().filter_map(|&i| label(i)).collect();
+        let levels: Vec<i16> = group_rows.iter().map(|&i| label(i).is_some().into()).collect();
+        column.typed::<Int64Type>().write_batch(&labels, Some(&levels), None).unwrap();
+        column.close().unwrap();
+        group.close().unwrap();
+    }
+    writer.close().unwrap();
+    bytes
+}
+
+#[test]
+fn parquet_reads_across_row_groups_and_batches() {
+    let bytes = written(333, |i| Some(format!("note {i}").into_bytes()), |i| Some((i % 2) as i64));
+    for name in ["x.parquet", "named-otherwise"] {
+        let file = file(name, &bytes);
+        let records = load(&Data::default(), &file.path, &Needs { label: true, both_classes: true, ..Needs::default() }).unwrap();
+        assert_eq!(records.len(), 333);
+        for (i, record) in records.iter().enumerate() {
+            assert_eq!((record.id.clone(), record.field("text")), (format!("r{i}"), Some(format!("note {i}").as_str())));
+            assert_eq!((record.label, record.number), (Some((i % 2) as u8), i + 1));
+        }
+    }
+}
+
+#[test]
+fn parquet_problems_are_the_records_own() {
+    let text = |i: usize| match i {
+        1 => None,
+        2 => Some(vec![b'x', 0xff]),
+        3 => Some(b" \n".to_vec()),
+        _ => Some(b"x".to_vec()),
+    };
+    let file = file("x.parquet", written(6, text, |i| [Some(1), Some(0), Some(0), Some(0), Some(9), None][i]));
+    let kinds: Vec<Option<&str>> =
+        stream(&Data::default(), &file.path, &[]).unwrap().map(|item| item.unwrap().err().map(|e| e.kind.as_str())).collect();
+    assert_eq!(kinds, [None, Some("missing_field"), Some("invalid_utf8"), Some("empty_text"), Some("bad_label"), None]);
+    let mut data = Data::default();
+    data.fields.insert("label".into(), "score".into());
+    let error = load(&data, &file.path, &Needs { label: true, ..Needs::default() }).unwrap_err().to_string();
+    assert!(error.contains("record 1, field label: is missing"), "{error}");
+}
+
+#[test]
+fn damaged_parquet_is_refused_without_a_panic() {
+    let bytes = written(150, |i| Some(format!("note {i}").into_bytes()), |_| Some(1));
+    for cut in [0, 4, bytes.len() / 2, bytes.len() - 1] {
+        let file = file("x.parquet", &bytes[..cut]);
+        assert_eq!(load(&Data::default(), &file.path, &Needs::default()).unwrap_err().exit_code(), 3);
+    }
+    // Every byte wrong in turn (a sample of them): an error or other text, never a panic that escapes.
+    for place in (0..bytes.len()).step_by(7) {
+        let mut damaged = bytes.clone();
+        damaged[place] ^= 0x55;
+        let file = file("x.parquet", &damaged);
+        if let Err(error) = load(&Data::default(), &file.path, &Needs::default()) {
+            assert_eq!(error.exit_code(), 3);
+        }
+    }
+}

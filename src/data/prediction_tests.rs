@@ -1,0 +1,89 @@
+//! Prediction files: our key order, other tools' files, refusals.
+
+use super::{tests::file, *};
+
+fn line() -> Prediction {
+    Prediction {
+        id: Some("a".into()),
+        label: Some(1),
+        probability: Some(0.1 + 0.2),
+        logits: Some([f64::from(0.3f32), -1.5]),
+        verbalized_label: Some(0),
+        parsable: Some(true),
+        explanation: Some("why".into()),
+        text: Some("why\n\nClassification: 0:alive\n\n".into()),
+        agreement: Some(true),
+        prompt_tokens: Some(10),
+        truncated_tokens: Some(0),
+        generated_tokens: Some(5),
+        finish: Some(Finish::Stop),
+        ..Prediction::default()
+    }
+}
+
+#[test]
+fn keys_come_in_the_contracts_order_and_numbers_round_trip() {
+    let text = line().to_line().unwrap();
+    assert_eq!(
+        text,
+        r#"{"id":"a","label":1,"probability":0.30000000000000004,"calibrated_probability":null,"logits":[0.30000001192092896,-1.5],"verbalized_label":0,"parsable":true,"explanation":"why","text":"why\n\nClassification: 0:alive\n\n","agreement":true,"prompt_tokens":10,"truncated_tokens":0,"generated_tokens":5,"finish":"stop","error":null}"#
+    );
+    let file = file("p.jsonl", text);
+    assert_eq!(read_predictions(&file.path).unwrap(), [line()]);
+}
+
+#[test]
+fn an_error_line_has_every_key_null_and_the_record() {
+    let error = RecordError { record: 3, id: None, kind: ErrorKind::EmptyText, field: Some("text".into()), message: "is blank".into() };
+    let text = Prediction::from_error(&error).to_line().unwrap();
+    assert_eq!(
+        text,
+        r#"{"id":null,"label":null,"probability":null,"calibrated_probability":null,"logits":null,"verbalized_label":null,"parsable":null,"explanation":null,"text":null,"agreement":null,"prompt_tokens":null,"truncated_tokens":null,"generated_tokens":null,"finish":null,"error":{"kind":"empty_text","message":"record 3, field text: is blank"},"record":3}"#
+    );
+    let file = file("p.jsonl", text);
+    assert_eq!(read_predictions(&file.path).unwrap(), [Prediction::from_error(&error)]);
+}
+
+#[test]
+fn files_of_other_tools_are_read() {
+    let lines = "{\"id\": 7, \"probability\": 1, \"verbalized_label\": 1, \"finish\": \"eos\", \"model\": {}}\n\n{\"id\": \"b\", \"probability\": null, \"label\": 0, \"group\": \"g\"}\n";
+    let file = file("p.jsonl", lines);
+    let read = read_predictions(&file.path).unwrap();
+    assert_eq!((read[0].id.as_deref(), read[0].parsable, read[0].agreement, read[0].finish), (Some("7"), Some(true), Some(true), None));
+    assert_eq!((read[1].parsable, read[1].agreement, read[1].label, read[1].group.as_deref()), (Some(false), None, Some(0), Some("g")));
+}
+
+#[test]
+fn bad_prediction_files_are_refused_with_every_problem() {
+    let lines = [
+        r#"{"id": "a", "probability": 1.5}"#,
+        r#"{"id": "b"}"#,
+        r#"{"probability": 0.5}"#,
+        r#"{"id": "d", "probability": NaN}"#,
+        r#"{"id": "e", "probability": 0.5, "label": 2}"#,
+        r#"{"id": "f", "probability": 0.5, "logits": [1]}"#,
+        r#"[1]"#,
+        r#"{"id": "h", "probability": 0.5, "text": 1}"#,
+        r#"{"id": "i", "probability": 0.5}"#,
+        r#"{"id": "i", "probability": 0.5}"#,
+    ];
+    let bad = file("p.jsonl", lines.join("\n"));
+    let error = read_predictions(&bad.path).unwrap_err();
+    assert_eq!(error.exit_code(), 3);
+    let message = error.to_string();
+    for expected in [
+        "record 1, field probability: is not a number from 0 to 1",
+        "record 2, field probability: is missing",
+        "record 3, field id: is missing",
+        "record 4: broken JSON",
+        "record 5, field label: is not 0, 1 or null",
+        "record 6, field logits: is not a list of two numbers",
+        "record 7: is not a JSON object",
+        "record 8, field text: is not a string",
+        "record 10, field id: the same as record 9's",
+    ] {
+        assert!(message.contains(expected), "{expected}\n{message}");
+    }
+    assert!(read_predictions(&file("p.jsonl", "").path).is_err());
+    assert!(!format!("{:?}", line()).contains("why"));
+}
