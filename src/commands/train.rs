@@ -1,9 +1,267 @@
-//! `clsgen train`.
+//! `clsgen train`: joint fine-tuning, a checkpoint an epoch, model selection on dev.
+//!
+//! ```text
+//! config, records, explanations ─▶ checks (exit 2, 3, 4, 5 before any work) ─▶ model ─▶ session ─▶ best.json
+//! ```
 
-use super::{Context, args::TrainArgs};
-use crate::error::{Error, Result};
+mod identity;
+mod inputs;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use candle_core::{DType, Device};
+
+use self::{identity::Identity, inputs::Inputs};
+use super::{Context, args::TrainArgs, output, run_record};
+use crate::{
+    config::{Config, Dtype, Objective, Parameters},
+    device,
+    error::{Error, Result},
+    generate::{Sampling, predict},
+    model::{ClsHead, Llama, LlamaConfig, Model, ModelSource, checkpoint as model_files, lora::LoraConfig, source},
+    prompt::{Prompter, TextTokenizer},
+    storage::RunLock,
+    train::{
+        checkpoint::{self, CheckpointWriter, Resumable, TrainerState},
+        dev::Dev,
+        examples::{self, Example},
+        log::TrainLog,
+        loss::{LossWeights, Pass},
+        memory::{self, Largest},
+        optimizer::Optimizer,
+        plan::Plan,
+        schedule::LinearSchedule,
+        select::Best,
+        session::{Session, check_interrupted},
+        step::Trainer,
+    },
+};
 
 /// Runs the command.
-pub fn run(_context: &Context, _args: &TrainArgs) -> Result<()> {
-    Err(Error::run("`clsgen train` is not built yet").hint("this version cannot do it; see `clsgen --help` for what works"))
+pub fn run(context: &Context, args: &TrainArgs) -> Result<()> {
+    let config = &context.config;
+    let _lock = if context.dry_run { None } else { Some(RunLock::acquire(&context.run_dir)?) };
+
+    // Records, base model, and whether this is the run the directory holds.
+    let inputs = Inputs::load(context)?;
+    let source = source::resolve(&config.model.base, &[&config.dir], context.allow_network)?;
+    let device = context.device()?;
+    let base_hash = source.hash()?;
+    let identity = Identity::of(context, &inputs, &base_hash)?;
+    identity.check(&context.run_dir)?;
+    let resume = resume_point(&context.run_dir, args.resume)?;
+
+    // Records as tokens, and what the run will do with them.
+    let tokenizer = Arc::new(TextTokenizer::load(source.tokenizer_dir())?);
+    let llama_config = LlamaConfig::of(&source)?;
+    tokenizer.check_vocab(llama_config.vocab_size)?;
+    let prompter = prompter(config, &inputs, tokenizer)?;
+    let examples = encode(config, &inputs, &prompter)?;
+    let plan = Plan::new(&config.train, examples.len(), context.seed)?;
+    let largest = Largest::of(&examples, plan.batch_size);
+    announce(&inputs, &plan, largest);
+    let dtype = dtype(config.model.dtype, &device);
+    memory::check_before_loading(
+        &llama_config,
+        dtype.size_in_bytes() as u64,
+        config.train.parameters,
+        largest,
+        device::memory_available(),
+    )?;
+    check_interrupted()?;
+    if context.dry_run {
+        return Ok(());
+    }
+
+    // The model, where the run left off or from the start.
+    identity.write(&context.run_dir)?;
+    run_record::write(context, "train", &inputs.files())?;
+    let model = model(context, &source, dtype, &device, resume.as_ref())?;
+    let trainer = trainer(context, model, plan, largest, resume.as_ref(), &device)?;
+    let needed = memory::checkpoint_bytes(&trainer.optimizer) * (config.train.epochs as u64 + 2);
+    device::check_disk(&context.run_dir, needed)?;
+
+    let state = resume.map_or_else(|| TrainerState::start(&plan), |resume| resume.state);
+    let mut session = Session {
+        log: TrainLog::open(&context.run_dir, &plan, state.step, state.complete_epochs(), context.quiet)?,
+        trainer,
+        examples: &examples,
+        dev: dev(context, &inputs, &prompter)?,
+        prompter: &prompter,
+        writer: CheckpointWriter {
+            run: context.run_dir.clone(),
+            info: clsgen_json(config, &inputs, &source, base_hash)?,
+            source,
+            parameters: config.train.parameters,
+        },
+        state,
+        save_every_steps: config.train.save_every_steps,
+        max_steps: config.train.max_steps,
+    };
+    let best = session.run()?;
+    print_best(context, &best)
+}
+
+/// The newest valid checkpoint under `--resume`; without it a run directory with checkpoints is refused.
+fn resume_point(run: &Path, resume: bool) -> Result<Option<Resumable>> {
+    if !resume {
+        return match checkpoint::any(run) {
+            None => Ok(None),
+            Some(path) => Err(Error::usage(format!("{} holds a training run already ({})", run.display(), path.display()))
+                .hint("--resume goes on with it; --run DIR starts another")),
+        };
+    }
+    let found = checkpoint::newest_valid(run)?;
+    match &found {
+        Some(Resumable { path, state }) => {
+            tracing::info!("resuming from {} (step {} of {})", path.display(), state.step, state.total_steps)
+        }
+        None => tracing::info!("nothing to resume in {}: starting", run.display()),
+    }
+    Ok(found)
+}
+
+fn prompter(config: &Config, inputs: &Inputs, tokenizer: Arc<TextTokenizer>) -> Result<Prompter> {
+    let window = &config.model;
+    let (template, labels) = (inputs.template.clone(), config.task.labels.clone());
+    Prompter::new(template, tokenizer, labels, window.max_input_tokens, window.max_output_tokens, window.truncate)
+}
+
+/// The train split as tokens; objective joint or lm with no explanation at all is refused.
+fn encode(config: &Config, inputs: &Inputs, prompter: &Prompter) -> Result<Vec<Example>> {
+    let objective = config.train.objective;
+    if objective != Objective::Cls && inputs.train.iter().all(|record| record.explanation.is_none()) {
+        let message = format!("no record of {} has an explanation, and train.objective needs them", inputs.train_path.display());
+        return Err(
+            Error::usage(message).hint("run `clsgen construct` first, map data.fields.explanation, or set train.objective = \"cls\"")
+        );
+    }
+    let (examples, found) = examples::encode(prompter, &inputs.train, objective)?;
+    if found.unexplained > 0 && objective != Objective::Cls {
+        let fate = if objective == Objective::Lm { "left out" } else { "trained on their label alone" };
+        tracing::warn!("{} of {} records have no explanation: {fate}", found.unexplained, inputs.train.len());
+    }
+    if found.truncated_prompts > 0 {
+        tracing::warn!("{} of {} documents are longer than the window and were cut", found.truncated_prompts, examples.len());
+    }
+    if found.truncated_targets > 0 {
+        tracing::warn!("{} explanations are longer than model.max_output_tokens and were cut", found.truncated_targets);
+    }
+    Ok(examples)
+}
+
+fn announce(inputs: &Inputs, plan: &Plan, largest: Largest) {
+    tracing::info!(
+        "{} records, {} steps an epoch of {} records, {} steps in all; longest micro-batch {} tokens",
+        plan.records,
+        plan.steps_per_epoch(),
+        plan.group_size(),
+        plan.total_steps(),
+        largest.rows
+    );
+    for line in &inputs.leakage {
+        tracing::warn!("{line}");
+    }
+}
+
+/// Base, adapters and head: fresh, from `train.init_from`, or where a resume left them.
+fn model(context: &Context, source: &ModelSource, dtype: DType, device: &Device, resume: Option<&Resumable>) -> Result<Model> {
+    let config = &context.config;
+    let mut llama = Llama::load(source, dtype, device)?;
+    if config.train.parameters == Parameters::Lora {
+        llama.add_lora(&LoraConfig::from(&config.lora), context.seed)?;
+    }
+    let head = &config.head;
+    let head = ClsHead::new(llama.config.hidden_size, head.hidden, head.activation, head.dropout, context.seed, device)?;
+    let mut model = Model { llama, head };
+    let from: Option<PathBuf> = match (resume, &config.train.init_from) {
+        (Some(resume), _) => Some(resume.path.clone()),
+        (None, Some(dir)) => Some(config.resolve(dir)),
+        (None, None) => None,
+    };
+    if let Some(dir) = from {
+        model_files::load_into(&mut model, &dir)?;
+    }
+    Ok(model)
+}
+
+fn trainer(context: &Context, model: Model, plan: Plan, largest: Largest, resume: Option<&Resumable>, device: &Device) -> Result<Trainer> {
+    let settings = &context.config.train;
+    let weights = LossWeights { objective: settings.objective, generation: settings.w_gen, classification: settings.w_cls };
+    let mut parameters = model.trainable(settings.parameters)?;
+    if !weights.trains_classification() {
+        parameters.retain(|name, _| !name.starts_with("cls_head."));
+    }
+    let mut optimizer = Optimizer::new(parameters, settings)?;
+    if let Some(resume) = resume {
+        optimizer.restore(checkpoint::read_moments(&resume.path, device)?)?;
+    }
+    let memory = memory::plan(&model, &optimizer, settings.activation_memory, largest, device::memory_available())?;
+    Ok(Trainer {
+        model,
+        optimizer,
+        plan,
+        schedule: LinearSchedule { peak: settings.learning_rate, warmup: settings.warmup_steps, total: plan.total_steps() },
+        pass: Pass { weights, parameters: settings.parameters, memory, dropout: Some(context.seed) },
+        rank: 0,
+    })
+}
+
+/// The dev split, scored whole after each epoch.
+fn dev(context: &Context, inputs: &Inputs, prompter: &Prompter) -> Result<Option<Dev>> {
+    let config = &context.config;
+    let Some(records) = inputs.dev.clone() else { return Ok(None) };
+    let explained: Vec<_> = records.iter().filter(|record| record.explanation.is_some()).cloned().collect();
+    let (explained, _) = examples::encode(prompter, &explained, config.train.objective)?;
+    let settings = predict::Settings {
+        sampling: Sampling { temperature: config.generate.temperature, top_p: config.generate.top_p, seed: context.seed },
+        max_new_tokens: config.model.max_output_tokens,
+        explanation: true,
+        constrain: config.generate.constrain,
+        batch_tokens: config.generate.batch_tokens,
+    };
+    Ok(Some(Dev { records, explained, settings }))
+}
+
+fn clsgen_json(config: &Config, inputs: &Inputs, source: &ModelSource, base_hash: String) -> Result<model_files::ClsgenJson> {
+    // A path is stored whole, so that the checkpoint finds its base from anywhere; a hub id stays one.
+    let local = config.resolve(Path::new(&config.model.base)).exists();
+    let base_model = match source.path.canonicalize() {
+        Ok(path) if local => path.display().to_string(),
+        _ => config.model.base.clone(),
+    };
+    Ok(model_files::ClsgenJson {
+        schema: 1,
+        base_model,
+        base_hash: Some(base_hash),
+        labels: config.task.labels.clone(),
+        prompt: serde_json::to_value(&inputs.template).map_err(|e| Error::usage(format!("the prompt cannot be stored: {e}")))?,
+        head: config.head.clone(),
+        max_input_tokens: config.model.max_input_tokens,
+        max_output_tokens: config.model.max_output_tokens,
+        truncate: config.model.truncate,
+        clsgen_version: env!("CARGO_PKG_VERSION").into(),
+    })
+}
+
+/// `auto` is f32 arithmetic on a CPU and bf16 on CUDA.
+fn dtype(dtype: Dtype, device: &Device) -> DType {
+    match dtype {
+        Dtype::F32 => DType::F32,
+        Dtype::Bf16 => DType::BF16,
+        Dtype::Auto if device.is_cpu() => DType::F32,
+        Dtype::Auto => DType::BF16,
+    }
+}
+
+/// The best checkpoint's path on stdout; the whole of `best.json` under `--json`.
+fn print_best(context: &Context, best: &Best) -> Result<()> {
+    if context.json {
+        let json = serde_json::to_string(best).map_err(|e| Error::run(format!("cannot write JSON: {e}")))?;
+        return output::line(&json);
+    }
+    output::line(&context.run_dir.join(&best.path).display().to_string())
 }

@@ -223,6 +223,11 @@ pub fn newest_valid(run: &Path) -> Result<Option<Resumable>> {
     Ok(None)
 }
 
+/// A checkpoint directory of `run`, valid or not, if there is one.
+pub fn any(run: &Path) -> Option<PathBuf> {
+    directories(run).into_iter().next()
+}
+
 /// Checkpoint directories of a run, `epoch-…` and `last`.
 fn directories(run: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(run.join(CHECKPOINTS)) else { return Vec::new() };
