@@ -1,0 +1,150 @@
+"""Ten optimizer steps of the joint objective in PyTorch + PEFT: the reference of tests/train.rs.
+
+    python tests/golden/train.py            (torch, transformers, peft; writes tests/golden/train/)
+
+Writes a tiny random base model with a byte tokenizer, a checkpoint to start from (`train.init_from`), eleven records of
+which three have no explanation, and what each step must log. Dropout is off: its masks are ours alone.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, get_linear_schedule_with_warmup
+
+OUT = Path(__file__).parent / "train"
+LABELS = ["0:alive", "1:death"]
+PROMPT = {
+    "system": "You read notes.",
+    "user": "Note: {document}",
+    "question": "Dead or alive?",
+    "prefix": "Reasoning: ",
+    "response": "{explanation}\n\nClassification: {label}\n\n",
+    "format": "plain",
+}
+BATCH, ACCUMULATION, EPOCHS, STEPS, WARMUP, LR, DECAY, CLIP = 2, 2, 4, 10, 3, 5e-3, 0.01, 1.0
+W_GEN, W_CLS = 1.0, 0.5
+
+
+def byte_tokenizer():
+    printable = lambda b: 33 <= b <= 126 or 161 <= b <= 172 or b >= 174
+    symbols, extra = [], 0
+    for b in range(256):
+        symbols.append(chr(b) if printable(b) else chr(256 + extra))
+        extra += not printable(b)
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    eot = {"id": 256, "content": "<|eot|>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return {
+        "version": "1.0", "truncation": None, "padding": None, "normalizer": None, "post_processor": None,
+        "added_tokens": [eot], "pre_tokenizer": level, "decoder": level,
+        "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None, "end_of_word_suffix": None,
+                  "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+                  "vocab": {s: b for b, s in enumerate(symbols)}, "merges": []},
+    }
+
+
+def records():
+    rows = []
+    for i in range(11):
+        row = {"id": f"n{i}", "text": f"Patient {i} has " + "fever and a cough " * (1 + i % 4), "label": int(i % 3 == 0)}
+        if i % 4 != 2:
+            row["explanation"] = f"The note mentions fever {1 + i % 4} times" + ", which is grave." * (i % 3)
+        rows.append(row)
+    return rows
+
+
+class Head(torch.nn.Module):
+    def __init__(self, d, hidden):
+        super().__init__()
+        self.dense, self.out = torch.nn.Linear(d, hidden), torch.nn.Linear(hidden, 2)
+
+    def forward(self, h):
+        return self.out(torch.nn.functional.gelu(self.dense(h)))
+
+
+def build():
+    config = LlamaConfig(
+        vocab_size=257, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=8, rms_norm_eps=1e-5, max_position_embeddings=512, tie_word_embeddings=False, bos_token_id=None, eos_token_id=256,
+        initializer_range=0.2, attn_implementation="eager",
+    )
+    base = LlamaForCausalLM(config).float()
+    base.save_pretrained(OUT / "base")
+    (OUT / "base/tokenizer.json").write_text(json.dumps(byte_tokenizer()))
+    (OUT / "base/tokenizer_config.json").write_text(json.dumps({"eos_token": "<|eot|>", "tokenizer_class": "PreTrainedTokenizerFast"}))
+    lora = LoraConfig(r=4, lora_alpha=8, lora_dropout=0.0, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"], task_type="CAUSAL_LM")
+    model = get_peft_model(base, lora)
+    for name, p in model.named_parameters():
+        if "lora_B" in name:  # zero at birth: nothing would tell A's gradient from none
+            torch.nn.init.normal_(p, std=0.1)
+    return model, Head(32, 16)
+
+
+def save_init(model, head):
+    model.save_pretrained(OUT / "init")
+    (OUT / "init/README.md").unlink(missing_ok=True)
+    save_file({k: v.detach().clone() for k, v in head.state_dict().items()}, OUT / "init/cls_head.safetensors")
+    clsgen = {"schema": 1, "base_model": "../base", "labels": LABELS, "prompt": PROMPT,
+              "head": {"hidden": 16, "activation": "gelu", "dropout": 0.0}, "max_input_tokens": 256, "max_output_tokens": 96}
+    (OUT / "init/clsgen.json").write_text(json.dumps(clsgen, indent=1))
+
+
+def encode(tokenizer, row):
+    parts = [PROMPT["system"], PROMPT["user"].format(document=row["text"]), PROMPT["question"], PROMPT["prefix"]]
+    prompt = tokenizer("\n\n".join(parts))["input_ids"]
+    if "explanation" not in row:
+        return prompt, []
+    target = PROMPT["response"].format(explanation=row["explanation"], label=LABELS[row["label"]])
+    return prompt, tokenizer(target, add_special_tokens=False)["input_ids"] + [256]
+
+
+def main():
+    torch.manual_seed(7)
+    torch.set_num_threads(1)
+    shutil.rmtree(OUT, ignore_errors=True)
+    OUT.mkdir()
+    rows = records()
+    (OUT / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model, head = build()
+    save_init(model, head)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(OUT / "base")
+    encoded = [(*encode(tokenizer, row), row["label"]) for row in rows]
+
+    parameters = [p for p in model.parameters() if p.requires_grad] + list(head.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=LR, weight_decay=DECAY)
+    groups = [encoded[i:i + BATCH * ACCUMULATION] for i in range(0, len(encoded), BATCH * ACCUMULATION)]
+    schedule = get_linear_schedule_with_warmup(optimizer, WARMUP, EPOCHS * len(groups))
+    ce = lambda logits, targets: torch.nn.functional.cross_entropy(logits, torch.tensor(targets), reduction="sum")
+    lines = []
+    for step in range(STEPS):
+        group = groups[step % len(groups)]
+        targets, gen, cls = sum(len(target) for _, target, _ in group), 0.0, 0.0
+        optimizer.zero_grad()
+        for prompt, target, label in group:
+            hidden = model.model.model(input_ids=torch.tensor([prompt + target])).last_hidden_state[0]
+            loss_cls = ce(head(hidden[len(prompt) - 1:len(prompt)]), [label]) / len(group)
+            loss = W_CLS * loss_cls
+            cls += loss_cls.item()
+            if target:
+                loss_gen = ce(model.model.lm_head(hidden[len(prompt) - 1:-1]), target) / targets
+                loss = loss + W_GEN * loss_gen
+                gen += loss_gen.item()
+            loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, CLIP).item()
+        lr = schedule.get_last_lr()[0]
+        optimizer.step()
+        schedule.step()
+        lines.append({"step": step + 1, "epoch": step // len(groups) + 1, "loss": W_GEN * gen + W_CLS * cls, "loss_gen": gen if targets else None,
+                      "loss_cls": cls, "lr": lr, "grad_norm": norm, "records": len(group), "target_tokens": targets,
+                      "tokens": sum(len(p) + len(t) for p, t, _ in group)})
+    (OUT / "expected.json").write_text(json.dumps(lines, indent=1))
+    final = {n.replace(".default", ""): p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+    final |= {f"cls_head.{n}": p.detach().clone() for n, p in head.named_parameters()}
+    save_file(final, OUT / "final.safetensors")
+
+
+if __name__ == "__main__":
+    main()

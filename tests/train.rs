@@ -1,0 +1,336 @@
+//! `clsgen train` end to end on a tiny random model: losses against PyTorch, resume to the bit, refusals, files.
+
+#[path = "train/fixture.rs"]
+mod fixture;
+
+use clsgen::train::tensorboard::Event;
+use fixture::{Fixture, assert_same, check, golden, stderr};
+use prost::Message;
+use serde_json::{Value, json};
+
+const GOLDEN_FLAGS: [&str; 26] = [
+    "--set", "lora.dropout=0.0",
+    "--set", "head.dropout=0.0",
+    "--set", "train.epochs=4",
+    "--set", "train.max_steps=10",
+    "--set", "train.warmup_steps=3",
+    "--set", "train.w_cls=0.5",
+    "--set", "train.shuffle=false",
+    "--set", "model.max_output_tokens=96",
+    "--set", "data.dev=\"train.jsonl\"",
+    "--set", "train.learning_rate=5e-3",
+    "--set", "train.weight_decay=0.01",
+    "--set", "train.max_grad_norm=1.0",
+    "--seed", "7",
+];
+
+#[test]
+fn ten_steps_log_what_pytorch_computes() {
+    let fixture = Fixture::new();
+    fixture.write("train.jsonl", std::fs::read(golden("train.jsonl")).unwrap());
+    let init = format!("train.init_from={:?}", golden("init"));
+    fixture.succeed("run", &[&GOLDEN_FLAGS[..], &["--set", &init]].concat());
+    let expected: Vec<Value> = serde_json::from_slice(&std::fs::read(golden("expected.json")).unwrap()).unwrap();
+    let steps = fixture.log("run", "step");
+    assert_eq!(steps.len(), expected.len());
+    for (step, expected) in steps.iter().zip(&expected) {
+        for key in ["step", "epoch", "records", "tokens", "target_tokens"] {
+            assert_eq!(step[key], expected[key], "{key} of {expected}");
+        }
+        for (key, tolerance) in [("loss", 1e-4), ("loss_gen", 1e-4), ("loss_cls", 1e-4), ("grad_norm", 1e-3), ("lr", 1e-12)] {
+            let difference = step[key].as_f64().unwrap() - expected[key].as_f64().unwrap();
+            assert!(difference.abs() < tolerance, "{key}: {} for {}", step[key], expected);
+        }
+    }
+    weights_are_those_of_pytorch(&fixture);
+}
+
+fn weights_are_those_of_pytorch(fixture: &Fixture) {
+    let load = |path: std::path::PathBuf| candle_core::safetensors::load(path, &candle_core::Device::Cpu).unwrap();
+    let expected = load(golden("final.safetensors"));
+    let adapter = load(fixture.path("run/checkpoints/epoch-04/adapter_model.safetensors"));
+    let head = load(fixture.path("run/checkpoints/epoch-04/cls_head.safetensors"));
+    assert_eq!(adapter.len() + head.len(), expected.len());
+    for (name, expected) in &expected {
+        let ours = adapter.get(name).or_else(|| head.get(name.strip_prefix("cls_head.").unwrap_or(name))).unwrap_or_else(|| panic!("{name}"));
+        let difference: f32 = (ours - expected).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap();
+        // Adam divides by √v: where gradients are near nothing, rounding decides. 2 % of a step of 5e-3.
+        assert!(difference < 1e-4, "{name}: {difference}");
+    }
+}
+
+#[test]
+fn a_run_stopped_after_any_step_resumes_to_the_bit() {
+    let fixture = Fixture::new();
+    fixture.succeed("whole", &[]);
+    let whole = fixture.result("whole");
+    assert_eq!(fixture.log("whole", "step").len(), 6);
+    for stop in 1..=6 {
+        let run = format!("stopped-{stop}");
+        fixture.succeed(&run, &["--set", &format!("train.max_steps={stop}")]);
+        assert_eq!(fixture.json(&format!("{run}/checkpoints/epoch-{:02}/trainer.json", stop.div_ceil(3)))["complete"], json!(stop % 3 == 0));
+        assert!(fixture.json(&format!("{run}/best.json"))["path"].is_string());
+        fixture.succeed(&run, &["--resume"]);
+        assert_same(&whole, &fixture.result(&run), &run);
+    }
+}
+
+#[test]
+fn a_run_killed_after_any_step_resumes_to_the_bit() {
+    let fixture = Fixture::new();
+    fixture.succeed("whole", &[]);
+    let whole = fixture.result("whole");
+    for kill in 1..=6 {
+        let run = format!("killed-{kill}");
+        let flags = ["--set", "train.save_every_steps=2"];
+        let output = check(fixture.command(&run, &flags).env("CLSGEN_FAULT", format!("train.step:{kill}")).output().unwrap());
+        assert!(output.status.code().is_none(), "{}", stderr(&output));
+        fixture.succeed(&run, &["--resume"]);
+        assert_same(&whole, &fixture.result(&run), &run);
+    }
+}
+
+#[test]
+fn a_checkpoint_cut_off_at_any_point_is_passed_over() {
+    let fixture = Fixture::new();
+    fixture.succeed("whole", &[]);
+    let whole = fixture.result("whole");
+    for point in clsgen::storage::points().iter().filter(|point| !point.starts_with("train")) {
+        for passage in [1, 3] {
+            let run = format!("{point}-{passage}");
+            let mut command = fixture.command(&run, &["--set", "train.save_every_steps=1"]);
+            check(command.env("CLSGEN_FAULT", format!("{point}:{passage}")).output().unwrap());
+            fixture.succeed(&run, &["--resume"]);
+            assert_same(&whole, &fixture.result(&run), &run);
+        }
+    }
+}
+
+#[test]
+fn a_signal_saves_the_epoch_and_a_resume_goes_on() {
+    let fixture = Fixture::new();
+    let flags = ["--set", "train.epochs=500", "--set", "train.max_steps=400", "--set", "data.dev=\"train.jsonl\""];
+    let mut child = fixture.command("run", &flags[..4]).args(["--set", "generate.temperature=0.0"]).spawn().unwrap();
+    while std::fs::read_to_string(fixture.path("run/metrics.jsonl")).unwrap_or_default().lines().count() < 2 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    let done = fixture.log("run", "step").len();
+    let epoch = done.div_ceil(3);
+    let state = fixture.json(&format!("run/checkpoints/epoch-{epoch:02}/trainer.json"));
+    assert_eq!(state["step"], json!(done));
+    assert!(fixture.json("run/best.json")["epoch"].is_u64());
+    let limit = format!("train.max_steps={}", done + 2);
+    fixture.succeed("run", &["--resume", "--set", "train.epochs=500", "--set", &limit]);
+    fixture.succeed("whole", &["--set", "train.epochs=500", "--set", &limit]);
+    assert_same(&fixture.result("whole"), &fixture.result("run"), "signal");
+}
+
+#[test]
+fn threads_do_not_change_a_bit_and_neither_do_activations() {
+    let fixture = Fixture::new();
+    fixture.succeed("one", &["--threads", "1", "--set", "train.activation_memory=\"keep\""]);
+    fixture.succeed("three", &["--threads", "3", "--set", "train.activation_memory=\"recompute\""]);
+    assert_same(&fixture.result("one"), &fixture.result("three"), "threads");
+}
+
+#[test]
+fn batching_does_not_change_dropout_or_means() {
+    let fixture = Fixture::new();
+    let losses = |run: &str, batch: &str, accumulation: &str| -> Vec<f64> {
+        let flags = ["--set", &format!("train.batch_size={batch}"), "--set", &format!("train.grad_accumulation={accumulation}")];
+        fixture.succeed(run, &flags.map(|flag| flag as &str));
+        fixture.log(run, "step").iter().map(|step| step["loss"].as_f64().unwrap()).collect()
+    };
+    let (one, four) = (losses("one", "1", "4"), losses("four", "4", "1"));
+    assert!(one.iter().zip(&four).all(|(a, b)| (a - b).abs() < 1e-5), "{one:?} {four:?}");
+}
+
+#[test]
+fn a_toy_task_is_learned() {
+    let fixture = Fixture::new();
+    fixture.write("dev.jsonl", fixture::notes(11, false));
+    let flags = ["--set", "train.epochs=25", "--set", "train.learning_rate=1e-2", "--set", "lora.dropout=0.0"];
+    fixture.succeed("run", &flags);
+    let steps = fixture.log("run", "step");
+    let loss = |step: &Value| step["loss"].as_f64().unwrap();
+    assert!(loss(&steps[steps.len() - 1]) < 0.5 * loss(&steps[0]), "{} {}", steps[0], steps[steps.len() - 1]);
+    let epochs = fixture.log("run", "epoch");
+    assert_eq!(epochs[epochs.len() - 1]["dev"]["auroc"]["value"], json!(1.0));
+    let best = fixture.json("run/best.json");
+    assert!(best["score"].as_f64().unwrap() > 0.0, "{best}");
+}
+
+#[test]
+fn every_file_of_the_contract_is_there() {
+    let fixture = Fixture::new();
+    let output = fixture.succeed("run", &[]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), format!("run/{}", fixture.json("run/best.json")["path"].as_str().unwrap()));
+    let names = [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "cls_head.safetensors",
+        "clsgen.json",
+        "dev.metrics.json",
+        "dev.predictions.jsonl",
+        "manifest.json",
+        "trainer.json",
+        "trainer.safetensors",
+    ];
+    for epoch in ["epoch-01", "epoch-02"] {
+        let mut found: Vec<String> = std::fs::read_dir(fixture.path(&format!("run/checkpoints/{epoch}")))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        found.sort();
+        assert_eq!(found, names);
+        let predictions = fixture.read(&format!("run/checkpoints/{epoch}/dev.predictions.jsonl"));
+        assert_eq!(predictions.iter().filter(|&&b| b == b'\n').count(), 6);
+    }
+    let keys: Vec<String> = fixture.log("run", "step")[0].as_object().unwrap().keys().cloned().collect();
+    let contract = "type step epoch loss loss_gen loss_cls lr grad_norm records tokens target_tokens tokens_per_s seconds";
+    assert_eq!(keys.join(" "), contract);
+    assert_eq!(fixture.log("run", "epoch").len(), 2);
+    for file in ["run.json", "train.json", "metrics.jsonl"] {
+        assert!(!String::from_utf8(fixture.read(&format!("run/{file}"))).unwrap().contains(fixture::SECRET), "{file}");
+    }
+}
+
+#[test]
+fn tensorboard_shows_every_step_with_whole_checksums() {
+    let fixture = Fixture::new();
+    fixture.succeed("run", &[]);
+    let file = std::fs::read_dir(fixture.path("run/tensorboard")).unwrap().next().unwrap().unwrap();
+    assert!(file.file_name().to_str().unwrap().contains("tfevents"));
+    let events = events(&std::fs::read(file.path()).unwrap());
+    assert_eq!(events[0].file_version.as_deref(), Some("brain.Event:2"));
+    let steps: Vec<i64> = events.iter().filter(|e| has(e, "train/loss")).map(|e| e.step).collect();
+    assert_eq!(steps, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(events.iter().filter(|e| has(e, "dev/auroc")).count(), 2);
+    let first = events.iter().find(|e| has(e, "train/loss")).unwrap();
+    let loss = first.summary.as_ref().unwrap().value.iter().find(|v| v.tag == "train/loss").unwrap().simple_value;
+    assert!((f64::from(loss) - fixture.log("run", "step")[0]["loss"].as_f64().unwrap()).abs() < 1e-6);
+}
+
+fn has(event: &Event, tag: &str) -> bool {
+    event.summary.as_ref().is_some_and(|summary| summary.value.iter().any(|value| value.tag == tag))
+}
+
+/// TFRecord frames, their checksums verified.
+fn events(mut bytes: &[u8]) -> Vec<Event> {
+    let masked = |bytes: &[u8]| crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8);
+    let word = |bytes: &[u8]| u32::from_le_bytes(bytes[..4].try_into().unwrap());
+    let mut events = Vec::new();
+    while !bytes.is_empty() {
+        let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        assert_eq!(word(&bytes[8..]), masked(&bytes[..8]));
+        let data = &bytes[12..12 + length];
+        assert_eq!(word(&bytes[12 + length..]), masked(data));
+        events.push(Event::decode(data).unwrap());
+        bytes = &bytes[16 + length..];
+    }
+    events
+}
+
+#[test]
+fn without_dev_the_latest_epoch_is_the_best_known() {
+    let fixture = Fixture::new();
+    let config = String::from_utf8(fixture.read("config.toml")).unwrap();
+    fixture.write("config.toml", config.replace("dev = \"dev.jsonl\"", ""));
+    fixture.succeed("run", &[]);
+    assert_eq!(fixture.json("run/best.json"), json!({"epoch": 2, "path": "checkpoints/epoch-02", "score": null}));
+    assert!(!fixture.path("run/checkpoints/epoch-01/dev.metrics.json").exists());
+    assert_eq!(fixture.log("run", "epoch")[0]["dev"], Value::Null);
+}
+
+#[test]
+fn each_objective_trains_its_own_loss() {
+    let fixture = Fixture::new();
+    fixture.succeed("cls", &["--set", "train.objective=\"cls\""]);
+    for step in fixture.log("cls", "step") {
+        assert_eq!((&step["loss_gen"], &step["target_tokens"]), (&Value::Null, &json!(0)));
+        assert_eq!(step["loss"], step["loss_cls"]);
+    }
+    fixture.succeed("lm", &["--set", "train.objective=\"lm\""]);
+    let steps = fixture.log("lm", "step");
+    assert!(steps.iter().all(|step| step["loss"] == step["loss_gen"] && step["loss_cls"].is_null()));
+    // Three of eleven records have no explanation: eight are left, two steps an epoch.
+    assert_eq!(steps.len(), 4);
+}
+
+#[test]
+fn joint_without_any_explanation_is_refused() {
+    let fixture = Fixture::new();
+    fixture.write("train.jsonl", fixture::notes(11, false));
+    let message = fixture.fail("run", &[], 2);
+    assert!(message.contains("explanation") && message.contains("hint:"), "{message}");
+    fixture.fail("run", &["--set", "train.objective=\"lm\""], 2);
+    fixture.succeed("run", &["--set", "train.objective=\"cls\""]);
+}
+
+#[test]
+fn another_config_or_other_data_is_refused_naming_what_differs() {
+    let fixture = Fixture::new();
+    fixture.succeed("run", &["--set", "train.max_steps=1"]);
+    let message = fixture.fail("run", &["--resume", "--set", "lora.rank=8", "--set", "train.w_gen=2.0"], 2);
+    assert!(message.contains("lora.rank") && message.contains("train.w_gen"), "{message}");
+    assert!(fixture.fail("run", &[], 2).contains("--resume"));
+    fixture.write("train.jsonl", fixture::notes(12, true));
+    assert!(fixture.fail("run", &["--resume"], 2).contains("data.train"));
+}
+
+#[test]
+fn a_locked_run_is_refused_naming_the_holder() {
+    let fixture = Fixture::new();
+    let _lock = clsgen::storage::RunLock::acquire(&fixture.path("run")).unwrap();
+    assert!(fixture.fail("run", &[], 2).contains(&std::process::id().to_string()));
+}
+
+#[test]
+fn constructed_records_are_used_only_where_they_belong() {
+    let fixture = Fixture::new();
+    fixture.write("run/construct/train.jsonl", fixture::notes(8, true));
+    fixture.write("run/construct/stats.json", json!({"sources": {"train": "0000"}}).to_string());
+    assert!(fixture.fail("run", &[], 2).contains("other records"));
+    let hash = clsgen::data::source_hash(&fixture.path("train.jsonl")).unwrap();
+    fixture.write("run/construct/stats.json", json!({"sources": {"train": hash}}).to_string());
+    fixture.succeed("run", &[]);
+    assert_eq!(fixture.log("run", "epoch")[0]["records"], json!(8));
+}
+
+#[test]
+fn a_broken_newest_checkpoint_falls_back_to_the_one_before() {
+    let fixture = Fixture::new();
+    fixture.succeed("whole", &[]);
+    let whole = fixture.result("whole");
+    let path = "whole/checkpoints/epoch-02/adapter_model.safetensors";
+    let mut bytes = fixture.read(path);
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fixture.write(path, bytes);
+    let output = fixture.succeed("whole", &["--resume"]);
+    assert!(stderr(&output).contains("epoch-02"), "{}", stderr(&output));
+    assert_same(&whole, &fixture.result("whole"), "broken epoch-02");
+}
+
+#[test]
+fn a_dry_run_writes_nothing() {
+    let fixture = Fixture::new();
+    fixture.succeed("run", &["--dry-run"]);
+    assert!(!fixture.path("run").exists());
+}
+
+#[test]
+fn full_training_writes_a_model_folder_that_resumes() {
+    let fixture = Fixture::new();
+    let full = ["--set", "train.parameters=\"full\"", "--set", "train.learning_rate=1e-3"];
+    fixture.succeed("whole", &full);
+    for name in ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "cls_head.safetensors"] {
+        assert!(fixture.path("whole/checkpoints/epoch-01").join(name).exists(), "{name}");
+    }
+    assert!(!fixture.path("whole/checkpoints/epoch-01/adapter_model.safetensors").exists());
+    fixture.succeed("stopped", &[&full[..], &["--set", "train.max_steps=2"]].concat());
+    fixture.succeed("stopped", &[&full[..], &["--resume"]].concat());
+    assert_same(&fixture.result("whole"), &fixture.result("stopped"), "full");
+}
