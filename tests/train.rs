@@ -315,13 +315,6 @@ fn a_broken_newest_checkpoint_falls_back_to_the_one_before() {
 }
 
 #[test]
-fn a_dry_run_writes_nothing() {
-    let fixture = Fixture::new();
-    fixture.succeed("run", &["--dry-run"]);
-    assert!(!fixture.path("run").exists());
-}
-
-#[test]
 fn full_training_writes_a_model_folder_that_resumes() {
     let fixture = Fixture::new();
     let full = ["--set", "train.parameters=\"full\"", "--set", "train.learning_rate=1e-3"];

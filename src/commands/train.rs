@@ -21,7 +21,7 @@ use crate::{
     device,
     error::{Error, Result},
     generate::{Sampling, predict},
-    model::{ClsHead, Llama, LlamaConfig, Model, ModelSource, checkpoint as model_files, lora::LoraConfig, source},
+    model::{ClsHead, Llama, Model, ModelSource, checkpoint as model_files, lora::LoraConfig, source},
     prompt::{Prompter, TextTokenizer},
     storage::RunLock,
     train::{
@@ -43,7 +43,7 @@ use crate::{
 /// Runs the command.
 pub fn run(context: &Context, args: &TrainArgs) -> Result<()> {
     let config = &context.config;
-    let _lock = if context.dry_run { None } else { Some(RunLock::acquire(&context.run_dir)?) };
+    let _lock = RunLock::acquire(&context.run_dir)?;
 
     // Records, base model, and whether this is the run the directory holds.
     let inputs = Inputs::load(context)?;
@@ -56,7 +56,7 @@ pub fn run(context: &Context, args: &TrainArgs) -> Result<()> {
 
     // Records as tokens, and what the run will do with them.
     let tokenizer = Arc::new(TextTokenizer::load(source.tokenizer_dir())?);
-    let llama_config = LlamaConfig::of(&source)?;
+    let llama_config = source.config()?;
     tokenizer.check_vocab(llama_config.vocab_size)?;
     let prompter = prompter(config, &inputs, tokenizer)?;
     let examples = encode(config, &inputs, &prompter)?;
@@ -72,9 +72,6 @@ pub fn run(context: &Context, args: &TrainArgs) -> Result<()> {
         device::memory_available(),
     )?;
     check_interrupted()?;
-    if context.dry_run {
-        return Ok(());
-    }
 
     // The model, where the run left off or from the start.
     identity.write(&context.run_dir)?;

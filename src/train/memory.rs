@@ -3,6 +3,7 @@
 use super::{examples::Example, optimizer::Optimizer};
 use crate::{
     config::{ActivationMemory, Parameters},
+    device::shown,
     error::{Error, Result},
     model::{LlamaConfig, Memory, Model},
 };
@@ -73,9 +74,7 @@ pub fn plan(model: &Model, optimizer: &Optimizer, setting: ActivationMemory, lar
     if need > available {
         return Err(too_little(need, available, available.saturating_sub(fixed) / bytes_per_row(config), "training"));
     }
-    // What every setting needs for a pass is set aside; the rest may hold activations.
-    let in_pass = need - largest.rows as u64 * F32 * (config.num_hidden_layers * config.hidden_size) as u64;
-    let memory = model.llama.memory_plan(setting, largest.rows, available.saturating_sub(in_pass));
+    let memory = model.llama.memory_plan(setting, largest.rows, available - fixed);
     tracing::debug!("largest micro-batch {} rows, {} target rows: {memory:?}", largest.rows, largest.target_rows);
     Ok(memory)
 }
@@ -99,8 +98,7 @@ pub fn check_before_loading(
 }
 
 fn too_little(need: u64, available: u64, rows: u64, what: &str) -> Error {
-    let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
-    let error = Error::resources(format!("{what} needs about {:.1} GiB of memory, {:.1} GiB are free", gib(need), gib(available)));
+    let error = Error::resources(format!("{what} needs about {} of memory, {} are free", shown(need), shown(available)));
     match rows {
         0 => error.hint("a smaller base model would fit, or model.dtype = \"bf16\", or train.parameters = \"lora\""),
         rows => error.hint(format!(
