@@ -9,19 +9,32 @@ use prost::Message;
 use serde_json::{Value, json};
 
 const GOLDEN_FLAGS: [&str; 26] = [
-    "--set", "lora.dropout=0.0",
-    "--set", "head.dropout=0.0",
-    "--set", "train.epochs=4",
-    "--set", "train.max_steps=10",
-    "--set", "train.warmup_steps=3",
-    "--set", "train.w_cls=0.5",
-    "--set", "train.shuffle=false",
-    "--set", "model.max_output_tokens=96",
-    "--set", "data.dev=\"train.jsonl\"",
-    "--set", "train.learning_rate=5e-3",
-    "--set", "train.weight_decay=0.01",
-    "--set", "train.max_grad_norm=1.0",
-    "--seed", "7",
+    "--set",
+    "lora.dropout=0.0",
+    "--set",
+    "head.dropout=0.0",
+    "--set",
+    "train.epochs=4",
+    "--set",
+    "train.max_steps=10",
+    "--set",
+    "train.warmup_steps=3",
+    "--set",
+    "train.w_cls=0.5",
+    "--set",
+    "train.shuffle=false",
+    "--set",
+    "model.max_output_tokens=96",
+    "--set",
+    "data.dev=\"train.jsonl\"",
+    "--set",
+    "train.learning_rate=5e-3",
+    "--set",
+    "train.weight_decay=0.01",
+    "--set",
+    "train.max_grad_norm=1.0",
+    "--seed",
+    "7",
 ];
 
 #[test]
@@ -52,7 +65,8 @@ fn weights_are_those_of_pytorch(fixture: &Fixture) {
     let head = load(fixture.path("run/checkpoints/epoch-04/cls_head.safetensors"));
     assert_eq!(adapter.len() + head.len(), expected.len());
     for (name, expected) in &expected {
-        let ours = adapter.get(name).or_else(|| head.get(name.strip_prefix("cls_head.").unwrap_or(name))).unwrap_or_else(|| panic!("{name}"));
+        let ours =
+            adapter.get(name).or_else(|| head.get(name.strip_prefix("cls_head.").unwrap_or(name))).unwrap_or_else(|| panic!("{name}"));
         let difference: f32 = (ours - expected).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap();
         // Adam divides by √v: where gradients are near nothing, rounding decides. 2 % of a step of 5e-3.
         assert!(difference < 1e-4, "{name}: {difference}");
@@ -65,10 +79,13 @@ fn a_run_stopped_after_any_step_resumes_to_the_bit() {
     fixture.succeed("whole", &[]);
     let whole = fixture.result("whole");
     assert_eq!(fixture.log("whole", "step").len(), 6);
-    for stop in 1..=6 {
+    for stop in 1..=6usize {
         let run = format!("stopped-{stop}");
         fixture.succeed(&run, &["--set", &format!("train.max_steps={stop}")]);
-        assert_eq!(fixture.json(&format!("{run}/checkpoints/epoch-{:02}/trainer.json", stop.div_ceil(3)))["complete"], json!(stop % 3 == 0));
+        assert_eq!(
+            fixture.json(&format!("{run}/checkpoints/epoch-{:02}/trainer.json", stop.div_ceil(3)))["complete"],
+            json!(stop % 3 == 0)
+        );
         assert!(fixture.json(&format!("{run}/best.json"))["path"].is_string());
         fixture.succeed(&run, &["--resume"]);
         assert_same(&whole, &fixture.result(&run), &run);

@@ -6,22 +6,20 @@
 
 mod identity;
 mod inputs;
+mod start;
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use candle_core::{DType, Device};
 
 use self::{identity::Identity, inputs::Inputs};
 use super::{Context, args::TrainArgs, output, run_record};
 use crate::{
-    config::{Config, Dtype, Objective, Parameters},
+    config::{Config, Dtype, Objective},
     device,
     error::{Error, Result},
     generate::{Sampling, predict},
-    model::{ClsHead, Llama, Model, ModelSource, checkpoint as model_files, lora::LoraConfig, source},
+    model::{Model, ModelSource, checkpoint as model_files, source},
     prompt::{Prompter, TextTokenizer},
     storage::RunLock,
     train::{
@@ -76,7 +74,7 @@ pub fn run(context: &Context, args: &TrainArgs) -> Result<()> {
     // The model, where the run left off or from the start.
     identity.write(&context.run_dir)?;
     run_record::write(context, "train", &inputs.files())?;
-    let model = model(context, &source, dtype, &device, resume.as_ref())?;
+    let model = start::model(context, &source, &base_hash, dtype, &device, resume.as_ref())?;
     let trainer = trainer(context, model, plan, largest, resume.as_ref(), &device)?;
     let needed = memory::checkpoint_bytes(&trainer.optimizer) * (config.train.epochs as u64 + 2);
     device::check_disk(&context.run_dir, needed)?;
@@ -162,27 +160,6 @@ fn announce(inputs: &Inputs, plan: &Plan, largest: Largest) {
     for line in &inputs.leakage {
         tracing::warn!("{line}");
     }
-}
-
-/// Base, adapters and head: fresh, from `train.init_from`, or where a resume left them.
-fn model(context: &Context, source: &ModelSource, dtype: DType, device: &Device, resume: Option<&Resumable>) -> Result<Model> {
-    let config = &context.config;
-    let mut llama = Llama::load(source, dtype, device)?;
-    if config.train.parameters == Parameters::Lora {
-        llama.add_lora(&LoraConfig::from(&config.lora), context.seed)?;
-    }
-    let head = &config.head;
-    let head = ClsHead::new(llama.config.hidden_size, head.hidden, head.activation, head.dropout, context.seed, device)?;
-    let mut model = Model { llama, head };
-    let from: Option<PathBuf> = match (resume, &config.train.init_from) {
-        (Some(resume), _) => Some(resume.path.clone()),
-        (None, Some(dir)) => Some(config.resolve(dir)),
-        (None, None) => None,
-    };
-    if let Some(dir) = from {
-        model_files::load_into(&mut model, &dir)?;
-    }
-    Ok(model)
 }
 
 fn trainer(context: &Context, model: Model, plan: Plan, largest: Largest, resume: Option<&Resumable>, device: &Device) -> Result<Trainer> {

@@ -95,6 +95,15 @@ impl Llama {
         Ok(())
     }
 
+    /// Changes the dropout of every adapter's input: a setting of training, not of the weights.
+    pub fn set_lora_dropout(&mut self, dropout: f64) {
+        let adapters = self.layers.iter_mut().flat_map(DecoderLayer::projections_mut).filter_map(|p| p.adapter.as_mut());
+        adapters.for_each(|adapter| adapter.dropout = dropout as f32);
+        if let Some(lora) = &mut self.lora {
+            lora.dropout = dropout;
+        }
+    }
+
     /// Handles of the adapters' tensors under PEFT's names, sharing storage with the model.
     pub fn adapter_tensors(&self) -> BTreeMap<String, Tensor> {
         let mut tensors = BTreeMap::new();

@@ -132,7 +132,8 @@ pub fn notes(count: usize, explained: bool) -> String {
     let note = |i: usize| {
         let dead = i % 3 == 0;
         let finding = if dead { "the heart stopped " } else { "went home well " };
-        let mut note = json!({"id": format!("n{i}"), "text": format!("{SECRET} {i} {}", finding.repeat(1 + i % 3)), "label": u8::from(dead)});
+        let mut note =
+            json!({"id": format!("n{i}"), "text": format!("{SECRET} {i} {}", finding.repeat(1 + i % 3)), "label": u8::from(dead)});
         if explained && i % 4 != 2 {
             note["explanation"] = json!(format!("Because {}", if dead { "the heart stopped." } else { "all is well." }));
         }

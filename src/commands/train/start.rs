@@ -1,0 +1,93 @@
+//! The model that training starts from: fresh adapters and head, those of `train.init_from`, or where a resume left off.
+
+use std::path::Path;
+
+use candle_core::{DType, Device};
+
+use crate::{
+    commands::Context,
+    config::Parameters,
+    error::{Error, Result},
+    model::{ClsHead, Llama, Model, ModelSource, checkpoint, lora::LoraConfig, peft},
+    train::checkpoint::Resumable,
+};
+
+/// Base, adapters and head.
+pub(super) fn model(
+    context: &Context,
+    source: &ModelSource,
+    base_hash: &str,
+    dtype: DType,
+    device: &Device,
+    resume: Option<&Resumable>,
+) -> Result<Model> {
+    let config = &context.config;
+    let init_from = config.train.init_from.as_ref().map(|dir| config.resolve(dir));
+    let from = resume.map(|resume| resume.path.clone()).or(init_from);
+    let mut model = match from {
+        None => fresh(context, source, dtype, device)?,
+        Some(dir) => {
+            check_shape(context, &dir, base_hash)?;
+            stored(config.train.parameters, &dir, source, context, dtype, device)?
+        }
+    };
+    // Dropout is a setting of this run, whatever the checkpoint was trained with.
+    model.head.dropout = config.head.dropout;
+    model.llama.set_lora_dropout(config.lora.dropout);
+    Ok(model)
+}
+
+fn fresh(context: &Context, source: &ModelSource, dtype: DType, device: &Device) -> Result<Model> {
+    let config = &context.config;
+    let mut llama = Llama::load(source, dtype, device)?;
+    if config.train.parameters == Parameters::Lora {
+        llama.add_lora(&LoraConfig::from(&config.lora), context.seed)?;
+    }
+    let head = &config.head;
+    let head = ClsHead::new(llama.config.hidden_size, head.hidden, head.activation, head.dropout, context.seed, device)?;
+    Ok(Model { llama, head })
+}
+
+fn stored(parameters: Parameters, dir: &Path, source: &ModelSource, context: &Context, dtype: DType, device: &Device) -> Result<Model> {
+    if parameters == Parameters::Full {
+        // Such a checkpoint is a whole model folder, or an adapter over this base, which cannot be trained in full.
+        return Ok(checkpoint::load_model(dir, Some(&context.config.model.base), &[&context.config.dir], dtype, device)?.model);
+    }
+    let llama = Llama::load(source, dtype, device)?;
+    let head = &context.config.head;
+    let head = ClsHead::new(llama.config.hidden_size, head.hidden, head.activation, head.dropout, context.seed, device)?;
+    let mut model = Model { llama, head };
+    checkpoint::load_into(&mut model, dir)?;
+    Ok(model)
+}
+
+/// A checkpoint of another base, rank or head cannot be gone on with under this config (exit 4, before the base is read).
+fn check_shape(context: &Context, dir: &Path, base_hash: &str) -> Result<()> {
+    let config = &context.config;
+    let info = checkpoint::read_info(dir)?;
+    let mut differing = Vec::new();
+    if info.base_hash.as_deref().is_some_and(|hash| hash != base_hash) {
+        differing.push("its base model is not the one model.base names".to_owned());
+    }
+    if (info.head.hidden, info.head.activation) != (config.head.hidden, config.head.activation) {
+        differing.push(format!(
+            "its head is {} {:?}, head.hidden is {} and head.activation {:?}",
+            info.head.hidden, info.head.activation, config.head.hidden, config.head.activation
+        ));
+    }
+    if config.train.parameters == Parameters::Lora {
+        let (theirs, ours) = (peft::read_config(dir)?, LoraConfig::from(&config.lora));
+        let targets = |lora: &LoraConfig| lora.targets.iter().cloned().collect::<std::collections::BTreeSet<_>>();
+        if (theirs.rank, theirs.alpha, targets(&theirs)) != (ours.rank, ours.alpha, targets(&ours)) {
+            differing.push(format!(
+                "its adapter has rank {}, alpha {}, targets {:?}; [lora] says otherwise",
+                theirs.rank, theirs.alpha, theirs.targets
+            ));
+        }
+    }
+    match differing.is_empty() {
+        true => Ok(()),
+        false => Err(Error::model(format!("{}: {}", dir.display(), differing.join("; ")))
+            .hint("make [lora], [head] and model.base those of the checkpoint")),
+    }
+}
