@@ -227,7 +227,7 @@ def main():
                 expected |= {f"lora.{s}.hidden.{i}": h for i, h in enumerate(hidden)} | {f"lora.{s}.logits": logits, f"lora.{s}.cls": cls}
             eos = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
             runs = [greedy(model, record["prompt"], 12, eos) for record in batch]
-            runs.append(greedy(model, runs[0]["prompt"], 12, eos + [runs[0]["generated"][4]]))  # one that stops
+            runs.append(greedy(model, runs[0]["prompt"], 12, eos + [runs[0]["generated"][:5][-1]]))  # one that stops
             write_json(folder / "generate.json", runs)
         loss, grads = gradients(model, copy.deepcopy(head), batch, adapter=True)
         expected |= {"lora.loss": loss} | {f"lora.grad.{n}": g for n, g in grads.items()}
