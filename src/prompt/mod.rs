@@ -13,12 +13,17 @@
 //! exactly the ids that HF gives.
 
 mod chat;
+mod files;
+mod fit;
 mod parse;
 mod prompter;
+mod segments;
 mod template;
 mod tokenizer;
+mod vocab;
 
+pub use files::TokenizerFiles;
 pub use parse::{Parsed, parse};
 pub use prompter::{Prompt, Prompter, Target};
 pub use template::{PromptFormat, PromptTemplate};
-pub use tokenizer::{TextTokenizer, TokenizerFiles};
+pub use tokenizer::TextTokenizer;

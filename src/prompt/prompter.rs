@@ -2,8 +2,16 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{PromptTemplate, TextTokenizer};
-use crate::{config::Truncate, data::Record, error::Result};
+use super::{
+    PromptTemplate, TextTokenizer,
+    fit::Cuts,
+    segments::{Run, Segments},
+};
+use crate::{
+    config::Truncate,
+    data::Record,
+    error::{Error, Result},
+};
 
 /// A record's prompt. `Debug` prints counts only: ids are the note's text in another alphabet.
 #[derive(Clone, PartialEq, Eq)]
@@ -36,33 +44,88 @@ impl fmt::Debug for Target {
 }
 
 /// Makes prompts and targets for one task and one model.
+#[derive(Debug)]
 pub struct Prompter {
     template: PromptTemplate,
     tokenizer: Arc<TextTokenizer>,
     labels: [String; 2],
+    max_input_tokens: usize,
+    max_output_tokens: usize,
+    truncate: Truncate,
+    segments: Segments,
 }
 
 impl Prompter {
-    /// Renders the template once and checks that it fits the window without a document (exit 2 otherwise).
+    /// Renders the template once and checks that it fits the windows without a document (exit 2 otherwise).
     pub fn new(
-        _template: PromptTemplate,
-        _tokenizer: Arc<TextTokenizer>,
-        _labels: [String; 2],
-        _max_input_tokens: usize,
-        _max_output_tokens: usize,
-        _truncate: Truncate,
+        template: PromptTemplate,
+        tokenizer: Arc<TextTokenizer>,
+        labels: [String; 2],
+        max_input_tokens: usize,
+        max_output_tokens: usize,
+        truncate: Truncate,
     ) -> Result<Self> {
-        todo!()
+        template.check()?;
+        let segments = Segments::new(&template, &tokenizer)?;
+        let prompter = Self { template, tokenizer, labels, max_input_tokens, max_output_tokens, truncate, segments };
+        let needed = prompter.encode(&prompter.segments.assemble(|_| Ok(""))?)?.len();
+        if needed == 0 {
+            return Err(Error::usage("the prompt has no token without its document").hint("give it a prefix: its last token is t_n"));
+        }
+        if needed > max_input_tokens {
+            return Err(Error::usage(format!(
+                "the prompt takes {needed} tokens without its document, model.max_input_tokens is {max_input_tokens}"
+            ))
+            .hint("raise model.max_input_tokens or shorten the prompt file"));
+        }
+        for class in 0..2 {
+            let needed = prompter.target_ids("", class)?.len();
+            if needed > max_output_tokens {
+                return Err(Error::usage(format!(
+                    "the target takes {needed} tokens without its explanation, model.max_output_tokens is {max_output_tokens}"
+                ))
+                .hint("raise model.max_output_tokens"));
+            }
+        }
+        Ok(prompter)
     }
 
     /// The prompt of a record, its document cut where it does not fit.
-    pub fn prompt(&self, _record: &Record) -> Result<Prompt> {
-        todo!()
+    pub fn prompt(&self, record: &Record) -> Result<Prompt> {
+        let document = self.field(record, &self.template.document)?;
+        let full = self.with_document(record, document)?;
+        if full.len() <= self.max_input_tokens {
+            return Ok(Prompt { ids: full, truncated_tokens: 0 });
+        }
+        let (boundaries, tokens) = self.tokenizer.boundaries(document)?;
+        let cuts = Cuts::new(document, boundaries, self.truncate);
+        let share = room(full.len() - self.max_input_tokens, tokens);
+        let keep = cuts.longest(self.max_input_tokens, share, |document| Ok(self.with_document(record, document)?.len()))?;
+        let Some(keep) = keep else {
+            let field = &self.template.document;
+            return Err(Error::data(format!(
+                "record {}: its prompt does not fit model.max_input_tokens even without field {field}",
+                record.number
+            ))
+            .hint("only that field may be cut; raise model.max_input_tokens or shorten the other fields"));
+        };
+        let ids = self.with_document(record, &cuts.keep(keep))?;
+        Ok(Prompt { truncated_tokens: full.len() - ids.len(), ids })
     }
 
     /// The target for an explanation and a class, the explanation's end cut where it does not fit.
-    pub fn target(&self, _explanation: &str, _class: u8) -> Result<Target> {
-        todo!()
+    pub fn target(&self, explanation: &str, class: u8) -> Result<Target> {
+        let full = self.target_ids(explanation, class)?;
+        if full.len() <= self.max_output_tokens {
+            return Ok(Target { ids: full, truncated_tokens: 0 });
+        }
+        let (boundaries, tokens) = self.tokenizer.boundaries(explanation)?;
+        let cuts = Cuts::new(explanation, boundaries, Truncate::Tail);
+        let share = room(full.len() - self.max_output_tokens, tokens);
+        let keep = cuts.longest(self.max_output_tokens, share, |explanation| Ok(self.target_ids(explanation, class)?.len()))?;
+        // `new` has seen the target without an explanation fit.
+        let ids = self.target_ids(&cuts.keep(keep.unwrap_or(0)), class)?;
+        Ok(Target { truncated_tokens: full.len() - ids.len(), ids })
     }
 
     /// The tokenizer.
@@ -79,4 +142,40 @@ impl Prompter {
     pub fn labels(&self) -> &[String; 2] {
         &self.labels
     }
+
+    fn field<'a>(&self, record: &'a Record, name: &str) -> Result<&'a str> {
+        record.field(name).ok_or_else(|| {
+            Error::data(format!("record {}: field {name} is missing", record.number))
+                .hint("the prompt file names it; map it to a column in [data.fields]")
+        })
+    }
+
+    fn with_document(&self, record: &Record, document: &str) -> Result<Vec<u32>> {
+        let runs = self.segments.assemble(|name| if name == self.template.document { Ok(document) } else { self.field(record, name) })?;
+        self.encode(&runs)
+    }
+
+    fn encode(&self, runs: &[Run]) -> Result<Vec<u32>> {
+        let mut ids = Vec::new();
+        for run in runs {
+            match run {
+                Run::Id(id) => ids.push(*id),
+                Run::Text { text, begins } => ids.extend(self.tokenizer.encode_at(text, *begins)?),
+            }
+        }
+        Ok(ids)
+    }
+
+    /// The response with its end token. An explanation is somebody's text: no control token is read in it.
+    fn target_ids(&self, explanation: &str, class: u8) -> Result<Vec<u32>> {
+        let label = self.labels.get(usize::from(class)).ok_or_else(|| Error::data(format!("class {class} is neither 0 nor 1")))?;
+        let mut ids = self.tokenizer.encode_at(&self.template.respond(explanation, label), true)?;
+        ids.push(self.tokenizer.eog());
+        Ok(ids)
+    }
+}
+
+/// The part of a text of `tokens` tokens that is left when `excess` of them go.
+fn room(excess: usize, tokens: usize) -> f64 {
+    1.0 - excess as f64 / tokens.max(1) as f64
 }

@@ -126,6 +126,18 @@ impl PromptTemplate {
         self
     }
 
+    /// The response for an explanation and a label.
+    pub(super) fn respond(&self, explanation: &str, label: &str) -> String {
+        let mut text = String::new();
+        for part in split(&self.response) {
+            match part {
+                Part::Literal(words) => text.push_str(&words),
+                Part::Field(name) => text.push_str(if name == "label" { label } else { explanation }),
+            }
+        }
+        text
+    }
+
     /// `text` cut at its placeholders, `{document}` resolved to the field's own name.
     pub(super) fn parts(&self, text: &str) -> Vec<Part> {
         split(text)

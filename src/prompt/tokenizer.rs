@@ -1,42 +1,93 @@
 //! Text to ids and back.
 
-use std::path::Path;
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+};
 
+use serde_json::Value;
+use tokenizers::{
+    Decoder, Encoding, Model, OffsetType, PostProcessor, PostProcessorWrapper, PreTokenizer, PreTokenizerWrapper, Token, Tokenizer,
+};
+
+use super::{
+    files::TokenizerFiles,
+    vocab::{self, ControlToken, Vocabulary},
+};
 use crate::error::{Error, Result};
 
-/// The bytes a tokenizer is made from, wherever they lie: a model folder, the binary itself, a GGUF's metadata.
-#[derive(Debug, Clone, Default)]
-pub struct TokenizerFiles {
-    /// `tokenizer.json`
-    pub tokenizer: Vec<u8>,
-    /// `tokenizer_config.json`
-    pub tokenizer_config: Option<Vec<u8>>,
-    /// `special_tokens_map.json`
-    pub special_tokens_map: Option<Vec<u8>>,
-    /// `chat_template.jinja`
-    pub chat_template: Option<String>,
-    /// `generation_config.json`
-    pub generation_config: Option<Vec<u8>>,
-    /// `config.json`
-    pub config: Option<Vec<u8>>,
-}
-
-/// A model's tokenizer with its control tokens kept apart from text.
+/// A model's tokenizer with its control tokens kept apart from text: [`TextTokenizer::encode`] knows none of them.
 pub struct TextTokenizer {
+    /// Knows no control tokens.
+    plain: Tokenizer,
+    /// For text that does not begin a prompt, where the pre-tokenizer tells the two apart (Metaspace, scheme `first`).
+    later: Option<PreTokenizerWrapper>,
+    /// Longest first.
+    controls: Vec<ControlToken>,
+    /// Text of control tokens by id, for decoding; special ones are `None`.
+    control_text: HashMap<u32, Option<String>>,
+    /// What HF puts before and after a text by default.
+    default_special: (Vec<u32>, Vec<u32>),
+    special_tokens: BTreeMap<&'static str, String>,
+    chat_template: Option<String>,
     vocab_size: usize,
     eog: u32,
     stop_ids: Vec<u32>,
 }
 
+impl std::fmt::Debug for TextTokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TextTokenizer").field("vocab_size", &self.vocab_size).field("stop_ids", &self.stop_ids).finish_non_exhaustive()
+    }
+}
+
 impl TextTokenizer {
     /// Reads a model folder.
-    pub fn load(_dir: &Path) -> Result<Self> {
-        todo!()
+    pub fn load(dir: &Path) -> Result<Self> {
+        Self::from_files(&TokenizerFiles::read(dir)?)
     }
 
     /// From bytes in memory.
-    pub fn from_files(_files: &TokenizerFiles) -> Result<Self> {
-        todo!()
+    pub fn from_files(files: &TokenizerFiles) -> Result<Self> {
+        Self::build(files).map_err(|e| if e.to_string().contains(&files.name) { e } else { e.context(&files.name) })
+    }
+
+    fn build(files: &TokenizerFiles) -> Result<Self> {
+        let settings = files.settings()?;
+        let specials: Vec<&str> = settings.special_tokens.values().map(String::as_str).collect();
+        let json = files.json("tokenizer.json", Some(&files.tokenizer))?;
+        let Vocabulary { plain, controls, post_processor, size } = vocab::take_apart(json, &settings.added_tokens, &specials)?;
+        let later = later_pre_tokenizer(&plain["pre_tokenizer"])?;
+        let bytes = serde_json::to_vec(&plain).map_err(|e| Error::model(format!("tokenizer.json: {e}")))?;
+        drop(plain);
+        let plain = Tokenizer::from_bytes(&bytes).map_err(|e| Error::model(format!("tokenizer.json: {e}")))?;
+
+        let id_of = |text: &String| {
+            let control = controls.iter().find(|control| control.content == *text).map(|control| control.id);
+            control.or_else(|| plain.token_to_id(text))
+        };
+        // Without a named end of turn, the first `eos_token_id` is one.
+        let eog = settings.special_tokens.get("eos_token").and_then(id_of).or_else(|| settings.stop_ids.first().copied());
+        let eog = eog.ok_or_else(|| {
+            Error::model("no end-of-turn token").hint("tokenizer_config.json must name eos_token, and tokenizer.json must hold it")
+        })?;
+        let mut stop_ids = settings.stop_ids;
+        stop_ids.push(eog);
+        stop_ids.sort_unstable();
+        stop_ids.dedup();
+        let control_text = controls.iter().map(|control| (control.id, (!control.special).then(|| control.content.clone()))).collect();
+        Ok(Self {
+            default_special: default_special(post_processor)?,
+            plain,
+            later,
+            controls,
+            control_text,
+            special_tokens: settings.special_tokens,
+            chat_template: settings.chat_template,
+            vocab_size: size,
+            eog,
+            stop_ids,
+        })
     }
 
     /// One more than the largest id.
@@ -54,24 +105,133 @@ impl TextTokenizer {
         &self.stop_ids
     }
 
-    /// Plain text to ids: no control tokens, nothing put before or after (constrained decoding writes the verdict line with it).
-    pub fn encode(&self, _text: &str) -> Result<Vec<u32>> {
-        todo!()
-    }
-
-    /// The text of ids, special tokens left out.
-    pub fn decode(&self, _ids: &[u32]) -> String {
-        todo!()
+    /// Whether only the prompt may hold this id.
+    pub fn is_control(&self, id: u32) -> bool {
+        self.control_text.contains_key(&id)
     }
 
     /// Refuses a tokenizer with ids beyond the model's vocabulary (exit 4).
     pub fn check_vocab(&self, model_vocab: usize) -> Result<()> {
-        if self.vocab_size > model_vocab {
+        let last = self.stop_ids.iter().map(|&id| id as usize + 1).max().unwrap_or(0).max(self.vocab_size);
+        if last > model_vocab {
             return Err(Error::model(format!(
-                "the tokenizer has ids up to {}, the model's vocabulary ends at {model_vocab}",
-                self.vocab_size - 1
-            )));
+                "the tokenizer has ids up to {}, but the model's vocabulary ends at {model_vocab}",
+                last - 1
+            ))
+            .hint("tokenizer and model are not a pair"));
         }
         Ok(())
     }
+
+    /// Ids of a text that follows others: no control tokens, nothing put before or after.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode_at(text, false)
+    }
+
+    /// Ids of a text in which nothing is a control token. `begins` says that the text opens its prompt.
+    pub(super) fn encode_at(&self, text: &str, begins: bool) -> Result<Vec<u32>> {
+        if text.is_empty() {
+            return Ok(Vec::new());
+        }
+        let encoding = match &self.later {
+            Some(pre_tokenizer) if !begins => self.encode_later(text, pre_tokenizer),
+            _ => self.plain.encode_fast(text, false),
+        };
+        encoding.map(|encoding| encoding.get_ids().to_vec()).map_err(|_| Error::run("the tokenizer cannot encode a text"))
+    }
+
+    /// [`Tokenizer::encode_fast`] with another pre-tokenizer.
+    fn encode_later(&self, text: &str, pre_tokenizer: &PreTokenizerWrapper) -> tokenizers::Result<Encoding> {
+        let mut text = self.plain.get_added_vocabulary().extract_and_normalize(self.plain.get_normalizer(), text);
+        pre_tokenizer.pre_tokenize(&mut text)?;
+        self.plain.get_model().tokenize_in_pretokenized(&mut text, None)?;
+        text.into_encoding(None, 0, OffsetType::None)
+    }
+
+    /// Byte offsets at which a text may be cut so that no token of its own encoding is split, from 0 to its length, and
+    /// the number of its tokens. Tokens that share a character have no boundary between them.
+    pub(super) fn boundaries(&self, text: &str) -> Result<(Vec<usize>, usize)> {
+        let encoding = self.plain.encode(text, false).map_err(|_| Error::run("the tokenizer cannot encode a text"))?;
+        let mut boundaries = vec![0];
+        let mut end = 0;
+        for &(start, token_end) in encoding.get_offsets() {
+            if start >= end && start > boundaries[boundaries.len() - 1] && text.is_char_boundary(start) {
+                boundaries.push(start);
+            }
+            end = token_end.max(end);
+        }
+        if text.len() > boundaries[boundaries.len() - 1] {
+            boundaries.push(text.len());
+        }
+        Ok((boundaries, encoding.len()))
+    }
+
+    /// The text of ids, special tokens left out.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        let model = self.plain.get_model();
+        let tokens: Vec<String> = ids
+            .iter()
+            .filter_map(|id| match self.control_text.get(id) {
+                Some(text) => text.clone(),
+                None => self.plain.get_added_vocabulary().simple_id_to_token(*id).or_else(|| model.id_to_token(*id)),
+            })
+            .collect();
+        // No decoder fails on tokens of its own model; one that does gives nothing to show.
+        match self.plain.get_decoder() {
+            Some(decoder) => decoder.decode(tokens).unwrap_or_default(),
+            None => tokens.join(" "),
+        }
+    }
+
+    /// Control tokens, longest first.
+    pub(super) fn controls(&self) -> &[ControlToken] {
+        &self.controls
+    }
+
+    /// What HF puts before and after a text by default: BOS, mostly.
+    pub(super) fn default_special(&self) -> (&[u32], &[u32]) {
+        (&self.default_special.0, &self.default_special.1)
+    }
+
+    /// The chat template's source.
+    pub(super) fn chat_template(&self) -> Option<&str> {
+        self.chat_template.as_deref()
+    }
+
+    /// `bos_token` → its text, and so on, as a chat template sees them.
+    pub(super) fn special_tokens(&self) -> &BTreeMap<&'static str, String> {
+        &self.special_tokens
+    }
+}
+
+/// The pre-tokenizer of text that does not begin a prompt, where that differs.
+fn later_pre_tokenizer(json: &Value) -> Result<Option<PreTokenizerWrapper>> {
+    let mut json = json.clone();
+    if !replace_scheme(&mut json) {
+        return Ok(None);
+    }
+    serde_json::from_value(json).map(Some).map_err(|e| Error::model(format!("tokenizer.json, pre_tokenizer: {e}")))
+}
+
+fn replace_scheme(json: &mut Value) -> bool {
+    if json["prepend_scheme"] == "first" {
+        json["prepend_scheme"] = "never".into();
+        return true;
+    }
+    let nested = json.get_mut("pretokenizers").and_then(Value::as_array_mut);
+    nested.is_some_and(|nested| nested.iter_mut().fold(false, |found, json| replace_scheme(json) || found))
+}
+
+/// Ids that the post-processor puts before and after a text.
+fn default_special(post_processor: Value) -> Result<(Vec<u32>, Vec<u32>)> {
+    if post_processor.is_null() {
+        return Ok((Vec::new(), Vec::new()));
+    }
+    let error = |e: &dyn std::fmt::Display| Error::model(format!("tokenizer.json, post_processor: {e}"));
+    let post_processor: PostProcessorWrapper = serde_json::from_value(post_processor).map_err(|e| error(&e))?;
+    // A text of one token that no vocabulary has shows where a text stands.
+    let text = Encoding::from_tokens(vec![Token::new(u32::MAX, String::new(), (0, 0))], 0);
+    let ids = post_processor.process(text, None, true).map_err(|e| error(&e))?.get_ids().to_vec();
+    let Some(position) = ids.iter().position(|&id| id == u32::MAX) else { return Err(error(&"it drops the text")) };
+    Ok((ids[..position].to_vec(), ids[position + 1..].to_vec()))
 }
