@@ -87,3 +87,20 @@ fn bad_prediction_files_are_refused_with_every_problem() {
     assert!(read_predictions(&file("p.jsonl", "").path).is_err());
     assert!(!format!("{:?}", line()).contains("why"));
 }
+#[test]
+fn probabilities_read_back_to_the_bit() {
+    // Thresholds are compared with `>=`: one unit in the last place would move a record across.
+    let mut state = 1u64;
+    let draws: Vec<f64> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 11) as f64 / (1u64 << 53) as f64
+    })
+    .take(2000)
+    .collect();
+    let lines =
+        draws.iter().enumerate().map(|(i, p)| Prediction { id: Some(i.to_string()), probability: Some(*p), ..line() }.to_line().unwrap());
+    let file = file("p.jsonl", lines.collect::<Vec<_>>().join("\n"));
+    let read: Vec<f64> = read_predictions(&file.path).unwrap().iter().map(|p| p.probability.unwrap()).collect();
+    let different = read.iter().zip(&draws).filter(|(read, drawn)| read.to_bits() != drawn.to_bits()).count();
+    assert_eq!(different, 0);
+}
