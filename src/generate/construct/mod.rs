@@ -1,0 +1,125 @@
+//! Algorithm 1 (paper §4.2): up to K trials a record; the first valid one whose label is gold is kept.
+
+mod statistics;
+mod trial;
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use statistics::{ByClass, Statistics};
+pub use trial::{Failure, Gold, Rules, judge};
+
+use super::{Completed, Generation, Request, Sampling};
+use crate::{
+    data::Record,
+    error::{Error, Result},
+    prompt::Prompter,
+    rng::hash_name,
+};
+
+/// Decides whether a generation ends its request: `(request, sample, generation)`.
+pub type Accept<'a> = &'a mut dyn FnMut(usize, usize, &Generation) -> bool;
+
+/// Anything that answers requests, one sample after the other, until one is accepted.
+pub trait Teacher {
+    /// Answers every request; `emit` gets each when it is done, in any order.
+    fn answer(
+        &self,
+        requests: &mut dyn Iterator<Item = Result<Request>>,
+        accept: Accept<'_>,
+        emit: &mut dyn FnMut(Completed) -> Result<()>,
+    ) -> Result<()>;
+}
+
+/// How trials are drawn and held against the gold label.
+#[derive(Clone, Copy)]
+pub struct Method<'a> {
+    /// K.
+    pub trials: usize,
+    /// Trials before these (a rationalization is trial K + 1).
+    pub trials_before: usize,
+    /// Cap on a trial's tokens.
+    pub max_new_tokens: usize,
+    /// Temperature, nucleus, seed.
+    pub sampling: Sampling,
+    /// Beyond parsable and correct.
+    pub rules: Rules,
+    /// The base's prompts: its labels, its prefix, and whether a target fits.
+    pub base: &'a Prompter,
+}
+
+/// A kept trial.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Which trial, from 1.
+    pub trial: usize,
+    /// The explanation.
+    pub explanation: String,
+}
+
+/// What the trials of one record gave.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explained {
+    /// The kept trial, if any.
+    pub kept: Option<Kept>,
+    /// Why each trial before it failed.
+    pub failures: Vec<Failure>,
+    /// Tokens written in all trials.
+    pub generated_tokens: usize,
+}
+
+/// Runs the trials of `records`, whose teacher prompts `prompt` makes. `emit` gets `(index, what the trials gave)`, in any order.
+pub fn explain(
+    teacher: &dyn Teacher,
+    records: &[&Record],
+    prompt: &dyn Fn(&Record) -> Result<Vec<u32>>,
+    method: Method<'_>,
+    emit: &mut dyn FnMut(usize, Explained) -> Result<()>,
+) -> Result<()> {
+    let mut verdicts: HashMap<usize, Vec<Result<Result<String, Failure>>>> = HashMap::new();
+    let verdicts = std::cell::RefCell::new(&mut verdicts);
+    let mut requests = records.iter().map(|record| {
+        Ok(Request {
+            key: hash_name(&record.id).wrapping_add(method.trials_before as u64),
+            prompt: prompt(record)?,
+            samples: method.trials,
+            max_new_tokens: method.max_new_tokens,
+            sampling: method.sampling,
+            want_probability: false,
+        })
+    });
+    let mut accept = |request: usize, _: usize, generation: &Generation| {
+        let verdict = weigh(records[request], generation, method);
+        // A tokenizer that fails ends the record's trials; the error comes out when the record is emitted.
+        let done = !matches!(verdict, Ok(Err(_)));
+        verdicts.borrow_mut().entry(request).or_default().push(verdict);
+        done
+    };
+    let mut finished = |completed: Completed| {
+        let verdicts = verdicts.borrow_mut().remove(&completed.index).unwrap_or_default();
+        let mut explained = Explained { kept: None, failures: Vec::new(), generated_tokens: 0 };
+        explained.generated_tokens = completed.generations.iter().map(|generation| generation.generated_tokens).sum();
+        for (trial, verdict) in verdicts.into_iter().enumerate() {
+            match verdict? {
+                Ok(explanation) => explained.kept = Some(Kept { trial: method.trials_before + trial + 1, explanation }),
+                Err(failure) => explained.failures.push(failure),
+            }
+        }
+        emit(completed.index, explained)
+    };
+    teacher.answer(&mut requests, &mut accept, &mut finished)
+}
+
+/// One trial against its record; the outer error is ours, the inner one the trial's.
+fn weigh(record: &Record, generation: &Generation, method: Method<'_>) -> Result<Result<String, Failure>> {
+    let label = record.label.ok_or_else(|| Error::data(format!("record {}, field label: missing", record.number)))?;
+    let texts: Vec<&str> = record.fields.values().map(String::as_str).collect();
+    let gold = Gold { texts: &texts, labels: method.base.labels(), prefix: &method.base.template().prefix, label };
+    let explanation = match judge(generation, gold, method.rules) {
+        Ok(explanation) => explanation,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    let fits = method.base.target(&explanation, label)?.truncated_tokens == 0;
+    Ok(if fits { Ok(explanation) } else { Err(Failure::TooLong) })
+}
