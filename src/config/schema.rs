@@ -195,6 +195,10 @@ pub struct Construct {
     pub on_fail: OnFail,
     /// Splits to construct.
     pub splits: Vec<String>,
+    /// Fewest words of an explanation (1 or more).
+    pub min_words: usize,
+    /// Largest share of an explanation's word 5-grams that may be copied from the document (0 to 1; 1 allows any).
+    pub max_copied: f64,
 }
 
 impl Default for Construct {
@@ -208,6 +212,8 @@ impl Default for Construct {
             top_p: 0.95,
             on_fail: OnFail::Drop,
             splits: vec!["train".into(), "dev".into()],
+            min_words: 1,
+            max_copied: 1.0,
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod batch;
 pub mod constrain;
+pub mod construct;
 mod engine;
 pub mod predict;
 pub mod sampler;

@@ -1,16 +1,22 @@
 //! Algorithm 1 (paper §4.2): up to K trials a record; the first valid one whose label is gold is kept.
 
+pub mod output;
+pub mod progress;
 mod statistics;
 mod trial;
 
-use std::collections::HashMap;
+use std::{cell::RefCell, collections::HashMap};
 
 use serde::{Deserialize, Serialize};
 
+pub use progress::Progress;
 pub use statistics::{ByClass, Statistics};
 pub use trial::{Failure, Gold, Rules, judge};
 
-use super::{Completed, Generation, Request, Sampling};
+use super::{
+    Completed, Generation, Request, Sampling,
+    engine::{Accept, Emit, Engine},
+};
 use crate::{
     data::Record,
     error::{Error, Result},
@@ -18,18 +24,16 @@ use crate::{
     rng::hash_name,
 };
 
-/// Decides whether a generation ends its request: `(request, sample, generation)`.
-pub type Accept<'a> = &'a mut dyn FnMut(usize, usize, &Generation) -> bool;
-
 /// Anything that answers requests, one sample after the other, until one is accepted.
 pub trait Teacher {
     /// Answers every request; `emit` gets each when it is done, in any order.
-    fn answer(
-        &self,
-        requests: &mut dyn Iterator<Item = Result<Request>>,
-        accept: Accept<'_>,
-        emit: &mut dyn FnMut(Completed) -> Result<()>,
-    ) -> Result<()>;
+    fn answer(&self, requests: &mut dyn Iterator<Item = Request>, accept: &mut Accept<'_>, emit: &mut Emit<'_>) -> Result<()>;
+}
+
+impl Teacher for Engine<'_> {
+    fn answer(&self, requests: &mut dyn Iterator<Item = Request>, accept: &mut Accept<'_>, emit: &mut Emit<'_>) -> Result<()> {
+        self.run(requests, accept, emit)
+    }
 }
 
 /// How trials are drawn and held against the gold label.
@@ -77,17 +81,22 @@ pub fn explain(
     method: Method<'_>,
     emit: &mut dyn FnMut(usize, Explained) -> Result<()>,
 ) -> Result<()> {
-    let mut verdicts: HashMap<usize, Vec<Result<Result<String, Failure>>>> = HashMap::new();
-    let verdicts = std::cell::RefCell::new(&mut verdicts);
-    let mut requests = records.iter().map(|record| {
-        Ok(Request {
+    let verdicts: RefCell<HashMap<usize, Vec<Result<Result<String, Failure>>>>> = RefCell::default();
+    // The engine's requests cannot fail; what ended them early comes out at the end.
+    let mut unprompted = None;
+    let mut requests = records.iter().map_while(|record| match prompt(record) {
+        Ok(prompt) => Some(Request {
             key: hash_name(&record.id).wrapping_add(method.trials_before as u64),
-            prompt: prompt(record)?,
+            prompt,
             samples: method.trials,
             max_new_tokens: method.max_new_tokens,
             sampling: method.sampling,
             want_probability: false,
-        })
+        }),
+        Err(error) => {
+            unprompted = Some(error);
+            None
+        }
     });
     let mut accept = |request: usize, _: usize, generation: &Generation| {
         let verdict = weigh(records[request], generation, method);
@@ -108,7 +117,8 @@ pub fn explain(
         }
         emit(completed.index, explained)
     };
-    teacher.answer(&mut requests, &mut accept, &mut finished)
+    teacher.answer(&mut requests, &mut accept, &mut finished)?;
+    unprompted.map_or(Ok(()), Err)
 }
 
 /// One trial against its record; the outer error is ours, the inner one the trial's.
