@@ -21,7 +21,8 @@ use crate::{
 };
 
 /// Appended to the question of a record whose K trials failed, under `on_fail = "rationalize"` (Zelikman et al. 2022, STaR).
-const RATIONALIZE: &str = "\n\nThe true classification is known: {label}. Explain which findings in the document point to it, then state it.";
+const RATIONALIZE: &str =
+    "\n\nThe true classification is known: {label}. Explain which findings in the document point to it, then state it.";
 
 /// Runs the command.
 pub fn run(context: &Context, _args: &ConstructArgs) -> Result<()> {
@@ -103,7 +104,8 @@ impl Job {
             "teacher": teacher.hash()?, "options": options, "labels": config.task.labels, "prompt": template, "seed": context.seed,
             "max_output_tokens": output, "truncate": config.model.truncate,
         });
-        let mut job = Self { dir: context.run_dir.join("construct"), splits: Vec::new(), teacher, asks, tells, base, on_fail: options.on_fail };
+        let mut job =
+            Self { dir: context.run_dir.join("construct"), splits: Vec::new(), teacher, asks, tells, base, on_fail: options.on_fail };
         for name in &options.splits {
             job.splits.push(Split::read(context, name, &template.fields(), &method)?);
         }
@@ -131,8 +133,14 @@ impl Job {
         let engine = Engine::new(&model, self.asks.tokenizer(), budget.with_tokens(context.config.generate.batch_tokens));
         let sampling = Sampling { temperature: options.temperature, top_p: options.top_p, seed: context.seed };
         let rules = Rules { min_words: options.min_words, max_copied: options.max_copied };
-        let method =
-            Method { trials: options.trials, trials_before: 0, max_new_tokens: options.max_output_tokens, sampling, rules, base: &self.base };
+        let method = Method {
+            trials: options.trials,
+            trials_before: 0,
+            max_new_tokens: options.max_output_tokens,
+            sampling,
+            rules,
+            base: &self.base,
+        };
         for (split, log) in self.splits.iter().zip(logs) {
             let todo: Vec<&Record> = split.records.iter().filter(|record| !log.tried(record.number)).collect();
             let asks = |record: &Record| Ok(self.asks.prompt(record)?.ids);
@@ -245,12 +253,18 @@ fn trials(
     bar.set_prefix(title.to_owned());
     let (mut kept, mut dropped) = (0usize, 0usize);
     explain(engine, records, prompt, method, &mut |index, explained| {
-        if explained.kept.is_some() { kept += 1 } else { dropped += 1 }
+        if explained.kept.is_some() {
+            kept += 1
+        } else {
+            dropped += 1
+        }
         file(records[index].number, explained)?;
         bar.inc(1);
         bar.set_message(format!("kept {kept} dropped {dropped}"));
         match device::interrupted() {
-            Some(signal) => Err(Error::new(Kind::Signal(signal), "stopped by a signal; what is done is saved").hint("run the same command to go on")),
+            Some(signal) => {
+                Err(Error::new(Kind::Signal(signal), "stopped by a signal; what is done is saved").hint("run the same command to go on"))
+            }
             None => Ok(()),
         }
     })?;

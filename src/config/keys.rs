@@ -63,6 +63,8 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("construct.top_p", Above(0.0, 1.0)),
     ("construct.on_fail", OneOf(&["drop", "label_only", "rationalize"])),
     ("construct.splits", List(Some(&["train", "dev", "test"]), 1)),
+    ("construct.min_words", Integer(1, 10_000)),
+    ("construct.max_copied", Number(0.0, 1.0)),
     ("lora.rank", Integer(1, 4096)),
     ("lora.alpha", Above(0.0, 1e6)),
     ("lora.dropout", Below(0.0, 1.0)),

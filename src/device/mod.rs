@@ -7,11 +7,14 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use candle_core::{Device, utils::cuda_is_available};
+use candle_core::{DType, Device, utils::cuda_is_available};
 
 pub use limits::{check_disk, check_memory, disk_available, memory_available, memory_total, shown};
 
-use crate::error::{Error, Result};
+use crate::{
+    config::Dtype,
+    error::{Error, Result},
+};
 
 /// What `--device` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +51,15 @@ pub fn select(name: &str) -> Result<Device> {
             Error::resources(format!("CUDA device {n} cannot be opened"))
                 .hint("see nvidia-smi for the devices there are, or use --device cpu")
         }),
+    }
+}
+
+/// The arithmetic `model.dtype` means on this device: `auto` is f32 on a CPU and bf16 on CUDA (SPEC §6, Precision).
+pub fn dtype(wanted: Dtype, device: &Device) -> DType {
+    match wanted {
+        Dtype::F32 => DType::F32,
+        Dtype::Auto if device.is_cpu() => DType::F32,
+        Dtype::Bf16 | Dtype::Auto => DType::BF16,
     }
 }
 

@@ -38,7 +38,8 @@ impl Progress {
         }
         let text = std::fs::read_to_string(path).map_err(|e| storage::error("cannot read", path, &e))?;
         let damaged = |line: usize| {
-            Error::data(format!("{}, line {line}: not a line of this log", path.display())).hint("delete the file to construct this split again")
+            Error::data(format!("{}, line {line}: not a line of this log", path.display()))
+                .hint("delete the file to construct this split again")
         };
         let mut lines = text.lines().enumerate();
         let held: Value = lines.next().and_then(|(_, line)| serde_json::from_str(line).ok()).ok_or_else(|| damaged(1))?;

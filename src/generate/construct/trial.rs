@@ -123,7 +123,12 @@ mod tests {
             ("<think>Frail", Finish::Length, ANY, Failure::Truncated),
             ("Well.\nClassification: 0:alive", Finish::Stop, ANY, Failure::WrongLabel),
             ("Frail.\nClassification: 1:death", Finish::Stop, short, Failure::TooShort),
-            ("Patient walked home with family, after a short stay.\nClassification: 1:death", Finish::Stop, own_words, Failure::NearDuplicate),
+            (
+                "Patient walked home with family, after a short stay.\nClassification: 1:death",
+                Finish::Stop,
+                own_words,
+                Failure::NearDuplicate,
+            ),
         ] {
             assert_eq!(verdict(text, finish, rules), Err(failure));
         }
