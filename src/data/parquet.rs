@@ -78,6 +78,15 @@ impl ParquetRows {
             let group = self.reader.get_row_group(self.group)?;
             self.left = usize::try_from(group.metadata().num_rows()).map_err(|_| damage())?;
             self.group += 1;
+            // The crate panics on a negative place; this refuses it first.
+            let places = group
+                .metadata()
+                .columns()
+                .iter()
+                .flat_map(|c| [c.data_page_offset(), c.dictionary_page_offset().unwrap_or(0), c.compressed_size()]);
+            if places.into_iter().any(|place| place < 0) {
+                return Err(damage());
+            }
             let schema = self.reader.metadata().file_metadata().schema_descr_ptr();
             let open = |leaf: &Option<usize>| {
                 leaf.map(|leaf| {

@@ -1,0 +1,171 @@
+//! Explanations by rules, with the mistakes that a language model makes: material for a tiny teacher.
+
+use super::{SyntheticNote, draws::Draws, patient::sigmoid, words::FINDINGS};
+
+/// Draws of trial t start here, past any draw of the note itself.
+const TRIAL: u64 = 1 << 20;
+
+/// How a teacher's answer goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mistake {
+    /// Argues with a finding the patient does not have.
+    Invented,
+    /// Argues for one class and names the other.
+    Contradicts,
+    /// Never comes to a verdict.
+    NoVerdict,
+    /// Names a class in words that are not a label.
+    WrongLabel,
+    /// Says the same sentence again and again.
+    Repeats,
+    /// Stops inside the verdict.
+    CutOff,
+}
+
+const MISTAKES: [Mistake; 6] =
+    [Mistake::Invented, Mistake::Contradicts, Mistake::NoVerdict, Mistake::WrongLabel, Mistake::Repeats, Mistake::CutOff];
+
+/// An answer of the rule-based teacher.
+#[derive(Clone, PartialEq)]
+pub struct Answer {
+    /// What it wrote: explanation, blank line, `Classification: <label>`.
+    pub text: String,
+    /// The class that its verdict line names, if it has one.
+    pub label: Option<u8>,
+    /// What is wrong with it, if anything.
+    pub mistake: Option<Mistake>,
+}
+
+/// Writes explanations of synthetic notes.
+#[derive(Debug, Clone)]
+pub struct Explainer {
+    /// Seed of its draws.
+    pub seed: u64,
+    /// Verbalized class 0 and class 1.
+    pub labels: [String; 2],
+    /// How often an answer has a [`Mistake`].
+    pub mistakes: f64,
+    /// Put the reasoning between `<think>` and `</think>` first, as a reasoning model does.
+    pub thinks: bool,
+}
+
+impl Explainer {
+    /// An explanation that argues for `class` from the note's own findings, without a mistake.
+    pub fn rationale(&self, note: &SyntheticNote, class: u8, trial: u64) -> String {
+        let mut draws = self.draws(note, trial);
+        argue(note, class, None, &mut draws)
+    }
+
+    /// What the teacher answers in trial `trial`: a judgement drawn from the true risk, right or wrong, argued for.
+    pub fn answer(&self, note: &SyntheticNote, trial: u64) -> Answer {
+        let mut draws = self.draws(note, trial);
+        // Sharper than the risk itself, as a teacher that reads well would judge.
+        let risk = note.probability.clamp(1e-9, 1.0 - 1e-9);
+        let class = u8::from(draws.chance(sigmoid(2.0 * (risk / (1.0 - risk)).ln())));
+        let mistake = draws.chance(self.mistakes).then(|| MISTAKES[draws.below(MISTAKES.len())]);
+        let invented = (mistake == Some(Mistake::Invented)).then(|| absent(note, &mut draws)).flatten();
+        let explanation = argue(note, class, invented, &mut draws);
+        let named = if mistake == Some(Mistake::Contradicts) { 1 - class } else { class };
+        let label = &self.labels[usize::from(named)];
+        let verdict = format!("{explanation}\n\nClassification: {label}\n\n");
+        let (text, label) = match mistake {
+            Some(Mistake::NoVerdict) => (explanation, None),
+            Some(Mistake::WrongLabel) => {
+                (format!("{explanation}\n\nClassification: likely {}\n\n", ["survival", "mortality"][usize::from(named)]), None)
+            }
+            Some(Mistake::CutOff) => (format!("{explanation}\n\nClassif"), None),
+            Some(Mistake::Repeats) => {
+                let last = explanation.rsplit(". ").next().unwrap_or_default().to_owned();
+                (format!("{explanation} {last} {last} {last}\n\nClassification: {label}\n\n"), Some(named))
+            }
+            _ => (verdict, Some(named)),
+        };
+        let thoughts = if self.thinks { format!("<think>\n{}\n</think>\n\n", think(note, &mut draws)) } else { String::new() };
+        Answer { text: thoughts + &text, label, mistake }
+    }
+
+    fn draws(&self, note: &SyntheticNote, trial: u64) -> Draws {
+        Draws::new(self.seed, note.index, (1 + trial) * TRIAL)
+    }
+}
+
+/// The name of a finding that the patient does not have.
+fn absent(note: &SyntheticNote, draws: &mut Draws) -> Option<&'static str> {
+    let names: Vec<&str> =
+        FINDINGS.iter().map(|finding| finding.name).filter(|name| note.terms.iter().all(|term| term.name != *name)).collect();
+    names.get(draws.below(names.len())).copied()
+}
+
+/// Names of the terms that speak for a class, strongest first.
+fn reasons(note: &SyntheticNote, class: u8) -> Vec<&str> {
+    let sign = if class == 1 { 1.0 } else { -1.0 };
+    let mut terms: Vec<_> = note.terms.iter().filter(|term| term.weight * sign > 0.0).collect();
+    terms.sort_by(|a, b| b.weight.abs().total_cmp(&a.weight.abs()));
+    terms.into_iter().map(|term| term.name.as_str()).collect()
+}
+
+/// "a", "a and b", "a, b and c".
+fn joined(names: &[&str]) -> String {
+    match names {
+        [] => String::new(),
+        [only] => (*only).into(),
+        [init @ .., last] => format!("{} and {last}", init.join(", ")),
+    }
+}
+
+fn argue(note: &SyntheticNote, class: u8, invented: Option<&'static str>, draws: &mut Draws) -> String {
+    let mut sentences = vec![format!(
+        "{} {}.",
+        draws.pick(&["The patient was admitted with", "This admission was for", "The main problem was"]),
+        note.diagnosis
+    )];
+    let (mut own, other) = (reasons(note, class), reasons(note, 1 - class));
+    own.truncate(2 + draws.below(2));
+    own.extend(invented);
+    let verb = match class {
+        1 => draws.pick(&["The risk is raised by", "Factors that point to a poor outcome are", "Of most concern are"]),
+        _ => draws.pick(&["The outlook is helped by", "Factors that point to survival are", "Reassuring are"]),
+    };
+    if own.is_empty() {
+        sentences.push(
+            ["There is little that points to a poor outcome.", "Few findings speak for survival, but none is decisive."]
+                [usize::from(class == 0)]
+            .into(),
+        );
+        if class == 1 {
+            sentences[1] = "Though single findings are mild, the overall picture is worrying.".into();
+        }
+    } else {
+        sentences.push(format!("{verb} {}.", joined(&own)));
+    }
+    if !other.is_empty() && draws.chance(0.7) {
+        let contrast = draws.pick(&["On the other hand there is", "This is weighed against", "Against this stands"]);
+        sentences.push(format!("{contrast} {}.", joined(&other[..other.len().min(2)])));
+    }
+    sentences.push(
+        match class {
+            1 => draws.pick(&[
+                "Overall the risk of death within 30 days is high.",
+                "Taken together, death after discharge is likely.",
+                "On balance the prognosis is poor.",
+            ]),
+            _ => draws.pick(&[
+                "Overall the risk of death within 30 days is low.",
+                "Taken together, survival is likely.",
+                "On balance the prognosis is good.",
+            ]),
+        }
+        .into(),
+    );
+    sentences.join(" ")
+}
+
+/// Rambling before the answer: every term in a drawn order.
+fn think(note: &SyntheticNote, draws: &mut Draws) -> String {
+    let order = draws.order(note.terms.len());
+    let weigh = |place: usize| {
+        let term = &note.terms[place];
+        format!("There is {}, which {} the risk.", term.name, if term.weight > 0.0 { "raises" } else { "lowers" })
+    };
+    format!("Let me read the note. {} Let me decide.", order.into_iter().map(weigh).collect::<Vec<_>>().join(" "))
+}
