@@ -58,6 +58,11 @@ impl Sample {
         &self.probabilities
     }
 
+    /// The same records with other probabilities.
+    pub fn with_probabilities(&self, probabilities: Vec<f64>) -> Self {
+        Self { probabilities, ..self.clone() }
+    }
+
     /// Gold labels.
     pub fn labels(&self) -> &[bool] {
         &self.labels

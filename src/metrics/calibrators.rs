@@ -1,0 +1,153 @@
+//! Maps from a probability to a better one, fitted on dev only (SPEC A45).
+//!
+//! - **Temperature** (Guo et al., ICML 2017): `σ(logit p / T)`, T by maximum likelihood.
+//! - **Platt** (1999): `σ(a + b · logit p)`, fitted to his smoothed targets `(n₊+1)/(n₊+2)` and `1/(n₋+2)`, so that it exists even where
+//!   the classes separate.
+//! - **Isotonic** (Zadrozny & Elkan, KDD 2002): pool adjacent violators, linear between the fitted points and constant
+//!   beyond, as scikit-learn's `IsotonicRegression(out_of_bounds = "clip")`.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Sample,
+    calibration::{logistic, logit, sigmoid},
+};
+
+/// Isotonic regression follows noise below this many dev records.
+pub const ISOTONIC_MINIMUM: usize = 1000;
+
+/// Which map to fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// One number.
+    #[default]
+    Temperature,
+    /// Two numbers.
+    Platt,
+    /// A step-free monotone map.
+    Isotonic,
+}
+
+/// A fitted map.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "method", rename_all = "lowercase")]
+pub enum Calibrator {
+    /// `σ(logit p / temperature)`.
+    Temperature {
+        /// Above 1 it tempers, below 1 it sharpens.
+        temperature: f64,
+    },
+    /// `σ(intercept + slope · logit p)`.
+    Platt {
+        /// a.
+        intercept: f64,
+        /// b.
+        slope: f64,
+    },
+    /// Linear between `(x, y)` points.
+    Isotonic {
+        /// Probabilities, strictly increasing.
+        x: Vec<f64>,
+        /// What they become, not decreasing.
+        y: Vec<f64>,
+    },
+}
+
+impl Calibrator {
+    /// Fits `method` on dev; isotonic on fewer than [`ISOTONIC_MINIMUM`] records only when `force` is set.
+    pub fn fit(dev: &Sample, method: Method, force: bool) -> Result<Self, String> {
+        let positives = dev.positives();
+        if positives == 0 || positives == dev.len() {
+            return Err("dev has only one class".to_owned());
+        }
+        match method {
+            Method::Temperature => temperature(dev),
+            Method::Platt => platt(dev),
+            Method::Isotonic if dev.len() < ISOTONIC_MINIMUM && !force => {
+                Err(format!("isotonic calibration needs {ISOTONIC_MINIMUM} dev records, dev has {}", dev.len()))
+            }
+            Method::Isotonic => Ok(isotonic(dev)),
+        }
+    }
+
+    /// The calibrated probability.
+    pub fn apply(&self, probability: f64) -> f64 {
+        match self {
+            Self::Temperature { temperature } => sigmoid(logit(probability) / temperature),
+            Self::Platt { intercept, slope } => sigmoid(intercept + slope * logit(probability)),
+            Self::Isotonic { x, y } => interpolate(x, y, probability),
+        }
+    }
+
+    /// `sample` with every probability calibrated.
+    pub fn apply_all(&self, sample: &Sample) -> Sample {
+        sample.with_probabilities(sample.probabilities().iter().map(|&probability| self.apply(probability)).collect())
+    }
+}
+
+/// Maximum likelihood of the inverse temperature. Its derivative falls with 1/T, so bisection on log T cannot miss.
+fn temperature(dev: &Sample) -> Result<Calibrator, String> {
+    let logits: Vec<f64> = dev.probabilities().iter().map(|&p| logit(p)).collect();
+    let gradient =
+        |inverse: f64| -> f64 { logits.iter().zip(dev.labels()).map(|(&x, &y)| x * (f64::from(y) - sigmoid(inverse * x))).sum() };
+    // Beyond these bounds the map is a constant or a step.
+    let (mut low, mut high) = (1e-3f64.ln(), 1e3f64.ln());
+    if gradient(high.exp()) >= 0.0 {
+        return Err("no finite temperature fits: the probabilities are right throughout".to_owned());
+    }
+    if gradient(low.exp()) <= 0.0 {
+        return Err("no finite temperature fits: the probabilities are no better than chance".to_owned());
+    }
+    for _ in 0..200 {
+        let middle = (low + high) / 2.0;
+        if gradient(middle.exp()) > 0.0 { low = middle } else { high = middle }
+    }
+    Ok(Calibrator::Temperature { temperature: (-(low + high) / 2.0).exp() })
+}
+
+fn platt(dev: &Sample) -> Result<Calibrator, String> {
+    let positives = dev.positives() as f64;
+    let negatives = dev.len() as f64 - positives;
+    let (high, low) = ((positives + 1.0) / (positives + 2.0), 1.0 / (negatives + 2.0));
+    let rows: Vec<(f64, f64, f64)> =
+        dev.probabilities().iter().zip(dev.labels()).map(|(&p, &y)| (logit(p), if y { high } else { low }, 1.0)).collect();
+    let fit = logistic(rows.iter().copied())?;
+    Ok(Calibrator::Platt { intercept: fit.intercept, slope: fit.slope })
+}
+
+/// Pool adjacent violators over the distinct probabilities.
+fn isotonic(dev: &Sample) -> Calibrator {
+    let mut rows: Vec<(f64, f64)> = dev.probabilities().iter().zip(dev.labels()).map(|(&p, &y)| (p, f64::from(y))).collect();
+    rows.sort_by(|a, b| a.0.total_cmp(&b.0));
+    // Blocks of (first x, last x, sum of y, count); a block whose mean falls below the one before joins it.
+    let mut blocks: Vec<(f64, f64, f64, f64)> = Vec::new();
+    for same in rows.chunk_by(|a, b| a.0 == b.0) {
+        blocks.push((same[0].0, same[0].0, same.iter().map(|row| row.1).sum(), same.len() as f64));
+        while let [.., before, last] = blocks.as_mut_slice()
+            && before.2 * last.3 >= last.2 * before.3
+        {
+            *before = (before.0, last.1, before.2 + last.2, before.3 + last.3);
+            blocks.pop();
+        }
+    }
+    let (mut x, mut y) = (Vec::new(), Vec::new());
+    for (first, last, sum, count) in blocks {
+        for end in [first, last] {
+            if x.last() != Some(&end) {
+                x.push(end);
+                y.push(sum / count);
+            }
+        }
+    }
+    Calibrator::Isotonic { x, y }
+}
+
+/// The value at `at` on the line through the points; constant beyond the ends.
+fn interpolate(x: &[f64], y: &[f64], at: f64) -> f64 {
+    match x.partition_point(|&point| point < at) {
+        0 => y.first().copied().unwrap_or(at),
+        k if k == x.len() => y.last().copied().unwrap_or(at),
+        k => y[k - 1] + (y[k] - y[k - 1]) * (at - x[k - 1]) / (x[k] - x[k - 1]),
+    }
+}
