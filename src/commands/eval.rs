@@ -5,11 +5,12 @@
 //! 3. Only now test labels are read and scored: `metrics.json`, `predictions.jsonl`, `tables/`.
 
 mod frozen;
+mod gate;
 mod inputs;
 
 use std::path::Path;
 
-use super::{Context, args::EvalArgs, run_record};
+use super::{Context, args::EvalArgs, output, run_record};
 use crate::{
     error::{Error, Result},
     metrics::{Evaluation, Options, Sample, evaluate, threshold::Costs},
@@ -17,6 +18,7 @@ use crate::{
     storage::{self, RunLock},
 };
 use frozen::Frozen;
+use gate::Gate;
 
 /// What is scored: test with thresholds from dev.
 struct Scored {
@@ -29,6 +31,7 @@ struct Scored {
 /// Runs the command.
 pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
     refuse_unbuilt(args)?;
+    let gate = args.gate.as_deref().map(Gate::load).transpose()?;
     let out = context.run_dir.join("eval");
     let lock = if context.dry_run { None } else { Some(RunLock::acquire(&context.run_dir)?) };
     let scored = match &args.predictions {
@@ -49,11 +52,11 @@ pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
         run_record::write(context, "eval", &inputs(args))?;
     }
     print(context, &evaluation, &[table])?;
-    if !context.quiet && !context.dry_run {
-        eprintln!("wrote {}", out.join("metrics.json").display());
+    if !context.dry_run {
+        tracing::info!("wrote {}", out.join("metrics.json").display());
     }
     drop(lock);
-    Ok(())
+    gate.map_or(Ok(()), |gate| gate.check(&evaluation))
 }
 
 /// Mode (a): scores prediction files, whoever made them.
@@ -97,13 +100,9 @@ fn write(out: &Path, evaluation: &Evaluation, tables: &[Table]) -> Result<()> {
 
 fn print(context: &Context, evaluation: &Evaluation, tables: &[Table]) -> Result<()> {
     if context.json {
-        print!("{}", json(evaluation)?);
-    } else {
-        for table in tables {
-            println!("{}", table.markdown());
-        }
+        return output::write(json(evaluation)?.as_bytes());
     }
-    Ok(())
+    tables.iter().try_for_each(|table| output::line(&table.markdown()))
 }
 
 fn json(value: &impl serde::Serialize) -> Result<String> {
@@ -120,7 +119,6 @@ fn refuse_unbuilt(args: &EvalArgs) -> Result<()> {
         ("--runs", args.runs.is_some()),
         ("--compare-base", args.compare_base),
         ("--include-text", args.include_text),
-        ("--gate", args.gate.is_some()),
     ];
     match unbuilt.iter().find(|(_, given)| *given) {
         Some((flag, _)) => Err(Error::usage(format!("`clsgen eval {flag}` is not built yet")).hint("leave it out")),

@@ -1,0 +1,134 @@
+//! `--gate FILE`: the worst values allowed; exit 1 names what missed (SPEC A51).
+//!
+//! A TOML (or, by extension, JSON) file with the paths of `metrics.json`. A bare number is the worst value allowed: a floor, or a
+//! ceiling where lower is better. `{ min = …, max = … }` says it outright.
+//!
+//! ```toml
+//! auroc = 0.80
+//! default.f1 = 0.40
+//! calibration.ece = 0.10                      # lower is better: a ceiling
+//! calibration.slope = { min = 0.8, max = 1.2 }
+//! ```
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::{
+    error::{Error, Result},
+    metrics::Evaluation,
+};
+
+/// Metrics of which less is better.
+const LOWER_IS_BETTER: [&str; 6] = ["brier", "ece", "mce", "ece_equal_mass", "rli", "cost"];
+
+/// What one metric must reach.
+#[derive(Debug, Clone, PartialEq)]
+struct Bound {
+    path: String,
+    min: Option<f64>,
+    max: Option<f64>,
+}
+
+/// A gate, read and checked before any work.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gate {
+    name: String,
+    bounds: Vec<Bound>,
+}
+
+impl Gate {
+    /// Reads a gate file; anything wrong with it is a usage error (exit 2).
+    pub fn load(path: &Path) -> Result<Self> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Error::usage(format!("{name}: cannot read the gate: {}", crate::storage::reason(&e))))?;
+        let parsed = if path.extension().is_some_and(|extension| extension == "json") {
+            serde_json::from_str::<Value>(&text).map_err(|e| e.to_string())
+        } else {
+            toml::from_str::<Value>(&text).map_err(|e| e.message().to_owned())
+        };
+        let value = parsed.map_err(|e| Error::usage(format!("{name}: {e}")).hint(HINT))?;
+        let mut bounds = Vec::new();
+        collect("", &value, &mut bounds).map_err(|message| Error::usage(format!("{name}: {message}")).hint(HINT))?;
+        if bounds.is_empty() {
+            return Err(Error::usage(format!("{name}: names no metric")).hint(HINT));
+        }
+        Ok(Self { name, bounds })
+    }
+
+    /// Fails (exit 1) with every bound that is missed; a metric that is undefined misses. An unknown name is exit 2.
+    pub fn check(&self, evaluation: &Evaluation) -> Result<()> {
+        let metrics = serde_json::to_value(evaluation).map_err(|e| Error::run(format!("cannot write JSON: {e}")))?;
+        let mut missed = Vec::new();
+        for bound in &self.bounds {
+            let leaf = bound.path.split('.').try_fold(&metrics, |value, key| value.get(key));
+            match leaf.filter(|leaf| leaf.get("ci95").is_some()) {
+                Some(leaf) => missed.extend(bound.miss(leaf)),
+                // `tuned` is null without dev: its names are right, their values missing.
+                None if bound.path.starts_with("tuned.") && metrics["tuned"].is_null() => {
+                    missed.push(format!("{} is undefined: no dev predictions", bound.path));
+                }
+                None => return Err(self.unknown(&bound.path, &metrics)),
+            }
+        }
+        match missed.as_slice() {
+            [] => Ok(()),
+            _ => Err(Error::run(format!("gate {} is not met:\n{}", self.name, missed.join("\n")))),
+        }
+    }
+
+    fn unknown(&self, path: &str, metrics: &Value) -> Error {
+        let mut known = Vec::new();
+        leaves("", metrics, &mut known);
+        let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(a, path).total_cmp(&strsim::jaro_winkler(b, path)));
+        let hint = nearest.map_or_else(|| HINT.to_owned(), |nearest| format!("did you mean `{nearest}`?"));
+        Error::usage(format!("{}: no metric is called `{path}`", self.name)).hint(hint)
+    }
+}
+
+const HINT: &str =
+    "a gate names metrics as metrics.json does: `auroc = 0.8`, `default.f1 = 0.4`, `calibration.slope = { min = 0.8, max = 1.2 }`";
+
+impl Bound {
+    fn miss(&self, leaf: &Value) -> Option<String> {
+        let Some(value) = leaf["value"].as_f64() else {
+            return Some(format!("{} is undefined: {}", self.path, leaf["reason"].as_str().unwrap_or("no reason given")));
+        };
+        if self.min.is_some_and(|min| value < min) {
+            return self.min.map(|min| format!("{} = {value:.4}, below {min}", self.path));
+        }
+        self.max.filter(|&max| value > max).map(|max| format!("{} = {value:.4}, above {max}", self.path))
+    }
+}
+
+/// Turns nested tables into bounds with dotted paths.
+fn collect(prefix: &str, value: &Value, bounds: &mut Vec<Bound>) -> Result<(), String> {
+    let Value::Object(table) = value else { return Err("a gate is a table of metrics".to_owned()) };
+    for (key, value) in table {
+        let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        let number = |value: &Value| value.as_f64().filter(|bound| bound.is_finite()).ok_or(format!("{path}: a bound is a number"));
+        match value {
+            Value::Object(inner) if !inner.is_empty() && inner.keys().all(|key| key == "min" || key == "max") => {
+                let side = |name: &str| inner.get(name).map(number).transpose();
+                bounds.push(Bound { min: side("min")?, max: side("max")?, path });
+            }
+            Value::Object(_) => collect(&path, value, bounds)?,
+            _ => {
+                let bound = Some(number(value)?);
+                let lower = path.rsplit('.').next().is_some_and(|name| LOWER_IS_BETTER.contains(&name));
+                let (min, max) = if lower { (None, bound) } else { (bound, None) };
+                bounds.push(Bound { path, min, max });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Paths of all leaves.
+fn leaves(prefix: &str, value: &Value, out: &mut Vec<String>) {
+    for (key, child) in value.as_object().into_iter().flatten() {
+        let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        if child.get("ci95").is_some() { out.push(path) } else { leaves(&path, child, out) }
+    }
+}

@@ -1,0 +1,92 @@
+//! The paper's tables beside ours (SPEC A38): paper, ours, delta.
+//!
+//! The paper's numbers are data, in `tables.toml`, read only to be compared with: no metric is ever computed from them.
+
+mod ours;
+mod tables;
+
+pub use ours::{Ours, Runs, SplitCounts, Summary};
+pub use tables::{PaperTable, paper_table};
+
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+use crate::error::{Error, Result};
+
+/// A task of the paper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// LCD benchmark, 30 days.
+    Lcd30,
+    /// LCD benchmark, 90 days.
+    Lcd90,
+    /// CliniFact.
+    Clinifact,
+}
+
+impl Task {
+    /// The task that a run is about: by its name, else by the size of its test split (7,568 with 261 or 596 positives; 394
+    /// with 113).
+    pub fn guess(name: &str, n: usize, positives: usize) -> Option<Self> {
+        let name: String = name.to_lowercase().chars().filter(char::is_ascii_alphanumeric).collect();
+        match name.as_str() {
+            name if name.starts_with("clinifact") => Some(Self::Clinifact),
+            name if name.starts_with("lcd") && name.contains("30") => Some(Self::Lcd30),
+            name if name.starts_with("lcd") && name.contains("90") => Some(Self::Lcd90),
+            _ => match (n, positives) {
+                (7568, 261) => Some(Self::Lcd30),
+                (7568, 596) => Some(Self::Lcd90),
+                (394, 113) => Some(Self::Clinifact),
+                _ => None,
+            },
+        }
+    }
+
+    /// Its key in `tables.toml`.
+    fn key(self) -> &'static str {
+        match self {
+            Self::Lcd30 => "lcd30",
+            Self::Lcd90 => "lcd90",
+            Self::Clinifact => "clinifact",
+        }
+    }
+
+    /// Its name in the paper.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Lcd30 => "LCD benchmark 30 days",
+            Self::Lcd90 => "LCD benchmark 90 days",
+            Self::Clinifact => "CliniFact",
+        }
+    }
+}
+
+/// Column → value.
+type Row = BTreeMap<String, f64>;
+
+/// The numbers of `tables.toml` that belong to one task.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Paper {
+    /// Records of each split.
+    table1: Row,
+    /// Metric → method → value.
+    table2: BTreeMap<String, Row>,
+    /// Metric → value.
+    table3: Row,
+    /// Metric → method → standard deviation.
+    table4: BTreeMap<String, Row>,
+    /// Status → false, true.
+    table7: BTreeMap<String, Row>,
+    /// What to know of the paper's numbers.
+    #[serde(default)]
+    notes: BTreeMap<String, String>,
+}
+
+impl Paper {
+    fn of(task: Task) -> Result<Self> {
+        let mut all: BTreeMap<String, Self> = toml::from_str(include_str!("tables.toml"))
+            .map_err(|e| Error::run(format!("the built-in paper tables do not parse: {}", e.message())))?;
+        all.remove(task.key()).ok_or_else(|| Error::run(format!("the built-in paper tables lack {}", task.key())))
+    }
+}

@@ -1,0 +1,189 @@
+//! One table of the paper at a time.
+
+use super::{Ours, Paper, Task};
+use crate::{
+    error::Result,
+    metrics::Metric,
+    report::table::{Table, cell, number},
+};
+
+/// A table that `--paper` can print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PaperTable {
+    /// Dataset statistics.
+    Table1,
+    /// Performance.
+    Table2,
+    /// Consistency of head and text.
+    Table3,
+    /// Standard deviations over runs.
+    Table4,
+    /// Data construction.
+    Table7,
+}
+
+impl PaperTable {
+    /// `table1` … `table7`.
+    pub fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "table1" => Self::Table1,
+            "table2" => Self::Table2,
+            "table3" => Self::Table3,
+            "table4" => Self::Table4,
+            "table7" => Self::Table7,
+            _ => return None,
+        })
+    }
+}
+
+/// The paper's methods by key and name, in its order.
+const METHODS: [(&str, &str); 6] = [
+    ("verbalized", "Verbalized probability"),
+    ("label", "Label prediction"),
+    ("self_consistency", "Self-consistency"),
+    ("cnn", "CNN"),
+    ("default", "CLSGen, 0.5"),
+    ("tuned", "CLSGen, tuned"),
+];
+
+const METRICS: [(&str, &str); 5] =
+    [("auroc", "AUROC"), ("f1", "F1"), ("precision", "Precision"), ("recall", "Recall"), ("parsable", "Parsable")];
+
+/// Builds `table` for `task`: the paper's number, ours, and ours minus the paper's.
+pub fn paper_table(table: PaperTable, task: Task, ours: &Ours) -> Result<Table> {
+    let paper = Paper::of(task)?;
+    let (key, mut built) = match table {
+        PaperTable::Table1 => ("table1", table1(task, &paper, ours)),
+        PaperTable::Table2 => ("table2", table2(task, &paper, ours)),
+        PaperTable::Table3 => ("table3", table3(task, &paper, ours)),
+        PaperTable::Table4 => ("table4", table4(task, &paper, ours)),
+        PaperTable::Table7 => ("table7", table7(task, &paper, ours)),
+    };
+    built.notes.extend(paper.notes.get(key).cloned());
+    Ok(built)
+}
+
+fn delta(ours: Option<f64>, paper: Option<f64>) -> String {
+    ours.zip(paper).map_or_else(|| "–".to_owned(), |(ours, paper)| format!("{:+.4}", ours - paper).replace('-', "−"))
+}
+
+fn count(value: Option<f64>) -> String {
+    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.0}"))
+}
+
+fn count_delta(ours: Option<f64>, paper: Option<f64>) -> String {
+    ours.zip(paper).map_or_else(|| "–".to_owned(), |(ours, paper)| format!("{:+.0}", ours - paper).replace('-', "−"))
+}
+
+fn table1(task: Task, paper: &Paper, ours: &Ours) -> Table {
+    let mut table = Table::new("table1", &format!("Table 1, dataset statistics: {}", task.title()), &["Split", "Paper", "Ours", "Δ"]);
+    let splits = ours.splits;
+    let total = splits.train.zip(splits.dev).zip(splits.test).map(|((train, dev), test)| train + dev + test);
+    for (key, name, ours) in
+        [("train", "Train", splits.train), ("dev", "Dev", splits.dev), ("test", "Test", splits.test), ("total", "Total", total)]
+    {
+        let (paper, ours) = (paper.table1.get(key).copied(), ours.map(|n| n as f64));
+        table.row([name.to_owned(), count(paper), count(ours), count_delta(ours, paper)]);
+    }
+    table
+}
+
+/// Our number for a method and metric of Table 2, and how to print it.
+fn measured(ours: &Ours, method: &str, metric: &str) -> (Option<f64>, String) {
+    let own = |metric: Option<&Metric>| metric.map_or((None, "–".to_owned()), |metric| (metric.value, cell(metric)));
+    let evaluation = ours.evaluation.as_ref();
+    match (method, metric) {
+        ("default", "auroc") => own(evaluation.map(|e| &e.auroc)),
+        ("default", "parsable") => own(evaluation.map(|e| &e.parsable)),
+        ("default" | "tuned", _) => {
+            let calls =
+                evaluation.and_then(|e| if method == "default" { Some(&e.default) } else { e.tuned.as_ref().map(|tuned| &tuned.f1) });
+            own(calls.and_then(|calls| match metric {
+                "f1" => Some(&calls.f1),
+                "precision" => Some(&calls.precision),
+                "recall" => Some(&calls.recall),
+                _ => None,
+            }))
+        }
+        _ => match ours.baselines.get(method).and_then(|runs| runs.get(metric)) {
+            Some(summary) => {
+                let sd = summary.sd.map(|sd| format!(" ± {sd:.4}")).unwrap_or_default();
+                (Some(summary.mean), format!("{:.4}{sd}", summary.mean))
+            }
+            None => (None, "–".to_owned()),
+        },
+    }
+}
+
+fn table2(task: Task, paper: &Paper, ours: &Ours) -> Table {
+    let mut table = Table::new("table2", &format!("Table 2, performance: {}", task.title()), &["Metric", "Method", "Paper", "Ours", "Δ"]);
+    for (metric, metric_name) in METRICS {
+        for (method, method_name) in METHODS {
+            let paper = paper.table2.get(metric).and_then(|row| row.get(method)).copied();
+            let (value, shown) = measured(ours, method, metric);
+            if paper.is_some() || value.is_some() {
+                table.row([metric_name.to_owned(), method_name.to_owned(), number(paper), shown, delta(value, paper)]);
+            }
+        }
+    }
+    table.note("Ours: 95 % CI in brackets; baselines over several runs as mean ± SD. The paper gives AUROC and parsable rate of CLSGen once, whatever the threshold.");
+    table
+}
+
+fn table3(task: Task, paper: &Paper, ours: &Ours) -> Table {
+    let mut table =
+        Table::new("table3", &format!("Table 3, consistency of head and text: {}", task.title()), &["Metric", "Paper", "Ours", "Δ"]);
+    let evaluation = ours.evaluation.as_ref();
+    let rows = [
+        ("auroc_align", "AUROC-Align", evaluation.map(|e| &e.auroc_align)),
+        ("kappa_default", "κ, 0.5", evaluation.and_then(|e| e.default.kappa.as_ref())),
+        ("kappa_tuned", "κ, tuned", evaluation.and_then(|e| e.tuned.as_ref()).map(|tuned| &tuned.kappa.kappa)),
+        ("rli", "RLI", evaluation.map(|e| &e.judge.rli)),
+        ("rl_kappa", "κ rationale, label", evaluation.map(|e| &e.judge.rl_kappa)),
+        ("readability", "Readability", evaluation.map(|e| &e.judge.readability)),
+    ];
+    for (key, name, metric) in rows {
+        let (paper, value) = (paper.table3.get(key).copied(), metric.and_then(|metric| metric.value));
+        table.row([name.to_owned(), number(paper), metric.map_or_else(|| "–".to_owned(), cell), delta(value, paper)]);
+    }
+    table
+}
+
+fn table4(task: Task, paper: &Paper, ours: &Ours) -> Table {
+    let mut table = Table::new(
+        "table4",
+        &format!("Table 4, standard deviation over runs: {}", task.title()),
+        &["Metric", "Method", "Paper", "Ours", "Δ", "Runs"],
+    );
+    for (metric, metric_name) in METRICS {
+        for (method, method_name) in METHODS.into_iter().filter(|(method, _)| !matches!(*method, "default" | "tuned")) {
+            let paper = paper.table4.get(metric).and_then(|row| row.get(method)).copied();
+            let summary = ours.baselines.get(method).and_then(|runs| runs.get(metric));
+            let sd = summary.and_then(|summary| summary.sd);
+            if paper.is_some() || sd.is_some() {
+                let runs = summary.map(|summary| summary.runs.to_string()).unwrap_or_default();
+                table.row([metric_name.to_owned(), method_name.to_owned(), number(paper), number(sd), delta(sd, paper), runs]);
+            }
+        }
+    }
+    table.note("Ours: sample standard deviation (n − 1).");
+    table
+}
+
+fn table7(task: Task, paper: &Paper, ours: &Ours) -> Table {
+    let columns = ["Status (dev)", "False, paper", "False, ours", "True, paper", "True, ours", "True / total, paper", "True / total, ours"];
+    let mut table = Table::new("table7", &format!("Table 7, data construction: {}", task.title()), &columns);
+    for (key, name) in [("original", "Original dataset"), ("generated", "Successfully generated"), ("failed", "Failed to generate")] {
+        let row = paper.table7.get(key);
+        let theirs = |class: &str| row.and_then(|row| row.get(class)).copied();
+        let own = ours.construct.get(key).map(|counts| counts.map(|count| count as f64));
+        let [no, yes] = [own.map(|own| own[0]), own.map(|own| own[1])];
+        let share = |no: Option<f64>, yes: Option<f64>| {
+            let pair = no.zip(yes).filter(|(no, yes)| no + yes > 0.0);
+            pair.map_or_else(|| "–".to_owned(), |(no, yes)| format!("{:.1} %", 100.0 * yes / (no + yes)))
+        };
+        let paper_share = share(theirs("false"), theirs("true"));
+        table.row([name.to_owned(), count(theirs("false")), count(no), count(theirs("true")), count(yes), paper_share, share(no, yes)]);
+    }
+    table
+}
