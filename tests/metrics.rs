@@ -5,10 +5,12 @@ use clsgen::metrics::{
     agreement::{kappa, landis_koch},
     bootstrap::{Resampler, Statistic},
     calibration,
+    calibrators::{Calibrator, Method},
     classification::Confusion,
-    delong, evaluate, ranking, significance,
+    decision, delong, evaluate, ranking, significance,
     threshold::{self, Objective, Thresholds},
 };
+use clsgen::rng::{Rng, streams};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -158,6 +160,68 @@ fn mcnemar_and_holm_agree_with_statsmodels() {
         for (ours, want) in significance::holm(&floats(&case["p"])).into_iter().zip(case["adjusted"].as_array().unwrap()) {
             close("holm", Some(ours), want);
         }
+    }
+}
+
+#[test]
+fn calibrators_agree_with_scikit_learn_and_scipy() {
+    for case in golden()["calibrators"].as_array().unwrap() {
+        let (scores, labels) = (floats(&case["p"]), bools(&case["y"]));
+        let dev = sample_of(&scores.iter().copied().zip(labels.iter().copied()).collect::<Vec<_>>());
+        for (name, method) in [("temperature", Method::Temperature), ("platt", Method::Platt), ("isotonic", Method::Isotonic)] {
+            let calibrator = Calibrator::fit(&dev, method, true).unwrap();
+            for (&at, want) in floats(&case["grid"]).iter().zip(case[name].as_array().unwrap()) {
+                let (ours, want) = (calibrator.apply(at), want.as_f64().unwrap());
+                assert!((ours - want).abs() <= 1e-8 * want + 1e-12, "{name} at {at}: {ours} {want}");
+            }
+            let written = serde_json::to_string(&calibrator).unwrap();
+            assert_eq!(serde_json::from_str::<Calibrator>(&written).unwrap(), calibrator, "reads back to the bit");
+        }
+        close("aurc", decision::aurc(&scores, &labels).ok(), &case["aurc"]);
+    }
+}
+
+#[test]
+fn isotonic_is_refused_on_a_small_dev_unless_forced() {
+    let dev = sample_of(&(0..999).map(|i| (f64::from(i) / 999.0, i % 3 == 0)).collect::<Vec<_>>());
+    assert!(Calibrator::fit(&dev, Method::Isotonic, false).unwrap_err().contains("1000"));
+    assert!(Calibrator::fit(&dev, Method::Isotonic, true).is_ok());
+    let one_class = sample_of(&[(0.1, true), (0.2, true)]);
+    assert!(Calibrator::fit(&one_class, Method::Platt, false).is_err());
+}
+
+/// 95 % intervals hold the truth in 95 % ± 2 % of 3,000 samples (AUROC by DeLong, Brier by the bootstrap).
+#[test]
+fn intervals_cover_what_they_promise() {
+    let rng = Rng::new(5, streams::NOTES);
+    let draw = |step: u64, n: usize| {
+        let mut sample = Sample::new();
+        for i in 0..n as u64 {
+            let label = i % 2 == 0;
+            let score = f64::from(rng.normal(step, i)) + if label { 1.0 } else { 0.0 };
+            sample.push(calibration::sigmoid(score), label, None, None);
+        }
+        sample
+    };
+    // AUROC of N(1,1) against N(0,1) is Φ(1/√2); the Brier score's truth comes from one large sample.
+    let auroc = significance::normal_cdf(0.5f64.sqrt());
+    let brier_of =
+        |sample: &Sample| calibration::brier(calibration::rows(sample.probabilities(), sample.labels(), &vec![1; sample.len()])).unwrap();
+    let brier = brier_of(&draw(1_000_000, 2_000_000));
+    let (mut by_delong, mut by_bootstrap) = (0, 0);
+    const SAMPLES: u64 = 3000;
+    for step in 0..SAMPLES {
+        let sample = draw(step, 160);
+        let interval = delong::auroc(sample.probabilities(), sample.labels(), sample.clusters(), sample.cluster_count()).unwrap().ci95();
+        by_delong += u64::from(interval[0] <= auroc && auroc <= interval[1]);
+        let statistic =
+            Statistic::new(160, |weights| calibration::brier(calibration::rows(sample.probabilities(), sample.labels(), weights)));
+        let interval = Resampler::new(&sample, step).measure(&[statistic], 400)[0].ci95.unwrap();
+        by_bootstrap += u64::from(interval[0] <= brier && brier <= interval[1]);
+    }
+    for (name, held) in [("DeLong", by_delong), ("bootstrap", by_bootstrap)] {
+        let share = held as f64 / SAMPLES as f64;
+        assert!((share - 0.95).abs() <= 0.02, "{name} covers {share}");
     }
 }
 

@@ -13,9 +13,10 @@ from fractions import Fraction
 
 import numpy as np
 import statsmodels.api as sm
-from scipy.optimize import brentq
+from scipy.optimize import brentq, root
 from scipy.special import expit
 from sklearn import metrics as sk
+from sklearn.isotonic import IsotonicRegression
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
@@ -179,9 +180,34 @@ def paired():
             "variance": float(delong_variance(p, y) + delong_variance(q, y) - 2 * delong_covariance(p, q, y))}
 
 
+def calibrators():
+    """Dev in, calibrated probabilities of a grid out."""
+    n = int(rng.integers(30, 60))
+    y = (rng.random(n) < 0.4).astype(int)
+    x = rng.normal(0, 1.5, n) + 1.5 * (y - 0.5)
+    p = np.round(expit(1.7 * x + 0.4), 2).clip(0.01, 0.99)
+    grid = [0.0, 0.03, 0.2, 0.31, 0.5, 0.77, 0.98, 1.0]
+    z, gz = np.log(p / (1 - p)), np.log(np.clip(grid, 1e-12, 1 - 1e-12) / (1 - np.clip(grid, 1e-12, 1 - 1e-12)))
+    inverse = brentq(lambda b: (z * (y - expit(b * z))).sum(), 1e-6, 1e3, xtol=1e-15, rtol=8.9e-16, maxiter=500)
+    t = np.where(y == 1, (y.sum() + 1) / (y.sum() + 2), 1 / (n - y.sum() + 2))
+    a, b = root(lambda w: [(expit(w[0] + w[1] * z) - t).sum(), ((expit(w[0] + w[1] * z) - t) * z).sum()], [0, 1], tol=1e-14).x
+    isotonic = IsotonicRegression(out_of_bounds="clip").fit(p, y).predict(grid)
+    confidence = np.maximum(p, 1 - p)
+    wrong = (p >= 0.5) != (y == 1)
+    risks = []
+    for k in range(1, n + 1):
+        # Expected errors among the k most confident, ties in random order.
+        cut = np.sort(confidence)[::-1][k - 1]
+        above, tied = confidence > cut, confidence == cut
+        risks.append((wrong[above].sum() + (k - above.sum()) * wrong[tied].mean()) / k)
+    return {"p": p.tolist(), "y": y.tolist(), "grid": grid, "temperature": expit(inverse * gz).tolist(), "platt": expit(a + b * gz).tolist(),
+            "isotonic": isotonic.tolist(), "aurc": float(np.mean(risks))}
+
+
 def main():
     kinds = ["random"] * 110 + ["ties"] * 60 + ["one_class"] * 20 + ["all_equal"] * 10 + ["binary"] * 20 + ["separated"] * 20
     out = {"fixtures": [fixture(kind, int(rng.integers(4, 28))) for kind in kinds], "paired": [paired() for _ in range(20)]}
+    out["calibrators"] = [calibrators() for _ in range(12)]
     tables = [(0, 0), (1, 0), (3, 9), (12, 12), (40, 71), (300, 251)]
     out["mcnemar"] = [{"b": b, "c": c, "p": 1.0 if b + c == 0 else float(mcnemar([[0, b], [c, 0]], exact=True).pvalue)} for b, c in tables]
     families = [rng.random(k).round(4).tolist() for k in (1, 2, 5, 9)] + [[0.01, 0.01, 0.04, 0.9]]

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::{
     error::{Error, Result},
-    metrics::Evaluation,
+    metrics::{Evaluation, Options, Sample, evaluate, threshold::Thresholds},
 };
 
 /// Metrics of which less is better.
@@ -54,37 +54,48 @@ impl Gate {
         if bounds.is_empty() {
             return Err(Error::usage(format!("{name}: names no metric")).hint(HINT));
         }
-        Ok(Self { name, bounds })
+        let known = known_metrics()?;
+        match bounds.iter().find(|bound| !known.contains(&bound.path)) {
+            Some(bound) => Err(unknown(&name, &bound.path, &known)),
+            None => Ok(Self { name, bounds }),
+        }
     }
 
-    /// Fails (exit 1) with every bound that is missed; a metric that is undefined misses. An unknown name is exit 2.
+    /// Fails (exit 1) with every bound that is missed; a metric that is undefined misses.
     pub fn check(&self, evaluation: &Evaluation) -> Result<()> {
-        let metrics = serde_json::to_value(evaluation).map_err(|e| Error::run(format!("cannot write JSON: {e}")))?;
+        let metrics = to_value(evaluation)?;
         let mut missed = Vec::new();
         for bound in &self.bounds {
             let leaf = bound.path.split('.').try_fold(&metrics, |value, key| value.get(key));
-            match leaf.filter(|leaf| leaf.get("ci95").is_some()) {
-                Some(leaf) => missed.extend(bound.miss(leaf)),
-                // `tuned` is null without dev: its names are right, their values missing.
-                None if bound.path.starts_with("tuned.") && metrics["tuned"].is_null() => {
-                    missed.push(format!("{} is undefined: no dev predictions", bound.path));
-                }
-                None => return Err(self.unknown(&bound.path, &metrics)),
-            }
+            missed.extend(match leaf {
+                Some(leaf) => bound.miss(leaf),
+                // `tuned` as a whole is null without dev.
+                None => Some(format!("{} is undefined: no dev predictions", bound.path)),
+            });
         }
         match missed.as_slice() {
             [] => Ok(()),
             _ => Err(Error::run(format!("gate {} is not met:\n{}", self.name, missed.join("\n")))),
         }
     }
+}
 
-    fn unknown(&self, path: &str, metrics: &Value) -> Error {
-        let mut known = Vec::new();
-        leaves("", metrics, &mut known);
-        let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(a, path).total_cmp(&strsim::jaro_winkler(b, path)));
-        let hint = nearest.map_or_else(|| HINT.to_owned(), |nearest| format!("did you mean `{nearest}`?"));
-        Error::usage(format!("{}: no metric is called `{path}`", self.name)).hint(hint)
-    }
+/// Every path of `metrics.json`, from an evaluation of nothing.
+fn known_metrics() -> Result<Vec<String>> {
+    let empty = evaluate(&Sample::new(), Some(&Thresholds::default()), &Options::default());
+    let mut known = Vec::new();
+    leaves("", &to_value(&empty)?, &mut known);
+    Ok(known)
+}
+
+fn to_value(evaluation: &Evaluation) -> Result<Value> {
+    serde_json::to_value(evaluation).map_err(|e| Error::run(format!("cannot write JSON: {e}")))
+}
+
+fn unknown(name: &str, path: &str, known: &[String]) -> Error {
+    let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(a, path).total_cmp(&strsim::jaro_winkler(b, path)));
+    let hint = nearest.map_or_else(|| HINT.to_owned(), |nearest| format!("did you mean `{nearest}`?"));
+    Error::usage(format!("{name}: no metric is called `{path}`")).hint(hint)
 }
 
 const HINT: &str =
