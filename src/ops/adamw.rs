@@ -8,6 +8,7 @@
 use candle_core::Tensor;
 use rayon::prelude::*;
 
+use super::simd::vectorised;
 use super::slice::{View, update_f32};
 use crate::error::{Error, Result};
 
@@ -81,12 +82,22 @@ pub fn step(param: &Tensor, grad: &Tensor, m: &Tensor, v: &Tensor, settings: &Ad
     })
 }
 
-fn update(param: &mut [f32], m: &mut [f32], v: &mut [f32], grad: &[f32], s: Scalars) {
-    for (((p, m), v), g) in param.iter_mut().zip(m).zip(v).zip(grad) {
-        *p *= s.decay;
-        *m += s.one_minus_beta1 * (g - *m);
-        *v = *v * s.beta2 + s.one_minus_beta2 * g * g;
-        *p -= s.step_size * *m / (v.sqrt() / s.root2 + s.eps);
+vectorised! {
+    fn update(param: &mut [f32], m: &mut [f32], v: &mut [f32], grad: &[f32], s: Scalars) {
+        for (((p, m), v), g) in param.iter_mut().zip(m).zip(v).zip(grad) {
+            *p *= s.decay;
+            *m += s.one_minus_beta1 * (g - *m);
+            *v = *v * s.beta2 + s.one_minus_beta2 * g * g;
+            *p -= s.step_size * *m / (v.sqrt() / s.root2 + s.eps);
+        }
+    }
+
+    fn square_sum(block: &[f32]) -> f64 {
+        let mut lanes = [0.0f64; 16];
+        for chunk in block.chunks(16) {
+            lanes.iter_mut().zip(chunk).for_each(|(lane, &x)| *lane += f64::from(x) * f64::from(x));
+        }
+        lanes.iter().sum()
     }
 }
 
@@ -96,8 +107,7 @@ pub fn grad_norm<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<f6
     for tensor in tensors {
         let tensor = tensor.contiguous()?;
         let view = View::of(&tensor)?;
-        let blocks: Vec<f64> =
-            view.f32()?.par_chunks(BLOCK).map(|block| block.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>()).collect();
+        let blocks: Vec<f64> = view.f32()?.par_chunks(BLOCK).map(square_sum).collect();
         total += blocks.iter().sum::<f64>();
     }
     Ok(total.sqrt())

@@ -5,6 +5,7 @@
 use candle_core::Tensor;
 use rayon::prelude::*;
 
+use super::simd::{exp, max, sum, vectorised};
 use super::slice::{View, update_f32};
 use crate::error::{Error, Result};
 
@@ -18,9 +19,7 @@ pub fn forward(logits: &Tensor, targets: &[u32]) -> Result<(Vec<f32>, Vec<f32>)>
         .par_chunks(vocab)
         .zip(targets)
         .map(|(row, &target)| {
-            let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let sum: f32 = row.iter().map(|x| (x - max).exp()).sum();
-            let lse = max + sum.ln();
+            let lse = log_sum_exp(row);
             (lse - row[target as usize], lse)
         })
         .collect();
@@ -36,9 +35,7 @@ pub fn backward(logits: Tensor, targets: &[u32], lse: &[f32], scales: &[f32]) ->
     let logits = logits.contiguous()?;
     update_f32(&logits, |values| {
         values.par_chunks_mut(vocab).enumerate().for_each(|(i, row)| {
-            for x in row.iter_mut() {
-                *x = (*x - lse[i]).exp() * scales[i];
-            }
+            soften(row, lse[i], scales[i]);
             row[targets[i] as usize] -= scales[i];
         });
         Ok(())
@@ -52,4 +49,15 @@ fn check(logits: &Tensor, targets: &[u32]) -> Result<usize> {
         return Err(Error::run(format!("cross_entropy: {} targets, each below {vocab}, for {n} rows", targets.len())));
     }
     Ok(vocab)
+}
+
+vectorised! {
+    fn log_sum_exp(row: &[f32]) -> f32 {
+        let top = max(row);
+        top + sum(row.len(), |i| exp(row[i] - top)).ln()
+    }
+
+    fn soften(row: &mut [f32], lse: f32, scale: f32) {
+        row.iter_mut().for_each(|x| *x = exp(*x - lse) * scale);
+    }
 }

@@ -9,8 +9,11 @@ pub mod embedding;
 pub mod linear;
 pub mod rms_norm;
 pub mod rope;
+mod simd;
 mod slice;
 pub mod swiglu;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::ops::Range;
 

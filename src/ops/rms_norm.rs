@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 use rayon::prelude::*;
 
+use super::simd::{sum, vectorised};
 use super::slice::{View, tensor};
 use crate::error::Result;
 
@@ -13,13 +14,8 @@ pub fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<(Tensor, Tensor)
     let (x, weight) = (View::of(&x)?, View::of(&weight)?);
     let (x, weight) = (x.f32()?, weight.f32()?);
     let (mut y, mut rstd) = (vec![0.0; m * n], vec![0.0; m]);
-    y.par_chunks_mut(n).zip(x.par_chunks(n)).zip(&mut rstd).for_each(|((y, x), rstd)| {
-        let square: f32 = x.iter().map(|x| x * x).sum();
-        *rstd = 1.0 / (square / n as f32 + eps as f32).sqrt();
-        for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
-            *y = w * (x * *rstd);
-        }
-    });
+    let rows = y.par_chunks_mut(n.max(1)).zip(x.par_chunks(n.max(1))).zip(&mut rstd).with_min_len(min_rows(n));
+    rows.for_each(|((y, x), rstd)| *rstd = normalise(x, weight, eps as f32, y));
     Ok((tensor(y, (m, n))?, tensor(rstd, m)?))
 }
 
@@ -30,13 +26,9 @@ pub fn backward(x: &Tensor, weight: &Tensor, rstd: &Tensor, dy: &Tensor) -> Resu
     let (x, weight, rstd, dy) = (View::of(&x)?, View::of(&weight)?, View::of(&rstd)?, View::of(&dy)?);
     let (x, weight, rstd, dy) = (x.f32()?, weight.f32()?, rstd.f32()?, dy.f32()?);
     let mut dx = vec![0.0; m * n];
-    dx.par_chunks_mut(n).enumerate().for_each(|(i, dx)| {
-        let (x, dy, rstd) = (&x[i * n..(i + 1) * n], &dy[i * n..(i + 1) * n], rstd[i]);
-        let dot: f32 = (0..n).map(|c| weight[c] * dy[c] * x[c]).sum();
-        let mean = dot * rstd * rstd / n as f32;
-        for c in 0..n {
-            dx[c] = rstd * (weight[c] * dy[c] - x[c] * mean);
-        }
+    dx.par_chunks_mut(n.max(1)).enumerate().with_min_len(min_rows(n)).for_each(|(i, dx)| {
+        let row = i * n..(i + 1) * n;
+        differentiate(&x[row.clone()], weight, rstd[i], &dy[row], dx);
     });
     tensor(dx, (m, n))
 }
@@ -48,10 +40,45 @@ pub fn backward_weight(x: &Tensor, rstd: &Tensor, dy: &Tensor) -> Result<Tensor>
     let (x, rstd, dy) = (View::of(&x)?, View::of(&rstd)?, View::of(&dy)?);
     let (x, rstd, dy) = (x.f32()?, rstd.f32()?, dy.f32()?);
     let mut dw = vec![0.0f32; n];
-    for ((x, dy), rstd) in x.chunks(n).zip(dy.chunks(n)).zip(rstd) {
-        for c in 0..n {
-            dw[c] += dy[c] * (x[c] * rstd);
+    // Threads share out the channels, so each channel's sum runs over the rows in order.
+    dw.par_chunks_mut(COLUMNS).enumerate().for_each(|(block, dw)| {
+        let columns = block * COLUMNS..block * COLUMNS + dw.len();
+        for ((x, dy), rstd) in x.chunks(n).zip(dy.chunks(n)).zip(rstd) {
+            add_row(&x[columns.clone()], &dy[columns.clone()], *rstd, dw);
+        }
+    });
+    tensor(dw, n)
+}
+
+/// Channels a task of [`backward_weight`] sums.
+const COLUMNS: usize = 256;
+
+/// Rows below which a task is not worth a thread.
+fn min_rows(n: usize) -> usize {
+    (1 << 13) / n.max(1) + 1
+}
+
+vectorised! {
+    fn normalise(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) -> f32 {
+        let rstd = 1.0 / (sum(x.len(), |i| x[i] * x[i]) / x.len() as f32 + eps).sqrt();
+        for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
+            *y = w * (x * rstd);
+        }
+        rstd
+    }
+
+    fn differentiate(x: &[f32], weight: &[f32], rstd: f32, dy: &[f32], dx: &mut [f32]) {
+        let n = x.len().min(weight.len()).min(dy.len());
+        let (x, weight, dy) = (&x[..n], &weight[..n], &dy[..n]);
+        let mean = sum(n, |c| weight[c] * dy[c] * x[c]) * rstd * rstd / n as f32;
+        for (((dx, x), w), dy) in dx.iter_mut().zip(x).zip(weight).zip(dy) {
+            *dx = rstd * (w * dy - x * mean);
         }
     }
-    tensor(dw, n)
+
+    fn add_row(x: &[f32], dy: &[f32], rstd: f32, dw: &mut [f32]) {
+        for ((dw, x), dy) in dw.iter_mut().zip(x).zip(dy) {
+            *dw += dy * (x * rstd);
+        }
+    }
 }

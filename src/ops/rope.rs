@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use candle_core::Tensor;
 use rayon::prelude::*;
 
+use super::simd::vectorised;
 use super::slice::{View, tensor};
 use crate::error::{Error, Result};
 
@@ -96,15 +97,7 @@ impl Rope {
         let x = View::of(&x)?;
         let mut y = x.f32()?.to_vec();
         y.par_chunks_mut((heads * head_dim).max(1)).zip(positions).for_each(|(row, &position)| {
-            let (cos, sin) = table[position as usize * head_dim..][..head_dim].split_at(half);
-            for head in row.chunks_mut(head_dim) {
-                let (first, second) = head.split_at_mut(half);
-                for c in 0..half {
-                    let (a, b, sin) = (first[c], second[c], sign * sin[c]);
-                    first[c] = a * cos[c] - b * sin;
-                    second[c] = b * cos[c] + a * sin;
-                }
-            }
+            turn_row(row, &table[position as usize * head_dim..][..head_dim], sign);
         });
         tensor(y, (tokens, heads, head_dim))
     }
@@ -130,6 +123,21 @@ impl Rope {
             *slot = rows.clone();
         }
         rows
+    }
+}
+
+vectorised! {
+    /// Turns every head of a row by `angles` = cosines, then sines.
+    fn turn_row(row: &mut [f32], angles: &[f32], sign: f32) {
+        let (cos, sin) = angles.split_at(angles.len() / 2);
+        for head in row.chunks_mut(angles.len()) {
+            let (first, second) = head.split_at_mut(cos.len());
+            for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
+                let (x, y, sin) = (*a, *b, sign * sin);
+                *a = x * cos - y * sin;
+                *b = y * cos + x * sin;
+            }
+        }
     }
 }
 

@@ -4,7 +4,12 @@
 //! Sequences are concatenated. Each sequence's queries are aligned with the END of its keys: query `i` sees keys
 //! `0..=kv_len − q_len + i`, so a prefill may follow a cached prefix.
 
-mod cpu;
+mod backward;
+mod blocks;
+mod decode;
+mod forward;
+#[cfg(test)]
+mod tests;
 
 use candle_core::Tensor;
 
@@ -37,7 +42,7 @@ pub fn forward(q: &Tensor, k: &Tensor, v: &Tensor, q_offsets: &Offsets, kv_offse
     let tq = q_offsets.total();
     let (q, k, v) = (q.contiguous()?, k.contiguous()?, v.contiguous()?);
     let (q, k, v) = (View::of(&q)?, View::of(&k)?, View::of(&v)?);
-    let (out, lse) = cpu::forward(q.f32()?, k.f32()?, v.f32()?, dims, q_offsets, kv_offsets, scale);
+    let (out, lse) = forward::forward(q.f32()?, k.f32()?, v.f32()?, dims, q_offsets, kv_offsets, scale);
     Ok((tensor(out, (tq, dims.heads, dims.d))?, tensor(lse, (dims.heads, tq))?))
 }
 
@@ -59,8 +64,8 @@ pub fn backward(
     let (out, lse, dout) = (out.contiguous()?, lse.contiguous()?, dout.contiguous()?);
     let views = [View::of(&q)?, View::of(&k)?, View::of(&v)?, View::of(&out)?, View::of(&lse)?, View::of(&dout)?];
     let [q, k, v, out, lse, dout] = &views;
-    let saved = cpu::Saved { q: q.f32()?, k: k.f32()?, v: v.f32()?, out: out.f32()?, lse: lse.f32()?, dout: dout.f32()? };
-    let (dq, dk, dv) = cpu::backward(&saved, dims, offsets, scale);
+    let saved = backward::Saved { q: q.f32()?, k: k.f32()?, v: v.f32()?, out: out.f32()?, lse: lse.f32()?, dout: dout.f32()? };
+    let (dq, dk, dv) = backward::backward(&saved, dims, offsets, scale);
     Ok((tensor(dq, (t, dims.heads, dims.d))?, tensor(dk, (t, dims.kv_heads, dims.d))?, tensor(dv, (t, dims.kv_heads, dims.d))?))
 }
 
@@ -82,6 +87,9 @@ pub fn decode(q: &Tensor, rows: &[Vec<KvSegment<'_>>], scale: f32) -> Result<Ten
             dims.kv_heads = kv_heads;
             segments.push((View::of(segment.k)?, View::of(segment.v)?, segment.len));
         }
+        if row.iter().all(|segment| segment.len == 0) {
+            return Err(Error::run("attention::decode: a row with no keys"));
+        }
         views.push(segments);
     }
     let mut slices = Vec::with_capacity(n);
@@ -90,7 +98,7 @@ pub fn decode(q: &Tensor, rows: &[Vec<KvSegment<'_>>], scale: f32) -> Result<Ten
     }
     let q = q.contiguous()?;
     let q = View::of(&q)?;
-    tensor(cpu::decode(q.f32()?, &slices, dims, scale), (n, heads, d))
+    tensor(decode::decode(q.f32()?, &slices, dims, scale), (n, heads, d))
 }
 
 fn check(q: &Tensor, k: &Tensor, v: &Tensor, q_offsets: &Offsets, kv_offsets: &Offsets) -> Result<Dims> {

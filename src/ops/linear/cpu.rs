@@ -1,53 +1,207 @@
-//! Products of row-major f32 matrices on slices.
+//! Matrix products on slices: packed, blocked, parallel over tiles of the output.
+//!
+//! ```text
+//! for each block of KC steps of k:
+//!     pack the left operand's rows by 14s, once, shared by all threads
+//!     in parallel over (chunk of columns × chunk of rows) of the output:
+//!         pack the right operand's columns by 32s (this thread's, stays in its L2)
+//!         for each 14 rows (stay in L1), for each 32 columns: kernel::tile
+//! ```
+//!
+//! An output element is the sum over blocks of KC steps, in order, of sums over the steps, in order: nothing in that
+//! depends on the other rows, on how the output is cut, or on threads.
+#![allow(unsafe_code)]
+
+use std::borrow::Cow;
+use std::cell::RefCell;
 
 use half::bf16;
 use rayon::prelude::*;
 
+use super::kernel::{MR, NR, tile};
+use super::pack::{Element, Line, copy_rows, floats_mut, transpose};
+use crate::ops::simd::{Isa, isa};
 use crate::ops::slice::Weight;
 
-/// `y (m, n) = x (m, k) · w (n, k)ᵀ`.
-pub(crate) fn x_wt(x: &[f32], w: Weight<'_>, [m, k, n]: [usize; 3], y: &mut [f32]) {
-    let (x, w) = (rounded(x, w), widened(w));
-    debug_assert_eq!(x.len(), m * k);
-    y.par_chunks_mut(n.max(1)).enumerate().for_each(|(i, y)| {
-        let x = &x[i * k..(i + 1) * k];
-        for (j, y) in y.iter_mut().enumerate() {
-            *y = x.iter().zip(&w[j * k..(j + 1) * k]).map(|(x, w)| x * w).sum();
-        }
-    });
+/// Steps of `k` summed before the sum is added to the output: fixed, since it decides the bits.
+const KC: usize = 512;
+/// Columns whose packed block (KC × NC, 1 MB) stays in a core's L2.
+const NC: usize = 512;
+/// Below this many multiply-adds, one thread does it all.
+const SMALL: usize = 1 << 17;
+
+thread_local! {
+    /// The packed right operand of the chunk at hand.
+    static RIGHT: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+}
+
+/// How an operand lies in memory: `Plain` as the product names it, row-major; `Transposed` the other way.
+#[derive(Clone, Copy)]
+enum Operand<'a, T> {
+    Plain(&'a [T]),
+    Transposed(&'a [T]),
+}
+
+/// `y (m, n) = x (m, k) · w (n, k)ᵀ`; every element of `y` is written.
+pub(crate) fn x_wt(x: &[f32], w: Weight<'_>, sizes: [usize; 3], y: &mut [f32]) {
+    match w {
+        Weight::F32(w) => product(Operand::Plain(x), Operand::Transposed(w), sizes, y),
+        Weight::Bf16(w) => product(Operand::Plain(&rounded(x)), Operand::Transposed(w), sizes, y),
+    }
 }
 
 /// `y (m, n) = dy (m, k) · w (k, n)`.
-pub(crate) fn dy_w(dy: &[f32], w: Weight<'_>, [_, k, n]: [usize; 3], y: &mut [f32]) {
-    let (dy, w) = (rounded(dy, w), widened(w));
-    y.par_chunks_mut(n.max(1)).enumerate().for_each(|(i, y)| {
-        for p in 0..k {
-            let a = dy[i * k + p];
-            y.iter_mut().zip(&w[p * n..(p + 1) * n]).for_each(|(y, w)| *y += a * w);
-        }
-    });
+pub(crate) fn dy_w(dy: &[f32], w: Weight<'_>, sizes: [usize; 3], y: &mut [f32]) {
+    match w {
+        Weight::F32(w) => product(Operand::Plain(dy), Operand::Plain(w), sizes, y),
+        Weight::Bf16(w) => product(Operand::Plain(&rounded(dy)), Operand::Plain(w), sizes, y),
+    }
 }
 
 /// `y (m, n) = dy (k, m)ᵀ · x (k, n)`.
-pub(crate) fn dyt_x(dy: &[f32], x: &[f32], [m, k, n]: [usize; 3], y: &mut [f32]) {
-    y.par_chunks_mut(n.max(1)).enumerate().for_each(|(i, y)| {
-        for p in 0..k {
-            let a = dy[p * m + i];
-            y.iter_mut().zip(&x[p * n..(p + 1) * n]).for_each(|(y, w)| *y += a * w);
+pub(crate) fn dyt_x(dy: &[f32], x: &[f32], sizes: [usize; 3], y: &mut [f32]) {
+    product(Operand::Transposed(dy), Operand::Plain(x), sizes, y);
+}
+
+/// `x` rounded to bf16 and widened again.
+pub(super) fn rounded(x: &[f32]) -> Cow<'_, [f32]> {
+    Cow::Owned(x.par_iter().with_min_len(1 << 14).map(|&x| bf16::from_f32(x).to_f32()).collect())
+}
+
+/// The output, written by several threads, each its own tiles.
+#[derive(Clone, Copy)]
+struct Output(*mut f32);
+
+// SAFETY: `product` hands every tile to one thread.
+unsafe impl Send for Output {}
+// SAFETY: as above.
+unsafe impl Sync for Output {}
+
+/// A chunk of the output and the block of steps at hand.
+struct Chunk {
+    rows: [usize; 2],
+    columns: [usize; 2],
+    steps: [usize; 2],
+}
+
+fn product<T: Element>(a: Operand<'_, f32>, b: Operand<'_, T>, [m, k, n]: [usize; 3], y: &mut [f32]) {
+    let (Operand::Plain(a_all) | Operand::Transposed(a_all), Operand::Plain(b_all) | Operand::Transposed(b_all)) = (a, b);
+    assert!(a_all.len() == m * k && b_all.len() == k * n && y.len() == m * n, "operands of the wrong size");
+    if k == 0 {
+        y.fill(0.0);
+    }
+    if y.is_empty() {
+        return;
+    }
+    let (isa, parallel) = (isa(), m * n * k > SMALL);
+    let output = Output(y.as_mut_ptr());
+    let cuts = if parallel { cuts(m, n) } else { vec![([0, m], [0, n])] };
+    let mut left = vec![Line::default(); (m.div_ceil(MR) * MR * k.min(KC)).div_ceil(16)];
+    for start in (0..k).step_by(KC) {
+        let steps = [start, (start + KC).min(k)];
+        let length = (steps[1] - start) * MR;
+        let pack = |(panel, to): (usize, &mut [f32])| pack_left(isa, a, [m, k], panel * MR, steps, to);
+        let left = &mut floats_mut(&mut left)[..m.div_ceil(MR) * length];
+        if parallel {
+            left.par_chunks_mut(length).with_min_len(8).enumerate().for_each(pack);
+        } else {
+            left.chunks_mut(length).enumerate().for_each(pack);
+        }
+        let run = |&(rows, columns): &([usize; 2], [usize; 2])| {
+            // SAFETY: the cuts are disjoint and lie within (m, n), the size of `y`.
+            unsafe { chunk(isa, left, b, [k, n], &Chunk { rows, columns, steps }, output) }
+        };
+        if parallel {
+            cuts.par_iter().with_max_len(1).for_each(run);
+        } else {
+            cuts.iter().for_each(run);
+        }
+    }
+}
+
+/// Cuts the output into chunks for the threads: columns by NC, then rows until there are a few chunks a thread.
+fn cuts(m: usize, n: usize) -> Vec<([usize; 2], [usize; 2])> {
+    let wanted = 4 * rayon::current_num_threads();
+    let across = n.div_ceil(NC);
+    let width = n.div_ceil(across).next_multiple_of(NR);
+    let down = wanted.div_ceil(across).min(m.div_ceil(16 * MR)).max(1);
+    let height = m.div_ceil(down).next_multiple_of(MR);
+    let rows = (0..m).step_by(height).map(|i| [i, (i + height).min(m)]);
+    rows.flat_map(|rows| (0..n).step_by(width).map(move |j| (rows, [j, (j + width).min(n)]))).collect()
+}
+
+/// Rows `first..first + 14` of the left operand as `(steps, 14)`.
+fn pack_left(isa: Isa, a: Operand<'_, f32>, [m, k]: [usize; 2], first: usize, steps: [usize; 2], to: &mut [f32]) {
+    let (rows, length) = (MR.min(m - first), steps[1] - steps[0]);
+    match a {
+        Operand::Plain(a) => transpose(isa, &a[first * k + steps[0]..], k, [rows, length], to, MR),
+        Operand::Transposed(a) => copy_rows(&a[steps[0] * m + first..], m, [length, rows], to, MR),
+    }
+}
+
+/// Columns `columns` of the right operand, 32 at a time, as `(steps, 32)`.
+fn pack_right<T: Element>(isa: Isa, b: Operand<'_, T>, [k, n]: [usize; 2], columns: [usize; 2], steps: [usize; 2], to: &mut [f32]) {
+    let length = steps[1] - steps[0];
+    for (panel, to) in to.chunks_mut(length * NR).enumerate() {
+        let first = columns[0] + panel * NR;
+        let width = NR.min(columns[1] - first);
+        match b {
+            Operand::Plain(b) => copy_rows(&b[steps[0] * n + first..], n, [length, width], to, NR),
+            Operand::Transposed(b) => transpose(isa, &b[first * k + steps[0]..], k, [width, length], to, NR),
+        }
+    }
+}
+
+/// One chunk of the output.
+///
+/// # Safety
+/// The chunk lies within the `(m, n)` output, and no other thread touches it.
+unsafe fn chunk<T: Element>(isa: Isa, left: &[f32], b: Operand<'_, T>, [k, n]: [usize; 2], at: &Chunk, output: Output) {
+    let length = at.steps[1] - at.steps[0];
+    let (width, add) = (at.columns[1] - at.columns[0], at.steps[0] > 0);
+    RIGHT.with_borrow_mut(|right| {
+        let used = width.div_ceil(NR) * NR * length;
+        if right.len() * 16 < used {
+            right.resize(used.div_ceil(16), Line::default());
+        }
+        let right = &mut floats_mut(right)[..used];
+        pack_right(isa, b, [k, n], at.columns, at.steps, right);
+        for first in (at.rows[0]..at.rows[1]).step_by(MR) {
+            let rows = MR.min(at.rows[1] - first);
+            let a = &left[first / MR * MR * length..][..MR * length];
+            for (panel, b) in right.chunks(length * NR).enumerate() {
+                let column = at.columns[0] + panel * NR;
+                let c = output.0.wrapping_add(first * n + column);
+                let columns = NR.min(at.columns[1] - column);
+                // SAFETY: packed panels hold (length, 14) and (length, 32); `c` is this chunk's, by the caller's promise.
+                unsafe {
+                    if columns == NR {
+                        tile::<1, MR>(isa, rows, length, a.as_ptr(), b.as_ptr(), NR, c, n, add);
+                    } else {
+                        edge(isa, [rows, columns], length, a, b, c, n, add);
+                    }
+                }
+            }
         }
     });
 }
 
-fn widened(w: Weight<'_>) -> Vec<f32> {
-    match w {
-        Weight::F32(w) => w.to_vec(),
-        Weight::Bf16(w) => w.iter().map(|w| w.to_f32()).collect(),
+/// A tile with fewer than 32 columns left, by way of a whole one.
+///
+/// # Safety
+/// `c` is valid for `rows` rows of `columns` numbers, `n` apart, which nothing else touches.
+#[allow(clippy::too_many_arguments)]
+unsafe fn edge(isa: Isa, [rows, columns]: [usize; 2], length: usize, a: &[f32], b: &[f32], c: *mut f32, n: usize, add: bool) {
+    let mut whole = [0.0; MR * NR];
+    // SAFETY: as in `chunk`, with a whole tile of our own as the output.
+    unsafe { tile::<1, MR>(isa, rows, length, a.as_ptr(), b.as_ptr(), NR, whole.as_mut_ptr(), NR, false) };
+    for (r, sums) in whole.chunks(NR).take(rows).enumerate() {
+        // SAFETY: row `r` of the caller's `c`.
+        let c = unsafe { std::slice::from_raw_parts_mut(c.wrapping_add(r * n), columns) };
+        c.iter_mut().zip(sums).for_each(|(c, sum)| *c = if add { *c + sum } else { *sum });
     }
 }
 
-fn rounded(x: &[f32], w: Weight<'_>) -> Vec<f32> {
-    match w {
-        Weight::F32(_) => x.to_vec(),
-        Weight::Bf16(_) => x.iter().map(|x| bf16::from_f32(*x).to_f32()).collect(),
-    }
-}
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

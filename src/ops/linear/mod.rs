@@ -4,7 +4,10 @@
 //! the other operand is rounded to bf16 too and the products are summed in f32.
 //! Every output element is summed in one fixed order, so its bits depend neither on the number of rows nor on threads.
 
-pub mod cpu;
+pub(crate) mod cpu;
+mod few_rows;
+pub(crate) mod kernel;
+pub(crate) mod pack;
 
 use candle_core::Tensor;
 
@@ -53,7 +56,7 @@ pub fn decode(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
     let (x, w) = (x.contiguous()?, weight.contiguous()?);
     let (x, w) = (View::of(&x)?, View::of(&w)?);
     let mut y = vec![0.0; m * n];
-    cpu::x_wt(x.f32()?, w.weight()?, [m, k, n], &mut y);
+    few_rows::x_wt(x.f32()?, w.weight()?, [m, k, n], &mut y);
     add_bias(&mut y, bias, n)?;
     tensor(y, (m, n))
 }

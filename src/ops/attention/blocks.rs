@@ -1,0 +1,82 @@
+//! One head's rows, rearranged for the products: rows padded to whole tiles, and blocks of 64 rows transposed.
+
+use crate::ops::linear::pack::{Line, copy_rows, floats, floats_mut, transpose};
+use crate::ops::simd::Isa;
+
+/// Rows of queries and of keys that meet at a time.
+pub(crate) const BLOCK: usize = 64;
+
+/// A head of a `(tokens, heads, d)` tensor: where its rows lie.
+#[derive(Clone, Copy)]
+pub(crate) struct Head<'a> {
+    /// Elements from the first row of the sequence and this head on.
+    pub values: &'a [f32],
+    /// From a row to the next.
+    pub stride: usize,
+    /// Rows of the sequence.
+    pub rows: usize,
+    /// Channels.
+    pub d: usize,
+}
+
+impl<'a> Head<'a> {
+    /// Head `index` of `heads`, rows `start..start + rows`.
+    pub fn new(values: &'a [f32], [heads, d]: [usize; 2], index: usize, start: usize, rows: usize) -> Self {
+        let stride = heads * d;
+        let first = if rows == 0 { 0 } else { start * stride + index * d };
+        Self { values: &values[first..], stride, rows, d }
+    }
+
+    /// Row `i`.
+    pub fn row(&self, i: usize) -> &'a [f32] {
+        &self.values[i * self.stride..][..self.d]
+    }
+
+    /// `(rows, width)`: the rows side by side, padded with 0 to a whole number of tiles.
+    pub fn packed(&self) -> Packed {
+        let width = width(self.d);
+        let mut lines = vec![Line::default(); self.rows * width / 16];
+        copy_rows(self.values, self.stride, [self.rows, self.d], floats_mut(&mut lines), width);
+        Packed(lines)
+    }
+
+    /// `(blocks, d, 64)`: every 64 rows transposed, the last block padded with 0.
+    pub fn transposed(&self, isa: Isa) -> Packed {
+        let mut lines = vec![Line::default(); self.rows.div_ceil(BLOCK) * BLOCK * self.d / 16];
+        for (block, to) in floats_mut(&mut lines).chunks_mut(BLOCK * self.d).enumerate() {
+            self.transpose_block(isa, block * BLOCK, to);
+        }
+        Packed(lines)
+    }
+
+    /// Rows `first..first + 64` as `(d, 64)`.
+    pub fn transpose_block(&self, isa: Isa, first: usize, to: &mut [f32]) {
+        let rows = BLOCK.min(self.rows - first);
+        transpose(isa, &self.values[first * self.stride..], self.stride, [rows, self.d], to, BLOCK);
+    }
+}
+
+/// Aligned numbers.
+pub(crate) struct Packed(Vec<Line>);
+
+impl Packed {
+    /// So many zeros (a multiple of 16).
+    pub fn zeros(n: usize) -> Self {
+        Self(vec![Line::default(); n.div_ceil(16)])
+    }
+
+    /// To read.
+    pub fn get(&self) -> &[f32] {
+        floats(&self.0)
+    }
+
+    /// To write.
+    pub fn get_mut(&mut self) -> &mut [f32] {
+        floats_mut(&mut self.0)
+    }
+}
+
+/// Channels padded to whole tiles of 32.
+pub(crate) fn width(d: usize) -> usize {
+    d.next_multiple_of(32)
+}

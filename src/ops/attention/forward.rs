@@ -1,0 +1,143 @@
+//! Forward: blocks of 64 queries walk over blocks of 64 keys with an online softmax.
+//!
+//! ```text
+//! for each block of keys up to the diagonal:
+//!     s = scale·q·kᵀ, masked;  m′ = max(m, rowmax s);  p = exp(s − m′);  α = exp(m − m′)
+//!     l = α·l + rowsum p;  o = α·o + p·v;  m = m′
+//! out = o / l,  lse = m + ln l
+//! ```
+//!
+//! Blocks of keys are counted from the sequence's first key and a masked score adds an exact 0, so a query's bits depend
+//! on its own keys alone, not on which queries share its block.
+
+use rayon::prelude::*;
+
+use super::blocks::{BLOCK, Head, Packed, width};
+use super::{Dims, Offsets};
+use crate::ops::linear::kernel::product;
+use crate::ops::simd::{LANES, exp, isa, max, sum_lanes, vectorised};
+
+/// A block of queries of one head of one sequence.
+struct Task {
+    sequence: usize,
+    head: usize,
+    first: usize,
+}
+
+/// One kv head of one sequence, packed.
+struct KeyValues {
+    /// `(blocks, d, 64)`.
+    keys: Packed,
+    /// `(rows, width)`.
+    values: Packed,
+}
+
+/// `(out (tq, heads, d), lse (heads, tq))`.
+pub(crate) fn forward(
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    dims: Dims,
+    q_offsets: &Offsets,
+    kv_offsets: &Offsets,
+    scale: f32,
+) -> (Vec<f32>, Vec<f32>) {
+    let Dims { heads, kv_heads, d } = dims;
+    let (tq, group) = (q_offsets.total(), heads / kv_heads);
+    let pairs: Vec<(usize, usize)> = (0..kv_offsets.count()).flat_map(|s| (0..kv_heads).map(move |h| (s, h))).collect();
+    let packed: Vec<KeyValues> = pairs
+        .into_par_iter()
+        .map(|(s, h)| {
+            let range = kv_offsets.range(s);
+            let head = |x| Head::new(x, [kv_heads, d], h, range.start, range.len());
+            KeyValues { keys: head(k).transposed(isa()), values: head(v).packed() }
+        })
+        .collect();
+    let tasks: Vec<Task> = (0..q_offsets.count())
+        .flat_map(|sequence| (0..heads).map(move |head| (sequence, head)))
+        .flat_map(|(sequence, head)| (0..q_offsets.range(sequence).len()).step_by(BLOCK).map(move |first| Task { sequence, head, first }))
+        .collect();
+    let blocks: Vec<(Vec<f32>, Vec<f32>)> = tasks
+        .par_iter()
+        .with_max_len(1)
+        .map(|task| {
+            let (q_range, kv_range) = (q_offsets.range(task.sequence), kv_offsets.range(task.sequence));
+            let queries = Head::new(q, [heads, d], task.head, q_range.start, q_range.len());
+            let packed = &packed[task.sequence * kv_heads + task.head / group];
+            block(queries, packed, task.first, kv_range.len(), scale)
+        })
+        .collect();
+    let (mut out, mut lse) = (vec![0.0; tq * heads * d], vec![0.0; heads * tq]);
+    for (task, (rows, logs)) in tasks.iter().zip(&blocks) {
+        let start = q_offsets.range(task.sequence).start + task.first;
+        lse[task.head * tq + start..][..logs.len()].copy_from_slice(logs);
+        for (i, row) in rows.chunks(d.max(1)).enumerate() {
+            out[((start + i) * heads + task.head) * d..][..d].copy_from_slice(row);
+        }
+    }
+    (out, lse)
+}
+
+/// Running state of a block's online softmax.
+struct State {
+    /// Row maxima.
+    m: [f32; BLOCK],
+    /// Row sums.
+    l: [f32; BLOCK],
+    /// `(64, width)`, not yet divided by `l`.
+    o: Packed,
+}
+
+/// Output `(rows, d)` and log-sum-exps of the queries from `first` on.
+fn block(queries: Head<'_>, packed: &KeyValues, first: usize, kv_len: usize, scale: f32) -> (Vec<f32>, Vec<f32>) {
+    let (isa, d) = (isa(), queries.d);
+    let (rows, width) = (BLOCK.min(queries.rows - first), width(d));
+    let mut q = Packed::zeros(d * BLOCK);
+    queries.transpose_block(isa, first, q.get_mut());
+    let mut state = State { m: [f32::NEG_INFINITY; BLOCK], l: [0.0; BLOCK], o: Packed::zeros(BLOCK * width) };
+    let mut scores = Packed::zeros(BLOCK * BLOCK);
+    // Query `first + r` sees the keys before `seen + r`.
+    let seen = kv_len - queries.rows + first + 1;
+    for key in (0..seen + rows - 1).step_by(BLOCK) {
+        let keys = BLOCK.min(seen + rows - 1 - key);
+        let (k, v) = (&packed.keys.get()[key * d..][..BLOCK * d], &packed.values.get()[key * width..]);
+        product::<1, BLOCK>(isa, [rows, d, BLOCK], q.get(), k, BLOCK, scores.get_mut(), BLOCK, false);
+        soften(&mut scores.get_mut()[..rows * BLOCK], seen as isize - key as isize, scale, &mut state, width);
+        product::<BLOCK, 1>(isa, [rows, keys, width], scores.get(), v, width, state.o.get_mut(), width, true);
+    }
+    let mut out = Vec::with_capacity(rows * d);
+    for (o, l) in state.o.get().chunks(width).zip(&state.l).take(rows) {
+        out.extend(o[..d].iter().map(|o| o / l));
+    }
+    let lse = state.m.iter().zip(&state.l).take(rows).map(|(m, l)| m + l.ln()).collect();
+    (out, lse)
+}
+
+vectorised! {
+    /// Turns a block of scores into probabilities relative to the new row maxima, and rescales the state to them.
+    /// Row `r` keeps its scores before column `visible + r`.
+    fn soften(scores: &mut [f32], visible: isize, scale: f32, state: &mut State, width: usize) {
+        for (r, row) in scores.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+            let limit = visible + r as isize;
+            for (c, s) in row.iter_mut().enumerate() {
+                *s = if (c as i32) < limit as i32 { *s * scale } else { f32::NEG_INFINITY };
+            }
+            let before = state.m[r];
+            let top = max(row);
+            let m = if top > before { top } else { before };
+            let mut lanes = [0.0f32; LANES];
+            for chunk in row.as_chunks_mut::<LANES>().0 {
+                for (lane, s) in lanes.iter_mut().zip(chunk) {
+                    *s = exp(*s - m);
+                    *lane += *s;
+                }
+            }
+            let alpha = exp(before - m);
+            state.m[r] = m;
+            state.l[r] = state.l[r] * alpha + sum_lanes(lanes);
+            if alpha != 1.0 {
+                state.o.get_mut()[r * width..][..width].iter_mut().for_each(|o| *o *= alpha);
+            }
+        }
+    }
+}

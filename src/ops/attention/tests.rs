@@ -1,0 +1,181 @@
+use super::*;
+use crate::ops::simd::tests::same_on_every_isa;
+use crate::ops::testing::{assert_close, on_threads, random_tensor, values};
+
+/// Everything attention computes for one sequence, in f64 by the definition.
+struct Reference {
+    out: Vec<f64>,
+    lse: Vec<f64>,
+    dq: Vec<f64>,
+    dk: Vec<f64>,
+    dv: Vec<f64>,
+}
+
+/// `q, dout (tq, heads, d)`, `k, v (tk, kv_heads, d)`; `lse` is (heads, tq).
+fn reference(q: &[f32], k: &[f32], v: &[f32], dout: &[f32], dims: Dims, [tq, tk]: [usize; 2], scale: f64) -> Reference {
+    let Dims { heads, kv_heads, d } = dims;
+    let mut r = Reference {
+        out: vec![0.0; tq * heads * d],
+        lse: vec![0.0; heads * tq],
+        dq: vec![0.0; tq * heads * d],
+        dk: vec![0.0; tk * kv_heads * d],
+        dv: vec![0.0; tk * kv_heads * d],
+    };
+    for h in 0..heads {
+        for i in 0..tq {
+            let row = (i * heads + h) * d;
+            let at = |j: usize, c: usize| (j * kv_heads + h / (heads / kv_heads)) * d + c;
+            let seen = tk - tq + i + 1;
+            let scores: Vec<f64> =
+                (0..seen).map(|j| scale * (0..d).map(|c| f64::from(q[row + c]) * f64::from(k[at(j, c)])).sum::<f64>()).collect();
+            let total: f64 = scores.iter().map(|s| s.exp()).sum();
+            r.lse[h * tq + i] = total.ln();
+            let p: Vec<f64> = scores.iter().map(|s| s.exp() / total).collect();
+            let dp: Vec<f64> = (0..seen).map(|j| (0..d).map(|c| f64::from(dout[row + c]) * f64::from(v[at(j, c)])).sum()).collect();
+            let mean: f64 = p.iter().zip(&dp).map(|(p, dp)| p * dp).sum();
+            for j in 0..seen {
+                let ds = scale * p[j] * (dp[j] - mean);
+                for c in 0..d {
+                    r.out[row + c] += p[j] * f64::from(v[at(j, c)]);
+                    r.dv[at(j, c)] += p[j] * f64::from(dout[row + c]);
+                    r.dq[row + c] += ds * f64::from(k[at(j, c)]);
+                    r.dk[at(j, c)] += ds * f64::from(q[row + c]);
+                }
+            }
+        }
+    }
+    r
+}
+
+const SHAPES: [Dims; 6] = [
+    Dims { heads: 4, kv_heads: 2, d: 64 },
+    Dims { heads: 3, kv_heads: 1, d: 128 },
+    Dims { heads: 2, kv_heads: 2, d: 16 },
+    Dims { heads: 2, kv_heads: 1, d: 32 },
+    Dims { heads: 6, kv_heads: 3, d: 8 },
+    Dims { heads: 1, kv_heads: 1, d: 40 },
+];
+
+#[test]
+fn forward_and_backward_equal_an_f64_reference() {
+    for dims @ Dims { heads, kv_heads, d } in SHAPES {
+        let lengths = [1, 63, 64, 65, 0, 150];
+        let offsets = Offsets::from_lengths(&lengths);
+        let t = offsets.total();
+        let (q, dout) = (random_tensor(1, &[t, heads, d]), random_tensor(2, &[t, heads, d]));
+        let (k, v) = (random_tensor(3, &[t, kv_heads, d]), random_tensor(4, &[t, kv_heads, d]));
+        let scale = 1.0 / (d as f32).sqrt();
+        let (out, lse) = forward(&q, &k, &v, &offsets, &offsets, scale).unwrap();
+        let (dq, dk, dv) = backward(&q, &k, &v, &out, &lse, &dout, &offsets, scale).unwrap();
+        for range in offsets.ranges() {
+            let n = range.len();
+            let part = |x: &Tensor| values(&x.narrow(0, range.start, n).unwrap());
+            let r = reference(&part(&q), &part(&k), &part(&v), &part(&dout), dims, [n, n], f64::from(scale));
+            let what = |name: &str| format!("{name} of {n} rows, {dims:?}");
+            assert_close(&part(&out), &r.out, 1e-5, &what("out"));
+            assert_close(&values(&lse.narrow(1, range.start, n).unwrap()), &r.lse, 1e-5, &what("lse"));
+            assert_close(&part(&dq), &r.dq, 2e-5, &what("dq"));
+            assert_close(&part(&dk), &r.dk, 2e-5, &what("dk"));
+            assert_close(&part(&dv), &r.dv, 2e-5, &what("dv"));
+        }
+    }
+}
+
+/// Central differences of `L = Σ out ⊙ dout` in f64, through the reference's forward pass.
+#[test]
+fn the_reference_gradient_is_the_slope() {
+    let (dims, n, scale) = (Dims { heads: 2, kv_heads: 1, d: 8 }, 5, 0.4);
+    let q = values(&random_tensor(1, &[n, 2, 8]));
+    let (k, v, dout) =
+        (values(&random_tensor(2, &[n, 1, 8])), values(&random_tensor(3, &[n, 1, 8])), values(&random_tensor(4, &[n, 2, 8])));
+    let loss = |q: &[f32], k: &[f32], v: &[f32]| -> f64 {
+        reference(q, k, v, &dout, dims, [n, n], scale).out.iter().zip(&dout).map(|(o, d)| o * f64::from(*d)).sum()
+    };
+    let r = reference(&q, &k, &v, &dout, dims, [n, n], scale);
+    let step = 1.0 / 256.0;
+    let shifted =
+        |x: &[f32], i: usize, by: f32| -> Vec<f32> { x.iter().enumerate().map(|(j, x)| if j == i { x + by } else { *x }).collect() };
+    for i in 0..k.len() {
+        let slope = |f: &dyn Fn(f32) -> f64| (f(step) - f(-step)) / (2.0 * f64::from(step));
+        assert!((slope(&|by| loss(&shifted(&q, i, by), &k, &v)) - r.dq[i]).abs() < 1e-4);
+        assert!((slope(&|by| loss(&q, &shifted(&k, i, by), &v)) - r.dk[i]).abs() < 1e-4);
+        assert!((slope(&|by| loss(&q, &k, &shifted(&v, i, by))) - r.dv[i]).abs() < 1e-4);
+    }
+}
+
+#[test]
+fn a_prefill_after_a_cached_prefix_equals_the_whole_to_the_bit() {
+    let Dims { heads, kv_heads, d } = SHAPES[0];
+    let n = 200;
+    let whole = Offsets::from_lengths(&[n]);
+    let (q, k, v) = (random_tensor(1, &[n, heads, d]), random_tensor(2, &[n, kv_heads, d]), random_tensor(3, &[n, kv_heads, d]));
+    let out = values(&forward(&q, &k, &v, &whole, &whole, 0.125).unwrap().0);
+    for past in [1, 63, 64, 65, 130, 199] {
+        let tail = forward(&q.narrow(0, past, n - past).unwrap(), &k, &v, &Offsets::from_lengths(&[n - past]), &whole, 0.125).unwrap().0;
+        assert_eq!(values(&tail), out[past * heads * d..]);
+    }
+}
+
+#[test]
+fn bits_depend_neither_on_batch_nor_threads_nor_instruction_set() {
+    for dims in [SHAPES[0], SHAPES[1], SHAPES[4]] {
+        let Dims { heads, kv_heads, d } = dims;
+        let offsets = Offsets::from_lengths(&[70, 129, 3]);
+        let t = offsets.total();
+        let (q, dout) = (random_tensor(1, &[t, heads, d]), random_tensor(2, &[t, heads, d]));
+        let (k, v) = (random_tensor(3, &[t, kv_heads, d]), random_tensor(4, &[t, kv_heads, d]));
+        let run = |first: usize, n: usize, offsets: &Offsets| -> Vec<Vec<f32>> {
+            let part = |x: &Tensor| x.narrow(0, first, n).unwrap();
+            let (q, k, v, dout) = (part(&q), part(&k), part(&v), part(&dout));
+            let (out, lse) = forward(&q, &k, &v, offsets, offsets, 0.2).unwrap();
+            let (dq, dk, dv) = backward(&q, &k, &v, &out, &lse, &dout, offsets, 0.2).unwrap();
+            [out, dq, dk, dv].iter().map(values).collect()
+        };
+        let all = same_on_every_isa(|| run(0, t, &offsets));
+        assert_eq!(on_threads(2, || run(0, t, &offsets)), all);
+        for range in offsets.ranges() {
+            let alone = run(range.start, range.len(), &Offsets::from_lengths(&[range.len()]));
+            for (alone, all) in alone.iter().zip(&all) {
+                let width = all.len() / t;
+                assert_eq!(alone[..], all[range.start * width..range.end * width]);
+            }
+        }
+    }
+}
+
+#[test]
+fn decode_equals_the_reference_whatever_the_segments_and_the_batch() {
+    for dims @ Dims { heads, kv_heads, d } in SHAPES {
+        for length in [1, 64, 65, 511, 513, 1100] {
+            let q = random_tensor(1, &[2, heads, d]);
+            let (k, v) = (random_tensor(2, &[length, kv_heads, d]), random_tensor(3, &[length, kv_heads, d]));
+            let scale = 1.0 / (d as f32).sqrt();
+            let whole = || vec![KvSegment { k: &k, v: &v, len: length }];
+            let short = || vec![KvSegment { k: &k, v: &v, len: 1 }];
+            let out = values(&decode(&q, &[whole(), short()], scale).unwrap());
+            let row = values(&q.narrow(0, 0, 1).unwrap());
+            let r = reference(&row, &values(&k), &values(&v), &row, dims, [1, length], f64::from(scale));
+            assert_close(&out[..heads * d], &r.out, 1e-5, &format!("{length} keys, {dims:?}"));
+            let first = q.narrow(0, 0, 1).unwrap();
+            assert_eq!(same_on_every_isa(|| values(&decode(&first, &[whole()], scale).unwrap())), out[..heads * d]);
+            assert_eq!(values(&on_threads(2, || decode(&first, &[whole()], scale).unwrap())), out[..heads * d]);
+            for cut in [0, 1, length / 2] {
+                let (k1, v1) = (k.narrow(0, 0, cut.max(1)).unwrap(), v.narrow(0, 0, cut.max(1)).unwrap());
+                let (k2, v2) = (k.narrow(0, cut, length - cut).unwrap(), v.narrow(0, cut, length - cut).unwrap());
+                let segments = vec![KvSegment { k: &k1, v: &v1, len: cut }, KvSegment { k: &k2, v: &v2, len: length - cut }];
+                assert_eq!(values(&decode(&first, &[segments], scale).unwrap()), out[..heads * d]);
+            }
+        }
+    }
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_refused() {
+    let (q, k) = (random_tensor(1, &[3, 4, 8]), random_tensor(2, &[3, 3, 8]));
+    let offsets = Offsets::from_lengths(&[3]);
+    assert!(forward(&q, &k, &k, &offsets, &offsets, 1.0).is_err());
+    assert!(forward(&q, &q, &k, &offsets, &offsets, 1.0).is_err());
+    assert!(forward(&q, &q, &q, &offsets, &Offsets::from_lengths(&[2]), 1.0).is_err());
+    assert!(decode(&q, &[vec![], vec![], vec![]], 1.0).is_err());
+    assert!(decode(&q, &[], 1.0).is_err());
+}

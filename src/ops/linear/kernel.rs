@@ -1,0 +1,184 @@
+//! The inner kernel of every product: a tile of up to 14 × 32 sums held in registers.
+//!
+//! `c[r][j] (+)= Σ_p a(r, p)·b[p][j]` for `rows` ≤ 14 and 32 columns, `a(r, p) = a[r·RS + p·CS]`. With AVX-512 that is
+//! 28 accumulators of 16 lanes, two loads of `b` and 14 broadcasts of `a` a step: 28 FMAs in 14 cycles and 16 loads in 8.
+//! Strides of `a` are constants so that its 14 addresses are one register and displacements.
+//! Each sum starts at zero and runs over `p` in order, fused: every instruction set and row count gives the same bits.
+#![allow(unsafe_code)]
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
+
+use crate::ops::simd::Isa;
+
+/// Rows of a full tile.
+pub(crate) const MR: usize = 14;
+/// Columns of every tile.
+pub(crate) const NR: usize = 32;
+
+/// Calls `$f::<R, RS, CS>` with the constant `R` equal to `$rows`.
+macro_rules! with_rows {
+    ($rows:expr, $($r:literal)*; $f:ident $args:tt) => {
+        match $rows {
+            $($r => with_rows!(@call $f $r $args),)*
+            _ => {}
+        }
+    };
+    (@call $f:ident $r:literal ($($arg:expr),*)) => { $f::<$r, RS, CS>($($arg),*) };
+}
+
+/// One tile. `a` is addressed as `RS`, `CS` say, `b` is `(k, ≥32)` with row stride `ldb`, `c` is `(rows, ≥32)` with row
+/// stride `ldc`; with `add` the sums are added to `c`, else written over it.
+///
+/// # Safety
+/// `a`, `b` and `c` must be valid for the elements named above, and nothing else may touch those of `c` meanwhile.
+#[allow(clippy::too_many_arguments)]
+#[inline]
+pub(crate) unsafe fn tile<const RS: usize, const CS: usize>(
+    isa: Isa,
+    rows: usize,
+    k: usize,
+    a: *const f32,
+    b: *const f32,
+    ldb: usize,
+    c: *mut f32,
+    ldc: usize,
+    add: bool,
+) {
+    debug_assert!(rows <= MR);
+    // SAFETY: the caller's promises are the kernels' own; the instruction set was detected.
+    unsafe {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => with_rows!(rows, 1 2 3 4 5 6 7 8 9 10 11 12 13 14; avx512(k, a, b, ldb, c, ldc, add)),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => {
+                for r in (0..rows).step_by(6) {
+                    for j in (0..NR).step_by(16) {
+                        let (a, b, c) = (a.add(r * RS), b.add(j), c.add(r * ldc + j));
+                        with_rows!((rows - r).min(6), 1 2 3 4 5 6; avx2(k, a, b, ldb, c, ldc, add));
+                    }
+                }
+            }
+            Isa::Portable => {
+                for r in 0..rows {
+                    portable::<CS>(k, a.add(r * RS), b, ldb, c.add(r * ldc), add);
+                }
+            }
+        }
+    }
+}
+
+/// `c (m, n) (+)= a·b` for small operands in place: `a(r, p) = a[r·RS + p·CS]`, `b (k, n)`, `n` a multiple of 32.
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn product<const RS: usize, const CS: usize>(
+    isa: Isa,
+    [m, k, n]: [usize; 3],
+    a: &[f32],
+    b: &[f32],
+    ldb: usize,
+    c: &mut [f32],
+    ldc: usize,
+    add: bool,
+) {
+    if m == 0 || k == 0 || n == 0 {
+        return;
+    }
+    assert!(n % NR == 0 && a.len() > (m - 1) * RS + (k - 1) * CS);
+    assert!(b.len() >= (k - 1) * ldb + n && c.len() >= (m - 1) * ldc + n);
+    for first in (0..m).step_by(MR) {
+        let rows = MR.min(m - first);
+        for column in (0..n).step_by(NR) {
+            let a = &a[first * RS..];
+            // SAFETY: the assertions cover the last row, step and column of each operand; `c` is borrowed mutably.
+            unsafe {
+                let c = c.as_mut_ptr().add(first * ldc + column);
+                tile::<RS, CS>(isa, rows, k, a.as_ptr(), b.as_ptr().add(column), ldb, c, ldc, add);
+            }
+        }
+    }
+}
+
+/// `R` rows × 32 columns in `2·R` registers of 16 lanes.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+unsafe fn avx512<const R: usize, const RS: usize, const CS: usize>(
+    k: usize,
+    mut a: *const f32,
+    mut b: *const f32,
+    ldb: usize,
+    c: *mut f32,
+    ldc: usize,
+    add: bool,
+) {
+    let mut sums = [[_mm512_setzero_ps(); 2]; R];
+    // SAFETY: rows below R, steps below k and columns below 32 are within the caller's operands.
+    unsafe {
+        for _ in 0..k {
+            let (b0, b1) = (_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16)));
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let x = _mm512_set1_ps(*a.add(r * RS));
+                sums[0] = _mm512_fmadd_ps(x, b0, sums[0]);
+                sums[1] = _mm512_fmadd_ps(x, b1, sums[1]);
+            }
+            a = a.wrapping_add(CS);
+            b = b.wrapping_add(ldb);
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            for (half, &sum) in sums.iter().enumerate() {
+                let c = c.add(r * ldc + half * 16);
+                let sum = if add { _mm512_add_ps(_mm512_loadu_ps(c), sum) } else { sum };
+                _mm512_storeu_ps(c, sum);
+            }
+        }
+    }
+}
+
+/// `R` ≤ 6 rows × 16 columns in `2·R` registers of 8 lanes.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2<const R: usize, const RS: usize, const CS: usize>(
+    k: usize,
+    mut a: *const f32,
+    mut b: *const f32,
+    ldb: usize,
+    c: *mut f32,
+    ldc: usize,
+    add: bool,
+) {
+    let mut sums = [[_mm256_setzero_ps(); 2]; R];
+    // SAFETY: rows below R, steps below k and columns below 16 are within the caller's operands.
+    unsafe {
+        for _ in 0..k {
+            let (b0, b1) = (_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8)));
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let x = _mm256_set1_ps(*a.add(r * RS));
+                sums[0] = _mm256_fmadd_ps(x, b0, sums[0]);
+                sums[1] = _mm256_fmadd_ps(x, b1, sums[1]);
+            }
+            a = a.wrapping_add(CS);
+            b = b.wrapping_add(ldb);
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            for (half, &sum) in sums.iter().enumerate() {
+                let c = c.add(r * ldc + half * 8);
+                let sum = if add { _mm256_add_ps(_mm256_loadu_ps(c), sum) } else { sum };
+                _mm256_storeu_ps(c, sum);
+            }
+        }
+    }
+}
+
+/// One row × 32 columns; the compiler vectorises it for the baseline.
+unsafe fn portable<const CS: usize>(k: usize, a: *const f32, b: *const f32, ldb: usize, c: *mut f32, add: bool) {
+    let mut sums = [0.0f32; NR];
+    // SAFETY: steps below k and columns below 32 are within the caller's operands.
+    unsafe {
+        for p in 0..k {
+            let (x, b) = (*a.add(p * CS), std::slice::from_raw_parts(b.add(p * ldb), NR));
+            sums.iter_mut().zip(b).for_each(|(sum, &b)| *sum = x.mul_add(b, *sum));
+        }
+        let c = std::slice::from_raw_parts_mut(c, NR);
+        c.iter_mut().zip(sums).for_each(|(c, sum)| *c = if add { *c + sum } else { sum });
+    }
+}

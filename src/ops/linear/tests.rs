@@ -1,0 +1,114 @@
+use candle_core::{DType, Device, Tensor};
+
+use super::*;
+use crate::ops::simd::tests::same_on_every_isa;
+use crate::ops::testing::{on_threads, random, values};
+
+/// `f64` product by the definition, with operands read through closures.
+fn reference([m, k, n]: [usize; 3], a: impl Fn(usize, usize) -> f32, b: impl Fn(usize, usize) -> f32) -> Vec<f64> {
+    let mut y = vec![0.0; m * n];
+    for i in 0..m {
+        for j in 0..n {
+            y[i * n + j] = (0..k).map(|p| f64::from(a(i, p)) * f64::from(b(p, j))).sum();
+        }
+    }
+    y
+}
+
+fn assert_close(y: &[f32], expected: &[f64], k: usize, what: &str) {
+    for (i, (y, e)) in y.iter().zip(expected).enumerate() {
+        let tolerance = 2e-6 * (k as f64).sqrt() * (1.0 + e.abs());
+        assert!((f64::from(*y) - e).abs() <= tolerance, "{what}: element {i} is {y}, not {e}");
+    }
+}
+
+const SIZES: [[usize; 3]; 10] = [
+    [1, 1, 1],
+    [1, 64, 65],
+    [63, 65, 64],
+    [64, 63, 1],
+    [14, 512, 32],
+    [15, 513, 33],
+    [65, 1030, 63],
+    [200, 70, 600],
+    [29, 8, 1100],
+    [300, 33, 8],
+];
+
+#[test]
+fn products_equal_an_f64_reference_on_every_instruction_set() {
+    for (seed, sizes @ [m, k, n]) in SIZES.into_iter().enumerate() {
+        let (x, w) = (random(seed as u64, m * k), random(seed as u64 + 100, n * k));
+        let run = |f: &(dyn Fn(&mut [f32]) + Sync)| {
+            same_on_every_isa(|| {
+                let mut y = vec![f32::NAN; m * n];
+                f(&mut y);
+                y
+            })
+        };
+        let what = format!("{sizes:?}");
+        let y = run(&|y| x_wt(&x, Weight::F32(&w), sizes, y));
+        assert_close(&y, &reference(sizes, |i, p| x[i * k + p], |p, j| w[j * k + p]), k, &what);
+        let y = run(&|y| dy_w(&x, Weight::F32(&w), sizes, y));
+        assert_close(&y, &reference(sizes, |i, p| x[i * k + p], |p, j| w[p * n + j]), k, &what);
+        let y = run(&|y| dyt_x(&x, &w, sizes, y));
+        assert_close(&y, &reference(sizes, |i, p| x[p * m + i], |p, j| w[p * n + j]), k, &what);
+        let y = run(&|y| super::super::few_rows::x_wt(&x, Weight::F32(&w), sizes, y));
+        assert_close(&y, &reference(sizes, |i, p| x[i * k + p], |p, j| w[j * k + p]), k, &what);
+    }
+}
+
+#[test]
+fn bf16_weights_meet_rounded_activations() {
+    for (seed, sizes @ [m, k, n]) in SIZES.into_iter().enumerate() {
+        let (x, w) = (random(seed as u64, m * k), random(seed as u64 + 100, n * k));
+        let halves: Vec<bf16> = w.iter().map(|&w| bf16::from_f32(w)).collect();
+        let narrow = |x: f32| bf16::from_f32(x).to_f32();
+        let mut y = vec![f32::NAN; m * n];
+        x_wt(&x, Weight::Bf16(&halves), sizes, &mut y);
+        let expected = reference(sizes, |i, p| narrow(x[i * k + p]), |p, j| narrow(w[j * k + p]));
+        assert_close(&y, &expected, k, "x_wt");
+        super::super::few_rows::x_wt(&x, Weight::Bf16(&halves), sizes, &mut y);
+        assert_close(&y, &expected, k, "few rows");
+        dy_w(&x, Weight::Bf16(&halves), sizes, &mut y);
+        assert_close(&y, &reference(sizes, |i, p| narrow(x[i * k + p]), |p, j| narrow(w[p * n + j])), k, "dy_w");
+    }
+}
+
+#[test]
+fn a_row_has_the_same_bits_alone_in_a_batch_and_on_any_number_of_threads() {
+    let (m, k, n) = (150, 1100, 700);
+    let x = Tensor::from_vec(random(1, m * k), (m, k), &Device::Cpu).unwrap();
+    for dtype in [DType::F32, DType::BF16] {
+        let w = Tensor::from_vec(random(2, n * k), (n, k), &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
+        type Op = fn(&Tensor, &Tensor) -> Tensor;
+        let forward: Op = |x, w| crate::ops::linear::forward(x, w, None).unwrap();
+        let decode: Op = |x, w| crate::ops::linear::decode(x, w, None).unwrap();
+        for op in [forward, decode] {
+            let whole = values(&op(&x, &w));
+            for threads in [1, 2, 3] {
+                assert_eq!(values(&on_threads(threads, || op(&x, &w))), whole);
+            }
+            for (first, rows) in [(0, 1), (149, 1), (13, 2), (14, 7), (5, 100)] {
+                let part = op(&x.narrow(0, first, rows).unwrap(), &w);
+                assert_eq!(values(&part), whole[first * n..(first + rows) * n]);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_bias_is_added_to_every_row_and_shapes_are_checked() {
+    let x = Tensor::from_vec(random(1, 3 * 5), (3, 5), &Device::Cpu).unwrap();
+    let w = Tensor::from_vec(random(2, 4 * 5), (4, 5), &Device::Cpu).unwrap();
+    let b = Tensor::from_vec(random(3, 4), 4, &Device::Cpu).unwrap();
+    let expected = x.matmul(&w.t().unwrap()).unwrap().broadcast_add(&b).unwrap();
+    for y in [crate::ops::linear::forward(&x, &w, Some(&b)).unwrap(), crate::ops::linear::decode(&x, &w, Some(&b)).unwrap()] {
+        for (y, e) in values(&y).iter().zip(values(&expected)) {
+            assert!((y - e).abs() < 1e-5);
+        }
+    }
+    assert!(crate::ops::linear::forward(&w, &b, None).is_err());
+    assert!(crate::ops::linear::forward(&x, &w.t().unwrap(), None).is_err());
+    assert!(crate::ops::linear::forward(&x, &w, Some(&x)).is_err());
+}

@@ -1,0 +1,34 @@
+//! What the ops' tests share.
+
+use candle_core::{Device, Tensor};
+
+use crate::rng::{Rng, streams};
+
+/// `n` standard normal numbers.
+pub fn random(seed: u64, n: usize) -> Vec<f32> {
+    let rng = Rng::new(seed, streams::MODEL_INIT);
+    (0..n as u64).map(|i| rng.normal(0, i)).collect()
+}
+
+/// A tensor of standard normal numbers.
+pub fn random_tensor(seed: u64, dims: &[usize]) -> Tensor {
+    Tensor::from_vec(random(seed, dims.iter().product()), dims, &Device::Cpu).unwrap()
+}
+
+/// The elements of an f32 tensor.
+pub fn values(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// Runs `f` in a pool of so many threads.
+pub fn on_threads<T: Send>(threads: usize, f: impl FnOnce() -> T + Send) -> T {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(f)
+}
+
+/// Every element within `tolerance·(1 + |expected|)`.
+pub fn assert_close(actual: &[f32], expected: &[f64], tolerance: f64, what: &str) {
+    assert_eq!(actual.len(), expected.len(), "{what}");
+    for (i, (a, e)) in actual.iter().zip(expected).enumerate() {
+        assert!((f64::from(*a) - e).abs() <= tolerance * (1.0 + e.abs()), "{what}: element {i} is {a}, not {e}");
+    }
+}
