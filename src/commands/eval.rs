@@ -7,6 +7,8 @@
 mod frozen;
 mod gate;
 mod inputs;
+mod predictions;
+mod run_directory;
 
 use std::path::Path;
 
@@ -19,6 +21,7 @@ use crate::{
 };
 use frozen::Frozen;
 use gate::Gate;
+use run_directory::Job;
 
 /// What is scored: test with thresholds from dev.
 struct Scored {
@@ -28,16 +31,53 @@ struct Scored {
     frozen: Option<Frozen>,
 }
 
+/// Where the predictions come from.
+enum Work<'a> {
+    /// Prediction files of any tool.
+    Files { test: &'a Path, dev: Option<&'a Path> },
+    /// The best checkpoint of the run directory.
+    Run(Job),
+}
+
+impl<'a> Work<'a> {
+    fn find(context: &Context, args: &'a EvalArgs) -> Result<Self> {
+        match &args.predictions {
+            Some(test) => Ok(Self::Files { test, dev: args.dev_predictions.as_deref() }),
+            None => Ok(Self::Run(Job::find(context, args)?)),
+        }
+    }
+
+    /// Files whose hashes go into `run.json`.
+    fn inputs(&self) -> Vec<&Path> {
+        match self {
+            Self::Files { test, dev } => std::iter::once(*test).chain(*dev).collect(),
+            Self::Run(job) => vec![&job.data],
+        }
+    }
+
+    fn score(&self, context: &Context, out: &Path) -> Result<Scored> {
+        match self {
+            Self::Files { test, dev } => from_files(context, out, test, *dev),
+            Self::Run(job) => job.score(context, out),
+        }
+    }
+}
+
 /// Runs the command.
 pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
     refuse_unbuilt(args)?;
     let gate = args.gate.as_deref().map(Gate::load).transpose()?;
+    let work = Work::find(context, args)?;
     let out = context.run_dir.join("eval");
     let lock = if context.dry_run { None } else { Some(RunLock::acquire(&context.run_dir)?) };
-    let scored = match &args.predictions {
-        Some(test) => from_files(context, &out, test, args.dev_predictions.as_deref())?,
-        None => return Err(Error::run("`clsgen eval` of a run directory is not built yet").hint("give --predictions FILE")),
-    };
+    if lock.is_some() {
+        run_record::write(context, "eval", &work.inputs())?;
+    }
+    let scored = work.score(context, &out)?;
+    if context.dry_run && matches!(work, Work::Run(_)) {
+        tracing::info!("everything needed is there; a dry run scores nothing");
+        return Ok(());
+    }
     let options = Options {
         bootstrap: context.config.eval.bootstrap,
         seed: context.seed,
@@ -49,7 +89,6 @@ pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
     let table = metrics_table(&scored.title, &evaluation, options.in_sample);
     if !context.dry_run {
         write(&out, &evaluation, &[table.clone()])?;
-        run_record::write(context, "eval", &inputs(args))?;
     }
     print(context, &evaluation, &[table])?;
     if !context.dry_run {
@@ -81,11 +120,6 @@ fn is_same_file(a: &Path, b: &Path) -> bool {
 
 fn costs(context: &Context) -> Costs {
     Costs { false_positive: context.config.eval.cost_fp, false_negative: context.config.eval.cost_fn }
-}
-
-/// Files whose hashes go into `run.json`.
-fn inputs(args: &EvalArgs) -> Vec<&Path> {
-    [&args.predictions, &args.dev_predictions, &args.gate].into_iter().filter_map(|path| path.as_deref()).collect()
 }
 
 fn write(out: &Path, evaluation: &Evaluation, tables: &[Table]) -> Result<()> {

@@ -10,6 +10,7 @@ pub mod man;
 pub mod output;
 pub mod predict;
 pub mod run_record;
+mod scoring;
 pub mod selftest;
 pub mod train;
 

@@ -1,0 +1,110 @@
+//! Mode (b): the best checkpoint of a run directory, its own dev predictions, and a split scored now.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    super::scoring::{self, checkpoint_hash},
+    Context, EvalArgs, Scored, costs,
+    frozen::{Frozen, Named},
+    inputs, predictions,
+};
+use crate::{
+    data::{self, Needs, Prediction, Record, read_predictions},
+    error::{Error, Result},
+    model::checkpoint::read_info,
+    storage,
+    train::checkpoint::DEV_PREDICTIONS,
+};
+
+/// What is to be scored, found before any work.
+pub struct Job {
+    checkpoint: PathBuf,
+    /// The checkpoint's path as files and titles name it.
+    shown: String,
+    hash: String,
+    split: String,
+    /// The split's file.
+    pub data: PathBuf,
+}
+
+impl Job {
+    /// Finds the checkpoint and the split that `args` names.
+    pub fn find(context: &Context, args: &EvalArgs) -> Result<Self> {
+        let checkpoint = scoring::checkpoint_dir(&context.run_dir)?;
+        let data = split_path(context, &args.split)?;
+        let shown = checkpoint.strip_prefix(&context.run_dir).unwrap_or(&checkpoint).display().to_string();
+        Ok(Self { hash: checkpoint_hash(&checkpoint)?, checkpoint, shown, split: args.split.clone(), data })
+    }
+
+    /// Freezes the thresholds, then reads and scores the split.
+    pub fn score(&self, context: &Context, out: &Path) -> Result<Scored> {
+        let dev = self.checkpoint.join(DEV_PREDICTIONS);
+        let frozen = self.freeze(context, &dev, out)?;
+        let info = read_info(&self.checkpoint)?;
+        let template = scoring::template(&self.checkpoint, &info)?;
+        let records = data::load(&context.config.data, &self.data, &Needs::split(&context.config.data, &self.split, &template.fields()))?;
+        let kept = if self.split == "dev" { kept_dev(&dev, &records)? } else { None };
+        let predictions = match kept {
+            Some(kept) => predictions::keep(out, kept, context.dry_run)?,
+            None => {
+                let source = predictions::Source { checkpoint: &self.checkpoint, checkpoint_hash: &self.hash, data: &self.data };
+                predictions::generate(context, out, &source, template, &records)?
+            }
+        };
+        let sample = inputs::sample(&out.join(predictions::FILE), &predictions, Some(&records))?;
+        let title = format!("{}, {} split ({} records, {} positive)", self.shown, self.split, sample.len(), sample.positives());
+        Ok(Scored { sample, title, frozen })
+    }
+
+    /// Thresholds from the checkpoint's dev predictions; none where another tool left no such file.
+    fn freeze(&self, context: &Context, dev: &Path, out: &Path) -> Result<Option<Frozen>> {
+        if !dev.is_file() {
+            tracing::warn!("{} has no {DEV_PREDICTIONS}: no thresholds can be tuned", self.checkpoint.display());
+            return Ok(None);
+        }
+        let sample = inputs::sample(dev, &read_predictions(dev)?, None)?;
+        let checkpoint = Named { path: self.shown.clone(), blake3: self.hash.clone() };
+        let shown = Path::new(&self.shown).join(DEV_PREDICTIONS);
+        let frozen = Frozen::tune(&sample, costs(context), Some(checkpoint), &shown, &storage::hash_file(dev)?, self.split == "dev");
+        frozen.write(out, context.dry_run)?;
+        Ok(Some(frozen))
+    }
+}
+
+/// The file of a split.
+fn split_path(context: &Context, split: &str) -> Result<PathBuf> {
+    let data = &context.config.data;
+    let path = match split {
+        "train" => &data.train,
+        "dev" => &data.dev,
+        _ => &data.test,
+    };
+    let path = path.as_ref().ok_or_else(|| {
+        let error = Error::usage(format!("data.{split} names no file"));
+        match split {
+            "test" => error.hint("name one with --set data.test=FILE, or score dev with --split dev (tuned values are then in-sample)"),
+            _ => error.hint(format!("name one with --set data.{split}=FILE, or give --config")),
+        }
+    })?;
+    Ok(context.config.resolve(path))
+}
+
+/// The checkpoint's dev predictions, where they are of exactly these records with these labels: what scoring them again would
+/// give.
+fn kept_dev(dev: &Path, records: &[Record]) -> Result<Option<Vec<Prediction>>> {
+    if !dev.is_file() {
+        return Ok(None);
+    }
+    let mut by_id: HashMap<String, Prediction> = HashMap::new();
+    for prediction in read_predictions(dev)? {
+        by_id.insert(prediction.id.clone().unwrap_or_default(), prediction);
+    }
+    if by_id.len() != records.len() {
+        return Ok(None);
+    }
+    let take = |record: &Record| by_id.remove(&record.id).filter(|prediction| prediction.label == record.label);
+    Ok(records.iter().map(take).collect())
+}
