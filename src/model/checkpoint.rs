@@ -105,12 +105,42 @@ pub fn load_model(dir: &Path, base: Option<&str>, search: &[&Path], dtype: DType
     Ok(LoadedModel { model: Model { llama, head }, source, info })
 }
 
-/// Reads the adapter and head of `dir` into a model of the same base (`train.init_from`).
+/// Reads the weights and head of `dir` into a model of the same base (`train.init_from`, `--resume`).
+///
+/// A model that has adapters keeps their shape and dropout; the checkpoint's must have the same.
 pub fn load_into(model: &mut Model, dir: &Path) -> Result<()> {
     check_manifest(dir)?;
     let info = read_info(dir)?;
-    model.head = read_head(dir, &info.head, model.llama.config.hidden_size, &model.llama.device)?;
-    peft::load_adapter(&mut model.llama, dir)
+    let device = model.llama.device.clone();
+    let head = read_head(dir, &info.head, model.llama.config.hidden_size, &device)?;
+    match model.llama.lora.clone() {
+        Some(wanted) => {
+            let found = peft::read_config(dir)?;
+            if !found.same_shape(&wanted) {
+                return Err(Error::model(format!(
+                    "{}: its adapter has {}, the config asks for {}",
+                    dir.display(),
+                    found.describe(),
+                    wanted.describe()
+                ))
+                .hint("set [lora] as in the checkpoint"));
+            }
+            peft::load_adapter(&mut model.llama, dir)?;
+            model.llama.set_lora_dropout(wanted.dropout);
+        }
+        None if dir.join(peft::CONFIG).is_file() => peft::load_adapter(&mut model.llama, dir)?,
+        None => {
+            let stored = source::open(dir)?;
+            let dtype = model.llama.embed_tokens.dtype();
+            let llama = Llama::load(&stored, dtype, &device)?;
+            if !llama.config.same_shape(&model.llama.config) {
+                return Err(Error::model(format!("{} holds a model of another shape than the base", dir.display())));
+            }
+            model.llama = llama;
+        }
+    }
+    model.head = head;
+    Ok(())
 }
 
 /// Writes the model's files of a checkpoint: adapter (or, under `Parameters::Full`, the HF folder), head, `clsgen.json`.

@@ -113,6 +113,17 @@ impl LlamaConfig {
         Ok(())
     }
 
+    /// Whether two models have the same tensors and compute the same from them; special tokens are not part of that.
+    pub fn same_shape(&self, other: &Self) -> bool {
+        let likened = Self {
+            bos_token_id: self.bos_token_id,
+            eos_token_ids: self.eos_token_ids.clone(),
+            max_position_embeddings: self.max_position_embeddings,
+            ..other.clone()
+        };
+        *self == likened
+    }
+
     /// As a `config.json` that transformers 4 and 5 both read.
     pub fn to_json(&self) -> Value {
         let scaling = match self.rope.scaling {
@@ -217,4 +228,72 @@ fn ids(keys: &Map<String, Value>, name: &str) -> Result<Vec<u32>> {
         one => read(one).map(|id| vec![id]),
     })?;
     Ok(list.unwrap_or_default())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Two layers, grouped queries, biases, untied.
+    pub fn tiny() -> LlamaConfig {
+        LlamaConfig {
+            vocab_size: 11,
+            hidden_size: 8,
+            intermediate_size: 10,
+            num_hidden_layers: 2,
+            num_attention_heads: 4,
+            num_key_value_heads: 2,
+            head_dim: 4,
+            rms_norm_eps: 1e-5,
+            rope: RopeParameters { theta: 100.0, scaling: RopeScaling::None },
+            max_position_embeddings: 64,
+            attention_bias: true,
+            mlp_bias: true,
+            tie_word_embeddings: false,
+            bos_token_id: Some(1),
+            eos_token_ids: vec![2],
+        }
+    }
+
+    fn read(json: Value) -> Result<LlamaConfig> {
+        LlamaConfig::parse(json.as_object().unwrap())
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let llama3 =
+            RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position_embeddings: 8192 };
+        for scaling in [RopeScaling::None, RopeScaling::Linear { factor: 2.0 }, llama3] {
+            let config = LlamaConfig { rope: RopeParameters { theta: 5e5, scaling }, eos_token_ids: vec![2, 9], ..tiny() };
+            assert_eq!(read(config.to_json()).unwrap(), config);
+        }
+    }
+
+    #[test]
+    fn llama_3_1_reads_the_same_from_version_4_and_version_5() {
+        let mut v4 = tiny().to_json();
+        v4["rope_theta"] = json!(500000.0);
+        v4["rope_scaling"] = json!({"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192, "rope_type": "llama3"});
+        let mut v5 = v4.clone();
+        let keys = v5.as_object_mut().unwrap();
+        keys.remove("rope_theta");
+        keys.remove("torch_dtype");
+        let mut rope = keys.remove("rope_scaling").unwrap();
+        rope["rope_theta"] = json!(500000.0);
+        keys.insert("rope_parameters".into(), rope);
+        keys.insert("dtype".into(), json!("bfloat16"));
+        assert_eq!(read(v4).unwrap(), read(v5).unwrap());
+    }
+
+    #[test]
+    fn absent_keys_take_transformers_defaults() {
+        let config = read(json!({"model_type": "llama", "vocab_size": 10, "hidden_size": 32, "intermediate_size": 8,
+            "num_hidden_layers": 1, "num_attention_heads": 4, "eos_token_id": 2}))
+        .unwrap();
+        assert_eq!((config.num_key_value_heads, config.head_dim, config.rms_norm_eps), (4, 8, 1e-6));
+        assert_eq!(config.rope, RopeParameters { theta: 10_000.0, scaling: RopeScaling::None });
+        assert!(!config.tie_word_embeddings && !config.attention_bias && !config.mlp_bias);
+        assert_eq!(config.eos_token_ids, [2]);
+    }
 }

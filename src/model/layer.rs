@@ -127,20 +127,25 @@ impl DecoderLayer {
         ]
     }
 
-    /// Training forward: `x (tokens, hidden)` → the layer's output and what backward reads.
-    pub fn forward(&self, x: &Tensor, rope: &Rope, pass: &Pass) -> Result<(Tensor, Kept)> {
+    /// Training forward but for its last product: `x (tokens, hidden)` → what backward reads.
+    pub fn keep(&self, x: &Tensor, rope: &Rope, pass: &Pass) -> Result<Kept> {
         let Heads { heads, kv_heads, .. } = self.heads;
         let (normed, rstd1) = self.input_layernorm.forward(x)?;
         let q = rope.forward(&self.heads.split(&self.q_proj.forward(&normed, pass)?, heads)?, pass.positions)?;
         let k = rope.forward(&self.heads.split(&self.k_proj.forward(&normed, pass)?, kv_heads)?, pass.positions)?;
         let v = self.heads.split(&self.v_proj.forward(&normed, pass)?, kv_heads)?;
+        drop(normed);
         let (attended, lse) = attention::forward(&q, &k, &v, pass.offsets, pass.offsets, self.heads.scale())?;
         let middle = (x + self.o_proj.forward(&merge(&attended)?, pass)?)?;
         let (normed, rstd2) = self.post_attention_layernorm.forward(&middle)?;
         let gate = self.gate_proj.forward(&normed, pass)?;
         let up = self.up_proj.forward(&normed, pass)?;
-        let y = (&middle + self.down_proj.forward(&swiglu::forward(&gate, &up)?, pass)?)?;
-        Ok((y, Kept { x: x.clone(), rstd1, q, k, v, attended, lse, middle, rstd2, gate, up }))
+        Ok(Kept { x: x.clone(), rstd1, q, k, v, attended, lse, middle, rstd2, gate, up })
+    }
+
+    /// The layer's output, from what [`DecoderLayer::keep`] gave.
+    pub fn output(&self, kept: &Kept, pass: &Pass) -> Result<Tensor> {
+        Ok((&kept.middle + self.down_proj.forward(&swiglu::forward(&kept.gate, &kept.up)?, pass)?)?)
     }
 
     /// From `dy`, adds the layer's gradients; gives dx when `need_dx` (the first layer's is wanted only with the embedding trained).

@@ -32,6 +32,23 @@ impl LoraConfig {
         self.alpha / if self.use_rslora { rank.sqrt() } else { rank }
     }
 
+    /// Whether two adapters hold the same tensors and mean the same by them; dropout is not part of that.
+    pub fn same_shape(&self, other: &Self) -> bool {
+        let sorted = |config: &Self| {
+            let mut targets = config.targets.clone();
+            targets.sort();
+            targets.dedup();
+            targets
+        };
+        self.rank == other.rank && self.scaling() == other.scaling() && sorted(self) == sorted(other)
+    }
+
+    /// In words, for messages.
+    pub fn describe(&self) -> String {
+        let kind = if self.use_rslora { " (rsLoRA)" } else { "" };
+        format!("rank {}, alpha {}{kind} on {}", self.rank, self.alpha, self.targets.join(", "))
+    }
+
     /// Refuses a rank of 0, no target at all, and targets a Llama does not have.
     pub fn check(&self) -> Result<()> {
         if self.rank == 0 || self.targets.is_empty() {

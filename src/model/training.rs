@@ -84,7 +84,8 @@ impl Llama {
         let mut x = embedding::forward(&self.embed_tokens, ids)?;
         let mut layers = Vec::with_capacity(self.layers.len());
         for (i, layer) in self.layers.iter().enumerate() {
-            let (y, kept) = layer.forward(&x, &self.rope, &pass)?;
+            let kept = layer.keep(&x, &self.rope, &pass)?;
+            let y = layer.output(&kept, &pass)?;
             layers.push(match context.memory.keeps(i, self.layers.len()) {
                 true => SavedLayer::Keep(Box::new(kept)),
                 false => SavedLayer::Recompute(x),
@@ -108,7 +109,7 @@ impl Llama {
             let Some(dy) = dx else { break };
             let kept = match saved {
                 SavedLayer::Keep(kept) => *kept,
-                SavedLayer::Recompute(x) => layer.forward(&x, &self.rope, &pass)?.1,
+                SavedLayer::Recompute(x) => layer.keep(&x, &self.rope, &pass)?,
             };
             dx = layer.backward(kept, &dy, &self.rope, &pass, i > 0 || trains_embedding, gradients)?;
         }
@@ -136,5 +137,119 @@ impl Llama {
             accumulate(gradients, name, linear::backward_weight(dlogits, hidden_rows)?)?;
         }
         linear::backward_input(dlogits, self.lm_head_weight())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::{
+        model::LoraConfig,
+        model::config::tests::tiny,
+        rng::{Rng, streams},
+    };
+
+    const LENGTHS: [usize; 2] = [7, 4];
+
+    fn random(name: u64, shape: &[usize]) -> Tensor {
+        let rng = Rng::new(1, streams::MODEL_INIT);
+        let values: Vec<f32> = (0..shape.iter().product::<usize>()).map(|i| rng.normal(name, i as u64)).collect();
+        Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+    }
+
+    /// A tiny model whose every tensor is large enough to matter.
+    fn model(lora: bool) -> Llama {
+        let mut llama = Llama::random(tiny(), 3, &Device::Cpu).unwrap();
+        if lora {
+            let targets = crate::model::lora::PROJECTIONS.map(String::from).to_vec();
+            llama.add_lora(&LoraConfig { rank: 2, alpha: 3.0, dropout: 0.2, targets, use_rslora: false }, 4).unwrap();
+        }
+        for (i, tensor) in llama.base_tensors().values().chain(llama.adapter_tensors().values()).enumerate() {
+            let noise = (random(i as u64, tensor.dims()) * 0.3).unwrap();
+            let value = if tensor.rank() == 1 { (noise + 1.0).unwrap() } else { noise };
+            tensor.slice_set(&value, 0, 0).unwrap();
+        }
+        llama
+    }
+
+    /// A loss that weighs hidden states and logits at random, and its gradients.
+    fn loss(llama: &Llama, trains: Parameters, gradients: &mut Gradients) -> f64 {
+        let offsets = Offsets::from_lengths(&LENGTHS);
+        let ids: Vec<u32> = (0..offsets.total() as u32).map(|i| (5 * i + 3) % 11).collect();
+        let dropout = llama.lora.is_some().then(|| LoraDropout { seed: 8, record_keys: vec![1, 2] });
+        let context = TrainingContext { dropout, memory: Memory::KeepLast(1), trains };
+        let (hidden, saved) = llama.forward(&ids, &offsets, &context).unwrap();
+        let logits = llama.logits(&hidden).unwrap();
+        let (weights, logit_weights) = (random(1000, hidden.dims()), random(1001, logits.dims()));
+        let dot = |a: &Tensor, b: &Tensor| -> f64 {
+            let (a, b) = (a.flatten_all().unwrap().to_vec1::<f32>().unwrap(), b.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+            a.iter().zip(&b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+        };
+        let value = dot(&hidden, &weights) + dot(&logits, &logit_weights);
+        let d_hidden = (weights + llama.logits_backward(&logit_weights, &hidden, trains, gradients).unwrap()).unwrap();
+        llama.backward(saved, &d_hidden, gradients).unwrap();
+        value
+    }
+
+    /// Each tensor moved along its gradient g by ±h: the loss must change by 2h‖g‖².
+    #[test]
+    fn every_gradient_is_the_slope_of_the_loss() {
+        for trains in [Parameters::Lora, Parameters::Full] {
+            let llama = model(trains == Parameters::Lora);
+            let mut gradients = Gradients::new();
+            loss(&llama, trains, &mut gradients);
+            let handles = llama.trainable(trains).unwrap();
+            assert_eq!(handles.keys().collect::<Vec<_>>(), gradients.keys().collect::<Vec<_>>());
+            for (name, gradient) in &gradients {
+                let squared = f64::from(gradient.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap());
+                assert!(squared > 0.0, "{name}");
+                let (handle, h) = (&handles[name], 3e-3 / squared.sqrt());
+                let start = (handle * 1.0).unwrap();
+                let at = |by: f64| {
+                    handle.slice_set(&(&start + (gradient * by).unwrap()).unwrap(), 0, 0).unwrap();
+                    loss(&llama, trains, &mut Gradients::new())
+                };
+                let slope = (at(h) - at(-h)) / (2.0 * h);
+                handle.slice_set(&start, 0, 0).unwrap();
+                assert!((slope / squared - 1.0).abs() < 1e-2, "{trains:?} {name}: slope {slope:e}, squared norm {squared:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_frozen_base_gets_no_gradient_and_does_not_move() {
+        let llama = model(true);
+        let mut gradients = Gradients::new();
+        loss(&llama, Parameters::Lora, &mut gradients);
+        assert!(gradients.keys().all(|name| name.contains("lora_")));
+        assert_eq!(gradients.len(), 2 * 7 * llama.config.num_hidden_layers);
+    }
+
+    #[test]
+    fn fresh_adapters_leave_the_function_as_it_was() {
+        let mut llama = Llama::random(tiny(), 3, &Device::Cpu).unwrap();
+        let offsets = Offsets::from_lengths(&[5]);
+        let before = llama.prefill_hidden_only(&[1, 2, 3, 4, 5], &offsets).unwrap().to_vec2::<f32>().unwrap();
+        llama.add_lora(&LoraConfig::from(&crate::config::Lora::default()), 1).unwrap();
+        let after = llama.prefill_hidden_only(&[1, 2, 3, 4, 5], &offsets).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(before, after);
+        for (name, tensor) in llama.adapter_tensors() {
+            let bound = 1.0 / (tensor.dim(1).unwrap() as f32).sqrt();
+            let largest = tensor.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+            let as_drawn = if name.contains("lora_A") { largest > 0.8 * bound && largest <= bound } else { largest == 0.0 };
+            assert!(as_drawn, "{name} {largest}");
+        }
+    }
+
+    #[test]
+    fn memory_plan_goes_by_what_is_free() {
+        let llama = Llama::random(tiny(), 3, &Device::Cpu).unwrap();
+        use crate::config::ActivationMemory::{Auto, Keep, Recompute};
+        assert_eq!(llama.memory_plan(Auto, 1000, 1 << 40), Memory::Keep);
+        assert_eq!(llama.memory_plan(Auto, 1000, 0), Memory::Recompute);
+        assert_eq!(llama.memory_plan(Keep, 1000, 0), Memory::Keep);
+        assert_eq!(llama.memory_plan(Recompute, 1000, 1 << 40), Memory::Recompute);
     }
 }

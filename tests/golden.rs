@@ -1,0 +1,20 @@
+//! The model against PyTorch, PEFT, candle-transformers and published numbers; its files against damage.
+//!
+//! Fixtures: `tests/golden/model/`, made by `tests/golden/model.py`, where their format is written down.
+
+mod common;
+
+#[path = "golden/cache.rs"]
+mod cache;
+#[path = "golden/damage.rs"]
+mod damage;
+#[path = "golden/files.rs"]
+mod files;
+#[path = "golden/fixture.rs"]
+mod fixture;
+#[path = "golden/gradients.rs"]
+mod gradients;
+#[path = "golden/oracle.rs"]
+mod oracle;
+#[path = "golden/smollm2.rs"]
+mod smollm2;

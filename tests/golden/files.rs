@@ -1,0 +1,127 @@
+//! What we write: read back by us to the bit, by PEFT and transformers to the same logits.
+
+use std::{path::Path, process::Command};
+
+use candle_core::DType;
+use clsgen::{
+    config::Parameters,
+    model::{Model, checkpoint, source},
+    ops::Offsets,
+    storage::AtomicDir,
+};
+
+use crate::fixture::*;
+
+fn write(model: &Model, case: &str, parameters: Parameters, to: &Path) {
+    let source = source::resolve(folder(case).to_str().unwrap(), &[], false).unwrap();
+    let mut info = checkpoint::read_info(foreign_checkpoint(case).path()).unwrap();
+    info.base_hash = Some(source.hash().unwrap());
+    let dir = AtomicDir::create(to).unwrap();
+    checkpoint::write_model_files(&dir, model, &source, &info, parameters).unwrap();
+    dir.commit(true).unwrap();
+}
+
+fn assert_same_bits(a: &Model, b: &Model, parameters: Parameters) {
+    let (a, b) = (a.trainable(parameters).unwrap(), b.trainable(parameters).unwrap());
+    assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
+    a.iter().for_each(|(name, tensor)| assert_eq!(bits(tensor), bits(&b[name]), "{name}"));
+}
+
+#[test]
+fn a_checkpoint_comes_back_to_the_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    for case in CASES {
+        let model = tuned(case);
+        let path = dir.path().join(case);
+        write(&model, case, Parameters::Lora, &path);
+        let loaded = checkpoint::load_model(&path, None, &[], DType::F32, &CPU).unwrap();
+        assert_same_bits(&model, &loaded.model, Parameters::Lora);
+        assert_eq!(model.llama.lora, loaded.model.llama.lora);
+        // Started from it: an adapter of the same shape takes its values, one of another rank is refused.
+        let mut fresh = Model { llama: untuned(case).llama, head: untuned("gqa").head };
+        let lora = model.llama.lora.clone().unwrap();
+        fresh.llama.add_lora(&lora, 9).unwrap();
+        checkpoint::load_into(&mut fresh, &path).unwrap();
+        assert_same_bits(&model, &fresh, Parameters::Lora);
+        fresh.llama.add_lora(&clsgen::model::LoraConfig { rank: 7, ..lora }, 9).unwrap();
+        let error = checkpoint::load_into(&mut fresh, &path).unwrap_err();
+        assert_eq!(error.exit_code(), 4);
+        assert!(error.to_string().contains("rank"), "{error}");
+    }
+}
+
+#[test]
+fn full_parameters_become_a_standard_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    for case in CASES {
+        let model = untuned(case);
+        let path = dir.path().join(case);
+        write(&model, case, Parameters::Full, &path);
+        let loaded = checkpoint::load_model(&path, None, &[], DType::F32, &CPU).unwrap();
+        assert_same_bits(&model, &loaded.model, Parameters::Full);
+        assert_eq!(model.llama.config, loaded.model.llama.config);
+        assert_eq!(loaded.source.path, path);
+        let mut fresh =
+            Model { llama: clsgen::model::Llama::random(model.llama.config.clone(), 1, &CPU).unwrap(), head: untuned(case).head };
+        checkpoint::load_into(&mut fresh, &path).unwrap();
+        assert_same_bits(&model, &fresh, Parameters::Full);
+    }
+}
+
+#[test]
+fn a_changed_byte_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("epoch-01");
+    write(&tuned("gqa"), "gqa", Parameters::Lora, &path);
+    let file = path.join("cls_head.safetensors");
+    let mut bytes = std::fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let error = checkpoint::load_model(&path, None, &[], DType::F32, &CPU).unwrap_err();
+    assert_eq!(error.exit_code(), 4);
+    assert!(error.to_string().contains("cls_head.safetensors"), "{error}");
+}
+
+#[test]
+fn the_adapter_file_is_pefts_tensor_for_tensor() {
+    let dir = tempfile::tempdir().unwrap();
+    for case in CASES {
+        let path = dir.path().join(case);
+        write(&tuned(case), case, Parameters::Lora, &path);
+        let read = |path: &Path| candle_core::safetensors::load(path, &CPU).unwrap();
+        let (ours, theirs) = (read(&path.join("adapter_model.safetensors")), read(&folder(case).join("adapter/adapter_model.safetensors")));
+        assert_eq!(ours.len(), theirs.len());
+        theirs.iter().for_each(|(name, tensor)| assert_eq!(bits(tensor), bits(&ours[name]), "{name}"));
+        let config = |path: &Path| json::<serde_json::Value>(&path.join("adapter_config.json"));
+        let (ours, theirs) = (config(&path), config(&folder(case).join("adapter")));
+        for key in ["peft_type", "task_type", "r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "bias", "use_dora"] {
+            assert_eq!(ours[key], theirs[key], "{case} {key}");
+        }
+    }
+}
+
+/// `CLSGEN_PEFT_PYTHON` names a Python with torch, transformers and peft.
+#[test]
+fn peft_and_transformers_compute_our_logits_from_our_files() {
+    let Some(python) = std::env::var_os("CLSGEN_PEFT_PYTHON") else {
+        println!("SKIP: set CLSGEN_PEFT_PYTHON to a Python that has peft");
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    for case in CASES {
+        for (kind, model, parameters) in [("lora", tuned(case), Parameters::Lora), ("full", untuned(case), Parameters::Full)] {
+            let path = dir.path().join(format!("{case}-{kind}"));
+            write(&model, case, parameters, &path);
+            let ids = batch(case)[2].ids();
+            let hidden = model.llama.forward(&ids, &Offsets::from_lengths(&[ids.len()]), &KEEP).unwrap().0;
+            let logits = model.llama.logits(&hidden).unwrap();
+            let request = serde_json::json!({"ids": ids, "logits": logits.to_vec2::<f32>().unwrap()});
+            std::fs::write(path.join("request.json"), request.to_string()).unwrap();
+            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/check_peft.py");
+            let output = Command::new(&python).arg(script).arg(folder(case)).arg(&path).env("HF_HUB_OFFLINE", "1").output().unwrap();
+            let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            assert!(output.status.success(), "{case} {kind}: {out}{err}");
+            println!("{case} {kind}: {out}");
+        }
+    }
+}
