@@ -187,3 +187,70 @@ enum Free {
     Header(u32, Vec<Vec<u32>>),
     Stop,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests::byte_tokenizer, *};
+
+    /// A model that wants to write `wish` and then stop, and prefers `label` among bytes it did not wish for.
+    fn write(wish: &str, labels: [&str; 2], prefers: usize, cap: usize) -> String {
+        let tokenizer = byte_tokenizer();
+        let labels = labels.map(String::from);
+        let constraint = Constraint::new(&tokenizer, &labels, "Reasoning: ").unwrap();
+        let (mut state, mut ids) = (State::default(), Vec::new());
+        loop {
+            let mut logits = vec![0.0; 257];
+            for (rank, byte) in labels[prefers].bytes().enumerate() {
+                logits[usize::from(byte)] = 3.0 - rank as f32 * 0.1;
+            }
+            logits[wish.as_bytes().get(ids.len()).map_or(256, |&byte| usize::from(byte))] = 9.0;
+            let draw = Draw { logits: &logits, sampling: &Sampling::greedy(), step: 0, remaining: cap - ids.len() };
+            match constraint.next(&mut state, &ids, draw, &tokenizer).unwrap() {
+                Next::Token(id) => ids.push(id),
+                Next::Close(tail) => {
+                    ids.extend(&tail);
+                    assert_eq!(ids.pop(), Some(tokenizer.eog()));
+                    assert!(ids.len() < cap);
+                    return tokenizer.decode(&ids);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_stop_or_the_cap_closes_the_answer() {
+        let labels = ["0:alive", "1:death"];
+        assert_eq!(write("Stable.", labels, 0, 90), "Stable.\n\nClassification: 0:alive\n\n");
+        assert_eq!(write("Stable.", labels, 1, 90), "Stable.\n\nClassification: 1:death\n\n");
+        let long = write(&"word ".repeat(50), labels, 1, 90);
+        assert!(long.starts_with("word word word") && long.ends_with("\n\nClassification: 1:death\n\n"), "{long}");
+        assert!(long.len() > 80);
+    }
+
+    #[test]
+    fn a_verdict_line_of_the_models_own_is_completed_with_a_label() {
+        let labels = ["FALSE", "TRUE"];
+        let wish = "No effect.\n\nClassification: ";
+        assert_eq!(write(&format!("{wish}TRUE\n\n"), labels, 0, 90), format!("{wish}TRUE\n\n"));
+        assert_eq!(write(&format!("{wish}unclear, because"), labels, 0, 90), format!("{wish}FALSE\n\n"));
+        assert_eq!(write(&format!("{wish}unclear, because"), labels, 1, 90), format!("{wish}TRUE\n\n"));
+        assert_eq!(write("No effect.\n  Classification:maybe", labels, 1, 90), "No effect.\n  Classification: TRUE\n\n");
+        assert_eq!(write("The Classification: x", labels, 1, 90), "The Classification: x\n\nClassification: TRUE\n\n");
+    }
+
+    #[test]
+    fn a_label_that_begins_another_can_still_be_chosen() {
+        let wish = "x\n\nClassification: 1:d";
+        assert_eq!(write(&format!("{wish}\n\n"), ["1:d", "1:death"], 0, 90), format!("{wish}\n\n"));
+        assert_eq!(write(&format!("{wish}eath\n\n"), ["1:d", "1:death"], 0, 90), format!("{wish}eath\n\n"));
+    }
+
+    #[test]
+    fn an_empty_explanation_is_not_allowed() {
+        for wish in ["", " \n ", "Classification: FALSE\n\n", "Reasoning: ", "Reasoning: \n\nClassification: TRUE"] {
+            let text = write(wish, ["FALSE", "TRUE"], 1, 90);
+            let parsed = parse(&text, &["FALSE".into(), "TRUE".into()], "Reasoning: ");
+            assert!(parsed.explanation.is_some_and(|explanation| !explanation.is_empty()), "{wish:?} gave {text:?}");
+        }
+    }
+}

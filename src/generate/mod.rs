@@ -10,6 +10,8 @@ pub mod construct;
 mod engine;
 pub mod predict;
 pub mod sampler;
+#[cfg(test)]
+mod tests;
 
 pub use batch::Budget;
 pub use engine::{Accept, Emit, Engine};

@@ -1,0 +1,299 @@
+//! A tiny random Llama with a byte-level tokenizer: everything the engine promises, checked on bits.
+
+use std::{collections::BTreeMap, path::Path};
+
+use candle_core::{DType, Device};
+use serde_json::{Map, Value, json};
+
+use super::{Budget, Completed, Engine, Finish, Request, Sampling, constrain::Constraint};
+use crate::{
+    config::{Activation, Parameters},
+    error::Result,
+    model::{ClsHead, Llama, LlamaConfig, Memory, Model, TrainingContext, peft, source},
+    ops::{
+        Offsets,
+        rope::{RopeParameters, RopeScaling},
+    },
+    prompt::{TextTokenizer, TokenizerFiles, parse},
+    rng::{Rng, streams},
+};
+
+/// End of turn: the first id after the 256 bytes.
+pub(super) const EOT: u32 = 256;
+const WIDE: Budget = Budget { tokens: usize::MAX, rows: 64 };
+
+/// GPT-2's byte alphabet: printable bytes stand for themselves, the others for characters from U+0100 on.
+fn byte_char(byte: u8) -> char {
+    let printable = |b: u8| matches!(b, 33..=126 | 161..=172 | 174..=255);
+    if printable(byte) {
+        return char::from(byte);
+    }
+    let before = (0..byte).filter(|&b| !printable(b)).count() as u32;
+    char::from_u32(256 + before).unwrap()
+}
+
+/// A token a byte, and an end-of-turn token.
+pub(super) fn byte_tokenizer() -> TextTokenizer {
+    tokenizer_with_stops(&[])
+}
+
+/// The same with further stop tokens, as a `generation_config.json` names them.
+fn tokenizer_with_stops(stops: &[u32]) -> TextTokenizer {
+    let vocab: Map<String, Value> = (0..=255).map(|b| (byte_char(b).to_string(), json!(b))).collect();
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
+        "added_tokens": [{"id": EOT, "content": "<|eot|>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true}],
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null, "end_of_word_suffix": null,
+            "fuse_unk": false, "byte_fallback": false, "ignore_merges": false, "vocab": vocab, "merges": []},
+    });
+    let files = TokenizerFiles {
+        tokenizer: tokenizer.to_string().into_bytes(),
+        tokenizer_config: Some(json!({"eos_token": "<|eot|>"}).to_string().into_bytes()),
+        generation_config: Some(json!({"eos_token_id": stops}).to_string().into_bytes()),
+        ..TokenizerFiles::default()
+    };
+    TextTokenizer::from_files(&files).unwrap()
+}
+
+fn model() -> Model {
+    let config = LlamaConfig {
+        vocab_size: 257,
+        hidden_size: 32,
+        intermediate_size: 48,
+        num_hidden_layers: 2,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        head_dim: 8,
+        rms_norm_eps: 1e-5,
+        max_position_embeddings: 512,
+        attention_bias: false,
+        mlp_bias: false,
+        tie_word_embeddings: false,
+        bos_token_id: None,
+        eos_token_ids: vec![EOT],
+        rope: RopeParameters { theta: 10_000.0, scaling: RopeScaling::None },
+    };
+    let llama = Llama::random(config, 11, &Device::Cpu).unwrap();
+    Model { llama, head: ClsHead::new(32, 16, Activation::Gelu, 0.1, 11, &Device::Cpu).unwrap() }
+}
+
+/// Prompts of 3 to 60 tokens.
+fn requests(count: usize, samples: usize, sampling: Sampling) -> Vec<Request> {
+    let rng = Rng::new(5, streams::NOTES);
+    (0..count)
+        .map(|i| Request {
+            key: 1000 + i as u64,
+            prompt: (0..3 + rng.below(0, i as u64, 58)).map(|j| rng.below(1 + i as u64, j as u64, 256) as u32).collect(),
+            samples,
+            max_new_tokens: 12 + i,
+            sampling,
+            want_probability: true,
+        })
+        .collect()
+}
+
+fn hot() -> Sampling {
+    Sampling { temperature: 1.2, top_p: 0.9, seed: 3 }
+}
+
+/// Runs all samples; results by key, logits as bits.
+fn run(model: &Model, budget: Budget, requests: &[Request]) -> BTreeMap<u64, (Option<[u32; 2]>, Vec<(Vec<u32>, Finish, usize)>)> {
+    let mut results = BTreeMap::new();
+    let tokenizer = byte_tokenizer();
+    Engine::new(model, &tokenizer, budget).run_all(requests.iter().cloned(), &mut |done| file(requests, &mut results, done)).unwrap();
+    assert_eq!(results.len(), requests.len());
+    results
+}
+
+#[allow(clippy::type_complexity)]
+fn file(
+    requests: &[Request],
+    results: &mut BTreeMap<u64, (Option<[u32; 2]>, Vec<(Vec<u32>, Finish, usize)>)>,
+    done: Completed,
+) -> Result<()> {
+    let generations = done.generations.into_iter().map(|g| (g.ids, g.finish, g.generated_tokens)).collect();
+    results.insert(requests[done.index].key, (done.logits.map(|l| l.map(f32::to_bits)), generations));
+    Ok(())
+}
+
+/// The last row's logits after a training forward over everything so far.
+fn full_forward(model: &Model, ids: &[u32]) -> Vec<f32> {
+    let context = TrainingContext { dropout: None, memory: Memory::Keep, trains: Parameters::Lora };
+    let (hidden, _) = model.llama.forward(ids, &Offsets::from_lengths(&[ids.len()]), &context).unwrap();
+    let last = hidden.narrow(0, ids.len() - 1, 1).unwrap().contiguous().unwrap();
+    model.llama.logits(&last).unwrap().to_vec2().unwrap().remove(0)
+}
+
+#[test]
+fn greedy_equals_a_loop_of_full_forwards() {
+    let model = model();
+    let requests = requests(5, 1, Sampling::greedy());
+    let results = run(&model, WIDE, &requests);
+    for request in &requests {
+        let mut ids = request.prompt.clone();
+        let mut finish = Finish::Length;
+        while ids.len() < request.prompt.len() + request.max_new_tokens {
+            let logits = full_forward(&model, &ids);
+            let next = (0..logits.len()).reduce(|best, i| if logits[i] > logits[best] { i } else { best }).unwrap() as u32;
+            if next == EOT {
+                finish = Finish::Stop;
+                break;
+            }
+            ids.push(next);
+        }
+        let (generated, found, _) = &results[&request.key].1[0];
+        assert_eq!((&generated[..], *found), (&ids[request.prompt.len()..], finish));
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_batch_budget_order_or_threads() {
+    let model = model();
+    let requests = requests(9, 3, hot());
+    let alone = run(&model, Budget { tokens: usize::MAX, rows: 1 }, &requests);
+    assert!(alone.values().any(|(_, g)| g[0].0 != g[1].0), "samples of one prompt differ");
+    for budget in [Budget { tokens: usize::MAX, rows: 7 }, Budget { tokens: 90, rows: 64 }, Budget { tokens: 1, rows: 64 }, WIDE] {
+        assert_eq!(alone, run(&model, budget, &requests), "{budget:?}");
+    }
+    let backwards: Vec<Request> = requests.iter().rev().cloned().collect();
+    assert_eq!(alone, run(&model, WIDE, &backwards));
+    for threads in [1, 3] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        assert_eq!(alone, pool.install(|| run(&model, Budget { tokens: 200, rows: 5 }, &requests)), "{threads} threads");
+    }
+}
+
+#[test]
+fn trials_are_the_samples_and_stop_at_the_first_accepted() {
+    let model = model();
+    let tokenizer = byte_tokenizer();
+    let requests = requests(6, 5, hot());
+    let all = run(&model, WIDE, &requests);
+    for rows in [1, 4] {
+        let mut asked = BTreeMap::<usize, Vec<usize>>::new();
+        let mut seen = 0;
+        let wanted = |index: usize| if index == 5 { usize::MAX } else { index };
+        Engine::new(&model, &tokenizer, Budget { tokens: usize::MAX, rows })
+            .run(
+                requests.iter().cloned(),
+                &mut |index, sample, _| {
+                    asked.entry(index).or_default().push(sample);
+                    sample == wanted(index)
+                },
+                &mut |done| {
+                    seen += 1;
+                    let trials = (wanted(done.index).saturating_add(1)).min(5);
+                    let expected = &all[&requests[done.index].key].1[..trials];
+                    let ids: Vec<_> = done.generations.into_iter().map(|g| (g.ids, g.finish, g.generated_tokens)).collect();
+                    assert_eq!(ids, expected);
+                    Ok(())
+                },
+            )
+            .unwrap();
+        assert_eq!(seen, 6);
+        for (index, samples) in asked {
+            assert_eq!(samples, (0..(wanted(index).saturating_add(1)).min(5)).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+fn prefill_alone_gives_the_same_logits_and_no_text() {
+    let model = model();
+    let mut requests = requests(6, 1, Sampling::greedy());
+    let full = run(&model, WIDE, &requests);
+    for request in &mut requests {
+        request.samples = 0;
+    }
+    requests[2].want_probability = false;
+    for (i, (key, (logits, generations))) in run(&model, WIDE, &requests).into_iter().enumerate() {
+        assert_eq!(logits, if i == 2 { None } else { full[&key].0 });
+        assert!(generations.is_empty());
+    }
+}
+
+#[test]
+fn an_error_of_the_receiver_ends_the_run() {
+    let model = model();
+    let tokenizer = byte_tokenizer();
+    let mut received = 0;
+    let outcome = Engine::new(&model, &tokenizer, Budget { tokens: usize::MAX, rows: 1 }).run_all(
+        requests(6, 1, Sampling::greedy()).into_iter(),
+        &mut |_| {
+            received += 1;
+            if received == 2 { Err(crate::error::Error::resources("full")) } else { Ok(()) }
+        },
+    );
+    assert_eq!((outcome.unwrap_err().exit_code(), received), (5, 2));
+}
+
+#[test]
+fn constrained_answers_always_parse() {
+    let model = model();
+    let tokenizer = byte_tokenizer();
+    for labels in [["0:alive", "1:death"], ["FALSE", "TRUE"], ["1:d", "1:death"], ["é", "è"]] {
+        let labels = labels.map(String::from);
+        let constraint = Constraint::new(&tokenizer, &labels, "Reasoning: ").unwrap();
+        let engine = Engine::new(&model, &tokenizer, WIDE).constrained(Some(&constraint));
+        for sampling in [Sampling::greedy(), hot(), Sampling { temperature: 5.0, top_p: 1.0, seed: 1 }] {
+            let mut requests = requests(6, 4, sampling);
+            for (i, request) in requests.iter_mut().enumerate() {
+                request.max_new_tokens = constraint.min_new_tokens() + i;
+            }
+            engine
+                .run_all(requests.iter().cloned(), &mut |done| {
+                    for generation in &done.generations {
+                        let parsed = parse(&generation.text, &labels, "Reasoning: ");
+                        assert!(parsed.parsable() && parsed.explanation.is_some_and(|e| !e.is_empty()), "{:?}", generation.text);
+                        assert!(generation.generated_tokens <= requests[done.index].max_new_tokens);
+                        assert_eq!((generation.finish, generation.generated_tokens), (Finish::Stop, generation.ids.len() + 1));
+                    }
+                    Ok(())
+                })
+                .unwrap();
+            requests[0].max_new_tokens = constraint.min_new_tokens() - 1;
+            assert_eq!(engine.run_all(requests.into_iter(), &mut |_| Ok(())).unwrap_err().exit_code(), 2);
+        }
+    }
+}
+
+/// `model.generate(do_sample=False)` of transformers with a PEFT adapter (tests/golden/model.py).
+#[test]
+fn greedy_ids_equal_those_of_transformers() {
+    for case in ["gqa", "llama3", "bias"] {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/model").join(case);
+        let mut llama = Llama::load(&source::resolve(dir.to_str().unwrap(), &[], false).unwrap(), DType::F32, &Device::Cpu).unwrap();
+        peft::load_adapter(&mut llama, &dir.join("adapter")).unwrap();
+        let head = ClsHead::new(llama.config.hidden_size, 8, Activation::Gelu, 0.0, 1, &Device::Cpu).unwrap();
+        let model = Model { llama, head };
+        let runs: Vec<Value> = serde_json::from_slice(&std::fs::read(dir.join("generate.json")).unwrap()).unwrap();
+        assert!(!runs.is_empty());
+        for run in runs {
+            let ids = |key: &str| serde_json::from_value::<Vec<u32>>(run[key].clone()).unwrap();
+            let (stops, mut expected) = (ids("eos"), ids("generated"));
+            let length = expected.len();
+            let stopped = stops.contains(expected.last().unwrap());
+            expected.truncate(length - usize::from(stopped));
+            let request = Request {
+                key: 0,
+                prompt: ids("prompt"),
+                samples: 1,
+                max_new_tokens: run["max_new_tokens"].as_u64().unwrap() as usize,
+                sampling: Sampling::greedy(),
+                want_probability: false,
+            };
+            let tokenizer = tokenizer_with_stops(&stops);
+            let mut found = Vec::new();
+            Engine::new(&model, &tokenizer, WIDE)
+                .run_all(std::iter::once(request), &mut |done| {
+                    found.extend(done.generations);
+                    Ok(())
+                })
+                .unwrap();
+            let finish = if stopped { Finish::Stop } else { Finish::Length };
+            assert_eq!((&found[0].ids, found[0].finish, found[0].generated_tokens), (&expected, finish, length), "{case}");
+        }
+    }
+}
