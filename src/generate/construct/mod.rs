@@ -133,3 +133,6 @@ fn weigh(record: &Record, generation: &Generation, method: Method<'_>) -> Result
     let fits = method.base.target(&explanation, label)?.truncated_tokens == 0;
     Ok(if fits { Ok(explanation) } else { Err(Failure::TooLong) })
 }
+
+#[cfg(test)]
+mod tests;
