@@ -12,9 +12,13 @@ mod damage;
 mod files;
 #[path = "golden/fixture.rs"]
 mod fixture;
+#[path = "golden/gguf.rs"]
+mod gguf;
 #[path = "golden/gradients.rs"]
 mod gradients;
 #[path = "golden/oracle.rs"]
 mod oracle;
 #[path = "golden/smollm2.rs"]
 mod smollm2;
+#[path = "golden/sources.rs"]
+mod sources;

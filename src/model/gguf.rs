@@ -195,3 +195,23 @@ fn hf_name(name: &str) -> Option<String> {
     };
     Some(format!("model.layers.{layer}.{part}.{suffix}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rope_factors_of_llama_3_1_and_3_2_are_recognised() {
+        let plain = RopeParameters { theta: 5e5, scaling: RopeScaling::None };
+        for factor in [8.0, 32.0] {
+            let scaling =
+                RopeScaling::Llama3 { factor, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position_embeddings: 8192 };
+            let wanted = RopeParameters { scaling, ..plain };
+            let (base, scaled) = (Rope::new(plain, 128).unwrap(), Rope::new(wanted, 128).unwrap());
+            let factors: Vec<f32> = base.inv_freq().iter().zip(scaled.inv_freq()).map(|(base, scaled)| base / scaled).collect();
+            assert_eq!(llama3(plain, &factors, 128).unwrap(), wanted);
+            assert_eq!(llama3(plain, &factors[..63], 128).unwrap_err().exit_code(), 4);
+        }
+        assert_eq!(llama3(plain, &[1.5; 64], 128).unwrap_err().exit_code(), 4);
+    }
+}

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     config::Parameters,
     error::Result,
-    ops::{Offsets, attention, rms_norm, rope::Rope, swiglu},
+    ops::{Offsets, add, attention, rms_norm, rope::Rope, swiglu},
 };
 
 /// An RMSNorm's weight and its HF name.
@@ -136,7 +136,7 @@ impl DecoderLayer {
         let v = self.heads.split(&self.v_proj.forward(&normed, pass)?, kv_heads)?;
         drop(normed);
         let (attended, lse) = attention::forward(&q, &k, &v, pass.offsets, pass.offsets, self.heads.scale())?;
-        let middle = (x + self.o_proj.forward(&merge(&attended)?, pass)?)?;
+        let middle = add(self.o_proj.forward(&merge(&attended)?, pass)?, x)?;
         let (normed, rstd2) = self.post_attention_layernorm.forward(&middle)?;
         let gate = self.gate_proj.forward(&normed, pass)?;
         let up = self.up_proj.forward(&normed, pass)?;
@@ -145,7 +145,7 @@ impl DecoderLayer {
 
     /// The layer's output, from what [`DecoderLayer::keep`] gave.
     pub fn output(&self, kept: &Kept, pass: &Pass) -> Result<Tensor> {
-        Ok((&kept.middle + self.down_proj.forward(&swiglu::forward(&kept.gate, &kept.up)?, pass)?)?)
+        add(self.down_proj.forward(&swiglu::forward(&kept.gate, &kept.up)?, pass)?, &kept.middle)
     }
 
     /// From `dy`, adds the layer's gradients; gives dx when `need_dx` (the first layer's is wanted only with the embedding trained).
@@ -172,7 +172,7 @@ impl DecoderLayer {
         let dattended = self.heads.split(&dattended, self.heads.heads)?;
         let Some(dnormed) = self.qkv_backward(&kept, &dattended, rope, pass, need_dx, gradients)? else { return Ok(None) };
         let dx = self.input_layernorm.backward(&kept.x, &kept.rstd1, &dnormed, pass, gradients)?;
-        Ok(Some((dmiddle + dx)?))
+        Ok(Some(add(dx, &dmiddle)?))
     }
 
     /// From the layer's output back to m.
@@ -188,9 +188,9 @@ impl DecoderLayer {
         let from_gate = self.gate_proj.backward(normed.as_ref(), &dgate, pass, need_dmiddle, gradients)?;
         let from_up = self.up_proj.backward(normed.as_ref(), &dup, pass, need_dmiddle, gradients)?;
         let (Some(from_gate), Some(from_up)) = (from_gate, from_up) else { return Ok(None) };
-        let dnormed = (from_gate + from_up)?;
+        let dnormed = add(from_gate, &from_up)?;
         let through_norm = self.post_attention_layernorm.backward(&kept.middle, &kept.rstd2, &dnormed, pass, gradients)?;
-        Ok(Some((dy + through_norm)?))
+        Ok(Some(add(through_norm, dy)?))
     }
 
     /// From attention's output back to the first norm's output.
@@ -214,7 +214,7 @@ impl DecoderLayer {
         let from_k = self.k_proj.backward(normed.as_ref(), &dk, pass, need_dx, gradients)?;
         let from_v = self.v_proj.backward(normed.as_ref(), &dv, pass, need_dx, gradients)?;
         match (from_q, from_k, from_v) {
-            (Some(from_q), Some(from_k), Some(from_v)) => Ok(Some(((from_q + from_k)? + from_v)?)),
+            (Some(from_q), Some(from_k), Some(from_v)) => Ok(Some(add(add(from_q, &from_k)?, &from_v)?)),
             _ => Ok(None),
         }
     }
@@ -231,11 +231,11 @@ impl DecoderLayer {
 
     /// From attention's output to the layer's, without dropout.
     pub fn infer_rest(&self, x: &Tensor, attended: &Tensor, kernel: Kernel) -> Result<Tensor> {
-        let middle = (x + self.o_proj.infer(&merge(attended)?, kernel)?)?;
+        let middle = add(self.o_proj.infer(&merge(attended)?, kernel)?, x)?;
         let (normed, _) = self.post_attention_layernorm.forward(&middle)?;
         let gate = self.gate_proj.infer(&normed, kernel)?;
         let up = self.up_proj.infer(&normed, kernel)?;
-        Ok((&middle + self.down_proj.infer(&swiglu::forward(&gate, &up)?, kernel)?)?)
+        add(self.down_proj.infer(&swiglu::forward(&gate, &up)?, kernel)?, &middle)
     }
 
     /// Attention of new rows over `k`, `v`, of which each sequence's last rows are its new ones.

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     config::Parameters,
     error::Result,
-    ops::{Offsets, dropout, dropout::DropoutKey, linear},
+    ops::{Offsets, add, dropout, dropout::DropoutKey, linear},
     rng::{Rng, hash_name, streams},
 };
 
@@ -74,7 +74,7 @@ impl Projection {
         let y = kernel.apply(x, &self.weight, self.bias.as_ref())?;
         let Some(adapter) = &self.adapter else { return Ok(y) };
         let u = (kernel.apply(x, &adapter.a, None)? * adapter.scaling)?;
-        Ok((y + kernel.apply(&u, &adapter.b, None)?)?)
+        add(y, &kernel.apply(&u, &adapter.b, None)?)
     }
 
     /// With the pass's dropout on the adapter's input.
@@ -82,7 +82,7 @@ impl Projection {
         let y = linear::forward(x, &self.weight, self.bias.as_ref())?;
         let Some(adapter) = &self.adapter else { return Ok(y) };
         let u = (linear::forward(&self.dropped(x, pass)?, &adapter.a, None)? * adapter.scaling)?;
-        Ok((y + linear::forward(&u, &adapter.b, None)?)?)
+        add(y, &linear::forward(&u, &adapter.b, None)?)
     }
 
     /// Adds the gradients of what is trained; gives dx when `need_dx`. `x` may be `None` when nothing here is trained.
@@ -106,7 +106,7 @@ impl Projection {
             weight_gradient(gradients, &lora::name_a(&self.name), &du, &x, pass.offsets)?;
             if let Some(through_base) = dx {
                 let through_adapter = self.dropped(&linear::backward_input(&du, &adapter.a)?, pass)?;
-                dx = Some((through_base + through_adapter)?);
+                dx = Some(add(through_base, &through_adapter)?);
             }
         }
         Ok(dx)

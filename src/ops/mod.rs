@@ -2,6 +2,7 @@
 
 pub mod activation;
 pub mod adamw;
+mod add;
 pub mod attention;
 pub mod cross_entropy;
 pub mod dropout;
@@ -18,6 +19,7 @@ pub(crate) mod testing;
 use std::ops::Range;
 
 pub use adamw::grad_norm;
+pub use add::add;
 
 /// Where each sequence of a concatenated batch begins: sequence `i` owns rows `range(i)`.
 #[derive(Debug, Clone, PartialEq, Eq)]
