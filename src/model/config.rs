@@ -98,13 +98,13 @@ impl LlamaConfig {
         if let Some((name, size)) = sizes.iter().find(|(_, size)| *size == 0 || *size > 1 << 24) {
             return Err(Error::model(format!("{name} = {size} is out of range")));
         }
-        if self.num_attention_heads % self.num_key_value_heads != 0 {
+        if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
             return Err(Error::model(format!(
                 "num_attention_heads = {} is not a multiple of num_key_value_heads = {}",
                 self.num_attention_heads, self.num_key_value_heads
             )));
         }
-        if self.head_dim % 2 != 0 {
+        if !self.head_dim.is_multiple_of(2) {
             return Err(Error::model(format!("head_dim = {} is odd", self.head_dim)));
         }
         if !(self.rms_norm_eps > 0.0 && self.rope.theta > 0.0 && self.rope.theta.is_finite()) {

@@ -4,7 +4,7 @@
 //! Values are copied out as f32 or bf16 and must be finite.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry as Slot},
     fmt,
     path::{Path, PathBuf},
 };
@@ -61,12 +61,12 @@ impl<'de> Deserialize<'de> for Header {
                 while let Some(name) = map.next_key::<String>()? {
                     if name == "__metadata__" {
                         map.next_value::<IgnoredAny>()?;
-                    } else if entries.contains_key(&name) {
-                        return Err(M::Error::custom(format!("tensor {name} is there twice")));
-                    } else {
-                        let entry = map.next_value()?;
-                        entries.insert(name, entry);
+                        continue;
                     }
+                    match entries.entry(name) {
+                        Slot::Vacant(free) => free.insert(map.next_value()?),
+                        Slot::Occupied(held) => return Err(M::Error::custom(format!("tensor {} is there twice", held.key()))),
+                    };
                 }
                 Ok(Header(entries))
             }

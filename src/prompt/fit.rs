@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn a_length_that_wavers_does_not_hide_a_longer_cut() {
         // Every third cut saves three tokens.
-        let tokens = |keep: usize| keep + 5 - if keep % 3 == 0 { 3 } else { 0 };
+        let tokens = |keep: usize| keep + 5 - if keep.is_multiple_of(3) { 3 } else { 0 };
         for max in 6..40 {
             let best = (0..60).rfind(|&keep| tokens(keep) <= max);
             assert_eq!(longest(60, max, 0.4, tokens), best, "{max}");

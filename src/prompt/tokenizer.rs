@@ -219,7 +219,8 @@ fn replace_scheme(json: &mut Value) -> bool {
         return true;
     }
     let nested = json.get_mut("pretokenizers").and_then(Value::as_array_mut);
-    nested.is_some_and(|nested| nested.iter_mut().fold(false, |found, json| replace_scheme(json) || found))
+    // Counted, not `any`: every one of them is to be replaced.
+    nested.is_some_and(|nested| nested.iter_mut().map(replace_scheme).filter(|&found| found).count() > 0)
 }
 
 /// Ids that the post-processor puts before and after a text.

@@ -81,7 +81,7 @@ pub fn explain(
     method: Method<'_>,
     emit: &mut dyn FnMut(usize, Explained) -> Result<()>,
 ) -> Result<()> {
-    let verdicts: RefCell<HashMap<usize, Vec<Result<Result<String, Failure>>>>> = RefCell::default();
+    let verdicts: RefCell<HashMap<usize, Vec<Result<Verdict>>>> = RefCell::default();
     // The engine's requests cannot fail; what ended them early comes out at the end.
     let mut unprompted = None;
     let mut requests = records.iter().map_while(|record| match prompt(record) {
@@ -121,8 +121,11 @@ pub fn explain(
     unprompted.map_or(Ok(()), Err)
 }
 
+/// A trial's explanation, or why it was refused.
+type Verdict = Result<String, Failure>;
+
 /// One trial against its record; the outer error is ours, the inner one the trial's.
-fn weigh(record: &Record, generation: &Generation, method: Method<'_>) -> Result<Result<String, Failure>> {
+fn weigh(record: &Record, generation: &Generation, method: Method<'_>) -> Result<Verdict> {
     let label = record.label.ok_or_else(|| Error::data(format!("record {}, field label: missing", record.number)))?;
     let texts: Vec<&str> = record.fields.values().map(String::as_str).collect();
     let gold = Gold { texts: &texts, labels: method.base.labels(), prefix: &method.base.template().prefix, label };
