@@ -74,6 +74,11 @@ pub fn plan(model: &Model, optimizer: &Optimizer, setting: ActivationMemory, lar
     if need > available {
         return Err(too_little(need, available, available.saturating_sub(fixed) / bytes_per_row(config), "training"));
     }
+    let kept = (config.num_hidden_layers as u64 - 1) * model.llama.kept_bytes(largest.rows);
+    if setting == ActivationMemory::Keep && need + kept > available {
+        let message = format!("keeping every layer's activations needs about {}, {} are free", shown(need + kept), shown(available));
+        return Err(Error::resources(message).hint("train.activation_memory = \"auto\" keeps what fits, \"recompute\" takes the least"));
+    }
     let memory = model.llama.memory_plan(setting, largest.rows, available - fixed);
     tracing::debug!("largest micro-batch {} rows, {} target rows: {memory:?}", largest.rows, largest.target_rows);
     Ok(memory)
