@@ -10,12 +10,12 @@ mod start;
 
 use std::{path::Path, sync::Arc};
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 
 use self::{identity::Identity, inputs::Inputs};
 use super::{Context, args::TrainArgs, output, run_record};
 use crate::{
-    config::{Config, Dtype, Objective},
+    config::{Config, Objective},
     device,
     error::{Error, Result},
     generate::{Sampling, predict},
@@ -33,7 +33,7 @@ use crate::{
         plan::Plan,
         schedule::LinearSchedule,
         select::Best,
-        session::{Session, check_interrupted},
+        session::Session,
         step::Trainer,
     },
 };
@@ -61,7 +61,7 @@ pub fn run(context: &Context, args: &TrainArgs) -> Result<()> {
     let plan = Plan::new(&config.train, examples.len(), context.seed)?;
     let largest = Largest::of(&examples, plan.batch_size);
     announce(&inputs, &plan, largest);
-    let dtype = dtype(config.model.dtype, &device);
+    let dtype = device::dtype(config.model.dtype, &device);
     memory::check_before_loading(
         &llama_config,
         dtype.size_in_bytes() as u64,
@@ -69,7 +69,7 @@ pub fn run(context: &Context, args: &TrainArgs) -> Result<()> {
         largest,
         device::memory_available(),
     )?;
-    check_interrupted()?;
+    device::check_interrupted()?;
 
     // The model, where the run left off or from the start.
     identity.write(&context.run_dir)?;
@@ -220,16 +220,6 @@ fn clsgen_json(config: &Config, inputs: &Inputs, source: &ModelSource, base_hash
         truncate: config.model.truncate,
         clsgen_version: env!("CARGO_PKG_VERSION").into(),
     })
-}
-
-/// `auto` is f32 arithmetic on a CPU and bf16 on CUDA.
-fn dtype(dtype: Dtype, device: &Device) -> DType {
-    match dtype {
-        Dtype::F32 => DType::F32,
-        Dtype::Bf16 => DType::BF16,
-        Dtype::Auto if device.is_cpu() => DType::F32,
-        Dtype::Auto => DType::BF16,
-    }
 }
 
 /// The best checkpoint's path on stdout; the whole of `best.json` under `--json`.

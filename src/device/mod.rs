@@ -13,7 +13,7 @@ pub use limits::{check_disk, check_memory, disk_available, memory_available, mem
 
 use crate::{
     config::Dtype,
-    error::{Error, Result},
+    error::{Error, Kind, Result},
 };
 
 /// What `--device` says.
@@ -100,6 +100,14 @@ pub fn interrupted() -> Option<i32> {
     match signal_number().load(Ordering::Relaxed) {
         0 => None,
         signal => i32::try_from(signal).ok(),
+    }
+}
+
+/// An error of that signal's kind, if one came: for loops that have nothing to save themselves.
+pub fn check_interrupted() -> Result<()> {
+    match interrupted() {
+        Some(signal) => Err(Error::new(Kind::Signal(signal), format!("stopped by signal {signal}"))),
+        None => Ok(()),
     }
 }
 

@@ -5,6 +5,7 @@ use candle_core::Tensor;
 use super::{Gradients, Llama, Memory, accumulate, layer::Kept, projection::Pass};
 use crate::{
     config::Parameters,
+    device,
     error::{Error, Result},
     ops::{Offsets, embedding, linear},
 };
@@ -84,6 +85,7 @@ impl Llama {
         let mut x = embedding::forward(&self.embed_tokens, ids)?;
         let mut layers = Vec::with_capacity(self.layers.len());
         for (i, layer) in self.layers.iter().enumerate() {
+            device::check_interrupted()?;
             let kept = layer.keep(&x, &self.rope, &pass)?;
             let y = layer.output(&kept, &pass)?;
             layers.push(match context.memory.keeps(i, self.layers.len()) {
@@ -106,6 +108,7 @@ impl Llama {
         let trains_embedding = context.trains == Parameters::Full;
         let mut dx = Some(self.norm.backward(&x, &rstd, d_hidden, &pass, gradients)?);
         for (i, (layer, saved)) in self.layers.iter().zip(layers).enumerate().rev() {
+            device::check_interrupted()?;
             let Some(dy) = dx else { break };
             let kept = match saved {
                 SavedLayer::Keep(kept) => *kept,

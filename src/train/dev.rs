@@ -9,8 +9,7 @@ use super::{
 };
 use crate::{
     data::{Prediction, Record},
-    device,
-    error::{Error, Kind, Result},
+    error::Result,
     generate::predict::{Settings, score_records},
     metrics::{self, Evaluation, quality::EpochTerms},
     model::Model,
@@ -104,9 +103,6 @@ impl Dev {
         let mut sum = 0.0;
         if weights.trains_generation() {
             for record in 0..self.explained.len() {
-                if let Some(signal) = device::interrupted() {
-                    return Err(Error::new(Kind::Signal(signal), "stopped by a signal"));
-                }
                 sum += loss::generation_loss(model, &Batch::new(&self.explained, &[Sample { record, key: 0 }]))?;
             }
         }

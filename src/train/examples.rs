@@ -101,47 +101,48 @@ impl<T> Place<T> for Result<T> {
 }
 
 /// A micro-batch: sequences one after another, never padded.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Batch {
     /// Token ids of all sequences.
     pub ids: Vec<u32>,
     /// Where each begins.
     pub offsets: Offsets,
-    /// A dropout key a sequence.
-    pub keys: Vec<u64>,
-    /// Row of each sequence's t_n.
-    pub cls_rows: Vec<u32>,
-    /// Gold class of each sequence.
-    pub classes: Vec<u32>,
-    /// Rows that predict a target token.
-    pub target_rows: Vec<u32>,
-    /// Those tokens.
+    /// What the two heads are taught on each.
+    pub lessons: Vec<Lesson>,
+}
+
+/// What a sequence of a batch teaches.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Lesson {
+    /// Dropout key.
+    pub key: u64,
+    /// Row of t_n in the batch: read by the CLS head, and the first of `targets.len()` rows that predict a target.
+    pub t_n: usize,
+    /// Gold class.
+    pub class: u32,
+    /// Target ids.
     pub targets: Vec<u32>,
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch").field("offsets", &self.offsets).finish_non_exhaustive()
+    }
 }
 
 impl Batch {
     /// Concatenates the examples of `samples`.
     pub fn new(examples: &[Example], samples: &[Sample]) -> Self {
-        let chosen: Vec<&Example> = samples.iter().map(|sample| &examples[sample.record]).collect();
-        let lengths: Vec<usize> = chosen.iter().map(|example| example.rows()).collect();
-        let mut batch = Self {
-            ids: Vec::with_capacity(lengths.iter().sum()),
-            offsets: Offsets::from_lengths(&lengths),
-            keys: samples.iter().map(|sample| sample.key).collect(),
-            cls_rows: Vec::with_capacity(chosen.len()),
-            classes: chosen.iter().map(|example| example.class).collect(),
-            target_rows: Vec::new(),
-            targets: Vec::new(),
-        };
-        for example in chosen {
-            let t_n = (batch.ids.len() + example.prompt.len() - 1) as u32;
-            batch.cls_rows.push(t_n);
-            batch.target_rows.extend((0..example.target.len() as u32).map(|j| t_n + j));
-            batch.targets.extend(&example.target);
-            batch.ids.extend(&example.prompt);
-            batch.ids.extend(&example.target[..example.target.len().saturating_sub(1)]);
+        let lengths: Vec<usize> = samples.iter().map(|sample| examples[sample.record].rows()).collect();
+        let mut ids = Vec::with_capacity(lengths.iter().sum());
+        let mut lessons = Vec::with_capacity(samples.len());
+        for sample in samples {
+            let Example { prompt, target, class } = &examples[sample.record];
+            lessons.push(Lesson { key: sample.key, t_n: ids.len() + prompt.len() - 1, class: *class, targets: target.clone() });
+            ids.extend(prompt);
+            ids.extend(&target[..target.len().saturating_sub(1)]);
         }
-        batch
+        Self { ids, offsets: Offsets::from_lengths(&lengths), lessons }
     }
 }
 
@@ -160,10 +161,8 @@ mod tests {
         let batch = Batch::new(&examples, &samples);
         assert_eq!(batch.ids, [4, 5, 1, 2, 3, 7, 8, 6]);
         assert_eq!(batch.offsets, Offsets::from_lengths(&[2, 5, 1]));
-        assert_eq!(batch.cls_rows, [1, 4, 7]);
-        assert_eq!(batch.classes, [0, 1, 1]);
-        assert_eq!(batch.target_rows, [4, 5, 6, 7]);
-        assert_eq!(batch.targets, [7, 8, 9, 9]);
-        assert_eq!(batch.keys, [11, 10, 12]);
+        let lessons: Vec<_> = batch.lessons.iter().map(|l| (l.key, l.t_n, l.class, l.targets.as_slice())).collect();
+        let expected: [(u64, usize, u32, &[u32]); 3] = [(11, 1, 0, &[]), (10, 4, 1, &[7, 8, 9]), (12, 7, 1, &[9])];
+        assert_eq!(lessons, expected);
     }
 }

@@ -6,7 +6,7 @@
 
 use candle_core::{DType, Tensor};
 
-use super::examples::{Batch, Example};
+use super::examples::{Batch, Example, Lesson};
 use crate::{
     config::{Objective, Parameters},
     error::Result,
@@ -109,50 +109,85 @@ pub struct Pass {
 }
 
 /// Forward and backward of a micro-batch of a step with these counts: returns its sums, adds to `gradients`.
+///
+/// The heads see a record at a time: sums over rows do not depend on how records are batched, and the LM head's logits
+/// (`targets × vocab`) exist for one record only.
 pub fn forward_backward(model: &Model, batch: &Batch, counts: Counts, pass: &Pass, gradients: &mut Gradients) -> Result<LossSums> {
     let context = TrainingContext {
-        dropout: pass.dropout.map(|seed| LoraDropout { seed, record_keys: batch.keys.clone() }),
+        dropout: pass.dropout.map(|seed| LoraDropout { seed, record_keys: batch.lessons.iter().map(|lesson| lesson.key).collect() }),
         memory: pass.memory,
         trains: pass.parameters,
     };
     let (hidden_states, saved) = model.llama.forward(&batch.ids, &batch.offsets, &context)?;
     let mut sums = LossSums::default();
-    let mut d_hidden = hidden_states.zeros_like()?;
-
-    if pass.weights.trains_generation() && !batch.targets.is_empty() {
-        let rows = Tensor::new(batch.target_rows.as_slice(), hidden_states.device())?;
-        let target_rows = hidden_states.index_select(&rows, 0)?;
-        let logits = model.llama.logits(&target_rows)?;
-        let (losses, lse) = cross_entropy::forward(&logits, &batch.targets)?;
-        sums.generation = sum(&losses);
-        let scale = (pass.weights.generation / counts.target_tokens as f64) as f32;
-        let dlogits = cross_entropy::backward(logits, &batch.targets, &lse, &vec![scale; batch.targets.len()])?;
-        let d_rows = model.llama.logits_backward(&dlogits, &target_rows, pass.parameters, gradients)?;
-        d_hidden = d_hidden.index_add(&rows, &d_rows.to_dtype(d_hidden.dtype())?, 0)?;
-    }
-    if pass.weights.trains_classification() {
-        let rows = Tensor::new(batch.cls_rows.as_slice(), hidden_states.device())?;
-        let h_n = hidden_states.index_select(&rows, 0)?.to_dtype(DType::F32)?;
-        let (logits, saved) = model.head.forward(&h_n, pass.dropout.map(|seed| (seed, batch.keys.as_slice())))?;
-        let (losses, lse) = cross_entropy::forward(&logits, &batch.classes)?;
-        sums.classification = sum(&losses);
-        let scale = (pass.weights.classification / counts.records as f64) as f32;
-        let dlogits = cross_entropy::backward(logits, &batch.classes, &lse, &vec![scale; batch.classes.len()])?;
-        let d_h_n = model.head.backward(saved, &dlogits, gradients)?;
-        d_hidden = d_hidden.index_add(&rows, &d_h_n.to_dtype(d_hidden.dtype())?, 0)?;
+    let d_hidden = hidden_states.zeros_like()?;
+    for lesson in &batch.lessons {
+        let mut d_t_n = None;
+        if pass.weights.trains_generation() && !lesson.targets.is_empty() {
+            let rows = hidden_states.narrow(0, lesson.t_n, lesson.targets.len())?;
+            let (sum, d_rows) = generation(model, &rows, &lesson.targets, counts, pass, gradients)?;
+            sums.generation += sum;
+            d_hidden.slice_set(&d_rows, 0, lesson.t_n)?;
+            d_t_n = Some(d_rows.narrow(0, 0, 1)?);
+        }
+        if pass.weights.trains_classification() {
+            let h_n = hidden_states.narrow(0, lesson.t_n, 1)?;
+            let (sum, d_h_n) = classification(model, &h_n, lesson, counts, pass, gradients)?;
+            sums.classification += sum;
+            let both = d_t_n.map_or_else(|| Ok(d_h_n.clone()), |d_t_n| d_t_n + &d_h_n)?;
+            d_hidden.slice_set(&both.contiguous()?, 0, lesson.t_n)?;
+        }
     }
     drop(hidden_states);
     model.llama.backward(saved, &d_hidden, gradients)?;
     Ok(sums)
 }
 
+/// L_gen of a record's target rows: the sum of cross-entropies, and the rows' gradient.
+fn generation(
+    model: &Model,
+    rows: &Tensor,
+    targets: &[u32],
+    counts: Counts,
+    pass: &Pass,
+    gradients: &mut Gradients,
+) -> Result<(f64, Tensor)> {
+    let logits = model.llama.logits(rows)?;
+    let (losses, lse) = cross_entropy::forward(&logits, targets)?;
+    let scale = (pass.weights.generation / counts.target_tokens as f64) as f32;
+    let dlogits = cross_entropy::backward(logits, targets, &lse, &vec![scale; targets.len()])?;
+    let d_rows = model.llama.logits_backward(&dlogits, rows, pass.parameters, gradients)?;
+    Ok((sum(&losses), d_rows.to_dtype(rows.dtype())?))
+}
+
+/// L_cls of a record, and h_n's gradient.
+fn classification(
+    model: &Model,
+    h_n: &Tensor,
+    lesson: &Lesson,
+    counts: Counts,
+    pass: &Pass,
+    gradients: &mut Gradients,
+) -> Result<(f64, Tensor)> {
+    let keys = [lesson.key];
+    let (logits, saved) = model.head.forward(&h_n.to_dtype(DType::F32)?, pass.dropout.map(|seed| (seed, &keys[..])))?;
+    let (losses, lse) = cross_entropy::forward(&logits, &[lesson.class])?;
+    let scale = (pass.weights.classification / counts.records as f64) as f32;
+    let dlogits = cross_entropy::backward(logits, &[lesson.class], &lse, &[scale])?;
+    let d_h_n = model.head.backward(saved, &dlogits, gradients)?;
+    Ok((sum(&losses), d_h_n.to_dtype(h_n.dtype())?))
+}
+
 /// Sum of the target cross-entropies of a batch, without dropout or gradient: the dev split's L_gen.
 pub fn generation_loss(model: &Model, batch: &Batch) -> Result<f64> {
     let context = TrainingContext { dropout: None, memory: Memory::Recompute, trains: Parameters::Lora };
     let (hidden_states, _) = model.llama.forward(&batch.ids, &batch.offsets, &context)?;
-    let rows = Tensor::new(batch.target_rows.as_slice(), hidden_states.device())?;
-    let (losses, _) = cross_entropy::forward(&model.llama.logits(&hidden_states.index_select(&rows, 0)?)?, &batch.targets)?;
-    Ok(sum(&losses))
+    let mut total = 0.0;
+    for lesson in batch.lessons.iter().filter(|lesson| !lesson.targets.is_empty()) {
+        let rows = hidden_states.narrow(0, lesson.t_n, lesson.targets.len())?;
+        total += sum(&cross_entropy::forward(&model.llama.logits(&rows)?, &lesson.targets)?.0);
+    }
+    Ok(total)
 }
 
 fn sum(losses: &[f32]) -> f64 {

@@ -7,10 +7,9 @@ use super::{
     log::TrainLog,
     loss::Losses,
     select::{Best, write_best},
-    step::{Outcome, Trainer},
+    step::Trainer,
 };
 use crate::{
-    device,
     error::{Error, Kind, Result},
     prompt::Prompter,
     storage,
@@ -50,13 +49,12 @@ impl Session<'_> {
         let last = self.max_steps.unwrap_or(usize::MAX).min(self.trainer.plan.total_steps());
         while self.state.step < last {
             self.state.begin_step(&self.trainer.plan);
-            match self.trainer.step(self.state.step + 1, self.examples, &self.state.data_order)? {
-                Outcome::Interrupted(signal) => return Err(self.stop(signal)?),
-                Outcome::Done(report) => {
-                    self.state.add(report.sums, report.counts);
-                    self.log.step(self.state.epoch, &report)?;
-                }
-            }
+            let report = match self.trainer.step(self.state.step + 1, self.examples, &self.state.data_order) {
+                Ok(report) => report,
+                Err(error) => return Err(self.failed(error)?),
+            };
+            self.state.add(report.sums, report.counts);
+            self.log.step(self.state.epoch, &report)?;
             storage::fault("train.step");
             if self.state.epoch_trained(&self.trainer.plan) {
                 self.finish_epoch(true)?;
@@ -81,10 +79,7 @@ impl Session<'_> {
                 self.writer.last(&self.trainer, &self.state)?;
                 match dev.score(&self.trainer.model, self.prompter, weights) {
                     Ok(scored) => Some(scored),
-                    Err(error) => match error.kind() {
-                        Kind::Signal(signal) => return Err(self.stop(signal)?),
-                        _ => return Err(error),
-                    },
+                    Err(error) => return Err(self.failed(error)?),
                 }
             }
         };
@@ -103,9 +98,11 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Saves the epoch as it is; gives the error that ends the process with 128 + signal.
-    fn stop(&mut self, signal: i32) -> Result<Error> {
+    /// What ends the process after `error`. A signal saves the epoch as it is first; any other error leaves the last
+    /// checkpoint as the place to resume from.
+    fn failed(&mut self, error: Error) -> Result<Error> {
         self.log.finish();
+        let Kind::Signal(signal) = error.kind() else { return Ok(error) };
         // A signal right after an epoch's checkpoint finds nothing new to save.
         if self.state.epoch_records > 0 || self.state.step == 0 {
             self.writer.epoch(&self.trainer, &self.state, None)?;
@@ -113,13 +110,5 @@ impl Session<'_> {
         }
         let message = format!("stopped by signal {signal} after step {} of {}, state saved", self.state.step, self.state.total_steps);
         Ok(Error::new(Kind::Signal(signal), message).hint("the same command with --resume goes on where this one stopped"))
-    }
-}
-
-/// A signal that came while nothing was under way, as before the first step.
-pub fn check_interrupted() -> Result<()> {
-    match device::interrupted() {
-        Some(signal) => Err(Error::new(Kind::Signal(signal), "stopped by a signal before training began")),
-        None => Ok(()),
     }
 }

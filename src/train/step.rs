@@ -10,7 +10,6 @@ use super::{
     schedule::LinearSchedule,
 };
 use crate::{
-    device,
     error::{Error, Result},
     model::{Gradients, Model},
 };
@@ -51,18 +50,11 @@ pub struct StepReport {
     pub seconds: f64,
 }
 
-/// How a step ended.
-#[derive(Debug, Clone, Copy)]
-pub enum Outcome {
-    /// The weights are those of this step.
-    Done(StepReport),
-    /// A signal came first: the weights are those of the step before.
-    Interrupted(i32),
-}
-
 impl Trainer {
     /// Optimizer step `k`, counted from 1; `order` is the plan's for the step's epoch.
-    pub fn step(&mut self, k: usize, examples: &[Example], order: &[usize]) -> Result<Outcome> {
+    ///
+    /// On an error, a signal among them, the weights are those of the step before.
+    pub fn step(&mut self, k: usize, examples: &[Example], order: &[usize]) -> Result<StepReport> {
         let start = Instant::now();
 
         // The whole group is known before its first pass: its counts are the denominators of both means.
@@ -73,9 +65,6 @@ impl Trainer {
         let mut gradients = Gradients::new();
         let mut sums = LossSums::default();
         for samples in self.micro_batches(&group) {
-            if let Some(signal) = device::interrupted() {
-                return Ok(Outcome::Interrupted(signal));
-            }
             let batch = Batch::new(examples, samples);
             sums += forward_backward(&self.model, &batch, counts, &self.pass, &mut gradients)?;
         }
@@ -89,7 +78,7 @@ impl Trainer {
         let lr = self.schedule.learning_rate(k);
         let grad_norm = self.optimizer.step(gradients, k, lr)?;
 
-        Ok(Outcome::Done(StepReport { step: k, sums, counts, losses, lr, grad_norm, seconds: start.elapsed().as_secs_f64() }))
+        Ok(StepReport { step: k, sums, counts, losses, lr, grad_norm, seconds: start.elapsed().as_secs_f64() })
     }
 
     /// This rank's micro-batches of a group.

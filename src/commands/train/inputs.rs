@@ -90,7 +90,7 @@ fn constructed(run: &Path, train_path: &Path, train_hash: &str) -> Result<Option
     }
     let stats = run.join("construct").join("stats.json");
     let recorded = std::fs::read(&stats).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-    let recorded = recorded.and_then(|stats| Some(stats["sources"]["train"].as_str()?.to_owned()));
+    let recorded = recorded.and_then(|stats| Some(stats["splits"]["train"]["source"]["blake3"].as_str()?.to_owned()));
     match recorded {
         Some(hash) if hash == train_hash => Ok(Some((path.clone(), data::source_hash(&path)?))),
         Some(_) => Err(Error::usage(format!(
