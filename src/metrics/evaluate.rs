@@ -92,7 +92,8 @@ pub fn evaluate(sample: &Sample, thresholds: Option<&Thresholds>, options: &Opti
     let auprc = book.add(sample.len(), |weights| gold_ranking.average_precision(sample.labels(), weights));
     let parsable_rate = book.add(sample.len(), |weights| {
         let part = |keep: fn(&Option<bool>) -> bool| {
-            sample.verbalized().iter().zip(weights).filter(|(label, _)| keep(label)).map(|(_, &w)| f64::from(w)).sum::<f64>()
+            // From +0: the standard library's empty sum is -0, and so would be the rate.
+            sample.verbalized().iter().zip(weights).filter(|(label, _)| keep(label)).fold(0.0, |sum, (_, &w)| sum + f64::from(w))
         };
         match (sample.is_empty(), sample.is_silent()) {
             (true, _) => Err("no record"),
