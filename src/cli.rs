@@ -14,14 +14,19 @@ use crate::{
 const EXAMPLES: &str = "\
 Examples:
   clsgen train --config configs/clinifact.toml
-  clsgen train --config configs/clinifact.toml --set lora.rank=16 --seed 7 --run runs/rank16
+  clsgen train --config configs/clinifact.toml --set lora.rank=16 --run runs/r16
+  clsgen train --config configs/clinifact.toml --dry-run
   clsgen eval --config configs/clinifact.toml
-  clsgen predict --model runs/clinifact --input notes.jsonl --output predictions.jsonl
-  clsgen train --config configs/clinifact.toml --dry-run     prints the resolved config, does nothing
+  clsgen predict --model runs/clinifact --input notes.jsonl --output out.jsonl
 
 Exit codes:
-  0 ok · 1 run failed or a gate not met · 2 usage or config · 3 input data · 4 model or checkpoint files ·
-  5 resources (memory, disk, device) · 130/143 stopped by a signal (state saved, resumable)
+  0        ok
+  1        the run failed, or a gate was not met
+  2        usage or config
+  3        input data
+  4        model or checkpoint files
+  5        resources: memory, disk, device
+  130/143  stopped by a signal; state is saved and can be resumed
 
 Data goes to stdout, messages to stderr. No text of a record is ever logged.";
 
@@ -29,10 +34,10 @@ const TRAIN_EXAMPLES: &str = "\
 Examples:
   clsgen train --config configs/clinifact.toml
   clsgen train --config configs/clinifact.toml --resume
-  clsgen train --config configs/lcd30.toml --set model.base=/models/Llama-3.1-8B-Instruct --set train.epochs=3
+  clsgen train --config configs/lcd30.toml --set model.base=/models/llama-3.1-8b
 
-Writes RUN/checkpoints/epoch-NN/, RUN/best.json, RUN/metrics.jsonl and TensorBoard events. Ctrl-C saves and stops;
---resume goes on from there.";
+Writes RUN/checkpoints/epoch-NN/, RUN/best.json, RUN/metrics.jsonl and
+TensorBoard events. Ctrl-C saves and stops; --resume goes on from there.";
 
 const EVAL_EXAMPLES: &str = "\
 Examples:
@@ -44,11 +49,12 @@ Thresholds are tuned on dev and frozen before test is read. Writes RUN/eval/.";
 
 const PREDICT_EXAMPLES: &str = "\
 Examples:
-  clsgen predict --model runs/clinifact --input notes.jsonl --output predictions.jsonl
-  clsgen predict --model runs/clinifact/checkpoints/epoch-03 --input notes.csv --output - --set data.fields.text=note
-  cat notes.jsonl | clsgen predict --model runs/lcd30 --input - --output - --no-explanation
+  clsgen predict --model runs/clinifact --input notes.jsonl --output out.jsonl
+  clsgen predict --model runs/lcd30/checkpoints/epoch-03 --input notes.csv \\
+      --output - --set data.fields.text=note
+  cat notes.jsonl | clsgen predict --model runs/lcd30 --input - --output -
 
-An interrupted prediction goes on where it stopped when the same command is given again.";
+Stopped half-way, a prediction goes on when the same command is given again.";
 
 /// Fine-tune a Llama-architecture model so that one pass over a document gives a probability, and the same model writes
 /// the explanation (CLSGen, arXiv 2604.11801).
@@ -102,9 +108,9 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// The whole pipeline on synthetic notes and a tiny model, on a CPU
+    /// The whole pipeline on synthetic notes and a tiny model (not built yet)
     Demo(args::DemoArgs),
-    /// Let a teacher write explanations for the records (Algorithm 1)
+    /// Let a teacher explain the records (Algorithm 1)
     Construct(args::ConstructArgs),
     /// Fine-tune: probability and explanation together
     #[command(after_help = TRAIN_EXAMPLES)]

@@ -191,5 +191,5 @@ fn the_scanner_sees_through_comments_strings_and_groups() {
         "// crate::a\n/* crate::b */ let s = \"crate::c\"; let r = r#\"crate::d \"\"#; use crate::{e::{f, g}, h};\nlet q = '\"'; crate::i::j();",
     );
     assert_eq!(imported(&code), ["e", "h", "i"]);
-    assert_eq!(code.lines().count(), 2);
+    assert_eq!(code.lines().count(), 3);
 }

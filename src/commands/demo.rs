@@ -5,5 +5,6 @@ use crate::error::{Error, Result};
 
 /// Runs the command.
 pub fn run(_context: &Context, _args: &DemoArgs) -> Result<()> {
-    Err(Error::run("`clsgen demo` is not built yet").hint("this version cannot do it; see `clsgen --help` for what works"))
+    Err(Error::run("`clsgen demo` is not built yet")
+        .hint("`clsgen train --config FILE` trains on your own records; README.md shows a whole run"))
 }

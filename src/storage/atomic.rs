@@ -51,7 +51,7 @@ impl AtomicDir {
     /// A file to stream into; call [`Writer::finish`] on it.
     pub fn writer(&self, name: &str) -> Result<Writer> {
         let path = self.temporary.join(name);
-        create_dir_all(super::atomic::parent(&path))?;
+        create_dir_all(parent(&path))?;
         let writer = create(&path)?;
         fault("dir.write");
         Ok(writer)
@@ -116,16 +116,30 @@ pub fn recover(destination: &Path) -> Result<()> {
             std::fs::rename(&aside, destination).map_err(|e| error("cannot recover", destination, &e))?;
         }
     }
-    let prefix = format!(".{}.tmp-", name(destination)?);
-    let Ok(entries) = std::fs::read_dir(parent(destination)) else { return Ok(()) };
+    name(destination)?;
+    sweep(parent(destination))
+}
+
+/// Removes temporaries in `dir` (`.name.tmp-PID`) of processes that are gone.
+pub(super) fn sweep(dir: &Path) -> Result<()> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Ok(()) };
     for entry in entries.flatten() {
         let file_name = entry.file_name();
-        let Some(pid) = file_name.to_str().and_then(|n| n.strip_prefix(&prefix)) else { continue };
-        if Path::new("/proc/self").exists() && !Path::new("/proc").join(pid).exists() {
-            remove_dir_all(&entry.path())?;
+        let Some((".", pid)) = file_name.to_str().and_then(|name| Some((name.get(..1)?, name.rsplit_once(".tmp-")?.1))) else { continue };
+        if pid.parse::<u32>().is_err() || alive(pid) {
+            continue;
+        }
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => remove_dir_all(&entry.path())?,
+            _ => super::remove_file(&entry.path())?,
         }
     }
     Ok(())
+}
+
+/// Without `/proc` nobody can be shown to be gone.
+fn alive(pid: &str) -> bool {
+    !Path::new("/proc/self").exists() || Path::new("/proc").join(pid).exists()
 }
 
 /// Writes a file so that its path holds either the old bytes or all of the new ones.
@@ -171,4 +185,86 @@ fn aside(destination: &Path) -> PathBuf {
 
 fn name(path: &Path) -> Result<&str> {
     path.file_name().and_then(OsStr::to_str).ok_or_else(|| Error::usage(format!("{} names no file or directory", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::{MANIFEST, verify_manifest};
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_directory_appears_at_the_commit_and_not_before() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("epoch-01");
+        let dir = AtomicDir::create(&path).unwrap();
+        dir.write_file("a", b"one").unwrap();
+        assert!(!path.exists());
+        dir.commit(true).unwrap();
+        assert_eq!(names(root.path()), ["epoch-01"]);
+        assert_eq!(names(&path), ["a", MANIFEST]);
+        assert!(verify_manifest(&path).unwrap());
+    }
+
+    #[test]
+    fn one_that_is_dropped_leaves_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = AtomicDir::create(&root.path().join("x")).unwrap();
+        dir.write_file("a", b"one").unwrap();
+        drop(dir);
+        assert_eq!(names(root.path()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_commit_replaces_what_was_there_whole() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("last");
+        for name in ["old", "new"] {
+            let dir = AtomicDir::create(&path).unwrap();
+            dir.write_file(name, name.as_bytes()).unwrap();
+            dir.commit(false).unwrap();
+        }
+        assert_eq!((names(&path), names(root.path())), (vec!["new".into()], vec!["last".into()]));
+        assert!(!verify_manifest(&path).unwrap());
+    }
+
+    #[test]
+    fn recovery_puts_back_a_directory_that_stepped_aside_and_sweeps_the_dead() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("last");
+        std::fs::create_dir(root.path().join(".last.old")).unwrap();
+        std::fs::create_dir(root.path().join(".last.tmp-4294967294")).unwrap();
+        std::fs::write(root.path().join(".best.json.tmp-4294967294"), "").unwrap();
+        let alive = format!(".other.tmp-{}", std::process::id());
+        std::fs::write(root.path().join(&alive), "").unwrap();
+        recover(&path).unwrap();
+        assert_eq!(names(root.path()), [alive, "last".into()]);
+    }
+
+    #[test]
+    fn damage_is_found_and_named() {
+        let root = tempfile::tempdir().unwrap();
+        let damage: [(&str, fn(&Path)); 3] = [
+            ("1 bytes, 3 expected", |file| std::fs::write(file, "o").unwrap()),
+            ("BLAKE3 differs", |file| std::fs::write(file, "two").unwrap()),
+            ("not there", |file| std::fs::remove_file(file).unwrap()),
+        ];
+        for (told, spoil) in damage {
+            let path = root.path().join("epoch");
+            let dir = AtomicDir::create(&path).unwrap();
+            dir.write_file("a", b"one").unwrap();
+            dir.commit(true).unwrap();
+            spoil(&path.join("a"));
+            let error = verify_manifest(&path).unwrap_err();
+            assert!(error.exit_code() == 4 && error.to_string().contains(told) && error.to_string().contains("epoch/a"), "{error}");
+        }
+        std::fs::write(root.path().join("epoch").join(MANIFEST), "{").unwrap();
+        assert_eq!(verify_manifest(&root.path().join("epoch")).unwrap_err().exit_code(), 4);
+    }
 }

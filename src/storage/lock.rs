@@ -37,6 +37,7 @@ impl RunLock {
             .and_then(|()| file.rewind())
             .and_then(|()| file.write_all(holder.as_bytes()))
             .map_err(|e| super::error("cannot lock", &path, &e))?;
+        super::atomic::sweep(dir)?;
         Ok(Self { file, path })
     }
 

@@ -24,8 +24,14 @@ impl RecordLog {
     pub fn open(path: &Path) -> Result<Self> {
         let fail = |e: std::io::Error| super::error("cannot open", path, &e);
         let mut file = super::options().read(true).write(true).create(true).truncate(false).open(path).map_err(fail)?;
-        let (records, length) = whole_lines(&mut file).map_err(fail)?;
-        file.set_len(length).and_then(|()| file.seek(SeekFrom::End(0))).map_err(fail)?;
+        // A device or a pipe holds no records to keep (and /dev/full would never end).
+        let (records, length) = if file.metadata().map_err(fail)?.is_file() {
+            let whole = whole_lines(&mut file).map_err(fail)?;
+            file.set_len(whole.1).and_then(|()| file.seek(SeekFrom::End(0))).map_err(fail)?;
+            whole
+        } else {
+            (0, 0)
+        };
         Ok(Self { path: path.to_owned(), file, records, length })
     }
 
@@ -98,5 +104,42 @@ fn whole_lines(file: &mut File) -> std::io::Result<(usize, u64)> {
             whole = read + i as u64 + 1;
         }
         read += n as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torn_last_line_is_cut_and_the_log_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log.jsonl");
+        std::fs::write(&path, "1\n2\n{\"half\":").unwrap();
+        let mut log = RecordLog::open(&path).unwrap();
+        assert_eq!((log.records(), log.length()), (2, 4));
+        log.append(&3).unwrap();
+        log.sync().unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n2\n3\n");
+        assert_eq!((log.records(), log.length()), (3, 6));
+    }
+
+    #[test]
+    fn a_log_can_be_cut_back_to_a_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = RecordLog::open(&dir.path().join("log.jsonl")).unwrap();
+        (0..20).for_each(|i| log.append(&i).unwrap());
+        log.keep(11).unwrap();
+        log.keep(15).unwrap();
+        log.append(&"eleven").unwrap();
+        let text = std::fs::read_to_string(log.path()).unwrap();
+        assert_eq!(text.lines().count(), 12);
+        assert!(text.ends_with("10\n\"eleven\"\n"));
+    }
+
+    #[test]
+    fn a_full_device_is_a_resource_error() {
+        let error = RecordLog::open(Path::new("/dev/full")).unwrap().append(&1).unwrap_err();
+        assert_eq!(error.exit_code(), 5);
     }
 }

@@ -76,7 +76,7 @@ pub fn verify_manifest(dir: &Path) -> Result<bool> {
         if meta.len() != entry.length {
             return Err(damaged(&file, &format!("{} bytes, {} expected", meta.len(), entry.length)));
         }
-        if hash_file(&file)? != entry.blake3 {
+        if hash_file(&file).map_err(|e| Error::model(e.to_string()))? != entry.blake3 {
             return Err(damaged(&file, "its BLAKE3 differs from manifest.json"));
         }
     }

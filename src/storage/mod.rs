@@ -110,12 +110,19 @@ pub fn remove_file(path: &Path) -> Result<()> {
     }
 }
 
-/// An [`Error`] for a failed file operation: no space, no permission and the like are resources (exit 5).
+/// An [`Error`] for a failed file operation: no space, no permission and the like are resources (exit 5), a wrong path
+/// is usage (exit 2).
 pub fn error(action: &str, path: &Path, error: &io::Error) -> Error {
     let message = format!("{action} {}: {}", path.display(), reason(error));
-    match hint(error) {
-        Some(hint) => Error::resources(message).hint(hint),
-        None => Error::new(Kind::Run, message),
+    if let Some(hint) = hint(error) {
+        return Error::resources(message).hint(hint);
+    }
+    match error.kind() {
+        // The path itself is wrong: what was typed, not what the machine lacks.
+        io::ErrorKind::NotFound | io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename => {
+            Error::usage(message).hint("check the path")
+        }
+        _ => Error::new(Kind::Run, message),
     }
 }
 
@@ -135,7 +142,7 @@ fn hint(error: &io::Error) -> Option<&'static str> {
         K::StorageFull => "free some space, or choose another place with --run or --output",
         K::QuotaExceeded => "your disk quota is used up: free some space, or choose another place with --run or --output",
         K::ReadOnlyFilesystem => "the file system is read-only: choose another place with --run or --output",
-        K::PermissionDenied => "you may not write there: choose another place with --run or --output",
+        K::PermissionDenied => "check the permissions, or choose another place with --run or --output",
         K::FileTooLarge => "the file system or a limit (ulimit -f) allows no file of this size",
         K::OutOfMemory => "the machine is out of memory",
         _ if error.raw_os_error() == Some(libc::EIO) => "the disk reports an error: check it before going on",
@@ -155,4 +162,56 @@ fn options() -> OpenOptions {
 fn sync_dir(path: &Path) -> Result<()> {
     let dir = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     File::open(dir).and_then(|d| d.sync_all().or_else(ignore_no_sync)).map_err(|e| error("cannot sync", dir, &e))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn files_and_directories_are_private() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("a/b");
+        create_dir_all(&dir).unwrap();
+        create(&dir.join("created")).unwrap().finish().unwrap();
+        append(&dir.join("appended")).unwrap().finish().unwrap();
+        write_file_atomic(&dir.join("atomic"), b"x").unwrap();
+        RecordLog::open(&dir.join("log")).unwrap();
+        let committed = AtomicDir::create(&dir.join("committed")).unwrap();
+        committed.write_file("sub/file", b"x").unwrap();
+        committed.commit(true).unwrap();
+        let _lock = RunLock::acquire(&dir).unwrap();
+        for path in ["created", "appended", "atomic", "log", ".lock", "committed/sub/file", "committed/manifest.json"] {
+            assert_eq!(mode(&dir.join(path)), 0o600, "{path}");
+        }
+        for path in [root.path().join("a"), dir.clone(), dir.join("committed"), dir.join("committed/sub")] {
+            assert_eq!(mode(&path), 0o700, "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn errors_have_the_codes_of_the_contract_and_no_os_number() {
+        let path = Path::new("/x/y");
+        for (number, code) in
+            [(libc::ENOSPC, 5), (libc::EROFS, 5), (libc::EACCES, 5), (libc::EDQUOT, 5), (libc::ENOENT, 2), (libc::EBADF, 1)]
+        {
+            let told = error("cannot write", path, &io::Error::from_raw_os_error(number));
+            assert_eq!(told.exit_code(), code, "{told}");
+            assert!(told.to_string().starts_with("cannot write /x/y: ") && !told.to_string().contains("os error"), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_that_names_the_file() {
+        let mut writer = create(Path::new("/dev/full")).unwrap();
+        writer.put(b"x").unwrap();
+        let told = writer.finish().unwrap_err();
+        assert_eq!((told.exit_code(), told.to_string().as_str()), (5, "cannot write /dev/full: No space left on device"));
+    }
 }

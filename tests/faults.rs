@@ -1,0 +1,212 @@
+//! What a kill, a full disk, a read-only place and a second process leave behind: the old state or the new, never half.
+
+mod common;
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use clsgen::storage::{self, AtomicDir, RecordLog, RunLock};
+use common::Mount;
+
+/// Runs `child` of this very test program as a process of its own, doing `job` on `path`.
+fn child(job: &str, path: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    command.args(["--exact", "child", "--nocapture", "--test-threads=1"]).env("FAULTS_JOB", job).env("FAULTS_PATH", path);
+    command.stdout(Stdio::piped()).stderr(Stdio::null()).stdin(Stdio::piped());
+    command
+}
+
+/// Not a test by itself: the work of the processes that the tests below start and kill.
+#[test]
+fn child() {
+    let (Some(job), Some(path)) = (std::env::var_os("FAULTS_JOB"), std::env::var_os("FAULTS_PATH")) else { return };
+    let path = Path::new(&path);
+    match job.to_str() {
+        Some("directory") => {
+            let dir = AtomicDir::create(path).unwrap();
+            dir.write_file("a", b"new a").unwrap();
+            dir.write_file("sub/b", b"new b").unwrap();
+            dir.commit(true).unwrap();
+        }
+        Some("file") => storage::write_file_atomic(path, b"new").unwrap(),
+        Some("log") => {
+            let mut log = RecordLog::open(path).unwrap();
+            for i in log.records()..10 {
+                log.append(&serde_json::json!({ "i": i, "text": "some words to tear" })).unwrap();
+            }
+        }
+        Some("lock") => {
+            let _lock = RunLock::acquire(path).unwrap();
+            println!("\nlocked");
+            let _ = std::io::stdin().read_line(&mut String::new());
+        }
+        other => panic!("no job {other:?}"),
+    }
+}
+
+fn points(prefix: &str) -> impl Iterator<Item = &'static str> {
+    storage::points().iter().copied().filter(move |point| point.starts_with(prefix))
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_directory_killed_at_any_point_is_the_old_one_or_the_new_one() {
+    for replacing in [false, true] {
+        for fault in points("dir.").flat_map(|point| [format!("{point}:1"), format!("{point}:2")]) {
+            let root = tempfile::tempdir().unwrap();
+            let path = root.path().join("epoch-01");
+            if replacing {
+                let old = AtomicDir::create(&path).unwrap();
+                old.write_file("a", b"old a").unwrap();
+                old.commit(true).unwrap();
+            }
+            let status = child("directory", &path).env("CLSGEN_FAULT", &fault).status().unwrap();
+            let second_passage_of_a_single_point = fault.ends_with(":2") && !fault.starts_with("dir.write");
+            assert_eq!(status.success(), second_passage_of_a_single_point, "{fault}");
+            match std::fs::read(path.join("a")) {
+                Ok(bytes) => {
+                    assert!(storage::verify_manifest(&path).unwrap(), "{fault}");
+                    let new = bytes == b"new a" && std::fs::read(path.join("sub/b")).unwrap() == b"new b";
+                    assert!(new || (replacing && bytes == b"old a"), "{fault}");
+                }
+                Err(_) => assert!(!replacing && !path.exists(), "{fault}: a directory without its files"),
+            }
+            // The next writer succeeds and leaves nothing of the dead one.
+            assert!(child("directory", &path).status().unwrap().success());
+            assert_eq!(std::fs::read(path.join("a")).unwrap(), b"new a");
+            assert_eq!(names(root.path()), ["epoch-01"], "{fault}");
+        }
+    }
+}
+
+#[test]
+fn a_file_killed_at_any_point_is_the_old_one_or_the_new_one() {
+    for point in points("file.") {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("best.json");
+        std::fs::write(&path, "old").unwrap();
+        assert!(!child("file", &path).env("CLSGEN_FAULT", point).status().unwrap().success(), "{point}");
+        let now = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(now, if point == "file.renamed" { "new" } else { "old" }, "{point}");
+        // Whoever locks the directory next sweeps what was left.
+        drop(RunLock::acquire(root.path()).unwrap());
+        assert_eq!(names(root.path()), [".lock", "best.json"], "{point}");
+    }
+}
+
+#[test]
+fn a_log_killed_at_any_record_goes_on_with_no_record_lost_or_doubled() {
+    let root = tempfile::tempdir().unwrap();
+    let whole = root.path().join("whole.jsonl");
+    assert!(child("log", &whole).status().unwrap().success());
+    for fault in points("log.").flat_map(|point| (1..=10).map(move |n| format!("{point}:{n}"))) {
+        let path = root.path().join("log.jsonl");
+        assert!(!child("log", &path).env("CLSGEN_FAULT", &fault).status().unwrap().success(), "{fault}");
+        assert!(child("log", &path).status().unwrap().success(), "{fault}");
+        assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&whole).unwrap(), "{fault}");
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
+fn a_second_process_is_refused_naming_the_first_and_a_dead_one_holds_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let run = root.path().join("run");
+    let mut holder = child("lock", &run).spawn().unwrap();
+    let mut lines = BufReader::new(holder.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap() == "locked"), "the holder holds");
+
+    let predictions = predictions(root.path());
+    let refused = eval(&predictions, &run);
+    common::assert_fails(&refused, 2, &["is locked by process", &format!("process {} on ", holder.id()), "hint: "]);
+
+    holder.kill().unwrap(); // SIGKILL: it cannot clean up
+    holder.wait().unwrap();
+    let now = eval(&predictions, &run);
+    assert_eq!(now.code, Some(0), "{now:?}");
+}
+
+#[test]
+fn a_full_disk_keeps_what_was_whole() {
+    let root = tempfile::tempdir().unwrap();
+    let Some(mount) = Mount::tmpfs(&root.path().join("small"), "size=256k") else { return };
+    let place = root.path().join("small");
+
+    let dir = AtomicDir::create(&place.join("epoch-01")).unwrap();
+    let error = dir.write_file("big", &vec![7; 1 << 20]).unwrap_err();
+    assert_eq!(error.exit_code(), 5);
+    assert!(error.to_string().contains("No space left") && error.hint_text().is_some(), "{error}");
+    drop(dir);
+    assert_eq!(names(&place), Vec::<String>::new());
+
+    storage::write_file_atomic(&place.join("best.json"), b"old").unwrap();
+    assert_eq!(storage::write_file_atomic(&place.join("best.json"), &vec![7; 1 << 20]).unwrap_err().exit_code(), 5);
+    assert_eq!(std::fs::read(place.join("best.json")).unwrap(), b"old");
+
+    let mut log = RecordLog::open(&place.join("metrics.jsonl")).unwrap();
+    let line = "x".repeat(1000);
+    let error = (0..1000).find_map(|_| log.append(&line).err()).unwrap();
+    assert_eq!(error.exit_code(), 5);
+    let text = std::fs::read_to_string(log.path()).unwrap();
+    assert_eq!((text.lines().count(), text.len() as u64), (log.records(), log.length()));
+    assert!(text.ends_with("\"\n") && log.records() > 50);
+
+    // The program itself, on the disk that is now full.
+    let told = eval(&predictions(root.path()), &place.join("run"));
+    common::assert_fails(&told, 5, &["No space left on device", "hint: free some space"]);
+    drop(mount);
+}
+
+#[test]
+fn a_read_only_place_is_refused_with_exit_5() {
+    let root = tempfile::tempdir().unwrap();
+    let place = root.path().join("fixed");
+    let Some(mount) = Mount::tmpfs(&place, "size=64k") else { return };
+    mount.read_only();
+    let told = eval(&predictions(root.path()), &place.join("run"));
+    common::assert_fails(&told, 5, &["Read-only file system", "hint: "]);
+    assert_eq!(AtomicDir::create(&place.join("x")).unwrap_err().exit_code(), 5);
+    assert_eq!(storage::write_file_atomic(&place.join("x"), b"x").unwrap_err().exit_code(), 5);
+}
+
+#[test]
+fn a_full_stdout_is_exit_5_and_a_closed_one_is_silent() {
+    for args in [&["man"][..], &["completions", "bash"], &["train", "--dry-run"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let told = common::outcome(common::clsgen().args(args).stdout(full));
+        // `output()` pipes only what is not set.
+        common::assert_fails(&told, 5, &["cannot write to stdout: No space left on device"]);
+
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let told = common::outcome(common::clsgen().args(args).stdout(writer));
+        assert_eq!((told.code, told.stderr.as_str()), (Some(141), ""), "{args:?}");
+    }
+}
+
+/// A prediction file that `eval` can score.
+fn predictions(dir: &Path) -> std::path::PathBuf {
+    let path = dir.join("predictions.jsonl");
+    let mut file = std::fs::File::create(&path).unwrap();
+    for i in 0..8 {
+        let (label, probability) = (i % 2, 0.1 + 0.1 * f64::from(i));
+        writeln!(
+            file,
+            r#"{{"id":"{i}","label":{label},"probability":{probability},"logits":[0.0,0.0],"verbalized_label":{label},"parsable":true,"explanation":"e","text":"t","agreement":true,"prompt_tokens":1,"truncated_tokens":0,"generated_tokens":1,"finish":"stop","error":null}}"#
+        )
+        .unwrap();
+    }
+    path
+}
+
+fn eval(predictions: &Path, run: &Path) -> common::Outcome {
+    common::outcome(common::clsgen().arg("eval").arg("--predictions").arg(predictions).arg("--run").arg(run))
+}
