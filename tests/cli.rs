@@ -38,7 +38,7 @@ fn nothing_and_nonsense_are_usage_errors() {
     assert_fails(&run(&["train", "--resum"]), 2, &["--resume"]);
     assert_fails(&run(&["train", "--device", "gpu"]), 2, &["use auto, cpu, cuda or cuda:N"]);
     assert_fails(&run(&["train", "--threads", "0"]), 2, &["--threads"]);
-    assert_fails(&run(&["train", "--seed", "-1"]), 2, &["--seed"]);
+    assert_fails(&run(&["train", "--seed=-1"]), 2, &["--seed"]);
     assert_fails(&run(&["train", "--quiet", "-v"]), 2, &["cannot be used with"]);
     assert_fails(&run(&["predict"]), 2, &["--model", "--input", "--output"]);
     assert_fails(&run(&["eval", "--paper", "table9"]), 2, &["table9", "table1"]);

@@ -12,7 +12,7 @@ use clsgen::storage::{self, AtomicDir, RecordLog, RunLock};
 use common::Mount;
 
 /// Runs `child` of this very test program as a process of its own, doing `job` on `path`.
-fn child(job: &str, path: &Path) -> Command {
+fn spawnable(job: &str, path: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command.args(["--exact", "child", "--nocapture", "--test-threads=1"]).env("FAULTS_JOB", job).env("FAULTS_PATH", path);
     command.stdout(Stdio::piped()).stderr(Stdio::null()).stdin(Stdio::piped());
@@ -68,7 +68,7 @@ fn a_directory_killed_at_any_point_is_the_old_one_or_the_new_one() {
                 old.write_file("a", b"old a").unwrap();
                 old.commit(true).unwrap();
             }
-            let status = child("directory", &path).env("CLSGEN_FAULT", &fault).status().unwrap();
+            let status = spawnable("directory", &path).env("CLSGEN_FAULT", &fault).status().unwrap();
             let second_passage_of_a_single_point = fault.ends_with(":2") && !fault.starts_with("dir.write");
             assert_eq!(status.success(), second_passage_of_a_single_point, "{fault}");
             match std::fs::read(path.join("a")) {
@@ -80,7 +80,7 @@ fn a_directory_killed_at_any_point_is_the_old_one_or_the_new_one() {
                 Err(_) => assert!(!replacing && !path.exists(), "{fault}: a directory without its files"),
             }
             // The next writer succeeds and leaves nothing of the dead one.
-            assert!(child("directory", &path).status().unwrap().success());
+            assert!(spawnable("directory", &path).status().unwrap().success());
             assert_eq!(std::fs::read(path.join("a")).unwrap(), b"new a");
             assert_eq!(names(root.path()), ["epoch-01"], "{fault}");
         }
@@ -93,7 +93,7 @@ fn a_file_killed_at_any_point_is_the_old_one_or_the_new_one() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("best.json");
         std::fs::write(&path, "old").unwrap();
-        assert!(!child("file", &path).env("CLSGEN_FAULT", point).status().unwrap().success(), "{point}");
+        assert!(!spawnable("file", &path).env("CLSGEN_FAULT", point).status().unwrap().success(), "{point}");
         let now = std::fs::read_to_string(&path).unwrap();
         assert_eq!(now, if point == "file.renamed" { "new" } else { "old" }, "{point}");
         // Whoever locks the directory next sweeps what was left.
@@ -106,11 +106,11 @@ fn a_file_killed_at_any_point_is_the_old_one_or_the_new_one() {
 fn a_log_killed_at_any_record_goes_on_with_no_record_lost_or_doubled() {
     let root = tempfile::tempdir().unwrap();
     let whole = root.path().join("whole.jsonl");
-    assert!(child("log", &whole).status().unwrap().success());
+    assert!(spawnable("log", &whole).status().unwrap().success());
     for fault in points("log.").flat_map(|point| (1..=10).map(move |n| format!("{point}:{n}"))) {
         let path = root.path().join("log.jsonl");
-        assert!(!child("log", &path).env("CLSGEN_FAULT", &fault).status().unwrap().success(), "{fault}");
-        assert!(child("log", &path).status().unwrap().success(), "{fault}");
+        assert!(!spawnable("log", &path).env("CLSGEN_FAULT", &fault).status().unwrap().success(), "{fault}");
+        assert!(spawnable("log", &path).status().unwrap().success(), "{fault}");
         assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&whole).unwrap(), "{fault}");
         std::fs::remove_file(&path).unwrap();
     }
@@ -120,7 +120,7 @@ fn a_log_killed_at_any_record_goes_on_with_no_record_lost_or_doubled() {
 fn a_second_process_is_refused_naming_the_first_and_a_dead_one_holds_nothing() {
     let root = tempfile::tempdir().unwrap();
     let run = root.path().join("run");
-    let mut holder = child("lock", &run).spawn().unwrap();
+    let mut holder = spawnable("lock", &run).spawn().unwrap();
     let mut lines = BufReader::new(holder.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap() == "locked"), "the holder holds");
 
