@@ -162,3 +162,15 @@ fn dropout_changes_the_adapters_alone_and_its_gradient_is_the_slope() {
     let slope = (up - down) / (2.0 * h);
     assert!((slope / norm - 1.0).abs() < 5e-3, "slope {slope}, squared norm {norm}");
 }
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let (model, batch) = (tuned("gqa"), batch("gqa"));
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let mut gradients = Gradients::new();
+        let losses = pool.install(|| joint(&model, &batch, &batch, &KEEP, &mut gradients));
+        (losses, gradients.iter().map(|(name, g)| (name.clone(), bits(g))).collect::<Vec<_>>())
+    };
+    assert_eq!(run(1), run(3));
+}

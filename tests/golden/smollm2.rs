@@ -51,6 +51,12 @@ fn logits_are_the_published_ones() {
     let sum: f64 = logits.iter().map(|&l| f64::from(l)).sum();
     assert!((sum / reference.sum - 1.0).abs() < 1e-4, "{sum} and {}", reference.sum);
 
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+    let ids = &reference.input_ids;
+    let hidden = pool.install(|| llama.prefill_hidden_only(ids, &Offsets::from_lengths(&[ids.len()])).unwrap());
+    let again = pool.install(|| values(&llama.logits(&hidden).unwrap()));
+    assert!(logits.iter().zip(&again).all(|(a, b)| a.to_bits() == b.to_bits()), "three threads give other bits");
+
     let split = reference.input_ids.len() - 3;
     let mut caches = [SequenceCache::default()];
     llama.prefill(&reference.input_ids[..split], &Offsets::from_lengths(&[split]), &mut caches).unwrap();
