@@ -5,7 +5,7 @@ use candle_core::cpu::erf::erf_f64;
 
 use super::slice::{View, tensor};
 pub use crate::config::Activation;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// `f(x)`.
 pub fn forward(kind: Activation, x: &Tensor) -> Result<Tensor> {
@@ -33,9 +33,49 @@ fn phi(x: f64) -> f64 {
 
 /// Elementwise in f64, rounded once: the head sees one row a record, so exactness is free.
 fn map2(a: &Tensor, b: &Tensor, f: impl Fn(f64, f64) -> f64) -> Result<Tensor> {
+    if a.dims() != b.dims() {
+        return Err(Error::run(format!("activation: shapes {:?} and {:?} differ", a.dims(), b.dims())));
+    }
     let shape = a.shape().clone();
     let (a, b) = (a.contiguous()?, b.contiguous()?);
     let (a, b) = (View::of(&a)?, View::of(&b)?);
     let values = a.f32()?.iter().zip(b.f32()?).map(|(&a, &b)| f(f64::from(a), f64::from(b)) as f32).collect();
     tensor(values, shape)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::{assert_close, random_tensor, values};
+
+    #[test]
+    fn gelu_equals_pytorch() {
+        let x = Tensor::from_vec(vec![0.0f32, 1.0, -2.0, 3.0, 0.5, 0.25], (2, 3), &candle_core::Device::Cpu).unwrap();
+        let torch = [
+            0.0,
+            0.841_344_714_164_733_9,
+            -0.045_500_278_472_900_39,
+            2.995_949_745_178_222_7,
+            0.345_731_228_590_011_6,
+            0.149_676_576_256_752,
+        ];
+        assert_close(&values(&forward(Activation::Gelu, &x).unwrap()), &torch, 2e-7, "gelu");
+    }
+
+    #[test]
+    fn backward_is_the_slope_of_forward() {
+        let (x, dy) = (random_tensor(1, &[5, 13]), random_tensor(2, &[5, 13]));
+        for kind in [Activation::Gelu, Activation::Relu, Activation::Tanh] {
+            let shifted = |by: f64| values(&forward(kind, &(&x + by).unwrap()).unwrap());
+            let (up, down) = (shifted(1.0 / 64.0), shifted(-1.0 / 64.0));
+            let dx = values(&backward(kind, &x, &dy).unwrap());
+            for (i, (x, dy)) in values(&x).iter().zip(values(&dy)).enumerate() {
+                if kind == Activation::Relu && x.abs() < 0.02 {
+                    continue;
+                }
+                let slope = (up[i] - down[i]) * 32.0 * dy;
+                assert!((dx[i] - slope).abs() < 5e-4, "{kind:?} at {x}: {} and {slope}", dx[i]);
+            }
+        }
+    }
 }

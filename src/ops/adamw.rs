@@ -112,3 +112,60 @@ pub fn grad_norm<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<f6
     }
     Ok(total.sqrt())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::simd::tests::same_on_every_isa;
+    use crate::ops::testing::{on_threads, random_tensor, values};
+
+    fn settings(step: u64) -> AdamW {
+        AdamW { lr: 2e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, step }
+    }
+
+    fn vector(values: &[f32]) -> Tensor {
+        Tensor::new(values, &candle_core::Device::Cpu).unwrap()
+    }
+
+    /// `torch.optim.AdamW(lr=2e-2, weight_decay=0.1)`, PyTorch 2, three steps.
+    #[test]
+    fn three_steps_equal_pytorch() {
+        let p = vector(&[0.5, -1.25, 3.0, 1e-3, -0.0625, 7.5, -2.0]);
+        let (m, v) = (p.zeros_like().unwrap(), p.zeros_like().unwrap());
+        for s in 1..4 {
+            let grad: Vec<f32> = (0..7).map(|i| ((i * 7 + s * 3) % 11 - 5) as f32 / 8.0 + i as f32 / 64.0).collect();
+            step(&p, &vector(&grad), &m, &v, &settings(s as u64)).unwrap();
+        }
+        let torch = [
+            [0.513_095_56f32, -1.270_502_6, 2.941_699_5, 0.027_328_752, -0.083_468_08, 7.419_617, -1.953_307_2],
+            [0.041_000_001, 0.021_109_372, 0.013_593_754, 0.019_828_124, -6.249_929_7e-5, -0.007_578_121_5, -0.001_343_751_1],
+            [3.279_844_5e-4, 5.388_454e-4, 5.260_362e-4, 2.876_244e-4, 5.108_948_7e-4, 5.102_805_4e-4, 2.838_488e-4],
+        ];
+        for (ours, torch) in [p, m, v].iter().zip(torch) {
+            for (ours, torch) in values(ours).iter().zip(torch) {
+                assert!((ours - torch).abs() <= 3e-7 * torch.abs().max(1e-2), "{ours} and {torch}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_step_has_the_same_bits_on_any_number_of_threads() {
+        let run = || {
+            let (p, m, grad) = (random_tensor(1, &[3, 5001]), random_tensor(2, &[3, 5001]), random_tensor(3, &[3, 5001]));
+            let v = m.sqr().unwrap();
+            step(&p, &grad, &m, &v, &settings(7)).unwrap();
+            ([p, m, v].map(|t| values(&t)), grad_norm([&grad]).unwrap())
+        };
+        let one = same_on_every_isa(run);
+        assert_eq!(on_threads(2, run), one);
+        let exact: f64 = values(&random_tensor(3, &[3, 5001])).iter().map(|&x| f64::from(x).powi(2)).sum();
+        assert!((one.1 - exact.sqrt()).abs() < 1e-9 * exact);
+    }
+
+    #[test]
+    fn shapes_are_checked_and_the_norm_spans_tensors() {
+        let (a, b) = (vector(&[3.0]), vector(&[0.0, 4.0]));
+        assert!(step(&a, &b, &a, &a, &settings(1)).is_err());
+        assert_eq!(grad_norm([&a, &b]).unwrap(), 5.0);
+    }
+}

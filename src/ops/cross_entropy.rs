@@ -54,10 +54,56 @@ fn check(logits: &Tensor, targets: &[u32]) -> Result<usize> {
 vectorised! {
     fn log_sum_exp(row: &[f32]) -> f32 {
         let top = max(row);
-        top + sum(row.len(), |i| exp(row[i] - top)).ln()
+        top + sum([row], |[x]| exp(x - top)).ln()
     }
 
     fn soften(row: &mut [f32], lse: f32, scale: f32) {
         row.iter_mut().for_each(|x| *x = exp(*x - lse) * scale);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::simd::tests::same_on_every_isa;
+    use crate::ops::testing::{assert_close, on_threads, random_tensor, values};
+
+    #[test]
+    fn losses_and_gradients_equal_an_f64_reference() {
+        for (n, vocab) in [(1, 2), (63, 65), (64, 1000), (65, 49)] {
+            let logits = (random_tensor(1, &[n, vocab]) * 5.0).unwrap();
+            let targets: Vec<u32> = (0..n).map(|i| (i * 31 % vocab) as u32).collect();
+            let scales: Vec<f32> = (0..n).map(|i| 0.25 + i as f32 / 64.0).collect();
+            let (mut loss_ref, mut grad_ref) = (vec![], vec![]);
+            for (i, row) in values(&logits).chunks(vocab).enumerate() {
+                let total: f64 = row.iter().map(|&x| f64::from(x).exp()).sum();
+                loss_ref.push(total.ln() - f64::from(row[targets[i] as usize]));
+                grad_ref.extend(
+                    row.iter()
+                        .enumerate()
+                        .map(|(c, &x)| f64::from(scales[i]) * (f64::from(x).exp() / total - f64::from(u8::from(c == targets[i] as usize)))),
+                );
+            }
+            let run = || {
+                let (losses, lse) = forward(&logits, &targets).unwrap();
+                let copy = logits.copy().unwrap();
+                (losses, values(&backward(copy, &targets, &lse, &scales).unwrap()))
+            };
+            let (losses, grad) = same_on_every_isa(run);
+            assert_close(&losses, &loss_ref, 2e-6, "loss");
+            assert_close(&grad, &grad_ref, 2e-6, "dlogits");
+            assert_eq!(on_threads(2, run), (losses.clone(), grad));
+            let alone = forward(&logits.narrow(0, n - 1, 1).unwrap(), &targets[n - 1..]).unwrap().0;
+            assert_eq!(alone[0], losses[n - 1]);
+        }
+    }
+
+    #[test]
+    fn bad_targets_are_refused_and_nan_is_not_hidden() {
+        let logits = random_tensor(1, &[2, 3]);
+        assert!(forward(&logits, &[0]).is_err());
+        assert!(forward(&logits, &[0, 3]).is_err());
+        let broken = (logits * f64::NAN).unwrap();
+        assert!(forward(&broken, &[0, 1]).unwrap().0.iter().all(|loss| loss.is_nan()));
     }
 }

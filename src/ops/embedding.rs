@@ -45,3 +45,35 @@ fn check(vocab: usize, ids: &[u32]) -> Result<()> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::DType;
+
+    use super::*;
+    use crate::ops::testing::{random_tensor, values};
+
+    #[test]
+    fn rows_are_looked_up_and_their_gradients_added() {
+        let table = random_tensor(1, &[5, 3]);
+        let ids = [4, 0, 4];
+        let rows = forward(&table, &ids).unwrap();
+        assert_eq!(values(&rows), values(&table.index_select(&Tensor::new(&ids, table.device()).unwrap(), 0).unwrap()));
+        let half = table.to_dtype(DType::BF16).unwrap();
+        assert_eq!(values(&forward(&half, &ids).unwrap())[..3], values(&half.to_dtype(DType::F32).unwrap())[12..]);
+        let dy = random_tensor(2, &[3, 3]);
+        let (gradient, dy) = (values(&backward(5, &ids, &dy).unwrap()), values(&dy));
+        for c in 0..3 {
+            assert_eq!(gradient[12 + c], dy[c] + dy[6 + c]);
+            assert_eq!((gradient[c], gradient[3 + c]), (dy[3 + c], 0.0));
+        }
+    }
+
+    #[test]
+    fn ids_beyond_the_table_are_refused() {
+        let table = random_tensor(1, &[5, 3]);
+        assert!(forward(&table, &[5]).is_err());
+        assert!(backward(5, &[0, 5], &random_tensor(1, &[2, 3])).is_err());
+        assert!(backward(5, &[0], &random_tensor(1, &[2, 3])).is_err());
+    }
+}

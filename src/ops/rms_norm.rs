@@ -5,11 +5,12 @@ use rayon::prelude::*;
 
 use super::simd::{sum, vectorised};
 use super::slice::{View, tensor};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// `(y, rstd)`.
 pub fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<(Tensor, Tensor)> {
     let (m, n) = x.dims2()?;
+    check(weight.dims() == [n])?;
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
     let (x, weight) = (View::of(&x)?, View::of(&weight)?);
     let (x, weight) = (x.f32()?, weight.f32()?);
@@ -22,6 +23,7 @@ pub fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<(Tensor, Tensor)
 /// `dx = rstd·(w⊙dy − x̂·mean(w⊙dy⊙x̂))` with `x̂ = x·rstd`.
 pub fn backward(x: &Tensor, weight: &Tensor, rstd: &Tensor, dy: &Tensor) -> Result<Tensor> {
     let (m, n) = x.dims2()?;
+    check(weight.dims() == [n] && rstd.dims() == [m] && dy.dims() == [m, n])?;
     let (x, weight, rstd, dy) = (x.contiguous()?, weight.contiguous()?, rstd.contiguous()?, dy.contiguous()?);
     let (x, weight, rstd, dy) = (View::of(&x)?, View::of(&weight)?, View::of(&rstd)?, View::of(&dy)?);
     let (x, weight, rstd, dy) = (x.f32()?, weight.f32()?, rstd.f32()?, dy.f32()?);
@@ -35,7 +37,8 @@ pub fn backward(x: &Tensor, weight: &Tensor, rstd: &Tensor, dy: &Tensor) -> Resu
 
 /// `dw (hidden) = Σ_rows dy ⊙ x·rstd`.
 pub fn backward_weight(x: &Tensor, rstd: &Tensor, dy: &Tensor) -> Result<Tensor> {
-    let (_, n) = x.dims2()?;
+    let (m, n) = x.dims2()?;
+    check(rstd.dims() == [m] && dy.dims() == [m, n])?;
     let (x, rstd, dy) = (x.contiguous()?, rstd.contiguous()?, dy.contiguous()?);
     let (x, rstd, dy) = (View::of(&x)?, View::of(&rstd)?, View::of(&dy)?);
     let (x, rstd, dy) = (x.f32()?, rstd.f32()?, dy.f32()?);
@@ -43,11 +46,15 @@ pub fn backward_weight(x: &Tensor, rstd: &Tensor, dy: &Tensor) -> Result<Tensor>
     // Threads share out the channels, so each channel's sum runs over the rows in order.
     dw.par_chunks_mut(COLUMNS).enumerate().for_each(|(block, dw)| {
         let columns = block * COLUMNS..block * COLUMNS + dw.len();
-        for ((x, dy), rstd) in x.chunks(n).zip(dy.chunks(n)).zip(rstd) {
+        for ((x, dy), rstd) in x.chunks(n.max(1)).zip(dy.chunks(n.max(1))).zip(rstd) {
             add_row(&x[columns.clone()], &dy[columns.clone()], *rstd, dw);
         }
     });
     tensor(dw, n)
+}
+
+fn check(fits: bool) -> Result<()> {
+    if fits { Ok(()) } else { Err(Error::run("rms_norm: operands of different shapes")) }
 }
 
 /// Channels a task of [`backward_weight`] sums.
@@ -60,7 +67,7 @@ fn min_rows(n: usize) -> usize {
 
 vectorised! {
     fn normalise(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) -> f32 {
-        let rstd = 1.0 / (sum(x.len(), |i| x[i] * x[i]) / x.len() as f32 + eps).sqrt();
+        let rstd = 1.0 / (sum([x], |[x]| x * x) / x.len() as f32 + eps).sqrt();
         for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
             *y = w * (x * rstd);
         }
@@ -68,9 +75,7 @@ vectorised! {
     }
 
     fn differentiate(x: &[f32], weight: &[f32], rstd: f32, dy: &[f32], dx: &mut [f32]) {
-        let n = x.len().min(weight.len()).min(dy.len());
-        let (x, weight, dy) = (&x[..n], &weight[..n], &dy[..n]);
-        let mean = sum(n, |c| weight[c] * dy[c] * x[c]) * rstd * rstd / n as f32;
+        let mean = sum([weight, dy, x], |[w, dy, x]| w * dy * x) * rstd * rstd / x.len() as f32;
         for (((dx, x), w), dy) in dx.iter_mut().zip(x).zip(weight).zip(dy) {
             *dx = rstd * (w * dy - x * mean);
         }
@@ -80,5 +85,57 @@ vectorised! {
         for ((dw, x), dy) in dw.iter_mut().zip(x).zip(dy) {
             *dw += dy * (x * rstd);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::simd::tests::same_on_every_isa;
+    use crate::ops::testing::{assert_close, on_threads, random_tensor, values};
+
+    /// `(y, dx, dw)` in f64.
+    fn reference(x: &[f32], w: &[f32], dy: &[f32], eps: f64) -> [Vec<f64>; 3] {
+        let n = w.len();
+        let [mut y, mut dx, mut dw] = [vec![], vec![], vec![0.0; n]];
+        for (x, dy) in x.chunks(n).zip(dy.chunks(n)) {
+            let wide = |x: &[f32]| -> Vec<f64> { x.iter().map(|&x| f64::from(x)).collect() };
+            let (x, w, dy) = (wide(x), wide(w), wide(dy));
+            let rstd = 1.0 / (x.iter().map(|x| x * x).sum::<f64>() / n as f64 + eps).sqrt();
+            // d(x_j·rstd)/dx_i = δ_ij·rstd − x_i·x_j·rstd³/n, summed by the definition.
+            for i in 0..n {
+                y.push(w[i] * x[i] * rstd);
+                dw[i] += dy[i] * x[i] * rstd;
+                let cross: f64 = (0..n).map(|j| dy[j] * w[j] * x[i] * x[j] * rstd.powi(3) / n as f64).sum();
+                dx.push(dy[i] * w[i] * rstd - cross);
+            }
+        }
+        [y, dx, dw]
+    }
+
+    #[test]
+    fn forward_and_backward_equal_an_f64_reference() {
+        for (m, n) in [(1, 1), (3, 63), (65, 64), (2, 65), (40, 576)] {
+            let (x, dy, w) = (random_tensor(1, &[m, n]), random_tensor(2, &[m, n]), random_tensor(3, &[n]));
+            let [y_ref, dx_ref, dw_ref] = reference(&values(&x), &values(&w), &values(&dy), 1e-5);
+            let run = || {
+                let (y, rstd) = forward(&x, &w, 1e-5).unwrap();
+                let (dx, dw) = (backward(&x, &w, &rstd, &dy).unwrap(), backward_weight(&x, &rstd, &dy).unwrap());
+                [y, dx, dw].map(|t| values(&t))
+            };
+            let [y, dx, dw] = same_on_every_isa(run);
+            assert_close(&y, &y_ref, 2e-6, "y");
+            assert_close(&dx, &dx_ref, 5e-6, "dx");
+            assert_close(&dw, &dw_ref, 5e-6, "dw");
+            assert_eq!(on_threads(2, run), [y.clone(), dx, dw]);
+            let last = forward(&x.narrow(0, m - 1, 1).unwrap(), &w, 1e-5).unwrap().0;
+            assert_eq!(values(&last), y[(m - 1) * n..]);
+        }
+    }
+
+    #[test]
+    fn shapes_are_checked() {
+        let (x, w) = (random_tensor(1, &[3, 4]), random_tensor(2, &[5]));
+        assert!(forward(&x, &w, 1e-5).is_err());
     }
 }

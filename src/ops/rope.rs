@@ -160,3 +160,76 @@ fn scaled(inv_freq: f32, scaling: RopeScaling) -> f32 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::simd::tests::same_on_every_isa;
+    use crate::ops::testing::{assert_close, on_threads, random_tensor, values};
+
+    fn rope(scaling: RopeScaling, head_dim: usize) -> Rope {
+        Rope::new(RopeParameters { theta: 500_000.0, scaling }, head_dim).unwrap()
+    }
+
+    #[test]
+    fn a_pair_turns_by_position_times_frequency() {
+        for (heads, d) in [(1, 2), (3, 64), (2, 10)] {
+            let positions = [0, 1, 63, 64, 65, 5000];
+            let (rope, x) = (rope(RopeScaling::None, d), random_tensor(1, &[positions.len(), heads, d]));
+            let x_values = values(&x);
+            let mut expected = vec![0.0; x_values.len()];
+            for (i, _) in x_values.iter().enumerate() {
+                let (row, c) = (i / d * d, i % d);
+                let angle = f64::from(rope.inv_freq()[c % (d / 2)] * positions[i / (heads * d)] as f32);
+                let (a, b) = (f64::from(x_values[row + c % (d / 2)]), f64::from(x_values[row + c % (d / 2) + d / 2]));
+                expected[i] = if c < d / 2 { a * angle.cos() - b * angle.sin() } else { b * angle.cos() + a * angle.sin() };
+            }
+            let run = || values(&rope.forward(&x, &positions).unwrap());
+            let y = same_on_every_isa(run);
+            assert_close(&y, &expected, 1e-6, "rope");
+            assert_eq!(on_threads(2, run), y);
+            let back = rope.backward(&rope.forward(&x, &positions).unwrap(), &positions).unwrap();
+            assert_close(&values(&back), &x_values.iter().map(|&x| f64::from(x)).collect::<Vec<_>>(), 1e-6, "turned back");
+            let alone = rope.forward(&x.narrow(0, 5, 1).unwrap(), &positions[5..]).unwrap();
+            assert_eq!(values(&alone), y[5 * heads * d..]);
+        }
+    }
+
+    /// `ROPE_INIT_FUNCTIONS` of transformers 5, head_dim 32, theta 500,000.
+    #[test]
+    fn scaled_frequencies_equal_transformers() {
+        let llama3 =
+            RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position_embeddings: 8192 };
+        let expected = [
+            1.0f64,
+            0.440366626,
+            0.193922758,
+            0.0853971019,
+            0.0376060307,
+            0.0165604409,
+            0.00729266508,
+            0.00321144611,
+            0.000524846022,
+            7.78465546e-05,
+            3.42810235e-05,
+            1.50962178e-05,
+            6.64786967e-06,
+            2.92749974e-06,
+            1.28917316e-06,
+            5.6770881e-07,
+        ];
+        for (ours, hf) in rope(llama3, 32).inv_freq().iter().zip(expected) {
+            assert!((f64::from(*ours) - hf).abs() <= 1.5e-7 * hf, "{ours} and {hf}");
+        }
+        let linear = rope(RopeScaling::Linear { factor: 2.0 }, 32);
+        assert!((linear.inv_freq()[1] - 0.220_183_31).abs() < 3e-8 && linear.inv_freq()[0] == 0.5);
+    }
+
+    #[test]
+    fn odd_dimensions_and_wrong_positions_are_refused() {
+        assert!(Rope::new(RopeParameters { theta: 1e4, scaling: RopeScaling::None }, 7).is_err());
+        let x = random_tensor(1, &[2, 1, 4]);
+        assert!(rope(RopeScaling::None, 4).forward(&x, &[0]).is_err());
+        assert!(rope(RopeScaling::None, 6).forward(&x, &[0, 1]).is_err());
+    }
+}

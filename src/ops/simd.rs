@@ -103,20 +103,22 @@ pub(crate) fn sum_lanes(mut lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
-/// Sum of `f(i)` for `i` below `n`: element `i` goes to lane `i % 64`, and the lanes are folded in a fixed order.
+/// Sum of `f` of each element: element `i` goes to lane `i % 64`, and the lanes are folded in a fixed order.
 #[inline(always)]
-pub(crate) fn sum(n: usize, f: impl Fn(usize) -> f32) -> f32 {
+pub(crate) fn sum<const N: usize>(inputs: [&[f32]; N], f: impl Fn([f32; N]) -> f32) -> f32 {
     let mut lanes = [[0.0f32; LANES]; 4];
-    let blocks = n / 64;
-    for block in 0..blocks {
+    let n = inputs[0].len();
+    // Views of one length, so that the loop has no bounds to check.
+    let blocks = inputs.map(|input| &input[..n].as_chunks::<64>().0[..n / 64]);
+    for block in 0..n / 64 {
         for (part, lanes) in lanes.iter_mut().enumerate() {
             for (i, lane) in lanes.iter_mut().enumerate() {
-                *lane += f(block * 64 + part * LANES + i);
+                *lane += f(blocks.map(|input| input[block][part * LANES + i]));
             }
         }
     }
-    for i in blocks * 64..n {
-        lanes[i % 64 / LANES][i % LANES] += f(i);
+    for i in n / 64 * 64..n {
+        lanes[i % 64 / LANES][i % LANES] += f(inputs.map(|input| input[i]));
     }
     let mut total = [0.0; LANES];
     for (i, total) in total.iter_mut().enumerate() {
@@ -200,7 +202,7 @@ pub(crate) mod tests {
             x.iter().map(|&x| exp(x)).collect()
         }
         fn sum_all(x: &[f32]) -> f32 {
-            sum(x.len(), |i| x[i])
+            sum([x], |[x]| x)
         }
     }
 

@@ -56,3 +56,42 @@ vectorised! {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::simd::tests::same_on_every_isa;
+    use crate::ops::testing::{assert_close, on_threads, random_tensor, values};
+
+    #[test]
+    fn forward_and_backward_equal_an_f64_reference() {
+        for n in [1, 63, 64, 65, 9001] {
+            let (gate, up, dact) = ((random_tensor(1, &[n]) * 8.0).unwrap(), random_tensor(2, &[n]), random_tensor(3, &[n]));
+            let silu = |g: f64| g / (1.0 + (-g).exp());
+            let wide = |x: &Tensor| -> Vec<f64> { values(x).into_iter().map(f64::from).collect() };
+            let (g, u, d) = (wide(&gate), wide(&up), wide(&dact));
+            let act_ref: Vec<f64> = (0..n).map(|i| silu(g[i]) * u[i]).collect();
+            let dup_ref: Vec<f64> = (0..n).map(|i| d[i] * silu(g[i])).collect();
+            let slope = |g: f64| (silu(g + 1e-5) - silu(g - 1e-5)) / 2e-5;
+            let dgate_ref: Vec<f64> = (0..n).map(|i| d[i] * u[i] * slope(g[i])).collect();
+            let run = || {
+                let (dgate, dup) = backward(&gate, &up, &dact).unwrap();
+                [forward(&gate, &up).unwrap(), dgate, dup].map(|t| values(&t))
+            };
+            let [act, dgate, dup] = same_on_every_isa(run);
+            assert_close(&act, &act_ref, 1e-6, "act");
+            assert_close(&dgate, &dgate_ref, 2e-6, "dgate");
+            assert_close(&dup, &dup_ref, 1e-6, "dup");
+            assert_eq!(on_threads(2, run), [act, dgate, dup]);
+        }
+    }
+
+    #[test]
+    fn extreme_gates_stay_finite_and_shapes_are_checked() {
+        let gate = Tensor::from_vec(vec![-1e4f32, -100.0, 0.0, 100.0, 1e4], 5, &candle_core::Device::Cpu).unwrap();
+        let ones = gate.ones_like().unwrap();
+        assert_eq!(values(&forward(&gate, &ones).unwrap()), [0.0, 0.0, 0.0, 100.0, 1e4]);
+        assert_eq!(values(&backward(&gate, &ones, &ones).unwrap().0), [0.0, 0.0, 0.5, 1.0, 1.0]);
+        assert!(forward(&gate, &random_tensor(1, &[4])).is_err());
+    }
+}

@@ -107,7 +107,7 @@ fn accumulate_dq(isa: Isa, sizes: [usize; 3], ds: &Packed, keys: &[f32], dq: &mu
 
 vectorised! {
     fn dot(a: &[f32], b: &[f32]) -> f32 {
-        sum(a.len(), |i| a[i] * b[i])
+        sum([a, b], |[a, b]| a * b)
     }
 
     /// `p` holds `q·kᵀ` and becomes the probabilities, `ds` holds `dout·vᵀ` and becomes the scores' gradient. Row `r` sees

@@ -110,7 +110,7 @@ vectorised! {
     fn soften(scores: &mut [f32]) -> (f32, f32) {
         let m = max(scores);
         scores.iter_mut().for_each(|s| *s = exp(*s - m));
-        (m, sum(scores.len(), |i| scores[i]))
+        (m, sum([scores], |[s]| s))
     }
 
     /// `o[g] += Σ_j weights[g·n + j]·v[j]`, keys in order.
@@ -145,7 +145,7 @@ fn score_any(q: &[f32], k: &[f32], [stride, d, n, count]: [usize; 4], scale: f32
     for j in 0..count {
         let key = &k[j * stride..][..d];
         for (g, q) in q.chunks(d).enumerate() {
-            scores[g * n + j] = scale * sum(d, |c| q[c] * key[c]);
+            scores[g * n + j] = scale * sum([q, key], |[q, key]| q * key);
         }
     }
 }

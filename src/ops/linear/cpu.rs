@@ -13,14 +13,13 @@
 #![allow(unsafe_code)]
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
-use half::bf16;
 use rayon::prelude::*;
 
 use super::kernel::{MR, NR, tile};
 use super::pack::{Element, Line, copy_rows, floats_mut, transpose};
-use crate::ops::simd::{Isa, isa};
+use crate::ops::simd::{Isa, isa, vectorised};
 use crate::ops::slice::Weight;
 
 /// Steps of `k` summed before the sum is added to the output: fixed, since it decides the bits.
@@ -31,6 +30,8 @@ const NC: usize = 512;
 const SMALL: usize = 1 << 17;
 
 thread_local! {
+    /// The packed left operand: taken by a product for its duration, so that one that is stolen in between has its own.
+    static LEFT: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
     /// The packed right operand of the chunk at hand.
     static RIGHT: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
 }
@@ -63,9 +64,21 @@ pub(crate) fn dyt_x(dy: &[f32], x: &[f32], sizes: [usize; 3], y: &mut [f32]) {
     product(Operand::Transposed(dy), Operand::Plain(x), sizes, y);
 }
 
-/// `x` rounded to bf16 and widened again.
+/// `x` rounded to bf16 (to the nearest, ties to even) and widened again.
 pub(super) fn rounded(x: &[f32]) -> Cow<'_, [f32]> {
-    Cow::Owned(x.par_iter().with_min_len(1 << 14).map(|&x| bf16::from_f32(x).to_f32()).collect())
+    let mut y = vec![0.0; x.len()];
+    y.par_chunks_mut(1 << 14).zip(x.par_chunks(1 << 14)).for_each(|(y, x)| round_to_bf16(x, y));
+    Cow::Owned(y)
+}
+
+vectorised! {
+    fn round_to_bf16(x: &[f32], y: &mut [f32]) {
+        for (y, x) in y.iter_mut().zip(x) {
+            let bits = x.to_bits();
+            let rounded = f32::from_bits(bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) & 0xffff_0000);
+            *y = if x.is_nan() { *x } else { rounded };
+        }
+    }
 }
 
 /// The output, written by several threads, each its own tiles.
@@ -96,12 +109,16 @@ fn product<T: Element>(a: Operand<'_, f32>, b: Operand<'_, T>, [m, k, n]: [usize
     let (isa, parallel) = (isa(), m * n * k > SMALL);
     let output = Output(y.as_mut_ptr());
     let cuts = if parallel { cuts(m, n) } else { vec![([0, m], [0, n])] };
-    let mut left = vec![Line::default(); (m.div_ceil(MR) * MR * k.min(KC)).div_ceil(16)];
+    let mut buffer = LEFT.take();
+    let needed = (m.div_ceil(MR) * MR * k.min(KC)).div_ceil(16);
+    if buffer.len() < needed {
+        buffer.resize(needed, Line::default());
+    }
     for start in (0..k).step_by(KC) {
         let steps = [start, (start + KC).min(k)];
         let length = (steps[1] - start) * MR;
         let pack = |(panel, to): (usize, &mut [f32])| pack_left(isa, a, [m, k], panel * MR, steps, to);
-        let left = &mut floats_mut(&mut left)[..m.div_ceil(MR) * length];
+        let left = &mut floats_mut(&mut buffer)[..m.div_ceil(MR) * length];
         if parallel {
             left.par_chunks_mut(length).with_min_len(8).enumerate().for_each(pack);
         } else {
@@ -117,6 +134,7 @@ fn product<T: Element>(a: Operand<'_, f32>, b: Operand<'_, T>, [m, k, n]: [usize
             cuts.iter().for_each(run);
         }
     }
+    LEFT.set(buffer);
 }
 
 /// Cuts the output into chunks for the threads: columns by NC, then rows until there are a few chunks a thread.

@@ -1,4 +1,5 @@
 use candle_core::{DType, Device, Tensor};
+use half::bf16;
 
 use super::*;
 use crate::ops::simd::tests::same_on_every_isa;
