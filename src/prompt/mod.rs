@@ -15,6 +15,7 @@
 mod chat;
 mod files;
 mod fit;
+mod gguf;
 mod parse;
 mod prompter;
 mod segments;

@@ -42,9 +42,10 @@ impl std::fmt::Debug for TextTokenizer {
 }
 
 impl TextTokenizer {
-    /// Reads a model folder.
-    pub fn load(dir: &Path) -> Result<Self> {
-        Self::from_files(&TokenizerFiles::read(dir)?)
+    /// Reads a model folder, or a `.gguf` file.
+    pub fn load(path: &Path) -> Result<Self> {
+        let gguf = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+        Self::from_files(&if gguf { TokenizerFiles::from_gguf(path)? } else { TokenizerFiles::read(path)? })
     }
 
     /// From bytes in memory.
