@@ -177,7 +177,7 @@ fn sentencepiece(meta: &Metadata, tokens: &[String], types: &[i64], vocab: &BTre
     }
     // Stable, as Python's: of equals the one found first stays first.
     merges.sort_by(|x, y| y.0.total_cmp(&x.0).then((y.1, y.2).cmp(&(x.1, x.2))));
-    let merges: Vec<[&str; 2]> = merges.into_iter().map(|(_, _, a, b)| [a, b]).collect();
+    let merges: Vec<[&str; 2]> = merges.into_iter().map(|(_, _, _, a, b)| [a, b]).collect();
     let unknown = types.iter().position(|&kind| kind == UNKNOWN).map(|id| &tokens[id]);
     let prefix = meta.flag("add_space_prefix").unwrap_or(true);
     let normalizers: Vec<_> = prefix
