@@ -306,3 +306,24 @@ fn a_gate_exits_1_with_what_missed_after_everything_is_written() {
     }
     bench.eval(&["--predictions", "test.jsonl", "--gate", "absent.toml"]).assert().code(2);
 }
+
+#[test]
+fn paper_tables_stand_beside_ours_with_the_difference() {
+    let bench = Bench::new();
+    bench.file("test.jsonl", &counted(394, 113, 95, 108));
+    let output = bench.eval(&["--predictions", "test.jsonl", "--paper", "table1,table2,table3,table4,table7"]).assert().success();
+    let stdout = String::from_utf8_lossy(&output.get_output().stdout).into_owned();
+    assert!(stdout.contains("Table 2") && stdout.contains("CliniFact"), "known by its counts: {stdout}");
+    let table = bench.json("tables/table2.json");
+    let row = table["rows"].as_array().unwrap().iter().find(|row| row[0] == "F1" && row[1] == "CLSGen, 0.5").unwrap();
+    assert_eq!(row[2], "0.8597");
+    assert!(row[3].as_str().unwrap().starts_with("0.8597 (") && row[4] == "+0.0000", "{row}");
+    for (name, extension) in [("table1", "md"), ("table3", "csv"), ("table4", "tex"), ("table7", "json")] {
+        assert!(!bench.text(&format!("tables/{name}.{extension}")).is_empty());
+    }
+    bench.file("other.jsonl", &counted(100, 30, 20, 30));
+    let output = bench.eval(&["--predictions", "other.jsonl", "--paper", "table2"]).assert().code(2);
+    assert!(String::from_utf8_lossy(&output.get_output().stderr).contains("task.name=lcd30"));
+    bench.eval(&["--predictions", "other.jsonl", "--paper", "table2", "--set", "task.name=lcd30"]).assert().success();
+    assert!(bench.text("tables/table2.md").contains("LCD benchmark 30 days"));
+}

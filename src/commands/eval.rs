@@ -7,6 +7,7 @@
 mod frozen;
 mod gate;
 mod inputs;
+mod paper;
 mod predictions;
 mod run_directory;
 
@@ -86,11 +87,12 @@ pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
         ..Options::default()
     };
     let evaluation = evaluate(&scored.sample, scored.frozen.as_ref().map(|frozen| &frozen.thresholds), &options);
-    let table = metrics_table(&scored.title, &evaluation, options.in_sample);
+    let mut tables = vec![metrics_table(&scored.title, &evaluation, options.in_sample)];
+    tables.extend(paper::tables(context, &args.paper, &scored, &evaluation)?);
     if !context.dry_run {
-        write(&out, &evaluation, &[table.clone()])?;
+        write(&out, &evaluation, &tables)?;
     }
-    print(context, &evaluation, &[table])?;
+    print(context, &evaluation, &tables)?;
     if !context.dry_run {
         tracing::info!("wrote {}", out.join("metrics.json").display());
     }
@@ -147,7 +149,6 @@ fn json(value: &impl serde::Serialize) -> Result<String> {
 /// Flags of later features say so instead of doing nothing.
 fn refuse_unbuilt(args: &EvalArgs) -> Result<()> {
     let unbuilt = [
-        ("--paper", !args.paper.is_empty()),
         ("--curve", args.curve),
         ("--baselines", !args.baselines.is_empty()),
         ("--runs", args.runs.is_some()),

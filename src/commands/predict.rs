@@ -6,32 +6,23 @@
 
 mod output_file;
 
-use std::{
-    io::IsTerminal,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{io::IsTerminal, path::Path};
 
-use candle_core::{DType, Device};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use self::output_file::{Output, Sidecar};
-use super::{Context, args::PredictArgs};
+use super::{
+    Context,
+    args::PredictArgs,
+    scoring::{self, Windows},
+};
 use crate::{
-    config::{self, Dtype, Truncate},
     data::{self, RecordError},
-    device,
     error::{Context as _, Error, Kind, Result},
-    generate::{
-        Sampling,
-        predict::{Counts, Settings, score},
-    },
-    model::{
-        Llama,
-        checkpoint::{self, ClsgenJson, LoadedModel},
-    },
-    prompt::{PromptTemplate, Prompter, TextTokenizer},
+    generate::predict::{Counts, Settings, score},
+    model::checkpoint::{self, LoadedModel},
+    prompt::PromptTemplate,
     storage,
 };
 
@@ -40,21 +31,20 @@ const LISTED: usize = 20;
 
 /// Runs the command.
 pub fn run(context: &Context, args: &PredictArgs) -> Result<()> {
-    let dir = checkpoint_dir(&args.model)?;
+    let dir = scoring::checkpoint_dir(&args.model)?;
     let info = checkpoint::read_info(&dir)?;
-    let template: PromptTemplate = serde_json::from_value(info.prompt.clone())
-        .map_err(|e| Error::model(format!("{}: prompt: {e}", dir.join("clsgen.json").display())))?;
+    let template = scoring::template(&dir, &info)?;
     if args.calibrated {
         return Err(Error::usage("--calibrated: no calibrator can be fitted by this version, so there is none to apply")
             .hint("leave --calibrated out: `probability` is the model's own"));
     }
     output_file::check_early(&args.output, args.overwrite)?;
     let total = check_input(context, args, &template)?;
-    let windows = windows(context, &info);
-    let settings = settings(context, args, &windows);
-    let loaded = load(context, &dir)?;
-    check_memory(&loaded.model.llama, &windows)?;
-    let prompter = prompter(&loaded, template, &windows)?;
+    let windows = scoring::windows(context, &info);
+    let settings = scoring::settings(context, !args.no_explanation, &windows);
+    let loaded = scoring::load(context, &dir)?;
+    scoring::check_memory(&loaded.model.llama, &windows)?;
+    let prompter = scoring::prompter(&loaded, template, &windows)?;
     let sidecar = sidecar(context, args, &dir, &loaded, &settings, &windows)?;
     let mut output = Output::open(&args.output, &sidecar, args.overwrite)?;
     let done = output.lines();
@@ -73,87 +63,6 @@ pub fn run(context: &Context, args: &PredictArgs) -> Result<()> {
     bar.finish_and_clear();
     report(context, args, &counts);
     finish(outcome.map(drop), output, args)
-}
-
-/// A checkpoint directory as given, or the best one of a run directory.
-fn checkpoint_dir(path: &Path) -> Result<PathBuf> {
-    if path.join("clsgen.json").is_file() {
-        return Ok(path.to_owned());
-    }
-    let best = path.join("best.json");
-    let Ok(bytes) = std::fs::read(&best) else {
-        return Err(Error::model(format!("{} is neither a checkpoint (no clsgen.json) nor a finished run (no best.json)", path.display()))
-            .hint("give a directory such as RUN/checkpoints/epoch-03, or the RUN itself once its first epoch is done"));
-    };
-    let named: Option<String> =
-        serde_json::from_slice::<serde_json::Value>(&bytes).ok().and_then(|best| Some(best.get("path")?.as_str()?.to_owned()));
-    let named = named.ok_or_else(|| Error::model(format!("{}: key path is missing", best.display())))?;
-    let inside = path.join(&named);
-    Ok(if inside.exists() { inside } else { PathBuf::from(named) })
-}
-
-/// How long a prompt and an answer may be.
-struct Windows {
-    input: usize,
-    output: usize,
-    truncate: Truncate,
-}
-
-/// The checkpoint's windows, but for those that the config file or `--set` changes from their defaults.
-fn windows(context: &Context, info: &ClsgenJson) -> Windows {
-    let (config, default) = (&context.config.model, config::Model::default());
-    let changed = |ours: usize, default: usize, trained: usize| if ours == default { trained } else { ours };
-    Windows {
-        input: changed(config.max_input_tokens, default.max_input_tokens, info.max_input_tokens),
-        output: changed(config.max_output_tokens, default.max_output_tokens, info.max_output_tokens),
-        truncate: if config.truncate == default.truncate { info.truncate } else { config.truncate },
-    }
-}
-
-/// How to score: the config's decoding.
-fn settings(context: &Context, args: &PredictArgs, windows: &Windows) -> Settings {
-    let generate = &context.config.generate;
-    Settings {
-        sampling: Sampling { temperature: generate.temperature, top_p: generate.top_p, seed: context.seed },
-        max_new_tokens: windows.output,
-        explanation: !args.no_explanation,
-        constrain: generate.constrain,
-        batch_tokens: generate.batch_tokens,
-    }
-}
-
-fn load(context: &Context, dir: &Path) -> Result<LoadedModel> {
-    let device = context.device()?;
-    let base = Some(context.config.model.base.as_str()).filter(|base| !base.is_empty());
-    checkpoint::load_model(dir, base, &[&context.config.dir], dtype(context.config.model.dtype, &device), &device)
-}
-
-/// `auto` is f32 arithmetic on a CPU and bf16 on CUDA.
-fn dtype(dtype: Dtype, device: &Device) -> DType {
-    match dtype {
-        Dtype::F32 => DType::F32,
-        Dtype::Bf16 => DType::BF16,
-        Dtype::Auto if device.is_cpu() => DType::F32,
-        Dtype::Auto => DType::BF16,
-    }
-}
-
-/// Refuses (exit 5) a window whose longest prompt could not be held.
-fn check_memory(llama: &Llama, windows: &Windows) -> Result<()> {
-    let config = &llama.config;
-    // Prefill holds, a row: residual, q, k, v, attention's output; gate, up and their product; and the new keys and values.
-    let per_token = llama.kv_bytes_per_token() + 4 * (5 * config.hidden_size + 3 * config.intermediate_size);
-    let need = (per_token * windows.input + llama.kv_bytes_per_token() * windows.output) as u64;
-    let fits = device::memory_available() / per_token as u64;
-    device::check_memory(need, &format!("a prompt of {} tokens", windows.input))
-        .map_err(|error| error.hint(format!("about {fits} would fit: --set model.max_input_tokens={fits}, or a smaller model")))
-}
-
-fn prompter(loaded: &LoadedModel, template: PromptTemplate, windows: &Windows) -> Result<Prompter> {
-    let tokenizer = TextTokenizer::load(loaded.source.tokenizer_dir())?;
-    tokenizer.check_vocab(loaded.model.llama.config.vocab_size)?;
-    let labels = loaded.info.labels.clone();
-    Prompter::new(template, Arc::new(tokenizer), labels, windows.input, windows.output, windows.truncate)
 }
 
 /// Reads a file once before any work: ids that occur twice end the run (exit 3), and so does any bad record under
@@ -222,7 +131,7 @@ fn sidecar(
     Ok(Sidecar {
         schema: 1,
         clsgen_version: env!("CARGO_PKG_VERSION").into(),
-        model: checkpoint_hash(dir)?,
+        model: scoring::checkpoint_hash(dir)?,
         base,
         input,
         settings: json!({
@@ -238,22 +147,6 @@ fn sidecar(
             "data": {"format": context.config.data.format, "fields": context.config.data.fields, "horizon": context.config.data.horizon},
         }),
     })
-}
-
-/// BLAKE3 over the files a prediction depends on.
-fn checkpoint_hash(dir: &Path) -> Result<String> {
-    let mut names: Vec<String> = std::fs::read_dir(dir)
-        .map_err(|e| Error::model(format!("cannot read {}: {}", dir.display(), storage::reason(&e))))?
-        .flatten()
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .filter(|name| !name.starts_with("trainer.") && !name.starts_with("dev.") && !name.starts_with('.') && name != storage::MANIFEST)
-        .collect();
-    names.sort();
-    let mut described = String::new();
-    for name in names.iter().filter(|name| dir.join(name).is_file()) {
-        described.push_str(&format!("{name} {}\n", storage::hash_file(&dir.join(name))?));
-    }
-    Ok(storage::hash_bytes(described.as_bytes()))
 }
 
 /// A bar on a terminal; nothing anywhere else.

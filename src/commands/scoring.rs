@@ -5,11 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use candle_core::{DType, Device};
-
 use super::Context;
 use crate::{
-    config::{self, Dtype, Truncate},
+    config::{self, Truncate},
     device,
     error::{Error, Result},
     generate::{Sampling, predict::Settings},
@@ -77,17 +75,7 @@ pub(super) fn settings(context: &Context, explanation: bool, windows: &Windows) 
 pub(super) fn load(context: &Context, dir: &Path) -> Result<LoadedModel> {
     let device = context.device()?;
     let base = Some(context.config.model.base.as_str()).filter(|base| !base.is_empty());
-    checkpoint::load_model(dir, base, &[&context.config.dir], dtype(context.config.model.dtype, &device), &device)
-}
-
-/// `auto` is f32 arithmetic on a CPU and bf16 on CUDA.
-fn dtype(dtype: Dtype, device: &Device) -> DType {
-    match dtype {
-        Dtype::F32 => DType::F32,
-        Dtype::Bf16 => DType::BF16,
-        Dtype::Auto if device.is_cpu() => DType::F32,
-        Dtype::Auto => DType::BF16,
-    }
+    checkpoint::load_model(dir, base, &[&context.config.dir], device::dtype(context.config.model.dtype, &device), &device)
 }
 
 /// Refuses (exit 5) a window whose longest prompt could not be held.

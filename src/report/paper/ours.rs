@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::Evaluation;
+use crate::{generate::construct::Statistics, metrics::Evaluation};
 
 /// Records of each split, where known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -57,6 +57,6 @@ pub struct Ours {
     pub splits: SplitCounts,
     /// Baselines by the paper's column: `verbalized`, `label`, `self_consistency`, `cnn`.
     pub baselines: BTreeMap<String, Runs>,
-    /// Construction of the dev split: status (`original`, `generated`, `failed`) → [false, true].
-    pub construct: BTreeMap<String, [usize; 2]>,
+    /// Construction of the dev split.
+    pub construct: Option<Statistics>,
 }

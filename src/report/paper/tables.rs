@@ -173,17 +173,54 @@ fn table4(task: Task, paper: &Paper, ours: &Ours) -> Table {
 fn table7(task: Task, paper: &Paper, ours: &Ours) -> Table {
     let columns = ["Status (dev)", "False, paper", "False, ours", "True, paper", "True, ours", "True / total, paper", "True / total, ours"];
     let mut table = Table::new("table7", &format!("Table 7, data construction: {}", task.title()), &columns);
-    for (key, name) in [("original", "Original dataset"), ("generated", "Successfully generated"), ("failed", "Failed to generate")] {
-        let row = paper.table7.get(key);
-        let theirs = |class: &str| row.and_then(|row| row.get(class)).copied();
-        let own = ours.construct.get(key).map(|counts| counts.map(|count| count as f64));
-        let [no, yes] = [own.map(|own| own[0]), own.map(|own| own[1])];
-        let share = |no: Option<f64>, yes: Option<f64>| {
-            let pair = no.zip(yes).filter(|(no, yes)| no + yes > 0.0);
-            pair.map_or_else(|| "–".to_owned(), |(no, yes)| format!("{:.1} %", 100.0 * yes / (no + yes)))
-        };
-        let paper_share = share(theirs("false"), theirs("true"));
-        table.row([name.to_owned(), count(theirs("false")), count(no), count(theirs("true")), count(yes), paper_share, share(no, yes)]);
+    let own = ours.construct.as_ref().map(|statistics| [statistics.original, statistics.generated, statistics.failed]);
+    for (k, (key, name)) in [("original", "Original dataset"), ("generated", "Successfully generated"), ("failed", "Failed to generate")]
+        .into_iter()
+        .enumerate()
+    {
+        let theirs = |class: &str| paper.table7.get(key).and_then(|row| row.get(class)).copied();
+        let paper = [theirs("false"), theirs("true")];
+        let own = own.map_or([None; 2], |rows| [Some(rows[k].negative as f64), Some(rows[k].positive as f64)]);
+        table.row([name.to_owned(), count(paper[0]), count(own[0]), count(paper[1]), count(own[1]), share(paper), share(own)]);
     }
     table
+}
+
+/// `True / Total` in per cent, halves rounded up as the paper does (56.25 → 56.3).
+fn share([no, yes]: [Option<f64>; 2]) -> String {
+    let pair = no.zip(yes).filter(|(no, yes)| no + yes > 0.0);
+    pair.map_or_else(|| "–".to_owned(), |(no, yes)| format!("{:.1} %", (1000.0 * yes / (no + yes)).round() / 10.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_papers_own_shares_follow_from_its_counts() {
+        let shares = |task| {
+            let table = paper_table(PaperTable::Table7, task, &Ours::default()).unwrap();
+            table.rows.iter().map(|row| row[5].clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(shares(Task::Lcd30), ["4.0 %", "2.3 %", "57.7 %"]);
+        assert_eq!(shares(Task::Lcd90), ["4.0 %", "2.8 %", "29.1 %"]);
+        assert_eq!(shares(Task::Clinifact), ["26.3 %", "22.9 %", "56.3 %"]);
+    }
+
+    #[test]
+    fn table_1_adds_up_and_every_table_builds_for_every_task() {
+        for task in [Task::Lcd30, Task::Lcd90, Task::Clinifact] {
+            for table in [PaperTable::Table1, PaperTable::Table2, PaperTable::Table3, PaperTable::Table4, PaperTable::Table7] {
+                let built = paper_table(table, task, &Ours::default()).unwrap();
+                assert!(built.rows.len() >= 3 && built.rows.iter().all(|row| row.len() == built.columns.len()), "{}", built.name);
+            }
+            let paper = Paper::of(task).unwrap();
+            assert_eq!(paper.table1["train"] + paper.table1["dev"] + paper.table1["test"], paper.table1["total"]);
+        }
+    }
+
+    #[test]
+    fn delta_is_ours_minus_the_papers() {
+        assert_eq!((delta(Some(0.9), Some(0.95)), delta(Some(0.9), None)), ("−0.0500".into(), "–".into()));
+    }
 }

@@ -1,0 +1,57 @@
+//! `--paper`: what this run has to put beside the paper's tables.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{Context, Scored};
+use crate::{
+    data::{self, Needs},
+    error::{Error, Result},
+    generate::construct::Statistics,
+    metrics::Evaluation,
+    report::{
+        Table,
+        paper::{Ours, PaperTable, SplitCounts, Task, paper_table},
+    },
+};
+
+/// The tables named, in their order.
+pub fn tables(context: &Context, names: &[String], scored: &Scored, evaluation: &Evaluation) -> Result<Vec<Table>> {
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let task = Task::guess(&context.config.task.name, scored.sample.len(), scored.sample.positives()).ok_or_else(|| {
+        Error::usage(format!("--paper: task `{}` is none of the paper's, nor are the records", context.config.task.name))
+            .hint("say which one with --set task.name=lcd30, lcd90 or clinifact")
+    })?;
+    let ours = Ours {
+        evaluation: Some(evaluation.clone()),
+        splits: if names.iter().any(|name| name == "table1") { split_counts(context)? } else { SplitCounts::default() },
+        construct: construct(&context.run_dir),
+        ..Ours::default()
+    };
+    let tables = names.iter().filter_map(|name| PaperTable::parse(name));
+    let built = tables.map(|table| {
+        let mut table = paper_table(table, task, &ours)?;
+        table.note(format!("Ours: {}.", scored.title));
+        Ok(table)
+    });
+    built.collect()
+}
+
+/// Records of each split that the config names and that is there.
+fn split_counts(context: &Context) -> Result<SplitCounts> {
+    let data = &context.config.data;
+    let count = |path: &Option<std::path::PathBuf>| -> Result<Option<usize>> {
+        let Some(path) = path.as_ref().map(|path| context.config.resolve(path)).filter(|path| path.is_file()) else { return Ok(None) };
+        Ok(Some(data::load(data, &path, &Needs::default())?.len()))
+    };
+    Ok(SplitCounts { train: count(&data.train)?, dev: count(&data.dev)?, test: count(&data.test)? })
+}
+
+/// Statistics of the dev split from `RUN/construct/stats.json`, where construct has run.
+fn construct(run: &Path) -> Option<Statistics> {
+    let stats: Value = serde_json::from_slice(&std::fs::read(run.join("construct/stats.json")).ok()?).ok()?;
+    serde_json::from_value(stats["splits"]["dev"]["statistics"].clone()).ok()
+}
