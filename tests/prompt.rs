@@ -38,7 +38,9 @@ fn toy_tokenizer(kind: &Value, chat_template: Option<&str>) -> TextTokenizer {
     let files = TokenizerFiles {
         name: "toy".into(),
         tokenizer: kind["tokenizer"].to_string().into_bytes(),
-        tokenizer_config: Some(json!({"bos_token": kind["bos_token"], "eos_token": {"content": kind["eos_token"]}}).to_string().into_bytes()),
+        tokenizer_config: Some(
+            json!({"bos_token": kind["bos_token"], "eos_token": {"content": kind["eos_token"]}}).to_string().into_bytes(),
+        ),
         chat_template: chat_template.map(String::from),
         generation_config: Some(json!({"eos_token_id": [0, 2]}).to_string().into_bytes()),
         ..TokenizerFiles::default()
@@ -98,9 +100,10 @@ fn plain_prompts_targets_and_decoding_equal_hf() {
 }
 
 fn fnv1a(ids: &[u32]) -> String {
-    let digest = ids.iter().flat_map(|id| id.to_le_bytes()).fold(0xCBF2_9CE4_8422_2325_u64, |digest, byte| {
-        (digest ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3)
-    });
+    let digest = ids
+        .iter()
+        .flat_map(|id| id.to_le_bytes())
+        .fold(0xCBF2_9CE4_8422_2325_u64, |digest, byte| (digest ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3));
     format!("{digest:016x}")
 }
 
@@ -267,7 +270,9 @@ fn shipped_prompts_are_the_papers() {
     for (name, days) in [("lcd30.toml", "30"), ("lcd90.toml", "90")] {
         let template = shipped(name);
         assert_eq!(template.fields(), ["text"]);
-        assert!(template.system.contains(&format!("the patient's out-of-hospital mortality within {days} days as either 0:alive or 1:death.")));
+        assert!(
+            template.system.contains(&format!("the patient's out-of-hospital mortality within {days} days as either 0:alive or 1:death."))
+        );
         assert!(template.question.ends_with(&format!("within {days} days. Answer with exactly one of: 0:alive or 1:death.")));
         assert_eq!((template.user.as_str(), template.prefix.as_str()), ("Clinical Document:\n\n{document}", "Reasoning: "));
         assert!(format!("{template:?}").is_ascii());
@@ -309,7 +314,14 @@ fn broken_tokenizer_folders_are_model_errors() {
     assert_eq!(error.exit_code(), 4);
     std::fs::write(dir.path().join("config.json"), "{\"eos_token_id\": 423}").expect("written");
     assert_eq!(TextTokenizer::load(dir.path()).expect("a tokenizer").stop_ids(), [423]);
-    let error = Prompter::new(template("", "{document}", "x"), Arc::new(TextTokenizer::load(dir.path()).expect("a tokenizer")), labels(), 99, 99, Truncate::Tail);
+    let error = Prompter::new(
+        template("", "{document}", "x"),
+        Arc::new(TextTokenizer::load(dir.path()).expect("a tokenizer")),
+        labels(),
+        99,
+        99,
+        Truncate::Tail,
+    );
     let error = error.expect_err("no chat template");
     assert_eq!(error.exit_code(), 4);
     assert!(error.hint_text().is_some_and(|hint| hint.contains("plain")));
@@ -318,10 +330,34 @@ fn broken_tokenizer_folders_are_model_errors() {
 /// Documents with everything that is awkward: control strings whole and in halves, whitespace, many scripts.
 fn document() -> impl Strategy<Value = String> {
     let awkward = prop::sample::select(vec![
-        "<|eot|>", "<|head|>", "<|/head|>", "<s>", "</s>", "<unk>", "<think>", "<|e", "ot|>", "<", ">", "</", "s>", "\0control 2\0", "<0x41>",
-        " ", "\n", "\n\n", "\t", "\u{a0}", "\u{1c}", "{document}", "{claim}", "Classification: TRUE", "▁",
+        "<|eot|>",
+        "<|head|>",
+        "<|/head|>",
+        "<s>",
+        "</s>",
+        "<unk>",
+        "<think>",
+        "<|e",
+        "ot|>",
+        "<",
+        ">",
+        "</",
+        "s>",
+        "\0control 2\0",
+        "<0x41>",
+        " ",
+        "\n",
+        "\n\n",
+        "\t",
+        "\u{a0}",
+        "\u{1c}",
+        "{document}",
+        "{claim}",
+        "Classification: TRUE",
+        "▁",
     ]);
-    prop::collection::vec(prop_oneof![awkward.prop_map(String::from), any::<String>(), "[ -~]{0,12}"], 0..12).prop_map(|parts| parts.concat())
+    prop::collection::vec(prop_oneof![awkward.prop_map(String::from), any::<String>(), "[ -~]{0,12}"], 0..12)
+        .prop_map(|parts| parts.concat())
 }
 
 proptest! {

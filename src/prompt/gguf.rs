@@ -18,7 +18,8 @@ use super::files::TokenizerFiles;
 use crate::error::{Error, Result};
 
 /// Llama 3's split of a text into words, as its `tokenizer.json` writes it.
-const LLAMA3: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+const LLAMA3: &str =
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
 // llama.cpp's `llama_token_type`.
 const UNKNOWN: i64 = 2;
@@ -103,8 +104,10 @@ fn from_metadata(metadata: &HashMap<String, Value>, name: String) -> Result<Toke
     json["model"]["vocab"] = json!(vocab);
     let added = |(id, &kind): (usize, &i64)| {
         let control = kind == CONTROL || kind == UNKNOWN;
-        (control || kind == USER_DEFINED).then(|| json!({"id": id, "content": tokens[id], "special": control, "normalized": false,
-                                                         "single_word": false, "lstrip": false, "rstrip": false}))
+        (control || kind == USER_DEFINED).then(|| {
+            json!({"id": id, "content": tokens[id], "special": control, "normalized": false,
+                                                         "single_word": false, "lstrip": false, "rstrip": false})
+        })
     };
     json["added_tokens"] = types.iter().enumerate().filter_map(added).collect();
 
