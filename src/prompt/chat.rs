@@ -218,6 +218,6 @@ mod tests {
         let source = "{% set ns = namespace(n=0) %}\n  {% for m in messages %}\n{% if loop.first %}{% continue %}{% endif %}\n{% generation %}{{ m.content }}{% endgeneration %}\n{% endfor %}\
                       {{ messages[0]['content'] }}{{ tools is none }}{{ strftime_now('%Y') | length }}{{ 'a-b'.split('-')[1] }}";
         let text = render_text(source, &BTreeMap::new(), &MESSAGES, &["S".into(), "U".into()]).unwrap();
-        assert_eq!(text, "  \nUSTrue4b");
+        assert_eq!(text, "USTrue4b");
     }
 }
