@@ -73,10 +73,10 @@ impl Rng {
         let until = first + numbers.len() as u64;
         for start in (first / 4..until.div_ceil(4)).step_by(LANES) {
             let mut counter = [[0; LANES], [step as u32; LANES], [(step >> 32) as u32; LANES], [self.stream; LANES]];
-            for lane in 0..LANES {
-                let block = start + lane as u64;
-                counter[0][lane] = block as u32;
-                counter[3][lane] ^= ((block >> 32) as u32) << 16;
+            let [block_words, _, _, streams] = &mut counter;
+            for (block, (word, stream)) in (start..).zip(block_words.iter_mut().zip(streams)) {
+                *word = block as u32;
+                *stream ^= ((block >> 32) as u32) << 16;
             }
             let words = philox_lanes(counter, [self.seed as u32, (self.seed >> 32) as u32]);
             let mut uniform = [0.0; 4 * LANES];

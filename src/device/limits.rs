@@ -72,7 +72,7 @@ fn address_space_used() -> u64 {
 /// What is left of the tightest memory limit among this process's cgroup and its parents (v2 and v1).
 fn cgroup_available() -> u64 {
     let Ok(text) = std::fs::read_to_string("/proc/self/cgroup") else { return u64::MAX };
-    text.lines().filter_map(|line| limits_of(line)).flatten().min().unwrap_or(u64::MAX)
+    text.lines().filter_map(limits_of).flatten().min().unwrap_or(u64::MAX)
 }
 
 /// Free bytes at each level of one line of `/proc/self/cgroup` (`id:controllers:path`).

@@ -98,8 +98,11 @@ fn hot() -> Sampling {
     Sampling { temperature: 1.2, top_p: 0.9, seed: 3 }
 }
 
+/// Logits as bits, and each sample's ids, finish and token count.
+type Answer = (Option<[u32; 2]>, Vec<(Vec<u32>, Finish, usize)>);
+
 /// Runs all samples; results by key, logits as bits.
-fn run(model: &Model, budget: Budget, requests: &[Request]) -> BTreeMap<u64, (Option<[u32; 2]>, Vec<(Vec<u32>, Finish, usize)>)> {
+fn run(model: &Model, budget: Budget, requests: &[Request]) -> BTreeMap<u64, Answer> {
     let mut results = BTreeMap::new();
     let tokenizer = byte_tokenizer();
     Engine::new(model, &tokenizer, budget).run_all(requests.iter().cloned(), &mut |done| file(requests, &mut results, done)).unwrap();
@@ -107,12 +110,7 @@ fn run(model: &Model, budget: Budget, requests: &[Request]) -> BTreeMap<u64, (Op
     results
 }
 
-#[allow(clippy::type_complexity)]
-fn file(
-    requests: &[Request],
-    results: &mut BTreeMap<u64, (Option<[u32; 2]>, Vec<(Vec<u32>, Finish, usize)>)>,
-    done: Completed,
-) -> Result<()> {
+fn file(requests: &[Request], results: &mut BTreeMap<u64, Answer>, done: Completed) -> Result<()> {
     let generations = done.generations.into_iter().map(|g| (g.ids, g.finish, g.generated_tokens)).collect();
     results.insert(requests[done.index].key, (done.logits.map(|l| l.map(f32::to_bits)), generations));
     Ok(())

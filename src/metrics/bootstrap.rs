@@ -12,10 +12,13 @@ use rayon::prelude::*;
 use super::{Metric, Outcome, Sample};
 use crate::rng::{Rng, streams};
 
+/// What a statistic computes from the records' weights.
+type Compute<'a> = dyn Fn(&[u32]) -> Outcome + Sync + 'a;
+
 /// A statistic of weighted records, over `n` of them.
 pub struct Statistic<'a> {
     n: usize,
-    compute: Box<dyn Fn(&[u32]) -> Outcome + Sync + 'a>,
+    compute: Box<Compute<'a>>,
 }
 
 impl<'a> Statistic<'a> {

@@ -54,7 +54,7 @@ pub struct Rope {
 impl Rope {
     /// A rotation of `head_dim` channels.
     pub fn new(parameters: RopeParameters, head_dim: usize) -> Result<Self> {
-        if head_dim == 0 || head_dim % 2 != 0 {
+        if head_dim == 0 || !head_dim.is_multiple_of(2) {
             return Err(Error::model(format!("head_dim {head_dim} is not a positive even number")));
         }
         let inv_freq = (0..head_dim / 2)

@@ -177,10 +177,7 @@ pub(crate) mod tests {
     }
 
     /// Runs `f` on one thread with each instruction set in turn; the answers must be equal.
-    pub fn same_on_every_isa<T: PartialEq + std::fmt::Debug>(f: impl Fn() -> T + Send + Sync) -> T
-    where
-        T: Send,
-    {
+    pub fn same_on_every_isa<T: PartialEq + std::fmt::Debug + Send>(f: impl Fn() -> T + Send + Sync) -> T {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
         let mut answers = available().into_iter().map(|isa| {
             pool.install(|| {

@@ -250,7 +250,8 @@ mod tests {
     #[test]
     fn damage_is_found_and_named() {
         let root = tempfile::tempdir().unwrap();
-        let damage: [(&str, fn(&Path)); 3] = [
+        type Damage = fn(&Path);
+        let damage: [(&str, Damage); 3] = [
             ("1 bytes, 3 expected", |file| std::fs::write(file, "o").unwrap()),
             ("BLAKE3 differs", |file| std::fs::write(file, "two").unwrap()),
             ("not there", |file| std::fs::remove_file(file).unwrap()),

@@ -75,7 +75,7 @@ impl Plan {
 
     /// Does step `k` end an epoch?
     pub fn ends_epoch(&self, k: usize) -> bool {
-        k % self.steps_per_epoch() == 0
+        k.is_multiple_of(self.steps_per_epoch())
     }
 
     /// Record indices in the order of `epoch`, counted from 1.

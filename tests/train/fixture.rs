@@ -130,7 +130,7 @@ pub fn check(output: Output) -> Output {
 /// Notes of different lengths whose label follows from their text.
 pub fn notes(count: usize, explained: bool) -> String {
     let note = |i: usize| {
-        let dead = i % 3 == 0;
+        let dead = i.is_multiple_of(3);
         let finding = if dead { "the heart stopped " } else { "went home well " };
         let mut note =
             json!({"id": format!("n{i}"), "text": format!("{SECRET} {i} {}", finding.repeat(1 + i % 3)), "label": u8::from(dead)});

@@ -106,8 +106,8 @@ fn every_term_leaves_its_trace_and_no_placeholder_stays() {
             }
             if let Some(finding) = words::FINDINGS.iter().find(|finding| finding.name == term.name) {
                 // Compared by the words after the last placeholder, which the writer leaves as they are.
-                let end = |sentence: &&str| text.contains(sentence.rsplit('}').next().unwrap());
-                assert!(finding.stated.iter().any(|sentence| end(sentence)), "{}", term.name);
+                let end_stands = |sentence: &&str| text.contains(sentence.rsplit('}').next().unwrap());
+                assert!(finding.stated.iter().any(end_stands), "{}", term.name);
             }
         }
     }
