@@ -84,10 +84,9 @@ fn a_run_stopped_after_any_step_resumes_to_the_bit() {
     for stop in 1..=6usize {
         let run = format!("stopped-{stop}");
         fixture.succeed(&run, &["--set", &format!("train.max_steps={stop}")]);
-        assert_eq!(
-            fixture.json(&format!("{run}/checkpoints/epoch-{:02}/trainer.json", stop.div_ceil(3)))["complete"],
-            json!(stop % 3 == 0)
-        );
+        let epoch = format!("{run}/checkpoints/epoch-{:02}", stop.div_ceil(3));
+        assert_eq!(fixture.json(&format!("{epoch}/trainer.json"))["complete"], json!(stop % 3 == 0));
+        assert_eq!(fixture.json(&format!("{epoch}/clsgen.json"))["complete"], json!(stop % 3 == 0));
         assert!(fixture.json(&format!("{run}/best.json"))["path"].is_string());
         fixture.succeed(&run, &["--resume"]);
         assert_same(&whole, &fixture.result(&run), &run);

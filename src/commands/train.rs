@@ -218,6 +218,7 @@ fn clsgen_json(config: &Config, inputs: &Inputs, source: &ModelSource, base_hash
         max_input_tokens: config.model.max_input_tokens,
         max_output_tokens: config.model.max_output_tokens,
         truncate: config.model.truncate,
+        complete: true,
         clsgen_version: env!("CARGO_PKG_VERSION").into(),
     })
 }

@@ -59,9 +59,16 @@ pub struct ClsgenJson {
     /// Which part of a too-long document goes.
     #[serde(default)]
     pub truncate: Truncate,
+    /// `false` where its epoch was cut short.
+    #[serde(default = "complete")]
+    pub complete: bool,
     /// Version of clsgen that wrote it.
     #[serde(default)]
     pub clsgen_version: String,
+}
+
+fn complete() -> bool {
+    true
 }
 
 /// A checkpoint, ready to predict.

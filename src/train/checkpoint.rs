@@ -144,8 +144,9 @@ impl CheckpointWriter {
 
     fn write(&self, path: &Path, trainer: &Trainer, state: &TrainerState, dev: Option<&(Vec<Prediction>, DevMetrics)>) -> Result<()> {
         let dir = AtomicDir::create(path)?;
-        model_files::write_model_files(&dir, &trainer.model, &self.source, &self.info, self.parameters)?;
-        dir.write_file(TRAINER_JSON, &json(state)?)?;
+        let info = model_files::ClsgenJson { complete: state.complete, ..self.info.clone() };
+        model_files::write_model_files(&dir, &trainer.model, &self.source, &info, self.parameters)?;
+        dir.write_file(TRAINER_JSON, &line(state)?)?;
         write_tensors(&dir, &trainer.optimizer.state())?;
         if let Some((predictions, metrics)) = dev {
             let mut writer = dir.writer(DEV_PREDICTIONS)?;
@@ -251,6 +252,13 @@ pub fn read_moments(dir: &Path, device: &Device) -> Result<BTreeMap<String, Tens
     let path = dir.join(TRAINER_TENSORS);
     let tensors = candle_core::safetensors::load(&path, device).map_err(|e| Error::model(format!("{}: {e}", path.display())))?;
     Ok(tensors.into_iter().collect())
+}
+
+/// JSON on one line: the data order alone would be thousands.
+fn line(value: &impl Serialize) -> Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(value).map_err(|e| Error::run(format!("cannot write JSON: {e}")))?;
+    bytes.push(b'\n');
+    Ok(bytes)
 }
 
 fn json(value: &impl Serialize) -> Result<Vec<u8>> {

@@ -128,4 +128,25 @@ mod tests {
         assert_eq!(Largest::of(&examples, 2), Largest { rows: 23, target_rows: 5 });
         assert_eq!(Largest::of(&examples, 9), Largest { rows: 27, target_rows: 5 });
     }
+
+    /// Llama-3.1-8B.
+    fn llama_8b() -> LlamaConfig {
+        let config = serde_json::json!({
+            "model_type": "llama", "vocab_size": 128_256, "hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32,
+            "num_attention_heads": 32, "num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 500_000.0
+        });
+        LlamaConfig::parse(config.as_object().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_cannot_fit_is_refused_before_loading_and_told_what_would() {
+        let config = llama_8b();
+        assert_eq!(parameter_count(&config), 8_030_261_248);
+        let largest = Largest { rows: 7424, target_rows: 384 };
+        let check = |gib: u64, weight| check_before_loading(&config, weight, Parameters::Lora, largest, gib << 30);
+        assert!(check(80, 4).is_ok());
+        let error = check(32, 4).unwrap_err();
+        assert_eq!((error.exit_code(), error.hint_text().unwrap().contains("tokens")), (5, true), "{error}");
+        assert!(check(8, 2).unwrap_err().hint_text().unwrap().contains("smaller base model"));
+    }
 }

@@ -86,3 +86,68 @@ impl Trainer {
         self.plan.micro_batches(group, self.rank)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use candle_core::{Device, Tensor};
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        config::{self, Objective, Parameters},
+        model::{ClsHead, Llama, LlamaConfig, Memory, lora::LoraConfig},
+        train::loss::LossWeights,
+    };
+
+    fn trainer(objective: Objective) -> Trainer {
+        let config = json!({
+            "model_type": "llama", "vocab_size": 40, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "num_key_value_heads": 1, "rms_norm_eps": 1e-5, "rope_theta": 10000.0
+        });
+        let config = LlamaConfig::parse(config.as_object().unwrap()).unwrap();
+        let mut llama = Llama::random(config, 3, &Device::Cpu).unwrap();
+        llama.add_lora(&LoraConfig::from(&config::Lora { rank: 2, ..config::Lora::default() }), 3).unwrap();
+        let head = ClsHead::new(16, 8, config::Activation::Gelu, 0.1, 3, &Device::Cpu).unwrap();
+        let model = Model { llama, head };
+        let optimizer = Optimizer::new(model.trainable(Parameters::Lora).unwrap(), &config::Train::default()).unwrap();
+        let plan = Plan { records: 3, batch_size: 2, accumulation: 1, ranks: 1, epochs: 5, shuffle: true, seed: 3 };
+        let weights = LossWeights { objective, generation: 1.0, classification: 1.0 };
+        let pass = Pass { weights, parameters: Parameters::Lora, memory: Memory::Recompute, dropout: Some(3) };
+        Trainer { model, optimizer, plan, schedule: LinearSchedule { peak: 0.01, warmup: 0, total: 10 }, pass, rank: 0 }
+    }
+
+    fn examples() -> Vec<Example> {
+        let example = |prompt: &[u32], target: &[u32], class| Example { prompt: prompt.to_vec(), target: target.to_vec(), class };
+        vec![example(&[1, 2, 3, 4], &[5, 6, 0], 1), example(&[7, 8], &[], 0), example(&[9, 10, 11], &[12, 0], 0)]
+    }
+
+    fn bits(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Vec<u32>> {
+        let bits = |tensor: Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect();
+        tensors.into_iter().map(|(name, tensor)| (name, bits(tensor))).collect()
+    }
+
+    #[test]
+    fn the_base_stays_as_it_is_and_every_adapter_learns() {
+        let mut trainer = trainer(Objective::Joint);
+        let (base, adapters) = (bits(trainer.model.llama.base_tensors()), bits(trainer.model.llama.adapter_tensors()));
+        let order = trainer.plan.order(1);
+        let (first, second) = (trainer.step(1, &examples(), &order).unwrap(), trainer.step(2, &examples(), &order).unwrap());
+        assert_eq!((first.counts.records, second.counts.records), (2, 1));
+        assert_eq!(bits(trainer.model.llama.base_tensors()), base);
+        for (name, before) in &adapters {
+            assert_ne!(&bits(trainer.model.llama.adapter_tensors())[name], before, "{name}");
+        }
+    }
+
+    #[test]
+    fn gradients_that_are_not_finite_stop_the_run_before_anything_changes() {
+        let mut trainer = trainer(Objective::Joint);
+        trainer.pass.weights.classification = f64::NAN;
+        let adapters = bits(trainer.model.llama.adapter_tensors());
+        let order = trainer.plan.order(1);
+        assert_eq!(trainer.step(1, &examples(), &order).unwrap_err().exit_code(), 1);
+        assert_eq!(bits(trainer.model.llama.adapter_tensors()), adapters);
+    }
+}
