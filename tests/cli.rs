@@ -107,6 +107,15 @@ fn cuda_asked_for_and_not_built_in_is_exit_5() {
 }
 
 #[test]
+fn the_self_test_passes_here_in_words_and_in_json() {
+    let told = run(&["selftest", "--device", "cpu"]);
+    assert_eq!(told.code, Some(0), "{told:?}");
+    assert!(told.stdout.lines().count() > 30 && !told.stdout.contains("MISS"), "{}", told.stdout);
+    let json: serde_json::Value = serde_json::from_str(&run(&["selftest", "--device", "cpu", "--json", "--quiet"]).stdout).unwrap();
+    assert_eq!(json["ok"], true);
+}
+
+#[test]
 fn completions_and_the_manual_page_name_every_command() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let script = run(&["completions", shell]);

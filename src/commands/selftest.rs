@@ -1,10 +1,66 @@
-//! `clsgen selftest`.
+//! `clsgen selftest`: every op, forward and backward, against its reference on the device; exit 1 on a miss.
 
-use super::{Context, args::SelftestArgs};
-use crate::error::{Error, Result};
+use serde_json::json;
+
+use super::{Context, args::SelftestArgs, output};
+use crate::{
+    error::{Error, Result},
+    ops::selftest::{self, Row},
+};
 
 /// Runs the command.
 pub fn run(context: &Context, _args: &SelftestArgs) -> Result<()> {
-    context.device()?;
-    Err(Error::run("`clsgen selftest` is not built yet").hint("`cargo test --release --lib ops::` runs the checks it will make"))
+    let device = context.device()?;
+    let name = if device.is_cpu() { "cpu".to_owned() } else { context.device.clone() };
+    let rows = selftest::run(&device)?;
+    let missed = rows.iter().filter(|row| !row.ok()).count();
+    if context.json {
+        output::line(&as_json(&name, &rows).to_string())?;
+    } else {
+        output::write(table(&rows).as_bytes())?;
+    }
+    if missed > 0 {
+        return Err(Error::run(format!("{missed} of {} checks missed their bound on {name}", rows.len()))
+            .hint("do not trust results of this device; try --device cpu, and report the table"));
+    }
+    tracing::info!("{} checks within their bounds on {name}", rows.len());
+    Ok(())
+}
+
+fn as_json(device: &str, rows: &[Row]) -> serde_json::Value {
+    let finite = |x: f64| x.is_finite().then_some(x);
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|row| json!({ "op": row.op, "pass": row.pass, "error": finite(row.error), "bound": row.bound, "ok": row.ok() }))
+        .collect();
+    json!({ "schema": 1, "device": device, "ok": rows.iter().all(|row| row["ok"] == true), "rows": rows })
+}
+
+fn table(rows: &[Row]) -> String {
+    let mut text = format!("{:<26} {:<14} {:>9} {:>9}\n", "op", "pass", "error", "bound");
+    for row in rows {
+        let verdict = if row.ok() { "ok" } else { "MISS" };
+        text.push_str(&format!("{:<26} {:<14} {:>9.1e} {:>9.1e}  {verdict}\n", row.op, row.pass, row.error, row.bound));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_miss_shows_in_the_table_and_in_json() {
+        let rows = [
+            Row { op: "linear", pass: "forward", error: 1e-7, bound: 2e-6 },
+            Row { op: "rope", pass: "backward", error: f64::NAN, bound: 1e-5 },
+        ];
+        let text = table(&rows);
+        assert!(text.lines().nth(1).unwrap().ends_with("ok") && text.lines().nth(2).unwrap().ends_with("MISS"), "{text}");
+        let json = as_json("cpu", &rows);
+        assert_eq!(
+            (&json["ok"], &json["rows"][0]["ok"], &json["rows"][1]["error"]),
+            (&false.into(), &true.into(), &serde_json::Value::Null)
+        );
+    }
 }

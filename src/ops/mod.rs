@@ -10,6 +10,7 @@ pub mod embedding;
 pub mod linear;
 pub mod rms_norm;
 pub mod rope;
+pub mod selftest;
 mod simd;
 mod slice;
 pub mod swiglu;

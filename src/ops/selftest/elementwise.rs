@@ -1,0 +1,83 @@
+//! Ops on elements: SwiGLU, activations, dropout, AdamW.
+
+use super::{Bench, F32, numbers, reference, some_of};
+use crate::{
+    error::Result,
+    ops::{
+        Offsets,
+        activation::{self, Activation},
+        adamw::{self, AdamW},
+        dropout::{self, DropoutKey},
+        grad_norm, swiglu as glu,
+    },
+    rng::{Rng, streams},
+};
+
+pub(super) fn swiglu(bench: &mut Bench<'_>) -> Result<()> {
+    let (gate, gate64) = bench.random(23, &[7, 53])?;
+    let (up, up64) = bench.random(24, &[7, 53])?;
+    let (dy, dy64) = bench.random(25, &[7, 53])?;
+    bench.check("swiglu", "forward", &glu::forward(&gate, &up)?, &reference::swiglu(&gate64, &up64), F32)?;
+    let (dgate, dup) = glu::backward(&gate, &up, &dy)?;
+    let at = some_of(gate64.len(), 200);
+    let expected = reference::gradient(&gate64, &at, &dy64, |gate| reference::swiglu(gate, &up64));
+    bench.check_at("swiglu", "backward gate", &dgate, &at, &expected)?;
+    let expected = reference::gradient(&up64, &at, &dy64, |up| reference::swiglu(&gate64, up));
+    bench.check_at("swiglu", "backward up", &dup, &at, &expected)
+}
+
+pub(super) fn activation(bench: &mut Bench<'_>) -> Result<()> {
+    let formulas: [(&str, Activation, fn(f64) -> f64); 3] = [
+        ("activation, gelu", Activation::Gelu, reference::gelu),
+        ("activation, relu", Activation::Relu, |x| x.max(0.0)),
+        ("activation, tanh", Activation::Tanh, f64::tanh),
+    ];
+    let (x, x64) = bench.random(26, &[5, 40])?;
+    let (dy, dy64) = bench.random(27, &[5, 40])?;
+    let at = some_of(x64.len(), x64.len());
+    for (op, kind, f) in formulas {
+        let all = |x: &[f64]| x.iter().map(|&x| f(x)).collect::<Vec<f64>>();
+        bench.check(op, "forward", &activation::forward(kind, &x)?, &all(&x64), F32)?;
+        let expected = reference::gradient(&x64, &at, &dy64, all);
+        bench.check_at(op, "backward", &activation::backward(kind, &x, &dy)?, &at, &expected)?;
+    }
+    Ok(())
+}
+
+pub(super) fn dropout(bench: &mut Bench<'_>) -> Result<()> {
+    let (width, lengths, steps) = (30, [4, 9], vec![3u64, u64::MAX]);
+    let key = DropoutKey { p: 0.25, rng: Rng::new(5, streams::LORA_DROPOUT), steps: steps.clone() };
+    let (x, x64) = bench.random(28, &[13, width])?;
+    let mask = lengths.iter().zip(&steps).flat_map(|(&rows, &step)| {
+        let kept = move |i| if key.rng.uniform(step, i) >= 0.25 { 1.0 / 0.75 } else { 0.0 };
+        (0..(rows * width) as u64).map(kept)
+    });
+    let expected: Vec<f64> = mask.zip(&x64).map(|(mask, x)| mask * x).collect();
+    bench.check("dropout", "forward", &dropout::forward(&x, &key, &Offsets::from_lengths(&lengths))?, &expected, F32)
+}
+
+pub(super) fn adamw(bench: &mut Bench<'_>) -> Result<()> {
+    let n = 101;
+    let (param, mut p) = bench.random(29, &[n])?;
+    let (m, v) = (param.zeros_like()?, param.zeros_like()?);
+    let (mut m64, mut v64) = (vec![0.0; n], vec![0.0; n]);
+    for step in 1..=5u64 {
+        let s = AdamW { lr: 1e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, step };
+        let (grad, g) = bench.random(30 + step, &[n])?;
+        adamw::step(&param, &grad, &m, &v, &s)?;
+        let (c1, c2) = (1.0 - s.beta1.powi(step as i32), 1.0 - s.beta2.powi(step as i32));
+        for i in 0..n {
+            m64[i] = s.beta1 * m64[i] + (1.0 - s.beta1) * g[i];
+            v64[i] = s.beta2 * v64[i] + (1.0 - s.beta2) * g[i] * g[i];
+            p[i] -= s.lr * s.weight_decay * p[i];
+            p[i] -= s.lr * (m64[i] / c1) / ((v64[i] / c2).sqrt() + s.eps);
+        }
+    }
+    bench.check("adamw, 5 steps", "parameter", &param, &p, F32)?;
+    bench.check("adamw, 5 steps", "first moment", &m, &m64, F32)?;
+    bench.check("adamw, 5 steps", "second moment", &v, &v64, F32)?;
+    let norm = numbers(&param)?.into_iter().chain(numbers(&m)?).map(|x| x * x).sum::<f64>().sqrt();
+    let ours = grad_norm([&param, &m])?;
+    bench.compare("grad_norm", "forward", &[ours], &[norm], 1e-9);
+    Ok(())
+}
