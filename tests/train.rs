@@ -294,6 +294,15 @@ fn another_config_or_other_data_is_refused_naming_what_differs() {
 }
 
 #[test]
+fn a_checkpoint_of_another_shape_is_no_start() {
+    let fixture = Fixture::new();
+    let init = format!("train.init_from={:?}", golden("init"));
+    let message = fixture.fail("run", &["--set", &init, "--set", "lora.rank=8"], 4);
+    assert!(message.contains("rank 4"), "{message}");
+    assert!(fixture.fail("run", &["--set", &init, "--set", "head.hidden=8"], 4).contains("head"));
+}
+
+#[test]
 fn a_locked_run_is_refused_naming_the_holder() {
     let fixture = Fixture::new();
     let _lock = clsgen::storage::RunLock::acquire(&fixture.path("run")).unwrap();

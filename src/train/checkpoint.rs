@@ -213,7 +213,7 @@ pub fn newest_valid(run: &Path) -> Result<Option<Resumable>> {
         }
     }
     // Of two with the same step the one whose epoch is over, then the epoch's own directory.
-    found.sort_by_key(|c| (c.state.step, c.state.complete, c.path.ends_with("last")));
+    found.sort_by_key(|c| (c.state.step, c.state.complete, !c.path.ends_with("last")));
     while let Some(candidate) = found.pop() {
         match storage::verify_manifest(&candidate.path) {
             Ok(true) => return Ok(Some(candidate)),

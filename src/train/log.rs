@@ -5,9 +5,10 @@
 use std::{
     io::{BufRead, BufReader, IsTerminal},
     path::Path,
+    time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -25,6 +26,9 @@ use crate::{
 
 /// Name of the log in the run directory.
 pub const METRICS: &str = "metrics.jsonl";
+
+/// Between lines that stand in for the bar.
+const EVERY: Duration = Duration::from_secs(60);
 
 /// A line of `metrics.jsonl` for an optimizer step.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -64,6 +68,8 @@ pub struct TrainLog {
     lines: RecordLog,
     events: EventWriter,
     bar: ProgressBar,
+    /// When a line was last printed in place of the bar.
+    told: Instant,
 }
 
 impl TrainLog {
@@ -73,7 +79,7 @@ impl TrainLog {
         keep_until(&path, done, complete_epochs)?;
         let lines = RecordLog::open(&path)?;
         let events = EventWriter::create(&run.join("tensorboard"), done + 1)?;
-        Ok(Self { lines, events, bar: progress_bar(plan.total_steps(), done, quiet) })
+        Ok(Self { lines, events, bar: progress_bar(plan.total_steps(), done, quiet), told: Instant::now() })
     }
 
     /// Logs a step.
@@ -108,8 +114,7 @@ impl TrainLog {
             ("train/epoch", Some(epoch as f64)),
         ];
         self.events.scalars(step, &scalars)?;
-        self.bar.set_position(step as u64);
-        self.bar.set_message(format!("epoch {epoch}, loss {loss:.4}, {tokens_per_s:.0} tokens/s"));
+        self.show(step, format!("epoch {epoch}, loss {loss:.4}, {tokens_per_s:.0} tokens/s"));
         Ok(())
     }
 
@@ -129,6 +134,21 @@ impl TrainLog {
         let mut scalars = vec![("epoch/loss", Some(loss)), ("epoch/loss_gen", loss_gen), ("epoch/loss_cls", loss_cls)];
         scalars.extend(dev.map(DevMetrics::scalars).unwrap_or_default());
         self.events.scalars(step, &scalars)
+    }
+
+    /// Moves the bar; where there is none (a batch job's log) says the same in a line once a minute.
+    fn show(&mut self, step: usize, message: String) {
+        self.bar.set_position(step as u64);
+        if self.bar.is_hidden() && self.told.elapsed() >= EVERY {
+            tracing::info!("step {step}: {message}, {} left", HumanDuration(self.bar.eta()));
+            self.told = Instant::now();
+        }
+        self.bar.set_message(message);
+    }
+
+    /// Says that dev is being scored.
+    pub fn scoring(&self, epoch: usize) {
+        self.bar.set_message(format!("epoch {epoch}, scoring dev"));
     }
 
     /// Takes the bar away.
@@ -160,10 +180,10 @@ fn keep_until(path: &Path, done: usize, complete_epochs: usize) -> Result<()> {
 }
 
 fn progress_bar(total: usize, done: usize, quiet: bool) -> ProgressBar {
-    if quiet || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(total as u64).with_position(done as u64);
+    let shown = !quiet && std::io::stderr().is_terminal();
+    let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    // A hidden bar still counts, and its estimate is what the lines in its place say.
+    let bar = ProgressBar::with_draw_target(Some(total as u64), target).with_position(done as u64);
     bar.reset_eta();
     match ProgressStyle::with_template("{wide_bar} step {pos}/{len} · {msg} · {eta} left") {
         Ok(style) => bar.with_style(style),

@@ -77,6 +77,7 @@ impl Session<'_> {
             Some(dev) => {
                 // Scoring may take hours: what was trained is safe before it begins.
                 self.writer.last(&self.trainer, &self.state)?;
+                self.log.scoring(self.state.epoch);
                 match dev.score(&self.trainer.model, self.prompter, weights) {
                     Ok(scored) => Some(scored),
                     Err(error) => return Err(self.failed(error)?),
