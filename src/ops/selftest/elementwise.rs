@@ -27,7 +27,8 @@ pub(super) fn swiglu(bench: &mut Bench<'_>) -> Result<()> {
 }
 
 pub(super) fn activation(bench: &mut Bench<'_>) -> Result<()> {
-    let formulas: [(&str, Activation, fn(f64) -> f64); 3] = [
+    type Formula = fn(f64) -> f64;
+    let formulas: [(&str, Activation, Formula); 3] = [
         ("activation, gelu", Activation::Gelu, reference::gelu),
         ("activation, relu", Activation::Relu, |x| x.max(0.0)),
         ("activation, tanh", Activation::Tanh, f64::tanh),

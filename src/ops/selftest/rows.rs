@@ -1,6 +1,6 @@
 //! Ops whose rows stand alone: linear, RMSNorm, cross-entropy, embedding.
 
-use candle_core::DType;
+use candle_core::{DType, Tensor};
 
 use super::{Bench, F32, numbers, reference, some_of};
 use crate::{
@@ -23,14 +23,19 @@ pub(super) fn linear(bench: &mut Bench<'_>) -> Result<()> {
     let dw64 = reference::linear(&reference::transpose(&dy64, n_out), &reference::transpose(&x64, n_in), None, m);
     bench.check("linear", "backward w", &lin::backward_weight(&dy, &x)?, &dw64, F32)?;
 
-    // The reference takes the weight as bf16 rounded it: only the arithmetic is measured.
-    let w = w.to_dtype(DType::BF16)?;
-    let w64 = numbers(&w)?;
+    // With a bf16 weight both operands are bf16: the reference takes them as rounded, so that only the arithmetic is measured.
+    let (w, x, dy) = (w.to_dtype(DType::BF16)?, rounded(&x)?, rounded(&dy)?);
+    let (w64, x64, dy64) = (numbers(&w)?, numbers(&x)?, numbers(&dy)?);
     let y64 = reference::linear(&x64, &w64, None, n_in);
     bench.check("linear, bf16 weight", "forward", &lin::forward(&x, &w, None)?, &y64, F32)?;
     bench.check("linear, bf16 weight", "decode", &lin::decode(&x.narrow(0, 0, 3)?, &w, None)?, &y64[..3 * n_out], F32)?;
     let dx64 = reference::linear(&dy64, &reference::transpose(&w64, n_in), None, n_out);
     bench.check("linear, bf16 weight", "backward x", &lin::backward_input(&dy, &w)?, &dx64, F32)
+}
+
+/// An f32 tensor's values as bf16 holds them.
+fn rounded(tensor: &Tensor) -> Result<Tensor> {
+    Ok(tensor.to_dtype(DType::BF16)?.to_dtype(DType::F32)?)
 }
 
 pub(super) fn rms_norm(bench: &mut Bench<'_>) -> Result<()> {
