@@ -72,14 +72,15 @@ pub fn run(context: &Context, args: &TrainArgs) -> Result<()> {
     device::check_interrupted()?;
 
     // The model, where the run left off or from the start.
-    identity.write(&context.run_dir)?;
-    run_record::write(context, "train", &inputs.files())?;
     let model = start::model(context, &source, &base_hash, dtype, &device, resume.as_ref())?;
     let trainer = trainer(context, model, plan, largest, resume.as_ref(), &device)?;
     let state = resume.map_or_else(|| TrainerState::start(&plan), |resume| resume.state);
     // The epochs to come, `last`, and one more while a directory is being replaced.
     let checkpoints = (config.train.epochs - state.complete_epochs() + 2) as u64;
     device::check_disk(&context.run_dir, memory::checkpoint_bytes(&trainer.optimizer) * checkpoints)?;
+    // Only now, when nothing can be refused any more, does the directory become this run's.
+    identity.write(&context.run_dir)?;
+    run_record::write(context, "train", &inputs.files())?;
 
     let mut session = Session {
         log: TrainLog::open(&context.run_dir, &plan, state.step, state.complete_epochs(), context.quiet)?,
