@@ -7,7 +7,8 @@
 use rayon::prelude::*;
 
 use super::Dims;
-use crate::ops::simd::{LANES, exp, max, sum, sum_lanes, vectorised};
+use super::score::score;
+use crate::ops::simd::{exp, max, sum, vectorised};
 
 /// Keys a task takes.
 const CHUNK: usize = 512;
@@ -97,15 +98,6 @@ fn join(chunks: &[Partial], d: usize, out: &mut [f32]) {
 }
 
 vectorised! {
-    /// `scores[g·n + j] = scale · q[g]·k[j]` for `count` keys.
-    fn score(q: &[f32], k: &[f32], sizes: [usize; 4], scale: f32, scores: &mut [f32]) {
-        match sizes[1] {
-            64 => score_fixed::<64>(q, k, sizes, scale, scores),
-            128 => score_fixed::<128>(q, k, sizes, scale, scores),
-            _ => score_any(q, k, sizes, scale, scores),
-        }
-    }
-
     /// Scores become weights relative to their maximum; returns the maximum and the weights' sum.
     fn soften(scores: &mut [f32]) -> (f32, f32) {
         let m = max(scores);
@@ -116,54 +108,32 @@ vectorised! {
     /// `o[g] += Σ_j weights[g·n + j]·v[j]`, keys in order.
     fn weigh(weights: &[f32], v: &[f32], sizes: [usize; 4], o: &mut [f32]) {
         match sizes[1] {
-            64 => weigh_fixed::<64, 4>(weights, v, sizes, o),
-            128 => weigh_fixed::<128, 2>(weights, v, sizes, o),
+            64 => weigh_fixed::<64, 2>(weights, v, sizes, o),
+            128 => weigh_fixed::<128, 1>(weights, v, sizes, o),
             d => weigh_any(weights, v, sizes, o, d),
         }
     }
 }
 
+/// A few values at a time pass all query heads while they are in L1; `G` heads at a time keep their sums in registers.
 #[inline(always)]
-fn score_fixed<const D: usize>(q: &[f32], k: &[f32], [stride, _, n, count]: [usize; 4], scale: f32, scores: &mut [f32]) {
-    let q = q.as_chunks::<D>().0;
-    for j in 0..count {
-        let Some(key) = k[j * stride..].first_chunk::<D>() else { return };
-        for (g, q) in q.iter().enumerate() {
-            let mut lanes = [0.0; LANES];
-            for (q, key) in q.as_chunks::<LANES>().0.iter().zip(key.as_chunks::<LANES>().0) {
-                for l in 0..LANES {
-                    lanes[l] = q[l].mul_add(key[l], lanes[l]);
-                }
-            }
-            scores[g * n + j] = scale * sum_lanes(lanes);
+fn weigh_fixed<const D: usize, const G: usize>(weights: &[f32], v: &[f32], [stride, d, n, count]: [usize; 4], o: &mut [f32]) {
+    for first in (0..count).step_by(FEW) {
+        let (v, sizes) = (&v[first * stride..], [stride, d, n, FEW.min(count - first)]);
+        let mut g = 0;
+        while (g + G) * D <= o.len() {
+            weigh_heads::<D, G>(&weights[g * n + first..], v, sizes, &mut o[g * D..]);
+            g += G;
+        }
+        while g * D < o.len() {
+            weigh_heads::<D, 1>(&weights[g * n + first..], v, sizes, &mut o[g * D..]);
+            g += 1;
         }
     }
 }
 
-#[inline(always)]
-fn score_any(q: &[f32], k: &[f32], [stride, d, n, count]: [usize; 4], scale: f32, scores: &mut [f32]) {
-    for j in 0..count {
-        let key = &k[j * stride..][..d];
-        for (g, q) in q.chunks(d).enumerate() {
-            scores[g * n + j] = scale * sum([q, key], |[q, key]| q * key);
-        }
-    }
-}
-
-/// `G` query heads at a time keep their sums in registers while the values pass.
-#[inline(always)]
-fn weigh_fixed<const D: usize, const G: usize>(weights: &[f32], v: &[f32], sizes: [usize; 4], o: &mut [f32]) {
-    let n = sizes[2];
-    let mut g = 0;
-    while (g + G) * D <= o.len() {
-        weigh_heads::<D, G>(&weights[g * n..], v, sizes, &mut o[g * D..]);
-        g += G;
-    }
-    while g * D < o.len() {
-        weigh_heads::<D, 1>(&weights[g * n..], v, sizes, &mut o[g * D..]);
-        g += 1;
-    }
-}
+/// Values that stay in L1 while the query heads pass.
+const FEW: usize = 32;
 
 #[inline(always)]
 fn weigh_heads<const D: usize, const G: usize>(weights: &[f32], v: &[f32], [stride, _, n, count]: [usize; 4], o: &mut [f32]) {

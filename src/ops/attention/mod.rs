@@ -8,6 +8,7 @@ mod backward;
 mod blocks;
 mod decode;
 mod forward;
+mod score;
 #[cfg(test)]
 mod tests;
 

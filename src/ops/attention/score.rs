@@ -1,0 +1,116 @@
+//! Scores of decoding: queries of one kv head against a run of cached keys.
+//!
+//! A score is a dot product in 16 lanes, folded in halves. With AVX-512 and whole vectors of channels, 16 keys at a time
+//! are folded together: the same additions, four shuffled steps instead of 16 × 4.
+#![allow(unsafe_code)]
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
+
+#[cfg(target_arch = "x86_64")]
+use crate::ops::simd::{Isa, isa};
+use crate::ops::simd::{LANES, sum_lanes, vectorised};
+
+/// `scores[g·n + j] = scale · q[g]·k[j]` for `count` keys, `sizes = [stride, d, n, count]`; keys are `stride` apart.
+pub(crate) fn score(q: &[f32], k: &[f32], sizes: [usize; 4], scale: f32, scores: &mut [f32]) {
+    let [stride, d, n, count] = sizes;
+    let mut done = 0;
+    #[cfg(target_arch = "x86_64")]
+    if isa() == Isa::Avx512 && d > 0 && d.is_multiple_of(LANES) {
+        done = count / LANES * LANES;
+        for first in (0..done).step_by(LANES) {
+            let keys = &k[first * stride..][..(LANES - 1) * stride + d];
+            for (g, q) in q.chunks_exact(d).enumerate() {
+                let to = &mut scores[g * n + first..][..LANES];
+                // SAFETY: AVX-512 was detected; `keys` spans sixteen keys and `to` sixteen scores.
+                unsafe { sixteen(q, keys.as_ptr(), stride, scale, to.as_mut_ptr()) };
+            }
+        }
+    }
+    if done < count {
+        one_by_one(q, &k[done * stride..], [stride, d, n, count - done], scale, &mut scores[done..]);
+    }
+}
+
+vectorised! {
+    fn one_by_one(q: &[f32], k: &[f32], sizes: [usize; 4], scale: f32, scores: &mut [f32]) {
+        let [stride, d, n, count] = sizes;
+        for j in 0..count {
+            let key = &k[j * stride..][..d];
+            for (g, q) in q.chunks_exact(d).enumerate() {
+                let ((q, q_rest), (key, key_rest)) = (q.as_chunks::<LANES>(), key.as_chunks::<LANES>());
+                let mut lanes = [0.0; LANES];
+                for (q, key) in q.iter().zip(key) {
+                    for l in 0..LANES {
+                        lanes[l] = q[l].mul_add(key[l], lanes[l]);
+                    }
+                }
+                for (lane, (q, key)) in lanes.iter_mut().zip(q_rest.iter().zip(key_rest)) {
+                    *lane = q.mul_add(*key, *lane);
+                }
+                scores[g * n + j] = scale * sum_lanes(lanes);
+            }
+        }
+    }
+}
+
+/// Sixteen scores of one query.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+unsafe fn sixteen(q: &[f32], keys: *const f32, stride: usize, scale: f32, to: *mut f32) {
+    let mut sums = [_mm512_setzero_ps(); LANES];
+    // SAFETY: the caller's sixteen keys of `q.len()` channels, a multiple of 16, and its sixteen scores.
+    unsafe {
+        for c in (0..q.len()).step_by(LANES) {
+            let q = _mm512_loadu_ps(q.as_ptr().add(c));
+            for (j, sum) in sums.iter_mut().enumerate() {
+                // Keys of one head lie too far apart for the hardware to foresee the next sixteen.
+                _mm_prefetch::<_MM_HINT_T0>(keys.wrapping_add((LANES + j) * stride + c).cast());
+                *sum = _mm512_fmadd_ps(q, _mm512_loadu_ps(keys.add(j * stride + c)), *sum);
+            }
+        }
+        _mm512_storeu_ps(to, _mm512_mul_ps(_mm512_set1_ps(scale), fold16(sums)));
+    }
+}
+
+/// Lane `j` of the result is the sum of `x[j]`'s lanes, in the order of [`sum_lanes`]: lane `i` with `i + 8`, then `i + 4`,
+/// `i + 2`, `i + 1`. Each step folds two vectors into one.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn fold16(x: [__m512; LANES]) -> __m512 {
+    let halves: [__m512; 8] = std::array::from_fn(|i| fold_halves(x[2 * i], x[2 * i + 1]));
+    let quarters: [__m512; 4] = std::array::from_fn(|i| fold_quarters(halves[2 * i], halves[2 * i + 1]));
+    // quarters[u]: 128-bit block b is what is left of x[4u + b].
+    let pairs: [__m512; 2] = std::array::from_fn(|i| fold_pairs(quarters[2 * i], quarters[2 * i + 1]));
+    let even = _mm512_shuffle_ps::<0x88>(pairs[0], pairs[1]);
+    let odd = _mm512_shuffle_ps::<0xdd>(pairs[0], pairs[1]);
+    // Lane 4b + t is now the sum of x[4t + b].
+    let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    _mm512_permutexvar_ps(order, _mm512_add_ps(even, odd))
+}
+
+/// Lanes `i` and `i + 8`: of `a` in the lower half, of `b` in the upper.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn fold_halves(a: __m512, b: __m512) -> __m512 {
+    _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b))
+}
+
+/// Lanes `i` and `i + 4` of each half.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn fold_quarters(a: __m512, b: __m512) -> __m512 {
+    _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b))
+}
+
+/// Lanes `i` and `i + 2` of each quarter.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn fold_pairs(a: __m512, b: __m512) -> __m512 {
+    let (a, b) = (_mm512_castps_pd(a), _mm512_castps_pd(b));
+    _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)))
+}
