@@ -30,6 +30,16 @@ Exit codes:
 
 Data goes to stdout, messages to stderr. No text of a record is ever logged.";
 
+const DEMO_EXAMPLES: &str = "\
+Examples:
+  clsgen demo
+  clsgen demo --out runs/collapse --objective cls
+  clsgen demo --pretrain runs/pretrain
+
+Synthetic notes with a known risk, so the best reachable AUROC is known too.
+No patient's data, no network. DIR afterwards holds a config, data and model
+to go on with: clsgen train --config DIR/demo.toml --run runs/mine";
+
 const TRAIN_EXAMPLES: &str = "\
 Examples:
   clsgen train --config configs/clinifact.toml
@@ -108,7 +118,8 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// The whole pipeline on synthetic notes and a tiny model (not built yet)
+    /// The whole pipeline on synthetic notes and the embedded tiny model
+    #[command(after_help = DEMO_EXAMPLES)]
     Demo(args::DemoArgs),
     /// Let a teacher explain the records (Algorithm 1)
     Construct(args::ConstructArgs),
@@ -208,6 +219,7 @@ fn context(global: &Global) -> Result<Context> {
         seed: config.train.seed,
         run_dir: global.run.clone().unwrap_or_else(|| PathBuf::from("runs").join(&config.task.name)),
         config,
+        sets: global.set.clone(),
         config_path: global.config.clone(),
         device: global.device.clone(),
         json: global.json,

@@ -13,9 +13,12 @@ pub struct DemoArgs {
     /// Synthetic discharge notes to make
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub notes: Option<u32>,
-    /// Losses to train
-    #[arg(long, value_name = "OBJECTIVE", value_parser = ["joint", "cls", "lm"])]
-    pub objective: Option<String>,
+    /// Losses to train; cls shows the collapse of the text that the joint objective prevents
+    #[arg(long, value_name = "OBJECTIVE", value_parser = ["joint", "cls", "lm"], default_value = "joint")]
+    pub objective: String,
+    /// Make the embedded model again in DIR, from a random start (about an hour)
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "objective"])]
+    pub pretrain: Option<PathBuf>,
 }
 
 /// `clsgen construct`

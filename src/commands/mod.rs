@@ -29,6 +29,8 @@ use crate::{
 pub struct Context {
     /// The validated config: file, then `--set`, then `--seed`.
     pub config: Config,
+    /// `--set`, as given: for a command that loads a config of its own.
+    pub sets: Vec<String>,
     /// The config file, if one was given.
     pub config_path: Option<PathBuf>,
     /// `--run`, default `runs/<task.name>`.
@@ -64,6 +66,7 @@ impl Context {
     pub fn for_test(run_dir: &std::path::Path) -> Self {
         Self {
             config: Config::default(),
+            sets: Vec::new(),
             config_path: None,
             run_dir: run_dir.to_owned(),
             device: "cpu".into(),

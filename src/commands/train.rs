@@ -15,7 +15,7 @@ use candle_core::Device;
 use self::{identity::Identity, inputs::Inputs};
 use super::{Context, args::TrainArgs, output, run_record};
 use crate::{
-    config::{Config, Objective},
+    config::{Config, Init, Objective},
     device,
     error::{Error, Result},
     generate::{Sampling, predict},
@@ -45,7 +45,10 @@ pub fn run(context: &Context, args: &TrainArgs) -> Result<()> {
 
     // Records, base model, and whether this is the run the directory holds.
     let inputs = Inputs::load(context)?;
-    let source = source::resolve(&config.model.base, &[&config.dir], context.allow_network)?;
+    let source = match config.train.init {
+        Init::Pretrained => source::resolve(&config.model.base, &[&config.dir], context.allow_network)?,
+        Init::Random => source::shape(&config.model.base, &[&config.dir])?,
+    };
     let device = context.device()?;
     let base_hash = source.hash()?;
     let identity = Identity::of(context, &inputs, &base_hash)?;
@@ -59,7 +62,7 @@ pub fn run(context: &Context, args: &TrainArgs) -> Result<()> {
     let prompter = prompter(config, &inputs, tokenizer)?;
     let examples = encode(config, &inputs, &prompter)?;
     let plan = Plan::new(&config.train, examples.len(), context.seed)?;
-    let largest = Largest::of(&examples, plan.batch_size);
+    let largest = Largest::of(&examples, plan.batch_size, config.train.prompt_loss_weight > 0.0);
     announce(&inputs, &plan, largest);
     let dtype = device::dtype(config.model.dtype, &device);
     memory::check_before_loading(
@@ -166,7 +169,12 @@ fn announce(inputs: &Inputs, plan: &Plan, largest: Largest) {
 
 fn trainer(context: &Context, model: Model, plan: Plan, largest: Largest, resume: Option<&Resumable>, device: &Device) -> Result<Trainer> {
     let settings = &context.config.train;
-    let weights = LossWeights { objective: settings.objective, generation: settings.w_gen, classification: settings.w_cls };
+    let weights = LossWeights {
+        objective: settings.objective,
+        generation: settings.w_gen,
+        classification: settings.w_cls,
+        prompt: settings.prompt_loss_weight,
+    };
     let mut parameters = model.trainable(settings.parameters)?;
     if !weights.trains_classification() {
         parameters.retain(|name, _| !name.starts_with("cls_head."));

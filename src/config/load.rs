@@ -8,7 +8,7 @@ use toml::{
 };
 
 use super::{
-    Config, check,
+    Config, Init, Parameters, check,
     keys::{self, Kind},
 };
 use crate::error::{Error, Result};
@@ -182,6 +182,12 @@ fn check_together(config: &Config) -> Result<()> {
     }
     if let Some(effective) = train.effective_batch.filter(|effective| effective % train.batch_size != 0) {
         problems.add("train.effective_batch", format!("{effective} is not a multiple of train.batch_size = {}", train.batch_size));
+    }
+    if train.init == Init::Random && train.parameters != Parameters::Full {
+        problems.add("train.init", "\"random\" leaves nothing for an adapter to adapt: it needs train.parameters = \"full\"");
+    }
+    if train.init == Init::Random && train.init_from.is_some() {
+        problems.add("train.init, train.init_from", "weights come from one place: leave one of the two out");
     }
     problems.into_result()
 }

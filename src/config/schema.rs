@@ -293,6 +293,17 @@ pub enum Parameters {
     Full,
 }
 
+/// Where the weights of `model.base` come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Init {
+    /// Its weight files.
+    #[default]
+    Pretrained,
+    /// The seed: its folder needs `config.json` and a tokenizer, no weights (pretraining from scratch).
+    Random,
+}
+
 /// What a layer keeps for its backward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -332,8 +343,12 @@ pub struct Train {
     pub w_gen: f64,
     /// Weight of L_cls.
     pub w_cls: f64,
+    /// Weight, within L_gen, of a prompt token beside a target token: 0 trains on targets alone, 1 on the whole text.
+    pub prompt_loss_weight: f64,
     /// What is trained.
     pub parameters: Parameters,
+    /// Where the base's weights come from; `random` needs `parameters = "full"`.
+    pub init: Init,
     /// New order each epoch; `false` keeps the file's.
     pub shuffle: bool,
     /// Stop after this many optimizer steps.
@@ -362,7 +377,9 @@ impl Default for Train {
             max_grad_norm: 1.0,
             w_gen: 1.0,
             w_cls: 1.0,
+            prompt_loss_weight: 0.0,
             parameters: Parameters::Lora,
+            init: Init::Pretrained,
             shuffle: true,
             max_steps: None,
             init_from: None,

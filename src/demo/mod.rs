@@ -1,1 +1,43 @@
-//! The embedded tiny model. Layer 2 (data).
+//! The embedded default: a tiny Llama pretrained on synthetic notes, its tokenizer, and the config that demonstrates the
+//! whole method on it. Layer 2 (data).
+//!
+//! Everything here is made by this project: `clsgen demo --pretrain DIR` makes the model again, from the seed in
+//! `configs/demo-pretrain.toml`.
+
+pub mod tokenizer;
+
+use std::path::Path;
+
+use crate::{error::Result, storage};
+
+/// `configs/demo.toml`.
+pub const CONFIG: &str = include_str!("../../configs/demo.toml");
+/// `configs/demo-pretrain.toml`.
+pub const PRETRAIN_CONFIG: &str = include_str!("../../configs/demo-pretrain.toml");
+/// The prompt of the demonstration: the paper's, for LCD 30 days (A.4).
+pub const PROMPT: (&str, &str) = ("lcd30.toml", include_str!("../../prompts/lcd30.toml"));
+/// The same prompt for pretraining: the explanation is the teacher's whole answer.
+pub const PRETRAIN_PROMPT: (&str, &str) = ("demo-pretrain.toml", include_str!("../../prompts/demo-pretrain.toml"));
+
+/// The model's shape and settings, which pretraining starts from.
+const SHAPE: [(&str, &[u8]); 3] = [
+    ("config.json", include_bytes!("model/config.json")),
+    ("generation_config.json", include_bytes!("model/generation_config.json")),
+    ("tokenizer_config.json", include_bytes!("model/tokenizer_config.json")),
+];
+
+/// What pretraining makes: bf16 weights and a byte-level BPE tokenizer.
+const LEARNED: [(&str, &[u8]); 2] =
+    [("model.safetensors", include_bytes!("model/model.safetensors")), ("tokenizer.json", include_bytes!("model/tokenizer.json"))];
+
+/// Writes the embedded model as a Hugging Face folder.
+pub fn write_model(dir: &Path) -> Result<()> {
+    write_shape(dir)?;
+    LEARNED.iter().try_for_each(|(name, bytes)| storage::write_file_atomic(&dir.join(name), bytes))
+}
+
+/// Writes the folder without what is learned: what `train.init = "random"` starts from, once a tokenizer is beside it.
+pub fn write_shape(dir: &Path) -> Result<()> {
+    storage::create_dir_all(dir)?;
+    SHAPE.iter().try_for_each(|(name, bytes)| storage::write_file_atomic(&dir.join(name), bytes))
+}

@@ -154,7 +154,7 @@ pub fn load_into(model: &mut Model, dir: &Path) -> Result<()> {
 pub fn write_model_files(dir: &AtomicDir, model: &Model, source: &ModelSource, info: &ClsgenJson, parameters: Parameters) -> Result<()> {
     match parameters {
         Parameters::Lora => peft::write_adapter(dir, &model.llama, &info.base_model)?,
-        Parameters::Full => write_folder(dir, &model.llama, Some(source))?,
+        Parameters::Full => write_folder(dir, &model.llama, Some(source), DType::F32)?,
     }
     let tensors = model.head.tensors().map(|(name, tensor)| (name.to_string(), tensor.clone())).into();
     peft::write_tensors(dir, HEAD, &tensors)?;
@@ -162,10 +162,14 @@ pub fn write_model_files(dir: &AtomicDir, model: &Model, source: &ModelSource, i
     dir.write_file(INFO, (json + "\n").as_bytes())
 }
 
-/// Writes a standard HF folder: weights, config, and the tokenizer files of `source`.
-pub fn write_folder(dir: &AtomicDir, llama: &Llama, source: Option<&ModelSource>) -> Result<()> {
-    peft::write_tensors(dir, "model.safetensors", &llama.base_tensors())?;
-    dir.write_file("config.json", format!("{:#}\n", llama.config.to_json()).as_bytes())?;
+/// Writes a standard HF folder: weights as `dtype` (f32 or bf16), config, and the tokenizer files of `source`.
+pub fn write_folder(dir: &AtomicDir, llama: &Llama, source: Option<&ModelSource>, dtype: DType) -> Result<()> {
+    let mut tensors = llama.base_tensors();
+    for tensor in tensors.values_mut() {
+        *tensor = tensor.to_dtype(dtype)?;
+    }
+    peft::write_tensors(dir, "model.safetensors", &tensors)?;
+    dir.write_file("config.json", format!("{:#}\n", llama.config.to_json(dtype)).as_bytes())?;
     for name in TOKENIZER_FILES {
         let Some(path) = source.map(|source| source.tokenizer_dir().join(name)).filter(|path| path.is_file()) else { continue };
         let bytes = std::fs::read(&path).map_err(|e| Error::model(format!("cannot read {}: {}", path.display(), reason(&e))))?;

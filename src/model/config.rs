@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use candle_core::DType;
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -125,7 +126,7 @@ impl LlamaConfig {
     }
 
     /// As a `config.json` that transformers 4 and 5 both read.
-    pub fn to_json(&self) -> Value {
+    pub fn to_json(&self, dtype: DType) -> Value {
         let scaling = match self.rope.scaling {
             RopeScaling::None => Value::Null,
             RopeScaling::Linear { factor } => json!({"rope_type": "linear", "factor": factor}),
@@ -142,7 +143,8 @@ impl LlamaConfig {
             "max_position_embeddings": self.max_position_embeddings, "rms_norm_eps": self.rms_norm_eps,
             "rope_theta": self.rope.theta, "rope_scaling": scaling,
             "attention_bias": self.attention_bias, "mlp_bias": self.mlp_bias, "tie_word_embeddings": self.tie_word_embeddings,
-            "bos_token_id": self.bos_token_id, "eos_token_id": self.eos_token_ids, "torch_dtype": "float32",
+            "bos_token_id": self.bos_token_id, "eos_token_id": self.eos_token_ids,
+            "torch_dtype": if dtype == DType::BF16 { "bfloat16" } else { "float32" },
         })
     }
 }
@@ -265,13 +267,13 @@ pub(super) mod tests {
             RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position_embeddings: 8192 };
         for scaling in [RopeScaling::None, RopeScaling::Linear { factor: 2.0 }, llama3] {
             let config = LlamaConfig { rope: RopeParameters { theta: 5e5, scaling }, eos_token_ids: vec![2, 9], ..tiny() };
-            assert_eq!(read(config.to_json()).unwrap(), config);
+            assert_eq!(read(config.to_json(DType::F32)).unwrap(), config);
         }
     }
 
     #[test]
     fn llama_3_1_reads_the_same_from_version_4_and_version_5() {
-        let mut v4 = tiny().to_json();
+        let mut v4 = tiny().to_json(DType::BF16);
         v4["rope_theta"] = json!(500000.0);
         v4["rope_scaling"] = json!({"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
             "original_max_position_embeddings": 8192, "rope_type": "llama3"});

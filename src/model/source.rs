@@ -49,6 +49,19 @@ pub fn resolve(base: &str, search: &[&Path], allow_network: bool) -> Result<Mode
     }
 }
 
+/// A model's shape without its weights (`train.init = "random"`): a directory with `config.json` and a tokenizer.
+///
+/// What is asked of it later is its config, its tokenizer and its hash; there are no weights to load.
+pub fn shape(base: &str, search: &[&Path]) -> Result<ModelSource> {
+    let candidates = search.iter().map(|dir| dir.join(base)).chain([PathBuf::from(base)]);
+    let found = candidates.into_iter().find(|path| path.join("config.json").is_file());
+    let path = found.ok_or_else(|| {
+        Error::model(format!("model.base {base}: no directory with a config.json"))
+            .hint("train.init = \"random\" takes the model's shape from config.json and needs its tokenizer files beside it")
+    })?;
+    Ok(ModelSource { path, weights: Weights::Safetensors(Vec::new()) })
+}
+
 /// The model at a path that exists.
 pub(super) fn open(path: &Path) -> Result<ModelSource> {
     if path.is_file() {

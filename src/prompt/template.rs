@@ -32,7 +32,8 @@ pub struct PromptTemplate {
     /// Opens the assistant's turn; its last token is t_n.
     #[serde(default)]
     pub prefix: String,
-    /// What is learned: `{explanation}`, then `{label}`.
+    /// What is learned: `{explanation}`, then the line `Classification: {label}`; or `{explanation}` alone, where that is
+    /// the whole answer.
     #[serde(default = "default_response")]
     pub response: String,
     /// The field that is cut when a prompt is too long.
@@ -93,6 +94,10 @@ impl PromptTemplate {
 
     fn check_response(&self) -> Result<()> {
         let placeholders: Vec<_> = split(&self.response).into_iter().filter_map(Part::into_field).collect();
+        // The explanation is the whole answer, its verdict line included: pretraining on somebody's finished answers.
+        if self.response == "{explanation}" {
+            return Ok(());
+        }
         if placeholders != ["explanation", "label"] {
             return Err(Error::usage("key response must hold `{explanation}` and then `{label}`, once each, and no other placeholder")
                 .hint(format!("the paper's is {:?}", default_response())));
@@ -222,7 +227,7 @@ mod tests {
     #[test]
     fn wrong_templates_are_usage_errors() {
         let mut no_label = template("{document}");
-        no_label.response = "{explanation}".into();
+        no_label.response = "{explanation}\n".into();
         let mut other_line = template("{document}");
         other_line.response = "{explanation}\n\nAnswer: {label}\n\n".into();
         let mut prefix = template("{document}");

@@ -60,6 +60,9 @@ pub struct TrainerState {
     pub epoch_records: usize,
     /// Target tokens of the epoch so far.
     pub epoch_target_tokens: usize,
+    /// Prompt tokens of the epoch so far that a row predicts.
+    #[serde(default)]
+    pub epoch_prompt_tokens: usize,
     /// Order of the epoch's records; always what the seed gives, kept for a reader.
     pub data_order: Vec<usize>,
     /// Version of clsgen that wrote it.
@@ -79,6 +82,7 @@ impl TrainerState {
             epoch_sums: LossSums::default(),
             epoch_records: 0,
             epoch_target_tokens: 0,
+            epoch_prompt_tokens: 0,
             data_order: plan.order(1),
             clsgen_version: env!("CARGO_PKG_VERSION").into(),
         }
@@ -99,11 +103,17 @@ impl TrainerState {
         self.epoch_sums += sums;
         self.epoch_records += counts.records;
         self.epoch_target_tokens += counts.target_tokens;
+        self.epoch_prompt_tokens += counts.prompt_tokens;
     }
 
     /// What the epoch's means are over, so far.
     pub fn epoch_counts(&self) -> Counts {
-        Counts { records: self.epoch_records, tokens: 0, target_tokens: self.epoch_target_tokens }
+        Counts {
+            records: self.epoch_records,
+            target_tokens: self.epoch_target_tokens,
+            prompt_tokens: self.epoch_prompt_tokens,
+            tokens: 0,
+        }
     }
 
     /// Is the epoch's last step done?

@@ -88,7 +88,8 @@ impl Dev {
         }
         // The head is not trained under `lm`, but its probabilities are still scored: so is its loss.
         let n = sample.len();
-        let counts = Counts { records: n, target_tokens: Counts::of(&self.explained).target_tokens, tokens: 0 };
+        // Targets alone, whatever the prompt counts in training: that is what a model is asked to write.
+        let counts = Counts { records: n, target_tokens: Counts::of(&self.explained).target_tokens, ..Counts::default() };
         let losses = weights.losses(LossSums { generation: self.generation_loss(model, weights)?, classification }, counts);
         let defined = losses.generation.is_some() || losses.classification.is_some();
         Ok(DevMetrics {

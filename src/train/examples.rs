@@ -116,7 +116,9 @@ pub struct Batch {
 pub struct Lesson {
     /// Dropout key.
     pub key: u64,
-    /// Row of t_n in the batch: read by the CLS head, and the first of `targets.len()` rows that predict a target.
+    /// Row of the prompt's first token in the batch.
+    pub start: usize,
+    /// Row of t_n: read by the CLS head, and the first of `targets.len()` rows that predict a target.
     pub t_n: usize,
     /// Gold class.
     pub class: u32,
@@ -138,7 +140,8 @@ impl Batch {
         let mut lessons = Vec::with_capacity(samples.len());
         for sample in samples {
             let Example { prompt, target, class } = &examples[sample.record];
-            lessons.push(Lesson { key: sample.key, t_n: ids.len() + prompt.len() - 1, class: *class, targets: target.clone() });
+            let start = ids.len();
+            lessons.push(Lesson { key: sample.key, start, t_n: start + prompt.len() - 1, class: *class, targets: target.clone() });
             ids.extend(prompt);
             ids.extend(&target[..target.len().saturating_sub(1)]);
         }

@@ -85,7 +85,7 @@ impl TrainLog {
     /// Logs a step.
     pub fn step(&mut self, epoch: usize, report: &StepReport) -> Result<()> {
         let Losses { loss, generation: loss_gen, classification: loss_cls } = report.losses;
-        let Counts { records, tokens, target_tokens } = report.counts;
+        let Counts { records, tokens, target_tokens, .. } = report.counts;
         let tokens_per_s = tokens as f64 / report.seconds.max(1e-9);
         let (step, lr, grad_norm, seconds) = (report.step, report.lr, report.grad_norm, report.seconds);
         let r#type = "step";

@@ -1,6 +1,7 @@
 //! L = w_gen·L_gen + w_cls·L_cls, and its gradient (SPEC A12).
 //!
-//! L_gen is the mean cross-entropy over all target tokens of the optimizer step, L_cls the mean over its records. A
+//! L_gen is the mean cross-entropy over all target tokens of the optimizer step (and, under `prompt_loss_weight` w, over
+//! the prompt tokens of the same records, each counting w of a target token), L_cls the mean over its records. A
 //! micro-batch is one part of the step: it returns sums, and its gradient is scaled by the step's counts, so that adding
 //! the parts up gives the mean of the whole however it was cut.
 
@@ -23,6 +24,8 @@ pub struct Counts {
     pub tokens: usize,
     /// Target tokens.
     pub target_tokens: usize,
+    /// Prompt tokens that a row predicts, in records that have a target.
+    pub prompt_tokens: usize,
 }
 
 impl Counts {
@@ -32,6 +35,7 @@ impl Counts {
             records: sum.records + 1,
             tokens: sum.tokens + example.tokens(),
             target_tokens: sum.target_tokens + example.target.len(),
+            prompt_tokens: sum.prompt_tokens + if example.target.is_empty() { 0 } else { example.prompt.len() - 1 },
         })
     }
 }
@@ -39,7 +43,7 @@ impl Counts {
 /// Sums of cross-entropies, in f64.
 #[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize, serde::Deserialize)]
 pub struct LossSums {
-    /// Over target tokens.
+    /// Over target tokens, and prompt tokens by their weight.
     pub generation: f64,
     /// Over records.
     pub classification: f64,
@@ -61,6 +65,8 @@ pub struct LossWeights {
     pub generation: f64,
     /// w_cls.
     pub classification: f64,
+    /// `prompt_loss_weight`: what a prompt token counts beside a target token.
+    pub prompt: f64,
 }
 
 /// The three numbers of a log line; `None` where nothing defines them.
@@ -85,11 +91,16 @@ impl LossWeights {
         self.objective != Objective::Lm
     }
 
+    /// What L_gen's sum is divided by: tokens, by their weight.
+    fn tokens(&self, counts: Counts) -> f64 {
+        counts.target_tokens as f64 + self.prompt * counts.prompt_tokens as f64
+    }
+
     /// Means and their weighted sum, from sums and counts.
     pub fn losses(&self, sums: LossSums, counts: Counts) -> Losses {
-        let mean = |trained: bool, sum: f64, n: usize| (trained && n > 0).then(|| sum / n as f64);
-        let generation = mean(self.trains_generation(), sums.generation, counts.target_tokens);
-        let classification = mean(self.trains_classification(), sums.classification, counts.records);
+        let mean = |trained: bool, sum: f64, n: f64| (trained && n > 0.0).then(|| sum / n);
+        let generation = mean(self.trains_generation(), sums.generation, self.tokens(counts));
+        let classification = mean(self.trains_classification(), sums.classification, counts.records as f64);
         let loss = self.generation * generation.unwrap_or(0.0) + self.classification * classification.unwrap_or(0.0);
         Losses { loss, generation, classification }
     }
@@ -124,11 +135,13 @@ pub fn forward_backward(model: &Model, batch: &Batch, counts: Counts, pass: &Pas
     for lesson in &batch.lessons {
         let mut d_t_n = None;
         if pass.weights.trains_generation() && !lesson.targets.is_empty() {
-            let rows = hidden_states.narrow(0, lesson.t_n, lesson.targets.len())?;
-            let (sum, d_rows) = generation(model, &rows, &lesson.targets, counts, pass, gradients)?;
+            let first = if pass.weights.prompt > 0.0 { lesson.start } else { lesson.t_n };
+            let targets = [&batch.ids[first + 1..=lesson.t_n], &lesson.targets].concat();
+            let rows = hidden_states.narrow(0, first, targets.len())?;
+            let (sum, d_rows) = generation(model, &rows, &targets, lesson.t_n - first, counts, pass, gradients)?;
             sums.generation += sum;
-            d_hidden.slice_set(&d_rows, 0, lesson.t_n)?;
-            d_t_n = Some(d_rows.narrow(0, 0, 1)?);
+            d_hidden.slice_set(&d_rows, 0, first)?;
+            d_t_n = Some(d_rows.narrow(0, lesson.t_n - first, 1)?);
         }
         if pass.weights.trains_classification() {
             let h_n = hidden_states.narrow(0, lesson.t_n, 1)?;
@@ -143,21 +156,26 @@ pub fn forward_backward(model: &Model, batch: &Batch, counts: Counts, pass: &Pas
     Ok(sums)
 }
 
-/// L_gen of a record's target rows: the sum of cross-entropies, and the rows' gradient.
+/// L_gen of a record's rows, the first `of_prompt` of which predict its prompt: the weighted sum of cross-entropies, and
+/// the rows' gradient.
 fn generation(
     model: &Model,
     rows: &Tensor,
     targets: &[u32],
+    of_prompt: usize,
     counts: Counts,
     pass: &Pass,
     gradients: &mut Gradients,
 ) -> Result<(f64, Tensor)> {
     let logits = model.llama.logits(rows)?;
     let (losses, lse) = cross_entropy::forward(&logits, targets)?;
-    let scale = (pass.weights.generation / counts.target_tokens as f64) as f32;
-    let dlogits = cross_entropy::backward(logits, targets, &lse, &vec![scale; targets.len()])?;
+    let scale = pass.weights.generation / pass.weights.tokens(counts);
+    let mut scales = vec![scale as f32; targets.len()];
+    scales[..of_prompt].fill((pass.weights.prompt * scale) as f32);
+    let dlogits = cross_entropy::backward(logits, targets, &lse, &scales)?;
     let d_rows = model.llama.logits_backward(&dlogits, rows, pass.parameters, gradients)?;
-    Ok((sum(&losses), d_rows.to_dtype(rows.dtype())?))
+    let (prompt, target) = losses.split_at(of_prompt);
+    Ok((pass.weights.prompt * sum(prompt) + sum(target), d_rows.to_dtype(rows.dtype())?))
 }
 
 /// L_cls of a record, and h_n's gradient.
@@ -200,11 +218,11 @@ mod tests {
 
     #[test]
     fn a_loss_without_anything_to_average_is_null_and_counts_nothing() {
-        let weights = LossWeights { objective: Objective::Joint, generation: 2.0, classification: 0.5 };
+        let weights = LossWeights { objective: Objective::Joint, generation: 2.0, classification: 0.5, prompt: 0.0 };
         let sums = LossSums { generation: 6.0, classification: 4.0 };
-        let losses = weights.losses(sums, Counts { records: 2, tokens: 9, target_tokens: 3 });
+        let losses = weights.losses(sums, Counts { records: 2, tokens: 9, target_tokens: 3, prompt_tokens: 6 });
         assert_eq!(losses, Losses { loss: 5.0, generation: Some(2.0), classification: Some(2.0) });
-        let losses = weights.losses(LossSums { generation: 0.0, ..sums }, Counts { records: 2, tokens: 9, target_tokens: 0 });
+        let losses = weights.losses(LossSums { generation: 0.0, ..sums }, Counts { records: 2, tokens: 9, target_tokens: 0, prompt_tokens: 0 });
         assert_eq!(losses, Losses { loss: 1.0, generation: None, classification: Some(2.0) });
     }
 }

@@ -22,10 +22,13 @@ pub struct Largest {
 
 impl Largest {
     /// Over all batches of `batch_size` that a shuffle can make; the LM head takes a record at a time.
-    pub fn of(examples: &[Example], batch_size: usize) -> Self {
+    ///
+    /// `whole`: the LM head reads the prompt's rows too.
+    pub fn of(examples: &[Example], batch_size: usize, whole: bool) -> Self {
         let mut rows: Vec<usize> = examples.iter().map(Example::rows).collect();
         rows.sort_unstable_by(|a, b| b.cmp(a));
-        let target_rows = examples.iter().map(|example| example.target.len()).max().unwrap_or(0);
+        let read = |example: &Example| if whole { example.rows() } else { example.target.len() };
+        let target_rows = examples.iter().map(read).max().unwrap_or(0);
         Self { rows: rows.iter().take(batch_size).sum(), target_rows }
     }
 }

@@ -113,7 +113,7 @@ mod tests {
         let model = Model { llama, head };
         let optimizer = Optimizer::new(model.trainable(Parameters::Lora).unwrap(), &config::Train::default()).unwrap();
         let plan = Plan { records: 3, batch_size: 2, accumulation: 1, ranks: 1, epochs: 5, shuffle: true, seed: 3 };
-        let weights = LossWeights { objective, generation: 1.0, classification: 1.0 };
+        let weights = LossWeights { objective, generation: 1.0, classification: 1.0, prompt: 0.0 };
         let pass = Pass { weights, parameters: Parameters::Lora, memory: Memory::Recompute, dropout: Some(3) };
         Trainer { model, optimizer, plan, schedule: LinearSchedule { peak: 0.01, warmup: 0, total: 10 }, pass, rank: 0 }
     }

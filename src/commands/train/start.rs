@@ -6,7 +6,7 @@ use candle_core::{DType, Device};
 
 use crate::{
     commands::Context,
-    config::Parameters,
+    config::{Init, Parameters},
     error::{Error, Result},
     model::{ClsHead, Llama, Model, ModelSource, checkpoint, lora::LoraConfig, peft},
     train::checkpoint::Resumable,
@@ -39,7 +39,10 @@ pub(super) fn model(
 
 fn fresh(context: &Context, source: &ModelSource, dtype: DType, device: &Device) -> Result<Model> {
     let config = &context.config;
-    let mut llama = Llama::load(source, dtype, device)?;
+    let mut llama = match config.train.init {
+        Init::Pretrained => Llama::load(source, dtype, device)?,
+        Init::Random => Llama::random(source.config()?, context.seed, device)?,
+    };
     if config.train.parameters == Parameters::Lora {
         llama.add_lora(&LoraConfig::from(&config.lora), context.seed)?;
     }

@@ -1,0 +1,77 @@
+//! `clsgen demo --pretrain DIR`: makes the embedded model again, from nothing but a seed.
+//!
+//! ```text
+//! seed ─▶ notes, answers by rules ─▶ DIR/corpus.jsonl ─▶ DIR/base/tokenizer.json
+//!                                          └─▶ train (all weights, random start, LM loss) ─▶ DIR/model (bf16)
+//! ```
+
+use std::path::Path;
+
+use candle_core::{DType, Device};
+
+use crate::{
+    commands::{Context, args, output, scoring, train},
+    config,
+    data::synthetic::{Explainer, Notes},
+    demo,
+    error::{Context as _, Result},
+    model::checkpoint,
+    storage::{self, AtomicDir},
+};
+
+/// Notes of the corpus.
+const NOTES: u64 = 24_000;
+/// Of these the tokenizer reads the first.
+const TOKENIZER_NOTES: usize = 3_000;
+/// How often an answer of the corpus has a mistake.
+const MISTAKES: f64 = 0.3;
+
+/// Writes the corpus and the shape into `dir`, trains, and exports the model.
+pub(super) fn run(context: &Context, dir: &Path, notes: Option<u64>) -> Result<()> {
+    let config_path = dir.join("pretrain.toml");
+    prepare(&config_path, dir)?;
+    let config = config::load(Some(&config_path), &context.sets)?;
+    corpus(&config, dir, notes.unwrap_or(NOTES))?;
+    let run_dir = dir.join("run");
+    let resume = run_dir.join("checkpoints").is_dir();
+    let training = Context { seed: config.train.seed, config, config_path: Some(config_path), run_dir: run_dir.clone(), ..context.clone() };
+    train::run(&training, &args::TrainArgs { resume })?;
+    export(&run_dir, &dir.join("model"))?;
+    output::line(&dir.join("model").display().to_string())
+}
+
+/// Config, prompt and the model's shape: files that a user can train from by hand.
+fn prepare(config_path: &Path, dir: &Path) -> Result<()> {
+    storage::create_dir_all(&dir.join("prompts"))?;
+    storage::write_file_atomic(config_path, demo::PRETRAIN_CONFIG.as_bytes())?;
+    let (name, prompt) = demo::PRETRAIN_PROMPT;
+    storage::write_file_atomic(&dir.join("prompts").join(name), prompt.as_bytes())?;
+    demo::write_shape(&dir.join("base"))
+}
+
+/// Notes with answers by rules, and the tokenizer of their words.
+fn corpus(config: &config::Config, dir: &Path, notes: u64) -> Result<()> {
+    let source = Notes::new(config.train.seed, super::notes::SETTINGS);
+    let explainer = Explainer { seed: config.train.seed, labels: config.task.labels.clone(), mistakes: MISTAKES, thinks: false };
+    let (mut lines, mut words) = (Vec::new(), vec![demo::PRETRAIN_PROMPT.1.to_owned()]);
+    for note in source.range(0..notes) {
+        let answer = explainer.answer(&note, 0).text;
+        if words.len() <= TOKENIZER_NOTES {
+            words.push(format!("{}\n\n{answer}", note.record.field("text").unwrap_or_default()));
+        }
+        let mut record = note.record;
+        record.explanation = Some(answer);
+        super::notes::push(&mut lines, &record.to_json())?;
+    }
+    storage::write_file_atomic(&dir.join("corpus.jsonl"), &lines)?;
+    storage::write_file_atomic(&dir.join("base").join("tokenizer.json"), &demo::tokenizer::train(&words)?)
+}
+
+/// The trained weights as a bf16 Hugging Face folder.
+fn export(run_dir: &Path, model: &Path) -> Result<()> {
+    let trained = scoring::checkpoint_dir(run_dir)?;
+    let loaded = checkpoint::load_model(&trained, None, &[], DType::F32, &Device::Cpu).context("pretraining")?;
+    let dir = AtomicDir::create(model)?;
+    checkpoint::write_folder(&dir, &loaded.model.llama, Some(&loaded.source), DType::BF16)?;
+    dir.commit(false)
+}
