@@ -1,15 +1,19 @@
 //! Speed of prefill and decode of one model, as the engine runs them: `cargo bench --bench generate -- MODEL_DIR`.
 //!
 //! Prefill: one prompt of 2,048 tokens, keys and values kept. Decode: greedy steps of 1 and of 8 rows behind a shared prompt of
-//! 512 tokens, LM head included. The best of three runs, a line each.
+//! 512 tokens, LM head included. Trials: K = 5 samples of one 1,024-token prompt, 64 tokens each, against five separate runs.
+//! The best of three runs, a line each.
 
 use std::{path::Path, time::Instant};
 
 use candle_core::{DType, Device};
 use clsgen::{
+    device,
     error::{Error, Result},
-    model::{Llama, kv_cache::SequenceCache, source},
+    generate::{Budget, Engine, Request, Sampling},
+    model::{ClsHead, Llama, Model, ModelSource, kv_cache::SequenceCache, source},
     ops::Offsets,
+    prompt::TextTokenizer,
 };
 
 const RUNS: usize = 3;
@@ -22,7 +26,8 @@ fn main() -> Result<()> {
         return Ok(());
     };
     let dtype = if std::env::args().any(|arg| arg == "--bf16") { DType::BF16 } else { DType::F32 };
-    let llama = Llama::load(&source::resolve(&dir, &[Path::new(".")], false)?, dtype, &Device::Cpu)?;
+    let source = source::resolve(&dir, &[Path::new(".")], false)?;
+    let llama = Llama::load(&source, dtype, &Device::Cpu)?;
     println!("{dir}, {dtype:?}, {} threads", rayon::current_num_threads());
     let prefill = best(|| Ok(time_prefill(&llama, 2048)?.0))?;
     println!("prefill 2048 tokens: {:.0} tok/s", 2048.0 / prefill);
@@ -30,6 +35,44 @@ fn main() -> Result<()> {
         let seconds = best(|| time_decode(&llama, 512, rows))?;
         println!("decode batch {rows}: {:.1} tok/s", (STEPS * rows) as f64 / seconds);
     }
+    trials(llama, &source)
+}
+
+/// Algorithm 1's cost: `trials` samples of one prompt in one request, against as many requests.
+fn trials(llama: Llama, source: &ModelSource) -> Result<()> {
+    const TRIALS: usize = 5;
+    const PROMPT: usize = 1024;
+    const NEW: usize = 64;
+    let head = ClsHead::new(llama.config.hidden_size, 1, Default::default(), 0.0, 0, &Device::Cpu)?;
+    let (vocab, kv) = (llama.config.vocab_size, llama.kv_bytes_per_token());
+    let model = Model { llama, head };
+    let tokenizer = TextTokenizer::load(source.tokenizer_dir())?;
+    let engine = Engine::new(&model, &tokenizer, Budget::from_memory(device::memory_available(), kv));
+    let prompt: Vec<u32> = (0..PROMPT).map(|i| (i * 7919 % vocab) as u32).collect();
+    let seconds = |requests: usize, samples: usize, max_new_tokens: usize| {
+        best(|| {
+            let sampling = Sampling { temperature: 1.0, top_p: 1.0, seed: 1 };
+            let request = |key: usize| Request {
+                key: key as u64,
+                prompt: prompt.clone(),
+                samples,
+                max_new_tokens,
+                sampling,
+                want_probability: false,
+            };
+            let start = Instant::now();
+            // One request after the other: what five separate runs would do.
+            for key in 0..requests {
+                engine.run(std::iter::once(request(key)), &mut |_, _, _| false, &mut |_| Ok(()))?;
+            }
+            Ok(start.elapsed().as_secs_f64())
+        })
+    };
+    let (prefill, shared, separate) = (seconds(1, 1, 1)?, seconds(1, TRIALS, NEW)?, seconds(TRIALS, 1, NEW)?);
+    println!(
+        "{TRIALS} trials behind {PROMPT} tokens: {shared:.2} s in one request, {separate:.2} s in separate ones ({:.2}×); one prefill is {prefill:.2} s",
+        separate / shared
+    );
     Ok(())
 }
 

@@ -349,3 +349,30 @@ fn full_training_writes_a_model_folder_that_resumes() {
     fixture.succeed("stopped", &[&full[..], &["--resume"]].concat());
     assert_same(&fixture.result("whole"), &fixture.result("stopped"), "full");
 }
+
+#[test]
+fn a_model_is_pretrained_from_a_shape_and_a_tokenizer_alone() {
+    let fixture = Fixture::new();
+    for name in ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"] {
+        fixture.write(&format!("shape/{name}"), std::fs::read(golden("base").join(name)).unwrap());
+    }
+    let flags = ["model.base=shape", "train.init=random", "train.parameters=full", "train.objective=lm", "train.prompt_loss_weight=0.5"];
+    let flags: Vec<&str> = flags.into_iter().flat_map(|set| ["--set", set]).collect();
+    fixture.succeed("run", &flags);
+    assert!(fixture.path("run/checkpoints/epoch-01/model.safetensors").is_file());
+    let losses: Vec<f64> = fixture.log("run", "epoch").iter().map(|line| line["loss_gen"].as_f64().unwrap()).collect();
+    assert!(losses.len() > 1 && losses[losses.len() - 1] < losses[0], "{losses:?}");
+
+    // Stopped within the first epoch, it goes on to the same bytes.
+    fixture.succeed("stopped", &[&flags[..], &["--set", "train.max_steps=1"]].concat());
+    fixture.succeed("stopped", &[&flags[..], &["--resume"]].concat());
+    assert_same(&fixture.result("stopped"), &fixture.result("run"), "resumed");
+    // Another seed is another model.
+    fixture.succeed("other", &[&flags[..], &["--seed", "43"]].concat());
+    assert_ne!(fixture.result("other"), fixture.result("run"));
+
+    let adapters = ["--set", "model.base=shape", "--set", "train.init=random"];
+    assert!(fixture.fail("lora", &adapters, 2).contains("it needs train.parameters = \"full\""));
+    let missing = [&flags[2..], &["--set", "model.base=nowhere"]].concat();
+    assert!(fixture.fail("missing", &missing, 4).contains("model.base nowhere: no directory with a config.json"));
+}

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
-use super::{Context, args::ConstructArgs, run_record};
+use super::{Context, args::ConstructArgs, output, run_record};
 use crate::{
     config::OnFail,
     data::{self, Needs, Record},
@@ -13,7 +13,7 @@ use crate::{
     error::{Context as _, Error, Kind, Result},
     generate::{
         Budget, Engine, Sampling,
-        construct::{Method, Progress, Rules, Statistics, explain, output, progress::refuse_other},
+        construct::{Explained, Method, Progress, Rules, Statistics, explain, output::write_split, progress::refuse_other},
     },
     model::{ClsHead, Llama, Model, ModelSource, source},
     prompt::{PromptTemplate, Prompter, TextTokenizer},
@@ -26,16 +26,19 @@ const RATIONALIZE: &str =
 
 /// Runs the command.
 pub fn run(context: &Context, _args: &ConstructArgs) -> Result<()> {
+    let stats = execute(context)?;
+    print(context, &stats)
+}
+
+/// Constructs every split named, or finds that it is done: `stats.json`.
+pub(super) fn execute(context: &Context) -> Result<Value> {
     let job = Job::prepare(context)?;
-    if context.dry_run {
-        return Ok(());
-    }
     let _lock = RunLock::acquire(&context.run_dir)?;
     storage::create_dir_all(&job.dir)?;
     let stats_path = job.dir.join("stats.json");
     if let Some(done) = read_json(&stats_path) {
         job.refuse_other_runs(&stats_path, &done)?;
-        return job.print(context, &done);
+        return Ok(done);
     }
     let inputs: Vec<&Path> = job.splits.iter().map(|split| split.path.as_path()).collect();
     run_record::write(context, "construct", &inputs)?;
@@ -46,8 +49,25 @@ pub fn run(context: &Context, _args: &ConstructArgs) -> Result<()> {
     if job.splits.iter().zip(&logs).any(|(split, log)| job.unfinished(split, log)) {
         job.ask_teacher(context, &mut logs)?;
     }
-    let stats = job.finish(&logs, &stats_path)?;
-    job.print(context, &stats)
+    job.finish(&logs, &stats_path)
+}
+
+/// Table 7 on stdout.
+fn print(context: &Context, stats: &Value) -> Result<()> {
+    if context.json {
+        return output::line(&stats.to_string());
+    }
+    for name in &context.config.construct.splits {
+        let statistics = statistics(stats, name)?;
+        output::line(&statistics.table(&format!("{} ({name})", context.config.task.name)))?;
+    }
+    output::line(&context.run_dir.join("construct").display().to_string())
+}
+
+/// A split's rows of Table 7, from `stats.json`.
+pub(super) fn statistics(stats: &Value, split: &str) -> Result<Statistics> {
+    let held = stats["splits"][split]["statistics"].clone();
+    serde_json::from_value(held).map_err(|e| Error::run(format!("construct/stats.json, split {split}: {e}")))
 }
 
 /// A split to construct.
@@ -165,7 +185,7 @@ impl Job {
         let (mut splits, mut dropped) = (Map::new(), Vec::new());
         for (split, log) in self.splits.iter().zip(logs) {
             let path = self.dir.join(format!("{}.jsonl", split.name));
-            let finished = output::write_split(&path, &split.name, &split.records, |record| log.explained(record), self.on_fail)?;
+            let finished = write_split(&path, &split.name, &split.records, |record| log.explained(record), self.on_fail)?;
             for line in &finished.dropped {
                 serde_json::to_writer(&mut dropped, line).map_err(|e| Error::run(format!("cannot write the dropped list: {e}")))?;
                 dropped.push(b'\n');
@@ -194,22 +214,6 @@ impl Job {
         for split in &self.splits {
             refuse_other(path, &done["splits"][&split.name]["settings"], &split.settings)?;
         }
-        Ok(())
-    }
-
-    /// Table 7 on stdout.
-    fn print(&self, context: &Context, stats: &Value) -> Result<()> {
-        if context.json {
-            println!("{stats}");
-            return Ok(());
-        }
-        for split in &self.splits {
-            let held = stats["splits"][&split.name]["statistics"].clone();
-            let statistics: Statistics =
-                serde_json::from_value(held).map_err(|e| Error::run(format!("{}/stats.json: {e}", self.dir.display())))?;
-            println!("{}", statistics.table(&format!("{} ({})", context.config.task.name, split.name)));
-        }
-        println!("{}", self.dir.display());
         Ok(())
     }
 }
@@ -244,7 +248,7 @@ fn trials(
     records: &[&Record],
     prompt: &dyn Fn(&Record) -> Result<Vec<u32>>,
     method: Method<'_>,
-    mut file: impl FnMut(usize, crate::generate::construct::Explained) -> Result<()>,
+    mut file: impl FnMut(usize, Explained) -> Result<()>,
 ) -> Result<()> {
     let bar = if context.quiet { ProgressBar::hidden() } else { ProgressBar::new(records.len() as u64) };
     if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {msg} eta {eta}") {

@@ -7,7 +7,7 @@ use std::{
 
 use super::Context;
 use crate::{
-    config::{self, Truncate},
+    config::Truncate,
     device,
     error::{Error, Result},
     generate::{Sampling, predict::Settings},
@@ -48,14 +48,14 @@ pub(super) struct Windows {
     pub(super) truncate: Truncate,
 }
 
-/// The checkpoint's windows, but for those that the config file or `--set` changes from their defaults.
+/// The checkpoint's windows, but for those that the config file or `--set` gives.
 pub(super) fn windows(context: &Context, info: &ClsgenJson) -> Windows {
-    let (config, default) = (&context.config.model, config::Model::default());
-    let changed = |ours: usize, default: usize, trained: usize| if ours == default { trained } else { ours };
+    let config = &context.config.model;
+    let given = |key: &str| context.config.given.contains(key);
     Windows {
-        input: changed(config.max_input_tokens, default.max_input_tokens, info.max_input_tokens),
-        output: changed(config.max_output_tokens, default.max_output_tokens, info.max_output_tokens),
-        truncate: if config.truncate == default.truncate { info.truncate } else { config.truncate },
+        input: if given("model.max_input_tokens") { config.max_input_tokens } else { info.max_input_tokens },
+        output: if given("model.max_output_tokens") { config.max_output_tokens } else { info.max_output_tokens },
+        truncate: if given("model.truncate") { config.truncate } else { info.truncate },
     }
 }
 

@@ -40,6 +40,12 @@ use crate::{
 
 /// Runs the command.
 pub fn run(context: &Context, args: &TrainArgs) -> Result<()> {
+    let best = execute(context, args)?;
+    print_best(context, &best)
+}
+
+/// Trains to the end, or to a signal: the best checkpoint.
+pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Best> {
     let config = &context.config;
     let _lock = RunLock::acquire(&context.run_dir)?;
 
@@ -101,8 +107,7 @@ pub fn run(context: &Context, args: &TrainArgs) -> Result<()> {
         save_every_steps: config.train.save_every_steps,
         max_steps: config.train.max_steps,
     };
-    let best = session.run()?;
-    print_best(context, &best)
+    session.run()
 }
 
 /// The newest valid checkpoint under `--resume`; without it a run directory with checkpoints is refused.

@@ -50,9 +50,12 @@ pub fn load(path: Option<&Path>, sets: &[String]) -> Result<Config> {
         apply_set(set, &mut table, &mut problems);
     }
     problems.into_result()?;
+    let given = table.iter().filter_map(|(section, keys)| Some((section, keys.as_table()?)));
+    let given = given.flat_map(|(section, keys)| keys.keys().map(move |key| format!("{section}.{key}"))).collect();
     let mut config: Config =
         Value::Table(table).try_into().map_err(|e: toml::de::Error| Error::usage(format!("configuration: {}", e.message())))?;
     config.dir = path.and_then(Path::parent).map(Path::to_owned).unwrap_or_default();
+    config.given = given;
     check_together(&config)?;
     Ok(config)
 }

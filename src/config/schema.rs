@@ -1,6 +1,9 @@
 //! The keys of a config file (SPEC §2), with their defaults and ranges in one place.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +32,9 @@ pub struct Config {
     /// Directory of the config file: where its relative paths begin. Not a key.
     #[serde(skip)]
     pub dir: PathBuf,
+    /// Keys that the file or `--set` gave, as `section.key`: a default given is not a default taken. Not a key.
+    #[serde(skip)]
+    pub given: BTreeSet<String>,
 }
 
 /// `[task]`

@@ -65,6 +65,7 @@ fn a_printed_config_reads_back_as_itself() {
     for config in [Config::default(), full()] {
         let mut again = from_text(&config.to_toml().unwrap(), &[]).unwrap();
         again.dir = config.dir.clone();
+        again.given.clear();
         assert_eq!(again, config);
     }
 }

@@ -127,9 +127,10 @@ mod tests {
     #[test]
     fn the_largest_batch_is_that_of_the_longest_records() {
         let examples = [example(10, 3), example(4, 0), example(7, 5)];
-        assert_eq!(Largest::of(&examples, 1), Largest { rows: 12, target_rows: 5 });
-        assert_eq!(Largest::of(&examples, 2), Largest { rows: 23, target_rows: 5 });
-        assert_eq!(Largest::of(&examples, 9), Largest { rows: 27, target_rows: 5 });
+        assert_eq!(Largest::of(&examples, 1, false), Largest { rows: 12, target_rows: 5 });
+        assert_eq!(Largest::of(&examples, 2, false), Largest { rows: 23, target_rows: 5 });
+        assert_eq!(Largest::of(&examples, 9, false), Largest { rows: 27, target_rows: 5 });
+        assert_eq!(Largest::of(&examples, 1, true), Largest { rows: 12, target_rows: 12 });
     }
 
     /// Llama-3.1-8B.

@@ -142,6 +142,34 @@ mod tests {
     }
 
     #[test]
+    fn a_prompt_of_weight_one_is_learned_as_a_target_is_and_of_weight_zero_not_at_all() {
+        // The same ids; only where the prompt ends differs. `lm` reads no t_n, so nothing else does.
+        let short: Vec<Example> = vec![
+            Example { prompt: vec![1], target: vec![2, 3, 4, 5, 6, 0], class: 1 },
+            Example { prompt: vec![9], target: vec![10, 11, 12, 0], class: 0 },
+            Example { prompt: vec![7], target: vec![8, 0], class: 0 },
+        ];
+        let long: Vec<Example> = short
+            .iter()
+            .map(|example| {
+                let (more, target) = example.target.split_at(1);
+                Example { prompt: [&example.prompt, more].concat(), target: target.to_vec(), class: example.class }
+            })
+            .collect();
+        let step = |examples: &[Example], prompt: f64| {
+            let mut trainer = trainer(Objective::Lm);
+            trainer.pass.weights.prompt = prompt;
+            let order = trainer.plan.order(1);
+            let report = trainer.step(1, examples, &order).unwrap();
+            (report.losses.loss, bits(trainer.model.llama.adapter_tensors()))
+        };
+        let (all, whole) = (step(&short, 0.0), step(&long, 1.0));
+        assert!((all.0 - whole.0).abs() < 1e-12 && all.1 == whole.1, "{} {}", all.0, whole.0);
+        let half = step(&long, 0.5);
+        assert!(half.1 != whole.1 && half.1 != step(&long, 0.0).1);
+    }
+
+    #[test]
     fn gradients_that_are_not_finite_stop_the_run_before_anything_changes() {
         let mut trainer = trainer(Objective::Joint);
         trainer.pass.weights.classification = f64::NAN;

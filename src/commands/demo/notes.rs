@@ -13,7 +13,11 @@ use crate::{
 /// Short notes, so that minutes are enough; more deaths than LCD's 4 %, so that hundreds of notes are enough.
 pub(super) const SETTINGS: NoteSettings = NoteSettings { words: 200, prevalence: 0.35, typos: 0.004 };
 
-/// Writes `data/{train,dev,test}.jsonl` (half, a quarter, a quarter) and `data/risk.jsonl`, the true probabilities.
+/// Notes without a label, to predict.
+const NEW: u64 = 8;
+
+/// Writes `data/{train,dev,test}.jsonl` (half, a quarter, a quarter), `data/new.jsonl` (unlabeled) and `data/risk.jsonl`,
+/// the true probabilities.
 ///
 /// Files that are there already must be the same: a run directory holds one demonstration.
 pub(super) fn write(dir: &Path, seed: u64, notes: u64) -> Result<()> {
@@ -30,6 +34,13 @@ pub(super) fn write(dir: &Path, seed: u64, notes: u64) -> Result<()> {
         }
         write_once(&dir.join(format!("{name}.jsonl")), &lines)?;
     }
+    let mut unlabeled = Vec::new();
+    for mut note in source.range(notes..notes + NEW) {
+        note.record.label = None;
+        push(&mut unlabeled, &note.record.to_json())?;
+        push(&mut risks, &json!({ "split": "new", "id": note.record.id, "risk": note.probability }))?;
+    }
+    write_once(&dir.join("new.jsonl"), &unlabeled)?;
     write_once(&dir.join("risk.jsonl"), &risks)
 }
 

@@ -35,7 +35,7 @@ pub(super) fn run(context: &Context, dir: &Path, notes: Option<u64>) -> Result<(
     let run_dir = dir.join("run");
     let resume = run_dir.join("checkpoints").is_dir();
     let training = Context { seed: config.train.seed, config, config_path: Some(config_path), run_dir: run_dir.clone(), ..context.clone() };
-    train::run(&training, &args::TrainArgs { resume })?;
+    train::execute(&training, &args::TrainArgs { resume })?;
     export(&run_dir, &dir.join("model"))?;
     output::line(&dir.join("model").display().to_string())
 }

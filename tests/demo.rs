@@ -1,0 +1,72 @@
+//! `clsgen demo` as a stranger runs it, on few notes: what it prints, what it leaves, and that it can be given again.
+
+mod common;
+
+use std::{os::unix::fs::PermissionsExt, path::Path};
+
+use common::{assert_fails, run};
+use serde_json::Value;
+
+fn demo(dir: &Path, more: &[&str]) -> common::Outcome {
+    let mut args = vec!["demo", "--out", dir.to_str().unwrap(), "--set", "train.epochs=1", "--set", "eval.bootstrap=200"];
+    args.extend(more);
+    run(&args)
+}
+
+fn each_file(dir: &Path, check: &mut dyn FnMut(&Path)) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { each_file(&path, check) } else { check(&path) }
+    }
+}
+
+#[test]
+fn the_whole_method_runs_leaves_its_files_and_goes_on_where_it_was() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("demo");
+    let told = demo(&dir, &["--notes", "48"]);
+    assert_eq!(told.code, Some(0), "{told:?}");
+    for text in ["AUROC", "Parsable", "AUROC-Align", "κ at 0.5", "Before tuning", "Best reachable", "probability of death", "eval/report.html"] {
+        assert!(told.stdout.contains(text), "stdout lacks {text:?}: {}", told.stdout);
+    }
+    for name in ["demo.toml", "data/train.jsonl", "data/risk.jsonl", "model/config.json", "construct/train.jsonl", "best.json", "eval/metrics.json", "predictions.jsonl", "run.json"] {
+        assert!(dir.join(name).is_file(), "{name}");
+    }
+    each_file(&dir, &mut |path| {
+        let mode = path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{}", path.display());
+    });
+    // No word of a note on stderr: every note has this section.
+    assert!(!told.stderr.contains("Chief Complaint"), "{}", told.stderr);
+
+    let metrics = std::fs::read(dir.join("eval/metrics.json")).unwrap();
+    let predictions = std::fs::read(dir.join("predictions.jsonl")).unwrap();
+    let again = demo(&dir, &["--notes", "48", "--json"]);
+    assert_eq!(again.code, Some(0), "{again:?}");
+    assert_eq!(std::fs::read(dir.join("eval/metrics.json")).unwrap(), metrics);
+    assert_eq!(std::fs::read(dir.join("predictions.jsonl")).unwrap(), predictions);
+    let json: Value = serde_json::from_str(again.stdout.lines().last().unwrap()).unwrap();
+    assert_eq!(json["after"]["n"], 12);
+    assert!(json["reachable"]["auroc"]["value"].is_number() && json["before"]["auroc"]["n"] == 12, "{json}");
+
+    // The directory is a worked example: its own config trains by hand.
+    let config = dir.join("demo.toml");
+    let by_hand = root.path().join("mine");
+    let args = ["train", "--config", config.to_str().unwrap(), "--run", by_hand.to_str().unwrap(), "--set", "train.max_steps=1", "--set", "train.objective=cls"];
+    let told = run(&args);
+    assert_eq!(told.code, Some(0), "{told:?}");
+
+    // Another demonstration does not go into the same directory.
+    assert_fails(&demo(&dir, &["--notes", "60"]), 2, &["other settings", "hint: choose another directory with --out"]);
+    assert_fails(&demo(&dir, &["--notes", "48", "--objective", "cls"]), 2, &["demo.toml belongs to a demonstration with other settings"]);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_before_any_work() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("demo");
+    assert_fails(&demo(&dir, &["--notes", "10"]), 2, &["--notes 10", "hint: "]);
+    assert_fails(&demo(&dir, &["--config", "configs/demo.toml"]), 2, &["brings its own config", "hint: "]);
+    assert_fails(&demo(&dir, &["--objective", "both"]), 2, &["joint, cls, lm"]);
+    assert!(!dir.exists());
+}
