@@ -15,7 +15,7 @@ use crate::{
         Budget, Engine, Sampling,
         construct::{Explained, Method, Progress, Rules, Statistics, explain, output::write_split, progress::refuse_other},
     },
-    model::{ClsHead, Llama, Model, ModelSource, source},
+    model::{Model, ModelSource, source},
     prompt::{PromptTemplate, Prompter, TextTokenizer},
     storage::{self, RunLock},
 };
@@ -145,10 +145,8 @@ impl Job {
     fn ask_teacher(&self, context: &Context, logs: &mut [Progress]) -> Result<()> {
         let options = &context.config.construct;
         let device = context.device()?;
-        let llama = Llama::load(&self.teacher, device::dtype(context.config.model.dtype, &device), &device)?;
-        self.asks.tokenizer().check_vocab(llama.config.vocab_size)?;
-        let head = ClsHead::new(llama.config.hidden_size, 1, Default::default(), 0.0, 0, &device)?;
-        let model = Model { llama, head };
+        let model = Model::base(&self.teacher, device::dtype(context.config.model.dtype, &device), &device)?;
+        self.asks.tokenizer().check_vocab(model.llama.config.vocab_size)?;
         let budget = Budget::from_memory(device::memory_available(), model.llama.kv_bytes_per_token());
         let engine = Engine::new(&model, self.asks.tokenizer(), budget.with_tokens(context.config.generate.batch_tokens));
         let sampling = Sampling { temperature: options.temperature, top_p: options.top_p, seed: context.seed };

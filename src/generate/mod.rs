@@ -7,7 +7,9 @@
 mod batch;
 pub mod constrain;
 pub mod construct;
+pub mod continuations;
 mod engine;
+mod in_order;
 pub mod predict;
 pub mod sampler;
 #[cfg(test)]

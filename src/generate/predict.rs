@@ -1,11 +1,8 @@
 //! Records in, predictions out, in the order of the records (SPEC §2, Predictions).
 
-use std::{
-    cell::RefCell,
-    collections::{BTreeMap, HashMap},
-};
+use std::{cell::RefCell, collections::HashMap};
 
-use super::{Completed, Engine, Generation, Request, Sampling, batch::Budget, constrain::Constraint};
+use super::{Completed, Engine, Generation, Request, Sampling, batch::Budget, constrain::Constraint, in_order::InOrder};
 use crate::{
     data::{Prediction, Record, RecordError},
     device,
@@ -80,12 +77,17 @@ pub fn score(
     let budget = Budget::from_memory(device::memory_available(), model.llama.kv_bytes_per_token()).with_tokens(settings.batch_tokens);
     let engine = Engine::new(model, prompter.tokenizer(), budget).constrained(constraint.as_ref());
     let source = Source { prompter, settings, open: RefCell::default(), failure: RefCell::default() };
-    let mut ordered = InOrder { next: 0, held: BTreeMap::new(), counts: Counts::default(), emit };
+    let mut counts = Counts::default();
+    let mut emit = |prediction: Prediction| {
+        counts.add(&prediction);
+        emit(prediction)
+    };
+    let mut ordered = InOrder::new(&mut emit);
     let requests = records.enumerate().map_while(|(index, record)| source.request(index, record));
     engine.run_all(requests, &mut |completed| ordered.put(completed.index, source.prediction(completed)))?;
     match source.failure.into_inner() {
         Some(error) => Err(error),
-        None => Ok(ordered.counts),
+        None => Ok(counts),
     }
 }
 
@@ -173,26 +175,6 @@ pub fn probability([l0, l1]: [f32; 2]) -> f64 {
     1.0 / (1.0 + (f64::from(l0) - f64::from(l1)).exp())
 }
 
-/// Emits predictions by index, holding back those whose turn has not come (at most the engine's window of them).
-struct InOrder<'e> {
-    next: usize,
-    held: BTreeMap<usize, Prediction>,
-    counts: Counts,
-    emit: &'e mut dyn FnMut(Prediction) -> Result<()>,
-}
-
-impl InOrder<'_> {
-    fn put(&mut self, index: usize, prediction: Prediction) -> Result<()> {
-        self.held.insert(index, prediction);
-        while let Some(prediction) = self.held.remove(&self.next) {
-            self.next += 1;
-            self.counts.add(&prediction);
-            (self.emit)(prediction)?;
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,21 +184,5 @@ mod tests {
         assert!((probability([0.0, 3f32.ln()]) - 0.75).abs() < 1e-7);
         assert_eq!(probability([1000.0, -1000.0]), 0.0);
         assert_eq!(probability([-1000.0, 1000.0]), 1.0);
-    }
-
-    #[test]
-    fn predictions_leave_in_order_whenever_they_come() {
-        let mut ids = Vec::new();
-        let mut emit = |prediction: Prediction| {
-            ids.push(prediction.id.unwrap_or_default());
-            Ok(())
-        };
-        let mut ordered = InOrder { next: 0, held: BTreeMap::new(), counts: Counts::default(), emit: &mut emit };
-        for index in [2, 0, 1, 4, 3] {
-            let prediction = Prediction { id: Some(index.to_string()), parsable: Some(index > 1), ..Prediction::default() };
-            ordered.put(index, prediction).unwrap();
-        }
-        assert_eq!(ordered.counts, Counts { records: 5, errors: 0, truncated: 0, unparsable: 2 });
-        assert_eq!(ids, ["0", "1", "2", "3", "4"]);
     }
 }

@@ -102,12 +102,15 @@ pub struct Judge {
     pub rl_kappa: Metric,
     /// Share of readable texts.
     pub readability: Metric,
+    /// Share of the judge's answers, two a record, that could not be parsed.
+    #[serde(default)]
+    pub unparsable: Metric,
 }
 
 impl Default for Judge {
     fn default() -> Self {
         let none = Metric::undefined("no judge was run", 0);
-        Self { rli: none.clone(), rl_kappa: none.clone(), readability: none }
+        Self { rli: none.clone(), rl_kappa: none.clone(), readability: none.clone(), unparsable: none }
     }
 }
 

@@ -12,6 +12,8 @@
 //! | [`delong`] | AUROC intervals and paired tests, clustered by group | DeLong 1988; Sun & Xu 2014; Obuchowski 1997 |
 //! | [`bootstrap`] | percentile intervals, stratified, clustered by group | Efron & Tibshirani 1993 |
 //! | [`significance`] | McNemar, Holm, the normal distribution | McNemar 1947; Holm 1979 |
+//! | [`methods`] | other methods over runs, and each against the model, paired | paper Tables 2 and 4 |
+//! | [`judge`] | RLI, κ of rationale and label, readability | paper §5.3.2 |
 //! | [`quality`] | the score that picks the best epoch | paper A.2.2 |
 //! | [`evaluation`] | all of them over one set of predictions: `metrics.json` | SPEC §2 |
 //!
@@ -29,6 +31,8 @@ pub mod decision;
 pub mod delong;
 mod evaluate;
 pub mod evaluation;
+pub mod judge;
+pub mod methods;
 pub mod quality;
 pub mod ranking;
 pub mod sample;

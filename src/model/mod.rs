@@ -28,7 +28,7 @@ pub mod weights;
 
 use std::collections::BTreeMap;
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 
 use crate::{config::Parameters, error::Result};
 
@@ -62,6 +62,13 @@ pub struct Model {
 }
 
 impl Model {
+    /// A base model as it is, with a head that is never asked: teachers, judges and prompted baselines only write.
+    pub fn base(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
+        let llama = Llama::load(source, dtype, device)?;
+        let head = ClsHead::new(llama.config.hidden_size, 1, Default::default(), 0.0, 0, device)?;
+        Ok(Self { llama, head })
+    }
+
     /// Handles of everything trained, by name: PEFT's names for adapters, HF's for base weights, `cls_head.…` for the head.
     ///
     /// The tensors share storage with the model, so an in-place optimizer step changes the model.

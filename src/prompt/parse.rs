@@ -31,17 +31,7 @@ impl std::fmt::Debug for Parsed {
 /// What follows that line is ignored. The explanation is what comes before it, trimmed, without one leading `prefix`
 /// (models repeat the prefix they were given); when nothing is left, the text is unparsable.
 pub fn parse(text: &str, labels: &[String; 2], prefix: &str) -> Parsed {
-    let mut verdict = None;
-    let mut start = 0;
-    for line in text.split('\n') {
-        if let Some(label) = line.trim().strip_prefix("Classification: ")
-            && let Some(class) = labels.iter().position(|known| known == label)
-        {
-            verdict = Some((start, class));
-        }
-        start += line.len() + 1;
-    }
-    let Some((start, class)) = verdict else { return Parsed::default() };
+    let Some((start, class)) = verdict(text, "Classification: ", labels) else { return Parsed::default() };
     // Only the start is trimmed before the prefix is taken off: the prefix may itself end in a space.
     let before = text[..start].trim_start();
     let prefix = prefix.trim_start();
@@ -49,7 +39,22 @@ pub fn parse(text: &str, labels: &[String; 2], prefix: &str) -> Parsed {
     if explanation.is_empty() {
         return Parsed::default();
     }
-    Parsed { explanation: Some(explanation.to_owned()), label: u8::try_from(class).ok() }
+    Parsed { explanation: Some(explanation.to_owned()), label: Some(class) }
+}
+
+/// The last line of `text` whose trim equals `key` + one of `values`: the byte at which it begins, and which value it names.
+pub fn verdict(text: &str, key: &str, values: &[impl AsRef<str>; 2]) -> Option<(usize, u8)> {
+    let mut found = None;
+    let mut start = 0;
+    for line in text.split('\n') {
+        if let Some(value) = line.trim().strip_prefix(key)
+            && let Some(class) = (0..2u8).find(|&class| values[usize::from(class)].as_ref() == value)
+        {
+            found = Some((start, class));
+        }
+        start += line.len() + 1;
+    }
+    found
 }
 
 #[cfg(test)]

@@ -1,0 +1,69 @@
+//! Records in, what the model writes about each of them out, N times.
+
+use std::{cell::RefCell, collections::VecDeque};
+
+use crate::{
+    data::Record,
+    device,
+    error::Result,
+    generate::{Budget, Engine, Generation, Request, Sampling},
+    model::Model,
+    prompt::Prompter,
+    rng,
+};
+
+/// How to ask.
+pub struct Asker<'a> {
+    /// The model that writes.
+    pub model: &'a Model,
+    /// How a token is chosen.
+    pub sampling: Sampling,
+    /// Cap on new tokens.
+    pub max_new_tokens: usize,
+    /// Runs of each prompt, which share its prefill.
+    pub runs: usize,
+    /// Cached tokens held at once; `None` goes by memory.
+    pub batch_tokens: Option<usize>,
+}
+
+/// A prompt that was answered.
+#[derive(Debug)]
+pub struct Asked {
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Tokens of the document that did not fit.
+    pub truncated_tokens: usize,
+    /// An answer a run.
+    pub answers: Vec<Generation>,
+}
+
+impl Asker<'_> {
+    /// Asks about each (prompter, record) in turn; `emit` gets the answers in that order. The prompters share one tokenizer.
+    pub fn ask<'r>(
+        &self,
+        questions: impl Iterator<Item = (&'r Prompter, &'r Record)>,
+        emit: &mut dyn FnMut(Asked) -> Result<()>,
+    ) -> Result<()> {
+        let mut questions = questions.peekable();
+        let Some(tokenizer) = questions.peek().map(|(prompter, _)| prompter.tokenizer().clone()) else { return Ok(()) };
+        let budget = Budget::from_memory(device::memory_available(), self.model.llama.kv_bytes_per_token()).with_tokens(self.batch_tokens);
+        // Lengths of the prompts under way, in order: answers come back in the same order.
+        let lengths = RefCell::new(VecDeque::new());
+        let requests = questions.map(|(prompter, record)| {
+            let prompt = prompter.prompt(record)?;
+            lengths.borrow_mut().push_back((prompt.ids.len(), prompt.truncated_tokens));
+            Ok(Request {
+                key: rng::hash_name(&record.id),
+                prompt: prompt.ids,
+                samples: self.runs,
+                max_new_tokens: self.max_new_tokens,
+                sampling: self.sampling,
+                want_probability: false,
+            })
+        });
+        Engine::new(self.model, &tokenizer, budget).run_in_order(requests, &mut |completed| {
+            let (prompt_tokens, truncated_tokens) = lengths.borrow_mut().pop_front().unwrap_or_default();
+            emit(Asked { prompt_tokens, truncated_tokens, answers: completed.generations })
+        })
+    }
+}

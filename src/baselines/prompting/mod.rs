@@ -1,0 +1,86 @@
+//! The untuned base model, asked in words: no training, one engine (paper §5.2, SPEC A25–A27, A29).
+//!
+//! | baseline | prompt | what is read |
+//! |---|---|---|
+//! | verbalized probability | [`super::prompts::verbalized`], no prefix | the last line `Probability: <0 to 100>`, / 100 |
+//! | label prediction | the task's own, prefix included | the last line `Classification: <label>` or `<label>` |
+//! | self-consistency | the runs of label prediction | majority of the parsable runs, a tie is class 0; the share of class 1 is the score |
+//! | token probability | the task's own with the prefix `Classification:` | softmax over the log-probabilities of ` <label>` |
+//!
+//! A record's N runs share one prefill; run r of a record draws from `f(seed, record id, r, position)`.
+
+mod ask;
+mod parse;
+mod token;
+mod vote;
+
+pub use ask::{Asked, Asker};
+pub use parse::{label, probability};
+pub use token::{TokenAsker, token_prompt};
+pub use vote::{Vote, vote};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{data::Finish, metrics::methods::Answer};
+
+/// A line of `RUN/eval/baselines/<name>.jsonl`: one record, all its runs.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Line {
+    /// The record's id.
+    pub id: String,
+    /// Its gold class.
+    pub label: Option<u8>,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Tokens of the document that did not fit.
+    pub truncated_tokens: usize,
+    /// An entry a run.
+    pub runs: Vec<Run>,
+}
+
+/// What one run says of a record.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct Run {
+    /// Probability of class 1, where the method gives one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub probability: Option<f64>,
+    /// The class it names; null where it cannot be read.
+    pub verbalized_label: Option<u8>,
+    /// What was written, where something was.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub text: Option<String>,
+    /// Tokens written, the stop token included.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub generated_tokens: Option<usize>,
+    /// Why writing ended.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub finish: Option<Finish>,
+}
+
+impl Run {
+    /// A probability of class 1; the call is class 1 from 0.5 on.
+    pub fn of_probability(probability: f64) -> Self {
+        Self { probability: Some(probability), verbalized_label: Some(u8::from(probability >= 0.5)), ..Self::default() }
+    }
+
+    /// As the metrics want it; `None` where it cannot be read.
+    pub fn answer(&self) -> Option<Answer> {
+        self.verbalized_label.map(|label| Answer { score: self.probability, call: label == 1 })
+    }
+}
+
+impl std::fmt::Debug for Run {
+    /// No text: what is written may quote its record.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Run")
+            .field("probability", &self.probability)
+            .field("verbalized_label", &self.verbalized_label)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Line").field("label", &self.label).field("runs", &self.runs).finish_non_exhaustive()
+    }
+}

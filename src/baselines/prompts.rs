@@ -1,0 +1,178 @@
+//! The prompt files of baselines and judge: the paper's for its two tasks, the user's own for any other.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::{
+    error::{Error, Result},
+    prompt::{PromptFormat, PromptTemplate},
+};
+
+const VERBALIZED_LCD: &str = include_str!("../../prompts/baselines/verbalized-lcd.toml");
+const VERBALIZED_CLINIFACT: &str = include_str!("../../prompts/baselines/verbalized-clinifact.toml");
+const INCONSISTENCY_LCD: &str = include_str!("../../prompts/judge-inconsistency-lcd.toml");
+const INCONSISTENCY_CLINIFACT: &str = include_str!("../../prompts/judge-inconsistency-clinifact.toml");
+const READABILITY: &str = include_str!("../../prompts/judge-readability.toml");
+
+/// A task as its baselines see it.
+#[derive(Debug, Clone, Copy)]
+pub struct TaskPrompt<'a> {
+    /// The verbalized labels of class 0 and class 1: they tell which of the paper's tasks this is.
+    pub labels: &'a [String; 2],
+    /// What `{task_days}` stands for.
+    pub days: u32,
+}
+
+/// `system` and `question`, which take the place of the task's own.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Question {
+    system: String,
+    question: String,
+}
+
+/// `system` and `template`, a whole message.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Judgement {
+    system: String,
+    template: String,
+}
+
+/// The days that the task's own prompt speaks of (`within 90 days`), else `horizon`.
+pub fn task_days(template: Option<&PromptTemplate>, horizon: u32) -> u32 {
+    let said = |text: &String| {
+        text.match_indices("within ").find_map(|(at, word)| {
+            let (number, rest) = text[at + word.len()..].split_once(' ')?;
+            number.parse().ok().filter(|_| rest.starts_with("days"))
+        })
+    };
+    template.and_then(|template| said(&template.system).or_else(|| said(&template.question))).unwrap_or(horizon)
+}
+
+/// The verbalized-probability prompt (A25): the task's own document under another instruction, without a generation prefix.
+///
+/// `file` is `eval.verbalized_prompt`; without it the labels choose between the paper's two tasks.
+pub fn verbalized(task: TaskPrompt<'_>, own: &PromptTemplate, file: Option<&Path>) -> Result<PromptTemplate> {
+    let text = text(task, file, "eval.verbalized_prompt", [VERBALIZED_LCD, VERBALIZED_CLINIFACT])?;
+    let Question { system, question } = read(&text, file, "system and question")?;
+    let template = PromptTemplate { system, question, ..own.clone() }.without_prefix();
+    template.check()?;
+    Ok(template)
+}
+
+/// The judge's question about what `{explanation}` implies (A35). `file` is `eval.judge_prompt`.
+pub fn inconsistency(task: TaskPrompt<'_>, file: Option<&Path>, format: PromptFormat) -> Result<PromptTemplate> {
+    let text = text(task, file, "eval.judge_prompt", [INCONSISTENCY_LCD, INCONSISTENCY_CLINIFACT])?;
+    judgement(&text, file, "explanation", format)
+}
+
+/// The judge's question about whether `{text}` can be read (A36).
+pub fn readability(format: PromptFormat) -> Result<PromptTemplate> {
+    judgement(READABILITY, None, "text", format)
+}
+
+fn judgement(text: &str, file: Option<&Path>, document: &str, format: PromptFormat) -> Result<PromptTemplate> {
+    let Judgement { system, template } = read(text, file, "system and template")?;
+    let bare = PromptTemplate {
+        system,
+        user: template,
+        question: String::new(),
+        prefix: String::new(),
+        // Never used: a judge learns nothing.
+        response: "{explanation}\n\nClassification: {label}\n\n".to_owned(),
+        document: document.to_owned(),
+        format,
+    };
+    bare.check()?;
+    Ok(bare)
+}
+
+/// The file's text, or the built-in one of this task, with the days filled in.
+fn text(task: TaskPrompt<'_>, file: Option<&Path>, key: &str, [lcd, clinifact]: [&str; 2]) -> Result<String> {
+    let text = match (file, task.labels.each_ref().map(String::as_str)) {
+        (Some(path), _) => std::fs::read_to_string(path)
+            .map_err(|e| Error::usage(format!("{}: cannot read the prompt file: {e}", path.display())).hint(format!("{key} names it")))?,
+        (None, ["0:alive", "1:death"]) => lcd.to_owned(),
+        (None, ["FALSE", "TRUE"]) => clinifact.to_owned(),
+        (None, [zero, one]) => {
+            return Err(Error::usage(format!("there is no built-in prompt for the labels {zero:?} and {one:?}"))
+                .hint(format!("write one (see prompts/) and name it: --set {key}=FILE")));
+        }
+    };
+    Ok(text.replace("{task_days}", &task.days.to_string()))
+}
+
+fn read<T: serde::de::DeserializeOwned>(text: &str, file: Option<&Path>, keys: &str) -> Result<T> {
+    toml::from_str(text).map_err(|e| {
+        let name = file.map_or_else(|| "built-in prompt".to_owned(), |path| path.display().to_string());
+        Error::usage(format!("{name}: {}", e.to_string().trim_end())).hint(format!("this prompt file has the keys {keys}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own() -> PromptTemplate {
+        PromptTemplate {
+            system: "Classify mortality within 90 days.".into(),
+            user: "Note: {document}".into(),
+            question: "Dead?".into(),
+            prefix: "Reasoning: ".into(),
+            response: "{explanation}\n\nClassification: {label}\n\n".into(),
+            document: "text".into(),
+            format: PromptFormat::Plain,
+        }
+    }
+
+    /// What the paper prints (A.4, A.4.1), copied by hand: wrapped lines joined, quotes straight (SPEC §4, §6).
+    fn papers(name: &str) -> String {
+        let fixture = include_str!("../../tests/golden/prompts_of_the_paper.txt");
+        let start = format!("=== {name}\n");
+        let begin = fixture.find(&start).expect(name) + start.len();
+        let end = fixture[begin..].find("\n===").map_or(fixture.len(), |length| begin + length);
+        fixture[begin..end].to_owned()
+    }
+
+    #[test]
+    fn prompts_are_the_papers_to_the_byte() {
+        let labels = ["0:alive", "1:death"].map(String::from);
+        let template = verbalized(TaskPrompt { labels: &labels, days: 30 }, &own(), None).unwrap();
+        assert_eq!(template.system, papers("verbalized system").replace("{task_days}", "30"));
+        assert_eq!(template.question, papers("verbalized question").replace("{task_days}", "30"));
+        assert_eq!((template.prefix.as_str(), template.user.as_str()), ("", "Note: {document}"));
+        let labels = ["FALSE", "TRUE"].map(String::from);
+        let judge = inconsistency(TaskPrompt { labels: &labels, days: 30 }, None, PromptFormat::Chat).unwrap();
+        assert_eq!((judge.system, judge.user), (papers("inconsistency system"), papers("inconsistency template")));
+        let judge = readability(PromptFormat::Chat).unwrap();
+        assert_eq!((judge.system, judge.user), (papers("readability system"), papers("readability template")));
+    }
+
+    #[test]
+    fn lcds_judge_has_the_form_of_clinifacts() {
+        let ask = |labels: [&str; 2]| {
+            inconsistency(TaskPrompt { labels: &labels.map(String::from), days: 90 }, None, PromptFormat::Chat).unwrap()
+        };
+        let (lcd, clinifact) = (ask(["0:alive", "1:death"]), ask(["FALSE", "TRUE"]));
+        assert_eq!(lcd.system, clinifact.system);
+        let made = clinifact.user.replace("the claim is supported", "the patient dies out-of-hospital within 90 days");
+        assert_eq!(lcd.user, made.replace(": TRUE", ": 1:death").replace(": FALSE", ": 0:alive"));
+    }
+
+    #[test]
+    fn days_are_those_the_tasks_prompt_speaks_of() {
+        assert_eq!(task_days(Some(&own()), 30), 90);
+        assert_eq!(task_days(Some(&PromptTemplate { system: "within reach".into(), ..own() }), 30), 30);
+        assert_eq!(task_days(None, 60), 60);
+    }
+
+    #[test]
+    fn other_labels_need_a_file() {
+        let labels = ["no", "yes"].map(String::from);
+        let error = verbalized(TaskPrompt { labels: &labels, days: 30 }, &own(), None).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.hint_text().unwrap().contains("eval.verbalized_prompt"));
+    }
+}

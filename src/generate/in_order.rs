@@ -1,0 +1,65 @@
+//! Results in the order of their requests, whatever the order of their completion.
+
+use std::{cell::RefCell, collections::BTreeMap};
+
+use super::{Completed, Engine, Request};
+use crate::error::Result;
+
+/// Emits results by index, holding back those whose turn has not come (at most the engine's window of them).
+pub(super) struct InOrder<'e, T> {
+    next: usize,
+    held: BTreeMap<usize, T>,
+    emit: &'e mut dyn FnMut(T) -> Result<()>,
+}
+
+impl<'e, T> InOrder<'e, T> {
+    /// Nothing has come yet; index 0 is the first to leave.
+    pub(super) fn new(emit: &'e mut dyn FnMut(T) -> Result<()>) -> Self {
+        Self { next: 0, held: BTreeMap::new(), emit }
+    }
+
+    /// Takes the result of request `index` and emits all whose turn it is now.
+    pub(super) fn put(&mut self, index: usize, result: T) -> Result<()> {
+        self.held.insert(index, result);
+        while let Some(result) = self.held.remove(&self.next) {
+            self.next += 1;
+            (self.emit)(result)?;
+        }
+        Ok(())
+    }
+}
+
+impl Engine<'_> {
+    /// As [`Engine::run_all`], in the order of the requests. A request that could not be made ends the run: what was asked
+    /// before it is finished and emitted, then its error is returned.
+    pub fn run_in_order(
+        &self,
+        requests: impl Iterator<Item = Result<Request>>,
+        emit: &mut dyn FnMut(Completed) -> Result<()>,
+    ) -> Result<()> {
+        let failure = RefCell::new(None);
+        let mut ordered = InOrder::new(emit);
+        let requests = requests.map_while(|request| request.map_err(|error| *failure.borrow_mut() = Some(error)).ok());
+        self.run_all(requests, &mut |completed| ordered.put(completed.index, completed))?;
+        failure.into_inner().map_or(Ok(()), Err)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_leave_in_order_whenever_they_come() {
+        let mut seen = Vec::new();
+        let mut emit = |index: usize| {
+            seen.push(index);
+            Ok(())
+        };
+        let mut ordered = InOrder::new(&mut emit);
+        for index in [2, 0, 1, 4, 3] {
+            ordered.put(index, index).unwrap();
+        }
+        assert_eq!(seen, [0, 1, 2, 3, 4]);
+    }
+}
