@@ -26,7 +26,7 @@ fn the_whole_method_runs_leaves_its_files_and_goes_on_where_it_was() {
     let dir = root.path().join("demo");
     let told = demo(&dir, &["--notes", "48"]);
     assert_eq!(told.code, Some(0), "{told:?}");
-    for text in ["AUROC", "Parsable", "AUROC-Align", "κ at 0.5", "Before tuning", "Best reachable", "probability of death", "eval/report.html"] {
+    for text in ["AUROC", "Parsable", "AUROC-Align", "κ (head, text)", "Before tuning", "Best reachable", "probability of death", "eval/report.html"] {
         assert!(told.stdout.contains(text), "stdout lacks {text:?}: {}", told.stdout);
     }
     for name in ["demo.toml", "data/train.jsonl", "data/risk.jsonl", "model/config.json", "construct/train.jsonl", "best.json", "eval/metrics.json", "predictions.jsonl", "run.json"] {

@@ -4,9 +4,11 @@
 //! 2. Thresholds are tuned on them and written to `RUN/eval/thresholds.json`.
 //! 3. Only now test labels are read and scored: `metrics.json`, `predictions.jsonl`, `tables/`.
 
+mod compare;
 mod frozen;
 mod gate;
 mod inputs;
+mod log;
 mod paper;
 mod predictions;
 mod run_directory;
@@ -64,11 +66,31 @@ impl<'a> Work<'a> {
     }
 }
 
+/// What an evaluation found.
+pub struct Outcome {
+    /// Every metric of the scored split.
+    pub evaluation: Evaluation,
+    /// The same of the base model before tuning, under `--compare-base`.
+    pub base: Option<Evaluation>,
+    /// Dev metrics over the epochs, under `--curve`.
+    pub curve: Option<Table>,
+    /// The tables that are printed, `curve` among them.
+    pub tables: Vec<Table>,
+}
+
 /// Runs the command.
 pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
-    refuse_unbuilt(args)?;
     let gate = args.gate.as_deref().map(Gate::load).transpose()?;
+    let Some(outcome) = execute(context, args)? else { return Ok(()) };
+    print(context, &outcome.evaluation, &outcome.tables)?;
+    gate.map_or(Ok(()), |gate| gate.check(&outcome.evaluation))
+}
+
+/// Scores, measures and writes `RUN/eval`; `None` where a dry run stops before the model.
+pub(super) fn execute(context: &Context, args: &EvalArgs) -> Result<Option<Outcome>> {
+    refuse_unbuilt(args)?;
     let work = Work::find(context, args)?;
+    let comparable = args.compare_base.then(|| compare::job(&work)).transpose()?;
     let out = context.run_dir.join("eval");
     let lock = if context.dry_run { None } else { Some(RunLock::acquire(&context.run_dir)?) };
     if lock.is_some() {
@@ -77,7 +99,7 @@ pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
     let scored = work.score(context, &out)?;
     if context.dry_run && matches!(work, Work::Run(_)) {
         tracing::info!("everything needed is there; a dry run scores nothing");
-        return Ok(());
+        return Ok(None);
     }
     let options = Options {
         bootstrap: context.config.eval.bootstrap,
@@ -88,16 +110,20 @@ pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
     };
     let evaluation = evaluate(&scored.sample, scored.frozen.as_ref().map(|frozen| &frozen.thresholds), &options);
     let mut tables = vec![metrics_table(&scored.title, &evaluation, options.in_sample)];
+    let compared = match comparable {
+        Some(job) => Some(compare::run(context, &out, job, (&scored.sample, &evaluation), &scored.title, &options)?),
+        None => None,
+    };
+    tables.extend(compared.iter().map(|compared| compared.table.clone()));
     tables.extend(paper::tables(context, &args.paper, &scored, &evaluation)?);
     if !context.dry_run {
         write(&out, &evaluation, &tables)?;
     }
-    print(context, &evaluation, &tables)?;
     if !context.dry_run {
         tracing::info!("wrote {}", out.join("metrics.json").display());
     }
     drop(lock);
-    gate.map_or(Ok(()), |gate| gate.check(&evaluation))
+    Ok(Some(Outcome { evaluation, base: compared.map(|compared| compared.base), curve: None, tables }))
 }
 
 /// Mode (a): scores prediction files, whoever made them.
@@ -152,7 +178,6 @@ fn refuse_unbuilt(args: &EvalArgs) -> Result<()> {
         ("--curve", args.curve),
         ("--baselines", !args.baselines.is_empty()),
         ("--runs", args.runs.is_some()),
-        ("--compare-base", args.compare_base),
         ("--include-text", args.include_text),
     ];
     match unbuilt.iter().find(|(_, given)| *given) {

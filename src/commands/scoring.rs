@@ -12,7 +12,7 @@ use crate::{
     error::{Error, Result},
     generate::{Sampling, predict::Settings},
     model::{
-        Llama, Model, ModelSource,
+        ClsHead, Llama, Model, ModelSource,
         checkpoint::{self, ClsgenJson, LoadedModel},
     },
     prompt::{PromptTemplate, Prompter, TextTokenizer},
@@ -84,6 +84,15 @@ pub(super) fn load_base(context: &Context, dir: &Path, info: &ClsgenJson) -> Res
     let base = Some(context.config.model.base.as_str()).filter(|base| !base.is_empty());
     let source = checkpoint::find_base(dir, info, base, &[&context.config.dir])?;
     Ok((Model::base(&source, device::dtype(context.config.model.dtype, &device), &device)?, source))
+}
+
+/// What a checkpoint's training started from: its base without an adapter, and a head of its shape as it is drawn.
+pub(super) fn load_untuned(context: &Context, dir: &Path) -> Result<LoadedModel> {
+    let info = checkpoint::read_info(dir)?;
+    let (mut model, source) = load_base(context, dir, &info)?;
+    let (shape, hidden) = (&info.head, model.llama.config.hidden_size);
+    model.head = ClsHead::new(hidden, shape.hidden, shape.activation, shape.dropout, context.seed, &context.device()?)?;
+    Ok(LoadedModel { model, source, info })
 }
 
 /// Refuses (exit 5) a window whose longest prompt could not be held.

@@ -49,13 +49,14 @@ impl<'a> Book<'a> {
     }
 }
 
-fn gold_table(sample: &Sample, threshold: f64, weights: &[u32]) -> Confusion {
+/// Calls against gold.
+pub(super) fn gold_table(sample: &Sample, threshold: f64, weights: &[u32]) -> Confusion {
     let rows = sample.probabilities().iter().zip(sample.labels()).zip(weights);
     Confusion::count(rows.map(|((&probability, &label), &weight)| (label, probability >= threshold, weight)))
 }
 
 /// Calls against verbalized labels, over the parsable records.
-fn verbalized_table(sample: &Sample, threshold: f64, weights: &[u32]) -> Confusion {
+pub(super) fn verbalized_table(sample: &Sample, threshold: f64, weights: &[u32]) -> Confusion {
     let rows = sample.probabilities().iter().zip(sample.verbalized()).zip(weights);
     Confusion::count(rows.filter_map(|((&probability, &label), &weight)| label.map(|label| (label, probability >= threshold, weight))))
 }

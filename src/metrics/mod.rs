@@ -33,6 +33,7 @@ mod evaluate;
 pub mod evaluation;
 pub mod judge;
 pub mod methods;
+pub mod paired;
 pub mod quality;
 pub mod ranking;
 pub mod sample;

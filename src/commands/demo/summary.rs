@@ -12,6 +12,7 @@ use crate::{
     metrics::{Evaluation, Metric, Options, Sample, evaluate},
     report::{
         Table,
+        compare::ROWS,
         table::{cell, number},
     },
 };
@@ -51,17 +52,8 @@ impl Summary<'_> {
     fn table(&self, reachable: &Evaluation) -> Table {
         let title = format!("Synthetic notes, test split: {} notes, {} deaths", self.test.len(), positives(&self.test));
         let mut table = Table::new("demo", &title, &["Metric", "Before tuning", "After tuning", "Best reachable"]);
-        let rows: [(&str, fn(&Evaluation) -> Option<&Metric>); 7] = [
-            ("AUROC", |e| Some(&e.auroc)),
-            ("F1 at 0.5", |e| Some(&e.default.f1)),
-            ("Precision", |e| Some(&e.default.precision)),
-            ("Recall", |e| Some(&e.default.recall)),
-            ("Parsable", |e| Some(&e.parsable)),
-            ("AUROC-Align", |e| Some(&e.auroc_align)),
-            ("κ at 0.5", |e| e.default.kappa.as_ref()),
-        ];
         let shown = |metric: Option<&Metric>| metric.map_or_else(|| number(None), cell);
-        for (name, pick) in rows {
+        for (_, name, pick) in ROWS {
             let best = number(pick(reachable).and_then(|metric| metric.value));
             table.row([name.to_owned(), shown(self.scored.base.as_ref().and_then(pick)), shown(pick(&self.scored.evaluation)), best]);
         }

@@ -16,6 +16,8 @@ use crate::{
 
 /// The predictions' file.
 pub const FILE: &str = "predictions.jsonl";
+/// The same of the base model before tuning, under a head that was never trained.
+pub const BASE_FILE: &str = "base.predictions.jsonl";
 const META: &str = "predictions.meta.json";
 
 /// What the predictions are made from.
@@ -26,6 +28,14 @@ pub struct Source<'a> {
     pub checkpoint_hash: &'a str,
     /// The records' file.
     pub data: &'a Path,
+    /// The checkpoint as trained, or what its training started from.
+    pub tuned: bool,
+}
+
+impl Source<'_> {
+    fn file(&self) -> &'static str {
+        if self.tuned { FILE } else { BASE_FILE }
+    }
 }
 
 /// Writes predictions that exist already.
@@ -59,6 +69,7 @@ pub fn generate(
         "clsgen_version": env!("CARGO_PKG_VERSION"),
         "checkpoint": source.checkpoint_hash,
         "base": base(context, &info),
+        "tuned": source.tuned,
         "data": source_hash(source.data)?,
         "records": records.len(),
         "settings": described(context, &settings, &windows),
@@ -66,13 +77,17 @@ pub fn generate(
     if context.dry_run {
         return Ok(Vec::new());
     }
-    let mut lines = log::open(&out.join(FILE), &meta)?;
+    let file = source.file();
+    let mut lines = log::open(&out.join(file), &meta)?;
     let done = lines.records();
     if done > 0 {
-        tracing::info!("{FILE}: {done} of {} records are scored already", records.len());
+        tracing::info!("{file}: {done} of {} records are scored already", records.len());
     }
     if done < records.len() {
-        let loaded = scoring::load(context, source.checkpoint)?;
+        let loaded = match source.tuned {
+            true => scoring::load(context, source.checkpoint)?,
+            false => scoring::load_untuned(context, source.checkpoint)?,
+        };
         scoring::check_memory(&loaded.model.llama, &windows)?;
         let prompter = scoring::prompter(&loaded, template, &windows)?;
         let bar = log::progress(context, "predictions", records.len(), done);
@@ -89,7 +104,7 @@ pub fn generate(
         outcome.map_err(log::resumable)?;
         tracing::info!("{} records, {} truncated, {} unparsable", counts.records, counts.truncated, counts.unparsable);
     }
-    read_predictions(&out.join(FILE))
+    read_predictions(&out.join(file))
 }
 
 /// The base model, as a log's sidecar names it.

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     data::{self, Needs, Prediction, Record, read_predictions},
     error::{Error, Result},
+    metrics::Sample,
     model::checkpoint::{ClsgenJson, read_info},
     prompt::PromptTemplate,
     storage,
@@ -64,13 +65,26 @@ impl Job {
         let predictions = match kept {
             Some(kept) => predictions::keep(out, kept, context.dry_run)?,
             None => {
-                let source = predictions::Source { checkpoint: &self.checkpoint, checkpoint_hash: &self.hash, data: &self.data };
+                let source = self.source(true);
                 predictions::generate(context, out, &source, template, &records)?
             }
         };
         let sample = inputs::sample(&out.join(predictions::FILE), &predictions, Some(&records))?;
         let title = format!("{}, {} split ({} records, {} positive)", self.shown, self.split, sample.len(), sample.positives());
         Ok(Scored { sample, title, frozen })
+    }
+
+    /// The base model's predictions of the split, with the checkpoint's prompts: the sample, record for record that of
+    /// [`Job::score`].
+    pub fn score_base(&self, context: &Context, out: &Path) -> Result<Sample> {
+        let (_, template) = self.prompt()?;
+        let records = self.records(context, &template)?;
+        let predictions = predictions::generate(context, out, &self.source(false), template, &records)?;
+        inputs::sample(&out.join(predictions::BASE_FILE), &predictions, Some(&records))
+    }
+
+    fn source(&self, tuned: bool) -> predictions::Source<'_> {
+        predictions::Source { checkpoint: &self.checkpoint, checkpoint_hash: &self.hash, data: &self.data, tuned }
     }
 
     /// Thresholds from the checkpoint's dev predictions; none where another tool left no such file.

@@ -1,0 +1,45 @@
+//! `--compare-base` (SPEC A19): the base model before tuning, with the same prompts, records and metrics.
+
+use std::path::Path;
+
+use super::{Context, Work, json, run_directory::Job};
+use crate::{
+    error::{Error, Result},
+    metrics::{Evaluation, Options, Sample, evaluate, paired},
+    report::{Table, compare::compare_table},
+    storage,
+};
+
+/// The base's own numbers, and the two side by side.
+pub struct Compared {
+    /// Every metric of the base.
+    pub base: Evaluation,
+    /// Base, tuned, difference, p.
+    pub table: Table,
+}
+
+/// The job whose base can be scored; prediction files have none.
+pub fn job<'a>(work: &'a Work<'_>) -> Result<&'a Job> {
+    match work {
+        Work::Run(job) => Ok(job),
+        Work::Files { .. } => Err(Error::usage("--compare-base needs a run directory: a prediction file names no base model")
+            .hint("leave --predictions out, or score the base's predictions by themselves")),
+    }
+}
+
+/// Scores the base on the split and compares. `base.metrics.json` holds its numbers.
+pub fn run(
+    context: &Context,
+    out: &Path,
+    job: &Job,
+    tuned: (&Sample, &Evaluation),
+    title: &str,
+    options: &Options,
+) -> Result<Compared> {
+    let sample = job.score_base(context, out)?;
+    // No thresholds: those of dev belong to the tuned model.
+    let base = evaluate(&sample, None, options);
+    storage::write_file_atomic(&out.join("base.metrics.json"), json(&base)?.as_bytes())?;
+    let table = compare_table(title, &base, tuned.1, &paired::differences(&sample, tuned.0, options));
+    Ok(Compared { base, table })
+}
