@@ -2,24 +2,30 @@
 //!
 //! 1. The dev predictions come from a file or from the best checkpoint.
 //! 2. Thresholds are tuned on them and written to `RUN/eval/thresholds.json`.
-//! 3. Only now test labels are read and scored: `metrics.json`, `predictions.jsonl`, `tables/`.
+//!    So is the calibrator: `calibration.json`.
+//! 3. Only now test labels are read and scored: `metrics.json`, `predictions.jsonl`, `tables/`, `figures/`, `report.html`.
 
+pub(super) mod calibration;
+mod curve;
 mod frozen;
 mod gate;
 mod inputs;
 mod paper;
 mod predictions;
+mod report;
 mod run_directory;
 
 use std::path::Path;
 
 use super::{Context, args::EvalArgs, output, run_record};
 use crate::{
+    data::{Prediction, Record},
     error::{Error, Result},
     metrics::{Evaluation, Options, Sample, evaluate, threshold::Costs},
     report::{Table, metrics_table},
     storage::{self, RunLock},
 };
+use calibration::Fitted;
 use frozen::Frozen;
 use gate::Gate;
 use run_directory::Job;
@@ -30,6 +36,10 @@ struct Scored {
     /// "test", or the name of the split or file.
     title: String,
     frozen: Option<Frozen>,
+    calibration: Option<Fitted>,
+    predictions: Vec<Prediction>,
+    /// The split's records; none where only a prediction file is known.
+    records: Option<Vec<Record>>,
 }
 
 /// Where the predictions come from.
@@ -68,6 +78,10 @@ impl<'a> Work<'a> {
 pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
     refuse_unbuilt(args)?;
     let gate = args.gate.as_deref().map(Gate::load).transpose()?;
+    let mut options = options(context);
+    if args.curve && args.predictions.is_none() && args.split == "test" && context.config.data.test.is_none() {
+        return curve_alone(context, &options);
+    }
     let work = Work::find(context, args)?;
     let out = context.run_dir.join("eval");
     let lock = if context.dry_run { None } else { Some(RunLock::acquire(&context.run_dir)?) };
@@ -79,41 +93,61 @@ pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
         tracing::info!("everything needed is there; a dry run scores nothing");
         return Ok(());
     }
-    let options = Options {
-        bootstrap: context.config.eval.bootstrap,
-        seed: context.seed,
-        costs: costs(context),
-        in_sample: scored.frozen.as_ref().is_some_and(|frozen| frozen.in_sample),
-        ..Options::default()
-    };
-    let evaluation = evaluate(&scored.sample, scored.frozen.as_ref().map(|frozen| &frozen.thresholds), &options);
+    options.in_sample = scored.frozen.as_ref().is_some_and(|frozen| frozen.in_sample);
+    let mut evaluation = evaluate(&scored.sample, scored.frozen.as_ref().map(|frozen| &frozen.thresholds), &options);
+    let calibrated = scored.calibration.as_ref().map(|fitted| fitted.score(&scored.sample, &options, &mut evaluation));
     let mut tables = vec![metrics_table(&scored.title, &evaluation, options.in_sample)];
+    let epochs = if args.curve { curve::epochs(context, &options)? } else { Vec::new() };
+    tables.extend(args.curve.then(|| curve::table(&epochs)));
     tables.extend(paper::tables(context, &args.paper, &scored, &evaluation)?);
+    print(context, &evaluation, &tables)?;
+    // Four wide columns are for the files and the report, not for a terminal.
+    tables.splice(1..1, calibrated);
     if !context.dry_run {
         write(&out, &evaluation, &tables)?;
-    }
-    print(context, &evaluation, &tables)?;
-    if !context.dry_run {
-        tracing::info!("wrote {}", out.join("metrics.json").display());
+        let parts = report::Parts { scored: Some((&scored, &evaluation)), tables: &tables, epochs: &epochs };
+        report::write(context, &out, &parts, &options, args.include_text)?;
+        tracing::info!("wrote {} and {}", out.join("metrics.json").display(), out.join("report.html").display());
     }
     drop(lock);
     gate.map_or(Ok(()), |gate| gate.check(&evaluation))
 }
 
+/// `--curve` of a run that has no test split to score: the table and the figure, from its epochs alone.
+fn curve_alone(context: &Context, options: &Options) -> Result<()> {
+    let epochs = curve::epochs(context, options)?;
+    let tables = [curve::table(&epochs)];
+    let out = context.run_dir.join("eval");
+    let _lock = RunLock::acquire(&context.run_dir)?;
+    run_record::write(context, "eval", &[])?;
+    write_tables(&out, &tables)?;
+    report::write(context, &out, &report::Parts { scored: None, tables: &tables, epochs: &epochs }, options, false)?;
+    tracing::info!("data.test names no file: only the curve was made, {}", out.join("report.html").display());
+    output::line(&if context.json { tables[0].json() } else { tables[0].markdown() })
+}
+
+/// How the metrics are measured.
+fn options(context: &Context) -> Options {
+    Options { bootstrap: context.config.eval.bootstrap, seed: context.seed, costs: costs(context), ..Options::default() }
+}
+
 /// Mode (a): scores prediction files, whoever made them.
 fn from_files(context: &Context, out: &Path, test: &Path, dev: Option<&Path>) -> Result<Scored> {
-    let frozen = match dev {
-        None => None,
+    let (frozen, calibration) = match dev {
+        None => (None, None),
         Some(dev) => {
             let sample = inputs::sample(dev, &inputs::read(dev)?, None)?;
             let frozen = Frozen::tune(&sample, costs(context), None, dev, &storage::hash_file(dev)?, is_same_file(dev, test));
             frozen.write(out, context.dry_run)?;
-            Some(frozen)
+            let fitted = Fitted::fit(context, &sample, &frozen)?;
+            Fitted::write(fitted.as_ref(), out, context.dry_run)?;
+            (Some(frozen), fitted)
         }
     };
-    let sample = inputs::sample(test, &inputs::read(test)?, None)?;
+    let predictions = inputs::read(test)?;
+    let sample = inputs::sample(test, &predictions, None)?;
     let title = format!("{} ({} records, {} positive)", test.display(), sample.len(), sample.positives());
-    Ok(Scored { sample, title, frozen })
+    Ok(Scored { sample, title, frozen, calibration, predictions, records: None })
 }
 
 fn is_same_file(a: &Path, b: &Path) -> bool {
@@ -125,9 +159,13 @@ fn costs(context: &Context) -> Costs {
 }
 
 fn write(out: &Path, evaluation: &Evaluation, tables: &[Table]) -> Result<()> {
+    storage::write_file_atomic(&out.join("metrics.json"), json(evaluation)?.as_bytes())?;
+    write_tables(out, tables)
+}
+
+fn write_tables(out: &Path, tables: &[Table]) -> Result<()> {
     let folder = out.join("tables");
     storage::create_dir_all(&folder)?;
-    storage::write_file_atomic(&out.join("metrics.json"), json(evaluation)?.as_bytes())?;
     for (name, content) in tables.iter().flat_map(Table::files) {
         storage::write_file_atomic(&folder.join(name), content.as_bytes())?;
     }
@@ -148,13 +186,7 @@ fn json(value: &impl serde::Serialize) -> Result<String> {
 
 /// Flags of later features say so instead of doing nothing.
 fn refuse_unbuilt(args: &EvalArgs) -> Result<()> {
-    let unbuilt = [
-        ("--curve", args.curve),
-        ("--baselines", !args.baselines.is_empty()),
-        ("--runs", args.runs.is_some()),
-        ("--compare-base", args.compare_base),
-        ("--include-text", args.include_text),
-    ];
+    let unbuilt = [("--baselines", !args.baselines.is_empty()), ("--runs", args.runs.is_some()), ("--compare-base", args.compare_base)];
     match unbuilt.iter().find(|(_, given)| *given) {
         Some((flag, _)) => Err(Error::usage(format!("`clsgen eval {flag}` is not built yet")).hint("leave it out")),
         None => Ok(()),

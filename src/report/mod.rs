@@ -1,7 +1,10 @@
 //! Tables, figures, HTML. Layer 5.
 
+pub mod figures;
+pub mod html;
 pub mod metrics_table;
 pub mod paper;
+mod readings;
 pub mod table;
 
 pub use metrics_table::metrics_table;
