@@ -75,7 +75,9 @@ fn predictions(n: usize, salt: usize) -> String {
 
 /// The records the predictions are of.
 fn records(n: usize) -> String {
-    (0..n).map(|i| json!({"id": format!("r{i}"), "text": format!("SECRET note {i} {}", "long ".repeat(200)), "label": 0}).to_string() + "\n").collect()
+    (0..n)
+        .map(|i| json!({"id": format!("r{i}"), "text": format!("SECRET note {i} {}", "long ".repeat(200)), "label": 0}).to_string() + "\n")
+        .collect()
 }
 
 #[test]
@@ -116,7 +118,11 @@ fn calibrators_come_from_dev_alone_and_the_metrics_after_stand_beside() {
         "gate.toml"
     }]);
     // Test labels move nothing: the file is the same when they are turned round.
-    let turned = bench.text("test.jsonl").replace("\"label\":0", "\"label\":9").replace("\"label\":1", "\"label\":0").replace("\"label\":9", "\"label\":1");
+    let turned = bench
+        .text("test.jsonl")
+        .replace("\"label\":0", "\"label\":9")
+        .replace("\"label\":1", "\"label\":0")
+        .replace("\"label\":9", "\"label\":1");
     std::fs::write(bench.path("test.jsonl"), turned).unwrap();
     bench.succeed(&["--set", "eval.calibrate=platt"]);
     assert_eq!(bench.json("run/eval/calibration.json"), saved);
@@ -160,7 +166,10 @@ fn the_curve_needs_no_model_and_no_test_split() {
     let table = bench.json("curved/eval/tables/curve.json");
     assert_eq!(table["columns"], json!(["Epoch", "Parsable", "AUROC", "κ at 0.5", "AUROC-Align"]));
     for row in table["rows"].as_array().unwrap() {
-        assert!(row.as_array().unwrap()[1..].iter().all(|cell| cell.as_str().unwrap().contains(" to ")), "every number has its interval: {row}");
+        assert!(
+            row.as_array().unwrap()[1..].iter().all(|cell| cell.as_str().unwrap().contains(" to ")),
+            "every number has its interval: {row}"
+        );
     }
     assert!(told.stdout.contains("AUROC-Align") && bench.text("curved/eval/figures/curve.svg").contains("Parsable"));
     assert!(bench.text("curved/eval/report.html").contains("id=\"figure-curve\""));
@@ -173,9 +182,9 @@ fn the_curve_needs_no_model_and_no_test_split() {
 
 /// Chromium, if it is here.
 fn chromium() -> Option<Command> {
-    let name = ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| {
-        Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success())
-    });
+    let name = ["chromium", "chromium-browser", "google-chrome"]
+        .into_iter()
+        .find(|name| Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success()));
     let Some(name) = name else {
         println!("SKIP: no chromium here (Debian: apt-get install chromium)");
         return None;
@@ -183,7 +192,12 @@ fn chromium() -> Option<Command> {
     let mut command = Command::new(name);
     // Every request that leaves this machine would be an error of ours: there is no proxy to answer.
     command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-extensions", "--no-first-run"]);
-    command.args(["--proxy-server=127.0.0.1:9", "--enable-logging=stderr", "--allow-file-access-from-files", "--virtual-time-budget=20000"]);
+    command.args([
+        "--proxy-server=127.0.0.1:9",
+        "--enable-logging=stderr",
+        "--allow-file-access-from-files",
+        "--virtual-time-budget=20000",
+    ]);
     Some(command)
 }
 
@@ -243,9 +257,9 @@ fn the_report_works_in_a_browser_at_two_widths() {
     std::fs::write(bench.path("records.jsonl"), records(300)).unwrap();
     std::fs::write(bench.path("harness.html"), HARNESS).unwrap();
     let lines: Vec<Value> = bench.text("test.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let disagree = lines.iter().filter(|line| {
-        line["verbalized_label"].as_u64().is_some_and(|said| (line["probability"].as_f64().unwrap() >= 0.5) != (said == 1))
-    });
+    let disagree = lines
+        .iter()
+        .filter(|line| line["verbalized_label"].as_u64().is_some_and(|said| (line["probability"].as_f64().unwrap() >= 0.5) != (said == 1)));
     let (disagree, unparsable) = (disagree.count(), lines.iter().filter(|line| line["verbalized_label"].is_null()).count());
     for flags in [&["--include-text", "--set", "data.test=records.jsonl"][..], &[]] {
         bench.succeed(flags);

@@ -88,6 +88,7 @@ pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
     if lock.is_some() {
         run_record::write(context, "eval", &work.inputs())?;
     }
+    let epochs = if args.curve { curve::epochs(context, &options)? } else { Vec::new() };
     let scored = work.score(context, &out)?;
     if context.dry_run && matches!(work, Work::Run(_)) {
         tracing::info!("everything needed is there; a dry run scores nothing");
@@ -97,18 +98,19 @@ pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
     let mut evaluation = evaluate(&scored.sample, scored.frozen.as_ref().map(|frozen| &frozen.thresholds), &options);
     let calibrated = scored.calibration.as_ref().map(|fitted| fitted.score(&scored.sample, &options, &mut evaluation));
     let mut tables = vec![metrics_table(&scored.title, &evaluation, options.in_sample)];
-    let epochs = if args.curve { curve::epochs(context, &options)? } else { Vec::new() };
     tables.extend(args.curve.then(|| curve::table(&epochs)));
     tables.extend(paper::tables(context, &args.paper, &scored, &evaluation)?);
-    print(context, &evaluation, &tables)?;
-    // Four wide columns are for the files and the report, not for a terminal.
-    tables.splice(1..1, calibrated);
     if !context.dry_run {
-        write(&out, &evaluation, &tables)?;
-        let parts = report::Parts { scored: Some((&scored, &evaluation)), tables: &tables, epochs: &epochs };
+        // Wide columns are for the files and the report, not for a terminal.
+        let mut all = tables.clone();
+        all.splice(1..1, calibrated);
+        all.extend(report::leakage(&context.config));
+        write(&out, &evaluation, &all)?;
+        let parts = report::Parts { scored: Some((&scored, &evaluation)), tables: &all, epochs: &epochs };
         report::write(context, &out, &parts, &options, args.include_text)?;
         tracing::info!("wrote {} and {}", out.join("metrics.json").display(), out.join("report.html").display());
     }
+    print(context, &evaluation, &tables)?;
     drop(lock);
     gate.map_or(Ok(()), |gate| gate.check(&evaluation))
 }

@@ -31,8 +31,6 @@ pub struct Parts<'a> {
 /// Draws the figures and writes the report; text of records only with `include_text`.
 pub fn write(context: &Context, out: &Path, parts: &Parts<'_>, options: &Options, include_text: bool) -> Result<()> {
     let figures = draw(out, parts, options)?;
-    let mut tables = parts.tables.to_vec();
-    tables.extend(leakage(&context.config));
     let scored = parts.scored.map(|(scored, _)| scored);
     let records = scored.filter(|_| include_text).map(|scored| records(context, scored));
     let summary: Vec<Reading> = parts.scored.map(|(_, evaluation)| readings(evaluation)).unwrap_or_default();
@@ -42,7 +40,7 @@ pub fn write(context: &Context, out: &Path, parts: &Parts<'_>, options: &Options
         title: scored.map_or("Training curve", |scored| &scored.title),
         summary,
         in_sample: options.in_sample,
-        tables: &tables,
+        tables: parts.tables,
         figures: &figures,
         sources: sources(scored),
         run: run_record::read(&context.run_dir.join(run_record::FILE)).unwrap_or(Value::Null),
@@ -77,7 +75,7 @@ fn sources(scored: Option<&Scored>) -> Vec<Source> {
 
 /// What the splits share that they should not; `None` where fewer than two can be read. What is wrong with a split that is not
 /// scored is for `train` to say.
-fn leakage(config: &Config) -> Option<Table> {
+pub fn leakage(config: &Config) -> Option<Table> {
     let files = [("train", &config.data.train), ("dev", &config.data.dev), ("test", &config.data.test)];
     let load = |path: &std::path::PathBuf| data::load(&config.data, &config.resolve(path), &Needs::default()).ok();
     let splits: Vec<(&str, Vec<Record>)> = files.into_iter().filter_map(|(name, path)| Some((name, load(path.as_ref()?)?))).collect();
