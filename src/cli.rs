@@ -54,8 +54,10 @@ Examples:
   clsgen eval --config configs/clinifact.toml
   clsgen eval --config configs/clinifact.toml --split dev
   clsgen eval --predictions test.jsonl --dev-predictions dev.jsonl --json
+  clsgen eval --config configs/clinifact.toml --curve --include-text
 
-Thresholds are tuned on dev and frozen before test is read. Writes RUN/eval/.";
+Thresholds and calibrators are fitted on dev and frozen before test is read.
+Writes RUN/eval/: metrics.json, tables/, figures/, report.html.";
 
 const PREDICT_EXAMPLES: &str = "\
 Examples:

@@ -112,3 +112,54 @@ fn records_without_a_label_stop_it_before_any_work() {
     assert_eq!(output.status.code(), Some(3));
     assert!(stderr(&output).contains("test.jsonl") && stderr(&output).contains("label"), "{}", stderr(&output));
 }
+
+/// Fits Platt's calibrator on dev: the tiny random model may be no better than chance, where no temperature exists.
+const PLATT: [&str; 4] = ["--set", "data.test=test.jsonl", "--set", "eval.calibrate=platt"];
+
+#[test]
+fn predict_applies_the_calibrator_that_eval_saved_for_this_checkpoint() {
+    let fixture = finished_run();
+    let refused = |flags: &[&str], text: &str| {
+        let output = fixture.predict("test.jsonl", "refused.out", flags);
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains(text) && stderr(&output).contains("hint: run `clsgen eval`"), "{}", stderr(&output));
+    };
+    refused(&["--calibrated"], "there is no eval/calibration.json");
+    succeed(&fixture, &PLATT);
+    fixture.succeed("test.jsonl", "plain.out", &[]);
+    fixture.succeed("test.jsonl", "calibrated.out", &["--calibrated"]);
+    let saved = json(&fixture, "calibration.json");
+    assert_eq!(saved["checkpoint"]["path"], "checkpoints/epoch-01");
+    let platt = &saved["methods"]["platt"]["calibrator"];
+    let (a, b) = (platt["intercept"].as_f64().unwrap(), platt["slope"].as_f64().unwrap());
+    for (plain, calibrated) in fixture.lines("plain.out").iter().zip(fixture.lines("calibrated.out")) {
+        let p = plain["probability"].as_f64().unwrap();
+        let want = 1.0 / (1.0 + (-(a + b * (p / (1.0 - p)).ln())).exp());
+        assert!((calibrated["calibrated_probability"].as_f64().unwrap() - want).abs() < 1e-12);
+        assert_eq!((&plain["probability"], &plain["calibrated_probability"]), (&calibrated["probability"], &Value::Null));
+    }
+    // What was made without a calibrator is not continued with one.
+    let output = fixture.predict("test.jsonl", "plain.out", &["--calibrated"]);
+    assert!(output.status.code() == Some(2) && stderr(&output).contains("another settings"), "{}", stderr(&output));
+    // Another checkpoint has none.
+    let config = String::from_utf8(fixture.read("run/checkpoints/epoch-01/clsgen.json")).unwrap();
+    fixture.write("run/checkpoints/epoch-01/clsgen.json", config.replace("\"max_output_tokens\":48", "\"max_output_tokens\":47"));
+    refused(&["--calibrated"], "was fitted for another checkpoint");
+    // A prediction file names no checkpoint.
+    let files = ["--predictions", "calibrated.out", "--dev-predictions", "plain.out", "--set", "eval.calibrate=platt"];
+    succeed(&fixture, &files);
+    refused(&["--calibrated"], "was fitted to a prediction file");
+}
+
+#[test]
+fn the_report_of_a_run_holds_notes_only_when_asked_and_says_what_the_splits_share() {
+    let fixture = finished_run();
+    let page = |fixture: &Fixture| String::from_utf8(fixture.read("run/eval/report.html")).unwrap();
+    succeed(&fixture, &[&TEST[..], &["--set", "data.dev=dev.jsonl"]].concat());
+    assert!(
+        !page(&fixture).contains("SECRET") && page(&fixture).contains("dev and test") && page(&fixture).contains("checkpoints/epoch-01")
+    );
+    assert!(String::from_utf8(fixture.read("run/eval/tables/leakage.md")).is_ok_and(|table| !table.contains("SECRET")));
+    succeed(&fixture, &[&TEST[..], &["--include-text"]].concat());
+    assert!(page(&fixture).contains("SECRET"));
+}

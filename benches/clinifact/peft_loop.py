@@ -2,7 +2,7 @@
 """The same joint training as `clsgen train`, written with transformers + PEFT: the peer of the README's CliniFact run.
 
     python peft_loop.py --model DIR --prompt prompts/clinifact.toml --train T.jsonl --dev D.jsonl --out DIR \\
-        [--epochs N] [--lr 1e-3] [--warmup 5] [--accumulation 8] [--max-input 1024] [--max-output 96]
+        [--epochs N] [--lr 1e-3] [--warmup 5] [--accumulation 8] [--max-input 1024] [--max-output 96] [--skip-before]
 
 Needs: pip install torch transformers peft scikit-learn. Records are canonical JSONL (`prepare.py` makes them). Same
 prompt, target, losses, schedule, clipping and step arithmetic as the Rust trainer; its own dropout, initialisation and
@@ -38,6 +38,7 @@ def arguments():
     parser.add_argument("--max-output", type=int, default=96)
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--skip-before", action="store_true", help="do not score dev under the untrained head")
     return parser.parse_args()
 
 
@@ -122,10 +123,11 @@ def main():
     lora = LoraConfig(r=8, lora_alpha=16, lora_dropout=0.05, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"], task_type="CAUSAL_LM")
     model = get_peft_model(base, lora)
     head = Head(base.config.hidden_size)
-    before = probabilities(model, head, dev_prompts)
-    write_predictions(f"{args.out}/before.jsonl", dev, before)
-    labels = [r["label"] for r in dev]
-    print("before", roc_auc_score(labels, before), flush=True)
+    labels, before = [r["label"] for r in dev], None
+    if not args.skip_before:
+        before = probabilities(model, head, dev_prompts)
+        write_predictions(f"{args.out}/before.jsonl", dev, before)
+        print("before", roc_auc_score(labels, before), flush=True)
 
     params = [p for p in [*model.parameters(), *head.parameters()] if p.requires_grad]
     optimizer = torch.optim.AdamW(params, lr=args.lr, weight_decay=0.01)
@@ -156,7 +158,7 @@ def main():
     write_predictions(f"{args.out}/after.jsonl", dev, after)
     model.save_pretrained(f"{args.out}/adapter")
     result = {
-        "auroc_before": roc_auc_score(labels, before), "auroc_after": roc_auc_score(labels, after),
+        "auroc_before": roc_auc_score(labels, before) if before else None, "auroc_after": roc_auc_score(labels, after),
         "tokens_per_s": tokens / seconds, "seconds": seconds, "steps": log,
         "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "versions": {"torch": torch.__version__, "threads": args.threads}, "arguments": vars(args),

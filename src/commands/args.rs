@@ -48,7 +48,7 @@ pub struct EvalArgs {
     /// Print these tables of the paper beside ours, with the difference
     #[arg(long, value_name = "TABLES", value_delimiter = ',', value_parser = ["table1", "table2", "table3", "table4", "table7"])]
     pub paper: Vec<String>,
-    /// Score every epoch's checkpoint
+    /// Table and figure of dev metrics over the epochs (Fig. 1 a–c)
     #[arg(long)]
     pub curve: bool,
     /// Run these baselines and score them beside the model
@@ -86,7 +86,7 @@ pub struct PredictArgs {
     /// Replace an output made by another command (without it, only the same command's output is continued)
     #[arg(long)]
     pub overwrite: bool,
-    /// Fill `calibrated_probability` from the run's calibration.json
+    /// Fill `calibrated_probability`, with the calibrator `eval` fitted on dev
     #[arg(long)]
     pub calibrated: bool,
     /// Probability only: one pass a record, nothing is generated

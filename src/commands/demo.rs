@@ -44,7 +44,7 @@ pub fn run(context: &Context, args: &DemoArgs) -> Result<()> {
     train::execute(&demo, &TrainArgs { resume: dir.join("checkpoints").is_dir() })?;
 
     step(context, "3/4 eval: the test notes, before and after tuning");
-    let asked = EvalArgs { split: "test".into(), compare_base: true, ..EvalArgs::default() };
+    let asked = EvalArgs { split: "test".into(), curve: true, compare_base: true, include_text: true, ..EvalArgs::default() };
     let scored = eval::execute(&demo, &asked)?.ok_or_else(|| Error::run("nothing was scored"))?;
 
     step(context, "4/4 predict: notes without a label");

@@ -2,26 +2,32 @@
 //!
 //! 1. The dev predictions come from a file or from the best checkpoint.
 //! 2. Thresholds are tuned on them and written to `RUN/eval/thresholds.json`.
-//! 3. Only now test labels are read and scored: `metrics.json`, `predictions.jsonl`, `tables/`.
+//!    So is the calibrator: `calibration.json`.
+//! 3. Only now test labels are read and scored: `metrics.json`, `predictions.jsonl`, `tables/`, `figures/`, `report.html`.
 
+pub(super) mod calibration;
 mod compare;
+mod curve;
 mod frozen;
 mod gate;
 mod inputs;
 mod log;
 mod paper;
 mod predictions;
+mod report;
 mod run_directory;
 
 use std::path::Path;
 
 use super::{Context, args::EvalArgs, output, run_record};
 use crate::{
+    data::{Prediction, Record},
     error::{Error, Result},
     metrics::{Evaluation, Options, Sample, evaluate, threshold::Costs},
     report::{Table, metrics_table},
     storage::{self, RunLock},
 };
+use calibration::Fitted;
 use frozen::Frozen;
 use gate::Gate;
 use run_directory::Job;
@@ -32,6 +38,10 @@ struct Scored {
     /// "test", or the name of the split or file.
     title: String,
     frozen: Option<Frozen>,
+    calibration: Option<Fitted>,
+    predictions: Vec<Prediction>,
+    /// The split's records; none where only a prediction file is known.
+    records: Option<Vec<Record>>,
 }
 
 /// Where the predictions come from.
@@ -86,9 +96,13 @@ pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
     gate.map_or(Ok(()), |gate| gate.check(&outcome.evaluation))
 }
 
-/// Scores, measures and writes `RUN/eval`; `None` where a dry run stops before the model.
+/// Scores, measures and writes `RUN/eval`; `None` where there was nothing to score: a dry run, or a curve alone.
 pub(super) fn execute(context: &Context, args: &EvalArgs) -> Result<Option<Outcome>> {
     refuse_unbuilt(args)?;
+    let mut options = options(context);
+    if args.curve && args.predictions.is_none() && args.split == "test" && context.config.data.test.is_none() {
+        return curve_alone(context, &options).map(|()| None);
+    }
     let work = Work::find(context, args)?;
     let comparable = args.compare_base.then(|| compare::job(&work)).transpose()?;
     let out = context.run_dir.join("eval");
@@ -96,20 +110,18 @@ pub(super) fn execute(context: &Context, args: &EvalArgs) -> Result<Option<Outco
     if lock.is_some() {
         run_record::write(context, "eval", &work.inputs())?;
     }
+    let epochs = if args.curve { curve::epochs(context, &options)? } else { Vec::new() };
     let scored = work.score(context, &out)?;
     if context.dry_run && matches!(work, Work::Run(_)) {
         tracing::info!("everything needed is there; a dry run scores nothing");
         return Ok(None);
     }
-    let options = Options {
-        bootstrap: context.config.eval.bootstrap,
-        seed: context.seed,
-        costs: costs(context),
-        in_sample: scored.frozen.as_ref().is_some_and(|frozen| frozen.in_sample),
-        ..Options::default()
-    };
-    let evaluation = evaluate(&scored.sample, scored.frozen.as_ref().map(|frozen| &frozen.thresholds), &options);
+    options.in_sample = scored.frozen.as_ref().is_some_and(|frozen| frozen.in_sample);
+    let mut evaluation = evaluate(&scored.sample, scored.frozen.as_ref().map(|frozen| &frozen.thresholds), &options);
+    let calibrated = scored.calibration.as_ref().map(|fitted| fitted.score(&scored.sample, &options, &mut evaluation));
     let mut tables = vec![metrics_table(&scored.title, &evaluation, options.in_sample)];
+    let curve = args.curve.then(|| curve::table(&epochs));
+    tables.extend(curve.clone());
     let compared = match comparable {
         Some(job) => Some(compare::run(context, &out, job, (&scored.sample, &evaluation), &scored.title, &options)?),
         None => None,
@@ -117,29 +129,54 @@ pub(super) fn execute(context: &Context, args: &EvalArgs) -> Result<Option<Outco
     tables.extend(compared.iter().map(|compared| compared.table.clone()));
     tables.extend(paper::tables(context, &args.paper, &scored, &evaluation)?);
     if !context.dry_run {
-        write(&out, &evaluation, &tables)?;
-    }
-    if !context.dry_run {
-        tracing::info!("wrote {}", out.join("metrics.json").display());
+        // Wide columns are for the files and the report, not for a terminal.
+        let mut all = tables.clone();
+        all.splice(1..1, calibrated);
+        all.extend(report::leakage(&context.config));
+        write(&out, &evaluation, &all)?;
+        let parts = report::Parts { scored: Some((&scored, &evaluation)), tables: &all, epochs: &epochs };
+        report::write(context, &out, &parts, &options, args.include_text)?;
+        tracing::info!("wrote {} and {}", out.join("metrics.json").display(), out.join("report.html").display());
     }
     drop(lock);
-    Ok(Some(Outcome { evaluation, base: compared.map(|compared| compared.base), curve: None, tables }))
+    Ok(Some(Outcome { evaluation, base: compared.map(|compared| compared.base), curve, tables }))
+}
+
+/// `--curve` of a run that has no test split to score: the table and the figure, from its epochs alone.
+fn curve_alone(context: &Context, options: &Options) -> Result<()> {
+    let epochs = curve::epochs(context, options)?;
+    let tables = [curve::table(&epochs)];
+    let out = context.run_dir.join("eval");
+    let _lock = RunLock::acquire(&context.run_dir)?;
+    run_record::write(context, "eval", &[])?;
+    write_tables(&out, &tables)?;
+    report::write(context, &out, &report::Parts { scored: None, tables: &tables, epochs: &epochs }, options, false)?;
+    tracing::info!("data.test names no file: only the curve was made, {}", out.join("report.html").display());
+    output::line(&if context.json { tables[0].json() } else { tables[0].markdown() })
+}
+
+/// How the metrics are measured.
+fn options(context: &Context) -> Options {
+    Options { bootstrap: context.config.eval.bootstrap, seed: context.seed, costs: costs(context), ..Options::default() }
 }
 
 /// Mode (a): scores prediction files, whoever made them.
 fn from_files(context: &Context, out: &Path, test: &Path, dev: Option<&Path>) -> Result<Scored> {
-    let frozen = match dev {
-        None => None,
+    let (frozen, calibration) = match dev {
+        None => (None, None),
         Some(dev) => {
             let sample = inputs::sample(dev, &inputs::read(dev)?, None)?;
             let frozen = Frozen::tune(&sample, costs(context), None, dev, &storage::hash_file(dev)?, is_same_file(dev, test));
             frozen.write(out, context.dry_run)?;
-            Some(frozen)
+            let fitted = Fitted::fit(context, &sample, &frozen)?;
+            Fitted::write(fitted.as_ref(), out, context.dry_run)?;
+            (Some(frozen), fitted)
         }
     };
-    let sample = inputs::sample(test, &inputs::read(test)?, None)?;
+    let predictions = inputs::read(test)?;
+    let sample = inputs::sample(test, &predictions, None)?;
     let title = format!("{} ({} records, {} positive)", test.display(), sample.len(), sample.positives());
-    Ok(Scored { sample, title, frozen })
+    Ok(Scored { sample, title, frozen, calibration, predictions, records: None })
 }
 
 fn is_same_file(a: &Path, b: &Path) -> bool {
@@ -151,9 +188,13 @@ fn costs(context: &Context) -> Costs {
 }
 
 fn write(out: &Path, evaluation: &Evaluation, tables: &[Table]) -> Result<()> {
+    storage::write_file_atomic(&out.join("metrics.json"), json(evaluation)?.as_bytes())?;
+    write_tables(out, tables)
+}
+
+fn write_tables(out: &Path, tables: &[Table]) -> Result<()> {
     let folder = out.join("tables");
     storage::create_dir_all(&folder)?;
-    storage::write_file_atomic(&out.join("metrics.json"), json(evaluation)?.as_bytes())?;
     for (name, content) in tables.iter().flat_map(Table::files) {
         storage::write_file_atomic(&folder.join(name), content.as_bytes())?;
     }
@@ -174,12 +215,7 @@ fn json(value: &impl serde::Serialize) -> Result<String> {
 
 /// Flags of later features say so instead of doing nothing.
 fn refuse_unbuilt(args: &EvalArgs) -> Result<()> {
-    let unbuilt = [
-        ("--curve", args.curve),
-        ("--baselines", !args.baselines.is_empty()),
-        ("--runs", args.runs.is_some()),
-        ("--include-text", args.include_text),
-    ];
+    let unbuilt = [("--baselines", !args.baselines.is_empty()), ("--runs", args.runs.is_some())];
     match unbuilt.iter().find(|(_, given)| *given) {
         Some((flag, _)) => Err(Error::usage(format!("`clsgen eval {flag}` is not built yet")).hint("leave it out")),
         None => Ok(()),

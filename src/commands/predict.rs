@@ -15,6 +15,7 @@ use self::output_file::{Output, Sidecar};
 use super::{
     Context,
     args::PredictArgs,
+    eval::calibration,
     scoring::{self, Windows},
 };
 use crate::{
@@ -34,10 +35,7 @@ pub fn run(context: &Context, args: &PredictArgs) -> Result<()> {
     let dir = scoring::checkpoint_dir(&args.model)?;
     let info = checkpoint::read_info(&dir)?;
     let template = scoring::template(&dir, &info)?;
-    if args.calibrated {
-        return Err(Error::usage("--calibrated: no calibrator can be fitted by this version, so there is none to apply")
-            .hint("leave --calibrated out: `probability` is the model's own"));
-    }
+    let calibrator = args.calibrated.then(|| calibration::saved(&args.model, &dir)).transpose()?;
     output_file::check_early(&args.output, args.overwrite)?;
     let total = check_input(context, args, &template)?;
     let windows = scoring::windows(context, &info);
@@ -45,7 +43,10 @@ pub fn run(context: &Context, args: &PredictArgs) -> Result<()> {
     let loaded = scoring::load(context, &dir)?;
     scoring::check_memory(&loaded.model.llama, &windows)?;
     let prompter = scoring::prompter(&loaded, template, &windows)?;
-    let sidecar = sidecar(context, args, &dir, &loaded, &settings, &windows)?;
+    let mut sidecar = sidecar(context, args, &dir, &loaded, &settings, &windows)?;
+    if let Some((_, hash)) = &calibrator {
+        sidecar.settings["calibration"] = json!(hash);
+    }
     let mut output = Output::open(&args.output, &sidecar, args.overwrite)?;
     let done = output.lines();
     if done > 0 {
@@ -54,7 +55,9 @@ pub fn run(context: &Context, args: &PredictArgs) -> Result<()> {
     let bar = progress(context, total, done);
     let mut counts = output.counts();
     let records = data::stream(&context.config.data, &args.input, &prompter.template().fields())?.skip(done);
-    let outcome = score(&loaded.model, &prompter, strict(records, args), &settings, &mut |prediction| {
+    let outcome = score(&loaded.model, &prompter, strict(records, args), &settings, &mut |mut prediction| {
+        prediction.calibrated_probability =
+            prediction.probability.zip(calibrator.as_ref()).map(|(probability, (calibrator, _))| calibrator.apply(probability));
         output.put(&prediction)?;
         counts.add(&prediction);
         bar.inc(1);

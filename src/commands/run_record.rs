@@ -15,7 +15,8 @@ use crate::{
     storage,
 };
 
-const FILE: &str = "run.json";
+/// Its name in the run directory.
+pub(super) const FILE: &str = "run.json";
 /// Commands remembered under `earlier`.
 const EARLIER: usize = 50;
 
@@ -71,7 +72,8 @@ fn save(path: &Path, record: &Value) -> Result<()> {
     storage::write_file_atomic(path, &bytes)
 }
 
-fn read(path: &Path) -> Option<Value> {
+/// A record that was written before; `None` without one.
+pub(super) fn read(path: &Path) -> Option<Value> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 

@@ -104,6 +104,8 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("eval.top_p", Above(0.0, 1.0)),
     ("eval.cost_fp", Number(0.0, 1e9)),
     ("eval.cost_fn", Number(0.0, 1e9)),
+    ("eval.calibrate", OneOf(&["none", "temperature", "platt", "isotonic"])),
+    ("eval.force_isotonic", Bool),
 ];
 
 /// The kind of a key, `data.fields.<name>` included.

@@ -416,6 +416,21 @@ impl Default for Generate {
     }
 }
 
+/// Which calibrator `predict --calibrated` will apply (SPEC A45).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Calibrate {
+    /// None; nothing is fitted.
+    None,
+    /// One number divides the logit.
+    #[default]
+    Temperature,
+    /// A line on the logit scale.
+    Platt,
+    /// A monotone map; wants 1,000 dev records.
+    Isotonic,
+}
+
 /// `[eval]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -436,10 +451,25 @@ pub struct Eval {
     pub cost_fp: f64,
     /// What a positive called negative costs.
     pub cost_fn: f64,
+    /// Calibrator that `calibration.*_after` and `predict --calibrated` use, fitted on dev: none, temperature, platt or isotonic.
+    pub calibrate: Calibrate,
+    /// Fit isotonic calibration on fewer than 1,000 dev records too, where it follows noise.
+    pub force_isotonic: bool,
 }
 
 impl Default for Eval {
     fn default() -> Self {
-        Self { judge: None, runs: 10, bootstrap: 2000, baselines: Vec::new(), temperature: 0.6, top_p: 0.9, cost_fp: 1.0, cost_fn: 1.0 }
+        Self {
+            judge: None,
+            runs: 10,
+            bootstrap: 2000,
+            baselines: Vec::new(),
+            temperature: 0.6,
+            top_p: 0.9,
+            cost_fp: 1.0,
+            cost_fn: 1.0,
+            calibrate: Calibrate::Temperature,
+            force_isotonic: false,
+        }
     }
 }

@@ -98,7 +98,7 @@ impl Resampler {
 
 /// The 2.5 and 97.5 percentiles, linear between order statistics (numpy's default); `None` when the statistic was
 /// undefined in more than one resample of twenty.
-fn percentile_interval(mut draws: Vec<f64>, resamples: usize) -> Option<[f64; 2]> {
+pub(super) fn percentile_interval(mut draws: Vec<f64>, resamples: usize) -> Option<[f64; 2]> {
     if draws.is_empty() || draws.len() * 20 < resamples * 19 {
         return None;
     }

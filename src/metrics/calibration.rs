@@ -95,6 +95,11 @@ pub fn equal_width(rows: impl Iterator<Item = (f64, bool, f64)>, count: usize) -
 pub fn equal_mass(rows: impl Iterator<Item = (f64, bool, f64)>, count: usize) -> Vec<Bin> {
     let mut sorted: Vec<(f64, bool, f64)> = rows.filter(|row| row.2 > 0.0).collect();
     sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
+    equal_mass_sorted(&sorted, count)
+}
+
+/// [`equal_mass`] of rows that are in ascending order and weigh something.
+pub(super) fn equal_mass_sorted(sorted: &[(f64, bool, f64)], count: usize) -> Vec<Bin> {
     let total: f64 = sorted.iter().map(|row| row.2).sum();
     let mut bins = vec![Bin::default(); count];
     let mut before = 0.0;
@@ -128,16 +133,20 @@ pub fn slope(rows: impl Iterator<Item = (f64, bool, f64)> + Clone) -> Outcome {
 }
 
 /// Calibration-in-the-large: the shift on the logit scale that makes expected equal observed.
-pub fn intercept(rows: impl Iterator<Item = (f64, bool, f64)> + Clone) -> Outcome {
-    let (positives, n) = rows.clone().fold((0.0, 0.0), |(k, n), (_, y, w)| (k + w * f64::from(y), n + w));
+pub fn intercept(rows: impl Iterator<Item = (f64, bool, f64)>) -> Outcome {
+    intercept_of_logits(&rows.map(|(p, y, w)| (logit(p), f64::from(y), w)).collect::<Vec<_>>())
+}
+
+/// [`intercept`] of `(logit, label, weight)` rows.
+pub(super) fn intercept_of_logits(rows: &[(f64, f64, f64)]) -> Outcome {
+    let (positives, n) = rows.iter().fold((0.0, 0.0), |(k, n), (_, y, w)| (k + w * y, n + w));
     if positives == 0.0 || positives == n {
         return Err(if n == 0.0 { EMPTY } else { "only one class is present" });
     }
-    let logits: Vec<_> = rows.map(|(p, _, w)| (logit(p), w)).collect();
     // Expected positives grow strictly with the shift, so Newton kept inside a shrinking bracket always arrives.
     let (mut low, mut high, mut shift) = (-80.0, 80.0, 0.0);
     for _ in 0..200 {
-        let (expected, curvature) = logits.iter().fold((0.0, 0.0), |(e, c), &(x, w)| {
+        let (expected, curvature) = rows.iter().fold((0.0, 0.0), |(e, c), &(x, _, w)| {
             let q = sigmoid(x + shift);
             (e + w * q, c + w * q * (1.0 - q))
         });
@@ -157,7 +166,7 @@ pub fn intercept(rows: impl Iterator<Item = (f64, bool, f64)> + Clone) -> Outcom
 }
 
 /// A fitted line on the logit scale.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct LogisticFit {
     /// Its intercept.
     pub intercept: f64,
@@ -170,9 +179,14 @@ pub struct LogisticFit {
 /// Targets may lie between 0 and 1 (Platt's). Undefined where no finite maximum exists: one class, a constant x, or
 /// classes that some x separates.
 pub fn logistic(rows: impl Iterator<Item = (f64, f64, f64)> + Clone) -> Result<LogisticFit, &'static str> {
+    logistic_from(LogisticFit::default(), rows)
+}
+
+/// [`logistic`] begun at `start`: the same maximum, found sooner from nearby.
+pub(super) fn logistic_from(start: LogisticFit, rows: impl Iterator<Item = (f64, f64, f64)> + Clone) -> Result<LogisticFit, &'static str> {
     separable(rows.clone())?;
     let loss = |a: f64, b: f64| rows.clone().map(|(x, t, w)| w * (softplus(a + b * x) - t * (a + b * x))).sum::<f64>();
-    let (mut a, mut b) = (0.0, 0.0);
+    let (mut a, mut b) = (start.intercept, start.slope);
     let mut current = loss(a, b);
     for _ in 0..100 {
         let (mut gradient, mut hessian) = ([0.0; 2], [0.0; 3]);

@@ -17,7 +17,7 @@ use super::{
 pub const ISOTONIC_MINIMUM: usize = 1000;
 
 /// Which map to fit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
     /// One number.
@@ -27,6 +27,20 @@ pub enum Method {
     Platt,
     /// A step-free monotone map.
     Isotonic,
+}
+
+impl Method {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Temperature, Self::Platt, Self::Isotonic];
+
+    /// Its name in files and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Temperature => "temperature",
+            Self::Platt => "platt",
+            Self::Isotonic => "isotonic",
+        }
+    }
 }
 
 /// A fitted map.

@@ -39,14 +39,37 @@ impl<'a> Book<'a> {
         self.add(n, move |weights| verbalized_table(sample, threshold, weights).kappa())
     }
 
-    /// A statistic of the probabilities and labels.
-    fn probabilities(&mut self, statistic: impl Fn(&[(f64, bool, f64)]) -> Outcome + Sync + 'a) -> Slot {
-        let sample = self.sample;
-        self.add(sample.len(), move |weights| {
-            let rows: Vec<_> = calibration::rows(sample.probabilities(), sample.labels(), weights).collect();
-            statistic(&rows)
+    /// A statistic of the drawn records' probabilities and labels, in ascending order of the probability.
+    fn probabilities(&mut self, order: &'a [Row], statistic: impl Fn(&[(f64, bool, f64)]) -> Outcome + Sync + 'a) -> Slot {
+        self.add(self.sample.len(), move |weights| {
+            let drawn = order.iter().map(|row| (row.probability, row.label, f64::from(weights[row.record])));
+            statistic(&drawn.filter(|row| row.2 > 0.0).collect::<Vec<_>>())
         })
     }
+
+    /// A statistic of the drawn records' logits and labels.
+    fn logits(&mut self, order: &'a [Row], statistic: impl Fn(&[(f64, f64, f64)]) -> Outcome + Sync + 'a) -> Slot {
+        self.add(self.sample.len(), move |weights| {
+            let drawn = order.iter().map(|row| (row.logit, f64::from(row.label), f64::from(weights[row.record])));
+            statistic(&drawn.filter(|row| row.2 > 0.0).collect::<Vec<_>>())
+        })
+    }
+}
+
+/// A record as the calibration statistics read it. Sorted and taken to the logit scale once, not in every resample.
+struct Row {
+    record: usize,
+    probability: f64,
+    logit: f64,
+    label: bool,
+}
+
+fn ascending(sample: &Sample) -> Vec<Row> {
+    let rows = sample.probabilities().iter().zip(sample.labels()).enumerate();
+    let mut rows: Vec<Row> =
+        rows.map(|(record, (&probability, &label))| Row { record, probability, logit: calibration::logit(probability), label }).collect();
+    rows.sort_by(|a, b| a.probability.total_cmp(&b.probability));
+    rows
 }
 
 /// Calls against gold.
@@ -89,6 +112,7 @@ pub fn evaluate(sample: &Sample, thresholds: Option<&Thresholds>, options: &Opti
     let parsable = sample.parsable();
     let spoken: Vec<bool> = sample.verbalized().iter().map(|label| *label == Some(true)).collect();
     let gold_ranking = Ranking::new(sample.probabilities());
+    let order = ascending(sample);
     let mut book = Book { sample, statistics: Vec::new() };
     let auprc = book.add(sample.len(), |weights| gold_ranking.average_precision(sample.labels(), weights));
     let parsable_rate = book.add(sample.len(), |weights| {
@@ -108,7 +132,7 @@ pub fn evaluate(sample: &Sample, thresholds: Option<&Thresholds>, options: &Opti
         let calls = [tuned.f1, tuned.youden, tuned.cost].map(|t| t.map(|t| CallSlots::add(&mut book, t.threshold, options.costs)));
         (calls, tuned.kappa.map(|t| (t.threshold, book.kappa(parsable.len(), t.threshold))))
     });
-    let calibration = calibration_slots(&mut book, options.bins);
+    let calibration = calibration_slots(&mut book, &order, options.bins);
 
     let measured = Resampler::new(sample, options.seed).measure(&book.statistics, options.bootstrap);
     let take = |slot: Slot| measured[slot.0].clone();
@@ -141,17 +165,28 @@ pub fn evaluate(sample: &Sample, thresholds: Option<&Thresholds>, options: &Opti
         auroc_align: delong_auroc(sample, &spoken, Some(&parsable)),
         parsable: take(parsable_rate),
         judge: Judge::default(),
-        calibration: Calibration {
-            brier: take(calibration[0]),
-            brier_skill: take(calibration[1]),
-            ece: take(calibration[2]),
-            mce: take(calibration[3]),
-            ece_equal_mass: take(calibration[4]),
-            slope: take(calibration[5]),
-            intercept: take(calibration[6]),
-            observed_expected: take(calibration[7]),
-        },
+        calibration: calibration_of(calibration.map(take)),
     }
+}
+
+/// The calibration metrics alone, on the same resamples as [`evaluate`]'s: for calibrated probabilities.
+pub fn evaluate_calibration(sample: &Sample, options: &Options) -> Calibration {
+    let order = ascending(sample);
+    let mut book = Book { sample, statistics: Vec::new() };
+    let slots = calibration_slots(&mut book, &order, options.bins);
+    let measured = Resampler::new(sample, options.seed).measure(&book.statistics, options.bootstrap);
+    calibration_of(slots.map(|slot| measured[slot.0].clone()))
+}
+
+/// κ at 0.5 between head and verbalized label with its interval, and nothing else: for a curve over many checkpoints.
+pub fn kappa_at_half(sample: &Sample, options: &Options) -> Metric {
+    let mut book = Book { sample, statistics: Vec::new() };
+    book.kappa(sample.parsable().len(), 0.5);
+    Resampler::new(sample, options.seed).measure(&book.statistics, options.bootstrap).swap_remove(0)
+}
+
+fn calibration_of([brier, brier_skill, ece, mce, ece_equal_mass, slope, intercept, observed_expected]: [Metric; 8]) -> Calibration {
+    Calibration { brier, brier_skill, ece, mce, ece_equal_mass, slope, intercept, observed_expected, after: None }
 }
 
 /// Why a tuned value is missing.
@@ -162,16 +197,19 @@ fn untuned(n: usize) -> Calls {
     Calls { threshold: None, f1: none(), precision: none(), recall: none(), specificity: none(), kappa: None, cost: Some(none()) }
 }
 
-fn calibration_slots(book: &mut Book<'_>, bins: usize) -> [Slot; 8] {
+fn calibration_slots<'a>(book: &mut Book<'a>, order: &'a [Row], bins: usize) -> [Slot; 8] {
+    // Newton begins where the whole sample's fit ended: a resample's is near.
+    let all: Vec<_> = order.iter().map(|row| (row.logit, f64::from(row.label), 1.0)).collect();
+    let start = calibration::logistic(all.iter().copied()).unwrap_or_default();
     [
-        book.probabilities(move |r| calibration::brier(r.iter().copied())),
-        book.probabilities(move |r| calibration::brier_skill(r.iter().copied())),
-        book.probabilities(move |r| calibration::expected_error(&calibration::equal_width(r.iter().copied(), bins))),
-        book.probabilities(move |r| calibration::maximum_error(&calibration::equal_width(r.iter().copied(), bins))),
-        book.probabilities(move |r| calibration::expected_error(&calibration::equal_mass(r.iter().copied(), bins))),
-        book.probabilities(move |r| calibration::slope(r.iter().copied())),
-        book.probabilities(move |r| calibration::intercept(r.iter().copied())),
-        book.probabilities(move |r| calibration::observed_expected(r.iter().copied())),
+        book.probabilities(order, |r| calibration::brier(r.iter().copied())),
+        book.probabilities(order, |r| calibration::brier_skill(r.iter().copied())),
+        book.probabilities(order, move |r| calibration::expected_error(&calibration::equal_width(r.iter().copied(), bins))),
+        book.probabilities(order, move |r| calibration::maximum_error(&calibration::equal_width(r.iter().copied(), bins))),
+        book.probabilities(order, move |r| calibration::expected_error(&calibration::equal_mass_sorted(r, bins))),
+        book.logits(order, move |r| calibration::logistic_from(start, r.iter().copied()).map(|fit| fit.slope)),
+        book.logits(order, |r| calibration::intercept_of_logits(r)),
+        book.probabilities(order, |r| calibration::observed_expected(r.iter().copied())),
     ]
 }
 

@@ -133,4 +133,59 @@ pub struct Calibration {
     pub intercept: Metric,
     /// Positives observed over expected.
     pub observed_expected: Metric,
+    /// The same of the calibrated probabilities, where a calibrator was fitted on dev.
+    #[serde(flatten, skip_serializing_if = "Option::is_none", default)]
+    pub after: Option<Box<CalibrationAfter>>,
+}
+
+impl Calibration {
+    /// Every metric with its name in the tables, in their order.
+    pub fn named(&self) -> [(&'static str, &Metric); 8] {
+        [
+            ("Brier", &self.brier),
+            ("Brier skill", &self.brier_skill),
+            ("ECE", &self.ece),
+            ("ECE, equal-mass", &self.ece_equal_mass),
+            ("MCE", &self.mce),
+            ("Calibration slope", &self.slope),
+            ("Calibration intercept", &self.intercept),
+            ("Observed : expected", &self.observed_expected),
+        ]
+    }
+}
+
+/// [`Calibration`] of the calibrated probabilities, as `metrics.json` names it beside that of the model's own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CalibrationAfter {
+    /// Brier score.
+    pub brier_after: Metric,
+    /// Skill over always saying the prevalence.
+    pub brier_skill_after: Metric,
+    /// Expected calibration error, equal-width bins.
+    pub ece_after: Metric,
+    /// Maximum calibration error, equal-width bins.
+    pub mce_after: Metric,
+    /// Expected calibration error, equal-mass bins.
+    pub ece_equal_mass_after: Metric,
+    /// Slope of logistic recalibration.
+    pub slope_after: Metric,
+    /// Calibration-in-the-large.
+    pub intercept_after: Metric,
+    /// Positives observed over expected.
+    pub observed_expected_after: Metric,
+}
+
+impl From<Calibration> for CalibrationAfter {
+    fn from(of: Calibration) -> Self {
+        Self {
+            brier_after: of.brier,
+            brier_skill_after: of.brier_skill,
+            ece_after: of.ece,
+            mce_after: of.mce,
+            ece_equal_mass_after: of.ece_equal_mass,
+            slope_after: of.slope,
+            intercept_after: of.intercept,
+            observed_expected_after: of.observed_expected,
+        }
+    }
 }

@@ -27,6 +27,7 @@ pub mod bootstrap;
 pub mod calibration;
 pub mod calibrators;
 pub mod classification;
+pub mod curves;
 pub mod decision;
 pub mod delong;
 mod evaluate;
@@ -40,8 +41,8 @@ pub mod sample;
 pub mod significance;
 pub mod threshold;
 
-pub use evaluate::evaluate;
-pub use evaluation::{Calls, Evaluation, KappaCall, Options, TunedCalls};
+pub use evaluate::{evaluate, evaluate_calibration, kappa_at_half};
+pub use evaluation::{Calibration, CalibrationAfter, Calls, Evaluation, KappaCall, Options, TunedCalls};
 pub use sample::Sample;
 
 /// A statistic, or why it is undefined.

@@ -41,7 +41,7 @@ impl Ranking {
     }
 
     /// Weighted positives and negatives at or above each distinct score, highest first.
-    fn cumulative<'a>(&'a self, labels: &'a [bool], weights: &'a [u32]) -> impl Iterator<Item = (u64, u64)> + 'a {
+    pub(super) fn cumulative<'a>(&'a self, labels: &'a [bool], weights: &'a [u32]) -> impl Iterator<Item = (u64, u64)> + 'a {
         self.blocks().scan((0, 0), |(positives, negatives), block| {
             for &i in block {
                 let count = if labels[i as usize] { &mut *positives } else { &mut *negatives };

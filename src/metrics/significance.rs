@@ -13,6 +13,20 @@ pub fn normal_p(z: f64) -> f64 {
 /// z with P(|Z| ≤ z) = 95 %.
 pub const Z95: f64 = 1.959_963_984_540_054;
 
+/// Wilson's 95 % interval of a proportion, `count` of `n` (*JASA* 22, 1927); `None` of nothing.
+///
+/// ```
+/// use clsgen::metrics::significance::wilson;
+/// let [low, high] = wilson(8, 10).unwrap();
+/// assert!((low - 0.4902).abs() < 1e-4 && (high - 0.9433).abs() < 1e-4);
+/// ```
+pub fn wilson(count: usize, n: usize) -> Option<[f64; 2]> {
+    let (k, n, z2) = (count as f64, n as f64, Z95 * Z95);
+    let half = Z95 * (k * (n - k) / n + z2 / 4.0).sqrt();
+    // Rounding may step over the ends by a bit or two.
+    (n > 0.0).then(|| [(k + z2 / 2.0 - half) / (n + z2), (k + z2 / 2.0 + half) / (n + z2)].map(|end| end.clamp(0.0, 1.0)))
+}
+
 /// McNemar's exact test of two paired sets of calls (*Psychometrika* 12, 1947): the two-sided binomial p of the discordant pairs,
 /// `only_first` right by the first alone and `only_second` by the second alone.
 ///

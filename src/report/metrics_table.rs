@@ -55,17 +55,7 @@ pub fn metrics_table(title: &str, evaluation: &Evaluation, in_sample: bool) -> T
 }
 
 fn add_calibration(table: &mut Table, evaluation: &Evaluation) {
-    let calibration = &evaluation.calibration;
-    for (name, metric) in [
-        ("Brier", &calibration.brier),
-        ("Brier skill", &calibration.brier_skill),
-        ("ECE", &calibration.ece),
-        ("ECE, equal-mass", &calibration.ece_equal_mass),
-        ("MCE", &calibration.mce),
-        ("Calibration slope", &calibration.slope),
-        ("Calibration intercept", &calibration.intercept),
-        ("Observed : expected", &calibration.observed_expected),
-    ] {
+    for (name, metric) in evaluation.calibration.named() {
         add(table, name, None, metric);
     }
 }

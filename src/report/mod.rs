@@ -1,8 +1,11 @@
 //! Tables, figures, HTML. Layer 5.
 
 pub mod compare;
+pub mod figures;
+pub mod html;
 pub mod metrics_table;
 pub mod paper;
+mod readings;
 pub mod table;
 
 pub use metrics_table::metrics_table;

@@ -10,6 +10,7 @@
 pub mod checkpoint;
 pub mod dev;
 pub mod examples;
+pub mod history;
 pub mod log;
 pub mod loss;
 pub mod memory;

@@ -7,7 +7,9 @@ use std::{
 
 use super::{
     super::scoring::{self, checkpoint_hash},
-    Context, EvalArgs, Scored, costs,
+    Context, EvalArgs, Scored,
+    calibration::Fitted,
+    costs,
     frozen::{Frozen, Named},
     inputs, predictions,
 };
@@ -58,7 +60,7 @@ impl Job {
     /// Freezes the thresholds, then reads and scores the split.
     pub fn score(&self, context: &Context, out: &Path) -> Result<Scored> {
         let dev = self.checkpoint.join(DEV_PREDICTIONS);
-        let frozen = self.freeze(context, &dev, out)?;
+        let (frozen, calibration) = self.freeze(context, &dev, out)?.unzip();
         let (_, template) = self.prompt()?;
         let records = self.records(context, &template)?;
         let kept = if self.split == "dev" { kept_dev(&dev, &records)? } else { None };
@@ -71,7 +73,7 @@ impl Job {
         };
         let sample = inputs::sample(&out.join(predictions::FILE), &predictions, Some(&records))?;
         let title = format!("{}, {} split ({} records, {} positive)", self.shown, self.split, sample.len(), sample.positives());
-        Ok(Scored { sample, title, frozen })
+        Ok(Scored { sample, title, frozen, calibration: calibration.flatten(), predictions, records: Some(records) })
     }
 
     /// The base model's predictions of the split, with the checkpoint's prompts: the sample, record for record that of
@@ -87,8 +89,8 @@ impl Job {
         predictions::Source { checkpoint: &self.checkpoint, checkpoint_hash: &self.hash, data: &self.data, tuned }
     }
 
-    /// Thresholds from the checkpoint's dev predictions; none where another tool left no such file.
-    fn freeze(&self, context: &Context, dev: &Path, out: &Path) -> Result<Option<Frozen>> {
+    /// Thresholds and calibrator from the checkpoint's dev predictions; none where another tool left no such file.
+    fn freeze(&self, context: &Context, dev: &Path, out: &Path) -> Result<Option<(Frozen, Option<Fitted>)>> {
         if !dev.is_file() {
             tracing::warn!("{} has no {DEV_PREDICTIONS}: no thresholds can be tuned", self.checkpoint.display());
             return Ok(None);
@@ -98,7 +100,9 @@ impl Job {
         let shown = Path::new(&self.shown).join(DEV_PREDICTIONS);
         let frozen = Frozen::tune(&sample, costs(context), Some(checkpoint), &shown, &storage::hash_file(dev)?, self.split == "dev");
         frozen.write(out, context.dry_run)?;
-        Ok(Some(frozen))
+        let fitted = Fitted::fit(context, &sample, &frozen)?;
+        Fitted::write(fitted.as_ref(), out, context.dry_run)?;
+        Ok(Some((frozen, fitted)))
     }
 }
 

@@ -1,0 +1,197 @@
+//! `RUN/eval/calibration.json`: calibrators fitted on dev before test labels are read, and the one `predict --calibrated`
+//! applies (SPEC A45).
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Context, frozen::Frozen, frozen::Named};
+use crate::{
+    commands::scoring,
+    config::Calibrate,
+    error::{Error, Result},
+    metrics::{
+        Calibration, Evaluation, Options, Sample,
+        calibrators::{Calibrator, ISOTONIC_MINIMUM, Method},
+        evaluate_calibration,
+    },
+    report::{Table, table::cell},
+    storage,
+};
+
+const FILE: &str = "calibration.json";
+
+/// A calibrator, or why dev allows none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fit {
+    /// The map; null where it cannot be fitted.
+    pub calibrator: Option<Calibrator>,
+    /// Why it is null.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+}
+
+/// `calibration.json`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fitted {
+    /// Version of this file's shape.
+    pub schema: u32,
+    /// The checkpoint whose dev predictions these are; null for a prediction file.
+    pub checkpoint: Option<Named>,
+    /// The dev predictions.
+    pub dev: Named,
+    /// Records of dev.
+    pub n: usize,
+    /// Dev and the scored split are the same records.
+    pub in_sample: bool,
+    /// The method that is applied (`eval.calibrate`).
+    pub method: Method,
+    /// Every method, fitted to the same dev records.
+    pub methods: BTreeMap<Method, Fit>,
+}
+
+impl Fitted {
+    /// Fits every method on `dev`, which `frozen` names; `None` under `eval.calibrate = "none"`.
+    pub fn fit(context: &Context, dev: &Sample, frozen: &Frozen) -> Result<Option<Self>> {
+        let eval = &context.config.eval;
+        let Some(method) = chosen(eval.calibrate) else { return Ok(None) };
+        if method == Method::Isotonic && dev.len() < ISOTONIC_MINIMUM && !eval.force_isotonic {
+            let message =
+                format!("eval.calibrate = \"isotonic\" needs {ISOTONIC_MINIMUM} dev records, {} holds {}", frozen.dev.path, dev.len());
+            return Err(Error::usage(message)
+                .hint("take eval.calibrate = \"platt\" or \"temperature\", or insist with --set eval.force_isotonic=true"));
+        }
+        let fit = |method| match Calibrator::fit(dev, method, eval.force_isotonic) {
+            Ok(calibrator) => (method, Fit { calibrator: Some(calibrator), reason: None }),
+            Err(reason) => (method, Fit { calibrator: None, reason: Some(reason) }),
+        };
+        let fitted = Self {
+            schema: 1,
+            checkpoint: frozen.checkpoint.clone(),
+            dev: frozen.dev.clone(),
+            n: dev.len(),
+            in_sample: frozen.in_sample,
+            method,
+            methods: Method::ALL.into_iter().map(fit).collect(),
+        };
+        if let Err(reason) = fitted.chosen() {
+            tracing::warn!("no {} calibrator: {reason}", method.name());
+        }
+        Ok(Some(fitted))
+    }
+
+    /// The calibrator that is applied, or why there is none.
+    pub fn chosen(&self) -> Result<&Calibrator, String> {
+        let fit = self.methods.get(&self.method).ok_or_else(|| format!("{} was not fitted", self.method.name()))?;
+        fit.calibrator.as_ref().ok_or_else(|| fit.reason.clone().unwrap_or_else(|| "no reason given".to_owned()))
+    }
+
+    /// Writes the file; an evaluation without a calibrator takes an earlier one's away.
+    pub fn write(fitted: Option<&Self>, out: &Path, dry_run: bool) -> Result<()> {
+        match fitted {
+            _ if dry_run => Ok(()),
+            Some(fitted) => storage::write_file_atomic(&out.join(FILE), super::json(fitted)?.as_bytes()),
+            None => storage::remove_file(&out.join(FILE)),
+        }
+    }
+
+    /// Fills `calibration.*_after` and gives the table of every method beside the model's own probabilities.
+    pub fn score(&self, sample: &Sample, options: &Options, evaluation: &mut Evaluation) -> Table {
+        let mut table =
+            Table::new("calibration", "Calibration, before and after", &["Metric", "Model", "Temperature", "Platt", "Isotonic"]);
+        let mut columns: Vec<Option<Calibration>> = Vec::new();
+        for method in Method::ALL {
+            let calibrator = self.methods.get(&method).and_then(|fit| fit.calibrator.as_ref());
+            columns.push(calibrator.map(|calibrator| evaluate_calibration(&calibrator.apply_all(sample), options)));
+        }
+        for (row, (name, own)) in evaluation.calibration.named().into_iter().enumerate() {
+            let after = columns.iter().map(|column| column.as_ref().map_or_else(|| "–".to_owned(), |column| cell(column.named()[row].1)));
+            table.row([name.to_owned(), cell(own)].into_iter().chain(after));
+        }
+        for (method, fit) in &self.methods {
+            if let Some(reason) = &fit.reason {
+                table.note(format!("{}: not fitted, {reason}.", method.name()));
+            }
+        }
+        let place = if self.in_sample { "Fitted on these very records: the values after are in-sample." } else { "Fitted on dev only." };
+        table.note(format!("{place} `predict --calibrated` applies {}.", self.method.name()));
+        let chosen = Method::ALL.iter().zip(columns).find(|(method, _)| **method == self.method).and_then(|(_, column)| column);
+        evaluation.calibration.after = chosen.map(|calibration| Box::new(calibration.into()));
+        table
+    }
+}
+
+fn chosen(calibrate: Calibrate) -> Option<Method> {
+    match calibrate {
+        Calibrate::None => None,
+        Calibrate::Temperature => Some(Method::Temperature),
+        Calibrate::Platt => Some(Method::Platt),
+        Calibrate::Isotonic => Some(Method::Isotonic),
+    }
+}
+
+/// The calibrator that `eval` saved for the checkpoint `dir`, given as `model` (itself or its run), and the hash of its file.
+pub(in crate::commands) fn saved(model: &Path, dir: &Path) -> Result<(Calibrator, String)> {
+    let hint = "run `clsgen eval` on this run first: it fits a calibrator on dev (eval.calibrate), or leave --calibrated out";
+    let refuse = |message: String| Error::usage(format!("--calibrated: {message}")).hint(hint);
+    // A checkpoint is RUN/checkpoints/epoch-NN.
+    let of_checkpoint = dir.canonicalize().ok().and_then(|dir| Some(dir.parent()?.parent()?.to_owned()));
+    let candidates = std::iter::once(model.to_owned()).chain(of_checkpoint).map(|run| run.join("eval").join(FILE));
+    let path = candidates
+        .into_iter()
+        .find(|path| path.is_file())
+        .ok_or_else(|| refuse(format!("there is no {} of {}", Path::new("eval").join(FILE).display(), model.display())))?;
+    let bytes = std::fs::read(&path).map_err(|e| storage::error("cannot read", &path, &e))?;
+    let fitted: Fitted = serde_json::from_slice(&bytes).map_err(|e| refuse(format!("{} cannot be read: {e}", path.display())))?;
+    match &fitted.checkpoint {
+        None => return Err(refuse(format!("{} was fitted to a prediction file, which names no checkpoint", path.display()))),
+        Some(named) if named.blake3 != scoring::checkpoint_hash(dir)? => {
+            return Err(refuse(format!("{} was fitted for another checkpoint, {}, not {}", path.display(), named.path, dir.display())));
+        }
+        Some(_) => {}
+    }
+    let calibrator = fitted.chosen().map_err(|reason| refuse(format!("{} holds no calibrator: {reason}", path.display())))?;
+    Ok((calibrator.clone(), storage::hash_bytes(&bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::threshold::Costs;
+
+    fn dev() -> Sample {
+        let mut dev = Sample::new();
+        (0..60).for_each(|i| dev.push(f64::from(i) / 60.0, i % 3 == 0 || i > 40, None, None));
+        dev
+    }
+
+    fn frozen(dev: &Sample) -> Frozen {
+        Frozen::tune(dev, Costs::default(), None, Path::new("dev.jsonl"), "hash", false)
+    }
+
+    #[test]
+    fn isotonic_on_few_records_is_refused_unless_forced() {
+        let mut context = Context::for_test(Path::new("unused"));
+        context.config.eval.calibrate = Calibrate::Isotonic;
+        let error = Fitted::fit(&context, &dev(), &frozen(&dev())).unwrap_err();
+        assert_eq!((error.exit_code(), error.hint_text().is_some()), (2, true));
+        context.config.eval.force_isotonic = true;
+        let fitted = Fitted::fit(&context, &dev(), &frozen(&dev())).unwrap().unwrap();
+        assert!(matches!(fitted.chosen(), Ok(Calibrator::Isotonic { .. })));
+    }
+
+    #[test]
+    fn every_method_is_kept_and_what_cannot_be_fitted_says_why() {
+        let context = Context::for_test(Path::new("unused"));
+        let fitted = Fitted::fit(&context, &dev(), &frozen(&dev())).unwrap().unwrap();
+        let json: serde_json::Value = serde_json::from_str(&super::super::json(&fitted).unwrap()).unwrap();
+        assert_eq!(json["method"], "temperature");
+        assert!(json["methods"]["temperature"]["calibrator"]["temperature"].is_f64());
+        assert!(json["methods"]["isotonic"]["reason"].as_str().unwrap().contains("1000"));
+        assert_eq!(serde_json::from_value::<Fitted>(json).unwrap(), fitted);
+        let mut one_class = Sample::new();
+        one_class.push(0.5, true, None, None);
+        let fitted = Fitted::fit(&context, &one_class, &frozen(&one_class)).unwrap().unwrap();
+        assert!(fitted.chosen().unwrap_err().contains("one class"));
+    }
+}

@@ -1,0 +1,121 @@
+//! `RUN/eval/figures/` and `RUN/eval/report.html`.
+
+use std::{collections::HashMap, path::Path};
+
+use serde_json::Value;
+
+use super::{super::run_record, Context, Scored};
+use crate::{
+    config::Config,
+    data::{self, Needs, Record},
+    error::Result,
+    metrics::{Evaluation, Options},
+    report::{
+        Table,
+        figures::{self, EpochMetrics, Figure},
+        html::{Reading, RecordView, Report, Source, readings},
+    },
+    storage,
+};
+
+/// Everything a report is made of.
+pub struct Parts<'a> {
+    /// The scored records and what was measured; none when only the curve was asked for.
+    pub scored: Option<(&'a Scored, &'a Evaluation)>,
+    /// Tables in their order.
+    pub tables: &'a [Table],
+    /// Dev metrics of each epoch.
+    pub epochs: &'a [EpochMetrics],
+}
+
+/// Draws the figures and writes the report; text of records only with `include_text`.
+pub fn write(context: &Context, out: &Path, parts: &Parts<'_>, options: &Options, include_text: bool) -> Result<()> {
+    let figures = draw(out, parts, options)?;
+    let scored = parts.scored.map(|(scored, _)| scored);
+    let records = scored.filter(|_| include_text).map(|scored| records(context, scored));
+    let summary: Vec<Reading> = parts.scored.map(|(_, evaluation)| readings(evaluation)).unwrap_or_default();
+    let report = Report {
+        task: &context.config.task.name,
+        labels: &context.config.task.labels,
+        title: scored.map_or("Training curve", |scored| &scored.title),
+        summary,
+        in_sample: options.in_sample,
+        tables: parts.tables,
+        figures: &figures,
+        sources: sources(scored),
+        run: run_record::read(&context.run_dir.join(run_record::FILE)).unwrap_or(Value::Null),
+        records,
+    };
+    storage::write_file_atomic(&out.join("report.html"), report.render()?.as_bytes())
+}
+
+fn draw(out: &Path, parts: &Parts<'_>, options: &Options) -> Result<Vec<Figure>> {
+    let fitted = parts.scored.and_then(|(scored, _)| scored.calibration.as_ref());
+    let calibrated = parts.scored.zip(fitted).and_then(|((scored, _), fitted)| {
+        let calibrator = fitted.chosen().ok()?;
+        Some((fitted.method.name(), calibrator.apply_all(&scored.sample)))
+    });
+    let inputs = figures::Inputs {
+        scored: parts.scored.map(|(scored, evaluation)| (&scored.sample, evaluation)),
+        calibrated: calibrated.as_ref().map(|(name, sample)| (*name, sample)),
+        epochs: parts.epochs,
+        bootstrap: options.bootstrap,
+        seed: options.seed,
+    };
+    figures::draw(&out.join("figures"), &inputs)
+}
+
+/// What thresholds and calibrators came from, by hash.
+fn sources(scored: Option<&Scored>) -> Vec<Source> {
+    let Some(frozen) = scored.and_then(|scored| scored.frozen.as_ref()) else { return Vec::new() };
+    let checkpoint = frozen.checkpoint.as_ref().map(|named| ("Checkpoint", named));
+    let named = checkpoint.into_iter().chain([("Dev predictions", &frozen.dev)]);
+    named.map(|(what, named)| Source { what, path: named.path.clone(), blake3: named.blake3.clone() }).collect()
+}
+
+/// What the splits share that they should not; `None` where fewer than two can be read. What is wrong with a split that is not
+/// scored is for `train` to say.
+pub fn leakage(config: &Config) -> Option<Table> {
+    let files = [("train", &config.data.train), ("dev", &config.data.dev), ("test", &config.data.test)];
+    let load = |path: &std::path::PathBuf| data::load(&config.data, &config.resolve(path), &Needs::default()).ok();
+    let splits: Vec<(&str, Vec<Record>)> = files.into_iter().filter_map(|(name, path)| Some((name, load(path.as_ref()?)?))).collect();
+    if splits.len() < 2 {
+        return None;
+    }
+    let report = data::leakage(&splits.iter().map(|(name, records)| (*name, records.as_slice())).collect::<Vec<_>>());
+    let mut table = Table::new("leakage", "Leakage: what two splits share", &["Splits", "Groups", "Ids", "Identical texts"]);
+    for pair in &report.pairs {
+        let texts = pair.identical_texts.iter().map(|(field, count)| format!("{count} in {field}")).collect::<Vec<_>>().join(", ");
+        table.row([format!("{} and {}", pair.a, pair.b), pair.shared_groups.to_string(), pair.shared_ids.to_string(), texts]);
+    }
+    table.note(match report.is_clean() {
+        true => "No two splits share anything.",
+        false => "Records that splits share make a score look better than it is; intervals are clustered by group.",
+    });
+    Some(table)
+}
+
+/// The records with their text: notes by id where the split's file is known, the model's words from the predictions.
+fn records(context: &Context, scored: &Scored) -> Vec<RecordView> {
+    let config = &context.config;
+    let loaded = match (&scored.records, &config.data.test) {
+        (None, Some(test)) => data::load(&config.data, &config.resolve(test), &Needs::default()).unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    let records = scored.records.as_deref().unwrap_or(&loaded);
+    let by_id: HashMap<&str, &Record> = records.iter().map(|record| (record.id.as_str(), record)).collect();
+    if by_id.is_empty() {
+        tracing::warn!("the report's records have no note text: a prediction file holds none, name the records with --set data.test=FILE");
+    }
+    let calibrator = scored.calibration.as_ref().and_then(|fitted| fitted.chosen().ok());
+    let view = |prediction: &data::Prediction| RecordView {
+        id: prediction.id.clone().unwrap_or_default(),
+        label: prediction.label,
+        probability: prediction.probability,
+        calibrated: prediction.probability.zip(calibrator).map(|(probability, calibrator)| calibrator.apply(probability)),
+        verbalized: prediction.verbalized_label.filter(|_| prediction.parsable != Some(false)),
+        explanation: prediction.explanation.clone().or_else(|| prediction.text.clone()),
+        note: prediction.id.as_deref().and_then(|id| by_id.get(id)).map(|record| record.fields.clone()).unwrap_or_default(),
+    };
+    scored.predictions.iter().map(view).collect()
+}

@@ -1,0 +1,79 @@
+//! The reliability diagram with its histogram.
+
+use plotters::{chart::SeriesLabelPosition, prelude::*};
+
+use super::style::{Area, BLUE, Drawn, GRID, MUTED, ORANGE, Pen, Picture};
+use crate::metrics::{
+    Sample,
+    calibration::{Bin, equal_width, rows},
+    significance::wilson,
+};
+
+/// Bins of the diagram: those of the expected calibration error.
+const BINS: usize = 10;
+
+/// Observed frequency over predicted probability, before and after calibration.
+pub(super) struct Reliability {
+    own: Vec<Bin>,
+    after: Option<(String, Vec<Bin>)>,
+}
+
+impl Reliability {
+    /// The diagram of `sample` and, where a calibrator was fitted, of the calibrated sample with the method's name.
+    pub(super) fn new(sample: &Sample, calibrated: Option<(&str, &Sample)>) -> Self {
+        let bins = |sample: &Sample| {
+            let ones = vec![1; sample.len()];
+            equal_width(rows(sample.probabilities(), sample.labels(), &ones), BINS)
+        };
+        Self { own: bins(sample), after: calibrated.map(|(name, sample)| (name.to_owned(), bins(sample))) }
+    }
+}
+
+impl Picture for Reliability {
+    const SIZE: (u32, u32) = (720, 640);
+
+    fn name(&self) -> &'static str {
+        "reliability"
+    }
+
+    fn title(&self) -> String {
+        "Reliability diagram".into()
+    }
+
+    fn caption(&self) -> String {
+        let after = self.after.as_ref().map(|(name, _)| format!(" Orange: after {name} calibration fitted on dev.")).unwrap_or_default();
+        format!(
+            "Records in {BINS} bins of their probability: a dot says how many of a bin's records really were positive, its bar is \
+             Wilson's 95 % interval. On the dashed diagonal probabilities mean what they say; below it they promise too much. The \
+             histogram says how many records each bin holds.{after}"
+        )
+    }
+
+    fn draw<B: DrawingBackend>(&self, area: &Area<B>, pen: Pen) -> Drawn<B> {
+        let (upper, lower) = area.split_vertically(pen.px(440));
+        let y = ("Share that is positive", 0.0..1.0);
+        let mut chart = pen.axes(&upper, &self.title(), ("Predicted probability", 0.0..1.0), y)?;
+        chart.draw_series(DashedLineSeries::new([(0.0, 0.0), (1.0, 1.0)], pen.px(5), pen.px(5), pen.line(MUTED, 1)))?;
+        let after = self.after.as_ref().map(|(name, bins)| (format!("After {name} calibration"), bins, ORANGE));
+        for (label, bins, color) in after.into_iter().chain([("Model".to_owned(), &self.own, BLUE)]) {
+            let points: Vec<(f64, &Bin)> = bins.iter().filter(|bin| bin.weight > 0.0).map(|bin| (bin.expected / bin.weight, bin)).collect();
+            let dots: Vec<(f64, f64)> = points.iter().map(|(x, bin)| (*x, bin.observed / bin.weight)).collect();
+            let whiskers = points.iter().filter_map(|(x, bin)| Some((*x, wilson(bin.observed as usize, bin.weight as usize)?)));
+            chart.draw_series(whiskers.map(|(x, ends)| pen.whisker(x, ends, color)))?;
+            chart.draw_series(LineSeries::new(dots.clone(), pen.line(color, 2)))?.label(label).legend(pen.key(color));
+            chart.draw_series(dots.iter().map(|&dot| Circle::new(dot, pen.px(4), color.filled())))?;
+        }
+        pen.legend(&mut chart, SeriesLabelPosition::UpperLeft)?;
+        let most = self.own.iter().map(|bin| bin.weight).fold(1.0, f64::max);
+        let mut histogram = pen.axes(&lower, "", ("Predicted probability", 0.0..1.0), ("Records", 0.0..most * 1.05))?;
+        let bar = |(k, bin): (usize, &Bin)| {
+            let edge = |k: usize| k as f64 / BINS as f64;
+            [
+                Rectangle::new([(edge(k), 0.0), (edge(k + 1), bin.weight)], BLUE.mix(0.55).filled()),
+                Rectangle::new([(edge(k), 0.0), (edge(k + 1), bin.weight)], pen.line(GRID, 1)),
+            ]
+        };
+        histogram.draw_series(self.own.iter().enumerate().flat_map(bar))?;
+        Ok(())
+    }
+}

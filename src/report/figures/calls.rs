@@ -1,0 +1,154 @@
+//! What was called what: confusion matrices, and probabilities by class.
+
+use plotters::{
+    chart::SeriesLabelPosition,
+    prelude::*,
+    style::text_anchor::{HPos, Pos, VPos},
+};
+
+use super::style::{Area, BLUE, Drawn, INK, MUTED, ORANGE, PAPER, Pen, Picture};
+use crate::metrics::{Sample, classification::Confusion};
+
+/// Confusion matrices at 0.5 and at the threshold tuned for F1.
+pub(super) struct Matrices {
+    tables: Vec<(String, Confusion)>,
+}
+
+impl Matrices {
+    /// The matrices of `sample`.
+    pub(super) fn new(sample: &Sample, tuned: Option<f64>) -> Self {
+        let at = |threshold| Confusion::at(sample.probabilities(), sample.labels(), threshold);
+        let default = ("At 0.5".to_owned(), at(0.5));
+        let tuned = tuned.map(|threshold| (format!("At {threshold:.3}, tuned on dev for F1"), at(threshold)));
+        Self { tables: std::iter::once(default).chain(tuned).collect() }
+    }
+}
+
+impl Picture for Matrices {
+    const SIZE: (u32, u32) = (820, 400);
+
+    fn name(&self) -> &'static str {
+        "confusion"
+    }
+
+    fn title(&self) -> String {
+        "Confusion matrices".into()
+    }
+
+    fn caption(&self) -> String {
+        "Records by what they are (rows) and what they are called (columns); below each count its share of the row. The darker a \
+         cell, the larger that share."
+            .into()
+    }
+
+    fn draw<B: DrawingBackend>(&self, area: &Area<B>, pen: Pen) -> Drawn<B> {
+        for (half, (heading, table)) in area.split_evenly((1, self.tables.len())).iter().zip(&self.tables) {
+            matrix(half, heading, table, pen)?;
+        }
+        Ok(())
+    }
+}
+
+/// One matrix, centred in `area`.
+fn matrix<B: DrawingBackend>(area: &Area<B>, heading: &str, table: &Confusion, pen: Pen) -> Drawn<B> {
+    let (width, _) = area.dim_in_pixel();
+    let (cell_width, cell_height) = (pen.px(134) as i32, pen.px(110) as i32);
+    let (left, top) = ((width as i32 - 2 * cell_width) / 2 + pen.px(34) as i32, pen.px(96) as i32);
+    let centred = |size, color| pen.text(size, color).pos(Pos::new(HPos::Center, VPos::Center));
+    area.draw(&Text::new(heading.to_owned(), (left + cell_width, pen.px(26) as i32), centred(18, INK)))?;
+    let rows = [[table.true_negatives, table.false_positives], [table.false_negatives, table.true_positives]];
+    for (i, row) in rows.iter().enumerate() {
+        let total = row[0] + row[1];
+        let y = top + i as i32 * cell_height;
+        let named = pen.text(15, INK).pos(Pos::new(HPos::Right, VPos::Center));
+        area.draw(&Text::new(format!("is {i}"), (left - pen.px(12) as i32, y + cell_height / 2), named))?;
+        let x = left + i as i32 * cell_width + cell_width / 2;
+        area.draw(&Text::new(format!("called {i}"), (x, top - pen.px(18) as i32), centred(15, INK)))?;
+        for (j, &count) in row.iter().enumerate() {
+            let share = if total == 0 { 0.0 } else { count as f64 / total as f64 };
+            let x = left + j as i32 * cell_width;
+            let corners = [(x, y), (x + cell_width, y + cell_height)];
+            let fill = if i == j { BLUE } else { ORANGE };
+            area.draw(&Rectangle::new(corners, fill.mix(0.06 + 0.44 * share).filled()))?;
+            area.draw(&Rectangle::new(corners, pen.line(PAPER, 2)))?;
+            let middle = (x + cell_width / 2, y + cell_height / 2);
+            area.draw(&Text::new(count.to_string(), (middle.0, middle.1 - pen.px(12) as i32), centred(24, INK)))?;
+            area.draw(&Text::new(format!("{:.1} %", share * 100.0), (middle.0, middle.1 + pen.px(20) as i32), centred(14, INK)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Bins of the histograms.
+const BINS: usize = 20;
+
+/// Histograms of the probability, one a class.
+pub(super) struct Histograms {
+    shares: [Vec<f64>; 2],
+    counts: [usize; 2],
+    thresholds: Vec<(String, f64)>,
+}
+
+impl Histograms {
+    /// The histograms of `sample`, with lines at 0.5 and at the tuned threshold.
+    pub(super) fn new(sample: &Sample, tuned: Option<f64>) -> Self {
+        let mut shares = [vec![0.0; BINS], vec![0.0; BINS]];
+        let counts = [sample.len() - sample.positives(), sample.positives()];
+        for (&probability, &label) in sample.probabilities().iter().zip(sample.labels()) {
+            let bin = ((probability * BINS as f64) as usize).min(BINS - 1);
+            shares[usize::from(label)][bin] += 1.0 / counts[usize::from(label)] as f64;
+        }
+        let tuned = tuned.map(|threshold| (format!("Tuned threshold, {threshold:.3}"), threshold));
+        Self { shares, counts, thresholds: std::iter::once(("Threshold 0.5".to_owned(), 0.5)).chain(tuned).collect() }
+    }
+}
+
+impl Picture for Histograms {
+    fn name(&self) -> &'static str {
+        "histogram"
+    }
+
+    fn title(&self) -> String {
+        "Probabilities by class".into()
+    }
+
+    fn caption(&self) -> String {
+        "How the probabilities of the records of each class are spread, each class as shares of itself. The less the two overlap, \
+         the better they can be told apart; records right of a threshold are called positive."
+            .into()
+    }
+
+    fn draw<B: DrawingBackend>(&self, area: &Area<B>, pen: Pen) -> Drawn<B> {
+        let most = self.shares.iter().flatten().copied().fold(0.01, f64::max);
+        let y = ("Share of the class", 0.0..most * 1.25);
+        let mut chart = pen.axes(area, &self.title(), ("Predicted probability", 0.0..1.0), y)?;
+        for (class, color) in [(0, ORANGE), (1, BLUE)] {
+            let edge = |k: usize| k as f64 / BINS as f64;
+            let bars = self.shares[class].iter().enumerate().filter(|(_, share)| **share > 0.0);
+            let bars = bars.map(|(k, &share)| Rectangle::new([(edge(k), 0.0), (edge(k + 1), share)], color.mix(0.45).filled()));
+            let label = format!("Class {class} ({} records)", self.counts[class]);
+            chart.draw_series(bars)?.label(label).legend(pen.key(color));
+        }
+        let most = most * 1.25;
+        for ((label, threshold), color) in self.thresholds.iter().zip([MUTED, INK]) {
+            let line = [(*threshold, 0.0), (*threshold, most)];
+            let dashes = DashedLineSeries::new(line, pen.px(6), pen.px(4), pen.line(color, 2));
+            chart.draw_series(dashes)?.label(label.clone()).legend(pen.key(color));
+        }
+        pen.legend(&mut chart, SeriesLabelPosition::UpperRight)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn histograms_are_shares_of_their_class() {
+        let mut sample = Sample::new();
+        [(0.0, false), (0.04, false), (1.0, true)].into_iter().for_each(|(p, y)| sample.push(p, y, None, None));
+        let histograms = Histograms::new(&sample, None);
+        assert_eq!((histograms.shares[0][0], histograms.shares[1][BINS - 1], histograms.counts), (1.0, 1.0, [2, 1]));
+        assert_eq!(histograms.shares[0].iter().sum::<f64>(), 1.0);
+    }
+}

@@ -1,0 +1,98 @@
+//! ROC and precision–recall curves with their 95 % bands.
+
+use plotters::{chart::SeriesLabelPosition, prelude::*};
+
+use super::style::{Area, BAND, BLUE, Drawn, MUTED, Pen, Picture, outline};
+use crate::metrics::{Metric, curves::BandedCurve};
+
+/// A ROC curve.
+pub(super) struct Roc<'a> {
+    /// The curve.
+    pub curve: &'a BandedCurve,
+    /// AUROC.
+    pub area: &'a Metric,
+}
+
+/// A precision–recall curve.
+pub(super) struct PrecisionRecall<'a> {
+    /// The curve.
+    pub curve: &'a BandedCurve,
+    /// Average precision.
+    pub area: &'a Metric,
+    /// Share of the records that are positive: what calling at random gives.
+    pub prevalence: f64,
+}
+
+impl Picture for Roc<'_> {
+    fn name(&self) -> &'static str {
+        "roc"
+    }
+
+    fn title(&self) -> String {
+        "ROC curve".into()
+    }
+
+    fn caption(&self) -> String {
+        "Of the positive records, how many are found (vertical) when so many of the negative ones are called positive by mistake \
+         (horizontal). The closer to the upper left corner, the better; the dashed diagonal is chance. Shaded: 95 % band of the \
+         vertically averaged bootstrap curves, point by point."
+            .into()
+    }
+
+    fn draw<B: DrawingBackend>(&self, area: &Area<B>, pen: Pen) -> Drawn<B> {
+        let x = ("False-positive rate (1 − specificity)", 0.0..1.0);
+        let mut chart = pen.axes(area, &self.title(), x, ("True-positive rate (recall)", 0.0..1.0))?;
+        chart.draw_series(DashedLineSeries::new([(0.0, 0.0), (1.0, 1.0)], pen.px(5), pen.px(5), pen.line(MUTED, 1)))?;
+        banded(&mut chart, self.curve, Some((0.0, 0.0)), labelled("AUROC", self.area), pen)?;
+        pen.legend(&mut chart, SeriesLabelPosition::LowerRight)
+    }
+}
+
+impl Picture for PrecisionRecall<'_> {
+    fn name(&self) -> &'static str {
+        "precision-recall"
+    }
+
+    fn title(&self) -> String {
+        "Precision–recall curve".into()
+    }
+
+    fn caption(&self) -> String {
+        "Of the records called positive, how many are (vertical) when so many of the positive ones are to be found (horizontal). \
+         The dashed line is the share of positives: what calling at random gives. Shaded: 95 % bootstrap band, point by point."
+            .into()
+    }
+
+    fn draw<B: DrawingBackend>(&self, area: &Area<B>, pen: Pen) -> Drawn<B> {
+        let mut chart = pen.axes(area, &self.title(), ("Recall", 0.0..1.0), ("Precision", 0.0..1.0))?;
+        let chance = [(0.0, self.prevalence), (1.0, self.prevalence)];
+        chart.draw_series(DashedLineSeries::new(chance, pen.px(5), pen.px(5), pen.line(MUTED, 1)))?;
+        banded(&mut chart, self.curve, None, labelled("Average precision", self.area), pen)?;
+        let position = if self.prevalence > 0.5 { SeriesLabelPosition::LowerLeft } else { SeriesLabelPosition::UpperRight };
+        pen.legend(&mut chart, position)
+    }
+}
+
+/// The band, then the curve over it, from `start` where the grid begins above it.
+fn banded<'a, B: DrawingBackend + 'a>(
+    chart: &mut super::style::Chart<'a, B>,
+    curve: &BandedCurve,
+    start: Option<(f64, f64)>,
+    label: String,
+    pen: Pen,
+) -> Drawn<B> {
+    let band = outline(&curve.x, &curve.band);
+    if band.len() > 2 {
+        chart.draw_series(std::iter::once(Polygon::new(band, BLUE.mix(BAND).filled())))?;
+    }
+    let points: Vec<(f64, f64)> = start.into_iter().chain(curve.x.iter().copied().zip(curve.y.iter().copied())).collect();
+    chart.draw_series(LineSeries::new(points, pen.line(BLUE, 2)))?.label(label).legend(pen.key(BLUE));
+    Ok(())
+}
+
+/// `AUROC 0.84 (0.80 to 0.88)`.
+fn labelled(name: &str, metric: &Metric) -> String {
+    let value = metric.value.map_or_else(|| "–".to_owned(), |value| format!("{value:.3}"));
+    let interval = metric.ci95.map(|[low, high]| format!(" ({low:.3} to {high:.3})")).unwrap_or_default();
+    format!("{name} {value}{interval}")
+}

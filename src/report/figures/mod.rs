@@ -1,0 +1,129 @@
+//! Figures of an evaluation, each as SVG and PNG: `RUN/eval/figures/`.
+//!
+//! | file | figure |
+//! |---|---|
+//! | `roc`, `precision-recall` | curves with 95 % bootstrap bands, clustered by group |
+//! | `reliability` | observed over predicted, with the histogram of the probabilities |
+//! | `decision-curve` | net benefit |
+//! | `confusion`, `histogram` | calls at 0.5 and at the tuned threshold; probabilities by class |
+//! | `curve` | the paper's Fig. 1 a–c over this run's epochs |
+//!
+//! Numbers only: no figure holds text of a record.
+
+mod calibration;
+mod calls;
+mod curves;
+mod decision;
+mod epochs;
+mod style;
+
+use std::path::Path;
+
+pub use epochs::EpochMetrics;
+pub use style::Figure;
+
+use crate::{
+    error::Result,
+    metrics::{Evaluation, Sample},
+    storage::AtomicDir,
+};
+
+/// Resamples of the bands: their edges need fewer than an interval that is printed with four digits.
+const BAND_RESAMPLES: usize = 500;
+
+/// What the figures show.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a> {
+    /// The scored records and what was measured on them; none when only the curve is wanted.
+    pub scored: Option<(&'a Sample, &'a Evaluation)>,
+    /// The calibrated probabilities with the method's name.
+    pub calibrated: Option<(&'a str, &'a Sample)>,
+    /// Dev metrics of each epoch; empty without `--curve`.
+    pub epochs: &'a [EpochMetrics],
+    /// Resamples that the intervals of the tables have.
+    pub bootstrap: usize,
+    /// Seed of the resamples.
+    pub seed: u64,
+}
+
+/// Draws every figure there is something to show for, replacing the directory `out` whole.
+pub fn draw(out: &Path, inputs: &Inputs<'_>) -> Result<Vec<Figure>> {
+    let dir = AtomicDir::create(out)?;
+    let mut figures = Vec::new();
+    if let Some((sample, evaluation)) = inputs.scored {
+        figures.extend(draw_scored(&dir, inputs, sample, evaluation)?);
+    }
+    if !inputs.epochs.is_empty() {
+        figures.push(style::emit(&epochs::Epochs(inputs.epochs), &dir)?);
+    }
+    dir.commit(false)?;
+    Ok(figures)
+}
+
+fn draw_scored(dir: &AtomicDir, inputs: &Inputs<'_>, sample: &Sample, evaluation: &Evaluation) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    // One class has neither curve.
+    if let Some(curves) = crate::metrics::curves::curves(sample, inputs.bootstrap.min(BAND_RESAMPLES), inputs.seed) {
+        let prevalence = sample.positives() as f64 / sample.len() as f64;
+        figures.push(style::emit(&curves::Roc { curve: &curves.roc, area: &evaluation.auroc }, dir)?);
+        let precision_recall = curves::PrecisionRecall { curve: &curves.precision_recall, area: &evaluation.auprc, prevalence };
+        figures.push(style::emit(&precision_recall, dir)?);
+    }
+    let tuned = evaluation.tuned.as_ref().and_then(|tuned| tuned.f1.threshold);
+    figures.push(style::emit(&calibration::Reliability::new(sample, inputs.calibrated), dir)?);
+    figures.push(style::emit(&decision::Decision::new(sample), dir)?);
+    figures.push(style::emit(&calls::Matrices::new(sample, tuned), dir)?);
+    figures.push(style::emit(&calls::Histograms::new(sample, tuned), dir)?);
+    Ok(figures)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::{Metric, Options, evaluate};
+
+    fn sample(one_class: bool) -> Sample {
+        let mut sample = Sample::new();
+        (0..40).for_each(|i| sample.push(f64::from(i * 7 % 40) / 40.0, !one_class && i % 3 == 0, Some(i % 2 == 0), None));
+        sample
+    }
+
+    fn names(figures: &[Figure]) -> Vec<&str> {
+        figures.iter().map(|figure| figure.name).collect()
+    }
+
+    #[test]
+    fn every_figure_is_written_twice_and_the_svg_is_text() {
+        let out = tempfile::tempdir().unwrap();
+        let dir = out.path().join("figures");
+        let (sample, epochs) = (sample(false), [1, 2, 3].map(epoch));
+        let evaluation = evaluate(&sample, None, &Options::default());
+        let inputs = Inputs { scored: Some((&sample, &evaluation)), calibrated: None, epochs: &epochs, bootstrap: 50, seed: 1 };
+        let figures = draw(&dir, &inputs).unwrap();
+        assert_eq!(names(&figures), ["roc", "precision-recall", "reliability", "decision-curve", "confusion", "histogram", "curve"]);
+        for figure in &figures {
+            assert!(figure.svg.starts_with("<svg") && figure.svg.contains("<text") && figure.caption.len() > 50, "{}", figure.name);
+            assert_eq!(std::fs::read_to_string(dir.join(format!("{}.svg", figure.name))).unwrap(), figure.svg);
+            let png = std::fs::read(dir.join(format!("{}.png", figure.name))).unwrap();
+            assert!(png.starts_with(b"\x89PNG") && png.len() > 5000, "{}: {} bytes", figure.name, png.len());
+        }
+    }
+
+    fn epoch(epoch: usize) -> EpochMetrics {
+        let metric = |value: f64| Metric::new(Ok(value / epoch as f64), 40).with_ci95(Some([0.1, 0.9]));
+        EpochMetrics { epoch, parsable: metric(1.0), auroc: metric(0.7), auroc_align: Metric::undefined("none", 0), kappa: metric(-0.2) }
+    }
+
+    #[test]
+    fn one_class_and_no_record_draw_what_they_can() {
+        let out = tempfile::tempdir().unwrap();
+        for sample in [sample(true), Sample::new()] {
+            let evaluation = evaluate(&sample, None, &Options::default());
+            let inputs = Inputs { scored: Some((&sample, &evaluation)), calibrated: None, epochs: &[], bootstrap: 50, seed: 1 };
+            assert_eq!(
+                names(&draw(&out.path().join("figures"), &inputs).unwrap()),
+                ["reliability", "decision-curve", "confusion", "histogram"]
+            );
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What each metric means, in words a clinician reads.
+
+use serde::Serialize;
+
+use super::table::{interval, number};
+use crate::metrics::{Evaluation, Metric, agreement::landis_koch};
+
+/// A metric with its plain reading.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Reading {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value.
+    pub value: String,
+    /// Its 95 % interval.
+    pub interval: Option<String>,
+    /// What that means.
+    pub sentence: String,
+}
+
+/// The metrics that matter most, in the order one reads them.
+pub fn readings(evaluation: &Evaluation) -> Vec<Reading> {
+    let default = &evaluation.default;
+    let mut readings = vec![
+        read("AUROC", &evaluation.auroc, |v| {
+            format!(
+                "Given one positive and one negative record, the positive one gets the higher probability {} times. Chance is 50.",
+                of_100(v)
+            )
+        }),
+        read("Average precision", &evaluation.auprc, |_| {
+            "Mean precision over all levels of recall. Compare it with the share of positives, which calling at random reaches.".to_owned()
+        }),
+        read("Recall at 0.5", &default.recall, |v| format!("Of 100 positive records, {} are called positive.", whole(v))),
+        read("Precision at 0.5", &default.precision, |v| format!("Of 100 records called positive, {} are positive.", whole(v))),
+        read("F1 at 0.5", &default.f1, |_| "Balance of precision and recall: 1 is perfect, 0 finds nothing.".to_owned()),
+    ];
+    if let Some(tuned) = &evaluation.tuned {
+        let threshold = tuned.f1.threshold.map_or_else(|| "–".to_owned(), |threshold| format!("{threshold:.3}"));
+        readings.push(read("F1, tuned", &tuned.f1.f1, |_| {
+            format!("The same when called positive from {threshold} on, the best threshold on dev.")
+        }));
+    }
+    readings.push(read("Brier score", &evaluation.calibration.brier, |_| {
+        "Mean squared distance of the probability from what was true: 0 is perfect, 0.25 is always saying 50 %.".to_owned()
+    }));
+    readings.push(read("Calibration error (ECE)", &evaluation.calibration.ece, |v| {
+        format!("Probabilities are off by {:.1} percentage points on average.", v * 100.0)
+    }));
+    if let Some(after) = &evaluation.calibration.after {
+        readings.push(read("ECE after calibration", &after.ece_after, |v| {
+            format!("After a calibrator fitted on dev they are off by {:.1} points.", v * 100.0)
+        }));
+    }
+    readings.push(read("Parsable texts", &evaluation.parsable, |v| {
+        format!("Of 100 generated texts, {} end in a verdict that can be read. The agreement figures are over those.", whole(v))
+    }));
+    readings.push(read("AUROC-Align", &evaluation.auroc_align, |v| {
+        format!("A record whose text says positive gets a higher probability than one whose text says negative {} times.", of_100(v))
+    }));
+    if let Some(kappa) = &default.kappa {
+        readings.push(read("Cohen's κ, head and text", kappa, |v| {
+            format!("Probability (at 0.5) and text agree beyond chance: {} in the words of Landis and Koch.", landis_koch(v))
+        }));
+    }
+    if evaluation.judge.rli.n > 0 {
+        readings.push(read("Rationale–label inconsistency", &evaluation.judge.rli, |v| {
+            format!("Of 100 explanations, {} argue for another label than the one they end in, says the judge.", whole(v))
+        }));
+    }
+    readings
+}
+
+fn read(name: &'static str, metric: &Metric, sentence: impl Fn(f64) -> String) -> Reading {
+    let undefined = || format!("Undefined: {}.", metric.reason.as_deref().unwrap_or("no reason given"));
+    Reading {
+        name,
+        value: number(metric.value),
+        interval: metric.ci95.map(|ci95| interval(Some(ci95))),
+        sentence: metric.value.map_or_else(undefined, sentence),
+    }
+}
+
+/// A share as a count of a hundred.
+fn whole(share: f64) -> String {
+    format!("{:.0}", share * 100.0)
+}
+
+fn of_100(share: f64) -> String {
+    format!("{} of 100", whole(share))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::{Options, Sample, evaluate};
+
+    #[test]
+    fn every_reading_says_something_and_what_is_undefined_says_why() {
+        let mut sample = Sample::new();
+        [(0.9, true, Some(true)), (0.2, false, Some(false)), (0.7, true, None)]
+            .into_iter()
+            .for_each(|(p, y, v)| sample.push(p, y, v, None));
+        let all = readings(&evaluate(&sample, None, &Options::default()));
+        let auroc = &all[0];
+        assert_eq!((auroc.name, auroc.value.as_str()), ("AUROC", "1.0000"));
+        assert!(auroc.sentence.contains("100 of 100"));
+        let nothing = readings(&evaluate(&Sample::new(), None, &Options::default()));
+        assert!(nothing.iter().all(|reading| reading.sentence.starts_with("Undefined: ") && reading.value == "–"), "{nothing:?}");
+    }
+}

@@ -1,0 +1,285 @@
+//! `clsgen eval` as a reader meets it: figures, calibration, the curve, and `report.html` in a real browser.
+//!
+//! The browser is headless Chromium; without it those tests print `SKIP`.
+
+mod common;
+
+use std::{
+    fmt::Write,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use common::{Outcome, assert_fails, clsgen, outcome};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const FIGURES: [&str; 6] = ["roc", "precision-recall", "reliability", "decision-curve", "confusion", "histogram"];
+
+/// A directory with prediction files of some records.
+struct Bench {
+    dir: TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let bench = Self { dir: TempDir::new().unwrap() };
+        std::fs::write(bench.path("test.jsonl"), predictions(300, 1)).unwrap();
+        std::fs::write(bench.path("dev.jsonl"), predictions(200, 2)).unwrap();
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    }
+
+    fn json(&self, name: &str) -> Value {
+        serde_json::from_str(&self.text(name)).unwrap()
+    }
+
+    fn eval(&self, flags: &[&str]) -> Outcome {
+        let files = ["--predictions", "test.jsonl", "--dev-predictions", "dev.jsonl"];
+        let mut command = clsgen();
+        command.current_dir(self.dir.path()).args(["eval", "--run", "run", "--set", "eval.bootstrap=100"]).args(files).args(flags);
+        let told = outcome(&mut command);
+        assert!(!told.stderr.contains("SECRET") && !told.stdout.contains("SECRET"), "{told:?}");
+        told
+    }
+
+    fn succeed(&self, flags: &[&str]) -> Outcome {
+        let told = self.eval(flags);
+        assert_eq!(told.code, Some(0), "{told:?}");
+        told
+    }
+}
+
+/// Lines whose head mostly knows the label and whose text disagrees with it in every tenth; every 37th is unparsable.
+fn predictions(n: usize, salt: usize) -> String {
+    let mut lines = String::new();
+    for i in 0..n {
+        let draw = |k: usize| ((i * 7919 + salt * 104_729 + k * 1_299_709) % 1000) as f64 / 1000.0;
+        let label = usize::from(draw(1) < 0.35);
+        let probability = (0.25 + 0.4 * label as f64 + 0.5 * (draw(2) - 0.4)).clamp(0.001, 0.999);
+        let said = (i % 37 != 0).then_some(usize::from((probability >= 0.5) ^ (i % 10 == 0)));
+        let line = json!({"id": format!("r{i}"), "label": label, "probability": probability, "verbalized_label": said, "parsable": said.is_some(),
+            "explanation": said.map(|_| format!("SECRET </script><b>reason</b> & {i}")), "text": "SECRET text", "group": format!("g{}", i / 2)});
+        let _ = writeln!(lines, "{line}");
+    }
+    lines
+}
+
+/// The records the predictions are of.
+fn records(n: usize) -> String {
+    (0..n)
+        .map(|i| json!({"id": format!("r{i}"), "text": format!("SECRET note {i} {}", "long ".repeat(200)), "label": 0}).to_string() + "\n")
+        .collect()
+}
+
+#[test]
+fn figures_and_a_private_report_without_text_are_written() {
+    let bench = Bench::new();
+    bench.succeed(&[]);
+    for name in FIGURES {
+        assert!(bench.text(&format!("run/eval/figures/{name}.svg")).starts_with("<svg"), "{name}");
+        assert!(std::fs::read(bench.path(&format!("run/eval/figures/{name}.png"))).unwrap().starts_with(b"\x89PNG"), "{name}");
+    }
+    for file in ["run/eval/report.html", "run/eval/calibration.json", "run/eval/figures/roc.svg", "run/eval/figures/roc.png"] {
+        assert_eq!(bench.path(file).metadata().unwrap().permissions().mode() & 0o777, 0o600, "{file}");
+    }
+    let page = bench.text("run/eval/report.html");
+    let metrics = bench.json("run/eval/metrics.json");
+    assert!(page.contains(&format!("{:.4}", metrics["auroc"]["value"].as_f64().unwrap())) && page.contains(env!("CARGO_PKG_VERSION")));
+    let hash = blake3::hash(bench.text("test.jsonl").as_bytes()).to_hex().to_string();
+    assert!(page.contains(&hash) && page.contains("train.seed") | page.contains("seeds · seed"), "the manifest names its inputs");
+    assert_eq!(page.matches("<figure ").count(), FIGURES.len());
+    assert!(!page.contains("SECRET") && !page.contains("id=\"records\""), "no text without --include-text");
+    assert!(!page.contains("http://") && !page.contains("https://"));
+}
+
+#[test]
+fn calibrators_come_from_dev_alone_and_the_metrics_after_stand_beside() {
+    let bench = Bench::new();
+    bench.succeed(&["--set", "eval.calibrate=platt"]);
+    let saved = bench.json("run/eval/calibration.json");
+    assert_eq!((saved["method"].as_str(), saved["n"].as_u64(), saved["in_sample"].as_bool()), (Some("platt"), Some(200), Some(false)));
+    assert_eq!(saved["dev"]["blake3"], blake3::hash(bench.text("dev.jsonl").as_bytes()).to_hex().to_string());
+    assert!(saved["checkpoint"].is_null() && saved["methods"]["isotonic"]["reason"].as_str().unwrap().contains("1000"));
+    let calibration = &bench.json("run/eval/metrics.json")["calibration"];
+    let value = |name: &str| calibration[name]["value"].as_f64().unwrap();
+    assert!(value("brier_after") < value("brier") && calibration["slope_after"]["ci95"].is_array(), "{calibration}");
+    assert!(bench.text("run/eval/tables/calibration.md").contains("Platt"));
+    bench.succeed(&["--gate", {
+        std::fs::write(bench.path("gate.toml"), "calibration.brier_after = 0.9\n").unwrap();
+        "gate.toml"
+    }]);
+    // Test labels move nothing: the file is the same when they are turned round.
+    let turned = bench
+        .text("test.jsonl")
+        .replace("\"label\":0", "\"label\":9")
+        .replace("\"label\":1", "\"label\":0")
+        .replace("\"label\":9", "\"label\":1");
+    std::fs::write(bench.path("test.jsonl"), turned).unwrap();
+    bench.succeed(&["--set", "eval.calibrate=platt"]);
+    assert_eq!(bench.json("run/eval/calibration.json"), saved);
+}
+
+#[test]
+fn isotonic_wants_a_thousand_records_or_force_and_none_takes_the_file_away() {
+    let bench = Bench::new();
+    assert_fails(&bench.eval(&["--set", "eval.calibrate=isotonic"]), 2, &["1000", "dev.jsonl holds 200", "hint: ", "force_isotonic"]);
+    bench.succeed(&["--set", "eval.calibrate=isotonic", "--set", "eval.force_isotonic=true"]);
+    assert_eq!(bench.json("run/eval/calibration.json")["method"], "isotonic");
+    bench.succeed(&["--set", "eval.calibrate=none"]);
+    assert!(!bench.path("run/eval/calibration.json").exists());
+    assert!(bench.json("run/eval/metrics.json")["calibration"].get("brier_after").is_none());
+}
+
+/// What `dev.metrics.json` holds of the agreement figures, by way of `eval` itself.
+fn write_epoch(bench: &Bench, run: &str, epoch: usize, salt: usize) {
+    let dir = bench.path(&format!("{run}/checkpoints/epoch-{epoch:02}"));
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join("dev.predictions.jsonl"), predictions(100, salt)).unwrap();
+    let mut command = clsgen();
+    command.current_dir(bench.dir.path()).args(["eval", "--run", "scratch", "--set", "eval.bootstrap=0", "--predictions"]);
+    let told = outcome(command.arg(dir.join("dev.predictions.jsonl")));
+    assert_eq!(told.code, Some(0), "{told:?}");
+    let mut metrics = bench.json("scratch/eval/metrics.json");
+    metrics["loss"] = json!(1.0 / epoch as f64);
+    std::fs::write(dir.join("dev.metrics.json"), metrics.to_string()).unwrap();
+}
+
+#[test]
+fn the_curve_needs_no_model_and_no_test_split() {
+    let bench = Bench::new();
+    (1..=3).for_each(|epoch| write_epoch(&bench, "curved", epoch, epoch));
+    let curve = |flags: &[&str]| {
+        let mut command = clsgen();
+        outcome(command.current_dir(bench.dir.path()).args(["eval", "--curve", "--set", "eval.bootstrap=100", "--run"]).args(flags))
+    };
+    let told = curve(&["curved"]);
+    assert_eq!(told.code, Some(0), "{told:?}");
+    let table = bench.json("curved/eval/tables/curve.json");
+    assert_eq!(table["columns"], json!(["Epoch", "Parsable", "AUROC", "κ at 0.5", "AUROC-Align"]));
+    for row in table["rows"].as_array().unwrap() {
+        assert!(
+            row.as_array().unwrap()[1..].iter().all(|cell| cell.as_str().unwrap().contains(" to ")),
+            "every number has its interval: {row}"
+        );
+    }
+    assert!(told.stdout.contains("AUROC-Align") && bench.text("curved/eval/figures/curve.svg").contains("Parsable"));
+    assert!(bench.text("curved/eval/report.html").contains("id=\"figure-curve\""));
+    // With prediction files it stands beside everything else.
+    let told = curve(&["curved", "--predictions", "test.jsonl"]);
+    assert_eq!(told.code, Some(0), "{told:?}");
+    assert_eq!(bench.text("curved/eval/report.html").matches("<figure ").count(), FIGURES.len() + 1);
+    assert_fails(&curve(&["empty"]), 4, &["no epoch of empty has dev metrics", "hint: "]);
+}
+
+/// Chromium, if it is here.
+fn chromium() -> Option<Command> {
+    let name = ["chromium", "chromium-browser", "google-chrome"]
+        .into_iter()
+        .find(|name| Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success()));
+    let Some(name) = name else {
+        println!("SKIP: no chromium here (Debian: apt-get install chromium)");
+        return None;
+    };
+    let mut command = Command::new(name);
+    // Every request that leaves this machine would be an error of ours: there is no proxy to answer.
+    command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-extensions", "--no-first-run"]);
+    command.args([
+        "--proxy-server=127.0.0.1:9",
+        "--enable-logging=stderr",
+        "--allow-file-access-from-files",
+        "--virtual-time-budget=20000",
+    ]);
+    Some(command)
+}
+
+/// The page after its scripts have run, and what the console said.
+fn browse(mut chromium: Command, profile: &Path, page: &Path) -> (String, Vec<String>) {
+    let url = format!("file://{}", page.display());
+    let output = chromium.arg(format!("--user-data-dir={}", profile.display())).args(["--dump-dom", &url]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let console = stderr.lines().filter(|line| line.contains("CONSOLE")).map(str::to_owned).collect();
+    (String::from_utf8_lossy(&output.stdout).into_owned(), console)
+}
+
+/// Opens the report in frames of these widths, works its filter, and leaves what it saw as JSON.
+const HARNESS: &str = r#"<!doctype html><body><pre id="seen"></pre><script>
+const look = (width) => new Promise((done) => {
+  const frame = document.createElement("iframe");
+  frame.style.cssText = `width:${width}px;height:900px;border:0`;
+  frame.onload = () => {
+    const page = frame.contentDocument, view = frame.contentWindow, seen = { width: view.innerWidth };
+    const fits = () => page.documentElement.scrollWidth <= view.innerWidth;
+    const items = () => [...page.querySelectorAll(".record")];
+    seen.fits = fits();
+    seen.figures = page.querySelectorAll("figure svg text").length > 20;
+    seen.focusable = [...page.querySelectorAll("a, select, input, button, summary, [tabindex]")].every((node) => node.tabIndex >= 0);
+    const filter = page.getElementById("filter");
+    if (filter) {
+      const choose = (value) => { filter.value = value; filter.dispatchEvent(new view.Event("change")); };
+      const total = () => Number(page.getElementById("shown").textContent.match(/of (\d+)/)[1]);
+      seen.all = total();
+      choose("disagree");
+      seen.disagree = total();
+      seen.onlyDisagreeing = items().length > 0 && items().every((item) => item.dataset.disagree === "true");
+      const first = page.getElementById("list").textContent;
+      page.getElementById("next").click();
+      seen.paged = page.getElementById("list").textContent !== first;
+      choose("unparsable");
+      seen.unparsable = total();
+      choose("all");
+      items()[1].open = true;
+      setTimeout(() => {
+        seen.opened = items()[1].textContent.includes("SECRET </script><b>reason</b> & 1") && items()[1].textContent.includes("SECRET note 1 ");
+        seen.noMarkup = items()[1].querySelector("b b, .text b") === null;
+        seen.fits = seen.fits && fits();
+        done(seen);
+      }, 200);
+    } else done(seen);
+  };
+  frame.src = "run/eval/report.html";
+  document.body.append(frame);
+});
+Promise.all([1280, 390].map(look)).then((seen) => { document.getElementById("seen").textContent = JSON.stringify(seen); });
+</script>"#;
+
+#[test]
+fn the_report_works_in_a_browser_at_two_widths() {
+    let bench = Bench::new();
+    std::fs::write(bench.path("records.jsonl"), records(300)).unwrap();
+    std::fs::write(bench.path("harness.html"), HARNESS).unwrap();
+    let lines: Vec<Value> = bench.text("test.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let disagree = lines
+        .iter()
+        .filter(|line| line["verbalized_label"].as_u64().is_some_and(|said| (line["probability"].as_f64().unwrap() >= 0.5) != (said == 1)));
+    let (disagree, unparsable) = (disagree.count(), lines.iter().filter(|line| line["verbalized_label"].is_null()).count());
+    for flags in [&["--include-text", "--set", "data.test=records.jsonl"][..], &[]] {
+        bench.succeed(flags);
+        let Some(browser) = chromium() else { return };
+        let (dom, console) = browse(browser, &bench.path("profile"), &bench.path("run/eval/report.html"));
+        assert!(dom.contains("</html>") && console.is_empty(), "{console:?}");
+        let Some(browser) = chromium() else { return };
+        let (dom, console) = browse(browser, &bench.path("profile"), &bench.path("harness.html"));
+        let seen = dom.split_once("<pre id=\"seen\">").and_then(|(_, rest)| rest.split_once("</pre>")).map(|(seen, _)| seen);
+        let seen: Vec<Value> = serde_json::from_str(seen.unwrap_or_default()).unwrap_or_else(|e| panic!("{e}: {dom:.2000} {console:?}"));
+        assert_eq!((seen.len(), console.len()), (2, 0), "{seen:?} {console:?}");
+        for (seen, width) in seen.iter().zip([1280, 390]) {
+            assert_eq!(seen["width"], width);
+            let mut wanted = vec!["fits", "figures", "focusable"];
+            if !flags.is_empty() {
+                wanted.extend(["onlyDisagreeing", "paged", "opened", "noMarkup"]);
+                assert_eq!((seen["all"].as_u64(), seen["disagree"].as_u64()), (Some(300), Some(disagree as u64)), "{seen}");
+                assert_eq!(seen["unparsable"].as_u64(), Some(unparsable as u64), "{seen}");
+            }
+            assert!(wanted.iter().all(|name| seen[name] == true), "{width}: {seen}");
+        }
+    }
+}
