@@ -97,7 +97,8 @@ fn sigkill_after_every_record_loses_none_doubles_none_and_changes_no_byte() {
     let all: Vec<String> = (0..RECORDS).map(|i| format!("note-{i:06}")).collect();
     assert_eq!(ids, all, "each record is kept or dropped, once");
     // Algorithm 1 has work to do with this teacher: some first trials are kept, some are not.
-    let trials: Vec<u64> = kept.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["trial"].as_u64().unwrap()).collect();
+    let trials: Vec<u64> =
+        kept.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["trial"].as_u64().unwrap()).collect();
     assert!(trials.contains(&1) && (trials.iter().any(|&trial| trial > 1) || !dropped.is_empty()), "{trials:?}");
 }
 

@@ -26,10 +26,29 @@ fn the_whole_method_runs_leaves_its_files_and_goes_on_where_it_was() {
     let dir = root.path().join("demo");
     let told = demo(&dir, &["--notes", "48"]);
     assert_eq!(told.code, Some(0), "{told:?}");
-    for text in ["AUROC", "Parsable", "AUROC-Align", "κ (head, text)", "Before tuning", "Best reachable", "probability of death", "eval/report.html"] {
+    for text in [
+        "AUROC",
+        "Parsable",
+        "AUROC-Align",
+        "κ (head, text)",
+        "Before tuning",
+        "Best reachable",
+        "probability of death",
+        "eval/report.html",
+    ] {
         assert!(told.stdout.contains(text), "stdout lacks {text:?}: {}", told.stdout);
     }
-    for name in ["demo.toml", "data/train.jsonl", "data/risk.jsonl", "model/config.json", "construct/train.jsonl", "best.json", "eval/metrics.json", "predictions.jsonl", "run.json"] {
+    for name in [
+        "demo.toml",
+        "data/train.jsonl",
+        "data/risk.jsonl",
+        "model/config.json",
+        "construct/train.jsonl",
+        "best.json",
+        "eval/metrics.json",
+        "predictions.jsonl",
+        "run.json",
+    ] {
         assert!(dir.join(name).is_file(), "{name}");
     }
     each_file(&dir, &mut |path| {
@@ -52,7 +71,17 @@ fn the_whole_method_runs_leaves_its_files_and_goes_on_where_it_was() {
     // The directory is a worked example: its own config trains by hand.
     let config = dir.join("demo.toml");
     let by_hand = root.path().join("mine");
-    let args = ["train", "--config", config.to_str().unwrap(), "--run", by_hand.to_str().unwrap(), "--set", "train.max_steps=1", "--set", "train.objective=cls"];
+    let args = [
+        "train",
+        "--config",
+        config.to_str().unwrap(),
+        "--run",
+        by_hand.to_str().unwrap(),
+        "--set",
+        "train.max_steps=1",
+        "--set",
+        "train.objective=cls",
+    ];
     let told = run(&args);
     assert_eq!(told.code, Some(0), "{told:?}");
 

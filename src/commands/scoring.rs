@@ -13,7 +13,7 @@ use crate::{
     generate::{Sampling, predict::Settings},
     model::{
         ClsHead, Llama, Model, ModelSource,
-        checkpoint::{self, ClsgenJson, LoadedModel},
+        checkpoint::{self, BaseLookup, ClsgenJson, LoadedModel},
     },
     prompt::{PromptTemplate, Prompter, TextTokenizer},
     storage,
@@ -74,15 +74,19 @@ pub(super) fn settings(context: &Context, explanation: bool, windows: &Windows) 
 /// Reads the model; `model.base` overrides the checkpoint's.
 pub(super) fn load(context: &Context, dir: &Path) -> Result<LoadedModel> {
     let device = context.device()?;
+    checkpoint::load_model(dir, lookup(context, &[&context.config.dir]), device::dtype(context.config.model.dtype, &device), &device)
+}
+
+/// `model.base` overrides the checkpoint's; a download needs `--allow-network`.
+fn lookup<'a>(context: &'a Context, search: &'a [&'a Path]) -> BaseLookup<'a> {
     let base = Some(context.config.model.base.as_str()).filter(|base| !base.is_empty());
-    checkpoint::load_model(dir, base, &[&context.config.dir], device::dtype(context.config.model.dtype, &device), &device)
+    BaseLookup { base, search, allow_network: context.allow_network }
 }
 
 /// The base model that a checkpoint was made from, as it was before tuning; `model.base` overrides the checkpoint's.
 pub(super) fn load_base(context: &Context, dir: &Path, info: &ClsgenJson) -> Result<(Model, ModelSource)> {
     let device = context.device()?;
-    let base = Some(context.config.model.base.as_str()).filter(|base| !base.is_empty());
-    let source = checkpoint::find_base(dir, info, base, &[&context.config.dir])?;
+    let source = checkpoint::find_base(dir, info, lookup(context, &[&context.config.dir]))?;
     Ok((Model::base(&source, device::dtype(context.config.model.dtype, &device), &device)?, source))
 }
 

@@ -94,13 +94,23 @@ pub fn read_info(dir: &Path) -> Result<ClsgenJson> {
     Ok(info)
 }
 
-/// Reads a checkpoint directory's model; `base` overrides its `base_model`, which is looked for beside the checkpoint,
-/// in `search`, and in the hub cache.
-pub fn load_model(dir: &Path, base: Option<&str>, search: &[&Path], dtype: DType, device: &Device) -> Result<LoadedModel> {
+/// Where a checkpoint's base model is looked for: beside the checkpoint, in `search`, in the hub cache.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BaseLookup<'a> {
+    /// Overrides the checkpoint's `base_model`.
+    pub base: Option<&'a str>,
+    /// Directories that relative paths may begin at.
+    pub search: &'a [&'a Path],
+    /// May a hub id that is not in the cache be downloaded?
+    pub allow_network: bool,
+}
+
+/// Reads a checkpoint directory's model and its base.
+pub fn load_model(dir: &Path, lookup: BaseLookup<'_>, dtype: DType, device: &Device) -> Result<LoadedModel> {
     check_manifest(dir)?;
     let info = read_info(dir)?;
     let adapter = dir.join(peft::CONFIG).is_file();
-    let source = if adapter || !holds_weights(dir) { find_base(dir, &info, base, search)? } else { source::open(dir)? };
+    let source = if adapter || !holds_weights(dir) { find_base(dir, &info, lookup)? } else { source::open(dir)? };
     if !adapter && source.path != dir {
         return Err(Error::model(format!("{}: the adapter is missing: no {}, no model.safetensors", dir.display(), peft::CONFIG)));
     }
@@ -191,10 +201,10 @@ fn holds_weights(dir: &Path) -> bool {
 }
 
 /// The base model the adapter was trained on: found, and of the hash written down.
-pub fn find_base(dir: &Path, info: &ClsgenJson, base: Option<&str>, search: &[&Path]) -> Result<ModelSource> {
-    let wanted = base.unwrap_or(&info.base_model);
-    let search: Vec<&Path> = [dir].into_iter().chain(search.iter().copied()).collect();
-    let source = resolve(wanted, if base.is_some() { &search[1..] } else { &search }, false)
+pub fn find_base(dir: &Path, info: &ClsgenJson, lookup: BaseLookup<'_>) -> Result<ModelSource> {
+    let wanted = lookup.base.unwrap_or(&info.base_model);
+    let search: Vec<&Path> = [dir].into_iter().chain(lookup.search.iter().copied()).collect();
+    let source = resolve(wanted, if lookup.base.is_some() { &search[1..] } else { &search }, lookup.allow_network)
         .map_err(|e| e.context(format!("base model of {}", dir.display())))?;
     let Some(expected) = &info.base_hash else {
         tracing::warn!("{INFO} names no base_hash: that {wanted} is the right base cannot be checked");

@@ -108,12 +108,7 @@ impl TrainerState {
 
     /// What the epoch's means are over, so far.
     pub fn epoch_counts(&self) -> Counts {
-        Counts {
-            records: self.epoch_records,
-            target_tokens: self.epoch_target_tokens,
-            prompt_tokens: self.epoch_prompt_tokens,
-            tokens: 0,
-        }
+        Counts { records: self.epoch_records, target_tokens: self.epoch_target_tokens, prompt_tokens: self.epoch_prompt_tokens, tokens: 0 }
     }
 
     /// Is the epoch's last step done?

@@ -222,7 +222,8 @@ mod tests {
         let sums = LossSums { generation: 6.0, classification: 4.0 };
         let losses = weights.losses(sums, Counts { records: 2, tokens: 9, target_tokens: 3, prompt_tokens: 6 });
         assert_eq!(losses, Losses { loss: 5.0, generation: Some(2.0), classification: Some(2.0) });
-        let losses = weights.losses(LossSums { generation: 0.0, ..sums }, Counts { records: 2, tokens: 9, target_tokens: 0, prompt_tokens: 0 });
+        let losses =
+            weights.losses(LossSums { generation: 0.0, ..sums }, Counts { records: 2, tokens: 9, target_tokens: 0, prompt_tokens: 0 });
         assert_eq!(losses, Losses { loss: 1.0, generation: None, classification: Some(2.0) });
     }
 }

@@ -201,7 +201,7 @@ fn other_adapters_are_refused() {
         let mut config: serde_json::Value = json(&path);
         config[key] = value;
         std::fs::write(&path, config.to_string()).unwrap();
-        assert_refused(checkpoint::load_model(dir.path(), None, &[], DType::F32, &CPU), parts);
+        assert_refused(checkpoint::load_model(dir.path(), checkpoint::BaseLookup::default(), DType::F32, &CPU), parts);
     };
     use serde_json::json;
     refuse("use_dora", json!(true), &["use_dora"]);
@@ -219,7 +219,7 @@ fn other_adapters_are_refused() {
 
 #[test]
 fn checkpoints_must_have_head_and_adapter_of_the_right_shape() {
-    let open = |dir: &Path| checkpoint::load_model(dir, None, &[], DType::F32, &CPU);
+    let open = |dir: &Path| checkpoint::load_model(dir, checkpoint::BaseLookup::default(), DType::F32, &CPU);
     for name in ["adapter_config.json", "adapter_model.safetensors", "cls_head.safetensors", "clsgen.json"] {
         let dir = foreign_checkpoint("gqa");
         std::fs::remove_file(dir.path().join(name)).unwrap();

@@ -34,7 +34,7 @@ fn a_checkpoint_comes_back_to_the_bit() {
         let model = tuned(case);
         let path = dir.path().join(case);
         write(&model, case, Parameters::Lora, &path);
-        let loaded = checkpoint::load_model(&path, None, &[], DType::F32, &CPU).unwrap();
+        let loaded = checkpoint::load_model(&path, checkpoint::BaseLookup::default(), DType::F32, &CPU).unwrap();
         assert_same_bits(&model, &loaded.model, Parameters::Lora);
         assert_eq!(model.llama.lora, loaded.model.llama.lora);
         // Started from it: an adapter of the same shape takes its values, one of another rank is refused.
@@ -57,7 +57,7 @@ fn full_parameters_become_a_standard_folder() {
         let model = untuned(case);
         let path = dir.path().join(case);
         write(&model, case, Parameters::Full, &path);
-        let loaded = checkpoint::load_model(&path, None, &[], DType::F32, &CPU).unwrap();
+        let loaded = checkpoint::load_model(&path, checkpoint::BaseLookup::default(), DType::F32, &CPU).unwrap();
         assert_same_bits(&model, &loaded.model, Parameters::Full);
         assert_eq!(model.llama.config, loaded.model.llama.config);
         assert_eq!(loaded.source.path, path);
@@ -77,7 +77,7 @@ fn a_changed_byte_is_noticed() {
     let mut bytes = std::fs::read(&file).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&file, bytes).unwrap();
-    let error = checkpoint::load_model(&path, None, &[], DType::F32, &CPU).unwrap_err();
+    let error = checkpoint::load_model(&path, checkpoint::BaseLookup::default(), DType::F32, &CPU).unwrap_err();
     assert_eq!(error.exit_code(), 4);
     assert!(error.to_string().contains("cls_head.safetensors"), "{error}");
 }

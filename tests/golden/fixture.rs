@@ -67,7 +67,7 @@ pub fn foreign_checkpoint(case: &str) -> tempfile::TempDir {
 
 /// The case's base, PEFT-written adapter and head.
 pub fn tuned(case: &str) -> Model {
-    checkpoint::load_model(foreign_checkpoint(case).path(), None, &[], DType::F32, &CPU).unwrap().model
+    checkpoint::load_model(foreign_checkpoint(case).path(), checkpoint::BaseLookup::default(), DType::F32, &CPU).unwrap().model
 }
 
 /// The case's base and head, no adapter.

@@ -15,7 +15,7 @@ use crate::{
     data::synthetic::{Explainer, Notes},
     demo,
     error::{Context as _, Result},
-    model::checkpoint,
+    model::checkpoint::{self, BaseLookup},
     storage::{self, AtomicDir},
 };
 
@@ -70,7 +70,7 @@ fn corpus(config: &config::Config, dir: &Path, notes: u64) -> Result<()> {
 /// The trained weights as a bf16 Hugging Face folder.
 fn export(run_dir: &Path, model: &Path) -> Result<()> {
     let trained = scoring::checkpoint_dir(run_dir)?;
-    let loaded = checkpoint::load_model(&trained, None, &[], DType::F32, &Device::Cpu).context("pretraining")?;
+    let loaded = checkpoint::load_model(&trained, BaseLookup::default(), DType::F32, &Device::Cpu).context("pretraining")?;
     let dir = AtomicDir::create(model)?;
     checkpoint::write_folder(&dir, &loaded.model.llama, Some(&loaded.source), DType::BF16)?;
     dir.commit(false)

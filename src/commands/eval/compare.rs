@@ -28,14 +28,7 @@ pub fn job<'a>(work: &'a Work<'_>) -> Result<&'a Job> {
 }
 
 /// Scores the base on the split and compares. `base.metrics.json` holds its numbers.
-pub fn run(
-    context: &Context,
-    out: &Path,
-    job: &Job,
-    tuned: (&Sample, &Evaluation),
-    title: &str,
-    options: &Options,
-) -> Result<Compared> {
+pub fn run(context: &Context, out: &Path, job: &Job, tuned: (&Sample, &Evaluation), title: &str, options: &Options) -> Result<Compared> {
     let sample = job.score_base(context, out)?;
     // No thresholds: those of dev belong to the tuned model.
     let base = evaluate(&sample, None, options);

@@ -8,7 +8,12 @@ use crate::{
     commands::Context,
     config::{Init, Parameters},
     error::{Error, Result},
-    model::{ClsHead, Llama, Model, ModelSource, checkpoint, lora::LoraConfig, peft},
+    model::{
+        ClsHead, Llama, Model, ModelSource,
+        checkpoint::{self, BaseLookup},
+        lora::LoraConfig,
+        peft,
+    },
     train::checkpoint::Resumable,
 };
 
@@ -54,7 +59,8 @@ fn fresh(context: &Context, source: &ModelSource, dtype: DType, device: &Device)
 fn stored(parameters: Parameters, dir: &Path, source: &ModelSource, context: &Context, dtype: DType, device: &Device) -> Result<Model> {
     if parameters == Parameters::Full {
         // Such a checkpoint is a whole model folder, or an adapter over this base, which cannot be trained in full.
-        return Ok(checkpoint::load_model(dir, Some(&context.config.model.base), &[&context.config.dir], dtype, device)?.model);
+        let lookup = BaseLookup { base: Some(&context.config.model.base), search: &[&context.config.dir], allow_network: false };
+        return Ok(checkpoint::load_model(dir, lookup, dtype, device)?.model);
     }
     let llama = Llama::load(source, dtype, device)?;
     let head = &context.config.head;
