@@ -238,7 +238,7 @@ const look = (width) => new Promise((done) => {
       choose("all");
       items()[1].open = true;
       setTimeout(() => {
-        seen.opened = items()[1].textContent.includes("SECRET </script><b>reason</b> & 1") && items()[1].textContent.includes("SECRET note 1 ");
+        seen.opened = items()[1].textContent.includes("SECRET <\/script><b>reason</b> & 1") && items()[1].textContent.includes("SECRET note 1 ");
         seen.noMarkup = items()[1].querySelector("b b, .text b") === null;
         seen.fits = seen.fits && fits();
         done(seen);
