@@ -25,7 +25,7 @@ impl Matrices {
 }
 
 impl Picture for Matrices {
-    const SIZE: (u32, u32) = (820, 400);
+    const SIZE: (u32, u32) = (820, 340);
 
     fn name(&self) -> &'static str {
         "confusion"

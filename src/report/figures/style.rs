@@ -133,6 +133,7 @@ impl Pen {
         let mut chart = ChartBuilder::on(area)
             .caption(title, self.text(21, INK))
             .margin(self.px(14))
+            .margin_right(self.px(26))
             .x_label_area_size(self.px(56))
             .y_label_area_size(self.px(78))
             .build_cartesian_2d(x, y)?;
