@@ -36,8 +36,8 @@ impl Picture for Matrices {
     }
 
     fn caption(&self) -> String {
-        "Records by what they are (rows) and what they are called (columns); below each count its share of the row. The darker a \
-         cell, the larger that share."
+        "Records by what they are (rows) and what they are called (columns); below each count its share of the row. The stronger a \
+         cell's colour, the larger that share."
             .into()
     }
 
