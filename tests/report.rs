@@ -62,9 +62,12 @@ impl Bench {
 fn predictions(n: usize, salt: usize) -> String {
     let mut lines = String::new();
     for i in 0..n {
-        let draw = |k: usize| ((i * 7919 + salt * 104_729 + k * 1_299_709) % 1000) as f64 / 1000.0;
+        let draw = |k: usize| {
+            let hash = blake3::hash(format!("{i} {salt} {k}").as_bytes());
+            f64::from(u16::from_le_bytes([hash.as_bytes()[0], hash.as_bytes()[1]])) / 65536.0
+        };
         let label = usize::from(draw(1) < 0.35);
-        let probability = (0.25 + 0.4 * label as f64 + 0.5 * (draw(2) - 0.4)).clamp(0.001, 0.999);
+        let probability = (0.15 + 0.3 * label as f64 + 0.6 * draw(2)).clamp(0.001, 0.999);
         let said = (i % 37 != 0).then_some(usize::from((probability >= 0.5) ^ (i % 10 == 0)));
         let line = json!({"id": format!("r{i}"), "label": label, "probability": probability, "verbalized_label": said, "parsable": said.is_some(),
             "explanation": said.map(|_| format!("SECRET </script><b>reason</b> & {i}")), "text": "SECRET text", "group": format!("g{}", i / 2)});
@@ -238,7 +241,7 @@ const look = (width) => new Promise((done) => {
       choose("all");
       items()[1].open = true;
       setTimeout(() => {
-        seen.opened = items()[1].textContent.includes("SECRET </script><b>reason</b> & 1") && items()[1].textContent.includes("SECRET note 1 ");
+        seen.opened = items()[1].textContent.includes("SECRET <\/script><b>reason</b> & 1") && items()[1].textContent.includes("SECRET note 1 ");
         seen.noMarkup = items()[1].querySelector("b b, .text b") === null;
         seen.fits = seen.fits && fits();
         done(seen);

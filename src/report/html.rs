@@ -113,7 +113,8 @@ fn jinja(value: &impl Serialize) -> Result<JinjaValue> {
             Value::Number(value) => value.as_i64().map_or_else(|| value.as_f64().into(), JinjaValue::from),
             Value::String(value) => value.into(),
             Value::Array(items) => items.into_iter().map(of).collect(),
-            Value::Object(object) => object.into_iter().map(|(key, value)| (key, of(value))).collect(),
+            // Collected, pairs would be a list.
+            Value::Object(object) => JinjaValue::from_pairs(object.into_iter().map(|(key, value)| (key, of(value)))),
         }
     }
     serde_json::to_value(value).map(of).map_err(|e| Error::run(format!("cannot write JSON: {e}")))

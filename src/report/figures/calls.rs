@@ -25,7 +25,7 @@ impl Matrices {
 }
 
 impl Picture for Matrices {
-    const SIZE: (u32, u32) = (820, 400);
+    const SIZE: (u32, u32) = (820, 340);
 
     fn name(&self) -> &'static str {
         "confusion"
@@ -36,8 +36,8 @@ impl Picture for Matrices {
     }
 
     fn caption(&self) -> String {
-        "Records by what they are (rows) and what they are called (columns); below each count its share of the row. The darker a \
-         cell, the larger that share."
+        "Records by what they are (rows) and what they are called (columns); below each count its share of the row. The stronger a \
+         cell's colour, the larger that share."
             .into()
     }
 
@@ -55,15 +55,15 @@ fn matrix<B: DrawingBackend>(area: &Area<B>, heading: &str, table: &Confusion, p
     let (cell_width, cell_height) = (pen.px(134) as i32, pen.px(110) as i32);
     let (left, top) = ((width as i32 - 2 * cell_width) / 2 + pen.px(34) as i32, pen.px(96) as i32);
     let centred = |size, color| pen.text(size, color).pos(Pos::new(HPos::Center, VPos::Center));
-    area.draw(&Text::new(heading.to_owned(), (left + cell_width, pen.px(26) as i32), centred(18, INK)))?;
+    area.draw(&Text::new(heading.to_owned(), (left + cell_width, pen.px(26) as i32), centred(19, INK)))?;
     let rows = [[table.true_negatives, table.false_positives], [table.false_negatives, table.true_positives]];
     for (i, row) in rows.iter().enumerate() {
         let total = row[0] + row[1];
         let y = top + i as i32 * cell_height;
-        let named = pen.text(15, INK).pos(Pos::new(HPos::Right, VPos::Center));
+        let named = pen.text(17, INK).pos(Pos::new(HPos::Right, VPos::Center));
         area.draw(&Text::new(format!("is {i}"), (left - pen.px(12) as i32, y + cell_height / 2), named))?;
         let x = left + i as i32 * cell_width + cell_width / 2;
-        area.draw(&Text::new(format!("called {i}"), (x, top - pen.px(18) as i32), centred(15, INK)))?;
+        area.draw(&Text::new(format!("called {i}"), (x, top - pen.px(18) as i32), centred(17, INK)))?;
         for (j, &count) in row.iter().enumerate() {
             let share = if total == 0 { 0.0 } else { count as f64 / total as f64 };
             let x = left + j as i32 * cell_width;
@@ -72,8 +72,8 @@ fn matrix<B: DrawingBackend>(area: &Area<B>, heading: &str, table: &Confusion, p
             area.draw(&Rectangle::new(corners, fill.mix(0.06 + 0.44 * share).filled()))?;
             area.draw(&Rectangle::new(corners, pen.line(PAPER, 2)))?;
             let middle = (x + cell_width / 2, y + cell_height / 2);
-            area.draw(&Text::new(count.to_string(), (middle.0, middle.1 - pen.px(12) as i32), centred(24, INK)))?;
-            area.draw(&Text::new(format!("{:.1} %", share * 100.0), (middle.0, middle.1 + pen.px(20) as i32), centred(14, INK)))?;
+            area.draw(&Text::new(count.to_string(), (middle.0, middle.1 - pen.px(12) as i32), centred(26, INK)))?;
+            area.draw(&Text::new(format!("{:.1} %", share * 100.0), (middle.0, middle.1 + pen.px(20) as i32), centred(17, INK)))?;
         }
     }
     Ok(())

@@ -28,8 +28,8 @@ type Line = (&'static str, RGBColor, fn(&EpochMetrics) -> &Metric);
 
 /// Heading and lines of the panels.
 const PANELS: [(&str, &[Line]); 3] = [
-    ("(a) Parsable outputs", &[("Parsable rate", BLUE, |e| &e.parsable)]),
-    ("(b) Classification", &[("AUROC", BLUE, |e| &e.auroc)]),
+    ("(a) Parsable rate", &[("Parsable rate", BLUE, |e| &e.parsable)]),
+    ("(b) AUROC", &[("AUROC", BLUE, |e| &e.auroc)]),
     ("(c) Agreement", &[("Cohen's κ at 0.5", BLUE, |e| &e.kappa), ("AUROC-Align", ORANGE, |e| &e.auroc_align)]),
 ];
 
@@ -57,7 +57,9 @@ impl Picture for Epochs<'_> {
             // Only κ can be negative.
             let values = self.0.iter().flat_map(|epoch| lines.iter().map(move |line| line.2(epoch)));
             let lowest = values.filter_map(|metric| metric.ci95.map(|ci95| ci95[0]).or(metric.value)).fold(0.0, f64::min);
-            let y = ("", (lowest * 10.0).floor() / 10.0..1.0);
+            let legend = lines.len() > 1;
+            // A legend gets room of its own below the lines.
+            let y = ("", (lowest * 10.0).floor() / 10.0 - if legend { 0.4 } else { 0.0 }..1.0);
             let mut chart = pen.axes(panel, heading, (EPOCH, 0.5..last + 0.5), y)?;
             for (name, color, metric) in lines {
                 let known = |e: &EpochMetrics| Some((e.epoch as f64, metric(e).value?));
@@ -67,7 +69,9 @@ impl Picture for Epochs<'_> {
                 chart.draw_series(LineSeries::new(points.clone(), pen.line(*color, 2)))?.label(*name).legend(pen.key(*color));
                 chart.draw_series(points.iter().map(|&dot| Circle::new(dot, pen.px(3), color.filled())))?;
             }
-            pen.legend(&mut chart, SeriesLabelPosition::LowerRight)?;
+            if legend {
+                pen.legend(&mut chart, SeriesLabelPosition::LowerRight)?;
+            }
         }
         Ok(())
     }

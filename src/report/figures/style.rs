@@ -131,10 +131,11 @@ impl Pen {
     ) -> Drawn<B, Chart<'a, B>> {
         let integers = x_name == EPOCH;
         let mut chart = ChartBuilder::on(area)
-            .caption(title, self.text(19, INK))
+            .caption(title, self.text(21, INK))
             .margin(self.px(14))
-            .x_label_area_size(self.px(50))
-            .y_label_area_size(self.px(68))
+            .margin_right(self.px(26))
+            .x_label_area_size(self.px(56))
+            .y_label_area_size(self.px(78))
             .build_cartesian_2d(x, y)?;
         chart
             .configure_mesh()
@@ -147,8 +148,8 @@ impl Pen {
             .light_line_style(TRANSPARENT)
             .bold_line_style(self.line(GRID, 1))
             .axis_style(self.line(MUTED, 1))
-            .label_style(self.text(14, INK))
-            .axis_desc_style(self.text(15, INK))
+            .label_style(self.text(16, INK))
+            .axis_desc_style(self.text(17, INK))
             .set_all_tick_mark_size(self.px(4))
             .draw()?;
         Ok(chart)
@@ -161,7 +162,7 @@ impl Pen {
             .position(position)
             .margin(self.px(12))
             .legend_area_size(self.px(30))
-            .label_font(self.text(14, INK))
+            .label_font(self.text(16, INK))
             .background_style(PAPER.filled())
             .border_style(self.line(GRID, 1))
             .draw()
