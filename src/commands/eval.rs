@@ -4,14 +4,18 @@
 //! 2. Thresholds are tuned on them and written to `RUN/eval/thresholds.json`.
 //! 3. Only now test labels are read and scored: `metrics.json`, `predictions.jsonl`, `tables/`.
 
+mod baselines;
+mod cnn;
 mod frozen;
 mod gate;
 mod inputs;
+mod judge;
+mod log;
 mod paper;
 mod predictions;
 mod run_directory;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Context, args::EvalArgs, output, run_record};
 use crate::{
@@ -56,6 +60,14 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// The file of the predictions that are scored.
+    fn predictions(&self, out: &Path) -> PathBuf {
+        match self {
+            Self::Files { test, .. } => test.to_path_buf(),
+            Self::Run(_) => out.join(predictions::FILE),
+        }
+    }
+
     fn score(&self, context: &Context, out: &Path) -> Result<Scored> {
         match self {
             Self::Files { test, dev } => from_files(context, out, test, *dev),
@@ -69,6 +81,8 @@ pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
     refuse_unbuilt(args)?;
     let gate = args.gate.as_deref().map(Gate::load).transpose()?;
     let work = Work::find(context, args)?;
+    let judge = judge::Plan::find(context, &work)?;
+    let baselines = baselines::Plan::find(context, args, &work)?;
     let out = context.run_dir.join("eval");
     let lock = if context.dry_run { None } else { Some(RunLock::acquire(&context.run_dir)?) };
     if lock.is_some() {
@@ -86,9 +100,19 @@ pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
         in_sample: scored.frozen.as_ref().is_some_and(|frozen| frozen.in_sample),
         ..Options::default()
     };
-    let evaluation = evaluate(&scored.sample, scored.frozen.as_ref().map(|frozen| &frozen.thresholds), &options);
+    let mut evaluation = evaluate(&scored.sample, scored.frozen.as_ref().map(|frozen| &frozen.thresholds), &options);
+    // Neither changes the model's own numbers; a dry run asks no model.
+    let (judge, baselines) = (judge.filter(|_| !context.dry_run), baselines.filter(|_| !context.dry_run));
+    if let Some(judge) = judge {
+        evaluation.judge = judge.run(context, &out, &work.predictions(&out), &scored.sample, &options)?;
+    }
+    let others = match baselines {
+        Some(baselines) => baselines.run(context, &out, &scored, &evaluation, &options)?,
+        None => baselines::Outcome::default(),
+    };
     let mut tables = vec![metrics_table(&scored.title, &evaluation, options.in_sample)];
-    tables.extend(paper::tables(context, &args.paper, &scored, &evaluation)?);
+    tables.extend(others.tables);
+    tables.extend(paper::tables(context, &args.paper, &scored, &evaluation, others.runs)?);
     if !context.dry_run {
         write(&out, &evaluation, &tables)?;
     }
@@ -148,13 +172,7 @@ fn json(value: &impl serde::Serialize) -> Result<String> {
 
 /// Flags of later features say so instead of doing nothing.
 fn refuse_unbuilt(args: &EvalArgs) -> Result<()> {
-    let unbuilt = [
-        ("--curve", args.curve),
-        ("--baselines", !args.baselines.is_empty()),
-        ("--runs", args.runs.is_some()),
-        ("--compare-base", args.compare_base),
-        ("--include-text", args.include_text),
-    ];
+    let unbuilt = [("--curve", args.curve), ("--compare-base", args.compare_base), ("--include-text", args.include_text)];
     match unbuilt.iter().find(|(_, given)| *given) {
         Some((flag, _)) => Err(Error::usage(format!("`clsgen eval {flag}` is not built yet")).hint("leave it out")),
         None => Ok(()),

@@ -12,7 +12,7 @@ use crate::{
     error::{Error, Result},
     generate::{Sampling, predict::Settings},
     model::{
-        Llama,
+        Llama, Model, ModelSource,
         checkpoint::{self, ClsgenJson, LoadedModel},
     },
     prompt::{PromptTemplate, Prompter, TextTokenizer},
@@ -76,6 +76,14 @@ pub(super) fn load(context: &Context, dir: &Path) -> Result<LoadedModel> {
     let device = context.device()?;
     let base = Some(context.config.model.base.as_str()).filter(|base| !base.is_empty());
     checkpoint::load_model(dir, base, &[&context.config.dir], device::dtype(context.config.model.dtype, &device), &device)
+}
+
+/// The base model that a checkpoint was made from, as it was before tuning; `model.base` overrides the checkpoint's.
+pub(super) fn load_base(context: &Context, dir: &Path, info: &ClsgenJson) -> Result<(Model, ModelSource)> {
+    let device = context.device()?;
+    let base = Some(context.config.model.base.as_str()).filter(|base| !base.is_empty());
+    let source = checkpoint::find_base(dir, info, base, &[&context.config.dir])?;
+    Ok((Model::base(&source, device::dtype(context.config.model.dtype, &device), &device)?, source))
 }
 
 /// Refuses (exit 5) a window whose longest prompt could not be held.

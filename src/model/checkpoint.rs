@@ -187,7 +187,7 @@ fn holds_weights(dir: &Path) -> bool {
 }
 
 /// The base model the adapter was trained on: found, and of the hash written down.
-fn find_base(dir: &Path, info: &ClsgenJson, base: Option<&str>, search: &[&Path]) -> Result<ModelSource> {
+pub fn find_base(dir: &Path, info: &ClsgenJson, base: Option<&str>, search: &[&Path]) -> Result<ModelSource> {
     let wanted = base.unwrap_or(&info.base_model);
     let search: Vec<&Path> = [dir].into_iter().chain(search.iter().copied()).collect();
     let source = resolve(wanted, if base.is_some() { &search[1..] } else { &search }, false)

@@ -195,7 +195,7 @@ impl TextTokenizer {
     }
 
     /// The chat template's source.
-    pub(super) fn chat_template(&self) -> Option<&str> {
+    pub fn chat_template(&self) -> Option<&str> {
         self.chat_template.as_deref()
     }
 

@@ -1,5 +1,6 @@
 //! Tables, figures, HTML. Layer 5.
 
+pub mod baselines;
 pub mod metrics_table;
 pub mod paper;
 pub mod table;

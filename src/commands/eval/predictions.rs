@@ -1,21 +1,17 @@
-//! `RUN/eval/predictions.jsonl`: a line a record as it comes, continued where an earlier run of the same stopped.
-//!
-//! `predictions.meta.json` beside it says what made it: when the same would be made again, its lines are kept and only the
-//! missing records are scored; anything else begins the file anew, for all of `RUN/eval` belongs to the latest evaluation.
+//! `RUN/eval/predictions.jsonl`: a line a record as it comes, continued where an earlier run of the same stopped ([`log`]).
 
-use std::{io::IsTerminal, path::Path};
+use std::path::Path;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::{super::scoring, Context, json};
+use super::{super::scoring, Context, log};
 use crate::{
     data::{Prediction, Record, read_predictions, source_hash},
     error::Result,
     generate::predict::{Counts, Settings, score},
-    model::checkpoint::read_info,
+    model::checkpoint::{ClsgenJson, read_info},
     prompt::PromptTemplate,
-    storage::{self, RecordLog},
+    storage,
 };
 
 /// The predictions' file.
@@ -62,7 +58,7 @@ pub fn generate(
         "schema": 1,
         "clsgen_version": env!("CARGO_PKG_VERSION"),
         "checkpoint": source.checkpoint_hash,
-        "base": if context.config.model.base.is_empty() { json!(info.base_hash) } else { json!(context.config.model.base) },
+        "base": base(context, &info),
         "data": source_hash(source.data)?,
         "records": records.len(),
         "settings": described(context, &settings, &windows),
@@ -70,8 +66,8 @@ pub fn generate(
     if context.dry_run {
         return Ok(Vec::new());
     }
-    let mut log = open(out, &meta)?;
-    let done = log.records();
+    let mut lines = log::open(&out.join(FILE), &meta)?;
+    let done = lines.records();
     if done > 0 {
         tracing::info!("{FILE}: {done} of {} records are scored already", records.len());
     }
@@ -79,23 +75,26 @@ pub fn generate(
         let loaded = scoring::load(context, source.checkpoint)?;
         scoring::check_memory(&loaded.model.llama, &windows)?;
         let prompter = scoring::prompter(&loaded, template, &windows)?;
-        let bar = progress(context, records.len(), done);
+        let bar = log::progress(context, "predictions", records.len(), done);
         let rest = records[done..].iter().map(|record| Ok(Ok(record.clone())));
         let mut counts = Counts::default();
         let outcome = score(&loaded.model, &prompter, rest, &settings, &mut |prediction| {
-            log.append(&prediction)?;
+            lines.append(&prediction)?;
             counts.add(&prediction);
             bar.inc(1);
             Ok(())
         });
         bar.finish_and_clear();
-        log.sync()?;
-        outcome.map_err(
-            |error| if error.exit_code() >= 128 { error.hint("the same command goes on where this one stopped") } else { error },
-        )?;
+        lines.sync()?;
+        outcome.map_err(log::resumable)?;
         tracing::info!("{} records, {} truncated, {} unparsable", counts.records, counts.truncated, counts.unparsable);
     }
     read_predictions(&out.join(FILE))
+}
+
+/// The base model, as a log's sidecar names it.
+pub fn base(context: &Context, info: &ClsgenJson) -> Value {
+    if context.config.model.base.is_empty() { json!(info.base_hash) } else { json!(context.config.model.base) }
 }
 
 /// Everything about decoding that decides the bytes.
@@ -113,26 +112,4 @@ fn described(context: &Context, settings: &Settings, windows: &scoring::Windows)
         "fields": context.config.data.fields,
         "horizon": context.config.data.horizon,
     })
-}
-
-/// The log to go on with: an earlier one of the same, or a new one.
-fn open(out: &Path, meta: &Value) -> Result<RecordLog> {
-    storage::create_dir_all(out)?;
-    let (file, beside) = (out.join(FILE), out.join(META));
-    let same = std::fs::read(&beside).is_ok_and(|bytes| serde_json::from_slice::<Value>(&bytes).is_ok_and(|theirs| theirs == *meta));
-    if !same {
-        storage::remove_file(&file)?;
-        storage::write_file_atomic(&beside, json(meta)?.as_bytes())?;
-    }
-    RecordLog::open(&file)
-}
-
-/// A bar on a terminal; nothing anywhere else.
-fn progress(context: &Context, total: usize, done: usize) -> ProgressBar {
-    if context.quiet || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(total as u64).with_position(done as u64);
-    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} records, {per_sec}, {eta} left");
-    style.map_or(bar.clone(), |style| bar.with_style(style))
 }

@@ -14,14 +14,16 @@ use super::{
 use crate::{
     data::{self, Needs, Prediction, Record, read_predictions},
     error::{Error, Result},
-    model::checkpoint::read_info,
+    model::checkpoint::{ClsgenJson, read_info},
+    prompt::PromptTemplate,
     storage,
     train::checkpoint::DEV_PREDICTIONS,
 };
 
 /// What is to be scored, found before any work.
 pub struct Job {
-    checkpoint: PathBuf,
+    /// The checkpoint's directory.
+    pub checkpoint: PathBuf,
     /// The checkpoint's path as files and titles name it.
     shown: String,
     hash: String,
@@ -39,13 +41,25 @@ impl Job {
         Ok(Self { hash: checkpoint_hash(&checkpoint)?, checkpoint, shown, split: args.split.clone(), data })
     }
 
+    /// What the checkpoint says of itself, and the prompt it was trained with.
+    pub fn prompt(&self) -> Result<(ClsgenJson, PromptTemplate)> {
+        let info = read_info(&self.checkpoint)?;
+        let template = scoring::template(&self.checkpoint, &info)?;
+        Ok((info, template))
+    }
+
+    /// The split's records. Its labels are read here: not before thresholds are frozen.
+    pub fn records(&self, context: &Context, template: &PromptTemplate) -> Result<Vec<Record>> {
+        let data = &context.config.data;
+        data::load(data, &self.data, &Needs::split(data, &self.split, &template.fields()))
+    }
+
     /// Freezes the thresholds, then reads and scores the split.
     pub fn score(&self, context: &Context, out: &Path) -> Result<Scored> {
         let dev = self.checkpoint.join(DEV_PREDICTIONS);
         let frozen = self.freeze(context, &dev, out)?;
-        let info = read_info(&self.checkpoint)?;
-        let template = scoring::template(&self.checkpoint, &info)?;
-        let records = data::load(&context.config.data, &self.data, &Needs::split(&context.config.data, &self.split, &template.fields()))?;
+        let (_, template) = self.prompt()?;
+        let records = self.records(context, &template)?;
         let kept = if self.split == "dev" { kept_dev(&dev, &records)? } else { None };
         let predictions = match kept {
             Some(kept) => predictions::keep(out, kept, context.dry_run)?,
@@ -75,7 +89,7 @@ impl Job {
 }
 
 /// The file of a split.
-fn split_path(context: &Context, split: &str) -> Result<PathBuf> {
+pub fn split_path(context: &Context, split: &str) -> Result<PathBuf> {
     let data = &context.config.data;
     let path = match split {
         "train" => &data.train,
