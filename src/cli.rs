@@ -44,6 +44,7 @@ Examples:
   clsgen eval --config configs/clinifact.toml
   clsgen eval --config configs/clinifact.toml --split dev
   clsgen eval --predictions test.jsonl --dev-predictions dev.jsonl --json
+  clsgen eval --config configs/clinifact.toml --baselines verbalized,label
 
 Thresholds are tuned on dev and frozen before test is read. Writes RUN/eval/.";
 

@@ -106,13 +106,13 @@ impl<'a> Trainer<'a> {
     pub fn train_epoch(&mut self) -> Result<f64> {
         let steps = self.train.len().div_ceil(self.cnn.batch_size);
         let order = Rng::new(self.state.seed, streams::SHUFFLE).permutation(self.state.epoch as u64, self.train.len());
-        let mut sum = 0.0;
+        let (train, mut sum) = (self.train, 0.0);
         for (i, batch) in order.chunks(self.cnn.batch_size).enumerate() {
             if let Some(signal) = device::interrupted() {
                 return Err(Error::new(Kind::Signal(signal), format!("stopped by signal {signal}")));
             }
             let step = self.state.epoch * steps + i + 1;
-            let documents: Vec<&Document> = batch.iter().map(|&index| &self.train[index]).collect();
+            let documents: Vec<&Document> = batch.iter().map(|&index| &train[index]).collect();
             sum += self.step(&documents, step)? * batch.len() as f64;
         }
         self.state.epoch += 1;

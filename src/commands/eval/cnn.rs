@@ -151,7 +151,8 @@ impl Work<'_> {
             if done == self.cnn.epochs {
                 continue;
             }
-            let mut trainer = self.trainer(learning_rate, GRID_SEED, self.cnn.epochs)?;
+            // A state beyond the last line that is logged would leave a gap.
+            let mut trainer = self.trainer(learning_rate, GRID_SEED, done)?;
             while trainer.epoch() < self.cnn.epochs {
                 let loss = trainer.train_epoch()?;
                 // An epoch that is trained again, for want of its state, is logged already.
