@@ -156,3 +156,66 @@ fn a_judge_reads_the_explanations_of_any_prediction_file_and_goes_on_where_it_st
     let judge = json(&fixture, "metrics.json")["judge"].clone();
     assert_eq!((&judge["rli"]["value"], &judge["rli"]["n"], &judge["readability"]["value"]), (&json!(1.0), &json!(1), &json!(1.0)));
 }
+
+/// A folder as BERT's: word pieces and their vectors under a prefix, beside a tensor that is not read.
+fn word_embeddings(fixture: &Fixture) {
+    use candle_core::{Device, Tensor, safetensors};
+    let words = ["[UNK]", "[SEP]", "SECRET", "fever"];
+    let vocab: serde_json::Map<String, Value> = words.iter().zip(0..).map(|(word, id)| (word.to_string(), json!(id))).collect();
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null, "decoder": null,
+        "added_tokens": [], "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "[UNK]"},
+    });
+    fixture.write("bert/tokenizer.json", tokenizer.to_string());
+    let table: Vec<f32> = (0..4 * 5).map(|i| ((i * 37) % 11) as f32 / 11.0 - 0.5).collect();
+    let tensors = std::collections::HashMap::from([
+        ("bert.embeddings.word_embeddings.weight".to_owned(), Tensor::from_vec(table, (4, 5), &Device::Cpu).unwrap()),
+        ("bert.pooler.dense.bias".to_owned(), Tensor::zeros(5, candle_core::DType::F32, &Device::Cpu).unwrap()),
+    ]);
+    safetensors::save(&tensors, fixture.path("bert/model.safetensors")).unwrap();
+}
+
+#[test]
+fn the_cnn_is_trained_on_train_picked_on_dev_and_kept_seed_by_seed() {
+    let fixture = finished_run();
+    word_embeddings(&fixture);
+    fixture.write("train.jsonl", notes(20));
+    let mut flags = vec!["--baselines", "cnn", "--paper", "table2", "--set", "task.name=lcd30"];
+    for set in [
+        "data.train=train.jsonl",
+        "data.dev=dev.jsonl",
+        "cnn.embeddings=bert",
+        "cnn.filters=4",
+        "cnn.projection=4",
+        "cnn.epochs=2",
+        "cnn.seeds=2",
+        "cnn.batch_size=8",
+    ] {
+        flags.extend(["--set", set]);
+    }
+    succeed(&fixture, &flags);
+    let grid = fixture.lines("run/eval/baselines/cnn/grid.jsonl");
+    let rates: Vec<f64> = grid.iter().map(|line| line["learning_rate"].as_f64().unwrap()).collect();
+    assert_eq!(rates, [5e-4, 5e-4, 1e-4, 1e-4, 5e-5, 5e-5]);
+    assert!(grid.iter().all(|line| line["seed"] == 42 && line["score"].is_f64()));
+    let method = json(&fixture, "baselines.json")["methods"][0].clone();
+    assert_eq!(
+        (&method["name"], &method["runs"]["auroc"]["runs"], &method["metrics"]["parsable"]["value"]),
+        (&json!("cnn"), &json!(2), &Value::Null)
+    );
+    let (seed, result) = (fixture.read("run/eval/baselines/cnn/seed-1.jsonl"), fixture.read("run/eval/baselines.json"));
+    assert_eq!(parse_lines(&seed).len(), 12);
+    assert!(!fixture.path("run/eval/baselines/cnn/state").exists());
+    // Stopped before its second seed and in the midst of its grid, it ends the same.
+    std::fs::remove_file(fixture.path("run/eval/baselines/cnn/seed-1.jsonl")).unwrap();
+    succeed(&fixture, &flags);
+    assert_eq!((fixture.read("run/eval/baselines/cnn/seed-1.jsonl"), fixture.read("run/eval/baselines.json")), (seed.clone(), result));
+    std::fs::remove_file(fixture.path("run/eval/baselines/cnn/seed-1.jsonl")).unwrap();
+    let whole = fixture.read("run/eval/baselines/cnn/grid.jsonl");
+    let third = whole.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(2).unwrap().0;
+    fixture.write("run/eval/baselines/cnn/grid.jsonl", &whole[..third + 20]);
+    succeed(&fixture, &flags);
+    assert_eq!((fixture.read("run/eval/baselines/cnn/grid.jsonl"), fixture.read("run/eval/baselines/cnn/seed-1.jsonl")), (whole, seed));
+    assert_eq!(eval(&fixture, &[&flags[..], &["--set", "cnn.embeddings=nowhere"]].concat()).status.code(), Some(4));
+}
