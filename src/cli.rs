@@ -55,6 +55,7 @@ Examples:
   clsgen eval --config configs/clinifact.toml --split dev
   clsgen eval --predictions test.jsonl --dev-predictions dev.jsonl --json
   clsgen eval --config configs/clinifact.toml --curve --include-text
+  clsgen eval --config configs/clinifact.toml --baselines verbalized,label
 
 Thresholds and calibrators are fitted on dev and frozen before test is read.
 Writes RUN/eval/: metrics.json, tables/, figures/, report.html.";

@@ -10,11 +10,14 @@ use crate::{
     data::{Prediction, Record},
     error::Result,
     metrics::judge::Verdict,
-    prompt::{Prompter, verdict},
+    prompt::{Prompter, TextTokenizer, verdict},
 };
 
-/// Tokens that the judge's one line may take.
-pub const MAX_NEW_TOKENS: usize = 32;
+/// Tokens that the judge may write: its one line, and a little talk around it.
+pub fn max_new_tokens(tokenizer: &TextTokenizer, labels: &[String; 2]) -> Result<usize> {
+    let lengths = labels.iter().map(|label| Ok(tokenizer.encode(&format!("Classification: {label}"))?.len()));
+    Ok(24 + lengths.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(0))
+}
 
 const READABILITY: [&str; 2] = ["UNREADABLE", "READABLE"];
 

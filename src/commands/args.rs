@@ -52,7 +52,8 @@ pub struct EvalArgs {
     #[arg(long)]
     pub curve: bool,
     /// Run these baselines and score them beside the model
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',',
+        value_parser = ["verbalized", "label", "self_consistency", "token_probability", "cnn"])]
     pub baselines: Vec<String>,
     /// Runs of each sampled baseline [default: eval.runs]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

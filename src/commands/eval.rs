@@ -5,19 +5,22 @@
 //!    So is the calibrator: `calibration.json`.
 //! 3. Only now test labels are read and scored: `metrics.json`, `predictions.jsonl`, `tables/`, `figures/`, `report.html`.
 
+mod baselines;
 pub(super) mod calibration;
+mod cnn;
 mod compare;
 mod curve;
 mod frozen;
 mod gate;
 mod inputs;
+mod judge;
 mod log;
 mod paper;
 mod predictions;
 mod report;
 mod run_directory;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Context, args::EvalArgs, output, run_record};
 use crate::{
@@ -68,6 +71,14 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// The file of the predictions that are scored.
+    fn predictions(&self, out: &Path) -> PathBuf {
+        match self {
+            Self::Files { test, .. } => test.to_path_buf(),
+            Self::Run(_) => out.join(predictions::FILE),
+        }
+    }
+
     fn score(&self, context: &Context, out: &Path) -> Result<Scored> {
         match self {
             Self::Files { test, dev } => from_files(context, out, test, *dev),
@@ -98,13 +109,14 @@ pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
 
 /// Scores, measures and writes `RUN/eval`; `None` where there was nothing to score: a dry run, or a curve alone.
 pub(super) fn execute(context: &Context, args: &EvalArgs) -> Result<Option<Outcome>> {
-    refuse_unbuilt(args)?;
     let mut options = options(context);
     if args.curve && args.predictions.is_none() && args.split == "test" && context.config.data.test.is_none() {
         return curve_alone(context, &options).map(|()| None);
     }
     let work = Work::find(context, args)?;
     let comparable = args.compare_base.then(|| compare::job(&work)).transpose()?;
+    let judge = judge::Plan::find(context, &work)?;
+    let baselines = baselines::Plan::find(context, args, &work)?;
     let out = context.run_dir.join("eval");
     let lock = if context.dry_run { None } else { Some(RunLock::acquire(&context.run_dir)?) };
     if lock.is_some() {
@@ -119,15 +131,24 @@ pub(super) fn execute(context: &Context, args: &EvalArgs) -> Result<Option<Outco
     options.in_sample = scored.frozen.as_ref().is_some_and(|frozen| frozen.in_sample);
     let mut evaluation = evaluate(&scored.sample, scored.frozen.as_ref().map(|frozen| &frozen.thresholds), &options);
     let calibrated = scored.calibration.as_ref().map(|fitted| fitted.score(&scored.sample, &options, &mut evaluation));
-    let mut tables = vec![metrics_table(&scored.title, &evaluation, options.in_sample)];
-    let curve = args.curve.then(|| curve::table(&epochs));
-    tables.extend(curve.clone());
-    let compared = match comparable {
+    // What follows changes none of the model's own numbers; a dry run asks no model.
+    if let Some(judge) = judge.filter(|_| !context.dry_run) {
+        evaluation.judge = judge.run(context, &out, &work.predictions(&out), &scored.sample, &options)?;
+    }
+    let others = match baselines.filter(|_| !context.dry_run) {
+        Some(baselines) => baselines.run(context, &out, &scored, &evaluation, &options)?,
+        None => baselines::Outcome::default(),
+    };
+    let compared = match comparable.filter(|_| !context.dry_run) {
         Some(job) => Some(compare::run(context, &out, job, (&scored.sample, &evaluation), &scored.title, &options)?),
         None => None,
     };
+    let curve = args.curve.then(|| curve::table(&epochs));
+    let mut tables = vec![metrics_table(&scored.title, &evaluation, options.in_sample)];
+    tables.extend(curve.clone());
     tables.extend(compared.iter().map(|compared| compared.table.clone()));
-    tables.extend(paper::tables(context, &args.paper, &scored, &evaluation)?);
+    tables.extend(others.tables);
+    tables.extend(paper::tables(context, &args.paper, &scored, &evaluation, others.runs)?);
     if !context.dry_run {
         // Wide columns are for the files and the report, not for a terminal.
         let mut all = tables.clone();
@@ -211,13 +232,4 @@ fn print(context: &Context, evaluation: &Evaluation, tables: &[Table]) -> Result
 fn json(value: &impl serde::Serialize) -> Result<String> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Error::run(format!("cannot write JSON: {e}")))?;
     Ok(text + "\n")
-}
-
-/// Flags of later features say so instead of doing nothing.
-fn refuse_unbuilt(args: &EvalArgs) -> Result<()> {
-    let unbuilt = [("--baselines", !args.baselines.is_empty()), ("--runs", args.runs.is_some())];
-    match unbuilt.iter().find(|(_, given)| *given) {
-        Some((flag, _)) => Err(Error::usage(format!("`clsgen eval {flag}` is not built yet")).hint("leave it out")),
-        None => Ok(()),
-    }
 }

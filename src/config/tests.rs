@@ -25,6 +25,10 @@ fn full() -> Config {
     config.train.max_steps = Some(1);
     config.generate.batch_tokens = Some(1);
     config.eval.judge = Some("x".into());
+    for path in [&mut config.eval.judge_prompt, &mut config.eval.verbalized_prompt, &mut config.cnn.embeddings] {
+        *path = Some("x".into());
+    }
+    config.cnn.learning_rate = Some(0.5);
     config.data.fields.insert("text".into(), "note".into());
     config
 }

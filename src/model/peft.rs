@@ -160,7 +160,7 @@ fn whole(value: f64) -> Value {
 }
 
 /// A safetensors file of these tensors.
-pub(super) fn write_tensors(dir: &AtomicDir, name: &str, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+pub fn write_tensors(dir: &AtomicDir, name: &str, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
     let mut writer = dir.writer(name)?;
     safetensors::write(&mut writer, tensors)?;
     writer.finish()

@@ -69,6 +69,26 @@ pub(super) fn load(source: &ModelSource, config: &LlamaConfig, dtype: DType, dev
     }
 }
 
+/// One tensor of a model of any architecture, in f32: the one called `name`, or `<prefix>.name` where exactly one is.
+pub fn read_one(source: &ModelSource, name: &str, device: &Device) -> Result<Tensor> {
+    let dir = source.path.display();
+    let Weights::Safetensors(paths) = &source.weights else {
+        return Err(Error::model(format!("{dir}: {name} is read from safetensors files only")));
+    };
+    let mut found = Vec::new();
+    for file in paths.iter().map(|path| SafetensorsFile::open(path)) {
+        let file = file?;
+        let fits = |key: &&String| key.strip_suffix(name).is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('.'));
+        for key in file.entries.keys().filter(fits) {
+            found.push(file.tensor(key, DType::F32, device)?);
+        }
+    }
+    match found.as_slice() {
+        [tensor] => Ok(tensor.clone()),
+        found => Err(Error::model(format!("{dir}: {} tensors are called {name}, one is wanted", found.len()))),
+    }
+}
+
 fn from_safetensors(
     dir: &Path,
     paths: &[PathBuf],

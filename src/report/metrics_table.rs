@@ -41,6 +41,7 @@ pub fn metrics_table(title: &str, evaluation: &Evaluation, in_sample: bool) -> T
         ("RLI", &evaluation.judge.rli),
         ("κ rationale, label", &evaluation.judge.rl_kappa),
         ("Readability", &evaluation.judge.readability),
+        ("Judge's answers unparsable", &evaluation.judge.unparsable),
     ];
     for (name, metric) in judge.into_iter().filter(|(_, metric)| metric.n > 0) {
         add(&mut table, name, None, metric);

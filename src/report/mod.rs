@@ -1,5 +1,6 @@
 //! Tables, figures, HTML. Layer 5.
 
+pub mod baselines;
 pub mod compare;
 pub mod figures;
 pub mod html;

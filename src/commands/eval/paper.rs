@@ -1,6 +1,6 @@
 //! `--paper`: what this run has to put beside the paper's tables.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use serde_json::Value;
 
@@ -12,12 +12,18 @@ use crate::{
     metrics::Evaluation,
     report::{
         Table,
-        paper::{Ours, PaperTable, SplitCounts, Task, paper_table},
+        paper::{Ours, PaperTable, Runs, SplitCounts, Task, paper_table},
     },
 };
 
 /// The tables named, in their order.
-pub fn tables(context: &Context, names: &[String], scored: &Scored, evaluation: &Evaluation) -> Result<Vec<Table>> {
+pub fn tables(
+    context: &Context,
+    names: &[String],
+    scored: &Scored,
+    evaluation: &Evaluation,
+    baselines: BTreeMap<String, Runs>,
+) -> Result<Vec<Table>> {
     if names.is_empty() {
         return Ok(Vec::new());
     }
@@ -29,7 +35,7 @@ pub fn tables(context: &Context, names: &[String], scored: &Scored, evaluation: 
         evaluation: Some(evaluation.clone()),
         splits: if names.iter().any(|name| name == "table1") { split_counts(context)? } else { SplitCounts::default() },
         construct: construct(&context.run_dir),
-        ..Ours::default()
+        baselines,
     };
     let tables = names.iter().filter_map(|name| PaperTable::parse(name));
     let built = tables.map(|table| {

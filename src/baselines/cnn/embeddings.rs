@@ -1,0 +1,95 @@
+//! Word pieces and their vectors, from any Hugging Face BERT folder.
+
+use std::path::Path;
+
+use candle_core::Device;
+use tokenizers::Tokenizer;
+
+use crate::{
+    data::Record,
+    error::{Error, Result},
+    model::{source, weights},
+};
+
+const TENSOR: &str = "embeddings.word_embeddings.weight";
+
+/// A tokenizer and a table of vectors.
+pub struct Embeddings {
+    tokenizer: Tokenizer,
+    separator: Option<u32>,
+    /// `(vocabulary, width)`, rows one after another.
+    table: Vec<f32>,
+    /// Width D of a vector.
+    pub width: usize,
+}
+
+/// A record as word pieces. `Debug` prints counts only.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Document {
+    /// Ids, cut to `max_tokens`.
+    pub ids: Vec<u32>,
+    /// Class 1?
+    pub label: bool,
+}
+
+impl std::fmt::Debug for Document {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Document").field("tokens", &self.ids.len()).field("label", &self.label).finish()
+    }
+}
+
+impl Embeddings {
+    /// Reads `tokenizer.json` and `embeddings.word_embeddings.weight` (under any prefix, such as `bert.`).
+    pub fn load(dir: &Path) -> Result<Self> {
+        let source = source::resolve(&dir.display().to_string(), &[], false).map_err(|e| e.context("cnn.embeddings"))?;
+        let path = dir.join("tokenizer.json");
+        let tokenizer = Tokenizer::from_file(&path).map_err(|_| {
+            Error::model(format!("{}: no word-piece tokenizer can be read", path.display()))
+                .hint("cnn.embeddings is a Hugging Face BERT folder")
+        })?;
+        let table = weights::read_one(&source, TENSOR, &Device::Cpu)?;
+        let (rows, width) = table.dims2()?;
+        Self::new(tokenizer, table.flatten_all()?.to_vec1()?, width).and_then(|embeddings| {
+            match embeddings.tokenizer.get_vocab_size(true) {
+                size if size <= rows => Ok(embeddings),
+                size => Err(Error::model(format!("{}: the tokenizer knows {size} pieces, {TENSOR} has {rows} rows", dir.display()))),
+            }
+        })
+    }
+
+    /// Embeddings of this table of `width` columns.
+    pub fn new(mut tokenizer: Tokenizer, table: Vec<f32>, width: usize) -> Result<Self> {
+        // Neither cut nor padded, and `[SEP]` in a note is five characters, not the separator.
+        let unlimited =
+            tokenizer.with_truncation(None).map(|_| ()).map_err(|_| Error::model("the tokenizer cannot be set to read whole texts"));
+        unlimited?;
+        tokenizer.with_padding(None);
+        tokenizer.set_encode_special_tokens(true);
+        let separator = tokenizer.token_to_id("[SEP]");
+        Ok(Self { tokenizer, separator, table, width })
+    }
+
+    /// The word pieces of a record's fields, in order, `[SEP]` between them; the first `max_tokens`.
+    pub fn document(&self, record: &Record, fields: &[String], max_tokens: usize) -> Result<Document> {
+        let mut ids = Vec::new();
+        for (i, field) in fields.iter().enumerate() {
+            let text = record.field(field).ok_or_else(|| Error::data(format!("record {}: field {field} is missing", record.number)))?;
+            let encoding = self.tokenizer.encode_fast(text, false).map_err(|_| Error::run("the tokenizer cannot encode a text"))?;
+            ids.extend(self.separator.filter(|_| i > 0));
+            ids.extend(encoding.get_ids());
+        }
+        ids.truncate(max_tokens);
+        Ok(Document { ids, label: record.label == Some(1) })
+    }
+
+    /// Appends the vectors of `ids` to `rows`, and zeros up to `least` rows. Returns how many rows these are.
+    pub fn extend(&self, ids: &[u32], least: usize, rows: &mut Vec<f32>) -> usize {
+        for &id in ids {
+            let start = id as usize * self.width;
+            rows.extend_from_slice(&self.table[start..start + self.width]);
+        }
+        let count = ids.len().max(least);
+        rows.resize(rows.len() + (count - ids.len()) * self.width, 0.0);
+        count
+    }
+}

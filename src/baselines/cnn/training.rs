@@ -1,0 +1,172 @@
+//! One run of the CNN: a learning rate, a seed, epoch after epoch.
+
+use std::{collections::BTreeMap, path::Path};
+
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Document, Embeddings,
+    network::{Network, Place},
+};
+use crate::{
+    config::{self, Train},
+    device,
+    error::{Error, Kind, Result},
+    generate::predict::probability,
+    metrics::{classification::Confusion, ranking},
+    model::{Gradients, peft},
+    rng::{Rng, streams},
+    storage::{AtomicDir, verify_manifest},
+    train::{optimizer::Optimizer, schedule::CosineSchedule},
+};
+
+const TENSORS: &str = "state.safetensors";
+const STATE: &str = "state.json";
+
+/// Which run a state belongs to, and how far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct State {
+    learning_rate: f64,
+    seed: u64,
+    epoch: usize,
+}
+
+/// What an epoch came to.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct EpochResult {
+    /// Peak learning rate of the run.
+    pub learning_rate: f64,
+    /// Its seed.
+    pub seed: u64,
+    /// Epochs done.
+    pub epoch: usize,
+    /// Mean training loss of the epoch.
+    pub loss: f64,
+    /// [`minority_score`] on dev, where dev was scored.
+    pub score: Option<f64>,
+}
+
+/// A run in progress.
+pub struct Trainer<'a> {
+    embeddings: &'a Embeddings,
+    train: &'a [Document],
+    cnn: &'a config::Cnn,
+    network: Network,
+    optimizer: Optimizer,
+    schedule: CosineSchedule,
+    state: State,
+}
+
+impl<'a> Trainer<'a> {
+    /// Begins a run, or goes on from the state in `folder` where it is this run's, at most `until` epochs old.
+    pub fn start(
+        embeddings: &'a Embeddings,
+        train: &'a [Document],
+        cnn: &'a config::Cnn,
+        (learning_rate, seed): (f64, u64),
+        folder: &Path,
+        until: usize,
+    ) -> Result<Self> {
+        let total = cnn.epochs * train.len().div_ceil(cnn.batch_size);
+        let schedule = CosineSchedule { peak: learning_rate, warmup: (cnn.warmup * total as f64).round() as usize, total };
+        let held = read_state(folder).filter(|state| state.learning_rate == learning_rate && state.seed == seed && state.epoch <= until);
+        let (network, moments) = match held {
+            None => (Network::new(embeddings.width, cnn, seed)?, None),
+            Some(_) => {
+                let path = folder.join(TENSORS);
+                let tensors = candle_core::safetensors::load(&path, &Device::Cpu)
+                    .map_err(|e| Error::model(format!("{}: {e}", path.display())).hint("delete the folder and try again"))?;
+                let (moments, weights) = tensors.into_iter().partition(|(name, _)| name.starts_with("exp_avg"));
+                (Network::from_tensors(weights)?, Some(moments))
+            }
+        };
+        let parameters: BTreeMap<String, Tensor> =
+            network.variables().iter().map(|(name, variable)| (name.clone(), variable.as_tensor().clone())).collect();
+        let settings = Train { weight_decay: cnn.weight_decay, max_grad_norm: 0.0, ..Train::default() };
+        let mut optimizer = Optimizer::new(parameters, &settings)?;
+        if let Some(moments) = moments {
+            optimizer.restore(moments)?;
+        }
+        let state = held.unwrap_or(State { learning_rate, seed, epoch: 0 });
+        Ok(Self { embeddings, train, cnn, network, optimizer, schedule, state })
+    }
+
+    /// Epochs done.
+    pub fn epoch(&self) -> usize {
+        self.state.epoch
+    }
+
+    /// The network as it is now.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// One pass over the train split in an order of its own; the mean loss.
+    pub fn train_epoch(&mut self) -> Result<f64> {
+        let steps = self.train.len().div_ceil(self.cnn.batch_size);
+        let order = Rng::new(self.state.seed, streams::SHUFFLE).permutation(self.state.epoch as u64, self.train.len());
+        let (train, mut sum) = (self.train, 0.0);
+        for (i, batch) in order.chunks(self.cnn.batch_size).enumerate() {
+            if let Some(signal) = device::interrupted() {
+                return Err(Error::new(Kind::Signal(signal), format!("stopped by signal {signal}")));
+            }
+            let step = self.state.epoch * steps + i + 1;
+            let documents: Vec<&Document> = batch.iter().map(|&index| &train[index]).collect();
+            sum += self.step(&documents, step)? * batch.len() as f64;
+        }
+        self.state.epoch += 1;
+        Ok(sum / self.train.len() as f64)
+    }
+
+    fn step(&mut self, documents: &[&Document], step: usize) -> Result<f64> {
+        let place = Place { seed: self.state.seed, step, dropout: self.cnn.dropout };
+        let logits = self.network.forward(self.embeddings, documents, Some(place))?;
+        let labels: Vec<u32> = documents.iter().map(|document| u32::from(document.label)).collect();
+        let loss = candle_nn::loss::cross_entropy(&logits, &Tensor::new(labels, &Device::Cpu)?)?;
+        let gradients = loss.backward()?;
+        let named = self.network.variables().iter().filter_map(|(name, variable)| Some((name.clone(), gradients.get(variable)?.clone())));
+        self.optimizer.step(named.collect::<Gradients>(), step, self.schedule.learning_rate(step))?;
+        Ok(f64::from(loss.to_scalar::<f32>()?))
+    }
+
+    /// Writes the state that [`Trainer::start`] goes on from, whole or not at all.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        let dir = AtomicDir::create(folder)?;
+        let mut tensors = self.optimizer.state();
+        tensors.extend(self.network.variables().iter().map(|(name, variable)| (name.clone(), variable.as_tensor().clone())));
+        peft::write_tensors(&dir, TENSORS, &tensors)?;
+        let state = serde_json::to_vec(&self.state).map_err(|e| Error::run(format!("cannot write {STATE}: {e}")))?;
+        dir.write_file(STATE, &state)?;
+        dir.commit(true)
+    }
+}
+
+/// The state in a folder, where it is there and whole.
+fn read_state(folder: &Path) -> Option<State> {
+    let bytes = std::fs::read(folder.join(STATE)).ok()?;
+    verify_manifest(folder).ok().filter(|whole| *whole)?;
+    serde_json::from_slice(&bytes).ok()
+}
+
+/// Probabilities of class 1.
+pub fn predict(network: &Network, embeddings: &Embeddings, documents: &[Document], batch_size: usize) -> Result<Vec<f64>> {
+    let mut probabilities = Vec::with_capacity(documents.len());
+    for batch in documents.chunks(batch_size) {
+        let logits: Vec<Vec<f32>> = network.logits(embeddings, &batch.iter().collect::<Vec<_>>())?.to_vec2()?;
+        probabilities.extend(logits.iter().map(|row| probability([row[0], row[1]])));
+    }
+    Ok(probabilities)
+}
+
+/// Mean of AUROC and the F1 of the minority class at 0.5 (paper A.2.2); `minority` is the rarer class of the train split. A
+/// part that is undefined on these records counts as 0.
+pub fn minority_score(probabilities: &[f64], labels: &[bool], minority: bool) -> f64 {
+    let auroc = ranking::auroc(probabilities, labels).unwrap_or(0.0);
+    let rows = probabilities.iter().zip(labels).map(|(&p, &label)| (label == minority, (p >= 0.5) == minority, 1));
+    (auroc + Confusion::count(rows).f1().unwrap_or(0.0)) / 2.0
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,301 @@
+//! `eval --baselines`: the paper's other methods on the records that the model was scored on (SPEC A25–A29).
+//!
+//! Answers go to `RUN/eval/baselines/<name>.jsonl` as they come and are continued by the same command; numbers to
+//! `baselines.json`, two tables, and the baselines' columns of Tables 2 and 4.
+
+use std::{cell::OnceCell, collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use serde_json::{Value, json};
+
+use super::{
+    super::scoring::{self, Windows},
+    Context, EvalArgs, Work, json as text_of, log, predictions,
+    run_directory::Job,
+};
+use crate::{
+    baselines::{
+        Baseline,
+        prompting::{self, Asker, Line, Run, TokenAsker},
+        prompts::{self, TaskPrompt},
+    },
+    data::{self, Record},
+    error::{Error, Result},
+    generate::Sampling,
+    metrics::{
+        Evaluation, Options, Sample,
+        methods::{Answers, compare, measure},
+    },
+    model::{Model, ModelSource, checkpoint::ClsgenJson},
+    prompt::{PromptTemplate, Prompter, TextTokenizer},
+    report::{
+        Table,
+        baselines::{ScoredMethod, adjust, baseline_tables},
+        paper::{Runs, Summary},
+    },
+    storage,
+};
+
+/// Which baselines to run, checked before any work.
+pub struct Plan<'a> {
+    job: &'a Job,
+    baselines: Vec<Baseline>,
+    runs: usize,
+    info: ClsgenJson,
+    /// The task's own prompt.
+    own: PromptTemplate,
+}
+
+/// What a plan came to.
+#[derive(Default)]
+pub struct Outcome {
+    /// Runs of each baseline, for the paper's tables.
+    pub runs: BTreeMap<String, Runs>,
+    /// Tables of their own.
+    pub tables: Vec<Table>,
+}
+
+impl<'a> Plan<'a> {
+    /// The baselines that flags or config name; `None` where there are none.
+    pub fn find(context: &Context, args: &EvalArgs, work: &'a Work<'_>) -> Result<Option<Self>> {
+        let named = if args.baselines.is_empty() { &context.config.eval.baselines } else { &args.baselines };
+        let baselines = Baseline::parse_all(named)?;
+        if baselines.is_empty() {
+            return match args.runs {
+                Some(_) => {
+                    Err(Error::usage("--runs counts the runs of baselines, and none is named").hint("add --baselines verbalized,label"))
+                }
+                None => Ok(None),
+            };
+        }
+        let Work::Run(job) = work else {
+            if args.baselines.is_empty() {
+                tracing::warn!("eval.baselines are left out: prediction files hold no records to run them on");
+                return Ok(None);
+            }
+            return Err(Error::usage("baselines read the records, which prediction files do not hold")
+                .hint("leave --predictions out and give --run and --config, or leave --baselines out"));
+        };
+        let (info, own) = job.prompt()?;
+        let runs = args.runs.map_or(context.config.eval.runs, |runs| runs as usize);
+        let plan = Self { job, baselines, runs, info, own };
+        if plan.baselines.contains(&Baseline::Verbalized) {
+            plan.verbalized_prompt(context)?;
+        }
+        if plan.baselines.contains(&Baseline::Cnn) {
+            super::cnn::check(context)?;
+        }
+        Ok(Some(plan))
+    }
+
+    fn verbalized_prompt(&self, context: &Context) -> Result<PromptTemplate> {
+        let task = TaskPrompt { labels: &self.info.labels, days: prompts::task_days(Some(&self.own), context.config.data.horizon) };
+        let file = context.config.eval.verbalized_prompt.as_ref().map(|path| context.config.resolve(path));
+        prompts::verbalized(task, &self.own, file.as_deref())
+    }
+
+    /// Runs what is missing and scores everything against the model's own `sample`.
+    pub fn run(
+        &self,
+        context: &Context,
+        out: &std::path::Path,
+        scored: &super::Scored,
+        evaluation: &Evaluation,
+        options: &Options,
+    ) -> Result<Outcome> {
+        let records = self.job.records(context, &self.own)?;
+        let runner = Runner::new(self, context, out.join("baselines"), &records)?;
+        let mut methods = Vec::new();
+        for &baseline in &self.baselines {
+            methods.push(method(baseline, &runner.answers(baseline)?, &scored.sample, options));
+        }
+        drop(runner);
+        adjust(&mut methods);
+        let described = json!({ "schema": 1, "title": scored.title, "n": scored.sample.len(), "methods": methods });
+        storage::write_file_atomic(&out.join("baselines.json"), text_of(&described)?.as_bytes())?;
+        Ok(Outcome {
+            tables: baseline_tables(&scored.title, evaluation, &methods).into(),
+            runs: methods.into_iter().map(|method| (method.name, method.runs)).collect(),
+        })
+    }
+}
+
+/// A baseline's numbers from its answers.
+fn method(baseline: Baseline, runs: &[Answers], sample: &Sample, options: &Options) -> ScoredMethod {
+    let written = baseline.is_written();
+    let each: Vec<_> =
+        runs.iter().map(|run| measure(sample, std::slice::from_ref(run), written, &Options { bootstrap: 0, ..*options })).collect();
+    let metrics = measure(sample, runs, written, options);
+    let summary = |key: &str| {
+        let values: Vec<Option<f64>> =
+            each.iter().flat_map(|run| run.named()).filter(|(name, _)| *name == key).map(|(_, metric)| metric.value).collect();
+        Summary::of(&values)
+    };
+    ScoredMethod {
+        name: baseline.name().to_owned(),
+        title: baseline.title().to_owned(),
+        runs: metrics.named().iter().filter_map(|(key, _)| Some(((*key).to_owned(), summary(key)?))).collect(),
+        comparisons: runs.first().map(|run| compare(sample, run, options)).unwrap_or_default(),
+        metrics,
+        holm: Vec::new(),
+    }
+}
+
+/// The base model, read when the first missing answer needs it.
+struct Base {
+    model: Model,
+    tokenizer: Arc<TextTokenizer>,
+}
+
+struct Runner<'a> {
+    plan: &'a Plan<'a>,
+    context: &'a Context,
+    folder: PathBuf,
+    records: &'a [Record],
+    windows: Windows,
+    base: OnceCell<Base>,
+    /// Everything but the prompt that decides a file's bytes.
+    meta: Value,
+}
+
+impl<'a> Runner<'a> {
+    fn new(plan: &'a Plan<'a>, context: &'a Context, folder: PathBuf, records: &'a [Record]) -> Result<Self> {
+        let windows = scoring::windows(context, &plan.info);
+        let meta = json!({
+            "schema": 1,
+            "clsgen_version": env!("CARGO_PKG_VERSION"),
+            "base": predictions::base(context, &plan.info),
+            "labels": plan.info.labels,
+            "data": data::source_hash(&plan.job.data)?,
+            "records": records.len(),
+            "max_input_tokens": windows.input,
+            "max_output_tokens": windows.output,
+            "truncate": windows.truncate,
+            "dtype": context.config.model.dtype,
+            "fields": context.config.data.fields,
+            "horizon": context.config.data.horizon,
+        });
+        Ok(Self { plan, context, folder, records, windows, base: OnceCell::new(), meta })
+    }
+
+    /// The answers of a baseline, run by run.
+    fn answers(&self, baseline: Baseline) -> Result<Vec<Answers>> {
+        let labels = &self.plan.info.labels;
+        let read_label = |text: &str| Run { verbalized_label: prompting::label(text, labels), ..Run::default() };
+        let lines = match baseline {
+            Baseline::Verbalized => {
+                let read = |text: &str| prompting::probability(text).map(Run::of_probability).unwrap_or_default();
+                self.written(baseline, &self.plan.verbalized_prompt(self.context)?, &read)?
+            }
+            Baseline::Label => self.written(baseline, &self.plan.own, &read_label)?,
+            Baseline::SelfConsistency => self.vote(&self.written(Baseline::Label, &self.plan.own, &read_label)?)?,
+            Baseline::TokenProbability => self.token_probability()?,
+            Baseline::Cnn => {
+                return super::cnn::run(self.context, &self.plan.own.fields(), self.records, &self.plan.job.data, &self.folder);
+            }
+        };
+        let runs = lines.first().map_or(0, |line| line.runs.len());
+        Ok((0..runs).map(|run| lines.iter().map(|line| line.runs.get(run).and_then(Run::answer)).collect()).collect())
+    }
+
+    /// N runs of a prompt: those of the file, and those it lacks.
+    fn written(&self, baseline: Baseline, template: &PromptTemplate, read: &dyn Fn(&str) -> Run) -> Result<Vec<Line>> {
+        let eval = &self.context.config.eval;
+        let sampling = Sampling { temperature: eval.temperature, top_p: eval.top_p, seed: self.context.seed };
+        let meta = json!({
+            "baseline": baseline.name(), "prompt": template, "runs": self.plan.runs, "temperature": sampling.temperature,
+            "top_p": sampling.top_p, "seed": sampling.seed,
+        });
+        self.logged(baseline, &meta, &|rest, lines, bar| {
+            let (base, prompter) = self.prompter(template)?;
+            let asker = Asker {
+                model: &base.model,
+                sampling,
+                max_new_tokens: self.windows.output,
+                runs: self.plan.runs,
+                batch_tokens: self.context.config.generate.batch_tokens,
+            };
+            let mut answered = rest.iter();
+            asker.ask(rest.iter().map(|record| (&prompter, record)), &mut |asked| {
+                let Some(record) = answered.next() else { return Ok(()) };
+                let runs = asked.answers.into_iter().map(|answer| Run {
+                    generated_tokens: Some(answer.generated_tokens),
+                    finish: Some(answer.finish),
+                    ..Run { text: Some(answer.text.clone()), ..read(&answer.text) }
+                });
+                lines.append(&Line {
+                    id: record.id.clone(),
+                    label: record.label,
+                    prompt_tokens: asked.prompt_tokens,
+                    truncated_tokens: asked.truncated_tokens,
+                    runs: runs.collect(),
+                })?;
+                bar.inc(1);
+                Ok(())
+            })
+        })
+    }
+
+    fn token_probability(&self) -> Result<Vec<Line>> {
+        let template = prompting::token_prompt(&self.plan.own);
+        let meta = json!({ "baseline": Baseline::TokenProbability.name(), "prompt": template });
+        self.logged(Baseline::TokenProbability, &meta, &|rest, lines, bar| {
+            let (base, prompter) = self.prompter(&template)?;
+            let asker = TokenAsker::new(&base.model.llama, &prompter)?;
+            for record in rest {
+                log::check_signal()?;
+                lines.append(&asker.ask(record)?)?;
+                bar.inc(1);
+            }
+            Ok(())
+        })
+    }
+
+    /// The majority of the label runs, written as a baseline of its own.
+    fn vote(&self, runs: &[Line]) -> Result<Vec<Line>> {
+        let mut text = String::new();
+        let mut lines = Vec::new();
+        for line in runs {
+            let labels: Vec<Option<u8>> = line.runs.iter().map(|run| run.verbalized_label).collect();
+            let vote = prompting::vote(&labels);
+            let run = Run { probability: vote.map(|vote| vote.share), verbalized_label: vote.map(|vote| vote.label), ..Run::default() };
+            let described = json!({
+                "id": line.id, "label": line.label, "probability": run.probability, "verbalized_label": run.verbalized_label,
+                "votes": vote.map(|vote| vote.votes), "unparsable": labels.iter().filter(|label| label.is_none()).count(),
+            });
+            text += &format!("{described}\n");
+            lines.push(Line { runs: vec![run], ..line.clone() });
+        }
+        storage::write_file_atomic(&self.folder.join(format!("{}.jsonl", Baseline::SelfConsistency.name())), text.as_bytes())?;
+        Ok(lines)
+    }
+
+    /// The lines of a baseline's log; `work` appends those of the records that it lacks.
+    fn logged(&self, baseline: Baseline, more: &Value, work: &log::Fill<'_>) -> Result<Vec<Line>> {
+        let mut meta = self.meta.clone();
+        for (key, value) in more.as_object().into_iter().flatten() {
+            meta[key] = value.clone();
+        }
+        let file = self.folder.join(format!("{}.jsonl", baseline.name()));
+        log::fill(self.context, &file, &meta, self.records, work)?;
+        // What was written stays on disk: ten answers a note would fill the memory of a large split.
+        let lines = log::read(&file, |line: &mut Line| line.runs.iter_mut().for_each(|run| run.text = None))?;
+        match lines.iter().map(|line| &line.id).eq(self.records.iter().map(|record| &record.id)) {
+            true => Ok(lines),
+            false => Err(Error::run(format!("{} holds other records than the split", file.display())).hint("delete it and try again")),
+        }
+    }
+
+    /// The base model and a prompter of this template for it.
+    fn prompter(&self, template: &PromptTemplate) -> Result<(&Base, Prompter)> {
+        if self.base.get().is_none() {
+            let (model, source): (Model, ModelSource) = scoring::load_base(self.context, &self.plan.job.checkpoint, &self.plan.info)?;
+            let tokenizer = TextTokenizer::load(source.tokenizer_dir())?;
+            tokenizer.check_vocab(model.llama.config.vocab_size)?;
+            scoring::check_memory(&model.llama, &self.windows)?;
+            let _ = self.base.set(Base { model, tokenizer: Arc::new(tokenizer) });
+        }
+        let base = self.base.get().ok_or_else(|| Error::run("the base model was not kept"))?;
+        let Windows { input, output, truncate } = self.windows;
+        Ok((base, Prompter::new(template.clone(), base.tokenizer.clone(), self.plan.info.labels.clone(), input, output, truncate)?))
+    }
+}

@@ -1,0 +1,187 @@
+//! The CNN baseline (A28): its grid on dev, then its seeds on the scored split; every epoch and every seed is kept.
+//!
+//! ```text
+//! RUN/eval/baselines/cnn/  meta.json   what everything here was made from; other inputs begin anew
+//!                          grid.jsonl  a line an epoch of the grid, with its score on dev
+//!                          state/      weights and moments of the run in progress
+//!                          seed-N.jsonl  predictions of a finished seed
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Context, json as text_of, log, run_directory::split_path};
+use crate::{
+    baselines::cnn::{Document, Embeddings, EpochResult, GRID, GRID_SEED, Trainer, minority_score, predict},
+    config::Cnn,
+    data::{self, Needs, Record},
+    error::{Error, Result},
+    metrics::methods::{Answer, Answers},
+    storage::{self, RecordLog},
+};
+
+/// A line of a seed's predictions.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    id: String,
+    label: Option<u8>,
+    probability: f64,
+}
+
+/// What is missing for the CNN, said before any work.
+pub fn check(context: &Context) -> Result<()> {
+    embeddings_folder(context)?;
+    split_path(context, "train")?;
+    split_path(context, "dev").map(|_| ())
+}
+
+fn embeddings_folder(context: &Context) -> Result<PathBuf> {
+    let folder = context.config.cnn.embeddings.as_ref().map(|path| context.config.resolve(path));
+    let folder = folder.ok_or_else(|| {
+        Error::usage("the baseline cnn needs word embeddings, and cnn.embeddings is not set")
+            .hint("name a Hugging Face BERT folder: --set cnn.embeddings=DIR")
+    })?;
+    match folder.is_dir() {
+        true => Ok(folder),
+        false => Err(Error::model(format!("cnn.embeddings: {}: no such folder", folder.display()))),
+    }
+}
+
+/// Trains what is not trained yet; the answers of every test seed on `records` (of the file `data`), read by `fields`.
+pub fn run(context: &Context, fields: &[String], records: &[Record], data: &Path, folder: &Path) -> Result<Vec<Answers>> {
+    let (cnn, folder) = (&context.config.cnn, folder.join("cnn"));
+    let (train_path, dev_path) = (split_path(context, "train")?, split_path(context, "dev")?);
+    let words = embeddings_folder(context)?;
+    let weights = storage::hash_file(&words.join("model.safetensors")).ok();
+    let meta = json!({
+        "schema": 1, "clsgen_version": env!("CARGO_PKG_VERSION"), "cnn": cnn, "embeddings": weights,
+        "tokenizer": storage::hash_file(&words.join("tokenizer.json")).ok(), "train": data::source_hash(&train_path)?,
+        "dev": data::source_hash(&dev_path)?, "data": data::source_hash(data)?, "fields": [fields, &context.config.data.fields.values().cloned().collect::<Vec<_>>()],
+        "horizon": context.config.data.horizon,
+    });
+    begin(&folder, &text_of(&meta)?)?;
+    let missing = (0..cnn.seeds).filter(|&seed| !seed_file(&folder, seed).is_file()).count();
+    if missing > 0 {
+        let embeddings = Embeddings::load(&words)?;
+        let split = |name: &str, path: &Path| -> Result<Vec<Document>> {
+            let records = data::load(&context.config.data, path, &Needs::split(&context.config.data, name, fields))?;
+            documents(&embeddings, &records, fields, cnn)
+        };
+        let work = Work { cnn, folder: &folder, train: split("train", &train_path)?, dev: split("dev", &dev_path)?, embeddings };
+        work.run(records, fields).map_err(log::resumable)?;
+    }
+    (0..cnn.seeds).map(|seed| answers(&seed_file(&folder, seed), records)).collect()
+}
+
+/// Keeps a folder that was made from the same inputs; empties any other.
+fn begin(folder: &Path, meta: &str) -> Result<()> {
+    let path = folder.join("meta.json");
+    if std::fs::read_to_string(&path).is_ok_and(|theirs| theirs == meta) {
+        return Ok(());
+    }
+    storage::remove_dir_all(folder)?;
+    storage::create_dir_all(folder)?;
+    storage::write_file_atomic(&path, meta.as_bytes())
+}
+
+fn seed_file(folder: &Path, seed: usize) -> PathBuf {
+    folder.join(format!("seed-{seed}.jsonl"))
+}
+
+fn documents(embeddings: &Embeddings, records: &[Record], fields: &[String], cnn: &Cnn) -> Result<Vec<Document>> {
+    records.iter().map(|record| embeddings.document(record, fields, cnn.max_tokens)).collect()
+}
+
+struct Work<'a> {
+    cnn: &'a Cnn,
+    folder: &'a Path,
+    embeddings: Embeddings,
+    train: Vec<Document>,
+    dev: Vec<Document>,
+}
+
+impl Work<'_> {
+    fn run(&self, records: &[Record], fields: &[String]) -> Result<()> {
+        let best = self.grid()?;
+        tracing::info!("cnn: learning rate {} and epoch {} are the best on dev", best.learning_rate, best.epoch);
+        let test = documents(&self.embeddings, records, fields, self.cnn)?;
+        for seed in 0..self.cnn.seeds {
+            let file = seed_file(self.folder, seed);
+            if file.is_file() {
+                continue;
+            }
+            let mut trainer = self.trainer(best.learning_rate, seed as u64, best.epoch)?;
+            while trainer.epoch() < best.epoch {
+                let loss = trainer.train_epoch()?;
+                trainer.save(&self.state())?;
+                tracing::info!("cnn: seed {seed}, epoch {} of {}, loss {loss:.4}", trainer.epoch(), best.epoch);
+            }
+            let probabilities = predict(trainer.network(), &self.embeddings, &test, self.cnn.batch_size)?;
+            let mut lines = String::new();
+            for (record, probability) in records.iter().zip(probabilities) {
+                let line = Line { id: record.id.clone(), label: record.label, probability };
+                lines += &serde_json::to_string(&line).map_err(|e| Error::run(format!("cannot write JSON: {e}")))?;
+                lines.push('\n');
+            }
+            storage::write_file_atomic(&file, lines.as_bytes())?;
+        }
+        storage::remove_dir_all(&self.state())
+    }
+
+    fn state(&self) -> PathBuf {
+        self.folder.join("state")
+    }
+
+    fn trainer(&self, learning_rate: f64, seed: u64, until: usize) -> Result<Trainer<'_>> {
+        Trainer::start(&self.embeddings, &self.train, self.cnn, (learning_rate, seed), &self.state(), until)
+    }
+
+    /// Every epoch of every learning rate, scored on dev; the best one, the earliest of equals.
+    fn grid(&self) -> Result<EpochResult> {
+        let path = self.folder.join("grid.jsonl");
+        let mut lines = RecordLog::open(&path)?;
+        let mut results: Vec<EpochResult> = log::read(&path, |_| ())?;
+        let positives = self.train.iter().filter(|document| document.label).count();
+        let labels: Vec<bool> = self.dev.iter().map(|document| document.label).collect();
+        let rates = self.cnn.learning_rate.map_or(GRID.to_vec(), |rate| vec![rate]);
+        for learning_rate in rates {
+            let done = results.iter().filter(|result| result.learning_rate == learning_rate).count();
+            if done == self.cnn.epochs {
+                continue;
+            }
+            // A state beyond the last line that is logged would leave a gap.
+            let mut trainer = self.trainer(learning_rate, GRID_SEED, done)?;
+            while trainer.epoch() < self.cnn.epochs {
+                let loss = trainer.train_epoch()?;
+                // An epoch that is trained again, for want of its state, is logged already.
+                if trainer.epoch() > done {
+                    let probabilities = predict(trainer.network(), &self.embeddings, &self.dev, self.cnn.batch_size)?;
+                    let score = minority_score(&probabilities, &labels, 2 * positives <= self.train.len());
+                    let result = EpochResult { learning_rate, seed: GRID_SEED, epoch: trainer.epoch(), loss, score: Some(score) };
+                    lines.append(&result)?;
+                    results.push(result);
+                    tracing::info!("cnn: learning rate {learning_rate}, epoch {}, loss {loss:.4}, dev score {score:.4}", trainer.epoch());
+                }
+                trainer.save(&self.state())?;
+            }
+        }
+        lines.sync()?;
+        let score = |result: &EpochResult| result.score.unwrap_or(0.0);
+        let best = results.iter().fold(None, |best: Option<&EpochResult>, result| match best {
+            Some(best) if score(best) >= score(result) => Some(best),
+            _ => Some(result),
+        });
+        best.copied().ok_or_else(|| Error::run("the CNN's grid is empty"))
+    }
+}
+
+/// A seed's answers, in the records' order.
+fn answers(file: &Path, records: &[Record]) -> Result<Answers> {
+    let lines: Vec<Line> = log::read(file, |_| ())?;
+    if !lines.iter().map(|line| &line.id).eq(records.iter().map(|record| &record.id)) {
+        return Err(Error::run(format!("{} holds other records than the split", file.display())).hint("delete it and try again"));
+    }
+    Ok(lines.iter().map(|line| Some(Answer { score: Some(line.probability), call: line.probability >= 0.5 })).collect())
+}

@@ -1,0 +1,100 @@
+//! `eval.judge`: LLM-as-a-judge over the explanations that were just scored (SPEC A35, A36), in `RUN/eval/judge.jsonl`.
+
+use std::{collections::HashMap, path::Path, sync::Arc};
+
+use serde_json::json;
+
+use super::{super::scoring, Context, Work, inputs, log};
+use crate::{
+    baselines::{
+        judge::{self, Case, JudgeLine},
+        prompting::Asker,
+        prompts::{self, TaskPrompt},
+    },
+    device,
+    error::{Context as _, Result},
+    generate::Sampling,
+    metrics::{Options, Sample, evaluation::Judge, judge::judge as measure},
+    model::{Model, ModelSource, source},
+    prompt::{PromptFormat, PromptTemplate, Prompter, TextTokenizer},
+    storage,
+};
+
+const FILE: &str = "judge.jsonl";
+
+/// A judge, found before any work.
+pub struct Plan {
+    source: ModelSource,
+    tokenizer: Arc<TextTokenizer>,
+    labels: [String; 2],
+    inconsistency: PromptTemplate,
+    readability: PromptTemplate,
+}
+
+impl Plan {
+    /// The judge that `eval.judge` names; `None` where it names none.
+    pub fn find(context: &Context, work: &Work<'_>) -> Result<Option<Self>> {
+        let config = &context.config;
+        let Some(judge) = &config.eval.judge else { return Ok(None) };
+        let (labels, own) = match work {
+            Work::Run(job) => job.prompt().map(|(info, own)| (info.labels, Some(own)))?,
+            Work::Files { .. } => (config.task.labels.clone(), None),
+        };
+        let source = source::resolve(judge, &[&config.dir], context.allow_network).context("eval.judge")?;
+        let tokenizer = TextTokenizer::load(source.tokenizer_dir())?;
+        // A base model has no chat template; it is asked in plain text.
+        let format = if tokenizer.chat_template().is_some() { PromptFormat::Chat } else { PromptFormat::Plain };
+        let task = TaskPrompt { labels: &labels, days: prompts::task_days(own.as_ref(), config.data.horizon) };
+        let file = config.eval.judge_prompt.as_ref().map(|path| config.resolve(path));
+        let inconsistency = prompts::inconsistency(task, file.as_deref(), format)?;
+        let readability = prompts::readability(format)?;
+        Ok(Some(Self { source, tokenizer: Arc::new(tokenizer), labels, inconsistency, readability }))
+    }
+
+    /// Judges what is not judged yet and measures. `predictions` are those that `sample` was made of, in its order.
+    pub fn run(&self, context: &Context, out: &Path, predictions: &Path, sample: &Sample, options: &Options) -> Result<Judge> {
+        let predicted = inputs::read(predictions)?;
+        let cases: Vec<Case> = predicted.iter().filter_map(|prediction| judge::case(prediction, &self.labels)).collect();
+        let config = &context.config.model;
+        let meta = json!({
+            "schema": 1,
+            "clsgen_version": env!("CARGO_PKG_VERSION"),
+            "judge": self.source.hash()?,
+            "predictions": storage::hash_file(predictions)?,
+            "prompts": [&self.inconsistency, &self.readability],
+            "labels": self.labels,
+            "max_input_tokens": config.max_input_tokens,
+            "dtype": config.dtype,
+        });
+        let file = out.join(FILE);
+        log::fill(context, &file, &meta, &cases, &|rest, lines, bar| {
+            let device = context.device()?;
+            let model = Model::base(&self.source, device::dtype(config.dtype, &device), &device)?;
+            self.tokenizer.check_vocab(model.llama.config.vocab_size)?;
+            let cap = judge::max_new_tokens(&self.tokenizer, &self.labels)?;
+            scoring::check_memory(
+                &model.llama,
+                &scoring::Windows { input: config.max_input_tokens, output: cap, truncate: config.truncate },
+            )?;
+            let prompter = |template: &PromptTemplate| {
+                let (input, output) = (config.max_input_tokens, config.max_output_tokens.max(cap));
+                Prompter::new(template.clone(), self.tokenizer.clone(), self.labels.clone(), input, output, config.truncate)
+            };
+            let (inconsistency, readability) = (prompter(&self.inconsistency)?, prompter(&self.readability)?);
+            let batch_tokens = context.config.generate.batch_tokens;
+            let asker = Asker { model: &model, sampling: Sampling::greedy(), max_new_tokens: cap, runs: 1, batch_tokens };
+            judge::ask(&asker, &inconsistency, &readability, rest, &mut |line| {
+                lines.append(&line)?;
+                bar.inc(1);
+                Ok(())
+            })
+        })?;
+        let judged: HashMap<String, JudgeLine> =
+            log::read(&file, |_: &mut JudgeLine| ())?.into_iter().map(|line| (line.id.clone(), line)).collect();
+        let verdicts: Vec<_> = predicted.iter().map(|prediction| Some(judged.get(prediction.id.as_deref()?)?.verdict())).collect();
+        let unparsable =
+            judged.values().map(|line| usize::from(line.inferred_label.is_none()) + usize::from(line.readable.is_none())).sum::<usize>();
+        tracing::info!("judge: {} explanations, {unparsable} of {} answers unparsable", cases.len(), 2 * cases.len());
+        Ok(measure(sample, &verdicts, options))
+    }
+}

@@ -1,0 +1,119 @@
+//! Baselines beside the model: their metrics, and each against the model with its test.
+
+use super::{
+    paper::{Runs, Summary},
+    table::{Table, cell, interval, number},
+};
+use crate::metrics::{
+    Evaluation, Metric,
+    methods::{Comparison, MethodMetrics},
+    significance::holm,
+};
+
+/// A baseline that was scored.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct ScoredMethod {
+    /// Its name in files.
+    pub name: String,
+    /// Its name for a reader.
+    pub title: String,
+    /// Means over its runs, with intervals over records.
+    pub metrics: MethodMetrics,
+    /// Mean and SD over its runs, by metric.
+    pub runs: Runs,
+    /// The model against its first run.
+    pub comparisons: Vec<Comparison>,
+    /// [`holm`]-adjusted p-values of `comparisons`, over the whole table.
+    pub holm: Vec<Option<f64>>,
+}
+
+/// Adjusts every p-value of the methods together.
+pub fn adjust(methods: &mut [ScoredMethod]) {
+    let all: Vec<f64> = methods.iter().flat_map(|method| &method.comparisons).filter_map(|comparison| comparison.p_value).collect();
+    let mut adjusted = holm(&all).into_iter();
+    for method in methods {
+        method.holm = method.comparisons.iter().map(|comparison| comparison.p_value.and_then(|_| adjusted.next())).collect();
+    }
+}
+
+/// The two tables: `baselines` and `comparisons`.
+pub fn baseline_tables(title: &str, evaluation: &Evaluation, methods: &[ScoredMethod]) -> [Table; 2] {
+    let columns = ["Method", "Runs", "AUROC", "F1", "Precision", "Recall", "Parsable"];
+    let mut table = Table::new("baselines", &format!("Baselines: {title}"), &columns);
+    for method in methods {
+        let runs = method.runs.values().map(|summary| summary.runs).max().unwrap_or(1);
+        let cells = method.metrics.named().map(|(key, metric)| mean_cell(metric, method.runs.get(key)));
+        table.row([method.title.clone(), runs.to_string()].into_iter().chain(cells));
+    }
+    let default = &evaluation.default;
+    let own = [&evaluation.auroc, &default.f1, &default.precision, &default.recall, &evaluation.parsable].map(cell);
+    table.row(["Model, threshold 0.5".to_owned(), "1".to_owned()].into_iter().chain(own));
+    table.note("Means over runs ± SD over runs (n − 1), in parentheses the 95 % CI over records, clustered by group, with the runs held fixed. Unparsable answers are left out and lower the parsable rate.");
+    [table, comparison_table(title, methods)]
+}
+
+fn mean_cell(metric: &Metric, summary: Option<&Summary>) -> String {
+    let sd = summary.and_then(|summary| summary.sd).map(|sd| format!(" ± {sd:.4}")).unwrap_or_default();
+    match metric.ci95 {
+        Some(ci95) => format!("{}{sd} ({})", number(metric.value), interval(Some(ci95))),
+        None => format!("{}{sd}", number(metric.value)),
+    }
+}
+
+fn comparison_table(title: &str, methods: &[ScoredMethod]) -> Table {
+    let columns = ["Method", "Metric", "Model − method", "95 % CI", "p", "p, Holm", "n", "Test"];
+    let mut table = Table::new("comparisons", &format!("Model against baselines: {title}"), &columns);
+    for method in methods {
+        for (comparison, adjusted) in method.comparisons.iter().zip(&method.holm) {
+            let metric = match comparison.metric.as_str() {
+                "auroc" => "AUROC",
+                "f1" => "F1",
+                _ => "Accuracy",
+            };
+            table.row([
+                method.title.clone(),
+                metric.to_owned(),
+                number(comparison.difference.value),
+                interval(comparison.difference.ci95),
+                p_value(comparison.p_value),
+                p_value(*adjusted),
+                comparison.difference.n.to_string(),
+                comparison.test.clone(),
+            ]);
+        }
+    }
+    table.note("The model's calls are those at 0.5; a method enters by its first run, on the records it answers. Holm's adjustment is over all p-values of this table.");
+    table
+}
+
+/// As journals print it.
+fn p_value(p: Option<f64>) -> String {
+    match p {
+        Some(p) if p < 0.0001 => "<0.0001".to_owned(),
+        p => number(p),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn method(p_values: [Option<f64>; 2]) -> ScoredMethod {
+        let none = || Metric::undefined("none", 0);
+        let metrics = MethodMetrics { auroc: none(), f1: none(), precision: none(), recall: none(), parsable: none() };
+        let comparisons =
+            p_values.map(|p_value| Comparison { metric: "f1".into(), difference: none(), p_value, test: "t".into() }).to_vec();
+        ScoredMethod { name: "label".into(), title: "Label".into(), metrics, runs: Runs::new(), comparisons, holm: Vec::new() }
+    }
+
+    #[test]
+    fn holm_runs_over_the_whole_table_and_skips_what_has_no_p() {
+        let mut methods = [method([Some(0.01), None]), method([Some(0.04), Some(0.03)])];
+        adjust(&mut methods);
+        assert_eq!(methods[0].holm, [Some(0.03), None]);
+        assert_eq!(methods[1].holm, [Some(0.06), Some(0.06)]);
+        let table = comparison_table("t", &methods);
+        assert_eq!((table.rows.len(), table.rows[1][4].as_str(), table.rows[0][5].as_str()), (4, "–", "0.0300"));
+        assert_eq!(p_value(Some(1e-9)), "<0.0001");
+    }
+}

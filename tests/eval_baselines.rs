@@ -1,0 +1,221 @@
+//! `clsgen eval --baselines` and `eval.judge`, on a tiny random checkpoint.
+
+#[allow(dead_code)]
+#[path = "predict/fixture.rs"]
+mod fixture;
+
+use std::process::{Command, Output};
+
+use fixture::{Fixture, notes, parse_lines, stderr};
+use serde_json::{Value, json};
+
+/// A run with one epoch, its dev predictions (of the first 10 notes), and a test split of 12 notes.
+fn finished_run() -> Fixture {
+    let fixture = Fixture::new();
+    fixture.write("dev.jsonl", notes(10));
+    fixture.write("test.jsonl", notes(12));
+    fixture.succeed("dev.jsonl", "dev.out", &[]);
+    let dev = fixture.read("dev.out");
+    fixture.write("run/checkpoints/epoch-01/dev.predictions.jsonl", dev);
+    fixture
+}
+
+fn eval(fixture: &Fixture, flags: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_clsgen"));
+    command
+        .current_dir(fixture.path("."))
+        .args(["eval", "--run", "run", "--set", "eval.bootstrap=50", "--set", "data.test=test.jsonl"])
+        // The byte tokenizer makes the paper's long questions many tokens.
+        .args(["--set", "model.max_input_tokens=1200"])
+        .args(flags)
+        .env("RUST_BACKTRACE", "0");
+    let output = command.output().unwrap();
+    assert!(!stderr(&output).contains("SECRET"), "{}", stderr(&output));
+    output
+}
+
+fn succeed(fixture: &Fixture, flags: &[&str]) -> Output {
+    let output = eval(fixture, flags);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    output
+}
+
+fn json(fixture: &Fixture, name: &str) -> Value {
+    serde_json::from_slice(&fixture.read(&format!("run/eval/{name}"))).unwrap()
+}
+
+const PROMPTED: &str = "verbalized,label,self_consistency,token_probability";
+
+#[test]
+fn baselines_run_on_the_base_model_and_are_compared_with_the_tuned_one() {
+    let fixture = finished_run();
+    let output = succeed(&fixture, &["--baselines", PROMPTED, "--runs", "3", "--paper", "table2,table4", "--set", "task.name=lcd30"]);
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    for head in ["Baselines:", "Model against baselines:", "Table 2, performance", "Table 4, standard deviation"] {
+        assert!(stdout.contains(head), "{head}: {stdout}");
+    }
+    let verbalized = fixture.lines("run/eval/baselines/verbalized.jsonl");
+    assert_eq!(verbalized.len(), 12);
+    assert_eq!(verbalized[3]["id"], "n3");
+    assert_eq!(verbalized[3]["runs"].as_array().unwrap().len(), 3);
+    assert_ne!(verbalized[3]["runs"][0]["text"], verbalized[3]["runs"][1]["text"]);
+    let baselines = json(&fixture, "baselines.json");
+    let names: Vec<&str> = baselines["methods"].as_array().unwrap().iter().map(|method| method["name"].as_str().unwrap()).collect();
+    assert_eq!(names.join(","), PROMPTED);
+    // Random weights write no verdict: unparsable, counted, with a reason where nothing follows.
+    let label = &baselines["methods"][1]["metrics"];
+    assert_eq!((&label["parsable"]["value"], &label["f1"]["value"]), (&json!(0.0), &Value::Null));
+    // The token probability needs no text: it compares with the model by all three tests.
+    let token = &baselines["methods"][3];
+    assert_eq!(token["metrics"]["auroc"]["n"], 12);
+    assert!(token["metrics"]["auroc"]["ci95"].is_array() && token["metrics"]["parsable"]["value"].is_null());
+    let tests: Vec<&str> = token["comparisons"].as_array().unwrap().iter().map(|c| c["test"].as_str().unwrap()).collect();
+    assert_eq!(tests, ["DeLong", "paired bootstrap", "McNemar, exact"]);
+    for line in fixture.lines("run/eval/baselines/token_probability.jsonl") {
+        let probability = line["runs"][0]["probability"].as_f64().unwrap();
+        assert!(probability > 0.0 && probability < 1.0);
+    }
+    let votes = fixture.lines("run/eval/baselines/self_consistency.jsonl");
+    assert_eq!((votes.len(), &votes[0]["unparsable"], &votes[0]["verbalized_label"]), (12, &json!(3), &Value::Null));
+    assert!(fixture.path("run/eval/tables/baselines.md").exists() && fixture.path("run/eval/tables/comparisons.tex").exists());
+    assert_eq!(fixture::mode(&fixture.path("run/eval/baselines/label.jsonl")), 0o600);
+}
+
+#[test]
+fn stopped_baselines_go_on_and_finished_ones_need_no_model() {
+    let fixture = finished_run();
+    let flags = ["--baselines", "label,token_probability", "--runs", "2"];
+    succeed(&fixture, &flags);
+    let (label, token) = (fixture.read("run/eval/baselines/label.jsonl"), fixture.read("run/eval/baselines/token_probability.jsonl"));
+    let result = fixture.read("run/eval/baselines.json");
+    for (name, whole) in [("label", &label), ("token_probability", &token)] {
+        let fourth = whole.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(3).unwrap().0;
+        fixture.write(&format!("run/eval/baselines/{name}.jsonl"), &whole[..fourth + 9]);
+    }
+    let output = succeed(&fixture, &flags);
+    assert!(stderr(&output).contains("label: 4 of 12 records are done already"), "{}", stderr(&output));
+    assert_eq!(fixture.read("run/eval/baselines/label.jsonl"), label);
+    assert_eq!(fixture.read("run/eval/baselines/token_probability.jsonl"), token);
+    assert_eq!(fixture.read("run/eval/baselines.json"), result);
+    std::fs::remove_dir_all(fixture.path("base")).unwrap();
+    succeed(&fixture, &flags);
+    assert_eq!(fixture.read("run/eval/baselines.json"), result);
+    // Other runs are another baseline: the base model is missed.
+    assert_eq!(eval(&fixture, &["--baselines", "label", "--runs", "1"]).status.code(), Some(4));
+}
+
+#[test]
+fn what_cannot_be_run_is_said_before_any_work() {
+    let fixture = finished_run();
+    for (flags, told) in [
+        (&["--baselines", "svm"][..], "verbalized"),
+        (&["--runs", "3"], "--baselines"),
+        (&["--baselines", "label", "--predictions", "dev.out"], "--predictions"),
+        (&["--baselines", "cnn"], "cnn.embeddings"),
+        (&["--baselines", "verbalized", "--set", "eval.verbalized_prompt=missing.toml"], "missing.toml"),
+        (&["--set", "eval.judge_prompt=missing.toml", "--set", "eval.judge=base"], "missing.toml"),
+    ] {
+        let output = eval(&fixture, flags);
+        assert_eq!(output.status.code(), Some(2), "{flags:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(told), "{flags:?}: {}", stderr(&output));
+        assert!(!fixture.path("run/eval").exists(), "{flags:?}");
+    }
+    assert_eq!(eval(&fixture, &["--set", "eval.judge=nowhere"]).status.code(), Some(4));
+}
+
+/// Predictions of some tool, with explanations.
+fn explained() -> String {
+    let line = |i: usize| {
+        json!({"id": format!("n{i}"), "label": i % 2, "probability": 0.1 * (i % 10) as f64, "verbalized_label": if i == 3 { Value::Null } else { json!(i % 2) },
+            "explanation": if i == 3 { Value::Null } else { json!(format!("SECRET words, {i}.")) }})
+    };
+    (0..8).map(|i| line(i).to_string() + "\n").collect()
+}
+
+#[test]
+fn a_judge_reads_the_explanations_of_any_prediction_file_and_goes_on_where_it_stopped() {
+    let fixture = finished_run();
+    fixture.write("told.jsonl", explained());
+    let flags = ["--predictions", "told.jsonl", "--set", "eval.judge=base"];
+    let output = succeed(&fixture, &flags);
+    assert!(stderr(&output).contains("14 of 14 answers unparsable"), "{}", stderr(&output));
+    let whole = fixture.read("run/eval/judge.jsonl");
+    let lines = parse_lines(&whole);
+    assert_eq!(lines.len(), 7, "record 3 has nothing to judge");
+    assert_eq!(lines[3], json!({"id": "n4", "verbalized_label": 0, "inferred_label": null, "readable": null}));
+    let judge = json(&fixture, "metrics.json")["judge"].clone();
+    assert_eq!((&judge["unparsable"]["value"], &judge["unparsable"]["n"]), (&json!(1.0), &json!(14)));
+    assert!(judge["rli"]["reason"].as_str().unwrap().contains("no answer of the judge"));
+    assert!(!String::from_utf8(whole.clone()).unwrap().contains("SECRET"));
+    // A judgement that was made is not made again; it counts.
+    let mut first = lines[0].clone();
+    (first["inferred_label"], first["readable"]) = (json!(1), json!(true));
+    fixture.write("run/eval/judge.jsonl", format!("{first}\n"));
+    let output = succeed(&fixture, &flags);
+    assert!(stderr(&output).contains("judge: 1 of 7 records are done already"), "{}", stderr(&output));
+    let judge = json(&fixture, "metrics.json")["judge"].clone();
+    assert_eq!((&judge["rli"]["value"], &judge["rli"]["n"], &judge["readability"]["value"]), (&json!(1.0), &json!(1), &json!(1.0)));
+}
+
+/// A folder as BERT's: word pieces and their vectors under a prefix, beside a tensor that is not read.
+fn word_embeddings(fixture: &Fixture) {
+    use candle_core::{Device, Tensor, safetensors};
+    let words = ["[UNK]", "[SEP]", "SECRET", "fever"];
+    let vocab: serde_json::Map<String, Value> = words.iter().zip(0..).map(|(word, id)| (word.to_string(), json!(id))).collect();
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null, "decoder": null,
+        "added_tokens": [], "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "[UNK]"},
+    });
+    fixture.write("bert/tokenizer.json", tokenizer.to_string());
+    let table: Vec<f32> = (0..4 * 5).map(|i| ((i * 37) % 11) as f32 / 11.0 - 0.5).collect();
+    let tensors = std::collections::HashMap::from([
+        ("bert.embeddings.word_embeddings.weight".to_owned(), Tensor::from_vec(table, (4, 5), &Device::Cpu).unwrap()),
+        ("bert.pooler.dense.bias".to_owned(), Tensor::zeros(5, candle_core::DType::F32, &Device::Cpu).unwrap()),
+    ]);
+    safetensors::save(&tensors, fixture.path("bert/model.safetensors")).unwrap();
+}
+
+#[test]
+fn the_cnn_is_trained_on_train_picked_on_dev_and_kept_seed_by_seed() {
+    let fixture = finished_run();
+    word_embeddings(&fixture);
+    fixture.write("train.jsonl", notes(20));
+    let mut flags = vec!["--baselines", "cnn", "--paper", "table2", "--set", "task.name=lcd30"];
+    for set in [
+        "data.train=train.jsonl",
+        "data.dev=dev.jsonl",
+        "cnn.embeddings=bert",
+        "cnn.filters=4",
+        "cnn.projection=4",
+        "cnn.epochs=2",
+        "cnn.seeds=2",
+        "cnn.batch_size=8",
+    ] {
+        flags.extend(["--set", set]);
+    }
+    succeed(&fixture, &flags);
+    let grid = fixture.lines("run/eval/baselines/cnn/grid.jsonl");
+    let rates: Vec<f64> = grid.iter().map(|line| line["learning_rate"].as_f64().unwrap()).collect();
+    assert_eq!(rates, [5e-4, 5e-4, 1e-4, 1e-4, 5e-5, 5e-5]);
+    assert!(grid.iter().all(|line| line["seed"] == 42 && line["score"].is_f64()));
+    let method = json(&fixture, "baselines.json")["methods"][0].clone();
+    assert_eq!(
+        (&method["name"], &method["runs"]["auroc"]["runs"], &method["metrics"]["parsable"]["value"]),
+        (&json!("cnn"), &json!(2), &Value::Null)
+    );
+    let (seed, result) = (fixture.read("run/eval/baselines/cnn/seed-1.jsonl"), fixture.read("run/eval/baselines.json"));
+    assert_eq!(parse_lines(&seed).len(), 12);
+    assert!(!fixture.path("run/eval/baselines/cnn/state").exists());
+    // Stopped before its second seed and in the midst of its grid, it ends the same.
+    std::fs::remove_file(fixture.path("run/eval/baselines/cnn/seed-1.jsonl")).unwrap();
+    succeed(&fixture, &flags);
+    assert_eq!((fixture.read("run/eval/baselines/cnn/seed-1.jsonl"), fixture.read("run/eval/baselines.json")), (seed.clone(), result));
+    std::fs::remove_file(fixture.path("run/eval/baselines/cnn/seed-1.jsonl")).unwrap();
+    let whole = fixture.read("run/eval/baselines/cnn/grid.jsonl");
+    let third = whole.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(2).unwrap().0;
+    fixture.write("run/eval/baselines/cnn/grid.jsonl", &whole[..third + 20]);
+    succeed(&fixture, &flags);
+    assert_eq!((fixture.read("run/eval/baselines/cnn/grid.jsonl"), fixture.read("run/eval/baselines/cnn/seed-1.jsonl")), (whole, seed));
+    assert_eq!(eval(&fixture, &[&flags[..], &["--set", "cnn.embeddings=nowhere"]].concat()).status.code(), Some(4));
+}
