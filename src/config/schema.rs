@@ -7,6 +7,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::{Cnn, Eval};
+
 /// A whole config file. Every section may be left out; `task.name`, `task.prompt` and the data paths may not when a command needs them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]
@@ -415,115 +417,5 @@ pub struct Generate {
 impl Default for Generate {
     fn default() -> Self {
         Self { temperature: 0.0, top_p: 1.0, batch_tokens: None, constrain: false }
-    }
-}
-
-/// Which calibrator `predict --calibrated` will apply (SPEC A45).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Calibrate {
-    /// None; nothing is fitted.
-    None,
-    /// One number divides the logit.
-    #[default]
-    Temperature,
-    /// A line on the logit scale.
-    Platt,
-    /// A monotone map; wants 1,000 dev records.
-    Isotonic,
-}
-
-/// `[eval]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Eval {
-    /// The judge: hub id or directory.
-    pub judge: Option<String>,
-    /// The judge's question about an explanation (`system`, `template` with `{explanation}`); the paper's for its two tasks.
-    pub judge_prompt: Option<PathBuf>,
-    /// The verbalized-probability prompt (`system`, `question`); the paper's for its two tasks.
-    pub verbalized_prompt: Option<PathBuf>,
-    /// Runs of the sampled baselines.
-    pub runs: usize,
-    /// Bootstrap resamples.
-    pub bootstrap: usize,
-    /// Baselines to run.
-    pub baselines: Vec<String>,
-    /// Temperature of the sampled baselines.
-    pub temperature: f64,
-    /// Nucleus of the sampled baselines.
-    pub top_p: f64,
-    /// What a negative called positive costs, for the cost-tuned threshold.
-    pub cost_fp: f64,
-    /// What a positive called negative costs.
-    pub cost_fn: f64,
-    /// Calibrator that `calibration.*_after` and `predict --calibrated` use, fitted on dev: none, temperature, platt or isotonic.
-    pub calibrate: Calibrate,
-    /// Fit isotonic calibration on fewer than 1,000 dev records too, where it follows noise.
-    pub force_isotonic: bool,
-}
-
-impl Default for Eval {
-    fn default() -> Self {
-        Self {
-            judge: None,
-            judge_prompt: None,
-            verbalized_prompt: None,
-            runs: 10,
-            bootstrap: 2000,
-            baselines: Vec::new(),
-            temperature: 0.6,
-            top_p: 0.9,
-            cost_fp: 1.0,
-            cost_fn: 1.0,
-            calibrate: Calibrate::Temperature,
-            force_isotonic: false,
-        }
-    }
-}
-
-/// `[cnn]`: the baseline of the paper's Table 6.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Cnn {
-    /// A Hugging Face BERT folder: its word-piece embeddings and `tokenizer.json` are used.
-    pub embeddings: Option<PathBuf>,
-    /// Word pieces of a document that are read.
-    pub max_tokens: usize,
-    /// Filters of each kernel size.
-    pub filters: usize,
-    /// Width of the layer between pooling and the two logits.
-    pub projection: usize,
-    /// Dropout on the pooled features and on the projection.
-    pub dropout: f64,
-    /// Records in an optimizer step.
-    pub batch_size: usize,
-    /// Most passes over the train split.
-    pub epochs: usize,
-    /// The one peak learning rate to try; `None` tries the grid of Table 6 (5e-4, 1e-4, 5e-5).
-    pub learning_rate: Option<f64>,
-    /// AdamW's decoupled weight decay.
-    pub weight_decay: f64,
-    /// Share of all steps that warm up.
-    pub warmup: f64,
-    /// Runs on test: seeds 0, 1, ….
-    pub seeds: usize,
-}
-
-impl Default for Cnn {
-    fn default() -> Self {
-        Self {
-            embeddings: None,
-            max_tokens: 7040,
-            filters: 512,
-            projection: 256,
-            dropout: 0.5,
-            batch_size: 16,
-            epochs: 10,
-            learning_rate: None,
-            weight_decay: 0.01,
-            warmup: 0.1,
-            seeds: 5,
-        }
     }
 }
