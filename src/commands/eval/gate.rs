@@ -82,7 +82,8 @@ impl Gate {
 
 /// Every path of `metrics.json`, from an evaluation of nothing.
 fn known_metrics() -> Result<Vec<String>> {
-    let empty = evaluate(&Sample::new(), Some(&Thresholds::default()), &Options::default());
+    let mut empty = evaluate(&Sample::new(), Some(&Thresholds::default()), &Options::default());
+    empty.calibration.after = Some(Box::new(empty.calibration.clone().into()));
     let mut known = Vec::new();
     leaves("", &to_value(&empty)?, &mut known);
     Ok(known)
@@ -127,7 +128,7 @@ fn collect(prefix: &str, value: &Value, bounds: &mut Vec<Bound>) -> Result<(), S
             Value::Object(_) => collect(&path, value, bounds)?,
             _ => {
                 let bound = Some(number(value)?);
-                let lower = path.rsplit('.').next().is_some_and(|name| LOWER_IS_BETTER.contains(&name));
+                let lower = path.rsplit('.').next().is_some_and(|name| LOWER_IS_BETTER.contains(&name.trim_end_matches("_after")));
                 let (min, max) = if lower { (None, bound) } else { (bound, None) };
                 bounds.push(Bound { path, min, max });
             }
