@@ -149,7 +149,8 @@ fn read_state(folder: &Path) -> Option<State> {
     serde_json::from_slice(&bytes).ok()
 }
 
-/// Probabilities of class 1.
+/// Probabilities of class 1. Documents are read in batches of `batch_size`: candle's matrix product rounds differently for another
+/// number of rows (1e-7), so a caller keeps it fixed.
 pub fn predict(network: &Network, embeddings: &Embeddings, documents: &[Document], batch_size: usize) -> Result<Vec<f64>> {
     let mut probabilities = Vec::with_capacity(documents.len());
     for batch in documents.chunks(batch_size) {
