@@ -39,7 +39,7 @@ fn trainer(memory: Memory) -> Result<Trainer> {
     let model = Model { llama, head };
     let optimizer = Optimizer::new(model.trainable(Parameters::Lora)?, &Train::default())?;
     let plan = Plan { records: 1, batch_size: 1, accumulation: 1, ranks: 1, epochs: STEPS + 1, shuffle: false, seed: 1 };
-    let weights = LossWeights { objective: Objective::Joint, generation: 1.0, classification: 1.0 };
+    let weights = LossWeights { objective: Objective::Joint, generation: 1.0, classification: 1.0, prompt: 0.0 };
     let pass = Pass { weights, parameters: Parameters::Lora, memory, dropout: None };
     Ok(Trainer { model, optimizer, plan, schedule: LinearSchedule { peak: 1e-4, warmup: 0, total: STEPS + 1 }, pass, rank: 0 })
 }

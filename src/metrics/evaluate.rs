@@ -208,7 +208,7 @@ fn calibration_slots<'a>(book: &mut Book<'a>, order: &'a [Row], bins: usize) -> 
         book.probabilities(order, move |r| calibration::maximum_error(&calibration::equal_width(r.iter().copied(), bins))),
         book.probabilities(order, move |r| calibration::expected_error(&calibration::equal_mass_sorted(r, bins))),
         book.logits(order, move |r| calibration::logistic_from(start, r.iter().copied()).map(|fit| fit.slope)),
-        book.logits(order, |r| calibration::intercept_of_logits(r)),
+        book.logits(order, calibration::intercept_of_logits),
         book.probabilities(order, |r| calibration::observed_expected(r.iter().copied())),
     ]
 }
