@@ -2,7 +2,7 @@
 
 use super::{
     paper::{Runs, Summary},
-    table::{Table, cell, interval, number},
+    table::{Table, cell, interval, number, p_value},
 };
 use crate::metrics::{
     Evaluation, Metric,
@@ -84,14 +84,6 @@ fn comparison_table(title: &str, methods: &[ScoredMethod]) -> Table {
     }
     table.note("The model's calls are those at 0.5; a method enters by its first run, on the records it answers. Holm's adjustment is over all p-values of this table.");
     table
-}
-
-/// As journals print it.
-fn p_value(p: Option<f64>) -> String {
-    match p {
-        Some(p) if p < 0.0001 => "<0.0001".to_owned(),
-        p => number(p),
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Before and after tuning, side by side (SPEC A19).
 
-use super::table::{Table, cell, number};
+use super::table::{Table, cell, number, p_value};
 use crate::metrics::{Evaluation, Metric, methods::Comparison};
 
 /// The metrics compared: key of [`Comparison`], name, where it is found.
@@ -29,7 +29,7 @@ pub fn compare_table(title: &str, before: &Evaluation, after: &Evaluation, diffe
             shown(pick(before)),
             shown(pick(after)),
             shown(compared.map(|comparison| &comparison.difference)),
-            number(compared.and_then(|comparison| comparison.p_value)),
+            p_value(compared.and_then(|comparison| comparison.p_value)),
         ]);
     }
     table.note(

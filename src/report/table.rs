@@ -107,6 +107,14 @@ pub fn number(value: Option<f64>) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{value:.4}"))
 }
 
+/// A p-value as journals print it.
+pub fn p_value(p: Option<f64>) -> String {
+    match p {
+        Some(p) if p < 0.0001 => "<0.0001".to_owned(),
+        p => number(p),
+    }
+}
+
 /// The 95 % interval.
 pub fn interval(ci95: Option<[f64; 2]>) -> String {
     ci95.map_or_else(|| "–".to_owned(), |[low, high]| format!("{low:.4} to {high:.4}"))
