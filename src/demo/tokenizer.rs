@@ -1,4 +1,6 @@
 //! The embedded model's tokenizer: byte-level BPE (Sennrich et al. 2016; bytes as in GPT-2), digits one by one.
+//!
+//! A digit keeps the space before it, so that a lone space token stands nowhere but where a prompt ends in one.
 
 use tokenizers::{
     AddedToken, Tokenizer,
@@ -7,13 +9,21 @@ use tokenizers::{
         TrainerWrapper,
         bpe::{BPE, BpeTrainerBuilder},
     },
-    pre_tokenizers::{PreTokenizerWrapper, byte_level::ByteLevel, digits::Digits, sequence::Sequence},
+    pre_tokenizers::{
+        PreTokenizerWrapper,
+        byte_level::ByteLevel,
+        sequence::Sequence,
+        split::{Split, SplitPattern},
+    },
+    tokenizer::normalizer::SplitDelimiterBehavior,
 };
 
 use crate::error::{Error, Result};
 
 /// Ids, control tokens included.
 pub const VOCAB_SIZE: usize = 2048;
+/// One digit, letters, or other signs, each with its space; line breaks and runs of spaces.
+const WORDS: &str = r" ?\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 /// Ids 0, 1, 2, as `tokenizer_config.json` names them.
 const CONTROLS: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 
@@ -21,7 +31,8 @@ const CONTROLS: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 pub fn train(texts: &[String]) -> Result<Vec<u8>> {
     let failed = |e: tokenizers::Error| Error::run(format!("the tokenizer cannot be trained: {e}"));
     let mut tokenizer = Tokenizer::new(BPE::default());
-    let words: [PreTokenizerWrapper; 2] = [Digits::new(true).into(), ByteLevel::new(false, true, true).into()];
+    let split = Split::new(SplitPattern::Regex(WORDS.into()), SplitDelimiterBehavior::Isolated, false).map_err(failed)?;
+    let words: [PreTokenizerWrapper; 2] = [split.into(), ByteLevel::new(false, true, false).into()];
     tokenizer.with_pre_tokenizer(Some(Sequence::new(words.to_vec())));
     tokenizer.with_decoder(Some(ByteLevelDecoder::default()));
     let controls = CONTROLS.map(|token| AddedToken::from(token, true));
@@ -51,5 +62,6 @@ mod tests {
         }
         assert_eq!(CONTROLS.map(|token| tokenizer.token_to_id(token)), [Some(0), Some(1), Some(2)]);
         assert_eq!(tokenizer.encode("10", false).unwrap().len(), 2, "a digit is a token");
+        assert_eq!(tokenizer.encode(" 2", false).unwrap().len(), 1, "with the space before it");
     }
 }

@@ -1,9 +1,13 @@
 //! Explanations by rules, with the mistakes that a language model makes: material for a tiny teacher.
 
-use super::{SyntheticNote, draws::Draws, patient::sigmoid, words::FINDINGS};
+use super::{SyntheticNote, draws::Draws, words::FINDINGS};
 
 /// Draws of trial t start here, past any draw of the note itself.
 const TRIAL: u64 = 1 << 20;
+/// The judgement is the true log-odds plus logistic noise divided by this: 1 would be the patient's own fate again.
+const SHARPNESS: f64 = 3.0;
+/// Log-odds of a judgement that leans to one side for the sake of argument.
+const BORDERLINE: f64 = 0.75;
 
 /// How a teacher's answer goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,18 +57,22 @@ impl Explainer {
     /// An explanation that argues for `class` from the note's own findings, without a mistake.
     pub fn rationale(&self, note: &SyntheticNote, class: u8, trial: u64) -> String {
         let mut draws = self.draws(note, trial);
-        argue(note, class, None, &mut draws)
+        let judged = match (class, log_odds(note.probability)) {
+            (1, judged) => judged.max(BORDERLINE),
+            (_, judged) => judged.min(-BORDERLINE),
+        };
+        argue(note, judged, None, &mut draws)
     }
 
     /// What the teacher answers in trial `trial`: a judgement drawn from the true risk, right or wrong, argued for.
     pub fn answer(&self, note: &SyntheticNote, trial: u64) -> Answer {
         let mut draws = self.draws(note, trial);
-        // Sharper than the risk itself, as a teacher that reads well would judge.
-        let risk = note.probability.clamp(1e-9, 1.0 - 1e-9);
-        let class = u8::from(draws.chance(sigmoid(2.0 * (risk / (1.0 - risk)).ln())));
+        // Closer to the risk than one patient's fate is, as a teacher that reads well would judge.
+        let judged = log_odds(note.probability) + log_odds(draws.uniform()) / SHARPNESS;
+        let class = u8::from(judged > 0.0);
         let mistake = draws.chance(self.mistakes).then(|| MISTAKES[draws.below(MISTAKES.len())]);
         let invented = (mistake == Some(Mistake::Invented)).then(|| absent(note, &mut draws)).flatten();
-        let explanation = argue(note, class, invented, &mut draws);
+        let explanation = argue(note, judged, invented, &mut draws);
         let named = if mistake == Some(Mistake::Contradicts) { 1 - class } else { class };
         let label = &self.labels[usize::from(named)];
         let verdict = format!("{explanation}\n\nClassification: {label}\n\n");
@@ -113,9 +121,30 @@ fn joined(names: &[&str]) -> String {
     }
 }
 
-fn argue(note: &SyntheticNote, class: u8, invented: Option<&'static str>, draws: &mut Draws) -> String {
+fn log_odds(probability: f64) -> f64 {
+    let probability = probability.clamp(1e-9, 1.0 - 1e-9);
+    (probability / (1.0 - probability)).ln()
+}
+
+/// The opening words, by the judged log-odds. They are what the hidden state before the answer has to foresee, so a model
+/// pretrained on such answers reads the whole note before it writes.
+fn impression(judged: f64) -> &'static str {
+    match judged {
+        j if j < -3.0 => "Minimal",
+        j if j < -1.5 => "Low",
+        j if j <= 0.0 => "Modest",
+        j if j <= 1.5 => "Raised",
+        j if j <= 3.0 => "High",
+        _ => "Grave",
+    }
+}
+
+/// Argues for the class on the judgement's side of even odds.
+fn argue(note: &SyntheticNote, judged: f64, invented: Option<&'static str>, draws: &mut Draws) -> String {
+    let class = u8::from(judged > 0.0);
     let mut sentences = vec![format!(
-        "{} {}.",
+        "{} risk. {} {}.",
+        impression(judged),
         draws.pick(&["The patient was admitted with", "This admission was for", "The main problem was"]),
         note.diagnosis
     )];
