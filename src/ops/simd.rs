@@ -40,6 +40,14 @@ pub(crate) fn isa() -> Isa {
     Isa::Portable
 }
 
+/// Whether the CPU multiplies pairs of bf16 and adds them up in f32 (AVX512-BF16).
+pub(crate) fn has_bf16_products() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return isa() == Isa::Avx512 && is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// Defines functions whose portable body is compiled for each [`Isa`] and chosen at run time.
 macro_rules! vectorised {
     ($($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? $body:block)*) => {$(

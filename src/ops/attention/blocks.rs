@@ -1,6 +1,6 @@
 //! One head's rows, rearranged for the products: rows padded to whole tiles, and blocks of 64 rows transposed.
 
-use crate::ops::linear::pack::{Line, copy_rows, floats, floats_mut, transpose};
+use crate::ops::linear::pack::{Line, Wide, copy_rows, floats, floats_mut, transpose};
 use crate::ops::simd::Isa;
 
 /// Rows of queries and of keys that meet at a time.
@@ -36,7 +36,7 @@ impl<'a> Head<'a> {
     pub fn packed(&self) -> Packed {
         let width = width(self.d);
         let mut lines = vec![Line::default(); self.rows * width / 16];
-        copy_rows(self.values, self.stride, [self.rows, self.d], floats_mut(&mut lines), width);
+        copy_rows::<Wide<f32>>(self.values, self.stride, [self.rows, self.d], floats_mut(&mut lines), width);
         Packed(lines)
     }
 
@@ -52,7 +52,7 @@ impl<'a> Head<'a> {
     /// Rows `first..first + 64` as `(d, 64)`.
     pub fn transpose_block(&self, isa: Isa, first: usize, to: &mut [f32]) {
         let rows = BLOCK.min(self.rows - first);
-        transpose(isa, &self.values[first * self.stride..], self.stride, [rows, self.d], to, BLOCK);
+        transpose::<Wide<f32>>(isa, &self.values[first * self.stride..], self.stride, [rows, self.d], to, BLOCK);
     }
 }
 

@@ -12,14 +12,14 @@
 //! depends on the other rows, on how the output is cut, or on threads.
 #![allow(unsafe_code)]
 
-use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 
+use half::bf16;
 use rayon::prelude::*;
 
-use super::kernel::{MR, NR, tile};
-use super::pack::{Element, Line, copy_rows, floats_mut, transpose};
-use crate::ops::simd::{Isa, isa, vectorised};
+use super::kernel::{MR, NR, tile, tile_of_pairs};
+use super::pack::{Line, Packing, Pairs, Wide, copy_rows, floats_mut, transpose};
+use crate::ops::simd::{Isa, has_bf16_products, isa, vectorised};
 use crate::ops::slice::Weight;
 
 /// Steps of `k` summed before the sum is added to the output: fixed, since it decides the bits.
@@ -46,37 +46,47 @@ enum Operand<'a, T> {
 /// `y (m, n) = x (m, k) · w (n, k)ᵀ`; every element of `y` is written.
 pub(crate) fn x_wt(x: &[f32], w: Weight<'_>, sizes: [usize; 3], y: &mut [f32]) {
     match w {
-        Weight::F32(w) => product(Operand::Plain(x), Operand::Transposed(w), sizes, y),
-        Weight::Bf16(w) => product(Operand::Plain(&rounded(x)), Operand::Transposed(w), sizes, y),
+        Weight::F32(w) => product::<Wide<f32>, Wide<f32>>(Operand::Plain(x), Operand::Transposed(w), sizes, y),
+        Weight::Bf16(w) => with_bf16(x, Operand::Transposed(w), sizes, y),
     }
 }
 
 /// `y (m, n) = dy (m, k) · w (k, n)`.
 pub(crate) fn dy_w(dy: &[f32], w: Weight<'_>, sizes: [usize; 3], y: &mut [f32]) {
     match w {
-        Weight::F32(w) => product(Operand::Plain(dy), Operand::Plain(w), sizes, y),
-        Weight::Bf16(w) => product(Operand::Plain(&rounded(dy)), Operand::Plain(w), sizes, y),
+        Weight::F32(w) => product::<Wide<f32>, Wide<f32>>(Operand::Plain(dy), Operand::Plain(w), sizes, y),
+        Weight::Bf16(w) => with_bf16(dy, Operand::Plain(w), sizes, y),
     }
 }
 
 /// `y (m, n) = dy (k, m)ᵀ · x (k, n)`.
 pub(crate) fn dyt_x(dy: &[f32], x: &[f32], sizes: [usize; 3], y: &mut [f32]) {
-    product(Operand::Transposed(dy), Operand::Plain(x), sizes, y);
+    product::<Wide<f32>, Wide<f32>>(Operand::Transposed(dy), Operand::Plain(x), sizes, y);
 }
 
-/// `x` rounded to bf16 (to the nearest, ties to even) and widened again.
-pub(super) fn rounded(x: &[f32]) -> Cow<'_, [f32]> {
-    let mut y = vec![0.0; x.len()];
+/// `a·b` with `a` rounded to bf16: two steps at a time where the CPU can, else widened.
+fn with_bf16(a: &[f32], b: Operand<'_, bf16>, sizes: [usize; 3], y: &mut [f32]) {
+    let a = rounded(a);
+    if has_bf16_products() {
+        product::<Pairs, Pairs>(Operand::Plain(&a), b, sizes, y);
+    } else {
+        product::<Wide<bf16>, Wide<bf16>>(Operand::Plain(&a), b, sizes, y);
+    }
+}
+
+/// `x` as bf16, rounded to nearest, ties to even.
+pub(super) fn rounded(x: &[f32]) -> Vec<bf16> {
+    let mut y = vec![bf16::ZERO; x.len()];
     y.par_chunks_mut(1 << 14).zip(x.par_chunks(1 << 14)).for_each(|(y, x)| round_to_bf16(x, y));
-    Cow::Owned(y)
+    y
 }
 
 vectorised! {
-    fn round_to_bf16(x: &[f32], y: &mut [f32]) {
+    fn round_to_bf16(x: &[f32], y: &mut [bf16]) {
         for (y, x) in y.iter_mut().zip(x) {
             let bits = x.to_bits();
-            let rounded = f32::from_bits(bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) & 0xffff_0000);
-            *y = if x.is_nan() { *x } else { rounded };
+            let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
+            *y = bf16::from_bits(((if x.is_nan() { bits | 0x40_0000 } else { rounded }) >> 16) as u16);
         }
     }
 }
@@ -97,7 +107,7 @@ struct Chunk {
     steps: [usize; 2],
 }
 
-fn product<T: Element>(a: Operand<'_, f32>, b: Operand<'_, T>, [m, k, n]: [usize; 3], y: &mut [f32]) {
+fn product<A: Packing, B: Packing>(a: Operand<'_, A::Item>, b: Operand<'_, B::Item>, [m, k, n]: [usize; 3], y: &mut [f32]) {
     let (Operand::Plain(a_all) | Operand::Transposed(a_all), Operand::Plain(b_all) | Operand::Transposed(b_all)) = (a, b);
     assert!(a_all.len() == m * k && b_all.len() == k * n && y.len() == m * n, "operands of the wrong size");
     if k == 0 {
@@ -114,10 +124,10 @@ fn product<T: Element>(a: Operand<'_, f32>, b: Operand<'_, T>, [m, k, n]: [usize
     if buffer.len() < needed {
         buffer.resize(needed, Line::default());
     }
-    for start in (0..k).step_by(KC) {
-        let steps = [start, (start + KC).min(k)];
-        let length = (steps[1] - start) * MR;
-        let pack = |(panel, to): (usize, &mut [f32])| pack_left(isa, a, [m, k], panel * MR, steps, to);
+    for start in (0..k).step_by(KC * A::PER) {
+        let steps = [start, (start + KC * A::PER).min(k)];
+        let length = (steps[1] - start).div_ceil(A::PER) * MR;
+        let pack = |(panel, to): (usize, &mut [f32])| pack_left::<A>(isa, a, [m, k], panel * MR, steps, to);
         let left = &mut floats_mut(&mut buffer)[..m.div_ceil(MR) * length];
         if parallel {
             left.par_chunks_mut(length).with_min_len(8).enumerate().for_each(pack);
@@ -126,7 +136,7 @@ fn product<T: Element>(a: Operand<'_, f32>, b: Operand<'_, T>, [m, k, n]: [usize
         }
         let run = |&(rows, columns): &([usize; 2], [usize; 2])| {
             // SAFETY: the cuts are disjoint and lie within (m, n), the size of `y`.
-            unsafe { chunk(isa, left, b, [k, n], &Chunk { rows, columns, steps }, output) }
+            unsafe { chunk::<B>(isa, left, b, [k, n], &Chunk { rows, columns, steps }, output) }
         };
         if parallel {
             cuts.par_iter().with_max_len(1).for_each(run);
@@ -148,24 +158,24 @@ fn cuts(m: usize, n: usize) -> Vec<([usize; 2], [usize; 2])> {
     rows.flat_map(|rows| (0..n).step_by(width).map(move |j| (rows, [j, (j + width).min(n)]))).collect()
 }
 
-/// Rows `first..first + 14` of the left operand as `(steps, 14)`.
-fn pack_left(isa: Isa, a: Operand<'_, f32>, [m, k]: [usize; 2], first: usize, steps: [usize; 2], to: &mut [f32]) {
+/// Rows `first..first + 14` of the left operand as `(units, 14)`.
+fn pack_left<A: Packing>(isa: Isa, a: Operand<'_, A::Item>, [m, k]: [usize; 2], first: usize, steps: [usize; 2], to: &mut [f32]) {
     let (rows, length) = (MR.min(m - first), steps[1] - steps[0]);
     match a {
-        Operand::Plain(a) => transpose(isa, &a[first * k + steps[0]..], k, [rows, length], to, MR),
-        Operand::Transposed(a) => copy_rows(&a[steps[0] * m + first..], m, [length, rows], to, MR),
+        Operand::Plain(a) => transpose::<A>(isa, &a[first * k + steps[0]..], k, [rows, length], to, MR),
+        Operand::Transposed(a) => copy_rows::<A>(&a[steps[0] * m + first..], m, [length, rows], to, MR),
     }
 }
 
-/// Columns `columns` of the right operand, 32 at a time, as `(steps, 32)`.
-fn pack_right<T: Element>(isa: Isa, b: Operand<'_, T>, [k, n]: [usize; 2], columns: [usize; 2], steps: [usize; 2], to: &mut [f32]) {
+/// Columns `columns` of the right operand, 32 at a time, as `(units, 32)`.
+fn pack_right<B: Packing>(isa: Isa, b: Operand<'_, B::Item>, [k, n]: [usize; 2], columns: [usize; 2], steps: [usize; 2], to: &mut [f32]) {
     let length = steps[1] - steps[0];
-    for (panel, to) in to.chunks_mut(length * NR).enumerate() {
+    for (panel, to) in to.chunks_mut(length.div_ceil(B::PER) * NR).enumerate() {
         let first = columns[0] + panel * NR;
         let width = NR.min(columns[1] - first);
         match b {
-            Operand::Plain(b) => copy_rows(&b[steps[0] * n + first..], n, [length, width], to, NR),
-            Operand::Transposed(b) => transpose(isa, &b[first * k + steps[0]..], k, [width, length], to, NR),
+            Operand::Plain(b) => copy_rows::<B>(&b[steps[0] * n + first..], n, [length, width], to, NR),
+            Operand::Transposed(b) => transpose::<B>(isa, &b[first * k + steps[0]..], k, [width, length], to, NR),
         }
     }
 }
@@ -174,8 +184,8 @@ fn pack_right<T: Element>(isa: Isa, b: Operand<'_, T>, [k, n]: [usize; 2], colum
 ///
 /// # Safety
 /// The chunk lies within the `(m, n)` output, and no other thread touches it.
-unsafe fn chunk<T: Element>(isa: Isa, left: &[f32], b: Operand<'_, T>, [k, n]: [usize; 2], at: &Chunk, output: Output) {
-    let length = at.steps[1] - at.steps[0];
+unsafe fn chunk<B: Packing>(isa: Isa, left: &[f32], b: Operand<'_, B::Item>, [k, n]: [usize; 2], at: &Chunk, output: Output) {
+    let length = (at.steps[1] - at.steps[0]).div_ceil(B::PER);
     let (width, add) = (at.columns[1] - at.columns[0], at.steps[0] > 0);
     RIGHT.with_borrow_mut(|right| {
         let used = width.div_ceil(NR) * NR * length;
@@ -183,7 +193,7 @@ unsafe fn chunk<T: Element>(isa: Isa, left: &[f32], b: Operand<'_, T>, [k, n]: [
             right.resize(used.div_ceil(16), Line::default());
         }
         let right = &mut floats_mut(right)[..used];
-        pack_right(isa, b, [k, n], at.columns, at.steps, right);
+        pack_right::<B>(isa, b, [k, n], at.columns, at.steps, right);
         for first in (at.rows[0]..at.rows[1]).step_by(MR) {
             let rows = MR.min(at.rows[1] - first);
             let a = &left[first / MR * MR * length..][..MR * length];
@@ -194,9 +204,9 @@ unsafe fn chunk<T: Element>(isa: Isa, left: &[f32], b: Operand<'_, T>, [k, n]: [
                 // SAFETY: packed panels hold (length, 14) and (length, 32); `c` is this chunk's, by the caller's promise.
                 unsafe {
                     if columns == NR {
-                        tile::<1, MR>(isa, rows, length, a.as_ptr(), b.as_ptr(), NR, c, n, add);
+                        packed_tile::<B>(isa, rows, length, a, b, c, n, add);
                     } else {
-                        edge(isa, [rows, columns], length, a, b, c, n, add);
+                        edge::<B>(isa, [rows, columns], length, a, b, c, n, add);
                     }
                 }
             }
@@ -204,15 +214,31 @@ unsafe fn chunk<T: Element>(isa: Isa, left: &[f32], b: Operand<'_, T>, [k, n]: [
     });
 }
 
+/// A whole tile of packed operands.
+///
+/// # Safety
+/// As for [`tile`]; a packing of pairs was chosen because the CPU multiplies them.
+#[allow(clippy::too_many_arguments)]
+#[inline]
+unsafe fn packed_tile<B: Packing>(isa: Isa, rows: usize, length: usize, a: &[f32], b: &[f32], c: *mut f32, n: usize, add: bool) {
+    // SAFETY: the caller's promises.
+    unsafe {
+        match B::PER {
+            1 => tile::<1, MR>(isa, rows, length, a.as_ptr(), b.as_ptr(), NR, c, n, add),
+            _ => tile_of_pairs(rows, length, a.as_ptr(), b.as_ptr(), c, n, add),
+        }
+    }
+}
+
 /// A tile with fewer than 32 columns left, by way of a whole one.
 ///
 /// # Safety
 /// `c` is valid for `rows` rows of `columns` numbers, `n` apart, which nothing else touches.
 #[allow(clippy::too_many_arguments)]
-unsafe fn edge(isa: Isa, [rows, columns]: [usize; 2], length: usize, a: &[f32], b: &[f32], c: *mut f32, n: usize, add: bool) {
+unsafe fn edge<B: Packing>(isa: Isa, [rows, columns]: [usize; 2], length: usize, a: &[f32], b: &[f32], c: *mut f32, n: usize, add: bool) {
     let mut whole = [0.0; MR * NR];
     // SAFETY: as in `chunk`, with a whole tile of our own as the output.
-    unsafe { tile::<1, MR>(isa, rows, length, a.as_ptr(), b.as_ptr(), NR, whole.as_mut_ptr(), NR, false) };
+    unsafe { packed_tile::<B>(isa, rows, length, a, b, whole.as_mut_ptr(), NR, false) };
     for (r, sums) in whole.chunks(NR).take(rows).enumerate() {
         // SAFETY: row `r` of the caller's `c`.
         let c = unsafe { std::slice::from_raw_parts_mut(c.wrapping_add(r * n), columns) };

@@ -9,11 +9,12 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
+use half::bf16;
 use rayon::prelude::*;
 
 use super::cpu::rounded;
-use super::pack::Element;
-use crate::ops::simd::{Isa, LANES, isa, sum_lanes, vectorised};
+use super::pack::{Element, Packing, Pairs, Wide};
+use crate::ops::simd::{Isa, LANES, has_bf16_products, isa, sum_lanes, vectorised};
 use crate::ops::slice::Weight;
 
 /// Rows of `w` a task takes.
@@ -26,12 +27,20 @@ type Lanes = [f32; LANES];
 /// `y (m, n) = x (m, k) · w (n, k)ᵀ`; every element of `y` is written.
 pub(crate) fn x_wt(x: &[f32], w: Weight<'_>, sizes: [usize; 3], y: &mut [f32]) {
     match w {
-        Weight::F32(w) => product(x, w, sizes, y),
-        Weight::Bf16(w) => product(&rounded(x), w, sizes, y),
+        Weight::F32(w) => product::<Wide<f32>, Wide<f32>>(x, w, sizes, y),
+        Weight::Bf16(w) if has_bf16_products() => product::<Pairs, Pairs>(&rounded(x), w, sizes, y),
+        Weight::Bf16(w) => {
+            let x: Vec<f32> = rounded(x).into_iter().map(Element::widen).collect();
+            product::<Wide<f32>, Wide<bf16>>(&x, w, sizes, y);
+        }
     }
 }
 
-fn product<T: Element>(x: &[f32], w: &[T], [m, k, n]: [usize; 3], y: &mut [f32]) {
+fn product<X: Packing, W: Packing>(x: &[X::Item], w: &[W::Item], [m, k, n]: [usize; 3], y: &mut [f32])
+where
+    X::Item: Element,
+    W::Item: Element,
+{
     assert!(x.len() == m * k && w.len() == k * n && y.len() == m * n, "operands of the wrong size");
     if y.is_empty() || k == 0 {
         return y.fill(0.0);
@@ -39,7 +48,7 @@ fn product<T: Element>(x: &[f32], w: &[T], [m, k, n]: [usize; 3], y: &mut [f32])
     let (isa, parallel) = (isa(), m * n * k > 1 << 16);
     let step = if m <= 2 { k } else { RUN };
     let x = runs(x, [m, k], step);
-    let run = |w: &[T]| block(isa, &x, w, [m, k], step);
+    let run = |w: &[W::Item]| block::<X, W>(isa, &x, w, [m, k], step);
     // A task's outputs, (its rows of w, m), are set in place at the end: they lie apart in `y`.
     let blocks: Vec<Vec<f32>> = if parallel { w.par_chunks(BLOCK * k).map(run).collect() } else { w.chunks(BLOCK * k).map(run).collect() };
     for (index, block) in blocks.iter().enumerate() {
@@ -52,7 +61,7 @@ fn product<T: Element>(x: &[f32], w: &[T], [m, k, n]: [usize; 3], y: &mut [f32])
 }
 
 /// `x` run by run, each run's rows side by side: rows a power of two apart would fight for the same sets of L1.
-fn runs(x: &[f32], [m, k]: [usize; 2], step: usize) -> Vec<f32> {
+fn runs<T: Copy>(x: &[T], [m, k]: [usize; 2], step: usize) -> Vec<T> {
     let mut to = Vec::with_capacity(x.len());
     for start in (0..k).step_by(step) {
         for i in 0..m {
@@ -63,7 +72,11 @@ fn runs(x: &[f32], [m, k]: [usize; 2], step: usize) -> Vec<f32> {
 }
 
 /// `(rows of w, m)` dot products; `x` as [`runs`] lays it out.
-fn block<T: Element>(isa: Isa, x: &[f32], w: &[T], [m, k]: [usize; 2], step: usize) -> Vec<f32> {
+fn block<X: Packing, W: Packing>(isa: Isa, x: &[X::Item], w: &[W::Item], [m, k]: [usize; 2], step: usize) -> Vec<f32>
+where
+    X::Item: Element,
+    W::Item: Element,
+{
     let rows = w.len() / k;
     let mut sums = vec![[0.0; LANES]; rows * m];
     for start in (0..k).step_by(step) {
@@ -76,14 +89,14 @@ fn block<T: Element>(isa: Isa, x: &[f32], w: &[T], [m, k]: [usize; 2], step: usi
                 let (x, w, sums) = (&x[i * steps..], &w[j * k + start..], &mut sums[j * m + i..]);
                 let tile = Tile { k, steps, m, ahead: m > 2 && i == 0 };
                 match (4.min(m - i), height) {
-                    (4, 4) => tile.run::<T, 4, 4>(isa, x, w, sums),
-                    (3, 4) => tile.run::<T, 3, 4>(isa, x, w, sums),
-                    (2, 4) => tile.run::<T, 2, 4>(isa, x, w, sums),
-                    (1, 4) => tile.run::<T, 1, 4>(isa, x, w, sums),
-                    (4, _) => tile.run::<T, 4, 1>(isa, x, w, sums),
-                    (3, _) => tile.run::<T, 3, 1>(isa, x, w, sums),
-                    (2, _) => tile.run::<T, 2, 1>(isa, x, w, sums),
-                    _ => tile.run::<T, 1, 1>(isa, x, w, sums),
+                    (4, 4) => tile.run::<X, W, 4, 4>(isa, x, w, sums),
+                    (3, 4) => tile.run::<X, W, 3, 4>(isa, x, w, sums),
+                    (2, 4) => tile.run::<X, W, 2, 4>(isa, x, w, sums),
+                    (1, 4) => tile.run::<X, W, 1, 4>(isa, x, w, sums),
+                    (4, _) => tile.run::<X, W, 4, 1>(isa, x, w, sums),
+                    (3, _) => tile.run::<X, W, 3, 1>(isa, x, w, sums),
+                    (2, _) => tile.run::<X, W, 2, 1>(isa, x, w, sums),
+                    _ => tile.run::<X, W, 1, 1>(isa, x, w, sums),
                 }
             }
             j += height;
@@ -116,27 +129,42 @@ struct Tile {
 impl Tile {
     /// `sums[j·m + i] += x[i] ⊙ w[j]`, lane by lane, for `I` rows of `x` and `J` of `w`.
     #[inline]
-    fn run<T: Element, const I: usize, const J: usize>(self, isa: Isa, x: &[f32], w: &[T], sums: &mut [Lanes]) {
+    fn run<X: Packing, W: Packing, const I: usize, const J: usize>(self, isa: Isa, x: &[X::Item], w: &[W::Item], sums: &mut [Lanes])
+    where
+        X::Item: Element,
+        W::Item: Element,
+    {
         let Tile { k, steps, m, .. } = self;
         assert!(x.len() >= I * steps && w.len() >= (J - 1) * k + steps && sums.len() >= (J - 1) * m + I);
         #[cfg(target_arch = "x86_64")]
         if isa == Isa::Avx512 {
-            // SAFETY: AVX-512 was detected and the assertion covers every element touched.
-            unsafe { avx512::<T, I, J>(self, x.as_ptr(), w.as_ptr(), sums.as_mut_ptr()) };
+            let (x, w, sums) = (x.as_ptr(), w.as_ptr(), sums.as_mut_ptr());
+            // SAFETY: AVX-512 was detected, and BF16 before pairs were chosen; the assertion covers every element touched.
+            unsafe {
+                match X::PER {
+                    1 => one_by_one::<X, W, I, J>(self, x, w, sums),
+                    _ => pair_by_pair::<X, W, I, J>(self, x, w, sums),
+                }
+            }
             return;
         }
         let _ = isa;
-        let mut wide = [0.0; RUN];
+        let (mut wide_x, mut wide_w) = ([0.0; RUN], [0.0; RUN]);
         for j in 0..J {
             for start in (0..steps).step_by(RUN) {
                 let run = RUN.min(steps - start);
-                wide.iter_mut().zip(&w[j * k + start..][..run]).for_each(|(wide, w)| *wide = w.widen());
+                widen(&w[j * k + start..][..run], &mut wide_w);
                 for i in 0..I {
-                    lanes_f32(&x[i * steps + start..][..run], &wide[..run], &mut sums[j * m + i]);
+                    widen(&x[i * steps + start..][..run], &mut wide_x);
+                    lanes_f32(&wide_x[..run], &wide_w[..run], &mut sums[j * m + i]);
                 }
             }
         }
     }
+}
+
+fn widen<T: Element>(from: &[T], to: &mut [f32]) {
+    to.iter_mut().zip(from).for_each(|(to, from)| *to = from.widen());
 }
 
 /// `sums[l] += Σ x[p]·w[p]` over the `p` with `p % 16 = l`, in order, fused.
@@ -155,62 +183,81 @@ fn add_lanes(x: &[f32], w: &[f32], sums: &mut Lanes) {
     *sums = lanes;
 }
 
+/// A tile's kernel: `$add(sums, x, w)` is what becomes of sixteen units.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn avx512<T: Element, const I: usize, const J: usize>(tile: Tile, x: *const f32, w: *const T, sums: *mut Lanes) {
-    let Tile { k, steps, m, ahead } = tile;
-    let mut acc = [[_mm512_setzero_ps(); J]; I];
-    // SAFETY: the caller checked that I rows of x, J of w and their sums are there; the last load is masked.
-    unsafe {
-        for (i, acc) in acc.iter_mut().enumerate() {
-            for (j, acc) in acc.iter_mut().enumerate() {
-                *acc = _mm512_loadu_ps(sums.add(j * m + i).cast());
-            }
-        }
-        for p in (0..steps).step_by(LANES) {
-            let rest = steps - p;
-            if ahead {
-                for j in J..2 * J {
-                    _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(j * k + p).cast());
+macro_rules! kernel {
+    ($name:ident, $step:ident, $features:literal, $add:expr) => {
+        #[target_feature(enable = $features)]
+        unsafe fn $name<X: Packing, W: Packing, const I: usize, const J: usize>(
+            tile: Tile,
+            x: *const X::Item,
+            w: *const W::Item,
+            sums: *mut Lanes,
+        ) {
+            let Tile { k, steps, m, ahead } = tile;
+            let mut acc = [[_mm512_setzero_ps(); J]; I];
+            // SAFETY: the caller checked that I rows of x, J of w and their sums are there; the last load is masked.
+            unsafe {
+                for (i, acc) in acc.iter_mut().enumerate() {
+                    for (j, acc) in acc.iter_mut().enumerate() {
+                        *acc = _mm512_loadu_ps(sums.add(j * m + i).cast());
+                    }
+                }
+                let whole = LANES * X::PER;
+                for p in (0..steps).step_by(whole) {
+                    let rest = steps - p;
+                    if ahead {
+                        for j in J..2 * J {
+                            _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(j * k + p).cast());
+                        }
+                    }
+                    // A constant where all lanes are there, so that the loads need no mask.
+                    let (x, w) = (x.add(p), w.add(p));
+                    acc = if rest >= whole {
+                        $step::<X, W, I, J>(acc, [steps, k], x, w, whole)
+                    } else {
+                        $step::<X, W, I, J>(acc, [steps, k], x, w, rest)
+                    };
+                }
+                for (i, acc) in acc.iter().enumerate() {
+                    for (j, acc) in acc.iter().enumerate() {
+                        _mm512_storeu_ps(sums.add(j * m + i).cast(), *acc);
+                    }
                 }
             }
-            // A constant mask where all lanes are there, so that the loads need none.
-            if rest >= LANES {
-                acc = step(acc, [steps, k], x.add(p), w.add(p), u16::MAX);
-            } else {
-                acc = step(acc, [steps, k], x.add(p), w.add(p), (1 << rest) - 1);
-            }
         }
-        for (i, acc) in acc.iter().enumerate() {
-            for (j, acc) in acc.iter().enumerate() {
-                _mm512_storeu_ps(sums.add(j * m + i).cast(), *acc);
+
+        #[target_feature(enable = $features)]
+        #[inline]
+        unsafe fn $step<X: Packing, W: Packing, const I: usize, const J: usize>(
+            mut acc: [[__m512; J]; I],
+            [x_stride, w_stride]: [usize; 2],
+            x: *const X::Item,
+            w: *const W::Item,
+            there: usize,
+        ) -> [[__m512; J]; I] {
+            let mut lanes = [_mm512_setzero_ps(); J];
+            // SAFETY: the caller's tile, in which so many elements are there.
+            unsafe {
+                for (j, lanes) in lanes.iter_mut().enumerate() {
+                    *lanes = W::load16(w.add(j * w_stride), there);
+                }
+                for (i, acc) in acc.iter_mut().enumerate() {
+                    let x = X::load16(x.add(i * x_stride), there);
+                    for (acc, w) in acc.iter_mut().zip(lanes) {
+                        *acc = $add(*acc, x, w);
+                    }
+                }
             }
+            acc
         }
-    }
+    };
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-#[inline]
-unsafe fn step<T: Element, const I: usize, const J: usize>(
-    mut acc: [[__m512; J]; I],
-    [x_stride, w_stride]: [usize; 2],
-    x: *const f32,
-    w: *const T,
-    mask: u16,
-) -> [[__m512; J]; I] {
-    let mut lanes = [_mm512_setzero_ps(); J];
-    // SAFETY: the caller's tile, in which the mask's lanes are there.
-    unsafe {
-        for (j, lanes) in lanes.iter_mut().enumerate() {
-            *lanes = T::load16(w.add(j * w_stride), mask);
-        }
-        for (i, acc) in acc.iter_mut().enumerate() {
-            let x = f32::load16(x.add(i * x_stride), mask);
-            for (acc, w) in acc.iter_mut().zip(lanes) {
-                *acc = _mm512_fmadd_ps(x, w, *acc);
-            }
-        }
-    }
-    acc
-}
+kernel!(one_by_one, step, "avx512f,avx512bw,avx512vl", |sums, x, w| _mm512_fmadd_ps(x, w, sums));
+#[cfg(target_arch = "x86_64")]
+kernel!(pair_by_pair, step_of_pairs, "avx512f,avx512bw,avx512vl,avx512bf16", |sums, x, w| {
+    let pairs = |x: __m512| std::mem::transmute::<__m512, __m512bh>(x);
+    _mm512_dpbf16_ps(sums, pairs(x), pairs(w))
+});

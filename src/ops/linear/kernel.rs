@@ -4,6 +4,7 @@
 //! 28 accumulators of 16 lanes, two loads of `b` and 14 broadcasts of `a` a step: 28 FMAs in 14 cycles and 16 loads in 8.
 //! Strides of `a` are constants so that its 14 addresses are one register and displacements.
 //! Each sum starts at zero and runs over `p` in order, fused: every instruction set and row count gives the same bits.
+//! With AVX512-BF16, [`tile_of_pairs`] takes two steps of bf16 operands at once.
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
@@ -120,6 +121,58 @@ unsafe fn avx512<const R: usize, const RS: usize, const CS: usize>(
                 let x = _mm512_set1_ps(*a.add(r * RS));
                 sums[0] = _mm512_fmadd_ps(x, b0, sums[0]);
                 sums[1] = _mm512_fmadd_ps(x, b1, sums[1]);
+            }
+            a = a.wrapping_add(CS);
+            b = b.wrapping_add(ldb);
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            for (half, &sum) in sums.iter().enumerate() {
+                let c = c.add(r * ldc + half * 16);
+                let sum = if add { _mm512_add_ps(_mm512_loadu_ps(c), sum) } else { sum };
+                _mm512_storeu_ps(c, sum);
+            }
+        }
+    }
+}
+
+/// One tile of packed pairs of bf16: `a` holds `k` steps of 14 pairs, `b` of 32; a step adds two products to a sum.
+///
+/// # Safety
+/// As for [`tile`], on a CPU with AVX512-BF16.
+#[allow(unused_variables)]
+#[inline]
+pub(crate) unsafe fn tile_of_pairs(rows: usize, k: usize, a: *const f32, b: *const f32, c: *mut f32, ldc: usize, add: bool) {
+    const RS: usize = 1;
+    const CS: usize = MR;
+    // SAFETY: the caller's promises are the kernel's own.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        with_rows!(rows, 1 2 3 4 5 6 7 8 9 10 11 12 13 14; avx512_pairs(k, a, b, NR, c, ldc, add))
+    }
+}
+
+/// [`avx512`] with a pair of bf16 in each lane.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn avx512_pairs<const R: usize, const RS: usize, const CS: usize>(
+    k: usize,
+    mut a: *const f32,
+    mut b: *const f32,
+    ldb: usize,
+    c: *mut f32,
+    ldc: usize,
+    add: bool,
+) {
+    let mut sums = [[_mm512_setzero_ps(); 2]; R];
+    // SAFETY: rows below R, steps below k and columns below 32 are within the caller's operands; any bits are a pair.
+    unsafe {
+        let pairs = |x: __m512i| std::mem::transmute::<__m512i, __m512bh>(x);
+        for _ in 0..k {
+            let (b0, b1) = (pairs(_mm512_loadu_si512(b.cast())), pairs(_mm512_loadu_si512(b.add(16).cast())));
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let x = pairs(_mm512_set1_epi32((*a.add(r * RS)).to_bits() as i32));
+                sums[0] = _mm512_dpbf16_ps(sums[0], x, b0);
+                sums[1] = _mm512_dpbf16_ps(sums[1], x, b1);
             }
             a = a.wrapping_add(CS);
             b = b.wrapping_add(ldb);

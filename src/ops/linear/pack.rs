@@ -3,6 +3,7 @@
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
 
 use half::bf16;
 
@@ -69,60 +70,130 @@ impl Element for bf16 {
     }
 }
 
-/// `to[c·width + r] = from[r·stride + c]` for `rows` × `cols`, `rows ≤ width`; rows from `rows` to `width` become 0.
-/// `from` starts at the first element; `to` holds `cols·width` numbers.
-pub(crate) fn transpose<T: Element>(isa: Isa, from: &[T], stride: usize, [rows, cols]: [usize; 2], to: &mut [f32], width: usize) {
-    assert!(rows <= width && to.len() >= cols * width && (rows == 0 || cols == 0 || from.len() >= (rows - 1) * stride + cols));
+/// What a packed operand is made of: units of four bytes, each one f32 or a pair of bf16.
+pub(crate) trait Packing {
+    /// An element of the operand in memory.
+    type Item: Copy + Send + Sync;
+    /// Elements in a unit.
+    const PER: usize;
+
+    /// The unit of these elements; with fewer than [`Self::PER`], the rest are 0.
+    fn unit(items: [Self::Item; 2], there: usize) -> f32;
+
+    /// Sixteen units from the elements that lie in a row; those from `there` on are 0 and are not read.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512 F, BW and VL, and `there` elements are readable.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn load16(from: *const Self::Item, there: usize) -> __m512;
+}
+
+/// One element a unit, widened to f32.
+pub(crate) struct Wide<T>(PhantomData<T>);
+/// Two bf16 a unit.
+pub(crate) struct Pairs;
+
+impl<T: Element> Packing for Wide<T> {
+    type Item = T;
+    const PER: usize = 1;
+
+    #[inline(always)]
+    fn unit(items: [T; 2], _: usize) -> f32 {
+        items[0].widen()
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    #[inline]
+    unsafe fn load16(from: *const T, there: usize) -> __m512 {
+        // SAFETY: only elements that are there are touched.
+        unsafe { T::load16(from, first(there) as u16) }
+    }
+}
+
+impl Packing for Pairs {
+    type Item = bf16;
+    const PER: usize = 2;
+
+    fn unit([low, high]: [bf16; 2], there: usize) -> f32 {
+        let high = if there > 1 { u32::from(high.to_bits()) << 16 } else { 0 };
+        f32::from_bits(high | u32::from(low.to_bits()))
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    #[inline]
+    unsafe fn load16(from: *const bf16, there: usize) -> __m512 {
+        // SAFETY: only elements that are there are touched.
+        _mm512_castsi512_ps(unsafe { _mm512_maskz_loadu_epi16(first(there), from.cast()) })
+    }
+}
+
+/// A mask of the first `there` of up to 32 elements.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn first(there: usize) -> u32 {
+    if there >= 32 { u32::MAX } else { (1 << there) - 1 }
+}
+
+/// `to[u·width + r]` = unit `u` of row `r` for `rows` × `cols` elements, `rows ≤ width`; rows from `rows` to `width`
+/// become 0. `from` starts at the first element, rows are `stride` apart; `to` holds `width` numbers for every unit.
+pub(crate) fn transpose<P: Packing>(isa: Isa, from: &[P::Item], stride: usize, [rows, cols]: [usize; 2], to: &mut [f32], width: usize) {
+    let units = cols.div_ceil(P::PER);
+    assert!(rows <= width && to.len() >= units * width && (rows == 0 || cols == 0 || from.len() >= (rows - 1) * stride + cols));
     #[cfg(target_arch = "x86_64")]
     if isa == Isa::Avx512 {
         for r in (0..width).step_by(16) {
-            for c in (0..cols).step_by(16) {
+            for u in (0..units).step_by(16) {
                 let (height, written) = (rows.saturating_sub(r).min(16), (width - r).min(16));
                 // SAFETY: AVX-512 was detected; the assertion above covers the tile's source and destination.
                 unsafe {
-                    let from = from.as_ptr().wrapping_add(r * stride + c);
-                    tile16(from, stride, [height, (cols - c).min(16)], to.as_mut_ptr().add(c * width + r), width, written);
+                    let from = from.as_ptr().wrapping_add(r * stride + u * P::PER);
+                    let there = (cols - u * P::PER).min(16 * P::PER);
+                    tile16::<P>(from, stride, [height, there], to.as_mut_ptr().add(u * width + r), width, written);
                 }
             }
         }
         return;
     }
     let _ = isa;
-    for (c, to) in to.chunks_mut(width).take(cols).enumerate() {
+    for (u, to) in to.chunks_mut(width).take(units).enumerate() {
+        let there = (cols - u * P::PER).min(P::PER);
         for (r, to) in to.iter_mut().enumerate() {
-            *to = if r < rows { from[r * stride + c].widen() } else { 0.0 };
+            let at = r * stride + u * P::PER;
+            *to = if r < rows { P::unit([from[at], from[at + there - 1]], there) } else { 0.0 };
         }
     }
 }
 
-/// Transposes up to 16 × 16 elements; each of the `cols` output rows gets `written` numbers.
+/// Transposes up to 16 × 16 units; each of the output rows gets `written` numbers.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn tile16<T: Element>(from: *const T, stride: usize, [rows, cols]: [usize; 2], to: *mut f32, ld: usize, written: usize) {
-    let read = (u32::MAX >> (32 - cols)) as u16;
+unsafe fn tile16<P: Packing>(from: *const P::Item, stride: usize, [rows, there]: [usize; 2], to: *mut f32, ld: usize, written: usize) {
     let mut x = [_mm512_setzero_ps(); 16];
-    if rows == 16 {
+    if rows == 16 && there == 16 * P::PER {
         for (r, x) in x.iter_mut().enumerate() {
             // SAFETY: the caller's tile.
-            *x = unsafe { T::load16(from.wrapping_add(r * stride), read) };
+            *x = unsafe { P::load16(from.wrapping_add(r * stride), 16 * P::PER) };
         }
     } else {
         for (r, x) in x.iter_mut().enumerate().take(rows) {
             // SAFETY: the caller's tile.
-            *x = unsafe { T::load16(from.wrapping_add(r * stride), read) };
+            *x = unsafe { P::load16(from.wrapping_add(r * stride), there) };
         }
     }
     let x = transpose16(x);
-    let write = (u32::MAX >> (32 - written)) as u16;
-    if cols == 16 {
-        for (c, x) in x.iter().enumerate() {
+    let write = first(written) as u16;
+    let units = there.div_ceil(P::PER);
+    if units == 16 {
+        for (u, x) in x.iter().enumerate() {
             // SAFETY: the caller's tile.
-            unsafe { _mm512_mask_storeu_ps(to.add(c * ld), write, *x) };
+            unsafe { _mm512_mask_storeu_ps(to.add(u * ld), write, *x) };
         }
     } else {
-        for (c, x) in x.iter().enumerate().take(cols) {
+        for (u, x) in x.iter().enumerate().take(units) {
             // SAFETY: the caller's tile.
-            unsafe { _mm512_mask_storeu_ps(to.add(c * ld), write, *x) };
+            unsafe { _mm512_mask_storeu_ps(to.add(u * ld), write, *x) };
         }
     }
 }
@@ -162,11 +233,13 @@ fn transpose16(x: [__m512; 16]) -> [__m512; 16] {
     w
 }
 
-/// Copies `rows` × `cols` into rows of `width` numbers, padding with 0.
-pub(crate) fn copy_rows<T: Element>(from: &[T], stride: usize, [rows, cols]: [usize; 2], to: &mut [f32], width: usize) {
-    for (r, to) in to.chunks_mut(width).take(rows).enumerate() {
-        let from = &from[r * stride..][..cols];
-        to.iter_mut().zip(from).for_each(|(to, from)| *to = from.widen());
+/// Copies `rows` × `cols` into rows of `width` units, padding with 0: a unit is of [`Packing::PER`] rows.
+pub(crate) fn copy_rows<P: Packing>(from: &[P::Item], stride: usize, [rows, cols]: [usize; 2], to: &mut [f32], width: usize) {
+    for (u, to) in to.chunks_mut(width).take(rows.div_ceil(P::PER)).enumerate() {
+        let there = (rows - u * P::PER).min(P::PER);
+        let low = &from[u * P::PER * stride..][..cols];
+        let high = &from[(u * P::PER + there - 1) * stride..][..cols];
+        to.iter_mut().zip(low.iter().zip(high)).for_each(|(to, (low, high))| *to = P::unit([*low, *high], there));
         to[cols..].fill(0.0);
     }
 }
@@ -184,9 +257,9 @@ mod tests {
         for isa in available() {
             for (rows, cols, width) in [(1, 1, 14), (14, 33, 14), (13, 70, 14), (32, 64, 32), (20, 17, 32), (64, 63, 64), (40, 5, 64)] {
                 let mut to = vec![-1.0; cols * width];
-                transpose(isa, &from, stride, [rows, cols], &mut to, width);
+                transpose::<Wide<f32>>(isa, &from, stride, [rows, cols], &mut to, width);
                 let mut to_half = vec![-1.0; cols * width];
-                transpose(isa, &halves, stride, [rows, cols], &mut to_half, width);
+                transpose::<Wide<bf16>>(isa, &halves, stride, [rows, cols], &mut to_half, width);
                 for c in 0..cols {
                     for r in 0..width {
                         let expected = if r < rows { from[r * stride + c] } else { 0.0 };
