@@ -8,7 +8,7 @@
 //! Kept for backward: x, q, k, v, a, log-sum-exp, m, gate, up, and each norm's 1/rms. The norms' outputs and the MLP's
 //! product cost little to compute again and are. With a frozen base a projection costs one product (dx), not two.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::{
     Gradients, accumulate,
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     config::Parameters,
     error::Result,
-    ops::{Offsets, add, attention, rms_norm, rope::Rope, swiglu},
+    ops::{Offsets, add, attention, cast::to_bf16, rms_norm, rope::Rope, swiglu},
 };
 
 /// An RMSNorm's weight and its HF name.
@@ -135,6 +135,7 @@ impl DecoderLayer {
         let k = rope.forward(&self.heads.split(&self.k_proj.forward(&normed, pass)?, kv_heads)?, pass.positions)?;
         let v = self.heads.split(&self.v_proj.forward(&normed, pass)?, kv_heads)?;
         drop(normed);
+        let [q, k, v] = self.as_weights([&q, &k, &v])?;
         let (attended, lse) = attention::forward(&q, &k, &v, pass.offsets, pass.offsets, self.heads.scale())?;
         let middle = add(self.o_proj.forward(&merge(&attended)?, pass)?, x)?;
         let (normed, rstd2) = self.post_attention_layernorm.forward(&middle)?;
@@ -238,8 +239,18 @@ impl DecoderLayer {
         add(self.down_proj.infer(&swiglu::forward(&gate, &up)?, kernel)?, &middle)
     }
 
+    /// Attention's operands in the precision of the weights, as those of the projections are.
+    fn as_weights(&self, operands: [&Tensor; 3]) -> Result<[Tensor; 3]> {
+        let [q, k, v] = operands;
+        match self.q_proj.weight.dtype() {
+            DType::BF16 => Ok([to_bf16(q)?, to_bf16(k)?, to_bf16(v)?]),
+            _ => Ok([q.clone(), k.clone(), v.clone()]),
+        }
+    }
+
     /// Attention of new rows over `k`, `v`, of which each sequence's last rows are its new ones.
     pub fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor, q_offsets: &Offsets, kv_offsets: &Offsets) -> Result<Tensor> {
-        Ok(attention::forward(q, k, v, q_offsets, kv_offsets, self.heads.scale())?.0)
+        let [q, k, v] = self.as_weights([q, k, v])?;
+        Ok(attention::forward(&q, &k, &v, q_offsets, kv_offsets, self.heads.scale())?.0)
     }
 }

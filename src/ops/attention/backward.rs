@@ -12,19 +12,20 @@
 
 use rayon::prelude::*;
 
+use super::arithmetic::Arithmetic;
 use super::blocks::{BLOCK, Head, Packed, width};
 use super::{Dims, Offsets};
-use crate::ops::linear::kernel::product;
-use crate::ops::simd::{Isa, exp, isa, sum, vectorised};
+use crate::ops::simd::{exp, isa, sum, vectorised};
 
-/// What forward read and wrote, and the gradient of its output.
-pub(crate) struct Saved<'a> {
-    pub q: &'a [f32],
-    pub k: &'a [f32],
-    pub v: &'a [f32],
+/// What forward read and wrote, and the gradient of its output: as the products take it, and in f32.
+pub(crate) struct Saved<'a, T> {
+    pub q: &'a [T],
+    pub k: &'a [T],
+    pub v: &'a [T],
+    pub dout: &'a [T],
     pub out: &'a [f32],
     pub lse: &'a [f32],
-    pub dout: &'a [f32],
+    pub exact_dout: &'a [f32],
 }
 
 /// One kv head of one sequence, packed as the products read it.
@@ -42,7 +43,12 @@ struct HeadGradients {
 }
 
 /// `(dq, dk, dv)`.
-pub(crate) fn backward(saved: &Saved<'_>, dims: Dims, offsets: &Offsets, scale: f32) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+pub(crate) fn backward<P: Arithmetic>(
+    saved: &Saved<'_, P::Item>,
+    dims: Dims,
+    offsets: &Offsets,
+    scale: f32,
+) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let Dims { heads, kv_heads, d } = dims;
     let group = heads / kv_heads;
     let pairs = |heads: usize| -> Vec<(usize, usize)> { (0..offsets.count()).flat_map(|s| (0..heads).map(move |h| (s, h))).collect() };
@@ -51,7 +57,8 @@ pub(crate) fn backward(saved: &Saved<'_>, dims: Dims, offsets: &Offsets, scale: 
         .map(|(s, h)| {
             let range = offsets.range(s);
             let head = |x| Head::new(x, [kv_heads, d], h, range.start, range.len());
-            KeyValues { keys: head(saved.k).packed(), keys_t: head(saved.k).transposed(isa()), values_t: head(saved.v).transposed(isa()) }
+            let (keys, values) = (head(saved.k), head(saved.v));
+            KeyValues { keys: keys.packed::<P>(isa()), keys_t: keys.transposed::<P>(isa()), values_t: values.transposed::<P>(isa()) }
         })
         .collect();
     let gradients: Vec<HeadGradients> = pairs(heads)
@@ -60,49 +67,48 @@ pub(crate) fn backward(saved: &Saved<'_>, dims: Dims, offsets: &Offsets, scale: 
         .map(|(s, h)| {
             let range = offsets.range(s);
             let head = |x| Head::new(x, [heads, d], h, range.start, range.len());
+            let exact = |x| Head::new(x, [heads, d], h, range.start, range.len());
+            let (out, dout) = (exact(saved.out), exact(saved.exact_dout));
+            let delta: Vec<f32> = (0..range.len()).map(|i| dot(out.row(i), dout.row(i))).collect();
             let lse = &saved.lse[h * offsets.total()..][range.clone()];
-            one_head([head(saved.q), head(saved.dout), head(saved.out)], lse, &packed[s * kv_heads + h / group], scale)
+            one_head::<P>([head(saved.q), head(saved.dout)], [lse, &delta], &packed[s * kv_heads + h / group], scale)
         })
         .collect();
     assemble(&gradients, dims, offsets)
 }
 
 /// Gradients of one head of one sequence.
-fn one_head([q, dout, out]: [Head<'_>; 3], lse: &[f32], packed: &KeyValues, scale: f32) -> HeadGradients {
-    let (isa, d, n, width) = (isa(), q.d, q.rows, width(q.d));
-    let (rows_of_q, rows_of_dout) = (q.packed(), dout.packed());
-    let (q_t, dout_t) = (q.transposed(isa), dout.transposed(isa));
-    let delta: Vec<f32> = (0..n).map(|i| dot(out.row(i), dout.row(i))).collect();
+fn one_head<P: Arithmetic>([q, dout]: [Head<'_, P::Item>; 2], [lse, delta]: [&[f32]; 2], packed: &KeyValues, scale: f32) -> HeadGradients {
+    let (isa, n, width, depth) = (isa(), q.rows, width(q.d), q.d.div_ceil(P::PER));
+    let (rows_of_q, rows_of_dout) = (q.packed::<P>(isa), dout.packed::<P>(isa));
+    let (q_t, dout_t) = (q.transposed::<P>(isa), dout.transposed::<P>(isa));
     let mut gradients = HeadGradients { dq: Packed::zeros(n * width), dk: Packed::zeros(n * width), dv: Packed::zeros(n * width) };
     let (mut p, mut ds) = (Packed::zeros(BLOCK * BLOCK), Packed::zeros(BLOCK * BLOCK));
+    let mut buffer = Packed::zeros(BLOCK * BLOCK / P::PER);
     for key in (0..n).step_by(BLOCK) {
         let keys = BLOCK.min(n - key);
         for first in (key..n).step_by(BLOCK) {
             let rows = BLOCK.min(n - first);
             let scores = |a: &Packed, b: &Packed, to: &mut Packed| {
-                let (a, b) = (&a.get()[first * d..], &b.get()[key * d..]);
-                product::<1, BLOCK>(isa, [rows, d, BLOCK], a, b, BLOCK, to.get_mut(), BLOCK, false);
+                let (a, b) = (&a.get()[first * depth..], &b.get()[key * depth..]);
+                P::by_columns(isa, [rows, depth, BLOCK], a, b, to.get_mut(), false);
             };
             scores(&q_t, &packed.keys_t, &mut p);
             scores(&dout_t, &packed.values_t, &mut ds);
             let diagonal = if key == first { 1 } else { BLOCK };
             let (p_rows, ds_rows) = (&mut p.get_mut()[..rows * BLOCK], &mut ds.get_mut()[..rows * BLOCK]);
             differentiate(p_rows, ds_rows, &lse[first..], &delta[first..], diagonal, scale);
-            let HeadGradients { dq, dk, dv } = &mut gradients;
-            let by_keys = |a: &Packed, b: &Packed, to: &mut Packed| {
-                let (b, to) = (&b.get()[first * width..], &mut to.get_mut()[key * width..]);
-                product::<1, BLOCK>(isa, [keys, rows, width], a.get(), b, width, to, width, true);
+            let mut by_keys = |a: &Packed, b: &Packed, to: &mut Packed| {
+                let (b, to) = (&b.get()[first / P::PER * width..], &mut to.get_mut()[key * width..]);
+                P::by_columns(isa, [keys, rows.div_ceil(P::PER), width], P::columns(a, rows, &mut buffer), b, to, true);
             };
-            by_keys(&p, &rows_of_dout, dv);
-            by_keys(&ds, &rows_of_q, dk);
-            accumulate_dq(isa, [rows, keys, width], &ds, &packed.keys.get()[key * width..], &mut dq.get_mut()[first * width..]);
+            by_keys(&p, &rows_of_dout, &mut gradients.dv);
+            by_keys(&ds, &rows_of_q, &mut gradients.dk);
+            let (keys_here, dq) = (&packed.keys.get()[key / P::PER * width..], &mut gradients.dq.get_mut()[first * width..]);
+            P::by_rows(isa, [rows, keys.div_ceil(P::PER), width], P::rows(&ds, &mut buffer), keys_here, dq, true);
         }
     }
     gradients
-}
-
-fn accumulate_dq(isa: Isa, sizes: [usize; 3], ds: &Packed, keys: &[f32], dq: &mut [f32]) {
-    product::<BLOCK, 1>(isa, sizes, ds.get(), keys, sizes[2], dq, sizes[2], true);
 }
 
 vectorised! {

@@ -12,9 +12,9 @@
 
 use rayon::prelude::*;
 
+use super::arithmetic::Arithmetic;
 use super::blocks::{BLOCK, Head, Packed, width};
 use super::{Dims, Offsets};
-use crate::ops::linear::kernel::product;
 use crate::ops::simd::{LANES, exp, isa, max, sum_lanes, vectorised};
 
 /// A block of queries of one head of one sequence.
@@ -26,17 +26,17 @@ struct Task {
 
 /// One kv head of one sequence, packed.
 struct KeyValues {
-    /// `(blocks, d, 64)`.
+    /// `(blocks, d in units, 64)`.
     keys: Packed,
-    /// `(rows, width)`.
+    /// `(rows in units, width)`.
     values: Packed,
 }
 
 /// `(out (tq, heads, d), lse (heads, tq))`.
-pub(crate) fn forward(
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
+pub(crate) fn forward<P: Arithmetic>(
+    q: &[P::Item],
+    k: &[P::Item],
+    v: &[P::Item],
     dims: Dims,
     q_offsets: &Offsets,
     kv_offsets: &Offsets,
@@ -50,7 +50,7 @@ pub(crate) fn forward(
         .map(|(s, h)| {
             let range = kv_offsets.range(s);
             let head = |x| Head::new(x, [kv_heads, d], h, range.start, range.len());
-            KeyValues { keys: head(k).transposed(isa()), values: head(v).packed() }
+            KeyValues { keys: head(k).transposed::<P>(isa()), values: head(v).packed::<P>(isa()) }
         })
         .collect();
     let tasks: Vec<Task> = (0..q_offsets.count())
@@ -64,7 +64,7 @@ pub(crate) fn forward(
             let (q_range, kv_range) = (q_offsets.range(task.sequence), kv_offsets.range(task.sequence));
             let queries = Head::new(q, [heads, d], task.head, q_range.start, q_range.len());
             let packed = &packed[task.sequence * kv_heads + task.head / group];
-            block(queries, packed, task.first, kv_range.len(), scale)
+            block::<P>(queries, packed, task.first, kv_range.len(), scale)
         })
         .collect();
     let (mut out, mut lse) = (vec![0.0; tq * heads * d], vec![0.0; heads * tq]);
@@ -89,21 +89,22 @@ struct State {
 }
 
 /// Output `(rows, d)` and log-sum-exps of the queries from `first` on.
-fn block(queries: Head<'_>, packed: &KeyValues, first: usize, kv_len: usize, scale: f32) -> (Vec<f32>, Vec<f32>) {
+fn block<P: Arithmetic>(queries: Head<'_, P::Item>, packed: &KeyValues, first: usize, kv_len: usize, scale: f32) -> (Vec<f32>, Vec<f32>) {
     let (isa, d) = (isa(), queries.d);
-    let (rows, width) = (BLOCK.min(queries.rows - first), width(d));
-    let mut q = Packed::zeros(d * BLOCK);
-    queries.transpose_block(isa, first, q.get_mut());
+    let (rows, width, depth) = (BLOCK.min(queries.rows - first), width(d), d.div_ceil(P::PER));
+    let mut q = Packed::zeros(depth * BLOCK);
+    queries.transpose_block::<P>(isa, first, q.get_mut());
     let mut state = State { m: [f32::NEG_INFINITY; BLOCK], l: [0.0; BLOCK], o: Packed::zeros(BLOCK * width) };
-    let mut scores = Packed::zeros(BLOCK * BLOCK);
+    let (mut scores, mut buffer) = (Packed::zeros(BLOCK * BLOCK), Packed::zeros(BLOCK * BLOCK / P::PER));
     // Query `first + r` sees the keys before `seen + r`.
     let seen = kv_len - queries.rows + first + 1;
     for key in (0..seen + rows - 1).step_by(BLOCK) {
         let keys = BLOCK.min(seen + rows - 1 - key);
-        let (k, v) = (&packed.keys.get()[key * d..][..BLOCK * d], &packed.values.get()[key * width..]);
-        product::<1, BLOCK>(isa, [rows, d, BLOCK], q.get(), k, BLOCK, scores.get_mut(), BLOCK, false);
+        let (k, v) = (&packed.keys.get()[key * depth..][..BLOCK * depth], &packed.values.get()[key / P::PER * width..]);
+        P::by_columns(isa, [rows, depth, BLOCK], q.get(), k, scores.get_mut(), false);
         soften(&mut scores.get_mut()[..rows * BLOCK], seen as isize - key as isize, scale, &mut state, width);
-        product::<BLOCK, 1>(isa, [rows, keys, width], scores.get(), v, width, state.o.get_mut(), width, true);
+        let sizes = [rows, keys.div_ceil(P::PER), width];
+        P::by_rows(isa, sizes, P::rows(&scores, &mut buffer), v, state.o.get_mut(), true);
     }
     let mut out = Vec::with_capacity(rows * d);
     for (o, l) in state.o.get().chunks(width).zip(&state.l).take(rows) {

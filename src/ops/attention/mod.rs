@@ -3,7 +3,11 @@
 //! Shapes: `q, out (tq, heads, d)`, `k, v (tk, kv_heads, d)`; query head `h` reads kv head `h / (heads / kv_heads)`.
 //! Sequences are concatenated. Each sequence's queries are aligned with the END of its keys: query `i` sees keys
 //! `0..=kv_len − q_len + i`, so a prefill may follow a cached prefix.
+//!
+//! Of bf16 `q, k, v`, the products take bf16 (probabilities and the output's gradient rounded to it) and sum in f32, where the
+//! CPU can; softmax and what is returned are f32 in any case.
 
+mod arithmetic;
 mod backward;
 mod blocks;
 mod decode;
@@ -12,10 +16,13 @@ mod score;
 #[cfg(test)]
 mod tests;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::Offsets;
-use super::slice::{View, tensor};
+use super::cast::rounded;
+use super::linear::pack::{Pairs, Wide};
+use super::simd::has_bf16_products;
+use super::slice::{View, Weight, tensor};
 use crate::error::{Error, Result};
 
 /// Keys and values of a run of tokens; the first `len` rows count.
@@ -37,17 +44,21 @@ pub(crate) struct Dims {
     pub d: usize,
 }
 
-/// `(out, lse)`: `lse (heads, tq)` is each row's log-sum-exp of scaled scores, which backward needs.
+/// `(out, lse)`, f32: `lse (heads, tq)` is each row's log-sum-exp of scaled scores, which backward needs.
 pub fn forward(q: &Tensor, k: &Tensor, v: &Tensor, q_offsets: &Offsets, kv_offsets: &Offsets, scale: f32) -> Result<(Tensor, Tensor)> {
     let dims = check(q, k, v, q_offsets, kv_offsets)?;
     let tq = q_offsets.total();
-    let (q, k, v) = (q.contiguous()?, k.contiguous()?, v.contiguous()?);
+    let (q, k, v) = (operand(q)?, operand(k)?, operand(v)?);
     let (q, k, v) = (View::of(&q)?, View::of(&k)?, View::of(&v)?);
-    let (out, lse) = forward::forward(q.f32()?, k.f32()?, v.f32()?, dims, q_offsets, kv_offsets, scale);
+    let (out, lse) = match [q.weight()?, k.weight()?, v.weight()?] {
+        [Weight::F32(q), Weight::F32(k), Weight::F32(v)] => forward::forward::<Wide<f32>>(q, k, v, dims, q_offsets, kv_offsets, scale),
+        [Weight::Bf16(q), Weight::Bf16(k), Weight::Bf16(v)] => forward::forward::<Pairs>(q, k, v, dims, q_offsets, kv_offsets, scale),
+        _ => return Err(mixed()),
+    };
     Ok((tensor(out, (tq, dims.heads, dims.d))?, tensor(lse, (dims.heads, tq))?))
 }
 
-/// `(dq, dk, dv)` for training: queries and keys share `offsets`.
+/// `(dq, dk, dv)`, f32, for training: queries and keys share `offsets`; `out`, `lse` and `dout` are f32.
 #[allow(clippy::too_many_arguments)]
 pub fn backward(
     q: &Tensor,
@@ -61,13 +72,33 @@ pub fn backward(
 ) -> Result<(Tensor, Tensor, Tensor)> {
     let dims = check(q, k, v, offsets, offsets)?;
     let t = offsets.total();
-    let (q, k, v) = (q.contiguous()?, k.contiguous()?, v.contiguous()?);
+    let (q, k, v) = (operand(q)?, operand(k)?, operand(v)?);
     let (out, lse, dout) = (out.contiguous()?, lse.contiguous()?, dout.contiguous()?);
     let views = [View::of(&q)?, View::of(&k)?, View::of(&v)?, View::of(&out)?, View::of(&lse)?, View::of(&dout)?];
     let [q, k, v, out, lse, dout] = &views;
-    let saved = backward::Saved { q: q.f32()?, k: k.f32()?, v: v.f32()?, out: out.f32()?, lse: lse.f32()?, dout: dout.f32()? };
-    let (dq, dk, dv) = backward::backward(&saved, dims, offsets, scale);
+    let (out, lse, exact_dout) = (out.f32()?, lse.f32()?, dout.f32()?);
+    let (dq, dk, dv) = match [q.weight()?, k.weight()?, v.weight()?] {
+        [Weight::F32(q), Weight::F32(k), Weight::F32(v)] => {
+            let saved = backward::Saved { q, k, v, dout: exact_dout, out, lse, exact_dout };
+            backward::backward::<Wide<f32>>(&saved, dims, offsets, scale)
+        }
+        [Weight::Bf16(q), Weight::Bf16(k), Weight::Bf16(v)] => {
+            let saved = backward::Saved { q, k, v, dout: &rounded(exact_dout), out, lse, exact_dout };
+            backward::backward::<Pairs>(&saved, dims, offsets, scale)
+        }
+        _ => return Err(mixed()),
+    };
     Ok((tensor(dq, (t, dims.heads, dims.d))?, tensor(dk, (t, dims.kv_heads, dims.d))?, tensor(dv, (t, dims.kv_heads, dims.d))?))
+}
+
+/// Side by side in memory, and of a type that this CPU multiplies.
+fn operand(x: &Tensor) -> Result<Tensor> {
+    let x = x.contiguous()?;
+    Ok(if x.dtype() == DType::BF16 && !has_bf16_products() { x.to_dtype(DType::F32)? } else { x })
+}
+
+fn mixed() -> Error {
+    Error::run("attention: queries, keys and values must all be f32 or all be bf16")
 }
 
 /// One new token a row: `q (rows, heads, d)`; each row attends to all of its segments, in order.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::ops::cast::to_bf16;
 use crate::ops::simd::tests::same_on_every_isa;
 use crate::ops::testing::{assert_close, on_threads, random_tensor, values};
 
@@ -77,6 +78,36 @@ fn forward_and_backward_equal_an_f64_reference() {
             assert_close(&part(&dq), &r.dq, 2e-5, &what("dq"));
             assert_close(&part(&dk), &r.dk, 2e-5, &what("dk"));
             assert_close(&part(&dv), &r.dv, 2e-5, &what("dv"));
+        }
+    }
+}
+
+/// Products of bf16: the reference is given the rounded operands, and what is left is the rounding of probabilities and of
+/// the gradient (2⁻⁹ each, relative).
+#[test]
+fn bf16_stays_within_its_rounding_and_repeats_its_bits() {
+    for dims @ Dims { heads, kv_heads, d } in SHAPES {
+        let offsets = Offsets::from_lengths(&[1, 63, 65, 150]);
+        let t = offsets.total();
+        let half = |seed: u64, heads: usize| to_bf16(&random_tensor(seed, &[t, heads, d])).unwrap();
+        let (q, k, v, dout) = (half(1, heads), half(3, kv_heads), half(4, kv_heads), half(2, heads).to_dtype(DType::F32).unwrap());
+        let scale = 1.0 / (d as f32).sqrt();
+        let run = |first: usize, n: usize, offsets: &Offsets| -> Vec<Tensor> {
+            let part = |x: &Tensor| x.narrow(0, first, n).unwrap();
+            let (out, lse) = forward(&part(&q), &part(&k), &part(&v), offsets, offsets, scale).unwrap();
+            let (dq, dk, dv) = backward(&part(&q), &part(&k), &part(&v), &out, &lse, &part(&dout), offsets, scale).unwrap();
+            vec![out, dq, dk, dv]
+        };
+        let all = on_threads(2, || run(0, t, &offsets));
+        for range in offsets.ranges() {
+            let n = range.len();
+            let wide = |x: &Tensor| values(&x.narrow(0, range.start, n).unwrap().to_dtype(DType::F32).unwrap());
+            let r = reference(&wide(&q), &wide(&k), &wide(&v), &wide(&dout), dims, [n, n], f64::from(scale));
+            let alone = run(range.start, n, &Offsets::from_lengths(&[n]));
+            for ((all, alone), exact) in all.iter().zip(&alone).zip([&r.out, &r.dq, &r.dk, &r.dv]) {
+                assert_eq!(wide(all), values(alone));
+                assert_close(&values(alone), exact, 1e-2, &format!("{n} rows, {dims:?}"));
+            }
         }
     }
 }

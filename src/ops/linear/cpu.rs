@@ -17,9 +17,10 @@ use std::cell::{Cell, RefCell};
 use half::bf16;
 use rayon::prelude::*;
 
-use super::kernel::{MR, NR, tile, tile_of_pairs};
+use super::kernel::{MR, NR, tile};
 use super::pack::{Line, Packing, Pairs, Wide, copy_rows, floats_mut, transpose};
-use crate::ops::simd::{Isa, has_bf16_products, isa, vectorised};
+use crate::ops::cast::rounded;
+use crate::ops::simd::{Isa, has_bf16_products, isa};
 use crate::ops::slice::Weight;
 
 /// Steps of `k` summed before the sum is added to the output: fixed, since it decides the bits.
@@ -71,23 +72,6 @@ fn with_bf16(a: &[f32], b: Operand<'_, bf16>, sizes: [usize; 3], y: &mut [f32]) 
         product::<Pairs, Pairs>(Operand::Plain(&a), b, sizes, y);
     } else {
         product::<Wide<bf16>, Wide<bf16>>(Operand::Plain(&a), b, sizes, y);
-    }
-}
-
-/// `x` as bf16, rounded to nearest, ties to even.
-pub(super) fn rounded(x: &[f32]) -> Vec<bf16> {
-    let mut y = vec![bf16::ZERO; x.len()];
-    y.par_chunks_mut(1 << 14).zip(x.par_chunks(1 << 14)).for_each(|(y, x)| round_to_bf16(x, y));
-    y
-}
-
-vectorised! {
-    fn round_to_bf16(x: &[f32], y: &mut [bf16]) {
-        for (y, x) in y.iter_mut().zip(x) {
-            let bits = x.to_bits();
-            let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
-            *y = bf16::from_bits(((if x.is_nan() { bits | 0x40_0000 } else { rounded }) >> 16) as u16);
-        }
     }
 }
 
@@ -163,7 +147,7 @@ fn pack_left<A: Packing>(isa: Isa, a: Operand<'_, A::Item>, [m, k]: [usize; 2], 
     let (rows, length) = (MR.min(m - first), steps[1] - steps[0]);
     match a {
         Operand::Plain(a) => transpose::<A>(isa, &a[first * k + steps[0]..], k, [rows, length], to, MR),
-        Operand::Transposed(a) => copy_rows::<A>(&a[steps[0] * m + first..], m, [length, rows], to, MR),
+        Operand::Transposed(a) => copy_rows::<A>(isa, &a[steps[0] * m + first..], m, [length, rows], to, MR),
     }
 }
 
@@ -174,7 +158,7 @@ fn pack_right<B: Packing>(isa: Isa, b: Operand<'_, B::Item>, [k, n]: [usize; 2],
         let first = columns[0] + panel * NR;
         let width = NR.min(columns[1] - first);
         match b {
-            Operand::Plain(b) => copy_rows::<B>(&b[steps[0] * n + first..], n, [length, width], to, NR),
+            Operand::Plain(b) => copy_rows::<B>(isa, &b[steps[0] * n + first..], n, [length, width], to, NR),
             Operand::Transposed(b) => transpose::<B>(isa, &b[first * k + steps[0]..], k, [width, length], to, NR),
         }
     }
@@ -224,8 +208,8 @@ unsafe fn packed_tile<B: Packing>(isa: Isa, rows: usize, length: usize, a: &[f32
     // SAFETY: the caller's promises.
     unsafe {
         match B::PER {
-            1 => tile::<1, MR>(isa, rows, length, a.as_ptr(), b.as_ptr(), NR, c, n, add),
-            _ => tile_of_pairs(rows, length, a.as_ptr(), b.as_ptr(), c, n, add),
+            1 => tile::<false, 1, MR>(isa, rows, length, a.as_ptr(), b.as_ptr(), NR, c, n, add),
+            _ => tile::<true, 1, MR>(isa, rows, length, a.as_ptr(), b.as_ptr(), NR, c, n, add),
         }
     }
 }

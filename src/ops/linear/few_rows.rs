@@ -12,8 +12,8 @@ use std::arch::x86_64::*;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::cpu::rounded;
 use super::pack::{Element, Packing, Pairs, Wide};
+use crate::ops::cast::rounded;
 use crate::ops::simd::{Isa, LANES, has_bf16_products, isa, sum_lanes, vectorised};
 use crate::ops::slice::Weight;
 

@@ -4,13 +4,13 @@
 //! 28 accumulators of 16 lanes, two loads of `b` and 14 broadcasts of `a` a step: 28 FMAs in 14 cycles and 16 loads in 8.
 //! Strides of `a` are constants so that its 14 addresses are one register and displacements.
 //! Each sum starts at zero and runs over `p` in order, fused: every instruction set and row count gives the same bits.
-//! With AVX512-BF16, [`tile_of_pairs`] takes two steps of bf16 operands at once.
+//! With AVX512-BF16, a step can take a pair of bf16 from each operand, and a tile is done in half the time.
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
-use crate::ops::simd::Isa;
+use crate::ops::simd::{Isa, has_bf16_products};
 
 /// Rows of a full tile.
 pub(crate) const MR: usize = 14;
@@ -29,13 +29,15 @@ macro_rules! with_rows {
 }
 
 /// One tile. `a` is addressed as `RS`, `CS` say, `b` is `(k, ≥32)` with row stride `ldb`, `c` is `(rows, ≥32)` with row
-/// stride `ldc`; with `add` the sums are added to `c`, else written over it.
+/// stride `ldc`; with `add` the sums are added to `c`, else written over it. With `PAIRS`, an element of `a` and `b` is a
+/// pair of bf16, and a step adds two products.
 ///
 /// # Safety
-/// `a`, `b` and `c` must be valid for the elements named above, and nothing else may touch those of `c` meanwhile.
+/// `a`, `b` and `c` must be valid for the elements named above, and nothing else may touch those of `c` meanwhile. `PAIRS`
+/// needs a CPU with AVX512-BF16.
 #[allow(clippy::too_many_arguments)]
 #[inline]
-pub(crate) unsafe fn tile<const RS: usize, const CS: usize>(
+pub(crate) unsafe fn tile<const PAIRS: bool, const RS: usize, const CS: usize>(
     isa: Isa,
     rows: usize,
     k: usize,
@@ -50,6 +52,8 @@ pub(crate) unsafe fn tile<const RS: usize, const CS: usize>(
     // SAFETY: the caller's promises are the kernels' own; the instruction set was detected.
     unsafe {
         match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 if PAIRS => with_rows!(rows, 1 2 3 4 5 6 7 8 9 10 11 12 13 14; avx512_pairs(k, a, b, ldb, c, ldc, add)),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => with_rows!(rows, 1 2 3 4 5 6 7 8 9 10 11 12 13 14; avx512(k, a, b, ldb, c, ldc, add)),
             #[cfg(target_arch = "x86_64")]
@@ -70,9 +74,10 @@ pub(crate) unsafe fn tile<const RS: usize, const CS: usize>(
     }
 }
 
-/// `c (m, n) (+)= a·b` for small operands in place: `a(r, p) = a[r·RS + p·CS]`, `b (k, n)`, `n` a multiple of 32.
+/// `c (m, n) (+)= a·b` for small operands in place: `a(r, p) = a[r·RS + p·CS]`, `b (k, n)`, `n` a multiple of 32; of pairs of
+/// bf16, as in [`tile`], with `PAIRS`.
 #[allow(clippy::too_many_arguments)]
-pub(crate) fn product<const RS: usize, const CS: usize>(
+pub(crate) fn product<const PAIRS: bool, const RS: usize, const CS: usize>(
     isa: Isa,
     [m, k, n]: [usize; 3],
     a: &[f32],
@@ -85,6 +90,7 @@ pub(crate) fn product<const RS: usize, const CS: usize>(
     if m == 0 || k == 0 || n == 0 {
         return;
     }
+    assert!(!PAIRS || has_bf16_products(), "pairs on a CPU that does not multiply them");
     assert!(n % NR == 0 && a.len() > (m - 1) * RS + (k - 1) * CS);
     assert!(b.len() >= (k - 1) * ldb + n && c.len() >= (m - 1) * ldc + n);
     for first in (0..m).step_by(MR) {
@@ -94,7 +100,7 @@ pub(crate) fn product<const RS: usize, const CS: usize>(
             // SAFETY: the assertions cover the last row, step and column of each operand; `c` is borrowed mutably.
             unsafe {
                 let c = c.as_mut_ptr().add(first * ldc + column);
-                tile::<RS, CS>(isa, rows, k, a.as_ptr(), b.as_ptr().add(column), ldb, c, ldc, add);
+                tile::<PAIRS, RS, CS>(isa, rows, k, a.as_ptr(), b.as_ptr().add(column), ldb, c, ldc, add);
             }
         }
     }
@@ -132,22 +138,6 @@ unsafe fn avx512<const R: usize, const RS: usize, const CS: usize>(
                 _mm512_storeu_ps(c, sum);
             }
         }
-    }
-}
-
-/// One tile of packed pairs of bf16: `a` holds `k` steps of 14 pairs, `b` of 32; a step adds two products to a sum.
-///
-/// # Safety
-/// As for [`tile`], on a CPU with AVX512-BF16.
-#[allow(unused_variables)]
-#[inline]
-pub(crate) unsafe fn tile_of_pairs(rows: usize, k: usize, a: *const f32, b: *const f32, c: *mut f32, ldc: usize, add: bool) {
-    const RS: usize = 1;
-    const CS: usize = MR;
-    // SAFETY: the caller's promises are the kernel's own.
-    #[cfg(target_arch = "x86_64")]
-    unsafe {
-        with_rows!(rows, 1 2 3 4 5 6 7 8 9 10 11 12 13 14; avx512_pairs(k, a, b, NR, c, ldc, add))
     }
 }
 

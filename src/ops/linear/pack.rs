@@ -115,6 +115,7 @@ impl Packing for Pairs {
     type Item = bf16;
     const PER: usize = 2;
 
+    #[inline(always)]
     fn unit([low, high]: [bf16; 2], there: usize) -> f32 {
         let high = if there > 1 { u32::from(high.to_bits()) << 16 } else { 0 };
         f32::from_bits(high | u32::from(low.to_bits()))
@@ -234,13 +235,33 @@ fn transpose16(x: [__m512; 16]) -> [__m512; 16] {
 }
 
 /// Copies `rows` × `cols` into rows of `width` units, padding with 0: a unit is of [`Packing::PER`] rows.
-pub(crate) fn copy_rows<P: Packing>(from: &[P::Item], stride: usize, [rows, cols]: [usize; 2], to: &mut [f32], width: usize) {
+pub(crate) fn copy_rows<P: Packing>(isa: Isa, from: &[P::Item], stride: usize, shape: [usize; 2], to: &mut [f32], width: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if isa == Isa::Avx512 {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+        fn avx512<P: Packing>(from: &[P::Item], stride: usize, shape: [usize; 2], to: &mut [f32], width: usize) {
+            copy_rows_plainly::<P>(from, stride, shape, to, width);
+        }
+        // SAFETY: AVX-512 was detected.
+        return unsafe { avx512::<P>(from, stride, shape, to, width) };
+    }
+    let _ = isa;
+    copy_rows_plainly::<P>(from, stride, shape, to, width);
+}
+
+#[inline(always)]
+fn copy_rows_plainly<P: Packing>(from: &[P::Item], stride: usize, [rows, cols]: [usize; 2], to: &mut [f32], width: usize) {
     for (u, to) in to.chunks_mut(width).take(rows.div_ceil(P::PER)).enumerate() {
         let there = (rows - u * P::PER).min(P::PER);
         let low = &from[u * P::PER * stride..][..cols];
         let high = &from[(u * P::PER + there - 1) * stride..][..cols];
-        to.iter_mut().zip(low.iter().zip(high)).for_each(|(to, (low, high))| *to = P::unit([*low, *high], there));
-        to[cols..].fill(0.0);
+        let (filled, padding) = to.split_at_mut(cols);
+        if there == P::PER {
+            filled.iter_mut().zip(low.iter().zip(high)).for_each(|(to, (low, high))| *to = P::unit([*low, *high], P::PER));
+        } else {
+            filled.iter_mut().zip(low).for_each(|(to, low)| *to = P::unit([*low, *low], there));
+        }
+        padding.fill(0.0);
     }
 }
 

@@ -1,0 +1,47 @@
+//! f32 to bf16: to nearest, ties to even.
+
+use candle_core::{Device, Tensor};
+use half::bf16;
+use rayon::prelude::*;
+
+use super::simd::vectorised;
+use super::slice::View;
+use crate::error::Result;
+
+/// An f32 tensor as bf16, of the same shape.
+pub fn to_bf16(x: &Tensor) -> Result<Tensor> {
+    let x = x.contiguous()?;
+    let view = View::of(&x)?;
+    Ok(Tensor::from_vec(rounded(view.f32()?), x.shape(), &Device::Cpu)?)
+}
+
+/// `x` as bf16.
+pub(crate) fn rounded(x: &[f32]) -> Vec<bf16> {
+    let mut y = vec![bf16::ZERO; x.len()];
+    y.par_chunks_mut(1 << 14).zip(x.par_chunks(1 << 14)).for_each(|(y, x)| round(x, y));
+    y
+}
+
+vectorised! {
+    fn round(x: &[f32], y: &mut [bf16]) {
+        for (y, x) in y.iter_mut().zip(x) {
+            let bits = x.to_bits();
+            let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
+            *y = bf16::from_bits(((if x.is_nan() { bits | 0x40_0000 } else { rounded }) >> 16) as u16);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::testing::random;
+
+    #[test]
+    fn rounds_as_the_half_crate_does() {
+        let mut x = random(1, 1000);
+        x.extend([0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN_POSITIVE, 1.003_906_3, 1.011_718_8, 1e-40]);
+        assert_eq!(rounded(&x), x.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>());
+        assert!(rounded(&[f32::NAN])[0].is_nan());
+    }
+}
