@@ -5,7 +5,7 @@
 //! n₂ = norm₂(m)     y = m + W_down (silu(W_gate n₂) ⊙ W_up n₂)
 //! ```
 //!
-//! Kept for backward: x, q, k, v, a, log-sum-exp, m, gate, up, and each norm's 1/rms. The norms' outputs and the MLP's
+//! Kept for backward: x, q, k, v, a, log-sum-exp, m, gate, up, each norm's 1/rms and each adapter's A x. The norms' outputs and the MLP's
 //! product cost little to compute again and are. With a frozen base a projection costs one product (dx), not two.
 
 use candle_core::{DType, Tensor};
@@ -99,6 +99,19 @@ pub(super) struct Kept {
     rstd2: Tensor,
     gate: Tensor,
     up: Tensor,
+    low_rank: LowRank,
+}
+
+/// What each adapter made of its input, rank numbers a token. The last projection's is computed again: its product is not
+/// part of [`DecoderLayer::keep`].
+#[derive(Debug)]
+struct LowRank {
+    q: Option<Tensor>,
+    k: Option<Tensor>,
+    v: Option<Tensor>,
+    o: Option<Tensor>,
+    gate: Option<Tensor>,
+    up: Option<Tensor>,
 }
 
 impl Kept {
@@ -131,22 +144,27 @@ impl DecoderLayer {
     pub fn keep(&self, x: &Tensor, rope: &Rope, pass: &Pass) -> Result<Kept> {
         let Heads { heads, kv_heads, .. } = self.heads;
         let (normed, rstd1) = self.input_layernorm.forward(x)?;
-        let q = rope.forward(&self.heads.split(&self.q_proj.forward(&normed, pass)?, heads)?, pass.positions)?;
-        let k = rope.forward(&self.heads.split(&self.k_proj.forward(&normed, pass)?, kv_heads)?, pass.positions)?;
-        let v = self.heads.split(&self.v_proj.forward(&normed, pass)?, kv_heads)?;
+        let (q, u_q) = self.q_proj.forward(&normed, pass)?;
+        let (k, u_k) = self.k_proj.forward(&normed, pass)?;
+        let (v, u_v) = self.v_proj.forward(&normed, pass)?;
         drop(normed);
+        let q = rope.forward(&self.heads.split(&q, heads)?, pass.positions)?;
+        let k = rope.forward(&self.heads.split(&k, kv_heads)?, pass.positions)?;
+        let v = self.heads.split(&v, kv_heads)?;
         let [q, k, v] = self.as_weights([&q, &k, &v])?;
         let (attended, lse) = attention::forward(&q, &k, &v, pass.offsets, pass.offsets, self.heads.scale())?;
-        let middle = add(self.o_proj.forward(&merge(&attended)?, pass)?, x)?;
+        let (projected, u_o) = self.o_proj.forward(&merge(&attended)?, pass)?;
+        let middle = add(projected, x)?;
         let (normed, rstd2) = self.post_attention_layernorm.forward(&middle)?;
-        let gate = self.gate_proj.forward(&normed, pass)?;
-        let up = self.up_proj.forward(&normed, pass)?;
-        Ok(Kept { x: x.clone(), rstd1, q, k, v, attended, lse, middle, rstd2, gate, up })
+        let (gate, u_gate) = self.gate_proj.forward(&normed, pass)?;
+        let (up, u_up) = self.up_proj.forward(&normed, pass)?;
+        let low_rank = LowRank { q: u_q, k: u_k, v: u_v, o: u_o, gate: u_gate, up: u_up };
+        Ok(Kept { x: x.clone(), rstd1, q, k, v, attended, lse, middle, rstd2, gate, up, low_rank })
     }
 
     /// The layer's output, from what [`DecoderLayer::keep`] gave.
     pub fn output(&self, kept: &Kept, pass: &Pass) -> Result<Tensor> {
-        add(self.down_proj.forward(&swiglu::forward(&kept.gate, &kept.up)?, pass)?, &kept.middle)
+        add(self.down_proj.forward(&swiglu::forward(&kept.gate, &kept.up)?, pass)?.0, &kept.middle)
     }
 
     /// From `dy`, adds the layer's gradients; gives dx when `need_dx` (the first layer's is wanted only with the embedding trained).
@@ -169,7 +187,9 @@ impl DecoderLayer {
         let Some(dmiddle) = self.mlp_backward(&kept, dy, pass, below_middle, gradients)? else { return Ok(None) };
         let attended = merge(&kept.attended)?;
         let below = need_dx || attention_trains;
-        let Some(dattended) = self.o_proj.backward(Some(&attended), &dmiddle, pass, below, gradients)? else { return Ok(None) };
+        let Some(dattended) = self.o_proj.backward(Some(&attended), kept.low_rank.o.as_ref(), &dmiddle, pass, below, gradients)? else {
+            return Ok(None);
+        };
         let dattended = self.heads.split(&dattended, self.heads.heads)?;
         let Some(dnormed) = self.qkv_backward(&kept, &dattended, rope, pass, need_dx, gradients)? else { return Ok(None) };
         let dx = self.input_layernorm.backward(&kept.x, &kept.rstd1, &dnormed, pass, gradients)?;
@@ -180,14 +200,14 @@ impl DecoderLayer {
     fn mlp_backward(&self, kept: &Kept, dy: &Tensor, pass: &Pass, need_dmiddle: bool, gradients: &mut Gradients) -> Result<Option<Tensor>> {
         let [gate_up, down] = [self.gate_proj.trains(pass.trains) || self.up_proj.trains(pass.trains), self.down_proj.trains(pass.trains)];
         let product = if down { Some(swiglu::forward(&kept.gate, &kept.up)?) } else { None };
-        let Some(dproduct) = self.down_proj.backward(product.as_ref(), dy, pass, need_dmiddle || gate_up, gradients)? else {
+        let Some(dproduct) = self.down_proj.backward(product.as_ref(), None, dy, pass, need_dmiddle || gate_up, gradients)? else {
             return Ok(None);
         };
         drop(product);
         let (dgate, dup) = swiglu::backward(&kept.gate, &kept.up, &dproduct)?;
         let normed = if gate_up { Some(self.post_attention_layernorm.forward(&kept.middle)?.0) } else { None };
-        let from_gate = self.gate_proj.backward(normed.as_ref(), &dgate, pass, need_dmiddle, gradients)?;
-        let from_up = self.up_proj.backward(normed.as_ref(), &dup, pass, need_dmiddle, gradients)?;
+        let from_gate = self.gate_proj.backward(normed.as_ref(), kept.low_rank.gate.as_ref(), &dgate, pass, need_dmiddle, gradients)?;
+        let from_up = self.up_proj.backward(normed.as_ref(), kept.low_rank.up.as_ref(), &dup, pass, need_dmiddle, gradients)?;
         let (Some(from_gate), Some(from_up)) = (from_gate, from_up) else { return Ok(None) };
         let dnormed = add(from_gate, &from_up)?;
         let through_norm = self.post_attention_layernorm.backward(&kept.middle, &kept.rstd2, &dnormed, pass, gradients)?;
@@ -204,16 +224,16 @@ impl DecoderLayer {
         need_dx: bool,
         gradients: &mut Gradients,
     ) -> Result<Option<Tensor>> {
-        let Kept { q, k, v, attended, lse, .. } = kept;
+        let Kept { q, k, v, attended, lse, low_rank, .. } = kept;
         let (dq, dk, dv) = attention::backward(q, k, v, attended, lse, dattended, pass.offsets, self.heads.scale())?;
         let dq = merge(&rope.backward(&dq, pass.positions)?)?;
         let dk = merge(&rope.backward(&dk, pass.positions)?)?;
         let dv = merge(&dv)?;
         let trained = [&self.q_proj, &self.k_proj, &self.v_proj].into_iter().any(|p| p.trains(pass.trains));
         let normed = if trained { Some(self.input_layernorm.forward(&kept.x)?.0) } else { None };
-        let from_q = self.q_proj.backward(normed.as_ref(), &dq, pass, need_dx, gradients)?;
-        let from_k = self.k_proj.backward(normed.as_ref(), &dk, pass, need_dx, gradients)?;
-        let from_v = self.v_proj.backward(normed.as_ref(), &dv, pass, need_dx, gradients)?;
+        let from_q = self.q_proj.backward(normed.as_ref(), low_rank.q.as_ref(), &dq, pass, need_dx, gradients)?;
+        let from_k = self.k_proj.backward(normed.as_ref(), low_rank.k.as_ref(), &dk, pass, need_dx, gradients)?;
+        let from_v = self.v_proj.backward(normed.as_ref(), low_rank.v.as_ref(), &dv, pass, need_dx, gradients)?;
         match (from_q, from_k, from_v) {
             (Some(from_q), Some(from_k), Some(from_v)) => Ok(Some(add(add(from_q, &from_k)?, &from_v)?)),
             _ => Ok(None),

@@ -4,6 +4,7 @@ use candle_core::{Device, Tensor};
 
 use crate::{
     error::{Error, Result},
+    ops::linear,
     rng::{Rng, hash_name, streams},
 };
 
@@ -91,6 +92,11 @@ impl Adapter {
             scaling: config.scaling(),
             dropout: config.dropout as f32,
         })
+    }
+
+    /// `u = scaling · A x`, `(tokens, rank)`.
+    pub fn reduce(&self, x: &Tensor) -> Result<Tensor> {
+        Ok((linear::forward(x, &self.a, None)? * self.scaling)?)
     }
 }
 

@@ -74,21 +74,26 @@ impl Projection {
         let y = kernel.apply(x, &self.weight, self.bias.as_ref())?;
         let Some(adapter) = &self.adapter else { return Ok(y) };
         let u = (kernel.apply(x, &adapter.a, None)? * adapter.scaling)?;
-        add(y, &kernel.apply(&u, &adapter.b, None)?)
+        match kernel {
+            Kernel::Forward => linear::add_forward(y, &u, &adapter.b),
+            Kernel::Decode => add(y, &linear::decode(&u, &adapter.b, None)?),
+        }
     }
 
-    /// With the pass's dropout on the adapter's input.
-    pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+    /// `(y, u)` with the pass's dropout on the adapter's input; `u` goes into [`Projection::backward`].
+    pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<(Tensor, Option<Tensor>)> {
         let y = linear::forward(x, &self.weight, self.bias.as_ref())?;
-        let Some(adapter) = &self.adapter else { return Ok(y) };
-        let u = (linear::forward(&self.dropped(x, pass)?, &adapter.a, None)? * adapter.scaling)?;
-        add(y, &linear::forward(&u, &adapter.b, None)?)
+        let Some(adapter) = &self.adapter else { return Ok((y, None)) };
+        let u = adapter.reduce(&self.dropped(x, pass)?)?;
+        Ok((linear::add_forward(y, &u, &adapter.b)?, Some(u)))
     }
 
-    /// Adds the gradients of what is trained; gives dx when `need_dx`. `x` may be `None` when nothing here is trained.
+    /// Adds the gradients of what is trained; gives dx when `need_dx`. `x` may be `None` when nothing here is trained; `u` is
+    /// what forward gave, or `None` to compute it again.
     pub fn backward(
         &self,
         x: Option<&Tensor>,
+        u: Option<&Tensor>,
         dy: &Tensor,
         pass: &Pass,
         need_dx: bool,
@@ -100,14 +105,15 @@ impl Projection {
         }
         if let (Some(adapter), Some(x), Parameters::Lora) = (&self.adapter, x, pass.trains) {
             let x = self.dropped(x, pass)?;
-            let u = (linear::forward(&x, &adapter.a, None)? * adapter.scaling)?;
+            let u = u.map_or_else(|| adapter.reduce(&x), |u| Ok(u.clone()))?;
             let du = (linear::backward_input(dy, &adapter.b)? * adapter.scaling)?;
             weight_gradient(gradients, &lora::name_b(&self.name), dy, &u, pass.offsets)?;
             weight_gradient(gradients, &lora::name_a(&self.name), &du, &x, pass.offsets)?;
-            if let Some(through_base) = dx {
-                let through_adapter = self.dropped(&linear::backward_input(&du, &adapter.a)?, pass)?;
-                dx = Some(add(through_base, &through_adapter)?);
-            }
+            dx = match (dx, pass.dropout) {
+                (Some(dx), None) => Some(linear::add_backward_input(dx, &du, &adapter.a)?),
+                (Some(dx), Some(_)) => Some(add(dx, &self.dropped(&linear::backward_input(&du, &adapter.a)?, pass)?)?),
+                (None, _) => None,
+            };
         }
         Ok(dx)
     }

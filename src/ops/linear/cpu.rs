@@ -27,6 +27,8 @@ use crate::ops::slice::Weight;
 const KC: usize = 512;
 /// Columns whose packed block (KC × NC, 1 MB) stays in a core's L2.
 const NC: usize = 512;
+/// Columns up to which a product is done as its transpose.
+const NARROW: usize = MR;
 /// Below this many multiply-adds, one thread does it all.
 const SMALL: usize = 1 << 17;
 
@@ -44,34 +46,54 @@ enum Operand<'a, T> {
     Transposed(&'a [T]),
 }
 
+impl<T> Operand<'_, T> {
+    /// The same elements as an operand on the other side of the transposed product.
+    fn flipped(self) -> Self {
+        match self {
+            Self::Plain(x) => Self::Transposed(x),
+            Self::Transposed(x) => Self::Plain(x),
+        }
+    }
+}
+
 /// `y (m, n) = x (m, k) · w (n, k)ᵀ`; every element of `y` is written.
 pub(crate) fn x_wt(x: &[f32], w: Weight<'_>, sizes: [usize; 3], y: &mut [f32]) {
     match w {
-        Weight::F32(w) => product::<Wide<f32>, Wide<f32>>(Operand::Plain(x), Operand::Transposed(w), sizes, y),
+        Weight::F32(w) => product::<Wide<f32>, Wide<f32>>(Operand::Plain(x), Operand::Transposed(w), sizes, y, false),
         Weight::Bf16(w) => with_bf16(x, Operand::Transposed(w), sizes, y),
     }
+}
+
+/// `y (m, n) += x (m, k) · w (n, k)ᵀ`, all f32.
+pub(crate) fn add_x_wt(x: &[f32], w: &[f32], sizes: [usize; 3], y: &mut [f32]) {
+    product::<Wide<f32>, Wide<f32>>(Operand::Plain(x), Operand::Transposed(w), sizes, y, true);
+}
+
+/// `y (m, n) += dy (m, k) · w (k, n)`, all f32.
+pub(crate) fn add_dy_w(dy: &[f32], w: &[f32], sizes: [usize; 3], y: &mut [f32]) {
+    product::<Wide<f32>, Wide<f32>>(Operand::Plain(dy), Operand::Plain(w), sizes, y, true);
 }
 
 /// `y (m, n) = dy (m, k) · w (k, n)`.
 pub(crate) fn dy_w(dy: &[f32], w: Weight<'_>, sizes: [usize; 3], y: &mut [f32]) {
     match w {
-        Weight::F32(w) => product::<Wide<f32>, Wide<f32>>(Operand::Plain(dy), Operand::Plain(w), sizes, y),
+        Weight::F32(w) => product::<Wide<f32>, Wide<f32>>(Operand::Plain(dy), Operand::Plain(w), sizes, y, false),
         Weight::Bf16(w) => with_bf16(dy, Operand::Plain(w), sizes, y),
     }
 }
 
 /// `y (m, n) = dy (k, m)ᵀ · x (k, n)`.
 pub(crate) fn dyt_x(dy: &[f32], x: &[f32], sizes: [usize; 3], y: &mut [f32]) {
-    product::<Wide<f32>, Wide<f32>>(Operand::Transposed(dy), Operand::Plain(x), sizes, y);
+    product::<Wide<f32>, Wide<f32>>(Operand::Transposed(dy), Operand::Plain(x), sizes, y, false);
 }
 
 /// `a·b` with `a` rounded to bf16: two steps at a time where the CPU can, else widened.
 fn with_bf16(a: &[f32], b: Operand<'_, bf16>, sizes: [usize; 3], y: &mut [f32]) {
     let a = rounded(a);
     if has_bf16_products() {
-        product::<Pairs, Pairs>(Operand::Plain(&a), b, sizes, y);
+        product::<Pairs, Pairs>(Operand::Plain(&a), b, sizes, y, false);
     } else {
-        product::<Wide<bf16>, Wide<bf16>>(Operand::Plain(&a), b, sizes, y);
+        product::<Wide<bf16>, Wide<bf16>>(Operand::Plain(&a), b, sizes, y, false);
     }
 }
 
@@ -89,12 +111,18 @@ struct Chunk {
     rows: [usize; 2],
     columns: [usize; 2],
     steps: [usize; 2],
+    /// Adds to what the output holds.
+    add: bool,
 }
 
-fn product<A: Packing, B: Packing>(a: Operand<'_, A::Item>, b: Operand<'_, B::Item>, [m, k, n]: [usize; 3], y: &mut [f32]) {
+/// `y = a·b`, or `y += a·b` with `add`.
+fn product<A: Packing, B: Packing>(a: Operand<'_, A::Item>, b: Operand<'_, B::Item>, [m, k, n]: [usize; 3], y: &mut [f32], add: bool) {
     let (Operand::Plain(a_all) | Operand::Transposed(a_all), Operand::Plain(b_all) | Operand::Transposed(b_all)) = (a, b);
     assert!(a_all.len() == m * k && b_all.len() == k * n && y.len() == m * n, "operands of the wrong size");
-    if k == 0 {
+    if n <= NARROW && m > NR && !add {
+        return narrow::<A, B>(a, b, [m, k, n], y);
+    }
+    if k == 0 && !add {
         y.fill(0.0);
     }
     if y.is_empty() {
@@ -120,7 +148,7 @@ fn product<A: Packing, B: Packing>(a: Operand<'_, A::Item>, b: Operand<'_, B::It
         }
         let run = |&(rows, columns): &([usize; 2], [usize; 2])| {
             // SAFETY: the cuts are disjoint and lie within (m, n), the size of `y`.
-            unsafe { chunk::<B>(isa, left, b, [k, n], &Chunk { rows, columns, steps }, output) }
+            unsafe { chunk::<B>(isa, left, b, [k, n], &Chunk { rows, columns, steps, add: add || start > 0 }, output) }
         };
         if parallel {
             cuts.par_iter().with_max_len(1).for_each(run);
@@ -129,6 +157,16 @@ fn product<A: Packing, B: Packing>(a: Operand<'_, A::Item>, b: Operand<'_, B::It
         }
     }
     LEFT.set(buffer);
+}
+
+/// A product with few columns (a LoRA rank) as the transposed one with few rows, which wastes no part of a tile; each
+/// element is the same sum.
+fn narrow<A: Packing, B: Packing>(a: Operand<'_, A::Item>, b: Operand<'_, B::Item>, [m, k, n]: [usize; 3], y: &mut [f32]) {
+    let mut transposed = vec![0.0; m * n];
+    product::<B, A>(b.flipped(), a.flipped(), [n, k, m], &mut transposed, false);
+    for (i, row) in y.chunks_mut(n.max(1)).enumerate() {
+        row.iter_mut().enumerate().for_each(|(j, y)| *y = transposed[j * m + i]);
+    }
 }
 
 /// Cuts the output into chunks for the threads: columns by NC, then rows until there are a few chunks a thread.
@@ -170,7 +208,7 @@ fn pack_right<B: Packing>(isa: Isa, b: Operand<'_, B::Item>, [k, n]: [usize; 2],
 /// The chunk lies within the `(m, n)` output, and no other thread touches it.
 unsafe fn chunk<B: Packing>(isa: Isa, left: &[f32], b: Operand<'_, B::Item>, [k, n]: [usize; 2], at: &Chunk, output: Output) {
     let length = (at.steps[1] - at.steps[0]).div_ceil(B::PER);
-    let (width, add) = (at.columns[1] - at.columns[0], at.steps[0] > 0);
+    let (width, add) = (at.columns[1] - at.columns[0], at.add);
     RIGHT.with_borrow_mut(|right| {
         let used = width.div_ceil(NR) * NR * length;
         if right.len() * 16 < used {

@@ -11,7 +11,7 @@ pub(crate) mod pack;
 
 use candle_core::Tensor;
 
-use super::slice::{View, tensor};
+use super::slice::{View, tensor, update_f32};
 use crate::error::{Error, Result};
 
 /// `x (m, in)`, `weight (out, in)`, `bias (out)` → `(m, out)`.
@@ -35,6 +35,31 @@ pub fn backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let mut dx = vec![0.0; m * n];
     cpu::dy_w(dy.f32()?, w.weight()?, [m, k, n], &mut dx);
     tensor(dx, (m, n))
+}
+
+/// `y + x·wᵀ` written over `y (m, out)`, all f32: what an adapter adds. Nobody else may hold `y`.
+pub fn add_forward(y: Tensor, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let ((m, k), (n, k_w)) = (x.dims2()?, weight.dims2()?);
+    check("linear::add_forward", k == k_w && y.dims() == [m, n], x, weight)?;
+    add_product(y, x, weight, |x, w, y| cpu::add_x_wt(x, w, [m, k, n], y))
+}
+
+/// `dx + dy·W` written over `dx (m, in)`, all f32: what comes back through an adapter. Nobody else may hold `dx`.
+pub fn add_backward_input(dx: Tensor, dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let ((m, k), (k_w, n)) = (dy.dims2()?, weight.dims2()?);
+    check("linear::add_backward_input", k == k_w && dx.dims() == [m, n], dy, weight)?;
+    add_product(dx, dy, weight, |dy, w, dx| cpu::add_dy_w(dy, w, [m, k, n], dx))
+}
+
+fn add_product(y: Tensor, x: &Tensor, weight: &Tensor, product: impl FnOnce(&[f32], &[f32], &mut [f32])) -> Result<Tensor> {
+    let (x, w) = (x.contiguous()?, weight.contiguous()?);
+    let (x, w) = (View::of(&x)?, View::of(&w)?);
+    let (x, w) = (x.f32()?, w.f32()?);
+    update_f32(&y, |y| {
+        product(x, w, y);
+        Ok(())
+    })?;
+    Ok(y)
 }
 
 /// `dy (m, out)`, `x (m, in)` → `dW (out, in) = dyᵀ·x`, in f32.

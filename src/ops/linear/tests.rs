@@ -23,7 +23,7 @@ fn assert_close(y: &[f32], expected: &[f64], k: usize, what: &str) {
     }
 }
 
-const SIZES: [[usize; 3]; 10] = [
+const SIZES: [[usize; 3]; 12] = [
     [1, 1, 1],
     [1, 64, 65],
     [63, 65, 64],
@@ -34,6 +34,8 @@ const SIZES: [[usize; 3]; 10] = [
     [200, 70, 600],
     [29, 8, 1100],
     [300, 33, 8],
+    [14, 600, 8],
+    [33, 600, 14],
 ];
 
 #[test]
@@ -74,6 +76,21 @@ fn bf16_weights_meet_rounded_activations() {
         dy_w(&x, Weight::Bf16(&halves), sizes, &mut y);
         assert_close(&y, &reference(sizes, |i, p| narrow(x[i * k + p]), |p, j| narrow(w[p * n + j])), k, "dy_w");
     }
+}
+
+#[test]
+fn adapters_add_to_what_is_there() {
+    let (m, k, n) = (70, 8, 100);
+    let (x, w, y) = (random(1, m * k), random(2, n * k), random(3, m * n));
+    let mut sum = y.clone();
+    add_x_wt(&x, &w, [m, k, n], &mut sum);
+    let mut product = vec![0.0; m * n];
+    x_wt(&x, Weight::F32(&w), [m, k, n], &mut product);
+    assert_eq!(sum, y.iter().zip(&product).map(|(y, product)| y + product).collect::<Vec<_>>());
+    let mut sum = y.clone();
+    add_dy_w(&x, &w, [m, k, n], &mut sum);
+    dy_w(&x, Weight::F32(&w), [m, k, n], &mut product);
+    assert_eq!(sum, y.iter().zip(&product).map(|(y, product)| y + product).collect::<Vec<_>>());
 }
 
 #[test]
