@@ -1,8 +1,8 @@
 //! Speed of prefill and decode of one model, as the engine runs them: `cargo bench --bench generate -- MODEL_DIR`.
 //!
 //! Prefill: one prompt of 2,048 tokens, keys and values kept. Decode: greedy steps of 1 and of 8 rows behind a shared prompt of
-//! 512 tokens, LM head included. Trials: K = 5 samples of one 1,024-token prompt, 64 tokens each, against five separate runs.
-//! The best of three runs, a line each.
+//! 2,048 tokens, LM head included. Samples: eight of one 2,048-token prompt, 128 tokens each, end to end. Trials: K = 5 samples
+//! of one 1,024-token prompt, 64 tokens each, against five separate runs. The best of three runs, a line each.
 
 use std::{path::Path, time::Instant};
 
@@ -32,24 +32,21 @@ fn main() -> Result<()> {
     let prefill = best(|| Ok(time_prefill(&llama, 2048)?.0))?;
     println!("prefill 2048 tokens: {:.0} tok/s", 2048.0 / prefill);
     for rows in [1, 8] {
-        let seconds = best(|| time_decode(&llama, 512, rows))?;
+        let seconds = best(|| time_decode(&llama, 2048, rows))?;
         println!("decode batch {rows}: {:.1} tok/s", (STEPS * rows) as f64 / seconds);
     }
     trials(llama, &source)
 }
 
-/// Algorithm 1's cost: `trials` samples of one prompt in one request, against as many requests.
+/// Sampling end to end, and Algorithm 1's cost: `trials` samples of one prompt in one request, against as many requests.
 fn trials(llama: Llama, source: &ModelSource) -> Result<()> {
-    const TRIALS: usize = 5;
-    const PROMPT: usize = 1024;
-    const NEW: usize = 64;
     let head = ClsHead::new(llama.config.hidden_size, 1, Default::default(), 0.0, 0, &Device::Cpu)?;
     let (vocab, kv) = (llama.config.vocab_size, llama.kv_bytes_per_token());
     let model = Model { llama, head };
     let tokenizer = TextTokenizer::load(source.tokenizer_dir())?;
     let engine = Engine::new(&model, &tokenizer, Budget::from_memory(device::memory_available(), kv));
-    let prompt: Vec<u32> = (0..PROMPT).map(|i| (i * 7919 % vocab) as u32).collect();
-    let seconds = |requests: usize, samples: usize, max_new_tokens: usize| {
+    let seconds = |prompt: usize, requests: usize, samples: usize, max_new_tokens: usize| {
+        let prompt: Vec<u32> = (0..prompt).map(|i| (i * 7919 % vocab) as u32).collect();
         best(|| {
             let sampling = Sampling { temperature: 1.0, top_p: 1.0, seed: 1 };
             let request = |key: usize| Request {
@@ -68,9 +65,10 @@ fn trials(llama: Llama, source: &ModelSource) -> Result<()> {
             Ok(start.elapsed().as_secs_f64())
         })
     };
-    let (prefill, shared, separate) = (seconds(1, 1, 1)?, seconds(1, TRIALS, NEW)?, seconds(TRIALS, 1, NEW)?);
+    println!("8 samples of 128 tokens behind 2048: {:.2} s", seconds(2048, 1, 8, 128)?);
+    let (prefill, shared, separate) = (seconds(1024, 1, 1, 1)?, seconds(1024, 1, 5, 64)?, seconds(1024, 5, 1, 64)?);
     println!(
-        "{TRIALS} trials behind {PROMPT} tokens: {shared:.2} s in one request, {separate:.2} s in separate ones ({:.2}×); one prefill is {prefill:.2} s",
+        "5 trials behind 1024 tokens: {shared:.2} s in one request, {separate:.2} s in separate ones ({:.2}×); one prefill is {prefill:.2} s",
         separate / shared
     );
     Ok(())
