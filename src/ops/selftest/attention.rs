@@ -1,7 +1,9 @@
 //! Ops that know positions: RoPE and attention.
 
+use candle_core::DType;
+
 use super::{
-    Bench, F32,
+    BF16, Bench, F32,
     reference::{self, Heads},
     some_of,
 };
@@ -67,34 +69,52 @@ fn sequences(q: &[f64], k: &[f64], v: &[f64], q_offsets: &Offsets, kv_offsets: &
     .collect()
 }
 
+/// f32 operands, and bf16 ones: probabilities and the output's gradient are rounded to bf16 too.
 pub(super) fn attention(bench: &mut Bench<'_>) -> Result<()> {
+    passes(bench, "attention", DType::F32, F32)?;
+    passes(bench, "attention, bf16", DType::BF16, BF16)?;
+    after_a_prefix(bench)
+}
+
+fn passes(bench: &mut Bench<'_>, op: &'static str, dtype: DType, bound: f64) -> Result<()> {
     let Heads { heads, kv_heads, d } = SHAPE;
     let scale = 1.0 / (d as f32).sqrt();
     let scale64 = f64::from(scale);
     // Longer than a block of rows, a single token, and one in between.
     let offsets = Offsets::from_lengths(&[75, 1, 20]);
     let t = offsets.total();
-    let (q, q64) = bench.random(13, &[t, heads, d])?;
-    let (k, k64) = bench.random(14, &[t, kv_heads, d])?;
-    let (v, v64) = bench.random(15, &[t, kv_heads, d])?;
+    let operand = |bench: &Bench<'_>, seed, heads| -> Result<_> {
+        let x = bench.random(seed, &[t, heads, d])?.0.to_dtype(dtype)?;
+        let x64 = super::numbers(&x)?;
+        Ok((x, x64))
+    };
+    let ((q, q64), (k, k64)) = (operand(bench, 13, heads)?, operand(bench, 14, kv_heads)?);
+    let (v, v64) = operand(bench, 15, kv_heads)?;
     let (dout, dout64) = bench.random(16, &[t, heads, d])?;
     let (out, lse) = att::forward(&q, &k, &v, &offsets, &offsets, scale)?;
-    bench.check("attention", "forward", &out, &sequences(&q64, &k64, &v64, &offsets, &offsets, scale64), F32)?;
+    bench.check(op, "forward", &out, &sequences(&q64, &k64, &v64, &offsets, &offsets, scale64), bound)?;
     let (dq, dk, dv) = att::backward(&q, &k, &v, &out, &lse, &dout, &offsets, scale)?;
     let at = some_of(q64.len(), 40);
     let expected = reference::gradient(&q64, &at, &dout64, |q| sequences(q, &k64, &v64, &offsets, &offsets, scale64));
-    bench.check_at("attention", "backward q", &dq, &at, &expected)?;
+    bench.check_at(op, "backward q", &dq, &at, &expected, bound)?;
     let at = some_of(k64.len(), 40);
     let expected = reference::gradient(&k64, &at, &dout64, |k| sequences(&q64, k, &v64, &offsets, &offsets, scale64));
-    bench.check_at("attention", "backward k", &dk, &at, &expected)?;
+    bench.check_at(op, "backward k", &dk, &at, &expected, bound)?;
     let expected = reference::gradient(&v64, &at, &dout64, |v| sequences(&q64, &k64, v, &offsets, &offsets, scale64));
-    bench.check_at("attention", "backward v", &dv, &at, &expected)?;
+    bench.check_at(op, "backward v", &dv, &at, &expected, bound)
+}
 
-    // A prefill that follows a cached prefix: fewer queries than keys.
-    let queries = Offsets::from_lengths(&[9, 1, 20]);
+/// A prefill that follows a cached prefix: fewer queries than keys.
+fn after_a_prefix(bench: &mut Bench<'_>) -> Result<()> {
+    let Heads { heads, kv_heads, d } = SHAPE;
+    let scale = 1.0 / (d as f32).sqrt();
+    let (offsets, queries) = (Offsets::from_lengths(&[75, 1, 20]), Offsets::from_lengths(&[9, 1, 20]));
+    let (k, k64) = bench.random(14, &[offsets.total(), kv_heads, d])?;
+    let (v, v64) = bench.random(15, &[offsets.total(), kv_heads, d])?;
     let (q, q64) = bench.random(17, &[queries.total(), heads, d])?;
     let (out, _) = att::forward(&q, &k, &v, &queries, &offsets, scale)?;
-    bench.check("attention, after a prefix", "forward", &out, &sequences(&q64, &k64, &v64, &queries, &offsets, scale64), F32)
+    let expected = sequences(&q64, &k64, &v64, &queries, &offsets, f64::from(scale));
+    bench.check("attention, after a prefix", "forward", &out, &expected, F32)
 }
 
 pub(super) fn decode(bench: &mut Bench<'_>) -> Result<()> {

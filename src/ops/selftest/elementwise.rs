@@ -21,9 +21,9 @@ pub(super) fn swiglu(bench: &mut Bench<'_>) -> Result<()> {
     let (dgate, dup) = glu::backward(&gate, &up, &dy)?;
     let at = some_of(gate64.len(), 200);
     let expected = reference::gradient(&gate64, &at, &dy64, |gate| reference::swiglu(gate, &up64));
-    bench.check_at("swiglu", "backward gate", &dgate, &at, &expected)?;
+    bench.check_at("swiglu", "backward gate", &dgate, &at, &expected, F32)?;
     let expected = reference::gradient(&up64, &at, &dy64, |up| reference::swiglu(&gate64, up));
-    bench.check_at("swiglu", "backward up", &dup, &at, &expected)
+    bench.check_at("swiglu", "backward up", &dup, &at, &expected, F32)
 }
 
 pub(super) fn activation(bench: &mut Bench<'_>) -> Result<()> {
@@ -40,7 +40,7 @@ pub(super) fn activation(bench: &mut Bench<'_>) -> Result<()> {
         let all = |x: &[f64]| x.iter().map(|&x| f(x)).collect::<Vec<f64>>();
         bench.check(op, "forward", &activation::forward(kind, &x)?, &all(&x64), F32)?;
         let expected = reference::gradient(&x64, &at, &dy64, all);
-        bench.check_at(op, "backward", &activation::backward(kind, &x, &dy)?, &at, &expected)?;
+        bench.check_at(op, "backward", &activation::backward(kind, &x, &dy)?, &at, &expected, F32)?;
     }
     Ok(())
 }

@@ -47,10 +47,10 @@ pub(super) fn rms_norm(bench: &mut Bench<'_>) -> Result<()> {
     bench.check("rms_norm", "forward", &y, &reference::rms_norm(&x64, &w64, eps), F32)?;
     let at = some_of(x64.len(), 200);
     let dx64 = reference::gradient(&x64, &at, &dy64, |x| reference::rms_norm(x, &w64, eps));
-    bench.check_at("rms_norm", "backward x", &norm::backward(&x, &w, &rstd, &dy)?, &at, &dx64)?;
+    bench.check_at("rms_norm", "backward x", &norm::backward(&x, &w, &rstd, &dy)?, &at, &dx64, F32)?;
     let at = some_of(hidden, hidden);
     let dw64 = reference::gradient(&w64, &at, &dy64, |w| reference::rms_norm(&x64, w, eps));
-    bench.check_at("rms_norm", "backward w", &norm::backward_weight(&x, &rstd, &dy)?, &at, &dw64)
+    bench.check_at("rms_norm", "backward w", &norm::backward_weight(&x, &rstd, &dy)?, &at, &dw64, F32)
 }
 
 pub(super) fn cross_entropy(bench: &mut Bench<'_>) -> Result<()> {
@@ -65,7 +65,7 @@ pub(super) fn cross_entropy(bench: &mut Bench<'_>) -> Result<()> {
         some_of(logits64.len(), 200).into_iter().chain(targets.iter().enumerate().map(|(i, t)| i * vocab + *t as usize)).collect();
     let dy: Vec<f64> = scales.iter().map(|&s| f64::from(s)).collect();
     let expected = reference::gradient(&logits64, &at, &dy, |x| reference::cross_entropy(x, &targets));
-    bench.check_at("cross_entropy", "backward", &ce::backward(logits, &targets, &lse, &scales)?, &at, &expected)
+    bench.check_at("cross_entropy", "backward", &ce::backward(logits, &targets, &lse, &scales)?, &at, &expected, F32)
 }
 
 pub(super) fn embedding(bench: &mut Bench<'_>) -> Result<()> {
@@ -77,5 +77,5 @@ pub(super) fn embedding(bench: &mut Bench<'_>) -> Result<()> {
     bench.check("embedding", "forward", &embed::forward(&weight, &ids)?, &lookup(&w64), F32)?;
     let at = some_of(w64.len(), w64.len());
     let expected = reference::gradient(&w64, &at, &dy64, lookup);
-    bench.check_at("embedding", "backward", &embed::backward(vocab, &ids, &dy)?, &at, &expected)
+    bench.check_at("embedding", "backward", &embed::backward(vocab, &ids, &dy)?, &at, &expected, F32)
 }
