@@ -56,7 +56,8 @@ fn fixtures_agree_with_scikit_learn_and_statsmodels() {
         let sample = sample(fixture, false);
         let want = &fixture["want"];
         let ours = evaluate(&sample, None, &Options::default());
-        let pairs: [(&str, &Metric); 14] = [
+        let pairs: [(&str, &Metric); 15] = [
+            ("aurc", &ours.aurc),
             ("slope", &ours.calibration.slope),
             ("auroc", &ours.auroc),
             ("average_precision", &ours.auprc),
@@ -75,6 +76,12 @@ fn fixtures_agree_with_scikit_learn_and_statsmodels() {
         for (name, metric) in pairs {
             close(&format!("fixture {k}, {name}"), metric.value, &want[name]);
             assert_eq!(metric.value.is_none(), metric.reason.is_some(), "fixture {k}, {name}: null needs a reason, a number none");
+        }
+        let net_benefit = decision::NetBenefit::new(sample.probabilities(), sample.labels(), &[0.1, 0.3, 0.5, 0.9]);
+        let [model, all] = net_benefit.of(&vec![1; sample.len()]);
+        for (t, (model, all)) in model.into_iter().zip(all).enumerate() {
+            close(&format!("fixture {k}, net benefit {t}"), Some(model), &want["net_benefit"][t][0]);
+            close(&format!("fixture {k}, net benefit of all {t}"), Some(all), &want["net_benefit"][t][1]);
         }
     }
 }

@@ -5,6 +5,7 @@ use super::{
     bootstrap::{Resampler, Statistic},
     calibration,
     classification::Confusion,
+    decision::Confidence,
     delong,
     evaluation::{Calibration, Judge},
     ranking::Ranking,
@@ -112,8 +113,10 @@ pub fn evaluate(sample: &Sample, thresholds: Option<&Thresholds>, options: &Opti
     let parsable = sample.parsable();
     let spoken: Vec<bool> = sample.verbalized().iter().map(|label| *label == Some(true)).collect();
     let gold_ranking = Ranking::new(sample.probabilities());
+    let confidence = Confidence::new(sample.probabilities(), sample.labels());
     let order = ascending(sample);
     let mut book = Book { sample, statistics: Vec::new() };
+    let aurc = book.add(sample.len(), |weights| confidence.aurc(weights));
     let auprc = book.add(sample.len(), |weights| gold_ranking.average_precision(sample.labels(), weights));
     let parsable_rate = book.add(sample.len(), |weights| {
         let part = |keep: fn(&Option<bool>) -> bool| {
@@ -152,6 +155,7 @@ pub fn evaluate(sample: &Sample, thresholds: Option<&Thresholds>, options: &Opti
         n: sample.len(),
         auroc: delong_auroc(sample, sample.labels(), None),
         auprc: take(auprc),
+        aurc: take(aurc),
         default: Calls { kappa: Some(take(default_kappa)), ..calls(&default, &|metric| metric) },
         tuned: tuned.as_ref().map(|([f1, youden, cost], kappa)| TunedCalls {
             f1: tuned_calls(f1),
