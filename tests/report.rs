@@ -121,6 +121,11 @@ fn calibrators_come_from_dev_alone_and_the_metrics_after_stand_beside() {
     let value = |name: &str| calibration[name]["value"].as_f64().unwrap();
     assert!(value("brier_after") < value("brier") && calibration["slope_after"]["ci95"].is_array(), "{calibration}");
     assert!(bench.text("run/eval/tables/calibration.md").contains("Platt"));
+    // Isotonic is not fitted to so few; every number of the others has its interval.
+    for row in bench.json("run/eval/tables/calibration.json")["rows"].as_array().unwrap() {
+        let cells = row.as_array().unwrap();
+        assert!(cells[1..4].iter().all(|cell| cell.as_str().unwrap().contains(" to ")) && cells[4] == "–", "{row}");
+    }
     bench.succeed(&["--gate", {
         std::fs::write(bench.path("gate.toml"), "calibration.brier_after = 0.9\n").unwrap();
         "gate.toml"
