@@ -21,19 +21,21 @@ impl<'a> Decision<'a> {
         Self { curves, lowest: -best / 4.0, highest: best * 1.08 }
     }
 
-    /// A line as far as it stays in view.
-    fn visible(&self, curve: &BandedCurve) -> Vec<(f64, f64)> {
-        let mut line: Vec<(f64, f64)> = Vec::new();
-        for (&x, &y) in curve.x.iter().zip(&curve.y) {
-            if y < self.lowest {
-                if let Some(&(x0, y0)) = line.last() {
-                    line.push((x0 + (x - x0) * (self.lowest - y0) / (y - y0), self.lowest));
-                }
-                break;
+    /// The parts of a line that are in view: it may leave below and come back.
+    fn visible(&self, curve: &BandedCurve) -> Vec<Vec<(f64, f64)>> {
+        let points: Vec<(f64, f64)> = curve.x.iter().copied().zip(curve.y.iter().copied()).collect();
+        let crossing = |(x0, y0): (f64, f64), (x1, y1): (f64, f64)| (x0 + (x1 - x0) * (self.lowest - y0) / (y1 - y0), self.lowest);
+        let mut parts: Vec<Vec<(f64, f64)>> = vec![points.first().filter(|point| point.1 >= self.lowest).copied().into_iter().collect()];
+        for pair in points.windows(2) {
+            let (from, to) = (pair[0], pair[1]);
+            match (from.1 >= self.lowest, to.1 >= self.lowest) {
+                (true, true) => parts.last_mut().into_iter().for_each(|part| part.push(to)),
+                (true, false) => parts.last_mut().into_iter().for_each(|part| part.push(crossing(from, to))),
+                (false, true) => parts.push(vec![crossing(from, to), to]),
+                (false, false) => {}
             }
-            line.push((x, y));
         }
-        line
+        parts
     }
 
     /// The outline of the model's band, cut at the lower edge of the view.
@@ -66,12 +68,29 @@ impl Picture for Decision<'_> {
         if band.len() > 2 {
             chart.draw_series(std::iter::once(Polygon::new(band, BLUE.mix(BAND).filled())))?;
         }
-        let all = self.visible(&self.curves.all);
-        chart.draw_series(LineSeries::new(all, pen.line(ORANGE, 2)))?.label("Act on everyone").legend(pen.key(ORANGE));
-        let none = [(0.0, 0.0), (1.0, 0.0)];
-        chart.draw_series(LineSeries::new(none, pen.line(INK, 1)))?.label("Act on no one").legend(pen.key(INK));
-        let model = self.visible(&self.curves.model);
-        chart.draw_series(LineSeries::new(model, pen.line(BLUE, 2)))?.label("Model").legend(pen.key(BLUE));
+        // A series carries its label once, whatever its parts.
+        let mut line = |curve: &BandedCurve, (color, width): (RGBColor, u32), label: &str| -> Drawn<B> {
+            let parts = self.visible(curve).into_iter().map(|part| PathElement::new(part, pen.line(color, width)));
+            chart.draw_series(parts)?.label(label).legend(pen.key(color));
+            Ok(())
+        };
+        line(&self.curves.all, (ORANGE, 2), "Act on everyone")?;
+        line(&BandedCurve { x: vec![0.0, 1.0], y: vec![0.0, 0.0], band: Vec::new() }, (INK, 1), "Act on no one")?;
+        line(&self.curves.model, (BLUE, 2), "Model")?;
         pen.legend(&mut chart, SeriesLabelPosition::UpperRight)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_leaves_the_view_comes_back() {
+        let curve = BandedCurve { x: vec![0.0, 0.2, 0.4, 0.6], y: vec![0.4, -0.3, -0.3, 0.1], band: vec![None; 4] };
+        let curves = DecisionCurves { model: curve.clone(), all: curve.clone(), ..DecisionCurves::default() };
+        let parts = Decision::new(&curves).visible(&curve);
+        assert_eq!((parts.len(), parts[0].len(), parts[1].len()), (2, 2, 2));
+        assert!((parts[0][1].1 + 0.1).abs() < 1e-12 && (parts[1][0].0 - 0.5).abs() < 1e-12, "{parts:?}");
     }
 }
