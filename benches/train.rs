@@ -18,7 +18,7 @@ use clsgen::{
         loss::{LossWeights, Pass},
         optimizer::Optimizer,
         plan::Plan,
-        schedule::LinearSchedule,
+        schedule::{LinearSchedule, WeightSchedule},
         step::Trainer,
     },
 };
@@ -60,10 +60,12 @@ fn trainer(mut llama: Llama, memory: Memory, steps: usize) -> Result<Trainer> {
     let head = ClsHead::new(llama.config.hidden_size, 2048, Activation::Gelu, 0.0, 1, &Device::Cpu)?;
     let model = Model { llama, head };
     let optimizer = Optimizer::new(model.trainable(Parameters::Lora)?, &Train::default())?;
-    let plan = Plan { records: 1, batch_size: 1, accumulation: 1, ranks: 1, epochs: steps + 1, shuffle: false, seed: 1 };
+    let plan = Plan { records: 1, batch_size: 1, accumulation: 1, ranks: 1, epochs: steps + 1, shuffle: false, short_first: None, seed: 1 };
     let weights = LossWeights { objective: Objective::Joint, generation: 1.0, classification: 1.0, prompt: 0.0 };
-    let pass = Pass { weights, parameters: Parameters::Lora, memory, dropout: None };
-    Ok(Trainer { model, optimizer, plan, schedule: LinearSchedule { peak: 1e-4, warmup: 0, total: steps + 1 }, pass, rank: 0 })
+    let pass = Pass { weights, parameters: Parameters::Lora, label_smoothing: 0.0, memory, dropout: None };
+    let schedule = LinearSchedule { peak: 1e-4, warmup: 0, total: steps + 1 };
+    let weight_schedule = WeightSchedule { end: None, total: steps + 1 };
+    Ok(Trainer { model, optimizer, plan, schedule, weight_schedule, pass, rank: 0 })
 }
 
 /// Highest resident set of this process so far, in MB (Linux).

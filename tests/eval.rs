@@ -113,7 +113,7 @@ fn metrics_json_has_the_contracts_shape_and_stdout_says_the_same() {
     let metrics = bench.json("metrics.json");
     assert_eq!(String::from_utf8_lossy(&output.get_output().stdout), bench.text("metrics.json"));
     let object = metrics.as_object().unwrap();
-    for key in ["auroc", "default", "tuned", "auroc_align", "parsable", "judge", "calibration"] {
+    for key in ["auroc", "auprc", "aurc", "default", "tuned", "auroc_align", "parsable", "judge", "calibration"] {
         check_leaves(key, &object[key]);
     }
     assert_eq!(metrics["default"]["threshold"], 0.5);

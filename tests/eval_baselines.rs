@@ -1,47 +1,22 @@
 //! `clsgen eval --baselines` and `eval.judge`, on a tiny random checkpoint.
 
-#[allow(dead_code)]
-#[path = "predict/fixture.rs"]
-mod fixture;
+#[path = "eval/run.rs"]
+mod run;
 
-use std::process::{Command, Output};
+use std::process::Output;
 
-use fixture::{Fixture, notes, parse_lines, stderr};
+use run::{Fixture, finished_run, json, mode, notes, parse_lines, stderr};
 use serde_json::{Value, json};
 
-/// A run with one epoch, its dev predictions (of the first 10 notes), and a test split of 12 notes.
-fn finished_run() -> Fixture {
-    let fixture = Fixture::new();
-    fixture.write("dev.jsonl", notes(10));
-    fixture.write("test.jsonl", notes(12));
-    fixture.succeed("dev.jsonl", "dev.out", &[]);
-    let dev = fixture.read("dev.out");
-    fixture.write("run/checkpoints/epoch-01/dev.predictions.jsonl", dev);
-    fixture
-}
+/// The test split, and a window for the paper's long questions, which the byte tokenizer makes many tokens.
+const WINDOW: [&str; 4] = ["--set", "data.test=test.jsonl", "--set", "model.max_input_tokens=1200"];
 
 fn eval(fixture: &Fixture, flags: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_clsgen"));
-    command
-        .current_dir(fixture.path("."))
-        .args(["eval", "--run", "run", "--set", "eval.bootstrap=50", "--set", "data.test=test.jsonl"])
-        // The byte tokenizer makes the paper's long questions many tokens.
-        .args(["--set", "model.max_input_tokens=1200"])
-        .args(flags)
-        .env("RUST_BACKTRACE", "0");
-    let output = command.output().unwrap();
-    assert!(!stderr(&output).contains("SECRET"), "{}", stderr(&output));
-    output
+    run::eval(fixture, &[&WINDOW[..], flags].concat())
 }
 
 fn succeed(fixture: &Fixture, flags: &[&str]) -> Output {
-    let output = eval(fixture, flags);
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    output
-}
-
-fn json(fixture: &Fixture, name: &str) -> Value {
-    serde_json::from_slice(&fixture.read(&format!("run/eval/{name}"))).unwrap()
+    run::succeed(fixture, &[&WINDOW[..], flags].concat())
 }
 
 const PROMPTED: &str = "verbalized,label,self_consistency,token_probability";
@@ -78,7 +53,7 @@ fn baselines_run_on_the_base_model_and_are_compared_with_the_tuned_one() {
     let votes = fixture.lines("run/eval/baselines/self_consistency.jsonl");
     assert_eq!((votes.len(), &votes[0]["unparsable"], &votes[0]["verbalized_label"]), (12, &json!(3), &Value::Null));
     assert!(fixture.path("run/eval/tables/baselines.md").exists() && fixture.path("run/eval/tables/comparisons.tex").exists());
-    assert_eq!(fixture::mode(&fixture.path("run/eval/baselines/label.jsonl")), 0o600);
+    assert_eq!(mode(&fixture.path("run/eval/baselines/label.jsonl")), 0o600);
 }
 
 #[test]

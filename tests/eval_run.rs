@@ -1,46 +1,10 @@
 //! `clsgen eval` of a run directory, on a tiny random checkpoint.
 
-#[allow(dead_code)]
-#[path = "predict/fixture.rs"]
-mod fixture;
+#[path = "eval/run.rs"]
+mod run;
 
-use std::process::{Command, Output};
-
-use fixture::{Fixture, notes, stderr};
+use run::{Fixture, eval, finished_run, json, notes, stderr, succeed};
 use serde_json::Value;
-
-/// A run with one epoch, its dev predictions (of the first 10 notes), and a test split of 12 notes.
-fn finished_run() -> Fixture {
-    let fixture = Fixture::new();
-    fixture.write("dev.jsonl", notes(10));
-    fixture.write("test.jsonl", notes(12));
-    fixture.succeed("dev.jsonl", "dev.out", &[]);
-    let dev = fixture.read("dev.out");
-    fixture.write("run/checkpoints/epoch-01/dev.predictions.jsonl", dev);
-    fixture
-}
-
-fn eval(fixture: &Fixture, flags: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_clsgen"));
-    command
-        .current_dir(fixture.path("."))
-        .args(["eval", "--run", "run", "--set", "eval.bootstrap=50"])
-        .args(flags)
-        .env("RUST_BACKTRACE", "0");
-    let output = command.output().unwrap();
-    assert!(!stderr(&output).contains("SECRET"), "{}", stderr(&output));
-    output
-}
-
-fn succeed(fixture: &Fixture, flags: &[&str]) -> Output {
-    let output = eval(fixture, flags);
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    output
-}
-
-fn json(fixture: &Fixture, name: &str) -> Value {
-    serde_json::from_slice(&fixture.read(&format!("run/eval/{name}"))).unwrap()
-}
 
 const TEST: [&str; 2] = ["--set", "data.test=test.jsonl"];
 

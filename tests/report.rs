@@ -15,7 +15,7 @@ use common::{Outcome, assert_fails, clsgen, outcome};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const FIGURES: [&str; 6] = ["roc", "precision-recall", "reliability", "decision-curve", "confusion", "histogram"];
+const FIGURES: [&str; 7] = ["roc", "precision-recall", "reliability", "decision-curve", "risk-coverage", "confusion", "histogram"];
 
 /// A directory with prediction files of some records.
 struct Bench {
@@ -96,6 +96,11 @@ fn figures_and_a_private_report_without_text_are_written() {
     }
     let page = bench.text("run/eval/report.html");
     let metrics = bench.json("run/eval/metrics.json");
+    let aurc = bench.text("run/eval/tables/metrics.csv").lines().find(|line| line.starts_with("AURC,")).map(str::to_owned);
+    let ci95 = metrics["aurc"]["ci95"].as_array().unwrap();
+    assert!(aurc.is_some_and(|row| row.contains(&format!("{:.4} to {:.4}", ci95[0].as_f64().unwrap(), ci95[1].as_f64().unwrap()))));
+    assert_eq!(bench.json("run/eval/tables/decision_curve.json")["rows"].as_array().unwrap().len(), 99);
+    assert_eq!(bench.text("run/eval/tables/risk_coverage.csv").lines().count(), 101);
     assert!(page.contains(&format!("{:.4}", metrics["auroc"]["value"].as_f64().unwrap())) && page.contains(env!("CARGO_PKG_VERSION")));
     let hash = blake3::hash(bench.text("test.jsonl").as_bytes()).to_hex().to_string();
     assert!(page.contains(&hash) && page.contains("train.seed") | page.contains("seeds · seed"), "the manifest names its inputs");
@@ -116,6 +121,11 @@ fn calibrators_come_from_dev_alone_and_the_metrics_after_stand_beside() {
     let value = |name: &str| calibration[name]["value"].as_f64().unwrap();
     assert!(value("brier_after") < value("brier") && calibration["slope_after"]["ci95"].is_array(), "{calibration}");
     assert!(bench.text("run/eval/tables/calibration.md").contains("Platt"));
+    // Isotonic is not fitted to so few; every number of the others has its interval.
+    for row in bench.json("run/eval/tables/calibration.json")["rows"].as_array().unwrap() {
+        let cells = row.as_array().unwrap();
+        assert!(cells[1..4].iter().all(|cell| cell.as_str().unwrap().contains(" to ")) && cells[4] == "–", "{row}");
+    }
     bench.succeed(&["--gate", {
         std::fs::write(bench.path("gate.toml"), "calibration.brier_after = 0.9\n").unwrap();
         "gate.toml"

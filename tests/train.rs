@@ -108,6 +108,71 @@ fn a_run_killed_after_any_step_resumes_to_the_bit() {
     }
 }
 
+/// Every option of SPEC A20 and A21.
+const OPTIONS: [&str; 10] = [
+    "--set",
+    "train.loss_schedule=linear",
+    "--set",
+    "train.w_gen_end=0.5",
+    "--set",
+    "train.w_cls_end=3",
+    "--set",
+    "train.label_smoothing=0.2",
+    "--set",
+    "train.curriculum=short_first",
+];
+
+#[test]
+fn a_scheduled_smoothed_and_ordered_run_resumes_to_the_bit() {
+    let fixture = Fixture::new();
+    fixture.succeed("whole", &OPTIONS);
+    let whole = fixture.result("whole");
+    for stop in [1, 3, 4] {
+        let run = format!("stopped-{stop}");
+        fixture.succeed(&run, &[&OPTIONS[..], &["--set", &format!("train.max_steps={stop}")]].concat());
+        fixture.succeed(&run, &[&OPTIONS[..], &["--resume"]].concat());
+        assert_same(&whole, &fixture.result(&run), &run);
+    }
+    let flags = [&OPTIONS[..], &["--set", "train.save_every_steps=2"]].concat();
+    check(fixture.command("killed", &flags).env("CLSGEN_FAULT", "train.step:5").output().unwrap());
+    fixture.succeed("killed", &[&OPTIONS[..], &["--resume"]].concat());
+    assert_same(&whole, &fixture.result("killed"), "killed");
+
+    // From 1 and 1 at the first of six steps to 0.5 and 3 at the last.
+    for (k, step) in fixture.log("whole", "step").iter().enumerate() {
+        let (t, number) = (k as f64 / 5.0, |key: &str| step[key].as_f64().unwrap());
+        let want = (1.0 - 0.5 * t) * number("loss_gen") + (1.0 + 2.0 * t) * number("loss_cls");
+        assert!((number("loss") - want).abs() < 1e-9, "step {}", k + 1);
+    }
+    // A byte is a token here: notes in the order of their length, those of equal length in another order each epoch.
+    let lengths: Vec<usize> = String::from_utf8(fixture.read("train.jsonl"))
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["text"].as_str().unwrap().len())
+        .collect();
+    for epoch in ["epoch-01", "epoch-02"] {
+        let order = fixture.json(&format!("whole/checkpoints/{epoch}/trainer.json"))["data_order"].clone();
+        let order: Vec<usize> = order.as_array().unwrap().iter().map(|record| record.as_u64().unwrap() as usize).collect();
+        assert!(order.len() == 11 && order.is_sorted_by_key(|&record| lengths[record]), "{order:?}");
+    }
+}
+
+#[test]
+fn each_option_alone_changes_the_run_and_a_bad_one_is_refused_by_name() {
+    let fixture = Fixture::new();
+    fixture.succeed("plain", &[]);
+    let plain = fixture.result("plain");
+    let linear = ["--set", "train.loss_schedule=linear", "--set", "train.w_cls_end=0"];
+    for (run, flags) in [("schedule", &linear[..]), ("smoothing", &OPTIONS[6..8]), ("curriculum", &OPTIONS[8..])] {
+        fixture.succeed(run, flags);
+        assert_ne!(plain, fixture.result(run), "{run}");
+    }
+    for (key, value) in [("loss_schedule", "linear"), ("w_gen_end", "1"), ("label_smoothing", "1.0"), ("curriculum", "long_first")] {
+        let message = fixture.fail("refused", &["--set", &format!("train.{key}={value}")], 2);
+        assert!(message.contains(&format!("train.{key}")) && message.contains("hint:"), "{message}");
+    }
+}
+
 #[test]
 fn a_checkpoint_cut_off_at_any_point_is_passed_over() {
     let fixture = Fixture::new();

@@ -26,8 +26,8 @@ use super::{Context, args::EvalArgs, output, run_record};
 use crate::{
     data::{Prediction, Record},
     error::{Error, Result},
-    metrics::{Evaluation, Options, Sample, evaluate, threshold::Costs},
-    report::{Table, metrics_table},
+    metrics::{Evaluation, Options, Sample, decision_curves::decision_curves, evaluate, threshold::Costs},
+    report::{Table, decision_tables, metrics_table},
     storage::{self, RunLock},
 };
 use calibration::Fitted;
@@ -155,7 +155,12 @@ pub(super) fn execute(context: &Context, args: &EvalArgs) -> Result<Option<Outco
         all.splice(1..1, calibrated);
         all.extend(report::leakage(&context.config));
         write(&out, &evaluation, &all)?;
-        let parts = report::Parts { scored: Some((&scored, &evaluation)), tables: &all, epochs: &epochs };
+        // A row a point of a figure: for the files alone.
+        let decisions = decision_curves(&scored.sample, options.bootstrap, options.seed);
+        if let Some(curves) = &decisions {
+            write_tables(&out, &decision_tables(&scored.title, curves, scored.sample.len()))?;
+        }
+        let parts = report::Parts { scored: Some((&scored, &evaluation)), tables: &all, decisions: decisions.as_ref(), epochs: &epochs };
         report::write(context, &out, &parts, &options, args.include_text)?;
         tracing::info!("wrote {} and {}", out.join("metrics.json").display(), out.join("report.html").display());
     }
@@ -171,7 +176,7 @@ fn curve_alone(context: &Context, options: &Options) -> Result<()> {
     let _lock = RunLock::acquire(&context.run_dir)?;
     run_record::write(context, "eval", &[])?;
     write_tables(&out, &tables)?;
-    report::write(context, &out, &report::Parts { scored: None, tables: &tables, epochs: &epochs }, options, false)?;
+    report::write(context, &out, &report::Parts { scored: None, tables: &tables, decisions: None, epochs: &epochs }, options, false)?;
     tracing::info!("data.test names no file: only the curve was made, {}", out.join("report.html").display());
     output::line(&if context.json { tables[0].json() } else { tables[0].markdown() })
 }

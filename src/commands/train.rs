@@ -15,7 +15,7 @@ use candle_core::Device;
 use self::{identity::Identity, inputs::Inputs};
 use super::{Context, args::TrainArgs, output, run_record};
 use crate::{
-    config::{Config, Init, Objective},
+    config::{Config, Init, LossSchedule, Objective},
     device,
     error::{Error, Result},
     generate::{Sampling, predict},
@@ -31,7 +31,7 @@ use crate::{
         memory::{self, Largest},
         optimizer::Optimizer,
         plan::Plan,
-        schedule::LinearSchedule,
+        schedule::{LinearSchedule, WeightSchedule},
         select::Best,
         session::Session,
         step::Trainer,
@@ -67,7 +67,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Best> {
     tokenizer.check_vocab(llama_config.vocab_size)?;
     let prompter = prompter(config, &inputs, tokenizer)?;
     let examples = encode(config, &inputs, &prompter)?;
-    let plan = Plan::new(&config.train, examples.len(), context.seed)?;
+    let plan = Plan::new(&config.train, examples.iter().map(|example| example.prompt.len()).collect(), context.seed)?;
     let largest = Largest::of(&examples, plan.batch_size, config.train.prompt_loss_weight > 0.0);
     announce(&inputs, &plan, largest);
     let dtype = device::dtype(config.model.dtype, &device);
@@ -82,7 +82,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Best> {
 
     // The model, where the run left off or from the start.
     let model = start::model(context, &source, &base_hash, dtype, &device, resume.as_ref())?;
-    let trainer = trainer(context, model, plan, largest, resume.as_ref(), &device)?;
+    let trainer = trainer(context, model, plan.clone(), largest, resume.as_ref(), &device)?;
     let state = resume.map_or_else(|| TrainerState::start(&plan), |resume| resume.state);
     // The epochs to come, `last`, and one more while a directory is being replaced.
     let checkpoints = (config.train.epochs - state.complete_epochs() + 2) as u64;
@@ -189,12 +189,16 @@ fn trainer(context: &Context, model: Model, plan: Plan, largest: Largest, resume
         optimizer.restore(checkpoint::read_moments(&resume.path, device)?)?;
     }
     let memory = memory::plan(&model, &optimizer, settings.activation_memory, largest, device::memory_available())?;
+    let total = plan.total_steps();
+    let end = [settings.w_gen_end.unwrap_or(settings.w_gen), settings.w_cls_end.unwrap_or(settings.w_cls)];
+    let (parameters, label_smoothing) = (settings.parameters, settings.label_smoothing);
     Ok(Trainer {
         model,
         optimizer,
         plan,
-        schedule: LinearSchedule { peak: settings.learning_rate, warmup: settings.warmup_steps, total: plan.total_steps() },
-        pass: Pass { weights, parameters: settings.parameters, memory, dropout: Some(context.seed) },
+        schedule: LinearSchedule { peak: settings.learning_rate, warmup: settings.warmup_steps, total },
+        weight_schedule: WeightSchedule { end: (settings.loss_schedule == LossSchedule::Linear).then_some(end), total },
+        pass: Pass { weights, parameters, label_smoothing, memory, dropout: Some(context.seed) },
         rank: 0,
     })
 }

@@ -8,7 +8,7 @@ use toml::{
 };
 
 use super::{
-    Config, Init, Parameters, check,
+    Config, Init, LossSchedule, Parameters, check,
     keys::{self, Kind},
 };
 use crate::error::{Error, Result};
@@ -180,8 +180,17 @@ fn insert(table: &mut Table, path: &str, value: Value) {
 fn check_together(config: &Config) -> Result<()> {
     let mut problems = Problems(Vec::new());
     let train = &config.train;
-    if train.w_gen == 0.0 && train.w_cls == 0.0 && train.objective == super::Objective::Joint {
+    let ends = [train.w_gen_end.unwrap_or(train.w_gen), train.w_cls_end.unwrap_or(train.w_cls)];
+    let always_zero = train.w_gen == 0.0 && train.w_cls == 0.0 && (train.loss_schedule == LossSchedule::Constant || ends == [0.0; 2]);
+    if always_zero && train.objective == super::Objective::Joint {
         problems.add("train.w_gen, train.w_cls", "both are 0: nothing would be trained");
+    }
+    match (train.loss_schedule, train.w_gen_end.or(train.w_cls_end)) {
+        (LossSchedule::Linear, None) => problems.add("train.loss_schedule", "\"linear\" needs train.w_gen_end or train.w_cls_end"),
+        (LossSchedule::Constant, Some(_)) => {
+            problems.add("train.w_gen_end, train.w_cls_end", "are read under train.loss_schedule = \"linear\" alone");
+        }
+        _ => {}
     }
     if let Some(effective) = train.effective_batch.filter(|effective| effective % train.batch_size != 0) {
         problems.add("train.effective_batch", format!("{effective} is not a multiple of train.batch_size = {}", train.batch_size));

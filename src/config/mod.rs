@@ -1,7 +1,7 @@
 //! TOML → a validated [`Config`]. Layer 1.
 //!
 //! Every unknown key, wrong type and value out of range is reported at once, with file, line and suggestion (exit 2).
-//! `--set key.path=value` goes through the same checks. Adding a key: `schema.rs` or `schema_eval.rs` (field, default) and `keys.rs`
+//! `--set key.path=value` goes through the same checks. Adding a key: `schema*.rs` (field, default) and `keys.rs`
 //! (type, range); a test holds the two together.
 
 mod check;
@@ -9,12 +9,14 @@ mod keys;
 mod load;
 mod schema;
 mod schema_eval;
+mod schema_train;
 
 use std::path::{Path, PathBuf};
 
 pub use load::load;
 pub use schema::*;
 pub use schema_eval::*;
+pub use schema_train::*;
 
 use crate::error::{Error, Result};
 

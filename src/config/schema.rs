@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cnn, Eval};
+use super::{Cnn, Eval, Train};
 
 /// A whole config file. Every section may be left out; `task.name`, `task.prompt` and the data paths may not when a command needs them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
@@ -276,127 +276,6 @@ pub struct Head {
 impl Default for Head {
     fn default() -> Self {
         Self { hidden: 2048, activation: Activation::Gelu, dropout: 0.1 }
-    }
-}
-
-/// Which losses train the model (SPEC A12, A18).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Objective {
-    /// L = w_gen·L_gen + w_cls·L_cls.
-    #[default]
-    Joint,
-    /// L_cls alone: the linguistic-collapse ablation.
-    Cls,
-    /// L_gen alone.
-    Lm,
-}
-
-/// Which tensors are trained.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Parameters {
-    /// Adapters and head; the base stays bit-unchanged.
-    #[default]
-    Lora,
-    /// Every weight and the head.
-    Full,
-}
-
-/// Where the weights of `model.base` come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Init {
-    /// Its weight files.
-    #[default]
-    Pretrained,
-    /// The seed: its folder needs `config.json` and a tokenizer, no weights (pretraining from scratch).
-    Random,
-}
-
-/// What a layer keeps for its backward pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ActivationMemory {
-    /// Per layer, from the memory that is free.
-    #[default]
-    Auto,
-    /// Everything backward reads.
-    Keep,
-    /// The layer's input; the rest is computed again.
-    Recompute,
-}
-
-/// `[train]`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Train {
-    /// Losses.
-    pub objective: Objective,
-    /// Passes over the train split.
-    pub epochs: usize,
-    /// Records in one forward pass.
-    pub batch_size: usize,
-    /// Forward passes in one optimizer step.
-    pub grad_accumulation: usize,
-    /// Records in one optimizer step over all ranks; when given, sets `grad_accumulation`.
-    pub effective_batch: Option<usize>,
-    /// Peak learning rate.
-    pub learning_rate: f64,
-    /// Steps of linear warmup.
-    pub warmup_steps: usize,
-    /// AdamW's decoupled weight decay.
-    pub weight_decay: f64,
-    /// Clip of the global gradient norm; 0 switches clipping off.
-    pub max_grad_norm: f64,
-    /// Weight of L_gen.
-    pub w_gen: f64,
-    /// Weight of L_cls.
-    pub w_cls: f64,
-    /// Weight, within L_gen, of a prompt token beside a target token: 0 trains on targets alone, 1 on the whole text.
-    pub prompt_loss_weight: f64,
-    /// What is trained.
-    pub parameters: Parameters,
-    /// Where the base's weights come from; `random` needs `parameters = "full"`.
-    pub init: Init,
-    /// New order each epoch; `false` keeps the file's.
-    pub shuffle: bool,
-    /// Stop after this many optimizer steps.
-    pub max_steps: Option<usize>,
-    /// Checkpoint whose adapter and head training starts from.
-    pub init_from: Option<PathBuf>,
-    /// Seed of everything random.
-    pub seed: u64,
-    /// What a layer keeps for its backward pass.
-    pub activation_memory: ActivationMemory,
-    /// Steps between replacements of `checkpoints/last/`.
-    pub save_every_steps: usize,
-}
-
-impl Default for Train {
-    fn default() -> Self {
-        Self {
-            objective: Objective::Joint,
-            epochs: 20,
-            batch_size: 1,
-            grad_accumulation: 8,
-            effective_batch: None,
-            learning_rate: 2e-5,
-            warmup_steps: 100,
-            weight_decay: 0.01,
-            max_grad_norm: 1.0,
-            w_gen: 1.0,
-            w_cls: 1.0,
-            prompt_loss_weight: 0.0,
-            parameters: Parameters::Lora,
-            init: Init::Pretrained,
-            shuffle: true,
-            max_steps: None,
-            init_from: None,
-            seed: 42,
-            activation_memory: ActivationMemory::Auto,
-            save_every_steps: 200,
-        }
     }
 }
 

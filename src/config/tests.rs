@@ -23,6 +23,8 @@ fn full() -> Config {
     config.data.expect = super::super::Expect { train: Some(1), dev: Some(1), test: Some(1) };
     config.train.effective_batch = Some(1);
     config.train.max_steps = Some(1);
+    config.train.loss_schedule = super::super::LossSchedule::Linear;
+    (config.train.w_gen_end, config.train.w_cls_end) = (Some(0.5), Some(2.0));
     config.generate.batch_tokens = Some(1);
     config.eval.judge = Some("x".into());
     for path in [&mut config.eval.judge_prompt, &mut config.eval.verbalized_prompt, &mut config.cnn.embeddings] {
@@ -58,10 +60,14 @@ fn every_choice_of_every_key_is_one_the_schema_reads() {
     for (key, kind) in KEYS {
         if let Kind::OneOf(list) = kind {
             for choice in *list {
-                // A random start needs every weight trained.
-                let sets = [format!("{key}={choice}"), "train.parameters=full".to_owned()];
-                let sets = if *key == "train.parameters" { &sets[..1] } else { &sets };
-                load(None, sets).unwrap_or_else(|e| panic!("{key}={choice}: {e}"));
+                // A random start needs every weight trained, a schedule its end.
+                let mut sets = vec![format!("{key}={choice}")];
+                match (*key, *choice) {
+                    ("train.init", "random") => sets.push("train.parameters=full".to_owned()),
+                    ("train.loss_schedule", "linear") => sets.push("train.w_cls_end=0.5".to_owned()),
+                    _ => {}
+                }
+                load(None, &sets).unwrap_or_else(|e| panic!("{key}={choice}: {e}"));
             }
         }
     }
@@ -143,6 +149,21 @@ fn not_a_number_and_infinity_are_out_of_range() {
 fn keys_that_contradict_each_other_are_refused() {
     assert!(load(None, &["train.w_gen=0".into(), "train.w_cls=0".into()]).is_err());
     assert!(load(None, &["train.effective_batch=32".into(), "train.batch_size=3".into()]).is_err());
+}
+
+#[test]
+fn a_schedule_and_its_ends_come_together() {
+    let refused = |sets: &[&str], key: &str| {
+        let error = load(None, &sets.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().starts_with(key), "{error}");
+    };
+    refused(&["train.loss_schedule=linear"], "train.loss_schedule: ");
+    refused(&["train.w_cls_end=0.5"], "train.w_gen_end, train.w_cls_end: ");
+    refused(&["train.w_gen=0", "train.w_cls=0", "train.loss_schedule=linear", "train.w_gen_end=0"], "train.w_gen, train.w_cls: ");
+    refused(&["train.label_smoothing=1"], "--set train.label_smoothing=1: train.label_smoothing must be");
+    refused(&["train.curriculum=long_first"], "--set train.curriculum=long_first: train.curriculum must be one of");
+    let from_nothing = ["train.w_gen=0", "train.w_cls=0", "train.loss_schedule=linear", "train.w_gen_end=1"].map(String::from);
+    assert_eq!(load(None, &from_nothing).unwrap().train.w_gen_end, Some(1.0));
 }
 
 #[test]

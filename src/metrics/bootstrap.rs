@@ -12,10 +12,10 @@ use rayon::prelude::*;
 use super::{Metric, Outcome, Sample};
 use crate::rng::{Rng, streams};
 
-/// What a statistic computes from the records' weights.
-type Compute<'a> = dyn Fn(&[u32]) -> Outcome + Sync + 'a;
+/// What statistics compute from the records' weights.
+type Compute<'a> = dyn Fn(&[u32]) -> Vec<Outcome> + Sync + 'a;
 
-/// A statistic of weighted records, over `n` of them.
+/// A statistic of weighted records, over `n` of them; or several that share the work of a resample.
 pub struct Statistic<'a> {
     n: usize,
     compute: Box<Compute<'a>>,
@@ -24,7 +24,17 @@ pub struct Statistic<'a> {
 impl<'a> Statistic<'a> {
     /// The statistic `compute(weights)`.
     pub fn new(n: usize, compute: impl Fn(&[u32]) -> Outcome + Sync + 'a) -> Self {
-        Self { n, compute: Box::new(compute) }
+        Self::several(n, move |weights| [compute(weights)])
+    }
+
+    /// The statistics `compute(weights)`.
+    pub fn several<const N: usize>(n: usize, compute: impl Fn(&[u32]) -> [Outcome; N] + Sync + 'a) -> Self {
+        Self { n, compute: Box::new(move |weights| compute(weights).into()) }
+    }
+
+    /// Their values; NaN where undefined.
+    fn values(&self, weights: &[u32]) -> impl Iterator<Item = f64> + use<> {
+        (self.compute)(weights).into_iter().map(|outcome| outcome.unwrap_or(f64::NAN))
     }
 }
 
@@ -65,33 +75,30 @@ impl Resampler {
         weights
     }
 
-    /// Every statistic with its interval from `resamples` resamples (none when 0).
+    /// Every statistic, in order, with its interval from `resamples` resamples (none when 0).
     pub fn measure(&self, statistics: &[Statistic<'_>], resamples: usize) -> Vec<Metric> {
         let ones = vec![1; self.records];
         let draws: Vec<Vec<f64>> = (0..resamples as u64)
             .into_par_iter()
             .map(|resample| {
                 let weights = self.weights(resample);
-                statistics.iter().map(|statistic| (statistic.compute)(&weights).unwrap_or(f64::NAN)).collect()
+                statistics.iter().flat_map(|statistic| statistic.values(&weights)).collect()
             })
             .collect();
         let column = |k: usize| draws.iter().map(|draw| draw[k]).filter(|value| value.is_finite()).collect();
-        let measured = statistics.iter().enumerate().map(|(k, statistic)| {
-            Metric::new((statistic.compute)(&ones), statistic.n).with_ci95(percentile_interval(column(k), resamples))
-        });
-        measured.collect()
+        let whole = statistics.iter().flat_map(|statistic| (statistic.compute)(&ones).into_iter().map(|outcome| (outcome, statistic.n)));
+        let measured = whole.enumerate();
+        measured.map(|(k, (outcome, n))| Metric::new(outcome, n).with_ci95(percentile_interval(column(k), resamples))).collect()
     }
 
-    /// Paired two-sided p-value and interval of `statistic`, a difference, under "no difference".
+    /// Paired two-sided p-value and interval of `statistic`, one difference, under "no difference".
     pub fn difference(&self, statistic: &Statistic<'_>, resamples: usize) -> (Metric, Option<f64>) {
-        let mut draws: Vec<f64> = (0..resamples as u64)
-            .into_par_iter()
-            .map(|resample| (statistic.compute)(&self.weights(resample)).unwrap_or(f64::NAN))
-            .collect();
+        let mut draws: Vec<f64> =
+            (0..resamples as u64).into_par_iter().flat_map_iter(|resample| statistic.values(&self.weights(resample))).collect();
         draws.retain(|value| value.is_finite());
         let share = |side: fn(f64) -> bool| (draws.iter().filter(|&&value| side(value)).count() + 1) as f64 / (draws.len() + 1) as f64;
         let p_value = (!draws.is_empty()).then(|| (2.0 * share(|d| d <= 0.0).min(share(|d| d >= 0.0))).min(1.0));
-        let value = Metric::new((statistic.compute)(&vec![1; self.records]), statistic.n);
+        let value = self.measure(std::slice::from_ref(statistic), 0).into_iter().next().unwrap_or_default();
         (value.with_ci95(percentile_interval(draws, resamples)), p_value)
     }
 }

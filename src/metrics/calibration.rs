@@ -134,17 +134,18 @@ pub fn slope(rows: impl Iterator<Item = (f64, bool, f64)> + Clone) -> Outcome {
 
 /// Calibration-in-the-large: the shift on the logit scale that makes expected equal observed.
 pub fn intercept(rows: impl Iterator<Item = (f64, bool, f64)>) -> Outcome {
-    intercept_of_logits(&rows.map(|(p, y, w)| (logit(p), f64::from(y), w)).collect::<Vec<_>>())
+    intercept_from(0.0, &rows.map(|(p, y, w)| (logit(p), f64::from(y), w)).collect::<Vec<_>>())
 }
 
-/// [`intercept`] of `(logit, label, weight)` rows.
-pub(super) fn intercept_of_logits(rows: &[(f64, f64, f64)]) -> Outcome {
+/// [`intercept`] of `(logit, label, weight)` rows, sought from `start` on.
+pub(super) fn intercept_from(start: f64, rows: &[(f64, f64, f64)]) -> Outcome {
     let (positives, n) = rows.iter().fold((0.0, 0.0), |(k, n), (_, y, w)| (k + w * y, n + w));
     if positives == 0.0 || positives == n {
         return Err(if n == 0.0 { EMPTY } else { "only one class is present" });
     }
     // Expected positives grow strictly with the shift, so Newton kept inside a shrinking bracket always arrives.
-    let (mut low, mut high, mut shift) = (-80.0, 80.0, 0.0);
+    let (mut low, mut high) = (-80.0, 80.0);
+    let mut shift = start.clamp(low, high);
     for _ in 0..200 {
         let (expected, curvature) = rows.iter().fold((0.0, 0.0), |(e, c), &(x, _, w)| {
             let q = sigmoid(x + shift);
@@ -186,8 +187,8 @@ pub fn logistic(rows: impl Iterator<Item = (f64, f64, f64)> + Clone) -> Result<L
 pub(super) fn logistic_from(start: LogisticFit, rows: impl Iterator<Item = (f64, f64, f64)> + Clone) -> Result<LogisticFit, &'static str> {
     separable(rows.clone())?;
     let loss = |a: f64, b: f64| rows.clone().map(|(x, t, w)| w * (softplus(a + b * x) - t * (a + b * x))).sum::<f64>();
+    let reach = rows.clone().fold(0.0, |reach, (x, ..)| f64::max(reach, x.abs()));
     let (mut a, mut b) = (start.intercept, start.slope);
-    let mut current = loss(a, b);
     for _ in 0..100 {
         let (mut gradient, mut hessian) = ([0.0; 2], [0.0; 3]);
         for (x, t, w) in rows.clone() {
@@ -202,15 +203,18 @@ pub(super) fn logistic_from(start: LogisticFit, rows: impl Iterator<Item = (f64,
         }
         let mut step_a = (hessian[2] * gradient[0] - hessian[1] * gradient[1]) / determinant;
         let mut step_b = (hessian[0] * gradient[1] - hessian[1] * gradient[0]) / determinant;
-        let mut next = loss(a + step_a, b + step_b);
-        for _ in 0..40 {
-            if next <= current + 1e-12 * current.abs() {
-                break;
+        // A full step that moves no row's logit by more than 1 lowers the loss (Bach, *Electron. J. Statist.* 4, 2010): begun nearby,
+        // no step is ever halved and no loss computed.
+        if step_a.abs() + step_b.abs() * reach > 1.0 {
+            let current = loss(a, b);
+            for _ in 0..40 {
+                if loss(a + step_a, b + step_b) <= current + 1e-12 * current.abs() {
+                    break;
+                }
+                (step_a, step_b) = (step_a / 2.0, step_b / 2.0);
             }
-            (step_a, step_b) = (step_a / 2.0, step_b / 2.0);
-            next = loss(a + step_a, b + step_b);
         }
-        (a, b, current) = (a + step_a, b + step_b, next);
+        (a, b) = (a + step_a, b + step_b);
         if step_a.abs() <= 1e-12 * (1.0 + a.abs()) && step_b.abs() <= 1e-12 * (1.0 + b.abs()) {
             return Ok(LogisticFit { intercept: a, slope: b });
         }

@@ -21,9 +21,9 @@ const STEPS: usize = 100;
 /// A curve over a grid, with its band.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct BandedCurve {
-    /// The grid, from 0 to 1.
+    /// Points of the horizontal axis, ascending.
     pub x: Vec<f64>,
-    /// The curve at each point of the grid.
+    /// The curve at each of them.
     pub y: Vec<f64>,
     /// The band there; `None` without resamples, or where too few of them define the curve.
     pub band: Vec<Option<[f64; 2]>>,
@@ -49,17 +49,31 @@ pub fn curves(sample: &Sample, resamples: usize, seed: u64) -> Option<Curves> {
         let points: Vec<(u64, u64)> = ranking.cumulative(sample.labels(), weights).collect();
         [roc_on_grid(&points), precision_on_grid(&points)]
     };
+    let [roc, precision_recall] = banded(sample, resamples, seed, [grid().collect(), grid().collect()], read);
+    Some(Curves { roc, precision_recall })
+}
+
+/// Curves that `read` gives at the points `x`, from the records' weights: of the whole sample, with bands over resamples.
+pub(super) fn banded<const N: usize>(
+    sample: &Sample,
+    resamples: usize,
+    seed: u64,
+    x: [Vec<f64>; N],
+    read: impl Fn(&[u32]) -> [Vec<f64>; N] + Sync,
+) -> [BandedCurve; N] {
     let resampler = Resampler::new(sample, seed);
-    let draws: Vec<[Vec<f64>; 2]> = (0..resamples as u64).into_par_iter().map(|resample| read(&resampler.weights(resample))).collect();
-    let [roc, precision] = read(&vec![1; sample.len()]);
-    let banded = |which: usize, y: Vec<f64>| {
+    let draws: Vec<[Vec<f64>; N]> = (0..resamples as u64).into_par_iter().map(|resample| read(&resampler.weights(resample))).collect();
+    let values = read(&vec![1; sample.len()]);
+    let mut which = 0..N;
+    x.map(|x| {
+        let curve = which.next().unwrap_or_default();
         let at = |k: usize| {
-            let column: Vec<f64> = draws.iter().map(|draw| draw[which][k]).filter(|value| value.is_finite()).collect();
+            let column: Vec<f64> = draws.iter().map(|draw| draw[curve][k]).filter(|value| value.is_finite()).collect();
             percentile_interval(column, resamples)
         };
-        BandedCurve { x: grid().collect(), y, band: (0..=STEPS).map(at).collect() }
-    };
-    Some(Curves { roc: banded(0, roc), precision_recall: banded(1, precision) })
+        let band = (0..x.len()).map(at).collect();
+        BandedCurve { x, y: values[curve].clone(), band }
+    })
 }
 
 fn grid() -> impl Iterator<Item = f64> {

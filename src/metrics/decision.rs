@@ -6,62 +6,93 @@
 //!   **AURC**, its mean over coverage 1/n … 1 (Geifman, Uziel & El-Yaniv, ICLR 2019). Records of equal confidence count as if in
 //!   random order, so the order of the file cannot matter.
 
-use super::{Outcome, classification::Confusion, ranking::Ranking};
+use super::{Outcome, ranking::Ranking};
 
-/// A point of the decision curve.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// Threshold probabilities 0.01, 0.02 … 0.99.
+pub fn thresholds() -> Vec<f64> {
+    (1..100).map(|k| f64::from(k) / 100.0).collect()
+}
+
+/// The records by the last threshold they reach, found once for every resample.
+#[derive(Debug, Clone)]
 pub struct NetBenefit {
-    /// Positive from here on: the odds at which a false alarm is worth a case found.
-    pub threshold: f64,
-    /// Of deciding by the model.
-    pub model: f64,
-    /// Of calling everyone positive. Calling no one is 0.
-    pub all: f64,
+    odds: Vec<f64>,
+    /// A record: how many thresholds its probability reaches, and its label.
+    rows: Vec<(usize, bool)>,
 }
 
-/// Net benefit at each threshold in (0, 1); empty without records.
-pub fn decision_curve(scores: &[f64], labels: &[bool], thresholds: &[f64]) -> Vec<NetBenefit> {
-    let n = labels.len() as f64;
-    let usable = thresholds.iter().filter(|&&threshold| threshold > 0.0 && threshold < 1.0 && !labels.is_empty());
-    let point = |&threshold: &f64| {
-        let benefit = |table: Confusion| (table.true_positives as f64 - table.false_positives as f64 * threshold / (1.0 - threshold)) / n;
-        let all = benefit(Confusion::count(labels.iter().map(|&label| (label, true, 1))));
-        NetBenefit { threshold, model: benefit(Confusion::at(scores, labels, threshold)), all }
-    };
-    usable.map(point).collect()
-}
-
-/// A point of the risk–coverage curve.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RiskCoverage {
-    /// Share of the records that are decided, the most confident first.
-    pub coverage: f64,
-    /// Share of these that are called wrong.
-    pub risk: f64,
-}
-
-/// Risk at coverage 1/n, 2/n … 1.
-pub fn risk_coverage(scores: &[f64], labels: &[bool]) -> Vec<RiskCoverage> {
-    let confidence: Vec<f64> = scores.iter().map(|&p| p.max(1.0 - p)).collect();
-    let wrong = |&i: &u32| (scores[i as usize] >= 0.5) != labels[i as usize];
-    let mut curve = Vec::with_capacity(scores.len());
-    let mut errors = 0.0;
-    for block in Ranking::new(&confidence).blocks() {
-        let block_errors = block.iter().filter(|i| wrong(i)).count() as f64;
-        let before = curve.len();
-        for k in 1..=block.len() {
-            let risk = (errors + block_errors * k as f64 / block.len() as f64) / (before + k) as f64;
-            curve.push(RiskCoverage { coverage: (before + k) as f64 / scores.len() as f64, risk });
+impl NetBenefit {
+    /// Net benefit at `thresholds`, ascending and in (0, 1): positive from there on, the odds at which a false alarm is worth a case found.
+    pub fn new(scores: &[f64], labels: &[bool], thresholds: &[f64]) -> Self {
+        let reached = |score: f64| thresholds.partition_point(|&threshold| threshold <= score);
+        Self {
+            odds: thresholds.iter().map(|threshold| threshold / (1.0 - threshold)).collect(),
+            rows: scores.iter().zip(labels).map(|(&score, &label)| (reached(score), label)).collect(),
         }
-        errors += block_errors;
     }
-    curve
+
+    /// Of deciding by the model, and of calling everyone positive (calling no one is 0), at each threshold; NaN without records.
+    pub fn of(&self, weights: &[u32]) -> [Vec<f64>; 2] {
+        // Negatives and positives by the number of thresholds they reach.
+        let mut counts = vec![[0u64; 2]; self.odds.len() + 1];
+        for (&(reached, label), &weight) in self.rows.iter().zip(weights) {
+            counts[reached][usize::from(label)] += u64::from(weight);
+        }
+        let total = counts.iter().fold([0; 2], |sum, count| [sum[0] + count[0], sum[1] + count[1]]);
+        let n = (total[0] + total[1]) as f64;
+        let benefit = |called: [u64; 2], odds: f64| (called[1] as f64 - called[0] as f64 * odds) / n;
+        let mut called = total;
+        let model = self.odds.iter().zip(&counts).map(|(&odds, below)| {
+            called = [called[0] - below[0], called[1] - below[1]];
+            benefit(called, odds)
+        });
+        let model = model.collect();
+        [model, self.odds.iter().map(|&odds| benefit(total, odds)).collect()]
+    }
+}
+
+/// The records in descending order of confidence, ranked once for every resample.
+#[derive(Debug, Clone)]
+pub struct Confidence {
+    ranking: Ranking,
+    wrong: Vec<bool>,
+}
+
+impl Confidence {
+    /// Ranks records by max(p, 1 − p); `wrong` is what a call at 0.5 gets wrong.
+    pub fn new(scores: &[f64], labels: &[bool]) -> Self {
+        let confidence: Vec<f64> = scores.iter().map(|&p| p.max(1.0 - p)).collect();
+        Self { ranking: Ranking::new(&confidence), wrong: scores.iter().zip(labels).map(|(&p, &label)| (p >= 0.5) != label).collect() }
+    }
+
+    /// Risk at coverage 1/n, 2/n … 1, where n is the sum of the weights: a record of weight 2 counts as two.
+    pub fn risks(&self, weights: &[u32], mut each: impl FnMut(f64)) {
+        let (mut before, mut errors) = (0.0, 0.0);
+        for block in self.ranking.blocks() {
+            let (mut size, mut wrong) = (0u64, 0u64);
+            for &i in block {
+                size += u64::from(weights[i as usize]);
+                wrong += u64::from(weights[i as usize]) * u64::from(self.wrong[i as usize]);
+            }
+            let share = wrong as f64 / size.max(1) as f64;
+            for k in 1..=size {
+                each((errors + share * k as f64) / (before + k as f64));
+            }
+            (before, errors) = (before + size as f64, errors + wrong as f64);
+        }
+    }
+
+    /// Area under the risk–coverage curve: the mean of [`Confidence::risks`].
+    pub fn aurc(&self, weights: &[u32]) -> Outcome {
+        let (mut sum, mut n) = (0.0, 0.0);
+        self.risks(weights, |risk| (sum, n) = (sum + risk, n + 1.0));
+        if n == 0.0 { Err("no record") } else { Ok(sum / n) }
+    }
 }
 
 /// Area under the risk–coverage curve.
 pub fn aurc(scores: &[f64], labels: &[bool]) -> Outcome {
-    let curve = risk_coverage(scores, labels);
-    if curve.is_empty() { Err("no record") } else { Ok(curve.iter().map(|point| point.risk).sum::<f64>() / curve.len() as f64) }
+    Confidence::new(scores, labels).aurc(&vec![1; scores.len()])
 }
 
 #[cfg(test)]
@@ -70,10 +101,13 @@ mod tests {
 
     #[test]
     fn net_benefit_by_hand() {
-        // At 0.2 the model calls 3 of 4: 2 true, 1 false; odds 0.25.
-        let curve = decision_curve(&[0.1, 0.3, 0.6, 0.9], &[false, false, true, true], &[0.0, 0.2, 1.0]);
-        assert_eq!(curve.len(), 1);
-        assert!((curve[0].model - (2.0 - 0.25) / 4.0).abs() < 1e-15 && (curve[0].all - (2.0 - 0.5) / 4.0).abs() < 1e-15);
+        let net_benefit = NetBenefit::new(&[0.1, 0.3, 0.6, 0.9], &[false, false, true, true], &[0.2, 0.6, 0.95]);
+        // At 0.2 the model calls 3 of 4: 2 true, 1 false; odds 0.25. A probability at the threshold is called.
+        let [model, all] = net_benefit.of(&[1; 4]);
+        assert!((model[0] - (2.0 - 0.25) / 4.0).abs() < 1e-15 && (all[0] - (2.0 - 0.5) / 4.0).abs() < 1e-15);
+        assert_eq!((model[1], model[2]), (0.5, 0.0));
+        let [model, _] = net_benefit.of(&[0, 2, 1, 0]);
+        assert!((model[0] - (1.0 - 2.0 * 0.25) / 3.0).abs() < 1e-15);
     }
 
     #[test]
@@ -84,5 +118,16 @@ mod tests {
         let tied = |labels: &[bool]| aurc(&[0.7, 0.7, 0.3], labels).unwrap();
         assert_eq!(tied(&[true, false, false]), tied(&[false, true, false]));
         assert!(aurc(&[], &[]).is_err());
+    }
+
+    #[test]
+    fn a_weight_is_so_many_copies() {
+        let (scores, labels) = ([0.9, 0.2, 0.6, 0.4, 0.9], [true, true, false, false, false]);
+        let weights = [2, 0, 3, 1, 1];
+        let copies: Vec<usize> = (0..5).flat_map(|i| vec![i; weights[i] as usize]).collect();
+        let (repeated, repeated_labels): (Vec<f64>, Vec<bool>) = copies.iter().map(|&i| (scores[i], labels[i])).unzip();
+        let weighted = Confidence::new(&scores, &labels).aurc(&weights).unwrap();
+        assert!((weighted - aurc(&repeated, &repeated_labels).unwrap()).abs() < 1e-15);
+        assert!(Confidence::new(&scores, &labels).aurc(&[0; 5]).is_err());
     }
 }

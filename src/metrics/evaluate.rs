@@ -5,6 +5,7 @@ use super::{
     bootstrap::{Resampler, Statistic},
     calibration,
     classification::Confusion,
+    decision::Confidence,
     delong,
     evaluation::{Calibration, Judge},
     ranking::Ranking,
@@ -15,6 +16,7 @@ use super::{
 struct Book<'a> {
     sample: &'a Sample,
     statistics: Vec<Statistic<'a>>,
+    slots: usize,
 }
 
 /// Where a statistic stands in the book.
@@ -22,9 +24,20 @@ struct Book<'a> {
 struct Slot(usize);
 
 impl<'a> Book<'a> {
+    fn new(sample: &'a Sample) -> Self {
+        Self { sample, statistics: Vec::new(), slots: 0 }
+    }
+
     fn add(&mut self, n: usize, compute: impl Fn(&[u32]) -> Outcome + Sync + 'a) -> Slot {
-        self.statistics.push(Statistic::new(n, compute));
-        Slot(self.statistics.len() - 1)
+        let [slot] = self.several(n, move |weights| [compute(weights)]);
+        slot
+    }
+
+    fn several<const N: usize>(&mut self, n: usize, compute: impl Fn(&[u32]) -> [Outcome; N] + Sync + 'a) -> [Slot; N] {
+        let first = self.slots;
+        self.slots += N;
+        self.statistics.push(Statistic::several(n, compute));
+        std::array::from_fn(|k| Slot(first + k))
     }
 
     /// A statistic of the calls against gold.
@@ -37,22 +50,6 @@ impl<'a> Book<'a> {
     fn kappa(&mut self, n: usize, threshold: f64) -> Slot {
         let sample = self.sample;
         self.add(n, move |weights| verbalized_table(sample, threshold, weights).kappa())
-    }
-
-    /// A statistic of the drawn records' probabilities and labels, in ascending order of the probability.
-    fn probabilities(&mut self, order: &'a [Row], statistic: impl Fn(&[(f64, bool, f64)]) -> Outcome + Sync + 'a) -> Slot {
-        self.add(self.sample.len(), move |weights| {
-            let drawn = order.iter().map(|row| (row.probability, row.label, f64::from(weights[row.record])));
-            statistic(&drawn.filter(|row| row.2 > 0.0).collect::<Vec<_>>())
-        })
-    }
-
-    /// A statistic of the drawn records' logits and labels.
-    fn logits(&mut self, order: &'a [Row], statistic: impl Fn(&[(f64, f64, f64)]) -> Outcome + Sync + 'a) -> Slot {
-        self.add(self.sample.len(), move |weights| {
-            let drawn = order.iter().map(|row| (row.logit, f64::from(row.label), f64::from(weights[row.record])));
-            statistic(&drawn.filter(|row| row.2 > 0.0).collect::<Vec<_>>())
-        })
     }
 }
 
@@ -112,8 +109,10 @@ pub fn evaluate(sample: &Sample, thresholds: Option<&Thresholds>, options: &Opti
     let parsable = sample.parsable();
     let spoken: Vec<bool> = sample.verbalized().iter().map(|label| *label == Some(true)).collect();
     let gold_ranking = Ranking::new(sample.probabilities());
+    let confidence = Confidence::new(sample.probabilities(), sample.labels());
     let order = ascending(sample);
-    let mut book = Book { sample, statistics: Vec::new() };
+    let mut book = Book::new(sample);
+    let aurc = book.add(sample.len(), |weights| confidence.aurc(weights));
     let auprc = book.add(sample.len(), |weights| gold_ranking.average_precision(sample.labels(), weights));
     let parsable_rate = book.add(sample.len(), |weights| {
         let part = |keep: fn(&Option<bool>) -> bool| {
@@ -152,6 +151,7 @@ pub fn evaluate(sample: &Sample, thresholds: Option<&Thresholds>, options: &Opti
         n: sample.len(),
         auroc: delong_auroc(sample, sample.labels(), None),
         auprc: take(auprc),
+        aurc: take(aurc),
         default: Calls { kappa: Some(take(default_kappa)), ..calls(&default, &|metric| metric) },
         tuned: tuned.as_ref().map(|([f1, youden, cost], kappa)| TunedCalls {
             f1: tuned_calls(f1),
@@ -172,7 +172,7 @@ pub fn evaluate(sample: &Sample, thresholds: Option<&Thresholds>, options: &Opti
 /// The calibration metrics alone, on the same resamples as [`evaluate`]'s: for calibrated probabilities.
 pub fn evaluate_calibration(sample: &Sample, options: &Options) -> Calibration {
     let order = ascending(sample);
-    let mut book = Book { sample, statistics: Vec::new() };
+    let mut book = Book::new(sample);
     let slots = calibration_slots(&mut book, &order, options.bins);
     let measured = Resampler::new(sample, options.seed).measure(&book.statistics, options.bootstrap);
     calibration_of(slots.map(|slot| measured[slot.0].clone()))
@@ -180,7 +180,7 @@ pub fn evaluate_calibration(sample: &Sample, options: &Options) -> Calibration {
 
 /// κ at 0.5 between head and verbalized label with its interval, and nothing else: for a curve over many checkpoints.
 pub fn kappa_at_half(sample: &Sample, options: &Options) -> Metric {
-    let mut book = Book { sample, statistics: Vec::new() };
+    let mut book = Book::new(sample);
     book.kappa(sample.parsable().len(), 0.5);
     Resampler::new(sample, options.seed).measure(&book.statistics, options.bootstrap).swap_remove(0)
 }
@@ -197,20 +197,29 @@ fn untuned(n: usize) -> Calls {
     Calls { threshold: None, f1: none(), precision: none(), recall: none(), specificity: none(), kappa: None, cost: Some(none()) }
 }
 
+/// The calibration metrics, in the order of [`calibration_of`]. A resample's records are gathered once for all of them.
 fn calibration_slots<'a>(book: &mut Book<'a>, order: &'a [Row], bins: usize) -> [Slot; 8] {
-    // Newton begins where the whole sample's fit ended: a resample's is near.
+    // Newton begins where the whole sample's fits ended: a resample's are near.
     let all: Vec<_> = order.iter().map(|row| (row.logit, f64::from(row.label), 1.0)).collect();
-    let start = calibration::logistic(all.iter().copied()).unwrap_or_default();
-    [
-        book.probabilities(order, |r| calibration::brier(r.iter().copied())),
-        book.probabilities(order, |r| calibration::brier_skill(r.iter().copied())),
-        book.probabilities(order, move |r| calibration::expected_error(&calibration::equal_width(r.iter().copied(), bins))),
-        book.probabilities(order, move |r| calibration::maximum_error(&calibration::equal_width(r.iter().copied(), bins))),
-        book.probabilities(order, move |r| calibration::expected_error(&calibration::equal_mass_sorted(r, bins))),
-        book.logits(order, move |r| calibration::logistic_from(start, r.iter().copied()).map(|fit| fit.slope)),
-        book.logits(order, calibration::intercept_of_logits),
-        book.probabilities(order, |r| calibration::observed_expected(r.iter().copied())),
-    ]
+    let line = calibration::logistic(all.iter().copied()).unwrap_or_default();
+    let shift = calibration::intercept_from(0.0, &all).unwrap_or_default();
+    book.several(book.sample.len(), move |weights| {
+        let drawn = || order.iter().map(|row| (row, f64::from(weights[row.record]))).filter(|(_, weight)| *weight > 0.0);
+        let rows: Vec<_> = drawn().map(|(row, weight)| (row.probability, row.label, weight)).collect();
+        let logits: Vec<_> = drawn().map(|(row, weight)| (row.logit, f64::from(row.label), weight)).collect();
+        let each = || rows.iter().copied();
+        let equal_width = calibration::equal_width(each(), bins);
+        [
+            calibration::brier(each()),
+            calibration::brier_skill(each()),
+            calibration::expected_error(&equal_width),
+            calibration::maximum_error(&equal_width),
+            calibration::expected_error(&calibration::equal_mass_sorted(&rows, bins)),
+            calibration::logistic_from(line, logits.iter().copied()).map(|fit| fit.slope),
+            calibration::intercept_from(shift, &logits),
+            calibration::observed_expected(each()),
+        ]
+    })
 }
 
 /// AUROC with DeLong's interval, over all records or these.

@@ -36,6 +36,9 @@ pub struct Evaluation {
     pub auroc: Metric,
     /// Average precision.
     pub auprc: Metric,
+    /// Area under the risk–coverage curve: lower is better. Absent from files of earlier versions.
+    #[serde(default)]
+    pub aurc: Metric,
     /// At 0.5.
     pub default: Calls,
     /// At the thresholds tuned on dev; `None` without dev.

@@ -8,7 +8,7 @@
 //! | [`threshold`] | thresholds chosen on dev: F1, κ, Youden's J, cost | paper A.2.2; Youden 1950 |
 //! | [`calibration`] | Brier, ECE, MCE, calibration slope and intercept, O:E | Brier 1950; Naeini 2015; Cox 1958; Van Calster 2019 |
 //! | [`calibrators`] | temperature, Platt, isotonic | Guo 2017; Platt 1999; Zadrozny & Elkan 2002 |
-//! | [`decision`] | decision curve, risk–coverage, AURC | Vickers & Elkin 2006; Geifman 2019 |
+//! | [`decision`], [`decision_curves`] | net benefit, risk–coverage, AURC; their curves with bands | Vickers & Elkin 2006; Geifman 2019 |
 //! | [`delong`] | AUROC intervals and paired tests, clustered by group | DeLong 1988; Sun & Xu 2014; Obuchowski 1997 |
 //! | [`bootstrap`] | percentile intervals, stratified, clustered by group | Efron & Tibshirani 1993 |
 //! | [`significance`] | McNemar, Holm, the normal distribution | McNemar 1947; Holm 1979 |
@@ -29,6 +29,7 @@ pub mod calibrators;
 pub mod classification;
 pub mod curves;
 pub mod decision;
+pub mod decision_curves;
 pub mod delong;
 mod evaluate;
 pub mod evaluation;

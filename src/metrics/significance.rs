@@ -60,3 +60,14 @@ pub fn holm(p_values: &[f64]) -> Vec<f64> {
     }
     adjusted
 }
+
+/// [`holm`] over the p-values that are defined; the others stay undefined and do not count.
+///
+/// ```
+/// use clsgen::metrics::significance::holm_defined;
+/// assert_eq!(holm_defined(&[Some(0.01), None, Some(0.04)]), [Some(0.02), None, Some(0.04)]);
+/// ```
+pub fn holm_defined(p_values: &[Option<f64>]) -> Vec<Option<f64>> {
+    let mut adjusted = holm(&p_values.iter().flatten().copied().collect::<Vec<_>>()).into_iter();
+    p_values.iter().map(|p| p.and_then(|_| adjusted.next())).collect()
+}

@@ -7,7 +7,7 @@ use super::{
 use crate::metrics::{
     Evaluation, Metric,
     methods::{Comparison, MethodMetrics},
-    significance::holm,
+    significance::holm_defined,
 };
 
 /// A baseline that was scored.
@@ -23,16 +23,16 @@ pub struct ScoredMethod {
     pub runs: Runs,
     /// The model against its first run.
     pub comparisons: Vec<Comparison>,
-    /// [`holm`]-adjusted p-values of `comparisons`, over the whole table.
+    /// Holm-adjusted p-values of `comparisons`, over the whole table.
     pub holm: Vec<Option<f64>>,
 }
 
 /// Adjusts every p-value of the methods together.
 pub fn adjust(methods: &mut [ScoredMethod]) {
-    let all: Vec<f64> = methods.iter().flat_map(|method| &method.comparisons).filter_map(|comparison| comparison.p_value).collect();
-    let mut adjusted = holm(&all).into_iter();
+    let all: Vec<Option<f64>> = methods.iter().flat_map(|method| &method.comparisons).map(|comparison| comparison.p_value).collect();
+    let mut adjusted = holm_defined(&all).into_iter();
     for method in methods {
-        method.holm = method.comparisons.iter().map(|comparison| comparison.p_value.and_then(|_| adjusted.next())).collect();
+        method.holm = adjusted.by_ref().take(method.comparisons.len()).collect();
     }
 }
 

@@ -1,7 +1,7 @@
 //! Before and after tuning, side by side (SPEC A19).
 
 use super::table::{Table, cell, number, p_value};
-use crate::metrics::{Evaluation, Metric, methods::Comparison};
+use crate::metrics::{Evaluation, Metric, methods::Comparison, significance::holm_defined};
 
 /// The metrics compared: key of [`Comparison`], name, where it is found.
 type Row = (&'static str, &'static str, fn(&Evaluation) -> Option<&Metric>);
@@ -20,21 +20,48 @@ pub const ROWS: [Row; 7] = [
 /// Base against tuned on the same records and prompts; `differences` are tuned minus base.
 pub fn compare_table(title: &str, before: &Evaluation, after: &Evaluation, differences: &[Comparison]) -> Table {
     let title = format!("Before and after tuning: {title}");
-    let mut table = Table::new("compare_base", &title, &["Metric", "Base", "Tuned", "Difference", "p"]);
+    let mut table = Table::new("compare_base", &title, &["Metric", "Base", "Tuned", "Difference", "p", "p, Holm"]);
     let shown = |metric: Option<&Metric>| metric.map_or_else(|| number(None), cell);
-    for (key, name, pick) in ROWS {
-        let compared = differences.iter().find(|comparison| comparison.metric == key);
+    // The family is what the table shows.
+    let compared = ROWS.map(|(key, ..)| differences.iter().find(|comparison| comparison.metric == key));
+    let p_values = compared.map(|compared| compared.and_then(|comparison| comparison.p_value));
+    let adjusted = holm_defined(&p_values);
+    for (k, (_, name, pick)) in ROWS.into_iter().enumerate() {
         table.row([
             name.to_owned(),
             shown(pick(before)),
             shown(pick(after)),
-            shown(compared.map(|comparison| &comparison.difference)),
-            p_value(compared.and_then(|comparison| comparison.p_value)),
+            shown(compared[k].map(|comparison| &comparison.difference)),
+            p_value(p_values[k]),
+            p_value(adjusted[k]),
         ]);
     }
     table.note(
-        "Threshold 0.5; 95 % intervals in parentheses. AUROC: DeLong's paired test; the others: paired bootstrap. The base is the \
-         untuned model with the same prompts and a head that was never trained.",
+        "Threshold 0.5; 95 % intervals in parentheses. AUROC: DeLong's paired test; the others: paired bootstrap; Holm's adjustment is over \
+         all p-values of this table. The base is the untuned model with the same prompts and a head that was never trained.",
     );
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::{Options, Sample, evaluate};
+
+    #[test]
+    fn every_p_stands_beside_its_adjustment_over_the_table() {
+        let mut sample = Sample::new();
+        (0..20).for_each(|i| sample.push(f64::from(i) / 20.0, i % 3 == 0, Some(i > 9), None));
+        let evaluation = evaluate(&sample, None, &Options::default());
+        let comparison = |metric: &str, p_value| Comparison {
+            metric: metric.into(),
+            difference: Metric::new(Ok(0.1), 20).with_ci95(Some([0.0, 0.2])),
+            p_value,
+            test: "t".into(),
+        };
+        let differences = [comparison("auroc", Some(0.03)), comparison("f1", None), comparison("kappa", Some(0.01))];
+        let table = compare_table("t", &evaluation, &evaluation, &differences);
+        let p = |row: usize| [table.rows[row][4].as_str(), table.rows[row][5].as_str()];
+        assert_eq!((p(0), p(1), p(2), p(6)), (["0.0300", "0.0300"], ["–", "–"], ["–", "–"], ["0.0100", "0.0200"]));
+    }
 }

@@ -8,6 +8,7 @@ pub fn metrics_table(title: &str, evaluation: &Evaluation, in_sample: bool) -> T
     let mut table = Table::new("metrics", title, &["Metric", "Threshold", "Value", "95 % CI", "n", "Note"]);
     add(&mut table, "AUROC", None, &evaluation.auroc);
     add(&mut table, "AUPRC", None, &evaluation.auprc);
+    add(&mut table, "AURC", None, &evaluation.aurc);
     let default = &evaluation.default;
     for (name, metric) in
         [("F1", &default.f1), ("Precision", &default.precision), ("Recall", &default.recall), ("Specificity", &default.specificity)]

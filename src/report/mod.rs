@@ -2,6 +2,7 @@
 
 pub mod baselines;
 pub mod compare;
+mod decision_tables;
 pub mod figures;
 pub mod html;
 pub mod metrics_table;
@@ -9,5 +10,6 @@ pub mod paper;
 mod readings;
 pub mod table;
 
+pub use decision_tables::decision_tables;
 pub use metrics_table::metrics_table;
 pub use table::Table;

@@ -52,6 +52,13 @@ pub fn readings(evaluation: &Evaluation) -> Vec<Reading> {
             format!("After a calibrator fitted on dev they are off by {:.1} points.", v * 100.0)
         }));
     }
+    readings.push(read("Risk–coverage (AURC)", &evaluation.aurc, |v| {
+        format!(
+            "If the model answers only where it is surest, at first a few records and in the end all, {:.1} of 100 answers are wrong on \
+             average over the way. Lower is better.",
+            v * 100.0
+        )
+    }));
     readings.push(read("Parsable texts", &evaluation.parsable, |v| {
         format!("Of 100 generated texts, {} end in a verdict that can be read. The agreement figures are over those.", whole(v))
     }));

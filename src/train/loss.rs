@@ -4,6 +4,8 @@
 //! the prompt tokens of the same records, each counting w of a target token), L_cls the mean over its records. A
 //! micro-batch is one part of the step: it returns sums, and its gradient is scaled by the step's counts, so that adding
 //! the parts up gives the mean of the whole however it was cut.
+//!
+//! Under `label_smoothing` ε the target of L_cls is y(1 − ε) + ε/2 (Szegedy et al., CVPR 2016).
 
 use candle_core::{DType, Tensor};
 
@@ -113,6 +115,8 @@ pub struct Pass {
     pub weights: LossWeights,
     /// Trained tensors.
     pub parameters: Parameters,
+    /// ε of L_cls.
+    pub label_smoothing: f64,
     /// What layers keep.
     pub memory: Memory,
     /// Seed of dropout masks; `None` switches dropout off.
@@ -189,11 +193,23 @@ fn classification(
 ) -> Result<(f64, Tensor)> {
     let keys = [lesson.key];
     let (logits, saved) = model.head.forward(&h_n.to_dtype(DType::F32)?, pass.dropout.map(|seed| (seed, &keys[..])))?;
-    let (losses, lse) = cross_entropy::forward(&logits, &[lesson.class])?;
-    let scale = (pass.weights.classification / counts.records as f64) as f32;
-    let dlogits = cross_entropy::backward(logits, &[lesson.class], &lse, &[scale])?;
+    let (loss, dlogits) = smoothed(logits, lesson.class, pass.label_smoothing, pass.weights.classification / counts.records as f64)?;
     let d_h_n = model.head.backward(saved, &dlogits, gradients)?;
-    Ok((sum(&losses), d_h_n.to_dtype(h_n.dtype())?))
+    Ok((loss, d_h_n.to_dtype(h_n.dtype())?))
+}
+
+/// Cross-entropy of `logits (1, 2)` against `class` smoothed by `epsilon`, and its gradient times `scale`.
+fn smoothed(logits: Tensor, class: u32, epsilon: f64, scale: f64) -> Result<(f64, Tensor)> {
+    let (losses, lse) = cross_entropy::forward(&logits, &[class])?;
+    if epsilon == 0.0 {
+        return Ok((sum(&losses), cross_entropy::backward(logits, &[class], &lse, &[scale as f32])?));
+    }
+    // Linear in the target: (1 − ε/2) of the gold class and ε/2 of the other.
+    let (own, other) = (1.0 - epsilon / 2.0, epsilon / 2.0);
+    let (others, _) = cross_entropy::forward(&logits, &[1 - class])?;
+    let part = |logits: Tensor, class: u32, share: f64| cross_entropy::backward(logits, &[class], &lse, &[(share * scale) as f32]);
+    let dlogits = (part(logits.copy()?, class, own)? + part(logits, 1 - class, other)?)?;
+    Ok((own * sum(&losses) + other * sum(&others), dlogits))
 }
 
 /// Sum of the target cross-entropies of a batch, without dropout or gradient: the dev split's L_gen.
@@ -225,5 +241,26 @@ mod tests {
         let losses =
             weights.losses(LossSums { generation: 0.0, ..sums }, Counts { records: 2, tokens: 9, target_tokens: 0, prompt_tokens: 0 });
         assert_eq!(losses, Losses { loss: 1.0, generation: None, classification: Some(2.0) });
+    }
+
+    #[test]
+    fn smoothing_is_cross_entropy_against_the_softened_target() {
+        let pair = [0.7f32, -1.1];
+        let logits = || Tensor::new(&[pair], &candle_core::Device::Cpu).unwrap();
+        let one = f64::from(pair[1] - pair[0]);
+        let p = 1.0 / (1.0 + (-one).exp());
+        for (class, epsilon) in [(0, 0.0), (1, 0.0), (0, 0.1), (1, 0.5)] {
+            let target = f64::from(class) * (1.0 - epsilon) + epsilon / 2.0;
+            let (loss, dlogits) = smoothed(logits(), class, epsilon, 0.25).unwrap();
+            assert!((loss + target * p.ln() + (1.0 - target) * (1.0 - p).ln()).abs() < 1e-6);
+            let dlogits = dlogits.to_vec2::<f32>().unwrap();
+            for (found, want) in dlogits[0].iter().zip([target - p, p - target]) {
+                assert!((f64::from(*found) - 0.25 * want).abs() < 1e-7, "class {class}, ε {epsilon}: {dlogits:?}");
+            }
+        }
+        // At the softened target the gradient vanishes: the head is not pushed beyond it.
+        let at_rest = Tensor::new(&[[0.0f32, (0.95f32 / 0.05).ln()]], &candle_core::Device::Cpu).unwrap();
+        let (_, dlogits) = smoothed(at_rest, 1, 0.1, 1.0).unwrap();
+        assert!(dlogits.to_vec2::<f32>().unwrap()[0].iter().all(|d| d.abs() < 1e-6));
     }
 }

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The shape of a training run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// Records of the train split (n).
     pub records: usize,
@@ -25,6 +25,8 @@ pub struct Plan {
     pub epochs: usize,
     /// A new order each epoch?
     pub shuffle: bool,
+    /// Prompt tokens of each record, where the short ones go first in every epoch (SPEC A21).
+    pub short_first: Option<Vec<usize>>,
     /// Seed of the order.
     pub seed: u64,
 }
@@ -39,8 +41,10 @@ pub struct Sample {
 }
 
 impl Plan {
-    /// The plan `[train]` asks for.
-    pub fn new(settings: &config::Train, records: usize, seed: u64) -> Result<Self> {
+    /// The plan `[train]` asks for, of records with so many prompt tokens.
+    pub fn new(settings: &config::Train, prompt_tokens: Vec<usize>, seed: u64) -> Result<Self> {
+        let (records, epochs, shuffle) = (prompt_tokens.len(), settings.epochs, settings.shuffle);
+        let short_first = (settings.curriculum == config::Curriculum::ShortFirst).then_some(prompt_tokens);
         let (ranks, batch_size) = (1, settings.batch_size.max(1));
         let accumulation = match settings.effective_batch {
             None => settings.grad_accumulation.max(1),
@@ -50,7 +54,7 @@ impl Plan {
                 return Err(Error::usage(message).hint("choose a batch_size that divides effective_batch"));
             }
         };
-        Ok(Self { records, batch_size, accumulation, ranks, epochs: settings.epochs, shuffle: settings.shuffle, seed })
+        Ok(Self { records, batch_size, accumulation, ranks, epochs, shuffle, short_first, seed })
     }
 
     /// Samples in a full group.
@@ -80,10 +84,15 @@ impl Plan {
 
     /// Record indices in the order of `epoch`, counted from 1.
     pub fn order(&self, epoch: usize) -> Vec<usize> {
-        match self.shuffle {
+        let mut order = match self.shuffle {
             true => Rng::new(self.seed, streams::SHUFFLE).permutation(epoch as u64, self.records),
             false => (0..self.records).collect(),
+        };
+        if let Some(tokens) = &self.short_first {
+            // Stable: records of equal length stay shuffled.
+            order.sort_by_key(|&record| tokens[record]);
         }
+        order
     }
 
     /// The samples of optimizer step `k`; `order` is [`Plan::order`] of its epoch.
@@ -105,7 +114,7 @@ mod tests {
     use super::*;
 
     fn plan() -> Plan {
-        Plan { records: 11, batch_size: 2, accumulation: 2, ranks: 1, epochs: 3, shuffle: true, seed: 7 }
+        Plan { records: 11, batch_size: 2, accumulation: 2, ranks: 1, epochs: 3, shuffle: true, short_first: None, seed: 7 }
     }
 
     #[test]
@@ -122,6 +131,24 @@ mod tests {
             assert_eq!(seen, (0..11).collect::<Vec<_>>());
         }
         assert_ne!(plan.order(1), plan.order(2));
+    }
+
+    #[test]
+    fn short_prompts_go_first_and_equal_ones_are_shuffled_anew() {
+        let tokens: Vec<usize> = (0..40).map(|record| 9 - record / 5).collect();
+        let settings = config::Train { curriculum: config::Curriculum::ShortFirst, ..config::Train::default() };
+        let plan = Plan::new(&settings, tokens.clone(), 7).unwrap();
+        let (first, second) = (plan.order(1), plan.order(2));
+        for order in [&first, &second] {
+            assert!(order.is_sorted_by_key(|&record| tokens[record]));
+            let mut seen = order.clone();
+            seen.sort_unstable();
+            assert_eq!(seen, (0..40).collect::<Vec<_>>());
+        }
+        assert_ne!(first, second);
+        assert_eq!(first, Plan::new(&settings, tokens.clone(), 7).unwrap().order(1));
+        let in_file = Plan { shuffle: false, ..plan };
+        assert_eq!(in_file.order(3)[..6], [35, 36, 37, 38, 39, 30]);
     }
 
     #[test]
@@ -145,8 +172,8 @@ mod tests {
     #[test]
     fn effective_batch_sets_accumulation_or_is_refused() {
         let settings = config::Train { batch_size: 4, effective_batch: Some(32), ..config::Train::default() };
-        assert_eq!(Plan::new(&settings, 100, 0).map(|p| p.accumulation), Ok(8));
+        assert_eq!(Plan::new(&settings, vec![1; 100], 0).map(|p| p.accumulation), Ok(8));
         let settings = config::Train { batch_size: 5, effective_batch: Some(32), ..config::Train::default() };
-        assert_eq!(Plan::new(&settings, 100, 0).map_err(|e| e.exit_code()), Err(2));
+        assert_eq!(Plan::new(&settings, vec![1; 100], 0).map_err(|e| e.exit_code()), Err(2));
     }
 }

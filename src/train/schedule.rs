@@ -3,6 +3,10 @@
 //!
 //! λ(s) = s / max(1, W) for s < W, else max(0, (T − s) / max(1, T − W)). Steps count from 0: optimizer step k, counted
 //! from 1 as the log does, uses λ(k − 1), so the first step of a warmup has a learning rate of 0.
+//!
+//! And the weights of the losses ([`WeightSchedule`]). All are functions of the step, so that a resume goes on as it would have.
+
+use super::loss::LossWeights;
 
 /// Peak learning rate, warmup steps W and total steps T.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -55,6 +59,29 @@ impl CosineSchedule {
     }
 }
 
+/// w_gen and w_cls from the first step to the last: w(k) = (1 − t)·start + t·end, t = (k − 1) / max(1, T − 1) (SPEC A20).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct WeightSchedule {
+    /// w_gen and w_cls at step T; `None`: the start's, always.
+    pub end: Option<[f64; 2]>,
+    /// T, whether or not training stops earlier.
+    pub total: usize,
+}
+
+impl WeightSchedule {
+    /// The weights of optimizer step `k`, counted from 1, where step 1 has those of `start`.
+    pub fn at(&self, k: usize, start: LossWeights) -> LossWeights {
+        let Some([generation, classification]) = self.end else { return start };
+        let t = (k.saturating_sub(1) as f64 / self.total.saturating_sub(1).max(1) as f64).min(1.0);
+        let between = |from: f64, to: f64| (1.0 - t) * from + t * to;
+        LossWeights {
+            generation: between(start.generation, generation),
+            classification: between(start.classification, classification),
+            ..start
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,5 +111,17 @@ mod tests {
         for (k, expected) in [0.0, 0.5, 1.0, 0.5 + half, 0.5, 0.5 - half, 0.0].iter().enumerate() {
             assert!((schedule.learning_rate(k + 1) - expected).abs() < 1e-12, "step {}", k + 1);
         }
+    }
+
+    #[test]
+    fn loss_weights_go_from_the_first_step_to_the_last_in_a_line() {
+        let start = LossWeights { objective: crate::config::Objective::Joint, generation: 1.0, classification: 0.0, prompt: 0.5 };
+        let at = |k| {
+            let weights = WeightSchedule { end: Some([0.2, 2.0]), total: 5 }.at(k, start);
+            (weights.generation, weights.classification, weights.prompt)
+        };
+        assert_eq!((at(1), at(3), at(5)), ((1.0, 0.0, 0.5), (0.6, 1.0, 0.5), (0.2, 2.0, 0.5)));
+        assert_eq!(WeightSchedule { end: None, total: 5 }.at(3, start), start);
+        assert_eq!(WeightSchedule { end: Some([3.0, 3.0]), total: 1 }.at(1, start), start);
     }
 }

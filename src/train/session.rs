@@ -71,6 +71,7 @@ impl Session<'_> {
     /// Scores dev, writes the epoch's checkpoint and line, names the best epoch so far. `complete` is false where
     /// `max_steps` ends the run within the epoch.
     fn finish_epoch(&mut self, complete: bool) -> Result<()> {
+        // Dev's loss may name the best epoch: the same weights for every one.
         let weights = self.trainer.pass.weights;
         let scored = match &self.dev {
             None => None,
@@ -86,7 +87,7 @@ impl Session<'_> {
         };
         self.state.complete = complete;
         let counts = self.state.epoch_counts();
-        let means: Losses = weights.losses(self.state.epoch_sums, counts);
+        let means: Losses = self.trainer.weights(self.state.step).losses(self.state.epoch_sums, counts);
         // The line first: a resume that does not find the checkpoint drops the line and scores again.
         let dev = scored.as_ref().map(|(_, metrics)| metrics);
         self.log.epoch(self.state.epoch, self.state.step, complete, &means, counts.records, dev)?;

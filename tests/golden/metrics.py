@@ -122,6 +122,25 @@ def calibration(p, y):
     return float(fit.params[1]), intercept
 
 
+def aurc(p, y):
+    """Mean over k of the expected errors among the k most confident, ties in random order (Geifman 2019)."""
+    confidence = np.maximum(p, 1 - p)
+    wrong = (p >= 0.5) != (y == 1)
+    risks = []
+    for k in range(1, len(p) + 1):
+        cut = np.sort(confidence)[::-1][k - 1]
+        above, tied = confidence > cut, confidence == cut
+        risks.append((wrong[above].sum() + (k - above.sum()) * wrong[tied].mean()) / k)
+    return float(np.mean(risks))
+
+
+def net_benefit(p, y, t):
+    """Vickers & Elkin 2006: of deciding at t by p, and of treating all."""
+    odds = t / (1 - t)
+    treated = p >= t
+    return [float(((treated & (y == 1)).sum() - odds * (treated & (y == 0)).sum()) / len(y)), float(y.mean() - odds * (1 - y.mean()))]
+
+
 def expected(p, y, v, groups):
     """Every number for one set of predictions; v is 0, 1 or None (unparsable)."""
     hard = p >= 0.5
@@ -137,6 +156,8 @@ def expected(p, y, v, groups):
         "parsable": len(spoken) / len(p),
         "brier": float(sk.brier_score_loss(y, p)),
         "observed_expected": float(y.sum() / p.sum()),
+        "aurc": aurc(p, y),
+        "net_benefit": [net_benefit(p, y, t) for t in (0.1, 0.3, 0.5, 0.9)],
     }
     agreed = len(vy) > 0 and len(set(vy.tolist()) | set((vp >= 0.5).astype(int).tolist())) > 1
     out["kappa"] = float(sk.cohen_kappa_score(vy, vp >= 0.5)) if agreed else None
@@ -192,16 +213,8 @@ def calibrators():
     t = np.where(y == 1, (y.sum() + 1) / (y.sum() + 2), 1 / (n - y.sum() + 2))
     a, b = root(lambda w: [(expit(w[0] + w[1] * z) - t).sum(), ((expit(w[0] + w[1] * z) - t) * z).sum()], [0, 1], tol=1e-14).x
     isotonic = IsotonicRegression(out_of_bounds="clip").fit(p, y).predict(grid)
-    confidence = np.maximum(p, 1 - p)
-    wrong = (p >= 0.5) != (y == 1)
-    risks = []
-    for k in range(1, n + 1):
-        # Expected errors among the k most confident, ties in random order.
-        cut = np.sort(confidence)[::-1][k - 1]
-        above, tied = confidence > cut, confidence == cut
-        risks.append((wrong[above].sum() + (k - above.sum()) * wrong[tied].mean()) / k)
     return {"p": p.tolist(), "y": y.tolist(), "grid": grid, "temperature": expit(inverse * gz).tolist(), "platt": expit(a + b * gz).tolist(),
-            "isotonic": isotonic.tolist(), "aurc": float(np.mean(risks))}
+            "isotonic": isotonic.tolist(), "aurc": aurc(p, y)}
 
 
 def main():

@@ -102,9 +102,7 @@ impl Fitted {
         let mut columns: Vec<Option<Calibration>> = Vec::new();
         for method in Method::ALL {
             let calibrator = self.methods.get(&method).and_then(|fit| fit.calibrator.as_ref());
-            // Resampling is most of an evaluation's time: it is spent on the method that is applied.
-            let options = Options { bootstrap: if method == self.method { options.bootstrap } else { 0 }, ..*options };
-            columns.push(calibrator.map(|calibrator| evaluate_calibration(&calibrator.apply_all(sample), &options)));
+            columns.push(calibrator.map(|calibrator| evaluate_calibration(&calibrator.apply_all(sample), options)));
         }
         for (row, (name, own)) in evaluation.calibration.named().into_iter().enumerate() {
             let after = columns.iter().map(|column| column.as_ref().map_or_else(|| "–".to_owned(), |column| cell(column.named()[row].1)));
@@ -115,7 +113,7 @@ impl Fitted {
                 table.note(format!("{}: not fitted, {reason}.", method.name()));
             }
         }
-        table.note("Intervals are given for the model and for the method that is applied.");
+        table.note("95 % intervals in parentheses, over the same resamples in every column; the calibrators are held fixed.");
         let place = if self.in_sample { "Fitted on these very records: the values after are in-sample." } else { "Fitted on dev only." };
         table.note(format!("{place} `predict --calibrated` applies {}.", self.method.name()));
         let chosen = Method::ALL.iter().zip(columns).find(|(method, _)| **method == self.method).and_then(|(_, column)| column);

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Metrics of which less is better.
-const LOWER_IS_BETTER: [&str; 6] = ["brier", "ece", "mce", "ece_equal_mass", "rli", "cost"];
+const LOWER_IS_BETTER: [&str; 7] = ["aurc", "brier", "ece", "mce", "ece_equal_mass", "rli", "cost"];
 
 /// What one metric must reach.
 #[derive(Debug, Clone, PartialEq)]

@@ -9,7 +9,7 @@ use crate::{
     config::Config,
     data::{self, Needs, Record},
     error::Result,
-    metrics::{Evaluation, Options},
+    metrics::{Evaluation, Options, decision_curves::DecisionCurves},
     report::{
         Table,
         figures::{self, EpochMetrics, Figure},
@@ -24,6 +24,8 @@ pub struct Parts<'a> {
     pub scored: Option<(&'a Scored, &'a Evaluation)>,
     /// Tables in their order.
     pub tables: &'a [Table],
+    /// Net benefit and risk–coverage of the scored records.
+    pub decisions: Option<&'a DecisionCurves>,
     /// Dev metrics of each epoch.
     pub epochs: &'a [EpochMetrics],
 }
@@ -58,6 +60,7 @@ fn draw(out: &Path, parts: &Parts<'_>, options: &Options) -> Result<Vec<Figure>>
     let inputs = figures::Inputs {
         scored: parts.scored.map(|(scored, evaluation)| (&scored.sample, evaluation)),
         calibrated: calibrated.as_ref().map(|(name, sample)| (*name, sample)),
+        decisions: parts.decisions,
         epochs: parts.epochs,
         bootstrap: options.bootstrap,
         seed: options.seed,

@@ -2,7 +2,8 @@
 //!
 //! `RUN/train.json` holds them as flat `key: value` pairs. A later `train` in the same directory with other values is
 //! refused with exit 2, naming the keys. Paths count by the content they lead to; keys that only say when to stop, how
-//! often to save or where to put activations do not count.
+//! often to save or where to put activations do not count. A key that the file lacks, because its version did not know it, counts as
+//! its default.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 use super::inputs::Inputs;
 use crate::{
     commands::Context,
+    config::Config,
     error::{Error, Result},
     storage,
 };
@@ -42,11 +44,7 @@ impl Identity {
     /// The identity of the run that `context` and `inputs` describe.
     pub fn of(context: &Context, inputs: &Inputs, base_hash: &str) -> Result<Self> {
         let config = serde_json::to_value(&context.config).map_err(|e| Error::usage(format!("the config cannot be stored: {e}")))?;
-        let mut keys = BTreeMap::new();
-        for section in SECTIONS {
-            flatten(section, &config[section], &mut keys);
-        }
-        keys.retain(|key, _| !FREE.iter().any(|free| key == free || key.strip_prefix(free).is_some_and(|rest| rest.starts_with('.'))));
+        let mut keys = leaves(&config);
         let template = serde_json::to_value(&inputs.template).map_err(|e| Error::usage(format!("the prompt cannot be stored: {e}")))?;
         let hash = |source: &Option<(_, String)>| source.as_ref().map_or(Value::Null, |(_, hash)| json!(hash));
         keys.insert("task.prompt".into(), template);
@@ -62,8 +60,12 @@ impl Identity {
     pub fn check(&self, run: &Path) -> Result<()> {
         let path = run.join(FILE);
         let Ok(bytes) = std::fs::read(&path) else { return Ok(()) };
-        let recorded: BTreeMap<String, Value> =
+        let mut recorded: BTreeMap<String, Value> =
             serde_json::from_slice(&bytes).map_err(|e| Error::usage(format!("{}: {e}", path.display())))?;
+        let defaults = serde_json::to_value(Config::default()).map(|config| leaves(&config)).unwrap_or_default();
+        for (key, default) in defaults.into_iter().filter(|(key, _)| self.0.contains_key(key)) {
+            recorded.entry(key).or_insert(default);
+        }
         let differing: Vec<&str> =
             self.0.keys().chain(recorded.keys()).filter(|key| self.0.get(*key) != recorded.get(*key)).map(String::as_str).collect();
         if differing.is_empty() {
@@ -98,6 +100,16 @@ fn describe(key: &str, was: Option<&Value>, is: Option<&Value>) -> String {
     }
 }
 
+/// The keys of a config that count, with their values.
+fn leaves(config: &Value) -> BTreeMap<String, Value> {
+    let mut keys = BTreeMap::new();
+    for section in SECTIONS {
+        flatten(section, &config[section], &mut keys);
+    }
+    keys.retain(|key, _| !FREE.iter().any(|free| key == free || key.strip_prefix(free).is_some_and(|rest| rest.starts_with('.'))));
+    keys
+}
+
 /// Leaves of nested objects by dotted key.
 fn flatten(prefix: &str, value: &Value, keys: &mut BTreeMap<String, Value>) {
     match value {
@@ -127,5 +139,17 @@ mod tests {
         assert!(error.to_string().contains("lora.rank (8 → 16)"), "{error}");
         assert!(error.to_string().contains("data.train (its content differs)"), "{error}");
         assert!(!error.to_string().contains("train.epochs"), "{error}");
+    }
+
+    #[test]
+    fn a_key_that_an_earlier_version_did_not_know_counts_as_its_default() {
+        let dir = tempfile::tempdir().unwrap();
+        identity(&[("lora.rank", json!(8))]).write(dir.path()).unwrap();
+        let now = |smoothing: f64, end: Value| {
+            identity(&[("lora.rank", json!(8)), ("train.label_smoothing", json!(smoothing)), ("train.w_cls_end", end)]).check(dir.path())
+        };
+        now(0.0, Value::Null).unwrap();
+        let error = now(0.1, json!(0.5)).unwrap_err().to_string();
+        assert!(error.contains("train.label_smoothing (0.0 → 0.1)") && error.contains("train.w_cls_end (null → 0.5)"), "{error}");
     }
 }

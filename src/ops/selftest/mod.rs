@@ -72,15 +72,7 @@ impl Bench<'_> {
     }
 
     /// Compares elements `at` of a tensor with a reference that has only those.
-    fn check_at(
-        &mut self,
-        op: &'static str,
-        pass: &'static str,
-        ours: &Tensor,
-        at: &[usize],
-        reference: &[f64],
-        bound: f64,
-    ) -> Result<()> {
+    fn check_at(&mut self, op: &'static str, pass: &'static str, ours: &Tensor, at: &[usize], reference: &[f64], bound: f64) -> Result<()> {
         let all = numbers(ours)?;
         let ours: Vec<f64> = at.iter().map(|&i| all.get(i).copied().unwrap_or(f64::NAN)).collect();
         self.compare(op, pass, &ours, reference, bound);

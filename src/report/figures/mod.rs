@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `roc`, `precision-recall` | curves with 95 % bootstrap bands, clustered by group |
 //! | `reliability` | observed over predicted, with the histogram of the probabilities |
-//! | `decision-curve` | net benefit |
+//! | `decision-curve`, `risk-coverage` | net benefit; errors among the most confident records; with bands |
 //! | `confusion`, `histogram` | calls at 0.5 and at the tuned threshold; probabilities by class |
 //! | `curve` | the paper's Fig. 1 a–c over this run's epochs |
 //!
@@ -24,7 +24,7 @@ pub use style::Figure;
 
 use crate::{
     error::Result,
-    metrics::{Evaluation, Sample},
+    metrics::{Evaluation, Sample, decision_curves::DecisionCurves},
     storage::AtomicDir,
 };
 
@@ -38,6 +38,8 @@ pub struct Inputs<'a> {
     pub scored: Option<(&'a Sample, &'a Evaluation)>,
     /// The calibrated probabilities with the method's name.
     pub calibrated: Option<(&'a str, &'a Sample)>,
+    /// Net benefit and risk–coverage of the scored records; none where there is no record.
+    pub decisions: Option<&'a DecisionCurves>,
     /// Dev metrics of each epoch; empty without `--curve`.
     pub epochs: &'a [EpochMetrics],
     /// Resamples that the intervals of the tables have.
@@ -71,7 +73,10 @@ fn draw_scored(dir: &AtomicDir, inputs: &Inputs<'_>, sample: &Sample, evaluation
     }
     let tuned = evaluation.tuned.as_ref().and_then(|tuned| tuned.f1.threshold);
     figures.push(style::emit(&calibration::Reliability::new(sample, inputs.calibrated), dir)?);
-    figures.push(style::emit(&decision::Decision::new(sample), dir)?);
+    if let Some(decisions) = inputs.decisions {
+        figures.push(style::emit(&decision::Decision::new(decisions), dir)?);
+        figures.push(style::emit(&curves::RiskCoverage { curve: &decisions.risk, area: &evaluation.aurc }, dir)?);
+    }
     figures.push(style::emit(&calls::Matrices::new(sample, tuned), dir)?);
     figures.push(style::emit(&calls::Histograms::new(sample, tuned), dir)?);
     Ok(figures)
@@ -80,7 +85,7 @@ fn draw_scored(dir: &AtomicDir, inputs: &Inputs<'_>, sample: &Sample, evaluation
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::{Metric, Options, evaluate};
+    use crate::metrics::{Metric, Options, decision_curves::decision_curves, evaluate};
 
     fn sample(one_class: bool) -> Sample {
         let mut sample = Sample::new();
@@ -98,9 +103,14 @@ mod tests {
         let dir = out.path().join("figures");
         let (sample, epochs) = (sample(false), [1, 2, 3].map(epoch));
         let evaluation = evaluate(&sample, None, &Options::default());
-        let inputs = Inputs { scored: Some((&sample, &evaluation)), calibrated: None, epochs: &epochs, bootstrap: 50, seed: 1 };
+        let decisions = decision_curves(&sample, 50, 1);
+        let scored = Some((&sample, &evaluation));
+        let inputs = Inputs { scored, calibrated: None, decisions: decisions.as_ref(), epochs: &epochs, bootstrap: 50, seed: 1 };
         let figures = draw(&dir, &inputs).unwrap();
-        assert_eq!(names(&figures), ["roc", "precision-recall", "reliability", "decision-curve", "confusion", "histogram", "curve"]);
+        assert_eq!(
+            names(&figures),
+            ["roc", "precision-recall", "reliability", "decision-curve", "risk-coverage", "confusion", "histogram", "curve"]
+        );
         for figure in &figures {
             assert!(figure.svg.starts_with("<svg") && figure.svg.contains("<text") && figure.caption.len() > 50, "{}", figure.name);
             assert_eq!(std::fs::read_to_string(dir.join(format!("{}.svg", figure.name))).unwrap(), figure.svg);
@@ -117,13 +127,14 @@ mod tests {
     #[test]
     fn one_class_and_no_record_draw_what_they_can() {
         let out = tempfile::tempdir().unwrap();
-        for sample in [sample(true), Sample::new()] {
+        let always = ["reliability", "confusion", "histogram"];
+        let decided = ["reliability", "decision-curve", "risk-coverage", "confusion", "histogram"];
+        for (sample, want) in [(sample(true), &decided[..]), (Sample::new(), &always)] {
             let evaluation = evaluate(&sample, None, &Options::default());
-            let inputs = Inputs { scored: Some((&sample, &evaluation)), calibrated: None, epochs: &[], bootstrap: 50, seed: 1 };
-            assert_eq!(
-                names(&draw(&out.path().join("figures"), &inputs).unwrap()),
-                ["reliability", "decision-curve", "confusion", "histogram"]
-            );
+            let decisions = decision_curves(&sample, 50, 1);
+            let scored = Some((&sample, &evaluation));
+            let inputs = Inputs { scored, calibrated: None, decisions: decisions.as_ref(), epochs: &[], bootstrap: 50, seed: 1 };
+            assert_eq!(names(&draw(&out.path().join("figures"), &inputs).unwrap()), want);
         }
     }
 }
