@@ -1,8 +1,9 @@
-//! Speed of prefill and decode of one model, as the engine runs them: `cargo bench --bench generate -- MODEL_DIR`.
+//! Speed of prefill and decode of one model, as the engine runs them: `cargo bench --bench generate -- MODEL_DIR [--bf16] [--trials]`.
 //!
 //! Prefill: one prompt of 2,048 tokens, keys and values kept. Decode: greedy steps of 1 and of 8 rows behind a shared prompt of
 //! 2,048 tokens, LM head included. Samples: eight of one 2,048-token prompt, 128 tokens each, end to end. Trials: K = 5 samples
-//! of one 1,024-token prompt, 64 tokens each, against five separate runs. The best of three runs, a line each.
+//! of one 1,024-token prompt, 64 tokens each, one after another as Algorithm 1 has them, against five separate runs (alone with
+//! `--trials`). The best of three runs, a line each.
 
 use std::{path::Path, time::Instant};
 
@@ -29,17 +30,20 @@ fn main() -> Result<()> {
     let source = source::resolve(&dir, &[Path::new(".")], false)?;
     let llama = Llama::load(&source, dtype, &Device::Cpu)?;
     println!("{dir}, {dtype:?}, {} threads", rayon::current_num_threads());
+    if std::env::args().any(|arg| arg == "--trials") {
+        return trials(llama, &source, true);
+    }
     let prefill = best(|| Ok(time_prefill(&llama, 2048)?.0))?;
     println!("prefill 2048 tokens: {:.0} tok/s", 2048.0 / prefill);
     for rows in [1, 8] {
         let seconds = best(|| time_decode(&llama, 2048, rows))?;
         println!("decode batch {rows}: {:.1} tok/s", (STEPS * rows) as f64 / seconds);
     }
-    trials(llama, &source)
+    trials(llama, &source, false)
 }
 
 /// Sampling end to end, and Algorithm 1's cost: `trials` samples of one prompt in one request, against as many requests.
-fn trials(llama: Llama, source: &ModelSource) -> Result<()> {
+fn trials(llama: Llama, source: &ModelSource, alone: bool) -> Result<()> {
     let head = ClsHead::new(llama.config.hidden_size, 1, Default::default(), 0.0, 0, &Device::Cpu)?;
     let (vocab, kv) = (llama.config.vocab_size, llama.kv_bytes_per_token());
     let model = Model { llama, head };
@@ -60,12 +64,17 @@ fn trials(llama: Llama, source: &ModelSource) -> Result<()> {
             let start = Instant::now();
             // One request after the other: what five separate runs would do.
             for key in 0..requests {
-                engine.run(std::iter::once(request(key)), &mut |_, _, _| false, &mut |_| Ok(()))?;
+                match requests * samples {
+                    5 => engine.run(std::iter::once(request(key)), &mut |_, _, _| false, &mut |_| Ok(()))?,
+                    _ => engine.run_all(std::iter::once(request(key)), &mut |_| Ok(()))?,
+                }
             }
             Ok(start.elapsed().as_secs_f64())
         })
     };
-    println!("8 samples of 128 tokens behind 2048: {:.2} s", seconds(2048, 1, 8, 128)?);
+    if !alone {
+        println!("8 samples of 128 tokens behind 2048: {:.2} s", seconds(2048, 1, 8, 128)?);
+    }
     let (prefill, shared, separate) = (seconds(1024, 1, 1, 1)?, seconds(1024, 1, 5, 64)?, seconds(1024, 5, 1, 64)?);
     println!(
         "5 trials behind 1024 tokens: {shared:.2} s in one request, {separate:.2} s in separate ones ({:.2}×); one prefill is {prefill:.2} s",
