@@ -182,6 +182,11 @@ fn the_cnn_is_trained_on_train_picked_on_dev_and_kept_seed_by_seed() {
     let (seed, result) = (fixture.read("run/eval/baselines/cnn/seed-1.jsonl"), fixture.read("run/eval/baselines.json"));
     assert_eq!(parse_lines(&seed).len(), 12);
     assert!(!fixture.path("run/eval/baselines/cnn/state").exists());
+    // Fewer seeds use what is there, and leave the rest.
+    succeed(&fixture, &[&flags[..], &["--set", "cnn.seeds=1"]].concat());
+    assert_eq!(json(&fixture, "baselines.json")["methods"][0]["runs"]["auroc"]["runs"], 1);
+    assert_eq!(fixture.read("run/eval/baselines/cnn/seed-1.jsonl"), seed);
+    succeed(&fixture, &flags);
     // Stopped before its second seed and in the midst of its grid, it ends the same.
     std::fs::remove_file(fixture.path("run/eval/baselines/cnn/seed-1.jsonl")).unwrap();
     succeed(&fixture, &flags);

@@ -55,8 +55,13 @@ pub fn run(context: &Context, fields: &[String], records: &[Record], data: &Path
     let (train_path, dev_path) = (split_path(context, "train")?, split_path(context, "dev")?);
     let words = embeddings_folder(context)?;
     let weights = storage::hash_file(&words.join("model.safetensors")).ok();
+    let mut settings = json!(cnn);
+    // How many seeds there are does not change what each of them is.
+    if let Some(settings) = settings.as_object_mut() {
+        settings.remove("seeds");
+    }
     let meta = json!({
-        "schema": 1, "clsgen_version": env!("CARGO_PKG_VERSION"), "cnn": cnn, "embeddings": weights,
+        "schema": 1, "clsgen_version": env!("CARGO_PKG_VERSION"), "cnn": settings, "embeddings": weights,
         "tokenizer": storage::hash_file(&words.join("tokenizer.json")).ok(), "train": data::source_hash(&train_path)?,
         "dev": data::source_hash(&dev_path)?, "data": data::source_hash(data)?, "fields": [fields, &context.config.data.fields.values().cloned().collect::<Vec<_>>()],
         "horizon": context.config.data.horizon,
