@@ -119,6 +119,8 @@ fn a_rationale_argues_with_the_notes_own_findings() {
         for class in 0..=1 {
             let rationale = explainer(0.0).rationale(&note, class, 0);
             assert!(rationale.split_whitespace().count() >= 12 && rationale.ends_with('.'), "{rationale}");
+            let openings = [["Minimal", "Low", "Modest"], ["Raised", "High", "Grave"]][usize::from(class)];
+            assert!(openings.iter().any(|opening| rationale.starts_with(&format!("{opening} risk. "))), "{rationale}");
             let absent = words::FINDINGS.iter().filter(|finding| note.terms.iter().all(|term| term.name != finding.name));
             assert!(absent.clone().all(|finding| !rationale.contains(finding.name)), "{rationale}");
         }
