@@ -1,6 +1,7 @@
 //! Explanations by rules, with the mistakes that a language model makes: material for a tiny teacher.
 
 use super::{SyntheticNote, draws::Draws, words::FINDINGS};
+use crate::metrics::calibration::logit;
 
 /// Draws of trial t start here, past any draw of the note itself.
 const TRIAL: u64 = 1 << 20;
@@ -57,7 +58,7 @@ impl Explainer {
     /// An explanation that argues for `class` from the note's own findings, without a mistake.
     pub fn rationale(&self, note: &SyntheticNote, class: u8, trial: u64) -> String {
         let mut draws = self.draws(note, trial);
-        let judged = match (class, log_odds(note.probability)) {
+        let judged = match (class, logit(note.probability)) {
             (1, judged) => judged.max(BORDERLINE),
             (_, judged) => judged.min(-BORDERLINE),
         };
@@ -68,7 +69,7 @@ impl Explainer {
     pub fn answer(&self, note: &SyntheticNote, trial: u64) -> Answer {
         let mut draws = self.draws(note, trial);
         // Closer to the risk than one patient's fate is, as a teacher that reads well would judge.
-        let judged = log_odds(note.probability) + log_odds(draws.uniform()) / SHARPNESS;
+        let judged = logit(note.probability) + logit(draws.uniform()) / SHARPNESS;
         let class = u8::from(judged > 0.0);
         let mistake = draws.chance(self.mistakes).then(|| MISTAKES[draws.below(MISTAKES.len())]);
         let invented = (mistake == Some(Mistake::Invented)).then(|| absent(note, &mut draws)).flatten();
@@ -119,11 +120,6 @@ fn joined(names: &[&str]) -> String {
         [only] => (*only).into(),
         [init @ .., last] => format!("{} and {last}", init.join(", ")),
     }
-}
-
-fn log_odds(probability: f64) -> f64 {
-    let probability = probability.clamp(1e-9, 1.0 - 1e-9);
-    (probability / (1.0 - probability)).ln()
 }
 
 /// The opening words, by the judged log-odds. They are what the hidden state before the answer has to foresee, so a model

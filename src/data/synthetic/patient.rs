@@ -5,6 +5,7 @@ use super::{
     scenarios::{ELECTIVE_WEIGHT, SCENARIOS, Scenario},
     words::{DISPOSITION, FINDINGS, MOBILITY},
 };
+use crate::metrics::calibration::logit;
 
 /// Patients averaged over to set the intercept, and the upper half of the step space that they are drawn from.
 const CALIBRATION: u64 = 4096;
@@ -40,7 +41,7 @@ impl Patient {
         let scenario = draws.below(SCENARIOS.len());
         let elective = SCENARIOS[scenario].elective;
         let frailty = if elective { frailty - 1.0 } else { frailty };
-        let shifted = |rate: f64| sigmoid((rate / (1.0 - rate)).ln() + 0.8 * frailty);
+        let shifted = |rate: f64| sigmoid(logit(rate) + 0.8 * frailty);
         let findings = std::array::from_fn(|place| draws.chance(shifted(FINDINGS[place].rate)));
         let injured = findings[KIDNEY];
         let grade = |draws: &mut Draws, grades: usize| {

@@ -4,6 +4,7 @@
 //! gradients come out of a product in f32 and are the left operand of the next.
 
 use super::blocks::{BLOCK, Packed};
+use crate::ops::cast::bf16_bits;
 use crate::ops::linear::{
     kernel::product,
     pack::{Packing, Pairs, Wide},
@@ -66,18 +67,11 @@ impl Arithmetic for Pairs {
     }
 }
 
-/// To bf16, nearest, ties to even; of a finite number.
-#[inline(always)]
-fn round(x: f32) -> u32 {
-    let bits = x.to_bits();
-    bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16
-}
-
 vectorised! {
     /// `(64, 64)` → `(64, 32)`: neighbours in a row.
     fn pair_columns(block: &[f32], to: &mut [f32]) {
         for (to, pair) in to.iter_mut().zip(block.as_chunks::<2>().0) {
-            *to = f32::from_bits(round(pair[0]) | round(pair[1]) << 16);
+            *to = f32::from_bits(bf16_bits(pair[0]) | bf16_bits(pair[1]) << 16);
         }
     }
 
@@ -88,7 +82,7 @@ vectorised! {
             let low = &block[2 * u];
             let high = if 2 * u + 1 < rows { block[2 * u + 1] } else { [0.0; BLOCK] };
             for c in 0..BLOCK {
-                to[c] = f32::from_bits(round(low[c]) | round(high[c]) << 16);
+                to[c] = f32::from_bits(bf16_bits(low[c]) | bf16_bits(high[c]) << 16);
             }
         }
     }

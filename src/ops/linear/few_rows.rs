@@ -29,10 +29,7 @@ pub(crate) fn x_wt(x: &[f32], w: Weight<'_>, sizes: [usize; 3], y: &mut [f32]) {
     match w {
         Weight::F32(w) => product::<Wide<f32>, Wide<f32>>(x, w, sizes, y),
         Weight::Bf16(w) if has_bf16_products() => product::<Pairs, Pairs>(&rounded(x), w, sizes, y),
-        Weight::Bf16(w) => {
-            let x: Vec<f32> = rounded(x).into_iter().map(Element::widen).collect();
-            product::<Wide<f32>, Wide<bf16>>(&x, w, sizes, y);
-        }
+        Weight::Bf16(w) => product::<Wide<bf16>, Wide<bf16>>(&rounded(x), w, sizes, y),
     }
 }
 

@@ -131,13 +131,7 @@ unsafe fn avx512<const R: usize, const RS: usize, const CS: usize>(
             a = a.wrapping_add(CS);
             b = b.wrapping_add(ldb);
         }
-        for (r, sums) in sums.iter().enumerate() {
-            for (half, &sum) in sums.iter().enumerate() {
-                let c = c.add(r * ldc + half * 16);
-                let sum = if add { _mm512_add_ps(_mm512_loadu_ps(c), sum) } else { sum };
-                _mm512_storeu_ps(c, sum);
-            }
-        }
+        store(sums, c, ldc, add);
     }
 }
 
@@ -167,8 +161,19 @@ unsafe fn avx512_pairs<const R: usize, const RS: usize, const CS: usize>(
             a = a.wrapping_add(CS);
             b = b.wrapping_add(ldb);
         }
-        for (r, sums) in sums.iter().enumerate() {
-            for (half, &sum) in sums.iter().enumerate() {
+        store(sums, c, ldc, add);
+    }
+}
+
+/// Writes `R` rows × 32 columns, or adds them to what is there.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn store<const R: usize>(sums: [[__m512; 2]; R], c: *mut f32, ldc: usize, add: bool) {
+    for (r, sums) in sums.iter().enumerate() {
+        for (half, &sum) in sums.iter().enumerate() {
+            // SAFETY: rows below R and columns below 32 are within the caller's output.
+            unsafe {
                 let c = c.add(r * ldc + half * 16);
                 let sum = if add { _mm512_add_ps(_mm512_loadu_ps(c), sum) } else { sum };
                 _mm512_storeu_ps(c, sum);
