@@ -137,9 +137,12 @@ fn a_second_process_is_refused_naming_the_first_and_a_dead_one_holds_nothing() {
 #[test]
 fn a_full_disk_keeps_what_was_whole() {
     let root = tempfile::tempdir().unwrap();
-    let Some(mount) = Mount::tmpfs(&root.path().join("small"), "size=256k") else { return };
-    let place = root.path().join("small");
-
+    // A disk for each part: a process that another test is just forking can hold a deleted file, and its space, for a moment.
+    let disk = |name: &str| {
+        let place = root.path().join(name);
+        Mount::tmpfs(&place, "size=256k").map(|mount| (mount, place))
+    };
+    let Some((_mount, place)) = disk("directory") else { return };
     let dir = AtomicDir::create(&place.join("epoch-01")).unwrap();
     let error = dir.write_file("big", &vec![7; 1 << 20]).unwrap_err();
     assert_eq!(error.exit_code(), 5);
@@ -147,10 +150,12 @@ fn a_full_disk_keeps_what_was_whole() {
     drop(dir);
     assert_eq!(names(&place), Vec::<String>::new());
 
+    let Some((_mount, place)) = disk("file") else { return };
     storage::write_file_atomic(&place.join("best.json"), b"old").unwrap();
     assert_eq!(storage::write_file_atomic(&place.join("best.json"), &vec![7; 1 << 20]).unwrap_err().exit_code(), 5);
     assert_eq!(std::fs::read(place.join("best.json")).unwrap(), b"old");
 
+    let Some((mount, place)) = disk("log") else { return };
     let mut log = RecordLog::open(&place.join("metrics.jsonl")).unwrap();
     let line = "x".repeat(1000);
     let error = (0..1000).find_map(|_| log.append(&line).err()).unwrap();
