@@ -48,6 +48,30 @@ pub(crate) fn has_bf16_products() -> bool {
     false
 }
 
+/// Whether it does so in tiles (AMX-BF16), and the kernel lets this process use them: their state, 8 KB a thread, is
+/// saved and restored only for a process that asked.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn has_bf16_tiles() -> bool {
+    use std::arch::x86_64::__cpuid_count;
+    use std::sync::OnceLock;
+
+    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+    const XTILEDATA: libc::c_long = 18;
+    static GRANTED: OnceLock<bool> = OnceLock::new();
+    #[cfg(test)]
+    if tests::WITHOUT_TILES.get() {
+        return false;
+    }
+    has_bf16_products()
+        && *GRANTED.get_or_init(|| {
+            let (bf16, tile) = (1 << 22, 1 << 24);
+            // Leaf 7 is there wherever AVX-512 is.
+            let has = __cpuid_count(7, 0).edx & (bf16 | tile) == bf16 | tile;
+            // SAFETY: the call takes two numbers and touches no memory of ours.
+            has && unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA) } == 0
+        })
+}
+
 /// Defines functions whose portable body is compiled for each [`Isa`] and chosen at run time.
 macro_rules! vectorised {
     ($($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? $body:block)*) => {$(
@@ -167,6 +191,8 @@ pub(crate) mod tests {
     thread_local! {
         /// Makes [`isa`] answer this on this thread.
         pub static FORCED: Cell<Option<Isa>> = const { Cell::new(None) };
+        /// Makes [`has_bf16_tiles`] say no on this thread.
+        pub static WITHOUT_TILES: Cell<bool> = const { Cell::new(false) };
     }
 
     /// Every instruction set this CPU can run.
@@ -200,6 +226,14 @@ pub(crate) mod tests {
             assert!(first == other, "instruction sets disagree");
         }
         first
+    }
+
+    /// Runs `f` with tiles, where this CPU has them, and without.
+    pub fn with_and_without_tiles(f: impl Fn()) {
+        f();
+        WITHOUT_TILES.set(true);
+        f();
+        WITHOUT_TILES.set(false);
     }
 
     vectorised! {

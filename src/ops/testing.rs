@@ -2,6 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
+use crate::ops::simd::tests::WITHOUT_TILES;
 use crate::rng::{Rng, streams};
 
 /// `n` standard normal numbers.
@@ -22,7 +23,11 @@ pub fn values(tensor: &Tensor) -> Vec<f32> {
 
 /// Runs `f` in a pool of so many threads.
 pub fn on_threads<T: Send>(threads: usize, f: impl FnOnce() -> T + Send) -> T {
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(f)
+    let without_tiles = WITHOUT_TILES.get();
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
+        WITHOUT_TILES.set(without_tiles);
+        f()
+    })
 }
 
 /// Every element within `tolerance·(1 + |expected|)`.

@@ -20,6 +20,8 @@ use rayon::prelude::*;
 use super::kernel::{MR, NR, tile};
 use super::pack::{Line, Packing, Pairs, Wide, copy_rows, floats_mut, transpose};
 use crate::ops::cast::rounded;
+#[cfg(target_arch = "x86_64")]
+use crate::ops::simd::has_bf16_tiles;
 use crate::ops::simd::{Isa, has_bf16_products, isa};
 use crate::ops::slice::Weight;
 
@@ -41,7 +43,7 @@ thread_local! {
 
 /// How an operand lies in memory: `Plain` as the product names it, row-major; `Transposed` the other way.
 #[derive(Clone, Copy)]
-enum Operand<'a, T> {
+pub(super) enum Operand<'a, T> {
     Plain(&'a [T]),
     Transposed(&'a [T]),
 }
@@ -87,8 +89,12 @@ pub(crate) fn dyt_x(dy: &[f32], x: &[f32], sizes: [usize; 3], y: &mut [f32]) {
     product::<Wide<f32>, Wide<f32>>(Operand::Transposed(dy), Operand::Plain(x), sizes, y, false);
 }
 
-/// `a·b` with `a` rounded to bf16: two steps at a time where the CPU can, else widened.
+/// `a·b` with `a` rounded to bf16: in tiles or two steps at a time where the CPU can, else widened.
 fn with_bf16(a: &[f32], b: Operand<'_, bf16>, sizes: [usize; 3], y: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if has_bf16_tiles() {
+        return super::amx::product(a, b, sizes, y);
+    }
     let a = rounded(a);
     if has_bf16_products() {
         product::<Pairs, Pairs>(Operand::Plain(&a), b, sizes, y, false);
@@ -99,7 +105,7 @@ fn with_bf16(a: &[f32], b: Operand<'_, bf16>, sizes: [usize; 3], y: &mut [f32]) 
 
 /// The output, written by several threads, each its own tiles.
 #[derive(Clone, Copy)]
-struct Output(*mut f32);
+pub(super) struct Output(pub *mut f32);
 
 // SAFETY: `product` hands every tile to one thread.
 unsafe impl Send for Output {}
@@ -189,16 +195,25 @@ fn pack_left<A: Packing>(isa: Isa, a: Operand<'_, A::Item>, [m, k]: [usize; 2], 
     }
 }
 
-/// Columns `columns` of the right operand, 32 at a time, as `(units, 32)`.
-fn pack_right<B: Packing>(isa: Isa, b: Operand<'_, B::Item>, [k, n]: [usize; 2], columns: [usize; 2], steps: [usize; 2], to: &mut [f32]) {
+/// Columns `columns` of the right operand, 32 at a time, as `(units, 32)`; units beyond the steps are 0.
+pub(super) fn pack_right<B: Packing>(
+    isa: Isa,
+    b: Operand<'_, B::Item>,
+    [k, n]: [usize; 2],
+    columns: [usize; 2],
+    steps: [usize; 2],
+    to: &mut [f32],
+    units: usize,
+) {
     let length = steps[1] - steps[0];
-    for (panel, to) in to.chunks_mut(length.div_ceil(B::PER) * NR).enumerate() {
+    for (panel, to) in to.chunks_mut(units * NR).enumerate() {
         let first = columns[0] + panel * NR;
         let width = NR.min(columns[1] - first);
         match b {
             Operand::Plain(b) => copy_rows::<B>(isa, &b[steps[0] * n + first..], n, [length, width], to, NR),
             Operand::Transposed(b) => transpose::<B>(isa, &b[first * k + steps[0]..], k, [width, length], to, NR),
         }
+        to[length.div_ceil(B::PER) * NR..].fill(0.0);
     }
 }
 
@@ -215,7 +230,7 @@ unsafe fn chunk<B: Packing>(isa: Isa, left: &[f32], b: Operand<'_, B::Item>, [k,
             right.resize(used.div_ceil(16), Line::default());
         }
         let right = &mut floats_mut(right)[..used];
-        pack_right::<B>(isa, b, [k, n], at.columns, at.steps, right);
+        pack_right::<B>(isa, b, [k, n], at.columns, at.steps, right, length);
         for first in (at.rows[0]..at.rows[1]).step_by(MR) {
             let rows = MR.min(at.rows[1] - first);
             let a = &left[first / MR * MR * length..][..MR * length];

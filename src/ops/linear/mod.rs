@@ -4,6 +4,8 @@
 //! the other operand is rounded to bf16 too and the products are summed in f32.
 //! Every output element is summed in one fixed order, so its bits depend neither on the number of rows nor on threads.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub(crate) mod cpu;
 mod few_rows;
 pub(crate) mod kernel;

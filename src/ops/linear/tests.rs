@@ -2,7 +2,7 @@ use candle_core::{DType, Device, Tensor};
 use half::bf16;
 
 use super::*;
-use crate::ops::simd::tests::same_on_every_isa;
+use crate::ops::simd::tests::{same_on_every_isa, with_and_without_tiles};
 use crate::ops::testing::{on_threads, random, values};
 
 /// `f64` product by the definition, with operands read through closures.
@@ -67,14 +67,19 @@ fn bf16_weights_meet_rounded_activations() {
         let (x, w) = (random(seed as u64, m * k), random(seed as u64 + 100, n * k));
         let halves: Vec<bf16> = w.iter().map(|&w| bf16::from_f32(w)).collect();
         let narrow = |x: f32| bf16::from_f32(x).to_f32();
+        let forward = reference(sizes, |i, p| narrow(x[i * k + p]), |p, j| narrow(w[j * k + p]));
+        let backward = reference(sizes, |i, p| narrow(x[i * k + p]), |p, j| narrow(w[p * n + j]));
+        with_and_without_tiles(|| {
+            let mut y = vec![f32::NAN; m * n];
+            x_wt(&x, Weight::Bf16(&halves), sizes, &mut y);
+            assert_close(&y, &forward, k, "x_wt");
+            y.fill(f32::NAN);
+            dy_w(&x, Weight::Bf16(&halves), sizes, &mut y);
+            assert_close(&y, &backward, k, "dy_w");
+        });
         let mut y = vec![f32::NAN; m * n];
-        x_wt(&x, Weight::Bf16(&halves), sizes, &mut y);
-        let expected = reference(sizes, |i, p| narrow(x[i * k + p]), |p, j| narrow(w[j * k + p]));
-        assert_close(&y, &expected, k, "x_wt");
         super::super::few_rows::x_wt(&x, Weight::Bf16(&halves), sizes, &mut y);
-        assert_close(&y, &expected, k, "few rows");
-        dy_w(&x, Weight::Bf16(&halves), sizes, &mut y);
-        assert_close(&y, &reference(sizes, |i, p| narrow(x[i * k + p]), |p, j| narrow(w[p * n + j])), k, "dy_w");
+        assert_close(&y, &forward, k, "few rows");
     }
 }
 
@@ -102,7 +107,7 @@ fn a_row_has_the_same_bits_alone_in_a_batch_and_on_any_number_of_threads() {
         type Op = fn(&Tensor, &Tensor) -> Tensor;
         let forward: Op = |x, w| crate::ops::linear::forward(x, w, None).unwrap();
         let decode: Op = |x, w| crate::ops::linear::decode(x, w, None).unwrap();
-        for op in [forward, decode] {
+        let check = |op: Op| {
             let whole = values(&op(&x, &w));
             for threads in [1, 2, 3] {
                 assert_eq!(values(&on_threads(threads, || op(&x, &w))), whole);
@@ -111,7 +116,9 @@ fn a_row_has_the_same_bits_alone_in_a_batch_and_on_any_number_of_threads() {
                 let part = op(&x.narrow(0, first, rows).unwrap(), &w);
                 assert_eq!(values(&part), whole[first * n..(first + rows) * n]);
             }
-        }
+        };
+        with_and_without_tiles(|| check(forward));
+        check(decode);
     }
 }
 
