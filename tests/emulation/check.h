@@ -8,6 +8,7 @@
 #pragma once
 #include <chrono>
 #include <cstdarg>
+#include <memory>
 #include <random>
 
 #include "emu/cuda.h"
