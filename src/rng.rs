@@ -47,6 +47,16 @@ impl Rng {
         Self { seed, stream }
     }
 
+    /// The seed.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// The stream's number.
+    pub fn stream(&self) -> u32 {
+        self.stream
+    }
+
     /// The four 32-bit words of block `block` at `step`.
     ///
     /// The counter is (block, step low, step high, stream); the key is the seed. Blocks beyond 2^32 (2^34 words of

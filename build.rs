@@ -1,0 +1,127 @@
+//! With the feature `cuda`: compiles every `src/ops/**/*.cu` into a fat binary and writes `fatbins.rs`, the table of them
+//! that `ops::cuda` includes. Without it: nothing.
+//!
+//! nvcc is `$NVCC`, else `$CUDA_HOME/bin/nvcc` (or `$CUDA_PATH`), else that of /usr/local/cuda. A fat binary holds SASS for 8.0 and
+//! 9.0a and PTX of 8.0, which the driver compiles for cards that have neither.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, exit},
+    sync::{Mutex, PoisonError},
+    thread,
+    time::SystemTime,
+};
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    if env::var_os("CARGO_FEATURE_CUDA").is_none() {
+        return;
+    }
+    for name in ["CUDA_HOME", "CUDA_PATH", "NVCC", "NVCC_CCBIN"] {
+        println!("cargo:rerun-if-env-changed={name}");
+    }
+    println!("cargo:rerun-if-changed=src/ops");
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_else(|| fail("OUT_DIR is not set")));
+    let home = ["CUDA_HOME", "CUDA_PATH"].iter().find_map(env::var_os).map_or_else(|| PathBuf::from("/usr/local/cuda"), PathBuf::from);
+    let nvcc = env::var_os("NVCC").map_or_else(|| home.join("bin/nvcc"), PathBuf::from);
+    compile_all(&nvcc, &out);
+    static_archives(&home, &out.join("static"));
+}
+
+/// Every kernel file below `src/ops`, a few compilers at a time; `fatbins.rs` names each by its path: `"swiglu/kernels"`.
+fn compile_all(nvcc: &Path, out: &Path) {
+    let root = Path::new("src/ops");
+    let (mut sources, mut newest) = (Vec::new(), modified(Path::new("build.rs")));
+    visit(root, &mut |path| match path.extension().and_then(|extension| extension.to_str()) {
+        Some("cu") => sources.push(path.to_owned()),
+        Some("cuh") => newest = newest.max(modified(path)),
+        _ => {}
+    });
+    sources.sort();
+    let names: Vec<String> =
+        sources.iter().map(|path| path.strip_prefix(root).unwrap_or(path).with_extension("").display().to_string()).collect();
+    let fatbin = |name: &str| out.join(format!("{}.fatbin", name.replace('/', "-")));
+    let queue = Mutex::new(sources.iter().zip(&names).collect::<Vec<_>>());
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some((source, name)) = { queue.lock().unwrap_or_else(PoisonError::into_inner).pop() } {
+                    let target = fatbin(name);
+                    // Cargo runs all of this again when one file changes.
+                    if modified(&target) <= newest.max(modified(source)) {
+                        compile(nvcc, source, &target);
+                    }
+                }
+            });
+        }
+    });
+    let entries: String = names.iter().map(|name| format!("    ({name:?}, include_bytes!({:?})),\n", fatbin(name))).collect();
+    let table = format!("static FATBINS: &[(&str, &[u8])] = &[\n{entries}];\n");
+    fs::write(out.join("fatbins.rs"), table).unwrap_or_else(|e| fail(&format!("{}: {e}", out.display())));
+}
+
+fn compile(nvcc: &Path, source: &Path, target: &Path) {
+    let mut command = Command::new(nvcc);
+    command.args(["-O3", "-std=c++17", "-fatbin", "-lineinfo"]).args([
+        "-gencode=arch=compute_80,code=sm_80",
+        "-gencode=arch=compute_90a,code=sm_90a",
+        "-gencode=arch=compute_80,code=compute_80",
+    ]);
+    if let Some(compiler) = env::var_os("NVCC_CCBIN") {
+        command.arg("-ccbin").arg(compiler);
+    }
+    match command.arg("-o").arg(target).arg(source).status() {
+        Ok(status) if status.success() => {}
+        Ok(_) => fail(&format!("nvcc failed on {}", source.display())),
+        Err(e) => fail(&format!(
+            "{}: {e}. The feature `cuda` needs the CUDA 13.0 compiler: set NVCC, or CUDA_HOME to where bin/nvcc is (README, CUDA)",
+            nvcc.display()
+        )),
+    }
+}
+
+/// Static archives under the names that crates ask the linker for, so that the program starts where none of them is installed:
+/// candle-kernels says -lcudart and -lstdc++; cudarc says -lcuda … though, opening them itself, it refers to nothing of theirs.
+fn static_archives(home: &Path, to: &Path) {
+    let copy = |from: &Path, name: &str| {
+        fs::create_dir_all(to)
+            .and_then(|()| fs::copy(from, to.join(name)))
+            .unwrap_or_else(|e| fail(&format!("{} to {}: {e}", from.display(), to.display())))
+    };
+    let places = ["lib64", "lib", "targets/x86_64-linux/lib", "targets/sbsa-linux/lib"];
+    match places.iter().map(|place| home.join(place).join("libcudart_static.a")).find(|path| path.exists()) {
+        Some(path) => copy(&path, "libcudart.a"),
+        None => fail(&format!("libcudart_static.a is not below {}: set CUDA_HOME", home.display())),
+    };
+    let compiler = env::var_os("NVCC_CCBIN").unwrap_or_else(|| "g++".into());
+    let found =
+        Command::new(&compiler).arg("-print-file-name=libstdc++.a").output().map(|o| String::from_utf8_lossy(&o.stdout).into_owned());
+    match found {
+        Ok(path) if Path::new(path.trim()).is_absolute() => copy(Path::new(path.trim()), "libstdc++.a"),
+        _ => fail(&format!("{} has no libstdc++.a", Path::new(&compiler).display())),
+    };
+    for library in ["cuda", "cublas", "cublasLt", "curand", "nvrtc"] {
+        let path = to.join(format!("lib{library}.a"));
+        fs::write(&path, b"!<arch>\n").unwrap_or_else(|e| fail(&format!("{}: {e}", path.display())));
+    }
+    println!("cargo:rustc-link-search=native={}", to.display());
+}
+
+fn visit(dir: &Path, each: &mut impl FnMut(&Path)) {
+    for entry in fs::read_dir(dir).unwrap_or_else(|e| fail(&format!("{}: {e}", dir.display()))).flatten() {
+        let path = entry.path();
+        if path.is_dir() { visit(&path, each) } else { each(&path) }
+    }
+}
+
+/// When a file was last written; the beginning of time where there is none.
+fn modified(path: &Path) -> SystemTime {
+    fs::metadata(path).and_then(|metadata| metadata.modified()).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+fn fail(message: &str) -> ! {
+    eprintln!("error: {message}");
+    println!("cargo:warning={message}");
+    exit(1)
+}
