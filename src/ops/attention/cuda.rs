@@ -53,12 +53,7 @@ fn blocks(offsets: &Offsets, size: usize) -> u32 {
 }
 
 /// `(out, lse)`.
-pub(super) fn forward(
-    [q, k, v]: [&Tensor; 3],
-    dims: Dims,
-    [q_offsets, kv_offsets]: [&Offsets; 2],
-    scale: f32,
-) -> Result<(Tensor, Tensor)> {
+pub(super) fn forward([q, k, v]: [&Tensor; 3], dims: Dims, [q_offsets, kv_offsets]: [&Offsets; 2], scale: f32) -> Result<(Tensor, Tensor)> {
     let (device, width, tq) = (device_of(q)?, width(dims.d)?, q_offsets.total());
     let out = uninit(&device, (tq, dims.heads, width), DType::BF16)?;
     let lse = uninit(&device, (dims.heads, tq), DType::F32)?;

@@ -4,6 +4,7 @@
 //! formula, so no derivative is trusted twice. Errors are ‖ours − reference‖ / ‖reference‖.
 
 mod attention;
+mod attention_bf16;
 mod elementwise;
 mod reference;
 mod rows;
