@@ -38,6 +38,8 @@ pub(in crate::ops) use cuda::add_bias;
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
 
     #[test]
