@@ -26,7 +26,7 @@ fn main() {
     let home = ["CUDA_HOME", "CUDA_PATH"].iter().find_map(env::var_os).map_or_else(|| PathBuf::from("/usr/local/cuda"), PathBuf::from);
     let nvcc = env::var_os("NVCC").map_or_else(|| home.join("bin/nvcc"), PathBuf::from);
     compile_all(&nvcc, &out);
-    static_archives(&home, &out.join("static"));
+    archives_instead(&out.join("instead"));
 }
 
 /// Every kernel file below `src/ops`, a few compilers at a time; `fatbins.rs` names each by its path: `"swiglu/kernels"`.
@@ -63,7 +63,7 @@ fn compile_all(nvcc: &Path, out: &Path) {
 
 fn compile(nvcc: &Path, source: &Path, target: &Path) {
     let mut command = Command::new(nvcc);
-    command.args(["-O3", "-std=c++17", "-fatbin", "-lineinfo"]).args([
+    command.args(["-O3", "-std=c++17", "-fatbin"]).args([
         "-gencode=arch=compute_80,code=sm_80",
         "-gencode=arch=compute_90a,code=sm_90a",
         "-gencode=arch=compute_80,code=compute_80",
@@ -81,31 +81,40 @@ fn compile(nvcc: &Path, source: &Path, target: &Path) {
     }
 }
 
-/// Static archives under the names that crates ask the linker for, so that the program starts where none of them is installed:
-/// candle-kernels says -lcudart and -lstdc++; cudarc says -lcuda … though, opening them itself, it refers to nothing of theirs.
-fn static_archives(home: &Path, to: &Path) {
-    let copy = |from: &Path, name: &str| {
-        fs::create_dir_all(to)
-            .and_then(|()| fs::copy(from, to.join(name)))
-            .unwrap_or_else(|e| fail(&format!("{} to {}: {e}", from.display(), to.display())))
-    };
-    let places = ["lib64", "lib", "targets/x86_64-linux/lib", "targets/sbsa-linux/lib"];
-    match places.iter().map(|place| home.join(place).join("libcudart_static.a")).find(|path| path.exists()) {
-        Some(path) => copy(&path, "libcudart.a"),
-        None => fail(&format!("libcudart_static.a is not below {}: set CUDA_HOME", home.display())),
-    };
-    let compiler = env::var_os("NVCC_CCBIN").unwrap_or_else(|| "g++".into());
-    let found =
-        Command::new(&compiler).arg("-print-file-name=libstdc++.a").output().map(|o| String::from_utf8_lossy(&o.stdout).into_owned());
-    match found {
-        Ok(path) if Path::new(path.trim()).is_absolute() => copy(Path::new(path.trim()), "libstdc++.a"),
-        _ => fail(&format!("{} has no libstdc++.a", Path::new(&compiler).display())),
-    };
-    for library in ["cuda", "cublas", "cublasLt", "curand", "nvrtc"] {
-        let path = to.join(format!("lib{library}.a"));
-        fs::write(&path, b"!<arch>\n").unwrap_or_else(|e| fail(&format!("{}: {e}", path.display())));
+/// Archives under the names that crates ask the linker for, found before any other, so that the program starts where none of these
+/// libraries is installed. cudarc says -lcuda … though, opening them itself, it refers to nothing of theirs. candle-kernels says -lmoe:
+/// 32 MB of quantized and mixture-of-experts kernels, for one architecture, that clsgen has no use for (GGUF files are widened on the
+/// host); and for its sake -lcudart and -lstdc++. Instead of it there are functions of the same names that stop the program.
+fn archives_instead(to: &Path) {
+    let written = |result: std::io::Result<()>| result.unwrap_or_else(|e| fail(&format!("{}: {e}", to.display())));
+    written(fs::create_dir_all(to));
+    for library in ["cuda", "cublas", "cublasLt", "curand", "nvrtc", "cudart", "stdc++"] {
+        written(fs::write(to.join(format!("lib{library}.a")), b"!<arch>\n"));
     }
+    let mut names: Vec<String> = ["moe_gemm_gguf", "moe_gemm_gguf_prefill", "moe_gemm_wmma"].map(String::from).to_vec();
+    for dtype in ["bf16", "f16", "f32"] {
+        names.push(format!("launch_mmvq_gguf_quantize_q8_1_{dtype}"));
+        names.extend(QUANTIZED.iter().map(|kind| format!("launch_mmvq_gguf_{kind}_{dtype}_plain")));
+    }
+    names.extend(["D4", "DS4", "D2S6"].iter().map(|layout| format!("launch_mmq_quantize_q8_1_{layout}")));
+    names.extend(QUANTIZED.iter().map(|kind| format!("launch_mmq_gguf_{kind}")));
+    let functions: String = names.iter().map(|name| format!("void {name}(void) {{ __builtin_trap(); }}\n")).collect();
+    let (source, object, archive) = (to.join("moe.c"), to.join("moe.o"), to.join("libmoe.a"));
+    written(fs::write(&source, functions));
+    let _ = fs::remove_file(&archive);
+    run(Command::new("cc").args(["-c", "-O1", "-fPIC", "-o"]).arg(&object).arg(&source));
+    run(Command::new("ar").arg("crs").arg(&archive).arg(&object));
     println!("cargo:rustc-link-search=native={}", to.display());
+}
+
+const QUANTIZED: [&str; 10] = ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k"];
+
+fn run(command: &mut Command) {
+    match command.status() {
+        Ok(status) if status.success() => {}
+        Ok(_) => fail(&format!("{command:?} failed")),
+        Err(e) => fail(&format!("{command:?}: {e}")),
+    }
 }
 
 fn visit(dir: &Path, each: &mut impl FnMut(&Path)) {

@@ -84,7 +84,7 @@ __device__ __forceinline__ void backward_weight(const T* x, const float* rstd, c
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32, channel = blockIdx.x * 32 + lane;
   float sum = 0;
   if (channel < n)
-    for (size_t row = warp; row < rows; row += 8) sum += number(dy[row * n + channel]) * (number(x[row * n + channel]) * rstd[row]);
+    for (size_t row = warp; row < (size_t)rows; row += 8) sum += number(dy[row * n + channel]) * (number(x[row * n + channel]) * rstd[row]);
   shared[threadIdx.x] = sum;
   __syncthreads();
   if (warp == 0 && channel < n) {
