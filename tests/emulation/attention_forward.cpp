@@ -21,7 +21,8 @@ int main() {
   Outputs all = run(whole, in);
   size_t row = 4 * 128, from = (150 - 37) * row;
   part.q.assign(in.q.begin() + from, in.q.end()), part.k = in.k, part.v = in.v;
-  check("the tail of a prompt after its prefix, same bits", same_bits(run(tail, part).out, std::vector<bf16>(all.out.begin() + from, all.out.end())));
+  check("the tail of a prompt after its prefix, same bits",
+        same_bits(run(tail, part).out, std::vector<bf16>(all.out.begin() + from, all.out.end())));
   check("no bank conflicts", emu::bank_conflicts == 0, "%llu", (unsigned long long)emu::bank_conflicts);
   return end();
 }
