@@ -131,19 +131,42 @@ struct Outputs {
   std::vector<float> lse;
 };
 
-// Runs the forward kernel; include src/ops/attention/forward.cu first.
+// Runs a forward kernel: src/ops/attention/forward.cu's, or one launched as it is but for its threads and `more` shared memory.
 template <typename Kernel>
-inline Outputs run_forward(Kernel kernel64, Kernel kernel128, const Case& c, const Inputs& in) {
+inline Outputs run_forward(Kernel kernel64, Kernel kernel128, const Case& c, const Inputs& in, int threads = 128, size_t more = 0) {
   auto [heads, kv_heads, d] = c.shape;
   emu::Array<bf16> q(in.q), k(in.k), v(in.v), out(in.q.size());
   emu::Array<float> lse((size_t)heads * in.tq);
   emu::Array<uint32_t> q_offsets(in.q_offsets), kv_offsets(in.kv_offsets);
   int longest = *std::max_element(c.q.begin(), c.q.end());
   auto kernel = d == 64 ? kernel64 : kernel128;
-  emu::launch(dim3(heads, (longest + 127) / 128, c.q.size()), dim3(128), (128 + 64 + 64) * d * 2,
+  emu::launch(dim3(heads, (longest + 127) / 128, c.q.size()), dim3(threads), (128 + 64 + 64) * d * 2 + more,
               [&, heads = heads, kv_heads = kv_heads] {
     kernel(q.data(), k.data(), v.data(), out.data(), lse.data(), q_offsets.data(), kv_offsets.data(), heads, kv_heads, in.tq,
            in.scale * LOG2_E);
   });
   return {out.values(), lse.values()};
+}
+
+// All cases through `run(case, inputs)`.
+template <typename Run>
+inline void test_forward(Run run) {
+  for (const Case& c : cases()) {
+    Inputs in(c);
+    Outputs ours = run(c, in), again = run(c, in);
+    Results exact = attention(c, in, false, exactly), plain = attention(c, in, false, rounded);
+    close(std::string(c.name) + ", out", widened(ours.out), exact.out, plain.out);
+    double lse = error(std::vector<double>(ours.lse.begin(), ours.lse.end()), exact.lse).worst;
+    check(std::string(c.name) + ", lse", lse <= 1e-5, "greatest error %.1e", lse);
+    check(std::string(c.name) + ", again", same_bits(ours.out, again.out) && same_bits(ours.lse, again.lse));
+  }
+  // A prompt read in two parts has the bits of the prompt read at once.
+  Case whole = {"", {4, 1, 128}, {150}, {150}}, tail = {"", {4, 1, 128}, {37}, {150}};
+  Inputs in(whole), part(tail);
+  size_t row = 4 * 128, from = (150 - 37) * row;
+  part.q.assign(in.q.begin() + from, in.q.end()), part.k = in.k, part.v = in.v;
+  Outputs all = run(whole, in);
+  check("the tail of a prompt after its prefix, same bits",
+        same_bits(run(tail, part).out, std::vector<bf16>(all.out.begin() + from, all.out.end())));
+  check("no bank conflicts", emu::bank_conflicts == 0, "%llu", (unsigned long long)emu::bank_conflicts);
 }
