@@ -2,11 +2,12 @@
 //!
 //! Products take bf16 and sum in f32; softmax and log-sum-exp are f32; what is returned has the queries' type. Kernels exist for
 //! heads of 64 and 128 channels; others are padded with zeros, which changes neither scores nor outputs (for tiny test models:
-//! decoding so copies its whole cache every time).
+//! decoding so copies its whole cache every time). `CLSGEN_ATTENTION=wgmma` takes `forward_90.cu` on a Hopper card: to be tested
+//! (`clsgen selftest --device cuda`) and timed there before it is what is taken anyway.
 
 use std::borrow::Cow;
 
-use candle_core::cuda_backend::CudaDevice;
+use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::{DType, Tensor};
 
 use super::{Dims, KvSegment, Offsets};
@@ -52,12 +53,24 @@ fn blocks(offsets: &Offsets, size: usize) -> u32 {
     offsets.ranges().map(|range| range.len().div_ceil(size)).max().unwrap_or(0) as u32
 }
 
+/// The forward kernel's file, its name, its threads and what it takes of shared memory beyond its tiles.
+fn forward_kernel(device: &CudaDevice) -> Result<(&'static str, &'static str, u32, usize)> {
+    let asked = std::env::var_os("CLSGEN_ATTENTION").is_some_and(|value| value == "wgmma");
+    let hopper = asked && device.cuda_stream().context().compute_capability().w()?.0 == 9;
+    Ok(if hopper {
+        ("attention/forward_90", "attention_forward_90", 256, 1024)
+    } else {
+        ("attention/forward", "attention_forward", 128, 0)
+    })
+}
+
 /// `(out, lse)`.
 pub(super) fn forward([q, k, v]: [&Tensor; 3], dims: Dims, [q_offsets, kv_offsets]: [&Offsets; 2], scale: f32) -> Result<(Tensor, Tensor)> {
     let (device, width, tq) = (device_of(q)?, width(dims.d)?, q_offsets.total());
     let out = uninit(&device, (tq, dims.heads, width), DType::BF16)?;
     let lse = uninit(&device, (dims.heads, tq), DType::F32)?;
-    Launch::new(&device, "attention/forward", &format!("attention_forward_d{width}"))?
+    let (file, name, threads, more) = forward_kernel(&device)?;
+    Launch::new(&device, file, &format!("{name}_d{width}"))?
         .tensor(&operand(q, width)?)?
         .tensor(&operand(k, width)?)?
         .tensor(&operand(v, width)?)?
@@ -69,7 +82,7 @@ pub(super) fn forward([q, k, v]: [&Tensor; 3], dims: Dims, [q_offsets, kv_offset
         .u32(dims.kv_heads)?
         .u32(tq)?
         .f32(log2_scale(scale))
-        .run([dims.heads as u32, blocks(q_offsets, ROWS), q_offsets.count() as u32], 128, (ROWS + 2 * STEP) * width * BF16)?;
+        .run([dims.heads as u32, blocks(q_offsets, ROWS), q_offsets.count() as u32], threads, (ROWS + 2 * STEP) * width * BF16 + more)?;
     Ok((result(out, q)?, lse))
 }
 

@@ -1,6 +1,7 @@
 // The CUDA side of `src/ops/cuda/compat.cuh` for a C++ compiler.
 #pragma once
 #include "warp.h"
+#include "wgmma.h"
 
 #define KERNEL extern "C" void
 #define DYNAMIC_SHARED(name) unsigned char* name = emu::shared->data()

@@ -3,7 +3,7 @@
 #include "fibers.h"
 
 namespace emu {
-enum Operation { SYNC, SHUFFLE, MMA, LDMATRIX, LDMATRIX_TRANSPOSED };
+enum Operation { SYNC, SHUFFLE, MMA, LDMATRIX, LDMATRIX_TRANSPOSED, WGMMA };
 
 inline Lane& lane() { return warps[current / 32].lanes[current % 32]; }
 
