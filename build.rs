@@ -22,6 +22,11 @@ fn main() {
         println!("cargo:rerun-if-env-changed={name}");
     }
     println!("cargo:rerun-if-changed=src/ops");
+    // Without it cudarc is linked to CUDA's libraries, and lacks the functions that ask for them at run time.
+    println!("cargo:rerun-if-env-changed=RUSTC_WRAPPER");
+    if !env::var("RUSTC_WRAPPER").is_ok_and(|wrapper| wrapper.ends_with(".cargo/rustc.sh")) {
+        fail("the feature `cuda` needs the compiler wrapper .cargo/rustc.sh: run cargo in this project's directory, without RUSTC_WRAPPER");
+    }
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_else(|| fail("OUT_DIR is not set")));
     let home = ["CUDA_HOME", "CUDA_PATH"].iter().find_map(env::var_os).map_or_else(|| PathBuf::from("/usr/local/cuda"), PathBuf::from);
     let nvcc = env::var_os("NVCC").map_or_else(|| home.join("bin/nvcc"), PathBuf::from);

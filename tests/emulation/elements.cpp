@@ -137,12 +137,14 @@ static void test_embedding_backward(int n) {
   check("embedding backward, " + std::to_string(n), same);
 }
 
-// The vectors published with Random123, and numbers that a test of src/rng.rs holds too.
+// The vectors published with Random123, and a block beyond 32 bits: a test of src/rng.rs holds the same numbers.
 static void test_philox() {
   auto is = [](dropout::Words words, std::vector<uint32_t> expected) { return std::equal(expected.begin(), expected.end(), words.w); };
   check("philox, published vector 1", is(dropout::random_block(0, 0, 0, 0), {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
   check("philox, published vector 3", is(dropout::random_block(0x299f31d0a4093822ull, 0x03707344, 0x13198a2e85a308d3ull, 0x243f6a88),
                                          {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
+  check("philox, beyond 32 bits", is(dropout::random_block(0x123456789abcull, 4, 0xfffffffffffffffeull, 3ull << 32 | 7),
+                                     {0xf634a615, 0xef2ac1e9, 0x0269b18d, 0x11e1f601}));
 }
 
 template <typename T, typename Kernel>
