@@ -47,6 +47,16 @@ impl Rng {
         Self { seed, stream }
     }
 
+    /// The seed.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// The stream's number.
+    pub fn stream(&self) -> u32 {
+        self.stream
+    }
+
     /// The four 32-bit words of block `block` at `step`.
     ///
     /// The counter is (block, step low, step high, stream); the key is the seed. Blocks beyond 2^32 (2^34 words of
@@ -175,6 +185,15 @@ mod tests {
             philox4x32([0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344], [0xa409_3822, 0x299f_31d0]),
             [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
         );
+    }
+
+    /// The same numbers are asked of `src/ops/dropout/philox.cuh` in `tests/emulation/elements.cpp`.
+    #[test]
+    fn a_block_is_counted_as_on_a_gpu() {
+        let published = Rng::new(0x299f_31d0_a409_3822, 0x0370_7344).block(0x1319_8a2e_85a3_08d3, 0x243f_6a88);
+        assert_eq!(published, [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]);
+        let beyond_32_bits = Rng::new(0x1234_5678_9abc, streams::LORA_DROPOUT).block(u64::MAX - 1, (3 << 32) | 7);
+        assert_eq!(beyond_32_bits, [0xf634_a615, 0xef2a_c1e9, 0x0269_b18d, 0x11e1_f601]);
     }
 
     #[test]

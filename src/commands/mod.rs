@@ -58,7 +58,7 @@ pub struct Context {
 impl Context {
     /// The device `--device` names.
     pub fn device(&self) -> Result<Device> {
-        device::select(&self.device)
+        device::select(&self.device, crate::ops::cuda::open)
     }
 
     /// All defaults, writing into `run_dir`.

@@ -31,16 +31,17 @@ fn as_json(device: &str, rows: &[Row]) -> serde_json::Value {
     let finite = |x: f64| x.is_finite().then_some(x);
     let rows: Vec<_> = rows
         .iter()
-        .map(|row| json!({ "op": row.op, "pass": row.pass, "error": finite(row.error), "bound": row.bound, "ok": row.ok() }))
+        .map(|row| json!({ "op": row.op, "pass": row.pass, "shape": row.shape, "error": finite(row.error), "bound": row.bound, "ok": row.ok() }))
         .collect();
     json!({ "schema": 1, "device": device, "ok": rows.iter().all(|row| row["ok"] == true), "rows": rows })
 }
 
 fn table(rows: &[Row]) -> String {
-    let mut text = format!("{:<26} {:<14} {:>9} {:>9}\n", "op", "pass", "error", "bound");
+    let mut text = format!("{:<26} {:<16} {:<12} {:>9} {:>9}\n", "op", "pass", "shape", "error", "bound");
     for row in rows {
         let verdict = if row.ok() { "ok" } else { "MISS" };
-        text.push_str(&format!("{:<26} {:<14} {:>9.1e} {:>9.1e}  {verdict}\n", row.op, row.pass, row.error, row.bound));
+        let Row { op, pass, shape, error, bound } = row;
+        text.push_str(&format!("{op:<26} {pass:<16} {shape:<12} {error:>9.1e} {bound:>9.1e}  {verdict}\n"));
     }
     text
 }
@@ -52,11 +53,14 @@ mod tests {
     #[test]
     fn a_miss_shows_in_the_table_and_in_json() {
         let rows = [
-            Row { op: "linear", pass: "forward", error: 1e-7, bound: 2e-6 },
-            Row { op: "rope", pass: "backward", error: f64::NAN, bound: 1e-5 },
+            Row { op: "linear", pass: "forward", shape: "2x3".into(), error: 1e-7, bound: 2e-6 },
+            Row { op: "rope", pass: "backward", shape: "5".into(), error: f64::NAN, bound: 1e-5 },
         ];
         let text = table(&rows);
-        assert!(text.lines().nth(1).unwrap().ends_with("ok") && text.lines().nth(2).unwrap().ends_with("MISS"), "{text}");
+        assert!(
+            text.lines().nth(1).unwrap().ends_with("ok") && text.contains(" 2x3 ") && text.lines().nth(2).unwrap().ends_with("MISS"),
+            "{text}"
+        );
         let json = as_json("cpu", &rows);
         assert_eq!(
             (&json["ok"], &json["rows"][0]["ok"], &json["rows"][1]["error"]),

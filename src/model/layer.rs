@@ -34,15 +34,39 @@ impl Norm {
         rms_norm::forward(x, &self.weight, self.eps)
     }
 
-    /// dx; adds the weight's gradient when the base is trained, a sequence at a time.
+    /// A residual connection and the norm of it: `(a + b, y, 1/rms)`.
+    pub fn add_forward(&self, a: Tensor, b: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
+        rms_norm::add_forward(a, b, &self.weight, self.eps)
+    }
+
+    /// dx; adds the weight's gradient when the base is trained.
     pub fn backward(&self, x: &Tensor, rstd: &Tensor, dy: &Tensor, pass: &Pass, gradients: &mut Gradients) -> Result<Tensor> {
+        self.weight_gradient(x, rstd, dy, pass, gradients)?;
+        rms_norm::backward(x, &self.weight, rstd, dy)
+    }
+
+    /// As [`Norm::backward`], plus `residual`: the gradient that goes past the norm.
+    pub fn backward_add(
+        &self,
+        [x, rstd]: [&Tensor; 2],
+        dy: &Tensor,
+        residual: &Tensor,
+        pass: &Pass,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
+        self.weight_gradient(x, rstd, dy, pass, gradients)?;
+        rms_norm::backward_add(x, &self.weight, rstd, dy, residual)
+    }
+
+    /// A sequence at a time, so that the sum does not depend on how records are batched.
+    fn weight_gradient(&self, x: &Tensor, rstd: &Tensor, dy: &Tensor, pass: &Pass, gradients: &mut Gradients) -> Result<()> {
         if pass.trains == Parameters::Full {
             for range in pass.offsets.ranges().filter(|range| !range.is_empty()) {
                 let rows = |t: &Tensor| t.narrow(0, range.start, range.len());
                 accumulate(gradients, &self.name, rms_norm::backward_weight(&rows(x)?, &rows(rstd)?, &rows(dy)?)?)?;
             }
         }
-        rms_norm::backward(x, &self.weight, rstd, dy)
+        Ok(())
     }
 }
 
@@ -154,8 +178,7 @@ impl DecoderLayer {
         let [q, k, v] = self.as_weights([&q, &k, &v])?;
         let (attended, lse) = attention::forward(&q, &k, &v, pass.offsets, pass.offsets, self.heads.scale())?;
         let (projected, u_o) = self.o_proj.forward(&merge(&attended)?, pass)?;
-        let middle = add(projected, x)?;
-        let (normed, rstd2) = self.post_attention_layernorm.forward(&middle)?;
+        let (middle, normed, rstd2) = self.post_attention_layernorm.add_forward(projected, x)?;
         let (gate, u_gate) = self.gate_proj.forward(&normed, pass)?;
         let (up, u_up) = self.up_proj.forward(&normed, pass)?;
         let low_rank = LowRank { q: u_q, k: u_k, v: u_v, o: u_o, gate: u_gate, up: u_up };
@@ -192,8 +215,7 @@ impl DecoderLayer {
         };
         let dattended = self.heads.split(&dattended, self.heads.heads)?;
         let Some(dnormed) = self.qkv_backward(&kept, &dattended, rope, pass, need_dx, gradients)? else { return Ok(None) };
-        let dx = self.input_layernorm.backward(&kept.x, &kept.rstd1, &dnormed, pass, gradients)?;
-        Ok(Some(add(dx, &dmiddle)?))
+        Ok(Some(self.input_layernorm.backward_add([&kept.x, &kept.rstd1], &dnormed, &dmiddle, pass, gradients)?))
     }
 
     /// From the layer's output back to m.
@@ -210,8 +232,7 @@ impl DecoderLayer {
         let from_up = self.up_proj.backward(normed.as_ref(), kept.low_rank.up.as_ref(), &dup, pass, need_dmiddle, gradients)?;
         let (Some(from_gate), Some(from_up)) = (from_gate, from_up) else { return Ok(None) };
         let dnormed = add(from_gate, &from_up)?;
-        let through_norm = self.post_attention_layernorm.backward(&kept.middle, &kept.rstd2, &dnormed, pass, gradients)?;
-        Ok(Some(add(through_norm, dy)?))
+        Ok(Some(self.post_attention_layernorm.backward_add([&kept.middle, &kept.rstd2], &dnormed, dy, pass, gradients)?))
     }
 
     /// From attention's output back to the first norm's output.
@@ -252,8 +273,7 @@ impl DecoderLayer {
 
     /// From attention's output to the layer's, without dropout.
     pub fn infer_rest(&self, x: &Tensor, attended: &Tensor, kernel: Kernel) -> Result<Tensor> {
-        let middle = add(self.o_proj.infer(&merge(attended)?, kernel)?, x)?;
-        let (normed, _) = self.post_attention_layernorm.forward(&middle)?;
+        let (middle, normed, _) = self.post_attention_layernorm.add_forward(self.o_proj.infer(&merge(attended)?, kernel)?, x)?;
         let gate = self.gate_proj.infer(&normed, kernel)?;
         let up = self.up_proj.infer(&normed, kernel)?;
         add(self.down_proj.infer(&swiglu::forward(&gate, &up)?, kernel)?, &middle)

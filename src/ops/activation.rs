@@ -1,5 +1,8 @@
 //! Activations of the CLS head: exact (erf) GELU, ReLU, tanh.
 
+#[cfg(feature = "cuda")]
+mod cuda;
+
 use candle_core::Tensor;
 use candle_core::cpu::erf::erf_f64;
 
@@ -9,6 +12,10 @@ use crate::error::{Error, Result};
 
 /// `f(x)`.
 pub fn forward(kind: Activation, x: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return cuda::forward(kind, x);
+    }
     map2(x, x, |x, _| match kind {
         Activation::Gelu => x * phi(x),
         Activation::Relu => x.max(0.0),
@@ -18,6 +25,11 @@ pub fn forward(kind: Activation, x: &Tensor) -> Result<Tensor> {
 
 /// `dx = dy·f′(x)`.
 pub fn backward(kind: Activation, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    same_shape(x, dy)?;
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return cuda::backward(kind, x, dy);
+    }
     map2(x, dy, |x, dy| match kind {
         Activation::Gelu => dy * (phi(x) + x * (-0.5 * x * x).exp() / std::f64::consts::TAU.sqrt()),
         Activation::Relu if x > 0.0 => dy,
@@ -31,11 +43,15 @@ fn phi(x: f64) -> f64 {
     0.5 * (1.0 + erf_f64(x * std::f64::consts::FRAC_1_SQRT_2))
 }
 
+fn same_shape(a: &Tensor, b: &Tensor) -> Result<()> {
+    if a.dims() == b.dims() {
+        return Ok(());
+    }
+    Err(Error::run(format!("activation: shapes {:?} and {:?} differ", a.dims(), b.dims())))
+}
+
 /// Elementwise in f64, rounded once: the head sees one row a record, so exactness is free.
 fn map2(a: &Tensor, b: &Tensor, f: impl Fn(f64, f64) -> f64) -> Result<Tensor> {
-    if a.dims() != b.dims() {
-        return Err(Error::run(format!("activation: shapes {:?} and {:?} differ", a.dims(), b.dims())));
-    }
     let shape = a.shape().clone();
     let (a, b) = (a.contiguous()?, b.contiguous()?);
     let (a, b) = (View::of(&a)?, View::of(&b)?);

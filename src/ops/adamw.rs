@@ -5,6 +5,9 @@
 //! p ← p − lr/(1−β₁ᵗ) · m / (√v/√(1−β₂ᵗ) + eps)
 //! ```
 
+#[cfg(feature = "cuda")]
+mod cuda;
+
 use candle_core::Tensor;
 use rayon::prelude::*;
 
@@ -64,6 +67,10 @@ pub fn step(param: &Tensor, grad: &Tensor, m: &Tensor, v: &Tensor, settings: &Ad
         eps: settings.eps as f32,
         step_size: (settings.lr / (1.0 - settings.beta1.powf(exponent))) as f32,
     };
+    #[cfg(feature = "cuda")]
+    if param.device().is_cuda() {
+        return cuda::step(param, grad, m, v, scalars);
+    }
     let grad = grad.contiguous()?;
     let grad = View::of(&grad)?;
     let grad = grad.f32()?;
@@ -103,6 +110,11 @@ vectorised! {
 
 /// Global L2 norm of f32 tensors, in f64: blocks of fixed size, then tensors in the order given.
 pub fn grad_norm<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<f64> {
+    let tensors: Vec<Tensor> = tensors.into_iter().cloned().collect();
+    #[cfg(feature = "cuda")]
+    if tensors.first().is_some_and(|tensor| tensor.device().is_cuda()) {
+        return Ok(cuda::square_sum(&tensors)?.sqrt());
+    }
     let mut total = 0.0;
     for tensor in tensors {
         let tensor = tensor.contiguous()?;

@@ -1,6 +1,9 @@
 //! `a + b` written over `a`: residual streams and sums of gradients, without another buffer.
 
-use candle_core::{Device, Tensor};
+#[cfg(feature = "cuda")]
+mod cuda;
+
+use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::slice::{View, update_f32};
@@ -8,12 +11,16 @@ use crate::error::{Error, Result};
 
 const BLOCK: usize = 16_384;
 
-/// `a + b`, f32, of one shape. `a` must be a tensor nobody else holds: its elements are overwritten.
+/// `a + b`, f32 (on CUDA bf16 too), of one shape. `a` must be a tensor nobody else holds: its elements are overwritten.
 pub fn add(a: Tensor, b: &Tensor) -> Result<Tensor> {
     if a.dims() != b.dims() {
         return Err(Error::run(format!("add: {:?} and {:?}", a.dims(), b.dims())));
     }
-    if !matches!(a.device(), Device::Cpu) || !a.is_contiguous() {
+    #[cfg(feature = "cuda")]
+    if a.device().is_cuda() {
+        return cuda::add(a, b);
+    }
+    if !a.is_contiguous() {
         return Ok((a + b)?);
     }
     let b = b.contiguous()?;
@@ -26,8 +33,13 @@ pub fn add(a: Tensor, b: &Tensor) -> Result<Tensor> {
     Ok(a)
 }
 
+#[cfg(feature = "cuda")]
+pub(in crate::ops) use cuda::add_bias;
+
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
 
     #[test]

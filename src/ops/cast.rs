@@ -1,5 +1,8 @@
 //! f32 to bf16: to nearest, ties to even.
 
+#[cfg(feature = "cuda")]
+mod cuda;
+
 use candle_core::{Device, Tensor};
 use half::bf16;
 use rayon::prelude::*;
@@ -10,10 +13,17 @@ use crate::error::Result;
 
 /// An f32 tensor as bf16, of the same shape.
 pub fn to_bf16(x: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return cuda::cast(x, candle_core::DType::BF16);
+    }
     let x = x.contiguous()?;
     let view = View::of(&x)?;
     Ok(Tensor::from_vec(rounded(view.f32()?), x.shape(), &Device::Cpu)?)
 }
+
+#[cfg(feature = "cuda")]
+pub(in crate::ops) use cuda::cast;
 
 /// `x` as bf16.
 pub(crate) fn rounded(x: &[f32]) -> Vec<bf16> {

@@ -2,6 +2,9 @@
 //!
 //! The reduction (mean over the targets of an optimizer step, label weights) is the caller's, through `scales`.
 
+#[cfg(feature = "cuda")]
+mod cuda;
+
 use candle_core::Tensor;
 use rayon::prelude::*;
 
@@ -12,6 +15,10 @@ use crate::error::{Error, Result};
 /// `logits (n, vocab)`, `targets (n)` → each row's loss and log-sum-exp.
 pub fn forward(logits: &Tensor, targets: &[u32]) -> Result<(Vec<f32>, Vec<f32>)> {
     let vocab = check(logits, targets)?;
+    #[cfg(feature = "cuda")]
+    if logits.device().is_cuda() {
+        return cuda::forward(logits, targets);
+    }
     let logits = logits.contiguous()?;
     let logits = View::of(&logits)?;
     let pairs: Vec<(f32, f32)> = logits
@@ -32,6 +39,10 @@ pub fn backward(logits: Tensor, targets: &[u32], lse: &[f32], scales: &[f32]) ->
     if lse.len() != targets.len() || scales.len() != targets.len() {
         return Err(Error::run("cross_entropy::backward: one log-sum-exp and one scale a row"));
     }
+    #[cfg(feature = "cuda")]
+    if logits.device().is_cuda() {
+        return cuda::backward(logits, targets, lse, scales);
+    }
     let logits = logits.contiguous()?;
     update_f32(&logits, |values| {
         values.par_chunks_mut(vocab).enumerate().for_each(|(i, row)| {
@@ -41,6 +52,20 @@ pub fn backward(logits: Tensor, targets: &[u32], lse: &[f32], scales: &[f32]) ->
         Ok(())
     })?;
     Ok(logits)
+}
+
+/// [`forward`] and [`backward`] together: each row's loss, and `dlogits` written over `logits`.
+pub fn forward_backward(logits: Tensor, targets: &[u32], scales: &[f32]) -> Result<(Vec<f32>, Tensor)> {
+    #[cfg(feature = "cuda")]
+    if logits.device().is_cuda() {
+        check(&logits, targets)?;
+        if scales.len() != targets.len() {
+            return Err(Error::run("cross_entropy::forward_backward: one scale a row"));
+        }
+        return cuda::in_place(logits, targets, scales);
+    }
+    let (losses, lse) = forward(&logits, targets)?;
+    Ok((losses, backward(logits, targets, &lse, scales)?))
 }
 
 fn check(logits: &Tensor, targets: &[u32]) -> Result<usize> {

@@ -3,6 +3,9 @@
 //! Element `(t, c)` of sequence `s` is kept where `uniform(steps[s], t·width + c) ≥ p`, and scaled by `1/(1−p)`. So a
 //! record's mask does not depend on what shares its batch, and backward is the same call on the gradient.
 
+#[cfg(feature = "cuda")]
+mod cuda;
+
 use candle_core::Tensor;
 use rayon::prelude::*;
 
@@ -36,6 +39,10 @@ pub fn forward(x: &Tensor, key: &DropoutKey, offsets: &Offsets) -> Result<Tensor
             offsets.total(),
             offsets.count()
         )));
+    }
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return cuda::forward(x, key, offsets);
     }
     let rows: Vec<(u64, usize)> =
         offsets.ranges().zip(&key.steps).flat_map(|(range, &step)| (0..range.len()).map(move |t| (step, t))).collect();

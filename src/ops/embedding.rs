@@ -1,14 +1,21 @@
 //! Rows of an embedding table by id, and the table's gradient.
 
+#[cfg(feature = "cuda")]
+mod cuda;
+
 use candle_core::Tensor;
 
 use super::slice::{View, Weight, tensor};
 use crate::error::{Error, Result};
 
-/// `weight (vocab, hidden)` f32 or bf16, `ids (tokens)` → `(tokens, hidden)` f32.
+/// `weight (vocab, hidden)` f32 or bf16, `ids (tokens)` → `(tokens, hidden)`, f32 (on CUDA in the table's type).
 pub fn forward(weight: &Tensor, ids: &[u32]) -> Result<Tensor> {
     let (vocab, hidden) = weight.dims2()?;
     check(vocab, ids)?;
+    #[cfg(feature = "cuda")]
+    if weight.device().is_cuda() {
+        return cuda::forward(weight, ids);
+    }
     let weight = weight.contiguous()?;
     let weight = View::of(&weight)?;
     let weight = weight.weight()?;
@@ -29,6 +36,10 @@ pub fn backward(vocab: usize, ids: &[u32], dy: &Tensor) -> Result<Tensor> {
     check(vocab, ids)?;
     if tokens != ids.len() {
         return Err(Error::run(format!("embedding::backward: {} ids for {tokens} rows", ids.len())));
+    }
+    #[cfg(feature = "cuda")]
+    if dy.device().is_cuda() {
+        return cuda::backward(vocab, ids, dy);
     }
     let dy = dy.contiguous()?;
     let dy = View::of(&dy)?;

@@ -6,6 +6,7 @@ mod add;
 pub mod attention;
 pub mod cast;
 pub mod cross_entropy;
+pub mod cuda;
 pub mod dropout;
 pub mod embedding;
 pub mod linear;
@@ -56,6 +57,11 @@ impl Offsets {
     /// Rows of each sequence in turn.
     pub fn ranges(&self) -> impl Iterator<Item = Range<usize>> + '_ {
         (0..self.count()).map(|i| self.range(i))
+    }
+
+    /// First row of each sequence, then the number of rows in all: what kernels read.
+    pub fn starts(&self) -> Vec<u32> {
+        self.0.iter().map(|&start| start as u32).collect()
     }
 
     /// Position of every row within its own sequence, counted from 0.

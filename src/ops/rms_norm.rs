@@ -1,8 +1,12 @@
 //! RMS norm: `rstd = 1/√(mean(x²) + eps)`, `y = w ⊙ x·rstd`. Shapes: `x, y (tokens, hidden)`, `w (hidden)`, `rstd (tokens)`.
 
+#[cfg(feature = "cuda")]
+mod cuda;
+
 use candle_core::Tensor;
 use rayon::prelude::*;
 
+use super::add;
 use super::simd::{sum, vectorised};
 use super::slice::{View, tensor};
 use crate::error::{Error, Result};
@@ -11,6 +15,10 @@ use crate::error::{Error, Result};
 pub fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<(Tensor, Tensor)> {
     let (m, n) = x.dims2()?;
     check(weight.dims() == [n])?;
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return cuda::forward(x, weight, eps);
+    }
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
     let (x, weight) = (View::of(&x)?, View::of(&weight)?);
     let (x, weight) = (x.f32()?, weight.f32()?);
@@ -20,10 +28,27 @@ pub fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<(Tensor, Tensor)
     Ok((tensor(y, (m, n))?, tensor(rstd, m)?))
 }
 
+/// A residual connection and the norm after it: `(a + b, y, rstd)`, with `(y, rstd)` those of `a + b`. Nobody else may hold `a`.
+pub fn add_forward(a: Tensor, b: &Tensor, weight: &Tensor, eps: f64) -> Result<(Tensor, Tensor, Tensor)> {
+    let (_, n) = a.dims2()?;
+    check(weight.dims() == [n] && a.dims() == b.dims())?;
+    #[cfg(feature = "cuda")]
+    if a.device().is_cuda() {
+        return cuda::add_forward(&a, b, weight, eps);
+    }
+    let sum = add(a, b)?;
+    let (y, rstd) = forward(&sum, weight, eps)?;
+    Ok((sum, y, rstd))
+}
+
 /// `dx = rstd·(w⊙dy − x̂·mean(w⊙dy⊙x̂))` with `x̂ = x·rstd`.
 pub fn backward(x: &Tensor, weight: &Tensor, rstd: &Tensor, dy: &Tensor) -> Result<Tensor> {
     let (m, n) = x.dims2()?;
     check(weight.dims() == [n] && rstd.dims() == [m] && dy.dims() == [m, n])?;
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return cuda::backward(x, weight, rstd, dy, None);
+    }
     let (x, weight, rstd, dy) = (x.contiguous()?, weight.contiguous()?, rstd.contiguous()?, dy.contiguous()?);
     let (x, weight, rstd, dy) = (View::of(&x)?, View::of(&weight)?, View::of(&rstd)?, View::of(&dy)?);
     let (x, weight, rstd, dy) = (x.f32()?, weight.f32()?, rstd.f32()?, dy.f32()?);
@@ -35,10 +60,26 @@ pub fn backward(x: &Tensor, weight: &Tensor, rstd: &Tensor, dy: &Tensor) -> Resu
     tensor(dx, (m, n))
 }
 
+/// [`backward`] plus `residual`, the gradient that goes past the norm.
+pub fn backward_add(x: &Tensor, weight: &Tensor, rstd: &Tensor, dy: &Tensor, residual: &Tensor) -> Result<Tensor> {
+    check(residual.dims() == x.dims())?;
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        let (m, n) = x.dims2()?;
+        check(weight.dims() == [n] && rstd.dims() == [m] && dy.dims() == [m, n])?;
+        return cuda::backward(x, weight, rstd, dy, Some(residual));
+    }
+    add(backward(x, weight, rstd, dy)?, residual)
+}
+
 /// `dw (hidden) = Σ_rows dy ⊙ x·rstd`.
 pub fn backward_weight(x: &Tensor, rstd: &Tensor, dy: &Tensor) -> Result<Tensor> {
     let (m, n) = x.dims2()?;
     check(rstd.dims() == [m] && dy.dims() == [m, n])?;
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return cuda::backward_weight(x, rstd, dy);
+    }
     let (x, rstd, dy) = (x.contiguous()?, rstd.contiguous()?, dy.contiguous()?);
     let (x, rstd, dy) = (View::of(&x)?, View::of(&rstd)?, View::of(&dy)?);
     let (x, rstd, dy) = (x.f32()?, rstd.f32()?, dy.f32()?);

@@ -3,6 +3,9 @@
 //! `y₁ = x₁·cos − x₂·sin`, `y₂ = x₂·cos + x₁·sin`; the backward pass turns the other way. Angles as HF computes them: f32
 //! inverse frequency × f32 position.
 
+#[cfg(feature = "cuda")]
+mod cuda;
+
 use std::sync::{Arc, PoisonError, RwLock};
 
 use candle_core::Tensor;
@@ -91,6 +94,10 @@ impl Rope {
                 positions.len(),
                 self.inv_freq.len()
             )));
+        }
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return cuda::turn(x, positions, &self.inv_freq, sign);
         }
         let table = self.table_for(positions.iter().max().map_or(0, |&p| p as usize + 1));
         let x = x.contiguous()?;

@@ -1,5 +1,8 @@
 //! SwiGLU's gate: `act = silu(gate) ⊙ up`, `silu(g) = g·σ(g)`. All shapes alike.
 
+#[cfg(feature = "cuda")]
+mod cuda;
+
 use candle_core::Tensor;
 use rayon::prelude::*;
 
@@ -12,6 +15,10 @@ const BLOCK: usize = 4096;
 /// `silu(gate) ⊙ up`.
 pub fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     let shape = same_shape(&[gate, up])?;
+    #[cfg(feature = "cuda")]
+    if gate.device().is_cuda() {
+        return cuda::forward(gate, up);
+    }
     let (gate, up) = (gate.contiguous()?, up.contiguous()?);
     let (gate, up) = (View::of(&gate)?, View::of(&up)?);
     let (gate, up) = (gate.f32()?, up.f32()?);
@@ -23,6 +30,10 @@ pub fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
 /// `(dgate, dup)`: `dup = dact ⊙ silu(gate)`, `dgate = dact ⊙ up ⊙ σ(g)(1 + g(1 − σ(g)))`.
 pub fn backward(gate: &Tensor, up: &Tensor, dact: &Tensor) -> Result<(Tensor, Tensor)> {
     let shape = same_shape(&[gate, up, dact])?;
+    #[cfg(feature = "cuda")]
+    if gate.device().is_cuda() {
+        return cuda::backward(gate, up, dact);
+    }
     let (gate, up, dact) = (gate.contiguous()?, up.contiguous()?, dact.contiguous()?);
     let (gate, up, dact) = (View::of(&gate)?, View::of(&up)?, View::of(&dact)?);
     let (gate, up, dact) = (gate.f32()?, up.f32()?, dact.f32()?);

@@ -172,11 +172,10 @@ fn generation(
     gradients: &mut Gradients,
 ) -> Result<(f64, Tensor)> {
     let logits = model.llama.logits(rows)?;
-    let (losses, lse) = cross_entropy::forward(&logits, targets)?;
     let scale = pass.weights.generation / pass.weights.tokens(counts);
     let mut scales = vec![scale as f32; targets.len()];
     scales[..of_prompt].fill((pass.weights.prompt * scale) as f32);
-    let dlogits = cross_entropy::backward(logits, targets, &lse, &scales)?;
+    let (losses, dlogits) = cross_entropy::forward_backward(logits, targets, &scales)?;
     let d_rows = model.llama.logits_backward(&dlogits, rows, pass.parameters, gradients)?;
     let (prompt, target) = losses.split_at(of_prompt);
     Ok((pass.weights.prompt * sum(prompt) + sum(target), d_rows.to_dtype(rows.dtype())?))

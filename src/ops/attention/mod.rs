@@ -5,11 +5,14 @@
 //! `0..=kv_len − q_len + i`, so a prefill may follow a cached prefix.
 //!
 //! Of bf16 `q, k, v`, the products take bf16 (probabilities and the output's gradient rounded to it) and sum in f32, where the
-//! CPU can; softmax and what is returned are f32 in any case.
+//! CPU can; softmax and what is returned are f32 in any case. On CUDA the products take bf16 always, and what is returned (but
+//! for the log-sum-exp, f32) has the type of `q`.
 
 mod arithmetic;
 mod backward;
 mod blocks;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod decode;
 mod forward;
 mod score;
@@ -47,6 +50,10 @@ pub(crate) struct Dims {
 /// `(out, lse)`, f32: `lse (heads, tq)` is each row's log-sum-exp of scaled scores, which backward needs.
 pub fn forward(q: &Tensor, k: &Tensor, v: &Tensor, q_offsets: &Offsets, kv_offsets: &Offsets, scale: f32) -> Result<(Tensor, Tensor)> {
     let dims = check(q, k, v, q_offsets, kv_offsets)?;
+    #[cfg(feature = "cuda")]
+    if q.device().is_cuda() {
+        return cuda::forward([q, k, v], dims, [q_offsets, kv_offsets], scale);
+    }
     let tq = q_offsets.total();
     let (q, k, v) = (operand(q)?, operand(k)?, operand(v)?);
     let (q, k, v) = (View::of(&q)?, View::of(&k)?, View::of(&v)?);
@@ -71,6 +78,10 @@ pub fn backward(
     scale: f32,
 ) -> Result<(Tensor, Tensor, Tensor)> {
     let dims = check(q, k, v, offsets, offsets)?;
+    #[cfg(feature = "cuda")]
+    if q.device().is_cuda() {
+        return cuda::backward([q, k, v, out, lse, dout], dims, offsets, scale);
+    }
     let t = offsets.total();
     let (q, k, v) = (operand(q)?, operand(k)?, operand(v)?);
     let (out, lse, dout) = (out.contiguous()?, lse.contiguous()?, dout.contiguous()?);
@@ -103,34 +114,43 @@ fn mixed() -> Error {
 
 /// One new token a row: `q (rows, heads, d)`; each row attends to all of its segments, in order.
 pub fn decode(q: &Tensor, rows: &[Vec<KvSegment<'_>>], scale: f32) -> Result<Tensor> {
+    let dims = check_rows(q, rows)?;
+    #[cfg(feature = "cuda")]
+    if q.device().is_cuda() {
+        return cuda::decode(q, rows, dims, scale);
+    }
+    let mut views = Vec::with_capacity(rows.len());
+    for row in rows {
+        views.push(row.iter().map(|s| Ok((View::of(s.k)?, View::of(s.v)?, s.len))).collect::<Result<Vec<_>>>()?);
+    }
+    let mut slices = Vec::with_capacity(rows.len());
+    for row in &views {
+        slices.push(row.iter().map(|(k, v, len)| Ok((k.f32()?, v.f32()?, *len))).collect::<Result<Vec<_>>>()?);
+    }
+    let q = q.contiguous()?;
+    let q = View::of(&q)?;
+    tensor(decode::decode(q.f32()?, &slices, dims, scale), (rows.len(), dims.heads, dims.d))
+}
+
+fn check_rows(q: &Tensor, rows: &[Vec<KvSegment<'_>>]) -> Result<Dims> {
     let (n, heads, d) = q.dims3()?;
     if n != rows.len() {
         return Err(Error::run(format!("attention::decode: {n} queries for {} rows of keys", rows.len())));
     }
     let mut dims = Dims { heads, kv_heads: heads, d };
-    let mut views = Vec::with_capacity(n);
     for row in rows {
-        let mut segments = Vec::with_capacity(row.len());
         for segment in row {
             let (capacity, kv_heads, d_k) = segment.k.dims3()?;
             if segment.v.dims() != segment.k.dims() || d_k != d || segment.len > capacity || kv_heads == 0 || heads % kv_heads != 0 {
                 return Err(Error::run(format!("attention::decode: keys {:?}, values {:?}", segment.k.dims(), segment.v.dims())));
             }
             dims.kv_heads = kv_heads;
-            segments.push((View::of(segment.k)?, View::of(segment.v)?, segment.len));
         }
         if row.iter().all(|segment| segment.len == 0) {
             return Err(Error::run("attention::decode: a row with no keys"));
         }
-        views.push(segments);
     }
-    let mut slices = Vec::with_capacity(n);
-    for row in &views {
-        slices.push(row.iter().map(|(k, v, len)| Ok((k.f32()?, v.f32()?, *len))).collect::<Result<Vec<_>>>()?);
-    }
-    let q = q.contiguous()?;
-    let q = View::of(&q)?;
-    tensor(decode::decode(q.f32()?, &slices, dims, scale), (n, heads, d))
+    Ok(dims)
 }
 
 fn check(q: &Tensor, k: &Tensor, v: &Tensor, q_offsets: &Offsets, kv_offsets: &Offsets) -> Result<Dims> {

@@ -7,6 +7,8 @@
 #[cfg(target_arch = "x86_64")]
 mod amx;
 pub(crate) mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod few_rows;
 pub(crate) mod kernel;
 pub(crate) mod pack;
@@ -20,6 +22,10 @@ use crate::error::{Error, Result};
 pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let ((m, k), (n, k_w)) = (x.dims2()?, weight.dims2()?);
     check("linear::forward", k == k_w, x, weight)?;
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return cuda::forward(x, weight, bias);
+    }
     let (x, w) = (x.contiguous()?, weight.contiguous()?);
     let (x, w) = (View::of(&x)?, View::of(&w)?);
     let mut y = vec![0.0; m * n];
@@ -32,6 +38,10 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Ten
 pub fn backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let ((m, k), (k_w, n)) = (dy.dims2()?, weight.dims2()?);
     check("linear::backward_input", k == k_w, dy, weight)?;
+    #[cfg(feature = "cuda")]
+    if dy.device().is_cuda() {
+        return cuda::backward_input(dy, weight);
+    }
     let (dy, w) = (dy.contiguous()?, weight.contiguous()?);
     let (dy, w) = (View::of(&dy)?, View::of(&w)?);
     let mut dx = vec![0.0; m * n];
@@ -39,17 +49,25 @@ pub fn backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
     tensor(dx, (m, n))
 }
 
-/// `y + x·wᵀ` written over `y (m, out)`, all f32: what an adapter adds. Nobody else may hold `y`.
+/// `y + x·wᵀ` written over `y (m, out)`, all f32 (on CUDA bf16 too): what an adapter adds. Nobody else may hold `y`.
 pub fn add_forward(y: Tensor, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let ((m, k), (n, k_w)) = (x.dims2()?, weight.dims2()?);
     check("linear::add_forward", k == k_w && y.dims() == [m, n], x, weight)?;
+    #[cfg(feature = "cuda")]
+    if y.device().is_cuda() {
+        return cuda::add_forward(y, x, weight);
+    }
     add_product(y, x, weight, |x, w, y| cpu::add_x_wt(x, w, [m, k, n], y))
 }
 
-/// `dx + dy·W` written over `dx (m, in)`, all f32: what comes back through an adapter. Nobody else may hold `dx`.
+/// `dx + dy·W` written over `dx (m, in)`, all f32 (on CUDA bf16 too): what comes back through an adapter. Nobody else may hold `dx`.
 pub fn add_backward_input(dx: Tensor, dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let ((m, k), (k_w, n)) = (dy.dims2()?, weight.dims2()?);
     check("linear::add_backward_input", k == k_w && dx.dims() == [m, n], dy, weight)?;
+    #[cfg(feature = "cuda")]
+    if dx.device().is_cuda() {
+        return cuda::add_backward_input(dx, dy, weight);
+    }
     add_product(dx, dy, weight, |dy, w, dx| cpu::add_dy_w(dy, w, [m, k, n], dx))
 }
 
@@ -68,6 +86,10 @@ fn add_product(y: Tensor, x: &Tensor, weight: &Tensor, product: impl FnOnce(&[f3
 pub fn backward_weight(dy: &Tensor, x: &Tensor) -> Result<Tensor> {
     let ((k, m), (k_x, n)) = (dy.dims2()?, x.dims2()?);
     check("linear::backward_weight", k == k_x, dy, x)?;
+    #[cfg(feature = "cuda")]
+    if dy.device().is_cuda() {
+        return cuda::backward_weight(dy, x);
+    }
     let (dy, x) = (dy.contiguous()?, x.contiguous()?);
     let (dy, x) = (View::of(&dy)?, View::of(&x)?);
     let mut dw = vec![0.0; m * n];
@@ -80,6 +102,10 @@ pub fn backward_weight(dy: &Tensor, x: &Tensor) -> Result<Tensor> {
 pub fn decode(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let ((m, k), (n, k_w)) = (x.dims2()?, weight.dims2()?);
     check("linear::decode", k == k_w, x, weight)?;
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return cuda::forward(x, weight, bias);
+    }
     let (x, w) = (x.contiguous()?, weight.contiguous()?);
     let (x, w) = (View::of(&x)?, View::of(&w)?);
     let mut y = vec![0.0; m * n];

@@ -3,7 +3,7 @@
 use candle_core::DType;
 
 use super::{
-    BF16, Bench, F32,
+    BF16, Bench, F32, attention_bf16,
     reference::{self, Heads},
     some_of,
 };
@@ -69,8 +69,12 @@ fn sequences(q: &[f64], k: &[f64], v: &[f64], q_offsets: &Offsets, kv_offsets: &
     .collect()
 }
 
-/// f32 operands, and bf16 ones: probabilities and the output's gradient are rounded to bf16 too.
+/// f32 operands, and bf16 ones: probabilities and the output's gradient are rounded to bf16 too. A GPU has bf16 alone, and cases of
+/// its own, decoding among them.
 pub(super) fn attention(bench: &mut Bench<'_>) -> Result<()> {
+    if bench.device.is_cuda() {
+        return attention_bf16::rows(bench);
+    }
     passes(bench, "attention", DType::F32, F32)?;
     passes(bench, "attention, bf16", DType::BF16, BF16)?;
     after_a_prefix(bench)
@@ -118,6 +122,9 @@ fn after_a_prefix(bench: &mut Bench<'_>) -> Result<()> {
 }
 
 pub(super) fn decode(bench: &mut Bench<'_>) -> Result<()> {
+    if bench.device.is_cuda() {
+        return Ok(());
+    }
     let Heads { heads, kv_heads, d } = SHAPE;
     let scale = 1.0 / (d as f32).sqrt();
     let (q, q64) = bench.random(18, &[2, heads, d])?;

@@ -79,6 +79,6 @@ pub(super) fn adamw(bench: &mut Bench<'_>) -> Result<()> {
     bench.check("adamw, 5 steps", "second moment", &v, &v64, F32)?;
     let norm = numbers(&param)?.into_iter().chain(numbers(&m)?).map(|x| x * x).sum::<f64>().sqrt();
     let ours = grad_norm([&param, &m])?;
-    bench.compare("grad_norm", "forward", &[ours], &[norm], 1e-9);
+    bench.compare("grad_norm", "forward", &[2, n], &[ours], &[norm], 1e-9);
     Ok(())
 }

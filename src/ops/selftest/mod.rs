@@ -4,6 +4,8 @@
 //! formula, so no derivative is trusted twice. Errors are ‖ours − reference‖ / ‖reference‖.
 
 mod attention;
+mod attention_bf16;
+mod bf16;
 mod elementwise;
 mod reference;
 mod rows;
@@ -22,6 +24,8 @@ pub struct Row {
     pub op: &'static str,
     /// `forward`, `backward`, or the name of the function.
     pub pass: &'static str,
+    /// Shape of the result, `rows x columns`.
+    pub shape: String,
     /// ‖ours − reference‖ / ‖reference‖.
     pub error: f64,
     /// The most it may be.
@@ -35,20 +39,23 @@ impl Row {
     }
 }
 
-/// Runs every check on `device`.
+/// Runs every check on `device`. A check that fails altogether is a miss, and the others go on.
 pub fn run(device: &Device) -> Result<Vec<Row>> {
     let mut bench = Bench { device, rows: Vec::new() };
-    rows::linear(&mut bench)?;
-    rows::rms_norm(&mut bench)?;
-    rows::cross_entropy(&mut bench)?;
-    rows::embedding(&mut bench)?;
-    attention::rope(&mut bench)?;
-    attention::attention(&mut bench)?;
-    attention::decode(&mut bench)?;
-    elementwise::swiglu(&mut bench)?;
-    elementwise::activation(&mut bench)?;
-    elementwise::dropout(&mut bench)?;
-    elementwise::adamw(&mut bench)?;
+    bench.attempt("linear", rows::linear);
+    bench.attempt("rms_norm", rows::rms_norm);
+    bench.attempt("cross_entropy", rows::cross_entropy);
+    bench.attempt("embedding", rows::embedding);
+    bench.attempt("rope", attention::rope);
+    bench.attempt("attention", attention::attention);
+    bench.attempt("attention, decode", attention::decode);
+    bench.attempt("swiglu", elementwise::swiglu);
+    bench.attempt("activation", elementwise::activation);
+    bench.attempt("dropout", elementwise::dropout);
+    bench.attempt("adamw", elementwise::adamw);
+    if device.is_cuda() {
+        bench.attempt("bf16", bf16::all);
+    }
     Ok(bench.rows)
 }
 
@@ -64,26 +71,46 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
+    /// Runs the checks of one op; an error becomes a row.
+    fn attempt(&mut self, op: &'static str, checks: impl FnOnce(&mut Self) -> Result<()>) {
+        if let Err(error) = checks(self) {
+            tracing::error!("{op}: {error}");
+            self.push(op, "stopped", &[], f64::NAN, 0.0);
+        }
+    }
+
+    fn push(&mut self, op: &'static str, pass: &'static str, dims: &[usize], error: f64, bound: f64) {
+        let shape = dims.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
+        self.rows.push(Row { op, pass, shape, error, bound });
+    }
+
     /// Compares a tensor with all of its reference.
     fn check(&mut self, op: &'static str, pass: &'static str, ours: &Tensor, reference: &[f64], bound: f64) -> Result<()> {
-        let ours = numbers(ours)?;
-        self.compare(op, pass, &ours, reference, bound);
+        let values = numbers(ours)?;
+        self.compare(op, pass, ours.dims(), &values, reference, bound);
         Ok(())
     }
 
     /// Compares elements `at` of a tensor with a reference that has only those.
     fn check_at(&mut self, op: &'static str, pass: &'static str, ours: &Tensor, at: &[usize], reference: &[f64], bound: f64) -> Result<()> {
         let all = numbers(ours)?;
-        let ours: Vec<f64> = at.iter().map(|&i| all.get(i).copied().unwrap_or(f64::NAN)).collect();
-        self.compare(op, pass, &ours, reference, bound);
+        let values: Vec<f64> = at.iter().map(|&i| all.get(i).copied().unwrap_or(f64::NAN)).collect();
+        self.compare(op, pass, ours.dims(), &values, reference, bound);
         Ok(())
     }
 
-    fn compare(&mut self, op: &'static str, pass: &'static str, ours: &[f64], reference: &[f64], bound: f64) {
+    /// `dims` is the result's shape, of which `ours` may be a part.
+    fn compare(&mut self, op: &'static str, pass: &'static str, dims: &[usize], ours: &[f64], reference: &[f64], bound: f64) {
         let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
         let distance = norm(&mut ours.iter().zip(reference).map(|(a, b)| a - b));
-        let error = if ours.len() == reference.len() { distance / norm(&mut reference.iter().copied()) } else { f64::NAN };
-        self.rows.push(Row { op, pass, error, bound });
+        let size = norm(&mut reference.iter().copied());
+        // Nothing but zeros expected and given is no error.
+        let error = match ours.len() == reference.len() {
+            true if distance == 0.0 => 0.0,
+            true => distance / size,
+            false => f64::NAN,
+        };
+        self.push(op, pass, dims, error, bound);
     }
 
     /// f32 values on the device, and the same in f64.
@@ -132,6 +159,8 @@ mod tests {
         bench.check("x", "scaled", &(ours.clone() * 1.0001).unwrap(), &reference, F32).unwrap();
         bench.check("x", "short", &ours.narrow(0, 0, 9).unwrap(), &reference, F32).unwrap();
         bench.check("x", "nan", &(ours * f64::NAN).unwrap(), &reference, F32).unwrap();
-        assert_eq!(bench.rows.iter().map(Row::ok).collect::<Vec<_>>(), [true, false, false, false]);
+        bench.attempt("y", |_| Err(crate::error::Error::run("no")));
+        assert_eq!(bench.rows.iter().map(Row::ok).collect::<Vec<_>>(), [true, false, false, false, false]);
+        assert_eq!((bench.rows[0].shape.as_str(), bench.rows[4].op), ("10", "y"));
     }
 }

@@ -60,7 +60,7 @@ pub(super) fn cross_entropy(bench: &mut Bench<'_>) -> Result<()> {
     let scales = [0.5f32, 0.25, 1.0, 2.0, 0.125];
     let (losses, lse) = ce::forward(&logits, &targets)?;
     let losses: Vec<f64> = losses.into_iter().map(f64::from).collect();
-    bench.compare("cross_entropy", "forward", &losses, &reference::cross_entropy(&logits64, &targets), F32);
+    bench.compare("cross_entropy", "forward", &[rows, vocab], &losses, &reference::cross_entropy(&logits64, &targets), F32);
     let at: Vec<usize> =
         some_of(logits64.len(), 200).into_iter().chain(targets.iter().enumerate().map(|(i, t)| i * vocab + *t as usize)).collect();
     let dy: Vec<f64> = scales.iter().map(|&s| f64::from(s)).collect();

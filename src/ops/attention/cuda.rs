@@ -1,0 +1,189 @@
+//! Attention on a CUDA device: launches of `forward.cu`, `backward_*.cu` and `decode*.cu`, which say how they work.
+//!
+//! Products take bf16 and sum in f32; softmax and log-sum-exp are f32; what is returned has the queries' type. Kernels exist for
+//! heads of 64 and 128 channels; others are padded with zeros, which changes neither scores nor outputs (for tiny test models:
+//! decoding so copies its whole cache every time). `CLSGEN_ATTENTION=wgmma` takes `forward_90.cu` on a Hopper card: to be tested
+//! (`clsgen selftest --device cuda`) and timed there before it is what is taken anyway.
+
+use std::borrow::Cow;
+
+use candle_core::cuda_backend::{CudaDevice, WrapErr};
+use candle_core::{DType, Tensor};
+
+use super::{Dims, KvSegment, Offsets};
+use crate::error::{Error, Result};
+use crate::ops::cuda::{Launch, address, device_of, uninit, upload, upload_u64};
+
+/// Queries of a block of `forward.cu` and of `backward_q.cu`; keys of one of `backward_kv.cu`.
+const ROWS: usize = 128;
+/// Rows that meet a block's own at a time.
+const STEP: usize = 64;
+/// Keys of a block of `decode.cu`.
+const CHUNK: usize = 256;
+/// Query heads a kv head may have in `decode.cu`: the rows of an mma.
+const MOST_HEADS: usize = 16;
+/// Tokens of a block of `backward_delta.cu`.
+const TOKENS: usize = 8;
+const BF16: usize = 2;
+
+/// Channels of the kernels that serve heads of `d` channels.
+fn width(d: usize) -> Result<usize> {
+    [64, 128].into_iter().find(|&width| d <= width).ok_or_else(|| Error::run(format!("attention on CUDA: head_dim {d} is more than 128")))
+}
+
+/// `(tokens, heads, width)` in bf16, side by side.
+fn operand(x: &Tensor, width: usize) -> Result<Tensor> {
+    let x = x.to_dtype(DType::BF16)?;
+    let d = x.dim(2)?;
+    Ok(if d == width { x.contiguous()? } else { x.pad_with_zeros(2, 0, width - d)?.contiguous()? })
+}
+
+/// A kernel's result without the padding, in the type of `like`.
+fn result(x: Tensor, like: &Tensor) -> Result<Tensor> {
+    Ok(x.narrow(2, 0, like.dim(2)?)?.contiguous()?.to_dtype(like.dtype())?)
+}
+
+/// Kernels take powers of 2 for powers of e.
+fn log2_scale(scale: f32) -> f32 {
+    scale * std::f32::consts::LOG2_E
+}
+
+/// Blocks of `size` rows for the longest sequence; the kernels return at once where a sequence has fewer.
+fn blocks(offsets: &Offsets, size: usize) -> u32 {
+    offsets.ranges().map(|range| range.len().div_ceil(size)).max().unwrap_or(0) as u32
+}
+
+/// The forward kernel's file, its name, its threads and what it takes of shared memory beyond its tiles.
+fn forward_kernel(device: &CudaDevice) -> Result<(&'static str, &'static str, u32, usize)> {
+    let asked = std::env::var_os("CLSGEN_ATTENTION").is_some_and(|value| value == "wgmma");
+    let hopper = asked && device.cuda_stream().context().compute_capability().w()?.0 == 9;
+    Ok(if hopper {
+        ("attention/forward_90", "attention_forward_90", 256, 1024)
+    } else {
+        ("attention/forward", "attention_forward", 128, 0)
+    })
+}
+
+/// `(out, lse)`.
+pub(super) fn forward([q, k, v]: [&Tensor; 3], dims: Dims, [q_offsets, kv_offsets]: [&Offsets; 2], scale: f32) -> Result<(Tensor, Tensor)> {
+    let (device, width, tq) = (device_of(q)?, width(dims.d)?, q_offsets.total());
+    let out = uninit(&device, (tq, dims.heads, width), DType::BF16)?;
+    let lse = uninit(&device, (dims.heads, tq), DType::F32)?;
+    let (file, name, threads, more) = forward_kernel(&device)?;
+    Launch::new(&device, file, &format!("{name}_d{width}"))?
+        .tensor(&operand(q, width)?)?
+        .tensor(&operand(k, width)?)?
+        .tensor(&operand(v, width)?)?
+        .tensor(&out)?
+        .tensor(&lse)?
+        .tensor(&upload(&device, &q_offsets.starts())?)?
+        .tensor(&upload(&device, &kv_offsets.starts())?)?
+        .u32(dims.heads)?
+        .u32(dims.kv_heads)?
+        .u32(tq)?
+        .f32(log2_scale(scale))
+        .run([dims.heads as u32, blocks(q_offsets, ROWS), q_offsets.count() as u32], threads, (ROWS + 2 * STEP) * width * BF16 + more)?;
+    Ok((result(out, q)?, lse))
+}
+
+/// `(dq, dk, dv)`.
+pub(super) fn backward(
+    [q, k, v, out, lse, dout]: [&Tensor; 6],
+    dims: Dims,
+    offsets: &Offsets,
+    scale: f32,
+) -> Result<(Tensor, Tensor, Tensor)> {
+    let Dims { heads, kv_heads, d } = dims;
+    let (device, width, t) = (device_of(q)?, width(d)?, offsets.total());
+    let starts = upload(&device, &offsets.starts())?;
+    let (lse, dout) = (lse.contiguous()?, operand(dout, width)?);
+    let delta = uninit(&device, (heads, t), DType::F32)?;
+    Launch::new(&device, "attention/backward_delta", &format!("attention_backward_delta_d{width}"))?
+        .tensor(&operand(out, width)?)?
+        .tensor(&dout)?
+        .tensor(&delta)?
+        .u32(heads)?
+        .u32(t)?
+        .run([heads as u32, t.div_ceil(TOKENS) as u32, 1], TOKENS as u32 * 32, 0)?;
+
+    let operands = [operand(q, width)?, operand(k, width)?, operand(v, width)?, dout, lse, delta];
+    let launch = |name: &str, outputs: &[&Tensor], file| -> Result<Launch> {
+        let mut launch = Launch::new(&device, file, &format!("attention_{name}_d{width}"))?;
+        for tensor in operands.iter().chain(outputs.iter().copied()).chain([&starts, &starts]) {
+            launch = launch.tensor(tensor)?;
+        }
+        Ok(launch.u32(heads)?.u32(kv_heads)?.u32(t)?.f32(log2_scale(scale)))
+    };
+    let gradient = |heads: usize| uninit(&device, (t, heads, width), DType::BF16);
+    let (dq, dk, dv) = (gradient(heads)?, gradient(kv_heads)?, gradient(kv_heads)?);
+    let (blocks, sequences) = (blocks(offsets, ROWS), offsets.count() as u32);
+    // Keys, values; two steps of q, dout, lse and delta.
+    let shared = (2 * ROWS + 4 * STEP) * width * BF16 + 4 * STEP * size_of::<f32>();
+    launch("backward_kv", &[&dk, &dv], "attention/backward_kv")?.run([kv_heads as u32, blocks, sequences], 256, shared)?;
+    // Two steps of keys and values.
+    launch("backward_q", &[&dq], "attention/backward_q")?.run([heads as u32, blocks, sequences], 256, 4 * STEP * width * BF16)?;
+    Ok((result(dq, q)?, result(dk, k)?, result(dv, v)?))
+}
+
+/// `(rows, heads, d)` of one query a row.
+pub(super) fn decode(q: &Tensor, rows: &[Vec<KvSegment<'_>>], dims: Dims, scale: f32) -> Result<Tensor> {
+    let Dims { heads, kv_heads, d } = dims;
+    if heads / kv_heads > MOST_HEADS {
+        return Err(Error::run(format!("attention on CUDA: {} query heads a kv head are more than {MOST_HEADS}", heads / kv_heads)));
+    }
+    let (device, width, n) = (device_of(q)?, width(d)?, rows.len());
+    let chunks = rows.iter().map(|row| row.iter().map(|segment| segment.len).sum::<usize>().div_ceil(CHUNK)).max().unwrap_or(0);
+    // Tensors that were made for this call live until its launches are in the stream.
+    let held = cached(rows, width)?;
+    let (segments, of_row) = table(&device, rows, &held)?;
+    let partial_o = uninit(&device, (n, heads, chunks, width), DType::F32)?;
+    let partial_ml = uninit(&device, (n, heads, chunks, 2), DType::F32)?;
+    let out = uninit(&device, (n, heads, width), DType::BF16)?;
+    // Two tiles of 16 keys and values for each of 4 warps; each key's addresses; maxima and sums of 4 warps.
+    let shared = 4 * 4 * 16 * width * BF16 + CHUNK * 2 * size_of::<u64>() + 2 * 4 * MOST_HEADS * size_of::<f32>();
+    Launch::new(&device, "attention/decode", &format!("attention_decode_d{width}"))?
+        .tensor(&operand(q, width)?)?
+        .tensor(&segments)?
+        .tensor(&of_row)?
+        .tensor(&partial_o)?
+        .tensor(&partial_ml)?
+        .u32(heads)?
+        .u32(kv_heads)?
+        .u64(0)
+        .f32(log2_scale(scale))
+        .run([n as u32, kv_heads as u32, chunks as u32], 128, shared)?;
+    Launch::new(&device, "attention/decode_join", &format!("attention_decode_join_d{width}"))?
+        .tensor(&partial_o)?
+        .tensor(&partial_ml)?
+        .tensor(&segments)?
+        .tensor(&of_row)?
+        .tensor(&out)?
+        .u32(heads)?
+        .u32(chunks)?
+        .run([heads as u32, n as u32, 1], width as u32, 0)?;
+    result(out, q)
+}
+
+/// Each segment's keys and values as the kernel takes them: themselves, as a rule.
+fn cached<'a>(rows: &[Vec<KvSegment<'a>>], width: usize) -> Result<Vec<[Cow<'a, Tensor>; 2]>> {
+    let fitting = |x: &'a Tensor| -> Result<Cow<'a, Tensor>> {
+        let as_is = x.dtype() == DType::BF16 && x.dim(2)? == width && x.is_contiguous();
+        Ok(if as_is { Cow::Borrowed(x) } else { Cow::Owned(operand(x, width)?) })
+    };
+    rows.iter().flatten().map(|segment| Ok([fitting(segment.k)?, fitting(segment.v)?])).collect()
+}
+
+/// The tables of `decode.cuh`: for each segment its addresses, the row's position of its first key and its length; then each row's
+/// first segment and, last, the number of segments.
+fn table(device: &CudaDevice, rows: &[Vec<KvSegment<'_>>], held: &[[Cow<'_, Tensor>; 2]]) -> Result<(Tensor, Tensor)> {
+    let (mut words, mut of_row, mut held) = (Vec::new(), vec![0], held.iter());
+    for row in rows {
+        let mut start = 0;
+        for (segment, [k, v]) in row.iter().zip(held.by_ref()) {
+            words.extend([address(k)?, address(v)?, start | (segment.len as u64) << 32]);
+            start += segment.len as u64;
+        }
+        of_row.push(words.len() as u32 / 3);
+    }
+    Ok((upload_u64(device, &words)?, upload(device, &of_row)?))
+}

@@ -1,0 +1,87 @@
+//! Tensors as kernels see them: addresses, outputs nobody has written yet, and small arrays from the host.
+#![allow(unsafe_code)]
+
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::cuda_backend::cudarc::driver::{DevicePtr, DeviceRepr};
+use candle_core::cuda_backend::{CudaDType, CudaDevice, CudaStorage, CudaStorageSlice};
+use candle_core::op::BackpropOp;
+use candle_core::{DType, Shape, Storage, Tensor};
+use half::bf16;
+
+use crate::error::{Error, Result};
+
+/// The device address of a contiguous tensor's first element. It holds as long as the tensor does: until the launches that were
+/// given it are in the stream, where whatever frees it comes after them.
+pub(crate) fn address(tensor: &Tensor) -> Result<u64> {
+    let (storage, layout) = tensor.storage_and_layout();
+    let (Storage::Cuda(storage), Some((start, _))) = (&*storage, layout.contiguous_offsets()) else {
+        return Err(Error::run(format!(
+            "a kernel needs contiguous tensors on its device, not {:?} on {:?}",
+            tensor.dims(),
+            tensor.device()
+        )));
+    };
+    let stream = storage.device.cuda_stream();
+    let base = match &storage.slice {
+        CudaStorageSlice::F32(slice) => slice.device_ptr(&stream).0,
+        CudaStorageSlice::BF16(slice) => slice.device_ptr(&stream).0,
+        CudaStorageSlice::F64(slice) => slice.device_ptr(&stream).0,
+        CudaStorageSlice::U32(slice) => slice.device_ptr(&stream).0,
+        CudaStorageSlice::I64(slice) => slice.device_ptr(&stream).0,
+        _ => return Err(Error::run(format!("no kernel takes {:?}", tensor.dtype()))),
+    };
+    Ok(base + (start * tensor.dtype().size_in_bytes()) as u64)
+}
+
+/// A tensor whose elements are whatever the memory holds: for a kernel to write all of.
+pub(crate) fn uninit(device: &CudaDevice, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
+    let shape = shape.into();
+    let storage = match dtype {
+        DType::F32 => alloc::<f32>(device, shape.elem_count()),
+        DType::BF16 => alloc::<bf16>(device, shape.elem_count()),
+        DType::F64 => alloc::<f64>(device, shape.elem_count()),
+        DType::U32 => alloc::<u32>(device, shape.elem_count()),
+        _ => Err(Error::run(format!("no kernel writes {dtype:?}"))),
+    }?;
+    Ok(wrap(storage, shape))
+}
+
+fn alloc<T: DeviceRepr + CudaDType>(device: &CudaDevice, count: usize) -> Result<CudaStorage> {
+    // The driver refuses an allocation of nothing.
+    // SAFETY: the host cannot read device memory but by a copy, and every bit pattern is a value of these types.
+    let slice = unsafe { device.alloc::<T>(count.max(1)) }?;
+    Ok(CudaStorage::wrap_cuda_slice(slice, device.clone()))
+}
+
+fn wrap(storage: CudaStorage, shape: Shape) -> Tensor {
+    Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false)
+}
+
+/// Arrays uploaded of late. Positions, offsets and targets are the same in every layer of a pass, and comparing them on the host is
+/// cheaper than copying them again.
+static RECENT: Mutex<Vec<(usize, Vec<u32>, Tensor)>> = Mutex::new(Vec::new());
+const REMEMBERED: usize = 16;
+
+/// `values` on the device, `(n)` u32: perhaps a tensor of an earlier call, so never to be written.
+pub(crate) fn upload(device: &CudaDevice, values: &[u32]) -> Result<Tensor> {
+    let ordinal = device.cuda_stream().context().ordinal();
+    let mut recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(i) = recent.iter().position(|(of, held, _)| *of == ordinal && held == values) {
+        let entry = recent.remove(i);
+        recent.push(entry);
+    } else {
+        let tensor = Tensor::from_slice(values, values.len(), &candle_core::Device::Cuda(device.clone()))?;
+        if recent.len() == REMEMBERED {
+            recent.remove(0);
+        }
+        recent.push((ordinal, values.to_vec(), tensor));
+    }
+    Ok(recent[recent.len() - 1].2.clone())
+}
+
+/// As [`upload`], 64-bit numbers as pairs of words, the low one first.
+pub(crate) fn upload_u64(device: &CudaDevice, values: &[u64]) -> Result<Tensor> {
+    let words: Vec<u32> = values.iter().flat_map(|&value| [value as u32, (value >> 32) as u32]).collect();
+    upload(device, &words)
+}

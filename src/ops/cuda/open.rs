@@ -1,0 +1,103 @@
+//! Opens a CUDA device, or says which of the things it takes is missing (exit 5).
+
+use candle_core::Device;
+
+use crate::error::{Error, Result};
+
+const CPU_HINT: &str = "use --device cpu";
+
+/// CUDA device `ordinal`, ready for our kernels.
+#[cfg(not(feature = "cuda"))]
+pub fn open(_ordinal: usize) -> Result<Device> {
+    Err(Error::resources("this build of clsgen has no CUDA support")
+        .hint(format!("{CPU_HINT}, or a build with it: cargo build --release --features cuda")))
+}
+
+/// CUDA device `ordinal`, ready for our kernels: one stream for all threads, no events, memory kept for the next allocation.
+#[cfg(feature = "cuda")]
+pub fn open(ordinal: usize) -> Result<Device> {
+    found::libraries()?;
+    found::devices(ordinal)?;
+    // A stream of our own, not one a thread: weights are read by many threads.
+    let device = Device::new_cuda_with_stream(ordinal)
+        .map_err(|error| Error::resources(format!("CUDA device {ordinal} cannot be opened: {error}")).hint(found::NVIDIA_SMI))?;
+    found::settle(&device)?;
+    Ok(device)
+}
+
+/// Everything here is asked before candle is, which panics where a library or a symbol is missing.
+#[cfg(feature = "cuda")]
+#[allow(unsafe_code)]
+mod found {
+    use candle_core::Device;
+    use candle_core::cuda_backend::cudarc::{cublas, curand, driver};
+    use driver::sys::CUresult;
+
+    use super::CPU_HINT;
+    use crate::error::{Error, Result};
+
+    pub const NVIDIA_SMI: &str = "see nvidia-smi for the devices there are, or use --device cpu";
+    /// The version whose functions we call and whose PTX we carry, as the driver counts: 1000·major + 10·minor.
+    const CUDA_VERSION: i32 = 13_000;
+
+    /// The three shared libraries, opened by name from where the system looks for libraries.
+    pub fn libraries() -> Result<()> {
+        // SAFETY: these open a library and close it again; loading one runs its initialisers, as using it would.
+        let (driver, cublas, curand) =
+            unsafe { (driver::sys::is_culib_present(), cublas::sys::is_culib_present(), curand::sys::is_culib_present()) };
+        if !driver {
+            return Err(Error::resources("no CUDA driver on this machine: libcuda.so.1 cannot be loaded")
+                .hint(format!("{CPU_HINT}, or install the NVIDIA driver (580 or newer)")));
+        }
+        let missing: Vec<&str> = [(cublas, "cuBLAS (libcublas.so.13)"), (curand, "cuRAND (libcurand.so.10)")]
+            .into_iter()
+            .filter_map(|(there, name)| (!there).then_some(name))
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Error::resources(format!("CUDA 13 is incomplete on this machine: {} cannot be loaded", missing.join(" and "))).hint(format!(
+            "put the directory that holds them on LD_LIBRARY_PATH (a Python environment with PyTorch has one: nvidia/cu13/lib), or {CPU_HINT}"
+        )))
+    }
+
+    /// A driver that is new enough, and a device of that number.
+    pub fn devices(ordinal: usize) -> Result<()> {
+        let mut version = 0;
+        // SAFETY: `version` is a valid place for an int, and this function may be called before cuInit.
+        let asked = unsafe { driver::sys::cuDriverGetVersion(&mut version) };
+        if asked != CUresult::CUDA_SUCCESS || version < CUDA_VERSION {
+            let (major, minor) = (version / 1000, version % 1000 / 10);
+            return Err(Error::resources(format!("the NVIDIA driver knows CUDA {major}.{minor}, clsgen needs 13.0"))
+                .hint(format!("install driver 580 or newer, or {CPU_HINT}")));
+        }
+        let count = driver::result::init().and_then(|()| driver::result::device::get_count());
+        match count {
+            Err(driver::DriverError(CUresult::CUDA_ERROR_NO_DEVICE)) | Ok(0) => {
+                Err(Error::resources("the NVIDIA driver finds no CUDA device").hint(NVIDIA_SMI))
+            }
+            Err(error) => Err(Error::resources(format!("the NVIDIA driver does not start: {error}")).hint(NVIDIA_SMI)),
+            Ok(count) if ordinal >= count as usize => {
+                Err(Error::resources(format!("there is no CUDA device {ordinal}: this machine has {count}")).hint(NVIDIA_SMI))
+            }
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// What the device is set to once, before anything is allocated on it.
+    pub fn settle(device: &Device) -> Result<()> {
+        let device = device.as_cuda_device()?;
+        let failed = |error: driver::DriverError| Error::resources(format!("CUDA device: {error}")).hint(NVIDIA_SMI);
+        let stream = device.cuda_stream();
+        // SAFETY: all work goes to this one stream, so nothing is used on another before it is ready or after it is freed.
+        unsafe { device.disable_event_tracking() };
+        // Freed memory stays in the pool: giving it back to the system at every wait costs more than all our kernels' launches.
+        let mut keep = u64::MAX;
+        // SAFETY: the context is current (its stream was just made), and the attribute is a u64 that the call reads.
+        unsafe {
+            let pool = driver::result::device::get_default_mem_pool(stream.context().cu_device()).map_err(failed)?;
+            let threshold = driver::sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+            driver::result::mem_pool::set_attribute(pool, threshold, (&raw mut keep).cast()).map_err(failed)
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Launches of `kernels.cu`. Shapes are checked by the caller; x, y, dy, dx all bf16 or all f32, weight and rstd f32.
+
+use candle_core::{DType, Tensor};
+
+use crate::error::Result;
+use crate::ops::cuda::{Launch, device_of, suffix, uninit};
+
+const FILE: &str = "rms_norm/kernels";
+/// Threads of a block, which is a row: two 16-byte reads each at 4,096 bf16.
+const THREADS: u32 = 256;
+/// A float for each warp.
+const SHARED: usize = 4 * THREADS as usize / 32;
+
+fn launch(x: &Tensor, kernel: &str) -> Result<Launch> {
+    Launch::new(&device_of(x)?, FILE, &format!("rms_norm_{kernel}_{}", suffix(x.dtype())?))
+}
+
+pub(super) fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<(Tensor, Tensor)> {
+    let ((m, n), device) = (x.dims2()?, device_of(x)?);
+    let (y, rstd) = (uninit(&device, (m, n), x.dtype())?, uninit(&device, m, DType::F32)?);
+    launch(x, "forward")?.tensor(&x.contiguous()?)?.tensor(&weight.contiguous()?)?.tensor(&y)?.tensor(&rstd)?.u32(n)?.f32(eps as f32).run(
+        [m as u32, 1, 1],
+        THREADS,
+        SHARED,
+    )?;
+    Ok((y, rstd))
+}
+
+pub(super) fn add_forward(a: &Tensor, b: &Tensor, weight: &Tensor, eps: f64) -> Result<(Tensor, Tensor, Tensor)> {
+    let ((m, n), device, dtype) = (a.dims2()?, device_of(a)?, a.dtype());
+    let (sum, y, rstd) = (uninit(&device, (m, n), dtype)?, uninit(&device, (m, n), dtype)?, uninit(&device, m, DType::F32)?);
+    launch(a, "add_forward")?
+        .tensor(&a.contiguous()?)?
+        .tensor(&b.to_dtype(dtype)?.contiguous()?)?
+        .tensor(&weight.contiguous()?)?
+        .tensor(&sum)?
+        .tensor(&y)?
+        .tensor(&rstd)?
+        .u32(n)?
+        .f32(eps as f32)
+        .run([m as u32, 1, 1], THREADS, SHARED)?;
+    Ok((sum, y, rstd))
+}
+
+pub(super) fn backward(x: &Tensor, weight: &Tensor, rstd: &Tensor, dy: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+    let ((m, n), dtype) = (x.dims2()?, x.dtype());
+    let dx = uninit(&device_of(x)?, (m, n), dtype)?;
+    let residual = residual.map(|residual| residual.to_dtype(dtype)?.contiguous()).transpose()?;
+    launch(x, "backward")?
+        .tensor(&x.contiguous()?)?
+        .tensor(&weight.contiguous()?)?
+        .tensor(&rstd.contiguous()?)?
+        .tensor(&dy.to_dtype(dtype)?.contiguous()?)?
+        .optional(residual.as_ref())?
+        .tensor(&dx)?
+        .u32(n)?
+        .run([m as u32, 1, 1], THREADS, SHARED)?;
+    Ok(dx)
+}
+
+pub(super) fn backward_weight(x: &Tensor, rstd: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    let (m, n) = x.dims2()?;
+    let dw = uninit(&device_of(x)?, n, DType::F32)?;
+    launch(x, "backward_weight")?
+        .tensor(&x.contiguous()?)?
+        .tensor(&rstd.contiguous()?)?
+        .tensor(&dy.to_dtype(x.dtype())?.contiguous()?)?
+        .tensor(&dw)?
+        .u32(m)?
+        .u32(n)?
+        .run([n.div_ceil(32) as u32, 1, 1], THREADS, 4 * THREADS as usize)?;
+    Ok(dw)
+}

@@ -1,0 +1,170 @@
+//! Attention in bf16 at the shapes and lengths where a GPU's tiles begin, end and are many, against this machine's CPU in f32
+//! (which has its own rows against f64). The sizes are beyond what a textbook formula does in a minute.
+
+use candle_core::{DType, Device, Tensor};
+
+use super::{Bench, numbers, reference::Heads};
+use crate::{
+    error::Result,
+    ops::{
+        Offsets,
+        attention::{self, KvSegment},
+    },
+};
+
+/// SmolLM2-135M's heads, and a quarter of Llama 3.1 8B's.
+const NARROW: Heads = Heads { heads: 9, kv_heads: 3, d: 64 };
+const WIDE: Heads = Heads { heads: 8, kv_heads: 2, d: 128 };
+
+/// Name, heads, lengths.
+type Case = (&'static str, Heads, &'static [usize]);
+const SHORT: &[Case] = &[
+    ("attention 64: 1", NARROW, &[1]),
+    ("attention 64: 63", NARROW, &[63]),
+    ("attention 64: 64", NARROW, &[64]),
+    ("attention 64: 65", NARROW, &[65]),
+    ("attention 64: 6 sequences", NARROW, &[65, 1, 200, 63, 128, 64]),
+    ("attention 128: 1", WIDE, &[1]),
+    ("attention 128: 63", WIDE, &[63]),
+    ("attention 128: 64", WIDE, &[64]),
+    ("attention 128: 65", WIDE, &[65]),
+    ("attention 128: 6 sequences", WIDE, &[65, 1, 200, 63, 128, 64]),
+];
+const LONG: &[Case] = &[("attention 64: 7424", NARROW, &[7424]), ("attention 128: 7424", WIDE, &[7424])];
+
+/// Probabilities and the output rounded to bf16; in backward the scores' gradients too. A plain computation in bf16 that rounds nothing
+/// else is 1.5e-3 and 3.4e-3 away.
+const FORWARD: f64 = 3e-3;
+const BACKWARD: f64 = 6e-3;
+const LSE: f64 = 1e-5;
+
+/// Every case on a GPU.
+pub(super) fn rows(bench: &mut Bench<'_>) -> Result<()> {
+    for case in SHORT.iter().chain(LONG) {
+        training(bench, case, DType::BF16)?;
+    }
+    for (op, shape) in [("attention 64", NARROW), ("attention 128", WIDE)] {
+        after_a_prefix(bench, op, shape)?;
+        decoding(bench, op, shape, DType::BF16)?;
+    }
+    Ok(())
+}
+
+impl Bench<'_> {
+    /// Normal numbers rounded to `dtype`: on the device, and on the CPU in f32.
+    fn operand(&self, seed: u64, dims: [usize; 3], dtype: DType) -> Result<(Tensor, Tensor)> {
+        let x = self.random(seed, &dims)?.0.to_dtype(dtype)?;
+        let wide = x.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
+        Ok((x, wide))
+    }
+
+    /// Two tensors, and again the same two: not a bit may differ.
+    pub(super) fn again(&mut self, op: &'static str, once: &[&Tensor], twice: &[&Tensor]) -> Result<()> {
+        let all =
+            |tensors: &[&Tensor]| -> Result<Vec<f64>> { Ok(tensors.iter().map(|x| numbers(x)).collect::<Result<Vec<_>>>()?.concat()) };
+        self.compare(op, "again", &[], &all(twice)?, &all(once)?, 0.0);
+        Ok(())
+    }
+}
+
+/// Forward and backward, as in training.
+fn training(bench: &mut Bench<'_>, &(op, shape, lengths): &Case, dtype: DType) -> Result<()> {
+    let Heads { heads, kv_heads, d } = shape;
+    let (offsets, scale) = (Offsets::from_lengths(lengths), 1.0 / (d as f32).sqrt());
+    let t = offsets.total();
+    let (q, q32) = bench.operand(13, [t, heads, d], dtype)?;
+    let (k, k32) = bench.operand(14, [t, kv_heads, d], dtype)?;
+    let (v, v32) = bench.operand(15, [t, kv_heads, d], dtype)?;
+    let (dout, dout32) = bench.operand(16, [t, heads, d], dtype)?;
+    let forward = || attention::forward(&q, &k, &v, &offsets, &offsets, scale);
+    let (out32, lse32) = attention::forward(&q32, &k32, &v32, &offsets, &offsets, scale)?;
+    let (out, lse) = forward()?;
+    bench.check(op, "forward", &out, &numbers(&out32)?, FORWARD)?;
+    bench.check(op, "log-sum-exp", &lse, &numbers(&lse32)?, LSE)?;
+
+    let dout = if q.device().is_cpu() { dout32.clone() } else { dout };
+    let backward = || attention::backward(&q, &k, &v, &out, &lse, &dout, &offsets, scale);
+    let (dq32, dk32, dv32) = attention::backward(&q32, &k32, &v32, &out32, &lse32, &dout32, &offsets, scale)?;
+    let (dq, dk, dv) = backward()?;
+    // Of a single token, the scores' gradient is 0: there is nothing to be relative to.
+    if lengths.iter().any(|&length| length > 1) {
+        bench.check(op, "backward q", &dq, &numbers(&dq32)?, BACKWARD)?;
+        bench.check(op, "backward k", &dk, &numbers(&dk32)?, BACKWARD)?;
+    }
+    bench.check(op, "backward v", &dv, &numbers(&dv32)?, BACKWARD)?;
+
+    let ((out2, lse2), (dq2, dk2, dv2)) = (forward()?, backward()?);
+    bench.again(op, &[&out, &lse, &dq, &dk, &dv], &[&out2, &lse2, &dq2, &dk2, &dv2])
+}
+
+/// Fewer queries than keys; and the prompt read in two parts has the bits of the prompt read at once.
+fn after_a_prefix(bench: &mut Bench<'_>, op: &'static str, shape: Heads) -> Result<()> {
+    let Heads { heads, kv_heads, d } = shape;
+    let (keys, queries, scale) =
+        (Offsets::from_lengths(&[203, 64, 1, 70]), Offsets::from_lengths(&[130, 1, 1, 64]), 1.0 / (d as f32).sqrt());
+    let (q, q32) = bench.operand(17, [queries.total(), heads, d], DType::BF16)?;
+    let (k, k32) = bench.operand(18, [keys.total(), kv_heads, d], DType::BF16)?;
+    let (v, v32) = bench.operand(19, [keys.total(), kv_heads, d], DType::BF16)?;
+    let (out, _) = attention::forward(&q, &k, &v, &queries, &keys, scale)?;
+    let (out32, _) = attention::forward(&q32, &k32, &v32, &queries, &keys, scale)?;
+    bench.check(op, "after a prefix", &out, &numbers(&out32)?, FORWARD)?;
+
+    let (whole, tail) = (Offsets::from_lengths(&[70]), Offsets::from_lengths(&[33]));
+    let (k, v, q) = (k.narrow(0, 0, 70)?, v.narrow(0, 0, 70)?, q.narrow(0, 0, 70)?);
+    let (at_once, _) = attention::forward(&q, &k, &v, &whole, &whole, scale)?;
+    let (part, _) = attention::forward(&q.narrow(0, 37, 33)?, &k, &v, &tail, &whole, scale)?;
+    bench.again(op, &[&at_once.narrow(0, 37, 33)?], &[&part])
+}
+
+/// Rows with a shared prefix and a tail of their own; in blocks; and alone.
+fn decoding(bench: &mut Bench<'_>, op: &'static str, shape: Heads, dtype: DType) -> Result<()> {
+    let Heads { heads, kv_heads, d } = shape;
+    let scale = 1.0 / (d as f32).sqrt();
+    let (prefix_k, prefix_k32) = bench.operand(20, [700, kv_heads, d], dtype)?;
+    let (prefix_v, prefix_v32) = bench.operand(21, [700, kv_heads, d], dtype)?;
+    let (own_k, own_k32) = bench.operand(22, [80, kv_heads, d], dtype)?;
+    let (own_v, own_v32) = bench.operand(23, [80, kv_heads, d], dtype)?;
+    let lengths = [(700, 5), (700, 80), (0, 1), (0, 64), (63, 2), (256, 1), (511, 0)];
+    let (q, q32) = bench.operand(24, [lengths.len(), heads, d], dtype)?;
+    let rows = table(&lengths, [&prefix_k, &own_k], [&prefix_v, &own_v]);
+    let rows32 = table(&lengths, [&prefix_k32, &own_k32], [&prefix_v32, &own_v32]);
+    let out = attention::decode(&q, &rows, scale)?;
+    bench.check(op, "decode", &out, &numbers(&attention::decode(&q32, &rows32, scale)?)?, FORWARD)?;
+    for (i, row) in rows.iter().enumerate() {
+        let alone = attention::decode(&q.narrow(0, i, 1)?, std::slice::from_ref(row), scale)?;
+        bench.again(op, &[&out.narrow(0, i, 1)?], &[&alone])?;
+    }
+    // The first row's keys in blocks of 16, as a paged cache holds them.
+    let blocks = |x: &Tensor, n: usize| -> Result<Vec<Tensor>> {
+        (0..n).step_by(16).map(|first| Ok(x.narrow(0, first, 16.min(n - first))?)).collect()
+    };
+    let (k, v) = (blocks(&prefix_k, 700)?, blocks(&prefix_v, 700)?);
+    let mut paged: Vec<KvSegment<'_>> = k.iter().zip(&v).map(|(k, v)| KvSegment { k, v, len: k.dims()[0] }).collect();
+    paged.push(KvSegment { k: &own_k, v: &own_v, len: 5 });
+    let in_blocks = attention::decode(&q.narrow(0, 0, 1)?, &[paged], scale)?;
+    bench.again(op, &[&out.narrow(0, 0, 1)?], &[&in_blocks])
+}
+
+/// A row for each pair of lengths: a prefix that all share, then a tail.
+fn table<'a>(lengths: &[(usize, usize)], k: [&'a Tensor; 2], v: [&'a Tensor; 2]) -> Vec<Vec<KvSegment<'a>>> {
+    let segment = |i: usize, len| KvSegment { k: k[i], v: v[i], len };
+    lengths.iter().map(|&(prefix, own)| vec![segment(0, prefix), segment(1, own)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The same cases, on the CPU's own bf16: the table is right before a GPU sees it.
+    #[test]
+    fn the_cases_hold_on_the_cpu() {
+        let mut bench = Bench { device: &Device::Cpu, rows: Vec::new() };
+        for case in SHORT {
+            training(&mut bench, case, DType::BF16).unwrap();
+        }
+        after_a_prefix(&mut bench, "attention 64", NARROW).unwrap();
+        decoding(&mut bench, "attention 64", NARROW, DType::F32).unwrap();
+        let missed: Vec<_> = bench.rows.iter().filter(|row| !row.ok()).collect();
+        assert!(missed.is_empty(), "{missed:?}");
+    }
+}

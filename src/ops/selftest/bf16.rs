@@ -1,0 +1,233 @@
+//! What a GPU computes in bf16: every op on bf16 operands against f64 of the same (rounded) operands.
+//!
+//! The least error a result in bf16 can have is that of rounding the exact one, which is what a plain computation (f32 inside, one rounding at
+//! the end, as PyTorch's kernels do) has too; ours may have twice that. Every result is computed twice and must have the same bits.
+
+use candle_core::{DType, Device, Tensor};
+
+use super::{Bench, F32, numbers, reference, some_of};
+use crate::{
+    error::Result,
+    ops::{
+        Offsets,
+        adamw::{self, AdamW},
+        add,
+        cast::to_bf16,
+        cross_entropy as ce,
+        dropout::{self, DropoutKey},
+        embedding as embed, linear as lin, rms_norm as norm,
+        rope::{Rope, RopeParameters, RopeScaling},
+        swiglu as glu,
+    },
+    rng::{Rng, streams},
+};
+
+/// Bound of sums in f32 of exact products of bf16.
+const SUMS: f64 = 1e-5;
+
+impl Bench<'_> {
+    /// bf16 values on the device, and the same in f64.
+    fn halves(&self, seed: u64, dims: &[usize]) -> Result<(Tensor, Vec<f64>)> {
+        let x = self.random(seed, dims)?.0.to_dtype(DType::BF16)?;
+        let x64 = numbers(&x)?;
+        Ok((x, x64))
+    }
+
+    /// The tensors of two runs, which must have the same bits.
+    fn twice<const N: usize>(&mut self, op: &'static str, run: impl Fn() -> Result<[Tensor; N]>) -> Result<[Tensor; N]> {
+        let (first, second) = (run()?, run()?);
+        self.again(op, &first.each_ref(), &second.each_ref())?;
+        Ok(first)
+    }
+
+    /// Elements `at` of a bf16 tensor: at most twice the error of their references' rounding.
+    fn check_rounded_at(&mut self, op: &'static str, pass: &'static str, ours: &Tensor, at: &[usize], reference: &[f64]) -> Result<()> {
+        let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
+        let rounding = reference.iter().map(|&x| x - f64::from(half::bf16::from_f64(x)));
+        let bound = 2.0 * norm(&mut rounding.into_iter()) / norm(&mut reference.iter().copied()) + F32;
+        self.check_at(op, pass, ours, at, reference, bound)
+    }
+
+    /// All elements of a bf16 tensor.
+    fn check_rounded(&mut self, op: &'static str, pass: &'static str, ours: &Tensor, reference: &[f64]) -> Result<()> {
+        let at: Vec<usize> = (0..reference.len()).collect();
+        self.check_rounded_at(op, pass, ours, &at, reference)
+    }
+}
+
+/// Every op whose kernel has a bf16 variant.
+pub(super) fn all(bench: &mut Bench<'_>) -> Result<()> {
+    bench.attempt("rms_norm, bf16", rms_norm);
+    bench.attempt("rope, bf16", rope);
+    bench.attempt("swiglu, bf16", swiglu);
+    bench.attempt("cross_entropy, bf16", cross_entropy);
+    bench.attempt("linear, bf16", linear);
+    bench.attempt("add, bf16", elements);
+    bench.attempt("dropout, bf16", dropout);
+    bench.attempt("adamw", adamw);
+    Ok(())
+}
+
+fn rms_norm(bench: &mut Bench<'_>) -> Result<()> {
+    const OP: &str = "rms_norm, bf16";
+    for (rows, hidden) in [(1, 1), (3, 63), (65, 576), (5, 4096)] {
+        let (eps, dims) = (1e-5, [rows, hidden]);
+        let ((x, x64), (r, r64)) = (bench.halves(41, &dims)?, bench.halves(42, &dims)?);
+        let ((dy, dy64), (w, w64)) = (bench.halves(43, &dims)?, bench.random(44, &[hidden])?);
+        let [y, rstd] = bench.twice(OP, || norm::forward(&x, &w, eps).map(|(y, rstd)| [y, rstd]))?;
+        bench.check_rounded(OP, "forward", &y, &reference::rms_norm(&x64, &w64, eps))?;
+        let [sum, y] = bench.twice(OP, || norm::add_forward(x.copy()?, &r, &w, eps).map(|(sum, y, _)| [sum, y]))?;
+        let sum64: Vec<f64> = x64.iter().zip(&r64).map(|(a, b)| a + b).collect();
+        bench.check_rounded(OP, "add", &sum, &sum64)?;
+        bench.check_rounded(OP, "add, forward", &y, &reference::rms_norm(&numbers(&sum)?, &w64, eps))?;
+        // Of one channel the gradient is the small difference of large terms.
+        if hidden > 1 {
+            let at = some_of(x64.len(), 30);
+            let dx64 = reference::gradient(&x64, &at, &dy64, |x| reference::rms_norm(x, &w64, eps));
+            let [dx] = bench.twice(OP, || Ok([norm::backward(&x, &w, &rstd, &dy)?]))?;
+            bench.check_rounded_at(OP, "backward x", &dx, &at, &dx64)?;
+            let [dx] = bench.twice(OP, || Ok([norm::backward_add(&x, &w, &rstd, &dy, &r)?]))?;
+            let with: Vec<f64> = dx64.iter().zip(&at).map(|(dx, &i)| dx + r64[i]).collect();
+            bench.check_rounded_at(OP, "backward x, add", &dx, &at, &with)?;
+        }
+    }
+    Ok(())
+}
+
+fn rope(bench: &mut Bench<'_>) -> Result<()> {
+    const OP: &str = "rope, bf16";
+    let positions = [0u32, 1, 63, 64, 65, 200];
+    for (heads, d) in [(1, 2), (9, 64), (8, 128), (3, 10)] {
+        let rope = Rope::new(RopeParameters { theta: 10_000.0, scaling: RopeScaling::None }, d)?;
+        let (x, x64) = bench.halves(45, &[positions.len(), heads, d])?;
+        let frequencies: Vec<f64> = rope.inv_freq().iter().map(|&f| f64::from(f)).collect();
+        let back: Vec<f64> = frequencies.iter().map(|f| -f).collect();
+        let [y, dx] = bench.twice(OP, || Ok([rope.forward(&x, &positions)?, rope.backward(&x, &positions)?]))?;
+        bench.check_rounded(OP, "forward", &y, &reference::rope(&x64, &positions, heads, &frequencies))?;
+        bench.check_rounded(OP, "backward", &dx, &reference::rope(&x64, &positions, heads, &back))?;
+    }
+    Ok(())
+}
+
+fn swiglu(bench: &mut Bench<'_>) -> Result<()> {
+    const OP: &str = "swiglu, bf16";
+    for dims in [[1, 1], [3, 65], [7, 14_336]] {
+        let ((gate, gate64), (up, up64)) = (bench.halves(46, &dims)?, bench.halves(47, &dims)?);
+        let (dy, dy64) = bench.halves(48, &dims)?;
+        let [act] = bench.twice(OP, || Ok([glu::forward(&gate, &up)?]))?;
+        bench.check_rounded(OP, "forward", &act, &reference::swiglu(&gate64, &up64))?;
+        let [dgate, dup] = bench.twice(OP, || glu::backward(&gate, &up, &dy).map(|(dgate, dup)| [dgate, dup]))?;
+        let slopes = |g: f64| {
+            let s = 1.0 / (1.0 + (-g).exp());
+            (s * (1.0 + g * (1.0 - s)), g * s)
+        };
+        let dgate64: Vec<f64> = (0..dy64.len()).map(|i| dy64[i] * up64[i] * slopes(gate64[i]).0).collect();
+        let dup64: Vec<f64> = (0..dy64.len()).map(|i| dy64[i] * slopes(gate64[i]).1).collect();
+        bench.check_rounded(OP, "backward gate", &dgate, &dgate64)?;
+        bench.check_rounded(OP, "backward up", &dup, &dup64)?;
+    }
+    Ok(())
+}
+
+fn cross_entropy(bench: &mut Bench<'_>) -> Result<()> {
+    const OP: &str = "cross_entropy, bf16";
+    for (rows, vocab) in [(1, 2), (65, 63), (3, 49_152), (3, 128_256)] {
+        let (logits, logits64) = bench.halves(49, &[rows, vocab])?;
+        let targets: Vec<u32> = (0..rows).map(|row| if row == 0 { vocab - 1 } else { row * 31 % vocab } as u32).collect();
+        let scales: Vec<f32> = (0..rows).map(|row| 0.25 + row as f32 / 64.0).collect();
+        let losses64 = reference::cross_entropy(&logits64, &targets);
+        let (losses, lse) = ce::forward(&logits, &targets)?;
+        let wide = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
+        bench.compare(OP, "forward", &[rows, vocab], &wide(&losses), &losses64, F32);
+        let gradient: Vec<f64> = (0..rows * vocab)
+            .map(|i| {
+                let (row, target) = (i / vocab, targets[i / vocab] as usize);
+                let lse = losses64[row] + logits64[row * vocab + target];
+                f64::from(scales[row]) * ((logits64[i] - lse).exp() - f64::from(u8::from(i % vocab == target)))
+            })
+            .collect();
+        let [dlogits] = bench.twice(OP, || Ok([ce::backward(logits.copy()?, &targets, &lse, &scales)?]))?;
+        bench.check_rounded(OP, "backward", &dlogits, &gradient)?;
+        let (losses, dlogits) = ce::forward_backward(logits.copy()?, &targets, &scales)?;
+        bench.compare(OP, "at once, loss", &[rows, vocab], &wide(&losses), &losses64, F32);
+        bench.check_rounded(OP, "at once, dlogits", &dlogits, &gradient)?;
+    }
+    Ok(())
+}
+
+fn linear(bench: &mut Bench<'_>) -> Result<()> {
+    const OP: &str = "linear, bf16";
+    for (m, n_in, n_out) in [(1, 64, 1), (63, 65, 7), (65, 2048, 256), (129, 8, 576), (33, 576, 8)] {
+        let ((x, x64), (w, w64)) = (bench.halves(50, &[m, n_in])?, bench.halves(51, &[n_out, n_in])?);
+        let ((dy, dy64), (b, b64)) = (bench.halves(52, &[m, n_out])?, bench.random(53, &[n_out])?);
+        // Adapters are f32; what is multiplied is their bf16.
+        let adapter = w.to_dtype(DType::F32)?;
+        let y64 = reference::linear(&x64, &w64, None, n_in);
+        let dx64 = reference::linear(&dy64, &reference::transpose(&w64, n_in), None, n_out);
+        let [y, y_adapter, y_decode] =
+            bench.twice(OP, || Ok([lin::forward(&x, &w, None)?, lin::forward(&x, &adapter, None)?, lin::decode(&x, &w, None)?]))?;
+        bench.check_rounded(OP, "forward", &y, &y64)?;
+        bench.check_rounded(OP, "forward, adapter", &y_adapter, &y64)?;
+        bench.check_rounded(OP, "decode", &y_decode, &y64)?;
+        // The bias is added to what was rounded already.
+        let biased: Vec<f64> = numbers(&y)?.iter().enumerate().map(|(i, y)| y + b64[i % n_out]).collect();
+        bench.check_rounded(OP, "bias", &lin::forward(&x, &w, Some(&b))?, &biased)?;
+        let sum = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a + b).collect::<Vec<f64>>();
+        let [dx, y_added, dx_added] = bench.twice(OP, || {
+            let dx = lin::backward_input(&dy, &w)?;
+            Ok([dx, lin::add_forward(dy.copy()?, &x, &adapter)?, lin::add_backward_input(x.copy()?, &dy, &adapter)?])
+        })?;
+        bench.check_rounded(OP, "backward x", &dx, &dx64)?;
+        bench.check_rounded(OP, "add, forward", &y_added, &sum(&dy64, &y64))?;
+        bench.check_rounded(OP, "add, backward x", &dx_added, &sum(&x64, &dx64))?;
+        let dw64 = reference::linear(&reference::transpose(&dy64, n_out), &reference::transpose(&x64, n_in), None, m);
+        let [dw] = bench.twice(OP, || Ok([lin::backward_weight(&dy, &x)?]))?;
+        bench.check(OP, "backward w", &dw, &dw64, SUMS)?;
+    }
+    Ok(())
+}
+
+fn elements(bench: &mut Bench<'_>) -> Result<()> {
+    for n in [1, 63, 64, 1003] {
+        let ((a, a64), (b, b64)) = (bench.halves(54, &[n])?, bench.halves(55, &[n])?);
+        let sum: Vec<f64> = a64.iter().zip(&b64).map(|(a, b)| a + b).collect();
+        bench.check_rounded("add, bf16", "forward", &add(a.copy()?, &b)?, &sum)?;
+        let (x, x64) = bench.random(56, &[n])?;
+        let expected: Vec<f64> = x64.iter().map(|&x| f64::from(half::bf16::from_f64(x))).collect();
+        bench.check("cast to bf16", "forward", &to_bf16(&x)?, &expected, 0.0)?;
+    }
+    let (table, table64) = bench.halves(57, &[31, 20])?;
+    let ids = [3u32, 30, 0, 3, 3];
+    let expected: Vec<f64> = ids.iter().flat_map(|&id| table64[id as usize * 20..][..20].to_vec()).collect();
+    bench.check("embedding, bf16", "forward", &embed::forward(&table, &ids)?, &expected, 0.0)
+}
+
+/// The CPU's mask, and its numbers rounded.
+fn dropout(bench: &mut Bench<'_>) -> Result<()> {
+    for width in [1, 7, 64, 4096] {
+        let offsets = Offsets::from_lengths(&[3, 0, 5]);
+        let key = DropoutKey { p: 0.3, rng: Rng::new(5, streams::LORA_DROPOUT), steps: vec![11, 12, u64::MAX] };
+        let (x, _) = bench.halves(58, &[8, width])?;
+        let host = x.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
+        let expected = numbers(&dropout::forward(&host, &key, &offsets)?.to_dtype(DType::BF16)?)?;
+        bench.check("dropout, bf16", "the CPU's bits", &dropout::forward(&x, &key, &offsets)?, &expected, 0.0)?;
+    }
+    Ok(())
+}
+
+/// The CPU's bits.
+fn adamw(bench: &mut Bench<'_>) -> Result<()> {
+    let settings = AdamW { lr: 1e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, step: 3 };
+    for n in [1, 63, 1003] {
+        let ((param, _), (grad, _), (m, _)) = (bench.random(59, &[n])?, bench.random(60, &[n])?, bench.random(61, &[n])?);
+        let v = m.sqr()?;
+        let host = |t: &Tensor| Ok::<_, crate::error::Error>(t.to_device(&Device::Cpu)?.copy()?);
+        let (param_cpu, m_cpu, v_cpu) = (host(&param)?, host(&m)?, host(&v)?);
+        adamw::step(&param_cpu, &host(&grad)?, &m_cpu, &v_cpu, &settings)?;
+        adamw::step(&param, &grad, &m, &v, &settings)?;
+        for (pass, ours, cpu) in [("parameter", &param, &param_cpu), ("first moment", &m, &m_cpu), ("second moment", &v, &v_cpu)] {
+            bench.check("adamw, the CPU's bits", pass, ours, &numbers(cpu)?, 0.0)?;
+        }
+    }
+    Ok(())
+}

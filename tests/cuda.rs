@@ -1,0 +1,77 @@
+//! The build with the feature `cuda` on machines without a GPU: what is missing is said, exit 5, and `auto` does without it.
+//!
+//! The driver and the libraries beside it are small fakes, found by LD_LIBRARY_PATH before any real one; they answer as the environment says.
+#![cfg(feature = "cuda")]
+
+mod common;
+
+use std::{path::Path, process::Command};
+
+use common::{Outcome, assert_fails, clsgen, outcome};
+
+const DRIVER: &str = "#include <stdlib.h>
+static int from(const char *name) { const char *value = getenv(name); return value ? atoi(value) : 0; }
+int cuDriverGetVersion(int *version) { *version = from(\"FAKE_VERSION\"); return 0; }
+int cuInit(unsigned flags) { (void)flags; return from(\"FAKE_INIT\"); }
+int cuDeviceGetCount(int *count) { *count = from(\"FAKE_COUNT\"); return 0; }
+";
+
+/// Libraries of these names in `dir`, all with the fake driver's functions.
+fn fake(dir: &Path, libraries: &[&str]) {
+    let source = dir.join("fake.c");
+    std::fs::write(&source, DRIVER).unwrap();
+    for library in libraries {
+        let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(dir.join(format!("lib{library}.so"))).arg(&source).status();
+        assert!(built.unwrap().success(), "cc makes lib{library}.so");
+    }
+}
+
+/// `selftest --device DEVICE` with libraries from `dir` and a driver that answers (version, cuInit's result, devices).
+fn selftest(device: &str, dir: &Path, (version, init, count): (i32, i32, i32)) -> Outcome {
+    let mut command = clsgen();
+    command.args(["selftest", "--device", device]).env("LD_LIBRARY_PATH", dir);
+    for (name, value) in [("FAKE_VERSION", version), ("FAKE_INIT", init), ("FAKE_COUNT", count)] {
+        command.env(name, value.to_string());
+    }
+    outcome(&mut command)
+}
+
+#[test]
+fn each_missing_part_is_told_apart() {
+    let (driver, all) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fake(driver.path(), &["cuda"]);
+    fake(all.path(), &["cuda", "cublas", "curand"]);
+    let run = |device, answers| selftest(device, all.path(), answers);
+    assert_fails(&run("cuda", (12_040, 0, 1)), 5, &["the NVIDIA driver knows CUDA 12.4, clsgen needs 13.0", "hint: install driver 580"]);
+    assert_fails(&run("cuda", (13_000, 100, 0)), 5, &["the NVIDIA driver finds no CUDA device", "hint: see nvidia-smi"]);
+    assert_fails(&run("cuda", (13_000, 0, 0)), 5, &["the NVIDIA driver finds no CUDA device"]);
+    assert_fails(&run("cuda:3", (13_010, 0, 1)), 5, &["there is no CUDA device 3: this machine has 1"]);
+    // Where the machine has the real libraries, none is missing.
+    let told = selftest("cuda", driver.path(), (12_040, 0, 1));
+    if !told.stderr.contains("knows CUDA 12.4") {
+        assert_fails(
+            &told,
+            5,
+            &["CUDA 13 is incomplete", "cannot be loaded", "hint: put the directory that holds them on LD_LIBRARY_PATH"],
+        );
+    }
+}
+
+#[test]
+fn auto_computes_on_the_cpu_and_says_nothing_of_it() {
+    let all = tempfile::tempdir().unwrap();
+    fake(all.path(), &["cuda", "cublas", "curand"]);
+    let told = selftest("auto", all.path(), (13_000, 100, 0));
+    assert_eq!(told.code, Some(0), "{told:?}");
+    assert!(told.stderr.contains("on cpu") && !told.stderr.to_lowercase().contains("cuda"), "{}", told.stderr);
+}
+
+/// Nothing of CUDA, nor the C++ library its kernels' launchers would want, is needed to start.
+#[test]
+fn the_program_is_linked_with_none_of_cuda() {
+    let Ok(listed) = Command::new("ldd").arg(env!("CARGO_BIN_EXE_clsgen")).output() else { return };
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    for library in ["libcu", "libnv", "libstdc++"] {
+        assert!(!listed.contains(library), "{listed}");
+    }
+}

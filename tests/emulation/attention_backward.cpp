@@ -1,0 +1,66 @@
+// Attention's three backward kernels against the derivatives in f64.
+#include "attention.h"
+
+// Each file has its own tile sizes.
+namespace forward_file {
+#include "../../src/ops/attention/forward.cu"
+}
+namespace delta_file {
+#include "../../src/ops/attention/backward_delta.cu"
+}
+namespace kv_file {
+#include "../../src/ops/attention/backward_kv.cu"
+}
+namespace q_file {
+#include "../../src/ops/attention/backward_q.cu"
+}
+using namespace forward_file;
+using namespace delta_file;
+using namespace kv_file;
+using namespace q_file;
+
+struct Gradients {
+  std::vector<bf16> dq, dk, dv;
+};
+
+static Gradients run(const Case& c, const Inputs& in, const Outputs& forward) {
+  auto [heads, kv_heads, d] = c.shape;
+  int h = heads, g = kv_heads;
+  emu::Array<bf16> q(in.q), k(in.k), v(in.v), out(forward.out), dout(in.dout), dq(in.q.size()), dk(in.k.size()), dv(in.v.size());
+  emu::Array<float> lse(forward.lse), delta(lse.size());
+  emu::Array<uint32_t> q_offsets(in.q_offsets), kv_offsets(in.kv_offsets);
+  int queries = *std::max_element(c.q.begin(), c.q.end()), keys = *std::max_element(c.kv.begin(), c.kv.end());
+  unsigned sequences = c.q.size();
+  float log2_scale = in.scale * LOG2_E;
+  bool narrow = d == 64;
+  auto delta_kernel = narrow ? attention_backward_delta_d64 : attention_backward_delta_d128;
+  auto kv_kernel = narrow ? attention_backward_kv_d64 : attention_backward_kv_d128;
+  auto q_kernel = narrow ? attention_backward_q_d64 : attention_backward_q_d128;
+  emu::launch(dim3(h, (in.tq + 7) / 8), dim3(256), 0, [&] { delta_kernel(out.data(), dout.data(), delta.data(), h, in.tq); });
+  emu::launch(dim3(g, (keys + 127) / 128, sequences), dim3(256), (2 * 128 + 4 * 64) * d * 2 + 4 * 64 * 4, [&] {
+    kv_kernel(q.data(), k.data(), v.data(), dout.data(), lse.data(), delta.data(), dk.data(), dv.data(), q_offsets.data(),
+              kv_offsets.data(), h, g, in.tq, log2_scale);
+  });
+  emu::launch(dim3(h, (queries + 127) / 128, sequences), dim3(256), 4 * 64 * d * 2, [&] {
+    q_kernel(q.data(), k.data(), v.data(), dout.data(), lse.data(), delta.data(), dq.data(), q_offsets.data(), kv_offsets.data(), h, g,
+             in.tq, log2_scale);
+  });
+  return {dq.values(), dk.values(), dv.values()};
+}
+
+int main() {
+  begin("attention backward");
+  for (const Case& c : cases()) {
+    Inputs in(c);
+    Outputs forward = run_forward(attention_forward_d64, attention_forward_d128, c, in);
+    Gradients ours = run(c, in, forward), again = run(c, in, forward);
+    Results exact = attention(c, in, true, exactly), plain = attention(c, in, true, rounded);
+    std::string name = c.name;
+    close(name + ", dq", widened(ours.dq), exact.dq, plain.dq);
+    close(name + ", dk", widened(ours.dk), exact.dk, plain.dk);
+    close(name + ", dv", widened(ours.dv), exact.dv, plain.dv);
+    check(name + ", again", same_bits(ours.dq, again.dq) && same_bits(ours.dk, again.dk) && same_bits(ours.dv, again.dv));
+  }
+  check("no bank conflicts", emu::bank_conflicts == 0, "%llu", (unsigned long long)emu::bank_conflicts);
+  return end();
+}

@@ -1,0 +1,234 @@
+// The kernels on elements against f64: SwiGLU, RoPE, add, bias, cast, activations, embedding, dropout, AdamW, sums of squares.
+#include "rows.h"
+
+// Each file has functions of the same names.
+namespace swiglu {
+#include "../../src/ops/swiglu/kernels.cu"
+}
+namespace rope {
+#include "../../src/ops/rope/kernels.cu"
+}
+namespace add_file {
+#include "../../src/ops/add/kernels.cu"
+}
+namespace cast_file {
+#include "../../src/ops/cast/kernels.cu"
+}
+namespace activation {
+#include "../../src/ops/activation/kernels.cu"
+}
+namespace embedding {
+#include "../../src/ops/embedding/kernels.cu"
+}
+namespace dropout {
+#include "../../src/ops/dropout/kernels.cu"
+}
+namespace adamw {
+#include "../../src/ops/adamw/kernels.cu"
+}
+
+template <typename T, typename Forward, typename Backward>
+static void test_swiglu(const char* type, Forward forward, Backward backward, size_t n, size_t offset) {
+  Row<T> gate(n, Normals{4}, offset), up(n, Normals(), offset), dact(n, Normals(), offset), act(n, offset), dgate(n, offset), dup(n, offset);
+  emu::launch(dim3(3), dim3(64), 0, [&] { forward(gate.data(), up.data(), act.data(), n); });
+  emu::launch(dim3(2), dim3(96), 0, [&] { backward(gate.data(), up.data(), dact.data(), dgate.data(), dup.data(), n); });
+  std::vector<double> y(n), dg(n), du(n);
+  for (size_t i = 0; i < n; i++) {
+    double g = gate.wide(i), s = 1 / (1 + exp(-g));
+    y[i] = g * s * up.wide(i), du[i] = dact.wide(i) * g * s, dg[i] = dact.wide(i) * up.wide(i) * s * (1 + g * (1 - s));
+  }
+  std::string name = std::string("swiglu ") + type + ", " + std::to_string(n) + (offset ? ", not aligned" : "");
+  close<T>(name + ", forward", act.all(), y);
+  close<T>(name + ", dgate", dgate.all(), dg);
+  close<T>(name + ", dup", dup.all(), du);
+}
+
+template <typename T, typename Kernel>
+static void test_rope(const char* type, Kernel kernel, int heads, int half) {
+  std::vector<uint32_t> positions = {0, 1, 63, 64, 7423};
+  size_t tokens = positions.size(), n = tokens * heads * 2 * half;
+  std::vector<float> frequencies(half);
+  for (int c = 0; c < half; c++) frequencies[c] = (float)pow(500000.0, -(double)c / half);
+  Row<T> x(n, Normals()), y(n), back(n);
+  emu::Array<uint32_t> p(positions);
+  emu::Array<float> f(frequencies);
+  auto run = [&](const T* from, T* to, float sign) {
+    emu::launch(dim3(tokens), dim3(96), 8 * half, [&] { kernel(from, to, p.data(), f.data(), heads, half, sign); });
+  };
+  run(x.data(), y.data(), 1);
+  run(x.data(), back.data(), -1);
+  for (int sign : {1, -1}) {
+    std::vector<double> expected(n);
+    for (size_t head = 0; head < tokens * heads; head++)
+      for (int c = 0; c < half; c++) {
+        double angle = sign * (double)(frequencies[c] * (float)positions[head / heads]);
+        double a = x.wide(head * 2 * half + c), b = x.wide(head * 2 * half + c + half);
+        expected[head * 2 * half + c] = a * cos(angle) - b * sin(angle);
+        expected[head * 2 * half + c + half] = b * cos(angle) + a * sin(angle);
+      }
+    close<T>(std::string("rope ") + type + ", " + std::to_string(heads) + " x " + std::to_string(2 * half) + (sign < 0 ? ", back" : ""),
+             (sign > 0 ? y : back).all(), expected);
+  }
+}
+
+template <typename T, typename Add, typename Bias>
+static void test_add(const char* type, Add add, Bias add_bias, size_t rows, int width) {
+  size_t n = rows * width;
+  Row<T> a(n, Normals()), b(n, Normals()), y(n, Normals());
+  Row<float> bias(width, Normals());
+  std::vector<double> sum(n), biased(n);
+  for (size_t i = 0; i < n; i++) sum[i] = a.wide(i) + b.wide(i), biased[i] = y.wide(i) + bias.wide(i % width);
+  emu::launch(dim3(2), dim3(64), 0, [&] { add(a.data(), b.data(), n); });
+  emu::launch(dim3(rows), dim3(64), 0, [&] { add_bias(y.data(), bias.data(), width); });
+  close<T>(std::string("add ") + type + ", " + std::to_string(n), a.all(), sum);
+  close<T>(std::string("bias ") + type + ", " + std::to_string(width), y.all(), biased);
+}
+
+static void test_cast(size_t n) {
+  Row<float> x(n, Normals{3}), back(n);
+  x.data()[0] = INFINITY, x.data()[n / 2] = 1.00390625f;  // half way between two bf16: to the even one
+  Row<bf16> y(n);
+  emu::launch(dim3(2), dim3(32), 0, [&] { cast_file::cast_f32_to_bf16(x.data(), y.data(), n); });
+  emu::launch(dim3(2), dim3(32), 0, [&] { cast_file::cast_bf16_to_f32(y.data(), back.data(), n); });
+  bool same = true;
+  for (size_t i = 0; i < n; i++) same &= y.data()[i].bits == to_bf16(x.data()[i]).bits && back.data()[i] == to_float(y.data()[i]);
+  check("cast " + std::to_string(n) + ", there and back", same);
+}
+
+static void test_activations(size_t n) {
+  Row<float> x(n, Normals{2}), dy(n, Normals());
+  auto f = [](int kind, double a) { return kind == 0 ? 0.5 * a * (1 + erf(a / sqrt(2))) : kind == 1 ? (a > 0 ? a : 0) : tanh(a); };
+  for (int kind = 0; kind < 3; kind++) {
+    Row<float> y(n), dx(n);
+    emu::launch(dim3(2), dim3(32), 0, [&] { activation::activation_forward_f32(x.data(), y.data(), kind, n); });
+    emu::launch(dim3(2), dim3(32), 0, [&] { activation::activation_backward_f32(x.data(), dy.data(), dx.data(), kind, n); });
+    std::vector<double> value(n), slope(n);
+    for (size_t i = 0; i < n; i++) {
+      double a = x.wide(i);
+      value[i] = f(kind, a), slope[i] = dy.wide(i) * (f(kind, a + 1e-6) - f(kind, a - 1e-6)) / 2e-6;
+    }
+    close<float>("activation " + std::to_string(kind) + ", forward", y.all(), value);
+    close<float>("activation " + std::to_string(kind) + ", backward", dx.all(), slope);
+  }
+}
+
+template <typename T, typename Kernel>
+static void test_embedding(const char* type, Kernel kernel, int n) {
+  std::vector<uint32_t> ids = {4, 0, 4, 6};
+  Row<T> table(7 * n, Normals()), y(ids.size() * n);
+  emu::Array<uint32_t> i(ids);
+  emu::launch(dim3(ids.size()), dim3(64), 0, [&] { kernel(table.data(), i.data(), y.data(), n); });
+  std::vector<double> expected;
+  for (uint32_t id : ids) for (int c = 0; c < n; c++) expected.push_back(table.wide(id * n + c));
+  check(std::string("embedding ") + type + ", " + std::to_string(n), y.all() == expected);
+}
+
+static void test_embedding_backward(int n) {
+  // Ids 4 0 4 6: of 0 row 1, of 4 rows 0 and 2, of 6 row 3.
+  Row<float> dy(4 * n, Normals());
+  emu::Array<float> dtable(7 * n);
+  memset(dtable.data(), 0, 7 * n * 4);
+  emu::Array<uint32_t> ids(std::vector<uint32_t>{0, 4, 6}), starts(std::vector<uint32_t>{0, 1, 3, 4}), rows(std::vector<uint32_t>{1, 0, 2, 3});
+  emu::launch(dim3(3), dim3(64), 0, [&] { embedding::embedding_backward_f32(dy.data(), ids.data(), starts.data(), rows.data(), dtable.data(), n); });
+  bool same = true;
+  for (int c = 0; c < n; c++)
+    same &= dtable[4 * n + c] == dy.data()[c] + dy.data()[2 * n + c] && dtable[c] == dy.data()[n + c] && dtable[6 * n + c] == dy.data()[3 * n + c] &&
+            dtable[n + c] == 0 && dtable[5 * n + c] == 0;
+  check("embedding backward, " + std::to_string(n), same);
+}
+
+// The vectors published with Random123, and a block beyond 32 bits: a test of src/rng.rs holds the same numbers.
+static void test_philox() {
+  auto is = [](dropout::Words words, std::vector<uint32_t> expected) { return std::equal(expected.begin(), expected.end(), words.w); };
+  check("philox, published vector 1", is(dropout::random_block(0, 0, 0, 0), {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
+  check("philox, published vector 3", is(dropout::random_block(0x299f31d0a4093822ull, 0x03707344, 0x13198a2e85a308d3ull, 0x243f6a88),
+                                         {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
+  check("philox, beyond 32 bits", is(dropout::random_block(0x123456789abcull, 4, 0xfffffffffffffffeull, 3ull << 32 | 7),
+                                     {0xf634a615, 0xef2ac1e9, 0x0269b18d, 0x11e1f601}));
+}
+
+template <typename T, typename Kernel>
+static void test_dropout(const char* type, Kernel kernel, int width) {
+  std::vector<uint32_t> lengths = {3, 0, 5}, starts = {0, 3, 3, 8};
+  std::vector<uint64_t> steps = {11, 12, 0xfffffffffffffffeull};
+  std::vector<uint32_t> words;
+  for (uint64_t step : steps) words.push_back((uint32_t)step), words.push_back((uint32_t)(step >> 32));
+  uint64_t seed = 0x123456789abcull;
+  size_t n = 8 * width;
+  Row<T> x(n, Normals()), y(n);
+  emu::Array<uint32_t> from(starts), step_words(words);
+  float p = 0.3f, scale = 1 / (1 - p);
+  emu::launch(dim3(2, 3), dim3(32), 0, [&] { kernel(x.data(), y.data(), from.data(), step_words.data(), width, seed, 4, p, scale); });
+  std::vector<double> expected;
+  for (size_t s = 0; s < 3; s++)
+    for (uint64_t i = 0; i < lengths[s] * width; i++) {
+      uint32_t word = dropout::random_block(seed, 4, steps[s], i / 4).w[i % 4];
+      float kept = (float)x.wide(starts[s] * width + i) * scale;
+      expected.push_back((word >> 8) / 16777216.0 >= p ? Row<T>::held(kept) : 0);
+    }
+  check(std::string("dropout ") + type + ", width " + std::to_string(width), y.all() == expected);
+}
+
+// Step by step as PyTorch and src/ops/adamw.rs do, each operation rounded to f32.
+static void test_adamw(size_t n) {
+  Row<float> param(n, Normals()), grad(n, Normals()), m(n, Normals{0.1}), v(n, Normals{0.1});
+  for (size_t i = 0; i < n; i++) v.data()[i] = fabsf(v.data()[i]);
+  std::vector<float> p(param.data(), param.data() + n), a(m.data(), m.data() + n), b(v.data(), v.data() + n);
+  float scale = 0.5f, decay = 0.998f, c1 = 0.1f, beta2 = 0.999f, c2 = 0.001f, root2 = 0.0316f, eps = 1e-8f, size = 0.2f;
+  emu::launch(dim3(2), dim3(32), 0, [&] {
+    adamw::adamw_f32(param.data(), grad.data(), m.data(), v.data(), scale, decay, c1, beta2, c2, root2, eps, size, n);
+  });
+  for (size_t i = 0; i < n; i++) {
+    volatile float g = grad.data()[i] * scale, t;
+    t = p[i] * decay, p[i] = t;
+    t = g - a[i], t = c1 * t, a[i] = a[i] + t;
+    t = c2 * g, t = t * g;
+    volatile float u = b[i] * beta2;
+    b[i] = u + t;
+    t = sqrtf(b[i]), t = t / root2, t = t + eps;
+    u = size * a[i], u = u / t, p[i] = p[i] - u;
+  }
+  auto same = [n](const Row<float>& x, const std::vector<float>& y) { return memcmp(x.data(), y.data(), 4 * n) == 0; };
+  check("adamw, " + std::to_string(n) + ", the CPU's bits", same(param, p) && same(m, a) && same(v, b));
+}
+
+static void test_square_sums(size_t n) {
+  Row<float> x(n, Normals());
+  int per_block = 256;
+  size_t blocks = (n + per_block - 1) / per_block;
+  emu::Array<double> sums(blocks);
+  emu::launch(dim3(blocks), dim3(64), 16, [&] { adamw::square_sums_f32(x.data(), sums.data(), per_block, n); });
+  double ours = 0, exact = 0;
+  for (double sum : sums.values()) ours += sum;
+  for (size_t i = 0; i < n; i++) exact += x.wide(i) * x.wide(i);
+  check("sum of squares, " + std::to_string(n), fabs(ours - exact) <= 1e-12 * exact);
+}
+
+int main() {
+  begin("elements");
+  for (size_t n : {1, 63, 64, 65, 1003}) {
+    for (size_t offset : {0, 1}) {
+      test_swiglu<bf16>("bf16", swiglu::swiglu_forward_bf16, swiglu::swiglu_backward_bf16, n, offset);
+      test_swiglu<float>("f32", swiglu::swiglu_forward_f32, swiglu::swiglu_backward_f32, n, offset);
+    }
+    test_cast(n);
+    test_embedding<bf16>("bf16", embedding::embedding_forward_bf16, n);
+    test_embedding<float>("f32", embedding::embedding_forward_f32, n);
+    test_embedding_backward(n);
+    test_adamw(n);
+    test_square_sums(n);
+    test_add<bf16>("bf16", add_file::add_bf16, add_file::add_bias_bf16, 3, n);
+    test_add<float>("f32", add_file::add_f32, add_file::add_bias_f32, 3, n);
+  }
+  for (auto [heads, half] : std::vector<std::pair<int, int>>{{1, 1}, {3, 32}, {2, 64}, {2, 5}}) {
+    test_rope<bf16>("bf16", rope::rope_bf16, heads, half);
+    test_rope<float>("f32", rope::rope_f32, heads, half);
+  }
+  test_activations(65);
+  test_philox();
+  for (int width : {1, 7, 64, 65}) {
+    test_dropout<bf16>("bf16", dropout::dropout_bf16, width);
+    test_dropout<float>("f32", dropout::dropout_f32, width);
+  }
+  return end();
+}
