@@ -6,13 +6,17 @@
 
 #include "memory.h"
 
+// Where the switch below is not known (or -DEMU_UCONTEXT), the C library's, which makes a system call each time.
 #if !defined(__x86_64__)
+#define EMU_UCONTEXT
+#endif
+#ifdef EMU_UCONTEXT
 #include <ucontext.h>
 #endif
 
 namespace emu {
-#if defined(__x86_64__)
-// Saves the registers that a call must keep, changes stacks, restores. (swapcontext makes a system call each time.)
+#ifndef EMU_UCONTEXT
+// Saves the registers that a call must keep, changes stacks, restores.
 extern "C" void emu_switch(void** save, void* load);
 asm(".pushsection .text\n.globl emu_switch\nemu_switch:\n"
     "pushq %rbp\npushq %rbx\npushq %r12\npushq %r13\npushq %r14\npushq %r15\n"
