@@ -102,7 +102,8 @@ static void test_loss(const char* type, const LossKernels<T>& k, int rows, int v
   close<float>(name + ", loss", loss.all(), losses, size);
   close<float>(name + ", lse", lse.all(), lses);
   emu::launch(dim3(rows), dim3(THREADS), 0, [&] { k.backward(logits.data(), t.data(), lse.data(), s.data(), vocab); });
-  close<T>(name + ", dlogits", logits.all(), gradient);
+  // Of a likely target it is the small difference of numbers near 1, the larger one off by lse's rounding.
+  close<T>(name + ", dlogits", logits.all(), gradient, 2);
   emu::launch(dim3(rows), dim3(THREADS), shared, [&] { k.in_place(both.data(), t.data(), s.data(), loss2.data(), vocab); });
   check(name + ", at once, same bits", loss.all() == loss2.all() && logits.all() == both.all());
 }
