@@ -16,6 +16,7 @@ use crate::{
         construct::{Explained, Method, Progress, Rules, Statistics, explain, output::write_split, progress::refuse_other},
     },
     model::{Model, ModelSource, source},
+    ops::cuda,
     prompt::{PromptTemplate, Prompter, TextTokenizer},
     storage::{self, RunLock},
 };
@@ -147,7 +148,7 @@ impl Job {
         let device = context.device()?;
         let model = Model::base(&self.teacher, device::dtype(context.config.model.dtype, &device), &device)?;
         self.asks.tokenizer().check_vocab(model.llama.config.vocab_size)?;
-        let budget = Budget::from_memory(device::memory_available(), model.llama.kv_bytes_per_token());
+        let budget = Budget::from_memory(cuda::memory_available(&device), model.llama.kv_bytes_per_token());
         let engine = Engine::new(&model, self.asks.tokenizer(), budget.with_tokens(context.config.generate.batch_tokens));
         let sampling = Sampling { temperature: options.temperature, top_p: options.top_p, seed: context.seed };
         let rules = Rules { min_words: options.min_words, max_copied: options.max_copied };

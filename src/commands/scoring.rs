@@ -15,6 +15,7 @@ use crate::{
         ClsHead, Llama, Model, ModelSource,
         checkpoint::{self, BaseLookup, ClsgenJson, LoadedModel},
     },
+    ops::cuda,
     prompt::{PromptTemplate, Prompter, TextTokenizer},
     storage,
 };
@@ -103,10 +104,11 @@ pub(super) fn load_untuned(context: &Context, dir: &Path) -> Result<LoadedModel>
 pub(super) fn check_memory(llama: &Llama, windows: &Windows) -> Result<()> {
     let config = &llama.config;
     // Prefill holds, a row: residual, q, k, v, attention's output; gate, up and their product; and the new keys and values.
-    let per_token = llama.kv_bytes_per_token() + 4 * (5 * config.hidden_size + 3 * config.intermediate_size);
+    let per_token = llama.kv_bytes_per_token() + llama.activation_bytes() * (5 * config.hidden_size + 3 * config.intermediate_size);
     let need = (per_token * windows.input + llama.kv_bytes_per_token() * windows.output) as u64;
-    let fits = device::memory_available() / per_token as u64;
-    device::check_memory(need, &format!("a prompt of {} tokens", windows.input))
+    let free = cuda::memory_available(llama.device());
+    let fits = free / per_token as u64;
+    device::check_memory(need, free, &format!("a prompt of {} tokens", windows.input))
         .map_err(|error| error.hint(format!("about {fits} would fit: --set model.max_input_tokens={fits}, or a smaller model")))
 }
 

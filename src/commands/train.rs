@@ -20,6 +20,7 @@ use crate::{
     error::{Error, Result},
     generate::{Sampling, predict},
     model::{Model, ModelSource, checkpoint as model_files, source},
+    ops::cuda,
     prompt::{Prompter, TextTokenizer},
     storage::RunLock,
     train::{
@@ -76,7 +77,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Best> {
         dtype.size_in_bytes() as u64,
         config.train.parameters,
         largest,
-        device::memory_available(),
+        cuda::memory_available(&device),
     )?;
     device::check_interrupted()?;
 
@@ -188,7 +189,7 @@ fn trainer(context: &Context, model: Model, plan: Plan, largest: Largest, resume
     if let Some(resume) = resume {
         optimizer.restore(checkpoint::read_moments(&resume.path, device)?)?;
     }
-    let memory = memory::plan(&model, &optimizer, settings.activation_memory, largest, device::memory_available())?;
+    let memory = memory::plan(&model, &optimizer, settings.activation_memory, largest, cuda::memory_available(device))?;
     let total = plan.total_steps();
     let end = [settings.w_gen_end.unwrap_or(settings.w_gen), settings.w_cls_end.unwrap_or(settings.w_cls)];
     let (parameters, label_smoothing) = (settings.parameters, settings.label_smoothing);

@@ -18,9 +18,8 @@ pub fn memory_total() -> Option<u64> {
     meminfo("MemTotal")
 }
 
-/// Fails (exit 5) when `need` bytes for `what` are more than is free. `what` begins the message: "training with …".
-pub fn check_memory(need: u64, what: &str) -> Result<()> {
-    let free = memory_available();
+/// Fails (exit 5) when `need` bytes for `what` are more than the `free` ones. `what` begins the message: "training with …".
+pub fn check_memory(need: u64, free: u64, what: &str) -> Result<()> {
     if need <= free {
         return Ok(());
     }
@@ -117,11 +116,11 @@ mod tests {
 
     #[test]
     fn too_much_is_refused_naming_what_and_how_much() {
-        let error = check_memory(1 << 60, "a model of 1,000 layers").unwrap_err();
+        let error = check_memory(1 << 60, memory_available(), "a model of 1,000 layers").unwrap_err();
         assert_eq!(error.exit_code(), 5);
         assert!(error.to_string().contains("a model of 1,000 layers needs 1152921.5 TB"), "{error}");
         assert_eq!(check_disk(Path::new("."), u64::MAX).unwrap_err().exit_code(), 5);
-        check_memory(1, "a byte").unwrap();
+        check_memory(1, memory_available(), "a byte").unwrap();
         check_disk(Path::new("."), 1).unwrap();
     }
 

@@ -250,7 +250,7 @@ impl Engine<'_> {
 
     /// The CLS head on h_n: `(n, hidden)` → n × 2.
     fn cls_logits(&self, hidden: &Tensor) -> Result<Vec<[f32; 2]>> {
-        let (logits, _) = self.model.head.forward(hidden, None)?;
+        let (logits, _) = self.model.head.forward(&hidden.to_dtype(DType::F32)?, None)?;
         let rows: Vec<Vec<f32>> = logits.to_dtype(DType::F32)?.to_vec2()?;
         Ok(rows.iter().map(|row| [row[0], row[1]]).collect())
     }

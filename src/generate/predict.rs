@@ -5,9 +5,9 @@ use std::{cell::RefCell, collections::HashMap};
 use super::{Completed, Engine, Generation, Request, Sampling, batch::Budget, constrain::Constraint, in_order::InOrder};
 use crate::{
     data::{Prediction, Record, RecordError},
-    device,
     error::{Error, Result},
     model::Model,
+    ops::cuda,
     prompt::{Prompter, parse},
     rng,
 };
@@ -74,7 +74,8 @@ pub fn score(
         true => Some(Constraint::new(prompter.tokenizer(), prompter.labels(), &prompter.template().prefix)?),
         false => None,
     };
-    let budget = Budget::from_memory(device::memory_available(), model.llama.kv_bytes_per_token()).with_tokens(settings.batch_tokens);
+    let budget = Budget::from_memory(cuda::memory_available(model.llama.device()), model.llama.kv_bytes_per_token())
+        .with_tokens(settings.batch_tokens);
     let engine = Engine::new(model, prompter.tokenizer(), budget).constrained(constraint.as_ref());
     let source = Source { prompter, settings, open: RefCell::default(), failure: RefCell::default() };
     let mut counts = Counts::default();

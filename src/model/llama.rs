@@ -149,24 +149,34 @@ impl Llama {
         }
     }
 
+    /// Where it computes.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Bytes of a number of an activation: on a CPU they are f32, on a GPU of the weights' type.
+    pub fn activation_bytes(&self) -> usize {
+        if self.device.is_cuda() { self.embed_tokens.dtype().size_in_bytes() } else { DType::F32.size_in_bytes() }
+    }
+
     /// Bytes one token of a [`super::kv_cache::KvCache`] takes.
     pub fn kv_bytes_per_token(&self) -> usize {
         let Heads { kv_heads, head_dim, .. } = heads(&self.config);
-        2 * self.config.num_hidden_layers * kv_heads * head_dim * DType::F32.size_in_bytes()
+        2 * self.config.num_hidden_layers * kv_heads * head_dim * self.activation_bytes()
     }
 
     /// Bytes `tokens` rows take in one layer that keeps its activations, beyond the layer's input.
     pub fn kept_bytes(&self, tokens: usize) -> u64 {
         let c = &self.config;
         let attention = 2 * c.num_attention_heads * c.head_dim + 2 * c.num_key_value_heads * c.head_dim + c.num_attention_heads;
-        4 * tokens as u64 * (attention + c.hidden_size + 2 * c.intermediate_size + 2) as u64
+        (self.activation_bytes() * tokens) as u64 * (attention + c.hidden_size + 2 * c.intermediate_size + 2) as u64
     }
 
     /// Which layers can keep their activations for `tokens` rows within `available` bytes.
     pub fn memory_plan(&self, setting: ActivationMemory, tokens: usize, available: u64) -> Memory {
         let (layers, kept) = (self.config.num_hidden_layers, self.kept_bytes(tokens).max(1));
         // Layer inputs are always held; a layer in work needs about as much again as it keeps, and the LM head its rows.
-        let inputs = 4 * (tokens * self.config.hidden_size * (layers + 6)) as u64;
+        let inputs = (self.activation_bytes() * tokens * self.config.hidden_size * (layers + 6)) as u64;
         match setting {
             ActivationMemory::Keep => Memory::Keep,
             ActivationMemory::Recompute => Memory::Recompute,

@@ -102,21 +102,21 @@ static void test_loss(const char* type, const LossKernels<T>& k, int rows, int v
   close<float>(name + ", loss", loss.all(), losses, size);
   close<float>(name + ", lse", lse.all(), lses);
   emu::launch(dim3(rows), dim3(THREADS), 0, [&] { k.backward(logits.data(), t.data(), lse.data(), s.data(), vocab); });
-  close<T>(name + ", dlogits", logits.all(), gradient);
+  // Of a likely target it is the small difference of numbers near 1, the larger one off by lse's rounding.
+  close<T>(name + ", dlogits", logits.all(), gradient, 2);
   emu::launch(dim3(rows), dim3(THREADS), shared, [&] { k.in_place(both.data(), t.data(), s.data(), loss2.data(), vocab); });
   check(name + ", at once, same bits", loss.all() == loss2.all() && logits.all() == both.all());
 }
 
 static void test_nan() {
-  for (int at : {0, 3, 999})
-    for (float rest : {0.0f, -INFINITY}) {
-      Row<float> logits(1000, Normals()), loss(1), lse(1);
-      if (rest != 0) for (int i = 0; i < 1000; i++) logits.data()[i] = rest;
-      logits.data()[at] = NAN;
-      emu::Array<uint32_t> target(std::vector<uint32_t>{5});
-      emu::launch(dim3(1), dim3(THREADS), 24, [&] { ce::cross_entropy_forward_f32(logits.data(), target.data(), loss.data(), lse.data(), 1000); });
-      check("cross_entropy, a NaN at " + std::to_string(at) + " is not hidden", std::isnan(loss.wide(0)));
-    }
+  // One, and all that a thread reads at first.
+  for (auto [at, count] : std::vector<std::pair<int, int>>{{0, 1}, {3, 1}, {999, 1}, {0, 4}, {8, 4}, {996, 4}}) {
+    Row<float> logits(1000, Normals()), loss(1), lse(1);
+    for (int i = 0; i < count; i++) logits.data()[at + i] = NAN;
+    emu::Array<uint32_t> target(std::vector<uint32_t>{5});
+    emu::launch(dim3(1), dim3(THREADS), 24, [&] { ce::cross_entropy_forward_f32(logits.data(), target.data(), loss.data(), lse.data(), 1000); });
+    check("cross_entropy, " + std::to_string(count) + " NaN at " + std::to_string(at) + " not hidden", std::isnan(lse.wide(0)));
+  }
   // A masked vocabulary: -inf everywhere but at three places.
   Row<float> logits(1000), loss(1), lse(1);
   for (int i = 0; i < 1000; i++) logits.data()[i] = -INFINITY;

@@ -4,10 +4,10 @@ use std::{cell::RefCell, collections::VecDeque};
 
 use crate::{
     data::Record,
-    device,
     error::Result,
     generate::{Budget, Engine, Generation, Request, Sampling},
     model::Model,
+    ops::cuda,
     prompt::Prompter,
     rng,
 };
@@ -46,7 +46,8 @@ impl Asker<'_> {
     ) -> Result<()> {
         let mut questions = questions.peekable();
         let Some(tokenizer) = questions.peek().map(|(prompter, _)| prompter.tokenizer().clone()) else { return Ok(()) };
-        let budget = Budget::from_memory(device::memory_available(), self.model.llama.kv_bytes_per_token()).with_tokens(self.batch_tokens);
+        let budget = Budget::from_memory(cuda::memory_available(self.model.llama.device()), self.model.llama.kv_bytes_per_token())
+            .with_tokens(self.batch_tokens);
         // Lengths of the prompts under way, in order: answers come back in the same order.
         let lengths = RefCell::new(VecDeque::new());
         let requests = questions.map(|(prompter, record)| {

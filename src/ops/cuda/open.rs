@@ -1,5 +1,10 @@
 //! Opens a CUDA device, or says which of the things it takes is missing (exit 5).
 
+#[cfg(feature = "cuda")]
+use std::collections::BTreeMap;
+#[cfg(feature = "cuda")]
+use std::sync::{Mutex, PoisonError};
+
 use candle_core::Device;
 
 use crate::error::{Error, Result};
@@ -14,15 +19,37 @@ pub fn open(_ordinal: usize) -> Result<Device> {
 }
 
 /// CUDA device `ordinal`, ready for our kernels: one stream for all threads, no events, memory kept for the next allocation.
+///
+/// Every call gives the same device: tensors of two candle devices cannot meet, though both be the same card, and would be computed in
+/// two streams.
 #[cfg(feature = "cuda")]
 pub fn open(ordinal: usize) -> Result<Device> {
+    static OPENED: Mutex<BTreeMap<usize, Device>> = Mutex::new(BTreeMap::new());
+    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(device) = opened.get(&ordinal) {
+        return Ok(device.clone());
+    }
     found::libraries()?;
     found::devices(ordinal)?;
     // A stream of our own, not one a thread: weights are read by many threads.
     let device = Device::new_cuda_with_stream(ordinal)
         .map_err(|error| Error::resources(format!("CUDA device {ordinal} cannot be opened: {error}")).hint(found::NVIDIA_SMI))?;
     found::settle(&device)?;
+    opened.insert(ordinal, device.clone());
     Ok(device)
+}
+
+/// Bytes that can still be allocated where `device` computes: of a GPU what is free and what our pool holds unused, else of the host.
+pub fn memory_available(device: &Device) -> u64 {
+    #[cfg(feature = "cuda")]
+    if device.is_cuda() {
+        return found::memory_available(device).unwrap_or_else(|error| {
+            tracing::warn!("free memory of the GPU: {error}");
+            0
+        });
+    }
+    let _ = device;
+    crate::device::memory_available()
 }
 
 /// Everything here is asked before candle is, which panics where a library or a symbol is missing.
@@ -82,6 +109,22 @@ mod found {
             }
             Ok(_) => Ok(()),
         }
+    }
+
+    pub fn memory_available(device: &Device) -> Result<u64> {
+        let stream = device.as_cuda_device()?.cuda_stream();
+        let failed = |error: driver::DriverError| Error::run(error.to_string());
+        let (free, _) = stream.context().mem_get_info().map_err(failed)?;
+        use driver::sys::CUmemPool_attribute::{CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, CU_MEMPOOL_ATTR_USED_MEM_CURRENT};
+        let [mut reserved, mut used] = [0u64; 2];
+        // SAFETY: the device is open, and both attributes are u64 that the calls write.
+        unsafe {
+            let pool = driver::result::device::get_default_mem_pool(stream.context().cu_device()).map_err(failed)?;
+            let attribute = driver::result::mem_pool::get_attribute;
+            attribute(pool, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, (&raw mut reserved).cast()).map_err(failed)?;
+            attribute(pool, CU_MEMPOOL_ATTR_USED_MEM_CURRENT, (&raw mut used).cast()).map_err(failed)?;
+        }
+        Ok(free as u64 + reserved.saturating_sub(used))
     }
 
     /// What the device is set to once, before anything is allocated on it.
