@@ -5,7 +5,7 @@
 //! `0..=kv_len − q_len + i`, so a prefill may follow a cached prefix.
 //!
 //! Of bf16 `q, k, v`, the products take bf16 (probabilities and the output's gradient rounded to it) and sum in f32, where the
-//! CPU can; softmax and what is returned are f32 in any case. On CUDA the products take bf16 always, and what is returned (but
+//! CPU is faster so; softmax and what is returned are f32 in any case. On CUDA the products take bf16 always, and what is returned (but
 //! for the log-sum-exp, f32) has the type of `q`.
 
 mod arithmetic;
@@ -24,7 +24,7 @@ use candle_core::{DType, Tensor};
 use super::Offsets;
 use super::cast::rounded;
 use super::linear::pack::{Pairs, Wide};
-use super::simd::has_bf16_products;
+use super::simd::has_fast_bf16_pairs;
 use super::slice::{View, Weight, tensor};
 use crate::error::{Error, Result};
 
@@ -105,7 +105,7 @@ pub fn backward(
 /// Side by side in memory, and of a type that this CPU multiplies.
 fn operand(x: &Tensor) -> Result<Tensor> {
     let x = x.contiguous()?;
-    Ok(if x.dtype() == DType::BF16 && !has_bf16_products() { x.to_dtype(DType::F32)? } else { x })
+    Ok(if x.dtype() == DType::BF16 && !has_fast_bf16_pairs() { x.to_dtype(DType::F32)? } else { x })
 }
 
 fn mixed() -> Error {
