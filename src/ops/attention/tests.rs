@@ -1,6 +1,6 @@
 use super::*;
 use crate::ops::cast::to_bf16;
-use crate::ops::simd::tests::same_on_every_isa;
+use crate::ops::simd::tests::{same_on_every_isa, with_and_without_tiles};
 use crate::ops::testing::{assert_close, on_threads, random_tensor, values};
 
 /// Everything attention computes for one sequence, in f64 by the definition.
@@ -86,6 +86,10 @@ fn forward_and_backward_equal_an_f64_reference() {
 /// the gradient (2⁻⁹ each, relative).
 #[test]
 fn bf16_stays_within_its_rounding_and_repeats_its_bits() {
+    with_and_without_tiles(check_bf16);
+}
+
+fn check_bf16() {
     for dims @ Dims { heads, kv_heads, d } in SHAPES {
         let offsets = Offsets::from_lengths(&[1, 63, 65, 150]);
         let t = offsets.total();
