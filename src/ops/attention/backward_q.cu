@@ -23,15 +23,13 @@ __device__ __forceinline__ void backward_q(const bf16* __restrict__ q, const bf1
   // Two steps' keys and values, one after another.
   bf16* tiles = reinterpret_cast<bf16*>(memory);
 
-  Span mine = span(q_offsets, blockIdx.z), theirs = span(kv_offsets, blockIdx.z);
-  int first = (gridDim.y - 1 - blockIdx.y) * QUERIES;
-  if (first >= mine.length) return;
+  QueryBlock block = query_block<QUERIES>(q_offsets, kv_offsets, blockIdx.y, blockIdx.z);
+  if (block.valid <= 0) return;
   int head = blockIdx.x, kv_head = head / (heads / kv_heads), stride = heads * D, kv_stride = kv_heads * D;
-  int valid = min(QUERIES, mine.length - first);
-  int key_count = theirs.length - mine.length + first + valid;
-  size_t at = ((size_t)(mine.start + first) * heads + head) * D;
-  k += ((size_t)theirs.start * kv_heads + kv_head) * D;
-  v += ((size_t)theirs.start * kv_heads + kv_head) * D;
+  int valid = block.valid, key_count = block.key_count();
+  size_t at = ((size_t)block.row() * heads + head) * D;
+  k += ((size_t)block.theirs.start * kv_heads + kv_head) * D;
+  v += ((size_t)block.theirs.start * kv_heads + kv_head) * D;
 
   int lane = threadIdx.x & 31, row = threadIdx.x / 32 * 16;
   uint32_t left_q[D / 16][4], left_dout[D / 16][4];
@@ -50,7 +48,7 @@ __device__ __forceinline__ void backward_q(const bf16* __restrict__ q, const bf1
 #pragma unroll
   for (int h = 0; h < 2; h++) {
     int r = row + lane / 4 + 8 * h;
-    size_t number = (size_t)head * tq + mine.start + first + r;
+    size_t number = (size_t)head * tq + block.row() + r;
     minus_lse[h] = r < valid ? lse[number] * -LOG2_E : 0.0f;
     mean[h] = r < valid ? delta[number] : 0.0f;
   }

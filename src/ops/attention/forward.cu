@@ -28,16 +28,13 @@ __device__ __forceinline__ void forward(const bf16* __restrict__ q, const bf16* 
   bf16* queries = reinterpret_cast<bf16*>(memory);
   bf16 *keys = queries + QUERIES * D, *values = keys + KEYS * D;
 
-  Span mine = span(q_offsets, blockIdx.z), theirs = span(kv_offsets, blockIdx.z);
-  int first = (gridDim.y - 1 - blockIdx.y) * QUERIES;
-  if (first >= mine.length) return;
+  QueryBlock block = query_block<QUERIES>(q_offsets, kv_offsets, blockIdx.y, blockIdx.z);
+  if (block.valid <= 0) return;
   int head = blockIdx.x, kv_head = head / (heads / kv_heads), stride = heads * D, kv_stride = kv_heads * D;
-  int valid = min(QUERIES, mine.length - first);
-  // Row r of the block sees the keys up to the last row's, less valid - 1 - r.
-  int key_count = theirs.length - mine.length + first + valid;
-  q += ((size_t)(mine.start + first) * heads + head) * D;
-  k += ((size_t)theirs.start * kv_heads + kv_head) * D;
-  v += ((size_t)theirs.start * kv_heads + kv_head) * D;
+  int valid = block.valid, key_count = block.key_count();
+  q += ((size_t)block.row() * heads + head) * D;
+  k += ((size_t)block.theirs.start * kv_heads + kv_head) * D;
+  v += ((size_t)block.theirs.start * kv_heads + kv_head) * D;
 
   load_tile<D, QUERIES, THREADS>(queries, q, stride, valid);
   load_tile<D, KEYS, THREADS>(keys, k, kv_stride, key_count);
@@ -138,9 +135,8 @@ __device__ __forceinline__ void forward(const bf16* __restrict__ q, const bf16* 
   }
 
   // Where the output goes is found anew: kept through the loop it would cost a register that is not there.
-  mine = span(q_offsets, forgotten(blockIdx.z));
-  first = (gridDim.y - 1 - forgotten(blockIdx.y)) * QUERIES;
-  valid = min(QUERIES, mine.length - first);
+  block = query_block<QUERIES>(q_offsets, kv_offsets, forgotten(blockIdx.y), forgotten(blockIdx.z));
+  valid = block.valid;
   // The queries' place takes it: only their own warp reads these rows.
   __syncwarp();
 #pragma unroll
@@ -151,12 +147,12 @@ __device__ __forceinline__ void forward(const bf16* __restrict__ q, const bf16* 
       float sum = row_sum(l[i][h]);
       by[h] = 1.0f / sum;
       int r = row + 16 * i + lane / 4 + 8 * h;
-      if (lane % 4 == 0 && r < valid) lse[(size_t)head * tq + mine.start + first + r] = (m[i][h] * log2_scale + log2f(sum)) * LN_2;
+      if (lane % 4 == 0 && r < valid) lse[(size_t)head * tq + block.row() + r] = (m[i][h] * log2_scale + log2f(sum)) * LN_2;
     }
     store_rows<D>(queries, row + 16 * i, o[i], by);
   }
   __syncwarp();
-  out += ((size_t)(mine.start + first) * heads + head) * D;
+  out += ((size_t)block.row() * heads + head) * D;
   write_rows<D, ROWS>(out, stride, queries, row, valid);
 }
 }  // namespace

@@ -45,15 +45,13 @@ __device__ __forceinline__ void forward_90(const bf16* __restrict__ q, const bf1
   bf16* queries = reinterpret_cast<bf16*>(memory + (1024 - shared_address(memory) % 1024) % 1024);
   bf16 *keys = queries + QUERIES * D, *values = keys + KEYS * D;
 
-  Span mine = span(q_offsets, blockIdx.z), theirs = span(kv_offsets, blockIdx.z);
-  int first = (gridDim.y - 1 - blockIdx.y) * QUERIES;
-  if (first >= mine.length) return;
+  QueryBlock block = query_block<QUERIES>(q_offsets, kv_offsets, blockIdx.y, blockIdx.z);
+  if (block.valid <= 0) return;
   int head = blockIdx.x, kv_head = head / (heads / kv_heads), stride = heads * D, kv_stride = kv_heads * D;
-  int valid = min(QUERIES, mine.length - first);
-  int key_count = theirs.length - mine.length + first + valid;
-  q += ((size_t)(mine.start + first) * heads + head) * D;
-  k += ((size_t)theirs.start * kv_heads + kv_head) * D;
-  v += ((size_t)theirs.start * kv_heads + kv_head) * D;
+  int valid = block.valid, key_count = block.key_count();
+  q += ((size_t)block.row() * heads + head) * D;
+  k += ((size_t)block.theirs.start * kv_heads + kv_head) * D;
+  v += ((size_t)block.theirs.start * kv_heads + kv_head) * D;
 
   load_panels<D, QUERIES>(queries, q, stride, valid);
   load_panels<D, KEYS>(keys, k, kv_stride, key_count);
@@ -128,9 +126,8 @@ __device__ __forceinline__ void forward_90(const bf16* __restrict__ q, const bf1
     wgmma_end(o);
   }
 
-  mine = span(q_offsets, forgotten(blockIdx.z));
-  first = (gridDim.y - 1 - forgotten(blockIdx.y)) * QUERIES;
-  valid = min(QUERIES, mine.length - first);
+  block = query_block<QUERIES>(q_offsets, kv_offsets, forgotten(blockIdx.y), forgotten(blockIdx.z));
+  valid = block.valid;
   // The queries' place takes the output, in forward.cu's layout: since the loop's last barrier nobody reads them.
   float by[2];
 #pragma unroll
@@ -138,11 +135,11 @@ __device__ __forceinline__ void forward_90(const bf16* __restrict__ q, const bf1
     float sum = row_sum(l[h]);
     by[h] = 1.0f / sum;
     int r = row + lane / 4 + 8 * h;
-    if (lane % 4 == 0 && r < valid) lse[(size_t)head * tq + mine.start + first + r] = (m[h] * log2_scale + log2f(sum)) * LN_2;
+    if (lane % 4 == 0 && r < valid) lse[(size_t)head * tq + block.row() + r] = (m[h] * log2_scale + log2f(sum)) * LN_2;
   }
   store_rows<D>(queries, row, o, by);
   __syncwarp();
-  out += ((size_t)(mine.start + first) * heads + head) * D;
+  out += ((size_t)block.row() * heads + head) * D;
   write_rows<D, 16>(out, stride, queries, row, valid);
 #endif
 }

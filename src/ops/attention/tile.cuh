@@ -137,3 +137,20 @@ __device__ __forceinline__ Span span(const uint32_t* offsets, int sequence) {
   int start = (int)offsets[sequence];
   return {start, (int)offsets[sequence + 1] - start};
 }
+
+// The queries that block (y, z) of a grid over (blocks of SIZE, sequences) works on; blocks with many keys come first. None where
+// the sequence has fewer (`valid` <= 0).
+struct QueryBlock {
+  Span mine, theirs;
+  int first, valid;
+  // Its first row in the whole batch.
+  __device__ __forceinline__ int row() const { return mine.start + first; }
+  // Row r of the block sees the keys up to the last row's, less valid - 1 - r.
+  __device__ __forceinline__ int key_count() const { return theirs.length - mine.length + first + valid; }
+};
+template <int SIZE>
+__device__ __forceinline__ QueryBlock query_block(const uint32_t* q_offsets, const uint32_t* kv_offsets, uint32_t y, uint32_t z) {
+  Span mine = span(q_offsets, z), theirs = span(kv_offsets, z);
+  int first = (int)(gridDim.y - 1 - y) * SIZE;
+  return {mine, theirs, first, min(SIZE, mine.length - first)};
+}

@@ -58,8 +58,7 @@ fn wrap(storage: CudaStorage, shape: Shape) -> Tensor {
     Tensor::from_storage(Storage::Cuda(storage), shape, BackpropOp::none(), false)
 }
 
-/// Arrays uploaded of late. Positions, offsets and targets are the same in every layer of a pass, and comparing them on the host is
-/// cheaper than copying them again.
+/// Arrays uploaded of late: positions, offsets and targets are the same in every layer of a pass, and are copied once.
 static RECENT: Mutex<Vec<(usize, Vec<u32>, Tensor)>> = Mutex::new(Vec::new());
 const REMEMBERED: usize = 16;
 

@@ -134,7 +134,7 @@ mod found {
         let stream = device.cuda_stream();
         // SAFETY: all work goes to this one stream, so nothing is used on another before it is ready or after it is freed.
         unsafe { device.disable_event_tracking() };
-        // Freed memory stays in the pool: giving it back to the system at every wait costs more than all our kernels' launches.
+        // Freed memory stays in the pool for the next allocation, rather than go back to the system at every wait.
         let mut keep = u64::MAX;
         // SAFETY: the context is current (its stream was just made), and the attribute is a u64 that the call reads.
         unsafe {

@@ -3,7 +3,7 @@
 //! ```text
 //! left   (rows by 32s, k by 32s): rounded to bf16 on the way, 32 rows × 64 bytes side by side
 //! right  (columns by 32s): pairs of steps, 128 bytes a pair: two tiles of 16 columns
-//! tile   c (32 × 32 f32, four registers) += 2 left registers × 2 right registers, a step of 64 cycles
+//! tile   c (32 × 32 f32, four registers) += 2 left registers × 2 right registers, 32 steps at a time
 //! ```
 //!
 //! A sum runs over pairs of steps in order, whatever the other rows are and wherever the output is cut. Registers are set
