@@ -21,6 +21,10 @@ const RUNS: usize = 3;
 const STEPS: usize = 32;
 
 fn main() -> Result<()> {
+    device::on_a_worker(run)
+}
+
+fn run() -> Result<()> {
     // `cargo bench` adds `--bench` of its own; without a model there is nothing to measure (`cargo test` runs benches so).
     let Some(dir) = std::env::args().skip(1).find(|arg| !arg.starts_with("--")) else {
         println!("usage: cargo bench --bench generate -- MODEL_DIR [--bf16]");

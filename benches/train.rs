@@ -10,6 +10,7 @@ use std::time::Instant;
 use candle_core::{DType, Device};
 use clsgen::{
     config::{Activation, Lora, Objective, Parameters, Train},
+    device,
     error::{Error, Result},
     model::{ClsHead, Llama, LlamaConfig, LoraConfig, Memory, Model, checkpoint, source},
     storage::AtomicDir,
@@ -76,6 +77,10 @@ fn peak_mb() -> f64 {
 }
 
 fn main() -> Result<()> {
+    device::on_a_worker(run)
+}
+
+fn run() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let Some(tokens) = arguments.first().and_then(|tokens| tokens.parse::<u32>().ok()) else {
         println!("usage: cargo bench --bench train -- TOKENS [A|B] [f32|bf16] [keep|recompute]");

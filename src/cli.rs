@@ -188,7 +188,7 @@ fn run(cli: &Cli) -> Result<()> {
         return commands::print_config(&context);
     }
     device::watch_signals()?;
-    let result = run_command(&cli.command, &context);
+    let result = device::on_a_worker(|| run_command(&cli.command, &context));
     // The command's own failure matters more than one to note it.
     commands::run_record::finish(&context, &result).or_else(|error| if result.is_ok() { Err(error) } else { Ok(()) })?;
     result

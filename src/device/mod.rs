@@ -60,18 +60,27 @@ pub fn dtype(wanted: Dtype, device: &Device) -> DType {
     }
 }
 
+/// Bytes of a worker's stack: that of a main thread, since commands run on one ([`on_a_worker`]).
+const STACK: usize = 8 << 20;
+
 /// Sets up the worker threads, `wanted` or one for each core this process may use, and says how many there are. The
 /// first call in a process decides.
 pub fn threads(wanted: Option<usize>) -> Result<usize> {
     let count = wanted.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     // An error says that the pool exists already, or that threads cannot be had; the next line tells them apart.
-    let built = rayon::ThreadPoolBuilder::new().num_threads(count).thread_name(|i| format!("clsgen-{i}")).build_global();
+    let built = rayon::ThreadPoolBuilder::new().num_threads(count).stack_size(STACK).thread_name(|i| format!("clsgen-{i}")).build_global();
     match built {
         Err(e) if !e.to_string().contains("already been initialized") => {
             Err(Error::resources(format!("cannot start {count} threads")).hint("use a smaller --threads"))
         }
         _ => Ok(rayon::current_num_threads()),
     }
+}
+
+/// Runs `work` on one of the worker threads. From there a parallel loop begins at once; from any other thread it wakes a worker
+/// and sleeps until that is done, some hundred times a training step.
+pub fn on_a_worker<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    rayon::scope(|_| work())
 }
 
 fn signal_number() -> &'static Arc<AtomicUsize> {

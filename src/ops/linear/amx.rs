@@ -17,6 +17,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::cpu::{Operand, Output, pack_right};
+use super::cuts::{Cut, cuts};
 use super::kernel::NR;
 use super::pack::{Line, Pairs, floats_mut};
 use crate::ops::simd::Isa;
@@ -27,8 +28,6 @@ const ROWS: usize = 32;
 const DEPTH: usize = 32;
 /// Steps of `k` packed at a time: a right panel (KC × 32, 64 KB) stays in L2, a block of the left streams by.
 const KC: usize = 1024;
-/// Columns a chunk packs at most.
-const NC: usize = 512;
 /// Four-byte units in `DEPTH` steps of 32 rows, or of 32 columns.
 const GROUP: usize = ROWS * DEPTH / 2;
 
@@ -48,7 +47,7 @@ pub(super) fn product(a: &[f32], b: Operand<'_, bf16>, [m, k, n]: [usize; 3], y:
         return;
     }
     let output = Output(y.as_mut_ptr());
-    let cuts = cuts(m, n);
+    let cuts = cuts(m, n, ROWS);
     let mut buffer = LEFT.take();
     let needed = m.div_ceil(ROWS) * k.min(KC).div_ceil(DEPTH) * GROUP / 16;
     if buffer.len() < needed {
@@ -63,22 +62,12 @@ pub(super) fn product(a: &[f32], b: Operand<'_, bf16>, [m, k, n]: [usize; 3], y:
             // SAFETY: AMX comes with AVX-512 and its bf16 conversions.
             unsafe { pack_left(rows, k, ROWS.min(m - panel * ROWS), steps, to) }
         });
-        cuts.par_iter().with_max_len(1).for_each(|&(rows, columns)| {
+        cuts.par_iter().with_max_len(1).for_each(|cut| {
             // SAFETY: the cuts are disjoint and lie within (m, n), the size of `y`.
-            unsafe { chunk(left, b, [k, n], rows, columns, steps, output) }
+            unsafe { chunk(left, b, [k, n], cut, steps, output) }
         });
     }
     LEFT.set(buffer);
-}
-
-/// Chunks of columns, so that each column is packed once; of rows too where there are not enough columns to go round.
-fn cuts(m: usize, n: usize) -> Vec<([usize; 2], [usize; 2])> {
-    let threads = rayon::current_num_threads();
-    let width = n.div_ceil(4 * threads).next_multiple_of(NR).min(NC);
-    let down = (2 * threads).div_ceil(n.div_ceil(width)).min(m.div_ceil(4 * ROWS)).max(1);
-    let height = m.div_ceil(down).next_multiple_of(ROWS);
-    let rows = (0..m).step_by(height).map(|i| [i, (i + height).min(m)]);
-    rows.flat_map(|rows| (0..n).step_by(width).map(move |j| (rows, [j, (j + width).min(n)]))).collect()
 }
 
 /// `rows` ≤ 32 rows, `stride` apart, as groups of (32 rows, 32 steps) of bf16; what is missing is 0.
@@ -112,18 +101,10 @@ fn mask(there: usize) -> u16 {
 ///
 /// # Safety
 /// The chunk lies within the `(m, n)` output, and no other thread touches it.
-unsafe fn chunk(
-    left: &[f32],
-    b: Operand<'_, bf16>,
-    [k, n]: [usize; 2],
-    rows: [usize; 2],
-    columns: [usize; 2],
-    steps: [usize; 2],
-    output: Output,
-) {
+unsafe fn chunk(left: &[f32], b: Operand<'_, bf16>, [k, n]: [usize; 2], Cut { rows, columns }: &Cut, steps: [usize; 2], output: Output) {
     let groups = (steps[1] - steps[0]).div_ceil(DEPTH);
     RIGHT.with_borrow_mut(|right| {
-        let used = (columns[1] - columns[0]).div_ceil(NR) * groups * GROUP;
+        let used = columns.len().div_ceil(NR) * groups * GROUP;
         if right.len() * 16 < used {
             right.resize(used.div_ceil(16), Line::default());
         }
@@ -131,10 +112,10 @@ unsafe fn chunk(
         pack_right::<Pairs>(Isa::Avx512, b, [k, n], columns, steps, right, groups * DEPTH / 2);
         let tiles = Tiles::configure();
         for (panel, b) in right.chunks_exact(groups * GROUP).enumerate() {
-            let column = columns[0] + panel * NR;
-            let width = NR.min(columns[1] - column);
-            for first in (rows[0]..rows[1]).step_by(ROWS) {
-                let height = ROWS.min(rows[1] - first);
+            let column = columns.start + panel * NR;
+            let width = NR.min(columns.end - column);
+            for first in rows.clone().step_by(ROWS) {
+                let height = ROWS.min(rows.end - first);
                 let a = &left[first / ROWS * groups * GROUP..][..groups * GROUP];
                 let c = output.0.wrapping_add(first * n + column);
                 // SAFETY: `c` is this chunk's, by the caller's promise.

@@ -13,10 +13,12 @@
 #![allow(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 
 use half::bf16;
 use rayon::prelude::*;
 
+use super::cuts::{Cut, cuts};
 use super::kernel::{MR, NR, tile};
 use super::pack::{Line, Packing, Pairs, Wide, copy_rows, floats_mut, transpose};
 use crate::ops::cast::rounded;
@@ -27,8 +29,6 @@ use crate::ops::slice::Weight;
 
 /// Steps of `k` summed before the sum is added to the output: fixed, since it decides the bits.
 const KC: usize = 512;
-/// Columns whose packed block (KC × NC, 1 MB) stays in a core's L2.
-const NC: usize = 512;
 /// Columns up to which a product is done as its transpose.
 const NARROW: usize = MR;
 /// Below this many multiply-adds, one thread does it all.
@@ -112,15 +112,6 @@ unsafe impl Send for Output {}
 // SAFETY: as above.
 unsafe impl Sync for Output {}
 
-/// A chunk of the output and the block of steps at hand.
-struct Chunk {
-    rows: [usize; 2],
-    columns: [usize; 2],
-    steps: [usize; 2],
-    /// Adds to what the output holds.
-    add: bool,
-}
-
 /// `y = a·b`, or `y += a·b` with `add`.
 fn product<A: Packing, B: Packing>(a: Operand<'_, A::Item>, b: Operand<'_, B::Item>, [m, k, n]: [usize; 3], y: &mut [f32], add: bool) {
     let (Operand::Plain(a_all) | Operand::Transposed(a_all), Operand::Plain(b_all) | Operand::Transposed(b_all)) = (a, b);
@@ -136,7 +127,7 @@ fn product<A: Packing, B: Packing>(a: Operand<'_, A::Item>, b: Operand<'_, B::It
     }
     let (isa, parallel) = (isa(), m * n * k > SMALL);
     let output = Output(y.as_mut_ptr());
-    let cuts = if parallel { cuts(m, n) } else { vec![([0, m], [0, n])] };
+    let cuts = if parallel { cuts(m, n, MR) } else { vec![Cut { rows: 0..m, columns: 0..n }] };
     let mut buffer = LEFT.take();
     let needed = (m.div_ceil(MR) * MR * k.min(KC)).div_ceil(16);
     if buffer.len() < needed {
@@ -152,9 +143,9 @@ fn product<A: Packing, B: Packing>(a: Operand<'_, A::Item>, b: Operand<'_, B::It
         } else {
             left.chunks_mut(length).enumerate().for_each(pack);
         }
-        let run = |&(rows, columns): &([usize; 2], [usize; 2])| {
+        let run = |cut: &Cut| {
             // SAFETY: the cuts are disjoint and lie within (m, n), the size of `y`.
-            unsafe { chunk::<B>(isa, left, b, [k, n], &Chunk { rows, columns, steps, add: add || start > 0 }, output) }
+            unsafe { chunk::<B>(isa, left, b, [k, n], cut, steps, add || start > 0, output) }
         };
         if parallel {
             cuts.par_iter().with_max_len(1).for_each(run);
@@ -175,17 +166,6 @@ fn narrow<A: Packing, B: Packing>(a: Operand<'_, A::Item>, b: Operand<'_, B::Ite
     }
 }
 
-/// Cuts the output into chunks for the threads: columns by NC, then rows until there are a few chunks a thread.
-fn cuts(m: usize, n: usize) -> Vec<([usize; 2], [usize; 2])> {
-    let wanted = 4 * rayon::current_num_threads();
-    let across = n.div_ceil(NC);
-    let width = n.div_ceil(across).next_multiple_of(NR);
-    let down = wanted.div_ceil(across).min(m.div_ceil(16 * MR)).max(1);
-    let height = m.div_ceil(down).next_multiple_of(MR);
-    let rows = (0..m).step_by(height).map(|i| [i, (i + height).min(m)]);
-    rows.flat_map(|rows| (0..n).step_by(width).map(move |j| (rows, [j, (j + width).min(n)]))).collect()
-}
-
 /// Rows `first..first + 14` of the left operand as `(units, 14)`.
 fn pack_left<A: Packing>(isa: Isa, a: Operand<'_, A::Item>, [m, k]: [usize; 2], first: usize, steps: [usize; 2], to: &mut [f32]) {
     let (rows, length) = (MR.min(m - first), steps[1] - steps[0]);
@@ -200,15 +180,15 @@ pub(super) fn pack_right<B: Packing>(
     isa: Isa,
     b: Operand<'_, B::Item>,
     [k, n]: [usize; 2],
-    columns: [usize; 2],
+    columns: &Range<usize>,
     steps: [usize; 2],
     to: &mut [f32],
     units: usize,
 ) {
     let length = steps[1] - steps[0];
     for (panel, to) in to.chunks_mut(units * NR).enumerate() {
-        let first = columns[0] + panel * NR;
-        let width = NR.min(columns[1] - first);
+        let first = columns.start + panel * NR;
+        let width = NR.min(columns.end - first);
         match b {
             Operand::Plain(b) => copy_rows::<B>(isa, &b[steps[0] * n + first..], n, [length, width], to, NR),
             Operand::Transposed(b) => transpose::<B>(isa, &b[first * k + steps[0]..], k, [width, length], to, NR),
@@ -221,29 +201,38 @@ pub(super) fn pack_right<B: Packing>(
 ///
 /// # Safety
 /// The chunk lies within the `(m, n)` output, and no other thread touches it.
-unsafe fn chunk<B: Packing>(isa: Isa, left: &[f32], b: Operand<'_, B::Item>, [k, n]: [usize; 2], at: &Chunk, output: Output) {
-    let length = (at.steps[1] - at.steps[0]).div_ceil(B::PER);
-    let (width, add) = (at.columns[1] - at.columns[0], at.add);
+#[allow(clippy::too_many_arguments)]
+unsafe fn chunk<B: Packing>(
+    isa: Isa,
+    left: &[f32],
+    b: Operand<'_, B::Item>,
+    [k, n]: [usize; 2],
+    Cut { rows, columns }: &Cut,
+    steps: [usize; 2],
+    add: bool,
+    output: Output,
+) {
+    let length = (steps[1] - steps[0]).div_ceil(B::PER);
     RIGHT.with_borrow_mut(|right| {
-        let used = width.div_ceil(NR) * NR * length;
+        let used = columns.len().div_ceil(NR) * NR * length;
         if right.len() * 16 < used {
             right.resize(used.div_ceil(16), Line::default());
         }
         let right = &mut floats_mut(right)[..used];
-        pack_right::<B>(isa, b, [k, n], at.columns, at.steps, right, length);
-        for first in (at.rows[0]..at.rows[1]).step_by(MR) {
-            let rows = MR.min(at.rows[1] - first);
+        pack_right::<B>(isa, b, [k, n], columns, steps, right, length);
+        for first in rows.clone().step_by(MR) {
+            let rows = MR.min(rows.end - first);
             let a = &left[first / MR * MR * length..][..MR * length];
             for (panel, b) in right.chunks(length * NR).enumerate() {
-                let column = at.columns[0] + panel * NR;
+                let column = columns.start + panel * NR;
                 let c = output.0.wrapping_add(first * n + column);
-                let columns = NR.min(at.columns[1] - column);
+                let width = NR.min(columns.end - column);
                 // SAFETY: packed panels hold (length, 14) and (length, 32); `c` is this chunk's, by the caller's promise.
                 unsafe {
-                    if columns == NR {
+                    if width == NR {
                         packed_tile::<B>(isa, rows, length, a, b, c, n, add);
                     } else {
-                        edge::<B>(isa, [rows, columns], length, a, b, c, n, add);
+                        edge::<B>(isa, [rows, width], length, a, b, c, n, add);
                     }
                 }
             }

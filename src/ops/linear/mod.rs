@@ -9,6 +9,7 @@ mod amx;
 pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod cuts;
 mod few_rows;
 pub(crate) mod kernel;
 pub(crate) mod pack;
