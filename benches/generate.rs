@@ -21,6 +21,7 @@ const RUNS: usize = 3;
 const STEPS: usize = 32;
 
 fn main() -> Result<()> {
+    device::keep_freed_memory();
     device::on_a_worker(run)
 }
 

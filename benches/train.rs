@@ -77,6 +77,7 @@ fn peak_mb() -> f64 {
 }
 
 fn main() -> Result<()> {
+    device::keep_freed_memory();
     device::on_a_worker(run)
 }
 
