@@ -36,18 +36,18 @@ thread_local! {
     static RIGHT: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
 }
 
-/// `y (m, n) = a (m, k) · b (k, n)`, `a` rounded to bf16. The CPU must have AMX ([`crate::ops::simd::has_bf16_tiles`]).
-pub(super) fn product(a: &[f32], b: Operand<'_, bf16>, [m, k, n]: [usize; 3], y: &mut [f32]) {
+/// `y (m, n) = a (m, k) · b (k, n)`, or `+=` with `add`, `a` rounded to bf16. The CPU must have AMX ([`crate::ops::simd::has_bf16_tiles`]).
+pub(super) fn product(a: &[f32], b: Operand<'_, bf16>, [m, k, n]: [usize; 3], y: &mut [f32], add: bool) {
     let (Operand::Plain(b_all) | Operand::Transposed(b_all)) = b;
     assert!(a.len() == m * k && b_all.len() == k * n && y.len() == m * n, "operands of the wrong size");
-    if k == 0 {
+    if k == 0 && !add {
         y.fill(0.0);
     }
     if y.is_empty() || k == 0 {
         return;
     }
     let output = Output(y.as_mut_ptr());
-    let cuts = cuts(m, n, ROWS);
+    let cuts = cuts(m, n, n, ROWS);
     let mut buffer = LEFT.take();
     let needed = m.div_ceil(ROWS) * k.min(KC).div_ceil(DEPTH) * GROUP / 16;
     if buffer.len() < needed {
@@ -64,7 +64,7 @@ pub(super) fn product(a: &[f32], b: Operand<'_, bf16>, [m, k, n]: [usize; 3], y:
         });
         cuts.par_iter().with_max_len(1).for_each(|cut| {
             // SAFETY: the cuts are disjoint and lie within (m, n), the size of `y`.
-            unsafe { chunk(left, b, [k, n], cut, steps, output) }
+            unsafe { chunk(left, b, [k, n], cut, steps, add || start > 0, output) }
         });
     }
     LEFT.set(buffer);
@@ -101,7 +101,16 @@ fn mask(there: usize) -> u16 {
 ///
 /// # Safety
 /// The chunk lies within the `(m, n)` output, and no other thread touches it.
-unsafe fn chunk(left: &[f32], b: Operand<'_, bf16>, [k, n]: [usize; 2], Cut { rows, columns }: &Cut, steps: [usize; 2], output: Output) {
+#[allow(clippy::too_many_arguments)]
+unsafe fn chunk(
+    left: &[f32],
+    b: Operand<'_, bf16>,
+    [k, n]: [usize; 2],
+    Cut { rows, columns }: &Cut,
+    steps: [usize; 2],
+    add: bool,
+    output: Output,
+) {
     let groups = (steps[1] - steps[0]).div_ceil(DEPTH);
     RIGHT.with_borrow_mut(|right| {
         let used = columns.len().div_ceil(NR) * groups * GROUP;
@@ -121,9 +130,9 @@ unsafe fn chunk(left: &[f32], b: Operand<'_, bf16>, [k, n]: [usize; 2], Cut { ro
                 // SAFETY: `c` is this chunk's, by the caller's promise.
                 unsafe {
                     if [height, width] == [ROWS, NR] {
-                        tiles.accumulate(a, b, c, n, steps[0] > 0);
+                        tiles.accumulate(a, b, c, n, add);
                     } else {
-                        edge(&tiles, a, b, c, n, [height, width], steps[0] > 0);
+                        edge(&tiles, a, b, c, n, [height, width], add);
                     }
                 }
             }

@@ -58,48 +58,53 @@ impl<T> Operand<'_, T> {
     }
 }
 
-/// `y (m, n) = x (m, k) · w (n, k)ᵀ`; every element of `y` is written.
-pub(crate) fn x_wt(x: &[f32], w: Weight<'_>, sizes: [usize; 3], y: &mut [f32]) {
-    match w {
-        Weight::F32(w) => product::<Wide<f32>, Wide<f32>>(Operand::Plain(x), Operand::Transposed(w), sizes, y, false),
-        Weight::Bf16(w) => with_bf16(x, Operand::Transposed(w), sizes, y),
+/// One right operand of a product and its output: `y (m, n) = a (m, k) · b (k, n)`.
+struct Right<'b, 'y, T> {
+    b: Operand<'b, T>,
+    n: usize,
+    y: &'y mut [f32],
+}
+
+/// `y (m, n) = x (m, k) · w (n, k)ᵀ` for each `(w, n, y)`, every element of `y` written, or `y +=` with `add`.
+pub(crate) fn x_wt<'w, 'y>(x: &[f32], [m, k]: [usize; 2], each: impl IntoIterator<Item = (Weight<'w>, usize, &'y mut [f32])>, add: bool) {
+    let (mut wide, mut halves) = (Vec::new(), Vec::new());
+    for (w, n, y) in each {
+        match w {
+            Weight::F32(w) => wide.push(Right { b: Operand::Transposed(w), n, y }),
+            Weight::Bf16(w) => halves.push(Right { b: Operand::Transposed(w), n, y }),
+        }
     }
+    products::<Wide<f32>, Wide<f32>>(Operand::Plain(x), [m, k], wide, add);
+    with_bf16(x, [m, k], halves, add);
 }
 
-/// `y (m, n) += x (m, k) · w (n, k)ᵀ`, all f32.
-pub(crate) fn add_x_wt(x: &[f32], w: &[f32], sizes: [usize; 3], y: &mut [f32]) {
-    product::<Wide<f32>, Wide<f32>>(Operand::Plain(x), Operand::Transposed(w), sizes, y, true);
-}
-
-/// `y (m, n) += dy (m, k) · w (k, n)`, all f32.
-pub(crate) fn add_dy_w(dy: &[f32], w: &[f32], sizes: [usize; 3], y: &mut [f32]) {
-    product::<Wide<f32>, Wide<f32>>(Operand::Plain(dy), Operand::Plain(w), sizes, y, true);
-}
-
-/// `y (m, n) = dy (m, k) · w (k, n)`.
-pub(crate) fn dy_w(dy: &[f32], w: Weight<'_>, sizes: [usize; 3], y: &mut [f32]) {
+/// `y (m, n) = dy (m, k) · w (k, n)`, or `+=` with `add`.
+pub(crate) fn dy_w(dy: &[f32], w: Weight<'_>, [m, k, n]: [usize; 3], y: &mut [f32], add: bool) {
     match w {
-        Weight::F32(w) => product::<Wide<f32>, Wide<f32>>(Operand::Plain(dy), Operand::Plain(w), sizes, y, false),
-        Weight::Bf16(w) => with_bf16(dy, Operand::Plain(w), sizes, y),
+        Weight::F32(w) => products::<Wide<f32>, Wide<f32>>(Operand::Plain(dy), [m, k], vec![Right { b: Operand::Plain(w), n, y }], add),
+        Weight::Bf16(w) => with_bf16(dy, [m, k], vec![Right { b: Operand::Plain(w), n, y }], add),
     }
 }
 
 /// `y (m, n) = dy (k, m)ᵀ · x (k, n)`.
-pub(crate) fn dyt_x(dy: &[f32], x: &[f32], sizes: [usize; 3], y: &mut [f32]) {
-    product::<Wide<f32>, Wide<f32>>(Operand::Transposed(dy), Operand::Plain(x), sizes, y, false);
+pub(crate) fn dyt_x(dy: &[f32], x: &[f32], [m, k, n]: [usize; 3], y: &mut [f32]) {
+    products::<Wide<f32>, Wide<f32>>(Operand::Transposed(dy), [m, k], vec![Right { b: Operand::Plain(x), n, y }], false);
 }
 
 /// `a·b` with `a` rounded to bf16: in tiles or two steps at a time where the CPU can, else widened.
-fn with_bf16(a: &[f32], b: Operand<'_, bf16>, sizes: [usize; 3], y: &mut [f32]) {
+fn with_bf16(a: &[f32], [m, k]: [usize; 2], rights: Vec<Right<'_, '_, bf16>>, add: bool) {
+    if rights.is_empty() {
+        return;
+    }
     #[cfg(target_arch = "x86_64")]
     if has_bf16_tiles() {
-        return super::amx::product(a, b, sizes, y);
+        return rights.into_iter().for_each(|Right { b, n, y }| super::amx::product(a, b, [m, k, n], y, add));
     }
     let a = rounded(a);
     if has_bf16_products() {
-        product::<Pairs, Pairs>(Operand::Plain(&a), b, sizes, y, false);
+        products::<Pairs, Pairs>(Operand::Plain(&a), [m, k], rights, add);
     } else {
-        product::<Wide<bf16>, Wide<bf16>>(Operand::Plain(&a), b, sizes, y, false);
+        products::<Wide<bf16>, Wide<bf16>>(Operand::Plain(&a), [m, k], rights, add);
     }
 }
 
@@ -107,27 +112,33 @@ fn with_bf16(a: &[f32], b: Operand<'_, bf16>, sizes: [usize; 3], y: &mut [f32]) 
 #[derive(Clone, Copy)]
 pub(super) struct Output(pub *mut f32);
 
-// SAFETY: `product` hands every tile to one thread.
+// SAFETY: `products` hands every tile to one thread.
 unsafe impl Send for Output {}
 // SAFETY: as above.
 unsafe impl Sync for Output {}
 
-/// `y = a·b`, or `y += a·b` with `add`.
-fn product<A: Packing, B: Packing>(a: Operand<'_, A::Item>, b: Operand<'_, B::Item>, [m, k, n]: [usize; 3], y: &mut [f32], add: bool) {
-    let (Operand::Plain(a_all) | Operand::Transposed(a_all), Operand::Plain(b_all) | Operand::Transposed(b_all)) = (a, b);
-    assert!(a_all.len() == m * k && b_all.len() == k * n && y.len() == m * n, "operands of the wrong size");
-    if n <= NARROW && m > NR && !add {
-        return narrow::<A, B>(a, b, [m, k, n], y);
+/// `y = a·b` for each `b`, or `y += a·b` with `add`: `a` is packed once, and the outputs are shared out together.
+fn products<A: Packing, B: Packing>(a: Operand<'_, A::Item>, [m, k]: [usize; 2], rights: Vec<Right<'_, '_, B::Item>>, add: bool) {
+    let whole = |x: Operand<'_, A::Item>| matches!(x, Operand::Plain(x) | Operand::Transposed(x) if x.len() == m * k);
+    let mut outputs = Vec::with_capacity(rights.len());
+    for Right { b, n, y } in rights {
+        let (Operand::Plain(all) | Operand::Transposed(all)) = b;
+        assert!(whole(a) && all.len() == k * n && y.len() == m * n, "operands of the wrong size");
+        if n <= NARROW && m > NR && !add {
+            narrow::<A, B>(a, b, [m, k, n], y);
+        } else if k == 0 && !add {
+            y.fill(0.0);
+        } else if !y.is_empty() {
+            outputs.push((b, n, Output(y.as_mut_ptr())));
+        }
     }
-    if k == 0 && !add {
-        y.fill(0.0);
-    }
-    if y.is_empty() {
+    let columns = outputs.iter().map(|(_, n, _)| n).sum();
+    let (isa, parallel) = (isa(), m * columns * k > SMALL);
+    let cuts_of = |n| if parallel { cuts(m, n, columns, MR) } else { vec![Cut { rows: 0..m, columns: 0..n }] };
+    let tasks: Vec<_> = outputs.into_iter().flat_map(|(b, n, y)| cuts_of(n).into_iter().map(move |cut| (b, n, y, cut))).collect();
+    if tasks.is_empty() {
         return;
     }
-    let (isa, parallel) = (isa(), m * n * k > SMALL);
-    let output = Output(y.as_mut_ptr());
-    let cuts = if parallel { cuts(m, n, MR) } else { vec![Cut { rows: 0..m, columns: 0..n }] };
     let mut buffer = LEFT.take();
     let needed = (m.div_ceil(MR) * MR * k.min(KC)).div_ceil(16);
     if buffer.len() < needed {
@@ -143,14 +154,14 @@ fn product<A: Packing, B: Packing>(a: Operand<'_, A::Item>, b: Operand<'_, B::It
         } else {
             left.chunks_mut(length).enumerate().for_each(pack);
         }
-        let run = |cut: &Cut| {
-            // SAFETY: the cuts are disjoint and lie within (m, n), the size of `y`.
+        let run = |&(b, n, output, ref cut): &(_, _, _, Cut)| {
+            // SAFETY: an output's cuts are disjoint and lie within (m, n), its size.
             unsafe { chunk::<B>(isa, left, b, [k, n], cut, steps, add || start > 0, output) }
         };
         if parallel {
-            cuts.par_iter().with_max_len(1).for_each(run);
+            tasks.par_iter().with_max_len(1).for_each(run);
         } else {
-            cuts.iter().for_each(run);
+            tasks.iter().for_each(run);
         }
     }
     LEFT.set(buffer);
@@ -160,7 +171,7 @@ fn product<A: Packing, B: Packing>(a: Operand<'_, A::Item>, b: Operand<'_, B::It
 /// element is the same sum.
 fn narrow<A: Packing, B: Packing>(a: Operand<'_, A::Item>, b: Operand<'_, B::Item>, [m, k, n]: [usize; 3], y: &mut [f32]) {
     let mut transposed = vec![0.0; m * n];
-    product::<B, A>(b.flipped(), a.flipped(), [n, k, m], &mut transposed, false);
+    products::<B, A>(b.flipped(), [n, k], vec![Right { b: a.flipped(), n: m, y: &mut transposed }], false);
     for (i, row) in y.chunks_mut(n.max(1)).enumerate() {
         row.iter_mut().enumerate().for_each(|(j, y)| *y = transposed[j * m + i]);
     }

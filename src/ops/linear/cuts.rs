@@ -16,11 +16,11 @@ pub(super) struct Cut {
 }
 
 /// Chunks of an `(m, n)` output made of tiles of `tile` rows: of columns, so that each column is packed once; of rows too
-/// where there are not enough columns to go round.
-pub(super) fn cuts(m: usize, n: usize, tile: usize) -> Vec<Cut> {
+/// where there are not enough columns to go round. `all`: columns of all outputs that are shared out together.
+pub(super) fn cuts(m: usize, n: usize, all: usize, tile: usize) -> Vec<Cut> {
     let threads = rayon::current_num_threads();
-    let width = n.div_ceil(4 * threads).next_multiple_of(NR).min(NC);
-    let down = (2 * threads).div_ceil(n.div_ceil(width)).min(m.div_ceil(HEIGHT)).max(1);
+    let width = all.div_ceil(4 * threads).next_multiple_of(NR).min(NC);
+    let down = (2 * threads).div_ceil(all.div_ceil(width)).min(m.div_ceil(HEIGHT)).max(1);
     let height = m.div_ceil(down).next_multiple_of(tile);
     let across = |rows: Range<usize>| (0..n).step_by(width).map(move |j| Cut { rows: rows.clone(), columns: j..(j + width).min(n) });
     (0..m).step_by(height).flat_map(|i| across(i..(i + height).min(m))).collect()

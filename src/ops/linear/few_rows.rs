@@ -24,34 +24,58 @@ const RUN: usize = 256;
 
 type Lanes = [f32; LANES];
 
-/// `y (m, n) = x (m, k) · w (n, k)ᵀ`; every element of `y` is written.
-pub(crate) fn x_wt(x: &[f32], w: Weight<'_>, sizes: [usize; 3], y: &mut [f32]) {
-    match w {
-        Weight::F32(w) => product::<Wide<f32>, Wide<f32>>(x, w, sizes, y),
-        Weight::Bf16(w) if has_bf16_products() => product::<Pairs, Pairs>(&rounded(x), w, sizes, y),
-        Weight::Bf16(w) => product::<Wide<bf16>, Wide<bf16>>(&rounded(x), w, sizes, y),
+/// `y (m, n) = x (m, k) · w (n, k)ᵀ` for each `(w, n, y)`; every element of `y` is written.
+pub(crate) fn x_wt<'w, 'y>(x: &[f32], [m, k]: [usize; 2], each: impl IntoIterator<Item = (Weight<'w>, usize, &'y mut [f32])>) {
+    let (mut wide, mut halves) = (Vec::new(), Vec::new());
+    for (w, n, y) in each {
+        match w {
+            Weight::F32(w) => wide.push((w, n, y)),
+            Weight::Bf16(w) => halves.push((w, n, y)),
+        }
+    }
+    products::<Wide<f32>, Wide<f32>>(x, [m, k], wide);
+    if halves.is_empty() {
+        return;
+    }
+    let x = rounded(x);
+    if has_bf16_products() {
+        products::<Pairs, Pairs>(&x, [m, k], halves);
+    } else {
+        products::<Wide<bf16>, Wide<bf16>>(&x, [m, k], halves);
     }
 }
 
-fn product<X: Packing, W: Packing>(x: &[X::Item], w: &[W::Item], [m, k, n]: [usize; 3], y: &mut [f32])
+/// `x` times each weight: the rows of all of them are shared out together.
+fn products<X: Packing, W: Packing>(x: &[X::Item], [m, k]: [usize; 2], mut each: Vec<(&[W::Item], usize, &mut [f32])>)
 where
     X::Item: Element,
     W::Item: Element,
 {
-    assert!(x.len() == m * k && w.len() == k * n && y.len() == m * n, "operands of the wrong size");
-    if y.is_empty() || k == 0 {
-        return y.fill(0.0);
+    for (w, n, y) in &mut each {
+        assert!(x.len() == m * k && w.len() == k * *n && y.len() == m * *n, "operands of the wrong size");
+        if k == 0 {
+            y.fill(0.0);
+        }
     }
-    let (isa, parallel) = (isa(), m * n * k > 1 << 16);
+    let outputs: usize = each.iter().map(|(_, n, _)| m * n).sum();
+    if outputs == 0 || k == 0 {
+        return;
+    }
     let step = if m <= 2 { k } else { RUN };
     let x = runs(x, [m, k], step);
-    let run = |w: &[W::Item]| block::<X, W>(isa, &x, w, [m, k], step);
+    let tasks: Vec<&[W::Item]> = each.iter().flat_map(|(w, ..)| w.chunks(BLOCK * k)).collect();
+    let isa = isa();
+    let run = |w: &&[W::Item]| block::<X, W>(isa, &x, w, [m, k], step);
     // A task's outputs, (its rows of w, m), are set in place at the end: they lie apart in `y`.
-    let blocks: Vec<Vec<f32>> = if parallel { w.par_chunks(BLOCK * k).map(run).collect() } else { w.chunks(BLOCK * k).map(run).collect() };
-    for (index, block) in blocks.iter().enumerate() {
-        for (j, sums) in block.chunks(m).enumerate() {
-            for (i, sum) in sums.iter().enumerate() {
-                y[i * n + index * BLOCK + j] = *sum;
+    let parallel = outputs * k > 1 << 16;
+    let blocks: Vec<Vec<f32>> = if parallel { tasks.par_iter().map(run).collect() } else { tasks.iter().map(run).collect() };
+    let mut blocks = blocks.iter();
+    for (_, n, y) in each {
+        for (index, block) in blocks.by_ref().take(n.div_ceil(BLOCK)).enumerate() {
+            for (j, sums) in block.chunks(m).enumerate() {
+                for (i, sum) in sums.iter().enumerate() {
+                    y[i * n + index * BLOCK + j] = *sum;
+                }
             }
         }
     }

@@ -16,23 +16,75 @@ pub(crate) mod pack;
 
 use candle_core::Tensor;
 
-use super::slice::{View, tensor, update_f32};
+use super::slice::{View, Weight, tensor, update_f32};
 use crate::error::{Error, Result};
+
+/// A weight `(out, in)` and its bias `(out)`, f32.
+pub type Affine<'a> = (&'a Tensor, Option<&'a Tensor>);
 
 /// `x (m, in)`, `weight (out, in)`, `bias (out)` → `(m, out)`.
 pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let ((m, k), (n, k_w)) = (x.dims2()?, weight.dims2()?);
-    check("linear::forward", k == k_w, x, weight)?;
+    let [y] = forward_each(x, [(weight, bias)])?;
+    Ok(y)
+}
+
+/// [`forward`] with several weights, to the same bits: `x` is rearranged once, and all outputs are shared out to the threads together.
+pub fn forward_each<const N: usize>(x: &Tensor, weights: [Affine<'_>; N]) -> Result<[Tensor; N]> {
+    check_each("linear::forward", x, &weights)?;
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        return cuda::forward(x, weight, bias);
+        return each(weights, |(weight, bias)| cuda::forward(x, weight, bias));
     }
-    let (x, w) = (x.contiguous()?, weight.contiguous()?);
-    let (x, w) = (View::of(&x)?, View::of(&w)?);
-    let mut y = vec![0.0; m * n];
-    cpu::x_wt(x.f32()?, w.weight()?, [m, k, n], &mut y);
-    add_bias(&mut y, bias, n)?;
-    tensor(y, (m, n))
+    products(x, weights, |x, sizes, each| cpu::x_wt(x, sizes, each, false))
+}
+
+/// [`forward`] for few rows: reads the weight from memory once whatever the number of rows. A row's bits are the same
+/// for any number of rows, but not those of [`forward`].
+pub fn decode(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let [y] = decode_each(x, [(weight, bias)])?;
+    Ok(y)
+}
+
+/// [`decode`] with several weights, to the same bits: all of their rows are shared out to the threads together.
+pub fn decode_each<const N: usize>(x: &Tensor, weights: [Affine<'_>; N]) -> Result<[Tensor; N]> {
+    check_each("linear::decode", x, &weights)?;
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return each(weights, |(weight, bias)| cuda::forward(x, weight, bias));
+    }
+    products(x, weights, |x, sizes, each| few_rows::x_wt(x, sizes, each))
+}
+
+/// A weight, its number of outputs, and where they go.
+type Part<'w, 'y> = (Weight<'w>, usize, &'y mut [f32]);
+
+fn products<const N: usize>(
+    x: &Tensor,
+    weights: [Affine<'_>; N],
+    multiply: impl FnOnce(&[f32], [usize; 2], Vec<Part<'_, '_>>),
+) -> Result<[Tensor; N]> {
+    let (m, k) = x.dims2()?;
+    let x = x.contiguous()?;
+    let held = each(weights, |(weight, _)| Ok(weight.contiguous()?))?;
+    let views = each(held.each_ref(), View::of)?;
+    let mut ys = each(held.each_ref(), |weight| Ok(vec![0.0; m * weight.dim(0)?]))?;
+    let mut parts = Vec::with_capacity(N);
+    for ((view, weight), y) in views.iter().zip(&held).zip(&mut ys) {
+        parts.push((view.weight()?, weight.dim(0)?, y.as_mut_slice()));
+    }
+    multiply(View::of(&x)?.f32()?, [m, k], parts);
+    let mut outputs = ys.into_iter();
+    each(weights, |(weight, bias)| {
+        let (mut y, n) = (outputs.next().unwrap_or_default(), weight.dim(0)?);
+        add_bias(&mut y, bias, n)?;
+        tensor(y, (m, n))
+    })
+}
+
+/// `f` of each, or the first error.
+fn each<T, U, const N: usize>(items: [T; N], f: impl FnMut(T) -> Result<U>) -> Result<[U; N]> {
+    let all = items.into_iter().map(f).collect::<Result<Vec<U>>>()?;
+    all.try_into().map_err(|_| Error::run("linear: one result too few"))
 }
 
 /// `dy (m, out)`, `weight (out, in)` → `dx (m, in) = dy·W`.
@@ -46,11 +98,11 @@ pub fn backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let (dy, w) = (dy.contiguous()?, weight.contiguous()?);
     let (dy, w) = (View::of(&dy)?, View::of(&w)?);
     let mut dx = vec![0.0; m * n];
-    cpu::dy_w(dy.f32()?, w.weight()?, [m, k, n], &mut dx);
+    cpu::dy_w(dy.f32()?, w.weight()?, [m, k, n], &mut dx, false);
     tensor(dx, (m, n))
 }
 
-/// `y + x·wᵀ` written over `y (m, out)`, all f32 (on CUDA bf16 too): what an adapter adds. Nobody else may hold `y`.
+/// `y + x·wᵀ` written over `y (m, out)`: what an adapter adds. Nobody else may hold `y`.
 pub fn add_forward(y: Tensor, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let ((m, k), (n, k_w)) = (x.dims2()?, weight.dims2()?);
     check("linear::add_forward", k == k_w && y.dims() == [m, n], x, weight)?;
@@ -58,10 +110,10 @@ pub fn add_forward(y: Tensor, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     if y.device().is_cuda() {
         return cuda::add_forward(y, x, weight);
     }
-    add_product(y, x, weight, |x, w, y| cpu::add_x_wt(x, w, [m, k, n], y))
+    add_product(y, x, weight, |x, w, y| cpu::x_wt(x, [m, k], [(w, n, y)], true))
 }
 
-/// `dx + dy·W` written over `dx (m, in)`, all f32 (on CUDA bf16 too): what comes back through an adapter. Nobody else may hold `dx`.
+/// `dx + dy·W` written over `dx (m, in)`: what comes back through one of several maps of `x`. Nobody else may hold `dx`.
 pub fn add_backward_input(dx: Tensor, dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let ((m, k), (k_w, n)) = (dy.dims2()?, weight.dims2()?);
     check("linear::add_backward_input", k == k_w && dx.dims() == [m, n], dy, weight)?;
@@ -69,13 +121,13 @@ pub fn add_backward_input(dx: Tensor, dy: &Tensor, weight: &Tensor) -> Result<Te
     if dx.device().is_cuda() {
         return cuda::add_backward_input(dx, dy, weight);
     }
-    add_product(dx, dy, weight, |dy, w, dx| cpu::add_dy_w(dy, w, [m, k, n], dx))
+    add_product(dx, dy, weight, |dy, w, dx| cpu::dy_w(dy, w, [m, k, n], dx, true))
 }
 
-fn add_product(y: Tensor, x: &Tensor, weight: &Tensor, product: impl FnOnce(&[f32], &[f32], &mut [f32])) -> Result<Tensor> {
+fn add_product(y: Tensor, x: &Tensor, weight: &Tensor, product: impl FnOnce(&[f32], Weight<'_>, &mut [f32])) -> Result<Tensor> {
     let (x, w) = (x.contiguous()?, weight.contiguous()?);
     let (x, w) = (View::of(&x)?, View::of(&w)?);
-    let (x, w) = (x.f32()?, w.f32()?);
+    let (x, w) = (x.f32()?, w.weight()?);
     update_f32(&y, |y| {
         product(x, w, y);
         Ok(())
@@ -98,21 +150,9 @@ pub fn backward_weight(dy: &Tensor, x: &Tensor) -> Result<Tensor> {
     tensor(dw, (m, n))
 }
 
-/// [`forward`] for few rows: reads the weight from memory once whatever the number of rows. A row's bits are the same
-/// for any number of rows, but not those of [`forward`].
-pub fn decode(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let ((m, k), (n, k_w)) = (x.dims2()?, weight.dims2()?);
-    check("linear::decode", k == k_w, x, weight)?;
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return cuda::forward(x, weight, bias);
-    }
-    let (x, w) = (x.contiguous()?, weight.contiguous()?);
-    let (x, w) = (View::of(&x)?, View::of(&w)?);
-    let mut y = vec![0.0; m * n];
-    few_rows::x_wt(x.f32()?, w.weight()?, [m, k, n], &mut y);
-    add_bias(&mut y, bias, n)?;
-    tensor(y, (m, n))
+fn check_each(op: &str, x: &Tensor, weights: &[Affine<'_>]) -> Result<()> {
+    let (_, k) = x.dims2()?;
+    weights.iter().try_for_each(|(weight, _)| check(op, weight.dims2()?.1 == k, x, weight))
 }
 
 fn check(op: &str, fits: bool, a: &Tensor, b: &Tensor) -> Result<()> {

@@ -50,13 +50,13 @@ fn products_equal_an_f64_reference_on_every_instruction_set() {
             })
         };
         let what = format!("{sizes:?}");
-        let y = run(&|y| x_wt(&x, Weight::F32(&w), sizes, y));
+        let y = run(&|y| x_wt(&x, [m, k], [(Weight::F32(&w), n, y)], false));
         assert_close(&y, &reference(sizes, |i, p| x[i * k + p], |p, j| w[j * k + p]), k, &what);
-        let y = run(&|y| dy_w(&x, Weight::F32(&w), sizes, y));
+        let y = run(&|y| dy_w(&x, Weight::F32(&w), sizes, y, false));
         assert_close(&y, &reference(sizes, |i, p| x[i * k + p], |p, j| w[p * n + j]), k, &what);
         let y = run(&|y| dyt_x(&x, &w, sizes, y));
         assert_close(&y, &reference(sizes, |i, p| x[p * m + i], |p, j| w[p * n + j]), k, &what);
-        let y = run(&|y| super::super::few_rows::x_wt(&x, Weight::F32(&w), sizes, y));
+        let y = run(&|y| super::super::few_rows::x_wt(&x, [m, k], [(Weight::F32(&w), n, y)]));
         assert_close(&y, &reference(sizes, |i, p| x[i * k + p], |p, j| w[j * k + p]), k, &what);
     }
 }
@@ -71,31 +71,56 @@ fn bf16_weights_meet_rounded_activations() {
         let backward = reference(sizes, |i, p| narrow(x[i * k + p]), |p, j| narrow(w[p * n + j]));
         with_and_without_tiles(|| {
             let mut y = vec![f32::NAN; m * n];
-            x_wt(&x, Weight::Bf16(&halves), sizes, &mut y);
+            x_wt(&x, [m, k], [(Weight::Bf16(&halves), n, &mut y[..])], false);
             assert_close(&y, &forward, k, "x_wt");
             y.fill(f32::NAN);
-            dy_w(&x, Weight::Bf16(&halves), sizes, &mut y);
+            dy_w(&x, Weight::Bf16(&halves), sizes, &mut y, false);
             assert_close(&y, &backward, k, "dy_w");
         });
         let mut y = vec![f32::NAN; m * n];
-        super::super::few_rows::x_wt(&x, Weight::Bf16(&halves), sizes, &mut y);
+        super::super::few_rows::x_wt(&x, [m, k], [(Weight::Bf16(&halves), n, &mut y[..])]);
         assert_close(&y, &forward, k, "few rows");
     }
 }
 
 #[test]
-fn adapters_add_to_what_is_there() {
-    let (m, k, n) = (70, 8, 100);
+fn products_add_to_what_is_there() {
+    let sizes @ [m, k, n] = [70, 8, 100];
     let (x, w, y) = (random(1, m * k), random(2, n * k), random(3, m * n));
-    let mut sum = y.clone();
-    add_x_wt(&x, &w, [m, k, n], &mut sum);
-    let mut product = vec![0.0; m * n];
-    x_wt(&x, Weight::F32(&w), [m, k, n], &mut product);
-    assert_eq!(sum, y.iter().zip(&product).map(|(y, product)| y + product).collect::<Vec<_>>());
-    let mut sum = y.clone();
-    add_dy_w(&x, &w, [m, k, n], &mut sum);
-    dy_w(&x, Weight::F32(&w), [m, k, n], &mut product);
-    assert_eq!(sum, y.iter().zip(&product).map(|(y, product)| y + product).collect::<Vec<_>>());
+    let halves: Vec<bf16> = w.iter().map(|&w| bf16::from_f32(w)).collect();
+    let check = |multiply: &dyn Fn(&mut [f32], bool)| {
+        let (mut sum, mut product) = (y.clone(), vec![f32::NAN; m * n]);
+        multiply(&mut sum, true);
+        multiply(&mut product, false);
+        assert_eq!(sum, y.iter().zip(&product).map(|(y, product)| y + product).collect::<Vec<_>>());
+    };
+    for w in [Weight::F32(&w), Weight::Bf16(&halves)] {
+        with_and_without_tiles(|| {
+            check(&|y, add| x_wt(&x, [m, k], [(w, n, y)], add));
+            check(&|y, add| dy_w(&x, w, sizes, y, add));
+        });
+    }
+}
+
+#[test]
+fn several_weights_together_give_the_bits_of_each_alone() {
+    let (k, x) = (1100, random(1, 70 * 1100));
+    let tensor = |values: Vec<f32>, n: usize| Tensor::from_vec(values, (n, k), &Device::Cpu).unwrap();
+    let bias = Tensor::from_vec(random(9, 96), 96, &Device::Cpu).unwrap();
+    for dtypes in [[DType::F32; 3], [DType::BF16; 3], [DType::F32, DType::BF16, DType::F32]] {
+        let weights: Vec<Tensor> =
+            [300, 96, 8].iter().zip(dtypes).map(|(&n, d)| tensor(random(n as u64, n * k), n).to_dtype(d).unwrap()).collect();
+        let each = [(&weights[0], None), (&weights[1], Some(&bias)), (&weights[2], None)];
+        for rows in [1, 3, 70] {
+            let x = tensor(x[..rows * k].to_vec(), rows);
+            let together = crate::ops::linear::forward_each(&x, each).unwrap();
+            let decoded = crate::ops::linear::decode_each(&x, each).unwrap();
+            for (i, (weight, bias)) in each.into_iter().enumerate() {
+                assert_eq!(values(&together[i]), values(&crate::ops::linear::forward(&x, weight, bias).unwrap()));
+                assert_eq!(values(&decoded[i]), values(&crate::ops::linear::decode(&x, weight, bias).unwrap()));
+            }
+        }
+    }
 }
 
 #[test]
