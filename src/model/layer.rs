@@ -12,7 +12,7 @@ use candle_core::{DType, Tensor};
 
 use super::{
     Gradients, accumulate,
-    projection::{Kernel, Pass, Projection},
+    projection::{Dx, Kernel, Pass, Projection},
 };
 use crate::{
     config::Parameters,
@@ -168,9 +168,7 @@ impl DecoderLayer {
     pub fn keep(&self, x: &Tensor, rope: &Rope, pass: &Pass) -> Result<Kept> {
         let Heads { heads, kv_heads, .. } = self.heads;
         let (normed, rstd1) = self.input_layernorm.forward(x)?;
-        let (q, u_q) = self.q_proj.forward(&normed, pass)?;
-        let (k, u_k) = self.k_proj.forward(&normed, pass)?;
-        let (v, u_v) = self.v_proj.forward(&normed, pass)?;
+        let [(q, u_q), (k, u_k), (v, u_v)] = Projection::forward_each([&self.q_proj, &self.k_proj, &self.v_proj], &normed, pass)?;
         drop(normed);
         let q = rope.forward(&self.heads.split(&q, heads)?, pass.positions)?;
         let k = rope.forward(&self.heads.split(&k, kv_heads)?, pass.positions)?;
@@ -179,8 +177,7 @@ impl DecoderLayer {
         let (attended, lse) = attention::forward(&q, &k, &v, pass.offsets, pass.offsets, self.heads.scale())?;
         let (projected, u_o) = self.o_proj.forward(&merge(&attended)?, pass)?;
         let (middle, normed, rstd2) = self.post_attention_layernorm.add_forward(projected, x)?;
-        let (gate, u_gate) = self.gate_proj.forward(&normed, pass)?;
-        let (up, u_up) = self.up_proj.forward(&normed, pass)?;
+        let [(gate, u_gate), (up, u_up)] = Projection::forward_each([&self.gate_proj, &self.up_proj], &normed, pass)?;
         let low_rank = LowRank { q: u_q, k: u_k, v: u_v, o: u_o, gate: u_gate, up: u_up };
         Ok(Kept { x: x.clone(), rstd1, q, k, v, attended, lse, middle, rstd2, gate, up, low_rank })
     }
@@ -210,7 +207,9 @@ impl DecoderLayer {
         let Some(dmiddle) = self.mlp_backward(&kept, dy, pass, below_middle, gradients)? else { return Ok(None) };
         let attended = merge(&kept.attended)?;
         let below = need_dx || attention_trains;
-        let Some(dattended) = self.o_proj.backward(Some(&attended), kept.low_rank.o.as_ref(), &dmiddle, pass, below, gradients)? else {
+        let Some(dattended) =
+            self.o_proj.backward(Some(&attended), kept.low_rank.o.as_ref(), &dmiddle, pass, Dx::wanted(below), gradients)?
+        else {
             return Ok(None);
         };
         let dattended = self.heads.split(&dattended, self.heads.heads)?;
@@ -222,16 +221,17 @@ impl DecoderLayer {
     fn mlp_backward(&self, kept: &Kept, dy: &Tensor, pass: &Pass, need_dmiddle: bool, gradients: &mut Gradients) -> Result<Option<Tensor>> {
         let [gate_up, down] = [self.gate_proj.trains(pass.trains) || self.up_proj.trains(pass.trains), self.down_proj.trains(pass.trains)];
         let product = if down { Some(swiglu::forward(&kept.gate, &kept.up)?) } else { None };
-        let Some(dproduct) = self.down_proj.backward(product.as_ref(), None, dy, pass, need_dmiddle || gate_up, gradients)? else {
+        let Some(dproduct) = self.down_proj.backward(product.as_ref(), None, dy, pass, Dx::wanted(need_dmiddle || gate_up), gradients)?
+        else {
             return Ok(None);
         };
         drop(product);
         let (dgate, dup) = swiglu::backward(&kept.gate, &kept.up, &dproduct)?;
         let normed = if gate_up { Some(self.post_attention_layernorm.forward(&kept.middle)?.0) } else { None };
-        let from_gate = self.gate_proj.backward(normed.as_ref(), kept.low_rank.gate.as_ref(), &dgate, pass, need_dmiddle, gradients)?;
-        let from_up = self.up_proj.backward(normed.as_ref(), kept.low_rank.up.as_ref(), &dup, pass, need_dmiddle, gradients)?;
-        let (Some(from_gate), Some(from_up)) = (from_gate, from_up) else { return Ok(None) };
-        let dnormed = add(from_gate, &from_up)?;
+        let dx = Dx::wanted(need_dmiddle);
+        let dx = self.gate_proj.backward(normed.as_ref(), kept.low_rank.gate.as_ref(), &dgate, pass, dx, gradients)?;
+        let dx = self.up_proj.backward(normed.as_ref(), kept.low_rank.up.as_ref(), &dup, pass, Dx::after(dx), gradients)?;
+        let Some(dnormed) = dx else { return Ok(None) };
         Ok(Some(self.post_attention_layernorm.backward_add([&kept.middle, &kept.rstd2], &dnormed, dy, pass, gradients)?))
     }
 
@@ -252,30 +252,26 @@ impl DecoderLayer {
         let dv = merge(&dv)?;
         let trained = [&self.q_proj, &self.k_proj, &self.v_proj].into_iter().any(|p| p.trains(pass.trains));
         let normed = if trained { Some(self.input_layernorm.forward(&kept.x)?.0) } else { None };
-        let from_q = self.q_proj.backward(normed.as_ref(), low_rank.q.as_ref(), &dq, pass, need_dx, gradients)?;
-        let from_k = self.k_proj.backward(normed.as_ref(), low_rank.k.as_ref(), &dk, pass, need_dx, gradients)?;
-        let from_v = self.v_proj.backward(normed.as_ref(), low_rank.v.as_ref(), &dv, pass, need_dx, gradients)?;
-        match (from_q, from_k, from_v) {
-            (Some(from_q), Some(from_k), Some(from_v)) => Ok(Some(add(add(from_q, &from_k)?, &from_v)?)),
-            _ => Ok(None),
-        }
+        let dx = Dx::wanted(need_dx);
+        let dx = self.q_proj.backward(normed.as_ref(), low_rank.q.as_ref(), &dq, pass, dx, gradients)?;
+        let dx = self.k_proj.backward(normed.as_ref(), low_rank.k.as_ref(), &dk, pass, Dx::after(dx), gradients)?;
+        self.v_proj.backward(normed.as_ref(), low_rank.v.as_ref(), &dv, pass, Dx::after(dx), gradients)
     }
 
     /// q, k (both turned) and v of new rows, without dropout.
     pub fn infer_qkv(&self, x: &Tensor, rope: &Rope, positions: &[u32], kernel: Kernel) -> Result<(Tensor, Tensor, Tensor)> {
         let Heads { heads, kv_heads, .. } = self.heads;
         let (normed, _) = self.input_layernorm.forward(x)?;
-        let q = rope.forward(&self.heads.split(&self.q_proj.infer(&normed, kernel)?, heads)?, positions)?;
-        let k = rope.forward(&self.heads.split(&self.k_proj.infer(&normed, kernel)?, kv_heads)?, positions)?;
-        let v = self.heads.split(&self.v_proj.infer(&normed, kernel)?, kv_heads)?;
-        Ok((q, k, v))
+        let [q, k, v] = Projection::infer_each([&self.q_proj, &self.k_proj, &self.v_proj], &normed, kernel)?;
+        let q = rope.forward(&self.heads.split(&q, heads)?, positions)?;
+        let k = rope.forward(&self.heads.split(&k, kv_heads)?, positions)?;
+        Ok((q, k, self.heads.split(&v, kv_heads)?))
     }
 
     /// From attention's output to the layer's, without dropout.
     pub fn infer_rest(&self, x: &Tensor, attended: &Tensor, kernel: Kernel) -> Result<Tensor> {
         let (middle, normed, _) = self.post_attention_layernorm.add_forward(self.o_proj.infer(&merge(attended)?, kernel)?, x)?;
-        let gate = self.gate_proj.infer(&normed, kernel)?;
-        let up = self.up_proj.infer(&normed, kernel)?;
+        let [gate, up] = Projection::infer_each([&self.gate_proj, &self.up_proj], &normed, kernel)?;
         add(self.down_proj.infer(&swiglu::forward(&gate, &up)?, kernel)?, &middle)
     }
 

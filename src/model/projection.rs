@@ -15,7 +15,11 @@ use super::{
 use crate::{
     config::Parameters,
     error::Result,
-    ops::{Offsets, add, dropout, dropout::DropoutKey, linear},
+    ops::{
+        Offsets, add, dropout,
+        dropout::DropoutKey,
+        linear::{self, Affine, array},
+    },
     rng::{Rng, hash_name, streams},
 };
 
@@ -30,9 +34,14 @@ pub(super) enum Kernel {
 
 impl Kernel {
     pub fn apply(self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        let [y] = self.apply_each(x, [(weight, bias)])?;
+        Ok(y)
+    }
+
+    fn apply_each<const N: usize>(self, x: &Tensor, weights: [Affine<'_>; N]) -> Result<[Tensor; N]> {
         match self {
-            Self::Forward => linear::forward(x, weight, bias),
-            Self::Decode => linear::decode(x, weight, bias),
+            Self::Forward => linear::forward_each(x, weights),
+            Self::Decode => linear::decode_each(x, weights),
         }
     }
 }
@@ -44,6 +53,27 @@ pub(super) struct Pass<'a> {
     pub positions: &'a [u32],
     pub dropout: Option<&'a LoraDropout>,
     pub trains: Parameters,
+}
+
+/// What backward makes of the gradient of a projection's input.
+pub(super) enum Dx {
+    /// Nobody wants it.
+    None,
+    /// It is returned.
+    Alone,
+    /// It is added to that of another projection of the same input, which nobody else holds.
+    Onto(Tensor),
+}
+
+impl Dx {
+    pub fn wanted(wanted: bool) -> Self {
+        if wanted { Self::Alone } else { Self::None }
+    }
+
+    /// After what one projection returned, for the next of the same input.
+    pub fn after(dx: Option<Tensor>) -> Self {
+        dx.map_or(Self::None, Self::Onto)
+    }
 }
 
 /// Base weight, bias and adapter of one projection.
@@ -69,9 +99,23 @@ impl Projection {
         trains == Parameters::Full || self.adapter.is_some()
     }
 
+    fn base(&self) -> Affine<'_> {
+        (&self.weight, self.bias.as_ref())
+    }
+
     /// Without dropout.
     pub fn infer(&self, x: &Tensor, kernel: Kernel) -> Result<Tensor> {
-        let y = kernel.apply(x, &self.weight, self.bias.as_ref())?;
+        let [y] = Self::infer_each([self], x, kernel)?;
+        Ok(y)
+    }
+
+    /// Projections of one input, without dropout.
+    pub fn infer_each<const N: usize>(each: [&Self; N], x: &Tensor, kernel: Kernel) -> Result<[Tensor; N]> {
+        let ys = kernel.apply_each(x, each.map(Self::base))?;
+        array(each.into_iter().zip(ys).map(|(projection, y)| projection.add_adapter(y, x, kernel)))
+    }
+
+    fn add_adapter(&self, y: Tensor, x: &Tensor, kernel: Kernel) -> Result<Tensor> {
         let Some(adapter) = &self.adapter else { return Ok(y) };
         let u = (kernel.apply(x, &adapter.a, None)? * adapter.scaling)?;
         match kernel {
@@ -82,13 +126,21 @@ impl Projection {
 
     /// `(y, u)` with the pass's dropout on the adapter's input; `u` goes into [`Projection::backward`].
     pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<(Tensor, Option<Tensor>)> {
-        let y = linear::forward(x, &self.weight, self.bias.as_ref())?;
-        let Some(adapter) = &self.adapter else { return Ok((y, None)) };
-        let u = adapter.reduce(&self.dropped(x, pass)?)?;
-        Ok((linear::add_forward(y, &u, &adapter.b)?, Some(u)))
+        let [forward] = Self::forward_each([self], x, pass)?;
+        Ok(forward)
     }
 
-    /// Adds the gradients of what is trained; gives dx when `need_dx`. `x` may be `None` when nothing here is trained; `u` is
+    /// [`Projection::forward`] of projections of one input.
+    pub fn forward_each<const N: usize>(each: [&Self; N], x: &Tensor, pass: &Pass) -> Result<[(Tensor, Option<Tensor>); N]> {
+        let ys = linear::forward_each(x, each.map(Self::base))?;
+        array(each.into_iter().zip(ys).map(|(projection, y)| {
+            let Some(adapter) = &projection.adapter else { return Ok((y, None)) };
+            let u = adapter.reduce(&projection.dropped(x, pass)?)?;
+            Ok((linear::add_forward(y, &u, &adapter.b)?, Some(u)))
+        }))
+    }
+
+    /// Adds the gradients of what is trained; gives dx as `dx` says. `x` may be `None` when nothing here is trained; `u` is
     /// what forward gave, or `None` to compute it again.
     pub fn backward(
         &self,
@@ -96,10 +148,14 @@ impl Projection {
         u: Option<&Tensor>,
         dy: &Tensor,
         pass: &Pass,
-        need_dx: bool,
+        dx: Dx,
         gradients: &mut Gradients,
     ) -> Result<Option<Tensor>> {
-        let mut dx = if need_dx { Some(linear::backward_input(dy, &self.weight)?) } else { None };
+        let mut dx = match dx {
+            Dx::None => None,
+            Dx::Alone => Some(linear::backward_input(dy, &self.weight)?),
+            Dx::Onto(other) => Some(linear::add_backward_input(other, dy, &self.weight)?),
+        };
         if let (Parameters::Full, Some(x)) = (pass.trains, x) {
             self.base_gradients(x, dy, pass, gradients)?;
         }

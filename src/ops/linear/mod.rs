@@ -33,7 +33,7 @@ pub fn forward_each<const N: usize>(x: &Tensor, weights: [Affine<'_>; N]) -> Res
     check_each("linear::forward", x, &weights)?;
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        return each(weights, |(weight, bias)| cuda::forward(x, weight, bias));
+        return array(weights.into_iter().map(|(weight, bias)| cuda::forward(x, weight, bias)));
     }
     products(x, weights, |x, sizes, each| cpu::x_wt(x, sizes, each, false))
 }
@@ -50,7 +50,7 @@ pub fn decode_each<const N: usize>(x: &Tensor, weights: [Affine<'_>; N]) -> Resu
     check_each("linear::decode", x, &weights)?;
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        return each(weights, |(weight, bias)| cuda::forward(x, weight, bias));
+        return array(weights.into_iter().map(|(weight, bias)| cuda::forward(x, weight, bias)));
     }
     products(x, weights, |x, sizes, each| few_rows::x_wt(x, sizes, each))
 }
@@ -65,26 +65,25 @@ fn products<const N: usize>(
 ) -> Result<[Tensor; N]> {
     let (m, k) = x.dims2()?;
     let x = x.contiguous()?;
-    let held = each(weights, |(weight, _)| Ok(weight.contiguous()?))?;
-    let views = each(held.each_ref(), View::of)?;
-    let mut ys = each(held.each_ref(), |weight| Ok(vec![0.0; m * weight.dim(0)?]))?;
+    let held: [Tensor; N] = array(weights.iter().map(|(weight, _)| Ok(weight.contiguous()?)))?;
+    let views: [View<'_>; N] = array(held.iter().map(View::of))?;
+    let mut ys: [Vec<f32>; N] = array(held.iter().map(|weight| Ok(vec![0.0; m * weight.dim(0)?])))?;
     let mut parts = Vec::with_capacity(N);
     for ((view, weight), y) in views.iter().zip(&held).zip(&mut ys) {
         parts.push((view.weight()?, weight.dim(0)?, y.as_mut_slice()));
     }
     multiply(View::of(&x)?.f32()?, [m, k], parts);
-    let mut outputs = ys.into_iter();
-    each(weights, |(weight, bias)| {
-        let (mut y, n) = (outputs.next().unwrap_or_default(), weight.dim(0)?);
+    array(weights.into_iter().zip(ys).map(|((weight, bias), mut y)| {
+        let n = weight.dim(0)?;
         add_bias(&mut y, bias, n)?;
         tensor(y, (m, n))
-    })
+    }))
 }
 
-/// `f` of each, or the first error.
-fn each<T, U, const N: usize>(items: [T; N], f: impl FnMut(T) -> Result<U>) -> Result<[U; N]> {
-    let all = items.into_iter().map(f).collect::<Result<Vec<U>>>()?;
-    all.try_into().map_err(|_| Error::run("linear: one result too few"))
+/// As many results as the caller names, or the first error.
+pub(crate) fn array<T, const N: usize>(results: impl Iterator<Item = Result<T>>) -> Result<[T; N]> {
+    let all = results.collect::<Result<Vec<T>>>()?;
+    all.try_into().map_err(|all: Vec<T>| Error::run(format!("{} results where {N} belong", all.len())))
 }
 
 /// `dy (m, out)`, `weight (out, in)` → `dx (m, in) = dy·W`.
