@@ -24,6 +24,16 @@ pub(crate) enum Weight<'a> {
     Bf16(&'a [bf16]),
 }
 
+impl<'a> Weight<'a> {
+    /// The elements from `start` on.
+    pub fn from(self, start: usize) -> Self {
+        match self {
+            Self::F32(values) => Self::F32(&values[start..]),
+            Self::Bf16(values) => Self::Bf16(&values[start..]),
+        }
+    }
+}
+
 impl<'a> View<'a> {
     /// Locks the tensor's storage for reading; it must be contiguous.
     pub fn of(tensor: &'a Tensor) -> Result<Self> {

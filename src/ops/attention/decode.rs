@@ -8,13 +8,15 @@ use rayon::prelude::*;
 
 use super::Dims;
 use super::score::score;
+use crate::ops::linear::pack::Element;
 use crate::ops::simd::{exp, max, sum, vectorised};
+use crate::ops::slice::Weight;
 
 /// Keys a task takes.
 const CHUNK: usize = 512;
 
 /// Keys, values and number of rows of a segment.
-pub(crate) type Segment<'a> = (&'a [f32], &'a [f32], usize);
+pub(crate) type Segment<'a> = (Weight<'a>, Weight<'a>, usize);
 
 /// What a chunk says about one kv head's query heads.
 struct Partial {
@@ -61,7 +63,7 @@ fn partial(q: &[f32], segments: &[Segment<'_>], [kv_heads, d]: [usize; 2], head:
         let (first, last) = (from.max(start), to.min(start + len));
         if first < last {
             let at = (first - start) * stride + head * d;
-            pieces.push((&k[at..], &v[at..], last - first));
+            pieces.push((k.from(at), v.from(at), last - first));
         }
         start += len;
     }
@@ -106,27 +108,35 @@ vectorised! {
     }
 
     /// `o[g] += Σ_j weights[g·n + j]·v[j]`, keys in order.
-    fn weigh(weights: &[f32], v: &[f32], sizes: [usize; 4], o: &mut [f32]) {
-        match sizes[1] {
-            64 => weigh_fixed::<64, 2>(weights, v, sizes, o),
-            128 => weigh_fixed::<128, 1>(weights, v, sizes, o),
-            d => weigh_any(weights, v, sizes, o, d),
+    fn weigh(weights: &[f32], v: Weight<'_>, sizes: [usize; 4], o: &mut [f32]) {
+        match v {
+            Weight::F32(v) => weigh_by_width(weights, v, sizes, o),
+            Weight::Bf16(v) => weigh_by_width(weights, v, sizes, o),
         }
+    }
+}
+
+#[inline(always)]
+fn weigh_by_width<T: Element>(weights: &[f32], v: &[T], sizes: [usize; 4], o: &mut [f32]) {
+    match sizes[1] {
+        64 => weigh_fixed::<T, 64, 2>(weights, v, sizes, o),
+        128 => weigh_fixed::<T, 128, 1>(weights, v, sizes, o),
+        d => weigh_any(weights, v, sizes, o, d),
     }
 }
 
 /// A few values at a time pass all query heads while they are in L1; `G` heads at a time keep their sums in registers.
 #[inline(always)]
-fn weigh_fixed<const D: usize, const G: usize>(weights: &[f32], v: &[f32], [stride, d, n, count]: [usize; 4], o: &mut [f32]) {
+fn weigh_fixed<T: Element, const D: usize, const G: usize>(weights: &[f32], v: &[T], [stride, d, n, count]: [usize; 4], o: &mut [f32]) {
     for first in (0..count).step_by(FEW) {
         let (v, sizes) = (&v[first * stride..], [stride, d, n, FEW.min(count - first)]);
         let mut g = 0;
         while (g + G) * D <= o.len() {
-            weigh_heads::<D, G>(&weights[g * n + first..], v, sizes, &mut o[g * D..]);
+            weigh_heads::<T, D, G>(&weights[g * n + first..], v, sizes, &mut o[g * D..]);
             g += G;
         }
         while g * D < o.len() {
-            weigh_heads::<D, 1>(&weights[g * n + first..], v, sizes, &mut o[g * D..]);
+            weigh_heads::<T, D, 1>(&weights[g * n + first..], v, sizes, &mut o[g * D..]);
             g += 1;
         }
     }
@@ -136,14 +146,14 @@ fn weigh_fixed<const D: usize, const G: usize>(weights: &[f32], v: &[f32], [stri
 const FEW: usize = 32;
 
 #[inline(always)]
-fn weigh_heads<const D: usize, const G: usize>(weights: &[f32], v: &[f32], [stride, _, n, count]: [usize; 4], o: &mut [f32]) {
+fn weigh_heads<T: Element, const D: usize, const G: usize>(weights: &[f32], v: &[T], [stride, _, n, count]: [usize; 4], o: &mut [f32]) {
     let mut sums: [[f32; D]; G] = std::array::from_fn(|g| std::array::from_fn(|c| o[g * D + c]));
     for j in 0..count {
         let Some(value) = v[j * stride..].first_chunk::<D>() else { return };
         for g in 0..G {
             let weight = weights[g * n + j];
             for c in 0..D {
-                sums[g][c] = weight.mul_add(value[c], sums[g][c]);
+                sums[g][c] = weight.mul_add(value[c].widen(), sums[g][c]);
             }
         }
     }
@@ -153,11 +163,11 @@ fn weigh_heads<const D: usize, const G: usize>(weights: &[f32], v: &[f32], [stri
 }
 
 #[inline(always)]
-fn weigh_any(weights: &[f32], v: &[f32], [stride, _, n, count]: [usize; 4], o: &mut [f32], d: usize) {
+fn weigh_any<T: Element>(weights: &[f32], v: &[T], [stride, _, n, count]: [usize; 4], o: &mut [f32], d: usize) {
     for (g, o) in o.chunks_mut(d).enumerate() {
         for j in 0..count {
             let weight = weights[g * n + j];
-            o.iter_mut().zip(&v[j * stride..]).for_each(|(o, v)| *o = weight.mul_add(*v, *o));
+            o.iter_mut().zip(&v[j * stride..]).for_each(|(o, v)| *o = weight.mul_add(v.widen(), *o));
         }
     }
 }
