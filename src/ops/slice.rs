@@ -32,6 +32,14 @@ impl<'a> Weight<'a> {
             Self::Bf16(values) => Self::Bf16(&values[start..]),
         }
     }
+
+    /// Where the first element lies: equal for the same elements of the same tensor.
+    pub fn address(self) -> usize {
+        match self {
+            Self::F32(values) => values.as_ptr() as usize,
+            Self::Bf16(values) => values.as_ptr() as usize,
+        }
+    }
 }
 
 impl<'a> View<'a> {
