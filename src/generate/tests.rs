@@ -9,7 +9,7 @@ use super::{Budget, Completed, Engine, Finish, Request, Sampling, constrain::Con
 use crate::{
     config::{Activation, Parameters},
     error::Result,
-    model::{ClsHead, Llama, LlamaConfig, Memory, Model, TrainingContext, peft, source},
+    model::{ClsHead, Llama, LlamaConfig, Memory, Model, TrainingContext, kv_cache::SequenceCache, peft, source},
     ops::{
         Offsets,
         rope::{RopeParameters, RopeScaling},
@@ -77,6 +77,20 @@ fn model() -> Model {
     };
     let llama = Llama::random(config, 11, &Device::Cpu).unwrap();
     Model { llama, head: ClsHead::new(32, 16, Activation::Gelu, 0.1, 11, &Device::Cpu).unwrap() }
+}
+
+/// A model with bf16 weights, and so with keys and values in bf16.
+fn bf16_model() -> Model {
+    let llama = golden("gqa", DType::BF16);
+    let head = ClsHead::new(llama.config.hidden_size, 16, Activation::Gelu, 0.1, 11, &Device::Cpu).unwrap();
+    Model { llama, head }
+}
+
+fn golden(case: &str, dtype: DType) -> Llama {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/model").join(case);
+    let mut llama = Llama::load(&source::resolve(dir.to_str().unwrap(), &[], false).unwrap(), dtype, &Device::Cpu).unwrap();
+    peft::load_adapter(&mut llama, &dir.join("adapter")).unwrap();
+    llama
 }
 
 /// Prompts of 3 to 60 tokens.
@@ -148,18 +162,47 @@ fn greedy_equals_a_loop_of_full_forwards() {
 
 #[test]
 fn results_do_not_depend_on_batch_budget_order_or_threads() {
-    let model = model();
-    let requests = requests(9, 3, hot());
-    let alone = run(&model, Budget { tokens: usize::MAX, rows: 1 }, &requests);
+    for model in [model(), bf16_model()] {
+        check_independence(&model);
+    }
+}
+
+fn check_independence(model: &Model) {
+    let mut requests = requests(9, 3, hot());
+    let vocab = model.llama.config.vocab_size as u32;
+    requests.iter_mut().flat_map(|request| &mut request.prompt).for_each(|id| *id %= vocab);
+    let alone = run(model, Budget { tokens: usize::MAX, rows: 1 }, &requests);
     assert!(alone.values().any(|(_, g)| g[0].0 != g[1].0), "samples of one prompt differ");
     for budget in [Budget { tokens: usize::MAX, rows: 7 }, Budget { tokens: 90, rows: 64 }, Budget { tokens: 1, rows: 64 }, WIDE] {
-        assert_eq!(alone, run(&model, budget, &requests), "{budget:?}");
+        assert_eq!(alone, run(model, budget, &requests), "{budget:?}");
     }
     let backwards: Vec<Request> = requests.iter().rev().cloned().collect();
-    assert_eq!(alone, run(&model, WIDE, &backwards));
+    assert_eq!(alone, run(model, WIDE, &backwards));
     for threads in [1, 3] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        assert_eq!(alone, pool.install(|| run(&model, Budget { tokens: 200, rows: 5 }, &requests)), "{threads} threads");
+        assert_eq!(alone, pool.install(|| run(model, Budget { tokens: 200, rows: 5 }, &requests)), "{threads} threads");
+    }
+}
+
+#[test]
+fn a_prompt_read_in_parts_gives_the_bits_of_the_whole() {
+    for Model { llama, .. } in [model(), bf16_model()] {
+        let ids: Vec<u32> = (0..150).map(|i| i * 7 % 40).collect();
+        let read = |cuts: &[usize]| {
+            let mut caches = [SequenceCache::default()];
+            let mut rows = Vec::new();
+            for cut in cuts.windows(2) {
+                rows.push(llama.prefill(&ids[cut[0]..cut[1]], &Offsets::from_lengths(&[cut[1] - cut[0]]), &mut caches).unwrap());
+            }
+            let [mut cache] = caches;
+            rows.extend([3, 1, 4].map(|id| llama.decode(&[id], &mut [&mut cache]).unwrap()));
+            let last = &rows[rows.len() - 4..];
+            last.iter().map(|row| row.flatten_all().unwrap().to_vec1::<f32>().unwrap()).collect::<Vec<_>>()
+        };
+        let whole = read(&[0, 150]);
+        for cut in [1, 63, 64, 65, 149] {
+            assert_eq!(read(&[0, cut, 150]), whole, "cut at {cut}");
+        }
     }
 }
 
@@ -262,8 +305,7 @@ fn constrained_answers_always_parse() {
 fn greedy_ids_equal_those_of_transformers() {
     for case in ["gqa", "llama3", "bias"] {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/model").join(case);
-        let mut llama = Llama::load(&source::resolve(dir.to_str().unwrap(), &[], false).unwrap(), DType::F32, &Device::Cpu).unwrap();
-        peft::load_adapter(&mut llama, &dir.join("adapter")).unwrap();
+        let llama = golden(case, DType::F32);
         let head = ClsHead::new(llama.config.hidden_size, 8, Activation::Gelu, 0.0, 1, &Device::Cpu).unwrap();
         let model = Model { llama, head };
         let runs: Vec<Value> = serde_json::from_slice(&std::fs::read(dir.join("generate.json")).unwrap()).unwrap();

@@ -1,11 +1,11 @@
 //! Prefill and decode: the forward pass without dropout, over a KV cache.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::{Llama, kv_cache::SequenceCache, layer::DecoderLayer, projection::Kernel};
 use crate::{
     error::{Error, Result},
-    ops::{Offsets, attention, attention::KvSegment, embedding},
+    ops::{Offsets, attention, attention::KvSegment, cast::to_bf16, embedding},
 };
 
 impl Llama {
@@ -18,6 +18,7 @@ impl Llama {
         }
         let starts: Vec<usize> = caches.iter().map(SequenceCache::len).collect();
         let last = self.last_rows(ids, offsets, &starts, |i, layer, q, k, v| {
+            let (k, v) = (&self.kept(k)?, &self.kept(v)?);
             let (all_k, all_v, kv_offsets) = with_cached(i, k, v, offsets, caches)?;
             for (range, cache) in offsets.ranges().zip(caches.iter_mut()) {
                 let rows = |t: &Tensor| t.narrow(0, range.start, range.len());
@@ -71,6 +72,7 @@ impl Llama {
         let mut x = embedding::forward(&self.embed_tokens, ids)?;
         for (i, layer) in self.layers.iter().enumerate() {
             let (q, k, v) = layer.infer_qkv(&x, &self.rope, &positions, Kernel::Decode)?;
+            let (k, v) = (self.kept(&k)?, self.kept(&v)?);
             for (row, cache) in caches.iter_mut().enumerate() {
                 cache.own.append(i, &k.narrow(0, row, 1)?, &v.narrow(0, row, 1)?)?;
             }
@@ -82,6 +84,11 @@ impl Llama {
             cache.own.len += 1;
         }
         Ok(self.norm.forward(&x)?.0)
+    }
+
+    /// New keys or values as the cache holds them.
+    fn kept(&self, x: &Tensor) -> Result<Tensor> {
+        if self.kv_dtype() == DType::BF16 { to_bf16(x) } else { Ok(x.clone()) }
     }
 
     /// LM head for decoding: streams its weight once for all rows.

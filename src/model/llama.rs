@@ -159,10 +159,15 @@ impl Llama {
         if self.device.is_cuda() { self.embed_tokens.dtype().size_in_bytes() } else { DType::F32.size_in_bytes() }
     }
 
+    /// The type keys and values are cached in: that of the weights, to which attention's operands are rounded anyway.
+    pub fn kv_dtype(&self) -> DType {
+        self.embed_tokens.dtype()
+    }
+
     /// Bytes one token of a [`super::kv_cache::KvCache`] takes.
     pub fn kv_bytes_per_token(&self) -> usize {
         let Heads { kv_heads, head_dim, .. } = heads(&self.config);
-        2 * self.config.num_hidden_layers * kv_heads * head_dim * self.activation_bytes()
+        2 * self.config.num_hidden_layers * kv_heads * head_dim * self.kv_dtype().size_in_bytes()
     }
 
     /// Bytes `tokens` rows take in one layer that keeps its activations, beyond the layer's input.

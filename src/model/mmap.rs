@@ -1,8 +1,9 @@
-//! A file mapped into memory: the one `unsafe` of this module.
+//! Memory of the system's own: a file mapped to read, and room for weights in huge pages. All `unsafe` of this module is here.
 #![allow(unsafe_code)]
 
 use std::{fs::File, path::Path};
 
+use half::bf16;
 use memmap2::Mmap;
 
 use crate::{
@@ -17,4 +18,19 @@ pub fn map(path: &Path) -> Result<Mmap> {
     // SAFETY: the map is read-only and private to this process. If another process shrinks the file while the model
     // loads, the kernel ends us with SIGBUS; weight files are written once and renamed into place, so none does.
     unsafe { Mmap::map(&file) }.map_err(failed)
+}
+
+/// Zeros in huge pages, where the system has them to give: a decoding step reads every weight once, and with pages of 4 kB the
+/// search for their addresses takes a good part of that.
+pub fn huge_zeros(count: usize) -> Vec<bf16> {
+    const HUGE: usize = 2 << 20;
+    let mut zeros: Vec<bf16> = Vec::with_capacity(count);
+    let start = zeros.as_mut_ptr() as usize;
+    let (first, last) = (start.next_multiple_of(HUGE), (start + count * size_of::<bf16>()) / HUGE * HUGE);
+    if cfg!(target_os = "linux") && first < last {
+        // SAFETY: whole pages of the buffer above, whose contents the advice does not touch; a refusal changes nothing.
+        unsafe { libc::madvise(first as *mut libc::c_void, last - first, libc::MADV_HUGEPAGE) };
+    }
+    zeros.resize(count, bf16::ZERO);
+    zeros
 }

@@ -6,10 +6,12 @@ use std::{
 };
 
 use candle_core::{DType, Device, Tensor};
+use half::bf16;
 use rayon::prelude::*;
 
 use super::{
     LlamaConfig, ModelSource, gguf,
+    mmap::huge_zeros,
     safetensors::SafetensorsFile,
     source::{Weights, read_index},
 };
@@ -63,10 +65,42 @@ pub(super) fn load(source: &ModelSource, config: &LlamaConfig, dtype: DType, dev
     if !matches!(dtype, DType::F32 | DType::BF16) {
         return Err(Error::run(format!("weights cannot be held as {dtype:?}")));
     }
-    match &source.weights {
+    let tensors = match &source.weights {
         Weights::Gguf(path) => gguf::load(path, config, |shape| stored(dtype, shape), device),
         Weights::Safetensors(files) => from_safetensors(&source.path, files, config, dtype, device),
+    }?;
+    if device.is_cpu() { in_huge_pages(tensors) } else { Ok(tensors) }
+}
+
+/// Bytes of weights that are moved into one buffer.
+const TOGETHER: usize = 64 << 20;
+
+/// The bf16 tensors side by side in a few large buffers, since a single one is often smaller than a huge page. (f32 tensors may be
+/// trained, so each keeps a storage of its own.)
+fn in_huge_pages(tensors: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
+    let (mut frozen, mut moved): (BTreeMap<_, _>, BTreeMap<_, _>) = tensors.into_iter().partition(|(_, t)| t.dtype() == DType::BF16);
+    while !frozen.is_empty() {
+        let (mut group, mut count) = (Vec::new(), 0);
+        while count * size_of::<bf16>() < TOGETHER {
+            let Some((name, tensor)) = frozen.pop_first() else { break };
+            count += tensor.elem_count();
+            group.push((name, tensor));
+        }
+        let mut buffer = huge_zeros(count);
+        let mut rest = buffer.as_mut_slice();
+        for (_, tensor) in &group {
+            let (to, after) = rest.split_at_mut(tensor.elem_count());
+            to.copy_from_slice(&tensor.flatten_all()?.to_vec1::<bf16>()?);
+            rest = after;
+        }
+        let (buffer, mut start) = (Tensor::from_vec(buffer, count, &Device::Cpu)?, 0);
+        for (name, tensor) in group {
+            let at = buffer.narrow(0, start, tensor.elem_count())?;
+            start += tensor.elem_count();
+            moved.insert(name, at.reshape(tensor.shape())?);
+        }
     }
+    Ok(moved)
 }
 
 /// One tensor of a model of any architecture, in f32: the one called `name`, or `<prefix>.name` where exactly one is.

@@ -3,7 +3,7 @@
 #[cfg(feature = "cuda")]
 mod cuda;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use half::bf16;
 use rayon::prelude::*;
 
@@ -11,11 +11,14 @@ use super::simd::vectorised;
 use super::slice::View;
 use crate::error::Result;
 
-/// An f32 tensor as bf16, of the same shape.
+/// An f32 tensor as bf16, of the same shape; a bf16 tensor as it is.
 pub fn to_bf16(x: &Tensor) -> Result<Tensor> {
+    if x.dtype() == DType::BF16 {
+        return Ok(x.clone());
+    }
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        return cuda::cast(x, candle_core::DType::BF16);
+        return cuda::cast(x, DType::BF16);
     }
     let x = x.contiguous()?;
     let view = View::of(&x)?;

@@ -24,6 +24,24 @@ pub(crate) enum Weight<'a> {
     Bf16(&'a [bf16]),
 }
 
+impl<'a> Weight<'a> {
+    /// The elements from `start` on.
+    pub fn from(self, start: usize) -> Self {
+        match self {
+            Self::F32(values) => Self::F32(&values[start..]),
+            Self::Bf16(values) => Self::Bf16(&values[start..]),
+        }
+    }
+
+    /// Where the first element lies: equal for the same elements of the same tensor.
+    pub fn address(self) -> usize {
+        match self {
+            Self::F32(values) => values.as_ptr() as usize,
+            Self::Bf16(values) => values.as_ptr() as usize,
+        }
+    }
+}
+
 impl<'a> View<'a> {
     /// Locks the tensor's storage for reading; it must be contiguous.
     pub fn of(tensor: &'a Tensor) -> Result<Self> {

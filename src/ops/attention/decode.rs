@@ -1,22 +1,37 @@
-//! Decoding: one query a row against cached keys and values, which are read once for all query heads of a kv head.
+//! Decoding: one query a row against cached keys and values, which are read once for all query heads of a kv head and for
+//! all neighbouring rows that share them.
 //!
-//! The keys of a row are its segments laid end to end, cut into chunks of 512 whatever the segments. A task is a chunk
-//! of one kv head of one row and yields a maximum, a sum and a weighted sum of values for each query head; chunks are
-//! joined in order. So the bits depend neither on where the prefix ends, nor on other rows, nor on threads.
+//! The keys of a row are its segments laid end to end, cut into chunks of 512 whatever the segments. A task is a chunk of one
+//! kv head of a family of rows and yields a maximum, a sum and a weighted sum of values for each query; chunks are joined in
+//! order. Queries never meet, so the bits depend neither on where the prefix ends, nor on other rows, nor on threads.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::Dims;
 use super::score::score;
+use crate::ops::linear::pack::Element;
 use crate::ops::simd::{exp, max, sum, vectorised};
+use crate::ops::slice::Weight;
 
 /// Keys a task takes.
 const CHUNK: usize = 512;
 
 /// Keys, values and number of rows of a segment.
-pub(crate) type Segment<'a> = (&'a [f32], &'a [f32], usize);
+pub(crate) type Segment<'a> = (Weight<'a>, Weight<'a>, usize);
 
-/// What a chunk says about one kv head's query heads.
+/// Rows of a family, at most: more would leave threads without a task.
+const FAMILY: usize = 8;
+
+/// A chunk of one kv head, for the rows of a family that are long enough to have it.
+struct Task {
+    head: usize,
+    rows: Vec<usize>,
+    first: usize,
+}
+
+/// What a chunk says about one kv head's query heads, the group of one row after that of another.
 struct Partial {
     m: Vec<f32>,
     l: Vec<f32>,
@@ -27,71 +42,121 @@ struct Partial {
 pub(crate) fn decode(q: &[f32], rows: &[Vec<Segment<'_>>], dims: Dims, scale: f32) -> Vec<f32> {
     let Dims { heads, kv_heads, d } = dims;
     let group = heads / kv_heads;
-    let length = |row: usize| rows[row].iter().map(|segment| segment.2).sum::<usize>();
-    // Kv heads outermost: rows that share a prefix then read the same keys one after another.
-    let tasks: Vec<(usize, usize, usize)> = (0..kv_heads)
-        .flat_map(|head| (0..rows.len()).map(move |row| (head, row)))
-        .flat_map(|(head, row)| (0..length(row)).step_by(CHUNK).map(move |first| (head, row, first)))
-        .collect();
-    let partials: Vec<Partial> = tasks
-        .par_iter()
-        .map(|&(head, row, first)| {
-            let q = &q[(row * heads + head * group) * d..][..group * d];
-            partial(q, &rows[row], [kv_heads, d], head, [first, (first + CHUNK).min(length(row))], scale)
+    let families = families(rows);
+    let lengths: Vec<usize> = rows.iter().map(|row| row.iter().map(|segment| segment.2).sum()).collect();
+    let chunks = |(head, family): (usize, Range<usize>)| {
+        let longest = lengths[family.clone()].iter().copied().max().unwrap_or(0);
+        let lengths = &lengths;
+        (0..longest).step_by(CHUNK).map(move |first| Task {
+            head,
+            rows: family.clone().filter(|&row| lengths[row] > first).collect(),
+            first,
         })
-        .collect();
+    };
+    let heads_of_families = (0..kv_heads).flat_map(|head| families.iter().map(move |family| (head, family.clone())));
+    let tasks: Vec<Task> = heads_of_families.flat_map(chunks).collect();
+    let partials: Vec<Partial> = tasks.par_iter().map(|task| partial(q, rows, task, dims, scale)).collect();
     let mut out = vec![0.0; rows.len() * heads * d];
-    let mut start = 0;
-    while start < tasks.len() {
-        let (head, row, _) = tasks[start];
-        let end = start + tasks[start..].iter().take_while(|task| (task.0, task.1) == (head, row)).count();
-        join(&partials[start..end], d, &mut out[(row * heads + head * group) * d..][..group * d]);
-        start = end;
+    for (row, out) in out.chunks_mut(heads * d).enumerate() {
+        for (head, out) in out.chunks_mut(group * d).enumerate() {
+            let of_row = tasks.iter().zip(&partials).filter(|(task, _)| task.head == head);
+            let chunks: Vec<(&Partial, usize)> =
+                of_row.filter_map(|(task, partial)| Some((partial, group * task.rows.iter().position(|&r| r == row)?))).collect();
+            join(&chunks, d, out);
+        }
     }
     out
 }
 
-/// Keys `from..to` of one kv head against its group of queries `(group, d)`.
-fn partial(q: &[f32], segments: &[Segment<'_>], [kv_heads, d]: [usize; 2], head: usize, [from, to]: [usize; 2], scale: f32) -> Partial {
-    let (stride, group, n) = (kv_heads * d, q.len() / d, to - from);
-    // The chunk's part of each segment: keys, values and their number.
-    let mut pieces = Vec::new();
-    let mut start = 0;
+/// Neighbouring rows that begin with the same segment.
+fn families(rows: &[Vec<Segment<'_>>]) -> Vec<Range<usize>> {
+    let start = |row: usize| rows[row].first().map(|segment| segment.0.address());
+    let mut families: Vec<Range<usize>> = Vec::new();
+    for row in 0..rows.len() {
+        match families.last_mut() {
+            Some(family) if family.len() < FAMILY && start(family.start) == start(row) => family.end += 1,
+            _ => families.push(row..row + 1),
+        }
+    }
+    families
+}
+
+/// A chunk's part of a segment.
+struct Piece<'a> {
+    k: Weight<'a>,
+    v: Weight<'a>,
+    /// Its first key's place in the chunk.
+    start: usize,
+    count: usize,
+}
+
+impl Piece<'_> {
+    fn is(&self, other: &Self) -> bool {
+        (self.k.address(), self.start, self.count) == (other.k.address(), other.start, other.count)
+    }
+}
+
+/// A row's part of the chunk that begins at key `from`, of one kv head.
+fn pieces<'a>(segments: &[Segment<'a>], from: usize, head_at: usize, stride: usize) -> Vec<Piece<'a>> {
+    let (mut pieces, mut start) = (Vec::new(), 0);
     for &(k, v, len) in segments {
-        let (first, last) = (from.max(start), to.min(start + len));
+        let (first, last) = (from.max(start), (from + CHUNK).min(start + len));
         if first < last {
-            let at = (first - start) * stride + head * d;
-            pieces.push((&k[at..], &v[at..], last - first));
+            let at = (first - start) * stride + head_at;
+            pieces.push(Piece { k: k.from(at), v: v.from(at), start: first - from, count: last - first });
         }
         start += len;
     }
-    let mut scores = vec![0.0; group * n];
-    let mut done = 0;
-    for &(k, _, count) in &pieces {
-        score(q, k, [stride, d, n, count], scale, &mut scores[done..]);
-        done += count;
+    pieces
+}
+
+/// A task's queries against its keys.
+fn partial(q: &[f32], rows: &[Vec<Segment<'_>>], task: &Task, dims: Dims, scale: f32) -> Partial {
+    let Dims { heads, kv_heads, d } = dims;
+    let (stride, group) = (kv_heads * d, heads / kv_heads);
+    let mine = |row: usize| &q[(row * heads + task.head * group) * d..][..group * d];
+    let q: Vec<f32> = task.rows.iter().flat_map(|&row| mine(row)).copied().collect();
+    let pieces: Vec<Vec<Piece<'_>>> = task.rows.iter().map(|&row| pieces(&rows[row], task.first, task.head * d, stride)).collect();
+    // Rows (places in the task) that share a piece, piece after piece.
+    let mut shared: Vec<(Range<usize>, &Piece<'_>)> = Vec::new();
+    for p in 0..pieces.iter().map(Vec::len).max().unwrap_or(0) {
+        let from = shared.len();
+        for (i, piece) in pieces.iter().enumerate().filter_map(|(i, pieces)| Some((i, pieces.get(p)?))) {
+            match shared[from..].last_mut() {
+                Some((range, held)) if range.end == i && held.is(piece) => range.end += 1,
+                _ => shared.push((i..i + 1, piece)),
+            }
+        }
     }
-    let mut partial = Partial { m: vec![0.0; group], l: vec![0.0; group], o: vec![0.0; group * d] };
+    let lengths: Vec<usize> = pieces.iter().map(|pieces| pieces.iter().map(|piece| piece.count).sum()).collect();
+    let n = lengths.iter().copied().max().unwrap_or(0);
+    let mut scores = vec![0.0; task.rows.len() * group * n];
+    for (range, Piece { k, start, count, .. }) in &shared {
+        let (q, at) = (&q[range.start * group * d..range.end * group * d], range.start * group * n + start);
+        score(q, *k, [stride, d, n, *count], scale, &mut scores[at..]);
+    }
+    let queries = task.rows.len() * group;
+    let mut partial = Partial { m: vec![0.0; queries], l: vec![0.0; queries], o: vec![0.0; queries * d] };
     for (g, scores) in scores.chunks_mut(n).enumerate() {
-        (partial.m[g], partial.l[g]) = soften(scores);
+        (partial.m[g], partial.l[g]) = soften(&mut scores[..lengths[g / group]]);
     }
-    done = 0;
-    for &(_, v, count) in &pieces {
-        weigh(&scores[done..], v, [stride, d, n, count], &mut partial.o);
-        done += count;
+    for (range, Piece { v, start, count, .. }) in &shared {
+        let o = &mut partial.o[range.start * group * d..range.end * group * d];
+        weigh(&scores[range.start * group * n + start..], *v, [stride, d, n, *count], o);
     }
     partial
 }
 
-/// Joins the chunks of one kv head of one row: `Σ e^(m−M)·o / Σ e^(m−M)·l`.
-fn join(chunks: &[Partial], d: usize, out: &mut [f32]) {
+/// Joins the chunks of one kv head of one row, whose first query each chunk has at a place of its own:
+/// `Σ e^(m−M)·o / Σ e^(m−M)·l`.
+fn join(chunks: &[(&Partial, usize)], d: usize, out: &mut [f32]) {
     for (g, out) in out.chunks_mut(d).enumerate() {
-        let top = chunks.iter().map(|chunk| chunk.m[g]).fold(f32::NEG_INFINITY, f32::max);
+        let top = chunks.iter().map(|(chunk, at)| chunk.m[at + g]).fold(f32::NEG_INFINITY, f32::max);
         let mut l = 0.0;
-        for chunk in chunks {
-            let weight = exp(chunk.m[g] - top);
-            l += weight * chunk.l[g];
-            out.iter_mut().zip(&chunk.o[g * d..]).for_each(|(out, o)| *out += weight * o);
+        for (chunk, at) in chunks {
+            let weight = exp(chunk.m[at + g] - top);
+            l += weight * chunk.l[at + g];
+            out.iter_mut().zip(&chunk.o[(at + g) * d..]).for_each(|(out, o)| *out += weight * o);
         }
         out.iter_mut().for_each(|out| *out /= l);
     }
@@ -106,28 +171,36 @@ vectorised! {
     }
 
     /// `o[g] += Σ_j weights[g·n + j]·v[j]`, keys in order.
-    fn weigh(weights: &[f32], v: &[f32], sizes: [usize; 4], o: &mut [f32]) {
-        match sizes[1] {
-            64 => weigh_fixed::<64, 2>(weights, v, sizes, o),
-            128 => weigh_fixed::<128, 1>(weights, v, sizes, o),
-            d => weigh_any(weights, v, sizes, o, d),
+    fn weigh(weights: &[f32], v: Weight<'_>, sizes: [usize; 4], o: &mut [f32]) {
+        match v {
+            Weight::F32(v) => weigh_by_width(weights, v, sizes, o),
+            Weight::Bf16(v) => weigh_by_width(weights, v, sizes, o),
         }
     }
 }
 
-/// A few values at a time pass all query heads while they are in L1; `G` heads at a time keep their sums in registers.
 #[inline(always)]
-fn weigh_fixed<const D: usize, const G: usize>(weights: &[f32], v: &[f32], [stride, d, n, count]: [usize; 4], o: &mut [f32]) {
+fn weigh_by_width<T: Element>(weights: &[f32], v: &[T], sizes: [usize; 4], o: &mut [f32]) {
+    match sizes[1] {
+        64 => weigh_fixed::<T, 64, 4>(weights, v, sizes, o),
+        128 => weigh_fixed::<T, 128, 2>(weights, v, sizes, o),
+        d => weigh_any(weights, v, sizes, o, d),
+    }
+}
+
+/// A few values at a time pass all query heads while they are in L1; up to `G` heads at a time keep their sums in registers.
+#[inline(always)]
+fn weigh_fixed<T: Element, const D: usize, const G: usize>(weights: &[f32], v: &[T], [stride, d, n, count]: [usize; 4], o: &mut [f32]) {
     for first in (0..count).step_by(FEW) {
         let (v, sizes) = (&v[first * stride..], [stride, d, n, FEW.min(count - first)]);
         let mut g = 0;
-        while (g + G) * D <= o.len() {
-            weigh_heads::<D, G>(&weights[g * n + first..], v, sizes, &mut o[g * D..]);
-            g += G;
-        }
         while g * D < o.len() {
-            weigh_heads::<D, 1>(&weights[g * n + first..], v, sizes, &mut o[g * D..]);
-            g += 1;
+            let (weights, o) = (&weights[g * n + first..], &mut o[g * D..]);
+            g += match o.len() / D {
+                4.. if G == 4 => weigh_heads::<T, D, 4>(weights, v, sizes, o),
+                2.. => weigh_heads::<T, D, 2>(weights, v, sizes, o),
+                _ => weigh_heads::<T, D, 1>(weights, v, sizes, o),
+            };
         }
     }
 }
@@ -135,29 +208,36 @@ fn weigh_fixed<const D: usize, const G: usize>(weights: &[f32], v: &[f32], [stri
 /// Values that stay in L1 while the query heads pass.
 const FEW: usize = 32;
 
+/// The number of heads done.
 #[inline(always)]
-fn weigh_heads<const D: usize, const G: usize>(weights: &[f32], v: &[f32], [stride, _, n, count]: [usize; 4], o: &mut [f32]) {
+fn weigh_heads<T: Element, const D: usize, const G: usize>(
+    weights: &[f32],
+    v: &[T],
+    [stride, _, n, count]: [usize; 4],
+    o: &mut [f32],
+) -> usize {
     let mut sums: [[f32; D]; G] = std::array::from_fn(|g| std::array::from_fn(|c| o[g * D + c]));
     for j in 0..count {
-        let Some(value) = v[j * stride..].first_chunk::<D>() else { return };
+        let Some(value) = v[j * stride..].first_chunk::<D>() else { return G };
         for g in 0..G {
             let weight = weights[g * n + j];
             for c in 0..D {
-                sums[g][c] = weight.mul_add(value[c], sums[g][c]);
+                sums[g][c] = weight.mul_add(value[c].widen(), sums[g][c]);
             }
         }
     }
     for (g, sums) in sums.iter().enumerate() {
         o[g * D..(g + 1) * D].copy_from_slice(sums);
     }
+    G
 }
 
 #[inline(always)]
-fn weigh_any(weights: &[f32], v: &[f32], [stride, _, n, count]: [usize; 4], o: &mut [f32], d: usize) {
+fn weigh_any<T: Element>(weights: &[f32], v: &[T], [stride, _, n, count]: [usize; 4], o: &mut [f32], d: usize) {
     for (g, o) in o.chunks_mut(d).enumerate() {
         for j in 0..count {
             let weight = weights[g * n + j];
-            o.iter_mut().zip(&v[j * stride..]).for_each(|(o, v)| *o = weight.mul_add(*v, *o));
+            o.iter_mut().zip(&v[j * stride..]).for_each(|(o, v)| *o = weight.mul_add(v.widen(), *o));
         }
     }
 }

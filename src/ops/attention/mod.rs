@@ -112,7 +112,8 @@ fn mixed() -> Error {
     Error::run("attention: queries, keys and values must all be f32 or all be bf16")
 }
 
-/// One new token a row: `q (rows, heads, d)`; each row attends to all of its segments, in order.
+/// One new token a row: `q (rows, heads, d)` f32 (on CUDA bf16 too), segments f32 or bf16; each row attends to all of its
+/// segments, in order. On a CPU keys and values in bf16 are widened as they are read: products and sums are f32.
 pub fn decode(q: &Tensor, rows: &[Vec<KvSegment<'_>>], scale: f32) -> Result<Tensor> {
     let dims = check_rows(q, rows)?;
     #[cfg(feature = "cuda")]
@@ -125,7 +126,7 @@ pub fn decode(q: &Tensor, rows: &[Vec<KvSegment<'_>>], scale: f32) -> Result<Ten
     }
     let mut slices = Vec::with_capacity(rows.len());
     for row in &views {
-        slices.push(row.iter().map(|(k, v, len)| Ok((k.f32()?, v.f32()?, *len))).collect::<Result<Vec<_>>>()?);
+        slices.push(row.iter().map(|(k, v, len)| Ok((k.weight()?, v.weight()?, *len))).collect::<Result<Vec<_>>>()?);
     }
     let q = q.contiguous()?;
     let q = View::of(&q)?;

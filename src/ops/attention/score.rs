@@ -1,75 +1,114 @@
 //! Scores of decoding: queries of one kv head against a run of cached keys.
 //!
-//! A score is a dot product in 16 lanes, folded in halves. With AVX-512 and whole vectors of channels, 16 keys at a time
-//! are folded together: the same additions, four shuffled steps instead of 16 × 4.
+//! A score is a dot product in 16 lanes, folded in halves. With AVX-512 and heads of 64 or 128 channels, 16 keys at a time
+//! are folded together: the same additions, four shuffled steps instead of 16 × 4. Keys in bf16 are widened on the way.
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
+use crate::ops::linear::pack::Element;
 #[cfg(target_arch = "x86_64")]
 use crate::ops::simd::{Isa, isa};
 use crate::ops::simd::{LANES, sum_lanes, vectorised};
+use crate::ops::slice::Weight;
 
 /// `scores[g·n + j] = scale · q[g]·k[j]` for `count` keys, `sizes = [stride, d, n, count]`; keys are `stride` apart.
-pub(crate) fn score(q: &[f32], k: &[f32], sizes: [usize; 4], scale: f32, scores: &mut [f32]) {
+pub(crate) fn score(q: &[f32], k: Weight<'_>, sizes: [usize; 4], scale: f32, scores: &mut [f32]) {
     let [stride, d, n, count] = sizes;
-    let mut done = 0;
-    #[cfg(target_arch = "x86_64")]
-    if isa() == Isa::Avx512 && d > 0 && d.is_multiple_of(LANES) {
-        done = count / LANES * LANES;
-        for first in (0..done).step_by(LANES) {
-            let keys = &k[first * stride..][..(LANES - 1) * stride + d];
-            for (g, q) in q.chunks_exact(d).enumerate() {
-                let to = &mut scores[g * n + first..][..LANES];
-                // SAFETY: AVX-512 was detected; `keys` spans sixteen keys and `to` sixteen scores.
-                unsafe { sixteen(q, keys.as_ptr(), stride, scale, to.as_mut_ptr()) };
-            }
-        }
-    }
+    let done = match k {
+        Weight::F32(k) => whole_sixteens(q, k, sizes, scale, scores),
+        Weight::Bf16(k) => whole_sixteens(q, k, sizes, scale, scores),
+    };
     if done < count {
-        one_by_one(q, &k[done * stride..], [stride, d, n, count - done], scale, &mut scores[done..]);
+        one_by_one(q, k.from(done * stride), [stride, d, n, count - done], scale, &mut scores[done..]);
     }
 }
 
 vectorised! {
-    fn one_by_one(q: &[f32], k: &[f32], sizes: [usize; 4], scale: f32, scores: &mut [f32]) {
-        let [stride, d, n, count] = sizes;
-        for j in 0..count {
-            let key = &k[j * stride..][..d];
-            for (g, q) in q.chunks_exact(d).enumerate() {
-                let ((q, q_rest), (key, key_rest)) = (q.as_chunks::<LANES>(), key.as_chunks::<LANES>());
-                let mut lanes = [0.0; LANES];
-                for (q, key) in q.iter().zip(key) {
-                    for l in 0..LANES {
-                        lanes[l] = q[l].mul_add(key[l], lanes[l]);
-                    }
-                }
-                for (lane, (q, key)) in lanes.iter_mut().zip(q_rest.iter().zip(key_rest)) {
-                    *lane = q.mul_add(*key, *lane);
-                }
-                scores[g * n + j] = scale * sum_lanes(lanes);
-            }
+    fn one_by_one(q: &[f32], k: Weight<'_>, sizes: [usize; 4], scale: f32, scores: &mut [f32]) {
+        match k {
+            Weight::F32(k) => each(q, k, sizes, scale, scores),
+            Weight::Bf16(k) => each(q, k, sizes, scale, scores),
         }
     }
 }
 
-/// Sixteen scores of one query.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-unsafe fn sixteen(q: &[f32], keys: *const f32, stride: usize, scale: f32, to: *mut f32) {
-    let mut sums = [_mm512_setzero_ps(); LANES];
-    // SAFETY: the caller's sixteen keys of `q.len()` channels, a multiple of 16, and its sixteen scores.
-    unsafe {
-        for c in (0..q.len()).step_by(LANES) {
-            let q = _mm512_loadu_ps(q.as_ptr().add(c));
-            for (j, sum) in sums.iter_mut().enumerate() {
-                // Keys of one head lie too far apart for the hardware to foresee the next sixteen.
-                _mm_prefetch::<_MM_HINT_T0>(keys.wrapping_add((LANES + j) * stride + c).cast());
-                *sum = _mm512_fmadd_ps(q, _mm512_loadu_ps(keys.add(j * stride + c)), *sum);
+#[inline(always)]
+fn each<T: Element>(q: &[f32], k: &[T], [stride, d, n, count]: [usize; 4], scale: f32, scores: &mut [f32]) {
+    for j in 0..count {
+        let key = &k[j * stride..][..d];
+        for (g, q) in q.chunks_exact(d).enumerate() {
+            let ((q, q_rest), (key, key_rest)) = (q.as_chunks::<LANES>(), key.as_chunks::<LANES>());
+            let mut lanes = [0.0; LANES];
+            for (q, key) in q.iter().zip(key) {
+                for l in 0..LANES {
+                    lanes[l] = q[l].mul_add(key[l].widen(), lanes[l]);
+                }
+            }
+            for (lane, (q, key)) in lanes.iter_mut().zip(q_rest.iter().zip(key_rest)) {
+                *lane = q.mul_add(key.widen(), *lane);
+            }
+            scores[g * n + j] = scale * sum_lanes(lanes);
+        }
+    }
+}
+
+/// Scores keys sixteen at a time, as far as there are sixteen and a kernel for them; gives the number of keys done.
+fn whole_sixteens<T: Element>(q: &[f32], k: &[T], sizes: [usize; 4], scale: f32, scores: &mut [f32]) -> usize {
+    let [stride, d, n, count] = sizes;
+    #[cfg(target_arch = "x86_64")]
+    if isa() == Isa::Avx512 && matches!(d, 64 | 128) {
+        let done = count / LANES * LANES;
+        for first in (0..done).step_by(LANES) {
+            let keys = &k[first * stride..][..(LANES - 1) * stride + d];
+            for (few, q) in q.chunks(QUERIES * d).enumerate() {
+                let to = &mut scores[few * QUERIES * n + first..][..(q.len() / d - 1) * n + LANES];
+                // SAFETY: AVX-512 was detected; `keys` spans sixteen keys and `to` sixteen scores of each query.
+                unsafe {
+                    match d {
+                        64 => sixteen::<T, 4>(q, keys.as_ptr(), stride, scale, to.as_mut_ptr(), n),
+                        _ => sixteen::<T, 8>(q, keys.as_ptr(), stride, scale, to.as_mut_ptr(), n),
+                    }
+                }
             }
         }
-        _mm512_storeu_ps(to, _mm512_mul_ps(_mm512_set1_ps(scale), fold16(sums)));
+        return done;
+    }
+    let _ = (q, k, stride, d, n, count, scale, scores);
+    0
+}
+
+/// Queries that meet sixteen keys at a time: their sums before folding stay in L1.
+#[cfg(target_arch = "x86_64")]
+const QUERIES: usize = 16;
+
+/// Sixteen scores of each of up to [`QUERIES`] queries of `16·C` channels: a key is loaded, and widened, once for all of them.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn sixteen<T: Element, const C: usize>(q: &[f32], keys: *const T, stride: usize, scale: f32, to: *mut f32, n: usize) {
+    let mut sums = [[_mm512_setzero_ps(); LANES]; QUERIES];
+    // SAFETY: the caller's sixteen keys and scores; `load16` touches what its full mask says.
+    unsafe {
+        for j in 0..LANES {
+            let mut key = [_mm512_setzero_ps(); C];
+            for (c, key) in key.iter_mut().enumerate() {
+                let at = keys.add(j * stride + c * LANES);
+                // Keys of one head lie too far apart for the hardware to foresee the next sixteen.
+                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(LANES * stride).cast());
+                *key = T::load16(at, u16::MAX);
+            }
+            for (q, sums) in q.chunks_exact(C * LANES).zip(&mut sums) {
+                let mut sum = _mm512_setzero_ps();
+                for (c, key) in key.iter().enumerate() {
+                    sum = _mm512_fmadd_ps(_mm512_loadu_ps(q.as_ptr().add(c * LANES)), *key, sum);
+                }
+                sums[j] = sum;
+            }
+        }
+        for (g, sums) in sums.iter().enumerate().take(q.len() / (C * LANES)) {
+            _mm512_storeu_ps(to.add(g * n), _mm512_mul_ps(_mm512_set1_ps(scale), fold16(*sums)));
+        }
     }
 }
 

@@ -180,17 +180,20 @@ fn bits_depend_neither_on_batch_nor_threads_nor_instruction_set() {
 
 #[test]
 fn decode_equals_the_reference_whatever_the_segments_and_the_batch() {
-    for dims @ Dims { heads, kv_heads, d } in SHAPES {
+    for (dims, dtype) in SHAPES.into_iter().flat_map(|dims| [(dims, DType::F32), (dims, DType::BF16)]) {
+        let Dims { heads, kv_heads, d } = dims;
         for length in [1, 64, 65, 511, 513, 1100] {
             let q = random_tensor(1, &[2, heads, d]);
-            let (k, v) = (random_tensor(2, &[length, kv_heads, d]), random_tensor(3, &[length, kv_heads, d]));
+            let cached = |seed| random_tensor(seed, &[length, kv_heads, d]).to_dtype(dtype).unwrap();
+            let wide = |x: &Tensor| values(&x.to_dtype(DType::F32).unwrap());
+            let (k, v) = (cached(2), cached(3));
             let scale = 1.0 / (d as f32).sqrt();
             let whole = || vec![KvSegment { k: &k, v: &v, len: length }];
             let short = || vec![KvSegment { k: &k, v: &v, len: 1 }];
             let out = values(&decode(&q, &[whole(), short()], scale).unwrap());
             let row = values(&q.narrow(0, 0, 1).unwrap());
-            let r = reference(&row, &values(&k), &values(&v), &row, dims, [1, length], f64::from(scale));
-            assert_close(&out[..heads * d], &r.out, 1e-5, &format!("{length} keys, {dims:?}"));
+            let r = reference(&row, &wide(&k), &wide(&v), &row, dims, [1, length], f64::from(scale));
+            assert_close(&out[..heads * d], &r.out, 1e-5, &format!("{length} keys in {dtype:?}, {dims:?}"));
             let first = q.narrow(0, 0, 1).unwrap();
             assert_eq!(same_on_every_isa(|| values(&decode(&first, &[whole()], scale).unwrap())), out[..heads * d]);
             assert_eq!(values(&on_threads(2, || decode(&first, &[whole()], scale).unwrap())), out[..heads * d]);
