@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
-use rayon::prelude::*;
 
 use super::{
     LlamaConfig, ModelSource,
@@ -15,7 +14,7 @@ use super::{
 use crate::{
     config::{ActivationMemory, Parameters},
     error::{Error, Result},
-    ops::{Offsets, rope::Rope},
+    ops::{Offsets, random, rope::Rope},
     rng::{Rng, hash_name, streams},
 };
 
@@ -55,18 +54,19 @@ impl Llama {
         Self::from_tensors(config, tensors, device)
     }
 
-    /// Random f32 weights (stream `MODEL_INIT`): normal with deviation 0.02, norms 1, biases 0, as transformers starts one.
-    pub fn random(config: LlamaConfig, seed: u64, device: &Device) -> Result<Self> {
+    /// Random weights (stream `MODEL_INIT`), matrices in `dtype` (F32 or BF16): normal with deviation 0.02, norms 1, biases 0, as
+    /// transformers starts one.
+    pub fn random(config: LlamaConfig, dtype: DType, seed: u64, device: &Device) -> Result<Self> {
         config.check()?;
         let rng = Rng::new(seed, streams::MODEL_INIT);
         let mut tensors = BTreeMap::new();
         for (name, shape) in weights::shapes(&config) {
-            let (step, count) = (hash_name(&name), shape.iter().product::<usize>());
-            let values: Vec<f32> = match shape.len() {
-                1 => vec![if name.ends_with("bias") { 0.0 } else { 1.0 }; count],
-                _ => (0..count).into_par_iter().map(|i| 0.02 * rng.normal(step, i as u64)).collect(),
+            let tensor = match shape.len() {
+                1 if name.ends_with("bias") => Tensor::zeros(shape, DType::F32, device)?,
+                1 => Tensor::ones(shape, DType::F32, device)?,
+                _ => random::normal(rng, hash_name(&name), 0.02, shape, dtype, device)?,
             };
-            tensors.insert(name, Tensor::from_vec(values, shape, device)?);
+            tensors.insert(name, tensor);
         }
         Self::from_tensors(config, tensors, device)
     }

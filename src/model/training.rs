@@ -145,7 +145,7 @@ impl Llama {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
+    use candle_core::{DType, Device};
 
     use super::*;
     use crate::{
@@ -164,7 +164,7 @@ mod tests {
 
     /// A tiny model whose every tensor is large enough to matter.
     fn model(lora: bool) -> Llama {
-        let mut llama = Llama::random(tiny(), 3, &Device::Cpu).unwrap();
+        let mut llama = Llama::random(tiny(), DType::F32, 3, &Device::Cpu).unwrap();
         if lora {
             let targets = crate::model::lora::PROJECTIONS.map(String::from).to_vec();
             llama.add_lora(&LoraConfig { rank: 2, alpha: 3.0, dropout: 0.2, targets, use_rslora: false }, 4).unwrap();
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn fresh_adapters_leave_the_function_as_it_was() {
-        let mut llama = Llama::random(tiny(), 3, &Device::Cpu).unwrap();
+        let mut llama = Llama::random(tiny(), DType::F32, 3, &Device::Cpu).unwrap();
         let offsets = Offsets::from_lengths(&[5]);
         let before = llama.prefill_hidden_only(&[1, 2, 3, 4, 5], &offsets).unwrap().to_vec2::<f32>().unwrap();
         llama.add_lora(&LoraConfig::from(&crate::config::Lora::default()), 1).unwrap();
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn memory_plan_goes_by_what_is_free() {
-        let llama = Llama::random(tiny(), 3, &Device::Cpu).unwrap();
+        let llama = Llama::random(tiny(), DType::F32, 3, &Device::Cpu).unwrap();
         use crate::config::ActivationMemory::{Auto, Keep, Recompute};
         assert_eq!(llama.memory_plan(Auto, 1000, 1 << 40), Memory::Keep);
         assert_eq!(llama.memory_plan(Auto, 1000, 0), Memory::Recompute);

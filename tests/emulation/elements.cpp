@@ -1,4 +1,5 @@
-// The kernels on elements against f64: SwiGLU, RoPE, add, bias, cast, activations, embedding, dropout, AdamW, sums of squares.
+// The kernels on elements against f64: SwiGLU, RoPE, add, bias, cast, activations, embedding, dropout, random numbers,
+// AdamW, sums of squares.
 #include "rows.h"
 
 // Each file has functions of the same names.
@@ -22,6 +23,10 @@ namespace embedding {
 }
 namespace dropout {
 #include "../../src/ops/dropout/kernels.cu"
+}
+namespace randoms {
+using dropout::random_block, dropout::Words;
+#include "../../src/ops/random/kernels.cu"
 }
 namespace adamw {
 #include "../../src/ops/adamw/kernels.cu"
@@ -169,6 +174,22 @@ static void test_dropout(const char* type, Kernel kernel, int width) {
   check(std::string("dropout ") + type + ", width " + std::to_string(width), y.all() == expected);
 }
 
+// The numbers of Rng::normal.
+template <typename T, typename Kernel>
+static void test_normal(const char* type, Kernel kernel, size_t n, size_t offset) {
+  Row<T> y(n, offset);
+  uint64_t seed = 0x123456789abcull, step = 0xfffffffffffffffeull;
+  emu::launch(dim3(2), dim3(32), 0, [&] { kernel(y.data(), seed, 8, step, 0.02f, n); });
+  std::vector<double> expected;
+  for (size_t i = 0; i < n; i++) {
+    dropout::Words words = dropout::random_block(seed, 8, step, i);
+    auto unit = [](uint32_t high, uint32_t low) { return ldexp((double)(((uint64_t)high << 21) | (low >> 11)), -53); };
+    float z = (float)(sqrt(-2 * log(1 - unit(words.w[0], words.w[1]))) * cos(2 * M_PI * unit(words.w[2], words.w[3])));
+    expected.push_back(Row<T>::held(0.02f * z));
+  }
+  check(std::string("normal ") + type + ", " + std::to_string(n) + (offset ? ", not aligned" : ""), y.all() == expected);
+}
+
 // Step by step as PyTorch and src/ops/adamw.rs do, each operation rounded to f32.
 static void test_adamw(size_t n) {
   Row<float> param(n, Normals()), grad(n, Normals()), m(n, Normals{0.1}), v(n, Normals{0.1});
@@ -217,6 +238,10 @@ int main() {
     test_embedding_backward(n);
     test_adamw(n);
     test_square_sums(n);
+    for (size_t offset : {0, 1}) {
+      test_normal<bf16>("bf16", randoms::normal_bf16, n, offset);
+      test_normal<float>("f32", randoms::normal_f32, n, offset);
+    }
     test_add<bf16>("bf16", add_file::add_bf16, add_file::add_bias_bf16, 3, n);
     test_add<float>("f32", add_file::add_f32, add_file::add_bias_f32, 3, n);
   }

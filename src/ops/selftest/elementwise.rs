@@ -1,6 +1,8 @@
 //! Ops on elements: SwiGLU, activations, dropout, AdamW.
 
-use super::{Bench, F32, numbers, reference, some_of};
+use candle_core::DType;
+
+use super::{BF16, Bench, F32, numbers, reference, some_of};
 use crate::{
     error::Result,
     ops::{
@@ -8,7 +10,9 @@ use crate::{
         activation::{self, Activation},
         adamw::{self, AdamW},
         dropout::{self, DropoutKey},
-        grad_norm, swiglu as glu,
+        grad_norm,
+        random::normal,
+        swiglu as glu,
     },
     rng::{Rng, streams},
 };
@@ -55,6 +59,15 @@ pub(super) fn dropout(bench: &mut Bench<'_>) -> Result<()> {
     });
     let expected: Vec<f64> = mask.zip(&x64).map(|(mask, x)| mask * x).collect();
     bench.check("dropout", "forward", &dropout::forward(&x, &key, &Offsets::from_lengths(&lengths))?, &expected, F32)
+}
+
+pub(super) fn random(bench: &mut Bench<'_>) -> Result<()> {
+    let (rng, n) = (Rng::new(6, streams::MODEL_INIT), 101);
+    let expected: Vec<f64> = (0..n).map(|i| 0.02 * f64::from(rng.normal(9, i))).collect();
+    let drawn = |dtype| normal(rng, 9, 0.02, n as usize, dtype, bench.device);
+    let (wide, half) = (drawn(DType::F32)?, drawn(DType::BF16)?);
+    bench.check("random", "f32", &wide, &expected, F32)?;
+    bench.check("random", "bf16", &half, &expected, BF16)
 }
 
 pub(super) fn adamw(bench: &mut Bench<'_>) -> Result<()> {

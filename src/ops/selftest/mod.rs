@@ -52,6 +52,7 @@ pub fn run(device: &Device) -> Result<Vec<Row>> {
     bench.attempt("swiglu", elementwise::swiglu);
     bench.attempt("activation", elementwise::activation);
     bench.attempt("dropout", elementwise::dropout);
+    bench.attempt("random", elementwise::random);
     bench.attempt("adamw", elementwise::adamw);
     if device.is_cuda() {
         bench.attempt("bf16", bf16::all);
