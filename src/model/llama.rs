@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Device, Tensor};
 
 use super::{
-    LlamaConfig, ModelSource,
+    Footprint, LlamaConfig, ModelSource,
     layer::{DecoderLayer, Heads, Norm},
     lora::{self, Adapter, LoraConfig},
     projection::Projection,
     weights,
 };
 use crate::{
-    config::{ActivationMemory, Parameters},
+    config::Parameters,
     error::{Error, Result},
     ops::{Offsets, random, rope::Rope},
     rng::{Rng, hash_name, streams},
@@ -165,27 +165,9 @@ impl Llama {
         2 * self.config.num_hidden_layers * kv_heads * head_dim * self.activation_bytes()
     }
 
-    /// Bytes `tokens` rows take in one layer that keeps its activations, beyond the layer's input.
-    pub fn kept_bytes(&self, tokens: usize) -> u64 {
-        let c = &self.config;
-        let attention = 2 * c.num_attention_heads * c.head_dim + 2 * c.num_key_value_heads * c.head_dim + c.num_attention_heads;
-        (self.activation_bytes() * tokens) as u64 * (attention + c.hidden_size + 2 * c.intermediate_size + 2) as u64
-    }
-
-    /// Which layers can keep their activations for `tokens` rows within `available` bytes.
-    pub fn memory_plan(&self, setting: ActivationMemory, tokens: usize, available: u64) -> Memory {
-        let (layers, kept) = (self.config.num_hidden_layers, self.kept_bytes(tokens).max(1));
-        // Layer inputs are always held; a layer in work needs about as much again as it keeps, and the LM head its rows.
-        let inputs = (self.activation_bytes() * tokens * self.config.hidden_size * (layers + 6)) as u64;
-        match setting {
-            ActivationMemory::Keep => Memory::Keep,
-            ActivationMemory::Recompute => Memory::Recompute,
-            ActivationMemory::Auto => match (available.saturating_sub(inputs + 3 * kept) / kept) as usize {
-                n if n >= layers => Memory::Keep,
-                0 => Memory::Recompute,
-                n => Memory::KeepLast(n),
-            },
-        }
+    /// What rows of a training pass take.
+    pub fn footprint(&self) -> Footprint {
+        Footprint::of(&self.config, self.embed_tokens.dtype(), self.device.is_cuda(), self.lora.as_ref())
     }
 
     /// The LM head's weight, tied or not.
