@@ -157,7 +157,7 @@ impl Kernels<'_> {
         // The norm reads the gradients; the update reads four numbers and writes three.
         let work = Work { bytes: 4.0 * 8.0 * n, operations: 0.0 };
         let name = format!("gradient norm and AdamW, {} tensors of {:.1}M numbers", shapes.len(), n / 1e6);
-        report.kernel(&name, work, || optimizer.step(gradients.clone(), 1, 1e-4));
+        report.kernel(&name, work, || optimizer.step(&gradients, 1, 1e-4));
         Ok(())
     }
 

@@ -44,9 +44,9 @@ pub fn parameter_count(config: &LlamaConfig) -> u64 {
     (embeddings + config.num_hidden_layers * layer + d) as u64
 }
 
-/// Bytes of gradients and of the scaled copy under way; parameters and moments exist by the time this is asked.
+/// Bytes of gradients; parameters and moments exist by the time this is asked.
 fn gradient_bytes(optimizer: &Optimizer) -> u64 {
-    2 * F32 * optimizer.elements()
+    F32 * optimizer.elements()
 }
 
 /// Chooses what layers keep, or fails (exit 5) naming what would fit. Weights and moments are allocated already.
@@ -145,7 +145,7 @@ pub fn check_before_loading(
     let (parameters, lora) = trained;
     let (lora, state) = match parameters {
         Parameters::Lora => (Some(lora), 0),
-        Parameters::Full => (None, 4 * F32 * parameter_count(config)),
+        Parameters::Full => (None, 3 * F32 * parameter_count(config)),
     };
     let fixed = parameter_count(config) * dtype.size_in_bytes() as u64 + state;
     let estimate = Estimate { footprint: Footprint::of(config, dtype, device.is_cuda(), lora), fixed, largest };

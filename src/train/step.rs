@@ -84,7 +84,7 @@ impl Trainer {
                 .hint("lower train.learning_rate, or look for broken weights; the last checkpoint is untouched"));
         }
         let lr = self.schedule.learning_rate(k);
-        let grad_norm = self.optimizer.step(gradients, k, lr)?;
+        let grad_norm = self.optimizer.step(&gradients, k, lr)?;
 
         Ok(StepReport { step: k, sums, counts, losses, lr, grad_norm, seconds: start.elapsed().as_secs_f64() })
     }
