@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// A Llama: base weights, and adapters once [`Llama::add_lora`] was called.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Llama {
     /// Shape and constants.
     pub config: LlamaConfig,
@@ -79,6 +79,23 @@ impl Llama {
         let norm = norm(&config, &mut tensors, "model.norm.weight")?;
         let lm_head = if config.tie_word_embeddings { None } else { Some(take(&mut tensors, "lm_head.weight")?) };
         Ok(Self { config, lora: None, device: device.clone(), rope, embed_tokens, layers, norm, lm_head })
+    }
+
+    /// The same model elsewhere: matrices held as `dtype` (F32 or BF16) on `device`, vectors and adapters in f32. The base may share
+    /// tensors with this one, adapters do not.
+    pub fn held_as(&self, dtype: DType, device: &Device) -> Result<Self> {
+        let held = |(name, tensor): (String, Tensor)| {
+            let dtype = if tensor.rank() == 1 { DType::F32 } else { dtype };
+            Ok((name, tensor.to_dtype(dtype)?.to_device(device)?))
+        };
+        let tensors = self.base_tensors().into_iter().map(held).collect::<Result<_>>()?;
+        let mut llama = Self::from_tensors(self.config.clone(), tensors, device)?;
+        if let Some(lora) = &self.lora {
+            llama.add_lora(lora, 0)?;
+            let (from, to) = (self.adapter_tensors(), llama.adapter_tensors());
+            from.iter().zip(to.values()).try_for_each(|((_, from), to)| to.slice_set(&from.to_device(device)?, 0, 0))?;
+        }
+        Ok(llama)
     }
 
     /// Adds adapters: A Kaiming-uniform from stream `LORA_INIT`, B zero, so that the model's function does not change.
