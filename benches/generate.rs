@@ -5,15 +5,17 @@
 //! of one 1,024-token prompt, 64 tokens each, one after another as Algorithm 1 has them, against five separate runs (alone with
 //! `--trials`). The best of three runs, a line each.
 
+#[path = "common/inference.rs"]
+mod inference;
+
 use std::{path::Path, time::Instant};
 
 use candle_core::{DType, Device};
 use clsgen::{
     device,
-    error::{Error, Result},
+    error::Result,
     generate::{Budget, Engine, Request, Sampling},
     model::{ClsHead, Llama, Model, ModelSource, kv_cache::SequenceCache, source},
-    ops::Offsets,
     prompt::TextTokenizer,
 };
 
@@ -38,10 +40,13 @@ fn run() -> Result<()> {
     if std::env::args().any(|arg| arg == "--trials") {
         return trials(llama, &source, true);
     }
-    let prefill = best(|| Ok(time_prefill(&llama, 2048)?.0))?;
+    let prefill = best(|| Ok(inference::time_prefill(&llama, 2048)?.0))?;
     println!("prefill 2048 tokens: {:.0} tok/s", 2048.0 / prefill);
     for rows in [1, 8] {
-        let seconds = best(|| time_decode(&llama, 2048, rows))?;
+        let seconds = best(|| {
+            let prefix = inference::time_prefill(&llama, 2048)?.1.into_prefix()?;
+            inference::time_decode(&llama, (0..rows).map(|_| SequenceCache::with_prefix(prefix.clone())).collect(), STEPS)
+        })?;
         println!("decode batch {rows}: {:.1} tok/s", (STEPS * rows) as f64 / seconds);
     }
     trials(llama, &source, false)
@@ -90,32 +95,4 @@ fn trials(llama: Llama, source: &ModelSource, alone: bool) -> Result<()> {
 
 fn best(run: impl Fn() -> Result<f64>) -> Result<f64> {
     (0..RUNS).map(|_| run()).try_fold(f64::INFINITY, |best, seconds| Ok(best.min(seconds?)))
-}
-
-/// Seconds of one prefill, and its cache.
-fn time_prefill(llama: &Llama, tokens: usize) -> Result<(f64, SequenceCache)> {
-    let vocab = llama.config.vocab_size;
-    let ids: Vec<u32> = (0..tokens).map(|i| (i * 7919 % vocab) as u32).collect();
-    let mut caches = [SequenceCache::default()];
-    let start = Instant::now();
-    llama.prefill(&ids, &Offsets::from_lengths(&[tokens]), &mut caches)?;
-    let seconds = start.elapsed().as_secs_f64();
-    let [cache] = caches;
-    Ok((seconds, cache))
-}
-
-/// Seconds of [`STEPS`] greedy steps of `rows` rows.
-fn time_decode(llama: &Llama, prompt: usize, rows: usize) -> Result<f64> {
-    let prefix = time_prefill(llama, prompt)?.1.into_prefix()?;
-    let mut caches: Vec<SequenceCache> = (0..rows).map(|_| SequenceCache::with_prefix(prefix.clone())).collect();
-    let mut ids: Vec<u32> = (1..=rows as u32).collect();
-    let start = Instant::now();
-    for _ in 0..STEPS {
-        let mut rows: Vec<&mut SequenceCache> = caches.iter_mut().collect();
-        let hidden = llama.decode(&ids, &mut rows)?;
-        let logits: Vec<Vec<f32>> = llama.decode_logits(&hidden)?.to_vec2()?;
-        let argmax = |row: &Vec<f32>| row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map(|(id, _)| id as u32);
-        ids = logits.iter().map(|row| argmax(row).ok_or_else(|| Error::run("no logits"))).collect::<Result<_>>()?;
-    }
-    Ok(start.elapsed().as_secs_f64())
 }

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use clsgen::{
     config::{Lora, Parameters},
     model::{Gradients, Llama, LlamaConfig, LoraConfig, LoraDropout, Memory, TrainingContext, kv_cache::SequenceCache},
@@ -36,7 +36,7 @@ fn llama() -> Llama {
         bos_token_id: Some(1),
         eos_token_ids: vec![2],
     };
-    let mut llama = Llama::random(config, 1, &Device::Cpu).expect("model");
+    let mut llama = Llama::random(config, DType::F32, 1, &Device::Cpu).expect("model");
     llama.add_lora(&LoraConfig::from(&Lora::default()), 2).expect("adapters");
     llama
 }

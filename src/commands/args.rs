@@ -97,4 +97,8 @@ pub struct PredictArgs {
 
 /// `clsgen selftest`
 #[derive(Debug, Clone, Default, Args)]
-pub struct SelftestArgs {}
+pub struct SelftestArgs {
+    /// A training pass of this model too: a folder with config.json and weights, or a GGUF file
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<String>,
+}

@@ -1,18 +1,26 @@
-//! `clsgen selftest`: every op, forward and backward, against its reference on the device; exit 1 on a miss.
+//! `clsgen selftest`: every op, forward and backward, and whole training passes, against references on the device; exit 1 on a miss.
 
+use candle_core::{DType, Device};
 use serde_json::json;
 
 use super::{Context, args::SelftestArgs, output};
 use crate::{
     error::{Error, Result},
+    model::{Llama, source},
     ops::selftest::{self, Row},
+    train,
 };
 
 /// Runs the command.
-pub fn run(context: &Context, _args: &SelftestArgs) -> Result<()> {
+pub fn run(context: &Context, args: &SelftestArgs) -> Result<()> {
     let device = context.device()?;
     let name = if device.is_cpu() { "cpu".to_owned() } else { context.device.clone() };
-    let rows = selftest::run(&device)?;
+    let source = args.model.as_ref().map(|model| source::resolve(model, &[], context.allow_network)).transpose()?;
+    let mut rows = selftest::run(&device)?;
+    rows.extend(train::selftest::tiny(&device));
+    if let Some(source) = source {
+        rows.extend(train::selftest::model(Llama::load(&source, DType::BF16, &Device::Cpu)?, &device));
+    }
     let missed = rows.iter().filter(|row| !row.ok()).count();
     if context.json {
         output::line(&as_json(&name, &rows).to_string())?;
@@ -37,11 +45,11 @@ fn as_json(device: &str, rows: &[Row]) -> serde_json::Value {
 }
 
 fn table(rows: &[Row]) -> String {
-    let mut text = format!("{:<26} {:<16} {:<12} {:>9} {:>9}\n", "op", "pass", "shape", "error", "bound");
+    let mut text = format!("{:<26} {:<20} {:<12} {:>9} {:>9}\n", "op", "pass", "shape", "error", "bound");
     for row in rows {
         let verdict = if row.ok() { "ok" } else { "MISS" };
         let Row { op, pass, shape, error, bound } = row;
-        text.push_str(&format!("{op:<26} {pass:<16} {shape:<12} {error:>9.1e} {bound:>9.1e}  {verdict}\n"));
+        text.push_str(&format!("{op:<26} {pass:<20} {shape:<12} {error:>9.1e} {bound:>9.1e}  {verdict}\n"));
     }
     text
 }

@@ -19,7 +19,7 @@ use crate::{
     device,
     error::{Error, Result},
     generate::{Sampling, predict},
-    model::{Model, ModelSource, checkpoint as model_files, source},
+    model::{LoraConfig, Model, ModelSource, checkpoint as model_files, source},
     ops::cuda,
     prompt::{Prompter, TextTokenizer},
     storage::RunLock,
@@ -74,10 +74,10 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Best> {
     let dtype = device::dtype(config.model.dtype, &device);
     memory::check_before_loading(
         &llama_config,
-        dtype.size_in_bytes() as u64,
-        config.train.parameters,
+        dtype,
+        (config.train.parameters, &LoraConfig::from(&config.lora)),
         largest,
-        cuda::memory_available(&device),
+        (&device, cuda::memory_available(&device)),
     )?;
     device::check_interrupted()?;
 

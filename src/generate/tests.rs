@@ -75,7 +75,7 @@ fn model() -> Model {
         eos_token_ids: vec![EOT],
         rope: RopeParameters { theta: 10_000.0, scaling: RopeScaling::None },
     };
-    let llama = Llama::random(config, 11, &Device::Cpu).unwrap();
+    let llama = Llama::random(config, candle_core::DType::F32, 11, &Device::Cpu).unwrap();
     Model { llama, head: ClsHead::new(32, 16, Activation::Gelu, 0.1, 11, &Device::Cpu).unwrap() }
 }
 

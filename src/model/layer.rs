@@ -143,6 +143,15 @@ impl Kept {
     pub fn input(&self) -> &Tensor {
         &self.x
     }
+
+    /// Everything held.
+    #[cfg(test)]
+    pub fn tensors(&self) -> Vec<&Tensor> {
+        let Self { x, rstd1, q, k, v, attended, lse, middle, rstd2, gate, up, low_rank } = self;
+        let LowRank { q: u_q, k: u_k, v: u_v, o: u_o, gate: u_gate, up: u_up } = low_rank;
+        let adapters = [u_q, u_k, u_v, u_o, u_gate, u_up].into_iter().flatten();
+        [x, rstd1, q, k, v, attended, lse, middle, rstd2, gate, up].into_iter().chain(adapters).collect()
+    }
 }
 
 impl DecoderLayer {

@@ -3,24 +3,23 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
-use rayon::prelude::*;
 
 use super::{
-    LlamaConfig, ModelSource,
+    Footprint, LlamaConfig, ModelSource,
     layer::{DecoderLayer, Heads, Norm},
     lora::{self, Adapter, LoraConfig},
     projection::Projection,
     weights,
 };
 use crate::{
-    config::{ActivationMemory, Parameters},
+    config::Parameters,
     error::{Error, Result},
-    ops::{Offsets, rope::Rope},
+    ops::{Offsets, random, rope::Rope},
     rng::{Rng, hash_name, streams},
 };
 
 /// A Llama: base weights, and adapters once [`Llama::add_lora`] was called.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Llama {
     /// Shape and constants.
     pub config: LlamaConfig,
@@ -55,18 +54,19 @@ impl Llama {
         Self::from_tensors(config, tensors, device)
     }
 
-    /// Random f32 weights (stream `MODEL_INIT`): normal with deviation 0.02, norms 1, biases 0, as transformers starts one.
-    pub fn random(config: LlamaConfig, seed: u64, device: &Device) -> Result<Self> {
+    /// Random weights (stream `MODEL_INIT`), matrices in `dtype` (F32 or BF16): normal with deviation 0.02, norms 1, biases 0, as
+    /// transformers starts one.
+    pub fn random(config: LlamaConfig, dtype: DType, seed: u64, device: &Device) -> Result<Self> {
         config.check()?;
         let rng = Rng::new(seed, streams::MODEL_INIT);
         let mut tensors = BTreeMap::new();
         for (name, shape) in weights::shapes(&config) {
-            let (step, count) = (hash_name(&name), shape.iter().product::<usize>());
-            let values: Vec<f32> = match shape.len() {
-                1 => vec![if name.ends_with("bias") { 0.0 } else { 1.0 }; count],
-                _ => (0..count).into_par_iter().map(|i| 0.02 * rng.normal(step, i as u64)).collect(),
+            let tensor = match shape.len() {
+                1 if name.ends_with("bias") => Tensor::zeros(shape, DType::F32, device)?,
+                1 => Tensor::ones(shape, DType::F32, device)?,
+                _ => random::normal(rng, hash_name(&name), 0.02, shape, dtype, device)?,
             };
-            tensors.insert(name, Tensor::from_vec(values, shape, device)?);
+            tensors.insert(name, tensor);
         }
         Self::from_tensors(config, tensors, device)
     }
@@ -79,6 +79,23 @@ impl Llama {
         let norm = norm(&config, &mut tensors, "model.norm.weight")?;
         let lm_head = if config.tie_word_embeddings { None } else { Some(take(&mut tensors, "lm_head.weight")?) };
         Ok(Self { config, lora: None, device: device.clone(), rope, embed_tokens, layers, norm, lm_head })
+    }
+
+    /// The same model elsewhere: matrices held as `dtype` (F32 or BF16) on `device`, vectors and adapters in f32. The base may share
+    /// tensors with this one, adapters do not.
+    pub fn held_as(&self, dtype: DType, device: &Device) -> Result<Self> {
+        let held = |(name, tensor): (String, Tensor)| {
+            let dtype = if tensor.rank() == 1 { DType::F32 } else { dtype };
+            Ok((name, tensor.to_dtype(dtype)?.to_device(device)?))
+        };
+        let tensors = self.base_tensors().into_iter().map(held).collect::<Result<_>>()?;
+        let mut llama = Self::from_tensors(self.config.clone(), tensors, device)?;
+        if let Some(lora) = &self.lora {
+            llama.add_lora(lora, 0)?;
+            let (from, to) = (self.adapter_tensors(), llama.adapter_tensors());
+            from.iter().zip(to.values()).try_for_each(|((_, from), to)| to.slice_set(&from.to_device(device)?, 0, 0))?;
+        }
+        Ok(llama)
     }
 
     /// Adds adapters: A Kaiming-uniform from stream `LORA_INIT`, B zero, so that the model's function does not change.
@@ -170,27 +187,9 @@ impl Llama {
         2 * self.config.num_hidden_layers * kv_heads * head_dim * self.kv_dtype().size_in_bytes()
     }
 
-    /// Bytes `tokens` rows take in one layer that keeps its activations, beyond the layer's input.
-    pub fn kept_bytes(&self, tokens: usize) -> u64 {
-        let c = &self.config;
-        let attention = 2 * c.num_attention_heads * c.head_dim + 2 * c.num_key_value_heads * c.head_dim + c.num_attention_heads;
-        (self.activation_bytes() * tokens) as u64 * (attention + c.hidden_size + 2 * c.intermediate_size + 2) as u64
-    }
-
-    /// Which layers can keep their activations for `tokens` rows within `available` bytes.
-    pub fn memory_plan(&self, setting: ActivationMemory, tokens: usize, available: u64) -> Memory {
-        let (layers, kept) = (self.config.num_hidden_layers, self.kept_bytes(tokens).max(1));
-        // Layer inputs are always held; a layer in work needs about as much again as it keeps, and the LM head its rows.
-        let inputs = (self.activation_bytes() * tokens * self.config.hidden_size * (layers + 6)) as u64;
-        match setting {
-            ActivationMemory::Keep => Memory::Keep,
-            ActivationMemory::Recompute => Memory::Recompute,
-            ActivationMemory::Auto => match (available.saturating_sub(inputs + 3 * kept) / kept) as usize {
-                n if n >= layers => Memory::Keep,
-                0 => Memory::Recompute,
-                n => Memory::KeepLast(n),
-            },
-        }
+    /// What rows of a training pass take.
+    pub fn footprint(&self) -> Footprint {
+        Footprint::of(&self.config, self.embed_tokens.dtype(), self.device.is_cuda(), self.lora.as_ref())
     }
 
     /// The LM head's weight, tied or not.

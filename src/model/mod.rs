@@ -10,6 +10,7 @@
 
 pub mod checkpoint;
 pub mod config;
+pub mod footprint;
 mod gguf;
 pub mod head;
 mod hub;
@@ -33,6 +34,7 @@ use candle_core::{DType, Device, Tensor};
 use crate::{config::Parameters, error::Result};
 
 pub use config::LlamaConfig;
+pub use footprint::Footprint;
 pub use head::ClsHead;
 pub use llama::{Llama, Memory};
 pub use lora::LoraConfig;

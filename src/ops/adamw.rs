@@ -1,7 +1,7 @@
-//! AdamW in place, in the order of arithmetic of `torch.optim.AdamW`, and the global norm of gradients.
+//! AdamW in place, in the order of arithmetic of `torch.optim.AdamW`, behind clipping by the global norm of gradients.
 //!
 //! ```text
-//! p ← p·(1 − lr·wd);  m ← m + (1−β₁)(g − m);  v ← v·β₂ + (1−β₂)·g·g
+//! g ← clip·g;  p ← p·(1 − lr·wd);  m ← m + (1−β₁)(g − m);  v ← v·β₂ + (1−β₂)·g·g
 //! p ← p − lr/(1−β₁ᵗ) · m / (√v/√(1−β₂ᵗ) + eps)
 //! ```
 
@@ -37,6 +37,7 @@ pub struct AdamW {
 /// The scalars of a step as f32: computed in f64 and rounded once, as PyTorch does.
 #[derive(Clone, Copy)]
 struct Scalars {
+    clip: f32,
     decay: f32,
     one_minus_beta1: f32,
     beta2: f32,
@@ -46,19 +47,33 @@ struct Scalars {
     step_size: f32,
 }
 
-/// Updates `param`, `m` and `v` in place from `grad`; all f32 of one shape, four separate tensors.
-pub fn step(param: &Tensor, grad: &Tensor, m: &Tensor, v: &Tensor, settings: &AdamW) -> Result<()> {
-    if [grad, m, v].iter().any(|t| t.dims() != param.dims()) {
-        return Err(Error::run(format!(
-            "adamw: parameter {:?}, gradient {:?}, moments {:?} {:?}",
-            param.dims(),
-            grad.dims(),
-            m.dims(),
-            v.dims()
-        )));
+/// A tensor of a step, its gradient and its moments: f32, of one shape, four separate tensors.
+#[derive(Debug, Clone, Copy)]
+pub struct Part<'a> {
+    /// Trained.
+    pub param: &'a Tensor,
+    /// Read only.
+    pub gradient: &'a Tensor,
+    /// First moment.
+    pub m: &'a Tensor,
+    /// Second moment.
+    pub v: &'a Tensor,
+}
+
+/// Clips the gradients together to `max_norm` (0: not at all) and updates every `param`, `m` and `v` in place; gives their norm
+/// before clipping. A norm that is not finite changes nothing.
+///
+/// `clip = min(1, max_norm / (norm + 1e-6))`, as `torch.nn.utils.clip_grad_norm_`.
+pub fn step(parts: &[Part<'_>], max_norm: f64, settings: &AdamW) -> Result<f64> {
+    for Part { param, gradient, m, v } in parts {
+        if [gradient, m, v].iter().any(|t| t.dims() != param.dims()) {
+            let dims = [param, gradient, m, v].map(|t| t.dims());
+            return Err(Error::run(format!("adamw: parameter, gradient and moments have shapes {dims:?}")));
+        }
     }
     let exponent = settings.step as f64;
     let scalars = Scalars {
+        clip: 1.0,
         decay: (1.0 - settings.lr * settings.weight_decay) as f32,
         one_minus_beta1: (1.0 - settings.beta1) as f32,
         beta2: settings.beta2 as f32,
@@ -68,15 +83,24 @@ pub fn step(param: &Tensor, grad: &Tensor, m: &Tensor, v: &Tensor, settings: &Ad
         step_size: (settings.lr / (1.0 - settings.beta1.powf(exponent))) as f32,
     };
     #[cfg(feature = "cuda")]
-    if param.device().is_cuda() {
-        return cuda::step(param, grad, m, v, scalars);
+    if parts.first().is_some_and(|part| part.param.device().is_cuda()) {
+        return cuda::step(parts, max_norm, scalars);
     }
-    let grad = grad.contiguous()?;
+    let norm = grad_norm(parts.iter().map(|part| part.gradient))?;
+    if norm.is_finite() {
+        let clip = if max_norm > 0.0 { (max_norm / (norm + 1e-6)).min(1.0) as f32 } else { 1.0 };
+        parts.iter().try_for_each(|part| update_tensor(part, Scalars { clip, ..scalars }))?;
+    }
+    Ok(norm)
+}
+
+fn update_tensor(part: &Part<'_>, scalars: Scalars) -> Result<()> {
+    let grad = part.gradient.contiguous()?;
     let grad = View::of(&grad)?;
     let grad = grad.f32()?;
-    update_f32(param, |param| {
-        update_f32(m, |m| {
-            update_f32(v, |v| {
+    update_f32(part.param, |param| {
+        update_f32(part.m, |m| {
+            update_f32(part.v, |v| {
                 param
                     .par_chunks_mut(BLOCK)
                     .zip(m.par_chunks_mut(BLOCK))
@@ -92,6 +116,7 @@ pub fn step(param: &Tensor, grad: &Tensor, m: &Tensor, v: &Tensor, settings: &Ad
 vectorised! {
     fn update(param: &mut [f32], m: &mut [f32], v: &mut [f32], grad: &[f32], s: Scalars) {
         for (((p, m), v), g) in param.iter_mut().zip(m).zip(v).zip(grad) {
+            let g = g * s.clip;
             *p *= s.decay;
             *m += s.one_minus_beta1 * (g - *m);
             *v = *v * s.beta2 + s.one_minus_beta2 * g * g;
@@ -113,7 +138,7 @@ pub fn grad_norm<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<f6
     let tensors: Vec<Tensor> = tensors.into_iter().cloned().collect();
     #[cfg(feature = "cuda")]
     if tensors.first().is_some_and(|tensor| tensor.device().is_cuda()) {
-        return Ok(cuda::square_sum(&tensors)?.sqrt());
+        return cuda::norm(&tensors);
     }
     let mut total = 0.0;
     for tensor in tensors {
@@ -135,6 +160,10 @@ mod tests {
         AdamW { lr: 2e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, step }
     }
 
+    fn update(param: &Tensor, gradient: &Tensor, m: &Tensor, v: &Tensor, settings: &AdamW) -> Result<f64> {
+        step(&[Part { param, gradient, m, v }], 0.0, settings)
+    }
+
     fn vector(values: &[f32]) -> Tensor {
         Tensor::new(values, &candle_core::Device::Cpu).unwrap()
     }
@@ -146,7 +175,7 @@ mod tests {
         let (m, v) = (p.zeros_like().unwrap(), p.zeros_like().unwrap());
         for s in 1..4 {
             let grad: Vec<f32> = (0..7).map(|i| ((i * 7 + s * 3) % 11 - 5) as f32 / 8.0 + i as f32 / 64.0).collect();
-            step(&p, &vector(&grad), &m, &v, &settings(s as u64)).unwrap();
+            update(&p, &vector(&grad), &m, &v, &settings(s as u64)).unwrap();
         }
         let torch = [
             [0.513_095_56f32, -1.270_502_6, 2.941_699_5, 0.027_328_752, -0.083_468_08, 7.419_617, -1.953_307_2],
@@ -165,7 +194,7 @@ mod tests {
         let run = || {
             let (p, m, grad) = (random_tensor(1, &[3, 5001]), random_tensor(2, &[3, 5001]), random_tensor(3, &[3, 5001]));
             let v = m.sqr().unwrap();
-            step(&p, &grad, &m, &v, &settings(7)).unwrap();
+            update(&p, &grad, &m, &v, &settings(7)).unwrap();
             ([p, m, v].map(|t| values(&t)), grad_norm([&grad]).unwrap())
         };
         let one = same_on_every_isa(run);
@@ -177,7 +206,28 @@ mod tests {
     #[test]
     fn shapes_are_checked_and_the_norm_spans_tensors() {
         let (a, b) = (vector(&[3.0]), vector(&[0.0, 4.0]));
-        assert!(step(&a, &b, &a, &a, &settings(1)).is_err());
+        assert!(update(&a, &b, &a, &a, &settings(1)).is_err());
         assert_eq!(grad_norm([&a, &b]).unwrap(), 5.0);
+    }
+
+    /// Clipping in the pass gives the bits of clipping before it, and a norm that is not finite changes nothing.
+    #[test]
+    fn gradients_are_clipped_together() {
+        let [p, m, v, r, s, t] = [(); 6].map(|()| vector(&[0.0, 0.0]));
+        let [q, n, w] = [(); 3].map(|()| vector(&[0.0]));
+        let gradient = vector(&[3.0, -0.5]);
+        let both = |other: f32| {
+            let other = vector(&[other]);
+            let parts = [Part { param: &p, gradient: &gradient, m: &m, v: &v }, Part { param: &q, gradient: &other, m: &n, v: &w }];
+            step(&parts, 0.5, &settings(1)).unwrap()
+        };
+        let norm = both(4.0);
+        assert!((norm - 25.25f64.sqrt()).abs() < 1e-12, "{norm}");
+        let clip = (0.5 / (norm + 1e-6)) as f32;
+        update(&r, &vector(&[3.0 * clip, -0.5 * clip]), &s, &t, &settings(1)).unwrap();
+        let expected = [&r, &s, &t].map(values);
+        assert_eq!([&p, &m, &v].map(values), expected);
+        assert!(both(f32::INFINITY).is_infinite() && both(f32::NAN).is_nan());
+        assert_eq!([&p, &m, &v].map(values), expected);
     }
 }

@@ -10,6 +10,7 @@ pub mod cuda;
 pub mod dropout;
 pub mod embedding;
 pub mod linear;
+pub mod random;
 pub mod rms_norm;
 pub mod rope;
 pub mod selftest;

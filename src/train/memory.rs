@@ -1,11 +1,13 @@
 //! What a run needs, before it starts: memory and disk (SPEC §5: exit 5 in seconds, naming what would fit).
 
+use candle_core::{DType, Device};
+
 use super::{examples::Example, optimizer::Optimizer};
 use crate::{
     config::{ActivationMemory, Parameters},
     device::shown,
     error::{Error, Result},
-    model::{LlamaConfig, Memory, Model},
+    model::{Footprint, LlamaConfig, LoraConfig, Memory, Model},
 };
 
 /// Bytes of an f32.
@@ -42,63 +44,112 @@ pub fn parameter_count(config: &LlamaConfig) -> u64 {
     (embeddings + config.num_hidden_layers * layer + d) as u64
 }
 
-/// Bytes of one row that do not depend on the setting: a layer's input kept for each, one layer computed again, its
-/// backward under way, and the ends.
-fn bytes_per_row(config: &LlamaConfig) -> u64 {
-    let (d, ffn) = (config.hidden_size as u64, config.intermediate_size as u64);
-    let (q, kv) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
-    let (q, kv) = (q as u64, kv as u64);
-    let inputs = config.num_hidden_layers as u64 * d;
-    let one_layer = 2 * d + 2 * q + 2 * kv + 2 * ffn + config.num_attention_heads as u64;
-    let under_way = 6 * d + 2 * q + 2 * kv + 3 * ffn;
-    let ends = 4 * d;
-    F32 * (inputs + one_layer + under_way + ends)
-}
-
-/// Bytes the LM head takes for a row: logits and their gradient.
-fn bytes_per_target_row(config: &LlamaConfig) -> u64 {
-    2 * F32 * config.vocab_size as u64
-}
-
-/// Bytes of gradients and of the scaled copy under way; parameters and moments exist by the time this is asked.
+/// Bytes of gradients; parameters and moments exist by the time this is asked.
 fn gradient_bytes(optimizer: &Optimizer) -> u64 {
-    2 * F32 * optimizer.elements()
+    F32 * optimizer.elements()
 }
 
 /// Chooses what layers keep, or fails (exit 5) naming what would fit. Weights and moments are allocated already.
 pub fn plan(model: &Model, optimizer: &Optimizer, setting: ActivationMemory, largest: Largest, available: u64) -> Result<Memory> {
-    let config = &model.llama.config;
-    let fixed = gradient_bytes(optimizer) + largest.target_rows as u64 * bytes_per_target_row(config);
-    let need = fixed + largest.rows as u64 * bytes_per_row(config);
-    if need > available {
-        return Err(too_little(need, available, available.saturating_sub(fixed) / bytes_per_row(config), "training"));
-    }
-    let kept = (config.num_hidden_layers as u64 - 1) * model.llama.kept_bytes(largest.rows);
-    if setting == ActivationMemory::Keep && need + kept > available {
-        let message = format!("keeping every layer's activations needs about {}, {} are free", shown(need + kept), shown(available));
-        return Err(Error::resources(message).hint("train.activation_memory = \"auto\" keeps what fits, \"recompute\" takes the least"));
-    }
-    let memory = model.llama.memory_plan(setting, largest.rows, available - fixed);
-    tracing::debug!("largest micro-batch {} rows, {} target rows: {memory:?}", largest.rows, largest.target_rows);
+    let available = usable(available, model.llama.device().is_cuda());
+    let estimate = Estimate { footprint: model.llama.footprint(), fixed: gradient_bytes(optimizer), largest };
+    let memory = estimate.plan(setting, available)?;
+    tracing::info!("{}, {} are free", estimate.describe(memory), shown(available));
     Ok(memory)
 }
 
-/// Fails (exit 5) before anything is loaded when weights, moments and the smallest pass cannot fit.
+/// What is left of free memory for tensors: a GPU's libraries take theirs, and the kernels' code, when they are first used.
+fn usable(available: u64, cuda: bool) -> u64 {
+    const LIBRARIES: u64 = 512 << 20;
+    if cuda { available.saturating_sub(LIBRARIES) } else { available }
+}
+
+/// What a training pass takes beyond what is there already.
+struct Estimate {
+    footprint: Footprint,
+    /// Bytes that do not depend on the rows.
+    fixed: u64,
+    largest: Largest,
+}
+
+impl Estimate {
+    /// Bytes that the activations of `kept` layers take, and all that is needed to compute them.
+    fn activations(&self, kept: u64) -> u64 {
+        self.largest.rows as u64 * self.footprint.row(kept)
+    }
+
+    fn logits(&self) -> u64 {
+        self.largest.target_rows as u64 * self.footprint.logits
+    }
+
+    fn total(&self, kept: u64) -> u64 {
+        self.fixed + self.logits() + self.activations(kept)
+    }
+
+    /// Fails where not even recomputing every layer fits.
+    fn check(&self, available: u64, what: &str) -> Result<()> {
+        if self.total(0) <= available {
+            return Ok(());
+        }
+        Err(too_little(self.total(0), available, available.saturating_sub(self.fixed + self.logits()) / self.footprint.row(0), what))
+    }
+
+    fn plan(&self, setting: ActivationMemory, available: u64) -> Result<Memory> {
+        self.check(available, "training")?;
+        let layers = self.footprint.layers;
+        match setting {
+            ActivationMemory::Recompute => Ok(Memory::Recompute),
+            ActivationMemory::Keep if self.total(layers) > available => {
+                let needed = shown(self.total(layers));
+                let message = format!("keeping every layer's activations needs about {needed}, {} are free", shown(available));
+                Err(Error::resources(message).hint("train.activation_memory = \"auto\" keeps what fits, \"recompute\" takes the least"))
+            }
+            ActivationMemory::Keep => Ok(Memory::Keep),
+            // A layer's worth is left over, for what no estimate sees.
+            ActivationMemory::Auto => {
+                let kept = (self.largest.rows as u64 * self.footprint.kept).max(1);
+                Ok(match (available - self.total(0)) / kept {
+                    0 => Memory::Recompute,
+                    n if n >= layers => Memory::Keep,
+                    n => Memory::KeepLast(n as usize),
+                })
+            }
+        }
+    }
+
+    fn describe(&self, memory: Memory) -> String {
+        let layers = self.footprint.layers;
+        let kept = match memory {
+            Memory::Keep => layers,
+            Memory::Recompute => 0,
+            Memory::KeepLast(n) => n as u64,
+        };
+        format!(
+            "a step needs about {} of memory beside the model: activations {} ({kept} of {layers} layers keep theirs), logits {}, gradients {}",
+            shown(self.total(kept)),
+            shown(self.activations(kept)),
+            shown(self.logits()),
+            shown(self.fixed)
+        )
+    }
+}
+
+/// Fails (exit 5) before anything is loaded when weights (of type `dtype`), moments and the smallest pass cannot fit.
 pub fn check_before_loading(
     config: &LlamaConfig,
-    bytes_per_weight: u64,
-    trains: Parameters,
+    dtype: DType,
+    trained: (Parameters, &LoraConfig),
     largest: Largest,
-    available: u64,
+    (device, available): (&Device, u64),
 ) -> Result<()> {
-    let parameters = parameter_count(config);
-    let state = if trains == Parameters::Full { 4 * F32 * parameters } else { 0 };
-    let fixed = parameters * bytes_per_weight + state + largest.target_rows as u64 * bytes_per_target_row(config);
-    let need = fixed + largest.rows as u64 * bytes_per_row(config);
-    if need > available {
-        return Err(too_little(need, available, available.saturating_sub(fixed) / bytes_per_row(config), "the model and its training"));
-    }
-    Ok(())
+    let (parameters, lora) = trained;
+    let (lora, state) = match parameters {
+        Parameters::Lora => (Some(lora), 0),
+        Parameters::Full => (None, 3 * F32 * parameter_count(config)),
+    };
+    let fixed = parameter_count(config) * dtype.size_in_bytes() as u64 + state;
+    let estimate = Estimate { footprint: Footprint::of(config, dtype, device.is_cuda(), lora), fixed, largest };
+    estimate.check(usable(available, device.is_cuda()), "the model and its training")
 }
 
 fn too_little(need: u64, available: u64, rows: u64, what: &str) -> Error {
@@ -147,10 +198,42 @@ mod tests {
         let config = llama_8b();
         assert_eq!(parameter_count(&config), 8_030_261_248);
         let largest = Largest { rows: 7424, target_rows: 384 };
-        let check = |gib: u64, weight| check_before_loading(&config, weight, Parameters::Lora, largest, gib << 30);
-        assert!(check(80, 4).is_ok());
-        let error = check(32, 4).unwrap_err();
+        let lora = LoraConfig::from(&crate::config::Lora::default());
+        let check = |gib: u64, dtype| check_before_loading(&config, dtype, (Parameters::Lora, &lora), largest, (&Device::Cpu, gib << 30));
+        assert!(check(80, DType::F32).is_ok());
+        let error = check(32, DType::F32).unwrap_err();
         assert_eq!((error.exit_code(), error.hint_text().unwrap().contains("tokens")), (5, true), "{error}");
-        assert!(check(8, 2).unwrap_err().hint_text().unwrap().contains("smaller base model"));
+        assert!(check(8, DType::BF16).unwrap_err().hint_text().unwrap().contains("smaller base model"));
+    }
+
+    fn estimate(cuda: bool) -> Estimate {
+        let largest = Largest { rows: 7424, target_rows: 384 };
+        let lora = LoraConfig::from(&crate::config::Lora::default());
+        Estimate { footprint: Footprint::of(&llama_8b(), DType::BF16, cuda, Some(&lora)), fixed: 0, largest }
+    }
+
+    /// Llama-3.1-8B in bf16 takes 16 GB. The targets of one GPU, 75 and 30 GB in all, are met by the estimate.
+    #[test]
+    fn an_8b_step_on_a_gpu_is_counted_in_bf16() {
+        let gpu = estimate(true);
+        let gigabytes = |kept| (gpu.total(kept) + 2 * parameter_count(&llama_8b())) / 1_000_000_000;
+        assert_eq!((gigabytes(32), gigabytes(0)), (40, 20));
+        assert!(estimate(false).total(32) > 3 * gpu.total(32) / 2);
+    }
+
+    #[test]
+    fn auto_keeps_what_is_free_for_it() {
+        use ActivationMemory::{Auto, Keep, Recompute};
+        let (gpu, layer) = (estimate(true), 7424 * estimate(true).footprint.kept);
+        let least = gpu.total(0);
+        let planned = |setting, available| gpu.plan(setting, available).ok();
+        assert_eq!(planned(Auto, least - 1), None);
+        assert_eq!(planned(Auto, least), Some(Memory::Recompute));
+        assert_eq!(planned(Auto, least + 5 * layer), Some(Memory::KeepLast(5)));
+        assert_eq!(planned(Auto, least + 32 * layer), Some(Memory::Keep));
+        assert!(least + 32 * layer >= gpu.total(32));
+        assert_eq!((planned(Keep, least), planned(Keep, gpu.total(32))), (None, Some(Memory::Keep)));
+        assert_eq!(planned(Recompute, 1 << 60), Some(Memory::Recompute));
+        assert!(gpu.describe(Memory::KeepLast(5)).contains("5 of 32 layers"));
     }
 }

@@ -1,7 +1,6 @@
 //! AdamW over every trainable tensor, in name order, after clipping by the global norm (SPEC A14).
 //!
-//! PyTorch's betas and eps, decoupled decay on every trainable tensor. `clip = min(1, max_norm / (norm + 1e-6))`, as
-//! `torch.nn.utils.clip_grad_norm_`. A tensor without a gradient is left alone, as PyTorch leaves `grad = None` alone.
+//! PyTorch's betas and eps, decoupled decay on every trainable tensor. A tensor without a gradient is left alone, as PyTorch leaves `grad = None` alone.
 
 use std::collections::BTreeMap;
 
@@ -53,20 +52,18 @@ impl Optimizer {
     /// Clips and applies the gradients of step `k`, counted from 1; returns their norm before clipping.
     ///
     /// A norm that is not finite changes nothing and is an error.
-    pub fn step(&mut self, mut gradients: Gradients, k: usize, lr: f64) -> Result<f64> {
-        // Only trained tensors count: under objective `lm` the head, say, has no gradient and no part in the norm.
-        gradients.retain(|name, _| self.parameters.contains_key(name));
-        let norm = adamw::grad_norm(gradients.values())?;
+    pub fn step(&mut self, gradients: &Gradients, k: usize, lr: f64) -> Result<f64> {
+        // Only trained tensors count: under objective `lm` the head, say, has no part in the norm.
+        let settings = adamw::AdamW { lr, beta1: BETA1, beta2: BETA2, eps: EPS, weight_decay: self.weight_decay, step: k as u64 };
+        let part = |(name, gradient)| {
+            let (param, Moments { first: m, second: v }) = (self.parameters.get(name)?, self.moments.get(name)?);
+            Some(adamw::Part { param, gradient, m, v })
+        };
+        let parts: Vec<adamw::Part<'_>> = gradients.iter().filter_map(part).collect();
+        let norm = adamw::step(&parts, self.max_grad_norm, &settings)?;
         if !norm.is_finite() {
             return Err(Error::run(format!("the gradient norm of step {k} is {norm}"))
                 .hint("lower train.learning_rate, or look for broken weights; the last checkpoint is untouched"));
-        }
-        let clip = if self.max_grad_norm > 0.0 { (self.max_grad_norm / (norm + 1e-6)).min(1.0) } else { 1.0 };
-        let settings = adamw::AdamW { lr, beta1: BETA1, beta2: BETA2, eps: EPS, weight_decay: self.weight_decay, step: k as u64 };
-        for (name, gradient) in gradients {
-            let gradient = if clip < 1.0 { (gradient * clip)? } else { gradient };
-            let (Some(parameter), Some(moments)) = (self.parameters.get(&name), self.moments.get(&name)) else { continue };
-            adamw::step(parameter, &gradient, &moments.first, &moments.second, &settings)?;
         }
         Ok(norm)
     }
@@ -122,8 +119,8 @@ mod tests {
     #[test]
     fn two_steps_are_those_of_pytorch() {
         let mut optimizer = optimizer(1.0);
-        assert_eq!(optimizer.step(gradient([3.0, 4.0]), 1, 0.1).unwrap(), 5.0);
-        optimizer.step(gradient([-1.0, 0.5]), 2, 0.1).unwrap();
+        assert_eq!(optimizer.step(&gradient([3.0, 4.0]), 1, 0.1).unwrap(), 5.0);
+        optimizer.step(&gradient([-1.0, 0.5]), 2, 0.1).unwrap();
         let values: Vec<f32> = optimizer.parameters["w"].to_vec1().unwrap();
         let expected = [0.922_592_64f32, -2.190_706_5];
         for (value, expected) in values.iter().zip(expected) {
@@ -134,14 +131,14 @@ mod tests {
     #[test]
     fn a_gradient_that_is_not_finite_changes_nothing() {
         let mut optimizer = optimizer(1.0);
-        assert!(optimizer.step(gradient([f32::NAN, 1.0]), 1, 0.1).is_err());
+        assert!(optimizer.step(&gradient([f32::NAN, 1.0]), 1, 0.1).is_err());
         assert_eq!(optimizer.parameters["w"].to_vec1::<f32>().unwrap(), [1.0, -2.0]);
     }
 
     #[test]
     fn moments_survive_a_round_trip_and_strangers_are_refused() {
         let mut first = optimizer(1.0);
-        first.step(gradient([1.0, 1.0]), 1, 0.1).unwrap();
+        first.step(&gradient([1.0, 1.0]), 1, 0.1).unwrap();
         let mut second = optimizer(1.0);
         second.restore(first.state()).unwrap();
         assert_eq!(second.state()["exp_avg.w"].to_vec1::<f32>().unwrap(), first.state()["exp_avg.w"].to_vec1::<f32>().unwrap());

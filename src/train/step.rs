@@ -84,7 +84,7 @@ impl Trainer {
                 .hint("lower train.learning_rate, or look for broken weights; the last checkpoint is untouched"));
         }
         let lr = self.schedule.learning_rate(k);
-        let grad_norm = self.optimizer.step(gradients, k, lr)?;
+        let grad_norm = self.optimizer.step(&gradients, k, lr)?;
 
         Ok(StepReport { step: k, sums, counts, losses, lr, grad_norm, seconds: start.elapsed().as_secs_f64() })
     }
@@ -99,7 +99,7 @@ impl Trainer {
 mod tests {
     use std::collections::BTreeMap;
 
-    use candle_core::{Device, Tensor};
+    use candle_core::{DType, Device, Tensor};
     use serde_json::json;
 
     use super::*;
@@ -114,7 +114,7 @@ mod tests {
             "num_attention_heads": 2, "num_key_value_heads": 1, "rms_norm_eps": 1e-5, "rope_theta": 10000.0
         });
         let config = LlamaConfig::parse(config.as_object().unwrap()).unwrap();
-        let mut llama = Llama::random(config, 3, &Device::Cpu).unwrap();
+        let mut llama = Llama::random(config, DType::F32, 3, &Device::Cpu).unwrap();
         llama.add_lora(&LoraConfig::from(&config::Lora { rank: 2, ..config::Lora::default() }), 3).unwrap();
         let head = ClsHead::new(16, 8, config::Activation::Gelu, 0.1, 3, &Device::Cpu).unwrap();
         let model = Model { llama, head };

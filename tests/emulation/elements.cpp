@@ -1,4 +1,7 @@
-// The kernels on elements against f64: SwiGLU, RoPE, add, bias, cast, activations, embedding, dropout, AdamW, sums of squares.
+// The kernels on elements against f64: SwiGLU, RoPE, add, bias, cast, activations, embedding, dropout, random numbers,
+// AdamW and the norm it clips by.
+#include <deque>
+
 #include "rows.h"
 
 // Each file has functions of the same names.
@@ -22,6 +25,10 @@ namespace embedding {
 }
 namespace dropout {
 #include "../../src/ops/dropout/kernels.cu"
+}
+namespace randoms {
+using dropout::random_block, dropout::Words;
+#include "../../src/ops/random/kernels.cu"
 }
 namespace adamw {
 #include "../../src/ops/adamw/kernels.cu"
@@ -169,39 +176,74 @@ static void test_dropout(const char* type, Kernel kernel, int width) {
   check(std::string("dropout ") + type + ", width " + std::to_string(width), y.all() == expected);
 }
 
-// Step by step as PyTorch and src/ops/adamw.rs do, each operation rounded to f32.
-static void test_adamw(size_t n) {
-  Row<float> param(n, Normals()), grad(n, Normals()), m(n, Normals{0.1}), v(n, Normals{0.1});
-  for (size_t i = 0; i < n; i++) v.data()[i] = fabsf(v.data()[i]);
-  std::vector<float> p(param.data(), param.data() + n), a(m.data(), m.data() + n), b(v.data(), v.data() + n);
-  float scale = 0.5f, decay = 0.998f, c1 = 0.1f, beta2 = 0.999f, c2 = 0.001f, root2 = 0.0316f, eps = 1e-8f, size = 0.2f;
-  emu::launch(dim3(2), dim3(32), 0, [&] {
-    adamw::adamw_f32(param.data(), grad.data(), m.data(), v.data(), scale, decay, c1, beta2, c2, root2, eps, size, n);
-  });
+// The numbers of Rng::normal.
+template <typename T, typename Kernel>
+static void test_normal(const char* type, Kernel kernel, size_t n, size_t offset) {
+  Row<T> y(n, offset);
+  uint64_t seed = 0x123456789abcull, step = 0xfffffffffffffffeull;
+  emu::launch(dim3(2), dim3(32), 0, [&] { kernel(y.data(), seed, 8, step, 0.02f, n); });
+  std::vector<double> expected;
   for (size_t i = 0; i < n; i++) {
-    volatile float g = grad.data()[i] * scale, t;
-    t = p[i] * decay, p[i] = t;
-    t = g - a[i], t = c1 * t, a[i] = a[i] + t;
-    t = c2 * g, t = t * g;
-    volatile float u = b[i] * beta2;
-    b[i] = u + t;
-    t = sqrtf(b[i]), t = t / root2, t = t + eps;
-    u = size * a[i], u = u / t, p[i] = p[i] - u;
+    dropout::Words words = dropout::random_block(seed, 8, step, i);
+    auto unit = [](uint32_t high, uint32_t low) { return ldexp((double)(((uint64_t)high << 21) | (low >> 11)), -53); };
+    float z = (float)(sqrt(-2 * log(1 - unit(words.w[0], words.w[1]))) * cos(2 * M_PI * unit(words.w[2], words.w[3])));
+    expected.push_back(Row<T>::held(0.02f * z));
   }
-  auto same = [n](const Row<float>& x, const std::vector<float>& y) { return memcmp(x.data(), y.data(), 4 * n) == 0; };
-  check("adamw, " + std::to_string(n) + ", the CPU's bits", same(param, p) && same(m, a) && same(v, b));
+  check(std::string("normal ") + type + ", " + std::to_string(n) + (offset ? ", not aligned" : ""), y.all() == expected);
 }
 
-static void test_square_sums(size_t n) {
-  Row<float> x(n, Normals());
-  int per_block = 256;
-  size_t blocks = (n + per_block - 1) / per_block;
-  emu::Array<double> sums(blocks);
-  emu::launch(dim3(blocks), dim3(64), 16, [&] { adamw::square_sums_f32(x.data(), sums.data(), per_block, n); });
-  double ours = 0, exact = 0;
-  for (double sum : sums.values()) ours += sum;
-  for (size_t i = 0; i < n; i++) exact += x.wide(i) * x.wide(i);
-  check("sum of squares, " + std::to_string(n), fabs(ours - exact) <= 1e-12 * exact);
+// Several tensors at once, some not aligned, one of nothing, some of more than a block. The norm against f64; the update step by step
+// as PyTorch and src/ops/adamw.rs do, each operation rounded to f32.
+static void test_adamw(const char* name, std::vector<std::pair<size_t, size_t>> sizes, double max_norm, float broken = 0) {
+  struct Tensors {
+    Row<float> grad, param, m, v;
+    std::vector<float> p, a, b;
+    Tensors(size_t n, size_t offset)
+        : grad(n, Normals(), offset), param(n, Normals()), m(n, Normals{0.1}, offset), v(n, Normals{0.1}),
+          p(param.data(), param.data() + n), a(m.data(), m.data() + n) {
+      for (size_t i = 0; i < n; i++) v.data()[i] = fabsf(v.data()[i]);
+      b.assign(v.data(), v.data() + n);
+    }
+  };
+  std::deque<Tensors> tensors;
+  int per_block = 64;
+  std::vector<adamw::Part> parts;
+  std::vector<uint32_t> of_block;
+  double exact = 0;
+  for (auto [n, offset] : sizes) {
+    Tensors& t = tensors.emplace_back(n, offset);
+    for (double g : t.grad.all()) exact += g * g;
+    parts.push_back({t.grad.data(), t.param.data(), t.m.data(), t.v.data(), n, of_block.size()});
+    of_block.insert(of_block.end(), (n + per_block - 1) / per_block, parts.size() - 1);
+  }
+  if (broken) tensors[0].grad.data()[0] = broken;
+  emu::Array<adamw::Part> table(parts);
+  emu::Array<uint32_t> blocks(of_block);
+  emu::Array<double> sums(of_block.size()), norm(2);
+  dim3 grid(of_block.size());
+  emu::launch(grid, dim3(64), 16, [&] { adamw::square_sums_f32(table.data(), blocks.data(), per_block, sums.data()); });
+  emu::launch(dim3(1), dim3(32), 8, [&] { adamw::norm_f64(sums.data(), norm.data(), of_block.size(), max_norm); });
+  float decay = 0.998f, c1 = 0.1f, beta2 = 0.999f, c2 = 0.001f, root2 = 0.0316f, eps = 1e-8f, size = 0.2f;
+  emu::launch(grid, dim3(32), 0, [&] { adamw::adamw_f32(table.data(), blocks.data(), per_block, norm.data(), decay, c1, beta2, c2, root2, eps, size); });
+
+  double clip = max_norm > 0 ? fmin(1, max_norm / (sqrt(exact) + 1e-6)) : 1;
+  if (!broken) check(std::string(name) + ", norm and factor", fabs(norm[0] / sqrt(exact) - 1) < 1e-12 && fabs(norm[1] / clip - 1) < 1e-12);
+  bool same = true;
+  for (Tensors& t : tensors) {
+    for (size_t i = 0; i < t.p.size() && !broken; i++) {
+      volatile float g = t.grad.data()[i] * (float)norm[1], x;
+      x = t.p[i] * decay, t.p[i] = x;
+      x = g - t.a[i], x = c1 * x, t.a[i] = t.a[i] + x;
+      x = c2 * g, x = x * g;
+      volatile float u = t.b[i] * beta2;
+      t.b[i] = u + x;
+      x = sqrtf(t.b[i]), x = x / root2, x = x + eps;
+      u = size * t.a[i], u = u / x, t.p[i] = t.p[i] - u;
+    }
+    auto equal = [](const Row<float>& x, const std::vector<float>& y) { return y.empty() || memcmp(x.data(), y.data(), 4 * y.size()) == 0; };
+    same &= equal(t.param, t.p) && equal(t.m, t.a) && equal(t.v, t.b);
+  }
+  check(std::string(name) + (broken ? ", nothing changes" : ", the CPU's bits"), same);
 }
 
 int main() {
@@ -215,8 +257,10 @@ int main() {
     test_embedding<bf16>("bf16", embedding::embedding_forward_bf16, n);
     test_embedding<float>("f32", embedding::embedding_forward_f32, n);
     test_embedding_backward(n);
-    test_adamw(n);
-    test_square_sums(n);
+    for (size_t offset : {0, 1}) {
+      test_normal<bf16>("bf16", randoms::normal_bf16, n, offset);
+      test_normal<float>("f32", randoms::normal_f32, n, offset);
+    }
     test_add<bf16>("bf16", add_file::add_bf16, add_file::add_bias_bf16, 3, n);
     test_add<float>("f32", add_file::add_f32, add_file::add_bias_f32, 3, n);
   }
@@ -224,6 +268,11 @@ int main() {
     test_rope<bf16>("bf16", rope::rope_bf16, heads, half);
     test_rope<float>("f32", rope::rope_f32, heads, half);
   }
+  test_adamw("adamw", {{1, 0}, {63, 0}, {0, 0}, {64, 1}, {65, 0}, {3003, 0}, {200, 3}}, 0);
+  test_adamw("adamw, clipped", {{300, 1}, {5, 0}, {64, 0}}, 0.5);
+  test_adamw("adamw, below the limit", {{7, 0}, {70, 0}}, 1000);
+  test_adamw("adamw, infinity", {{300, 0}, {5, 0}}, 0.5, INFINITY);
+  test_adamw("adamw, not a number", {{5, 0}, {300, 0}}, 0, NAN);
   test_activations(65);
   test_philox();
   for (int width : {1, 7, 64, 65}) {

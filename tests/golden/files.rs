@@ -61,8 +61,10 @@ fn full_parameters_become_a_standard_folder() {
         assert_same_bits(&model, &loaded.model, Parameters::Full);
         assert_eq!(model.llama.config, loaded.model.llama.config);
         assert_eq!(loaded.source.path, path);
-        let mut fresh =
-            Model { llama: clsgen::model::Llama::random(model.llama.config.clone(), 1, &CPU).unwrap(), head: untuned(case).head };
+        let mut fresh = Model {
+            llama: clsgen::model::Llama::random(model.llama.config.clone(), candle_core::DType::F32, 1, &CPU).unwrap(),
+            head: untuned(case).head,
+        };
         checkpoint::load_into(&mut fresh, &path).unwrap();
         assert_same_bits(&model, &fresh, Parameters::Full);
     }

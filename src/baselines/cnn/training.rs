@@ -126,7 +126,7 @@ impl<'a> Trainer<'a> {
         let loss = candle_nn::loss::cross_entropy(&logits, &Tensor::new(labels, &Device::Cpu)?)?;
         let gradients = loss.backward()?;
         let named = self.network.variables().iter().filter_map(|(name, variable)| Some((name.clone(), gradients.get(variable)?.clone())));
-        self.optimizer.step(named.collect::<Gradients>(), step, self.schedule.learning_rate(step))?;
+        self.optimizer.step(&named.collect::<Gradients>(), step, self.schedule.learning_rate(step))?;
         Ok(f64::from(loss.to_scalar::<f32>()?))
     }
 

@@ -46,7 +46,7 @@ fn fresh(context: &Context, source: &ModelSource, dtype: DType, device: &Device)
     let config = &context.config;
     let mut llama = match config.train.init {
         Init::Pretrained => Llama::load(source, dtype, device)?,
-        Init::Random => Llama::random(source.config()?, context.seed, device)?,
+        Init::Random => Llama::random(source.config()?, dtype, context.seed, device)?,
     };
     if config.train.parameters == Parameters::Lora {
         llama.add_lora(&LoraConfig::from(&config.lora), context.seed)?;

@@ -1,27 +1,74 @@
-//! Launches of `kernels.cu`. Shapes are checked by the caller; all f32.
+//! Launches of `kernels.cu`: all tensors at once, by a table of their addresses. Shapes are checked by the caller; all f32.
 
+use candle_core::cuda_backend::CudaDevice;
 use candle_core::{DType, Tensor};
 
-use super::Scalars;
+use super::{Part, Scalars};
 use crate::error::{Error, Result};
-use crate::ops::cuda::{Launch, blocks, device_of, uninit};
+use crate::ops::cuda::{Launch, address, device_of, uninit, upload, upload_u64};
 
 const FILE: &str = "adamw/kernels";
-const THREADS: usize = 256;
-/// Elements whose squares one block adds.
-const PER_BLOCK: usize = 16_384;
+const THREADS: u32 = 256;
+/// An f64 for each warp.
+const SHARED: usize = 8 * THREADS as usize / 32;
+/// Numbers of one tensor that a block takes.
+const PER_BLOCK: usize = 8192;
 
-pub(super) fn step(param: &Tensor, grad: &Tensor, m: &Tensor, v: &Tensor, scalars: Scalars) -> Result<()> {
-    if [param, grad, m, v].iter().any(|t| t.dtype() != DType::F32) {
-        return Err(Error::run("adamw: f32 tensors only"));
+/// What a launch over many tensors reads to find its own: `struct Part` and `of_block` of `kernels.cu`.
+struct Table {
+    device: CudaDevice,
+    parts: Tensor,
+    of_block: Tensor,
+    blocks: usize,
+}
+
+impl Table {
+    /// Each row is gradient, parameter and moments, contiguous and of one size; the last three may be missing where only sums are asked.
+    fn new(device: CudaDevice, rows: &[Vec<&Tensor>]) -> Result<Self> {
+        let (mut words, mut of_block) = (Vec::with_capacity(6 * rows.len()), Vec::new());
+        for (i, row) in rows.iter().enumerate() {
+            if row.iter().any(|tensor| tensor.dtype() != DType::F32) {
+                return Err(Error::run("adamw: f32 tensors only"));
+            }
+            let mut addresses = [0; 4];
+            for (place, tensor) in addresses.iter_mut().zip(row) {
+                *place = address(tensor)?;
+            }
+            words.extend(addresses);
+            words.extend([row[0].elem_count() as u64, of_block.len() as u64]);
+            of_block.extend(std::iter::repeat_n(i as u32, row[0].elem_count().div_ceil(PER_BLOCK)));
+        }
+        let (parts, blocks) = (upload_u64(&device, &words)?, of_block.len());
+        Ok(Self { parts, of_block: upload(&device, &of_block)?, device, blocks })
     }
-    let n = param.elem_count();
-    Launch::new(&device_of(param)?, FILE, "adamw_f32")?
-        .tensor(param)?
-        .tensor(&grad.contiguous()?)?
-        .tensor(m)?
-        .tensor(v)?
-        .f32(1.0)
+
+    fn launch(&self, kernel: &str) -> Result<Launch> {
+        Launch::new(&self.device, FILE, kernel)?.tensor(&self.parts)?.tensor(&self.of_block)?.u32(PER_BLOCK)
+    }
+
+    /// `(2)` f64 on the device: the norm of all gradients, and what clipping to `max_norm` multiplies them by.
+    fn norm(&self, max_norm: f64) -> Result<Tensor> {
+        let (sums, norm) = (uninit(&self.device, self.blocks, DType::F64)?, uninit(&self.device, 2, DType::F64)?);
+        self.launch("square_sums_f32")?.tensor(&sums)?.run([self.blocks as u32, 1, 1], THREADS, SHARED)?;
+        Launch::new(&self.device, FILE, "norm_f64")?.tensor(&sums)?.tensor(&norm)?.u32(self.blocks)?.f64(max_norm).run(
+            [1, 1, 1],
+            THREADS,
+            SHARED,
+        )?;
+        Ok(norm)
+    }
+}
+
+/// Norm, clipping and update in three launches; the host waits once, for the norm, when all of them are in the stream.
+pub(super) fn step(parts: &[Part<'_>], max_norm: f64, scalars: Scalars) -> Result<f64> {
+    let Some(first) = parts.first() else { return Ok(0.0) };
+    let gradients = parts.iter().map(|part| Ok(part.gradient.contiguous()?)).collect::<Result<Vec<_>>>()?;
+    let rows: Vec<Vec<&Tensor>> = parts.iter().zip(&gradients).map(|(part, gradient)| vec![gradient, part.param, part.m, part.v]).collect();
+    let table = Table::new(device_of(first.param)?, &rows)?;
+    let norm = table.norm(max_norm)?;
+    table
+        .launch("adamw_f32")?
+        .tensor(&norm)?
         .f32(scalars.decay)
         .f32(scalars.one_minus_beta1)
         .f32(scalars.beta2)
@@ -29,30 +76,13 @@ pub(super) fn step(param: &Tensor, grad: &Tensor, m: &Tensor, v: &Tensor, scalar
         .f32(scalars.root2)
         .f32(scalars.eps)
         .f32(scalars.step_size)
-        .u64(n as u64)
-        .run([blocks(2 * n, THREADS), 1, 1], THREADS as u32, 0)
+        .run([table.blocks as u32, 1, 1], THREADS, 0)?;
+    Ok(norm.to_vec1::<f64>()?[0])
 }
 
-/// The sum of all squares: tensors in order, each by blocks; one copy to the host.
-pub(super) fn square_sum(tensors: &[Tensor]) -> Result<f64> {
-    let counts: Vec<usize> = tensors.iter().map(|tensor| tensor.elem_count().div_ceil(PER_BLOCK)).collect();
+pub(super) fn norm(tensors: &[Tensor]) -> Result<f64> {
     let Some(first) = tensors.first() else { return Ok(0.0) };
-    let device = device_of(first)?;
-    let sums = uninit(&device, counts.iter().sum::<usize>(), DType::F64)?;
-    let mut start = 0;
-    for (tensor, &count) in tensors.iter().zip(&counts) {
-        if tensor.dtype() != DType::F32 {
-            return Err(Error::run("grad_norm: f32 tensors only"));
-        }
-        if count > 0 {
-            Launch::new(&device, FILE, "square_sums_f32")?
-                .tensor(&tensor.contiguous()?)?
-                .tensor(&sums.narrow(0, start, count)?)?
-                .u32(PER_BLOCK)?
-                .u64(tensor.elem_count() as u64)
-                .run([count as u32, 1, 1], THREADS as u32, 8 * THREADS / 32)?;
-        }
-        start += count;
-    }
-    Ok(sums.to_vec1::<f64>()?.into_iter().sum())
+    let tensors = tensors.iter().map(|tensor| Ok(tensor.contiguous()?)).collect::<Result<Vec<_>>>()?;
+    let rows: Vec<Vec<&Tensor>> = tensors.iter().map(|tensor| vec![tensor]).collect();
+    Ok(Table::new(device_of(first)?, &rows)?.norm(0.0)?.to_vec1::<f64>()?[0])
 }

@@ -118,6 +118,11 @@ impl Launch {
         self.u64(u64::from(value.to_bits()))
     }
 
+    /// A double.
+    pub fn f64(self, value: f64) -> Self {
+        self.u64(value.to_bits())
+    }
+
     /// Puts the kernel into the stream: `grid` blocks of `threads`, `shared` bytes of dynamic shared memory a block. A grid with
     /// a zero in it does nothing.
     pub fn run(self, grid: [u32; 3], threads: u32, shared: usize) -> Result<()> {

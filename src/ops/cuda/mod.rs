@@ -19,4 +19,4 @@ mod open;
 pub(crate) use launch::{Launch, blocks, device_of, suffix};
 #[cfg(feature = "cuda")]
 pub(crate) use memory::{address, uninit, upload, upload_u64};
-pub use open::{memory_available, open};
+pub use open::{memory_available, open, take_peak_memory};

@@ -52,13 +52,23 @@ pub fn memory_available(device: &Device) -> u64 {
     crate::device::memory_available()
 }
 
+/// The most bytes of a GPU that this process had in use at once since it last asked (or began); `None` on a CPU.
+pub fn take_peak_memory(device: &Device) -> Option<u64> {
+    #[cfg(feature = "cuda")]
+    if device.is_cuda() {
+        return found::take_peak_memory(device).ok();
+    }
+    let _ = device;
+    None
+}
+
 /// Everything here is asked before candle is, which panics where a library or a symbol is missing.
 #[cfg(feature = "cuda")]
 #[allow(unsafe_code)]
 mod found {
     use candle_core::Device;
     use candle_core::cuda_backend::cudarc::{cublas, curand, driver};
-    use driver::sys::CUresult;
+    use driver::sys::{CUmemPool_attribute as Attribute, CUresult};
 
     use super::CPU_HINT;
     use crate::error::{Error, Result};
@@ -112,35 +122,49 @@ mod found {
     }
 
     pub fn memory_available(device: &Device) -> Result<u64> {
+        let (free, _) = device.as_cuda_device()?.cuda_stream().context().mem_get_info().map_err(failed)?;
+        let [reserved, used] = [Attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, Attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT]
+            .map(|attribute| pool_bytes(device, attribute));
+        Ok(free as u64 + reserved?.saturating_sub(used?))
+    }
+
+    /// The most our pool has given out since this was last asked.
+    pub fn take_peak_memory(device: &Device) -> Result<u64> {
+        let peak = pool_bytes(device, Attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH)?;
+        let mut none = 0u64;
+        // SAFETY: the device is open, and the attribute is a u64 that the call reads; 0 sets it to what is in use now.
+        unsafe { driver::result::mem_pool::set_attribute(pool(device)?, Attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH, (&raw mut none).cast()) }
+            .map_err(failed)?;
+        Ok(peak)
+    }
+
+    fn failed(error: driver::DriverError) -> Error {
+        Error::run(format!("CUDA device: {error}"))
+    }
+
+    fn pool(device: &Device) -> Result<driver::sys::CUmemoryPool> {
         let stream = device.as_cuda_device()?.cuda_stream();
-        let failed = |error: driver::DriverError| Error::run(error.to_string());
-        let (free, _) = stream.context().mem_get_info().map_err(failed)?;
-        use driver::sys::CUmemPool_attribute::{CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, CU_MEMPOOL_ATTR_USED_MEM_CURRENT};
-        let [mut reserved, mut used] = [0u64; 2];
-        // SAFETY: the device is open, and both attributes are u64 that the calls write.
-        unsafe {
-            let pool = driver::result::device::get_default_mem_pool(stream.context().cu_device()).map_err(failed)?;
-            let attribute = driver::result::mem_pool::get_attribute;
-            attribute(pool, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, (&raw mut reserved).cast()).map_err(failed)?;
-            attribute(pool, CU_MEMPOOL_ATTR_USED_MEM_CURRENT, (&raw mut used).cast()).map_err(failed)?;
-        }
-        Ok(free as u64 + reserved.saturating_sub(used))
+        // SAFETY: the device is open.
+        unsafe { driver::result::device::get_default_mem_pool(stream.context().cu_device()) }.map_err(failed)
+    }
+
+    fn pool_bytes(device: &Device, attribute: Attribute) -> Result<u64> {
+        let mut bytes = 0u64;
+        // SAFETY: the device is open, and the attributes asked for are u64, which the call writes.
+        unsafe { driver::result::mem_pool::get_attribute(pool(device)?, attribute, (&raw mut bytes).cast()) }.map_err(failed)?;
+        Ok(bytes)
     }
 
     /// What the device is set to once, before anything is allocated on it.
     pub fn settle(device: &Device) -> Result<()> {
-        let device = device.as_cuda_device()?;
-        let failed = |error: driver::DriverError| Error::resources(format!("CUDA device: {error}")).hint(NVIDIA_SMI);
-        let stream = device.cuda_stream();
         // SAFETY: all work goes to this one stream, so nothing is used on another before it is ready or after it is freed.
-        unsafe { device.disable_event_tracking() };
+        unsafe { device.as_cuda_device()?.disable_event_tracking() };
         // Freed memory stays in the pool for the next allocation, rather than go back to the system at every wait.
         let mut keep = u64::MAX;
         // SAFETY: the context is current (its stream was just made), and the attribute is a u64 that the call reads.
         unsafe {
-            let pool = driver::result::device::get_default_mem_pool(stream.context().cu_device()).map_err(failed)?;
-            let threshold = driver::sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-            driver::result::mem_pool::set_attribute(pool, threshold, (&raw mut keep).cast()).map_err(failed)
+            driver::result::mem_pool::set_attribute(pool(device)?, Attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, (&raw mut keep).cast())
         }
+        .map_err(|error| Error::resources(format!("CUDA device: {error}")).hint(NVIDIA_SMI))
     }
 }

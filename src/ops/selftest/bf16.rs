@@ -10,7 +10,7 @@ use crate::{
     error::Result,
     ops::{
         Offsets,
-        adamw::{self, AdamW},
+        adamw::{self, AdamW, Part},
         add,
         cast::to_bf16,
         cross_entropy as ce,
@@ -216,17 +216,27 @@ fn dropout(bench: &mut Bench<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The CPU's bits.
+/// Several tensors at once, clipped: the CPU's bits. (The norm is a sum in another order, in f64; its factor is rounded to f32.)
 fn adamw(bench: &mut Bench<'_>) -> Result<()> {
     let settings = AdamW { lr: 1e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, step: 3 };
-    for n in [1, 63, 1003] {
-        let ((param, _), (grad, _), (m, _)) = (bench.random(59, &[n])?, bench.random(60, &[n])?, bench.random(61, &[n])?);
-        let v = m.sqr()?;
-        let host = |t: &Tensor| Ok::<_, crate::error::Error>(t.to_device(&Device::Cpu)?.copy()?);
-        let (param_cpu, m_cpu, v_cpu) = (host(&param)?, host(&m)?, host(&v)?);
-        adamw::step(&param_cpu, &host(&grad)?, &m_cpu, &v_cpu, &settings)?;
-        adamw::step(&param, &grad, &m, &v, &settings)?;
-        for (pass, ours, cpu) in [("parameter", &param, &param_cpu), ("first moment", &m, &m_cpu), ("second moment", &v, &v_cpu)] {
+    let tensors = [1, 63, 1003, 8192, 20_000]
+        .iter()
+        .zip(0u64..)
+        .map(|(&n, i)| {
+            let random = |seed| Ok::<_, crate::error::Error>(bench.random(59 + 3 * i + seed, &[n])?.0);
+            Ok([random(0)?, random(1)?, random(2)?, random(2)?.sqr()?])
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let host = |t: &Tensor| Ok::<_, crate::error::Error>(t.to_device(&Device::Cpu)?.copy()?);
+    let on_cpu = tensors.iter().map(|[a, b, c, d]| Ok([host(a)?, host(b)?, host(c)?, host(d)?])).collect::<Result<Vec<_>>>()?;
+    let step = |tensors: &[[Tensor; 4]]| {
+        let parts: Vec<Part<'_>> = tensors.iter().map(|[param, gradient, m, v]| Part { param, gradient, m, v }).collect();
+        adamw::step(&parts, 1.0, &settings)
+    };
+    let (norm, expected) = (step(&tensors)?, step(&on_cpu)?);
+    bench.compare("adamw, the CPU's bits", "norm", &[tensors.len()], &[norm], &[expected], 1e-12);
+    for ([param, _, m, v], [param_cpu, _, m_cpu, v_cpu]) in tensors.iter().zip(&on_cpu) {
+        for (pass, ours, cpu) in [("parameter", param, param_cpu), ("first moment", m, m_cpu), ("second moment", v, v_cpu)] {
             bench.check("adamw, the CPU's bits", pass, ours, &numbers(cpu)?, 0.0)?;
         }
     }

@@ -1,14 +1,18 @@
 //! Ops on elements: SwiGLU, activations, dropout, AdamW.
 
-use super::{Bench, F32, numbers, reference, some_of};
+use candle_core::DType;
+
+use super::{BF16, Bench, F32, numbers, reference, some_of};
 use crate::{
     error::Result,
     ops::{
         Offsets,
         activation::{self, Activation},
-        adamw::{self, AdamW},
+        adamw::{self, AdamW, Part},
         dropout::{self, DropoutKey},
-        grad_norm, swiglu as glu,
+        grad_norm,
+        random::normal,
+        swiglu as glu,
     },
     rng::{Rng, streams},
 };
@@ -57,6 +61,15 @@ pub(super) fn dropout(bench: &mut Bench<'_>) -> Result<()> {
     bench.check("dropout", "forward", &dropout::forward(&x, &key, &Offsets::from_lengths(&lengths))?, &expected, F32)
 }
 
+pub(super) fn random(bench: &mut Bench<'_>) -> Result<()> {
+    let (rng, n) = (Rng::new(6, streams::MODEL_INIT), 101);
+    let expected: Vec<f64> = (0..n).map(|i| 0.02 * f64::from(rng.normal(9, i))).collect();
+    let drawn = |dtype| normal(rng, 9, 0.02, n as usize, dtype, bench.device);
+    let (wide, half) = (drawn(DType::F32)?, drawn(DType::BF16)?);
+    bench.check("random", "f32", &wide, &expected, F32)?;
+    bench.check("random", "bf16", &half, &expected, BF16)
+}
+
 pub(super) fn adamw(bench: &mut Bench<'_>) -> Result<()> {
     let n = 101;
     let (param, mut p) = bench.random(29, &[n])?;
@@ -65,7 +78,7 @@ pub(super) fn adamw(bench: &mut Bench<'_>) -> Result<()> {
     for step in 1..=5u64 {
         let s = AdamW { lr: 1e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, step };
         let (grad, g) = bench.random(30 + step, &[n])?;
-        adamw::step(&param, &grad, &m, &v, &s)?;
+        adamw::step(&[Part { param: &param, gradient: &grad, m: &m, v: &v }], 0.0, &s)?;
         let (c1, c2) = (1.0 - s.beta1.powi(step as i32), 1.0 - s.beta2.powi(step as i32));
         for i in 0..n {
             m64[i] = s.beta1 * m64[i] + (1.0 - s.beta1) * g[i];

@@ -1,4 +1,4 @@
-//! Every op on a device against a plain f64 reference: what `clsgen selftest` prints.
+//! Every op on a device against a plain f64 reference: what `clsgen selftest` prints first.
 //!
 //! Forward passes are compared with the textbook formula in f64; backward passes with central differences of that same
 //! formula, so no derivative is trusted twice. Errors are ‖ours − reference‖ / ‖reference‖.
@@ -41,7 +41,7 @@ impl Row {
 
 /// Runs every check on `device`. A check that fails altogether is a miss, and the others go on.
 pub fn run(device: &Device) -> Result<Vec<Row>> {
-    let mut bench = Bench { device, rows: Vec::new() };
+    let mut bench = Bench::new(device);
     bench.attempt("linear", rows::linear);
     bench.attempt("rms_norm", rows::rms_norm);
     bench.attempt("cross_entropy", rows::cross_entropy);
@@ -52,6 +52,7 @@ pub fn run(device: &Device) -> Result<Vec<Row>> {
     bench.attempt("swiglu", elementwise::swiglu);
     bench.attempt("activation", elementwise::activation);
     bench.attempt("dropout", elementwise::dropout);
+    bench.attempt("random", elementwise::random);
     bench.attempt("adamw", elementwise::adamw);
     if device.is_cuda() {
         bench.attempt("bf16", bf16::all);
@@ -65,27 +66,31 @@ const F32: f64 = 2e-6;
 const BF16: f64 = 4e-3;
 
 /// The device and the rows so far.
-struct Bench<'a> {
+pub(crate) struct Bench<'a> {
     device: &'a Device,
-    rows: Vec<Row>,
+    pub(crate) rows: Vec<Row>,
 }
 
-impl Bench<'_> {
+impl<'a> Bench<'a> {
+    pub(crate) fn new(device: &'a Device) -> Self {
+        Self { device, rows: Vec::new() }
+    }
+
     /// Runs the checks of one op; an error becomes a row.
-    fn attempt(&mut self, op: &'static str, checks: impl FnOnce(&mut Self) -> Result<()>) {
+    pub(crate) fn attempt(&mut self, op: &'static str, checks: impl FnOnce(&mut Self) -> Result<()>) {
         if let Err(error) = checks(self) {
             tracing::error!("{op}: {error}");
             self.push(op, "stopped", &[], f64::NAN, 0.0);
         }
     }
 
-    fn push(&mut self, op: &'static str, pass: &'static str, dims: &[usize], error: f64, bound: f64) {
+    pub(crate) fn push(&mut self, op: &'static str, pass: &'static str, dims: &[usize], error: f64, bound: f64) {
         let shape = dims.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
         self.rows.push(Row { op, pass, shape, error, bound });
     }
 
     /// Compares a tensor with all of its reference.
-    fn check(&mut self, op: &'static str, pass: &'static str, ours: &Tensor, reference: &[f64], bound: f64) -> Result<()> {
+    pub(crate) fn check(&mut self, op: &'static str, pass: &'static str, ours: &Tensor, reference: &[f64], bound: f64) -> Result<()> {
         let values = numbers(ours)?;
         self.compare(op, pass, ours.dims(), &values, reference, bound);
         Ok(())
@@ -100,7 +105,7 @@ impl Bench<'_> {
     }
 
     /// `dims` is the result's shape, of which `ours` may be a part.
-    fn compare(&mut self, op: &'static str, pass: &'static str, dims: &[usize], ours: &[f64], reference: &[f64], bound: f64) {
+    pub(crate) fn compare(&mut self, op: &'static str, pass: &'static str, dims: &[usize], ours: &[f64], reference: &[f64], bound: f64) {
         let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
         let distance = norm(&mut ours.iter().zip(reference).map(|(a, b)| a - b));
         let size = norm(&mut reference.iter().copied());
@@ -122,7 +127,7 @@ impl Bench<'_> {
 }
 
 /// A tensor's elements in f64.
-fn numbers(tensor: &Tensor) -> Result<Vec<f64>> {
+pub(crate) fn numbers(tensor: &Tensor) -> Result<Vec<f64>> {
     let values = tensor.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
     Ok(values.into_iter().map(f64::from).collect())
 }
@@ -153,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_wrong_result_is_a_miss() {
-        let mut bench = Bench { device: &Device::Cpu, rows: Vec::new() };
+        let mut bench = Bench::new(&Device::Cpu);
         let (ours, reference) = bench.random(1, &[10]).unwrap();
         bench.check("x", "right", &ours, &reference, F32).unwrap();
         bench.check("x", "scaled", &(ours.clone() * 1.0001).unwrap(), &reference, F32).unwrap();

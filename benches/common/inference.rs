@@ -1,0 +1,37 @@
+//! Prefill and decoding as benches time them.
+
+use std::time::Instant;
+
+use candle_core::D;
+use clsgen::{
+    error::Result,
+    model::{Llama, kv_cache::SequenceCache},
+    ops::Offsets,
+};
+
+/// Seconds of one prefill, and its cache.
+pub fn time_prefill(llama: &Llama, tokens: usize) -> Result<(f64, SequenceCache)> {
+    let vocab = llama.config.vocab_size;
+    let ids: Vec<u32> = (0..tokens).map(|i| (i * 7919 % vocab) as u32).collect();
+    let mut caches = [SequenceCache::default()];
+    llama.device().synchronize()?;
+    let start = Instant::now();
+    llama.prefill(&ids, &Offsets::from_lengths(&[tokens]), &mut caches)?;
+    llama.device().synchronize()?;
+    let seconds = start.elapsed().as_secs_f64();
+    let [cache] = caches;
+    Ok((seconds, cache))
+}
+
+/// Seconds of `steps` greedy steps of a row a cache, LM head included.
+pub fn time_decode(llama: &Llama, mut caches: Vec<SequenceCache>, steps: usize) -> Result<f64> {
+    let mut ids: Vec<u32> = (1..=caches.len() as u32).collect();
+    llama.device().synchronize()?;
+    let start = Instant::now();
+    for _ in 0..steps {
+        let mut rows: Vec<&mut SequenceCache> = caches.iter_mut().collect();
+        let hidden = llama.decode(&ids, &mut rows)?;
+        ids = llama.decode_logits(&hidden)?.argmax(D::Minus1)?.to_vec1()?;
+    }
+    Ok(start.elapsed().as_secs_f64())
+}

@@ -1,0 +1,51 @@
+//! The joint training step: LoRA r = 8 on q, k, v, o and the 2,048-wide head, one record.
+
+use clsgen::{
+    model::{LlamaConfig, Memory},
+    train::step::Trainer,
+};
+
+use crate::{
+    Subject,
+    report::{Report, Work},
+    training::{example, time_steps},
+};
+
+const STEPS: usize = 5;
+
+pub fn measure(subject: &Subject, trainer: &mut Trainer, report: &mut Report) {
+    for tokens in subject.tokens {
+        for (memory, name) in [(Memory::Recompute, "recompute"), (Memory::Keep, "keep")] {
+            let target = subject.targets(tokens);
+            trainer.pass.memory = memory;
+            let name = format!("training step, {tokens} tokens, {name}");
+            report.attempt(&name, |report| {
+                let seconds = time_steps(trainer, example(subject.config.vocab_size, tokens, target), STEPS)?;
+                let work = Work { bytes: 0.0, operations: operations(&subject.config, tokens, target) };
+                report.row(&name, Some(seconds), format!("{:.0} tokens/s", tokens as f64 / seconds), Some(work));
+                Ok(())
+            });
+        }
+    }
+}
+
+/// Weights of the layers' products, and of the LM head's.
+pub fn weights(config: &LlamaConfig) -> (usize, usize) {
+    let (d, ffn) = (config.hidden_size, config.intermediate_size);
+    let (q, kv) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
+    (config.num_hidden_layers * (2 * d * q + 2 * d * kv + 3 * d * ffn), config.vocab_size * d)
+}
+
+/// Operations of causal attention forward, counted to the token.
+pub fn attention_forward(config: &LlamaConfig, tokens: usize) -> f64 {
+    let pairs = tokens * (tokens + 1) / 2;
+    4.0 * (pairs * config.num_attention_heads * config.head_dim) as f64
+}
+
+/// Operations of one step that does nothing twice: of a frozen base no gradients, LM head on the target rows alone. Adapters (0.2 %) are
+/// not counted.
+fn operations(config: &LlamaConfig, tokens: usize, target: usize) -> f64 {
+    let (body, vocabulary) = weights(config);
+    let attention = config.num_hidden_layers as f64 * attention_forward(config, tokens);
+    4.0 * body as f64 * tokens as f64 + 3.0 * attention + 4.0 * vocabulary as f64 * target as f64
+}

@@ -1,0 +1,145 @@
+//! A whole training pass on a device, in bf16, against the same weights in f32 on the CPU: what `clsgen selftest` prints last.
+//!
+//! Two records, dropout on, adapters on all seven projections with a B that is not 0 (or A would have no gradient).
+
+use candle_core::{DType, Device, Tensor};
+
+use super::{
+    examples::{Batch, Example},
+    loss::{Counts, LossWeights, Pass, forward_backward},
+    plan::Sample,
+};
+use crate::{
+    config::{Activation, Objective, Parameters},
+    error::{Error, Result},
+    model::{ClsHead, Gradients, Llama, LlamaConfig, LoraConfig, Memory, Model, lora::PROJECTIONS},
+    ops::{
+        Offsets,
+        dropout::{self, DropoutKey},
+        random,
+        selftest::{Bench, Row, numbers},
+    },
+    rng::{Rng, hash_name, streams},
+};
+
+/// bf16 noise of a mean of cross-entropies: each logit is within 2⁻⁹ of its own size.
+const LOSS: f64 = 4e-3;
+/// 1 − cosine of a gradient and its reference.
+const COSINE: f64 = 1e-3;
+const DROPOUT: f64 = 0.1;
+
+/// Dropout's masks, and a pass of a tiny Llama.
+pub fn tiny(device: &Device) -> Vec<Row> {
+    let mut bench = Bench::new(device);
+    bench.attempt("dropout", |bench| masks(bench, device));
+    bench.attempt("tiny Llama", |bench| {
+        let config = serde_json::json!({
+            "model_type": "llama", "vocab_size": 515, "hidden_size": 256, "intermediate_size": 392, "num_hidden_layers": 3,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5, "rope_theta": 10000.0
+        });
+        let config = LlamaConfig::parse(config.as_object().ok_or_else(|| Error::run("no shape"))?)?;
+        pass(bench, "tiny Llama", Llama::random(config, DType::BF16, 5, &Device::Cpu)?, device)
+    });
+    bench.rows
+}
+
+/// The same pass of a given model, whose weights (on the CPU) are taken as bf16 holds them.
+pub fn model(llama: Llama, device: &Device) -> Vec<Row> {
+    let mut bench = Bench::new(device);
+    bench.attempt("given model", |bench| pass(bench, "given model", llama, device));
+    bench.rows
+}
+
+/// Ones behind dropout, in the type of the device's activations: kept and dropped where the CPU keeps and drops.
+fn masks(bench: &mut Bench<'_>, device: &Device) -> Result<()> {
+    let key = DropoutKey { p: DROPOUT as f32, rng: Rng::new(9, streams::LORA_DROPOUT), steps: vec![3, u64::MAX - 1] };
+    let kept = |device: &Device| -> Result<Tensor> {
+        let dtype = if device.is_cuda() { DType::BF16 } else { DType::F32 };
+        let mask = dropout::forward(&Tensor::ones((45, 999), dtype, device)?, &key, &Offsets::from_lengths(&[33, 12]))?;
+        Ok(mask.gt(0.0)?.to_dtype(DType::F32)?)
+    };
+    let (ours, reference) = (kept(device)?, kept(&Device::Cpu)?);
+    bench.check("dropout, whole model", "mask", &ours, &numbers(&reference)?, 0.0)
+}
+
+fn pass(bench: &mut Bench<'_>, op: &'static str, mut reference: Llama, device: &Device) -> Result<()> {
+    adapt(&mut reference)?;
+    let (ours, reference) = (reference.held_as(DType::BF16, device)?, reference.held_as(DType::F32, &Device::Cpu)?);
+    let ((loss, gradients), (again, gradients_again), (expected, exact)) =
+        (loss_and_gradients(&ours)?, loss_and_gradients(&ours)?, loss_and_gradients(&reference)?);
+    bench.compare(op, "loss", &[], &[loss], &[expected], LOSS);
+    let mut worst = [("adapters' gradients", 0.0f64, vec![]), ("head's gradients", 0.0, vec![])];
+    let mut same = loss == again;
+    for (name, gradient) in &exact {
+        let found = gradients.get(name).ok_or_else(|| Error::run(format!("{name} has no gradient")))?;
+        let values = numbers(found)?;
+        same &= gradients_again.get(name).map(numbers).transpose()?.is_some_and(|again| again == values);
+        let distance = 1.0 - cosine(&values, &numbers(gradient)?);
+        tracing::debug!("{op}, {name}: 1 - cosine {distance:.1e}");
+        let group = &mut worst[usize::from(name.starts_with("cls_head."))];
+        // A distance that is not a number is the worst of all, and stays.
+        if group.1 < distance || distance.is_nan() {
+            (group.1, group.2) = (distance, found.dims().to_vec());
+        }
+    }
+    for (pass, distance, dims) in worst {
+        bench.push(op, pass, &dims, distance, COSINE);
+    }
+    bench.push(op, "again", &[], f64::from(u8::from(!same)), 0.0);
+    Ok(())
+}
+
+/// Adapters whose B is drawn too.
+fn adapt(llama: &mut Llama) -> Result<()> {
+    let targets = PROJECTIONS.map(String::from).to_vec();
+    llama.add_lora(&LoraConfig { rank: 8, alpha: 16.0, dropout: DROPOUT, targets, use_rslora: false }, 6)?;
+    for (name, tensor) in llama.adapter_tensors().iter().filter(|(name, _)| name.contains("lora_B")) {
+        let drawn = random::normal(Rng::new(6, streams::LORA_INIT), hash_name(name), 0.02, tensor.shape(), DType::F32, &Device::Cpu)?;
+        tensor.slice_set(&drawn, 0, 0)?;
+    }
+    Ok(())
+}
+
+/// The joint loss of two records and its gradients.
+fn loss_and_gradients(llama: &Llama) -> Result<(f64, Gradients)> {
+    let vocab = llama.config.vocab_size as u32;
+    let example = |first: u32, prompt: u32, target: u32| {
+        let ids = |range: std::ops::Range<u32>| range.map(|i| (first + i).wrapping_mul(2_654_435_761) % vocab).collect();
+        Example { prompt: ids(0..prompt), target: ids(prompt..prompt + target), class: first % 2 }
+    };
+    let examples = [example(1, 71, 20), example(500, 40, 7)];
+    let samples = [0, 1].map(|record| Sample { record, key: 11 + record as u64 });
+    let head = ClsHead::new(llama.config.hidden_size, 64, Activation::Gelu, DROPOUT, 7, llama.device())?;
+    let model = Model { llama: llama.clone(), head };
+    let weights = LossWeights { objective: Objective::Joint, generation: 1.0, classification: 1.0, prompt: 0.0 };
+    let pass = Pass { weights, parameters: Parameters::Lora, label_smoothing: 0.0, memory: Memory::KeepLast(1), dropout: Some(8) };
+    let (counts, mut gradients) = (Counts::of(&examples), Gradients::new());
+    let sums = forward_backward(&model, &Batch::new(&examples, &samples), counts, &pass, &mut gradients)?;
+    Ok((weights.losses(sums, counts).loss, gradients))
+}
+
+fn cosine(a: &[f64], b: &[f64]) -> f64 {
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bf16_weights_give_the_gradients_of_f32() {
+        let rows = tiny(&Device::Cpu);
+        let missed: Vec<&Row> = rows.iter().filter(|row| !row.ok()).collect();
+        assert!(missed.is_empty(), "{missed:?}");
+        let passes: Vec<&str> = rows.iter().map(|row| row.pass).collect();
+        assert_eq!(passes, ["mask", "loss", "adapters' gradients", "head's gradients", "again"]);
+    }
+
+    #[test]
+    fn the_angle_between_gradients() {
+        assert_eq!(cosine(&[1.0, 0.0], &[0.0, 2.0]), 0.0);
+        assert!((cosine(&[1.0, 2.0], &[2.0, 4.0]) - 1.0).abs() < 1e-15);
+        assert!(cosine(&[0.0], &[1.0]).is_nan());
+    }
+}
