@@ -18,6 +18,7 @@ use std::ops::Range;
 use half::bf16;
 use rayon::prelude::*;
 
+use super::Part;
 use super::cuts::{Cut, cuts};
 use super::kernel::{MR, NR, tile};
 use super::pack::{Line, Packing, Pairs, Wide, copy_rows, floats_mut, transpose};
@@ -58,20 +59,13 @@ impl<T> Operand<'_, T> {
     }
 }
 
-/// One right operand of a product and its output: `y (m, n) = a (m, k) · b (k, n)`.
-struct Right<'b, 'y, T> {
-    b: Operand<'b, T>,
-    n: usize,
-    y: &'y mut [f32],
-}
-
-/// `y (m, n) = x (m, k) · w (n, k)ᵀ` for each `(w, n, y)`, every element of `y` written, or `y +=` with `add`.
-pub(crate) fn x_wt<'w, 'y>(x: &[f32], [m, k]: [usize; 2], each: impl IntoIterator<Item = (Weight<'w>, usize, &'y mut [f32])>, add: bool) {
+/// `y (m, n) = x (m, k) · w (n, k)ᵀ` for each part, every element of `y` written, or `y +=` with `add`.
+pub(crate) fn x_wt<'w, 'y>(x: &[f32], [m, k]: [usize; 2], each: impl IntoIterator<Item = Part<'y, Weight<'w>>>, add: bool) {
     let (mut wide, mut halves) = (Vec::new(), Vec::new());
-    for (w, n, y) in each {
+    for Part { w, n, y } in each {
         match w {
-            Weight::F32(w) => wide.push(Right { b: Operand::Transposed(w), n, y }),
-            Weight::Bf16(w) => halves.push(Right { b: Operand::Transposed(w), n, y }),
+            Weight::F32(w) => wide.push(Part { w: Operand::Transposed(w), n, y }),
+            Weight::Bf16(w) => halves.push(Part { w: Operand::Transposed(w), n, y }),
         }
     }
     products::<Wide<f32>, Wide<f32>>(Operand::Plain(x), [m, k], wide, add);
@@ -81,24 +75,24 @@ pub(crate) fn x_wt<'w, 'y>(x: &[f32], [m, k]: [usize; 2], each: impl IntoIterato
 /// `y (m, n) = dy (m, k) · w (k, n)`, or `+=` with `add`.
 pub(crate) fn dy_w(dy: &[f32], w: Weight<'_>, [m, k, n]: [usize; 3], y: &mut [f32], add: bool) {
     match w {
-        Weight::F32(w) => products::<Wide<f32>, Wide<f32>>(Operand::Plain(dy), [m, k], vec![Right { b: Operand::Plain(w), n, y }], add),
-        Weight::Bf16(w) => with_bf16(dy, [m, k], vec![Right { b: Operand::Plain(w), n, y }], add),
+        Weight::F32(w) => products::<Wide<f32>, Wide<f32>>(Operand::Plain(dy), [m, k], vec![Part { w: Operand::Plain(w), n, y }], add),
+        Weight::Bf16(w) => with_bf16(dy, [m, k], vec![Part { w: Operand::Plain(w), n, y }], add),
     }
 }
 
 /// `y (m, n) = dy (k, m)ᵀ · x (k, n)`.
 pub(crate) fn dyt_x(dy: &[f32], x: &[f32], [m, k, n]: [usize; 3], y: &mut [f32]) {
-    products::<Wide<f32>, Wide<f32>>(Operand::Transposed(dy), [m, k], vec![Right { b: Operand::Plain(x), n, y }], false);
+    products::<Wide<f32>, Wide<f32>>(Operand::Transposed(dy), [m, k], vec![Part { w: Operand::Plain(x), n, y }], false);
 }
 
 /// `a·b` with `a` rounded to bf16: in tiles or two steps at a time where the CPU can, else widened.
-fn with_bf16(a: &[f32], [m, k]: [usize; 2], rights: Vec<Right<'_, '_, bf16>>, add: bool) {
+fn with_bf16(a: &[f32], [m, k]: [usize; 2], rights: Vec<Part<'_, Operand<'_, bf16>>>, add: bool) {
     if rights.is_empty() {
         return;
     }
     #[cfg(target_arch = "x86_64")]
     if has_bf16_tiles() {
-        return rights.into_iter().for_each(|Right { b, n, y }| super::amx::product(a, b, [m, k, n], y, add));
+        return rights.into_iter().for_each(|Part { w, n, y }| super::amx::product(a, w, [m, k, n], y, add));
     }
     let a = rounded(a);
     if has_bf16_products() {
@@ -118,10 +112,10 @@ unsafe impl Send for Output {}
 unsafe impl Sync for Output {}
 
 /// `y = a·b` for each `b`, or `y += a·b` with `add`: `a` is packed once, and the outputs are shared out together.
-fn products<A: Packing, B: Packing>(a: Operand<'_, A::Item>, [m, k]: [usize; 2], rights: Vec<Right<'_, '_, B::Item>>, add: bool) {
+fn products<A: Packing, B: Packing>(a: Operand<'_, A::Item>, [m, k]: [usize; 2], rights: Vec<Part<'_, Operand<'_, B::Item>>>, add: bool) {
     let whole = |x: Operand<'_, A::Item>| matches!(x, Operand::Plain(x) | Operand::Transposed(x) if x.len() == m * k);
     let mut outputs = Vec::with_capacity(rights.len());
-    for Right { b, n, y } in rights {
+    for Part { w: b, n, y } in rights {
         let (Operand::Plain(all) | Operand::Transposed(all)) = b;
         assert!(whole(a) && all.len() == k * n && y.len() == m * n, "operands of the wrong size");
         if n <= NARROW && m > NR && !add {
@@ -171,7 +165,7 @@ fn products<A: Packing, B: Packing>(a: Operand<'_, A::Item>, [m, k]: [usize; 2],
 /// element is the same sum.
 fn narrow<A: Packing, B: Packing>(a: Operand<'_, A::Item>, b: Operand<'_, B::Item>, [m, k, n]: [usize; 3], y: &mut [f32]) {
     let mut transposed = vec![0.0; m * n];
-    products::<B, A>(b.flipped(), [n, k], vec![Right { b: a.flipped(), n: m, y: &mut transposed }], false);
+    products::<B, A>(b.flipped(), [n, k], vec![Part { w: a.flipped(), n: m, y: &mut transposed }], false);
     for (i, row) in y.chunks_mut(n.max(1)).enumerate() {
         row.iter_mut().enumerate().for_each(|(j, y)| *y = transposed[j * m + i]);
     }

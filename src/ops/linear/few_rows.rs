@@ -12,6 +12,7 @@ use std::arch::x86_64::*;
 use half::bf16;
 use rayon::prelude::*;
 
+use super::Part;
 use super::pack::{Element, Packing, Pairs, Wide};
 use crate::ops::cast::rounded;
 use crate::ops::simd::{Isa, LANES, has_bf16_products, isa, sum_lanes, vectorised};
@@ -24,13 +25,13 @@ const RUN: usize = 256;
 
 type Lanes = [f32; LANES];
 
-/// `y (m, n) = x (m, k) · w (n, k)ᵀ` for each `(w, n, y)`; every element of `y` is written.
-pub(crate) fn x_wt<'w, 'y>(x: &[f32], [m, k]: [usize; 2], each: impl IntoIterator<Item = (Weight<'w>, usize, &'y mut [f32])>) {
+/// `y (m, n) = x (m, k) · w (n, k)ᵀ` for each part; every element of `y` is written.
+pub(crate) fn x_wt<'w, 'y>(x: &[f32], [m, k]: [usize; 2], each: impl IntoIterator<Item = Part<'y, Weight<'w>>>) {
     let (mut wide, mut halves) = (Vec::new(), Vec::new());
-    for (w, n, y) in each {
+    for Part { w, n, y } in each {
         match w {
-            Weight::F32(w) => wide.push((w, n, y)),
-            Weight::Bf16(w) => halves.push((w, n, y)),
+            Weight::F32(w) => wide.push(Part { w, n, y }),
+            Weight::Bf16(w) => halves.push(Part { w, n, y }),
         }
     }
     products::<Wide<f32>, Wide<f32>>(x, [m, k], wide);
@@ -46,31 +47,31 @@ pub(crate) fn x_wt<'w, 'y>(x: &[f32], [m, k]: [usize; 2], each: impl IntoIterato
 }
 
 /// `x` times each weight: the rows of all of them are shared out together.
-fn products<X: Packing, W: Packing>(x: &[X::Item], [m, k]: [usize; 2], mut each: Vec<(&[W::Item], usize, &mut [f32])>)
+fn products<X: Packing, W: Packing>(x: &[X::Item], [m, k]: [usize; 2], mut each: Vec<Part<'_, &[W::Item]>>)
 where
     X::Item: Element,
     W::Item: Element,
 {
-    for (w, n, y) in &mut each {
+    for Part { w, n, y } in &mut each {
         assert!(x.len() == m * k && w.len() == k * *n && y.len() == m * *n, "operands of the wrong size");
         if k == 0 {
             y.fill(0.0);
         }
     }
-    let outputs: usize = each.iter().map(|(_, n, _)| m * n).sum();
+    let outputs: usize = each.iter().map(|part| m * part.n).sum();
     if outputs == 0 || k == 0 {
         return;
     }
     let step = if m <= 2 { k } else { RUN };
     let x = runs(x, [m, k], step);
-    let tasks: Vec<&[W::Item]> = each.iter().flat_map(|(w, ..)| w.chunks(BLOCK * k)).collect();
+    let tasks: Vec<&[W::Item]> = each.iter().flat_map(|part| part.w.chunks(BLOCK * k)).collect();
     let isa = isa();
     let run = |w: &&[W::Item]| block::<X, W>(isa, &x, w, [m, k], step);
     // A task's outputs, (its rows of w, m), are set in place at the end: they lie apart in `y`.
     let parallel = outputs * k > 1 << 16;
     let blocks: Vec<Vec<f32>> = if parallel { tasks.par_iter().map(run).collect() } else { tasks.iter().map(run).collect() };
     let mut blocks = blocks.iter();
-    for (_, n, y) in each {
+    for Part { n, y, .. } in each {
         for (index, block) in blocks.by_ref().take(n.div_ceil(BLOCK)).enumerate() {
             for (j, sums) in block.chunks(m).enumerate() {
                 for (i, sum) in sums.iter().enumerate() {

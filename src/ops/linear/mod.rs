@@ -55,13 +55,17 @@ pub fn decode_each<const N: usize>(x: &Tensor, weights: [Affine<'_>; N]) -> Resu
     products(x, weights, |x, sizes, each| few_rows::x_wt(x, sizes, each))
 }
 
-/// A weight, its number of outputs, and where they go.
-type Part<'w, 'y> = (Weight<'w>, usize, &'y mut [f32]);
+/// A right operand `w`, its number of columns, and the output `y (m, n)`.
+pub(crate) struct Part<'y, W> {
+    pub w: W,
+    pub n: usize,
+    pub y: &'y mut [f32],
+}
 
 fn products<const N: usize>(
     x: &Tensor,
     weights: [Affine<'_>; N],
-    multiply: impl FnOnce(&[f32], [usize; 2], Vec<Part<'_, '_>>),
+    multiply: impl FnOnce(&[f32], [usize; 2], Vec<Part<'_, Weight<'_>>>),
 ) -> Result<[Tensor; N]> {
     let (m, k) = x.dims2()?;
     let x = x.contiguous()?;
@@ -70,7 +74,7 @@ fn products<const N: usize>(
     let mut ys: [Vec<f32>; N] = array(held.iter().map(|weight| Ok(vec![0.0; m * weight.dim(0)?])))?;
     let mut parts = Vec::with_capacity(N);
     for ((view, weight), y) in views.iter().zip(&held).zip(&mut ys) {
-        parts.push((view.weight()?, weight.dim(0)?, y.as_mut_slice()));
+        parts.push(Part { w: view.weight()?, n: weight.dim(0)?, y });
     }
     multiply(View::of(&x)?.f32()?, [m, k], parts);
     array(weights.into_iter().zip(ys).map(|((weight, bias), mut y)| {
@@ -109,7 +113,7 @@ pub fn add_forward(y: Tensor, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     if y.device().is_cuda() {
         return cuda::add_forward(y, x, weight);
     }
-    add_product(y, x, weight, |x, w, y| cpu::x_wt(x, [m, k], [(w, n, y)], true))
+    add_product(y, x, weight, |x, w, y| cpu::x_wt(x, [m, k], [Part { w, n, y }], true))
 }
 
 /// `dx + dy·W` written over `dx (m, in)`: what comes back through one of several maps of `x`. Nobody else may hold `dx`.
