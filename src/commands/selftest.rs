@@ -8,8 +8,16 @@ use crate::{
     error::{Error, Result},
     model::{Llama, source},
     ops::selftest::{self, Row},
+    prompt::TextTokenizer,
     train,
 };
+
+/// What a given model reads: a language model on noise is no measure of its arithmetic.
+const TEXT: &str = "A 67-year-old woman with type 2 diabetes and chronic heart failure was admitted with three days of increasing shortness of \
+    breath. On examination her blood pressure was 148 over 86, her pulse 96, and both lungs had crackles at the bases. She was given furosemide, \
+    lost four kilograms in five days and walked the ward without oxygen. Her kidney function stayed stable and her potassium was replaced. She \
+    was discharged home with her usual medicines, a higher dose of the diuretic, and an appointment at the heart failure clinic within a week. \
+    The risk of coming back within thirty days was judged to be high, because she had been admitted twice in the last half year and lives alone.";
 
 /// Runs the command.
 pub fn run(context: &Context, args: &SelftestArgs) -> Result<()> {
@@ -19,7 +27,8 @@ pub fn run(context: &Context, args: &SelftestArgs) -> Result<()> {
     let mut rows = selftest::run(&device)?;
     rows.extend(train::selftest::tiny(&device));
     if let Some(source) = source {
-        rows.extend(train::selftest::model(Llama::load(&source, DType::BF16, &Device::Cpu)?, &device));
+        let text = TextTokenizer::load(source.tokenizer_dir())?.encode(TEXT)?;
+        rows.extend(train::selftest::model(Llama::load(&source, DType::BF16, &Device::Cpu)?, &text, &device));
     }
     let missed = rows.iter().filter(|row| !row.ok()).count();
     if context.json {
