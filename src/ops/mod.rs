@@ -12,6 +12,7 @@ pub mod embedding;
 pub mod linear;
 pub mod rms_norm;
 pub mod rope;
+pub mod sample;
 pub mod selftest;
 mod simd;
 mod slice;
