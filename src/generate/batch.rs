@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     Completed, Finish, Generation, Request,
     constrain::{Constraint, Draw, Next, State},
-    sampler::{choose, step},
+    sampler::{Sampling, step},
 };
 use crate::{
-    error::{Error, Result},
+    error::Result,
     model::kv_cache::{KvCache, SequenceCache},
+    ops::sample,
     prompt::TextTokenizer,
 };
 
@@ -50,6 +51,7 @@ pub(super) struct Row {
     /// The prompt's prefix and this sample's own tail.
     pub(super) cache: SequenceCache,
     pub(super) ids: Vec<u32>,
+    sampling: Sampling,
     step: u64,
     state: State,
     /// Set when the row is done: why, and how many tokens it took, the stop token included.
@@ -60,7 +62,13 @@ impl Row {
     pub(super) fn new(index: usize, sample: usize, job: &Job) -> Self {
         let cache = SequenceCache::with_prefix(Arc::clone(&job.prefix));
         let step = step(job.request.key, sample);
-        Self { job: index, sample, cache, ids: Vec::new(), step, state: State::default(), done: None }
+        let sampling = job.request.sampling;
+        Self { job: index, sample, cache, ids: Vec::new(), sampling, step, state: State::default(), done: None }
+    }
+
+    /// How its next token is drawn.
+    pub(super) fn draw(&self) -> sample::Draw {
+        sample::Draw { sampling: self.sampling, step: self.step, position: self.ids.len() as u64 }
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -70,18 +78,22 @@ impl Row {
     /// Takes the token that follows from `logits`.
     pub(super) fn advance(
         &mut self,
-        logits: &[f32],
+        logits: sample::Row<'_>,
         request: &Request,
         constraint: Option<&Constraint>,
         tokenizer: &TextTokenizer,
     ) -> Result<()> {
-        let draw = Draw { logits, sampling: &request.sampling, step: self.step, remaining: request.max_new_tokens - self.ids.len() };
         let next = match constraint {
-            Some(constraint) => constraint.next(&mut self.state, &self.ids, draw, tokenizer),
-            None => choose(logits, None, &request.sampling, self.step, self.ids.len())
-                .map(|id| if tokenizer.stop_ids().contains(&id) { Next::Close(vec![id]) } else { Next::Token(id) }),
+            Some(constraint) => {
+                let draw = Draw { row: logits, remaining: request.max_new_tokens - self.ids.len() };
+                constraint.next(&mut self.state, &self.ids, draw, tokenizer)?
+            }
+            None => match logits.choose()? {
+                id if tokenizer.stop_ids().contains(&id) => Next::Close(vec![id]),
+                id => Next::Token(id),
+            },
         };
-        match next.ok_or_else(broken_logits)? {
+        match next {
             Next::Token(id) => self.ids.push(id),
             Next::Close(tail) => {
                 self.done = Some((Finish::Stop, self.ids.len() + tail.len()));
@@ -98,11 +110,6 @@ impl Row {
         let (finish, generated_tokens) = self.done.unwrap_or((Finish::Length, self.ids.len()));
         Generation { text: tokenizer.decode(&self.ids), ids: self.ids, finish, generated_tokens }
     }
-}
-
-fn broken_logits() -> Error {
-    Error::model("the model's output is not a number (NaN or infinite logits)")
-        .hint("the weights may be damaged, or training diverged: try an earlier checkpoint")
 }
 
 /// How much may be held at once.

@@ -5,9 +5,9 @@
 //! start of a line. On that line the model chooses among the labels' own token sequences and nothing else; once a single
 //! label is left, the rest of the target's tail (`<label>\n\n` and the end-of-turn token) follows without further passes.
 
-use super::sampler::{Sampling, choose};
 use crate::{
     error::{Error, Result},
+    ops::sample,
     prompt::{TextTokenizer, parse},
 };
 
@@ -47,14 +47,10 @@ pub enum Next {
 }
 
 /// What the choice of a token depends on besides the row's state.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Draw<'a> {
-    /// The row's logits.
-    pub logits: &'a [f32],
-    /// How to choose.
-    pub sampling: &'a Sampling,
-    /// The row's random step.
-    pub step: u64,
+    /// The row's logits and how a token is drawn from them.
+    pub row: sample::Row<'a>,
     /// Tokens the cap still allows.
     pub remaining: usize,
 }
@@ -91,14 +87,14 @@ impl Constraint {
         self.reserve + 1
     }
 
-    /// What follows `ids`, or `None` when the logits hold no number.
-    pub fn next(&self, state: &mut State, ids: &[u32], draw: Draw<'_>, tokenizer: &TextTokenizer) -> Option<Next> {
+    /// What follows `ids`. An error when the logits hold no number.
+    pub fn next(&self, state: &mut State, ids: &[u32], draw: Draw<'_>, tokenizer: &TextTokenizer) -> Result<Next> {
         if state.closing.is_empty() && draw.remaining > self.reserve {
-            match self.explain(ids, draw, tokenizer)? {
-                Free::Token(id) => return Some(Next::Token(id)),
+            match self.explain(ids, draw.row, tokenizer)? {
+                Free::Token(id) => return Ok(Next::Token(id)),
                 Free::Header(id, tails) => {
                     *state = State { closing: tails, written: 0 };
-                    return Some(Next::Token(id));
+                    return Ok(Next::Token(id));
                 }
                 Free::Stop => {}
             }
@@ -106,17 +102,16 @@ impl Constraint {
         if state.closing.is_empty() {
             state.closing = self.closings.to_vec();
         }
-        self.close(state, ids.len(), draw)
+        close(state, draw.row)
     }
 
     /// A token of the explanation. Refused, and chosen again without it: a token that would leave the explanation
     /// empty (a stop at once, blanks alone, nothing but the prefix once more, a verdict line with nothing before it).
-    fn explain(&self, ids: &[u32], draw: Draw<'_>, tokenizer: &TextTokenizer) -> Option<Free> {
-        let mut refused: Vec<f32> = Vec::new();
+    fn explain(&self, ids: &[u32], row: sample::Row<'_>, tokenizer: &TextTokenizer) -> Result<Free> {
+        let mut refused: Vec<u32> = Vec::new();
         let mut next_ids = ids.to_vec();
         loop {
-            let logits = if refused.is_empty() { draw.logits } else { &refused };
-            let id = choose(logits, None, draw.sampling, draw.step, ids.len())?;
+            let id = row.choose_without(&refused)?;
             next_ids.truncate(ids.len());
             let stops = tokenizer.stop_ids().contains(&id);
             if !stops {
@@ -125,16 +120,13 @@ impl Constraint {
             let text = tokenizer.decode(&next_ids);
             let rest = self.open_header(&text);
             if self.explains(&text, rest) {
-                return Some(match rest {
+                return Ok(match rest {
                     _ if stops => Free::Stop,
                     Some(rest) => Free::Header(id, self.tails_after(rest)),
                     None => Free::Token(id),
                 });
             }
-            if refused.is_empty() {
-                refused = draw.logits.to_vec();
-            }
-            *refused.get_mut(id as usize)? = f32::NEG_INFINITY;
+            refused.push(id);
         }
     }
 
@@ -161,23 +153,24 @@ impl Constraint {
         };
         self.endings.iter().find_map(closed).is_some_and(|closed| parse(&closed, &self.labels, &self.prefix).explanation.is_some())
     }
+}
 
-    /// The next token of the closing, or all that is left of it once the label is decided.
-    fn close(&self, state: &mut State, position: usize, draw: Draw<'_>) -> Option<Next> {
-        let mut allowed: Vec<u32> = state.closing.iter().filter_map(|ids| ids.get(state.written).copied()).collect();
-        allowed.dedup();
-        let chosen = match allowed[..] {
-            [only] => only,
-            _ => choose(draw.logits, Some(&allowed), draw.sampling, draw.step, position)?,
-        };
-        state.closing.retain(|ids| ids.get(state.written) == Some(&chosen));
-        let first = state.closing.first()?;
-        if state.closing.iter().all(|ids| ids == first) {
-            return Some(Next::Close(first.get(state.written..)?.to_vec()));
-        }
-        state.written += 1;
-        Some(Next::Token(chosen))
+/// The next token of the closing, or all that is left of it once the label is decided.
+fn close(state: &mut State, row: sample::Row<'_>) -> Result<Next> {
+    let mut allowed: Vec<u32> = state.closing.iter().filter_map(|ids| ids.get(state.written).copied()).collect();
+    allowed.dedup();
+    let chosen = match allowed[..] {
+        [only] => only,
+        _ => row.choose_among(&allowed)?,
+    };
+    state.closing.retain(|ids| ids.get(state.written) == Some(&chosen));
+    if let [first, others @ ..] = &state.closing[..]
+        && others.iter().all(|ids| ids == first)
+    {
+        return Ok(Next::Close(first[state.written..].to_vec()));
     }
+    state.written += 1;
+    Ok(Next::Token(chosen))
 }
 
 /// A choice made while the explanation is open.
@@ -204,7 +197,8 @@ mod tests {
                 logits[usize::from(byte)] = 3.0 - rank as f32 * 0.1;
             }
             logits[wish.as_bytes().get(ids.len()).map_or(256, |&byte| usize::from(byte))] = 9.0;
-            let draw = Draw { logits: &logits, sampling: &Sampling::greedy(), step: 0, remaining: cap - ids.len() };
+            let greedy = sample::Draw { sampling: sample::Sampling::greedy(), step: 0, position: ids.len() as u64 };
+            let draw = Draw { row: sample::Row::new(&logits, greedy), remaining: cap - ids.len() };
             match constraint.next(&mut state, &ids, draw, &tokenizer).unwrap() {
                 Next::Token(id) => ids.push(id),
                 Next::Close(tail) => {

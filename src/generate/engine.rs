@@ -20,7 +20,7 @@ use crate::{
     device,
     error::{Error, Kind, Result},
     model::{Model, kv_cache::SequenceCache},
-    ops::Offsets,
+    ops::{Offsets, sample},
     prompt::TextTokenizer,
 };
 
@@ -114,7 +114,7 @@ impl<'e, 'a, 'f, I: Iterator<Item = Request>> Run<'e, 'a, 'f, I> {
             }
             self.waiting.pop_front();
             let mut row = Row::new(index, sample, job);
-            row.advance(&job.first, &job.request, self.engine.constraint, self.engine.tokenizer)?;
+            row.advance(sample::Row::new(&job.first, row.draw()), &job.request, self.engine.constraint, self.engine.tokenizer)?;
             self.batch.rows.push(row);
             self.retire(emit)?;
         }
@@ -179,10 +179,11 @@ impl<'e, 'a, 'f, I: Iterator<Item = Request>> Run<'e, 'a, 'f, I> {
         let ids: Vec<u32> = batch.rows.iter().filter_map(|row| row.ids.last().copied()).collect();
         let mut caches: Vec<&mut SequenceCache> = batch.rows.iter_mut().map(|row| &mut row.cache).collect();
         let hidden = engine.model.llama.decode(&ids, &mut caches)?;
-        let logits = engine.lm_logits(&hidden)?;
+        let draws = batch.rows.iter().map(Row::draw).collect();
+        let logits = sample::Rows::new(engine.model.llama.decode_logits(&hidden)?, draws)?;
         let jobs = &batch.jobs;
         // Rows choose on all cores: each choice depends on its own logits alone.
-        batch.rows.par_iter_mut().zip(&logits).try_for_each(|(row, logits)| match jobs.get(&row.job) {
+        batch.rows.par_iter_mut().zip(logits.all()).try_for_each(|(row, logits)| match jobs.get(&row.job) {
             Some(job) => row.advance(logits, &job.request, engine.constraint, engine.tokenizer),
             None => Ok(()),
         })
@@ -255,7 +256,7 @@ impl Engine<'_> {
         Ok(rows.iter().map(|row| [row[0], row[1]]).collect())
     }
 
-    /// The LM head on a few rows: `(n, hidden)` → n × vocab.
+    /// The LM head on the last rows of prompts: `(n, hidden)` → n × vocab, on the host, where samples start from it again and again.
     fn lm_logits(&self, hidden: &Tensor) -> Result<Vec<Vec<f32>>> {
         Ok(self.model.llama.decode_logits(hidden)?.to_dtype(DType::F32)?.to_vec2()?)
     }

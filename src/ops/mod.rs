@@ -13,6 +13,7 @@ pub mod linear;
 pub mod random;
 pub mod rms_norm;
 pub mod rope;
+pub mod sample;
 pub mod selftest;
 mod simd;
 mod slice;

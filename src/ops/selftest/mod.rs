@@ -9,6 +9,7 @@ mod bf16;
 mod elementwise;
 mod reference;
 mod rows;
+mod sample;
 
 use candle_core::{DType, Device, Tensor};
 
@@ -54,6 +55,7 @@ pub fn run(device: &Device) -> Result<Vec<Row>> {
     bench.attempt("dropout", elementwise::dropout);
     bench.attempt("random", elementwise::random);
     bench.attempt("adamw", elementwise::adamw);
+    bench.attempt("sample", sample::sample);
     if device.is_cuda() {
         bench.attempt("bf16", bf16::all);
     }
@@ -151,7 +153,7 @@ mod tests {
         let rows = run(&Device::Cpu).unwrap();
         let missed: Vec<&Row> = rows.iter().filter(|row| !row.ok()).collect();
         assert!(missed.is_empty(), "{missed:?}");
-        for op in ["linear", "rms_norm", "rope", "attention", "swiglu", "cross_entropy", "dropout", "embedding", "adamw"] {
+        for op in ["linear", "rms_norm", "rope", "attention", "swiglu", "cross_entropy", "dropout", "embedding", "adamw", "sample"] {
             assert!(rows.iter().any(|row| row.op.starts_with(op)), "{op} is not tested");
         }
     }

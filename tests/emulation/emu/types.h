@@ -32,6 +32,8 @@ static inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) {
 
 static inline float __uint_as_float(uint32_t u) { float f; memcpy(&f, &u, 4); return f; }
 static inline uint32_t __float_as_uint(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
+static inline double __longlong_as_double(uint64_t u) { double f; memcpy(&f, &u, 8); return f; }
+static inline uint64_t __double_as_longlong(double f) { uint64_t u; memcpy(&u, &f, 8); return u; }
 static inline int __float_as_int(float f) { return (int)__float_as_uint(f); }
 static inline float __int_as_float(int i) { return __uint_as_float((uint32_t)i); }
 
