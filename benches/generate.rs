@@ -16,6 +16,7 @@ use clsgen::{
     error::Result,
     generate::{Budget, Engine, Request, Sampling},
     model::{ClsHead, Llama, Model, ModelSource, kv_cache::SequenceCache, source},
+    ops,
     prompt::TextTokenizer,
 };
 
@@ -23,7 +24,7 @@ const RUNS: usize = 3;
 const STEPS: usize = 32;
 
 fn main() -> Result<()> {
-    device::keep_freed_memory();
+    ops::allocator::keep_freed_memory();
     device::on_a_worker(run)
 }
 

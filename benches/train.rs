@@ -13,13 +13,14 @@ use clsgen::{
     device,
     error::Result,
     model::{Llama, Memory},
+    ops,
 };
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> Result<()> {
-    device::keep_freed_memory();
+    ops::allocator::keep_freed_memory();
     device::on_a_worker(run)
 }
 

@@ -9,6 +9,7 @@ use crate::{
     commands::{self, Context, args, output},
     config, device,
     error::{Error, Kind, Result},
+    ops::allocator,
 };
 
 const EXAMPLES: &str = "\
@@ -187,7 +188,7 @@ fn run(cli: &Cli) -> Result<()> {
     if context.dry_run {
         return commands::print_config(&context);
     }
-    device::keep_freed_memory();
+    allocator::keep_freed_memory();
     device::watch_signals()?;
     let result = device::on_a_worker(|| run_command(&cli.command, &context));
     // The command's own failure matters more than one to note it.

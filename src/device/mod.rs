@@ -1,6 +1,5 @@
 //! Device choice, worker threads, signals, and memory and disk checked before anything is allocated. Layer 1.
 
-mod allocator;
 mod limits;
 
 use std::sync::{
@@ -10,7 +9,6 @@ use std::sync::{
 
 use candle_core::{DType, Device};
 
-pub use allocator::keep_freed_memory;
 pub use limits::{check_disk, check_memory, disk_available, memory_available, memory_total, shown};
 
 use crate::{

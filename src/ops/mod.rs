@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod adamw;
 mod add;
+pub mod allocator;
 pub mod attention;
 pub mod cast;
 pub mod cross_entropy;

@@ -1,4 +1,4 @@
-//! How long the allocator keeps what was freed.
+//! How long the allocator keeps the memory that ops give back.
 #![allow(unsafe_code)]
 
 use std::ffi::{c_int, c_long};
