@@ -25,7 +25,8 @@ __device__ __forceinline__ Share share_of_block(const Part* parts, const uint32_
   Share mine = {parts[of_block[blockIdx.x]], 0};
   size_t first = (blockIdx.x - mine.part.first_block) * (size_t)per_block, left = mine.part.count - first;
   mine.count = left < (size_t)per_block ? left : (size_t)per_block;
-  mine.part.grad += first, mine.part.param += first, mine.part.m += first, mine.part.v += first;
+  mine.part.grad = in_global(mine.part.grad + first), mine.part.param = in_global(mine.part.param + first);
+  mine.part.m = in_global(mine.part.m + first), mine.part.v = in_global(mine.part.v + first);
   return mine;
 }
 

@@ -55,6 +55,13 @@ __device__ __forceinline__ uint32_t forgotten(uint32_t x) {
   return x;
 }
 
+// An address that was itself read from memory, of which the compiler does not know that it is one of global memory.
+template <typename T>
+__device__ __forceinline__ T* in_global(T* p) {
+  __builtin_assume(__isGlobal(p));
+  return p;
+}
+
 // An address in shared memory: there 32 bits.
 typedef uint32_t shared_t;
 __device__ __forceinline__ shared_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }

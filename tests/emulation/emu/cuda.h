@@ -51,6 +51,8 @@ static inline T atomicAdd(T* p, T x) { T old = *p; *p = old + x; return old; }
 static inline void __threadfence() {}
 
 static inline uint32_t forgotten(uint32_t x) { return x; }
+template <typename T>
+static inline T* in_global(T* p) { return p; }
 typedef uintptr_t shared_t;
 static inline shared_t shared_address(const void* p) { return (shared_t)p; }
 
