@@ -6,9 +6,8 @@ mod cuda;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::add;
 use super::simd::{sum, vectorised};
-use super::slice::{View, tensor};
+use super::slice::{View, tensor, update_f32};
 use crate::error::{Error, Result};
 
 /// `(y, rstd)`.
@@ -30,46 +29,60 @@ pub fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<(Tensor, Tensor)
 
 /// A residual connection and the norm after it: `(a + b, y, rstd)`, with `(y, rstd)` those of `a + b`. Nobody else may hold `a`.
 pub fn add_forward(a: Tensor, b: &Tensor, weight: &Tensor, eps: f64) -> Result<(Tensor, Tensor, Tensor)> {
-    let (_, n) = a.dims2()?;
+    let (m, n) = a.dims2()?;
     check(weight.dims() == [n] && a.dims() == b.dims())?;
     #[cfg(feature = "cuda")]
     if a.device().is_cuda() {
         return cuda::add_forward(&a, b, weight, eps);
     }
-    let sum = add(a, b)?;
-    let (y, rstd) = forward(&sum, weight, eps)?;
-    Ok((sum, y, rstd))
+    let (a, b, weight) = (a.contiguous()?, b.contiguous()?, weight.contiguous()?);
+    let (b, weight) = (View::of(&b)?, View::of(&weight)?);
+    let (b, weight) = (b.f32()?, weight.f32()?);
+    let (mut y, mut rstd) = (vec![0.0; m * n], vec![0.0; m]);
+    update_f32(&a, |a| {
+        let rows = a.par_chunks_mut(n.max(1)).zip(b.par_chunks(n.max(1))).zip(y.par_chunks_mut(n.max(1))).zip(&mut rstd);
+        rows.with_min_len(min_rows(n)).for_each(|(((a, b), y), rstd)| {
+            add_assign(a, b);
+            *rstd = normalise(a, weight, eps as f32, y);
+        });
+        Ok(())
+    })?;
+    Ok((a, tensor(y, (m, n))?, tensor(rstd, m)?))
 }
 
 /// `dx = rstd·(w⊙dy − x̂·mean(w⊙dy⊙x̂))` with `x̂ = x·rstd`.
 pub fn backward(x: &Tensor, weight: &Tensor, rstd: &Tensor, dy: &Tensor) -> Result<Tensor> {
+    backward_beside(x, weight, rstd, dy, None)
+}
+
+/// [`backward`] plus `residual`, the gradient that goes past the norm.
+pub fn backward_add(x: &Tensor, weight: &Tensor, rstd: &Tensor, dy: &Tensor, residual: &Tensor) -> Result<Tensor> {
+    check(residual.dims() == x.dims())?;
+    backward_beside(x, weight, rstd, dy, Some(residual))
+}
+
+fn backward_beside(x: &Tensor, weight: &Tensor, rstd: &Tensor, dy: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
     let (m, n) = x.dims2()?;
     check(weight.dims() == [n] && rstd.dims() == [m] && dy.dims() == [m, n])?;
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        return cuda::backward(x, weight, rstd, dy, None);
+        return cuda::backward(x, weight, rstd, dy, residual);
     }
+    let residual = residual.map(|residual| residual.contiguous()).transpose()?;
+    let residual = residual.as_ref().map(View::of).transpose()?;
+    let residual = residual.as_ref().map(View::f32).transpose()?;
     let (x, weight, rstd, dy) = (x.contiguous()?, weight.contiguous()?, rstd.contiguous()?, dy.contiguous()?);
     let (x, weight, rstd, dy) = (View::of(&x)?, View::of(&weight)?, View::of(&rstd)?, View::of(&dy)?);
     let (x, weight, rstd, dy) = (x.f32()?, weight.f32()?, rstd.f32()?, dy.f32()?);
     let mut dx = vec![0.0; m * n];
     dx.par_chunks_mut(n.max(1)).enumerate().with_min_len(min_rows(n)).for_each(|(i, dx)| {
         let row = i * n..(i + 1) * n;
-        differentiate(&x[row.clone()], weight, rstd[i], &dy[row], dx);
+        differentiate(&x[row.clone()], weight, rstd[i], &dy[row.clone()], dx);
+        if let Some(residual) = residual {
+            add_assign(dx, &residual[row]);
+        }
     });
     tensor(dx, (m, n))
-}
-
-/// [`backward`] plus `residual`, the gradient that goes past the norm.
-pub fn backward_add(x: &Tensor, weight: &Tensor, rstd: &Tensor, dy: &Tensor, residual: &Tensor) -> Result<Tensor> {
-    check(residual.dims() == x.dims())?;
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        let (m, n) = x.dims2()?;
-        check(weight.dims() == [n] && rstd.dims() == [m] && dy.dims() == [m, n])?;
-        return cuda::backward(x, weight, rstd, dy, Some(residual));
-    }
-    add(backward(x, weight, rstd, dy)?, residual)
 }
 
 /// `dw (hidden) = Σ_rows dy ⊙ x·rstd`.
@@ -107,6 +120,10 @@ fn min_rows(n: usize) -> usize {
 }
 
 vectorised! {
+    fn add_assign(a: &mut [f32], b: &[f32]) {
+        a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+    }
+
     fn normalise(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) -> f32 {
         let rstd = 1.0 / (sum([x], |[x]| x * x) / x.len() as f32 + eps).sqrt();
         for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
@@ -172,6 +189,19 @@ mod tests {
             let last = forward(&x.narrow(0, m - 1, 1).unwrap(), &w, 1e-5).unwrap().0;
             assert_eq!(values(&last), y[(m - 1) * n..]);
         }
+    }
+
+    #[test]
+    fn residuals_in_the_same_pass_give_the_same_bits() {
+        let [a, b, dy] = [1, 2, 3].map(|seed| random_tensor(seed, &[40, 65]));
+        let w = random_tensor(4, &[65]);
+        let (sum, y, rstd) = add_forward(a.copy().unwrap(), &b, &w, 1e-5).unwrap();
+        let expected = (&a + &b).unwrap();
+        let (expected_y, expected_rstd) = forward(&expected, &w, 1e-5).unwrap();
+        assert_eq!([&sum, &y, &rstd].map(values), [&expected, &expected_y, &expected_rstd].map(values));
+        let dx = backward_add(&sum, &w, &rstd, &dy, &b).unwrap();
+        assert_eq!(values(&dx), values(&(backward(&sum, &w, &rstd, &dy).unwrap() + &b).unwrap()));
+        assert!(backward_add(&sum, &w, &rstd, &dy, &w).is_err());
     }
 
     #[test]
