@@ -6,6 +6,7 @@ mod cuda;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
+use super::add::add_assign;
 use super::simd::{sum, vectorised};
 use super::slice::{View, tensor, update_f32};
 use crate::error::{Error, Result};
@@ -120,10 +121,6 @@ fn min_rows(n: usize) -> usize {
 }
 
 vectorised! {
-    fn add_assign(a: &mut [f32], b: &[f32]) {
-        a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
-    }
-
     fn normalise(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) -> f32 {
         let rstd = 1.0 / (sum([x], |[x]| x * x) / x.len() as f32 + eps).sqrt();
         for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {

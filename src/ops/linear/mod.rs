@@ -30,12 +30,7 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Ten
 
 /// [`forward`] with several weights, to the same bits: `x` is rearranged once, and all outputs are shared out to the threads together.
 pub fn forward_each<const N: usize>(x: &Tensor, weights: [Affine<'_>; N]) -> Result<[Tensor; N]> {
-    check_each("linear::forward", x, &weights)?;
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return array(weights.into_iter().map(|(weight, bias)| cuda::forward(x, weight, bias)));
-    }
-    products(x, weights, |x, sizes, each| cpu::x_wt(x, sizes, each, false))
+    products("linear::forward", x, weights, |x, sizes, each| cpu::x_wt(x, sizes, each, false))
 }
 
 /// [`forward`] for few rows: reads the weight from memory once whatever the number of rows. A row's bits are the same
@@ -47,12 +42,7 @@ pub fn decode(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
 
 /// [`decode`] with several weights, to the same bits: all of their rows are shared out to the threads together.
 pub fn decode_each<const N: usize>(x: &Tensor, weights: [Affine<'_>; N]) -> Result<[Tensor; N]> {
-    check_each("linear::decode", x, &weights)?;
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return array(weights.into_iter().map(|(weight, bias)| cuda::forward(x, weight, bias)));
-    }
-    products(x, weights, |x, sizes, each| few_rows::x_wt(x, sizes, each))
+    products("linear::decode", x, weights, |x, sizes, each| few_rows::x_wt(x, sizes, each))
 }
 
 /// A right operand `w`, its number of columns, and the output `y (m, n)`.
@@ -62,12 +52,19 @@ pub(crate) struct Part<'y, W> {
     pub y: &'y mut [f32],
 }
 
+/// On a CPU by `multiply`.
 fn products<const N: usize>(
+    op: &str,
     x: &Tensor,
     weights: [Affine<'_>; N],
     multiply: impl FnOnce(&[f32], [usize; 2], Vec<Part<'_, Weight<'_>>>),
 ) -> Result<[Tensor; N]> {
     let (m, k) = x.dims2()?;
+    weights.iter().try_for_each(|(weight, _)| check(op, weight.dims2()?.1 == k, x, weight))?;
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return array(weights.into_iter().map(|(weight, bias)| cuda::forward(x, weight, bias)));
+    }
     let x = x.contiguous()?;
     let held: [Tensor; N] = array(weights.iter().map(|(weight, _)| Ok(weight.contiguous()?)))?;
     let views: [View<'_>; N] = array(held.iter().map(View::of))?;
@@ -151,11 +148,6 @@ pub fn backward_weight(dy: &Tensor, x: &Tensor) -> Result<Tensor> {
     let mut dw = vec![0.0; m * n];
     cpu::dyt_x(dy.f32()?, x.f32()?, [m, k, n], &mut dw);
     tensor(dw, (m, n))
-}
-
-fn check_each(op: &str, x: &Tensor, weights: &[Affine<'_>]) -> Result<()> {
-    let (_, k) = x.dims2()?;
-    weights.iter().try_for_each(|(weight, _)| check(op, weight.dims2()?.1 == k, x, weight))
 }
 
 fn check(op: &str, fits: bool, a: &Tensor, b: &Tensor) -> Result<()> {
