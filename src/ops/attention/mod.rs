@@ -18,6 +18,7 @@ mod forward;
 mod score;
 #[cfg(test)]
 mod tests;
+mod weigh;
 
 use candle_core::{DType, Tensor};
 

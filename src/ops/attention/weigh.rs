@@ -1,0 +1,78 @@
+//! Weighted sums of cached values in decoding: queries of one kv head against a run of values.
+
+use crate::ops::linear::pack::Element;
+use crate::ops::simd::vectorised;
+use crate::ops::slice::Weight;
+
+vectorised! {
+    /// `o[g] += Σ_j weights[g·n + j]·v[j]`, keys in order.
+    pub(super) fn weigh(weights: &[f32], v: Weight<'_>, sizes: [usize; 4], o: &mut [f32]) {
+        match v {
+            Weight::F32(v) => weigh_by_width(weights, v, sizes, o),
+            Weight::Bf16(v) => weigh_by_width(weights, v, sizes, o),
+        }
+    }
+}
+
+#[inline(always)]
+fn weigh_by_width<T: Element>(weights: &[f32], v: &[T], sizes: [usize; 4], o: &mut [f32]) {
+    match sizes[1] {
+        64 => weigh_fixed::<T, 64, 4>(weights, v, sizes, o),
+        128 => weigh_fixed::<T, 128, 2>(weights, v, sizes, o),
+        d => weigh_any(weights, v, sizes, o, d),
+    }
+}
+
+/// A few values at a time pass all query heads while they are in L1; up to `G` heads at a time keep their sums in registers.
+#[inline(always)]
+fn weigh_fixed<T: Element, const D: usize, const G: usize>(weights: &[f32], v: &[T], [stride, d, n, count]: [usize; 4], o: &mut [f32]) {
+    for first in (0..count).step_by(FEW) {
+        let (v, sizes) = (&v[first * stride..], [stride, d, n, FEW.min(count - first)]);
+        let mut g = 0;
+        while g * D < o.len() {
+            let (weights, o) = (&weights[g * n + first..], &mut o[g * D..]);
+            g += match o.len() / D {
+                4.. if G == 4 => weigh_heads::<T, D, 4>(weights, v, sizes, o),
+                2.. => weigh_heads::<T, D, 2>(weights, v, sizes, o),
+                _ => weigh_heads::<T, D, 1>(weights, v, sizes, o),
+            };
+        }
+    }
+}
+
+/// Values that stay in L1 while the query heads pass.
+const FEW: usize = 32;
+
+/// The number of heads done.
+#[inline(always)]
+fn weigh_heads<T: Element, const D: usize, const G: usize>(
+    weights: &[f32],
+    v: &[T],
+    [stride, _, n, count]: [usize; 4],
+    o: &mut [f32],
+) -> usize {
+    let mut sums: [[f32; D]; G] = std::array::from_fn(|g| std::array::from_fn(|c| o[g * D + c]));
+    for j in 0..count {
+        let Some(value) = v[j * stride..].first_chunk::<D>() else { return G };
+        for g in 0..G {
+            let weight = weights[g * n + j];
+            for c in 0..D {
+                sums[g][c] = weight.mul_add(value[c].widen(), sums[g][c]);
+            }
+        }
+    }
+    for (g, sums) in sums.iter().enumerate() {
+        o[g * D..(g + 1) * D].copy_from_slice(sums);
+    }
+    G
+}
+
+#[inline(always)]
+fn weigh_any<T: Element>(weights: &[f32], v: &[T], [stride, _, n, count]: [usize; 4], o: &mut [f32], d: usize) {
+    for (g, o) in o.chunks_mut(d).enumerate() {
+        for j in 0..count {
+            let weight = weights[g * n + j];
+            o.iter_mut().zip(&v[j * stride..]).for_each(|(o, v)| *o = weight.mul_add(v.widen(), *o));
+        }
+    }
+}
