@@ -5,7 +5,7 @@ use candle_core::{DType, Tensor};
 use super::{Llama, kv_cache::SequenceCache, layer::DecoderLayer, projection::Kernel};
 use crate::{
     error::{Error, Result},
-    ops::{Offsets, attention, attention::KvSegment, cast::to_bf16, embedding},
+    ops::{Offsets, attention, attention::KvSegment, cast::to_bf16, embedding, together},
 };
 
 impl Llama {
@@ -68,6 +68,10 @@ impl Llama {
         if ids.len() != caches.len() || ids.is_empty() {
             return Err(Error::run(format!("decode: {} tokens for {} caches", ids.len(), caches.len())));
         }
+        together(|| self.decode_layers(ids, caches))
+    }
+
+    fn decode_layers(&self, ids: &[u32], caches: &mut [&mut SequenceCache]) -> Result<Tensor> {
         let positions: Vec<u32> = caches.iter().map(|cache| cache.len() as u32).collect();
         let mut x = embedding::forward(&self.embed_tokens, ids)?;
         for (i, layer) in self.layers.iter().enumerate() {

@@ -10,6 +10,7 @@ pub mod cross_entropy;
 pub mod cuda;
 pub mod dropout;
 pub mod embedding;
+mod fold;
 pub mod linear;
 pub mod random;
 pub mod rms_norm;
@@ -19,6 +20,7 @@ pub mod selftest;
 mod simd;
 mod slice;
 pub mod swiglu;
+mod team;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -26,6 +28,7 @@ use std::ops::Range;
 
 pub use adamw::grad_norm;
 pub use add::add;
+pub use team::together;
 
 /// Where each sequence of a concatenated batch begins: sequence `i` owns rows `range(i)`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,13 +7,12 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
-
 use super::Dims;
 use super::score::score;
 use super::weigh::weigh;
 use crate::ops::simd::{exp, max, sum, vectorised};
 use crate::ops::slice::Weight;
+use crate::ops::team;
 
 /// Keys a task takes.
 const CHUNK: usize = 512;
@@ -55,7 +54,7 @@ pub(crate) fn decode(q: &[f32], rows: &[Vec<Segment<'_>>], dims: Dims, scale: f3
     };
     let heads_of_families = (0..kv_heads).flat_map(|head| families.iter().map(move |family| (head, family.clone())));
     let tasks: Vec<Task> = heads_of_families.flat_map(chunks).collect();
-    let partials: Vec<Partial> = tasks.par_iter().map(|task| partial(q, rows, task, dims, scale)).collect();
+    let partials: Vec<Partial> = team::map(tasks.len(), |i| partial(q, rows, &tasks[i], dims, scale));
     let mut out = vec![0.0; rows.len() * heads * d];
     for (row, out) in out.chunks_mut(heads * d).enumerate() {
         for (head, out) in out.chunks_mut(group * d).enumerate() {

@@ -7,6 +7,8 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
+#[cfg(target_arch = "x86_64")]
+use crate::ops::fold::fold16;
 use crate::ops::linear::pack::Element;
 #[cfg(target_arch = "x86_64")]
 use crate::ops::simd::{Isa, isa};
@@ -110,46 +112,4 @@ unsafe fn sixteen<T: Element, const C: usize>(q: &[f32], keys: *const T, stride:
             _mm512_storeu_ps(to.add(g * n), _mm512_mul_ps(_mm512_set1_ps(scale), fold16(*sums)));
         }
     }
-}
-
-/// Lane `j` of the result is the sum of `x[j]`'s lanes, in the order of [`sum_lanes`]: lane `i` with `i + 8`, then `i + 4`,
-/// `i + 2`, `i + 1`. Each step folds two vectors into one.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn fold16(x: [__m512; LANES]) -> __m512 {
-    let halves: [__m512; 8] = std::array::from_fn(|i| fold_halves(x[2 * i], x[2 * i + 1]));
-    let quarters: [__m512; 4] = std::array::from_fn(|i| fold_quarters(halves[2 * i], halves[2 * i + 1]));
-    // quarters[u]: 128-bit block b is what is left of x[4u + b].
-    let pairs: [__m512; 2] = std::array::from_fn(|i| fold_pairs(quarters[2 * i], quarters[2 * i + 1]));
-    let even = _mm512_shuffle_ps::<0x88>(pairs[0], pairs[1]);
-    let odd = _mm512_shuffle_ps::<0xdd>(pairs[0], pairs[1]);
-    // Lane 4b + t is now the sum of x[4t + b].
-    let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    _mm512_permutexvar_ps(order, _mm512_add_ps(even, odd))
-}
-
-/// Lanes `i` and `i + 8`: of `a` in the lower half, of `b` in the upper.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn fold_halves(a: __m512, b: __m512) -> __m512 {
-    _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b))
-}
-
-/// Lanes `i` and `i + 4` of each half.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn fold_quarters(a: __m512, b: __m512) -> __m512 {
-    _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b))
-}
-
-/// Lanes `i` and `i + 2` of each quarter.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn fold_pairs(a: __m512, b: __m512) -> __m512 {
-    let (a, b) = (_mm512_castps_pd(a), _mm512_castps_pd(b));
-    _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)))
 }

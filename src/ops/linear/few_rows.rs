@@ -8,15 +8,18 @@
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
+use std::cell::RefCell;
 
 use half::bf16;
-use rayon::prelude::*;
 
 use super::Part;
+use super::cpu::Output;
 use super::pack::{Element, Packing, Pairs, Wide};
 use crate::ops::cast::rounded;
-use crate::ops::simd::{Isa, LANES, has_bf16_products, isa, sum_lanes, vectorised};
+use crate::ops::fold::fold;
+use crate::ops::simd::{Isa, LANES, has_bf16_products, isa, vectorised};
 use crate::ops::slice::Weight;
+use crate::ops::team::for_each;
 
 /// Rows of `w` a task takes.
 const BLOCK: usize = 32;
@@ -24,6 +27,11 @@ const BLOCK: usize = 32;
 const RUN: usize = 256;
 
 type Lanes = [f32; LANES];
+
+thread_local! {
+    /// A task's sums before folding.
+    static SUMS: RefCell<Vec<Lanes>> = const { RefCell::new(Vec::new()) };
+}
 
 /// `y (m, n) = x (m, k) · w (n, k)ᵀ` for each part; every element of `y` is written.
 pub(crate) fn x_wt<'w, 'y>(x: &[f32], [m, k]: [usize; 2], each: impl IntoIterator<Item = Part<'y, Weight<'w>>>) {
@@ -47,39 +55,35 @@ pub(crate) fn x_wt<'w, 'y>(x: &[f32], [m, k]: [usize; 2], each: impl IntoIterato
 }
 
 /// `x` times each weight: the rows of all of them are shared out together.
-fn products<X: Packing, W: Packing>(x: &[X::Item], [m, k]: [usize; 2], mut each: Vec<Part<'_, &[W::Item]>>)
+fn products<X: Packing, W: Packing>(x: &[X::Item], [m, k]: [usize; 2], each: Vec<Part<'_, &[W::Item]>>)
 where
     X::Item: Element,
     W::Item: Element,
 {
-    for Part { w, n, y } in &mut each {
-        assert!(x.len() == m * k && w.len() == k * *n && y.len() == m * *n, "operands of the wrong size");
+    let (mut tasks, mut outputs) = (Vec::new(), 0);
+    for Part { w, n, y } in each {
+        assert!(x.len() == m * k && w.len() == k * n && y.len() == m * n, "operands of the wrong size");
+        outputs += y.len();
         if k == 0 {
             y.fill(0.0);
+        } else if m > 0 {
+            let y = Output(y.as_mut_ptr());
+            tasks.extend(w.chunks(BLOCK * k).enumerate().map(|(i, w)| Task { w, y, first: i * BLOCK, n }));
         }
-    }
-    let outputs: usize = each.iter().map(|part| m * part.n).sum();
-    if outputs == 0 || k == 0 {
-        return;
     }
     let step = if m <= 2 { k } else { RUN };
     let x = runs(x, [m, k], step);
-    let tasks: Vec<&[W::Item]> = each.iter().flat_map(|part| part.w.chunks(BLOCK * k)).collect();
     let isa = isa();
-    let run = |w: &&[W::Item]| block::<X, W>(isa, &x, w, [m, k], step);
-    // A task's outputs, (its rows of w, m), are set in place at the end: they lie apart in `y`.
-    let parallel = outputs * k > 1 << 16;
-    let blocks: Vec<Vec<f32>> = if parallel { tasks.par_iter().map(run).collect() } else { tasks.iter().map(run).collect() };
-    let mut blocks = blocks.iter();
-    for Part { n, y, .. } in each {
-        for (index, block) in blocks.by_ref().take(n.div_ceil(BLOCK)).enumerate() {
-            for (j, sums) in block.chunks(m).enumerate() {
-                for (i, sum) in sums.iter().enumerate() {
-                    y[i * n + index * BLOCK + j] = *sum;
-                }
-            }
-        }
-    }
+    let run = |i: usize| block::<X, W>(isa, &x, &tasks[i], [m, k], step);
+    if outputs * k > 1 << 16 { for_each(tasks.len(), run) } else { (0..tasks.len()).for_each(run) }
+}
+
+/// Rows `first..` of a weight, up to [`BLOCK`] of them, and the output `y (m, n)` that they are columns of.
+struct Task<'w, T> {
+    w: &'w [T],
+    y: Output,
+    first: usize,
+    n: usize,
 }
 
 /// `x` run by run, each run's rows side by side: rows a power of two apart would fight for the same sets of L1.
@@ -93,71 +97,74 @@ fn runs<T: Copy>(x: &[T], [m, k]: [usize; 2], step: usize) -> Vec<T> {
     to
 }
 
-/// `(rows of w, m)` dot products; `x` as [`runs`] lays it out.
-fn block<X: Packing, W: Packing>(isa: Isa, x: &[X::Item], w: &[W::Item], [m, k]: [usize; 2], step: usize) -> Vec<f32>
+/// A task's dot products; `x` as [`runs`] lays it out.
+fn block<X: Packing, W: Packing>(isa: Isa, x: &[X::Item], task: &Task<'_, W::Item>, [m, k]: [usize; 2], step: usize)
 where
     X::Item: Element,
     W::Item: Element,
 {
+    let &Task { w, y, first, n } = task;
     let rows = w.len() / k;
-    let mut sums = vec![[0.0; LANES]; rows * m];
-    for start in (0..k).step_by(step) {
-        let steps = step.min(k - start);
-        let x = &x[start * m..][..steps * m];
-        let mut j = 0;
-        while j < rows {
-            let height = if j + 4 <= rows { 4 } else { 1 };
-            for i in (0..m).step_by(4) {
-                let (x, w, sums) = (&x[i * steps..], &w[j * k + start..], &mut sums[j * m + i..]);
-                let tile = Tile { k, steps, m, ahead: m > 2 && i == 0 };
-                match (4.min(m - i), height) {
-                    (4, 4) => tile.run::<X, W, 4, 4>(isa, x, w, sums),
-                    (3, 4) => tile.run::<X, W, 3, 4>(isa, x, w, sums),
-                    (2, 4) => tile.run::<X, W, 2, 4>(isa, x, w, sums),
-                    (1, 4) => tile.run::<X, W, 1, 4>(isa, x, w, sums),
-                    (4, _) => tile.run::<X, W, 4, 1>(isa, x, w, sums),
-                    (3, _) => tile.run::<X, W, 3, 1>(isa, x, w, sums),
-                    (2, _) => tile.run::<X, W, 2, 1>(isa, x, w, sums),
-                    _ => tile.run::<X, W, 1, 1>(isa, x, w, sums),
+    SUMS.with_borrow_mut(|sums| {
+        sums.clear();
+        sums.resize(rows * m, [0.0; LANES]);
+        for start in (0..k).step_by(step) {
+            let steps = step.min(k - start);
+            let x = &x[start * m..][..steps * m];
+            let mut j = 0;
+            while j < rows {
+                let height = if j + 4 <= rows { 4 } else { 1 };
+                for i in (0..m).step_by(4) {
+                    let (x, w, sums) = (&x[i * steps..], &w[j * k + start..], &mut sums[i * rows + j..]);
+                    let tile = Tile { k, steps, rows, ahead: m > 2 && i == 0 };
+                    match (4.min(m - i), height) {
+                        (4, 4) => tile.run::<X, W, 4, 4>(isa, x, w, sums),
+                        (3, 4) => tile.run::<X, W, 3, 4>(isa, x, w, sums),
+                        (2, 4) => tile.run::<X, W, 2, 4>(isa, x, w, sums),
+                        (1, 4) => tile.run::<X, W, 1, 4>(isa, x, w, sums),
+                        (4, _) => tile.run::<X, W, 4, 1>(isa, x, w, sums),
+                        (3, _) => tile.run::<X, W, 3, 1>(isa, x, w, sums),
+                        (2, _) => tile.run::<X, W, 2, 1>(isa, x, w, sums),
+                        _ => tile.run::<X, W, 1, 1>(isa, x, w, sums),
+                    }
                 }
+                j += height;
             }
-            j += height;
         }
-    }
-    let mut y = vec![0.0; rows * m];
-    fold(&sums, &mut y);
-    y
+        for (i, sums) in sums.chunks(rows).enumerate() {
+            // SAFETY: `products` checked that `y` has `m` rows of `n`, and gave these columns to this task alone.
+            fold(sums, unsafe { std::slice::from_raw_parts_mut(y.0.add(i * n + first), rows) });
+        }
+    });
 }
 
 vectorised! {
-    fn fold(sums: &[Lanes], y: &mut [f32]) {
-        y.iter_mut().zip(sums).for_each(|(y, sums)| *y = sum_lanes(*sums));
-    }
     fn lanes_f32(x: &[f32], w: &[f32], sums: &mut Lanes) {
         add_lanes(x, w, sums);
     }
 }
 
-/// Where the operands of a tile lie: rows of `w` are `k` apart, rows of `x` `steps`, the steps to walk; `m` sums a row of `w`.
+/// Where the operands of a tile lie: rows of `w` are `k` apart, rows of `x` `steps`, the steps to walk; sums of one row
+/// of `x` lie side by side, those of the next `rows` on.
 #[derive(Clone, Copy)]
 struct Tile {
     k: usize,
     steps: usize,
-    m: usize,
+    rows: usize,
     /// Asks for the next rows of `w` while these are at work: their runs are too short for the hardware to foresee.
     ahead: bool,
 }
 
 impl Tile {
-    /// `sums[j·m + i] += x[i] ⊙ w[j]`, lane by lane, for `I` rows of `x` and `J` of `w`.
+    /// `sums[i·rows + j] += x[i] ⊙ w[j]`, lane by lane, for `I` rows of `x` and `J` of `w`.
     #[inline]
     fn run<X: Packing, W: Packing, const I: usize, const J: usize>(self, isa: Isa, x: &[X::Item], w: &[W::Item], sums: &mut [Lanes])
     where
         X::Item: Element,
         W::Item: Element,
     {
-        let Tile { k, steps, m, .. } = self;
-        assert!(x.len() >= I * steps && w.len() >= (J - 1) * k + steps && sums.len() >= (J - 1) * m + I);
+        let Tile { k, steps, rows, .. } = self;
+        assert!(x.len() >= I * steps && w.len() >= (J - 1) * k + steps && sums.len() >= (I - 1) * rows + J);
         #[cfg(target_arch = "x86_64")]
         if isa == Isa::Avx512 {
             let (x, w, sums) = (x.as_ptr(), w.as_ptr(), sums.as_mut_ptr());
@@ -178,7 +185,7 @@ impl Tile {
                 widen(&w[j * k + start..][..run], &mut wide_w);
                 for i in 0..I {
                     widen(&x[i * steps + start..][..run], &mut wide_x);
-                    lanes_f32(&wide_x[..run], &wide_w[..run], &mut sums[j * m + i]);
+                    lanes_f32(&wide_x[..run], &wide_w[..run], &mut sums[i * rows + j]);
                 }
             }
         }
@@ -216,13 +223,13 @@ macro_rules! kernel {
             w: *const W::Item,
             sums: *mut Lanes,
         ) {
-            let Tile { k, steps, m, ahead } = tile;
+            let Tile { k, steps, rows, ahead } = tile;
             let mut acc = [[_mm512_setzero_ps(); J]; I];
             // SAFETY: the caller checked that I rows of x, J of w and their sums are there; the last load is masked.
             unsafe {
                 for (i, acc) in acc.iter_mut().enumerate() {
                     for (j, acc) in acc.iter_mut().enumerate() {
-                        *acc = _mm512_loadu_ps(sums.add(j * m + i).cast());
+                        *acc = _mm512_loadu_ps(sums.add(i * rows + j).cast());
                     }
                 }
                 let whole = LANES * X::PER;
@@ -243,7 +250,7 @@ macro_rules! kernel {
                 }
                 for (i, acc) in acc.iter().enumerate() {
                     for (j, acc) in acc.iter().enumerate() {
-                        _mm512_storeu_ps(sums.add(j * m + i).cast(), *acc);
+                        _mm512_storeu_ps(sums.add(i * rows + j).cast(), *acc);
                     }
                 }
             }
