@@ -6,6 +6,8 @@
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
+#[cfg(target_arch = "x86_64")]
+use std::mem::MaybeUninit;
 
 #[cfg(target_arch = "x86_64")]
 use crate::ops::fold::fold16;
@@ -64,14 +66,12 @@ fn whole_sixteens<T: Element>(q: &[f32], k: &[T], sizes: [usize; 4], scale: f32,
         let done = count / LANES * LANES;
         for first in (0..done).step_by(LANES) {
             let keys = &k[first * stride..][..(LANES - 1) * stride + d];
-            for (few, q) in q.chunks(QUERIES * d).enumerate() {
-                let to = &mut scores[few * QUERIES * n + first..][..(q.len() / d - 1) * n + LANES];
-                // SAFETY: AVX-512 was detected; `keys` spans sixteen keys and `to` sixteen scores of each query.
-                unsafe {
-                    match d {
-                        64 => sixteen::<T, 4>(q, keys.as_ptr(), stride, scale, to.as_mut_ptr(), n),
-                        _ => sixteen::<T, 8>(q, keys.as_ptr(), stride, scale, to.as_mut_ptr(), n),
-                    }
+            let to = &mut scores[first..][..(q.len() / d - 1) * n + LANES];
+            // SAFETY: AVX-512 was detected; `keys` spans sixteen keys and `to` sixteen scores of each query.
+            unsafe {
+                match d {
+                    64 => sixteen::<T, 4>(q, keys.as_ptr(), stride, scale, to.as_mut_ptr(), n),
+                    _ => sixteen::<T, 8>(q, keys.as_ptr(), stride, scale, to.as_mut_ptr(), n),
                 }
             }
         }
@@ -81,35 +81,28 @@ fn whole_sixteens<T: Element>(q: &[f32], k: &[T], sizes: [usize; 4], scale: f32,
     0
 }
 
-/// Queries that meet sixteen keys at a time: their sums before folding stay in L1.
-#[cfg(target_arch = "x86_64")]
-const QUERIES: usize = 16;
-
-/// Sixteen scores of each of up to [`QUERIES`] queries of `16·C` channels: a key is loaded, and widened, once for all of them.
+/// Sixteen scores of each query of `16·C` channels: keys are widened once, into L1, and a query's sums stay in registers.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn sixteen<T: Element, const C: usize>(q: &[f32], keys: *const T, stride: usize, scale: f32, to: *mut f32, n: usize) {
-    let mut sums = [[_mm512_setzero_ps(); LANES]; QUERIES];
-    // SAFETY: the caller's sixteen keys and scores; `load16` touches what its full mask says.
+    let mut wide = [MaybeUninit::<[__m512; C]>::uninit(); LANES];
+    // SAFETY: the caller's sixteen keys and scores; `load16` touches what its full mask says; `wide` is written before it is read.
     unsafe {
-        for j in 0..LANES {
-            let mut key = [_mm512_setzero_ps(); C];
-            for (c, key) in key.iter_mut().enumerate() {
-                let at = keys.add(j * stride + c * LANES);
-                // Keys of one head lie too far apart for the hardware to foresee the next sixteen.
-                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(LANES * stride).cast());
-                *key = T::load16(at, u16::MAX);
+        for (j, wide) in wide.iter_mut().enumerate() {
+            let key = keys.add(j * stride);
+            // Keys of one head lie too far apart for the hardware to foresee the next sixteen.
+            for byte in (0..C * LANES * size_of::<T>()).step_by(64) {
+                _mm_prefetch::<_MM_HINT_T0>(key.wrapping_add(LANES * stride).cast::<i8>().wrapping_add(byte));
             }
-            for (q, sums) in q.chunks_exact(C * LANES).zip(&mut sums) {
-                let mut sum = _mm512_setzero_ps();
-                for (c, key) in key.iter().enumerate() {
-                    sum = _mm512_fmadd_ps(_mm512_loadu_ps(q.as_ptr().add(c * LANES)), *key, sum);
-                }
-                sums[j] = sum;
-            }
+            wide.write(std::array::from_fn(|c| T::load16(key.add(c * LANES), u16::MAX)));
         }
-        for (g, sums) in sums.iter().enumerate().take(q.len() / (C * LANES)) {
-            _mm512_storeu_ps(to.add(g * n), _mm512_mul_ps(_mm512_set1_ps(scale), fold16(*sums)));
+        for (g, q) in q.chunks_exact(C * LANES).enumerate() {
+            let q: [__m512; C] = std::array::from_fn(|c| _mm512_loadu_ps(q.as_ptr().add(c * LANES)));
+            let sums = std::array::from_fn(|j| {
+                let key = wide[j].assume_init_ref();
+                q.iter().zip(key).fold(_mm512_setzero_ps(), |sum, (q, key)| _mm512_fmadd_ps(*q, *key, sum))
+            });
+            _mm512_storeu_ps(to.add(g * n), _mm512_mul_ps(_mm512_set1_ps(scale), fold16(sums)));
         }
     }
 }

@@ -33,6 +33,7 @@ fn weigh_fixed<T: Element, const D: usize, const G: usize>(weights: &[f32], v: &
             let (weights, o) = (&weights[g * n + first..], &mut o[g * D..]);
             g += match o.len() / D {
                 4.. if G == 4 => weigh_heads::<T, D, 4>(weights, v, sizes, o),
+                3 if G == 4 => weigh_heads::<T, D, 3>(weights, v, sizes, o),
                 2.. => weigh_heads::<T, D, 2>(weights, v, sizes, o),
                 _ => weigh_heads::<T, D, 1>(weights, v, sizes, o),
             };

@@ -1,9 +1,9 @@
 //! `y (m, n) = x (m, k) · w (n, k)ᵀ` for the few rows of a decoding step, where reading `w` is the cost.
 //!
 //! Threads share out the rows of `w`, 32 at a time; a tile of up to four of them and four rows of `x` adds up in 16 lanes
-//! each. For more than two rows, `k` is walked in runs short enough that a run of `x` and of `w` stays in L1 while they
-//! meet, so `w` is read from memory once whatever `m`. An element is always the same dot product: 16 lanes over `k` in
-//! order, folded in one order. So it does not matter what it is computed beside.
+//! each, and asks for the next four rows of `w` meanwhile. For more than two rows, `k` is walked in runs short enough that a
+//! run of `x` stays in L1 with the `w` that it meets, so `w` is read from memory once whatever `m`. An element is always the
+//! same dot product: 16 lanes over `k` in order, folded in one order. So it does not matter what it is computed beside.
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
@@ -23,8 +23,10 @@ use crate::ops::team::for_each;
 
 /// Rows of `w` a task takes.
 const BLOCK: usize = 32;
-/// Steps of `k` in a run, a multiple of the lanes.
+/// Runs of `k` are multiples of so many steps, itself one of the lanes.
 const RUN: usize = 256;
+/// Bytes of `x` that stay in L1.
+const ROOM: usize = 16 << 10;
 
 type Lanes = [f32; LANES];
 
@@ -71,7 +73,7 @@ where
             tasks.extend(w.chunks(BLOCK * k).enumerate().map(|(i, w)| Task { w, y, first: i * BLOCK, n }));
         }
     }
-    let step = if m <= 2 { k } else { RUN };
+    let step = if m <= 2 { k } else { (ROOM / size_of::<X::Item>() / m / RUN).max(1) * RUN };
     let x = runs(x, [m, k], step);
     let isa = isa();
     let run = |i: usize| block::<X, W>(isa, &x, &tasks[i], [m, k], step);
@@ -116,7 +118,7 @@ where
                 let height = if j + 4 <= rows { 4 } else { 1 };
                 for i in (0..m).step_by(4) {
                     let (x, w, sums) = (&x[i * steps..], &w[j * k + start..], &mut sums[i * rows + j..]);
-                    let tile = Tile { k, steps, rows, ahead: m > 2 && i == 0 };
+                    let tile = Tile { k, steps, rows, ahead: i == 0 };
                     match (4.min(m - i), height) {
                         (4, 4) => tile.run::<X, W, 4, 4>(isa, x, w, sums),
                         (3, 4) => tile.run::<X, W, 3, 4>(isa, x, w, sums),
