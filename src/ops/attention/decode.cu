@@ -32,11 +32,13 @@ struct Memory {
 template <int D>
 __device__ __forceinline__ void copy_rows(bf16* tile, const bf16* from, int valid) {
   constexpr int CHUNKS = D / 8;
-  int lane = threadIdx.x & 31, c = lane % CHUNKS;
+  // Computed anew for each tile: kept, its addresses would take some twenty registers.
+  int lane = forgotten(threadIdx.x) & 31, c = lane % CHUNKS;
 #pragma unroll
   for (int i = 0; i < TILE; i += 32 / CHUNKS) {
     int r = i + lane / CHUNKS;
-    copy16(tile + place<D>(r, c), from + r * D + c * 8, r < valid);
+    // Rows lie side by side: a lane's piece is the warp's lane-th.
+    copy16(tile + place<D>(r, c), from + i * D + lane * 8, r < valid);
   }
 }
 
@@ -72,7 +74,7 @@ __device__ __forceinline__ void decode(const bf16* __restrict__ q, const Row* __
     bf16(*to)[TILE * D] = shared.warps[warp].tiles[tile / WARPS & 1];
     const bf16* keys = shared.blocks[tile * TILE / BLOCK] + tile * TILE % BLOCK * D;
     copy_rows<D>(to[0], keys, count - tile * TILE);
-    copy_rows<D>(to[1], keys + (long long)kv_heads * (BLOCK * D), count - tile * TILE);
+    copy_rows<D>(to[1], keys + kv_heads * (BLOCK * D), count - tile * TILE);
     copy_commit();
   };
   float o[D / 8][4] = {}, m[2] = {-INFINITY, -INFINITY}, l[2] = {};
