@@ -15,7 +15,7 @@ use clsgen::{
     device,
     error::Result,
     generate::{Budget, Engine, Request, Sampling},
-    model::{ClsHead, Llama, Model, ModelSource, kv_cache::SequenceCache, source},
+    model::{ClsHead, Llama, Model, ModelSource, source},
     ops,
     prompt::TextTokenizer,
 };
@@ -45,8 +45,8 @@ fn run() -> Result<()> {
     println!("prefill 2048 tokens: {:.0} tok/s", 2048.0 / prefill);
     for rows in [1, 8] {
         let seconds = best(|| {
-            let prefix = inference::time_prefill(&llama, 2048)?.1.into_prefix()?;
-            inference::time_decode(&llama, (0..rows).map(|_| SequenceCache::with_prefix(prefix.clone())).collect(), STEPS)
+            let prefix = inference::time_prefill(&llama, 2048)?.1;
+            inference::time_decode(&llama, vec![prefix; rows], STEPS)
         })?;
         println!("decode batch {rows}: {:.1} tok/s", (STEPS * rows) as f64 / seconds);
     }

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
-use clsgen::ops::{Offsets, adamw, attention, cross_entropy, linear, rms_norm, rope, swiglu};
+use clsgen::ops::{Offsets, adamw, attention, cross_entropy, kv_store, linear, rms_norm, rope, swiglu};
 use clsgen::rng::{Rng, streams};
 
 fn random(seed: u64, dims: &[usize]) -> Tensor {
@@ -70,9 +70,10 @@ impl Bench {
         });
         for rows in [1, 8] {
             let q = random(1, &[rows, heads, d]);
-            let segments: Vec<_> = (0..rows).map(|_| vec![attention::KvSegment { k: &k, v: &v, len: t }]).collect();
+            let blocks = kv_store::blocks_of(&k, &v).expect("blocks");
+            let cached = || (0..rows).map(|_| kv_store::KvRow { blocks: blocks.iter().collect(), len: t, new: 0 }).collect();
             let bytes = 8.0 * (rows * t * kv_heads * d) as f64;
-            self.run(&name(&format!("decode of {rows} rows,")), bytes, "GB/s", || attention::decode(&q, &segments, scale).expect("decode"));
+            self.run(&name(&format!("decode of {rows} rows,")), bytes, "GB/s", || attention::decode(&q, cached(), scale).expect("decode"));
         }
     }
 

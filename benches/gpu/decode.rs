@@ -46,8 +46,7 @@ fn decode(llama: &Llama, prompt: usize, rows: usize, shared: bool, report: &mut 
         if !shared {
             return (0..rows).map(|_| cache()).collect();
         }
-        let prefix = cache()?.into_prefix()?;
-        Ok((0..rows).map(|_| SequenceCache::with_prefix(prefix.clone())).collect())
+        Ok(vec![cache()?; rows])
     };
     time_decode(llama, caches()?, 2)?;
     let seconds = median((0..RUNS).map(|_| Ok(time_decode(llama, caches()?, STEPS)? / STEPS as f64)).collect::<Result<_>>()?);

@@ -9,7 +9,9 @@ use clsgen::{
     ops::{
         Offsets, add, attention, cross_entropy,
         dropout::{self, DropoutKey},
-        embedding, linear, random, rms_norm,
+        embedding,
+        kv_store::{self, KvRow, KvStep},
+        linear, random, rms_norm,
         rope::Rope,
         swiglu,
     },
@@ -87,10 +89,11 @@ impl Kernels<'_> {
         for rows in [1, self.subject.rows] {
             let q = self.activations(&[rows, heads, d])?;
             let cache = || self.activations(&[t, kv_heads, d]);
-            let held = (0..rows).map(|_| Ok((cache()?, cache()?))).collect::<Result<Vec<_>>>()?;
-            let segments: Vec<_> = held.iter().map(|(k, v)| vec![attention::KvSegment { k, v, len: t }]).collect();
+            let held = (0..rows).map(|_| kv_store::blocks_of(&cache()?, &cache()?)).collect::<Result<Vec<_>>>()?;
+            let step = KvStep::new(held.iter().map(|blocks| KvRow { blocks: blocks.iter().collect(), len: t, new: 0 }).collect())?;
+            let decoding = attention::Decoding::new(&step)?;
             let work = Work { operations: 4.0 * (rows * t * heads * d) as f64, ..self.moves(2 * rows * t * kv_heads * d) };
-            report.kernel(&format!("attention decode, {rows} rows behind {t} tokens"), work, || attention::decode(&q, &segments, scale));
+            report.kernel(&format!("attention decode, {rows} rows behind {t} tokens"), work, || decoding.attend(&q, 0, scale));
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Bookkeeping of the running batch: which prompts are open, which of their samples run, how many tokens they hold.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use super::{
     Completed, Finish, Generation, Request,
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    model::kv_cache::{KvCache, SequenceCache},
+    model::kv_cache::{SequenceCache, in_blocks},
     ops::sample,
     prompt::TextTokenizer,
 };
@@ -18,7 +18,7 @@ use crate::{
 pub(super) struct Job {
     pub(super) request: Request,
     /// Keys and values of the prompt, shared by its samples.
-    pub(super) prefix: Arc<KvCache>,
+    pub(super) prefix: SequenceCache,
     /// LM-head logits of t_n: every sample's first token is drawn from them.
     pub(super) first: Vec<f32>,
     /// CLS logits of t_n.
@@ -27,7 +27,7 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn new(request: Request, prefix: Arc<KvCache>, first: Vec<f32>, logits: Option<[f32; 2]>) -> Self {
+    pub(super) fn new(request: Request, prefix: SequenceCache, first: Vec<f32>, logits: Option<[f32; 2]>) -> Self {
         let generations = (0..request.samples).map(|_| None).collect();
         Self { request, prefix, first, logits, generations }
     }
@@ -60,7 +60,7 @@ pub(super) struct Row {
 
 impl Row {
     pub(super) fn new(index: usize, sample: usize, job: &Job) -> Self {
-        let cache = SequenceCache::with_prefix(Arc::clone(&job.prefix));
+        let cache = job.prefix.clone();
         let step = step(job.request.key, sample);
         let sampling = job.request.sampling;
         Self { job: index, sample, cache, ids: Vec::new(), sampling, step, state: State::default(), done: None }
@@ -115,7 +115,7 @@ impl Row {
 /// How much may be held at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
-    /// Tokens of keys and values: prompts as long as they are, samples as long as they may become.
+    /// Tokens of keys and values, in whole blocks: prompts as long as they are, samples as long as they may become.
     pub tokens: usize,
     /// Rows of the decoding batch.
     pub rows: usize,
@@ -149,8 +149,8 @@ pub(super) struct Batch {
 impl Batch {
     /// Cached tokens that are held or promised.
     pub(super) fn tokens(&self) -> usize {
-        let prompts: usize = self.jobs.values().map(|job| job.request.prompt.len()).sum();
-        let samples: usize = self.rows.iter().filter_map(|row| self.jobs.get(&row.job)).map(|job| job.request.max_new_tokens).sum();
+        let prompts: usize = self.jobs.values().map(|job| in_blocks(job.request.prompt.len())).sum();
+        let samples: usize = self.rows.iter().filter_map(|row| self.jobs.get(&row.job)).map(|job| job.request.sample_cost()).sum();
         prompts + samples
     }
 

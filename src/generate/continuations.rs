@@ -19,11 +19,10 @@ pub fn log_probabilities(llama: &Llama, prompt: &[u32], continuations: &[Vec<u32
     }
     let mut cache = [SequenceCache::default()];
     let first = llama.prefill(prompt, &Offsets::from_lengths(&[prompt.len()]), &mut cache)?;
-    let [cache] = cache;
-    let prefix = cache.into_prefix()?;
+    let [prefix] = cache;
     let log_first = log_softmax(&logits(llama, &first)?);
     let read = |ids: &Vec<u32>| -> Result<f64> {
-        let mut cache = SequenceCache::with_prefix(prefix.clone());
+        let mut cache = prefix.clone();
         let mut sum = pick(&log_first, ids[0])?;
         for pair in ids.windows(2) {
             let hidden = llama.decode(&pair[..1], &mut [&mut cache])?;

@@ -109,7 +109,7 @@ impl<'e, 'a, 'f, I: Iterator<Item = Request>> Run<'e, 'a, 'f, I> {
                 self.waiting.pop_front();
                 continue;
             };
-            if !self.batch.fits(job.request.max_new_tokens, self.engine.budget) {
+            if !self.batch.fits(job.request.sample_cost(), self.engine.budget) {
                 return Ok(());
             }
             self.waiting.pop_front();
@@ -236,11 +236,11 @@ impl Engine<'_> {
             vec![None; group.len()]
         };
         let jobs = group.into_iter().zip(caches).zip(first.into_iter().zip(cls));
-        jobs.map(|(((index, request), cache), (first, cls))| {
+        let open = |(((index, request), cache), (first, cls)): (((usize, Request), _), (_, Option<_>))| {
             let logits = cls.filter(|_| request.want_probability);
-            Ok((index, Job::new(request, cache.into_prefix()?, first, logits)))
-        })
-        .collect()
+            (index, Job::new(request, cache, first, logits))
+        };
+        Ok(jobs.map(open).collect())
     }
 
     /// h_n of prompts that want no text: no cache, no LM head.

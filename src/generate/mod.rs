@@ -21,6 +21,8 @@ pub use sampler::Sampling;
 
 pub use crate::data::Finish;
 
+use crate::model::kv_cache::{in_blocks, in_own_blocks};
+
 /// What is asked of the engine for one prompt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
@@ -39,9 +41,14 @@ pub struct Request {
 }
 
 impl Request {
-    /// Cached tokens that its prompt and one sample may come to.
+    /// Cached tokens, in whole blocks, that its prompt and one sample may come to.
     fn cost(&self) -> usize {
-        if self.samples == 0 { 0 } else { self.prompt.len() + self.max_new_tokens }
+        if self.samples == 0 { 0 } else { in_blocks(self.prompt.len()) + self.sample_cost() }
+    }
+
+    /// What a sample may come to beside the prompt.
+    fn sample_cost(&self) -> usize {
+        in_own_blocks(self.prompt.len(), self.max_new_tokens)
     }
 }
 

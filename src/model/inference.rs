@@ -1,11 +1,17 @@
 //! Prefill and decode: the forward pass without dropout, over a KV cache.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 use super::{Llama, kv_cache::SequenceCache, layer::DecoderLayer, projection::Kernel};
 use crate::{
     error::{Error, Result},
-    ops::{Offsets, attention, attention::KvSegment, cast::to_bf16, embedding, together},
+    ops::{
+        Offsets,
+        attention::Decoding,
+        embedding,
+        kv_store::{self, KvStep},
+        together,
+    },
 };
 
 impl Llama {
@@ -17,17 +23,22 @@ impl Llama {
             return Err(Error::run(format!("prefill: {} caches for {} sequences", caches.len(), offsets.count())));
         }
         let starts: Vec<usize> = caches.iter().map(SequenceCache::len).collect();
+        for (range, cache) in offsets.ranges().zip(caches.iter_mut()) {
+            cache.reserve(range.len(), &self.kv_pool)?;
+        }
+        let step = KvStep::new(offsets.ranges().zip(caches.iter()).map(|(range, cache)| cache.row(range.len())).collect())?;
+        let lengths: Vec<usize> = offsets.ranges().zip(&starts).map(|(range, start)| start + range.len()).collect();
+        let (behind_others, kv_offsets) = (starts.iter().any(|&start| start > 0), Offsets::from_lengths(&lengths));
         let last = self.last_rows(ids, offsets, &starts, |i, layer, q, k, v| {
-            let (k, v) = (&self.kept(k)?, &self.kept(v)?);
-            let (all_k, all_v, kv_offsets) = with_cached(i, k, v, offsets, caches)?;
-            for (range, cache) in offsets.ranges().zip(caches.iter_mut()) {
-                let rows = |t: &Tensor| t.narrow(0, range.start, range.len());
-                cache.own.append(i, &rows(k)?, &rows(v)?)?;
+            kv_store::store(&step, i, k, v)?;
+            if !behind_others {
+                return layer.attend(q, k, v, offsets, offsets);
             }
-            layer.attend(q, &all_k, &all_v, offsets, &kv_offsets)
+            let (k, v) = kv_store::gather(&step, i, layer.heads.head_dim)?;
+            layer.attend(q, &k, &v, offsets, &kv_offsets)
         })?;
         for (range, cache) in offsets.ranges().zip(caches.iter_mut()) {
-            cache.own.len += range.len();
+            cache.grow(range.len());
         }
         Ok(last)
     }
@@ -73,57 +84,22 @@ impl Llama {
 
     fn decode_layers(&self, ids: &[u32], caches: &mut [&mut SequenceCache]) -> Result<Tensor> {
         let positions: Vec<u32> = caches.iter().map(|cache| cache.len() as u32).collect();
+        caches.iter_mut().try_for_each(|cache| cache.reserve(1, &self.kv_pool))?;
+        let step = KvStep::new(caches.iter().map(|cache| cache.row(1)).collect())?;
+        let decoding = Decoding::new(&step)?;
         let mut x = embedding::forward(&self.embed_tokens, ids)?;
         for (i, layer) in self.layers.iter().enumerate() {
             let (q, k, v) = layer.infer_qkv(&x, &self.rope, &positions, Kernel::Decode)?;
-            let (k, v) = (self.kept(&k)?, self.kept(&v)?);
-            for (row, cache) in caches.iter_mut().enumerate() {
-                cache.own.append(i, &k.narrow(0, row, 1)?, &v.narrow(0, row, 1)?)?;
-            }
-            let rows: Vec<Vec<KvSegment<'_>>> = caches.iter().map(|cache| segments(cache, i)).collect();
-            let attended = attention::decode(&q, &rows, layer.heads.scale())?;
+            kv_store::store(&step, i, &k, &v)?;
+            let attended = decoding.attend(&q, i, layer.heads.scale())?;
             x = layer.infer_rest(&x, &attended, Kernel::Decode)?;
         }
-        for cache in caches.iter_mut() {
-            cache.own.len += 1;
-        }
+        caches.iter_mut().for_each(|cache| cache.grow(1));
         Ok(self.norm.forward(&x)?.0)
-    }
-
-    /// New keys or values as the cache holds them.
-    fn kept(&self, x: &Tensor) -> Result<Tensor> {
-        if self.kv_dtype() == DType::BF16 { to_bf16(x) } else { Ok(x.clone()) }
     }
 
     /// LM head for decoding: streams its weight once for all rows.
     pub fn decode_logits(&self, hidden_rows: &Tensor) -> Result<Tensor> {
         Kernel::Decode.apply(hidden_rows, self.lm_head_weight(), None)
     }
-}
-
-/// A row's segments in layer `i`, its new token included (which `own.len` does not count yet).
-fn segments(cache: &SequenceCache, i: usize) -> Vec<KvSegment<'_>> {
-    let prefix = cache.prefix.as_deref().filter(|prefix| prefix.len > 0).map(|prefix| (prefix, prefix.len));
-    let parts = prefix.into_iter().chain([(&cache.own, cache.own.len + 1)]);
-    parts.map(|(part, len)| KvSegment { k: &part.layers[i].0, v: &part.layers[i].1, len }).collect()
-}
-
-/// Keys and values of layer `i` with each sequence's cached rows before its new ones.
-fn with_cached(i: usize, k: &Tensor, v: &Tensor, offsets: &Offsets, caches: &[SequenceCache]) -> Result<(Tensor, Tensor, Offsets)> {
-    if caches.iter().all(|cache| cache.len() == 0) {
-        return Ok((k.clone(), v.clone(), offsets.clone()));
-    }
-    let (mut keys, mut values, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
-    for (range, cache) in offsets.ranges().zip(caches) {
-        for part in cache.parts() {
-            if let Some((held_k, held_v)) = part.held(i)? {
-                keys.push(held_k);
-                values.push(held_v);
-            }
-        }
-        keys.push(k.narrow(0, range.start, range.len())?);
-        values.push(v.narrow(0, range.start, range.len())?);
-        lengths.push(cache.len() + range.len());
-    }
-    Ok((Tensor::cat(&keys, 0)?, Tensor::cat(&values, 0)?, Offsets::from_lengths(&lengths)))
 }

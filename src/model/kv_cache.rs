@@ -1,105 +1,247 @@
-//! Keys and values of the tokens a sequence has seen; several sequences may share a prefix.
+//! Keys and values of the tokens a sequence has seen, in blocks of 64 tokens, of which sequences with the same beginning share
+//! the full ones.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::Result,
+    ops::kv_store::{self, BLOCK, KvRow},
+};
 
-/// Rows a cache grows by, at least.
-const GROWTH: usize = 64;
+use super::LlamaConfig;
 
-/// Keys and values of `len` tokens in every layer.
+/// Where blocks come from and go back to. While any is in use, those that came back wait to be used again; with the last one
+/// all their memory is freed, so that nothing is held between runs.
+#[derive(Debug)]
+pub(super) struct Pool {
+    /// `(layers, 2, kv_heads, 64, width)`.
+    shape: [usize; 5],
+    dtype: DType,
+    device: Device,
+    held: Mutex<Held>,
+}
+
 #[derive(Debug, Default)]
-pub struct KvCache {
-    /// Per layer: keys and values, `(capacity, kv_heads, head_dim)`; empty until the first token.
-    pub layers: Vec<(Tensor, Tensor)>,
-    /// Tokens held.
-    pub len: usize,
+struct Held {
+    free: Vec<Tensor>,
+    in_use: usize,
 }
 
-impl KvCache {
-    /// Writes rows behind the `len` held ones, in layer `layer`; `len` itself moves once all layers have them.
-    pub(super) fn append(&mut self, layer: usize, k: &Tensor, v: &Tensor) -> Result<()> {
-        let needed = self.len + k.dim(0)?;
-        let held = self.layers.len();
-        if let Some((held_k, held_v)) = self.layers.get_mut(layer) {
-            if held_k.dim(0)? < needed {
-                let capacity = needed.max(self.len + (self.len / 4).max(GROWTH));
-                (*held_k, *held_v) = (grown(Some(held_k), self.len, capacity, k)?, grown(Some(held_v), self.len, capacity, v)?);
-            }
-        } else if layer == held {
-            let capacity = needed.max(GROWTH);
-            self.layers.push((grown(None, 0, capacity, k)?, grown(None, 0, capacity, v)?));
-        } else {
-            return Err(Error::run(format!("KV cache: layer {layer} before layer {held}")));
+impl Pool {
+    /// For the sequences of a model whose matrices are `weights`.
+    pub fn new(config: &LlamaConfig, weights: DType, device: &Device) -> Self {
+        let width = kv_store::width(config.head_dim, device);
+        let shape = [config.num_hidden_layers, 2, config.num_key_value_heads, BLOCK, width];
+        Self { shape, dtype: kv_store::dtype(weights, device), device: device.clone(), held: Mutex::default() }
+    }
+
+    /// Bytes of a block.
+    pub fn block_bytes(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.dtype.size_in_bytes()
+    }
+
+    /// A block with whatever numbers its last owner left; what is behind head_dim channels is zeros.
+    fn take(self: &Arc<Self>) -> Result<Block> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let tensor = match held.free.pop() {
+            Some(tensor) => tensor,
+            None => Tensor::zeros(&self.shape, self.dtype, &self.device)?,
+        };
+        held.in_use += 1;
+        Ok(Block { tensor, pool: self.clone() })
+    }
+
+    fn give_back(&self, tensor: Tensor) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.in_use -= 1;
+        held.free.push(tensor);
+        if held.in_use == 0 {
+            held.free = Vec::new();
         }
-        let (held_k, held_v) = &self.layers[layer];
-        held_k.slice_set(&k.contiguous()?, 0, self.len)?;
-        held_v.slice_set(&v.contiguous()?, 0, self.len)?;
-        Ok(())
-    }
-
-    /// The held keys and values of a layer, `(len, kv_heads, head_dim)` each; `None` when empty.
-    pub(super) fn held(&self, layer: usize) -> Result<Option<(Tensor, Tensor)>> {
-        match self.layers.get(layer) {
-            Some((k, v)) if self.len > 0 => Ok(Some((k.narrow(0, 0, self.len)?, v.narrow(0, 0, self.len)?))),
-            _ => Ok(None),
-        }
     }
 }
 
-/// A tensor of `capacity` rows shaped as those of `rows`, its first `len` rows copied from `held`.
-fn grown(held: Option<&Tensor>, len: usize, capacity: usize, rows: &Tensor) -> Result<Tensor> {
-    let (_, kv_heads, head_dim) = rows.dims3()?;
-    let tensor = Tensor::zeros((capacity, kv_heads, head_dim), rows.dtype(), rows.device())?;
-    if let (Some(held), true) = (held, len > 0) {
-        tensor.slice_set(&held.narrow(0, 0, len)?, 0, 0)?;
-    }
-    Ok(tensor)
+/// Keys and values of 64 tokens in every layer.
+#[derive(Debug)]
+struct Block {
+    tensor: Tensor,
+    pool: Arc<Pool>,
 }
 
-/// One sequence: an optional shared prefix, then its own tokens.
-#[derive(Debug, Default)]
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.pool.give_back(self.tensor.clone());
+    }
+}
+
+/// One sequence. Its clones share its blocks: whichever grows first copies the last one, where that has room, and goes on in its copy.
+#[derive(Debug, Clone, Default)]
 pub struct SequenceCache {
-    /// Shared with other sequences, never changed.
-    pub prefix: Option<Arc<KvCache>>,
-    /// This sequence's own tail.
-    pub own: KvCache,
+    blocks: Vec<Arc<Block>>,
+    len: usize,
 }
 
 impl SequenceCache {
-    /// An empty sequence behind `prefix`.
-    pub fn with_prefix(prefix: Arc<KvCache>) -> Self {
-        Self { prefix: Some(prefix), own: KvCache::default() }
-    }
-
     /// Tokens seen: the position of the next one.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
-        self.prefix.as_ref().map_or(0, |prefix| prefix.len) + self.own.len
+        self.len
     }
 
-    /// The non-empty parts, prefix first.
-    pub(super) fn parts(&self) -> impl Iterator<Item = &KvCache> {
-        self.prefix.as_deref().into_iter().chain([&self.own]).filter(|cache| cache.len > 0)
-    }
-
-    /// This sequence's tokens as a prefix for others. One that itself has a prefix is copied into one piece.
-    pub fn into_prefix(self) -> Result<Arc<KvCache>> {
-        let Some(prefix) = &self.prefix else { return Ok(Arc::new(self.own)) };
-        if self.own.len == 0 {
-            return Ok(prefix.clone());
-        }
-        let mut whole = KvCache::default();
-        for part in [prefix.as_ref(), &self.own] {
-            for layer in 0..part.layers.len() {
-                if let Some((k, v)) = part.held(layer)? {
-                    whole.append(layer, &k, &v)?;
-                }
+    /// Makes room for `new` more tokens, in blocks that are this sequence's alone.
+    pub(super) fn reserve(&mut self, new: usize, pool: &Arc<Pool>) -> Result<()> {
+        for i in self.len / BLOCK..(self.len + new).div_ceil(BLOCK) {
+            if i == self.blocks.len() {
+                self.blocks.push(Arc::new(pool.take()?));
+            } else if Arc::get_mut(&mut self.blocks[i]).is_none() {
+                let own = pool.take()?;
+                own.tensor.slice_set(&self.blocks[i].tensor, 0, 0)?;
+                self.blocks[i] = Arc::new(own);
             }
-            whole.len += part.len;
         }
-        Ok(Arc::new(whole))
+        Ok(())
+    }
+
+    /// As a step sees it that adds `new` tokens, for which there is room.
+    pub(super) fn row(&self, new: usize) -> KvRow<'_> {
+        KvRow { blocks: self.blocks.iter().map(|block| &block.tensor).collect(), len: self.len + new, new }
+    }
+
+    /// Counts `new` tokens, which every layer has by now.
+    pub(super) fn grow(&mut self, new: usize) {
+        self.len += new;
+    }
+}
+
+/// Tokens of whole blocks that hold `tokens`.
+pub fn in_blocks(tokens: usize) -> usize {
+    tokens.next_multiple_of(BLOCK)
+}
+
+/// Tokens, in whole blocks, that a sequence of its own takes which goes on for `new` tokens behind a shared one of `shared`: the
+/// full blocks are shared.
+pub fn in_own_blocks(shared: usize, new: usize) -> usize {
+    in_blocks(shared.saturating_add(new).min(usize::MAX - BLOCK)) - shared / BLOCK * BLOCK
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{Llama, config::tests::tiny},
+        ops::Offsets,
+    };
+
+    fn bits(x: &Tensor) -> Vec<u32> {
+        x.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+    }
+
+    fn read(llama: &Llama, ids: &[u32], cache: &mut SequenceCache) -> Vec<u32> {
+        bits(&llama.prefill(ids, &Offsets::from_lengths(&[ids.len()]), std::slice::from_mut(cache)).unwrap())
+    }
+
+    fn write(llama: &Llama, id: u32, cache: &mut SequenceCache) -> Vec<u32> {
+        bits(&llama.decode(&[id], &mut [cache]).unwrap())
+    }
+
+    fn held(llama: &Llama) -> (usize, usize) {
+        let held = llama.kv_pool.held.lock().unwrap();
+        (held.in_use, held.free.len())
+    }
+
+    fn ids(n: usize, seed: u32) -> Vec<u32> {
+        (0..n as u32).map(|i| (i * 7 + seed) % 11).collect()
+    }
+
+    /// Whatever samples share of a prompt, each has the bits of one that read it alone; and so has the rest of a prompt behind a
+    /// part of it.
+    #[test]
+    fn samples_never_see_each_other() {
+        for dtype in [DType::F32, DType::BF16] {
+            let llama = Llama::random(tiny(), dtype, 5, &Device::Cpu).unwrap();
+            for prompt in [1, 63, 64, 65, 130] {
+                let prompt = ids(prompt, 3);
+                let mut whole = SequenceCache::default();
+                let last = read(&llama, &prompt, &mut whole);
+                let mut parts = SequenceCache::default();
+                read(&llama, &prompt[..prompt.len().div_ceil(2)], &mut parts);
+                if prompt.len() > 1 {
+                    assert_eq!(read(&llama, &prompt[prompt.len().div_ceil(2)..], &mut parts), last, "{} in two parts", prompt.len());
+                }
+                let mut samples = [whole.clone(), whole.clone(), parts.clone(), whole.clone()];
+                let mut alone: Vec<SequenceCache> = samples.iter().map(|_| SequenceCache::default()).collect();
+                alone.iter_mut().for_each(|cache| drop(read(&llama, &prompt, cache)));
+                for step in 0..70 {
+                    let tokens: Vec<u32> = (0..4).map(|i| (step * 5 + i * 3) % 11).collect();
+                    let mut all: Vec<&mut SequenceCache> = samples.iter_mut().collect();
+                    let together = bits(&llama.decode(&tokens, &mut all).unwrap());
+                    let each: Vec<u32> =
+                        alone.iter_mut().zip(&tokens).flat_map(|(cache, &token)| write(&llama, token, cache)).collect();
+                    assert_eq!(together, each, "{dtype:?}, {} tokens, step {step}", prompt.len());
+                }
+                // What they share is as it was.
+                let mut after = SequenceCache::default();
+                read(&llama, &prompt, &mut after);
+                assert_eq!(write(&llama, 4, &mut whole), write(&llama, 4, &mut after));
+            }
+        }
+    }
+
+    #[test]
+    fn full_blocks_are_shared_and_a_block_with_room_is_copied_by_who_grows() {
+        let llama = Llama::random(tiny(), DType::F32, 5, &Device::Cpu).unwrap();
+        let mut first = SequenceCache::default();
+        read(&llama, &ids(130, 1), &mut first);
+        assert_eq!(held(&llama), (3, 0));
+        let (mut second, third) = (first.clone(), first.clone());
+        assert_eq!(held(&llama), (3, 0));
+        write(&llama, 1, &mut second);
+        assert_eq!(held(&llama), (4, 0));
+        for i in 0..3 {
+            assert_eq!(Arc::ptr_eq(&first.blocks[i], &second.blocks[i]), i < 2);
+        }
+        write(&llama, 1, &mut first);
+        drop(third);
+        write(&llama, 1, &mut first);
+        write(&llama, 1, &mut second);
+        assert_eq!(held(&llama), (4, 1), "the block that nobody has any more waits");
+        assert_eq!((first.len(), second.len()), (132, 132));
+    }
+
+    #[test]
+    fn blocks_are_used_again_and_freed_with_the_last() {
+        let llama = Llama::random(tiny(), DType::F32, 5, &Device::Cpu).unwrap();
+        let (mut one, mut two) = (SequenceCache::default(), SequenceCache::default());
+        read(&llama, &ids(200, 1), &mut one);
+        read(&llama, &ids(70, 2), &mut two);
+        assert_eq!(held(&llama), (6, 0));
+        let before: Vec<_> = one.blocks.iter().map(|block| block.tensor.id()).collect();
+        drop(one);
+        assert_eq!(held(&llama), (2, 4));
+        let mut three = SequenceCache::default();
+        let again = read(&llama, &ids(100, 3), &mut three);
+        assert_eq!(held(&llama), (4, 2));
+        assert!(three.blocks.iter().all(|block| before.contains(&block.tensor.id())));
+        drop((two, three));
+        assert_eq!(held(&llama), (0, 0));
+        // What a block held before does not show.
+        assert_eq!(read(&llama, &ids(100, 3), &mut SequenceCache::default()), again);
+    }
+
+    #[test]
+    fn tokens_are_counted_in_whole_blocks() {
+        assert_eq!([0, 1, 64, 65].map(in_blocks), [0, 64, 64, 128]);
+        // A prompt of 130 tokens: two full blocks, which are shared; its third is copied.
+        for (new, tokens) in [(1, 64), (62, 64), (63, 128), (200, 256)] {
+            assert_eq!(in_own_blocks(130, new), tokens);
+        }
+        assert_eq!([in_own_blocks(128, 64), in_own_blocks(128, 65), in_own_blocks(0, 1)], [64, 128, 64]);
+        assert!(in_own_blocks(130, usize::MAX) > 1 << 62);
+        let llama = Llama::random(tiny(), DType::BF16, 5, &Device::Cpu).unwrap();
+        let config = &llama.config;
+        let numbers = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim;
+        assert_eq!(llama.kv_bytes_per_token(), 2 * numbers);
     }
 }

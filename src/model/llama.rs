@@ -1,11 +1,12 @@
 //! The Llama: its tensors under their HF names, random initialisation, adapters, memory needs.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use candle_core::{DType, Device, Tensor};
 
 use super::{
     Footprint, LlamaConfig, ModelSource,
+    kv_cache::Pool,
     layer::{DecoderLayer, Heads, Norm},
     lora::{self, Adapter, LoraConfig},
     projection::Projection,
@@ -14,7 +15,7 @@ use super::{
 use crate::{
     config::Parameters,
     error::{Error, Result},
-    ops::{Offsets, random, rope::Rope},
+    ops::{Offsets, kv_store::BLOCK, random, rope::Rope},
     rng::{Rng, hash_name, streams},
 };
 
@@ -33,6 +34,8 @@ pub struct Llama {
     pub(super) norm: Norm,
     /// `(vocab, hidden)`; `None` when it is the embedding.
     pub(super) lm_head: Option<Tensor>,
+    /// Blocks of its sequences' keys and values.
+    pub(super) kv_pool: Arc<Pool>,
 }
 
 /// Which layers keep their activations for the backward pass.
@@ -78,7 +81,8 @@ impl Llama {
         let layers = (0..config.num_hidden_layers).map(|i| layer(&config, &mut tensors, i)).collect::<Result<_>>()?;
         let norm = norm(&config, &mut tensors, "model.norm.weight")?;
         let lm_head = if config.tie_word_embeddings { None } else { Some(take(&mut tensors, "lm_head.weight")?) };
-        Ok(Self { config, lora: None, device: device.clone(), rope, embed_tokens, layers, norm, lm_head })
+        let kv_pool = Arc::new(Pool::new(&config, embed_tokens.dtype(), device));
+        Ok(Self { config, lora: None, device: device.clone(), rope, embed_tokens, layers, norm, lm_head, kv_pool })
     }
 
     /// The same model elsewhere: matrices held as `dtype` (F32 or BF16) on `device`, vectors and adapters in f32. The base may share
@@ -176,15 +180,9 @@ impl Llama {
         if self.device.is_cuda() { self.embed_tokens.dtype().size_in_bytes() } else { DType::F32.size_in_bytes() }
     }
 
-    /// The type keys and values are cached in: that of the weights, to which attention's operands are rounded anyway.
-    pub fn kv_dtype(&self) -> DType {
-        self.embed_tokens.dtype()
-    }
-
-    /// Bytes one token of a [`super::kv_cache::KvCache`] takes.
+    /// Bytes one token of a [`super::kv_cache::SequenceCache`] takes, where its block is full.
     pub fn kv_bytes_per_token(&self) -> usize {
-        let Heads { kv_heads, head_dim, .. } = heads(&self.config);
-        2 * self.config.num_hidden_layers * kv_heads * head_dim * self.kv_dtype().size_in_bytes()
+        self.kv_pool.block_bytes() / BLOCK
     }
 
     /// What rows of a training pass take.

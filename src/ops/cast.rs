@@ -44,7 +44,8 @@ pub(crate) fn bf16_bits(x: f32) -> u32 {
 }
 
 vectorised! {
-    fn round(x: &[f32], y: &mut [bf16]) {
+    /// As [`rounded`], to `y`, on this thread.
+    pub(crate) fn round(x: &[f32], y: &mut [bf16]) {
         y.iter_mut().zip(x).for_each(|(y, x)| *y = bf16::from_bits(bf16_bits(*x) as u16));
     }
 }

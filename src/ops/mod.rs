@@ -11,6 +11,7 @@ pub mod cuda;
 pub mod dropout;
 pub mod embedding;
 mod fold;
+pub mod kv_store;
 pub mod linear;
 pub mod random;
 pub mod rms_norm;

@@ -32,14 +32,6 @@ impl<'a> Weight<'a> {
             Self::Bf16(values) => Self::Bf16(&values[start..]),
         }
     }
-
-    /// Where the first element lies: equal for the same elements of the same tensor.
-    pub fn address(self) -> usize {
-        match self {
-            Self::F32(values) => values.as_ptr() as usize,
-            Self::Bf16(values) => values.as_ptr() as usize,
-        }
-    }
 }
 
 impl<'a> View<'a> {
@@ -78,26 +70,52 @@ pub(crate) fn tensor<S: Into<candle_core::Shape>>(values: Vec<f32>, shape: S) ->
     Ok(Tensor::from_vec(values, shape.into(), &Device::Cpu)?)
 }
 
+/// As [`Weight`], to write.
+pub(crate) enum WeightMut<'a> {
+    F32(&'a mut [f32]),
+    Bf16(&'a mut [bf16]),
+}
+
+impl WeightMut<'_> {
+    /// The elements from `start` on.
+    pub fn from(&mut self, start: usize) -> WeightMut<'_> {
+        match self {
+            Self::F32(values) => WeightMut::F32(&mut values[start..]),
+            Self::Bf16(values) => WeightMut::Bf16(&mut values[start..]),
+        }
+    }
+}
+
 struct InPlace<F>(RefCell<Option<F>>);
 
-impl<F: FnOnce(&mut [f32]) -> Result<()>> InplaceOp1 for InPlace<F> {
+impl<F: FnOnce(WeightMut<'_>) -> Result<()>> InplaceOp1 for InPlace<F> {
     fn name(&self) -> &'static str {
         "in-place update"
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
         let (start, end) = layout.contiguous_offsets().ok_or(candle_core::Error::RequiresContiguous { op: "in-place update" })?;
-        let CpuStorage::F32(values) = storage else {
-            return Err(candle_core::Error::Msg("an in-place update needs f32".into()));
+        let values = match storage {
+            CpuStorage::F32(values) => WeightMut::F32(&mut values[start..end]),
+            CpuStorage::BF16(values) => WeightMut::Bf16(&mut values[start..end]),
+            _ => return Err(candle_core::Error::Msg("an in-place update needs f32 or bf16".into())),
         };
         match self.0.borrow_mut().take() {
-            Some(update) => update(&mut values[start..end]).map_err(|error| candle_core::Error::Msg(error.to_string())),
+            Some(update) => update(values).map_err(|error| candle_core::Error::Msg(error.to_string())),
             None => Ok(()),
         }
     }
 }
 
 /// Calls `update` with the tensor's own elements; every handle that shares the storage sees the change.
-pub(crate) fn update_f32(tensor: &Tensor, update: impl FnOnce(&mut [f32]) -> Result<()>) -> Result<()> {
+pub(crate) fn update(tensor: &Tensor, update: impl FnOnce(WeightMut<'_>) -> Result<()>) -> Result<()> {
     Ok(tensor.inplace_op1(&InPlace(RefCell::new(Some(update))))?)
+}
+
+/// As [`update`], of an f32 tensor.
+pub(crate) fn update_f32(tensor: &Tensor, change: impl FnOnce(&mut [f32]) -> Result<()>) -> Result<()> {
+    update(tensor, |values| match values {
+        WeightMut::F32(values) => change(values),
+        WeightMut::Bf16(_) => Err(Error::run("an in-place update needs f32")),
+    })
 }

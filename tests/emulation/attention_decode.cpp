@@ -1,4 +1,4 @@
-// Decode attention over segments against f64.
+// Decode attention over the blocks of a cache against f64.
 #include "attention.h"
 #include "../../src/ops/attention/decode.cuh"
 namespace decode_file {
@@ -10,69 +10,96 @@ namespace join_file {
 using namespace decode_file;
 using namespace join_file;
 
-// A run of keys in a buffer with room for more (which holds NaNs), `before` elements into it.
-struct Piece {
-  emu::Array<bf16> k, v;
-  int length;
-  Piece(Shape s, int length, int capacity, size_t before)
-      : k(before + (size_t)capacity * s.kv_heads * s.d), v(before + (size_t)capacity * s.kv_heads * s.d), length(length) {
-    for (auto x : {&k, &v}) {
-      auto values = normals_bf16((size_t)length * s.kv_heads * s.d);
-      std::copy(values.begin(), values.end(), x->data() + before);
-    }
-  }
-};
-using Row = std::vector<const Piece*>;
+constexpr int LAYERS = 2;
 
-static std::vector<bf16> run(Shape s, const std::vector<bf16>& queries, const std::vector<Row>& rows, size_t before) {
+// A block of the cache: NaNs wherever no key or value was put.
+struct Block {
+  emu::Array<bf16> all;
+  explicit Block(Shape s) : all((size_t)LAYERS * 2 * s.kv_heads * BLOCK * s.d) {}
+};
+
+// A sequence's keys and values in one layer.
+struct Sequence {
+  std::vector<std::shared_ptr<Block>> blocks;
+  int length = 0;
+};
+
+static bf16* place_of(const Sequence& sequence, Shape s, int layer, int half, int head, int token) {
+  return sequence.blocks[token / BLOCK]->all.data() + ((((size_t)layer * 2 + half) * s.kv_heads + head) * BLOCK + token % BLOCK) * s.d;
+}
+
+// The full blocks of `shared`, up to `length`, and random keys and values in blocks of its own behind them.
+static Sequence sequence(Shape s, int layer, int length, const Sequence& shared = {}) {
+  Sequence made;
+  made.length = length;
+  int full = std::min(shared.length, length) / BLOCK;
+  for (int i = 0; i * BLOCK < length; i++) made.blocks.push_back(i < full ? shared.blocks[i] : std::make_shared<Block>(s));
+  for (int token = full * BLOCK; token < length; token++)
+    for (int half = 0; half < 2; half++)
+      for (int head = 0; head < s.kv_heads; head++) {
+        auto values = normals_bf16(s.d);
+        std::copy(values.begin(), values.end(), place_of(made, s, layer, half, head, token));
+      }
+  return made;
+}
+
+// The same in blocks of its own.
+static Sequence copy_of(const Sequence& from, Shape s) {
+  Sequence to = from;
+  for (auto& block : to.blocks) {
+    auto own = std::make_shared<Block>(s);
+    std::copy(block->all.data(), block->all.data() + block->all.size(), own->all.data());
+    block = own;
+  }
+  return to;
+}
+
+static std::vector<bf16> run(Shape s, int layer, const std::vector<bf16>& queries, const std::vector<Sequence>& sequences) {
   auto [heads, kv_heads, d] = s;
   int h = heads, g = kv_heads;
-  std::vector<Segment> segments;
-  std::vector<uint32_t> ranges = {0};
-  uint32_t longest = 0;
-  for (const Row& row : rows) {
-    uint32_t start = 0;
-    for (const Piece* piece : row) {
-      segments.push_back({piece->k.data(), piece->v.data(), start, (uint32_t)piece->length});
-      start += piece->length;
-    }
-    longest = std::max(longest, start);
-    ranges.push_back(segments.size());
+  std::vector<Row> of_rows;
+  std::vector<const bf16*> addresses;
+  int longest = 0;
+  for (const Sequence& sequence : sequences) {
+    of_rows.push_back({(uint32_t)addresses.size(), (uint32_t)sequence.length});
+    for (auto& block : sequence.blocks) addresses.push_back(block->all.data());
+    longest = std::max(longest, sequence.length);
   }
-  unsigned n = rows.size(), chunks = (longest + CHUNK - 1) / CHUNK;
+  unsigned n = sequences.size(), chunks = (longest + CHUNK - 1) / CHUNK;
   emu::Array<bf16> q(queries), out(queries.size());
-  emu::Array<Segment> table(segments);
-  emu::Array<uint32_t> of_row(ranges);
+  emu::Array<Row> rows(of_rows);
+  emu::Array<const bf16*> blocks(addresses);
   emu::Array<float> o((size_t)n * heads * chunks * d);
   emu::Array<float2> ml((size_t)n * heads * chunks);
   float log2_scale = LOG2_E / sqrtf((float)d);
+  long long offset = (long long)layer * 2 * kv_heads * BLOCK * d;
   bool narrow = d == 64;
   auto decode = narrow ? attention_decode_d64 : attention_decode_d128;
   auto join = narrow ? attention_decode_join_d64 : attention_decode_join_d128;
-  size_t memory = 4 * 4 * 16 * d * 2 + CHUNK * 16 + 2 * 4 * 16 * 4;
+  // Whole 128 bytes, so that what ends before a guarded page begins where tiles may.
+  size_t memory = (4 * 4 * 16 * d * 2 + CHUNK / BLOCK * 8 + 2 * 4 * 16 * 4 + 127) / 128 * 128;
   emu::launch(dim3(n, g, chunks), dim3(128), memory,
-              [&] { decode(q.data(), table.data(), of_row.data(), o.data(), ml.data(), h, g, (long long)before, log2_scale); });
-  emu::launch(dim3(h, n), dim3(d), 0, [&] { join(o.data(), ml.data(), table.data(), of_row.data(), out.data(), h, chunks); });
+              [&] { decode(q.data(), rows.data(), blocks.data(), o.data(), ml.data(), h, g, offset, log2_scale); });
+  emu::launch(dim3(h, n), dim3(d), 0, [&] { join(o.data(), ml.data(), rows.data(), out.data(), h, chunks); });
   return out.values();
 }
 
 // Each row as a sequence of one query that sees all its keys.
-static void against_reference(const std::string& name, Shape s, const std::vector<bf16>& q, const std::vector<Row>& rows, size_t before,
-                              const std::vector<bf16>& ours) {
+static void against_reference(const std::string& name, Shape s, int layer, const std::vector<bf16>& q,
+                              const std::vector<Sequence>& sequences, const std::vector<bf16>& ours) {
   Case c = {"", s, {}, {}};
-  std::vector<bf16> k, v;
-  for (const Row& row : rows) {
-    int length = 0;
-    for (const Piece* p : row) {
-      size_t n = (size_t)p->length * s.kv_heads * s.d;
-      k.insert(k.end(), p->k.data() + before, p->k.data() + before + n);
-      v.insert(v.end(), p->v.data() + before, p->v.data() + before + n);
-      length += p->length;
-    }
-    c.q.push_back(1), c.kv.push_back(length);
+  std::vector<bf16> kv[2];
+  for (const Sequence& sequence : sequences) {
+    for (int token = 0; token < sequence.length; token++)
+      for (int half = 0; half < 2; half++)
+        for (int head = 0; head < s.kv_heads; head++) {
+          const bf16* from = place_of(sequence, s, layer, half, head, token);
+          kv[half].insert(kv[half].end(), from, from + s.d);
+        }
+    c.q.push_back(1), c.kv.push_back(sequence.length);
   }
   Inputs in(c);
-  in.q = q, in.k = k, in.v = v;
+  in.q = q, in.k = kv[0], in.v = kv[1];
   close(name, widened(ours), attention(c, in, false, exactly).out, attention(c, in, false, rounded).out);
 }
 
@@ -80,37 +107,23 @@ int main() {
   begin("attention decode");
   for (Shape s : {Shape{9, 3, 64}, Shape{8, 2, 128}, Shape{1, 1, 64}, Shape{3, 3, 128}, Shape{16, 1, 128}, Shape{10, 1, 64}}) {
     std::string name = std::to_string(s.heads) + "/" + std::to_string(s.kv_heads) + " heads, d " + std::to_string(s.d);
-    size_t before = s.heads % 2 * 40 * s.d, row_size = (size_t)s.heads * s.d;
-    Piece prefix(s, 300, 320, before), one(s, 1, 64, before), tail63(s, 63, 64, before), tail64(s, 64, 64, before);
-    Piece nothing(s, 0, 64, before), tail65(s, 65, 100, before), whole(s, 513, 513, before), tail180(s, 180, 200, before);
-    std::vector<Row> rows = {{&prefix, &one}, {&one}, {&tail63}, {&tail64}, {&tail65}, {&whole}, {&prefix, &tail180}, {&prefix},
-                             {&nothing, &tail63, &nothing}, {&prefix, &nothing}, {&tail64, &tail64, &tail63, &one, &tail180}};
+    int layer = s.heads % 2;
+    size_t row_size = (size_t)s.heads * s.d;
+    // Some rows share the full blocks of a prompt of 300 tokens.
+    Sequence prompt = sequence(s, layer, 300);
+    std::vector<Sequence> rows = {sequence(s, layer, 301, prompt), prompt, sequence(s, layer, 480, prompt), sequence(s, layer, 256, prompt)};
+    for (int length : {1, 15, 63, 64, 65, 255, 257, 513}) rows.push_back(sequence(s, layer, length));
     auto q = normals_bf16(rows.size() * row_size, 2.0f);
-    auto ours = run(s, q, rows, before);
-    against_reference(name, s, q, rows, before, ours);
-    check(name + ", again", same_bits(ours, run(s, q, rows, before)));
+    auto ours = run(s, layer, q, rows);
+    against_reference(name, s, layer, q, rows, ours);
+    check(name + ", again", same_bits(ours, run(s, layer, q, rows)));
     bool alone = true;
     for (size_t i = 0; i < rows.size(); i++) {
       std::vector<bf16> query(q.begin() + i * row_size, q.begin() + (i + 1) * row_size);
-      alone &= same_bits(run(s, query, {rows[i]}, before),
+      alone &= same_bits(run(s, layer, query, {copy_of(rows[i], s)}),
                          std::vector<bf16>(ours.begin() + i * row_size, ours.begin() + (i + 1) * row_size));
     }
-    check(name + ", each row alone has the same bits", alone);
-
-    // The same keys in one piece and in blocks of 16, 23 of them and a part of one.
-    Piece long_one(s, 380, 380, before);
-    std::vector<std::unique_ptr<Piece>> blocks;
-    Row paged;
-    for (int first = 0; first < 380; first += 16) {
-      blocks.push_back(std::make_unique<Piece>(s, std::min(16, 380 - first), 16, before));
-      Piece& block = *blocks.back();
-      size_t from = before + (size_t)first * s.kv_heads * s.d, n = (size_t)block.length * s.kv_heads * s.d;
-      std::copy(long_one.k.data() + from, long_one.k.data() + from + n, block.k.data() + before);
-      std::copy(long_one.v.data() + from, long_one.v.data() + from + n, block.v.data() + before);
-      paged.push_back(&block);
-    }
-    auto query = normals_bf16(row_size, 2.0f);
-    check(name + ", in blocks of 16 the same bits", same_bits(run(s, query, {{&long_one}}, before), run(s, query, {paged}, before)));
+    check(name + ", each row alone, in blocks of its own, has the same bits", alone);
   }
   check("no bank conflicts", emu::bank_conflicts == 0, "%llu", (unsigned long long)emu::bank_conflicts);
   return end();

@@ -79,9 +79,8 @@ fn samples_share_a_prefix_without_seeing_each_other() {
     for case in CASES {
         let model = tuned(case);
         let prompt = batch(case)[2].prompt.clone();
-        let (_, own) = prefill(&model, &prompt, SequenceCache::default());
-        let prefix = own.into_prefix().unwrap();
-        let mut samples = [SequenceCache::with_prefix(prefix.clone()), SequenceCache::with_prefix(prefix.clone())];
+        let (_, prefix) = prefill(&model, &prompt, SequenceCache::default());
+        let mut samples = [prefix.clone(), prefix.clone()];
         let tails = [[5_u32, 9, 13], [6, 5, 4]];
         for at in 0..3 {
             let [a, b] = &mut samples;
@@ -93,15 +92,15 @@ fn samples_share_a_prefix_without_seeing_each_other() {
             }
         }
         // More of the prompt behind a prefix, then the whole as one prefix.
-        let (last, longer) = prefill(&model, &tails[0], SequenceCache::with_prefix(prefix.clone()));
+        let (last, longer) = prefill(&model, &tails[0], prefix.clone());
         let ids = [prompt.as_slice(), &tails[0]].concat();
         assert_close("continued prefill", &last, &rows(&full(&model, &ids), ids.len() - 1..ids.len()), 1e-5);
-        let mut whole = SequenceCache::with_prefix(longer.into_prefix().unwrap());
+        let mut whole = longer.clone();
         assert_eq!(whole.len(), ids.len());
         let hidden = model.llama.decode(&[7], &mut [&mut whole]).unwrap();
         let ids = [ids.as_slice(), &[7]].concat();
         assert_close("joined prefix", &hidden, &rows(&full(&model, &ids), ids.len() - 1..ids.len()), 1e-5);
-        assert_eq!(prefix.len, prompt.len());
+        assert_eq!(prefix.len(), prompt.len());
     }
 }
 

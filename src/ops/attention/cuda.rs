@@ -1,18 +1,17 @@
 //! Attention on a CUDA device: launches of `forward.cu`, `backward_*.cu` and `decode*.cu`, which say how they work.
 //!
 //! Products take bf16 and sum in f32; softmax and log-sum-exp are f32; what is returned has the queries' type. Kernels exist for
-//! heads of 64 and 128 channels; others are padded with zeros, which changes neither scores nor outputs (for tiny test models:
-//! decoding so copies its whole cache every time). `CLSGEN_ATTENTION=wgmma` takes `forward_90.cu` on a Hopper card: to be tested
+//! heads of 64 and 128 channels; others are padded with zeros, which changes neither scores nor outputs (cached keys and values are
+//! held so). `CLSGEN_ATTENTION=wgmma` takes `forward_90.cu` on a Hopper card: to be tested
 //! (`clsgen selftest --device cuda`) and timed there before it is what is taken anyway.
-
-use std::borrow::Cow;
 
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::{DType, Tensor};
 
-use super::{Dims, KvSegment, Offsets};
+use super::{Dims, Offsets};
 use crate::error::{Error, Result};
 use crate::ops::cuda::{Launch, address, device_of, uninit, upload, upload_u64};
+use crate::ops::kv_store::{BLOCK, KvStep, Layout};
 
 /// Queries of a block of `forward.cu` and of `backward_q.cu`; keys of one of `backward_kv.cu`.
 const ROWS: usize = 128;
@@ -125,65 +124,69 @@ pub(super) fn backward(
     Ok((result(dq, q)?, result(dk, k)?, result(dv, v)?))
 }
 
+/// The tables of `decode.cuh` on the device, for all layers of a step.
+#[derive(Debug)]
+pub(super) struct Table {
+    /// Each row's first block among `blocks`, and its length.
+    rows: Tensor,
+    /// Addresses.
+    blocks: Tensor,
+    count: usize,
+    /// Tokens of the longest row.
+    longest: usize,
+}
+
+impl Table {
+    pub fn new(step: &KvStep<'_>) -> Result<Self> {
+        let (mut words, mut addresses) = (Vec::new(), Vec::new());
+        for row in step.rows() {
+            words.push(addresses.len() as u64 | (row.len as u64) << 32);
+            for block in &row.blocks[..row.len.div_ceil(BLOCK)] {
+                addresses.push(address(block)?);
+            }
+        }
+        let (count, longest) = (words.len(), step.rows().iter().map(|row| row.len).max().unwrap_or(0));
+        words.extend(addresses);
+        // One copy to the device; the words there are of 32 bits.
+        let table = upload_u64(step.device().as_cuda_device()?, &words)?;
+        let (rows, blocks) = (table.narrow(0, 0, 2 * count)?, table.narrow(0, 2 * count, 2 * (words.len() - count))?);
+        Ok(Self { rows, blocks, count, longest })
+    }
+}
+
 /// `(rows, heads, d)` of one query a row.
-pub(super) fn decode(q: &Tensor, rows: &[Vec<KvSegment<'_>>], dims: Dims, scale: f32) -> Result<Tensor> {
+pub(super) fn decode(q: &Tensor, table: &Table, dims: Dims, layout: Layout, layer: usize, scale: f32) -> Result<Tensor> {
     let Dims { heads, kv_heads, d } = dims;
     if heads / kv_heads > MOST_HEADS {
         return Err(Error::run(format!("attention on CUDA: {} query heads a kv head are more than {MOST_HEADS}", heads / kv_heads)));
     }
-    let (device, width, n) = (device_of(q)?, width(d)?, rows.len());
-    let chunks = rows.iter().map(|row| row.iter().map(|segment| segment.len).sum::<usize>().div_ceil(CHUNK)).max().unwrap_or(0);
-    // Tensors that were made for this call live until its launches are in the stream.
-    let held = cached(rows, width)?;
-    let (segments, of_row) = table(&device, rows, &held)?;
+    if layout.dtype != DType::BF16 {
+        return Err(Error::run(format!("blocks of keys and values on CUDA are bf16, not {:?}", layout.dtype)));
+    }
+    let (device, width, n, chunks) = (device_of(q)?, width(d)?, table.count, table.longest.div_ceil(CHUNK));
     let partial_o = uninit(&device, (n, heads, chunks, width), DType::F32)?;
     let partial_ml = uninit(&device, (n, heads, chunks, 2), DType::F32)?;
     let out = uninit(&device, (n, heads, width), DType::BF16)?;
-    // Two tiles of 16 keys and values for each of 4 warps; each key's addresses; maxima and sums of 4 warps.
-    let shared = 4 * 4 * 16 * width * BF16 + CHUNK * 2 * size_of::<u64>() + 2 * 4 * MOST_HEADS * size_of::<f32>();
+    // Two tiles of 16 keys and values for each of 4 warps; the chunk's blocks; maxima and sums of 4 warps.
+    let shared = 4 * 4 * 16 * width * BF16 + CHUNK / BLOCK * size_of::<u64>() + 2 * 4 * MOST_HEADS * size_of::<f32>();
     Launch::new(&device, "attention/decode", &format!("attention_decode_d{width}"))?
         .tensor(&operand(q, width)?)?
-        .tensor(&segments)?
-        .tensor(&of_row)?
+        .tensor(&table.rows)?
+        .tensor(&table.blocks)?
         .tensor(&partial_o)?
         .tensor(&partial_ml)?
         .u32(heads)?
         .u32(kv_heads)?
-        .u64(0)
+        .u64(layout.layer(layer) as u64)
         .f32(log2_scale(scale))
         .run([n as u32, kv_heads as u32, chunks as u32], 128, shared)?;
     Launch::new(&device, "attention/decode_join", &format!("attention_decode_join_d{width}"))?
         .tensor(&partial_o)?
         .tensor(&partial_ml)?
-        .tensor(&segments)?
-        .tensor(&of_row)?
+        .tensor(&table.rows)?
         .tensor(&out)?
         .u32(heads)?
         .u32(chunks)?
         .run([heads as u32, n as u32, 1], width as u32, 0)?;
     result(out, q)
-}
-
-/// Each segment's keys and values as the kernel takes them: themselves, as a rule.
-fn cached<'a>(rows: &[Vec<KvSegment<'a>>], width: usize) -> Result<Vec<[Cow<'a, Tensor>; 2]>> {
-    let fitting = |x: &'a Tensor| -> Result<Cow<'a, Tensor>> {
-        let as_is = x.dtype() == DType::BF16 && x.dim(2)? == width && x.is_contiguous();
-        Ok(if as_is { Cow::Borrowed(x) } else { Cow::Owned(operand(x, width)?) })
-    };
-    rows.iter().flatten().map(|segment| Ok([fitting(segment.k)?, fitting(segment.v)?])).collect()
-}
-
-/// The tables of `decode.cuh`: for each segment its addresses, the row's position of its first key and its length; then each row's
-/// first segment and, last, the number of segments.
-fn table(device: &CudaDevice, rows: &[Vec<KvSegment<'_>>], held: &[[Cow<'_, Tensor>; 2]]) -> Result<(Tensor, Tensor)> {
-    let (mut words, mut of_row, mut held) = (Vec::new(), vec![0], held.iter());
-    for row in rows {
-        let mut start = 0;
-        for (segment, [k, v]) in row.iter().zip(held.by_ref()) {
-            words.extend([address(k)?, address(v)?, start | (segment.len as u64) << 32]);
-            start += segment.len as u64;
-        }
-        of_row.push(words.len() as u32 / 3);
-    }
-    Ok((upload_u64(device, &words)?, upload(device, &of_row)?))
 }

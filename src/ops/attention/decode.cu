@@ -1,18 +1,18 @@
 // Decode attention: one query a row against its cached keys and values, split along the sequence (Flash-Decoding, Dao et al. 2023).
 //
-// q (rows, heads, D); a row's keys are its segments laid end to end (decode.cuh). A block takes 256 keys of one kv head of one row for
+// q (rows, heads, D); a row's keys are those of its blocks in the cache (decode.cuh). A thread block takes 256 keys of one kv head of one row for
 // all query heads of that kv head (at most 16: the rows of one mma), so each key is read once. Its result, per query head: the maximum
 // m of the scores (in powers of 2), l = sum 2^(s - m), o = sum 2^(s - m) v, f32; decode_join.cu puts chunks together in order. Nothing
-// depends on the batch or on where segments end: a row has the same bits alone and in any company.
+// depends on the batch or on what is shared: a row has the same bits alone and in any company.
 //
 // 4 warps take tiles of 16 keys in turn, each with its own maximum and sums, joined at the end in warp order. A warp copies its own
-// tiles, the next while it computes this one, and never waits for another warp. Where each key lies is looked up once per block
-// (by bisection of the row's segments, into shared memory), so that blocks of a paged cache cost no more than one long segment.
+// tiles, the next while it computes this one, and never waits for another warp. A tile lies within one block of the cache, in one
+// piece.
 //
 // grid (rows, kv_heads, chunks of the longest row): rows that share a prefix read the same keys at the same time, from L2.
 // Bytes: 4 D per key and kv head once (k, v), and (D + 2) * 4 * group per chunk: 1.6 % more at D = 128, group 4. Operations: 4 D *
-// group, on tensor cores whose other rows idle; memory is the limit. `offset` elements are added to every pointer: with all layers in
-// one pool, one table serves them all.
+// group, on tensor cores whose other rows idle; memory is the limit. `offset` elements of a block are those of the layers before this
+// one: one table of addresses serves them all.
 #include "decode.cuh"
 
 namespace {
@@ -25,43 +25,36 @@ struct Memory {
     bf16 tiles[2][2][TILE * D];
     float o[MOST_HEADS * D];
   } warps[WARPS];
-  const bf16 *k[CHUNK], *v[CHUNK];
+  const bf16* blocks[CHUNK / BLOCK];
   float m[WARPS][MOST_HEADS], l[WARPS][MOST_HEADS];
 };
 
 template <int D>
-__device__ __forceinline__ void copy_rows(bf16* tile, const bf16* const* rows, int valid) {
+__device__ __forceinline__ void copy_rows(bf16* tile, const bf16* from, int valid) {
   constexpr int CHUNKS = D / 8;
-  int lane = threadIdx.x & 31, c = lane % CHUNKS;
+  // Computed anew for each tile: kept, its addresses would take some twenty registers.
+  int lane = forgotten(threadIdx.x) & 31, c = lane % CHUNKS;
 #pragma unroll
   for (int i = 0; i < TILE; i += 32 / CHUNKS) {
     int r = i + lane / CHUNKS;
-    copy16(tile + place<D>(r, c), rows[r] + c * 8, r < valid);
+    // Rows lie side by side: a lane's piece is the warp's lane-th.
+    copy16(tile + place<D>(r, c), from + i * D + lane * 8, r < valid);
   }
 }
 
 template <int D>
-__device__ __forceinline__ void decode(const bf16* __restrict__ q, const Segment* __restrict__ segments,
-                                       const uint32_t* __restrict__ rows, float* __restrict__ partial_o, float2* __restrict__ partial_ml,
-                                       int heads, int kv_heads, long long offset, float log2_scale) {
+__device__ __forceinline__ void decode(const bf16* __restrict__ q, const Row* __restrict__ rows, const bf16* const* __restrict__ blocks,
+                                       float* __restrict__ partial_o, float2* __restrict__ partial_ml, int heads, int kv_heads,
+                                       long long offset, float log2_scale) {
   DYNAMIC_SHARED(memory);
   Memory<D>& shared = *reinterpret_cast<Memory<D>*>(memory);
   int row = blockIdx.x, kv_head = blockIdx.y, first = blockIdx.z * CHUNK, group = heads / kv_heads;
-  int count = min(CHUNK, length_of(segments, rows, row) - first);
+  int count = min(CHUNK, (int)rows[row].length - first);
   if (count <= 0) return;
 
-  for (int i = threadIdx.x; i < CHUNK; i += WARPS * 32) {
-    // The last segment that starts at or before this key (the chunk's last key for what lies beyond).
-    uint32_t key = first + min(i, count - 1), low = rows[row], high = rows[row + 1];
-    while (high - low > 1) {
-      uint32_t middle = (low + high) / 2;
-      if (segments[middle].start <= key) low = middle;
-      else high = middle;
-    }
-    long long at = offset + ((long long)(key - segments[low].start) * kv_heads + kv_head) * D;
-    shared.k[i] = segments[low].k + at;
-    shared.v[i] = segments[low].v + at;
-  }
+  // A block's part that is read: this head's keys in this layer.
+  if (int i = threadIdx.x; i * BLOCK < count)
+    shared.blocks[i] = blocks[rows[row].first + first / BLOCK + i] + offset + (long long)kv_head * (BLOCK * D);
 
   int lane = threadIdx.x & 31, warp = threadIdx.x / 32;
   // The group's queries as the left operand: head g of it is row g, the rest are zeros.
@@ -79,8 +72,9 @@ __device__ __forceinline__ void decode(const bf16* __restrict__ q, const Segment
 
   auto load = [&](int tile) {
     bf16(*to)[TILE * D] = shared.warps[warp].tiles[tile / WARPS & 1];
-    copy_rows<D>(to[0], shared.k + tile * TILE, count - tile * TILE);
-    copy_rows<D>(to[1], shared.v + tile * TILE, count - tile * TILE);
+    const bf16* keys = shared.blocks[tile * TILE / BLOCK] + tile * TILE % BLOCK * D;
+    copy_rows<D>(to[0], keys, count - tile * TILE);
+    copy_rows<D>(to[1], keys + kv_heads * (BLOCK * D), count - tile * TILE);
     copy_commit();
   };
   float o[D / 8][4] = {}, m[2] = {-INFINITY, -INFINITY}, l[2] = {};
@@ -157,9 +151,9 @@ __device__ __forceinline__ void decode(const bf16* __restrict__ q, const Segment
 
 #define ENTRY(D)                                                                                                              \
   KERNEL __launch_bounds__(WARPS * 32)                                                                                        \
-      attention_decode_d##D(const bf16* q, const Segment* segments, const uint32_t* rows, float* partial_o, float2* partial_ml, \
+      attention_decode_d##D(const bf16* q, const Row* rows, const bf16* const* blocks, float* partial_o, float2* partial_ml,  \
                             int heads, int kv_heads, long long offset, float log2_scale) {                                    \
-    decode<D>(q, segments, rows, partial_o, partial_ml, heads, kv_heads, offset, log2_scale);                                 \
+    decode<D>(q, rows, blocks, partial_o, partial_ml, heads, kv_heads, offset, log2_scale);                                   \
   }
 ENTRY(64)
 ENTRY(128)

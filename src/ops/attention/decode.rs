@@ -1,33 +1,114 @@
 //! Decoding: one query a row against cached keys and values, which are read once for all query heads of a kv head and for
-//! all neighbouring rows that share them.
+//! all neighbouring rows that share their blocks.
 //!
-//! The keys of a row are its segments laid end to end, cut into chunks of 512 whatever the segments. A task is a chunk of one
-//! kv head of a family of rows and yields a maximum, a sum and a weighted sum of values for each query; chunks are joined in
-//! order. Queries never meet, so the bits depend neither on where the prefix ends, nor on other rows, nor on threads.
+//! The keys of a row are its blocks' laid end to end, cut into chunks of 512. A task is a chunk of one kv head of a family of rows
+//! and yields a maximum, a sum and a weighted sum of values for each query; chunks are joined in order. Queries never meet, so the
+//! bits depend neither on what is shared, nor on other rows, nor on threads. How rows fall into families and chunks is the same in
+//! every layer: a [`Plan`] is made once a step.
 
+use std::collections::HashMap;
 use std::ops::Range;
+
+use candle_core::{Tensor, TensorId};
 
 use super::Dims;
 use super::score::score;
 use super::weigh::weigh;
+use crate::ops::kv_store::{BLOCK, KvRow};
 use crate::ops::simd::{exp, max, sum, vectorised};
 use crate::ops::slice::Weight;
 use crate::ops::team;
 
-/// Keys a task takes.
+/// Keys a task takes: a number of whole blocks.
 const CHUNK: usize = 512;
-
-/// Keys, values and number of rows of a segment.
-pub(crate) type Segment<'a> = (Weight<'a>, Weight<'a>, usize);
 
 /// Rows of a family, at most: more would leave threads without a task.
 const FAMILY: usize = 8;
 
-/// A chunk of one kv head, for the rows of a family that are long enough to have it.
-struct Task {
-    head: usize,
+/// How the rows of a step are cut into tasks, for each kv head of each layer.
+#[derive(Debug)]
+pub(crate) struct Plan<'a> {
+    /// Every block once.
+    pub blocks: Vec<&'a Tensor>,
+    chunks: Vec<Chunk>,
+    /// For each row, its chunks in order and its place among the rows of each.
+    of_row: Vec<Vec<(usize, usize)>>,
+}
+
+/// A chunk, for the rows of a family that are long enough to have it.
+#[derive(Debug)]
+struct Chunk {
     rows: Vec<usize>,
-    first: usize,
+    /// Keys that each of the rows has in it.
+    lengths: Vec<usize>,
+    /// Its parts, first keys first.
+    pieces: Vec<Piece>,
+}
+
+/// A block's keys in a chunk, for neighbouring rows of it that share them.
+#[derive(Debug)]
+struct Piece {
+    /// Places of the rows in the chunk.
+    places: Range<usize>,
+    block: usize,
+    /// Its first key's place in the chunk.
+    start: usize,
+    count: usize,
+}
+
+impl<'a> Plan<'a> {
+    pub fn new(rows: &[KvRow<'a>]) -> Self {
+        let (mut blocks, mut numbers) = (Vec::new(), HashMap::<TensorId, usize>::new());
+        let mut number = |block: &'a Tensor| {
+            *numbers.entry(block.id()).or_insert_with(|| {
+                blocks.push(block);
+                blocks.len() - 1
+            })
+        };
+        let numbered: Vec<Vec<usize>> =
+            rows.iter().map(|row| row.blocks.iter().take(row.len.div_ceil(BLOCK)).map(|block| number(block)).collect()).collect();
+        let (mut chunks, mut of_row) = (Vec::new(), vec![Vec::new(); rows.len()]);
+        for family in families(&numbered) {
+            let longest = rows[family.clone()].iter().map(|row| row.len).max().unwrap_or(0);
+            for first in (0..longest).step_by(CHUNK) {
+                let here: Vec<usize> = family.clone().filter(|&row| rows[row].len > first).collect();
+                here.iter().enumerate().for_each(|(place, &row)| of_row[row].push((chunks.len(), place)));
+                let lengths: Vec<usize> = here.iter().map(|&row| CHUNK.min(rows[row].len - first)).collect();
+                let pieces = pieces(&numbered, &here, &lengths, first);
+                chunks.push(Chunk { rows: here, lengths, pieces });
+            }
+        }
+        Self { blocks, chunks, of_row }
+    }
+}
+
+/// Neighbouring rows that begin with the same block.
+fn families(rows: &[Vec<usize>]) -> Vec<Range<usize>> {
+    let mut families: Vec<Range<usize>> = Vec::new();
+    for row in 0..rows.len() {
+        match families.last_mut() {
+            Some(family) if family.len() < FAMILY && rows[family.start].first() == rows[row].first() => family.end += 1,
+            _ => families.push(row..row + 1),
+        }
+    }
+    families
+}
+
+/// The pieces of the chunk that begins at key `first` of the rows `here`, which have `lengths` keys in it.
+fn pieces(blocks: &[Vec<usize>], here: &[usize], lengths: &[usize], first: usize) -> Vec<Piece> {
+    let mut pieces: Vec<Piece> = Vec::new();
+    let longest = lengths.iter().copied().max().unwrap_or(0);
+    for start in (0..longest).step_by(BLOCK) {
+        let from = pieces.len();
+        for (place, (&row, length)) in here.iter().zip(lengths).enumerate().filter(|(_, (_, length))| **length > start) {
+            let (block, count) = (blocks[row][(first + start) / BLOCK], BLOCK.min(length - start));
+            match pieces[from..].last_mut() {
+                Some(piece) if piece.places.end == place && (piece.block, piece.count) == (block, count) => piece.places.end += 1,
+                _ => pieces.push(Piece { places: place..place + 1, block, start, count }),
+            }
+        }
+    }
+    pieces
 }
 
 /// What a chunk says about one kv head's query heads, the group of one row after that of another.
@@ -37,122 +118,51 @@ struct Partial {
     o: Vec<f32>,
 }
 
-/// `(rows, heads, d)`.
-pub(crate) fn decode(q: &[f32], rows: &[Vec<Segment<'_>>], dims: Dims, scale: f32) -> Vec<f32> {
+/// `(rows, heads, d)`; `keys` are the keys and values of each of the plan's blocks, `(kv_heads, 64, d)` each.
+pub(crate) fn decode(q: &[f32], keys: &[[Weight<'_>; 2]], plan: &Plan<'_>, dims: Dims, scale: f32) -> Vec<f32> {
     let Dims { heads, kv_heads, d } = dims;
-    let group = heads / kv_heads;
-    let families = families(rows);
-    let lengths: Vec<usize> = rows.iter().map(|row| row.iter().map(|segment| segment.2).sum()).collect();
-    let chunks = |(head, family): (usize, Range<usize>)| {
-        let longest = lengths[family.clone()].iter().copied().max().unwrap_or(0);
-        let lengths = &lengths;
-        (0..longest).step_by(CHUNK).map(move |first| Task {
-            head,
-            rows: family.clone().filter(|&row| lengths[row] > first).collect(),
-            first,
-        })
-    };
-    let heads_of_families = (0..kv_heads).flat_map(|head| families.iter().map(move |family| (head, family.clone())));
-    let tasks: Vec<Task> = heads_of_families.flat_map(chunks).collect();
-    let partials: Vec<Partial> = team::map(tasks.len(), |i| partial(q, rows, &tasks[i], dims, scale));
-    let mut out = vec![0.0; rows.len() * heads * d];
-    for (row, out) in out.chunks_mut(heads * d).enumerate() {
+    let (group, n) = (heads / kv_heads, plan.chunks.len());
+    let partials: Vec<Partial> = team::map(kv_heads * n, |i| partial(q, keys, &plan.chunks[i % n], i / n, dims, scale));
+    let mut out = vec![0.0; plan.of_row.len() * heads * d];
+    for (chunks, out) in plan.of_row.iter().zip(out.chunks_mut(heads * d)) {
         for (head, out) in out.chunks_mut(group * d).enumerate() {
-            let of_row = tasks.iter().zip(&partials).filter(|(task, _)| task.head == head);
-            let chunks: Vec<(&Partial, usize)> =
-                of_row.filter_map(|(task, partial)| Some((partial, group * task.rows.iter().position(|&r| r == row)?))).collect();
-            join(&chunks, d, out);
+            join(chunks.iter().map(|&(chunk, place)| (&partials[head * n + chunk], group * place)), d, out);
         }
     }
     out
 }
 
-/// Neighbouring rows that begin with the same segment.
-fn families(rows: &[Vec<Segment<'_>>]) -> Vec<Range<usize>> {
-    let start = |row: usize| rows[row].first().map(|segment| segment.0.address());
-    let mut families: Vec<Range<usize>> = Vec::new();
-    for row in 0..rows.len() {
-        match families.last_mut() {
-            Some(family) if family.len() < FAMILY && start(family.start) == start(row) => family.end += 1,
-            _ => families.push(row..row + 1),
-        }
-    }
-    families
-}
-
-/// A chunk's part of a segment.
-struct Piece<'a> {
-    k: Weight<'a>,
-    v: Weight<'a>,
-    /// Its first key's place in the chunk.
-    start: usize,
-    count: usize,
-}
-
-impl Piece<'_> {
-    fn is(&self, other: &Self) -> bool {
-        (self.k.address(), self.start, self.count) == (other.k.address(), other.start, other.count)
-    }
-}
-
-/// A row's part of the chunk that begins at key `from`, of one kv head.
-fn pieces<'a>(segments: &[Segment<'a>], from: usize, head_at: usize, stride: usize) -> Vec<Piece<'a>> {
-    let (mut pieces, mut start) = (Vec::new(), 0);
-    for &(k, v, len) in segments {
-        let (first, last) = (from.max(start), (from + CHUNK).min(start + len));
-        if first < last {
-            let at = (first - start) * stride + head_at;
-            pieces.push(Piece { k: k.from(at), v: v.from(at), start: first - from, count: last - first });
-        }
-        start += len;
-    }
-    pieces
-}
-
-/// A task's queries against its keys.
-fn partial(q: &[f32], rows: &[Vec<Segment<'_>>], task: &Task, dims: Dims, scale: f32) -> Partial {
+/// A chunk's queries against its keys, of one kv head.
+fn partial(q: &[f32], keys: &[[Weight<'_>; 2]], chunk: &Chunk, head: usize, dims: Dims, scale: f32) -> Partial {
     let Dims { heads, kv_heads, d } = dims;
-    let (stride, group) = (kv_heads * d, heads / kv_heads);
-    let mine = |row: usize| &q[(row * heads + task.head * group) * d..][..group * d];
-    let q: Vec<f32> = task.rows.iter().flat_map(|&row| mine(row)).copied().collect();
-    let pieces: Vec<Vec<Piece<'_>>> = task.rows.iter().map(|&row| pieces(&rows[row], task.first, task.head * d, stride)).collect();
-    // Rows (places in the task) that share a piece, piece after piece.
-    let mut shared: Vec<(Range<usize>, &Piece<'_>)> = Vec::new();
-    for p in 0..pieces.iter().map(Vec::len).max().unwrap_or(0) {
-        let from = shared.len();
-        for (i, piece) in pieces.iter().enumerate().filter_map(|(i, pieces)| Some((i, pieces.get(p)?))) {
-            match shared[from..].last_mut() {
-                Some((range, held)) if range.end == i && held.is(piece) => range.end += 1,
-                _ => shared.push((i..i + 1, piece)),
-            }
-        }
+    let (group, at) = (heads / kv_heads, head * BLOCK * d);
+    let mine = |row: usize| &q[(row * heads + head * group) * d..][..group * d];
+    let q: Vec<f32> = chunk.rows.iter().flat_map(|&row| mine(row)).copied().collect();
+    let n = chunk.lengths.iter().copied().max().unwrap_or(0);
+    let queries = chunk.rows.len() * group;
+    let mut scores = vec![0.0; queries * n];
+    for Piece { places, block, start, count } in &chunk.pieces {
+        let (q, to) = (&q[places.start * group * d..places.end * group * d], places.start * group * n + start);
+        score(q, keys[*block][0].from(at), [d, d, n, *count], scale, &mut scores[to..]);
     }
-    let lengths: Vec<usize> = pieces.iter().map(|pieces| pieces.iter().map(|piece| piece.count).sum()).collect();
-    let n = lengths.iter().copied().max().unwrap_or(0);
-    let mut scores = vec![0.0; task.rows.len() * group * n];
-    for (range, Piece { k, start, count, .. }) in &shared {
-        let (q, at) = (&q[range.start * group * d..range.end * group * d], range.start * group * n + start);
-        score(q, *k, [stride, d, n, *count], scale, &mut scores[at..]);
-    }
-    let queries = task.rows.len() * group;
     let mut partial = Partial { m: vec![0.0; queries], l: vec![0.0; queries], o: vec![0.0; queries * d] };
     for (g, scores) in scores.chunks_mut(n).enumerate() {
-        (partial.m[g], partial.l[g]) = soften(&mut scores[..lengths[g / group]]);
+        (partial.m[g], partial.l[g]) = soften(&mut scores[..chunk.lengths[g / group]]);
     }
-    for (range, Piece { v, start, count, .. }) in &shared {
-        let o = &mut partial.o[range.start * group * d..range.end * group * d];
-        weigh(&scores[range.start * group * n + start..], *v, [stride, d, n, *count], o);
+    for Piece { places, block, start, count } in &chunk.pieces {
+        let o = &mut partial.o[places.start * group * d..places.end * group * d];
+        weigh(&scores[places.start * group * n + start..], keys[*block][1].from(at), [d, d, n, *count], o);
     }
     partial
 }
 
 /// Joins the chunks of one kv head of one row, whose first query each chunk has at a place of its own:
 /// `Σ e^(m−M)·o / Σ e^(m−M)·l`.
-fn join(chunks: &[(&Partial, usize)], d: usize, out: &mut [f32]) {
+fn join<'a>(chunks: impl Iterator<Item = (&'a Partial, usize)> + Clone, d: usize, out: &mut [f32]) {
     for (g, out) in out.chunks_mut(d).enumerate() {
-        let top = chunks.iter().map(|(chunk, at)| chunk.m[at + g]).fold(f32::NEG_INFINITY, f32::max);
+        let top = chunks.clone().map(|(chunk, at)| chunk.m[at + g]).fold(f32::NEG_INFINITY, f32::max);
         let mut l = 0.0;
-        for (chunk, at) in chunks {
+        for (chunk, at) in chunks.clone() {
             let weight = exp(chunk.m[at + g] - top);
             l += weight * chunk.l[at + g];
             out.iter_mut().zip(&chunk.o[(at + g) * d..]).for_each(|(out, o)| *out += weight * o);

@@ -9,10 +9,9 @@
 namespace {
 template <int D>
 __device__ __forceinline__ void join(const float* __restrict__ partial_o, const float2* __restrict__ partial_ml,
-                                     const Segment* __restrict__ segments, const uint32_t* __restrict__ rows, bf16* __restrict__ out,
-                                     int heads, int chunks) {
+                                     const Row* __restrict__ rows, bf16* __restrict__ out, int heads, int chunks) {
   int head = blockIdx.x, row = blockIdx.y, channel = threadIdx.x;
-  int count = (length_of(segments, rows, row) + CHUNK - 1) / CHUNK;
+  int count = ((int)rows[row].length + CHUNK - 1) / CHUNK;
   size_t number = (size_t)row * heads + head;
   const float* o = partial_o + number * chunks * D + channel;
   const float2* ml = partial_ml + number * chunks;
@@ -29,9 +28,9 @@ __device__ __forceinline__ void join(const float* __restrict__ partial_o, const 
 
 #define ENTRY(D)                                                                                                              \
   KERNEL __launch_bounds__(D)                                                                                                 \
-      attention_decode_join_d##D(const float* partial_o, const float2* partial_ml, const Segment* segments,                   \
-                                 const uint32_t* rows, bf16* out, int heads, int chunks) {                                    \
-    join<D>(partial_o, partial_ml, segments, rows, out, heads, chunks);                                                       \
+      attention_decode_join_d##D(const float* partial_o, const float2* partial_ml, const Row* rows, bf16* out, int heads,     \
+                                 int chunks) {                                                                                \
+    join<D>(partial_o, partial_ml, rows, out, heads, chunks);                                                                 \
   }
 ENTRY(64)
 ENTRY(128)

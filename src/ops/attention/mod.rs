@@ -24,21 +24,11 @@ use candle_core::{DType, Tensor};
 
 use super::Offsets;
 use super::cast::rounded;
+use super::kv_store::{self, KvRow, KvStep};
 use super::linear::pack::{Pairs, Wide};
 use super::simd::has_fast_bf16_pairs;
 use super::slice::{View, Weight, tensor};
 use crate::error::{Error, Result};
-
-/// Keys and values of a run of tokens; the first `len` rows count.
-#[derive(Debug, Clone)]
-pub struct KvSegment<'a> {
-    /// `(capacity, kv_heads, d)`.
-    pub k: &'a Tensor,
-    /// `(capacity, kv_heads, d)`.
-    pub v: &'a Tensor,
-    /// Rows in use.
-    pub len: usize,
-}
 
 /// Dimensions of one call.
 #[derive(Debug, Clone, Copy)]
@@ -113,46 +103,62 @@ fn mixed() -> Error {
     Error::run("attention: queries, keys and values must all be f32 or all be bf16")
 }
 
-/// One new token a row: `q (rows, heads, d)` f32 (on CUDA bf16 too), segments f32 or bf16; each row attends to all of its
-/// segments, in order. On a CPU keys and values in bf16 are widened as they are read: products and sums are f32.
-pub fn decode(q: &Tensor, rows: &[Vec<KvSegment<'_>>], scale: f32) -> Result<Tensor> {
-    let dims = check_rows(q, rows)?;
-    #[cfg(feature = "cuda")]
-    if q.device().is_cuda() {
-        return cuda::decode(q, rows, dims, scale);
-    }
-    let mut views = Vec::with_capacity(rows.len());
-    for row in rows {
-        views.push(row.iter().map(|s| Ok((View::of(s.k)?, View::of(s.v)?, s.len))).collect::<Result<Vec<_>>>()?);
-    }
-    let mut slices = Vec::with_capacity(rows.len());
-    for row in &views {
-        slices.push(row.iter().map(|(k, v, len)| Ok((k.weight()?, v.weight()?, *len))).collect::<Result<Vec<_>>>()?);
-    }
-    let q = q.contiguous()?;
-    let q = View::of(&q)?;
-    tensor(decode::decode(q.f32()?, &slices, dims, scale), (rows.len(), dims.heads, dims.d))
+/// Attention of one new token a row over all that the rows' blocks hold: made once a step, used in every layer.
+#[derive(Debug)]
+pub struct Decoding<'a> {
+    step: &'a KvStep<'a>,
+    way: Way<'a>,
 }
 
-fn check_rows(q: &Tensor, rows: &[Vec<KvSegment<'_>>]) -> Result<Dims> {
-    let (n, heads, d) = q.dims3()?;
-    if n != rows.len() {
-        return Err(Error::run(format!("attention::decode: {n} queries for {} rows of keys", rows.len())));
+/// What is the same in every layer.
+#[derive(Debug)]
+enum Way<'a> {
+    Host(decode::Plan<'a>),
+    #[cfg(feature = "cuda")]
+    Cuda(cuda::Table),
+}
+
+impl<'a> Decoding<'a> {
+    /// Over the sequences of this step.
+    pub fn new(step: &'a KvStep<'a>) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        if step.device().is_cuda() {
+            return Ok(Self { step, way: Way::Cuda(cuda::Table::new(step)?) });
+        }
+        Ok(Self { step, way: Way::Host(decode::Plan::new(step.rows())) })
     }
-    let mut dims = Dims { heads, kv_heads: heads, d };
-    for row in rows {
-        for segment in row {
-            let (capacity, kv_heads, d_k) = segment.k.dims3()?;
-            if segment.v.dims() != segment.k.dims() || d_k != d || segment.len > capacity || kv_heads == 0 || heads % kv_heads != 0 {
-                return Err(Error::run(format!("attention::decode: keys {:?}, values {:?}", segment.k.dims(), segment.v.dims())));
+
+    /// `q (rows, heads, d)` f32 (on CUDA bf16 too) → as much, f32 (on CUDA of the queries' type). On a CPU keys and values in bf16
+    /// are widened as they are read: products and sums are f32.
+    pub fn attend(&self, q: &Tensor, layer: usize, scale: f32) -> Result<Tensor> {
+        let ((rows, heads, d), layout) = (q.dims3()?, self.step.layout());
+        let dims = Dims { heads, kv_heads: layout.kv_heads, d };
+        let fits = rows == self.step.rows().len() && heads % layout.kv_heads == 0 && layer < layout.layers;
+        if !fits || kv_store::width(d, self.step.device()) != layout.width {
+            return Err(Error::run(format!("attention: queries {:?} in layer {layer} of blocks of {layout:?}", q.dims())));
+        }
+        match &self.way {
+            Way::Host(plan) => {
+                let views = plan.blocks.iter().map(|block| View::of(block)).collect::<Result<Vec<_>>>()?;
+                let at = layout.layer(layer);
+                let mut keys = Vec::with_capacity(views.len());
+                for view in &views {
+                    let block = view.weight()?;
+                    keys.push([block.from(at), block.from(at + layout.half())]);
+                }
+                let q = q.contiguous()?;
+                let q = View::of(&q)?;
+                tensor(decode::decode(q.f32()?, &keys, plan, dims, scale), (rows, heads, d))
             }
-            dims.kv_heads = kv_heads;
-        }
-        if row.iter().all(|segment| segment.len == 0) {
-            return Err(Error::run("attention::decode: a row with no keys"));
+            #[cfg(feature = "cuda")]
+            Way::Cuda(table) => cuda::decode(q, table, dims, layout, layer, scale),
         }
     }
-    Ok(dims)
+}
+
+/// [`Decoding`] of one layer, whose blocks hold no other.
+pub fn decode(q: &Tensor, rows: Vec<KvRow<'_>>, scale: f32) -> Result<Tensor> {
+    Decoding::new(&KvStep::new(rows)?)?.attend(q, 0, scale)
 }
 
 fn check(q: &Tensor, k: &Tensor, v: &Tensor, q_offsets: &Offsets, kv_offsets: &Offsets) -> Result<Dims> {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::ops::cast::to_bf16;
+use crate::ops::kv_store::blocks_of;
 use crate::ops::simd::tests::{same_on_every_isa, with_and_without_tiles};
 use crate::ops::testing::{assert_close, on_threads, random_tensor, values};
 
@@ -178,32 +179,56 @@ fn bits_depend_neither_on_batch_nor_threads_nor_instruction_set() {
     }
 }
 
+fn row(blocks: &[Tensor], len: usize) -> KvRow<'_> {
+    KvRow { blocks: blocks.iter().collect(), len, new: 0 }
+}
+
 #[test]
-fn decode_equals_the_reference_whatever_the_segments_and_the_batch() {
+fn decode_equals_the_reference_whatever_is_shared_and_the_batch() {
     for (dims, dtype) in SHAPES.into_iter().flat_map(|dims| [(dims, DType::F32), (dims, DType::BF16)]) {
         let Dims { heads, kv_heads, d } = dims;
         for length in [1, 64, 65, 511, 513, 1100] {
-            let q = random_tensor(1, &[2, heads, d]);
+            let q = random_tensor(1, &[3, heads, d]);
             let cached = |seed| random_tensor(seed, &[length, kv_heads, d]).to_dtype(dtype).unwrap();
             let wide = |x: &Tensor| values(&x.to_dtype(DType::F32).unwrap());
             let (k, v) = (cached(2), cached(3));
             let scale = 1.0 / (d as f32).sqrt();
-            let whole = || vec![KvSegment { k: &k, v: &v, len: length }];
-            let short = || vec![KvSegment { k: &k, v: &v, len: 1 }];
-            let out = values(&decode(&q, &[whole(), short()], scale).unwrap());
-            let row = values(&q.narrow(0, 0, 1).unwrap());
-            let r = reference(&row, &wide(&k), &wide(&v), &row, dims, [1, length], f64::from(scale));
-            assert_close(&out[..heads * d], &r.out, 1e-5, &format!("{length} keys in {dtype:?}, {dims:?}"));
-            let first = q.narrow(0, 0, 1).unwrap();
-            assert_eq!(same_on_every_isa(|| values(&decode(&first, &[whole()], scale).unwrap())), out[..heads * d]);
-            assert_eq!(values(&on_threads(2, || decode(&first, &[whole()], scale).unwrap())), out[..heads * d]);
-            for cut in [0, 1, length / 2] {
-                let (k1, v1) = (k.narrow(0, 0, cut.max(1)).unwrap(), v.narrow(0, 0, cut.max(1)).unwrap());
-                let (k2, v2) = (k.narrow(0, cut, length - cut).unwrap(), v.narrow(0, cut, length - cut).unwrap());
-                let segments = vec![KvSegment { k: &k1, v: &v1, len: cut }, KvSegment { k: &k2, v: &v2, len: length - cut }];
-                assert_eq!(values(&decode(&first, &[segments], scale).unwrap()), out[..heads * d]);
+            let blocks = blocks_of(&k, &v).unwrap();
+            let out = values(&decode(&q, vec![row(&blocks, length), row(&blocks, 1), row(&blocks, length)], scale).unwrap());
+            for i in [0, 2] {
+                let query = q.narrow(0, i, 1).unwrap();
+                let out = &out[i * heads * d..(i + 1) * heads * d];
+                let r = reference(&values(&query), &wide(&k), &wide(&v), &values(&query), dims, [1, length], f64::from(scale));
+                assert_close(out, &r.out, 1e-5, &format!("{length} keys in {dtype:?}, {dims:?}"));
+                let alone = |blocks: &[Tensor]| values(&decode(&query, vec![row(blocks, length)], scale).unwrap());
+                assert_eq!(same_on_every_isa(|| alone(&blocks)), out);
+                assert_eq!(on_threads(2, || alone(&blocks)), out);
+                assert_eq!(alone(&blocks_of(&k, &v).unwrap()), out);
             }
         }
+    }
+}
+
+/// Rows of one prompt share its full blocks, and go on in their own; a stranger stands among them.
+#[test]
+fn rows_that_share_blocks_have_the_bits_of_each_alone() {
+    let Dims { heads, kv_heads, d } = SHAPES[0];
+    let random = |seed, n: usize| random_tensor(seed, &[n, kv_heads, d]);
+    let prompt = blocks_of(&random(1, 640), &random(2, 640)).unwrap();
+    let lengths = [10, 700, 130, 1, 64, 5, 63, 200, 33, 600];
+    let tails: Vec<Vec<Tensor>> =
+        (0..).zip(lengths).map(|(i, n)| blocks_of(&random(10 + 2 * i, n), &random(11 + 2 * i, n)).unwrap()).collect();
+    let sequences = tails.iter().zip(lengths).enumerate().map(|(i, (tail, n))| match i {
+        3 => (tail.clone(), n),
+        _ => ([prompt.as_slice(), tail].concat(), 640 + n),
+    });
+    let sequences: Vec<(Vec<Tensor>, usize)> = sequences.collect();
+    let q = random_tensor(3, &[lengths.len(), heads, d]);
+    let all = values(&decode(&q, sequences.iter().map(|(blocks, len)| row(blocks, *len)).collect(), 0.2).unwrap());
+    for (i, (blocks, len)) in sequences.iter().enumerate() {
+        let copies: Vec<Tensor> = blocks.iter().map(|block| block.copy().unwrap()).collect();
+        let alone = decode(&q.narrow(0, i, 1).unwrap(), vec![row(&copies, *len)], 0.2).unwrap();
+        assert_eq!(values(&alone), all[i * heads * d..(i + 1) * heads * d], "row {i}");
     }
 }
 
@@ -214,6 +239,14 @@ fn shapes_that_do_not_fit_are_refused() {
     assert!(forward(&q, &k, &k, &offsets, &offsets, 1.0).is_err());
     assert!(forward(&q, &q, &k, &offsets, &offsets, 1.0).is_err());
     assert!(forward(&q, &q, &q, &offsets, &Offsets::from_lengths(&[2]), 1.0).is_err());
-    assert!(decode(&q, &[vec![], vec![], vec![]], 1.0).is_err());
-    assert!(decode(&q, &[], 1.0).is_err());
+    let three = blocks_of(&k, &k).unwrap();
+    let rows = |n: usize, len| vec![row(&three, len); n];
+    assert!(decode(&q, rows(3, 3), 1.0).is_err(), "4 query heads of 3");
+    let q = random_tensor(1, &[3, 3, 8]);
+    assert!(decode(&q, rows(3, 3), 1.0).is_ok());
+    assert!(decode(&q, rows(2, 3), 1.0).is_err(), "rows");
+    assert!(decode(&q, rows(3, 0), 1.0).is_err(), "a row without keys");
+    assert!(decode(&q, rows(3, 65), 1.0).is_err(), "keys beyond the blocks");
+    assert!(decode(&q, vec![], 1.0).is_err());
+    assert!(decode(&random_tensor(1, &[3, 3, 4]), rows(3, 3), 1.0).is_err(), "head_dim");
 }

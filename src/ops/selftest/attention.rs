@@ -1,6 +1,6 @@
 //! Ops that know positions: RoPE and attention.
 
-use candle_core::DType;
+use candle_core::{DType, Tensor};
 
 use super::{
     BF16, Bench, F32, attention_bf16,
@@ -11,7 +11,8 @@ use crate::{
     error::Result,
     ops::{
         Offsets,
-        attention::{self as att, KvSegment},
+        attention as att,
+        kv_store::{KvRow, blocks_of},
         rope::{Rope, RopeParameters, RopeScaling},
     },
 };
@@ -132,11 +133,15 @@ pub(super) fn decode(bench: &mut Bench<'_>) -> Result<()> {
     let (prefix_v, prefix_v64) = bench.random(20, &[70, kv_heads, d])?;
     let (own_k, own_k64) = bench.random(21, &[16, kv_heads, d])?;
     let (own_v, own_v64) = bench.random(22, &[16, kv_heads, d])?;
-    let prefix = |len| KvSegment { k: &prefix_k, v: &prefix_v, len };
-    // Two rows share a prefix; each has a tail of its own length in a buffer with room to spare.
+    // What two rows have read, each behind a part of the same prompt.
     let rows = [(70, 5), (33, 11)];
-    let segments: Vec<Vec<KvSegment<'_>>> =
-        rows.iter().map(|&(shared, own)| vec![prefix(shared), KvSegment { k: &own_k, v: &own_v, len: own }]).collect();
+    let join = |prefix: &Tensor, own: &Tensor, (shared, more)| -> Result<Tensor> {
+        Ok(Tensor::cat(&[prefix.narrow(0, 0, shared)?, own.narrow(0, 0, more)?], 0)?)
+    };
+    let blocks = rows.iter().map(|&row| blocks_of(&join(&prefix_k, &own_k, row)?, &join(&prefix_v, &own_v, row)?));
+    let blocks = blocks.collect::<Result<Vec<_>>>()?;
+    let held = rows.iter().zip(&blocks).map(|((shared, own), blocks)| KvRow { blocks: blocks.iter().collect(), len: shared + own, new: 0 });
+    let out = att::decode(&q, held.collect(), scale)?;
     let kv_row = kv_heads * d;
     let expected: Vec<f64> = rows
         .iter()
@@ -147,5 +152,5 @@ pub(super) fn decode(bench: &mut Bench<'_>) -> Result<()> {
             reference::attention(query, &join(&prefix_k64, &own_k64), &join(&prefix_v64, &own_v64), SHAPE, f64::from(scale))
         })
         .collect();
-    bench.check("attention", "decode", &att::decode(&q, &segments, scale)?, &expected, F32)
+    bench.check("attention", "decode", &out, &expected, F32)
 }

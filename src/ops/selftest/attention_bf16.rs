@@ -8,7 +8,8 @@ use crate::{
     error::Result,
     ops::{
         Offsets,
-        attention::{self, KvSegment},
+        attention,
+        kv_store::{BLOCK, KvRow, blocks_of},
     },
 };
 
@@ -116,7 +117,7 @@ fn after_a_prefix(bench: &mut Bench<'_>, op: &'static str, shape: Heads) -> Resu
     bench.again(op, &[&at_once.narrow(0, 37, 33)?], &[&part])
 }
 
-/// Rows with a shared prefix and a tail of their own; in blocks; and alone.
+/// Rows that share a prefix's full blocks and have a tail of their own; and alone, with blocks of their own.
 fn decoding(bench: &mut Bench<'_>, op: &'static str, shape: Heads, dtype: DType) -> Result<()> {
     let Heads { heads, kv_heads, d } = shape;
     let scale = 1.0 / (d as f32).sqrt();
@@ -126,29 +127,34 @@ fn decoding(bench: &mut Bench<'_>, op: &'static str, shape: Heads, dtype: DType)
     let (own_v, own_v32) = bench.operand(23, [80, kv_heads, d], dtype)?;
     let lengths = [(700, 5), (700, 80), (0, 1), (0, 64), (63, 2), (256, 1), (511, 0)];
     let (q, q32) = bench.operand(24, [lengths.len(), heads, d], dtype)?;
-    let rows = table(&lengths, [&prefix_k, &own_k], [&prefix_v, &own_v]);
-    let rows32 = table(&lengths, [&prefix_k32, &own_k32], [&prefix_v32, &own_v32]);
-    let out = attention::decode(&q, &rows, scale)?;
-    bench.check(op, "decode", &out, &numbers(&attention::decode(&q32, &rows32, scale)?)?, FORWARD)?;
-    for (i, row) in rows.iter().enumerate() {
-        let alone = attention::decode(&q.narrow(0, i, 1)?, std::slice::from_ref(row), scale)?;
+    let (shared, none) = (blocks_of(&prefix_k, &prefix_v)?, []);
+    let rows = lengths.iter().map(|&n| blocks(n, [&prefix_k, &own_k], [&prefix_v, &own_v], &shared)).collect::<Result<Vec<_>>>()?;
+    let rows32 = lengths.iter().map(|&n| blocks(n, [&prefix_k32, &own_k32], [&prefix_v32, &own_v32], &none)).collect::<Result<Vec<_>>>()?;
+    let out = attention::decode(&q, table(&rows), scale)?;
+    bench.check(op, "decode", &out, &numbers(&attention::decode(&q32, table(&rows32), scale)?)?, FORWARD)?;
+    for (i, &n) in lengths.iter().enumerate() {
+        let own = [blocks(n, [&prefix_k, &own_k], [&prefix_v, &own_v], &none)?];
+        let alone = attention::decode(&q.narrow(0, i, 1)?, table(&own), scale)?;
         bench.again(op, &[&out.narrow(0, i, 1)?], &[&alone])?;
     }
-    // The first row's keys in blocks of 16, as a paged cache holds them.
-    let blocks = |x: &Tensor, n: usize| -> Result<Vec<Tensor>> {
-        (0..n).step_by(16).map(|first| Ok(x.narrow(0, first, 16.min(n - first))?)).collect()
-    };
-    let (k, v) = (blocks(&prefix_k, 700)?, blocks(&prefix_v, 700)?);
-    let mut paged: Vec<KvSegment<'_>> = k.iter().zip(&v).map(|(k, v)| KvSegment { k, v, len: k.dims()[0] }).collect();
-    paged.push(KvSegment { k: &own_k, v: &own_v, len: 5 });
-    let in_blocks = attention::decode(&q.narrow(0, 0, 1)?, &[paged], scale)?;
-    bench.again(op, &[&out.narrow(0, 0, 1)?], &[&in_blocks])
+    Ok(())
 }
 
-/// A row for each pair of lengths: a prefix that all share, then a tail.
-fn table<'a>(lengths: &[(usize, usize)], k: [&'a Tensor; 2], v: [&'a Tensor; 2]) -> Vec<Vec<KvSegment<'a>>> {
-    let segment = |i: usize, len| KvSegment { k: k[i], v: v[i], len };
-    lengths.iter().map(|&(prefix, own)| vec![segment(0, prefix), segment(1, own)]).collect()
+/// A sequence's blocks and its length.
+type Held = (Vec<Tensor>, usize);
+
+/// `prefix` tokens of the first of `k` and `v`, then `own` of the second; what `shared` holds of the prefix is taken from there.
+fn blocks((prefix, own): (usize, usize), k: [&Tensor; 2], v: [&Tensor; 2], shared: &[Tensor]) -> Result<Held> {
+    let full = shared.len().min(prefix / BLOCK);
+    let tail = |x: [&Tensor; 2]| -> Result<Tensor> {
+        let parts = [(x[0], full * BLOCK, prefix - full * BLOCK), (x[1], 0, own)].into_iter().filter(|(_, _, n)| *n > 0);
+        Ok(Tensor::cat(&parts.map(|(x, first, n)| Ok(x.narrow(0, first, n)?)).collect::<Result<Vec<_>>>()?, 0)?)
+    };
+    Ok((shared[..full].iter().cloned().chain(blocks_of(&tail(k)?, &tail(v)?)?).collect(), prefix + own))
+}
+
+fn table(rows: &[Held]) -> Vec<KvRow<'_>> {
+    rows.iter().map(|(blocks, len)| KvRow { blocks: blocks.iter().collect(), len: *len, new: 0 }).collect()
 }
 
 #[cfg(test)]

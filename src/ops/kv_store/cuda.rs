@@ -1,0 +1,73 @@
+//! Launches of `kernels.cu`. Shapes are checked by the caller. Blocks are bf16, whatever type the model computes in: attention's
+//! products take bf16.
+
+use std::cell::OnceCell;
+
+use candle_core::{DType, Tensor};
+
+use super::{BLOCK, KvStep};
+use crate::error::{Error, Result};
+use crate::ops::cuda::{Launch, address, device_of, suffix, uninit, upload_u64};
+
+const THREADS: u32 = 128;
+const FILE: &str = "kv_store/kernels";
+const BF16: u64 = 2;
+
+/// Addresses of tokens' places in their blocks, on the device: uploaded where a layer first asks for them.
+#[derive(Debug, Default)]
+pub(super) struct Tables {
+    new: OnceCell<Tensor>,
+    all: OnceCell<Tensor>,
+}
+
+pub(super) fn store(step: &KvStep<'_>, layer: usize, k: &Tensor, v: &Tensor) -> Result<()> {
+    let (tokens, kv_heads, d) = k.dims3()?;
+    let slots = table(step, &step.tables.new, |row| row.len - row.new)?;
+    Launch::new(&device_of(k)?, FILE, &format!("kv_store_{}", suffix(k.dtype())?))?
+        .tensor(&k.contiguous()?)?
+        .tensor(&v.to_dtype(k.dtype())?.contiguous()?)?
+        .tensor(&slots)?
+        .u32(kv_heads)?
+        .u32(d)?
+        .u32(step.layout.width)?
+        .u64(step.layout.layer(layer) as u64)
+        .run([tokens as u32, 2, 1], THREADS, 0)
+}
+
+pub(super) fn gather(step: &KvStep<'_>, layer: usize, d: usize) -> Result<(Tensor, Tensor)> {
+    let (device, kv_heads) = (device_of(step.rows[0].blocks[0])?, step.layout.kv_heads);
+    let tokens = step.rows.iter().map(|row| row.len).sum::<usize>();
+    let out = || uninit(&device, (tokens, kv_heads, d), DType::BF16);
+    let (k, v) = (out()?, out()?);
+    Launch::new(&device, FILE, "kv_gather")?
+        .tensor(&k)?
+        .tensor(&v)?
+        .tensor(&table(step, &step.tables.all, |_| 0)?)?
+        .u32(kv_heads)?
+        .u32(d)?
+        .u32(step.layout.width)?
+        .u64(step.layout.layer(layer) as u64)
+        .run([tokens as u32, 2, 1], THREADS, 0)?;
+    Ok((k, v))
+}
+
+/// Where each row's tokens from its `first` on lie, in layer 0.
+fn table(step: &KvStep<'_>, held: &OnceCell<Tensor>, first: impl Fn(&super::KvRow<'_>) -> usize) -> Result<Tensor> {
+    if let Some(table) = held.get() {
+        return Ok(table.clone());
+    }
+    if step.layout.dtype != DType::BF16 {
+        return Err(Error::run(format!("blocks of keys and values on CUDA are bf16, not {:?}", step.layout.dtype)));
+    }
+    let mut slots = Vec::new();
+    for row in &step.rows {
+        let from = first(row);
+        for (i, block) in row.blocks.iter().enumerate().skip(from / BLOCK) {
+            let start = address(block)?;
+            let tokens = from.max(i * BLOCK)..row.len.min((i + 1) * BLOCK);
+            slots.extend(tokens.map(|token| start + (token % BLOCK * step.layout.width) as u64 * BF16));
+        }
+    }
+    let table = upload_u64(&device_of(step.rows[0].blocks[0])?, &slots)?;
+    Ok(held.get_or_init(|| table).clone())
+}
