@@ -15,6 +15,7 @@ use std::{
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    fold_identical_functions();
     if env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return;
     }
@@ -32,6 +33,16 @@ fn main() {
     let nvcc = env::var_os("NVCC").map_or_else(|| home.join("bin/nvcc"), PathBuf::from);
     compile_all(&nvcc, &out);
     archives_instead(&out.join("instead"));
+}
+
+/// The profile `dist` is linked with functions of the same machine code kept once: candle has most of its loops for ten types, and to many
+/// of them only a type's size matters. rustc's own linker for this target, lld, knows how.
+fn fold_identical_functions() {
+    let is = |name: &str, value: &str| env::var(name).is_ok_and(|found| found == value);
+    let dist = env::var_os("OUT_DIR").is_some_and(|out| Path::new(&out).components().any(|part| part.as_os_str() == "dist"));
+    if dist && is("CARGO_CFG_TARGET_ARCH", "x86_64") && is("CARGO_CFG_TARGET_OS", "linux") && is("CARGO_CFG_TARGET_ENV", "gnu") {
+        println!("cargo:rustc-link-arg-bins=-Wl,--icf=all");
+    }
 }
 
 /// Every kernel file below `src/ops`, a few compilers at a time; `fatbins.rs` names each by its path: `"swiglu/kernels"`.
@@ -72,6 +83,7 @@ fn compile(nvcc: &Path, source: &Path, target: &Path) {
         "-gencode=arch=compute_80,code=sm_80",
         "-gencode=arch=compute_90a,code=sm_90a",
         "-gencode=arch=compute_80,code=compute_80",
+        "--compress-mode=size",
     ]);
     if let Some(compiler) = env::var_os("NVCC_CCBIN") {
         command.arg("-ccbin").arg(compiler);
@@ -89,7 +101,8 @@ fn compile(nvcc: &Path, source: &Path, target: &Path) {
 /// Archives under the names that crates ask the linker for, found before any other, so that the program starts where none of these
 /// libraries is installed. cudarc says -lcuda … though, opening them itself, it refers to nothing of theirs. candle-kernels says -lmoe:
 /// 32 MB of quantized and mixture-of-experts kernels, for one architecture, that clsgen has no use for (GGUF files are widened on the
-/// host); and for its sake -lcudart and -lstdc++. Instead of it there are functions of the same names that stop the program.
+/// host) and that `.cargo/candle-kernels.rs` does not compile; its own build script, of which a build directory may hold results, says
+/// -lcudart and -lstdc++ for their sake. Instead of them there are functions of the same names that stop the program.
 fn archives_instead(to: &Path) {
     let written = |result: std::io::Result<()>| result.unwrap_or_else(|e| fail(&format!("{}: {e}", to.display())));
     written(fs::create_dir_all(to));

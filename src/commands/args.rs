@@ -101,4 +101,7 @@ pub struct SelftestArgs {
     /// A training pass of this model too: a folder with config.json and weights, or a GGUF file
     #[arg(long, value_name = "DIR")]
     pub model: Option<String>,
+    /// Check nothing: write the kernels' inputs and outputs to DIR/kernels.safetensors, for tests/golden/kernels.py
+    #[arg(long, value_name = "DIR", conflicts_with = "model")]
+    pub write: Option<PathBuf>,
 }

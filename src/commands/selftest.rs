@@ -6,10 +6,10 @@ use serde_json::json;
 use super::{Context, args::SelftestArgs, output};
 use crate::{
     error::{Error, Result},
-    model::{Llama, source},
+    model::{Llama, save_tensors, source},
     ops::selftest::{self, Row},
     prompt::TextTokenizer,
-    train,
+    storage, train,
 };
 
 /// What a given model reads: a language model on noise is no measure of its arithmetic.
@@ -23,6 +23,10 @@ const TEXT: &str = "A 67-year-old woman with type 2 diabetes and chronic heart f
 pub fn run(context: &Context, args: &SelftestArgs) -> Result<()> {
     let device = context.device()?;
     let name = if device.is_cpu() { "cpu".to_owned() } else { context.device.clone() };
+    if let Some(dir) = &args.write {
+        storage::create_dir_all(dir)?;
+        return save_tensors(&dir.join("kernels.safetensors"), &selftest::export(&device)?);
+    }
     let source = args.model.as_ref().map(|model| source::resolve(model, &[], context.allow_network)).transpose()?;
     let mut rows = selftest::run(&device)?;
     rows.extend(train::selftest::tiny(&device));

@@ -179,8 +179,7 @@ impl DecoderLayer {
         let (normed, rstd1) = self.input_layernorm.forward(x)?;
         let [(q, u_q), (k, u_k), (v, u_v)] = Projection::forward_each([&self.q_proj, &self.k_proj, &self.v_proj], &normed, pass)?;
         drop(normed);
-        let q = rope.forward(&self.heads.split(&q, heads)?, pass.positions)?;
-        let k = rope.forward(&self.heads.split(&k, kv_heads)?, pass.positions)?;
+        let [q, k] = rope.forward_both(&self.heads.split(&q, heads)?, &self.heads.split(&k, kv_heads)?, pass.positions)?;
         let v = self.heads.split(&v, kv_heads)?;
         let [q, k, v] = self.as_weights([&q, &k, &v])?;
         let (attended, lse) = attention::forward(&q, &k, &v, pass.offsets, pass.offsets, self.heads.scale())?;
@@ -256,9 +255,8 @@ impl DecoderLayer {
     ) -> Result<Option<Tensor>> {
         let Kept { q, k, v, attended, lse, low_rank, .. } = kept;
         let (dq, dk, dv) = attention::backward(q, k, v, attended, lse, dattended, pass.offsets, self.heads.scale())?;
-        let dq = merge(&rope.backward(&dq, pass.positions)?)?;
-        let dk = merge(&rope.backward(&dk, pass.positions)?)?;
-        let dv = merge(&dv)?;
+        let [dq, dk] = rope.backward_both(&dq, &dk, pass.positions)?;
+        let (dq, dk, dv) = (merge(&dq)?, merge(&dk)?, merge(&dv)?);
         let trained = [&self.q_proj, &self.k_proj, &self.v_proj].into_iter().any(|p| p.trains(pass.trains));
         let normed = if trained { Some(self.input_layernorm.forward(&kept.x)?.0) } else { None };
         let dx = Dx::wanted(need_dx);
@@ -272,8 +270,7 @@ impl DecoderLayer {
         let Heads { heads, kv_heads, .. } = self.heads;
         let (normed, _) = self.input_layernorm.forward(x)?;
         let [q, k, v] = Projection::infer_each([&self.q_proj, &self.k_proj, &self.v_proj], &normed, kernel)?;
-        let q = rope.forward(&self.heads.split(&q, heads)?, positions)?;
-        let k = rope.forward(&self.heads.split(&k, kv_heads)?, positions)?;
+        let [q, k] = rope.forward_both(&self.heads.split(&q, heads)?, &self.heads.split(&k, kv_heads)?, positions)?;
         Ok((q, k, self.heads.split(&v, kv_heads)?))
     }
 

@@ -38,6 +38,7 @@ pub use footprint::Footprint;
 pub use head::ClsHead;
 pub use llama::{Llama, Memory};
 pub use lora::LoraConfig;
+pub use safetensors::save as save_tensors;
 pub use source::ModelSource;
 pub use training::{LoraDropout, Saved, TrainingContext};
 

@@ -44,6 +44,22 @@ impl Kernel {
             Self::Decode => linear::decode_each(x, weights),
         }
     }
+
+    /// `scale · W x` of each weight.
+    pub fn scaled_each<const N: usize>(self, x: &Tensor, weights: [&Tensor; N], scale: f64) -> Result<[Tensor; N]> {
+        match self {
+            Self::Forward => linear::scaled_forward_each(x, weights, scale),
+            Self::Decode => linear::scaled_decode_each(x, weights, scale),
+        }
+    }
+
+    /// `y + W x` over `y`.
+    fn add(self, y: Tensor, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Forward => linear::add_forward(y, x, weight),
+            Self::Decode => linear::decode_add(y, x, weight),
+        }
+    }
 }
 
 /// What every layer of one training pass shares.
@@ -112,16 +128,11 @@ impl Projection {
     /// Projections of one input, without dropout.
     pub fn infer_each<const N: usize>(each: [&Self; N], x: &Tensor, kernel: Kernel) -> Result<[Tensor; N]> {
         let ys = kernel.apply_each(x, each.map(Self::base))?;
-        array(each.into_iter().zip(ys).map(|(projection, y)| projection.add_adapter(y, x, kernel)))
-    }
-
-    fn add_adapter(&self, y: Tensor, x: &Tensor, kernel: Kernel) -> Result<Tensor> {
-        let Some(adapter) = &self.adapter else { return Ok(y) };
-        let u = (kernel.apply(x, &adapter.a, None)? * adapter.scaling)?;
-        match kernel {
-            Kernel::Forward => linear::add_forward(y, &u, &adapter.b),
-            Kernel::Decode => add(y, &linear::decode(&u, &adapter.b, None)?),
-        }
+        let us = lora::reduce_each(each.map(|projection| projection.adapter.as_ref()), x, kernel)?;
+        array(each.into_iter().zip(ys).zip(us).map(|((projection, y), u)| match (&projection.adapter, u) {
+            (Some(adapter), Some(u)) => kernel.add(y, &u, &adapter.b),
+            _ => Ok(y),
+        }))
     }
 
     /// `(y, u)` with the pass's dropout on the adapter's input; `u` goes into [`Projection::backward`].
@@ -133,10 +144,18 @@ impl Projection {
     /// [`Projection::forward`] of projections of one input.
     pub fn forward_each<const N: usize>(each: [&Self; N], x: &Tensor, pass: &Pass) -> Result<[(Tensor, Option<Tensor>); N]> {
         let ys = linear::forward_each(x, each.map(Self::base))?;
-        array(each.into_iter().zip(ys).map(|(projection, y)| {
-            let Some(adapter) = &projection.adapter else { return Ok((y, None)) };
-            let u = adapter.reduce(&projection.dropped(x, pass)?)?;
-            Ok((linear::add_forward(y, &u, &adapter.b)?, Some(u)))
+        let adapters = each.map(|projection| projection.adapter.as_ref());
+        // With dropout each adapter has an input of its own.
+        let us = match pass.dropout.is_some() && adapters.iter().flatten().any(|adapter| adapter.dropout > 0.0) {
+            false => lora::reduce_each(adapters, x, Kernel::Forward)?,
+            true => array(each.into_iter().map(|projection| {
+                let reduce = |adapter: &Adapter| adapter.reduce(&projection.dropped(x, pass)?);
+                projection.adapter.as_ref().map(reduce).transpose()
+            }))?,
+        };
+        array(each.into_iter().zip(ys).zip(us).map(|((projection, y), u)| match (&projection.adapter, u) {
+            (Some(adapter), Some(u)) => Ok((linear::add_forward(y, &u, &adapter.b)?, Some(u))),
+            _ => Ok((y, None)),
         }))
     }
 
@@ -162,7 +181,7 @@ impl Projection {
         if let (Some(adapter), Some(x), Parameters::Lora) = (&self.adapter, x, pass.trains) {
             let x = self.dropped(x, pass)?;
             let u = u.map_or_else(|| adapter.reduce(&x), |u| Ok(u.clone()))?;
-            let du = (linear::backward_input(dy, &adapter.b)? * adapter.scaling)?;
+            let du = linear::scaled_backward_input(dy, &adapter.b, adapter.scaling)?;
             weight_gradient(gradients, &lora::name_b(&self.name), dy, &u, pass.offsets)?;
             weight_gradient(gradients, &lora::name_a(&self.name), &du, &x, pass.offsets)?;
             dx = match (dx, pass.dropout) {

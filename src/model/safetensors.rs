@@ -20,7 +20,7 @@ use serde::{
 use super::mmap;
 use crate::{
     error::{Error, Result},
-    storage::Writer,
+    storage::{self, Writer},
 };
 
 /// Largest header taken: a 70-billion-parameter Llama's has 0.1 MB.
@@ -157,6 +157,13 @@ fn check_layout(entries: &BTreeMap<String, Entry>, length: usize) -> Result<(), 
         at = end;
     }
     if at != length { Err(format!("{} bytes follow the last tensor", length - at)) } else { Ok(()) }
+}
+
+/// A file of f32 and bf16 tensors.
+pub fn save(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+    let mut writer = storage::create(path)?;
+    write(&mut writer, tensors)?;
+    writer.finish()
 }
 
 /// Writes f32 or bf16 tensors, in name order, as transformers and PEFT do (`format: pt`).

@@ -26,7 +26,7 @@ pub fn to_bf16(x: &Tensor) -> Result<Tensor> {
 }
 
 #[cfg(feature = "cuda")]
-pub(in crate::ops) use cuda::cast;
+pub(in crate::ops) use cuda::{cast, cast_into};
 
 /// `x` as bf16.
 pub(crate) fn rounded(x: &[f32]) -> Vec<bf16> {

@@ -11,6 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use candle_core::Tensor;
 use rayon::prelude::*;
 
+use super::linear::array;
 use super::simd::vectorised;
 use super::slice::{View, tensor};
 use crate::error::{Error, Result};
@@ -76,37 +77,51 @@ impl Rope {
 
     /// Turns `x (tokens, heads, head_dim)` by each token's position.
     pub fn forward(&self, x: &Tensor, positions: &[u32]) -> Result<Tensor> {
-        self.turn(x, positions, 1.0)
+        let [y] = self.turn([x], positions, 1.0)?;
+        Ok(y)
+    }
+
+    /// [`Rope::forward`] of the queries and the keys of the same tokens in one launch.
+    pub fn forward_both(&self, q: &Tensor, k: &Tensor, positions: &[u32]) -> Result<[Tensor; 2]> {
+        self.turn([q, k], positions, 1.0)
     }
 
     /// Turns a gradient back.
     pub fn backward(&self, dx: &Tensor, positions: &[u32]) -> Result<Tensor> {
-        self.turn(dx, positions, -1.0)
+        let [dx] = self.turn([dx], positions, -1.0)?;
+        Ok(dx)
     }
 
-    fn turn(&self, x: &Tensor, positions: &[u32], sign: f32) -> Result<Tensor> {
-        let (tokens, heads, head_dim) = x.dims3()?;
-        let half = head_dim / 2;
-        if tokens != positions.len() || half != self.inv_freq.len() || head_dim % 2 != 0 {
-            return Err(Error::run(format!(
-                "rope: {:?} for {} positions and {} frequencies",
-                x.dims(),
-                positions.len(),
-                self.inv_freq.len()
-            )));
+    /// [`Rope::backward`] of the queries' and the keys' gradients in one launch.
+    pub fn backward_both(&self, dq: &Tensor, dk: &Tensor, positions: &[u32]) -> Result<[Tensor; 2]> {
+        self.turn([dq, dk], positions, -1.0)
+    }
+
+    fn turn<const N: usize>(&self, xs: [&Tensor; N], positions: &[u32], sign: f32) -> Result<[Tensor; N]> {
+        for x in xs {
+            let (tokens, _, head_dim) = x.dims3()?;
+            if tokens != positions.len() || head_dim != 2 * self.inv_freq.len() {
+                return Err(Error::run(format!(
+                    "rope: {:?} for {} positions and {} frequencies",
+                    x.dims(),
+                    positions.len(),
+                    self.inv_freq.len()
+                )));
+            }
         }
         #[cfg(feature = "cuda")]
-        if x.device().is_cuda() {
-            return cuda::turn(x, positions, &self.inv_freq, sign);
+        if xs.iter().all(|x| x.device().is_cuda()) {
+            return cuda::turn(xs, positions, &self.inv_freq, sign);
         }
-        let table = self.table_for(positions.iter().max().map_or(0, |&p| p as usize + 1));
-        let x = x.contiguous()?;
-        let x = View::of(&x)?;
-        let mut y = x.f32()?.to_vec();
-        y.par_chunks_mut((heads * head_dim).max(1)).zip(positions).for_each(|(row, &position)| {
+        let (table, head_dim) = (self.table_for(positions.iter().max().map_or(0, |&p| p as usize + 1)), 2 * self.inv_freq.len());
+        let mut ys: [Vec<f32>; N] = array(xs.iter().map(|x| Ok(View::of(&x.contiguous()?)?.f32()?.to_vec())))?;
+        let widths = xs.map(|x| x.elem_count() / positions.len().max(1));
+        let rows: Vec<_> = ys.iter_mut().zip(widths).flat_map(|(y, width)| y.chunks_mut(width.max(1)).zip(positions)).collect();
+        let least = (1 << 13) / widths.into_iter().max().unwrap_or(0).max(1) + 1;
+        rows.into_par_iter().with_min_len(least).for_each(|(row, &position)| {
             turn_row(row, &table[position as usize * head_dim..][..head_dim], sign);
         });
-        tensor(y, (tokens, heads, head_dim))
+        array(ys.into_iter().zip(xs).map(|(y, x)| tensor(y, x.shape())))
     }
 
     /// A table that holds positions below `count`: row `p` is the cosines, then the sines.
@@ -199,6 +214,12 @@ mod tests {
             assert_close(&values(&back), &x_values.iter().map(|&x| f64::from(x)).collect::<Vec<_>>(), 1e-6, "turned back");
             let alone = rope.forward(&x.narrow(0, 5, 1).unwrap(), &positions[5..]).unwrap();
             assert_eq!(values(&alone), y[5 * heads * d..]);
+            let k = random_tensor(2, &[positions.len(), heads + 2, d]);
+            let [q, k_turned] = rope.forward_both(&x, &k, &positions).unwrap();
+            assert_eq!((values(&q), values(&k_turned)), (y, values(&rope.forward(&k, &positions).unwrap())));
+            let [dq, dk] = rope.backward_both(&x, &k, &positions).unwrap();
+            let alone = [&x, &k].map(|x| values(&rope.backward(x, &positions).unwrap()));
+            assert_eq!([values(&dq), values(&dk)], alone);
         }
     }
 
@@ -238,5 +259,7 @@ mod tests {
         let x = random_tensor(1, &[2, 1, 4]);
         assert!(rope(RopeScaling::None, 4).forward(&x, &[0]).is_err());
         assert!(rope(RopeScaling::None, 6).forward(&x, &[0, 1]).is_err());
+        let short = x.narrow(0, 0, 1).unwrap();
+        assert!(rope(RopeScaling::None, 4).forward_both(&x, &short, &[0, 1]).is_err());
     }
 }

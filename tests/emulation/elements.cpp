@@ -53,19 +53,21 @@ static void test_swiglu(const char* type, Forward forward, Backward backward, si
 template <typename T, typename Kernel>
 static void test_rope(const char* type, Kernel kernel, int heads, int half) {
   std::vector<uint32_t> positions = {0, 1, 63, 64, 7423};
-  size_t tokens = positions.size(), n = tokens * heads * 2 * half;
+  int kv_heads = heads / 2 + 1;
+  size_t tokens = positions.size(), n = tokens * heads * 2 * half, n_kv = tokens * kv_heads * 2 * half;
   std::vector<float> frequencies(half);
   for (int c = 0; c < half; c++) frequencies[c] = (float)pow(500000.0, -(double)c / half);
-  Row<T> x(n, Normals()), y(n), back(n);
+  Row<T> q(n, Normals()), q_turned(n), q_back(n), k(n_kv, Normals()), k_turned(n_kv), alone(n_kv);
   emu::Array<uint32_t> p(positions);
   emu::Array<float> f(frequencies);
-  auto run = [&](const T* from, T* to, float sign) {
-    emu::launch(dim3(tokens), dim3(96), 8 * half, [&] { kernel(from, to, p.data(), f.data(), heads, half, sign); });
+  auto run = [&](const T* from, T* to, int count, const T* from_k, T* to_k, int count_k, float sign) {
+    emu::launch(dim3(tokens), dim3(96), 8 * half, [&] { kernel(from, to, count, from_k, to_k, count_k, p.data(), f.data(), half, sign); });
   };
-  run(x.data(), y.data(), 1);
-  run(x.data(), back.data(), -1);
-  for (int sign : {1, -1}) {
-    std::vector<double> expected(n);
+  run(q.data(), q_turned.data(), heads, k.data(), k_turned.data(), kv_heads, 1);
+  run(q.data(), q_back.data(), heads, nullptr, nullptr, 0, -1);
+  run(k.data(), alone.data(), kv_heads, nullptr, nullptr, 0, 1);
+  auto check = [&](const std::string& what, Row<T>& x, Row<T>& y, int heads, int sign) {
+    std::vector<double> expected(tokens * heads * 2 * half);
     for (size_t head = 0; head < tokens * heads; head++)
       for (int c = 0; c < half; c++) {
         double angle = sign * (double)(frequencies[c] * (float)positions[head / heads]);
@@ -73,9 +75,12 @@ static void test_rope(const char* type, Kernel kernel, int heads, int half) {
         expected[head * 2 * half + c] = a * cos(angle) - b * sin(angle);
         expected[head * 2 * half + c + half] = b * cos(angle) + a * sin(angle);
       }
-    close<T>(std::string("rope ") + type + ", " + std::to_string(heads) + " x " + std::to_string(2 * half) + (sign < 0 ? ", back" : ""),
-             (sign > 0 ? y : back).all(), expected);
-  }
+    close<T>(std::string("rope ") + type + ", " + std::to_string(heads) + " x " + std::to_string(2 * half) + what, y.all(), expected);
+  };
+  check(", q", q, q_turned, heads, 1);
+  check(", q back, alone", q, q_back, heads, -1);
+  check(", k", k, k_turned, kv_heads, 1);
+  check(", k alone", k, alone, kv_heads, 1);
 }
 
 template <typename T, typename Add, typename Bias>

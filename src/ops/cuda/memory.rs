@@ -15,13 +15,32 @@ use crate::error::{Error, Result};
 /// given it are in the stream, where whatever frees it comes after them.
 pub(crate) fn address(tensor: &Tensor) -> Result<u64> {
     let (storage, layout) = tensor.storage_and_layout();
-    let (Storage::Cuda(storage), Some((start, _))) = (&*storage, layout.contiguous_offsets()) else {
-        return Err(Error::run(format!(
-            "a kernel needs contiguous tensors on its device, not {:?} on {:?}",
-            tensor.dims(),
-            tensor.device()
-        )));
-    };
+    match layout.contiguous_offsets() {
+        Some((start, _)) => element(tensor, &storage, start),
+        None => Err(not_for_kernels(tensor)),
+    }
+}
+
+/// As [`address`], of a matrix `(rows, columns)` whose rows are whole: and how many elements lie from one row to the next.
+pub(crate) fn address_of_rows(tensor: &Tensor) -> Result<(u64, usize)> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match (layout.stride(), layout.dims()) {
+        // Of one row the stride may be anything.
+        (&[stride, 1], &[rows, columns]) if stride >= columns || rows <= 1 => {
+            Ok((element(tensor, &storage, layout.start_offset())?, stride.max(columns)))
+        }
+        _ => Err(not_for_kernels(tensor)),
+    }
+}
+
+fn not_for_kernels(tensor: &Tensor) -> Error {
+    let (dims, device) = (tensor.dims(), tensor.device());
+    Error::run(format!("a kernel needs contiguous tensors on its device, not {dims:?} on {device:?}"))
+}
+
+/// Address of element `start` of a tensor's storage.
+fn element(tensor: &Tensor, storage: &Storage, start: usize) -> Result<u64> {
+    let Storage::Cuda(storage) = storage else { return Err(not_for_kernels(tensor)) };
     let stream = storage.device.cuda_stream();
     let base = match &storage.slice {
         CudaStorageSlice::F32(slice) => slice.device_ptr(&stream).0,

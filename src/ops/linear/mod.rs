@@ -4,6 +4,7 @@
 //! the other operand is rounded to bf16 too and the products are summed in f32.
 //! Every output element is summed in one fixed order, so its bits depend neither on the number of rows nor on threads.
 
+mod adapter;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 pub(crate) mod cpu;
@@ -14,6 +15,7 @@ mod few_rows;
 pub(crate) mod kernel;
 pub(crate) mod pack;
 
+pub use adapter::{decode_add, scaled_backward_input, scaled_decode_each, scaled_forward_each};
 use candle_core::Tensor;
 
 use super::slice::{View, Weight, tensor, update_f32};
@@ -93,7 +95,7 @@ pub fn backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
     check("linear::backward_input", k == k_w, dy, weight)?;
     #[cfg(feature = "cuda")]
     if dy.device().is_cuda() {
-        return cuda::backward_input(dy, weight);
+        return cuda::backward_input(dy, weight, 1.0);
     }
     let (dy, w) = (dy.contiguous()?, weight.contiguous()?);
     let (dy, w) = (View::of(&dy)?, View::of(&w)?);

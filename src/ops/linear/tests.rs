@@ -2,6 +2,7 @@ use candle_core::{DType, Device, Tensor};
 use half::bf16;
 
 use super::*;
+use crate::ops::linear::{decode_add, scaled_decode_each, scaled_forward_each};
 use crate::ops::simd::tests::{same_on_every_isa, with_and_without_tiles};
 use crate::ops::testing::{on_threads, random, values};
 
@@ -119,6 +120,14 @@ fn several_weights_together_give_the_bits_of_each_alone() {
                 assert_eq!(values(&together[i]), values(&crate::ops::linear::forward(&x, weight, bias).unwrap()));
                 assert_eq!(values(&decoded[i]), values(&crate::ops::linear::decode(&x, weight, bias).unwrap()));
             }
+            let scaled = scaled_forward_each(&x, [&weights[0], &weights[2]], 0.3).unwrap();
+            let scaled_decoded = scaled_decode_each(&x, [&weights[0], &weights[2]], 0.3).unwrap();
+            for (i, together) in [(0, &together[0]), (1, &together[2])] {
+                assert_eq!(values(&scaled[i]), values(together).iter().map(|y| y * 0.3).collect::<Vec<_>>());
+            }
+            assert_eq!(values(&scaled_decoded[1]), values(&decoded[2]).iter().map(|y| y * 0.3).collect::<Vec<_>>());
+            let onto = decode_add(decoded[0].copy().unwrap(), &x, &weights[0]).unwrap();
+            assert_eq!(values(&onto), values(&decoded[0]).iter().map(|y| y + y).collect::<Vec<_>>());
         }
     }
 }

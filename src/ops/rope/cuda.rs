@@ -2,25 +2,29 @@
 
 use candle_core::Tensor;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::cuda::{Launch, device_of, suffix, uninit, upload};
+use crate::ops::linear::array;
 
 const THREADS: u32 = 256;
 
-/// Turns `x (tokens, heads, head_dim)`, bf16 or f32, forward (`sign` 1) or back (−1).
-pub(super) fn turn(x: &Tensor, positions: &[u32], inv_freq: &[f32], sign: f32) -> Result<Tensor> {
-    let ((tokens, heads, head_dim), device) = (x.dims3()?, device_of(x)?);
-    let y = uninit(&device, (tokens, heads, head_dim), x.dtype())?;
+/// Turns one or two tensors `(tokens, heads, head_dim)`, bf16 or f32, of the same tokens, forward (`sign` 1) or back (−1).
+pub(super) fn turn<const N: usize>(xs: [&Tensor; N], positions: &[u32], inv_freq: &[f32], sign: f32) -> Result<[Tensor; N]> {
+    let ([first] | [first, _]) = xs.as_slice() else { return Err(Error::run(format!("rope: {N} tensors"))) };
+    let (device, dtype) = (device_of(first)?, first.dtype());
+    let xs: [Tensor; N] = array(xs.iter().map(|x| Ok(x.to_dtype(dtype)?.contiguous()?)))?;
+    let ys: [Tensor; N] = array(xs.iter().map(|x| uninit(&device, x.dims3()?, dtype)))?;
     // As words, so that it is remembered as positions are.
     let words: Vec<u32> = inv_freq.iter().map(|f| f.to_bits()).collect();
-    Launch::new(&device, "rope/kernels", &format!("rope_{}", suffix(x.dtype())?))?
-        .tensor(&x.contiguous()?)?
-        .tensor(&y)?
-        .tensor(&upload(&device, positions)?)?
-        .tensor(&upload(&device, &words)?)?
-        .u32(heads)?
-        .u32(head_dim / 2)?
-        .f32(sign)
-        .run([tokens as u32, 1, 1], THREADS, 4 * head_dim)?;
-    Ok(y)
+    let mut launch = Launch::new(&device, "rope/kernels", &format!("rope_{}", suffix(dtype)?))?;
+    for i in 0..2 {
+        let heads = xs.get(i).map_or(Ok(0), |x| x.dim(1))?;
+        launch = launch.optional(xs.get(i))?.optional(ys.get(i))?.u32(heads)?;
+    }
+    launch.tensor(&upload(&device, positions)?)?.tensor(&upload(&device, &words)?)?.u32(inv_freq.len())?.f32(sign).run(
+        [positions.len() as u32, 1, 1],
+        THREADS,
+        8 * inv_freq.len(),
+    )?;
+    Ok(ys)
 }

@@ -105,6 +105,10 @@ fn rope(bench: &mut Bench<'_>) -> Result<()> {
         let [y, dx] = bench.twice(OP, || Ok([rope.forward(&x, &positions)?, rope.backward(&x, &positions)?]))?;
         bench.check_rounded(OP, "forward", &y, &reference::rope(&x64, &positions, heads, &frequencies))?;
         bench.check_rounded(OP, "backward", &dx, &reference::rope(&x64, &positions, heads, &back))?;
+        let (k, k64) = bench.halves(46, &[positions.len(), heads + 2, d])?;
+        let [q, k] = bench.twice(OP, || rope.forward_both(&x, &k, &positions))?;
+        bench.check_rounded(OP, "both, q", &q, &reference::rope(&x64, &positions, heads, &frequencies))?;
+        bench.check_rounded(OP, "both, k", &k, &reference::rope(&k64, &positions, heads + 2, &frequencies))?;
     }
     Ok(())
 }
@@ -163,6 +167,7 @@ fn linear(bench: &mut Bench<'_>) -> Result<()> {
         let ((dy, dy64), (b, b64)) = (bench.halves(52, &[m, n_out])?, bench.random(53, &[n_out])?);
         // Adapters are f32; what is multiplied is their bf16.
         let adapter = w.to_dtype(DType::F32)?;
+        let (down, down64) = bench.halves(54, &[n_out, n_out.div_ceil(2)])?;
         let y64 = reference::linear(&x64, &w64, None, n_in);
         let dx64 = reference::linear(&dy64, &reference::transpose(&w64, n_in), None, n_out);
         let [y, y_adapter, y_decode] =
@@ -179,6 +184,18 @@ fn linear(bench: &mut Bench<'_>) -> Result<()> {
             Ok([dx, lin::add_forward(dy.copy()?, &x, &adapter)?, lin::add_backward_input(x.copy()?, &dy, &adapter)?])
         })?;
         bench.check_rounded(OP, "backward x", &dx, &dx64)?;
+        // Two adapters of one input share a product, and what the second makes is read out of it.
+        let (scale, rank) = (0.625, n_out.div_ceil(2));
+        let parts = [adapter.narrow(0, 0, rank)?, adapter.narrow(0, n_out - rank, rank)?];
+        let strip = |first: usize| y64.chunks(n_out).flat_map(|row| &row[first..first + rank]).map(|y| scale * y).collect::<Vec<f64>>();
+        let [u, u_last] = bench.twice(OP, || lin::scaled_forward_each(&x, parts.each_ref(), scale))?;
+        bench.check_rounded(OP, "scaled, first", &u, &strip(0))?;
+        bench.check_rounded(OP, "scaled, second", &u_last, &strip(n_out - rank))?;
+        let [back, onto] =
+            bench.twice(OP, || Ok([lin::scaled_backward_input(&dy, &adapter, scale)?, lin::decode_add(dy.copy()?, &u_last, &down)?]))?;
+        bench.check_rounded(OP, "scaled, backward x", &back, &dx64.iter().map(|dx| scale * dx).collect::<Vec<f64>>())?;
+        let product = reference::linear(&numbers(&u_last)?, &down64, None, rank);
+        bench.check_rounded(OP, "decode, add", &onto, &sum(&dy64, &product))?;
         bench.check_rounded(OP, "add, forward", &y_added, &sum(&dy64, &y64))?;
         bench.check_rounded(OP, "add, backward x", &dx_added, &sum(&x64, &dx64))?;
         let dw64 = reference::linear(&reference::transpose(&dy64, n_out), &reference::transpose(&x64, n_in), None, m);

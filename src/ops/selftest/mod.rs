@@ -7,11 +7,13 @@ mod attention;
 mod attention_bf16;
 mod bf16;
 mod elementwise;
+mod export;
 mod reference;
 mod rows;
 mod sample;
 
 use candle_core::{DType, Device, Tensor};
+pub use export::export;
 
 use crate::{
     error::Result,
