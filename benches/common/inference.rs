@@ -2,11 +2,13 @@
 
 use std::time::Instant;
 
-use candle_core::D;
 use clsgen::{
     error::Result,
     model::{Llama, kv_cache::SequenceCache},
-    ops::Offsets,
+    ops::{
+        Offsets,
+        sample::{Draw, Row, Rows, Sampling},
+    },
 };
 
 /// Seconds of one prefill, and its cache.
@@ -31,7 +33,8 @@ pub fn time_decode(llama: &Llama, mut caches: Vec<SequenceCache>, steps: usize) 
     for _ in 0..steps {
         let mut rows: Vec<&mut SequenceCache> = caches.iter_mut().collect();
         let hidden = llama.decode(&ids, &mut rows)?;
-        ids = llama.decode_logits(&hidden)?.argmax(D::Minus1)?.to_vec1()?;
+        let draws = vec![Draw { sampling: Sampling::greedy(), step: 0, position: 0 }; rows.len()];
+        ids = Rows::new(llama.decode_logits(&hidden)?, draws)?.all().iter().map(Row::choose).collect::<Result<_>>()?;
     }
     Ok(start.elapsed().as_secs_f64())
 }

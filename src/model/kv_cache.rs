@@ -177,8 +177,7 @@ mod tests {
                     let tokens: Vec<u32> = (0..4).map(|i| (step * 5 + i * 3) % 11).collect();
                     let mut all: Vec<&mut SequenceCache> = samples.iter_mut().collect();
                     let together = bits(&llama.decode(&tokens, &mut all).unwrap());
-                    let each: Vec<u32> =
-                        alone.iter_mut().zip(&tokens).flat_map(|(cache, &token)| write(&llama, token, cache)).collect();
+                    let each: Vec<u32> = alone.iter_mut().zip(&tokens).flat_map(|(cache, &token)| write(&llama, token, cache)).collect();
                     assert_eq!(together, each, "{dtype:?}, {} tokens, step {step}", prompt.len());
                 }
                 // What they share is as it was.

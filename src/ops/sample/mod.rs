@@ -14,6 +14,7 @@ use std::cmp::Reverse;
 
 use serde::{Deserialize, Serialize};
 
+use super::simd::{max, vectorised};
 use crate::rng::{Rng, streams};
 
 pub use rows::{Row, Rows};
@@ -73,10 +74,12 @@ pub fn choose(logits: &[f32], allowed: Option<&[u32]>, draw: &Draw) -> Option<u3
 /// [`choose`] among all of these logits.
 fn pick(logits: &[f32], draw: &Draw) -> Option<usize> {
     let Sampling { temperature, top_p, .. } = draw.sampling;
-    let numbers = logits.iter().copied().enumerate().filter(|(_, logit)| !logit.is_nan());
-    let (first, best) = numbers.reduce(|best, next| if next.1 > best.1 { next } else { best })?;
-    if !best.is_finite() || temperature <= 0.0 {
-        return best.is_finite().then_some(first);
+    let best = best(logits);
+    if !best.is_finite() {
+        return None;
+    }
+    if temperature <= 0.0 {
+        return logits.iter().position(|&logit| logit == best);
     }
     let mut weights = vec![0; logits.len()];
     weights::weigh(logits, best, temperature, &mut weights);
@@ -88,6 +91,13 @@ fn pick(logits: &[f32], draw: &Draw) -> Option<usize> {
     let nucleus = nucleus(&weights, wanted);
     let mass = nucleus.iter().map(|(_, weight)| weight).sum();
     first_beyond(draw.part_of(mass), nucleus)
+}
+
+vectorised! {
+    /// The largest that is a number; −∞ of none.
+    fn best(logits: &[f32]) -> f32 {
+        max(logits)
+    }
 }
 
 /// The heaviest tokens up to a mass of `wanted`, the heaviest first.
