@@ -53,6 +53,12 @@ impl Pool {
         Ok(Block { tensor, pool: self.clone() })
     }
 
+    /// Blocks that sequences have.
+    #[cfg(test)]
+    pub fn in_use(&self) -> usize {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).in_use
+    }
+
     fn give_back(&self, tensor: Tensor) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.in_use -= 1;
@@ -177,8 +183,7 @@ mod tests {
                     let tokens: Vec<u32> = (0..4).map(|i| (step * 5 + i * 3) % 11).collect();
                     let mut all: Vec<&mut SequenceCache> = samples.iter_mut().collect();
                     let together = bits(&llama.decode(&tokens, &mut all).unwrap());
-                    let each: Vec<u32> =
-                        alone.iter_mut().zip(&tokens).flat_map(|(cache, &token)| write(&llama, token, cache)).collect();
+                    let each: Vec<u32> = alone.iter_mut().zip(&tokens).flat_map(|(cache, &token)| write(&llama, token, cache)).collect();
                     assert_eq!(together, each, "{dtype:?}, {} tokens, step {step}", prompt.len());
                 }
                 // What they share is as it was.

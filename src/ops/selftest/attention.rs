@@ -10,8 +10,7 @@ use super::{
 use crate::{
     error::Result,
     ops::{
-        Offsets,
-        attention as att,
+        Offsets, attention as att,
         kv_store::{KvRow, blocks_of},
         rope::{Rope, RopeParameters, RopeScaling},
     },

@@ -7,8 +7,7 @@ use super::{Bench, numbers, reference::Heads};
 use crate::{
     error::Result,
     ops::{
-        Offsets,
-        attention,
+        Offsets, attention,
         kv_store::{BLOCK, KvRow, blocks_of},
     },
 };
