@@ -173,15 +173,37 @@ fn check_independence(model: &Model) {
     requests.iter_mut().flat_map(|request| &mut request.prompt).for_each(|id| *id %= vocab);
     let alone = run(model, Budget { tokens: usize::MAX, rows: 1 }, &requests);
     assert!(alone.values().any(|(_, g)| g[0].0 != g[1].0), "samples of one prompt differ");
-    for budget in [Budget { tokens: usize::MAX, rows: 7 }, Budget { tokens: 90, rows: 64 }, Budget { tokens: 1, rows: 64 }, WIDE] {
+    for budget in [Budget { tokens: usize::MAX, rows: 7 }, Budget { tokens: 500, rows: 64 }, Budget { tokens: 1, rows: 64 }, WIDE] {
         assert_eq!(alone, run(model, budget, &requests), "{budget:?}");
     }
     let backwards: Vec<Request> = requests.iter().rev().cloned().collect();
     assert_eq!(alone, run(model, WIDE, &backwards));
     for threads in [1, 3] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        assert_eq!(alone, pool.install(|| run(model, Budget { tokens: 200, rows: 5 }, &requests)), "{threads} threads");
+        assert_eq!(alone, pool.install(|| run(model, Budget { tokens: 700, rows: 5 }, &requests)), "{threads} threads");
     }
+}
+
+/// Whole blocks are counted, so what is promised is what is held at most.
+#[test]
+fn what_is_held_stays_within_the_budget() {
+    let (model, tokenizer, requests) = (model(), byte_tokenizer(), requests(9, 3, hot()));
+    let budget = Budget { tokens: 500, rows: 64 };
+    let most = std::cell::Cell::new(0);
+    let look = || most.set(most.get().max(model.llama.kv_tokens_held()));
+    let engine = Engine::new(&model, &tokenizer, budget);
+    let mut accept = |_: usize, _: usize, _: &super::Generation| {
+        look();
+        false
+    };
+    let mut emit = |_: Completed| {
+        look();
+        Ok(())
+    };
+    engine.run(requests.iter().cloned(), &mut accept, &mut emit).unwrap();
+    engine.run_all(requests.iter().cloned(), &mut emit).unwrap();
+    assert!(most.get() > 256 && most.get() <= budget.tokens, "{}", most.get());
+    assert_eq!(model.llama.kv_tokens_held(), 0);
 }
 
 #[test]

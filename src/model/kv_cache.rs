@@ -53,6 +53,12 @@ impl Pool {
         Ok(Block { tensor, pool: self.clone() })
     }
 
+    /// Blocks that sequences have.
+    #[cfg(test)]
+    pub fn in_use(&self) -> usize {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).in_use
+    }
+
     fn give_back(&self, tensor: Tensor) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.in_use -= 1;

@@ -185,6 +185,12 @@ impl Llama {
         self.kv_pool.block_bytes() / BLOCK
     }
 
+    /// Tokens for which there are blocks in use.
+    #[cfg(test)]
+    pub(crate) fn kv_tokens_held(&self) -> usize {
+        self.kv_pool.in_use() * BLOCK
+    }
+
     /// What rows of a training pass take.
     pub fn footprint(&self) -> Footprint {
         Footprint::of(&self.config, self.embed_tokens.dtype(), self.device.is_cuda(), self.lora.as_ref())
