@@ -12,7 +12,7 @@ use std::ops::Range;
 use candle_core::{Tensor, TensorId};
 
 use super::Dims;
-use super::score::score;
+use super::score::{prefetch, score};
 use super::weigh::weigh;
 use crate::ops::kv_store::{BLOCK, KvRow};
 use crate::ops::simd::{exp, max, sum, vectorised};
@@ -141,7 +141,12 @@ fn partial(q: &[f32], keys: &[[Weight<'_>; 2]], chunk: &Chunk, head: usize, dims
     let n = chunk.lengths.iter().copied().max().unwrap_or(0);
     let queries = chunk.rows.len() * group;
     let mut scores = vec![0.0; queries * n];
-    for Piece { places, block, start, count } in &chunk.pieces {
+    for (i, Piece { places, block, start, count }) in chunk.pieces.iter().enumerate() {
+        // A head's part of a block is too short for the hardware to foresee what is read next.
+        if let Some(next) = chunk.pieces.get(i + 1) {
+            prefetch(keys[next.block][0].from(at), next.count * d);
+        }
+        prefetch(keys[*block][1].from(at), count * d);
         let (q, to) = (&q[places.start * group * d..places.end * group * d], places.start * group * n + start);
         score(q, keys[*block][0].from(at), [d, d, n, *count], scale, &mut scores[to..]);
     }

@@ -17,6 +17,22 @@ use crate::ops::simd::{Isa, isa};
 use crate::ops::simd::{LANES, sum_lanes, vectorised};
 use crate::ops::slice::Weight;
 
+/// Asks for the first `count` elements, into L2.
+pub(crate) fn prefetch(x: Weight<'_>, count: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let (start, size) = match x {
+            Weight::F32(x) => (x.as_ptr().cast::<i8>(), size_of_val(&x[..count])),
+            Weight::Bf16(x) => (x.as_ptr().cast::<i8>(), size_of_val(&x[..count])),
+        };
+        for byte in (0..size).step_by(64) {
+            // SAFETY: a prefetch reads nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(byte)) };
+        }
+    }
+    let _ = (x, count);
+}
+
 /// `scores[g·n + j] = scale · q[g]·k[j]` for `count` keys, `sizes = [stride, d, n, count]`; keys are `stride` apart.
 pub(crate) fn score(q: &[f32], k: Weight<'_>, sizes: [usize; 4], scale: f32, scores: &mut [f32]) {
     let [stride, d, n, count] = sizes;
