@@ -1,7 +1,7 @@
 //! Launches of `kernels.cu`. Shapes are checked by the caller. Blocks are bf16, whatever type the model computes in: attention's
 //! products take bf16.
 
-use std::cell::OnceCell;
+use std::sync::OnceLock;
 
 use candle_core::{DType, Tensor};
 
@@ -16,8 +16,8 @@ const BF16: u64 = 2;
 /// Addresses of tokens' places in their blocks, on the device: uploaded where a layer first asks for them.
 #[derive(Debug, Default)]
 pub(super) struct Tables {
-    new: OnceCell<Tensor>,
-    all: OnceCell<Tensor>,
+    new: OnceLock<Tensor>,
+    all: OnceLock<Tensor>,
 }
 
 pub(super) fn store(step: &KvStep<'_>, layer: usize, k: &Tensor, v: &Tensor) -> Result<()> {
@@ -52,7 +52,7 @@ pub(super) fn gather(step: &KvStep<'_>, layer: usize, d: usize) -> Result<(Tenso
 }
 
 /// Where each row's tokens from its `first` on lie, in layer 0.
-fn table(step: &KvStep<'_>, held: &OnceCell<Tensor>, first: impl Fn(&super::KvRow<'_>) -> usize) -> Result<Tensor> {
+fn table(step: &KvStep<'_>, held: &OnceLock<Tensor>, first: impl Fn(&super::KvRow<'_>) -> usize) -> Result<Tensor> {
     if let Some(table) = held.get() {
         return Ok(table.clone());
     }
