@@ -127,7 +127,7 @@ impl<'a> KvStep<'a> {
     }
 
     pub(crate) fn device(&self) -> &'a Device {
-        self.runs.first().map_or_else(|| self.rows[0].blocks[0], |run| run.block).device()
+        self.rows[0].blocks[0].device()
     }
 
     fn check_layer(&self, layer: usize) -> Result<()> {
@@ -246,8 +246,12 @@ fn rows_of<'a, T: Copy + Default + Send + Sync + 'a>(
 /// Channels of a block for heads of `head_dim` channels on `device`.
 pub fn width(head_dim: usize, device: &Device) -> usize {
     // Of heads that are wider than any kernel, attention tells.
-    let of_kernel = [64, 128].into_iter().find(|&width| head_dim <= width).unwrap_or(head_dim);
-    if device.is_cuda() { of_kernel } else { head_dim }
+    if device.is_cuda() { kernel_width(head_dim).unwrap_or(head_dim) } else { head_dim }
+}
+
+/// Channels of the narrowest of attention's CUDA kernels that serves heads of `head_dim` channels.
+pub(crate) fn kernel_width(head_dim: usize) -> Option<usize> {
+    [64, 128].into_iter().find(|&width| head_dim <= width)
 }
 
 /// Type of a block on `device` for a model whose matrices are `weights`: that to which attention's operands are rounded anyway.

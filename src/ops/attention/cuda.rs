@@ -11,7 +11,7 @@ use candle_core::{DType, Tensor};
 use super::{Dims, Offsets};
 use crate::error::{Error, Result};
 use crate::ops::cuda::{Launch, address, device_of, uninit, upload, upload_u64};
-use crate::ops::kv_store::{BLOCK, KvStep, Layout};
+use crate::ops::kv_store::{BLOCK, KvStep, Layout, kernel_width};
 
 /// Queries of a block of `forward.cu` and of `backward_q.cu`; keys of one of `backward_kv.cu`.
 const ROWS: usize = 128;
@@ -27,7 +27,7 @@ const BF16: usize = 2;
 
 /// Channels of the kernels that serve heads of `d` channels.
 fn width(d: usize) -> Result<usize> {
-    [64, 128].into_iter().find(|&width| d <= width).ok_or_else(|| Error::run(format!("attention on CUDA: head_dim {d} is more than 128")))
+    kernel_width(d).ok_or_else(|| Error::run(format!("attention on CUDA: head_dim {d} is more than 128")))
 }
 
 /// `(tokens, heads, width)` in bf16, side by side.

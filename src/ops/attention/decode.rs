@@ -148,7 +148,7 @@ fn partial(q: &[f32], keys: &[[Weight<'_>; 2]], chunk: &Chunk, head: usize, dims
         }
         prefetch(keys[*block][1].from(at), count * d);
         let (q, to) = (&q[places.start * group * d..places.end * group * d], places.start * group * n + start);
-        score(q, keys[*block][0].from(at), [d, d, n, *count], scale, &mut scores[to..]);
+        score(q, keys[*block][0].from(at), [d, n, *count], scale, &mut scores[to..]);
     }
     let mut partial = Partial { m: vec![0.0; queries], l: vec![0.0; queries], o: vec![0.0; queries * d] };
     for (g, scores) in scores.chunks_mut(n).enumerate() {
@@ -156,7 +156,7 @@ fn partial(q: &[f32], keys: &[[Weight<'_>; 2]], chunk: &Chunk, head: usize, dims
     }
     for Piece { places, block, start, count } in &chunk.pieces {
         let o = &mut partial.o[places.start * group * d..places.end * group * d];
-        weigh(&scores[places.start * group * n + start..], keys[*block][1].from(at), [d, d, n, *count], o);
+        weigh(&scores[places.start * group * n + start..], keys[*block][1].from(at), [d, n, *count], o);
     }
     partial
 }

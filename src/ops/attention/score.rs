@@ -1,7 +1,7 @@
 //! Scores of decoding: queries of one kv head against a run of cached keys.
 //!
-//! A score is a dot product in 16 lanes, folded in halves. With AVX-512 and heads of 64 or 128 channels, 16 keys at a time
-//! are folded together: the same additions, four shuffled steps instead of 16 × 4. Keys in bf16 are widened on the way.
+//! A score is a dot product in 16 lanes. With AVX-512 and heads of 64 or 128 channels, the sums of 16 keys at a time are folded
+//! together ([`fold16`]). Keys in bf16 are widened on the way.
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
@@ -33,20 +33,20 @@ pub(crate) fn prefetch(x: Weight<'_>, count: usize) {
     let _ = (x, count);
 }
 
-/// `scores[g·n + j] = scale · q[g]·k[j]` for `count` keys, `sizes = [stride, d, n, count]`; keys are `stride` apart.
-pub(crate) fn score(q: &[f32], k: Weight<'_>, sizes: [usize; 4], scale: f32, scores: &mut [f32]) {
-    let [stride, d, n, count] = sizes;
+/// `scores[g·n + j] = scale · q[g]·k[j]` for `count` keys, `sizes = [d, n, count]`; keys lie side by side.
+pub(crate) fn score(q: &[f32], k: Weight<'_>, sizes: [usize; 3], scale: f32, scores: &mut [f32]) {
+    let [d, n, count] = sizes;
     let done = match k {
         Weight::F32(k) => whole_sixteens(q, k, sizes, scale, scores),
         Weight::Bf16(k) => whole_sixteens(q, k, sizes, scale, scores),
     };
     if done < count {
-        one_by_one(q, k.from(done * stride), [stride, d, n, count - done], scale, &mut scores[done..]);
+        one_by_one(q, k.from(done * d), [d, n, count - done], scale, &mut scores[done..]);
     }
 }
 
 vectorised! {
-    fn one_by_one(q: &[f32], k: Weight<'_>, sizes: [usize; 4], scale: f32, scores: &mut [f32]) {
+    fn one_by_one(q: &[f32], k: Weight<'_>, sizes: [usize; 3], scale: f32, scores: &mut [f32]) {
         match k {
             Weight::F32(k) => each(q, k, sizes, scale, scores),
             Weight::Bf16(k) => each(q, k, sizes, scale, scores),
@@ -55,9 +55,9 @@ vectorised! {
 }
 
 #[inline(always)]
-fn each<T: Element>(q: &[f32], k: &[T], [stride, d, n, count]: [usize; 4], scale: f32, scores: &mut [f32]) {
+fn each<T: Element>(q: &[f32], k: &[T], [d, n, count]: [usize; 3], scale: f32, scores: &mut [f32]) {
     for j in 0..count {
-        let key = &k[j * stride..][..d];
+        let key = &k[j * d..][..d];
         for (g, q) in q.chunks_exact(d).enumerate() {
             let ((q, q_rest), (key, key_rest)) = (q.as_chunks::<LANES>(), key.as_chunks::<LANES>());
             let mut lanes = [0.0; LANES];
@@ -75,40 +75,40 @@ fn each<T: Element>(q: &[f32], k: &[T], [stride, d, n, count]: [usize; 4], scale
 }
 
 /// Scores keys sixteen at a time, as far as there are sixteen and a kernel for them; gives the number of keys done.
-fn whole_sixteens<T: Element>(q: &[f32], k: &[T], sizes: [usize; 4], scale: f32, scores: &mut [f32]) -> usize {
-    let [stride, d, n, count] = sizes;
+fn whole_sixteens<T: Element>(q: &[f32], k: &[T], sizes: [usize; 3], scale: f32, scores: &mut [f32]) -> usize {
+    let [d, n, count] = sizes;
     #[cfg(target_arch = "x86_64")]
     if isa() == Isa::Avx512 && matches!(d, 64 | 128) {
         let done = count / LANES * LANES;
         for first in (0..done).step_by(LANES) {
-            let keys = &k[first * stride..][..(LANES - 1) * stride + d];
+            let keys = &k[first * d..][..LANES * d];
             let to = &mut scores[first..][..(q.len() / d - 1) * n + LANES];
             // SAFETY: AVX-512 was detected; `keys` spans sixteen keys and `to` sixteen scores of each query.
             unsafe {
                 match d {
-                    64 => sixteen::<T, 4>(q, keys.as_ptr(), stride, scale, to.as_mut_ptr(), n),
-                    _ => sixteen::<T, 8>(q, keys.as_ptr(), stride, scale, to.as_mut_ptr(), n),
+                    64 => sixteen::<T, 4>(q, keys.as_ptr(), scale, to.as_mut_ptr(), n),
+                    _ => sixteen::<T, 8>(q, keys.as_ptr(), scale, to.as_mut_ptr(), n),
                 }
             }
         }
         return done;
     }
-    let _ = (q, k, stride, d, n, count, scale, scores);
+    let _ = (q, k, d, n, count, scale, scores);
     0
 }
 
 /// Sixteen scores of each query of `16·C` channels: keys are widened once, into L1, and a query's sums stay in registers.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn sixteen<T: Element, const C: usize>(q: &[f32], keys: *const T, stride: usize, scale: f32, to: *mut f32, n: usize) {
+unsafe fn sixteen<T: Element, const C: usize>(q: &[f32], keys: *const T, scale: f32, to: *mut f32, n: usize) {
     let mut wide = [MaybeUninit::<[__m512; C]>::uninit(); LANES];
     // SAFETY: the caller's sixteen keys and scores; `load16` touches what its full mask says; `wide` is written before it is read.
     unsafe {
         for (j, wide) in wide.iter_mut().enumerate() {
-            let key = keys.add(j * stride);
-            // Keys of one head lie too far apart for the hardware to foresee the next sixteen.
+            let key = keys.add(j * C * LANES);
+            // The sixteen after these, into L1: worth 4 % of a decoding step.
             for byte in (0..C * LANES * size_of::<T>()).step_by(64) {
-                _mm_prefetch::<_MM_HINT_T0>(key.wrapping_add(LANES * stride).cast::<i8>().wrapping_add(byte));
+                _mm_prefetch::<_MM_HINT_T0>(key.wrapping_add(LANES * C * LANES).cast::<i8>().wrapping_add(byte));
             }
             wide.write(std::array::from_fn(|c| T::load16(key.add(c * LANES), u16::MAX)));
         }

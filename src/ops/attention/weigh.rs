@@ -6,7 +6,7 @@ use crate::ops::slice::Weight;
 
 vectorised! {
     /// `o[g] += Σ_j weights[g·n + j]·v[j]`, keys in order.
-    pub(super) fn weigh(weights: &[f32], v: Weight<'_>, sizes: [usize; 4], o: &mut [f32]) {
+    pub(super) fn weigh(weights: &[f32], v: Weight<'_>, sizes: [usize; 3], o: &mut [f32]) {
         match v {
             Weight::F32(v) => weigh_by_width(weights, v, sizes, o),
             Weight::Bf16(v) => weigh_by_width(weights, v, sizes, o),
@@ -15,19 +15,19 @@ vectorised! {
 }
 
 #[inline(always)]
-fn weigh_by_width<T: Element>(weights: &[f32], v: &[T], sizes: [usize; 4], o: &mut [f32]) {
-    match sizes[1] {
+fn weigh_by_width<T: Element>(weights: &[f32], v: &[T], sizes: [usize; 3], o: &mut [f32]) {
+    match sizes[0] {
         64 => weigh_fixed::<T, 64, 4>(weights, v, sizes, o),
         128 => weigh_fixed::<T, 128, 2>(weights, v, sizes, o),
-        d => weigh_any(weights, v, sizes, o, d),
+        _ => weigh_any(weights, v, sizes, o),
     }
 }
 
 /// A few values at a time pass all query heads while they are in L1; up to `G` heads at a time keep their sums in registers.
 #[inline(always)]
-fn weigh_fixed<T: Element, const D: usize, const G: usize>(weights: &[f32], v: &[T], [stride, d, n, count]: [usize; 4], o: &mut [f32]) {
+fn weigh_fixed<T: Element, const D: usize, const G: usize>(weights: &[f32], v: &[T], [d, n, count]: [usize; 3], o: &mut [f32]) {
     for first in (0..count).step_by(FEW) {
-        let (v, sizes) = (&v[first * stride..], [stride, d, n, FEW.min(count - first)]);
+        let (v, sizes) = (&v[first * d..], [d, n, FEW.min(count - first)]);
         let mut g = 0;
         while g * D < o.len() {
             let (weights, o) = (&weights[g * n + first..], &mut o[g * D..]);
@@ -46,15 +46,10 @@ const FEW: usize = 32;
 
 /// The number of heads done.
 #[inline(always)]
-fn weigh_heads<T: Element, const D: usize, const G: usize>(
-    weights: &[f32],
-    v: &[T],
-    [stride, _, n, count]: [usize; 4],
-    o: &mut [f32],
-) -> usize {
+fn weigh_heads<T: Element, const D: usize, const G: usize>(weights: &[f32], v: &[T], [_, n, count]: [usize; 3], o: &mut [f32]) -> usize {
     let mut sums: [[f32; D]; G] = std::array::from_fn(|g| std::array::from_fn(|c| o[g * D + c]));
     for j in 0..count {
-        let Some(value) = v[j * stride..].first_chunk::<D>() else { return G };
+        let Some(value) = v[j * D..].first_chunk::<D>() else { return G };
         for g in 0..G {
             let weight = weights[g * n + j];
             for c in 0..D {
@@ -69,11 +64,11 @@ fn weigh_heads<T: Element, const D: usize, const G: usize>(
 }
 
 #[inline(always)]
-fn weigh_any<T: Element>(weights: &[f32], v: &[T], [stride, _, n, count]: [usize; 4], o: &mut [f32], d: usize) {
+fn weigh_any<T: Element>(weights: &[f32], v: &[T], [d, n, count]: [usize; 3], o: &mut [f32]) {
     for (g, o) in o.chunks_mut(d).enumerate() {
         for j in 0..count {
             let weight = weights[g * n + j];
-            o.iter_mut().zip(&v[j * stride..]).for_each(|(o, v)| *o = weight.mul_add(v.widen(), *o));
+            o.iter_mut().zip(&v[j * d..]).for_each(|(o, v)| *o = weight.mul_add(v.widen(), *o));
         }
     }
 }

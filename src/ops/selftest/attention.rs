@@ -1,6 +1,6 @@
 //! Ops that know positions: RoPE and attention.
 
-use candle_core::{DType, Tensor};
+use candle_core::DType;
 
 use super::{
     BF16, Bench, F32, attention_bf16,
@@ -11,7 +11,6 @@ use crate::{
     error::Result,
     ops::{
         Offsets, attention as att,
-        kv_store::{KvRow, blocks_of},
         rope::{Rope, RopeParameters, RopeScaling},
     },
 };
@@ -134,13 +133,9 @@ pub(super) fn decode(bench: &mut Bench<'_>) -> Result<()> {
     let (own_v, own_v64) = bench.random(22, &[16, kv_heads, d])?;
     // What two rows have read, each behind a part of the same prompt.
     let rows = [(70, 5), (33, 11)];
-    let join = |prefix: &Tensor, own: &Tensor, (shared, more)| -> Result<Tensor> {
-        Ok(Tensor::cat(&[prefix.narrow(0, 0, shared)?, own.narrow(0, 0, more)?], 0)?)
-    };
-    let blocks = rows.iter().map(|&row| blocks_of(&join(&prefix_k, &own_k, row)?, &join(&prefix_v, &own_v, row)?));
-    let blocks = blocks.collect::<Result<Vec<_>>>()?;
-    let held = rows.iter().zip(&blocks).map(|((shared, own), blocks)| KvRow { blocks: blocks.iter().collect(), len: shared + own, new: 0 });
-    let out = att::decode(&q, held.collect(), scale)?;
+    let held = rows.map(|row| attention_bf16::blocks(row, [&prefix_k, &own_k], [&prefix_v, &own_v], &[]));
+    let held = held.into_iter().collect::<Result<Vec<_>>>()?;
+    let out = att::decode(&q, attention_bf16::table(&held), scale)?;
     let kv_row = kv_heads * d;
     let expected: Vec<f64> = rows
         .iter()

@@ -140,10 +140,10 @@ fn decoding(bench: &mut Bench<'_>, op: &'static str, shape: Heads, dtype: DType)
 }
 
 /// A sequence's blocks and its length.
-type Held = (Vec<Tensor>, usize);
+pub(super) type Held = (Vec<Tensor>, usize);
 
 /// `prefix` tokens of the first of `k` and `v`, then `own` of the second; what `shared` holds of the prefix is taken from there.
-fn blocks((prefix, own): (usize, usize), k: [&Tensor; 2], v: [&Tensor; 2], shared: &[Tensor]) -> Result<Held> {
+pub(super) fn blocks((prefix, own): (usize, usize), k: [&Tensor; 2], v: [&Tensor; 2], shared: &[Tensor]) -> Result<Held> {
     let full = shared.len().min(prefix / BLOCK);
     let tail = |x: [&Tensor; 2]| -> Result<Tensor> {
         let parts = [(x[0], full * BLOCK, prefix - full * BLOCK), (x[1], 0, own)].into_iter().filter(|(_, _, n)| *n > 0);
@@ -152,7 +152,7 @@ fn blocks((prefix, own): (usize, usize), k: [&Tensor; 2], v: [&Tensor; 2], share
     Ok((shared[..full].iter().cloned().chain(blocks_of(&tail(k)?, &tail(v)?)?).collect(), prefix + own))
 }
 
-fn table(rows: &[Held]) -> Vec<KvRow<'_>> {
+pub(super) fn table(rows: &[Held]) -> Vec<KvRow<'_>> {
     rows.iter().map(|(blocks, len)| KvRow { blocks: blocks.iter().collect(), len: *len, new: 0 }).collect()
 }
 

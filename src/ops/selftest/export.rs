@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
 
-use super::Bench;
+use super::{
+    Bench,
+    attention_bf16::{blocks, table},
+};
 use crate::{
     error::Result,
     ops::{
-        Offsets, attention, cross_entropy, embedding,
-        kv_store::{KvRow, blocks_of},
-        linear, rms_norm,
+        Offsets, attention, cross_entropy, embedding, linear, rms_norm,
         rope::{Rope, RopeParameters, RopeScaling},
         swiglu,
     },
@@ -97,14 +98,9 @@ impl Export<'_> {
         let [prefix_k, prefix_v] = [self.operand(20, &[700, kv_heads, d])?, self.operand(21, &[700, kv_heads, d])?];
         let [own_k, own_v] = [self.operand(22, &[80, kv_heads, d])?, self.operand(23, &[80, kv_heads, d])?];
         let q = self.activation(24, &[lengths.len(), heads, d])?;
-        let join = |prefix: &Tensor, own: &Tensor, (shared, more)| -> Result<Tensor> {
-            Ok(Tensor::cat(&[prefix.narrow(0, 0, shared)?, own.narrow(0, 0, more)?], 0)?)
-        };
-        let blocks = lengths.iter().map(|&row| blocks_of(&join(&prefix_k, &own_k, row)?, &join(&prefix_v, &own_v, row)?));
-        let blocks = blocks.collect::<Result<Vec<_>>>()?;
-        let rows =
-            lengths.iter().zip(&blocks).map(|((prefix, own), blocks)| KvRow { blocks: blocks.iter().collect(), len: prefix + own, new: 0 });
-        let y = attention::decode(&q, rows.collect(), 1.0 / (d as f32).sqrt())?;
+        let held = lengths.map(|row| blocks(row, [&prefix_k, &own_k], [&prefix_v, &own_v], &[]));
+        let held = held.into_iter().collect::<Result<Vec<_>>>()?;
+        let y = attention::decode(&q, table(&held), 1.0 / (d as f32).sqrt())?;
         let flat: Vec<f32> = lengths.iter().flat_map(|&(prefix, own)| [prefix as f32, own as f32]).collect();
         self.put_numbers(&case, "in", "lengths", &flat)?;
         self.put(&case, "in", &[("q", &q), ("prefix_k", &prefix_k), ("prefix_v", &prefix_v), ("own_k", &own_k), ("own_v", &own_v)])?;
