@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     Completed, Finish, Generation, Request,
     constrain::{Constraint, Draw, Next, State},
+    prefixes::Prefixes,
     sampler::{Sampling, step},
 };
 use crate::{
@@ -144,6 +145,8 @@ impl Budget {
 pub(super) struct Batch {
     pub(super) jobs: BTreeMap<usize, Job>,
     pub(super) rows: Vec<Row>,
+    /// What is kept for prompts to come.
+    pub(super) prefixes: Prefixes,
 }
 
 impl Batch {
@@ -151,7 +154,14 @@ impl Batch {
     pub(super) fn tokens(&self) -> usize {
         let prompts: usize = self.jobs.values().map(|job| in_blocks(job.request.prompt.len())).sum();
         let samples: usize = self.rows.iter().filter_map(|row| self.jobs.get(&row.job)).map(|job| job.request.sample_cost()).sum();
-        prompts + samples
+        prompts + samples + self.prefixes.tokens()
+    }
+
+    /// Tokens that beginnings may hold when `promised` more are taken by prompts and samples: a quarter of the budget, so that
+    /// they never stand in the way of much.
+    pub(super) fn room_for_prefixes(&self, promised: usize, budget: Budget) -> usize {
+        let others = self.tokens() - self.prefixes.tokens() + promised;
+        budget.tokens.saturating_sub(others).min(budget.tokens / 4)
     }
 
     /// Whether this many more tokens and one more row fit. With nothing running, anything does: a prompt larger than

@@ -2,24 +2,26 @@
 
 use candle_core::{DType, Tensor};
 
+use super::Prefixes;
 use crate::{
     error::{Error, Result},
-    model::{Llama, kv_cache::SequenceCache},
+    model::{Llama, kv_cache::in_blocks},
     ops::Offsets,
 };
 
 /// `log p(continuation | prompt)` of each continuation: the sum over its tokens of their log-probabilities under the LM head,
 /// each given the prompt and the tokens before it.
 ///
-/// The prompt is prefilled once; the continuations share it. They are read one at a time, so that the numbers do not
-/// depend on what else is asked.
-pub fn log_probabilities(llama: &Llama, prompt: &[u32], continuations: &[Vec<u32>]) -> Result<Vec<f64>> {
+/// The prompt is prefilled once, behind what `prefixes` has of it (of at most its own length); the continuations share it. They
+/// are read one at a time. So the numbers do not depend on what else is asked.
+pub fn log_probabilities(llama: &Llama, prefixes: &mut Prefixes, prompt: &[u32], continuations: &[Vec<u32>]) -> Result<Vec<f64>> {
     if prompt.is_empty() || continuations.iter().any(Vec::is_empty) {
         return Err(Error::run("a prompt and its continuations need a token each"));
     }
-    let mut cache = [SequenceCache::default()];
-    let first = llama.prefill(prompt, &Offsets::from_lengths(&[prompt.len()]), &mut cache)?;
-    let [prefix] = cache;
+    let mut caches = prefixes.begin(llama, &[prompt], in_blocks(prompt.len()))?;
+    let rest = &prompt[caches[0].len()..];
+    let first = llama.prefill(rest, &Offsets::from_lengths(&[rest.len()]), &mut caches)?;
+    let prefix = &caches[0];
     let log_first = log_softmax(&logits(llama, &first)?);
     let read = |ids: &Vec<u32>| -> Result<f64> {
         let mut cache = prefix.clone();

@@ -133,17 +133,27 @@ impl<'e, 'a, 'f, I: Iterator<Item = Request>> Run<'e, 'a, 'f, I> {
         }
         let (brief, full): (Vec<_>, Vec<_>) = busy.into_iter().partition(|(_, request)| request.samples == 0);
         if !brief.is_empty() {
-            let hidden = self.engine.prefill_only(&brief)?;
+            let caches = self.begin(&brief)?;
+            let hidden = self.engine.prefill_only(&brief, &caches)?;
             for ((index, request), logits) in brief.iter().zip(self.engine.cls_logits(&hidden)?) {
                 emit(Completed { index: *index, logits: request.want_probability.then_some(logits), generations: Vec::new() })?;
             }
         }
-        for (index, job) in self.engine.prefill(full)? {
+        let caches = self.begin(&full)?;
+        for (index, job) in self.engine.prefill(full, caches)? {
             let first_wave = if self.accept.is_some() { 1 } else { job.request.samples };
             self.waiting.extend((0..first_wave).map(|sample| (index, sample)));
             self.batch.jobs.insert(index, job);
         }
         Ok(true)
+    }
+
+    /// Caches with what these prompts share with others, as far as the budget has room for it beside them.
+    fn begin(&mut self, group: &[(usize, Request)]) -> Result<Vec<SequenceCache>> {
+        let prompts: Vec<&[u32]> = group.iter().map(|(_, request)| &request.prompt[..]).collect();
+        let promised = group.iter().map(|(_, request)| request.cost()).sum();
+        let limit = self.batch.room_for_prefixes(promised, self.engine.budget);
+        self.batch.prefixes.begin(&self.engine.model.llama, &prompts, limit)
     }
 
     /// Takes requests off the queue: up to [`PREFILL_TOKENS`] (at least one), within the budget and the window.
@@ -157,6 +167,9 @@ impl<'e, 'a, 'f, I: Iterator<Item = Request>> Run<'e, 'a, 'f, I> {
             let oldest = self.batch.jobs.first_key_value().map(|(index, _)| *index).or(first).unwrap_or(index);
             let room = group.is_empty() || (prefill + prompt <= PREFILL_TOKENS && group.len() < self.engine.budget.rows);
             let alone = group.is_empty() && self.batch.rows.is_empty();
+            if alone && !self.fits_with(cost, 0) {
+                self.batch.prefixes.forget();
+            }
             if index - oldest >= WINDOW || !room || !(alone || self.fits_with(promised + cost, group.len())) {
                 break;
             }
@@ -220,14 +233,13 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// Prefills prompts that will generate.
-    fn prefill(&self, group: Vec<(usize, Request)>) -> Result<Vec<(usize, Job)>> {
+    /// Prefills prompts that will generate, behind what `caches` hold of them.
+    fn prefill(&self, group: Vec<(usize, Request)>, mut caches: Vec<SequenceCache>) -> Result<Vec<(usize, Job)>> {
         if group.is_empty() {
             return Ok(Vec::new());
         }
         let llama = &self.model.llama;
-        let (ids, offsets) = concatenate(&group);
-        let mut caches: Vec<SequenceCache> = group.iter().map(|_| SequenceCache::default()).collect();
+        let (ids, offsets) = concatenate(&group, &caches);
         let hidden = llama.prefill(&ids, &offsets, &mut caches)?;
         let first = self.lm_logits(&hidden)?;
         let cls = if group.iter().any(|(_, request)| request.want_probability) {
@@ -243,10 +255,10 @@ impl Engine<'_> {
         Ok(jobs.map(open).collect())
     }
 
-    /// h_n of prompts that want no text: no cache, no LM head.
-    fn prefill_only(&self, group: &[(usize, Request)]) -> Result<Tensor> {
-        let (ids, offsets) = concatenate(group);
-        self.model.llama.prefill_hidden_only(&ids, &offsets)
+    /// h_n of prompts that want no text: nothing is kept, no LM head.
+    fn prefill_only(&self, group: &[(usize, Request)], caches: &[SequenceCache]) -> Result<Tensor> {
+        let (ids, offsets) = concatenate(group, caches);
+        self.model.llama.prefill_hidden_behind(&ids, &offsets, caches)
     }
 
     /// The CLS head on h_n: `(n, hidden)` → n × 2.
@@ -262,7 +274,8 @@ impl Engine<'_> {
     }
 }
 
-fn concatenate(group: &[(usize, Request)]) -> (Vec<u32>, Offsets) {
-    let lengths: Vec<usize> = group.iter().map(|(_, request)| request.prompt.len()).collect();
-    (group.iter().flat_map(|(_, request)| request.prompt.iter().copied()).collect(), Offsets::from_lengths(&lengths))
+/// What is left to read of the prompts.
+fn concatenate(group: &[(usize, Request)], caches: &[SequenceCache]) -> (Vec<u32>, Offsets) {
+    let rests: Vec<&[u32]> = group.iter().zip(caches).map(|((_, request), cache)| &request.prompt[cache.len()..]).collect();
+    (rests.concat(), Offsets::from_lengths(&rests.iter().map(|rest| rest.len()).collect::<Vec<_>>()))
 }

@@ -1,6 +1,7 @@
 //! The one engine that generates for everything. Layer 4.
 //!
-//! A prompt is prefilled once; the CLS logits come from that same pass; its samples share the prompt's keys and values.
+//! A prompt is prefilled once; the CLS logits come from that same pass; its samples share the prompt's keys and values, and so
+//! do prompts that begin alike.
 //! Rows leave the batch when they stop and new ones enter, within a budget of cached tokens. What a request gets is a
 //! function of (model, request): never of its neighbours, its place in the queue or the number of threads.
 
@@ -11,12 +12,14 @@ pub mod continuations;
 mod engine;
 mod in_order;
 pub mod predict;
+mod prefixes;
 pub mod sampler;
 #[cfg(test)]
 mod tests;
 
 pub use batch::Budget;
 pub use engine::{Accept, Emit, Engine};
+pub use prefixes::Prefixes;
 pub use sampler::Sampling;
 
 pub use crate::data::Finish;

@@ -20,7 +20,7 @@ use crate::{
 
 /// End of turn: the first id after the 256 bytes.
 pub(super) const EOT: u32 = 256;
-const WIDE: Budget = Budget { tokens: usize::MAX, rows: 64 };
+pub(super) const WIDE: Budget = Budget { tokens: usize::MAX, rows: 64 };
 
 /// GPT-2's byte alphabet: printable bytes stand for themselves, the others for characters from U+0100 on.
 fn byte_char(byte: u8) -> char {
@@ -57,7 +57,7 @@ fn tokenizer_with_stops(stops: &[u32]) -> TextTokenizer {
     TextTokenizer::from_files(&files).unwrap()
 }
 
-fn model() -> Model {
+pub(super) fn model() -> Model {
     let config = LlamaConfig {
         vocab_size: 257,
         hidden_size: 32,
@@ -80,7 +80,7 @@ fn model() -> Model {
 }
 
 /// A model with bf16 weights, and so with keys and values in bf16.
-fn bf16_model() -> Model {
+pub(super) fn bf16_model() -> Model {
     let llama = golden("gqa", DType::BF16);
     let head = ClsHead::new(llama.config.hidden_size, 16, Activation::Gelu, 0.1, 11, &Device::Cpu).unwrap();
     Model { llama, head }
@@ -108,15 +108,15 @@ fn requests(count: usize, samples: usize, sampling: Sampling) -> Vec<Request> {
         .collect()
 }
 
-fn hot() -> Sampling {
+pub(super) fn hot() -> Sampling {
     Sampling { temperature: 1.2, top_p: 0.9, seed: 3 }
 }
 
 /// Logits as bits, and each sample's ids, finish and token count.
-type Answer = (Option<[u32; 2]>, Vec<(Vec<u32>, Finish, usize)>);
+pub(super) type Answer = (Option<[u32; 2]>, Vec<(Vec<u32>, Finish, usize)>);
 
 /// Runs all samples; results by key, logits as bits.
-fn run(model: &Model, budget: Budget, requests: &[Request]) -> BTreeMap<u64, Answer> {
+pub(super) fn run(model: &Model, budget: Budget, requests: &[Request]) -> BTreeMap<u64, Answer> {
     let mut results = BTreeMap::new();
     let tokenizer = byte_tokenizer();
     Engine::new(model, &tokenizer, budget).run_all(requests.iter().cloned(), &mut |done| file(requests, &mut results, done)).unwrap();

@@ -9,7 +9,7 @@ use crate::{
         Offsets,
         attention::Decoding,
         embedding,
-        kv_store::{self, KvStep},
+        kv_store::{self, KvRow, KvStep},
         together,
     },
 };
@@ -19,16 +19,13 @@ impl Llama {
     ///
     /// A cache may already hold tokens (a shared prefix, or an earlier part of the prompt): the new ones follow them.
     pub fn prefill(&self, ids: &[u32], offsets: &Offsets, caches: &mut [SequenceCache]) -> Result<Tensor> {
-        if caches.len() != offsets.count() {
-            return Err(Error::run(format!("prefill: {} caches for {} sequences", caches.len(), offsets.count())));
-        }
+        check_caches(offsets, caches)?;
         let starts: Vec<usize> = caches.iter().map(SequenceCache::len).collect();
         for (range, cache) in offsets.ranges().zip(caches.iter_mut()) {
             cache.reserve(range.len(), &self.kv_pool)?;
         }
         let step = KvStep::new(offsets.ranges().zip(caches.iter()).map(|(range, cache)| cache.row(range.len())).collect())?;
-        let lengths: Vec<usize> = offsets.ranges().zip(&starts).map(|(range, start)| start + range.len()).collect();
-        let (behind_others, kv_offsets) = (starts.iter().any(|&start| start > 0), Offsets::from_lengths(&lengths));
+        let (behind_others, kv_offsets) = (starts.iter().any(|&start| start > 0), behind(offsets, &starts));
         let last = self.last_rows(ids, offsets, &starts, |i, layer, q, k, v| {
             kv_store::store(&step, i, k, v)?;
             if !behind_others {
@@ -46,6 +43,23 @@ impl Llama {
     /// As [`Llama::prefill`], keeping nothing.
     pub fn prefill_hidden_only(&self, ids: &[u32], offsets: &Offsets) -> Result<Tensor> {
         self.last_rows(ids, offsets, &vec![0; offsets.count()], |_, layer, q, k, v| layer.attend(q, k, v, offsets, offsets))
+    }
+
+    /// As [`Llama::prefill_hidden_only`], each sequence behind what its cache holds, which stays as it is.
+    pub fn prefill_hidden_behind(&self, ids: &[u32], offsets: &Offsets, caches: &[SequenceCache]) -> Result<Tensor> {
+        check_caches(offsets, caches)?;
+        let held: Vec<KvRow<'_>> = caches.iter().filter(|cache| !cache.is_empty()).map(|cache| cache.row(0)).collect();
+        if held.is_empty() {
+            return self.prefill_hidden_only(ids, offsets);
+        }
+        let step = KvStep::new(held)?;
+        let starts: Vec<usize> = caches.iter().map(SequenceCache::len).collect();
+        let kv_offsets = behind(offsets, &starts);
+        self.last_rows(ids, offsets, &starts, |i, layer, q, k, v| {
+            let (held_k, held_v) = kv_store::gather(&step, i, layer.heads.head_dim)?;
+            let (k, v) = (interleave(&held_k, k, offsets, &starts)?, interleave(&held_v, v, offsets, &starts)?);
+            layer.attend(q, &k, &v, offsets, &kv_offsets)
+        })
     }
 
     /// All layers, then the final norm of each sequence's last row; `attend` is given (layer index, layer, q, k, v).
@@ -102,4 +116,29 @@ impl Llama {
     pub fn decode_logits(&self, hidden_rows: &Tensor) -> Result<Tensor> {
         Kernel::Decode.apply(hidden_rows, self.lm_head_weight(), None)
     }
+}
+
+fn check_caches(offsets: &Offsets, caches: &[SequenceCache]) -> Result<()> {
+    match caches.len() == offsets.count() {
+        true => Ok(()),
+        false => Err(Error::run(format!("prefill: {} caches for {} sequences", caches.len(), offsets.count()))),
+    }
+}
+
+/// Where each sequence's keys lie, those that it starts behind included.
+fn behind(offsets: &Offsets, starts: &[usize]) -> Offsets {
+    Offsets::from_lengths(&offsets.ranges().zip(starts).map(|(range, start)| start + range.len()).collect::<Vec<_>>())
+}
+
+/// Each sequence's part of `held (Σ starts, kv_heads, d)`, then its part of `new (tokens, kv_heads, d)`, in the type of `new`.
+fn interleave(held: &Tensor, new: &Tensor, offsets: &Offsets, starts: &[usize]) -> Result<Tensor> {
+    let (held, mut pieces, mut at) = (held.to_dtype(new.dtype())?, Vec::new(), 0);
+    for (range, &start) in offsets.ranges().zip(starts) {
+        if start > 0 {
+            pieces.push(held.narrow(0, at, start)?);
+        }
+        pieces.push(new.narrow(0, range.start, range.len())?);
+        at += start;
+    }
+    Ok(Tensor::cat(&pieces, 0)?)
 }

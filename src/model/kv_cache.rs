@@ -91,9 +91,18 @@ pub struct SequenceCache {
 
 impl SequenceCache {
     /// Tokens seen: the position of the next one.
-    #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// Whether it has seen none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Its first `len` tokens, as a sequence.
+    pub fn first(&self, len: usize) -> Self {
+        Self { blocks: self.blocks[..len.div_ceil(BLOCK)].to_vec(), len }
     }
 
     /// Makes room for `new` more tokens, in blocks that are this sequence's alone.

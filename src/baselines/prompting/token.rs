@@ -9,7 +9,7 @@ use super::{Line, Run};
 use crate::{
     data::Record,
     error::Result,
-    generate::continuations::log_probabilities,
+    generate::{Prefixes, continuations::log_probabilities},
     model::Llama,
     prompt::{PromptTemplate, Prompter},
 };
@@ -25,19 +25,20 @@ pub struct TokenAsker<'a> {
     prompter: &'a Prompter,
     /// Token ids of ` <label>`, by class.
     labels: Vec<Vec<u32>>,
+    prefixes: Prefixes,
 }
 
 impl<'a> TokenAsker<'a> {
     /// `prompter` holds a [`token_prompt`].
     pub fn new(llama: &'a Llama, prompter: &'a Prompter) -> Result<Self> {
         let labels = prompter.labels().iter().map(|label| prompter.tokenizer().encode(&format!(" {label}"))).collect::<Result<_>>()?;
-        Ok(Self { llama, prompter, labels })
+        Ok(Self { llama, prompter, labels, prefixes: Prefixes::default() })
     }
 
     /// The probability of class 1 for one record.
-    pub fn ask(&self, record: &Record) -> Result<Line> {
+    pub fn ask(&mut self, record: &Record) -> Result<Line> {
         let prompt = self.prompter.prompt(record)?;
-        let log_p = log_probabilities(self.llama, &prompt.ids, &self.labels)?;
+        let log_p = log_probabilities(self.llama, &mut self.prefixes, &prompt.ids, &self.labels)?;
         Ok(Line {
             id: record.id.clone(),
             label: record.label,

@@ -240,7 +240,7 @@ impl<'a> Runner<'a> {
         let meta = json!({ "baseline": Baseline::TokenProbability.name(), "prompt": template });
         self.logged(Baseline::TokenProbability, &meta, &|rest, lines, bar| {
             let (base, prompter) = self.prompter(&template)?;
-            let asker = TokenAsker::new(&base.model.llama, &prompter)?;
+            let mut asker = TokenAsker::new(&base.model.llama, &prompter)?;
             for record in rest {
                 log::check_signal()?;
                 lines.append(&asker.ask(record)?)?;
