@@ -46,7 +46,7 @@ pub fn forward(x: &Tensor, weight: &Tensor, offsets: &Offsets) -> Result<(Tensor
             let range = offsets.range(document);
             let products = &products[(range.start - first) * kernel * filters..(range.end - first) * kernel * filters];
             let mut best = vec![(0.0, 0); filters];
-            windows(products, kernel, &mut best);
+            windows(products, range.len() + 1 - kernel, kernel, &mut best);
             best.into_iter().map(|(value, t)| (value, range.start + t)).collect::<Vec<_>>()
         });
         highest.extend(found.collect::<Vec<_>>().into_iter().flatten());
@@ -98,11 +98,11 @@ fn groups(offsets: &Offsets) -> Vec<Range<usize>> {
 }
 
 vectorised! {
-    /// Of one document's `products (length, k·F)`: each filter's highest sum of k taps, and the first row of such a window.
-    fn windows(products: &[f32], kernel: usize, best: &mut [(f32, usize)]) {
+    /// Of one document's `products (length, k·F)`: each filter's highest of `count` sums of k taps, and the first row of such a window.
+    fn windows(products: &[f32], count: usize, kernel: usize, best: &mut [(f32, usize)]) {
         let filters = best.len();
         let mut sums = vec![0.0f32; filters];
-        for t in 0..=products.len() / (kernel * filters).max(1) - kernel {
+        for t in 0..count {
             sums.fill(0.0);
             for j in 0..kernel {
                 let tap = &products[(t + j) * kernel * filters + j * filters..][..filters];

@@ -1,3 +1,5 @@
+use candle_core::Tensor;
+
 use super::*;
 use crate::data::Record;
 
