@@ -1,11 +1,14 @@
-//! With the feature `cuda`: compiles every `src/ops/**/*.cu` into a fat binary and writes `fatbins.rs`, the table of them
-//! that `ops::cuda` includes. Without it: nothing.
+//! Packs what the program carries with it: the demonstration's model, the report's font ([`pack`]).
+//!
+//! With the feature `cuda`, besides: compiles every `src/ops/**/*.cu` into a fat binary and writes `fatbins.rs`, the table of them
+//! that `ops::cuda` includes.
 //!
 //! nvcc is `$NVCC`, else `$CUDA_HOME/bin/nvcc` (or `$CUDA_PATH`), else that of /usr/local/cuda. A fat binary holds SASS for 8.0 and
 //! 9.0a and PTX of 8.0, which the driver compiles for cards that have neither.
 
 use std::{
     env, fs,
+    io::Write,
     path::{Path, PathBuf},
     process::{Command, exit},
     sync::{Mutex, PoisonError},
@@ -13,9 +16,13 @@ use std::{
     time::SystemTime,
 };
 
+use flate2::{Compression, write::ZlibEncoder};
+
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_else(|| fail("OUT_DIR is not set")));
     fold_identical_functions();
+    pack(&out.join("packed"));
     if env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return;
     }
@@ -28,11 +35,26 @@ fn main() {
     if !env::var("RUSTC_WRAPPER").is_ok_and(|wrapper| wrapper.ends_with(".cargo/rustc.sh")) {
         fail("the feature `cuda` needs the compiler wrapper .cargo/rustc.sh: run cargo in this project's directory, without RUSTC_WRAPPER");
     }
-    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_else(|| fail("OUT_DIR is not set")));
     let home = ["CUDA_HOME", "CUDA_PATH"].iter().find_map(env::var_os).map_or_else(|| PathBuf::from("/usr/local/cuda"), PathBuf::from);
     let nvcc = env::var_os("NVCC").map_or_else(|| home.join("bin/nvcc"), PathBuf::from);
     compile_all(&nvcc, &out);
     archives_instead(&out.join("instead"));
+}
+
+/// What `storage::packed` reads: a megabyte less to carry.
+fn pack(to: &Path) {
+    let written = |result: std::io::Result<()>| result.unwrap_or_else(|e| fail(&format!("{}: {e}", to.display())));
+    let packed = |name: &str, bytes: &[u8]| {
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
+        written(encoder.write_all(bytes).and_then(|()| fs::write(to.join(name), encoder.finish()?)));
+    };
+    written(fs::create_dir_all(to));
+    for path in ["src/demo/model/model.safetensors", "src/demo/model/tokenizer.json", "Cargo.lock"] {
+        println!("cargo:rerun-if-changed={path}");
+        let bytes = fs::read(path).unwrap_or_else(|e| fail(&format!("{path}: {e}")));
+        packed(path.rsplit('/').next().unwrap_or(path), &bytes);
+    }
+    packed("font.ttf", epaint_default_fonts::UBUNTU_LIGHT);
 }
 
 /// The profile `dist` is linked with functions of the same machine code kept once: candle has most of its loops for ten types, and to many

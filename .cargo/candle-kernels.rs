@@ -9,30 +9,38 @@
 //! After a change here: `cargo clean --release -p candle-kernels`, since cargo does not know this file.
 
 use std::{
+    collections::HashSet,
     env, fs,
     path::{Path, PathBuf},
     process::{exit, Command},
     thread,
 };
 
-/// Modules in the crate's order, and the operations kept of each: a kernel's name up to its types. A module with none is an empty text.
-const KEPT: [(&str, &[&str]); 11] = [
-    ("affine", &["affine"]),
-    ("binary", &["badd", "bsub", "bmul", "bdiv", "gt"]),
-    ("cast", &["cast"]),
-    ("conv", &[]),
-    ("fill", &["fill", "const_set", "copy2d"]),
-    // index_select
-    ("indexing", &["is"]),
-    ("quantized", &[]),
-    ("reduce", &["sum", "fast_sum", "fast_sum_small"]),
-    ("sort", &[]),
-    ("ternary", &[]),
-    ("unary", &["ucopy", "uneg", "usqr", "usqrt", "uabs"]),
-];
+/// Types that clsgen calculates with on a device.
+const NUMBERS: &[&str] = &["f32", "bf16"];
+/// Numbers, and the masks of comparisons.
+const MASKS: &[&str] = &["f32", "bf16", "u8"];
+/// Numbers, and the ids that rows are chosen by.
+const IDS: &[&str] = &["f32", "bf16", "u32"];
+/// Types of all the tensors that are copied and filled.
+const ALL: &[&str] = &["f32", "bf16", "u8", "u32"];
 
-/// Types of the tensors that clsgen has on a device; masks of comparisons are u8.
-const TYPES: [&str; 6] = ["f32", "bf16", "f64", "u32", "i64", "u8"];
+/// Modules in the crate's order, the operations kept of each (a kernel's name up to its types), and their types. A module without any
+/// is an empty text.
+const KEPT: [(&str, &[&str], &[&str]); 11] = [
+    ("affine", &["affine"], NUMBERS),
+    ("binary", &["badd", "bsub", "bmul", "bdiv", "gt"], NUMBERS),
+    ("cast", &["cast"], MASKS),
+    ("conv", &[], &[]),
+    ("fill", &["fill", "const_set", "copy2d"], ALL),
+    // index_select
+    ("indexing", &["is"], IDS),
+    ("quantized", &[], &[]),
+    ("reduce", &["sum", "fast_sum", "fast_sum_small"], NUMBERS),
+    ("sort", &[], &[]),
+    ("ternary", &[], &[]),
+    ("unary", &["ucopy", "uneg", "usqr", "usqrt", "uabs"], ALL),
+];
 
 fn main() {
     for name in ["CUDA_HOME", "CUDA_PATH", "NVCC", "NVCC_CCBIN", "CUDA_COMPUTE_CAP"] {
@@ -44,7 +52,7 @@ fn main() {
     let nvcc = env::var_os("NVCC").map_or_else(|| home.join("bin/nvcc"), PathBuf::from);
     let capability = env::var("CUDA_COMPUTE_CAP").unwrap_or_else(|_| "80".into());
     thread::scope(|scope| {
-        for (module, operations) in KEPT {
+        for (module, operations, types) in KEPT {
             let (nvcc, path, capability) = (&nvcc, out.join(format!("{module}.ptx")), &capability);
             scope.spawn(move || {
                 if operations.is_empty() {
@@ -52,11 +60,11 @@ fn main() {
                 }
                 compile(nvcc, module, capability, &path);
                 let text = fs::read_to_string(&path).unwrap_or_else(|e| fail(&format!("{}: {e}", path.display())));
-                write(&path, &kept(&text, operations));
+                write(&path, &kept(&text, |name| wanted(name, operations, types)));
             });
         }
     });
-    let constant = |(module, _): (&str, _)| {
+    let constant = |(module, ..): (&str, _, _)| {
         format!("pub const {}: &str = include_str!(concat!(env!(\"OUT_DIR\"), \"/{module}.ptx\"));\n", module.to_uppercase())
     };
     write(&out.join("ptx.rs"), &KEPT.into_iter().map(constant).collect::<String>());
@@ -77,26 +85,44 @@ fn compile(nvcc: &Path, module: &str, capability: &str, to: &Path) {
     }
 }
 
-/// A module without the kernels that are not wanted. nvcc says each kernel's name in a line before it; functions that kernels call may
-/// stand behind any of them, and stay.
-fn kept(ptx: &str, operations: &[&str]) -> String {
-    const MARK: &str = "\t// .globl\t";
-    let (head, kernels) = ptx.split_once(MARK).unwrap_or((ptx, ""));
-    kernels.split(MARK).fold(head.to_owned(), |text, kernel| {
-        let name = kernel.lines().next().unwrap_or_default();
-        match (wanted(name, operations), kernel.find("\n.func")) {
-            (true, _) => text + MARK + kernel,
-            (false, Some(functions)) => text + &kernel[functions..],
-            (false, None) => text,
+/// The wanted kernels of a module, and the functions and variables that they use.
+fn kept(ptx: &str, wanted: impl Fn(&str) -> bool) -> String {
+    let items = items(ptx);
+    let mut kept = vec![false; items.len()];
+    let mut queue: Vec<usize> = (0..items.len()).filter(|&i| items[i].0.is_empty() || wanted(items[i].0)).collect();
+    while let Some(i) = queue.pop() {
+        if !std::mem::replace(&mut kept[i], true) {
+            let words: HashSet<&str> = items[i].1.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '$').collect();
+            queue.extend((0..items.len()).filter(|&j| !items[j].0.is_empty() && words.contains(items[j].0)));
         }
-    })
+    }
+    items.iter().zip(kept).filter(|(_, kept)| *kept).map(|((_, text), _)| text.as_str()).collect()
 }
 
-/// Whether a kernel, `fast_sum_f32` or `cast_u8_bf16`, is of one of the operations and of our types only.
-fn wanted(name: &str, operations: &[&str]) -> bool {
+/// What a module declares, in order, by name and without comments; first its head, which has no name.
+fn items(ptx: &str) -> Vec<(&str, String)> {
+    const BEGINS: [&str; 4] = [".visible .entry ", ".func ", ".extern ", ".global "];
+    let mut items = vec![("", String::new())];
+    for line in ptx.lines().filter(|line| !line.is_empty() && !line.trim_start().starts_with("//")) {
+        if BEGINS.iter().any(|begins| line.starts_with(begins)) {
+            // A function's result stands in brackets before its name.
+            let declared = line.rsplit(") ").next().unwrap_or(line);
+            let name = declared.split(['(', '[']).next().and_then(|text| text.split(' ').next_back()).unwrap_or_default();
+            items.push((name, String::new()));
+        }
+        if let Some((_, text)) = items.last_mut() {
+            *text += line;
+            text.push('\n');
+        }
+    }
+    items
+}
+
+/// Whether a kernel, `fast_sum_f32` or `cast_u8_bf16`, is of one of the operations and of these types only.
+fn wanted(name: &str, operations: &[&str], types: &[&str]) -> bool {
     let is_type = |part: &&str| part.ends_with(|c: char| c.is_ascii_digit());
     let operation: Vec<&str> = name.split('_').take_while(|part| !is_type(part)).collect();
-    operations.contains(&operation.join("_").as_str()) && name.split('_').skip(operation.len()).all(|part| TYPES.contains(&part))
+    operations.contains(&operation.join("_").as_str()) && name.split('_').skip(operation.len()).all(|part| types.contains(&part))
 }
 
 fn write(to: &Path, text: &str) {

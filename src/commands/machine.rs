@@ -4,10 +4,13 @@ use std::{collections::BTreeMap, sync::OnceLock};
 
 use serde_json::{Value, json};
 
-use crate::{device, storage};
+use crate::{
+    device,
+    storage::{self, packed},
+};
 
 /// The dependencies whose version can change a result.
-const DEPENDENCIES: [&str; 6] = ["candle-core", "candle-nn", "tokenizers", "safetensors", "minijinja", "hf-hub"];
+const DEPENDENCIES: [&str; 5] = ["candle-core", "tokenizers", "safetensors", "minijinja", "hf-hub"];
 
 /// Version, build and main dependencies of this program. The executable's own hash names the build exactly.
 pub(super) fn versions() -> Value {
@@ -16,8 +19,13 @@ pub(super) fn versions() -> Value {
         "executable_blake3": executable_hash(),
         "target": format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
         "profile": if cfg!(debug_assertions) { "debug" } else { "release" },
-        "dependencies": dependencies(include_str!("../../Cargo.lock")),
+        "dependencies": lock().as_deref().map(dependencies),
     })
+}
+
+/// The Cargo.lock of this build.
+fn lock() -> Option<String> {
+    String::from_utf8(storage::unpack(packed!("Cargo.lock")).ok()?).ok()
 }
 
 fn executable_hash() -> Option<&'static str> {
@@ -78,7 +86,8 @@ mod tests {
 
     #[test]
     fn versions_come_from_the_lock_file() {
-        let found = dependencies(include_str!("../../Cargo.lock"));
+        let lock = lock().unwrap();
+        let found = dependencies(&lock);
         assert_eq!(found.keys().copied().collect::<Vec<_>>(), {
             let mut names = DEPENDENCIES;
             names.sort_unstable();

@@ -8,7 +8,10 @@ pub mod tokenizer;
 
 use std::path::Path;
 
-use crate::{error::Result, storage};
+use crate::{
+    error::Result,
+    storage::{self, packed},
+};
 
 /// `configs/demo.toml`.
 pub const CONFIG: &str = include_str!("../../configs/demo.toml");
@@ -26,14 +29,13 @@ const SHAPE: [(&str, &[u8]); 3] = [
     ("tokenizer_config.json", include_bytes!("model/tokenizer_config.json")),
 ];
 
-/// What pretraining makes: bf16 weights and a byte-level BPE tokenizer.
-const LEARNED: [(&str, &[u8]); 2] =
-    [("model.safetensors", include_bytes!("model/model.safetensors")), ("tokenizer.json", include_bytes!("model/tokenizer.json"))];
+/// What pretraining makes, packed: bf16 weights and a byte-level BPE tokenizer.
+const LEARNED: [(&str, &[u8]); 2] = [("model.safetensors", packed!("model.safetensors")), ("tokenizer.json", packed!("tokenizer.json"))];
 
 /// Writes the embedded model as a Hugging Face folder.
 pub fn write_model(dir: &Path) -> Result<()> {
     write_shape(dir)?;
-    LEARNED.iter().try_for_each(|(name, bytes)| storage::write_file_atomic(&dir.join(name), bytes))
+    LEARNED.iter().try_for_each(|(name, packed)| storage::write_file_atomic(&dir.join(name), &storage::unpack(packed)?))
 }
 
 /// Writes the folder without what is learned: what `train.init = "random"` starts from, once a tokenizer is beside it.

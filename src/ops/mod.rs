@@ -13,6 +13,7 @@ pub mod embedding;
 mod fold;
 pub mod kv_store;
 pub mod linear;
+pub mod max_over_time;
 pub mod random;
 pub mod rms_norm;
 pub mod rope;

@@ -8,6 +8,7 @@ mod fault;
 mod lock;
 mod log;
 mod manifest;
+mod packed;
 
 use std::{
     fs::{File, OpenOptions},
@@ -21,6 +22,8 @@ pub use fault::{fault, points};
 pub use lock::RunLock;
 pub use log::RecordLog;
 pub use manifest::{MANIFEST, hash_bytes, hash_file, verify_manifest};
+pub(crate) use packed::packed;
+pub use packed::unpack;
 
 use crate::error::{Error, Kind, Result};
 

@@ -1,4 +1,4 @@
-"""Makes cnn.json: the CNN baseline's forward pass and gradients in PyTorch, for src/baselines/cnn/tests.rs.
+"""Makes cnn.json: the CNN baseline's logits, loss and gradients in PyTorch, for src/baselines/cnn/tests.rs.
 
     pip install torch && python tests/golden/cnn.py
 
@@ -20,6 +20,8 @@ ids = [[1, 2, 3, 4, 5, 6, 7], [8, 0, 8], [5, 5, 5, 5, 1, 2]]
 labels = torch.tensor([1, 0, 1])
 convs = {k: torch.nn.Conv1d(WIDTH, FILTERS, k) for k in KERNELS}
 projection, out = torch.nn.Linear(len(KERNELS) * FILTERS, PROJECTION), torch.nn.Linear(PROJECTION, 2)
+with torch.no_grad():  # A unit whose ReLU stands at exactly 0, where PyTorch's gradient is 0.
+    projection.weight[2], projection.bias[2] = 0, 0
 
 rows = []
 for document in ids:
@@ -27,7 +29,8 @@ for document in ids:
     x = F.pad(x, (0, 0, 0, max(0, KERNELS[-1] - len(document)))).T[None]
     rows.append(torch.cat([F.relu(convs[k](x)).amax(dim=2) for k in KERNELS], dim=1))
 logits = out(F.relu(projection(torch.cat(rows))))
-F.cross_entropy(logits, labels).backward()
+loss = F.cross_entropy(logits, labels)
+loss.backward()
 
 
 def stored(tensor):
@@ -45,6 +48,7 @@ golden = {
     "embeddings": stored(table),
     "weights": {name: stored(weight) for name, weight in weights.items()},
     "logits": stored(logits),
+    "loss": loss.item(),
     "gradients": {name: stored(weight.grad) for name, weight in weights.items()},
 }
 pathlib.Path(__file__).with_name("cnn.json").write_text(json.dumps(golden) + "\n")

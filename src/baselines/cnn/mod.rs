@@ -13,7 +13,6 @@
 //! trained under that schedule up to that epoch.
 
 mod embeddings;
-mod max_over_time;
 mod network;
 mod training;
 

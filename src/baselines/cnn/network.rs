@@ -1,17 +1,20 @@
-//! The network's weights and its forward pass.
+//! The network's weights, its forward pass and the gradients of all its weights.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
-use candle_core::{Device, Tensor, Var};
-use candle_nn::{Linear, Module};
+use candle_core::{Device, Tensor};
 
-use super::{
-    Document, Embeddings,
-    max_over_time::{Batch, max_over_time},
-};
+use super::{Document, Embeddings};
 use crate::{
-    config,
+    config::{self, Activation::Relu},
     error::{Error, Result},
+    model::Gradients,
+    ops::{
+        Offsets, activation,
+        dropout::{self, DropoutKey},
+        linear,
+        max_over_time::{self, Winners},
+    },
     rng::{Rng, hash_name, streams},
 };
 
@@ -33,7 +36,21 @@ pub(super) struct Place {
 /// `out.weight (2, P)`, `out.bias (2)`.
 #[derive(Debug)]
 pub struct Network {
-    variables: BTreeMap<String, Var>,
+    tensors: BTreeMap<String, Tensor>,
+}
+
+/// What the backward pass needs.
+#[derive(Debug)]
+pub(super) struct Saved {
+    /// Embedded documents, `(tokens, D)`.
+    x: Tensor,
+    /// Of each kernel size.
+    winners: Vec<Winners>,
+    /// `(documents, 4F)` before its ReLU, and what the projection reads.
+    pooled: [Tensor; 2],
+    /// `(documents, P)` before its ReLU, and what the output reads.
+    projected: [Tensor; 2],
+    place: Option<Place>,
 }
 
 impl Network {
@@ -56,59 +73,88 @@ impl Network {
         }
         add("projection", cnn.projection, KERNELS.len() * cnn.filters)?;
         add("out", 2, cnn.projection)?;
-        Self::from_tensors(tensors)
+        Ok(Self::from_tensors(tensors))
     }
 
-    /// A network of these tensors.
-    pub fn from_tensors(tensors: BTreeMap<String, Tensor>) -> Result<Self> {
-        let variables = tensors.into_iter().map(|(name, tensor)| Ok((name, Var::from_tensor(&tensor)?))).collect::<Result<_>>()?;
-        Ok(Self { variables })
+    /// A network of these tensors, which it takes over.
+    pub fn from_tensors(tensors: BTreeMap<String, Tensor>) -> Self {
+        Self { tensors }
     }
 
-    /// The trained variables by name.
-    pub(super) fn variables(&self) -> &BTreeMap<String, Var> {
-        &self.variables
+    /// The trained tensors by name. They share storage with the network: an in-place optimizer step changes it.
+    pub(super) fn tensors(&self) -> &BTreeMap<String, Tensor> {
+        &self.tensors
     }
 
-    fn tensor(&self, name: &str) -> Result<Tensor> {
-        let found = self.variables.get(name).map(|variable| variable.as_tensor().clone());
-        found.ok_or_else(|| Error::model(format!("the CNN has no tensor {name}")))
+    fn tensor(&self, name: &str) -> Result<&Tensor> {
+        self.tensors.get(name).ok_or_else(|| Error::model(format!("the CNN has no tensor {name}")))
     }
 
-    fn linear(&self, layer: &str) -> Result<Linear> {
-        Ok(Linear::new(self.tensor(&format!("{layer}.weight"))?, Some(self.tensor(&format!("{layer}.bias"))?)))
+    /// Weight and bias.
+    fn layer(&self, name: &str) -> Result<(&Tensor, &Tensor)> {
+        Ok((self.tensor(&format!("{name}.weight"))?, self.tensor(&format!("{name}.bias"))?))
     }
 
     /// Two logits a document, `(documents, 2)`, without dropout.
     pub fn logits(&self, embeddings: &Embeddings, documents: &[&Document]) -> Result<Tensor> {
-        self.forward(embeddings, documents, None)
+        Ok(self.forward(embeddings, documents, None)?.0)
     }
 
-    pub(super) fn forward(&self, embeddings: &Embeddings, documents: &[&Document], place: Option<Place>) -> Result<Tensor> {
-        let mut batch = Batch { rows: Vec::new(), lengths: Vec::new(), width: embeddings.width };
+    /// [`Network::logits`] with the dropout of `place`, and what [`Network::backward`] needs.
+    pub(super) fn forward(&self, embeddings: &Embeddings, documents: &[&Document], place: Option<Place>) -> Result<(Tensor, Saved)> {
+        let mut rows = Vec::new();
         let longest = KERNELS[KERNELS.len() - 1];
-        for document in documents {
-            batch.lengths.push(embeddings.extend(&document.ids, longest, &mut batch.rows));
-        }
-        let batch = Arc::new(batch);
-        let pooled = KERNELS.map(|kernel| -> Result<Tensor> {
-            let pooled = max_over_time(&batch, &self.tensor(&format!("conv{kernel}.weight"))?, kernel)?;
+        let lengths: Vec<usize> = documents.iter().map(|document| embeddings.extend(&document.ids, longest, &mut rows)).collect();
+        let (offsets, width) = (Offsets::from_lengths(&lengths), embeddings.width);
+        let x = Tensor::from_vec(rows, (offsets.total(), width), &Device::Cpu)?;
+        let (mut parts, mut winners) = (Vec::new(), Vec::new());
+        for kernel in KERNELS {
+            let (weight, bias) = self.layer(&format!("conv{kernel}"))?;
+            let (part, won) = max_over_time::forward(&x, weight, &offsets)?;
             // A bias shifts every window alike, and ReLU keeps their order: both may follow the maximum.
-            Ok(pooled.broadcast_add(&self.tensor(&format!("conv{kernel}.bias"))?)?.relu()?)
-        });
-        let pooled: Vec<Tensor> = pooled.into_iter().collect::<Result<_>>()?;
-        let features = dropout(&Tensor::cat(&pooled, 1)?, place, 0)?;
-        let projected = self.linear("projection")?.forward(&features)?.relu()?;
-        Ok(self.linear("out")?.forward(&dropout(&projected, place, 1)?)?)
+            parts.push(part.broadcast_add(bias)?);
+            winners.push(won);
+        }
+        let pooled = Tensor::cat(&parts, 1)?;
+        let features = mask(&activation::forward(Relu, &pooled)?, place, 0)?;
+        let (weight, bias) = self.layer("projection")?;
+        let projected = linear::forward(&features, weight, Some(bias))?;
+        let hidden = mask(&activation::forward(Relu, &projected)?, place, 1)?;
+        let (weight, bias) = self.layer("out")?;
+        let logits = linear::forward(&hidden, weight, Some(bias))?;
+        Ok((logits, Saved { x, winners, pooled: [pooled, features], projected: [projected, hidden], place }))
+    }
+
+    /// `dlogits (documents, 2)` → the gradient of every tensor, by its name.
+    pub(super) fn backward(&self, saved: Saved, dlogits: &Tensor) -> Result<Gradients> {
+        let Saved { x, winners, pooled: [pooled, features], projected: [projected, hidden], place } = saved;
+        let mut gradients = Gradients::new();
+        let mut add = |layer: &str, weight: Tensor, dy: &Tensor| -> Result<()> {
+            gradients.insert(format!("{layer}.weight"), weight);
+            gradients.insert(format!("{layer}.bias"), dy.sum(0)?);
+            Ok(())
+        };
+        add("out", linear::backward_weight(dlogits, &hidden)?, dlogits)?;
+        let dhidden = mask(&linear::backward_input(dlogits, self.layer("out")?.0)?, place, 1)?;
+        let dprojected = activation::backward(Relu, &projected, &dhidden)?;
+        add("projection", linear::backward_weight(&dprojected, &features)?, &dprojected)?;
+        let dfeatures = mask(&linear::backward_input(&dprojected, self.layer("projection")?.0)?, place, 0)?;
+        let dpooled = activation::backward(Relu, &pooled, &dfeatures)?;
+        let mut first = 0;
+        for (kernel, winners) in KERNELS.iter().zip(&winners) {
+            let layer = format!("conv{kernel}");
+            let (filters, span) = self.layer(&layer)?.0.dims2()?;
+            let dy = dpooled.narrow(1, first, filters)?;
+            add(&layer, max_over_time::backward_weight(&dy, &x, winners, span)?, &dy)?;
+            first += filters;
+        }
+        Ok(gradients)
     }
 }
 
-/// Inverted dropout with a mask that is a function of (seed, step, layer).
-fn dropout(x: &Tensor, place: Option<Place>, layer: u64) -> Result<Tensor> {
-    let Some(Place { seed, step, dropout }) = place.filter(|place| place.dropout > 0.0) else { return Ok(x.clone()) };
-    let mut mask = vec![0.0; x.elem_count()];
-    Rng::new(seed, streams::BASELINE).fill_uniform(2 * step as u64 + layer, 0, &mut mask);
-    let keep = 1.0 / (1.0 - dropout) as f32;
-    mask.iter_mut().for_each(|value| *value = if f64::from(*value) < dropout { 0.0 } else { keep });
-    Ok((x * Tensor::from_vec(mask, x.shape(), x.device())?)?)
+/// Inverted dropout with a mask that is a function of (seed, step, layer): also the backward pass, applied to the gradient.
+fn mask(x: &Tensor, place: Option<Place>, layer: u64) -> Result<Tensor> {
+    let Some(Place { seed, step, dropout }) = place else { return Ok(x.clone()) };
+    let key = DropoutKey { p: dropout as f32, rng: Rng::new(seed, streams::BASELINE), steps: vec![2 * step as u64 + layer] };
+    dropout::forward(x, &key, &Offsets::from_lengths(&[x.dim(0)?]))
 }

@@ -1,8 +1,8 @@
 //! One run of the CNN: a learning rate, a seed, epoch after epoch.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -15,7 +15,8 @@ use crate::{
     error::{Error, Kind, Result},
     generate::predict::probability,
     metrics::{classification::Confusion, ranking},
-    model::{Gradients, peft},
+    model::peft,
+    ops::cross_entropy,
     rng::{Rng, streams},
     storage::{AtomicDir, verify_manifest},
     train::{optimizer::Optimizer, schedule::CosineSchedule},
@@ -78,13 +79,11 @@ impl<'a> Trainer<'a> {
                 let tensors = candle_core::safetensors::load(&path, &Device::Cpu)
                     .map_err(|e| Error::model(format!("{}: {e}", path.display())).hint("delete the folder and try again"))?;
                 let (moments, weights) = tensors.into_iter().partition(|(name, _)| name.starts_with("exp_avg"));
-                (Network::from_tensors(weights)?, Some(moments))
+                (Network::from_tensors(weights), Some(moments))
             }
         };
-        let parameters: BTreeMap<String, Tensor> =
-            network.variables().iter().map(|(name, variable)| (name.clone(), variable.as_tensor().clone())).collect();
         let settings = Train { weight_decay: cnn.weight_decay, max_grad_norm: 0.0, ..Train::default() };
-        let mut optimizer = Optimizer::new(parameters, &settings)?;
+        let mut optimizer = Optimizer::new(network.tensors().clone(), &settings)?;
         if let Some(moments) = moments {
             optimizer.restore(moments)?;
         }
@@ -121,20 +120,20 @@ impl<'a> Trainer<'a> {
 
     fn step(&mut self, documents: &[&Document], step: usize) -> Result<f64> {
         let place = Place { seed: self.state.seed, step, dropout: self.cnn.dropout };
-        let logits = self.network.forward(self.embeddings, documents, Some(place))?;
+        let (logits, saved) = self.network.forward(self.embeddings, documents, Some(place))?;
         let labels: Vec<u32> = documents.iter().map(|document| u32::from(document.label)).collect();
-        let loss = candle_nn::loss::cross_entropy(&logits, &Tensor::new(labels, &Device::Cpu)?)?;
-        let gradients = loss.backward()?;
-        let named = self.network.variables().iter().filter_map(|(name, variable)| Some((name.clone(), gradients.get(variable)?.clone())));
-        self.optimizer.step(&named.collect::<Gradients>(), step, self.schedule.learning_rate(step))?;
-        Ok(f64::from(loss.to_scalar::<f32>()?))
+        let count = documents.len() as f64;
+        let (losses, dlogits) = cross_entropy::forward_backward(logits, &labels, &vec![(1.0 / count) as f32; documents.len()])?;
+        let gradients = self.network.backward(saved, &dlogits)?;
+        self.optimizer.step(&gradients, step, self.schedule.learning_rate(step))?;
+        Ok(losses.into_iter().map(f64::from).sum::<f64>() / count)
     }
 
     /// Writes the state that [`Trainer::start`] goes on from, whole or not at all.
     pub fn save(&self, folder: &Path) -> Result<()> {
         let dir = AtomicDir::create(folder)?;
         let mut tensors = self.optimizer.state();
-        tensors.extend(self.network.variables().iter().map(|(name, variable)| (name.clone(), variable.as_tensor().clone())));
+        tensors.extend(self.network.tensors().clone());
         peft::write_tensors(&dir, TENSORS, &tensors)?;
         let state = serde_json::to_vec(&self.state).map_err(|e| Error::run(format!("cannot write {STATE}: {e}")))?;
         dir.write_file(STATE, &state)?;
@@ -149,8 +148,7 @@ fn read_state(folder: &Path) -> Option<State> {
     serde_json::from_slice(&bytes).ok()
 }
 
-/// Probabilities of class 1. Documents are read in batches of `batch_size`: candle's matrix product rounds differently for another
-/// number of rows (1e-7), so a caller keeps it fixed.
+/// Probabilities of class 1. `batch_size` documents are read at once; a document's probability does not depend on what else is read.
 pub fn predict(network: &Network, embeddings: &Embeddings, documents: &[Document], batch_size: usize) -> Result<Vec<f64>> {
     let mut probabilities = Vec::with_capacity(documents.len());
     for batch in documents.chunks(batch_size) {

@@ -14,7 +14,7 @@ use plotters::{
 
 use crate::{
     error::{Error, Result},
-    storage::AtomicDir,
+    storage::{AtomicDir, packed, unpack},
 };
 
 /// Text and axes.
@@ -94,7 +94,8 @@ pub(super) fn emit<P: Picture>(picture: &P, dir: &AtomicDir) -> Result<Figure> {
 /// Registers the one font, for neither backend may rely on fonts of the system.
 fn fonts() -> Result<()> {
     static REGISTERED: OnceLock<bool> = OnceLock::new();
-    let register = || register_font("sans-serif", FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT).is_ok();
+    // Ubuntu Light.
+    let register = || unpack(packed!("font.ttf")).is_ok_and(|font| register_font("sans-serif", FontStyle::Normal, Vec::leak(font)).is_ok());
     if *REGISTERED.get_or_init(register) { Ok(()) } else { Err(Error::run("the built-in font cannot be read")) }
 }
 
