@@ -161,7 +161,8 @@ mod tests {
         assert_eq!(begun(&mut prefixes, &model, &prompts[..5], usize::MAX), [100, 41, 100, 41, 0]);
         assert_eq!(prefixes.tokens(), 128 + 64);
         // The others one at a time: the sixth is alone, the seventh begins as the fifth, which is still remembered.
-        let found: Vec<usize> = prompts[5..].iter().map(|prompt| begun(&mut prefixes, &model, &[prompt.clone()], usize::MAX)[0]).collect();
+        let found: Vec<usize> =
+            prompts[5..].iter().map(|prompt| begun(&mut prefixes, &model, std::slice::from_ref(prompt), usize::MAX)[0]).collect();
         assert_eq!(found, [0, 64, 100, 41, 64, 64]);
         assert_eq!(model.llama.kv_tokens_held(), 128 + 64 + 64);
         prefixes.forget();
