@@ -152,16 +152,20 @@ pub(super) struct Batch {
 impl Batch {
     /// Cached tokens that are held or promised.
     pub(super) fn tokens(&self) -> usize {
+        self.at_work() + self.prefixes.tokens()
+    }
+
+    /// Those of open prompts and their samples.
+    fn at_work(&self) -> usize {
         let prompts: usize = self.jobs.values().map(|job| in_blocks(job.request.prompt.len())).sum();
         let samples: usize = self.rows.iter().filter_map(|row| self.jobs.get(&row.job)).map(|job| job.request.sample_cost()).sum();
-        prompts + samples + self.prefixes.tokens()
+        prompts + samples
     }
 
     /// Tokens that beginnings may hold when `promised` more are taken by prompts and samples: a quarter of the budget, so that
     /// they never stand in the way of much.
     pub(super) fn room_for_prefixes(&self, promised: usize, budget: Budget) -> usize {
-        let others = self.tokens() - self.prefixes.tokens() + promised;
-        budget.tokens.saturating_sub(others).min(budget.tokens / 4)
+        budget.tokens.saturating_sub(self.at_work() + promised).min(budget.tokens / 4)
     }
 
     /// Whether this many more tokens and one more row fit. With nothing running, anything does: a prompt larger than

@@ -131,15 +131,17 @@ impl<'e, 'a, 'f, I: Iterator<Item = Request>> Run<'e, 'a, 'f, I> {
         for (index, _) in idle {
             emit(Completed { index, logits: None, generations: Vec::new() })?;
         }
+        let promised = busy.iter().map(|(_, request)| request.cost()).sum();
+        let limit = self.batch.room_for_prefixes(promised, self.engine.budget);
         let (brief, full): (Vec<_>, Vec<_>) = busy.into_iter().partition(|(_, request)| request.samples == 0);
         if !brief.is_empty() {
-            let caches = self.begin(&brief)?;
+            let caches = self.begin(&brief, limit)?;
             let hidden = self.engine.prefill_only(&brief, &caches)?;
             for ((index, request), logits) in brief.iter().zip(self.engine.cls_logits(&hidden)?) {
                 emit(Completed { index: *index, logits: request.want_probability.then_some(logits), generations: Vec::new() })?;
             }
         }
-        let caches = self.begin(&full)?;
+        let caches = self.begin(&full, limit)?;
         for (index, job) in self.engine.prefill(full, caches)? {
             let first_wave = if self.accept.is_some() { 1 } else { job.request.samples };
             self.waiting.extend((0..first_wave).map(|sample| (index, sample)));
@@ -148,11 +150,9 @@ impl<'e, 'a, 'f, I: Iterator<Item = Request>> Run<'e, 'a, 'f, I> {
         Ok(true)
     }
 
-    /// Caches with what these prompts share with others, as far as the budget has room for it beside them.
-    fn begin(&mut self, group: &[(usize, Request)]) -> Result<Vec<SequenceCache>> {
+    /// Caches with what these prompts share with others; see [`Prefixes::begin`](super::Prefixes::begin).
+    fn begin(&mut self, group: &[(usize, Request)], limit: usize) -> Result<Vec<SequenceCache>> {
         let prompts: Vec<&[u32]> = group.iter().map(|(_, request)| &request.prompt[..]).collect();
-        let promised = group.iter().map(|(_, request)| request.cost()).sum();
-        let limit = self.batch.room_for_prefixes(promised, self.engine.budget);
         self.batch.prefixes.begin(&self.engine.model.llama, &prompts, limit)
     }
 

@@ -1,5 +1,5 @@
 //! Beginnings that prompts share: a system part, a judge's template, a document that is asked about twice. Each is read once a
-//! run; prompts that begin so are read behind it, to the same bits.
+//! run; prompts that begin so are read behind it, on a CPU to the same bits.
 //!
 //! Nobody names a beginning. It shows when two prompts near each other start with the same tokens, and it is kept while it is
 //! among the few used last and small beside the budget.
@@ -204,7 +204,9 @@ mod tests {
     #[test]
     fn beginnings_are_within_the_budget_and_gone_after_the_run() {
         let (model, tokenizer) = (model(), byte_tokenizer());
-        let requests = requests(2, hot(), 257);
+        let mut requests = requests(2, hot(), 257);
+        // Some want no text: nothing is promised to them.
+        requests.iter_mut().step_by(3).for_each(|request| request.samples = 0);
         for tokens in [700, 2000] {
             let most = std::cell::Cell::new(0);
             let mut emit = |_: Completed| {
