@@ -20,7 +20,7 @@ use crate::{
     device,
     error::{Error, Kind, Result},
     model::{Model, kv_cache::SequenceCache},
-    ops::{Offsets, sample},
+    ops::{FEW, Offsets, Share, sample, together},
     prompt::TextTokenizer,
 };
 
@@ -97,7 +97,8 @@ impl<'e, 'a, 'f, I: Iterator<Item = Request>> Run<'e, 'a, 'f, I> {
             if self.batch.rows.is_empty() {
                 return Ok(());
             }
-            self.step()?;
+            let device = self.engine.model.llama.device();
+            together(device, FEW, || self.step())?;
             self.retire(emit)?;
         }
     }
@@ -196,10 +197,11 @@ impl<'e, 'a, 'f, I: Iterator<Item = Request>> Run<'e, 'a, 'f, I> {
         let logits = sample::Rows::new(engine.model.llama.decode_logits(&hidden)?, draws)?;
         let jobs = &batch.jobs;
         // Rows choose on all cores: each choice depends on its own logits alone.
-        batch.rows.par_iter_mut().zip(logits.all()).try_for_each(|(row, logits)| match jobs.get(&row.job) {
+        let chosen = batch.rows.par_iter_mut().zip(logits.all()).share_map(|(row, logits)| match jobs.get(&row.job) {
             Some(job) => row.advance(logits, &job.request, engine.constraint, engine.tokenizer),
             None => Ok(()),
-        })
+        });
+        chosen.into_iter().collect()
     }
 
     /// Takes finished rows out of the batch, in order; queues the next trial or emits the finished request.

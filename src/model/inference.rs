@@ -10,7 +10,7 @@ use crate::{
         attention::Decoding,
         embedding,
         kv_store::{self, KvRow, KvStep},
-        together,
+        FEW, together,
     },
 };
 
@@ -76,16 +76,18 @@ impl Llama {
         let ends: Vec<u32> = offsets.ranges().map(|range| range.end as u32 - 1).collect();
         let ends = Tensor::from_vec(ends, offsets.count(), &self.device)?;
         let mut x = embedding::forward(&self.embed_tokens, ids)?;
-        for (i, layer) in self.layers.iter().enumerate() {
-            let (q, k, v) = layer.infer_qkv(&x, &self.rope, &positions, Kernel::Forward)?;
-            let mut attended = attend(i, layer, &q, &k, &v)?;
-            if i + 1 == self.layers.len() {
-                // Nothing reads the last layer's other rows.
-                (x, attended) = (x.index_select(&ends, 0)?, attended.index_select(&ends, 0)?);
+        together(&self.device, usize::MAX, || {
+            for (i, layer) in self.layers.iter().enumerate() {
+                let (q, k, v) = layer.infer_qkv(&x, &self.rope, &positions, Kernel::Forward)?;
+                let mut attended = attend(i, layer, &q, &k, &v)?;
+                if i + 1 == self.layers.len() {
+                    // Nothing reads the last layer's other rows.
+                    (x, attended) = (x.index_select(&ends, 0)?, attended.index_select(&ends, 0)?);
+                }
+                x = layer.infer_rest(&x, &attended, Kernel::Forward)?;
             }
-            x = layer.infer_rest(&x, &attended, Kernel::Forward)?;
-        }
-        Ok(self.norm.forward(&x)?.0)
+            Ok(self.norm.forward(&x)?.0)
+        })
     }
 
     /// One token a sequence → hidden states after the final norm `(rows, hidden)`; the caches grow by it.
@@ -93,7 +95,7 @@ impl Llama {
         if ids.len() != caches.len() || ids.is_empty() {
             return Err(Error::run(format!("decode: {} tokens for {} caches", ids.len(), caches.len())));
         }
-        together(|| self.decode_layers(ids, caches))
+        together(&self.device, FEW, || self.decode_layers(ids, caches))
     }
 
     fn decode_layers(&self, ids: &[u32], caches: &mut [&mut SequenceCache]) -> Result<Tensor> {

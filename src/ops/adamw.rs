@@ -11,6 +11,7 @@ mod cuda;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
+use super::share::Share;
 use super::simd::vectorised;
 use super::slice::{View, update_f32};
 use crate::error::{Error, Result};
@@ -106,7 +107,7 @@ fn update_tensor(part: &Part<'_>, scalars: Scalars) -> Result<()> {
                     .zip(m.par_chunks_mut(BLOCK))
                     .zip(v.par_chunks_mut(BLOCK))
                     .zip(grad.par_chunks(BLOCK))
-                    .for_each(|(((param, m), v), grad)| update(param, m, v, grad, scalars));
+                    .share(|(((param, m), v), grad)| update(param, m, v, grad, scalars));
                 Ok(())
             })
         })
@@ -144,7 +145,7 @@ pub fn grad_norm<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<f6
     for tensor in tensors {
         let tensor = tensor.contiguous()?;
         let view = View::of(&tensor)?;
-        let blocks: Vec<f64> = view.f32()?.par_chunks(BLOCK).map(square_sum).collect();
+        let blocks: Vec<f64> = view.f32()?.par_chunks(BLOCK).share_map(square_sum);
         total += blocks.iter().sum::<f64>();
     }
     Ok(total.sqrt())

@@ -7,6 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use half::bf16;
 use rayon::prelude::*;
 
+use super::share::Share;
 use super::simd::vectorised;
 use super::slice::View;
 use crate::error::Result;
@@ -31,7 +32,7 @@ pub(in crate::ops) use cuda::{cast, cast_into};
 /// `x` as bf16.
 pub(crate) fn rounded(x: &[f32]) -> Vec<bf16> {
     let mut y = vec![bf16::ZERO; x.len()];
-    y.par_chunks_mut(1 << 14).zip(x.par_chunks(1 << 14)).for_each(|(y, x)| round(x, y));
+    y.par_chunks_mut(1 << 14).zip(x.par_chunks(1 << 14)).share(|(y, x)| round(x, y));
     y
 }
 

@@ -8,6 +8,7 @@ mod cuda;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
+use super::share::Share;
 use super::simd::{exp, max, sum, vectorised};
 use super::slice::{View, update_f32};
 use crate::error::{Error, Result};
@@ -25,11 +26,10 @@ pub fn forward(logits: &Tensor, targets: &[u32]) -> Result<(Vec<f32>, Vec<f32>)>
         .f32()?
         .par_chunks(vocab)
         .zip(targets)
-        .map(|(row, &target)| {
+        .share_map(|(row, &target)| {
             let lse = log_sum_exp(row);
             (lse - row[target as usize], lse)
-        })
-        .collect();
+        });
     Ok(pairs.into_iter().unzip())
 }
 
@@ -45,7 +45,7 @@ pub fn backward(logits: Tensor, targets: &[u32], lse: &[f32], scales: &[f32]) ->
     }
     let logits = logits.contiguous()?;
     update_f32(&logits, |values| {
-        values.par_chunks_mut(vocab).enumerate().for_each(|(i, row)| {
+        values.par_chunks_mut(vocab).enumerate().share(|(i, row)| {
             soften(row, lse[i], scales[i]);
             row[targets[i] as usize] -= scales[i];
         });

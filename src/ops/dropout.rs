@@ -10,6 +10,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::Offsets;
+use super::share::Share;
 use super::simd::vectorised;
 use super::slice::{View, tensor};
 use crate::error::{Error, Result};
@@ -50,7 +51,7 @@ pub fn forward(x: &Tensor, key: &DropoutKey, offsets: &Offsets) -> Result<Tensor
     let x = View::of(&x)?;
     let mut y = x.f32()?.to_vec();
     let scale = 1.0 / (1.0 - key.p);
-    y.par_chunks_mut(width.max(1)).zip(rows).for_each(|(y, (step, t))| {
+    y.par_chunks_mut(width.max(1)).zip(rows).share(|(y, (step, t))| {
         drop_row(y, key.rng, step, (t * width) as u64, key.p, scale);
     });
     tensor(y, (m, width))

@@ -13,6 +13,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::cast::round;
+use super::share::Share;
 use super::slice::{View, Weight, WeightMut, tensor, update};
 use super::team;
 use crate::error::{Error, Result};
@@ -233,7 +234,7 @@ fn rows_of<'a, T: Copy + Default + Send + Sync + 'a>(
         tasks.extend(of(*weight).map(|from| (from, to)));
         rest = behind;
     }
-    tasks.into_par_iter().for_each(|(from, to)| {
+    tasks.into_par_iter().share(|(from, to)| {
         for (i, to) in to.chunks_exact_mut(token).enumerate() {
             for (head, to) in to.chunks_exact_mut(d).enumerate() {
                 to.copy_from_slice(&from[head * layout.head() + i * layout.width..][..d]);

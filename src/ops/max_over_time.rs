@@ -13,6 +13,7 @@ use std::ops::Range;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
+use super::share::Share;
 use super::{
     Offsets, linear,
     simd::vectorised,
@@ -42,14 +43,14 @@ pub fn forward(x: &Tensor, weight: &Tensor, offsets: &Offsets) -> Result<(Tensor
         let products = linear::forward(&x.narrow(0, first, end - first)?, &taps, None)?;
         let products = View::of(&products)?;
         let products = products.f32()?;
-        let found = group.into_par_iter().map(|document| {
+        let found = group.into_par_iter().share_map(|document| {
             let range = offsets.range(document);
             let products = &products[(range.start - first) * kernel * filters..(range.end - first) * kernel * filters];
             let mut best = vec![(0.0, 0); filters];
             windows(products, range.len() + 1 - kernel, kernel, &mut best);
             best.into_iter().map(|(value, t)| (value, range.start + t)).collect::<Vec<_>>()
         });
-        highest.extend(found.collect::<Vec<_>>().into_iter().flatten());
+        highest.extend(found.into_iter().flatten());
     }
     let (values, winners) = highest.into_iter().unzip();
     Ok((tensor(values, (offsets.count(), filters))?, Winners(winners)))
@@ -66,7 +67,7 @@ pub fn backward_weight(dy: &Tensor, x: &Tensor, winners: &Winners, span: usize) 
     let (dy, x) = (View::of(&dy)?, View::of(&x)?);
     let (dy, x) = (dy.f32()?, x.f32()?);
     let mut dw = vec![0.0; filters * span];
-    dw.par_chunks_mut(span.max(1)).enumerate().for_each(|(f, dw)| {
+    dw.par_chunks_mut(span.max(1)).enumerate().share(|(f, dw)| {
         for (dy, row) in dy.iter().zip(&winners.0).skip(f).step_by(filters) {
             // Dropout and ReLU leave a quarter of them, or fewer.
             if *dy != 0.0 {

@@ -19,6 +19,7 @@ pub mod rms_norm;
 pub mod rope;
 pub mod sample;
 pub mod selftest;
+mod share;
 mod simd;
 mod slice;
 pub mod swiglu;
@@ -30,7 +31,8 @@ use std::ops::Range;
 
 pub use adamw::grad_norm;
 pub use add::add;
-pub use team::together;
+pub(crate) use share::Share;
+pub use team::{FEW, together};
 
 /// Where each sequence of a concatenated batch begins: sequence `i` owns rows `range(i)`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::add::add_assign;
+use super::share::Share;
 use super::simd::{sum, vectorised};
 use super::slice::{View, tensor, update_f32};
 use crate::error::{Error, Result};
@@ -24,7 +25,7 @@ pub fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<(Tensor, Tensor)
     let (x, weight) = (x.f32()?, weight.f32()?);
     let (mut y, mut rstd) = (vec![0.0; m * n], vec![0.0; m]);
     let rows = y.par_chunks_mut(n.max(1)).zip(x.par_chunks(n.max(1))).zip(&mut rstd).with_min_len(min_rows(n));
-    rows.for_each(|((y, x), rstd)| *rstd = normalise(x, weight, eps as f32, y));
+    rows.share(|((y, x), rstd)| *rstd = normalise(x, weight, eps as f32, y));
     Ok((tensor(y, (m, n))?, tensor(rstd, m)?))
 }
 
@@ -42,7 +43,7 @@ pub fn add_forward(a: Tensor, b: &Tensor, weight: &Tensor, eps: f64) -> Result<(
     let (mut y, mut rstd) = (vec![0.0; m * n], vec![0.0; m]);
     update_f32(&a, |a| {
         let rows = a.par_chunks_mut(n.max(1)).zip(b.par_chunks(n.max(1))).zip(y.par_chunks_mut(n.max(1))).zip(&mut rstd);
-        rows.with_min_len(min_rows(n)).for_each(|(((a, b), y), rstd)| {
+        rows.with_min_len(min_rows(n)).share(|(((a, b), y), rstd)| {
             add_assign(a, b);
             *rstd = normalise(a, weight, eps as f32, y);
         });
@@ -76,7 +77,7 @@ fn backward_beside(x: &Tensor, weight: &Tensor, rstd: &Tensor, dy: &Tensor, resi
     let (x, weight, rstd, dy) = (View::of(&x)?, View::of(&weight)?, View::of(&rstd)?, View::of(&dy)?);
     let (x, weight, rstd, dy) = (x.f32()?, weight.f32()?, rstd.f32()?, dy.f32()?);
     let mut dx = vec![0.0; m * n];
-    dx.par_chunks_mut(n.max(1)).enumerate().with_min_len(min_rows(n)).for_each(|(i, dx)| {
+    dx.par_chunks_mut(n.max(1)).enumerate().with_min_len(min_rows(n)).share(|(i, dx)| {
         let row = i * n..(i + 1) * n;
         differentiate(&x[row.clone()], weight, rstd[i], &dy[row.clone()], dx);
         if let Some(residual) = residual {
@@ -99,7 +100,7 @@ pub fn backward_weight(x: &Tensor, rstd: &Tensor, dy: &Tensor) -> Result<Tensor>
     let (x, rstd, dy) = (x.f32()?, rstd.f32()?, dy.f32()?);
     let mut dw = vec![0.0f32; n];
     // Threads share out the channels, so each channel's sum runs over the rows in order.
-    dw.par_chunks_mut(COLUMNS).enumerate().for_each(|(block, dw)| {
+    dw.par_chunks_mut(COLUMNS).enumerate().share(|(block, dw)| {
         let columns = block * COLUMNS..block * COLUMNS + dw.len();
         for ((x, dy), rstd) in x.chunks(n.max(1)).zip(dy.chunks(n.max(1))).zip(rstd) {
             add_row(&x[columns.clone()], &dy[columns.clone()], *rstd, dw);

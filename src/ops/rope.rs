@@ -12,6 +12,7 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::linear::array;
+use super::share::Share;
 use super::simd::vectorised;
 use super::slice::{View, tensor};
 use crate::error::{Error, Result};
@@ -118,7 +119,7 @@ impl Rope {
         let widths = xs.map(|x| x.elem_count() / positions.len().max(1));
         let rows: Vec<_> = ys.iter_mut().zip(widths).flat_map(|(y, width)| y.chunks_mut(width.max(1)).zip(positions)).collect();
         let least = (1 << 13) / widths.into_iter().max().unwrap_or(0).max(1) + 1;
-        rows.into_par_iter().with_min_len(least).for_each(|(row, &position)| {
+        rows.into_par_iter().with_min_len(least).share(|(row, &position)| {
             turn_row(row, &table[position as usize * head_dim..][..head_dim], sign);
         });
         array(ys.into_iter().zip(xs).map(|(y, x)| tensor(y, x.shape())))

@@ -6,6 +6,7 @@ mod cuda;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
+use super::share::Share;
 use super::simd::{exp, vectorised};
 use super::slice::{View, tensor};
 use crate::error::{Error, Result};
@@ -23,7 +24,7 @@ pub fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     let (gate, up) = (View::of(&gate)?, View::of(&up)?);
     let (gate, up) = (gate.f32()?, up.f32()?);
     let mut act = vec![0.0; gate.len()];
-    act.par_chunks_mut(BLOCK).zip(gate.par_chunks(BLOCK)).zip(up.par_chunks(BLOCK)).for_each(|((act, gate), up)| gated(gate, up, act));
+    act.par_chunks_mut(BLOCK).zip(gate.par_chunks(BLOCK)).zip(up.par_chunks(BLOCK)).share(|((act, gate), up)| gated(gate, up, act));
     tensor(act, shape)
 }
 
@@ -40,7 +41,7 @@ pub fn backward(gate: &Tensor, up: &Tensor, dact: &Tensor) -> Result<(Tensor, Te
     let (mut dgate, mut dup) = (vec![0.0; gate.len()], vec![0.0; gate.len()]);
     let inputs = gate.par_chunks(BLOCK).zip(up.par_chunks(BLOCK)).zip(dact.par_chunks(BLOCK));
     let outputs = dgate.par_chunks_mut(BLOCK).zip(dup.par_chunks_mut(BLOCK));
-    inputs.zip(outputs).for_each(|(((gate, up), dact), (dgate, dup))| differentiate(gate, up, dact, dgate, dup));
+    inputs.zip(outputs).share(|(((gate, up), dact), (dgate, dup))| differentiate(gate, up, dact, dgate, dup));
     Ok((tensor(dgate, shape.clone())?, tensor(dup, shape)?))
 }
 

@@ -1,7 +1,8 @@
-//! Threads that stay awake between the many short loops of a decoding step.
+//! Threads that stay awake between the many short loops of a step.
 //!
-//! A step is some hundred and fifty parallel loops of a few tens of microseconds, and in between less than that for one thread
-//! alone: long enough for the others to fall asleep, and waking one costs as much as its share of a loop. While a step runs
+//! A decoding step is some hundred and fifty parallel loops of a few tens of microseconds, a training step two thousand, and in
+//! between there is a little for one thread alone: long enough for the others to fall asleep, and waking one costs as much as its
+//! share of many a loop. While a step runs
 //! ([`together`]) the pool's other threads therefore wait for its next loop ([`for_each`]) by looking. A loop waits for nobody
 //! who is not at work on it, so a thread that is busy elsewhere delays nothing.
 #![allow(unsafe_code)]
@@ -13,10 +14,11 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use candle_core::Device;
 use rayon::prelude::*;
 
-/// Threads of a team, at most: more would only wait for each other's turn to take a task.
-const MOST: usize = 16;
+/// Threads for loops as short as a decoding step's: more would only wait for each other's turn to take a task.
+pub const FEW: usize = 16;
 /// Looks before a waiting thread lets others have the core: some tens of microseconds.
 const LOOKS: usize = 1 << 10;
 
@@ -30,16 +32,18 @@ thread_local! {
     static MEMBER: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `step`, the loops of whose ops the threads of the caller's pool wait for, awake.
-pub fn together<T>(step: impl FnOnce() -> T) -> T {
-    let threads = rayon::current_num_threads().min(MOST);
-    let (Some(leader), true, false) = (rayon::current_thread_index(), threads > 1, MEMBER.get()) else { return step() };
+/// Runs `step`, the loops of whose ops the threads of the caller's pool wait for, awake: `most` of them. With another device than the
+/// CPU there is nothing for them to do.
+pub fn together<T>(device: &Device, most: usize, step: impl FnOnce() -> T) -> T {
+    let threads = rayon::current_num_threads().min(most);
+    let wanted = device.is_cpu() && threads > 1 && !MEMBER.get();
+    let (Some(leader), true) = (rayon::current_thread_index(), wanted) else { return step() };
     let team = Team::new(threads);
     rayon::in_place_scope(|scope| {
         let team = &team;
         scope.spawn_broadcast(move |_, thread| {
             // A thread that leads a team of its own comes by when that is over.
-            if thread.index() != leader && thread.index() < MOST && !MEMBER.replace(true) {
+            if thread.index() != leader && thread.index() < threads && !MEMBER.replace(true) {
                 team.serve();
                 MEMBER.set(false);
             }
@@ -53,7 +57,8 @@ pub fn together<T>(step: impl FnOnce() -> T) -> T {
 pub(crate) fn for_each(tasks: usize, body: impl Fn(usize) + Sync) {
     let team = LED.get();
     if team.is_null() || tasks >> BITS > 0 {
-        return (0..tasks).into_par_iter().for_each(&body);
+        let most = (tasks / (8 * rayon::current_num_threads())).max(1);
+        return (0..tasks).into_par_iter().with_max_len(most).for_each(&body);
     }
     // SAFETY: the team lives in the frame of `together` below this one, which takes the pointer back before it leaves.
     let team = unsafe { &*team };
@@ -204,8 +209,8 @@ mod tests {
         for threads in [1, 2, 3, 20] {
             on_a_pool(threads, || {
                 assert_eq!(counts(100), vec![1; 100]);
-                assert_eq!(together(|| map(99, |i| i * i)), (0..99).map(|i| i * i).collect::<Vec<_>>());
-                together(|| {
+                assert_eq!(together(&Device::Cpu, FEW, || map(99, |i| i * i)), (0..99).map(|i| i * i).collect::<Vec<_>>());
+                together(&Device::Cpu, FEW, || {
                     for tasks in (0..300).chain([1 << BITS]) {
                         assert!(counts(tasks).iter().all(|&count| count == 1), "{tasks} tasks, {threads} threads");
                     }
@@ -213,26 +218,26 @@ mod tests {
                 assert_eq!(counts(100), vec![1; 100]);
             });
         }
-        assert_eq!(together(|| counts(7)), vec![1; 7]);
+        assert_eq!(together(&Device::Cpu, FEW, || counts(7)), vec![1; 7]);
     }
 
     #[test]
     fn a_loop_within_a_loop_and_teams_side_by_side() {
         let inner = |_| assert_eq!(counts(10), vec![1; 10]);
-        on_a_pool(3, || together(|| for_each(20, |i| together(|| for_each(5, |_| inner(i))))));
-        on_a_pool(2, || rayon::join(|| together(|| counts(1000)), || together(|| counts(1000))));
+        on_a_pool(3, || together(&Device::Cpu, FEW, || for_each(20, |i| together(&Device::Cpu, FEW, || for_each(5, |_| inner(i))))));
+        on_a_pool(2, || rayon::join(|| together(&Device::Cpu, FEW, || counts(1000)), || together(&Device::Cpu, FEW, || counts(1000))));
     }
 
     #[test]
     fn a_panic_comes_back_to_the_leader_and_the_team_goes_on() {
         on_a_pool(2, || {
-            together(|| {
+            together(&Device::Cpu, FEW, || {
                 let panicked = catch_unwind(|| for_each(50, |i| assert!(i != 31, "task {i}")));
                 assert_eq!(panicked.unwrap_err().downcast_ref::<String>().unwrap(), "task 31");
                 assert_eq!(counts(50), vec![1; 50]);
             });
-            assert!(catch_unwind(|| together(|| panic!("the step"))).is_err());
-            assert_eq!(together(|| counts(50)), vec![1; 50]);
+            assert!(catch_unwind(|| together(&Device::Cpu, FEW, || panic!("the step"))).is_err());
+            assert_eq!(together(&Device::Cpu, FEW, || counts(50)), vec![1; 50]);
         });
     }
 }

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     model::{Gradients, Model},
+    ops::together,
 };
 
 /// A model in training.
@@ -62,6 +63,11 @@ impl Trainer {
     ///
     /// On an error, a signal among them, the weights are those of the step before.
     pub fn step(&mut self, k: usize, examples: &[Example], order: &[usize]) -> Result<StepReport> {
+        let device = self.model.llama.device().clone();
+        together(&device, usize::MAX, || self.step_together(k, examples, order))
+    }
+
+    fn step_together(&mut self, k: usize, examples: &[Example], order: &[usize]) -> Result<StepReport> {
         let start = Instant::now();
 
         // The whole group is known before its first pass: its counts are the denominators of both means.

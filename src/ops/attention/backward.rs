@@ -15,6 +15,7 @@ use rayon::prelude::*;
 use super::arithmetic::Arithmetic;
 use super::blocks::{BLOCK, Head, Packed, width};
 use super::{Dims, Offsets};
+use crate::ops::share::Share;
 use crate::ops::simd::{exp, isa, sum, vectorised};
 
 /// What forward read and wrote, and the gradient of its output: as the products take it, and in f32.
@@ -54,17 +55,16 @@ pub(crate) fn backward<P: Arithmetic>(
     let pairs = |heads: usize| -> Vec<(usize, usize)> { (0..offsets.count()).flat_map(|s| (0..heads).map(move |h| (s, h))).collect() };
     let packed: Vec<KeyValues> = pairs(kv_heads)
         .into_par_iter()
-        .map(|(s, h)| {
+        .share_map(|(s, h)| {
             let range = offsets.range(s);
             let head = |x| Head::new(x, [kv_heads, d], h, range.start, range.len());
             let (keys, values) = (head(saved.k), head(saved.v));
             KeyValues { keys: keys.packed::<P>(isa()), keys_t: keys.transposed::<P>(isa()), values_t: values.transposed::<P>(isa()) }
-        })
-        .collect();
+        });
     let gradients: Vec<HeadGradients> = pairs(heads)
         .into_par_iter()
         .with_max_len(1)
-        .map(|(s, h)| {
+        .share_map(|(s, h)| {
             let range = offsets.range(s);
             let head = |x| Head::new(x, [heads, d], h, range.start, range.len());
             let exact = |x| Head::new(x, [heads, d], h, range.start, range.len());
@@ -72,8 +72,7 @@ pub(crate) fn backward<P: Arithmetic>(
             let delta: Vec<f32> = (0..range.len()).map(|i| dot(out.row(i), dout.row(i))).collect();
             let lse = &saved.lse[h * offsets.total()..][range.clone()];
             one_head::<P>([head(saved.q), head(saved.dout)], [lse, &delta], &packed[s * kv_heads + h / group], scale)
-        })
-        .collect();
+        });
     assemble(&gradients, dims, offsets)
 }
 
@@ -140,7 +139,7 @@ fn assemble(gradients: &[HeadGradients], dims: Dims, offsets: &Offsets) -> (Vec<
     let places: Vec<(usize, usize)> = offsets.ranges().enumerate().flat_map(|(s, range)| (0..range.len()).map(move |i| (s, i))).collect();
     let rows =
         dq.par_chunks_mut((heads * d).max(1)).zip(dk.par_chunks_mut((kv_heads * d).max(1))).zip(dv.par_chunks_mut((kv_heads * d).max(1)));
-    rows.zip(places).with_min_len(16).for_each(|(((dq, dk), dv), (s, i))| {
+    rows.zip(places).with_min_len(16).share(|(((dq, dk), dv), (s, i))| {
         for h in 0..heads {
             let head = &gradients[s * heads + h];
             dq[h * d..(h + 1) * d].copy_from_slice(&head.dq.get()[i * width..][..d]);

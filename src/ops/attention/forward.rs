@@ -15,6 +15,7 @@ use rayon::prelude::*;
 use super::arithmetic::Arithmetic;
 use super::blocks::{BLOCK, Head, Packed, width};
 use super::{Dims, Offsets};
+use crate::ops::share::Share;
 use crate::ops::simd::{LANES, exp, isa, max, sum_lanes, vectorised};
 
 /// A block of queries of one head of one sequence.
@@ -47,12 +48,11 @@ pub(crate) fn forward<P: Arithmetic>(
     let pairs: Vec<(usize, usize)> = (0..kv_offsets.count()).flat_map(|s| (0..kv_heads).map(move |h| (s, h))).collect();
     let packed: Vec<KeyValues> = pairs
         .into_par_iter()
-        .map(|(s, h)| {
+        .share_map(|(s, h)| {
             let range = kv_offsets.range(s);
             let head = |x| Head::new(x, [kv_heads, d], h, range.start, range.len());
             KeyValues { keys: head(k).transposed::<P>(isa()), values: head(v).packed::<P>(isa()) }
-        })
-        .collect();
+        });
     let tasks: Vec<Task> = (0..q_offsets.count())
         .flat_map(|sequence| (0..heads).map(move |head| (sequence, head)))
         .flat_map(|(sequence, head)| (0..q_offsets.range(sequence).len()).step_by(BLOCK).map(move |first| Task { sequence, head, first }))
@@ -60,13 +60,12 @@ pub(crate) fn forward<P: Arithmetic>(
     let blocks: Vec<(Vec<f32>, Vec<f32>)> = tasks
         .par_iter()
         .with_max_len(1)
-        .map(|task| {
+        .share_map(|task| {
             let (q_range, kv_range) = (q_offsets.range(task.sequence), kv_offsets.range(task.sequence));
             let queries = Head::new(q, [heads, d], task.head, q_range.start, q_range.len());
             let packed = &packed[task.sequence * kv_heads + task.head / group];
             block::<P>(queries, packed, task.first, kv_range.len(), scale)
-        })
-        .collect();
+        });
     let (mut out, mut lse) = (vec![0.0; tq * heads * d], vec![0.0; heads * tq]);
     for (task, (rows, logs)) in tasks.iter().zip(&blocks) {
         let start = q_offsets.range(task.sequence).start + task.first;

@@ -20,6 +20,7 @@ use super::cpu::{Operand, Output, pack_right};
 use super::cuts::{Cut, cuts};
 use super::kernel::NR;
 use super::pack::{Line, Pairs, floats_mut};
+use crate::ops::share::Share;
 use crate::ops::simd::Isa;
 
 /// Rows of a tile.
@@ -57,12 +58,12 @@ pub(super) fn product(a: &[f32], b: Operand<'_, bf16>, [m, k, n]: [usize; 3], y:
         let steps = [start, (start + KC).min(k)];
         let groups = (steps[1] - start).div_ceil(DEPTH);
         let left = &mut floats_mut(&mut buffer)[..m.div_ceil(ROWS) * groups * GROUP];
-        left.par_chunks_mut(groups * GROUP).with_min_len(2).enumerate().for_each(|(panel, to)| {
+        left.par_chunks_mut(groups * GROUP).with_min_len(2).enumerate().share(|(panel, to)| {
             let rows = &a[panel * ROWS * k..];
             // SAFETY: AMX comes with AVX-512 and its bf16 conversions.
             unsafe { pack_left(rows, k, ROWS.min(m - panel * ROWS), steps, to) }
         });
-        cuts.par_iter().with_max_len(1).for_each(|cut| {
+        cuts.par_iter().with_max_len(1).share(|cut| {
             // SAFETY: the cuts are disjoint and lie within (m, n), the size of `y`.
             unsafe { chunk(left, b, [k, n], cut, steps, add || start > 0, output) }
         });

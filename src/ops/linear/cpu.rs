@@ -23,6 +23,7 @@ use super::cuts::{Cut, cuts};
 use super::kernel::{MR, NR, tile};
 use super::pack::{Line, Packing, Pairs, Wide, copy_rows, floats_mut, transpose};
 use crate::ops::cast::rounded;
+use crate::ops::share::Share;
 #[cfg(target_arch = "x86_64")]
 use crate::ops::simd::has_bf16_tiles;
 use crate::ops::simd::{Isa, has_bf16_products, isa};
@@ -144,7 +145,7 @@ fn products<A: Packing, B: Packing>(a: Operand<'_, A::Item>, [m, k]: [usize; 2],
         let pack = |(panel, to): (usize, &mut [f32])| pack_left::<A>(isa, a, [m, k], panel * MR, steps, to);
         let left = &mut floats_mut(&mut buffer)[..m.div_ceil(MR) * length];
         if parallel {
-            left.par_chunks_mut(length).with_min_len(8).enumerate().for_each(pack);
+            left.par_chunks_mut(length).with_min_len(8).enumerate().share(pack);
         } else {
             left.chunks_mut(length).enumerate().for_each(pack);
         }
@@ -153,7 +154,7 @@ fn products<A: Packing, B: Packing>(a: Operand<'_, A::Item>, [m, k]: [usize; 2],
             unsafe { chunk::<B>(isa, left, b, [k, n], cut, steps, add || start > 0, output) }
         };
         if parallel {
-            tasks.par_iter().with_max_len(1).for_each(run);
+            tasks.par_iter().with_max_len(1).share(run);
         } else {
             tasks.iter().for_each(run);
         }
