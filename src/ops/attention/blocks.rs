@@ -36,7 +36,7 @@ impl<'a, T: Copy> Head<'a, T> {
     pub fn packed<P: Packing<Item = T>>(&self, isa: Isa) -> Packed {
         let width = width(self.d);
         let mut lines = vec![Line::default(); self.rows.div_ceil(P::PER) * width / 16];
-        copy_rows::<P>(isa, self.values, self.stride, [self.rows, self.d], floats_mut(&mut lines), width);
+        copy_rows::<P>(isa, self.values, self.stride, [self.rows, self.d], floats_mut(&mut lines), width, usize::MAX);
         Packed(lines)
     }
 

@@ -177,7 +177,7 @@ fn pack_left<A: Packing>(isa: Isa, a: Operand<'_, A::Item>, [m, k]: [usize; 2], 
     let (rows, length) = (MR.min(m - first), steps[1] - steps[0]);
     match a {
         Operand::Plain(a) => transpose::<A>(isa, &a[first * k + steps[0]..], k, [rows, length], to, MR),
-        Operand::Transposed(a) => copy_rows::<A>(isa, &a[steps[0] * m + first..], m, [length, rows], to, MR),
+        Operand::Transposed(a) => copy_rows::<A>(isa, &a[steps[0] * m + first..], m, [length, rows], to, MR, usize::MAX),
     }
 }
 
@@ -192,12 +192,14 @@ pub(super) fn pack_right<B: Packing>(
     units: usize,
 ) {
     let length = steps[1] - steps[0];
+    if let Operand::Plain(b) = b {
+        copy_rows::<B>(isa, &b[steps[0] * n + columns.start..], n, [length, columns.len()], to, NR, units * NR);
+    }
     for (panel, to) in to.chunks_mut(units * NR).enumerate() {
-        let first = columns.start + panel * NR;
-        let width = NR.min(columns.end - first);
-        match b {
-            Operand::Plain(b) => copy_rows::<B>(isa, &b[steps[0] * n + first..], n, [length, width], to, NR),
-            Operand::Transposed(b) => transpose::<B>(isa, &b[first * k + steps[0]..], k, [width, length], to, NR),
+        if let Operand::Transposed(b) = b {
+            let first = columns.start + panel * NR;
+            let width = NR.min(columns.end - first);
+            transpose::<B>(isa, &b[first * k + steps[0]..], k, [width, length], to, NR);
         }
         to[length.div_ceil(B::PER) * NR..].fill(0.0);
     }

@@ -167,6 +167,10 @@ pub(crate) fn transpose<P: Packing>(isa: Isa, from: &[P::Item], stride: usize, [
     }
 }
 
+/// Tiles that are asked for before their turn.
+#[cfg(target_arch = "x86_64")]
+const AHEAD: usize = 2;
+
 /// Transposes up to 16 × 16 units; each of the output rows gets `written` numbers.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
@@ -174,8 +178,12 @@ unsafe fn tile16<P: Packing>(from: *const P::Item, stride: usize, [rows, there]:
     let mut x = [_mm512_setzero_ps(); 16];
     if rows == 16 && there == 16 * P::PER {
         for (r, x) in x.iter_mut().enumerate() {
-            // SAFETY: the caller's tile.
-            *x = unsafe { P::load16(from.wrapping_add(r * stride), 16 * P::PER) };
+            let row = from.wrapping_add(r * stride);
+            // SAFETY: the caller's tile, and a prefetch reads nothing.
+            unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(AHEAD * 16 * P::PER).cast());
+                *x = P::load16(row, 16 * P::PER);
+            }
         }
     } else {
         for (r, x) in x.iter_mut().enumerate().take(rows) {
@@ -234,35 +242,52 @@ fn transpose16(x: [__m512; 16]) -> [__m512; 16] {
     w
 }
 
-/// Copies `rows` × `cols` into rows of `width` units, padding with 0: a unit is of [`Packing::PER`] rows.
-pub(crate) fn copy_rows<P: Packing>(isa: Isa, from: &[P::Item], stride: usize, shape: [usize; 2], to: &mut [f32], width: usize) {
+/// Copies `rows` × `cols` into panels of `width` columns, one every `panel` numbers, padding with 0: a row of a panel is of units, and a
+/// unit is of [`Packing::PER`] rows.
+pub(crate) fn copy_rows<P: Packing>(isa: Isa, from: &[P::Item], stride: usize, shape: [usize; 2], to: &mut [f32], width: usize, panel: usize) {
     #[cfg(target_arch = "x86_64")]
     if isa == Isa::Avx512 {
         #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-        fn avx512<P: Packing>(from: &[P::Item], stride: usize, shape: [usize; 2], to: &mut [f32], width: usize) {
-            copy_rows_plainly::<P>(from, stride, shape, to, width);
+        fn avx512<P: Packing>(from: &[P::Item], stride: usize, shape: [usize; 2], to: &mut [f32], width: usize, panel: usize) {
+            copy_rows_plainly::<P>(from, stride, shape, to, width, panel);
         }
         // SAFETY: AVX-512 was detected.
-        return unsafe { avx512::<P>(from, stride, shape, to, width) };
+        return unsafe { avx512::<P>(from, stride, shape, to, width, panel) };
     }
     let _ = isa;
-    copy_rows_plainly::<P>(from, stride, shape, to, width);
+    copy_rows_plainly::<P>(from, stride, shape, to, width, panel);
 }
 
 #[inline(always)]
-fn copy_rows_plainly<P: Packing>(from: &[P::Item], stride: usize, [rows, cols]: [usize; 2], to: &mut [f32], width: usize) {
-    for (u, to) in to.chunks_mut(width).take(rows.div_ceil(P::PER)).enumerate() {
+fn copy_rows_plainly<P: Packing>(from: &[P::Item], stride: usize, [rows, cols]: [usize; 2], to: &mut [f32], width: usize, panel: usize) {
+    for u in 0..rows.div_ceil(P::PER) {
         let there = (rows - u * P::PER).min(P::PER);
         let low = &from[u * P::PER * stride..][..cols];
         let high = &from[(u * P::PER + there - 1) * stride..][..cols];
-        let (filled, padding) = to.split_at_mut(cols);
-        if there == P::PER {
-            filled.iter_mut().zip(low.iter().zip(high)).for_each(|(to, (low, high))| *to = P::unit([*low, *high], P::PER));
-        } else {
-            filled.iter_mut().zip(low).for_each(|(to, low)| *to = P::unit([*low, *low], there));
+        for row in 0..P::PER {
+            ask_for(from.as_ptr().wrapping_add(((u + 4) * P::PER + row) * stride), cols);
         }
-        padding.fill(0.0);
+        for ((low, high), to) in low.chunks(width).zip(high.chunks(width)).zip(to.chunks_mut(panel)) {
+            let (filled, padding) = to[u * width..][..width].split_at_mut(low.len());
+            if there == P::PER {
+                filled.iter_mut().zip(low.iter().zip(high)).for_each(|(to, (low, high))| *to = P::unit([*low, *high], P::PER));
+            } else {
+                filled.iter_mut().zip(low).for_each(|(to, low)| *to = P::unit([*low, *low], there));
+            }
+            padding.fill(0.0);
+        }
     }
+}
+
+/// Asks for `count` elements.
+#[inline(always)]
+fn ask_for<T>(from: *const T, count: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for at in (0..count).step_by(64 / size_of::<T>()) {
+        // SAFETY: a prefetch reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(at).cast()) };
+    }
+    let _ = (from, count);
 }
 
 #[cfg(test)]
