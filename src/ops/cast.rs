@@ -1,7 +1,10 @@
 //! f32 to bf16: to nearest, ties to even.
+#![allow(unsafe_code)]
 
 #[cfg(feature = "cuda")]
 mod cuda;
+
+use std::mem::MaybeUninit;
 
 use candle_core::{DType, Device, Tensor};
 use half::bf16;
@@ -9,7 +12,7 @@ use rayon::prelude::*;
 
 use super::share::Share;
 use super::simd::vectorised;
-use super::slice::View;
+use super::slice::{View, written};
 use crate::error::Result;
 
 /// An f32 tensor as bf16, of the same shape; a bf16 tensor as it is.
@@ -31,8 +34,11 @@ pub(in crate::ops) use cuda::{cast, cast_into};
 
 /// `x` as bf16.
 pub(crate) fn rounded(x: &[f32]) -> Vec<bf16> {
-    let mut y = vec![bf16::ZERO; x.len()];
-    y.par_chunks_mut(1 << 14).zip(x.par_chunks(1 << 14)).share(|(y, x)| round(x, y));
+    let write = |[y]: [&mut [MaybeUninit<bf16>]; 1]| {
+        y.par_chunks_mut(1 << 14).zip(x.par_chunks(1 << 14)).share(|(y, x)| round_into(x, y));
+    };
+    // SAFETY: `round_into` writes as many as it reads.
+    let [y] = unsafe { written([x.len()], write) };
     y
 }
 
@@ -45,6 +51,12 @@ pub(crate) fn bf16_bits(x: f32) -> u32 {
 }
 
 vectorised! {
+    fn round_into(x: &[f32], y: &mut [MaybeUninit<bf16>]) {
+        for (y, x) in y.iter_mut().zip(x) {
+            y.write(bf16::from_bits(bf16_bits(*x) as u16));
+        }
+    }
+
     /// As [`rounded`], to `y`, on this thread.
     pub(crate) fn round(x: &[f32], y: &mut [bf16]) {
         y.iter_mut().zip(x).for_each(|(y, x)| *y = bf16::from_bits(bf16_bits(*x) as u16));

@@ -1,7 +1,10 @@
 //! RMS norm: `rstd = 1/√(mean(x²) + eps)`, `y = w ⊙ x·rstd`. Shapes: `x, y (tokens, hidden)`, `w (hidden)`, `rstd (tokens)`.
+#![allow(unsafe_code)]
 
 #[cfg(feature = "cuda")]
 mod cuda;
+
+use std::mem::MaybeUninit;
 
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -9,7 +12,7 @@ use rayon::prelude::*;
 use super::add::add_assign;
 use super::share::Share;
 use super::simd::{sum, vectorised};
-use super::slice::{View, tensor, update_f32};
+use super::slice::{View, tensor, update_f32, written};
 use crate::error::{Error, Result};
 
 /// `(y, rstd)`.
@@ -23,9 +26,13 @@ pub fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<(Tensor, Tensor)
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
     let (x, weight) = (View::of(&x)?, View::of(&weight)?);
     let (x, weight) = (x.f32()?, weight.f32()?);
-    let (mut y, mut rstd) = (vec![0.0; m * n], vec![0.0; m]);
-    let rows = y.par_chunks_mut(n.max(1)).zip(x.par_chunks(n.max(1))).zip(&mut rstd).with_min_len(min_rows(n));
-    rows.share(|((y, x), rstd)| *rstd = normalise(x, weight, eps as f32, y));
+    let mut rstd = vec![0.0; m];
+    let write = |[y]: [&mut [MaybeUninit<f32>]; 1]| {
+        let rows = y.par_chunks_mut(n.max(1)).zip(x.par_chunks(n.max(1))).zip(&mut rstd).with_min_len(min_rows(n));
+        rows.share(|((y, x), rstd)| *rstd = normalise(x, weight, eps as f32, y));
+    };
+    // SAFETY: `normalise` writes its row.
+    let [y] = unsafe { written([m * n], write) };
     Ok((tensor(y, (m, n))?, tensor(rstd, m)?))
 }
 
@@ -40,13 +47,17 @@ pub fn add_forward(a: Tensor, b: &Tensor, weight: &Tensor, eps: f64) -> Result<(
     let (a, b, weight) = (a.contiguous()?, b.contiguous()?, weight.contiguous()?);
     let (b, weight) = (View::of(&b)?, View::of(&weight)?);
     let (b, weight) = (b.f32()?, weight.f32()?);
-    let (mut y, mut rstd) = (vec![0.0; m * n], vec![0.0; m]);
+    let (mut y, mut rstd) = (Vec::new(), vec![0.0; m]);
     update_f32(&a, |a| {
-        let rows = a.par_chunks_mut(n.max(1)).zip(b.par_chunks(n.max(1))).zip(y.par_chunks_mut(n.max(1))).zip(&mut rstd);
-        rows.with_min_len(min_rows(n)).share(|(((a, b), y), rstd)| {
-            add_assign(a, b);
-            *rstd = normalise(a, weight, eps as f32, y);
-        });
+        let write = |[y]: [&mut [MaybeUninit<f32>]; 1]| {
+            let rows = a.par_chunks_mut(n.max(1)).zip(b.par_chunks(n.max(1))).zip(y.par_chunks_mut(n.max(1))).zip(&mut rstd);
+            rows.with_min_len(min_rows(n)).share(|(((a, b), y), rstd)| {
+                add_assign(a, b);
+                *rstd = normalise(a, weight, eps as f32, y);
+            });
+        };
+        // SAFETY: `normalise` writes its row.
+        [y] = unsafe { written([m * n], write) };
         Ok(())
     })?;
     Ok((a, tensor(y, (m, n))?, tensor(rstd, m)?))
@@ -76,14 +87,14 @@ fn backward_beside(x: &Tensor, weight: &Tensor, rstd: &Tensor, dy: &Tensor, resi
     let (x, weight, rstd, dy) = (x.contiguous()?, weight.contiguous()?, rstd.contiguous()?, dy.contiguous()?);
     let (x, weight, rstd, dy) = (View::of(&x)?, View::of(&weight)?, View::of(&rstd)?, View::of(&dy)?);
     let (x, weight, rstd, dy) = (x.f32()?, weight.f32()?, rstd.f32()?, dy.f32()?);
-    let mut dx = vec![0.0; m * n];
-    dx.par_chunks_mut(n.max(1)).enumerate().with_min_len(min_rows(n)).share(|(i, dx)| {
-        let row = i * n..(i + 1) * n;
-        differentiate(&x[row.clone()], weight, rstd[i], &dy[row.clone()], dx);
-        if let Some(residual) = residual {
-            add_assign(dx, &residual[row]);
-        }
-    });
+    let write = |[dx]: [&mut [MaybeUninit<f32>]; 1]| {
+        dx.par_chunks_mut(n.max(1)).enumerate().with_min_len(min_rows(n)).share(|(i, dx)| {
+            let row = i * n..(i + 1) * n;
+            differentiate(&x[row.clone()], weight, rstd[i], &dy[row.clone()], residual.map(|residual| &residual[row]), dx);
+        });
+    };
+    // SAFETY: `differentiate` writes its row.
+    let [dx] = unsafe { written([m * n], write) };
     tensor(dx, (m, n))
 }
 
@@ -122,18 +133,22 @@ fn min_rows(n: usize) -> usize {
 }
 
 vectorised! {
-    fn normalise(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) -> f32 {
+    fn normalise(x: &[f32], weight: &[f32], eps: f32, y: &mut [MaybeUninit<f32>]) -> f32 {
         let rstd = 1.0 / (sum([x], |[x]| x * x) / x.len() as f32 + eps).sqrt();
         for ((y, x), w) in y.iter_mut().zip(x).zip(weight) {
-            *y = w * (x * rstd);
+            y.write(w * (x * rstd));
         }
         rstd
     }
 
-    fn differentiate(x: &[f32], weight: &[f32], rstd: f32, dy: &[f32], dx: &mut [f32]) {
+    fn differentiate(x: &[f32], weight: &[f32], rstd: f32, dy: &[f32], residual: Option<&[f32]>, dx: &mut [MaybeUninit<f32>]) {
         let mean = sum([weight, dy, x], |[w, dy, x]| w * dy * x) * rstd * rstd / x.len() as f32;
-        for (((dx, x), w), dy) in dx.iter_mut().zip(x).zip(weight).zip(dy) {
-            *dx = rstd * (w * dy - x * mean);
+        let terms = x.iter().zip(weight).zip(dy).map(|((x, w), dy)| rstd * (w * dy - x * mean));
+        match residual {
+            None => dx.iter_mut().zip(terms).for_each(|(dx, term)| *dx = MaybeUninit::new(term)),
+            Some(residual) => {
+                dx.iter_mut().zip(terms).zip(residual).for_each(|((dx, term), residual)| *dx = MaybeUninit::new(term + residual));
+            }
         }
     }
 

@@ -2,10 +2,12 @@
 //!
 //! `y₁ = x₁·cos − x₂·sin`, `y₂ = x₂·cos + x₁·sin`; the backward pass turns the other way. Angles as HF computes them: f32
 //! inverse frequency × f32 position.
+#![allow(unsafe_code)]
 
 #[cfg(feature = "cuda")]
 mod cuda;
 
+use std::mem::MaybeUninit;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use candle_core::Tensor;
@@ -14,7 +16,7 @@ use rayon::prelude::*;
 use super::linear::array;
 use super::share::Share;
 use super::simd::vectorised;
-use super::slice::{View, tensor};
+use super::slice::{View, tensor, written};
 use crate::error::{Error, Result};
 
 /// How inverse frequencies are stretched for long contexts.
@@ -115,13 +117,22 @@ impl Rope {
             return cuda::turn(xs, positions, &self.inv_freq, sign);
         }
         let (table, head_dim) = (self.table_for(positions.iter().max().map_or(0, |&p| p as usize + 1)), 2 * self.inv_freq.len());
-        let mut ys: [Vec<f32>; N] = array(xs.iter().map(|x| Ok(View::of(&x.contiguous()?)?.f32()?.to_vec())))?;
-        let widths = xs.map(|x| x.elem_count() / positions.len().max(1));
-        let rows: Vec<_> = ys.iter_mut().zip(widths).flat_map(|(y, width)| y.chunks_mut(width.max(1)).zip(positions)).collect();
-        let least = (1 << 13) / widths.into_iter().max().unwrap_or(0).max(1) + 1;
-        rows.into_par_iter().with_min_len(least).share(|(row, &position)| {
-            turn_row(row, &table[position as usize * head_dim..][..head_dim], sign);
-        });
+        let held: [Tensor; N] = array(xs.iter().map(|x| Ok(x.contiguous()?)))?;
+        let views: [View<'_>; N] = array(held.iter().map(View::of))?;
+        let values: [&[f32]; N] = array(views.iter().map(View::f32))?;
+        let widths = xs.map(|x| (x.elem_count() / positions.len().max(1)).max(1));
+        let write = |ys: [&mut [MaybeUninit<f32>]; N]| {
+            let mut rows = Vec::with_capacity(N * positions.len());
+            for ((x, y), width) in values.into_iter().zip(ys).zip(widths) {
+                rows.extend(x.chunks(width).zip(y.chunks_mut(width)).zip(positions));
+            }
+            let least = (1 << 13) / widths.into_iter().max().unwrap_or(1) + 1;
+            rows.into_par_iter().with_min_len(least).share(|((x, y), &position)| {
+                turn_row(x, &table[position as usize * head_dim..][..head_dim], sign, y);
+            });
+        };
+        // SAFETY: `turn_row` writes its row, a whole number of heads.
+        let ys = unsafe { written(values.map(<[f32]>::len), write) };
         array(ys.into_iter().zip(xs).map(|(y, x)| tensor(y, x.shape())))
     }
 
@@ -151,14 +162,14 @@ impl Rope {
 
 vectorised! {
     /// Turns every head of a row by `angles` = cosines, then sines.
-    fn turn_row(row: &mut [f32], angles: &[f32], sign: f32) {
+    fn turn_row(row: &[f32], angles: &[f32], sign: f32, turned: &mut [MaybeUninit<f32>]) {
         let (cos, sin) = angles.split_at(angles.len() / 2);
-        for head in row.chunks_mut(angles.len()) {
-            let (first, second) = head.split_at_mut(cos.len());
-            for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
-                let (x, y, sin) = (*a, *b, sign * sin);
-                *a = x * cos - y * sin;
-                *b = y * cos + x * sin;
+        for (head, turned) in row.chunks_exact(angles.len()).zip(turned.chunks_exact_mut(angles.len())) {
+            let ((x, y), (a, b)) = (head.split_at(cos.len()), turned.split_at_mut(cos.len()));
+            for (((x, y), (a, b)), (cos, sin)) in x.iter().zip(y).zip(a.iter_mut().zip(b)).zip(cos.iter().zip(sin)) {
+                let sin = sign * sin;
+                a.write(x * cos - y * sin);
+                b.write(y * cos + x * sin);
             }
         }
     }

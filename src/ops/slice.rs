@@ -2,8 +2,10 @@
 //!
 //! Reading: `let x = x.contiguous()?; let view = View::of(&x)?; let x = view.f32()?;`. Writing in place goes through
 //! candle's `InplaceOp1`, the only door to mutable storage it leaves open.
+#![allow(unsafe_code)]
 
 use std::cell::RefCell;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Storage, StorageRef, Tensor};
@@ -68,6 +70,21 @@ impl<'a> View<'a> {
 /// A CPU tensor that takes over `values`.
 pub(crate) fn tensor<S: Into<candle_core::Shape>>(values: Vec<f32>, shape: S) -> Result<Tensor> {
     Ok(Tensor::from_vec(values, shape.into(), &Device::Cpu)?)
+}
+
+/// Vectors of these lengths, every element of which `write` writes: to set them to 0 first would cost as much as many an op.
+///
+/// # Safety
+/// `write` leaves no element unwritten.
+pub(crate) unsafe fn written<T, const N: usize>(lengths: [usize; N], write: impl FnOnce([&mut [MaybeUninit<T>]; N])) -> [Vec<T>; N] {
+    let mut vectors = lengths.map(Vec::with_capacity);
+    let mut each = lengths.into_iter();
+    write(vectors.each_mut().map(|vector| &mut vector.spare_capacity_mut()[..each.next().unwrap_or(0)]));
+    for (vector, length) in vectors.iter_mut().zip(lengths) {
+        // SAFETY: the vector has room for so many, and the caller promises that they are written.
+        unsafe { vector.set_len(length) };
+    }
+    vectors
 }
 
 /// As [`Weight`], to write.

@@ -1,14 +1,17 @@
 //! SwiGLU's gate: `act = silu(gate) ⊙ up`, `silu(g) = g·σ(g)`. All shapes alike.
+#![allow(unsafe_code)]
 
 #[cfg(feature = "cuda")]
 mod cuda;
+
+use std::mem::MaybeUninit;
 
 use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::share::Share;
 use super::simd::{exp, vectorised};
-use super::slice::{View, tensor};
+use super::slice::{View, tensor, written};
 use crate::error::{Error, Result};
 
 const BLOCK: usize = 4096;
@@ -23,8 +26,12 @@ pub fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     let (gate, up) = (gate.contiguous()?, up.contiguous()?);
     let (gate, up) = (View::of(&gate)?, View::of(&up)?);
     let (gate, up) = (gate.f32()?, up.f32()?);
-    let mut act = vec![0.0; gate.len()];
-    act.par_chunks_mut(BLOCK).zip(gate.par_chunks(BLOCK)).zip(up.par_chunks(BLOCK)).share(|((act, gate), up)| gated(gate, up, act));
+    let write = |[act]: [&mut [MaybeUninit<f32>]; 1]| {
+        let inputs = gate.par_chunks(BLOCK).zip(up.par_chunks(BLOCK));
+        act.par_chunks_mut(BLOCK).zip(inputs).share(|(act, (gate, up))| gated(gate, up, act));
+    };
+    // SAFETY: `gated` writes as many as it reads.
+    let [act] = unsafe { written([gate.len()], write) };
     tensor(act, shape)
 }
 
@@ -38,10 +45,13 @@ pub fn backward(gate: &Tensor, up: &Tensor, dact: &Tensor) -> Result<(Tensor, Te
     let (gate, up, dact) = (gate.contiguous()?, up.contiguous()?, dact.contiguous()?);
     let (gate, up, dact) = (View::of(&gate)?, View::of(&up)?, View::of(&dact)?);
     let (gate, up, dact) = (gate.f32()?, up.f32()?, dact.f32()?);
-    let (mut dgate, mut dup) = (vec![0.0; gate.len()], vec![0.0; gate.len()]);
-    let inputs = gate.par_chunks(BLOCK).zip(up.par_chunks(BLOCK)).zip(dact.par_chunks(BLOCK));
-    let outputs = dgate.par_chunks_mut(BLOCK).zip(dup.par_chunks_mut(BLOCK));
-    inputs.zip(outputs).share(|(((gate, up), dact), (dgate, dup))| differentiate(gate, up, dact, dgate, dup));
+    let write = |[dgate, dup]: [&mut [MaybeUninit<f32>]; 2]| {
+        let inputs = gate.par_chunks(BLOCK).zip(up.par_chunks(BLOCK)).zip(dact.par_chunks(BLOCK));
+        let outputs = dgate.par_chunks_mut(BLOCK).zip(dup.par_chunks_mut(BLOCK));
+        inputs.zip(outputs).share(|(((gate, up), dact), (dgate, dup))| differentiate(gate, up, dact, dgate, dup));
+    };
+    // SAFETY: `differentiate` writes as many as it reads.
+    let [dgate, dup] = unsafe { written([gate.len(), gate.len()], write) };
     Ok((tensor(dgate, shape.clone())?, tensor(dup, shape)?))
 }
 
@@ -53,18 +63,18 @@ fn same_shape(tensors: &[&Tensor]) -> Result<candle_core::Shape> {
 }
 
 vectorised! {
-    fn gated(gate: &[f32], up: &[f32], act: &mut [f32]) {
+    fn gated(gate: &[f32], up: &[f32], act: &mut [MaybeUninit<f32>]) {
         for ((act, g), u) in act.iter_mut().zip(gate).zip(up) {
-            *act = g / (1.0 + exp(-g)) * u;
+            act.write(g / (1.0 + exp(-g)) * u);
         }
     }
 
-    fn differentiate(gate: &[f32], up: &[f32], dact: &[f32], dgate: &mut [f32], dup: &mut [f32]) {
+    fn differentiate(gate: &[f32], up: &[f32], dact: &[f32], dgate: &mut [MaybeUninit<f32>], dup: &mut [MaybeUninit<f32>]) {
         let inputs = gate.iter().zip(up).zip(dact);
         for (((g, u), d), (dgate, dup)) in inputs.zip(dgate.iter_mut().zip(dup)) {
             let sigmoid = 1.0 / (1.0 + exp(-g));
-            *dup = d * (g * sigmoid);
-            *dgate = d * u * (sigmoid * (1.0 + g * (1.0 - sigmoid)));
+            dup.write(d * (g * sigmoid));
+            dgate.write(d * u * (sigmoid * (1.0 + g * (1.0 - sigmoid))));
         }
     }
 }

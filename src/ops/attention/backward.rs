@@ -9,14 +9,19 @@
 //!
 //! A task is one query head of one sequence, so every sum runs in one order on one thread; the heads that share a kv
 //! head are added afterwards, first head first.
+#![allow(unsafe_code)]
+
+use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
 use super::arithmetic::Arithmetic;
 use super::blocks::{BLOCK, Head, Packed, width};
 use super::{Dims, Offsets};
+use crate::ops::add::add_assign;
 use crate::ops::share::Share;
 use crate::ops::simd::{exp, isa, sum, vectorised};
+use crate::ops::slice::written;
 
 /// What forward read and wrote, and the gradient of its output: as the products take it, and in f32.
 pub(crate) struct Saved<'a, T> {
@@ -135,18 +140,30 @@ vectorised! {
 fn assemble(gradients: &[HeadGradients], dims: Dims, offsets: &Offsets) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let Dims { heads, kv_heads, d } = dims;
     let (t, group, width) = (offsets.total(), heads / kv_heads, width(d));
-    let (mut dq, mut dk, mut dv) = (vec![0.0; t * heads * d], vec![0.0; t * kv_heads * d], vec![0.0; t * kv_heads * d]);
     let places: Vec<(usize, usize)> = offsets.ranges().enumerate().flat_map(|(s, range)| (0..range.len()).map(move |i| (s, i))).collect();
-    let rows =
-        dq.par_chunks_mut((heads * d).max(1)).zip(dk.par_chunks_mut((kv_heads * d).max(1))).zip(dv.par_chunks_mut((kv_heads * d).max(1)));
-    rows.zip(places).with_min_len(16).share(|(((dq, dk), dv), (s, i))| {
-        for h in 0..heads {
-            let head = &gradients[s * heads + h];
-            dq[h * d..(h + 1) * d].copy_from_slice(&head.dq.get()[i * width..][..d]);
-            let columns = h / group * d..(h / group + 1) * d;
-            dk[columns.clone()].iter_mut().zip(&head.dk.get()[i * width..]).for_each(|(sum, x)| *sum += x);
-            dv[columns].iter_mut().zip(&head.dv.get()[i * width..]).for_each(|(sum, x)| *sum += x);
-        }
-    });
+    let write = |[dq, dk, dv]: [&mut [MaybeUninit<f32>]; 3]| {
+        let keys = dk.par_chunks_mut((kv_heads * d).max(1)).zip(dv.par_chunks_mut((kv_heads * d).max(1)));
+        let rows = dq.par_chunks_mut((heads * d).max(1)).zip(keys).zip(places);
+        rows.with_min_len(16).share(|((dq, (dk, dv)), (s, i))| {
+            let of = |x: fn(&HeadGradients) -> &Packed, h: usize| &x(&gradients[s * heads + h]).get()[i * width..][..d];
+            for (h, dq) in dq.chunks_exact_mut(d).enumerate() {
+                add_up([of(|head| &head.dq, h)].into_iter(), dq);
+            }
+            for (h, (dk, dv)) in dk.chunks_exact_mut(d).zip(dv.chunks_exact_mut(d)).enumerate() {
+                let group = h * group..(h + 1) * group;
+                add_up(group.clone().map(|h| of(|head| &head.dk, h)), dk);
+                add_up(group.map(|h| of(|head| &head.dv, h)), dv);
+            }
+        });
+    };
+    // SAFETY: a row is of whole heads, and `add_up` writes each.
+    let [dq, dk, dv] = unsafe { written([t * heads * d, t * kv_heads * d, t * kv_heads * d], write) };
     (dq, dk, dv)
+}
+
+/// The sum of one or more heads, the first first.
+fn add_up<'a>(mut heads: impl Iterator<Item = &'a [f32]>, to: &mut [MaybeUninit<f32>]) {
+    let Some(first) = heads.next() else { return to.fill(MaybeUninit::new(0.0)) };
+    let sum = to.write_copy_of_slice(first);
+    heads.for_each(|head| add_assign(sum, head));
 }

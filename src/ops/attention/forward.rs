@@ -9,14 +9,19 @@
 //!
 //! Blocks of keys are counted from the sequence's first key and a masked score adds an exact 0, so a query's bits depend
 //! on its own keys alone, not on which queries share its block.
+#![allow(unsafe_code)]
+
+use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
 use super::arithmetic::Arithmetic;
 use super::blocks::{BLOCK, Head, Packed, width};
 use super::{Dims, Offsets};
+use crate::ops::linear::Output;
 use crate::ops::share::Share;
 use crate::ops::simd::{LANES, exp, isa, max, sum_lanes, vectorised};
+use crate::ops::slice::written;
 
 /// A block of queries of one head of one sequence.
 struct Task {
@@ -57,23 +62,27 @@ pub(crate) fn forward<P: Arithmetic>(
         .flat_map(|sequence| (0..heads).map(move |head| (sequence, head)))
         .flat_map(|(sequence, head)| (0..q_offsets.range(sequence).len()).step_by(BLOCK).map(move |first| Task { sequence, head, first }))
         .collect();
-    let blocks: Vec<(Vec<f32>, Vec<f32>)> = tasks
-        .par_iter()
-        .with_max_len(1)
-        .share_map(|task| {
+    let write = |[out, lse]: [&mut [MaybeUninit<f32>]; 2]| {
+        let (out, lse) = (Output::into(out), Output::into(lse));
+        tasks.par_iter().with_max_len(1).share(|task| {
             let (q_range, kv_range) = (q_offsets.range(task.sequence), kv_offsets.range(task.sequence));
             let queries = Head::new(q, [heads, d], task.head, q_range.start, q_range.len());
             let packed = &packed[task.sequence * kv_heads + task.head / group];
-            block::<P>(queries, packed, task.first, kv_range.len(), scale)
+            let state = block::<P>(queries, packed, task.first, kv_range.len(), scale);
+            let start = q_range.start + task.first;
+            for (i, (m, l)) in state.m.iter().zip(&state.l).enumerate().take(BLOCK.min(q_range.len() - task.first)) {
+                let o = &state.o.get()[i * width(d)..][..d];
+                // SAFETY: the row and head of a query, which is in one task's block.
+                unsafe {
+                    lse.at(task.head * tq + start + i).write(m + l.ln());
+                    let out = out.at(((start + i) * heads + task.head) * d);
+                    o.iter().enumerate().for_each(|(c, o)| out.add(c).write(o / l));
+                }
+            }
         });
-    let (mut out, mut lse) = (vec![0.0; tq * heads * d], vec![0.0; heads * tq]);
-    for (task, (rows, logs)) in tasks.iter().zip(&blocks) {
-        let start = q_offsets.range(task.sequence).start + task.first;
-        lse[task.head * tq + start..][..logs.len()].copy_from_slice(logs);
-        for (i, row) in rows.chunks(d.max(1)).enumerate() {
-            out[((start + i) * heads + task.head) * d..][..d].copy_from_slice(row);
-        }
-    }
+    };
+    // SAFETY: every row and head of a sequence is in a task's block.
+    let [out, lse] = unsafe { written([tq * heads * d, heads * tq], write) };
     (out, lse)
 }
 
@@ -87,8 +96,8 @@ struct State {
     o: Packed,
 }
 
-/// Output `(rows, d)` and log-sum-exps of the queries from `first` on.
-fn block<P: Arithmetic>(queries: Head<'_, P::Item>, packed: &KeyValues, first: usize, kv_len: usize, scale: f32) -> (Vec<f32>, Vec<f32>) {
+/// What the keys say about the queries from `first` on.
+fn block<P: Arithmetic>(queries: Head<'_, P::Item>, packed: &KeyValues, first: usize, kv_len: usize, scale: f32) -> State {
     let (isa, d) = (isa(), queries.d);
     let (rows, width, depth) = (BLOCK.min(queries.rows - first), width(d), d.div_ceil(P::PER));
     let mut q = Packed::zeros(depth * BLOCK);
@@ -105,12 +114,7 @@ fn block<P: Arithmetic>(queries: Head<'_, P::Item>, packed: &KeyValues, first: u
         let sizes = [rows, keys.div_ceil(P::PER), width];
         P::by_rows(isa, sizes, P::rows(&scores, &mut buffer), v, state.o.get_mut(), true);
     }
-    let mut out = Vec::with_capacity(rows * d);
-    for (o, l) in state.o.get().chunks(width).zip(&state.l).take(rows) {
-        out.extend(o[..d].iter().map(|o| o / l));
-    }
-    let lse = state.m.iter().zip(&state.l).take(rows).map(|(m, l)| m + l.ln()).collect();
-    (out, lse)
+    state
 }
 
 vectorised! {

@@ -16,9 +16,10 @@ use std::cell::{Cell, RefCell};
 use half::bf16;
 use rayon::prelude::*;
 
-use super::cpu::{Operand, Output, pack_right};
+use super::cpu::{Operand, pack_right};
 use super::cuts::{Cut, cuts};
 use super::kernel::NR;
+use super::output::Output;
 use super::pack::{Line, Pairs, floats_mut};
 use crate::ops::share::Share;
 use crate::ops::simd::Isa;
@@ -38,16 +39,15 @@ thread_local! {
 }
 
 /// `y (m, n) = a (m, k) · b (k, n)`, or `+=` with `add`, `a` rounded to bf16. The CPU must have AMX ([`crate::ops::simd::has_bf16_tiles`]).
-pub(super) fn product(a: &[f32], b: Operand<'_, bf16>, [m, k, n]: [usize; 3], y: &mut [f32], add: bool) {
+pub(super) fn product(a: &[f32], b: Operand<'_, bf16>, [m, k, n]: [usize; 3], y: Output<'_>, add: bool) {
     let (Operand::Plain(b_all) | Operand::Transposed(b_all)) = b;
     assert!(a.len() == m * k && b_all.len() == k * n && y.len() == m * n, "operands of the wrong size");
     if k == 0 && !add {
-        y.fill(0.0);
+        y.fill(std::iter::repeat(0.0));
     }
-    if y.is_empty() || k == 0 {
+    if y.len() == 0 || k == 0 {
         return;
     }
-    let output = Output(y.as_mut_ptr());
     let cuts = cuts(m, n, n, ROWS);
     let mut buffer = LEFT.take();
     let needed = m.div_ceil(ROWS) * k.min(KC).div_ceil(DEPTH) * GROUP / 16;
@@ -65,7 +65,7 @@ pub(super) fn product(a: &[f32], b: Operand<'_, bf16>, [m, k, n]: [usize; 3], y:
         });
         cuts.par_iter().with_max_len(1).share(|cut| {
             // SAFETY: the cuts are disjoint and lie within (m, n), the size of `y`.
-            unsafe { chunk(left, b, [k, n], cut, steps, add || start > 0, output) }
+            unsafe { chunk(left, b, [k, n], cut, steps, add || start > 0, y) }
         });
     }
     LEFT.set(buffer);
@@ -127,7 +127,7 @@ unsafe fn chunk(
             for first in rows.clone().step_by(ROWS) {
                 let height = ROWS.min(rows.end - first);
                 let a = &left[first / ROWS * groups * GROUP..][..groups * GROUP];
-                let c = output.0.wrapping_add(first * n + column);
+                let c = output.at(first * n + column);
                 // SAFETY: `c` is this chunk's, by the caller's promise.
                 unsafe {
                     if [height, width] == [ROWS, NR] {

@@ -21,6 +21,7 @@ use rayon::prelude::*;
 use super::Part;
 use super::cuts::{Cut, cuts};
 use super::kernel::{MR, NR, tile};
+use super::output::Output;
 use super::pack::{Line, Packing, Pairs, Wide, copy_rows, floats_mut, transpose};
 use crate::ops::cast::rounded;
 use crate::ops::share::Share;
@@ -74,7 +75,7 @@ pub(crate) fn x_wt<'w, 'y>(x: &[f32], [m, k]: [usize; 2], each: impl IntoIterato
 }
 
 /// `y (m, n) = dy (m, k) · w (k, n)`, or `+=` with `add`.
-pub(crate) fn dy_w(dy: &[f32], w: Weight<'_>, [m, k, n]: [usize; 3], y: &mut [f32], add: bool) {
+pub(crate) fn dy_w(dy: &[f32], w: Weight<'_>, [m, k, n]: [usize; 3], y: Output<'_>, add: bool) {
     match w {
         Weight::F32(w) => products::<Wide<f32>, Wide<f32>>(Operand::Plain(dy), [m, k], vec![Part { w: Operand::Plain(w), n, y }], add),
         Weight::Bf16(w) => with_bf16(dy, [m, k], vec![Part { w: Operand::Plain(w), n, y }], add),
@@ -82,7 +83,7 @@ pub(crate) fn dy_w(dy: &[f32], w: Weight<'_>, [m, k, n]: [usize; 3], y: &mut [f3
 }
 
 /// `y (m, n) = dy (k, m)ᵀ · x (k, n)`.
-pub(crate) fn dyt_x(dy: &[f32], x: &[f32], [m, k, n]: [usize; 3], y: &mut [f32]) {
+pub(crate) fn dyt_x(dy: &[f32], x: &[f32], [m, k, n]: [usize; 3], y: Output<'_>) {
     products::<Wide<f32>, Wide<f32>>(Operand::Transposed(dy), [m, k], vec![Part { w: Operand::Plain(x), n, y }], false);
 }
 
@@ -103,15 +104,6 @@ fn with_bf16(a: &[f32], [m, k]: [usize; 2], rights: Vec<Part<'_, Operand<'_, bf1
     }
 }
 
-/// The output, written by several threads, each its own tiles.
-#[derive(Clone, Copy)]
-pub(super) struct Output(pub *mut f32);
-
-// SAFETY: `products` hands every tile to one thread.
-unsafe impl Send for Output {}
-// SAFETY: as above.
-unsafe impl Sync for Output {}
-
 /// `y = a·b` for each `b`, or `y += a·b` with `add`: `a` is packed once, and the outputs are shared out together.
 fn products<A: Packing, B: Packing>(a: Operand<'_, A::Item>, [m, k]: [usize; 2], rights: Vec<Part<'_, Operand<'_, B::Item>>>, add: bool) {
     let whole = |x: Operand<'_, A::Item>| matches!(x, Operand::Plain(x) | Operand::Transposed(x) if x.len() == m * k);
@@ -122,9 +114,9 @@ fn products<A: Packing, B: Packing>(a: Operand<'_, A::Item>, [m, k]: [usize; 2],
         if n <= NARROW && m > NR && !add {
             narrow::<A, B>(a, b, [m, k, n], y);
         } else if k == 0 && !add {
-            y.fill(0.0);
-        } else if !y.is_empty() {
-            outputs.push((b, n, Output(y.as_mut_ptr())));
+            y.fill(std::iter::repeat(0.0));
+        } else if y.len() > 0 {
+            outputs.push((b, n, y));
         }
     }
     let columns = outputs.iter().map(|(_, n, _)| n).sum();
@@ -164,12 +156,10 @@ fn products<A: Packing, B: Packing>(a: Operand<'_, A::Item>, [m, k]: [usize; 2],
 
 /// A product with few columns (a LoRA rank) as the transposed one with few rows, which wastes no part of a tile; each
 /// element is the same sum.
-fn narrow<A: Packing, B: Packing>(a: Operand<'_, A::Item>, b: Operand<'_, B::Item>, [m, k, n]: [usize; 3], y: &mut [f32]) {
+fn narrow<A: Packing, B: Packing>(a: Operand<'_, A::Item>, b: Operand<'_, B::Item>, [m, k, n]: [usize; 3], y: Output<'_>) {
     let mut transposed = vec![0.0; m * n];
-    products::<B, A>(b.flipped(), [n, k], vec![Part { w: a.flipped(), n: m, y: &mut transposed }], false);
-    for (i, row) in y.chunks_mut(n.max(1)).enumerate() {
-        row.iter_mut().enumerate().for_each(|(j, y)| *y = transposed[j * m + i]);
-    }
+    products::<B, A>(b.flipped(), [n, k], vec![Part { w: a.flipped(), n: m, y: Output::over(&mut transposed) }], false);
+    y.fill((0..m).flat_map(|i| transposed[i..].iter().step_by(m).copied()));
 }
 
 /// Rows `first..first + 14` of the left operand as `(units, 14)`.
@@ -218,7 +208,7 @@ unsafe fn chunk<B: Packing>(
     Cut { rows, columns }: &Cut,
     steps: [usize; 2],
     add: bool,
-    output: Output,
+    output: Output<'_>,
 ) {
     let length = (steps[1] - steps[0]).div_ceil(B::PER);
     RIGHT.with_borrow_mut(|right| {
@@ -233,7 +223,7 @@ unsafe fn chunk<B: Packing>(
             let a = &left[first / MR * MR * length..][..MR * length];
             for (panel, b) in right.chunks(length * NR).enumerate() {
                 let column = columns.start + panel * NR;
-                let c = output.0.wrapping_add(first * n + column);
+                let c = output.at(first * n + column);
                 let width = NR.min(columns.end - column);
                 // SAFETY: packed panels hold (length, 14) and (length, 32); `c` is this chunk's, by the caller's promise.
                 unsafe {

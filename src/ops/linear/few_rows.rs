@@ -13,7 +13,7 @@ use std::cell::RefCell;
 use half::bf16;
 
 use super::Part;
-use super::cpu::Output;
+use super::output::Output;
 use super::pack::{Element, Packing, Pairs, Wide};
 use crate::ops::cast::rounded;
 use crate::ops::fold::fold;
@@ -67,9 +67,8 @@ where
         assert!(x.len() == m * k && w.len() == k * n && y.len() == m * n, "operands of the wrong size");
         outputs += y.len();
         if k == 0 {
-            y.fill(0.0);
+            y.fill(std::iter::repeat(0.0));
         } else if m > 0 {
-            let y = Output(y.as_mut_ptr());
             tasks.extend(w.chunks(BLOCK * k).enumerate().map(|(i, w)| Task { w, y, first: i * BLOCK, n }));
         }
     }
@@ -81,9 +80,9 @@ where
 }
 
 /// Rows `first..` of a weight, up to [`BLOCK`] of them, and the output `y (m, n)` that they are columns of.
-struct Task<'w, T> {
-    w: &'w [T],
-    y: Output,
+struct Task<'a, T> {
+    w: &'a [T],
+    y: Output<'a>,
     first: usize,
     n: usize,
 }
@@ -135,7 +134,7 @@ where
         }
         for (i, sums) in sums.chunks(rows).enumerate() {
             // SAFETY: `products` checked that `y` has `m` rows of `n`, and gave these columns to this task alone.
-            fold(sums, unsafe { std::slice::from_raw_parts_mut(y.0.add(i * n + first), rows) });
+            fold(sums, unsafe { std::slice::from_raw_parts_mut(y.at(i * n + first), rows) });
         }
     });
 }

@@ -3,6 +3,7 @@
 //! Shapes: `x (tokens, in)`, `weight (out, in)` f32 or bf16, `bias (out)`, `y (tokens, out)`. With a bf16 weight,
 //! the other operand is rounded to bf16 too and the products are summed in f32.
 //! Every output element is summed in one fixed order, so its bits depend neither on the number of rows nor on threads.
+#![allow(unsafe_code)]
 
 mod adapter;
 #[cfg(target_arch = "x86_64")]
@@ -13,12 +14,16 @@ mod cuda;
 mod cuts;
 mod few_rows;
 pub(crate) mod kernel;
+mod output;
 pub(crate) mod pack;
+
+use std::mem::MaybeUninit;
 
 pub use adapter::{decode_add, scaled_backward_input, scaled_decode_each, scaled_forward_each};
 use candle_core::Tensor;
+pub(crate) use output::Output;
 
-use super::slice::{View, Weight, tensor, update_f32};
+use super::slice::{View, Weight, tensor, update_f32, written};
 use crate::error::{Error, Result};
 
 /// A weight `(out, in)` and its bias `(out)`, f32.
@@ -51,7 +56,7 @@ pub fn decode_each<const N: usize>(x: &Tensor, weights: [Affine<'_>; N]) -> Resu
 pub(crate) struct Part<'y, W> {
     pub w: W,
     pub n: usize,
-    pub y: &'y mut [f32],
+    pub y: Output<'y>,
 }
 
 /// On a CPU by `multiply`.
@@ -70,12 +75,15 @@ fn products<const N: usize>(
     let x = x.contiguous()?;
     let held: [Tensor; N] = array(weights.iter().map(|(weight, _)| Ok(weight.contiguous()?)))?;
     let views: [View<'_>; N] = array(held.iter().map(View::of))?;
-    let mut ys: [Vec<f32>; N] = array(held.iter().map(|weight| Ok(vec![0.0; m * weight.dim(0)?])))?;
-    let mut parts = Vec::with_capacity(N);
-    for ((view, weight), y) in views.iter().zip(&held).zip(&mut ys) {
-        parts.push(Part { w: view.weight()?, n: weight.dim(0)?, y });
-    }
-    multiply(View::of(&x)?.f32()?, [m, k], parts);
+    let ws: [(Weight<'_>, usize); N] = array(views.iter().zip(&held).map(|(view, weight)| Ok((view.weight()?, weight.dim(0)?))))?;
+    let x = View::of(&x)?;
+    let x = x.f32()?;
+    let multiply = |ys: [&mut [MaybeUninit<f32>]; N]| {
+        let parts = ws.into_iter().zip(ys).map(|((w, n), y)| Part { w, n, y: Output::into(y) });
+        multiply(x, [m, k], parts.collect());
+    };
+    // SAFETY: a product writes every element.
+    let ys = unsafe { written(ws.map(|(_, n)| m * n), multiply) };
     array(weights.into_iter().zip(ys).map(|((weight, bias), mut y)| {
         let n = weight.dim(0)?;
         add_bias(&mut y, bias, n)?;
@@ -99,8 +107,9 @@ pub fn backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
     }
     let (dy, w) = (dy.contiguous()?, weight.contiguous()?);
     let (dy, w) = (View::of(&dy)?, View::of(&w)?);
-    let mut dx = vec![0.0; m * n];
-    cpu::dy_w(dy.f32()?, w.weight()?, [m, k, n], &mut dx, false);
+    let (dy, w) = (dy.f32()?, w.weight()?);
+    // SAFETY: a product writes every element.
+    let [dx] = unsafe { written([m * n], |[dx]| cpu::dy_w(dy, w, [m, k, n], Output::into(dx), false)) };
     tensor(dx, (m, n))
 }
 
@@ -126,12 +135,12 @@ pub fn add_backward_input(dx: Tensor, dy: &Tensor, weight: &Tensor) -> Result<Te
     add_product(dx, dy, weight, |dy, w, dx| cpu::dy_w(dy, w, [m, k, n], dx, true))
 }
 
-fn add_product(y: Tensor, x: &Tensor, weight: &Tensor, product: impl FnOnce(&[f32], Weight<'_>, &mut [f32])) -> Result<Tensor> {
+fn add_product(y: Tensor, x: &Tensor, weight: &Tensor, product: impl FnOnce(&[f32], Weight<'_>, Output<'_>)) -> Result<Tensor> {
     let (x, w) = (x.contiguous()?, weight.contiguous()?);
     let (x, w) = (View::of(&x)?, View::of(&w)?);
     let (x, w) = (x.f32()?, w.weight()?);
     update_f32(&y, |y| {
-        product(x, w, y);
+        product(x, w, Output::over(y));
         Ok(())
     })?;
     Ok(y)
@@ -147,8 +156,9 @@ pub fn backward_weight(dy: &Tensor, x: &Tensor) -> Result<Tensor> {
     }
     let (dy, x) = (dy.contiguous()?, x.contiguous()?);
     let (dy, x) = (View::of(&dy)?, View::of(&x)?);
-    let mut dw = vec![0.0; m * n];
-    cpu::dyt_x(dy.f32()?, x.f32()?, [m, k, n], &mut dw);
+    let (dy, x) = (dy.f32()?, x.f32()?);
+    // SAFETY: a product writes every element.
+    let [dw] = unsafe { written([m * n], |[dw]| cpu::dyt_x(dy, x, [m, k, n], Output::into(dw))) };
     tensor(dw, (m, n))
 }
 
