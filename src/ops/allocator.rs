@@ -6,9 +6,9 @@ use std::ffi::{c_int, c_long};
 /// `mi_option_purge_delay` of mimalloc's `mi_option_t`, which the bindings leave out.
 const PURGE_DELAY: c_int = 15;
 /// Longer than most training steps.
-const MILLISECONDS: c_long = 10_000;
+const MILLISECONDS: c_long = 60_000;
 
-/// Keeps freed memory for ten seconds before the kernel has it back. A training step frees what the next one asks for again; by
+/// Keeps freed memory for a minute before the kernel has it back. A training step frees what the next one asks for again; by
 /// default it goes back after one, and where a step takes longer the kernel clears every page anew.
 pub fn keep_freed_memory() {
     // SAFETY: sets one number in the allocator's table of options; an unknown option would be ignored.

@@ -1,6 +1,7 @@
 //! One head's rows, rearranged for the products: rows padded to whole tiles, and blocks of 64 rows transposed.
 
-use crate::ops::linear::pack::{Line, Packing, copy_rows, floats, floats_mut, transpose};
+use crate::ops::linear::pack::{Line, Packing, floats, floats_mut};
+use crate::ops::linear::rearrange::{copy_rows, transpose};
 use crate::ops::simd::Isa;
 
 /// Rows of queries and of keys that meet at a time.

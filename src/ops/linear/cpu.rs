@@ -22,7 +22,8 @@ use super::Part;
 use super::cuts::{Cut, cuts};
 use super::kernel::{MR, NR, tile};
 use super::output::Output;
-use super::pack::{Line, Packing, Pairs, Wide, copy_rows, floats_mut, transpose};
+use super::pack::{Line, Packing, Pairs, Rounded, Wide, floats_mut};
+use super::rearrange::{copy_rows, transpose};
 use crate::ops::cast::rounded;
 use crate::ops::share::Share;
 #[cfg(target_arch = "x86_64")]
@@ -96,11 +97,10 @@ fn with_bf16(a: &[f32], [m, k]: [usize; 2], rights: Vec<Part<'_, Operand<'_, bf1
     if has_bf16_tiles() {
         return rights.into_iter().for_each(|Part { w, n, y }| super::amx::product(a, w, [m, k, n], y, add));
     }
-    let a = rounded(a);
     if has_bf16_products() {
-        products::<Pairs, Pairs>(Operand::Plain(&a), [m, k], rights, add);
+        products::<Rounded, Pairs>(Operand::Plain(a), [m, k], rights, add);
     } else {
-        products::<Wide<bf16>, Wide<bf16>>(Operand::Plain(&a), [m, k], rights, add);
+        products::<Wide<bf16>, Wide<bf16>>(Operand::Plain(&rounded(a)), [m, k], rights, add);
     }
 }
 

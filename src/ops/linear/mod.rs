@@ -16,6 +16,7 @@ mod few_rows;
 pub(crate) mod kernel;
 mod output;
 pub(crate) mod pack;
+pub(crate) mod rearrange;
 
 use std::mem::MaybeUninit;
 

@@ -1,4 +1,4 @@
-//! Rearranges operands into the order the kernel reads them: transposes by 16 × 16 tiles, and plain copies.
+//! What packed operands are made of: units of four bytes, in lines of 64.
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 
 use half::bf16;
 
-use crate::ops::simd::Isa;
+use crate::ops::cast::bf16_bits;
 
 /// A 64-byte line of a packing buffer, so that buffers are aligned for 512-bit loads.
 #[derive(Clone, Copy, Default)]
@@ -92,6 +92,8 @@ pub(crate) trait Packing {
 pub(crate) struct Wide<T>(PhantomData<T>);
 /// Two bf16 a unit.
 pub(crate) struct Pairs;
+/// Two f32 a unit, rounded to bf16.
+pub(crate) struct Rounded;
 
 impl<T: Element> Packing for Wide<T> {
     type Item = T;
@@ -130,190 +132,47 @@ impl Packing for Pairs {
     }
 }
 
-/// A mask of the first `there` of up to 32 elements.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn first(there: usize) -> u32 {
-    if there >= 32 { u32::MAX } else { (1 << there) - 1 }
-}
+impl Packing for Rounded {
+    type Item = f32;
+    const PER: usize = 2;
 
-/// `to[u·width + r]` = unit `u` of row `r` for `rows` × `cols` elements, `rows ≤ width`; rows from `rows` to `width`
-/// become 0. `from` starts at the first element, rows are `stride` apart; `to` holds `width` numbers for every unit.
-pub(crate) fn transpose<P: Packing>(isa: Isa, from: &[P::Item], stride: usize, [rows, cols]: [usize; 2], to: &mut [f32], width: usize) {
-    let units = cols.div_ceil(P::PER);
-    assert!(rows <= width && to.len() >= units * width && (rows == 0 || cols == 0 || from.len() >= (rows - 1) * stride + cols));
+    #[inline(always)]
+    fn unit([low, high]: [f32; 2], there: usize) -> f32 {
+        let high = if there > 1 { bf16_bits(high) << 16 } else { 0 };
+        f32::from_bits(high | bf16_bits(low))
+    }
+
     #[cfg(target_arch = "x86_64")]
-    if isa == Isa::Avx512 {
-        for r in (0..width).step_by(16) {
-            for u in (0..units).step_by(16) {
-                let (height, written) = (rows.saturating_sub(r).min(16), (width - r).min(16));
-                // SAFETY: AVX-512 was detected; the assertion above covers the tile's source and destination.
-                unsafe {
-                    let from = from.as_ptr().wrapping_add(r * stride + u * P::PER);
-                    let there = (cols - u * P::PER).min(16 * P::PER);
-                    tile16::<P>(from, stride, [height, there], to.as_mut_ptr().add(u * width + r), width, written);
-                }
-            }
-        }
-        return;
-    }
-    let _ = isa;
-    for (u, to) in to.chunks_mut(width).take(units).enumerate() {
-        let there = (cols - u * P::PER).min(P::PER);
-        for (r, to) in to.iter_mut().enumerate() {
-            let at = r * stride + u * P::PER;
-            *to = if r < rows { P::unit([from[at], from[at + there - 1]], there) } else { 0.0 };
-        }
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    #[inline]
+    unsafe fn load16(from: *const f32, there: usize) -> __m512 {
+        // The upper half of each of 32 numbers.
+        #[rustfmt::skip]
+        let upper = _mm512_set_epi16(
+            63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1,
+        );
+        // SAFETY: only elements that are there are touched.
+        let [low, high] = unsafe {
+            [_mm512_maskz_loadu_ps(first(there) as u16, from), _mm512_maskz_loadu_ps(first(there.saturating_sub(16)) as u16, from.wrapping_add(16))]
+        };
+        _mm512_castsi512_ps(_mm512_permutex2var_epi16(round16(low), upper, round16(high)))
     }
 }
 
-/// Tiles that are asked for before their turn.
-#[cfg(target_arch = "x86_64")]
-const AHEAD: usize = 2;
-
-/// Transposes up to 16 × 16 units; each of the output rows gets `written` numbers.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn tile16<P: Packing>(from: *const P::Item, stride: usize, [rows, there]: [usize; 2], to: *mut f32, ld: usize, written: usize) {
-    let mut x = [_mm512_setzero_ps(); 16];
-    if rows == 16 && there == 16 * P::PER {
-        for (r, x) in x.iter_mut().enumerate() {
-            let row = from.wrapping_add(r * stride);
-            // SAFETY: the caller's tile, and a prefetch reads nothing.
-            unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(AHEAD * 16 * P::PER).cast());
-                *x = P::load16(row, 16 * P::PER);
-            }
-        }
-    } else {
-        for (r, x) in x.iter_mut().enumerate().take(rows) {
-            // SAFETY: the caller's tile.
-            *x = unsafe { P::load16(from.wrapping_add(r * stride), there) };
-        }
-    }
-    let x = transpose16(x);
-    let write = first(written) as u16;
-    let units = there.div_ceil(P::PER);
-    if units == 16 {
-        for (u, x) in x.iter().enumerate() {
-            // SAFETY: the caller's tile.
-            unsafe { _mm512_mask_storeu_ps(to.add(u * ld), write, *x) };
-        }
-    } else {
-        for (u, x) in x.iter().enumerate().take(units) {
-            // SAFETY: the caller's tile.
-            unsafe { _mm512_mask_storeu_ps(to.add(u * ld), write, *x) };
-        }
-    }
-}
-
-/// The 16 × 16 transpose in registers: pairs, quads, then 128-bit blocks twice.
+/// As [`bf16_bits`], in the upper halves; in the lower ones, anything.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn transpose16(x: [__m512; 16]) -> [__m512; 16] {
-    let zero = _mm512_setzero_ps();
-    let (mut t, mut u, mut v, mut w) = ([zero; 16], [zero; 16], [zero; 16], [zero; 16]);
-    for i in 0..8 {
-        t[2 * i] = _mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]);
-        t[2 * i + 1] = _mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]);
-    }
-    // u[4g + j]: 128-bit block b holds column 4b + j of rows 4g..4g+4.
-    for g in 0..4 {
-        for j in 0..2 {
-            let (low, high) = (_mm512_castps_pd(t[4 * g + j]), _mm512_castps_pd(t[4 * g + 2 + j]));
-            u[4 * g + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
-            u[4 * g + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
-        }
-    }
-    for j in 0..4 {
-        v[j] = _mm512_shuffle_f32x4::<0x88>(u[j], u[4 + j]);
-        v[4 + j] = _mm512_shuffle_f32x4::<0xdd>(u[j], u[4 + j]);
-        v[8 + j] = _mm512_shuffle_f32x4::<0x88>(u[8 + j], u[12 + j]);
-        v[12 + j] = _mm512_shuffle_f32x4::<0xdd>(u[8 + j], u[12 + j]);
-    }
-    // v[j] = blocks 0, 2 of rows 0..8 · v[4 + j] = blocks 1, 3 · v[8..] the same of rows 8..16.
-    for j in 0..4 {
-        w[j] = _mm512_shuffle_f32x4::<0x88>(v[j], v[8 + j]);
-        w[8 + j] = _mm512_shuffle_f32x4::<0xdd>(v[j], v[8 + j]);
-        w[4 + j] = _mm512_shuffle_f32x4::<0x88>(v[4 + j], v[12 + j]);
-        w[12 + j] = _mm512_shuffle_f32x4::<0xdd>(v[4 + j], v[12 + j]);
-    }
-    w
+fn round16(x: __m512) -> __m512i {
+    let bits = _mm512_castps_si512(x);
+    let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+    let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    _mm512_mask_or_epi32(rounded, _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x), bits, _mm512_set1_epi32(0x40_0000))
 }
 
-/// Copies `rows` × `cols` into panels of `width` columns, one every `panel` numbers, padding with 0: a row of a panel is of units, and a
-/// unit is of [`Packing::PER`] rows.
-pub(crate) fn copy_rows<P: Packing>(isa: Isa, from: &[P::Item], stride: usize, shape: [usize; 2], to: &mut [f32], width: usize, panel: usize) {
-    #[cfg(target_arch = "x86_64")]
-    if isa == Isa::Avx512 {
-        #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-        fn avx512<P: Packing>(from: &[P::Item], stride: usize, shape: [usize; 2], to: &mut [f32], width: usize, panel: usize) {
-            copy_rows_plainly::<P>(from, stride, shape, to, width, panel);
-        }
-        // SAFETY: AVX-512 was detected.
-        return unsafe { avx512::<P>(from, stride, shape, to, width, panel) };
-    }
-    let _ = isa;
-    copy_rows_plainly::<P>(from, stride, shape, to, width, panel);
-}
-
+/// A mask of the first `there` of up to 32 elements.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn copy_rows_plainly<P: Packing>(from: &[P::Item], stride: usize, [rows, cols]: [usize; 2], to: &mut [f32], width: usize, panel: usize) {
-    for u in 0..rows.div_ceil(P::PER) {
-        let there = (rows - u * P::PER).min(P::PER);
-        let low = &from[u * P::PER * stride..][..cols];
-        let high = &from[(u * P::PER + there - 1) * stride..][..cols];
-        for row in 0..P::PER {
-            ask_for(from.as_ptr().wrapping_add(((u + 4) * P::PER + row) * stride), cols);
-        }
-        for ((low, high), to) in low.chunks(width).zip(high.chunks(width)).zip(to.chunks_mut(panel)) {
-            let (filled, padding) = to[u * width..][..width].split_at_mut(low.len());
-            if there == P::PER {
-                filled.iter_mut().zip(low.iter().zip(high)).for_each(|(to, (low, high))| *to = P::unit([*low, *high], P::PER));
-            } else {
-                filled.iter_mut().zip(low).for_each(|(to, low)| *to = P::unit([*low, *low], there));
-            }
-            padding.fill(0.0);
-        }
-    }
-}
-
-/// Asks for `count` elements.
-#[inline(always)]
-fn ask_for<T>(from: *const T, count: usize) {
-    #[cfg(target_arch = "x86_64")]
-    for at in (0..count).step_by(64 / size_of::<T>()) {
-        // SAFETY: a prefetch reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(at).cast()) };
-    }
-    let _ = (from, count);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ops::simd::tests::available;
-
-    #[test]
-    fn transposes_tiles_of_every_shape() {
-        let stride = 70;
-        let from: Vec<f32> = (0..70 * stride).map(|i| i as f32).collect();
-        let halves: Vec<bf16> = from.iter().map(|&x| bf16::from_f32(x)).collect();
-        for isa in available() {
-            for (rows, cols, width) in [(1, 1, 14), (14, 33, 14), (13, 70, 14), (32, 64, 32), (20, 17, 32), (64, 63, 64), (40, 5, 64)] {
-                let mut to = vec![-1.0; cols * width];
-                transpose::<Wide<f32>>(isa, &from, stride, [rows, cols], &mut to, width);
-                let mut to_half = vec![-1.0; cols * width];
-                transpose::<Wide<bf16>>(isa, &halves, stride, [rows, cols], &mut to_half, width);
-                for c in 0..cols {
-                    for r in 0..width {
-                        let expected = if r < rows { from[r * stride + c] } else { 0.0 };
-                        assert_eq!(to[c * width + r], expected, "{isa:?} {rows}x{cols} at {r},{c}");
-                        assert_eq!(to_half[c * width + r], bf16::from_f32(expected).to_f32());
-                    }
-                }
-            }
-        }
-    }
+pub(super) fn first(there: usize) -> u32 {
+    if there >= 32 { u32::MAX } else { (1 << there) - 1 }
 }
