@@ -41,7 +41,7 @@ pub(crate) fn transpose<P: Packing>(isa: Isa, from: &[P::Item], stride: usize, [
 
 /// Tiles that are asked for before their turn.
 #[cfg(target_arch = "x86_64")]
-const AHEAD: usize = 2;
+const AHEAD: usize = 4;
 
 /// Transposes up to 16 × 16 units; each of the output rows gets `written` numbers.
 #[cfg(target_arch = "x86_64")]
@@ -53,7 +53,10 @@ unsafe fn tile16<P: Packing>(from: *const P::Item, stride: usize, [rows, there]:
             let row = from.wrapping_add(r * stride);
             // SAFETY: the caller's tile, and a prefetch reads nothing.
             unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(AHEAD * 16 * P::PER).cast());
+                let ahead = row.wrapping_add(AHEAD * 16 * P::PER).cast::<i8>();
+                for line in (0..16 * P::PER * size_of::<P::Item>()).step_by(64) {
+                    _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line));
+                }
                 *x = P::load16(row, 16 * P::PER);
             }
         }
