@@ -1,9 +1,9 @@
-//! Speed of prefill and decode of one model, as the engine runs them: `cargo bench --bench generate -- MODEL_DIR [--bf16] [--trials]`.
+//! Speed of prefill and decode of one model, as the engine runs them: `cargo bench --bench generate -- MODEL_DIR [--bf16] [--trials | --rows=N]`.
 //!
 //! Prefill: one prompt of 2,048 tokens, keys and values kept. Decode: greedy steps of 1 and of 8 rows behind a shared prompt of
 //! 2,048 tokens, LM head included. Samples: eight of one 2,048-token prompt, 128 tokens each, end to end. Trials: K = 5 samples
 //! of one 1,024-token prompt, 64 tokens each, one after another as Algorithm 1 has them, against five separate runs (alone with
-//! `--trials`). The best of three runs, a line each.
+//! `--trials`). The best of three runs, a line each. `--rows=N`: decoding of N rows alone, 128 steps.
 
 #[path = "common/inference.rs"]
 mod inference;
@@ -41,16 +41,25 @@ fn run() -> Result<()> {
     if std::env::args().any(|arg| arg == "--trials") {
         return trials(llama, &source, true);
     }
+    if let Some(rows) = std::env::args().find_map(|arg| arg.strip_prefix("--rows=")?.parse().ok()) {
+        return decoding(&llama, rows, 128);
+    }
     let prefill = best(|| Ok(inference::time_prefill(&llama, 2048)?.0))?;
     println!("prefill 2048 tokens: {:.0} tok/s", 2048.0 / prefill);
     for rows in [1, 8] {
-        let seconds = best(|| {
-            let prefix = inference::time_prefill(&llama, 2048)?.1;
-            inference::time_decode(&llama, vec![prefix; rows], STEPS)
-        })?;
-        println!("decode batch {rows}: {:.1} tok/s", (STEPS * rows) as f64 / seconds);
+        decoding(&llama, rows, STEPS)?;
     }
     trials(llama, &source, false)
+}
+
+/// Greedy steps of so many rows behind one prompt.
+fn decoding(llama: &Llama, rows: usize, steps: usize) -> Result<()> {
+    let seconds = best(|| {
+        let prefix = inference::time_prefill(llama, 2048)?.1;
+        inference::time_decode(llama, vec![prefix; rows], steps)
+    })?;
+    println!("decode batch {rows}: {:.1} tok/s", (steps * rows) as f64 / seconds);
+    Ok(())
 }
 
 /// Sampling end to end, and Algorithm 1's cost: `trials` samples of one prompt in one request, against as many requests.

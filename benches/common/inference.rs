@@ -6,8 +6,9 @@ use clsgen::{
     error::Result,
     model::{Llama, kv_cache::SequenceCache},
     ops::{
-        Offsets,
+        FEW, Offsets,
         sample::{Draw, Row, Rows, Sampling},
+        together,
     },
 };
 
@@ -31,10 +32,15 @@ pub fn time_decode(llama: &Llama, mut caches: Vec<SequenceCache>, steps: usize) 
     llama.device().synchronize()?;
     let start = Instant::now();
     for _ in 0..steps {
-        let mut rows: Vec<&mut SequenceCache> = caches.iter_mut().collect();
-        let hidden = llama.decode(&ids, &mut rows)?;
-        let draws = vec![Draw { sampling: Sampling::greedy(), step: 0, position: 0 }; rows.len()];
-        ids = Rows::new(llama.decode_logits(&hidden)?, draws)?.all().iter().map(Row::choose).collect::<Result<_>>()?;
+        // As in the engine, whose threads stay awake for all of a step.
+        ids = together(llama.device(), FEW, || step(llama, &ids, &mut caches))?;
     }
     Ok(start.elapsed().as_secs_f64())
+}
+
+fn step(llama: &Llama, ids: &[u32], caches: &mut [SequenceCache]) -> Result<Vec<u32>> {
+    let mut rows: Vec<&mut SequenceCache> = caches.iter_mut().collect();
+    let hidden = llama.decode(ids, &mut rows)?;
+    let draws = vec![Draw { sampling: Sampling::greedy(), step: 0, position: 0 }; rows.len()];
+    Rows::new(llama.decode_logits(&hidden)?, draws)?.all().iter().map(Row::choose).collect()
 }
