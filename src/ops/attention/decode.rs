@@ -22,6 +22,9 @@ use crate::ops::team;
 /// Keys a task takes: a number of whole blocks.
 const CHUNK: usize = 512;
 
+/// Keys that are scored at a time, while what is read next is asked for.
+const AT_ONCE: usize = 16;
+
 /// Rows of a family, at most: more would leave threads without a task.
 const FAMILY: usize = 8;
 
@@ -142,13 +145,15 @@ fn partial(q: &[f32], keys: &[[Weight<'_>; 2]], chunk: &Chunk, head: usize, dims
     let queries = chunk.rows.len() * group;
     let mut scores = vec![0.0; queries * n];
     for (i, Piece { places, block, start, count }) in chunk.pieces.iter().enumerate() {
-        // A head's part of a block is too short for the hardware to foresee what is read next.
-        if let Some(next) = chunk.pieces.get(i + 1) {
-            prefetch(keys[next.block][0].from(at), next.count * d);
-        }
-        prefetch(keys[*block][1].from(at), count * d);
         let (q, to) = (&q[places.start * group * d..places.end * group * d], places.start * group * n + start);
-        score(q, keys[*block][0].from(at), [d, n, *count], scale, &mut scores[to..]);
+        let next = chunk.pieces.get(i + 1).map(|next| keys[next.block][0]);
+        for first in (0..*count).step_by(AT_ONCE) {
+            // A head's part of a block is too short for the hardware to foresee what is read next.
+            let (here, few) = (at + first * d, AT_ONCE.min(count - first));
+            prefetch(keys[*block][1].from(here), few * d);
+            next.inspect(|next| prefetch(next.from(here), few * d));
+            score(q, keys[*block][0].from(here), [d, n, few], scale, &mut scores[to + first..]);
+        }
     }
     let mut partial = Partial { m: vec![0.0; queries], l: vec![0.0; queries], o: vec![0.0; queries * d] };
     for (g, scores) in scores.chunks_mut(n).enumerate() {

@@ -1,6 +1,7 @@
 //! Weighted sums of cached values in decoding: queries of one kv head against a run of values.
 
 use crate::ops::linear::pack::Element;
+use crate::ops::linear::rearrange::ask_for;
 use crate::ops::simd::vectorised;
 use crate::ops::slice::Weight;
 
@@ -27,7 +28,11 @@ fn weigh_by_width<T: Element>(weights: &[f32], v: &[T], sizes: [usize; 3], o: &m
 #[inline(always)]
 fn weigh_fixed<T: Element, const D: usize, const G: usize>(weights: &[f32], v: &[T], [d, n, count]: [usize; 3], o: &mut [f32]) {
     for first in (0..count).step_by(FEW) {
-        let (v, sizes) = (&v[first * d..], [d, n, FEW.min(count - first)]);
+        let few = FEW.min(count - first);
+        let (v, sizes) = (&v[first * d..], [d, n, few]);
+        if count - first > few {
+            ask_for(v[few * d..].as_ptr(), FEW.min(count - first - few) * d);
+        }
         let mut g = 0;
         while g * D < o.len() {
             let (weights, o) = (&weights[g * n + first..], &mut o[g * D..]);
@@ -42,7 +47,7 @@ fn weigh_fixed<T: Element, const D: usize, const G: usize>(weights: &[f32], v: &
 }
 
 /// Values that stay in L1 while the query heads pass.
-const FEW: usize = 32;
+const FEW: usize = 16;
 
 /// The number of heads done.
 #[inline(always)]

@@ -156,7 +156,7 @@ fn copy_rows_plainly<P: Packing>(from: &[P::Item], stride: usize, [rows, cols]: 
 
 /// Asks for `count` elements.
 #[inline(always)]
-fn ask_for<T>(from: *const T, count: usize) {
+pub(crate) fn ask_for<T>(from: *const T, count: usize) {
     #[cfg(target_arch = "x86_64")]
     for at in (0..count).step_by(64 / size_of::<T>()) {
         // SAFETY: a prefetch reads nothing.
