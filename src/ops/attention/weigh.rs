@@ -55,10 +55,11 @@ fn weigh_heads<T: Element, const D: usize, const G: usize>(weights: &[f32], v: &
     let mut sums: [[f32; D]; G] = std::array::from_fn(|g| std::array::from_fn(|c| o[g * D + c]));
     for j in 0..count {
         let Some(value) = v[j * D..].first_chunk::<D>() else { return G };
+        let value = value.map(T::widen);
         for g in 0..G {
             let weight = weights[g * n + j];
             for c in 0..D {
-                sums[g][c] = weight.mul_add(value[c].widen(), sums[g][c]);
+                sums[g][c] = weight.mul_add(value[c], sums[g][c]);
             }
         }
     }
