@@ -107,8 +107,10 @@ where
     let &Task { w, y, first, n } = task;
     let rows = w.len() / k;
     SUMS.with_borrow_mut(|sums| {
-        sums.clear();
-        sums.resize(rows * m, [0.0; LANES]);
+        if sums.len() < rows * m {
+            sums.resize(rows * m, [0.0; LANES]);
+        }
+        let sums = &mut sums[..rows * m];
         for start in (0..k).step_by(step) {
             let steps = step.min(k - start);
             let x = &x[start * m..][..steps * m];
@@ -117,7 +119,7 @@ where
                 let height = if j + 4 <= rows { 4 } else { 1 };
                 for i in (0..m).step_by(4) {
                     let (x, w, sums) = (&x[i * steps..], &w[j * k + start..], &mut sums[i * rows + j..]);
-                    let tile = Tile { k, steps, rows, ahead: i == 0 };
+                    let tile = Tile { k, steps, rows, first: start == 0, ahead: i == 0 };
                     match (4.min(m - i), height) {
                         (4, 4) => tile.run::<X, W, 4, 4>(isa, x, w, sums),
                         (3, 4) => tile.run::<X, W, 3, 4>(isa, x, w, sums),
@@ -152,19 +154,21 @@ struct Tile {
     k: usize,
     steps: usize,
     rows: usize,
+    /// Sums begin here; what lies in their place is an earlier product's.
+    first: bool,
     /// Asks for the next rows of `w` while these are at work: their runs are too short for the hardware to foresee.
     ahead: bool,
 }
 
 impl Tile {
-    /// `sums[i·rows + j] += x[i] ⊙ w[j]`, lane by lane, for `I` rows of `x` and `J` of `w`.
+    /// `sums[i·rows + j] (+)= x[i] ⊙ w[j]`, lane by lane, for `I` rows of `x` and `J` of `w`.
     #[inline]
     fn run<X: Packing, W: Packing, const I: usize, const J: usize>(self, isa: Isa, x: &[X::Item], w: &[W::Item], sums: &mut [Lanes])
     where
         X::Item: Element,
         W::Item: Element,
     {
-        let Tile { k, steps, rows, .. } = self;
+        let Tile { k, steps, rows, first, .. } = self;
         assert!(x.len() >= I * steps && w.len() >= (J - 1) * k + steps && sums.len() >= (I - 1) * rows + J);
         #[cfg(target_arch = "x86_64")]
         if isa == Isa::Avx512 {
@@ -181,6 +185,9 @@ impl Tile {
         let _ = isa;
         let (mut wide_x, mut wide_w) = ([0.0; RUN], [0.0; RUN]);
         for j in 0..J {
+            if first {
+                (0..I).for_each(|i| sums[i * rows + j] = [0.0; LANES]);
+            }
             for start in (0..steps).step_by(RUN) {
                 let run = RUN.min(steps - start);
                 widen(&w[j * k + start..][..run], &mut wide_w);
@@ -224,13 +231,15 @@ macro_rules! kernel {
             w: *const W::Item,
             sums: *mut Lanes,
         ) {
-            let Tile { k, steps, rows, ahead } = tile;
+            let Tile { k, steps, rows, first, ahead } = tile;
             let mut acc = [[_mm512_setzero_ps(); J]; I];
             // SAFETY: the caller checked that I rows of x, J of w and their sums are there; the last load is masked.
             unsafe {
-                for (i, acc) in acc.iter_mut().enumerate() {
-                    for (j, acc) in acc.iter_mut().enumerate() {
-                        *acc = _mm512_loadu_ps(sums.add(i * rows + j).cast());
+                if !first {
+                    for (i, acc) in acc.iter_mut().enumerate() {
+                        for (j, acc) in acc.iter_mut().enumerate() {
+                            *acc = _mm512_loadu_ps(sums.add(i * rows + j).cast());
+                        }
                     }
                 }
                 let whole = LANES * X::PER;
