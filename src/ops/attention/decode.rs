@@ -129,7 +129,8 @@ pub(crate) fn decode(q: &[f32], keys: &[[Weight<'_>; 2]], plan: &Plan<'_>, dims:
     let mut out = vec![0.0; plan.of_row.len() * heads * d];
     for (chunks, out) in plan.of_row.iter().zip(out.chunks_mut(heads * d)) {
         for (head, out) in out.chunks_mut(group * d).enumerate() {
-            join(chunks.iter().map(|&(chunk, place)| (&partials[head * n + chunk], group * place)), d, out);
+            let chunks: Vec<_> = chunks.iter().map(|&(chunk, place)| (&partials[head * n + chunk], group * place)).collect();
+            join(&chunks, d, out);
         }
     }
     out
@@ -140,7 +141,7 @@ fn partial(q: &[f32], keys: &[[Weight<'_>; 2]], chunk: &Chunk, head: usize, dims
     let Dims { heads, kv_heads, d } = dims;
     let (group, at) = (heads / kv_heads, head * BLOCK * d);
     let mine = |row: usize| &q[(row * heads + head * group) * d..][..group * d];
-    let q: Vec<f32> = chunk.rows.iter().flat_map(|&row| mine(row)).copied().collect();
+    let q = chunk.rows.iter().map(|&row| mine(row)).collect::<Vec<_>>().concat();
     let n = chunk.lengths.iter().copied().max().unwrap_or(0);
     let queries = chunk.rows.len() * group;
     let mut scores = vec![0.0; queries * n];
@@ -166,22 +167,22 @@ fn partial(q: &[f32], keys: &[[Weight<'_>; 2]], chunk: &Chunk, head: usize, dims
     partial
 }
 
-/// Joins the chunks of one kv head of one row, whose first query each chunk has at a place of its own:
-/// `Σ e^(m−M)·o / Σ e^(m−M)·l`.
-fn join<'a>(chunks: impl Iterator<Item = (&'a Partial, usize)> + Clone, d: usize, out: &mut [f32]) {
-    for (g, out) in out.chunks_mut(d).enumerate() {
-        let top = chunks.clone().map(|(chunk, at)| chunk.m[at + g]).fold(f32::NEG_INFINITY, f32::max);
-        let mut l = 0.0;
-        for (chunk, at) in chunks.clone() {
-            let weight = exp(chunk.m[at + g] - top);
-            l += weight * chunk.l[at + g];
-            out.iter_mut().zip(&chunk.o[(at + g) * d..]).for_each(|(out, o)| *out += weight * o);
-        }
-        out.iter_mut().for_each(|out| *out /= l);
-    }
-}
-
 vectorised! {
+    /// Joins the chunks of one kv head of one row, whose first query each chunk has at a place of its own:
+    /// `Σ e^(m−M)·o / Σ e^(m−M)·l`.
+    fn join(chunks: &[(&Partial, usize)], d: usize, out: &mut [f32]) {
+        for (g, out) in out.chunks_mut(d).enumerate() {
+            let top = chunks.iter().map(|(chunk, at)| chunk.m[at + g]).fold(f32::NEG_INFINITY, f32::max);
+            let mut l = 0.0;
+            for (chunk, at) in chunks {
+                let weight = exp(chunk.m[at + g] - top);
+                l += weight * chunk.l[at + g];
+                out.iter_mut().zip(&chunk.o[(at + g) * d..]).for_each(|(out, o)| *out += weight * o);
+            }
+            out.iter_mut().for_each(|out| *out /= l);
+        }
+    }
+
     /// Scores become weights relative to their maximum; returns the maximum and the weights' sum.
     fn soften(scores: &mut [f32]) -> (f32, f32) {
         let m = max(scores);
