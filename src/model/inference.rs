@@ -6,11 +6,11 @@ use super::{Llama, kv_cache::SequenceCache, layer::DecoderLayer, projection::Ker
 use crate::{
     error::{Error, Result},
     ops::{
-        Offsets,
+        FEW, Offsets,
         attention::Decoding,
         embedding,
         kv_store::{self, KvRow, KvStep},
-        FEW, together,
+        together,
     },
 };
 

@@ -22,14 +22,10 @@ pub fn forward(logits: &Tensor, targets: &[u32]) -> Result<(Vec<f32>, Vec<f32>)>
     }
     let logits = logits.contiguous()?;
     let logits = View::of(&logits)?;
-    let pairs: Vec<(f32, f32)> = logits
-        .f32()?
-        .par_chunks(vocab)
-        .zip(targets)
-        .share_map(|(row, &target)| {
-            let lse = log_sum_exp(row);
-            (lse - row[target as usize], lse)
-        });
+    let pairs: Vec<(f32, f32)> = logits.f32()?.par_chunks(vocab).zip(targets).share_map(|(row, &target)| {
+        let lse = log_sum_exp(row);
+        (lse - row[target as usize], lse)
+    });
     Ok(pairs.into_iter().unzip())
 }
 

@@ -58,26 +58,21 @@ pub(crate) fn backward<P: Arithmetic>(
     let Dims { heads, kv_heads, d } = dims;
     let group = heads / kv_heads;
     let pairs = |heads: usize| -> Vec<(usize, usize)> { (0..offsets.count()).flat_map(|s| (0..heads).map(move |h| (s, h))).collect() };
-    let packed: Vec<KeyValues> = pairs(kv_heads)
-        .into_par_iter()
-        .share_map(|(s, h)| {
-            let range = offsets.range(s);
-            let head = |x| Head::new(x, [kv_heads, d], h, range.start, range.len());
-            let (keys, values) = (head(saved.k), head(saved.v));
-            KeyValues { keys: keys.packed::<P>(isa()), keys_t: keys.transposed::<P>(isa()), values_t: values.transposed::<P>(isa()) }
-        });
-    let gradients: Vec<HeadGradients> = pairs(heads)
-        .into_par_iter()
-        .with_max_len(1)
-        .share_map(|(s, h)| {
-            let range = offsets.range(s);
-            let head = |x| Head::new(x, [heads, d], h, range.start, range.len());
-            let exact = |x| Head::new(x, [heads, d], h, range.start, range.len());
-            let (out, dout) = (exact(saved.out), exact(saved.exact_dout));
-            let delta: Vec<f32> = (0..range.len()).map(|i| dot(out.row(i), dout.row(i))).collect();
-            let lse = &saved.lse[h * offsets.total()..][range.clone()];
-            one_head::<P>([head(saved.q), head(saved.dout)], [lse, &delta], &packed[s * kv_heads + h / group], scale)
-        });
+    let packed: Vec<KeyValues> = pairs(kv_heads).into_par_iter().share_map(|(s, h)| {
+        let range = offsets.range(s);
+        let head = |x| Head::new(x, [kv_heads, d], h, range.start, range.len());
+        let (keys, values) = (head(saved.k), head(saved.v));
+        KeyValues { keys: keys.packed::<P>(isa()), keys_t: keys.transposed::<P>(isa()), values_t: values.transposed::<P>(isa()) }
+    });
+    let gradients: Vec<HeadGradients> = pairs(heads).into_par_iter().with_max_len(1).share_map(|(s, h)| {
+        let range = offsets.range(s);
+        let head = |x| Head::new(x, [heads, d], h, range.start, range.len());
+        let exact = |x| Head::new(x, [heads, d], h, range.start, range.len());
+        let (out, dout) = (exact(saved.out), exact(saved.exact_dout));
+        let delta: Vec<f32> = (0..range.len()).map(|i| dot(out.row(i), dout.row(i))).collect();
+        let lse = &saved.lse[h * offsets.total()..][range.clone()];
+        one_head::<P>([head(saved.q), head(saved.dout)], [lse, &delta], &packed[s * kv_heads + h / group], scale)
+    });
     assemble(&gradients, dims, offsets)
 }
 

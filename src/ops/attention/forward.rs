@@ -51,13 +51,11 @@ pub(crate) fn forward<P: Arithmetic>(
     let Dims { heads, kv_heads, d } = dims;
     let (tq, group) = (q_offsets.total(), heads / kv_heads);
     let pairs: Vec<(usize, usize)> = (0..kv_offsets.count()).flat_map(|s| (0..kv_heads).map(move |h| (s, h))).collect();
-    let packed: Vec<KeyValues> = pairs
-        .into_par_iter()
-        .share_map(|(s, h)| {
-            let range = kv_offsets.range(s);
-            let head = |x| Head::new(x, [kv_heads, d], h, range.start, range.len());
-            KeyValues { keys: head(k).transposed::<P>(isa()), values: head(v).packed::<P>(isa()) }
-        });
+    let packed: Vec<KeyValues> = pairs.into_par_iter().share_map(|(s, h)| {
+        let range = kv_offsets.range(s);
+        let head = |x| Head::new(x, [kv_heads, d], h, range.start, range.len());
+        KeyValues { keys: head(k).transposed::<P>(isa()), values: head(v).packed::<P>(isa()) }
+    });
     let tasks: Vec<Task> = (0..q_offsets.count())
         .flat_map(|sequence| (0..heads).map(move |head| (sequence, head)))
         .flat_map(|(sequence, head)| (0..q_offsets.range(sequence).len()).step_by(BLOCK).map(move |first| Task { sequence, head, first }))

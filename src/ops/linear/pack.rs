@@ -153,7 +153,10 @@ impl Packing for Rounded {
         );
         // SAFETY: only elements that are there are touched.
         let [low, high] = unsafe {
-            [_mm512_maskz_loadu_ps(first(there) as u16, from), _mm512_maskz_loadu_ps(first(there.saturating_sub(16)) as u16, from.wrapping_add(16))]
+            [
+                _mm512_maskz_loadu_ps(first(there) as u16, from),
+                _mm512_maskz_loadu_ps(first(there.saturating_sub(16)) as u16, from.wrapping_add(16)),
+            ]
         };
         _mm512_castsi512_ps(_mm512_permutex2var_epi16(round16(low), upper, round16(high)))
     }

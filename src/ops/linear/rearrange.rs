@@ -119,7 +119,15 @@ fn transpose16(x: [__m512; 16]) -> [__m512; 16] {
 
 /// Copies `rows` × `cols` into panels of `width` columns, one every `panel` numbers, padding with 0: a row of a panel is of units, and a
 /// unit is of [`Packing::PER`] rows.
-pub(crate) fn copy_rows<P: Packing>(isa: Isa, from: &[P::Item], stride: usize, shape: [usize; 2], to: &mut [f32], width: usize, panel: usize) {
+pub(crate) fn copy_rows<P: Packing>(
+    isa: Isa,
+    from: &[P::Item],
+    stride: usize,
+    shape: [usize; 2],
+    to: &mut [f32],
+    width: usize,
+    panel: usize,
+) {
     #[cfg(target_arch = "x86_64")]
     if isa == Isa::Avx512 {
         #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
