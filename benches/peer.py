@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """The peer: transformers + PEFT on the same work, random weights of the same shape. One line of JSON a process.
 
-    peer.py train  --shape B --tokens 2048 --dtype bf16 [--threads 2]     joint LoRA step, LM head on target rows only
+    peer.py train  --shape B --tokens 2048 --dtype bf16 [--threads 2]     joint LoRA step; the LM head reads all rows, as with
+           [--logits target] [--compile]                                  `labels=`, or those of the target only; torch.compile
     peer.py infer  --shape B --tokens 2048 --dtype bf16 [--rows 8]        prefill of one prompt, then greedy decoding of its rows
 """
 import argparse
@@ -29,7 +30,7 @@ def random_llama(shape, dtype, attention="sdpa"):
     return LlamaForCausalLM(config).to({"f32": torch.float32, "bf16": torch.bfloat16}[dtype])
 
 
-def joint_step(base, tokens, target):
+def joint_step(base, tokens, target, logits="target", compiled=False):
     """Adapters on q, k, v, o, the classification head and AdamW around `base`; gives a function that does one step on one record."""
     from peft import LoraConfig, get_peft_model
 
@@ -41,12 +42,15 @@ def joint_step(base, tokens, target):
     optimizer = torch.optim.AdamW(parameters, lr=1e-4)
     ids, label = torch.randint(0, config.vocab_size, (1, tokens), device=device), torch.tensor([1], device=device)
     prefix = tokens - target
+    body = torch.compile(base.model) if compiled else base.model
+    labels = ids[0].clone()
+    labels[:prefix] = -100
 
     def step():
-        # The LM head reads the target rows alone.
-        hidden = base.model(input_ids=ids, use_cache=False).last_hidden_state
-        logits = base.lm_head(hidden[:, prefix - 1 : -1]).float().flatten(0, 1)
-        loss = F.cross_entropy(logits, ids[0, prefix:]) + F.cross_entropy(head(hidden[:, prefix - 1].float()), label)
+        hidden = body(input_ids=ids, use_cache=False).last_hidden_state
+        first = prefix if logits == "target" else 1
+        rows = base.lm_head(hidden[:, first - 1 : -1]).float().flatten(0, 1)
+        loss = F.cross_entropy(rows, labels[first:]) + F.cross_entropy(head(hidden[:, prefix - 1].float()), label)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -55,7 +59,7 @@ def joint_step(base, tokens, target):
 
 
 def train(a):
-    step = joint_step(random_llama(a.shape, a.dtype), a.tokens, a.tokens - a.tokens * 3 // 4)
+    step = joint_step(random_llama(a.shape, a.dtype), a.tokens, a.tokens - a.tokens * 3 // 4, a.logits, a.compile)
     seconds = []
     for _ in range(a.steps + 1):
         start = time.perf_counter()
@@ -92,6 +96,8 @@ def main():
     parser.add_argument("--dtype", choices=["f32", "bf16"], default="f32")
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--rows", type=int, default=1)
+    parser.add_argument("--logits", choices=["full", "target"], default="target")
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=3)
     a = parser.parse_args()

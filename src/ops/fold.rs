@@ -6,13 +6,14 @@
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 
 #[cfg(target_arch = "x86_64")]
 use super::simd::{Isa, isa};
 use super::simd::{LANES, sum_lanes, vectorised};
 
 /// `y[j]` is the sum of `sums[j]`'s lanes.
-pub(crate) fn fold(sums: &[[f32; LANES]], y: &mut [f32]) {
+pub(crate) fn fold(sums: &[[f32; LANES]], y: &mut [MaybeUninit<f32>]) {
     let mut done = 0;
     #[cfg(target_arch = "x86_64")]
     if isa() == Isa::Avx512 {
@@ -26,16 +27,18 @@ pub(crate) fn fold(sums: &[[f32; LANES]], y: &mut [f32]) {
 }
 
 vectorised! {
-    fn one_by_one(sums: &[[f32; LANES]], y: &mut [f32]) {
-        y.iter_mut().zip(sums).for_each(|(y, sums)| *y = sum_lanes(*sums));
+    fn one_by_one(sums: &[[f32; LANES]], y: &mut [MaybeUninit<f32>]) {
+        for (y, sums) in y.iter_mut().zip(sums) {
+            y.write(sum_lanes(*sums));
+        }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-unsafe fn fold_sixteen(sums: &[[f32; LANES]; LANES], y: &mut [f32; LANES]) {
+unsafe fn fold_sixteen(sums: &[[f32; LANES]; LANES], y: &mut [MaybeUninit<f32>; LANES]) {
     // SAFETY: sixteen floats each.
-    unsafe { _mm512_storeu_ps(y.as_mut_ptr(), fold16(std::array::from_fn(|j| _mm512_loadu_ps(sums[j].as_ptr())))) }
+    unsafe { _mm512_storeu_ps(y.as_mut_ptr().cast(), fold16(std::array::from_fn(|j| _mm512_loadu_ps(sums[j].as_ptr())))) }
 }
 
 /// Lane `j` of the result is the sum of `x[j]`'s lanes, in the order of [`sum_lanes`]: lane `i` with `i + 8`, then `i + 4`,

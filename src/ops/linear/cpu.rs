@@ -264,9 +264,11 @@ unsafe fn edge<B: Packing>(isa: Isa, [rows, columns]: [usize; 2], length: usize,
     // SAFETY: as in `chunk`, with a whole tile of our own as the output.
     unsafe { packed_tile::<B>(isa, rows, length, a, b, whole.as_mut_ptr(), NR, false) };
     for (r, sums) in whole.chunks(NR).take(rows).enumerate() {
-        // SAFETY: row `r` of the caller's `c`.
-        let c = unsafe { std::slice::from_raw_parts_mut(c.wrapping_add(r * n), columns) };
-        c.iter_mut().zip(sums).for_each(|(c, sum)| *c = if add { *c + sum } else { *sum });
+        for (j, sum) in sums.iter().enumerate().take(columns) {
+            let c = c.wrapping_add(r * n + j);
+            // SAFETY: in row `r` of the caller's `c`.
+            unsafe { c.write(if add { c.read() + sum } else { *sum }) };
+        }
     }
 }
 

@@ -136,7 +136,7 @@ where
         }
         for (i, sums) in sums.chunks(rows).enumerate() {
             // SAFETY: `products` checked that `y` has `m` rows of `n`, and gave these columns to this task alone.
-            fold(sums, unsafe { std::slice::from_raw_parts_mut(y.at(i * n + first), rows) });
+            fold(sums, unsafe { std::slice::from_raw_parts_mut(y.at(i * n + first).cast(), rows) });
         }
     });
 }

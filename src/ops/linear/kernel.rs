@@ -226,7 +226,9 @@ unsafe fn portable<const CS: usize>(k: usize, a: *const f32, b: *const f32, ldb:
             let (x, b) = (*a.add(p * CS), std::slice::from_raw_parts(b.add(p * ldb), NR));
             sums.iter_mut().zip(b).for_each(|(sum, &b)| *sum = x.mul_add(b, *sum));
         }
-        let c = std::slice::from_raw_parts_mut(c, NR);
-        c.iter_mut().zip(sums).for_each(|(c, sum)| *c = if add { *c + sum } else { sum });
+        for (j, sum) in sums.into_iter().enumerate() {
+            let c = c.add(j);
+            c.write(if add { c.read() + sum } else { sum });
+        }
     }
 }
