@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The peer: transformers + PEFT on the same work, random weights of the same shape. One line of JSON a process.
 
-    peer.py train  --shape B --tokens 2048 --dtype bf16 [--threads 2]     joint LoRA step; the LM head reads all rows, as with
-           [--logits target] [--compile]                                  `labels=`, or those of the target only; torch.compile
+    peer.py train  --shape B --tokens 2048 --dtype bf16 [--threads 2]     joint LoRA step, LM head on target rows only, or on all
+           [--logits full] [--compile]                                    of them, as with `labels=`; torch.compile
     peer.py infer  --shape B --tokens 2048 --dtype bf16 [--rows 8]        prefill of one prompt, then greedy decoding of its rows
 """
 import argparse

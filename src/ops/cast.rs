@@ -5,6 +5,7 @@
 mod cuda;
 
 use std::mem::MaybeUninit;
+use std::ptr;
 
 use candle_core::{DType, Device, Tensor};
 use half::bf16;
@@ -42,6 +43,12 @@ pub(crate) fn rounded(x: &[f32]) -> Vec<bf16> {
     y
 }
 
+/// As [`rounded`], to `y`, on this thread.
+pub(crate) fn round(x: &[f32], y: &mut [bf16]) {
+    // SAFETY: `round_into` writes numbers, never what is no number.
+    round_into(x, unsafe { &mut *(ptr::from_mut(y) as *mut [MaybeUninit<bf16>]) });
+}
+
 /// The bits of `x` as bf16; branch-free, so loops over it vectorise (`half`'s own do not).
 #[inline(always)]
 pub(crate) fn bf16_bits(x: f32) -> u32 {
@@ -57,10 +64,6 @@ vectorised! {
         }
     }
 
-    /// As [`rounded`], to `y`, on this thread.
-    pub(crate) fn round(x: &[f32], y: &mut [bf16]) {
-        y.iter_mut().zip(x).for_each(|(y, x)| *y = bf16::from_bits(bf16_bits(*x) as u16));
-    }
 }
 
 #[cfg(test)]

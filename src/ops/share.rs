@@ -1,6 +1,6 @@
 //! Rayon's iterators over the parts of slices, run by the threads of a [`team`](super::team) where one is at work.
 //!
-//! A training step is some two thousand parallel loops. Rayon's threads fall asleep between them, and to wake one costs as much
+//! A training step is hundreds of parallel loops. Rayon's threads fall asleep between them, and to wake one costs as much
 //! as many a loop; a team's are awake.
 
 use std::sync::{Mutex, PoisonError};

@@ -1,10 +1,9 @@
 //! Threads that stay awake between the many short loops of a step.
 //!
-//! A decoding step is some hundred and fifty parallel loops of a few tens of microseconds, a training step two thousand, and in
-//! between there is a little for one thread alone: long enough for the others to fall asleep, and waking one costs as much as its
-//! share of many a loop. While a step runs
-//! ([`together`]) the pool's other threads therefore wait for its next loop ([`for_each`]) by looking. A loop waits for nobody
-//! who is not at work on it, so a thread that is busy elsewhere delays nothing.
+//! A decoding step is some hundred and fifty parallel loops of a few tens of microseconds, a training step hundreds, and in between
+//! there is a little for one thread alone: long enough for the others to fall asleep, and waking one costs as much as its share of
+//! many a loop. While a step runs ([`together`]) the pool's other threads therefore wait for its next loop ([`for_each`]) by looking.
+//! A loop waits for nobody who is not at work on it, so a thread that is busy elsewhere delays nothing.
 #![allow(unsafe_code)]
 
 use std::any::Any;

@@ -15,15 +15,12 @@ use super::Dims;
 use super::score::{prefetch, score};
 use super::weigh::weigh;
 use crate::ops::kv_store::{BLOCK, KvRow};
-use crate::ops::simd::{exp, max, sum, vectorised};
+use crate::ops::simd::{LANES, exp, max, sum, vectorised};
 use crate::ops::slice::Weight;
 use crate::ops::team;
 
 /// Keys a task takes: a number of whole blocks.
 const CHUNK: usize = 512;
-
-/// Keys that are scored at a time, while what is read next is asked for.
-const AT_ONCE: usize = 16;
 
 /// Rows of a family, at most: more would leave threads without a task.
 const FAMILY: usize = 8;
@@ -148,9 +145,9 @@ fn partial(q: &[f32], keys: &[[Weight<'_>; 2]], chunk: &Chunk, head: usize, dims
     for (i, Piece { places, block, start, count }) in chunk.pieces.iter().enumerate() {
         let (q, to) = (&q[places.start * group * d..places.end * group * d], places.start * group * n + start);
         let next = chunk.pieces.get(i + 1).map(|next| keys[next.block][0]);
-        for first in (0..*count).step_by(AT_ONCE) {
+        for first in (0..*count).step_by(LANES) {
             // A head's part of a block is too short for the hardware to foresee what is read next.
-            let (here, few) = (at + first * d, AT_ONCE.min(count - first));
+            let (here, few) = (at + first * d, LANES.min(count - first));
             prefetch(keys[*block][1].from(here), few * d);
             next.inspect(|next| prefetch(next.from(here), few * d));
             score(q, keys[*block][0].from(here), [d, n, few], scale, &mut scores[to + first..]);

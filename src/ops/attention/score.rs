@@ -12,25 +12,17 @@ use std::mem::MaybeUninit;
 #[cfg(target_arch = "x86_64")]
 use crate::ops::fold::fold16;
 use crate::ops::linear::pack::Element;
+use crate::ops::simd::{FAR, LANES, ask_for, sum_lanes, vectorised};
 #[cfg(target_arch = "x86_64")]
-use crate::ops::simd::{Isa, isa};
-use crate::ops::simd::{LANES, sum_lanes, vectorised};
+use crate::ops::simd::{Isa, NEAR, isa};
 use crate::ops::slice::Weight;
 
 /// Asks for the first `count` elements, into L2.
 pub(crate) fn prefetch(x: Weight<'_>, count: usize) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        let (start, size) = match x {
-            Weight::F32(x) => (x.as_ptr().cast::<i8>(), size_of_val(&x[..count])),
-            Weight::Bf16(x) => (x.as_ptr().cast::<i8>(), size_of_val(&x[..count])),
-        };
-        for byte in (0..size).step_by(64) {
-            // SAFETY: a prefetch reads nothing.
-            unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(byte)) };
-        }
+    match x {
+        Weight::F32(x) => ask_for::<FAR, _>(x.as_ptr(), count),
+        Weight::Bf16(x) => ask_for::<FAR, _>(x.as_ptr(), count),
     }
-    let _ = (x, count);
 }
 
 /// `scores[g·n + j] = scale · q[g]·k[j]` for `count` keys, `sizes = [d, n, count]`; keys lie side by side.
@@ -107,9 +99,7 @@ unsafe fn sixteen<T: Element, const C: usize>(q: &[f32], keys: *const T, scale: 
         for (j, wide) in wide.iter_mut().enumerate() {
             let key = keys.add(j * C * LANES);
             // The sixteen after these, into L1: worth 4 % of a decoding step.
-            for byte in (0..C * LANES * size_of::<T>()).step_by(64) {
-                _mm_prefetch::<_MM_HINT_T0>(key.wrapping_add(LANES * C * LANES).cast::<i8>().wrapping_add(byte));
-            }
+            ask_for::<NEAR, _>(key.wrapping_add(LANES * C * LANES), C * LANES);
             wide.write(std::array::from_fn(|c| T::load16(key.add(c * LANES), u16::MAX)));
         }
         for (g, q) in q.chunks_exact(C * LANES).enumerate() {

@@ -1,8 +1,7 @@
 //! Weighted sums of cached values in decoding: queries of one kv head against a run of values.
 
 use crate::ops::linear::pack::Element;
-use crate::ops::linear::rearrange::ask_for;
-use crate::ops::simd::vectorised;
+use crate::ops::simd::{NEAR, ask_for, vectorised};
 use crate::ops::slice::Weight;
 
 vectorised! {
@@ -31,7 +30,7 @@ fn weigh_fixed<T: Element, const D: usize, const G: usize>(weights: &[f32], v: &
         let few = FEW.min(count - first);
         let (v, sizes) = (&v[first * d..], [d, n, few]);
         if count - first > few {
-            ask_for(v[few * d..].as_ptr(), FEW.min(count - first - few) * d);
+            ask_for::<NEAR, _>(v[few * d..].as_ptr(), FEW.min(count - first - few) * d);
         }
         let mut g = 0;
         while g * D < o.len() {

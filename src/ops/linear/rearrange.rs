@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 use super::pack::Packing;
 #[cfg(target_arch = "x86_64")]
 use super::pack::first;
-use crate::ops::simd::Isa;
+use crate::ops::simd::{Isa, NEAR, ask_for};
 
 /// `to[u·width + r]` = unit `u` of row `r` for `rows` × `cols` elements, `rows ≤ width`; rows from `rows` to `width`
 /// become 0. `from` starts at the first element, rows are `stride` apart; `to` holds `width` numbers for every unit.
@@ -51,14 +51,9 @@ unsafe fn tile16<P: Packing>(from: *const P::Item, stride: usize, [rows, there]:
     if rows == 16 && there == 16 * P::PER {
         for (r, x) in x.iter_mut().enumerate() {
             let row = from.wrapping_add(r * stride);
-            // SAFETY: the caller's tile, and a prefetch reads nothing.
-            unsafe {
-                let ahead = row.wrapping_add(AHEAD * 16 * P::PER).cast::<i8>();
-                for line in (0..16 * P::PER * size_of::<P::Item>()).step_by(64) {
-                    _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(line));
-                }
-                *x = P::load16(row, 16 * P::PER);
-            }
+            ask_for::<NEAR, _>(row.wrapping_add(AHEAD * 16 * P::PER), 16 * P::PER);
+            // SAFETY: the caller's tile.
+            *x = unsafe { P::load16(row, 16 * P::PER) };
         }
     } else {
         for (r, x) in x.iter_mut().enumerate().take(rows) {
@@ -148,7 +143,7 @@ fn copy_rows_plainly<P: Packing>(from: &[P::Item], stride: usize, [rows, cols]: 
         let low = &from[u * P::PER * stride..][..cols];
         let high = &from[(u * P::PER + there - 1) * stride..][..cols];
         for row in 0..P::PER {
-            ask_for(from.as_ptr().wrapping_add(((u + 4) * P::PER + row) * stride), cols);
+            ask_for::<NEAR, _>(from.as_ptr().wrapping_add(((u + 4) * P::PER + row) * stride), cols);
         }
         for ((low, high), to) in low.chunks(width).zip(high.chunks(width)).zip(to.chunks_mut(panel)) {
             let (filled, padding) = to[u * width..][..width].split_at_mut(low.len());
@@ -160,17 +155,6 @@ fn copy_rows_plainly<P: Packing>(from: &[P::Item], stride: usize, [rows, cols]: 
             padding.fill(0.0);
         }
     }
-}
-
-/// Asks for `count` elements.
-#[inline(always)]
-pub(crate) fn ask_for<T>(from: *const T, count: usize) {
-    #[cfg(target_arch = "x86_64")]
-    for at in (0..count).step_by(64 / size_of::<T>()) {
-        // SAFETY: a prefetch reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(at).cast()) };
-    }
-    let _ = (from, count);
 }
 
 #[cfg(test)]
