@@ -105,8 +105,8 @@ impl Job {
         };
         let teacher = find("construct.teacher", &options.teacher)?;
         let base = find("model.base", &config.model.base)?;
-        let teacher_tokenizer = Arc::new(TextTokenizer::load(teacher.tokenizer_dir())?);
-        let base_tokenizer = Arc::new(TextTokenizer::load(base.tokenizer_dir())?);
+        let teacher_tokenizer = Arc::new(TextTokenizer::load(teacher.tokenizer_path())?);
+        let base_tokenizer = Arc::new(TextTokenizer::load(base.tokenizer_path())?);
         let asking = |template: PromptTemplate| {
             let (input, output) = (options.max_input_tokens, options.max_output_tokens);
             Prompter::new(template, teacher_tokenizer.clone(), config.task.labels.clone(), input, output, config.model.truncate)

@@ -114,7 +114,7 @@ pub(super) fn check_memory(llama: &Llama, windows: &Windows) -> Result<()> {
 
 /// The prompter of a loaded model.
 pub(super) fn prompter(loaded: &LoadedModel, template: PromptTemplate, windows: &Windows) -> Result<Prompter> {
-    let tokenizer = TextTokenizer::load(loaded.source.tokenizer_dir())?;
+    let tokenizer = TextTokenizer::load(loaded.source.tokenizer_path())?;
     tokenizer.check_vocab(loaded.model.llama.config.vocab_size)?;
     let labels = loaded.info.labels.clone();
     Prompter::new(template, Arc::new(tokenizer), labels, windows.input, windows.output, windows.truncate)

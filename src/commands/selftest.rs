@@ -31,7 +31,7 @@ pub fn run(context: &Context, args: &SelftestArgs) -> Result<()> {
     let mut rows = selftest::run(&device)?;
     rows.extend(train::selftest::tiny(&device));
     if let Some(source) = source {
-        let text = TextTokenizer::load(source.tokenizer_dir())?.encode(TEXT)?;
+        let text = TextTokenizer::load(source.tokenizer_path())?.encode(TEXT)?;
         rows.extend(train::selftest::model(Llama::load(&source, DType::BF16, &Device::Cpu)?, &text, &device));
     }
     let missed = rows.iter().filter(|row| !row.ok()).count();

@@ -63,7 +63,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Best> {
     let resume = resume_point(&context.run_dir, args.resume)?;
 
     // Records as tokens, and what the run will do with them.
-    let tokenizer = Arc::new(TextTokenizer::load(source.tokenizer_dir())?);
+    let tokenizer = Arc::new(TextTokenizer::load(source.tokenizer_path())?);
     let llama_config = source.config()?;
     tokenizer.check_vocab(llama_config.vocab_size)?;
     let prompter = prompter(config, &inputs, tokenizer)?;

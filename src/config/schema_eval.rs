@@ -72,7 +72,7 @@ impl Default for Eval {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cnn {
-    /// A Hugging Face BERT folder: its word-piece embeddings and `tokenizer.json` are used.
+    /// A Hugging Face BERT folder, by path or hub id: its word-piece embeddings and `tokenizer.json` are used.
     pub embeddings: Option<PathBuf>,
     /// Word pieces of a document that are read.
     pub max_tokens: usize,

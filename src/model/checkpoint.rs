@@ -13,6 +13,7 @@ use super::{
 use crate::{
     config::{Parameters, Truncate},
     error::{Error, Result},
+    prompt::TokenizerFiles,
     storage::{AtomicDir, MANIFEST, reason, verify_manifest},
 };
 
@@ -181,11 +182,15 @@ pub fn write_folder(dir: &AtomicDir, llama: &Llama, source: Option<&ModelSource>
     peft::write_tensors(dir, "model.safetensors", &tensors)?;
     dir.write_file("config.json", format!("{:#}\n", llama.config.to_json(dtype)).as_bytes())?;
     for name in TOKENIZER_FILES {
-        let Some(path) = source.map(|source| source.tokenizer_dir().join(name)).filter(|path| path.is_file()) else { continue };
+        let Some(path) = source.map(|source| source.tokenizer_path().join(name)).filter(|path| path.is_file()) else { continue };
         let bytes = std::fs::read(&path).map_err(|e| Error::model(format!("cannot read {}: {}", path.display(), reason(&e))))?;
         dir.write_file(name, &bytes)?;
     }
-    Ok(())
+    // A .gguf file alone holds its tokenizer: the folder gets it as Hugging Face's files.
+    match source.map(ModelSource::tokenizer_path).filter(|path| path.is_file()) {
+        Some(gguf) => TokenizerFiles::from_gguf(gguf)?.named().try_for_each(|(name, bytes)| dir.write_file(name, bytes)),
+        None => Ok(()),
+    }
 }
 
 /// A directory with a manifest must match it; one without was made by another tool.

@@ -29,17 +29,28 @@ pub(super) fn cache_dir() -> PathBuf {
         .unwrap_or_else(|| variable("HOME").unwrap_or_default().join(".cache/huggingface/hub"))
 }
 
-/// The snapshot of a model's `main` branch, if the cache has its config and weights.
+/// The snapshot of a model's `main` branch, if the cache has its config and weights, or a `.gguf` file.
 pub(super) fn cached(id: &str) -> Option<PathBuf> {
     cached_in(&cache_dir(), id)
 }
 
 fn cached_in(cache: &Path, id: &str) -> Option<PathBuf> {
+    let snapshot = snapshot_in(cache, id)?;
+    let weights = ["model.safetensors", "model.safetensors.index.json"].iter().any(|name| snapshot.join(name).exists());
+    let gguf = || std::fs::read_dir(&snapshot).is_ok_and(|all| all.flatten().any(|e| e.path().extension().is_some_and(|e| e == "gguf")));
+    ((weights && snapshot.join("config.json").exists()) || gguf()).then_some(snapshot)
+}
+
+/// The snapshot of a model's `main` branch, whatever it holds. A name without an owner (`bert-base-uncased`) may have one.
+pub(super) fn snapshot(id: &str) -> Option<PathBuf> {
+    snapshot_in(&cache_dir(), id)
+}
+
+fn snapshot_in(cache: &Path, id: &str) -> Option<PathBuf> {
     let repo = cache.join(format!("models--{}", id.replace('/', "--")));
     let commit = std::fs::read_to_string(repo.join("refs/main")).ok()?;
     let snapshot = repo.join("snapshots").join(commit.trim());
-    let weights = ["model.safetensors", "model.safetensors.index.json"].iter().any(|name| snapshot.join(name).exists());
-    (weights && snapshot.join("config.json").exists()).then_some(snapshot)
+    snapshot.is_dir().then_some(snapshot)
 }
 
 /// Fetches a model into the cache. Called only under `--allow-network`.

@@ -1,6 +1,9 @@
 //! Adapter files exactly as PEFT writes them: `adapter_config.json` and `adapter_model.safetensors`.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use candle_core::{DType, Tensor};
 use serde_json::{Value, json};
@@ -21,14 +24,13 @@ pub const CONFIG: &str = "adapter_config.json";
 pub const WEIGHTS: &str = "adapter_model.safetensors";
 
 /// Keys that, unless null, false or empty, make something else than plain LoRA of every target in every layer.
-const REFUSED: [&str; 19] = [
+const REFUSED: [&str; 18] = [
     "use_dora",
     "rank_pattern",
     "alpha_pattern",
     "modules_to_save",
     "layers_to_transform",
     "layer_replication",
-    "exclude_modules",
     "trainable_token_indices",
     "target_parameters",
     "fan_in_fan_out",
@@ -52,10 +54,10 @@ pub fn read_config(dir: &Path) -> Result<LoraConfig> {
     let failed = |what: String| Error::model(format!("{}: {what}", path.display()));
     let text = std::fs::read_to_string(&path).map_err(|e| failed(reason(&e)))?;
     let json: Value = serde_json::from_str(&text).map_err(|e| failed(format!("not JSON: {e}")))?;
-    parse(&json).map_err(|e| e.context(path.display()))
+    parse(&json, dir).map_err(|e| e.context(path.display()))
 }
 
-fn parse(json: &Value) -> Result<LoraConfig> {
+fn parse(json: &Value, dir: &Path) -> Result<LoraConfig> {
     if json.get("peft_type").and_then(Value::as_str) != Some("LORA") {
         return Err(Error::model("peft_type is not LORA"));
     }
@@ -77,7 +79,7 @@ fn parse(json: &Value) -> Result<LoraConfig> {
         rank: rank as usize,
         alpha: number("lora_alpha")?,
         dropout: number("lora_dropout").unwrap_or(0.0),
-        targets: targets(json.get("target_modules").unwrap_or(&Value::Null))?,
+        targets: targets(json, dir)?,
         use_rslora: json.get("use_rslora").and_then(Value::as_bool).unwrap_or(false),
     };
     config.check()?;
@@ -94,26 +96,59 @@ fn is_off(value: &Value) -> bool {
     }
 }
 
-/// A list of names (or of paths that end in them), one name, or `all-linear`.
-fn targets(value: &Value) -> Result<Vec<String>> {
-    let last = |name: &str| name.rsplit('.').next().unwrap_or(name).to_string();
-    match value {
+/// The adapted projections: a list of names, one name, or `all-linear`; of a regular expression, of dotted paths and beside
+/// `exclude_modules` the adapter's own tensors tell what they came to.
+fn targets(json: &Value, dir: &Path) -> Result<Vec<String>> {
+    let wrong = || Error::model("target_modules must be a list of names, a regular expression or \"all-linear\"");
+    let excluded = !json.get("exclude_modules").is_none_or(is_off);
+    match json.get("target_modules").unwrap_or(&Value::Null) {
+        Value::String(name) if name.is_empty() => Err(wrong()),
+        Value::String(_) | Value::Array(_) if excluded => targets_of_tensors(dir),
         Value::String(name) if name == "all-linear" => Ok(PROJECTIONS.map(String::from).to_vec()),
         Value::String(name) if PROJECTIONS.contains(&name.as_str()) => Ok(vec![name.clone()]),
-        Value::Array(names) if names.iter().all(|name| name.as_str().is_some_and(|name| !name.contains('.'))) => {
-            Ok(names.iter().filter_map(Value::as_str).map(last).collect())
+        Value::String(_) => targets_of_tensors(dir),
+        Value::Array(names) => {
+            let names: Option<Vec<&str>> = names.iter().map(Value::as_str).collect();
+            let names = names.ok_or_else(wrong)?;
+            match names.iter().any(|name| name.contains('.')) {
+                true => targets_of_tensors(dir),
+                false => Ok(names.into_iter().map(String::from).collect()),
+            }
         }
-        _ => Err(Error::model("target_modules must be a list of projection names or \"all-linear\"")),
+        _ => Err(wrong()),
     }
+}
+
+/// The projections, of [`PROJECTIONS`] and in its order, that the adapter's file has tensors of.
+fn targets_of_tensors(dir: &Path) -> Result<Vec<String>> {
+    let file = SafetensorsFile::open(&weights(dir)?)?;
+    let has = |projection: &&&str| file.entries.keys().any(|name| name.contains(&format!(".{projection}.lora_A.")));
+    Ok(PROJECTIONS.iter().filter(has).map(|name| (*name).to_owned()).collect())
+}
+
+/// The adapter's weight file.
+fn weights(dir: &Path) -> Result<PathBuf> {
+    let path = dir.join(WEIGHTS);
+    if path.is_file() {
+        return Ok(path);
+    }
+    let error = Error::model(format!("{}: the adapter is missing", path.display()));
+    let bin = dir.join("adapter_model.bin");
+    Err(match bin.is_file() {
+        true => error.hint(format!(
+            "PyTorch .bin adapters are not read: convert it, python -c \"import torch; from safetensors.torch import save_file; \
+             save_file(torch.load('{}', map_location='cpu', weights_only=True), '{}')\"",
+            bin.display(),
+            path.display()
+        )),
+        false => error,
+    })
 }
 
 /// Gives `llama` the adapter stored in `dir`: every tensor there once, of the config's rank, finite.
 pub fn load_adapter(llama: &mut Llama, dir: &Path) -> Result<()> {
     let config = read_config(dir)?;
-    let path = dir.join(WEIGHTS);
-    if !path.is_file() {
-        return Err(Error::model(format!("{}: the adapter is missing", path.display())));
-    }
+    let path = weights(dir)?;
     let file = SafetensorsFile::open(&path)?;
     llama.add_lora(&config, 0)?;
     let slots = llama.adapter_tensors();

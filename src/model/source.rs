@@ -37,14 +37,16 @@ pub fn resolve(base: &str, search: &[&Path], allow_network: bool) -> Result<Mode
     if let Some(path) = candidates.into_iter().find(|path| path.exists()) {
         return open(&path);
     }
-    if !hub::is_id(base) {
+    if !hub::is_id(base) && hub::snapshot(base).is_none() {
         return Err(Error::model(format!("model {base}: no such file or directory"))
             .hint("model.base is a directory, a hub id (owner/name) or a .gguf file"));
     }
-    match hub::cached(base) {
-        Some(dir) => open(&dir),
-        None if allow_network => open(&hub::download(base)?),
-        None => Err(Error::model(format!("model {base} is neither a path here nor in the hub cache {}", hub::cache_dir().display()))
+    match (hub::cached(base), hub::snapshot(base)) {
+        (Some(dir), _) => open(&dir),
+        (None, _) if allow_network => open(&hub::download(base)?),
+        // What is there says what is missing: `.bin` weights, half a download.
+        (None, Some(dir)) => open(&dir).map_err(|e| e.context(base)),
+        (None, None) => Err(Error::model(format!("model {base} is neither a path here nor in the hub cache {}", hub::cache_dir().display()))
             .hint(format!("download it first (hf download {base}), or pass --allow-network"))),
     }
 }
@@ -65,24 +67,78 @@ pub fn shape(base: &str, search: &[&Path]) -> Result<ModelSource> {
 /// The model at a path that exists.
 pub(super) fn open(path: &Path) -> Result<ModelSource> {
     if path.is_file() {
-        return match path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
+        return match has_extension(path, "gguf") {
             true => Ok(ModelSource { path: path.to_owned(), weights: Weights::Gguf(path.to_owned()) }),
-            false => Err(Error::model(format!("{} is neither a directory nor a .gguf file", path.display()))),
+            false => Err(not_a_model(path)),
         };
     }
     if let Some(files) = safetensors(path)? {
         return Ok(ModelSource { path: path.to_owned(), weights: Weights::Safetensors(files) });
     }
-    let none = || {
-        let error = Error::model(format!("{}: no model.safetensors, model.safetensors.index.json or single .gguf file", path.display()));
-        error.hint("PyTorch .bin weights are not read: convert them to safetensors")
-    };
     let entries = std::fs::read_dir(path).map_err(|e| Error::model(format!("cannot read {}: {}", path.display(), reason(&e))))?;
-    let ggufs: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "gguf")).collect();
+    let mut names: Vec<String> = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    let ggufs: Vec<&String> = names.iter().filter(|name| has_extension(Path::new(name), "gguf")).collect();
     match ggufs.as_slice() {
-        [one] => Ok(ModelSource { path: path.to_owned(), weights: Weights::Gguf(one.clone()) }),
-        _ => Err(none()),
+        [one] => Ok(ModelSource { path: path.to_owned(), weights: Weights::Gguf(path.join(one)) }),
+        _ => Err(no_weights(path, &names, &ggufs)),
     }
+}
+
+fn has_extension(path: &Path, wanted: &str) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(wanted))
+}
+
+/// A file that is no model by itself: what to name instead.
+fn not_a_model(path: &Path) -> Error {
+    let error = Error::model(format!("{} is neither a directory nor a .gguf file", path.display()));
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if ["bin", "pt", "pth", "ckpt"].iter().any(|extension| has_extension(path, extension)) {
+        return error.hint(convert(dir));
+    }
+    if ["safetensors", "json"].iter().any(|extension| has_extension(path, extension)) {
+        return error.hint(format!("name the directory that holds it: {}", dir.display()));
+    }
+    error
+}
+
+/// How PyTorch's own files become files that are read here.
+fn convert(dir: &Path) -> String {
+    format!(
+        "PyTorch .bin weights are not read: convert them with transformers, python -c \"from transformers import AutoModel{}; \
+         AutoModel{}.from_pretrained('{}').save_pretrained('NEW')\", and copy the tokenizer's files to NEW",
+        class(dir),
+        class(dir),
+        dir.display()
+    )
+}
+
+/// `AutoModelForCausalLM` for a language model; the BERT of `cnn.embeddings` is none.
+fn class(dir: &Path) -> &'static str {
+    let config = std::fs::read_to_string(dir.join("config.json")).unwrap_or_default();
+    if config.contains("\"bert\"") { "" } else { "ForCausalLM" }
+}
+
+/// A directory without weights: what it holds instead, and what to do about it.
+fn no_weights(dir: &Path, names: &[String], ggufs: &[&String]) -> Error {
+    let error = Error::model(format!("{}: no model.safetensors, model.safetensors.index.json or single .gguf file", dir.display()));
+    let any = |wanted: &dyn Fn(&str) -> bool| names.iter().any(|name| wanted(name));
+    if let [first, .., last] = ggufs {
+        if first.contains("-of-0") {
+            return error.hint("a .gguf file in parts is put together by llama.cpp: llama-gguf-split --merge FIRST-PART WHOLE.gguf");
+        }
+        return error.hint(format!("it holds {} .gguf files ({first} to {last}): name one of them", ggufs.len()));
+    }
+    if any(&|name| name.starts_with("pytorch_model") && (name.ends_with(".bin") || name.ends_with(".bin.index.json"))) {
+        return error.hint(convert(dir));
+    }
+    if any(&|name| name == "adapter_config.json") {
+        return error.hint("it holds an adapter, not a model: name the adapter's base model here");
+    }
+    if any(&|name| name.ends_with(".safetensors")) {
+        return error.hint("weights of another name are not read: without model.safetensors.index.json nothing says what belongs together");
+    }
+    error.hint("give a Hugging Face folder (config.json, model.safetensors, tokenizer.json) or a .gguf file")
 }
 
 /// `model.safetensors`, or every shard of the index.
@@ -129,12 +185,12 @@ pub(super) fn read_index(dir: &Path) -> Result<Option<BTreeMap<String, String>>>
 }
 
 impl ModelSource {
-    /// The directory that holds tokenizer and chat template.
-    pub fn tokenizer_dir(&self) -> &Path {
-        match self.path.is_file() {
-            true => self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")),
-            false => &self.path,
-        }
+    /// Where tokenizer and chat template are, for [`TextTokenizer::load`](crate::prompt::TextTokenizer::load): the model's
+    /// directory, or that of its `.gguf` file, where `tokenizer.json` lies there; else the `.gguf` file, which holds its own.
+    pub fn tokenizer_path(&self) -> &Path {
+        let Weights::Gguf(file) = &self.weights else { return &self.path };
+        let dir = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if dir.join("tokenizer.json").is_file() { dir } else { file }
     }
 
     /// Shape and constants, checked.

@@ -59,6 +59,18 @@ impl TokenizerFiles {
         })
     }
 
+    /// The files that are there but for `config.json`, under the names they have in a model folder.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
+        let optional = [
+            ("tokenizer_config.json", self.tokenizer_config.as_deref()),
+            ("special_tokens_map.json", self.special_tokens_map.as_deref()),
+            ("chat_template.jinja", self.chat_template.as_deref().map(str::as_bytes)),
+            ("generation_config.json", self.generation_config.as_deref()),
+        ];
+        let there = optional.into_iter().filter_map(|(name, bytes)| Some((name, bytes?)));
+        std::iter::once(("tokenizer.json", self.tokenizer.as_slice())).chain(there)
+    }
+
     /// One of the JSON files; an absent one is `null`.
     pub(super) fn json(&self, file: &str, bytes: Option<&[u8]>) -> Result<Value> {
         bytes.map_or(Ok(Value::Null), |bytes| {

@@ -15,7 +15,7 @@ fn directories_are_found_absolute_or_in_the_places_searched() {
     let parent = folder("gqa").parent().unwrap().to_owned();
     assert_eq!(resolve(folder("gqa").to_str().unwrap(), &[], false).unwrap().path, folder("gqa"));
     let found = resolve("gqa", &[Path::new("/nowhere"), &parent], false).unwrap();
-    assert_eq!((found.path.as_path(), found.tokenizer_dir()), (folder("gqa").as_path(), folder("gqa").as_path()));
+    assert_eq!((found.path.as_path(), found.tokenizer_path()), (folder("gqa").as_path(), folder("gqa").as_path()));
 }
 
 #[test]

@@ -45,7 +45,10 @@ impl Embeddings {
         let path = dir.join("tokenizer.json");
         let tokenizer = Tokenizer::from_file(&path).map_err(|_| {
             Error::model(format!("{}: no word-piece tokenizer can be read", path.display()))
-                .hint("cnn.embeddings is a Hugging Face BERT folder")
+                .hint(
+                    "cnn.embeddings is a Hugging Face BERT folder; one with vocab.txt alone gets its tokenizer.json from transformers: \
+                     AutoTokenizer.from_pretrained('DIR').save_pretrained('DIR')",
+                )
         })?;
         let table = weights::read_one(&source, TENSOR, &Device::Cpu)?;
         let (rows, width) = table.dims2()?;

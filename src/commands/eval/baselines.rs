@@ -289,7 +289,7 @@ impl<'a> Runner<'a> {
     fn prompter(&self, template: &PromptTemplate) -> Result<(&Base, Prompter)> {
         if self.base.get().is_none() {
             let (model, source): (Model, ModelSource) = scoring::load_base(self.context, &self.plan.job.checkpoint, &self.plan.info)?;
-            let tokenizer = TextTokenizer::load(source.tokenizer_dir())?;
+            let tokenizer = TextTokenizer::load(source.tokenizer_path())?;
             tokenizer.check_vocab(model.llama.config.vocab_size)?;
             scoring::check_memory(&model.llama, &self.windows)?;
             let _ = self.base.set(Base { model, tokenizer: Arc::new(tokenizer) });

@@ -17,8 +17,9 @@ use crate::{
     baselines::cnn::{Document, Embeddings, EpochResult, GRID, GRID_SEED, Trainer, minority_score, predict},
     config::Cnn,
     data::{self, Needs, Record},
-    error::{Error, Result},
+    error::{Context as _, Error, Result},
     metrics::methods::{Answer, Answers},
+    model::source,
     storage::{self, RecordLog},
 };
 
@@ -37,16 +38,15 @@ pub fn check(context: &Context) -> Result<()> {
     split_path(context, "dev").map(|_| ())
 }
 
+/// The BERT folder that `cnn.embeddings` names, by path or by hub id.
 fn embeddings_folder(context: &Context) -> Result<PathBuf> {
-    let folder = context.config.cnn.embeddings.as_ref().map(|path| context.config.resolve(path));
-    let folder = folder.ok_or_else(|| {
+    let config = &context.config;
+    let named = config.cnn.embeddings.as_ref().ok_or_else(|| {
         Error::usage("the baseline cnn needs word embeddings, and cnn.embeddings is not set")
-            .hint("name a Hugging Face BERT folder: --set cnn.embeddings=DIR")
+            .hint("name a Hugging Face BERT folder or a hub id: --set cnn.embeddings=DIR")
     })?;
-    match folder.is_dir() {
-        true => Ok(folder),
-        false => Err(Error::model(format!("cnn.embeddings: {}: no such folder", folder.display()))),
-    }
+    let source = source::resolve(&named.display().to_string(), &[&config.dir], context.allow_network).context("cnn.embeddings")?;
+    Ok(source.path)
 }
 
 /// Trains what is not trained yet; the answers of every test seed on `records` (of the file `data`), read by `fields`.

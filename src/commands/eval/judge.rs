@@ -41,7 +41,7 @@ impl Plan {
             Work::Files { .. } => (config.task.labels.clone(), None),
         };
         let source = source::resolve(judge, &[&config.dir], context.allow_network).context("eval.judge")?;
-        let tokenizer = TextTokenizer::load(source.tokenizer_dir())?;
+        let tokenizer = TextTokenizer::load(source.tokenizer_path())?;
         // A base model has no chat template; it is asked in plain text.
         let format = if tokenizer.chat_template().is_some() { PromptFormat::Chat } else { PromptFormat::Plain };
         let task = TaskPrompt { labels: &labels, days: prompts::task_days(own.as_ref(), config.data.horizon) };
