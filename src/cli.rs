@@ -14,9 +14,10 @@ use crate::{
 
 const EXAMPLES: &str = "\
 Examples:
-  clsgen train --config configs/clinifact.toml
-  clsgen train --config configs/clinifact.toml --set lora.rank=16 --run runs/r16
+  clsgen demo
   clsgen train --config configs/clinifact.toml --dry-run
+  clsgen construct --config configs/clinifact.toml
+  clsgen train --config configs/clinifact.toml
   clsgen eval --config configs/clinifact.toml
   clsgen predict --model runs/clinifact --input notes.jsonl --output out.jsonl
 
@@ -39,14 +40,19 @@ Examples:
 
 Synthetic notes with a known risk, so the best reachable AUROC is known too.
 No patient's data, no network. DIR afterwards holds a config, data and model
-to go on with: clsgen train --config DIR/demo.toml --run runs/mine";
+to go on with, for instance to train on the explanations made there:
+  clsgen train --config DIR/demo.toml --run runs/mine \\
+      --set data.train=construct/train.jsonl";
 
 const TRAIN_EXAMPLES: &str = "\
 Examples:
+  clsgen construct --config configs/clinifact.toml
   clsgen train --config configs/clinifact.toml
   clsgen train --config configs/clinifact.toml --resume
   clsgen train --config configs/lcd30.toml --set model.base=/models/llama-3.1-8b
 
+Trains on what construct made in the same run directory, else on data.train,
+whose records then hold explanations (or --set train.objective=cls).
 Writes RUN/checkpoints/epoch-NN/, RUN/best.json, RUN/metrics.jsonl and
 TensorBoard events. Ctrl-C saves and stops; --resume goes on from there.";
 
@@ -112,7 +118,7 @@ struct Global {
     /// More messages (-vv: more still)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
-    /// Print the resolved config and do nothing
+    /// Check everything, print the resolved config and the plan, write nothing
     #[arg(long, global = true)]
     dry_run: bool,
     /// Let models be downloaded (otherwise only local files are opened)
@@ -186,7 +192,7 @@ fn run(cli: &Cli) -> Result<()> {
     }
     let context = context(&cli.global)?;
     if context.dry_run {
-        return commands::print_config(&context);
+        return dry_run(&cli.command, &context);
     }
     allocator::keep_freed_memory();
     device::watch_signals()?;
@@ -194,6 +200,17 @@ fn run(cli: &Cli) -> Result<()> {
     // The command's own failure matters more than one to note it.
     commands::run_record::finish(&context, &result).or_else(|error| if result.is_ok() { Err(error) } else { Ok(()) })?;
     result
+}
+
+/// The config, then the command's own checks and its plan. Where neither config nor model is named there is nothing to check.
+fn dry_run(command: &Command, context: &Context) -> Result<()> {
+    let unnamed = context.config_path.is_none() && context.config.model.base.is_empty();
+    let alone = unnamed && matches!(command, Command::Train(_) | Command::Construct(_));
+    // Under `--json` the plan and the config are one document; `demo` brings a config of its own.
+    if alone || !(context.json || matches!(command, Command::Demo(_))) {
+        commands::dry_run::print_config(context)?;
+    }
+    if alone { Ok(()) } else { device::on_a_worker(|| run_command(command, context)) }
 }
 
 fn run_command(command: &Command, context: &Context) -> Result<()> {

@@ -38,6 +38,7 @@ fn the_whole_method_runs_leaves_its_files_and_goes_on_where_it_was() {
     ] {
         assert!(told.stdout.contains(text), "stdout lacks {text:?}: {}", told.stdout);
     }
+    let first = told.stdout;
     for name in [
         "demo.toml",
         "data/train.jsonl",
@@ -68,26 +69,43 @@ fn the_whole_method_runs_leaves_its_files_and_goes_on_where_it_was() {
     assert_eq!(json["after"]["n"], 12);
     assert!(json["reachable"]["auroc"]["value"].is_number() && json["before"]["auroc"]["n"] == 12, "{json}");
 
-    // The directory is a worked example: its own config trains by hand.
-    let config = dir.join("demo.toml");
-    let by_hand = root.path().join("mine");
-    let args = [
-        "train",
-        "--config",
-        config.to_str().unwrap(),
-        "--run",
-        by_hand.to_str().unwrap(),
-        "--set",
-        "train.max_steps=1",
-        "--set",
-        "train.objective=cls",
-    ];
-    let told = run(&args);
+    // The directory is a worked example: the command it ends with, which help prints too, trains by hand.
+    assert!(!first.contains(" minutes") && first.contains(" s. In "), "{first}");
+    let advice = first.lines().find_map(|line| line.strip_prefix("Train on them by hand: clsgen ")).unwrap();
+    assert_eq!(advice, format!("train --config {}/demo.toml --run runs/mine --set data.train=construct/train.jsonl", dir.display()));
+    let help = run(&["demo", "--help"]).stdout;
+    assert!(help.contains("clsgen train --config DIR/demo.toml --run runs/mine") && help.contains("--set data.train=construct/train.jsonl"));
+    let mine = |more: &[&str]| {
+        let args: Vec<&str> = advice.split(' ').chain(["--set", "train.max_steps=1"]).chain(more.iter().copied()).collect();
+        common::outcome(common::clsgen().current_dir(root.path()).args(args))
+    };
+    let planned = mine(&["--dry-run"]);
+    assert_eq!(planned.code, Some(0), "{planned:?}");
+    assert!(planned.stdout.contains("# run directory: runs/mine") && !root.path().join("runs").exists(), "{planned:?}");
+    let told = mine(&[]);
     assert_eq!(told.code, Some(0), "{told:?}");
 
     // Another demonstration does not go into the same directory.
     assert_fails(&demo(&dir, &["--notes", "60"]), 2, &["other settings", "hint: choose another directory with --out"]);
     assert_fails(&demo(&dir, &["--notes", "48", "--objective", "cls"]), 2, &["demo.toml belongs to a demonstration with other settings"]);
+}
+
+#[test]
+fn a_dry_run_makes_nothing_and_prints_config_and_plan() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("demo");
+    for more in [&["--notes", "48"][..], &["--objective", "cls"]] {
+        let told = demo(&dir, &[more, &["--dry-run"]].concat());
+        assert_eq!(told.code, Some(0), "{told:?}");
+        assert!(told.stdout.contains("[train]\n") && told.stdout.contains("# run directory: ") && told.stdout.contains("# synthetic notes: "));
+    }
+    let told = demo(&dir, &["--dry-run", "--json"]);
+    let json: Value = serde_json::from_str(&told.stdout).unwrap();
+    assert_eq!((&json["dry_run"]["command"], &json["train"]["epochs"]), (&"demo".into(), &1.into()));
+    let pretrain = root.path().join("base");
+    assert_eq!(run(&["demo", "--dry-run", "--pretrain", pretrain.to_str().unwrap()]).code, Some(0));
+    assert_fails(&demo(&dir, &["--dry-run", "--notes", "10"]), 2, &["--notes 10"]);
+    assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
 }
 
 #[test]

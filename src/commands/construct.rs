@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
-use super::{Context, args::ConstructArgs, output, run_record};
+use super::{Context, args::ConstructArgs, dry_run::Plan, output, run_record};
 use crate::{
     config::OnFail,
     data::{self, Needs, Record},
@@ -27,6 +27,9 @@ const RATIONALIZE: &str =
 
 /// Runs the command.
 pub fn run(context: &Context, _args: &ConstructArgs) -> Result<()> {
+    if context.dry_run {
+        return Job::prepare(context)?.dry_run(context);
+    }
     let stats = execute(context)?;
     print(context, &stats)
 }
@@ -131,6 +134,23 @@ impl Job {
             job.splits.push(Split::read(context, name, &template.fields(), &method)?);
         }
         Ok(job)
+    }
+
+    /// The checks that asking the teacher would begin with, and what would be asked.
+    fn dry_run(&self, context: &Context) -> Result<()> {
+        self.asks.tokenizer().check_vocab(self.teacher.config()?.vocab_size)?;
+        let done = read_json(&self.dir.join("stats.json"));
+        if let Some(done) = &done {
+            self.refuse_other_runs(&self.dir.join("stats.json"), done)?;
+        }
+        let mut plan = Plan::new(context, "construct")
+            .with("construct.teacher", json!(self.teacher.path))
+            .with("trials of a record, at most", context.config.construct.trials)
+            .with("done already", done.is_some());
+        for split in &self.splits {
+            plan = plan.with(&format!("records of {}", split.name), split.records.len());
+        }
+        plan.print(context)
     }
 
     fn log_path(&self, split: &Split) -> std::path::PathBuf {

@@ -11,12 +11,14 @@ mod notes;
 mod pretrain;
 mod summary;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{
     Context,
     args::{DemoArgs, EvalArgs, PredictArgs, TrainArgs},
-    construct, eval, predict, train,
+    construct,
+    dry_run::{Plan, print_config},
+    eval, predict, train,
 };
 use crate::{
     config, demo,
@@ -31,6 +33,9 @@ const FEWEST: u64 = 40;
 
 /// Runs the command.
 pub fn run(context: &Context, args: &DemoArgs) -> Result<()> {
+    if context.dry_run {
+        return dry_run(context, args);
+    }
     if let Some(dir) = &args.pretrain {
         return pretrain::run(context, dir, args.notes.map(u64::from));
     }
@@ -62,8 +67,8 @@ pub fn run(context: &Context, args: &DemoArgs) -> Result<()> {
     .print()
 }
 
-/// Files of the demonstration, and the context that its commands run in.
-fn prepare(context: &Context, args: &DemoArgs) -> Result<(Context, u64)> {
+/// What is asked for, checked: how many notes, and the directory.
+fn asked(context: &Context, args: &DemoArgs) -> Result<(u64, PathBuf)> {
     if context.config_path.is_some() {
         return Err(Error::usage("`clsgen demo` brings its own config").hint("leave --config out; --set changes single keys"));
     }
@@ -71,11 +76,44 @@ fn prepare(context: &Context, args: &DemoArgs) -> Result<(Context, u64)> {
     if notes < FEWEST {
         return Err(Error::usage(format!("--notes {notes}: a demonstration takes {FEWEST} or more")).hint("the default is 1600"));
     }
-    let dir = args.out.clone().unwrap_or_else(|| Path::new("runs").join("demo"));
+    Ok((notes, args.out.clone().unwrap_or_else(|| Path::new("runs").join("demo"))))
+}
+
+/// The text of `DIR/demo.toml`.
+fn config_text(args: &DemoArgs) -> String {
+    demo::CONFIG.replace("objective = \"joint\"", &format!("objective = \"{}\"", args.objective))
+}
+
+/// What a demonstration would make: its config is checked without being written.
+fn dry_run(context: &Context, args: &DemoArgs) -> Result<()> {
+    let (text, run_dir, notes, steps) = match &args.pretrain {
+        Some(dir) => {
+            let notes = args.notes.map_or(pretrain::NOTES, u64::from);
+            (demo::PRETRAIN_CONFIG.to_owned(), dir.join("run"), notes, "train from a random start, export the model")
+        }
+        None => {
+            let (notes, dir) = asked(context, args)?;
+            notes::check_once(&dir.join("demo.toml"), config_text(args).as_bytes())?;
+            (config_text(args), dir, notes, "construct, train, eval, predict")
+        }
+    };
+    let mut config = config::parse("demo.toml", &text, &context.sets)?;
+    if args.pretrain.is_none() {
+        config.train.seed = context.seed;
+    }
+    let context = Context { config, run_dir, ..context.clone() };
+    if !context.json {
+        print_config(&context)?;
+    }
+    Plan::new(&context, "demo").with("synthetic notes", notes).with("steps", steps).print(&context)
+}
+
+/// Files of the demonstration, and the context that its commands run in.
+fn prepare(context: &Context, args: &DemoArgs) -> Result<(Context, u64)> {
+    let (notes, dir) = asked(context, args)?;
     storage::create_dir_all(&dir.join("prompts"))?;
     let config_path = dir.join("demo.toml");
-    let objective = format!("objective = \"{}\"", args.objective);
-    notes::write_once(&config_path, demo::CONFIG.replace("objective = \"joint\"", &objective).as_bytes())?;
+    notes::write_once(&config_path, config_text(args).as_bytes())?;
     let (name, prompt) = demo::PROMPT;
     storage::write_file_atomic(&dir.join("prompts").join(name), prompt.as_bytes())?;
     demo::write_model(&dir.join("model"))?;

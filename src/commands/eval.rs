@@ -22,7 +22,7 @@ mod run_directory;
 
 use std::path::{Path, PathBuf};
 
-use super::{Context, args::EvalArgs, output, run_record};
+use super::{Context, args::EvalArgs, dry_run::Plan, output, run_record, scoring};
 use crate::{
     data::{Prediction, Record},
     error::{Error, Result},
@@ -124,22 +124,21 @@ pub(super) fn execute(context: &Context, args: &EvalArgs) -> Result<Option<Outco
     }
     let epochs = if args.curve { curve::epochs(context, &options)? } else { Vec::new() };
     let scored = work.score(context, &out)?;
-    if context.dry_run && matches!(work, Work::Run(_)) {
-        tracing::info!("everything needed is there; a dry run scores nothing");
-        return Ok(None);
+    if context.dry_run {
+        return dry_run(context, &work, &scored, [judge.is_some(), baselines.is_some(), comparable.is_some()]).map(|()| None);
     }
     options.in_sample = scored.frozen.as_ref().is_some_and(|frozen| frozen.in_sample);
     let mut evaluation = evaluate(&scored.sample, scored.frozen.as_ref().map(|frozen| &frozen.thresholds), &options);
     let calibrated = scored.calibration.as_ref().map(|fitted| fitted.score(&scored.sample, &options, &mut evaluation));
-    // What follows changes none of the model's own numbers; a dry run asks no model.
-    if let Some(judge) = judge.filter(|_| !context.dry_run) {
+    // What follows changes none of the model's own numbers.
+    if let Some(judge) = judge {
         evaluation.judge = judge.run(context, &out, &work.predictions(&out), &scored.sample, &options)?;
     }
-    let others = match baselines.filter(|_| !context.dry_run) {
+    let others = match baselines {
         Some(baselines) => baselines.run(context, &out, &scored, &evaluation, &options)?,
         None => baselines::Outcome::default(),
     };
-    let compared = match comparable.filter(|_| !context.dry_run) {
+    let compared = match comparable {
         Some(job) => Some(compare::run(context, &out, job, (&scored.sample, &evaluation), &scored.title, &options)?),
         None => None,
     };
@@ -168,10 +167,31 @@ pub(super) fn execute(context: &Context, args: &EvalArgs) -> Result<Option<Outco
     Ok(Some(Outcome { evaluation, base: compared.map(|compared| compared.base), curve, tables }))
 }
 
+/// What would be scored, and by what besides the model.
+fn dry_run(context: &Context, work: &Work<'_>, scored: &Scored, [judge, baselines, base]: [bool; 3]) -> Result<()> {
+    if let Work::Run(job) = work {
+        let (info, template) = job.prompt()?;
+        let (source, windows) = (scoring::locate(context, &job.checkpoint, &info)?, scoring::windows(context, &info));
+        scoring::prompter_of(&source, info.labels, source.config()?.vocab_size, template, &windows)?;
+    }
+    let inputs: Vec<String> = work.inputs().iter().map(|path| path.display().to_string()).collect();
+    Plan::new(context, "eval")
+        .with("reads", inputs)
+        .with("records", scored.records.as_ref().map_or(scored.predictions.len(), Vec::len))
+        .with("thresholds from dev", scored.frozen.is_some())
+        .with("judge", judge)
+        .with("baselines", baselines)
+        .with("base model before tuning", base)
+        .print(context)
+}
+
 /// `--curve` of a run that has no test split to score: the table and the figure, from its epochs alone.
 fn curve_alone(context: &Context, options: &Options) -> Result<()> {
     let epochs = curve::epochs(context, options)?;
     let tables = [curve::table(&epochs)];
+    if context.dry_run {
+        return Plan::new(context, "eval").with("scores", "nothing: data.test names no file, only the curve is made").print(context);
+    }
     let out = context.run_dir.join("eval");
     let _lock = RunLock::acquire(&context.run_dir)?;
     run_record::write(context, "eval", &[])?;

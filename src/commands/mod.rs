@@ -3,6 +3,7 @@
 pub mod args;
 pub mod construct;
 pub mod demo;
+pub mod dry_run;
 pub mod eval;
 pub mod logging;
 mod machine;
@@ -21,7 +22,7 @@ use candle_core::Device;
 use crate::{
     config::Config,
     device,
-    error::{Error, Result},
+    error::Result,
 };
 
 /// What the global flags say, resolved once.
@@ -80,13 +81,4 @@ impl Context {
             started: SystemTime::now(),
         }
     }
-}
-
-/// `--dry-run`: the resolved config on stdout, as TOML that `--config` reads back, or as JSON.
-pub fn print_config(context: &Context) -> Result<()> {
-    if context.json {
-        let json = serde_json::to_string_pretty(&context.config).map_err(|e| Error::run(format!("cannot print the config: {e}")))?;
-        return output::line(&json);
-    }
-    output::write(context.config.to_toml()?.as_bytes())
 }

@@ -15,6 +15,7 @@ use self::output_file::{Output, Sidecar};
 use super::{
     Context,
     args::PredictArgs,
+    dry_run::Plan,
     eval::calibration,
     scoring::{self, Windows},
 };
@@ -22,7 +23,7 @@ use crate::{
     data::{self, RecordError},
     error::{Context as _, Error, Kind, Result},
     generate::predict::{Counts, Settings, score},
-    model::checkpoint::{self, LoadedModel},
+    model::checkpoint::{self, ClsgenJson, LoadedModel},
     prompt::PromptTemplate,
     storage,
 };
@@ -40,6 +41,9 @@ pub fn run(context: &Context, args: &PredictArgs) -> Result<()> {
     let total = check_input(context, args, &template)?;
     let windows = scoring::windows(context, &info);
     let settings = scoring::settings(context, !args.no_explanation, &windows);
+    if context.dry_run {
+        return dry_run(context, args, (&dir, info), template, &windows, total);
+    }
     let loaded = scoring::load(context, &dir)?;
     scoring::check_memory(&loaded.model.llama, &windows)?;
     let prompter = scoring::prompter(&loaded, template, &windows)?;
@@ -66,6 +70,30 @@ pub fn run(context: &Context, args: &PredictArgs) -> Result<()> {
     bar.finish_and_clear();
     report(context, args, &counts);
     finish(outcome.map(drop), output, args)
+}
+
+/// Opens all but the weights, and says what would be predicted.
+fn dry_run(
+    context: &Context,
+    args: &PredictArgs,
+    (dir, info): (&Path, ClsgenJson),
+    template: PromptTemplate,
+    windows: &Windows,
+    total: Option<usize>,
+) -> Result<()> {
+    storage::verify_manifest(dir)?;
+    let source = scoring::locate(context, dir, &info)?;
+    scoring::prompter_of(&source, info.labels, source.config()?.vocab_size, template, windows)?;
+    let there = args.output.exists();
+    Plan::of("predict")
+        .with("checkpoint", json!(dir))
+        .with("base model", json!(source.path))
+        .with("input", json!(args.input))
+        .with("records", total.map_or_else(|| "those of a pipe".into(), |total| json!(total)))
+        .with("output", json!(args.output))
+        .with("output is", if there { "there: gone on with if this very command made it" } else { "new" })
+        .with("explanations", !args.no_explanation)
+        .print(context)
 }
 
 /// Reads a file once before any work: ids that occur twice end the run (exit 3), and so does any bad record under

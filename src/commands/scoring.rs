@@ -78,6 +78,11 @@ pub(super) fn load(context: &Context, dir: &Path) -> Result<LoadedModel> {
     checkpoint::load_model(dir, lookup(context, &[&context.config.dir]), device::dtype(context.config.model.dtype, &device), &device)
 }
 
+/// The model that [`load`] would read, found but not read.
+pub(super) fn locate(context: &Context, dir: &Path, info: &ClsgenJson) -> Result<ModelSource> {
+    checkpoint::locate(dir, info, lookup(context, &[&context.config.dir]))
+}
+
 /// `model.base` overrides the checkpoint's; a download needs `--allow-network`.
 fn lookup<'a>(context: &'a Context, search: &'a [&'a Path]) -> BaseLookup<'a> {
     let base = Some(context.config.model.base.as_str()).filter(|base| !base.is_empty());
@@ -114,9 +119,19 @@ pub(super) fn check_memory(llama: &Llama, windows: &Windows) -> Result<()> {
 
 /// The prompter of a loaded model.
 pub(super) fn prompter(loaded: &LoadedModel, template: PromptTemplate, windows: &Windows) -> Result<Prompter> {
-    let tokenizer = TextTokenizer::load(loaded.source.tokenizer_path())?;
-    tokenizer.check_vocab(loaded.model.llama.config.vocab_size)?;
-    let labels = loaded.info.labels.clone();
+    prompter_of(&loaded.source, loaded.info.labels.clone(), loaded.model.llama.config.vocab_size, template, windows)
+}
+
+/// The prompter over the tokenizer of `source`, whose vocabulary must fit the model's.
+pub(super) fn prompter_of(
+    source: &ModelSource,
+    labels: [String; 2],
+    vocab_size: usize,
+    template: PromptTemplate,
+    windows: &Windows,
+) -> Result<Prompter> {
+    let tokenizer = TextTokenizer::load(source.tokenizer_path())?;
+    tokenizer.check_vocab(vocab_size)?;
     Prompter::new(template, Arc::new(tokenizer), labels, windows.input, windows.output, windows.truncate)
 }
 

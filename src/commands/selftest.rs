@@ -3,7 +3,7 @@
 use candle_core::{DType, Device};
 use serde_json::json;
 
-use super::{Context, args::SelftestArgs, output};
+use super::{Context, args::SelftestArgs, dry_run::Plan, output};
 use crate::{
     error::{Error, Result},
     model::{Llama, save_tensors, source},
@@ -23,6 +23,10 @@ const TEXT: &str = "A 67-year-old woman with type 2 diabetes and chronic heart f
 pub fn run(context: &Context, args: &SelftestArgs) -> Result<()> {
     let device = context.device()?;
     let name = if device.is_cpu() { "cpu".to_owned() } else { context.device.clone() };
+    if context.dry_run {
+        let model = args.model.as_ref().map(|model| source::resolve(model, &[], context.allow_network)).transpose()?;
+        return Plan::of("selftest").with("device", name).with("model", json!(model.map(|model| model.path))).print(context);
+    }
     if let Some(dir) = &args.write {
         storage::create_dir_all(dir)?;
         return save_tensors(&dir.join("kernels.safetensors"), &selftest::export(&device)?);

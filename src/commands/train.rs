@@ -11,6 +11,7 @@ mod start;
 use std::{path::Path, sync::Arc};
 
 use candle_core::Device;
+use serde_json::json;
 
 use self::{identity::Identity, inputs::Inputs};
 use super::{Context, args::TrainArgs, output, run_record};
@@ -41,14 +42,16 @@ use crate::{
 
 /// Runs the command.
 pub fn run(context: &Context, args: &TrainArgs) -> Result<()> {
-    let best = execute(context, args)?;
-    print_best(context, &best)
+    match execute(context, args)? {
+        Some(best) => print_best(context, &best),
+        None => Ok(()),
+    }
 }
 
-/// Trains to the end, or to a signal: the best checkpoint.
-pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Best> {
+/// Trains to the end, or to a signal: the best checkpoint; `None` of a dry run.
+pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best>> {
     let config = &context.config;
-    let _lock = RunLock::acquire(&context.run_dir)?;
+    let _lock = if context.dry_run { None } else { Some(RunLock::acquire(&context.run_dir)?) };
 
     // Records, base model, and whether this is the run the directory holds.
     let inputs = Inputs::load(context)?;
@@ -60,7 +63,8 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Best> {
     let base_hash = source.hash()?;
     let identity = Identity::of(context, &inputs, &base_hash)?;
     identity.check(&context.run_dir)?;
-    let resume = resume_point(&context.run_dir, args.resume)?;
+    // Finding it may put a directory in order that a kill left half replaced: not in a dry run.
+    let resume = if context.dry_run && args.resume { None } else { resume_point(&context.run_dir, args.resume)? };
 
     // Records as tokens, and what the run will do with them.
     let tokenizer = Arc::new(TextTokenizer::load(source.tokenizer_path())?);
@@ -80,6 +84,9 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Best> {
         (&device, cuda::memory_available(&device)),
     )?;
     device::check_interrupted()?;
+    if context.dry_run {
+        return dry_run(context, args, &source, &plan, largest).map(|()| None);
+    }
 
     // The model, where the run left off or from the start.
     let model = start::model(context, &source, &base_hash, dtype, &device, resume.as_ref())?;
@@ -108,7 +115,21 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Best> {
         save_every_steps: config.train.save_every_steps,
         max_steps: config.train.max_steps,
     };
-    session.run()
+    session.run().map(Some)
+}
+
+fn dry_run(context: &Context, args: &TrainArgs, source: &ModelSource, plan: &Plan, largest: Largest) -> Result<()> {
+    let goes_on = args.resume.then(|| checkpoint::any(&context.run_dir)).flatten().is_some();
+    super::dry_run::Plan::new(context, "train")
+        .with("starts", if goes_on { "from the newest whole checkpoint" } else { "anew" })
+        .with("model.base", json!(source.path))
+        .with("tokenizer", json!(source.tokenizer_path()))
+        .with("records", plan.records)
+        .with("epochs", context.config.train.epochs)
+        .with("steps in all", plan.total_steps())
+        .with("records of a step", plan.group_size())
+        .with("longest micro-batch, tokens", largest.rows)
+        .print(context)
 }
 
 /// The newest valid checkpoint under `--resume`; without it a run directory with checkpoints is refused.

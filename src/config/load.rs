@@ -35,15 +35,25 @@ impl Problems {
 /// Reads a config file (none: all defaults), applies each `--set key.path=value`, and checks every key, type and
 /// range; the error (exit 2) lists all that is wrong.
 pub fn load(path: Option<&Path>, sets: &[String]) -> Result<Config> {
+    let file = path.map(|path| read(path).map(|text| (path.display().to_string(), text))).transpose()?;
+    let mut config = resolved(file.as_ref().map(|(name, text)| (name.as_str(), text.as_str())), sets)?;
+    config.dir = path.and_then(Path::parent).map(Path::to_owned).unwrap_or_default();
+    Ok(config)
+}
+
+/// As [`load`], of a text that is not in a file; `name` is what messages call it.
+pub fn parse(name: &str, text: &str, sets: &[String]) -> Result<Config> {
+    resolved(Some((name, text)), sets)
+}
+
+fn resolved(file: Option<(&str, &str)>, sets: &[String]) -> Result<Config> {
     let mut problems = Problems(Vec::new());
     let mut table = Table::new();
-    if let Some(path) = path {
-        let file = path.display().to_string();
-        let text = read(path)?;
-        let lines = parse(&file, &text, &mut problems);
+    if let Some((file, text)) = file {
+        let lines = parse_toml(file, text, &mut problems);
         if problems.0.is_empty() {
-            table = toml::from_str(&text).map_err(|e| Error::usage(format!("{file}: {}", e.message())))?;
-            check_table(&file, &table, &lines, &mut problems);
+            table = toml::from_str(text).map_err(|e| Error::usage(format!("{file}: {}", e.message())))?;
+            check_table(file, &table, &lines, &mut problems);
         }
     }
     for set in sets {
@@ -54,7 +64,6 @@ pub fn load(path: Option<&Path>, sets: &[String]) -> Result<Config> {
     let given = given.flat_map(|(section, keys)| keys.keys().map(move |key| format!("{section}.{key}"))).collect();
     let mut config: Config =
         Value::Table(table).try_into().map_err(|e: toml::de::Error| Error::usage(format!("configuration: {}", e.message())))?;
-    config.dir = path.and_then(Path::parent).map(Path::to_owned).unwrap_or_default();
     config.given = given;
     check_together(&config)?;
     Ok(config)
@@ -72,7 +81,7 @@ fn read(path: &Path) -> Result<String> {
 }
 
 /// Syntax: every error of the file; and the line of every key.
-fn parse(file: &str, text: &str, problems: &mut Problems) -> BTreeMap<String, usize> {
+fn parse_toml(file: &str, text: &str, problems: &mut Problems) -> BTreeMap<String, usize> {
     let line = |span: Range<usize>| 1 + text.as_bytes()[..span.start.min(text.len())].iter().filter(|&&b| b == b'\n').count();
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in errors {

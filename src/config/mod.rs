@@ -13,7 +13,7 @@ mod schema_train;
 
 use std::path::{Path, PathBuf};
 
-pub use load::load;
+pub use load::{load, parse};
 pub use schema::*;
 pub use schema_eval::*;
 pub use schema_train::*;

@@ -111,16 +111,23 @@ pub fn load_model(dir: &Path, lookup: BaseLookup<'_>, dtype: DType, device: &Dev
     check_manifest(dir)?;
     let info = read_info(dir)?;
     let adapter = dir.join(peft::CONFIG).is_file();
-    let source = if adapter || !holds_weights(dir) { find_base(dir, &info, lookup)? } else { source::open(dir)? };
-    if !adapter && source.path != dir {
-        return Err(Error::model(format!("{}: the adapter is missing: no {}, no model.safetensors", dir.display(), peft::CONFIG)));
-    }
+    let source = locate(dir, &info, lookup)?;
     let head = read_head(dir, &info.head, source.config()?.hidden_size, device)?;
     let mut llama = Llama::load(&source, dtype, device)?;
     if adapter {
         peft::load_adapter(&mut llama, dir)?;
     }
     Ok(LoadedModel { model: Model { llama, head }, source, info })
+}
+
+/// The model that a checkpoint's adapter sits on, or the checkpoint itself where it was trained in full.
+pub fn locate(dir: &Path, info: &ClsgenJson, lookup: BaseLookup<'_>) -> Result<ModelSource> {
+    let adapter = dir.join(peft::CONFIG).is_file();
+    let source = if adapter || !holds_weights(dir) { find_base(dir, info, lookup)? } else { source::open(dir)? };
+    match adapter || source.path == dir {
+        true => Ok(source),
+        false => Err(Error::model(format!("{}: the adapter is missing: no {}, no model.safetensors", dir.display(), peft::CONFIG))),
+    }
 }
 
 /// Reads the weights and head of `dir` into a model of the same base (`train.init_from`, `--resume`).

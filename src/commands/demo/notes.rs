@@ -58,10 +58,15 @@ pub(super) fn push(lines: &mut Vec<u8>, value: &impl serde::Serialize) -> Result
 
 /// Writes a file that is not there yet; another demonstration's is left alone (exit 2).
 pub(super) fn write_once(path: &Path, bytes: &[u8]) -> Result<()> {
+    if check_once(path, bytes)? { Ok(()) } else { storage::write_file_atomic(path, bytes) }
+}
+
+/// Whether a file is there with these bytes; with others it is another demonstration's (exit 2).
+pub(super) fn check_once(path: &Path, bytes: &[u8]) -> Result<bool> {
     match std::fs::read(path) {
-        Ok(have) if have == bytes => Ok(()),
+        Ok(have) if have == bytes => Ok(true),
         Ok(_) => Err(Error::usage(format!("{} belongs to a demonstration with other settings", path.display()))
             .hint("choose another directory with --out, or the same --notes, --seed and --objective")),
-        Err(_) => storage::write_file_atomic(path, bytes),
+        Err(_) => Ok(false),
     }
 }

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Notes of the corpus.
-const NOTES: u64 = 30_000;
+pub(super) const NOTES: u64 = 30_000;
 /// Of these the tokenizer reads the first.
 const TOKENIZER_NOTES: usize = 3_000;
 /// How often an answer of the corpus has a mistake.

@@ -94,16 +94,25 @@ impl Summary<'_> {
         let dir = self.context.run_dir.display();
         let seconds = self.context.started.elapsed().map_err(|_| Error::run("the clock went backwards"))?.as_secs();
         output::line(&format!(
-            "Finished in {}:{:02} minutes. In {dir}:\n\
+            "Finished in {}. In {dir}:\n\
              \x20 demo.toml, data/, prompts/, model/   a config, records and a model to go on with\n\
              \x20 construct/                           explanations, and the notes that got none\n\
              \x20 checkpoints/, best.json              an adapter and head an epoch, the best one named\n\
              \x20 eval/                                metrics.json, tables/, figures/\n\
              \x20 predictions.jsonl                    probability and explanation of data/new.jsonl\n\
-             Report: {dir}/eval/report.html",
-            seconds / 60,
-            seconds % 60
+             Report: {dir}/eval/report.html\n\
+             Train on them by hand: clsgen train --config {dir}/demo.toml --run runs/mine --set data.train=construct/train.jsonl",
+            duration(seconds)
         ))
+    }
+}
+
+/// `6 min 8 s`, `32 s`, `1 h 2 min`.
+fn duration(seconds: u64) -> String {
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds} s"),
+        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (hours, minutes, _) => format!("{hours} h {minutes} min"),
     }
 }
 

@@ -1,0 +1,59 @@
+//! `--dry-run`: a command goes as far as it can without writing: config, records, tokenizer and models' descriptions are
+//! opened and checked, and what it would do is printed. What is refused has the exit code that the command itself has.
+
+use serde_json::{Map, Value, json};
+
+use super::{Context, output};
+use crate::error::{Error, Result};
+
+/// What a command would do, in the order it is told.
+pub struct Plan(Map<String, Value>);
+
+impl Plan {
+    /// The plan of `command`, which works in the context's run directory.
+    pub fn new(context: &Context, command: &str) -> Self {
+        let there = if context.run_dir.is_dir() { "there already" } else { "would be made" };
+        Self::of(command).with("run directory", json!(context.run_dir)).with("it is", there)
+    }
+
+    /// The plan of a `command` that has no run directory.
+    pub fn of(command: &str) -> Self {
+        Self(Map::new()).with("command", command)
+    }
+
+    /// One line more.
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.0.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Behind the resolved config on stdout as TOML comments; under `--json` as its key `dry_run`.
+    pub fn print(self, context: &Context) -> Result<()> {
+        if context.json {
+            return output::line(&document(context, Some(Value::Object(self.0)))?);
+        }
+        output::line("\n# Dry run: everything above was checked, nothing was written.")?;
+        self.0.iter().try_for_each(|(name, value)| {
+            let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            output::line(&format!("# {name}: {shown}"))
+        })
+    }
+}
+
+/// The resolved config on stdout, as TOML that `--config` reads back, or as JSON.
+pub fn print_config(context: &Context) -> Result<()> {
+    match context.json {
+        true => output::line(&document(context, None)?),
+        false => output::write(context.config.to_toml()?.as_bytes()),
+    }
+}
+
+/// The config with the plan as one key more.
+fn document(context: &Context, plan: Option<Value>) -> Result<String> {
+    let failed = |e| Error::run(format!("cannot print the config: {e}"));
+    let mut config = serde_json::to_value(&context.config).map_err(failed)?;
+    if let Some(plan) = plan {
+        config["dry_run"] = plan;
+    }
+    serde_json::to_string_pretty(&config).map_err(failed)
+}

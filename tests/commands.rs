@@ -1,0 +1,183 @@
+//! Every command line that README, help texts, hints and config headers print, run on small stand-ins for data and models.
+//!
+//! Each goes through a shell in a sandbox that holds the shipped configs, cut down to seconds. One that is neither run nor
+//! listed with a reason in [`LEFT_OUT`] fails the test.
+
+mod common;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::Path,
+    process::Command,
+};
+
+use candle_core::{DType, Device, Tensor, safetensors};
+use common::run;
+use serde_json::{Value, json};
+
+/// Commands that are not run here, and why.
+const LEFT_OUT: [(&str, &str); 2] = [
+    ("clsgen selftest --device cuda", "needs a GPU"),
+    ("clsgen train --config DIR/demo.toml", "tests/demo.rs runs it in the directory of a demonstration"),
+];
+
+/// What a printed command calls by another name than the sandbox.
+const STAND_INS: [(&str, &str); 5] = [
+    ("/models/llama-3.1-8b", "llama"),
+    ("epoch-03", "epoch-01"),
+    ("model.base=DIR", "model.base=smollm2"),
+    ("TRAIN.jsonl", "train.jsonl"),
+    ("DEV.jsonl", "dev.jsonl"),
+];
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Lines that are commands, continuations joined, comments cut.
+fn commands_of(text: &str, prompt: &str, found: &mut BTreeSet<String>) {
+    let joined = text.replace("\\\n", " ");
+    for line in joined.lines() {
+        let Some(line) = line.strip_prefix(prompt) else { continue };
+        let line = line.split(" # ").next().unwrap_or(line).split_whitespace().collect::<Vec<_>>().join(" ");
+        if line.starts_with("clsgen ") || line.contains("| clsgen ") {
+            found.insert(line);
+        }
+    }
+}
+
+/// `clsgen …` between backticks in the literals of the sources: hints and messages. A bare name of a command only points to it.
+fn hints(dir: &Path, found: &mut BTreeSet<String>) {
+    for path in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+        if path.is_dir() {
+            hints(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let source = std::fs::read_to_string(&path).unwrap();
+            for line in source.lines().filter(|line| !line.trim_start().starts_with("//")) {
+                let quoted = line.split('`').skip(1).step_by(2).filter(|text| text.starts_with("clsgen "));
+                found.extend(quoted.filter(|text| text.split(' ').count() > 2 && !text.contains(['{', '…'])).map(str::to_owned));
+            }
+        }
+    }
+}
+
+fn all_commands() -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    commands_of(&std::fs::read_to_string(repository().join("README.md")).unwrap(), "$ ", &mut found);
+    for command in ["", "demo", "construct", "train", "eval", "predict", "selftest"] {
+        let args: Vec<&str> = [command, "--help"].into_iter().filter(|arg| !arg.is_empty()).collect();
+        commands_of(&run(&args).stdout, "  ", &mut found);
+    }
+    for path in std::fs::read_dir(repository().join("configs")).unwrap().map(|entry| entry.unwrap().path()) {
+        let text = std::fs::read_to_string(path).unwrap();
+        commands_of(&text, "# ", &mut found);
+        // Within a sentence, up to its full stop.
+        let header: String = text.lines().take_while(|line| line.starts_with('#')).map(|line| format!("{} ", line.trim_start_matches("# "))).collect();
+        let sentences = header.split(": clsgen ").skip(1).filter_map(|rest| Some(rest.split_once(". ")?.0));
+        found.extend(sentences.map(|rest| format!("clsgen {rest}")));
+    }
+    hints(&repository().join("src"), &mut found);
+    found
+}
+
+/// Construct before train before what reads a run.
+fn stage(command: &str) -> usize {
+    let stages = ["--dry-run", "clsgen demo", "clsgen construct", "clsgen train", "clsgen eval"];
+    let at = stages.iter().position(|stage| command.contains(stage)).unwrap_or(stages.len() + 1);
+    at + usize::from(command.contains("--resume"))
+}
+
+fn write(root: &Path, name: &str, bytes: impl AsRef<[u8]>) {
+    let path = root.join(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// The embedded model, said to be made for long windows as the one it stands for.
+fn model(root: &Path, name: &str) {
+    clsgen::demo::write_model(&root.join(name)).unwrap();
+    let config = std::fs::read_to_string(root.join(name).join("config.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&config).unwrap();
+    config["max_position_embeddings"] = json!(131_072);
+    write(root, &format!("{name}/config.json"), config.to_string());
+}
+
+fn sandbox(root: &Path) {
+    for folder in ["configs", "prompts"] {
+        for path in std::fs::read_dir(repository().join(folder)).unwrap().map(|entry| entry.unwrap().path()) {
+            let Ok(mut text) = std::fs::read_to_string(&path) else { continue };
+            let cuts = [
+                ("epochs = 20", "epochs = 1"), ("effective_batch = 32", "effective_batch = 4"), ("= 7040", "= 1200"), ("= 384", "= 8"),
+                ("= 8196", "= 1200"), ("= 2048", "= 8"), ("trials = 5", "trials = 1\non_fail = \"label_only\""),
+                ("[train]\n", "[train]\nobjective = \"cls\"\n"), ("warmup_steps = 1000", "warmup_steps = 1"),
+                ("warmup_steps = 100", "warmup_steps = 1"), ("max_output_tokens = 96", "max_output_tokens = 8"),
+                ("seeds = 5", "seeds = 1"),
+            ];
+            for (from, to) in cuts.iter().filter(|_| folder == "configs") {
+                text = text.replace(from, to);
+            }
+            let text: String = text.lines().filter(|line| !line.starts_with("expect = ")).map(|line| format!("{line}\n")).collect();
+            write(root, &format!("{folder}/{}", path.file_name().unwrap().to_str().unwrap()), text);
+        }
+    }
+    for name in ["llama", "smollm2", "judge-model"] {
+        model(root, name);
+    }
+    for id in ["meta-llama--Llama-3.1-8B-Instruct", "deepseek-ai--DeepSeek-R1-Distill-Llama-8B"] {
+        model(root, &format!("hub/models--{id}/snapshots/abc"));
+        write(root, &format!("hub/models--{id}/refs/main"), "abc");
+    }
+    for (split, csv) in [("train", "train_set"), ("dev", "validation_set"), ("test", "test_set")] {
+        let rows = |i: usize| format!("{split}{i},NCT{i}{split},The drug {split} {i} works,It helped {split} {i} patients,{}\n", i % 2);
+        write(root, &format!("data/clinifact/{csv}.csv"), format!("index,nctId,claim,article_abstract,label\n{}", (0..8).map(rows).collect::<String>()));
+        let note = |i: usize| json!({"id": format!("{split}{i}"), "text": format!("Note {split} {i}: went home."), "data_type": split,
+            "out_hospital_mortality_30": i % 2, "out_hospital_mortality_90": i % 2});
+        write(root, &format!("data/lcd/{split}.json"), json!({"data": (0..8).map(note).collect::<Vec<_>>()}).to_string());
+        // Records of CliniFact and predictions at once: a printed command means the one or the other by the same name.
+        let line = |i: usize| json!({"id": format!("{split}{i}"), "claim": format!("Drug {split} {i} works"), "abstract": format!("Helped {split} {i}"),
+            "label": i % 2, "explanation": "It helped.", "probability": (i as f64 + 1.0) / 20.0, "verbalized_label": i % 2, "parsable": true});
+        write(root, &format!("{split}.jsonl"), (0..8).map(|i| format!("{}\n", line(i))).collect::<String>());
+    }
+    let note = |i: usize| json!({"id": format!("n{i}"), "text": format!("Note {i}."), "claim": "It works", "abstract": format!("Helped {i}")});
+    write(root, "notes.jsonl", (0..3).map(|i| format!("{}\n", note(i))).collect::<String>());
+    write(root, "notes.csv", "id,note\na,Went home.\nb,Died.\n");
+    let words = ["[UNK]", "[SEP]", "drug", "helped"];
+    let vocab: serde_json::Map<String, Value> = words.iter().zip(0..).map(|(word, id)| ((*word).to_owned(), json!(id))).collect();
+    let tokenizer = json!({"version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null, "decoder": null,
+        "added_tokens": [], "pre_tokenizer": {"type": "WhitespaceSplit"}, "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "[UNK]"}});
+    write(root, "biomedbert/tokenizer.json", tokenizer.to_string());
+    write(root, "biomedbert/config.json", r#"{"model_type": "bert"}"#);
+    let table = Tensor::ones((4, 5), DType::F32, &Device::Cpu).unwrap();
+    let tensors = HashMap::from([("bert.embeddings.word_embeddings.weight".to_owned(), table)]);
+    safetensors::save(&tensors, root.join("biomedbert/model.safetensors")).unwrap();
+}
+
+#[test]
+fn every_printed_command_line_runs() {
+    let root = tempfile::tempdir().unwrap();
+    sandbox(root.path());
+    let found = all_commands();
+    assert!(found.len() > 20, "{found:#?}");
+    for part in ["construct --config configs/clinifact.toml", "train --config configs/lcd90.toml", "cat notes.jsonl | clsgen", "--split dev"] {
+        assert!(found.iter().any(|command| command.contains(part)), "no command has {part}: {found:#?}");
+    }
+    let left_out = |command: &&String| !LEFT_OUT.iter().any(|(start, _)| command.starts_with(start));
+    let with_stand_ins = |command: &String| STAND_INS.iter().fold(command.clone(), |command, (from, to)| command.replace(from, to));
+    let commands: BTreeSet<String> = found.iter().filter(left_out).map(with_stand_ins).collect();
+    let mut commands: Vec<&String> = commands.iter().collect();
+    commands.sort_by_key(|command| stage(command));
+    let program = Path::new(env!("CARGO_BIN_EXE_clsgen")).parent().unwrap();
+    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap_or_default());
+    let mut failed = Vec::new();
+    for command in commands {
+        // A whole demonstration takes minutes, tests/demo.rs runs a small one.
+        let more = if command.starts_with("clsgen demo") { " --dry-run" } else { "" };
+        let mut shell = Command::new("sh");
+        shell.current_dir(root.path()).env("PATH", &path).env("HF_HUB_CACHE", root.path().join("hub")).env_remove("CLSGEN_FAULT");
+        let told = common::outcome(shell.args(["-c", &format!("{command}{more}")]));
+        if told.code != Some(0) {
+            failed.push(format!("{command}{more}\n  exit {:?}: {}", told.code, told.stderr));
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}

@@ -1,0 +1,356 @@
+//! Every documented form of an input, through the program: what names a model, what PEFT writes, what holds records.
+//!
+//! One checkpoint over the embedded model predicts the same notes whatever form base, adapter or records have; the bits must
+//! be those of the plain form.
+
+mod common;
+#[path = "forms/gguf.rs"]
+mod gguf;
+#[path = "forms/records.rs"]
+mod records;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::{Path, PathBuf},
+};
+
+use candle_core::{Device, Tensor, safetensors};
+use clsgen::rng::{Rng, hash_name, streams};
+use common::{Outcome, assert_fails, clsgen, outcome, run};
+use serde_json::{Value, json};
+
+struct Bench {
+    dir: tempfile::TempDir,
+}
+
+impl Bench {
+    /// `model/`, the embedded model as a Hugging Face folder; `checkpoint/`, an adapter and head over it; `notes.jsonl`.
+    fn new() -> Self {
+        let bench = Self { dir: tempfile::tempdir().unwrap() };
+        clsgen::demo::write_model(&bench.path("model")).unwrap();
+        bench.checkpoint("checkpoint", json!(["q_proj", "v_proj"]), "plain");
+        bench.write("notes.jsonl", records::jsonl());
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    fn json(&self, name: &str) -> Value {
+        serde_json::from_slice(&std::fs::read(self.path(name)).unwrap()).unwrap()
+    }
+
+    /// `model/` under another name, without the files named.
+    fn model(&self, name: &str, without: &[&str]) {
+        for entry in std::fs::read_dir(self.path("model")).unwrap() {
+            let file = entry.unwrap().file_name().into_string().unwrap();
+            if !without.contains(&file.as_str()) {
+                self.write(&format!("{name}/{file}"), std::fs::read(self.path("model").join(&file)).unwrap());
+            }
+        }
+    }
+
+    fn tensors(&self) -> HashMap<String, Tensor> {
+        safetensors::load(self.path("model/model.safetensors"), &Device::Cpu).unwrap()
+    }
+
+    /// A checkpoint as another tool writes it, on q and v of the embedded model.
+    fn checkpoint(&self, name: &str, target_modules: Value, format: &str) {
+        let info = json!({
+            "schema": 1, "base_model": self.path("model"), "labels": ["alive", "dead"],
+            "prompt": {"system": "You read notes.", "user": "Note: {document}", "question": "Dead or alive?", "prefix": "Reasoning: ",
+                "response": "{explanation}\n\nClassification: {label}\n\n", "format": format},
+            "head": {"hidden": 16, "activation": "gelu", "dropout": 0.1}, "max_input_tokens": 256, "max_output_tokens": 16,
+        });
+        self.write(&format!("{name}/clsgen.json"), info.to_string());
+        let adapter = json!({"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "bias": "none",
+            "target_modules": target_modules, "base_model_name_or_path": "model", "fan_in_fan_out": false});
+        self.write(&format!("{name}/adapter_config.json"), adapter.to_string());
+        let mut tensors = HashMap::new();
+        for layer in 0..4 {
+            for (part, rows) in [("q_proj", 192), ("v_proj", 64)] {
+                let name = |side: &str| format!("base_model.model.model.layers.{layer}.self_attn.{part}.lora_{side}.weight");
+                tensors.insert(name("A"), random(&name("A"), &[4, 192], 0.3));
+                tensors.insert(name("B"), random(&name("B"), &[rows, 4], 0.3));
+            }
+        }
+        safetensors::save(&tensors, self.path(&format!("{name}/adapter_model.safetensors"))).unwrap();
+        let shapes: [(&str, &[usize]); 4] =
+            [("dense.weight", &[16, 192]), ("dense.bias", &[16]), ("out.weight", &[2, 16]), ("out.bias", &[2])];
+        let head: HashMap<String, Tensor> = shapes.iter().map(|(name, shape)| ((*name).to_owned(), random(name, shape, 0.5))).collect();
+        safetensors::save(&head, self.path(&format!("{name}/cls_head.safetensors"))).unwrap();
+    }
+
+    /// `clsgen predict` of `input` in the scratch directory: what came of it, and id → logits.
+    fn predict(&self, checkpoint: &str, input: &str, more: &[&str], variables: &[(&str, &str)]) -> (Outcome, BTreeMap<String, Value>) {
+        let mut command = clsgen();
+        command.current_dir(self.dir.path()).args(["predict", "--no-explanation", "--overwrite", "--model", checkpoint]);
+        command.args(["--input", input, "--output", "out.jsonl"]).args(more).envs(variables.iter().copied());
+        let told = outcome(&mut command);
+        let lines = std::fs::read_to_string(self.path("out.jsonl")).unwrap_or_default();
+        let _ = std::fs::remove_file(self.path("out.jsonl"));
+        let logits = |line: &str| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            (line["id"].as_str().unwrap_or_default().to_owned(), line["logits"].clone())
+        };
+        (told, lines.lines().map(logits).collect())
+    }
+
+    /// The same, which must give these logits.
+    #[track_caller]
+    fn same(&self, what: &str, wanted: &BTreeMap<String, Value>, got: (Outcome, BTreeMap<String, Value>)) {
+        assert_eq!(got.0.code, Some(0), "{what}: {:?}", got.0);
+        assert_eq!(&got.1, wanted, "{what}");
+    }
+
+    fn plain(&self) -> BTreeMap<String, Value> {
+        let (told, logits) = self.predict("checkpoint", "notes.jsonl", &[], &[]);
+        assert_eq!((told.code, logits.len()), (Some(0), records::COUNT), "{told:?}");
+        assert!(logits.values().all(Value::is_array));
+        logits
+    }
+}
+
+fn random(name: &str, shape: &[usize], std: f32) -> Tensor {
+    let rng = Rng::new(17, streams::MODEL_INIT);
+    let values: Vec<f32> = (0..shape.iter().product::<usize>()).map(|i| std * rng.normal(hash_name(name), i as u64)).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+/// transformers 5 writes `dtype` and `rope_parameters`.
+fn version_5(mut config: Value) -> Value {
+    let keys = config.as_object_mut().unwrap();
+    let (theta, dtype) = (keys.remove("rope_theta").unwrap(), keys.remove("torch_dtype").unwrap());
+    keys.remove("rope_scaling");
+    keys.insert("dtype".into(), dtype);
+    keys.insert("rope_parameters".into(), json!({"rope_type": "default", "rope_theta": theta}));
+    config
+}
+
+/// Two shards and their index.
+fn shards(bench: &Bench, name: &str) {
+    bench.model(name, &["model.safetensors"]);
+    let (mut parts, mut map) = ([HashMap::new(), HashMap::new()], serde_json::Map::new());
+    for (i, (tensor, values)) in bench.tensors().into_iter().enumerate() {
+        map.insert(tensor.clone(), format!("model-0000{}-of-00002.safetensors", i % 2 + 1).into());
+        parts[i % 2].insert(tensor, values);
+    }
+    for (i, part) in parts.iter().enumerate() {
+        safetensors::save(part, bench.path(name).join(format!("model-0000{}-of-00002.safetensors", i + 1))).unwrap();
+    }
+    bench.write(&format!("{name}/model.safetensors.index.json"), json!({"metadata": {}, "weight_map": map}).to_string());
+}
+
+/// Makes `owner/name` of a folder in a hub cache: `huggingface_hub`'s layout.
+fn into_hub(bench: &Bench, model: &str, cache: &str, repository: &str) {
+    let snapshot = format!("{cache}/models--{repository}/snapshots/abc");
+    for entry in std::fs::read_dir(bench.path(model)).unwrap() {
+        let file = entry.unwrap().file_name().into_string().unwrap();
+        bench.write(&format!("{snapshot}/{file}"), std::fs::read(bench.path(model).join(&file)).unwrap());
+    }
+    bench.write(&format!("{cache}/models--{repository}/refs/main"), "abc");
+}
+
+#[test]
+fn every_form_of_a_base_model_gives_the_same_bits() {
+    let bench = Bench::new();
+    let wanted = bench.plain();
+    bench.model("v5", &["config.json"]);
+    bench.write("v5/config.json", version_5(bench.json("model/config.json")).to_string());
+    shards(&bench, "sharded");
+    // Beside its folder's tokenizer.json, and with nothing but itself.
+    let gguf = gguf::of_folder(&bench.path("model"));
+    bench.model("with-tokenizer", &["model.safetensors", "config.json"]);
+    bench.write("with-tokenizer/weights.gguf", &gguf);
+    bench.write("folder-of-one/weights.gguf", &gguf);
+    bench.write("alone/a.gguf", &gguf);
+    bench.write("alone/another.GGUF", &gguf);
+    into_hub(&bench, "model", "hub", "owner--tiny");
+    into_hub(&bench, "folder-of-one", "hub", "owner--tiny-GGUF");
+    let hub = bench.text("hub");
+    let forms = [
+        ("a folder by its whole path", bench.text("model")),
+        ("a folder by a relative path", "model".into()),
+        ("a config.json of transformers 5", "v5".into()),
+        ("weights in shards", "sharded".into()),
+        ("a hub id in the cache", "owner/tiny".into()),
+        ("a hub id whose repository holds a .gguf file alone", "owner/tiny-GGUF".into()),
+        ("a folder with a .gguf file and tokenizer.json", "with-tokenizer".into()),
+        ("a .gguf file beside tokenizer.json", "with-tokenizer/weights.gguf".into()),
+        ("a folder with a .gguf file alone", "folder-of-one".into()),
+        ("a .gguf file alone", "alone/a.gguf".into()),
+        ("a .gguf file in capitals", "alone/another.GGUF".into()),
+    ];
+    for (what, base) in forms {
+        let set = format!("model.base={base}");
+        bench.same(what, &wanted, bench.predict("checkpoint", "notes.jsonl", &["--set", &set], &[("HF_HUB_CACHE", &hub)]));
+    }
+    // The chat template is in the file as well.
+    bench.checkpoint("chat", json!(["q_proj", "v_proj"]), "chat");
+    let chat = bench.predict("chat", "notes.jsonl", &[], &[]);
+    assert_eq!(chat.0.code, Some(0), "{chat:?}");
+    assert_ne!(chat.1, wanted);
+    bench.same("chat", &chat.1, bench.predict("chat", "notes.jsonl", &["--set", "model.base=alone/a.gguf"], &[]));
+}
+
+#[test]
+fn every_command_takes_a_gguf_file_alone() {
+    let bench = Bench::new();
+    bench.write("elsewhere/tiny.gguf", gguf::of_folder(&bench.path("model")));
+    bench.write("prompt.toml", PROMPT);
+    let common = ["--set", "task.prompt=prompt.toml", "--set", "data.train=notes.jsonl", "--set", "data.dev=notes.jsonl", "--run", "run"];
+    let small = [
+        "--set", "model.base=elsewhere/tiny.gguf", "--set", "construct.teacher=elsewhere/tiny.gguf", "--set", "construct.trials=1",
+        "--set", "construct.splits=train", "--set", "construct.max_output_tokens=8", "--set", "model.max_output_tokens=8",
+        "--set", "model.max_input_tokens=1024", "--set", "construct.max_input_tokens=1024", "--set", "train.objective=cls", "--set",
+        "train.epochs=1", "--set", "head.hidden=8", "--set", "eval.bootstrap=0",
+    ];
+    let succeed = |args: &[&str]| {
+        let told = outcome(clsgen().current_dir(bench.dir.path()).args([args, &common, &small].concat()));
+        assert_eq!(told.code, Some(0), "{args:?}: {told:?}");
+    };
+    succeed(&["construct", "--set", "construct.on_fail=label_only"]);
+    succeed(&["train"]);
+    succeed(&["eval", "--split", "dev", "--compare-base", "--set", "eval.judge=elsewhere/tiny.gguf", "--baselines", "token_probability"]);
+    succeed(&["selftest", "--dry-run", "--model", "elsewhere/tiny.gguf"]);
+    // Its checkpoint finds it again, with nothing set.
+    let told = bench.predict("run", "notes.jsonl", &[], &[]);
+    assert_eq!((told.0.code, told.1.len()), (Some(0), records::COUNT), "{told:?}");
+    // Trained in full, the checkpoint is a Hugging Face folder, tokenizer included.
+    succeed(&["train", "--set", "train.parameters=full", "--set", "train.max_steps=1", "--run", "full"]);
+    for name in ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"] {
+        assert!(bench.path("full/checkpoints/epoch-01").join(name).is_file(), "{name}");
+    }
+    std::fs::remove_dir_all(bench.path("elsewhere")).unwrap();
+    let told = bench.predict("full", "notes.jsonl", &[], &[]);
+    assert_eq!((told.0.code, told.1.len()), (Some(0), records::COUNT), "{told:?}");
+}
+
+#[test]
+fn every_form_of_target_modules_that_peft_writes_is_the_same_adapter() {
+    let bench = Bench::new();
+    let wanted = bench.plain();
+    let whole = |part: &str| -> Vec<Value> { (0..4).map(|i| json!(format!("model.layers.{i}.self_attn.{part}"))).collect() };
+    let forms = [
+        json!(["v_proj", "q_proj"]),
+        json!(["self_attn.q_proj", "self_attn.v_proj"]),
+        json!([whole("q_proj"), whole("v_proj")].concat()),
+        json!(r".*\.(q|v)_proj"),
+        json!(r"model\.layers\.\d+\.self_attn\.(q_proj|v_proj)"),
+    ];
+    for form in forms {
+        bench.checkpoint("form", form.clone(), "plain");
+        bench.same(&form.to_string(), &wanted, bench.predict("form", "notes.jsonl", &[], &[]));
+    }
+    let mut config = bench.json("checkpoint/adapter_config.json");
+    config["target_modules"] = json!("all-linear");
+    config["exclude_modules"] = json!(["k_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]);
+    bench.write("form/adapter_config.json", config.to_string());
+    bench.same("exclude_modules", &wanted, bench.predict("form", "notes.jsonl", &[], &[]));
+}
+
+#[test]
+fn every_form_of_records_gives_the_same_predictions() {
+    let bench = Bench::new();
+    let wanted = bench.plain();
+    bench.write("notes.csv", records::csv());
+    bench.write("notes.parquet", records::parquet());
+    bench.write("notes.json", records::lcd());
+    bench.write("clinifact.csv", records::clinifact());
+    bench.write("no-extension", records::jsonl());
+    let forms: [(&str, &[&str]); 6] = [
+        ("notes.csv", &[]),
+        ("notes.parquet", &[]),
+        ("notes.json", &["--set", "data.format=lcd"]),
+        ("clinifact.csv", &["--set", "data.format=clinifact", "--set", "data.fields.text=article_abstract"]),
+        ("clinifact.csv", &["--set", "data.fields.text=article_abstract"]),
+        ("no-extension", &["--set", "data.format=jsonl"]),
+    ];
+    for (input, sets) in forms {
+        bench.same(&format!("{input} {sets:?}"), &wanted, bench.predict("checkpoint", input, sets, &[]));
+    }
+}
+
+#[test]
+fn what_is_not_read_says_how_to_make_it_readable() {
+    let bench = Bench::new();
+    let base = |value: &str| bench.predict("checkpoint", "notes.jsonl", &["--set", &format!("model.base={value}")], &[]).0;
+    bench.model("bin", &["model.safetensors"]);
+    bench.write("bin/pytorch_model.bin", "x");
+    assert_fails(&base("bin"), 4, &["no model.safetensors", "hint: PyTorch .bin weights", "AutoModelForCausalLM.from_pretrained('", "save_pretrained"]);
+    assert_fails(&base("bin/pytorch_model.bin"), 4, &["neither a directory", "AutoModelForCausalLM"]);
+    assert_fails(&base("model/model.safetensors"), 4, &["hint: name the directory that holds it"]);
+    assert_fails(&base("checkpoint"), 4, &["hint: it holds an adapter, not a model"]);
+    let gguf = gguf::of_folder(&bench.path("model"));
+    bench.write("several/a.gguf", &gguf);
+    bench.write("several/b.gguf", &gguf);
+    assert_fails(&base("several"), 4, &["hint: it holds 2 .gguf files (a.gguf to b.gguf): name one"]);
+    bench.write("parts/a-00001-of-00002.gguf", &gguf);
+    bench.write("parts/a-00002-of-00002.gguf", &gguf);
+    assert_fails(&base("parts"), 4, &["llama-gguf-split --merge"]);
+    // A repository in the cache that holds `.bin` weights alone is there, and says so.
+    into_hub(&bench, "bin", "hub", "owner--old");
+    let hub = bench.text("hub");
+    let told = bench.predict("checkpoint", "notes.jsonl", &["--set", "model.base=owner/old"], &[("HF_HUB_CACHE", &hub)]).0;
+    assert_fails(&told, 4, &["owner/old: ", "hint: PyTorch .bin weights"]);
+    // An adapter.
+    for targets in [json!(["q_proj", "v_proj"]), json!(".*_proj")] {
+        bench.checkpoint("old", targets, "plain");
+        std::fs::rename(bench.path("old/adapter_model.safetensors"), bench.path("old/adapter_model.bin")).unwrap();
+        let told = bench.predict("old", "notes.jsonl", &[], &[]).0;
+        assert_fails(&told, 4, &["the adapter is missing", "hint: PyTorch .bin adapters", "save_file(torch.load("]);
+    }
+}
+
+/// The real model's own quantized file, alone in its folder.
+#[test]
+fn smollm2s_gguf_file_alone_trains_and_predicts() {
+    let Some(folder) = common::smollm2() else { return };
+    let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let Some(gguf) = files.into_iter().find(|path| path.extension().is_some_and(|e| e == "gguf")) else {
+        println!("SKIP: {} holds no .gguf file", folder.display());
+        return;
+    };
+    let bench = Bench::new();
+    std::os::unix::fs::symlink(gguf, bench.path("real.gguf")).unwrap();
+    bench.write("prompt.toml", PROMPT.replace("plain", "chat"));
+    let sets = [
+        "model.base=real.gguf", "task.prompt=prompt.toml", "data.train=notes.jsonl", "model.max_input_tokens=512", "train.objective=cls",
+        "train.epochs=1", "train.max_steps=1", "train.grad_accumulation=2", "model.max_output_tokens=8",
+    ];
+    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+    let told = outcome(clsgen().current_dir(bench.dir.path()).args([&["train", "--run", "run"][..], &sets].concat()));
+    assert_eq!(told.code, Some(0), "{told:?}");
+    let (told, logits) = bench.predict("run", "notes.jsonl", &[], &[]);
+    assert_eq!((told.code, logits.len()), (Some(0), records::COUNT), "{told:?}");
+}
+
+/// The names of every form that this file tries stand where users look for them.
+#[test]
+fn the_forms_are_documented() {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    for form in ["hub id", "`.gguf`", "JSONL", "Parquet", "CSV", "`target_modules`", ".bin"] {
+        assert!(readme.contains(form), "README lacks {form}");
+    }
+    assert!(run(&["selftest", "--help"]).stdout.contains("GGUF"));
+}
+
+const PROMPT: &str = r#"
+system = "You read notes."
+user = "Note: {document}"
+question = "Dead or alive?"
+prefix = "Reasoning: "
+response = "{explanation}\n\nClassification: {label}\n\n"
+format = "plain"
+"#;
