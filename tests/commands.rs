@@ -23,7 +23,7 @@ const LEFT_OUT: [(&str, &str); 2] = [
 
 /// What a printed command calls by another name than the sandbox.
 const STAND_INS: [(&str, &str); 5] = [
-    ("/models/llama-3.1-8b", "llama"),
+    ("/models/llama-3.1-8b", "llama --run runs/llama"),
     ("epoch-03", "epoch-01"),
     ("model.base=DIR", "model.base=smollm2"),
     ("TRAIN.jsonl", "train.jsonl"),
@@ -107,10 +107,10 @@ fn sandbox(root: &Path) {
         for path in std::fs::read_dir(repository().join(folder)).unwrap().map(|entry| entry.unwrap().path()) {
             let Ok(mut text) = std::fs::read_to_string(&path) else { continue };
             let cuts = [
-                ("epochs = 20", "epochs = 1"), ("effective_batch = 32", "effective_batch = 4"), ("= 7040", "= 1200"), ("= 384", "= 8"),
-                ("= 8196", "= 1200"), ("= 2048", "= 8"), ("trials = 5", "trials = 1\non_fail = \"label_only\""),
+                ("epochs = 20", "epochs = 1"), ("effective_batch = 32", "effective_batch = 4"), ("= 7040", "= 1200"), ("= 384", "= 16"),
+                ("= 8196", "= 1200"), ("= 2048", "= 16"), ("trials = 5", "trials = 1\non_fail = \"label_only\""),
                 ("[train]\n", "[train]\nobjective = \"cls\"\n"), ("warmup_steps = 1000", "warmup_steps = 1"),
-                ("warmup_steps = 100", "warmup_steps = 1"), ("max_output_tokens = 96", "max_output_tokens = 8"),
+                ("warmup_steps = 100", "warmup_steps = 1"), ("max_output_tokens = 96", "max_output_tokens = 16"),
                 ("seeds = 5", "seeds = 1"),
             ];
             for (from, to) in cuts.iter().filter(|_| folder == "configs") {
