@@ -72,7 +72,8 @@ fn all_commands() -> BTreeSet<String> {
         let text = std::fs::read_to_string(path).unwrap();
         commands_of(&text, "# ", &mut found);
         // Within a sentence, up to its full stop.
-        let header: String = text.lines().take_while(|line| line.starts_with('#')).map(|line| format!("{} ", line.trim_start_matches("# "))).collect();
+        let header: String =
+            text.lines().take_while(|line| line.starts_with('#')).map(|line| format!("{} ", line.trim_start_matches("# "))).collect();
         let sentences = header.split(": clsgen ").skip(1).filter_map(|rest| Some(rest.split_once(". ")?.0));
         found.extend(sentences.map(|rest| format!("clsgen {rest}")));
     }
@@ -107,10 +108,17 @@ fn sandbox(root: &Path) {
         for path in std::fs::read_dir(repository().join(folder)).unwrap().map(|entry| entry.unwrap().path()) {
             let Ok(mut text) = std::fs::read_to_string(&path) else { continue };
             let cuts = [
-                ("epochs = 20", "epochs = 1"), ("effective_batch = 32", "effective_batch = 4"), ("= 7040", "= 1200"), ("= 384", "= 16"),
-                ("= 8196", "= 1200"), ("= 2048", "= 16"), ("trials = 5", "trials = 1\non_fail = \"label_only\""),
-                ("[train]\n", "[train]\nobjective = \"cls\"\n"), ("warmup_steps = 1000", "warmup_steps = 1"),
-                ("warmup_steps = 100", "warmup_steps = 1"), ("max_output_tokens = 96", "max_output_tokens = 16"),
+                ("epochs = 20", "epochs = 1"),
+                ("effective_batch = 32", "effective_batch = 4"),
+                ("= 7040", "= 1200"),
+                ("= 384", "= 16"),
+                ("= 8196", "= 1200"),
+                ("= 2048", "= 16"),
+                ("trials = 5", "trials = 1\non_fail = \"label_only\""),
+                ("[train]\n", "[train]\nobjective = \"cls\"\n"),
+                ("warmup_steps = 1000", "warmup_steps = 1"),
+                ("warmup_steps = 100", "warmup_steps = 1"),
+                ("max_output_tokens = 96", "max_output_tokens = 16"),
                 ("seeds = 5", "seeds = 1"),
             ];
             for (from, to) in cuts.iter().filter(|_| folder == "configs") {
@@ -129,16 +137,25 @@ fn sandbox(root: &Path) {
     }
     for (split, csv) in [("train", "train_set"), ("dev", "validation_set"), ("test", "test_set")] {
         let rows = |i: usize| format!("{split}{i},NCT{i}{split},The drug {split} {i} works,It helped {split} {i} patients,{}\n", i % 2);
-        write(root, &format!("data/clinifact/{csv}.csv"), format!("index,nctId,claim,article_abstract,label\n{}", (0..8).map(rows).collect::<String>()));
-        let note = |i: usize| json!({"id": format!("{split}{i}"), "text": format!("Note {split} {i}: went home."), "data_type": split,
-            "out_hospital_mortality_30": i % 2, "out_hospital_mortality_90": i % 2});
+        write(
+            root,
+            &format!("data/clinifact/{csv}.csv"),
+            format!("index,nctId,claim,article_abstract,label\n{}", (0..8).map(rows).collect::<String>()),
+        );
+        let note = |i: usize| {
+            json!({"id": format!("{split}{i}"), "text": format!("Note {split} {i}: went home."), "data_type": split,
+            "out_hospital_mortality_30": i % 2, "out_hospital_mortality_90": i % 2})
+        };
         write(root, &format!("data/lcd/{split}.json"), json!({"data": (0..8).map(note).collect::<Vec<_>>()}).to_string());
         // Records of CliniFact and predictions at once: a printed command means the one or the other by the same name.
-        let line = |i: usize| json!({"id": format!("{split}{i}"), "claim": format!("Drug {split} {i} works"), "abstract": format!("Helped {split} {i}"),
-            "label": i % 2, "explanation": "It helped.", "probability": (i as f64 + 1.0) / 20.0, "verbalized_label": i % 2, "parsable": true});
+        let line = |i: usize| {
+            json!({"id": format!("{split}{i}"), "claim": format!("Drug {split} {i} works"), "abstract": format!("Helped {split} {i}"),
+            "label": i % 2, "explanation": "It helped.", "probability": (i as f64 + 1.0) / 20.0, "verbalized_label": i % 2, "parsable": true})
+        };
         write(root, &format!("{split}.jsonl"), (0..8).map(|i| format!("{}\n", line(i))).collect::<String>());
     }
-    let note = |i: usize| json!({"id": format!("n{i}"), "text": format!("Note {i}."), "claim": "It works", "abstract": format!("Helped {i}")});
+    let note =
+        |i: usize| json!({"id": format!("n{i}"), "text": format!("Note {i}."), "claim": "It works", "abstract": format!("Helped {i}")});
     write(root, "notes.jsonl", (0..3).map(|i| format!("{}\n", note(i))).collect::<String>());
     write(root, "notes.csv", "id,note\na,Went home.\nb,Died.\n");
     let words = ["[UNK]", "[SEP]", "drug", "helped"];
@@ -158,7 +175,9 @@ fn every_printed_command_line_runs() {
     sandbox(root.path());
     let found = all_commands();
     assert!(found.len() > 20, "{found:#?}");
-    for part in ["construct --config configs/clinifact.toml", "train --config configs/lcd90.toml", "cat notes.jsonl | clsgen", "--split dev"] {
+    for part in
+        ["construct --config configs/clinifact.toml", "train --config configs/lcd90.toml", "cat notes.jsonl | clsgen", "--split dev"]
+    {
         assert!(found.iter().any(|command| command.contains(part)), "no command has {part}: {found:#?}");
     }
     let left_out = |command: &&String| !LEFT_OUT.iter().any(|(start, _)| command.starts_with(start));

@@ -74,7 +74,9 @@ fn the_whole_method_runs_leaves_its_files_and_goes_on_where_it_was() {
     let advice = first.lines().find_map(|line| line.strip_prefix("Train on them by hand: clsgen ")).unwrap();
     assert_eq!(advice, format!("train --config {}/demo.toml --run runs/mine --set data.train=construct/train.jsonl", dir.display()));
     let help = run(&["demo", "--help"]).stdout;
-    assert!(help.contains("clsgen train --config DIR/demo.toml --run runs/mine") && help.contains("--set data.train=construct/train.jsonl"));
+    assert!(
+        help.contains("clsgen train --config DIR/demo.toml --run runs/mine") && help.contains("--set data.train=construct/train.jsonl")
+    );
     let mine = |more: &[&str]| {
         let args: Vec<&str> = advice.split(' ').chain(["--set", "train.max_steps=1"]).chain(more.iter().copied()).collect();
         common::outcome(common::clsgen().current_dir(root.path()).args(args))
@@ -97,7 +99,9 @@ fn a_dry_run_makes_nothing_and_prints_config_and_plan() {
     for more in [&["--notes", "48"][..], &["--objective", "cls"]] {
         let told = demo(&dir, &[more, &["--dry-run"]].concat());
         assert_eq!(told.code, Some(0), "{told:?}");
-        assert!(told.stdout.contains("[train]\n") && told.stdout.contains("# run directory: ") && told.stdout.contains("# synthetic notes: "));
+        assert!(
+            told.stdout.contains("[train]\n") && told.stdout.contains("# run directory: ") && told.stdout.contains("# synthetic notes: ")
+        );
     }
     let told = demo(&dir, &["--dry-run", "--json"]);
     let json: Value = serde_json::from_str(&told.stdout).unwrap();

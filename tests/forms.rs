@@ -211,10 +211,30 @@ fn every_command_takes_a_gguf_file_alone() {
     bench.write("prompt.toml", PROMPT);
     let common = ["--set", "task.prompt=prompt.toml", "--set", "data.train=notes.jsonl", "--set", "data.dev=notes.jsonl", "--run", "run"];
     let small = [
-        "--set", "model.base=elsewhere/tiny.gguf", "--set", "construct.teacher=elsewhere/tiny.gguf", "--set", "construct.trials=1",
-        "--set", "construct.splits=train", "--set", "construct.max_output_tokens=8", "--set", "model.max_output_tokens=8",
-        "--set", "model.max_input_tokens=1024", "--set", "construct.max_input_tokens=1024", "--set", "train.objective=cls", "--set",
-        "train.epochs=1", "--set", "head.hidden=8", "--set", "eval.bootstrap=0",
+        "--set",
+        "model.base=elsewhere/tiny.gguf",
+        "--set",
+        "construct.teacher=elsewhere/tiny.gguf",
+        "--set",
+        "construct.trials=1",
+        "--set",
+        "construct.splits=train",
+        "--set",
+        "construct.max_output_tokens=8",
+        "--set",
+        "model.max_output_tokens=8",
+        "--set",
+        "model.max_input_tokens=1024",
+        "--set",
+        "construct.max_input_tokens=1024",
+        "--set",
+        "train.objective=cls",
+        "--set",
+        "train.epochs=1",
+        "--set",
+        "head.hidden=8",
+        "--set",
+        "eval.bootstrap=0",
     ];
     let succeed = |args: &[&str]| {
         let told = outcome(clsgen().current_dir(bench.dir.path()).args([args, &common, &small].concat()));
@@ -288,7 +308,11 @@ fn what_is_not_read_says_how_to_make_it_readable() {
     let base = |value: &str| bench.predict("checkpoint", "notes.jsonl", &["--set", &format!("model.base={value}")], &[]).0;
     bench.model("bin", &["model.safetensors"]);
     bench.write("bin/pytorch_model.bin", "x");
-    assert_fails(&base("bin"), 4, &["no model.safetensors", "hint: PyTorch .bin weights", "AutoModelForCausalLM.from_pretrained('", "save_pretrained"]);
+    assert_fails(
+        &base("bin"),
+        4,
+        &["no model.safetensors", "hint: PyTorch .bin weights", "AutoModelForCausalLM.from_pretrained('", "save_pretrained"],
+    );
     assert_fails(&base("bin/pytorch_model.bin"), 4, &["neither a directory", "AutoModelForCausalLM"]);
     assert_fails(&base("model/model.safetensors"), 4, &["hint: name the directory that holds it"]);
     assert_fails(&base("checkpoint"), 4, &["hint: it holds an adapter, not a model"]);
@@ -326,8 +350,15 @@ fn smollm2s_gguf_file_alone_trains_and_predicts() {
     std::os::unix::fs::symlink(gguf, bench.path("real.gguf")).unwrap();
     bench.write("prompt.toml", PROMPT.replace("plain", "chat"));
     let sets = [
-        "model.base=real.gguf", "task.prompt=prompt.toml", "data.train=notes.jsonl", "model.max_input_tokens=512", "train.objective=cls",
-        "train.epochs=1", "train.max_steps=1", "train.grad_accumulation=2", "model.max_output_tokens=8",
+        "model.base=real.gguf",
+        "task.prompt=prompt.toml",
+        "data.train=notes.jsonl",
+        "model.max_input_tokens=512",
+        "train.objective=cls",
+        "train.epochs=1",
+        "train.max_steps=1",
+        "train.grad_accumulation=2",
+        "model.max_output_tokens=8",
     ];
     let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
     let told = outcome(clsgen().current_dir(bench.dir.path()).args([&["train", "--run", "run"][..], &sets].concat()));

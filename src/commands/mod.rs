@@ -19,11 +19,7 @@ use std::{path::PathBuf, time::SystemTime};
 
 use candle_core::Device;
 
-use crate::{
-    config::Config,
-    device,
-    error::Result,
-};
+use crate::{config::Config, device, error::Result};
 
 /// What the global flags say, resolved once.
 #[derive(Debug, Clone)]

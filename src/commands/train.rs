@@ -244,7 +244,8 @@ fn dev(context: &Context, inputs: &Inputs, prompter: &Prompter) -> Result<Option
 fn clsgen_json(config: &Config, inputs: &Inputs, source: &ModelSource, base_hash: String) -> Result<model_files::ClsgenJson> {
     // A path is stored whole, so that the checkpoint finds its base from anywhere; a hub id stays one.
     let local = config.resolve(Path::new(&config.model.base)).exists();
-    let base_model = match source.path.canonicalize() {
+    // Links stay as named: a `.gguf` file's name is part of its hash.
+    let base_model = match std::path::absolute(&source.path) {
         Ok(path) if local => path.display().to_string(),
         _ => config.model.base.clone(),
     };

@@ -46,8 +46,10 @@ pub fn resolve(base: &str, search: &[&Path], allow_network: bool) -> Result<Mode
         (None, _) if allow_network => open(&hub::download(base)?),
         // What is there says what is missing: `.bin` weights, half a download.
         (None, Some(dir)) => open(&dir).map_err(|e| e.context(base)),
-        (None, None) => Err(Error::model(format!("model {base} is neither a path here nor in the hub cache {}", hub::cache_dir().display()))
-            .hint(format!("download it first (hf download {base}), or pass --allow-network"))),
+        (None, None) => {
+            Err(Error::model(format!("model {base} is neither a path here nor in the hub cache {}", hub::cache_dir().display()))
+                .hint(format!("download it first (hf download {base}), or pass --allow-network")))
+        }
     }
 }
 

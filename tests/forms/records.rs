@@ -45,7 +45,9 @@ pub fn clinifact() -> String {
 }
 
 pub fn parquet() -> Vec<u8> {
-    let schema = Arc::new(parse_message_type("message m { required binary id (UTF8); required binary text (UTF8); required int64 label; }").unwrap());
+    let schema = Arc::new(
+        parse_message_type("message m { required binary id (UTF8); required binary text (UTF8); required int64 label; }").unwrap(),
+    );
     let mut bytes = Vec::new();
     let mut writer = SerializedFileWriter::new(&mut bytes, schema, Arc::new(WriterProperties::builder().build())).unwrap();
     let mut group = writer.next_row_group().unwrap();

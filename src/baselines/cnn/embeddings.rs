@@ -44,11 +44,10 @@ impl Embeddings {
         let source = source::resolve(&dir.display().to_string(), &[], false).map_err(|e| e.context("cnn.embeddings"))?;
         let path = dir.join("tokenizer.json");
         let tokenizer = Tokenizer::from_file(&path).map_err(|_| {
-            Error::model(format!("{}: no word-piece tokenizer can be read", path.display()))
-                .hint(
-                    "cnn.embeddings is a Hugging Face BERT folder; one with vocab.txt alone gets its tokenizer.json from transformers: \
+            Error::model(format!("{}: no word-piece tokenizer can be read", path.display())).hint(
+                "cnn.embeddings is a Hugging Face BERT folder; one with vocab.txt alone gets its tokenizer.json from transformers: \
                      AutoTokenizer.from_pretrained('DIR').save_pretrained('DIR')",
-                )
+            )
         })?;
         let table = weights::read_one(&source, TENSOR, &Device::Cpu)?;
         let (rows, width) = table.dims2()?;
