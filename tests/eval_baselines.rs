@@ -39,13 +39,15 @@ fn baselines_run_on_the_base_model_and_are_compared_with_the_tuned_one() {
     assert_eq!(names.join(","), PROMPTED);
     // Random weights write no verdict: unparsable, counted, with a reason where nothing follows.
     let label = &baselines["methods"][1]["metrics"];
-    assert_eq!((&label["parsable"]["value"], &label["f1"]["value"]), (&json!(0.0), &Value::Null));
-    // The token probability needs no text: it compares with the model by all three tests.
+    // Unparsable everywhere is no positive call anywhere: nothing is found of the positives, and precision has no calls to be over.
+    assert_eq!((&label["parsable"]["value"], &label["f1"]["value"], &label["recall"]["value"]), (&json!(0.0), &json!(0.0), &json!(0.0)));
+    assert_eq!((&label["precision"]["reason"], &label["auroc"]["reason"]), (&json!("nothing is predicted positive"), &json!("no answer could be parsed")));
+    // The token probability needs no text: it compares with the model by every test.
     let token = &baselines["methods"][3];
     assert_eq!(token["metrics"]["auroc"]["n"], 12);
     assert!(token["metrics"]["auroc"]["ci95"].is_array() && token["metrics"]["parsable"]["value"].is_null());
     let tests: Vec<&str> = token["comparisons"].as_array().unwrap().iter().map(|c| c["test"].as_str().unwrap()).collect();
-    assert_eq!(tests, ["DeLong", "paired bootstrap", "McNemar, exact"]);
+    assert_eq!(tests, ["DeLong", "paired bootstrap", "paired bootstrap", "paired bootstrap", "McNemar, exact"]);
     for line in fixture.lines("run/eval/baselines/token_probability.jsonl") {
         let probability = line["runs"][0]["probability"].as_f64().unwrap();
         assert!(probability > 0.0 && probability < 1.0);

@@ -94,16 +94,24 @@ impl Summary<'_> {
         let dir = self.context.run_dir.display();
         let seconds = self.context.started.elapsed().map_err(|_| Error::run("the clock went backwards"))?.as_secs();
         output::line(&format!(
-            "Finished in {}:{:02} minutes. In {dir}:\n\
+            "Finished in {}. In {dir}:\n\
              \x20 demo.toml, data/, prompts/, model/   a config, records and a model to go on with\n\
              \x20 construct/                           explanations, and the notes that got none\n\
              \x20 checkpoints/, best.json              an adapter and head an epoch, the best one named\n\
              \x20 eval/                                metrics.json, tables/, figures/\n\
              \x20 predictions.jsonl                    probability and explanation of data/new.jsonl\n\
              Report: {dir}/eval/report.html",
-            seconds / 60,
-            seconds % 60
+            duration(seconds)
         ))
+    }
+}
+
+/// Seconds below a minute, minutes and seconds above.
+fn duration(seconds: u64) -> String {
+    match seconds {
+        1 => "1 second".to_owned(),
+        0..60 => format!("{seconds} seconds"),
+        _ => format!("{}:{:02} minutes", seconds / 60, seconds % 60),
     }
 }
 
