@@ -136,7 +136,8 @@ mod tests {
         assert_eq!((case.record.label, case.record.explanation), (None, None));
         assert!(super::case(&prediction("Classification: TRUE"), &labels()).is_none());
         // Unparsable: only whether it can be read is asked, of the text.
-        let unparsable = Prediction { verbalized_label: None, explanation: None, text: Some("It\nClassification: TRUE".into()), ..prediction("") };
+        let unparsable =
+            Prediction { verbalized_label: None, explanation: None, text: Some("It\nClassification: TRUE".into()), ..prediction("") };
         let case = super::case(&unparsable, &labels()).unwrap();
         assert_eq!((case.record.field("text"), case.label, case.written), (Some("It"), None, true));
         assert!(super::case(&Prediction { text: None, ..unparsable }, &labels()).is_none());

@@ -19,7 +19,8 @@ use crate::rng::{Rng, streams};
 /// An interval, or why there is none.
 pub type Interval = Result<[f64; 2], &'static str>;
 
-const THIN: &str = "no interval: all positives, or all others, are one group";
+const ONE_POSITIVE: &str = "no interval: all positives are one group";
+const ONE_OTHER: &str = "no interval: only one group holds no positive";
 const FEW_CLUSTERS: &str = "no interval: fewer than two groups in the denominator";
 const FEW_RESAMPLES: &str = "no interval: fewer than 200 resamples (eval.bootstrap)";
 const FEW_DEFINED: &str = "no interval: undefined in too many resamples";
@@ -97,9 +98,10 @@ impl Resampler {
         weights
     }
 
-    /// Whether some stratum holds a single cluster: it is the same in every resample, so no resample tells how it varies.
-    fn is_thin(&self) -> bool {
-        self.strata.iter().any(|stratum| stratum.len() == 1)
+    /// Which stratum holds a single cluster: it is the same in every resample, so no resample tells how it varies.
+    fn thin(&self) -> Option<&'static str> {
+        let reasons = [ONE_POSITIVE, ONE_OTHER];
+        self.strata.iter().zip(reasons).find(|(stratum, _)| stratum.len() == 1).map(|(_, reason)| reason)
     }
 
     /// Every statistic, in order, with its interval from `resamples` resamples.
@@ -141,15 +143,17 @@ impl Resampler {
 
     fn interval(&self, whole: &Whole, draws: Vec<f64>, resamples: usize) -> Interval {
         match (whole.outcome, whole.proportion_of) {
-            (Ok(value), Some(clusters)) if value == 0.0 || value == 1.0 => clopper_pearson_at_end(value == 1.0, clusters).ok_or(FEW_CLUSTERS),
+            (Ok(value), Some(clusters)) if value == 0.0 || value == 1.0 => {
+                clopper_pearson_at_end(value == 1.0, clusters).ok_or(FEW_CLUSTERS)
+            }
             _ => self.percentile_interval(draws, resamples),
         }
     }
 
     /// The interval of a statistic that is no proportion of 0 or 1, from its values over the resamples (those that are defined).
     pub(super) fn percentile_interval(&self, draws: Vec<f64>, resamples: usize) -> Interval {
-        if self.is_thin() {
-            return Err(THIN);
+        if let Some(reason) = self.thin() {
+            return Err(reason);
         }
         if draws.len() < MINIMUM || draws.len() * 20 < resamples * 19 {
             return Err(if resamples < MINIMUM { FEW_RESAMPLES } else { FEW_DEFINED });
@@ -240,7 +244,7 @@ mod tests {
         assert!(reason(&apart, Statistic::new(5, first), 200).0.is_some());
         assert_eq!(reason(&apart, Statistic::new(5, first), 199), (None, Some(FEW_RESAMPLES.into())));
         assert_eq!(reason(&apart, Statistic::new(5, half), 300), (None, Some(NO_VARIATION.into())));
-        assert_eq!(reason(&thin, Statistic::new(4, first), 300), (None, Some(THIN.into())));
+        assert_eq!(reason(&thin, Statistic::new(4, first), 300), (None, Some(ONE_POSITIVE.into())));
         let seldom = |weights: &[u32]| if weights[0] == 1 || weights.iter().all(|&w| w == 1) { Ok(1.0) } else { Err("no") };
         assert_eq!(reason(&apart, Statistic::new(5, seldom), 300), (None, Some(FEW_DEFINED.into())));
         // A proportion of 1 comes first, whatever the strata: 0.025^(1/3).

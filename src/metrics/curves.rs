@@ -9,11 +9,7 @@
 
 use rayon::prelude::*;
 
-use super::{
-    Sample,
-    bootstrap::Resampler,
-    ranking::Ranking,
-};
+use super::{Sample, bootstrap::Resampler, ranking::Ranking};
 
 /// Steps of the grid: 0, 0.01 … 1.
 const STEPS: usize = 100;

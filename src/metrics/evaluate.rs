@@ -34,12 +34,7 @@ impl<'a> Book<'a> {
     }
 
     /// A statistic of the calls against gold that is a share of the records that `among` picks.
-    fn share(
-        &mut self,
-        threshold: f64,
-        statistic: impl Fn(&Confusion) -> Outcome + Sync + 'a,
-        among: impl Fn(bool, bool) -> bool,
-    ) -> Slot {
+    fn share(&mut self, threshold: f64, statistic: impl Fn(&Confusion) -> Outcome + Sync + 'a, among: impl Fn(bool, bool) -> bool) -> Slot {
         let sample = self.sample;
         let clusters = sample.clusters_among(|i| among(sample.labels()[i], sample.probabilities()[i] >= threshold));
         let slot = self.calls(threshold, statistic);

@@ -67,7 +67,11 @@ pub fn judge(sample: &Sample, verdicts: &[Option<Verdict>], options: &Options) -
     };
     let asked: u32 = verdicts.iter().flatten().map(|verdict| verdict.answers()[0]).sum();
     let inferred = count(|v| v.verbalized.is_some() && v.inferred.is_some());
-    let none = if count(|v| v.verbalized.is_some()) == 0 { "no record has an explanation to judge" } else { "no answer of the judge could be parsed" };
+    let none = if count(|v| v.verbalized.is_some()) == 0 {
+        "no record has an explanation to judge"
+    } else {
+        "no answer of the judge could be parsed"
+    };
     let statistics = [
         Statistic::new(inferred, move |weights: &[u32]| {
             let table = table(verdicts, weights);

@@ -175,7 +175,9 @@ fn model_call(sample: &Sample, i: usize) -> bool {
 fn bootstrap_differences(sample: &Sample, run: &Answers, written: bool, options: &Options) -> impl Iterator<Item = Comparison> {
     let n = sample.len();
     let of_calls = |statistic: fn(&Confusion) -> Outcome| {
-        Statistic::new(n, move |weights: &[u32]| Ok(statistic(&gold_table(sample, 0.5, weights))? - statistic(&calls(sample, run, weights))?))
+        Statistic::new(n, move |weights: &[u32]| {
+            Ok(statistic(&gold_table(sample, 0.5, weights))? - statistic(&calls(sample, run, weights))?)
+        })
     };
     let mut statistics = vec![of_calls(Confusion::f1), of_calls(Confusion::precision), of_calls(Confusion::recall)];
     if written {
@@ -198,9 +200,8 @@ fn is_right(sample: &Sample, run: &Answers, i: usize) -> bool {
 
 fn accuracy_difference(sample: &Sample, run: &Answers, options: &Options) -> Comparison {
     let n = sample.len();
-    let of_record: Vec<i64> = (0..n)
-        .map(|i| i64::from(model_call(sample, i) == sample.labels()[i]) - i64::from(is_right(sample, run, i)))
-        .collect();
+    let of_record: Vec<i64> =
+        (0..n).map(|i| i64::from(model_call(sample, i) == sample.labels()[i]) - i64::from(is_right(sample, run, i))).collect();
     let grouped = sample.cluster_count() < n;
     let p_value = if grouped {
         let mut of_group = vec![0; sample.cluster_count()];

@@ -44,7 +44,8 @@ mod tests {
         let [benefit, risk] = decision_tables("t", &curves, 50);
         assert_eq!((benefit.rows.len(), risk.rows.len()), (99, 100));
         assert!(
-            benefit.rows[..20].iter().all(|row| row.len() == 5 && row[2].contains(" to ") && row[4] == "–") && risk.rows.iter().all(|row| row[3].contains(" to "))
+            benefit.rows[..20].iter().all(|row| row.len() == 5 && row[2].contains(" to ") && row[4] == "–")
+                && risk.rows.iter().all(|row| row[3].contains(" to "))
         );
         assert_eq!((benefit.rows[19][0].as_str(), risk.rows[99][0].as_str(), risk.rows[99][1].as_str()), ("0.20", "1.00", "50"));
     }

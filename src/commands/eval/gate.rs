@@ -114,7 +114,9 @@ impl Bound {
     /// What is wrong with a number alone where neither more nor less is better.
     fn best_between(&self) -> Option<String> {
         match direction::of(&self.path) {
-            Some(Direction::Near(best)) if self.bare => Some(format!("{} is best at {best}, a number alone bounds neither side", self.path)),
+            Some(Direction::Near(best)) if self.bare => {
+                Some(format!("{} is best at {best}, a number alone bounds neither side", self.path))
+            }
             _ => None,
         }
     }

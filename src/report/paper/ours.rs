@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{generate::construct::Statistics, metrics::{Evaluation, methods::MethodMetrics}};
+use crate::{
+    generate::construct::Statistics,
+    metrics::{Evaluation, methods::MethodMetrics},
+};
 
 /// Records of each split, where known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
