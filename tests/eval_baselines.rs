@@ -39,13 +39,18 @@ fn baselines_run_on_the_base_model_and_are_compared_with_the_tuned_one() {
     assert_eq!(names.join(","), PROMPTED);
     // Random weights write no verdict: unparsable, counted, with a reason where nothing follows.
     let label = &baselines["methods"][1]["metrics"];
-    assert_eq!((&label["parsable"]["value"], &label["f1"]["value"]), (&json!(0.0), &Value::Null));
-    // The token probability needs no text: it compares with the model by all three tests.
+    // Unparsable everywhere is no positive call anywhere: nothing is found of the positives, and precision has no calls to be over.
+    assert_eq!((&label["parsable"]["value"], &label["f1"]["value"], &label["recall"]["value"]), (&json!(0.0), &json!(0.0), &json!(0.0)));
+    assert_eq!(
+        (&label["precision"]["reason"], &label["auroc"]["reason"]),
+        (&json!("nothing is predicted positive"), &json!("no answer could be parsed"))
+    );
+    // The token probability needs no text: it compares with the model by every test.
     let token = &baselines["methods"][3];
     assert_eq!(token["metrics"]["auroc"]["n"], 12);
     assert!(token["metrics"]["auroc"]["ci95"].is_array() && token["metrics"]["parsable"]["value"].is_null());
     let tests: Vec<&str> = token["comparisons"].as_array().unwrap().iter().map(|c| c["test"].as_str().unwrap()).collect();
-    assert_eq!(tests, ["DeLong", "paired bootstrap", "McNemar, exact"]);
+    assert_eq!(tests, ["DeLong", "paired bootstrap", "paired bootstrap", "paired bootstrap", "McNemar, exact"]);
     for line in fixture.lines("run/eval/baselines/token_probability.jsonl") {
         let probability = line["runs"][0]["probability"].as_f64().unwrap();
         assert!(probability > 0.0 && probability < 1.0);
@@ -102,7 +107,7 @@ fn what_cannot_be_run_is_said_before_any_work() {
 fn explained() -> String {
     let line = |i: usize| {
         json!({"id": format!("n{i}"), "label": i % 2, "probability": 0.1 * (i % 10) as f64, "verbalized_label": if i == 3 { Value::Null } else { json!(i % 2) },
-            "explanation": if i == 3 { Value::Null } else { json!(format!("SECRET words, {i}.")) }})
+            "explanation": if i == 3 { Value::Null } else { json!(format!("SECRET words, {i}.")) }, "text": format!("SECRET words, {i}.")})
     };
     (0..8).map(|i| line(i).to_string() + "\n").collect()
 }
@@ -113,13 +118,14 @@ fn a_judge_reads_the_explanations_of_any_prediction_file_and_goes_on_where_it_st
     fixture.write("told.jsonl", explained());
     let flags = ["--predictions", "told.jsonl", "--set", "eval.judge=base"];
     let output = succeed(&fixture, &flags);
-    assert!(stderr(&output).contains("14 of 14 answers unparsable"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("15 of 15 answers unparsable"), "{}", stderr(&output));
     let whole = fixture.read("run/eval/judge.jsonl");
     let lines = parse_lines(&whole);
-    assert_eq!(lines.len(), 7, "record 3 has nothing to judge");
-    assert_eq!(lines[3], json!({"id": "n4", "verbalized_label": 0, "inferred_label": null, "readable": null}));
+    assert_eq!(lines.len(), 8, "of record 3, which is unparsable, it is asked whether the text can be read");
+    assert_eq!(lines[3], json!({"id": "n3", "verbalized_label": null, "inferred_label": null, "readable": null}));
     let judge = json(&fixture, "metrics.json")["judge"].clone();
-    assert_eq!((&judge["unparsable"]["value"], &judge["unparsable"]["n"]), (&json!(1.0), &json!(14)));
+    assert_eq!((&judge["unparsable"]["value"], &judge["unparsable"]["n"]), (&json!(1.0), &json!(15)));
+    assert_eq!((&judge["readability"]["value"], &judge["readability"]["n"]), (&json!(0.0), &json!(8)), "unread is not readable");
     assert!(judge["rli"]["reason"].as_str().unwrap().contains("no answer of the judge"));
     assert!(!String::from_utf8(whole.clone()).unwrap().contains("SECRET"));
     // A judgement that was made is not made again; it counts.
@@ -127,9 +133,13 @@ fn a_judge_reads_the_explanations_of_any_prediction_file_and_goes_on_where_it_st
     (first["inferred_label"], first["readable"]) = (json!(1), json!(true));
     fixture.write("run/eval/judge.jsonl", format!("{first}\n"));
     let output = succeed(&fixture, &flags);
-    assert!(stderr(&output).contains("judge: 1 of 7 records are done already"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("judge: 1 of 8 records are done already"), "{}", stderr(&output));
     let judge = json(&fixture, "metrics.json")["judge"].clone();
-    assert_eq!((&judge["rli"]["value"], &judge["rli"]["n"], &judge["readability"]["value"]), (&json!(1.0), &json!(1), &json!(1.0)));
+    assert_eq!((&judge["rli"]["value"], &judge["rli"]["n"], &judge["readability"]["value"]), (&json!(1.0), &json!(1), &json!(0.125)));
+    // A judge's unparsable answers have a ceiling, not a floor.
+    fixture.write("gate.toml", "judge.unparsable = 0.5\n");
+    let output = eval(&fixture, &[&flags[..], &["--gate", "gate.toml"]].concat());
+    assert!(output.status.code() == Some(1) && stderr(&output).contains("judge.unparsable = 0.8667, above 0.5"), "{}", stderr(&output));
 }
 
 /// A folder as BERT's: word pieces and their vectors under a prefix, beside a tensor that is not read.
@@ -198,4 +208,57 @@ fn the_cnn_is_trained_on_train_picked_on_dev_and_kept_seed_by_seed() {
     succeed(&fixture, &flags);
     assert_eq!((fixture.read("run/eval/baselines/cnn/grid.jsonl"), fixture.read("run/eval/baselines/cnn/seed-1.jsonl")), (whole, seed));
     assert_eq!(eval(&fixture, &[&flags[..], &["--set", "cnn.embeddings=nowhere"]].concat()).status.code(), Some(4));
+}
+
+/// CliniFact's test split, decoded from the paper's Table 2 (SPEC A27): 394 records, 113 positive; ten label runs find 900 of 1,130
+/// positives, their majority calls 109 and is right of 95; three positives get no vote at all. A vote of run r for record i.
+fn vote(i: usize, run: usize) -> Option<u8> {
+    match i {
+        0..95 => Some(u8::from(run < 9)),
+        95..110 => Some(u8::from(run < 3)),
+        110..113 => None,
+        113..127 => Some(u8::from(run < 6)),
+        _ => Some(0),
+    }
+}
+
+#[test]
+fn baselines_decode_like_the_papers_counts() {
+    let fixture = finished_run();
+    let (mut records, mut predictions, mut answers) = (String::new(), String::new(), String::new());
+    for i in 0..394 {
+        let (id, label) = (format!("n{i}"), u8::from(i < 113));
+        records += &format!("{}\n", json!({"id": id, "text": "SECRET", "label": label}));
+        let probability = 0.2 + 0.5 * f64::from(label) + 0.001 * f64::from(i as u16 % 300);
+        predictions += &format!("{}\n", json!({"id": id, "label": label, "probability": probability, "parsable": false}));
+        let runs: Vec<Value> = (0..10).map(|run| json!({"text": "", "probability": null, "verbalized_label": vote(i, run)})).collect();
+        answers += &format!("{}\n", json!({"id": id, "label": label, "prompt_tokens": 1, "truncated_tokens": 0, "runs": runs}));
+    }
+    fixture.write("dev.jsonl", records);
+    fixture.write("run/checkpoints/epoch-01/dev.predictions.jsonl", predictions);
+    std::fs::remove_dir_all(fixture.path("base")).unwrap();
+    let flags = ["--split", "dev", "--set", "data.dev=dev.jsonl", "--baselines", "label,self_consistency", "--paper", "table2"];
+    let flags = [&flags[..], &["--set", "task.name=clinifact"]].concat();
+    // The model is missed, once the log is open; with its answers there, none is needed.
+    assert_eq!(eval(&fixture, &flags).status.code(), Some(4));
+    fixture.write("run/eval/baselines/label.jsonl", answers);
+    succeed(&fixture, &flags);
+    let methods = json(&fixture, "baselines.json")["methods"].clone();
+    let value = |method: usize, metric: &str| methods[method]["metrics"][metric]["value"].as_f64().unwrap();
+    assert!((value(0, "recall") * 10.0 * 113.0 - 900.0).abs() < 1e-9, "{}", value(0, "recall"));
+    let voted = ["precision", "recall", "f1"].map(|metric| value(1, metric));
+    assert_eq!(voted, [95.0 / 109.0, 95.0 / 113.0, 190.0 / 222.0]);
+    assert_eq!((&methods[1]["metrics"]["auroc"]["n"], &methods[1]["metrics"]["f1"]["n"]), (&json!(391), &json!(394)));
+    let table = json(&fixture, "tables/table2.json");
+    let row = |metric: &str, method: &str| {
+        let row = table["rows"].as_array().unwrap().iter().find(|row| row[0] == metric && row[1] == method).unwrap();
+        (row[3].as_str().unwrap().to_owned(), row[4].as_str().unwrap().to_owned())
+    };
+    for (metric, method) in
+        [("Recall", "Label prediction"), ("Precision", "Self-consistency"), ("Recall", "Self-consistency"), ("F1", "Self-consistency")]
+    {
+        let (ours, delta) = row(metric, method);
+        assert!(delta == "+0.0000" && ours.contains(" to "), "{metric} {method}: {ours} {delta}");
+    }
+    assert!(row("AUROC", "Self-consistency").0.ends_with(", n = 391"), "{:?}", row("AUROC", "Self-consistency"));
 }

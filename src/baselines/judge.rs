@@ -1,7 +1,8 @@
 //! LLM-as-a-judge (paper §5.3.2 and A.4.1): what does an explanation imply, and can it be read?
 //!
-//! The judge is any model of Llama's architecture, asked twice a record, greedily. It sees the explanation alone: never the
-//! record, the gold label, the probability or the verdict (lines of the explanation that are a verdict are taken out).
+//! The judge is any model of Llama's architecture, asked greedily: of a parsable record what its explanation implies, and of every
+//! generated text whether it can be read. It sees the explanation (of an unparsable record: the text) alone: never the record, the
+//! gold label, the probability or the verdict (lines that are a verdict are taken out).
 
 use serde::{Deserialize, Serialize};
 
@@ -26,18 +27,23 @@ const READABILITY: [&str; 2] = ["UNREADABLE", "READABLE"];
 pub struct JudgeLine {
     /// The record's id.
     pub id: String,
-    /// The label that the model verbalized.
-    pub verbalized_label: u8,
+    /// The label that the model verbalized; null where the text is unparsable and only its readability is asked.
+    pub verbalized_label: Option<u8>,
     /// The label that its explanation implies; null where the judge's answer is unparsable.
     pub inferred_label: Option<u8>,
     /// Whether the explanation is readable; null where the judge's answer is unparsable.
     pub readable: Option<bool>,
 }
 
-impl JudgeLine {
-    /// As the metrics want it.
-    pub fn verdict(&self) -> Verdict {
-        Verdict { verbalized: self.verbalized_label == 1, inferred: self.inferred_label.map(|label| label == 1), readable: self.readable }
+/// As the metrics want it: what a prediction holds, and what the judge said of it, if it was asked.
+pub fn verdict_of(prediction: &Prediction, line: Option<&JudgeLine>) -> Verdict {
+    let written = prediction.text.is_some();
+    Verdict {
+        verbalized: line.and_then(|line| line.verbalized_label).map(|label| label == 1),
+        inferred: line.and_then(|line| line.inferred_label).map(|label| label == 1),
+        written,
+        asked: written && line.is_some(),
+        readable: line.and_then(|line| line.readable),
     }
 }
 
@@ -45,14 +51,18 @@ impl JudgeLine {
 pub struct Case {
     /// The explanation, under the names of both prompts' fields.
     record: Record,
-    label: u8,
+    /// The verbalized label, where there is an explanation beside it: what does that imply?
+    label: Option<u8>,
+    /// Whether a text was generated: can it be read?
+    written: bool,
 }
 
-/// What there is to judge of a prediction: `None` without a verbalized label or without an explanation beside it.
+/// What there is to judge of a prediction: its explanation where it is parsable, else its whole text; `None` without any.
 pub fn case(prediction: &Prediction, labels: &[String; 2]) -> Option<Case> {
-    let (label, explanation) = (prediction.verbalized_label?, prediction.explanation.as_deref()?);
+    let explained = prediction.verbalized_label.zip(prediction.explanation.as_deref());
+    let judged = explained.map(|(_, explanation)| explanation).or(prediction.text.as_deref())?;
     let reasons = |line: &&str| verdict(line, "Classification: ", labels).is_none();
-    let text = explanation.split('\n').filter(reasons).collect::<Vec<_>>().join("\n").trim().to_owned();
+    let text = judged.split('\n').filter(reasons).collect::<Vec<_>>().join("\n").trim().to_owned();
     let record = Record {
         id: prediction.id.clone()?,
         fields: [("explanation".to_owned(), text.clone()), ("text".to_owned(), text.clone())].into(),
@@ -61,7 +71,8 @@ pub fn case(prediction: &Prediction, labels: &[String; 2]) -> Option<Case> {
         group: None,
         number: 0,
     };
-    (!text.is_empty()).then_some(Case { record, label })
+    let case = Case { record, label: explained.map(|(label, _)| label), written: prediction.text.is_some() };
+    (!text.is_empty()).then_some(case)
 }
 
 /// Asks about every case; `emit` gets a line a case, in their order.
@@ -72,19 +83,31 @@ pub fn ask(
     cases: &[Case],
     emit: &mut dyn FnMut(JudgeLine) -> Result<()>,
 ) -> Result<()> {
-    let questions = cases.iter().flat_map(|case| [(inconsistency, &case.record), (readability, &case.record)]);
-    let mut first: Option<Option<u8>> = None;
-    let mut cases = cases.iter();
-    asker.ask(questions, &mut |asked| match first.take() {
-        None => {
-            first = Some(line(&asked, "Classification: ", inconsistency.labels()));
-            Ok(())
-        }
-        Some(inferred_label) => {
-            let readable = line(&asked, "Readability: ", &READABILITY).map(|class| class == 1);
-            let Some(case) = cases.next() else { return Ok(()) };
-            emit(JudgeLine { id: case.record.id.clone(), verbalized_label: case.label, inferred_label, readable })
-        }
+    let questions = cases.iter().flat_map(|case| {
+        let asked = [case.label.map(|_| (inconsistency, &case.record)), case.written.then_some((readability, &case.record))];
+        asked.into_iter().flatten()
+    });
+    let mut cases = cases.iter().peekable();
+    // What a case's first answer implied, where its second is still to come.
+    let mut implied: Option<Option<u8>> = None;
+    asker.ask(questions, &mut |asked| {
+        let Some(case) = cases.peek() else { return Ok(()) };
+        let inferred_label = match implied.take() {
+            Some(label) => label,
+            None if case.label.is_none() => None,
+            None => {
+                let label = line(&asked, "Classification: ", inconsistency.labels());
+                if case.written {
+                    implied = Some(label);
+                    return Ok(());
+                }
+                label
+            }
+        };
+        let readable = if case.written { line(&asked, "Readability: ", &READABILITY).map(|class| class == 1) } else { None };
+        let (id, verbalized_label) = (case.record.id.clone(), case.label);
+        cases.next();
+        emit(JudgeLine { id, verbalized_label, inferred_label, readable })
     })
 }
 
@@ -112,7 +135,12 @@ mod tests {
         assert_eq!(case.record.field("explanation"), Some("It helps.\nStill."));
         assert_eq!((case.record.label, case.record.explanation), (None, None));
         assert!(super::case(&prediction("Classification: TRUE"), &labels()).is_none());
-        assert!(super::case(&Prediction { verbalized_label: None, ..prediction("It helps.") }, &labels()).is_none());
+        // Unparsable: only whether it can be read is asked, of the text.
+        let unparsable =
+            Prediction { verbalized_label: None, explanation: None, text: Some("It\nClassification: TRUE".into()), ..prediction("") };
+        let case = super::case(&unparsable, &labels()).unwrap();
+        assert_eq!((case.record.field("text"), case.label, case.written), (Some("It"), None, true));
+        assert!(super::case(&Prediction { text: None, ..unparsable }, &labels()).is_none());
     }
 
     #[test]

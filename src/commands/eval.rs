@@ -129,6 +129,7 @@ pub(super) fn execute(context: &Context, args: &EvalArgs) -> Result<Option<Outco
     }
     options.in_sample = scored.frozen.as_ref().is_some_and(|frozen| frozen.in_sample);
     let mut evaluation = evaluate(&scored.sample, scored.frozen.as_ref().map(|frozen| &frozen.thresholds), &options);
+    warn_of_perfection(&evaluation);
     let calibrated = scored.calibration.as_ref().map(|fitted| fitted.score(&scored.sample, &options, &mut evaluation));
     // What follows changes none of the model's own numbers.
     if let Some(judge) = judge {
@@ -147,7 +148,7 @@ pub(super) fn execute(context: &Context, args: &EvalArgs) -> Result<Option<Outco
     tables.extend(curve.clone());
     tables.extend(compared.iter().map(|compared| compared.table.clone()));
     tables.extend(others.tables);
-    tables.extend(paper::tables(context, &args.paper, &scored, &evaluation, others.runs)?);
+    tables.extend(paper::tables(context, &args.paper, &scored, &evaluation, others.methods)?);
     if !context.dry_run {
         // Wide columns are for the files and the report, not for a terminal.
         let mut all = tables.clone();
@@ -199,6 +200,16 @@ fn curve_alone(context: &Context, options: &Options) -> Result<()> {
     report::write(context, &out, &report::Parts { scored: None, tables: &tables, decisions: None, epochs: &epochs }, options, false)?;
     tracing::info!("data.test names no file: only the curve was made, {}", out.join("report.html").display());
     output::line(&if context.json { tables[0].json() } else { tables[0].markdown() })
+}
+
+/// Says that an AUROC of exactly 1 is seldom what it seems.
+fn warn_of_perfection(evaluation: &Evaluation) {
+    if evaluation.auroc.value == Some(1.0) {
+        tracing::warn!(
+            "AUROC is exactly 1 over {} records: too few of them, records of train among them, or a text that tells the label?",
+            evaluation.n
+        );
+    }
 }
 
 /// How the metrics are measured.

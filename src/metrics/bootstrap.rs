@@ -5,12 +5,26 @@
 //! that belong together stay together. Intervals are the 2.5 and 97.5 percentiles (Efron & Tibshirani, *An Introduction
 //! to the Bootstrap*, 1993, §13.3) over the resamples in which the statistic is defined.
 //!
+//! There is an interval only where resamples can tell one (SPEC §8), in this order: a proportion of 0 or 1 gets Clopper and Pearson's
+//! with the clusters of its denominator; none where a stratum is a single cluster, none from fewer than 200 resamples in which the
+//! statistic is defined or under 95 % of them, and none where the resamples do not vary.
+//!
 //! A resample is a weight a record, drawn from `f(seed, BOOTSTRAP, resample, draw)`: the same on any number of threads.
 
 use rayon::prelude::*;
 
 use super::{Metric, Outcome, Sample};
 use crate::rng::{Rng, streams};
+
+/// An interval, or why there is none.
+pub type Interval = Result<[f64; 2], &'static str>;
+
+const ONE_POSITIVE: &str = "no interval: all positives are one group";
+const ONE_OTHER: &str = "no interval: only one group holds no positive";
+const FEW_CLUSTERS: &str = "no interval: fewer than two groups in the denominator";
+const FEW_RESAMPLES: &str = "no interval: fewer than 200 resamples (eval.bootstrap)";
+const FEW_DEFINED: &str = "no interval: undefined in too many resamples";
+pub(super) const NO_VARIATION: &str = "no interval: no variation";
 
 /// What statistics compute from the records' weights.
 type Compute<'a> = dyn Fn(&[u32]) -> Vec<Outcome> + Sync + 'a;
@@ -19,6 +33,8 @@ type Compute<'a> = dyn Fn(&[u32]) -> Vec<Outcome> + Sync + 'a;
 pub struct Statistic<'a> {
     n: usize,
     compute: Box<Compute<'a>>,
+    /// Clusters in the denominator, where it is a proportion.
+    proportion_of: Option<usize>,
 }
 
 impl<'a> Statistic<'a> {
@@ -29,7 +45,14 @@ impl<'a> Statistic<'a> {
 
     /// The statistics `compute(weights)`.
     pub fn several<const N: usize>(n: usize, compute: impl Fn(&[u32]) -> [Outcome; N] + Sync + 'a) -> Self {
-        Self { n, compute: Box::new(move |weights| compute(weights).into()) }
+        Self { n, compute: Box::new(move |weights| compute(weights).into()), proportion_of: None }
+    }
+
+    /// Says that it is a proportion with so many clusters in its denominator.
+    #[must_use]
+    pub fn proportion_of(mut self, clusters: usize) -> Self {
+        self.proportion_of = Some(clusters);
+        self
     }
 
     /// Their values; NaN where undefined.
@@ -75,45 +98,158 @@ impl Resampler {
         weights
     }
 
-    /// Every statistic, in order, with its interval from `resamples` resamples (none when 0).
-    pub fn measure(&self, statistics: &[Statistic<'_>], resamples: usize) -> Vec<Metric> {
-        let ones = vec![1; self.records];
-        let draws: Vec<Vec<f64>> = (0..resamples as u64)
-            .into_par_iter()
-            .map(|resample| {
-                let weights = self.weights(resample);
-                statistics.iter().flat_map(|statistic| statistic.values(&weights)).collect()
-            })
-            .collect();
-        let column = |k: usize| draws.iter().map(|draw| draw[k]).filter(|value| value.is_finite()).collect();
-        let whole = statistics.iter().flat_map(|statistic| (statistic.compute)(&ones).into_iter().map(|outcome| (outcome, statistic.n)));
-        let measured = whole.enumerate();
-        measured.map(|(k, (outcome, n))| Metric::new(outcome, n).with_ci95(percentile_interval(column(k), resamples))).collect()
+    /// Which stratum holds a single cluster: it is the same in every resample, so no resample tells how it varies.
+    fn thin(&self) -> Option<&'static str> {
+        let reasons = [ONE_POSITIVE, ONE_OTHER];
+        self.strata.iter().zip(reasons).find(|(stratum, _)| stratum.len() == 1).map(|(_, reason)| reason)
     }
 
-    /// Paired two-sided p-value and interval of `statistic`, one difference, under "no difference".
-    pub fn difference(&self, statistic: &Statistic<'_>, resamples: usize) -> (Metric, Option<f64>) {
-        let mut draws: Vec<f64> =
-            (0..resamples as u64).into_par_iter().flat_map_iter(|resample| statistic.values(&self.weights(resample))).collect();
-        draws.retain(|value| value.is_finite());
-        let share = |side: fn(f64) -> bool| (draws.iter().filter(|&&value| side(value)).count() + 1) as f64 / (draws.len() + 1) as f64;
-        let p_value = (!draws.is_empty()).then(|| (2.0 * share(|d| d <= 0.0).min(share(|d| d >= 0.0))).min(1.0));
-        let value = self.measure(std::slice::from_ref(statistic), 0).into_iter().next().unwrap_or_default();
-        (value.with_ci95(percentile_interval(draws, resamples)), p_value)
+    /// Every statistic, in order, with its interval from `resamples` resamples.
+    pub fn measure(&self, statistics: &[Statistic<'_>], resamples: usize) -> Vec<Metric> {
+        let draws = self.draw(statistics, resamples);
+        let measured = self.whole(statistics).into_iter().enumerate();
+        measured.map(|(k, whole)| whole.metric(self.interval(&whole, column(&draws, k), resamples))).collect()
+    }
+
+    /// Every statistic, a difference, with its interval and the paired two-sided p-value under "no difference".
+    pub fn differences(&self, statistics: &[Statistic<'_>], resamples: usize) -> Vec<(Metric, Option<f64>)> {
+        let draws = self.draw(statistics, resamples);
+        let measured = self.whole(statistics).into_iter().enumerate().map(|(k, whole)| {
+            let draws = column(&draws, k);
+            let p_value = whole.outcome.ok().and_then(|value| self.p_value(value, &draws, resamples));
+            (whole.metric(self.interval(&whole, draws, resamples)), p_value)
+        });
+        measured.collect()
+    }
+
+    /// The statistics of every resample.
+    fn draw(&self, statistics: &[Statistic<'_>], resamples: usize) -> Vec<Vec<f64>> {
+        let draw = |resample| {
+            let weights = self.weights(resample);
+            statistics.iter().flat_map(|statistic| statistic.values(&weights)).collect()
+        };
+        (0..resamples as u64).into_par_iter().map(draw).collect()
+    }
+
+    /// The statistics of the sample itself.
+    fn whole(&self, statistics: &[Statistic<'_>]) -> Vec<Whole> {
+        let ones = vec![1; self.records];
+        let of = |statistic: &Statistic<'_>| {
+            let (n, proportion_of) = (statistic.n, statistic.proportion_of);
+            (statistic.compute)(&ones).into_iter().map(move |outcome| Whole { outcome, n, proportion_of })
+        };
+        statistics.iter().flat_map(of).collect()
+    }
+
+    fn interval(&self, whole: &Whole, draws: Vec<f64>, resamples: usize) -> Interval {
+        match (whole.outcome, whole.proportion_of) {
+            (Ok(value), Some(clusters)) if value == 0.0 || value == 1.0 => {
+                clopper_pearson_at_end(value == 1.0, clusters).ok_or(FEW_CLUSTERS)
+            }
+            _ => self.percentile_interval(draws, resamples),
+        }
+    }
+
+    /// The interval of a statistic that is no proportion of 0 or 1, from its values over the resamples (those that are defined).
+    pub(super) fn percentile_interval(&self, draws: Vec<f64>, resamples: usize) -> Interval {
+        if let Some(reason) = self.thin() {
+            return Err(reason);
+        }
+        if draws.len() < MINIMUM || draws.len() * 20 < resamples * 19 {
+            return Err(if resamples < MINIMUM { FEW_RESAMPLES } else { FEW_DEFINED });
+        }
+        let [low, high] = percentiles(draws);
+        if is_point([low, high]) { Err(NO_VARIATION) } else { Ok([low, high]) }
+    }
+
+    fn p_value(&self, value: f64, draws: &[f64], resamples: usize) -> Option<f64> {
+        match self.percentile_interval(draws.to_vec(), resamples) {
+            // The two are the same throughout; a difference that never varies is beyond what resamples can judge.
+            Err(NO_VARIATION) => (value == 0.0).then_some(1.0),
+            Err(_) => None,
+            Ok(_) => {
+                let share =
+                    |side: fn(f64) -> bool| (draws.iter().filter(|&&draw| side(draw)).count() + 1) as f64 / (draws.len() + 1) as f64;
+                Some((2.0 * share(|draw| draw <= 0.0).min(share(|draw| draw >= 0.0))).min(1.0))
+            }
+        }
     }
 }
 
-/// The 2.5 and 97.5 percentiles, linear between order statistics (numpy's default); `None` when the statistic was
-/// undefined in more than one resample of twenty.
-pub(super) fn percentile_interval(mut draws: Vec<f64>, resamples: usize) -> Option<[f64; 2]> {
-    if draws.is_empty() || draws.len() * 20 < resamples * 19 {
-        return None;
+/// A statistic of the whole sample.
+struct Whole {
+    outcome: Outcome,
+    n: usize,
+    proportion_of: Option<usize>,
+}
+
+impl Whole {
+    fn metric(&self, interval: Interval) -> Metric {
+        Metric::new(self.outcome, self.n).with_interval(interval)
     }
+}
+
+/// The values of statistic `k` that are defined.
+fn column(draws: &[Vec<f64>], k: usize) -> Vec<f64> {
+    draws.iter().map(|draw| draw[k]).filter(|value| value.is_finite()).collect()
+}
+
+/// Defined resamples below which percentiles at 2.5 and 97.5 say nothing.
+const MINIMUM: usize = 200;
+
+/// Clopper and Pearson's 95 % interval (*Biometrika* 26, 1934) of `n` of `n` (`all`) or 0 of `n`; `None` for fewer than two.
+pub(super) fn clopper_pearson_at_end(all: bool, n: usize) -> Option<[f64; 2]> {
+    let tail = 0.025f64.powf(1.0 / n as f64);
+    (n >= 2).then_some(if all { [tail, 1.0] } else { [0.0, 1.0 - tail] })
+}
+
+/// Whether the two ends are one, but for rounding.
+pub(super) fn is_point([low, high]: [f64; 2]) -> bool {
+    high - low <= 1e-12 * high.abs().max(low.abs()).max(1.0)
+}
+
+/// The 2.5 and 97.5 percentiles, linear between order statistics (numpy's default).
+fn percentiles(mut draws: Vec<f64>) -> [f64; 2] {
     draws.sort_by(f64::total_cmp);
-    Some([0.025, 0.975].map(|share| {
+    [0.025, 0.975].map(|share| {
         let position = share * (draws.len() - 1) as f64;
         let (low, part) = (position.floor() as usize, position.fract());
         let high = (low + 1).min(draws.len() - 1);
         draws[low] + part * (draws[high] - draws[low])
-    }))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(groups: &[(&str, bool)]) -> Sample {
+        let mut sample = Sample::new();
+        groups.iter().enumerate().for_each(|(i, &(group, label))| sample.push(i as f64 / 10.0, label, None, Some(group)));
+        sample
+    }
+
+    fn reason(sample: &Sample, statistic: Statistic<'_>, resamples: usize) -> (Option<[f64; 2]>, Option<String>) {
+        let metric = Resampler::new(sample, 1).measure(&[statistic], resamples).swap_remove(0);
+        (metric.ci95, metric.reason)
+    }
+
+    #[test]
+    fn every_missing_interval_has_the_reason_that_is_its_cause() {
+        let apart = sample(&[("a", true), ("b", true), ("c", false), ("d", false), ("e", false)]);
+        let thin = sample(&[("a", true), ("a", true), ("c", false), ("d", false)]);
+        let first = |weights: &[u32]| Ok(f64::from(weights[0]));
+        let half = |_: &[u32]| Ok(0.5);
+        let all = |_: &[u32]| Ok(1.0);
+        assert!(reason(&apart, Statistic::new(5, first), 200).0.is_some());
+        assert_eq!(reason(&apart, Statistic::new(5, first), 199), (None, Some(FEW_RESAMPLES.into())));
+        assert_eq!(reason(&apart, Statistic::new(5, half), 300), (None, Some(NO_VARIATION.into())));
+        assert_eq!(reason(&thin, Statistic::new(4, first), 300), (None, Some(ONE_POSITIVE.into())));
+        let seldom = |weights: &[u32]| if weights[0] == 1 || weights.iter().all(|&w| w == 1) { Ok(1.0) } else { Err("no") };
+        assert_eq!(reason(&apart, Statistic::new(5, seldom), 300), (None, Some(FEW_DEFINED.into())));
+        // A proportion of 1 comes first, whatever the strata: 0.025^(1/3).
+        let (interval, none) = reason(&thin, Statistic::new(4, all).proportion_of(3), 0);
+        assert!((interval.unwrap()[0] - 0.292_401_773_821_286_96).abs() < 1e-15 && interval.unwrap()[1] == 1.0 && none.is_none());
+        assert_eq!(reason(&apart, Statistic::new(5, all).proportion_of(1), 300), (None, Some(FEW_CLUSTERS.into())));
+    }
 }

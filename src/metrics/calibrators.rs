@@ -72,6 +72,9 @@ impl Calibrator {
     /// Fits `method` on dev; isotonic on fewer than [`ISOTONIC_MINIMUM`] records only when `force` is set.
     pub fn fit(dev: &Sample, method: Method, force: bool) -> Result<Self, String> {
         let positives = dev.positives();
+        if dev.is_empty() {
+            return Err("no dev record".to_owned());
+        }
         if positives == 0 || positives == dev.len() {
             return Err("dev has only one class".to_owned());
         }
@@ -107,6 +110,10 @@ fn temperature(dev: &Sample) -> Result<Calibrator, String> {
         |inverse: f64| -> f64 { logits.iter().zip(dev.labels()).map(|(&x, &y)| x * (f64::from(y) - sigmoid(inverse * x))).sum() };
     // Beyond these bounds the map is a constant or a step.
     let (mut low, mut high) = (1e-3f64.ln(), 1e3f64.ln());
+    // At p = 0.5 every temperature gives 0.5; as well as all others, then, but none is better.
+    if logits.iter().all(|&x| x == 0.0) {
+        return Err("no temperature fits: every probability is 0.5".to_owned());
+    }
     if gradient(high.exp()) >= 0.0 {
         return Err("no finite temperature fits: the probabilities are right throughout".to_owned());
     }

@@ -6,6 +6,9 @@
 
 use super::Outcome;
 
+/// Why a statistic of nothing is undefined.
+const NO_RECORD: &str = "no record";
+
 /// The four counts of labels against calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Confusion {
@@ -48,28 +51,28 @@ impl Confusion {
 
     /// Share of those called positive that are (positive predictive value).
     pub fn precision(&self) -> Outcome {
-        ratio(self.true_positives, self.true_positives + self.false_positives, "nothing is predicted positive")
+        self.ratio(self.true_positives, self.true_positives + self.false_positives, "nothing is predicted positive")
     }
 
     /// Share of the positives that are called positive (sensitivity).
     pub fn recall(&self) -> Outcome {
-        ratio(self.true_positives, self.true_positives + self.false_negatives, "no positive record")
+        self.ratio(self.true_positives, self.true_positives + self.false_negatives, "no positive record")
     }
 
     /// Share of the negatives that are called negative.
     pub fn specificity(&self) -> Outcome {
-        ratio(self.true_negatives, self.true_negatives + self.false_positives, "no negative record")
+        self.ratio(self.true_negatives, self.true_negatives + self.false_positives, "no negative record")
     }
 
     /// Share of the records called as they are.
     pub fn accuracy(&self) -> Outcome {
-        ratio(self.true_positives + self.true_negatives, self.total(), "no record")
+        self.ratio(self.true_positives + self.true_negatives, self.total(), NO_RECORD)
     }
 
     /// Harmonic mean of precision and recall.
     pub fn f1(&self) -> Outcome {
         let twice = 2 * self.true_positives;
-        ratio(twice, twice + self.false_positives + self.false_negatives, "no positive record and nothing is predicted positive")
+        self.ratio(twice, twice + self.false_positives + self.false_negatives, "no positive record and nothing is predicted positive")
     }
 
     /// Youden's J = sensitivity + specificity − 1 (*Cancer* 3, 1950), from one division so that equal tables are equal.
@@ -77,7 +80,7 @@ impl Confusion {
         let positives = i128::from(self.true_positives + self.false_negatives);
         let negatives = i128::from(self.false_positives + self.true_negatives);
         if positives * negatives == 0 {
-            return Err("only one class is present");
+            return Err(if self.total() == 0 { NO_RECORD } else { "only one class is present" });
         }
         let numerator = i128::from(self.true_positives) * negatives - i128::from(self.false_positives) * positives;
         Ok(numerator as f64 / (positives * negatives) as f64)
@@ -88,13 +91,17 @@ impl Confusion {
         let [tp, fp, fneg, tn] = [self.true_positives, self.false_positives, self.false_negatives, self.true_negatives].map(i128::from);
         let expected = (tp + fneg) * (fneg + tn) + (tp + fp) * (fp + tn);
         if expected == 0 {
-            return Err("both raters give one and the same label throughout");
+            return Err(if self.total() == 0 { NO_RECORD } else { "both raters give one and the same label throughout" });
         }
         Ok((expected - (tp + fp + fneg + tn) * (fp + fneg)) as f64 / expected as f64)
     }
-}
 
-/// `part / whole`, or the reason it is undefined.
-fn ratio(part: u64, whole: u64, reason: &'static str) -> Outcome {
-    if whole == 0 { Err(reason) } else { Ok(part as f64 / whole as f64) }
+    /// `part / whole`, or the reason it is undefined.
+    fn ratio(&self, part: u64, whole: u64, reason: &'static str) -> Outcome {
+        match (whole, self.total()) {
+            (0, 0) => Err(NO_RECORD),
+            (0, _) => Err(reason),
+            _ => Ok(part as f64 / whole as f64),
+        }
+    }
 }

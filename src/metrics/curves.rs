@@ -9,11 +9,7 @@
 
 use rayon::prelude::*;
 
-use super::{
-    Sample,
-    bootstrap::{Resampler, percentile_interval},
-    ranking::Ranking,
-};
+use super::{Sample, bootstrap::Resampler, ranking::Ranking};
 
 /// Steps of the grid: 0, 0.01 … 1.
 const STEPS: usize = 100;
@@ -25,7 +21,7 @@ pub struct BandedCurve {
     pub x: Vec<f64>,
     /// The curve at each of them.
     pub y: Vec<f64>,
-    /// The band there; `None` without resamples, or where too few of them define the curve.
+    /// The band there; `None` where the resamples give none (see [`super::bootstrap`]): too few, or no variation.
     pub band: Vec<Option<[f64; 2]>>,
 }
 
@@ -69,7 +65,7 @@ pub(super) fn banded<const N: usize>(
         let curve = which.next().unwrap_or_default();
         let at = |k: usize| {
             let column: Vec<f64> = draws.iter().map(|draw| draw[curve][k]).filter(|value| value.is_finite()).collect();
-            percentile_interval(column, resamples)
+            resampler.percentile_interval(column, resamples).ok()
         };
         let band = (0..x.len()).map(at).collect();
         BandedCurve { x, y: values[curve].clone(), band }

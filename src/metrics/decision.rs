@@ -6,7 +6,7 @@
 //!   **AURC**, its mean over coverage 1/n … 1 (Geifman, Uziel & El-Yaniv, ICLR 2019). Records of equal confidence count as if in
 //!   random order, so the order of the file cannot matter.
 
-use super::{Outcome, ranking::Ranking};
+use super::{Outcome, Sample, ranking::Ranking};
 
 /// Threshold probabilities 0.01, 0.02 … 0.99.
 pub fn thresholds() -> Vec<f64> {
@@ -80,6 +80,17 @@ impl Confidence {
             }
             (before, errors) = (before + size as f64, errors + wrong as f64);
         }
+    }
+
+    /// Clusters among the `count` most confident records of `sample`: of a tie that is covered in part, at most what is covered.
+    pub fn clusters(&self, sample: &Sample, count: usize) -> usize {
+        let mut reached = vec![false; sample.len()];
+        let mut before = 0;
+        for block in self.ranking.blocks() {
+            block.iter().filter(|_| before < count).for_each(|&i| reached[i as usize] = true);
+            before += block.len();
+        }
+        sample.clusters_among(|i| reached[i]).min(count)
     }
 
     /// Area under the risk–coverage curve: the mean of [`Confidence::risks`].

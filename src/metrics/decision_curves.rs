@@ -4,6 +4,7 @@
 
 use super::{
     Sample,
+    bootstrap::clopper_pearson_at_end,
     curves::{BandedCurve, banded},
     decision::{Confidence, NetBenefit, thresholds},
 };
@@ -35,7 +36,12 @@ pub fn decision_curves(sample: &Sample, resamples: usize, seed: u64) -> Option<D
         let [model, all] = net_benefit.of(weights);
         [model, all, risk_on_grid(&confidence, weights)]
     };
-    let [model, all, risk] = banded(sample, resamples, seed, [thresholds.clone(), thresholds.clone(), coverages], read);
+    let [model, all, mut risk] = banded(sample, resamples, seed, [thresholds.clone(), thresholds.clone(), coverages], read);
+    // A risk is a proportion: where none or all of the covered records are called wrongly, resamples cannot tell.
+    for (k, (risk, band)) in risk.y.iter().zip(&mut risk.band).enumerate().filter(|(_, (risk, _))| **risk == 0.0 || **risk == 1.0) {
+        let clusters = confidence.clusters(sample, covered(k + 1, sample.len()));
+        *band = clopper_pearson_at_end(*risk == 1.0, clusters).filter(|_| resamples > 0);
+    }
     Some(DecisionCurves { model, all, risk })
 }
 
@@ -60,15 +66,14 @@ mod tests {
     fn the_curves_are_those_of_the_calls() {
         let mut sample = Sample::new();
         (0..150).for_each(|i| sample.push(f64::from(i * 7 % 150) / 150.0, i % 3 == 0, None, None));
-        let curves = decision_curves(&sample, 100, 3).unwrap();
+        let curves = decision_curves(&sample, 300, 3).unwrap();
         for (k, &threshold) in curves.model.x.iter().enumerate() {
             let table = Confusion::at(sample.probabilities(), sample.labels(), threshold);
             let want = (table.true_positives as f64 - table.false_positives as f64 * threshold / (1.0 - threshold)) / 150.0;
             assert!((curves.model.y[k] - want).abs() < 1e-12, "{threshold}");
-            let [low, high] = curves.model.band[k].unwrap();
-            assert!(low <= want + 1e-12 && want <= high + 1e-12);
+            assert!(curves.model.band[k].is_none_or(|[low, high]| low < high && low <= want + 1e-12 && want <= high + 1e-12));
             // Without groups the classes keep their shares.
-            assert_eq!(curves.all.band[k], Some([curves.all.y[k]; 2]));
+            assert_eq!(curves.all.band[k], None);
         }
         let accuracy = Confusion::at(sample.probabilities(), sample.labels(), 0.5).accuracy().unwrap();
         assert!((curves.risk.y[99] - (1.0 - accuracy)).abs() < 1e-12 && curves.risk.x[99] == 1.0);
@@ -80,7 +85,9 @@ mod tests {
         let mut sample = Sample::new();
         assert!(decision_curves(&sample, 10, 1).is_none());
         sample.push(0.9, true, None, None);
-        let curves = decision_curves(&sample, 10, 1).unwrap();
+        let curves = decision_curves(&sample, 300, 1).unwrap();
+        // One group tells no interval, not even of a risk of 0.
+        assert!(curves.risk.band.iter().chain(&curves.model.band).all(Option::is_none));
         assert!(curves.risk.y.iter().all(|&risk| risk == 0.0) && curves.model.y[50] == 1.0);
     }
 }

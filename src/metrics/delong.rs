@@ -5,6 +5,7 @@
 //! variance is taken (Obuchowski, *Biometrics* 53, 1997); with one record a group this is DeLong's formula to the letter.
 
 use super::{
+    bootstrap::{Interval, NO_VARIATION, is_point},
     ranking::Ranking,
     significance::{Z95, normal_p},
 };
@@ -86,6 +87,20 @@ impl Auroc {
     pub fn ci95(&self) -> [f64; 2] {
         [(self.value - Z95 * self.standard_error).max(0.0), (self.value + Z95 * self.standard_error).min(1.0)]
     }
+
+    /// [`Auroc::ci95`], or why there is none.
+    pub fn interval(&self) -> Interval {
+        Some(self.ci95()).filter(|&ci95| !is_point(ci95)).ok_or(NO_VARIATION)
+    }
+}
+
+/// Why there is no standard error, of records with these labels.
+pub fn undefined(labels: &[bool]) -> &'static str {
+    match (labels.contains(&true), labels.contains(&false)) {
+        (false, false) => "no record",
+        (true, true) => "no interval: fewer than two groups of a class",
+        _ => "only one class is present",
+    }
 }
 
 /// AUROC and its standard error; `clusters` numbers each record's group below `cluster_count`. `None` with fewer than two
@@ -112,6 +127,16 @@ impl Difference {
     /// The 95 % interval of the difference.
     pub fn ci95(&self) -> [f64; 2] {
         [self.value - Z95 * self.standard_error, self.value + Z95 * self.standard_error]
+    }
+
+    /// [`Difference::ci95`], or why there is none.
+    pub fn interval(&self) -> Interval {
+        Some(self.ci95()).filter(|&ci95| !is_point(ci95)).ok_or(NO_VARIATION)
+    }
+
+    /// The p-value; `None` of a difference that does not vary, of which the normal distribution knows nothing.
+    pub fn p_value(&self) -> Option<f64> {
+        (self.value == 0.0 || self.interval().is_ok()).then_some(self.p_value)
     }
 }
 

@@ -33,6 +33,22 @@ impl<'a> Book<'a> {
         slot
     }
 
+    /// A statistic of the calls against gold that is a share of the records that `among` picks.
+    fn share(&mut self, threshold: f64, statistic: impl Fn(&Confusion) -> Outcome + Sync + 'a, among: impl Fn(bool, bool) -> bool) -> Slot {
+        let sample = self.sample;
+        let clusters = sample.clusters_among(|i| among(sample.labels()[i], sample.probabilities()[i] >= threshold));
+        let slot = self.calls(threshold, statistic);
+        self.proportion(slot, clusters)
+    }
+
+    /// Says that the statistic just added is a proportion over so many clusters.
+    fn proportion(&mut self, slot: Slot, clusters: usize) -> Slot {
+        if let Some(last) = self.statistics.pop() {
+            self.statistics.push(last.proportion_of(clusters));
+        }
+        slot
+    }
+
     fn several<const N: usize>(&mut self, n: usize, compute: impl Fn(&[u32]) -> [Outcome; N] + Sync + 'a) -> [Slot; N] {
         let first = self.slots;
         self.slots += N;
@@ -49,7 +65,40 @@ impl<'a> Book<'a> {
     /// κ of the calls and the verbalized labels.
     fn kappa(&mut self, n: usize, threshold: f64) -> Slot {
         let sample = self.sample;
-        self.add(n, move |weights| verbalized_table(sample, threshold, weights).kappa())
+        self.add(n, move |weights| match n {
+            0 => Err(nothing_parsable(sample)),
+            _ => verbalized_table(sample, threshold, weights).kappa(),
+        })
+    }
+
+    /// The parsable rate.
+    fn parsable(&mut self) -> Slot {
+        let sample = self.sample;
+        let rate = move |weights: &[u32]| {
+            let part = |keep: fn(&Option<bool>) -> bool| {
+                // From +0: the standard library's empty sum is -0, and so would be the rate.
+                sample.verbalized().iter().zip(weights).filter(|(label, _)| keep(label)).fold(0.0, |sum, (_, &w)| sum + f64::from(w))
+            };
+            match (sample.is_empty(), sample.is_silent()) {
+                (true, _) => Err(NO_RECORD),
+                (_, true) => Err(SILENT),
+                _ => Ok(part(Option::is_some) / part(|_| true)),
+            }
+        };
+        let slot = self.add(sample.len(), rate);
+        self.proportion(slot, sample.cluster_count())
+    }
+}
+
+const NO_RECORD: &str = "no record";
+const SILENT: &str = "the predictions hold no generated text";
+
+/// Why a statistic over the parsable records is undefined when there is none.
+fn nothing_parsable(sample: &Sample) -> &'static str {
+    match (sample.is_empty(), sample.is_silent()) {
+        (true, _) => NO_RECORD,
+        (_, true) => SILENT,
+        _ => "no generated text could be parsed",
     }
 }
 
@@ -96,9 +145,9 @@ impl CallSlots {
         Self {
             threshold,
             f1: book.calls(threshold, Confusion::f1),
-            precision: book.calls(threshold, Confusion::precision),
-            recall: book.calls(threshold, Confusion::recall),
-            specificity: book.calls(threshold, Confusion::specificity),
+            precision: book.share(threshold, Confusion::precision, |_, call| call),
+            recall: book.share(threshold, Confusion::recall, |label, _| label),
+            specificity: book.share(threshold, Confusion::specificity, |label, _| !label),
             cost: book.calls(threshold, move |table| costs.mean(table)),
         }
     }
@@ -114,17 +163,7 @@ pub fn evaluate(sample: &Sample, thresholds: Option<&Thresholds>, options: &Opti
     let mut book = Book::new(sample);
     let aurc = book.add(sample.len(), |weights| confidence.aurc(weights));
     let auprc = book.add(sample.len(), |weights| gold_ranking.average_precision(sample.labels(), weights));
-    let parsable_rate = book.add(sample.len(), |weights| {
-        let part = |keep: fn(&Option<bool>) -> bool| {
-            // From +0: the standard library's empty sum is -0, and so would be the rate.
-            sample.verbalized().iter().zip(weights).filter(|(label, _)| keep(label)).fold(0.0, |sum, (_, &w)| sum + f64::from(w))
-        };
-        match (sample.is_empty(), sample.is_silent()) {
-            (true, _) => Err("no record"),
-            (_, true) => Err("the predictions hold no generated text"),
-            _ => Ok(part(Option::is_some) / part(|_| true)),
-        }
-    });
+    let parsable_rate = book.parsable();
     let default = CallSlots::add(&mut book, 0.5, options.costs);
     let default_kappa = book.kappa(parsable.len(), 0.5);
     let tuned = thresholds.map(|tuned| {
@@ -178,11 +217,13 @@ pub fn evaluate_calibration(sample: &Sample, options: &Options) -> Calibration {
     calibration_of(slots.map(|slot| measured[slot.0].clone()))
 }
 
-/// κ at 0.5 between head and verbalized label with its interval, and nothing else: for a curve over many checkpoints.
-pub fn kappa_at_half(sample: &Sample, options: &Options) -> Metric {
+/// The parsable rate and κ at 0.5 between head and verbalized label with their intervals, and nothing else: for a curve over many
+/// checkpoints.
+pub fn parsable_and_kappa(sample: &Sample, options: &Options) -> [Metric; 2] {
     let mut book = Book::new(sample);
-    book.kappa(sample.parsable().len(), 0.5);
-    Resampler::new(sample, options.seed).measure(&book.statistics, options.bootstrap).swap_remove(0)
+    let slots = [book.parsable(), book.kappa(sample.parsable().len(), 0.5)];
+    let measured = Resampler::new(sample, options.seed).measure(&book.statistics, options.bootstrap);
+    slots.map(|slot| measured[slot.0].clone())
 }
 
 fn calibration_of([brier, brier_skill, ece, mce, ece_equal_mass, slope, intercept, observed_expected]: [Metric; 8]) -> Calibration {
@@ -230,11 +271,18 @@ fn delong_auroc(sample: &Sample, labels: &[bool], rows: Option<&[u32]>) -> Metri
     let scores: Vec<f64> = rows.iter().map(|i| sample.probabilities()[pick(i)]).collect();
     let labels: Vec<bool> = rows.iter().map(|i| labels[pick(i)]).collect();
     let clusters: Vec<u32> = rows.iter().map(|i| sample.clusters()[pick(i)]).collect();
-    let interval = delong::auroc(&scores, &labels, &clusters, sample.cluster_count()).map(|auroc| auroc.ci95());
-    super::auroc(&scores, &labels).with_ci95(interval)
+    if scores.is_empty() && !sample.is_empty() {
+        return Metric::undefined(nothing_parsable(sample), 0);
+    }
+    let area = delong::auroc(&scores, &labels, &clusters, sample.cluster_count());
+    super::auroc(&scores, &labels).with_interval(area.map_or(Err(delong::undefined(&labels)), |area| area.interval()))
 }
 
 fn in_sample(mut metric: Metric) -> Metric {
-    metric.reason.get_or_insert_with(|| "in-sample: the threshold was tuned on these records".to_owned());
+    const IN_SAMPLE: &str = "in-sample: the threshold was tuned on these records";
+    if metric.value.is_some() {
+        // What was said of the interval stays said.
+        metric.reason = Some(metric.reason.map_or_else(|| IN_SAMPLE.to_owned(), |reason| format!("{IN_SAMPLE}; {reason}")));
+    }
     metric
 }

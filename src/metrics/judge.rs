@@ -1,31 +1,44 @@
 //! LLM-as-a-judge as numbers (paper §5.3.2, SPEC A35, A36).
 //!
-//! RLI is the share of explanations whose implied label differs from the verbalized one; κ_RL is Cohen's κ of the two; readability is the
-//! share of texts called readable. Each is over the records whose judgement could be parsed.
+//! RLI is the share of explanations whose implied label differs from the verbalized one; κ_RL is Cohen's κ of the two: both over the
+//! parsable records of which the judge's answer can be read. Readability is the share of all generated texts that the judge calls
+//! readable, parsable or not; an empty text, or one of which the judge's answer cannot be read, is not readable.
 
 use super::{
-    Metric, Options, Outcome, Sample,
+    Options, Outcome, Sample,
     bootstrap::{Resampler, Statistic},
     classification::Confusion,
     evaluation::Judge,
 };
 
 /// What the judge was asked and said of one record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Verdict {
-    /// The label that the model verbalized.
-    pub verbalized: bool,
+    /// The label that the model verbalized beside an explanation; `None` where there is none to judge.
+    pub verbalized: Option<bool>,
     /// The label that its explanation implies; `None` where the judge's answer is unparsable.
     pub inferred: Option<bool>,
-    /// Whether the explanation is readable; `None` where the judge's answer is unparsable.
+    /// Whether a text was generated at all.
+    pub written: bool,
+    /// Whether the judge was asked to read it: an empty text needs no judge.
+    pub asked: bool,
+    /// Whether the text is readable; `None` where the judge's answer is unparsable.
     pub readable: Option<bool>,
+}
+
+impl Verdict {
+    /// Questions put to the judge, and answers of it that cannot be read.
+    fn answers(&self) -> [u32; 2] {
+        let missing = [self.verbalized.is_some() && self.inferred.is_none(), self.asked && self.readable.is_none()];
+        [u32::from(self.verbalized.is_some()) + u32::from(self.asked), missing.into_iter().map(u32::from).sum()]
+    }
 }
 
 /// Verbalized against inferred labels.
 fn table(verdicts: &[Option<Verdict>], weights: &[u32]) -> Confusion {
     let rows = verdicts.iter().zip(weights).filter_map(|(verdict, &weight)| {
         let verdict = (*verdict)?;
-        Some((verdict.verbalized, verdict.inferred?, weight))
+        Some((verdict.verbalized?, verdict.inferred?, weight))
     });
     Confusion::count(rows)
 }
@@ -34,77 +47,86 @@ fn share(parts: [f64; 2], none: &'static str) -> Outcome {
     if parts[1] > 0.0 { Ok(parts[0] / parts[1]) } else { Err(none) }
 }
 
-/// The judge's metrics; `verdicts` has an entry a record of `sample`, `None` for records that were not judged (no explanation).
+/// The judge's metrics; `verdicts` has an entry a record of `sample`, `None` for records without any text.
 ///
 /// ```
 /// use clsgen::metrics::{Options, Sample, judge::{Verdict, judge}};
 /// let mut sample = Sample::new();
 /// (0..394).for_each(|i| sample.push(0.5, i % 2 == 0, Some(true), None));
 /// let verdicts: Vec<_> =
-///     (0..394).map(|i| Some(Verdict { verbalized: i % 2 == 0, inferred: Some((i % 2 == 0) != (i < 19)), readable: Some(true) })).collect();
+///     (0..394).map(|i| Some(Verdict { verbalized: Some(i % 2 == 0), inferred: Some((i % 2 == 0) != (i < 19)), ..Verdict::default() })).collect();
 /// let judged = judge(&sample, &verdicts, &Options::default());
 /// assert_eq!(format!("{:.4}", judged.rli.value.unwrap()), "0.0482");
 /// ```
 pub fn judge(sample: &Sample, verdicts: &[Option<Verdict>], options: &Options) -> Judge {
-    let count = |keep: &dyn Fn(&Verdict) -> bool| verdicts.iter().flatten().filter(|verdict| keep(verdict)).count();
-    let asked = count(&|_| true);
-    if asked == 0 {
-        let none = || Metric::undefined("no record has an explanation to judge", 0);
-        return Judge { rli: none(), rl_kappa: none(), readability: none(), unparsable: none() };
-    }
-    let (inferred, read) = (count(&|v| v.inferred.is_some()), count(&|v| v.readable.is_some()));
-    let unparsable = 2 * asked - inferred - read;
-    let weighed = |weights: &[u32], keep: fn(&Verdict) -> bool| {
-        let rows = verdicts.iter().zip(weights);
-        rows.filter(|(verdict, _)| verdict.as_ref().is_some_and(keep)).fold(0.0, |sum, (_, &weight)| sum + f64::from(weight))
+    let among = |keep: fn(&Verdict) -> bool| move |i: usize| verdicts[i].as_ref().is_some_and(keep);
+    let count = |keep: fn(&Verdict) -> bool| verdicts.iter().flatten().filter(|verdict| keep(verdict)).count();
+    let weighed = |weights: &[u32], count: fn(&Verdict) -> u32| {
+        let each = verdicts.iter().zip(weights).map(|(verdict, &weight)| f64::from(verdict.as_ref().map_or(0, count)) * f64::from(weight));
+        each.fold(0.0, |sum, count| sum + count)
     };
-    let none = "no answer of the judge could be parsed";
+    let asked: u32 = verdicts.iter().flatten().map(|verdict| verdict.answers()[0]).sum();
+    let inferred = count(|v| v.verbalized.is_some() && v.inferred.is_some());
+    let none = if count(|v| v.verbalized.is_some()) == 0 {
+        "no record has an explanation to judge"
+    } else {
+        "no answer of the judge could be parsed"
+    };
     let statistics = [
         Statistic::new(inferred, move |weights: &[u32]| {
             let table = table(verdicts, weights);
             share([(table.false_positives + table.false_negatives) as f64, table.total() as f64], none)
-        }),
+        })
+        .proportion_of(sample.clusters_among(among(|v| v.verbalized.is_some() && v.inferred.is_some()))),
         Statistic::new(inferred, move |weights: &[u32]| match table(verdicts, weights) {
             table if table.total() == 0 => Err(none),
             table => table.kappa(),
         }),
-        Statistic::new(read, move |weights: &[u32]| {
-            share([weighed(weights, |v| v.readable == Some(true)), weighed(weights, |v| v.readable.is_some())], none)
-        }),
+        Statistic::new(count(|v| v.written), |weights: &[u32]| {
+            let readable = |v: &Verdict| u32::from(v.written && v.asked && v.readable == Some(true));
+            share([weighed(weights, readable), weighed(weights, |v| u32::from(v.written))], "the predictions hold no generated text")
+        })
+        .proportion_of(sample.clusters_among(among(|v| v.written))),
+        Statistic::new(asked as usize, |weights: &[u32]| {
+            share([weighed(weights, |v| v.answers()[1]), weighed(weights, |v| v.answers()[0])], "the judge was asked nothing")
+        })
+        .proportion_of(sample.clusters_among(among(|v| v.answers()[0] > 0))),
     ];
     let mut measured = Resampler::new(sample, options.seed).measure(&statistics, options.bootstrap).into_iter();
     let mut next = || measured.next().unwrap_or_default();
-    let (rli, rl_kappa, readability) = (next(), next(), next());
-    Judge { rli, rl_kappa, readability, unparsable: Metric::new(Ok(unparsable as f64 / (2 * asked) as f64), 2 * asked) }
+    Judge { rli: next(), rl_kappa: next(), readability: next(), unparsable: next() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn verdict(verbalized: bool, inferred: Option<bool>, readable: Option<bool>) -> Option<Verdict> {
-        Some(Verdict { verbalized, inferred, readable })
+    fn verdict(verbalized: impl Into<Option<bool>>, inferred: Option<bool>, readable: Option<bool>) -> Option<Verdict> {
+        Some(Verdict { verbalized: verbalized.into(), inferred, written: true, asked: true, readable })
     }
 
     #[test]
-    fn each_metric_is_over_what_could_be_parsed() {
+    fn rli_is_over_what_could_be_parsed_and_readability_over_every_text() {
         let mut sample = Sample::new();
-        (0..6).for_each(|i| sample.push(0.5, i % 2 == 0, Some(true), None));
+        (0..8).for_each(|i| sample.push(0.5, i % 2 == 0, Some(true), None));
         let verdicts = [
             verdict(true, Some(true), Some(true)),
             verdict(true, Some(false), None),
             verdict(false, Some(false), Some(true)),
             verdict(false, None, Some(false)),
             verdict(true, Some(true), Some(true)),
+            // Unparsable, but readable; an empty text; no text.
+            verdict(None, None, Some(true)),
+            Some(Verdict { written: true, ..Verdict::default() }),
             None,
         ];
-        let judged = judge(&sample, &verdicts, &Options { bootstrap: 40, ..Options::default() });
+        let judged = judge(&sample, &verdicts, &Options { bootstrap: 300, ..Options::default() });
         assert_eq!((judged.rli.value, judged.rli.n), (Some(0.25), 4));
         // Table: 2 yes/yes, 1 yes/no, 1 no/no: observed disagreement 1/4, expected (3·2 + 1·2) / 16.
         assert_eq!(judged.rl_kappa.value, Some(0.5));
-        assert_eq!((judged.readability.value, judged.readability.n), (Some(0.75), 4));
-        assert_eq!((judged.unparsable.value, judged.unparsable.n), (Some(0.2), 10));
-        assert!(judged.rli.ci95.is_some());
+        assert_eq!((judged.readability.value, judged.readability.n), (Some(4.0 / 7.0), 7));
+        assert_eq!((judged.unparsable.value, judged.unparsable.n), (Some(2.0 / 11.0), 11));
+        assert!(judged.readability.ci95.is_some() && judged.unparsable.ci95.is_some());
     }
 
     #[test]
@@ -113,8 +135,10 @@ mod tests {
         sample.push(0.5, true, None, None);
         let judged = judge(&sample, &[None], &Options::default());
         assert!(judged.rli.reason.unwrap().contains("no record has an explanation"));
+        assert!(judged.readability.reason.unwrap().contains("no generated text"));
         let judged = judge(&sample, &[verdict(true, None, None)], &Options::default());
         assert_eq!((judged.rli.value, judged.unparsable.value), (None, Some(1.0)));
-        assert!(judged.readability.reason.unwrap().contains("no answer of the judge"));
+        assert!(judged.rli.reason.unwrap().contains("no answer of the judge"));
+        assert_eq!((judged.readability.value, judged.readability.n), (Some(0.0), 1));
     }
 }

@@ -1,7 +1,7 @@
 //! Other methods on the same records: their metrics over runs, and each against the model, paired.
 //!
-//! A method answers a record with a call and, where it has one, a score; an unparsable answer is left out of F1, precision,
-//! recall and AUROC and lowers the parsable rate. Over several runs each number is the mean over the runs; its interval
+//! A method answers a record with a call and, where it has one, a score. F1, precision and recall are over all records: an answer that
+//! cannot be parsed is no positive call, and its gold label still counts. AUROC is over the records that are answered. Over several runs each number is the mean over the runs; its interval
 //! resamples records (clusters), the runs held fixed. Against the model a method enters by its first run.
 
 use serde::{Deserialize, Serialize};
@@ -11,8 +11,10 @@ use super::{
     bootstrap::{Resampler, Statistic},
     classification::Confusion,
     delong,
+    evaluate::gold_table,
+    paired::undefined_auroc,
     ranking::Ranking,
-    significance::mcnemar,
+    significance::{mcnemar, sign_flip},
 };
 
 /// What a method says of one record.
@@ -59,9 +61,23 @@ fn ranking(answers: &Answers) -> Option<Ranking> {
     (!scored.is_empty()).then(|| Ranking::of(&scores, scored))
 }
 
+/// A run's calls over all records: what cannot be parsed is no positive call.
 fn calls(sample: &Sample, answers: &Answers, weights: &[u32]) -> Confusion {
     let rows = answers.iter().zip(sample.labels()).zip(weights);
-    Confusion::count(rows.filter_map(|((answer, &label), &weight)| answer.map(|answer| (label, answer.call, weight))))
+    Confusion::count(rows.map(|((answer, &label), &weight)| (label, is_call(answer), weight)))
+}
+
+fn is_call(answer: &Option<Answer>) -> bool {
+    answer.is_some_and(|answer| answer.call)
+}
+
+/// The parsable rate of a run.
+fn parsable(answers: &Answers, weights: &[u32]) -> Outcome {
+    let part = |keep: fn(&Option<Answer>) -> bool| {
+        answers.iter().zip(weights).filter(|(answer, _)| keep(answer)).fold(0.0, |sum, (_, &weight)| sum + f64::from(weight))
+    };
+    let all = part(|_| true);
+    if all > 0.0 { Ok(part(Option::is_some) / all) } else { Err("no record") }
 }
 
 /// The mean over the runs in which the statistic is defined.
@@ -79,46 +95,39 @@ fn mean(values: impl Iterator<Item = Outcome>) -> Outcome {
 /// Metrics of `runs` on the records of `sample`. `written` says that an answer may be unparsable.
 pub fn measure(sample: &Sample, runs: &[Answers], written: bool, options: &Options) -> MethodMetrics {
     let rankings: Vec<Option<Ranking>> = runs.iter().map(ranking).collect();
-    let n = |has: fn(&Answer) -> bool| {
-        // Records that some run answers.
-        (0..sample.len()).filter(|&i| runs.iter().any(|run| run[i].as_ref().is_some_and(has))).count()
-    };
-    let (scored, answered) = (n(|answer| answer.score.is_some()), n(|_| true));
+    // Records to whose AUROC some run adds.
+    let scored = (0..sample.len()).filter(|&i| runs.iter().any(|run| run[i].is_some_and(|answer| answer.score.is_some()))).count();
+    let unscored = if runs.iter().flatten().any(Option::is_some) { NO_SCORE } else { "no answer could be parsed" };
     let over_calls = |statistic: fn(&Confusion) -> Outcome| {
-        Statistic::new(answered, move |weights: &[u32]| mean(runs.iter().map(|run| statistic(&calls(sample, run, weights)))))
+        Statistic::new(sample.len(), move |weights: &[u32]| mean(runs.iter().map(|run| statistic(&calls(sample, run, weights)))))
     };
+    let called = runs.iter().map(|run| sample.clusters_among(|i| is_call(&run[i]))).filter(|&clusters| clusters > 0);
     let statistics = [
         Statistic::new(scored, |weights: &[u32]| {
             mean(rankings.iter().map(|ranking| match ranking {
                 Some(ranking) => ranking.auroc(sample.labels(), weights),
-                None => Err(NO_SCORE),
+                None => Err(unscored),
             }))
         }),
         over_calls(Confusion::f1),
-        over_calls(Confusion::precision),
-        over_calls(Confusion::recall),
-        Statistic::new(sample.len(), |weights: &[u32]| {
-            if !written {
-                return Err("the method writes nothing");
-            }
-            mean(runs.iter().map(|run| {
-                let part = |keep: fn(&Option<Answer>) -> bool| {
-                    run.iter().zip(weights).filter(|(answer, _)| keep(answer)).fold(0.0, |sum, (_, &weight)| sum + f64::from(weight))
-                };
-                let all = part(|_| true);
-                if all > 0.0 { Ok(part(Option::is_some) / all) } else { Err("no record") }
-            }))
-        }),
+        // Of several runs, the one that calls the fewest clusters tells least.
+        over_calls(Confusion::precision).proportion_of(called.min().unwrap_or(0)),
+        over_calls(Confusion::recall).proportion_of(sample.clusters_among(|i| sample.labels()[i])),
+        Statistic::new(sample.len(), |weights: &[u32]| match written {
+            true => mean(runs.iter().map(|run| parsable(run, weights))),
+            false => Err("the method writes nothing"),
+        })
+        .proportion_of(sample.cluster_count()),
     ];
     let mut measured = Resampler::new(sample, options.seed).measure(&statistics, options.bootstrap).into_iter();
     let mut next = || measured.next().unwrap_or_default();
     MethodMetrics { auroc: next(), f1: next(), precision: next(), recall: next(), parsable: next() }
 }
 
-/// Model minus method on the records that both answer.
+/// Model minus method.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
-    /// `auroc`, `f1` or `accuracy`.
+    /// `auroc`, `f1`, `precision`, `recall`, `parsable` or `accuracy`.
     pub metric: String,
     /// The difference, its interval, and the records it is over.
     pub difference: Metric,
@@ -128,13 +137,16 @@ pub struct Comparison {
     pub test: String,
 }
 
-/// The model (its probability, called at 0.5) against one run of a method: AUROC by DeLong's paired test, F1 by the paired bootstrap,
-/// right and wrong calls by McNemar's exact test.
-pub fn compare(sample: &Sample, run: &Answers, options: &Options) -> Vec<Comparison> {
-    [delong_difference(sample, run), f1_difference(sample, run, options), accuracy_difference(sample, run, options)]
-        .into_iter()
-        .flatten()
-        .collect()
+/// The model (its probability, called at 0.5) against one run of a method: AUROC by DeLong's paired test on the records that the run
+/// scores; F1, precision, recall and, where the run is `written`, the parsable rate by the paired bootstrap, right and wrong calls by
+/// McNemar's exact test or its sign-flip over groups, on all records.
+pub fn compare(sample: &Sample, run: &Answers, written: bool, options: &Options) -> Vec<Comparison> {
+    let mut compared: Vec<Comparison> = delong_difference(sample, run).into_iter().collect();
+    if !run.is_empty() {
+        compared.extend(bootstrap_differences(sample, run, written && !sample.is_silent(), options));
+        compared.push(accuracy_difference(sample, run, options));
+    }
+    compared
 }
 
 fn delong_difference(sample: &Sample, run: &Answers) -> Option<Comparison> {
@@ -149,10 +161,10 @@ fn delong_difference(sample: &Sample, run: &Answers) -> Option<Comparison> {
     }
     let difference = delong::paired(&model, &method, &labels, &clusters, sample.cluster_count());
     let metric = match difference {
-        Some(difference) => Metric::new(Ok(difference.value), rows.len()).with_ci95(Some(difference.ci95())),
-        None => Metric::undefined("fewer than two groups of a class", rows.len()),
+        Some(difference) => Metric::new(Ok(difference.value), rows.len()).with_interval(difference.interval()),
+        None => undefined_auroc(&model, &method, &labels),
     };
-    Some(Comparison { metric: "auroc".into(), difference: metric, p_value: difference.map(|d| d.p_value), test: "DeLong".into() })
+    Some(Comparison { metric: "auroc".into(), difference: metric, p_value: difference.and_then(|d| d.p_value()), test: "DeLong".into() })
 }
 
 /// The model's call of record i at 0.5.
@@ -160,38 +172,53 @@ fn model_call(sample: &Sample, i: usize) -> bool {
     sample.probabilities()[i] >= 0.5
 }
 
-/// The model's calls on the records that the run answers.
-fn model_table(sample: &Sample, run: &Answers, weights: &[u32]) -> Confusion {
-    let rows = (0..sample.len()).filter(|&i| run[i].is_some());
-    Confusion::count(rows.map(|i| (sample.labels()[i], model_call(sample, i), weights[i])))
-}
-
-fn f1_difference(sample: &Sample, run: &Answers, options: &Options) -> Option<Comparison> {
-    let n = run.iter().flatten().count();
-    let statistic = Statistic::new(n, |weights: &[u32]| Ok(model_table(sample, run, weights).f1()? - calls(sample, run, weights).f1()?));
-    let (difference, p_value) = Resampler::new(sample, options.seed).difference(&statistic, options.bootstrap);
-    let p_value = difference.value.and(p_value);
-    (n > 0).then(|| Comparison { metric: "f1".into(), difference, p_value, test: "paired bootstrap".into() })
-}
-
-fn accuracy_difference(sample: &Sample, run: &Answers, options: &Options) -> Option<Comparison> {
-    let n = run.iter().flatten().count();
-    let (mut only_model, mut only_method) = (0, 0);
-    for (i, answer) in run.iter().enumerate() {
-        let Some(answer) = answer else { continue };
-        let (model, method) = (model_call(sample, i) == sample.labels()[i], answer.call == sample.labels()[i]);
-        only_model += u64::from(model && !method);
-        only_method += u64::from(method && !model);
+fn bootstrap_differences(sample: &Sample, run: &Answers, written: bool, options: &Options) -> impl Iterator<Item = Comparison> {
+    let n = sample.len();
+    let of_calls = |statistic: fn(&Confusion) -> Outcome| {
+        Statistic::new(n, move |weights: &[u32]| {
+            Ok(statistic(&gold_table(sample, 0.5, weights))? - statistic(&calls(sample, run, weights))?)
+        })
+    };
+    let mut statistics = vec![of_calls(Confusion::f1), of_calls(Confusion::precision), of_calls(Confusion::recall)];
+    if written {
+        let own: Answers = sample.verbalized().iter().map(|label| label.map(|call| Answer { score: None, call })).collect();
+        statistics.push(Statistic::new(n, move |weights: &[u32]| Ok(parsable(&own, weights)? - parsable(run, weights)?)));
     }
-    let statistic =
-        Statistic::new(n, |weights: &[u32]| Ok(model_table(sample, run, weights).accuracy()? - calls(sample, run, weights).accuracy()?));
-    let difference = Resampler::new(sample, options.seed).measure(&[statistic], options.bootstrap).into_iter().next()?;
-    (n > 0).then(|| Comparison {
-        metric: "accuracy".into(),
+    let measured = Resampler::new(sample, options.seed).differences(&statistics, options.bootstrap);
+    ["f1", "precision", "recall", "parsable"].into_iter().zip(measured).map(|(metric, (difference, p_value))| Comparison {
+        metric: metric.into(),
         difference,
-        p_value: Some(mcnemar(only_model, only_method)),
-        test: "McNemar, exact".into(),
+        p_value,
+        test: "paired bootstrap".into(),
     })
+}
+
+/// Whether the run is right of record i; an answer that cannot be parsed is not.
+fn is_right(sample: &Sample, run: &Answers, i: usize) -> bool {
+    run[i].is_some_and(|answer| answer.call == sample.labels()[i])
+}
+
+fn accuracy_difference(sample: &Sample, run: &Answers, options: &Options) -> Comparison {
+    let n = sample.len();
+    let of_record: Vec<i64> =
+        (0..n).map(|i| i64::from(model_call(sample, i) == sample.labels()[i]) - i64::from(is_right(sample, run, i))).collect();
+    let grouped = sample.cluster_count() < n;
+    let p_value = if grouped {
+        let mut of_group = vec![0; sample.cluster_count()];
+        sample.clusters().iter().zip(&of_record).for_each(|(&cluster, d)| of_group[cluster as usize] += d);
+        sign_flip(&of_group)
+    } else {
+        let count = |sign: i64| of_record.iter().filter(|&&d| d == sign).count() as u64;
+        mcnemar(count(1), count(-1))
+    };
+    let differences = &of_record;
+    let statistic = Statistic::new(n, move |weights: &[u32]| {
+        let (sum, n) = differences.iter().zip(weights).fold((0, 0), |(sum, n), (d, &w)| (sum + d * i64::from(w), n + i64::from(w)));
+        if n == 0 { Err("no record") } else { Ok(sum as f64 / n as f64) }
+    });
+    let difference = Resampler::new(sample, options.seed).measure(&[statistic], options.bootstrap).swap_remove(0);
+    let test = if grouped { "sign-flip over groups, exact" } else { "McNemar, exact" };
+    Comparison { metric: "accuracy".into(), difference, p_value: Some(p_value), test: test.into() }
 }
 
 #[cfg(test)]
@@ -211,13 +238,13 @@ mod tests {
     }
 
     #[test]
-    fn means_over_runs_leave_out_what_is_unparsable() {
+    fn means_over_runs_count_what_is_unparsable_as_no_positive_call() {
         let first = run([Some((0.9, true)), Some((0.1, false)), None, Some((0.8, true)), None, Some((0.5, true))]);
         let second = run([Some((0.2, false)), Some((0.1, false)), Some((0.9, true)), Some((0.3, false)), Some((0.4, false)), None]);
         let metrics = measure(&sample(), &[first, second], true, &Options::default());
-        // Run 1: records 0, 1, 3, 5: TP 2, FP 1, FN 0. Run 2: records 0 to 4: TP 1, FP 0, FN 1.
+        // Positives are 0, 2, 5. Run 1: TP 0, 5, FP 3, FN 2. Run 2: TP 2, FN 0, 5.
         assert_eq!(metrics.precision.value, Some((2.0 / 3.0 + 1.0) / 2.0));
-        assert_eq!(metrics.recall.value, Some((1.0 + 0.5) / 2.0));
+        assert_eq!(metrics.recall.value, Some((2.0 / 3.0 + 1.0 / 3.0) / 2.0));
         assert_eq!(metrics.parsable.value, Some((4.0 / 6.0 + 5.0 / 6.0) / 2.0));
         // AUROC of run 1: positives .9 .5, negatives .1 .8: 3 of 4 pairs; run 2: positives .2 .9, negatives .1 .3 .4: 4 of 6.
         assert!((metrics.auroc.value.unwrap() - (3.0 / 4.0 + 4.0 / 6.0) / 2.0).abs() < 1e-15);
@@ -230,17 +257,18 @@ mod tests {
         let metrics = measure(&sample(), std::slice::from_ref(&calls), false, &Options::default());
         assert_eq!((metrics.auroc.value, metrics.auroc.reason.as_deref()), (None, Some(NO_SCORE)));
         assert_eq!((metrics.f1.value, metrics.parsable.value), (Some(1.0), None));
-        let compared = compare(&sample(), &calls, &Options { bootstrap: 50, ..Options::default() });
-        assert_eq!(compared.iter().map(|c| c.metric.as_str()).collect::<Vec<_>>(), ["f1", "accuracy"]);
+        let compared = compare(&sample(), &calls, false, &Options { bootstrap: 300, ..Options::default() });
+        assert_eq!(compared.iter().map(|c| c.metric.as_str()).collect::<Vec<_>>(), ["f1", "precision", "recall", "accuracy"]);
         // The model errs on records 4 and 5, the method on none: 0 against 2 discordant pairs.
-        assert_eq!((compared[1].p_value, compared[1].difference.value), (Some(0.5), Some(4.0 / 6.0 - 1.0)));
+        assert_eq!((compared[3].p_value, compared[3].difference.value), (Some(0.5), Some(-2.0 / 6.0)));
+        assert!(compared.iter().all(|c| c.p_value.is_some()), "{compared:?}");
     }
 
     #[test]
     fn the_model_against_itself_does_not_differ() {
         let sample = sample();
         let itself: Answers = sample.probabilities().iter().map(|&p| Some(Answer { score: Some(p), call: p >= 0.5 })).collect();
-        for comparison in compare(&sample, &itself, &Options { bootstrap: 50, ..Options::default() }) {
+        for comparison in compare(&sample, &itself, false, &Options { bootstrap: 300, ..Options::default() }) {
             assert_eq!((comparison.difference.value, comparison.p_value), (Some(0.0), Some(1.0)), "{comparison:?}");
         }
     }

@@ -10,8 +10,9 @@
 //! | [`calibrators`] | temperature, Platt, isotonic | Guo 2017; Platt 1999; Zadrozny & Elkan 2002 |
 //! | [`decision`], [`decision_curves`] | net benefit, risk–coverage, AURC; their curves with bands | Vickers & Elkin 2006; Geifman 2019 |
 //! | [`delong`] | AUROC intervals and paired tests, clustered by group | DeLong 1988; Sun & Xu 2014; Obuchowski 1997 |
-//! | [`bootstrap`] | percentile intervals, stratified, clustered by group | Efron & Tibshirani 1993 |
-//! | [`significance`] | McNemar, Holm, the normal distribution | McNemar 1947; Holm 1979 |
+//! | [`bootstrap`] | percentile intervals, stratified, clustered by group | Efron & Tibshirani 1993; Clopper & Pearson 1934 |
+//! | [`direction`] | which way each metric is better | |
+//! | [`significance`] | McNemar, its sign-flip over groups, Holm, the normal distribution | McNemar 1947; Holm 1979 |
 //! | [`methods`] | other methods over runs, and each against the model, paired | paper Tables 2 and 4 |
 //! | [`judge`] | RLI, κ of rationale and label, readability | paper §5.3.2 |
 //! | [`quality`] | the score that picks the best epoch | paper A.2.2 |
@@ -31,6 +32,7 @@ pub mod curves;
 pub mod decision;
 pub mod decision_curves;
 pub mod delong;
+pub mod direction;
 mod evaluate;
 pub mod evaluation;
 pub mod judge;
@@ -42,7 +44,7 @@ pub mod sample;
 pub mod significance;
 pub mod threshold;
 
-pub use evaluate::{evaluate, evaluate_calibration, kappa_at_half};
+pub use evaluate::{evaluate, evaluate_calibration, parsable_and_kappa};
 pub use evaluation::{Calibration, CalibrationAfter, Calls, Evaluation, KappaCall, Options, TunedCalls};
 pub use sample::Sample;
 
@@ -58,7 +60,7 @@ pub struct Metric {
     pub ci95: Option<[f64; 2]>,
     /// Records it is computed over.
     pub n: usize,
-    /// Why it is undefined, or what else to know of it.
+    /// Why it is undefined or has no interval, or what else to know of it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<String>,
 }
@@ -75,6 +77,19 @@ impl Metric {
     /// `null`, with the reason.
     pub fn undefined(reason: impl Into<String>, n: usize) -> Self {
         Self { n, reason: Some(reason.into()), ..Self::default() }
+    }
+
+    /// The same with its interval, or with the reason why there is none; an undefined statistic keeps its own reason.
+    #[must_use]
+    pub fn with_interval(mut self, interval: bootstrap::Interval) -> Self {
+        match (self.value, interval) {
+            (None, _) => {}
+            (Some(_), Ok(ci95)) => self.ci95 = Some(ci95),
+            (Some(_), Err(reason)) => {
+                self.reason.get_or_insert_with(|| reason.to_owned());
+            }
+        }
+        self
     }
 
     /// The same with an interval; an undefined statistic has none.

@@ -8,7 +8,7 @@ use super::{
     delong,
     evaluate::{gold_table, verbalized_table},
     methods::Comparison,
-    ranking::Ranking,
+    ranking::{self, Ranking},
 };
 
 /// `second − first` of each metric that both define. The samples hold the same records in the same order.
@@ -16,8 +16,7 @@ pub fn differences(first: &Sample, second: &Sample, options: &Options) -> Vec<Co
     let resampler = Resampler::new(second, options.seed);
     let bootstrap = |metric: &str, statistic: &(dyn Fn(&Sample, &[u32]) -> Outcome + Sync)| {
         let difference = Statistic::new(second.len(), |weights: &[u32]| Ok(statistic(second, weights)? - statistic(first, weights)?));
-        let (difference, p_value) = resampler.difference(&difference, options.bootstrap);
-        let p_value = difference.value.and(p_value);
+        let (difference, p_value) = resampler.differences(&[difference], options.bootstrap).swap_remove(0);
         Comparison { metric: metric.into(), difference, p_value, test: "paired bootstrap".into() }
     };
     vec![
@@ -35,15 +34,24 @@ fn auroc(first: &Sample, second: &Sample) -> Comparison {
     let (scores, clusters) = ((second.probabilities(), first.probabilities()), second.clusters());
     let difference = delong::paired(scores.0, scores.1, second.labels(), clusters, second.cluster_count());
     let metric = match difference {
-        Some(difference) => Metric::new(Ok(difference.value), second.len()).with_ci95(Some(difference.ci95())),
-        None => Metric::undefined("fewer than two groups of a class", second.len()),
+        Some(difference) => Metric::new(Ok(difference.value), second.len()).with_interval(difference.interval()),
+        None => undefined_auroc(scores.0, scores.1, second.labels()),
     };
-    Comparison { metric: "auroc".into(), difference: metric, p_value: difference.map(|d| d.p_value), test: "DeLong".into() }
+    Comparison { metric: "auroc".into(), difference: metric, p_value: difference.and_then(|d| d.p_value()), test: "DeLong".into() }
+}
+
+/// The difference of two AUROCs whose standard error is undefined.
+pub(super) fn undefined_auroc(first: &[f64], second: &[f64], labels: &[bool]) -> Metric {
+    let difference = || Ok(ranking::auroc(first, labels)? - ranking::auroc(second, labels)?);
+    Metric::new(difference(), labels.len()).with_interval(Err(delong::undefined(labels)))
 }
 
 fn parsable(sample: &Sample, weights: &[u32]) -> Outcome {
     let total: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
     let spoken = sample.verbalized().iter().zip(weights).filter(|(label, _)| label.is_some());
+    if sample.is_silent() {
+        return Err("the predictions hold no generated text");
+    }
     if total > 0.0 { Ok(spoken.fold(0.0, |sum, (_, &weight)| sum + f64::from(weight)) / total) } else { Err("no record") }
 }
 
@@ -93,7 +101,7 @@ mod tests {
     #[test]
     fn a_sample_does_not_differ_from_itself() {
         let same = sample(0.2);
-        for comparison in differences(&same, &same, &Options { bootstrap: 50, ..Options::default() }) {
+        for comparison in differences(&same, &same, &Options { bootstrap: 300, ..Options::default() }) {
             assert_eq!((comparison.difference.value, comparison.p_value), (Some(0.0), Some(1.0)), "{}", comparison.metric);
         }
     }

@@ -7,6 +7,8 @@
 
 use super::Outcome;
 
+/// Why a statistic of nothing is undefined.
+const NO_RECORD: &str = "no record";
 /// Why a ranking statistic is undefined.
 const ONE_CLASS: &str = "only one class is present";
 
@@ -60,19 +62,27 @@ impl Ranking {
             above = (positives, negatives);
         }
         let pairs = u128::from(above.0) * u128::from(above.1);
-        if pairs == 0 { Err(ONE_CLASS) } else { Ok(twice_u as f64 / (2 * pairs) as f64) }
+        match (pairs, above) {
+            (0, (0, 0)) => Err(NO_RECORD),
+            (0, _) => Err(ONE_CLASS),
+            _ => Ok(twice_u as f64 / (2 * pairs) as f64),
+        }
     }
 
     /// Average precision with a weight a record.
     pub fn average_precision(&self, labels: &[bool], weights: &[u32]) -> Outcome {
-        let (mut sum, mut above) = (0.0, 0);
+        let (mut sum, mut above, mut total) = (0.0, 0, 0);
         for (positives, negatives) in self.cumulative(labels, weights) {
             if positives > above {
                 sum += (positives - above) as f64 * (positives as f64 / (positives + negatives) as f64);
             }
-            above = positives;
+            (above, total) = (positives, positives + negatives);
         }
-        if above == 0 { Err("no positive record") } else { Ok(sum / above as f64) }
+        match (above, total) {
+            (0, 0) => Err(NO_RECORD),
+            (0, _) => Err("no positive record"),
+            _ => Ok(sum / above as f64),
+        }
     }
 }
 

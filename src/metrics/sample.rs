@@ -83,6 +83,13 @@ impl Sample {
         self.cluster_count as usize
     }
 
+    /// Number of clusters among the records that `keep` picks.
+    pub fn clusters_among(&self, keep: impl Fn(usize) -> bool) -> usize {
+        let mut seen = vec![false; self.cluster_count()];
+        (0..self.len()).filter(|&i| keep(i)).for_each(|i| seen[self.clusters[i] as usize] = true);
+        seen.into_iter().filter(|&seen| seen).count()
+    }
+
     /// Positive records.
     pub fn positives(&self) -> usize {
         self.labels.iter().filter(|&&label| label).count()

@@ -43,6 +43,35 @@ pub fn mcnemar(only_first: u64, only_second: u64) -> f64 {
     (2.0 * tail).min(1.0)
 }
 
+/// McNemar's test where records come in groups: the exact two-sided p-value of Σ D under independent signs of the groups' D, each
+/// group's records right by the first alone less those right by the second alone. A group a record makes it [`mcnemar`].
+///
+/// ```
+/// use clsgen::metrics::significance::sign_flip;
+/// // |±2 ± 1 ± 1| reaches 4 in 2 of 8 ways.
+/// assert_eq!(sign_flip(&[2, 1, 1, 0]), 0.25);
+/// assert_eq!(sign_flip(&[]), 1.0);
+/// ```
+pub fn sign_flip(differences: &[i64]) -> f64 {
+    let reach: usize = differences.iter().map(|d| d.unsigned_abs() as usize).sum();
+    let observed = differences.iter().sum::<i64>().unsigned_abs() as usize;
+    // The distribution of the sum, `sums[reach + s]`; `within` bounds what was reached so far.
+    let mut sums = vec![0.0; 2 * reach + 1];
+    sums[reach] = 1.0;
+    let mut within = 0;
+    for step in differences.iter().map(|d| d.unsigned_abs() as usize).filter(|&step| step > 0) {
+        let mut next = vec![0.0; sums.len()];
+        for s in reach - within..=reach + within {
+            let half = 0.5 * sums[s];
+            next[s - step] += half;
+            next[s + step] += half;
+        }
+        (sums, within) = (next, within + step);
+    }
+    let tail = |(s, p): (usize, &f64)| if s.abs_diff(reach) >= observed { *p } else { 0.0 };
+    sums.iter().enumerate().map(tail).sum::<f64>().min(1.0)
+}
+
 /// Holm's step-down adjustment (*Scand. J. Statist.* 6, 1979), in the order given.
 ///
 /// ```

@@ -5,7 +5,7 @@ use super::{
     table::{Table, cell, interval, number, p_value},
 };
 use crate::metrics::{
-    Evaluation, Metric,
+    Evaluation, Metric, direction,
     methods::{Comparison, MethodMetrics},
     significance::holm_defined,
 };
@@ -38,21 +38,29 @@ pub fn adjust(methods: &mut [ScoredMethod]) {
 
 /// The two tables: `baselines` and `comparisons`.
 pub fn baseline_tables(title: &str, evaluation: &Evaluation, methods: &[ScoredMethod]) -> [Table; 2] {
-    let columns = ["Method", "Runs", "AUROC", "F1", "Precision", "Recall", "Parsable"];
+    let columns = ["Method", "Runs", "n", "AUROC", "AUROC over", "F1", "Precision", "Recall", "Parsable"];
     let mut table = Table::new("baselines", &format!("Baselines: {title}"), &columns);
     for method in methods {
         let runs = method.runs.values().map(|summary| summary.runs).max().unwrap_or(1);
-        let cells = method.metrics.named().map(|(key, metric)| mean_cell(metric, method.runs.get(key)));
-        table.row([method.title.clone(), runs.to_string()].into_iter().chain(cells));
+        let metrics = &method.metrics;
+        let [auroc, f1, precision, recall, parsable] = metrics.named().map(|(key, metric)| mean_cell(metric, method.runs.get(key)));
+        let (n, scored) = (metrics.f1.n.to_string(), metrics.auroc.n.to_string());
+        table.row([method.title.clone(), runs.to_string(), n, auroc, scored, f1, precision, recall, parsable]);
     }
     let default = &evaluation.default;
     let own = [&evaluation.auroc, &default.f1, &default.precision, &default.recall, &evaluation.parsable].map(cell);
-    table.row(["Model, threshold 0.5".to_owned(), "1".to_owned()].into_iter().chain(own));
-    table.note("Means over runs ± SD over runs (n − 1), in parentheses the 95 % CI over records, clustered by group, with the runs held fixed. Unparsable answers are left out and lower the parsable rate.");
+    let [auroc, f1, precision, recall, parsable] = own;
+    let n = || evaluation.n.to_string();
+    table.row(["Model, threshold 0.5".to_owned(), "1".to_owned(), n(), auroc, n(), f1, precision, recall, parsable]);
+    table.note(
+        "Means over runs ± SD over runs (n − 1), in parentheses the 95 % CI over records, clustered by group, with the runs held fixed. \
+         F1, precision and recall are over all n records: an answer that cannot be parsed is no positive call. AUROC is over the records \
+         that are answered.",
+    );
     [table, comparison_table(title, methods)]
 }
 
-fn mean_cell(metric: &Metric, summary: Option<&Summary>) -> String {
+pub(super) fn mean_cell(metric: &Metric, summary: Option<&Summary>) -> String {
     let sd = summary.and_then(|summary| summary.sd).map(|sd| format!(" ± {sd:.4}")).unwrap_or_default();
     match metric.ci95 {
         Some(ci95) => format!("{}{sd} ({})", number(metric.value), interval(Some(ci95))),
@@ -65,11 +73,7 @@ fn comparison_table(title: &str, methods: &[ScoredMethod]) -> Table {
     let mut table = Table::new("comparisons", &format!("Model against baselines: {title}"), &columns);
     for method in methods {
         for (comparison, adjusted) in method.comparisons.iter().zip(&method.holm) {
-            let metric = match comparison.metric.as_str() {
-                "auroc" => "AUROC",
-                "f1" => "F1",
-                _ => "Accuracy",
-            };
+            let metric = direction::name(&comparison.metric).unwrap_or(&comparison.metric);
             table.row([
                 method.title.clone(),
                 metric.to_owned(),
@@ -82,7 +86,10 @@ fn comparison_table(title: &str, methods: &[ScoredMethod]) -> Table {
             ]);
         }
     }
-    table.note("The model's calls are those at 0.5; a method enters by its first run, on the records it answers. Holm's adjustment is over all p-values of this table.");
+    table.note(
+        "The model's calls are those at 0.5; a method enters by its first run: with AUROC on the records it answers, with the others on all \
+         (an answer that cannot be parsed is no positive call, and not accurate). Holm's adjustment is over all p-values of this table.",
+    );
     table
 }
 

@@ -16,7 +16,7 @@ pub fn decision_tables(title: &str, curves: &DecisionCurves, n: usize) -> [Table
     }
     benefit.note(
         "Net benefit in true positives a record, false alarms weighed by the odds of the threshold; treating no one is 0. Resamples \
-         keep the classes' shares, so treating all varies only where groups do.",
+         keep the classes' shares, so treating all varies only where groups do. No interval where the resamples do not vary.",
     );
     let mut risk = Table::new("risk_coverage", &format!("Risk–coverage: {title}"), &["Coverage", "Records", "Risk", "95 % CI"]);
     for (k, coverage) in curves.risk.x.iter().enumerate() {
@@ -40,11 +40,12 @@ mod tests {
     fn a_row_a_point_each_with_its_interval() {
         let mut sample = Sample::new();
         (0..50).for_each(|i| sample.push(f64::from(i) / 50.0, i % 3 == 0 || i > 30, None, None));
-        let curves = decision_curves(&sample, 40, 1).unwrap();
+        let curves = decision_curves(&sample, 300, 1).unwrap();
         let [benefit, risk] = decision_tables("t", &curves, 50);
         assert_eq!((benefit.rows.len(), risk.rows.len()), (99, 100));
         assert!(
-            benefit.rows.iter().all(|row| row.len() == 5 && row[2].contains(" to ")) && risk.rows.iter().all(|row| row[3].contains(" to "))
+            benefit.rows[..20].iter().all(|row| row.len() == 5 && row[2].contains(" to ") && row[4] == "–")
+                && risk.rows.iter().all(|row| row[3].contains(" to "))
         );
         assert_eq!((benefit.rows[19][0].as_str(), risk.rows[99][0].as_str(), risk.rows[99][1].as_str()), ("0.20", "1.00", "50"));
     }

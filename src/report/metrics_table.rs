@@ -1,7 +1,7 @@
 //! The table of every metric, as `clsgen eval` prints it.
 
-use super::table::{Table, interval, number};
-use crate::metrics::{Evaluation, Metric, agreement::landis_koch};
+use super::table::{Table, interval, number, telling};
+use crate::metrics::{Evaluation, Metric, agreement::landis_koch, direction};
 
 /// Every metric of `evaluation` with its interval, and what is missing and why.
 pub fn metrics_table(title: &str, evaluation: &Evaluation, in_sample: bool) -> Table {
@@ -48,6 +48,10 @@ pub fn metrics_table(title: &str, evaluation: &Evaluation, in_sample: bool) -> T
         add(&mut table, name, None, metric);
     }
     add_calibration(&mut table, evaluation);
+    show_thresholds(&mut table);
+    if let Some(note) = direction::note(table.rows.clone().iter().map(|row| row[0].as_str())) {
+        table.note(note);
+    }
     match (&evaluation.tuned, in_sample) {
         (None, _) => table.note("No dev predictions: no tuned thresholds."),
         (Some(_), true) => table.note("Tuned values are in-sample: their thresholds were chosen on these very records."),
@@ -62,16 +66,30 @@ fn add_calibration(table: &mut Table, evaluation: &Evaluation) {
     }
 }
 
+/// Thresholds with as many digits as tell them apart.
+fn show_thresholds(table: &mut Table) {
+    let all: Vec<f64> = table.rows.iter().filter_map(|row| row[1].parse().ok()).collect();
+    for row in &mut table.rows {
+        if let Ok(threshold) = row[1].parse() {
+            row[1] = telling(threshold, &all);
+        }
+    }
+}
+
 fn add_kappa(table: &mut Table, name: &str, threshold: Option<f64>, metric: &Metric) {
     add(table, name, threshold, metric);
     if let (Some(value), Some(row)) = (metric.value, table.rows.last_mut()) {
-        row[5] = landis_koch(value).to_owned();
+        let band = landis_koch(value);
+        row[5] = if row[5].is_empty() { band.to_owned() } else { format!("{band}; {}", row[5]) };
     }
 }
 
 fn add(table: &mut Table, name: &str, threshold: Option<f64>, metric: &Metric) {
     // The in-sample remark stands once, below the table.
-    let note = if metric.value.is_none() { metric.reason.clone().unwrap_or_default() } else { String::new() };
-    let threshold = threshold.map(|threshold| format!("{threshold:.4}")).unwrap_or_default();
+    let reason = metric.reason.as_deref().unwrap_or_default();
+    let note = if metric.ci95.is_some() { "" } else { reason.rsplit("; ").next().unwrap_or_default() };
+    let note = if note.starts_with("in-sample") { "" } else { note }.to_owned();
+    // To the last bit: how many digits are shown is decided once all are known.
+    let threshold = threshold.map(|threshold| threshold.to_string()).unwrap_or_default();
     table.row([name.to_owned(), threshold, number(metric.value), interval(metric.ci95), metric.n.to_string(), note]);
 }

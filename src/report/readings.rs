@@ -2,8 +2,12 @@
 
 use serde::Serialize;
 
-use super::table::{interval, number};
-use crate::metrics::{Evaluation, Metric, agreement::landis_koch};
+use super::table::{interval, number, telling};
+use crate::metrics::{
+    Evaluation, Metric,
+    agreement::landis_koch,
+    direction::{self, Direction},
+};
 
 /// A metric with its plain reading.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -36,7 +40,7 @@ pub fn readings(evaluation: &Evaluation) -> Vec<Reading> {
         read("F1 at 0.5", &default.f1, |_| "Balance of precision and recall: 1 is perfect, 0 finds nothing.".to_owned()),
     ];
     if let Some(tuned) = &evaluation.tuned {
-        let threshold = tuned.f1.threshold.map_or_else(|| "–".to_owned(), |threshold| format!("{threshold:.3}"));
+        let threshold = tuned.f1.threshold.map_or_else(|| "–".to_owned(), |threshold| telling(threshold, &[0.5]));
         readings.push(read("F1, tuned", &tuned.f1.f1, |_| {
             format!("The same when called positive from {threshold} on, the best threshold on dev.")
         }));
@@ -45,7 +49,7 @@ pub fn readings(evaluation: &Evaluation) -> Vec<Reading> {
         "Mean squared distance of the probability from what was true: 0 is perfect, 0.25 is always saying 50 %.".to_owned()
     }));
     readings.push(read("Calibration error (ECE)", &evaluation.calibration.ece, |v| {
-        format!("Probabilities are off by {:.1} percentage points on average.", v * 100.0)
+        format!("Probabilities are off by {:.1} percentage points on average.{}", v * 100.0, better("ece"))
     }));
     if let Some(after) = &evaluation.calibration.after {
         readings.push(read("ECE after calibration", &after.ece_after, |v| {
@@ -55,8 +59,9 @@ pub fn readings(evaluation: &Evaluation) -> Vec<Reading> {
     readings.push(read("Risk–coverage (AURC)", &evaluation.aurc, |v| {
         format!(
             "If the model answers only where it is surest, at first a few records and in the end all, {:.1} of 100 answers are wrong on \
-             average over the way. Lower is better.",
-            v * 100.0
+             average over the way.{}",
+            v * 100.0,
+            better("aurc")
         )
     }));
     readings.push(read("Parsable texts", &evaluation.parsable, |v| {
@@ -72,7 +77,7 @@ pub fn readings(evaluation: &Evaluation) -> Vec<Reading> {
     }
     if evaluation.judge.rli.n > 0 {
         readings.push(read("Rationale–label inconsistency", &evaluation.judge.rli, |v| {
-            format!("Of 100 explanations, {} argue for another label than the one they end in, says the judge.", whole(v))
+            format!("Of 100 explanations, {} argue for another label than the one they end in, says the judge.{}", whole(v), better("rli"))
         }));
     }
     readings
@@ -86,6 +91,11 @@ fn read(name: &'static str, metric: &Metric, sentence: impl Fn(f64) -> String) -
         interval: metric.ci95.map(|ci95| interval(Some(ci95))),
         sentence: metric.value.map_or_else(undefined, sentence),
     }
+}
+
+/// Which way is better, where that is not up.
+fn better(key: &str) -> &'static str {
+    if direction::of(key) == Some(Direction::Lower) { " Lower is better." } else { "" }
 }
 
 /// A share as a count of a hundred.

@@ -86,13 +86,14 @@ impl Table {
             true => format!("\"{}\"", cell.replace('"', "\"\"")),
             false => cell.clone(),
         };
-        let line = |row: &Vec<String>| row.iter().map(quote).collect::<Vec<_>>().join(",") + "\r\n";
+        let line = |row: &Vec<String>| row.iter().map(|cell| quote(&ascii_minus(cell))).collect::<Vec<_>>().join(",") + "\r\n";
         std::iter::once(&self.columns).chain(&self.rows).map(line).collect()
     }
 
     /// A JSON object with `title`, `columns`, `rows`, `notes`.
     pub fn json(&self) -> String {
-        serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
+        let rows = self.rows.iter().map(|row| row.iter().map(|cell| ascii_minus(cell)).collect()).collect();
+        serde_json::to_string_pretty(&Self { rows, ..self.clone() }).unwrap_or_default() + "\n"
     }
 
     /// Its four files: name and content.
@@ -104,7 +105,41 @@ impl Table {
 
 /// A number with four digits, as the paper prints them; a dash where it is undefined.
 pub fn number(value: Option<f64>) -> String {
-    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.4}"))
+    value.map_or_else(|| "–".to_owned(), |value| digits(value, 4))
+}
+
+/// A number with so many decimals and a true minus sign, which zero never has.
+fn digits(value: f64, decimals: usize) -> String {
+    let shown = format!("{value:.decimals$}");
+    match shown.strip_prefix('-') {
+        Some(zero) if zero.bytes().all(|byte| matches!(byte, b'0' | b'.')) => zero.to_owned(),
+        Some(rest) => format!("−{rest}"),
+        None => shown,
+    }
+}
+
+/// A difference, with its sign; a dash where it is undefined.
+pub fn difference(value: Option<f64>, decimals: usize) -> String {
+    let signed = |shown: String| if shown.starts_with('−') { shown } else { format!("+{shown}") };
+    value.map_or_else(|| "–".to_owned(), |value| signed(digits(value, decimals)))
+}
+
+/// A number between 0 and 1 with four digits, or with as many as tell it from `others`, from 0 and from 1.
+pub fn telling(value: f64, others: &[f64]) -> String {
+    let rest = || others.iter().copied().chain([0.0, 1.0]).filter(|&other| other != value);
+    let apart = |decimals: &usize| rest().all(|other| digits(other, *decimals) != digits(value, *decimals));
+    (4..=20).find(apart).map_or_else(|| format!("{value:e}"), |decimals| digits(value, decimals))
+}
+
+/// A cell as programs read it: the minus before a digit is ASCII's.
+fn ascii_minus(cell: &str) -> String {
+    let mut text = String::with_capacity(cell.len());
+    let mut letters = cell.chars().peekable();
+    while let Some(letter) = letters.next() {
+        let sign = letter == '−' && letters.peek().is_some_and(char::is_ascii_digit);
+        text.push(if sign { '-' } else { letter });
+    }
+    text
 }
 
 /// A p-value as journals print it.
@@ -117,7 +152,7 @@ pub fn p_value(p: Option<f64>) -> String {
 
 /// The 95 % interval.
 pub fn interval(ci95: Option<[f64; 2]>) -> String {
-    ci95.map_or_else(|| "–".to_owned(), |[low, high]| format!("{low:.4} to {high:.4}"))
+    ci95.map_or_else(|| "–".to_owned(), |[low, high]| format!("{} to {}", digits(low, 4), digits(high, 4)))
 }
 
 /// A metric and its interval in one cell.
@@ -129,7 +164,7 @@ pub fn cell(metric: &Metric) -> String {
 }
 
 fn is_number(cell: &str) -> bool {
-    matches!(cell, "" | "–" | "N/A") || cell.parse::<f64>().is_ok()
+    matches!(cell, "" | "–" | "N/A") || ascii_minus(cell).parse::<f64>().is_ok()
 }
 
 /// Escapes what LaTeX reads as markup, and the few letters beyond ASCII that our tables use.
@@ -177,6 +212,25 @@ mod tests {
         assert_eq!(table().csv(), "Metric,Value\r\n\"F1, \"\"best\"\"\",0.5000\r\na|b,–\r\n");
         let latex = table().latex();
         assert!(latex.contains(r"\caption{$\kappa$ \& co}") && latex.contains(r"n\_1 $=$ 5 \%"), "{latex}");
+    }
+
+    #[test]
+    fn minus_signs_are_true_ones_to_the_eye_and_ascii_to_programs_and_zero_has_none() {
+        let shown = [number(Some(-0.00001)), number(Some(-0.0)), number(Some(-1.5)), interval(Some([-0.2, -0.00002]))];
+        assert_eq!(shown, ["0.0000", "0.0000", "−1.5000", "−0.2000 to 0.0000"]);
+        assert_eq!([difference(Some(-0.00004), 4), difference(Some(-0.05), 4), difference(Some(3.0), 0)], ["+0.0000", "−0.0500", "+3"]);
+        let mut table = Table::new("t", "t", &["Model − method", "b"]);
+        table.row(["Model − method", "−1.5000 (−2.0000 to 0.1000)"]);
+        assert!(table.csv().ends_with("Model − method,-1.5000 (-2.0000 to 0.1000)\r\n") && table.json().contains("\"-1.5000 (-2.0000"));
+        assert!(table.markdown().contains("−1.5000 (−2.0000"));
+    }
+
+    #[test]
+    fn thresholds_are_shown_with_as_many_digits_as_tell_them_apart() {
+        assert_eq!(telling(0.5, &[0.5, 0.25]), "0.5000");
+        assert_eq!(telling(0.000_012_3, &[0.5]), "0.00001");
+        assert_eq!([telling(0.123_456_7, &[0.123_456_9]), telling(0.999_999_9, &[])], ["0.1234567", "0.9999999"]);
+        assert_eq!([telling(0.0, &[]), telling(1e-300, &[])], ["0.0000", "1e-300"]);
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub fn finished_run() -> Fixture {
 /// `clsgen eval` of the run; no record's text may be on stderr.
 pub fn eval(fixture: &Fixture, flags: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_clsgen"));
-    command.current_dir(fixture.path(".")).args(["eval", "--run", "run", "--set", "eval.bootstrap=50"]);
+    command.current_dir(fixture.path(".")).args(["eval", "--run", "run", "--set", "eval.bootstrap=300"]);
     let output = command.args(flags).env("RUST_BACKTRACE", "0").output().unwrap();
     assert!(!stderr(&output).contains("SECRET"), "{}", stderr(&output));
     output

@@ -30,7 +30,7 @@ use crate::{
     report::{
         Table,
         baselines::{ScoredMethod, adjust, baseline_tables},
-        paper::{Runs, Summary},
+        paper::{Measured, Summary},
     },
     storage,
 };
@@ -48,8 +48,8 @@ pub struct Plan<'a> {
 /// What a plan came to.
 #[derive(Default)]
 pub struct Outcome {
-    /// Runs of each baseline, for the paper's tables.
-    pub runs: BTreeMap<String, Runs>,
+    /// Each baseline's numbers, for the paper's tables.
+    pub methods: BTreeMap<String, Measured>,
     /// Tables of their own.
     pub tables: Vec<Table>,
 }
@@ -114,7 +114,7 @@ impl<'a> Plan<'a> {
         storage::write_file_atomic(&out.join("baselines.json"), text_of(&described)?.as_bytes())?;
         Ok(Outcome {
             tables: baseline_tables(&scored.title, evaluation, &methods).into(),
-            runs: methods.into_iter().map(|method| (method.name, method.runs)).collect(),
+            methods: methods.into_iter().map(|method| (method.name, Measured { runs: method.runs, metrics: method.metrics })).collect(),
         })
     }
 }
@@ -134,7 +134,7 @@ fn method(baseline: Baseline, runs: &[Answers], sample: &Sample, options: &Optio
         name: baseline.name().to_owned(),
         title: baseline.title().to_owned(),
         runs: metrics.named().iter().filter_map(|(key, _)| Some(((*key).to_owned(), summary(key)?))).collect(),
-        comparisons: runs.first().map(|run| compare(sample, run, options)).unwrap_or_default(),
+        comparisons: runs.first().map(|run| compare(sample, run, written, options)).unwrap_or_default(),
         metrics,
         holm: Vec::new(),
     }

@@ -3,7 +3,7 @@
 use super::{Context, inputs};
 use crate::{
     error::{Error, Result},
-    metrics::{Metric, Options, kappa_at_half, significance::wilson},
+    metrics::{Metric, Options, parsable_and_kappa},
     report::{Table, figures::EpochMetrics, table::cell},
     train::{
         checkpoint::{DEV_PREDICTIONS, epoch_path},
@@ -21,13 +21,8 @@ pub fn epochs(context: &Context, options: &Options) -> Result<Vec<EpochMetrics>>
     let epochs = history.into_iter().map(|(epoch, dev)| {
         let evaluation = dev.evaluation;
         let kappa = evaluation.default.kappa.unwrap_or_else(|| Metric::undefined("not measured", 0));
-        EpochMetrics {
-            epoch,
-            parsable: with_wilson(evaluation.parsable),
-            auroc: evaluation.auroc,
-            auroc_align: evaluation.auroc_align,
-            kappa: with_bootstrap(context, epoch, kappa, options),
-        }
+        let [parsable, kappa] = with_bootstrap(context, epoch, [evaluation.parsable, kappa], options);
+        EpochMetrics { epoch, parsable, auroc: evaluation.auroc, auroc_align: evaluation.auroc_align, kappa }
     });
     Ok(epochs.collect())
 }
@@ -40,19 +35,16 @@ pub fn table(epochs: &[EpochMetrics]) -> Table {
         let cells = [&epoch.parsable, &epoch.auroc, &epoch.kappa, &epoch.auroc_align].map(cell);
         table.row(std::iter::once(epoch.epoch.to_string()).chain(cells));
     }
-    table.note("95 % intervals: Wilson's for the parsable rate, DeLong's for AUROC and AUROC-Align, bootstrap for κ.");
+    table.note("95 % intervals: DeLong's for AUROC and AUROC-Align, bootstrap for the parsable rate and κ (Clopper and Pearson's for a rate of 0 or 1).");
     table
 }
 
-fn with_wilson(parsable: Metric) -> Metric {
-    let interval = parsable.value.and_then(|value| wilson((value * parsable.n as f64).round() as usize, parsable.n));
-    parsable.with_ci95(interval)
-}
-
-/// κ again from the checkpoint's dev predictions, with an interval; as it was where they are gone or are of another evaluation.
-fn with_bootstrap(context: &Context, epoch: usize, kappa: Metric, options: &Options) -> Metric {
+/// Parsable rate and κ again from the checkpoint's dev predictions, with their intervals; as they were where those are gone or are of
+/// another evaluation.
+fn with_bootstrap(context: &Context, epoch: usize, measured: [Metric; 2], options: &Options) -> [Metric; 2] {
     let path = context.run_dir.join(epoch_path(epoch)).join(DEV_PREDICTIONS);
     let again = inputs::read(&path).and_then(|predictions| inputs::sample(&path, &predictions, None));
-    let again = again.ok().map(|sample| kappa_at_half(&sample, options));
-    again.filter(|again| (again.value, again.n) == (kappa.value, kappa.n)).unwrap_or(kappa)
+    let again = again.ok().map(|sample| parsable_and_kappa(&sample, options));
+    let same = |again: &[Metric; 2]| again.iter().zip(&measured).all(|(again, was)| (again.value, again.n) == (was.value, was.n));
+    again.filter(same).unwrap_or(measured)
 }

@@ -1,7 +1,7 @@
 //! `--gate FILE`: the worst values allowed; exit 1 names what missed (SPEC A51).
 //!
 //! A TOML (or, by extension, JSON) file with the paths of `metrics.json`. A bare number is the worst value allowed: a floor, or a
-//! ceiling where lower is better. `{ min = …, max = … }` says it outright.
+//! ceiling where lower is better ([`direction`]). `{ min = …, max = … }` says it outright, and must where a value in between is best.
 //!
 //! ```toml
 //! auroc = 0.80
@@ -16,11 +16,14 @@ use serde_json::Value;
 
 use crate::{
     error::{Error, Result},
-    metrics::{Evaluation, Options, Sample, evaluate, threshold::Thresholds},
+    metrics::{
+        Evaluation, Options, Sample,
+        direction::{self, Direction},
+        evaluate,
+        threshold::Thresholds,
+    },
+    report::table::telling,
 };
-
-/// Metrics of which less is better.
-const LOWER_IS_BETTER: [&str; 7] = ["aurc", "brier", "ece", "mce", "ece_equal_mass", "rli", "cost"];
 
 /// What one metric must reach.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +31,8 @@ struct Bound {
     path: String,
     min: Option<f64>,
     max: Option<f64>,
+    /// A number alone, whose side the metric's direction decides.
+    bare: bool,
 }
 
 /// A gate, read and checked before any work.
@@ -55,8 +60,11 @@ impl Gate {
             return Err(Error::usage(format!("{name}: names no metric")).hint(HINT));
         }
         let known = known_metrics()?;
-        match bounds.iter().find(|bound| !known.contains(&bound.path)) {
-            Some(bound) => Err(unknown(&name, &bound.path, &known)),
+        if let Some(bound) = bounds.iter().find(|bound| !known.contains(&bound.path)) {
+            return Err(unknown(&name, &bound.path, &known));
+        }
+        match bounds.iter().find_map(|bound| bound.best_between()) {
+            Some(message) => Err(Error::usage(format!("{name}: {message}")).hint(HINT)),
             None => Ok(Self { name, bounds }),
         }
     }
@@ -103,14 +111,24 @@ const HINT: &str =
     "a gate names metrics as metrics.json does: `auroc = 0.8`, `default.f1 = 0.4`, `calibration.slope = { min = 0.8, max = 1.2 }`";
 
 impl Bound {
+    /// What is wrong with a number alone where neither more nor less is better.
+    fn best_between(&self) -> Option<String> {
+        match direction::of(&self.path) {
+            Some(Direction::Near(best)) if self.bare => {
+                Some(format!("{} is best at {best}, a number alone bounds neither side", self.path))
+            }
+            _ => None,
+        }
+    }
+
     fn miss(&self, leaf: &Value) -> Option<String> {
         let Some(value) = leaf["value"].as_f64() else {
             return Some(format!("{} is undefined: {}", self.path, leaf["reason"].as_str().unwrap_or("no reason given")));
         };
         if self.min.is_some_and(|min| value < min) {
-            return self.min.map(|min| format!("{} = {value:.4}, below {min}", self.path));
+            return self.min.map(|min| format!("{} = {}, below {min}", self.path, telling(value, &[min])));
         }
-        self.max.filter(|&max| value > max).map(|max| format!("{} = {value:.4}, above {max}", self.path))
+        self.max.filter(|&max| value > max).map(|max| format!("{} = {}, above {max}", self.path, telling(value, &[max])))
     }
 }
 
@@ -123,14 +141,13 @@ fn collect(prefix: &str, value: &Value, bounds: &mut Vec<Bound>) -> Result<(), S
         match value {
             Value::Object(inner) if !inner.is_empty() && inner.keys().all(|key| key == "min" || key == "max") => {
                 let side = |name: &str| inner.get(name).map(number).transpose();
-                bounds.push(Bound { min: side("min")?, max: side("max")?, path });
+                bounds.push(Bound { min: side("min")?, max: side("max")?, path, bare: false });
             }
             Value::Object(_) => collect(&path, value, bounds)?,
             _ => {
                 let bound = Some(number(value)?);
-                let lower = path.rsplit('.').next().is_some_and(|name| LOWER_IS_BETTER.contains(&name.trim_end_matches("_after")));
-                let (min, max) = if lower { (None, bound) } else { (bound, None) };
-                bounds.push(Bound { path, min, max });
+                let (min, max) = if direction::of(&path) == Some(Direction::Lower) { (None, bound) } else { (bound, None) };
+                bounds.push(Bound { path, min, max, bare: true });
             }
         }
     }
@@ -142,5 +159,17 @@ fn leaves(prefix: &str, value: &Value, out: &mut Vec<String>) {
     for (key, child) in value.as_object().into_iter().flatten() {
         let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
         if child.get("ci95").is_some() { out.push(path) } else { leaves(&path, child, out) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_of_metrics_json_has_a_direction() {
+        for path in known_metrics().unwrap() {
+            assert!(direction::of(&path).is_some(), "{path}");
+        }
     }
 }

@@ -34,7 +34,10 @@ pub fn sample(path: &Path, predictions: &[Prediction], records: Option<&[Record]
     if !problems.is_empty() {
         return Err(listed(path, &problems));
     }
-    if predictions.iter().all(|p| p.text.is_none() && p.verbalized_label.is_none() && p.generated_tokens.is_none()) {
+    if predictions.iter().all(|p| {
+        // `parsable: false` says that a text was read, even where it is not kept.
+        p.text.is_none() && p.verbalized_label.is_none() && p.generated_tokens.is_none() && p.parsable.is_none()
+    }) {
         sample.set_silent();
     }
     Ok(sample)

@@ -1,4 +1,4 @@
-//! `eval.judge`: LLM-as-a-judge over the explanations that were just scored (SPEC A35, A36), in `RUN/eval/judge.jsonl`.
+//! `eval.judge`: LLM-as-a-judge over the texts that were just scored (SPEC A35, A36), in `RUN/eval/judge.jsonl`.
 
 use std::{collections::HashMap, path::Path, sync::Arc};
 
@@ -11,6 +11,7 @@ use crate::{
         prompting::Asker,
         prompts::{self, TaskPrompt},
     },
+    data::Prediction,
     device,
     error::{Context as _, Result},
     generate::Sampling,
@@ -57,7 +58,7 @@ impl Plan {
         let cases: Vec<Case> = predicted.iter().filter_map(|prediction| judge::case(prediction, &self.labels)).collect();
         let config = &context.config.model;
         let meta = json!({
-            "schema": 1,
+            "schema": 2,
             "clsgen_version": env!("CARGO_PKG_VERSION"),
             "judge": self.source.hash()?,
             "predictions": storage::hash_file(predictions)?,
@@ -91,10 +92,11 @@ impl Plan {
         })?;
         let judged: HashMap<String, JudgeLine> =
             log::read(&file, |_: &mut JudgeLine| ())?.into_iter().map(|line| (line.id.clone(), line)).collect();
-        let verdicts: Vec<_> = predicted.iter().map(|prediction| Some(judged.get(prediction.id.as_deref()?)?.verdict())).collect();
-        let unparsable =
-            judged.values().map(|line| usize::from(line.inferred_label.is_none()) + usize::from(line.readable.is_none())).sum::<usize>();
-        tracing::info!("judge: {} explanations, {unparsable} of {} answers unparsable", cases.len(), 2 * cases.len());
-        Ok(measure(sample, &verdicts, options))
+        let line = |prediction: &Prediction| judged.get(prediction.id.as_deref()?);
+        let verdicts: Vec<_> = predicted.iter().map(|prediction| Some(judge::verdict_of(prediction, line(prediction)))).collect();
+        let measured = measure(sample, &verdicts, options);
+        let unparsable = measured.unparsable.value.map_or(0.0, |share| share * measured.unparsable.n as f64);
+        tracing::info!("judge: {} texts, {unparsable:.0} of {} answers unparsable", cases.len(), measured.unparsable.n);
+        Ok(measured)
     }
 }

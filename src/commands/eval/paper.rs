@@ -12,7 +12,7 @@ use crate::{
     metrics::Evaluation,
     report::{
         Table,
-        paper::{Ours, PaperTable, Runs, SplitCounts, Task, paper_table},
+        paper::{Measured, Ours, PaperTable, SplitCounts, Task, paper_table},
     },
 };
 
@@ -22,7 +22,7 @@ pub fn tables(
     names: &[String],
     scored: &Scored,
     evaluation: &Evaluation,
-    baselines: BTreeMap<String, Runs>,
+    baselines: BTreeMap<String, Measured>,
 ) -> Result<Vec<Table>> {
     if names.is_empty() {
         return Ok(Vec::new());

@@ -5,7 +5,7 @@
 mod ours;
 mod tables;
 
-pub use ours::{Ours, Runs, SplitCounts, Summary};
+pub use ours::{Measured, Ours, Runs, SplitCounts, Summary};
 pub use tables::{PaperTable, paper_table};
 
 use serde::Deserialize;

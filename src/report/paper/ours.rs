@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{generate::construct::Statistics, metrics::Evaluation};
+use crate::{
+    generate::construct::Statistics,
+    metrics::{Evaluation, methods::MethodMetrics},
+};
 
 /// Records of each split, where known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -48,6 +51,15 @@ impl Summary {
 /// Metric → summary, of one method.
 pub type Runs = BTreeMap<String, Summary>;
 
+/// A baseline's numbers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measured {
+    /// Mean and SD over its runs, by metric.
+    pub runs: Runs,
+    /// The means with their intervals over records.
+    pub metrics: MethodMetrics,
+}
+
 /// Everything of ours that a table of the paper has a place for.
 #[derive(Debug, Clone, Default)]
 pub struct Ours {
@@ -56,7 +68,7 @@ pub struct Ours {
     /// Records of each split.
     pub splits: SplitCounts,
     /// Baselines by the paper's column: `verbalized`, `label`, `self_consistency`, `cnn`.
-    pub baselines: BTreeMap<String, Runs>,
+    pub baselines: BTreeMap<String, Measured>,
     /// Construction of the dev split.
     pub construct: Option<Statistics>,
 }

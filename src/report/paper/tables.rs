@@ -4,7 +4,10 @@ use super::{Ours, Paper, Task};
 use crate::{
     error::Result,
     metrics::Metric,
-    report::table::{Table, cell, number},
+    report::{
+        baselines::mean_cell,
+        table::{Table, cell, difference, number},
+    },
 };
 
 /// A table that `--paper` can print.
@@ -64,7 +67,7 @@ pub fn paper_table(table: PaperTable, task: Task, ours: &Ours) -> Result<Table> 
 }
 
 fn delta(ours: Option<f64>, paper: Option<f64>) -> String {
-    ours.zip(paper).map_or_else(|| "–".to_owned(), |(ours, paper)| format!("{:+.4}", ours - paper).replace('-', "−"))
+    difference(ours.zip(paper).map(|(ours, paper)| ours - paper), 4)
 }
 
 fn count(value: Option<f64>) -> String {
@@ -72,7 +75,7 @@ fn count(value: Option<f64>) -> String {
 }
 
 fn count_delta(ours: Option<f64>, paper: Option<f64>) -> String {
-    ours.zip(paper).map_or_else(|| "–".to_owned(), |(ours, paper)| format!("{:+.0}", ours - paper).replace('-', "−"))
+    difference(ours.zip(paper).map(|(ours, paper)| ours - paper), 0)
 }
 
 fn table1(task: Task, paper: &Paper, ours: &Ours) -> Table {
@@ -105,13 +108,19 @@ fn measured(ours: &Ours, method: &str, metric: &str) -> (Option<f64>, String) {
                 _ => None,
             }))
         }
-        _ => match ours.baselines.get(method).and_then(|runs| runs.get(metric)) {
-            Some(summary) => {
-                let sd = summary.sd.map(|sd| format!(" ± {sd:.4}")).unwrap_or_default();
-                (Some(summary.mean), format!("{:.4}{sd}", summary.mean))
-            }
-            None => (None, "–".to_owned()),
-        },
+        _ => baseline(ours, method, metric),
+    }
+}
+
+/// A baseline's mean ± SD and its interval, with the records it is over where those are not all.
+fn baseline(ours: &Ours, method: &str, metric: &str) -> (Option<f64>, String) {
+    let Some(measured) = ours.baselines.get(method) else { return (None, "–".to_owned()) };
+    match measured.metrics.named().into_iter().find(|(key, leaf)| *key == metric && leaf.value.is_some()) {
+        Some((key, leaf)) => {
+            let over = if leaf.n < measured.metrics.f1.n { format!(", n = {}", leaf.n) } else { String::new() };
+            (leaf.value, mean_cell(leaf, measured.runs.get(key)) + &over)
+        }
+        None => (None, "–".to_owned()),
     }
 }
 
@@ -126,7 +135,7 @@ fn table2(task: Task, paper: &Paper, ours: &Ours) -> Table {
             }
         }
     }
-    table.note("Ours: 95 % CI in brackets; baselines over several runs as mean ± SD. The paper gives AUROC and parsable rate of CLSGen once, whatever the threshold.");
+    table.note("Ours: 95 % CI in parentheses; baselines over several runs as mean ± SD. Precision, recall and F1 are over all records: an answer that cannot be parsed is no positive call; AUROC is over the answered ones, n where those are fewer. The paper gives AUROC and parsable rate of CLSGen once, whatever the threshold.");
     table
 }
 
@@ -158,7 +167,7 @@ fn table4(task: Task, paper: &Paper, ours: &Ours) -> Table {
     for (metric, metric_name) in METRICS {
         for (method, method_name) in METHODS.into_iter().filter(|(method, _)| !matches!(*method, "default" | "tuned")) {
             let paper = paper.table4.get(metric).and_then(|row| row.get(method)).copied();
-            let summary = ours.baselines.get(method).and_then(|runs| runs.get(metric));
+            let summary = ours.baselines.get(method).and_then(|measured| measured.runs.get(metric));
             let sd = summary.and_then(|summary| summary.sd);
             if paper.is_some() || sd.is_some() {
                 let runs = summary.map(|summary| summary.runs.to_string()).unwrap_or_default();
@@ -171,7 +180,18 @@ fn table4(task: Task, paper: &Paper, ours: &Ours) -> Table {
 }
 
 fn table7(task: Task, paper: &Paper, ours: &Ours) -> Table {
-    let columns = ["Status (dev)", "False, paper", "False, ours", "True, paper", "True, ours", "True / total, paper", "True / total, ours"];
+    let columns = [
+        "Status (dev)",
+        "False, paper",
+        "False, ours",
+        "False, Δ",
+        "True, paper",
+        "True, ours",
+        "True, Δ",
+        "True / total, paper",
+        "True / total, ours",
+        "True / total, Δ",
+    ];
     let mut table = Table::new("table7", &format!("Table 7, data construction: {}", task.title()), &columns);
     let own = ours.construct.as_ref().map(|statistics| [statistics.original, statistics.generated, statistics.failed]);
     for (k, (key, name)) in [("original", "Original dataset"), ("generated", "Successfully generated"), ("failed", "Failed to generate")]
@@ -181,15 +201,35 @@ fn table7(task: Task, paper: &Paper, ours: &Ours) -> Table {
         let theirs = |class: &str| paper.table7.get(key).and_then(|row| row.get(class)).copied();
         let paper = [theirs("false"), theirs("true")];
         let own = own.map_or([None; 2], |rows| [Some(rows[k].negative as f64), Some(rows[k].positive as f64)]);
-        table.row([name.to_owned(), count(paper[0]), count(own[0]), count(paper[1]), count(own[1]), share(paper), share(own)]);
+        table.row([
+            name.to_owned(),
+            count(paper[0]),
+            count(own[0]),
+            count_delta(own[0], paper[0]),
+            count(paper[1]),
+            count(own[1]),
+            count_delta(own[1], paper[1]),
+            share(paper),
+            share(own),
+            share_delta(own, paper),
+        ]);
     }
+    table.note("Δ is ours minus the paper's; of the shares in percentage points.");
     table
 }
 
 /// `True / Total` in per cent, halves rounded up as the paper does (56.25 → 56.3).
-fn share([no, yes]: [Option<f64>; 2]) -> String {
+fn per_cent([no, yes]: [Option<f64>; 2]) -> Option<f64> {
     let pair = no.zip(yes).filter(|(no, yes)| no + yes > 0.0);
-    pair.map_or_else(|| "–".to_owned(), |(no, yes)| format!("{:.1} %", (1000.0 * yes / (no + yes)).round() / 10.0))
+    pair.map(|(no, yes)| (1000.0 * yes / (no + yes)).round() / 10.0)
+}
+
+fn share(counts: [Option<f64>; 2]) -> String {
+    per_cent(counts).map_or_else(|| "–".to_owned(), |share| format!("{share:.1} %"))
+}
+
+fn share_delta(ours: [Option<f64>; 2], paper: [Option<f64>; 2]) -> String {
+    difference(per_cent(ours).zip(per_cent(paper)).map(|(ours, paper)| ours - paper), 1)
 }
 
 #[cfg(test)]
@@ -200,7 +240,7 @@ mod tests {
     fn the_papers_own_shares_follow_from_its_counts() {
         let shares = |task| {
             let table = paper_table(PaperTable::Table7, task, &Ours::default()).unwrap();
-            table.rows.iter().map(|row| row[5].clone()).collect::<Vec<_>>()
+            table.rows.iter().map(|row| row[7].clone()).collect::<Vec<_>>()
         };
         assert_eq!(shares(Task::Lcd30), ["4.0 %", "2.3 %", "57.7 %"]);
         assert_eq!(shares(Task::Lcd90), ["4.0 %", "2.8 %", "29.1 %"]);
