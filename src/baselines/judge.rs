@@ -59,6 +59,7 @@ pub fn case(prediction: &Prediction, labels: &[String; 2]) -> Option<Case> {
         label: None,
         explanation: None,
         group: None,
+        columns: [].into(),
         number: 0,
     };
     (!text.is_empty()).then_some(Case { record, label })
