@@ -64,7 +64,7 @@ pub struct EvalArgs {
     /// Put text of records into the report (it holds none otherwise)
     #[arg(long)]
     pub include_text: bool,
-    /// Replace the split's folder that other settings made, and no other (without it, exit 2)
+    /// Replace the split's folder that other settings made
     #[arg(long)]
     pub overwrite: bool,
     /// Exit 1 when a metric misses a floor of this file

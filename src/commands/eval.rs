@@ -99,8 +99,10 @@ impl<'a> Work<'a> {
     fn made(&self, context: &Context) -> Result<Value> {
         let (scoring, dev) = match self {
             Self::Files { test, dev } => {
-                let dev = dev.map(storage::hash_file).transpose()?;
-                (json!({ "predictions": storage::hash_file(test)? }), dev)
+                // A file that cannot be read is the reader's to name.
+                let hash = |path: &Path| storage::hash_file(path).or_else(|error| inputs::read(path).and(Err(error)));
+                let dev = dev.map(hash).transpose()?;
+                (json!({ "predictions": hash(test)? }), dev)
             }
             Self::Run(job) => job.made(context)?,
         };

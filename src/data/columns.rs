@@ -76,7 +76,14 @@ impl Columns {
             names.entry(name.clone()).or_insert(false);
         }
         let text = names.into_iter().map(|(name, required)| TextField { column: column(&name), name, required }).collect();
-        Self { layout, textual, reserved: RESERVED.map(column), mapped: data.fields.keys().cloned().collect(), text, carried: data.carried.clone() }
+        Self {
+            layout,
+            textual,
+            reserved: RESERVED.map(column),
+            mapped: data.fields.keys().cloned().collect(),
+            text,
+            carried: data.carried.clone(),
+        }
     }
 
     /// Column names in the order [`Columns::read`] expects the cells.

@@ -195,7 +195,13 @@ impl<'a> Runner<'a> {
             Baseline::SelfConsistency => self.vote(&self.written(Baseline::Label, &self.plan.own, &read_label)?)?,
             Baseline::TokenProbability => self.token_probability()?,
             Baseline::Cnn => {
-                return super::cnn::run(self.context, &self.plan.own.fields(), self.records, &self.plan.job.data, (&self.folder, self.plan.overwrite));
+                return super::cnn::run(
+                    self.context,
+                    &self.plan.own.fields(),
+                    self.records,
+                    &self.plan.job.data,
+                    (&self.folder, self.plan.overwrite),
+                );
             }
         };
         let runs = lines.first().map_or(0, |line| line.runs.len());

@@ -23,7 +23,8 @@ use crate::{
     storage,
 };
 
-const FILE: &str = "calibration.json";
+/// The file's name.
+pub const FILE: &str = "calibration.json";
 
 /// A calibrator, or why dev allows none.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -154,7 +155,11 @@ pub(in crate::commands) fn saved(model: &Path, dir: &Path) -> Result<(Calibrator
     let bytes = std::fs::read(&path).map_err(|e| storage::error("cannot read", &path, &e))?;
     let fitted: Fitted = serde_json::from_slice(&bytes).map_err(|e| refuse(format!("{} cannot be read: {e}", path.display())))?;
     if fitted.blake3 != fitted.hash()? {
-        let what = if fitted.blake3.is_empty() { "is of an older clsgen, without a hash of its content" } else { "was changed after it was written" };
+        let what = if fitted.blake3.is_empty() {
+            "is of an older clsgen, without a hash of its content"
+        } else {
+            "was changed after it was written"
+        };
         return Err(refuse(format!("{} {what}", path.display())));
     }
     match &fitted.checkpoint {

@@ -50,7 +50,13 @@ fn embeddings_folder(context: &Context) -> Result<PathBuf> {
 }
 
 /// Trains what is not trained yet; the answers of every test seed on `records` (of the file `data`), read by `fields`.
-pub fn run(context: &Context, fields: &[String], records: &[Record], data: &Path, (folder, overwrite): (&Path, bool)) -> Result<Vec<Answers>> {
+pub fn run(
+    context: &Context,
+    fields: &[String],
+    records: &[Record],
+    data: &Path,
+    (folder, overwrite): (&Path, bool),
+) -> Result<Vec<Answers>> {
     let (cnn, folder) = (&context.config.cnn, folder.join("cnn"));
     let (train_path, dev_path) = (split_path(context, "train")?, split_path(context, "dev")?);
     let words = embeddings_folder(context)?;

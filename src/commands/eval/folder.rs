@@ -72,7 +72,7 @@ impl Folder {
             Err(_) => None,
         };
         let same = earlier.as_ref().is_some_and(|earlier| earlier.made == made);
-        if !same && !args.overwrite && out.exists() && holds_anything(&out) {
+        if !same && !args.overwrite && holds_work(&out) {
             let what = match &earlier {
                 Some(earlier) => format!("was made by other settings: {}", differences(&earlier.made, &made).join(", ")),
                 None => format!("holds files, and no {FILE} says what made them"),
@@ -142,8 +142,12 @@ impl Folder {
         match rustix::fs::statvfs(&self.out) {
             Ok(disk) if disk.f_bavail.saturating_mul(disk.f_frsize) < SPACE => {
                 let free = disk.f_bavail.saturating_mul(disk.f_frsize) >> 20;
-                Err(Error::resources(format!("{}: {free} MiB are free on its disk, an evaluation needs {}", self.out.display(), SPACE >> 20))
-                    .hint("free space there, or name a run directory on another disk"))
+                Err(Error::resources(format!(
+                    "{}: No space left on device: {free} MiB are free, an evaluation needs {}",
+                    self.out.display(),
+                    SPACE >> 20
+                ))
+                .hint("free some space there, or name a run directory on another disk"))
             }
             _ => Ok(()),
         }
@@ -161,8 +165,15 @@ pub fn refuse_older(root: &Path) -> Result<()> {
     }
 }
 
-fn holds_anything(folder: &Path) -> bool {
-    std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
+/// Whether a folder holds work: a command that failed before it scored anything claims nothing.
+fn holds_work(folder: &Path) -> bool {
+    let counts = |entry: std::fs::DirEntry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let beside = [FILE, super::frozen::FILE, super::calibration::FILE].contains(&name.as_str());
+        let beside = beside || name.ends_with(".meta.json") || name.ends_with(".hashes");
+        !beside && entry.metadata().is_ok_and(|metadata| metadata.is_dir() || metadata.len() > 0)
+    };
+    std::fs::read_dir(folder).is_ok_and(|entries| entries.flatten().any(counts))
 }
 
 /// The keys whose values differ, by their path.

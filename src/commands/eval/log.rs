@@ -82,7 +82,8 @@ pub fn open(file: &Path, meta: &Value, overwrite: bool) -> Result<Log> {
 
 /// How many lines of an earlier log stand; `None` where there is none.
 fn keepable(file: &Path, meta: &Value) -> Result<Option<usize>> {
-    if !file.exists() {
+    // An empty log (the model could not be read, say) holds nothing to lose.
+    if file.metadata().map_or(true, |metadata| metadata.len() == 0) {
         return Ok(None);
     }
     let again = "--overwrite makes it again";

@@ -145,6 +145,8 @@ impl Pen {
         (y_name, y): (&str, Range<f64>),
     ) -> Drawn<B, Chart<'a, B>> {
         let integers = x_name == EPOCH;
+        // The strip above 1 holds the legend.
+        let share = y.end > 1.0 && y.end < 1.5;
         let mut chart = ChartBuilder::on(area)
             .caption(title, self.text(21, INK))
             .margin(self.px(14))
@@ -159,7 +161,7 @@ impl Pen {
             .x_labels(6)
             .y_labels(6)
             .x_label_formatter(&|value| if integers { whole(*value) } else { tick(*value) })
-            .y_label_formatter(&|value| tick(*value))
+            .y_label_formatter(&|value| if share && *value > 1.001 { String::new() } else { tick(*value) })
             .light_line_style(TRANSPARENT)
             .bold_line_style(self.line(GRID, 1))
             .axis_style(self.line(MUTED, 1))
