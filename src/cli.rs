@@ -65,7 +65,8 @@ Examples:
   clsgen eval --config configs/clinifact.toml --baselines verbalized,label
 
 Thresholds and calibrators are fitted on dev and frozen before test is read.
-Writes RUN/eval/: metrics.json, tables/, figures/, report.html.";
+Writes RUN/eval/SPLIT/ (`predictions` for --predictions): metrics.json, tables/,
+figures/, report.html. Other settings than a folder's need --overwrite.";
 
 const PREDICT_EXAMPLES: &str = "\
 Examples:

@@ -34,7 +34,7 @@ fn the_whole_method_runs_leaves_its_files_and_goes_on_where_it_was() {
         "Before tuning",
         "Best reachable",
         "probability of death",
-        "eval/report.html",
+        "eval/test/report.html",
     ] {
         assert!(told.stdout.contains(text), "stdout lacks {text:?}: {}", told.stdout);
     }
@@ -46,7 +46,7 @@ fn the_whole_method_runs_leaves_its_files_and_goes_on_where_it_was() {
         "model/config.json",
         "construct/train.jsonl",
         "best.json",
-        "eval/metrics.json",
+        "eval/test/metrics.json",
         "predictions.jsonl",
         "run.json",
     ] {
@@ -59,13 +59,13 @@ fn the_whole_method_runs_leaves_its_files_and_goes_on_where_it_was() {
     // No word of a note on stderr: every note has this section.
     assert!(!told.stderr.contains("Chief Complaint"), "{}", told.stderr);
 
-    let metrics = std::fs::read(dir.join("eval/metrics.json")).unwrap();
+    let metrics = std::fs::read(dir.join("eval/test/metrics.json")).unwrap();
     let predictions = std::fs::read(dir.join("predictions.jsonl")).unwrap();
     let again = demo(&dir, &["--notes", "48", "--json"]);
     assert_eq!(again.code, Some(0), "{again:?}");
-    assert_eq!(std::fs::read(dir.join("eval/metrics.json")).unwrap(), metrics);
+    assert_eq!(std::fs::read(dir.join("eval/test/metrics.json")).unwrap(), metrics);
     assert_eq!(std::fs::read(dir.join("predictions.jsonl")).unwrap(), predictions);
-    let json: Value = serde_json::from_str(again.stdout.lines().last().unwrap()).unwrap();
+    let json: Value = serde_json::from_str(&again.stdout).expect("one document");
     assert_eq!(json["after"]["n"], 12);
     assert!(json["reachable"]["auroc"]["value"].is_number() && json["before"]["auroc"]["n"] == 12, "{json}");
 

@@ -31,7 +31,7 @@ impl Bench {
 
     fn eval(&self, arguments: &[&str]) -> Command {
         let mut command = Command::cargo_bin("clsgen").unwrap();
-        command.current_dir(self.dir.path()).args(["eval", "--run", "run", "--set", "eval.bootstrap=200"]).args(arguments);
+        command.current_dir(self.dir.path()).args(["eval", "--run", "run", "--set", "eval.bootstrap=200", "--overwrite"]).args(arguments);
         command
     }
 
@@ -40,7 +40,7 @@ impl Bench {
     }
 
     fn text(&self, name: &str) -> String {
-        std::fs::read_to_string(self.dir.path().join("run/eval").join(name)).unwrap()
+        std::fs::read_to_string(self.dir.path().join("run/eval/predictions").join(name)).unwrap()
     }
 }
 
@@ -153,14 +153,14 @@ fn thresholds_come_from_dev_alone_and_are_written_before_test_is_read() {
     assert_eq!(frozen[0], frozen[1], "test labels must not move a threshold");
     let thresholds = bench.json("thresholds.json");
     assert_eq!(thresholds["dev"]["blake3"], blake3::hash(&std::fs::read(dev).unwrap()).to_hex().to_string());
-    assert!(thresholds["checkpoint"].is_null() && thresholds["in_sample"] == false);
+    assert!(thresholds["checkpoint"].is_null());
     assert_eq!(bench.json("metrics.json")["tuned"]["f1"]["threshold"], thresholds["thresholds"]["f1"]["threshold"]);
 
     std::fs::remove_dir_all(bench.dir.path().join("run")).unwrap();
     bench.file("broken.jsonl", "{\"id\": \"a\"\n");
     bench.eval(&["--predictions", "broken.jsonl", "--dev-predictions", "dev.jsonl"]).assert().code(3);
     assert_eq!(bench.text("thresholds.json"), frozen[0]);
-    assert!(!bench.dir.path().join("run/eval/metrics.json").exists());
+    assert!(!bench.dir.path().join("run/eval/predictions/metrics.json").exists());
 }
 
 impl Bench {
@@ -173,7 +173,8 @@ impl Bench {
 fn thresholds_tuned_on_the_scored_records_are_called_in_sample() {
     let bench = Bench::new();
     bench.file("dev.jsonl", &counted(200, 50, 30, 70));
-    let output = bench.eval(&["--predictions", "dev.jsonl", "--dev-predictions", "dev.jsonl"]).assert().success();
+    std::fs::copy(bench.dir.path().join("dev.jsonl"), bench.dir.path().join("copy.jsonl")).unwrap();
+    let output = bench.eval(&["--predictions", "copy.jsonl", "--dev-predictions", "dev.jsonl"]).assert().success();
     assert!(String::from_utf8_lossy(&output.get_output().stdout).contains("in-sample"));
     let metrics = bench.json("metrics.json");
     assert!(metrics["tuned"]["f1"]["f1"]["reason"].as_str().unwrap().contains("in-sample"));
@@ -254,7 +255,7 @@ fn bad_predictions_exit_3_with_file_record_and_field_and_no_text() {
         let stderr = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
         assert!(stderr.contains("test.jsonl") && stderr.contains(want) && stderr.contains("hint:"), "{name}: {stderr}");
         assert!(!stderr.contains("secret"), "{name} prints text: {stderr}");
-        assert!(!bench.dir.path().join("run/eval/metrics.json").exists());
+        assert!(!bench.dir.path().join("run/eval/predictions/metrics.json").exists());
     }
     for lines in ["", "\n\n"] {
         let bench = Bench::new();
@@ -297,7 +298,7 @@ fn a_gate_exits_1_with_what_missed_after_everything_is_written() {
         assert!(stderr.contains(missed), "{stderr}");
     }
     assert!(!stderr.contains("default.f1"), "{stderr}");
-    assert!(bench.dir.path().join("run/eval/metrics.json").exists());
+    assert!(bench.dir.path().join("run/eval/predictions/metrics.json").exists());
     for (name, text, want) in [
         ("typo.toml", "aurok = 0.5", "did you mean `auroc`"),
         ("bad.toml", "auroc = \"high\"", "a bound is a number"),

@@ -5,7 +5,7 @@ mod run;
 
 use std::process::Output;
 
-use run::{Fixture, finished_run, json, mode, notes, parse_lines, stderr};
+use run::{Fixture, finished_run, json, json_of, mode, notes, parse_lines, stderr};
 use serde_json::{Value, json};
 
 /// The test split, and a window for the paper's long questions, which the byte tokenizer makes many tokens.
@@ -29,7 +29,7 @@ fn baselines_run_on_the_base_model_and_are_compared_with_the_tuned_one() {
     for head in ["Baselines:", "Model against baselines:", "Table 2, performance", "Table 4, standard deviation"] {
         assert!(stdout.contains(head), "{head}: {stdout}");
     }
-    let verbalized = fixture.lines("run/eval/baselines/verbalized.jsonl");
+    let verbalized = fixture.lines("run/eval/test/baselines/verbalized.jsonl");
     assert_eq!(verbalized.len(), 12);
     assert_eq!(verbalized[3]["id"], "n3");
     assert_eq!(verbalized[3]["runs"].as_array().unwrap().len(), 3);
@@ -51,14 +51,14 @@ fn baselines_run_on_the_base_model_and_are_compared_with_the_tuned_one() {
     assert!(token["metrics"]["auroc"]["ci95"].is_array() && token["metrics"]["parsable"]["value"].is_null());
     let tests: Vec<&str> = token["comparisons"].as_array().unwrap().iter().map(|c| c["test"].as_str().unwrap()).collect();
     assert_eq!(tests, ["DeLong", "paired bootstrap", "paired bootstrap", "paired bootstrap", "McNemar, exact"]);
-    for line in fixture.lines("run/eval/baselines/token_probability.jsonl") {
+    for line in fixture.lines("run/eval/test/baselines/token_probability.jsonl") {
         let probability = line["runs"][0]["probability"].as_f64().unwrap();
         assert!(probability > 0.0 && probability < 1.0);
     }
-    let votes = fixture.lines("run/eval/baselines/self_consistency.jsonl");
+    let votes = fixture.lines("run/eval/test/baselines/self_consistency.jsonl");
     assert_eq!((votes.len(), &votes[0]["unparsable"], &votes[0]["verbalized_label"]), (12, &json!(3), &Value::Null));
-    assert!(fixture.path("run/eval/tables/baselines.md").exists() && fixture.path("run/eval/tables/comparisons.tex").exists());
-    assert_eq!(mode(&fixture.path("run/eval/baselines/label.jsonl")), 0o600);
+    assert!(fixture.path("run/eval/test/tables/baselines.md").exists() && fixture.path("run/eval/test/tables/comparisons.tex").exists());
+    assert_eq!(mode(&fixture.path("run/eval/test/baselines/label.jsonl")), 0o600);
 }
 
 #[test]
@@ -66,22 +66,30 @@ fn stopped_baselines_go_on_and_finished_ones_need_no_model() {
     let fixture = finished_run();
     let flags = ["--baselines", "label,token_probability", "--runs", "2"];
     succeed(&fixture, &flags);
-    let (label, token) = (fixture.read("run/eval/baselines/label.jsonl"), fixture.read("run/eval/baselines/token_probability.jsonl"));
-    let result = fixture.read("run/eval/baselines.json");
+    let (label, token) =
+        (fixture.read("run/eval/test/baselines/label.jsonl"), fixture.read("run/eval/test/baselines/token_probability.jsonl"));
+    let result = fixture.read("run/eval/test/baselines.json");
     for (name, whole) in [("label", &label), ("token_probability", &token)] {
         let fourth = whole.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(3).unwrap().0;
-        fixture.write(&format!("run/eval/baselines/{name}.jsonl"), &whole[..fourth + 9]);
+        fixture.write(&format!("run/eval/test/baselines/{name}.jsonl"), &whole[..fourth + 9]);
     }
     let output = succeed(&fixture, &flags);
     assert!(stderr(&output).contains("label: 4 of 12 records are done already"), "{}", stderr(&output));
-    assert_eq!(fixture.read("run/eval/baselines/label.jsonl"), label);
-    assert_eq!(fixture.read("run/eval/baselines/token_probability.jsonl"), token);
-    assert_eq!(fixture.read("run/eval/baselines.json"), result);
+    assert_eq!(fixture.read("run/eval/test/baselines/label.jsonl"), label);
+    assert_eq!(fixture.read("run/eval/test/baselines/token_probability.jsonl"), token);
+    assert_eq!(fixture.read("run/eval/test/baselines.json"), result);
     std::fs::remove_dir_all(fixture.path("base")).unwrap();
     succeed(&fixture, &flags);
-    assert_eq!(fixture.read("run/eval/baselines.json"), result);
-    // Other runs are another baseline: the base model is missed.
-    assert_eq!(eval(&fixture, &["--baselines", "label", "--runs", "1"]).status.code(), Some(4));
+    assert_eq!(fixture.read("run/eval/test/baselines.json"), result);
+    // A command without baselines keeps theirs, and its document holds them.
+    let output = succeed(&fixture, &["--json"]);
+    assert_eq!(fixture.read("run/eval/test/baselines.json"), result);
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["baselines"], serde_json::from_slice::<Value>(&result).unwrap());
+    // Other runs are another baseline: refused; replaced on demand, the base model is missed.
+    let other = ["--baselines", "label", "--runs", "1"];
+    assert_eq!(eval(&fixture, &other).status.code(), Some(2));
+    assert_eq!(eval(&fixture, &[&other[..], &["--overwrite"]].concat()).status.code(), Some(4));
 }
 
 #[test]
@@ -119,11 +127,11 @@ fn a_judge_reads_the_explanations_of_any_prediction_file_and_goes_on_where_it_st
     let flags = ["--predictions", "told.jsonl", "--set", "eval.judge=base"];
     let output = succeed(&fixture, &flags);
     assert!(stderr(&output).contains("15 of 15 answers unparsable"), "{}", stderr(&output));
-    let whole = fixture.read("run/eval/judge.jsonl");
+    let whole = fixture.read("run/eval/predictions/judge.jsonl");
     let lines = parse_lines(&whole);
     assert_eq!(lines.len(), 8, "of record 3, which is unparsable, it is asked whether the text can be read");
     assert_eq!(lines[3], json!({"id": "n3", "verbalized_label": null, "inferred_label": null, "readable": null}));
-    let judge = json(&fixture, "metrics.json")["judge"].clone();
+    let judge = json_of(&fixture, "predictions/metrics.json")["judge"].clone();
     assert_eq!((&judge["unparsable"]["value"], &judge["unparsable"]["n"]), (&json!(1.0), &json!(15)));
     assert_eq!((&judge["readability"]["value"], &judge["readability"]["n"]), (&json!(0.0), &json!(8)), "unread is not readable");
     assert!(judge["rli"]["reason"].as_str().unwrap().contains("no answer of the judge"));
@@ -131,11 +139,18 @@ fn a_judge_reads_the_explanations_of_any_prediction_file_and_goes_on_where_it_st
     // A judgement that was made is not made again; it counts.
     let mut first = lines[0].clone();
     (first["inferred_label"], first["readable"]) = (json!(1), json!(true));
-    fixture.write("run/eval/judge.jsonl", format!("{first}\n"));
+    fixture.write("run/eval/predictions/judge.jsonl", format!("{first}\n"));
+    // An edit is refused, unless its hash was edited too.
+    assert_eq!(eval(&fixture, &flags).status.code(), Some(3));
+    let hash = blake3::hash(first.to_string().as_bytes()).to_hex();
+    fixture.write("run/eval/predictions/judge.hashes", format!("\"{}\"\n", &hash[..32]));
     let output = succeed(&fixture, &flags);
     assert!(stderr(&output).contains("judge: 1 of 8 records are done already"), "{}", stderr(&output));
-    let judge = json(&fixture, "metrics.json")["judge"].clone();
+    let judge = json_of(&fixture, "predictions/metrics.json")["judge"].clone();
     assert_eq!((&judge["rli"]["value"], &judge["rli"]["n"], &judge["readability"]["value"]), (&json!(1.0), &json!(1), &json!(0.125)));
+    // A command without a judge keeps its numbers.
+    succeed(&fixture, &flags[..2]);
+    assert_eq!(json_of(&fixture, "predictions/metrics.json")["judge"], judge);
     // A judge's unparsable answers have a ceiling, not a floor.
     fixture.write("gate.toml", "judge.unparsable = 0.5\n");
     let output = eval(&fixture, &[&flags[..], &["--gate", "gate.toml"]].concat());
@@ -180,7 +195,7 @@ fn the_cnn_is_trained_on_train_picked_on_dev_and_kept_seed_by_seed() {
         flags.extend(["--set", set]);
     }
     succeed(&fixture, &flags);
-    let grid = fixture.lines("run/eval/baselines/cnn/grid.jsonl");
+    let grid = fixture.lines("run/eval/test/baselines/cnn/grid.jsonl");
     let rates: Vec<f64> = grid.iter().map(|line| line["learning_rate"].as_f64().unwrap()).collect();
     assert_eq!(rates, [5e-4, 5e-4, 1e-4, 1e-4, 5e-5, 5e-5]);
     assert!(grid.iter().all(|line| line["seed"] == 42 && line["score"].is_f64()));
@@ -189,24 +204,30 @@ fn the_cnn_is_trained_on_train_picked_on_dev_and_kept_seed_by_seed() {
         (&method["name"], &method["runs"]["auroc"]["runs"], &method["metrics"]["parsable"]["value"]),
         (&json!("cnn"), &json!(2), &Value::Null)
     );
-    let (seed, result) = (fixture.read("run/eval/baselines/cnn/seed-1.jsonl"), fixture.read("run/eval/baselines.json"));
+    let (seed, result) = (fixture.read("run/eval/test/baselines/cnn/seed-1.jsonl"), fixture.read("run/eval/test/baselines.json"));
     assert_eq!(parse_lines(&seed).len(), 12);
-    assert!(!fixture.path("run/eval/baselines/cnn/state").exists());
+    assert!(!fixture.path("run/eval/test/baselines/cnn/state").exists());
     // Fewer seeds use what is there, and leave the rest.
     succeed(&fixture, &[&flags[..], &["--set", "cnn.seeds=1"]].concat());
     assert_eq!(json(&fixture, "baselines.json")["methods"][0]["runs"]["auroc"]["runs"], 1);
-    assert_eq!(fixture.read("run/eval/baselines/cnn/seed-1.jsonl"), seed);
+    assert_eq!(fixture.read("run/eval/test/baselines/cnn/seed-1.jsonl"), seed);
     succeed(&fixture, &flags);
     // Stopped before its second seed and in the midst of its grid, it ends the same.
-    std::fs::remove_file(fixture.path("run/eval/baselines/cnn/seed-1.jsonl")).unwrap();
+    std::fs::remove_file(fixture.path("run/eval/test/baselines/cnn/seed-1.jsonl")).unwrap();
     succeed(&fixture, &flags);
-    assert_eq!((fixture.read("run/eval/baselines/cnn/seed-1.jsonl"), fixture.read("run/eval/baselines.json")), (seed.clone(), result));
-    std::fs::remove_file(fixture.path("run/eval/baselines/cnn/seed-1.jsonl")).unwrap();
-    let whole = fixture.read("run/eval/baselines/cnn/grid.jsonl");
+    assert_eq!(
+        (fixture.read("run/eval/test/baselines/cnn/seed-1.jsonl"), fixture.read("run/eval/test/baselines.json")),
+        (seed.clone(), result)
+    );
+    std::fs::remove_file(fixture.path("run/eval/test/baselines/cnn/seed-1.jsonl")).unwrap();
+    let whole = fixture.read("run/eval/test/baselines/cnn/grid.jsonl");
     let third = whole.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(2).unwrap().0;
-    fixture.write("run/eval/baselines/cnn/grid.jsonl", &whole[..third + 20]);
+    fixture.write("run/eval/test/baselines/cnn/grid.jsonl", &whole[..third + 20]);
     succeed(&fixture, &flags);
-    assert_eq!((fixture.read("run/eval/baselines/cnn/grid.jsonl"), fixture.read("run/eval/baselines/cnn/seed-1.jsonl")), (whole, seed));
+    assert_eq!(
+        (fixture.read("run/eval/test/baselines/cnn/grid.jsonl"), fixture.read("run/eval/test/baselines/cnn/seed-1.jsonl")),
+        (whole, seed)
+    );
     assert_eq!(eval(&fixture, &[&flags[..], &["--set", "cnn.embeddings=nowhere"]].concat()).status.code(), Some(4));
 }
 

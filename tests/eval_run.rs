@@ -3,7 +3,7 @@
 #[path = "eval/run.rs"]
 mod run;
 
-use run::{Fixture, eval, finished_run, json, notes, stderr, succeed};
+use run::{Fixture, eval, finished_run, json, json_of, notes, stderr, succeed};
 use serde_json::Value;
 
 const TEST: [&str; 2] = ["--set", "data.test=test.jsonl"];
@@ -13,12 +13,12 @@ fn test_is_scored_as_predict_scores_it_with_thresholds_of_the_checkpoints_dev() 
     let fixture = finished_run();
     fixture.succeed("test.jsonl", "test.out", &[]);
     succeed(&fixture, &TEST);
-    assert_eq!(fixture.read("run/eval/predictions.jsonl"), fixture.read("test.out"));
-    let (metrics, thresholds) = (json(&fixture, "metrics.json"), json(&fixture, "thresholds.json"));
+    assert_eq!(fixture.read("run/eval/test/predictions.jsonl"), fixture.read("test.out"));
+    let (metrics, thresholds) = (json(&fixture, "metrics.json"), json_of(&fixture, "thresholds.json"));
     assert_eq!(metrics["n"], 12);
     assert_eq!(thresholds["checkpoint"]["path"], "checkpoints/epoch-01");
     assert_eq!(thresholds["dev"]["blake3"], blake3::hash(&fixture.read("dev.out")).to_hex().to_string());
-    assert_eq!((&thresholds["n"], &thresholds["in_sample"]), (&Value::from(10), &Value::from(false)));
+    assert_eq!(thresholds["n"], 10);
     assert_eq!(metrics["tuned"]["f1"]["threshold"], thresholds["thresholds"]["f1"]["threshold"]);
     let run: Value = serde_json::from_slice(&fixture.read("run/run.json")).unwrap();
     assert_eq!(run["command"], "eval");
@@ -28,19 +28,24 @@ fn test_is_scored_as_predict_scores_it_with_thresholds_of_the_checkpoints_dev() 
 fn a_stopped_evaluation_goes_on_and_a_finished_one_needs_no_model() {
     let fixture = finished_run();
     succeed(&fixture, &TEST);
-    let whole = fixture.read("run/eval/predictions.jsonl");
-    let metrics = fixture.read("run/eval/metrics.json");
+    let whole = fixture.read("run/eval/test/predictions.jsonl");
+    let metrics = fixture.read("run/eval/test/metrics.json");
     let third = whole.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(2).unwrap().0;
-    fixture.write("run/eval/predictions.jsonl", &whole[..third + 20]);
+    fixture.write("run/eval/test/predictions.jsonl", &whole[..third + 20]);
     let output = succeed(&fixture, &TEST);
     assert!(stderr(&output).contains("3 of 12 records are scored already"), "{}", stderr(&output));
-    assert_eq!(fixture.read("run/eval/predictions.jsonl"), whole);
+    assert_eq!(fixture.read("run/eval/test/predictions.jsonl"), whole);
     std::fs::remove_dir_all(fixture.path("base")).unwrap();
     succeed(&fixture, &TEST);
-    assert_eq!(fixture.read("run/eval/metrics.json"), metrics);
-    // Other records are another evaluation: nothing is kept, and the model is missed.
+    assert_eq!(fixture.read("run/eval/test/metrics.json"), metrics);
+    // Other records are another evaluation: refused, and nothing is touched.
     fixture.write("test.jsonl", notes(11));
-    assert_eq!(eval(&fixture, &TEST).status.code(), Some(4));
+    let output = eval(&fixture, &TEST);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("scoring.data") && stderr(&output).contains("hint: --overwrite"), "{}", stderr(&output));
+    assert_eq!(fixture.read("run/eval/test/predictions.jsonl"), whole);
+    // Replaced on demand: nothing is kept, and the model is missed.
+    assert_eq!(eval(&fixture, &[&TEST[..], &["--overwrite"]].concat()).status.code(), Some(4));
 }
 
 #[test]
@@ -49,9 +54,8 @@ fn dev_keeps_the_checkpoints_predictions_and_is_called_in_sample() {
     std::fs::remove_dir_all(fixture.path("base")).unwrap();
     let output = succeed(&fixture, &["--split", "dev", "--set", "data.dev=dev.jsonl"]);
     assert!(String::from_utf8_lossy(&output.stdout).contains("in-sample"));
-    assert_eq!(fixture.read("run/eval/predictions.jsonl"), fixture.read("dev.out"));
-    assert_eq!(json(&fixture, "thresholds.json")["in_sample"], true);
-    assert!(json(&fixture, "metrics.json")["tuned"]["f1"]["f1"]["reason"].as_str().unwrap().contains("in-sample"));
+    assert_eq!(fixture.read("run/eval/dev/predictions.jsonl"), fixture.read("dev.out"));
+    assert!(json_of(&fixture, "dev/metrics.json")["tuned"]["f1"]["f1"]["reason"].as_str().unwrap().contains("in-sample"));
 }
 
 #[test]
@@ -92,7 +96,7 @@ fn predict_applies_the_calibrator_that_eval_saved_for_this_checkpoint() {
     succeed(&fixture, &PLATT);
     fixture.succeed("test.jsonl", "plain.out", &[]);
     fixture.succeed("test.jsonl", "calibrated.out", &["--calibrated"]);
-    let saved = json(&fixture, "calibration.json");
+    let saved = json_of(&fixture, "calibration.json");
     assert_eq!(saved["checkpoint"]["path"], "checkpoints/epoch-01");
     let platt = &saved["methods"]["platt"]["calibrator"];
     let (a, b) = (platt["intercept"].as_f64().unwrap(), platt["slope"].as_f64().unwrap());
@@ -109,19 +113,90 @@ fn predict_applies_the_calibrator_that_eval_saved_for_this_checkpoint() {
     let config = String::from_utf8(fixture.read("run/checkpoints/epoch-01/clsgen.json")).unwrap();
     fixture.write("run/checkpoints/epoch-01/clsgen.json", config.replace("\"max_output_tokens\":48", "\"max_output_tokens\":47"));
     refused(&["--calibrated"], "was fitted for another checkpoint");
-    // A prediction file names no checkpoint.
+    // A prediction file names no checkpoint, and replaces nothing of one.
     let files = ["--predictions", "calibrated.out", "--dev-predictions", "plain.out", "--set", "eval.calibrate=platt"];
     succeed(&fixture, &files);
-    refused(&["--calibrated"], "was fitted to a prediction file");
+    // It keeps its calibrator in a folder of its own.
+    assert!(json_of(&fixture, "predictions/calibration.json")["checkpoint"].is_null());
+    assert_eq!(json_of(&fixture, "calibration.json"), saved);
 }
 
 #[test]
 fn the_report_of_a_run_holds_notes_only_when_asked_and_says_what_the_splits_share() {
     let fixture = finished_run();
-    let page = |fixture: &Fixture| String::from_utf8(fixture.read("run/eval/report.html")).unwrap();
+    let page = |fixture: &Fixture| String::from_utf8(fixture.read("run/eval/test/report.html")).unwrap();
     succeed(&fixture, &[&TEST[..], &["--set", "data.dev=dev.jsonl"]].concat());
     assert!(!page(&fixture).contains("SECRET") && page(&fixture).contains("dev and test") && page(&fixture).contains("epoch-01"));
-    assert!(String::from_utf8(fixture.read("run/eval/tables/leakage.md")).is_ok_and(|table| !table.contains("SECRET")));
+    assert!(String::from_utf8(fixture.read("run/eval/test/tables/leakage.md")).is_ok_and(|table| !table.contains("SECRET")));
     succeed(&fixture, &[&TEST[..], &["--include-text"]].concat());
     assert!(page(&fixture).contains("SECRET"));
+}
+
+#[test]
+fn a_split_leaves_the_others_alone_and_its_predictions_give_its_numbers() {
+    let fixture = finished_run();
+    let grouped: String = (0..12)
+        .map(|i| {
+            format!(
+                "{{\"id\": \"n{i}\", \"text\": \"SECRET note {i}\", \"label\": {}, \"group\": \"p{}\", \"sex\": \"F\"}}\n",
+                i % 2,
+                i / 3
+            )
+        })
+        .collect();
+    fixture.write("test.jsonl", grouped);
+    let flags = [&TEST[..], &["--set", "eval.subgroups=[\"sex\"]"]].concat();
+    succeed(&fixture, &flags);
+    let first = fixture.lines("run/eval/test/predictions.jsonl")[3].clone();
+    assert_eq!((&first["group"], &first["sex"]), (&Value::from("p1"), &Value::from("F")));
+    let kept = ["metrics.json", "predictions.jsonl", "report.html", "tables/metrics.md", "figures/roc.svg"];
+    let read = |fixture: &Fixture| kept.map(|name| fixture.read(&format!("run/eval/test/{name}")));
+    let before = read(&fixture);
+    succeed(&fixture, &["--split", "dev", "--set", "data.dev=dev.jsonl"]);
+    let own = "run/eval/test/predictions.jsonl";
+    let files = ["--predictions", own, "--dev-predictions", "run/checkpoints/epoch-01/dev.predictions.jsonl"];
+    succeed(&fixture, &files);
+    assert!(read(&fixture) == before, "another split's command touches nothing of test");
+    // Clustered by the groups it carries, the run's own file gives the run's bytes.
+    assert_eq!(fixture.read("run/eval/predictions/metrics.json"), before[0]);
+}
+
+#[test]
+fn what_was_changed_since_is_refused_and_overwrite_makes_it_again() {
+    let fixture = finished_run();
+    succeed(&fixture, &TEST);
+    let whole = fixture.read("run/eval/test/predictions.jsonl");
+    let edited = String::from_utf8(whole.clone()).unwrap().replacen("\"probability\":0.", "\"probability\":0.9", 1);
+    fixture.write("run/eval/test/predictions.jsonl", edited);
+    let output = eval(&fixture, &TEST);
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    assert!(stderr(&output).contains("predictions.jsonl, line 1: was changed"), "{}", stderr(&output));
+    succeed(&fixture, &[&TEST[..], &["--overwrite"]].concat());
+    assert_eq!(fixture.read("run/eval/test/predictions.jsonl"), whole);
+    // Thresholds that dev does not give are somebody's edit.
+    let thresholds = fixture.read("run/eval/thresholds.json");
+    fixture.write("run/eval/thresholds.json", String::from_utf8(thresholds.clone()).unwrap().replace("\"n\": 10", "\"n\": 11"));
+    let output = eval(&fixture, &TEST);
+    assert!(output.status.code() == Some(2) && stderr(&output).contains("thresholds.json"), "{}", stderr(&output));
+    succeed(&fixture, &[&TEST[..], &["--overwrite"]].concat());
+    assert_eq!(fixture.read("run/eval/thresholds.json"), thresholds);
+    // The older layout is neither read nor destroyed.
+    fixture.write("run/eval/metrics.json", "{}");
+    let output = eval(&fixture, &TEST);
+    assert!(output.status.code() == Some(2) && stderr(&output).contains("older clsgen"), "{}", stderr(&output));
+    assert_eq!(fixture.read("run/eval/metrics.json"), b"{}");
+}
+
+#[test]
+fn a_copy_of_dev_is_in_sample_under_any_name() {
+    let fixture = finished_run();
+    let other_ids = notes(10).replace("\"n", "\"copy");
+    for (name, lines) in [("same.jsonl", notes(10)), ("renamed.jsonl", other_ids)] {
+        fixture.write("copy.jsonl", lines);
+        let flags = ["--set", "data.test=copy.jsonl", "--set", "data.dev=dev.jsonl", "--overwrite"];
+        let output = succeed(&fixture, &flags);
+        assert!(String::from_utf8_lossy(&output.stdout).contains("in-sample"), "{name}");
+    }
+    succeed(&fixture, &[&TEST[..], &["--set", "data.dev=dev.jsonl", "--overwrite"]].concat());
+    assert!(!json(&fixture, "metrics.json")["tuned"].to_string().contains("in-sample"));
 }

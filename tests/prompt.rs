@@ -21,7 +21,7 @@ fn labels() -> [String; 2] {
 
 fn record(fields: &[(&str, &str)]) -> Record {
     let fields: BTreeMap<String, String> = fields.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
-    Record { id: "r".into(), fields, label: Some(1), explanation: None, group: None, number: 1 }
+    Record { id: "r".into(), fields, label: Some(1), explanation: None, group: None, columns: BTreeMap::new(), number: 1 }
 }
 
 fn template(system: &str, user: &str, prefix: &str) -> PromptTemplate {

@@ -45,7 +45,11 @@ impl Bench {
     fn eval(&self, flags: &[&str]) -> Outcome {
         let files = ["--predictions", "test.jsonl", "--dev-predictions", "dev.jsonl"];
         let mut command = clsgen();
-        command.current_dir(self.dir.path()).args(["eval", "--run", "run", "--set", "eval.bootstrap=100"]).args(files).args(flags);
+        command
+            .current_dir(self.dir.path())
+            .args(["eval", "--run", "run", "--set", "eval.bootstrap=100", "--overwrite"])
+            .args(files)
+            .args(flags);
         let told = outcome(&mut command);
         assert!(!told.stderr.contains("SECRET") && !told.stdout.contains("SECRET"), "{told:?}");
         told
@@ -88,19 +92,24 @@ fn figures_and_a_private_report_without_text_are_written() {
     let bench = Bench::new();
     bench.succeed(&[]);
     for name in FIGURES {
-        assert!(bench.text(&format!("run/eval/figures/{name}.svg")).starts_with("<svg"), "{name}");
-        assert!(std::fs::read(bench.path(&format!("run/eval/figures/{name}.png"))).unwrap().starts_with(b"\x89PNG"), "{name}");
+        assert!(bench.text(&format!("run/eval/predictions/figures/{name}.svg")).starts_with("<svg"), "{name}");
+        assert!(std::fs::read(bench.path(&format!("run/eval/predictions/figures/{name}.png"))).unwrap().starts_with(b"\x89PNG"), "{name}");
     }
-    for file in ["run/eval/report.html", "run/eval/calibration.json", "run/eval/figures/roc.svg", "run/eval/figures/roc.png"] {
+    for file in [
+        "run/eval/predictions/report.html",
+        "run/eval/predictions/calibration.json",
+        "run/eval/predictions/figures/roc.svg",
+        "run/eval/predictions/figures/roc.png",
+    ] {
         assert_eq!(bench.path(file).metadata().unwrap().permissions().mode() & 0o777, 0o600, "{file}");
     }
-    let page = bench.text("run/eval/report.html");
-    let metrics = bench.json("run/eval/metrics.json");
-    let aurc = bench.text("run/eval/tables/metrics.csv").lines().find(|line| line.starts_with("AURC,")).map(str::to_owned);
+    let page = bench.text("run/eval/predictions/report.html");
+    let metrics = bench.json("run/eval/predictions/metrics.json");
+    let aurc = bench.text("run/eval/predictions/tables/metrics.csv").lines().find(|line| line.starts_with("AURC,")).map(str::to_owned);
     let ci95 = metrics["aurc"]["ci95"].as_array().unwrap();
     assert!(aurc.is_some_and(|row| row.contains(&format!("{:.4} to {:.4}", ci95[0].as_f64().unwrap(), ci95[1].as_f64().unwrap()))));
-    assert_eq!(bench.json("run/eval/tables/decision_curve.json")["rows"].as_array().unwrap().len(), 99);
-    assert_eq!(bench.text("run/eval/tables/risk_coverage.csv").lines().count(), 101);
+    assert_eq!(bench.json("run/eval/predictions/tables/decision_curve.json")["rows"].as_array().unwrap().len(), 99);
+    assert_eq!(bench.text("run/eval/predictions/tables/risk_coverage.csv").lines().count(), 101);
     assert!(page.contains(&format!("{:.4}", metrics["auroc"]["value"].as_f64().unwrap())) && page.contains(env!("CARGO_PKG_VERSION")));
     let hash = blake3::hash(bench.text("test.jsonl").as_bytes()).to_hex().to_string();
     assert!(page.contains(&hash) && page.contains("train.seed") | page.contains("seeds · seed"), "the manifest names its inputs");
@@ -113,16 +122,16 @@ fn figures_and_a_private_report_without_text_are_written() {
 fn calibrators_come_from_dev_alone_and_the_metrics_after_stand_beside() {
     let bench = Bench::new();
     bench.succeed(&["--set", "eval.calibrate=platt"]);
-    let saved = bench.json("run/eval/calibration.json");
-    assert_eq!((saved["method"].as_str(), saved["n"].as_u64(), saved["in_sample"].as_bool()), (Some("platt"), Some(200), Some(false)));
+    let saved = bench.json("run/eval/predictions/calibration.json");
+    assert_eq!((saved["method"].as_str(), saved["n"].as_u64()), (Some("platt"), Some(200)));
     assert_eq!(saved["dev"]["blake3"], blake3::hash(bench.text("dev.jsonl").as_bytes()).to_hex().to_string());
     assert!(saved["checkpoint"].is_null() && saved["methods"]["isotonic"]["reason"].as_str().unwrap().contains("1000"));
-    let calibration = &bench.json("run/eval/metrics.json")["calibration"];
+    let calibration = &bench.json("run/eval/predictions/metrics.json")["calibration"];
     let value = |name: &str| calibration[name]["value"].as_f64().unwrap();
     assert!(value("brier_after") < value("brier") && calibration["slope_after"]["ci95"].is_array(), "{calibration}");
-    assert!(bench.text("run/eval/tables/calibration.md").contains("Platt"));
+    assert!(bench.text("run/eval/predictions/tables/calibration.md").contains("Platt"));
     // Isotonic is not fitted to so few; every number of the others has its interval.
-    for row in bench.json("run/eval/tables/calibration.json")["rows"].as_array().unwrap() {
+    for row in bench.json("run/eval/predictions/tables/calibration.json")["rows"].as_array().unwrap() {
         let cells = row.as_array().unwrap();
         assert!(cells[1..4].iter().all(|cell| cell.as_str().unwrap().contains(" to ")) && cells[4] == "–", "{row}");
     }
@@ -138,7 +147,7 @@ fn calibrators_come_from_dev_alone_and_the_metrics_after_stand_beside() {
         .replace("\"label\":9", "\"label\":1");
     std::fs::write(bench.path("test.jsonl"), turned).unwrap();
     bench.succeed(&["--set", "eval.calibrate=platt"]);
-    assert_eq!(bench.json("run/eval/calibration.json"), saved);
+    assert_eq!(bench.json("run/eval/predictions/calibration.json"), saved);
 }
 
 #[test]
@@ -146,10 +155,10 @@ fn isotonic_wants_a_thousand_records_or_force_and_none_takes_the_file_away() {
     let bench = Bench::new();
     assert_fails(&bench.eval(&["--set", "eval.calibrate=isotonic"]), 2, &["1000", "dev.jsonl holds 200", "hint: ", "force_isotonic"]);
     bench.succeed(&["--set", "eval.calibrate=isotonic", "--set", "eval.force_isotonic=true"]);
-    assert_eq!(bench.json("run/eval/calibration.json")["method"], "isotonic");
+    assert_eq!(bench.json("run/eval/predictions/calibration.json")["method"], "isotonic");
     bench.succeed(&["--set", "eval.calibrate=none"]);
-    assert!(!bench.path("run/eval/calibration.json").exists());
-    assert!(bench.json("run/eval/metrics.json")["calibration"].get("brier_after").is_none());
+    assert!(!bench.path("run/eval/predictions/calibration.json").exists());
+    assert!(bench.json("run/eval/predictions/metrics.json")["calibration"].get("brier_after").is_none());
 }
 
 /// What `dev.metrics.json` holds of the agreement figures, by way of `eval` itself.
@@ -158,10 +167,10 @@ fn write_epoch(bench: &Bench, run: &str, epoch: usize, salt: usize) {
     std::fs::create_dir_all(&dir).unwrap();
     std::fs::write(dir.join("dev.predictions.jsonl"), predictions(100, salt)).unwrap();
     let mut command = clsgen();
-    command.current_dir(bench.dir.path()).args(["eval", "--run", "scratch", "--set", "eval.bootstrap=0", "--predictions"]);
+    command.current_dir(bench.dir.path()).args(["eval", "--run", "scratch", "--overwrite", "--set", "eval.bootstrap=0", "--predictions"]);
     let told = outcome(command.arg(dir.join("dev.predictions.jsonl")));
     assert_eq!(told.code, Some(0), "{told:?}");
-    let mut metrics = bench.json("scratch/eval/metrics.json");
+    let mut metrics = bench.json("scratch/eval/predictions/metrics.json");
     metrics["loss"] = json!(1.0 / epoch as f64);
     std::fs::write(dir.join("dev.metrics.json"), metrics.to_string()).unwrap();
 }
@@ -176,7 +185,7 @@ fn the_curve_needs_no_model_and_no_test_split() {
     };
     let told = curve(&["curved"]);
     assert_eq!(told.code, Some(0), "{told:?}");
-    let table = bench.json("curved/eval/tables/curve.json");
+    let table = bench.json("curved/eval/curve/tables/curve.json");
     assert_eq!(table["columns"], json!(["Epoch", "Parsable", "AUROC", "κ at 0.5", "AUROC-Align"]));
     for row in table["rows"].as_array().unwrap() {
         assert!(
@@ -184,12 +193,12 @@ fn the_curve_needs_no_model_and_no_test_split() {
             "every number has its interval: {row}"
         );
     }
-    assert!(told.stdout.contains("AUROC-Align") && bench.text("curved/eval/figures/curve.svg").contains("Parsable"));
-    assert!(bench.text("curved/eval/report.html").contains("id=\"figure-curve\""));
+    assert!(told.stdout.contains("AUROC-Align") && bench.text("curved/eval/curve/figures/curve.svg").contains("Parsable"));
+    assert!(bench.text("curved/eval/curve/report.html").contains("id=\"figure-curve\""));
     // With prediction files it stands beside everything else.
     let told = curve(&["curved", "--predictions", "test.jsonl"]);
     assert_eq!(told.code, Some(0), "{told:?}");
-    assert_eq!(bench.text("curved/eval/report.html").matches("<figure ").count(), FIGURES.len() + 1);
+    assert_eq!(bench.text("curved/eval/predictions/report.html").matches("<figure ").count(), FIGURES.len() + 1);
     assert_fails(&curve(&["empty"]), 4, &["no epoch of empty has dev metrics", "hint: "]);
 }
 
@@ -258,7 +267,7 @@ const look = (width) => new Promise((done) => {
       }, 200);
     } else done(seen);
   };
-  frame.src = "run/eval/report.html";
+  frame.src = "run/eval/predictions/report.html";
   document.body.append(frame);
 });
 Promise.all([1280, 390].map(look)).then((seen) => { document.getElementById("seen").textContent = JSON.stringify(seen); });
@@ -277,7 +286,7 @@ fn the_report_works_in_a_browser_at_two_widths() {
     for flags in [&["--include-text", "--set", "data.test=records.jsonl"][..], &[]] {
         bench.succeed(flags);
         let Some(browser) = chromium() else { return };
-        let (dom, console) = browse(browser, &bench.path("profile"), &bench.path("run/eval/report.html"));
+        let (dom, console) = browse(browser, &bench.path("profile"), &bench.path("run/eval/predictions/report.html"));
         assert!(dom.contains("</html>") && console.is_empty(), "{console:?}");
         let Some(browser) = chromium() else { return };
         let (dom, console) = browse(browser, &bench.path("profile"), &bench.path("harness.html"));

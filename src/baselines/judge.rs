@@ -69,6 +69,7 @@ pub fn case(prediction: &Prediction, labels: &[String; 2]) -> Option<Case> {
         label: None,
         explanation: None,
         group: None,
+        columns: [].into(),
         number: 0,
     };
     let case = Case { record, label: explained.map(|(label, _)| label), written: prediction.text.is_some() };

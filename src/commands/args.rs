@@ -64,6 +64,9 @@ pub struct EvalArgs {
     /// Put text of records into the report (it holds none otherwise)
     #[arg(long)]
     pub include_text: bool,
+    /// Replace the split's folder that other settings made
+    #[arg(long)]
+    pub overwrite: bool,
     /// Exit 1 when a metric misses a floor of this file
     #[arg(long, value_name = "FILE")]
     pub gate: Option<PathBuf>,

@@ -54,7 +54,9 @@ pub fn run(context: &Context, args: &DemoArgs) -> Result<()> {
 
     step(context, "4/4 predict: notes without a label");
     let (input, output) = (dir.join("data").join("new.jsonl"), dir.join("predictions.jsonl"));
-    predict::run(&demo, &PredictArgs { model: dir.to_owned(), input: input.clone(), output: output.clone(), ..PredictArgs::default() })?;
+    // One document a command: what predict would say is in the summary.
+    let silent = Context { json: false, ..demo.clone() };
+    predict::run(&silent, &PredictArgs { model: dir.to_owned(), input: input.clone(), output: output.clone(), ..PredictArgs::default() })?;
 
     summary::Summary {
         context: &demo,

@@ -3,15 +3,18 @@
 //! 1. The dev predictions come from a file or from the best checkpoint.
 //! 2. Thresholds are tuned on them and written to `RUN/eval/thresholds.json`.
 //!    So is the calibrator: `calibration.json`.
-//! 3. Only now test labels are read and scored: `metrics.json`, `predictions.jsonl`, `tables/`, `figures/`, `report.html`.
+//! 3. Only now test labels are read and scored, into `RUN/eval/<split>/` ([`folder`]): `metrics.json`, `predictions.jsonl`,
+//!    `tables/`, `figures/`, `report.html`.
 
 mod baselines;
 pub(super) mod calibration;
 mod cnn;
 mod compare;
 mod curve;
+mod folder;
 mod frozen;
 mod gate;
+mod in_sample;
 mod inputs;
 mod judge;
 mod log;
@@ -22,17 +25,21 @@ mod run_directory;
 
 use std::path::{Path, PathBuf};
 
+use serde_json::{Value, json};
+
 use super::{Context, args::EvalArgs, dry_run::Plan, output, run_record, scoring};
 use crate::{
     data::{Prediction, Record},
     error::{Error, Result},
     metrics::{Evaluation, Options, Sample, decision_curves::decision_curves, evaluate, threshold::Costs},
-    report::{Table, decision_tables, metrics_table},
-    storage::{self, RunLock},
+    report::{Table, decision_tables, figures::EpochMetrics, metrics_table},
+    storage::{self, AtomicDir, RunLock},
 };
 use calibration::Fitted;
+use folder::Folder;
 use frozen::Frozen;
 use gate::Gate;
+use in_sample::Dev;
 use run_directory::Job;
 
 /// What is scored: test with thresholds from dev.
@@ -42,6 +49,8 @@ struct Scored {
     title: String,
     frozen: Option<Frozen>,
     calibration: Option<Fitted>,
+    /// The records are those that thresholds and calibrator were tuned on.
+    in_sample: bool,
     predictions: Vec<Prediction>,
     /// The split's records; none where only a prediction file is known.
     records: Option<Vec<Record>>,
@@ -79,11 +88,29 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn score(&self, context: &Context, out: &Path) -> Result<Scored> {
+    fn score(&self, context: &Context, folder: &Folder) -> Result<Scored> {
         match self {
-            Self::Files { test, dev } => from_files(context, out, test, *dev),
-            Self::Run(job) => job.score(context, out),
+            Self::Files { test, dev } => from_files(context, folder, test, *dev),
+            Self::Run(job) => job.score(context, folder),
         }
+    }
+
+    /// Everything that decides the numbers of a split's folder.
+    fn made(&self, context: &Context) -> Result<Value> {
+        let (scoring, dev) = match self {
+            Self::Files { test, dev } => {
+                // A file that cannot be read is the reader's to name.
+                let hash = |path: &Path| storage::hash_file(path).or_else(|error| inputs::read(path).and(Err(error)));
+                let dev = dev.map(hash).transpose()?;
+                (json!({ "predictions": hash(test)? }), dev)
+            }
+            Self::Run(job) => job.made(context)?,
+        };
+        let eval = &context.config.eval;
+        Ok(json!({ "scoring": scoring, "measuring": {
+            "dev": dev, "bootstrap": eval.bootstrap, "seed": context.seed, "cost_fp": eval.cost_fp, "cost_fn": eval.cost_fn,
+            "calibrate": eval.calibrate, "force_isotonic": eval.force_isotonic,
+        } }))
     }
 }
 
@@ -97,75 +124,114 @@ pub struct Outcome {
     pub curve: Option<Table>,
     /// The tables that are printed, `curve` among them.
     pub tables: Vec<Table>,
+    /// `--json`: the metrics, with what else was asked for beside them.
+    document: Value,
 }
 
 /// Runs the command.
 pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
     let gate = args.gate.as_deref().map(Gate::load).transpose()?;
     let Some(outcome) = execute(context, args)? else { return Ok(()) };
-    print(context, &outcome.evaluation, &outcome.tables)?;
+    match context.json {
+        true => output::write(json(&outcome.document)?.as_bytes())?,
+        false => outcome.tables.iter().try_for_each(|table| output::line(&table.markdown()))?,
+    }
     gate.map_or(Ok(()), |gate| gate.check(&outcome.evaluation))
 }
 
-/// Scores, measures and writes `RUN/eval`; `None` where there was nothing to score: a dry run, or a curve alone.
+/// Scores, measures and writes `RUN/eval/<split>`; `None` where there was nothing to score: a dry run, or a curve alone.
 pub(super) fn execute(context: &Context, args: &EvalArgs) -> Result<Option<Outcome>> {
-    let mut options = options(context);
+    let options = options(context);
     if args.curve && args.predictions.is_none() && args.split == "test" && context.config.data.test.is_none() {
         return curve_alone(context, &options).map(|()| None);
     }
     let work = Work::find(context, args)?;
+    let folder = Folder::find(context, args, work.made(context)?)?;
+    let args = &folder.asked(context, args);
     let comparable = args.compare_base.then(|| compare::job(&work)).transpose()?;
     let judge = judge::Plan::find(context, &work)?;
     let baselines = baselines::Plan::find(context, args, &work)?;
-    let out = context.run_dir.join("eval");
     let lock = if context.dry_run { None } else { Some(RunLock::acquire(&context.run_dir)?) };
     if lock.is_some() {
+        folder.begin()?;
         run_record::write(context, "eval", &work.inputs())?;
     }
-    let epochs = if args.curve { curve::epochs(context, &options)? } else { Vec::new() };
-    let scored = work.score(context, &out)?;
+    let scored = work.score(context, &folder)?;
     if context.dry_run {
         return dry_run(context, &work, &scored, [judge.is_some(), baselines.is_some(), comparable.is_some()]).map(|()| None);
     }
-    options.in_sample = scored.frozen.as_ref().is_some_and(|frozen| frozen.in_sample);
+    let plans = Plans { comparable, judge, baselines, predictions: work.predictions(&folder.out) };
+    let outcome = measure(context, args, &folder, plans, &scored, options)?;
+    drop(lock);
+    Ok(Some(outcome))
+}
+
+/// What else was asked for, found before any work.
+struct Plans<'a> {
+    comparable: Option<&'a Job>,
+    judge: Option<judge::Plan>,
+    baselines: Option<baselines::Plan<'a>>,
+    /// The file of the scored predictions.
+    predictions: PathBuf,
+}
+
+/// Measures what was scored and writes it.
+fn measure(
+    context: &Context,
+    args: &EvalArgs,
+    folder: &Folder,
+    plans: Plans<'_>,
+    scored: &Scored,
+    mut options: Options,
+) -> Result<Outcome> {
+    options.in_sample = scored.in_sample;
+    let epochs = if args.curve { curve::epochs(context, &options)? } else { Vec::new() };
     let mut evaluation = evaluate(&scored.sample, scored.frozen.as_ref().map(|frozen| &frozen.thresholds), &options);
     warn_of_perfection(&evaluation);
     let calibrated = scored.calibration.as_ref().map(|fitted| fitted.score(&scored.sample, &options, &mut evaluation));
     // What follows changes none of the model's own numbers.
-    if let Some(judge) = judge {
-        evaluation.judge = judge.run(context, &out, &work.predictions(&out), &scored.sample, &options)?;
+    match plans.judge {
+        Some(judge) => evaluation.judge = judge.run(context, folder, &plans.predictions, &scored.sample, &options)?,
+        None => {
+            if let Some(kept) = judge::kept(folder, &plans.predictions, &scored.sample, &options)? {
+                evaluation.judge = kept;
+            }
+        }
     }
-    let others = match baselines {
-        Some(baselines) => baselines.run(context, &out, &scored, &evaluation, &options)?,
+    let others = match plans.baselines {
+        Some(baselines) => baselines.run(context, &folder.out, scored, &evaluation, &options)?,
         None => baselines::Outcome::default(),
     };
-    let compared = match comparable {
-        Some(job) => Some(compare::run(context, &out, job, (&scored.sample, &evaluation), &scored.title, &options)?),
+    let compared = match plans.comparable {
+        Some(job) => Some(compare::run(context, folder, job, (&scored.sample, &evaluation), &scored.title, &options)?),
         None => None,
     };
     let curve = args.curve.then(|| curve::table(&epochs));
+    let paper = paper::tables(context, &args.paper, scored, &evaluation, others.methods)?;
+    let mut document = serde_json::to_value(&evaluation).map_err(|e| Error::run(format!("cannot write JSON: {e}")))?;
+    if let Some(compared) = &compared {
+        document["compare"] = json!({ "base": compared.base, "table": compared.table });
+    }
+    if let Some(described) = others.described {
+        document["baselines"] = described;
+    }
+    if let Some(curve) = &curve {
+        document["curve"] = json!(curve);
+    }
+    if !paper.is_empty() {
+        document["paper"] = json!(paper);
+    }
     let mut tables = vec![metrics_table(&scored.title, &evaluation, options.in_sample)];
     tables.extend(curve.clone());
     tables.extend(compared.iter().map(|compared| compared.table.clone()));
     tables.extend(others.tables);
-    tables.extend(paper::tables(context, &args.paper, &scored, &evaluation, others.methods)?);
-    if !context.dry_run {
-        // Wide columns are for the files and the report, not for a terminal.
-        let mut all = tables.clone();
-        all.splice(1..1, calibrated);
-        all.extend(report::leakage(&context.config));
-        write(&out, &evaluation, &all)?;
-        // A row a point of a figure: for the files alone.
-        let decisions = decision_curves(&scored.sample, options.bootstrap, options.seed);
-        if let Some(curves) = &decisions {
-            write_tables(&out, &decision_tables(&scored.title, curves, scored.sample.len()))?;
-        }
-        let parts = report::Parts { scored: Some((&scored, &evaluation)), tables: &all, decisions: decisions.as_ref(), epochs: &epochs };
-        report::write(context, &out, &parts, &options, args.include_text)?;
-        tracing::info!("wrote {} and {}", out.join("metrics.json").display(), out.join("report.html").display());
-    }
-    drop(lock);
-    Ok(Some(Outcome { evaluation, base: compared.map(|compared| compared.base), curve, tables }))
+    tables.extend(paper);
+    // Wide columns are for the files and the report, not for a terminal.
+    let mut all = tables.clone();
+    all.splice(1..1, calibrated);
+    all.extend(report::leakage(&context.config));
+    save(context, args, folder, (scored, &evaluation), &all, &epochs, &options)?;
+    Ok(Outcome { evaluation, base: compared.map(|compared| compared.base), curve, tables, document })
 }
 
 /// What would be scored, and by what besides the model.
@@ -186,20 +252,50 @@ fn dry_run(context: &Context, work: &Work<'_>, scored: &Scored, [judge, baseline
         .print(context)
 }
 
-/// `--curve` of a run that has no test split to score: the table and the figure, from its epochs alone.
+/// Everything that is measured: metrics, tables, figures, report.
+fn save(
+    context: &Context,
+    args: &EvalArgs,
+    folder: &Folder,
+    (scored, evaluation): (&Scored, &Evaluation),
+    all: &[Table],
+    epochs: &[EpochMetrics],
+    options: &Options,
+) -> Result<()> {
+    let out = &folder.out;
+    // A row a point of a figure: for the files alone.
+    let decisions = decision_curves(&scored.sample, options.bootstrap, options.seed);
+    let points = decisions.as_ref().map(|curves| decision_tables(&scored.title, curves, scored.sample.len()));
+    let files: Vec<&Table> = all.iter().chain(points.iter().flatten()).collect();
+    storage::write_file_atomic(&out.join("metrics.json"), json(evaluation)?.as_bytes())?;
+    write_tables(out, &files)?;
+    let parts = report::Parts { scored: Some((scored, evaluation)), tables: all, decisions: decisions.as_ref(), epochs };
+    report::write(context, out, &parts, options, args.include_text)?;
+    folder.finish(args)?;
+    tracing::info!("wrote {} and {}", out.join("metrics.json").display(), out.join("report.html").display());
+    Ok(())
+}
+
+/// `--curve` of a run that has no test split to score: the table and the figure, from its epochs alone, in `RUN/eval/curve/`.
 fn curve_alone(context: &Context, options: &Options) -> Result<()> {
     let epochs = curve::epochs(context, options)?;
-    let tables = [curve::table(&epochs)];
+    let table = curve::table(&epochs);
+    folder::refuse_older(&context.run_dir.join("eval"))?;
     if context.dry_run {
         return Plan::new(context, "eval").with("scores", "nothing: data.test names no file, only the curve is made").print(context);
     }
-    let out = context.run_dir.join("eval");
+    let out = context.run_dir.join("eval").join("curve");
     let _lock = RunLock::acquire(&context.run_dir)?;
+    storage::create_dir_all(&out)?;
     run_record::write(context, "eval", &[])?;
-    write_tables(&out, &tables)?;
-    report::write(context, &out, &report::Parts { scored: None, tables: &tables, decisions: None, epochs: &epochs }, options, false)?;
+    write_tables(&out, &[&table])?;
+    let parts = report::Parts { scored: None, tables: std::slice::from_ref(&table), decisions: None, epochs: &epochs };
+    report::write(context, &out, &parts, options, false)?;
     tracing::info!("data.test names no file: only the curve was made, {}", out.join("report.html").display());
-    output::line(&if context.json { tables[0].json() } else { tables[0].markdown() })
+    match context.json {
+        true => output::write(json(&json!({ "curve": table }))?.as_bytes()),
+        false => output::line(&table.markdown()),
+    }
 }
 
 /// Says that an AUROC of exactly 1 is seldom what it seems.
@@ -218,51 +314,39 @@ fn options(context: &Context) -> Options {
 }
 
 /// Mode (a): scores prediction files, whoever made them.
-fn from_files(context: &Context, out: &Path, test: &Path, dev: Option<&Path>) -> Result<Scored> {
+fn from_files(context: &Context, folder: &Folder, test: &Path, dev: Option<&Path>) -> Result<Scored> {
+    let mut tuned = None;
     let (frozen, calibration) = match dev {
         None => (None, None),
         Some(dev) => {
-            let sample = inputs::sample(dev, &inputs::read(dev)?, None)?;
-            let frozen = Frozen::tune(&sample, costs(context), None, dev, &storage::hash_file(dev)?, is_same_file(dev, test));
-            frozen.write(out, context.dry_run)?;
+            let predictions = inputs::read(dev)?;
+            let sample = inputs::sample(dev, &predictions, None)?;
+            let frozen = Frozen::tune(&sample, costs(context), None, dev, &storage::hash_file(dev)?);
+            frozen::write(folder, frozen::FILE, Some(&frozen.bytes()?), context.dry_run)?;
             let fitted = Fitted::fit(context, &sample, &frozen)?;
-            Fitted::write(fitted.as_ref(), out, context.dry_run)?;
+            Fitted::write(fitted.as_ref(), folder, context.dry_run)?;
+            tuned = Some(Dev::new(&predictions, &[]));
             (Some(frozen), fitted)
         }
     };
     let predictions = inputs::read(test)?;
     let sample = inputs::sample(test, &predictions, None)?;
     let title = format!("{} ({} records, {} positive)", test.display(), sample.len(), sample.positives());
-    Ok(Scored { sample, title, frozen, calibration, predictions, records: None })
-}
-
-fn is_same_file(a: &Path, b: &Path) -> bool {
-    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+    let in_sample = tuned.is_some_and(|dev| dev.holds(&predictions, None));
+    Ok(Scored { sample, title, frozen, calibration, in_sample, predictions, records: None })
 }
 
 fn costs(context: &Context) -> Costs {
     Costs { false_positive: context.config.eval.cost_fp, false_negative: context.config.eval.cost_fn }
 }
 
-fn write(out: &Path, evaluation: &Evaluation, tables: &[Table]) -> Result<()> {
-    storage::write_file_atomic(&out.join("metrics.json"), json(evaluation)?.as_bytes())?;
-    write_tables(out, tables)
-}
-
-fn write_tables(out: &Path, tables: &[Table]) -> Result<()> {
-    let folder = out.join("tables");
-    storage::create_dir_all(&folder)?;
-    for (name, content) in tables.iter().flat_map(Table::files) {
-        storage::write_file_atomic(&folder.join(name), content.as_bytes())?;
+/// Writes the tables; those of an earlier command that are no longer among them go.
+fn write_tables(out: &Path, tables: &[&Table]) -> Result<()> {
+    let folder = AtomicDir::create(&out.join("tables"))?;
+    for (name, content) in tables.iter().flat_map(|table| table.files()) {
+        folder.write_file(&name, content.as_bytes())?;
     }
-    Ok(())
-}
-
-fn print(context: &Context, evaluation: &Evaluation, tables: &[Table]) -> Result<()> {
-    if context.json {
-        return output::write(json(evaluation)?.as_bytes());
-    }
-    tables.iter().try_for_each(|table| output::line(&table.markdown()))
+    folder.commit(false)
 }
 
 fn json(value: &impl serde::Serialize) -> Result<String> {

@@ -51,6 +51,9 @@ pub fn run(context: &Context, args: &PredictArgs) -> Result<()> {
     if let Some((_, hash)) = &calibrator {
         sidecar.settings["calibration"] = json!(hash);
     }
+    if !context.config.eval.subgroups.is_empty() {
+        sidecar.settings["subgroups"] = json!(context.config.eval.subgroups);
+    }
     let mut output = Output::open(&args.output, &sidecar, args.overwrite)?;
     let done = output.lines();
     if done > 0 {
@@ -62,6 +65,7 @@ pub fn run(context: &Context, args: &PredictArgs) -> Result<()> {
     let outcome = score(&loaded.model, &prompter, strict(records, args), &settings, &mut |mut prediction| {
         prediction.calibrated_probability =
             prediction.probability.zip(calibrator.as_ref()).map(|(probability, (calibrator, _))| calibrator.apply(probability));
+        prediction.carry(&context.config.eval.subgroups);
         output.put(&prediction)?;
         counts.add(&prediction);
         bar.inc(1);

@@ -106,6 +106,7 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("eval.verbalized_prompt", Path),
     ("eval.runs", Integer(1, 1000)),
     ("eval.bootstrap", Integer(0, 1_000_000)),
+    ("eval.subgroups", List(None, 0)),
     ("eval.baselines", List(Some(&["verbalized", "label", "self_consistency", "token_probability", "cnn"]), 0)),
     ("eval.temperature", Number(0.0, 10.0)),
     ("eval.top_p", Above(0.0, 1.0)),

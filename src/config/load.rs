@@ -65,6 +65,7 @@ fn resolved(file: Option<(&str, &str)>, sets: &[String]) -> Result<Config> {
     let mut config: Config =
         Value::Table(table).try_into().map_err(|e: toml::de::Error| Error::usage(format!("configuration: {}", e.message())))?;
     config.given = given;
+    config.data.carried.clone_from(&config.eval.subgroups);
     check_together(&config)?;
     Ok(config)
 }
@@ -186,8 +187,32 @@ fn insert(table: &mut Table, path: &str, value: Value) {
 }
 
 /// What no key can say alone.
+/// The keys of a prediction line, which no column of `eval.subgroups` may take.
+const PREDICTION_KEYS: [&str; 17] = [
+    "id",
+    "label",
+    "probability",
+    "calibrated_probability",
+    "logits",
+    "verbalized_label",
+    "parsable",
+    "explanation",
+    "text",
+    "agreement",
+    "group",
+    "prompt_tokens",
+    "truncated_tokens",
+    "generated_tokens",
+    "finish",
+    "error",
+    "record",
+];
+
 fn check_together(config: &Config) -> Result<()> {
     let mut problems = Problems(Vec::new());
+    if let Some(name) = config.eval.subgroups.iter().find(|name| PREDICTION_KEYS.contains(&name.as_str())) {
+        problems.add("eval.subgroups", format!("`{name}` is a key of every prediction line: give the column another name"));
+    }
     let train = &config.train;
     let ends = [train.w_gen_end.unwrap_or(train.w_gen), train.w_cls_end.unwrap_or(train.w_cls)];
     let always_zero = train.w_gen == 0.0 && train.w_cls == 0.0 && (train.loss_schedule == LossSchedule::Constant || ends == [0.0; 2]);

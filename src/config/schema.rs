@@ -96,6 +96,9 @@ pub struct Data {
     pub expect: Expect,
     /// LCD: which mortality label, in days: 30, 60 or 90.
     pub horizon: u32,
+    /// The columns of `eval.subgroups`, which every reader carries along.
+    #[serde(skip)]
+    pub carried: Vec<String>,
 }
 
 impl Default for Data {
@@ -108,6 +111,7 @@ impl Default for Data {
             fields: BTreeMap::new(),
             expect: Expect::default(),
             horizon: 30,
+            carried: Vec::new(),
         }
     }
 }

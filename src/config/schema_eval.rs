@@ -33,6 +33,8 @@ pub struct Eval {
     pub runs: usize,
     /// Bootstrap resamples.
     pub bootstrap: usize,
+    /// Columns of the records that predictions carry along (sex, ward, …).
+    pub subgroups: Vec<String>,
     /// Baselines to run.
     pub baselines: Vec<String>,
     /// Temperature of the sampled baselines.
@@ -57,6 +59,7 @@ impl Default for Eval {
             verbalized_prompt: None,
             runs: 10,
             bootstrap: 2000,
+            subgroups: Vec::new(),
             baselines: Vec::new(),
             temperature: 0.6,
             top_p: 0.9,

@@ -59,6 +59,8 @@ pub(super) struct Columns {
     reserved: [String; 4],
     mapped: BTreeSet<String>,
     text: Vec<TextField>,
+    /// Columns that are carried along and never shown to a model (`eval.subgroups`).
+    carried: Vec<String>,
 }
 
 impl Columns {
@@ -74,12 +76,19 @@ impl Columns {
             names.entry(name.clone()).or_insert(false);
         }
         let text = names.into_iter().map(|(name, required)| TextField { column: column(&name), name, required }).collect();
-        Self { layout, textual, reserved: RESERVED.map(column), mapped: data.fields.keys().cloned().collect(), text }
+        Self {
+            layout,
+            textual,
+            reserved: RESERVED.map(column),
+            mapped: data.fields.keys().cloned().collect(),
+            text,
+            carried: data.carried.clone(),
+        }
     }
 
     /// Column names in the order [`Columns::read`] expects the cells.
     pub fn names(&self) -> Vec<String> {
-        self.reserved.iter().chain(self.text.iter().map(|field| &field.column)).cloned().collect()
+        self.reserved.iter().chain(self.text.iter().map(|field| &field.column)).chain(&self.carried).cloned().collect()
     }
 
     /// Fails when the header lacks a column that is needed, or has one twice.
@@ -87,8 +96,10 @@ impl Columns {
     /// A split of the config must also have what `data.fields` names (explanations aside: only train may have them);
     /// the input of `predict` need not.
     pub fn check_header(&self, header: &[String], strict: bool) -> Result<()> {
-        let needed = [true, strict, false, false].into_iter().chain(self.text.iter().map(|field| field.required));
-        let fields = RESERVED.iter().copied().chain(self.text.iter().map(|field| field.name.as_str()));
+        let carried = self.carried.iter().map(|_| strict);
+        let needed = [true, strict, false, false].into_iter().chain(self.text.iter().map(|field| field.required)).chain(carried);
+        let carried = self.carried.iter().map(String::as_str);
+        let fields = RESERVED.iter().copied().chain(self.text.iter().map(|field| field.name.as_str())).chain(carried);
         let mut problems = Vec::new();
         for ((field, column), needed) in fields.zip(self.names()).zip(needed) {
             match header.iter().filter(|name| **name == column).count() {
@@ -132,9 +143,13 @@ impl Columns {
                 fields.insert(field.name.clone(), value);
             }
         }
+        let mut columns = BTreeMap::new();
+        for name in &self.carried {
+            columns.insert(name.clone(), faults.note(name, identifier(next(), false)).flatten());
+        }
         let id = id.flatten();
         match id {
-            Some(id) if faults.0.is_empty() => Ok(Record { id, fields, label, explanation, group, number }),
+            Some(id) if faults.0.is_empty() => Ok(Record { id, fields, label, explanation, group, columns, number }),
             id => Err(faults
                 .0
                 .into_iter()

@@ -1,6 +1,7 @@
 //! A line of a prediction file: written by us, read from any tool.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     fs::File,
     io::{BufRead, BufReader},
@@ -13,7 +14,7 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 
 use super::{
-    RecordError,
+    Record, RecordError,
     problems::{Ids, Problems},
 };
 
@@ -59,6 +60,11 @@ pub struct Prediction {
     pub text: Option<String>,
     /// (probability ≥ 0.5) == verbalized label.
     pub agreement: Option<bool>,
+    /// Group of the record (a patient, a trial): what intervals are clustered by.
+    pub group: Option<String>,
+    /// The columns of `eval.subgroups`, each a key of its own in the line.
+    #[serde(flatten)]
+    pub columns: BTreeMap<String, Option<String>>,
     /// Tokens of the prompt.
     pub prompt_tokens: Option<usize>,
     /// Tokens of the document that did not fit.
@@ -72,9 +78,6 @@ pub struct Prediction {
     /// Position of a bad record in its file, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub record: Option<usize>,
-    /// Group of the record, if a file of another tool names it; never written.
-    #[serde(skip)]
-    pub group: Option<String>,
 }
 
 impl Prediction {
@@ -86,6 +89,19 @@ impl Prediction {
             record: Some(error.record),
             ..Self::default()
         }
+    }
+
+    /// Gives the line every one of these columns: null where nothing is known.
+    pub fn carry(&mut self, columns: &[String]) {
+        for name in columns {
+            self.columns.entry(name.clone()).or_default();
+        }
+    }
+
+    /// Takes group and columns from the record that was predicted, where the line lacks them.
+    pub fn complete(&mut self, record: &Record) {
+        self.group = self.group.take().or_else(|| record.group.clone());
+        self.columns.clone_from(&record.columns);
     }
 
     /// The JSON object of this line, without its newline.
@@ -175,6 +191,8 @@ fn parse_line(bytes: &[u8]) -> Result<Prediction, Fault> {
         explanation: keys.string("explanation")?,
         text: keys.string("text")?,
         agreement: keys.boolean("agreement")?.or_else(agrees),
+        group: keys.identifier("group")?,
+        columns: BTreeMap::new(),
         prompt_tokens: keys.count("prompt_tokens")?,
         truncated_tokens: keys.count("truncated_tokens")?,
         generated_tokens: keys.count("generated_tokens")?,
@@ -185,7 +203,6 @@ fn parse_line(bytes: &[u8]) -> Result<Prediction, Fault> {
         },
         error,
         record: keys.count("record")?,
-        group: keys.identifier("group")?,
     })
 }
 

@@ -19,6 +19,8 @@ pub struct Record {
     pub explanation: Option<String>,
     /// What must not be split between train and test (a patient, a trial).
     pub group: Option<String>,
+    /// The columns of `eval.subgroups` by name; null where the record has none.
+    pub columns: BTreeMap<String, Option<String>>,
     /// Position in its file, from 1.
     pub number: usize,
 }
@@ -46,6 +48,9 @@ impl Record {
         }
         if let Some(explanation) = &self.explanation {
             object.insert("explanation".into(), explanation.clone().into());
+        }
+        for (name, value) in &self.columns {
+            object.entry(name.clone()).or_insert_with(|| value.clone().into());
         }
         object
     }

@@ -272,6 +272,7 @@ fn leakage_counts_shared_groups_ids_and_texts() {
         label: None,
         explanation: None,
         group: group.map(String::from),
+        columns: [].into(),
         number: 1,
     };
     let train = [record("1", "a", Some("g")), record("2", "b", Some("g")), record("3", "c", None)];

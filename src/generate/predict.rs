@@ -125,6 +125,8 @@ impl Source<'_> {
         let prediction = Prediction {
             id: Some(record.id.clone()),
             label: record.label,
+            group: record.group.clone(),
+            columns: record.columns.clone(),
             prompt_tokens: Some(prompt.ids.len()),
             truncated_tokens: Some(prompt.truncated_tokens),
             ..Prediction::default()

@@ -37,7 +37,12 @@ pub fn succeed(fixture: &Fixture, flags: &[&str]) -> Output {
     output
 }
 
-/// A file of `run/eval`.
+/// A file of `run/eval/test`.
 pub fn json(fixture: &Fixture, name: &str) -> Value {
+    json_of(fixture, &format!("test/{name}"))
+}
+
+/// A file of `run/eval`.
+pub fn json_of(fixture: &Fixture, name: &str) -> Value {
     serde_json::from_slice(&fixture.read(&format!("run/eval/{name}"))).unwrap()
 }

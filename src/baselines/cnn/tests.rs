@@ -38,7 +38,7 @@ fn documents(embeddings: &Embeddings, n: usize) -> Vec<Document> {
 
 fn record(text: &str, label: usize) -> Record {
     let fields = [("text".to_owned(), text.to_owned()), ("claim".to_owned(), "w1 w2".to_owned())].into();
-    Record { id: "a".into(), fields, label: u8::try_from(label).ok(), explanation: None, group: None, number: 1 }
+    Record { id: "a".into(), fields, label: u8::try_from(label).ok(), explanation: None, group: None, columns: [].into(), number: 1 }
 }
 
 fn small() -> config::Cnn {

@@ -98,9 +98,9 @@ impl Summary<'_> {
              \x20 demo.toml, data/, prompts/, model/   a config, records and a model to go on with\n\
              \x20 construct/                           explanations, and the notes that got none\n\
              \x20 checkpoints/, best.json              an adapter and head an epoch, the best one named\n\
-             \x20 eval/                                metrics.json, tables/, figures/\n\
+             \x20 eval/test/                           metrics.json, tables/, figures/\n\
              \x20 predictions.jsonl                    probability and explanation of data/new.jsonl\n\
-             Report: {dir}/eval/report.html\n\
+             Report: {dir}/eval/test/report.html\n\
              Train on them by hand: clsgen train --config {dir}/demo.toml --run runs/mine --set data.train=construct/train.jsonl",
             duration(seconds)
         ))

@@ -43,6 +43,8 @@ pub struct Plan<'a> {
     info: ClsgenJson,
     /// The task's own prompt.
     own: PromptTemplate,
+    /// Answers of other settings may be replaced.
+    overwrite: bool,
 }
 
 /// What a plan came to.
@@ -52,6 +54,8 @@ pub struct Outcome {
     pub methods: BTreeMap<String, Measured>,
     /// Tables of their own.
     pub tables: Vec<Table>,
+    /// `baselines.json`
+    pub described: Option<Value>,
 }
 
 impl<'a> Plan<'a> {
@@ -77,7 +81,7 @@ impl<'a> Plan<'a> {
         };
         let (info, own) = job.prompt()?;
         let runs = args.runs.map_or(context.config.eval.runs, |runs| runs as usize);
-        let plan = Self { job, baselines, runs, info, own };
+        let plan = Self { job, baselines, runs, info, own, overwrite: args.overwrite };
         if plan.baselines.contains(&Baseline::Verbalized) {
             plan.verbalized_prompt(context)?;
         }
@@ -114,6 +118,7 @@ impl<'a> Plan<'a> {
         storage::write_file_atomic(&out.join("baselines.json"), text_of(&described)?.as_bytes())?;
         Ok(Outcome {
             tables: baseline_tables(&scored.title, evaluation, &methods).into(),
+            described: Some(described),
             methods: methods.into_iter().map(|method| (method.name, Measured { runs: method.runs, metrics: method.metrics })).collect(),
         })
     }
@@ -190,7 +195,13 @@ impl<'a> Runner<'a> {
             Baseline::SelfConsistency => self.vote(&self.written(Baseline::Label, &self.plan.own, &read_label)?)?,
             Baseline::TokenProbability => self.token_probability()?,
             Baseline::Cnn => {
-                return super::cnn::run(self.context, &self.plan.own.fields(), self.records, &self.plan.job.data, &self.folder);
+                return super::cnn::run(
+                    self.context,
+                    &self.plan.own.fields(),
+                    self.records,
+                    &self.plan.job.data,
+                    (&self.folder, self.plan.overwrite),
+                );
             }
         };
         let runs = lines.first().map_or(0, |line| line.runs.len());
@@ -276,7 +287,7 @@ impl<'a> Runner<'a> {
             meta[key] = value.clone();
         }
         let file = self.folder.join(format!("{}.jsonl", baseline.name()));
-        log::fill(self.context, &file, &meta, self.records, work)?;
+        log::fill(self.context, &file, (&meta, self.plan.overwrite), self.records, work)?;
         // What was written stays on disk: ten answers a note would fill the memory of a large split.
         let lines = log::read(&file, |line: &mut Line| line.runs.iter_mut().for_each(|run| run.text = None))?;
         match lines.iter().map(|line| &line.id).eq(self.records.iter().map(|record| &record.id)) {

@@ -5,7 +5,11 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Context, frozen::Frozen, frozen::Named};
+use super::{
+    Context,
+    folder::Folder,
+    frozen::{self, Frozen, Named},
+};
 use crate::{
     commands::scoring,
     config::Calibrate,
@@ -19,7 +23,8 @@ use crate::{
     storage,
 };
 
-const FILE: &str = "calibration.json";
+/// The file's name.
+pub const FILE: &str = "calibration.json";
 
 /// A calibrator, or why dev allows none.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,12 +47,13 @@ pub struct Fitted {
     pub dev: Named,
     /// Records of dev.
     pub n: usize,
-    /// Dev and the scored split are the same records.
-    pub in_sample: bool,
     /// The method that is applied (`eval.calibrate`).
     pub method: Method,
     /// Every method, fitted to the same dev records.
     pub methods: BTreeMap<Method, Fit>,
+    /// BLAKE3 of this file without this key: what is applied to patients' probabilities was not edited by hand.
+    #[serde(default)]
+    pub blake3: String,
 }
 
 impl Fitted {
@@ -70,9 +76,9 @@ impl Fitted {
             checkpoint: frozen.checkpoint.clone(),
             dev: frozen.dev.clone(),
             n: dev.len(),
-            in_sample: frozen.in_sample,
             method,
             methods: Method::ALL.into_iter().map(fit).collect(),
+            blake3: String::new(),
         };
         if let Err(reason) = fitted.chosen() {
             tracing::warn!("no {} calibrator: {reason}", method.name());
@@ -87,12 +93,16 @@ impl Fitted {
     }
 
     /// Writes the file; an evaluation without a calibrator takes an earlier one's away.
-    pub fn write(fitted: Option<&Self>, out: &Path, dry_run: bool) -> Result<()> {
-        match fitted {
-            _ if dry_run => Ok(()),
-            Some(fitted) => storage::write_file_atomic(&out.join(FILE), super::json(fitted)?.as_bytes()),
-            None => storage::remove_file(&out.join(FILE)),
-        }
+    pub fn write(fitted: Option<&Self>, folder: &Folder, dry_run: bool) -> Result<()> {
+        let bytes = match fitted {
+            Some(fitted) => Some(super::json(&Self { blake3: fitted.hash()?, ..fitted.clone() })?.into_bytes()),
+            None => None,
+        };
+        frozen::write(folder, FILE, bytes.as_deref(), dry_run)
+    }
+
+    fn hash(&self) -> Result<String> {
+        Ok(storage::hash_bytes(super::json(&Self { blake3: String::new(), ..self.clone() })?.as_bytes()))
     }
 
     /// Fills `calibration.*_after` and gives the table of every method beside the model's own probabilities.
@@ -114,7 +124,7 @@ impl Fitted {
             }
         }
         table.note("95 % intervals in parentheses, over the same resamples in every column; the calibrators are held fixed.");
-        let place = if self.in_sample { "Fitted on these very records: the values after are in-sample." } else { "Fitted on dev only." };
+        let place = if options.in_sample { "Fitted on these very records: the values after are in-sample." } else { "Fitted on dev only." };
         table.note(format!("{place} `predict --calibrated` applies {}.", self.method.name()));
         let chosen = Method::ALL.iter().zip(columns).find(|(method, _)| **method == self.method).and_then(|(_, column)| column);
         evaluation.calibration.after = chosen.map(|calibration| Box::new(calibration.into()));
@@ -144,6 +154,14 @@ pub(in crate::commands) fn saved(model: &Path, dir: &Path) -> Result<(Calibrator
         .ok_or_else(|| refuse(format!("there is no {} of {}", Path::new("eval").join(FILE).display(), model.display())))?;
     let bytes = std::fs::read(&path).map_err(|e| storage::error("cannot read", &path, &e))?;
     let fitted: Fitted = serde_json::from_slice(&bytes).map_err(|e| refuse(format!("{} cannot be read: {e}", path.display())))?;
+    if fitted.blake3 != fitted.hash()? {
+        let what = if fitted.blake3.is_empty() {
+            "is of an older clsgen, without a hash of its content"
+        } else {
+            "was changed after it was written"
+        };
+        return Err(refuse(format!("{} {what}", path.display())));
+    }
     match &fitted.checkpoint {
         None => return Err(refuse(format!("{} was fitted to a prediction file, which names no checkpoint", path.display()))),
         Some(named) if named.blake3 != scoring::checkpoint_hash(dir)? => {
@@ -167,7 +185,7 @@ mod tests {
     }
 
     fn frozen(dev: &Sample) -> Frozen {
-        Frozen::tune(dev, Costs::default(), None, Path::new("dev.jsonl"), "hash", false)
+        Frozen::tune(dev, Costs::default(), None, Path::new("dev.jsonl"), "hash")
     }
 
     #[test]

@@ -10,9 +10,9 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{Context, json as text_of, log, run_directory::split_path};
+use super::{Context, folder::differences, json as text_of, log, run_directory::split_path};
 use crate::{
     baselines::cnn::{Document, Embeddings, EpochResult, GRID, GRID_SEED, Trainer, minority_score, predict},
     config::Cnn,
@@ -50,7 +50,13 @@ fn embeddings_folder(context: &Context) -> Result<PathBuf> {
 }
 
 /// Trains what is not trained yet; the answers of every test seed on `records` (of the file `data`), read by `fields`.
-pub fn run(context: &Context, fields: &[String], records: &[Record], data: &Path, folder: &Path) -> Result<Vec<Answers>> {
+pub fn run(
+    context: &Context,
+    fields: &[String],
+    records: &[Record],
+    data: &Path,
+    (folder, overwrite): (&Path, bool),
+) -> Result<Vec<Answers>> {
     let (cnn, folder) = (&context.config.cnn, folder.join("cnn"));
     let (train_path, dev_path) = (split_path(context, "train")?, split_path(context, "dev")?);
     let words = embeddings_folder(context)?;
@@ -66,7 +72,7 @@ pub fn run(context: &Context, fields: &[String], records: &[Record], data: &Path
         "dev": data::source_hash(&dev_path)?, "data": data::source_hash(data)?, "fields": [fields, &context.config.data.fields.values().cloned().collect::<Vec<_>>()],
         "horizon": context.config.data.horizon,
     });
-    begin(&folder, &text_of(&meta)?)?;
+    begin(&folder, &meta, overwrite)?;
     let missing = (0..cnn.seeds).filter(|&seed| !seed_file(&folder, seed).is_file()).count();
     if missing > 0 {
         let embeddings = Embeddings::load(&words)?;
@@ -80,15 +86,21 @@ pub fn run(context: &Context, fields: &[String], records: &[Record], data: &Path
     (0..cnn.seeds).map(|seed| answers(&seed_file(&folder, seed), records)).collect()
 }
 
-/// Keeps a folder that was made from the same inputs; empties any other.
-fn begin(folder: &Path, meta: &str) -> Result<()> {
+/// Keeps a folder that was made from the same inputs; any other is refused, or emptied under `--overwrite`.
+fn begin(folder: &Path, meta: &Value, overwrite: bool) -> Result<()> {
     let path = folder.join("meta.json");
-    if std::fs::read_to_string(&path).is_ok_and(|theirs| theirs == meta) {
-        return Ok(());
+    let theirs: Option<Value> = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    match theirs {
+        Some(theirs) if theirs == *meta => return Ok(()),
+        Some(theirs) if !overwrite => {
+            let message = format!("{} was made with other settings: {}", folder.display(), differences(&theirs, meta).join(", "));
+            return Err(Error::usage(message).hint("--overwrite makes it again; or give the settings that made it"));
+        }
+        _ => {}
     }
     storage::remove_dir_all(folder)?;
     storage::create_dir_all(folder)?;
-    storage::write_file_atomic(&path, meta.as_bytes())
+    storage::write_file_atomic(&path, text_of(meta)?.as_bytes())
 }
 
 fn seed_file(folder: &Path, seed: usize) -> PathBuf {

@@ -1,8 +1,6 @@
 //! `--compare-base` (SPEC A19): the base model before tuning, with the same prompts, records and metrics.
 
-use std::path::Path;
-
-use super::{Context, Work, json, run_directory::Job};
+use super::{Context, Work, folder::Folder, json, run_directory::Job};
 use crate::{
     error::{Error, Result},
     metrics::{Evaluation, Options, Sample, evaluate, paired},
@@ -28,11 +26,18 @@ pub fn job<'a>(work: &'a Work<'_>) -> Result<&'a Job> {
 }
 
 /// Scores the base on the split and compares. `base.metrics.json` holds its numbers.
-pub fn run(context: &Context, out: &Path, job: &Job, tuned: (&Sample, &Evaluation), title: &str, options: &Options) -> Result<Compared> {
-    let sample = job.score_base(context, out)?;
+pub fn run(
+    context: &Context,
+    folder: &Folder,
+    job: &Job,
+    tuned: (&Sample, &Evaluation),
+    title: &str,
+    options: &Options,
+) -> Result<Compared> {
+    let sample = job.score_base(context, folder)?;
     // No thresholds: those of dev belong to the tuned model.
     let base = evaluate(&sample, None, options);
-    storage::write_file_atomic(&out.join("base.metrics.json"), json(&base)?.as_bytes())?;
+    storage::write_file_atomic(&folder.out.join("base.metrics.json"), json(&base)?.as_bytes())?;
     let table = compare_table(title, &base, tuned.1, &paired::differences(&sample, tuned.0, options));
     Ok(Compared { base, table })
 }

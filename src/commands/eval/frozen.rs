@@ -4,14 +4,18 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::folder::Folder;
 use crate::{
-    error::Result,
+    error::{Error, Result},
     metrics::{
         Sample,
         threshold::{Costs, Thresholds},
     },
     storage,
 };
+
+/// The file's name.
+pub const FILE: &str = "thresholds.json";
 
 /// A file by name and content.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,8 +37,6 @@ pub struct Frozen {
     pub dev: Named,
     /// Records of dev.
     pub n: usize,
-    /// Dev and the scored split are the same records.
-    pub in_sample: bool,
     /// What errors cost.
     pub costs: Costs,
     /// The thresholds; null where dev allows none.
@@ -43,24 +45,45 @@ pub struct Frozen {
 
 impl Frozen {
     /// Tunes every threshold on `dev`.
-    pub fn tune(dev: &Sample, costs: Costs, checkpoint: Option<Named>, path: &Path, hash: &str, in_sample: bool) -> Self {
+    pub fn tune(dev: &Sample, costs: Costs, checkpoint: Option<Named>, path: &Path, hash: &str) -> Self {
         Self {
             schema: 1,
             checkpoint,
             dev: Named { path: path.display().to_string(), blake3: hash.to_owned() },
             n: dev.len(),
-            in_sample,
             costs,
             thresholds: Thresholds::tune(dev, costs),
         }
     }
 
-    /// Writes the file; after this test may be read.
-    pub fn write(&self, out: &Path, dry_run: bool) -> Result<()> {
-        if dry_run {
-            return Ok(());
+    /// The file's bytes; written before test is read.
+    pub fn bytes(&self) -> Result<Vec<u8>> {
+        super::json(self).map(String::into_bytes)
+    }
+}
+
+/// Replaces a file that the checkpoint's splits share, where it is the same or `overwrite` says so: `bytes` of none take it away.
+pub fn write(folder: &Folder, name: &str, bytes: Option<&[u8]>, dry_run: bool) -> Result<()> {
+    let path = folder.frozen.join(name);
+    let theirs = std::fs::read(&path).ok();
+    let shared = folder.frozen != folder.out;
+    if dry_run || theirs.as_deref() == bytes {
+        return Ok(());
+    }
+    if shared && theirs.is_some() && !folder.overwrite {
+        let message = format!(
+            "{} is not what this checkpoint's dev predictions give under these settings: another checkpoint or other settings made it, \
+             or it was changed",
+            path.display()
+        );
+        return Err(Error::usage(message)
+            .hint("--overwrite makes it again; other splits' folders keep the values they were measured with until scored again"));
+    }
+    match bytes {
+        Some(bytes) => {
+            storage::create_dir_all(&folder.frozen)?;
+            storage::write_file_atomic(&path, bytes)
         }
-        storage::create_dir_all(out)?;
-        storage::write_file_atomic(&out.join("thresholds.json"), super::json(self)?.as_bytes())
+        None => storage::remove_file(&path),
     }
 }

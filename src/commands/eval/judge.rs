@@ -4,7 +4,7 @@ use std::{collections::HashMap, path::Path, sync::Arc};
 
 use serde_json::json;
 
-use super::{super::scoring, Context, Work, inputs, log};
+use super::{super::scoring, Context, Work, folder::Folder, inputs, log};
 use crate::{
     baselines::{
         judge::{self, Case, JudgeLine},
@@ -53,7 +53,7 @@ impl Plan {
     }
 
     /// Judges what is not judged yet and measures. `predictions` are those that `sample` was made of, in its order.
-    pub fn run(&self, context: &Context, out: &Path, predictions: &Path, sample: &Sample, options: &Options) -> Result<Judge> {
+    pub fn run(&self, context: &Context, folder: &Folder, predictions: &Path, sample: &Sample, options: &Options) -> Result<Judge> {
         let predicted = inputs::read(predictions)?;
         let cases: Vec<Case> = predicted.iter().filter_map(|prediction| judge::case(prediction, &self.labels)).collect();
         let config = &context.config.model;
@@ -67,8 +67,8 @@ impl Plan {
             "max_input_tokens": config.max_input_tokens,
             "dtype": config.dtype,
         });
-        let file = out.join(FILE);
-        log::fill(context, &file, &meta, &cases, &|rest, lines, bar| {
+        let file = folder.out.join(FILE);
+        log::fill(context, &file, (&meta, folder.overwrite), &cases, &|rest, lines, bar| {
             let device = context.device()?;
             let model = Model::base(&self.source, device::dtype(config.dtype, &device), &device)?;
             self.tokenizer.check_vocab(model.llama.config.vocab_size)?;
@@ -90,13 +90,37 @@ impl Plan {
                 Ok(())
             })
         })?;
-        let judged: HashMap<String, JudgeLine> =
-            log::read(&file, |_: &mut JudgeLine| ())?.into_iter().map(|line| (line.id.clone(), line)).collect();
-        let line = |prediction: &Prediction| judged.get(prediction.id.as_deref()?);
-        let verdicts: Vec<_> = predicted.iter().map(|prediction| Some(judge::verdict_of(prediction, line(prediction)))).collect();
-        let measured = measure(sample, &verdicts, options);
-        let unparsable = measured.unparsable.value.map_or(0.0, |share| share * measured.unparsable.n as f64);
-        tracing::info!("judge: {} texts, {unparsable:.0} of {} answers unparsable", cases.len(), measured.unparsable.n);
-        Ok(measured)
+        score(&file, &predicted, cases.len(), sample, options)
     }
+}
+
+/// What an earlier command's judge said of these very predictions, measured again: a later one without a judge does not blank it.
+/// `None` where none did, or not to the end.
+pub fn kept(folder: &Folder, predictions: &Path, sample: &Sample, options: &Options) -> Result<Option<Judge>> {
+    let file = folder.out.join(FILE);
+    let Some(made) = log::made_by(&file).filter(|_| file.is_file()) else { return Ok(None) };
+    let Ok(labels) = serde_json::from_value::<[String; 2]>(made["labels"].clone()) else { return Ok(None) };
+    if made["predictions"] != storage::hash_file(predictions)? {
+        tracing::warn!("{} judges other predictions: not counted", file.display());
+        return Ok(None);
+    }
+    log::check(&file)?;
+    let predicted = inputs::read(predictions)?;
+    let cases = predicted.iter().filter_map(|prediction| judge::case(prediction, &labels)).count();
+    if log::read(&file, |_: &mut JudgeLine| ())?.len() < cases {
+        tracing::warn!("{} was not finished: not counted; the same command with eval.judge goes on with it", file.display());
+        return Ok(None);
+    }
+    score(&file, &predicted, cases, sample, options).map(Some)
+}
+
+fn score(file: &Path, predicted: &[Prediction], cases: usize, sample: &Sample, options: &Options) -> Result<Judge> {
+    let judged: HashMap<String, JudgeLine> =
+        log::read(file, |_: &mut JudgeLine| ())?.into_iter().map(|line| (line.id.clone(), line)).collect();
+    let line = |prediction: &Prediction| judged.get(prediction.id.as_deref()?);
+    let verdicts: Vec<_> = predicted.iter().map(|prediction| Some(judge::verdict_of(prediction, line(prediction)))).collect();
+    let measured = measure(sample, &verdicts, options);
+    let unparsable = measured.unparsable.value.map_or(0.0, |share| share * measured.unparsable.n as f64);
+    tracing::info!("judge: {cases} texts, {unparsable:.0} of {} answers unparsable", measured.unparsable.n);
+    Ok(measured)
 }

@@ -1,16 +1,20 @@
 //! Record logs of an evaluation: continued where an earlier run of the same stopped, begun anew otherwise.
 //!
-//! `<name>.meta.json` beside `<name>.jsonl` says what made it (hashes, prompts, settings). When the same would be made again, its
-//! lines are kept and only the missing records are done; anything else begins the file anew, for all of `RUN/eval` belongs to
-//! the latest evaluation.
+//! `<name>.meta.json` beside `<name>.jsonl` says what made it (hashes, prompts, settings), and `<name>.hashes` holds a hash a line.
+//! When the same would be made again, its lines are checked and kept, and only the missing records are done. What other settings
+//! made, and what was changed since, is refused; `--overwrite` begins it anew.
 
-use std::{io::IsTerminal, path::Path};
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, IsTerminal},
+    path::Path,
+};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{Context, json};
+use super::{Context, folder::differences, json};
 use crate::{
     data::Record,
     device,
@@ -18,27 +22,129 @@ use crate::{
     storage::{self, RecordLog},
 };
 
-/// The log to go on with: an earlier one of the same, or a new one.
-pub fn open(file: &Path, meta: &Value) -> Result<RecordLog> {
+/// A log whose every line is recorded by its hash.
+pub struct Log {
+    lines: RecordLog,
+    hashes: RecordLog,
+}
+
+impl Log {
+    /// Whole, checked records in the log.
+    pub fn records(&self) -> usize {
+        self.lines.records()
+    }
+
+    /// Appends a record as one line, then its hash: a kill between the two costs this one record.
+    pub fn append(&mut self, record: &impl Serialize) -> Result<()> {
+        // As RecordLog writes it.
+        let line = serde_json::to_vec(record).map_err(|e| Error::run(format!("cannot write {}: {e}", self.lines.path().display())))?;
+        self.lines.append(record)?;
+        self.hashes.append(&line_hash(&line))
+    }
+
+    /// Waits until the disk has everything appended so far.
+    pub fn sync(&self) -> Result<()> {
+        self.lines.sync()?;
+        self.hashes.sync()
+    }
+}
+
+fn line_hash(line: &[u8]) -> String {
+    storage::hash_bytes(line)[..32].to_owned()
+}
+
+/// The log to go on with: an earlier one of the same, or a new one. `overwrite` begins anew what would be refused.
+pub fn open(file: &Path, meta: &Value, overwrite: bool) -> Result<Log> {
     if let Some(folder) = file.parent() {
         storage::create_dir_all(folder)?;
     }
-    let beside = file.with_extension("meta.json");
-    let same = std::fs::read(&beside).is_ok_and(|bytes| serde_json::from_slice::<Value>(&bytes).is_ok_and(|theirs| theirs == *meta));
-    if !same {
+    let (beside, hashes) = (file.with_extension("meta.json"), file.with_extension("hashes"));
+    let kept = match keepable(file, meta) {
+        Ok(kept) => kept,
+        Err(error) if overwrite => {
+            tracing::warn!("{error}: done again");
+            None
+        }
+        Err(error) => return Err(error),
+    };
+    if kept.is_none() {
         storage::remove_file(file)?;
+        storage::remove_file(&hashes)?;
         storage::write_file_atomic(&beside, json(meta)?.as_bytes())?;
     }
-    RecordLog::open(file)
+    let mut log = Log { lines: RecordLog::open(file)?, hashes: RecordLog::open(&hashes)? };
+    if let Some(kept) = kept {
+        log.lines.keep(kept)?;
+        log.hashes.keep(kept)?;
+    }
+    Ok(log)
+}
+
+/// How many lines of an earlier log stand; `None` where there is none.
+fn keepable(file: &Path, meta: &Value) -> Result<Option<usize>> {
+    // An empty log (the model could not be read, say) holds nothing to lose.
+    if file.metadata().map_or(true, |metadata| metadata.len() == 0) {
+        return Ok(None);
+    }
+    let again = "--overwrite makes it again";
+    let beside = file.with_extension("meta.json");
+    let theirs: Option<Value> = std::fs::read(&beside).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    match theirs {
+        Some(theirs) if theirs == *meta => verified(file).map(Some).map_err(|error| error.hint(again)),
+        Some(theirs) => {
+            let message = format!("{} was made with other settings: {}", file.display(), differences(&theirs, meta).join(", "));
+            Err(Error::usage(message).hint(format!("{again}, in this split's folder alone; or give the settings that made it")))
+        }
+        None => Err(Error::data(format!("{}: {} does not say what made it", file.display(), beside.display())).hint(again)),
+    }
+}
+
+/// Checks every line against its recorded hash; gives how many stand. A stopped command leaves at most a last line without one.
+fn verified(file: &Path) -> Result<usize> {
+    let read = |path: &Path| File::open(path).map(BufReader::new).map_err(|e| storage::error("cannot read", path, &e));
+    let path = file.with_extension("hashes");
+    if !path.exists() {
+        return match file.metadata() {
+            Ok(metadata) if metadata.len() == 0 => Ok(0),
+            _ => Err(Error::data(format!("{}: {} is gone, so its lines cannot be checked", file.display(), path.display()))),
+        };
+    }
+    let (mut lines, mut hashes) = (read(file)?, read(&path)?);
+    let (mut line, mut hash) = (Vec::new(), String::new());
+    let mut number = 0;
+    loop {
+        line.clear();
+        hash.clear();
+        lines.read_until(b'\n', &mut line).map_err(|e| storage::error("cannot read", file, &e))?;
+        hashes.read_line(&mut hash).map_err(|e| storage::error("cannot read", &path, &e))?;
+        let (Some(text), Some(recorded)) = (line.strip_suffix(b"\n"), hash.strip_suffix('\n')) else { break };
+        if recorded.trim_matches('"') != line_hash(text) {
+            return Err(Error::data(format!("{}, line {}: was changed after it was written", file.display(), number + 1)));
+        }
+        number += 1;
+    }
+    Ok(number)
+}
+
+/// What made a log.
+pub fn made_by(file: &Path) -> Option<Value> {
+    serde_json::from_slice(&std::fs::read(file.with_extension("meta.json")).ok()?).ok()
+}
+
+/// Checks a log that is only read.
+pub fn check(file: &Path) -> Result<()> {
+    verified(file).map(drop).map_err(|error| error.hint("--overwrite makes it again"))
 }
 
 /// Appends a line for each of the items that a log lacks.
-pub type Fill<'f, T = Record> = dyn Fn(&[T], &mut RecordLog, &ProgressBar) -> Result<()> + 'f;
+pub type Fill<'f, T = Record> = dyn Fn(&[T], &mut Log, &ProgressBar) -> Result<()> + 'f;
 
 /// Brings a log of a line an item to its end: `work` is given the items that have no line yet, and is not called without any.
-pub fn fill<T>(context: &Context, file: &Path, meta: &Value, items: &[T], work: &Fill<'_, T>) -> Result<()> {
+///
+/// `made` is what makes the log, and whether another one's may be replaced.
+pub fn fill<T>(context: &Context, file: &Path, made: (&Value, bool), items: &[T], work: &Fill<'_, T>) -> Result<()> {
     let name = file.file_stem().unwrap_or_default().to_string_lossy();
-    let mut lines = open(file, meta)?;
+    let mut lines = open(file, made.0, made.1)?;
     let done = lines.records().min(items.len());
     if done > 0 {
         tracing::info!("{name}: {done} of {} records are done already", items.len());

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{super::scoring, Context, log};
+use super::{super::scoring, Context, folder::Folder, log};
 use crate::{
     data::{Prediction, Record, read_predictions, source_hash},
     error::Result,
@@ -48,7 +48,11 @@ pub fn keep(out: &Path, predictions: Vec<Prediction>, dry_run: bool) -> Result<V
         }
         storage::create_dir_all(out)?;
         storage::remove_file(&out.join(META))?;
-        storage::write_file_atomic(&out.join(FILE), lines.as_bytes())?;
+        let path = out.join(FILE);
+        if std::fs::read(&path).is_ok_and(|theirs| theirs != lines.as_bytes()) {
+            tracing::warn!("{} was changed after it was written: made again from the checkpoint's", path.display());
+        }
+        storage::write_file_atomic(&path, lines.as_bytes())?;
     }
     Ok(predictions)
 }
@@ -56,7 +60,7 @@ pub fn keep(out: &Path, predictions: Vec<Prediction>, dry_run: bool) -> Result<V
 /// Scores `records`, or those of them that an earlier run of the same left unscored.
 pub fn generate(
     context: &Context,
-    out: &Path,
+    folder: &Folder,
     source: &Source<'_>,
     template: PromptTemplate,
     records: &[Record],
@@ -78,7 +82,8 @@ pub fn generate(
         return Ok(Vec::new());
     }
     let file = source.file();
-    let mut lines = log::open(&out.join(file), &meta)?;
+    let path = folder.out.join(file);
+    let mut lines = log::open(&path, &meta, folder.overwrite)?;
     let done = lines.records();
     if done > 0 {
         tracing::info!("{file}: {done} of {} records are scored already", records.len());
@@ -104,12 +109,18 @@ pub fn generate(
         outcome.map_err(log::resumable)?;
         tracing::info!("{} records, {} truncated, {} unparsable", counts.records, counts.truncated, counts.unparsable);
     }
-    read_predictions(&out.join(file))
+    read_predictions(&path)
 }
 
 /// The base model, as a log's sidecar names it.
 pub fn base(context: &Context, info: &ClsgenJson) -> Value {
     if context.config.model.base.is_empty() { json!(info.base_hash) } else { json!(context.config.model.base) }
+}
+
+/// Everything about decoding of a checkpoint that decides the bytes: part of what makes a split's folder.
+pub fn decoding(context: &Context, info: &ClsgenJson) -> Value {
+    let windows = scoring::windows(context, info);
+    described(context, &scoring::settings(context, true, &windows), &windows)
 }
 
 /// Everything about decoding that decides the bytes.

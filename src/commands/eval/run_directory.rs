@@ -5,12 +5,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde_json::{Value, json};
+
 use super::{
     super::scoring::{self, checkpoint_hash},
     Context, EvalArgs, Scored,
     calibration::Fitted,
     costs,
-    frozen::{Frozen, Named},
+    folder::Folder,
+    frozen::{self, Frozen, Named},
+    in_sample::Dev,
     inputs, predictions,
 };
 use crate::{
@@ -57,10 +61,25 @@ impl Job {
         data::load(data, &self.data, &Needs::split(data, &self.split, &template.fields()))
     }
 
-    /// Freezes the thresholds, then reads and scores the split.
-    pub fn score(&self, context: &Context, out: &Path) -> Result<Scored> {
+    /// What decides the split's predictions, and what was tuned for them: the settings of its folder.
+    pub fn made(&self, context: &Context) -> Result<(Value, Option<String>)> {
+        let (info, _) = self.prompt()?;
         let dev = self.checkpoint.join(DEV_PREDICTIONS);
-        let (frozen, calibration) = self.freeze(context, &dev, out)?.unzip();
+        let dev = dev.is_file().then(|| storage::hash_file(&dev)).transpose()?;
+        let scoring = json!({
+            "checkpoint": self.hash,
+            "data": data::source_hash(&self.data)?,
+            "decoding": predictions::decoding(context, &info),
+            "subgroups": context.config.eval.subgroups,
+        });
+        Ok((scoring, dev))
+    }
+
+    /// Freezes the thresholds, then reads and scores the split.
+    pub fn score(&self, context: &Context, folder: &Folder) -> Result<Scored> {
+        let dev = self.checkpoint.join(DEV_PREDICTIONS);
+        let out = &folder.out;
+        let (frozen, calibration) = self.freeze(context, &dev, folder)?.unzip();
         let (_, template) = self.prompt()?;
         let records = self.records(context, &template)?;
         let kept = if self.split == "dev" { kept_dev(&dev, &records)? } else { None };
@@ -68,21 +87,32 @@ impl Job {
             Some(kept) => predictions::keep(out, kept, context.dry_run)?,
             None => {
                 let source = self.source(true);
-                predictions::generate(context, out, &source, template, &records)?
+                predictions::generate(context, folder, &source, template, &records)?
             }
         };
         let sample = inputs::sample(&out.join(predictions::FILE), &predictions, Some(&records))?;
         let title = format!("{}, {} split ({} records, {} positive)", self.shown, self.split, sample.len(), sample.positives());
-        Ok(Scored { sample, title, frozen, calibration: calibration.flatten(), predictions, records: Some(records) })
+        let in_sample = frozen.is_some() && self.is_dev(context, &dev, &predictions, &records)?;
+        Ok(Scored { sample, title, frozen, calibration: calibration.flatten(), in_sample, predictions, records: Some(records) })
+    }
+
+    /// Whether the records are those of the checkpoint's dev predictions, by ids and texts.
+    fn is_dev(&self, context: &Context, dev: &Path, predictions: &[Prediction], records: &[Record]) -> Result<bool> {
+        if self.split == "dev" {
+            return Ok(true);
+        }
+        let data = &context.config.data;
+        let tuned = data.dev.as_ref().and_then(|path| data::load(data, &context.config.resolve(path), &Needs::default()).ok());
+        Ok(Dev::new(&read_predictions(dev)?, &tuned.unwrap_or_default()).holds(predictions, Some(records)))
     }
 
     /// The base model's predictions of the split, with the checkpoint's prompts: the sample, record for record that of
     /// [`Job::score`].
-    pub fn score_base(&self, context: &Context, out: &Path) -> Result<Sample> {
+    pub fn score_base(&self, context: &Context, folder: &Folder) -> Result<Sample> {
         let (_, template) = self.prompt()?;
         let records = self.records(context, &template)?;
-        let predictions = predictions::generate(context, out, &self.source(false), template, &records)?;
-        inputs::sample(&out.join(predictions::BASE_FILE), &predictions, Some(&records))
+        let predictions = predictions::generate(context, folder, &self.source(false), template, &records)?;
+        inputs::sample(&folder.out.join(predictions::BASE_FILE), &predictions, Some(&records))
     }
 
     fn source(&self, tuned: bool) -> predictions::Source<'_> {
@@ -90,7 +120,7 @@ impl Job {
     }
 
     /// Thresholds and calibrator from the checkpoint's dev predictions; none where another tool left no such file.
-    fn freeze(&self, context: &Context, dev: &Path, out: &Path) -> Result<Option<(Frozen, Option<Fitted>)>> {
+    fn freeze(&self, context: &Context, dev: &Path, folder: &Folder) -> Result<Option<(Frozen, Option<Fitted>)>> {
         if !dev.is_file() {
             tracing::warn!("{} has no {DEV_PREDICTIONS}: no thresholds can be tuned", self.checkpoint.display());
             return Ok(None);
@@ -98,10 +128,10 @@ impl Job {
         let sample = inputs::sample(dev, &read_predictions(dev)?, None)?;
         let checkpoint = Named { path: self.shown.clone(), blake3: self.hash.clone() };
         let shown = Path::new(&self.shown).join(DEV_PREDICTIONS);
-        let frozen = Frozen::tune(&sample, costs(context), Some(checkpoint), &shown, &storage::hash_file(dev)?, self.split == "dev");
-        frozen.write(out, context.dry_run)?;
+        let frozen = Frozen::tune(&sample, costs(context), Some(checkpoint), &shown, &storage::hash_file(dev)?);
+        frozen::write(folder, frozen::FILE, Some(&frozen.bytes()?), context.dry_run)?;
         let fitted = Fitted::fit(context, &sample, &frozen)?;
-        Fitted::write(fitted.as_ref(), out, context.dry_run)?;
+        Fitted::write(fitted.as_ref(), folder, context.dry_run)?;
         Ok(Some((frozen, fitted)))
     }
 }
@@ -137,6 +167,10 @@ fn kept_dev(dev: &Path, records: &[Record]) -> Result<Option<Vec<Prediction>>> {
     if by_id.len() != records.len() {
         return Ok(None);
     }
-    let take = |record: &Record| by_id.remove(&record.id).filter(|prediction| prediction.label == record.label);
+    let take = |record: &Record| {
+        let mut prediction = by_id.remove(&record.id).filter(|prediction| prediction.label == record.label)?;
+        prediction.complete(record);
+        Some(prediction)
+    };
     Ok(records.iter().map(take).collect())
 }

@@ -82,6 +82,7 @@ impl Notes {
             label: Some(label),
             explanation: None,
             group: None,
+            columns: [].into(),
             number: usize::try_from(index).map_or(usize::MAX, |index| index.saturating_add(1)),
         };
         SyntheticNote { record, probability, terms: patient.terms(), diagnosis: patient.scenario().diagnosis, index }

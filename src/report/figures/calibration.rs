@@ -11,6 +11,10 @@ use crate::metrics::{
 
 /// Bins of the diagram: those of the expected calibration error.
 const BINS: usize = 10;
+/// Fewest records of a bin that a line runs through: fewer are a point with its interval, for a line would draw their noise.
+const LINE_FROM: f64 = 10.0;
+/// Where the vertical axis ends: the legend stands above 1, over no point and no interval.
+const TOP: f64 = 1.4;
 
 /// Observed frequency over predicted probability, before and after calibration.
 pub(super) struct Reliability {
@@ -44,14 +48,14 @@ impl Picture for Reliability {
         let after = self.after.as_ref().map(|(name, _)| format!(" Orange: after {name} calibration fitted on dev.")).unwrap_or_default();
         format!(
             "Records in {BINS} bins of their probability: a dot says how many of a bin's records really were positive, its bar is \
-             Wilson's 95 % interval. On the dashed diagonal probabilities mean what they say; below it they promise too much. The \
+             Wilson's 95 % interval; a line joins neighbours of 10 records or more, fewer are no trend. On the dashed diagonal probabilities mean what they say; below it they promise too much. The \
              histogram says how many records each bin holds.{after}"
         )
     }
 
     fn draw<B: DrawingBackend>(&self, area: &Area<B>, pen: Pen) -> Drawn<B> {
         let (upper, lower) = area.split_vertically(pen.px(440));
-        let y = ("Share that is positive", 0.0..1.0);
+        let y = ("Share that is positive", 0.0..TOP);
         let mut chart = pen.axes(&upper, &self.title(), ("Predicted probability", 0.0..1.0), y)?;
         chart.draw_series(DashedLineSeries::new([(0.0, 0.0), (1.0, 1.0)], pen.px(5), pen.px(5), pen.line(MUTED, 1)))?;
         let after = self.after.as_ref().map(|(name, bins)| (format!("After {name} calibration"), bins, ORANGE));
@@ -60,7 +64,10 @@ impl Picture for Reliability {
             let dots: Vec<(f64, f64)> = points.iter().map(|(x, bin)| (*x, bin.observed / bin.weight)).collect();
             let whiskers = points.iter().filter_map(|(x, bin)| Some((*x, wilson(bin.observed as usize, bin.weight as usize)?)));
             chart.draw_series(whiskers.map(|(x, ends)| pen.whisker(x, ends, color)))?;
-            chart.draw_series(LineSeries::new(dots.clone(), pen.line(color, 2)))?.label(label).legend(pen.key(color));
+            for run in runs(&points) {
+                chart.draw_series(LineSeries::new(run, pen.line(color, 2)))?;
+            }
+            chart.draw_series(std::iter::empty::<Circle<(f64, f64), u32>>())?.label(label).legend(pen.key(color));
             chart.draw_series(dots.iter().map(|&dot| Circle::new(dot, pen.px(4), color.filled())))?;
         }
         pen.legend(&mut chart, SeriesLabelPosition::UpperLeft)?;
@@ -75,5 +82,25 @@ impl Picture for Reliability {
         };
         histogram.draw_series(self.own.iter().enumerate().flat_map(bar))?;
         Ok(())
+    }
+}
+
+/// The stretches of neighbouring bins with enough records for a line: two dots or more each.
+fn runs(points: &[(f64, &Bin)]) -> Vec<Vec<(f64, f64)>> {
+    let stretches = points.split(|(_, bin)| bin.weight < LINE_FROM).filter(|stretch| stretch.len() > 1);
+    stretches.map(|stretch| stretch.iter().map(|(x, bin)| (*x, bin.observed / bin.weight)).collect()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_line_runs_through_a_bin_of_few_records() {
+        let bin = |weight: f64| Bin { weight, observed: weight / 2.0, expected: weight / 2.0 };
+        let bins = [10.0, 12.0, 9.0, 30.0, 3.0, 11.0, 10.0, 10.0].map(bin);
+        let points: Vec<(f64, &Bin)> = bins.iter().enumerate().map(|(i, bin)| (i as f64, bin)).collect();
+        let starts: Vec<(f64, usize)> = runs(&points).iter().map(|run| (run[0].0, run.len())).collect();
+        assert_eq!(starts, [(0.0, 2), (5.0, 3)]);
     }
 }

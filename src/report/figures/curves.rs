@@ -5,6 +5,9 @@ use plotters::{chart::SeriesLabelPosition, prelude::*};
 use super::style::{Area, BAND, BLUE, Drawn, MUTED, Pen, Picture, outline};
 use crate::metrics::{Metric, curves::BandedCurve};
 
+/// Where an axis of shares ends when the legend stands above the curves.
+const LEGEND_ABOVE: f64 = 1.2;
+
 /// A ROC curve.
 pub(super) struct Roc<'a> {
     /// The curve.
@@ -72,12 +75,12 @@ impl Picture for PrecisionRecall<'_> {
     }
 
     fn draw<B: DrawingBackend>(&self, area: &Area<B>, pen: Pen) -> Drawn<B> {
-        let mut chart = pen.axes(area, &self.title(), ("Recall", 0.0..1.0), ("Precision", 0.0..1.0))?;
+        let mut chart = pen.axes(area, &self.title(), ("Recall", 0.0..1.0), ("Precision", 0.0..LEGEND_ABOVE))?;
         let chance = [(0.0, self.prevalence), (1.0, self.prevalence)];
         chart.draw_series(DashedLineSeries::new(chance, pen.px(5), pen.px(5), pen.line(MUTED, 1)))?;
         banded(&mut chart, self.curve, None, labelled("Average precision", self.area), pen)?;
-        let position = if self.prevalence > 0.5 { SeriesLabelPosition::LowerLeft } else { SeriesLabelPosition::UpperRight };
-        pen.legend(&mut chart, position)
+        // The strip above 1 is the legend's: a good curve lies along the top, a poor one along the bottom.
+        pen.legend(&mut chart, SeriesLabelPosition::UpperRight)
     }
 }
 

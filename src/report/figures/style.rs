@@ -3,7 +3,7 @@
 //! Colours are few and fixed, because `report.html` recolours ink, paper and grid of its inline SVG for dark screens by these
 //! very values.
 
-use std::{ops::Range, path::Path, sync::OnceLock};
+use std::{ops::Range, sync::OnceLock};
 
 use plotters::{
     chart::{ChartBuilder, ChartContext, SeriesLabelPosition},
@@ -82,13 +82,27 @@ pub(super) fn emit<P: Picture>(picture: &P, dir: &AtomicDir) -> Result<Figure> {
         area.fill(&PAPER).and_then(|()| picture.draw(&area, Pen { scale: 1 })).and_then(|()| area.present()).map_err(|e| failed(&e))?;
     }
     dir.write_file(&format!("{}.svg", picture.name()), svg.as_bytes())?;
-    // The encoder opens a path itself: it finds the file there already, private to the user.
-    let png = format!("{}.png", picture.name());
-    dir.write_file(&png, b"")?;
-    let path = dir.path().join(&png);
-    let area = BitMapBackend::new(Path::new(&path), (width * PNG_SCALE, height * PNG_SCALE)).into_drawing_area();
-    area.fill(&PAPER).and_then(|()| picture.draw(&area, Pen { scale: PNG_SCALE })).and_then(|()| area.present()).map_err(|e| failed(&e))?;
+    let size = (width * PNG_SCALE, height * PNG_SCALE);
+    let mut pixels = vec![0; 3 * size.0 as usize * size.1 as usize];
+    {
+        let area = BitMapBackend::with_buffer(&mut pixels, size).into_drawing_area();
+        let drawn = area.fill(&PAPER).and_then(|()| picture.draw(&area, Pen { scale: PNG_SCALE })).and_then(|()| area.present());
+        drawn.map_err(|e| failed(&e))?;
+    }
+    // Encoded in memory: a full disk is then our own write's error, not the drawing library's.
+    let png = encode(&pixels, size).map_err(|e| failed(&e))?;
+    dir.write_file(&format!("{}.png", picture.name()), &png)?;
     Ok(Figure { name: picture.name(), title: picture.title(), caption: picture.caption(), svg })
+}
+
+fn encode(pixels: &[u8], (width, height): (u32, u32)) -> std::result::Result<Vec<u8>, png::EncodingError> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(pixels)?;
+    writer.finish()?;
+    Ok(bytes)
 }
 
 /// Registers the one font, for neither backend may rely on fonts of the system.
@@ -131,6 +145,8 @@ impl Pen {
         (y_name, y): (&str, Range<f64>),
     ) -> Drawn<B, Chart<'a, B>> {
         let integers = x_name == EPOCH;
+        // The strip above 1 holds the legend.
+        let share = y.end > 1.0 && y.end < 1.5;
         let mut chart = ChartBuilder::on(area)
             .caption(title, self.text(21, INK))
             .margin(self.px(14))
@@ -145,7 +161,7 @@ impl Pen {
             .x_labels(6)
             .y_labels(6)
             .x_label_formatter(&|value| if integers { whole(*value) } else { tick(*value) })
-            .y_label_formatter(&|value| tick(*value))
+            .y_label_formatter(&|value| if share && *value > 1.001 { String::new() } else { tick(*value) })
             .light_line_style(TRANSPARENT)
             .bold_line_style(self.line(GRID, 1))
             .axis_style(self.line(MUTED, 1))

@@ -1,0 +1,195 @@
+//! `RUN/eval/<split>/` (`predictions` for prediction files): all of one split, made by one command's settings.
+//!
+//! `settings.json` says what made a folder. The same settings go on in it and extend it; others are refused (exit 2) until
+//! `--overwrite`, which replaces this folder and no other. What earlier commands of these settings added (baselines, the base,
+//! the curve, the paper's tables) is measured again from its own files, so that a later command does not blank it.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Context, EvalArgs, json};
+use crate::{
+    error::{Error, Result},
+    storage,
+};
+
+const FILE: &str = "settings.json";
+/// Everything that is made again from logs at no cost worth keeping it.
+const DERIVED: [&str; 5] = ["metrics.json", "base.metrics.json", "baselines.json", "report.html", FILE];
+/// What an evaluation of the older layout left in `RUN/eval` itself.
+const OLDER: [&str; 4] = ["metrics.json", "predictions.jsonl", "report.html", "tables"];
+/// What a full evaluation writes beside its logs: tables, figures as PNG and SVG, the report.
+const SPACE: u64 = 16 << 20;
+
+/// Parts that commands of the same settings asked for.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Asked {
+    /// Baselines by name.
+    pub baselines: Vec<String>,
+    /// Their runs.
+    pub runs: Option<u32>,
+    /// The base before tuning.
+    pub compare_base: bool,
+    /// The curve over the epochs.
+    pub curve: bool,
+    /// Tables of the paper.
+    pub paper: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Settings {
+    schema: u32,
+    /// What decides predictions (`scoring`) and what is measured on them (`measuring`).
+    made: Value,
+    asked: Asked,
+}
+
+/// A split's folder, claimed for these settings.
+pub struct Folder {
+    /// `RUN/eval/<split>`
+    pub out: PathBuf,
+    /// Where `thresholds.json` and `calibration.json` lie: with the checkpoint in `RUN/eval`, or here for prediction files.
+    pub frozen: PathBuf,
+    /// Files of other settings may be replaced.
+    pub overwrite: bool,
+    made: Value,
+    earlier: Asked,
+}
+
+impl Folder {
+    /// Looks at what is there, before any work; refuses what other settings made.
+    pub fn find(context: &Context, args: &EvalArgs, made: Value) -> Result<Self> {
+        let root = context.run_dir.join("eval");
+        refuse_older(&root)?;
+        let own = args.predictions.is_some();
+        let out = root.join(if own { "predictions" } else { &args.split });
+        let path = out.join(FILE);
+        let earlier = match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice::<Settings>(&bytes).ok(),
+            Err(_) => None,
+        };
+        let same = earlier.as_ref().is_some_and(|earlier| earlier.made == made);
+        if !same && !args.overwrite && holds_work(&out) {
+            let what = match &earlier {
+                Some(earlier) => format!("was made by other settings: {}", differences(&earlier.made, &made).join(", ")),
+                None => format!("holds files, and no {FILE} says what made them"),
+            };
+            return Err(Error::usage(format!("{} {what}", out.display()))
+                .hint("--overwrite replaces this folder and no other; or give the settings that made it, or another --run"));
+        }
+        let earlier = earlier.filter(|_| same && !args.overwrite).map(|earlier| earlier.asked).unwrap_or_default();
+        Ok(Self { frozen: if own { out.clone() } else { root }, out, overwrite: args.overwrite, made, earlier })
+    }
+
+    /// What the command asks for, and what earlier ones of the same settings did.
+    pub fn asked(&self, context: &Context, args: &EvalArgs) -> EvalArgs {
+        let mut all = args.clone();
+        if args.baselines.is_empty() && !self.earlier.baselines.is_empty() {
+            all.baselines.clone_from(&context.config.eval.baselines);
+        }
+        if args.baselines.is_empty() && args.runs.is_none() {
+            all.runs = self.earlier.runs;
+        }
+        let add = |list: &mut Vec<String>, more: &[String]| {
+            let new: Vec<String> = more.iter().filter(|name| !list.contains(name)).cloned().collect();
+            list.extend(new);
+        };
+        add(&mut all.baselines, &self.earlier.baselines);
+        add(&mut all.paper, &self.earlier.paper);
+        all.compare_base |= self.earlier.compare_base;
+        all.curve |= self.earlier.curve;
+        all
+    }
+
+    /// Takes the folder: what `--overwrite` replaces goes, and the disk must have room.
+    pub fn begin(&self) -> Result<()> {
+        storage::create_dir_all(&self.out)?;
+        if self.overwrite {
+            let theirs: Option<Settings> = std::fs::read(self.out.join(FILE)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            match theirs {
+                // The same predictions: only what is measured on them differs, and logs check themselves.
+                Some(theirs) if theirs.made["scoring"] == self.made["scoring"] => {
+                    DERIVED.iter().try_for_each(|name| storage::remove_file(&self.out.join(name)))?;
+                    ["tables", "figures"].iter().try_for_each(|name| storage::remove_dir_all(&self.out.join(name)))?;
+                }
+                _ => {
+                    storage::remove_dir_all(&self.out)?;
+                    storage::create_dir_all(&self.out)?;
+                }
+            }
+        }
+        self.check_space()?;
+        self.write(self.earlier.clone())
+    }
+
+    /// Records what the folder now holds, so that later commands keep it.
+    pub fn finish(&self, args: &EvalArgs) -> Result<()> {
+        let args = args.clone();
+        let (baselines, paper) = (args.baselines, args.paper);
+        self.write(Asked { baselines, runs: args.runs, compare_base: args.compare_base, curve: args.curve, paper })
+    }
+
+    fn write(&self, asked: Asked) -> Result<()> {
+        let settings = Settings { schema: 1, made: self.made.clone(), asked };
+        storage::write_file_atomic(&self.out.join(FILE), json(&settings)?.as_bytes())
+    }
+
+    /// Stops before hours of work whose tables and report would not fit on the disk.
+    fn check_space(&self) -> Result<()> {
+        match rustix::fs::statvfs(&self.out) {
+            Ok(disk) if disk.f_bavail.saturating_mul(disk.f_frsize) < SPACE => {
+                let free = disk.f_bavail.saturating_mul(disk.f_frsize) >> 20;
+                Err(Error::resources(format!(
+                    "{}: No space left on device: {free} MiB are free, an evaluation needs {}",
+                    self.out.display(),
+                    SPACE >> 20
+                ))
+                .hint("free some space there, or name a run directory on another disk"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// An evaluation of the layout before splits had folders is neither read nor touched.
+pub fn refuse_older(root: &Path) -> Result<()> {
+    match OLDER.iter().map(|name| root.join(name)).find(|path| path.exists()) {
+        None => Ok(()),
+        Some(found) => {
+            let message = format!("{} is of an older clsgen, which kept one split's files in {} itself", found.display(), root.display());
+            Err(Error::usage(message).hint(format!("move that folder away: mv {0} {0}.old", root.display())))
+        }
+    }
+}
+
+/// Whether a folder holds work: a command that failed before it scored anything claims nothing.
+fn holds_work(folder: &Path) -> bool {
+    let counts = |entry: std::fs::DirEntry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let beside = [FILE, super::frozen::FILE, super::calibration::FILE].contains(&name.as_str());
+        let beside = beside || name.ends_with(".meta.json") || name.ends_with(".hashes");
+        !beside && entry.metadata().is_ok_and(|metadata| metadata.is_dir() || metadata.len() > 0)
+    };
+    std::fs::read_dir(folder).is_ok_and(|entries| entries.flatten().any(counts))
+}
+
+/// The keys whose values differ, by their path.
+pub fn differences(theirs: &Value, ours: &Value) -> Vec<String> {
+    fn walk(path: &str, theirs: &Value, ours: &Value, found: &mut Vec<String>) {
+        if theirs == ours {
+            return;
+        }
+        let (Some(a), Some(b)) = (theirs.as_object(), ours.as_object()) else { return found.push(path.to_owned()) };
+        let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+        for key in keys {
+            let inner = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            walk(&inner, a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null), found);
+        }
+    }
+    let mut found = Vec::new();
+    walk("", theirs, ours, &mut found);
+    found
+}
