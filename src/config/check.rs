@@ -78,6 +78,9 @@ fn choice(value: &Value, list: &[&str]) -> Option<String> {
     if list.contains(&text) {
         return None;
     }
+    if list.contains(&"joint") && ["dpo", "grpo", "ppo", "orpo", "kto", "rlhf"].contains(&text.to_lowercase().as_str()) {
+        return Some(format!("must be {}: preference and reinforcement training ({text}) is out of scope", one_of(list)));
+    }
     let near = closest(&text.to_lowercase(), list.iter().copied()).map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
     Some(format!("{}{near}", wanted(&one_of(list), value)))
 }
@@ -103,6 +106,9 @@ fn list(value: &Value, of: Option<&[&str]>, least: usize) -> Option<String> {
 /// A verdict line is compared after trimming, so a label with outer blanks or a line break could never be found.
 fn labels(value: &Value) -> Option<String> {
     let what = "two strings, class 0 then class 1";
+    if let Some(count) = value.as_array().map(Vec::len).filter(|&count| count > 2) {
+        return Some(format!("holds {count} labels: two classes are supported, more are not yet"));
+    }
     let Some([first, second]) = value.as_array().map(Vec::as_slice) else { return Some(wanted(what, value)) };
     let (Some(first), Some(second)) = (first.as_str(), second.as_str()) else { return Some(wanted(what, value)) };
     for label in [first, second] {

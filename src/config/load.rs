@@ -167,6 +167,11 @@ fn set_value(kind: Kind, raw: &str) -> Value {
         Kind::List(..) | Kind::Labels => parsed.filter(Value::is_array).unwrap_or_else(|| {
             Value::Array(raw.split(',').map(str::trim).filter(|item| !item.is_empty()).map(|item| Value::String(item.into())).collect())
         }),
+        // TOML wants a digit on both sides of the point; a shell user's `.00002` and `2.e-5` are plain numbers all the same.
+        Kind::Number(..) | Kind::Above(..) | Kind::Below(..) => parsed.unwrap_or_else(|| {
+            let plain = raw.bytes().all(|byte| byte.is_ascii_digit() || b".eE+-".contains(&byte));
+            raw.parse().ok().filter(|_| plain).map_or_else(bare, Value::Float)
+        }),
         _ => parsed.unwrap_or_else(bare),
     }
 }

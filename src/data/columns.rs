@@ -113,13 +113,17 @@ impl Columns {
         if problems.is_empty() {
             return Ok(());
         }
-        // A file without a header would show its first record here: list only what looks like a column name.
-        let looks_like_a_name = |name: &&String| {
-            name.len() <= 40
-                && name.starts_with(|c: char| c.is_ascii_alphabetic())
-                && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-        };
-        let names: Vec<&str> = header.iter().filter(looks_like_a_name).take(40).map(String::as_str).collect();
+        if let [only] = header
+            && let Some((_, separator)) = [(';', "`;`"), ('\t', "tabs"), ('|', "`|`")].into_iter().find(|(mark, _)| only.contains(*mark))
+        {
+            return Err(Error::data(format!("the header is separated by {separator}, not by commas"))
+                .hint("save the file again as comma-separated CSV (RFC 4180)"));
+        }
+        // A file without a header would show its first record here: list only what looks like a column name, and names
+        // with more than letters, digits and `_` only where all of the header looks like names.
+        let loose = header.iter().all(|name| looks_like_a_name(name, " -./()"));
+        let more = if loose { " -./()" } else { "" };
+        let names: Vec<&str> = header.iter().filter(|name| looks_like_a_name(name, more)).take(40).map(String::as_str).collect();
         Err(Error::data(problems.join("; "))
             .hint(format!("map a field to its column with `--set data.fields.FIELD=COLUMN`; the header has: {}", names.join(", "))))
     }
@@ -168,8 +172,9 @@ impl Columns {
         let integer = match cell {
             Cell::Missing => None,
             Cell::Text(text) if self.textual && text.trim().is_empty() => None,
-            Cell::Text(text) if self.textual => Some(text.trim().parse::<i64>().map_err(|_| (ErrorKind::BadLabel, "is not an integer"))?),
+            Cell::Text(text) if self.textual => Some(text.trim().parse::<i128>().map_err(|_| (ErrorKind::BadLabel, "is not an integer"))?),
             Cell::Integer(integer) => Some(integer),
+            Cell::Written(number) => Some(whole(&number).ok_or((ErrorKind::BadLabel, "is not an integer"))?),
             Cell::NotUtf8 => return Err(NOT_UTF8),
             Cell::Text(_) | Cell::Other => return Err((ErrorKind::BadLabel, "is not an integer")),
         };
@@ -182,6 +187,14 @@ impl Columns {
             (Some(_), _) => Err((ErrorKind::BadLabel, "is not 0 or 1")),
         }
     }
+}
+
+/// Whether a header's cell can be shown: short, a letter first, letters, digits, `_` and `more` in it.
+fn looks_like_a_name(name: &str, more: &str) -> bool {
+    name.len() <= 40
+        && name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || more.contains(c))
+        && name.matches(' ').count() <= 3
 }
 
 /// A value, or the rule it breaks. Messages are constants, so no text of a record can get into one.
@@ -202,6 +215,7 @@ impl Faults {
 fn identifier(cell: Cell, required: bool) -> Checked<Option<String>> {
     match cell {
         Cell::Integer(integer) => Ok(Some(integer.to_string())),
+        Cell::Written(written) => Ok(Some(written)),
         Cell::Text(text) if !is_blank(&text) => Ok(Some(text)),
         Cell::Missing | Cell::Text(_) if required => Err((ErrorKind::MissingField, "is missing")),
         Cell::Missing | Cell::Text(_) => Ok(None),
@@ -218,8 +232,14 @@ fn text(cell: Cell, required: bool) -> Checked<Option<String>> {
         Cell::Missing if required => Err((ErrorKind::MissingField, "is missing")),
         Cell::Text(_) | Cell::Missing => Ok(None),
         Cell::NotUtf8 => Err(NOT_UTF8),
-        Cell::Integer(_) | Cell::Other => Err((ErrorKind::MissingField, "is not a string")),
+        Cell::Integer(_) | Cell::Written(_) | Cell::Other => Err((ErrorKind::MissingField, "is not a string")),
     }
+}
+
+/// The integer that a decimal such as `1.00` is.
+fn whole(number: &str) -> Option<i128> {
+    let (whole, fraction) = number.split_once('.')?;
+    fraction.bytes().all(|digit| digit == b'0').then(|| whole.parse().ok()).flatten()
 }
 
 /// No visible character: white space, control characters, zero-width characters.

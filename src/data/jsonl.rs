@@ -1,7 +1,8 @@
 //! JSON Lines: one object a line; blank lines are not records.
 
-use std::io::BufRead;
+use std::{fmt, io::BufRead};
 
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
@@ -50,21 +51,128 @@ impl<R: BufRead> Iterator for JsonlRows<R> {
     }
 }
 
-/// The wanted keys of one JSON object. Shared with the LCD reader.
+/// The wanted keys of one JSON object. Shared with the LCD reader. What stands under other keys is skipped, not read: only a
+/// field that is used can cost a record.
 pub(super) fn cells_of_object(bytes: &[u8], columns: &[String]) -> Result<Vec<Cell>, RowProblem> {
     let Ok(text) = std::str::from_utf8(bytes) else { return Err(not_utf8(bytes, columns)) };
-    let value: Value = serde_json::from_str(text).map_err(|error| RowProblem::broken(describe(&error)))?;
-    // Into `Value` first: serde's "invalid type" message for anything else would quote the value.
-    let Value::Object(object) = value else { return Err(RowProblem::broken("is not a JSON object")) };
-    Ok(columns.iter().map(|column| object.get(column).map_or(Cell::Missing, cell)).collect())
+    if !text.trim_start().starts_with('{') {
+        let message = serde_json::from_str::<IgnoredAny>(text).map_or_else(|e| describe(&e), |_| "is not a JSON object".into());
+        return Err(RowProblem::broken(message));
+    }
+    let read = |text: &str| {
+        let mut json = serde_json::Deserializer::from_str(text);
+        let cells = Wanted(columns).deserialize(&mut json)?;
+        json.end().map(|()| cells)
+    };
+    // Python writes NaN and Infinity, which JSON has not: numbers too large for a float stand for them.
+    read(text).or_else(|error| read(&without_nan(text).ok_or(error)?)).map_err(|error| RowProblem::broken(describe(&error)))
 }
 
-fn cell(value: &Value) -> Cell {
-    match value {
-        Value::Null => Cell::Missing,
-        Value::String(text) => Cell::Text(text.clone()),
-        Value::Number(number) => number.as_i64().map_or(Cell::Other, Cell::Integer),
-        Value::Bool(_) | Value::Array(_) | Value::Object(_) => Cell::Other,
+/// The text with `1e999` for each NaN and Infinity outside of strings; `None` where there is none.
+fn without_nan(text: &str) -> Option<String> {
+    let (mut out, mut rest, mut inside, mut found) = (String::with_capacity(text.len()), text, false, false);
+    while let Some(c) = rest.chars().next() {
+        let word = ["NaN", "Infinity"].into_iter().find(|word| !inside && rest.starts_with(word));
+        let taken = match (word, c) {
+            (Some(word), _) => word.len(),
+            (None, '\\') if inside => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
+            (None, c) => c.len_utf8(),
+        };
+        inside ^= c == '"';
+        found |= word.is_some();
+        out.push_str(if word.is_some() { "1e999" } else { &rest[..taken] });
+        rest = &rest[taken..];
+    }
+    found.then_some(out)
+}
+
+/// Reads an object into the cells of these columns.
+struct Wanted<'a>(&'a [String]);
+
+impl<'de> DeserializeSeed<'de> for Wanted<'_> {
+    type Value = Vec<Cell>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<Cell>, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Wanted<'_> {
+    type Value = Vec<Cell>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<Cell>, A::Error> {
+        let mut cells = vec![Cell::Missing; self.0.len()];
+        while let Some(key) = map.next_key::<Key>()? {
+            if !self.0.contains(&key.0) {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            let Read(cell) = map.next_value()?;
+            // One column may be two fields (id and group).
+            self.0.iter().zip(&mut cells).filter(|(column, _)| **column == key.0).for_each(|(_, place)| place.clone_from(&cell));
+        }
+        Ok(cells)
+    }
+}
+
+/// An object's key.
+#[derive(serde::Deserialize)]
+struct Key(String);
+
+/// The value of a wanted key.
+struct Read(Cell);
+
+impl<'de> serde::Deserialize<'de> for Read {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ReadVisitor).map(Read)
+    }
+}
+
+struct ReadVisitor;
+
+impl<'de> Visitor<'de> for ReadVisitor {
+    type Value = Cell;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Cell, E> {
+        Ok(Cell::Missing)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Cell, E> {
+        Ok(Cell::Text(text.to_owned()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Cell, E> {
+        Ok(Cell::Integer(value.into()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Cell, E> {
+        Ok(Cell::Integer(value.into()))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Cell, E> {
+        Ok(Cell::Other)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Cell, E> {
+        Ok(Cell::Other)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Cell, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Cell::Other)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut items: A) -> Result<Cell, A::Error> {
+        while items.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Cell::Other)
     }
 }
 
@@ -83,7 +191,7 @@ fn not_utf8(bytes: &[u8], columns: &[String]) -> RowProblem {
     let value = |column: &String| object.as_ref().and_then(|object| object.get(column));
     let id = columns.first().and_then(value).filter(|id| !damaged(id)).and_then(|id| match id {
         Value::String(id) => Some(id.clone()),
-        Value::Number(id) => id.as_i64().map(|id| id.to_string()),
+        Value::Number(id) => (id.is_i64() || id.is_u64()).then(|| id.to_string()),
         _ => None,
     });
     let field = columns.iter().find(|column| value(column).is_some_and(damaged)).cloned();

@@ -6,6 +6,7 @@
 //!                                                                     └▶ stream: one at a time, a bad record is an item
 //! ```
 
+mod annotation;
 mod columns;
 mod csv;
 mod jsonl;

@@ -24,6 +24,15 @@ use super::{
 const LCD_START: &[u8] = br#"{"data":["#;
 /// How Parquet files begin.
 const PARQUET_MAGIC: &[u8] = b"PAR1";
+/// How compressed files begin.
+const COMPRESSED: [(&[u8], &str); 6] = [
+    (b"\x1f\x8b", "gzip"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ\x00", "xz"),
+    (b"PK\x03\x04", "zip"),
+    (b"\x04\x22\x4d\x18", "lz4"),
+];
 /// The UTF-8 byte order mark.
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
@@ -32,9 +41,9 @@ type Input = Box<dyn BufRead + Send>;
 /// Opens a record file (`-` is stdin) and resolves its columns. `fields` are the text fields needed.
 pub(super) fn open(data: &config::Data, path: &Path, fields: &[String], label_required: bool) -> Result<(Columns, Rows)> {
     let named = |error: Error| error.context(path.display());
-    let (format, input) = if path == Path::new("-") {
+    let (format, head, input) = if path == Path::new("-") {
         let (head, input) = sniff(Box::new(BufReader::new(io::stdin()))).map_err(|e| named(unreadable(&e)))?;
-        (format(data, path, &head), input)
+        (format(data, path, &head), head, input)
     } else {
         let file = File::open(path).map_err(|e| named(unreadable(&e)))?;
         if file.metadata().is_ok_and(|meta| meta.is_dir()) {
@@ -44,9 +53,16 @@ pub(super) fn open(data: &config::Data, path: &Path, fields: &[String], label_re
             return parquet(data, file, fields, label_required).map_err(named);
         }
         let (head, input) = sniff(Box::new(BufReader::with_capacity(1 << 16, file))).map_err(|e| named(unreadable(&e)))?;
-        (format(data, path, &head), input)
+        (format(data, path, &head), head, input)
     };
+    let compressed = COMPRESSED.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, name)| *name);
+    let array = head.iter().find(|byte| !BOM.contains(byte) && !byte.is_ascii_whitespace()) == Some(&b'[');
     match format {
+        _ if compressed.is_some() => Err(Error::data(format!("is {}-compressed", compressed.unwrap_or_default()))
+            .hint("unpack it first, or pipe it: `zcat FILE | clsgen predict --input - …` (zstdcat, bzcat, xzcat)")),
+        Some(DataFormat::Jsonl | DataFormat::Auto | DataFormat::Lcd) | None if array => {
+            Err(Error::data("is a JSON array, not one object a line").hint("`jq -c '.[]' FILE > FILE.jsonl` writes it as JSON Lines"))
+        }
         Some(DataFormat::Parquet) if path != Path::new("-") => {
             let file = File::open(path).map_err(|e| named(unreadable(&e)))?;
             parquet(data, file, fields, label_required)
@@ -85,6 +101,7 @@ fn parquet(data: &config::Data, file: File, fields: &[String], label_required: b
     let file = ParquetFile::open(file)?;
     let columns = Columns::new(data, Layout::of_header(&file.header), false, fields);
     columns.check_header(&file.header, label_required)?;
+    file.check(&columns.names())?;
     let rows = file.rows(&columns.names());
     Ok((columns, Box::new(rows)))
 }
@@ -133,7 +150,11 @@ fn sniff(mut input: Input) -> io::Result<(Vec<u8>, Input)> {
     let (mut head, mut dense) = (Vec::new(), Vec::new());
     // Stops at the first byte that decides: an interactive pipe must not wait for a full buffer.
     let begins = |known: &[u8], bytes: &[u8]| known.len() > bytes.len() && known.starts_with(bytes);
-    while begins(BOM, &head) || begins(LCD_START, &dense) || begins(PARQUET_MAGIC, &dense) {
+    while COMPRESSED.iter().any(|(magic, _)| begins(magic, &head))
+        || begins(BOM, &head)
+        || begins(LCD_START, &dense)
+        || begins(PARQUET_MAGIC, &dense)
+    {
         let mut byte = [0];
         if input.read(&mut byte)? == 0 {
             break;

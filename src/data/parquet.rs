@@ -4,14 +4,19 @@
 use std::{collections::VecDeque, fs::File, panic::AssertUnwindSafe};
 
 use parquet::{
+    basic::{Compression, ConvertedType, LogicalType, Repetition},
     column::reader::{ColumnReader, ColumnReaderImpl},
-    data_type::{ByteArray, DataType},
-    file::{reader::FileReader, serialized_reader::SerializedFileReader},
+    data_type::DataType,
+    file::{metadata::RowGroupMetaData, reader::FileReader, serialized_reader::SerializedFileReader},
+    schema::types::TypePtr,
 };
 
 use crate::error::{Error, Result};
 
-use super::row::{Cell, Row};
+use super::{
+    annotation::{self, Meaning},
+    row::{Cell, Row},
+};
 
 /// Rows decoded at once.
 const BATCH: usize = 64;
@@ -19,25 +24,44 @@ const BATCH: usize = 64;
 /// The file after its footer.
 pub(super) struct ParquetFile {
     reader: SerializedFileReader<File>,
-    /// Names of the columns that are neither nested nor repeated.
+    /// Names of the columns.
     pub header: Vec<String>,
     /// Their places among the file's leaf columns.
     leaves: Vec<usize>,
+    /// Columns that no field can be read from, and what they are.
+    refused: Vec<(String, String)>,
 }
 
 impl ParquetFile {
     /// Reads the footer.
     pub fn open(file: File) -> Result<Self> {
         let reader = guarded(|| SerializedFileReader::new(file)).map_err(|()| damaged("its footer cannot be read"))?;
-        let mut found = Self { header: Vec::new(), leaves: Vec::new(), reader };
+        let mut found = Self { header: Vec::new(), leaves: Vec::new(), refused: Vec::new(), reader };
         let schema = found.reader.metadata().file_metadata().schema_descr_ptr();
         for (leaf, column) in schema.columns().iter().enumerate() {
-            if column.path().parts().len() == 1 && column.max_rep_level() == 0 && column.max_def_level() <= 1 {
-                found.header.push(column.name().to_owned());
+            let flat = column.path().parts().len() == 1 && column.max_rep_level() == 0 && column.max_def_level() <= 1;
+            let name = column.path().parts().first().cloned().unwrap_or_default();
+            let refused = match (flat, Meaning::of(column)) {
+                (true, Ok(_)) => unread_codec(&found.reader, leaf),
+                (true, Err(what)) => Some(what.to_owned()),
+                (false, _) => Some(nested(&schema.root_schema().get_fields().iter().find(|field| field.name() == name)).to_owned()),
+            };
+            if !found.header.contains(&name) || flat {
+                found.header.push(name.clone());
                 found.leaves.push(leaf);
             }
+            found.refused.extend(refused.map(|what| (name, what)));
         }
         Ok(found)
+    }
+
+    /// Refuses the first of these columns that no field can be read from.
+    pub fn check(&self, columns: &[String]) -> Result<()> {
+        match self.refused.iter().find(|(name, _)| columns.contains(name)) {
+            Some((name, what)) => Err(Error::data(format!("column {name} is {what}"))
+                .hint("a field is text or a number; write that column anew, or map another with `--set data.fields.FIELD=COLUMN`")),
+            None => Ok(()),
+        }
     }
 
     /// The rows, each with the cells of `columns`.
@@ -66,6 +90,7 @@ pub(super) struct ParquetRows {
 struct OpenColumn {
     reader: ColumnReader,
     optional: bool,
+    meaning: Meaning,
 }
 
 impl ParquetRows {
@@ -90,7 +115,9 @@ impl ParquetRows {
             let schema = self.reader.metadata().file_metadata().schema_descr_ptr();
             let open = |leaf: &Option<usize>| {
                 leaf.map(|leaf| {
-                    Ok(OpenColumn { reader: group.get_column_reader(leaf)?, optional: schema.column(leaf).max_def_level() > 0 })
+                    let column = schema.column(leaf);
+                    let meaning = Meaning::of(&column).map_err(|_| damage())?;
+                    Ok(OpenColumn { reader: group.get_column_reader(leaf)?, optional: column.max_def_level() > 0, meaning })
                 })
                 .transpose()
             };
@@ -132,22 +159,38 @@ impl Iterator for ParquetRows {
 
 impl OpenColumn {
     fn cells(&mut self, rows: usize) -> parquet::errors::Result<Vec<Cell>> {
-        let integer = |value: i64| Cell::Integer(value);
+        let meaning = self.meaning;
         match &mut self.reader {
-            ColumnReader::Int32ColumnReader(reader) => read(reader, self.optional, rows, |value| integer(value.into())),
-            ColumnReader::Int64ColumnReader(reader) => read(reader, self.optional, rows, integer),
-            ColumnReader::ByteArrayColumnReader(reader) => read(reader, self.optional, rows, string),
+            ColumnReader::Int32ColumnReader(reader) => read(reader, self.optional, rows, |value| meaning.int32(value)),
+            ColumnReader::Int64ColumnReader(reader) => read(reader, self.optional, rows, |value| meaning.int64(value)),
+            ColumnReader::ByteArrayColumnReader(reader) => read(reader, self.optional, rows, |value| meaning.bytes(value.data(), true)),
             ColumnReader::BoolColumnReader(reader) => read(reader, self.optional, rows, |_| Cell::Other),
-            ColumnReader::Int96ColumnReader(reader) => read(reader, self.optional, rows, |_| Cell::Other),
+            ColumnReader::Int96ColumnReader(reader) => read(reader, self.optional, rows, |value| annotation::int96(value.data())),
             ColumnReader::FloatColumnReader(reader) => read(reader, self.optional, rows, |_| Cell::Other),
             ColumnReader::DoubleColumnReader(reader) => read(reader, self.optional, rows, |_| Cell::Other),
-            ColumnReader::FixedLenByteArrayColumnReader(reader) => read(reader, self.optional, rows, |_| Cell::Other),
+            ColumnReader::FixedLenByteArrayColumnReader(reader) => {
+                read(reader, self.optional, rows, |value| meaning.bytes(value.data(), false))
+            }
         }
     }
 }
 
-fn string(value: ByteArray) -> Cell {
-    String::from_utf8(value.data().to_vec()).map_or(Cell::NotUtf8, Cell::Text)
+/// What a column with columns inside is.
+fn nested(field: &Option<&TypePtr>) -> &'static str {
+    let Some(field) = field else { return "nested" };
+    match (field.get_basic_info().logical_type_ref(), field.get_basic_info().converted_type()) {
+        (Some(LogicalType::List), _) | (_, ConvertedType::LIST) => "a list",
+        (Some(LogicalType::Map), _) | (_, ConvertedType::MAP | ConvertedType::MAP_KEY_VALUE) => "a map",
+        _ if field.get_basic_info().has_repetition() && field.get_basic_info().repetition() == Repetition::REPEATED => "a list",
+        _ => "a struct",
+    }
+}
+
+/// A column's codec, where this program does not read it.
+fn unread_codec(reader: &SerializedFileReader<File>, leaf: usize) -> Option<String> {
+    let codec = |group: &RowGroupMetaData| group.columns().get(leaf).map(|column| column.compression());
+    let lzo = reader.metadata().row_groups().iter().any(|group| codec(group) == Some(Compression::LZO));
+    lzo.then(|| "compressed with LZO, which is not read here".to_owned())
 }
 
 /// `rows` cells of one column: nulls are where the definition level says so.

@@ -222,7 +222,8 @@ impl Keys<'_> {
     }
 
     fn identifier(&self, key: &'static str) -> Result<Option<String>, Fault> {
-        let read = |value: &Value| value.as_str().map(String::from).or_else(|| value.as_i64().map(|id| id.to_string()));
+        let read =
+            |value: &Value| value.as_str().map(String::from).or_else(|| (value.is_i64() || value.is_u64()).then(|| value.to_string()));
         self.typed(key, "is not a string or an integer", read)
     }
 

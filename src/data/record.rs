@@ -82,6 +82,12 @@ pub enum ErrorKind {
     BadLabel,
     /// A field that is absent, null or not a string.
     MissingField,
+    /// A prompt that does not fit the window even without its document.
+    TooLong,
+    /// A text that the tokenizer cannot encode.
+    Tokenizer,
+    /// Logits that are infinite or NaN.
+    NotFinite,
 }
 
 impl ErrorKind {
@@ -93,6 +99,9 @@ impl ErrorKind {
             Self::EmptyText => "empty_text",
             Self::BadLabel => "bad_label",
             Self::MissingField => "missing_field",
+            Self::TooLong => "too_long",
+            Self::Tokenizer => "tokenizer",
+            Self::NotFinite => "not_finite",
         }
     }
 
@@ -103,6 +112,9 @@ impl ErrorKind {
             Self::InvalidUtf8 => "save the file as UTF-8, for example with `iconv -t UTF-8`",
             Self::EmptyText => "give the record a text or leave it out of the file",
             Self::BadLabel => "a label is the integer 0 or 1; map another column with `--set data.fields.label=COLUMN`",
+            Self::TooLong => "raise model.max_input_tokens or shorten the fields that are not cut",
+            Self::Tokenizer => "the tokenizer has no token for something in that text",
+            Self::NotFinite => "weights of adapter, head or base are damaged or too large for their dtype",
             Self::MissingField => "map the field to its column with `--set data.fields.FIELD=COLUMN`",
         }
     }

@@ -12,7 +12,9 @@ pub(super) enum Cell {
     /// A string.
     Text(String),
     /// An integer.
-    Integer(i64),
+    Integer(i128),
+    /// A decimal, date, time or UUID, as it is written: it can be an id, and a class where it is a whole number.
+    Written(String),
     /// A string whose bytes are not UTF-8.
     NotUtf8,
     /// A number with a fraction, a boolean, an array, an object.

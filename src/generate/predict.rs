@@ -4,7 +4,7 @@ use std::{cell::RefCell, collections::HashMap};
 
 use super::{Completed, Engine, Generation, Request, Sampling, batch::Budget, constrain::Constraint, in_order::InOrder};
 use crate::{
-    data::{Prediction, Record, RecordError},
+    data::{ErrorKind, Prediction, Record, RecordError},
     error::{Error, Result},
     model::Model,
     ops::cuda,
@@ -54,6 +54,15 @@ impl Counts {
 pub fn score_records(model: &Model, prompter: &Prompter, records: &[Record], settings: &Settings) -> Result<Vec<Prediction>> {
     let mut predictions = Vec::with_capacity(records.len());
     score(model, prompter, records.iter().map(|record| Ok(Ok(record.clone()))), settings, &mut |prediction| {
+        // Whoever asks for a whole split scores it: metrics over what is left would pass for metrics over all.
+        if let Some(error) = &prediction.error {
+            let not_finite = error.kind == ErrorKind::NotFinite.as_str();
+            return Err(if not_finite {
+                Error::run(&error.message).hint(ErrorKind::NotFinite.hint())
+            } else {
+                Error::data(&error.message)
+            });
+        }
         predictions.push(prediction);
         Ok(())
     })?;
@@ -96,8 +105,8 @@ pub fn score(
 struct Source<'a> {
     prompter: &'a Prompter,
     settings: &'a Settings,
-    /// Predictions of the requests under way, complete but for what the model says.
-    open: RefCell<HashMap<usize, Prediction>>,
+    /// Predictions of the requests under way, complete but for what the model says, with their records' numbers.
+    open: RefCell<HashMap<usize, (Prediction, usize)>>,
     /// What ended the stream.
     failure: RefCell<Option<Error>>,
 }
@@ -105,12 +114,15 @@ struct Source<'a> {
 impl Source<'_> {
     fn request(&self, index: usize, record: Result<Result<Record, RecordError>>) -> Option<Request> {
         let built = record.and_then(|record| match record {
-            Ok(record) => self.ask(&record),
-            Err(bad) => Ok((nothing(), Prediction::from_error(&bad))),
+            Ok(record) => match self.ask(&record) {
+                Ok((request, prediction)) => Ok((request, prediction, record.number)),
+                Err(error) => unfit(&record, error).map(|bad| (nothing(), Prediction::from_error(&bad), bad.record)),
+            },
+            Err(bad) => Ok((nothing(), Prediction::from_error(&bad), bad.record)),
         });
         match built {
-            Ok((request, prediction)) => {
-                self.open.borrow_mut().insert(index, prediction);
+            Ok((request, prediction, number)) => {
+                self.open.borrow_mut().insert(index, (prediction, number));
                 Some(request)
             }
             Err(error) => {
@@ -143,8 +155,14 @@ impl Source<'_> {
     }
 
     fn prediction(&self, completed: Completed) -> Prediction {
-        let mut prediction = self.open.borrow_mut().remove(&completed.index).unwrap_or_default();
+        let (mut prediction, number) = self.open.borrow_mut().remove(&completed.index).unwrap_or_default();
         if prediction.error.is_none() {
+            if completed.logits.is_some_and(|logits| !logits.iter().all(|logit| logit.is_finite())) {
+                return Prediction {
+                    label: prediction.label,
+                    ..Prediction::from_error(&bad(number, prediction.id, ErrorKind::NotFinite, "its logits are not finite"))
+                };
+            }
             if let Some(logits) = completed.logits {
                 prediction.logits = Some(logits.map(f64::from));
                 prediction.probability = Some(probability(logits));
@@ -166,6 +184,22 @@ impl Source<'_> {
         prediction.generated_tokens = Some(generation.generated_tokens);
         prediction.finish = Some(generation.finish);
     }
+}
+
+/// The error line of a record that has no prompt; errors that are no record's own end the run.
+fn unfit(record: &Record, error: Error) -> Result<RecordError> {
+    let kind = match error.exit_code() {
+        3 => ErrorKind::TooLong,
+        1 => ErrorKind::Tokenizer,
+        _ => return Err(error),
+    };
+    let message = error.to_string();
+    let message = message.strip_prefix(&format!("record {}: ", record.number)).unwrap_or(&message);
+    Ok(bad(record.number, Some(record.id.clone()), kind, message))
+}
+
+fn bad(record: usize, id: Option<String>, kind: ErrorKind, message: &str) -> RecordError {
+    RecordError { record, id, kind, field: None, message: message.into() }
 }
 
 /// A request that needs no model: it only keeps an error line's place.

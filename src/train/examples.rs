@@ -95,6 +95,8 @@ impl<T> Place<T> for Result<T> {
     fn with_place(self, place: impl Fn() -> String) -> Result<T> {
         match self {
             Ok(value) => Ok(value),
+            // The prompter names the record in some of its messages.
+            Err(error) if error.to_string().starts_with(&place()) => Err(error),
             error => error.context(place()),
         }
     }
