@@ -45,7 +45,7 @@ pub(super) fn execute(context: &Context) -> Result<Value> {
         return Ok(done);
     }
     let inputs: Vec<&Path> = job.splits.iter().map(|split| split.path.as_path()).collect();
-    run_record::write(context, "construct", &inputs)?;
+    run_record::write(context, "construct", &inputs, &[("construct.teacher", &job.teacher.path, &job.teacher_hash)])?;
     let mut logs = Vec::new();
     for split in &job.splits {
         logs.push(Progress::open(&job.log_path(split), &split.settings).context("construct")?);
@@ -88,6 +88,7 @@ struct Job {
     dir: std::path::PathBuf,
     splits: Vec<Split>,
     teacher: ModelSource,
+    teacher_hash: String,
     /// The teacher's prompts: the task's, without its prefix.
     asks: Prompter,
     /// The same with the gold label told, by class.
@@ -108,6 +109,10 @@ impl Job {
         };
         let teacher = find("construct.teacher", &options.teacher)?;
         let base = find("model.base", &config.model.base)?;
+        teacher
+            .config()?
+            .check_window(options.max_input_tokens, options.max_output_tokens, config.model.allow_long)
+            .context("construct")?;
         let teacher_tokenizer = Arc::new(TextTokenizer::load(teacher.tokenizer_path())?);
         let base_tokenizer = Arc::new(TextTokenizer::load(base.tokenizer_path())?);
         let asking = |template: PromptTemplate| {
@@ -124,12 +129,21 @@ impl Job {
         let (input, output) = (config.model.max_input_tokens, config.model.max_output_tokens);
         let labels = config.task.labels.clone();
         let base = Prompter::new(template.clone(), base_tokenizer, labels, input, output, config.model.truncate)?;
+        let teacher_hash = teacher.hash()?;
         let method = json!({
-            "teacher": teacher.hash()?, "options": options, "labels": config.task.labels, "prompt": template, "seed": context.seed,
-            "max_output_tokens": output, "truncate": config.model.truncate,
+            "teacher": teacher_hash, "options": options, "labels": config.task.labels, "prompt": template, "seed": context.seed,
+            "max_output_tokens": output, "truncate": config.model.truncate, "dtype": config.model.dtype,
         });
-        let mut job =
-            Self { dir: context.run_dir.join("construct"), splits: Vec::new(), teacher, asks, tells, base, on_fail: options.on_fail };
+        let mut job = Self {
+            dir: context.run_dir.join("construct"),
+            splits: Vec::new(),
+            teacher,
+            teacher_hash,
+            asks,
+            tells,
+            base,
+            on_fail: options.on_fail,
+        };
         for name in &options.splits {
             job.splits.push(Split::read(context, name, &template.fields(), &method)?);
         }
@@ -179,6 +193,7 @@ impl Job {
             sampling,
             rules,
             base: &self.base,
+            opened_thought: self.asks.opens_thought()?,
         };
         for (split, log) in self.splits.iter().zip(logs) {
             let todo: Vec<&Record> = split.records.iter().filter(|record| !log.tried(record.number)).collect();
@@ -254,6 +269,8 @@ impl Split {
         let records = data::load(data, &path, &needs)?;
         let mut settings = method.clone();
         settings["source"] = data::source_hash(&path)?.into();
+        settings["format"] = json!(data.format);
+        settings["horizon"] = json!(data.horizon);
         settings["fields"] = json!(data.fields);
         Ok(Self { name: name.to_owned(), path, records, settings })
     }

@@ -11,14 +11,17 @@ mod notes;
 mod pretrain;
 mod summary;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use super::{
     Context,
     args::{DemoArgs, EvalArgs, PredictArgs, TrainArgs},
     construct,
     dry_run::{Plan, print_config},
-    eval, predict, train,
+    eval, predict, run_record, train,
 };
 use crate::{
     config, demo,
@@ -43,14 +46,14 @@ pub fn run(context: &Context, args: &DemoArgs) -> Result<()> {
     let dir = demo.run_dir.as_path();
 
     step(context, "1/4 construct: the teacher explains the train notes, five trials each (Algorithm 1)");
-    let constructed = construct::execute(&demo)?;
+    let constructed = recorded(&demo, construct::execute)?;
 
     step(context, "2/4 train: LoRA and head, dev scored after each epoch");
-    train::execute(&demo, &TrainArgs { resume: dir.join("checkpoints").is_dir() })?;
+    recorded(&demo, |demo| train::execute(demo, &TrainArgs { resume: dir.join("checkpoints").is_dir() }))?;
 
     step(context, "3/4 eval: the test notes, before and after tuning");
     let asked = EvalArgs { split: "test".into(), curve: true, compare_base: true, include_text: true, ..EvalArgs::default() };
-    let scored = eval::execute(&demo, &asked)?.ok_or_else(|| Error::run("nothing was scored"))?;
+    let scored = recorded(&demo, |demo| eval::execute(demo, &asked))?.ok_or_else(|| Error::run("nothing was scored"))?;
 
     step(context, "4/4 predict: notes without a label");
     let (input, output) = (dir.join("data").join("new.jsonl"), dir.join("predictions.jsonl"));
@@ -108,6 +111,14 @@ fn dry_run(context: &Context, args: &DemoArgs) -> Result<()> {
         print_config(&context)?;
     }
     Plan::new(&context, "demo").with("synthetic notes", notes).with("steps", steps).print(&context)
+}
+
+/// Runs a command of the demonstration; `run.json` says when it began and how it ended.
+fn recorded<T>(demo: &Context, command: impl FnOnce(&Context) -> Result<T>) -> Result<T> {
+    let context = Context { started: SystemTime::now(), ..demo.clone() };
+    let result = command(&context);
+    run_record::finish(&context, &result)?;
+    result
 }
 
 /// Files of the demonstration, and the context that its commands run in.

@@ -80,6 +80,14 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// The checkpoint that is scored, for `run.json`.
+    fn models(&self) -> Vec<run_record::Used<'_>> {
+        match self {
+            Self::Files { .. } => Vec::new(),
+            Self::Run(job) => vec![("checkpoint", &job.checkpoint, &job.hash)],
+        }
+    }
+
     /// The file of the predictions that are scored.
     fn predictions(&self, out: &Path) -> PathBuf {
         match self {
@@ -154,7 +162,7 @@ pub(super) fn execute(context: &Context, args: &EvalArgs) -> Result<Option<Outco
     let lock = if context.dry_run { None } else { Some(RunLock::acquire(&context.run_dir)?) };
     if lock.is_some() {
         folder.begin()?;
-        run_record::write(context, "eval", &work.inputs())?;
+        run_record::write(context, "eval", &work.inputs(), &work.models())?;
     }
     let scored = work.score(context, &folder)?;
     if context.dry_run {
@@ -239,7 +247,7 @@ fn dry_run(context: &Context, work: &Work<'_>, scored: &Scored, [judge, baseline
     if let Work::Run(job) = work {
         let (info, template) = job.prompt()?;
         let (source, windows) = (scoring::locate(context, &job.checkpoint, &info)?, scoring::windows(context, &info));
-        scoring::prompter_of(&source, info.labels, source.config()?.vocab_size, template, &windows)?;
+        scoring::prompter_of(&source, info.labels, &source.config()?, template, &windows)?;
     }
     let inputs: Vec<String> = work.inputs().iter().map(|path| path.display().to_string()).collect();
     Plan::new(context, "eval")
@@ -287,7 +295,7 @@ fn curve_alone(context: &Context, options: &Options) -> Result<()> {
     let out = context.run_dir.join("eval").join("curve");
     let _lock = RunLock::acquire(&context.run_dir)?;
     storage::create_dir_all(&out)?;
-    run_record::write(context, "eval", &[])?;
+    run_record::write(context, "eval", &[], &[])?;
     write_tables(&out, &[&table])?;
     let parts = report::Parts { scored: None, tables: std::slice::from_ref(&table), decisions: None, epochs: &epochs };
     report::write(context, &out, &parts, options, false)?;

@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeMap, sync::OnceLock};
 
+use candle_core::DeviceLocation;
 use serde_json::{Value, json};
 
+use super::Context;
 use crate::{
     device,
     storage::{self, packed},
@@ -43,16 +45,45 @@ fn dependencies(lock: &str) -> BTreeMap<&str, &str> {
     pairs.filter(|(name, _)| DEPENDENCIES.contains(name)).collect()
 }
 
-/// CPU, its vector features, cores, threads used, memory, device.
-pub(super) fn hardware(device: &str, threads: usize) -> Value {
+/// CPU, its vector features, cores, threads used, memory, the device that computes and what `--device` asked for, GPUs.
+pub(super) fn hardware(context: &Context) -> Value {
+    let threads = context.threads;
     json!({
-        "device": device,
+        "device": device_used(context),
+        "device_asked": context.device,
+        "gpus": gpus(),
+        "gpu_driver": first_line("/proc/driver/nvidia/version"),
         "cpu": cpu_model(),
         "cpu_features": cpu_features(),
         "cores": std::thread::available_parallelism().map_or(1, usize::from),
         "threads": threads,
         "memory_bytes": device::memory_total(),
     })
+}
+
+/// `cpu` or `cuda:N`, as the flag resolves on this machine; `None` where it cannot be had.
+fn device_used(context: &Context) -> Option<String> {
+    Some(match context.device().ok()?.location() {
+        DeviceLocation::Cpu => "cpu".into(),
+        DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+        DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+    })
+}
+
+/// Models of the NVIDIA GPUs, as their kernel module lists them.
+fn gpus() -> Vec<String> {
+    let entries = std::fs::read_dir("/proc/driver/nvidia/gpus").into_iter().flatten().flatten();
+    let mut folders: Vec<_> = entries.map(|entry| entry.path()).collect();
+    folders.sort();
+    let model = |folder: std::path::PathBuf| {
+        let text = std::fs::read_to_string(folder.join("information")).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("Model:")).map(|model| model.trim().to_owned())
+    };
+    folders.into_iter().filter_map(model).collect()
+}
+
+fn first_line(path: &str) -> Option<String> {
+    Some(std::fs::read_to_string(path).ok()?.lines().next()?.trim().to_owned())
 }
 
 fn cpu_model() -> Option<String> {

@@ -87,7 +87,7 @@ fn dry_run(
 ) -> Result<()> {
     storage::verify_manifest(dir)?;
     let source = scoring::locate(context, dir, &info)?;
-    scoring::prompter_of(&source, info.labels, source.config()?.vocab_size, template, windows)?;
+    scoring::prompter_of(&source, info.labels, &source.config()?, template, windows)?;
     let there = args.output.exists();
     Plan::of("predict")
         .with("checkpoint", json!(dir))

@@ -20,9 +20,12 @@ pub(super) const FILE: &str = "run.json";
 /// Commands remembered under `earlier`.
 const EARLIER: usize = 50;
 
-/// Writes `RUN/run.json` for `command`, with the hash of every input (a directory: of every file in it). The config
-/// and prompt files are added by themselves. [`finish`] completes it when the command ends.
-pub fn write(context: &Context, command: &str, inputs: &[&Path]) -> Result<()> {
+/// A model or checkpoint that a command used, by its role (`model.base`) and the hash that the command knows it by.
+pub type Used<'a> = (&'a str, &'a Path, &'a str);
+
+/// Writes `RUN/run.json` for `command`, with the hash of every input (a directory: of every file in it) and of every model used.
+/// The config and prompt files are added by themselves. [`finish`] completes it when the command ends.
+pub fn write(context: &Context, command: &str, inputs: &[&Path], models: &[Used<'_>]) -> Result<()> {
     let path = context.run_dir.join(FILE);
     let prompt = Some(context.config.resolve(&context.config.task.prompt)).filter(|path| path.is_file());
     let all = context.config_path.iter().chain(&prompt).map(PathBuf::as_path).chain(inputs.iter().copied());
@@ -30,6 +33,7 @@ pub fn write(context: &Context, command: &str, inputs: &[&Path]) -> Result<()> {
     for input in all {
         describe(input, 0, &mut files);
     }
+    files.extend(models.iter().map(|(role, path, hash)| json!({ "path": path, "role": role, "blake3": hash })));
     let record = json!({
         "schema": 1,
         "command": command,
@@ -39,7 +43,7 @@ pub fn write(context: &Context, command: &str, inputs: &[&Path]) -> Result<()> {
         "outcome": "running",
         "process": std::process::id(),
         "versions": machine::versions(),
-        "hardware": machine::hardware(&context.device, context.threads),
+        "hardware": machine::hardware(context),
         "seeds": { "seed": context.seed },
         "inputs": files,
         "config": context.config,
@@ -49,7 +53,7 @@ pub fn write(context: &Context, command: &str, inputs: &[&Path]) -> Result<()> {
 }
 
 /// Notes in `RUN/run.json` when and how the command ended, if this process wrote it.
-pub fn finish(context: &Context, result: &Result<()>) -> Result<()> {
+pub fn finish<T>(context: &Context, result: &Result<T>) -> Result<()> {
     let path = context.run_dir.join(FILE);
     let Some(mut record) = read(&path) else { return Ok(()) };
     if record["process"] != std::process::id() || record["started"] != timestamp(context.started) {
@@ -57,7 +61,7 @@ pub fn finish(context: &Context, result: &Result<()>) -> Result<()> {
     }
     record["ended"] = timestamp(SystemTime::now()).into();
     record["outcome"] = match result {
-        Ok(()) => "ok".into(),
+        Ok(_) => "ok".into(),
         Err(error) => match error.kind() {
             Kind::Signal(signal) => format!("stopped by signal {signal}").into(),
             _ => format!("exit {}", error.exit_code()).into(),
@@ -142,10 +146,10 @@ mod tests {
         let input = dir.path().join("data.jsonl");
         std::fs::write(&input, "{}\n").unwrap();
         let mut context = Context::for_test(dir.path());
-        write(&context, "train", &[&input, dir.path().join("absent").as_path()]).unwrap();
-        finish(&context, &Err(Error::new(Kind::Signal(15), "stopped"))).unwrap();
+        write(&context, "train", &[&input, dir.path().join("absent").as_path()], &[("model.base", Path::new("base"), "00ff")]).unwrap();
+        finish::<()>(&context, &Err(Error::new(Kind::Signal(15), "stopped"))).unwrap();
         context.started += Duration::from_secs(5);
-        write(&context, "eval", &[]).unwrap();
+        write(&context, "eval", &[], &[]).unwrap();
         finish(&context, &Ok(())).unwrap();
 
         let record = read(&dir.path().join(FILE)).unwrap();
@@ -156,6 +160,8 @@ mod tests {
         assert_eq!((first["command"].as_str(), first["outcome"].as_str()), (Some("train"), Some("stopped by signal 15")));
         assert_eq!(first["inputs"][0]["blake3"], storage::hash_bytes(b"{}\n"));
         assert!(first["inputs"][1]["blake3"].is_null());
+        assert_eq!(first["inputs"][2], json!({ "path": "base", "role": "model.base", "blake3": "00ff" }));
+        assert_eq!(record["hardware"]["device"], "cpu");
         assert!(first.get("earlier").is_none());
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     error::{Error, Result},
     generate::{Sampling, predict::Settings},
     model::{
-        ClsHead, Llama, Model, ModelSource,
+        ClsHead, Llama, LlamaConfig, Model, ModelSource,
         checkpoint::{self, BaseLookup, ClsgenJson, LoadedModel},
     },
     ops::cuda,
@@ -47,6 +47,8 @@ pub(super) struct Windows {
     pub(super) input: usize,
     pub(super) output: usize,
     pub(super) truncate: Truncate,
+    /// Whether they may go beyond the model's `max_position_embeddings`.
+    pub(super) allow_long: bool,
 }
 
 /// The checkpoint's windows, but for those that the config file or `--set` gives.
@@ -57,6 +59,7 @@ pub(super) fn windows(context: &Context, info: &ClsgenJson) -> Windows {
         input: if given("model.max_input_tokens") { config.max_input_tokens } else { info.max_input_tokens },
         output: if given("model.max_output_tokens") { config.max_output_tokens } else { info.max_output_tokens },
         truncate: if given("model.truncate") { config.truncate } else { info.truncate },
+        allow_long: config.allow_long,
     }
 }
 
@@ -119,19 +122,20 @@ pub(super) fn check_memory(llama: &Llama, windows: &Windows) -> Result<()> {
 
 /// The prompter of a loaded model.
 pub(super) fn prompter(loaded: &LoadedModel, template: PromptTemplate, windows: &Windows) -> Result<Prompter> {
-    prompter_of(&loaded.source, loaded.info.labels.clone(), loaded.model.llama.config.vocab_size, template, windows)
+    prompter_of(&loaded.source, loaded.info.labels.clone(), &loaded.model.llama.config, template, windows)
 }
 
 /// The prompter over the tokenizer of `source`, whose vocabulary must fit the model's.
 pub(super) fn prompter_of(
     source: &ModelSource,
     labels: [String; 2],
-    vocab_size: usize,
+    config: &LlamaConfig,
     template: PromptTemplate,
     windows: &Windows,
 ) -> Result<Prompter> {
     let tokenizer = TextTokenizer::load(source.tokenizer_path())?;
-    tokenizer.check_vocab(vocab_size)?;
+    tokenizer.check_vocab(config.vocab_size)?;
+    config.check_window(windows.input, windows.output, windows.allow_long)?;
     Prompter::new(template, Arc::new(tokenizer), labels, windows.input, windows.output, windows.truncate)
 }
 

@@ -70,6 +70,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     let tokenizer = Arc::new(TextTokenizer::load(source.tokenizer_path())?);
     let llama_config = source.config()?;
     tokenizer.check_vocab(llama_config.vocab_size)?;
+    llama_config.check_window(config.model.max_input_tokens, config.model.max_output_tokens, config.model.allow_long)?;
     let prompter = prompter(config, &inputs, tokenizer)?;
     let examples = encode(config, &inputs, &prompter)?;
     let plan = Plan::new(&config.train, examples.iter().map(|example| example.prompt.len()).collect(), context.seed)?;
@@ -97,7 +98,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     device::check_disk(&context.run_dir, memory::checkpoint_bytes(&trainer.optimizer) * checkpoints)?;
     // Only now, when nothing can be refused any more, does the directory become this run's.
     identity.write(&context.run_dir)?;
-    run_record::write(context, "train", &inputs.files())?;
+    run_record::write(context, "train", &inputs.files(), &[("model.base", &source.path, &base_hash)])?;
 
     let mut session = Session {
         log: TrainLog::open(&context.run_dir, &plan, state.step, state.complete_epochs(), context.quiet)?,

@@ -55,6 +55,7 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("model.max_input_tokens", Integer(1, TOKENS)),
     ("model.max_output_tokens", Integer(1, TOKENS)),
     ("model.truncate", OneOf(&["tail", "head", "middle"])),
+    ("model.allow_long", Bool),
     ("construct.teacher", Text(true)),
     ("construct.max_input_tokens", Integer(1, TOKENS)),
     ("construct.max_output_tokens", Integer(1, TOKENS)),

@@ -168,11 +168,20 @@ pub struct Model {
     pub max_output_tokens: usize,
     /// Which part of a too-long document goes.
     pub truncate: Truncate,
+    /// Allow a window beyond the model's `max_position_embeddings`.
+    pub allow_long: bool,
 }
 
 impl Default for Model {
     fn default() -> Self {
-        Self { base: String::new(), dtype: Dtype::Auto, max_input_tokens: 7040, max_output_tokens: 384, truncate: Truncate::Tail }
+        Self {
+            base: String::new(),
+            dtype: Dtype::Auto,
+            max_input_tokens: 7040,
+            max_output_tokens: 384,
+            truncate: Truncate::Tail,
+            allow_long: false,
+        }
     }
 }
 

@@ -85,6 +85,19 @@ impl LlamaConfig {
         Ok(config)
     }
 
+    /// Refuses (exit 2) a window beyond the positions that the model was made for, unless `allow_long` insists.
+    pub fn check_window(&self, input: usize, output: usize, allow_long: bool) -> Result<()> {
+        let positions = self.max_position_embeddings;
+        if allow_long || input.saturating_add(output) <= positions {
+            return Ok(());
+        }
+        Err(Error::usage(format!(
+            "a window of {input} + {output} tokens (max_input_tokens + max_output_tokens) is beyond the model's \
+             max_position_embeddings = {positions}"
+        ))
+        .hint("lower the window, or insist with --set model.allow_long=true"))
+    }
+
     /// Refuses shapes that no Llama has.
     pub fn check(&self) -> Result<()> {
         let sizes = [

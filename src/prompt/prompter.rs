@@ -128,6 +128,12 @@ impl Prompter {
         Ok(Target { truncated_tokens: full.len() - ids.len(), ids })
     }
 
+    /// Whether the chat template itself opens a thought that the answer must close (DeepSeek-R1's ends in `<think>`).
+    pub fn opens_thought(&self) -> Result<bool> {
+        let ids = self.encode(&self.segments.assemble(|_| Ok(""))?)?;
+        Ok(self.tokenizer.decode(&ids).trim_end().ends_with("<think>"))
+    }
+
     /// The tokenizer.
     pub fn tokenizer(&self) -> &Arc<TextTokenizer> {
         &self.tokenizer

@@ -302,11 +302,12 @@ impl<'a> Runner<'a> {
             let (model, source): (Model, ModelSource) = scoring::load_base(self.context, &self.plan.job.checkpoint, &self.plan.info)?;
             let tokenizer = TextTokenizer::load(source.tokenizer_path())?;
             tokenizer.check_vocab(model.llama.config.vocab_size)?;
+            model.llama.config.check_window(self.windows.input, self.windows.output, self.windows.allow_long)?;
             scoring::check_memory(&model.llama, &self.windows)?;
             let _ = self.base.set(Base { model, tokenizer: Arc::new(tokenizer) });
         }
         let base = self.base.get().ok_or_else(|| Error::run("the base model was not kept"))?;
-        let Windows { input, output, truncate } = self.windows;
+        let Windows { input, output, truncate, .. } = self.windows;
         Ok((base, Prompter::new(template.clone(), base.tokenizer.clone(), self.plan.info.labels.clone(), input, output, truncate)?))
     }
 }

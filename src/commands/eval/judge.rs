@@ -73,10 +73,10 @@ impl Plan {
             let model = Model::base(&self.source, device::dtype(config.dtype, &device), &device)?;
             self.tokenizer.check_vocab(model.llama.config.vocab_size)?;
             let cap = judge::max_new_tokens(&self.tokenizer, &self.labels)?;
-            scoring::check_memory(
-                &model.llama,
-                &scoring::Windows { input: config.max_input_tokens, output: cap, truncate: config.truncate },
-            )?;
+            model.llama.config.check_window(config.max_input_tokens, cap, config.allow_long).context("eval.judge")?;
+            let windows =
+                scoring::Windows { input: config.max_input_tokens, output: cap, truncate: config.truncate, allow_long: config.allow_long };
+            scoring::check_memory(&model.llama, &windows)?;
             let prompter = |template: &PromptTemplate| {
                 let (input, output) = (config.max_input_tokens, config.max_output_tokens.max(cap));
                 Prompter::new(template.clone(), self.tokenizer.clone(), self.labels.clone(), input, output, config.truncate)

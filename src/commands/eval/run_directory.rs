@@ -33,7 +33,8 @@ pub struct Job {
     pub checkpoint: PathBuf,
     /// The checkpoint's path as files and titles name it.
     shown: String,
-    hash: String,
+    /// BLAKE3 of its files.
+    pub hash: String,
     split: String,
     /// The split's file.
     pub data: PathBuf,

@@ -28,6 +28,7 @@ const FREE: [&str; 10] = [
     "data.train",
     "data.dev",
     "data.test",
+    "model.allow_long",
     "data.expect",
     "train.max_steps",
     "train.save_every_steps",

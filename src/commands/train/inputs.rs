@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     commands::Context,
@@ -43,6 +43,9 @@ impl Inputs {
         let needs = Needs::split(&config.data, "train", &fields);
         let train_hash = data::source_hash(&train_path)?;
         let constructed = constructed(&context.run_dir, &train_path, &train_hash)?;
+        if constructed.is_some() {
+            read_alike(&context.run_dir, config)?;
+        }
         let train = match &constructed {
             Some((path, _)) => data::load_canonical(path, &Needs { expect: None, ..needs })?,
             None => data::load(&config.data, &train_path, &needs)?,
@@ -102,6 +105,35 @@ fn constructed(run: &Path, train_path: &Path, train_hash: &str) -> Result<Option
         None => Err(Error::usage(format!("{} does not say which records {} was constructed from", stats.display(), path.display()))
             .hint("run `clsgen construct` to its end, or choose another directory with --run")),
     }
+}
+
+/// Refuses explanations whose records were read in another way: their labels would be others (LCD's horizon, say).
+fn read_alike(run: &Path, config: &Config) -> Result<()> {
+    let stats = run.join("construct").join("stats.json");
+    let recorded: Value = std::fs::read(&stats).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let settings = &recorded["splits"]["train"]["settings"];
+    let data = &config.data;
+    let read = [
+        ("data.format", "format", json!(data.format)),
+        ("data.horizon", "horizon", json!(data.horizon)),
+        ("data.fields", "fields", json!(data.fields)),
+        ("task.labels", "labels", json!(config.task.labels)),
+    ];
+    // An older stats.json has no word on some of them.
+    let other = |(key, name, ours): &(&str, &str, Value)| {
+        let theirs = settings.get(*name)?;
+        (theirs != ours).then(|| format!("{key} was {theirs}, now {ours}"))
+    };
+    let differing: Vec<String> = read.iter().filter_map(other).collect();
+    if differing.is_empty() {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "{} was constructed under other settings: {}",
+        run.join("construct").join("train.jsonl").display(),
+        differing.join("; ")
+    ))
+    .hint("undo the change, or construct and train in another directory with --run"))
 }
 
 /// Compares train, dev and, where it can be read, test.

@@ -51,6 +51,8 @@ pub struct Method<'a> {
     pub rules: Rules,
     /// The base's prompts: its labels, its prefix, and whether a target fits.
     pub base: &'a Prompter,
+    /// Whether the teacher's template opens a thought itself.
+    pub opened_thought: bool,
 }
 
 /// A kept trial.
@@ -128,7 +130,13 @@ type Verdict = Result<String, Failure>;
 fn weigh(record: &Record, generation: &Generation, method: Method<'_>) -> Result<Verdict> {
     let label = record.label.ok_or_else(|| Error::data(format!("record {}, field label: missing", record.number)))?;
     let texts: Vec<&str> = record.fields.values().map(String::as_str).collect();
-    let gold = Gold { texts: &texts, labels: method.base.labels(), prefix: &method.base.template().prefix, label };
+    let gold = Gold {
+        texts: &texts,
+        labels: method.base.labels(),
+        prefix: &method.base.template().prefix,
+        label,
+        opened_thought: method.opened_thought,
+    };
     let explanation = match judge(generation, gold, method.rules) {
         Ok(explanation) => explanation,
         Err(failure) => return Ok(Err(failure)),

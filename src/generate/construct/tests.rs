@@ -61,7 +61,8 @@ fn run(outputs: Vec<Vec<&'static str>>, labels: &[u8], rules: Rules) -> (Vec<Exp
     let script = Script { outputs, asked: RefCell::default() };
     let records: Vec<Record> = labels.iter().enumerate().map(|(i, &label)| record(i + 1, label)).collect();
     let records: Vec<&Record> = records.iter().collect();
-    let method = Method { trials, trials_before: 0, max_new_tokens: 50, sampling: Sampling::greedy(), rules, base: &base };
+    let method =
+        Method { trials, trials_before: 0, max_new_tokens: 50, sampling: Sampling::greedy(), rules, base: &base, opened_thought: false };
     let mut explained = Vec::new();
     explain(&script, &records, &|_| Ok(vec![1]), method, &mut |_, done| {
         explained.push(done);

@@ -45,12 +45,14 @@ pub struct Gold<'a> {
     pub prefix: &'a str,
     /// The gold class.
     pub label: u8,
+    /// Whether the prompt ended in an open `<think>`: an answer that never closes it is a thought alone.
+    pub opened_thought: bool,
 }
 
 /// The explanation of a trial, or why it is refused. `too_long` is the caller's to find: it needs the base's tokenizer.
 pub fn judge(generation: &Generation, gold: Gold<'_>, rules: Rules) -> Result<String, Failure> {
     let unfinished = if generation.finish == Finish::Length { Failure::Truncated } else { Failure::Unparsable };
-    let answer = after_thoughts(&generation.text).ok_or(unfinished)?;
+    let answer = after_thoughts(&generation.text, gold.opened_thought).ok_or(unfinished)?;
     let parsed = parse(answer, gold.labels, gold.prefix);
     let (Some(explanation), Some(label)) = (parsed.explanation, parsed.label) else { return Err(unfinished) };
     if label != gold.label {
@@ -66,13 +68,13 @@ pub fn judge(generation: &Generation, gold: Gold<'_>, rules: Rules) -> Result<St
 }
 
 /// What follows the last `</think>`; everything, where the teacher did not think; `None` for a thought that never ends.
-fn after_thoughts(text: &str) -> Option<&str> {
+fn after_thoughts(text: &str, opened: bool) -> Option<&str> {
     match text.rfind("</think>") {
         Some(end) => {
             let rest = &text[end + "</think>".len()..];
             (!rest.contains("<think>")).then_some(rest)
         }
-        None => (!text.contains("<think>")).then_some(text),
+        None => (!opened && !text.contains("<think>")).then_some(text),
     }
 }
 
@@ -96,10 +98,14 @@ mod tests {
     use super::*;
 
     fn verdict(text: &str, finish: Finish, rules: Rules) -> Result<String, Failure> {
+        verdict_after(false, text, finish, rules)
+    }
+
+    fn verdict_after(opened_thought: bool, text: &str, finish: Finish, rules: Rules) -> Result<String, Failure> {
         let labels = ["0:alive".to_owned(), "1:death".to_owned()];
         let generation = Generation { ids: Vec::new(), text: text.into(), finish, generated_tokens: 9 };
         let texts = ["The patient walked home with family after a short stay for pneumonia."];
-        judge(&generation, Gold { texts: &texts, labels: &labels, prefix: "Reasoning: ", label: 1 }, rules)
+        judge(&generation, Gold { texts: &texts, labels: &labels, prefix: "Reasoning: ", label: 1, opened_thought }, rules)
     }
 
     const ANY: Rules = Rules { min_words: 1, max_copied: 1.0 };
@@ -111,6 +117,14 @@ mod tests {
         assert_eq!(keep("thought without opening</think>\nFrail.\nClassification: 1:death").as_deref(), Ok("Frail."));
         assert_eq!(keep("<think>Frail.\nClassification: 1:death"), Err(Failure::Unparsable));
         assert_eq!(keep("<think>a</think><think>Frail.\nClassification: 1:death"), Err(Failure::Unparsable));
+    }
+
+    #[test]
+    fn a_thought_that_the_template_opened_must_be_closed() {
+        let keep = |text| verdict_after(true, text, Finish::Stop, ANY);
+        assert_eq!(keep("Frail.\nClassification: 1:death"), Err(Failure::Unparsable));
+        assert_eq!(keep("Well?\nClassification: 0:alive\n</think>\nFrail.\nClassification: 1:death").as_deref(), Ok("Frail."));
+        assert_eq!(verdict_after(true, "Frail.\nClassification: 1:death", Finish::Length, ANY), Err(Failure::Truncated));
     }
 
     #[test]
