@@ -14,7 +14,7 @@ use super::{Context, json};
 use crate::{
     data::Record,
     device,
-    error::{Error, Kind, Result},
+    error::{Error, Result},
     storage::{self, RecordLog},
 };
 
@@ -55,10 +55,7 @@ pub fn fill<T>(context: &Context, file: &Path, meta: &Value, items: &[T], work: 
 
 /// Ends the work where a signal asks for it.
 pub fn check_signal() -> Result<()> {
-    match device::interrupted() {
-        Some(signal) => Err(Error::new(Kind::Signal(signal), format!("stopped by signal {signal}"))),
-        None => Ok(()),
-    }
+    device::check_interrupted()
 }
 
 /// Every line of a log of ours; `each` may drop what need not be held.
