@@ -28,7 +28,8 @@ Exit codes:
   3        input data
   4        model or checkpoint files
   5        resources: memory, disk, device
-  130/143  stopped by a signal; state is saved and can be resumed
+  128+n    stopped by signal n, state saved and resumable: HUP 129, INT 130,
+           USR1 138, USR2 140, TERM 143, XCPU 152
 
 Data goes to stdout, messages to stderr. No text of a record is ever logged.";
 
@@ -54,7 +55,9 @@ Examples:
 Trains on what construct made in the same run directory, else on data.train,
 whose records then hold explanations (or --set train.objective=cls).
 Writes RUN/checkpoints/epoch-NN/, RUN/best.json, RUN/metrics.jsonl and
-TensorBoard events. Ctrl-C saves and stops; --resume goes on from there.";
+TensorBoard events. Ctrl-C saves and stops; --resume goes on from there. So do
+SIGTERM, SIGUSR1, SIGUSR2, SIGHUP and SIGXCPU (Slurm: --signal=USR1@300);
+a second signal stops at once.";
 
 const EVAL_EXAMPLES: &str = "\
 Examples:

@@ -10,7 +10,7 @@ use crate::{
     config::OnFail,
     data::{self, Needs, Record},
     device,
-    error::{Context as _, Error, Kind, Result},
+    error::{Context as _, Error, Result},
     generate::{
         Budget, Engine, Sampling,
         construct::{Explained, Method, Progress, Rules, Statistics, explain, output::write_split, progress::refuse_other},
@@ -38,12 +38,14 @@ pub fn run(context: &Context, _args: &ConstructArgs) -> Result<()> {
 pub(super) fn execute(context: &Context) -> Result<Value> {
     let job = Job::prepare(context)?;
     let _lock = RunLock::acquire(&context.run_dir)?;
+    job.protect_inputs(context)?;
     storage::create_dir_all(&job.dir)?;
     let stats_path = job.dir.join("stats.json");
     if let Some(done) = read_json(&stats_path) {
         job.refuse_other_runs(&stats_path, &done)?;
         return Ok(done);
     }
+    job.refuse_foreign_files(None)?;
     let inputs: Vec<&Path> = job.splits.iter().map(|split| split.path.as_path()).collect();
     run_record::write(context, "construct", &inputs, &[("construct.teacher", &job.teacher.path, &job.teacher_hash)])?;
     let mut logs = Vec::new();
@@ -51,6 +53,7 @@ pub(super) fn execute(context: &Context) -> Result<Value> {
         logs.push(Progress::open(&job.log_path(split), &split.settings).context("construct")?);
     }
     if job.splits.iter().zip(&logs).any(|(split, log)| job.unfinished(split, log)) {
+        job.refuse_foreign_files(Some(&logs))?;
         job.ask_teacher(context, &mut logs)?;
     }
     job.finish(&logs, &stats_path)
@@ -171,6 +174,27 @@ impl Job {
         self.dir.join(format!("{}.progress.jsonl", split.name))
     }
 
+    /// Nothing that is read is written, whatever `construct.splits` and `--run` say.
+    fn protect_inputs(&self, context: &Context) -> Result<()> {
+        let inputs = self.splits.iter().map(|split| split.path.as_path()).chain(context.config_path.as_deref());
+        inputs.for_each(storage::protect);
+        self.splits.iter().try_for_each(|split| storage::check_output(&self.dir.join(format!("{}.jsonl", split.name))))
+    }
+
+    /// A split's file is written once its log is whole: one that is there before (without `logs`: before there is any log) was not
+    /// made by us, and is not replaced.
+    fn refuse_foreign_files(&self, logs: Option<&[Progress]>) -> Result<()> {
+        for (i, split) in self.splits.iter().enumerate() {
+            let path = self.dir.join(format!("{}.jsonl", split.name));
+            let ours = logs.map_or_else(|| self.log_path(split).is_file(), |logs| !self.unfinished(split, &logs[i]));
+            if path.symlink_metadata().is_ok() && !ours {
+                return Err(Error::usage(format!("{} is there already, and construct did not make it", path.display()))
+                    .hint("move it away, or choose another directory with --run"));
+            }
+        }
+        Ok(())
+    }
+
     fn unfinished(&self, split: &Split, log: &Progress) -> bool {
         let rationalize = self.on_fail == OnFail::Rationalize;
         split.records.iter().any(|record| !log.tried(record.number) || (rationalize && log.wants_rationalization(record.number)))
@@ -227,7 +251,7 @@ impl Job {
             splits.insert(
                 split.name.clone(),
                 json!({
-                    "source": { "path": split.path, "blake3": split.settings["source"] },
+                    "source": { "path": split.path.to_string_lossy(), "blake3": split.settings["source"] },
                     "output": { "path": path.file_name().map(|name| name.to_string_lossy()), "blake3": storage::hash_file(&path)? },
                     "settings": split.settings, "statistics": finished.statistics,
                 }),
@@ -301,15 +325,20 @@ fn trials(
         file(records[index].number, explained)?;
         bar.inc(1);
         bar.set_message(format!("kept {kept} dropped {dropped}"));
-        match device::interrupted() {
-            Some(signal) => {
-                Err(Error::new(Kind::Signal(signal), "stopped by a signal; what is done is saved").hint("run the same command to go on"))
-            }
-            None => Ok(()),
-        }
-    })?;
+        device::check_interrupted()
+    })
+    .map_err(|error| saved(error, kept + dropped, records.len()))?;
     bar.finish_and_clear();
     Ok(())
+}
+
+/// Says what a signal leaves behind and how to go on.
+fn saved(error: Error, done: usize, of: usize) -> Error {
+    match output::is_stop(&error) {
+        true => Error::new(error.kind(), format!("{error} after {done} of {of} records to do, what is done is saved"))
+            .hint("the same command goes on where this one stopped"),
+        false => error,
+    }
 }
 
 /// A JSON file, if it is there and whole.

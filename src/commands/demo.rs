@@ -21,7 +21,7 @@ use super::{
     args::{DemoArgs, EvalArgs, PredictArgs, TrainArgs},
     construct,
     dry_run::{Plan, print_config},
-    eval, predict, run_record, train,
+    eval, output, predict, run_record, train,
 };
 use crate::{
     config, demo,
@@ -43,17 +43,26 @@ pub fn run(context: &Context, args: &DemoArgs) -> Result<()> {
         return pretrain::run(context, dir, args.notes.map(u64::from));
     }
     let (demo, notes) = prepare(context, args)?;
+    go(context, &demo, notes).map_err(|error| match output::is_stop(&error) {
+        // The commands' own advice is for those who gave them one by one.
+        true => error.hint("the same `clsgen demo` command goes on where this one stopped"),
+        false => error,
+    })
+}
+
+/// The commands, one after another.
+fn go(context: &Context, demo: &Context, notes: u64) -> Result<()> {
     let dir = demo.run_dir.as_path();
 
     step(context, "1/4 construct: the teacher explains the train notes, five trials each (Algorithm 1)");
-    let constructed = recorded(&demo, construct::execute)?;
+    let constructed = recorded(demo, construct::execute)?;
 
     step(context, "2/4 train: LoRA and head, dev scored after each epoch");
-    recorded(&demo, |demo| train::execute(demo, &TrainArgs { resume: dir.join("checkpoints").is_dir() }))?;
+    recorded(demo, |demo| train::execute(demo, &TrainArgs { resume: dir.join("checkpoints").is_dir() }))?;
 
     step(context, "3/4 eval: the test notes, before and after tuning");
     let asked = EvalArgs { split: "test".into(), curve: true, compare_base: true, include_text: true, ..EvalArgs::default() };
-    let scored = recorded(&demo, |demo| eval::execute(demo, &asked))?.ok_or_else(|| Error::run("nothing was scored"))?;
+    let scored = recorded(demo, |demo| eval::execute(demo, &asked))?.ok_or_else(|| Error::run("nothing was scored"))?;
 
     step(context, "4/4 predict: notes without a label");
     let (input, output) = (dir.join("data").join("new.jsonl"), dir.join("predictions.jsonl"));
@@ -62,7 +71,7 @@ pub fn run(context: &Context, args: &DemoArgs) -> Result<()> {
     predict::run(&silent, &PredictArgs { model: dir.to_owned(), input: input.clone(), output: output.clone(), ..PredictArgs::default() })?;
 
     summary::Summary {
-        context: &demo,
+        context: demo,
         constructed: construct::statistics(&constructed, "train")?,
         scored,
         test: notes::test_split(context.seed, notes),

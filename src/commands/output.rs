@@ -10,6 +10,11 @@ use crate::{
 /// The signal a closed pipe stands for: whoever read our stdout has gone, and wants no message about it.
 pub const SIGPIPE: i32 = 13;
 
+/// Whether a signal asked to stop: then what is done is saved, and there is a way to go on.
+pub fn is_stop(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Signal(signal) if signal != SIGPIPE)
+}
+
 /// Writes all of `bytes` to stdout.
 pub fn write(bytes: &[u8]) -> Result<()> {
     let mut stdout = io::stdout().lock();

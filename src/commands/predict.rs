@@ -11,58 +11,56 @@ use std::{io::IsTerminal, path::Path};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use self::output_file::{Output, Sidecar};
+use self::output_file::{Claim, Output, Sidecar};
 use super::{
     Context,
     args::PredictArgs,
     dry_run::Plan,
     eval::calibration,
+    output,
     scoring::{self, Windows},
 };
 use crate::{
     data::{self, RecordError},
-    error::{Context as _, Error, Kind, Result},
+    error::{Context as _, Error, Result},
     generate::predict::{Counts, Settings, score},
+    metrics::calibrators::Calibrator,
     model::checkpoint::{self, ClsgenJson, LoadedModel},
-    prompt::PromptTemplate,
+    prompt::{PromptTemplate, Prompter},
     storage,
 };
+
+/// Files of a model folder that go by name; the others by extension.
+const BASE_FILES: [&str; 6] = [
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "special_tokens_map.json",
+    "model.safetensors.index.json",
+];
 
 /// Bad records that are named before the rest is counted.
 const LISTED: usize = 20;
 
 /// Runs the command.
 pub fn run(context: &Context, args: &PredictArgs) -> Result<()> {
-    let dir = scoring::checkpoint_dir(&args.model)?;
-    let info = checkpoint::read_info(&dir)?;
-    let template = scoring::template(&dir, &info)?;
-    let calibrator = args.calibrated.then(|| calibration::saved(&args.model, &dir)).transpose()?;
-    output_file::check_early(&args.output, args.overwrite)?;
-    let total = check_input(context, args, &template)?;
-    let windows = scoring::windows(context, &info);
-    let settings = scoring::settings(context, !args.no_explanation, &windows);
     if context.dry_run {
-        return dry_run(context, args, (&dir, info), template, &windows, total);
+        return dry_run(context, args);
     }
-    let loaded = scoring::load(context, &dir)?;
-    scoring::check_memory(&loaded.model.llama, &windows)?;
-    let prompter = scoring::prompter(&loaded, template, &windows)?;
-    let mut sidecar = sidecar(context, args, &dir, &loaded, &settings, &windows)?;
-    if let Some((_, hash)) = &calibrator {
-        sidecar.settings["calibration"] = json!(hash);
-    }
-    if !context.config.eval.subgroups.is_empty() {
-        sidecar.settings["subgroups"] = json!(context.config.eval.subgroups);
-    }
-    let mut output = Output::open(&args.output, &sidecar, args.overwrite)?;
+    let claim = Claim::stake(context, args)?;
+    let job = prepare(context, args)?;
+    let Job { total, settings, loaded, prompter, sidecar, calibrator } = &job;
+    protect_base(&loaded.source.path);
+    let mut output = Output::open(claim, sidecar, args.overwrite)?;
     let done = output.lines();
     if done > 0 {
         tracing::info!("{}: continuing after {done} records", args.output.display());
     }
-    let bar = progress(context, total, done);
+    let bar = progress(context, *total, done);
     let mut counts = output.counts();
     let records = data::stream(&context.config.data, &args.input, &prompter.template().fields())?.skip(done);
-    let outcome = score(&loaded.model, &prompter, strict(records, args), &settings, &mut |mut prediction| {
+    let outcome = score(&loaded.model, prompter, strict(records, args), settings, &mut |mut prediction| {
         prediction.calibrated_probability =
             prediction.probability.zip(calibrator.as_ref()).map(|(probability, (calibrator, _))| calibrator.apply(probability));
         prediction.carry(&context.config.eval.subgroups);
@@ -77,17 +75,19 @@ pub fn run(context: &Context, args: &PredictArgs) -> Result<()> {
 }
 
 /// Opens all but the weights, and says what would be predicted.
-fn dry_run(
-    context: &Context,
-    args: &PredictArgs,
-    (dir, info): (&Path, ClsgenJson),
-    template: PromptTemplate,
-    windows: &Windows,
-    total: Option<usize>,
-) -> Result<()> {
-    storage::verify_manifest(dir)?;
-    let source = scoring::locate(context, dir, &info)?;
-    scoring::prompter_of(&source, info.labels, &source.config()?, template, windows)?;
+fn dry_run(context: &Context, args: &PredictArgs) -> Result<()> {
+    let dir = scoring::checkpoint_dir(&args.model)?;
+    let info = checkpoint::read_info(&dir)?;
+    let template = scoring::template(&dir, &info)?;
+    if args.calibrated {
+        calibration::saved(&args.model, &dir)?;
+    }
+    output_file::check(context, args)?;
+    let total = check_input(context, args, &template)?;
+    let windows = scoring::windows(context, &info);
+    storage::verify_manifest(&dir)?;
+    let source = scoring::locate(context, &dir, &info)?;
+    scoring::prompter_of(&source, info.labels, &source.config()?, template, &windows)?;
     let there = args.output.exists();
     Plan::of("predict")
         .with("checkpoint", json!(dir))
@@ -98,6 +98,54 @@ fn dry_run(
         .with("output is", if there { "there: gone on with if this very command made it" } else { "new" })
         .with("explanations", !args.no_explanation)
         .print(context)
+}
+
+/// All that is known before the first record is scored.
+struct Job {
+    total: Option<usize>,
+    settings: Settings,
+    loaded: LoadedModel,
+    prompter: Prompter,
+    sidecar: Sidecar,
+    calibrator: Option<(Calibrator, String)>,
+}
+
+/// Reads checkpoint and input. A run that is still training may replace the checkpoint meanwhile: then all of it is read again.
+fn prepare(context: &Context, args: &PredictArgs) -> Result<Job> {
+    let dir = scoring::checkpoint_dir(&args.model)?;
+    storage::read_unchanged(&dir, |dir| {
+        storage::protect(dir);
+        let info = checkpoint::read_info(dir)?;
+        let template = scoring::template(dir, &info)?;
+        let calibrator = args.calibrated.then(|| calibration::saved(&args.model, dir)).transpose()?;
+        let total = check_input(context, args, &template)?;
+        let windows = scoring::windows(context, &info);
+        let settings = scoring::settings(context, !args.no_explanation, &windows);
+        let loaded = scoring::load(context, dir)?;
+        scoring::check_memory(&loaded.model.llama, &windows)?;
+        let prompter = scoring::prompter(&loaded, template, &windows)?;
+        let mut sidecar = sidecar(context, args, dir, &loaded, &settings, &windows)?;
+        if let Some((_, hash)) = &calibrator {
+            sidecar.settings["calibration"] = json!(hash);
+        }
+        if !context.config.eval.subgroups.is_empty() {
+            sidecar.settings["subgroups"] = json!(context.config.eval.subgroups);
+        }
+        Ok(Job { total, settings, loaded, prompter, sidecar, calibrator })
+    })
+}
+
+/// Nothing of the base model's is an output.
+fn protect_base(base: &Path) {
+    if base.is_file() {
+        return storage::protect(base);
+    }
+    let named = |path: &Path| {
+        path.extension().is_some_and(|extension| ["safetensors", "gguf", "jinja", "model"].iter().any(|known| extension == *known))
+            || path.file_name().is_some_and(|name| BASE_FILES.iter().any(|known| name == *known))
+    };
+    let entries = std::fs::read_dir(base).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.filter(|path| named(path)).for_each(|path| storage::protect(&path));
 }
 
 /// Reads a file once before any work: ids that occur twice end the run (exit 3), and so does any bad record under
@@ -181,6 +229,7 @@ fn sidecar(
             "dtype": context.config.model.dtype,
             "data": {"format": context.config.data.format, "fields": context.config.data.fields, "horizon": context.config.data.horizon},
         }),
+        written: None,
     })
 }
 
@@ -202,17 +251,20 @@ fn report(context: &Context, args: &PredictArgs, counts: &Counts) {
     let Counts { records, errors, truncated, unparsable } = counts;
     tracing::info!("{records} records, {errors} errors, {truncated} truncated, {unparsable} unparsable");
     if context.json && args.output.as_os_str() != "-" {
-        let line = json!({"records": records, "errors": errors, "truncated": truncated, "unparsable": unparsable, "output": args.output});
-        let _ = super::output::line(&line.to_string());
+        let line = json!({"records": records, "errors": errors, "truncated": truncated, "unparsable": unparsable,
+            "output": args.output.to_string_lossy()});
+        let _ = output::line(&line.to_string());
     }
 }
 
 /// Syncs the output whatever happened, and says how to go on after a signal.
 fn finish(outcome: Result<()>, output: Output, args: &PredictArgs) -> Result<()> {
+    let continues = output.continues();
     let synced = output.finish();
     match outcome {
-        Err(error) if matches!(error.kind(), Kind::Signal(2 | 15)) && !is_pipe(&args.input) && args.output.as_os_str() != "-" => {
-            Err(error.hint("the same command goes on where this one stopped"))
+        Err(error) if output::is_stop(&error) && !is_pipe(&args.input) && continues => {
+            let message = format!("{error}; {} holds what is done", args.output.display());
+            Err(Error::new(error.kind(), message).hint("the same command (without --overwrite) goes on where this one stopped"))
         }
         Err(error) => Err(error),
         Ok(()) => synced.context("predictions"),

@@ -31,6 +31,7 @@ pub fn write(context: &Context, command: &str, inputs: &[&Path], models: &[Used<
     let all = context.config_path.iter().chain(&prompt).map(PathBuf::as_path).chain(inputs.iter().copied());
     let mut files: Vec<Value> = Vec::new();
     for input in all {
+        storage::protect(input);
         describe(input, 0, &mut files);
     }
     files.extend(models.iter().map(|(role, path, hash)| json!({ "path": path, "role": role, "blake3": hash })));
@@ -97,14 +98,14 @@ fn describe(path: &Path, depth: usize, files: &mut Vec<Value>) {
     match std::fs::metadata(path) {
         // Not a pipe: hashing it would eat what the command is about to read.
         Ok(meta) if meta.is_file() => {
-            files.push(json!({ "path": path, "bytes": meta.len(), "blake3": storage::hash_file(path).ok() }));
+            files.push(json!({ "path": path.to_string_lossy(), "bytes": meta.len(), "blake3": storage::hash_file(path).ok() }));
         }
         Ok(meta) if meta.is_dir() && depth < 3 => {
             let mut entries: Vec<_> = std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
             entries.sort();
             entries.iter().for_each(|entry| describe(entry, depth + 1, files));
         }
-        _ => files.push(json!({ "path": path, "bytes": null, "blake3": null })),
+        _ => files.push(json!({ "path": path.to_string_lossy(), "bytes": null, "blake3": null })),
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
 
 /// A checkpoint directory as given, or the best one of a run directory.
 pub(super) fn checkpoint_dir(path: &Path) -> Result<PathBuf> {
-    if path.join("clsgen.json").is_file() {
+    if path.join("clsgen.json").is_file() || storage::stepped_aside(path).is_some() {
         return Ok(path.to_owned());
     }
     let best = path.join("best.json");
@@ -34,7 +34,7 @@ pub(super) fn checkpoint_dir(path: &Path) -> Result<PathBuf> {
         serde_json::from_slice::<serde_json::Value>(&bytes).ok().and_then(|best| Some(best.get("path")?.as_str()?.to_owned()));
     let named = named.ok_or_else(|| Error::model(format!("{}: key path is missing", best.display())))?;
     let inside = path.join(&named);
-    Ok(if inside.exists() { inside } else { PathBuf::from(named) })
+    Ok(if inside.exists() || storage::stepped_aside(&inside).is_some() { inside } else { PathBuf::from(named) })
 }
 
 /// The prompt a checkpoint was trained with.
@@ -78,7 +78,9 @@ pub(super) fn settings(context: &Context, explanation: bool, windows: &Windows) 
 /// Reads the model; `model.base` overrides the checkpoint's.
 pub(super) fn load(context: &Context, dir: &Path) -> Result<LoadedModel> {
     let device = context.device()?;
-    checkpoint::load_model(dir, lookup(context, &[&context.config.dir]), device::dtype(context.config.model.dtype, &device), &device)
+    let dtype = device::dtype(context.config.model.dtype, &device);
+    // Another process may train into this directory.
+    storage::read_unchanged(dir, |dir| checkpoint::load_model(dir, lookup(context, &[&context.config.dir]), dtype, &device))
 }
 
 /// The model that [`load`] would read, found but not read.

@@ -88,20 +88,45 @@ fn signal_number() -> &'static Arc<AtomicUsize> {
     NUMBER.get_or_init(Arc::default)
 }
 
-/// From now on the first SIGINT or SIGTERM asks the run to save and stop ([`interrupted`]); a second ends it at once.
+/// Signals that ask a run to save and stop: Ctrl-C, a closed terminal, `kill`, what batch systems send before they take the machine
+/// away (USR1, USR2), and the CPU limit.
+const STOPPING: [i32; 6] = [libc::SIGHUP, libc::SIGINT, libc::SIGUSR1, libc::SIGUSR2, libc::SIGTERM, libc::SIGXCPU];
+
+/// From now on the first of these signals asks the run to save and stop ([`interrupted`]); a second ends it at once.
+///
+/// A SIGHUP that is ignored from the start (`nohup`) stays ignored.
 pub fn watch_signals() -> Result<()> {
     let second = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // In this order: at the first signal the shutdown finds the flag unset, and only then is it set.
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&second))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&second)))
+    let failed = |e: std::io::Error| Error::run(format!("cannot watch for signals: {}", crate::storage::reason(&e)));
+    for signal in STOPPING {
+        if signal == libc::SIGHUP && is_ignored(signal) {
+            continue;
+        }
+        // Beyond its CPU limit a process gets SIGXCPU every second: that is no second wish of the user's.
+        if signal != libc::SIGXCPU {
+            // In this order: at the first signal the shutdown finds the flag unset, and only then is it set.
+            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&second)).map_err(failed)?;
+        }
+        signal_hook::flag::register(signal, Arc::clone(&second))
             .and_then(|_| signal_hook::flag::register_usize(signal, Arc::clone(signal_number()), signal as usize))
-            .map_err(|e| Error::run(format!("cannot watch for signals: {}", crate::storage::reason(&e))))?;
+            .map_err(failed)?;
     }
     Ok(())
 }
 
-/// The signal (SIGINT 2, SIGTERM 15) that asked the run to stop, if one came.
+/// Whether this process ignores a signal, by the mask that Linux shows; elsewhere nobody knows.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
+
+/// A signal's name, as `kill -l` has it.
+pub fn signal_name(signal: i32) -> String {
+    signal_hook::low_level::signal_name(signal).map_or_else(|| format!("signal {signal}"), str::to_owned)
+}
+
+/// The signal (SIGINT 2, SIGTERM 15, …) that asked the run to stop, if one came.
 pub fn interrupted() -> Option<i32> {
     match signal_number().load(Ordering::Relaxed) {
         0 => None,
@@ -112,7 +137,7 @@ pub fn interrupted() -> Option<i32> {
 /// An error of that signal's kind, if one came: for loops that have nothing to save themselves.
 pub fn check_interrupted() -> Result<()> {
     match interrupted() {
-        Some(signal) => Err(Error::new(Kind::Signal(signal), format!("stopped by signal {signal}"))),
+        Some(signal) => Err(Error::new(Kind::Signal(signal), format!("stopped by {}", signal_name(signal)))),
         None => Ok(()),
     }
 }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     device,
-    error::{Error, Kind, Result},
+    error::{Error, Result},
     model::{Model, kv_cache::SequenceCache},
     ops::{FEW, Offsets, Share, sample, together},
     prompt::TextTokenizer,
@@ -87,9 +87,7 @@ impl<'e, 'a, 'f, I: Iterator<Item = Request>> Run<'e, 'a, 'f, I> {
 
     fn finish(mut self, emit: &mut Emit<'_>) -> Result<()> {
         loop {
-            if let Some(signal) = device::interrupted() {
-                return Err(Error::new(Kind::Signal(signal), format!("stopped by signal {signal}")));
-            }
+            device::check_interrupted()?;
             self.start_waiting(emit)?;
             if self.waiting.is_empty() && self.admit(emit)? {
                 continue;

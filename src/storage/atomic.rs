@@ -4,15 +4,19 @@
 //! is synced. A directory that replaces another swaps with it in one system call.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     io,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::{Writer, create, create_dir_all, error, fault, manifest, remove_dir_all, sync_dir};
+use super::{Writer, check_output, create, create_dir_all, error, fault, manifest, remove_dir_all, sync_dir};
 use crate::error::{Error, Result};
+
+/// Between a temporary's name and the process that writes it.
+const TEMPORARY: &str = ".tmp-";
 
 /// A directory being written under a temporary name; [`AtomicDir::commit`] makes it appear. Dropped uncommitted, it is
 /// removed.
@@ -27,9 +31,10 @@ impl AtomicDir {
     /// Begins a directory that will be `destination`, sweeping what killed processes left of earlier tries.
     pub fn create(destination: &Path) -> Result<Self> {
         let parent = parent(destination);
+        check_output(destination)?;
         create_dir_all(parent)?;
         recover(destination)?;
-        let temporary = parent.join(format!(".{}.tmp-{}", name(destination)?, std::process::id()));
+        let temporary = parent.join(temporary_name(destination)?);
         remove_dir_all(&temporary)?;
         create_dir_all(&temporary)?;
         fault("dir.create");
@@ -84,12 +89,18 @@ impl AtomicDir {
             std::fs::rename(&self.temporary, &self.destination)?;
             return Ok(None);
         }
-        match renameat_with(CWD, &self.temporary, CWD, &self.destination, RenameFlags::EXCHANGE) {
+        // The fault point of the second way takes the first one away.
+        let swapped = match fault::named("dir.aside") {
+            true => Err(rustix::io::Errno::INVAL),
+            false => renameat_with(CWD, &self.temporary, CWD, &self.destination, RenameFlags::EXCHANGE),
+        };
+        match swapped {
             Ok(()) => Ok(Some(self.temporary.clone())),
             // File systems without the swap (NFS, some overlays): step aside first; `recover` undoes a kill between.
             Err(_) => {
-                let aside = aside(&self.destination);
+                let aside = aside(&self.destination).map_err(|e| io::Error::other(e.to_string()))?;
                 std::fs::rename(&self.destination, &aside)?;
+                fault::fault("dir.aside");
                 std::fs::rename(&self.temporary, &self.destination)?;
                 Ok(Some(aside))
             }
@@ -105,10 +116,10 @@ impl Drop for AtomicDir {
     }
 }
 
-/// Undoes what a kill left beside `destination`: puts back a directory that had stepped aside, removes temporaries of
-/// processes that are gone.
+/// Mends what a kill left beside `destination`: puts back a directory that had stepped aside; where there is none, ends the commit
+/// of a temporary that is whole; removes temporaries of processes that are gone.
 pub fn recover(destination: &Path) -> Result<()> {
-    let aside = aside(destination);
+    let aside = aside(destination)?;
     if aside.exists() {
         if destination.exists() {
             remove_dir_all(&aside)?;
@@ -116,17 +127,48 @@ pub fn recover(destination: &Path) -> Result<()> {
             std::fs::rename(&aside, destination).map_err(|e| error("cannot recover", destination, &e))?;
         }
     }
-    name(destination)?;
+    if !destination.exists()
+        && let Some(whole) = whole_temporary(destination)
+    {
+        std::fs::rename(&whole, destination).map_err(|e| error("cannot recover", destination, &e))?;
+        sync_dir(parent(destination))?;
+    }
     sweep(parent(destination))
+}
+
+/// A temporary of `destination` that a process now gone had written to the end, manifest and all.
+fn whole_temporary(destination: &Path) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(parent(destination)).ok()?.flatten();
+    let ours = entries.filter(|entry| whose(&entry.file_name()).as_deref() == destination.file_name());
+    let mut dead = ours.filter(|entry| dead_process(&entry.file_name())).map(|entry| entry.path());
+    dead.find(|path| manifest::verify_manifest(path).is_ok_and(|verified| verified))
+}
+
+/// Whose a dot name is: `last` of `.last.old` (stepped aside) and of `.last.tmp-PID` (being written); `None` for any other name.
+pub fn whose(name: &OsStr) -> Option<OsString> {
+    let inner = name.as_bytes().strip_prefix(b".")?;
+    let inner = match inner.strip_suffix(b".old") {
+        Some(inner) => inner,
+        None => {
+            let marker = inner.windows(TEMPORARY.len()).rposition(|part| part == TEMPORARY.as_bytes())?;
+            std::str::from_utf8(&inner[marker + TEMPORARY.len()..]).ok()?.parse::<u32>().ok()?;
+            &inner[..marker]
+        }
+    };
+    Some(OsStr::from_bytes(inner).to_owned())
+}
+
+/// Whether a name is that of a temporary whose process is gone.
+fn dead_process(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with('.') && name.rsplit_once(TEMPORARY).is_some_and(|(_, process)| process.parse::<u32>().is_ok() && !alive(process))
 }
 
 /// Removes temporaries in `dir` (`.name.tmp-PID`) of processes that are gone.
 pub(super) fn sweep(dir: &Path) -> Result<()> {
     let Ok(entries) = std::fs::read_dir(dir) else { return Ok(()) };
     for entry in entries.flatten() {
-        let file_name = entry.file_name();
-        let Some((".", pid)) = file_name.to_str().and_then(|name| Some((name.get(..1)?, name.rsplit_once(".tmp-")?.1))) else { continue };
-        if pid.parse::<u32>().is_err() || alive(pid) {
+        if !dead_process(&entry.file_name()) {
             continue;
         }
         match entry.file_type() {
@@ -145,8 +187,9 @@ fn alive(pid: &str) -> bool {
 /// Writes a file so that its path holds either the old bytes or all of the new ones.
 pub fn write_file_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let parent = parent(path);
+    check_output(path)?;
     create_dir_all(parent)?;
-    let temporary = parent.join(format!(".{}.tmp-{}", name(path)?, std::process::id()));
+    let temporary = parent.join(temporary_name(path)?);
     let result = (|| {
         let mut writer = create(&temporary)?;
         fault("file.write");
@@ -161,6 +204,17 @@ pub fn write_file_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
         let _ = std::fs::remove_file(&temporary);
     }
     result
+}
+
+/// The same, but a file that is there already is left alone: these very bytes are fine, any others are not ours (exit 2).
+pub fn write_own_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    check_output(path)?;
+    match std::fs::read(path) {
+        Ok(there) if there == bytes => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => write_file_atomic(path, bytes),
+        _ => Err(Error::usage(format!("{} is there already and was not made by this command", path.display()))
+            .hint("move it away, or choose another directory with --run")),
+    }
 }
 
 fn sync_tree(dir: &Path) -> Result<()> {
@@ -178,13 +232,22 @@ pub(super) fn parent(path: &Path) -> &Path {
     }
 }
 
-fn aside(destination: &Path) -> PathBuf {
-    let name = destination.file_name().and_then(OsStr::to_str).unwrap_or("dir");
-    parent(destination).join(format!(".{name}.old"))
+/// Where `destination` steps aside to.
+pub(super) fn aside(destination: &Path) -> Result<PathBuf> {
+    Ok(parent(destination).join(dotted(destination, ".old")?))
 }
 
-fn name(path: &Path) -> Result<&str> {
-    path.file_name().and_then(OsStr::to_str).ok_or_else(|| Error::usage(format!("{} names no file or directory", path.display())))
+fn temporary_name(path: &Path) -> Result<OsString> {
+    dotted(path, &format!("{TEMPORARY}{}", std::process::id()))
+}
+
+/// `.NAME` + `suffix`; a name is bytes, UTF-8 or not.
+pub(super) fn dotted(path: &Path, suffix: &str) -> Result<OsString> {
+    let name = path.file_name().ok_or_else(|| Error::usage(format!("{} names no file or directory", path.display())))?;
+    let mut dotted = OsString::from(".");
+    dotted.push(name);
+    dotted.push(suffix);
+    Ok(dotted)
 }
 
 #[cfg(test)]

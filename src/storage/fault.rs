@@ -12,6 +12,7 @@ pub fn points() -> &'static [&'static str] {
         "dir.write",
         "dir.manifest",
         "dir.synced",
+        "dir.aside",
         "dir.renamed",
         "dir.done",
         "file.write",
@@ -31,8 +32,17 @@ pub fn fault(point: &str) {
 
 /// True at the passage that `CLSGEN_FAULT` names.
 pub(super) fn due(point: &str) -> bool {
-    static WANTED: OnceLock<Option<(String, u64)>> = OnceLock::new();
     static PASSED: AtomicU64 = AtomicU64::new(0);
+    wanted().is_some_and(|(name, n)| name == point && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == *n)
+}
+
+/// Whether `CLSGEN_FAULT` names this point, whatever the passage: for a way that is taken on some file systems only.
+pub(super) fn named(point: &str) -> bool {
+    wanted().is_some_and(|(name, _)| name == point)
+}
+
+fn wanted() -> Option<&'static (String, u64)> {
+    static WANTED: OnceLock<Option<(String, u64)>> = OnceLock::new();
     let wanted = WANTED.get_or_init(|| {
         let value = std::env::var("CLSGEN_FAULT").ok()?;
         Some(match value.rsplit_once(':') {
@@ -40,5 +50,5 @@ pub(super) fn due(point: &str) -> bool {
             None => (value, 1),
         })
     });
-    wanted.as_ref().is_some_and(|(name, n)| name == point && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == *n)
+    wanted.as_ref()
 }

@@ -1,4 +1,4 @@
-//! One process at a time in a run directory.
+//! One process at a time in a run directory, and at an output file.
 
 use std::{
     fs::{File, TryLockError},
@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::{atomic, guard};
 use crate::error::{Error, Result};
 
 /// Held while a command writes into a run directory; the operating system releases it however the process ends.
@@ -13,6 +14,7 @@ use crate::error::{Error, Result};
 pub struct RunLock {
     file: File,
     path: PathBuf,
+    dir: PathBuf,
 }
 
 impl RunLock {
@@ -20,25 +22,11 @@ impl RunLock {
     pub fn acquire(dir: &Path) -> Result<Self> {
         super::create_dir_all(dir)?;
         let path = dir.join(".lock");
-        let mut file = super::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(|e| super::error("cannot lock", &path, &e))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(held(dir, &mut file)),
-            Err(TryLockError::Error(e)) => return Err(super::error("cannot lock", &path, &e)),
-        }
-        let holder = format!("process {} on {}\n", std::process::id(), host());
-        file.set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| file.write_all(holder.as_bytes()))
-            .map_err(|e| super::error("cannot lock", &path, &e))?;
-        super::atomic::sweep(dir)?;
-        Ok(Self { file, path })
+        let file = take(&path, &format!("run directory {}", dir.display()), "--run")?;
+        atomic::sweep(dir)?;
+        // From now on whoever writes into it finds out when it is gone.
+        guard::hold(dir);
+        Ok(Self { file, path, dir: dir.to_owned() })
     }
 
     /// The lock file.
@@ -49,9 +37,57 @@ impl RunLock {
 
 impl Drop for RunLock {
     fn drop(&mut self) {
-        // The file stays (removing it would race with the next holder); only the name in it goes.
+        guard::release(&self.dir);
+        // The file stays, as part of the directory; only the name in it goes.
         let _ = self.file.set_len(0);
         let _ = self.file.unlock();
+    }
+}
+
+/// Held while a command writes one output file: a file `.NAME.lock` beside it that goes when the command ends.
+#[derive(Debug)]
+pub struct OutputLock {
+    file: File,
+    path: PathBuf,
+}
+
+impl OutputLock {
+    /// Takes the lock of `output`, or fails (exit 2) naming who holds it.
+    pub fn acquire(output: &Path) -> Result<Self> {
+        // Two names of one file have one lock.
+        let real = output.canonicalize().unwrap_or_else(|_| output.to_owned());
+        let path = atomic::parent(&real).join(atomic::dotted(&real, ".lock")?);
+        let file = take(&path, &output.display().to_string(), "--output")?;
+        Ok(Self { file, path })
+    }
+}
+
+impl Drop for OutputLock {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+        let _ = self.file.unlock();
+    }
+}
+
+/// Opens and locks the lock file `path` of `what` and writes our name into it.
+fn take(path: &Path, what: &str, flag: &str) -> Result<File> {
+    let failed = |e: &std::io::Error| super::error("cannot lock", path, e);
+    loop {
+        let opened = super::options().read(true).write(true).create(true).truncate(false).open(path);
+        let mut file = opened.map_err(|e| failed(&e))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(held(what, flag, &mut file)),
+            Err(TryLockError::Error(e)) => return Err(failed(&e)),
+        }
+        // The holder before us may have removed the file that we opened: then the lock is on nothing.
+        let ours = guard::identity(&file.metadata().map_err(|e| failed(&e))?);
+        if !path.metadata().is_ok_and(|meta| guard::identity(&meta) == ours) {
+            continue;
+        }
+        let holder = format!("process {} on {}\n", std::process::id(), host());
+        file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(holder.as_bytes())).map_err(|e| failed(&e))?;
+        return Ok(file);
     }
 }
 
@@ -60,10 +96,10 @@ pub(super) fn host() -> String {
     sysinfo::System::host_name().unwrap_or_else(|_| "this machine".into())
 }
 
-fn held(dir: &Path, file: &mut File) -> Error {
+fn held(what: &str, flag: &str, file: &mut File) -> Error {
     let mut holder = String::new();
     let _ = file.take(200).read_to_string(&mut holder);
     let holder = if holder.trim().is_empty() { "another process" } else { holder.trim() };
-    Error::usage(format!("run directory {} is locked by {holder}", dir.display()))
-        .hint("wait until it ends, or choose another directory with --run")
+    Error::usage(format!("{what} is locked by {holder}"))
+        .hint(format!("wait until it ends, or choose another {} with {flag}", if flag == "--run" { "directory" } else { "file" }))
 }

@@ -8,6 +8,7 @@ use std::{
 
 use serde::Serialize;
 
+use super::guard;
 use crate::error::{Error, Result};
 
 /// A log of records, a line each. Every append is one write, so a reader sees whole lines.
@@ -17,11 +18,14 @@ pub struct RecordLog {
     file: File,
     records: usize,
     length: u64,
+    /// Which file it is; `None` for a pipe or a device.
+    identity: Option<guard::Identity>,
 }
 
 impl RecordLog {
     /// Opens or creates the log and cuts a torn last line.
     pub fn open(path: &Path) -> Result<Self> {
+        super::check_output(path)?;
         let fail = |e: std::io::Error| super::error("cannot open", path, &e);
         let mut file = super::options().read(true).write(true).create(true).truncate(false).open(path).map_err(fail)?;
         // A device or a pipe holds no records to keep (and /dev/full would never end).
@@ -32,7 +36,9 @@ impl RecordLog {
         } else {
             (0, 0)
         };
-        Ok(Self { path: path.to_owned(), file, records, length })
+        let meta = file.metadata().map_err(fail)?;
+        let identity = meta.is_file().then(|| guard::identity(&meta));
+        Ok(Self { path: path.to_owned(), file, records, length, identity })
     }
 
     /// Whole records in the log.
@@ -54,6 +60,7 @@ impl RecordLog {
     pub fn append(&mut self, record: &impl Serialize) -> Result<()> {
         let mut line = serde_json::to_vec(record).map_err(|e| Error::run(format!("cannot write {}: {e}", self.path.display())))?;
         line.push(b'\n');
+        self.check_there()?;
         super::fault("log.append");
         if super::fault::due("log.torn") {
             let _ = self.file.write_all(&line[..line.len() / 2]);
@@ -67,6 +74,29 @@ impl RecordLog {
         self.records += 1;
         self.length += line.len() as u64;
         Ok(())
+    }
+
+    /// Takes the file for this process alone, whatever name another uses for it.
+    pub fn lock(&self) -> Result<()> {
+        match self.file.try_lock() {
+            Err(std::fs::TryLockError::WouldBlock) => {
+                Err(Error::usage(format!("{} is being written by another process", self.path.display()))
+                    .hint("wait until it ends, or choose another place"))
+            }
+            // A file system without locks is no reason not to work.
+            _ => Ok(()),
+        }
+    }
+
+    /// Lines written to a file that has no name any more would be lost.
+    fn check_there(&self) -> Result<()> {
+        guard::check_held(&self.path)?;
+        let Some(identity) = self.identity else { return Ok(()) };
+        match self.path.metadata() {
+            Ok(meta) if guard::identity(&meta) == identity => Ok(()),
+            _ => Err(Error::run(format!("{} was removed or replaced while it was being written", self.path.display()))
+                .hint("nothing was made anew: give the command again to start over")),
+        }
     }
 
     /// Cuts the log after its first `records` records (a resume goes back to its checkpoint).

@@ -69,18 +69,45 @@ pub fn verify_manifest(dir: &Path) -> Result<bool> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         Err(e) => return Err(Error::model(format!("cannot read {}: {}", path.display(), super::reason(&e)))),
     };
-    let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|_| damaged(&path, "it is not a manifest"))?;
+    let manifest = parse(&path, &bytes)?;
     for (name, entry) in &manifest.files {
-        let file = dir.join(name);
-        let Ok(meta) = std::fs::metadata(&file) else { return Err(damaged(&file, "listed in manifest.json but not there")) };
-        if meta.len() != entry.length {
-            return Err(damaged(&file, &format!("{} bytes, {} expected", meta.len(), entry.length)));
-        }
-        if hash_file(&file).map_err(|e| Error::model(e.to_string()))? != entry.blake3 {
-            return Err(damaged(&file, "its BLAKE3 differs from manifest.json"));
-        }
+        entry.verify(&dir.join(name))?;
     }
     Ok(true)
+}
+
+/// The bytes of one file of a directory, checked against the manifest where that lists it (exit 4 where they differ).
+pub fn verify_file(dir: &Path, name: &str) -> Result<Vec<u8>> {
+    let file = dir.join(name);
+    let unread = |path: &Path, e: std::io::Error| Error::model(format!("cannot read {}: {}", path.display(), super::reason(&e)));
+    let content = std::fs::read(&file).map_err(|e| unread(&file, e))?;
+    let path = dir.join(MANIFEST);
+    let manifest = match std::fs::read(&path) {
+        Ok(bytes) => parse(&path, &bytes)?,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(content),
+        Err(e) => return Err(unread(&path, e)),
+    };
+    match manifest.files.get(name) {
+        Some(entry) if entry.blake3 != hash_bytes(&content) => Err(damaged(&file, "its BLAKE3 differs from manifest.json")),
+        _ => Ok(content),
+    }
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<Manifest> {
+    serde_json::from_slice(bytes).map_err(|_| damaged(path, "it is not a manifest"))
+}
+
+impl Entry {
+    fn verify(&self, file: &Path) -> Result<()> {
+        let Ok(meta) = std::fs::metadata(file) else { return Err(damaged(file, "listed in manifest.json but not there")) };
+        if meta.len() != self.length {
+            return Err(damaged(file, &format!("{} bytes, {} expected", meta.len(), self.length)));
+        }
+        if hash_file(file).map_err(|e| Error::model(e.to_string()))? != self.blake3 {
+            return Err(damaged(file, "its BLAKE3 differs from manifest.json"));
+        }
+        Ok(())
+    }
 }
 
 fn damaged(path: &Path, what: &str) -> Error {

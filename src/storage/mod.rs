@@ -5,10 +5,12 @@
 
 mod atomic;
 mod fault;
+mod guard;
 mod lock;
 mod log;
 mod manifest;
 mod packed;
+mod snapshot;
 
 use std::{
     fs::{File, OpenOptions},
@@ -17,13 +19,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use atomic::{AtomicDir, recover, write_file_atomic};
+pub use atomic::{AtomicDir, recover, whose, write_file_atomic, write_own_file};
 pub use fault::{fault, points};
-pub use lock::RunLock;
+pub use guard::{check_output, check_stdout, protect};
+pub use lock::{OutputLock, RunLock};
 pub use log::RecordLog;
-pub use manifest::{MANIFEST, hash_bytes, hash_file, verify_manifest};
+pub use manifest::{MANIFEST, hash_bytes, hash_file, verify_file, verify_manifest};
 pub(crate) use packed::packed;
 pub use packed::unpack;
+pub use snapshot::{read_unchanged, stepped_aside};
 
 use crate::error::{Error, Kind, Result};
 
@@ -82,23 +86,27 @@ fn ignore_no_sync(error: io::Error) -> io::Result<()> {
 
 /// Creates (or empties) a private file for streaming output.
 pub fn create(path: &Path) -> Result<Writer> {
+    check_output(path)?;
     let file = options().write(true).create(true).truncate(true).open(path).map_err(|e| error("cannot create", path, &e))?;
     Ok(Writer { path: path.to_owned(), file: BufWriter::new(file) })
 }
 
 /// Opens (or creates) a private file to append to.
 pub fn append(path: &Path) -> Result<Writer> {
+    check_output(path)?;
     let file = options().append(true).create(true).open(path).map_err(|e| error("cannot open", path, &e))?;
     Ok(Writer { path: path.to_owned(), file: BufWriter::new(file) })
 }
 
 /// Creates a private directory and its missing parents.
 pub fn create_dir_all(path: &Path) -> Result<()> {
+    guard::check_held(path)?;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| error("cannot create directory", path, &e))
 }
 
 /// Removes a directory and all it holds; one that is not there is fine.
 pub fn remove_dir_all(path: &Path) -> Result<()> {
+    check_output(path)?;
     match std::fs::remove_dir_all(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(error("cannot remove", path, &e)),
         _ => Ok(()),
@@ -107,6 +115,7 @@ pub fn remove_dir_all(path: &Path) -> Result<()> {
 
 /// Removes a file; one that is not there is fine.
 pub fn remove_file(path: &Path) -> Result<()> {
+    check_output(path)?;
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(error("cannot remove", path, &e)),
         _ => Ok(()),

@@ -7,7 +7,7 @@
 //! ```
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::Write,
     path::{Path, PathBuf},
 };
@@ -17,7 +17,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     dev::DevMetrics,
-    log::read_json,
     loss::{Counts, LossSums},
     plan::Plan,
     step::Trainer,
@@ -206,15 +205,25 @@ pub struct Resumable {
     pub state: TrainerState,
 }
 
-/// The newest checkpoint of `run` that is whole, by its manifest; a broken one is passed over with a warning.
+/// The newest checkpoint of `run` that is whole, by its manifest; a broken one is passed over with a warning. `None` where none was
+/// ever committed; an error (exit 4) where every one is broken: training does not start over them.
 pub fn newest_valid(run: &Path) -> Result<Option<Resumable>> {
     let mut found: Vec<Resumable> = Vec::new();
+    let (mut whole, mut damage) = (0, None);
     for path in directories(run) {
         storage::recover(&path)?;
+        // What was never written to its end holds nothing to lose.
+        if !path.exists() {
+            continue;
+        }
+        whole += 1;
         // Only its trainer.json is read to put candidates in order: hashing every epoch's files would be slow.
         match read_state(&path) {
             Ok(state) => found.push(Resumable { path, state }),
-            Err(error) => tracing::warn!("{} is passed over: {error}", path.display()),
+            Err(error) => {
+                tracing::warn!("{} is passed over: {error}", path.display());
+                damage = Some(error);
+            }
         }
     }
     // Of two with the same step the one whose epoch is over, then the epoch's own directory.
@@ -223,10 +232,18 @@ pub fn newest_valid(run: &Path) -> Result<Option<Resumable>> {
         match storage::verify_manifest(&candidate.path) {
             Ok(true) => return Ok(Some(candidate)),
             Ok(false) => tracing::warn!("{} is passed over: it has no manifest.json", candidate.path.display()),
-            Err(error) => tracing::warn!("{} is passed over: {error}", candidate.path.display()),
+            Err(error) => {
+                tracing::warn!("{} is passed over: {error}", candidate.path.display());
+                damage = Some(error);
+            }
         }
     }
-    Ok(None)
+    if whole == 0 {
+        return Ok(None);
+    }
+    let reason = damage.map_or_else(|| "they have no manifest.json".to_owned(), |error| error.to_string());
+    Err(Error::model(format!("no checkpoint of {} can be resumed from, of {whole}: {reason}", run.display()))
+        .hint("put an undamaged copy of a checkpoint back, or start over in another directory with --run"))
 }
 
 /// A checkpoint directory of `run`, valid or not, if there is one.
@@ -234,22 +251,20 @@ pub fn any(run: &Path) -> Option<PathBuf> {
     directories(run).into_iter().next()
 }
 
-/// Checkpoint directories of a run, `epoch-…` and `last`.
-fn directories(run: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(run.join(CHECKPOINTS)) else { return Vec::new() };
-    let named = |path: &PathBuf| {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        name == "last" || name.starts_with("epoch-")
-    };
-    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(named).collect();
-    paths.sort();
-    paths
+/// Checkpoint directories of a run, `epoch-…` and `last`; also those of which a killed process left only a dot name: the old one
+/// that had stepped aside, or the new one under its temporary name.
+fn directories(run: &Path) -> BTreeSet<PathBuf> {
+    let folder = run.join(CHECKPOINTS);
+    let Ok(entries) = std::fs::read_dir(&folder) else { return BTreeSet::new() };
+    let names = entries.flatten().map(|entry| storage::whose(&entry.file_name()).unwrap_or_else(|| entry.file_name()));
+    let checkpoints = names.filter(|name| name == "last" || name.as_encoded_bytes().starts_with(b"epoch-"));
+    checkpoints.map(|name| folder.join(name)).collect()
 }
 
 /// A checkpoint's `trainer.json`.
 pub fn read_state(dir: &Path) -> Result<TrainerState> {
     let path = dir.join(TRAINER_JSON);
-    serde_json::from_value(read_json(&path)?).map_err(|e| Error::model(format!("{}: {e}", path.display())))
+    serde_json::from_slice(&storage::verify_file(dir, TRAINER_JSON)?).map_err(|e| Error::model(format!("{}: {e}", path.display())))
 }
 
 /// A checkpoint's moments.

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     data::{Prediction, Record},
+    device,
     error::Result,
     generate::predict::{Settings, score_records},
     metrics::{self, Evaluation, quality::EpochTerms},
@@ -104,6 +105,7 @@ impl Dev {
         let mut sum = 0.0;
         if weights.trains_generation() {
             for record in 0..self.explained.len() {
+                device::check_interrupted()?;
                 sum += loss::generation_loss(model, &Batch::new(&self.explained, &[Sample { record, key: 0 }]))?;
             }
         }

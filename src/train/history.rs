@@ -5,9 +5,12 @@ use std::{collections::BTreeMap, path::Path};
 use super::{
     checkpoint::{CHECKPOINTS, DEV_METRICS},
     dev::DevMetrics,
-    log::{METRICS, read_json},
+    log::METRICS,
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    storage,
+};
 
 /// Dev metrics of every epoch that has them: a checkpoint's own `dev.metrics.json`, else (the checkpoint was deleted) its line
 /// of `metrics.jsonl`.
@@ -27,7 +30,8 @@ pub fn dev_history(run: &Path) -> Result<BTreeMap<usize, DevMetrics>> {
         let epoch = name.to_str().and_then(|name| name.strip_prefix("epoch-")?.parse::<usize>().ok());
         let path = entry.path().join(DEV_METRICS);
         if let Some(epoch) = epoch.filter(|_| path.is_file()) {
-            let dev = serde_json::from_value(read_json(&path)?).map_err(|e| Error::model(format!("{}: {e}", path.display())))?;
+            let dev = serde_json::from_slice(&storage::verify_file(&entry.path(), DEV_METRICS)?)
+                .map_err(|e| Error::model(format!("{}: {e}", path.display())))?;
             history.insert(epoch, dev);
         }
     }

@@ -165,18 +165,26 @@ impl TrainLog {
 /// Drops the lines of steps after `done` and of epochs after `complete_epochs`.
 fn keep_until(path: &Path, done: usize, complete_epochs: usize) -> Result<()> {
     let Ok(file) = std::fs::File::open(path) else { return Ok(()) };
-    let mut kept = String::new();
-    for line in BufReader::new(file).lines() {
-        let line = line.map_err(|e| storage::error("cannot read", path, &e))?;
+    let mut kept: Vec<u8> = Vec::new();
+    let lines =
+        BufReader::new(file).split(b'\n').collect::<std::io::Result<Vec<_>>>().map_err(|e| storage::error("cannot read", path, &e))?;
+    for (i, line) in lines.iter().enumerate() {
         // A torn last line is not JSON: it goes too.
-        let Ok(value) = serde_json::from_str::<Value>(&line) else { continue };
+        let value = serde_json::from_slice::<Value>(line).unwrap_or_default();
+        if value["type"] != "step" && value["type"] != "epoch" {
+            if i + 1 == lines.len() {
+                continue;
+            }
+            return Err(Error::usage(format!("{} is there already and is no log of a training run (line {})", path.display(), i + 1))
+                .hint("move it away, or choose another directory with --run"));
+        }
         let (key, last) = if value["type"] == "epoch" { ("epoch", complete_epochs) } else { ("step", done) };
         if value[key].as_u64().is_some_and(|n| n <= last as u64) {
-            kept.push_str(&line);
-            kept.push('\n');
+            kept.extend_from_slice(line);
+            kept.push(b'\n');
         }
     }
-    storage::write_file_atomic(path, kept.as_bytes())
+    storage::write_file_atomic(path, &kept)
 }
 
 fn progress_bar(total: usize, done: usize, quiet: bool) -> ProgressBar {
@@ -189,12 +197,6 @@ fn progress_bar(total: usize, done: usize, quiet: bool) -> ProgressBar {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
     }
-}
-
-/// A file of one JSON value, read whole.
-pub(super) fn read_json(path: &Path) -> Result<Value> {
-    let bytes = std::fs::read(path).map_err(|e| Error::model(format!("cannot read {}: {e}", path.display())))?;
-    serde_json::from_slice(&bytes).map_err(|e| Error::model(format!("{}: {e}", path.display())))
 }
 
 #[cfg(test)]

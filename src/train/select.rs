@@ -10,7 +10,6 @@ use serde::Serialize;
 use super::{
     checkpoint::{DEV_METRICS, epoch_path},
     dev::DevMetrics,
-    log::read_json,
 };
 use crate::{
     error::{Error, Result},
@@ -42,10 +41,11 @@ fn choose(run: &Path, last: usize) -> Result<Best> {
     let mut epochs = Vec::new();
     let mut terms: Vec<EpochTerms> = Vec::new();
     for epoch in 1..=last {
-        let path = run.join(epoch_path(epoch)).join(DEV_METRICS);
+        let checkpoint = run.join(epoch_path(epoch));
+        let path = checkpoint.join(DEV_METRICS);
         if path.is_file() {
-            let metrics: DevMetrics =
-                serde_json::from_value(read_json(&path)?).map_err(|e| Error::model(format!("{}: {e}", path.display())))?;
+            let metrics: DevMetrics = serde_json::from_slice(&storage::verify_file(&checkpoint, DEV_METRICS)?)
+                .map_err(|e| Error::model(format!("{}: {e}", path.display())))?;
             epochs.push(epoch);
             terms.push(metrics.terms());
         }

@@ -10,6 +10,7 @@ use super::{
     step::Trainer,
 };
 use crate::{
+    device,
     error::{Error, Kind, Result},
     prompt::Prompter,
     storage,
@@ -110,7 +111,8 @@ impl Session<'_> {
             self.writer.epoch(&self.trainer, &self.state, None)?;
             write_best(&self.writer.run, self.state.epoch)?;
         }
-        let message = format!("stopped by signal {signal} after step {} of {}, state saved", self.state.step, self.state.total_steps);
+        let name = device::signal_name(signal);
+        let message = format!("stopped by {name} after step {} of {}, state saved", self.state.step, self.state.total_steps);
         Ok(Error::new(Kind::Signal(signal), message).hint("the same command with --resume goes on where this one stopped"))
     }
 }

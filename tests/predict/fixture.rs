@@ -1,7 +1,7 @@
 //! A tiny checkpoint on disk as another tool would write it: random base, adapter and head, no manifest.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -41,6 +41,21 @@ impl Fixture {
 
     pub fn read(&self, name: &str) -> Vec<u8> {
         std::fs::read(self.path(name)).unwrap_or_default()
+    }
+
+    /// Every file and its bytes, but for locks.
+    pub fn tree(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let (mut files, mut open) = (BTreeMap::new(), vec![self.path("")]);
+        while let Some(dir) = open.pop() {
+            for path in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+                if path.is_dir() {
+                    open.push(path);
+                } else {
+                    files.insert(path.clone(), std::fs::read(&path).unwrap());
+                }
+            }
+        }
+        files
     }
 
     /// The lines of an output as JSON.

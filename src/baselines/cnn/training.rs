@@ -12,7 +12,7 @@ use super::{
 use crate::{
     config::{self, Train},
     device,
-    error::{Error, Kind, Result},
+    error::{Error, Result},
     generate::predict::probability,
     metrics::{classification::Confusion, ranking},
     model::peft,
@@ -107,9 +107,7 @@ impl<'a> Trainer<'a> {
         let order = Rng::new(self.state.seed, streams::SHUFFLE).permutation(self.state.epoch as u64, self.train.len());
         let (train, mut sum) = (self.train, 0.0);
         for (i, batch) in order.chunks(self.cnn.batch_size).enumerate() {
-            if let Some(signal) = device::interrupted() {
-                return Err(Error::new(Kind::Signal(signal), format!("stopped by signal {signal}")));
-            }
+            device::check_interrupted()?;
             let step = self.state.epoch * steps + i + 1;
             let documents: Vec<&Document> = batch.iter().map(|&index| &train[index]).collect();
             sum += self.step(&documents, step)? * batch.len() as f64;

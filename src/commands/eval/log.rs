@@ -18,7 +18,7 @@ use super::{Context, folder::differences, json};
 use crate::{
     data::Record,
     device,
-    error::{Error, Kind, Result},
+    error::{Error, Result},
     storage::{self, RecordLog},
 };
 
@@ -161,10 +161,7 @@ pub fn fill<T>(context: &Context, file: &Path, made: (&Value, bool), items: &[T]
 
 /// Ends the work where a signal asks for it.
 pub fn check_signal() -> Result<()> {
-    match device::interrupted() {
-        Some(signal) => Err(Error::new(Kind::Signal(signal), format!("stopped by signal {signal}"))),
-        None => Ok(()),
-    }
+    device::check_interrupted()
 }
 
 /// Every line of a log of ours; `each` may drop what need not be held.

@@ -1,25 +1,28 @@
 //! Where predictions go: a private file with a sidecar that says what made it, stdout, or a device.
 //!
 //! `OUTPUT.meta.json` is written before the first line. A later command continues `OUTPUT` when its own sidecar would be
-//! the same; a torn last line is cut and written again.
+//! the same; a torn last line is cut and written again. At the end it also holds how many lines were written and their hash, so
+//! that only those very lines are continued.
+//!
+//! A lock keeps other processes out. No input, no file of the model's or of its run, and no foreign sidecar is ever replaced.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    commands::output,
+    commands::{Context, args::PredictArgs, output},
     data::Prediction,
     error::{Error, Result},
     generate::predict::Counts,
-    storage::{self, RecordLog, Writer},
+    storage::{self, OutputLock, RecordLog, Writer},
 };
 
 /// What made an output: equal sidecars, equal bytes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Sidecar {
     pub(super) schema: u32,
     pub(super) clsgen_version: String,
@@ -30,51 +33,153 @@ pub(super) struct Sidecar {
     /// BLAKE3 of the input; null for a pipe, which nothing can be compared with.
     pub(super) input: Option<String>,
     pub(super) settings: serde_json::Value,
+    /// The lines when a command last stopped writing them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) written: Option<Written>,
+}
+
+/// Lines of an output, and BLAKE3 of their bytes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Written {
+    lines: usize,
+    bytes: u64,
+    blake3: String,
 }
 
 /// An open output.
 pub(super) enum Output {
     Stdout,
-    /// A regular file; the counts are those of the lines it already held.
-    File(RecordLog, Counts),
+    /// A regular file.
+    File(Box<Lines>),
     /// A FIFO or a device: nothing to continue, nothing to describe.
     Device(Writer),
 }
 
-/// Refuses an output that cannot be continued whatever the model turns out to be, before anything slow is done.
-pub(super) fn check_early(path: &Path, overwrite: bool) -> Result<()> {
-    if is_stream(path) || overwrite || !holds_lines(path) || sidecar_path(path).is_file() {
+/// A regular file that is written.
+pub(super) struct Lines {
+    log: RecordLog,
+    /// Those of the lines that it already held.
+    counts: Counts,
+    sidecar: Sidecar,
+    _lock: OutputLock,
+}
+
+/// The right to write an output, before anything slow is done.
+pub(super) struct Claim {
+    path: PathBuf,
+    /// `None` for a stream.
+    lock: Option<OutputLock>,
+}
+
+impl Claim {
+    /// Refuses (exit 2) an output that is an input, a file of the model's run, held by another process, beside a foreign sidecar, or
+    /// that cannot be continued whatever the model turns out to be.
+    pub(super) fn stake(context: &Context, args: &PredictArgs) -> Result<Self> {
+        check(context, args)?;
+        let path = args.output.as_path();
+        let lock = if is_stream(path) { None } else { Some(OutputLock::acquire(path)?) };
+        Ok(Self { path: path.to_owned(), lock })
+    }
+}
+
+/// As [`Claim::stake`], without taking the lock.
+pub(super) fn check(context: &Context, args: &PredictArgs) -> Result<()> {
+    let path = args.output.as_path();
+    if args.input.as_os_str() != "-" {
+        storage::protect(&args.input);
+    }
+    context.config_path.iter().for_each(|config| storage::protect(config));
+    if is_stream(path) {
+        if path.as_os_str() == "-" {
+            storage::check_stdout()?;
+        }
         return Ok(());
     }
-    Err(refusal(path, "no sidecar says what made it"))
+    let beside = sidecar_path(path);
+    storage::check_output(path)?;
+    storage::check_output(&beside)?;
+    for run in [Some(context.run_dir.as_path()), Some(args.model.as_path()), args.model.ancestors().nth(2)].into_iter().flatten() {
+        refuse_run_file(path, run)?;
+    }
+    if beside.symlink_metadata().is_ok() && read_sidecar(&beside).is_none() {
+        return Err(Error::usage(format!(
+            "{} is there already and is no sidecar of ours: predictions to {} would replace it",
+            beside.display(),
+            path.display()
+        ))
+        .hint("give another --output, or move that file away; --overwrite does not replace it"));
+    }
+    if !args.overwrite && holds_lines(path) && !beside.is_file() {
+        return Err(refusal(path, "no sidecar says what made it"));
+    }
+    Ok(())
+}
+
+/// Files and folders of a run directory that other commands make.
+const RUN_FILES: [&str; 9] =
+    ["checkpoints", "construct", "eval", "tensorboard", "best.json", "metrics.jsonl", "run.json", "train.json", ".lock"];
+
+/// Refuses an output that is a file of a run directory's own, or would lie in a checkpoint, which never changes.
+fn refuse_run_file(path: &Path, run: &Path) -> Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let real = match (path.canonicalize(), parent.canonicalize(), path.file_name()) {
+        (Ok(real), ..) => real,
+        (_, Ok(parent), Some(name)) => parent.join(name),
+        _ => return Ok(()),
+    };
+    let in_checkpoint = real.parent().is_some_and(|parent| parent.join("clsgen.json").is_file());
+    let is_run = ["checkpoints", "best.json", "run.json"].iter().any(|name| run.join(name).exists());
+    let inside = run.canonicalize().ok().filter(|_| is_run).and_then(|run| real.strip_prefix(run).ok().map(Path::to_owned));
+    let own = inside.is_some_and(|inside| {
+        let first = inside.components().next().map(|first| first.as_os_str().to_owned()).unwrap_or_default();
+        // Earlier predictions may lie anywhere.
+        RUN_FILES.iter().any(|name| first == *name) && (first == "checkpoints" || (real.exists() && !sidecar_path(&real).exists()))
+    });
+    match in_checkpoint || own {
+        false => Ok(()),
+        true => Err(Error::usage(format!("{} is a file of a run or checkpoint, not a place for predictions", path.display()))
+            .hint("give another --output; --overwrite does not replace it")),
+    }
+}
+
+/// A sidecar of ours, whatever it says.
+fn read_sidecar(beside: &Path) -> Option<Sidecar> {
+    serde_json::from_slice(&std::fs::read(beside).ok()?).ok()
 }
 
 impl Output {
-    /// Opens `path`: `-` is stdout; a file is begun, continued where its sidecar equals `sidecar`, or refused (exit 2).
-    pub(super) fn open(path: &Path, sidecar: &Sidecar, overwrite: bool) -> Result<Self> {
+    /// Opens what was claimed: a file is begun, continued where its sidecar equals `sidecar`, or refused (exit 2).
+    pub(super) fn open(claim: Claim, sidecar: &Sidecar, overwrite: bool) -> Result<Self> {
+        let path = claim.path.as_path();
         if path.as_os_str() == "-" {
             return Ok(Self::Stdout);
         }
-        if is_stream(path) {
-            return Ok(Self::Device(storage::append(path)?));
-        }
+        let Some(lock) = claim.lock else { return Ok(Self::Device(storage::append(path)?)) };
         let beside = sidecar_path(path);
+        storage::check_output(path)?;
+        let mut written = None;
         if overwrite {
             storage::remove_file(path)?;
         } else if holds_lines(path) {
-            check_same(path, &beside, sidecar)?;
+            written = check_same(path, &beside, sidecar)?;
         }
-        let json = serde_json::to_vec_pretty(sidecar).map_err(|e| Error::run(format!("cannot write {}: {e}", beside.display())))?;
-        storage::write_file_atomic(&beside, &json)?;
+        let sidecar = Sidecar { written, ..sidecar.clone() };
+        sidecar.save(&beside)?;
         let log = RecordLog::open(path)?;
+        log.lock()?;
         let counts = count(path)?;
-        Ok(Self::File(log, counts))
+        Ok(Self::File(Box::new(Lines { log, counts, sidecar, _lock: lock })))
+    }
+
+    /// Whether the same command can go on with it.
+    pub(super) fn continues(&self) -> bool {
+        matches!(self, Self::File(_))
     }
 
     /// Lines that are already there.
     pub(super) fn lines(&self) -> usize {
         match self {
-            Self::File(log, _) => log.records(),
+            Self::File(lines) => lines.log.records(),
             _ => 0,
         }
     }
@@ -82,7 +187,7 @@ impl Output {
     /// Counts of the lines that are already there.
     pub(super) fn counts(&self) -> Counts {
         match self {
-            Self::File(_, counts) => *counts,
+            Self::File(lines) => lines.counts,
             _ => Counts::default(),
         }
     }
@@ -90,7 +195,7 @@ impl Output {
     /// Writes a line.
     pub(super) fn put(&mut self, prediction: &Prediction) -> Result<()> {
         match self {
-            Self::File(log, _) => log.append(prediction),
+            Self::File(lines) => lines.log.append(prediction),
             Self::Stdout => output::line(&prediction.to_line()?),
             Self::Device(writer) => {
                 writer.put(format!("{}\n", prediction.to_line()?).as_bytes())?;
@@ -99,10 +204,15 @@ impl Output {
         }
     }
 
-    /// Waits until the disk has every line.
+    /// Waits until the disk has every line, and notes in the sidecar which they are.
     pub(super) fn finish(self) -> Result<()> {
         match self {
-            Self::File(log, _) => log.sync(),
+            Self::File(lines) => {
+                lines.log.sync()?;
+                let path = lines.log.path();
+                let written = Written { lines: lines.log.records(), bytes: lines.log.length(), blake3: storage::hash_file(path)? };
+                Sidecar { written: Some(written), ..lines.sidecar }.save(&sidecar_path(path))
+            }
             Self::Stdout => Ok(()),
             Self::Device(writer) => writer.finish(),
         }
@@ -124,12 +234,27 @@ fn sidecar_path(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Compares an earlier run's sidecar with ours, naming what differs.
-fn check_same(path: &Path, beside: &Path, ours: &Sidecar) -> Result<()> {
-    let theirs: Sidecar = std::fs::read(beside)
-        .ok()
-        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-        .ok_or_else(|| refusal(path, &format!("{} cannot be read", beside.display())))?;
+impl Sidecar {
+    fn save(&self, beside: &Path) -> Result<()> {
+        let json = serde_json::to_vec_pretty(self).map_err(|e| Error::run(format!("cannot write {}: {e}", beside.display())))?;
+        storage::write_file_atomic(beside, &json)
+    }
+}
+
+impl Written {
+    /// Whether a file still begins with these lines; later ones may follow (a kill leaves no note of them).
+    fn begins(&self, path: &Path) -> bool {
+        let Ok(file) = std::fs::File::open(path) else { return false };
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(file.take(self.bytes)).is_ok()
+            && hasher.count() == self.bytes
+            && hasher.finalize().to_hex().as_str() == self.blake3
+    }
+}
+
+/// Compares an earlier run's sidecar with ours, naming what differs; gives what it says of the lines.
+fn check_same(path: &Path, beside: &Path, ours: &Sidecar) -> Result<Option<Written>> {
+    let theirs = read_sidecar(beside).ok_or_else(|| refusal(path, &format!("{} cannot be read", beside.display())))?;
     if ours.input.is_none() {
         return Err(refusal(path, "records from a pipe cannot be compared with those it was made from"));
     }
@@ -142,7 +267,11 @@ fn check_same(path: &Path, beside: &Path, ours: &Sidecar) -> Result<()> {
     ];
     let differing: Vec<&str> = same.iter().filter(|(_, same)| !same).map(|(name, _)| *name).collect();
     if differing.is_empty() {
-        return Ok(());
+        let changed = theirs.written.as_ref().is_some_and(|written| !written.begins(path));
+        return match changed {
+            true => Err(refusal(path, "its lines are not those that were written: it was changed since")),
+            false => Ok(theirs.written),
+        };
     }
     Err(refusal(path, &format!("it was made with another {}", differing.join(", another "))))
 }

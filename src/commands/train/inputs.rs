@@ -93,9 +93,9 @@ fn constructed(run: &Path, train_path: &Path, train_hash: &str) -> Result<Option
     }
     let stats = run.join("construct").join("stats.json");
     let recorded = std::fs::read(&stats).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-    let recorded = recorded.and_then(|stats| Some(stats["splits"]["train"]["source"]["blake3"].as_str()?.to_owned()));
-    match recorded {
-        Some(hash) if hash == train_hash => Ok(Some((path.clone(), data::source_hash(&path)?))),
+    let train = recorded.map(|stats| stats["splits"]["train"].clone()).unwrap_or_default();
+    match train["source"]["blake3"].as_str() {
+        Some(hash) if hash == train_hash => Ok(Some((path.clone(), unchanged(&path, &stats, &train)?))),
         Some(_) => Err(Error::usage(format!(
             "{} was constructed from other records than data.train = {} holds",
             path.display(),
@@ -134,6 +134,24 @@ fn read_alike(run: &Path, config: &Config) -> Result<()> {
         differing.join("; ")
     ))
     .hint("undo the change, or construct and train in another directory with --run"))
+}
+
+/// BLAKE3 of constructed records, which must be those that `stats.json` names: changed since, exit 3.
+fn unchanged(path: &Path, stats: &Path, train: &Value) -> Result<String> {
+    let hash = data::source_hash(path)?;
+    match train["output"]["blake3"].as_str() {
+        Some(recorded) if recorded != hash => Err(Error::data(format!(
+            "{} was changed since construct made it: its BLAKE3 is not the one in {}",
+            path.display(),
+            stats.display()
+        ))
+        .hint("put the file back as it was, or construct it again in another directory with --run")),
+        Some(_) => Ok(hash),
+        None => {
+            tracing::warn!("{} holds no hash of {}: that it is unchanged cannot be checked", stats.display(), path.display());
+            Ok(hash)
+        }
+    }
 }
 
 /// Compares train, dev and, where it can be read, test.

@@ -14,6 +14,7 @@ use crate::{
         lora::LoraConfig,
         peft,
     },
+    storage,
     train::checkpoint::Resumable,
 };
 
@@ -32,8 +33,11 @@ pub(super) fn model(
     let mut model = match from {
         None => fresh(context, source, dtype, device)?,
         Some(dir) => {
-            check_shape(context, &dir, base_hash)?;
-            stored(config.train.parameters, &dir, source, context, dtype, device)?
+            // `init_from` may lie in a run that is still training.
+            storage::read_unchanged(&dir, |dir| {
+                check_shape(context, dir, base_hash)?;
+                stored(config.train.parameters, dir, source, context, dtype, device)
+            })?
         }
     };
     // Dropout is a setting of this run, whatever the checkpoint was trained with.

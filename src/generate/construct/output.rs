@@ -44,7 +44,7 @@ pub fn write_split(
             line(&mut bytes, record, explained)?;
         }
     }
-    storage::write_file_atomic(path, &bytes)?;
+    storage::write_own_file(path, &bytes)?;
     Ok(finished)
 }
 
