@@ -25,7 +25,7 @@ use crate::{
     error::{Context as _, Error, Result},
     generate::predict::{Counts, Settings, score},
     metrics::calibrators::Calibrator,
-    model::checkpoint::{self, ClsgenJson, LoadedModel},
+    model::checkpoint::{self, LoadedModel},
     prompt::{PromptTemplate, Prompter},
     storage,
 };

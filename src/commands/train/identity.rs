@@ -23,7 +23,7 @@ const FILE: &str = "train.json";
 const SECTIONS: [&str; 7] = ["task", "data", "model", "lora", "head", "train", "generate"];
 
 /// Keys that do not.
-const FREE: [&str; 10] = [
+const FREE: [&str; 11] = [
     "task.name",
     "data.train",
     "data.dev",

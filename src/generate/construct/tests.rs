@@ -52,7 +52,7 @@ fn base(max_output_tokens: usize) -> Prompter {
 
 fn record(number: usize, label: u8) -> Record {
     let fields = BTreeMap::from([("text".to_owned(), "An old man came home from hospital after a long stay.".to_owned())]);
-    Record { id: format!("r{number}"), fields, label: Some(label), explanation: None, group: None, number }
+    Record { id: format!("r{number}"), fields, label: Some(label), explanation: None, group: None, columns: BTreeMap::new(), number }
 }
 
 fn run(outputs: Vec<Vec<&'static str>>, labels: &[u8], rules: Rules) -> (Vec<Explained>, Vec<usize>) {
