@@ -155,7 +155,7 @@ pub(super) fn execute(context: &Context, args: &EvalArgs) -> Result<Option<Outco
     }
     let work = Work::find(context, args)?;
     let folder = Folder::find(context, args, work.made(context)?)?;
-    let args = &folder.asked(context, args);
+    let (context, args) = (&folder.context(context), &folder.asked(context, args));
     let comparable = args.compare_base.then(|| compare::job(&work)).transpose()?;
     let judge = judge::Plan::find(context, &work)?;
     let baselines = baselines::Plan::find(context, args, &work)?;
@@ -279,7 +279,7 @@ fn save(
     write_tables(out, &files)?;
     let parts = report::Parts { scored: Some((scored, evaluation)), tables: all, decisions: decisions.as_ref(), epochs };
     report::write(context, out, &parts, options, args.include_text)?;
-    folder.finish(args)?;
+    folder.finish(context, args)?;
     tracing::info!("wrote {} and {}", out.join("metrics.json").display(), out.join("report.html").display());
     Ok(())
 }

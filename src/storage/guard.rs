@@ -7,18 +7,20 @@
 use std::{
     collections::BTreeMap,
     fs::Metadata,
-    os::unix::fs::MetadataExt,
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
+
+use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Result};
 
 /// Device and inode.
 pub(super) type Identity = (u64, u64);
 
-/// Inputs, with a path each was found at.
-static INPUTS: Mutex<BTreeMap<Identity, PathBuf>> = Mutex::new(BTreeMap::new());
+/// Inputs, with a path each was found at. A handle that reads nothing keeps each inode from being given to another file.
+static INPUTS: Mutex<BTreeMap<Identity, (PathBuf, Option<OwnedFd>)>> = Mutex::new(BTreeMap::new());
 /// Run directories that this process holds the lock of.
 static HELD: Mutex<Vec<(PathBuf, Identity)>> = Mutex::new(Vec::new());
 
@@ -41,7 +43,8 @@ pub fn protect(input: &Path) {
     let Ok(meta) = input.metadata() else { return };
     if meta.is_file() || meta.is_dir() {
         let path = std::path::absolute(input).unwrap_or_else(|_| input.to_owned());
-        locked(&INPUTS).insert(identity(&meta), path);
+        let handle = rustix::fs::open(&path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok();
+        locked(&INPUTS).insert(identity(&meta), (path, handle));
     }
     if meta.is_dir() {
         let entries = std::fs::read_dir(input).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -68,8 +71,7 @@ pub fn check_stdout() -> Result<()> {
 
 fn check_identity(path: &Path, output: Identity) -> Result<()> {
     let inputs = locked(&INPUTS);
-    // An inode is given out again once its file is gone: the input must still be where it was.
-    let Some(input) = inputs.get(&output).filter(|input| found(input) == Some(output)) else { return Ok(()) };
+    let Some((input, _)) = inputs.get(&output) else { return Ok(()) };
     Err(Error::usage(format!("{}: input and output are the same file ({})", path.display(), input.display()))
         .hint("choose another place for the output; no option replaces what is read"))
 }
@@ -132,7 +134,7 @@ mod tests {
             }
         }
         assert_eq!(std::fs::read(at("input")).unwrap(), b"kept");
-        // Once it is gone its inode means nothing.
+        // Once it is gone its name is free.
         for name in ["input", "symbolic", "hard"] {
             std::fs::remove_file(at(name)).unwrap();
         }

@@ -37,6 +37,8 @@ pub struct Asked {
     pub curve: bool,
     /// Tables of the paper.
     pub paper: Vec<String>,
+    /// `cnn.embeddings`, which measuring the CNN again needs.
+    pub cnn_embeddings: Option<PathBuf>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -84,6 +86,14 @@ impl Folder {
         Ok(Self { frozen: if own { out.clone() } else { root }, out, overwrite: args.overwrite, made, earlier })
     }
 
+    /// The context with `cnn.embeddings` as an earlier command of the same settings had it, where this one names none.
+    pub fn context(&self, context: &Context) -> Context {
+        let mut context = context.clone();
+        let cnn = &mut context.config.cnn;
+        cnn.embeddings = cnn.embeddings.take().or_else(|| self.earlier.cnn_embeddings.clone());
+        context
+    }
+
     /// What the command asks for, and what earlier ones of the same settings did.
     pub fn asked(&self, context: &Context, args: &EvalArgs) -> EvalArgs {
         let mut all = args.clone();
@@ -126,10 +136,13 @@ impl Folder {
     }
 
     /// Records what the folder now holds, so that later commands keep it.
-    pub fn finish(&self, args: &EvalArgs) -> Result<()> {
+    pub fn finish(&self, context: &Context, args: &EvalArgs) -> Result<()> {
         let args = args.clone();
         let (baselines, paper) = (args.baselines, args.paper);
-        self.write(Asked { baselines, runs: args.runs, compare_base: args.compare_base, curve: args.curve, paper })
+        // A path is kept whole, so that it is found from anywhere; a hub id stays one.
+        let whole = |named: &PathBuf| std::path::absolute(context.config.resolve(named)).ok().filter(|path| path.exists());
+        let cnn_embeddings = context.config.cnn.embeddings.as_ref().map(|named| whole(named).unwrap_or_else(|| named.clone()));
+        self.write(Asked { baselines, runs: args.runs, compare_base: args.compare_base, curve: args.curve, paper, cnn_embeddings })
     }
 
     fn write(&self, asked: Asked) -> Result<()> {

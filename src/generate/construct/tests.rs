@@ -132,13 +132,13 @@ fn a_log_gives_back_what_was_filed_and_refuses_other_settings() {
 #[test]
 fn a_split_is_written_in_input_order_with_its_dropped_list() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("train.jsonl");
     let records = [record(1, 1), record(2, 0)];
     let explained = |number: usize| {
         let kept = (number == 1).then(|| Kept { trial: 2, explanation: "because".into() });
         Some(Explained { kept, failures: vec![Failure::Unparsable], generated_tokens: 1 })
     };
     for (on_fail, lines) in [(crate::config::OnFail::Drop, 1), (crate::config::OnFail::LabelOnly, 2)] {
+        let path = dir.path().join(format!("{lines}.jsonl"));
         let finished = output::write_split(&path, "train", &records, explained, on_fail).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), lines);
