@@ -119,3 +119,53 @@ fn a_crash_inside_any_write_is_mended_by_running_again() {
         assert_eq!(work.outputs(&run), work.outputs("whole"), "{fault}");
     }
 }
+
+#[test]
+fn a_foreign_file_in_a_splits_place_and_a_source_are_kept() {
+    let work = Work::new();
+    let notes = std::fs::read(work.path("data/train.jsonl")).unwrap();
+    let output = work.path("run/construct/train.jsonl");
+    std::fs::create_dir_all(output.parent().unwrap()).unwrap();
+    std::fs::write(&output, &notes).unwrap();
+    let construct = |more: &[&str]| {
+        let mut command = work.command("run");
+        let told = command.args(more).stderr(Stdio::piped()).output().unwrap();
+        (told.status.code(), String::from_utf8(told.stderr).unwrap())
+    };
+    let source = format!("data.train={:?}", output.to_str().unwrap());
+    for (more, told) in [(&[][..], "construct did not make it"), (&["--set", &source], "input and output are the same file")] {
+        let (code, stderr) = construct(more);
+        assert!(code == Some(2) && stderr.contains(told), "{code:?} {stderr}");
+        assert_eq!(std::fs::read(&output).unwrap(), notes);
+    }
+    // Also in a run that was killed half-way: its log is there, the split's file cannot be yet.
+    std::fs::remove_file(&output).unwrap();
+    let log = output.with_file_name("train.progress.jsonl");
+    assert!(kill_at(work.command("run").spawn().unwrap(), &log, 2));
+    std::fs::write(&output, "mine\n").unwrap();
+    let (code, stderr) = construct(&[]);
+    assert!(code == Some(2) && stderr.contains("construct did not make it"), "{code:?} {stderr}");
+    assert_eq!(std::fs::read(&output).unwrap(), b"mine\n");
+}
+
+#[test]
+fn an_interrupt_says_what_is_saved_and_how_to_go_on() {
+    let work = Work::new();
+    for (signal, code) in [("INT", 130), ("USR1", 138)] {
+        let child = work.command(signal).stderr(Stdio::piped()).spawn().unwrap();
+        let log = work.path(signal).join("construct/train.progress.jsonl");
+        while lines(&log) < 2 {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap();
+        let told = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8(told.stderr).unwrap();
+        assert_eq!(told.status.code(), Some(code), "{stderr}");
+        for text in [&format!("stopped by SIG{signal}"), "what is done is saved", "hint: the same command goes on"] {
+            assert!(stderr.contains(text), "{stderr}");
+        }
+        let done = lines(&log);
+        work.finish(signal);
+        assert!(done >= 2 && work.outputs(signal)[0].len() > 100);
+    }
+}

@@ -121,3 +121,25 @@ fn what_makes_no_sense_is_refused_before_any_work() {
     assert_fails(&demo(&dir, &["--objective", "both"]), 2, &["joint, cls, lm"]);
     assert!(!dir.exists());
 }
+
+/// The hint of an interrupted demonstration is what works: it has no `--resume`.
+#[test]
+fn an_interrupted_demonstration_says_what_goes_on() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("demo");
+    let mut command = common::clsgen();
+    command.args(["demo", "--notes", "40", "--set", "train.epochs=1", "--set", "eval.bootstrap=200", "--out"]).arg(&dir);
+    let log = dir.join("metrics.jsonl");
+    let child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    while std::fs::read(&log).unwrap_or_default().is_empty() {
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let told = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&told.stderr);
+    assert_eq!(told.status.code(), Some(130), "{stderr}");
+    assert!(stderr.contains("hint: the same `clsgen demo` command goes on") && !stderr.contains("--resume"), "{stderr}");
+    let again = common::outcome(&mut command);
+    assert_eq!(again.code, Some(0), "{again:?}");
+    assert!(again.stdout.contains("AUROC"), "{again:?}");
+}

@@ -566,7 +566,7 @@ fn a_run_directory_removed_while_training_is_not_made_anew() {
     std::fs::rename(fixture.path("run"), fixture.path("gone")).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-    assert!(stderr(&output).contains("run directory run was removed"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("/run was removed while this command worked in it"), "{}", stderr(&output));
     assert!(!fixture.path("run").exists());
 }
 
