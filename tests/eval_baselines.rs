@@ -262,15 +262,17 @@ fn baselines_decode_like_the_papers_counts() {
     let flags = [&flags[..], &["--set", "task.name=clinifact"]].concat();
     // The model is missed, once the log is open; with its answers there, none is needed.
     assert_eq!(eval(&fixture, &flags).status.code(), Some(4));
-    fixture.write("run/eval/baselines/label.jsonl", answers);
+    let hashes: String = answers.lines().map(|line| format!("\"{}\"\n", &blake3::hash(line.as_bytes()).to_hex()[..32])).collect();
+    fixture.write("run/eval/dev/baselines/label.jsonl", answers);
+    fixture.write("run/eval/dev/baselines/label.hashes", hashes);
     succeed(&fixture, &flags);
-    let methods = json(&fixture, "baselines.json")["methods"].clone();
+    let methods = json_of(&fixture, "dev/baselines.json")["methods"].clone();
     let value = |method: usize, metric: &str| methods[method]["metrics"][metric]["value"].as_f64().unwrap();
     assert!((value(0, "recall") * 10.0 * 113.0 - 900.0).abs() < 1e-9, "{}", value(0, "recall"));
     let voted = ["precision", "recall", "f1"].map(|metric| value(1, metric));
     assert_eq!(voted, [95.0 / 109.0, 95.0 / 113.0, 190.0 / 222.0]);
     assert_eq!((&methods[1]["metrics"]["auroc"]["n"], &methods[1]["metrics"]["f1"]["n"]), (&json!(391), &json!(394)));
-    let table = json(&fixture, "tables/table2.json");
+    let table = json_of(&fixture, "dev/tables/table2.json");
     let row = |metric: &str, method: &str| {
         let row = table["rows"].as_array().unwrap().iter().find(|row| row[0] == metric && row[1] == method).unwrap();
         (row[3].as_str().unwrap().to_owned(), row[4].as_str().unwrap().to_owned())

@@ -209,7 +209,7 @@ fn every_command_takes_a_gguf_file_alone() {
     let bench = Bench::new();
     bench.write("elsewhere/tiny.gguf", gguf::of_folder(&bench.path("model")));
     bench.write("prompt.toml", PROMPT);
-    let common = ["--set", "task.prompt=prompt.toml", "--set", "data.train=notes.jsonl", "--set", "data.dev=notes.jsonl", "--run", "run"];
+    let common = ["--set", "task.prompt=prompt.toml", "--set", "data.train=notes.jsonl", "--set", "data.dev=notes.jsonl"];
     let small = [
         "--set",
         "model.base=elsewhere/tiny.gguf",
@@ -220,9 +220,9 @@ fn every_command_takes_a_gguf_file_alone() {
         "--set",
         "construct.splits=train",
         "--set",
-        "construct.max_output_tokens=8",
+        "construct.max_output_tokens=16",
         "--set",
-        "model.max_output_tokens=8",
+        "model.max_output_tokens=16",
         "--set",
         "model.max_input_tokens=1024",
         "--set",
@@ -237,7 +237,8 @@ fn every_command_takes_a_gguf_file_alone() {
         "eval.bootstrap=0",
     ];
     let succeed = |args: &[&str]| {
-        let told = outcome(clsgen().current_dir(bench.dir.path()).args([args, &common, &small].concat()));
+        let run: &[&str] = if args.contains(&"--run") { &[] } else { &["--run", "run"] };
+        let told = outcome(clsgen().current_dir(bench.dir.path()).args([args, &common, &small, run].concat()));
         assert_eq!(told.code, Some(0), "{args:?}: {told:?}");
     };
     succeed(&["construct", "--set", "construct.on_fail=label_only"]);
@@ -358,7 +359,7 @@ fn smollm2s_gguf_file_alone_trains_and_predicts() {
         "train.epochs=1",
         "train.max_steps=1",
         "train.grad_accumulation=2",
-        "model.max_output_tokens=8",
+        "model.max_output_tokens=16",
     ];
     let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
     let told = outcome(clsgen().current_dir(bench.dir.path()).args([&["train", "--run", "run"][..], &sets].concat()));

@@ -12,7 +12,7 @@ use std::{
 use fixture::{Fixture, mode, notes, parse_lines, stderr};
 use serde_json::Value;
 
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "id",
     "label",
     "probability",
@@ -23,6 +23,7 @@ const KEYS: [&str; 15] = [
     "explanation",
     "text",
     "agreement",
+    "group",
     "prompt_tokens",
     "truncated_tokens",
     "generated_tokens",
@@ -153,8 +154,8 @@ fn bad_records_get_their_lines_in_place() {
     for (i, line) in fixture.lines("out.jsonl").iter().enumerate().filter(|(i, _)| !expected[*i].is_empty()) {
         assert_eq!(line["record"], i + 1);
         let (keys, values): (Vec<_>, Vec<_>) = line.as_object().unwrap().iter().unzip();
-        assert_eq!(keys[..15].iter().map(|key| key.as_str()).collect::<Vec<_>>(), KEYS);
-        assert!(values[1..14].iter().all(|value| value.is_null()));
+        assert_eq!(keys[..16].iter().map(|key| key.as_str()).collect::<Vec<_>>(), KEYS);
+        assert!(values[1..15].iter().all(|value| value.is_null()));
         assert!(!line["error"]["message"].as_str().unwrap().contains("SECRET"));
     }
     let strict = fixture.predict("in.jsonl", "strict.jsonl", &["--strict"]);

@@ -47,7 +47,7 @@ impl Bench {
         let mut command = clsgen();
         command
             .current_dir(self.dir.path())
-            .args(["eval", "--run", "run", "--set", "eval.bootstrap=100", "--overwrite"])
+            .args(["eval", "--run", "run", "--set", "eval.bootstrap=300", "--overwrite"])
             .args(files)
             .args(flags);
         let told = outcome(&mut command);
@@ -181,7 +181,7 @@ fn the_curve_needs_no_model_and_no_test_split() {
     (1..=3).for_each(|epoch| write_epoch(&bench, "curved", epoch, epoch));
     let curve = |flags: &[&str]| {
         let mut command = clsgen();
-        outcome(command.current_dir(bench.dir.path()).args(["eval", "--curve", "--set", "eval.bootstrap=100", "--run"]).args(flags))
+        outcome(command.current_dir(bench.dir.path()).args(["eval", "--curve", "--set", "eval.bootstrap=300", "--run"]).args(flags))
     };
     let told = curve(&["curved"]);
     assert_eq!(told.code, Some(0), "{told:?}");

@@ -178,7 +178,10 @@ fn parse_line(bytes: &[u8]) -> Result<Prediction, Fault> {
         id.as_ref().ok_or((Some("id"), "is missing"))?;
     }
     let verbalized_label = keys.class("verbalized_label")?;
-    let parsable = keys.boolean("parsable")?.or_else(|| error.is_none().then_some(verbalized_label.is_some()));
+    let text = keys.string("text")?;
+    // Neither text nor label: no text was asked for, or another tool kept none.
+    let written = error.is_none() && (text.is_some() || verbalized_label.is_some());
+    let parsable = keys.boolean("parsable")?.or_else(|| written.then_some(verbalized_label.is_some()));
     let agrees = || Some((probability? >= 0.5) == (verbalized_label? == 1));
     Ok(Prediction {
         id,
@@ -189,7 +192,7 @@ fn parse_line(bytes: &[u8]) -> Result<Prediction, Fault> {
         verbalized_label,
         parsable,
         explanation: keys.string("explanation")?,
-        text: keys.string("text")?,
+        text,
         agreement: keys.boolean("agreement")?.or_else(agrees),
         group: keys.identifier("group")?,
         columns: BTreeMap::new(),

@@ -50,7 +50,7 @@ fn files_of_other_tools_are_read() {
     let file = file("p.jsonl", lines);
     let read = read_predictions(&file.path).unwrap();
     assert_eq!((read[0].id.as_deref(), read[0].parsable, read[0].agreement, read[0].finish), (Some("7"), Some(true), Some(true), None));
-    assert_eq!((read[1].parsable, read[1].agreement, read[1].label, read[1].group.as_deref()), (Some(false), None, Some(0), Some("g")));
+    assert_eq!((read[1].parsable, read[1].agreement, read[1].label, read[1].group.as_deref()), (None, None, Some(0), Some("g")));
 }
 
 #[test]

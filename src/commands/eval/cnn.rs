@@ -62,9 +62,10 @@ pub fn run(
     let words = embeddings_folder(context)?;
     let weights = storage::hash_file(&words.join("model.safetensors")).ok();
     let mut settings = json!(cnn);
-    // How many seeds there are does not change what each of them is.
+    // How many seeds there are does not change what each of them is, nor where the embeddings lie what they are: see their hash.
     if let Some(settings) = settings.as_object_mut() {
         settings.remove("seeds");
+        settings.remove("embeddings");
     }
     let meta = json!({
         "schema": 1, "clsgen_version": env!("CARGO_PKG_VERSION"), "cnn": settings, "embeddings": weights,
