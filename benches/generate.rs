@@ -67,7 +67,7 @@ fn trials(llama: Llama, source: &ModelSource, alone: bool) -> Result<()> {
     let head = ClsHead::new(llama.config.hidden_size, 1, Default::default(), 0.0, 0, &Device::Cpu)?;
     let (vocab, kv) = (llama.config.vocab_size, llama.kv_bytes_per_token());
     let model = Model { llama, head };
-    let tokenizer = TextTokenizer::load(source.tokenizer_dir())?;
+    let tokenizer = TextTokenizer::load(source.tokenizer_path())?;
     let engine = Engine::new(&model, &tokenizer, Budget::from_memory(device::memory_available(), kv));
     let seconds = |prompt: usize, requests: usize, samples: usize, max_new_tokens: usize| {
         let prompt: Vec<u32> = (0..prompt).map(|i| (i * 7919 % vocab) as u32).collect();

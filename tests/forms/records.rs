@@ -15,7 +15,7 @@ pub const COUNT: usize = 6;
 /// Id, text, label. No numbers of several digits, no apostrophes: see `gguf::of_folder`.
 fn notes() -> Vec<(String, String, i64)> {
     let note = |i: usize| {
-        let finding = if i % 2 == 0 { "went home well, eating and walking" } else { "the heart stopped, comfort care was begun" };
+        let finding = if i.is_multiple_of(2) { "went home well, eating and walking" } else { "the heart stopped, comfort care was begun" };
         (format!("n{i}"), format!("The patient, a \"{}\" case, {finding}.", ["first", "second", "third"][i % 3]), (i % 2) as i64)
     };
     (0..COUNT).map(note).collect()
