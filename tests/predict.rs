@@ -10,7 +10,7 @@ use std::{
 };
 
 use fixture::{Fixture, mode, notes, parse_lines, stderr};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const KEYS: [&str; 16] = [
     "id",
@@ -450,4 +450,42 @@ fn a_checkpoint_that_stepped_aside_is_read_where_it_is() {
     std::fs::rename(checkpoints.join("epoch-01"), checkpoints.join(".epoch-01.old")).unwrap();
     fixture.succeed("in.jsonl", "aside.jsonl", &[]);
     assert_eq!(fixture.read("aside.jsonl"), fixture.read("out.jsonl"));
+}
+
+/// Small files that were read wrongly or refused in riddles.
+#[test]
+fn forms_of_records_are_read_by_what_they_say_or_refused_by_name() {
+    let Some(cases) = common::shared("cases") else { return };
+    let fixture = Fixture::new();
+    let at = |file: &str| cases.join(file).display().to_string();
+    for (file, id) in [
+        ("03/p_u32.parquet", "3000000000"),
+        ("03/p_u64.parquet", "10254939386542155531"),
+        ("03/p_deciint_id.parquet", "101.50"),
+        ("03/p_date_id.parquet", "2020-01-01"),
+        ("03/p_ts_id.parquet", "2020-01-01T01:01:00"),
+        ("07/p_brotli.parquet", "a"),
+    ] {
+        let output = format!("{}.jsonl", id.replace(':', "-"));
+        fixture.succeed(&at(file), &output, &["--no-explanation"]);
+        assert_eq!(fixture.lines(&output)[0]["id"], id, "{file}");
+    }
+    fixture.succeed(&at("03/p_deciint_label.parquet"), "labels.jsonl", &["--no-explanation"]);
+    let lines = fixture.lines("labels.jsonl");
+    assert_eq!((&lines[0]["label"], &lines[1]["label"]), (&json!(1), &json!(0)));
+    assert_eq!(lines[2]["error"]["kind"], "bad_label");
+    for (file, told) in [
+        ("08/c_names.csv", "Note ID, Note-Text"),
+        ("08/c_semi.csv", "separated by `;`"),
+        ("08/c_tab.csv", "separated by tabs"),
+        ("08/p_list.parquet", "column text is a list"),
+        ("09/c_gz.csv", "gzip-compressed"),
+        ("09/j_gz.jsonl.gz", "gzip-compressed"),
+        ("09/j_zst.jsonl", "zstd-compressed"),
+        ("09/j_array.json", "is a JSON array"),
+    ] {
+        let result = fixture.predict(&at(file), "refused.jsonl", &["--no-explanation"]);
+        assert_eq!(result.status.code(), Some(3), "{file}");
+        assert!(stderr(&result).contains(told) && stderr(&result).contains("hint: "), "{file}: {}", stderr(&result));
+    }
 }

@@ -582,3 +582,14 @@ fn a_foreign_log_and_a_config_in_the_runs_place_are_kept() {
     assert!(told.contains("input and output are the same file"), "{told}");
     assert_eq!(fixture.read("own/metrics.jsonl"), notes);
 }
+
+#[test]
+fn a_window_beyond_the_models_positions_is_refused_unless_insisted_on() {
+    let fixture = Fixture::new();
+    let long = ["--set", "model.max_input_tokens=600"];
+    let told = fixture.fail("run", &long, 2);
+    assert!(told.contains("600 + ") && told.contains("max_position_embeddings = 512") && told.contains("model.allow_long"), "{told}");
+    assert!(!fixture.path("run/run.json").exists(), "refused before any work");
+    let insisting = [&long[..], &["--set", "model.allow_long=true", "--set", "train.max_steps=1"]].concat();
+    assert!(fixture.command("run", &insisting).output().unwrap().status.success());
+}
