@@ -1,7 +1,10 @@
 //! `clsgen train` end to end on a tiny random model: losses against PyTorch, resume to the bit, refusals, files.
 
+mod common;
 #[path = "train/fixture.rs"]
 mod fixture;
+#[path = "train/kept.rs"]
+mod kept;
 
 use std::process::{Command, Stdio};
 
@@ -171,42 +174,6 @@ fn each_option_alone_changes_the_run_and_a_bad_one_is_refused_by_name() {
         let message = fixture.fail("refused", &["--set", &format!("train.{key}={value}")], 2);
         assert!(message.contains(&format!("train.{key}")) && message.contains("hint:"), "{message}");
     }
-}
-
-#[test]
-fn a_checkpoint_cut_off_at_any_point_is_passed_over() {
-    let fixture = Fixture::new();
-    fixture.succeed("whole", &[]);
-    let whole = fixture.result("whole");
-    for point in clsgen::storage::points().iter().filter(|point| !point.starts_with("train")) {
-        for passage in [1, 3] {
-            let run = format!("{point}-{passage}");
-            let mut command = fixture.command(&run, &["--set", "train.save_every_steps=1"]);
-            check(command.env("CLSGEN_FAULT", format!("{point}:{passage}")).output().unwrap());
-            fixture.succeed(&run, &["--resume"]);
-            assert_same(&whole, &fixture.result(&run), &run);
-        }
-    }
-}
-
-#[test]
-fn a_signal_saves_the_epoch_and_a_resume_goes_on() {
-    let fixture = Fixture::new();
-    let mut child = fixture.command("run", &["--quiet", "--set", "train.epochs=500"]).stderr(Stdio::null()).spawn().unwrap();
-    while std::fs::read_to_string(fixture.path("run/metrics.jsonl")).unwrap_or_default().lines().count() < 2 {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(143));
-    let done = fixture.log("run", "step").len();
-    let epoch = done.div_ceil(3);
-    let state = fixture.json(&format!("run/checkpoints/epoch-{epoch:02}/trainer.json"));
-    assert_eq!(state["step"], json!(done));
-    assert!(fixture.json("run/best.json")["epoch"].is_u64());
-    let limit = format!("train.max_steps={}", done + 2);
-    fixture.succeed("run", &["--resume", "--set", "train.epochs=500", "--set", &limit]);
-    fixture.succeed("whole", &["--set", "train.epochs=500", "--set", &limit]);
-    assert_same(&fixture.result("whole"), &fixture.result("run"), "signal");
 }
 
 #[test]
@@ -387,21 +354,6 @@ fn constructed_records_are_used_only_where_they_belong() {
 }
 
 #[test]
-fn a_broken_newest_checkpoint_falls_back_to_the_one_before() {
-    let fixture = Fixture::new();
-    fixture.succeed("whole", &[]);
-    let whole = fixture.result("whole");
-    let path = "whole/checkpoints/epoch-02/adapter_model.safetensors";
-    let mut bytes = fixture.read(path);
-    let last = bytes.len() - 1;
-    bytes[last] ^= 1;
-    fixture.write(path, bytes);
-    let output = fixture.succeed("whole", &["--resume"]);
-    assert!(stderr(&output).contains("epoch-02"), "{}", stderr(&output));
-    assert_same(&whole, &fixture.result("whole"), "broken epoch-02");
-}
-
-#[test]
 fn full_training_writes_a_model_folder_that_resumes() {
     let fixture = Fixture::new();
     let full = ["--set", "train.parameters=\"full\"", "--set", "train.learning_rate=1e-3"];
@@ -440,156 +392,4 @@ fn a_model_is_pretrained_from_a_shape_and_a_tokenizer_alone() {
     assert!(fixture.fail("lora", &adapters, 2).contains("it needs train.parameters = \"full\""));
     let missing = [&flags[2..], &["--set", "model.base=nowhere"]].concat();
     assert!(fixture.fail("missing", &missing, 4).contains("model.base nowhere: no directory with a config.json"));
-}
-
-#[test]
-fn every_stopping_signal_saves_and_has_its_code_and_nohup_stays_nohup() {
-    let fixture = Fixture::new();
-    let wait_for_step = |run: &str| {
-        while std::fs::read_to_string(fixture.path(&format!("{run}/metrics.jsonl"))).unwrap_or_default().lines().count() < 2 {
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
-    };
-    let send = |signal: &str, id: u32| Command::new("kill").args([&format!("-{signal}"), &id.to_string()]).status().unwrap();
-    for (signal, code) in [("HUP", 129), ("INT", 130), ("USR1", 138), ("USR2", 140), ("XCPU", 152)] {
-        let child = fixture.command(signal, &["--set", "train.epochs=500"]).stderr(Stdio::piped()).spawn().unwrap();
-        wait_for_step(signal);
-        send(signal, child.id());
-        let output = child.wait_with_output().unwrap();
-        let told = stderr(&output);
-        assert_eq!(output.status.code(), Some(code), "{signal}: {told}");
-        assert!(told.contains(&format!("stopped by SIG{signal} after step")) && told.contains("state saved"), "{told}");
-        let done = fixture.log(signal, "step").len();
-        let limit = format!("train.max_steps={}", done + 1);
-        fixture.succeed(signal, &["--resume", "--set", "train.epochs=500", "--set", &limit]);
-        assert_eq!(fixture.log(signal, "step").len(), done + 1, "{signal}");
-    }
-    // Started by nohup, a run outlives its terminal.
-    let inner = fixture.command("nohup", &["--set", "train.epochs=500"]);
-    let arguments = inner.get_args().map(|arg| format!("'{}'", arg.to_str().unwrap())).collect::<Vec<_>>().join(" ");
-    let script = format!("trap '' HUP; exec {} {arguments}", env!("CARGO_BIN_EXE_clsgen"));
-    let mut child = Command::new("sh").current_dir(fixture.path("")).args(["-c", &script]).stderr(Stdio::null()).spawn().unwrap();
-    wait_for_step("nohup");
-    send("HUP", child.id());
-    let seen = fixture.log("nohup", "step").len();
-    while fixture.log("nohup", "step").len() < seen + 3 {
-        assert_eq!(child.try_wait().unwrap(), None, "SIGHUP ended it");
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    send("TERM", child.id());
-    assert_eq!(child.wait().unwrap().code(), Some(143));
-}
-
-/// NFS and Lustre cannot swap two directories: the old one steps aside first, and a kill comes before the new one takes its place.
-#[test]
-fn a_kill_between_two_renames_loses_nothing() {
-    let fixture = Fixture::new();
-    fixture.succeed("whole", &[]);
-    let whole = fixture.result("whole");
-    for passage in 1..=4 {
-        let run = format!("run-{passage}");
-        let every_step = ["--set", "train.save_every_steps=1"];
-        let killed = fixture.command(&run, &every_step).env("CLSGEN_FAULT", format!("dir.aside:{passage}")).output().unwrap();
-        assert_eq!(killed.status.code(), None, "{}", stderr(&killed));
-        assert!(fixture.path(&format!("{run}/checkpoints/.last.old/trainer.json")).exists());
-        assert!(!fixture.path(&format!("{run}/checkpoints/last")).exists());
-        let refused = fixture.fail(&run, &[], 2);
-        assert!(refused.contains("holds a training run already"), "{refused}");
-        let resumed = fixture.succeed(&run, &["--resume"]);
-        assert!(stderr(&resumed).contains("resuming from"), "{}", stderr(&resumed));
-        assert_same(&whole, &fixture.result(&run), &run);
-        assert!(!fixture.path(&format!("{run}/checkpoints/.last.old")).exists());
-    }
-}
-
-#[test]
-fn a_run_of_which_only_dot_names_are_left_is_not_new() {
-    let fixture = Fixture::new();
-    fixture.succeed("whole", &[]);
-    let whole = fixture.result("whole");
-    for (name, kept) in [(".epoch-02.old", "epoch-02"), (".epoch-02.tmp-4294967294", "epoch-02")] {
-        let run = name.trim_start_matches('.').to_owned();
-        fixture.succeed(&run, &[]);
-        let checkpoints = fixture.path(&format!("{run}/checkpoints"));
-        std::fs::rename(checkpoints.join(kept), checkpoints.join(name)).unwrap();
-        for gone in ["epoch-01", "last"] {
-            std::fs::remove_dir_all(checkpoints.join(gone)).unwrap();
-        }
-        assert!(fixture.fail(&run, &[], 2).contains("holds a training run already"));
-        let resumed = fixture.succeed(&run, &["--resume"]);
-        assert!(stderr(&resumed).contains("step 6 of 6"), "{}", stderr(&resumed));
-        assert_eq!(fixture.result(&run)["epoch-02/trainer.json"], whole["epoch-02/trainer.json"]);
-    }
-}
-
-#[test]
-fn a_run_whose_checkpoints_are_all_damaged_is_not_started_over() {
-    let fixture = Fixture::new();
-    fixture.succeed("run", &[]);
-    for checkpoint in ["epoch-01", "epoch-02", "last"] {
-        fixture.write(&format!("run/checkpoints/{checkpoint}/trainer.safetensors"), "damaged");
-    }
-    let before = fixture.read("run/metrics.jsonl");
-    let told = fixture.fail("run", &["--resume"], 4);
-    assert!(told.contains("no checkpoint of run can be resumed from") && told.contains("trainer.safetensors"), "{told}");
-    assert_eq!(fixture.read("run/metrics.jsonl"), before);
-}
-
-#[test]
-fn constructed_records_that_were_changed_are_refused() {
-    let fixture = Fixture::new();
-    let records = fixture::notes(8, true);
-    let hash = |name: &str| clsgen::storage::hash_file(&fixture.path(name)).unwrap();
-    fixture.write("run/construct/train.jsonl", &records);
-    let source = clsgen::data::source_hash(&fixture.path("train.jsonl")).unwrap();
-    let stats = json!({"splits": {"train": {"source": {"blake3": source}, "output": {"blake3": hash("run/construct/train.jsonl")}}}});
-    fixture.write("run/construct/stats.json", stats.to_string());
-    let flipped = records.replacen("\"label\":1", "\"label\":0", 1);
-    let shorter: String = records.lines().take(5).map(|line| format!("{line}\n")).collect();
-    for changed in [flipped, shorter] {
-        fixture.write("run/construct/train.jsonl", changed);
-        let told = fixture.fail("run", &[], 3);
-        assert!(told.contains("construct/train.jsonl was changed since"), "{told}");
-    }
-    fixture.write("run/construct/train.jsonl", &records);
-    fixture.succeed("run", &[]);
-}
-
-#[test]
-fn a_run_directory_removed_while_training_is_not_made_anew() {
-    let fixture = Fixture::new();
-    let child = fixture.command("run", &["--set", "train.epochs=500"]).stderr(Stdio::piped()).spawn().unwrap();
-    while std::fs::read_to_string(fixture.path("run/metrics.jsonl")).unwrap_or_default().lines().count() < 2 {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    // In one step: while its files go one by one, others may still come.
-    std::fs::rename(fixture.path("run"), fixture.path("gone")).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-    assert!(stderr(&output).contains("/run was removed while this command worked in it"), "{}", stderr(&output));
-    assert!(!fixture.path("run").exists());
-}
-
-#[test]
-fn a_foreign_log_and_a_config_in_the_runs_place_are_kept() {
-    let fixture = Fixture::new();
-    fixture.write("run/metrics.jsonl", "{\"mine\": 1}\n{\"mine\": 2}\n");
-    assert!(fixture.fail("run", &[], 2).contains("is no log of a training run"));
-    assert_eq!(fixture.read("run/metrics.jsonl"), b"{\"mine\": 1}\n{\"mine\": 2}\n");
-    let notes = fixture.read("train.jsonl");
-    fixture.write("own/metrics.jsonl", &notes);
-    let told = fixture.fail("own", &["--set", "data.train=\"own/metrics.jsonl\""], 2);
-    assert!(told.contains("input and output are the same file"), "{told}");
-    assert_eq!(fixture.read("own/metrics.jsonl"), notes);
-}
-
-#[test]
-fn a_window_beyond_the_models_positions_is_refused_unless_insisted_on() {
-    let fixture = Fixture::new();
-    let long = ["--set", "model.max_input_tokens=600"];
-    let told = fixture.fail("run", &long, 2);
-    assert!(told.contains("600 + ") && told.contains("max_position_embeddings = 512") && told.contains("model.allow_long"), "{told}");
-    assert!(!fixture.path("run/run.json").exists(), "refused before any work");
-    let insisting = [&long[..], &["--set", "model.allow_long=true", "--set", "train.max_steps=1"]].concat();
-    assert!(fixture.command("run", &insisting).output().unwrap().status.success());
 }

@@ -126,8 +126,9 @@ fn dry_run(context: &Context, args: &DemoArgs) -> Result<()> {
 fn recorded<T>(demo: &Context, command: impl FnOnce(&Context) -> Result<T>) -> Result<T> {
     let context = Context { started: SystemTime::now(), ..demo.clone() };
     let result = command(&context);
-    run_record::finish(&context, &result)?;
-    result
+    // What the command itself says comes first.
+    let recorded = run_record::finish(&context, &result);
+    result.and_then(|value| recorded.map(|()| value))
 }
 
 /// Files of the demonstration, and the context that its commands run in.

@@ -43,6 +43,20 @@ pub fn clsgen() -> Command {
     command
 }
 
+/// The same command with SIGHUP as a terminal leaves it, though whoever runs these tests may ignore it (`nohup`).
+pub fn hearing_hangups(command: &Command) -> Command {
+    let mut heard = Command::new("env");
+    heard.arg("--default-signal=HUP").arg(command.get_program()).args(command.get_args());
+    heard.current_dir(command.get_current_dir().unwrap_or(Path::new(".")));
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => heard.env(name, value),
+            None => heard.env_remove(name),
+        };
+    }
+    heard
+}
+
 /// What a run of the program gave.
 #[derive(Debug)]
 pub struct Outcome {
