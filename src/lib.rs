@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Modules import only downward (`tests/layers.rs` enforces it): 0 [`error`], [`rng`] · 1 [`storage`], [`config`],
-//! [`device`], [`metrics`] · 2 [`data`], [`ops`], [`prompt`], [`demo`] · 3 [`model`] · 4 [`train`], [`generate`] ·
+//! [`device`], [`fingerprint`], [`metrics`] · 2 [`data`], [`ops`], [`prompt`], [`demo`] · 3 [`model`] · 4 [`train`], [`generate`] ·
 //! 5 [`baselines`], [`report`] · 6 [`commands`] · 7 [`cli`].
 //!
 //! # Dimensions
@@ -30,6 +30,7 @@ pub mod data;
 pub mod demo;
 pub mod device;
 pub mod error;
+pub mod fingerprint;
 pub mod generate;
 pub mod metrics;
 pub mod model;

@@ -42,7 +42,11 @@ fn a_stopped_evaluation_goes_on_and_a_finished_one_needs_no_model() {
     fixture.write("test.jsonl", notes(11));
     let output = eval(&fixture, &TEST);
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("scoring.data") && stderr(&output).contains("hint: --overwrite"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("records (its content differs)") && stderr(&output).contains("hint: --overwrite"),
+        "{}",
+        stderr(&output)
+    );
     assert_eq!(fixture.read("run/eval/test/predictions.jsonl"), whole);
     // Replaced on demand: nothing is kept, and the model is missed.
     assert_eq!(eval(&fixture, &[&TEST[..], &["--overwrite"]].concat()).status.code(), Some(4));
@@ -108,7 +112,7 @@ fn predict_applies_the_calibrator_that_eval_saved_for_this_checkpoint() {
     }
     // What was made without a calibrator is not continued with one.
     let output = fixture.predict("test.jsonl", "plain.out", &["--calibrated"]);
-    assert!(output.status.code() == Some(2) && stderr(&output).contains("another settings"), "{}", stderr(&output));
+    assert!(output.status.code() == Some(2) && stderr(&output).contains("other settings: calibration"), "{}", stderr(&output));
     // Another checkpoint has none.
     let config = String::from_utf8(fixture.read("run/checkpoints/epoch-01/clsgen.json")).unwrap();
     fixture.write("run/checkpoints/epoch-01/clsgen.json", config.replace("\"max_output_tokens\":48", "\"max_output_tokens\":47"));

@@ -9,6 +9,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("storage", 1),
     ("config", 1),
     ("device", 1),
+    ("fingerprint", 1),
     ("metrics", 1),
     ("data", 2),
     ("ops", 2),

@@ -84,6 +84,7 @@ fn judgement(text: &str, file: Option<&Path>, document: &str, format: PromptForm
         response: "{explanation}\n\nClassification: {label}\n\n".to_owned(),
         document: document.to_owned(),
         format,
+        date: None,
     };
     bare.check()?;
     Ok(bare)

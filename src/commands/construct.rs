@@ -7,10 +7,11 @@ use serde_json::{Map, Value, json};
 
 use super::{Context, args::ConstructArgs, dry_run::Plan, output, run_record};
 use crate::{
-    config::OnFail,
+    config::{OnFail, Stage},
     data::{self, Needs, Record},
     device,
     error::{Context as _, Error, Result},
+    fingerprint::Fingerprint,
     generate::{
         Budget, Engine, Sampling,
         construct::{Explained, Method, Progress, Rules, Statistics, explain, output::write_split, progress::refuse_other},
@@ -83,7 +84,7 @@ struct Split {
     path: std::path::PathBuf,
     records: Vec<Record>,
     /// Everything its outcome depends on.
-    settings: Value,
+    settings: Fingerprint,
 }
 
 /// All that is known before the teacher's weights are read.
@@ -118,6 +119,9 @@ impl Job {
             .context("construct")?;
         let teacher_tokenizer = Arc::new(TextTokenizer::load(teacher.tokenizer_path())?);
         let base_tokenizer = Arc::new(TextTokenizer::load(base.tokenizer_path())?);
+        // One date for the run, whichever of the two templates asks for it.
+        let date = context.prompt_date();
+        let template = template.dated(&teacher_tokenizer, &date).dated(&base_tokenizer, &date);
         let asking = |template: PromptTemplate| {
             let (input, output) = (options.max_input_tokens, options.max_output_tokens);
             Prompter::new(template, teacher_tokenizer.clone(), config.task.labels.clone(), input, output, config.model.truncate)
@@ -131,12 +135,17 @@ impl Job {
         let asks = asking(plain)?;
         let (input, output) = (config.model.max_input_tokens, config.model.max_output_tokens);
         let labels = config.task.labels.clone();
-        let base = Prompter::new(template.clone(), base_tokenizer, labels, input, output, config.model.truncate)?;
+        let base = Prompter::new(template.clone(), base_tokenizer.clone(), labels, input, output, config.model.truncate)?;
         let teacher_hash = teacher.hash()?;
-        let method = json!({
-            "teacher": teacher_hash, "options": options, "labels": config.task.labels, "prompt": template, "seed": context.seed,
-            "max_output_tokens": output, "truncate": config.model.truncate, "dtype": config.model.dtype,
-        });
+        let method = [
+            ("task.prompt", json!(template)),
+            ("construct.teacher", json!(teacher_hash)),
+            ("teacher's tokenizer", json!(teacher_tokenizer.hash())),
+            // Only its tokenizer counts: whether an explanation fits its window.
+            ("model.base", json!(base_tokenizer.hash())),
+            ("model.dtype", json!(context.dtype()?.as_str())),
+            ("train.seed", json!(context.seed)),
+        ];
         let mut job = Self {
             dir: context.run_dir.join("construct"),
             splits: Vec::new(),
@@ -251,7 +260,7 @@ impl Job {
             splits.insert(
                 split.name.clone(),
                 json!({
-                    "source": { "path": split.path.to_string_lossy(), "blake3": split.settings["source"] },
+                    "source": { "path": split.path.to_string_lossy(), "blake3": split.settings.get("source") },
                     "output": { "path": path.file_name().map(|name| name.to_string_lossy()), "blake3": storage::hash_file(&path)? },
                     "settings": split.settings, "statistics": finished.statistics,
                 }),
@@ -270,14 +279,15 @@ impl Job {
     /// A finished run is only repeated by its own settings.
     fn refuse_other_runs(&self, path: &Path, done: &Value) -> Result<()> {
         for split in &self.splits {
-            refuse_other(path, &done["splits"][&split.name]["settings"], &split.settings)?;
+            let held = serde_json::from_value(done["splits"][&split.name]["settings"].clone()).unwrap_or_default();
+            refuse_other(path, &held, &split.settings)?;
         }
         Ok(())
     }
 }
 
 impl Split {
-    fn read(context: &Context, name: &str, fields: &[String], method: &Value) -> Result<Self> {
+    fn read(context: &Context, name: &str, fields: &[String], method: &[(&str, Value)]) -> Result<Self> {
         let data = &context.config.data;
         let path = match name {
             "train" => &data.train,
@@ -291,11 +301,9 @@ impl Split {
         let path = context.config.resolve(path);
         let needs = Needs { both_classes: false, ..Needs::split(data, name, fields) };
         let records = data::load(data, &path, &needs)?;
-        let mut settings = method.clone();
-        settings["source"] = data::source_hash(&path)?.into();
-        settings["format"] = json!(data.format);
-        settings["horizon"] = json!(data.horizon);
-        settings["fields"] = json!(data.fields);
+        let mut contents = method.to_vec();
+        contents.push(("source", data::source_hash(&path)?.into()));
+        let settings = Fingerprint::new(Stage::Construct, &context.config, &contents)?;
         Ok(Self { name: name.to_owned(), path, records, settings })
     }
 }

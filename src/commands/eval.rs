@@ -29,14 +29,16 @@ use serde_json::{Value, json};
 
 use super::{Context, args::EvalArgs, dry_run::Plan, output, run_record, scoring};
 use crate::{
+    config::Stage,
     data::{Prediction, Record},
     error::{Error, Result},
+    fingerprint::Fingerprint,
     metrics::{Evaluation, Options, Sample, decision_curves::decision_curves, evaluate, threshold::Costs},
     report::{Table, decision_tables, figures::EpochMetrics, metrics_table},
     storage::{self, AtomicDir, RunLock},
 };
 use calibration::Fitted;
-use folder::Folder;
+use folder::{Folder, Made};
 use frozen::Frozen;
 use gate::Gate;
 use in_sample::Dev;
@@ -104,21 +106,18 @@ impl<'a> Work<'a> {
     }
 
     /// Everything that decides the numbers of a split's folder.
-    fn made(&self, context: &Context) -> Result<Value> {
+    fn made(&self, context: &Context) -> Result<Made> {
         let (scoring, dev) = match self {
             Self::Files { test, dev } => {
                 // A file that cannot be read is the reader's to name.
                 let hash = |path: &Path| storage::hash_file(path).or_else(|error| inputs::read(path).and(Err(error)));
                 let dev = dev.map(hash).transpose()?;
-                (json!({ "predictions": hash(test)? }), dev)
+                (Fingerprint::of_contents(&[("predictions", json!(hash(test)?))]), dev)
             }
             Self::Run(job) => job.made(context)?,
         };
-        let eval = &context.config.eval;
-        Ok(json!({ "scoring": scoring, "measuring": {
-            "dev": dev, "bootstrap": eval.bootstrap, "seed": context.seed, "cost_fp": eval.cost_fp, "cost_fn": eval.cost_fn,
-            "calibrate": eval.calibrate, "force_isotonic": eval.force_isotonic,
-        } }))
+        let contents = [("train.seed", json!(context.seed)), ("dev predictions", json!(dev))];
+        Ok(Made { scoring, measuring: Fingerprint::new(Stage::Measure, &context.config, &contents)? })
     }
 }
 
@@ -247,7 +246,7 @@ fn dry_run(context: &Context, work: &Work<'_>, scored: &Scored, [judge, baseline
     if let Work::Run(job) = work {
         let (info, template) = job.prompt()?;
         let (source, windows) = (scoring::locate(context, &job.checkpoint, &info)?, scoring::windows(context, &info));
-        scoring::prompter_of(&source, info.labels, &source.config()?, template, &windows)?;
+        scoring::prompter_of(&source, info.labels, &source.config()?, template, &windows, &context.prompt_date())?;
     }
     let inputs: Vec<String> = work.inputs().iter().map(|path| path.display().to_string()).collect();
     Plan::new(context, "eval")

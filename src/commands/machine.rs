@@ -45,12 +45,13 @@ fn dependencies(lock: &str) -> BTreeMap<&str, &str> {
     pairs.filter(|(name, _)| DEPENDENCIES.contains(name)).collect()
 }
 
-/// CPU, its vector features, cores, threads used, memory, the device that computes and what `--device` asked for, GPUs.
+/// CPU, its vector features, cores, threads used, memory, the device that computes, its number type, what `--device` asked for, GPUs.
 pub(super) fn hardware(context: &Context) -> Value {
     let threads = context.threads;
     json!({
         "device": device_used(context),
         "device_asked": context.device,
+        "dtype": context.dtype().ok().map(|dtype| dtype.as_str()),
         "gpus": gpus(),
         "gpu_driver": first_line("/proc/driver/nvidia/version"),
         "cpu": cpu_model(),

@@ -12,14 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use self::output_file::{Claim, Output, Sidecar};
-use super::{
-    Context,
-    args::PredictArgs,
-    dry_run::Plan,
-    eval::calibration,
-    output,
-    scoring::{self, Windows},
-};
+use super::{Context, args::PredictArgs, dry_run::Plan, eval::calibration, output, scoring};
 use crate::{
     data::{self, RecordError},
     error::{Context as _, Error, Result},
@@ -87,7 +80,7 @@ fn dry_run(context: &Context, args: &PredictArgs) -> Result<()> {
     let windows = scoring::windows(context, &info);
     storage::verify_manifest(&dir)?;
     let source = scoring::locate(context, &dir, &info)?;
-    scoring::prompter_of(&source, info.labels, &source.config()?, template, &windows)?;
+    scoring::prompter_of(&source, info.labels, &source.config()?, template, &windows, &context.prompt_date())?;
     let there = args.output.exists();
     Plan::of("predict")
         .with("checkpoint", json!(dir))
@@ -123,14 +116,14 @@ fn prepare(context: &Context, args: &PredictArgs) -> Result<Job> {
         let settings = scoring::settings(context, !args.no_explanation, &windows);
         let loaded = scoring::load(context, dir)?;
         scoring::check_memory(&loaded.model.llama, &windows)?;
-        let prompter = scoring::prompter(&loaded, template, &windows)?;
-        let mut sidecar = sidecar(context, args, dir, &loaded, &settings, &windows)?;
-        if let Some((_, hash)) = &calibrator {
-            sidecar.settings["calibration"] = json!(hash);
-        }
-        if !context.config.eval.subgroups.is_empty() {
-            sidecar.settings["subgroups"] = json!(context.config.eval.subgroups);
-        }
+        let prompter = scoring::prompter(&loaded, template, &windows, &context.prompt_date())?;
+        let input = if is_pipe(&args.input) { None } else { Some(storage::hash_file(&args.input)?) };
+        let more = [
+            ("input", json!(input)),
+            ("explanation", json!(settings.explanation)),
+            ("calibration", json!(calibrator.as_ref().map(|(_, hash)| hash))),
+        ];
+        let sidecar = Sidecar::new(scoring::fingerprint(context, dir, &info, &more)?);
         Ok(Job { total, settings, loaded, prompter, sidecar, calibrator })
     })
 }
@@ -194,43 +187,6 @@ fn strict<'r>(
 /// Whether a path cannot be read twice: stdin, a FIFO, a device.
 fn is_pipe(path: &Path) -> bool {
     path.as_os_str() == "-" || path.metadata().is_ok_and(|meta| !meta.is_file())
-}
-
-/// What decides the output's bytes: model, input, settings. Not batch size or threads, which do not.
-fn sidecar(
-    context: &Context,
-    args: &PredictArgs,
-    dir: &Path,
-    loaded: &LoadedModel,
-    settings: &Settings,
-    windows: &Windows,
-) -> Result<Sidecar> {
-    let input = if is_pipe(&args.input) { None } else { Some(storage::hash_file(&args.input)?) };
-    let base = match &loaded.info.base_hash {
-        Some(hash) if context.config.model.base.is_empty() => hash.clone(),
-        _ => loaded.source.hash()?,
-    };
-    let sampled = settings.sampling.temperature > 0.0;
-    Ok(Sidecar {
-        schema: 1,
-        clsgen_version: env!("CARGO_PKG_VERSION").into(),
-        model: scoring::checkpoint_hash(dir)?,
-        base,
-        input,
-        settings: json!({
-            "temperature": settings.sampling.temperature,
-            "top_p": sampled.then_some(settings.sampling.top_p),
-            "seed": sampled.then_some(settings.sampling.seed),
-            "max_input_tokens": windows.input,
-            "max_output_tokens": windows.output,
-            "truncate": windows.truncate,
-            "explanation": settings.explanation,
-            "constrain": settings.constrain,
-            "dtype": context.config.model.dtype,
-            "data": {"format": context.config.data.format, "fields": context.config.data.fields, "horizon": context.config.data.horizon},
-        }),
-        written: None,
-    })
 }
 
 /// A bar on a terminal; nothing anywhere else.

@@ -42,10 +42,12 @@ pub fn write(context: &Context, command: &str, inputs: &[&Path], models: &[Used<
         "started": timestamp(context.started),
         "ended": null,
         "outcome": "running",
+        "exit_code": null,
         "process": std::process::id(),
         "versions": machine::versions(),
         "hardware": machine::hardware(context),
         "seeds": { "seed": context.seed },
+        "prompt_date": context.prompt_date(),
         "inputs": files,
         "config": context.config,
         "earlier": earlier(&path),
@@ -61,6 +63,7 @@ pub fn finish<T>(context: &Context, result: &Result<T>) -> Result<()> {
         return Ok(());
     }
     record["ended"] = timestamp(SystemTime::now()).into();
+    record["exit_code"] = result.as_ref().err().map_or(0, Error::exit_code).into();
     record["outcome"] = match result {
         Ok(_) => "ok".into(),
         Err(error) => match error.kind() {
@@ -162,7 +165,9 @@ mod tests {
         assert_eq!(first["inputs"][0]["blake3"], storage::hash_bytes(b"{}\n"));
         assert!(first["inputs"][1]["blake3"].is_null());
         assert_eq!(first["inputs"][2], json!({ "path": "base", "role": "model.base", "blake3": "00ff" }));
-        assert_eq!(record["hardware"]["device"], "cpu");
+        assert_eq!((record["exit_code"].as_i64(), first["exit_code"].as_i64()), (Some(0), Some(143)));
+        assert_eq!(record["prompt_date"], first["prompt_date"]);
+        assert_eq!((&record["hardware"]["device"], &record["hardware"]["dtype"]), (&json!("cpu"), &json!("f32")));
         assert!(first.get("earlier").is_none());
     }
 }

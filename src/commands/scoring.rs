@@ -5,11 +5,14 @@ use std::{
     sync::Arc,
 };
 
+use serde_json::{Value, json};
+
 use super::Context;
 use crate::{
-    config::Truncate,
+    config::{Config, Stage, Truncate},
     device,
     error::{Error, Result},
+    fingerprint::{Fingerprint, TOKENIZER},
     generate::{Sampling, predict::Settings},
     model::{
         ClsHead, Llama, LlamaConfig, Model, ModelSource,
@@ -61,6 +64,57 @@ pub(super) fn windows(context: &Context, info: &ClsgenJson) -> Windows {
         truncate: if given("model.truncate") { config.truncate } else { info.truncate },
         allow_long: config.allow_long,
     }
+}
+
+impl Windows {
+    /// The config with these windows for its own.
+    pub(super) fn config(&self, config: &Config) -> Config {
+        let mut config = config.clone();
+        config.model.max_input_tokens = self.input;
+        config.model.max_output_tokens = self.output;
+        config.model.truncate = self.truncate;
+        config
+    }
+}
+
+/// What a checkpoint's prompts and base are known by.
+pub(super) struct Known {
+    /// [`ModelSource::hash`] of the base.
+    pub(super) base: String,
+    /// The tokenizer's hash.
+    pub(super) tokenizer: String,
+    /// The date of a prompt whose chat template reads the clock.
+    pub(super) date: Option<String>,
+}
+
+/// Names base and tokenizer by the hashes in the checkpoint, since reading it refuses any other; finds them where an older clsgen or
+/// another tool named none.
+pub(super) fn known(context: &Context, dir: &Path, info: &ClsgenJson) -> Result<Known> {
+    let template = template(dir, info)?;
+    if let (Some(base), Some(tokenizer)) = (&info.base_hash, &info.tokenizer_hash) {
+        return Ok(Known { base: base.clone(), tokenizer: tokenizer.clone(), date: template.date });
+    }
+    let source = locate(context, dir, info)?;
+    let tokenizer = TextTokenizer::load(source.tokenizer_path())?;
+    let date = template.dated(&tokenizer, &context.prompt_date()).date;
+    Ok(Known { base: source.hash()?, tokenizer: tokenizer.hash().to_owned(), date })
+}
+
+/// What decides the predictions of a checkpoint, `predict`'s and `eval`'s. `more` is what each of them knows besides.
+pub(super) fn fingerprint(context: &Context, dir: &Path, info: &ClsgenJson, more: &[(&str, Value)]) -> Result<Fingerprint> {
+    let Known { base, tokenizer, date } = known(context, dir, info)?;
+    let mut contents = vec![
+        ("clsgen_version", json!(env!("CARGO_PKG_VERSION"))),
+        ("checkpoint", json!(checkpoint_hash(dir)?)),
+        ("model.base", json!(base)),
+        (TOKENIZER, json!(tokenizer)),
+        ("model.dtype", json!(context.dtype()?.as_str())),
+        ("train.seed", json!(context.seed)),
+        // The rest of the prompt is in the checkpoint's hash.
+        ("prompt date", json!(date)),
+    ];
+    contents.extend_from_slice(more);
+    Fingerprint::new(Stage::Predict, &windows(context, info).config(&context.config), &contents)
 }
 
 /// How to score: the config's decoding.
@@ -122,9 +176,9 @@ pub(super) fn check_memory(llama: &Llama, windows: &Windows) -> Result<()> {
         .map_err(|error| error.hint(format!("about {fits} would fit: --set model.max_input_tokens={fits}, or a smaller model")))
 }
 
-/// The prompter of a loaded model.
-pub(super) fn prompter(loaded: &LoadedModel, template: PromptTemplate, windows: &Windows) -> Result<Prompter> {
-    prompter_of(&loaded.source, loaded.info.labels.clone(), &loaded.model.llama.config, template, windows)
+/// The prompter of a loaded model. `date` is now for a template that reads the clock and was trained without one.
+pub(super) fn prompter(loaded: &LoadedModel, template: PromptTemplate, windows: &Windows, date: &str) -> Result<Prompter> {
+    prompter_of(&loaded.source, loaded.info.labels.clone(), &loaded.model.llama.config, template, windows, date)
 }
 
 /// The prompter over the tokenizer of `source`, whose vocabulary must fit the model's.
@@ -134,8 +188,10 @@ pub(super) fn prompter_of(
     config: &LlamaConfig,
     template: PromptTemplate,
     windows: &Windows,
+    date: &str,
 ) -> Result<Prompter> {
     let tokenizer = TextTokenizer::load(source.tokenizer_path())?;
+    let template = template.dated(&tokenizer, date);
     tokenizer.check_vocab(config.vocab_size)?;
     config.check_window(windows.input, windows.output, windows.allow_long)?;
     Prompter::new(template, Arc::new(tokenizer), labels, windows.input, windows.output, windows.truncate)

@@ -54,7 +54,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     let _lock = if context.dry_run { None } else { Some(RunLock::acquire(&context.run_dir)?) };
 
     // Records, base model, and whether this is the run the directory holds.
-    let inputs = Inputs::load(context)?;
+    let mut inputs = Inputs::load(context)?;
     inputs.files().into_iter().chain(context.config_path.as_deref()).for_each(storage::protect);
     let source = match config.train.init {
         Init::Pretrained => source::resolve(&config.model.base, &[&config.dir], context.allow_network)?,
@@ -62,13 +62,14 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     };
     let device = context.device()?;
     let base_hash = source.hash()?;
-    let identity = Identity::of(context, &inputs, &base_hash)?;
+    let tokenizer = Arc::new(TextTokenizer::load(source.tokenizer_path())?);
+    inputs.template = inputs.template.dated(&tokenizer, &context.prompt_date());
+    let identity = Identity::of(context, &inputs, &base_hash, tokenizer.hash())?;
     identity.check(&context.run_dir)?;
     // Finding it may put a directory in order that a kill left half replaced: not in a dry run.
     let resume = if context.dry_run && args.resume { None } else { resume_point(&context.run_dir, args.resume)? };
 
     // Records as tokens, and what the run will do with them.
-    let tokenizer = Arc::new(TextTokenizer::load(source.tokenizer_path())?);
     let llama_config = source.config()?;
     tokenizer.check_vocab(llama_config.vocab_size)?;
     llama_config.check_window(config.model.max_input_tokens, config.model.max_output_tokens, config.model.allow_long)?;
@@ -91,7 +92,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     }
 
     // The model, where the run left off or from the start.
-    let model = start::model(context, &source, &base_hash, dtype, &device, resume.as_ref())?;
+    let model = start::model(context, &source, (&base_hash, prompter.tokenizer().hash()), dtype, &device, resume.as_ref())?;
     let trainer = trainer(context, model, plan.clone(), largest, resume.as_ref(), &device)?;
     let state = resume.map_or_else(|| TrainerState::start(&plan), |resume| resume.state);
     // The epochs to come, `last`, and one more while a directory is being replaced.
@@ -109,7 +110,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
         prompter: &prompter,
         writer: CheckpointWriter {
             run: context.run_dir.clone(),
-            info: clsgen_json(config, &inputs, &source, base_hash)?,
+            info: clsgen_json(config, &inputs, &source, (base_hash, prompter.tokenizer().hash()))?,
             source,
             parameters: config.train.parameters,
         },
@@ -243,7 +244,12 @@ fn dev(context: &Context, inputs: &Inputs, prompter: &Prompter) -> Result<Option
     Ok(Some(Dev { records, explained, settings }))
 }
 
-fn clsgen_json(config: &Config, inputs: &Inputs, source: &ModelSource, base_hash: String) -> Result<model_files::ClsgenJson> {
+fn clsgen_json(
+    config: &Config,
+    inputs: &Inputs,
+    source: &ModelSource,
+    (base_hash, tokenizer_hash): (String, &str),
+) -> Result<model_files::ClsgenJson> {
     // A path is stored whole, so that the checkpoint finds its base from anywhere; a hub id stays one.
     let local = config.resolve(Path::new(&config.model.base)).exists();
     // Links stay as named: a `.gguf` file's name is part of its hash.
@@ -255,6 +261,7 @@ fn clsgen_json(config: &Config, inputs: &Inputs, source: &ModelSource, base_hash
         schema: 1,
         base_model,
         base_hash: Some(base_hash),
+        tokenizer_hash: Some(tokenizer_hash.to_owned()),
         labels: config.task.labels.clone(),
         prompt: serde_json::to_value(&inputs.template).map_err(|e| Error::usage(format!("the prompt cannot be stored: {e}")))?,
         head: config.head.clone(),

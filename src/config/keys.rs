@@ -1,4 +1,5 @@
-//! Every key of a config file with its type and range: what `check` compares a file and `--set` with.
+//! Every key of a config file with its type, its range and what it decides: what `check` compares a file and `--set` with, and what
+//! [`fingerprint`](crate::fingerprint) compares results by.
 
 /// What a key's value may be.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,123 +32,156 @@ pub(super) enum Kind {
     Map,
 }
 
+use Decides::{ByContent, ByValue};
 use Kind::{Above, Below, Bool, Integer, IntegerOf, Labels, List, Map, Name, Number, OneOf, Path, Text};
+use Stage::{Baselines, Cnn, Construct, Judge, Measure, Predict, Train};
+
+use super::Stage;
 
 const COUNT: i64 = 1_000_000_000;
 const TOKENS: i64 = 10_000_000;
 
-/// `(key, kind)`, in the order of SPEC §2.
-pub(super) const KEYS: &[(&str, Kind)] = &[
-    ("task.name", Name),
-    ("task.labels", Labels),
-    ("task.prompt", Text(true)),
-    ("data.format", OneOf(&["auto", "jsonl", "csv", "parquet", "lcd", "clinifact"])),
-    ("data.train", Path),
-    ("data.dev", Path),
-    ("data.test", Path),
-    ("data.fields", Map),
-    ("data.expect.train", Integer(0, COUNT)),
-    ("data.expect.dev", Integer(0, COUNT)),
-    ("data.expect.test", Integer(0, COUNT)),
-    ("data.horizon", IntegerOf(&[30, 60, 90])),
-    ("model.base", Text(true)),
-    ("model.dtype", OneOf(&["auto", "f32", "bf16"])),
-    ("model.max_input_tokens", Integer(1, TOKENS)),
-    ("model.max_output_tokens", Integer(1, TOKENS)),
-    ("model.truncate", OneOf(&["tail", "head", "middle"])),
-    ("model.allow_long", Bool),
-    ("construct.teacher", Text(true)),
-    ("construct.max_input_tokens", Integer(1, TOKENS)),
-    ("construct.max_output_tokens", Integer(1, TOKENS)),
-    ("construct.trials", Integer(1, 1000)),
-    ("construct.temperature", Number(0.0, 10.0)),
-    ("construct.top_p", Above(0.0, 1.0)),
-    ("construct.on_fail", OneOf(&["drop", "label_only", "rationalize"])),
-    ("construct.splits", List(Some(&["train", "dev", "test"]), 1)),
-    ("construct.min_words", Integer(1, 10_000)),
-    ("construct.max_copied", Number(0.0, 1.0)),
-    ("lora.rank", Integer(1, 4096)),
-    ("lora.alpha", Above(0.0, 1e6)),
-    ("lora.dropout", Below(0.0, 1.0)),
-    ("lora.targets", List(Some(&["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]), 1)),
-    ("head.hidden", Integer(1, 1_000_000)),
-    ("head.activation", OneOf(&["gelu", "relu", "tanh"])),
-    ("head.dropout", Below(0.0, 1.0)),
-    ("train.objective", OneOf(&["joint", "cls", "lm"])),
-    ("train.epochs", Integer(1, 100_000)),
-    ("train.batch_size", Integer(1, 1_000_000)),
-    ("train.grad_accumulation", Integer(1, 1_000_000)),
-    ("train.effective_batch", Integer(1, COUNT)),
-    ("train.learning_rate", Above(0.0, 1.0)),
-    ("train.warmup_steps", Integer(0, COUNT)),
-    ("train.weight_decay", Number(0.0, 10.0)),
-    ("train.max_grad_norm", Number(0.0, 1e9)),
-    ("train.w_gen", Number(0.0, 1e6)),
-    ("train.w_cls", Number(0.0, 1e6)),
-    ("train.loss_schedule", OneOf(&["constant", "linear"])),
-    ("train.w_gen_end", Number(0.0, 1e6)),
-    ("train.w_cls_end", Number(0.0, 1e6)),
-    ("train.label_smoothing", Below(0.0, 1.0)),
-    ("train.prompt_loss_weight", Number(0.0, 1.0)),
-    ("train.parameters", OneOf(&["lora", "full"])),
-    ("train.init", OneOf(&["pretrained", "random"])),
-    ("train.shuffle", Bool),
-    ("train.curriculum", OneOf(&["none", "short_first"])),
-    ("train.max_steps", Integer(1, COUNT)),
-    ("train.init_from", Path),
-    ("train.seed", Integer(0, i64::MAX)),
-    ("train.activation_memory", OneOf(&["auto", "keep", "recompute"])),
-    ("train.save_every_steps", Integer(1, COUNT)),
-    ("generate.temperature", Number(0.0, 10.0)),
-    ("generate.top_p", Above(0.0, 1.0)),
-    ("generate.batch_tokens", Integer(1, COUNT)),
-    ("generate.constrain", Bool),
-    ("eval.judge", Path),
-    ("eval.judge_prompt", Path),
-    ("eval.verbalized_prompt", Path),
-    ("eval.runs", Integer(1, 1000)),
-    ("eval.bootstrap", Integer(0, 1_000_000)),
-    ("eval.subgroups", List(None, 0)),
-    ("eval.baselines", List(Some(&["verbalized", "label", "self_consistency", "token_probability", "cnn"]), 0)),
-    ("eval.temperature", Number(0.0, 10.0)),
-    ("eval.top_p", Above(0.0, 1.0)),
-    ("eval.cost_fp", Number(0.0, 1e9)),
-    ("eval.cost_fn", Number(0.0, 1e9)),
-    ("eval.calibrate", OneOf(&["none", "temperature", "platt", "isotonic"])),
-    ("eval.force_isotonic", Bool),
-    ("cnn.embeddings", Path),
-    ("cnn.max_tokens", Integer(1, TOKENS)),
-    ("cnn.filters", Integer(1, 1_000_000)),
-    ("cnn.projection", Integer(1, 1_000_000)),
-    ("cnn.dropout", Below(0.0, 1.0)),
-    ("cnn.batch_size", Integer(1, 1_000_000)),
-    ("cnn.epochs", Integer(1, 100_000)),
-    ("cnn.learning_rate", Above(0.0, 1.0)),
-    ("cnn.weight_decay", Number(0.0, 10.0)),
-    ("cnn.warmup", Below(0.0, 1.0)),
-    ("cnn.seeds", Integer(1, 1000)),
+/// Which stored results a key decides. There is no default: a new key does not compile without an answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Decides {
+    /// By its value.
+    ByValue(&'static [Stage]),
+    /// By what it leads to: the command gives a hash, a prompt's text, the number type that `auto` came to.
+    ByContent(&'static [Stage]),
+}
+
+const NOTHING: Decides = ByValue(&[]);
+/// How a record is read: its label, its texts.
+const READING: Decides = ByValue(&[Construct, Train, Predict, Baselines, Cnn]);
+const WINDOW: Decides = ByValue(&[Construct, Train, Predict, Baselines, Judge]);
+const CONSTRUCTING: Decides = ByValue(&[Construct]);
+const TRAINING: Decides = ByValue(&[Train]);
+/// Training scores dev after each epoch.
+const DECODING: Decides = ByValue(&[Train, Predict]);
+const ASKING: Decides = ByValue(&[Baselines]);
+const MEASURING: Decides = ByValue(&[Measure]);
+const NETWORK: Decides = ByValue(&[Cnn]);
+
+/// `(key, kind, what it decides)`, in the order of SPEC §2.
+pub(super) const KEYS: &[(&str, Kind, Decides)] = &[
+    ("task.name", Name, NOTHING),
+    ("task.labels", Labels, ByValue(&[Construct, Train])),
+    ("task.prompt", Text(true), ByContent(&[Construct, Train])),
+    ("data.format", OneOf(&["auto", "jsonl", "csv", "parquet", "lcd", "clinifact"]), READING),
+    ("data.train", Path, ByContent(&[Train, Cnn])),
+    ("data.dev", Path, ByContent(&[Train, Cnn])),
+    ("data.test", Path, NOTHING),
+    ("data.fields", Map, READING),
+    ("data.expect.train", Integer(0, COUNT), NOTHING),
+    ("data.expect.dev", Integer(0, COUNT), NOTHING),
+    ("data.expect.test", Integer(0, COUNT), NOTHING),
+    ("data.horizon", IntegerOf(&[30, 60, 90]), READING),
+    ("model.base", Text(true), ByContent(&[Construct, Train, Predict, Baselines])),
+    ("model.dtype", OneOf(&["auto", "f32", "bf16"]), ByContent(&[Construct, Train, Predict, Baselines, Judge])),
+    ("model.max_input_tokens", Integer(1, TOKENS), ByValue(&[Train, Predict, Baselines, Judge])),
+    ("model.max_output_tokens", Integer(1, TOKENS), WINDOW),
+    ("model.truncate", OneOf(&["tail", "head", "middle"]), WINDOW),
+    ("model.allow_long", Bool, NOTHING),
+    ("construct.teacher", Text(true), ByContent(&[Construct])),
+    ("construct.max_input_tokens", Integer(1, TOKENS), CONSTRUCTING),
+    ("construct.max_output_tokens", Integer(1, TOKENS), CONSTRUCTING),
+    ("construct.trials", Integer(1, 1000), CONSTRUCTING),
+    ("construct.temperature", Number(0.0, 10.0), CONSTRUCTING),
+    ("construct.top_p", Above(0.0, 1.0), CONSTRUCTING),
+    ("construct.on_fail", OneOf(&["drop", "label_only", "rationalize"]), CONSTRUCTING),
+    ("construct.splits", List(Some(&["train", "dev", "test"]), 1), NOTHING),
+    ("construct.min_words", Integer(1, 10_000), CONSTRUCTING),
+    ("construct.max_copied", Number(0.0, 1.0), CONSTRUCTING),
+    ("lora.rank", Integer(1, 4096), TRAINING),
+    ("lora.alpha", Above(0.0, 1e6), TRAINING),
+    ("lora.dropout", Below(0.0, 1.0), TRAINING),
+    ("lora.targets", List(Some(&["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]), 1), TRAINING),
+    ("head.hidden", Integer(1, 1_000_000), TRAINING),
+    ("head.activation", OneOf(&["gelu", "relu", "tanh"]), TRAINING),
+    ("head.dropout", Below(0.0, 1.0), TRAINING),
+    ("train.objective", OneOf(&["joint", "cls", "lm"]), TRAINING),
+    ("train.epochs", Integer(1, 100_000), TRAINING),
+    ("train.batch_size", Integer(1, 1_000_000), TRAINING),
+    ("train.grad_accumulation", Integer(1, 1_000_000), TRAINING),
+    ("train.effective_batch", Integer(1, COUNT), TRAINING),
+    ("train.learning_rate", Above(0.0, 1.0), TRAINING),
+    ("train.warmup_steps", Integer(0, COUNT), TRAINING),
+    ("train.weight_decay", Number(0.0, 10.0), TRAINING),
+    ("train.max_grad_norm", Number(0.0, 1e9), TRAINING),
+    ("train.w_gen", Number(0.0, 1e6), TRAINING),
+    ("train.w_cls", Number(0.0, 1e6), TRAINING),
+    ("train.loss_schedule", OneOf(&["constant", "linear"]), TRAINING),
+    ("train.w_gen_end", Number(0.0, 1e6), TRAINING),
+    ("train.w_cls_end", Number(0.0, 1e6), TRAINING),
+    ("train.label_smoothing", Below(0.0, 1.0), TRAINING),
+    ("train.prompt_loss_weight", Number(0.0, 1.0), TRAINING),
+    ("train.parameters", OneOf(&["lora", "full"]), TRAINING),
+    ("train.init", OneOf(&["pretrained", "random"]), TRAINING),
+    ("train.shuffle", Bool, TRAINING),
+    ("train.curriculum", OneOf(&["none", "short_first"]), TRAINING),
+    ("train.max_steps", Integer(1, COUNT), NOTHING),
+    ("train.init_from", Path, ByContent(&[Train])),
+    ("train.seed", Integer(0, i64::MAX), ByContent(&[Construct, Train, Predict, Measure, Baselines])),
+    ("train.activation_memory", OneOf(&["auto", "keep", "recompute"]), NOTHING),
+    ("train.save_every_steps", Integer(1, COUNT), NOTHING),
+    ("generate.temperature", Number(0.0, 10.0), DECODING),
+    ("generate.top_p", Above(0.0, 1.0), DECODING),
+    ("generate.batch_tokens", Integer(1, COUNT), NOTHING),
+    ("generate.constrain", Bool, DECODING),
+    ("eval.judge", Path, ByContent(&[Judge])),
+    ("eval.judge_prompt", Path, ByContent(&[Judge])),
+    ("eval.verbalized_prompt", Path, ByContent(&[Baselines])),
+    ("eval.runs", Integer(1, 1000), ASKING),
+    ("eval.bootstrap", Integer(0, 1_000_000), MEASURING),
+    ("eval.subgroups", List(None, 0), ByValue(&[Predict])),
+    ("eval.baselines", List(Some(&["verbalized", "label", "self_consistency", "token_probability", "cnn"]), 0), NOTHING),
+    ("eval.temperature", Number(0.0, 10.0), ASKING),
+    ("eval.top_p", Above(0.0, 1.0), ASKING),
+    ("eval.cost_fp", Number(0.0, 1e9), MEASURING),
+    ("eval.cost_fn", Number(0.0, 1e9), MEASURING),
+    ("eval.calibrate", OneOf(&["none", "temperature", "platt", "isotonic"]), MEASURING),
+    ("eval.force_isotonic", Bool, MEASURING),
+    ("cnn.embeddings", Path, ByContent(&[Cnn])),
+    ("cnn.max_tokens", Integer(1, TOKENS), NETWORK),
+    ("cnn.filters", Integer(1, 1_000_000), NETWORK),
+    ("cnn.projection", Integer(1, 1_000_000), NETWORK),
+    ("cnn.dropout", Below(0.0, 1.0), NETWORK),
+    ("cnn.batch_size", Integer(1, 1_000_000), NETWORK),
+    ("cnn.epochs", Integer(1, 100_000), NETWORK),
+    ("cnn.learning_rate", Above(0.0, 1.0), NETWORK),
+    ("cnn.weight_decay", Number(0.0, 10.0), NETWORK),
+    ("cnn.warmup", Below(0.0, 1.0), NETWORK),
+    ("cnn.seeds", Integer(1, 1000), NOTHING),
 ];
 
 /// The kind of a key, `data.fields.<name>` included.
 pub(super) fn kind_of(path: &str) -> Option<Kind> {
-    if let Some((_, kind)) = KEYS.iter().find(|(key, _)| *key == path) {
+    if let Some((_, kind, _)) = KEYS.iter().find(|(key, ..)| *key == path) {
         return Some(*kind);
     }
     let (table, name) = path.rsplit_once('.')?;
-    let of_map = KEYS.iter().any(|(key, kind)| *key == table && *kind == Map) && !name.is_empty();
+    let of_map = KEYS.iter().any(|(key, kind, _)| *key == table && *kind == Map) && !name.is_empty();
     of_map.then_some(Text(false))
+}
+
+/// The keys that decide a stage's result, `data.fields` for its whole table; `true` where they count by content.
+pub(super) fn deciding(stage: Stage) -> impl Iterator<Item = (&'static str, bool)> {
+    KEYS.iter().filter_map(move |(key, _, decides)| match decides {
+        ByValue(stages) => stages.contains(&stage).then_some((*key, false)),
+        ByContent(stages) => stages.contains(&stage).then_some((*key, true)),
+    })
 }
 
 /// True for a table that holds keys: a section, or `data.expect`, `data.fields`.
 pub(super) fn is_table(path: &str) -> bool {
-    KEYS.iter().any(|(key, kind)| (*key == path && *kind == Map) || key.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
+    KEYS.iter().any(|(key, kind, _)| (*key == path && *kind == Map) || key.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
 }
 
 /// The known key most like `path`, if any is close: in its section, then in any, then over the whole path.
 pub(super) fn nearest(path: &str) -> Option<&'static str> {
     let (section, name) = path.rsplit_once('.').unwrap_or(("", path));
     let split = |key: &'static str| key.rsplit_once('.').unwrap_or(("", key));
-    let all = || KEYS.iter().map(|(key, _)| *key);
+    let all = || KEYS.iter().map(|(key, ..)| *key);
     let here = closest(name, all().filter(|key| split(key).0 == section).map(|key| split(key).1));
     if let Some(near) = here {
         return all().find(|key| split(key) == (section, near));
@@ -162,7 +196,7 @@ pub(super) fn nearest(path: &str) -> Option<&'static str> {
 
 /// The known section most like `name`, if any is close.
 pub(super) fn nearest_section(name: &str) -> Option<&'static str> {
-    closest(name, KEYS.iter().filter_map(|(key, _)| key.split('.').next()))
+    closest(name, KEYS.iter().filter_map(|(key, ..)| key.split('.').next()))
 }
 
 /// The candidate at the highest Jaro–Winkler similarity, from 0.8 on.

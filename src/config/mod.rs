@@ -2,7 +2,7 @@
 //!
 //! Every unknown key, wrong type and value out of range is reported at once, with file, line and suggestion (exit 2).
 //! `--set key.path=value` goes through the same checks. Adding a key: `schema*.rs` (field, default) and `keys.rs`
-//! (type, range); a test holds the two together.
+//! (type, range, what it decides); a test holds the two together.
 
 mod check;
 mod keys;
@@ -10,6 +10,7 @@ mod load;
 mod schema;
 mod schema_eval;
 mod schema_train;
+mod stage;
 
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,7 @@ pub use load::{load, parse};
 pub use schema::*;
 pub use schema_eval::*;
 pub use schema_train::*;
+pub use stage::Stage;
 
 use crate::error::{Error, Result};
 

@@ -49,7 +49,7 @@ fn the_table_of_keys_and_the_schema_name_the_same_keys() {
     let table: Table = full().to_toml().unwrap().parse().unwrap();
     let mut in_schema = Vec::new();
     flatten("", &table, &mut in_schema);
-    let mut in_keys: Vec<String> = KEYS.iter().map(|(key, _)| (*key).to_owned()).collect();
+    let mut in_keys: Vec<String> = KEYS.iter().map(|(key, ..)| (*key).to_owned()).collect();
     in_schema.sort();
     in_keys.sort();
     assert_eq!(in_schema, in_keys);
@@ -57,7 +57,7 @@ fn the_table_of_keys_and_the_schema_name_the_same_keys() {
 
 #[test]
 fn every_choice_of_every_key_is_one_the_schema_reads() {
-    for (key, kind) in KEYS {
+    for (key, kind, _) in KEYS {
         if let Kind::OneOf(list) = kind {
             for choice in *list {
                 // A random start needs every weight trained, a schedule its end.

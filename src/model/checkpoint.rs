@@ -1,6 +1,6 @@
 //! The model's part of a checkpoint directory: `clsgen.json`, head, and the adapter or (trained in full) a whole HF folder.
 
-use std::path::Path;
+use std::{path::Path, sync::Once};
 
 use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,10 @@ pub struct ClsgenJson {
     /// Its [`ModelSource::hash`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_hash: Option<String>,
+    /// BLAKE3 of the base's tokenizer, chat template and generation config ([`TokenizerFiles::hash`]); checkpoints of an older
+    /// clsgen have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer_hash: Option<String>,
     /// Verbalized labels.
     pub labels: [String; 2],
     /// The prompt file's keys.
@@ -123,7 +127,14 @@ pub fn load_model(dir: &Path, lookup: BaseLookup<'_>, dtype: DType, device: &Dev
 /// The model that a checkpoint's adapter sits on, or the checkpoint itself where it was trained in full.
 pub fn locate(dir: &Path, info: &ClsgenJson, lookup: BaseLookup<'_>) -> Result<ModelSource> {
     let adapter = dir.join(peft::CONFIG).is_file();
-    let source = if adapter || !holds_weights(dir) { find_base(dir, info, lookup)? } else { source::open(dir)? };
+    let source = match adapter || !holds_weights(dir) {
+        true => find_base(dir, info, lookup)?,
+        false => {
+            let own = source::open(dir)?;
+            check_tokenizer(dir, info, &own)?;
+            own
+        }
+    };
     match adapter || source.path == dir {
         true => Ok(source),
         false => Err(Error::model(format!("{}: the adapter is missing: no {}, no model.safetensors", dir.display(), peft::CONFIG))),
@@ -218,6 +229,7 @@ pub fn find_base(dir: &Path, info: &ClsgenJson, lookup: BaseLookup<'_>) -> Resul
     let search: Vec<&Path> = [dir].into_iter().chain(lookup.search.iter().copied()).collect();
     let source = resolve(wanted, if lookup.base.is_some() { &search[1..] } else { &search }, lookup.allow_network)
         .map_err(|e| e.context(format!("base model of {}", dir.display())))?;
+    check_tokenizer(dir, info, &source)?;
     let Some(expected) = &info.base_hash else {
         tracing::warn!("{INFO} names no base_hash: that {wanted} is the right base cannot be checked");
         return Ok(source);
@@ -233,6 +245,36 @@ pub fn find_base(dir: &Path, info: &ClsgenJson, lookup: BaseLookup<'_>) -> Resul
         .hint("set model.base to the model it was trained on"));
     }
     Ok(source)
+}
+
+/// Refuses (exit 4) another tokenizer, chat template or generation config than the checkpoint was trained with: every prompt's ids
+/// would be others, and nothing would say so.
+fn check_tokenizer(dir: &Path, info: &ClsgenJson, source: &ModelSource) -> Result<()> {
+    static WARNED: Once = Once::new();
+    let path = source.tokenizer_path();
+    let Some(expected) = &info.tokenizer_hash else {
+        WARNED.call_once(|| {
+            tracing::warn!(
+                "{} names no tokenizer_hash (an older clsgen wrote it): that {} holds the tokenizer and chat template of its training \
+                 cannot be checked",
+                dir.join(INFO).display(),
+                path.display()
+            );
+        });
+        return Ok(());
+    };
+    let hash = TokenizerFiles::load(path)?.hash();
+    if &hash == expected {
+        return Ok(());
+    }
+    Err(Error::model(format!(
+        "{} was trained with another tokenizer, chat template or generation_config than {} holds: they hash to {}…, {}… expected",
+        dir.display(),
+        path.display(),
+        &hash[..12],
+        expected.get(..12).unwrap_or(expected)
+    ))
+    .hint("put the files back as they were, or set model.base to a folder that holds them"))
 }
 
 fn read_head(dir: &Path, shape: &HeadShape, hidden_size: usize, device: &Device) -> Result<ClsHead> {

@@ -47,11 +47,19 @@ fn placeholder(message: usize) -> String {
 }
 
 /// Renders `messages` and the opened assistant's turn into pieces.
-pub(super) fn render(source: &str, special_tokens: &BTreeMap<&'static str, String>, messages: &[Message]) -> Result<Vec<Piece>> {
+///
+/// `date` is now for `strftime_now`, local time; without one, a template that reads the clock is refused.
+pub(super) fn render(
+    source: &str,
+    special_tokens: &BTreeMap<&'static str, String>,
+    messages: &[Message],
+    date: Option<&str>,
+) -> Result<Vec<Piece>> {
+    let render_text = |contents: &[String]| render_text(source, special_tokens, messages, contents, date);
     let bare: Vec<String> = (0..messages.len()).map(placeholder).collect();
     let padded: Vec<String> = bare.iter().map(|text| format!("{PAD_START}{text}{PAD_END}")).collect();
-    let (literals, order) = cut(&render_text(source, special_tokens, messages, &bare)?, messages)?;
-    let (padded, padded_order) = cut(&render_text(source, special_tokens, messages, &padded)?, messages)?;
+    let (literals, order) = cut(&render_text(&bare)?, messages)?;
+    let (padded, padded_order) = cut(&render_text(&padded)?, messages)?;
     if order != padded_order {
         return Err(transforms());
     }
@@ -75,7 +83,7 @@ pub(super) fn render(source: &str, special_tokens: &BTreeMap<&'static str, Strin
     // What templates do to quotes, newlines or capitals shows on a text that has them.
     let sample = vec![SAMPLE.to_owned(); messages.len()];
     let expected: Vec<&str> = pieces.iter().map(|piece| if let Piece::Literal(text) = piece { text } else { SAMPLE }).collect();
-    if render_text(source, special_tokens, messages, &sample)? != expected.concat() {
+    if render_text(&sample)? != expected.concat() {
         return Err(transforms());
     }
     Ok(pieces)
@@ -115,6 +123,7 @@ pub(super) fn render_text(
     special_tokens: &BTreeMap<&'static str, String>,
     messages: &[Message],
     contents: &[String],
+    date: Option<&str>,
 ) -> Result<String> {
     let source = without_generation_tags(source);
     let messages: Vec<Value> =
@@ -126,21 +135,24 @@ pub(super) fn render_text(
         add_generation_prompt => true,
         ..Value::from_pairs(special_tokens.iter().map(|(name, text)| (*name, text.as_str())))
     };
-    environment().and_then(|environment| environment.render_str(&source, values)).map_err(|e| {
+    environment(date).and_then(|environment| environment.render_str(&source, values)).map_err(|e| {
         Error::model(format!("the chat template fails: {e}")).hint("set format = \"plain\" in the prompt file for a model without roles")
     })
 }
 
-fn environment() -> Result<Environment<'static>, JinjaError> {
+fn environment(date: Option<&str>) -> Result<Environment<'static>, JinjaError> {
     let mut environment = Environment::new();
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.add_function("raise_exception", |message: String| -> Result<Value, JinjaError> {
         Err(JinjaError::new(ErrorKind::InvalidOperation, message))
     });
-    environment.add_function("strftime_now", |format: String| -> Result<String, JinjaError> {
-        jiff::fmt::strtime::format(&format, &jiff::Zoned::now())
-            .map_err(|_| JinjaError::new(ErrorKind::InvalidOperation, "strftime_now: unknown format"))
+    let date = date.and_then(|date| date.parse::<jiff::civil::DateTime>().ok());
+    environment.add_function("strftime_now", move |format: String| -> Result<String, JinjaError> {
+        let failed = |what: &'static str| JinjaError::new(ErrorKind::InvalidOperation, what);
+        // The machine's own clock would give another prompt tomorrow.
+        let date = date.ok_or_else(|| failed("strftime_now: the prompt has no date"))?;
+        jiff::fmt::strtime::format(&format, date).map_err(|_| failed("strftime_now: unknown format"))
     });
     Ok(environment)
 }
@@ -172,7 +184,7 @@ mod tests {
     const MESSAGES: [Message; 2] = [Message { role: "system" }, Message { role: "user" }];
 
     fn pieces(source: &str) -> Result<Vec<Piece>> {
-        render(source, &BTreeMap::from([("bos_token", "<s>".to_owned())]), &MESSAGES)
+        render(source, &BTreeMap::from([("bos_token", "<s>".to_owned())]), &MESSAGES, None)
     }
 
     fn literal(text: &str) -> Piece {
@@ -216,8 +228,16 @@ mod tests {
     #[test]
     fn hf_environment() {
         let source = "{% set ns = namespace(n=0) %}\n  {% for m in messages %}\n{% if loop.first %}{% continue %}{% endif %}\n{% generation %}{{ m.content }}{% endgeneration %}\n{% endfor %}\
-                      {{ messages[0]['content'] }}{{ tools is none }}{{ strftime_now('%Y') | length }}{{ 'a-b'.split('-')[1] }}";
-        let text = render_text(source, &BTreeMap::new(), &MESSAGES, &["S".into(), "U".into()]).unwrap();
-        assert_eq!(text, "USTrue4b");
+                      {{ messages[0]['content'] }}{{ tools is none }}{{ strftime_now('%Y') }}{{ 'a-b'.split('-')[1] }}";
+        let text = render_text(source, &BTreeMap::new(), &MESSAGES, &["S".into(), "U".into()], Some("2024-07-26")).unwrap();
+        assert_eq!(text, "USTrue2024b");
+    }
+
+    #[test]
+    fn now_is_the_prompts_date_or_nothing() {
+        let source = "{{ messages[0].content }}{{ messages[1].content }}{{ strftime_now('%d %b %Y %H:%M') }}";
+        let render = |date| render(source, &BTreeMap::new(), &MESSAGES, date);
+        assert_eq!(render(Some("2024-07-26T23:59:58")).unwrap()[4], literal("26 Jul 2024 23:59"));
+        assert!(render(None).unwrap_err().to_string().contains("the prompt has no date"));
     }
 }

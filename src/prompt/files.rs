@@ -29,6 +29,12 @@ pub struct TokenizerFiles {
 const SPECIAL_NAMES: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 impl TokenizerFiles {
+    /// Reads a model folder, or the metadata of a `.gguf` file.
+    pub fn load(path: &Path) -> Result<Self> {
+        let gguf = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+        if gguf { Self::from_gguf(path) } else { Self::read(path) }
+    }
+
     /// Reads a model folder. Only `tokenizer.json` must be there.
     pub fn read(dir: &Path) -> Result<Self> {
         let read = |name: &str| -> Result<Option<Vec<u8>>> {
@@ -69,6 +75,16 @@ impl TokenizerFiles {
         ];
         let there = optional.into_iter().filter_map(|(name, bytes)| Some((name, bytes?)));
         std::iter::once(("tokenizer.json", self.tokenizer.as_slice())).chain(there)
+    }
+
+    /// BLAKE3, in hex, over what makes a prompt's ids beside the weights: tokenizer, chat template, generation config.
+    pub fn hash(&self) -> String {
+        let mut whole = blake3::Hasher::new();
+        for (name, bytes) in self.named() {
+            whole.update(name.as_bytes());
+            whole.update(blake3::hash(bytes).as_bytes());
+        }
+        whole.finalize().to_hex().to_string()
     }
 
     /// One of the JSON files; an absent one is `null`.

@@ -85,7 +85,7 @@ fn chat_steps(template: &PromptTemplate, tokenizer: &TextTokenizer, steps: &mut 
     }
     messages.push((Message { role: "user" }, template.parts(&template.user_message())));
     let (messages, contents): (Vec<_>, Vec<_>) = messages.into_iter().unzip();
-    for piece in render(source, tokenizer.special_tokens(), &messages)? {
+    for piece in render(source, tokenizer.special_tokens(), &messages, template.date.as_deref())? {
         match piece {
             Piece::Literal(text) => literal(&text, tokenizer.controls(), steps),
             Piece::Content { message, trim_start, trim_end } => {

@@ -1,9 +1,10 @@
-//! The prompt file: `system`, `user`, `question`, `prefix`, `response` and what they may hold (SPEC §2).
+//! The prompt file: `system`, `user`, `question`, `prefix`, `response`, `date` and what they may hold (SPEC §2).
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::TextTokenizer;
 use crate::error::{Error, Result};
 
 /// How the parts become one text.
@@ -42,6 +43,9 @@ pub struct PromptTemplate {
     /// Chat template or plain text.
     #[serde(default)]
     pub format: PromptFormat,
+    /// What a chat template that reads the clock takes for now: local time, `2026-11-28T07:46:13`. Absent where none reads it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub date: Option<String>,
 }
 
 fn default_response() -> String {
@@ -71,7 +75,7 @@ impl PromptTemplate {
         })?;
         let template: Self = toml::from_str(&text).map_err(|e| {
             Error::usage(format!("{name}: {}", e.to_string().trim_end()))
-                .hint("a prompt file has the keys system, user, question, prefix, response, document and format")
+                .hint("a prompt file has the keys system, user, question, prefix, response, document, format and date")
         })?;
         template.check().map_err(|e| e.context(&name))?;
         Ok(template)
@@ -85,6 +89,11 @@ impl PromptTemplate {
         }
         if !self.fields().contains(&self.document) {
             return Err(Error::usage(format!("key user has no `{{document}}` or `{{{}}}`", self.document)).hint(hint));
+        }
+        if let Some(date) = &self.date {
+            date.parse::<jiff::civil::DateTime>().map_err(|_| {
+                Error::usage(format!("key date: {date:?} is not a date")).hint("write it as \"2026-11-28\" or \"2026-11-28T07:46:13\"")
+            })?;
         }
         if let Some(field) = self.parts(&self.prefix).into_iter().find_map(Part::into_field) {
             return Err(Error::usage(format!("key prefix holds `{{{field}}}`, but no field of a record may stand there")).hint(hint));
@@ -128,6 +137,17 @@ impl PromptTemplate {
     #[must_use]
     pub fn without_prefix(mut self) -> Self {
         self.prefix.clear();
+        self
+    }
+
+    /// The prompt with `date` as now, where it is rendered by a chat template that reads the clock and has no date yet.
+    ///
+    /// A date is taken once a run and kept with the prompt: tomorrow's prompts are today's, token for token.
+    #[must_use]
+    pub fn dated(mut self, tokenizer: &TextTokenizer, date: &str) -> Self {
+        if self.format == PromptFormat::Chat && self.date.is_none() && tokenizer.reads_clock() {
+            self.date = Some(date.to_owned());
+        }
         self
     }
 

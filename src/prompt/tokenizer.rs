@@ -33,6 +33,7 @@ pub struct TextTokenizer {
     vocab_size: usize,
     eog: u32,
     stop_ids: Vec<u32>,
+    hash: String,
 }
 
 impl std::fmt::Debug for TextTokenizer {
@@ -44,8 +45,7 @@ impl std::fmt::Debug for TextTokenizer {
 impl TextTokenizer {
     /// Reads a model folder, or a `.gguf` file.
     pub fn load(path: &Path) -> Result<Self> {
-        let gguf = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
-        Self::from_files(&if gguf { TokenizerFiles::from_gguf(path)? } else { TokenizerFiles::read(path)? })
+        Self::from_files(&TokenizerFiles::load(path)?)
     }
 
     /// From bytes in memory.
@@ -88,6 +88,7 @@ impl TextTokenizer {
             vocab_size: size,
             eog,
             stop_ids,
+            hash: files.hash(),
         })
     }
 
@@ -192,6 +193,16 @@ impl TextTokenizer {
     /// What HF puts before and after a text by default: BOS, mostly.
     pub(super) fn default_special(&self) -> (&[u32], &[u32]) {
         (&self.default_special.0, &self.default_special.1)
+    }
+
+    /// [`TokenizerFiles::hash`] of the files that it was made from.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// Whether the chat template asks what day it is.
+    pub fn reads_clock(&self) -> bool {
+        self.chat_template().is_some_and(|source| source.contains("strftime_now"))
     }
 
     /// The chat template's source.

@@ -8,8 +8,8 @@ use std::{cell::OnceCell, collections::BTreeMap, path::PathBuf, sync::Arc};
 use serde_json::{Value, json};
 
 use super::{
-    super::scoring::{self, Windows},
-    Context, EvalArgs, Work, json as text_of, log, predictions,
+    super::scoring::{self, Known, Windows},
+    Context, EvalArgs, Work, json as text_of, log,
     run_directory::Job,
 };
 use crate::{
@@ -18,8 +18,10 @@ use crate::{
         prompting::{self, Asker, Line, Run, TokenAsker},
         prompts::{self, TaskPrompt},
     },
+    config::Stage,
     data::{self, Record},
     error::{Error, Result},
+    fingerprint::{Fingerprint, TOKENIZER},
     generate::Sampling,
     metrics::{
         Evaluation, Options, Sample,
@@ -41,6 +43,7 @@ pub struct Plan<'a> {
     baselines: Vec<Baseline>,
     runs: usize,
     info: ClsgenJson,
+    known: Known,
     /// The task's own prompt.
     own: PromptTemplate,
     /// Answers of other settings may be replaced.
@@ -79,9 +82,11 @@ impl<'a> Plan<'a> {
             return Err(Error::usage("baselines read the records, which prediction files do not hold")
                 .hint("leave --predictions out and give --run and --config, or leave --baselines out"));
         };
-        let (info, own) = job.prompt()?;
+        let (info, mut own) = job.prompt()?;
+        let known = scoring::known(context, &job.checkpoint, &info)?;
+        own.date.clone_from(&known.date);
         let runs = args.runs.map_or(context.config.eval.runs, |runs| runs as usize);
-        let plan = Self { job, baselines, runs, info, own, overwrite: args.overwrite };
+        let plan = Self { job, baselines, runs, info, known, own, overwrite: args.overwrite };
         if plan.baselines.contains(&Baseline::Verbalized) {
             plan.verbalized_prompt(context)?;
         }
@@ -158,28 +163,15 @@ struct Runner<'a> {
     records: &'a [Record],
     windows: Windows,
     base: OnceCell<Base>,
-    /// Everything but the prompt that decides a file's bytes.
-    meta: Value,
+    /// The split's.
+    data_hash: String,
 }
 
 impl<'a> Runner<'a> {
     fn new(plan: &'a Plan<'a>, context: &'a Context, folder: PathBuf, records: &'a [Record]) -> Result<Self> {
         let windows = scoring::windows(context, &plan.info);
-        let meta = json!({
-            "schema": 1,
-            "clsgen_version": env!("CARGO_PKG_VERSION"),
-            "base": predictions::base(context, &plan.info),
-            "labels": plan.info.labels,
-            "data": data::source_hash(&plan.job.data)?,
-            "records": records.len(),
-            "max_input_tokens": windows.input,
-            "max_output_tokens": windows.output,
-            "truncate": windows.truncate,
-            "dtype": context.config.model.dtype,
-            "fields": context.config.data.fields,
-            "horizon": context.config.data.horizon,
-        });
-        Ok(Self { plan, context, folder, records, windows, base: OnceCell::new(), meta })
+        let data_hash = data::source_hash(&plan.job.data)?;
+        Ok(Self { plan, context, folder, records, windows, base: OnceCell::new(), data_hash })
     }
 
     /// The answers of a baseline, run by run.
@@ -212,11 +204,8 @@ impl<'a> Runner<'a> {
     fn written(&self, baseline: Baseline, template: &PromptTemplate, read: &dyn Fn(&str) -> Run) -> Result<Vec<Line>> {
         let eval = &self.context.config.eval;
         let sampling = Sampling { temperature: eval.temperature, top_p: eval.top_p, seed: self.context.seed };
-        let meta = json!({
-            "baseline": baseline.name(), "prompt": template, "runs": self.plan.runs, "temperature": sampling.temperature,
-            "top_p": sampling.top_p, "seed": sampling.seed,
-        });
-        self.logged(baseline, &meta, &|rest, lines, bar| {
+        let made = self.made(baseline, template, Some((self.plan.runs, sampling.temperature)))?;
+        self.logged(baseline, &made, &|rest, lines, bar| {
             let (base, prompter) = self.prompter(template)?;
             let asker = Asker {
                 model: &base.model,
@@ -248,8 +237,8 @@ impl<'a> Runner<'a> {
 
     fn token_probability(&self) -> Result<Vec<Line>> {
         let template = prompting::token_prompt(&self.plan.own);
-        let meta = json!({ "baseline": Baseline::TokenProbability.name(), "prompt": template });
-        self.logged(Baseline::TokenProbability, &meta, &|rest, lines, bar| {
+        let made = self.made(Baseline::TokenProbability, &template, None)?;
+        self.logged(Baseline::TokenProbability, &made, &|rest, lines, bar| {
             let (base, prompter) = self.prompter(&template)?;
             let mut asker = TokenAsker::new(&base.model.llama, &prompter)?;
             for record in rest {
@@ -280,14 +269,33 @@ impl<'a> Runner<'a> {
         Ok(lines)
     }
 
+    /// What decides a baseline's answers. `draws`: its runs and their temperature, where it writes at all.
+    fn made(&self, baseline: Baseline, template: &PromptTemplate, draws: Option<(usize, f64)>) -> Result<Fingerprint> {
+        let (context, plan) = (self.context, self.plan);
+        let (runs, temperature) = draws.unzip();
+        let contents = [
+            ("clsgen_version", json!(env!("CARGO_PKG_VERSION"))),
+            ("baseline", json!(baseline.name())),
+            (if baseline == Baseline::Verbalized { "eval.verbalized_prompt" } else { "prompt" }, json!(template)),
+            ("labels", json!(plan.info.labels)),
+            ("records", json!(self.data_hash)),
+            ("model.base", json!(plan.known.base)),
+            (TOKENIZER, json!(plan.known.tokenizer)),
+            ("model.dtype", json!(context.dtype()?.as_str())),
+            ("train.seed", json!(context.seed)),
+            ("eval.runs", json!(runs)),
+            ("eval.temperature", json!(temperature)),
+        ];
+        // Only one of them is asked by it.
+        let unasked = (baseline != Baseline::Verbalized).then_some(("eval.verbalized_prompt", Value::Null));
+        let contents: Vec<_> = contents.into_iter().chain(unasked).collect();
+        Fingerprint::new(Stage::Baselines, &self.windows.config(&context.config), &contents)
+    }
+
     /// The lines of a baseline's log; `work` appends those of the records that it lacks.
-    fn logged(&self, baseline: Baseline, more: &Value, work: &log::Fill<'_>) -> Result<Vec<Line>> {
-        let mut meta = self.meta.clone();
-        for (key, value) in more.as_object().into_iter().flatten() {
-            meta[key] = value.clone();
-        }
+    fn logged(&self, baseline: Baseline, made: &Fingerprint, work: &log::Fill<'_>) -> Result<Vec<Line>> {
         let file = self.folder.join(format!("{}.jsonl", baseline.name()));
-        log::fill(self.context, &file, (&meta, self.plan.overwrite), self.records, work)?;
+        log::fill(self.context, &file, (made, self.plan.overwrite), self.records, work)?;
         // What was written stays on disk: ten answers a note would fill the memory of a large split.
         let lines = log::read(&file, |line: &mut Line| line.runs.iter_mut().for_each(|run| run.text = None))?;
         match lines.iter().map(|line| &line.id).eq(self.records.iter().map(|record| &record.id)) {

@@ -10,14 +10,15 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{Context, folder::differences, json as text_of, log, run_directory::split_path};
+use super::{Context, json as text_of, log, run_directory::split_path};
 use crate::{
     baselines::cnn::{Document, Embeddings, EpochResult, GRID, GRID_SEED, Trainer, minority_score, predict},
-    config::Cnn,
+    config::{Cnn, Stage},
     data::{self, Needs, Record},
     error::{Context as _, Error, Result},
+    fingerprint::{Fingerprint, TOKENIZER},
     metrics::methods::{Answer, Answers},
     model::source,
     storage::{self, RecordLog},
@@ -61,19 +62,17 @@ pub fn run(
     let (train_path, dev_path) = (split_path(context, "train")?, split_path(context, "dev")?);
     let words = embeddings_folder(context)?;
     let weights = storage::hash_file(&words.join("model.safetensors")).ok();
-    let mut settings = json!(cnn);
-    // How many seeds there are does not change what each of them is, nor where the embeddings lie what they are: see their hash.
-    if let Some(settings) = settings.as_object_mut() {
-        settings.remove("seeds");
-        settings.remove("embeddings");
-    }
-    let meta = json!({
-        "schema": 1, "clsgen_version": env!("CARGO_PKG_VERSION"), "cnn": settings, "embeddings": weights,
-        "tokenizer": storage::hash_file(&words.join("tokenizer.json")).ok(), "train": data::source_hash(&train_path)?,
-        "dev": data::source_hash(&dev_path)?, "data": data::source_hash(data)?, "fields": [fields, &context.config.data.fields.values().cloned().collect::<Vec<_>>()],
-        "horizon": context.config.data.horizon,
-    });
-    begin(&folder, &meta, overwrite)?;
+    let contents = [
+        ("clsgen_version", json!(env!("CARGO_PKG_VERSION"))),
+        ("cnn.embeddings", json!(weights)),
+        (TOKENIZER, json!(storage::hash_file(&words.join("tokenizer.json")).ok())),
+        ("data.train", json!(data::source_hash(&train_path)?)),
+        ("data.dev", json!(data::source_hash(&dev_path)?)),
+        ("records", json!(data::source_hash(data)?)),
+        ("fields", json!(fields)),
+    ];
+    let made = Fingerprint::new(Stage::Cnn, &context.config, &contents)?;
+    begin(&folder, &made, overwrite)?;
     let missing = (0..cnn.seeds).filter(|&seed| !seed_file(&folder, seed).is_file()).count();
     if missing > 0 {
         let embeddings = Embeddings::load(&words)?;
@@ -88,20 +87,20 @@ pub fn run(
 }
 
 /// Keeps a folder that was made from the same inputs; any other is refused, or emptied under `--overwrite`.
-fn begin(folder: &Path, meta: &Value, overwrite: bool) -> Result<()> {
+fn begin(folder: &Path, made: &Fingerprint, overwrite: bool) -> Result<()> {
     let path = folder.join("meta.json");
-    let theirs: Option<Value> = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    match theirs {
-        Some(theirs) if theirs == *meta => return Ok(()),
-        Some(theirs) if !overwrite => {
-            let message = format!("{} was made with other settings: {}", folder.display(), differences(&theirs, meta).join(", "));
+    let theirs: Option<Fingerprint> = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    match theirs.map(|theirs| made.differences(&theirs)) {
+        Some(differing) if differing.is_empty() => return Ok(()),
+        Some(differing) if !overwrite => {
+            let message = format!("{} was made with other settings: {}", folder.display(), differing.join("; "));
             return Err(Error::usage(message).hint("--overwrite makes it again; or give the settings that made it"));
         }
         _ => {}
     }
     storage::remove_dir_all(folder)?;
     storage::create_dir_all(folder)?;
-    storage::write_file_atomic(&path, text_of(meta)?.as_bytes())
+    storage::write_file_atomic(&path, text_of(made)?.as_bytes())
 }
 
 fn seed_file(folder: &Path, seed: usize) -> PathBuf {

@@ -7,11 +7,11 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::{Context, EvalArgs, json};
 use crate::{
     error::{Error, Result},
+    fingerprint::Fingerprint,
     storage,
 };
 
@@ -41,11 +41,26 @@ pub struct Asked {
     pub cnn_embeddings: Option<PathBuf>,
 }
 
+/// What decides a split's numbers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Made {
+    /// Its predictions.
+    pub scoring: Fingerprint,
+    /// What is measured on them.
+    pub measuring: Fingerprint,
+}
+
+impl Made {
+    fn differences(&self, recorded: &Self) -> Vec<String> {
+        let scoring = self.scoring.differences(&recorded.scoring);
+        scoring.into_iter().chain(self.measuring.differences(&recorded.measuring)).collect()
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Settings {
     schema: u32,
-    /// What decides predictions (`scoring`) and what is measured on them (`measuring`).
-    made: Value,
+    made: Made,
     asked: Asked,
 }
 
@@ -57,13 +72,13 @@ pub struct Folder {
     pub frozen: PathBuf,
     /// Files of other settings may be replaced.
     pub overwrite: bool,
-    made: Value,
+    made: Made,
     earlier: Asked,
 }
 
 impl Folder {
     /// Looks at what is there, before any work; refuses what other settings made.
-    pub fn find(context: &Context, args: &EvalArgs, made: Value) -> Result<Self> {
+    pub fn find(context: &Context, args: &EvalArgs, made: Made) -> Result<Self> {
         let root = context.run_dir.join("eval");
         refuse_older(&root)?;
         let own = args.predictions.is_some();
@@ -73,10 +88,11 @@ impl Folder {
             Ok(bytes) => serde_json::from_slice::<Settings>(&bytes).ok(),
             Err(_) => None,
         };
-        let same = earlier.as_ref().is_some_and(|earlier| earlier.made == made);
+        let differing = earlier.as_ref().map(|earlier| made.differences(&earlier.made));
+        let same = differing.as_ref().is_some_and(Vec::is_empty);
         if !same && !args.overwrite && holds_work(&out) {
-            let what = match &earlier {
-                Some(earlier) => format!("was made by other settings: {}", differences(&earlier.made, &made).join(", ")),
+            let what = match &differing {
+                Some(differing) => format!("was made by other settings: {}", differing.join("; ")),
                 None => format!("holds files, and no {FILE} says what made them"),
             };
             return Err(Error::usage(format!("{} {what}", out.display()))
@@ -121,7 +137,7 @@ impl Folder {
             let theirs: Option<Settings> = std::fs::read(self.out.join(FILE)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
             match theirs {
                 // The same predictions: only what is measured on them differs, and logs check themselves.
-                Some(theirs) if theirs.made["scoring"] == self.made["scoring"] => {
+                Some(theirs) if self.made.scoring.differences(&theirs.made.scoring).is_empty() => {
                     DERIVED.iter().try_for_each(|name| storage::remove_file(&self.out.join(name)))?;
                     ["tables", "figures"].iter().try_for_each(|name| storage::remove_dir_all(&self.out.join(name)))?;
                 }
@@ -187,22 +203,4 @@ fn holds_work(folder: &Path) -> bool {
         !beside && entry.metadata().is_ok_and(|metadata| metadata.is_dir() || metadata.len() > 0)
     };
     std::fs::read_dir(folder).is_ok_and(|entries| entries.flatten().any(counts))
-}
-
-/// The keys whose values differ, by their path.
-pub fn differences(theirs: &Value, ours: &Value) -> Vec<String> {
-    fn walk(path: &str, theirs: &Value, ours: &Value, found: &mut Vec<String>) {
-        if theirs == ours {
-            return;
-        }
-        let (Some(a), Some(b)) = (theirs.as_object(), ours.as_object()) else { return found.push(path.to_owned()) };
-        let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-        for key in keys {
-            let inner = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-            walk(&inner, a.get(key).unwrap_or(&Value::Null), b.get(key).unwrap_or(&Value::Null), found);
-        }
-    }
-    let mut found = Vec::new();
-    walk("", theirs, ours, &mut found);
-    found
 }

@@ -11,9 +11,11 @@ use crate::{
         prompting::Asker,
         prompts::{self, TaskPrompt},
     },
+    config::Stage,
     data::Prediction,
     device,
     error::{Context as _, Result},
+    fingerprint::{Fingerprint, TOKENIZER},
     generate::Sampling,
     metrics::{Options, Sample, evaluation::Judge, judge::judge as measure},
     model::{Model, ModelSource, source},
@@ -47,8 +49,10 @@ impl Plan {
         let format = if tokenizer.chat_template().is_some() { PromptFormat::Chat } else { PromptFormat::Plain };
         let task = TaskPrompt { labels: &labels, days: prompts::task_days(own.as_ref(), config.data.horizon) };
         let file = config.eval.judge_prompt.as_ref().map(|path| config.resolve(path));
-        let inconsistency = prompts::inconsistency(task, file.as_deref(), format)?;
-        let readability = prompts::readability(format)?;
+        let date = context.prompt_date();
+        let inconsistency = prompts::inconsistency(task, file.as_deref(), format)?.dated(&tokenizer, &date);
+        let readability = prompts::readability(format)?.dated(&tokenizer, &date);
+
         Ok(Some(Self { source, tokenizer: Arc::new(tokenizer), labels, inconsistency, readability }))
     }
 
@@ -57,18 +61,18 @@ impl Plan {
         let predicted = inputs::read(predictions)?;
         let cases: Vec<Case> = predicted.iter().filter_map(|prediction| judge::case(prediction, &self.labels)).collect();
         let config = &context.config.model;
-        let meta = json!({
-            "schema": 2,
-            "clsgen_version": env!("CARGO_PKG_VERSION"),
-            "judge": self.source.hash()?,
-            "predictions": storage::hash_file(predictions)?,
-            "prompts": [&self.inconsistency, &self.readability],
-            "labels": self.labels,
-            "max_input_tokens": config.max_input_tokens,
-            "dtype": config.dtype,
-        });
+        let contents = [
+            ("clsgen_version", json!(env!("CARGO_PKG_VERSION"))),
+            ("eval.judge", json!(self.source.hash()?)),
+            (TOKENIZER, json!(self.tokenizer.hash())),
+            ("predictions", json!(storage::hash_file(predictions)?)),
+            ("eval.judge_prompt", json!([&self.inconsistency, &self.readability])),
+            ("labels", json!(self.labels)),
+            ("model.dtype", json!(context.dtype()?.as_str())),
+        ];
+        let made = Fingerprint::new(Stage::Judge, &context.config, &contents)?;
         let file = folder.out.join(FILE);
-        log::fill(context, &file, (&meta, folder.overwrite), &cases, &|rest, lines, bar| {
+        log::fill(context, &file, (&made, folder.overwrite), &cases, &|rest, lines, bar| {
             let device = context.device()?;
             let model = Model::base(&self.source, device::dtype(config.dtype, &device), &device)?;
             self.tokenizer.check_vocab(model.llama.config.vocab_size)?;
@@ -99,8 +103,8 @@ impl Plan {
 pub fn kept(folder: &Folder, predictions: &Path, sample: &Sample, options: &Options) -> Result<Option<Judge>> {
     let file = folder.out.join(FILE);
     let Some(made) = log::made_by(&file).filter(|_| file.is_file()) else { return Ok(None) };
-    let Ok(labels) = serde_json::from_value::<[String; 2]>(made["labels"].clone()) else { return Ok(None) };
-    if made["predictions"] != storage::hash_file(predictions)? {
+    let Ok(labels) = serde_json::from_value::<[String; 2]>(made.get("labels").clone()) else { return Ok(None) };
+    if *made.get("predictions") != storage::hash_file(predictions)? {
         tracing::warn!("{} judges other predictions: not counted", file.display());
         return Ok(None);
     }

@@ -12,13 +12,13 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
 
-use super::{Context, folder::differences, json};
+use super::{Context, json};
 use crate::{
     data::Record,
     device,
     error::{Error, Result},
+    fingerprint::Fingerprint,
     storage::{self, RecordLog},
 };
 
@@ -54,12 +54,12 @@ fn line_hash(line: &[u8]) -> String {
 }
 
 /// The log to go on with: an earlier one of the same, or a new one. `overwrite` begins anew what would be refused.
-pub fn open(file: &Path, meta: &Value, overwrite: bool) -> Result<Log> {
+pub fn open(file: &Path, made: &Fingerprint, overwrite: bool) -> Result<Log> {
     if let Some(folder) = file.parent() {
         storage::create_dir_all(folder)?;
     }
     let (beside, hashes) = (file.with_extension("meta.json"), file.with_extension("hashes"));
-    let kept = match keepable(file, meta) {
+    let kept = match keepable(file, made) {
         Ok(kept) => kept,
         Err(error) if overwrite => {
             tracing::warn!("{error}: done again");
@@ -70,7 +70,7 @@ pub fn open(file: &Path, meta: &Value, overwrite: bool) -> Result<Log> {
     if kept.is_none() {
         storage::remove_file(file)?;
         storage::remove_file(&hashes)?;
-        storage::write_file_atomic(&beside, json(meta)?.as_bytes())?;
+        storage::write_file_atomic(&beside, json(made)?.as_bytes())?;
     }
     let mut log = Log { lines: RecordLog::open(file)?, hashes: RecordLog::open(&hashes)? };
     if let Some(kept) = kept {
@@ -81,18 +81,17 @@ pub fn open(file: &Path, meta: &Value, overwrite: bool) -> Result<Log> {
 }
 
 /// How many lines of an earlier log stand; `None` where there is none.
-fn keepable(file: &Path, meta: &Value) -> Result<Option<usize>> {
+fn keepable(file: &Path, made: &Fingerprint) -> Result<Option<usize>> {
     // An empty log (the model could not be read, say) holds nothing to lose.
     if file.metadata().map_or(true, |metadata| metadata.len() == 0) {
         return Ok(None);
     }
     let again = "--overwrite makes it again";
     let beside = file.with_extension("meta.json");
-    let theirs: Option<Value> = std::fs::read(&beside).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    match theirs {
-        Some(theirs) if theirs == *meta => verified(file).map(Some).map_err(|error| error.hint(again)),
-        Some(theirs) => {
-            let message = format!("{} was made with other settings: {}", file.display(), differences(&theirs, meta).join(", "));
+    match made_by(file).map(|theirs| made.differences(&theirs)) {
+        Some(differing) if differing.is_empty() => verified(file).map(Some).map_err(|error| error.hint(again)),
+        Some(differing) => {
+            let message = format!("{} was made with other settings: {}", file.display(), differing.join("; "));
             Err(Error::usage(message).hint(format!("{again}, in this split's folder alone; or give the settings that made it")))
         }
         None => Err(Error::data(format!("{}: {} does not say what made it", file.display(), beside.display())).hint(again)),
@@ -127,7 +126,7 @@ fn verified(file: &Path) -> Result<usize> {
 }
 
 /// What made a log.
-pub fn made_by(file: &Path) -> Option<Value> {
+pub fn made_by(file: &Path) -> Option<Fingerprint> {
     serde_json::from_slice(&std::fs::read(file.with_extension("meta.json")).ok()?).ok()
 }
 
@@ -142,7 +141,7 @@ pub type Fill<'f, T = Record> = dyn Fn(&[T], &mut Log, &ProgressBar) -> Result<(
 /// Brings a log of a line an item to its end: `work` is given the items that have no line yet, and is not called without any.
 ///
 /// `made` is what makes the log, and whether another one's may be replaced.
-pub fn fill<T>(context: &Context, file: &Path, made: (&Value, bool), items: &[T], work: &Fill<'_, T>) -> Result<()> {
+pub fn fill<T>(context: &Context, file: &Path, made: (&Fingerprint, bool), items: &[T], work: &Fill<'_, T>) -> Result<()> {
     let name = file.file_stem().unwrap_or_default().to_string_lossy();
     let mut lines = open(file, made.0, made.1)?;
     let done = lines.records().min(items.len());

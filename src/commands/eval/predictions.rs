@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{super::scoring, Context, folder::Folder, log};
 use crate::{
     data::{Prediction, Record, read_predictions, source_hash},
     error::Result,
-    generate::predict::{Counts, Settings, score},
-    model::checkpoint::{ClsgenJson, read_info},
+    generate::predict::{Counts, score},
+    model::checkpoint::read_info,
     prompt::PromptTemplate,
     storage,
 };
@@ -24,8 +24,6 @@ const META: &str = "predictions.meta.json";
 pub struct Source<'a> {
     /// The checkpoint.
     pub checkpoint: &'a Path,
-    /// BLAKE3 of its files.
-    pub checkpoint_hash: &'a str,
     /// The records' file.
     pub data: &'a Path,
     /// The checkpoint as trained, or what its training started from.
@@ -68,22 +66,14 @@ pub fn generate(
     let info = read_info(source.checkpoint)?;
     let windows = scoring::windows(context, &info);
     let settings = scoring::settings(context, true, &windows);
-    let meta = json!({
-        "schema": 1,
-        "clsgen_version": env!("CARGO_PKG_VERSION"),
-        "checkpoint": source.checkpoint_hash,
-        "base": base(context, &info),
-        "tuned": source.tuned,
-        "data": source_hash(source.data)?,
-        "records": records.len(),
-        "settings": described(context, &settings, &windows),
-    });
+    let made = [("records", json!(source_hash(source.data)?)), ("tuned", json!(source.tuned))];
+    let made = scoring::fingerprint(context, source.checkpoint, &info, &made)?;
     if context.dry_run {
         return Ok(Vec::new());
     }
     let file = source.file();
     let path = folder.out.join(file);
-    let mut lines = log::open(&path, &meta, folder.overwrite)?;
+    let mut lines = log::open(&path, &made, folder.overwrite)?;
     let done = lines.records();
     if done > 0 {
         tracing::info!("{file}: {done} of {} records are scored already", records.len());
@@ -94,7 +84,7 @@ pub fn generate(
             false => scoring::load_untuned(context, source.checkpoint)?,
         };
         scoring::check_memory(&loaded.model.llama, &windows)?;
-        let prompter = scoring::prompter(&loaded, template, &windows)?;
+        let prompter = scoring::prompter(&loaded, template, &windows, &context.prompt_date())?;
         let bar = log::progress(context, "predictions", records.len(), done);
         let rest = records[done..].iter().map(|record| Ok(Ok(record.clone())));
         let mut counts = Counts::default();
@@ -110,32 +100,4 @@ pub fn generate(
         tracing::info!("{} records, {} truncated, {} unparsable", counts.records, counts.truncated, counts.unparsable);
     }
     read_predictions(&path)
-}
-
-/// The base model, as a log's sidecar names it.
-pub fn base(context: &Context, info: &ClsgenJson) -> Value {
-    if context.config.model.base.is_empty() { json!(info.base_hash) } else { json!(context.config.model.base) }
-}
-
-/// Everything about decoding of a checkpoint that decides the bytes: part of what makes a split's folder.
-pub fn decoding(context: &Context, info: &ClsgenJson) -> Value {
-    let windows = scoring::windows(context, info);
-    described(context, &scoring::settings(context, true, &windows), &windows)
-}
-
-/// Everything about decoding that decides the bytes.
-fn described(context: &Context, settings: &Settings, windows: &scoring::Windows) -> Value {
-    let sampled = settings.sampling.temperature > 0.0;
-    json!({
-        "temperature": settings.sampling.temperature,
-        "top_p": sampled.then_some(settings.sampling.top_p),
-        "seed": sampled.then_some(settings.sampling.seed),
-        "max_input_tokens": windows.input,
-        "max_output_tokens": windows.output,
-        "truncate": windows.truncate,
-        "constrain": settings.constrain,
-        "dtype": context.config.model.dtype,
-        "fields": context.config.data.fields,
-        "horizon": context.config.data.horizon,
-    })
 }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     super::scoring::{self, checkpoint_hash},
@@ -20,6 +20,7 @@ use super::{
 use crate::{
     data::{self, Needs, Prediction, Record, read_predictions},
     error::{Error, Result},
+    fingerprint::Fingerprint,
     metrics::Sample,
     model::checkpoint::{ClsgenJson, read_info},
     prompt::PromptTemplate,
@@ -62,18 +63,12 @@ impl Job {
         data::load(data, &self.data, &Needs::split(data, &self.split, &template.fields()))
     }
 
-    /// What decides the split's predictions, and what was tuned for them: the settings of its folder.
-    pub fn made(&self, context: &Context) -> Result<(Value, Option<String>)> {
-        let (info, _) = self.prompt()?;
+    /// What decides the split's predictions, and the hash of those that its thresholds are tuned on: the settings of its folder.
+    pub fn made(&self, context: &Context) -> Result<(Fingerprint, Option<String>)> {
         let dev = self.checkpoint.join(DEV_PREDICTIONS);
         let dev = dev.is_file().then(|| storage::hash_file(&dev)).transpose()?;
-        let scoring = json!({
-            "checkpoint": self.hash,
-            "data": data::source_hash(&self.data)?,
-            "decoding": predictions::decoding(context, &info),
-            "subgroups": context.config.eval.subgroups,
-        });
-        Ok((scoring, dev))
+        let data = [("records", json!(data::source_hash(&self.data)?))];
+        Ok((scoring::fingerprint(context, &self.checkpoint, &read_info(&self.checkpoint)?, &data)?, dev))
     }
 
     /// Freezes the thresholds, then reads and scores the split.
@@ -117,7 +112,7 @@ impl Job {
     }
 
     fn source(&self, tuned: bool) -> predictions::Source<'_> {
-        predictions::Source { checkpoint: &self.checkpoint, checkpoint_hash: &self.hash, data: &self.data, tuned }
+        predictions::Source { checkpoint: &self.checkpoint, data: &self.data, tuned }
     }
 
     /// Thresholds and calibrator from the checkpoint's dev predictions; none where another tool left no such file.

@@ -17,6 +17,7 @@ use crate::{
     commands::{Context, args::PredictArgs, output},
     data::Prediction,
     error::{Error, Result},
+    fingerprint::Fingerprint,
     generate::predict::Counts,
     storage::{self, OutputLock, RecordLog, Writer},
 };
@@ -24,18 +25,13 @@ use crate::{
 /// What made an output: equal sidecars, equal bytes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Sidecar {
-    pub(super) schema: u32,
-    pub(super) clsgen_version: String,
-    /// BLAKE3 of the checkpoint's files.
-    pub(super) model: String,
-    /// BLAKE3 of the base model.
-    pub(super) base: String,
-    /// BLAKE3 of the input; null for a pipe, which nothing can be compared with.
-    pub(super) input: Option<String>,
-    pub(super) settings: serde_json::Value,
+    schema: u32,
+    /// Model, input (null for a pipe, which nothing can be compared with) and settings. An older clsgen's sidecar has none.
+    #[serde(default)]
+    fingerprint: Fingerprint,
     /// The lines when a command last stopped writing them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) written: Option<Written>,
+    written: Option<Written>,
 }
 
 /// Lines of an output, and BLAKE3 of their bytes.
@@ -235,6 +231,11 @@ fn sidecar_path(path: &Path) -> PathBuf {
 }
 
 impl Sidecar {
+    /// The sidecar of an output that holds no line yet.
+    pub(super) fn new(fingerprint: Fingerprint) -> Self {
+        Self { schema: 2, fingerprint, written: None }
+    }
+
     fn save(&self, beside: &Path) -> Result<()> {
         let json = serde_json::to_vec_pretty(self).map_err(|e| Error::run(format!("cannot write {}: {e}", beside.display())))?;
         storage::write_file_atomic(beside, &json)
@@ -255,17 +256,10 @@ impl Written {
 /// Compares an earlier run's sidecar with ours, naming what differs; gives what it says of the lines.
 fn check_same(path: &Path, beside: &Path, ours: &Sidecar) -> Result<Option<Written>> {
     let theirs = read_sidecar(beside).ok_or_else(|| refusal(path, &format!("{} cannot be read", beside.display())))?;
-    if ours.input.is_none() {
+    if ours.fingerprint.get("input").is_null() {
         return Err(refusal(path, "records from a pipe cannot be compared with those it was made from"));
     }
-    let same = [
-        ("model", theirs.model == ours.model),
-        ("base model", theirs.base == ours.base),
-        ("input", theirs.input == ours.input),
-        ("settings", theirs.settings == ours.settings),
-        ("version of clsgen", theirs.clsgen_version == ours.clsgen_version && theirs.schema == ours.schema),
-    ];
-    let differing: Vec<&str> = same.iter().filter(|(_, same)| !same).map(|(name, _)| *name).collect();
+    let differing = ours.fingerprint.differences(&theirs.fingerprint);
     if differing.is_empty() {
         let changed = theirs.written.as_ref().is_some_and(|written| !written.begins(path));
         return match changed {
@@ -273,7 +267,7 @@ fn check_same(path: &Path, beside: &Path, ours: &Sidecar) -> Result<Option<Writt
             false => Ok(theirs.written),
         };
     }
-    Err(refusal(path, &format!("it was made with another {}", differing.join(", another "))))
+    Err(refusal(path, &format!("it was made with other settings: {}", differing.join("; "))))
 }
 
 fn refusal(path: &Path, why: &str) -> Error {

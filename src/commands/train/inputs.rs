@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
     commands::Context,
     config::Config,
     data::{self, Needs, Record},
     error::{Error, Result},
+    fingerprint::Fingerprint,
     prompt::PromptTemplate,
 };
 
@@ -111,20 +112,8 @@ fn constructed(run: &Path, train_path: &Path, train_hash: &str) -> Result<Option
 fn read_alike(run: &Path, config: &Config) -> Result<()> {
     let stats = run.join("construct").join("stats.json");
     let recorded: Value = std::fs::read(&stats).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-    let settings = &recorded["splits"]["train"]["settings"];
-    let data = &config.data;
-    let read = [
-        ("data.format", "format", json!(data.format)),
-        ("data.horizon", "horizon", json!(data.horizon)),
-        ("data.fields", "fields", json!(data.fields)),
-        ("task.labels", "labels", json!(config.task.labels)),
-    ];
-    // An older stats.json has no word on some of them.
-    let other = |(key, name, ours): &(&str, &str, Value)| {
-        let theirs = settings.get(*name)?;
-        (theirs != ours).then(|| format!("{key} was {theirs}, now {ours}"))
-    };
-    let differing: Vec<String> = read.iter().filter_map(other).collect();
+    let settings: Fingerprint = serde_json::from_value(recorded["splits"]["train"]["settings"].clone()).unwrap_or_default();
+    let differing = Fingerprint::of_reading(config)?.differences(&settings.reading());
     if differing.is_empty() {
         return Ok(());
     }

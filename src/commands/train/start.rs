@@ -22,7 +22,7 @@ use crate::{
 pub(super) fn model(
     context: &Context,
     source: &ModelSource,
-    base_hash: &str,
+    (base_hash, tokenizer_hash): (&str, &str),
     dtype: DType,
     device: &Device,
     resume: Option<&Resumable>,
@@ -35,7 +35,7 @@ pub(super) fn model(
         Some(dir) => {
             // `init_from` may lie in a run that is still training.
             storage::read_unchanged(&dir, |dir| {
-                check_shape(context, dir, base_hash)?;
+                check_shape(context, dir, base_hash, tokenizer_hash)?;
                 stored(config.train.parameters, dir, source, context, dtype, device)
             })?
         }
@@ -75,12 +75,15 @@ fn stored(parameters: Parameters, dir: &Path, source: &ModelSource, context: &Co
 }
 
 /// A checkpoint of another base, rank or head cannot be gone on with under this config (exit 4, before the base is read).
-fn check_shape(context: &Context, dir: &Path, base_hash: &str) -> Result<()> {
+fn check_shape(context: &Context, dir: &Path, base_hash: &str, tokenizer_hash: &str) -> Result<()> {
     let config = &context.config;
     let info = checkpoint::read_info(dir)?;
     let mut differing = Vec::new();
     if info.base_hash.as_deref().is_some_and(|hash| hash != base_hash) {
         differing.push("its base model is not the one model.base names".to_owned());
+    }
+    if info.tokenizer_hash.as_deref().is_some_and(|hash| hash != tokenizer_hash) {
+        differing.push("its tokenizer, chat template or generation_config is not the one in model.base".to_owned());
     }
     if (info.head.hidden, info.head.activation) != (config.head.hidden, config.head.activation) {
         differing.push(format!(

@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, path::Path};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::Explained;
 use crate::{
     error::{Error, Result},
+    fingerprint::Fingerprint,
     storage::{self, RecordLog},
 };
 
@@ -29,7 +29,7 @@ pub struct Progress {
 
 impl Progress {
     /// Opens the log at `path`. Its first line holds `settings`; a log made with others is refused (exit 2) naming the keys.
-    pub fn open(path: &Path, settings: &Value) -> Result<Self> {
+    pub fn open(path: &Path, settings: &Fingerprint) -> Result<Self> {
         let log = RecordLog::open(path)?;
         let mut progress = Self { log, trials: BTreeMap::new(), rationalized: BTreeMap::new() };
         if progress.log.records() == 0 {
@@ -42,7 +42,7 @@ impl Progress {
                 .hint("delete the file to construct this split again")
         };
         let mut lines = text.lines().enumerate();
-        let held: Value = lines.next().and_then(|(_, line)| serde_json::from_str(line).ok()).ok_or_else(|| damaged(1))?;
+        let held: Fingerprint = lines.next().and_then(|(_, line)| serde_json::from_str(line).ok()).ok_or_else(|| damaged(1))?;
         refuse_other(path, &held, settings)?;
         for (index, line) in lines {
             let line: Line = serde_json::from_str(line).map_err(|_| damaged(index + 1))?;
@@ -88,13 +88,12 @@ impl Progress {
     }
 }
 
-/// Refuses settings other than `held`, naming every top-level key that differs.
-pub fn refuse_other(path: &Path, held: &Value, settings: &Value) -> Result<()> {
-    let keys = settings.as_object().into_iter().flat_map(|settings| settings.keys());
-    let differing: Vec<&str> = keys.filter(|key| held.get(key) != settings.get(key)).map(String::as_str).collect();
+/// Refuses settings other than `held`, naming every key that differs.
+pub fn refuse_other(path: &Path, held: &Fingerprint, settings: &Fingerprint) -> Result<()> {
+    let differing = settings.differences(held);
     if differing.is_empty() {
         return Ok(());
     }
-    Err(Error::usage(format!("{}: made with other settings: {} differ", path.display(), differing.join(", ")))
+    Err(Error::usage(format!("{}: made with other settings: {}", path.display(), differing.join("; ")))
         .hint("restore the settings, or give another run directory with --run"))
 }
