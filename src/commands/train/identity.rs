@@ -54,6 +54,7 @@ impl Identity {
         keys.insert("data.train".into(), json!(inputs.train_hash));
         keys.insert("data.dev".into(), hash(&inputs.dev_source));
         keys.insert("construct/train.jsonl".into(), hash(&inputs.constructed));
+        keys.insert("construct/dev.jsonl".into(), hash(&inputs.constructed_dev));
         Ok(Self(keys))
     }
 
@@ -67,8 +68,10 @@ impl Identity {
         for (key, default) in defaults.into_iter().filter(|(key, _)| self.0.contains_key(key)) {
             recorded.entry(key).or_insert(default);
         }
+        // What a file does not name was not there.
+        let of = |keys: &BTreeMap<String, Value>, key: &String| keys.get(key).cloned().unwrap_or_default();
         let differing: Vec<&str> =
-            self.0.keys().chain(recorded.keys()).filter(|key| self.0.get(*key) != recorded.get(*key)).map(String::as_str).collect();
+            self.0.keys().chain(recorded.keys()).filter(|key| of(&self.0, key) != of(&recorded, key)).map(String::as_str).collect();
         if differing.is_empty() {
             return Ok(());
         }
@@ -90,7 +93,8 @@ impl Identity {
 
 /// `train.learning_rate (2e-5 → 1e-4)`; hashes and prompts only say that their content differs.
 fn describe(key: &str, was: Option<&Value>, is: Option<&Value>) -> String {
-    let by_content = matches!(key, "task.prompt" | "model.base" | "data.train" | "data.dev" | "construct/train.jsonl");
+    let by_content =
+        matches!(key, "task.prompt" | "model.base" | "data.train" | "data.dev" | "construct/train.jsonl" | "construct/dev.jsonl");
     match (by_content, was, is) {
         (true, Some(was), Some(is)) if !was.is_null() && !is.is_null() => format!("{key} (its content differs)"),
         (true, ..) => format!("{key} (there in one, not in the other)"),
