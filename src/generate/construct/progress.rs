@@ -78,6 +78,8 @@ impl Progress {
             explained.kept = more.kept.clone();
             explained.failures.extend(&more.failures);
             explained.generated_tokens += more.generated_tokens;
+            // One document, cut for two prompts of different length.
+            explained.truncated_tokens = explained.truncated_tokens.max(more.truncated_tokens);
         }
         Some(explained)
     }
@@ -88,10 +90,20 @@ impl Progress {
     }
 }
 
-/// Refuses settings other than `held`, naming every top-level key that differs.
+/// Refuses settings other than `held`, naming every key that differs. What `held` has beyond `settings` is no
+/// difference: older versions recorded which splits a command named.
 pub fn refuse_other(path: &Path, held: &Value, settings: &Value) -> Result<()> {
-    let keys = settings.as_object().into_iter().flat_map(|settings| settings.keys());
-    let differing: Vec<&str> = keys.filter(|key| held.get(key) != settings.get(key)).map(String::as_str).collect();
+    let mut differing = Vec::new();
+    for (key, value) in settings.as_object().into_iter().flatten() {
+        match value.as_object().filter(|_| key == "options") {
+            Some(options) => {
+                let other = options.iter().filter(|(name, value)| held[key].get(name) != Some(value));
+                differing.extend(other.map(|(name, _)| format!("construct.{name}")));
+            }
+            None if held.get(key) != Some(value) => differing.push(key.clone()),
+            None => {}
+        }
+    }
     if differing.is_empty() {
         return Ok(());
     }
