@@ -1,6 +1,8 @@
 //! Algorithm 1 as a process that is killed: real notes, the embedded model as teacher, SIGKILL at every record.
 
 mod common;
+#[path = "construct/splits.rs"]
+mod splits;
 
 use std::{
     path::{Path, PathBuf},

@@ -14,7 +14,7 @@ use crate::{
     prompt::{Prompter, TextTokenizer, verdict},
 };
 
-/// Tokens that the judge may write: its one line, and a little talk around it.
+/// Tokens that a judge may write which does not think first: its one line, and a little talk around it.
 pub fn max_new_tokens(tokenizer: &TextTokenizer, labels: &[String; 2]) -> Result<usize> {
     let lengths = labels.iter().map(|label| Ok(tokenizer.encode(&format!("Classification: {label}"))?.len()));
     Ok(24 + lengths.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(0))
@@ -112,9 +112,10 @@ pub fn ask(
     })
 }
 
-/// The class that the judge's answer names.
+/// The class that the judge's answer names, once its thoughts are over.
 fn line(asked: &Asked, key: &str, values: &[impl AsRef<str>; 2]) -> Option<u8> {
-    asked.answers.first().and_then(|answer| verdict(&answer.text, key, values)).map(|(_, class)| class)
+    let said = asked.answers.first().and_then(|answer| asked.said(answer))?;
+    verdict(said, key, values).map(|(_, class)| class)
 }
 
 #[cfg(test)]
@@ -146,14 +147,20 @@ mod tests {
 
     #[test]
     fn answers_are_one_line_or_unparsable() {
-        let read = |text: &str, key: &str, values: &[String; 2]| {
+        let read_after = |opened_thought: bool, text: &str, key: &str, values: &[String; 2]| {
             let answer = Generation { ids: Vec::new(), text: text.into(), finish: Finish::Stop, generated_tokens: 3 };
-            line(&Asked { prompt_tokens: 1, truncated_tokens: 0, answers: vec![answer] }, key, values)
+            line(&Asked { prompt_tokens: 1, truncated_tokens: 0, opened_thought, answers: vec![answer] }, key, values)
         };
+        let read = |text: &str, key: &str, values: &[String; 2]| read_after(false, text, key, values);
         assert_eq!(read("Classification: TRUE", "Classification: ", &labels()), Some(1));
         assert_eq!(read("The claim is supported.", "Classification: ", &labels()), None);
         let readability = READABILITY.map(String::from);
         assert_eq!(read(" Readability: UNREADABLE\n", "Readability: ", &readability), Some(0));
         assert_eq!(read("READABLE", "Readability: ", &readability), None);
+        let thinking = "Perhaps\nClassification: FALSE\nor not";
+        assert_eq!(read_after(true, thinking, "Classification: ", &labels()), None, "the thought is not over");
+        let thought = format!("{thinking}</think>\nClassification: TRUE");
+        assert_eq!(read_after(true, &thought, "Classification: ", &labels()), Some(1));
+        assert_eq!(read(&format!("{thinking}</think>Well."), "Classification: ", &labels()), None, "said in the thought alone");
     }
 }

@@ -1,10 +1,13 @@
 //! `clsgen construct`: Algorithm 1 on each split named (paper §4.2, SPEC A1–A7, A52).
 
+mod finished;
+
 use std::{path::Path, sync::Arc};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
+use self::finished::Finished;
 use super::{Context, args::ConstructArgs, dry_run::Plan, output, run_record};
 use crate::{
     config::{OnFail, Stage},
@@ -14,11 +17,11 @@ use crate::{
     fingerprint::Fingerprint,
     generate::{
         Budget, Engine, Sampling,
-        construct::{Explained, Method, Progress, Rules, Statistics, explain, output::write_split, progress::refuse_other},
+        construct::{Explained, Method, Progress, Rules, Statistics, explain, output::write_split},
     },
     model::{Model, ModelSource, source},
     ops::cuda,
-    prompt::{PromptTemplate, Prompter, TextTokenizer},
+    prompt::{Prompt, PromptTemplate, Prompter, TextTokenizer},
     storage::{self, RunLock},
 };
 
@@ -35,29 +38,31 @@ pub fn run(context: &Context, _args: &ConstructArgs) -> Result<()> {
     print(context, &stats)
 }
 
-/// Constructs every split named, or finds that it is done: `stats.json`.
+/// Constructs every split named that is not finished yet: `stats.json`, with all that are.
 pub(super) fn execute(context: &Context) -> Result<Value> {
     let job = Job::prepare(context)?;
     let _lock = RunLock::acquire(&context.run_dir)?;
     job.protect_inputs(context)?;
     storage::create_dir_all(&job.dir)?;
-    let stats_path = job.dir.join("stats.json");
-    if let Some(done) = read_json(&stats_path) {
-        job.refuse_other_runs(&stats_path, &done)?;
-        return Ok(done);
+    let mut finished = Finished::read(&job.dir)?;
+    let todo = job.missing(&finished)?;
+    if !todo.is_empty() {
+        job.refuse_foreign_files(&todo, None)?;
+        let inputs: Vec<&Path> = job.splits.iter().map(|split| split.path.as_path()).collect();
+        run_record::write(context, "construct", &inputs, &[("construct.teacher", &job.teacher.path, &job.teacher_hash)])?;
+        let mut logs = Vec::new();
+        for split in &todo {
+            logs.push(Progress::open(&job.log_path(split), &split.settings).context("construct")?);
+        }
+        if todo.iter().zip(&logs).any(|(split, log)| job.unfinished(split, log)) {
+            job.refuse_foreign_files(&todo, Some(&logs))?;
+            job.ask_teacher(context, &todo, &mut logs)?;
+        }
+        job.finish(&todo, &logs, &mut finished)?;
     }
-    job.refuse_foreign_files(None)?;
-    let inputs: Vec<&Path> = job.splits.iter().map(|split| split.path.as_path()).collect();
-    run_record::write(context, "construct", &inputs, &[("construct.teacher", &job.teacher.path, &job.teacher_hash)])?;
-    let mut logs = Vec::new();
-    for split in &job.splits {
-        logs.push(Progress::open(&job.log_path(split), &split.settings).context("construct")?);
-    }
-    if job.splits.iter().zip(&logs).any(|(split, log)| job.unfinished(split, log)) {
-        job.refuse_foreign_files(Some(&logs))?;
-        job.ask_teacher(context, &mut logs)?;
-    }
-    job.finish(&logs, &stats_path)
+    // Only now that stats.json names the split; a kill may have left an earlier one's.
+    job.splits.iter().try_for_each(|split| storage::remove_file(&job.log_path(split)))?;
+    Ok(finished.into_stats())
 }
 
 /// Table 7 on stdout.
@@ -68,6 +73,9 @@ fn print(context: &Context, stats: &Value) -> Result<()> {
     for name in &context.config.construct.splits {
         let statistics = statistics(stats, name)?;
         output::line(&statistics.table(&format!("{} ({name})", context.config.task.name)))?;
+        if let Some(truncation) = statistics.truncation() {
+            output::line(&format!("{truncation}.\n"))?;
+        }
     }
     output::line(&context.run_dir.join("construct").display().to_string())
 }
@@ -165,18 +173,27 @@ impl Job {
     /// The checks that asking the teacher would begin with, and what would be asked.
     fn dry_run(&self, context: &Context) -> Result<()> {
         self.asks.tokenizer().check_vocab(self.teacher.config()?.vocab_size)?;
-        let done = read_json(&self.dir.join("stats.json"));
-        if let Some(done) = &done {
-            self.refuse_other_runs(&self.dir.join("stats.json"), done)?;
-        }
+        let todo = self.missing(&Finished::read(&self.dir)?)?;
         let mut plan = Plan::new(context, "construct")
             .with("construct.teacher", json!(self.teacher.path))
             .with("trials of a record, at most", context.config.construct.trials)
-            .with("done already", done.is_some());
+            .with("done already", todo.is_empty());
         for split in &self.splits {
-            plan = plan.with(&format!("records of {}", split.name), split.records.len());
+            let done = if todo.iter().any(|missing| missing.name == split.name) { "" } else { ", done already" };
+            plan = plan.with(&format!("records of {}", split.name), format!("{}{done}", split.records.len()));
         }
         plan.print(context)
+    }
+
+    /// The splits that are not finished; one that other settings finished is refused.
+    fn missing(&self, finished: &Finished) -> Result<Vec<&Split>> {
+        let mut missing = Vec::new();
+        for split in &self.splits {
+            if !finished.holds(&split.name, &split.settings)? {
+                missing.push(split);
+            }
+        }
+        Ok(missing)
     }
 
     fn log_path(&self, split: &Split) -> std::path::PathBuf {
@@ -192,8 +209,8 @@ impl Job {
 
     /// A split's file is written once its log is whole: one that is there before (without `logs`: before there is any log) was not
     /// made by us, and is not replaced.
-    fn refuse_foreign_files(&self, logs: Option<&[Progress]>) -> Result<()> {
-        for (i, split) in self.splits.iter().enumerate() {
+    fn refuse_foreign_files(&self, todo: &[&Split], logs: Option<&[Progress]>) -> Result<()> {
+        for (i, split) in todo.iter().enumerate() {
             let path = self.dir.join(format!("{}.jsonl", split.name));
             let ours = logs.map_or_else(|| self.log_path(split).is_file(), |logs| !self.unfinished(split, &logs[i]));
             if path.symlink_metadata().is_ok() && !ours {
@@ -210,7 +227,7 @@ impl Job {
     }
 
     /// Loads the teacher and runs every trial that is missing.
-    fn ask_teacher(&self, context: &Context, logs: &mut [Progress]) -> Result<()> {
+    fn ask_teacher(&self, context: &Context, todo: &[&Split], logs: &mut [Progress]) -> Result<()> {
         let options = &context.config.construct;
         let device = context.device()?;
         let model = Model::base(&self.teacher, device::dtype(context.config.model.dtype, &device), &device)?;
@@ -226,18 +243,18 @@ impl Job {
             sampling,
             rules,
             base: &self.base,
-            opened_thought: self.asks.opens_thought()?,
+            opened_thought: self.asks.opens_thought(),
         };
-        for (split, log) in self.splits.iter().zip(logs) {
+        for (split, log) in todo.iter().zip(logs) {
             let todo: Vec<&Record> = split.records.iter().filter(|record| !log.tried(record.number)).collect();
-            let asks = |record: &Record| Ok(self.asks.prompt(record)?.ids);
+            let asks = |record: &Record| self.asks.prompt(record);
             trials(context, &format!("construct {}", split.name), &engine, &todo, &asks, method, |record, explained| {
                 log.add(record, false, explained)
             })?;
             if self.on_fail == OnFail::Rationalize {
                 let todo: Vec<&Record> = split.records.iter().filter(|record| log.wants_rationalization(record.number)).collect();
                 let method = Method { trials: 1, trials_before: options.trials, ..method };
-                let tells = |record: &Record| Ok(self.tells[usize::from(record.label == Some(1))].prompt(record)?.ids);
+                let tells = |record: &Record| self.tells[usize::from(record.label == Some(1))].prompt(record);
                 trials(context, &format!("rationalize {}", split.name), &engine, &todo, &tells, method, |record, explained| {
                     log.add(record, true, explained)
                 })?;
@@ -247,42 +264,26 @@ impl Job {
         Ok(())
     }
 
-    /// Writes the splits, the dropped list and, last, the statistics that mark the whole as done.
-    fn finish(&self, logs: &[Progress], stats_path: &Path) -> Result<Value> {
+    /// Writes the splits, the dropped list and, last, the statistics that mark them as done.
+    fn finish(&self, todo: &[&Split], logs: &[Progress], finished: &mut Finished) -> Result<()> {
         let (mut splits, mut dropped) = (Map::new(), Vec::new());
-        for (split, log) in self.splits.iter().zip(logs) {
+        for (split, log) in todo.iter().zip(logs) {
             let path = self.dir.join(format!("{}.jsonl", split.name));
-            let finished = write_split(&path, &split.name, &split.records, |record| log.explained(record), self.on_fail)?;
-            for line in &finished.dropped {
-                serde_json::to_writer(&mut dropped, line).map_err(|e| Error::run(format!("cannot write the dropped list: {e}")))?;
-                dropped.push(b'\n');
+            let written = write_split(&path, &split.name, &split.records, |record| log.explained(record), self.on_fail)?;
+            if let Some(truncation) = written.statistics.truncation() {
+                tracing::warn!("{}: {truncation}", split.name);
             }
+            dropped.extend(written.dropped);
             splits.insert(
                 split.name.clone(),
                 json!({
                     "source": { "path": split.path.to_string_lossy(), "blake3": split.settings.get("source") },
                     "output": { "path": path.file_name().map(|name| name.to_string_lossy()), "blake3": storage::hash_file(&path)? },
-                    "settings": split.settings, "statistics": finished.statistics,
+                    "settings": split.settings, "statistics": written.statistics,
                 }),
             );
         }
-        storage::write_file_atomic(&self.dir.join("dropped.jsonl"), &dropped)?;
-        let stats = json!({ "schema": 1, "splits": splits });
-        let text = serde_json::to_string_pretty(&stats).map_err(|e| Error::run(format!("cannot write stats.json: {e}")))?;
-        storage::write_file_atomic(stats_path, text.as_bytes())?;
-        for split in &self.splits {
-            storage::remove_file(&self.log_path(split))?;
-        }
-        Ok(stats)
-    }
-
-    /// A finished run is only repeated by its own settings.
-    fn refuse_other_runs(&self, path: &Path, done: &Value) -> Result<()> {
-        for split in &self.splits {
-            let held = serde_json::from_value(done["splits"][&split.name]["settings"].clone()).unwrap_or_default();
-            refuse_other(path, &held, &split.settings)?;
-        }
-        Ok(())
+        finished.add(splits, &dropped)
     }
 }
 
@@ -314,7 +315,7 @@ fn trials(
     title: &str,
     engine: &Engine<'_>,
     records: &[&Record],
-    prompt: &dyn Fn(&Record) -> Result<Vec<u32>>,
+    prompt: &dyn Fn(&Record) -> Result<Prompt>,
     method: Method<'_>,
     mut file: impl FnMut(usize, Explained) -> Result<()>,
 ) -> Result<()> {
@@ -347,9 +348,4 @@ fn saved(error: Error, done: usize, of: usize) -> Error {
             .hint("the same command goes on where this one stopped"),
         false => error,
     }
-}
-
-/// A JSON file, if it is there and whole.
-fn read_json(path: &Path) -> Option<Value> {
-    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }

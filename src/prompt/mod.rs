@@ -24,7 +24,7 @@ mod tokenizer;
 mod vocab;
 
 pub use files::TokenizerFiles;
-pub use parse::{Parsed, parse, verdict};
+pub use parse::{Parsed, after_thoughts, parse, verdict};
 pub use prompter::{Prompt, Prompter, Target};
 pub use template::{PromptFormat, PromptTemplate};
 pub use tokenizer::TextTokenizer;

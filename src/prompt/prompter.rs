@@ -53,6 +53,7 @@ pub struct Prompter {
     max_output_tokens: usize,
     truncate: Truncate,
     segments: Segments,
+    opens_thought: bool,
 }
 
 impl Prompter {
@@ -67,8 +68,11 @@ impl Prompter {
     ) -> Result<Self> {
         template.check()?;
         let segments = Segments::new(&template, &tokenizer)?;
-        let prompter = Self { template, tokenizer, labels, max_input_tokens, max_output_tokens, truncate, segments };
-        let needed = prompter.encode(&prompter.segments.assemble(|_| Ok(""))?)?.len();
+        let opens_thought = false;
+        let mut prompter = Self { template, tokenizer, labels, max_input_tokens, max_output_tokens, truncate, segments, opens_thought };
+        let empty = prompter.encode(&prompter.segments.assemble(|_| Ok(""))?)?;
+        prompter.opens_thought = ends_in_thought(&prompter.tokenizer.decode(&empty), &prompter.template.prefix);
+        let needed = empty.len();
         if needed == 0 {
             return Err(Error::usage("the prompt has no token without its document").hint("give it a prefix: its last token is t_n"));
         }
@@ -128,10 +132,10 @@ impl Prompter {
         Ok(Target { truncated_tokens: full.len() - ids.len(), ids })
     }
 
-    /// Whether the chat template itself opens a thought that the answer must close (DeepSeek-R1's ends in `<think>`).
-    pub fn opens_thought(&self) -> Result<bool> {
-        let ids = self.encode(&self.segments.assemble(|_| Ok(""))?)?;
-        Ok(self.tokenizer.decode(&ids).trim_end().ends_with("<think>"))
+    /// Whether the prompt ends inside a thought that the answer must close: DeepSeek-R1's chat template ends in
+    /// `<think>`, and a generation prefix behind that stands in the thought.
+    pub fn opens_thought(&self) -> bool {
+        self.opens_thought
     }
 
     /// The tokenizer.
@@ -181,7 +185,39 @@ impl Prompter {
     }
 }
 
+/// Whether a prompt that ends in `prefix` leaves a thought open.
+fn ends_in_thought(prompt: &str, prefix: &str) -> bool {
+    let (opened, closed) = (prefix.rfind("<think>"), prefix.rfind("</think>"));
+    if opened.is_some() || closed.is_some() {
+        return opened > closed;
+    }
+    // Some decoders drop the space that a prefix ends in.
+    let (prompt, prefix) = (prompt.trim_end(), prefix.trim());
+    prompt.strip_suffix(prefix).unwrap_or(prompt).trim_end().ends_with("<think>")
+}
+
 /// The part of a text of `tokens` tokens that is left when `excess` of them go.
 fn room(excess: usize, tokens: usize) -> f64 {
     1.0 - excess as f64 / tokens.max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ends_in_thought;
+
+    #[test]
+    fn a_thought_is_open_until_it_is_closed_whatever_prefix_follows() {
+        for (prompt, prefix, open) in [
+            ("<user>Think in <think> tags.<assistant>", "", false),
+            ("<assistant><think>\n", "", true),
+            ("<assistant><think>\nReasoning: ", "Reasoning: ", true),
+            ("<assistant><think>\nReasoning:", "Reasoning: ", true),
+            ("<assistant><think>\n\n</think>\n\nReasoning: ", "Reasoning: ", false),
+            ("<assistant><think>\n</think>Reasoning: ", "</think>Reasoning: ", false),
+            ("<assistant><think>\n", "<think>\n", true),
+            ("<assistant>Reasoning: ", "Reasoning: ", false),
+        ] {
+            assert_eq!(ends_in_thought(prompt, prefix), open, "{prompt:?} {prefix:?}");
+        }
+    }
 }

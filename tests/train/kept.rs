@@ -205,3 +205,90 @@ fn a_broken_newest_checkpoint_falls_back_to_the_one_before() {
     assert!(stderr(&output).contains("epoch-02"), "{}", stderr(&output));
     assert_same(&whole, &fixture.result("whole"), "broken epoch-02");
 }
+
+#[test]
+fn explanations_constructed_for_dev_give_its_generation_loss() {
+    let fixture = Fixture::new();
+    let metrics = |run: &str| fixture.json(&format!("{run}/checkpoints/epoch-01/dev.metrics.json"));
+    let one = ["--set", "train.epochs=1"];
+    fixture.succeed("before", &one);
+    assert_eq!(metrics("before")["loss_gen"], Value::Null, "dev has no explanations of its own");
+
+    // What construct leaves: three of the six records are explained, one is kept for its label alone, the rest were
+    // dropped.
+    let dev = String::from_utf8(fixture.read("dev.jsonl")).unwrap();
+    let explained = |i: usize, line: &str, text: Value| {
+        let mut record: Value = serde_json::from_str(line).unwrap();
+        record["explanation"] = if i < 3 { text } else { Value::Null };
+        record.to_string() + "\n"
+    };
+    let constructed: String = dev.lines().enumerate().take(4).map(|(i, line)| explained(i, line, json!("It was seen."))).collect();
+    let construct = |run: &str, source: &str, records: &str| {
+        fixture.write(&format!("{run}/construct/dev.jsonl"), records);
+        let hash = |name: &str| clsgen::storage::hash_file(&fixture.path(name)).unwrap();
+        let output = hash(&format!("{run}/construct/dev.jsonl"));
+        let stats = json!({"splits": {"dev": {"source": {"blake3": hash(source)}, "output": {"blake3": output}}}});
+        fixture.write(&format!("{run}/construct/stats.json"), stats.to_string());
+    };
+    construct("after", "dev.jsonl", &constructed);
+    fixture.succeed("after", &one);
+    let (before, after) = (metrics("before"), metrics("after"));
+    assert!(after["loss_gen"].as_f64().unwrap() > 0.0, "{after}");
+    assert_eq!((&after["loss_cls"], &after["auroc"]), (&before["loss_cls"], &before["auroc"]), "dev is scored whole, as before");
+    let inputs = fixture.json("after/run.json")["inputs"].to_string();
+    assert!(inputs.contains("construct/dev.jsonl"), "{inputs}");
+
+    // The same as if data.dev had held them; and where it does, its own count.
+    let own: String = dev.lines().enumerate().map(|(i, line)| explained(i, line, json!("It was seen."))).collect();
+    fixture.write("own.jsonl", &own);
+    let of_own = ["--set", "train.epochs=1", "--set", "data.dev=own.jsonl"];
+    fixture.succeed("own", &of_own);
+    assert_eq!(metrics("own")["loss_gen"], after["loss_gen"]);
+    construct("both", "own.jsonl", &constructed.replace("It was seen.", "Who can say why, or how, or when?"));
+    fixture.succeed("both", &of_own);
+    assert_eq!(metrics("both")["loss_gen"], after["loss_gen"]);
+
+    // Every record may have been dropped.
+    construct("none", "dev.jsonl", "");
+    fixture.succeed("none", &one);
+    assert_eq!(metrics("none")["loss_gen"], Value::Null);
+}
+
+#[test]
+fn explanations_of_dev_belong_to_their_run() {
+    let fixture = Fixture::new();
+    let dev = String::from_utf8(fixture.read("dev.jsonl")).unwrap();
+    let constructed = dev.replace("\"label\"", "\"explanation\":\"It was seen.\",\"label\"");
+    fixture.write("run/construct/dev.jsonl", &constructed);
+    let hash = |name: &str| clsgen::storage::hash_file(&fixture.path(name)).unwrap();
+    let stats = |source: &str, settings: Value| {
+        let output = json!({"blake3": hash("run/construct/dev.jsonl")});
+        json!({"splits": {"dev": {"source": {"blake3": hash(source)}, "output": output, "settings": settings}}}).to_string()
+    };
+    fixture.write("run/construct/stats.json", stats("train.jsonl", json!({})));
+    assert!(fixture.fail("run", &[], 2).contains("from other records than data.dev"));
+    fixture.write("run/construct/stats.json", stats("dev.jsonl", json!({"labels": ["no", "yes"]})));
+    let told = fixture.fail("run", &[], 2);
+    assert!(told.contains("construct/dev.jsonl was constructed under other settings"), "{told}");
+    fixture.write("run/construct/stats.json", stats("dev.jsonl", json!({})));
+    fixture.write("run/construct/dev.jsonl", constructed.replacen("seen", "felt", 1));
+    assert!(fixture.fail("run", &[], 3).contains("construct/dev.jsonl was changed since"));
+
+    // A run goes on as it began: with them, or without.
+    fixture.write("run/construct/dev.jsonl", &constructed);
+    let stopped = ["--set", "train.max_steps=2"];
+    fixture.succeed("run", &stopped);
+    fixture.succeed("run", &["--resume", "--set", "train.max_steps=3"]);
+    std::fs::rename(fixture.path("run/construct"), fixture.path("aside")).unwrap();
+    let told = fixture.fail("run", &["--resume"], 2);
+    assert!(told.contains("construct/dev.jsonl"), "{told}");
+    fixture.succeed("plain", &stopped);
+    // As a version wrote it that did not know of them.
+    let mut recorded = fixture.json("plain/train.json");
+    recorded.as_object_mut().unwrap().remove("construct/dev.jsonl").expect("it is recorded");
+    fixture.write("plain/train.json", recorded.to_string());
+    fixture.succeed("plain", &["--resume", "--set", "train.max_steps=3"]);
+    std::fs::rename(fixture.path("aside"), fixture.path("plain/construct")).unwrap();
+    let told = fixture.fail("plain", &["--resume"], 2);
+    assert!(told.contains("construct/dev.jsonl"), "{told}");
+}

@@ -8,7 +8,7 @@ use crate::{
     generate::{Budget, Engine, Generation, Request, Sampling},
     model::Model,
     ops::cuda,
-    prompt::Prompter,
+    prompt::{Prompter, after_thoughts},
     rng,
 };
 
@@ -33,8 +33,18 @@ pub struct Asked {
     pub prompt_tokens: usize,
     /// Tokens of the document that did not fit.
     pub truncated_tokens: usize,
+    /// Whether the prompt left a thought open.
+    pub opened_thought: bool,
     /// An answer a run.
     pub answers: Vec<Generation>,
+}
+
+impl Asked {
+    /// What an answer says once its thoughts are over; `None` where they never are: no verdict is read inside a
+    /// thought.
+    pub fn said<'a>(&self, answer: &'a Generation) -> Option<&'a str> {
+        after_thoughts(&answer.text, self.opened_thought)
+    }
 }
 
 impl Asker<'_> {
@@ -48,11 +58,12 @@ impl Asker<'_> {
         let Some(tokenizer) = questions.peek().map(|(prompter, _)| prompter.tokenizer().clone()) else { return Ok(()) };
         let budget = Budget::from_memory(cuda::memory_available(self.model.llama.device()), self.model.llama.kv_bytes_per_token())
             .with_tokens(self.batch_tokens);
-        // Lengths of the prompts under way, in order: answers come back in the same order.
-        let lengths = RefCell::new(VecDeque::new());
+        // What is known of the prompts under way, in order: answers come back in the same order.
+        let under_way = RefCell::new(VecDeque::new());
+        let (mut asked, mut cut) = (0usize, 0usize);
         let requests = questions.map(|(prompter, record)| {
             let prompt = prompter.prompt(record)?;
-            lengths.borrow_mut().push_back((prompt.ids.len(), prompt.truncated_tokens));
+            under_way.borrow_mut().push_back((prompt.ids.len(), prompt.truncated_tokens, prompter.opens_thought()));
             Ok(Request {
                 key: rng::hash_name(&record.id),
                 prompt: prompt.ids,
@@ -63,8 +74,14 @@ impl Asker<'_> {
             })
         });
         Engine::new(self.model, &tokenizer, budget).run_in_order(requests, &mut |completed| {
-            let (prompt_tokens, truncated_tokens) = lengths.borrow_mut().pop_front().unwrap_or_default();
-            emit(Asked { prompt_tokens, truncated_tokens, answers: completed.generations })
-        })
+            let (prompt_tokens, truncated_tokens, opened_thought) = under_way.borrow_mut().pop_front().unwrap_or_default();
+            asked += 1;
+            cut += usize::from(truncated_tokens > 0);
+            emit(Asked { prompt_tokens, truncated_tokens, opened_thought, answers: completed.generations })
+        })?;
+        if cut > 0 {
+            tracing::warn!("{cut} of {asked} prompts are longer than the window: their documents were cut");
+        }
+        Ok(())
     }
 }

@@ -7,6 +7,9 @@
 //! | self-consistency | the runs of label prediction | majority of the parsable runs, a tie is class 0; the share of class 1 is the score |
 //! | token probability | the task's own with the prefix `Classification:` | softmax over the log-probabilities of ` <label>` |
 //!
+//! What a reasoning model thinks first is no answer: only what follows the last `</think>` is read, and a thought that
+//! never ends is unparsable, also one that the chat template opened.
+//!
 //! A record's N runs share one prefill; run r of a record draws from `f(seed, record id, r, position)`.
 
 mod ask;

@@ -217,10 +217,11 @@ impl<'a> Runner<'a> {
             let mut answered = rest.iter();
             asker.ask(rest.iter().map(|record| (&prompter, record)), &mut |asked| {
                 let Some(record) = answered.next() else { return Ok(()) };
-                let runs = asked.answers.into_iter().map(|answer| Run {
+                let runs = asked.answers.iter().map(|answer| Run {
                     generated_tokens: Some(answer.generated_tokens),
                     finish: Some(answer.finish),
-                    ..Run { text: Some(answer.text.clone()), ..read(&answer.text) }
+                    text: Some(answer.text.clone()),
+                    ..asked.said(answer).map(read).unwrap_or_default()
                 });
                 lines.append(&Line {
                     id: record.id.clone(),

@@ -61,6 +61,15 @@ impl Plan {
         let predicted = inputs::read(predictions)?;
         let cases: Vec<Case> = predicted.iter().filter_map(|prediction| judge::case(prediction, &self.labels)).collect();
         let config = &context.config.model;
+        let cap = judge::max_new_tokens(&self.tokenizer, &self.labels)?;
+        let prompter = |template: &PromptTemplate| {
+            let (input, output) = (config.max_input_tokens, config.max_output_tokens.max(cap));
+            Prompter::new(template.clone(), self.tokenizer.clone(), self.labels.clone(), input, output, config.truncate)
+        };
+        let (inconsistency, readability) = (prompter(&self.inconsistency)?, prompter(&self.readability)?);
+        // A thought takes as much room as an explanation does.
+        let thinks = inconsistency.opens_thought() || readability.opens_thought();
+        let cap = if thinks { config.max_output_tokens.max(cap) } else { cap };
         let contents = [
             ("clsgen_version", json!(env!("CARGO_PKG_VERSION"))),
             ("eval.judge", json!(self.source.hash()?)),
@@ -69,6 +78,7 @@ impl Plan {
             ("eval.judge_prompt", json!([&self.inconsistency, &self.readability])),
             ("labels", json!(self.labels)),
             ("model.dtype", json!(context.dtype()?.as_str())),
+            ("max_new_tokens", json!(cap)),
         ];
         let made = Fingerprint::new(Stage::Judge, &context.config, &contents)?;
         let file = folder.out.join(FILE);
@@ -76,16 +86,10 @@ impl Plan {
             let device = context.device()?;
             let model = Model::base(&self.source, device::dtype(config.dtype, &device), &device)?;
             self.tokenizer.check_vocab(model.llama.config.vocab_size)?;
-            let cap = judge::max_new_tokens(&self.tokenizer, &self.labels)?;
             model.llama.config.check_window(config.max_input_tokens, cap, config.allow_long).context("eval.judge")?;
             let windows =
                 scoring::Windows { input: config.max_input_tokens, output: cap, truncate: config.truncate, allow_long: config.allow_long };
             scoring::check_memory(&model.llama, &windows)?;
-            let prompter = |template: &PromptTemplate| {
-                let (input, output) = (config.max_input_tokens, config.max_output_tokens.max(cap));
-                Prompter::new(template.clone(), self.tokenizer.clone(), self.labels.clone(), input, output, config.truncate)
-            };
-            let (inconsistency, readability) = (prompter(&self.inconsistency)?, prompter(&self.readability)?);
             let batch_tokens = context.config.generate.batch_tokens;
             let asker = Asker { model: &model, sampling: Sampling::greedy(), max_new_tokens: cap, runs: 1, batch_tokens };
             judge::ask(&asker, &inconsistency, &readability, rest, &mut |line| {

@@ -44,6 +44,7 @@ impl Identity {
             ("data.train", json!(inputs.train_hash)),
             ("data.dev", hash(&inputs.dev_source)),
             ("construct/train.jsonl", hash(&inputs.constructed)),
+            ("construct/dev.jsonl", hash(&inputs.constructed_dev)),
             ("train.init_from", json!(init_from)),
         ];
         Ok(Self { fingerprint: Fingerprint::new(Stage::Train, config, &contents)?, start_gone: gone })

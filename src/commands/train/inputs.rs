@@ -1,6 +1,9 @@
 //! The records of a run: train (constructed where construct ran), dev, and what splits share.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
 use serde_json::Value;
 
@@ -27,7 +30,9 @@ pub(super) struct Inputs {
     pub train: Vec<Record>,
     /// `data.dev` and its BLAKE3.
     pub dev_source: Option<(PathBuf, String)>,
-    /// The dev split.
+    /// `RUN/construct/dev.jsonl` and its BLAKE3, where it is used.
+    pub constructed_dev: Option<(PathBuf, String)>,
+    /// The dev split, whole; a record without an explanation of its own has the constructed one.
     pub dev: Option<Vec<Record>>,
     /// What splits share, a line a pair.
     pub leakage: Vec<String>,
@@ -43,29 +48,31 @@ impl Inputs {
         let train_path = config.resolve(config.data.train.as_deref().unwrap_or(Path::new("")));
         let needs = Needs::split(&config.data, "train", &fields);
         let train_hash = data::source_hash(&train_path)?;
-        let constructed = constructed(&context.run_dir, &train_path, &train_hash)?;
-        if constructed.is_some() {
-            read_alike(&context.run_dir, config)?;
-        }
+        let constructed = constructed(&context.run_dir, "train", (&train_path, &train_hash), config)?;
         let train = match &constructed {
             Some((path, _)) => data::load_canonical(path, &Needs { expect: None, ..needs })?,
             None => data::load(&config.data, &train_path, &needs)?,
         };
-        let (mut dev, mut dev_source) = (None, None);
+        let (mut dev, mut dev_source, mut constructed_dev) = (None, None, None);
         if let Some(path) = &config.data.dev {
             let path = config.resolve(path);
-            dev = Some(data::load(&config.data, &path, &Needs::split(&config.data, "dev", &fields))?);
-            dev_source = Some((path.clone(), data::source_hash(&path)?));
+            let needs = Needs::split(&config.data, "dev", &fields);
+            let mut records = data::load(&config.data, &path, &needs)?;
+            let hash = data::source_hash(&path)?;
+            constructed_dev = self::constructed(&context.run_dir, "dev", (&path, &hash), config)?;
+            if let Some((path, _)) = &constructed_dev {
+                explain(&mut records, path, needs)?;
+            }
+            (dev, dev_source) = (Some(records), Some((path, hash)));
         }
         let leakage = leakage(config, &train, dev.as_deref(), &fields);
-        Ok(Self { template, train_path, train_hash, constructed, train, dev_source, dev, leakage })
+        Ok(Self { template, train_path, train_hash, constructed, train, dev_source, constructed_dev, dev, leakage })
     }
 
     /// Every input file, for `run.json`.
     pub fn files(&self) -> Vec<&Path> {
-        let constructed = self.constructed.iter().map(|(path, _)| path.as_path());
-        let dev = self.dev_source.iter().map(|(path, _)| path.as_path());
-        std::iter::once(self.train_path.as_path()).chain(constructed).chain(dev).collect()
+        let sources = self.constructed.iter().chain(&self.dev_source).chain(&self.constructed_dev);
+        std::iter::once(self.train_path.as_path()).chain(sources.map(|(path, _)| path.as_path())).collect()
     }
 }
 
@@ -86,21 +93,26 @@ fn required(config: &Config) -> Result<()> {
     }
 }
 
-/// `RUN/construct/train.jsonl`, where construct made it from this very `data.train`; made from another, exit 2.
-fn constructed(run: &Path, train_path: &Path, train_hash: &str) -> Result<Option<(PathBuf, String)>> {
-    let path = run.join("construct").join("train.jsonl");
+/// `RUN/construct/<split>.jsonl` and its BLAKE3, where construct made it from this very source, a path with its BLAKE3,
+/// and read that as `config` does; made from another or in another way, exit 2.
+fn constructed(run: &Path, split: &str, source: (&Path, &str), config: &Config) -> Result<Option<(PathBuf, String)>> {
+    let path = run.join("construct").join(format!("{split}.jsonl"));
     if !path.is_file() {
         return Ok(None);
     }
     let stats = run.join("construct").join("stats.json");
     let recorded = std::fs::read(&stats).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-    let train = recorded.map(|stats| stats["splits"]["train"].clone()).unwrap_or_default();
-    match train["source"]["blake3"].as_str() {
-        Some(hash) if hash == train_hash => Ok(Some((path.clone(), unchanged(&path, &stats, &train)?))),
+    let recorded = recorded.map(|stats| stats["splits"][split].clone()).unwrap_or_default();
+    match recorded["source"]["blake3"].as_str() {
+        Some(hash) if hash == source.1 => {
+            let hash = unchanged(&path, &stats, &recorded)?;
+            read_alike(&path, &recorded["settings"], config)?;
+            Ok(Some((path, hash)))
+        }
         Some(_) => Err(Error::usage(format!(
-            "{} was constructed from other records than data.train = {} holds",
+            "{} was constructed from other records than data.{split} = {} holds",
             path.display(),
-            train_path.display()
+            source.0.display()
         ))
         .hint("run `clsgen construct` again, or choose another directory with --run")),
         None => Err(Error::usage(format!("{} does not say which records {} was constructed from", stats.display(), path.display()))
@@ -109,26 +121,20 @@ fn constructed(run: &Path, train_path: &Path, train_hash: &str) -> Result<Option
 }
 
 /// Refuses explanations whose records were read in another way: their labels would be others (LCD's horizon, say).
-fn read_alike(run: &Path, config: &Config) -> Result<()> {
-    let stats = run.join("construct").join("stats.json");
-    let recorded: Value = std::fs::read(&stats).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-    let settings: Fingerprint = serde_json::from_value(recorded["splits"]["train"]["settings"].clone()).unwrap_or_default();
+fn read_alike(path: &Path, settings: &Value, config: &Config) -> Result<()> {
+    let settings: Fingerprint = serde_json::from_value(settings.clone()).unwrap_or_default();
     let differing = Fingerprint::of_reading(config)?.differences(&settings.reading());
     if differing.is_empty() {
         return Ok(());
     }
-    Err(Error::usage(format!(
-        "{} was constructed under other settings: {}",
-        run.join("construct").join("train.jsonl").display(),
-        differing.join("; ")
-    ))
-    .hint("undo the change, or construct and train in another directory with --run"))
+    Err(Error::usage(format!("{} was constructed under other settings: {}", path.display(), differing.join("; ")))
+        .hint("undo the change, or construct and train in another directory with --run"))
 }
 
 /// BLAKE3 of constructed records, which must be those that `stats.json` names: changed since, exit 3.
-fn unchanged(path: &Path, stats: &Path, train: &Value) -> Result<String> {
+fn unchanged(path: &Path, stats: &Path, recorded: &Value) -> Result<String> {
     let hash = data::source_hash(path)?;
-    match train["output"]["blake3"].as_str() {
+    match recorded["output"]["blake3"].as_str() {
         Some(recorded) if recorded != hash => Err(Error::data(format!(
             "{} was changed since construct made it: its BLAKE3 is not the one in {}",
             path.display(),
@@ -141,6 +147,21 @@ fn unchanged(path: &Path, stats: &Path, train: &Value) -> Result<String> {
             Ok(hash)
         }
     }
+}
+
+/// Gives records without an explanation of their own the one that construct found; one that it dropped stays without.
+fn explain(records: &mut [Record], constructed: &Path, needs: Needs) -> Result<()> {
+    // Every record may have been dropped.
+    if std::fs::metadata(constructed).is_ok_and(|meta| meta.len() == 0) {
+        return Ok(());
+    }
+    let constructed = data::load_canonical(constructed, &Needs { expect: None, ..needs })?;
+    let mut explanations: HashMap<String, String> =
+        constructed.into_iter().filter_map(|record| Some((record.id, record.explanation?))).collect();
+    for record in records.iter_mut().filter(|record| record.explanation.is_none()) {
+        record.explanation = explanations.remove(&record.id);
+    }
+    Ok(())
 }
 
 /// Compares train, dev and, where it can be read, test.

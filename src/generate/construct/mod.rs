@@ -20,7 +20,7 @@ use super::{
 use crate::{
     data::Record,
     error::{Error, Result},
-    prompt::Prompter,
+    prompt::{Prompt, Prompter},
     rng::hash_name,
 };
 
@@ -65,7 +65,7 @@ pub struct Kept {
 }
 
 /// What the trials of one record gave.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explained {
     /// The kept trial, if any.
     pub kept: Option<Kept>,
@@ -73,28 +73,41 @@ pub struct Explained {
     pub failures: Vec<Failure>,
     /// Tokens written in all trials.
     pub generated_tokens: usize,
+    /// Tokens by which the teacher's prompt was shortened, its document being longer than the window; a log of an older
+    /// version is silent about it, as one is about a prompt that fits.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub truncated_tokens: usize,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// Runs the trials of `records`, whose teacher prompts `prompt` makes. `emit` gets `(index, what the trials gave)`, in any order.
 pub fn explain(
     teacher: &dyn Teacher,
     records: &[&Record],
-    prompt: &dyn Fn(&Record) -> Result<Vec<u32>>,
+    prompt: &dyn Fn(&Record) -> Result<Prompt>,
     method: Method<'_>,
     emit: &mut dyn FnMut(usize, Explained) -> Result<()>,
 ) -> Result<()> {
     let verdicts: RefCell<HashMap<usize, Vec<Result<Verdict>>>> = RefCell::default();
+    // Tokens that each prompt lost, in the order of the requests.
+    let truncated: RefCell<Vec<usize>> = RefCell::default();
     // The engine's requests cannot fail; what ended them early comes out at the end.
     let mut unprompted = None;
     let mut requests = records.iter().map_while(|record| match prompt(record) {
-        Ok(prompt) => Some(Request {
-            key: hash_name(&record.id).wrapping_add(method.trials_before as u64),
-            prompt,
-            samples: method.trials,
-            max_new_tokens: method.max_new_tokens,
-            sampling: method.sampling,
-            want_probability: false,
-        }),
+        Ok(prompt) => {
+            truncated.borrow_mut().push(prompt.truncated_tokens);
+            Some(Request {
+                key: hash_name(&record.id).wrapping_add(method.trials_before as u64),
+                prompt: prompt.ids,
+                samples: method.trials,
+                max_new_tokens: method.max_new_tokens,
+                sampling: method.sampling,
+                want_probability: false,
+            })
+        }
         Err(error) => {
             unprompted = Some(error);
             None
@@ -109,8 +122,11 @@ pub fn explain(
     };
     let mut finished = |completed: Completed| {
         let verdicts = verdicts.borrow_mut().remove(&completed.index).unwrap_or_default();
-        let mut explained = Explained { kept: None, failures: Vec::new(), generated_tokens: 0 };
-        explained.generated_tokens = completed.generations.iter().map(|generation| generation.generated_tokens).sum();
+        let mut explained = Explained {
+            generated_tokens: completed.generations.iter().map(|generation| generation.generated_tokens).sum(),
+            truncated_tokens: truncated.borrow().get(completed.index).copied().unwrap_or_default(),
+            ..Explained::default()
+        };
         for (trial, verdict) in verdicts.into_iter().enumerate() {
             match verdict? {
                 Ok(explanation) => explained.kept = Some(Kept { trial: method.trials_before + trial + 1, explanation }),

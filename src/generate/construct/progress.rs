@@ -78,6 +78,8 @@ impl Progress {
             explained.kept = more.kept.clone();
             explained.failures.extend(&more.failures);
             explained.generated_tokens += more.generated_tokens;
+            // One document, cut for two prompts of different length.
+            explained.truncated_tokens = explained.truncated_tokens.max(more.truncated_tokens);
         }
         Some(explained)
     }

@@ -48,6 +48,13 @@ pub struct Statistics {
     pub failures: BTreeMap<Failure, usize>,
     /// Tokens the teacher wrote.
     pub generated_tokens: usize,
+    /// Records whose document was longer than the teacher's window, so that it read a part; 0 in an older file, which
+    /// did not count.
+    #[serde(default)]
+    pub truncated_records: usize,
+    /// Tokens that they were cut by.
+    #[serde(default)]
+    pub truncated_tokens: usize,
 }
 
 impl Statistics {
@@ -65,6 +72,15 @@ impl Statistics {
             *self.failures.entry(*failure).or_default() += 1;
         }
         self.generated_tokens += explained.generated_tokens;
+        self.truncated_records += usize::from(explained.truncated_tokens > 0);
+        self.truncated_tokens += explained.truncated_tokens;
+    }
+
+    /// A sentence on the documents that did not fit; `None` where all did.
+    pub fn truncation(&self) -> Option<String> {
+        let (cut, of, tokens) = (self.truncated_records, self.original.total(), self.truncated_tokens);
+        let told = format!("{cut} of {of} documents are longer than the teacher's window and were cut, by {tokens} tokens in all");
+        (cut > 0).then_some(told)
     }
 
     /// The three rows of Table 7, as the paper prints them.
@@ -89,13 +105,27 @@ mod tests {
         let mut statistics = Statistics::default();
         for (label, kept, count) in [(0, true, 219), (1, true, 65), (0, false, 14), (1, false, 18)] {
             let kept = kept.then(|| Kept { trial: 1, explanation: "x".into() });
-            let explained = Explained { kept, failures: Vec::new(), generated_tokens: 1 };
+            let explained = Explained { kept, generated_tokens: 1, ..Explained::default() };
             (0..count).for_each(|_| statistics.add(label, &explained));
         }
         let table = statistics.table("CliniFact (Dev)");
         assert!(table.contains("| Original dataset | 233 | 83 | 26.3% |"), "{table}");
         assert!(table.contains("| Successfully generated | 219 | 65 | 22.9% |"), "{table}");
         assert!(table.contains("| Failed to generate | 14 | 18 | 56.3% |"), "{table}");
+    }
+
+    #[test]
+    fn documents_that_were_cut_are_counted_and_an_older_file_counts_none() {
+        let mut statistics = Statistics::default();
+        for truncated_tokens in [0, 7, 5] {
+            statistics.add(0, &Explained { truncated_tokens, ..Explained::default() });
+        }
+        assert_eq!((statistics.truncated_records, statistics.truncated_tokens), (2, 12));
+        let told = "2 of 3 documents are longer than the teacher's window and were cut, by 12 tokens in all";
+        assert_eq!(statistics.truncation().as_deref(), Some(told));
+        let mut older = serde_json::to_value(&statistics).unwrap();
+        older.as_object_mut().unwrap().retain(|key, _| !key.starts_with("truncated"));
+        assert_eq!(serde_json::from_value::<Statistics>(older).unwrap().truncation(), None);
     }
 
     #[test]

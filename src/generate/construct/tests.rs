@@ -64,7 +64,7 @@ fn run(outputs: Vec<Vec<&'static str>>, labels: &[u8], rules: Rules) -> (Vec<Exp
     let method =
         Method { trials, trials_before: 0, max_new_tokens: 50, sampling: Sampling::greedy(), rules, base: &base, opened_thought: false };
     let mut explained = Vec::new();
-    explain(&script, &records, &|_| Ok(vec![1]), method, &mut |_, done| {
+    explain(&script, &records, &|_| Ok(Prompt { ids: vec![1], truncated_tokens: 0 }), method, &mut |_, done| {
         explained.push(done);
         Ok(())
     })
@@ -113,8 +113,9 @@ fn a_log_gives_back_what_was_filed_and_refuses_other_settings() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("train.progress.jsonl");
     let settings = serde_json::json!({"seed": 1, "teacher": "t"});
-    let failed = Explained { kept: None, failures: vec![Failure::WrongLabel], generated_tokens: 4 };
-    let told = Explained { kept: Some(Kept { trial: 2, explanation: "because".into() }), failures: vec![], generated_tokens: 3 };
+    let failed = Explained { kept: None, failures: vec![Failure::WrongLabel], generated_tokens: 4, ..Explained::default() };
+    let kept = Some(Kept { trial: 2, explanation: "because".into() });
+    let told = Explained { kept, failures: vec![], generated_tokens: 3, truncated_tokens: 5 };
     let mut progress = Progress::open(&path, &settings).unwrap();
     progress.add(7, false, failed).unwrap();
     assert!(progress.tried(7) && progress.wants_rationalization(7) && !progress.tried(8));
@@ -122,7 +123,7 @@ fn a_log_gives_back_what_was_filed_and_refuses_other_settings() {
     drop(progress);
     let progress = Progress::open(&path, &settings).unwrap();
     let both = progress.explained(7).unwrap();
-    assert_eq!((both.kept.unwrap().trial, both.failures.len(), both.generated_tokens), (2, 1, 7));
+    assert_eq!((both.kept.unwrap().trial, both.failures.len(), both.generated_tokens, both.truncated_tokens), (2, 1, 7, 5));
     assert!(!progress.wants_rationalization(7));
     let error = Progress::open(&path, &serde_json::json!({"seed": 2, "teacher": "t"})).err().unwrap();
     assert_eq!(error.exit_code(), 2);
@@ -135,7 +136,7 @@ fn a_split_is_written_in_input_order_with_its_dropped_list() {
     let records = [record(1, 1), record(2, 0)];
     let explained = |number: usize| {
         let kept = (number == 1).then(|| Kept { trial: 2, explanation: "because".into() });
-        Some(Explained { kept, failures: vec![Failure::Unparsable], generated_tokens: 1 })
+        Some(Explained { kept, failures: vec![Failure::Unparsable], generated_tokens: 1, ..Explained::default() })
     };
     for (on_fail, lines) in [(crate::config::OnFail::Drop, 1), (crate::config::OnFail::LabelOnly, 2)] {
         let path = dir.path().join(format!("{lines}.jsonl"));

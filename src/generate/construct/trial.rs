@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     generate::{Finish, Generation},
-    prompt::parse,
+    prompt::{after_thoughts, parse},
 };
 
 /// Why a trial was not kept.
@@ -65,17 +65,6 @@ pub fn judge(generation: &Generation, gold: Gold<'_>, rules: Rules) -> Result<St
         return Err(Failure::NearDuplicate);
     }
     Ok(explanation)
-}
-
-/// What follows the last `</think>`; everything, where the teacher did not think; `None` for a thought that never ends.
-fn after_thoughts(text: &str, opened: bool) -> Option<&str> {
-    match text.rfind("</think>") {
-        Some(end) => {
-            let rest = &text[end + "</think>".len()..];
-            (!rest.contains("<think>")).then_some(rest)
-        }
-        None => (!opened && !text.contains("<think>")).then_some(text),
-    }
 }
 
 /// Share of the explanation's word 5-grams that occur in one of the texts; an explanation of fewer words counts as one gram.

@@ -3,6 +3,7 @@
 use super::{Ours, Paper, Task};
 use crate::{
     error::Result,
+    generate::construct::Statistics,
     metrics::Metric,
     report::{
         baselines::mean_cell,
@@ -215,6 +216,9 @@ fn table7(task: Task, paper: &Paper, ours: &Ours) -> Table {
         ]);
     }
     table.note("Δ is ours minus the paper's; of the shares in percentage points.");
+    if let Some(truncation) = ours.construct.as_ref().and_then(Statistics::truncation) {
+        table.note(format!("Ours: {truncation}."));
+    }
     table
 }
 

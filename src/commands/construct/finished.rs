@@ -1,0 +1,124 @@
+//! The finished splits of a run: `stats.json`, which names them, and `dropped.jsonl`, which lists the records that none
+//! of them kept.
+//!
+//! Both hold every split together, and a command that finishes further ones leaves the entries and lines of the others
+//! as they are. `stats.json` is written last: a split that it does not name is not finished, whatever else lies in the
+//! directory.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    error::{Error, Result},
+    fingerprint::Fingerprint,
+    generate::construct::progress::refuse_other,
+    storage,
+};
+
+/// The finished splits of a `construct` directory.
+pub struct Finished {
+    stats_path: PathBuf,
+    dropped_path: PathBuf,
+    /// What `stats.json` holds.
+    stats: Value,
+}
+
+impl Finished {
+    /// What earlier commands finished in `dir`; a `stats.json` that does not tell is refused (exit 3).
+    pub fn read(dir: &Path) -> Result<Self> {
+        let stats_path = dir.join("stats.json");
+        let stats = match std::fs::read(&stats_path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => json!({ "schema": 1, "splits": {} }),
+            Err(e) => return Err(storage::error("cannot read", &stats_path, &e)),
+            Ok(bytes) => serde_json::from_slice(&bytes).ok().filter(|stats: &Value| stats["splits"].is_object()).ok_or_else(|| {
+                Error::data(format!("{} does not say which splits are finished", stats_path.display()))
+                    .hint("put it back as construct wrote it, or choose another directory with --run")
+            })?,
+        };
+        Ok(Self { stats_path, dropped_path: dir.join("dropped.jsonl"), stats })
+    }
+
+    /// Whether `split` is finished; under other settings it is refused (exit 2), naming them.
+    pub fn holds(&self, split: &str, settings: &Fingerprint) -> Result<bool> {
+        let Some(entry) = self.stats["splits"].get(split) else { return Ok(false) };
+        let held: Fingerprint = serde_json::from_value(entry["settings"].clone()).unwrap_or_default();
+        refuse_other(&self.stats_path, &held, settings).map(|()| true)
+    }
+
+    /// Adds splits, each with its entry of `stats.json`, and their lines of `dropped.jsonl`.
+    pub fn add(&mut self, splits: Map<String, Value>, dropped: &[Value]) -> Result<()> {
+        let mut lines = self.dropped()?;
+        for line in dropped {
+            serde_json::to_writer(&mut lines, line).map_err(|e| Error::run(format!("cannot write the dropped list: {e}")))?;
+            lines.push(b'\n');
+        }
+        storage::write_file_atomic(&self.dropped_path, &lines)?;
+        for (name, entry) in splits {
+            self.stats["splits"][name] = entry;
+        }
+        let text = serde_json::to_string_pretty(&self.stats).map_err(|e| Error::run(format!("cannot write stats.json: {e}")))?;
+        storage::write_file_atomic(&self.stats_path, text.as_bytes())
+    }
+
+    /// What `stats.json` holds.
+    pub fn into_stats(self) -> Value {
+        self.stats
+    }
+
+    /// The lines of the finished splits, as they are. Others were left by a command that was killed before it wrote
+    /// `stats.json`: their splits are written again.
+    fn dropped(&self) -> Result<Vec<u8>> {
+        let bytes = match std::fs::read(&self.dropped_path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            read => read.map_err(|e| storage::error("cannot read", &self.dropped_path, &e))?,
+        };
+        let finished = |line: &&[u8]| {
+            let split = serde_json::from_slice::<Value>(line).ok().and_then(|line| Some(line["split"].as_str()?.to_owned()));
+            split.is_some_and(|split| self.stats["splits"].get(split).is_some())
+        };
+        Ok(bytes.split_inclusive(|&byte| byte == b'\n').filter(finished).flatten().copied().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(seed: u64, trials: u64) -> Fingerprint {
+        Fingerprint::of_contents(&[("train.seed", json!(seed)), ("construct.trials", json!(trials))])
+    }
+
+    fn splits(name: &str, seed: u64) -> Map<String, Value> {
+        Map::from_iter([(name.to_owned(), json!({ "settings": settings(seed, 3) }))])
+    }
+
+    #[test]
+    fn a_further_split_leaves_the_others_as_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut finished = Finished::read(dir.path()).unwrap();
+        finished.add(splits("train", 1), &[json!({ "split": "train", "id": "a" })]).unwrap();
+        // A kill before stats.json left lines of dev.
+        let path = dir.path().join("dropped.jsonl");
+        let train = std::fs::read(&path).unwrap();
+        std::fs::write(&path, [&train[..], b"{\"split\":\"dev\",\"id\":\"old\"}\n"].concat()).unwrap();
+        let mut finished = Finished::read(dir.path()).unwrap();
+        finished.add(splits("dev", 1), &[json!({ "split": "dev", "id": "new" })]).unwrap();
+        let lines = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(lines, format!("{}{{\"split\":\"dev\",\"id\":\"new\"}}\n", std::str::from_utf8(&train).unwrap()));
+
+        let finished = Finished::read(dir.path()).unwrap();
+        assert!(finished.holds("train", &settings(1, 3)).unwrap() && finished.holds("dev", &settings(1, 3)).unwrap());
+        assert!(!finished.holds("test", &settings(2, 4)).unwrap());
+        let error = finished.holds("train", &settings(1, 4)).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("construct.trials (3 → 4)"), "{error}");
+    }
+
+    #[test]
+    fn a_stats_file_that_does_not_tell_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("stats.json"), "{\"schema\": 1").unwrap();
+        assert_eq!(Finished::read(dir.path()).err().unwrap().exit_code(), 3);
+    }
+}
