@@ -9,6 +9,8 @@ pub(super) enum Kind {
     Name,
     /// A path that is not empty.
     Path,
+    /// A hub id or path of a model; `true` when it may be empty.
+    Model(bool),
     /// An integer in this closed range.
     Integer(i64, i64),
     /// One of these integers.
@@ -31,7 +33,7 @@ pub(super) enum Kind {
     Map,
 }
 
-use Kind::{Above, Below, Bool, Integer, IntegerOf, Labels, List, Map, Name, Number, OneOf, Path, Text};
+use Kind::{Above, Below, Bool, Integer, IntegerOf, Labels, List, Map, Model, Name, Number, OneOf, Path, Text};
 
 const COUNT: i64 = 1_000_000_000;
 const TOKENS: i64 = 10_000_000;
@@ -50,13 +52,13 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("data.expect.dev", Integer(0, COUNT)),
     ("data.expect.test", Integer(0, COUNT)),
     ("data.horizon", IntegerOf(&[30, 60, 90])),
-    ("model.base", Text(true)),
+    ("model.base", Model(true)),
     ("model.dtype", OneOf(&["auto", "f32", "bf16"])),
     ("model.max_input_tokens", Integer(1, TOKENS)),
     ("model.max_output_tokens", Integer(1, TOKENS)),
     ("model.truncate", OneOf(&["tail", "head", "middle"])),
     ("model.allow_long", Bool),
-    ("construct.teacher", Text(true)),
+    ("construct.teacher", Model(true)),
     ("construct.max_input_tokens", Integer(1, TOKENS)),
     ("construct.max_output_tokens", Integer(1, TOKENS)),
     ("construct.trials", Integer(1, 1000)),
@@ -102,7 +104,7 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("generate.top_p", Above(0.0, 1.0)),
     ("generate.batch_tokens", Integer(1, COUNT)),
     ("generate.constrain", Bool),
-    ("eval.judge", Path),
+    ("eval.judge", Model(false)),
     ("eval.judge_prompt", Path),
     ("eval.verbalized_prompt", Path),
     ("eval.runs", Integer(1, 1000)),
@@ -115,7 +117,7 @@ pub(super) const KEYS: &[(&str, Kind)] = &[
     ("eval.cost_fn", Number(0.0, 1e9)),
     ("eval.calibrate", OneOf(&["none", "temperature", "platt", "isotonic"])),
     ("eval.force_isotonic", Bool),
-    ("cnn.embeddings", Path),
+    ("cnn.embeddings", Model(false)),
     ("cnn.max_tokens", Integer(1, TOKENS)),
     ("cnn.filters", Integer(1, 1_000_000)),
     ("cnn.projection", Integer(1, 1_000_000)),
