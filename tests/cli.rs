@@ -119,6 +119,24 @@ fn the_self_test_passes_here_in_words_and_in_json() {
 }
 
 #[test]
+fn the_self_test_of_some_operations_is_those_rows_alone() {
+    let ops = |flags: &[&str]| {
+        let told = run(&[&["selftest", "--device", "cpu", "--json", "--quiet"], flags].concat());
+        assert_eq!(told.code, Some(0), "{told:?}");
+        let json: serde_json::Value = serde_json::from_str(&told.stdout).unwrap();
+        let names: Vec<String> = json["rows"].as_array().unwrap().iter().map(|row| row["op"].as_str().unwrap().to_owned()).collect();
+        names
+    };
+    for flags in [&["--only", "rope,linear"][..], &["--only", "rope", "--only", "linear"]] {
+        let ops = ops(flags);
+        assert!(["rope", "linear"].iter().all(|op| ops.iter().any(|name| name.starts_with(op))), "{ops:?}");
+        assert!(ops.iter().all(|name| name.starts_with("rope") || name.starts_with("linear")), "{ops:?}");
+    }
+    assert!(ops(&["--only", "training"]).iter().all(|name| name == "tiny Llama"));
+    assert_fails(&run(&["selftest", "--only", "softmax"]), 2, &["softmax", "rms_norm", "training"]);
+}
+
+#[test]
 fn completions_and_the_manual_page_name_every_command() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let script = run(&["completions", shell]);

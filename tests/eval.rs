@@ -275,8 +275,35 @@ fn one_class_is_null_with_a_reason_and_no_failure() {
     bench.eval(&["--predictions", "test.jsonl", "--dev-predictions", "dev.jsonl"]).assert().success();
     let metrics = bench.json("metrics.json");
     assert!(metrics["auroc"]["value"].is_null() && metrics["auroc"]["reason"].is_string());
-    assert!(metrics["tuned"]["f1"]["threshold"].is_null() && metrics["tuned"]["f1"]["f1"]["reason"].is_string());
+    assert!(metrics["tuned"]["f1"]["threshold"].is_null());
+    for (leaf, cause) in
+        [(&metrics["tuned"]["f1"]["f1"], "it has only one class"), (&metrics["tuned"]["youden"]["cost"], "it has only one class")]
+    {
+        assert_eq!(leaf["reason"], format!("no threshold could be tuned on dev: {cause}"));
+    }
+    // Another cause for the same null.
+    bench.file("dev.jsonl", &(line(0, 0, 0.1, None) + &line(1, 1, 0.2, None)));
+    bench.eval(&["--predictions", "test.jsonl", "--dev-predictions", "dev.jsonl"]).assert().success();
+    let reason = &bench.json("metrics.json")["tuned"]["kappa"]["kappa"]["reason"];
+    assert_eq!(reason, "no threshold could be tuned on dev: it has no parsable record");
     assert!(!bench.text("metrics.json").contains("NaN"));
+}
+
+#[test]
+fn columns_of_subgroups_are_read_and_only_those() {
+    let bench = Bench::new();
+    let with = |id: usize, sex: Value| {
+        let mut value: Value = serde_json::from_str(&line(id, u8::from(id % 2 == 0), 0.2 + 0.1 * id as f64, Some(1))).unwrap();
+        value["sex"] = sex;
+        value.to_string() + "\n"
+    };
+    bench.file("test.jsonl", &(with(0, json!("f")) + &with(1, json!(2)) + &with(2, Value::Null) + &line(3, 0, 0.4, Some(0))));
+    bench.eval(&["--predictions", "test.jsonl", "--set", "eval.subgroups=[\"sex\"]"]).assert().success();
+    bench.file("test.jsonl", &(with(0, json!("f")) + &with(1, json!(["secret"]))));
+    bench.eval(&["--predictions", "test.jsonl"]).assert().success();
+    let told = bench.eval(&["--predictions", "test.jsonl", "--set", "eval.subgroups=[\"sex\"]"]).assert().code(3);
+    let told = String::from_utf8_lossy(&told.get_output().stderr).into_owned();
+    assert!(told.contains("test.jsonl, record 2, field sex: is not a string or an integer") && !told.contains("secret"), "{told}");
 }
 
 #[test]

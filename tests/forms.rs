@@ -8,6 +8,8 @@ mod common;
 mod gguf;
 #[path = "forms/records.rs"]
 mod records;
+#[path = "forms/told.rs"]
+mod told;
 
 use std::{
     collections::{BTreeMap, HashMap},

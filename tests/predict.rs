@@ -5,6 +5,8 @@ mod common;
 mod fixture;
 #[path = "predict/kept.rs"]
 mod kept;
+#[path = "predict/long.rs"]
+mod long;
 
 use std::{
     io::Write,

@@ -5,6 +5,8 @@ mod common;
 mod fixture;
 #[path = "train/kept.rs"]
 mod kept;
+#[path = "train/told.rs"]
+mod told;
 
 use std::process::{Command, Stdio};
 

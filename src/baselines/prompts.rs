@@ -7,6 +7,7 @@ use serde::Deserialize;
 use crate::{
     error::{Error, Result},
     prompt::{PromptFormat, PromptTemplate},
+    storage::reason,
 };
 
 const VERBALIZED_LCD: &str = include_str!("../../prompts/baselines/verbalized-lcd.toml");
@@ -93,8 +94,9 @@ fn judgement(text: &str, file: Option<&Path>, document: &str, format: PromptForm
 /// The file's text, or the built-in one of this task, with the days filled in.
 fn text(task: TaskPrompt<'_>, file: Option<&Path>, key: &str, [lcd, clinifact]: [&str; 2]) -> Result<String> {
     let text = match (file, task.labels.each_ref().map(String::as_str)) {
-        (Some(path), _) => std::fs::read_to_string(path)
-            .map_err(|e| Error::usage(format!("{}: cannot read the prompt file: {e}", path.display())).hint(format!("{key} names it")))?,
+        (Some(path), _) => std::fs::read_to_string(path).map_err(|e| {
+            Error::usage(format!("{}: cannot read the prompt file: {}", path.display(), reason(&e))).hint(format!("{key} names it"))
+        })?,
         (None, ["0:alive", "1:death"]) => lcd.to_owned(),
         (None, ["FALSE", "TRUE"]) => clinifact.to_owned(),
         (None, [zero, one]) => {

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, builder::PossibleValuesParser};
+
+use crate::ops::selftest::OPS;
 
 /// `clsgen demo`
 #[derive(Debug, Clone, Default, Args)]
@@ -101,6 +103,9 @@ pub struct PredictArgs {
 /// `clsgen selftest`
 #[derive(Debug, Clone, Default, Args)]
 pub struct SelftestArgs {
+    /// Check these operations alone, comma-separated or repeated
+    #[arg(long, value_name = "OP", value_delimiter = ',', value_parser = PossibleValuesParser::new(OPS), hide_possible_values = true)]
+    pub only: Vec<String>,
     /// A training pass of this model too: a folder with config.json and weights, or a GGUF file
     #[arg(long, value_name = "DIR")]
     pub model: Option<String>,

@@ -247,14 +247,15 @@ impl Job {
         };
         for (split, log) in todo.iter().zip(logs) {
             let todo: Vec<&Record> = split.records.iter().filter(|record| !log.tried(record.number)).collect();
-            let asks = |record: &Record| self.asks.prompt(record);
+            let named = |error: Error| error.context(split.path.display());
+            let asks = |record: &Record| self.asks.prompt(record).map_err(named);
             trials(context, &format!("construct {}", split.name), &engine, &todo, &asks, method, |record, explained| {
                 log.add(record, false, explained)
             })?;
             if self.on_fail == OnFail::Rationalize {
                 let todo: Vec<&Record> = split.records.iter().filter(|record| log.wants_rationalization(record.number)).collect();
                 let method = Method { trials: 1, trials_before: options.trials, ..method };
-                let tells = |record: &Record| self.tells[usize::from(record.label == Some(1))].prompt(record);
+                let tells = |record: &Record| self.tells[usize::from(record.label == Some(1))].prompt(record).map_err(named);
                 trials(context, &format!("rationalize {}", split.name), &engine, &todo, &tells, method, |record, explained| {
                     log.add(record, true, explained)
                 })?;

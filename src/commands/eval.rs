@@ -30,7 +30,7 @@ use serde_json::{Value, json};
 use super::{Context, args::EvalArgs, dry_run::Plan, output, run_record, scoring};
 use crate::{
     config::Stage,
-    data::{Prediction, Record},
+    data::{Prediction, Record, read_predictions_carrying},
     error::{Error, Result},
     fingerprint::Fingerprint,
     metrics::{Evaluation, Options, Sample, decision_curves::decision_curves, evaluate, threshold::Costs},
@@ -326,7 +326,7 @@ fn from_files(context: &Context, folder: &Folder, test: &Path, dev: Option<&Path
     let (frozen, calibration) = match dev {
         None => (None, None),
         Some(dev) => {
-            let predictions = inputs::read(dev)?;
+            let predictions = read_predictions_carrying(dev, &context.config.eval.subgroups)?;
             let sample = inputs::sample(dev, &predictions, None)?;
             let frozen = Frozen::tune(&sample, costs(context), None, dev, &storage::hash_file(dev)?);
             frozen::write(folder, frozen::FILE, Some(&frozen.bytes()?), context.dry_run)?;
@@ -336,7 +336,7 @@ fn from_files(context: &Context, folder: &Folder, test: &Path, dev: Option<&Path
             (Some(frozen), fitted)
         }
     };
-    let predictions = inputs::read(test)?;
+    let predictions = read_predictions_carrying(test, &context.config.eval.subgroups)?;
     let sample = inputs::sample(test, &predictions, None)?;
     let title = format!("{} ({} records, {} positive)", test.display(), sample.len(), sample.positives());
     let in_sample = tuned.is_some_and(|dev| dev.holds(&predictions, None));

@@ -54,6 +54,10 @@ pub fn run(context: &Context, args: &PredictArgs) -> Result<()> {
     let mut counts = output.counts();
     let records = data::stream(&context.config.data, &args.input, &prompter.template().fields())?.skip(done);
     let outcome = score(&loaded.model, prompter, strict(records, args), settings, &mut |mut prediction| {
+        // Read well, but without a prompt: found only now, since it takes the tokenizer to know.
+        if let Some(error) = prediction.error.as_ref().filter(|_| args.strict) {
+            return Err(error.fatal().context(args.input.display()));
+        }
         prediction.calibrated_probability =
             prediction.probability.zip(calibrator.as_ref()).map(|(probability, (calibrator, _))| calibrator.apply(probability));
         prediction.carry(&context.config.eval.subgroups);

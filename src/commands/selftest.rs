@@ -25,18 +25,22 @@ pub fn run(context: &Context, args: &SelftestArgs) -> Result<()> {
     let name = if device.is_cpu() { "cpu".to_owned() } else { context.device.clone() };
     if context.dry_run {
         let model = args.model.as_ref().map(|model| source::resolve(model, &[], context.allow_network)).transpose()?;
-        return Plan::of("selftest").with("device", name).with("model", json!(model.map(|model| model.path))).print(context);
+        let plan = Plan::of("selftest").with("device", name).with("only", args.only.as_slice());
+        return plan.with("model", json!(model.map(|model| model.path))).print(context);
     }
     if let Some(dir) = &args.write {
         storage::create_dir_all(dir)?;
         return save_tensors(&dir.join("kernels.safetensors"), &selftest::export(&device)?);
     }
     let source = args.model.as_ref().map(|model| source::resolve(model, &[], context.allow_network)).transpose()?;
-    let mut rows = selftest::run(&device)?;
-    rows.extend(train::selftest::tiny(&device));
-    if let Some(source) = source {
+    let mut rows = selftest::run(&device, &args.only)?;
+    rows.extend(train::selftest::tiny(&device, &args.only));
+    if let Some(source) = source.filter(|_| args.only.is_empty() || args.only.iter().any(|op| op == "training")) {
         let text = TextTokenizer::load(source.tokenizer_path())?.encode(TEXT)?;
         rows.extend(train::selftest::model(Llama::load(&source, DType::BF16, &Device::Cpu)?, &text, &device));
+    }
+    if rows.is_empty() {
+        return Err(Error::usage(format!("{name} has no check of {}", args.only.join(", "))).hint("this one is checked on a GPU alone"));
     }
     let missed = rows.iter().filter(|row| !row.ok()).count();
     if context.json {

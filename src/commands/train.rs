@@ -169,7 +169,12 @@ fn encode(config: &Config, inputs: &Inputs, prompter: &Prompter) -> Result<Vec<E
             Error::usage(message).hint("run `clsgen construct` first, map data.fields.explanation, or set train.objective = \"cls\"")
         );
     }
-    let (examples, found) = examples::encode(prompter, &inputs.train, objective)?;
+    let source = inputs.constructed.as_ref().map_or(&inputs.train_path, |(path, _)| path);
+    let (examples, found) = examples::encode(prompter, &inputs.train, objective).map_err(|e| e.context(source.display()))?;
+    // A dev record without a prompt must not come to light after an epoch's work.
+    for ((path, _), dev) in inputs.dev_source.iter().zip(&inputs.dev) {
+        dev.iter().try_for_each(|record| prompter.prompt(record).map(drop)).map_err(|e| e.context(path.display()))?;
+    }
     if found.unexplained > 0 && objective != Objective::Cls {
         let fate = if objective == Objective::Lm { "left out" } else { "trained on their label alone" };
         tracing::warn!("{} of {} records have no explanation: {fate}", found.unexplained, inputs.train.len());
@@ -215,6 +220,12 @@ fn trainer(context: &Context, model: Model, plan: Plan, largest: Largest, resume
     }
     let memory = memory::plan(&model, &optimizer, settings.activation_memory, largest, cuda::memory_available(device))?;
     let total = plan.total_steps();
+    if settings.warmup_steps >= total {
+        tracing::warn!(
+            "train.warmup_steps = {} and the run has {total} steps: it ends before the learning rate reaches train.learning_rate",
+            settings.warmup_steps
+        );
+    }
     let end = [settings.w_gen_end.unwrap_or(settings.w_gen), settings.w_cls_end.unwrap_or(settings.w_cls)];
     let (parameters, label_smoothing) = (settings.parameters, settings.label_smoothing);
     Ok(Trainer {

@@ -9,6 +9,7 @@ pub(super) fn problem(kind: Kind, value: &Value) -> Option<String> {
     match kind {
         Kind::Text(may_be_empty) => text(value, may_be_empty).err(),
         Kind::Path => text(value, false).err(),
+        Kind::Model(may_be_empty) => text(value, may_be_empty).and_then(model).err(),
         Kind::Name => text(value, false).and_then(name).err(),
         Kind::Bool => (!value.is_bool()).then(|| wanted("true or false", value)),
         Kind::Integer(low, high) => {
@@ -54,6 +55,16 @@ fn text(value: &Value, may_be_empty: bool) -> Result<&str, String> {
 fn name(text: &str) -> Result<&str, String> {
     let fits = text != "." && text != ".." && text.len() <= 200 && !text.contains(|c: char| c == '/' || c == '\\' || c.is_control());
     if fits { Ok(text) } else { Err("names a directory: no slashes, no control characters, at most 200 bytes".into()) }
+}
+
+fn model(text: &str) -> Result<&str, String> {
+    let start = text.trim_start().to_ascii_lowercase();
+    if start.starts_with("http://") || start.starts_with("https://") {
+        return Err("names a server, and models on a server are not supported in this version: \
+                    give a directory, a hub id (owner/name) or a .gguf file"
+            .into());
+    }
+    Ok(text)
 }
 
 fn integer_range(low: i64, high: i64) -> String {

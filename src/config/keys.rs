@@ -10,6 +10,8 @@ pub(super) enum Kind {
     Name,
     /// A path that is not empty.
     Path,
+    /// A hub id or path of a model; `true` when it may be empty.
+    Model(bool),
     /// An integer in this closed range.
     Integer(i64, i64),
     /// One of these integers.
@@ -33,7 +35,7 @@ pub(super) enum Kind {
 }
 
 use Decides::{ByContent, ByValue};
-use Kind::{Above, Below, Bool, Integer, IntegerOf, Labels, List, Map, Name, Number, OneOf, Path, Text};
+use Kind::{Above, Below, Bool, Integer, IntegerOf, Labels, List, Map, Model, Name, Number, OneOf, Path, Text};
 use Stage::{Baselines, Cnn, Construct, Judge, Measure, Predict, Train};
 
 use super::Stage;
@@ -76,13 +78,13 @@ pub(super) const KEYS: &[(&str, Kind, Decides)] = &[
     ("data.expect.dev", Integer(0, COUNT), NOTHING),
     ("data.expect.test", Integer(0, COUNT), NOTHING),
     ("data.horizon", IntegerOf(&[30, 60, 90]), READING),
-    ("model.base", Text(true), ByContent(&[Construct, Train, Predict, Baselines])),
+    ("model.base", Model(true), ByContent(&[Construct, Train, Predict, Baselines])),
     ("model.dtype", OneOf(&["auto", "f32", "bf16"]), ByContent(&[Construct, Train, Predict, Baselines, Judge])),
     ("model.max_input_tokens", Integer(1, TOKENS), ByValue(&[Train, Predict, Baselines, Judge])),
     ("model.max_output_tokens", Integer(1, TOKENS), WINDOW),
     ("model.truncate", OneOf(&["tail", "head", "middle"]), WINDOW),
     ("model.allow_long", Bool, NOTHING),
-    ("construct.teacher", Text(true), ByContent(&[Construct])),
+    ("construct.teacher", Model(true), ByContent(&[Construct])),
     ("construct.max_input_tokens", Integer(1, TOKENS), CONSTRUCTING),
     ("construct.max_output_tokens", Integer(1, TOKENS), CONSTRUCTING),
     ("construct.trials", Integer(1, 1000), CONSTRUCTING),
@@ -128,7 +130,7 @@ pub(super) const KEYS: &[(&str, Kind, Decides)] = &[
     ("generate.top_p", Above(0.0, 1.0), DECODING),
     ("generate.batch_tokens", Integer(1, COUNT), NOTHING),
     ("generate.constrain", Bool, DECODING),
-    ("eval.judge", Path, ByContent(&[Judge])),
+    ("eval.judge", Model(false), ByContent(&[Judge])),
     ("eval.judge_prompt", Path, ByContent(&[Judge])),
     ("eval.verbalized_prompt", Path, ByContent(&[Baselines])),
     ("eval.runs", Integer(1, 1000), ASKING),
@@ -141,7 +143,7 @@ pub(super) const KEYS: &[(&str, Kind, Decides)] = &[
     ("eval.cost_fn", Number(0.0, 1e9), MEASURING),
     ("eval.calibrate", OneOf(&["none", "temperature", "platt", "isotonic"]), MEASURING),
     ("eval.force_isotonic", Bool, MEASURING),
-    ("cnn.embeddings", Path, ByContent(&[Cnn])),
+    ("cnn.embeddings", Model(false), ByContent(&[Cnn])),
     ("cnn.max_tokens", Integer(1, TOKENS), NETWORK),
     ("cnn.filters", Integer(1, 1_000_000), NETWORK),
     ("cnn.projection", Integer(1, 1_000_000), NETWORK),

@@ -5,7 +5,10 @@
 
 use std::io::{self, BufRead};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    storage::reason,
+};
 
 use super::row::{Cell, Row, RowProblem};
 
@@ -36,7 +39,7 @@ impl<R: BufRead> CsvFile<R> {
     /// Reads the header.
     pub fn open(input: R) -> Result<Self> {
         let mut file = Self { input, after_cr: false, header: Vec::new() };
-        let row = file.next_row().map_err(|e| Error::data(format!("cannot be read: {e}")))?;
+        let row = file.next_row().map_err(|e| Error::data(format!("cannot be read: {}", reason(&e))))?;
         let row = row.ok_or_else(|| Error::data("is empty: a CSV file starts with a header").hint("name the columns in the first line"))?;
         if let Some(problem) = row.problem {
             return Err(Error::data(format!("header: {problem}")));
@@ -173,7 +176,7 @@ impl<R: BufRead> Iterator for CsvRows<R> {
             }
             Err(error) => {
                 self.done = true;
-                Some(Err(Error::data(format!("cannot be read after record {}: {error}", self.number))))
+                Some(Err(Error::data(format!("cannot be read after record {}: {}", self.number, reason(&error)))))
             }
         }
     }

@@ -5,7 +5,10 @@ use std::{fmt, io::BufRead};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    storage::reason,
+};
 
 use super::{
     ErrorKind,
@@ -43,7 +46,7 @@ impl<R: BufRead> Iterator for JsonlRows<R> {
                 }
                 Err(error) => {
                     self.done = true;
-                    return Some(Err(Error::data(format!("cannot be read after record {}: {error}", self.number))));
+                    return Some(Err(Error::data(format!("cannot be read after record {}: {}", self.number, reason(&error)))));
                 }
             }
         }

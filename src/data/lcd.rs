@@ -5,7 +5,10 @@
 
 use std::io::{self, BufRead};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    storage::reason,
+};
 
 use super::{
     jsonl::cells_of_object,
@@ -29,7 +32,7 @@ impl<R: BufRead> LcdRows<R> {
             Ok(false) => {
                 Err(Error::data("is not an LCD file: no `data` array").hint("one JSON object a line is `--set data.format=jsonl`"))
             }
-            Err(error) => Err(Error::data(format!("cannot be read: {error}"))),
+            Err(error) => Err(Error::data(format!("cannot be read: {}", reason(&error)))),
         }
     }
 
@@ -159,7 +162,7 @@ impl<R: BufRead> Iterator for LcdRows<R> {
         self.element()
             .map_err(|error| {
                 self.done = true;
-                Error::data(format!("cannot be read after record {}: {error}", self.number))
+                Error::data(format!("cannot be read after record {}: {}", self.number, reason(&error)))
             })
             .transpose()
     }

@@ -13,7 +13,7 @@ use crate::{
 use super::{
     Record, RecordError,
     columns::Columns,
-    open::open,
+    open::{open, unreadable},
     problems::{Ids, Problems},
     row::Rows,
 };
@@ -161,5 +161,5 @@ impl Iterator for Stream {
 /// BLAKE3 of a file's bytes, in hex: the identity of an input.
 pub fn source_hash(path: &Path) -> Result<String> {
     let hash = |file: File| blake3::Hasher::new().update_reader(file).map(|hasher| hasher.finalize().to_hex().to_string());
-    File::open(path).and_then(hash).map_err(|e| Error::data(format!("{}: cannot be read: {e}", path.display())))
+    File::open(path).and_then(hash).map_err(|e| unreadable(&e).context(path.display()))
 }

@@ -23,7 +23,7 @@ pub mod synthetic;
 
 pub use leakage::{LeakageReport, PairLeakage, leakage};
 pub use load::{Needs, RecordStream, load, load_canonical, source_hash, stream};
-pub use prediction::{Finish, Prediction, PredictionError, read_predictions};
+pub use prediction::{Finish, Prediction, PredictionError, read_predictions, read_predictions_carrying};
 pub use record::{ErrorKind, Record, RecordError};
 
 #[cfg(test)]

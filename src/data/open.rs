@@ -4,11 +4,13 @@ use std::{
     fs::File,
     io::{self, BufRead, BufReader, Cursor, Read},
     path::Path,
+    sync::Once,
 };
 
 use crate::{
     config::{self, DataFormat},
     error::{Error, Result},
+    storage::reason,
 };
 
 use super::{
@@ -17,7 +19,7 @@ use super::{
     jsonl::JsonlRows,
     lcd::LcdRows,
     parquet::ParquetFile,
-    row::Rows,
+    row::{Cell, Row, Rows},
 };
 
 /// How LCD files begin, white space aside.
@@ -49,9 +51,6 @@ pub(super) fn open(data: &config::Data, path: &Path, fields: &[String], label_re
         if file.metadata().is_ok_and(|meta| meta.is_dir()) {
             return Err(Error::data(format!("{}: is a directory", path.display())).hint("name a .jsonl, .csv, .parquet or .json file"));
         }
-        if data.format == DataFormat::Parquet || (data.format == DataFormat::Auto && by_extension(path) == Some(DataFormat::Parquet)) {
-            return parquet(data, file, fields, label_required).map_err(named);
-        }
         let (head, input) = sniff(Box::new(BufReader::with_capacity(1 << 16, file))).map_err(|e| named(unreadable(&e)))?;
         (format(data, path, &head), head, input)
     };
@@ -71,7 +70,7 @@ pub(super) fn open(data: &config::Data, path: &Path, fields: &[String], label_re
         Some(DataFormat::Csv | DataFormat::Clinifact) => csv(data, input, fields, label_required),
         Some(DataFormat::Lcd) => {
             let columns = Columns::new(data, Layout::Lcd(data.horizon), false, fields);
-            LcdRows::open(input, columns.names()).map(|rows| (columns, Box::new(rows) as Rows))
+            lcd(path, input, columns.names()).map(|rows| (columns, rows))
         }
         Some(DataFormat::Jsonl | DataFormat::Auto) => {
             let columns = Columns::new(data, Layout::Canonical, false, fields);
@@ -82,6 +81,27 @@ pub(super) fn open(data: &config::Data, path: &Path, fields: &[String], label_re
             .hint("say it with `--set data.format=jsonl` (or csv, parquet, lcd, clinifact)")),
     }
     .map_err(named)
+}
+
+/// Rows of an LCD file, and a warning where a record has its label under the name that other files have it under.
+fn lcd(path: &Path, input: Input, mut names: Vec<String>) -> Result<Rows> {
+    static TOLD: Once = Once::new();
+    let (path, wanted) = (path.to_owned(), names.get(1).cloned().unwrap_or_default());
+    // One cell more than `Columns::read` takes.
+    names.push("label".into());
+    let rows = LcdRows::open(input, names)?;
+    Ok(Box::new(rows.inspect(move |row| {
+        let Ok(Row { cells: Ok(cells), .. }) = row else { return };
+        if cells.get(1) == Some(&Cell::Missing) && cells.last() != Some(&Cell::Missing) {
+            TOLD.call_once(|| {
+                tracing::warn!(
+                    "{}: an LCD file's labels are read from {wanted}, which its records lack; they have a `label`: \
+                     --set data.fields.label=label reads it",
+                    path.display()
+                );
+            });
+        }
+    })))
 }
 
 fn csv(data: &config::Data, input: Input, fields: &[String], label_required: bool) -> Result<(Columns, Rows)> {
@@ -106,12 +126,13 @@ fn parquet(data: &config::Data, file: File, fields: &[String], label_required: b
     Ok((columns, Box::new(rows)))
 }
 
-fn unreadable(error: &io::Error) -> Error {
+/// Why a record file cannot be opened or read.
+pub(super) fn unreadable(error: &io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::NotFound => {
             Error::data("no such file").hint("paths in a config file are relative to that file's directory, then to the working directory")
         }
-        _ => Error::data(format!("cannot be read: {error}")),
+        _ => Error::data(format!("cannot be read: {}", reason(error))),
     }
 }
 

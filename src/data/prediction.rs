@@ -11,10 +11,13 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    storage::reason,
+};
 
 use super::{
-    Record, RecordError,
+    ErrorKind, Record, RecordError,
     problems::{Ids, Problems},
 };
 
@@ -80,6 +83,18 @@ pub struct Prediction {
     pub record: Option<usize>,
 }
 
+impl PredictionError {
+    /// The error that ends a command which cannot go on without this record: exit 1 where the model is at fault, else 3.
+    pub fn fatal(&self) -> Error {
+        let kind = ErrorKind::named(&self.kind);
+        let error = if kind == Some(ErrorKind::NotFinite) { Error::run(&self.message) } else { Error::data(&self.message) };
+        match kind {
+            Some(kind) => error.hint(kind.hint()),
+            None => error,
+        }
+    }
+}
+
 impl Prediction {
     /// The line of a record that could not be read.
     pub fn from_error(error: &RecordError) -> Self {
@@ -128,7 +143,12 @@ impl fmt::Debug for Prediction {
 /// A line needs `id` and, unless it carries an `error`, `probability` (null where a method gives none). Other keys
 /// may be missing; `parsable` then follows from `verbalized_label`, `agreement` from both. Keys of other tools are ignored.
 pub fn read_predictions(path: &Path) -> Result<Vec<Prediction>> {
-    let named = |error: std::io::Error| Error::data(format!("{}: cannot be read: {error}", path.display()));
+    read_predictions_carrying(path, &[])
+}
+
+/// The same, with these columns (`eval.subgroups`): strings or integers, null where a line has none.
+pub fn read_predictions_carrying(path: &Path, columns: &[String]) -> Result<Vec<Prediction>> {
+    let named = |error: std::io::Error| Error::data(format!("{}: cannot be read: {}", path.display(), reason(&error)));
     let mut input = BufReader::new(File::open(path).map_err(named)?);
     let (mut predictions, mut problems, mut ids) = (Vec::new(), Problems::default(), Ids::default());
     let (mut line, mut number) = (Vec::new(), 0);
@@ -142,7 +162,7 @@ pub fn read_predictions(path: &Path) -> Result<Vec<Prediction>> {
             continue;
         }
         number += 1;
-        match parse_line(bytes) {
+        match parse_line(bytes, columns) {
             Ok(prediction) => {
                 if let Some(first) = prediction.id.as_ref().and_then(|id| ids.first_with(id, number)) {
                     problems.add(format!("record {number}, field id: the same as record {first}'s"), "each record is predicted once");
@@ -162,9 +182,9 @@ pub fn read_predictions(path: &Path) -> Result<Vec<Prediction>> {
 const HINT: &str = "a prediction line is a JSON object with at least `id` and `probability`";
 
 /// The field at fault, if it is one, and a message without text of the line.
-type Fault = (Option<&'static str>, &'static str);
+type Fault = (Option<String>, &'static str);
 
-fn parse_line(bytes: &[u8]) -> Result<Prediction, Fault> {
+fn parse_line(bytes: &[u8], columns: &[String]) -> Result<Prediction, Fault> {
     let text = std::str::from_utf8(bytes).map_err(|_| (None, "is not UTF-8"))?;
     let value: Value = serde_json::from_str(text).map_err(|_| (None, "broken JSON"))?;
     let Value::Object(object) = value else { return Err((None, "is not a JSON object")) };
@@ -174,8 +194,8 @@ fn parse_line(bytes: &[u8]) -> Result<Prediction, Fault> {
     let id = keys.identifier("id")?;
     if error.is_none() {
         // Null says that a method gives no probability; absence says that this is not a prediction file.
-        (object.contains_key("probability")).then_some(()).ok_or((Some("probability"), "is missing"))?;
-        id.as_ref().ok_or((Some("id"), "is missing"))?;
+        (object.contains_key("probability")).then_some(()).ok_or((Some("probability".into()), "is missing"))?;
+        id.as_ref().ok_or((Some("id".into()), "is missing"))?;
     }
     let verbalized_label = keys.class("verbalized_label")?;
     let text = keys.string("text")?;
@@ -195,7 +215,7 @@ fn parse_line(bytes: &[u8]) -> Result<Prediction, Fault> {
         text,
         agreement: keys.boolean("agreement")?.or_else(agrees),
         group: keys.identifier("group")?,
-        columns: BTreeMap::new(),
+        columns: columns.iter().map(|name| Ok((name.clone(), keys.identifier(name)?))).collect::<Result<_, Fault>>()?,
         prompt_tokens: keys.count("prompt_tokens")?,
         truncated_tokens: keys.count("truncated_tokens")?,
         generated_tokens: keys.count("generated_tokens")?,
@@ -213,38 +233,38 @@ fn parse_line(bytes: &[u8]) -> Result<Prediction, Fault> {
 struct Keys<'a>(&'a Map<String, Value>);
 
 impl Keys<'_> {
-    fn typed<T>(&self, key: &'static str, what: &'static str, read: impl Fn(&Value) -> Option<T>) -> Result<Option<T>, Fault> {
+    fn typed<T>(&self, key: &str, what: &'static str, read: impl Fn(&Value) -> Option<T>) -> Result<Option<T>, Fault> {
         match self.0.get(key) {
             None | Some(Value::Null) => Ok(None),
-            Some(value) => read(value).map(Some).ok_or((Some(key), what)),
+            Some(value) => read(value).map(Some).ok_or_else(|| (Some(key.to_owned()), what)),
         }
     }
 
-    fn string(&self, key: &'static str) -> Result<Option<String>, Fault> {
+    fn string(&self, key: &str) -> Result<Option<String>, Fault> {
         self.typed(key, "is not a string", |value| value.as_str().map(String::from))
     }
 
-    fn identifier(&self, key: &'static str) -> Result<Option<String>, Fault> {
+    fn identifier(&self, key: &str) -> Result<Option<String>, Fault> {
         let read =
             |value: &Value| value.as_str().map(String::from).or_else(|| (value.is_i64() || value.is_u64()).then(|| value.to_string()));
         self.typed(key, "is not a string or an integer", read)
     }
 
-    fn boolean(&self, key: &'static str) -> Result<Option<bool>, Fault> {
+    fn boolean(&self, key: &str) -> Result<Option<bool>, Fault> {
         self.typed(key, "is not true or false", Value::as_bool)
     }
 
-    fn class(&self, key: &'static str) -> Result<Option<u8>, Fault> {
+    fn class(&self, key: &str) -> Result<Option<u8>, Fault> {
         self.typed(key, "is not 0, 1 or null", |value| {
             value.as_u64().and_then(|class| u8::try_from(class).ok()).filter(|&class| class <= 1)
         })
     }
 
-    fn probability(&self, key: &'static str) -> Result<Option<f64>, Fault> {
+    fn probability(&self, key: &str) -> Result<Option<f64>, Fault> {
         self.typed(key, "is not a number from 0 to 1", |value| value.as_f64().filter(|p| (0.0..=1.0).contains(p)))
     }
 
-    fn count(&self, key: &'static str) -> Result<Option<usize>, Fault> {
+    fn count(&self, key: &str) -> Result<Option<usize>, Fault> {
         self.typed(key, "is not a whole number", |value| value.as_u64().and_then(|count| usize::try_from(count).ok()))
     }
 

@@ -45,6 +45,16 @@ fn an_error_line_has_every_key_null_and_the_record() {
 }
 
 #[test]
+fn columns_round_trip_where_they_are_asked_for() {
+    let columns = [("sex".to_owned(), Some("f".to_owned())), ("ward".to_owned(), None)].into();
+    let written = Prediction { columns, ..line() };
+    let file = file("p.jsonl", written.to_line().unwrap());
+    let read = read_predictions_carrying(&file.path, &["sex".into(), "ward".into()]).unwrap();
+    assert_eq!((read[0].to_line().unwrap(), &read[..]), (written.to_line().unwrap(), &[written][..]));
+    assert_eq!(read_predictions(&file.path).unwrap(), [line()]);
+}
+
+#[test]
 fn files_of_other_tools_are_read() {
     let lines = "{\"id\": 7, \"probability\": 1, \"verbalized_label\": 1, \"finish\": \"eos\", \"model\": {}}\n\n{\"id\": \"b\", \"probability\": null, \"label\": 0, \"group\": \"g\"}\n";
     let file = file("p.jsonl", lines);

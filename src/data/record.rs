@@ -82,7 +82,7 @@ pub enum ErrorKind {
     BadLabel,
     /// A field that is absent, null or not a string.
     MissingField,
-    /// A prompt that does not fit the window even without its document.
+    /// A prompt that does not fit the window even without its document, or a word of over 1 MB.
     TooLong,
     /// A text that the tokenizer cannot encode.
     Tokenizer,
@@ -105,6 +105,13 @@ impl ErrorKind {
         }
     }
 
+    /// The kind of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        use ErrorKind::*;
+        let all = [InvalidJson, InvalidUtf8, EmptyText, BadLabel, MissingField, TooLong, Tokenizer, NotFinite];
+        all.into_iter().find(|kind| kind.as_str() == name)
+    }
+
     /// What to do about it, for a `hint:` line.
     pub fn hint(self) -> &'static str {
         match self {
@@ -112,7 +119,7 @@ impl ErrorKind {
             Self::InvalidUtf8 => "save the file as UTF-8, for example with `iconv -t UTF-8`",
             Self::EmptyText => "give the record a text or leave it out of the file",
             Self::BadLabel => "a label is the integer 0 or 1; map another column with `--set data.fields.label=COLUMN`",
-            Self::TooLong => "raise model.max_input_tokens or shorten the fields that are not cut",
+            Self::TooLong => "shorten the field, or raise model.max_input_tokens where it is one that is not cut",
             Self::Tokenizer => "the tokenizer has no token for something in that text",
             Self::NotFinite => "weights of adapter, head or base are damaged or too large for their dtype",
             Self::MissingField => "map the field to its column with `--set data.fields.FIELD=COLUMN`",

@@ -56,12 +56,7 @@ pub fn score_records(model: &Model, prompter: &Prompter, records: &[Record], set
     score(model, prompter, records.iter().map(|record| Ok(Ok(record.clone()))), settings, &mut |prediction| {
         // Whoever asks for a whole split scores it: metrics over what is left would pass for metrics over all.
         if let Some(error) = &prediction.error {
-            let not_finite = error.kind == ErrorKind::NotFinite.as_str();
-            return Err(if not_finite {
-                Error::run(&error.message).hint(ErrorKind::NotFinite.hint())
-            } else {
-                Error::data(&error.message)
-            });
+            return Err(error.fatal());
         }
         predictions.push(prediction);
         Ok(())
@@ -194,8 +189,13 @@ fn unfit(record: &Record, error: Error) -> Result<RecordError> {
         _ => return Err(error),
     };
     let message = error.to_string();
-    let message = message.strip_prefix(&format!("record {}: ", record.number)).unwrap_or(&message);
-    Ok(bad(record.number, Some(record.id.clone()), kind, message))
+    // What the line says again in keys of its own.
+    let rest = message.strip_prefix(&format!("record {}", record.number)).unwrap_or(&message);
+    let (field, rest) = match rest.strip_prefix(", field ").and_then(|rest| rest.split_once(": ")) {
+        Some((field, rest)) => (Some(field.to_owned()), rest),
+        None => (None, rest.strip_prefix(": ").unwrap_or(rest)),
+    };
+    Ok(RecordError { field, ..bad(record.number, Some(record.id.clone()), kind, rest) })
 }
 
 fn bad(record: usize, id: Option<String>, kind: ErrorKind, message: &str) -> RecordError {

@@ -168,7 +168,7 @@ pub fn evaluate(sample: &Sample, thresholds: Option<&Thresholds>, options: &Opti
     let default_kappa = book.kappa(parsable.len(), 0.5);
     let tuned = thresholds.map(|tuned| {
         let calls = [tuned.f1, tuned.youden, tuned.cost].map(|t| t.map(|t| CallSlots::add(&mut book, t.threshold, options.costs)));
-        (calls, tuned.kappa.map(|t| (t.threshold, book.kappa(parsable.len(), t.threshold))))
+        (calls, tuned.kappa.map(|t| (t.threshold, book.kappa(parsable.len(), t.threshold))), tuned.reasons.map(no_threshold))
     });
     let calibration = calibration_slots(&mut book, &order, options.bins);
 
@@ -184,7 +184,10 @@ pub fn evaluate(sample: &Sample, thresholds: Option<&Thresholds>, options: &Opti
         kappa: None,
         cost: Some(note(take(slots.cost))),
     };
-    let tuned_calls = |slots: &Option<CallSlots>| slots.as_ref().map_or_else(|| untuned(sample.len()), |slots| calls(slots, &note));
+    let tuned_calls = |slots: &Option<CallSlots>, reason: &str| match slots {
+        Some(slots) => calls(slots, &note),
+        None => untuned(sample.len(), reason),
+    };
     Evaluation {
         schema: 1,
         n: sample.len(),
@@ -192,14 +195,14 @@ pub fn evaluate(sample: &Sample, thresholds: Option<&Thresholds>, options: &Opti
         auprc: take(auprc),
         aurc: take(aurc),
         default: Calls { kappa: Some(take(default_kappa)), ..calls(&default, &|metric| metric) },
-        tuned: tuned.as_ref().map(|([f1, youden, cost], kappa)| TunedCalls {
-            f1: tuned_calls(f1),
+        tuned: tuned.as_ref().map(|([f1, youden, cost], kappa, [no_f1, no_kappa, no_youden, no_cost])| TunedCalls {
+            f1: tuned_calls(f1, no_f1),
             kappa: kappa.map_or_else(
-                || KappaCall { threshold: None, kappa: Metric::undefined(NO_THRESHOLD, parsable.len()) },
+                || KappaCall { threshold: None, kappa: Metric::undefined(no_kappa, parsable.len()) },
                 |(threshold, slot)| KappaCall { threshold: Some(threshold), kappa: note(take(slot)) },
             ),
-            youden: tuned_calls(youden),
-            cost: tuned_calls(cost),
+            youden: tuned_calls(youden, no_youden),
+            cost: tuned_calls(cost, no_cost),
         }),
         auroc_align: delong_auroc(sample, &spoken, Some(&parsable)),
         parsable: take(parsable_rate),
@@ -231,10 +234,13 @@ fn calibration_of([brier, brier_skill, ece, mce, ece_equal_mass, slope, intercep
 }
 
 /// Why a tuned value is missing.
-const NO_THRESHOLD: &str = "no threshold could be tuned on dev";
+fn no_threshold(reason: Option<&str>) -> String {
+    let told = "no threshold could be tuned on dev";
+    reason.map_or_else(|| told.to_owned(), |reason| format!("{told}: {reason}"))
+}
 
-fn untuned(n: usize) -> Calls {
-    let none = || Metric::undefined(NO_THRESHOLD, n);
+fn untuned(n: usize, reason: &str) -> Calls {
+    let none = || Metric::undefined(reason, n);
     Calls { threshold: None, f1: none(), precision: none(), recall: none(), specificity: none(), kappa: None, cost: Some(none()) }
 }
 

@@ -77,15 +77,15 @@ pub struct Tuned {
 pub fn tune(dev: &Sample, objective: Objective) -> Result<Tuned, &'static str> {
     let rows = if objective == Objective::Kappa { dev.parsable() } else { (0..dev.len() as u32).collect() };
     if rows.is_empty() {
-        return Err(if dev.is_empty() { "no dev record" } else { "no parsable dev record" });
+        return Err(if dev.is_empty() { "it has no record" } else { "it has no parsable record" });
     }
     let truth = |i: u32| if objective == Objective::Kappa { dev.verbalized()[i as usize] == Some(true) } else { dev.labels()[i as usize] };
     let positives = rows.iter().filter(|&&i| truth(i)).count() as u64;
     if objective != Objective::Kappa && (positives == 0 || positives == rows.len() as u64) {
-        return Err("dev has only one class");
+        return Err("it has only one class");
     }
     let mut table = Confusion { false_negatives: positives, true_negatives: rows.len() as u64 - positives, ..Confusion::default() };
-    let mut best: Result<Tuned, &'static str> = Err("undefined at every dev threshold");
+    let mut best: Result<Tuned, &'static str> = Err("undefined at every threshold");
     for block in Ranking::of(dev.probabilities(), rows).blocks() {
         for &i in block {
             let (called, missed) = if truth(i) {
@@ -115,16 +115,16 @@ pub struct Thresholds {
     pub youden: Option<Tuned>,
     /// For the cost of errors.
     pub cost: Option<Tuned>,
+    /// Why the ones that are missing are, in the order above.
+    #[serde(skip)]
+    pub reasons: [Option<&'static str>; 4],
 }
 
 impl Thresholds {
-    /// Tunes all of them; what is undefined on dev is left out.
+    /// Tunes all of them; what is undefined on dev is left out, with its reason.
     pub fn tune(dev: &Sample, costs: Costs) -> Self {
-        Self {
-            f1: tune(dev, Objective::F1).ok(),
-            kappa: tune(dev, Objective::Kappa).ok(),
-            youden: tune(dev, Objective::Youden).ok(),
-            cost: tune(dev, Objective::Cost(costs)).ok(),
-        }
+        let tuned = [Objective::F1, Objective::Kappa, Objective::Youden, Objective::Cost(costs)].map(|objective| tune(dev, objective));
+        let [f1, kappa, youden, cost] = tuned.map(Result::ok);
+        Self { f1, kappa, youden, cost, reasons: tuned.map(Result::err) }
     }
 }

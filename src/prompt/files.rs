@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde_json::Value;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    storage::reason,
+};
 
 /// The bytes a tokenizer is made from, wherever they lie: a model folder, the binary itself, a GGUF's metadata.
 #[derive(Debug, Clone, Default)]
@@ -41,7 +44,7 @@ impl TokenizerFiles {
             match std::fs::read(dir.join(name)) {
                 Ok(bytes) => Ok(Some(bytes)),
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-                Err(e) => Err(Error::model(format!("{}: cannot read it: {e}", dir.join(name).display()))),
+                Err(e) => Err(Error::model(format!("{}: cannot read it: {}", dir.join(name).display(), reason(&e)))),
             }
         };
         let Some(tokenizer) = read("tokenizer.json")? else {

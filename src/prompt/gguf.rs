@@ -15,7 +15,10 @@ use candle_core::quantized::gguf_file::{Content, Value};
 use serde_json::json;
 
 use super::files::TokenizerFiles;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    storage::reason,
+};
 
 /// Llama 3's split of a text into words, as its `tokenizer.json` writes it.
 const LLAMA3: &str =
@@ -30,7 +33,7 @@ impl TokenizerFiles {
     /// Reads a `.gguf` file's metadata.
     pub fn from_gguf(path: &Path) -> Result<Self> {
         let name = path.display();
-        let file = File::open(path).map_err(|e| Error::model(format!("{name}: cannot read it: {e}")))?;
+        let file = File::open(path).map_err(|e| Error::model(format!("{name}: cannot read it: {}", reason(&e))))?;
         let content = Content::read(&mut BufReader::new(file)).map_err(|e| {
             let line = e.to_string();
             Error::model(format!("{name}: not a readable GGUF file: {}", line.lines().next().unwrap_or_default()))

@@ -17,6 +17,9 @@ mod files;
 mod fit;
 mod gguf;
 mod parse;
+mod pieces;
+#[cfg(test)]
+mod pieces_tests;
 mod prompter;
 mod segments;
 mod template;

@@ -101,7 +101,7 @@ impl Prompter {
         if full.len() <= self.max_input_tokens {
             return Ok(Prompt { ids: full, truncated_tokens: 0 });
         }
-        let (boundaries, tokens) = self.tokenizer.boundaries(document)?;
+        let (boundaries, tokens) = self.tokenizer.boundaries(document).map_err(|error| self.name_field(record, error))?;
         let cuts = Cuts::new(document, boundaries, self.truncate);
         let share = room(full.len() - self.max_input_tokens, tokens);
         let keep = cuts.longest(self.max_input_tokens, share, |document| Ok(self.with_document(record, document)?.len()))?;
@@ -162,7 +162,16 @@ impl Prompter {
 
     fn with_document(&self, record: &Record, document: &str) -> Result<Vec<u32>> {
         let runs = self.segments.assemble(|name| if name == self.template.document { Ok(document) } else { self.field(record, name) })?;
-        self.encode(&runs)
+        self.encode(&runs).map_err(|error| self.name_field(record, error))
+    }
+
+    /// Says which record and field hold the word that is too long to encode.
+    fn name_field(&self, record: &Record, error: Error) -> Error {
+        if error.exit_code() != 3 {
+            return error;
+        }
+        let alone = record.fields.iter().find(|(_, text)| self.tokenizer.encode(text).is_err()).map(|(name, _)| name);
+        error.context(format!("record {}, field {}", record.number, alone.unwrap_or(&self.template.document)))
     }
 
     fn encode(&self, runs: &[Run]) -> Result<Vec<u32>> {

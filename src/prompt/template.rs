@@ -5,7 +5,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::TextTokenizer;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    storage::reason,
+};
 
 /// How the parts become one text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -70,7 +73,7 @@ impl PromptTemplate {
     pub fn load(path: &Path) -> Result<Self> {
         let name = path.display();
         let text = std::fs::read_to_string(path).map_err(|e| {
-            Error::usage(format!("{name}: cannot read the prompt file: {e}"))
+            Error::usage(format!("{name}: cannot read the prompt file: {}", reason(&e)))
                 .hint("task.prompt names it, relative to the config file or the working directory")
         })?;
         let template: Self = toml::from_str(&text).map_err(|e| {

@@ -12,6 +12,7 @@ use tokenizers::{
 
 use super::{
     files::TokenizerFiles,
+    pieces::Pieces,
     vocab::{self, ControlToken, Vocabulary},
 };
 use crate::error::{Error, Result};
@@ -22,6 +23,8 @@ pub struct TextTokenizer {
     plain: Tokenizer,
     /// For text that does not begin a prompt, where the pre-tokenizer tells the two apart (Metaspace, scheme `first`).
     later: Option<PreTokenizerWrapper>,
+    /// Cuts long texts.
+    pub(super) pieces: Pieces,
     /// Longest first.
     controls: Vec<ControlToken>,
     /// Text of control tokens by id, for decoding; special ones are `None`.
@@ -59,6 +62,7 @@ impl TextTokenizer {
         let json = files.json("tokenizer.json", Some(&files.tokenizer))?;
         let Vocabulary { plain, controls, post_processor, size } = vocab::take_apart(json, &settings.added_tokens, &specials)?;
         let later = later_pre_tokenizer(&plain["pre_tokenizer"])?;
+        let pieces = Pieces::of(&plain)?;
         let bytes = serde_json::to_vec(&plain).map_err(|e| Error::model(format!("tokenizer.json: {e}")))?;
         drop(plain);
         let plain = Tokenizer::from_bytes(&bytes).map_err(|e| Error::model(format!("tokenizer.json: {e}")))?;
@@ -81,6 +85,7 @@ impl TextTokenizer {
             default_special: default_special(post_processor)?,
             plain,
             later,
+            pieces,
             controls,
             control_text,
             special_tokens: settings.special_tokens,
@@ -132,40 +137,60 @@ impl TextTokenizer {
 
     /// Ids of a text in which nothing is a control token. `begins` says that the text opens its prompt.
     pub(super) fn encode_at(&self, text: &str, begins: bool) -> Result<Vec<u32>> {
-        if text.is_empty() {
-            return Ok(Vec::new());
-        }
-        let encoding = match &self.later {
-            Some(pre_tokenizer) if !begins => self.encode_later(text, pre_tokenizer),
-            _ => self.plain.encode_fast(text, false),
-        };
-        encoding.map(|encoding| encoding.get_ids().to_vec()).map_err(|_| Error::run("the tokenizer cannot encode a text"))
-    }
-
-    /// [`Tokenizer::encode_fast`] with another pre-tokenizer.
-    fn encode_later(&self, text: &str, pre_tokenizer: &PreTokenizerWrapper) -> tokenizers::Result<Encoding> {
-        let mut text = self.plain.get_added_vocabulary().extract_and_normalize(self.plain.get_normalizer(), text);
-        pre_tokenizer.pre_tokenize(&mut text)?;
-        self.plain.get_model().tokenize_in_pretokenized(&mut text, None)?;
-        text.into_encoding(None, 0, OffsetType::None)
+        let mut ids = Vec::new();
+        self.each_piece(text, begins, OffsetType::None, |_, piece| ids.extend_from_slice(piece.get_ids()))?;
+        Ok(ids)
     }
 
     /// Byte offsets at which a text may be cut so that no token of its own encoding is split, from 0 to its length, and
     /// the number of its tokens. Tokens that share a character have no boundary between them.
     pub(super) fn boundaries(&self, text: &str) -> Result<(Vec<usize>, usize)> {
-        let encoding = self.plain.encode(text, false).map_err(|_| Error::run("the tokenizer cannot encode a text"))?;
         let mut boundaries = vec![0];
-        let mut end = 0;
-        for &(start, token_end) in encoding.get_offsets() {
-            if start >= end && start > boundaries[boundaries.len() - 1] && text.is_char_boundary(start) {
-                boundaries.push(start);
+        let (mut end, mut tokens) = (0, 0);
+        self.each_piece(text, true, OffsetType::Byte, |first, piece| {
+            for (start, token_end) in piece.get_offsets().iter().map(|(start, end)| (first + start, first + end)) {
+                if start >= end && start > boundaries[boundaries.len() - 1] && text.is_char_boundary(start) {
+                    boundaries.push(start);
+                }
+                end = token_end.max(end);
             }
-            end = token_end.max(end);
-        }
+            tokens += piece.len();
+        })?;
         if text.len() > boundaries[boundaries.len() - 1] {
             boundaries.push(text.len());
         }
-        Ok((boundaries, encoding.len()))
+        Ok((boundaries, tokens))
+    }
+
+    /// Encodes a text piece by piece: `take` gets where each piece begins (in bytes) and its encoding. `begins` says that
+    /// the text opens its prompt. A piece of over 1 MB is an error (exit 3).
+    fn each_piece(&self, text: &str, begins: bool, offsets: OffsetType, mut take: impl FnMut(usize, Encoding)) -> Result<()> {
+        let mut start = 0;
+        while start < text.len() {
+            let length = self.first_piece(&text[start..])?;
+            let piece = self.encode_piece(&text[start..start + length], begins && start == 0, start > 0, offsets);
+            take(start, piece.map_err(|_| Error::run("the tokenizer cannot encode a text"))?);
+            start += length;
+        }
+        Ok(())
+    }
+
+    /// Length in bytes of a text's first piece.
+    pub(super) fn first_piece(&self, text: &str) -> Result<usize> {
+        self.pieces.first(&self.plain, text)
+    }
+
+    /// [`Tokenizer::encode`] with another pre-tokenizer for what does not begin its prompt, and another normalizer for what
+    /// follows a piece of its own text.
+    fn encode_piece(&self, piece: &str, begins: bool, follows: bool, offsets: OffsetType) -> tokenizers::Result<Encoding> {
+        let normalizer = if follows { self.pieces.normalizer.as_ref() } else { self.plain.get_normalizer() };
+        let pre_tokenizer = self.later.as_ref().filter(|_| !begins).or(self.plain.get_pre_tokenizer());
+        let mut piece = self.plain.get_added_vocabulary().extract_and_normalize(normalizer, piece);
+        if let Some(pre_tokenizer) = pre_tokenizer {
+            pre_tokenizer.pre_tokenize(&mut piece)?;
+        }
+        self.plain.get_model().tokenize_in_pretokenized(&mut piece, None)?;
+        piece.into_encoding(None, 0, offsets)
     }
 
     /// The text of ids, special tokens left out.

@@ -75,7 +75,7 @@ pub fn encode(prompter: &Prompter, records: &[Record], objective: Objective) -> 
         found.truncated_prompts += usize::from(prompt.truncated_tokens > 0);
         let target = match &record.explanation {
             Some(explanation) if objective != Objective::Cls => {
-                let target = prompter.target(explanation, class).with_place(place)?;
+                let target = prompter.target(explanation, class).with_place(|| format!("{}, field explanation", place()))?;
                 found.truncated_targets += usize::from(target.truncated_tokens > 0);
                 target.ids
             }

@@ -30,11 +30,11 @@ const COSINE: f64 = 1e-3;
 const COSINE_GIVEN: f64 = 1.26e-2;
 const DROPOUT: f64 = 0.1;
 
-/// Dropout's masks, and a pass of a tiny Llama.
-pub fn tiny(device: &Device) -> Vec<Row> {
-    let mut bench = Bench::new(device);
+/// Dropout's masks, and a pass of a tiny Llama; of `only` these ops, where it names any.
+pub fn tiny(device: &Device, only: &[String]) -> Vec<Row> {
+    let mut bench = Bench::new(device, only);
     bench.attempt("dropout", |bench| masks(bench, device));
-    bench.attempt("tiny Llama", |bench| {
+    bench.attempt("training, tiny Llama", |bench| {
         let config = serde_json::json!({
             "model_type": "llama", "vocab_size": 515, "hidden_size": 256, "intermediate_size": 392, "num_hidden_layers": 3,
             "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5, "rope_theta": 10000.0
@@ -48,8 +48,8 @@ pub fn tiny(device: &Device) -> Vec<Row> {
 
 /// The same pass of a given model, whose weights (on the CPU) are taken as bf16 holds them, over `text`: at least a token.
 pub fn model(llama: Llama, text: &[u32], device: &Device) -> Vec<Row> {
-    let mut bench = Bench::new(device);
-    bench.attempt("given model", |bench| pass(bench, "given model", COSINE_GIVEN, llama, text, device));
+    let mut bench = Bench::new(device, &[]);
+    bench.attempt("training, given model", |bench| pass(bench, "given model", COSINE_GIVEN, llama, text, device));
     bench.rows
 }
 
@@ -58,8 +58,9 @@ fn masks(bench: &mut Bench<'_>, device: &Device) -> Result<()> {
     let key = DropoutKey { p: DROPOUT as f32, rng: Rng::new(9, streams::LORA_DROPOUT), steps: vec![3, u64::MAX - 1] };
     let kept = |device: &Device| -> Result<Tensor> {
         let dtype = if device.is_cuda() { DType::BF16 } else { DType::F32 };
-        let mask = dropout::forward(&Tensor::ones((45, 999), dtype, device)?, &key, &Offsets::from_lengths(&[33, 12]))?;
-        Ok(mask.gt(0.0)?.to_dtype(DType::F32)?)
+        let ones = Tensor::ones((45, 999), dtype, &Device::Cpu)?.to_device(device)?;
+        let mask = dropout::forward(&ones, &key, &Offsets::from_lengths(&[33, 12]))?;
+        Ok(mask.to_device(&Device::Cpu)?.gt(0.0)?.to_dtype(DType::F32)?)
     };
     let (ours, reference) = (kept(device)?, kept(&Device::Cpu)?);
     bench.check("dropout, whole model", "mask", &ours, &numbers(&reference)?, 0.0)
@@ -131,7 +132,7 @@ mod tests {
 
     #[test]
     fn bf16_weights_give_the_gradients_of_f32() {
-        let rows = tiny(&Device::Cpu);
+        let rows = tiny(&Device::Cpu, &[]);
         let missed: Vec<&Row> = rows.iter().filter(|row| !row.ok()).collect();
         assert!(missed.is_empty(), "{missed:?}");
         let passes: Vec<&str> = rows.iter().map(|row| row.pass).collect();

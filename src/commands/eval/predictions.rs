@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{super::scoring, Context, folder::Folder, log};
 use crate::{
-    data::{Prediction, Record, read_predictions, source_hash},
+    data::{Prediction, Record, read_predictions_carrying, source_hash},
     error::Result,
     generate::predict::{Counts, score},
     model::checkpoint::read_info,
@@ -99,5 +99,5 @@ pub fn generate(
         outcome.map_err(log::resumable)?;
         tracing::info!("{} records, {} truncated, {} unparsable", counts.records, counts.truncated, counts.unparsable);
     }
-    read_predictions(&path)
+    read_predictions_carrying(&path, &context.config.eval.subgroups)
 }

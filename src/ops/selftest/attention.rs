@@ -86,11 +86,7 @@ fn passes(bench: &mut Bench<'_>, op: &'static str, dtype: DType, bound: f64) -> 
     // Longer than a block of rows, a single token, and one in between.
     let offsets = Offsets::from_lengths(&[75, 1, 20]);
     let t = offsets.total();
-    let operand = |bench: &Bench<'_>, seed, heads| -> Result<_> {
-        let x = bench.random(seed, &[t, heads, d])?.0.to_dtype(dtype)?;
-        let x64 = super::numbers(&x)?;
-        Ok((x, x64))
-    };
+    let operand = |bench: &Bench<'_>, seed, heads| bench.random_as(seed, &[t, heads, d], dtype);
     let ((q, q64), (k, k64)) = (operand(bench, 13, heads)?, operand(bench, 14, kv_heads)?);
     let (v, v64) = operand(bench, 15, kv_heads)?;
     let (dout, dout64) = bench.random(16, &[t, heads, d])?;

@@ -53,8 +53,8 @@ pub(super) fn rows(bench: &mut Bench<'_>) -> Result<()> {
 impl Bench<'_> {
     /// Normal numbers rounded to `dtype`: on the device, and on the CPU in f32.
     fn operand(&self, seed: u64, dims: [usize; 3], dtype: DType) -> Result<(Tensor, Tensor)> {
-        let x = self.random(seed, &dims)?.0.to_dtype(dtype)?;
-        let wide = x.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
+        let (x, _) = self.random_as(seed, &dims, dtype)?;
+        let wide = x.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
         Ok((x, wide))
     }
 
@@ -163,7 +163,7 @@ mod tests {
     /// The same cases, on the CPU's own bf16: the table is right before a GPU sees it.
     #[test]
     fn the_cases_hold_on_the_cpu() {
-        let mut bench = Bench { device: &Device::Cpu, rows: Vec::new() };
+        let mut bench = Bench::new(&Device::Cpu, &[]);
         for case in SHORT {
             training(&mut bench, case, DType::BF16).unwrap();
         }

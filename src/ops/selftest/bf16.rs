@@ -28,9 +28,7 @@ const SUMS: f64 = 1e-5;
 impl Bench<'_> {
     /// bf16 values on the device, and the same in f64.
     fn halves(&self, seed: u64, dims: &[usize]) -> Result<(Tensor, Vec<f64>)> {
-        let x = self.random(seed, dims)?.0.to_dtype(DType::BF16)?;
-        let x64 = numbers(&x)?;
-        Ok((x, x64))
+        self.random_as(seed, dims, DType::BF16)
     }
 
     /// The tensors of two runs, which must have the same bits.
@@ -56,7 +54,7 @@ impl Bench<'_> {
 }
 
 /// Every op whose kernel has a bf16 variant.
-pub(super) fn all(bench: &mut Bench<'_>) -> Result<()> {
+pub(super) fn all(bench: &mut Bench<'_>) {
     bench.attempt("rms_norm, bf16", rms_norm);
     bench.attempt("rope, bf16", rope);
     bench.attempt("swiglu, bf16", swiglu);
@@ -65,7 +63,6 @@ pub(super) fn all(bench: &mut Bench<'_>) -> Result<()> {
     bench.attempt("add, bf16", elements);
     bench.attempt("dropout, bf16", dropout);
     bench.attempt("adamw", adamw);
-    Ok(())
 }
 
 fn rms_norm(bench: &mut Bench<'_>) -> Result<()> {
@@ -166,7 +163,7 @@ fn linear(bench: &mut Bench<'_>) -> Result<()> {
         let ((x, x64), (w, w64)) = (bench.halves(50, &[m, n_in])?, bench.halves(51, &[n_out, n_in])?);
         let ((dy, dy64), (b, b64)) = (bench.halves(52, &[m, n_out])?, bench.random(53, &[n_out])?);
         // Adapters are f32; what is multiplied is their bf16.
-        let adapter = w.to_dtype(DType::F32)?;
+        let adapter = bench.cast(&w, DType::F32)?;
         let (down, down64) = bench.halves(54, &[n_out, n_out.div_ceil(2)])?;
         let y64 = reference::linear(&x64, &w64, None, n_in);
         let dx64 = reference::linear(&dy64, &reference::transpose(&w64, n_in), None, n_out);
@@ -226,7 +223,7 @@ fn dropout(bench: &mut Bench<'_>) -> Result<()> {
         let offsets = Offsets::from_lengths(&[3, 0, 5]);
         let key = DropoutKey { p: 0.3, rng: Rng::new(5, streams::LORA_DROPOUT), steps: vec![11, 12, u64::MAX] };
         let (x, _) = bench.halves(58, &[8, width])?;
-        let host = x.to_dtype(DType::F32)?.to_device(&Device::Cpu)?;
+        let host = x.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
         let expected = numbers(&dropout::forward(&host, &key, &offsets)?.to_dtype(DType::BF16)?)?;
         bench.check("dropout, bf16", "the CPU's bits", &dropout::forward(&x, &key, &offsets)?, &expected, 0.0)?;
     }
@@ -241,7 +238,8 @@ fn adamw(bench: &mut Bench<'_>) -> Result<()> {
         .zip(0u64..)
         .map(|(&n, i)| {
             let random = |seed| Ok::<_, crate::error::Error>(bench.random(59 + 3 * i + seed, &[n])?.0);
-            Ok([random(0)?, random(1)?, random(2)?, random(2)?.sqr()?])
+            let squares = random(2)?.to_device(&Device::Cpu)?.sqr()?.to_device(bench.device)?;
+            Ok([random(0)?, random(1)?, random(2)?, squares])
         })
         .collect::<Result<Vec<_>>>()?;
     let host = |t: &Tensor| Ok::<_, crate::error::Error>(t.to_device(&Device::Cpu)?.copy()?);

@@ -22,7 +22,7 @@ use crate::{
 
 /// Every case on `device`. Long ones only on a GPU: a CPU would take minutes.
 pub fn export(device: &Device) -> Result<BTreeMap<String, Tensor>> {
-    let mut export = Export { bench: Bench::new(device), tensors: BTreeMap::new() };
+    let mut export = Export { bench: Bench::new(device, &[]), tensors: BTreeMap::new() };
     let long = if device.is_cuda() { 7424 } else { 257 };
     for lengths in [vec![1], vec![63], vec![64], vec![65], vec![65, 1, 200, 63, 128, 64], vec![long]] {
         for shape in [[9, 3, 64], [8, 2, 128]] {
@@ -55,12 +55,12 @@ struct Export<'a> {
 impl Export<'_> {
     /// Values that bf16 holds, as f32: weights and adapters that are kept in f32.
     fn rounded(&self, seed: u64, dims: &[usize]) -> Result<Tensor> {
-        Ok(self.operand(seed, dims)?.to_dtype(DType::F32)?)
+        self.bench.cast(&self.operand(seed, dims)?, DType::F32)
     }
 
     /// Values in bf16: weights, and what attention reads.
     fn operand(&self, seed: u64, dims: &[usize]) -> Result<Tensor> {
-        Ok(self.bench.random(seed, dims)?.0.to_dtype(DType::BF16)?)
+        Ok(self.bench.random_as(seed, dims, DType::BF16)?.0)
     }
 
     /// Values in the device's type of activations.

@@ -24,18 +24,15 @@ pub(super) fn linear(bench: &mut Bench<'_>) -> Result<()> {
     bench.check("linear", "backward w", &lin::backward_weight(&dy, &x)?, &dw64, F32)?;
 
     // With a bf16 weight both operands are bf16: the reference takes them as rounded, so that only the arithmetic is measured.
-    let (w, x, dy) = (w.to_dtype(DType::BF16)?, rounded(&x)?, rounded(&dy)?);
+    let w = bench.cast(&w, DType::BF16)?;
+    let rounded = |x: &Tensor| bench.cast(&bench.cast(x, DType::BF16)?, DType::F32);
+    let (x, dy) = (rounded(&x)?, rounded(&dy)?);
     let (w64, x64, dy64) = (numbers(&w)?, numbers(&x)?, numbers(&dy)?);
     let y64 = reference::linear(&x64, &w64, None, n_in);
     bench.check("linear, bf16 weight", "forward", &lin::forward(&x, &w, None)?, &y64, F32)?;
     bench.check("linear, bf16 weight", "decode", &lin::decode(&x.narrow(0, 0, 3)?, &w, None)?, &y64[..3 * n_out], F32)?;
     let dx64 = reference::linear(&dy64, &reference::transpose(&w64, n_in), None, n_out);
     bench.check("linear, bf16 weight", "backward x", &lin::backward_input(&dy, &w)?, &dx64, F32)
-}
-
-/// An f32 tensor's values as bf16 holds them.
-fn rounded(tensor: &Tensor) -> Result<Tensor> {
-    Ok(tensor.to_dtype(DType::BF16)?.to_dtype(DType::F32)?)
 }
 
 pub(super) fn rms_norm(bench: &mut Bench<'_>) -> Result<()> {

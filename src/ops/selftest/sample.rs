@@ -1,8 +1,8 @@
 //! Sampling: on any device the ids are those that the CPU's rule gives for the same logits.
 
-use candle_core::DType;
+use candle_core::{DType, Device, Tensor};
 
-use super::Bench;
+use super::{Bench, normals};
 use crate::{
     error::Result,
     ops::sample::{Draw, Rows, Sampling, choose},
@@ -22,14 +22,14 @@ pub(super) fn sample(bench: &mut Bench<'_>) -> Result<()> {
 
 fn check(bench: &mut Bench<'_>, name: &'static str, vocab: usize, dtype: DType, sampling: Sampling) -> Result<()> {
     let rows = 24;
-    let (logits, _) = bench.random(60, &[rows, vocab])?;
-    // Of a few values each, so that there are ties; sharp enough for a nucleus.
-    let logits = ((logits * 4.0)?.round()? * 0.5)?.to_dtype(dtype)?;
-    let on_host: Vec<Vec<f32>> = logits.to_dtype(DType::F32)?.to_vec2()?;
+    // Of a few values each, so that there are ties; sharp enough for a nucleus. Halves are exact in bf16.
+    let logits: Vec<f32> = normals(60, rows * vocab).iter().map(|x| (4.0 * x).round() * 0.5).collect();
+    let on_host: Vec<&[f32]> = logits.chunks(vocab).collect();
+    let on_device = Tensor::from_slice(&logits, (rows, vocab), &Device::Cpu)?.to_dtype(dtype)?.to_device(bench.device)?;
     let draws: Vec<Draw> = (0..rows as u64).map(|row| Draw { sampling, step: row * row, position: row }).collect();
     let id = |id: Option<u32>| id.map_or(f64::NAN, f64::from);
     let expected: Vec<f64> = on_host.iter().zip(&draws).map(|(row, draw)| id(choose(row, None, draw))).collect();
-    let chosen = Rows::new(logits, draws)?.all().iter().map(|row| Ok(f64::from(row.choose()?))).collect::<Result<Vec<f64>>>()?;
+    let chosen = Rows::new(on_device, draws)?.all().iter().map(|row| Ok(f64::from(row.choose()?))).collect::<Result<Vec<f64>>>()?;
     let wrong = chosen.iter().zip(&expected).filter(|(ours, cpu)| ours != cpu).count();
     bench.push(name, dtype.as_str(), &[rows, vocab], wrong as f64 / rows as f64, 0.0);
     Ok(())

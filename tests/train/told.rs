@@ -1,0 +1,48 @@
+//! What a run says about inputs that it refuses or doubts.
+
+use super::*;
+
+/// A record of the fixture's kind.
+fn record(id: &str, text: &str, label: u8) -> String {
+    json!({"id": id, "text": text, "label": label, "explanation": "why"}).to_string() + "\n"
+}
+
+#[test]
+fn a_word_of_over_a_megabyte_ends_a_run_before_it_begins() {
+    let fixture = Fixture::new();
+    let (word, good) = ("x".repeat(1_100_000), record("a", "a note", 0) + &record("b", "a note", 1));
+    fixture.write("long.jsonl", good.clone() + &record("c", &word, 1));
+    fixture.write("explained.jsonl", good + &json!({"id": "c", "text": "a note", "label": 1, "explanation": word}).to_string());
+    for (flag, wanted) in [
+        ("data.train=\"long.jsonl\"", "long.jsonl: record 3, field text: holds a word of over 1 MB"),
+        ("data.dev=\"long.jsonl\"", "long.jsonl: record 3, field text: holds a word of over 1 MB"),
+        ("data.train=\"explained.jsonl\"", "explained.jsonl: record 3, field explanation: holds a word of over 1 MB"),
+    ] {
+        let told = fixture.fail("run", &["--set", flag], 3);
+        assert!(told.contains(wanted) && told.contains("hint:"), "{flag}: {told}");
+        assert!(!fixture.path("run/metrics.jsonl").exists(), "{flag}");
+    }
+}
+
+#[test]
+fn a_warmup_that_never_ends_is_one_warning() {
+    let fixture = Fixture::new();
+    let warnings = |run: &str, warmup: &str| {
+        let told = stderr(&fixture.succeed(run, &["--set", "train.max_steps=1", "--set", warmup]));
+        told.lines().filter(|line| line.contains("train.warmup_steps")).count()
+    };
+    assert_eq!((warnings("long", "train.warmup_steps=1000"), warnings("short", "train.warmup_steps=1")), (1, 0));
+}
+
+#[test]
+fn a_missing_file_and_a_model_on_a_server_are_named_in_plain_words() {
+    let fixture = Fixture::new();
+    let told = fixture.fail("run", &["--set", "data.train=\"nowhere.jsonl\""], 3);
+    assert!(told.contains("nowhere.jsonl: no such file") && told.contains("hint:") && !told.contains("os error"), "{told}");
+    for key in ["model.base", "construct.teacher", "eval.judge", "cnn.embeddings"] {
+        for url in ["http://localhost:8000/v1", "HTTPS://host/v1"] {
+            let told = fixture.fail("run", &["--set", &format!("{key}={url}")], 2);
+            assert!(told.contains(key) && told.contains("not supported in this version") && told.contains("hub id"), "{told}");
+        }
+    }
+}
