@@ -32,6 +32,9 @@ pub fn run(context: &Context, args: &SelftestArgs) -> Result<()> {
         return save_tensors(&dir.join("kernels.safetensors"), &selftest::export(&device)?);
     }
     let source = args.model.as_ref().map(|model| source::resolve(model, &[], context.allow_network)).transpose()?;
+    if let Some(source) = &source {
+        train::selftest::check_memory(source)?;
+    }
     let mut rows = selftest::run(&device)?;
     rows.extend(train::selftest::tiny(&device));
     if let Some(source) = source {

@@ -134,6 +134,11 @@ impl Prompter {
         Ok(self.tokenizer.decode(&ids).trim_end().ends_with("<think>"))
     }
 
+    /// Tokens of the longest prompt.
+    pub fn max_input_tokens(&self) -> usize {
+        self.max_input_tokens
+    }
+
     /// The tokenizer.
     pub fn tokenizer(&self) -> &Arc<TextTokenizer> {
         &self.tokenizer

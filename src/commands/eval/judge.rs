@@ -14,7 +14,7 @@ use crate::{
     data::Prediction,
     device,
     error::{Context as _, Result},
-    generate::Sampling,
+    generate::{Sampling, memory::Longest},
     metrics::{Options, Sample, evaluation::Judge, judge::judge as measure},
     model::{Model, ModelSource, source},
     prompt::{PromptFormat, PromptTemplate, Prompter, TextTokenizer},
@@ -69,14 +69,13 @@ impl Plan {
         });
         let file = folder.out.join(FILE);
         log::fill(context, &file, (&meta, folder.overwrite), &cases, &|rest, lines, bar| {
-            let device = context.device()?;
-            let model = Model::base(&self.source, device::dtype(config.dtype, &device), &device)?;
-            self.tokenizer.check_vocab(model.llama.config.vocab_size)?;
+            let (device, shape) = (context.device()?, self.source.config()?);
+            self.tokenizer.check_vocab(shape.vocab_size)?;
             let cap = judge::max_new_tokens(&self.tokenizer, &self.labels)?;
-            model.llama.config.check_window(config.max_input_tokens, cap, config.allow_long).context("eval.judge")?;
-            let windows =
-                scoring::Windows { input: config.max_input_tokens, output: cap, truncate: config.truncate, allow_long: config.allow_long };
-            scoring::check_memory(&model.llama, &windows)?;
+            shape.check_window(config.max_input_tokens, cap, config.allow_long).context("eval.judge")?;
+            let longest = Longest { input: config.max_input_tokens, output: cap, key: "model.max_input_tokens" };
+            scoring::check_memory_of(context, &self.source, longest).context("eval.judge")?;
+            let model = Model::base(&self.source, device::dtype(config.dtype, &device), &device)?;
             let prompter = |template: &PromptTemplate| {
                 let (input, output) = (config.max_input_tokens, config.max_output_tokens.max(cap));
                 Prompter::new(template.clone(), self.tokenizer.clone(), self.labels.clone(), input, output, config.truncate)
