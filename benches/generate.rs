@@ -65,10 +65,10 @@ fn decoding(llama: &Llama, rows: usize, steps: usize) -> Result<()> {
 /// Sampling end to end, and Algorithm 1's cost: `trials` samples of one prompt in one request, against as many requests.
 fn trials(llama: Llama, source: &ModelSource, alone: bool) -> Result<()> {
     let head = ClsHead::new(llama.config.hidden_size, 1, Default::default(), 0.0, 0, &Device::Cpu)?;
-    let (vocab, kv) = (llama.config.vocab_size, llama.kv_bytes_per_token());
+    let vocab = llama.config.vocab_size;
     let model = Model { llama, head };
     let tokenizer = TextTokenizer::load(source.tokenizer_path())?;
-    let engine = Engine::new(&model, &tokenizer, Budget::from_memory(device::memory_available(), kv));
+    let engine = Engine::new(&model, &tokenizer, Budget::beside(&model.llama, 0, None));
     let seconds = |prompt: usize, requests: usize, samples: usize, max_new_tokens: usize| {
         let prompt: Vec<u32> = (0..prompt).map(|i| (i * 7919 % vocab) as u32).collect();
         best(|| {

@@ -2,13 +2,21 @@
 
 use std::process::ExitCode;
 
-/// glibc's allocator keeps freed activations of odd sizes; this one gives them back.
+use clsgen::ops::allocator::{self, Allocator};
+
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
+
+/// About what a thread's signal stack takes, with its guard page.
+const SIGNAL_STACK: usize = 3 << 12;
 
 fn main() -> ExitCode {
     // A panic's payload could hold text of a record, so only its place is printed.
     std::panic::set_hook(Box::new(|panic| {
+        // A thread for whose signal stack there is no room: the standard library panics, and would abort.
+        if panic.location().is_some_and(|at| at.file().ends_with("stack_overflow.rs")) {
+            allocator::out_of_memory(SIGNAL_STACK);
+        }
         let place = panic.location().map_or_else(|| "an unknown place".into(), |at| format!("{}:{}", at.file(), at.line()));
         eprintln!("error: internal error at {place}\nhint: this is a defect of clsgen: please report the command and this line");
     }));

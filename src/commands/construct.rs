@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
 use self::finished::Finished;
-use super::{Context, args::ConstructArgs, dry_run::Plan, output, run_record};
+use super::{Context, args::ConstructArgs, dry_run::Plan, output, run_record, scoring};
 use crate::{
     config::{OnFail, Stage},
     data::{self, Needs, Record},
@@ -18,9 +18,9 @@ use crate::{
     generate::{
         Budget, Engine, Sampling,
         construct::{Explained, Method, Progress, Rules, Statistics, explain, output::write_split},
+        memory::Longest,
     },
     model::{Model, ModelSource, source},
-    ops::cuda,
     prompt::{Prompt, PromptTemplate, Prompter, TextTokenizer},
     storage::{self, RunLock},
 };
@@ -56,6 +56,7 @@ pub(super) fn execute(context: &Context) -> Result<Value> {
         }
         if todo.iter().zip(&logs).any(|(split, log)| job.unfinished(split, log)) {
             job.refuse_foreign_files(&todo, Some(&logs))?;
+            device::check_disk(&job.dir, todo.iter().map(|split| split.least_bytes(context)).sum())?;
             job.ask_teacher(context, &todo, &mut logs)?;
         }
         job.finish(&todo, &logs, &mut finished)?;
@@ -121,11 +122,17 @@ impl Job {
         };
         let teacher = find("construct.teacher", &options.teacher)?;
         let base = find("model.base", &config.model.base)?;
-        teacher
-            .config()?
-            .check_window(options.max_input_tokens, options.max_output_tokens, config.model.allow_long)
-            .context("construct")?;
+        let shape = teacher.config()?;
+        shape.check_window(options.max_input_tokens, options.max_output_tokens, config.model.allow_long).context("construct")?;
         let teacher_tokenizer = Arc::new(TextTokenizer::load(teacher.tokenizer_path())?);
+        teacher_tokenizer.check_vocab(shape.vocab_size)?;
+        let dir = context.run_dir.join("construct");
+        // Before the weights are read, for their hash or to ask; not where all is done.
+        let finished = Finished::read(&dir)?;
+        if !options.splits.iter().all(|split| finished.names(split)) {
+            let longest = Longest { input: options.max_input_tokens, output: options.max_output_tokens, key: "construct.max_input_tokens" };
+            scoring::check_memory_of(context, &teacher, longest).context("construct.teacher")?;
+        }
         let base_tokenizer = Arc::new(TextTokenizer::load(base.tokenizer_path())?);
         // One date for the run, whichever of the two templates asks for it.
         let date = context.prompt_date();
@@ -154,16 +161,7 @@ impl Job {
             ("model.dtype", json!(context.dtype()?.as_str())),
             ("train.seed", json!(context.seed)),
         ];
-        let mut job = Self {
-            dir: context.run_dir.join("construct"),
-            splits: Vec::new(),
-            teacher,
-            teacher_hash,
-            asks,
-            tells,
-            base,
-            on_fail: options.on_fail,
-        };
+        let mut job = Self { dir, splits: Vec::new(), teacher, teacher_hash, asks, tells, base, on_fail: options.on_fail };
         for name in &options.splits {
             job.splits.push(Split::read(context, name, &template.fields(), &method)?);
         }
@@ -172,7 +170,6 @@ impl Job {
 
     /// The checks that asking the teacher would begin with, and what would be asked.
     fn dry_run(&self, context: &Context) -> Result<()> {
-        self.asks.tokenizer().check_vocab(self.teacher.config()?.vocab_size)?;
         let todo = self.missing(&Finished::read(&self.dir)?)?;
         let mut plan = Plan::new(context, "construct")
             .with("construct.teacher", json!(self.teacher.path))
@@ -231,9 +228,8 @@ impl Job {
         let options = &context.config.construct;
         let device = context.device()?;
         let model = Model::base(&self.teacher, device::dtype(context.config.model.dtype, &device), &device)?;
-        self.asks.tokenizer().check_vocab(model.llama.config.vocab_size)?;
-        let budget = Budget::from_memory(cuda::memory_available(&device), model.llama.kv_bytes_per_token());
-        let engine = Engine::new(&model, self.asks.tokenizer(), budget.with_tokens(context.config.generate.batch_tokens));
+        let budget = Budget::beside(&model.llama, options.max_input_tokens, context.config.generate.batch_tokens);
+        let engine = Engine::new(&model, self.asks.tokenizer(), budget);
         let sampling = Sampling { temperature: options.temperature, top_p: options.top_p, seed: context.seed };
         let rules = Rules { min_words: options.min_words, max_copied: options.max_copied };
         let method = Method {
@@ -289,6 +285,12 @@ impl Job {
 }
 
 impl Split {
+    /// Bytes that its file takes at the least: records as they are, and a byte a token of their explanations.
+    fn least_bytes(&self, context: &Context) -> u64 {
+        let text = |record: &Record| record.fields.values().map(String::len).sum::<usize>();
+        self.records.iter().map(|record| (text(record) + context.config.construct.max_output_tokens) as u64).sum()
+    }
+
     fn read(context: &Context, name: &str, fields: &[String], method: &[(&str, Value)]) -> Result<Self> {
         let data = &context.config.data;
         let path = match name {

@@ -118,8 +118,8 @@ fn prepare(context: &Context, args: &PredictArgs) -> Result<Job> {
         let total = check_input(context, args, &template)?;
         let windows = scoring::windows(context, &info);
         let settings = scoring::settings(context, !args.no_explanation, &windows);
+        scoring::check_memory(context, dir, &info, &windows)?;
         let loaded = scoring::load(context, dir)?;
-        scoring::check_memory(&loaded.model.llama, &windows)?;
         let prompter = scoring::prompter(&loaded, template, &windows, &context.prompt_date())?;
         let input = if is_pipe(&args.input) { None } else { Some(storage::hash_file(&args.input)?) };
         let more = [

@@ -13,12 +13,15 @@ use crate::{
     device,
     error::{Error, Result},
     fingerprint::{Fingerprint, TOKENIZER},
-    generate::{Sampling, predict::Settings},
+    generate::{
+        Sampling,
+        memory::{self, Longest},
+        predict::Settings,
+    },
     model::{
-        ClsHead, Llama, LlamaConfig, Model, ModelSource,
+        ClsHead, LlamaConfig, Model, ModelSource,
         checkpoint::{self, BaseLookup, ClsgenJson, LoadedModel},
     },
-    ops::cuda,
     prompt::{PromptTemplate, Prompter, TextTokenizer},
     storage,
 };
@@ -52,6 +55,13 @@ pub(super) struct Windows {
     pub(super) truncate: Truncate,
     /// Whether they may go beyond the model's `max_position_embeddings`.
     pub(super) allow_long: bool,
+}
+
+impl Windows {
+    /// For the check of memory.
+    pub(super) fn longest(&self) -> Longest {
+        Longest { input: self.input, output: self.output, key: "model.max_input_tokens" }
+    }
 }
 
 /// The checkpoint's windows, but for those that the config file or `--set` gives.
@@ -129,6 +139,22 @@ pub(super) fn settings(context: &Context, explanation: bool, windows: &Windows) 
     }
 }
 
+/// Refuses (exit 5), before anything large is read, a checkpoint whose model and longest prompt could not be held.
+pub(super) fn check_memory(context: &Context, dir: &Path, info: &ClsgenJson, windows: &Windows) -> Result<()> {
+    check_memory_of(context, &checkpoint::look(dir, info, lookup(context, &[&context.config.dir]))?, windows.longest())
+}
+
+/// The same of a checkpoint's base alone.
+pub(super) fn check_memory_of_base(context: &Context, dir: &Path, info: &ClsgenJson, windows: &Windows) -> Result<()> {
+    check_memory_of(context, &checkpoint::resolve_base(dir, info, lookup(context, &[&context.config.dir]))?, windows.longest())
+}
+
+/// The same of any model.
+pub(super) fn check_memory_of(context: &Context, source: &ModelSource, longest: Longest) -> Result<()> {
+    let device = context.device()?;
+    memory::check_before_loading(source, device::dtype(context.config.model.dtype, &device), &device, longest)
+}
+
 /// Reads the model; `model.base` overrides the checkpoint's.
 pub(super) fn load(context: &Context, dir: &Path) -> Result<LoadedModel> {
     let device = context.device()?;
@@ -162,18 +188,6 @@ pub(super) fn load_untuned(context: &Context, dir: &Path) -> Result<LoadedModel>
     let (shape, hidden) = (&info.head, model.llama.config.hidden_size);
     model.head = ClsHead::new(hidden, shape.hidden, shape.activation, shape.dropout, context.seed, &context.device()?)?;
     Ok(LoadedModel { model, source, info })
-}
-
-/// Refuses (exit 5) a window whose longest prompt could not be held.
-pub(super) fn check_memory(llama: &Llama, windows: &Windows) -> Result<()> {
-    let config = &llama.config;
-    // Prefill holds, a row: residual, q, k, v, attention's output; gate, up and their product; and the new keys and values.
-    let per_token = llama.kv_bytes_per_token() + llama.activation_bytes() * (5 * config.hidden_size + 3 * config.intermediate_size);
-    let need = (per_token * windows.input + llama.kv_bytes_per_token() * windows.output) as u64;
-    let free = cuda::memory_available(llama.device());
-    let fits = free / per_token as u64;
-    device::check_memory(need, free, &format!("a prompt of {} tokens", windows.input))
-        .map_err(|error| error.hint(format!("about {fits} would fit: --set model.max_input_tokens={fits}, or a smaller model")))
 }
 
 /// The prompter of a loaded model. `date` is now for a template that reads the clock and was trained without one.

@@ -33,9 +33,13 @@ pub fn run(context: &Context, args: &SelftestArgs) -> Result<()> {
         return save_tensors(&dir.join("kernels.safetensors"), &selftest::export(&device)?);
     }
     let source = args.model.as_ref().map(|model| source::resolve(model, &[], context.allow_network)).transpose()?;
+    let trains = args.only.is_empty() || args.only.iter().any(|op| op == "training");
+    if let Some(source) = source.as_ref().filter(|_| trains) {
+        train::selftest::check_memory(source)?;
+    }
     let mut rows = selftest::run(&device, &args.only)?;
     rows.extend(train::selftest::tiny(&device, &args.only));
-    if let Some(source) = source.filter(|_| args.only.is_empty() || args.only.iter().any(|op| op == "training")) {
+    if let Some(source) = source.filter(|_| trains) {
         let text = TextTokenizer::load(source.tokenizer_path())?.encode(TEXT)?;
         rows.extend(train::selftest::model(Llama::load(&source, DType::BF16, &Device::Cpu)?, &text, &device));
     }

@@ -20,7 +20,7 @@ use crate::{
     device,
     error::{Error, Result},
     generate::{Sampling, predict},
-    model::{LoraConfig, Model, ModelSource, checkpoint as model_files, source},
+    model::{Loading, LoraConfig, Model, ModelSource, checkpoint as model_files, source},
     ops::cuda,
     prompt::{Prompter, TextTokenizer},
     storage::{self, RunLock},
@@ -61,6 +61,11 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
         Init::Random => source::shape(&config.model.base, &[&config.dir])?,
     };
     let device = context.device()?;
+    let (dtype, llama_config) = (device::dtype(config.model.dtype, &device), source.config()?);
+    // Before the files are read through for their hash: the weights alone must fit.
+    let loading = Loading::of(&source, &llama_config, dtype, &device);
+    let what = format!("{} ({} of weights)", source.path.display(), device::shown(loading.held));
+    loading.check(0, &device, &what, &|_| None)?;
     let base_hash = source.hash()?;
     let tokenizer = Arc::new(TextTokenizer::load(source.tokenizer_path())?);
     inputs.template = inputs.template.dated(&tokenizer, &context.prompt_date());
@@ -70,7 +75,6 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     let resume = if context.dry_run && args.resume { None } else { resume_point(&context.run_dir, args.resume)? };
 
     // Records as tokens, and what the run will do with them.
-    let llama_config = source.config()?;
     tokenizer.check_vocab(llama_config.vocab_size)?;
     llama_config.check_window(config.model.max_input_tokens, config.model.max_output_tokens, config.model.allow_long)?;
     let prompter = prompter(config, &inputs, tokenizer)?;
@@ -78,10 +82,9 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     let plan = Plan::new(&config.train, examples.iter().map(|example| example.prompt.len()).collect(), context.seed)?;
     let largest = Largest::of(&examples, plan.batch_size, config.train.prompt_loss_weight > 0.0);
     announce(&inputs, &plan, largest);
-    let dtype = device::dtype(config.model.dtype, &device);
     memory::check_before_loading(
         &llama_config,
-        dtype,
+        (loading.held, dtype),
         (config.train.parameters, &LoraConfig::from(&config.lora)),
         largest,
         (&device, cuda::memory_available(&device)),

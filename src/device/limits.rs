@@ -9,8 +9,12 @@ use crate::error::{Error, Result};
 /// Bytes this process may still allocate. Page cache counts as free: the system gives it up when asked.
 pub fn memory_available() -> u64 {
     let machine = meminfo("MemAvailable").unwrap_or(u64::MAX);
-    let address_space = getrlimit(Resource::As).current.map_or(u64::MAX, |limit| limit.saturating_sub(address_space_used()));
-    machine.min(cgroup_available()).min(address_space)
+    machine.min(cgroup_available()).min(addresses_available())
+}
+
+/// Bytes of address space that `ulimit -v` leaves this process. A mapped file takes them too, though hardly any memory.
+pub fn addresses_available() -> u64 {
+    getrlimit(Resource::As).current.map_or(u64::MAX, |limit| limit.saturating_sub(address_space_used()))
 }
 
 /// Bytes of memory of the machine.
@@ -38,7 +42,7 @@ pub fn disk_available(dir: &Path) -> Option<u64> {
 pub fn check_disk(dir: &Path, need: u64) -> Result<()> {
     match disk_available(dir) {
         Some(free) if free < need => {
-            let message = format!("not enough disk space in {}: {} needed, {} free", dir.display(), shown(need), shown(free));
+            let message = format!("{}: No space left on device: {} needed, {} free", dir.display(), shown(need), shown(free));
             Err(Error::resources(message).hint("free some space, or choose another place with --run"))
         }
         _ => Ok(()),

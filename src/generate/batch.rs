@@ -125,19 +125,7 @@ pub struct Budget {
 impl Budget {
     /// Rows at once: beyond about this many a CPU's products are bound by arithmetic, and more rows would only delay the
     /// first answers (and lose more of them to a kill).
-    const ROWS: usize = 32;
-
-    /// Half of the free memory, at `bytes_per_token` of cache; the other half is for activations and everyone else.
-    pub fn from_memory(free: u64, bytes_per_token: usize) -> Self {
-        let tokens = free / 2 / (bytes_per_token.max(1) as u64);
-        Self { tokens: usize::try_from(tokens).unwrap_or(usize::MAX), rows: Self::ROWS }
-    }
-
-    /// This many tokens (`generate.batch_tokens`), where given.
-    #[must_use]
-    pub fn with_tokens(self, tokens: Option<usize>) -> Self {
-        Self { tokens: tokens.unwrap_or(self.tokens), ..self }
-    }
+    pub(super) const ROWS: usize = 32;
 }
 
 /// The open prompts and running rows of one run.

@@ -26,7 +26,7 @@ use crate::{
 
 /// Prompts are prefilled together up to this many tokens: enough rows to fill the matrix units, few enough that the
 /// activations of one long note still set the memory's peak.
-const PREFILL_TOKENS: usize = 2048;
+pub(super) const PREFILL_TOKENS: usize = 2048;
 
 /// A request may be at most this far ahead of the oldest unfinished one, so that whoever restores the input order
 /// holds few finished answers.

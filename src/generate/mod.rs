@@ -11,6 +11,7 @@ pub mod construct;
 pub mod continuations;
 mod engine;
 mod in_order;
+pub mod memory;
 pub mod predict;
 mod prefixes;
 pub mod sampler;

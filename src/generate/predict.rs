@@ -7,7 +7,6 @@ use crate::{
     data::{ErrorKind, Prediction, Record, RecordError},
     error::{Error, Result},
     model::Model,
-    ops::cuda,
     prompt::{Prompter, parse},
     rng,
 };
@@ -78,8 +77,7 @@ pub fn score(
         true => Some(Constraint::new(prompter.tokenizer(), prompter.labels(), &prompter.template().prefix)?),
         false => None,
     };
-    let budget = Budget::from_memory(cuda::memory_available(model.llama.device()), model.llama.kv_bytes_per_token())
-        .with_tokens(settings.batch_tokens);
+    let budget = Budget::beside(&model.llama, prompter.max_input_tokens(), settings.batch_tokens);
     let engine = Engine::new(model, prompter.tokenizer(), budget).constrained(constraint.as_ref());
     let source = Source { prompter, settings, open: RefCell::default(), failure: RefCell::default() };
     let mut counts = Counts::default();

@@ -141,6 +141,12 @@ pub fn locate(dir: &Path, info: &ClsgenJson, lookup: BaseLookup<'_>) -> Result<M
     }
 }
 
+/// The files that [`locate`] would find, none of them read: for what must be known before gigabytes are hashed.
+pub fn look(dir: &Path, info: &ClsgenJson, lookup: BaseLookup<'_>) -> Result<ModelSource> {
+    let adapter = dir.join(peft::CONFIG).is_file();
+    if adapter || !holds_weights(dir) { resolve_base(dir, info, lookup) } else { source::open(dir) }
+}
+
 /// Reads the weights and head of `dir` into a model of the same base (`train.init_from`, `--resume`).
 ///
 /// A model that has adapters keeps their shape and dropout; the checkpoint's must have the same.
@@ -223,12 +229,17 @@ fn holds_weights(dir: &Path) -> bool {
     ["model.safetensors", "model.safetensors.index.json"].iter().any(|name| dir.join(name).is_file())
 }
 
-/// The base model the adapter was trained on: found, and of the hash written down.
-pub fn find_base(dir: &Path, info: &ClsgenJson, lookup: BaseLookup<'_>) -> Result<ModelSource> {
+/// The base model that a checkpoint names, or that `lookup` does, its files not read.
+pub fn resolve_base(dir: &Path, info: &ClsgenJson, lookup: BaseLookup<'_>) -> Result<ModelSource> {
     let wanted = lookup.base.unwrap_or(&info.base_model);
     let search: Vec<&Path> = [dir].into_iter().chain(lookup.search.iter().copied()).collect();
-    let source = resolve(wanted, if lookup.base.is_some() { &search[1..] } else { &search }, lookup.allow_network)
-        .map_err(|e| e.context(format!("base model of {}", dir.display())))?;
+    resolve(wanted, if lookup.base.is_some() { &search[1..] } else { &search }, lookup.allow_network)
+        .map_err(|e| e.context(format!("base model of {}", dir.display())))
+}
+
+/// The base model the adapter was trained on: found, and of the hash written down.
+pub fn find_base(dir: &Path, info: &ClsgenJson, lookup: BaseLookup<'_>) -> Result<ModelSource> {
+    let (source, wanted) = (resolve_base(dir, info, lookup)?, lookup.base.unwrap_or(&info.base_model));
     check_tokenizer(dir, info, &source)?;
     let Some(expected) = &info.base_hash else {
         tracing::warn!("{INFO} names no base_hash: that {wanted} is the right base cannot be checked");

@@ -47,6 +47,12 @@ impl Footprint {
     }
 }
 
+/// What is left of free memory for tensors: a GPU's libraries take theirs, and the kernels' code, when they are first used.
+pub fn usable(available: u64, cuda: bool) -> u64 {
+    const LIBRARIES: u64 = 512 << 20;
+    if cuda { available.saturating_sub(LIBRARIES) } else { available }
+}
+
 #[cfg(test)]
 mod tests {
     use candle_core::Device;

@@ -130,6 +130,11 @@ impl SequenceCache {
     }
 }
 
+/// Bytes that one token takes of a model whose matrices are `weights`, where its block is full.
+pub fn bytes_per_token(config: &LlamaConfig, weights: DType, device: &Device) -> usize {
+    Pool::new(config, weights, device).block_bytes() / BLOCK
+}
+
 /// Tokens of whole blocks that hold `tokens`.
 pub fn in_blocks(tokens: usize) -> usize {
     tokens.next_multiple_of(BLOCK)

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::{
     Footprint, LlamaConfig, ModelSource,
-    kv_cache::Pool,
+    kv_cache::{self, Pool},
     layer::{DecoderLayer, Heads, Norm},
     lora::{self, Adapter, LoraConfig},
     projection::Projection,
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     config::Parameters,
     error::{Error, Result},
-    ops::{Offsets, kv_store::BLOCK, random, rope::Rope},
+    ops::{Offsets, random, rope::Rope},
     rng::{Rng, hash_name, streams},
 };
 
@@ -175,20 +175,20 @@ impl Llama {
         &self.device
     }
 
-    /// Bytes of a number of an activation: on a CPU they are f32, on a GPU of the weights' type.
-    pub fn activation_bytes(&self) -> usize {
-        if self.device.is_cuda() { self.embed_tokens.dtype().size_in_bytes() } else { DType::F32.size_in_bytes() }
+    /// What its matrices are held as.
+    pub fn dtype(&self) -> DType {
+        self.embed_tokens.dtype()
     }
 
     /// Bytes one token of a [`super::kv_cache::SequenceCache`] takes, where its block is full.
     pub fn kv_bytes_per_token(&self) -> usize {
-        self.kv_pool.block_bytes() / BLOCK
+        kv_cache::bytes_per_token(&self.config, self.dtype(), &self.device)
     }
 
     /// Tokens for which there are blocks in use.
     #[cfg(test)]
     pub(crate) fn kv_tokens_held(&self) -> usize {
-        self.kv_pool.in_use() * BLOCK
+        self.kv_pool.in_use() * crate::ops::kv_store::BLOCK
     }
 
     /// What rows of a training pass take.

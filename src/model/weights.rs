@@ -15,7 +15,10 @@ use super::{
     safetensors::SafetensorsFile,
     source::{Weights, read_index},
 };
-use crate::error::{Error, Result};
+use crate::{
+    device,
+    error::{Error, Result},
+};
 
 /// Names shown of a long list.
 const SHOWN: usize = 5;
@@ -52,7 +55,16 @@ pub fn shapes(config: &LlamaConfig) -> Vec<(String, Vec<usize>)> {
 
 /// Bytes the weights take in memory.
 pub fn bytes(config: &LlamaConfig, dtype: DType) -> u64 {
-    shapes(config).iter().map(|(_, shape)| shape.iter().product::<usize>() as u64 * stored(dtype, shape).size_in_bytes() as u64).sum()
+    shapes(config).iter().map(|(_, shape)| elements(shape) * stored(dtype, shape).size_in_bytes() as u64).sum()
+}
+
+/// Numbers in all tensors.
+pub fn count(config: &LlamaConfig) -> u64 {
+    shapes(config).iter().map(|(_, shape)| elements(shape)).sum()
+}
+
+fn elements(shape: &[usize]) -> u64 {
+    shape.iter().map(|&n| n as u64).product()
 }
 
 /// Matrices are held as asked, vectors (norms, biases) in f32.
@@ -73,7 +85,7 @@ pub(super) fn load(source: &ModelSource, config: &LlamaConfig, dtype: DType, dev
 }
 
 /// Bytes of weights that are moved into one buffer.
-const TOGETHER: usize = 64 << 20;
+pub(super) const TOGETHER: usize = 64 << 20;
 
 /// The bf16 tensors side by side in a few large buffers, since a single one is often smaller than a huge page. (f32 tensors may be
 /// trained, so each keeps a storage of its own.)
@@ -114,6 +126,10 @@ pub fn read_one(source: &ModelSource, name: &str, device: &Device) -> Result<Ten
         let file = file?;
         let fits = |key: &&String| key.strip_suffix(name).is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('.'));
         for key in file.entries.keys().filter(fits) {
+            // As it is read, and once more where the caller wants its numbers.
+            let need = 2 * elements(&file.entries[key].shape) * DType::F32.size_in_bytes() as u64;
+            device::check_memory(need, device::memory_available(), &format!("{dir}: {name}"))
+                .map_err(|error| error.hint("a smaller table would fit, or more memory"))?;
             found.push(file.tensor(key, DType::F32, device)?);
         }
     }

@@ -138,6 +138,11 @@ impl Prompter {
         self.opens_thought
     }
 
+    /// Tokens of the longest prompt.
+    pub fn max_input_tokens(&self) -> usize {
+        self.max_input_tokens
+    }
+
     /// The tokenizer.
     pub fn tokenizer(&self) -> &Arc<TextTokenizer> {
         &self.tokenizer

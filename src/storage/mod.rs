@@ -156,7 +156,7 @@ fn hint(error: &io::Error) -> Option<&'static str> {
         K::ReadOnlyFilesystem => "the file system is read-only: choose another place with --run or --output",
         K::PermissionDenied => "check the permissions, or choose another place with --run or --output",
         K::FileTooLarge => "the file system or a limit (ulimit -f) allows no file of this size",
-        K::OutOfMemory => "the machine is out of memory",
+        K::OutOfMemory => "memory, or a limit on it (ulimit -v, the batch system's), is used up",
         _ if error.raw_os_error() == Some(libc::EIO) => "the disk reports an error: check it before going on",
         _ if error.raw_os_error() == Some(libc::EMFILE) => "too many open files: raise ulimit -n",
         _ => return None,

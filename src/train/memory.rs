@@ -7,7 +7,7 @@ use crate::{
     config::{ActivationMemory, Parameters},
     device::shown,
     error::{Error, Result},
-    model::{Footprint, LlamaConfig, LoraConfig, Memory, Model},
+    model::{Footprint, LlamaConfig, LoraConfig, Memory, Model, footprint::usable, weights},
 };
 
 /// Bytes of an f32.
@@ -35,15 +35,6 @@ impl Largest {
     }
 }
 
-/// Parameters of the base model.
-pub fn parameter_count(config: &LlamaConfig) -> u64 {
-    let (d, ffn) = (config.hidden_size, config.intermediate_size);
-    let (q, kv) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
-    let layer = d * (2 * q + 2 * kv) + 3 * d * ffn + 2 * d;
-    let embeddings = config.vocab_size * d * if config.tie_word_embeddings { 1 } else { 2 };
-    (embeddings + config.num_hidden_layers * layer + d) as u64
-}
-
 /// Bytes of gradients; parameters and moments exist by the time this is asked.
 fn gradient_bytes(optimizer: &Optimizer) -> u64 {
     F32 * optimizer.elements()
@@ -56,12 +47,6 @@ pub fn plan(model: &Model, optimizer: &Optimizer, setting: ActivationMemory, lar
     let memory = estimate.plan(setting, available)?;
     tracing::info!("{}, {} are free", estimate.describe(memory), shown(available));
     Ok(memory)
-}
-
-/// What is left of free memory for tensors: a GPU's libraries take theirs, and the kernels' code, when they are first used.
-fn usable(available: u64, cuda: bool) -> u64 {
-    const LIBRARIES: u64 = 512 << 20;
-    if cuda { available.saturating_sub(LIBRARIES) } else { available }
 }
 
 /// What a training pass takes beyond what is there already.
@@ -134,10 +119,10 @@ impl Estimate {
     }
 }
 
-/// Fails (exit 5) before anything is loaded when weights (of type `dtype`), moments and the smallest pass cannot fit.
+/// Fails (exit 5) before anything is loaded when `weights` (bytes of them, and their type), moments and the smallest pass cannot fit.
 pub fn check_before_loading(
     config: &LlamaConfig,
-    dtype: DType,
+    (weights, dtype): (u64, DType),
     trained: (Parameters, &LoraConfig),
     largest: Largest,
     (device, available): (&Device, u64),
@@ -145,10 +130,9 @@ pub fn check_before_loading(
     let (parameters, lora) = trained;
     let (lora, state) = match parameters {
         Parameters::Lora => (Some(lora), 0),
-        Parameters::Full => (None, 3 * F32 * parameter_count(config)),
+        Parameters::Full => (None, 3 * F32 * weights::count(config)),
     };
-    let fixed = parameter_count(config) * dtype.size_in_bytes() as u64 + state;
-    let estimate = Estimate { footprint: Footprint::of(config, dtype, device.is_cuda(), lora), fixed, largest };
+    let estimate = Estimate { footprint: Footprint::of(config, dtype, device.is_cuda(), lora), fixed: weights + state, largest };
     estimate.check(usable(available, device.is_cuda()), "the model and its training")
 }
 
@@ -196,10 +180,13 @@ mod tests {
     #[test]
     fn what_cannot_fit_is_refused_before_loading_and_told_what_would() {
         let config = llama_8b();
-        assert_eq!(parameter_count(&config), 8_030_261_248);
+        assert_eq!(weights::count(&config), 8_030_261_248);
         let largest = Largest { rows: 7424, target_rows: 384 };
         let lora = LoraConfig::from(&crate::config::Lora::default());
-        let check = |gib: u64, dtype| check_before_loading(&config, dtype, (Parameters::Lora, &lora), largest, (&Device::Cpu, gib << 30));
+        let check = |gib: u64, dtype| {
+            let weights = (weights::bytes(&config, dtype), dtype);
+            check_before_loading(&config, weights, (Parameters::Lora, &lora), largest, (&Device::Cpu, gib << 30))
+        };
         assert!(check(80, DType::F32).is_ok());
         let error = check(32, DType::F32).unwrap_err();
         assert_eq!((error.exit_code(), error.hint_text().unwrap().contains("tokens")), (5, true), "{error}");
@@ -216,7 +203,7 @@ mod tests {
     #[test]
     fn an_8b_step_on_a_gpu_is_counted_in_bf16() {
         let gpu = estimate(true);
-        let gigabytes = |kept| (gpu.total(kept) + 2 * parameter_count(&llama_8b())) / 1_000_000_000;
+        let gigabytes = |kept| (gpu.total(kept) + 2 * weights::count(&llama_8b())) / 1_000_000_000;
         assert_eq!((gigabytes(32), gigabytes(0)), (40, 20));
         assert!(estimate(false).total(32) > 3 * gpu.total(32) / 2);
     }

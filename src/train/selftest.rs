@@ -12,7 +12,9 @@ use super::{
 use crate::{
     config::{Activation, Objective, Parameters},
     error::{Error, Result},
-    model::{ClsHead, Gradients, Llama, LlamaConfig, LoraConfig, Memory, Model, lora::PROJECTIONS},
+    model::{
+        ClsHead, Footprint, Gradients, Llama, LlamaConfig, Loading, LoraConfig, Memory, Model, ModelSource, lora::PROJECTIONS, weights,
+    },
     ops::{
         Offsets,
         dropout::{self, DropoutKey},
@@ -29,6 +31,8 @@ const COSINE: f64 = 1e-3;
 /// The same of a given model: noise grows with depth. Twice PyTorch's own with SmolLM2-135M (`tests/golden/bf16_gradients.py`: 6.3e-3).
 const COSINE_GIVEN: f64 = 1.26e-2;
 const DROPOUT: f64 = 0.1;
+/// The two records: where in the text they begin, tokens of the prompt, tokens of the target.
+const RECORDS: [(usize, usize, usize); 2] = [(0, 71, 20), (91, 40, 7)];
 
 /// Dropout's masks, and a pass of a tiny Llama; of `only` these ops, where it names any.
 pub fn tiny(device: &Device, only: &[String]) -> Vec<Row> {
@@ -44,6 +48,18 @@ pub fn tiny(device: &Device, only: &[String]) -> Vec<Row> {
         pass(bench, "tiny Llama", COSINE, Llama::random(config, DType::BF16, 5, &Device::Cpu)?, &text, device)
     });
     bench.rows
+}
+
+/// Fails (exit 5), before it is loaded, where a given model's pass cannot be held on the host: its weights as bf16 and as f32, and
+/// what two records take.
+pub fn check_memory(source: &ModelSource) -> Result<()> {
+    let config = source.config()?;
+    let loading = Loading::of(source, &config, DType::BF16, &Device::Cpu);
+    let footprint = Footprint::of(&config, DType::F32, false, Some(&lora()));
+    let pass = RECORDS.iter().map(|(_, prompt, target)| prompt + target).sum::<usize>() as u64 * footprint.row(footprint.layers);
+    let logits = RECORDS.iter().map(|(_, _, target)| *target as u64).max().unwrap_or(0) * footprint.logits;
+    let what = format!("{} as bf16 and as f32", source.path.display());
+    loading.check(weights::bytes(&config, DType::F32) + pass + logits, &Device::Cpu, &what, &|_| None)
 }
 
 /// The same pass of a given model, whose weights (on the CPU) are taken as bf16 holds them, over `text`: at least a token.
@@ -93,10 +109,13 @@ fn pass(bench: &mut Bench<'_>, op: &'static str, bound: f64, mut reference: Llam
     Ok(())
 }
 
+fn lora() -> LoraConfig {
+    LoraConfig { rank: 8, alpha: 16.0, dropout: DROPOUT, targets: PROJECTIONS.map(String::from).to_vec(), use_rslora: false }
+}
+
 /// Adapters whose B is drawn too.
 fn adapt(llama: &mut Llama) -> Result<()> {
-    let targets = PROJECTIONS.map(String::from).to_vec();
-    llama.add_lora(&LoraConfig { rank: 8, alpha: 16.0, dropout: DROPOUT, targets, use_rslora: false }, 6)?;
+    llama.add_lora(&lora(), 6)?;
     for (name, tensor) in llama.adapter_tensors().iter().filter(|(name, _)| name.contains("lora_B")) {
         let drawn = random::normal(Rng::new(6, streams::LORA_INIT), hash_name(name), 0.02, tensor.shape(), DType::F32, &Device::Cpu)?;
         tensor.slice_set(&drawn, 0, 0)?;
@@ -106,11 +125,11 @@ fn adapt(llama: &mut Llama) -> Result<()> {
 
 /// The joint loss of two records and its gradients.
 fn loss_and_gradients(llama: &Llama, text: &[u32]) -> Result<(f64, Gradients)> {
-    let example = |first: usize, prompt: usize, target: usize| {
+    let example = |(first, prompt, target): (usize, usize, usize)| {
         let mut ids = text.iter().copied().cycle().skip(first).take(prompt + target);
         Example { prompt: ids.by_ref().take(prompt).collect(), target: ids.collect(), class: first as u32 % 2 }
     };
-    let examples = [example(0, 71, 20), example(91, 40, 7)];
+    let examples = RECORDS.map(example);
     let samples = [0, 1].map(|record| Sample { record, key: 11 + record as u64 });
     let head = ClsHead::new(llama.config.hidden_size, 64, Activation::Gelu, DROPOUT, 7, llama.device())?;
     let model = Model { llama: llama.clone(), head };

@@ -7,7 +7,6 @@ use crate::{
     error::Result,
     generate::{Budget, Engine, Generation, Request, Sampling},
     model::Model,
-    ops::cuda,
     prompt::{Prompter, after_thoughts},
     rng,
 };
@@ -55,9 +54,9 @@ impl Asker<'_> {
         emit: &mut dyn FnMut(Asked) -> Result<()>,
     ) -> Result<()> {
         let mut questions = questions.peekable();
-        let Some(tokenizer) = questions.peek().map(|(prompter, _)| prompter.tokenizer().clone()) else { return Ok(()) };
-        let budget = Budget::from_memory(cuda::memory_available(self.model.llama.device()), self.model.llama.kv_bytes_per_token())
-            .with_tokens(self.batch_tokens);
+        let Some((prompter, _)) = questions.peek() else { return Ok(()) };
+        let tokenizer = prompter.tokenizer().clone();
+        let budget = Budget::beside(&self.model.llama, prompter.max_input_tokens(), self.batch_tokens);
         // What is known of the prompts under way, in order: answers come back in the same order.
         let under_way = RefCell::new(VecDeque::new());
         let (mut asked, mut cut) = (0usize, 0usize);

@@ -39,6 +39,11 @@ impl Finished {
         Ok(Self { stats_path, dropped_path: dir.join("dropped.jsonl"), stats })
     }
 
+    /// Whether `split` is finished, under whatever settings.
+    pub fn names(&self, split: &str) -> bool {
+        self.stats["splits"].get(split).is_some()
+    }
+
     /// Whether `split` is finished; under other settings it is refused (exit 2), naming them.
     pub fn holds(&self, split: &str, settings: &Fingerprint) -> Result<bool> {
         let Some(entry) = self.stats["splits"].get(split) else { return Ok(false) };

@@ -308,11 +308,12 @@ impl<'a> Runner<'a> {
     /// The base model and a prompter of this template for it.
     fn prompter(&self, template: &PromptTemplate) -> Result<(&Base, Prompter)> {
         if self.base.get().is_none() {
-            let (model, source): (Model, ModelSource) = scoring::load_base(self.context, &self.plan.job.checkpoint, &self.plan.info)?;
+            let (checkpoint, info) = (&self.plan.job.checkpoint, &self.plan.info);
+            scoring::check_memory_of_base(self.context, checkpoint, info, &self.windows)?;
+            let (model, source): (Model, ModelSource) = scoring::load_base(self.context, checkpoint, info)?;
             let tokenizer = TextTokenizer::load(source.tokenizer_path())?;
             tokenizer.check_vocab(model.llama.config.vocab_size)?;
             model.llama.config.check_window(self.windows.input, self.windows.output, self.windows.allow_long)?;
-            scoring::check_memory(&model.llama, &self.windows)?;
             let _ = self.base.set(Base { model, tokenizer: Arc::new(tokenizer) });
         }
         let base = self.base.get().ok_or_else(|| Error::run("the base model was not kept"))?;

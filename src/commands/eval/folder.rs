@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Context, EvalArgs, json};
 use crate::{
+    device,
     error::{Error, Result},
     fingerprint::Fingerprint,
     storage,
@@ -147,7 +148,8 @@ impl Folder {
                 }
             }
         }
-        self.check_space()?;
+        // Before hours of work whose tables and report would not fit on the disk.
+        device::check_disk(&self.out, SPACE)?;
         self.write(self.earlier.clone())
     }
 
@@ -164,22 +166,6 @@ impl Folder {
     fn write(&self, asked: Asked) -> Result<()> {
         let settings = Settings { schema: 1, made: self.made.clone(), asked };
         storage::write_file_atomic(&self.out.join(FILE), json(&settings)?.as_bytes())
-    }
-
-    /// Stops before hours of work whose tables and report would not fit on the disk.
-    fn check_space(&self) -> Result<()> {
-        match rustix::fs::statvfs(&self.out) {
-            Ok(disk) if disk.f_bavail.saturating_mul(disk.f_frsize) < SPACE => {
-                let free = disk.f_bavail.saturating_mul(disk.f_frsize) >> 20;
-                Err(Error::resources(format!(
-                    "{}: No space left on device: {free} MiB are free, an evaluation needs {}",
-                    self.out.display(),
-                    SPACE >> 20
-                ))
-                .hint("free some space there, or name a run directory on another disk"))
-            }
-            _ => Ok(()),
-        }
     }
 }
 

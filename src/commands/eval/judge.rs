@@ -16,7 +16,7 @@ use crate::{
     device,
     error::{Context as _, Result},
     fingerprint::{Fingerprint, TOKENIZER},
-    generate::Sampling,
+    generate::{Sampling, memory::Longest},
     metrics::{Options, Sample, evaluation::Judge, judge::judge as measure},
     model::{Model, ModelSource, source},
     prompt::{PromptFormat, PromptTemplate, Prompter, TextTokenizer},
@@ -83,13 +83,12 @@ impl Plan {
         let made = Fingerprint::new(Stage::Judge, &context.config, &contents)?;
         let file = folder.out.join(FILE);
         log::fill(context, &file, (&made, folder.overwrite), &cases, &|rest, lines, bar| {
-            let device = context.device()?;
+            let (device, shape) = (context.device()?, self.source.config()?);
+            self.tokenizer.check_vocab(shape.vocab_size)?;
+            shape.check_window(config.max_input_tokens, cap, config.allow_long).context("eval.judge")?;
+            let longest = Longest { input: config.max_input_tokens, output: cap, key: "model.max_input_tokens" };
+            scoring::check_memory_of(context, &self.source, longest).context("eval.judge")?;
             let model = Model::base(&self.source, device::dtype(config.dtype, &device), &device)?;
-            self.tokenizer.check_vocab(model.llama.config.vocab_size)?;
-            model.llama.config.check_window(config.max_input_tokens, cap, config.allow_long).context("eval.judge")?;
-            let windows =
-                scoring::Windows { input: config.max_input_tokens, output: cap, truncate: config.truncate, allow_long: config.allow_long };
-            scoring::check_memory(&model.llama, &windows)?;
             let batch_tokens = context.config.generate.batch_tokens;
             let asker = Asker { model: &model, sampling: Sampling::greedy(), max_new_tokens: cap, runs: 1, batch_tokens };
             judge::ask(&asker, &inconsistency, &readability, rest, &mut |line| {

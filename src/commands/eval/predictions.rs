@@ -79,11 +79,13 @@ pub fn generate(
         tracing::info!("{file}: {done} of {} records are scored already", records.len());
     }
     if done < records.len() {
-        let loaded = match source.tuned {
-            true => scoring::load(context, source.checkpoint)?,
-            false => scoring::load_untuned(context, source.checkpoint)?,
+        let loaded = if source.tuned {
+            scoring::check_memory(context, source.checkpoint, &info, &windows)?;
+            scoring::load(context, source.checkpoint)?
+        } else {
+            scoring::check_memory_of_base(context, source.checkpoint, &info, &windows)?;
+            scoring::load_untuned(context, source.checkpoint)?
         };
-        scoring::check_memory(&loaded.model.llama, &windows)?;
         let prompter = scoring::prompter(&loaded, template, &windows, &context.prompt_date())?;
         let bar = log::progress(context, "predictions", records.len(), done);
         let rest = records[done..].iter().map(|record| Ok(Ok(record.clone())));

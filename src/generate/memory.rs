@@ -1,0 +1,73 @@
+//! What a model that reads and writes takes of memory: known before its weights are read, and the batch that fits once they are.
+
+use candle_core::{DType, Device};
+
+use super::{batch::Budget, engine::PREFILL_TOKENS};
+use crate::{
+    device,
+    error::Result,
+    model::{Footprint, Llama, LlamaConfig, Loading, ModelSource, kv_cache},
+    ops::cuda,
+};
+
+/// Tokens of the longest prompt and of the longest answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Longest {
+    /// Of a prompt.
+    pub input: usize,
+    /// Of an answer.
+    pub output: usize,
+    /// The config's key that lowers the first.
+    pub key: &'static str,
+}
+
+/// Bytes beside the weights, by what takes them.
+struct Needs {
+    /// A token's keys and values.
+    cache: u64,
+    /// A row of a prefill.
+    row: u64,
+    /// Logits of the rows that decode together: those of the step, those they are drawn from, those of their prompts.
+    logits: u64,
+}
+
+impl Needs {
+    fn of(config: &LlamaConfig, dtype: DType, device: &Device) -> Self {
+        Self {
+            cache: kv_cache::bytes_per_token(config, dtype, device) as u64,
+            row: Footprint::of(config, dtype, device.is_cuda(), None).working,
+            logits: (3 * Budget::ROWS * config.vocab_size * DType::F32.size_in_bytes()) as u64,
+        }
+    }
+
+    /// What prompts of up to `longest` tokens take while they are read, their caches aside: short ones are read together.
+    fn working(&self, longest: usize) -> u64 {
+        longest.max(PREFILL_TOKENS) as u64 * self.row + self.logits
+    }
+}
+
+/// Fails (exit 5), before its weights are read, where the model at `source`, held as `dtype` on `device`, and its longest prompt
+/// cannot be held: says what is needed, what is free and what would fit.
+pub fn check_before_loading(source: &ModelSource, dtype: DType, device: &Device, longest: Longest) -> Result<()> {
+    let Longest { input, output, key } = longest;
+    let config = source.config()?;
+    let (needs, loading) = (Needs::of(&config, dtype, device), Loading::of(source, &config, dtype, device));
+    let answer = needs.cache * output as u64;
+    let what = format!("{} ({} of weights) with a prompt of {input} tokens", source.path.display(), device::shown(loading.held));
+    loading.check(needs.working(input) + needs.cache * input as u64 + answer, device, &what, &|free| {
+        let fits = free.saturating_sub(loading.held + needs.logits + answer) / (needs.row + needs.cache);
+        // Shorter prompts would be read together and take as much.
+        (fits as usize > PREFILL_TOKENS).then(|| format!("about {fits} tokens would fit: --set {key}={fits}, or a smaller model"))
+    })
+}
+
+impl Budget {
+    /// What fits beside a loaded model: half of the free memory for keys and values, or what prompts of up to `longest` tokens leave
+    /// of it while they are read; the rest is for activations and everyone else. `tokens` (`generate.batch_tokens`) goes first.
+    pub fn beside(llama: &Llama, longest: usize, tokens: Option<usize>) -> Self {
+        let needs = Needs::of(&llama.config, llama.dtype(), llama.device());
+        let free = cuda::memory_available(llama.device());
+        let fits = (free / 2).min(free.saturating_sub(needs.working(longest))) / needs.cache.max(1);
+        Self { tokens: tokens.unwrap_or(usize::try_from(fits).unwrap_or(usize::MAX)), rows: Self::ROWS }
+    }
+}
