@@ -76,23 +76,29 @@ impl Rng {
         to_unit(self.word(step, index))
     }
 
-    /// The numbers [`Self::uniform`] gives from `first` on, sixteen blocks at a time: inlined, so that a caller compiled
-    /// for wider vectors draws as wide.
+    /// The words of sixteen blocks from `block` on, in order: inlined, so that a caller compiled for wider vectors draws
+    /// as wide.
     #[inline(always)]
+    pub fn sixteen_blocks(&self, step: u64, block: u64) -> [u32; 4 * LANES] {
+        let mut counter = [[0; LANES], [step & LOW; LANES], [step >> 32; LANES], [0; LANES]];
+        let [low, _, _, streams] = &mut counter;
+        for (block, (low, stream)) in (block..).zip(low.iter_mut().zip(streams)) {
+            *low = block & LOW;
+            *stream = u64::from(self.stream) ^ (((block >> 32) << 16) & LOW);
+        }
+        let [first, second, third, fourth] = philox_lanes(counter, [self.seed as u32, (self.seed >> 32) as u32]);
+        let mut words = [0; 4 * LANES];
+        for (lane, words) in words.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            *words = [first[lane] as u32, second[lane] as u32, third[lane] as u32, fourth[lane] as u32];
+        }
+        words
+    }
+
+    /// The numbers [`Self::uniform`] gives from `first` on.
     pub fn fill_uniform(&self, step: u64, first: u64, numbers: &mut [f32]) {
         let until = first + numbers.len() as u64;
         for start in (first / 4..until.div_ceil(4)).step_by(LANES) {
-            let mut counter = [[0; LANES], [step as u32; LANES], [(step >> 32) as u32; LANES], [self.stream; LANES]];
-            let [block_words, _, _, streams] = &mut counter;
-            for (block, (word, stream)) in (start..).zip(block_words.iter_mut().zip(streams)) {
-                *word = block as u32;
-                *stream ^= ((block >> 32) as u32) << 16;
-            }
-            let words = philox_lanes(counter, [self.seed as u32, (self.seed >> 32) as u32]);
-            let mut uniform = [0.0; 4 * LANES];
-            for (i, number) in uniform.iter_mut().enumerate() {
-                *number = to_unit(words[i % 4][i / 4]);
-            }
+            let uniform = self.sixteen_blocks(step, start).map(to_unit);
             let (from, to) = (first.max(start * 4), until.min((start + LANES as u64) * 4));
             let drawn = &uniform[(from - start * 4) as usize..(to - start * 4) as usize];
             numbers[(from - first) as usize..(to - first) as usize].copy_from_slice(drawn);
@@ -135,21 +141,24 @@ pub fn hash_name(name: &str) -> u64 {
     digest.as_bytes()[..8].iter().fold(0, |acc, &byte| (acc << 8) | u64::from(byte))
 }
 
-/// Blocks [`Rng::fill_uniform`] computes side by side.
+/// Blocks [`Rng::sixteen_blocks`] computes side by side.
 const LANES: usize = 16;
+/// The word of a lane.
+const LOW: u64 = 0xffff_ffff;
 
-/// [`philox4x32`] on every lane at once.
+/// [`philox4x32`] on every lane at once. A lane's word is the lower half of 64 bits and what stands above it is left
+/// there: products of lower halves are what vector instructions multiply.
 #[inline(always)]
-fn philox_lanes(mut counter: [[u32; LANES]; 4], mut key: [u32; 2]) -> [[u32; LANES]; 4] {
+fn philox_lanes(mut counter: [[u64; LANES]; 4], mut key: [u32; 2]) -> [[u64; LANES]; 4] {
     for _ in 0..10 {
         let before = counter;
         for lane in 0..LANES {
-            let product0 = u64::from(before[0][lane]) * 0xD251_1F53;
-            let product1 = u64::from(before[2][lane]) * 0xCD9E_8D57;
-            counter[0][lane] = (product1 >> 32) as u32 ^ before[1][lane] ^ key[0];
-            counter[1][lane] = product1 as u32;
-            counter[2][lane] = (product0 >> 32) as u32 ^ before[3][lane] ^ key[1];
-            counter[3][lane] = product0 as u32;
+            let product0 = (before[0][lane] & LOW) * 0xD251_1F53;
+            let product1 = (before[2][lane] & LOW) * 0xCD9E_8D57;
+            counter[0][lane] = (product1 >> 32) ^ before[1][lane] ^ u64::from(key[0]);
+            counter[1][lane] = product1;
+            counter[2][lane] = (product0 >> 32) ^ before[3][lane] ^ u64::from(key[1]);
+            counter[3][lane] = product0;
         }
         key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
     }

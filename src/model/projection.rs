@@ -11,6 +11,7 @@ use candle_core::Tensor;
 use super::{
     Gradients, LoraDropout, accumulate,
     lora::{self, Adapter},
+    read_rows::ReadRows,
 };
 use crate::{
     config::Parameters,
@@ -69,6 +70,18 @@ pub(super) struct Pass<'a> {
     pub positions: &'a [u32],
     pub dropout: Option<&'a LoraDropout>,
     pub trains: Parameters,
+}
+
+impl<'a> Pass<'a> {
+    /// The same over the rows read alone. Positions are not for them: what follows attention turns nothing.
+    ///
+    /// A sequence's dropout masks begin again at its first row read.
+    pub fn of<'b>(&self, read: Option<&'b ReadRows>) -> Pass<'b>
+    where
+        'a: 'b,
+    {
+        Pass { offsets: read.map_or(self.offsets, |read| &read.offsets), ..*self }
+    }
 }
 
 /// What backward makes of the gradient of a projection's input.
@@ -179,16 +192,21 @@ impl Projection {
             self.base_gradients(x, dy, pass, gradients)?;
         }
         if let (Some(adapter), Some(x), Parameters::Lora) = (&self.adapter, x, pass.trains) {
-            let x = self.dropped(x, pass)?;
-            let u = u.map_or_else(|| adapter.reduce(&x), |u| Ok(u.clone()))?;
             let du = linear::scaled_backward_input(dy, &adapter.b, adapter.scaling)?;
+            let x = match (dx.take(), pass.dropout) {
+                (Some(before), Some(_)) => {
+                    let [x, back] = self.dropped_each([x, &linear::backward_input(&du, &adapter.a)?], pass)?;
+                    dx = Some(add(before, &back)?);
+                    x
+                }
+                (before, _) => {
+                    dx = before.map(|before| linear::add_backward_input(before, &du, &adapter.a)).transpose()?;
+                    self.dropped(x, pass)?
+                }
+            };
+            let u = u.map_or_else(|| adapter.reduce(&x), |u| Ok(u.clone()))?;
             weight_gradient(gradients, &lora::name_b(&self.name), dy, &u, pass.offsets)?;
             weight_gradient(gradients, &lora::name_a(&self.name), &du, &x, pass.offsets)?;
-            dx = match (dx, pass.dropout) {
-                (Some(dx), None) => Some(linear::add_backward_input(dx, &du, &adapter.a)?),
-                (Some(dx), Some(_)) => Some(add(dx, &self.dropped(&linear::backward_input(&du, &adapter.a)?, pass)?)?),
-                (None, _) => None,
-            };
         }
         Ok(dx)
     }
@@ -206,11 +224,17 @@ impl Projection {
 
     /// Dropout of the adapter's input, or (the same function) of its gradient.
     fn dropped(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        let (Some(adapter), Some(settings)) = (&self.adapter, pass.dropout) else { return Ok(x.clone()) };
+        let [x] = self.dropped_each([x], pass)?;
+        Ok(x)
+    }
+
+    /// [`Projection::dropped`] of both, whose mask is one.
+    fn dropped_each<const N: usize>(&self, xs: [&Tensor; N], pass: &Pass) -> Result<[Tensor; N]> {
+        let (Some(adapter), Some(settings)) = (&self.adapter, pass.dropout) else { return Ok(xs.map(Tensor::clone)) };
         let tensor = hash_name(&lora::name_a(&self.name));
         let steps = settings.record_keys.iter().map(|&key| tensor.wrapping_add(key.wrapping_mul(0x9E37_79B9_7F4A_7C15))).collect();
         let key = DropoutKey { p: adapter.dropout, rng: Rng::new(settings.seed, streams::LORA_DROPOUT), steps };
-        dropout::forward(x, &key, pass.offsets)
+        dropout::forward_each(xs, &key, pass.offsets)
     }
 }
 

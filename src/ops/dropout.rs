@@ -3,18 +3,23 @@
 //! Element `(t, c)` of sequence `s` is kept where `uniform(steps[s], t·width + c) ≥ p`, and scaled by `1/(1−p)`. So a
 //! record's mask does not depend on what shares its batch, and backward is the same call on the gradient.
 
+#![allow(unsafe_code)]
+
 #[cfg(feature = "cuda")]
 mod cuda;
+
+use std::mem::MaybeUninit;
 
 use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::Offsets;
+use super::linear::array;
 use super::share::Share;
 use super::simd::vectorised;
-use super::slice::{View, tensor};
+use super::slice::{View, tensor, written};
 use crate::error::{Error, Result};
-use crate::rng::Rng;
+use crate::rng::{Rng, to_unit};
 
 /// What decides a mask: the rate, the stream, and one step a sequence.
 #[derive(Debug, Clone)]
@@ -29,11 +34,17 @@ pub struct DropoutKey {
 
 /// Drops elements of `x (tokens, width)`; also the backward pass, applied to the gradient.
 pub fn forward(x: &Tensor, key: &DropoutKey, offsets: &Offsets) -> Result<Tensor> {
+    let [y] = forward_each([x], key, offsets)?;
+    Ok(y)
+}
+
+/// [`forward`] of tensors of one shape: on a CPU their mask is drawn once.
+pub fn forward_each<const N: usize>(xs: [&Tensor; N], key: &DropoutKey, offsets: &Offsets) -> Result<[Tensor; N]> {
     if key.p <= 0.0 {
-        return Ok(x.clone());
+        return Ok(xs.map(Tensor::clone));
     }
-    let (m, width) = x.dims2()?;
-    if key.steps.len() != offsets.count() || offsets.total() != m {
+    let (m, width) = xs.first().map_or(Ok((0, 0)), |x| x.dims2())?;
+    if key.steps.len() != offsets.count() || offsets.total() != m || xs.iter().any(|x| x.dims() != [m, width]) {
         return Err(Error::run(format!(
             "dropout: {} steps and {} rows of offsets for {} sequences of {m} rows",
             key.steps.len(),
@@ -42,31 +53,59 @@ pub fn forward(x: &Tensor, key: &DropoutKey, offsets: &Offsets) -> Result<Tensor
         )));
     }
     #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return cuda::forward(x, key, offsets);
+    if xs.iter().all(|x| x.device().is_cuda()) {
+        return array(xs.into_iter().map(|x| cuda::forward(x, key, offsets)));
     }
-    let rows: Vec<(u64, usize)> =
-        offsets.ranges().zip(&key.steps).flat_map(|(range, &step)| (0..range.len()).map(move |t| (step, t))).collect();
-    let x = x.contiguous()?;
-    let x = View::of(&x)?;
-    let mut y = x.f32()?.to_vec();
+    let held: [Tensor; N] = array(xs.iter().map(|x| Ok(x.contiguous()?)))?;
+    let views: [View<'_>; N] = array(held.iter().map(View::of))?;
+    let values: [&[f32]; N] = array(views.iter().map(View::f32))?;
     let scale = 1.0 / (1.0 - key.p);
-    y.par_chunks_mut(width.max(1)).zip(rows).share(|(y, (step, t))| {
-        drop_row(y, key.rng, step, (t * width) as u64, key.p, scale);
-    });
-    tensor(y, (m, width))
+    let write = |ys: [&mut [MaybeUninit<f32>]; N]| {
+        let mut xs = values.map(|x| x.chunks(width.max(1)));
+        let mut ys = ys.map(|y| y.chunks_mut(width.max(1)));
+        let sequences = offsets.ranges().zip(&key.steps);
+        let places = sequences.flat_map(|(range, &step)| (0..range.len()).map(move |t| (step, t)));
+        let mut row = |i: usize| (xs[i].next().unwrap_or_default(), ys[i].next().unwrap_or_default());
+        let rows: Vec<((u64, usize), [Row<'_>; N])> = places.map(|place| (place, std::array::from_fn(&mut row))).collect();
+        rows.into_par_iter().share(|((step, t), mut rows)| {
+            drop_rows(&mut rows, key.rng, step, (t * width) as u64, key.p, scale);
+        });
+    };
+    // SAFETY: `drop_rows` writes each row whole, and there is one for each of the sequences' rows.
+    let ys = unsafe { written([m * width; N], write) };
+    array(ys.into_iter().map(|y| tensor(y, (m, width))))
 }
 
+/// A row, and what it becomes.
+type Row<'a> = (&'a [f32], &'a mut [MaybeUninit<f32>]);
+
 vectorised! {
-    fn drop_row(y: &mut [f32], rng: Rng, step: u64, first: u64, p: f32, scale: f32) {
-        let mut draws = [0.0; 256];
-        for (chunk, y) in y.chunks_mut(draws.len()).enumerate() {
-            let draws = &mut draws[..y.len()];
-            rng.fill_uniform(step, first + (chunk * 256) as u64, draws);
-            for (y, draw) in y.iter_mut().zip(draws) {
-                *y = if *draw >= p { *y * scale } else { 0.0 };
+    /// Drops the same elements of each row; `first` is the index of the first of them.
+    fn drop_rows(rows: &mut [Row<'_>], rng: Rng, step: u64, first: u64, p: f32, scale: f32) {
+        let width = rows.first().map_or(0, |(x, _)| x.len());
+        let mut done = 0;
+        while done < width {
+            // A row of a width that is no multiple of 4 begins within a block.
+            let (block, skip) = ((first + done as u64) / 4, ((first + done as u64) % 4) as usize);
+            let words = rng.sixteen_blocks(step, block);
+            for (x, y) in rows.iter_mut() {
+                let (x, y) = (&x[done..], &mut y[done..]);
+                match (x.first_chunk::<64>(), y.first_chunk_mut::<64>()) {
+                    // Of a fixed length, so that the loop is vectors alone.
+                    (Some(x), Some(y)) if skip == 0 => drop_some(x, y, &words, p, scale),
+                    _ => drop_some(x, y, &words[skip..], p, scale),
+                }
             }
+            done += words.len() - skip;
         }
+    }
+}
+
+/// As many as there are words for.
+#[inline(always)]
+fn drop_some(x: &[f32], y: &mut [MaybeUninit<f32>], words: &[u32], p: f32, scale: f32) {
+    for ((x, y), word) in x.iter().zip(y).zip(words) {
+        y.write(if to_unit(*word) >= p { x * scale } else { 0.0 });
     }
 }
 
@@ -82,10 +121,12 @@ mod tests {
 
     #[test]
     fn an_element_is_kept_as_its_own_draw_says() {
-        for width in [1, 7, 64, 65] {
+        for width in [1, 7, 64, 65, 192] {
             let (offsets, key) = (Offsets::from_lengths(&[3, 0, 5]), key(&[11, 12, 13]));
             let x = random_tensor(1, &[8, width]);
-            let y = values(&forward(&x, &key, &offsets).unwrap());
+            let [y, of_other] = forward_each([&x, &(&x * 2.0).unwrap()], &key, &offsets).unwrap().map(|y| values(&y));
+            assert_eq!(of_other, y.iter().map(|y| 2.0 * y).collect::<Vec<_>>());
+            assert_eq!(values(&forward(&x, &key, &offsets).unwrap()), y);
             for (i, (x, y)) in values(&x).iter().zip(&y).enumerate() {
                 let (row, c) = (i / width, i % width);
                 let (step, t) = if row < 3 { (11, row) } else { (13, row - 3) };

@@ -1,7 +1,7 @@
 //! Scores of decoding: queries of one kv head against a run of cached keys.
 //!
-//! A score is a dot product in 16 lanes. With AVX-512 and heads of 64 or 128 channels, the sums of 16 keys at a time are folded
-//! together ([`fold16`]). Keys in bf16 are widened on the way.
+//! A score is a dot product in 16 lanes. With AVX-512 and heads of 32, 64 or 128 channels, the sums of 16 keys at a
+//! time are folded together ([`fold16`]). Keys in bf16 are widened on the way.
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
@@ -70,7 +70,7 @@ fn each<T: Element>(q: &[f32], k: &[T], [d, n, count]: [usize; 3], scale: f32, s
 fn whole_sixteens<T: Element>(q: &[f32], k: &[T], sizes: [usize; 3], scale: f32, scores: &mut [f32]) -> usize {
     let [d, n, count] = sizes;
     #[cfg(target_arch = "x86_64")]
-    if isa() == Isa::Avx512 && matches!(d, 64 | 128) {
+    if isa() == Isa::Avx512 && matches!(d, 32 | 64 | 128) {
         let done = count / LANES * LANES;
         for first in (0..done).step_by(LANES) {
             let keys = &k[first * d..][..LANES * d];
@@ -78,6 +78,7 @@ fn whole_sixteens<T: Element>(q: &[f32], k: &[T], sizes: [usize; 3], scale: f32,
             // SAFETY: AVX-512 was detected; `keys` spans sixteen keys and `to` sixteen scores of each query.
             unsafe {
                 match d {
+                    32 => sixteen::<T, 2>(q, keys.as_ptr(), scale, to.as_mut_ptr(), n),
                     64 => sixteen::<T, 4>(q, keys.as_ptr(), scale, to.as_mut_ptr(), n),
                     _ => sixteen::<T, 8>(q, keys.as_ptr(), scale, to.as_mut_ptr(), n),
                 }

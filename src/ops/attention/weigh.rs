@@ -17,6 +17,7 @@ vectorised! {
 #[inline(always)]
 fn weigh_by_width<T: Element>(weights: &[f32], v: &[T], sizes: [usize; 3], o: &mut [f32]) {
     match sizes[0] {
+        32 => weigh_fixed::<T, 32, 4>(weights, v, sizes, o),
         64 => weigh_fixed::<T, 64, 4>(weights, v, sizes, o),
         128 => weigh_fixed::<T, 128, 2>(weights, v, sizes, o),
         _ => weigh_any(weights, v, sizes, o),

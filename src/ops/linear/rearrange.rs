@@ -4,6 +4,7 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
+use super::kernel::NR;
 use super::pack::Packing;
 #[cfg(target_arch = "x86_64")]
 use super::pack::first;
@@ -148,7 +149,14 @@ fn copy_rows_plainly<P: Packing>(from: &[P::Item], stride: usize, [rows, cols]: 
         for ((low, high), to) in low.chunks(width).zip(high.chunks(width)).zip(to.chunks_mut(panel)) {
             let (filled, padding) = to[u * width..][..width].split_at_mut(low.len());
             if there == P::PER {
-                filled.iter_mut().zip(low.iter().zip(high)).for_each(|(to, (low, high))| *to = P::unit([*low, *high], P::PER));
+                // Of a fixed length, so that a row of a panel is a few vectors and no call.
+                let (filled, filled_rest) = filled.as_chunks_mut::<NR>();
+                let ((low, low_rest), (high, high_rest)) = (low.as_chunks::<NR>(), high.as_chunks::<NR>());
+                for (to, (low, high)) in filled.iter_mut().zip(low.iter().zip(high)) {
+                    (0..NR).for_each(|i| to[i] = P::unit([low[i], high[i]], P::PER));
+                }
+                let rest = filled_rest.iter_mut().zip(low_rest.iter().zip(high_rest));
+                rest.for_each(|(to, (low, high))| *to = P::unit([*low, *high], P::PER));
             } else {
                 filled.iter_mut().zip(low).for_each(|(to, low)| *to = P::unit([*low, *low], there));
             }

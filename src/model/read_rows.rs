@@ -1,0 +1,88 @@
+//! Which rows of each sequence the final hidden states are wanted of.
+//!
+//! The two heads read a sequence from t_n to its end; nothing reads the last layer's earlier rows. Their keys and values are
+//! needed there, but not what their queries attend to, their `o_proj` or their MLP, forward or backward.
+
+use candle_core::Tensor;
+
+use crate::{
+    error::{Error, Result},
+    ops::Offsets,
+};
+
+/// The last rows of each sequence of a batch, from some position on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ReadRows {
+    /// Where each sequence's rows lie among all those read.
+    pub offsets: Offsets,
+    /// First row read of each sequence, in the batch.
+    starts: Vec<usize>,
+    /// Rows of the batch.
+    total: usize,
+}
+
+impl ReadRows {
+    /// Of each sequence the rows from its position in `first` on; a position beyond its end is refused.
+    pub fn new(offsets: &Offsets, first: &[usize]) -> Result<Self> {
+        if first.len() != offsets.count() || offsets.ranges().zip(first).any(|(range, &first)| first >= range.len()) {
+            return Err(Error::run(format!("rows to read from {first:?} on, in {} sequences", offsets.count())));
+        }
+        let lengths: Vec<usize> = offsets.ranges().zip(first).map(|(range, first)| range.len() - first).collect();
+        let starts = offsets.ranges().zip(first).map(|(range, first)| range.start + first).collect();
+        Ok(Self { offsets: Offsets::from_lengths(&lengths), starts, total: offsets.total() })
+    }
+
+    /// Those rows of `x (tokens, …)`: `(rows read, …)`.
+    pub fn gather(&self, x: &Tensor) -> Result<Tensor> {
+        let parts: Vec<Tensor> =
+            self.offsets.ranges().zip(&self.starts).map(|(range, &start)| x.narrow(0, start, range.len())).collect::<Result<_, _>>()?;
+        Ok(Tensor::cat(&parts, 0)?)
+    }
+
+    /// Backward of [`ReadRows::gather`]: `(rows read, …)` → `(tokens, …)`, 0 in every other row.
+    pub fn scatter(&self, rows: &Tensor) -> Result<Tensor> {
+        let mut shape = rows.dims().to_vec();
+        shape[0] = self.total;
+        let x = Tensor::zeros(shape, rows.dtype(), rows.device())?;
+        for (range, &start) in self.offsets.ranges().zip(&self.starts) {
+            x.slice_set(&rows.narrow(0, range.start, range.len())?.contiguous()?, 0, start)?;
+        }
+        Ok(x)
+    }
+
+    /// The log-sum-exp of the rows read, `(heads, rows read)` → `(heads, tokens)`: so large in every other row that
+    /// attention's backward finds probabilities of 0 there.
+    pub fn scatter_lse(&self, lse: &Tensor) -> Result<Tensor> {
+        let lse = lse.t()?.contiguous()?;
+        let none = Tensor::full(SILENT, (self.total, lse.dim(1)?), lse.device())?;
+        for (range, &start) in self.offsets.ranges().zip(&self.starts) {
+            none.slice_set(&lse.narrow(0, range.start, range.len())?.contiguous()?, 0, start)?;
+        }
+        Ok(none.t()?.contiguous()?)
+    }
+}
+
+/// Log-sum-exp of a row that attends to nothing.
+const SILENT: f32 = 1e30;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_gathered_and_put_back_where_they_were() {
+        let x = Tensor::arange(0f32, 14.0, &candle_core::Device::Cpu).unwrap().reshape((7, 2)).unwrap();
+        let rows = ReadRows::new(&Offsets::from_lengths(&[4, 3]), &[2, 2]).unwrap();
+        let gathered = rows.gather(&x).unwrap();
+        assert_eq!(gathered.to_vec2::<f32>().unwrap(), [[4.0, 5.0], [6.0, 7.0], [12.0, 13.0]]);
+        let mut expected = vec![vec![0.0; 2]; 7];
+        expected[2..4].clone_from_slice(&[vec![4.0, 5.0], vec![6.0, 7.0]]);
+        expected[6] = vec![12.0, 13.0];
+        assert_eq!(rows.scatter(&gathered).unwrap().to_vec2::<f32>().unwrap(), expected);
+        let lse = Tensor::new(&[[1f32, 2.0, 3.0], [4.0, 5.0, 6.0]], x.device()).unwrap();
+        let silent = |row: [f32; 3]| vec![SILENT, SILENT, row[0], row[1], SILENT, SILENT, row[2]];
+        let scattered = rows.scatter_lse(&lse).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(scattered, [silent([1.0, 2.0, 3.0]), silent([4.0, 5.0, 6.0])]);
+        assert!(ReadRows::new(&Offsets::from_lengths(&[4, 3]), &[2, 3]).is_err());
+    }
+}
