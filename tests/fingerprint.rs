@@ -122,7 +122,9 @@ impl World {
     fn clsgen(&self, command: &[&str], sets: &[String]) -> Outcome {
         let mut clsgen = common::clsgen();
         clsgen.current_dir(self.0.path()).args(command).args(["--config", "clsgen.toml", "--run", "run"]);
-        sets.iter().for_each(|set| drop(clsgen.args(["--set", set])));
+        for set in sets {
+            clsgen.args(["--set", set]);
+        }
         outcome(&mut clsgen)
     }
 

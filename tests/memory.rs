@@ -67,8 +67,7 @@ fn ends_well(told: &common::Outcome, what: &str) -> i32 {
     code
 }
 
-const TRAIN: &[&str] =
-    &["train", "--config", "demo.toml", "--set", "train.max_steps=1", "--set", "train.objective=\"cls\""];
+const TRAIN: &[&str] = &["train", "--config", "demo.toml", "--set", "train.max_steps=1", "--set", "train.objective=\"cls\""];
 
 #[test]
 fn every_command_ends_with_0_or_5_under_any_limit() {

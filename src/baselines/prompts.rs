@@ -127,6 +127,7 @@ mod tests {
             response: "{explanation}\n\nClassification: {label}\n\n".into(),
             document: "text".into(),
             format: PromptFormat::Plain,
+            date: None,
         }
     }
 

@@ -5,6 +5,7 @@ use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
 use super::*;
 use crate::{
     config::Truncate,
+    fingerprint::Fingerprint,
     generate::{Finish, tests::byte_tokenizer},
     prompt::{PromptFormat, PromptTemplate},
 };
@@ -45,6 +46,7 @@ fn base(max_output_tokens: usize) -> Prompter {
         response: "{explanation}\n\nClassification: {label}\n\n".into(),
         document: "text".into(),
         format: PromptFormat::Plain,
+        date: None,
     };
     let labels = ["0:alive".to_owned(), "1:death".to_owned()];
     Prompter::new(template, Arc::new(byte_tokenizer()), labels, 200, max_output_tokens, Truncate::Tail).unwrap()
@@ -112,22 +114,22 @@ fn every_reason_to_refuse_a_trial_is_told() {
 fn a_log_gives_back_what_was_filed_and_refuses_other_settings() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("train.progress.jsonl");
-    let settings = serde_json::json!({"seed": 1, "teacher": "t"});
+    let settings = |seed: u64| Fingerprint::of_contents(&[("train.seed", seed.into()), ("teacher", "t".into())]);
     let failed = Explained { kept: None, failures: vec![Failure::WrongLabel], generated_tokens: 4, ..Explained::default() };
     let kept = Some(Kept { trial: 2, explanation: "because".into() });
     let told = Explained { kept, failures: vec![], generated_tokens: 3, truncated_tokens: 5 };
-    let mut progress = Progress::open(&path, &settings).unwrap();
+    let mut progress = Progress::open(&path, &settings(1)).unwrap();
     progress.add(7, false, failed).unwrap();
     assert!(progress.tried(7) && progress.wants_rationalization(7) && !progress.tried(8));
     progress.add(7, true, told).unwrap();
     drop(progress);
-    let progress = Progress::open(&path, &settings).unwrap();
+    let progress = Progress::open(&path, &settings(1)).unwrap();
     let both = progress.explained(7).unwrap();
     assert_eq!((both.kept.unwrap().trial, both.failures.len(), both.generated_tokens, both.truncated_tokens), (2, 1, 7, 5));
     assert!(!progress.wants_rationalization(7));
-    let error = Progress::open(&path, &serde_json::json!({"seed": 2, "teacher": "t"})).err().unwrap();
+    let error = Progress::open(&path, &settings(2)).err().unwrap();
     assert_eq!(error.exit_code(), 2);
-    assert!(error.to_string().contains("seed") && !error.to_string().contains("teacher"), "{error}");
+    assert!(error.to_string().contains("train.seed (1 → 2)") && !error.to_string().contains("teacher"), "{error}");
 }
 
 #[test]
