@@ -5,7 +5,7 @@ use std::process::Stdio;
 use clsgen::{
     config::Truncate,
     data::{Needs, load_canonical, synthetic::NoteSettings, synthetic::Notes},
-    prompt::{PromptTemplate, Prompter, TextTokenizer},
+    prompt::{Prompt, PromptTemplate, Prompter, TextTokenizer},
 };
 use serde_json::Value;
 
@@ -47,9 +47,11 @@ impl Work {
         std::fs::read(self.path(run).join("construct").join(name)).unwrap_or_default()
     }
 
+    /// What lies there, but for what a killed write left under a dot name.
     fn names(&self, run: &str) -> Vec<String> {
         let entries = std::fs::read_dir(self.path(run).join("construct")).unwrap();
         let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.retain(|name| !name.starts_with('.'));
         names.sort();
         names
     }
@@ -65,34 +67,36 @@ impl Work {
     }
 }
 
+/// One trial a record is enough where it matters only which records are done.
+const ONE: [&str; 2] = ["--set", "construct.trials=1"];
 const BOTH: &str = r#"["train","dev"]"#;
 
 #[test]
 fn a_split_added_to_a_finished_run_gives_the_files_of_both_at_once() {
     let work = Work::with_dev();
-    work.succeed("whole", BOTH, &[]);
+    work.succeed("whole", BOTH, &ONE);
     let whole = FILES.map(|name| work.file("whole", name));
     assert!(whole.iter().all(|file| !file.is_empty()), "some records of each kind");
     for (run, added) in [("named", BOTH), ("alone", r#"["dev"]"#)] {
-        work.succeed(run, r#"["train"]"#, &[]);
+        work.succeed(run, r#"["train"]"#, &ONE);
         assert_eq!(work.names(run), ["dropped.jsonl", "stats.json", "train.jsonl"]);
         let train = std::fs::metadata(work.path(run).join("construct/train.jsonl")).unwrap().modified().unwrap();
         // Killed in the second split's trials, then before and after each of its files: itself, the dropped list,
         // stats.json.
         let faults = ["log.append:4", "log.torn:3", "file.write:2", "file.renamed:2", "file.write:2", "file.renamed:2", "file.write:3"];
         for fault in faults.into_iter().chain(["file.renamed:3"]) {
-            work.killed(run, &["--set", &format!("construct.splits={added}")], fault);
+            work.killed(run, &["--set", &format!("construct.splits={added}"), ONE[0], ONE[1]], fault);
             assert!(work.file(run, "dropped.jsonl").starts_with(&work.dropped_of_train("whole")), "{fault}");
         }
         assert!(work.names(run).contains(&"dev.progress.jsonl".to_owned()), "it goes only when stats.json names the split");
-        work.succeed(run, added, &[]);
+        work.succeed(run, added, &ONE);
         assert_eq!(FILES.map(|name| work.file(run, name)), whole, "{run}");
         assert_eq!(work.names(run), ["dev.jsonl", "dropped.jsonl", "stats.json", "train.jsonl"], "{run}");
         assert_eq!(std::fs::metadata(work.path(run).join("construct/train.jsonl")).unwrap().modified().unwrap(), train, "it is left alone");
     }
     // The other way round: the same records, the entries in the order in which they were made.
-    work.succeed("turned", r#"["dev"]"#, &[]);
-    work.succeed("turned", r#"["train"]"#, &[]);
+    work.succeed("turned", r#"["dev"]"#, &ONE);
+    work.succeed("turned", r#"["train"]"#, &ONE);
     for name in ["train.jsonl", "dev.jsonl"] {
         assert_eq!(work.file("turned", name), work.file("whole", name));
     }
@@ -122,8 +126,11 @@ fn a_finished_split_is_kept_and_under_other_settings_refused_by_their_names() {
 #[test]
 fn documents_that_the_teacher_reads_in_part_are_counted_also_by_a_killed_run() {
     let work = Work::new();
-    let window = lengths(&work)[RECORDS as usize / 2];
-    let (cut, tokens) = lengths(&work).iter().filter(|&&length| length > window).fold((0, 0), |(n, t), l| (n + 1, t + l - window));
+    let mut lengths: Vec<usize> = prompts(&work, 100_000).iter().map(|prompt| prompt.ids.len()).collect();
+    lengths.sort_unstable();
+    let window = lengths[RECORDS as usize / 2];
+    let cut = lengths.iter().filter(|&&length| length > window).count();
+    let tokens: usize = prompts(&work, window).iter().map(|prompt| prompt.truncated_tokens).sum();
     assert!(cut > 0 && cut < RECORDS as usize, "{cut}");
     let narrow = format!("construct.max_input_tokens={window}");
     let narrow = ["--set", &narrow, "--set", "construct.trials=1"];
@@ -163,15 +170,13 @@ fn documents_that_the_teacher_reads_in_part_are_counted_also_by_a_killed_run() {
     assert_eq!(work.file("older", "train.jsonl"), work.file("whole", "train.jsonl"));
 }
 
-/// Tokens of every teacher's prompt, shortest first.
-fn lengths(work: &Work) -> Vec<usize> {
+/// The teacher's prompts under this window.
+fn prompts(work: &Work, window: usize) -> Vec<Prompt> {
     let template = PromptTemplate::load(&work.path("prompts/lcd30.toml")).unwrap();
     let template = PromptTemplate { prefix: String::new(), ..template };
     let tokenizer = std::sync::Arc::new(TextTokenizer::load(&work.path("model")).unwrap());
     let labels = ["0:alive".to_owned(), "1:death".to_owned()];
-    let prompter = Prompter::new(template, tokenizer, labels, 100_000, 1000, Truncate::Tail).unwrap();
+    let prompter = Prompter::new(template, tokenizer, labels, window, 1000, Truncate::Tail).unwrap();
     let records = load_canonical(&work.path("data/train.jsonl"), &Needs::default()).unwrap();
-    let mut lengths: Vec<usize> = records.iter().map(|record| prompter.prompt(record).unwrap().ids.len()).collect();
-    lengths.sort_unstable();
-    lengths
+    records.iter().map(|record| prompter.prompt(record).unwrap()).collect()
 }
