@@ -109,10 +109,15 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// A tensor operation refused its operands: a defect of ours or of the device, never of a record.
+/// A tensor operation refused its operands: a defect of ours or of the device, never of a record. Or the device's memory is full.
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
-        Self::run(format!("tensor operation failed: {error}"))
+        let text = error.to_string();
+        if text.contains("OUT_OF_MEMORY") || text.contains("out of memory") {
+            return Self::resources(format!("out of memory on the device: {}", text.lines().next().unwrap_or_default()))
+                .hint("what is finished is kept: shorter windows, a smaller train.batch_size or generate.batch_tokens, or a larger GPU");
+        }
+        Self::run(format!("tensor operation failed: {text}"))
     }
 }
 
@@ -139,6 +144,13 @@ mod tests {
             .map(|kind| Error::new(kind, "x").exit_code())
             .collect();
         assert_eq!(codes, [1, 2, 3, 4, 5, 130, 143]);
+    }
+
+    #[test]
+    fn a_device_without_memory_is_a_lack_of_resources() {
+        let of = |text: &str| Error::from(candle_core::Error::Msg(text.into()));
+        assert_eq!(of("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")").exit_code(), 5);
+        assert_eq!(of("shape mismatch").exit_code(), 1);
     }
 
     #[test]

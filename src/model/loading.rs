@@ -19,8 +19,8 @@ pub struct Loading {
     pub held: u64,
     /// Copies on the way there.
     pub passing: u64,
-    /// Files that are mapped meanwhile: address space, not memory.
-    pub mapped: u64,
+    /// Address space beyond that: files that are mapped meanwhile, and what the copies leave reserved.
+    pub addresses: u64,
 }
 
 impl Loading {
@@ -36,7 +36,9 @@ impl Loading {
             Weights::Safetensors(files) => (files.iter().map(length).sum(), 0),
         };
         let buffer = if device.is_cpu() && dtype == DType::BF16 { held.min(TOGETHER as u64) } else { 0 };
-        Self { held, passing: copies + buffer, mapped }
+        // Tensors that were moved leave gaps in which no buffer fits.
+        let gaps = if buffer > 0 { held - buffer } else { 0 };
+        Self { held, passing: copies + buffer, addresses: mapped + gaps }
     }
 
     /// Fails (exit 5) where the weights, and beside them what loading or what `work` takes, are more than is free. `what` begins the
@@ -45,10 +47,11 @@ impl Loading {
         let hint = |free: u64| fits(free).unwrap_or_else(|| SMALLER.into());
         let free = usable(cuda::memory_available(device), device.is_cuda());
         device::check_memory(self.held + work.max(self.passing), free, what).map_err(|error| error.hint(hint(free)))?;
-        // Where addresses are limited, a mapped file counts: on the host, whatever computes.
+        // Where addresses are limited, a mapped file counts, and so does what the allocator reserves beside what it gives: on the
+        // host, whatever computes.
         let host = if device.is_cuda() { 0 } else { self.held };
-        let free = device::addresses_available();
-        device::check_memory(host + self.passing + self.mapped, free, what).map_err(|error| error.hint(SMALLER))
+        let (free, rounded_up) = (device::addresses_available(), host / 16);
+        device::check_memory(host + rounded_up + self.passing + self.addresses, free, what).map_err(|error| error.hint(SMALLER))
     }
 }
 

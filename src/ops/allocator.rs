@@ -86,6 +86,12 @@ fn reserve_in_parts() {
     let kib = (limit.rlim_cur / PARTS / 1024).clamp(1, 1 << 20);
     // SAFETY: as in `keep_freed_memory`.
     unsafe { libmimalloc_sys::mi_option_set(ARENA_RESERVE, kib as c_long) };
+    // glibc, which libraries in C allocate by, would reserve 64 MB a thread.
+    // SAFETY: sets one number, before there is a second thread.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1)
+    };
 }
 
 /// Says so on stderr and ends the process, without an allocation. Destructors do not run, as after a kill.
