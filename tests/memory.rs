@@ -110,9 +110,9 @@ fn what_cannot_fit_is_refused_before_loading_by_every_command() {
     let work = Work::new();
     let trained = work.run(None, &[TRAIN, &["--run", "run"]].concat());
     assert_eq!(trained.code, Some(0), "{trained:?}");
-    // A window whose keys and values no machine holds.
-    let long = ["--set", "model.max_input_tokens=900000000", "--set", "model.allow_long=true"];
-    let construct_long = ["--set", "construct.max_input_tokens=900000000", "--set", "model.allow_long=true"];
+    // A window whose keys and values 4 GB do not hold.
+    let long = ["--set", "model.max_input_tokens=10000000", "--set", "model.allow_long=true"];
+    let construct_long = ["--set", "construct.max_input_tokens=10000000", "--set", "model.allow_long=true"];
     let predict = ["predict", "--model", "run", "--input", "data/test.jsonl", "--output", "o.jsonl"];
     let eval = ["eval", "--config", "demo.toml", "--run", "run", "--set", "eval.bootstrap=10"];
     let construct = ["construct", "--config", "demo.toml", "--run", "constructed"];
@@ -122,16 +122,16 @@ fn what_cannot_fit_is_refused_before_loading_by_every_command() {
         ([&construct[..], &construct_long].concat(), "--set construct.max_input_tokens="),
     ];
     for (arguments, hint) in cases {
-        let told = work.run(None, &arguments);
-        common::assert_fails(&told, 5, &["not enough memory: ", "of weights) with a prompt of 900000000 tokens needs", "is free", hint]);
+        let told = work.run(Some(4000), &arguments);
+        common::assert_fails(&told, 5, &["not enough memory: ", "of weights) with a prompt of 10000000 tokens needs", "is free", hint]);
     }
     assert!(!work.path("o.jsonl").exists());
     // The tokens that the hint says would fit do.
-    let told = work.run(None, &[&predict[..], &long].concat());
+    let told = work.run(Some(4000), &[&predict[..], &long].concat());
     let fits = told.stderr.split("model.max_input_tokens=").nth(1).and_then(|rest| rest.split(',').next()).unwrap();
     let fits: u64 = fits.parse().unwrap();
     let set = format!("model.max_input_tokens={}", fits / 2);
-    let told = work.run(None, &[&predict[..], &["--set", &set, "--set", "model.allow_long=true", "--no-explanation"]].concat());
+    let told = work.run(Some(4000), &[&predict[..], &["--set", &set, "--set", "model.allow_long=true", "--no-explanation"]].concat());
     assert_eq!(told.code, Some(0), "{told:?}");
 }
 
