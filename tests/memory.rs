@@ -1,4 +1,5 @@
-//! Memory and disk that do not suffice, through the program: each command under `ulimit -v` ends with 0 or with 5, whatever the limit.
+//! Memory and disk that do not suffice, through the program: each command under `ulimit -v` ends with 0 or with 5,
+//! whatever the limit.
 
 mod common;
 
@@ -159,7 +160,8 @@ fn smollm2_ends_with_0_or_5_under_any_limit() {
     assert_eq!(ends_well(&work.run(Some(1400), &[&construct[..], &short].concat()), "construct under 1400 MB"), 0);
 }
 
-/// A disk on which the explanations cannot be written is found before the first is asked for; one that fills up ends with 5 too.
+/// A disk on which the explanations cannot be written is found before the first is asked for; one that fills up ends
+/// with 5 too.
 #[test]
 fn construct_looks_at_the_disk_first() {
     let work = Work::new();
