@@ -109,7 +109,8 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// A tensor operation refused its operands: a defect of ours or of the device, never of a record. Or the device's memory is full.
+/// A tensor operation refused its operands: a defect of ours or of the device, never of a record. Or the device's
+/// memory is full.
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
         let text = error.to_string();

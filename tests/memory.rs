@@ -1,4 +1,5 @@
-//! Memory and disk that do not suffice, through the program: each command under `ulimit -v` ends with 0 or with 5, whatever the limit.
+//! Memory and disk that do not suffice, through the program: each command under `ulimit -v` ends with 0 or with 5,
+//! whatever the limit.
 
 mod common;
 
@@ -110,9 +111,9 @@ fn what_cannot_fit_is_refused_before_loading_by_every_command() {
     let work = Work::new();
     let trained = work.run(None, &[TRAIN, &["--run", "run"]].concat());
     assert_eq!(trained.code, Some(0), "{trained:?}");
-    // A window whose keys and values no machine holds.
-    let long = ["--set", "model.max_input_tokens=900000000", "--set", "model.allow_long=true"];
-    let construct_long = ["--set", "construct.max_input_tokens=900000000", "--set", "model.allow_long=true"];
+    // A window whose keys and values 4 GB do not hold.
+    let long = ["--set", "model.max_input_tokens=10000000", "--set", "model.allow_long=true"];
+    let construct_long = ["--set", "construct.max_input_tokens=10000000", "--set", "model.allow_long=true"];
     let predict = ["predict", "--model", "run", "--input", "data/test.jsonl", "--output", "o.jsonl"];
     let eval = ["eval", "--config", "demo.toml", "--run", "run", "--set", "eval.bootstrap=10"];
     let construct = ["construct", "--config", "demo.toml", "--run", "constructed"];
@@ -122,16 +123,16 @@ fn what_cannot_fit_is_refused_before_loading_by_every_command() {
         ([&construct[..], &construct_long].concat(), "--set construct.max_input_tokens="),
     ];
     for (arguments, hint) in cases {
-        let told = work.run(None, &arguments);
-        common::assert_fails(&told, 5, &["not enough memory: ", "of weights) with a prompt of 900000000 tokens needs", "is free", hint]);
+        let told = work.run(Some(4000), &arguments);
+        common::assert_fails(&told, 5, &["not enough memory: ", "of weights) with a prompt of 10000000 tokens needs", "is free", hint]);
     }
     assert!(!work.path("o.jsonl").exists());
     // The tokens that the hint says would fit do.
-    let told = work.run(None, &[&predict[..], &long].concat());
+    let told = work.run(Some(4000), &[&predict[..], &long].concat());
     let fits = told.stderr.split("model.max_input_tokens=").nth(1).and_then(|rest| rest.split(',').next()).unwrap();
     let fits: u64 = fits.parse().unwrap();
     let set = format!("model.max_input_tokens={}", fits / 2);
-    let told = work.run(None, &[&predict[..], &["--set", &set, "--set", "model.allow_long=true", "--no-explanation"]].concat());
+    let told = work.run(Some(4000), &[&predict[..], &["--set", &set, "--set", "model.allow_long=true", "--no-explanation"]].concat());
     assert_eq!(told.code, Some(0), "{told:?}");
 }
 
@@ -159,7 +160,8 @@ fn smollm2_ends_with_0_or_5_under_any_limit() {
     assert_eq!(ends_well(&work.run(Some(1400), &[&construct[..], &short].concat()), "construct under 1400 MB"), 0);
 }
 
-/// A disk on which the explanations cannot be written is found before the first is asked for; one that fills up ends with 5 too.
+/// A disk on which the explanations cannot be written is found before the first is asked for; one that fills up ends
+/// with 5 too.
 #[test]
 fn construct_looks_at_the_disk_first() {
     let work = Work::new();

@@ -1,4 +1,5 @@
-//! What a model that reads and writes takes of memory: known before its weights are read, and the batch that fits once they are.
+//! What a model that reads and writes takes of memory: known before its weights are read, and the batch that fits
+//! once they are.
 
 use candle_core::{DType, Device};
 
@@ -40,14 +41,15 @@ impl Needs {
         }
     }
 
-    /// What prompts of up to `longest` tokens take while they are read, their caches aside: short ones are read together.
+    /// What prompts of up to `longest` tokens take while they are read, their caches aside: short ones are read
+    /// together.
     fn working(&self, longest: usize) -> u64 {
         longest.max(PREFILL_TOKENS) as u64 * self.row + self.logits
     }
 }
 
-/// Fails (exit 5), before its weights are read, where the model at `source`, held as `dtype` on `device`, and its longest prompt
-/// cannot be held: says what is needed, what is free and what would fit.
+/// Fails (exit 5), before its weights are read, where the model at `source`, held as `dtype` on `device`, and its
+/// longest prompt cannot be held: says what is needed, what is free and what would fit.
 pub fn check_before_loading(source: &ModelSource, dtype: DType, device: &Device, longest: Longest) -> Result<()> {
     let Longest { input, output, key } = longest;
     let config = source.config()?;
@@ -62,8 +64,9 @@ pub fn check_before_loading(source: &ModelSource, dtype: DType, device: &Device,
 }
 
 impl Budget {
-    /// What fits beside a loaded model: half of the free memory for keys and values, or what prompts of up to `longest` tokens leave
-    /// of it while they are read; the rest is for activations and everyone else. `tokens` (`generate.batch_tokens`) goes first.
+    /// What fits beside a loaded model: half of the free memory for keys and values, or what prompts of up to
+    /// `longest` tokens leave of it while they are read; the rest is for activations and everyone else. `tokens`
+    /// (`generate.batch_tokens`) goes first.
     pub fn beside(llama: &Llama, longest: usize, tokens: Option<usize>) -> Self {
         let needs = Needs::of(&llama.config, llama.dtype(), llama.device());
         let free = cuda::memory_available(llama.device());

@@ -47,7 +47,8 @@ impl Footprint {
     }
 }
 
-/// What is left of free memory for tensors: a GPU's libraries take theirs, and the kernels' code, when they are first used.
+/// What is left of free memory for tensors: a GPU's libraries take theirs, and the kernels' code, when they are first
+/// used.
 pub fn usable(available: u64, cuda: bool) -> u64 {
     const LIBRARIES: u64 = 512 << 20;
     if cuda { available.saturating_sub(LIBRARIES) } else { available }

@@ -41,14 +41,15 @@ impl Loading {
         Self { held, passing: copies + buffer, addresses: mapped + gaps }
     }
 
-    /// Fails (exit 5) where the weights, and beside them what loading or what `work` takes, are more than is free. `what` begins the
-    /// message; `fits` makes a hint of the free bytes, where it knows a better one than a smaller model.
+    /// Fails (exit 5) where the weights, and beside them what loading or what `work` takes, are more than is free.
+    /// `what` begins the message; `fits` makes a hint of the free bytes, where it knows a better one than a smaller
+    /// model.
     pub fn check(&self, work: u64, device: &Device, what: &str, fits: &dyn Fn(u64) -> Option<String>) -> Result<()> {
         let hint = |free: u64| fits(free).unwrap_or_else(|| SMALLER.into());
         let free = usable(cuda::memory_available(device), device.is_cuda());
         device::check_memory(self.held + work.max(self.passing), free, what).map_err(|error| error.hint(hint(free)))?;
-        // Where addresses are limited, a mapped file counts, and so does what the allocator reserves beside what it gives: on the
-        // host, whatever computes.
+        // Where addresses are limited, a mapped file counts, and so does what the allocator reserves beside what it
+        // gives: on the host, whatever computes.
         let host = if device.is_cuda() { 0 } else { self.held };
         let (free, rounded_up) = (device::addresses_available(), host / 16);
         device::check_memory(host + rounded_up + self.passing + self.addresses, free, what).map_err(|error| error.hint(SMALLER))

@@ -1,8 +1,8 @@
 //! The process's allocator: mimalloc, told how long to keep what ops give back, and an exit code where memory runs out.
 //!
-//! Rust ends a process whose allocation fails by SIGABRT. Nothing of ours goes on without memory that it asked for, so the failed
-//! call itself ends the process as every other lack of resources does (SPEC section 1, exit 5). What was finished is on disk, and
-//! the same command goes on with it, as after a kill.
+//! Rust ends a process whose allocation fails by SIGABRT. Nothing of ours goes on without memory that it asked for,
+//! so the failed call itself ends the process as every other lack of resources does (SPEC section 1, exit 5). What
+//! was finished is on disk, and the same command goes on with it, as after a kill.
 #![allow(unsafe_code)]
 
 use std::{
@@ -28,7 +28,8 @@ pub fn keep_freed_memory() {
     unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, MILLISECONDS) };
 }
 
-/// mimalloc, but memory that it cannot give ends the process with exit 5. (glibc's allocator keeps freed activations of odd sizes.)
+/// mimalloc, but memory that it cannot give ends the process with exit 5. (glibc's allocator keeps freed activations
+/// of odd sizes.)
 pub struct Allocator;
 
 // SAFETY: every call is mimalloc's, whose contract this is; a null pointer is never returned.
@@ -74,8 +75,8 @@ fn begin() {
     }
 }
 
-/// By default mimalloc reserves a GiB of addresses before the first byte. Under `ulimit -v` that is most of what there is, for small
-/// objects alone, and nobody could say any more what is free.
+/// By default mimalloc reserves a GiB of addresses before the first byte. Under `ulimit -v` that is most of what
+/// there is, for small objects alone, and nobody could say any more what is free.
 #[cold]
 fn reserve_in_parts() {
     let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };

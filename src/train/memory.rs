@@ -119,7 +119,8 @@ impl Estimate {
     }
 }
 
-/// Fails (exit 5) before anything is loaded when `weights` (bytes of them, and their type), moments and the smallest pass cannot fit.
+/// Fails (exit 5) before anything is loaded when `weights` (bytes of them, and their type), moments and the smallest
+/// pass cannot fit.
 pub fn check_before_loading(
     config: &LlamaConfig,
     (weights, dtype): (u64, DType),

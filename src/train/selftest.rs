@@ -50,8 +50,8 @@ pub fn tiny(device: &Device, only: &[String]) -> Vec<Row> {
     bench.rows
 }
 
-/// Fails (exit 5), before it is loaded, where a given model's pass cannot be held on the host: its weights as bf16 and as f32, and
-/// what two records take.
+/// Fails (exit 5), before it is loaded, where a given model's pass cannot be held on the host: its weights as bf16
+/// and as f32, and what two records take.
 pub fn check_memory(source: &ModelSource) -> Result<()> {
     let config = source.config()?;
     let loading = Loading::of(source, &config, DType::BF16, &Device::Cpu);
