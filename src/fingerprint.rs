@@ -21,6 +21,9 @@ use crate::{
 /// The tokenizer's hash beside the key of a model: absent in what an older clsgen stored, which cannot be compared.
 pub const TOKENIZER: &str = "tokenizer";
 
+/// What only the base's own files tell of a checkpoint that names no hash.
+const OF_THE_BASE: [&str; 3] = ["model.base", TOKENIZER, "prompt date"];
+
 /// Keys that say what a record's label and texts are, `data.fields` with every name in it.
 const READING: [&str; 4] = ["task.labels", "data.format", "data.fields", "data.horizon"];
 
@@ -84,7 +87,7 @@ impl Fingerprint {
     /// The keys in which `recorded` differs, each with its values where they can be shown: `lora.rank (8 → 16)`.
     ///
     /// A config key that `recorded` lacks, because its version did not know it, counts as its default, and a content that it lacks as
-    /// none. A tokenizer that it does not name cannot be compared: one warning.
+    /// none. A tokenizer that it does not name cannot be compared: one warning. Nor can a base that is null here.
     pub fn differences(&self, recorded: &Self) -> Vec<String> {
         let defaults = defaults();
         let keys: BTreeSet<&String> = self.0.keys().chain(recorded.0.keys()).collect();
@@ -92,7 +95,9 @@ impl Fingerprint {
         for key in keys {
             let was = recorded.0.get(key).or_else(|| defaults.get(key)).unwrap_or(&Value::Null);
             let is = self.get(key);
-            if key.ends_with(TOKENIZER) && was.is_null() && !recorded.0.is_empty() {
+            if is.is_null() && OF_THE_BASE.contains(&key.as_str()) {
+                // The base is not there and the checkpoint does not name its hash: nothing can be made, only measured again.
+            } else if key.ends_with(TOKENIZER) && was.is_null() && !recorded.0.is_empty() {
                 tracing::warn!("an older clsgen made this and kept no hash of the {key}: that it is the same cannot be checked");
             } else if was != is && !(key == "model.dtype" && was == "auto") {
                 found.push(describe(key, was, is));

@@ -25,7 +25,7 @@ dev = "dev.jsonl"
 test = "test.jsonl"
 [model]
 base = "model"
-max_input_tokens = 320
+max_input_tokens = 560
 max_output_tokens = 48
 [construct]
 teacher = "model"
@@ -33,7 +33,7 @@ max_input_tokens = 320
 max_output_tokens = 48
 trials = 1
 temperature = 0.5
-on_fail = "drop"
+on_fail = "label_only"
 [lora]
 rank = 2
 [head]
@@ -159,7 +159,7 @@ fn changed(key: &str) -> Vec<&'static str> {
         "data.dev" => vec!["data.dev=longer.jsonl"],
         "model.base" => vec!["model.base=model2"],
         "model.dtype" => vec!["model.dtype=bf16"],
-        "model.max_input_tokens" => vec!["model.max_input_tokens=321"],
+        "model.max_input_tokens" => vec!["model.max_input_tokens=561"],
         "model.max_output_tokens" => vec!["model.max_output_tokens=49"],
         "model.truncate" => vec!["model.truncate=head"],
         "construct.teacher" => vec!["construct.teacher=model2"],
@@ -168,7 +168,7 @@ fn changed(key: &str) -> Vec<&'static str> {
         "construct.trials" => vec!["construct.trials=2"],
         "construct.temperature" => vec!["construct.temperature=0.9"],
         "construct.top_p" => vec!["construct.top_p=0.5"],
-        "construct.on_fail" => vec!["construct.on_fail=label_only"],
+        "construct.on_fail" => vec!["construct.on_fail=rationalize"],
         "construct.min_words" => vec!["construct.min_words=3"],
         "construct.max_copied" => vec!["construct.max_copied=0.25"],
         "lora.rank" => vec!["lora.rank=3"],

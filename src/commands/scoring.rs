@@ -89,10 +89,10 @@ impl Windows {
 
 /// What a checkpoint's prompts and base are known by.
 pub(super) struct Known {
-    /// [`ModelSource::hash`] of the base.
-    pub(super) base: String,
-    /// The tokenizer's hash.
-    pub(super) tokenizer: String,
+    /// [`ModelSource::hash`] of the base; `None` where the checkpoint does not name it and the base is not there.
+    pub(super) base: Option<String>,
+    /// The tokenizer's hash; `None` likewise.
+    pub(super) tokenizer: Option<String>,
     /// The date of a prompt whose chat template reads the clock.
     pub(super) date: Option<String>,
 }
@@ -102,12 +102,15 @@ pub(super) struct Known {
 pub(super) fn known(context: &Context, dir: &Path, info: &ClsgenJson) -> Result<Known> {
     let template = template(dir, info)?;
     if let (Some(base), Some(tokenizer)) = (&info.base_hash, &info.tokenizer_hash) {
-        return Ok(Known { base: base.clone(), tokenizer: tokenizer.clone(), date: template.date });
+        return Ok(Known { base: Some(base.clone()), tokenizer: Some(tokenizer.clone()), date: template.date });
     }
-    let source = locate(context, dir, info)?;
+    let Ok(source) = locate(context, dir, info) else {
+        // Reading the model says what is wrong; what is finished needs none.
+        return Ok(Known { base: info.base_hash.clone(), tokenizer: info.tokenizer_hash.clone(), date: template.date });
+    };
     let tokenizer = TextTokenizer::load(source.tokenizer_path())?;
     let date = template.dated(&tokenizer, &context.prompt_date()).date;
-    Ok(Known { base: source.hash()?, tokenizer: tokenizer.hash().to_owned(), date })
+    Ok(Known { base: Some(source.hash()?), tokenizer: Some(tokenizer.hash().to_owned()), date })
 }
 
 /// What decides the predictions of a checkpoint, `predict`'s and `eval`'s. `more` is what each of them knows besides.

@@ -267,7 +267,7 @@ fn explanations_of_dev_belong_to_their_run() {
     };
     fixture.write("run/construct/stats.json", stats("train.jsonl", json!({})));
     assert!(fixture.fail("run", &[], 2).contains("from other records than data.dev"));
-    fixture.write("run/construct/stats.json", stats("dev.jsonl", json!({"labels": ["no", "yes"]})));
+    fixture.write("run/construct/stats.json", stats("dev.jsonl", json!({"task.labels": ["no", "yes"]})));
     let told = fixture.fail("run", &[], 2);
     assert!(told.contains("construct/dev.jsonl was constructed under other settings"), "{told}");
     fixture.write("run/construct/stats.json", stats("dev.jsonl", json!({})));
