@@ -254,6 +254,11 @@ fn every_key_that_decides_a_result_is_missed_by_the_command_that_goes_on_with_it
             assert_eq!(snapshot(&world), before, "{stage:?}, {key}");
         }
     }
+    // run.json names what was used.
+    let run: Value = serde_json::from_slice(&std::fs::read(world.path("run/run.json")).unwrap()).unwrap();
+    let roles: Vec<&str> = run["inputs"].as_array().unwrap().iter().filter_map(|input| input["role"].as_str()).collect();
+    assert_eq!(roles, ["checkpoint", "model.base", "eval.judge"]);
+    assert_eq!((&run["hardware"]["dtype"], run["exit_code"].is_i64()), (&json!("f32"), true));
     // Unchanged, every one of them still goes on.
     stages.iter().for_each(|stage| drop(world.succeed(command(*stage), &[])));
 }

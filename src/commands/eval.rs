@@ -82,12 +82,18 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// The checkpoint that is scored, for `run.json`.
-    fn models(&self) -> Vec<run_record::Used<'_>> {
-        match self {
-            Self::Files { .. } => Vec::new(),
-            Self::Run(job) => vec![("checkpoint", &job.checkpoint, &job.hash)],
+    /// The checkpoint that is scored, the base that it and the baselines stand on, and the judge, for `run.json`.
+    fn models(&self, judge: Option<&judge::Plan>) -> Result<Vec<(&'static str, PathBuf, String)>> {
+        let mut used = Vec::new();
+        if let Self::Run(job) = self {
+            used.push(("checkpoint", job.checkpoint.clone(), job.hash.clone()));
+            let (info, _) = job.prompt()?;
+            used.extend(info.base_hash.map(|hash| ("model.base", PathBuf::from(info.base_model), hash)));
         }
+        if let Some(judge) = judge {
+            used.push(("eval.judge", judge.source.path.clone(), judge.source.hash()?));
+        }
+        Ok(used)
     }
 
     /// The file of the predictions that are scored.
@@ -161,7 +167,9 @@ pub(super) fn execute(context: &Context, args: &EvalArgs) -> Result<Option<Outco
     let lock = if context.dry_run { None } else { Some(RunLock::acquire(&context.run_dir)?) };
     if lock.is_some() {
         folder.begin()?;
-        run_record::write(context, "eval", &work.inputs(), &work.models())?;
+        let models = work.models(judge.as_ref())?;
+        let models: Vec<run_record::Used<'_>> = models.iter().map(|(role, path, hash)| (*role, path.as_path(), hash.as_str())).collect();
+        run_record::write(context, "eval", &work.inputs(), &models)?;
     }
     let scored = work.score(context, &folder)?;
     if context.dry_run {

@@ -27,7 +27,8 @@ const FILE: &str = "judge.jsonl";
 
 /// A judge, found before any work.
 pub struct Plan {
-    source: ModelSource,
+    /// Its files.
+    pub source: ModelSource,
     tokenizer: Arc<TextTokenizer>,
     labels: [String; 2],
     inconsistency: PromptTemplate,

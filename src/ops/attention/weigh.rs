@@ -52,14 +52,21 @@ const FEW: usize = 16;
 /// The number of heads done.
 #[inline(always)]
 fn weigh_heads<T: Element, const D: usize, const G: usize>(weights: &[f32], v: &[T], [_, n, count]: [usize; 3], o: &mut [f32]) -> usize {
-    let mut sums: [[f32; D]; G] = std::array::from_fn(|g| std::array::from_fn(|c| o[g * D + c]));
+    // Loops: what `array::from_fn` and `map` call is not compiled for this CPU's vectors.
+    let mut sums = [[0.0f32; D]; G];
+    for (g, sums) in sums.iter_mut().enumerate() {
+        sums.copy_from_slice(&o[g * D..(g + 1) * D]);
+    }
     for j in 0..count {
         let Some(value) = v[j * D..].first_chunk::<D>() else { return G };
-        let value = value.map(T::widen);
+        let mut wide = [0.0f32; D];
+        for c in 0..D {
+            wide[c] = value[c].widen();
+        }
         for g in 0..G {
             let weight = weights[g * n + j];
             for c in 0..D {
-                sums[g][c] = weight.mul_add(value[c], sums[g][c]);
+                sums[g][c] = weight.mul_add(wide[c], sums[g][c]);
             }
         }
     }
