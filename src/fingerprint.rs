@@ -69,8 +69,7 @@ impl Fingerprint {
 
     /// How `config` reads a record: what a label or a text that was made of one depends on.
     pub fn of_reading(config: &Config) -> Result<Self> {
-        let contents: Vec<(&str, Value)> = Stage::Train.keys().filter(|key| key.1).map(|(key, _)| (key, Value::Null)).collect();
-        Ok(Self::new(Stage::Train, config, &contents)?.reading())
+        Ok(Self::new(Stage::Train, config, &Stage::Train.contents(|_| Value::Null))?.reading())
     }
 
     /// The part of it that [`Fingerprint::of_reading`] holds.
@@ -79,8 +78,14 @@ impl Fingerprint {
         self.filtered(|key| READING.iter().any(|read| key.strip_prefix(read).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))))
     }
 
+    /// Gives a key its value.
+    pub fn set(&mut self, key: &str, value: Value) {
+        self.0.insert(key.to_owned(), value);
+    }
+
     /// The keys that `keep` accepts.
-    fn filtered(&self, keep: impl Fn(&str) -> bool) -> Self {
+    #[must_use]
+    pub fn filtered(&self, keep: impl Fn(&str) -> bool) -> Self {
         Self(self.0.iter().filter(|(key, _)| keep(key)).map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
@@ -157,8 +162,7 @@ mod tests {
     use super::*;
 
     fn with_contents(stage: Stage, config: &Config, seed: u64) -> Fingerprint {
-        let mut contents: Vec<(&str, Value)> =
-            stage.keys().filter(|(_, by_content)| *by_content).map(|(key, _)| (key, json!("0f"))).collect();
+        let mut contents = stage.contents(|_| json!("0f"));
         contents.retain(|(key, _)| *key != "train.seed");
         contents.push(("train.seed", json!(seed)));
         Fingerprint::new(stage, config, &contents).unwrap()

@@ -259,6 +259,16 @@ fn every_key_that_decides_a_result_is_missed_by_the_command_that_goes_on_with_it
     let roles: Vec<&str> = run["inputs"].as_array().unwrap().iter().filter_map(|input| input["role"].as_str()).collect();
     assert_eq!(roles, ["checkpoint", "model.base", "eval.judge"]);
     assert_eq!((&run["hardware"]["dtype"], run["exit_code"].is_i64()), (&json!("f32"), true));
+    // A new evaluation reads the split as the run read its own: thresholds come from the run's dev predictions.
+    std::fs::rename(world.path("run/eval"), world.path("aside")).unwrap();
+    for key in
+        ["model.max_input_tokens", "model.truncate", "generate.temperature", "data.horizon", "data.dev", "task.labels", "task.prompt"]
+    {
+        let sets: Vec<String> = changed(key).into_iter().map(str::to_owned).collect();
+        assert_fails(&world.clsgen(&["eval"], &sets), 2, &["was trained and its dev split scored under other settings", key, "hint: "]);
+        assert!(!world.path("run/eval").exists(), "{key}");
+    }
+    std::fs::rename(world.path("aside"), world.path("run/eval")).unwrap();
     // Unchanged, every one of them still goes on.
     stages.iter().for_each(|stage| drop(world.succeed(command(*stage), &[])));
 }

@@ -171,6 +171,7 @@ impl Job {
     /// The checks that asking the teacher would begin with, and what would be asked.
     fn dry_run(&self, context: &Context) -> Result<()> {
         let todo = self.missing(&Finished::read(&self.dir)?)?;
+        self.refuse_foreign_files(&todo, None)?;
         let mut plan = Plan::new(context, "construct")
             .with("construct.teacher", json!(self.teacher.path))
             .with("trials of a record, at most", context.config.construct.trials)
@@ -207,6 +208,12 @@ impl Job {
     /// A split's file is written once its log is whole: one that is there before (without `logs`: before there is any log) was not
     /// made by us, and is not replaced.
     fn refuse_foreign_files(&self, todo: &[&Split], logs: Option<&[Progress]>) -> Result<()> {
+        let dropped = self.dir.join("dropped.jsonl");
+        let begun = self.dir.join("stats.json").is_file() || todo.iter().any(|split| self.log_path(split).is_file());
+        if dropped.symlink_metadata().is_ok() && !begun {
+            return Err(Error::usage(format!("{} is there already, and construct did not make it", dropped.display()))
+                .hint("move it away, or choose another directory with --run"));
+        }
         for (i, split) in todo.iter().enumerate() {
             let path = self.dir.join(format!("{}.jsonl", split.name));
             let ours = logs.map_or_else(|| self.log_path(split).is_file(), |logs| !self.unfinished(split, &logs[i]));
@@ -303,7 +310,7 @@ impl Split {
             Error::usage(format!("data.{name} is not set, but construct.splits names {name}")).hint("set it, or change construct.splits")
         })?;
         let path = context.config.resolve(path);
-        let needs = Needs { both_classes: false, ..Needs::split(data, name, fields) };
+        let needs = Needs::split(data, name, fields);
         let records = data::load(data, &path, &needs)?;
         let mut contents = method.to_vec();
         contents.push(("source", data::source_hash(&path)?.into()));

@@ -70,7 +70,11 @@ impl<'a> Work<'a> {
     fn find(context: &Context, args: &'a EvalArgs) -> Result<Self> {
         match &args.predictions {
             Some(test) => Ok(Self::Files { test, dev: args.dev_predictions.as_deref() }),
-            None => Ok(Self::Run(Job::find(context, args)?)),
+            None => {
+                let job = Job::find(context, args)?;
+                job.check_settings(context)?;
+                Ok(Self::Run(job))
+            }
         }
     }
 
@@ -80,6 +84,14 @@ impl<'a> Work<'a> {
             Self::Files { test, dev } => std::iter::once(*test).chain(*dev).collect(),
             Self::Run(job) => vec![&job.data],
         }
+    }
+
+    /// The splits that the leakage report reads beside the scored one.
+    fn other_splits(&self, context: &Context) -> Vec<PathBuf> {
+        let Self::Run(job) = self else { return Vec::new() };
+        let data = &context.config.data;
+        let named = [&data.train, &data.dev, &data.test].into_iter().flatten().map(|path| context.config.resolve(path));
+        named.filter(|path| *path != job.data && path.is_file()).collect()
     }
 
     /// The checkpoint that is scored, the base that it and the baselines stand on, and the judge, for `run.json`.
@@ -166,12 +178,18 @@ pub(super) fn execute(context: &Context, args: &EvalArgs) -> Result<Option<Outco
     let baselines = baselines::Plan::find(context, args, &work)?;
     let lock = if context.dry_run { None } else { Some(RunLock::acquire(&context.run_dir)?) };
     if lock.is_some() {
-        folder.begin()?;
+        work.inputs().into_iter().for_each(storage::protect);
         let models = work.models(judge.as_ref())?;
         let models: Vec<run_record::Used<'_>> = models.iter().map(|(role, path, hash)| (*role, path.as_path(), hash.as_str())).collect();
-        run_record::write(context, "eval", &work.inputs(), &models)?;
+        let splits = work.other_splits(context);
+        let inputs: Vec<&Path> = work.inputs().into_iter().chain(splits.iter().map(PathBuf::as_path)).collect();
+        run_record::write(context, "eval", &inputs, &models)?;
+        folder.begin()?;
     }
-    let scored = work.score(context, &folder)?;
+    let scored = work.score(context, &folder);
+    // Before hours of baselines, not after them.
+    let scored = scored.and_then(|scored| if args.paper.is_empty() { Ok(scored) } else { paper::task(context, &scored).map(|_| scored) });
+    let scored = if context.dry_run { scored? } else { folder.settle(scored)? };
     if context.dry_run {
         return dry_run(context, &work, &scored, [judge.is_some(), baselines.is_some(), comparable.is_some()]).map(|()| None);
     }

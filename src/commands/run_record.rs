@@ -27,6 +27,10 @@ pub type Used<'a> = (&'a str, &'a Path, &'a str);
 /// The config and prompt files are added by themselves. [`finish`] completes it when the command ends.
 pub fn write(context: &Context, command: &str, inputs: &[&Path], models: &[Used<'_>]) -> Result<()> {
     let path = context.run_dir.join(FILE);
+    if path.symlink_metadata().is_ok() && !read(&path).is_some_and(|record| record["command"].is_string()) {
+        return Err(Error::usage(format!("{} is there already and no clsgen wrote it", path.display()))
+            .hint("move it away, or choose another directory with --run"));
+    }
     let prompt = Some(context.config.resolve(&context.config.task.prompt)).filter(|path| path.is_file());
     let all = context.config_path.iter().chain(&prompt).map(PathBuf::as_path).chain(inputs.iter().copied());
     let mut files: Vec<Value> = Vec::new();

@@ -29,4 +29,9 @@ impl Stage {
     pub fn keys(self) -> impl Iterator<Item = (&'static str, bool)> {
         keys::deciding(self)
     }
+
+    /// Something for every key that counts by content.
+    pub fn contents<T>(self, mut of: impl FnMut(&str) -> T) -> Vec<(&'static str, T)> {
+        self.keys().filter(|(_, by_content)| *by_content).map(|(key, _)| (key, of(key))).collect()
+    }
 }

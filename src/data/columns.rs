@@ -124,8 +124,11 @@ impl Columns {
         let loose = header.iter().all(|name| looks_like_a_name(name, " -./()"));
         let more = if loose { " -./()" } else { "" };
         let names: Vec<&str> = header.iter().filter(|name| looks_like_a_name(name, more)).take(40).map(String::as_str).collect();
-        Err(Error::data(problems.join("; "))
-            .hint(format!("map a field to its column with `--set data.fields.FIELD=COLUMN`; the header has: {}", names.join(", "))))
+        let error = Error::data(problems.join("; "));
+        if names.is_empty() {
+            return Err(error.hint("its first line is no header of column names: a CSV file begins with one"));
+        }
+        Err(error.hint(format!("map a field to its column with `--set data.fields.FIELD=COLUMN`; the header has: {}", names.join(", "))))
     }
 
     /// The record in a row, or everything that is wrong with it.

@@ -35,6 +35,8 @@ const COMPRESSED: [(&[u8], &str); 6] = [
     (b"PK\x03\x04", "zip"),
     (b"\x04\x22\x4d\x18", "lz4"),
 ];
+/// The byte order marks of UTF-16.
+const UTF16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 /// The UTF-8 byte order mark.
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
@@ -61,6 +63,12 @@ pub(super) fn open(data: &config::Data, path: &Path, fields: &[String], label_re
             .hint("unpack it first, or pipe it: `zcat FILE | clsgen predict --input - …` (zstdcat, bzcat, xzcat)")),
         Some(DataFormat::Jsonl | DataFormat::Auto | DataFormat::Lcd) | None if array => {
             Err(Error::data("is a JSON array, not one object a line").hint("`jq -c '.[]' FILE > FILE.jsonl` writes it as JSON Lines"))
+        }
+        Some(format) if format != DataFormat::Parquet && head.starts_with(PARQUET_MAGIC) => {
+            Err(Error::data("is a Parquet file").hint("name it .parquet and leave data.format out, or set data.format = \"parquet\""))
+        }
+        _ if UTF16.iter().any(|mark| head.starts_with(mark)) => {
+            Err(Error::data("is UTF-16").hint("`iconv -f UTF-16 -t UTF-8 FILE > NEW` writes it as UTF-8"))
         }
         Some(DataFormat::Parquet) if path != Path::new("-") => {
             let file = File::open(path).map_err(|e| named(unreadable(&e)))?;
@@ -159,7 +167,7 @@ fn by_content(head: &[u8], stdin: bool) -> Option<DataFormat> {
     match dense.clone().next() {
         None => Some(DataFormat::Jsonl),
         Some(b'{') if dense.by_ref().take(LCD_START.len()).eq(LCD_START) => Some(DataFormat::Lcd),
-        Some(b'{') => Some(DataFormat::Jsonl),
+        Some(b'{' | b'[') => Some(DataFormat::Jsonl),
         _ if head.starts_with(PARQUET_MAGIC) => Some(DataFormat::Parquet),
         Some(_) if stdin => Some(DataFormat::Csv),
         Some(_) => None,
@@ -173,6 +181,7 @@ fn sniff(mut input: Input) -> io::Result<(Vec<u8>, Input)> {
     let begins = |known: &[u8], bytes: &[u8]| known.len() > bytes.len() && known.starts_with(bytes);
     while COMPRESSED.iter().any(|(magic, _)| begins(magic, &head))
         || begins(BOM, &head)
+        || UTF16.iter().any(|mark| begins(mark, &head))
         || begins(LCD_START, &dense)
         || begins(PARQUET_MAGIC, &dense)
     {

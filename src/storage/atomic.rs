@@ -12,7 +12,7 @@ use std::{
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::{Writer, check_output, create, create_dir_all, error, fault, manifest, remove_dir_all, sync_dir};
+use super::{Writer, check_output, check_tree, create, create_dir_all, error, fault, manifest, remove_dir_all, sync_dir};
 use crate::error::{Error, Result};
 
 /// Between a temporary's name and the process that writes it.
@@ -31,7 +31,7 @@ impl AtomicDir {
     /// Begins a directory that will be `destination`, sweeping what killed processes left of earlier tries.
     pub fn create(destination: &Path) -> Result<Self> {
         let parent = parent(destination);
-        check_output(destination)?;
+        check_tree(destination)?;
         create_dir_all(parent)?;
         recover(destination)?;
         let temporary = parent.join(temporary_name(destination)?);

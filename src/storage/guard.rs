@@ -61,6 +61,22 @@ pub fn check_output(path: &Path) -> Result<()> {
     }
 }
 
+/// Refuses to replace or remove a directory that an input lies in, at whatever depth.
+pub fn check_tree(dir: &Path) -> Result<()> {
+    check_output(dir)?;
+    if locked(&INPUTS).is_empty() {
+        return Ok(());
+    }
+    for path in std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        match path.symlink_metadata() {
+            Ok(meta) if meta.is_dir() => check_tree(&path)?,
+            // A link too may be the name that an input is read by.
+            _ => found(&path).map_or(Ok(()), |file| check_identity(&path, file))?,
+        }
+    }
+    Ok(())
+}
+
 /// Refuses to write to stdout where that is a file that is read (`>> INPUT`).
 pub fn check_stdout() -> Result<()> {
     match rustix::fs::fstat(std::io::stdout()) {
@@ -126,6 +142,8 @@ mod tests {
                 write_file_atomic(&path, b"x"),
                 RecordLog::open(&path).map(drop),
                 remove_file(&path),
+                crate::storage::remove_dir_all(dir.path()),
+                crate::storage::AtomicDir::create(dir.path()).map(drop),
                 crate::storage::append(&path).map(drop),
             ];
             for result in refused {

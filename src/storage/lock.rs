@@ -85,9 +85,22 @@ fn take(path: &Path, what: &str, flag: &str) -> Result<File> {
         if !path.metadata().is_ok_and(|meta| guard::identity(&meta) == ours) {
             continue;
         }
+        refuse_foreign(path, what, &mut file)?;
         let holder = format!("process {} on {}\n", std::process::id(), host());
         file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(holder.as_bytes())).map_err(|e| failed(&e))?;
         return Ok(file);
+    }
+}
+
+/// Refuses (exit 2) a file that somebody else keeps under a lock's name: it would lose its content, and an input with it.
+fn refuse_foreign(path: &Path, what: &str, file: &mut File) -> Result<()> {
+    guard::check_output(path)?;
+    let mut start = Vec::new();
+    file.take(8).read_to_end(&mut start).map_err(|e| super::error("cannot read", path, &e))?;
+    match start.is_empty() || start == b"process " {
+        true => Ok(()),
+        false => Err(Error::usage(format!("{} is there already and is no lock of ours: {what} cannot be locked", path.display()))
+            .hint("move that file away, or choose another place")),
     }
 }
 

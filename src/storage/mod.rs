@@ -21,7 +21,7 @@ use std::{
 
 pub use atomic::{AtomicDir, recover, whose, write_file_atomic, write_own_file};
 pub use fault::{fault, points};
-pub use guard::{check_output, check_stdout, protect};
+pub use guard::{check_output, check_stdout, check_tree, protect};
 pub use lock::{OutputLock, RunLock};
 pub use log::RecordLog;
 pub use manifest::{MANIFEST, hash_bytes, hash_file, verify_file, verify_manifest};
@@ -106,11 +106,18 @@ pub fn create_dir_all(path: &Path) -> Result<()> {
 
 /// Removes a directory and all it holds; one that is not there is fine.
 pub fn remove_dir_all(path: &Path) -> Result<()> {
-    check_output(path)?;
+    check_tree(path)?;
     match std::fs::remove_dir_all(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(error("cannot remove", path, &e)),
         _ => Ok(()),
     }
+}
+
+/// Gives a directory another name beside it, which must be free; no input may lie in it.
+pub fn rename_dir(from: &Path, to: &Path) -> Result<()> {
+    check_tree(from)?;
+    std::fs::rename(from, to).map_err(|e| error("cannot move", from, &e))?;
+    sync_dir(atomic::parent(to))
 }
 
 /// Removes a file; one that is not there is fine.

@@ -94,7 +94,9 @@ impl Scored {
         write_scripted(&fixture, "scripted", template, script);
         let prompt = String::from_utf8(fixture.read("prompt.toml")).unwrap();
         fixture.write("prompt.toml", prompt.replace("\"plain\"", "\"chat\""));
-        fixture.succeed("run", &["--set", "model.base=scripted", "--set", "train.epochs=1", "--set", "train.max_steps=1"]);
+        let windows = ["--set", "model.base=scripted", "--set", "model.max_input_tokens=1200"];
+        let short = ["--set", "train.epochs=1", "--set", "train.max_steps=1"];
+        fixture.succeed("run", &[&windows[..], &short, flags].concat());
         // Something to judge.
         let line = |i: usize| {
             json!({"id": format!("n{i}"), "label": i % 2, "probability": 0.5, "verbalized_label": i % 2, "explanation": "It is so.",

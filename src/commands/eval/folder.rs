@@ -84,6 +84,9 @@ impl Folder {
         refuse_older(&root)?;
         let own = args.predictions.is_some();
         let out = root.join(if own { "predictions" } else { &args.split });
+        if !context.dry_run {
+            recover(&out)?;
+        }
         let path = out.join(FILE);
         let earlier = match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice::<Settings>(&bytes).ok(),
@@ -131,26 +134,43 @@ impl Folder {
         all
     }
 
-    /// Takes the folder: what `--overwrite` replaces goes, and the disk must have room.
+    /// Takes the folder: what `--overwrite` replaces steps aside, and the disk must have room.
     pub fn begin(&self) -> Result<()> {
         storage::create_dir_all(&self.out)?;
-        if self.overwrite {
-            let theirs: Option<Settings> = std::fs::read(self.out.join(FILE)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-            match theirs {
-                // The same predictions: only what is measured on them differs, and logs check themselves.
-                Some(theirs) if self.made.scoring.differences(&theirs.made.scoring).is_empty() => {
+        // Before hours of work whose tables and report would not fit on the disk.
+        device::check_disk(&self.out, SPACE)?;
+        if self.overwrite && holds_work(&self.out) {
+            if self.scores_the_same() {
+                return storage::check_tree(&self.out);
+            }
+            let aside = aside(&self.out);
+            storage::remove_dir_all(&aside)?;
+            storage::rename_dir(&self.out, &aside)?;
+            storage::create_dir_all(&self.out)?;
+        }
+        self.write(self.earlier.clone())
+    }
+
+    /// What is there has these predictions: only what is measured on them differs, and logs check themselves.
+    fn scores_the_same(&self) -> bool {
+        let theirs: Option<Settings> = std::fs::read(self.out.join(FILE)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        theirs.is_some_and(|theirs| self.made.scoring.differences(&theirs.made.scoring).is_empty())
+    }
+
+    /// Once the split is scored, what was replaced goes; where it could not be, and nothing of it was, that comes back.
+    pub fn settle<T>(&self, scored: Result<T>) -> Result<T> {
+        match &scored {
+            Err(_) => recover(&self.out)?,
+            Ok(_) => {
+                storage::remove_dir_all(&aside(&self.out))?;
+                if self.overwrite {
                     DERIVED.iter().try_for_each(|name| storage::remove_file(&self.out.join(name)))?;
                     ["tables", "figures"].iter().try_for_each(|name| storage::remove_dir_all(&self.out.join(name)))?;
-                }
-                _ => {
-                    storage::remove_dir_all(&self.out)?;
-                    storage::create_dir_all(&self.out)?;
+                    self.write(self.earlier.clone())?;
                 }
             }
         }
-        // Before hours of work whose tables and report would not fit on the disk.
-        device::check_disk(&self.out, SPACE)?;
-        self.write(self.earlier.clone())
+        scored
     }
 
     /// Records what the folder now holds, so that later commands keep it.
@@ -167,6 +187,21 @@ impl Folder {
         let settings = Settings { schema: 1, made: self.made.clone(), asked };
         storage::write_file_atomic(&self.out.join(FILE), json(&settings)?.as_bytes())
     }
+}
+
+/// Where a folder waits that `--overwrite` replaces.
+fn aside(out: &Path) -> PathBuf {
+    out.with_file_name(format!(".{}.replaced", out.file_name().unwrap_or_default().to_string_lossy()))
+}
+
+/// Brings back a folder that was to be replaced where nothing has taken its place.
+fn recover(out: &Path) -> Result<()> {
+    let aside = aside(out);
+    if !aside.exists() || holds_work(out) {
+        return Ok(());
+    }
+    storage::remove_dir_all(out)?;
+    storage::rename_dir(&aside, out)
 }
 
 /// An evaluation of the layout before splits had folders is neither read nor touched.

@@ -29,7 +29,10 @@ impl Dev {
                 (predictions.iter().filter(same).count(), predictions.len())
             }
         };
-        if shared > 0 && shared < all && records.is_some() {
+        // Numbered records share ids by chance, but hardly every label with them.
+        let ids = predictions.iter().filter(|p| p.id.as_ref().is_some_and(|id| self.labels.contains_key(id))).count();
+        let known = records.is_some() || (shared > 1 && shared == ids);
+        if shared > 0 && shared < all && known {
             tracing::warn!("{shared} of the {all} scored records are dev's too: tuned and calibrated values are in-sample for these");
         }
         all > 0 && shared == all

@@ -16,6 +16,14 @@ use crate::{
     },
 };
 
+/// The paper's task, which the tables named need; refused (exit 2) where neither name nor records tell it.
+pub fn task(context: &Context, scored: &Scored) -> Result<Task> {
+    Task::guess(&context.config.task.name, scored.sample.len(), scored.sample.positives()).ok_or_else(|| {
+        Error::usage(format!("--paper: task `{}` is none of the paper's, nor are the records", context.config.task.name))
+            .hint("say which one with --set task.name=lcd30, lcd90 or clinifact")
+    })
+}
+
 /// The tables named, in their order.
 pub fn tables(
     context: &Context,
@@ -27,10 +35,7 @@ pub fn tables(
     if names.is_empty() {
         return Ok(Vec::new());
     }
-    let task = Task::guess(&context.config.task.name, scored.sample.len(), scored.sample.positives()).ok_or_else(|| {
-        Error::usage(format!("--paper: task `{}` is none of the paper's, nor are the records", context.config.task.name))
-            .hint("say which one with --set task.name=lcd30, lcd90 or clinifact")
-    })?;
+    let task = task(context, scored)?;
     let ours = Ours {
         evaluation: Some(evaluation.clone()),
         splits: if names.iter().any(|name| name == "table1") { split_counts(context)? } else { SplitCounts::default() },

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     super::scoring::{self, checkpoint_hash},
@@ -18,6 +18,7 @@ use super::{
     inputs, predictions,
 };
 use crate::{
+    config::Stage,
     data::{self, Needs, Prediction, Record, read_predictions},
     error::{Error, Result},
     fingerprint::Fingerprint,
@@ -55,6 +56,43 @@ impl Job {
         let info = read_info(&self.checkpoint)?;
         let template = scoring::template(&self.checkpoint, &info)?;
         Ok((info, template))
+    }
+
+    /// Refuses (exit 2) settings other than the run's: its thresholds were tuned on dev predictions that those made. What the
+    /// command leaves out is the checkpoint's, but for decoding and reading, which have defaults.
+    pub fn check_settings(&self, context: &Context) -> Result<()> {
+        let path = context.run_dir.join("train.json");
+        let Some(run) = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Fingerprint>(&bytes).ok()) else {
+            return Ok(());
+        };
+        let config = &context.config;
+        let mut ours = Fingerprint::new(Stage::Train, config, &Stage::Train.contents(|_| Value::Null))?;
+        if let Some(dev) = config.data.dev.as_ref().map(|dev| config.resolve(dev)).filter(|dev| dev.exists()) {
+            ours.set("data.dev", json!(data::source_hash(&dev)?));
+        }
+        if config.given.contains("task.prompt") {
+            let (_, own) = self.prompt()?;
+            let named = PromptTemplate { date: own.date, ..PromptTemplate::load(&config.resolve(&config.task.prompt))? };
+            ours.set("task.prompt", json!(named));
+        }
+        let given = |key: &str| config.given.iter().any(|given| given == key || given.starts_with(&format!("{key}.")));
+        let counts = |key: &str| match key {
+            "task.labels" | "task.prompt" | "data.dev" | "model.max_input_tokens" | "model.max_output_tokens" | "model.truncate" => {
+                given(key)
+            }
+            "data.format" => given(key),
+            _ => key == "data.horizon" || key.starts_with("data.fields") || key.starts_with("generate."),
+        };
+        let differing = ours.filtered(counts).differences(&run.filtered(counts));
+        if differing.is_empty() {
+            return Ok(());
+        }
+        let message =
+            format!("{} was trained and its dev split scored under other settings: {}", context.run_dir.display(), differing.join("; "));
+        Err(Error::usage(message).hint(
+            "give the run's own; or `clsgen predict` test and dev under these and compare them with `clsgen eval --predictions … \
+             --dev-predictions …`",
+        ))
     }
 
     /// The split's records. Its labels are read here: not before thresholds are frozen.

@@ -53,8 +53,11 @@ impl Identity {
     /// Refuses a run directory that holds another run.
     pub fn check(&self, run: &Path) -> Result<()> {
         let path = run.join(FILE);
-        let Ok(bytes) = std::fs::read(&path) else { return Ok(()) };
-        let recorded: Fingerprint = serde_json::from_slice(&bytes).map_err(|e| Error::usage(format!("{}: {e}", path.display())))?;
+        let Ok(bytes) = std::fs::read(&path) else { return refuse_foreign(run) };
+        let recorded: Fingerprint = serde_json::from_slice(&bytes).map_err(|_| {
+            Error::usage(format!("{} is there already and no clsgen wrote it", path.display()))
+                .hint("move it away, or choose another directory with --run")
+        })?;
         let mut differing = self.fingerprint.differences(&recorded);
         differing.retain(|key| !(self.start_gone && key.starts_with("train.init_from ")));
         if differing.is_empty() {
@@ -69,5 +72,15 @@ impl Identity {
         let mut bytes = serde_json::to_vec_pretty(&self.fingerprint).map_err(|e| Error::run(format!("cannot write {FILE}: {e}")))?;
         bytes.push(b'\n');
         storage::write_file_atomic(&run.join(FILE), &bytes)
+    }
+}
+
+/// A run is begun by its `train.json`: what lies in its files' places without one is somebody else's.
+fn refuse_foreign(run: &Path) -> Result<()> {
+    let there = ["metrics.jsonl", "best.json"].map(|name| run.join(name)).into_iter().find(|path| path.symlink_metadata().is_ok());
+    match there {
+        None => Ok(()),
+        Some(path) => Err(Error::usage(format!("{} is there already, and no {FILE} says which run it is of", path.display()))
+            .hint("move it away, or choose another directory with --run")),
     }
 }

@@ -1,0 +1,171 @@
+//! What a second audit found destroyed: inputs inside an evaluation that is replaced, evaluations whose replacement fails, foreign
+//! files under names of ours. And files that are not what their format says.
+
+mod common;
+
+use std::path::PathBuf;
+
+use clsgen::demo;
+use common::{Outcome, assert_fails, outcome};
+
+struct Work(tempfile::TempDir);
+
+impl Work {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        std::fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
+        std::fs::write(self.path(name), bytes).unwrap();
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    }
+
+    fn clsgen(&self, args: &[&str]) -> Outcome {
+        outcome(common::clsgen().current_dir(self.0.path()).args(args))
+    }
+
+    /// A model, a prompt and records that construct and train can work on.
+    fn with_task(self) -> Self {
+        demo::write_model(&self.path("model")).unwrap();
+        self.write("prompt.toml", demo::PROMPT.1);
+        self.write("train.jsonl", records(|i| i % 2));
+        self.write(
+            "c.toml",
+            "[task]\nprompt = \"prompt.toml\"\n[data]\ntrain = \"train.jsonl\"\n[model]\nbase = \"model\"\nmax_input_tokens = 500\n\
+             max_output_tokens = 40\n[construct]\nteacher = \"model\"\nmax_input_tokens = 500\nmax_output_tokens = 40\ntrials = 1\n\
+             [train]\nobjective = \"cls\"\nepochs = 1\n",
+        );
+        self
+    }
+}
+
+fn records(label: impl Fn(usize) -> usize) -> String {
+    (0..4).map(|i| format!("{{\"id\": \"r{i}\", \"text\": \"A short note, number {i}.\", \"label\": {}}}\n", label(i))).collect()
+}
+
+fn predictions(first: f64) -> String {
+    let line = |i: usize| {
+        let p = if i == 0 { first } else { 0.1 + 0.07 * i as f64 };
+        format!("{{\"id\": \"p{i}\", \"label\": {}, \"probability\": {p}}}\n", i % 2)
+    };
+    (0..10).map(line).collect()
+}
+
+#[test]
+fn an_evaluation_never_replaces_the_predictions_it_reads() {
+    let work = Work::new();
+    for name in ["run/eval/predictions/predictions.jsonl", "run/eval/predictions/tables/mine.jsonl"] {
+        let work = Work::new();
+        work.write(name, predictions(0.2));
+        let told = work.clsgen(&["eval", "--predictions", name, "--run", "run", "--overwrite"]);
+        assert_fails(&told, 2, &["input and output are the same file", "hint: "]);
+        assert_eq!(work.read(name), predictions(0.2).as_bytes(), "{name}");
+    }
+    // Nor through a link that lies in there.
+    work.write("mine.jsonl", predictions(0.2));
+    work.write("run/eval/predictions/metrics.json", "{}");
+    std::os::unix::fs::symlink(work.path("mine.jsonl"), work.path("run/eval/predictions/link.jsonl")).unwrap();
+    let told = work.clsgen(&["eval", "--predictions", "run/eval/predictions/link.jsonl", "--run", "run", "--overwrite"]);
+    assert_fails(&told, 2, &["input and output are the same file"]);
+    assert_eq!(work.read("mine.jsonl"), predictions(0.2).as_bytes());
+}
+
+#[test]
+fn what_cannot_be_evaluated_replaces_no_evaluation() {
+    let work = Work::new();
+    work.write("good.jsonl", predictions(0.2));
+    let good = work.clsgen(&["eval", "--predictions", "good.jsonl", "--run", "run"]);
+    assert_eq!(good.code, Some(0), "{good:?}");
+    let files = ["metrics.json", "settings.json", "report.html", "tables/metrics.csv"].map(|name| format!("run/eval/predictions/{name}"));
+    let before: Vec<Vec<u8>> = files.iter().map(|name| work.read(name)).collect();
+    work.write("other.jsonl", predictions(0.3));
+    work.write("label.jsonl", predictions(0.3).replacen("\"label\": 1", "\"label\": 7", 1));
+    work.write("twice.jsonl", predictions(0.3).replacen("p1", "p0", 1));
+    let overwrite = |more: &[&str]| work.clsgen(&[&["eval", "--run", "run", "--overwrite"], more].concat());
+    for (more, code) in [
+        (&["--predictions", "label.jsonl"][..], 3),
+        (&["--predictions", "twice.jsonl"], 3),
+        (&["--predictions", "other.jsonl", "--dev-predictions", "label.jsonl"], 3),
+        (&["--predictions", "other.jsonl", "--paper", "table2"], 2),
+    ] {
+        let told = overwrite(more);
+        assert_eq!(told.code, Some(code), "{more:?} {told:?}");
+        let after: Vec<Vec<u8>> = files.iter().map(|name| work.read(name)).collect();
+        assert!(after == before, "{more:?}");
+        assert!(!work.path("run/eval/.predictions.replaced").exists(), "{more:?}");
+    }
+    // A kill in between left the folder aside: the next command puts it back before it looks.
+    std::fs::rename(work.path("run/eval/predictions"), work.path("run/eval/.predictions.replaced")).unwrap();
+    assert_eq!(work.clsgen(&["eval", "--predictions", "good.jsonl", "--run", "run"]).code, Some(0));
+    assert_eq!(work.read(&files[0]), before[0]);
+    // What can be evaluated replaces it.
+    assert_eq!(overwrite(&["--predictions", "other.jsonl"]).code, Some(0));
+    assert_ne!(work.read(&files[0]), before[0]);
+    assert!(!work.path("run/eval/.predictions.replaced").exists());
+}
+
+#[test]
+fn foreign_files_under_names_of_ours_are_kept() {
+    let work = Work::new().with_task();
+    for (name, command) in [
+        ("run.json", "construct"),
+        ("run.json", "train"),
+        (".lock", "construct"),
+        (".lock", "train"),
+        ("construct/dropped.jsonl", "construct"),
+        ("metrics.jsonl", "train"),
+        ("best.json", "train"),
+        ("train.json", "train"),
+    ] {
+        let file = format!("{command}/{name}");
+        work.write(&file, "mine\n");
+        let told = work.clsgen(&[command, "--config", "c.toml", "--run", command, "--set", r#"construct.splits=["train"]"#]);
+        assert_fails(&told, 2, &[name, "is there already", "hint: "]);
+        assert_eq!(work.read(&file), b"mine\n", "{command}, {name}");
+        std::fs::remove_dir_all(work.path(command)).unwrap();
+    }
+    // The lock of an output, even where it is the input.
+    work.write(".out.jsonl.lock", records(|i| i % 2));
+    assert_eq!(work.clsgen(&["train", "--config", "c.toml", "--run", "run"]).code, Some(0));
+    for input in ["train.jsonl", ".out.jsonl.lock"] {
+        let set = "data.format=jsonl";
+        let predict = ["predict", "--model", "run", "--input", input, "--output", "out.jsonl", "--set", set, "--overwrite"];
+        assert_eq!(work.clsgen(&predict).code, Some(2), "{input}");
+        assert_eq!(work.read(".out.jsonl.lock"), records(|i| i % 2).as_bytes());
+    }
+}
+
+#[test]
+fn construct_too_needs_both_classes_to_train_on() {
+    let work = Work::new().with_task();
+    work.write("train.jsonl", records(|_| 0));
+    let told = work.clsgen(&["construct", "--config", "c.toml", "--run", "run", "--set", r#"construct.splits=["train"]"#]);
+    assert_fails(&told, 3, &["train.jsonl", "class", "hint: "]);
+}
+
+#[test]
+fn a_file_that_is_not_what_its_format_says_is_refused_whole() {
+    let work = Work::new().with_task();
+    assert_eq!(work.clsgen(&["train", "--config", "c.toml", "--run", "run"]).code, Some(0));
+    let utf16: Vec<u8> = [0xfe_u8, 0xff].into_iter().chain(records(|_| 1).bytes().flat_map(|byte| [0, byte])).collect();
+    for (bytes, words) in [(&b"PAR1 and so on"[..], "is a Parquet file"), (&utf16, "is UTF-16"), (b" [{\"id\": 1}]", "is a JSON array")] {
+        work.write("in.jsonl", bytes);
+        let predict = ["predict", "--model", "run", "--input", "in.jsonl", "--output", "-", "--no-explanation"];
+        assert_fails(&work.clsgen(&predict), 3, &["in.jsonl", words, "hint: "]);
+    }
+    let mut piped = common::clsgen();
+    piped.current_dir(work.0.path()).args(["predict", "--model", "run", "--input", "-", "--output", "-", "--no-explanation"]);
+    piped.stdin(std::fs::File::open(work.path("in.jsonl")).unwrap());
+    assert_fails(&outcome(&mut piped), 3, &["is a JSON array", "hint: "]);
+    work.write("c.csv", "# made by a tool\nid,text\n1,a note\n");
+    let predict = ["predict", "--model", "run", "--input", "c.csv", "--output", "-", "--no-explanation"];
+    assert_fails(&work.clsgen(&predict), 3, &["hint: its first line is no header of column names"]);
+}
