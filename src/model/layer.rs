@@ -179,8 +179,8 @@ impl DecoderLayer {
         ]
     }
 
-    /// Training forward but for its last product: `x (tokens, hidden)` → what backward reads. Attention's queries and
-    /// what follows are of the rows in `read` alone, where given.
+    /// Training forward but for its last product: `x (tokens, hidden)` → what backward reads. What follows attention is made of the
+    /// rows in `read` alone, where given.
     pub fn keep(&self, x: &Tensor, rope: &Rope, pass: &Pass, read: Option<&ReadRows>) -> Result<Kept> {
         let Heads { heads, kv_heads, .. } = self.heads;
         let (normed, rstd1) = self.input_layernorm.forward(x)?;
@@ -189,10 +189,9 @@ impl DecoderLayer {
         let [q, k] = rope.forward_both(&self.heads.split(&q, heads)?, &self.heads.split(&k, kv_heads)?, pass.positions)?;
         let v = self.heads.split(&v, kv_heads)?;
         let [q, k, v] = self.as_weights([&q, &k, &v])?;
-        let (keys_of, pass) = (pass.offsets, &pass.of(read));
-        let queries = read_of(read, &q)?;
-        let (attended, lse) = attention::forward(&queries, &k, &v, pass.offsets, keys_of, self.heads.scale())?;
-        let (projected, u_o) = self.o_proj.forward(&merge(&attended)?, pass)?;
+        let (attended, lse) = attention::forward(&q, &k, &v, pass.offsets, pass.offsets, self.heads.scale())?;
+        let pass = &pass.of(read);
+        let (projected, u_o) = self.o_proj.forward(&read_of(read, &merge(&attended)?)?, pass)?;
         let (middle, normed, rstd2) = self.post_attention_layernorm.add_forward(projected, &read_of(read, x)?)?;
         let [(gate, u_gate), (up, u_up)] = Projection::forward_each([&self.gate_proj, &self.up_proj], &normed, pass)?;
         let low_rank = LowRank { q: u_q, k: u_k, v: u_v, o: u_o, gate: u_gate, up: u_up };
@@ -223,23 +222,19 @@ impl DecoderLayer {
         }
         let after = &pass.of(read);
         let Some(dmiddle) = self.mlp_backward(&kept, dy, after, below_middle, gradients)? else { return Ok(None) };
-        let attended = merge(&kept.attended)?;
+        let attended = read_of(read, &merge(&kept.attended)?)?;
         let below = need_dx || attention_trains;
         let Some(dattended) =
             self.o_proj.backward(Some(&attended), kept.low_rank.o.as_ref(), &dmiddle, after, Dx::wanted(below), gradients)?
         else {
             return Ok(None);
         };
-        let dattended = self.heads.split(&dattended, self.heads.heads)?;
-        let (attended, lse) = (kept.attended.clone(), kept.lse.clone());
-        let (out, dmiddle) = match read {
-            Some(read) => {
-                let out = [read.scatter(&attended)?, read.scatter_lse(&lse)?, read.scatter(&dattended)?];
-                (out, read.scatter(&dmiddle)?)
-            }
-            None => ([attended, lse, dattended], dmiddle),
+        let (dattended, dmiddle) = match read {
+            Some(read) => (read.scatter(&dattended)?, read.scatter(&dmiddle)?),
+            None => (dattended, dmiddle),
         };
-        let Some(dnormed) = self.qkv_backward(&kept, &out, rope, pass, need_dx, gradients)? else { return Ok(None) };
+        let dattended = self.heads.split(&dattended, self.heads.heads)?;
+        let Some(dnormed) = self.qkv_backward(&kept, &dattended, rope, pass, need_dx, gradients)? else { return Ok(None) };
         Ok(Some(self.input_layernorm.backward_add([&kept.x, &kept.rstd1], &dnormed, &dmiddle, pass, gradients)?))
     }
 
@@ -261,17 +256,17 @@ impl DecoderLayer {
         Ok(Some(self.post_attention_layernorm.backward_add([&kept.middle, &kept.rstd2], &dnormed, dy, pass, gradients)?))
     }
 
-    /// From attention's output, its log-sum-exp and its gradient, of every row, back to the first norm's output.
+    /// From attention's output back to the first norm's output.
     fn qkv_backward(
         &self,
         kept: &Kept,
-        [attended, lse, dattended]: &[Tensor; 3],
+        dattended: &Tensor,
         rope: &Rope,
         pass: &Pass,
         need_dx: bool,
         gradients: &mut Gradients,
     ) -> Result<Option<Tensor>> {
-        let Kept { q, k, v, low_rank, .. } = kept;
+        let Kept { q, k, v, attended, lse, low_rank, .. } = kept;
         let (dq, dk, dv) = attention::backward(q, k, v, attended, lse, dattended, pass.offsets, self.heads.scale())?;
         let [dq, dk] = rope.backward_both(&dq, &dk, pass.positions)?;
         let (dq, dk, dv) = (merge(&dq)?, merge(&dk)?, merge(&dv)?);
@@ -290,18 +285,6 @@ impl DecoderLayer {
         let [q, k, v] = Projection::infer_each([&self.q_proj, &self.k_proj, &self.v_proj], &normed, kernel)?;
         let [q, k] = rope.forward_both(&self.heads.split(&q, heads)?, &self.heads.split(&k, kv_heads)?, positions)?;
         Ok((q, k, self.heads.split(&v, kv_heads)?))
-    }
-
-    /// As [`DecoderLayer::infer_qkv`] of many rows, but q of the rows `of` alone: `[q, k, v]`. Positions are those of
-    /// q's rows, then of all.
-    pub fn infer_qkv_of(&self, x: &Tensor, of: &Tensor, rope: &Rope, at: [&[u32]; 2]) -> Result<[Tensor; 3]> {
-        let Heads { heads, kv_heads, .. } = self.heads;
-        let (normed, _) = self.input_layernorm.forward(x)?;
-        let q = self.q_proj.infer(&normed.index_select(of, 0)?, Kernel::Forward)?;
-        let [k, v] = Projection::infer_each([&self.k_proj, &self.v_proj], &normed, Kernel::Forward)?;
-        let q = rope.forward(&self.heads.split(&q, heads)?, at[0])?;
-        let k = rope.forward(&self.heads.split(&k, kv_heads)?, at[1])?;
-        Ok([q, k, self.heads.split(&v, kv_heads)?])
     }
 
     /// From attention's output to the layer's, without dropout.

@@ -1,7 +1,7 @@
 //! Which rows of each sequence the final hidden states are wanted of.
 //!
 //! The two heads read a sequence from t_n to its end; nothing reads the last layer's earlier rows. Their keys and values are
-//! needed there, but not what their queries attend to, their `o_proj` or their MLP, forward or backward.
+//! needed there, but not their `o_proj` or MLP, forward or backward.
 
 use candle_core::Tensor;
 
@@ -49,21 +49,7 @@ impl ReadRows {
         }
         Ok(x)
     }
-
-    /// The log-sum-exp of the rows read, `(heads, rows read)` → `(heads, tokens)`: so large in every other row that
-    /// attention's backward finds probabilities of 0 there.
-    pub fn scatter_lse(&self, lse: &Tensor) -> Result<Tensor> {
-        let lse = lse.t()?.contiguous()?;
-        let none = Tensor::full(SILENT, (self.total, lse.dim(1)?), lse.device())?;
-        for (range, &start) in self.offsets.ranges().zip(&self.starts) {
-            none.slice_set(&lse.narrow(0, range.start, range.len())?.contiguous()?, 0, start)?;
-        }
-        Ok(none.t()?.contiguous()?)
-    }
 }
-
-/// Log-sum-exp of a row that attends to nothing.
-const SILENT: f32 = 1e30;
 
 #[cfg(test)]
 mod tests {
@@ -79,10 +65,6 @@ mod tests {
         expected[2..4].clone_from_slice(&[vec![4.0, 5.0], vec![6.0, 7.0]]);
         expected[6] = vec![12.0, 13.0];
         assert_eq!(rows.scatter(&gathered).unwrap().to_vec2::<f32>().unwrap(), expected);
-        let lse = Tensor::new(&[[1f32, 2.0, 3.0], [4.0, 5.0, 6.0]], x.device()).unwrap();
-        let silent = |row: [f32; 3]| vec![SILENT, SILENT, row[0], row[1], SILENT, SILENT, row[2]];
-        let scattered = rows.scatter_lse(&lse).unwrap().to_vec2::<f32>().unwrap();
-        assert_eq!(scattered, [silent([1.0, 2.0, 3.0]), silent([4.0, 5.0, 6.0])]);
         assert!(ReadRows::new(&Offsets::from_lengths(&[4, 3]), &[2, 3]).is_err());
     }
 }
