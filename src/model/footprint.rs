@@ -77,7 +77,7 @@ mod tests {
                 let (ids, offsets) = ([1, 2, 3, 4, 5, 6, 7], Offsets::from_lengths(&[4, 3]));
                 let footprint = Footprint::of(&llama.config, weights, false, Some(&lora));
                 for (memory, each) in [(Memory::Keep, footprint.input + footprint.kept), (Memory::Recompute, footprint.input)] {
-                    let context = TrainingContext { dropout: None, memory, trains: Parameters::Lora, read_from: None };
+                    let context = TrainingContext { dropout: None, memory, trains: Parameters::Lora };
                     let (_, saved) = llama.forward(&ids, &offsets, &context).unwrap();
                     let held = saved.held_bytes();
                     assert_eq!(held, vec![ids.len() as u64 * each; llama.config.num_hidden_layers], "{weights:?} {memory:?}");

@@ -13,7 +13,6 @@ use candle_core::{DType, Tensor};
 use super::{
     Gradients, accumulate,
     projection::{Dx, Kernel, Pass, Projection},
-    read_rows::ReadRows,
 };
 use crate::{
     config::Parameters,
@@ -95,11 +94,6 @@ fn merge(x: &Tensor) -> Result<Tensor> {
     Ok(x.reshape((tokens, heads * head_dim))?)
 }
 
-/// The rows of `x` that are read: all, where `read` names none.
-fn read_of(read: Option<&ReadRows>, x: &Tensor) -> Result<Tensor> {
-    read.map_or_else(|| Ok(x.clone()), |read| read.gather(x))
-}
-
 /// One layer's weights.
 #[derive(Debug, Clone)]
 pub(super) struct DecoderLayer {
@@ -179,9 +173,8 @@ impl DecoderLayer {
         ]
     }
 
-    /// Training forward but for its last product: `x (tokens, hidden)` → what backward reads. What follows attention is made of the
-    /// rows in `read` alone, where given.
-    pub fn keep(&self, x: &Tensor, rope: &Rope, pass: &Pass, read: Option<&ReadRows>) -> Result<Kept> {
+    /// Training forward but for its last product: `x (tokens, hidden)` → what backward reads.
+    pub fn keep(&self, x: &Tensor, rope: &Rope, pass: &Pass) -> Result<Kept> {
         let Heads { heads, kv_heads, .. } = self.heads;
         let (normed, rstd1) = self.input_layernorm.forward(x)?;
         let [(q, u_q), (k, u_k), (v, u_v)] = Projection::forward_each([&self.q_proj, &self.k_proj, &self.v_proj], &normed, pass)?;
@@ -190,9 +183,8 @@ impl DecoderLayer {
         let v = self.heads.split(&v, kv_heads)?;
         let [q, k, v] = self.as_weights([&q, &k, &v])?;
         let (attended, lse) = attention::forward(&q, &k, &v, pass.offsets, pass.offsets, self.heads.scale())?;
-        let pass = &pass.of(read);
-        let (projected, u_o) = self.o_proj.forward(&read_of(read, &merge(&attended)?)?, pass)?;
-        let (middle, normed, rstd2) = self.post_attention_layernorm.add_forward(projected, &read_of(read, x)?)?;
+        let (projected, u_o) = self.o_proj.forward(&merge(&attended)?, pass)?;
+        let (middle, normed, rstd2) = self.post_attention_layernorm.add_forward(projected, x)?;
         let [(gate, u_gate), (up, u_up)] = Projection::forward_each([&self.gate_proj, &self.up_proj], &normed, pass)?;
         let low_rank = LowRank { q: u_q, k: u_k, v: u_v, o: u_o, gate: u_gate, up: u_up };
         Ok(Kept { x: x.clone(), rstd1, q, k, v, attended, lse, middle, rstd2, gate, up, low_rank })
@@ -209,7 +201,7 @@ impl DecoderLayer {
         kept: Kept,
         dy: &Tensor,
         rope: &Rope,
-        (pass, read): (&Pass, Option<&ReadRows>),
+        pass: &Pass,
         need_dx: bool,
         gradients: &mut Gradients,
     ) -> Result<Option<Tensor>> {
@@ -220,18 +212,13 @@ impl DecoderLayer {
         if !below_middle && !mlp_trains {
             return Ok(None);
         }
-        let after = &pass.of(read);
-        let Some(dmiddle) = self.mlp_backward(&kept, dy, after, below_middle, gradients)? else { return Ok(None) };
-        let attended = read_of(read, &merge(&kept.attended)?)?;
+        let Some(dmiddle) = self.mlp_backward(&kept, dy, pass, below_middle, gradients)? else { return Ok(None) };
+        let attended = merge(&kept.attended)?;
         let below = need_dx || attention_trains;
         let Some(dattended) =
-            self.o_proj.backward(Some(&attended), kept.low_rank.o.as_ref(), &dmiddle, after, Dx::wanted(below), gradients)?
+            self.o_proj.backward(Some(&attended), kept.low_rank.o.as_ref(), &dmiddle, pass, Dx::wanted(below), gradients)?
         else {
             return Ok(None);
-        };
-        let (dattended, dmiddle) = match read {
-            Some(read) => (read.scatter(&dattended)?, read.scatter(&dmiddle)?),
-            None => (dattended, dmiddle),
         };
         let dattended = self.heads.split(&dattended, self.heads.heads)?;
         let Some(dnormed) = self.qkv_backward(&kept, &dattended, rope, pass, need_dx, gradients)? else { return Ok(None) };

@@ -23,7 +23,6 @@ pub mod lora;
 mod mmap;
 pub mod peft;
 mod projection;
-mod read_rows;
 mod safetensors;
 pub mod source;
 pub mod training;

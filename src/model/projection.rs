@@ -11,7 +11,6 @@ use candle_core::Tensor;
 use super::{
     Gradients, LoraDropout, accumulate,
     lora::{self, Adapter},
-    read_rows::ReadRows,
 };
 use crate::{
     config::Parameters,
@@ -70,18 +69,6 @@ pub(super) struct Pass<'a> {
     pub positions: &'a [u32],
     pub dropout: Option<&'a LoraDropout>,
     pub trains: Parameters,
-}
-
-impl<'a> Pass<'a> {
-    /// The same over the rows read alone. Positions are not for them: what follows attention turns nothing.
-    ///
-    /// A sequence's dropout masks begin again at its first row read.
-    pub fn of<'b>(&self, read: Option<&'b ReadRows>) -> Pass<'b>
-    where
-        'a: 'b,
-    {
-        Pass { offsets: read.map_or(self.offsets, |read| &read.offsets), ..*self }
-    }
 }
 
 /// What backward makes of the gradient of a projection's input.

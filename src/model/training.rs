@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{Gradients, Llama, Memory, accumulate, layer::Kept, projection::Pass, read_rows::ReadRows};
+use super::{Gradients, Llama, Memory, accumulate, layer::Kept, projection::Pass};
 use crate::{
     config::Parameters,
     device,
@@ -28,8 +28,6 @@ pub struct TrainingContext {
     pub memory: Memory,
     /// What is trained.
     pub trains: Parameters,
-    /// Position of each sequence from which on the final hidden states are wanted, to its end; `None` wants every row's.
-    pub read_from: Option<Vec<usize>>,
 }
 
 /// What one layer holds between forward and backward.
@@ -49,17 +47,11 @@ pub struct Saved {
     positions: Vec<u32>,
     context: TrainingContext,
     layers: Vec<SavedLayer>,
-    read: Option<ReadRows>,
     /// The final norm's input and 1/rms.
     last: (Tensor, Tensor),
 }
 
 impl Saved {
-    /// Where each sequence's rows lie in the hidden states that the forward pass returned.
-    pub fn read_offsets(&self) -> &Offsets {
-        self.read.as_ref().map_or(&self.offsets, |read| &read.offsets)
-    }
-
     /// The input of each layer, then that of the final norm: HF's `hidden_states`, but for the last, which HF norms.
     pub fn hidden_states(&self) -> Vec<&Tensor> {
         let inputs = self.layers.iter().map(|layer| match layer {
@@ -106,10 +98,7 @@ impl Memory {
 }
 
 impl Llama {
-    /// Training forward: ids of concatenated sequences → hidden states after the final norm, `(tokens, hidden)`, or
-    /// `(rows, hidden)` of the rows that `context.read_from` names.
-    ///
-    /// Of the last layer, rows that nobody reads take part as keys and values alone: its `o_proj` and MLP leave them out.
+    /// Training forward: ids of concatenated sequences → hidden states after the final norm `(tokens, hidden)`.
     pub fn forward(&self, ids: &[u32], offsets: &Offsets, context: &TrainingContext) -> Result<(Tensor, Saved)> {
         self.check_batch(ids, offsets)?;
         if let Some(dropout) = context.dropout.as_ref().filter(|dropout| dropout.record_keys.len() != offsets.count()) {
@@ -117,14 +106,12 @@ impl Llama {
         }
         let positions = offsets.positions();
         let pass = Pass { offsets, positions: &positions, dropout: context.dropout.as_ref(), trains: context.trains };
-        let read = context.read_from.as_ref().map(|first| ReadRows::new(offsets, first)).transpose()?;
         let mut x = embedding::forward(&self.embed_tokens, ids)?;
         let mut layers = Vec::with_capacity(self.layers.len());
         for (i, layer) in self.layers.iter().enumerate() {
             device::check_interrupted()?;
-            let read = read.as_ref().filter(|_| i + 1 == self.layers.len());
-            let kept = layer.keep(&x, &self.rope, &pass, read)?;
-            let y = layer.output(&kept, &pass.of(read))?;
+            let kept = layer.keep(&x, &self.rope, &pass)?;
+            let y = layer.output(&kept, &pass)?;
             layers.push(match context.memory.keeps(i, self.layers.len()) {
                 true => SavedLayer::Keep(Box::new(kept)),
                 false => SavedLayer::Recompute(x),
@@ -133,26 +120,25 @@ impl Llama {
         }
         let (hidden_states, rstd) = self.norm.forward(&x)?;
         let (ids, offsets, context) = (ids.to_vec(), offsets.clone(), context.clone());
-        Ok((hidden_states, Saved { ids, offsets, positions, context, layers, read, last: (x, rstd) }))
+        Ok((hidden_states, Saved { ids, offsets, positions, context, layers, last: (x, rstd) }))
     }
 
-    /// Adds to `gradients` those of everything `context.trains` names, from `d_hidden`, as the forward pass's hidden states.
+    /// Adds to `gradients` those of everything `context.trains` names, from `d_hidden (tokens, hidden)`.
     ///
     /// With a frozen base nothing below the first layer is trained, so its dx is never computed.
     pub fn backward(&self, saved: Saved, d_hidden: &Tensor, gradients: &mut Gradients) -> Result<()> {
-        let Saved { ids, offsets, positions, context, layers, read, last: (x, rstd) } = saved;
+        let Saved { ids, offsets, positions, context, layers, last: (x, rstd) } = saved;
         let pass = Pass { offsets: &offsets, positions: &positions, dropout: context.dropout.as_ref(), trains: context.trains };
         let trains_embedding = context.trains == Parameters::Full;
-        let mut dx = Some(self.norm.backward(&x, &rstd, d_hidden, &pass.of(read.as_ref()), gradients)?);
+        let mut dx = Some(self.norm.backward(&x, &rstd, d_hidden, &pass, gradients)?);
         for (i, (layer, saved)) in self.layers.iter().zip(layers).enumerate().rev() {
             device::check_interrupted()?;
             let Some(dy) = dx else { break };
-            let read = read.as_ref().filter(|_| i + 1 == self.layers.len());
             let kept = match saved {
                 SavedLayer::Keep(kept) => *kept,
-                SavedLayer::Recompute(x) => layer.keep(&x, &self.rope, &pass, read)?,
+                SavedLayer::Recompute(x) => layer.keep(&x, &self.rope, &pass)?,
             };
-            dx = layer.backward(kept, &dy, &self.rope, (&pass, read), i > 0 || trains_embedding, gradients)?;
+            dx = layer.backward(kept, &dy, &self.rope, &pass, i > 0 || trains_embedding, gradients)?;
         }
         if let (Some(dx), true) = (dx, trains_embedding) {
             for range in offsets.ranges() {
@@ -216,11 +202,11 @@ mod tests {
     }
 
     /// A loss that weighs hidden states and logits at random, and its gradients.
-    fn loss(llama: &Llama, trains: Parameters, read_from: Option<&[usize]>, gradients: &mut Gradients) -> f64 {
+    fn loss(llama: &Llama, trains: Parameters, gradients: &mut Gradients) -> f64 {
         let offsets = Offsets::from_lengths(&LENGTHS);
         let ids: Vec<u32> = (0..offsets.total() as u32).map(|i| (5 * i + 3) % 11).collect();
         let dropout = llama.lora.is_some().then(|| LoraDropout { seed: 8, record_keys: vec![1, 2] });
-        let context = TrainingContext { dropout, memory: Memory::KeepLast(1), trains, read_from: read_from.map(Vec::from) };
+        let context = TrainingContext { dropout, memory: Memory::KeepLast(1), trains };
         let (hidden, saved) = llama.forward(&ids, &offsets, &context).unwrap();
         let logits = llama.logits(&hidden).unwrap();
         let (weights, logit_weights) = (random(1000, hidden.dims()), random(1001, logits.dims()));
@@ -237,14 +223,10 @@ mod tests {
     /// Each tensor moved along its gradient g by ±h: the loss must change by 2h‖g‖².
     #[test]
     fn every_gradient_is_the_slope_of_the_loss() {
-        let every_row = None;
-        let last_rows = Some(&[4, 1][..]);
-        for (trains, read_from) in
-            [(Parameters::Lora, every_row), (Parameters::Full, every_row), (Parameters::Lora, last_rows), (Parameters::Full, last_rows)]
-        {
+        for trains in [Parameters::Lora, Parameters::Full] {
             let llama = model(trains == Parameters::Lora);
             let mut gradients = Gradients::new();
-            loss(&llama, trains, read_from, &mut gradients);
+            loss(&llama, trains, &mut gradients);
             let handles = llama.trainable(trains).unwrap();
             assert_eq!(handles.keys().collect::<Vec<_>>(), gradients.keys().collect::<Vec<_>>());
             for (name, gradient) in &gradients {
@@ -254,7 +236,7 @@ mod tests {
                 let start = (handle * 1.0).unwrap();
                 let at = |by: f64| {
                     handle.slice_set(&(&start + (gradient * by).unwrap()).unwrap(), 0, 0).unwrap();
-                    loss(&llama, trains, read_from, &mut Gradients::new())
+                    loss(&llama, trains, &mut Gradients::new())
                 };
                 let slope = (at(h) - at(-h)) / (2.0 * h);
                 handle.slice_set(&start, 0, 0).unwrap();
@@ -264,26 +246,10 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_nobody_reads_change_nothing_that_is_read() {
-        let llama = model(false);
-        let offsets = Offsets::from_lengths(&LENGTHS);
-        let ids: Vec<u32> = (0..offsets.total() as u32).collect();
-        let states = |memory, read_from| {
-            let context = TrainingContext { dropout: None, memory, trains: Parameters::Full, read_from };
-            let (hidden_states, saved) = llama.forward(&ids, &offsets, &context).unwrap();
-            (hidden_states.to_vec2::<f32>().unwrap(), saved.read_offsets().clone())
-        };
-        let (all, _) = states(Memory::Keep, None);
-        let (read, read_offsets) = states(Memory::Recompute, Some(vec![4, 1]));
-        assert_eq!(read_offsets, Offsets::from_lengths(&[3, 3]));
-        assert_eq!(read, [&all[4..7], &all[8..11]].concat());
-    }
-
-    #[test]
     fn a_frozen_base_gets_no_gradient_and_does_not_move() {
         let llama = model(true);
         let mut gradients = Gradients::new();
-        loss(&llama, Parameters::Lora, None, &mut gradients);
+        loss(&llama, Parameters::Lora, &mut gradients);
         assert!(gradients.keys().all(|name| name.contains("lora_")));
         assert_eq!(gradients.len(), 2 * 7 * llama.config.num_hidden_layers);
     }

@@ -132,40 +132,32 @@ pub fn forward_backward(model: &Model, batch: &Batch, counts: Counts, pass: &Pas
         dropout: pass.dropout.map(|seed| LoraDropout { seed, record_keys: batch.lessons.iter().map(|lesson| lesson.key).collect() }),
         memory: pass.memory,
         trains: pass.parameters,
-        read_from: (pass.weights.prompt == 0.0).then(|| from_t_n(batch)),
     };
     let (hidden_states, saved) = model.llama.forward(&batch.ids, &batch.offsets, &context)?;
     let mut sums = LossSums::default();
     let d_hidden = hidden_states.zeros_like()?;
-    for (lesson, read) in batch.lessons.iter().zip(saved.read_offsets().ranges()) {
-        // Rows read end where the sequence does; t_n is the first of them, or stands behind its prompt.
-        let t_n = read.end - lesson.targets.len().max(1);
+    for lesson in &batch.lessons {
         let mut d_t_n = None;
         if pass.weights.trains_generation() && !lesson.targets.is_empty() {
-            let of_prompt = t_n - read.start;
-            let targets = [&batch.ids[lesson.t_n + 1 - of_prompt..=lesson.t_n], &lesson.targets].concat();
-            let rows = hidden_states.narrow(0, read.start, targets.len())?;
-            let (sum, d_rows) = generation(model, &rows, &targets, of_prompt, counts, pass, gradients)?;
+            let first = if pass.weights.prompt > 0.0 { lesson.start } else { lesson.t_n };
+            let targets = [&batch.ids[first + 1..=lesson.t_n], &lesson.targets].concat();
+            let rows = hidden_states.narrow(0, first, targets.len())?;
+            let (sum, d_rows) = generation(model, &rows, &targets, lesson.t_n - first, counts, pass, gradients)?;
             sums.generation += sum;
-            d_hidden.slice_set(&d_rows, 0, read.start)?;
-            d_t_n = Some(d_rows.narrow(0, of_prompt, 1)?);
+            d_hidden.slice_set(&d_rows, 0, first)?;
+            d_t_n = Some(d_rows.narrow(0, lesson.t_n - first, 1)?);
         }
         if pass.weights.trains_classification() {
-            let h_n = hidden_states.narrow(0, t_n, 1)?;
+            let h_n = hidden_states.narrow(0, lesson.t_n, 1)?;
             let (sum, d_h_n) = classification(model, &h_n, lesson, counts, pass, gradients)?;
             sums.classification += sum;
             let both = d_t_n.map_or_else(|| Ok(d_h_n.clone()), |d_t_n| d_t_n + &d_h_n)?;
-            d_hidden.slice_set(&both.contiguous()?, 0, t_n)?;
+            d_hidden.slice_set(&both.contiguous()?, 0, lesson.t_n)?;
         }
     }
     drop(hidden_states);
     model.llama.backward(saved, &d_hidden, gradients)?;
     Ok(sums)
-}
-
-/// Position of t_n in each sequence: what comes before it is read by no head.
-fn from_t_n(batch: &Batch) -> Vec<usize> {
-    batch.lessons.iter().map(|lesson| lesson.t_n - lesson.start).collect()
 }
 
 /// L_gen of a record's rows, the first `of_prompt` of which predict its prompt: the weighted sum of cross-entropies, and
@@ -221,12 +213,11 @@ fn smoothed(logits: Tensor, class: u32, epsilon: f64, scale: f64) -> Result<(f64
 
 /// Sum of the target cross-entropies of a batch, without dropout or gradient: the dev split's L_gen.
 pub fn generation_loss(model: &Model, batch: &Batch) -> Result<f64> {
-    let read_from = Some(from_t_n(batch));
-    let context = TrainingContext { dropout: None, memory: Memory::Recompute, trains: Parameters::Lora, read_from };
-    let (hidden_states, saved) = model.llama.forward(&batch.ids, &batch.offsets, &context)?;
+    let context = TrainingContext { dropout: None, memory: Memory::Recompute, trains: Parameters::Lora };
+    let (hidden_states, _) = model.llama.forward(&batch.ids, &batch.offsets, &context)?;
     let mut total = 0.0;
-    for (lesson, read) in batch.lessons.iter().zip(saved.read_offsets().ranges()).filter(|(lesson, _)| !lesson.targets.is_empty()) {
-        let rows = hidden_states.narrow(0, read.start, lesson.targets.len())?;
+    for lesson in batch.lessons.iter().filter(|lesson| !lesson.targets.is_empty()) {
+        let rows = hidden_states.narrow(0, lesson.t_n, lesson.targets.len())?;
         total += sum(&cross_entropy::forward(&model.llama.logits(&rows)?, &lesson.targets)?.0);
     }
     Ok(total)

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 pub const CASES: [&str; 3] = ["gqa", "llama3", "bias"];
 pub const CPU: Device = Device::Cpu;
-pub const KEEP: TrainingContext = TrainingContext { dropout: None, memory: Memory::Keep, trains: Parameters::Lora, read_from: None };
+pub const KEEP: TrainingContext = TrainingContext { dropout: None, memory: Memory::Keep, trains: Parameters::Lora };
 
 #[derive(Debug, Clone, Deserialize)]
 pub struct Sequence {
