@@ -10,11 +10,6 @@ use std::{
     time::Duration,
 };
 
-use clsgen::{
-    data::synthetic::{NoteSettings, Notes},
-    demo,
-};
-
 const RECORDS: u64 = 24;
 
 /// A scratch directory with the embedded model, notes and a config.
@@ -23,15 +18,7 @@ struct Work(tempfile::TempDir);
 impl Work {
     fn new() -> Self {
         let work = Self(tempfile::tempdir().unwrap());
-        demo::write_model(&work.path("model")).unwrap();
-        std::fs::create_dir_all(work.path("prompts")).unwrap();
-        std::fs::write(work.path("prompts").join(demo::PROMPT.0), demo::PROMPT.1).unwrap();
-        std::fs::create_dir_all(work.path("data")).unwrap();
-        let notes = Notes::new(3, NoteSettings { words: 120, prevalence: 0.4, typos: 0.0 });
-        let lines: Vec<String> =
-            notes.range(0..RECORDS).iter().map(|note| serde_json::Value::Object(note.record.to_json()).to_string()).collect();
-        std::fs::write(work.path("data/train.jsonl"), lines.join("\n")).unwrap();
-        std::fs::write(work.path("demo.toml"), demo::CONFIG).unwrap();
+        common::write_demo(work.0.path(), &["train"], RECORDS, 0.4);
         work
     }
 

@@ -12,7 +12,6 @@ use clsgen::{
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// Room for everything.
 const NO_LIMIT: usize = usize::MAX;
 
 fn labels() -> [String; 2] {

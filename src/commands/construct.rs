@@ -211,15 +211,13 @@ impl Job {
         let dropped = self.dir.join("dropped.jsonl");
         let begun = self.dir.join("stats.json").is_file() || todo.iter().any(|split| self.log_path(split).is_file());
         if dropped.symlink_metadata().is_ok() && !begun {
-            return Err(Error::usage(format!("{} is there already, and construct did not make it", dropped.display()))
-                .hint("move it away, or choose another directory with --run"));
+            return Err(storage::foreign(&dropped, "and construct did not make it"));
         }
         for (i, split) in todo.iter().enumerate() {
             let path = self.dir.join(format!("{}.jsonl", split.name));
             let ours = logs.map_or_else(|| self.log_path(split).is_file(), |logs| !self.unfinished(split, &logs[i]));
             if path.symlink_metadata().is_ok() && !ours {
-                return Err(Error::usage(format!("{} is there already, and construct did not make it", path.display()))
-                    .hint("move it away, or choose another directory with --run"));
+                return Err(storage::foreign(&path, "and construct did not make it"));
             }
         }
         Ok(())

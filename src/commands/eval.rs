@@ -103,7 +103,7 @@ impl<'a> Work<'a> {
             used.extend(info.base_hash.map(|hash| ("model.base", PathBuf::from(info.base_model), hash)));
         }
         if let Some(judge) = judge {
-            used.push(("eval.judge", judge.source.path.clone(), judge.source.hash()?));
+            used.push(("eval.judge", judge.source.path.clone(), judge.hash()?.to_owned()));
         }
         Ok(used)
     }

@@ -127,7 +127,7 @@ fn prepare(context: &Context, args: &PredictArgs) -> Result<Job> {
             ("explanation", json!(settings.explanation)),
             ("calibration", json!(calibrator.as_ref().map(|(_, hash)| hash))),
         ];
-        let sidecar = Sidecar::new(scoring::fingerprint(context, dir, &info, &more)?);
+        let sidecar = Sidecar::new(scoring::fingerprint(context, (dir, &scoring::checkpoint_hash(dir)?), &info, &more)?);
         Ok(Job { total, settings, loaded, prompter, sidecar, calibrator })
     })
 }

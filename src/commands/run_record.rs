@@ -28,8 +28,7 @@ pub type Used<'a> = (&'a str, &'a Path, &'a str);
 pub fn write(context: &Context, command: &str, inputs: &[&Path], models: &[Used<'_>]) -> Result<()> {
     let path = context.run_dir.join(FILE);
     if path.symlink_metadata().is_ok() && !read(&path).is_some_and(|record| record["command"].is_string()) {
-        return Err(Error::usage(format!("{} is there already and no clsgen wrote it", path.display()))
-            .hint("move it away, or choose another directory with --run"));
+        return Err(storage::foreign(&path, "and no clsgen wrote it"));
     }
     let prompt = Some(context.config.resolve(&context.config.task.prompt)).filter(|path| path.is_file());
     let all = context.config_path.iter().chain(&prompt).map(PathBuf::as_path).chain(inputs.iter().copied());

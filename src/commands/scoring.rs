@@ -113,12 +113,13 @@ pub(super) fn known(context: &Context, dir: &Path, info: &ClsgenJson) -> Result<
     Ok(Known { base: Some(source.hash()?), tokenizer: Some(tokenizer.hash().to_owned()), date })
 }
 
-/// What decides the predictions of a checkpoint, `predict`'s and `eval`'s. `more` is what each of them knows besides.
-pub(super) fn fingerprint(context: &Context, dir: &Path, info: &ClsgenJson, more: &[(&str, Value)]) -> Result<Fingerprint> {
+/// What decides the predictions of a checkpoint (`hash` is its [`checkpoint_hash`]), `predict`'s and `eval`'s. `more` is what each
+/// of them knows besides.
+pub(super) fn fingerprint(context: &Context, (dir, hash): (&Path, &str), info: &ClsgenJson, more: &[(&str, Value)]) -> Result<Fingerprint> {
     let Known { base, tokenizer, date } = known(context, dir, info)?;
     let mut contents = vec![
         ("clsgen_version", json!(env!("CARGO_PKG_VERSION"))),
-        ("checkpoint", json!(checkpoint_hash(dir)?)),
+        ("checkpoint", json!(hash)),
         ("model.base", json!(base)),
         (TOKENIZER, json!(tokenizer)),
         ("model.dtype", json!(context.dtype()?.as_str())),

@@ -77,6 +77,11 @@ pub fn check_tree(dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The error (exit 2) for a file of somebody else's that lies where one of a run's would go; `why` says how that is known.
+pub fn foreign(path: &Path, why: &str) -> Error {
+    Error::usage(format!("{} is there already, {why}", path.display())).hint("move it away, or choose another directory with --run")
+}
+
 /// Refuses to write to stdout where that is a file that is read (`>> INPUT`).
 pub fn check_stdout() -> Result<()> {
     match rustix::fs::fstat(std::io::stdout()) {

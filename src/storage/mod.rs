@@ -21,7 +21,7 @@ use std::{
 
 pub use atomic::{AtomicDir, recover, whose, write_file_atomic, write_own_file};
 pub use fault::{fault, points};
-pub use guard::{check_output, check_stdout, check_tree, protect};
+pub use guard::{check_output, check_stdout, check_tree, foreign, protect};
 pub use lock::{OutputLock, RunLock};
 pub use log::RecordLog;
 pub use manifest::{MANIFEST, hash_bytes, hash_file, verify_file, verify_manifest};

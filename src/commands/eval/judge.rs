@@ -1,6 +1,6 @@
 //! `eval.judge`: LLM-as-a-judge over the texts that were just scored (SPEC A35, A36), in `RUN/eval/judge.jsonl`.
 
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{cell::OnceCell, collections::HashMap, path::Path, sync::Arc};
 
 use serde_json::json;
 
@@ -29,6 +29,7 @@ const FILE: &str = "judge.jsonl";
 pub struct Plan {
     /// Its files.
     pub source: ModelSource,
+    hash: OnceCell<String>,
     tokenizer: Arc<TextTokenizer>,
     labels: [String; 2],
     inconsistency: PromptTemplate,
@@ -54,7 +55,15 @@ impl Plan {
         let inconsistency = prompts::inconsistency(task, file.as_deref(), format)?.dated(&tokenizer, &date);
         let readability = prompts::readability(format)?.dated(&tokenizer, &date);
 
-        Ok(Some(Self { source, tokenizer: Arc::new(tokenizer), labels, inconsistency, readability }))
+        Ok(Some(Self { source, hash: OnceCell::new(), tokenizer: Arc::new(tokenizer), labels, inconsistency, readability }))
+    }
+
+    /// Its weights' hash, read once.
+    pub fn hash(&self) -> Result<&str> {
+        if self.hash.get().is_none() {
+            let _ = self.hash.set(self.source.hash()?);
+        }
+        Ok(self.hash.get().map_or("", String::as_str))
     }
 
     /// Judges what is not judged yet and measures. `predictions` are those that `sample` was made of, in its order.
@@ -73,7 +82,7 @@ impl Plan {
         let cap = if thinks { config.max_output_tokens.max(cap) } else { cap };
         let contents = [
             ("clsgen_version", json!(env!("CARGO_PKG_VERSION"))),
-            ("eval.judge", json!(self.source.hash()?)),
+            ("eval.judge", json!(self.hash()?)),
             (TOKENIZER, json!(self.tokenizer.hash())),
             ("predictions", json!(storage::hash_file(predictions)?)),
             ("eval.judge_prompt", json!([&self.inconsistency, &self.readability])),

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{super::scoring, Context, folder::Folder, log};
 use crate::{
     data::{Prediction, Record, read_predictions_carrying, source_hash},
-    error::Result,
+    error::{Error, Result},
     generate::predict::{Counts, score},
     model::checkpoint::read_info,
     prompt::PromptTemplate,
@@ -24,6 +24,8 @@ const META: &str = "predictions.meta.json";
 pub struct Source<'a> {
     /// The checkpoint.
     pub checkpoint: &'a Path,
+    /// BLAKE3 of its files.
+    pub hash: &'a str,
     /// The records' file.
     pub data: &'a Path,
     /// The checkpoint as trained, or what its training started from.
@@ -67,7 +69,7 @@ pub fn generate(
     let windows = scoring::windows(context, &info);
     let settings = scoring::settings(context, true, &windows);
     let made = [("records", json!(source_hash(source.data)?)), ("tuned", json!(source.tuned))];
-    let made = scoring::fingerprint(context, source.checkpoint, &info, &made)?;
+    let made = scoring::fingerprint(context, (source.checkpoint, source.hash), &info, &made)?;
     if context.dry_run {
         return Ok(Vec::new());
     }
@@ -80,10 +82,10 @@ pub fn generate(
     }
     if done < records.len() {
         let loaded = if source.tuned {
-            scoring::check_memory(context, source.checkpoint, &info, &windows)?;
+            scoring::check_memory(context, source.checkpoint, &info, &windows).map_err(at_the_runs_window)?;
             scoring::load(context, source.checkpoint)?
         } else {
-            scoring::check_memory_of_base(context, source.checkpoint, &info, &windows)?;
+            scoring::check_memory_of_base(context, source.checkpoint, &info, &windows).map_err(at_the_runs_window)?;
             scoring::load_untuned(context, source.checkpoint)?
         };
         let prompter = scoring::prompter(&loaded, template, &windows, &context.prompt_date())?;
@@ -102,4 +104,14 @@ pub fn generate(
         tracing::info!("{} records, {} truncated, {} unparsable", counts.records, counts.truncated, counts.unparsable);
     }
     read_predictions_carrying(&path, &context.config.eval.subgroups)
+}
+
+/// A window that would fit is no help by itself where it is not the run's own: how to use it all the same.
+fn at_the_runs_window(error: Error) -> Error {
+    match error.hint_text().filter(|_| error.exit_code() == 5).map(str::to_owned) {
+        Some(hint) => error.hint(format!(
+            "{hint}; a run is evaluated at its own window alone: `clsgen predict` its splits at another, then `clsgen eval --predictions`"
+        )),
+        None => error,
+    }
 }

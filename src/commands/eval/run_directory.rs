@@ -75,13 +75,11 @@ impl Job {
             let named = PromptTemplate { date: own.date, ..PromptTemplate::load(&config.resolve(&config.task.prompt))? };
             ours.set("task.prompt", json!(named));
         }
-        let given = |key: &str| config.given.iter().any(|given| given == key || given.starts_with(&format!("{key}.")));
+        // What has no default of the command's own counts only where it is given.
         let counts = |key: &str| match key {
-            "task.labels" | "task.prompt" | "data.dev" | "model.max_input_tokens" | "model.max_output_tokens" | "model.truncate" => {
-                given(key)
-            }
-            "data.format" => given(key),
-            _ => key == "data.horizon" || key.starts_with("data.fields") || key.starts_with("generate."),
+            "task.labels" | "task.prompt" | "data.dev" | "data.format" => config.given.contains(key),
+            "model.max_input_tokens" | "model.max_output_tokens" | "model.truncate" => config.given.contains(key),
+            _ => key == "data.horizon" || key.starts_with("data.fields.") || key.starts_with("generate."),
         };
         let differing = ours.filtered(counts).differences(&run.filtered(counts));
         if differing.is_empty() {
@@ -106,7 +104,7 @@ impl Job {
         let dev = self.checkpoint.join(DEV_PREDICTIONS);
         let dev = dev.is_file().then(|| storage::hash_file(&dev)).transpose()?;
         let data = [("records", json!(data::source_hash(&self.data)?))];
-        Ok((scoring::fingerprint(context, &self.checkpoint, &read_info(&self.checkpoint)?, &data)?, dev))
+        Ok((scoring::fingerprint(context, (&self.checkpoint, &self.hash), &read_info(&self.checkpoint)?, &data)?, dev))
     }
 
     /// Freezes the thresholds, then reads and scores the split.
@@ -150,7 +148,7 @@ impl Job {
     }
 
     fn source(&self, tuned: bool) -> predictions::Source<'_> {
-        predictions::Source { checkpoint: &self.checkpoint, data: &self.data, tuned }
+        predictions::Source { checkpoint: &self.checkpoint, hash: &self.hash, data: &self.data, tuned }
     }
 
     /// Thresholds and calibrator from the checkpoint's dev predictions; none where another tool left no such file.

@@ -54,10 +54,7 @@ impl Identity {
     pub fn check(&self, run: &Path) -> Result<()> {
         let path = run.join(FILE);
         let Ok(bytes) = std::fs::read(&path) else { return refuse_foreign(run) };
-        let recorded: Fingerprint = serde_json::from_slice(&bytes).map_err(|_| {
-            Error::usage(format!("{} is there already and no clsgen wrote it", path.display()))
-                .hint("move it away, or choose another directory with --run")
-        })?;
+        let recorded: Fingerprint = serde_json::from_slice(&bytes).map_err(|_| storage::foreign(&path, "and no clsgen wrote it"))?;
         let mut differing = self.fingerprint.differences(&recorded);
         differing.retain(|key| !(self.start_gone && key.starts_with("train.init_from ")));
         if differing.is_empty() {
@@ -80,7 +77,6 @@ fn refuse_foreign(run: &Path) -> Result<()> {
     let there = ["metrics.jsonl", "best.json"].map(|name| run.join(name)).into_iter().find(|path| path.symlink_metadata().is_ok());
     match there {
         None => Ok(()),
-        Some(path) => Err(Error::usage(format!("{} is there already, and no {FILE} says which run it is of", path.display()))
-            .hint("move it away, or choose another directory with --run")),
+        Some(path) => Err(storage::foreign(&path, &format!("and no {FILE} says which run it is of"))),
     }
 }
