@@ -174,7 +174,7 @@ pub fn evaluate(sample: &Sample, thresholds: Option<&Thresholds>, options: &Opti
 
     let measured = Resampler::new(sample, options.seed).measure(&book.statistics, options.bootstrap);
     let take = |slot: Slot| measured[slot.0].clone();
-    let note = |metric: Metric| if options.in_sample { in_sample(metric) } else { metric };
+    let note = |metric: Metric| if options.in_sample { in_sample(metric, "the threshold was tuned") } else { metric };
     let calls = |slots: &CallSlots, note: &dyn Fn(Metric) -> Metric| Calls {
         threshold: Some(slots.threshold),
         f1: note(take(slots.f1)),
@@ -217,7 +217,8 @@ pub fn evaluate_calibration(sample: &Sample, options: &Options) -> Calibration {
     let mut book = Book::new(sample);
     let slots = calibration_slots(&mut book, &order, options.bins);
     let measured = Resampler::new(sample, options.seed).measure(&book.statistics, options.bootstrap);
-    calibration_of(slots.map(|slot| measured[slot.0].clone()))
+    let note = |metric| if options.in_sample { in_sample(metric, "the calibrator was fitted") } else { metric };
+    calibration_of(slots.map(|slot| note(measured[slot.0].clone())))
 }
 
 /// The parsable rate and κ at 0.5 between head and verbalized label with their intervals, and nothing else: for a curve over many
@@ -284,11 +285,10 @@ fn delong_auroc(sample: &Sample, labels: &[bool], rows: Option<&[u32]>) -> Metri
     super::auroc(&scores, &labels).with_interval(area.map_or(Err(delong::undefined(&labels)), |area| area.interval()))
 }
 
-fn in_sample(mut metric: Metric) -> Metric {
-    const IN_SAMPLE: &str = "in-sample: the threshold was tuned on these records";
+/// Marks a value that `what` was fitted to.
+fn in_sample(mut metric: Metric, what: &str) -> Metric {
     if metric.value.is_some() {
-        // What was said of the interval stays said.
-        metric.reason = Some(metric.reason.map_or_else(|| IN_SAMPLE.to_owned(), |reason| format!("{IN_SAMPLE}; {reason}")));
+        metric.add_reason(&format!("in-sample: {what} on these records"));
     }
     metric
 }

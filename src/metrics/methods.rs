@@ -51,6 +51,19 @@ impl MethodMetrics {
     }
 }
 
+impl MethodMetrics {
+    /// Gives every mean that leaves out some of the runs, `each` measured alone, the reason that says so.
+    pub fn note_undefined(&mut self, each: &[Self]) {
+        let metrics = [&mut self.auroc, &mut self.f1, &mut self.precision, &mut self.recall, &mut self.parsable];
+        for (i, metric) in metrics.into_iter().enumerate() {
+            let mut reasons = each.iter().map(|run| run.named()[i].1).filter(|run| run.value.is_none());
+            let Some(first) = reasons.next().filter(|_| metric.value.is_some()) else { continue };
+            let (left_out, why) = (1 + reasons.count(), first.reason.as_deref().unwrap_or("undefined"));
+            metric.add_reason(&format!("mean over {} of {} runs: the others are undefined, {why}", each.len() - left_out, each.len()));
+        }
+    }
+}
+
 /// Why a method has no AUROC.
 const NO_SCORE: &str = "the method gives no score";
 
@@ -80,7 +93,7 @@ fn parsable(answers: &Answers, weights: &[u32]) -> Outcome {
     if all > 0.0 { Ok(part(Option::is_some) / all) } else { Err("no record") }
 }
 
-/// The mean over the runs in which the statistic is defined.
+/// The mean over the runs in which the statistic is defined; [`MethodMetrics::note_undefined`] says that there are others.
 fn mean(values: impl Iterator<Item = Outcome>) -> Outcome {
     let (mut sum, mut count, mut reason) = (0.0, 0, "no run");
     for value in values {
@@ -249,6 +262,19 @@ mod tests {
         // AUROC of run 1: positives .9 .5, negatives .1 .8: 3 of 4 pairs; run 2: positives .2 .9, negatives .1 .3 .4: 4 of 6.
         assert!((metrics.auroc.value.unwrap() - (3.0 / 4.0 + 4.0 / 6.0) / 2.0).abs() < 1e-15);
         assert_eq!((metrics.auroc.n, metrics.f1.n), (6, 6));
+    }
+
+    #[test]
+    fn a_mean_that_leaves_out_a_run_says_so() {
+        let defined = run([Some((0.9, true)), Some((0.1, false)), None, Some((0.8, true)), None, Some((0.5, true))]);
+        let runs = [defined, run([Some((0.2, false)); 6])];
+        let each = runs.each_ref().map(|run| measure(&sample(), std::slice::from_ref(run), true, &Options::default()));
+        let mut metrics = measure(&sample(), &runs, true, &Options::default());
+        metrics.note_undefined(&each);
+        assert_eq!(metrics.precision.value, Some(2.0 / 3.0));
+        let reason = metrics.precision.reason.as_deref().unwrap();
+        assert!(reason.starts_with("mean over 1 of 2 runs: the others are undefined, "), "{reason}");
+        assert_eq!((metrics.recall.value, metrics.recall.reason), (Some(1.0 / 3.0), None));
     }
 
     #[test]

@@ -92,6 +92,11 @@ impl Metric {
         self
     }
 
+    /// Says more of a value; what was said of its interval stays said.
+    pub(crate) fn add_reason(&mut self, more: &str) {
+        self.reason = Some(self.reason.take().map_or_else(|| more.to_owned(), |reason| format!("{more}; {reason}")));
+    }
+
     /// The same with an interval; an undefined statistic has none.
     #[must_use]
     pub fn with_ci95(mut self, ci95: Option<[f64; 2]>) -> Self {

@@ -55,8 +55,13 @@ pub fn baseline_tables(title: &str, evaluation: &Evaluation, methods: &[ScoredMe
     table.note(
         "Means over runs ± SD over runs (n − 1), in parentheses the 95 % CI over records, clustered by group, with the runs held fixed. \
          F1, precision and recall are over all n records: an answer that cannot be parsed is no positive call. AUROC is over the records \
-         that are answered.",
+         that are answered, of several runs by any.",
     );
+    for (method, (key, metric)) in methods.iter().flat_map(|method| method.metrics.named().map(|named| (method, named))) {
+        if let (Some(_), Some(reason)) = (metric.value, &metric.reason) {
+            table.note(format!("{}, {}: {reason}.", method.title, direction::name(key).unwrap_or(key)));
+        }
+    }
     [table, comparison_table(title, methods)]
 }
 

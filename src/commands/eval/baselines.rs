@@ -134,7 +134,8 @@ fn method(baseline: Baseline, runs: &[Answers], sample: &Sample, options: &Optio
     let written = baseline.is_written();
     let each: Vec<_> =
         runs.iter().map(|run| measure(sample, std::slice::from_ref(run), written, &Options { bootstrap: 0, ..*options })).collect();
-    let metrics = measure(sample, runs, written, options);
+    let mut metrics = measure(sample, runs, written, options);
+    metrics.note_undefined(&each);
     let summary = |key: &str| {
         let values: Vec<Option<f64>> =
             each.iter().flat_map(|run| run.named()).filter(|(name, _)| *name == key).map(|(_, metric)| metric.value).collect();
