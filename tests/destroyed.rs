@@ -144,6 +144,24 @@ fn foreign_files_under_names_of_ours_are_kept() {
 }
 
 #[test]
+fn a_file_is_no_folder_to_write_into() {
+    let work = Work::new().with_task();
+    assert_eq!(work.clsgen(&["train", "--config", "c.toml", "--run", "run"]).code, Some(0));
+    work.write("file", "mine\n");
+    for (output, why) in [("file/out.jsonl", "file is a file"), ("gone/out.jsonl", "gone is not there")] {
+        for dry in [&[][..], &["--dry-run"]] {
+            let predict = ["predict", "--model", "run", "--input", "train.jsonl", "--output", output];
+            assert_fails(&work.clsgen(&[&predict[..], dry].concat()), 2, &[output, why, "hint: "]);
+        }
+    }
+    for command in ["construct", "train", "eval"] {
+        let told = work.clsgen(&[command, "--config", "c.toml", "--run", "file"]);
+        assert_eq!(told.code, Some(2), "{command}: {told:?}");
+    }
+    assert_eq!(work.read("file"), b"mine\n");
+}
+
+#[test]
 fn construct_too_needs_both_classes_to_train_on() {
     let work = Work::new().with_task();
     work.write("train.jsonl", records(|_| 0));

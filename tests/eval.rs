@@ -181,6 +181,9 @@ fn thresholds_tuned_on_the_scored_records_are_called_in_sample() {
     let metrics = bench.json("metrics.json");
     assert!(metrics["tuned"]["f1"]["f1"]["reason"].as_str().unwrap().contains("in-sample"));
     assert!(metrics["default"]["f1"]["reason"].is_null());
+    assert!(metrics["calibration"]["brier"]["reason"].is_null());
+    let after = metrics["calibration"]["brier_after"]["reason"].as_str().unwrap();
+    assert_eq!(after, "in-sample: the calibrator was fitted on these records");
 }
 
 #[test]
@@ -304,6 +307,10 @@ fn columns_of_subgroups_are_read_and_only_those() {
     let told = bench.eval(&["--predictions", "test.jsonl", "--set", "eval.subgroups=[\"sex\"]"]).assert().code(3);
     let told = String::from_utf8_lossy(&told.get_output().stderr).into_owned();
     assert!(told.contains("test.jsonl, record 2, field sex: is not a string or an integer") && !told.contains("secret"), "{told}");
+    bench.file("test.jsonl", &with(0, json!("f")));
+    let told = bench.eval(&["--predictions", "test.jsonl", "--set", "eval.subgroups=[\"sx\"]"]).assert().code(3);
+    let told = String::from_utf8_lossy(&told.get_output().stderr).into_owned();
+    assert!(told.contains("field sx: no record has it") && told.contains("hint: `eval.subgroups`"), "{told}");
 }
 
 #[test]
@@ -327,6 +334,10 @@ fn a_gate_exits_1_with_what_missed_after_everything_is_written() {
         assert!(stderr.contains(missed), "{stderr}");
     }
     assert!(!stderr.contains("default.f1"), "{stderr}");
+    bench.file("never.toml", "auroc = { min = 0.9, max = 0.8 }\n");
+    let output = bench.eval(&["--predictions", "test.jsonl", "--gate", "never.toml"]).assert().code(2);
+    let stderr = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    assert!(stderr.contains("never.toml: auroc: min is above max"), "{stderr}");
     assert!(bench.dir.path().join("run/eval/predictions/metrics.json").exists());
     for (name, text, want) in [
         ("typo.toml", "aurok = 0.5", "did you mean `auroc`"),

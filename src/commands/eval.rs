@@ -30,7 +30,7 @@ use serde_json::{Value, json};
 use super::{Context, args::EvalArgs, dry_run::Plan, output, run_record, scoring};
 use crate::{
     config::Stage,
-    data::{Prediction, Record, read_predictions_carrying},
+    data::{Prediction, Record, read_predictions, read_predictions_carrying},
     error::{Error, Result},
     fingerprint::Fingerprint,
     metrics::{Evaluation, Options, Sample, decision_curves::decision_curves, evaluate, threshold::Costs},
@@ -352,7 +352,7 @@ fn from_files(context: &Context, folder: &Folder, test: &Path, dev: Option<&Path
     let (frozen, calibration) = match dev {
         None => (None, None),
         Some(dev) => {
-            let predictions = read_predictions_carrying(dev, &context.config.eval.subgroups)?;
+            let predictions = read_predictions(dev)?;
             let sample = inputs::sample(dev, &predictions, None)?;
             let frozen = Frozen::tune(&sample, costs(context), None, dev, &storage::hash_file(dev)?);
             frozen::write(folder, frozen::FILE, Some(&frozen.bytes()?), context.dry_run)?;

@@ -80,6 +80,7 @@ pub fn load(data: &config::Data, path: &Path, needs: &Needs) -> Result<Vec<Recor
             }
         }
     }
+    problems.add_absent(&data.carried, records.iter().map(|record| &record.columns));
     problems.into_result(path, records)
 }
 

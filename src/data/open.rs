@@ -59,6 +59,8 @@ pub(super) fn open(data: &config::Data, path: &Path, fields: &[String], label_re
     let compressed = COMPRESSED.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, name)| *name);
     let array = head.iter().find(|byte| !BOM.contains(byte) && !byte.is_ascii_whitespace()) == Some(&b'[');
     match format {
+        _ if compressed == Some("zip") => Err(Error::data("is a zip archive")
+            .hint("unpack it with `unzip` and name the file in it; save a spreadsheet (.xlsx) as CSV or Parquet")),
         _ if compressed.is_some() => Err(Error::data(format!("is {}-compressed", compressed.unwrap_or_default()))
             .hint("unpack it first, or pipe it: `zcat FILE | clsgen predict --input - …` (zstdcat, bzcat, xzcat)")),
         Some(DataFormat::Jsonl | DataFormat::Auto | DataFormat::Lcd) | None if array => {

@@ -176,6 +176,7 @@ pub fn read_predictions_carrying(path: &Path, columns: &[String]) -> Result<Vec<
     if number == 0 {
         problems.add("holds no prediction".into(), HINT);
     }
+    problems.add_absent(columns, predictions.iter().map(|prediction| &prediction.columns));
     problems.into_result(path, predictions)
 }
 

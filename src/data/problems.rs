@@ -1,7 +1,7 @@
 //! Collecting every problem of a file before the one error that lists them.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     path::Path,
 };
 
@@ -27,6 +27,23 @@ impl Problems {
             if !self.hints.contains(&hint) {
                 self.hints.push(hint);
             }
+        }
+    }
+
+    /// Counts each of the columns `carried` (`eval.subgroups`) that no record has a value in: a CSV header would lack it.
+    pub fn add_absent<'a>(&mut self, carried: &[String], records: impl Iterator<Item = &'a BTreeMap<String, Option<String>>>) {
+        let mut absent: Vec<&String> = if self.is_empty() { carried.iter().collect() } else { Vec::new() };
+        for columns in records {
+            if absent.is_empty() {
+                return;
+            }
+            absent.retain(|name| !matches!(columns.get(*name), Some(Some(_))));
+        }
+        for name in absent {
+            self.add(
+                format!("field {name}: no record has it"),
+                "`eval.subgroups` names columns of the records: correct it there, or take it out",
+            );
         }
     }
 

@@ -20,6 +20,9 @@ pub struct RunLock {
 impl RunLock {
     /// Creates the directory if need be and takes its lock, or fails (exit 2) naming who holds it.
     pub fn acquire(dir: &Path) -> Result<Self> {
+        if dir.metadata().is_ok_and(|meta| !meta.is_dir()) {
+            return Err(Error::usage(format!("run directory {} is a file", dir.display())).hint("name another with --run"));
+        }
         super::create_dir_all(dir)?;
         let path = dir.join(".lock");
         let file = take(&path, &format!("run directory {}", dir.display()), "--run")?;

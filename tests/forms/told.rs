@@ -5,10 +5,12 @@ use super::*;
 #[test]
 fn a_compressed_file_is_known_by_its_first_bytes_whatever_its_name() {
     let bench = Bench::new();
-    for (magic, name) in [(&b"\x1f\x8b\x08"[..], "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"PK\x03\x04", "zip")] {
+    for (magic, what) in
+        [(&b"\x1f\x8b\x08"[..], "gzip-compressed"), (b"\x28\xb5\x2f\xfd", "zstd-compressed"), (b"PK\x03\x04", "a zip archive")]
+    {
         for file in ["x.parquet", "x.jsonl", "x.csv", "x.json"] {
             bench.write(file, [magic, &[0; 40]].concat());
-            assert_fails(&bench.predict("checkpoint", file, &[], &[]).0, 3, &[file, &format!("is {name}-compressed"), "hint: unpack it"]);
+            assert_fails(&bench.predict("checkpoint", file, &[], &[]).0, 3, &[file, &format!("is {what}"), "hint: unpack it"]);
         }
     }
 }

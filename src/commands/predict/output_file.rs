@@ -92,6 +92,12 @@ pub(super) fn check(context: &Context, args: &PredictArgs) -> Result<()> {
         return Ok(());
     }
     let beside = sidecar_path(path);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        let what = if folder.exists() { "is a file, not a folder" } else { "is not there" };
+        return Err(Error::usage(format!("--output {}: {} {what}", path.display(), folder.display()))
+            .hint("make that folder, or give another --output"));
+    }
     storage::check_output(path)?;
     storage::check_output(&beside)?;
     for run in [Some(context.run_dir.as_path()), Some(args.model.as_path()), args.model.ancestors().nth(2)].into_iter().flatten() {
