@@ -24,7 +24,7 @@ const RUNS: usize = 3;
 const STEPS: usize = 32;
 
 fn main() -> Result<()> {
-    ops::allocator::keep_freed_memory();
+    ops::cpu::allocator::keep_freed_memory();
     device::on_a_worker(run)
 }
 

@@ -20,7 +20,7 @@ use clsgen::{
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> Result<()> {
-    ops::allocator::keep_freed_memory();
+    ops::cpu::allocator::keep_freed_memory();
     device::on_a_worker(run)
 }
 

@@ -9,7 +9,7 @@ use crate::{
     commands::{self, Context, args, output},
     config, device,
     error::{Error, Kind, Result},
-    ops::allocator,
+    ops::cpu::allocator,
 };
 
 const EXAMPLES: &str = "\

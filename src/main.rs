@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clsgen::ops::allocator::{self, Allocator};
+use clsgen::ops::cpu::allocator::{self, Allocator};
 
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;

@@ -6,7 +6,7 @@ mod cuda;
 use candle_core::Tensor;
 use candle_core::cpu::erf::erf_f64;
 
-use super::slice::{View, tensor};
+use super::cpu::slice::{View, tensor};
 pub use crate::config::Activation;
 use crate::error::{Error, Result};
 

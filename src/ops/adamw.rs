@@ -11,9 +11,9 @@ mod cuda;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::share::Share;
-use super::simd::vectorised;
-use super::slice::{View, update_f32};
+use super::cpu::par_for::Share;
+use super::cpu::simd::vectorised;
+use super::cpu::slice::{View, update_f32};
 use crate::error::{Error, Result};
 
 const BLOCK: usize = 4096;
@@ -154,7 +154,7 @@ pub fn grad_norm<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<f6
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::simd::tests::same_on_every_isa;
+    use crate::ops::cpu::simd::tests::same_on_every_isa;
     use crate::ops::testing::{on_threads, random_tensor, values};
 
     fn settings(step: u64) -> AdamW {

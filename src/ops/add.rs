@@ -6,9 +6,9 @@ mod cuda;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::share::Share;
-use super::simd::vectorised;
-use super::slice::{View, update_f32};
+use super::cpu::par_for::Share;
+use super::cpu::simd::vectorised;
+use super::cpu::slice::{View, update_f32};
 use crate::error::{Error, Result};
 
 const BLOCK: usize = 16_384;

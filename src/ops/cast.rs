@@ -11,9 +11,9 @@ use candle_core::{DType, Device, Tensor};
 use half::bf16;
 use rayon::prelude::*;
 
-use super::share::Share;
-use super::simd::vectorised;
-use super::slice::{View, written};
+use super::cpu::par_for::Share;
+use super::cpu::simd::vectorised;
+use super::cpu::slice::{View, written};
 use crate::error::Result;
 
 /// An f32 tensor as bf16, of the same shape; a bf16 tensor as it is.

@@ -8,9 +8,9 @@ mod cuda;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::share::Share;
-use super::simd::{exp, max, sum, vectorised};
-use super::slice::{View, update_f32};
+use super::cpu::par_for::Share;
+use super::cpu::simd::{exp, max, sum, vectorised};
+use super::cpu::slice::{View, update_f32};
 use crate::error::{Error, Result};
 
 /// `logits (n, vocab)`, `targets (n)` → each row's loss and log-sum-exp.
@@ -86,7 +86,7 @@ vectorised! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::simd::tests::same_on_every_isa;
+    use crate::ops::cpu::simd::tests::same_on_every_isa;
     use crate::ops::testing::{assert_close, on_threads, random_tensor, values};
 
     #[test]

@@ -14,10 +14,10 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::Offsets;
+use super::cpu::par_for::Share;
+use super::cpu::simd::vectorised;
+use super::cpu::slice::{View, tensor, written};
 use super::linear::array;
-use super::share::Share;
-use super::simd::vectorised;
-use super::slice::{View, tensor, written};
 use crate::error::{Error, Result};
 use crate::rng::{Rng, to_unit};
 

@@ -5,7 +5,7 @@ mod cuda;
 
 use candle_core::Tensor;
 
-use super::slice::{View, Weight, tensor};
+use super::cpu::slice::{View, Weight, tensor};
 use crate::error::{Error, Result};
 
 /// `weight (vocab, hidden)` f32 or bf16, `ids (tokens)` → `(tokens, hidden)`, f32 (on CUDA in the table's type).

@@ -13,9 +13,9 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::cast::round;
-use super::share::Share;
-use super::slice::{View, Weight, WeightMut, tensor, update};
-use super::team;
+use super::cpu::par_for::Share;
+use super::cpu::slice::{View, Weight, WeightMut, tensor, update};
+use super::cpu::thread_team;
 use crate::error::{Error, Result};
 
 /// Tokens of a block.
@@ -163,7 +163,7 @@ pub fn store(step: &KvStep<'_>, layer: usize, k: &Tensor, v: &Tensor) -> Result<
     };
     match tokens < BLOCK {
         true => step.runs.iter().try_for_each(write),
-        false => team::map(step.runs.len(), |i| write(&step.runs[i])).into_iter().collect(),
+        false => thread_team::map(step.runs.len(), |i| write(&step.runs[i])).into_iter().collect(),
     }
 }
 

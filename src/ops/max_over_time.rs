@@ -13,11 +13,14 @@ use std::ops::Range;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::share::Share;
 use super::{
-    Offsets, linear,
-    simd::vectorised,
-    slice::{View, tensor},
+    Offsets,
+    cpu::{
+        par_for::Share,
+        simd::vectorised,
+        slice::{View, tensor},
+    },
+    linear,
 };
 use crate::error::{Error, Result};
 

@@ -3,14 +3,13 @@
 pub mod activation;
 pub mod adamw;
 mod add;
-pub mod allocator;
 pub mod attention;
 pub mod cast;
+pub mod cpu;
 pub mod cross_entropy;
 pub mod cuda;
 pub mod dropout;
 pub mod embedding;
-mod fold;
 pub mod kv_store;
 pub mod linear;
 pub mod max_over_time;
@@ -19,11 +18,7 @@ pub mod rms_norm;
 pub mod rope;
 pub mod sample;
 pub mod selftest;
-mod share;
-mod simd;
-mod slice;
 pub mod swiglu;
-mod team;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -31,8 +26,8 @@ use std::ops::Range;
 
 pub use adamw::grad_norm;
 pub use add::add;
-pub(crate) use share::Share;
-pub use team::{FEW, together};
+pub(crate) use cpu::par_for::Share;
+pub use cpu::thread_team::{FEW, together};
 
 /// Where each sequence of a concatenated batch begins: sequence `i` owns rows `range(i)`.
 #[derive(Debug, Clone, PartialEq, Eq)]

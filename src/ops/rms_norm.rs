@@ -10,9 +10,9 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::add::add_assign;
-use super::share::Share;
-use super::simd::{sum, vectorised};
-use super::slice::{View, tensor, update_f32, written};
+use super::cpu::par_for::Share;
+use super::cpu::simd::{sum, vectorised};
+use super::cpu::slice::{View, tensor, update_f32, written};
 use crate::error::{Error, Result};
 
 /// `(y, rstd)`.
@@ -162,7 +162,7 @@ vectorised! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::simd::tests::same_on_every_isa;
+    use crate::ops::cpu::simd::tests::same_on_every_isa;
     use crate::ops::testing::{assert_close, on_threads, random_tensor, values};
 
     /// `(y, dx, dw)` in f64.

@@ -13,10 +13,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use candle_core::Tensor;
 use rayon::prelude::*;
 
+use super::cpu::par_for::Share;
+use super::cpu::simd::vectorised;
+use super::cpu::slice::{View, tensor, written};
 use super::linear::array;
-use super::share::Share;
-use super::simd::vectorised;
-use super::slice::{View, tensor, written};
 use crate::error::{Error, Result};
 
 /// How inverse frequencies are stretched for long contexts.
@@ -198,7 +198,7 @@ fn scaled(inv_freq: f32, scaling: RopeScaling) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::simd::tests::same_on_every_isa;
+    use crate::ops::cpu::simd::tests::same_on_every_isa;
     use crate::ops::testing::{assert_close, on_threads, random_tensor, values};
 
     fn rope(scaling: RopeScaling, head_dim: usize) -> Rope {

@@ -9,9 +9,9 @@ use std::mem::MaybeUninit;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::share::Share;
-use super::simd::{exp, vectorised};
-use super::slice::{View, tensor, written};
+use super::cpu::par_for::Share;
+use super::cpu::simd::{exp, vectorised};
+use super::cpu::slice::{View, tensor, written};
 use crate::error::{Error, Result};
 
 const BLOCK: usize = 4096;
@@ -82,7 +82,7 @@ vectorised! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::simd::tests::same_on_every_isa;
+    use crate::ops::cpu::simd::tests::same_on_every_isa;
     use crate::ops::testing::{assert_close, on_threads, random_tensor, values};
 
     #[test]

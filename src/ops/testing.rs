@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
-use crate::ops::simd::tests::WITHOUT_TILES;
+use crate::ops::cpu::simd::tests::WITHOUT_TILES;
 use crate::rng::{Rng, streams};
 
 /// `n` standard normal numbers.

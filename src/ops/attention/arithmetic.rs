@@ -5,11 +5,11 @@
 
 use super::blocks::{BLOCK, Packed};
 use crate::ops::cast::bf16_bits;
+use crate::ops::cpu::simd::{Isa, vectorised};
 use crate::ops::linear::{
     kernel::product,
     pack::{Packing, Pairs, Wide},
 };
-use crate::ops::simd::{Isa, vectorised};
 
 /// Units in a row of a block of pairs.
 const HALF: usize = BLOCK / 2;

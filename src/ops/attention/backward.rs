@@ -19,9 +19,9 @@ use super::arithmetic::Arithmetic;
 use super::blocks::{BLOCK, Head, Packed, width};
 use super::{Dims, Offsets};
 use crate::ops::add::add_assign;
-use crate::ops::share::Share;
-use crate::ops::simd::{exp, isa, sum, vectorised};
-use crate::ops::slice::written;
+use crate::ops::cpu::par_for::Share;
+use crate::ops::cpu::simd::{exp, isa, sum, vectorised};
+use crate::ops::cpu::slice::written;
 
 /// What forward read and wrote, and the gradient of its output: as the products take it, and in f32.
 pub(crate) struct Saved<'a, T> {

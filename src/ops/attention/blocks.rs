@@ -1,8 +1,8 @@
 //! One head's rows, rearranged for the products: rows padded to whole tiles, and blocks of 64 rows transposed.
 
+use crate::ops::cpu::simd::Isa;
 use crate::ops::linear::pack::{Line, Packing, floats, floats_mut};
 use crate::ops::linear::rearrange::{copy_rows, transpose};
-use crate::ops::simd::Isa;
 
 /// Rows of queries and of keys that meet at a time.
 pub(crate) const BLOCK: usize = 64;

@@ -14,10 +14,10 @@ use candle_core::{Tensor, TensorId};
 use super::Dims;
 use super::score::{prefetch, score};
 use super::weigh::weigh;
+use crate::ops::cpu::simd::{LANES, exp, max, sum, vectorised};
+use crate::ops::cpu::slice::Weight;
+use crate::ops::cpu::thread_team;
 use crate::ops::kv_store::{BLOCK, KvRow};
-use crate::ops::simd::{LANES, exp, max, sum, vectorised};
-use crate::ops::slice::Weight;
-use crate::ops::team;
 
 /// Keys a task takes: a number of whole blocks.
 const CHUNK: usize = 512;
@@ -122,7 +122,7 @@ struct Partial {
 pub(crate) fn decode(q: &[f32], keys: &[[Weight<'_>; 2]], plan: &Plan<'_>, dims: Dims, scale: f32) -> Vec<f32> {
     let Dims { heads, kv_heads, d } = dims;
     let (group, n) = (heads / kv_heads, plan.chunks.len());
-    let partials: Vec<Partial> = team::map(kv_heads * n, |i| partial(q, keys, &plan.chunks[i % n], i / n, dims, scale));
+    let partials: Vec<Partial> = thread_team::map(kv_heads * n, |i| partial(q, keys, &plan.chunks[i % n], i / n, dims, scale));
     let mut out = vec![0.0; plan.of_row.len() * heads * d];
     for (chunks, out) in plan.of_row.iter().zip(out.chunks_mut(heads * d)) {
         for (head, out) in out.chunks_mut(group * d).enumerate() {

@@ -18,10 +18,10 @@ use rayon::prelude::*;
 use super::arithmetic::Arithmetic;
 use super::blocks::{BLOCK, Head, Packed, width};
 use super::{Dims, Offsets};
+use crate::ops::cpu::par_for::Share;
+use crate::ops::cpu::simd::{LANES, exp, isa, max, sum_lanes, vectorised};
+use crate::ops::cpu::slice::written;
 use crate::ops::linear::Output;
-use crate::ops::share::Share;
-use crate::ops::simd::{LANES, exp, isa, max, sum_lanes, vectorised};
-use crate::ops::slice::written;
 
 /// A block of queries of one head of one sequence.
 struct Task {

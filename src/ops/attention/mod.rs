@@ -24,10 +24,10 @@ use candle_core::{DType, Tensor};
 
 use super::Offsets;
 use super::cast::rounded;
+use super::cpu::simd::has_fast_bf16_pairs;
+use super::cpu::slice::{View, Weight, tensor};
 use super::kv_store::{self, KvRow, KvStep};
 use super::linear::pack::{Pairs, Wide};
-use super::simd::has_fast_bf16_pairs;
-use super::slice::{View, Weight, tensor};
 use crate::error::{Error, Result};
 
 /// Dimensions of one call.

@@ -10,12 +10,12 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 #[cfg(target_arch = "x86_64")]
-use crate::ops::fold::fold16;
-use crate::ops::linear::pack::Element;
-use crate::ops::simd::{FAR, LANES, ask_for, sum_lanes, vectorised};
+use crate::ops::cpu::horizontal_sum::fold16;
+use crate::ops::cpu::simd::{FAR, LANES, ask_for, sum_lanes, vectorised};
 #[cfg(target_arch = "x86_64")]
-use crate::ops::simd::{Isa, NEAR, isa};
-use crate::ops::slice::Weight;
+use crate::ops::cpu::simd::{Isa, NEAR, isa};
+use crate::ops::cpu::slice::Weight;
+use crate::ops::linear::pack::Element;
 
 /// Asks for the first `count` elements, into L2.
 pub(crate) fn prefetch(x: Weight<'_>, count: usize) {

@@ -1,8 +1,8 @@
 //! Weighted sums of cached values in decoding: queries of one kv head against a run of values.
 
+use crate::ops::cpu::simd::{NEAR, ask_for, vectorised};
+use crate::ops::cpu::slice::Weight;
 use crate::ops::linear::pack::Element;
-use crate::ops::simd::{NEAR, ask_for, vectorised};
-use crate::ops::slice::Weight;
 
 vectorised! {
     /// `o[g] += Σ_j weights[g·n + j]·v[j]`, keys in order.

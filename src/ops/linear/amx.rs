@@ -21,8 +21,8 @@ use super::cuts::{Cut, cuts};
 use super::kernel::NR;
 use super::output::Output;
 use super::pack::{Line, Pairs, floats_mut};
-use crate::ops::share::Share;
-use crate::ops::simd::Isa;
+use crate::ops::cpu::par_for::Share;
+use crate::ops::cpu::simd::Isa;
 
 /// Rows of a tile.
 const ROWS: usize = 32;
@@ -38,7 +38,7 @@ thread_local! {
     static RIGHT: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
 }
 
-/// `y (m, n) = a (m, k) · b (k, n)`, or `+=` with `add`, `a` rounded to bf16. The CPU must have AMX ([`crate::ops::simd::has_bf16_tiles`]).
+/// `y (m, n) = a (m, k) · b (k, n)`, or `+=` with `add`, `a` rounded to bf16. The CPU must have AMX ([`crate::ops::cpu::simd::has_bf16_tiles`]).
 pub(super) fn product(a: &[f32], b: Operand<'_, bf16>, [m, k, n]: [usize; 3], y: Output<'_>, add: bool) {
     let (Operand::Plain(b_all) | Operand::Transposed(b_all)) = b;
     assert!(a.len() == m * k && b_all.len() == k * n && y.len() == m * n, "operands of the wrong size");

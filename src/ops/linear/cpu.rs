@@ -25,11 +25,11 @@ use super::output::Output;
 use super::pack::{Line, Packing, Pairs, Rounded, Wide, floats_mut};
 use super::rearrange::{copy_rows, transpose};
 use crate::ops::cast::rounded;
-use crate::ops::share::Share;
+use crate::ops::cpu::par_for::Share;
 #[cfg(target_arch = "x86_64")]
-use crate::ops::simd::has_bf16_tiles;
-use crate::ops::simd::{Isa, has_bf16_products, isa};
-use crate::ops::slice::Weight;
+use crate::ops::cpu::simd::has_bf16_tiles;
+use crate::ops::cpu::simd::{Isa, has_bf16_products, isa};
+use crate::ops::cpu::slice::Weight;
 
 /// Steps of `k` summed before the sum is added to the output: fixed, since it decides the bits.
 const KC: usize = 512;

@@ -16,10 +16,10 @@ use super::Part;
 use super::output::Output;
 use super::pack::{Element, Packing, Pairs, Wide};
 use crate::ops::cast::rounded;
-use crate::ops::fold::fold;
-use crate::ops::simd::{Isa, LANES, has_bf16_products, isa, vectorised};
-use crate::ops::slice::Weight;
-use crate::ops::team::for_each;
+use crate::ops::cpu::horizontal_sum::fold;
+use crate::ops::cpu::simd::{Isa, LANES, has_bf16_products, isa, vectorised};
+use crate::ops::cpu::slice::Weight;
+use crate::ops::cpu::thread_team::for_each;
 
 /// Rows of `w` a task takes.
 const BLOCK: usize = 32;

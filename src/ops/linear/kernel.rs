@@ -10,7 +10,7 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
-use crate::ops::simd::{Isa, has_bf16_products};
+use crate::ops::cpu::simd::{Isa, has_bf16_products};
 
 /// Rows of a full tile.
 pub(crate) const MR: usize = 14;

@@ -24,7 +24,7 @@ pub use adapter::{decode_add, scaled_backward_input, scaled_decode_each, scaled_
 use candle_core::Tensor;
 pub(crate) use output::Output;
 
-use super::slice::{View, Weight, tensor, update_f32, written};
+use super::cpu::slice::{View, Weight, tensor, update_f32, written};
 use crate::error::{Error, Result};
 
 /// A weight `(out, in)` and its bias `(out)`, f32.

@@ -8,7 +8,7 @@ use super::kernel::NR;
 use super::pack::Packing;
 #[cfg(target_arch = "x86_64")]
 use super::pack::first;
-use crate::ops::simd::{Isa, NEAR, ask_for};
+use crate::ops::cpu::simd::{Isa, NEAR, ask_for};
 
 /// `to[u·width + r]` = unit `u` of row `r` for `rows` × `cols` elements, `rows ≤ width`; rows from `rows` to `width`
 /// become 0. `from` starts at the first element, rows are `stride` apart; `to` holds `width` numbers for every unit.
@@ -170,8 +170,8 @@ mod tests {
     use half::bf16;
 
     use super::*;
+    use crate::ops::cpu::simd::tests::available;
     use crate::ops::linear::pack::{Pairs, Rounded, Wide};
-    use crate::ops::simd::tests::available;
 
     #[test]
     fn transposes_tiles_of_every_shape() {

@@ -2,8 +2,8 @@ use candle_core::{DType, Device, Tensor};
 use half::bf16;
 
 use super::*;
+use crate::ops::cpu::simd::tests::{same_on_every_isa, with_and_without_tiles};
 use crate::ops::linear::{decode_add, scaled_decode_each, scaled_forward_each};
-use crate::ops::simd::tests::{same_on_every_isa, with_and_without_tiles};
 use crate::ops::testing::{on_threads, random, values};
 
 /// `f64` product by the definition, with operands read through closures.

@@ -14,7 +14,7 @@ use std::cmp::Reverse;
 
 use serde::{Deserialize, Serialize};
 
-use super::simd::{max, vectorised};
+use super::cpu::simd::{max, vectorised};
 use crate::rng::{Rng, streams};
 
 pub use rows::{Row, Rows};

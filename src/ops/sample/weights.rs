@@ -1,6 +1,6 @@
 //! Weights of tokens as integers, whose sums are the same in any order: what lets a GPU choose the CPU's token.
 
-use crate::ops::simd::vectorised;
+use crate::ops::cpu::simd::vectorised;
 
 /// A weight of 1: the best token's.
 pub(super) const ONE: u64 = 1 << 40;
@@ -36,7 +36,7 @@ vectorised! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::simd::tests::same_on_every_isa;
+    use crate::ops::cpu::simd::tests::same_on_every_isa;
 
     fn weights(logits: &[f32], best: f32, temperature: f64) -> Vec<u64> {
         same_on_every_isa(|| {

@@ -1,4 +1,4 @@
-//! Rayon's iterators over the parts of slices, run by the threads of a [`team`](super::team) where one is at work.
+//! Rayon's iterators over the parts of slices, run by the threads of a [`team`](super::thread_team) where one is at work.
 //!
 //! A training step is hundreds of parallel loops. Rayon's threads fall asleep between them, and to wake one costs as much
 //! as many a loop; a team's are awake.
@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use rayon::iter::IndexedParallelIterator;
 use rayon::iter::plumbing::{Producer, ProducerCallback};
 
-use super::team::map;
+use super::thread_team::map;
 
 /// Pieces a loop is cut into for each thread: enough that all end at about the same time.
 const PIECES: usize = 4;

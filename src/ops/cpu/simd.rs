@@ -95,12 +95,12 @@ macro_rules! vectorised {
                 fn avx512($($arg: $type),*) $(-> $ret)? { body($($arg),*) }
                 #[target_feature(enable = "avx2,fma")]
                 fn avx2($($arg: $type),*) $(-> $ret)? { body($($arg),*) }
-                match $crate::ops::simd::isa() {
+                match $crate::ops::cpu::simd::isa() {
                     // SAFETY: `isa` found these features on this CPU.
-                    $crate::ops::simd::Isa::Avx512 => return unsafe { avx512($($arg),*) },
+                    $crate::ops::cpu::simd::Isa::Avx512 => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
-                    $crate::ops::simd::Isa::Avx2 => return unsafe { avx2($($arg),*) },
-                    $crate::ops::simd::Isa::Portable => {}
+                    $crate::ops::cpu::simd::Isa::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::ops::cpu::simd::Isa::Portable => {}
                 }
             }
             body($($arg),*)
