@@ -94,7 +94,7 @@ impl Bench {
         self.run("cross_entropy forward 2048x2048", bytes, "GB/s", || cross_entropy::forward(&x, &targets).expect("forward"));
         let settings = adamw::AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, step: 1 };
         let (moment, square) = (x.zeros_like().expect("zeros"), x.zeros_like().expect("zeros"));
-        let part = adamw::Part { param: &x, gradient: &y, m: &moment, v: &square };
+        let part = adamw::ParamState { param: &x, gradient: &y, m: &moment, v: &square };
         self.run("norm and adamw 2048x2048", 8.0 * bytes, "GB/s", || adamw::step(&[part], 0.0, &settings).expect("step"));
     }
 }

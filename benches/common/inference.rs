@@ -6,9 +6,9 @@ use clsgen::{
     error::Result,
     model::{Llama, kv_cache::SequenceCache},
     ops::{
-        FEW, Offsets,
+        DECODE_THREADS, Offsets,
         sample::{Draw, Row, Rows, Sampling},
-        together,
+        with_spinning_workers,
     },
 };
 
@@ -33,7 +33,7 @@ pub fn time_decode(llama: &Llama, mut caches: Vec<SequenceCache>, steps: usize) 
     let start = Instant::now();
     for _ in 0..steps {
         // As in the engine, whose threads stay awake for all of a step.
-        ids = together(llama.device(), FEW, || step(llama, &ids, &mut caches))?;
+        ids = with_spinning_workers(llama.device(), DECODE_THREADS, || step(llama, &ids, &mut caches))?;
     }
     Ok(start.elapsed().as_secs_f64())
 }

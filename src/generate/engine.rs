@@ -20,7 +20,7 @@ use crate::{
     device,
     error::{Error, Result},
     model::{Model, kv_cache::SequenceCache},
-    ops::{FEW, Offsets, Share, sample, together},
+    ops::{DECODE_THREADS, Offsets, ParFor, sample, with_spinning_workers},
     prompt::TextTokenizer,
 };
 
@@ -96,7 +96,7 @@ impl<'e, 'a, 'f, I: Iterator<Item = Request>> Run<'e, 'a, 'f, I> {
                 return Ok(());
             }
             let device = self.engine.model.llama.device();
-            together(device, FEW, || self.step())?;
+            with_spinning_workers(device, DECODE_THREADS, || self.step())?;
             self.retire(emit)?;
         }
     }
@@ -195,7 +195,7 @@ impl<'e, 'a, 'f, I: Iterator<Item = Request>> Run<'e, 'a, 'f, I> {
         let logits = sample::Rows::new(engine.model.llama.decode_logits(&hidden)?, draws)?;
         let jobs = &batch.jobs;
         // Rows choose on all cores: each choice depends on its own logits alone.
-        let chosen = batch.rows.par_iter_mut().zip(logits.all()).share_map(|(row, logits)| match jobs.get(&row.job) {
+        let chosen = batch.rows.par_iter_mut().zip(logits.all()).par_map(|(row, logits)| match jobs.get(&row.job) {
             Some(job) => row.advance(logits, &job.request, engine.constraint, engine.tokenizer),
             None => Ok(()),
         });

@@ -6,11 +6,11 @@ use super::{Llama, kv_cache::SequenceCache, layer::DecoderLayer, projection::Ker
 use crate::{
     error::{Error, Result},
     ops::{
-        FEW, Offsets,
+        DECODE_THREADS, Offsets,
         attention::Decoding,
         embedding,
         kv_store::{self, KvRow, KvStep},
-        together,
+        with_spinning_workers,
     },
 };
 
@@ -76,7 +76,7 @@ impl Llama {
         let ends: Vec<u32> = offsets.ranges().map(|range| range.end as u32 - 1).collect();
         let ends = Tensor::from_vec(ends, offsets.count(), &self.device)?;
         let mut x = embedding::forward(&self.embed_tokens, ids)?;
-        together(&self.device, usize::MAX, || {
+        with_spinning_workers(&self.device, usize::MAX, || {
             for (i, layer) in self.layers.iter().enumerate() {
                 let (q, k, v) = layer.infer_qkv(&x, &self.rope, &positions, Kernel::Forward)?;
                 let mut attended = attend(i, layer, &q, &k, &v)?;
@@ -95,7 +95,7 @@ impl Llama {
         if ids.len() != caches.len() || ids.is_empty() {
             return Err(Error::run(format!("decode: {} tokens for {} caches", ids.len(), caches.len())));
         }
-        together(&self.device, FEW, || self.decode_layers(ids, caches))
+        with_spinning_workers(&self.device, DECODE_THREADS, || self.decode_layers(ids, caches))
     }
 
     fn decode_layers(&self, ids: &[u32], caches: &mut [&mut SequenceCache]) -> Result<Tensor> {

@@ -11,7 +11,7 @@ mod cuda;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::cpu::par_for::Share;
+use super::cpu::par_for::ParFor;
 use super::cpu::simd::vectorised;
 use super::cpu::slice::{View, update_f32};
 use crate::error::{Error, Result};
@@ -50,7 +50,7 @@ struct Scalars {
 
 /// A tensor of a step, its gradient and its moments: f32, of one shape, four separate tensors.
 #[derive(Debug, Clone, Copy)]
-pub struct Part<'a> {
+pub struct ParamState<'a> {
     /// Trained.
     pub param: &'a Tensor,
     /// Read only.
@@ -65,8 +65,8 @@ pub struct Part<'a> {
 /// before clipping. A norm that is not finite changes nothing.
 ///
 /// `clip = min(1, max_norm / (norm + 1e-6))`, as `torch.nn.utils.clip_grad_norm_`.
-pub fn step(parts: &[Part<'_>], max_norm: f64, settings: &AdamW) -> Result<f64> {
-    for Part { param, gradient, m, v } in parts {
+pub fn step(parts: &[ParamState<'_>], max_norm: f64, settings: &AdamW) -> Result<f64> {
+    for ParamState { param, gradient, m, v } in parts {
         if [gradient, m, v].iter().any(|t| t.dims() != param.dims()) {
             let dims = [param, gradient, m, v].map(|t| t.dims());
             return Err(Error::run(format!("adamw: parameter, gradient and moments have shapes {dims:?}")));
@@ -95,7 +95,7 @@ pub fn step(parts: &[Part<'_>], max_norm: f64, settings: &AdamW) -> Result<f64> 
     Ok(norm)
 }
 
-fn update_tensor(part: &Part<'_>, scalars: Scalars) -> Result<()> {
+fn update_tensor(part: &ParamState<'_>, scalars: Scalars) -> Result<()> {
     let grad = part.gradient.contiguous()?;
     let grad = View::of(&grad)?;
     let grad = grad.f32()?;
@@ -107,7 +107,7 @@ fn update_tensor(part: &Part<'_>, scalars: Scalars) -> Result<()> {
                     .zip(m.par_chunks_mut(BLOCK))
                     .zip(v.par_chunks_mut(BLOCK))
                     .zip(grad.par_chunks(BLOCK))
-                    .share(|(((param, m), v), grad)| update(param, m, v, grad, scalars));
+                    .par_for_each(|(((param, m), v), grad)| update(param, m, v, grad, scalars));
                 Ok(())
             })
         })
@@ -145,7 +145,7 @@ pub fn grad_norm<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<f6
     for tensor in tensors {
         let tensor = tensor.contiguous()?;
         let view = View::of(&tensor)?;
-        let blocks: Vec<f64> = view.f32()?.par_chunks(BLOCK).share_map(square_sum);
+        let blocks: Vec<f64> = view.f32()?.par_chunks(BLOCK).par_map(square_sum);
         total += blocks.iter().sum::<f64>();
     }
     Ok(total.sqrt())
@@ -162,7 +162,7 @@ mod tests {
     }
 
     fn update(param: &Tensor, gradient: &Tensor, m: &Tensor, v: &Tensor, settings: &AdamW) -> Result<f64> {
-        step(&[Part { param, gradient, m, v }], 0.0, settings)
+        step(&[ParamState { param, gradient, m, v }], 0.0, settings)
     }
 
     fn vector(values: &[f32]) -> Tensor {
@@ -219,7 +219,8 @@ mod tests {
         let gradient = vector(&[3.0, -0.5]);
         let both = |other: f32| {
             let other = vector(&[other]);
-            let parts = [Part { param: &p, gradient: &gradient, m: &m, v: &v }, Part { param: &q, gradient: &other, m: &n, v: &w }];
+            let parts =
+                [ParamState { param: &p, gradient: &gradient, m: &m, v: &v }, ParamState { param: &q, gradient: &other, m: &n, v: &w }];
             step(&parts, 0.5, &settings(1)).unwrap()
         };
         let norm = both(4.0);

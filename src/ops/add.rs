@@ -6,7 +6,7 @@ mod cuda;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::cpu::par_for::Share;
+use super::cpu::par_for::ParFor;
 use super::cpu::simd::vectorised;
 use super::cpu::slice::{View, update_f32};
 use crate::error::{Error, Result};
@@ -29,7 +29,7 @@ pub fn add(a: Tensor, b: &Tensor) -> Result<Tensor> {
     let view = View::of(&b)?;
     let b = view.f32()?;
     update_f32(&a, |a| {
-        a.par_chunks_mut(BLOCK).zip(b.par_chunks(BLOCK)).share(|(a, b)| add_assign(a, b));
+        a.par_chunks_mut(BLOCK).zip(b.par_chunks(BLOCK)).par_for_each(|(a, b)| add_assign(a, b));
         Ok(())
     })?;
     Ok(a)

@@ -11,9 +11,9 @@ use candle_core::{DType, Device, Tensor};
 use half::bf16;
 use rayon::prelude::*;
 
-use super::cpu::par_for::Share;
+use super::cpu::par_for::ParFor;
 use super::cpu::simd::vectorised;
-use super::cpu::slice::{View, written};
+use super::cpu::slice::{View, init_with};
 use crate::error::Result;
 
 /// An f32 tensor as bf16, of the same shape; a bf16 tensor as it is.
@@ -36,10 +36,10 @@ pub(in crate::ops) use cuda::{cast, cast_into};
 /// `x` as bf16.
 pub(crate) fn rounded(x: &[f32]) -> Vec<bf16> {
     let write = |[y]: [&mut [MaybeUninit<bf16>]; 1]| {
-        y.par_chunks_mut(1 << 14).zip(x.par_chunks(1 << 14)).share(|(y, x)| round_into(x, y));
+        y.par_chunks_mut(1 << 14).zip(x.par_chunks(1 << 14)).par_for_each(|(y, x)| round_into(x, y));
     };
     // SAFETY: `round_into` writes as many as it reads.
-    let [y] = unsafe { written([x.len()], write) };
+    let [y] = unsafe { init_with([x.len()], write) };
     y
 }
 

@@ -8,7 +8,7 @@ mod cuda;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::cpu::par_for::Share;
+use super::cpu::par_for::ParFor;
 use super::cpu::simd::{exp, max, sum, vectorised};
 use super::cpu::slice::{View, update_f32};
 use crate::error::{Error, Result};
@@ -22,7 +22,7 @@ pub fn forward(logits: &Tensor, targets: &[u32]) -> Result<(Vec<f32>, Vec<f32>)>
     }
     let logits = logits.contiguous()?;
     let logits = View::of(&logits)?;
-    let pairs: Vec<(f32, f32)> = logits.f32()?.par_chunks(vocab).zip(targets).share_map(|(row, &target)| {
+    let pairs: Vec<(f32, f32)> = logits.f32()?.par_chunks(vocab).zip(targets).par_map(|(row, &target)| {
         let lse = log_sum_exp(row);
         (lse - row[target as usize], lse)
     });
@@ -41,7 +41,7 @@ pub fn backward(logits: Tensor, targets: &[u32], lse: &[f32], scales: &[f32]) ->
     }
     let logits = logits.contiguous()?;
     update_f32(&logits, |values| {
-        values.par_chunks_mut(vocab).enumerate().share(|(i, row)| {
+        values.par_chunks_mut(vocab).enumerate().par_for_each(|(i, row)| {
             soften(row, lse[i], scales[i]);
             row[targets[i] as usize] -= scales[i];
         });

@@ -14,9 +14,9 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::Offsets;
-use super::cpu::par_for::Share;
+use super::cpu::par_for::ParFor;
 use super::cpu::simd::vectorised;
-use super::cpu::slice::{View, tensor, written};
+use super::cpu::slice::{View, init_with, tensor};
 use super::linear::array;
 use crate::error::{Error, Result};
 use crate::rng::{Rng, to_unit};
@@ -67,12 +67,12 @@ pub fn forward_each<const N: usize>(xs: [&Tensor; N], key: &DropoutKey, offsets:
         let places = sequences.flat_map(|(range, &step)| (0..range.len()).map(move |t| (step, t)));
         let mut row = |i: usize| (xs[i].next().unwrap_or_default(), ys[i].next().unwrap_or_default());
         let rows: Vec<((u64, usize), [Row<'_>; N])> = places.map(|place| (place, std::array::from_fn(&mut row))).collect();
-        rows.into_par_iter().share(|((step, t), mut rows)| {
+        rows.into_par_iter().par_for_each(|((step, t), mut rows)| {
             drop_rows(&mut rows, key.rng, step, (t * width) as u64, key.p, scale);
         });
     };
     // SAFETY: `drop_rows` writes each row whole, and there is one for each of the sequences' rows.
-    let ys = unsafe { written([m * width; N], write) };
+    let ys = unsafe { init_with([m * width; N], write) };
     array(ys.into_iter().map(|y| tensor(y, (m, width))))
 }
 

@@ -13,7 +13,7 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::cast::round;
-use super::cpu::par_for::Share;
+use super::cpu::par_for::ParFor;
 use super::cpu::slice::{View, Weight, WeightMut, tensor, update};
 use super::cpu::thread_team;
 use crate::error::{Error, Result};
@@ -234,7 +234,7 @@ fn rows_of<'a, T: Copy + Default + Send + Sync + 'a>(
         tasks.extend(of(*weight).map(|from| (from, to)));
         rest = behind;
     }
-    tasks.into_par_iter().share(|(from, to)| {
+    tasks.into_par_iter().par_for_each(|(from, to)| {
         for (i, to) in to.chunks_exact_mut(token).enumerate() {
             for (head, to) in to.chunks_exact_mut(d).enumerate() {
                 to.copy_from_slice(&from[head * layout.head() + i * layout.width..][..d]);

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use super::{
     Offsets,
     cpu::{
-        par_for::Share,
+        par_for::ParFor,
         simd::vectorised,
         slice::{View, tensor},
     },
@@ -46,7 +46,7 @@ pub fn forward(x: &Tensor, weight: &Tensor, offsets: &Offsets) -> Result<(Tensor
         let products = linear::forward(&x.narrow(0, first, end - first)?, &taps, None)?;
         let products = View::of(&products)?;
         let products = products.f32()?;
-        let found = group.into_par_iter().share_map(|document| {
+        let found = group.into_par_iter().par_map(|document| {
             let range = offsets.range(document);
             let products = &products[(range.start - first) * kernel * filters..(range.end - first) * kernel * filters];
             let mut best = vec![(0.0, 0); filters];
@@ -70,7 +70,7 @@ pub fn backward_weight(dy: &Tensor, x: &Tensor, winners: &Winners, span: usize) 
     let (dy, x) = (View::of(&dy)?, View::of(&x)?);
     let (dy, x) = (dy.f32()?, x.f32()?);
     let mut dw = vec![0.0; filters * span];
-    dw.par_chunks_mut(span.max(1)).enumerate().share(|(f, dw)| {
+    dw.par_chunks_mut(span.max(1)).enumerate().par_for_each(|(f, dw)| {
         for (dy, row) in dy.iter().zip(&winners.0).skip(f).step_by(filters) {
             // Dropout and ReLU leave a quarter of them, or fewer.
             if *dy != 0.0 {

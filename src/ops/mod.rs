@@ -26,8 +26,8 @@ use std::ops::Range;
 
 pub use adamw::grad_norm;
 pub use add::add;
-pub(crate) use cpu::par_for::Share;
-pub use cpu::thread_team::{FEW, together};
+pub(crate) use cpu::par_for::ParFor;
+pub use cpu::thread_team::{DECODE_THREADS, with_spinning_workers};
 
 /// Where each sequence of a concatenated batch begins: sequence `i` owns rows `range(i)`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,9 +10,9 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::add::add_assign;
-use super::cpu::par_for::Share;
+use super::cpu::par_for::ParFor;
 use super::cpu::simd::{sum, vectorised};
-use super::cpu::slice::{View, tensor, update_f32, written};
+use super::cpu::slice::{View, init_with, tensor, update_f32};
 use crate::error::{Error, Result};
 
 /// `(y, rstd)`.
@@ -29,10 +29,10 @@ pub fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<(Tensor, Tensor)
     let mut rstd = vec![0.0; m];
     let write = |[y]: [&mut [MaybeUninit<f32>]; 1]| {
         let rows = y.par_chunks_mut(n.max(1)).zip(x.par_chunks(n.max(1))).zip(&mut rstd).with_min_len(min_rows(n));
-        rows.share(|((y, x), rstd)| *rstd = normalise(x, weight, eps as f32, y));
+        rows.par_for_each(|((y, x), rstd)| *rstd = normalise(x, weight, eps as f32, y));
     };
     // SAFETY: `normalise` writes its row.
-    let [y] = unsafe { written([m * n], write) };
+    let [y] = unsafe { init_with([m * n], write) };
     Ok((tensor(y, (m, n))?, tensor(rstd, m)?))
 }
 
@@ -51,13 +51,13 @@ pub fn add_forward(a: Tensor, b: &Tensor, weight: &Tensor, eps: f64) -> Result<(
     update_f32(&a, |a| {
         let write = |[y]: [&mut [MaybeUninit<f32>]; 1]| {
             let rows = a.par_chunks_mut(n.max(1)).zip(b.par_chunks(n.max(1))).zip(y.par_chunks_mut(n.max(1))).zip(&mut rstd);
-            rows.with_min_len(min_rows(n)).share(|(((a, b), y), rstd)| {
+            rows.with_min_len(min_rows(n)).par_for_each(|(((a, b), y), rstd)| {
                 add_assign(a, b);
                 *rstd = normalise(a, weight, eps as f32, y);
             });
         };
         // SAFETY: `normalise` writes its row.
-        [y] = unsafe { written([m * n], write) };
+        [y] = unsafe { init_with([m * n], write) };
         Ok(())
     })?;
     Ok((a, tensor(y, (m, n))?, tensor(rstd, m)?))
@@ -88,13 +88,13 @@ fn backward_beside(x: &Tensor, weight: &Tensor, rstd: &Tensor, dy: &Tensor, resi
     let (x, weight, rstd, dy) = (View::of(&x)?, View::of(&weight)?, View::of(&rstd)?, View::of(&dy)?);
     let (x, weight, rstd, dy) = (x.f32()?, weight.f32()?, rstd.f32()?, dy.f32()?);
     let write = |[dx]: [&mut [MaybeUninit<f32>]; 1]| {
-        dx.par_chunks_mut(n.max(1)).enumerate().with_min_len(min_rows(n)).share(|(i, dx)| {
+        dx.par_chunks_mut(n.max(1)).enumerate().with_min_len(min_rows(n)).par_for_each(|(i, dx)| {
             let row = i * n..(i + 1) * n;
             differentiate(&x[row.clone()], weight, rstd[i], &dy[row.clone()], residual.map(|residual| &residual[row]), dx);
         });
     };
     // SAFETY: `differentiate` writes its row.
-    let [dx] = unsafe { written([m * n], write) };
+    let [dx] = unsafe { init_with([m * n], write) };
     tensor(dx, (m, n))
 }
 
@@ -111,7 +111,7 @@ pub fn backward_weight(x: &Tensor, rstd: &Tensor, dy: &Tensor) -> Result<Tensor>
     let (x, rstd, dy) = (x.f32()?, rstd.f32()?, dy.f32()?);
     let mut dw = vec![0.0f32; n];
     // Threads share out the channels, so each channel's sum runs over the rows in order.
-    dw.par_chunks_mut(COLUMNS).enumerate().share(|(block, dw)| {
+    dw.par_chunks_mut(COLUMNS).enumerate().par_for_each(|(block, dw)| {
         let columns = block * COLUMNS..block * COLUMNS + dw.len();
         for ((x, dy), rstd) in x.chunks(n.max(1)).zip(dy.chunks(n.max(1))).zip(rstd) {
             add_row(&x[columns.clone()], &dy[columns.clone()], *rstd, dw);

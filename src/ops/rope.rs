@@ -13,9 +13,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::cpu::par_for::Share;
+use super::cpu::par_for::ParFor;
 use super::cpu::simd::vectorised;
-use super::cpu::slice::{View, tensor, written};
+use super::cpu::slice::{View, init_with, tensor};
 use super::linear::array;
 use crate::error::{Error, Result};
 
@@ -127,12 +127,12 @@ impl Rope {
                 rows.extend(x.chunks(width).zip(y.chunks_mut(width)).zip(positions));
             }
             let least = (1 << 13) / widths.into_iter().max().unwrap_or(1) + 1;
-            rows.into_par_iter().with_min_len(least).share(|((x, y), &position)| {
+            rows.into_par_iter().with_min_len(least).par_for_each(|((x, y), &position)| {
                 turn_row(x, &table[position as usize * head_dim..][..head_dim], sign, y);
             });
         };
         // SAFETY: `turn_row` writes its row, a whole number of heads.
-        let ys = unsafe { written(values.map(<[f32]>::len), write) };
+        let ys = unsafe { init_with(values.map(<[f32]>::len), write) };
         array(ys.into_iter().zip(xs).map(|(y, x)| tensor(y, x.shape())))
     }
 

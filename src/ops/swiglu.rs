@@ -9,9 +9,9 @@ use std::mem::MaybeUninit;
 use candle_core::Tensor;
 use rayon::prelude::*;
 
-use super::cpu::par_for::Share;
+use super::cpu::par_for::ParFor;
 use super::cpu::simd::{exp, vectorised};
-use super::cpu::slice::{View, tensor, written};
+use super::cpu::slice::{View, init_with, tensor};
 use crate::error::{Error, Result};
 
 const BLOCK: usize = 4096;
@@ -28,10 +28,10 @@ pub fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     let (gate, up) = (gate.f32()?, up.f32()?);
     let write = |[act]: [&mut [MaybeUninit<f32>]; 1]| {
         let inputs = gate.par_chunks(BLOCK).zip(up.par_chunks(BLOCK));
-        act.par_chunks_mut(BLOCK).zip(inputs).share(|(act, (gate, up))| gated(gate, up, act));
+        act.par_chunks_mut(BLOCK).zip(inputs).par_for_each(|(act, (gate, up))| gated(gate, up, act));
     };
     // SAFETY: `gated` writes as many as it reads.
-    let [act] = unsafe { written([gate.len()], write) };
+    let [act] = unsafe { init_with([gate.len()], write) };
     tensor(act, shape)
 }
 
@@ -48,10 +48,10 @@ pub fn backward(gate: &Tensor, up: &Tensor, dact: &Tensor) -> Result<(Tensor, Te
     let write = |[dgate, dup]: [&mut [MaybeUninit<f32>]; 2]| {
         let inputs = gate.par_chunks(BLOCK).zip(up.par_chunks(BLOCK)).zip(dact.par_chunks(BLOCK));
         let outputs = dgate.par_chunks_mut(BLOCK).zip(dup.par_chunks_mut(BLOCK));
-        inputs.zip(outputs).share(|(((gate, up), dact), (dgate, dup))| differentiate(gate, up, dact, dgate, dup));
+        inputs.zip(outputs).par_for_each(|(((gate, up), dact), (dgate, dup))| differentiate(gate, up, dact, dgate, dup));
     };
     // SAFETY: `differentiate` writes as many as it reads.
-    let [dgate, dup] = unsafe { written([gate.len(), gate.len()], write) };
+    let [dgate, dup] = unsafe { init_with([gate.len(), gate.len()], write) };
     Ok((tensor(dgate, shape.clone())?, tensor(dup, shape)?))
 }
 

@@ -57,9 +57,9 @@ impl Optimizer {
         let settings = adamw::AdamW { lr, beta1: BETA1, beta2: BETA2, eps: EPS, weight_decay: self.weight_decay, step: k as u64 };
         let part = |(name, gradient)| {
             let (param, Moments { first: m, second: v }) = (self.parameters.get(name)?, self.moments.get(name)?);
-            Some(adamw::Part { param, gradient, m, v })
+            Some(adamw::ParamState { param, gradient, m, v })
         };
-        let parts: Vec<adamw::Part<'_>> = gradients.iter().filter_map(part).collect();
+        let parts: Vec<adamw::ParamState<'_>> = gradients.iter().filter_map(part).collect();
         let norm = adamw::step(&parts, self.max_grad_norm, &settings)?;
         if !norm.is_finite() {
             return Err(Error::run(format!("the gradient norm of step {k} is {norm}"))

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     model::{Gradients, Model},
-    ops::together,
+    ops::with_spinning_workers,
 };
 
 /// A model in training.
@@ -64,7 +64,7 @@ impl Trainer {
     /// On an error, a signal among them, the weights are those of the step before.
     pub fn step(&mut self, k: usize, examples: &[Example], order: &[usize]) -> Result<StepReport> {
         let device = self.model.llama.device().clone();
-        together(&device, usize::MAX, || self.step_together(k, examples, order))
+        with_spinning_workers(&device, usize::MAX, || self.step_together(k, examples, order))
     }
 
     fn step_together(&mut self, k: usize, examples: &[Example], order: &[usize]) -> Result<StepReport> {

@@ -3,7 +3,7 @@
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::{DType, Tensor};
 
-use super::{Part, Scalars};
+use super::{ParamState, Scalars};
 use crate::error::{Error, Result};
 use crate::ops::cuda::{Launch, address, device_of, uninit, upload, upload_u64};
 
@@ -60,7 +60,7 @@ impl Table {
 }
 
 /// Norm, clipping and update in three launches; the host waits once, for the norm, when all of them are in the stream.
-pub(super) fn step(parts: &[Part<'_>], max_norm: f64, scalars: Scalars) -> Result<f64> {
+pub(super) fn step(parts: &[ParamState<'_>], max_norm: f64, scalars: Scalars) -> Result<f64> {
     let Some(first) = parts.first() else { return Ok(0.0) };
     let gradients = parts.iter().map(|part| Ok(part.gradient.contiguous()?)).collect::<Result<Vec<_>>>()?;
     let rows: Vec<Vec<&Tensor>> = parts.iter().zip(&gradients).map(|(part, gradient)| vec![gradient, part.param, part.m, part.v]).collect();

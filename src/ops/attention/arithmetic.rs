@@ -8,7 +8,7 @@ use crate::ops::cast::bf16_bits;
 use crate::ops::cpu::simd::{Isa, vectorised};
 use crate::ops::linear::{
     kernel::product,
-    pack::{Packing, Pairs, Wide},
+    pack::{AsF32, Bf16x2, Packing},
 };
 
 /// Units in a row of a block of pairs.
@@ -29,7 +29,7 @@ pub(crate) trait Arithmetic: Packing {
     fn columns<'a>(block: &'a Packed, rows: usize, buffer: &'a mut Packed) -> &'a [f32];
 }
 
-impl Arithmetic for Wide<f32> {
+impl Arithmetic for AsF32<f32> {
     fn by_columns(isa: Isa, sizes: [usize; 3], a: &[f32], b: &[f32], c: &mut [f32], add: bool) {
         product::<false, 1, BLOCK>(isa, sizes, a, b, sizes[2], c, sizes[2], add);
     }
@@ -47,7 +47,7 @@ impl Arithmetic for Wide<f32> {
     }
 }
 
-impl Arithmetic for Pairs {
+impl Arithmetic for Bf16x2 {
     fn by_columns(isa: Isa, sizes: [usize; 3], a: &[f32], b: &[f32], c: &mut [f32], add: bool) {
         product::<true, 1, BLOCK>(isa, sizes, a, b, sizes[2], c, sizes[2], add);
     }

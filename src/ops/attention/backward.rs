@@ -19,9 +19,9 @@ use super::arithmetic::Arithmetic;
 use super::blocks::{BLOCK, Head, Packed, width};
 use super::{Dims, Offsets};
 use crate::ops::add::add_assign;
-use crate::ops::cpu::par_for::Share;
+use crate::ops::cpu::par_for::ParFor;
 use crate::ops::cpu::simd::{exp, isa, sum, vectorised};
-use crate::ops::cpu::slice::written;
+use crate::ops::cpu::slice::init_with;
 
 /// What forward read and wrote, and the gradient of its output: as the products take it, and in f32.
 pub(crate) struct Saved<'a, T> {
@@ -58,13 +58,13 @@ pub(crate) fn backward<P: Arithmetic>(
     let Dims { heads, kv_heads, d } = dims;
     let group = heads / kv_heads;
     let pairs = |heads: usize| -> Vec<(usize, usize)> { (0..offsets.count()).flat_map(|s| (0..heads).map(move |h| (s, h))).collect() };
-    let packed: Vec<KeyValues> = pairs(kv_heads).into_par_iter().share_map(|(s, h)| {
+    let packed: Vec<KeyValues> = pairs(kv_heads).into_par_iter().par_map(|(s, h)| {
         let range = offsets.range(s);
         let head = |x| Head::new(x, [kv_heads, d], h, range.start, range.len());
         let (keys, values) = (head(saved.k), head(saved.v));
         KeyValues { keys: keys.packed::<P>(isa()), keys_t: keys.transposed::<P>(isa()), values_t: values.transposed::<P>(isa()) }
     });
-    let gradients: Vec<HeadGradients> = pairs(heads).into_par_iter().with_max_len(1).share_map(|(s, h)| {
+    let gradients: Vec<HeadGradients> = pairs(heads).into_par_iter().with_max_len(1).par_map(|(s, h)| {
         let range = offsets.range(s);
         let head = |x| Head::new(x, [heads, d], h, range.start, range.len());
         let exact = |x| Head::new(x, [heads, d], h, range.start, range.len());
@@ -139,7 +139,7 @@ fn assemble(gradients: &[HeadGradients], dims: Dims, offsets: &Offsets) -> (Vec<
     let write = |[dq, dk, dv]: [&mut [MaybeUninit<f32>]; 3]| {
         let keys = dk.par_chunks_mut((kv_heads * d).max(1)).zip(dv.par_chunks_mut((kv_heads * d).max(1)));
         let rows = dq.par_chunks_mut((heads * d).max(1)).zip(keys).zip(places);
-        rows.with_min_len(16).share(|((dq, (dk, dv)), (s, i))| {
+        rows.with_min_len(16).par_for_each(|((dq, (dk, dv)), (s, i))| {
             let of = |x: fn(&HeadGradients) -> &Packed, h: usize| &x(&gradients[s * heads + h]).get()[i * width..][..d];
             for (h, dq) in dq.chunks_exact_mut(d).enumerate() {
                 add_up([of(|head| &head.dq, h)].into_iter(), dq);
@@ -152,7 +152,7 @@ fn assemble(gradients: &[HeadGradients], dims: Dims, offsets: &Offsets) -> (Vec<
         });
     };
     // SAFETY: a row is of whole heads, and `add_up` writes each.
-    let [dq, dk, dv] = unsafe { written([t * heads * d, t * kv_heads * d, t * kv_heads * d], write) };
+    let [dq, dk, dv] = unsafe { init_with([t * heads * d, t * kv_heads * d, t * kv_heads * d], write) };
     (dq, dk, dv)
 }
 

@@ -18,9 +18,9 @@ use rayon::prelude::*;
 use super::arithmetic::Arithmetic;
 use super::blocks::{BLOCK, Head, Packed, width};
 use super::{Dims, Offsets};
-use crate::ops::cpu::par_for::Share;
+use crate::ops::cpu::par_for::ParFor;
 use crate::ops::cpu::simd::{LANES, exp, isa, max, sum_lanes, vectorised};
-use crate::ops::cpu::slice::written;
+use crate::ops::cpu::slice::init_with;
 use crate::ops::linear::Output;
 
 /// A block of queries of one head of one sequence.
@@ -51,7 +51,7 @@ pub(crate) fn forward<P: Arithmetic>(
     let Dims { heads, kv_heads, d } = dims;
     let (tq, group) = (q_offsets.total(), heads / kv_heads);
     let pairs: Vec<(usize, usize)> = (0..kv_offsets.count()).flat_map(|s| (0..kv_heads).map(move |h| (s, h))).collect();
-    let packed: Vec<KeyValues> = pairs.into_par_iter().share_map(|(s, h)| {
+    let packed: Vec<KeyValues> = pairs.into_par_iter().par_map(|(s, h)| {
         let range = kv_offsets.range(s);
         let head = |x| Head::new(x, [kv_heads, d], h, range.start, range.len());
         KeyValues { keys: head(k).transposed::<P>(isa()), values: head(v).packed::<P>(isa()) }
@@ -62,7 +62,7 @@ pub(crate) fn forward<P: Arithmetic>(
         .collect();
     let write = |[out, lse]: [&mut [MaybeUninit<f32>]; 2]| {
         let (out, lse) = (Output::into(out), Output::into(lse));
-        tasks.par_iter().with_max_len(1).share(|task| {
+        tasks.par_iter().with_max_len(1).par_for_each(|task| {
             let (q_range, kv_range) = (q_offsets.range(task.sequence), kv_offsets.range(task.sequence));
             let queries = Head::new(q, [heads, d], task.head, q_range.start, q_range.len());
             let packed = &packed[task.sequence * kv_heads + task.head / group];
@@ -80,7 +80,7 @@ pub(crate) fn forward<P: Arithmetic>(
         });
     };
     // SAFETY: every row and head of a sequence is in a task's block.
-    let [out, lse] = unsafe { written([tq * heads * d, heads * tq], write) };
+    let [out, lse] = unsafe { init_with([tq * heads * d, heads * tq], write) };
     (out, lse)
 }
 

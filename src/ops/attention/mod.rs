@@ -27,7 +27,7 @@ use super::cast::rounded;
 use super::cpu::simd::has_fast_bf16_pairs;
 use super::cpu::slice::{View, Weight, tensor};
 use super::kv_store::{self, KvRow, KvStep};
-use super::linear::pack::{Pairs, Wide};
+use super::linear::pack::{AsF32, Bf16x2};
 use crate::error::{Error, Result};
 
 /// Dimensions of one call.
@@ -49,8 +49,8 @@ pub fn forward(q: &Tensor, k: &Tensor, v: &Tensor, q_offsets: &Offsets, kv_offse
     let (q, k, v) = (operand(q)?, operand(k)?, operand(v)?);
     let (q, k, v) = (View::of(&q)?, View::of(&k)?, View::of(&v)?);
     let (out, lse) = match [q.weight()?, k.weight()?, v.weight()?] {
-        [Weight::F32(q), Weight::F32(k), Weight::F32(v)] => forward::forward::<Wide<f32>>(q, k, v, dims, q_offsets, kv_offsets, scale),
-        [Weight::Bf16(q), Weight::Bf16(k), Weight::Bf16(v)] => forward::forward::<Pairs>(q, k, v, dims, q_offsets, kv_offsets, scale),
+        [Weight::F32(q), Weight::F32(k), Weight::F32(v)] => forward::forward::<AsF32<f32>>(q, k, v, dims, q_offsets, kv_offsets, scale),
+        [Weight::Bf16(q), Weight::Bf16(k), Weight::Bf16(v)] => forward::forward::<Bf16x2>(q, k, v, dims, q_offsets, kv_offsets, scale),
         _ => return Err(mixed()),
     };
     Ok((tensor(out, (tq, dims.heads, dims.d))?, tensor(lse, (dims.heads, tq))?))
@@ -82,11 +82,11 @@ pub fn backward(
     let (dq, dk, dv) = match [q.weight()?, k.weight()?, v.weight()?] {
         [Weight::F32(q), Weight::F32(k), Weight::F32(v)] => {
             let saved = backward::Saved { q, k, v, dout: exact_dout, out, lse, exact_dout };
-            backward::backward::<Wide<f32>>(&saved, dims, offsets, scale)
+            backward::backward::<AsF32<f32>>(&saved, dims, offsets, scale)
         }
         [Weight::Bf16(q), Weight::Bf16(k), Weight::Bf16(v)] => {
             let saved = backward::Saved { q, k, v, dout: &rounded(exact_dout), out, lse, exact_dout };
-            backward::backward::<Pairs>(&saved, dims, offsets, scale)
+            backward::backward::<Bf16x2>(&saved, dims, offsets, scale)
         }
         _ => return Err(mixed()),
     };

@@ -1,7 +1,7 @@
 //! Scores of decoding: queries of one kv head against a run of cached keys.
 //!
 //! A score is a dot product in 16 lanes. With AVX-512 and heads of 32, 64 or 128 channels, the sums of 16 keys at a
-//! time are folded together ([`fold16`]). Keys in bf16 are widened on the way.
+//! time are folded together ([`horizontal_sum16`]). Keys in bf16 are widened on the way.
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
@@ -10,18 +10,18 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 #[cfg(target_arch = "x86_64")]
-use crate::ops::cpu::horizontal_sum::fold16;
-use crate::ops::cpu::simd::{FAR, LANES, ask_for, sum_lanes, vectorised};
+use crate::ops::cpu::horizontal_sum::horizontal_sum16;
+use crate::ops::cpu::simd::{self, L2, LANES, sum_lanes, vectorised};
 #[cfg(target_arch = "x86_64")]
-use crate::ops::cpu::simd::{Isa, NEAR, isa};
+use crate::ops::cpu::simd::{Isa, L1, isa};
 use crate::ops::cpu::slice::Weight;
 use crate::ops::linear::pack::Element;
 
 /// Asks for the first `count` elements, into L2.
 pub(crate) fn prefetch(x: Weight<'_>, count: usize) {
     match x {
-        Weight::F32(x) => ask_for::<FAR, _>(x.as_ptr(), count),
-        Weight::Bf16(x) => ask_for::<FAR, _>(x.as_ptr(), count),
+        Weight::F32(x) => simd::prefetch::<L2, _>(x.as_ptr(), count),
+        Weight::Bf16(x) => simd::prefetch::<L2, _>(x.as_ptr(), count),
     }
 }
 
@@ -100,7 +100,7 @@ unsafe fn sixteen<T: Element, const C: usize>(q: &[f32], keys: *const T, scale: 
         for (j, wide) in wide.iter_mut().enumerate() {
             let key = keys.add(j * C * LANES);
             // The sixteen after these, into L1: worth 4 % of a decoding step.
-            ask_for::<NEAR, _>(key.wrapping_add(LANES * C * LANES), C * LANES);
+            simd::prefetch::<L1, _>(key.wrapping_add(LANES * C * LANES), C * LANES);
             wide.write(std::array::from_fn(|c| T::load16(key.add(c * LANES), u16::MAX)));
         }
         for (g, q) in q.chunks_exact(C * LANES).enumerate() {
@@ -109,7 +109,7 @@ unsafe fn sixteen<T: Element, const C: usize>(q: &[f32], keys: *const T, scale: 
                 let key = wide[j].assume_init_ref();
                 q.iter().zip(key).fold(_mm512_setzero_ps(), |sum, (q, key)| _mm512_fmadd_ps(*q, *key, sum))
             });
-            _mm512_storeu_ps(to.add(g * n), _mm512_mul_ps(_mm512_set1_ps(scale), fold16(sums)));
+            _mm512_storeu_ps(to.add(g * n), _mm512_mul_ps(_mm512_set1_ps(scale), horizontal_sum16(sums)));
         }
     }
 }

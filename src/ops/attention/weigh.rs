@@ -1,6 +1,6 @@
 //! Weighted sums of cached values in decoding: queries of one kv head against a run of values.
 
-use crate::ops::cpu::simd::{NEAR, ask_for, vectorised};
+use crate::ops::cpu::simd::{L1, prefetch, vectorised};
 use crate::ops::cpu::slice::Weight;
 use crate::ops::linear::pack::Element;
 
@@ -31,7 +31,7 @@ fn weigh_fixed<T: Element, const D: usize, const G: usize>(weights: &[f32], v: &
         let few = FEW.min(count - first);
         let (v, sizes) = (&v[first * d..], [d, n, few]);
         if count - first > few {
-            ask_for::<NEAR, _>(v[few * d..].as_ptr(), FEW.min(count - first - few) * d);
+            prefetch::<L1, _>(v[few * d..].as_ptr(), FEW.min(count - first - few) * d);
         }
         let mut g = 0;
         while g * D < o.len() {

@@ -13,21 +13,21 @@ use super::simd::{Isa, isa};
 use super::simd::{LANES, sum_lanes, vectorised};
 
 /// `y[j]` is the sum of `sums[j]`'s lanes.
-pub(crate) fn fold(sums: &[[f32; LANES]], y: &mut [MaybeUninit<f32>]) {
+pub(crate) fn horizontal_sums(sums: &[[f32; LANES]], y: &mut [MaybeUninit<f32>]) {
     let mut done = 0;
     #[cfg(target_arch = "x86_64")]
     if isa() == Isa::Avx512 {
         for (sums, y) in sums.as_chunks::<LANES>().0.iter().zip(y.as_chunks_mut::<LANES>().0) {
             // SAFETY: AVX-512 was detected; both are sixteen vectors, and one, long.
-            unsafe { fold_sixteen(sums, y) }
+            unsafe { sixteen_horizontal_sums(sums, y) }
             done += LANES;
         }
     }
-    one_by_one(&sums[done..], &mut y[done..]);
+    each_horizontal_sum(&sums[done..], &mut y[done..]);
 }
 
 vectorised! {
-    fn one_by_one(sums: &[[f32; LANES]], y: &mut [MaybeUninit<f32>]) {
+    fn each_horizontal_sum(sums: &[[f32; LANES]], y: &mut [MaybeUninit<f32>]) {
         for (y, sums) in y.iter_mut().zip(sums) {
             y.write(sum_lanes(*sums));
         }
@@ -36,9 +36,9 @@ vectorised! {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-unsafe fn fold_sixteen(sums: &[[f32; LANES]; LANES], y: &mut [MaybeUninit<f32>; LANES]) {
+unsafe fn sixteen_horizontal_sums(sums: &[[f32; LANES]; LANES], y: &mut [MaybeUninit<f32>; LANES]) {
     // SAFETY: sixteen floats each.
-    unsafe { _mm512_storeu_ps(y.as_mut_ptr().cast(), fold16(std::array::from_fn(|j| _mm512_loadu_ps(sums[j].as_ptr())))) }
+    unsafe { _mm512_storeu_ps(y.as_mut_ptr().cast(), horizontal_sum16(std::array::from_fn(|j| _mm512_loadu_ps(sums[j].as_ptr())))) }
 }
 
 /// Lane `j` of the result is the sum of `x[j]`'s lanes, in the order of [`sum_lanes`]: lane `i` with `i + 8`, then `i + 4`,
@@ -46,7 +46,7 @@ unsafe fn fold_sixteen(sums: &[[f32; LANES]; LANES], y: &mut [MaybeUninit<f32>; 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 #[inline]
-pub(crate) fn fold16(x: [__m512; LANES]) -> __m512 {
+pub(crate) fn horizontal_sum16(x: [__m512; LANES]) -> __m512 {
     let halves: [__m512; 8] = std::array::from_fn(|i| fold_halves(x[2 * i], x[2 * i + 1]));
     let quarters: [__m512; 4] = std::array::from_fn(|i| fold_quarters(halves[2 * i], halves[2 * i + 1]));
     // quarters[u]: 128-bit block b is what is left of x[4u + b].

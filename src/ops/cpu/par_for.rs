@@ -1,7 +1,7 @@
-//! Rayon's iterators over the parts of slices, run by the threads of a [`team`](super::thread_team) where one is at work.
+//! `for_each` and `map` over rayon's indexed parallel iterators, run by the current [thread team](super::thread_team) where there
+//! is one and by rayon otherwise.
 //!
-//! A training step is hundreds of parallel loops. Rayon's threads fall asleep between them, and to wake one costs as much
-//! as many a loop; a team's are awake.
+//! Ops keep rayon's adaptors (`par_chunks_mut`, `zip`, `enumerate`, `with_min_len`); only the last call differs.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -10,28 +10,28 @@ use rayon::iter::plumbing::{Producer, ProducerCallback};
 
 use super::thread_team::map;
 
-/// Pieces a loop is cut into for each thread: enough that all end at about the same time.
+/// Pieces per thread that a loop is split into: enough that all threads end at about the same time.
 const PIECES: usize = 4;
 
-/// Loops over what an iterator yields. Which thread takes what decides nothing but time.
-pub(crate) trait Share: IndexedParallelIterator {
-    /// `body` of every item, in any order.
-    fn share(self, body: impl Fn(Self::Item) + Sync) {
+/// Consumes an indexed parallel iterator on the current team's threads. Results do not depend on which thread runs what.
+pub(crate) trait ParFor: IndexedParallelIterator {
+    /// Calls `body` with every item, in any order.
+    fn par_for_each(self, body: impl Fn(Self::Item) + Sync) {
         let length = self.len();
         self.with_producer(Loop { length, body: |items: &mut dyn Iterator<Item = Self::Item>| items.for_each(&body) });
     }
 
-    /// What `body` makes of each item, in order.
-    fn share_map<T: Send + Sync>(self, body: impl Fn(Self::Item) -> T + Sync) -> Vec<T> {
+    /// The results of `body` for each item, in the items' order.
+    fn par_map<T: Send + Sync>(self, body: impl Fn(Self::Item) -> T + Sync) -> Vec<T> {
         let length = self.len();
         let pieces = Loop { length, body: |items: &mut dyn Iterator<Item = Self::Item>| items.map(&body).collect::<Vec<T>>() };
         self.with_producer(pieces).into_iter().flatten().collect()
     }
 }
 
-impl<I: IndexedParallelIterator> Share for I {}
+impl<I: IndexedParallelIterator> ParFor for I {}
 
-/// What is done with each piece of an iterator over `length` items.
+/// Applies `body` to each piece of a producer of `length` items.
 struct Loop<F> {
     length: usize,
     body: F,
@@ -66,7 +66,7 @@ mod tests {
 
     use super::*;
     use crate::ops::testing::on_threads;
-    use crate::ops::{FEW, together};
+    use crate::ops::{DECODE_THREADS, with_spinning_workers};
 
     #[test]
     fn every_item_is_met_once_and_results_are_in_order() {
@@ -75,13 +75,13 @@ mod tests {
                 for [least, most] in [[1, usize::MAX], [1, 1], [3, usize::MAX], [2000, usize::MAX]] {
                     let run = || {
                         let mut met = vec![0; length];
-                        met.par_iter_mut().with_min_len(least).with_max_len(most).share(|met| *met += 1);
-                        let doubled = (0..length).into_par_iter().with_min_len(least).with_max_len(most).share_map(|i| 2 * i);
+                        met.par_iter_mut().with_min_len(least).with_max_len(most).par_for_each(|met| *met += 1);
+                        let doubled = (0..length).into_par_iter().with_min_len(least).with_max_len(most).par_map(|i| 2 * i);
                         (met, doubled)
                     };
                     let expected = (vec![1; length], (0..length).map(|i| 2 * i).collect());
                     assert_eq!(on_threads(threads, run), expected);
-                    assert_eq!(on_threads(threads, || together(&Device::Cpu, FEW, run)), expected);
+                    assert_eq!(on_threads(threads, || with_spinning_workers(&Device::Cpu, DECODE_THREADS, run)), expected);
                 }
             }
         }

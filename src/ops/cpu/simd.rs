@@ -109,20 +109,20 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
-/// [`ask_for`] into L1.
-pub(crate) const NEAR: bool = true;
-/// [`ask_for`] into L2.
-pub(crate) const FAR: bool = false;
+/// [`prefetch`] into L1.
+pub(crate) const L1: bool = true;
+/// [`prefetch`] into L2.
+pub(crate) const L2: bool = false;
 
-/// Asks for `count` elements, which need not be there.
+/// Prefetches `count` elements from `from` on, a cache line at a time. They may lie beyond the allocation: nothing is read.
 #[inline(always)]
-pub(crate) fn ask_for<const NEARNESS: bool, T>(from: *const T, count: usize) {
+pub(crate) fn prefetch<const LEVEL: bool, T>(from: *const T, count: usize) {
     #[cfg(target_arch = "x86_64")]
     for byte in (0..count * size_of::<T>()).step_by(64) {
         use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
         let line = from.cast::<i8>().wrapping_add(byte);
         // SAFETY: a prefetch reads nothing.
-        unsafe { if NEARNESS { _mm_prefetch::<_MM_HINT_T0>(line) } else { _mm_prefetch::<_MM_HINT_T1>(line) } }
+        unsafe { if LEVEL { _mm_prefetch::<_MM_HINT_T0>(line) } else { _mm_prefetch::<_MM_HINT_T1>(line) } }
     }
     let _ = (from, count);
 }

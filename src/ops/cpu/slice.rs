@@ -72,16 +72,17 @@ pub(crate) fn tensor<S: Into<candle_core::Shape>>(values: Vec<f32>, shape: S) ->
     Ok(Tensor::from_vec(values, shape.into(), &Device::Cpu)?)
 }
 
-/// Vectors of these lengths, every element of which `write` writes: to set them to 0 first would cost as much as many an op.
+/// Allocates `N` vectors of `lengths` and lets `write` initialise them, without zeroing them first: that pass over memory would
+/// cost as much as many an op.
 ///
 /// # Safety
-/// `write` leaves no element unwritten.
-pub(crate) unsafe fn written<T, const N: usize>(lengths: [usize; N], write: impl FnOnce([&mut [MaybeUninit<T>]; N])) -> [Vec<T>; N] {
+/// `write` must initialise every element of each slice that it is given.
+pub(crate) unsafe fn init_with<T, const N: usize>(lengths: [usize; N], write: impl FnOnce([&mut [MaybeUninit<T>]; N])) -> [Vec<T>; N] {
     let mut vectors = lengths.map(Vec::with_capacity);
     let mut each = lengths.into_iter();
     write(vectors.each_mut().map(|vector| &mut vector.spare_capacity_mut()[..each.next().unwrap_or(0)]));
     for (vector, length) in vectors.iter_mut().zip(lengths) {
-        // SAFETY: the vector has room for so many, and the caller promises that they are written.
+        // SAFETY: the capacity is at least `length`, and the caller promises that every element was initialised.
         unsafe { vector.set_len(length) };
     }
     vectors

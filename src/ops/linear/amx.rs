@@ -17,11 +17,11 @@ use half::bf16;
 use rayon::prelude::*;
 
 use super::cpu::{Operand, pack_right};
-use super::cuts::{Cut, cuts};
 use super::kernel::NR;
 use super::output::Output;
-use super::pack::{Line, Pairs, floats_mut};
-use crate::ops::cpu::par_for::Share;
+use super::output_tiles::{OutputTile, output_tiles};
+use super::pack::{Bf16x2, Line, floats_mut};
+use crate::ops::cpu::par_for::ParFor;
 use crate::ops::cpu::simd::Isa;
 
 /// Rows of a tile.
@@ -48,7 +48,7 @@ pub(super) fn product(a: &[f32], b: Operand<'_, bf16>, [m, k, n]: [usize; 3], y:
     if y.len() == 0 || k == 0 {
         return;
     }
-    let cuts = cuts(m, n, n, ROWS);
+    let tiles = output_tiles(m, n, n, ROWS);
     let mut buffer = LEFT.take();
     let needed = m.div_ceil(ROWS) * k.min(KC).div_ceil(DEPTH) * GROUP / 16;
     if buffer.len() < needed {
@@ -58,14 +58,14 @@ pub(super) fn product(a: &[f32], b: Operand<'_, bf16>, [m, k, n]: [usize; 3], y:
         let steps = [start, (start + KC).min(k)];
         let groups = (steps[1] - start).div_ceil(DEPTH);
         let left = &mut floats_mut(&mut buffer)[..m.div_ceil(ROWS) * groups * GROUP];
-        left.par_chunks_mut(groups * GROUP).with_min_len(2).enumerate().share(|(panel, to)| {
+        left.par_chunks_mut(groups * GROUP).with_min_len(2).enumerate().par_for_each(|(panel, to)| {
             let rows = &a[panel * ROWS * k..];
             // SAFETY: AMX comes with AVX-512 and its bf16 conversions.
             unsafe { pack_left(rows, k, ROWS.min(m - panel * ROWS), steps, to) }
         });
-        cuts.par_iter().with_max_len(1).share(|cut| {
+        tiles.par_iter().with_max_len(1).par_for_each(|output_tile| {
             // SAFETY: the cuts are disjoint and lie within (m, n), the size of `y`.
-            unsafe { chunk(left, b, [k, n], cut, steps, add || start > 0, y) }
+            unsafe { chunk(left, b, [k, n], output_tile, steps, add || start > 0, y) }
         });
     }
     LEFT.set(buffer);
@@ -107,7 +107,7 @@ unsafe fn chunk(
     left: &[f32],
     b: Operand<'_, bf16>,
     [k, n]: [usize; 2],
-    Cut { rows, columns }: &Cut,
+    OutputTile { rows, columns }: &OutputTile,
     steps: [usize; 2],
     add: bool,
     output: Output,
@@ -119,7 +119,7 @@ unsafe fn chunk(
             right.resize(used.div_ceil(16), Line::default());
         }
         let right = &mut floats_mut(right)[..used];
-        pack_right::<Pairs>(Isa::Avx512, b, [k, n], columns, steps, right, groups * DEPTH / 2);
+        pack_right::<Bf16x2>(Isa::Avx512, b, [k, n], columns, steps, right, groups * DEPTH / 2);
         let tiles = Tiles::configure();
         for (panel, b) in right.chunks_exact(groups * GROUP).enumerate() {
             let column = columns.start + panel * NR;

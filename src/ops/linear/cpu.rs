@@ -9,7 +9,7 @@
 //! ```
 //!
 //! An output element is the sum over blocks of KC steps, in order, of sums over the steps, in order: nothing in that
-//! depends on the other rows, on how the output is cut, or on threads.
+//! depends on the other rows, on how the output is output_tile, or on threads.
 #![allow(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
@@ -18,14 +18,14 @@ use std::ops::Range;
 use half::bf16;
 use rayon::prelude::*;
 
-use super::Part;
-use super::cuts::{Cut, cuts};
+use super::Rhs;
 use super::kernel::{MR, NR, tile};
 use super::output::Output;
-use super::pack::{Line, Packing, Pairs, Rounded, Wide, floats_mut};
+use super::output_tiles::{OutputTile, output_tiles};
+use super::pack::{AsF32, Bf16x2, F32ToBf16x2, Line, Packing, floats_mut};
 use super::rearrange::{copy_rows, transpose};
 use crate::ops::cast::rounded;
-use crate::ops::cpu::par_for::Share;
+use crate::ops::cpu::par_for::ParFor;
 #[cfg(target_arch = "x86_64")]
 use crate::ops::cpu::simd::has_bf16_tiles;
 use crate::ops::cpu::simd::{Isa, has_bf16_products, isa};
@@ -63,52 +63,52 @@ impl<T> Operand<'_, T> {
 }
 
 /// `y (m, n) = x (m, k) · w (n, k)ᵀ` for each part, every element of `y` written, or `y +=` with `add`.
-pub(crate) fn x_wt<'w, 'y>(x: &[f32], [m, k]: [usize; 2], each: impl IntoIterator<Item = Part<'y, Weight<'w>>>, add: bool) {
+pub(crate) fn x_wt<'w, 'y>(x: &[f32], [m, k]: [usize; 2], each: impl IntoIterator<Item = Rhs<'y, Weight<'w>>>, add: bool) {
     let (mut wide, mut halves) = (Vec::new(), Vec::new());
-    for Part { w, n, y } in each {
+    for Rhs { w, n, y } in each {
         match w {
-            Weight::F32(w) => wide.push(Part { w: Operand::Transposed(w), n, y }),
-            Weight::Bf16(w) => halves.push(Part { w: Operand::Transposed(w), n, y }),
+            Weight::F32(w) => wide.push(Rhs { w: Operand::Transposed(w), n, y }),
+            Weight::Bf16(w) => halves.push(Rhs { w: Operand::Transposed(w), n, y }),
         }
     }
-    products::<Wide<f32>, Wide<f32>>(Operand::Plain(x), [m, k], wide, add);
+    products::<AsF32<f32>, AsF32<f32>>(Operand::Plain(x), [m, k], wide, add);
     with_bf16(x, [m, k], halves, add);
 }
 
 /// `y (m, n) = dy (m, k) · w (k, n)`, or `+=` with `add`.
 pub(crate) fn dy_w(dy: &[f32], w: Weight<'_>, [m, k, n]: [usize; 3], y: Output<'_>, add: bool) {
     match w {
-        Weight::F32(w) => products::<Wide<f32>, Wide<f32>>(Operand::Plain(dy), [m, k], vec![Part { w: Operand::Plain(w), n, y }], add),
-        Weight::Bf16(w) => with_bf16(dy, [m, k], vec![Part { w: Operand::Plain(w), n, y }], add),
+        Weight::F32(w) => products::<AsF32<f32>, AsF32<f32>>(Operand::Plain(dy), [m, k], vec![Rhs { w: Operand::Plain(w), n, y }], add),
+        Weight::Bf16(w) => with_bf16(dy, [m, k], vec![Rhs { w: Operand::Plain(w), n, y }], add),
     }
 }
 
 /// `y (m, n) = dy (k, m)ᵀ · x (k, n)`.
 pub(crate) fn dyt_x(dy: &[f32], x: &[f32], [m, k, n]: [usize; 3], y: Output<'_>) {
-    products::<Wide<f32>, Wide<f32>>(Operand::Transposed(dy), [m, k], vec![Part { w: Operand::Plain(x), n, y }], false);
+    products::<AsF32<f32>, AsF32<f32>>(Operand::Transposed(dy), [m, k], vec![Rhs { w: Operand::Plain(x), n, y }], false);
 }
 
 /// `a·b` with `a` rounded to bf16: in tiles or two steps at a time where the CPU can, else widened.
-fn with_bf16(a: &[f32], [m, k]: [usize; 2], rights: Vec<Part<'_, Operand<'_, bf16>>>, add: bool) {
+fn with_bf16(a: &[f32], [m, k]: [usize; 2], rights: Vec<Rhs<'_, Operand<'_, bf16>>>, add: bool) {
     if rights.is_empty() {
         return;
     }
     #[cfg(target_arch = "x86_64")]
     if has_bf16_tiles() {
-        return rights.into_iter().for_each(|Part { w, n, y }| super::amx::product(a, w, [m, k, n], y, add));
+        return rights.into_iter().for_each(|Rhs { w, n, y }| super::amx::product(a, w, [m, k, n], y, add));
     }
     if has_bf16_products() {
-        products::<Rounded, Pairs>(Operand::Plain(a), [m, k], rights, add);
+        products::<F32ToBf16x2, Bf16x2>(Operand::Plain(a), [m, k], rights, add);
     } else {
-        products::<Wide<bf16>, Wide<bf16>>(Operand::Plain(&rounded(a)), [m, k], rights, add);
+        products::<AsF32<bf16>, AsF32<bf16>>(Operand::Plain(&rounded(a)), [m, k], rights, add);
     }
 }
 
 /// `y = a·b` for each `b`, or `y += a·b` with `add`: `a` is packed once, and the outputs are shared out together.
-fn products<A: Packing, B: Packing>(a: Operand<'_, A::Item>, [m, k]: [usize; 2], rights: Vec<Part<'_, Operand<'_, B::Item>>>, add: bool) {
+fn products<A: Packing, B: Packing>(a: Operand<'_, A::Item>, [m, k]: [usize; 2], rights: Vec<Rhs<'_, Operand<'_, B::Item>>>, add: bool) {
     let whole = |x: Operand<'_, A::Item>| matches!(x, Operand::Plain(x) | Operand::Transposed(x) if x.len() == m * k);
     let mut outputs = Vec::with_capacity(rights.len());
-    for Part { w: b, n, y } in rights {
+    for Rhs { w: b, n, y } in rights {
         let (Operand::Plain(all) | Operand::Transposed(all)) = b;
         assert!(whole(a) && all.len() == k * n && y.len() == m * n, "operands of the wrong size");
         if n <= NARROW && m > NR && !add {
@@ -121,8 +121,9 @@ fn products<A: Packing, B: Packing>(a: Operand<'_, A::Item>, [m, k]: [usize; 2],
     }
     let columns = outputs.iter().map(|(_, n, _)| n).sum();
     let (isa, parallel) = (isa(), m * columns * k > SMALL);
-    let cuts_of = |n| if parallel { cuts(m, n, columns, MR) } else { vec![Cut { rows: 0..m, columns: 0..n }] };
-    let tasks: Vec<_> = outputs.into_iter().flat_map(|(b, n, y)| cuts_of(n).into_iter().map(move |cut| (b, n, y, cut))).collect();
+    let tiles_of = |n| if parallel { output_tiles(m, n, columns, MR) } else { vec![OutputTile { rows: 0..m, columns: 0..n }] };
+    let tasks: Vec<_> =
+        outputs.into_iter().flat_map(|(b, n, y)| tiles_of(n).into_iter().map(move |output_tile| (b, n, y, output_tile))).collect();
     if tasks.is_empty() {
         return;
     }
@@ -137,16 +138,16 @@ fn products<A: Packing, B: Packing>(a: Operand<'_, A::Item>, [m, k]: [usize; 2],
         let pack = |(panel, to): (usize, &mut [f32])| pack_left::<A>(isa, a, [m, k], panel * MR, steps, to);
         let left = &mut floats_mut(&mut buffer)[..m.div_ceil(MR) * length];
         if parallel {
-            left.par_chunks_mut(length).with_min_len(8).enumerate().share(pack);
+            left.par_chunks_mut(length).with_min_len(8).enumerate().par_for_each(pack);
         } else {
             left.chunks_mut(length).enumerate().for_each(pack);
         }
-        let run = |&(b, n, output, ref cut): &(_, _, _, Cut)| {
+        let run = |&(b, n, output, ref output_tile): &(_, _, _, OutputTile)| {
             // SAFETY: an output's cuts are disjoint and lie within (m, n), its size.
-            unsafe { chunk::<B>(isa, left, b, [k, n], cut, steps, add || start > 0, output) }
+            unsafe { chunk::<B>(isa, left, b, [k, n], output_tile, steps, add || start > 0, output) }
         };
         if parallel {
-            tasks.par_iter().with_max_len(1).share(run);
+            tasks.par_iter().with_max_len(1).par_for_each(run);
         } else {
             tasks.iter().for_each(run);
         }
@@ -158,7 +159,7 @@ fn products<A: Packing, B: Packing>(a: Operand<'_, A::Item>, [m, k]: [usize; 2],
 /// element is the same sum.
 fn narrow<A: Packing, B: Packing>(a: Operand<'_, A::Item>, b: Operand<'_, B::Item>, [m, k, n]: [usize; 3], y: Output<'_>) {
     let mut transposed = vec![0.0; m * n];
-    products::<B, A>(b.flipped(), [n, k], vec![Part { w: a.flipped(), n: m, y: Output::over(&mut transposed) }], false);
+    products::<B, A>(b.flipped(), [n, k], vec![Rhs { w: a.flipped(), n: m, y: Output::over(&mut transposed) }], false);
     y.fill((0..m).flat_map(|i| transposed[i..].iter().step_by(m).copied()));
 }
 
@@ -205,7 +206,7 @@ unsafe fn chunk<B: Packing>(
     left: &[f32],
     b: Operand<'_, B::Item>,
     [k, n]: [usize; 2],
-    Cut { rows, columns }: &Cut,
+    OutputTile { rows, columns }: &OutputTile,
     steps: [usize; 2],
     add: bool,
     output: Output<'_>,

@@ -11,12 +11,12 @@ mod amx;
 pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
-mod cuts;
-mod few_rows;
 pub(crate) mod kernel;
 mod output;
+mod output_tiles;
 pub(crate) mod pack;
 pub(crate) mod rearrange;
+mod skinny_gemm;
 
 use std::mem::MaybeUninit;
 
@@ -24,7 +24,7 @@ pub use adapter::{decode_add, scaled_backward_input, scaled_decode_each, scaled_
 use candle_core::Tensor;
 pub(crate) use output::Output;
 
-use super::cpu::slice::{View, Weight, tensor, update_f32, written};
+use super::cpu::slice::{View, Weight, init_with, tensor, update_f32};
 use crate::error::{Error, Result};
 
 /// A weight `(out, in)` and its bias `(out)`, f32.
@@ -50,11 +50,11 @@ pub fn decode(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tens
 
 /// [`decode`] with several weights, to the same bits: all of their rows are shared out to the threads together.
 pub fn decode_each<const N: usize>(x: &Tensor, weights: [Affine<'_>; N]) -> Result<[Tensor; N]> {
-    products("linear::decode", x, weights, |x, sizes, each| few_rows::x_wt(x, sizes, each))
+    products("linear::decode", x, weights, |x, sizes, each| skinny_gemm::x_wt(x, sizes, each))
 }
 
 /// A right operand `w`, its number of columns, and the output `y (m, n)`.
-pub(crate) struct Part<'y, W> {
+pub(crate) struct Rhs<'y, W> {
     pub w: W,
     pub n: usize,
     pub y: Output<'y>,
@@ -65,7 +65,7 @@ fn products<const N: usize>(
     op: &str,
     x: &Tensor,
     weights: [Affine<'_>; N],
-    multiply: impl FnOnce(&[f32], [usize; 2], Vec<Part<'_, Weight<'_>>>),
+    multiply: impl FnOnce(&[f32], [usize; 2], Vec<Rhs<'_, Weight<'_>>>),
 ) -> Result<[Tensor; N]> {
     let (m, k) = x.dims2()?;
     weights.iter().try_for_each(|(weight, _)| check(op, weight.dims2()?.1 == k, x, weight))?;
@@ -80,11 +80,11 @@ fn products<const N: usize>(
     let x = View::of(&x)?;
     let x = x.f32()?;
     let multiply = |ys: [&mut [MaybeUninit<f32>]; N]| {
-        let parts = ws.into_iter().zip(ys).map(|((w, n), y)| Part { w, n, y: Output::into(y) });
+        let parts = ws.into_iter().zip(ys).map(|((w, n), y)| Rhs { w, n, y: Output::into(y) });
         multiply(x, [m, k], parts.collect());
     };
     // SAFETY: a product writes every element.
-    let ys = unsafe { written(ws.map(|(_, n)| m * n), multiply) };
+    let ys = unsafe { init_with(ws.map(|(_, n)| m * n), multiply) };
     array(weights.into_iter().zip(ys).map(|((weight, bias), mut y)| {
         let n = weight.dim(0)?;
         add_bias(&mut y, bias, n)?;
@@ -110,7 +110,7 @@ pub fn backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let (dy, w) = (View::of(&dy)?, View::of(&w)?);
     let (dy, w) = (dy.f32()?, w.weight()?);
     // SAFETY: a product writes every element.
-    let [dx] = unsafe { written([m * n], |[dx]| cpu::dy_w(dy, w, [m, k, n], Output::into(dx), false)) };
+    let [dx] = unsafe { init_with([m * n], |[dx]| cpu::dy_w(dy, w, [m, k, n], Output::into(dx), false)) };
     tensor(dx, (m, n))
 }
 
@@ -122,7 +122,7 @@ pub fn add_forward(y: Tensor, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     if y.device().is_cuda() {
         return cuda::add_forward(y, x, weight);
     }
-    add_product(y, x, weight, |x, w, y| cpu::x_wt(x, [m, k], [Part { w, n, y }], true))
+    add_product(y, x, weight, |x, w, y| cpu::x_wt(x, [m, k], [Rhs { w, n, y }], true))
 }
 
 /// `dx + dy·W` written over `dx (m, in)`: what comes back through one of several maps of `x`. Nobody else may hold `dx`.
@@ -159,7 +159,7 @@ pub fn backward_weight(dy: &Tensor, x: &Tensor) -> Result<Tensor> {
     let (dy, x) = (View::of(&dy)?, View::of(&x)?);
     let (dy, x) = (dy.f32()?, x.f32()?);
     // SAFETY: a product writes every element.
-    let [dw] = unsafe { written([m * n], |[dw]| cpu::dyt_x(dy, x, [m, k, n], Output::into(dw))) };
+    let [dw] = unsafe { init_with([m * n], |[dw]| cpu::dyt_x(dy, x, [m, k, n], Output::into(dw))) };
     tensor(dw, (m, n))
 }
 

@@ -89,13 +89,13 @@ pub(crate) trait Packing {
 }
 
 /// One element a unit, widened to f32.
-pub(crate) struct Wide<T>(PhantomData<T>);
+pub(crate) struct AsF32<T>(PhantomData<T>);
 /// Two bf16 a unit.
-pub(crate) struct Pairs;
+pub(crate) struct Bf16x2;
 /// Two f32 a unit, rounded to bf16.
-pub(crate) struct Rounded;
+pub(crate) struct F32ToBf16x2;
 
-impl<T: Element> Packing for Wide<T> {
+impl<T: Element> Packing for AsF32<T> {
     type Item = T;
     const PER: usize = 1;
 
@@ -113,7 +113,7 @@ impl<T: Element> Packing for Wide<T> {
     }
 }
 
-impl Packing for Pairs {
+impl Packing for Bf16x2 {
     type Item = bf16;
     const PER: usize = 2;
 
@@ -132,7 +132,7 @@ impl Packing for Pairs {
     }
 }
 
-impl Packing for Rounded {
+impl Packing for F32ToBf16x2 {
     type Item = f32;
     const PER: usize = 2;
 

@@ -8,7 +8,7 @@ use super::kernel::NR;
 use super::pack::Packing;
 #[cfg(target_arch = "x86_64")]
 use super::pack::first;
-use crate::ops::cpu::simd::{Isa, NEAR, ask_for};
+use crate::ops::cpu::simd::{Isa, L1, prefetch};
 
 /// `to[u·width + r]` = unit `u` of row `r` for `rows` × `cols` elements, `rows ≤ width`; rows from `rows` to `width`
 /// become 0. `from` starts at the first element, rows are `stride` apart; `to` holds `width` numbers for every unit.
@@ -52,7 +52,7 @@ unsafe fn tile16<P: Packing>(from: *const P::Item, stride: usize, [rows, there]:
     if rows == 16 && there == 16 * P::PER {
         for (r, x) in x.iter_mut().enumerate() {
             let row = from.wrapping_add(r * stride);
-            ask_for::<NEAR, _>(row.wrapping_add(AHEAD * 16 * P::PER), 16 * P::PER);
+            prefetch::<L1, _>(row.wrapping_add(AHEAD * 16 * P::PER), 16 * P::PER);
             // SAFETY: the caller's tile.
             *x = unsafe { P::load16(row, 16 * P::PER) };
         }
@@ -144,7 +144,7 @@ fn copy_rows_plainly<P: Packing>(from: &[P::Item], stride: usize, [rows, cols]: 
         let low = &from[u * P::PER * stride..][..cols];
         let high = &from[(u * P::PER + there - 1) * stride..][..cols];
         for row in 0..P::PER {
-            ask_for::<NEAR, _>(from.as_ptr().wrapping_add(((u + 4) * P::PER + row) * stride), cols);
+            prefetch::<L1, _>(from.as_ptr().wrapping_add(((u + 4) * P::PER + row) * stride), cols);
         }
         for ((low, high), to) in low.chunks(width).zip(high.chunks(width)).zip(to.chunks_mut(panel)) {
             let (filled, padding) = to[u * width..][..width].split_at_mut(low.len());
@@ -171,7 +171,7 @@ mod tests {
 
     use super::*;
     use crate::ops::cpu::simd::tests::available;
-    use crate::ops::linear::pack::{Pairs, Rounded, Wide};
+    use crate::ops::linear::pack::{AsF32, Bf16x2, F32ToBf16x2};
 
     #[test]
     fn transposes_tiles_of_every_shape() {
@@ -181,12 +181,12 @@ mod tests {
         for isa in available() {
             for (rows, cols, width) in [(1, 1, 14), (14, 33, 14), (13, 70, 14), (32, 64, 32), (20, 17, 32), (64, 63, 64), (40, 5, 64)] {
                 let mut to = vec![-1.0; cols * width];
-                transpose::<Wide<f32>>(isa, &from, stride, [rows, cols], &mut to, width);
+                transpose::<AsF32<f32>>(isa, &from, stride, [rows, cols], &mut to, width);
                 let mut to_half = vec![-1.0; cols * width];
-                transpose::<Wide<bf16>>(isa, &halves, stride, [rows, cols], &mut to_half, width);
+                transpose::<AsF32<bf16>>(isa, &halves, stride, [rows, cols], &mut to_half, width);
                 let (mut pairs, mut rounded) = (vec![-1.0; cols.div_ceil(2) * width], vec![-1.0; cols.div_ceil(2) * width]);
-                transpose::<Pairs>(isa, &halves, stride, [rows, cols], &mut pairs, width);
-                transpose::<Rounded>(isa, &from, stride, [rows, cols], &mut rounded, width);
+                transpose::<Bf16x2>(isa, &halves, stride, [rows, cols], &mut pairs, width);
+                transpose::<F32ToBf16x2>(isa, &from, stride, [rows, cols], &mut rounded, width);
                 let bits = |units: &[f32]| units.iter().map(|unit| unit.to_bits()).collect::<Vec<_>>();
                 assert_eq!(bits(&pairs), bits(&rounded), "{isa:?} {rows}x{cols}");
                 for c in 0..cols {

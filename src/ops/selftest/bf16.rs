@@ -10,7 +10,7 @@ use crate::{
     error::Result,
     ops::{
         Offsets,
-        adamw::{self, AdamW, Part},
+        adamw::{self, AdamW, ParamState},
         add,
         cast::to_bf16,
         cross_entropy as ce,
@@ -245,7 +245,7 @@ fn adamw(bench: &mut Bench<'_>) -> Result<()> {
     let host = |t: &Tensor| Ok::<_, crate::error::Error>(t.to_device(&Device::Cpu)?.copy()?);
     let on_cpu = tensors.iter().map(|[a, b, c, d]| Ok([host(a)?, host(b)?, host(c)?, host(d)?])).collect::<Result<Vec<_>>>()?;
     let step = |tensors: &[[Tensor; 4]]| {
-        let parts: Vec<Part<'_>> = tensors.iter().map(|[param, gradient, m, v]| Part { param, gradient, m, v }).collect();
+        let parts: Vec<ParamState<'_>> = tensors.iter().map(|[param, gradient, m, v]| ParamState { param, gradient, m, v }).collect();
         adamw::step(&parts, 1.0, &settings)
     };
     let (norm, expected) = (step(&tensors)?, step(&on_cpu)?);

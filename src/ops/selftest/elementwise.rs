@@ -8,7 +8,7 @@ use crate::{
     ops::{
         Offsets,
         activation::{self, Activation},
-        adamw::{self, AdamW, Part},
+        adamw::{self, AdamW, ParamState},
         dropout::{self, DropoutKey},
         grad_norm,
         random::normal,
@@ -78,7 +78,7 @@ pub(super) fn adamw(bench: &mut Bench<'_>) -> Result<()> {
     for step in 1..=5u64 {
         let s = AdamW { lr: 1e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, step };
         let (grad, g) = bench.random(30 + step, &[n])?;
-        adamw::step(&[Part { param: &param, gradient: &grad, m: &m, v: &v }], 0.0, &s)?;
+        adamw::step(&[ParamState { param: &param, gradient: &grad, m: &m, v: &v }], 0.0, &s)?;
         let (c1, c2) = (1.0 - s.beta1.powi(step as i32), 1.0 - s.beta2.powi(step as i32));
         for i in 0..n {
             m64[i] = s.beta1 * m64[i] + (1.0 - s.beta1) * g[i];

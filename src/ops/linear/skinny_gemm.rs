@@ -12,11 +12,11 @@ use std::cell::RefCell;
 
 use half::bf16;
 
-use super::Part;
+use super::Rhs;
 use super::output::Output;
-use super::pack::{Element, Packing, Pairs, Wide};
+use super::pack::{AsF32, Bf16x2, Element, Packing};
 use crate::ops::cast::rounded;
-use crate::ops::cpu::horizontal_sum::fold;
+use crate::ops::cpu::horizontal_sum::horizontal_sums;
 use crate::ops::cpu::simd::{Isa, LANES, has_bf16_products, isa, vectorised};
 use crate::ops::cpu::slice::Weight;
 use crate::ops::cpu::thread_team::for_each;
@@ -36,34 +36,34 @@ thread_local! {
 }
 
 /// `y (m, n) = x (m, k) · w (n, k)ᵀ` for each part; every element of `y` is written.
-pub(crate) fn x_wt<'w, 'y>(x: &[f32], [m, k]: [usize; 2], each: impl IntoIterator<Item = Part<'y, Weight<'w>>>) {
+pub(crate) fn x_wt<'w, 'y>(x: &[f32], [m, k]: [usize; 2], each: impl IntoIterator<Item = Rhs<'y, Weight<'w>>>) {
     let (mut wide, mut halves) = (Vec::new(), Vec::new());
-    for Part { w, n, y } in each {
+    for Rhs { w, n, y } in each {
         match w {
-            Weight::F32(w) => wide.push(Part { w, n, y }),
-            Weight::Bf16(w) => halves.push(Part { w, n, y }),
+            Weight::F32(w) => wide.push(Rhs { w, n, y }),
+            Weight::Bf16(w) => halves.push(Rhs { w, n, y }),
         }
     }
-    products::<Wide<f32>, Wide<f32>>(x, [m, k], wide);
+    products::<AsF32<f32>, AsF32<f32>>(x, [m, k], wide);
     if halves.is_empty() {
         return;
     }
     let x = rounded(x);
     if has_bf16_products() {
-        products::<Pairs, Pairs>(&x, [m, k], halves);
+        products::<Bf16x2, Bf16x2>(&x, [m, k], halves);
     } else {
-        products::<Wide<bf16>, Wide<bf16>>(&x, [m, k], halves);
+        products::<AsF32<bf16>, AsF32<bf16>>(&x, [m, k], halves);
     }
 }
 
 /// `x` times each weight: the rows of all of them are shared out together.
-fn products<X: Packing, W: Packing>(x: &[X::Item], [m, k]: [usize; 2], each: Vec<Part<'_, &[W::Item]>>)
+fn products<X: Packing, W: Packing>(x: &[X::Item], [m, k]: [usize; 2], each: Vec<Rhs<'_, &[W::Item]>>)
 where
     X::Item: Element,
     W::Item: Element,
 {
     let (mut tasks, mut outputs) = (Vec::new(), 0);
-    for Part { w, n, y } in each {
+    for Rhs { w, n, y } in each {
         assert!(x.len() == m * k && w.len() == k * n && y.len() == m * n, "operands of the wrong size");
         outputs += y.len();
         if k == 0 {
@@ -136,7 +136,7 @@ where
         }
         for (i, sums) in sums.chunks(rows).enumerate() {
             // SAFETY: `products` checked that `y` has `m` rows of `n`, and gave these columns to this task alone.
-            fold(sums, unsafe { std::slice::from_raw_parts_mut(y.at(i * n + first).cast(), rows) });
+            horizontal_sums(sums, unsafe { std::slice::from_raw_parts_mut(y.at(i * n + first).cast(), rows) });
         }
     });
 }
