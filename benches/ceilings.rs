@@ -26,6 +26,8 @@ mod x86 {
     /// Accumulators: enough to hide the latency.
     pub const SUMS: usize = 12;
 
+    /// # Safety
+    /// The CPU has AVX-512 F.
     #[target_feature(enable = "avx512f")]
     pub fn f32_products() {
         let (x, mut sums) = (_mm512_set1_ps(black_box(0.999)), [_mm512_setzero_ps(); SUMS]);
@@ -35,6 +37,8 @@ mod x86 {
         black_box(sums);
     }
 
+    /// # Safety
+    /// The CPU has AVX-512 F and BF16.
     #[target_feature(enable = "avx512f,avx512bf16")]
     pub fn bf16_products() {
         let (x, mut sums) = (_mm512_set1_ps(black_box(0.999)), [_mm512_setzero_ps(); SUMS]);

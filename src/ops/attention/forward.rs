@@ -61,7 +61,7 @@ pub(crate) fn forward<P: Arithmetic>(
         .flat_map(|(sequence, head)| (0..q_offsets.range(sequence).len()).step_by(BLOCK).map(move |first| Task { sequence, head, first }))
         .collect();
     let write = |[out, lse]: [&mut [MaybeUninit<f32>]; 2]| {
-        let (out, lse) = (Output::into(out), Output::into(lse));
+        let (out, lse) = (Output::uninit(out).share(), Output::uninit(lse).share());
         tasks.par_iter().with_max_len(1).par_for_each(|task| {
             let (q_range, kv_range) = (q_offsets.range(task.sequence), kv_offsets.range(task.sequence));
             let queries = Head::new(q, [heads, d], task.head, q_range.start, q_range.len());

@@ -34,6 +34,8 @@ vectorised! {
     }
 }
 
+/// # Safety
+/// The CPU has AVX-512 F.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 unsafe fn sixteen_horizontal_sums(sums: &[[f32; LANES]; LANES], y: &mut [MaybeUninit<f32>; LANES]) {
@@ -43,6 +45,9 @@ unsafe fn sixteen_horizontal_sums(sums: &[[f32; LANES]; LANES], y: &mut [MaybeUn
 
 /// Lane `j` of the result is the sum of `x[j]`'s lanes, in the order of [`sum_lanes`]: lane `i` with `i + 8`, then `i + 4`,
 /// `i + 2`, `i + 1`. Each step folds two vectors into one.
+///
+/// # Safety
+/// The CPU has AVX-512 F.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 #[inline]
@@ -59,6 +64,9 @@ pub(crate) fn horizontal_sum16(x: [__m512; LANES]) -> __m512 {
 }
 
 /// Lanes `i` and `i + 8`: of `a` in the lower half, of `b` in the upper.
+///
+/// # Safety
+/// The CPU has AVX-512 F.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 #[inline]
@@ -67,6 +75,9 @@ fn fold_halves(a: __m512, b: __m512) -> __m512 {
 }
 
 /// Lanes `i` and `i + 4` of each half.
+///
+/// # Safety
+/// The CPU has AVX-512 F.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 #[inline]
@@ -75,6 +86,9 @@ fn fold_quarters(a: __m512, b: __m512) -> __m512 {
 }
 
 /// Lanes `i` and `i + 2` of each quarter.
+///
+/// # Safety
+/// The CPU has AVX-512 F.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 #[inline]

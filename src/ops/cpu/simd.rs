@@ -91,8 +91,12 @@ macro_rules! vectorised {
             fn body($($arg: $type),*) $(-> $ret)? $body
             #[cfg(target_arch = "x86_64")]
             {
+                /// # Safety
+                /// The CPU has these features.
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
                 fn avx512($($arg: $type),*) $(-> $ret)? { body($($arg),*) }
+                /// # Safety
+                /// The CPU has these features.
                 #[target_feature(enable = "avx2,fma")]
                 fn avx2($($arg: $type),*) $(-> $ret)? { body($($arg),*) }
                 match $crate::ops::cpu::simd::isa() {

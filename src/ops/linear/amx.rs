@@ -18,7 +18,7 @@ use rayon::prelude::*;
 
 use super::cpu::{Operand, pack_right};
 use super::kernel::NR;
-use super::output::Output;
+use super::output::{Output, SharedOutput};
 use super::output_tiles::{OutputTile, output_tiles};
 use super::pack::{Bf16x2, Line, floats_mut};
 use crate::ops::cpu::par_for::ParFor;
@@ -42,12 +42,14 @@ thread_local! {
 pub(super) fn product(a: &[f32], b: Operand<'_, bf16>, [m, k, n]: [usize; 3], y: Output<'_>, add: bool) {
     let (Operand::Plain(b_all) | Operand::Transposed(b_all)) = b;
     assert!(a.len() == m * k && b_all.len() == k * n && y.len() == m * n, "operands of the wrong size");
+    assert!(!add || y.is_initialised(), "a sum onto an output that holds no numbers");
     if k == 0 && !add {
-        y.fill(std::iter::repeat(0.0));
+        return y.fill(std::iter::repeat(0.0));
     }
     if y.len() == 0 || k == 0 {
         return;
     }
+    let y = y.share();
     let tiles = output_tiles(m, n, n, ROWS);
     let mut buffer = LEFT.take();
     let needed = m.div_ceil(ROWS) * k.min(KC).div_ceil(DEPTH) * GROUP / 16;
@@ -72,6 +74,9 @@ pub(super) fn product(a: &[f32], b: Operand<'_, bf16>, [m, k, n]: [usize; 3], y:
 }
 
 /// `rows` ≤ 32 rows, `stride` apart, as groups of (32 rows, 32 steps) of bf16; what is missing is 0.
+///
+/// # Safety
+/// The CPU has AVX-512 F, BW, VL and BF16; `a` holds the elements `steps` of `rows` rows, `stride` apart.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn pack_left(a: &[f32], stride: usize, rows: usize, steps: [usize; 2], to: &mut [f32]) {
     for (group, to) in to.chunks_exact_mut(GROUP).enumerate() {
@@ -110,7 +115,7 @@ unsafe fn chunk(
     OutputTile { rows, columns }: &OutputTile,
     steps: [usize; 2],
     add: bool,
-    output: Output,
+    output: SharedOutput<'_>,
 ) {
     let groups = (steps[1] - steps[0]).div_ceil(DEPTH);
     RIGHT.with_borrow_mut(|right| {

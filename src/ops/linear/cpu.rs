@@ -20,7 +20,7 @@ use rayon::prelude::*;
 
 use super::Rhs;
 use super::kernel::{MR, NR, tile};
-use super::output::Output;
+use super::output::{Output, SharedOutput};
 use super::output_tiles::{OutputTile, output_tiles};
 use super::pack::{AsF32, Bf16x2, F32ToBf16x2, Line, Packing, floats_mut};
 use super::rearrange::{copy_rows, transpose};
@@ -111,12 +111,13 @@ fn products<A: Packing, B: Packing>(a: Operand<'_, A::Item>, [m, k]: [usize; 2],
     for Rhs { w: b, n, y } in rights {
         let (Operand::Plain(all) | Operand::Transposed(all)) = b;
         assert!(whole(a) && all.len() == k * n && y.len() == m * n, "operands of the wrong size");
+        assert!(!add || y.is_initialised(), "a sum onto an output that holds no numbers");
         if n <= NARROW && m > NR && !add {
             narrow::<A, B>(a, b, [m, k, n], y);
         } else if k == 0 && !add {
             y.fill(std::iter::repeat(0.0));
         } else if y.len() > 0 {
-            outputs.push((b, n, y));
+            outputs.push((b, n, y.share()));
         }
     }
     let columns = outputs.iter().map(|(_, n, _)| n).sum();
@@ -159,7 +160,7 @@ fn products<A: Packing, B: Packing>(a: Operand<'_, A::Item>, [m, k]: [usize; 2],
 /// element is the same sum.
 fn narrow<A: Packing, B: Packing>(a: Operand<'_, A::Item>, b: Operand<'_, B::Item>, [m, k, n]: [usize; 3], y: Output<'_>) {
     let mut transposed = vec![0.0; m * n];
-    products::<B, A>(b.flipped(), [n, k], vec![Rhs { w: a.flipped(), n: m, y: Output::over(&mut transposed) }], false);
+    products::<B, A>(b.flipped(), [n, k], vec![Rhs { w: a.flipped(), n: m, y: Output::initialised(&mut transposed) }], false);
     y.fill((0..m).flat_map(|i| transposed[i..].iter().step_by(m).copied()));
 }
 
@@ -209,7 +210,7 @@ unsafe fn chunk<B: Packing>(
     OutputTile { rows, columns }: &OutputTile,
     steps: [usize; 2],
     add: bool,
-    output: Output<'_>,
+    output: SharedOutput<'_>,
 ) {
     let length = (steps[1] - steps[0]).div_ceil(B::PER);
     RIGHT.with_borrow_mut(|right| {

@@ -107,6 +107,9 @@ pub(crate) fn product<const PAIRS: bool, const RS: usize, const CS: usize>(
 }
 
 /// `R` rows × 32 columns in `2·R` registers of 16 lanes.
+///
+/// # Safety
+/// The CPU has AVX-512 F; for the operands as [`tile`], with `R` rows.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 unsafe fn avx512<const R: usize, const RS: usize, const CS: usize>(
@@ -136,6 +139,9 @@ unsafe fn avx512<const R: usize, const RS: usize, const CS: usize>(
 }
 
 /// [`avx512`] with a pair of bf16 in each lane.
+///
+/// # Safety
+/// The CPU has AVX-512 F and BF16; for the operands as [`tile`], with `R` rows.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn avx512_pairs<const R: usize, const RS: usize, const CS: usize>(
@@ -166,6 +172,9 @@ unsafe fn avx512_pairs<const R: usize, const RS: usize, const CS: usize>(
 }
 
 /// Writes `R` rows × 32 columns, or adds them to what is there.
+///
+/// # Safety
+/// The CPU has AVX-512 F; `c` is valid for `R` rows of 32 numbers, `ldc` apart, which nothing else touches.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 #[inline]
@@ -183,6 +192,9 @@ unsafe fn store<const R: usize>(sums: [[__m512; 2]; R], c: *mut f32, ldc: usize,
 }
 
 /// `R` ≤ 6 rows × 16 columns in `2·R` registers of 8 lanes.
+///
+/// # Safety
+/// The CPU has AVX2 and FMA; for the operands as [`tile`], with `R` rows and 16 columns.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn avx2<const R: usize, const RS: usize, const CS: usize>(
@@ -218,6 +230,9 @@ unsafe fn avx2<const R: usize, const RS: usize, const CS: usize>(
 }
 
 /// One row × 32 columns; the compiler vectorises it for the baseline.
+///
+/// # Safety
+/// For the operands as [`tile`], with one row.
 unsafe fn portable<const CS: usize>(k: usize, a: *const f32, b: *const f32, ldb: usize, c: *mut f32, add: bool) {
     let mut sums = [0.0f32; NR];
     // SAFETY: steps below k and columns below 32 are within the caller's operands.

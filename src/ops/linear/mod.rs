@@ -1,4 +1,4 @@
-//! `y = x·Wᵀ + b`, its gradients, and the few-row kernel for decoding.
+//! `y = x·Wᵀ + b`, its gradients, and the skinny product of a decoding step.
 //!
 //! Shapes: `x (tokens, in)`, `weight (out, in)` f32 or bf16, `bias (out)`, `y (tokens, out)`. With a bf16 weight,
 //! the other operand is rounded to bf16 too and the products are summed in f32.
@@ -36,31 +36,31 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Ten
     Ok(y)
 }
 
-/// [`forward`] with several weights, to the same bits: `x` is rearranged once, and all outputs are shared out to the threads together.
+/// [`forward`] with several weights, to the same bits: `x` is packed once, and the tiles of all outputs form one parallel loop.
 pub fn forward_each<const N: usize>(x: &Tensor, weights: [Affine<'_>; N]) -> Result<[Tensor; N]> {
     products("linear::forward", x, weights, |x, sizes, each| cpu::x_wt(x, sizes, each, false))
 }
 
-/// [`forward`] for few rows: reads the weight from memory once whatever the number of rows. A row's bits are the same
-/// for any number of rows, but not those of [`forward`].
+/// [`forward`] for few rows (a decoding step): reads the weight from memory once whatever the number of rows. The bits of a row are
+/// the same for any number of rows, but they are not those of [`forward`].
 pub fn decode(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let [y] = decode_each(x, [(weight, bias)])?;
     Ok(y)
 }
 
-/// [`decode`] with several weights, to the same bits: all of their rows are shared out to the threads together.
+/// [`decode`] with several weights, to the same bits: the rows of all weights form one parallel loop.
 pub fn decode_each<const N: usize>(x: &Tensor, weights: [Affine<'_>; N]) -> Result<[Tensor; N]> {
     products("linear::decode", x, weights, |x, sizes, each| skinny_gemm::x_wt(x, sizes, each))
 }
 
-/// A right operand `w`, its number of columns, and the output `y (m, n)`.
+/// A right-hand side `w` of a product, its number of columns `n`, and the output `y (m, n)`.
 pub(crate) struct Rhs<'y, W> {
     pub w: W,
     pub n: usize,
     pub y: Output<'y>,
 }
 
-/// On a CPU by `multiply`.
+/// `x·Wᵀ + b` for each weight: on a CPU by `multiply(x, [m, k], right-hand sides)`, on CUDA by cuBLAS.
 fn products<const N: usize>(
     op: &str,
     x: &Tensor,
@@ -80,7 +80,7 @@ fn products<const N: usize>(
     let x = View::of(&x)?;
     let x = x.f32()?;
     let multiply = |ys: [&mut [MaybeUninit<f32>]; N]| {
-        let parts = ws.into_iter().zip(ys).map(|((w, n), y)| Rhs { w, n, y: Output::into(y) });
+        let parts = ws.into_iter().zip(ys).map(|((w, n), y)| Rhs { w, n, y: Output::uninit(y) });
         multiply(x, [m, k], parts.collect());
     };
     // SAFETY: a product writes every element.
@@ -92,7 +92,7 @@ fn products<const N: usize>(
     }))
 }
 
-/// As many results as the caller names, or the first error.
+/// Collects `N` results, or the first error.
 pub(crate) fn array<T, const N: usize>(results: impl Iterator<Item = Result<T>>) -> Result<[T; N]> {
     let all = results.collect::<Result<Vec<T>>>()?;
     all.try_into().map_err(|all: Vec<T>| Error::run(format!("{} results where {N} belong", all.len())))
@@ -110,11 +110,11 @@ pub fn backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let (dy, w) = (View::of(&dy)?, View::of(&w)?);
     let (dy, w) = (dy.f32()?, w.weight()?);
     // SAFETY: a product writes every element.
-    let [dx] = unsafe { init_with([m * n], |[dx]| cpu::dy_w(dy, w, [m, k, n], Output::into(dx), false)) };
+    let [dx] = unsafe { init_with([m * n], |[dx]| cpu::dy_w(dy, w, [m, k, n], Output::uninit(dx), false)) };
     tensor(dx, (m, n))
 }
 
-/// `y + x·wᵀ` written over `y (m, out)`: what an adapter adds. Nobody else may hold `y`.
+/// `y += x·Wᵀ` in place, `y (m, out)`: what a LoRA adapter adds. Every handle that shares `y`'s storage sees the change.
 pub fn add_forward(y: Tensor, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let ((m, k), (n, k_w)) = (x.dims2()?, weight.dims2()?);
     check("linear::add_forward", k == k_w && y.dims() == [m, n], x, weight)?;
@@ -125,7 +125,8 @@ pub fn add_forward(y: Tensor, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     add_product(y, x, weight, |x, w, y| cpu::x_wt(x, [m, k], [Rhs { w, n, y }], true))
 }
 
-/// `dx + dy·W` written over `dx (m, in)`: what comes back through one of several maps of `x`. Nobody else may hold `dx`.
+/// `dx += dy·W` in place, `dx (m, in)`: accumulates the gradient where `x` feeds several projections. Every handle that shares
+/// `dx`'s storage sees the change.
 pub fn add_backward_input(dx: Tensor, dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let ((m, k), (k_w, n)) = (dy.dims2()?, weight.dims2()?);
     check("linear::add_backward_input", k == k_w && dx.dims() == [m, n], dy, weight)?;
@@ -141,7 +142,7 @@ fn add_product(y: Tensor, x: &Tensor, weight: &Tensor, product: impl FnOnce(&[f3
     let (x, w) = (View::of(&x)?, View::of(&w)?);
     let (x, w) = (x.f32()?, w.weight()?);
     update_f32(&y, |y| {
-        product(x, w, Output::over(y));
+        product(x, w, Output::initialised(y));
         Ok(())
     })?;
     Ok(y)
@@ -159,7 +160,7 @@ pub fn backward_weight(dy: &Tensor, x: &Tensor) -> Result<Tensor> {
     let (dy, x) = (View::of(&dy)?, View::of(&x)?);
     let (dy, x) = (dy.f32()?, x.f32()?);
     // SAFETY: a product writes every element.
-    let [dw] = unsafe { init_with([m * n], |[dw]| cpu::dyt_x(dy, x, [m, k, n], Output::into(dw))) };
+    let [dw] = unsafe { init_with([m * n], |[dw]| cpu::dyt_x(dy, x, [m, k, n], Output::uninit(dw))) };
     tensor(dw, (m, n))
 }
 

@@ -163,6 +163,9 @@ impl Packing for F32ToBf16x2 {
 }
 
 /// As [`bf16_bits`], in the upper halves; in the lower ones, anything.
+///
+/// # Safety
+/// The CPU has AVX-512 F.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 #[inline]

@@ -45,6 +45,10 @@ pub(crate) fn transpose<P: Packing>(isa: Isa, from: &[P::Item], stride: usize, [
 const AHEAD: usize = 4;
 
 /// Transposes up to 16 × 16 units; each of the output rows gets `written` numbers.
+///
+/// # Safety
+/// The CPU has AVX-512 F, BW and VL; `from` holds `there` elements of each of `rows` rows, `stride` apart, and `to` room for `written`
+/// numbers of each unit of them, `ld` apart.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn tile16<P: Packing>(from: *const P::Item, stride: usize, [rows, there]: [usize; 2], to: *mut f32, ld: usize, written: usize) {
@@ -79,6 +83,9 @@ unsafe fn tile16<P: Packing>(from: *const P::Item, stride: usize, [rows, there]:
 }
 
 /// The 16 × 16 transpose in registers: pairs, quads, then 128-bit blocks twice.
+///
+/// # Safety
+/// The CPU has AVX-512 F.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 #[inline]
@@ -126,6 +133,8 @@ pub(crate) fn copy_rows<P: Packing>(
 ) {
     #[cfg(target_arch = "x86_64")]
     if isa == Isa::Avx512 {
+        /// # Safety
+        /// The CPU has AVX-512 F, BW and VL.
         #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
         fn avx512<P: Packing>(from: &[P::Item], stride: usize, shape: [usize; 2], to: &mut [f32], width: usize, panel: usize) {
             copy_rows_plainly::<P>(from, stride, shape, to, width, panel);

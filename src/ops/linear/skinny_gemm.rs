@@ -13,7 +13,7 @@ use std::cell::RefCell;
 use half::bf16;
 
 use super::Rhs;
-use super::output::Output;
+use super::output::SharedOutput;
 use super::pack::{AsF32, Bf16x2, Element, Packing};
 use crate::ops::cast::rounded;
 use crate::ops::cpu::horizontal_sum::horizontal_sums;
@@ -69,6 +69,7 @@ where
         if k == 0 {
             y.fill(std::iter::repeat(0.0));
         } else if m > 0 {
+            let y = y.share();
             tasks.extend(w.chunks(BLOCK * k).enumerate().map(|(i, w)| Task { w, y, first: i * BLOCK, n }));
         }
     }
@@ -82,7 +83,7 @@ where
 /// Rows `first..` of a weight, up to [`BLOCK`] of them, and the output `y (m, n)` that they are columns of.
 struct Task<'a, T> {
     w: &'a [T],
-    y: Output<'a>,
+    y: SharedOutput<'a>,
     first: usize,
     n: usize,
 }
@@ -224,6 +225,9 @@ fn add_lanes(x: &[f32], w: &[f32], sums: &mut Lanes) {
 #[cfg(target_arch = "x86_64")]
 macro_rules! kernel {
     ($name:ident, $step:ident, $features:literal, $add:expr) => {
+        /// # Safety
+        /// The CPU has the features; `x` holds `I` rows, `steps` apart, `w` `J` rows, `k` apart, of `steps` elements each, and `sums` the sums
+        /// of each pair, those of one row of `x` side by side and the next row's `rows` on.
         #[target_feature(enable = $features)]
         unsafe fn $name<X: Packing, W: Packing, const I: usize, const J: usize>(
             tile: Tile,
@@ -266,6 +270,8 @@ macro_rules! kernel {
             }
         }
 
+        /// # Safety
+        /// The CPU has the features; `there` elements of each row of `x` and `w` are readable.
         #[target_feature(enable = $features)]
         #[inline]
         unsafe fn $step<X: Packing, W: Packing, const I: usize, const J: usize>(

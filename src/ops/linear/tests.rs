@@ -51,13 +51,13 @@ fn products_equal_an_f64_reference_on_every_instruction_set() {
             })
         };
         let what = format!("{sizes:?}");
-        let y = run(&|y| x_wt(&x, [m, k], [Rhs { w: Weight::F32(&w), n, y: Output::over(y) }], false));
+        let y = run(&|y| x_wt(&x, [m, k], [Rhs { w: Weight::F32(&w), n, y: Output::initialised(y) }], false));
         assert_close(&y, &reference(sizes, |i, p| x[i * k + p], |p, j| w[j * k + p]), k, &what);
-        let y = run(&|y| dy_w(&x, Weight::F32(&w), sizes, Output::over(y), false));
+        let y = run(&|y| dy_w(&x, Weight::F32(&w), sizes, Output::initialised(y), false));
         assert_close(&y, &reference(sizes, |i, p| x[i * k + p], |p, j| w[p * n + j]), k, &what);
-        let y = run(&|y| dyt_x(&x, &w, sizes, Output::over(y)));
+        let y = run(&|y| dyt_x(&x, &w, sizes, Output::initialised(y)));
         assert_close(&y, &reference(sizes, |i, p| x[p * m + i], |p, j| w[p * n + j]), k, &what);
-        let y = run(&|y| super::super::skinny_gemm::x_wt(&x, [m, k], [Rhs { w: Weight::F32(&w), n, y: Output::over(y) }]));
+        let y = run(&|y| super::super::skinny_gemm::x_wt(&x, [m, k], [Rhs { w: Weight::F32(&w), n, y: Output::initialised(y) }]));
         assert_close(&y, &reference(sizes, |i, p| x[i * k + p], |p, j| w[j * k + p]), k, &what);
     }
 }
@@ -72,14 +72,14 @@ fn bf16_weights_meet_rounded_activations() {
         let backward = reference(sizes, |i, p| narrow(x[i * k + p]), |p, j| narrow(w[p * n + j]));
         with_and_without_tiles(|| {
             let mut y = vec![f32::NAN; m * n];
-            x_wt(&x, [m, k], [Rhs { w: Weight::Bf16(&halves), n, y: Output::over(&mut y) }], false);
+            x_wt(&x, [m, k], [Rhs { w: Weight::Bf16(&halves), n, y: Output::initialised(&mut y) }], false);
             assert_close(&y, &forward, k, "x_wt");
             y.fill(f32::NAN);
-            dy_w(&x, Weight::Bf16(&halves), sizes, Output::over(&mut y), false);
+            dy_w(&x, Weight::Bf16(&halves), sizes, Output::initialised(&mut y), false);
             assert_close(&y, &backward, k, "dy_w");
         });
         let mut y = vec![f32::NAN; m * n];
-        super::super::skinny_gemm::x_wt(&x, [m, k], [Rhs { w: Weight::Bf16(&halves), n, y: Output::over(&mut y) }]);
+        super::super::skinny_gemm::x_wt(&x, [m, k], [Rhs { w: Weight::Bf16(&halves), n, y: Output::initialised(&mut y) }]);
         assert_close(&y, &forward, k, "few rows");
     }
 }
@@ -97,8 +97,8 @@ fn products_add_to_what_is_there() {
     };
     for w in [Weight::F32(&w), Weight::Bf16(&halves)] {
         with_and_without_tiles(|| {
-            check(&|y, add| x_wt(&x, [m, k], [Rhs { w, n, y: Output::over(y) }], add));
-            check(&|y, add| dy_w(&x, w, sizes, Output::over(y), add));
+            check(&|y, add| x_wt(&x, [m, k], [Rhs { w, n, y: Output::initialised(y) }], add));
+            check(&|y, add| dy_w(&x, w, sizes, Output::initialised(y), add));
         });
     }
 }
