@@ -105,7 +105,7 @@ fn run(arguments: &[String]) -> Result<()> {
     if wanted("train") || wanted("decode") {
         report.attempt("model", |report| {
             let llama = Llama::random(subject.config.clone(), DType::BF16, 1, &subject.device)?;
-            let mut trainer = training::trainer(llama, clsgen::model::Memory::Recompute, 100)?;
+            let mut trainer = training::trainer(llama, clsgen::model::ActivationCheckpointing::Recompute, 100)?;
             if wanted("train") {
                 train::measure(&subject, &mut trainer, report);
             }

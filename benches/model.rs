@@ -6,7 +6,7 @@ use std::time::Instant;
 use candle_core::{DType, Device, Tensor};
 use clsgen::{
     config::{Lora, Parameters},
-    model::{Gradients, Llama, LlamaConfig, LoraConfig, LoraDropout, Memory, TrainingContext, kv_cache::SequenceCache},
+    model::{ActivationCheckpointing, Gradients, Llama, LlamaConfig, LoraConfig, LoraDropout, TrainingContext, kv_cache::SequenceCache},
     ops::{
         Offsets,
         rope::{RopeParameters, RopeScaling},
@@ -51,7 +51,7 @@ fn report(name: &str, tokens: usize, mut run: impl FnMut()) {
     println!("{name:<44} {:>10.1} ms {:>9.0} tokens/s", best * 1e3, tokens as f64 / best);
 }
 
-fn train(llama: &Llama, tokens: usize, memory: Memory, dropout: bool) {
+fn train(llama: &Llama, tokens: usize, memory: ActivationCheckpointing, dropout: bool) {
     let ids: Vec<u32> = (0..tokens as u32).map(|i| i * 7 % 49152).collect();
     let offsets = Offsets::from_lengths(&[tokens]);
     let dropout = dropout.then(|| LoraDropout { seed: 1, record_keys: vec![3] });
@@ -68,9 +68,9 @@ fn main() {
         let ids: Vec<u32> = (0..tokens as u32).collect();
         let offsets = Offsets::from_lengths(&[tokens]);
         report(&format!("prefill {tokens}"), tokens, || drop(llama.prefill_hidden_only(&ids, &offsets).expect("prefill")));
-        report(&format!("train {tokens} keep"), tokens, || train(&llama, tokens, Memory::Keep, false));
-        report(&format!("train {tokens} keep, dropout"), tokens, || train(&llama, tokens, Memory::Keep, true));
-        report(&format!("train {tokens} recompute, dropout"), tokens, || train(&llama, tokens, Memory::Recompute, true));
+        report(&format!("train {tokens} keep"), tokens, || train(&llama, tokens, ActivationCheckpointing::Keep, false));
+        report(&format!("train {tokens} keep, dropout"), tokens, || train(&llama, tokens, ActivationCheckpointing::Keep, true));
+        report(&format!("train {tokens} recompute, dropout"), tokens, || train(&llama, tokens, ActivationCheckpointing::Recompute, true));
     }
     for rows in [1, 8] {
         let mut caches: Vec<SequenceCache> = (0..rows).map(|_| SequenceCache::default()).collect();

@@ -71,7 +71,7 @@ impl Bench {
         for rows in [1, 8] {
             let q = random(1, &[rows, heads, d]);
             let blocks = kv_store::blocks_of(&k, &v).expect("blocks");
-            let cached = || (0..rows).map(|_| kv_store::KvRow { blocks: blocks.iter().collect(), len: t, new: 0 }).collect();
+            let cached = || (0..rows).map(|_| kv_store::PagedSequence { blocks: blocks.iter().collect(), len: t, new: 0 }).collect();
             let bytes = 8.0 * (rows * t * kv_heads * d) as f64;
             self.run(&name(&format!("decode of {rows} rows,")), bytes, "GB/s", || attention::decode(&q, cached(), scale).expect("decode"));
         }

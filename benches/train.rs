@@ -12,7 +12,7 @@ use candle_core::{DType, Device};
 use clsgen::{
     device,
     error::Result,
-    model::{Llama, Memory},
+    model::{ActivationCheckpointing, Llama},
     ops,
 };
 
@@ -37,7 +37,7 @@ fn run() -> Result<()> {
     let weights = if dtype == "bf16" { DType::BF16 } else { DType::F32 };
     let llama = Llama::random(training::config(shape)?, weights, 1, &Device::Cpu)?;
     let example = training::example(llama.config.vocab_size, tokens, tokens.div_ceil(4));
-    let kept = if memory == "recompute" { Memory::Recompute } else { Memory::Keep };
+    let kept = if memory == "recompute" { ActivationCheckpointing::Recompute } else { ActivationCheckpointing::Keep };
     let median = training::time_steps(&mut training::trainer(llama, kept, steps)?, example, steps)?;
     let rate = tokens as f64 / median;
     println!("{shape}, {tokens} tokens, {dtype}, {memory}: {median:.3} s a step, {rate:.0} tokens/s, peak {:.0} MB", training::peak_mb());

@@ -10,7 +10,7 @@ use clsgen::{
         Offsets, add, attention, cross_entropy,
         dropout::{self, DropoutKey},
         embedding,
-        kv_store::{self, KvRow, KvStep},
+        kv_store::{self, PagedBatch, PagedSequence},
         linear, random, rms_norm,
         rope::Rope,
         swiglu,
@@ -90,7 +90,8 @@ impl Kernels<'_> {
             let q = self.activations(&[rows, heads, d])?;
             let cache = || self.activations(&[t, kv_heads, d]);
             let held = (0..rows).map(|_| kv_store::blocks_of(&cache()?, &cache()?)).collect::<Result<Vec<_>>>()?;
-            let step = KvStep::new(held.iter().map(|blocks| KvRow { blocks: blocks.iter().collect(), len: t, new: 0 }).collect())?;
+            let step =
+                PagedBatch::new(held.iter().map(|blocks| PagedSequence { blocks: blocks.iter().collect(), len: t, new: 0 }).collect())?;
             let decoding = attention::Decoding::new(&step)?;
             let work = Work { operations: 4.0 * (rows * t * heads * d) as f64, ..self.moves(2 * rows * t * kv_heads * d) };
             report.kernel(&format!("attention decode, {rows} rows behind {t} tokens"), work, || decoding.attend(&q, 0, scale));

@@ -1,7 +1,7 @@
 //! The joint training step: LoRA r = 8 on q, k, v, o and the 2,048-wide head, one record.
 
 use clsgen::{
-    model::{LlamaConfig, Memory},
+    model::{ActivationCheckpointing, LlamaConfig},
     train::step::Trainer,
 };
 
@@ -15,7 +15,7 @@ const STEPS: usize = 5;
 
 pub fn measure(subject: &Subject, trainer: &mut Trainer, report: &mut Report) {
     for tokens in subject.tokens {
-        for (memory, name) in [(Memory::Recompute, "recompute"), (Memory::Keep, "keep")] {
+        for (memory, name) in [(ActivationCheckpointing::Recompute, "recompute"), (ActivationCheckpointing::Keep, "keep")] {
             let target = subject.targets(tokens);
             trainer.pass.memory = memory;
             let name = format!("training step, {tokens} tokens, {name}");

@@ -64,7 +64,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     let (dtype, llama_config) = (device::dtype(config.model.dtype, &device), source.config()?);
     // Before the files are read through for their hash: the weights alone must fit.
     let loading = Loading::of(&source, &llama_config, dtype, &device);
-    let what = format!("{} ({} of weights)", source.path.display(), device::shown(loading.held));
+    let what = format!("{} ({} of weights)", source.path.display(), device::format_bytes(loading.held));
     loading.check(0, &device, &what, &|_| None)?;
     let base_hash = source.hash()?;
     let tokenizer = Arc::new(TextTokenizer::load(source.tokenizer_path())?);

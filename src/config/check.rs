@@ -32,11 +32,11 @@ pub(super) fn problem(kind: Kind, value: &Value) -> Option<String> {
 }
 
 fn wanted(what: &str, value: &Value) -> String {
-    format!("must be {what}, not {}", shown(value))
+    format!("must be {what}, not {}", display(value))
 }
 
 /// A value as the user wrote it, cut where long.
-fn shown(value: &Value) -> String {
+fn display(value: &Value) -> String {
     let text = match value {
         Value::Table(_) => "a table".into(),
         other => other.to_string(),
@@ -107,7 +107,7 @@ fn list(value: &Value, of: Option<&[&str]>, least: usize) -> Option<String> {
             return Some(format!("holds an item that {problem}"));
         }
         if seen.contains(&item) {
-            return Some(format!("holds {} twice", shown(item)));
+            return Some(format!("holds {} twice", display(item)));
         }
         seen.push(item);
     }

@@ -27,7 +27,7 @@ pub fn check_memory(need: u64, free: u64, what: &str) -> Result<()> {
     if need <= free {
         return Ok(());
     }
-    Err(Error::resources(format!("not enough memory: {what} needs {}, {} is free", shown(need), shown(free))))
+    Err(Error::resources(format!("not enough memory: {what} needs {}, {} is free", format_bytes(need), format_bytes(free))))
 }
 
 /// Bytes free for this user on the file system that holds `dir` (or its nearest existing parent).
@@ -42,7 +42,7 @@ pub fn disk_available(dir: &Path) -> Option<u64> {
 pub fn check_disk(dir: &Path, need: u64) -> Result<()> {
     match disk_available(dir) {
         Some(free) if free < need => {
-            let message = format!("{}: No space left on device: {} needed, {} free", dir.display(), shown(need), shown(free));
+            let message = format!("{}: No space left on device: {} needed, {} free", dir.display(), format_bytes(need), format_bytes(free));
             Err(Error::resources(message).hint("free some space, or choose another place with --run"))
         }
         _ => Ok(()),
@@ -50,7 +50,7 @@ pub fn check_disk(dir: &Path, need: u64) -> Result<()> {
 }
 
 /// Bytes as a person reads them: `512 B`, `3.4 MB`, `7.9 GB` (powers of 1,000, as disks and SPEC say).
-pub fn shown(bytes: u64) -> String {
+pub fn format_bytes(bytes: u64) -> String {
     let scale = [(1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
     match scale.iter().find(|(unit, _)| bytes as f64 >= *unit) {
         Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / unit),
@@ -130,6 +130,9 @@ mod tests {
 
     #[test]
     fn bytes_are_shown_in_powers_of_a_thousand() {
-        assert_eq!([shown(0), shown(999), shown(1000), shown(7_920_000_000)], ["0 B", "999 B", "1.0 kB", "7.9 GB"]);
+        assert_eq!(
+            [format_bytes(0), format_bytes(999), format_bytes(1000), format_bytes(7_920_000_000)],
+            ["0 B", "999 B", "1.0 kB", "7.9 GB"]
+        );
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{
 
 use candle_core::{DType, Device};
 
-pub use limits::{addresses_available, check_disk, check_memory, disk_available, memory_available, memory_total, shown};
+pub use limits::{addresses_available, check_disk, check_memory, disk_available, format_bytes, memory_available, memory_total};
 
 use crate::{
     config::Dtype,

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use super::{
     Completed, Finish, Generation, Request,
     constrain::{Constraint, Draw, Next, State},
-    prefixes::Prefixes,
+    prefix_cache::PrefixCache,
     sampler::{Sampling, step},
 };
 use crate::{
     error::Result,
-    model::kv_cache::{SequenceCache, in_blocks},
+    model::kv_cache::{SequenceCache, round_up_to_blocks},
     ops::sample,
     prompt::TextTokenizer,
 };
@@ -133,27 +133,27 @@ impl Budget {
 pub(super) struct Batch {
     pub(super) jobs: BTreeMap<usize, Job>,
     pub(super) rows: Vec<Row>,
-    /// What is kept for prompts to come.
-    pub(super) prefixes: Prefixes,
+    /// Prefixes that later prompts may share.
+    pub(super) prefixes: PrefixCache,
 }
 
 impl Batch {
-    /// Cached tokens that are held or promised.
+    /// Tokens that are held or promised, cached prefixes included.
     pub(super) fn tokens(&self) -> usize {
-        self.at_work() + self.prefixes.tokens()
+        self.in_use() + self.prefixes.tokens()
     }
 
-    /// Those of open prompts and their samples.
-    fn at_work(&self) -> usize {
-        let prompts: usize = self.jobs.values().map(|job| in_blocks(job.request.prompt.len())).sum();
+    /// Tokens of open prompts and of their running samples.
+    fn in_use(&self) -> usize {
+        let prompts: usize = self.jobs.values().map(|job| round_up_to_blocks(job.request.prompt.len())).sum();
         let samples: usize = self.rows.iter().filter_map(|row| self.jobs.get(&row.job)).map(|job| job.request.sample_cost()).sum();
         prompts + samples
     }
 
-    /// Tokens that beginnings may hold when `promised` more are taken by prompts and samples: a quarter of the budget, so that
-    /// they never stand in the way of much.
+    /// Most tokens that cached prefixes may hold when prompts and samples are about to take `promised` more: at most a quarter of the
+    /// budget, so that they hardly delay other work.
     pub(super) fn room_for_prefixes(&self, promised: usize, budget: Budget) -> usize {
-        budget.tokens.saturating_sub(self.at_work() + promised).min(budget.tokens / 4)
+        budget.tokens.saturating_sub(self.in_use() + promised).min(budget.tokens / 4)
     }
 
     /// Whether this many more tokens and one more row fit. With nothing running, anything does: a prompt larger than

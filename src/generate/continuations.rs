@@ -2,10 +2,10 @@
 
 use candle_core::{DType, Tensor};
 
-use super::Prefixes;
+use super::PrefixCache;
 use crate::{
     error::{Error, Result},
-    model::{Llama, kv_cache::in_blocks},
+    model::{Llama, kv_cache::round_up_to_blocks},
     ops::Offsets,
 };
 
@@ -14,11 +14,11 @@ use crate::{
 ///
 /// The prompt is prefilled once, behind what `prefixes` has of it (of at most its own length); the continuations share it. They
 /// are read one at a time. So the numbers do not depend on what else is asked.
-pub fn log_probabilities(llama: &Llama, prefixes: &mut Prefixes, prompt: &[u32], continuations: &[Vec<u32>]) -> Result<Vec<f64>> {
+pub fn log_probabilities(llama: &Llama, prefixes: &mut PrefixCache, prompt: &[u32], continuations: &[Vec<u32>]) -> Result<Vec<f64>> {
     if prompt.is_empty() || continuations.iter().any(Vec::is_empty) {
         return Err(Error::run("a prompt and its continuations need a token each"));
     }
-    let mut caches = prefixes.begin(llama, &[prompt], in_blocks(prompt.len()))?;
+    let mut caches = prefixes.lookup_or_prefill(llama, &[prompt], round_up_to_blocks(prompt.len()))?;
     let rest = &prompt[caches[0].len()..];
     let first = llama.prefill(rest, &Offsets::from_lengths(&[rest.len()]), &mut caches)?;
     let prefix = &caches[0];

@@ -132,16 +132,16 @@ impl<'e, 'a, 'f, I: Iterator<Item = Request>> Run<'e, 'a, 'f, I> {
         }
         let promised = busy.iter().map(|(_, request)| request.cost()).sum();
         let limit = self.batch.room_for_prefixes(promised, self.engine.budget);
-        let (brief, full): (Vec<_>, Vec<_>) = busy.into_iter().partition(|(_, request)| request.samples == 0);
-        if !brief.is_empty() {
-            let caches = self.begin(&brief, limit)?;
-            let hidden = self.engine.prefill_only(&brief, &caches)?;
-            for ((index, request), logits) in brief.iter().zip(self.engine.cls_logits(&hidden)?) {
+        let (prefill_only, generating): (Vec<_>, Vec<_>) = busy.into_iter().partition(|(_, request)| request.samples == 0);
+        if !prefill_only.is_empty() {
+            let caches = self.lookup_or_prefill(&prefill_only, limit)?;
+            let hidden = self.engine.prefill_only(&prefill_only, &caches)?;
+            for ((index, request), logits) in prefill_only.iter().zip(self.engine.cls_logits(&hidden)?) {
                 emit(Completed { index: *index, logits: request.want_probability.then_some(logits), generations: Vec::new() })?;
             }
         }
-        let caches = self.begin(&full, limit)?;
-        for (index, job) in self.engine.prefill(full, caches)? {
+        let caches = self.lookup_or_prefill(&generating, limit)?;
+        for (index, job) in self.engine.prefill(generating, caches)? {
             let first_wave = if self.accept.is_some() { 1 } else { job.request.samples };
             self.waiting.extend((0..first_wave).map(|sample| (index, sample)));
             self.batch.jobs.insert(index, job);
@@ -149,10 +149,10 @@ impl<'e, 'a, 'f, I: Iterator<Item = Request>> Run<'e, 'a, 'f, I> {
         Ok(true)
     }
 
-    /// Caches with what these prompts share with others; see [`Prefixes::begin`](super::Prefixes::begin).
-    fn begin(&mut self, group: &[(usize, Request)], limit: usize) -> Result<Vec<SequenceCache>> {
+    /// A sequence for each prompt, starting with its cached prefix; see [`PrefixCache::lookup_or_prefill`](super::PrefixCache::lookup_or_prefill).
+    fn lookup_or_prefill(&mut self, group: &[(usize, Request)], limit: usize) -> Result<Vec<SequenceCache>> {
         let prompts: Vec<&[u32]> = group.iter().map(|(_, request)| &request.prompt[..]).collect();
-        self.batch.prefixes.begin(&self.engine.model.llama, &prompts, limit)
+        self.batch.prefixes.lookup_or_prefill(&self.engine.model.llama, &prompts, limit)
     }
 
     /// Takes requests off the queue: up to [`PREFILL_TOKENS`] (at least one), within the budget and the window.
@@ -167,7 +167,7 @@ impl<'e, 'a, 'f, I: Iterator<Item = Request>> Run<'e, 'a, 'f, I> {
             let room = group.is_empty() || (prefill + prompt <= PREFILL_TOKENS && group.len() < self.engine.budget.rows);
             let alone = group.is_empty() && self.batch.rows.is_empty();
             if alone && !self.fits_with(cost, 0) {
-                self.batch.prefixes.forget();
+                self.batch.prefixes.clear();
             }
             if index - oldest >= WINDOW || !room || !(alone || self.fits_with(promised + cost, group.len())) {
                 break;

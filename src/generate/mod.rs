@@ -13,19 +13,19 @@ mod engine;
 mod in_order;
 pub mod memory;
 pub mod predict;
-mod prefixes;
+mod prefix_cache;
 pub mod sampler;
 #[cfg(test)]
 mod tests;
 
 pub use batch::Budget;
 pub use engine::{Accept, Emit, Engine};
-pub use prefixes::Prefixes;
+pub use prefix_cache::PrefixCache;
 pub use sampler::Sampling;
 
 pub use crate::data::Finish;
 
-use crate::model::kv_cache::{in_blocks, in_own_blocks};
+use crate::model::kv_cache::{own_block_tokens, round_up_to_blocks};
 
 /// What is asked of the engine for one prompt.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,12 +47,12 @@ pub struct Request {
 impl Request {
     /// Cached tokens, in whole blocks, that its prompt and one sample may come to.
     fn cost(&self) -> usize {
-        if self.samples == 0 { 0 } else { in_blocks(self.prompt.len()) + self.sample_cost() }
+        if self.samples == 0 { 0 } else { round_up_to_blocks(self.prompt.len()) + self.sample_cost() }
     }
 
     /// What a sample may come to beside the prompt.
     fn sample_cost(&self) -> usize {
-        in_own_blocks(self.prompt.len(), self.max_new_tokens)
+        own_block_tokens(self.prompt.len(), self.max_new_tokens)
     }
 }
 

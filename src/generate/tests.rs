@@ -9,7 +9,7 @@ use super::{Budget, Completed, Engine, Finish, Request, Sampling, constrain::Con
 use crate::{
     config::{Activation, Parameters},
     error::Result,
-    model::{ClsHead, Llama, LlamaConfig, Memory, Model, TrainingContext, kv_cache::SequenceCache, peft, source},
+    model::{ActivationCheckpointing, ClsHead, Llama, LlamaConfig, Model, TrainingContext, kv_cache::SequenceCache, peft, source},
     ops::{
         Offsets,
         rope::{RopeParameters, RopeScaling},
@@ -132,7 +132,7 @@ fn file(requests: &[Request], results: &mut BTreeMap<u64, Answer>, done: Complet
 
 /// The last row's logits after a training forward over everything so far.
 fn full_forward(model: &Model, ids: &[u32]) -> Vec<f32> {
-    let context = TrainingContext { dropout: None, memory: Memory::Keep, trains: Parameters::Lora };
+    let context = TrainingContext { dropout: None, memory: ActivationCheckpointing::Keep, trains: Parameters::Lora };
     let (hidden, _) = model.llama.forward(ids, &Offsets::from_lengths(&[ids.len()]), &context).unwrap();
     let last = hidden.narrow(0, ids.len() - 1, 1).unwrap().contiguous().unwrap();
     model.llama.logits(&last).unwrap().to_vec2().unwrap().remove(0)

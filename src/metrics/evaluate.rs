@@ -13,57 +13,62 @@ use super::{
 };
 
 /// Statistics in the order they are asked for, measured together so that every one sees the same resamples.
-struct Book<'a> {
+struct StatisticSet<'a> {
     sample: &'a Sample,
     statistics: Vec<Statistic<'a>>,
-    slots: usize,
+    handles: usize,
 }
 
-/// Where a statistic stands in the book.
+/// Where a statistic stands in the set.
 #[derive(Clone, Copy)]
-struct Slot(usize);
+struct StatisticHandle(usize);
 
-impl<'a> Book<'a> {
+impl<'a> StatisticSet<'a> {
     fn new(sample: &'a Sample) -> Self {
-        Self { sample, statistics: Vec::new(), slots: 0 }
+        Self { sample, statistics: Vec::new(), handles: 0 }
     }
 
-    fn add(&mut self, n: usize, compute: impl Fn(&[u32]) -> Outcome + Sync + 'a) -> Slot {
-        let [slot] = self.several(n, move |weights| [compute(weights)]);
-        slot
+    fn add(&mut self, n: usize, compute: impl Fn(&[u32]) -> Outcome + Sync + 'a) -> StatisticHandle {
+        let [handle] = self.several(n, move |weights| [compute(weights)]);
+        handle
     }
 
     /// A statistic of the calls against gold that is a share of the records that `among` picks.
-    fn share(&mut self, threshold: f64, statistic: impl Fn(&Confusion) -> Outcome + Sync + 'a, among: impl Fn(bool, bool) -> bool) -> Slot {
+    fn share(
+        &mut self,
+        threshold: f64,
+        statistic: impl Fn(&Confusion) -> Outcome + Sync + 'a,
+        among: impl Fn(bool, bool) -> bool,
+    ) -> StatisticHandle {
         let sample = self.sample;
         let clusters = sample.clusters_among(|i| among(sample.labels()[i], sample.probabilities()[i] >= threshold));
-        let slot = self.calls(threshold, statistic);
-        self.proportion(slot, clusters)
+        let handle = self.calls(threshold, statistic);
+        self.proportion(handle, clusters)
     }
 
     /// Says that the statistic just added is a proportion over so many clusters.
-    fn proportion(&mut self, slot: Slot, clusters: usize) -> Slot {
+    fn proportion(&mut self, handle: StatisticHandle, clusters: usize) -> StatisticHandle {
         if let Some(last) = self.statistics.pop() {
             self.statistics.push(last.proportion_of(clusters));
         }
-        slot
+        handle
     }
 
-    fn several<const N: usize>(&mut self, n: usize, compute: impl Fn(&[u32]) -> [Outcome; N] + Sync + 'a) -> [Slot; N] {
-        let first = self.slots;
-        self.slots += N;
+    fn several<const N: usize>(&mut self, n: usize, compute: impl Fn(&[u32]) -> [Outcome; N] + Sync + 'a) -> [StatisticHandle; N] {
+        let first = self.handles;
+        self.handles += N;
         self.statistics.push(Statistic::several(n, compute));
-        std::array::from_fn(|k| Slot(first + k))
+        std::array::from_fn(|k| StatisticHandle(first + k))
     }
 
     /// A statistic of the calls against gold.
-    fn calls(&mut self, threshold: f64, statistic: impl Fn(&Confusion) -> Outcome + Sync + 'a) -> Slot {
+    fn calls(&mut self, threshold: f64, statistic: impl Fn(&Confusion) -> Outcome + Sync + 'a) -> StatisticHandle {
         let sample = self.sample;
         self.add(sample.len(), move |weights| statistic(&gold_table(sample, threshold, weights)))
     }
 
     /// κ of the calls and the verbalized labels.
-    fn kappa(&mut self, n: usize, threshold: f64) -> Slot {
+    fn kappa(&mut self, n: usize, threshold: f64) -> StatisticHandle {
         let sample = self.sample;
         self.add(n, move |weights| match n {
             0 => Err(nothing_parsable(sample)),
@@ -72,7 +77,7 @@ impl<'a> Book<'a> {
     }
 
     /// The parsable rate.
-    fn parsable(&mut self) -> Slot {
+    fn parsable(&mut self) -> StatisticHandle {
         let sample = self.sample;
         let rate = move |weights: &[u32]| {
             let part = |keep: fn(&Option<bool>) -> bool| {
@@ -85,8 +90,8 @@ impl<'a> Book<'a> {
                 _ => Ok(part(Option::is_some) / part(|_| true)),
             }
         };
-        let slot = self.add(sample.len(), rate);
-        self.proportion(slot, sample.cluster_count())
+        let handle = self.add(sample.len(), rate);
+        self.proportion(handle, sample.cluster_count())
     }
 }
 
@@ -131,24 +136,24 @@ pub(super) fn verbalized_table(sample: &Sample, threshold: f64, weights: &[u32])
 }
 
 /// Slots of [`Calls`].
-struct CallSlots {
+struct CallHandles {
     threshold: f64,
-    f1: Slot,
-    precision: Slot,
-    recall: Slot,
-    specificity: Slot,
-    cost: Slot,
+    f1: StatisticHandle,
+    precision: StatisticHandle,
+    recall: StatisticHandle,
+    specificity: StatisticHandle,
+    cost: StatisticHandle,
 }
 
-impl CallSlots {
-    fn add(book: &mut Book<'_>, threshold: f64, costs: Costs) -> Self {
+impl CallHandles {
+    fn add(set: &mut StatisticSet<'_>, threshold: f64, costs: Costs) -> Self {
         Self {
             threshold,
-            f1: book.calls(threshold, Confusion::f1),
-            precision: book.share(threshold, Confusion::precision, |_, call| call),
-            recall: book.share(threshold, Confusion::recall, |label, _| label),
-            specificity: book.share(threshold, Confusion::specificity, |label, _| !label),
-            cost: book.calls(threshold, move |table| costs.mean(table)),
+            f1: set.calls(threshold, Confusion::f1),
+            precision: set.share(threshold, Confusion::precision, |_, call| call),
+            recall: set.share(threshold, Confusion::recall, |label, _| label),
+            specificity: set.share(threshold, Confusion::specificity, |label, _| !label),
+            cost: set.calls(threshold, move |table| costs.mean(table)),
         }
     }
 }
@@ -160,32 +165,32 @@ pub fn evaluate(sample: &Sample, thresholds: Option<&Thresholds>, options: &Opti
     let gold_ranking = Ranking::new(sample.probabilities());
     let confidence = Confidence::new(sample.probabilities(), sample.labels());
     let order = ascending(sample);
-    let mut book = Book::new(sample);
-    let aurc = book.add(sample.len(), |weights| confidence.aurc(weights));
-    let auprc = book.add(sample.len(), |weights| gold_ranking.average_precision(sample.labels(), weights));
-    let parsable_rate = book.parsable();
-    let default = CallSlots::add(&mut book, 0.5, options.costs);
-    let default_kappa = book.kappa(parsable.len(), 0.5);
+    let mut set = StatisticSet::new(sample);
+    let aurc = set.add(sample.len(), |weights| confidence.aurc(weights));
+    let auprc = set.add(sample.len(), |weights| gold_ranking.average_precision(sample.labels(), weights));
+    let parsable_rate = set.parsable();
+    let default = CallHandles::add(&mut set, 0.5, options.costs);
+    let default_kappa = set.kappa(parsable.len(), 0.5);
     let tuned = thresholds.map(|tuned| {
-        let calls = [tuned.f1, tuned.youden, tuned.cost].map(|t| t.map(|t| CallSlots::add(&mut book, t.threshold, options.costs)));
-        (calls, tuned.kappa.map(|t| (t.threshold, book.kappa(parsable.len(), t.threshold))), tuned.reasons.map(no_threshold))
+        let calls = [tuned.f1, tuned.youden, tuned.cost].map(|t| t.map(|t| CallHandles::add(&mut set, t.threshold, options.costs)));
+        (calls, tuned.kappa.map(|t| (t.threshold, set.kappa(parsable.len(), t.threshold))), tuned.reasons.map(no_threshold))
     });
-    let calibration = calibration_slots(&mut book, &order, options.bins);
+    let calibration = calibration_handles(&mut set, &order, options.bins);
 
-    let measured = Resampler::new(sample, options.seed).measure(&book.statistics, options.bootstrap);
-    let take = |slot: Slot| measured[slot.0].clone();
+    let measured = Resampler::new(sample, options.seed).measure(&set.statistics, options.bootstrap);
+    let take = |handle: StatisticHandle| measured[handle.0].clone();
     let note = |metric: Metric| if options.in_sample { in_sample(metric, "the threshold was tuned") } else { metric };
-    let calls = |slots: &CallSlots, note: &dyn Fn(Metric) -> Metric| Calls {
-        threshold: Some(slots.threshold),
-        f1: note(take(slots.f1)),
-        precision: note(take(slots.precision)),
-        recall: note(take(slots.recall)),
-        specificity: note(take(slots.specificity)),
+    let calls = |handles: &CallHandles, note: &dyn Fn(Metric) -> Metric| Calls {
+        threshold: Some(handles.threshold),
+        f1: note(take(handles.f1)),
+        precision: note(take(handles.precision)),
+        recall: note(take(handles.recall)),
+        specificity: note(take(handles.specificity)),
         kappa: None,
-        cost: Some(note(take(slots.cost))),
+        cost: Some(note(take(handles.cost))),
     };
-    let tuned_calls = |slots: &Option<CallSlots>, reason: &str| match slots {
-        Some(slots) => calls(slots, &note),
+    let tuned_calls = |handles: &Option<CallHandles>, reason: &str| match handles {
+        Some(handles) => calls(handles, &note),
         None => untuned(sample.len(), reason),
     };
     Evaluation {
@@ -199,7 +204,7 @@ pub fn evaluate(sample: &Sample, thresholds: Option<&Thresholds>, options: &Opti
             f1: tuned_calls(f1, no_f1),
             kappa: kappa.map_or_else(
                 || KappaCall { threshold: None, kappa: Metric::undefined(no_kappa, parsable.len()) },
-                |(threshold, slot)| KappaCall { threshold: Some(threshold), kappa: note(take(slot)) },
+                |(threshold, handle)| KappaCall { threshold: Some(threshold), kappa: note(take(handle)) },
             ),
             youden: tuned_calls(youden, no_youden),
             cost: tuned_calls(cost, no_cost),
@@ -214,20 +219,20 @@ pub fn evaluate(sample: &Sample, thresholds: Option<&Thresholds>, options: &Opti
 /// The calibration metrics alone, on the same resamples as [`evaluate`]'s: for calibrated probabilities.
 pub fn evaluate_calibration(sample: &Sample, options: &Options) -> Calibration {
     let order = ascending(sample);
-    let mut book = Book::new(sample);
-    let slots = calibration_slots(&mut book, &order, options.bins);
-    let measured = Resampler::new(sample, options.seed).measure(&book.statistics, options.bootstrap);
+    let mut set = StatisticSet::new(sample);
+    let handles = calibration_handles(&mut set, &order, options.bins);
+    let measured = Resampler::new(sample, options.seed).measure(&set.statistics, options.bootstrap);
     let note = |metric| if options.in_sample { in_sample(metric, "the calibrator was fitted") } else { metric };
-    calibration_of(slots.map(|slot| note(measured[slot.0].clone())))
+    calibration_of(handles.map(|handle| note(measured[handle.0].clone())))
 }
 
 /// The parsable rate and κ at 0.5 between head and verbalized label with their intervals, and nothing else: for a curve over many
 /// checkpoints.
 pub fn parsable_and_kappa(sample: &Sample, options: &Options) -> [Metric; 2] {
-    let mut book = Book::new(sample);
-    let slots = [book.parsable(), book.kappa(sample.parsable().len(), 0.5)];
-    let measured = Resampler::new(sample, options.seed).measure(&book.statistics, options.bootstrap);
-    slots.map(|slot| measured[slot.0].clone())
+    let mut set = StatisticSet::new(sample);
+    let handles = [set.parsable(), set.kappa(sample.parsable().len(), 0.5)];
+    let measured = Resampler::new(sample, options.seed).measure(&set.statistics, options.bootstrap);
+    handles.map(|handle| measured[handle.0].clone())
 }
 
 fn calibration_of([brier, brier_skill, ece, mce, ece_equal_mass, slope, intercept, observed_expected]: [Metric; 8]) -> Calibration {
@@ -246,12 +251,12 @@ fn untuned(n: usize, reason: &str) -> Calls {
 }
 
 /// The calibration metrics, in the order of [`calibration_of`]. A resample's records are gathered once for all of them.
-fn calibration_slots<'a>(book: &mut Book<'a>, order: &'a [Row], bins: usize) -> [Slot; 8] {
+fn calibration_handles<'a>(set: &mut StatisticSet<'a>, order: &'a [Row], bins: usize) -> [StatisticHandle; 8] {
     // Newton begins where the whole sample's fits ended: a resample's are near.
     let all: Vec<_> = order.iter().map(|row| (row.logit, f64::from(row.label), 1.0)).collect();
     let line = calibration::logistic(all.iter().copied()).unwrap_or_default();
     let shift = calibration::intercept_from(0.0, &all).unwrap_or_default();
-    book.several(book.sample.len(), move |weights| {
+    set.several(set.sample.len(), move |weights| {
         let drawn = || order.iter().map(|row| (row, f64::from(weights[row.record]))).filter(|(_, weight)| *weight > 0.0);
         let rows: Vec<_> = drawn().map(|(row, weight)| (row.probability, row.label, weight)).collect();
         let logits: Vec<_> = drawn().map(|(row, weight)| (row.logit, f64::from(row.label), weight)).collect();

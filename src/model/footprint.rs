@@ -61,7 +61,7 @@ mod tests {
     use super::*;
     use crate::{
         config::{Lora, Parameters},
-        model::{Llama, Memory, TrainingContext, config::tests::tiny},
+        model::{ActivationCheckpointing, Llama, TrainingContext, config::tests::tiny},
         ops::Offsets,
     };
 
@@ -76,7 +76,10 @@ mod tests {
                 llama.add_lora(&lora, 1).unwrap();
                 let (ids, offsets) = ([1, 2, 3, 4, 5, 6, 7], Offsets::from_lengths(&[4, 3]));
                 let footprint = Footprint::of(&llama.config, weights, false, Some(&lora));
-                for (memory, each) in [(Memory::Keep, footprint.input + footprint.kept), (Memory::Recompute, footprint.input)] {
+                for (memory, each) in [
+                    (ActivationCheckpointing::Keep, footprint.input + footprint.kept),
+                    (ActivationCheckpointing::Recompute, footprint.input),
+                ] {
                     let context = TrainingContext { dropout: None, memory, trains: Parameters::Lora };
                     let (_, saved) = llama.forward(&ids, &offsets, &context).unwrap();
                     let held = saved.held_bytes();

@@ -9,7 +9,7 @@ use crate::{
         DECODE_THREADS, Offsets,
         attention::Decoding,
         embedding,
-        kv_store::{self, KvRow, KvStep},
+        kv_store::{self, PagedBatch, PagedSequence},
         with_spinning_workers,
     },
 };
@@ -24,7 +24,7 @@ impl Llama {
         for (range, cache) in offsets.ranges().zip(caches.iter_mut()) {
             cache.reserve(range.len(), &self.kv_pool)?;
         }
-        let step = KvStep::new(offsets.ranges().zip(caches.iter()).map(|(range, cache)| cache.row(range.len())).collect())?;
+        let step = PagedBatch::new(offsets.ranges().zip(caches.iter()).map(|(range, cache)| cache.paged(range.len())).collect())?;
         let (behind_others, kv_offsets) = (starts.iter().any(|&start| start > 0), behind(offsets, &starts));
         let last = self.last_rows(ids, offsets, &starts, |i, layer, q, k, v| {
             kv_store::store(&step, i, k, v)?;
@@ -48,11 +48,11 @@ impl Llama {
     /// As [`Llama::prefill_hidden_only`], each sequence behind what its cache holds, which stays as it is.
     pub fn prefill_hidden_behind(&self, ids: &[u32], offsets: &Offsets, caches: &[SequenceCache]) -> Result<Tensor> {
         check_caches(offsets, caches)?;
-        let held: Vec<KvRow<'_>> = caches.iter().filter(|cache| !cache.is_empty()).map(|cache| cache.row(0)).collect();
+        let held: Vec<PagedSequence<'_>> = caches.iter().filter(|cache| !cache.is_empty()).map(|cache| cache.paged(0)).collect();
         if held.is_empty() {
             return self.prefill_hidden_only(ids, offsets);
         }
-        let step = KvStep::new(held)?;
+        let step = PagedBatch::new(held)?;
         let starts: Vec<usize> = caches.iter().map(SequenceCache::len).collect();
         let kv_offsets = behind(offsets, &starts);
         self.last_rows(ids, offsets, &starts, |i, layer, q, k, v| {
@@ -101,7 +101,7 @@ impl Llama {
     fn decode_layers(&self, ids: &[u32], caches: &mut [&mut SequenceCache]) -> Result<Tensor> {
         let positions: Vec<u32> = caches.iter().map(|cache| cache.len() as u32).collect();
         caches.iter_mut().try_for_each(|cache| cache.reserve(1, &self.kv_pool))?;
-        let step = KvStep::new(caches.iter().map(|cache| cache.row(1)).collect())?;
+        let step = PagedBatch::new(caches.iter().map(|cache| cache.paged(1)).collect())?;
         let decoding = Decoding::new(&step)?;
         let mut x = embedding::forward(&self.embed_tokens, ids)?;
         for (i, layer) in self.layers.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! Keys and values of the tokens a sequence has seen, in blocks of 64 tokens, of which sequences with the same beginning share
-//! the full ones.
+//! The paged KV cache: the keys and values of each sequence's tokens in blocks of 64. Sequences with a common prefix share its full
+//! blocks; a shared block is copied before it is written.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,34 +7,34 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::{
     error::Result,
-    ops::kv_store::{self, BLOCK, KvRow},
+    ops::kv_store::{self, BLOCK, PagedSequence},
 };
 
 use super::LlamaConfig;
 
-/// Where blocks come from and go back to. While any is in use, those that came back wait to be used again; with the last one
-/// all their memory is freed, so that nothing is held between runs.
+/// Allocates blocks and takes them back for reuse. When the last block in use comes back, all memory is freed, so that nothing is
+/// held between runs.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(super) struct BlockPool {
     /// `(layers, 2, kv_heads, 64, width)`.
     shape: [usize; 5],
     dtype: DType,
     device: Device,
-    held: Mutex<Held>,
+    state: Mutex<BlockPoolState>,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct BlockPoolState {
     free: Vec<Tensor>,
     in_use: usize,
 }
 
-impl Pool {
+impl BlockPool {
     /// For the sequences of a model whose matrices are `weights`.
     pub fn new(config: &LlamaConfig, weights: DType, device: &Device) -> Self {
         let width = kv_store::width(config.head_dim, device);
         let shape = [config.num_hidden_layers, 2, config.num_key_value_heads, BLOCK, width];
-        Self { shape, dtype: kv_store::dtype(weights, device), device: device.clone(), held: Mutex::default() }
+        Self { shape, dtype: kv_store::dtype(weights, device), device: device.clone(), state: Mutex::default() }
     }
 
     /// Bytes of a block.
@@ -42,29 +42,29 @@ impl Pool {
         self.shape.iter().product::<usize>() * self.dtype.size_in_bytes()
     }
 
-    /// A block with whatever numbers its last owner left; what is behind head_dim channels is zeros.
-    fn take(self: &Arc<Self>) -> Result<Block> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let tensor = match held.free.pop() {
+    /// A block whose contents are unspecified, but for the padding behind head_dim, which is zeros.
+    fn allocate(self: &Arc<Self>) -> Result<Block> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let tensor = match state.free.pop() {
             Some(tensor) => tensor,
             None => Tensor::zeros(&self.shape, self.dtype, &self.device)?,
         };
-        held.in_use += 1;
+        state.in_use += 1;
         Ok(Block { tensor, pool: self.clone() })
     }
 
-    /// Blocks that sequences have.
+    /// Number of blocks in use.
     #[cfg(test)]
     pub fn in_use(&self) -> usize {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).in_use
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).in_use
     }
 
-    fn give_back(&self, tensor: Tensor) {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.in_use -= 1;
-        held.free.push(tensor);
-        if held.in_use == 0 {
-            held.free = Vec::new();
+    fn free_block(&self, tensor: Tensor) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.in_use -= 1;
+        state.free.push(tensor);
+        if state.in_use == 0 {
+            state.free = Vec::new();
         }
     }
 }
@@ -73,16 +73,17 @@ impl Pool {
 #[derive(Debug)]
 struct Block {
     tensor: Tensor,
-    pool: Arc<Pool>,
+    pool: Arc<BlockPool>,
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
-        self.pool.give_back(self.tensor.clone());
+        self.pool.free_block(self.tensor.clone());
     }
 }
 
-/// One sequence. Its clones share its blocks: whichever grows first copies the last one, where that has room, and goes on in its copy.
+/// The block table and length of one sequence. Clones share its blocks; one that grows copies the last, partly filled block first
+/// (copy-on-write).
 #[derive(Debug, Clone, Default)]
 pub struct SequenceCache {
     blocks: Vec<Arc<Block>>,
@@ -100,18 +101,18 @@ impl SequenceCache {
         self.len == 0
     }
 
-    /// Its first `len` tokens, as a sequence.
-    pub fn first(&self, len: usize) -> Self {
+    /// The sequence of its first `len` tokens, sharing their blocks.
+    pub fn prefix(&self, len: usize) -> Self {
         Self { blocks: self.blocks[..len.div_ceil(BLOCK)].to_vec(), len }
     }
 
-    /// Makes room for `new` more tokens, in blocks that are this sequence's alone.
-    pub(super) fn reserve(&mut self, new: usize, pool: &Arc<Pool>) -> Result<()> {
+    /// Allocates blocks for `new` more tokens, and copies a partly filled last block that is shared.
+    pub(super) fn reserve(&mut self, new: usize, pool: &Arc<BlockPool>) -> Result<()> {
         for i in self.len / BLOCK..(self.len + new).div_ceil(BLOCK) {
             if i == self.blocks.len() {
-                self.blocks.push(Arc::new(pool.take()?));
+                self.blocks.push(Arc::new(pool.allocate()?));
             } else if Arc::get_mut(&mut self.blocks[i]).is_none() {
-                let own = pool.take()?;
+                let own = pool.allocate()?;
                 own.tensor.slice_set(&self.blocks[i].tensor, 0, 0)?;
                 self.blocks[i] = Arc::new(own);
             }
@@ -119,31 +120,31 @@ impl SequenceCache {
         Ok(())
     }
 
-    /// As a step sees it that adds `new` tokens, for which there is room.
-    pub(super) fn row(&self, new: usize) -> KvRow<'_> {
-        KvRow { blocks: self.blocks.iter().map(|block| &block.tensor).collect(), len: self.len + new, new }
+    /// Its block table for a step that adds `new` tokens, which are reserved.
+    pub(super) fn paged(&self, new: usize) -> PagedSequence<'_> {
+        PagedSequence { blocks: self.blocks.iter().map(|block| &block.tensor).collect(), len: self.len + new, new }
     }
 
-    /// Counts `new` tokens, which every layer has by now.
+    /// Counts `new` tokens, once every layer has stored them.
     pub(super) fn grow(&mut self, new: usize) {
         self.len += new;
     }
 }
 
-/// Bytes that one token takes of a model whose matrices are `weights`, where its block is full.
+/// Bytes of keys and values a token, of a model whose weights have type `weights`.
 pub fn bytes_per_token(config: &LlamaConfig, weights: DType, device: &Device) -> usize {
-    Pool::new(config, weights, device).block_bytes() / BLOCK
+    BlockPool::new(config, weights, device).block_bytes() / BLOCK
 }
 
-/// Tokens of whole blocks that hold `tokens`.
-pub fn in_blocks(tokens: usize) -> usize {
+/// `tokens` rounded up to whole blocks.
+pub fn round_up_to_blocks(tokens: usize) -> usize {
     tokens.next_multiple_of(BLOCK)
 }
 
-/// Tokens, in whole blocks, that a sequence of its own takes which goes on for `new` tokens behind a shared one of `shared`: the
-/// full blocks are shared.
-pub fn in_own_blocks(shared: usize, new: usize) -> usize {
-    in_blocks(shared.saturating_add(new).min(usize::MAX - BLOCK)) - shared / BLOCK * BLOCK
+/// Tokens, in whole blocks, that a sequence allocates which shares a prefix of `shared` tokens and adds `new`: the prefix's full
+/// blocks are not counted.
+pub fn own_block_tokens(shared: usize, new: usize) -> usize {
+    round_up_to_blocks(shared.saturating_add(new).min(usize::MAX - BLOCK)) - shared / BLOCK * BLOCK
 }
 
 #[cfg(test)]
@@ -167,8 +168,8 @@ mod tests {
     }
 
     fn held(llama: &Llama) -> (usize, usize) {
-        let held = llama.kv_pool.held.lock().unwrap();
-        (held.in_use, held.free.len())
+        let state = llama.kv_pool.state.lock().unwrap();
+        (state.in_use, state.free.len())
     }
 
     fn ids(n: usize, seed: u32) -> Vec<u32> {
@@ -251,13 +252,13 @@ mod tests {
 
     #[test]
     fn tokens_are_counted_in_whole_blocks() {
-        assert_eq!([0, 1, 64, 65].map(in_blocks), [0, 64, 64, 128]);
+        assert_eq!([0, 1, 64, 65].map(round_up_to_blocks), [0, 64, 64, 128]);
         // A prompt of 130 tokens: two full blocks, which are shared; its third is copied.
         for (new, tokens) in [(1, 64), (62, 64), (63, 128), (200, 256)] {
-            assert_eq!(in_own_blocks(130, new), tokens);
+            assert_eq!(own_block_tokens(130, new), tokens);
         }
-        assert_eq!([in_own_blocks(128, 64), in_own_blocks(128, 65), in_own_blocks(0, 1)], [64, 128, 64]);
-        assert!(in_own_blocks(130, usize::MAX) > 1 << 62);
+        assert_eq!([own_block_tokens(128, 64), own_block_tokens(128, 65), own_block_tokens(0, 1)], [64, 128, 64]);
+        assert!(own_block_tokens(130, usize::MAX) > 1 << 62);
         let llama = Llama::random(tiny(), DType::BF16, 5, &Device::Cpu).unwrap();
         let config = &llama.config;
         let numbers = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim;

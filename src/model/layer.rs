@@ -12,7 +12,7 @@ use candle_core::{DType, Tensor};
 
 use super::{
     Gradients, accumulate,
-    projection::{Dx, Kernel, Pass, Projection},
+    projection::{GradInput, Kernel, Pass, Projection},
 };
 use crate::{
     config::Parameters,
@@ -127,7 +127,7 @@ pub(super) struct Kept {
 }
 
 /// What each adapter made of its input, rank numbers a token. The last projection's is computed again: its product is not
-/// part of [`DecoderLayer::keep`].
+/// part of [`DecoderLayer::forward_saving`].
 #[derive(Debug)]
 struct LowRank {
     q: Option<Tensor>,
@@ -174,7 +174,7 @@ impl DecoderLayer {
     }
 
     /// Training forward but for its last product: `x (tokens, hidden)` → what backward reads.
-    pub fn keep(&self, x: &Tensor, rope: &Rope, pass: &Pass) -> Result<Kept> {
+    pub fn forward_saving(&self, x: &Tensor, rope: &Rope, pass: &Pass) -> Result<Kept> {
         let Heads { heads, kv_heads, .. } = self.heads;
         let (normed, rstd1) = self.input_layernorm.forward(x)?;
         let [(q, u_q), (k, u_k), (v, u_v)] = Projection::forward_each([&self.q_proj, &self.k_proj, &self.v_proj], &normed, pass)?;
@@ -190,7 +190,7 @@ impl DecoderLayer {
         Ok(Kept { x: x.clone(), rstd1, q, k, v, attended, lse, middle, rstd2, gate, up, low_rank })
     }
 
-    /// The layer's output, from what [`DecoderLayer::keep`] gave.
+    /// The layer's output, from what [`DecoderLayer::forward_saving`] gave.
     pub fn output(&self, kept: &Kept, pass: &Pass) -> Result<Tensor> {
         add(self.down_proj.forward(&swiglu::forward(&kept.gate, &kept.up)?, pass)?.0, &kept.middle)
     }
@@ -216,7 +216,7 @@ impl DecoderLayer {
         let attended = merge(&kept.attended)?;
         let below = need_dx || attention_trains;
         let Some(dattended) =
-            self.o_proj.backward(Some(&attended), kept.low_rank.o.as_ref(), &dmiddle, pass, Dx::wanted(below), gradients)?
+            self.o_proj.backward(Some(&attended), kept.low_rank.o.as_ref(), &dmiddle, pass, GradInput::wanted(below), gradients)?
         else {
             return Ok(None);
         };
@@ -229,16 +229,17 @@ impl DecoderLayer {
     fn mlp_backward(&self, kept: &Kept, dy: &Tensor, pass: &Pass, need_dmiddle: bool, gradients: &mut Gradients) -> Result<Option<Tensor>> {
         let [gate_up, down] = [self.gate_proj.trains(pass.trains) || self.up_proj.trains(pass.trains), self.down_proj.trains(pass.trains)];
         let product = if down { Some(swiglu::forward(&kept.gate, &kept.up)?) } else { None };
-        let Some(dproduct) = self.down_proj.backward(product.as_ref(), None, dy, pass, Dx::wanted(need_dmiddle || gate_up), gradients)?
+        let Some(dproduct) =
+            self.down_proj.backward(product.as_ref(), None, dy, pass, GradInput::wanted(need_dmiddle || gate_up), gradients)?
         else {
             return Ok(None);
         };
         drop(product);
         let (dgate, dup) = swiglu::backward(&kept.gate, &kept.up, &dproduct)?;
         let normed = if gate_up { Some(self.post_attention_layernorm.forward(&kept.middle)?.0) } else { None };
-        let dx = Dx::wanted(need_dmiddle);
+        let dx = GradInput::wanted(need_dmiddle);
         let dx = self.gate_proj.backward(normed.as_ref(), kept.low_rank.gate.as_ref(), &dgate, pass, dx, gradients)?;
-        let dx = self.up_proj.backward(normed.as_ref(), kept.low_rank.up.as_ref(), &dup, pass, Dx::after(dx), gradients)?;
+        let dx = self.up_proj.backward(normed.as_ref(), kept.low_rank.up.as_ref(), &dup, pass, GradInput::after(dx), gradients)?;
         let Some(dnormed) = dx else { return Ok(None) };
         Ok(Some(self.post_attention_layernorm.backward_add([&kept.middle, &kept.rstd2], &dnormed, dy, pass, gradients)?))
     }
@@ -259,10 +260,10 @@ impl DecoderLayer {
         let (dq, dk, dv) = (merge(&dq)?, merge(&dk)?, merge(&dv)?);
         let trained = [&self.q_proj, &self.k_proj, &self.v_proj].into_iter().any(|p| p.trains(pass.trains));
         let normed = if trained { Some(self.input_layernorm.forward(&kept.x)?.0) } else { None };
-        let dx = Dx::wanted(need_dx);
+        let dx = GradInput::wanted(need_dx);
         let dx = self.q_proj.backward(normed.as_ref(), low_rank.q.as_ref(), &dq, pass, dx, gradients)?;
-        let dx = self.k_proj.backward(normed.as_ref(), low_rank.k.as_ref(), &dk, pass, Dx::after(dx), gradients)?;
-        self.v_proj.backward(normed.as_ref(), low_rank.v.as_ref(), &dv, pass, Dx::after(dx), gradients)
+        let dx = self.k_proj.backward(normed.as_ref(), low_rank.k.as_ref(), &dk, pass, GradInput::after(dx), gradients)?;
+        self.v_proj.backward(normed.as_ref(), low_rank.v.as_ref(), &dv, pass, GradInput::after(dx), gradients)
     }
 
     /// q, k (both turned) and v of new rows, without dropout.

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::{
     Footprint, LlamaConfig, ModelSource,
-    kv_cache::{self, Pool},
+    kv_cache::{self, BlockPool},
     layer::{DecoderLayer, Heads, Norm},
     lora::{self, Adapter, LoraConfig},
     projection::Projection,
@@ -35,12 +35,12 @@ pub struct Llama {
     /// `(vocab, hidden)`; `None` when it is the embedding.
     pub(super) lm_head: Option<Tensor>,
     /// Blocks of its sequences' keys and values.
-    pub(super) kv_pool: Arc<Pool>,
+    pub(super) kv_pool: Arc<BlockPool>,
 }
 
 /// Which layers keep their activations for the backward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Memory {
+pub enum ActivationCheckpointing {
     /// All of them.
     Keep,
     /// None: each keeps its input and computes the rest again.
@@ -81,7 +81,7 @@ impl Llama {
         let layers = (0..config.num_hidden_layers).map(|i| layer(&config, &mut tensors, i)).collect::<Result<_>>()?;
         let norm = norm(&config, &mut tensors, "model.norm.weight")?;
         let lm_head = if config.tie_word_embeddings { None } else { Some(take(&mut tensors, "lm_head.weight")?) };
-        let kv_pool = Arc::new(Pool::new(&config, embed_tokens.dtype(), device));
+        let kv_pool = Arc::new(BlockPool::new(&config, embed_tokens.dtype(), device));
         Ok(Self { config, lora: None, device: device.clone(), rope, embed_tokens, layers, norm, lm_head, kv_pool })
     }
 

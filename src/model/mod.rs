@@ -37,7 +37,7 @@ use crate::{config::Parameters, error::Result};
 pub use config::LlamaConfig;
 pub use footprint::Footprint;
 pub use head::ClsHead;
-pub use llama::{Llama, Memory};
+pub use llama::{ActivationCheckpointing, Llama};
 pub use loading::Loading;
 pub use lora::LoraConfig;
 pub use safetensors::save as save_tensors;

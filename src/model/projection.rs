@@ -71,24 +71,24 @@ pub(super) struct Pass<'a> {
     pub trains: Parameters,
 }
 
-/// What backward makes of the gradient of a projection's input.
-pub(super) enum Dx {
-    /// Nobody wants it.
-    None,
+/// What a projection's backward does with the gradient of its input, `dx (tokens, in)`.
+pub(super) enum GradInput {
+    /// It is not needed and not computed.
+    Skip,
     /// It is returned.
-    Alone,
-    /// It is added to that of another projection of the same input, which nobody else holds.
-    Onto(Tensor),
+    Write,
+    /// It is added in place to this gradient, that of another projection of the same input.
+    Accumulate(Tensor),
 }
 
-impl Dx {
+impl GradInput {
     pub fn wanted(wanted: bool) -> Self {
-        if wanted { Self::Alone } else { Self::None }
+        if wanted { Self::Write } else { Self::Skip }
     }
 
-    /// After what one projection returned, for the next of the same input.
+    /// For the next projection of the same input, after one has returned `dx`.
     pub fn after(dx: Option<Tensor>) -> Self {
-        dx.map_or(Self::None, Self::Onto)
+        dx.map_or(Self::Skip, Self::Accumulate)
     }
 }
 
@@ -167,13 +167,13 @@ impl Projection {
         u: Option<&Tensor>,
         dy: &Tensor,
         pass: &Pass,
-        dx: Dx,
+        dx: GradInput,
         gradients: &mut Gradients,
     ) -> Result<Option<Tensor>> {
         let mut dx = match dx {
-            Dx::None => None,
-            Dx::Alone => Some(linear::backward_input(dy, &self.weight)?),
-            Dx::Onto(other) => Some(linear::add_backward_input(other, dy, &self.weight)?),
+            GradInput::Skip => None,
+            GradInput::Write => Some(linear::backward_input(dy, &self.weight)?),
+            GradInput::Accumulate(other) => Some(linear::add_backward_input(other, dy, &self.weight)?),
         };
         if let (Parameters::Full, Some(x)) = (pass.trains, x) {
             self.base_gradients(x, dy, pass, gradients)?;

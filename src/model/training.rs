@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{Gradients, Llama, Memory, accumulate, layer::Kept, projection::Pass};
+use super::{ActivationCheckpointing, Gradients, Llama, accumulate, layer::Kept, projection::Pass};
 use crate::{
     config::Parameters,
     device,
@@ -25,7 +25,7 @@ pub struct TrainingContext {
     /// `None` switches dropout off.
     pub dropout: Option<LoraDropout>,
     /// What layers keep.
-    pub memory: Memory,
+    pub memory: ActivationCheckpointing,
     /// What is trained.
     pub trains: Parameters,
 }
@@ -86,7 +86,7 @@ fn storage_bytes(tensor: &Tensor) -> u64 {
     (numbers * tensor.dtype().size_in_bytes()) as u64
 }
 
-impl Memory {
+impl ActivationCheckpointing {
     /// Whether layer `i` of `layers` keeps its activations.
     fn keeps(self, i: usize, layers: usize) -> bool {
         match self {
@@ -110,7 +110,7 @@ impl Llama {
         let mut layers = Vec::with_capacity(self.layers.len());
         for (i, layer) in self.layers.iter().enumerate() {
             device::check_interrupted()?;
-            let kept = layer.keep(&x, &self.rope, &pass)?;
+            let kept = layer.forward_saving(&x, &self.rope, &pass)?;
             let y = layer.output(&kept, &pass)?;
             layers.push(match context.memory.keeps(i, self.layers.len()) {
                 true => SavedLayer::Keep(Box::new(kept)),
@@ -136,7 +136,7 @@ impl Llama {
             let Some(dy) = dx else { break };
             let kept = match saved {
                 SavedLayer::Keep(kept) => *kept,
-                SavedLayer::Recompute(x) => layer.keep(&x, &self.rope, &pass)?,
+                SavedLayer::Recompute(x) => layer.forward_saving(&x, &self.rope, &pass)?,
             };
             dx = layer.backward(kept, &dy, &self.rope, &pass, i > 0 || trains_embedding, gradients)?;
         }
@@ -206,7 +206,7 @@ mod tests {
         let offsets = Offsets::from_lengths(&LENGTHS);
         let ids: Vec<u32> = (0..offsets.total() as u32).map(|i| (5 * i + 3) % 11).collect();
         let dropout = llama.lora.is_some().then(|| LoraDropout { seed: 8, record_keys: vec![1, 2] });
-        let context = TrainingContext { dropout, memory: Memory::KeepLast(1), trains };
+        let context = TrainingContext { dropout, memory: ActivationCheckpointing::KeepLast(1), trains };
         let (hidden, saved) = llama.forward(&ids, &offsets, &context).unwrap();
         let logits = llama.logits(&hidden).unwrap();
         let (weights, logit_weights) = (random(1000, hidden.dims()), random(1001, logits.dims()));

@@ -42,7 +42,7 @@ pub fn backward(logits: Tensor, targets: &[u32], lse: &[f32], scales: &[f32]) ->
     let logits = logits.contiguous()?;
     update_f32(&logits, |values| {
         values.par_chunks_mut(vocab).enumerate().par_for_each(|(i, row)| {
-            soften(row, lse[i], scales[i]);
+            softmax_inplace(row, lse[i], scales[i]);
             row[targets[i] as usize] -= scales[i];
         });
         Ok(())
@@ -78,7 +78,7 @@ vectorised! {
         top + sum([row], |[x]| exp(x - top)).ln()
     }
 
-    fn soften(row: &mut [f32], lse: f32, scale: f32) {
+    fn softmax_inplace(row: &mut [f32], lse: f32, scale: f32) {
         row.iter_mut().for_each(|x| *x = exp(*x - lse) * scale);
     }
 }

@@ -1,9 +1,9 @@
-//! Keys and values of many sequences in blocks of 64 tokens: new ones are stored, and those of a sequence laid side by side.
+//! Paged keys and values (as in vLLM's PagedAttention): new ones are stored into blocks of 64 tokens, and a sequence's are gathered.
 //!
-//! A block is a tensor `(layers, 2, kv_heads, 64, width)`, f32 or bf16: the keys and values of 64 tokens in every layer, those of
-//! one head side by side. `width` is head_dim, on CUDA what attention's kernels take (64 or 128, zeros behind head_dim). A
-//! sequence is a list of blocks, whose full ones it may share with others. What a step needs to know of all its sequences is put
-//! together once, for all layers: a [`KvStep`].
+//! A block is a tensor `(layers, 2, kv_heads, 64, width)`, f32 or bf16: the keys and values of 64 tokens in every layer, each head's
+//! tokens contiguous. `width` is head_dim; on CUDA it is what the attention kernels take (64 or 128), padded with zeros. A sequence
+//! has a list of blocks (its block table); full blocks may be shared between sequences. The block tables and slot mappings of all
+//! sequences of a step are computed once, for all layers: a [`PagedBatch`].
 
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -21,9 +21,9 @@ use crate::error::{Error, Result};
 /// Tokens of a block.
 pub const BLOCK: usize = 64;
 
-/// One sequence in a step.
+/// One sequence of a batch, and its block table.
 #[derive(Debug, Clone)]
-pub struct KvRow<'a> {
+pub struct PagedSequence<'a> {
     /// Its blocks, of which the last may have room.
     pub blocks: Vec<&'a Tensor>,
     /// Its tokens, those of this step included.
@@ -67,30 +67,30 @@ impl Layout {
     }
 }
 
-/// Tokens of a step that go to one block.
+/// Slot mapping of consecutive new tokens that go to one block.
 #[derive(Debug)]
-struct Run<'a> {
+struct SlotRun<'a> {
     block: &'a Tensor,
-    /// Of the first, in the block.
+    /// Slot of the first one in the block.
     slot: usize,
-    /// The first, among the step's tokens.
+    /// Index of the first one among the batch's new tokens.
     first: usize,
     count: usize,
 }
 
-/// The sequences of a step, one behind another.
+/// The sequences of one prefill or decoding step, concatenated.
 #[derive(Debug)]
-pub struct KvStep<'a> {
-    rows: Vec<KvRow<'a>>,
+pub struct PagedBatch<'a> {
+    rows: Vec<PagedSequence<'a>>,
     layout: Layout,
-    runs: Vec<Run<'a>>,
+    runs: Vec<SlotRun<'a>>,
     #[cfg(feature = "cuda")]
     tables: cuda::Tables,
 }
 
-impl<'a> KvStep<'a> {
+impl<'a> PagedBatch<'a> {
     /// A step of these sequences.
-    pub fn new(rows: Vec<KvRow<'a>>) -> Result<Self> {
+    pub fn new(rows: Vec<PagedSequence<'a>>) -> Result<Self> {
         let first = rows.iter().find_map(|row| row.blocks.first()).ok_or_else(|| Error::run("a step of sequences without blocks"))?;
         let layout = Layout::of(first)?;
         for row in &rows {
@@ -106,7 +106,7 @@ impl<'a> KvStep<'a> {
             let mut at = row.len - row.new;
             while at < row.len {
                 let (slot, count) = (at % BLOCK, (BLOCK - at % BLOCK).min(row.len - at));
-                runs.push(Run { block: row.blocks[at / BLOCK], slot, first, count });
+                runs.push(SlotRun { block: row.blocks[at / BLOCK], slot, first, count });
                 (at, first) = (at + count, first + count);
             }
         }
@@ -119,7 +119,7 @@ impl<'a> KvStep<'a> {
         })
     }
 
-    pub(crate) fn rows(&self) -> &[KvRow<'a>] {
+    pub(crate) fn rows(&self) -> &[PagedSequence<'a>] {
         &self.rows
     }
 
@@ -140,7 +140,7 @@ impl<'a> KvStep<'a> {
 }
 
 /// Writes `k`, `v (tokens, kv_heads, head_dim)`, f32 or bf16, of the step's new tokens in layer `layer`, in the blocks' type.
-pub fn store(step: &KvStep<'_>, layer: usize, k: &Tensor, v: &Tensor) -> Result<()> {
+pub fn store(step: &PagedBatch<'_>, layer: usize, k: &Tensor, v: &Tensor) -> Result<()> {
     let ((tokens, kv_heads, d), layout) = (k.dims3()?, step.layout);
     let expected = step.rows.iter().map(|row| row.new).sum::<usize>();
     if v.dims() != k.dims() || (tokens, kv_heads) != (expected, layout.kv_heads) || d > layout.width {
@@ -154,7 +154,7 @@ pub fn store(step: &KvStep<'_>, layer: usize, k: &Tensor, v: &Tensor) -> Result<
     let (k, v) = (k.contiguous()?, v.contiguous()?);
     let (k, v) = (View::of(&k)?, View::of(&v)?);
     let (k, v) = (k.weight()?, v.weight()?);
-    let write = |run: &Run<'_>| {
+    let write = |run: &SlotRun<'_>| {
         update(run.block, |mut to| {
             put(k, to.from(layout.layer(layer)), run, layout, d);
             put(v, to.from(layout.layer(layer) + layout.half()), run, layout, d);
@@ -168,7 +168,7 @@ pub fn store(step: &KvStep<'_>, layer: usize, k: &Tensor, v: &Tensor) -> Result<
 }
 
 /// A run's rows of `from (tokens, kv_heads, d)` to `to (kv_heads, 64, width)`.
-fn put(from: Weight<'_>, to: WeightMut<'_>, run: &Run<'_>, layout: Layout, d: usize) {
+fn put(from: Weight<'_>, to: WeightMut<'_>, run: &SlotRun<'_>, layout: Layout, d: usize) {
     match (from, to) {
         (Weight::F32(from), WeightMut::F32(to)) => put_rows(from, to, run, layout, d, |from, to| to.copy_from_slice(from)),
         (Weight::Bf16(from), WeightMut::Bf16(to)) => put_rows(from, to, run, layout, d, |from, to| to.copy_from_slice(from)),
@@ -179,7 +179,7 @@ fn put(from: Weight<'_>, to: WeightMut<'_>, run: &Run<'_>, layout: Layout, d: us
     }
 }
 
-fn put_rows<T, U>(from: &[T], to: &mut [U], run: &Run<'_>, layout: Layout, d: usize, row: impl Fn(&[T], &mut [U])) {
+fn put_rows<T, U>(from: &[T], to: &mut [U], run: &SlotRun<'_>, layout: Layout, d: usize, row: impl Fn(&[T], &mut [U])) {
     for head in 0..layout.kv_heads {
         for i in 0..run.count {
             let to = &mut to[head * layout.head() + (run.slot + i) * layout.width..][..d];
@@ -189,7 +189,7 @@ fn put_rows<T, U>(from: &[T], to: &mut [U], run: &Run<'_>, layout: Layout, d: us
 }
 
 /// All keys and values of the step's sequences in layer `layer`, `(Σ len, kv_heads, d)` each, in the blocks' type.
-pub fn gather(step: &KvStep<'_>, layer: usize, d: usize) -> Result<(Tensor, Tensor)> {
+pub fn gather(step: &PagedBatch<'_>, layer: usize, d: usize) -> Result<(Tensor, Tensor)> {
     step.check_layer(layer)?;
     if d > step.layout.width {
         return Err(Error::run(format!("head_dim {d} of {:?}", step.layout)));
@@ -203,7 +203,7 @@ pub fn gather(step: &KvStep<'_>, layer: usize, d: usize) -> Result<(Tensor, Tens
 }
 
 /// What lies from element `at` of each block on: `(Σ len, kv_heads, d)`.
-fn side_by_side(step: &KvStep<'_>, at: usize, d: usize) -> Result<Tensor> {
+fn side_by_side(step: &PagedBatch<'_>, at: usize, d: usize) -> Result<Tensor> {
     let pieces = step.rows.iter().flat_map(|row| {
         let count = |i: usize| BLOCK.min(row.len.saturating_sub(i * BLOCK));
         row.blocks.iter().enumerate().map(move |(i, block)| (*block, count(i))).filter(|(_, count)| *count > 0)
@@ -265,7 +265,7 @@ pub fn blocks_of(k: &Tensor, v: &Tensor) -> Result<Vec<Tensor>> {
     let (len, kv_heads, d) = k.dims3()?;
     let (shape, dtype) = ((1, 2, kv_heads, BLOCK, width(d, k.device())), dtype(k.dtype(), k.device()));
     let blocks = (0..len.div_ceil(BLOCK)).map(|_| Ok(Tensor::zeros(shape, dtype, k.device())?)).collect::<Result<Vec<_>>>()?;
-    store(&KvStep::new(vec![KvRow { blocks: blocks.iter().collect(), len, new: len }])?, 0, k, v)?;
+    store(&PagedBatch::new(vec![PagedSequence { blocks: blocks.iter().collect(), len, new: len }])?, 0, k, v)?;
     Ok(blocks)
 }
 
@@ -291,8 +291,8 @@ mod tests {
             let (mut lens, mut seed) = ([0, 0], 1);
             for new in [[3, 70], [1, 1], [1, 1], [100, 3], [0, 64], [1, 0]] {
                 lens = [lens[0] + new[0], lens[1] + new[1]];
-                let rows = (0..2).map(|i| KvRow { blocks: blocks[i].iter().collect(), len: lens[i], new: new[i] }).collect();
-                let step = KvStep::new(rows).unwrap();
+                let rows = (0..2).map(|i| PagedSequence { blocks: blocks[i].iter().collect(), len: lens[i], new: new[i] }).collect();
+                let step = PagedBatch::new(rows).unwrap();
                 for (layer, expected) in expected.iter_mut().enumerate() {
                     let tokens = |seed| random_tensor(seed, &[new[0] + new[1], kv_heads, d]).to_dtype(from).unwrap();
                     let kv = [tokens(seed), tokens(seed + 1)];
@@ -317,14 +317,14 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused() {
         let block = Tensor::zeros((1, 2, 2, BLOCK, 4), DType::F32, &Device::Cpu).unwrap();
-        let row = |len, new| KvRow { blocks: vec![&block], len, new };
+        let row = |len, new| PagedSequence { blocks: vec![&block], len, new };
         for rows in [vec![], vec![row(65, 1)], vec![row(0, 0)], vec![row(1, 2)]] {
-            assert!(KvStep::new(rows).is_err());
+            assert!(PagedBatch::new(rows).is_err());
         }
         let other = Tensor::zeros((2, 2, 2, BLOCK, 4), DType::F32, &Device::Cpu).unwrap();
-        assert!(KvStep::new(vec![row(1, 1), KvRow { blocks: vec![&other], len: 1, new: 1 }]).is_err());
-        assert!(KvStep::new(vec![KvRow { blocks: vec![&random_tensor(1, &[2, 2, BLOCK, 4])], len: 1, new: 1 }]).is_err());
-        let step = KvStep::new(vec![row(2, 2)]).unwrap();
+        assert!(PagedBatch::new(vec![row(1, 1), PagedSequence { blocks: vec![&other], len: 1, new: 1 }]).is_err());
+        assert!(PagedBatch::new(vec![PagedSequence { blocks: vec![&random_tensor(1, &[2, 2, BLOCK, 4])], len: 1, new: 1 }]).is_err());
+        let step = PagedBatch::new(vec![row(2, 2)]).unwrap();
         let good = random_tensor(1, &[2, 2, 4]);
         assert!(store(&step, 0, &good, &good).is_ok());
         assert!(store(&step, 1, &good, &good).is_err() && gather(&step, 1, 4).is_err() && gather(&step, 0, 5).is_err());

@@ -110,12 +110,12 @@ pub struct Batch {
     /// Where each begins.
     pub offsets: Offsets,
     /// What the two heads are taught on each.
-    pub lessons: Vec<Lesson>,
+    pub sequences: Vec<SequenceTargets>,
 }
 
 /// What a sequence of a batch teaches.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Lesson {
+pub struct SequenceTargets {
     /// Dropout key.
     pub key: u64,
     /// Row of the prompt's first token in the batch.
@@ -139,15 +139,21 @@ impl Batch {
     pub fn new(examples: &[Example], samples: &[Sample]) -> Self {
         let lengths: Vec<usize> = samples.iter().map(|sample| examples[sample.record].rows()).collect();
         let mut ids = Vec::with_capacity(lengths.iter().sum());
-        let mut lessons = Vec::with_capacity(samples.len());
+        let mut sequences = Vec::with_capacity(samples.len());
         for sample in samples {
             let Example { prompt, target, class } = &examples[sample.record];
             let start = ids.len();
-            lessons.push(Lesson { key: sample.key, start, t_n: start + prompt.len() - 1, class: *class, targets: target.clone() });
+            sequences.push(SequenceTargets {
+                key: sample.key,
+                start,
+                t_n: start + prompt.len() - 1,
+                class: *class,
+                targets: target.clone(),
+            });
             ids.extend(prompt);
             ids.extend(&target[..target.len().saturating_sub(1)]);
         }
-        Self { ids, offsets: Offsets::from_lengths(&lengths), lessons }
+        Self { ids, offsets: Offsets::from_lengths(&lengths), sequences }
     }
 }
 
@@ -166,8 +172,8 @@ mod tests {
         let batch = Batch::new(&examples, &samples);
         assert_eq!(batch.ids, [4, 5, 1, 2, 3, 7, 8, 6]);
         assert_eq!(batch.offsets, Offsets::from_lengths(&[2, 5, 1]));
-        let lessons: Vec<_> = batch.lessons.iter().map(|l| (l.key, l.t_n, l.class, l.targets.as_slice())).collect();
+        let sequences: Vec<_> = batch.sequences.iter().map(|l| (l.key, l.t_n, l.class, l.targets.as_slice())).collect();
         let expected: [(u64, usize, u32, &[u32]); 3] = [(11, 1, 0, &[]), (10, 4, 1, &[7, 8, 9]), (12, 7, 1, &[9])];
-        assert_eq!(lessons, expected);
+        assert_eq!(sequences, expected);
     }
 }

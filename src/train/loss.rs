@@ -9,11 +9,11 @@
 
 use candle_core::{DType, Tensor};
 
-use super::examples::{Batch, Example, Lesson};
+use super::examples::{Batch, Example, SequenceTargets};
 use crate::{
     config::{Objective, Parameters},
     error::Result,
-    model::{Gradients, LoraDropout, Memory, Model, TrainingContext},
+    model::{ActivationCheckpointing, Gradients, LoraDropout, Model, TrainingContext},
     ops::cross_entropy,
 };
 
@@ -118,7 +118,7 @@ pub struct Pass {
     /// ε of L_cls.
     pub label_smoothing: f64,
     /// What layers keep.
-    pub memory: Memory,
+    pub memory: ActivationCheckpointing,
     /// Seed of dropout masks; `None` switches dropout off.
     pub dropout: Option<u64>,
 }
@@ -129,30 +129,30 @@ pub struct Pass {
 /// (`targets × vocab`) exist for one record only.
 pub fn forward_backward(model: &Model, batch: &Batch, counts: Counts, pass: &Pass, gradients: &mut Gradients) -> Result<LossSums> {
     let context = TrainingContext {
-        dropout: pass.dropout.map(|seed| LoraDropout { seed, record_keys: batch.lessons.iter().map(|lesson| lesson.key).collect() }),
+        dropout: pass.dropout.map(|seed| LoraDropout { seed, record_keys: batch.sequences.iter().map(|sequence| sequence.key).collect() }),
         memory: pass.memory,
         trains: pass.parameters,
     };
     let (hidden_states, saved) = model.llama.forward(&batch.ids, &batch.offsets, &context)?;
     let mut sums = LossSums::default();
     let d_hidden = hidden_states.zeros_like()?;
-    for lesson in &batch.lessons {
+    for sequence in &batch.sequences {
         let mut d_t_n = None;
-        if pass.weights.trains_generation() && !lesson.targets.is_empty() {
-            let first = if pass.weights.prompt > 0.0 { lesson.start } else { lesson.t_n };
-            let targets = [&batch.ids[first + 1..=lesson.t_n], &lesson.targets].concat();
+        if pass.weights.trains_generation() && !sequence.targets.is_empty() {
+            let first = if pass.weights.prompt > 0.0 { sequence.start } else { sequence.t_n };
+            let targets = [&batch.ids[first + 1..=sequence.t_n], &sequence.targets].concat();
             let rows = hidden_states.narrow(0, first, targets.len())?;
-            let (sum, d_rows) = generation(model, &rows, &targets, lesson.t_n - first, counts, pass, gradients)?;
+            let (sum, d_rows) = generation(model, &rows, &targets, sequence.t_n - first, counts, pass, gradients)?;
             sums.generation += sum;
             d_hidden.slice_set(&d_rows, 0, first)?;
-            d_t_n = Some(d_rows.narrow(0, lesson.t_n - first, 1)?);
+            d_t_n = Some(d_rows.narrow(0, sequence.t_n - first, 1)?);
         }
         if pass.weights.trains_classification() {
-            let h_n = hidden_states.narrow(0, lesson.t_n, 1)?;
-            let (sum, d_h_n) = classification(model, &h_n, lesson, counts, pass, gradients)?;
+            let h_n = hidden_states.narrow(0, sequence.t_n, 1)?;
+            let (sum, d_h_n) = classification(model, &h_n, sequence, counts, pass, gradients)?;
             sums.classification += sum;
             let both = d_t_n.map_or_else(|| Ok(d_h_n.clone()), |d_t_n| d_t_n + &d_h_n)?;
-            d_hidden.slice_set(&both.contiguous()?, 0, lesson.t_n)?;
+            d_hidden.slice_set(&both.contiguous()?, 0, sequence.t_n)?;
         }
     }
     drop(hidden_states);
@@ -185,14 +185,14 @@ fn generation(
 fn classification(
     model: &Model,
     h_n: &Tensor,
-    lesson: &Lesson,
+    sequence: &SequenceTargets,
     counts: Counts,
     pass: &Pass,
     gradients: &mut Gradients,
 ) -> Result<(f64, Tensor)> {
-    let keys = [lesson.key];
+    let keys = [sequence.key];
     let (logits, saved) = model.head.forward(&h_n.to_dtype(DType::F32)?, pass.dropout.map(|seed| (seed, &keys[..])))?;
-    let (loss, dlogits) = smoothed(logits, lesson.class, pass.label_smoothing, pass.weights.classification / counts.records as f64)?;
+    let (loss, dlogits) = smoothed(logits, sequence.class, pass.label_smoothing, pass.weights.classification / counts.records as f64)?;
     let d_h_n = model.head.backward(saved, &dlogits, gradients)?;
     Ok((loss, d_h_n.to_dtype(h_n.dtype())?))
 }
@@ -213,12 +213,12 @@ fn smoothed(logits: Tensor, class: u32, epsilon: f64, scale: f64) -> Result<(f64
 
 /// Sum of the target cross-entropies of a batch, without dropout or gradient: the dev split's L_gen.
 pub fn generation_loss(model: &Model, batch: &Batch) -> Result<f64> {
-    let context = TrainingContext { dropout: None, memory: Memory::Recompute, trains: Parameters::Lora };
+    let context = TrainingContext { dropout: None, memory: ActivationCheckpointing::Recompute, trains: Parameters::Lora };
     let (hidden_states, _) = model.llama.forward(&batch.ids, &batch.offsets, &context)?;
     let mut total = 0.0;
-    for lesson in batch.lessons.iter().filter(|lesson| !lesson.targets.is_empty()) {
-        let rows = hidden_states.narrow(0, lesson.t_n, lesson.targets.len())?;
-        total += sum(&cross_entropy::forward(&model.llama.logits(&rows)?, &lesson.targets)?.0);
+    for sequence in batch.sequences.iter().filter(|sequence| !sequence.targets.is_empty()) {
+        let rows = hidden_states.narrow(0, sequence.t_n, sequence.targets.len())?;
+        total += sum(&cross_entropy::forward(&model.llama.logits(&rows)?, &sequence.targets)?.0);
     }
     Ok(total)
 }

@@ -5,9 +5,9 @@ use candle_core::{DType, Device};
 use super::{examples::Example, optimizer::Optimizer};
 use crate::{
     config::{ActivationMemory, Parameters},
-    device::shown,
+    device::format_bytes,
     error::{Error, Result},
-    model::{Footprint, LlamaConfig, LoraConfig, Memory, Model, footprint::usable, weights},
+    model::{ActivationCheckpointing, Footprint, LlamaConfig, LoraConfig, Model, footprint::usable, weights},
 };
 
 /// Bytes of an f32.
@@ -41,11 +41,17 @@ fn gradient_bytes(optimizer: &Optimizer) -> u64 {
 }
 
 /// Chooses what layers keep, or fails (exit 5) naming what would fit. Weights and moments are allocated already.
-pub fn plan(model: &Model, optimizer: &Optimizer, setting: ActivationMemory, largest: Largest, available: u64) -> Result<Memory> {
+pub fn plan(
+    model: &Model,
+    optimizer: &Optimizer,
+    setting: ActivationMemory,
+    largest: Largest,
+    available: u64,
+) -> Result<ActivationCheckpointing> {
     let available = usable(available, model.llama.device().is_cuda());
     let estimate = Estimate { footprint: model.llama.footprint(), fixed: gradient_bytes(optimizer), largest };
     let memory = estimate.plan(setting, available)?;
-    tracing::info!("{}, {} are free", estimate.describe(memory), shown(available));
+    tracing::info!("{}, {} are free", estimate.describe(memory), format_bytes(available));
     Ok(memory)
 }
 
@@ -79,42 +85,42 @@ impl Estimate {
         Err(too_little(self.total(0), available, available.saturating_sub(self.fixed + self.logits()) / self.footprint.row(0), what))
     }
 
-    fn plan(&self, setting: ActivationMemory, available: u64) -> Result<Memory> {
+    fn plan(&self, setting: ActivationMemory, available: u64) -> Result<ActivationCheckpointing> {
         self.check(available, "training")?;
         let layers = self.footprint.layers;
         match setting {
-            ActivationMemory::Recompute => Ok(Memory::Recompute),
+            ActivationMemory::Recompute => Ok(ActivationCheckpointing::Recompute),
             ActivationMemory::Keep if self.total(layers) > available => {
-                let needed = shown(self.total(layers));
-                let message = format!("keeping every layer's activations needs about {needed}, {} are free", shown(available));
+                let needed = format_bytes(self.total(layers));
+                let message = format!("keeping every layer's activations needs about {needed}, {} are free", format_bytes(available));
                 Err(Error::resources(message).hint("train.activation_memory = \"auto\" keeps what fits, \"recompute\" takes the least"))
             }
-            ActivationMemory::Keep => Ok(Memory::Keep),
+            ActivationMemory::Keep => Ok(ActivationCheckpointing::Keep),
             // A layer's worth is left over, for what no estimate sees.
             ActivationMemory::Auto => {
                 let kept = (self.largest.rows as u64 * self.footprint.kept).max(1);
                 Ok(match (available - self.total(0)) / kept {
-                    0 => Memory::Recompute,
-                    n if n >= layers => Memory::Keep,
-                    n => Memory::KeepLast(n as usize),
+                    0 => ActivationCheckpointing::Recompute,
+                    n if n >= layers => ActivationCheckpointing::Keep,
+                    n => ActivationCheckpointing::KeepLast(n as usize),
                 })
             }
         }
     }
 
-    fn describe(&self, memory: Memory) -> String {
+    fn describe(&self, memory: ActivationCheckpointing) -> String {
         let layers = self.footprint.layers;
         let kept = match memory {
-            Memory::Keep => layers,
-            Memory::Recompute => 0,
-            Memory::KeepLast(n) => n as u64,
+            ActivationCheckpointing::Keep => layers,
+            ActivationCheckpointing::Recompute => 0,
+            ActivationCheckpointing::KeepLast(n) => n as u64,
         };
         format!(
             "a step needs about {} of memory beside the model: activations {} ({kept} of {layers} layers keep theirs), logits {}, gradients {}",
-            shown(self.total(kept)),
-            shown(self.activations(kept)),
-            shown(self.logits()),
-            shown(self.fixed)
+            format_bytes(self.total(kept)),
+            format_bytes(self.activations(kept)),
+            format_bytes(self.logits()),
+            format_bytes(self.fixed)
         )
     }
 }
@@ -138,7 +144,7 @@ pub fn check_before_loading(
 }
 
 fn too_little(need: u64, available: u64, rows: u64, what: &str) -> Error {
-    let error = Error::resources(format!("{what} needs about {} of memory, {} are free", shown(need), shown(available)));
+    let error = Error::resources(format!("{what} needs about {} of memory, {} are free", format_bytes(need), format_bytes(available)));
     match rows {
         0 => error.hint("a smaller base model would fit, or model.dtype = \"bf16\", or train.parameters = \"lora\""),
         rows => error.hint(format!(
@@ -216,12 +222,12 @@ mod tests {
         let least = gpu.total(0);
         let planned = |setting, available| gpu.plan(setting, available).ok();
         assert_eq!(planned(Auto, least - 1), None);
-        assert_eq!(planned(Auto, least), Some(Memory::Recompute));
-        assert_eq!(planned(Auto, least + 5 * layer), Some(Memory::KeepLast(5)));
-        assert_eq!(planned(Auto, least + 32 * layer), Some(Memory::Keep));
+        assert_eq!(planned(Auto, least), Some(ActivationCheckpointing::Recompute));
+        assert_eq!(planned(Auto, least + 5 * layer), Some(ActivationCheckpointing::KeepLast(5)));
+        assert_eq!(planned(Auto, least + 32 * layer), Some(ActivationCheckpointing::Keep));
         assert!(least + 32 * layer >= gpu.total(32));
-        assert_eq!((planned(Keep, least), planned(Keep, gpu.total(32))), (None, Some(Memory::Keep)));
-        assert_eq!(planned(Recompute, 1 << 60), Some(Memory::Recompute));
-        assert!(gpu.describe(Memory::KeepLast(5)).contains("5 of 32 layers"));
+        assert_eq!((planned(Keep, least), planned(Keep, gpu.total(32))), (None, Some(ActivationCheckpointing::Keep)));
+        assert_eq!(planned(Recompute, 1 << 60), Some(ActivationCheckpointing::Recompute));
+        assert!(gpu.describe(ActivationCheckpointing::KeepLast(5)).contains("5 of 32 layers"));
     }
 }

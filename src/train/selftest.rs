@@ -13,7 +13,8 @@ use crate::{
     config::{Activation, Objective, Parameters},
     error::{Error, Result},
     model::{
-        ClsHead, Footprint, Gradients, Llama, LlamaConfig, Loading, LoraConfig, Memory, Model, ModelSource, lora::PROJECTIONS, weights,
+        ActivationCheckpointing, ClsHead, Footprint, Gradients, Llama, LlamaConfig, Loading, LoraConfig, Model, ModelSource,
+        lora::PROJECTIONS, weights,
     },
     ops::{
         Offsets,
@@ -134,7 +135,13 @@ fn loss_and_gradients(llama: &Llama, text: &[u32]) -> Result<(f64, Gradients)> {
     let head = ClsHead::new(llama.config.hidden_size, 64, Activation::Gelu, DROPOUT, 7, llama.device())?;
     let model = Model { llama: llama.clone(), head };
     let weights = LossWeights { objective: Objective::Joint, generation: 1.0, classification: 1.0, prompt: 0.0 };
-    let pass = Pass { weights, parameters: Parameters::Lora, label_smoothing: 0.0, memory: Memory::KeepLast(1), dropout: Some(8) };
+    let pass = Pass {
+        weights,
+        parameters: Parameters::Lora,
+        label_smoothing: 0.0,
+        memory: ActivationCheckpointing::KeepLast(1),
+        dropout: Some(8),
+    };
     let (counts, mut gradients) = (Counts::of(&examples), Gradients::new());
     let sums = forward_backward(&model, &Batch::new(&examples, &samples), counts, &pass, &mut gradients)?;
     Ok((weights.losses(sums, counts).loss, gradients))

@@ -111,7 +111,7 @@ mod tests {
     use super::*;
     use crate::{
         config::{self, Objective, Parameters},
-        model::{ClsHead, Llama, LlamaConfig, Memory, lora::LoraConfig},
+        model::{ActivationCheckpointing, ClsHead, Llama, LlamaConfig, lora::LoraConfig},
     };
 
     fn trainer(objective: Objective) -> Trainer {
@@ -127,7 +127,13 @@ mod tests {
         let optimizer = Optimizer::new(model.trainable(Parameters::Lora).unwrap(), &config::Train::default()).unwrap();
         let plan = Plan { records: 3, batch_size: 2, accumulation: 1, ranks: 1, epochs: 5, shuffle: true, short_first: None, seed: 3 };
         let weights = LossWeights { objective, generation: 1.0, classification: 1.0, prompt: 0.0 };
-        let pass = Pass { weights, parameters: Parameters::Lora, label_smoothing: 0.0, memory: Memory::Recompute, dropout: Some(3) };
+        let pass = Pass {
+            weights,
+            parameters: Parameters::Lora,
+            label_smoothing: 0.0,
+            memory: ActivationCheckpointing::Recompute,
+            dropout: Some(3),
+        };
         let schedule = LinearSchedule { peak: 0.01, warmup: 0, total: 10 };
         Trainer { model, optimizer, plan, schedule, weight_schedule: WeightSchedule { end: None, total: 10 }, pass, rank: 0 }
     }

@@ -4,11 +4,11 @@
 namespace decode_file {
 #include "../../src/ops/attention/decode.cu"
 }
-namespace join_file {
-#include "../../src/ops/attention/decode_join.cu"
+namespace merge_file {
+#include "../../src/ops/attention/decode_merge.cu"
 }
 using namespace decode_file;
-using namespace join_file;
+using namespace merge_file;
 
 constexpr int LAYERS = 2;
 
@@ -75,12 +75,12 @@ static std::vector<bf16> run(Shape s, int layer, const std::vector<bf16>& querie
   long long offset = (long long)layer * 2 * kv_heads * BLOCK * d;
   bool narrow = d == 64;
   auto decode = narrow ? attention_decode_d64 : attention_decode_d128;
-  auto join = narrow ? attention_decode_join_d64 : attention_decode_join_d128;
+  auto merge = narrow ? attention_decode_merge_d64 : attention_decode_merge_d128;
   // Whole 128 bytes, so that what ends before a guarded page begins where tiles may.
   size_t memory = (4 * 4 * 16 * d * 2 + CHUNK / BLOCK * 8 + 2 * 4 * 16 * 4 + 127) / 128 * 128;
   emu::launch(dim3(n, g, chunks), dim3(128), memory,
               [&] { decode(q.data(), rows.data(), blocks.data(), o.data(), ml.data(), h, g, offset, log2_scale); });
-  emu::launch(dim3(h, n), dim3(d), 0, [&] { join(o.data(), ml.data(), rows.data(), out.data(), h, chunks); });
+  emu::launch(dim3(h, n), dim3(d), 0, [&] { merge(o.data(), ml.data(), rows.data(), out.data(), h, chunks); });
   return out.values();
 }
 

@@ -8,13 +8,13 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 use clsgen::{
     config::Parameters,
-    model::{Memory, Model, TrainingContext, checkpoint},
+    model::{ActivationCheckpointing, Model, TrainingContext, checkpoint},
 };
 use serde::Deserialize;
 
 pub const CASES: [&str; 3] = ["gqa", "llama3", "bias"];
 pub const CPU: Device = Device::Cpu;
-pub const KEEP: TrainingContext = TrainingContext { dropout: None, memory: Memory::Keep, trains: Parameters::Lora };
+pub const KEEP: TrainingContext = TrainingContext { dropout: None, memory: ActivationCheckpointing::Keep, trains: Parameters::Lora };
 
 #[derive(Debug, Clone, Deserialize)]
 pub struct Sequence {

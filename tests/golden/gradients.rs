@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use clsgen::{
     config::Parameters,
-    model::{Gradients, LoraDropout, Memory, Model, TrainingContext},
+    model::{ActivationCheckpointing, Gradients, LoraDropout, Model, TrainingContext},
     ops::{Offsets, cross_entropy},
 };
 
@@ -13,7 +13,7 @@ fn offsets(batch: &[Sequence]) -> Offsets {
     Offsets::from_lengths(&batch.iter().map(|s| s.ids().len()).collect::<Vec<_>>())
 }
 
-fn context(memory: Memory, trains: Parameters) -> TrainingContext {
+fn context(memory: ActivationCheckpointing, trains: Parameters) -> TrainingContext {
     TrainingContext { memory, trains, ..KEEP }
 }
 
@@ -77,7 +77,7 @@ fn every_gradient_is_pytorchs_kept_or_recomputed() {
         let (batch, expected) = (batch(case), expected(case));
         for (kind, model, trains) in [("lora", tuned(case), Parameters::Lora), ("full", untuned(case), Parameters::Full)] {
             let mut kept = Gradients::new();
-            let (generation, classification) = joint(&model, &batch, &batch, &context(Memory::Keep, trains), &mut kept);
+            let (generation, classification) = joint(&model, &batch, &batch, &context(ActivationCheckpointing::Keep, trains), &mut kept);
             let losses = values(&expected[&format!("{kind}.loss")]);
             assert!((generation - f64::from(losses[1])).abs() < 1e-5 * f64::from(losses[1]), "{case} {kind} {generation} {losses:?}");
             assert!(
@@ -93,7 +93,7 @@ fn every_gradient_is_pytorchs_kept_or_recomputed() {
                 let theirs = &expected[&format!("{prefix}{name}")];
                 assert_close(&format!("{case} {kind} {name}"), gradient, theirs, 1e-4);
             }
-            for memory in [Memory::Recompute, Memory::KeepLast(1)] {
+            for memory in [ActivationCheckpointing::Recompute, ActivationCheckpointing::KeepLast(1)] {
                 let mut again = Gradients::new();
                 joint(&model, &batch, &batch, &context(memory, trains), &mut again);
                 for (name, gradient) in &kept {
@@ -110,7 +110,7 @@ fn a_batch_gives_the_bits_of_its_sequences_alone() {
         let batch = batch(case);
         for (model, trains) in [(tuned(case), Parameters::Lora), (untuned(case), Parameters::Full)] {
             let dropout = |keys: &[u64]| (trains == Parameters::Lora).then(|| LoraDropout { seed: 5, record_keys: keys.to_vec() });
-            let together = TrainingContext { dropout: dropout(&[10, 11, 12]), ..context(Memory::Keep, trains) };
+            let together = TrainingContext { dropout: dropout(&[10, 11, 12]), ..context(ActivationCheckpointing::Keep, trains) };
             let ids: Vec<u32> = batch.iter().flat_map(Sequence::ids).collect();
             let offsets = offsets(&batch);
             let (hidden, _) = model.llama.forward(&ids, &offsets, &together).unwrap();

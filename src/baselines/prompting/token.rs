@@ -9,7 +9,7 @@ use super::{Line, Run};
 use crate::{
     data::Record,
     error::Result,
-    generate::{Prefixes, continuations::log_probabilities},
+    generate::{PrefixCache, continuations::log_probabilities},
     model::Llama,
     prompt::{PromptTemplate, Prompter},
 };
@@ -25,14 +25,14 @@ pub struct TokenAsker<'a> {
     prompter: &'a Prompter,
     /// Token ids of ` <label>`, by class.
     labels: Vec<Vec<u32>>,
-    prefixes: Prefixes,
+    prefixes: PrefixCache,
 }
 
 impl<'a> TokenAsker<'a> {
     /// `prompter` holds a [`token_prompt`].
     pub fn new(llama: &'a Llama, prompter: &'a Prompter) -> Result<Self> {
         let labels = prompter.labels().iter().map(|label| prompter.tokenizer().encode(&format!(" {label}"))).collect::<Result<_>>()?;
-        Ok(Self { llama, prompter, labels, prefixes: Prefixes::default() })
+        Ok(Self { llama, prompter, labels, prefixes: PrefixCache::default() })
     }
 
     /// The probability of class 1 for one record.

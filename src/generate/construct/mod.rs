@@ -114,7 +114,7 @@ pub fn explain(
         }
     });
     let mut accept = |request: usize, _: usize, generation: &Generation| {
-        let verdict = weigh(records[request], generation, method);
+        let verdict = check_trial(records[request], generation, method);
         // A tokenizer that fails ends the record's trials; the error comes out when the record is emitted.
         let done = !matches!(verdict, Ok(Err(_)));
         verdicts.borrow_mut().entry(request).or_default().push(verdict);
@@ -143,7 +143,7 @@ pub fn explain(
 type Verdict = Result<String, Failure>;
 
 /// One trial against its record; the outer error is ours, the inner one the trial's.
-fn weigh(record: &Record, generation: &Generation, method: Method<'_>) -> Result<Verdict> {
+fn check_trial(record: &Record, generation: &Generation, method: Method<'_>) -> Result<Verdict> {
     let label = record.label.ok_or_else(|| Error::data(format!("record {}, field label: missing", record.number)))?;
     let texts: Vec<&str> = record.fields.values().map(String::as_str).collect();
     let gold = Gold {

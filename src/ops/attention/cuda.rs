@@ -11,7 +11,7 @@ use candle_core::{DType, Tensor};
 use super::{Dims, Offsets};
 use crate::error::{Error, Result};
 use crate::ops::cuda::{Launch, address, device_of, uninit, upload, upload_u64};
-use crate::ops::kv_store::{BLOCK, KvStep, Layout, kernel_width};
+use crate::ops::kv_store::{BLOCK, Layout, PagedBatch, kernel_width};
 
 /// Queries of a block of `forward.cu` and of `backward_q.cu`; keys of one of `backward_kv.cu`.
 const ROWS: usize = 128;
@@ -137,7 +137,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub fn new(step: &KvStep<'_>) -> Result<Self> {
+    pub fn new(step: &PagedBatch<'_>) -> Result<Self> {
         let (mut words, mut addresses) = (Vec::new(), Vec::new());
         for row in step.rows() {
             words.push(addresses.len() as u64 | (row.len as u64) << 32);
@@ -180,7 +180,7 @@ pub(super) fn decode(q: &Tensor, table: &Table, dims: Dims, layout: Layout, laye
         .u64(layout.layer(layer) as u64)
         .f32(log2_scale(scale))
         .run([n as u32, kv_heads as u32, chunks as u32], 128, shared)?;
-    Launch::new(&device, "attention/decode_join", &format!("attention_decode_join_d{width}"))?
+    Launch::new(&device, "attention/decode_merge", &format!("attention_decode_merge_d{width}"))?
         .tensor(&partial_o)?
         .tensor(&partial_ml)?
         .tensor(&table.rows)?

@@ -2,7 +2,7 @@
 //
 // q (rows, heads, D); a row's keys are those of its blocks in the cache (decode.cuh). A thread block takes 256 keys of one kv head of one row for
 // all query heads of that kv head (at most 16: the rows of one mma), so each key is read once. Its result, per query head: the maximum
-// m of the scores (in powers of 2), l = sum 2^(s - m), o = sum 2^(s - m) v, f32; decode_join.cu puts chunks together in order. Nothing
+// m of the scores (in powers of 2), l = sum 2^(s - m), o = sum 2^(s - m) v, f32; decode_merge.cu puts chunks together in order. Nothing
 // depends on the batch or on what is shared: a row has the same bits alone and in any company.
 //
 // 4 warps take tiles of 16 keys in turn, each with its own maximum and sums, joined at the end in warp order. A warp copies its own

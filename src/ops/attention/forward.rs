@@ -108,7 +108,7 @@ fn block<P: Arithmetic>(queries: Head<'_, P::Item>, packed: &KeyValues, first: u
         let keys = BLOCK.min(seen + rows - 1 - key);
         let (k, v) = (&packed.keys.get()[key * depth..][..BLOCK * depth], &packed.values.get()[key / P::PER * width..]);
         P::by_columns(isa, [rows, depth, BLOCK], q.get(), k, scores.get_mut(), false);
-        soften(&mut scores.get_mut()[..rows * BLOCK], seen as isize - key as isize, scale, &mut state, width);
+        online_softmax_step(&mut scores.get_mut()[..rows * BLOCK], seen as isize - key as isize, scale, &mut state, width);
         let sizes = [rows, keys.div_ceil(P::PER), width];
         P::by_rows(isa, sizes, P::rows(&scores, &mut buffer), v, state.o.get_mut(), true);
     }
@@ -118,7 +118,7 @@ fn block<P: Arithmetic>(queries: Head<'_, P::Item>, packed: &KeyValues, first: u
 vectorised! {
     /// Turns a block of scores into probabilities relative to the new row maxima, and rescales the state to them.
     /// Row `r` keeps its scores before column `visible + r`.
-    fn soften(scores: &mut [f32], visible: isize, scale: f32, state: &mut State, width: usize) {
+    fn online_softmax_step(scores: &mut [f32], visible: isize, scale: f32, state: &mut State, width: usize) {
         for (r, row) in scores.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
             let limit = visible + r as isize;
             for (c, s) in row.iter_mut().enumerate() {

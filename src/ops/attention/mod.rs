@@ -15,10 +15,10 @@ mod blocks;
 mod cuda;
 mod decode;
 mod forward;
+mod pv;
 mod score;
 #[cfg(test)]
 mod tests;
-mod weigh;
 
 use candle_core::{DType, Tensor};
 
@@ -26,7 +26,7 @@ use super::Offsets;
 use super::cast::rounded;
 use super::cpu::simd::has_fast_bf16_pairs;
 use super::cpu::slice::{View, Weight, tensor};
-use super::kv_store::{self, KvRow, KvStep};
+use super::kv_store::{self, PagedBatch, PagedSequence};
 use super::linear::pack::{AsF32, Bf16x2};
 use crate::error::{Error, Result};
 
@@ -106,7 +106,7 @@ fn mixed() -> Error {
 /// Attention of one new token a row over all that the rows' blocks hold: made once a step, used in every layer.
 #[derive(Debug)]
 pub struct Decoding<'a> {
-    step: &'a KvStep<'a>,
+    step: &'a PagedBatch<'a>,
     way: Way<'a>,
 }
 
@@ -120,7 +120,7 @@ enum Way<'a> {
 
 impl<'a> Decoding<'a> {
     /// Over the sequences of this step.
-    pub fn new(step: &'a KvStep<'a>) -> Result<Self> {
+    pub fn new(step: &'a PagedBatch<'a>) -> Result<Self> {
         #[cfg(feature = "cuda")]
         if step.device().is_cuda() {
             return Ok(Self { step, way: Way::Cuda(cuda::Table::new(step)?) });
@@ -157,8 +157,8 @@ impl<'a> Decoding<'a> {
 }
 
 /// [`Decoding`] of one layer, whose blocks hold no other.
-pub fn decode(q: &Tensor, rows: Vec<KvRow<'_>>, scale: f32) -> Result<Tensor> {
-    Decoding::new(&KvStep::new(rows)?)?.attend(q, 0, scale)
+pub fn decode(q: &Tensor, rows: Vec<PagedSequence<'_>>, scale: f32) -> Result<Tensor> {
+    Decoding::new(&PagedBatch::new(rows)?)?.attend(q, 0, scale)
 }
 
 fn check(q: &Tensor, k: &Tensor, v: &Tensor, q_offsets: &Offsets, kv_offsets: &Offsets) -> Result<Dims> {

@@ -179,8 +179,8 @@ fn bits_depend_neither_on_batch_nor_threads_nor_instruction_set() {
     }
 }
 
-fn row(blocks: &[Tensor], len: usize) -> KvRow<'_> {
-    KvRow { blocks: blocks.iter().collect(), len, new: 0 }
+fn row(blocks: &[Tensor], len: usize) -> PagedSequence<'_> {
+    PagedSequence { blocks: blocks.iter().collect(), len, new: 0 }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use candle_core::{DType, Tensor};
 
-use super::{BLOCK, KvStep};
+use super::{BLOCK, PagedBatch};
 use crate::error::{Error, Result};
 use crate::ops::cuda::{Launch, address, device_of, suffix, uninit, upload_u64};
 
@@ -20,7 +20,7 @@ pub(super) struct Tables {
     all: OnceLock<Tensor>,
 }
 
-pub(super) fn store(step: &KvStep<'_>, layer: usize, k: &Tensor, v: &Tensor) -> Result<()> {
+pub(super) fn store(step: &PagedBatch<'_>, layer: usize, k: &Tensor, v: &Tensor) -> Result<()> {
     let (tokens, kv_heads, d) = k.dims3()?;
     let slots = table(step, &step.tables.new, |row| row.len - row.new)?;
     Launch::new(&device_of(k)?, FILE, &format!("kv_store_{}", suffix(k.dtype())?))?
@@ -34,7 +34,7 @@ pub(super) fn store(step: &KvStep<'_>, layer: usize, k: &Tensor, v: &Tensor) -> 
         .run([tokens as u32, 2, 1], THREADS, 0)
 }
 
-pub(super) fn gather(step: &KvStep<'_>, layer: usize, d: usize) -> Result<(Tensor, Tensor)> {
+pub(super) fn gather(step: &PagedBatch<'_>, layer: usize, d: usize) -> Result<(Tensor, Tensor)> {
     let (device, kv_heads) = (device_of(step.rows[0].blocks[0])?, step.layout.kv_heads);
     let tokens = step.rows.iter().map(|row| row.len).sum::<usize>();
     let out = || uninit(&device, (tokens, kv_heads, d), DType::BF16);
@@ -52,7 +52,7 @@ pub(super) fn gather(step: &KvStep<'_>, layer: usize, d: usize) -> Result<(Tenso
 }
 
 /// Where each row's tokens from its `first` on lie, in layer 0.
-fn table(step: &KvStep<'_>, held: &OnceLock<Tensor>, first: impl Fn(&super::KvRow<'_>) -> usize) -> Result<Tensor> {
+fn table(step: &PagedBatch<'_>, held: &OnceLock<Tensor>, first: impl Fn(&super::PagedSequence<'_>) -> usize) -> Result<Tensor> {
     if let Some(table) = held.get() {
         return Ok(table.clone());
     }

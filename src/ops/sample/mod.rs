@@ -82,7 +82,7 @@ fn pick(logits: &[f32], draw: &Draw) -> Option<usize> {
         return logits.iter().position(|&logit| logit == best);
     }
     let mut weights = vec![0; logits.len()];
-    weights::weigh(logits, best, temperature, &mut weights);
+    weights::softmax_weights(logits, best, temperature, &mut weights);
     let total: u64 = weights.iter().sum();
     if top_p >= 1.0 {
         return first_beyond(draw.part_of(total), weights.into_iter().enumerate());

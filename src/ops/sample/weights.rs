@@ -28,7 +28,7 @@ fn weight(logit: f32, best: f32, temperature: f64) -> u64 {
 
 vectorised! {
     /// The weight of each logit; `best` is the greatest, finite, and `temperature` above 0. Fewer than 2²⁴ of them add up in 64 bits.
-    pub(super) fn weigh(logits: &[f32], best: f32, temperature: f64, weights: &mut [u64]) {
+    pub(super) fn softmax_weights(logits: &[f32], best: f32, temperature: f64, weights: &mut [u64]) {
         weights.iter_mut().zip(logits).for_each(|(w, &logit)| *w = weight(logit, best, temperature));
     }
 }
@@ -41,7 +41,7 @@ mod tests {
     fn weights(logits: &[f32], best: f32, temperature: f64) -> Vec<u64> {
         same_on_every_isa(|| {
             let mut weights = vec![0; logits.len()];
-            weigh(logits, best, temperature, &mut weights);
+            softmax_weights(logits, best, temperature, &mut weights);
             weights
         })
     }

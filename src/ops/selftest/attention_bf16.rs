@@ -8,7 +8,7 @@ use crate::{
     error::Result,
     ops::{
         Offsets, attention,
-        kv_store::{BLOCK, KvRow, blocks_of},
+        kv_store::{BLOCK, PagedSequence, blocks_of},
     },
 };
 
@@ -152,8 +152,8 @@ pub(super) fn blocks((prefix, own): (usize, usize), k: [&Tensor; 2], v: [&Tensor
     Ok((shared[..full].iter().cloned().chain(blocks_of(&tail(k)?, &tail(v)?)?).collect(), prefix + own))
 }
 
-pub(super) fn table(rows: &[Held]) -> Vec<KvRow<'_>> {
-    rows.iter().map(|(blocks, len)| KvRow { blocks: blocks.iter().collect(), len: *len, new: 0 }).collect()
+pub(super) fn table(rows: &[Held]) -> Vec<PagedSequence<'_>> {
+    rows.iter().map(|(blocks, len)| PagedSequence { blocks: blocks.iter().collect(), len: *len, new: 0 }).collect()
 }
 
 #[cfg(test)]

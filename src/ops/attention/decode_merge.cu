@@ -8,7 +8,7 @@
 
 namespace {
 template <int D>
-__device__ __forceinline__ void join(const float* __restrict__ partial_o, const float2* __restrict__ partial_ml,
+__device__ __forceinline__ void merge(const float* __restrict__ partial_o, const float2* __restrict__ partial_ml,
                                      const Row* __restrict__ rows, bf16* __restrict__ out, int heads, int chunks) {
   int head = blockIdx.x, row = blockIdx.y, channel = threadIdx.x;
   int count = ((int)rows[row].length + CHUNK - 1) / CHUNK;
@@ -28,9 +28,9 @@ __device__ __forceinline__ void join(const float* __restrict__ partial_o, const 
 
 #define ENTRY(D)                                                                                                              \
   KERNEL __launch_bounds__(D)                                                                                                 \
-      attention_decode_join_d##D(const float* partial_o, const float2* partial_ml, const Row* rows, bf16* out, int heads,     \
+      attention_decode_merge_d##D(const float* partial_o, const float2* partial_ml, const Row* rows, bf16* out, int heads,     \
                                  int chunks) {                                                                                \
-    join<D>(partial_o, partial_ml, rows, out, heads, chunks);                                                                 \
+    merge<D>(partial_o, partial_ml, rows, out, heads, chunks);                                                                 \
   }
 ENTRY(64)
 ENTRY(128)
