@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Modules import only downward (`tests/layers.rs` enforces it): 0 [`error`], [`rng`] · 1 [`storage`], [`config`],
-//! [`device`], [`fingerprint`], [`metrics`] · 2 [`data`], [`ops`], [`prompt`], [`demo`] · 3 [`model`] · 4 [`train`], [`generate`] ·
+//! [`device`], [`fingerprint`], [`metrics`], [`progress`] · 2 [`data`], [`ops`], [`prompt`], [`demo`] · 3 [`model`] · 4 [`train`], [`generate`] ·
 //! 5 [`baselines`], [`report`] · 6 [`commands`] · 7 [`cli`].
 //!
 //! # Dimensions
@@ -36,6 +36,7 @@ pub mod generate;
 pub mod metrics;
 pub mod model;
 pub mod ops;
+pub mod progress;
 pub mod prompt;
 pub mod report;
 pub mod rng;

@@ -11,6 +11,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("device", 1),
     ("fingerprint", 1),
     ("metrics", 1),
+    ("progress", 1),
     ("data", 2),
     ("ops", 2),
     ("prompt", 2),

@@ -4,7 +4,6 @@ mod finished;
 
 use std::{path::Path, sync::Arc};
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
 use self::finished::Finished;
@@ -21,6 +20,7 @@ use crate::{
         memory::Longest,
     },
     model::{Model, ModelSource, source},
+    progress,
     prompt::{Prompt, PromptTemplate, Prompter, TextTokenizer},
     storage::{self, RunLock},
 };
@@ -327,10 +327,7 @@ fn trials(
     method: Method<'_>,
     mut file: impl FnMut(usize, Explained) -> Result<()>,
 ) -> Result<()> {
-    let bar = if context.quiet { ProgressBar::hidden() } else { ProgressBar::new(records.len() as u64) };
-    if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {msg} eta {eta}") {
-        bar.set_style(style);
-    }
+    let bar = progress::bar(context.quiet, Some(records.len()), 0, "{prefix} {wide_bar} {pos}/{len} records, {msg}, {eta} left");
     bar.set_prefix(title.to_owned());
     let (mut kept, mut dropped) = (0usize, 0usize);
     explain(engine, records, prompt, method, &mut |index, explained| {

@@ -158,7 +158,7 @@ pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
     let gate = args.gate.as_deref().map(Gate::load).transpose()?;
     let Some(outcome) = execute(context, args)? else { return Ok(()) };
     match context.json {
-        true => output::write(json(&outcome.document)?.as_bytes())?,
+        true => output::write(&storage::json(&outcome.document)?)?,
         false => outcome.tables.iter().try_for_each(|table| output::line(&table.markdown()))?,
     }
     gate.map_or(Ok(()), |gate| gate.check(&outcome.evaluation))
@@ -300,7 +300,7 @@ fn save(
     let decisions = decision_curves(&scored.sample, options.bootstrap, options.seed);
     let points = decisions.as_ref().map(|curves| decision_tables(&scored.title, curves, scored.sample.len()));
     let files: Vec<&Table> = all.iter().chain(points.iter().flatten()).collect();
-    storage::write_file_atomic(&out.join("metrics.json"), json(evaluation)?.as_bytes())?;
+    storage::write_json(&out.join("metrics.json"), evaluation)?;
     write_tables(out, &files)?;
     let parts = report::Parts { scored: Some((scored, evaluation)), tables: all, decisions: decisions.as_ref(), epochs };
     report::write(context, out, &parts, options, args.include_text)?;
@@ -326,7 +326,7 @@ fn curve_alone(context: &Context, options: &Options) -> Result<()> {
     report::write(context, &out, &parts, options, false)?;
     tracing::info!("data.test names no file: only the curve was made, {}", out.join("report.html").display());
     match context.json {
-        true => output::write(json(&json!({ "curve": table }))?.as_bytes()),
+        true => output::write(&storage::json(&json!({ "curve": table }))?),
         false => output::line(&table.markdown()),
     }
 }
@@ -380,9 +380,4 @@ fn write_tables(out: &Path, tables: &[&Table]) -> Result<()> {
         folder.write_file(&name, content.as_bytes())?;
     }
     folder.commit(false)
-}
-
-fn json(value: &impl serde::Serialize) -> Result<String> {
-    let text = serde_json::to_string_pretty(value).map_err(|e| Error::run(format!("cannot write JSON: {e}")))?;
-    Ok(text + "\n")
 }

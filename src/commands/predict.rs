@@ -6,9 +6,8 @@
 
 mod output_file;
 
-use std::{io::IsTerminal, path::Path};
+use std::path::Path;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use self::output_file::{Claim, Output, Sidecar};
@@ -19,6 +18,7 @@ use crate::{
     generate::predict::{Counts, Settings, score},
     metrics::calibrators::Calibrator,
     model::checkpoint::{self, LoadedModel},
+    progress,
     prompt::{PromptTemplate, Prompter},
     storage,
 };
@@ -50,7 +50,7 @@ pub fn run(context: &Context, args: &PredictArgs) -> Result<()> {
     if done > 0 {
         tracing::info!("{}: continuing after {done} records", args.output.display());
     }
-    let bar = progress(context, *total, done);
+    let bar = progress::bar(context.quiet, *total, done, "{wide_bar} {pos}/{len} records, {per_sec}, {eta} left");
     let mut counts = output.counts();
     let records = data::stream(&context.config.data, &args.input, &prompter.template().fields())?.skip(done);
     let outcome = score(&loaded.model, prompter, strict(records, args), settings, &mut |mut prediction| {
@@ -194,18 +194,6 @@ fn is_pipe(path: &Path) -> bool {
 }
 
 /// A bar on a terminal; nothing anywhere else.
-fn progress(context: &Context, total: Option<usize>, done: usize) -> ProgressBar {
-    if context.quiet || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = match total {
-        Some(total) => ProgressBar::new(total as u64).with_position(done as u64),
-        None => ProgressBar::no_length(),
-    };
-    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} records, {per_sec}, {eta} left");
-    style.map_or(bar.clone(), |style| bar.with_style(style)).with_elapsed(std::time::Duration::ZERO)
-}
-
 /// The counts on stderr; as JSON on stdout under `--json` when stdout is not the output.
 fn report(context: &Context, args: &PredictArgs, counts: &Counts) {
     let Counts { records, errors, truncated, unparsable } = counts;

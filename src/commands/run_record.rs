@@ -55,7 +55,7 @@ pub fn write(context: &Context, command: &str, inputs: &[&Path], models: &[Used<
         "config": context.config,
         "earlier": earlier(&path),
     });
-    save(&path, &record)
+    storage::write_json(&path, &record)
 }
 
 /// Notes in `RUN/run.json` when and how the command ended, if this process wrote it.
@@ -74,13 +74,7 @@ pub fn finish<T>(context: &Context, result: &Result<T>) -> Result<()> {
             _ => format!("exit {}", error.exit_code()).into(),
         },
     };
-    save(&path, &record)
-}
-
-fn save(path: &Path, record: &Value) -> Result<()> {
-    let mut bytes = serde_json::to_vec_pretty(record).map_err(|e| Error::run(format!("cannot write {}: {e}", path.display())))?;
-    bytes.push(b'\n');
-    storage::write_file_atomic(path, &bytes)
+    storage::write_json(&path, &record)
 }
 
 /// A record that was written before; `None` without one.
@@ -117,18 +111,7 @@ fn describe(path: &Path, depth: usize, files: &mut Vec<Value>) {
 
 /// RFC 3339 in UTC, to the second.
 pub fn timestamp(time: SystemTime) -> String {
-    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // Howard Hinnant's civil_from_days, for days since 1970-01-01 (never negative here).
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
+    format!("{:.0}", jiff::Timestamp::try_from(time).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::{
     config::{Parameters, Truncate},
     error::{Error, Result},
     prompt::TokenizerFiles,
-    storage::{AtomicDir, MANIFEST, reason, verify_manifest},
+    storage::{self, AtomicDir, MANIFEST, reason, verify_manifest},
 };
 
 /// What a checkpoint says of itself.
@@ -193,8 +193,7 @@ pub fn write_model_files(dir: &AtomicDir, model: &Model, source: &ModelSource, i
     }
     let tensors = model.head.tensors().map(|(name, tensor)| (name.to_string(), tensor.clone())).into();
     peft::write_tensors(dir, HEAD, &tensors)?;
-    let json = serde_json::to_string_pretty(info).map_err(|e| Error::run(format!("cannot write {INFO}: {e}")))?;
-    dir.write_file(INFO, (json + "\n").as_bytes())
+    dir.write_file(INFO, &storage::json(info)?)
 }
 
 /// Writes a standard HF folder: weights as `dtype` (f32 or bf16), config, and the tokenizer files of `source`.

@@ -66,8 +66,7 @@ impl AtomicDir {
     pub fn commit(mut self, manifest: bool) -> Result<()> {
         if manifest {
             let described = manifest::describe(&self.temporary)?;
-            let json = serde_json::to_vec_pretty(&described).map_err(|e| Error::run(format!("cannot write the manifest: {e}")))?;
-            self.write_file(manifest::MANIFEST, &json)?;
+            self.write_file(manifest::MANIFEST, &super::json(&described)?)?;
             fault("dir.manifest");
         }
         sync_tree(&self.temporary)?;

@@ -104,6 +104,18 @@ pub fn create_dir_all(path: &Path) -> Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| error("cannot create directory", path, &e))
 }
 
+/// A value as the JSON files of a run hold it: indented, with a newline at the end.
+pub fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec_pretty(value).map_err(|e| Error::run(format!("cannot write JSON: {e}")))?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// Writes [`json`] in one step: the file is the old one or the new one.
+pub fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
+    write_file_atomic(path, &json(value)?)
+}
+
 /// Removes a directory and all it holds; one that is not there is fine.
 pub fn remove_dir_all(path: &Path) -> Result<()> {
     check_tree(path)?;

@@ -159,7 +159,7 @@ impl CheckpointWriter {
                 writer.put(b"\n")?;
             }
             writer.finish()?;
-            dir.write_file(DEV_METRICS, &json(metrics)?)?;
+            dir.write_file(DEV_METRICS, &storage::json(metrics)?)?;
         }
         dir.commit(true).context(path.display())
     }
@@ -277,12 +277,6 @@ pub fn read_moments(dir: &Path, device: &Device) -> Result<BTreeMap<String, Tens
 /// JSON on one line: the data order alone would be thousands.
 fn line(value: &impl Serialize) -> Result<Vec<u8>> {
     let mut bytes = serde_json::to_vec(value).map_err(|e| Error::run(format!("cannot write JSON: {e}")))?;
-    bytes.push(b'\n');
-    Ok(bytes)
-}
-
-fn json(value: &impl Serialize) -> Result<Vec<u8>> {
-    let mut bytes = serde_json::to_vec_pretty(value).map_err(|e| Error::run(format!("cannot write JSON: {e}")))?;
     bytes.push(b'\n');
     Ok(bytes)
 }

@@ -3,12 +3,12 @@
 //! Numbers only: no record's text, no id.
 
 use std::{
-    io::{BufRead, BufReader, IsTerminal},
+    io::{BufRead, BufReader},
     path::Path,
     time::{Duration, Instant},
 };
 
-use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -21,13 +21,16 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    progress,
     storage::{self, RecordLog},
 };
 
 /// Name of the log in the run directory.
 pub const METRICS: &str = "metrics.jsonl";
 
-/// Between lines that stand in for the bar.
+/// The progress bar.
+const STEPS: &str = "{wide_bar} step {pos}/{len} · {msg} · {eta} left";
+/// Between the log lines that stand in for the bar where there is no terminal.
 const EVERY: Duration = Duration::from_secs(60);
 
 /// A line of `metrics.jsonl` for an optimizer step.
@@ -79,7 +82,7 @@ impl TrainLog {
         keep_until(&path, done, complete_epochs)?;
         let lines = RecordLog::open(&path)?;
         let events = EventWriter::create(&run.join("tensorboard"), done + 1)?;
-        Ok(Self { lines, events, bar: progress_bar(plan.total_steps(), done, quiet), told: Instant::now() })
+        Ok(Self { lines, events, bar: progress::bar(quiet, Some(plan.total_steps()), done, STEPS), told: Instant::now() })
     }
 
     /// Logs a step.
@@ -186,18 +189,6 @@ fn keep_until(path: &Path, done: usize, complete_epochs: usize) -> Result<()> {
         }
     }
     storage::write_file_atomic(path, &kept)
-}
-
-fn progress_bar(total: usize, done: usize, quiet: bool) -> ProgressBar {
-    let shown = !quiet && std::io::stderr().is_terminal();
-    let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-    // A hidden bar still counts, and its estimate is what the lines in its place say.
-    let bar = ProgressBar::with_draw_target(Some(total as u64), target).with_position(done as u64);
-    bar.reset_eta();
-    match ProgressStyle::with_template("{wide_bar} step {pos}/{len} · {msg} · {eta} left") {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
 }
 
 #[cfg(test)]

@@ -31,9 +31,7 @@ pub struct Best {
 /// Chooses among the checkpoints of epochs 1 to `last` and writes `RUN/best.json`.
 pub fn write_best(run: &Path, last: usize) -> Result<Best> {
     let best = choose(run, last)?;
-    let mut bytes = serde_json::to_vec_pretty(&best).map_err(|e| Error::run(format!("cannot write best.json: {e}")))?;
-    bytes.push(b'\n');
-    storage::write_file_atomic(&run.join("best.json"), &bytes)?;
+    storage::write_json(&run.join("best.json"), &best)?;
     Ok(best)
 }
 

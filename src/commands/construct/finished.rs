@@ -62,8 +62,7 @@ impl Finished {
         for (name, entry) in splits {
             self.stats["splits"][name] = entry;
         }
-        let text = serde_json::to_string_pretty(&self.stats).map_err(|e| Error::run(format!("cannot write stats.json: {e}")))?;
-        storage::write_file_atomic(&self.stats_path, text.as_bytes())
+        storage::write_json(&self.stats_path, &self.stats)
     }
 
     /// What `stats.json` holds.

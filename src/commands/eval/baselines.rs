@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     super::scoring::{self, Known, Windows},
-    Context, EvalArgs, Work, json as text_of, log,
+    Context, EvalArgs, Work, log,
     run_directory::Job,
 };
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
     },
     config::Stage,
     data::{self, Record},
+    device,
     error::{Error, Result},
     fingerprint::{Fingerprint, TOKENIZER},
     generate::Sampling,
@@ -120,7 +121,7 @@ impl<'a> Plan<'a> {
         drop(runner);
         adjust(&mut methods);
         let described = json!({ "schema": 1, "title": scored.title, "n": scored.sample.len(), "methods": methods });
-        storage::write_file_atomic(&out.join("baselines.json"), text_of(&described)?.as_bytes())?;
+        storage::write_json(&out.join("baselines.json"), &described)?;
         Ok(Outcome {
             tables: baseline_tables(&scored.title, evaluation, &methods).into(),
             described: Some(described),
@@ -244,7 +245,7 @@ impl<'a> Runner<'a> {
             let (base, prompter) = self.prompter(&template)?;
             let mut asker = TokenAsker::new(&base.model.llama, &prompter)?;
             for record in rest {
-                log::check_signal()?;
+                device::check_interrupted()?;
                 lines.append(&asker.ask(record)?)?;
                 bar.inc(1);
             }

@@ -95,14 +95,14 @@ impl Fitted {
     /// Writes the file; an evaluation without a calibrator takes an earlier one's away.
     pub fn write(fitted: Option<&Self>, folder: &Folder, dry_run: bool) -> Result<()> {
         let bytes = match fitted {
-            Some(fitted) => Some(super::json(&Self { blake3: fitted.hash()?, ..fitted.clone() })?.into_bytes()),
+            Some(fitted) => Some(storage::json(&Self { blake3: fitted.hash()?, ..fitted.clone() })?),
             None => None,
         };
         frozen::write(folder, FILE, bytes.as_deref(), dry_run)
     }
 
     fn hash(&self) -> Result<String> {
-        Ok(storage::hash_bytes(super::json(&Self { blake3: String::new(), ..self.clone() })?.as_bytes()))
+        Ok(storage::hash_bytes(&storage::json(&Self { blake3: String::new(), ..self.clone() })?))
     }
 
     /// Fills `calibration.*_after` and gives the table of every method beside the model's own probabilities.
@@ -203,7 +203,7 @@ mod tests {
     fn every_method_is_kept_and_what_cannot_be_fitted_says_why() {
         let context = Context::for_test(Path::new("unused"));
         let fitted = Fitted::fit(&context, &dev(), &frozen(&dev())).unwrap().unwrap();
-        let json: serde_json::Value = serde_json::from_str(&super::super::json(&fitted).unwrap()).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&storage::json(&fitted).unwrap()).unwrap();
         assert_eq!(json["method"], "temperature");
         assert!(json["methods"]["temperature"]["calibrator"]["temperature"].is_f64());
         assert!(json["methods"]["isotonic"]["reason"].as_str().unwrap().contains("1000"));

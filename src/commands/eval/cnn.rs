@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Context, json as text_of, log, run_directory::split_path};
+use super::{Context, log, run_directory::split_path};
 use crate::{
     baselines::cnn::{Document, Embeddings, EpochResult, GRID, GRID_SEED, Trainer, minority_score, predict},
     config::{Cnn, Stage},
@@ -100,7 +100,7 @@ fn begin(folder: &Path, made: &Fingerprint, overwrite: bool) -> Result<()> {
     }
     storage::remove_dir_all(folder)?;
     storage::create_dir_all(folder)?;
-    storage::write_file_atomic(&path, text_of(made)?.as_bytes())
+    storage::write_json(&path, made)
 }
 
 fn seed_file(folder: &Path, seed: usize) -> PathBuf {

@@ -1,6 +1,6 @@
 //! `--compare-base` (SPEC A19): the base model before tuning, with the same prompts, records and metrics.
 
-use super::{Context, Work, folder::Folder, json, run_directory::Job};
+use super::{Context, Work, folder::Folder, run_directory::Job};
 use crate::{
     error::{Error, Result},
     metrics::{Evaluation, Options, Sample, evaluate, paired},
@@ -37,7 +37,7 @@ pub fn run(
     let sample = job.score_base(context, folder)?;
     // No thresholds: those of dev belong to the tuned model.
     let base = evaluate(&sample, None, options);
-    storage::write_file_atomic(&folder.out.join("base.metrics.json"), json(&base)?.as_bytes())?;
+    storage::write_json(&folder.out.join("base.metrics.json"), &base)?;
     let table = compare_table(title, &base, tuned.1, &paired::differences(&sample, tuned.0, options));
     Ok(Compared { base, table })
 }

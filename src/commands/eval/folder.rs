@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Context, EvalArgs, json};
+use super::{Context, EvalArgs};
 use crate::{
     device,
     error::{Error, Result},
@@ -185,7 +185,7 @@ impl Folder {
 
     fn write(&self, asked: Asked) -> Result<()> {
         let settings = Settings { schema: 1, made: self.made.clone(), asked };
-        storage::write_file_atomic(&self.out.join(FILE), json(&settings)?.as_bytes())
+        storage::write_json(&self.out.join(FILE), &settings)
     }
 }
 

@@ -58,7 +58,7 @@ impl Frozen {
 
     /// The file's bytes; written before test is read.
     pub fn bytes(&self) -> Result<Vec<u8>> {
-        super::json(self).map(String::into_bytes)
+        storage::json(self)
     }
 }
 

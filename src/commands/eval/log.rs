@@ -6,19 +6,19 @@
 
 use std::{
     fs::File,
-    io::{BufRead, BufReader, IsTerminal},
+    io::{BufRead, BufReader},
     path::Path,
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{Context, json};
+use super::Context;
 use crate::{
     data::Record,
-    device,
     error::{Error, Result},
     fingerprint::Fingerprint,
+    progress,
     storage::{self, RecordLog},
 };
 
@@ -70,7 +70,7 @@ pub fn open(file: &Path, made: &Fingerprint, overwrite: bool) -> Result<Log> {
     if kept.is_none() {
         storage::remove_file(file)?;
         storage::remove_file(&hashes)?;
-        storage::write_file_atomic(&beside, json(made)?.as_bytes())?;
+        storage::write_json(&beside, made)?;
     }
     let mut log = Log { lines: RecordLog::open(file)?, hashes: RecordLog::open(&hashes)? };
     if let Some(kept) = kept {
@@ -158,11 +158,6 @@ pub fn fill<T>(context: &Context, file: &Path, made: (&Fingerprint, bool), items
     outcome.map_err(resumable)
 }
 
-/// Ends the work where a signal asks for it.
-pub fn check_signal() -> Result<()> {
-    device::check_interrupted()
-}
-
 /// Every line of a log of ours; `each` may drop what need not be held.
 pub fn read<T: DeserializeOwned>(file: &Path, mut each: impl FnMut(&mut T)) -> Result<Vec<T>> {
     let bytes = std::fs::read(file).map_err(|e| Error::data(format!("cannot read {}: {}", file.display(), storage::reason(&e))))?;
@@ -181,12 +176,8 @@ pub fn read<T: DeserializeOwned>(file: &Path, mut each: impl FnMut(&mut T)) -> R
 
 /// A bar on a terminal; nothing anywhere else.
 pub fn progress(context: &Context, what: &str, total: usize, done: usize) -> ProgressBar {
-    if context.quiet || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(total as u64).with_position(done as u64).with_prefix(what.to_owned());
-    let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} records, {per_sec}, {eta} left");
-    style.map_or(bar.clone(), |style| bar.with_style(style))
+    let bar = progress::bar(context.quiet, Some(total), done, "{prefix} {wide_bar} {pos}/{len} records, {per_sec}, {eta} left");
+    bar.with_prefix(what.to_owned())
 }
 
 /// Says how to go on, where a signal stopped the work.

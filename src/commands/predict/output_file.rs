@@ -246,8 +246,7 @@ impl Sidecar {
     }
 
     fn save(&self, beside: &Path) -> Result<()> {
-        let json = serde_json::to_vec_pretty(self).map_err(|e| Error::run(format!("cannot write {}: {e}", beside.display())))?;
-        storage::write_file_atomic(beside, &json)
+        storage::write_json(beside, self)
     }
 }
 

@@ -66,9 +66,7 @@ impl Identity {
 
     /// Records the run's identity.
     pub fn write(&self, run: &Path) -> Result<()> {
-        let mut bytes = serde_json::to_vec_pretty(&self.fingerprint).map_err(|e| Error::run(format!("cannot write {FILE}: {e}")))?;
-        bytes.push(b'\n');
-        storage::write_file_atomic(&run.join(FILE), &bytes)
+        storage::write_json(&run.join(FILE), &self.fingerprint)
     }
 }
 
