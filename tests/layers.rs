@@ -3,6 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
+#[path = "layers/files.rs"]
+mod files;
+
 const LAYERS: &[(&str, u32)] = &[
     ("error", 0),
     ("rng", 0),
@@ -157,8 +160,15 @@ fn imports_go_downward() {
 }
 
 #[test]
-fn no_file_is_over_500_lines() {
-    let long: Vec<_> = sources().into_iter().map(|(path, source)| (source.lines().count(), path)).filter(|(n, _)| *n > 500).collect();
+fn no_file_imports_one_that_imports_it() {
+    let graph = files::graph(&sources());
+    let circles: Vec<String> = files::circles(&graph).into_iter().map(|circle| circle.join(" → ")).collect();
+    assert!(circles.is_empty(), "\n{}", circles.join("\n"));
+}
+
+#[test]
+fn no_file_is_over_400_lines() {
+    let long: Vec<_> = sources().into_iter().map(|(path, source)| (source.lines().count(), path)).filter(|(n, _)| *n > 400).collect();
     assert!(long.is_empty(), "{long:?}");
 }
 

@@ -355,7 +355,7 @@ fn from_files(context: &Context, folder: &Folder, test: &Path, dev: Option<&Path
             let predictions = read_predictions(dev)?;
             let sample = inputs::sample(dev, &predictions, None)?;
             let frozen = Frozen::tune(&sample, costs(context), None, dev, &storage::hash_file(dev)?);
-            frozen::write(folder, frozen::FILE, Some(&frozen.bytes()?), context.dry_run)?;
+            frozen::write(folder, folder::THRESHOLDS, Some(&frozen.bytes()?), context.dry_run)?;
             let fitted = Fitted::fit(context, &sample, &frozen)?;
             Fitted::write(fitted.as_ref(), folder, context.dry_run)?;
             tuned = Some(Dev::new(&predictions, &[]));

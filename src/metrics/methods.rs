@@ -10,6 +10,7 @@ use super::{
     Metric, Options, Outcome, Sample,
     bootstrap::{Resampler, Statistic},
     classification::Confusion,
+    comparison::Comparison,
     delong,
     evaluate::gold_table,
     paired::undefined_auroc,
@@ -135,19 +136,6 @@ pub fn measure(sample: &Sample, runs: &[Answers], written: bool, options: &Optio
     let mut measured = Resampler::new(sample, options.seed).measure(&statistics, options.bootstrap).into_iter();
     let mut next = || measured.next().unwrap_or_default();
     MethodMetrics { auroc: next(), f1: next(), precision: next(), recall: next(), parsable: next() }
-}
-
-/// Model minus method.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Comparison {
-    /// `auroc`, `f1`, `precision`, `recall`, `parsable` or `accuracy`.
-    pub metric: String,
-    /// The difference, its interval, and the records it is over.
-    pub difference: Metric,
-    /// Two-sided p-value of no difference.
-    pub p_value: Option<f64>,
-    /// The test.
-    pub test: String,
 }
 
 /// The model (its probability, called at 0.5) against one run of a method: AUROC by DeLong's paired test on the records that the run

@@ -28,6 +28,7 @@ pub mod bootstrap;
 pub mod calibration;
 pub mod calibrators;
 pub mod classification;
+pub mod comparison;
 pub mod curves;
 pub mod decision;
 pub mod decision_curves;

@@ -5,9 +5,9 @@
 use super::{
     Metric, Options, Outcome, Sample,
     bootstrap::{Resampler, Statistic},
+    comparison::Comparison,
     delong,
     evaluate::{gold_table, verbalized_table},
-    methods::Comparison,
     ranking::{self, Ranking},
 };
 

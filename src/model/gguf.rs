@@ -16,7 +16,7 @@ use candle_core::{
     quantized::gguf_file::{Content, Value},
 };
 
-use super::{LlamaConfig, safetensors::to_tensor, weights};
+use super::{LlamaConfig, safetensors::to_tensor, tensor_spec};
 use crate::{
     error::{Error, Result},
     ops::rope::{Rope, RopeParameters, RopeScaling},
@@ -141,9 +141,9 @@ pub(super) fn load(
     for (name, info) in content.tensor_infos.iter().filter(|(name, _)| *name != "rope_freqs.weight") {
         found.insert(hf_name(name).unwrap_or_else(|| name.clone()), (name, info.shape.dims()));
     }
-    let expected = weights::shapes(config);
+    let expected = tensor_spec::shapes(config);
     let found_shapes = found.iter().map(|(hf, (_, shape))| (hf.as_str(), *shape)).collect();
-    weights::check_names(&expected, &found_shapes, config).map_err(|e| e.context(path.display()))?;
+    tensor_spec::check_names(&expected, &found_shapes, config).map_err(|e| e.context(path.display()))?;
     let mut results = Vec::with_capacity(expected.len());
     for (hf, shape) in expected {
         let failed = |what: String| Error::model(format!("{}: tensor {hf}: {what}", path.display()));
@@ -154,7 +154,7 @@ pub(super) fn load(
         let tensor = to_tensor(values, &shape, stored(&shape), device)?.ok_or_else(|| failed("holds NaN or infinite values".into()));
         results.push(tensor.map(|tensor| (hf, tensor)));
     }
-    weights::gather(results)
+    tensor_spec::gather(results)
 }
 
 /// Undoes llama.cpp's reordering of q and k rows: `(heads, head_dim/2, 2)` → `(heads, 2, head_dim/2)`.

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{Llama, kv_cache::SequenceCache, layer::DecoderLayer, projection::Kernel};
+use super::{Llama, kv_cache::SequenceCache, layer::DecoderLayer};
 use crate::{
     error::{Error, Result},
     ops::{
@@ -10,6 +10,7 @@ use crate::{
         attention::Decoding,
         embedding,
         kv_store::{self, PagedBatch, PagedSequence},
+        linear::Kernel,
         with_spinning_workers,
     },
 };

@@ -12,12 +12,12 @@ use candle_core::{DType, Tensor};
 
 use super::{
     Gradients, accumulate,
-    projection::{GradInput, Kernel, Pass, Projection},
+    projection::{GradInput, Pass, Projection},
 };
 use crate::{
     config::Parameters,
     error::Result,
-    ops::{Offsets, add, attention, cast::to_bf16, rms_norm, rope::Rope, swiglu},
+    ops::{Offsets, add, attention, cast::to_bf16, linear::Kernel, rms_norm, rope::Rope, swiglu},
 };
 
 /// An RMSNorm's weight and its HF name.

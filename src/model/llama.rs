@@ -10,7 +10,7 @@ use super::{
     layer::{DecoderLayer, Heads, Norm},
     lora::{self, Adapter, LoraConfig},
     projection::Projection,
-    weights,
+    tensor_spec, weights,
 };
 use crate::{
     config::Parameters,
@@ -63,7 +63,7 @@ impl Llama {
         config.check()?;
         let rng = Rng::new(seed, streams::MODEL_INIT);
         let mut tensors = BTreeMap::new();
-        for (name, shape) in weights::shapes(&config) {
+        for (name, shape) in tensor_spec::shapes(&config) {
             let tensor = match shape.len() {
                 1 if name.ends_with("bias") => Tensor::zeros(shape, DType::F32, device)?,
                 1 => Tensor::ones(shape, DType::F32, device)?,
@@ -74,7 +74,7 @@ impl Llama {
         Self::from_tensors(config, tensors, device)
     }
 
-    /// A model of tensors whose names and shapes are those of [`weights::shapes`].
+    /// A model of tensors whose names and shapes are those of [`tensor_spec::shapes`].
     pub(super) fn from_tensors(config: LlamaConfig, mut tensors: BTreeMap<String, Tensor>, device: &Device) -> Result<Self> {
         let rope = Rope::new(config.rope, config.head_dim)?;
         let embed_tokens = take(&mut tensors, "model.embed_tokens.weight")?;

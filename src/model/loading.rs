@@ -8,7 +8,8 @@ use super::{
     LlamaConfig, ModelSource,
     footprint::usable,
     source::Weights,
-    weights::{TOGETHER, bytes, shapes},
+    tensor_spec::{bytes, shapes},
+    weights::TOGETHER,
 };
 use crate::{device, error::Result, ops::cuda};
 

@@ -2,10 +2,9 @@
 
 use candle_core::{Device, Tensor};
 
-use super::projection::Kernel;
 use crate::{
     error::{Error, Result},
-    ops::linear,
+    ops::linear::{self, Kernel},
     rng::{Rng, hash_name, streams},
 };
 

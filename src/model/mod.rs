@@ -25,6 +25,7 @@ pub mod peft;
 mod projection;
 mod safetensors;
 pub mod source;
+pub mod tensor_spec;
 pub mod training;
 pub mod weights;
 

@@ -18,49 +18,10 @@ use crate::{
     ops::{
         Offsets, add, dropout,
         dropout::DropoutKey,
-        linear::{self, Affine, array},
+        linear::{self, Affine, Kernel, array},
     },
     rng::{Rng, hash_name, streams},
 };
-
-/// Which kernel multiplies: the two may differ in the last bits, so each use keeps to one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kernel {
-    /// Many rows: training and prefill.
-    Forward,
-    /// Few rows: one token a sequence.
-    Decode,
-}
-
-impl Kernel {
-    pub fn apply(self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        let [y] = self.apply_each(x, [(weight, bias)])?;
-        Ok(y)
-    }
-
-    fn apply_each<const N: usize>(self, x: &Tensor, weights: [Affine<'_>; N]) -> Result<[Tensor; N]> {
-        match self {
-            Self::Forward => linear::forward_each(x, weights),
-            Self::Decode => linear::decode_each(x, weights),
-        }
-    }
-
-    /// `scale · W x` of each weight.
-    pub fn scaled_each<const N: usize>(self, x: &Tensor, weights: [&Tensor; N], scale: f64) -> Result<[Tensor; N]> {
-        match self {
-            Self::Forward => linear::scaled_forward_each(x, weights, scale),
-            Self::Decode => linear::scaled_decode_each(x, weights, scale),
-        }
-    }
-
-    /// `y + W x` over `y`.
-    fn add(self, y: Tensor, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-        match self {
-            Self::Forward => linear::add_forward(y, x, weight),
-            Self::Decode => linear::decode_add(y, x, weight),
-        }
-    }
-}
 
 /// What every layer of one training pass shares.
 #[derive(Debug, Clone, Copy)]

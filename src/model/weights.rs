@@ -14,63 +14,12 @@ use super::{
     mmap::huge_zeros,
     safetensors::SafetensorsFile,
     source::{Weights, read_index},
+    tensor_spec::{check_names, elements, gather, shapes, stored},
 };
 use crate::{
     device,
     error::{Error, Result},
 };
-
-/// Names shown of a long list.
-const SHOWN: usize = 5;
-
-/// Every tensor of a model, by its HF name, with its shape.
-pub fn shapes(config: &LlamaConfig) -> Vec<(String, Vec<usize>)> {
-    let (hidden, ffn) = (config.hidden_size, config.intermediate_size);
-    let (q, kv) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
-    let mut all = vec![("model.embed_tokens.weight".to_string(), vec![config.vocab_size, hidden])];
-    for i in 0..config.num_hidden_layers {
-        for norm in ["input_layernorm", "post_attention_layernorm"] {
-            all.push((format!("model.layers.{i}.{norm}.weight"), vec![hidden]));
-        }
-        let mut linear = |name: &str, out: usize, input: usize, bias: bool| {
-            all.push((format!("model.layers.{i}.{name}.weight"), vec![out, input]));
-            if bias {
-                all.push((format!("model.layers.{i}.{name}.bias"), vec![out]));
-            }
-        };
-        linear("self_attn.q_proj", q, hidden, config.attention_bias);
-        linear("self_attn.k_proj", kv, hidden, config.attention_bias);
-        linear("self_attn.v_proj", kv, hidden, config.attention_bias);
-        linear("self_attn.o_proj", hidden, q, config.attention_bias);
-        linear("mlp.gate_proj", ffn, hidden, config.mlp_bias);
-        linear("mlp.up_proj", ffn, hidden, config.mlp_bias);
-        linear("mlp.down_proj", hidden, ffn, config.mlp_bias);
-    }
-    all.push(("model.norm.weight".to_string(), vec![hidden]));
-    if !config.tie_word_embeddings {
-        all.push(("lm_head.weight".to_string(), vec![config.vocab_size, hidden]));
-    }
-    all
-}
-
-/// Bytes the weights take in memory.
-pub fn bytes(config: &LlamaConfig, dtype: DType) -> u64 {
-    shapes(config).iter().map(|(_, shape)| elements(shape) * stored(dtype, shape).size_in_bytes() as u64).sum()
-}
-
-/// Numbers in all tensors.
-pub fn count(config: &LlamaConfig) -> u64 {
-    shapes(config).iter().map(|(_, shape)| elements(shape)).sum()
-}
-
-fn elements(shape: &[usize]) -> u64 {
-    shape.iter().map(|&n| n as u64).product()
-}
-
-/// Matrices are held as asked, vectors (norms, biases) in f32.
-fn stored(dtype: DType, shape: &[usize]) -> DType {
-    if shape.len() == 1 { DType::F32 } else { dtype }
-}
 
 /// Reads every tensor of `config`, or says all that is wrong.
 pub(super) fn load(source: &ModelSource, config: &LlamaConfig, dtype: DType, device: &Device) -> Result<BTreeMap<String, Tensor>> {
@@ -167,48 +116,6 @@ fn from_safetensors(
     gather(results)
 }
 
-/// The tensors, or one error that tells of the first few failures.
-pub(super) fn gather(results: Vec<Result<(String, Tensor)>>) -> Result<BTreeMap<String, Tensor>> {
-    let (tensors, errors): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
-    let messages: Vec<String> = errors.into_iter().filter_map(Result::err).map(|e| e.to_string()).collect();
-    if messages.is_empty() { Ok(tensors.into_iter().flatten().collect()) } else { Err(Error::model(list(messages, "; "))) }
-}
-
-/// Compares the tensors found with those expected; ignores, with a warning, what is known to be superfluous.
-pub(super) fn check_names(expected: &[(String, Vec<usize>)], found: &BTreeMap<&str, &[usize]>, config: &LlamaConfig) -> Result<()> {
-    let mut problems = Vec::new();
-    let missing: Vec<String> = expected.iter().map(|(name, _)| name).filter(|name| !found.contains_key(name.as_str())).cloned().collect();
-    if !missing.is_empty() {
-        problems.push(format!("missing tensors: {}", list(missing, ", ")));
-    }
-    let misshapen = expected.iter().filter_map(|(name, shape)| {
-        let has = found.get(name.as_str())?;
-        (*has != shape.as_slice()).then(|| format!("{name} has shape {has:?}, {shape:?} expected"))
-    });
-    let misshapen: Vec<String> = misshapen.collect();
-    if !misshapen.is_empty() {
-        problems.push(format!("misshapen tensors: {}", list(misshapen, "; ")));
-    }
-    let known: std::collections::HashSet<&str> = expected.iter().map(|(name, _)| name.as_str()).collect();
-    let (ignored, unexpected): (Vec<&str>, Vec<&str>) =
-        found.keys().filter(|name| !known.contains(*name)).partition(|name| superfluous(name, config));
-    if !unexpected.is_empty() {
-        problems.push(format!("unexpected tensors: {}", list(unexpected.into_iter().map(String::from).collect(), ", ")));
-    }
-    if !problems.is_empty() {
-        return Err(Error::model(problems.join("; ")).hint("do config.json and the weights belong to the same Llama model?"));
-    }
-    if !ignored.is_empty() {
-        tracing::warn!("ignored tensors: {}", list(ignored.into_iter().map(String::from).collect(), ", "));
-    }
-    Ok(())
-}
-
-/// Tensors old exports carry and no Llama needs.
-fn superfluous(name: &str, config: &LlamaConfig) -> bool {
-    name.ends_with("rotary_emb.inv_freq") || (config.tie_word_embeddings && name == "lm_head.weight")
-}
-
 /// Each tensor lies in the shard the index says.
 fn check_index(dir: &Path, files: &[SafetensorsFile]) -> Result<()> {
     let Some(index) = read_index(dir)? else { return Ok(()) };
@@ -219,11 +126,4 @@ fn check_index(dir: &Path, files: &[SafetensorsFile]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The first few of a list, and how many more there are.
-fn list(items: Vec<String>, separator: &str) -> String {
-    let more = items.len().saturating_sub(SHOWN);
-    let shown = items.into_iter().take(SHOWN).collect::<Vec<_>>().join(separator);
-    if more > 0 { format!("{shown} and {more} more") } else { shown }
 }

@@ -4,11 +4,7 @@ use super::{
     paper::{Runs, Summary},
     table::{Table, cell, interval, number, p_value},
 };
-use crate::metrics::{
-    Evaluation, Metric, direction,
-    methods::{Comparison, MethodMetrics},
-    significance::holm_defined,
-};
+use crate::metrics::{Evaluation, Metric, comparison::Comparison, direction, methods::MethodMetrics, significance::holm_defined};
 
 /// A baseline that was scored.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]

@@ -1,7 +1,7 @@
 //! Before and after tuning, side by side (SPEC A19).
 
 use super::table::{Table, cell, number, p_value};
-use crate::metrics::{Evaluation, Metric, methods::Comparison, significance::holm_defined};
+use crate::metrics::{Evaluation, Metric, comparison::Comparison, significance::holm_defined};
 
 /// The metrics compared: key of [`Comparison`], name, where it is found.
 type Row = (&'static str, &'static str, fn(&Evaluation) -> Option<&Metric>);

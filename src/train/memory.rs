@@ -7,7 +7,7 @@ use crate::{
     config::{ActivationMemory, Parameters},
     device::format_bytes,
     error::{Error, Result},
-    model::{ActivationCheckpointing, Footprint, LlamaConfig, LoraConfig, Model, footprint::usable, weights},
+    model::{ActivationCheckpointing, Footprint, LlamaConfig, LoraConfig, Model, footprint::usable, tensor_spec},
 };
 
 /// Bytes of an f32.
@@ -137,7 +137,7 @@ pub fn check_before_loading(
     let (parameters, lora) = trained;
     let (lora, state) = match parameters {
         Parameters::Lora => (Some(lora), 0),
-        Parameters::Full => (None, 3 * F32 * weights::count(config)),
+        Parameters::Full => (None, 3 * F32 * tensor_spec::count(config)),
     };
     let estimate = Estimate { footprint: Footprint::of(config, dtype, device.is_cuda(), lora), fixed: weights + state, largest };
     estimate.check(usable(available, device.is_cuda()), "the model and its training")
@@ -187,11 +187,11 @@ mod tests {
     #[test]
     fn what_cannot_fit_is_refused_before_loading_and_told_what_would() {
         let config = llama_8b();
-        assert_eq!(weights::count(&config), 8_030_261_248);
+        assert_eq!(tensor_spec::count(&config), 8_030_261_248);
         let largest = Largest { rows: 7424, target_rows: 384 };
         let lora = LoraConfig::from(&crate::config::Lora::default());
         let check = |gib: u64, dtype| {
-            let weights = (weights::bytes(&config, dtype), dtype);
+            let weights = (tensor_spec::bytes(&config, dtype), dtype);
             check_before_loading(&config, weights, (Parameters::Lora, &lora), largest, (&Device::Cpu, gib << 30))
         };
         assert!(check(80, DType::F32).is_ok());
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn an_8b_step_on_a_gpu_is_counted_in_bf16() {
         let gpu = estimate(true);
-        let gigabytes = |kept| (gpu.total(kept) + 2 * weights::count(&llama_8b())) / 1_000_000_000;
+        let gigabytes = |kept| (gpu.total(kept) + 2 * tensor_spec::count(&llama_8b())) / 1_000_000_000;
         assert_eq!((gigabytes(32), gigabytes(0)), (40, 20));
         assert!(estimate(false).total(32) > 3 * gpu.total(32) / 2);
     }

@@ -14,7 +14,7 @@ use crate::{
     error::{Error, Result},
     model::{
         ActivationCheckpointing, ClsHead, Footprint, Gradients, Llama, LlamaConfig, Loading, LoraConfig, Model, ModelSource,
-        lora::PROJECTIONS, weights,
+        lora::PROJECTIONS, tensor_spec,
     },
     ops::{
         Offsets,
@@ -60,7 +60,7 @@ pub fn check_memory(source: &ModelSource) -> Result<()> {
     let pass = RECORDS.iter().map(|(_, prompt, target)| prompt + target).sum::<usize>() as u64 * footprint.row(footprint.layers);
     let logits = RECORDS.iter().map(|(_, _, target)| *target as u64).max().unwrap_or(0) * footprint.logits;
     let what = format!("{} as bf16 and as f32", source.path.display());
-    loading.check(weights::bytes(&config, DType::F32) + pass + logits, &Device::Cpu, &what, &|_| None)
+    loading.check(tensor_spec::bytes(&config, DType::F32) + pass + logits, &Device::Cpu, &what, &|_| None)
 }
 
 /// The same pass of a given model, whose weights (on the CPU) are taken as bf16 holds them, over `text`: at least a token.

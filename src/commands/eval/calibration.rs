@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Context,
-    folder::Folder,
+    folder::{CALIBRATION, Folder},
     frozen::{self, Frozen, Named},
 };
 use crate::{
@@ -22,9 +22,6 @@ use crate::{
     report::{Table, table::cell},
     storage,
 };
-
-/// The file's name.
-pub const FILE: &str = "calibration.json";
 
 /// A calibrator, or why dev allows none.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -98,7 +95,7 @@ impl Fitted {
             Some(fitted) => Some(storage::json(&Self { blake3: fitted.hash()?, ..fitted.clone() })?),
             None => None,
         };
-        frozen::write(folder, FILE, bytes.as_deref(), dry_run)
+        frozen::write(folder, CALIBRATION, bytes.as_deref(), dry_run)
     }
 
     fn hash(&self) -> Result<String> {
@@ -147,11 +144,11 @@ pub(in crate::commands) fn saved(model: &Path, dir: &Path) -> Result<(Calibrator
     let refuse = |message: String| Error::usage(format!("--calibrated: {message}")).hint(hint);
     // A checkpoint is RUN/checkpoints/epoch-NN.
     let of_checkpoint = dir.canonicalize().ok().and_then(|dir| Some(dir.parent()?.parent()?.to_owned()));
-    let candidates = std::iter::once(model.to_owned()).chain(of_checkpoint).map(|run| run.join("eval").join(FILE));
+    let candidates = std::iter::once(model.to_owned()).chain(of_checkpoint).map(|run| run.join("eval").join(CALIBRATION));
     let path = candidates
         .into_iter()
         .find(|path| path.is_file())
-        .ok_or_else(|| refuse(format!("there is no {} of {}", Path::new("eval").join(FILE).display(), model.display())))?;
+        .ok_or_else(|| refuse(format!("there is no {} of {}", Path::new("eval").join(CALIBRATION).display(), model.display())))?;
     let bytes = std::fs::read(&path).map_err(|e| storage::error("cannot read", &path, &e))?;
     let fitted: Fitted = serde_json::from_slice(&bytes).map_err(|e| refuse(format!("{} cannot be read: {e}", path.display())))?;
     if fitted.blake3 != fitted.hash()? {

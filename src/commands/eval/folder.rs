@@ -17,6 +17,10 @@ use crate::{
 };
 
 const FILE: &str = "settings.json";
+/// Thresholds tuned on dev, beside the splits' folders.
+pub const THRESHOLDS: &str = "thresholds.json";
+/// Calibrators fitted on dev, beside them.
+pub const CALIBRATION: &str = "calibration.json";
 /// Everything that is made again from logs at no cost worth keeping it.
 const DERIVED: [&str; 5] = ["metrics.json", "base.metrics.json", "baselines.json", "report.html", FILE];
 /// What an evaluation of the older layout left in `RUN/eval` itself.
@@ -219,7 +223,7 @@ pub fn refuse_older(root: &Path) -> Result<()> {
 fn holds_work(folder: &Path) -> bool {
     let counts = |entry: std::fs::DirEntry| {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let beside = [FILE, super::frozen::FILE, super::calibration::FILE].contains(&name.as_str());
+        let beside = [FILE, THRESHOLDS, CALIBRATION].contains(&name.as_str());
         let beside = beside || name.ends_with(".meta.json") || name.ends_with(".hashes");
         !beside && entry.metadata().is_ok_and(|metadata| metadata.is_dir() || metadata.len() > 0)
     };

@@ -14,9 +14,6 @@ use crate::{
     storage,
 };
 
-/// The file's name.
-pub const FILE: &str = "thresholds.json";
-
 /// A file by name and content.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Named {

@@ -12,7 +12,7 @@ use super::{
     Context, EvalArgs, Scored,
     calibration::Fitted,
     costs,
-    folder::Folder,
+    folder::{self, Folder},
     frozen::{self, Frozen, Named},
     in_sample::Dev,
     inputs, predictions,
@@ -161,7 +161,7 @@ impl Job {
         let checkpoint = Named { path: self.shown.clone(), blake3: self.hash.clone() };
         let shown = Path::new(&self.shown).join(DEV_PREDICTIONS);
         let frozen = Frozen::tune(&sample, costs(context), Some(checkpoint), &shown, &storage::hash_file(dev)?);
-        frozen::write(folder, frozen::FILE, Some(&frozen.bytes()?), context.dry_run)?;
+        frozen::write(folder, folder::THRESHOLDS, Some(&frozen.bytes()?), context.dry_run)?;
         let fitted = Fitted::fit(context, &sample, &frozen)?;
         Fitted::write(fitted.as_ref(), folder, context.dry_run)?;
         Ok(Some((frozen, fitted)))

@@ -16,8 +16,8 @@ use std::cell::{Cell, RefCell};
 use half::bf16;
 use rayon::prelude::*;
 
-use super::cpu::{Operand, pack_right};
 use super::kernel::NR;
+use super::operand::{Operand, pack_right};
 use super::output::{Output, SharedOutput};
 use super::output_tiles::{OutputTile, output_tiles};
 use super::pack::{Bf16x2, Line, floats_mut};

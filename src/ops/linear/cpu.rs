@@ -13,13 +13,13 @@
 #![allow(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
-use std::ops::Range;
 
 use half::bf16;
 use rayon::prelude::*;
 
 use super::Rhs;
 use super::kernel::{MR, NR, tile};
+use super::operand::{Operand, pack_right};
 use super::output::{Output, SharedOutput};
 use super::output_tiles::{OutputTile, output_tiles};
 use super::pack::{AsF32, Bf16x2, F32ToBf16x2, Line, Packing, floats_mut};
@@ -43,23 +43,6 @@ thread_local! {
     static LEFT: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
     /// The packed right operand of the chunk at hand.
     static RIGHT: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
-}
-
-/// How an operand lies in memory: `Plain` as the product names it, row-major; `Transposed` the other way.
-#[derive(Clone, Copy)]
-pub(super) enum Operand<'a, T> {
-    Plain(&'a [T]),
-    Transposed(&'a [T]),
-}
-
-impl<T> Operand<'_, T> {
-    /// The same elements as an operand on the other side of the transposed product.
-    fn flipped(self) -> Self {
-        match self {
-            Self::Plain(x) => Self::Transposed(x),
-            Self::Transposed(x) => Self::Plain(x),
-        }
-    }
 }
 
 /// `y (m, n) = x (m, k) · w (n, k)ᵀ` for each part, every element of `y` written, or `y +=` with `add`.
@@ -170,30 +153,6 @@ fn pack_left<A: Packing>(isa: Isa, a: Operand<'_, A::Item>, [m, k]: [usize; 2], 
     match a {
         Operand::Plain(a) => transpose::<A>(isa, &a[first * k + steps[0]..], k, [rows, length], to, MR),
         Operand::Transposed(a) => copy_rows::<A>(isa, &a[steps[0] * m + first..], m, [length, rows], to, MR, usize::MAX),
-    }
-}
-
-/// Columns `columns` of the right operand, 32 at a time, as `(units, 32)`; units beyond the steps are 0.
-pub(super) fn pack_right<B: Packing>(
-    isa: Isa,
-    b: Operand<'_, B::Item>,
-    [k, n]: [usize; 2],
-    columns: &Range<usize>,
-    steps: [usize; 2],
-    to: &mut [f32],
-    units: usize,
-) {
-    let length = steps[1] - steps[0];
-    if let Operand::Plain(b) = b {
-        copy_rows::<B>(isa, &b[steps[0] * n + columns.start..], n, [length, columns.len()], to, NR, units * NR);
-    }
-    for (panel, to) in to.chunks_mut(units * NR).enumerate() {
-        if let Operand::Transposed(b) = b {
-            let first = columns.start + panel * NR;
-            let width = NR.min(columns.end - first);
-            transpose::<B>(isa, &b[first * k + steps[0]..], k, [width, length], to, NR);
-        }
-        to[length.div_ceil(B::PER) * NR..].fill(0.0);
     }
 }
 

@@ -12,17 +12,20 @@ pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 pub(crate) mod kernel;
+mod operand;
 mod output;
 mod output_tiles;
 pub(crate) mod pack;
 pub(crate) mod rearrange;
 mod skinny_gemm;
+mod variant;
 
 use std::mem::MaybeUninit;
 
 pub use adapter::{decode_add, scaled_backward_input, scaled_decode_each, scaled_forward_each};
 use candle_core::Tensor;
 pub(crate) use output::Output;
+pub(crate) use variant::Kernel;
 
 use super::cpu::slice::{View, Weight, init_with, tensor, update_f32};
 use crate::error::{Error, Result};
