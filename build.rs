@@ -1,10 +1,10 @@
 //! Packs what the program carries with it: the demonstration's model, the report's font ([`pack`]).
 //!
-//! With the feature `cuda`, besides: compiles every `src/ops/**/*.cu` into a fat binary and writes `fatbins.rs`, the table of them
-//! that `ops::cuda` includes.
+//! With the feature `cuda`, besides: compiles every `src/ops/**/*.cu` into a fat binary and writes `fatbins.rs`, the
+//! table of them that `ops::cuda` includes.
 //!
-//! nvcc is `$NVCC`, else `$CUDA_HOME/bin/nvcc` (or `$CUDA_PATH`), else that of /usr/local/cuda. A fat binary holds SASS for 8.0 and
-//! 9.0a and PTX of 8.0, which the driver compiles for cards that have neither.
+//! nvcc is `$NVCC`, else `$CUDA_HOME/bin/nvcc` (or `$CUDA_PATH`), else that of /usr/local/cuda. A fat binary holds SASS
+//! for 8.0 and 9.0a and PTX of 8.0, which the driver compiles for cards that have neither.
 
 use std::{
     env, fs,
@@ -33,9 +33,15 @@ fn main() {
     // Without it cudarc is linked to CUDA's libraries, and lacks the functions that ask for them at run time.
     println!("cargo:rerun-if-env-changed=RUSTC_WRAPPER");
     if !env::var("RUSTC_WRAPPER").is_ok_and(|wrapper| wrapper.ends_with(".cargo/rustc.sh")) {
-        fail("the feature `cuda` needs the compiler wrapper .cargo/rustc.sh: run cargo in this project's directory, without RUSTC_WRAPPER");
+        fail(
+            "the feature `cuda` needs the compiler wrapper .cargo/rustc.sh: run cargo in this project's directory, \
+            without RUSTC_WRAPPER",
+        );
     }
-    let home = ["CUDA_HOME", "CUDA_PATH"].iter().find_map(env::var_os).map_or_else(|| PathBuf::from("/usr/local/cuda"), PathBuf::from);
+    let home = ["CUDA_HOME", "CUDA_PATH"]
+        .iter()
+        .find_map(env::var_os)
+        .map_or_else(|| PathBuf::from("/usr/local/cuda"), PathBuf::from);
     let nvcc = env::var_os("NVCC").map_or_else(|| home.join("bin/nvcc"), PathBuf::from);
     compile_all(&nvcc, &out);
     archives_instead(&out.join("instead"));
@@ -57,17 +63,23 @@ fn pack(to: &Path) {
     packed("font.ttf", epaint_default_fonts::UBUNTU_LIGHT);
 }
 
-/// The profile `dist` is linked with functions of the same machine code kept once: candle has most of its loops for ten types, and to many
-/// of them only a type's size matters. rustc's own linker for this target, lld, knows how.
+/// The profile `dist` is linked with functions of the same machine code kept once: candle has most of its loops for ten
+/// types, and to many of them only a type's size matters. rustc's own linker for this target, lld, knows how.
 fn fold_identical_functions() {
     let is = |name: &str, value: &str| env::var(name).is_ok_and(|found| found == value);
-    let dist = env::var_os("OUT_DIR").is_some_and(|out| Path::new(&out).components().any(|part| part.as_os_str() == "dist"));
-    if dist && is("CARGO_CFG_TARGET_ARCH", "x86_64") && is("CARGO_CFG_TARGET_OS", "linux") && is("CARGO_CFG_TARGET_ENV", "gnu") {
+    let dist =
+        env::var_os("OUT_DIR").is_some_and(|out| Path::new(&out).components().any(|part| part.as_os_str() == "dist"));
+    if dist
+        && is("CARGO_CFG_TARGET_ARCH", "x86_64")
+        && is("CARGO_CFG_TARGET_OS", "linux")
+        && is("CARGO_CFG_TARGET_ENV", "gnu")
+    {
         println!("cargo:rustc-link-arg-bins=-Wl,--icf=all");
     }
 }
 
-/// Every kernel file below `src/ops`, a few compilers at a time; `fatbins.rs` names each by its path: `"swiglu/kernels"`.
+/// Every kernel file below `src/ops`, a few compilers at a time; `fatbins.rs` names each by its path:
+/// `"swiglu/kernels"`.
 fn compile_all(nvcc: &Path, out: &Path) {
     let root = Path::new("src/ops");
     let (mut sources, mut newest) = (Vec::new(), modified(Path::new("build.rs")));
@@ -77,8 +89,10 @@ fn compile_all(nvcc: &Path, out: &Path) {
         _ => {}
     });
     sources.sort();
-    let names: Vec<String> =
-        sources.iter().map(|path| path.strip_prefix(root).unwrap_or(path).with_extension("").display().to_string()).collect();
+    let names: Vec<String> = sources
+        .iter()
+        .map(|path| path.strip_prefix(root).unwrap_or(path).with_extension("").display().to_string())
+        .collect();
     let fatbin = |name: &str| out.join(format!("{}.fatbin", name.replace('/', "-")));
     let queue = Mutex::new(sources.iter().zip(&names).collect::<Vec<_>>());
     thread::scope(|scope| {
@@ -94,7 +108,8 @@ fn compile_all(nvcc: &Path, out: &Path) {
             });
         }
     });
-    let entries: String = names.iter().map(|name| format!("    ({name:?}, include_bytes!({:?})),\n", fatbin(name))).collect();
+    let entries: String =
+        names.iter().map(|name| format!("    ({name:?}, include_bytes!({:?})),\n", fatbin(name))).collect();
     let table = format!("static FATBINS: &[(&str, &[u8])] = &[\n{entries}];\n");
     fs::write(out.join("fatbins.rs"), table).unwrap_or_else(|e| fail(&format!("{}: {e}", out.display())));
 }
@@ -114,17 +129,19 @@ fn compile(nvcc: &Path, source: &Path, target: &Path) {
         Ok(status) if status.success() => {}
         Ok(_) => fail(&format!("nvcc failed on {}", source.display())),
         Err(e) => fail(&format!(
-            "{}: {e}. The feature `cuda` needs the CUDA 13.0 compiler: set NVCC, or CUDA_HOME to where bin/nvcc is (README, CUDA)",
+            "{}: {e}. The feature `cuda` needs the CUDA 13.0 compiler: set NVCC, or CUDA_HOME to where bin/nvcc is \
+            (README, CUDA)",
             nvcc.display()
         )),
     }
 }
 
-/// Archives under the names that crates ask the linker for, found before any other, so that the program starts where none of these
-/// libraries is installed. cudarc says -lcuda … though, opening them itself, it refers to nothing of theirs. candle-kernels says -lmoe:
-/// 32 MB of quantized and mixture-of-experts kernels, for one architecture, that clsgen has no use for (GGUF files are widened on the
-/// host) and that `.cargo/candle-kernels.rs` does not compile; its own build script, of which a build directory may hold results, says
-/// -lcudart and -lstdc++ for their sake. Instead of them there are functions of the same names that stop the program.
+/// Archives under the names that crates ask the linker for, found before any other, so that the program starts where
+/// none of these libraries is installed. cudarc says -lcuda … though, opening them itself, it refers to nothing of
+/// theirs. candle-kernels says -lmoe: 32 MB of quantized and mixture-of-experts kernels, for one architecture, that
+/// clsgen has no use for (GGUF files are widened on the host) and that `.cargo/candle-kernels.rs` does not compile; its
+/// own build script, of which a build directory may hold results, says -lcudart and -lstdc++ for their sake. Instead of
+/// them there are functions of the same names that stop the program.
 fn archives_instead(to: &Path) {
     let written = |result: std::io::Result<()>| result.unwrap_or_else(|e| fail(&format!("{}: {e}", to.display())));
     written(fs::create_dir_all(to));

@@ -1,10 +1,11 @@
 //! candle-kernels' build script as clsgen wants it: `rustc.sh` compiles this file in the place of the crate's own.
 //!
-//! The crate's own spends 9 minutes on 2 cores, for the most part on kernels for quantized and mixture-of-experts weights, which clsgen
-//! never launches (GGUF files are widened on the host): 35 MB of them in `libmoe.a`, instead of which this project's build.rs has an
-//! archive of stubs, and 6 MB of PTX. Nearly all of the other 5 MB is for types and functions that clsgen has kernels of its own for or
-//! no use of. What stays is the plain arithmetic, copies, casts and sums that candle's tensors do around our kernels: [`KEPT`]. A kernel
-//! that is not there is an error of the call that wants it.
+//! The crate's own spends 9 minutes on 2 cores, for the most part on kernels for quantized and mixture-of-experts
+//! weights, which clsgen never launches (GGUF files are widened on the host): 35 MB of them in `libmoe.a`, instead of
+//! which this project's build.rs has an archive of stubs, and 6 MB of PTX. Nearly all of the other 5 MB is for types
+//! and functions that clsgen has kernels of its own for or no use of. What stays is the plain arithmetic, copies, casts
+//! and sums that candle's tensors do around our kernels: [`KEPT`]. A kernel that is not there is an error of the call
+//! that wants it.
 //!
 //! After a change here: `cargo clean --release -p candle-kernels`, since cargo does not know this file.
 
@@ -25,8 +26,8 @@ const IDS: &[&str] = &["f32", "bf16", "u32"];
 /// Types of all the tensors that are copied and filled.
 const ALL: &[&str] = &["f32", "bf16", "u8", "u32"];
 
-/// Modules in the crate's order, the operations kept of each (a kernel's name up to its types), and their types. A module without any
-/// is an empty text.
+/// Modules in the crate's order, the operations kept of each (a kernel's name up to its types), and their types. A
+/// module without any is an empty text.
 const KEPT: [(&str, &[&str], &[&str]); 11] = [
     ("affine", &["affine"], NUMBERS),
     ("binary", &["badd", "bsub", "bmul", "bdiv", "gt"], NUMBERS),

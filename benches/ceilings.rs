@@ -1,5 +1,6 @@
-//! What this machine could do at best: `cargo bench --bench ceilings`. Multiply-adds a second in f32 and bf16 from registers
-//! alone, and bytes a second read from memory, with as many threads as rayon has. Roofs for the floors in README.md.
+//! What this machine could do at best: `cargo bench --bench ceilings`. Multiply-adds a second in f32 and bf16 from
+//! registers alone, and bytes a second read from memory, with as many threads as rayon has. Roofs for the floors in
+//! README.md.
 #![allow(unsafe_code)]
 
 use std::{hint::black_box, time::Instant};
@@ -69,7 +70,10 @@ fn main() {
     let share = words.len() / rayon::current_num_threads();
     let read = || {
         let start = Instant::now();
-        let sum = words.par_chunks(share).map(|words| words.iter().fold(0u64, |sum, word| sum.wrapping_add(*word))).sum::<u64>();
+        let sum = words
+            .par_chunks(share)
+            .map(|words| words.iter().fold(0u64, |sum, word| sum.wrapping_add(*word)))
+            .sum::<u64>();
         black_box(sum);
         start.elapsed().as_secs_f64()
     };

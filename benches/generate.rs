@@ -1,9 +1,11 @@
-//! Speed of prefill and decode of one model, as the engine runs them: `cargo bench --bench generate -- MODEL_DIR [--bf16] [--trials | --rows=N]`.
+//! Speed of prefill and decode of one model, as the engine runs them:
+//! `cargo bench --bench generate -- MODEL_DIR [--bf16] [--trials | --rows=N]`.
 //!
-//! Prefill: one prompt of 2,048 tokens, keys and values kept. Decode: greedy steps of 1 and of 8 rows behind a shared prompt of
-//! 2,048 tokens, LM head included. Samples: eight of one 2,048-token prompt, 128 tokens each, end to end. Trials: K = 5 samples
-//! of one 1,024-token prompt, 64 tokens each, one after another as Algorithm 1 has them, against five separate runs (alone with
-//! `--trials`). The best of three runs, a line each. `--rows=N`: decoding of N rows alone, 128 steps.
+//! Prefill: one prompt of 2,048 tokens, keys and values kept. Decode: greedy steps of 1 and of 8 rows behind a shared
+//! prompt of 2,048 tokens, LM head included. Samples: eight of one 2,048-token prompt, 128 tokens each, end to end.
+//! Trials: K = 5 samples of one 1,024-token prompt, 64 tokens each, one after another as Algorithm 1 has them, against
+//! five separate runs (alone with `--trials`). The best of three runs, a line each. `--rows=N`: decoding of N rows
+//! alone, 128 steps.
 
 #[path = "common/inference.rs"]
 mod inference;
@@ -29,7 +31,8 @@ fn main() -> Result<()> {
 }
 
 fn run() -> Result<()> {
-    // `cargo bench` adds `--bench` of its own; without a model there is nothing to measure (`cargo test` runs benches so).
+    // `cargo bench` adds `--bench` of its own; without a model there is nothing to measure (`cargo test` runs benches
+    // so).
     let Some(dir) = std::env::args().skip(1).find(|arg| !arg.starts_with("--")) else {
         println!("usage: cargo bench --bench generate -- MODEL_DIR [--bf16]");
         return Ok(());
@@ -62,7 +65,8 @@ fn decoding(llama: &Llama, rows: usize, steps: usize) -> Result<()> {
     Ok(())
 }
 
-/// Sampling end to end, and Algorithm 1's cost: `trials` samples of one prompt in one request, against as many requests.
+/// Sampling end to end, and Algorithm 1's cost: `trials` samples of one prompt in one request, against as many
+/// requests.
 fn trials(llama: Llama, source: &ModelSource, alone: bool) -> Result<()> {
     let head = ClsHead::new(llama.config.hidden_size, 1, Default::default(), 0.0, 0, &Device::Cpu)?;
     let vocab = llama.config.vocab_size;
@@ -97,7 +101,8 @@ fn trials(llama: Llama, source: &ModelSource, alone: bool) -> Result<()> {
     }
     let (prefill, shared, separate) = (seconds(1024, 1, 1, 1)?, seconds(1024, 1, 5, 64)?, seconds(1024, 5, 1, 64)?);
     println!(
-        "5 trials behind 1024 tokens: {shared:.2} s in one request, {separate:.2} s in separate ones ({:.2}×); one prefill is {prefill:.2} s",
+        "5 trials behind 1024 tokens: {shared:.2} s in one request, {separate:.2} s in separate ones ({:.2}×); one \
+        prefill is {prefill:.2} s",
         separate / shared
     );
     Ok(())

@@ -6,11 +6,12 @@
 //! --only ceilings|kernels|train|decode
 //! ```
 //!
-//! Random bf16 weights, made on the device. Measured first are the ceilings: the rate of a large product and of a large copy. Every time is
-//! the median of several, the device waited for before and after; each stands beside its floor, which is the greater of the necessary bytes
-//! over the measured bandwidth and the necessary operations over the measured rate of products. What fails (for want of memory, say) is a
-//! row that says so, and the rest goes on. Progress goes to stderr; the table, in markdown, comes last. With `--device cpu --shape tiny`
-//! the same program runs anywhere: to see that it runs, not how fast.
+//! Random bf16 weights, made on the device. Measured first are the ceilings: the rate of a large product and of a large
+//! copy. Every time is the median of several, the device waited for before and after; each stands beside its floor,
+//! which is the greater of the necessary bytes over the measured bandwidth and the necessary operations over the
+//! measured rate of products. What fails (for want of memory, say) is a row that says so, and the rest goes on.
+//! Progress goes to stderr; the table, in markdown, comes last. With `--device cpu --shape tiny` the same program runs
+//! anywhere: to see that it runs, not how fast.
 
 #[path = "gpu/ceilings.rs"]
 mod ceilings;
@@ -86,7 +87,9 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     // `cargo bench` adds `--bench` of its own; `cargo test` runs benches without.
     if arguments.is_empty() {
-        println!("usage: cargo bench --features cuda --bench gpu [-- --device cuda|cpu --shape 8b|b|tiny --only SECTION]");
+        println!(
+            "usage: cargo bench --features cuda --bench gpu [-- --device cuda|cpu --shape 8b|b|tiny --only SECTION]"
+        );
     } else if let Err(error) = run(&arguments) {
         eprintln!("error: {error}{}", error.hint_text().map(|hint| format!("\nhint: {hint}")).unwrap_or_default());
         std::process::exit(error.exit_code().into());
@@ -94,7 +97,10 @@ fn main() {
 }
 
 fn run(arguments: &[String]) -> Result<()> {
-    let subject = Subject::new(option(arguments, "--device", &["cuda", "cpu"])?, option(arguments, "--shape", &["8b", "b", "tiny"])?)?;
+    let subject = Subject::new(
+        option(arguments, "--device", &["cuda", "cpu"])?,
+        option(arguments, "--shape", &["8b", "b", "tiny"])?,
+    )?;
     let only = option(arguments, "--only", &["all", "ceilings", "kernels", "train", "decode"])?;
     let wanted = |section: &str| only == "all" || only == section;
     let mut report = Report::new(&subject.device);

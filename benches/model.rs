@@ -6,7 +6,10 @@ use std::time::Instant;
 use candle_core::{DType, Device, Tensor};
 use clsgen::{
     config::{Lora, Parameters},
-    model::{ActivationCheckpointing, Gradients, Llama, LlamaConfig, LoraConfig, LoraDropout, TrainingContext, kv_cache::SequenceCache},
+    model::{
+        ActivationCheckpointing, Gradients, Llama, LlamaConfig, LoraConfig, LoraDropout, TrainingContext,
+        kv_cache::SequenceCache,
+    },
     ops::{
         Offsets,
         rope::{RopeParameters, RopeScaling},
@@ -67,10 +70,16 @@ fn main() {
     for tokens in [512, 2048] {
         let ids: Vec<u32> = (0..tokens as u32).collect();
         let offsets = Offsets::from_lengths(&[tokens]);
-        report(&format!("prefill {tokens}"), tokens, || drop(llama.prefill_hidden_only(&ids, &offsets).expect("prefill")));
+        report(&format!("prefill {tokens}"), tokens, || {
+            drop(llama.prefill_hidden_only(&ids, &offsets).expect("prefill"))
+        });
         report(&format!("train {tokens} keep"), tokens, || train(&llama, tokens, ActivationCheckpointing::Keep, false));
-        report(&format!("train {tokens} keep, dropout"), tokens, || train(&llama, tokens, ActivationCheckpointing::Keep, true));
-        report(&format!("train {tokens} recompute, dropout"), tokens, || train(&llama, tokens, ActivationCheckpointing::Recompute, true));
+        report(&format!("train {tokens} keep, dropout"), tokens, || {
+            train(&llama, tokens, ActivationCheckpointing::Keep, true)
+        });
+        report(&format!("train {tokens} recompute, dropout"), tokens, || {
+            train(&llama, tokens, ActivationCheckpointing::Recompute, true)
+        });
     }
     for rows in [1, 8] {
         let mut caches: Vec<SequenceCache> = (0..rows).map(|_| SequenceCache::default()).collect();

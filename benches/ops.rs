@@ -50,9 +50,13 @@ impl Bench {
     fn decode(&self, rows: usize, [k, n]: [usize; 2]) {
         let (x, w) = (random(1, &[rows, k]), random(3, &[n, k]));
         let bytes = 4.0 * (k * n) as f64;
-        self.run(&format!("linear decode {rows}x{k}x{n}"), bytes, "GB/s", || linear::decode(&x, &w, None).expect("decode"));
+        self.run(&format!("linear decode {rows}x{k}x{n}"), bytes, "GB/s", || {
+            linear::decode(&x, &w, None).expect("decode")
+        });
         let half = w.to_dtype(DType::BF16).expect("bf16");
-        self.run(&format!("linear decode bf16 {rows}x{k}x{n}"), bytes / 2.0, "GB/s", || linear::decode(&x, &half, None).expect("decode"));
+        self.run(&format!("linear decode bf16 {rows}x{k}x{n}"), bytes / 2.0, "GB/s", || {
+            linear::decode(&x, &half, None).expect("decode")
+        });
     }
 
     fn attention(&self, t: usize, [heads, kv_heads, d]: [usize; 3]) {
@@ -71,9 +75,13 @@ impl Bench {
         for rows in [1, 8] {
             let q = random(1, &[rows, heads, d]);
             let blocks = kv_store::blocks_of(&k, &v).expect("blocks");
-            let cached = || (0..rows).map(|_| kv_store::PagedSequence { blocks: blocks.iter().collect(), len: t, new: 0 }).collect();
+            let cached = || {
+                (0..rows).map(|_| kv_store::PagedSequence { blocks: blocks.iter().collect(), len: t, new: 0 }).collect()
+            };
             let bytes = 8.0 * (rows * t * kv_heads * d) as f64;
-            self.run(&name(&format!("decode of {rows} rows,")), bytes, "GB/s", || attention::decode(&q, cached(), scale).expect("decode"));
+            self.run(&name(&format!("decode of {rows} rows,")), bytes, "GB/s", || {
+                attention::decode(&q, cached(), scale).expect("decode")
+            });
         }
     }
 
@@ -81,9 +89,13 @@ impl Bench {
         let (m, n) = (2048, 2048);
         let (x, y, w) = (random(1, &[m, n]), random(2, &[m, n]), random(3, &[n]));
         let bytes = 4.0 * (m * n) as f64;
-        self.run("rms_norm forward 2048x2048", 2.0 * bytes, "GB/s", || rms_norm::forward(&x, &w, 1e-5).expect("forward"));
+        self.run("rms_norm forward 2048x2048", 2.0 * bytes, "GB/s", || {
+            rms_norm::forward(&x, &w, 1e-5).expect("forward")
+        });
         let (_, rstd) = rms_norm::forward(&x, &w, 1e-5).expect("forward");
-        self.run("rms_norm backward 2048x2048", 3.0 * bytes, "GB/s", || rms_norm::backward(&x, &w, &rstd, &y).expect("backward"));
+        self.run("rms_norm backward 2048x2048", 3.0 * bytes, "GB/s", || {
+            rms_norm::backward(&x, &w, &rstd, &y).expect("backward")
+        });
         self.run("swiglu forward 2048x2048", 3.0 * bytes, "GB/s", || swiglu::forward(&x, &y).expect("forward"));
         self.run("swiglu backward 2048x2048", 5.0 * bytes, "GB/s", || swiglu::backward(&x, &y, &x).expect("backward"));
         let parameters = rope::RopeParameters { theta: 1e4, scaling: rope::RopeScaling::None };
@@ -91,11 +103,15 @@ impl Bench {
         let (heads, positions) = (x.reshape((m, n / 64, 64)).expect("heads"), (0..m as u32).collect::<Vec<_>>());
         self.run("rope 2048x32x64", 2.0 * bytes, "GB/s", || rope.forward(&heads, &positions).expect("rope"));
         let targets: Vec<u32> = (0..m as u32).map(|i| i * 7919 % n as u32).collect();
-        self.run("cross_entropy forward 2048x2048", bytes, "GB/s", || cross_entropy::forward(&x, &targets).expect("forward"));
+        self.run("cross_entropy forward 2048x2048", bytes, "GB/s", || {
+            cross_entropy::forward(&x, &targets).expect("forward")
+        });
         let settings = adamw::AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, step: 1 };
         let (moment, square) = (x.zeros_like().expect("zeros"), x.zeros_like().expect("zeros"));
         let part = adamw::ParamState { param: &x, gradient: &y, m: &moment, v: &square };
-        self.run("norm and adamw 2048x2048", 8.0 * bytes, "GB/s", || adamw::step(&[part], 0.0, &settings).expect("step"));
+        self.run("norm and adamw 2048x2048", 8.0 * bytes, "GB/s", || {
+            adamw::step(&[part], 0.0, &settings).expect("step")
+        });
     }
 }
 

@@ -1,9 +1,10 @@
-//! One joint optimizer step with random weights: `cargo bench --bench train -- TOKENS [A|B] [f32|bf16] [keep|recompute] [STEPS]`.
+//! One joint optimizer step with random weights:
+//! `cargo bench --bench train -- TOKENS [A|B] [f32|bf16] [keep|recompute] [STEPS]`.
 //!
-//! Shape A is a tiny Llama (3.4M weights), B (the default) SmolLM2-135M's. Batch 1, three quarters of the tokens prompt, one
-//! quarter target; LoRA r = 8 on q, k, v, o and the 2,048-wide head, AdamW, LoRA dropout off as in the PyTorch + PEFT script it
-//! is compared with. Prints the median of STEPS (five; fifteen for A) and the process's peak memory. One size a process, so
-//! that the peak is that size's own.
+//! Shape A is a tiny Llama (3.4M weights), B (the default) SmolLM2-135M's. Batch 1, three quarters of the tokens
+//! prompt, one quarter target; LoRA r = 8 on q, k, v, o and the 2,048-wide head, AdamW, LoRA dropout off as in the
+//! PyTorch + PEFT script it is compared with. Prints the median of STEPS (five; fifteen for A) and the process's peak
+//! memory. One size a process, so that the peak is that size's own.
 
 #[path = "common/training.rs"]
 mod training;
@@ -40,6 +41,9 @@ fn run() -> Result<()> {
     let kept = if memory == "recompute" { ActivationCheckpointing::Recompute } else { ActivationCheckpointing::Keep };
     let median = training::time_steps(&mut training::trainer(llama, kept, steps)?, example, steps)?;
     let rate = tokens as f64 / median;
-    println!("{shape}, {tokens} tokens, {dtype}, {memory}: {median:.3} s a step, {rate:.0} tokens/s, peak {:.0} MB", training::peak_mb());
+    println!(
+        "{shape}, {tokens} tokens, {dtype}, {memory}: {median:.3} s a step, {rate:.0} tokens/s, peak {:.0} MB",
+        training::peak_mb()
+    );
     Ok(())
 }

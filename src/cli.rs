@@ -202,11 +202,13 @@ fn run(cli: &Cli) -> Result<()> {
     device::watch_signals()?;
     let result = device::on_a_worker(|| run_command(&cli.command, &context));
     // The command's own failure matters more than one to note it.
-    commands::run_record::finish(&context, &result).or_else(|error| if result.is_ok() { Err(error) } else { Ok(()) })?;
+    commands::run_record::finish(&context, &result)
+        .or_else(|error| if result.is_ok() { Err(error) } else { Ok(()) })?;
     result
 }
 
-/// The config, then the command's own checks and its plan. Where neither config nor model is named there is nothing to check.
+/// The config, then the command's own checks and its plan. Where neither config nor model is named there is nothing to
+/// check.
 fn dry_run(command: &Command, context: &Context) -> Result<()> {
     let unnamed = context.config_path.is_none() && context.config.model.base.is_empty();
     let alone = unnamed && matches!(command, Command::Train(_) | Command::Construct(_));
@@ -269,7 +271,9 @@ mod tests {
 
     #[test]
     fn seed_threads_and_run_are_resolved() {
-        let cli = Cli::try_parse_from(["clsgen", "train", "--seed", "7", "--set", "task.name=x", "--set", "train.seed=3"]).unwrap();
+        let cli =
+            Cli::try_parse_from(["clsgen", "train", "--seed", "7", "--set", "task.name=x", "--set", "train.seed=3"])
+                .unwrap();
         let context = context(&cli.global).unwrap();
         assert_eq!((context.seed, context.config.train.seed), (7, 7));
         assert_eq!(context.run_dir, PathBuf::from("runs/x"));

@@ -115,8 +115,14 @@ impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
         let text = error.to_string();
         if text.contains("OUT_OF_MEMORY") || text.contains("out of memory") {
-            return Self::resources(format!("out of memory on the device: {}", text.lines().next().unwrap_or_default()))
-                .hint("what is finished is kept: shorter windows, a smaller train.batch_size or generate.batch_tokens, or a larger GPU");
+            return Self::resources(format!(
+                "out of memory on the device: {}",
+                text.lines().next().unwrap_or_default()
+            ))
+            .hint(
+                "what is finished is kept: shorter windows, a smaller train.batch_size or \
+                    generate.batch_tokens, or a larger GPU",
+            );
         }
         Self::run(format!("tensor operation failed: {text}"))
     }
@@ -140,10 +146,11 @@ mod tests {
 
     #[test]
     fn exit_codes_are_those_of_the_contract() {
-        let codes: Vec<u8> = [Kind::Run, Kind::Usage, Kind::Data, Kind::Model, Kind::Resources, Kind::Signal(2), Kind::Signal(15)]
-            .into_iter()
-            .map(|kind| Error::new(kind, "x").exit_code())
-            .collect();
+        let codes: Vec<u8> =
+            [Kind::Run, Kind::Usage, Kind::Data, Kind::Model, Kind::Resources, Kind::Signal(2), Kind::Signal(15)]
+                .into_iter()
+                .map(|kind| Error::new(kind, "x").exit_code())
+                .collect();
         assert_eq!(codes, [1, 2, 3, 4, 5, 130, 143]);
     }
 

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! config keys that decide the stage ─┐
-//! hashes and prompts behind paths   ─┼─▶ flat `key: value` pairs ─▶ stored beside the result ─▶ compared by the next command
+//! hashes and prompts behind paths   ─┼─▶ flat `key: value` pairs ─▶ stored with the result ─▶ compared by the next one
 //! ```
 //!
-//! Which keys decide what stands beside each key in `config/keys.rs`. A path counts by what it leads to: commands gather
-//! the hashes and hand them in as strings.
+//! Which keys decide what stands beside each key in `config/keys.rs`. A path counts by what it leads to: commands
+//! gather the hashes and hand them in as strings.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,11 +35,12 @@ pub struct Fingerprint(BTreeMap<String, Value>);
 impl Fingerprint {
     /// The fingerprint of `stage` under `config`.
     ///
-    /// `contents` holds what paths lead to, by key (`("model.base", hash)`, null where there is none), and whatever else decides the
-    /// result under a name of its own; it overrides the config's own values. A key that counts by content and is missing here is an
-    /// error of the caller's, not a null.
+    /// `contents` holds what paths lead to, by key (`("model.base", hash)`, null where there is none), and whatever
+    /// else decides the result under a name of its own; it overrides the config's own values. A key that counts by
+    /// content and is missing here is an error of the caller's, not a null.
     pub fn new(stage: Stage, config: &Config, contents: &[(&str, Value)]) -> Result<Self> {
-        let all = serde_json::to_value(config).map_err(|e| Error::usage(format!("the config cannot be stored: {e}")))?;
+        let all =
+            serde_json::to_value(config).map_err(|e| Error::usage(format!("the config cannot be stored: {e}")))?;
         let mut keys = BTreeMap::new();
         for (key, by_content) in stage.keys() {
             match by_content {
@@ -75,7 +76,11 @@ impl Fingerprint {
     /// The part of it that [`Fingerprint::of_reading`] holds.
     #[must_use]
     pub fn reading(&self) -> Self {
-        self.filtered(|key| READING.iter().any(|read| key.strip_prefix(read).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))))
+        self.filtered(|key| {
+            READING
+                .iter()
+                .any(|read| key.strip_prefix(read).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+        })
     }
 
     /// Gives a key its value.
@@ -91,8 +96,9 @@ impl Fingerprint {
 
     /// The keys in which `recorded` differs, each with its values where they can be shown: `lora.rank (8 → 16)`.
     ///
-    /// A config key that `recorded` lacks, because its version did not know it, counts as its default, and a content that it lacks as
-    /// none. A tokenizer that it does not name cannot be compared: one warning. Nor can a base that is null here.
+    /// A config key that `recorded` lacks, because its version did not know it, counts as its default, and a content
+    /// that it lacks as none. A tokenizer that it does not name cannot be compared: one warning. Nor can a base that is
+    /// null here.
     pub fn differences(&self, recorded: &Self) -> Vec<String> {
         let defaults = defaults();
         let keys: BTreeSet<&String> = self.0.keys().chain(recorded.0.keys()).collect();
@@ -101,9 +107,12 @@ impl Fingerprint {
             let was = recorded.0.get(key).or_else(|| defaults.get(key)).unwrap_or(&Value::Null);
             let is = self.get(key);
             if is.is_null() && OF_THE_BASE.contains(&key.as_str()) {
-                // The base is not there and the checkpoint does not name its hash: nothing can be made, only measured again.
+                // The base is not there and the checkpoint does not name its hash: nothing can be made, only measured
+                // again.
             } else if key.ends_with(TOKENIZER) && was.is_null() && !recorded.0.is_empty() {
-                tracing::warn!("an older clsgen made this and kept no hash of the {key}: that it is the same cannot be checked");
+                tracing::warn!(
+                    "an older clsgen made this and kept no hash of the {key}: that it is the same cannot be checked"
+                );
             } else if was != is && !(key == "model.dtype" && was == "auto") {
                 found.push(describe(key, was, is));
             }
@@ -114,7 +123,9 @@ impl Fingerprint {
 
 /// `train.learning_rate (2e-5 → 0.0001)`; of hashes and prompts only that they differ.
 fn describe(key: &str, was: &Value, is: &Value) -> String {
-    let hash = |value: &Value| value.as_str().is_some_and(|text| text.len() >= 32 && text.bytes().all(|b| b.is_ascii_hexdigit()));
+    let hash = |value: &Value| {
+        value.as_str().is_some_and(|text| text.len() >= 32 && text.bytes().all(|b| b.is_ascii_hexdigit()))
+    };
     let opaque = |value: &Value| value.is_object() || hash(value) || value.to_string().len() > 100;
     match (was.is_null(), is.is_null()) {
         (false, false) if opaque(was) || opaque(is) => format!("{key} (its content differs)"),
@@ -150,7 +161,9 @@ fn defaults() -> BTreeMap<String, Value> {
 /// Leaves of nested objects by dotted key; an empty object has none.
 fn flatten(prefix: &str, value: &Value, keys: &mut BTreeMap<String, Value>) {
     match value {
-        Value::Object(object) => object.iter().for_each(|(key, value)| flatten(&format!("{prefix}.{key}"), value, keys)),
+        Value::Object(object) => {
+            object.iter().for_each(|(key, value)| flatten(&format!("{prefix}.{key}"), value, keys))
+        }
         leaf => drop(keys.insert(prefix.to_owned(), leaf.clone())),
     }
 }
@@ -176,7 +189,10 @@ mod tests {
         is.data.horizon = 90;
         is.data.fields.insert("text".into(), "note".into());
         let differ = |stage| with_contents(stage, &is, 1).differences(&with_contents(stage, &was, 1));
-        assert_eq!(differ(Stage::Train), ["data.fields.text (null → \"note\")", "data.horizon (30 → 90)", "lora.rank (8 → 16)"]);
+        assert_eq!(
+            differ(Stage::Train),
+            ["data.fields.text (null → \"note\")", "data.horizon (30 → 90)", "lora.rank (8 → 16)"]
+        );
         assert_eq!(differ(Stage::Predict), ["data.fields.text (null → \"note\")", "data.horizon (30 → 90)"]);
         assert_eq!(differ(Stage::Judge), [""; 0]);
     }

@@ -17,8 +17,12 @@ fn main() -> ExitCode {
         if panic.location().is_some_and(|at| at.file().ends_with("stack_overflow.rs")) {
             allocator::out_of_memory(SIGNAL_STACK);
         }
-        let place = panic.location().map_or_else(|| "an unknown place".into(), |at| format!("{}:{}", at.file(), at.line()));
-        eprintln!("error: internal error at {place}\nhint: this is a defect of clsgen: please report the command and this line");
+        let place =
+            panic.location().map_or_else(|| "an unknown place".into(), |at| format!("{}:{}", at.file(), at.line()));
+        eprintln!(
+            "error: internal error at {place}\nhint: this is a defect of clsgen: please report the command and this \
+            line"
+        );
     }));
     clsgen::cli::main()
 }

@@ -4,8 +4,8 @@ use std::{io::IsTerminal, time::Duration};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// A bar over `total` items (`None` where a stream has no known length), `done` of which were finished by an earlier command and do
-/// not count for the estimate of the time left. `template` is indicatif's.
+/// A bar over `total` items (`None` where a stream has no known length), `done` of which were finished by an earlier
+/// command and do not count for the estimate of the time left. `template` is indicatif's.
 pub fn bar(quiet: bool, total: Option<usize>, done: usize, template: &str) -> ProgressBar {
     let drawn = !quiet && std::io::stderr().is_terminal();
     let target = if drawn { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };

@@ -63,7 +63,10 @@ impl Rng {
     /// one step) spill into the stream word's upper half, which no stream number reaches.
     pub fn block(&self, step: u64, block: u64) -> [u32; 4] {
         let stream = self.stream ^ (((block >> 32) as u32) << 16);
-        philox4x32([block as u32, step as u32, (step >> 32) as u32, stream], [self.seed as u32, (self.seed >> 32) as u32])
+        philox4x32(
+            [block as u32, step as u32, (step >> 32) as u32, stream],
+            [self.seed as u32, (self.seed >> 32) as u32],
+        )
     }
 
     /// The 32-bit word at (`step`, `index`).
@@ -76,8 +79,8 @@ impl Rng {
         to_unit(self.word(step, index))
     }
 
-    /// The words of sixteen blocks from `block` on, in order: inlined, so that a caller compiled for wider vectors draws
-    /// as wide.
+    /// The words of sixteen blocks from `block` on, in order: inlined, so that a caller compiled for wider vectors
+    /// draws as wide.
     #[inline(always)]
     pub fn sixteen_blocks(&self, step: u64, block: u64) -> [u32; 4 * LANES] {
         let mut counter = [[0; LANES], [step & LOW; LANES], [step >> 32; LANES], [0; LANES]];

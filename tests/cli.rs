@@ -24,8 +24,19 @@ fn help_names_every_command_and_every_global_flag() {
         assert!(help.stdout.contains(&format!("\n  {command}")), "{command}");
         assert_eq!(run(&[command, "--help"]).code, Some(0), "{command}");
     }
-    let flags =
-        ["--config", "--set", "--run", "--device", "--threads", "--seed", "--json", "--quiet", "--verbose", "--dry-run", "--allow-network"];
+    let flags = [
+        "--config",
+        "--set",
+        "--run",
+        "--device",
+        "--threads",
+        "--seed",
+        "--json",
+        "--quiet",
+        "--verbose",
+        "--dry-run",
+        "--allow-network",
+    ];
     for flag in flags {
         assert!(help.stdout.contains(flag), "{flag}");
     }
@@ -47,7 +58,11 @@ fn nothing_and_nonsense_are_usage_errors() {
 
 #[test]
 fn a_config_that_is_not_there_or_not_text_is_exit_2_with_a_hint() {
-    assert_fails(&run(&["train", "--config", "no/such.toml"]), 2, &["error: cannot read config no/such.toml: No such file", "hint: "]);
+    assert_fails(
+        &run(&["train", "--config", "no/such.toml"]),
+        2,
+        &["error: cannot read config no/such.toml: No such file", "hint: "],
+    );
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("c.toml");
     std::fs::write(&path, b"[task]\nname = \"\xff\"\n").unwrap();
@@ -61,8 +76,15 @@ fn every_config_problem_is_told_at_once_whatever_the_command() {
     std::fs::write(&path, "[lora]\nrnk = 8\n[train]\nepochs = 0\nlearning_rate = \"fast\"\n").unwrap();
     for command in ["construct", "train", "eval", "demo", "selftest"] {
         let told = run(&[command, "--config", path.to_str().unwrap(), "--set", "lora.dropout=2"]);
-        let texts =
-            ["4 problems", "c.toml:2: ", "did you mean lora.rank?", "c.toml:4: ", "c.toml:5: ", "--set lora.dropout=2: ", "\nhint: "];
+        let texts = [
+            "4 problems",
+            "c.toml:2: ",
+            "did you mean lora.rank?",
+            "c.toml:4: ",
+            "c.toml:5: ",
+            "--set lora.dropout=2: ",
+            "\nhint: ",
+        ];
         assert_fails(&told, 2, &texts);
         assert_eq!(told.stdout, "");
     }
@@ -75,7 +97,11 @@ fn a_dry_run_prints_a_config_that_reads_back_and_writes_nothing() {
     let sets = ["--set", "task.name=x", "--set", "lora.rank=3", "--seed", "9", "--run", run_dir.to_str().unwrap()];
     let first = run(&[&["train", "--dry-run"], &sets[..]].concat());
     assert_eq!(first.code, Some(0), "{first:?}");
-    assert!(first.stdout.contains("rank = 3\n") && first.stdout.contains("seed = 9\n") && first.stdout.contains("name = \"x\"\n"));
+    assert!(
+        first.stdout.contains("rank = 3\n")
+            && first.stdout.contains("seed = 9\n")
+            && first.stdout.contains("name = \"x\"\n")
+    );
     assert!(!run_dir.exists());
 
     let saved = dir.path().join("resolved.toml");
@@ -114,7 +140,8 @@ fn the_self_test_passes_here_in_words_and_in_json() {
     let told = run(&["selftest", "--device", "cpu"]);
     assert_eq!(told.code, Some(0), "{told:?}");
     assert!(told.stdout.lines().count() > 30 && !told.stdout.contains("MISS"), "{}", told.stdout);
-    let json: serde_json::Value = serde_json::from_str(&run(&["selftest", "--device", "cpu", "--json", "--quiet"]).stdout).unwrap();
+    let json: serde_json::Value =
+        serde_json::from_str(&run(&["selftest", "--device", "cpu", "--json", "--quiet"]).stdout).unwrap();
     assert_eq!(json["ok"], true);
 }
 
@@ -124,7 +151,8 @@ fn the_self_test_of_some_operations_is_those_rows_alone() {
         let told = run(&[&["selftest", "--device", "cpu", "--json", "--quiet"], flags].concat());
         assert_eq!(told.code, Some(0), "{told:?}");
         let json: serde_json::Value = serde_json::from_str(&told.stdout).unwrap();
-        let names: Vec<String> = json["rows"].as_array().unwrap().iter().map(|row| row["op"].as_str().unwrap().to_owned()).collect();
+        let names: Vec<String> =
+            json["rows"].as_array().unwrap().iter().map(|row| row["op"].as_str().unwrap().to_owned()).collect();
         names
     };
     for flags in [&["--only", "rope,linear"][..], &["--only", "rope", "--only", "linear"]] {

@@ -1,7 +1,8 @@
-//! Every command line that README, help texts, hints and config headers print, run on small stand-ins for data and models.
+//! Every command line that README, help texts, hints and config headers print, run on small stand-ins for data and
+//! models.
 //!
-//! Each goes through a shell in a sandbox that holds the shipped configs, cut down to seconds. One that is neither run nor
-//! listed with a reason in [`LEFT_OUT`] fails the test.
+//! Each goes through a shell in a sandbox that holds the shipped configs, cut down to seconds. One that is neither run
+//! nor listed with a reason in [`LEFT_OUT`] fails the test.
 
 mod common;
 
@@ -46,7 +47,8 @@ fn commands_of(text: &str, prompt: &str, found: &mut BTreeSet<String>) {
     }
 }
 
-/// `clsgen …` between backticks in the literals of the sources: hints and messages. A bare name of a command only points to it.
+/// `clsgen …` between backticks in the literals of the sources: hints and messages. A bare name of a command only
+/// points to it.
 fn hints(dir: &Path, found: &mut BTreeSet<String>) {
     for path in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
         if path.is_dir() {
@@ -55,7 +57,9 @@ fn hints(dir: &Path, found: &mut BTreeSet<String>) {
             let source = std::fs::read_to_string(&path).unwrap();
             for line in source.lines().filter(|line| !line.trim_start().starts_with("//")) {
                 let quoted = line.split('`').skip(1).step_by(2).filter(|text| text.starts_with("clsgen "));
-                found.extend(quoted.filter(|text| text.split(' ').count() > 2 && !text.contains(['{', '…'])).map(str::to_owned));
+                found.extend(
+                    quoted.filter(|text| text.split(' ').count() > 2 && !text.contains(['{', '…'])).map(str::to_owned),
+                );
             }
         }
     }
@@ -72,8 +76,11 @@ fn all_commands() -> BTreeSet<String> {
         let text = std::fs::read_to_string(path).unwrap();
         commands_of(&text, "# ", &mut found);
         // Within a sentence, up to its full stop.
-        let header: String =
-            text.lines().take_while(|line| line.starts_with('#')).map(|line| format!("{} ", line.trim_start_matches("# "))).collect();
+        let header: String = text
+            .lines()
+            .take_while(|line| line.starts_with('#'))
+            .map(|line| format!("{} ", line.trim_start_matches("# ")))
+            .collect();
         let sentences = header.split(": clsgen ").skip(1).filter_map(|rest| Some(rest.split_once(". ")?.0));
         found.extend(sentences.map(|rest| format!("clsgen {rest}")));
     }
@@ -124,7 +131,8 @@ fn sandbox(root: &Path) {
             for (from, to) in cuts.iter().filter(|_| folder == "configs") {
                 text = text.replace(from, to);
             }
-            let text: String = text.lines().filter(|line| !line.starts_with("expect = ")).map(|line| format!("{line}\n")).collect();
+            let text: String =
+                text.lines().filter(|line| !line.starts_with("expect = ")).map(|line| format!("{line}\n")).collect();
             write(root, &format!("{folder}/{}", path.file_name().unwrap().to_str().unwrap()), text);
         }
     }
@@ -136,7 +144,9 @@ fn sandbox(root: &Path) {
         write(root, &format!("hub/models--{id}/refs/main"), "abc");
     }
     for (split, csv) in [("train", "train_set"), ("dev", "validation_set"), ("test", "test_set")] {
-        let rows = |i: usize| format!("{split}{i},NCT{i}{split},The drug {split} {i} works,It helped {split} {i} patients,{}\n", i % 2);
+        let rows = |i: usize| {
+            format!("{split}{i},NCT{i}{split},The drug {split} {i} works,It helped {split} {i} patients,{}\n", i % 2)
+        };
         write(
             root,
             &format!("data/clinifact/{csv}.csv"),
@@ -146,22 +156,33 @@ fn sandbox(root: &Path) {
             json!({"id": format!("{split}{i}"), "text": format!("Note {split} {i}: went home."), "data_type": split,
             "out_hospital_mortality_30": i % 2, "out_hospital_mortality_90": i % 2})
         };
-        write(root, &format!("data/lcd/{split}.json"), json!({"data": (0..8).map(note).collect::<Vec<_>>()}).to_string());
+        write(
+            root,
+            &format!("data/lcd/{split}.json"),
+            json!({"data": (0..8).map(note).collect::<Vec<_>>()}).to_string(),
+        );
         // Records of CliniFact and predictions at once: a printed command means the one or the other by the same name.
         let line = |i: usize| {
-            json!({"id": format!("{split}{i}"), "claim": format!("Drug {split} {i} works"), "abstract": format!("Helped {split} {i}"),
-            "label": i % 2, "explanation": "It helped.", "probability": (i as f64 + 1.0) / 20.0, "verbalized_label": i % 2, "parsable": true})
+            json!({"id": format!("{split}{i}"), "claim": format!("Drug {split} {i} works"),
+                "abstract": format!("Helped {split} {i}"),
+            "label": i % 2, "explanation": "It helped.", "probability": (i as f64 + 1.0) / 20.0,
+            "verbalized_label": i % 2, "parsable": true})
         };
         write(root, &format!("{split}.jsonl"), (0..8).map(|i| format!("{}\n", line(i))).collect::<String>());
     }
-    let note =
-        |i: usize| json!({"id": format!("n{i}"), "text": format!("Note {i}."), "claim": "It works", "abstract": format!("Helped {i}")});
+    let note = |i: usize| {
+        json!({"id": format!("n{i}"), "text": format!("Note {i}."), "claim": "It works",
+        "abstract": format!("Helped {i}")})
+    };
     write(root, "notes.jsonl", (0..3).map(|i| format!("{}\n", note(i))).collect::<String>());
     write(root, "notes.csv", "id,note\na,Went home.\nb,Died.\n");
     let words = ["[UNK]", "[SEP]", "drug", "helped"];
-    let vocab: serde_json::Map<String, Value> = words.iter().zip(0..).map(|(word, id)| ((*word).to_owned(), json!(id))).collect();
-    let tokenizer = json!({"version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null, "decoder": null,
-        "added_tokens": [], "pre_tokenizer": {"type": "WhitespaceSplit"}, "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "[UNK]"}});
+    let vocab: serde_json::Map<String, Value> =
+        words.iter().zip(0..).map(|(word, id)| ((*word).to_owned(), json!(id))).collect();
+    let tokenizer = json!({"version": "1.0", "truncation": null, "padding": null, "normalizer": null,
+        "post_processor": null, "decoder": null,
+        "added_tokens": [], "pre_tokenizer": {"type": "WhitespaceSplit"}, "model": {"type": "WordLevel",
+        "vocab": vocab, "unk_token": "[UNK]"}});
     write(root, "biomedbert/tokenizer.json", tokenizer.to_string());
     write(root, "biomedbert/config.json", r#"{"model_type": "bert"}"#);
     let table = Tensor::ones((4, 5), DType::F32, &Device::Cpu).unwrap();
@@ -175,13 +196,17 @@ fn every_printed_command_line_runs() {
     sandbox(root.path());
     let found = all_commands();
     assert!(found.len() > 20, "{found:#?}");
-    for part in
-        ["construct --config configs/clinifact.toml", "train --config configs/lcd90.toml", "cat notes.jsonl | clsgen", "--split dev"]
-    {
+    for part in [
+        "construct --config configs/clinifact.toml",
+        "train --config configs/lcd90.toml",
+        "cat notes.jsonl | clsgen",
+        "--split dev",
+    ] {
         assert!(found.iter().any(|command| command.contains(part)), "no command has {part}: {found:#?}");
     }
     let left_out = |command: &&String| !LEFT_OUT.iter().any(|(start, _)| command.starts_with(start));
-    let with_stand_ins = |command: &String| STAND_INS.iter().fold(command.clone(), |command, (from, to)| command.replace(from, to));
+    let with_stand_ins =
+        |command: &String| STAND_INS.iter().fold(command.clone(), |command, (from, to)| command.replace(from, to));
     let commands: BTreeSet<String> = found.iter().filter(left_out).map(with_stand_ins).collect();
     let mut commands: Vec<&String> = commands.iter().collect();
     commands.sort_by_key(|command| stage(command));
@@ -192,7 +217,11 @@ fn every_printed_command_line_runs() {
         // A whole demonstration takes minutes, tests/demo.rs runs a small one.
         let more = if command.starts_with("clsgen demo") { " --dry-run" } else { "" };
         let mut shell = Command::new("sh");
-        shell.current_dir(root.path()).env("PATH", &path).env("HF_HUB_CACHE", root.path().join("hub")).env_remove("CLSGEN_FAULT");
+        shell
+            .current_dir(root.path())
+            .env("PATH", &path)
+            .env("HF_HUB_CACHE", root.path().join("hub"))
+            .env_remove("CLSGEN_FAULT");
         let told = common::outcome(shell.args(["-c", &format!("{command}{more}")]));
         if told.code != Some(0) {
             failed.push(format!("{command}{more}\n  exit {:?}: {}", told.code, told.stderr));

@@ -26,11 +26,25 @@ impl Work {
         self.0.path().join(name)
     }
 
-    /// `clsgen construct` into `run`: three short trials a record, two records at a time, so that records end one by one.
+    /// `clsgen construct` into `run`: three short trials a record, two records at a time, so that records end one by
+    /// one.
     fn command(&self, run: &str) -> Command {
         let mut command = common::clsgen();
-        command.arg("construct").arg("--config").arg(self.path("demo.toml")).arg("--run").arg(self.path(run)).arg("--quiet");
-        command.args(["--set", "construct.trials=3", "--set", "construct.max_output_tokens=96", "--set", "generate.batch_tokens=1200"]);
+        command
+            .arg("construct")
+            .arg("--config")
+            .arg(self.path("demo.toml"))
+            .arg("--run")
+            .arg(self.path(run))
+            .arg("--quiet");
+        command.args([
+            "--set",
+            "construct.trials=3",
+            "--set",
+            "construct.max_output_tokens=96",
+            "--set",
+            "generate.batch_tokens=1200",
+        ]);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command
     }
@@ -41,7 +55,8 @@ impl Work {
 
     /// Every file that construct leaves, but for paths and times.
     fn outputs(&self, run: &str) -> [Vec<u8>; 3] {
-        ["train.jsonl", "dropped.jsonl", "stats.json"].map(|name| std::fs::read(self.path(run).join("construct").join(name)).unwrap())
+        ["train.jsonl", "dropped.jsonl", "stats.json"]
+            .map(|name| std::fs::read(self.path(run).join("construct").join(name)).unwrap())
     }
 }
 
@@ -86,8 +101,10 @@ fn sigkill_after_every_record_loses_none_doubles_none_and_changes_no_byte() {
     let all: Vec<String> = (0..RECORDS).map(|i| format!("note-{i:06}")).collect();
     assert_eq!(ids, all, "each record is kept or dropped, once");
     // Algorithm 1 has work to do with this teacher: some first trials are kept, some are not.
-    let trials: Vec<u64> =
-        kept.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["trial"].as_u64().unwrap()).collect();
+    let trials: Vec<u64> = kept
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["trial"].as_u64().unwrap())
+        .collect();
     assert!(trials.contains(&1) && (trials.iter().any(|&trial| trial > 1) || !dropped.is_empty()), "{trials:?}");
 }
 
@@ -100,7 +117,9 @@ fn a_crash_inside_any_write_is_mended_by_running_again() {
     let work = Work::new();
     work.finish("whole");
     let torn = [1, 2, 13, 25].map(|n| format!("log.torn:{n}"));
-    let files = ["file.write", "file.synced", "file.renamed"].into_iter().flat_map(|point| (2..=4).map(move |n| format!("{point}:{n}")));
+    let files = ["file.write", "file.synced", "file.renamed"]
+        .into_iter()
+        .flat_map(|point| (2..=4).map(move |n| format!("{point}:{n}")));
     for (i, fault) in torn.into_iter().chain(files).enumerate() {
         let run = format!("run-{i}");
         let _ = work.command(&run).env("CLSGEN_FAULT", &fault).status().unwrap();
@@ -122,7 +141,9 @@ fn a_foreign_file_in_a_splits_place_and_a_source_are_kept() {
         (told.status.code(), String::from_utf8(told.stderr).unwrap())
     };
     let source = format!("data.train={:?}", output.to_str().unwrap());
-    for (more, told) in [(&[][..], "construct did not make it"), (&["--set", &source], "input and output are the same file")] {
+    for (more, told) in
+        [(&[][..], "construct did not make it"), (&["--set", &source], "input and output are the same file")]
+    {
         let (code, stderr) = construct(more);
         assert!(code == Some(2) && stderr.contains(told), "{code:?} {stderr}");
         assert_eq!(std::fs::read(&output).unwrap(), notes);

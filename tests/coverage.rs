@@ -1,8 +1,9 @@
 //! Do the 95 % intervals hold the truth in 95 % of samples? Simulated where the truth is known.
 //!
-//! Scores are normal, `N(mean of the class, 1)` plus a shared effect of the record's group, and the probability is their sigmoid: so
-//! sensitivity, F1, κ and AUROC are formulas of Φ, and the Brier score is one integral. Classes have fixed sizes, as the
-//! stratified resamples have. `cargo test --release --test coverage -- --nocapture` prints the table of `benches/README.md`.
+//! Scores are normal, `N(mean of the class, 1)` plus a shared effect of the record's group, and the probability is
+//! their sigmoid: so sensitivity, F1, κ and AUROC are formulas of Φ, and the Brier score is one integral. Classes have
+//! fixed sizes, as the stratified resamples have. `cargo test --release --test coverage -- --nocapture` prints the
+//! table of `benches/README.md`.
 
 use clsgen::{
     metrics::{
@@ -26,13 +27,15 @@ const MEANS: [f64; 2] = [-0.8, 0.6];
 /// How often a record's text contradicts the call.
 const FLIPPED: f64 = 0.1;
 
-/// Records in groups of one positive and two negatives that share an effect of variance `shared`; ungrouped when it is 0.
+/// Records in groups of one positive and two negatives that share an effect of variance `shared`; ungrouped when it is
+/// 0.
 struct Design {
     groups: u64,
     shared: f64,
 }
 
-/// A data set: the model's sample, and the probabilities of another model that sees half of the score and noise of its own.
+/// A data set: the model's sample, and the probabilities of another model that sees half of the score and noise of its
+/// own.
 struct Set {
     sample: Sample,
     other: Vec<f64>,
@@ -99,7 +102,8 @@ fn table(sample: &Sample, probabilities: &[f64], weights: &[u32]) -> Confusion {
 
 fn agreement(sample: &Sample, weights: &[u32]) -> Outcome {
     let records = sample.probabilities().iter().zip(sample.verbalized()).zip(weights);
-    Confusion::count(records.map(|((&probability, &said), &weight)| (said == Some(true), probability >= 0.5, weight))).kappa()
+    Confusion::count(records.map(|((&probability, &said), &weight)| (said == Some(true), probability >= 0.5, weight)))
+        .kappa()
 }
 
 fn brier_of(sample: &Sample, weights: &[u32]) -> Outcome {
@@ -156,7 +160,8 @@ fn independent_records() {
         let (labels, clusters, count) = (sample.labels(), sample.clusters(), sample.cluster_count());
         let own = |weights: &[u32]| table(sample, sample.probabilities(), weights);
         let area = delong::auroc(sample.probabilities(), labels, clusters, count).map(|area| area.ci95());
-        let difference = delong::paired(sample.probabilities(), other, labels, clusters, count).map(|difference| difference.ci95());
+        let difference =
+            delong::paired(sample.probabilities(), other, labels, clusters, count).map(|difference| difference.ci95());
         let statistics = [
             Statistic::new(sample.len(), |weights| own(weights).recall()),
             Statistic::new(sample.len(), |weights| own(weights).f1()),

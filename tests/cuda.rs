@@ -1,6 +1,8 @@
-//! The build with the feature `cuda` on machines without a GPU: what is missing is said, exit 5, and `auto` does without it.
+//! The build with the feature `cuda` on machines without a GPU: what is missing is said, exit 5, and `auto` does
+//! without it.
 //!
-//! The driver and the libraries beside it are small fakes, found by LD_LIBRARY_PATH before any real one; they answer as the environment says.
+//! The driver and the libraries beside it are small fakes, found by LD_LIBRARY_PATH before any real one; they answer as
+//! the environment says.
 #![cfg(feature = "cuda")]
 
 mod common;
@@ -21,7 +23,11 @@ fn fake(dir: &Path, libraries: &[&str]) {
     let source = dir.join("fake.c");
     std::fs::write(&source, DRIVER).unwrap();
     for library in libraries {
-        let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(dir.join(format!("lib{library}.so"))).arg(&source).status();
+        let built = Command::new("cc")
+            .args(["-shared", "-fPIC", "-o"])
+            .arg(dir.join(format!("lib{library}.so")))
+            .arg(&source)
+            .status();
         assert!(built.unwrap().success(), "cc makes lib{library}.so");
     }
 }
@@ -42,8 +48,16 @@ fn each_missing_part_is_told_apart() {
     fake(driver.path(), &["cuda"]);
     fake(all.path(), &["cuda", "cublas", "curand"]);
     let run = |device, answers| selftest(device, all.path(), answers);
-    assert_fails(&run("cuda", (12_040, 0, 1)), 5, &["the NVIDIA driver knows CUDA 12.4, clsgen needs 13.0", "hint: install driver 580"]);
-    assert_fails(&run("cuda", (13_000, 100, 0)), 5, &["the NVIDIA driver finds no CUDA device", "hint: see nvidia-smi"]);
+    assert_fails(
+        &run("cuda", (12_040, 0, 1)),
+        5,
+        &["the NVIDIA driver knows CUDA 12.4, clsgen needs 13.0", "hint: install driver 580"],
+    );
+    assert_fails(
+        &run("cuda", (13_000, 100, 0)),
+        5,
+        &["the NVIDIA driver finds no CUDA device", "hint: see nvidia-smi"],
+    );
     assert_fails(&run("cuda", (13_000, 0, 0)), 5, &["the NVIDIA driver finds no CUDA device"]);
     assert_fails(&run("cuda:3", (13_010, 0, 1)), 5, &["there is no CUDA device 3: this machine has 1"]);
     // Where the machine has the real libraries, none is missing.
@@ -52,7 +66,11 @@ fn each_missing_part_is_told_apart() {
         assert_fails(
             &told,
             5,
-            &["CUDA 13 is incomplete", "cannot be loaded", "hint: put the directory that holds them on LD_LIBRARY_PATH"],
+            &[
+                "CUDA 13 is incomplete",
+                "cannot be loaded",
+                "hint: put the directory that holds them on LD_LIBRARY_PATH",
+            ],
         );
     }
 }

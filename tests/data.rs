@@ -9,7 +9,8 @@ use clsgen::{
 use proptest::prelude::*;
 
 fn shared() -> PathBuf {
-    std::env::var_os("CLSGEN_SHARED").map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared")), PathBuf::from)
+    std::env::var_os("CLSGEN_SHARED")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared")), PathBuf::from)
 }
 
 #[test]
@@ -48,7 +49,14 @@ fn clinifact_has_the_papers_counts() {
 fn read_every_way(bytes: &[u8]) {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
-    for format in [DataFormat::Auto, DataFormat::Jsonl, DataFormat::Csv, DataFormat::Clinifact, DataFormat::Lcd, DataFormat::Parquet] {
+    for format in [
+        DataFormat::Auto,
+        DataFormat::Jsonl,
+        DataFormat::Csv,
+        DataFormat::Clinifact,
+        DataFormat::Lcd,
+        DataFormat::Parquet,
+    ] {
         let data = Data { format, ..Data::default() };
         if let Err(error) = data::load(&data, file.path(), &Needs { label: true, ..Needs::default() }) {
             assert_eq!(error.exit_code(), 3, "{error}");
@@ -70,9 +78,12 @@ proptest! {
 
     #[test]
     fn no_reader_panics_on_almost_files(
-        start in prop::sample::select(vec!["", "{\"data\":[", "id,text,label\n", "PAR1", "\u{feff}", "index,nctId,claim,article_abstract,label\n"]),
+        start in prop::sample::select(vec![
+            "", "{\"data\":[", "id,text,label\n", "PAR1", "\u{feff}", "index,nctId,claim,article_abstract,label\n",
+        ]),
         parts in prop::collection::vec(prop::sample::select(vec![
-            "{\"id\":", "\"a\"", ",\"text\":", "\"x\"", "}", "]", "[", "\"", "\\", "\n", "\r", ",", "a,b,1", "1", "null", "\u{e9}", "PAR1", ":",
+            "{\"id\":", "\"a\"", ",\"text\":", "\"x\"", "}", "]", "[", "\"", "\\", "\n", "\r", ",", "a,b,1", "1", "null",
+            "\u{e9}", "PAR1", ":",
         ]), 0..60),
     ) {
         read_every_way(format!("{start}{}", parts.concat()).as_bytes());
@@ -88,6 +99,7 @@ proptest! {
         let file = tempfile::Builder::new().suffix(".csv").tempfile().unwrap();
         std::fs::write(file.path(), csv).unwrap();
         let records = data::load(&Data::default(), file.path(), &Needs::default()).unwrap();
-        prop_assert_eq!(records.iter().map(|record| record.field("text").unwrap().to_owned()).collect::<Vec<_>>(), texts);
+        let read: Vec<_> = records.iter().map(|record| record.field("text").unwrap().to_owned()).collect();
+        prop_assert_eq!(read, texts);
     }
 }

@@ -8,7 +8,8 @@ use common::{assert_fails, run};
 use serde_json::Value;
 
 fn demo(dir: &Path, more: &[&str]) -> common::Outcome {
-    let mut args = vec!["demo", "--out", dir.to_str().unwrap(), "--set", "train.epochs=1", "--set", "eval.bootstrap=200"];
+    let mut args =
+        vec!["demo", "--out", dir.to_str().unwrap(), "--set", "train.epochs=1", "--set", "eval.bootstrap=200"];
     args.extend(more);
     run(&args)
 }
@@ -72,13 +73,18 @@ fn the_whole_method_runs_leaves_its_files_and_goes_on_where_it_was() {
     // The directory is a worked example: the command it ends with, which help prints too, trains by hand.
     assert!(!first.contains(" minutes") && first.contains(" s. In "), "{first}");
     let advice = first.lines().find_map(|line| line.strip_prefix("Train on them by hand: clsgen ")).unwrap();
-    assert_eq!(advice, format!("train --config {}/demo.toml --run runs/mine --set data.train=construct/train.jsonl", dir.display()));
+    assert_eq!(
+        advice,
+        format!("train --config {}/demo.toml --run runs/mine --set data.train=construct/train.jsonl", dir.display())
+    );
     let help = run(&["demo", "--help"]).stdout;
     assert!(
-        help.contains("clsgen train --config DIR/demo.toml --run runs/mine") && help.contains("--set data.train=construct/train.jsonl")
+        help.contains("clsgen train --config DIR/demo.toml --run runs/mine")
+            && help.contains("--set data.train=construct/train.jsonl")
     );
     let mine = |more: &[&str]| {
-        let args: Vec<&str> = advice.split(' ').chain(["--set", "train.max_steps=1"]).chain(more.iter().copied()).collect();
+        let args: Vec<&str> =
+            advice.split(' ').chain(["--set", "train.max_steps=1"]).chain(more.iter().copied()).collect();
         common::outcome(common::clsgen().current_dir(root.path()).args(args))
     };
     let planned = mine(&["--dry-run"]);
@@ -89,7 +95,11 @@ fn the_whole_method_runs_leaves_its_files_and_goes_on_where_it_was() {
 
     // Another demonstration does not go into the same directory.
     assert_fails(&demo(&dir, &["--notes", "60"]), 2, &["other settings", "hint: choose another directory with --out"]);
-    assert_fails(&demo(&dir, &["--notes", "48", "--objective", "cls"]), 2, &["demo.toml belongs to a demonstration with other settings"]);
+    assert_fails(
+        &demo(&dir, &["--notes", "48", "--objective", "cls"]),
+        2,
+        &["demo.toml belongs to a demonstration with other settings"],
+    );
 }
 
 #[test]
@@ -100,7 +110,9 @@ fn a_dry_run_makes_nothing_and_prints_config_and_plan() {
         let told = demo(&dir, &[more, &["--dry-run"]].concat());
         assert_eq!(told.code, Some(0), "{told:?}");
         assert!(
-            told.stdout.contains("[train]\n") && told.stdout.contains("# run directory: ") && told.stdout.contains("# synthetic notes: ")
+            told.stdout.contains("[train]\n")
+                && told.stdout.contains("# run directory: ")
+                && told.stdout.contains("# synthetic notes: ")
         );
     }
     let told = demo(&dir, &["--dry-run", "--json"]);
@@ -128,7 +140,9 @@ fn an_interrupted_demonstration_says_what_goes_on() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("demo");
     let mut command = common::clsgen();
-    command.args(["demo", "--notes", "40", "--set", "train.epochs=1", "--set", "eval.bootstrap=200", "--out"]).arg(&dir);
+    command
+        .args(["demo", "--notes", "40", "--set", "train.epochs=1", "--set", "eval.bootstrap=200", "--out"])
+        .arg(&dir);
     let log = dir.join("metrics.jsonl");
     let child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
     while std::fs::read(&log).unwrap_or_default().is_empty() {
@@ -138,7 +152,10 @@ fn an_interrupted_demonstration_says_what_goes_on() {
     let told = child.wait_with_output().unwrap();
     let stderr = String::from_utf8_lossy(&told.stderr);
     assert_eq!(told.status.code(), Some(130), "{stderr}");
-    assert!(stderr.contains("hint: the same `clsgen demo` command goes on") && !stderr.contains("--resume"), "{stderr}");
+    assert!(
+        stderr.contains("hint: the same `clsgen demo` command goes on") && !stderr.contains("--resume"),
+        "{stderr}"
+    );
     let again = common::outcome(&mut command);
     assert_eq!(again.code, Some(0), "{again:?}");
     assert!(again.stdout.contains("AUROC"), "{again:?}");

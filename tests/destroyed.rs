@@ -1,5 +1,5 @@
-//! What a second audit found destroyed: inputs inside an evaluation that is replaced, evaluations whose replacement fails, foreign
-//! files under names of ours. And files that are not what their format says.
+//! What a second audit found destroyed: inputs inside an evaluation that is replaced, evaluations whose replacement
+//! fails, foreign files under names of ours. And files that are not what their format says.
 
 mod common;
 
@@ -39,8 +39,10 @@ impl Work {
         self.write("train.jsonl", records(|i| i % 2));
         self.write(
             "c.toml",
-            "[task]\nprompt = \"prompt.toml\"\n[data]\ntrain = \"train.jsonl\"\n[model]\nbase = \"model\"\nmax_input_tokens = 500\n\
-             max_output_tokens = 40\n[construct]\nteacher = \"model\"\nmax_input_tokens = 500\nmax_output_tokens = 40\ntrials = 1\n\
+            "[task]\nprompt = \"prompt.toml\"\n[data]\ntrain = \"train.jsonl\"\n[model]\nbase = \
+            \"model\"\nmax_input_tokens = 500\n\
+             max_output_tokens = 40\n[construct]\nteacher = \"model\"\nmax_input_tokens = 500\nmax_output_tokens = \
+             40\ntrials = 1\n\
              [train]\nobjective = \"cls\"\nepochs = 1\n",
         );
         self
@@ -48,7 +50,9 @@ impl Work {
 }
 
 fn records(label: impl Fn(usize) -> usize) -> String {
-    (0..4).map(|i| format!("{{\"id\": \"r{i}\", \"text\": \"A short note, number {i}.\", \"label\": {}}}\n", label(i))).collect()
+    (0..4)
+        .map(|i| format!("{{\"id\": \"r{i}\", \"text\": \"A short note, number {i}.\", \"label\": {}}}\n", label(i)))
+        .collect()
 }
 
 fn predictions(first: f64) -> String {
@@ -73,7 +77,8 @@ fn an_evaluation_never_replaces_the_predictions_it_reads() {
     work.write("mine.jsonl", predictions(0.2));
     work.write("run/eval/predictions/metrics.json", "{}");
     std::os::unix::fs::symlink(work.path("mine.jsonl"), work.path("run/eval/predictions/link.jsonl")).unwrap();
-    let told = work.clsgen(&["eval", "--predictions", "run/eval/predictions/link.jsonl", "--run", "run", "--overwrite"]);
+    let told =
+        work.clsgen(&["eval", "--predictions", "run/eval/predictions/link.jsonl", "--run", "run", "--overwrite"]);
     assert_fails(&told, 2, &["input and output are the same file"]);
     assert_eq!(work.read("mine.jsonl"), predictions(0.2).as_bytes());
 }
@@ -84,7 +89,8 @@ fn what_cannot_be_evaluated_replaces_no_evaluation() {
     work.write("good.jsonl", predictions(0.2));
     let good = work.clsgen(&["eval", "--predictions", "good.jsonl", "--run", "run"]);
     assert_eq!(good.code, Some(0), "{good:?}");
-    let files = ["metrics.json", "settings.json", "report.html", "tables/metrics.csv"].map(|name| format!("run/eval/predictions/{name}"));
+    let files = ["metrics.json", "settings.json", "report.html", "tables/metrics.csv"]
+        .map(|name| format!("run/eval/predictions/{name}"));
     let before: Vec<Vec<u8>> = files.iter().map(|name| work.read(name)).collect();
     work.write("other.jsonl", predictions(0.3));
     work.write("label.jsonl", predictions(0.3).replacen("\"label\": 1", "\"label\": 7", 1));
@@ -127,7 +133,8 @@ fn foreign_files_under_names_of_ours_are_kept() {
     ] {
         let file = format!("{command}/{name}");
         work.write(&file, "mine\n");
-        let told = work.clsgen(&[command, "--config", "c.toml", "--run", command, "--set", r#"construct.splits=["train"]"#]);
+        let told =
+            work.clsgen(&[command, "--config", "c.toml", "--run", command, "--set", r#"construct.splits=["train"]"#]);
         assert_fails(&told, 2, &[name, "is there already", "hint: "]);
         assert_eq!(work.read(&file), b"mine\n", "{command}, {name}");
         std::fs::remove_dir_all(work.path(command)).unwrap();
@@ -137,7 +144,8 @@ fn foreign_files_under_names_of_ours_are_kept() {
     assert_eq!(work.clsgen(&["train", "--config", "c.toml", "--run", "run"]).code, Some(0));
     for input in ["train.jsonl", ".out.jsonl.lock"] {
         let set = "data.format=jsonl";
-        let predict = ["predict", "--model", "run", "--input", input, "--output", "out.jsonl", "--set", set, "--overwrite"];
+        let predict =
+            ["predict", "--model", "run", "--input", input, "--output", "out.jsonl", "--set", set, "--overwrite"];
         assert_eq!(work.clsgen(&predict).code, Some(2), "{input}");
         assert_eq!(work.read(".out.jsonl.lock"), records(|i| i % 2).as_bytes());
     }
@@ -165,7 +173,8 @@ fn a_file_is_no_folder_to_write_into() {
 fn construct_too_needs_both_classes_to_train_on() {
     let work = Work::new().with_task();
     work.write("train.jsonl", records(|_| 0));
-    let told = work.clsgen(&["construct", "--config", "c.toml", "--run", "run", "--set", r#"construct.splits=["train"]"#]);
+    let told =
+        work.clsgen(&["construct", "--config", "c.toml", "--run", "run", "--set", r#"construct.splits=["train"]"#]);
     assert_fails(&told, 3, &["train.jsonl", "class", "hint: "]);
 }
 
@@ -174,13 +183,24 @@ fn a_file_that_is_not_what_its_format_says_is_refused_whole() {
     let work = Work::new().with_task();
     assert_eq!(work.clsgen(&["train", "--config", "c.toml", "--run", "run"]).code, Some(0));
     let utf16: Vec<u8> = [0xfe_u8, 0xff].into_iter().chain(records(|_| 1).bytes().flat_map(|byte| [0, byte])).collect();
-    for (bytes, words) in [(&b"PAR1 and so on"[..], "is a Parquet file"), (&utf16, "is UTF-16"), (b" [{\"id\": 1}]", "is a JSON array")] {
+    for (bytes, words) in
+        [(&b"PAR1 and so on"[..], "is a Parquet file"), (&utf16, "is UTF-16"), (b" [{\"id\": 1}]", "is a JSON array")]
+    {
         work.write("in.jsonl", bytes);
         let predict = ["predict", "--model", "run", "--input", "in.jsonl", "--output", "-", "--no-explanation"];
         assert_fails(&work.clsgen(&predict), 3, &["in.jsonl", words, "hint: "]);
     }
     let mut piped = common::clsgen();
-    piped.current_dir(work.0.path()).args(["predict", "--model", "run", "--input", "-", "--output", "-", "--no-explanation"]);
+    piped.current_dir(work.0.path()).args([
+        "predict",
+        "--model",
+        "run",
+        "--input",
+        "-",
+        "--output",
+        "-",
+        "--no-explanation",
+    ]);
     piped.stdin(std::fs::File::open(work.path("in.jsonl")).unwrap());
     assert_fails(&outcome(&mut piped), 3, &["is a JSON array", "hint: "]);
     work.write("c.csv", "# made by a tool\nid,text\n1,a note\n");

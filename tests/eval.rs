@@ -33,7 +33,10 @@ impl Bench {
 
     fn eval(&self, arguments: &[&str]) -> Command {
         let mut command = Command::cargo_bin("clsgen").unwrap();
-        command.current_dir(self.dir.path()).args(["eval", "--run", "run", "--set", "eval.bootstrap=200", "--overwrite"]).args(arguments);
+        command
+            .current_dir(self.dir.path())
+            .args(["eval", "--run", "run", "--set", "eval.bootstrap=200", "--overwrite"])
+            .args(arguments);
         command
     }
 
@@ -49,8 +52,10 @@ impl Bench {
 /// One prediction line of our own kind.
 fn line(id: usize, label: u8, probability: f64, verbalized: Option<u8>) -> String {
     let value = json!({
-        "id": format!("r{id}"), "label": label, "probability": probability, "logits": [0.0, 1.0], "verbalized_label": verbalized,
-        "parsable": verbalized.is_some(), "explanation": verbalized.map(|_| "a secret of the patient"), "text": "a secret of the patient",
+        "id": format!("r{id}"), "label": label, "probability": probability, "logits": [0.0, 1.0],
+        "verbalized_label": verbalized,
+        "parsable": verbalized.is_some(), "explanation": verbalized.map(|_| "a secret of the patient"),
+        "text": "a secret of the patient",
         "error": null,
     });
     value.to_string() + "\n"
@@ -95,10 +100,15 @@ fn check_leaves(path: &str, value: &Value) {
     let Some(object) = value.as_object() else { panic!("{path} is bare: {value}") };
     if object.contains_key("value") {
         let keys: Vec<&str> = object.keys().map(String::as_str).collect();
-        assert!(keys.iter().all(|key| ["value", "ci95", "n", "reason"].contains(key)) && keys.len() >= 3, "{path}: {keys:?}");
+        assert!(
+            keys.iter().all(|key| ["value", "ci95", "n", "reason"].contains(key)) && keys.len() >= 3,
+            "{path}: {keys:?}"
+        );
         assert!(object["n"].is_u64(), "{path}");
         match &object["value"] {
-            Value::Null => assert!(object["reason"].is_string() && object["ci95"].is_null(), "{path}: null needs a reason"),
+            Value::Null => {
+                assert!(object["reason"].is_string() && object["ci95"].is_null(), "{path}: null needs a reason")
+            }
             number => assert!(number.is_f64() || number.is_u64(), "{path}"),
         }
         return;
@@ -122,7 +132,12 @@ fn metrics_json_has_the_contracts_shape_and_stdout_says_the_same() {
         check_leaves(key, &object[key]);
     }
     assert_eq!(metrics["default"]["threshold"], 0.5);
-    for leaf in [&metrics["auroc"], &metrics["tuned"]["f1"]["f1"], &metrics["tuned"]["kappa"]["kappa"], &metrics["calibration"]["ece"]] {
+    for leaf in [
+        &metrics["auroc"],
+        &metrics["tuned"]["f1"]["f1"],
+        &metrics["tuned"]["kappa"]["kappa"],
+        &metrics["calibration"]["ece"],
+    ] {
         let (value, ci95) = (leaf["value"].as_f64().unwrap(), leaf["ci95"].as_array().unwrap());
         assert!(ci95[0].as_f64().unwrap() < ci95[1].as_f64().unwrap(), "{value} {ci95:?}");
     }
@@ -222,7 +237,8 @@ fn files_of_other_tools_need_only_id_label_and_probability() {
     let bench = Bench::new();
     bench.file(
         "test.jsonl",
-        "\u{feff}{\"id\": 1, \"label\": 1, \"probability\": 0.9, \"mine\": []}\r\n\r\n{\"id\": 2, \"label\": 0, \"probability\": 0}\n",
+        "\u{feff}{\"id\": 1, \"label\": 1, \"probability\": 0.9, \"mine\": []}\r\n\r\n{\"id\": 2, \"label\": 0, \
+        \"probability\": 0}\n",
     );
     bench.eval(&["--predictions", "test.jsonl"]).assert().success();
     let metrics = bench.json("metrics.json");
@@ -240,11 +256,18 @@ fn bad_predictions_exit_3_with_file_record_and_field_and_no_text() {
         ("no label", "{\"id\": \"a\", \"probability\": 0.5, \"text\": \"secret\"}\n".into(), "record 2, field label"),
         ("a probability of 1.5", line(1, 1, 1.5, None), "record 2, field probability"),
         ("no probability", "{\"id\": \"a\", \"label\": 1}\n".into(), "record 2, field probability"),
-        ("a null probability", "{\"id\": \"a\", \"label\": 1, \"probability\": null}\n".into(), "record 2, field probability"),
+        (
+            "a null probability",
+            "{\"id\": \"a\", \"label\": 1, \"probability\": null}\n".into(),
+            "record 2, field \
+            probability",
+        ),
         ("an id twice", line(0, 1, 0.5, None), "record 2, field id"),
         (
             "an error line",
-            "{\"id\": \"a\", \"label\": 1, \"probability\": null, \"error\": {\"kind\": \"empty_text\", \"message\": \"secret\"}}\n".into(),
+            "{\"id\": \"a\", \"label\": 1, \"probability\": null, \"error\": {\"kind\": \"empty_text\", \"message\": \
+            \"secret\"}}\n"
+                .into(),
             "record 2, field error",
         ),
         (
@@ -279,9 +302,10 @@ fn one_class_is_null_with_a_reason_and_no_failure() {
     let metrics = bench.json("metrics.json");
     assert!(metrics["auroc"]["value"].is_null() && metrics["auroc"]["reason"].is_string());
     assert!(metrics["tuned"]["f1"]["threshold"].is_null());
-    for (leaf, cause) in
-        [(&metrics["tuned"]["f1"]["f1"], "it has only one class"), (&metrics["tuned"]["youden"]["cost"], "it has only one class")]
-    {
+    for (leaf, cause) in [
+        (&metrics["tuned"]["f1"]["f1"], "it has only one class"),
+        (&metrics["tuned"]["youden"]["cost"], "it has only one class"),
+    ] {
         assert_eq!(leaf["reason"], format!("no threshold could be tuned on dev: {cause}"));
     }
     // Another cause for the same null.
@@ -296,17 +320,24 @@ fn one_class_is_null_with_a_reason_and_no_failure() {
 fn columns_of_subgroups_are_read_and_only_those() {
     let bench = Bench::new();
     let with = |id: usize, sex: Value| {
-        let mut value: Value = serde_json::from_str(&line(id, u8::from(id.is_multiple_of(2)), 0.2 + 0.1 * id as f64, Some(1))).unwrap();
+        let mut value: Value =
+            serde_json::from_str(&line(id, u8::from(id.is_multiple_of(2)), 0.2 + 0.1 * id as f64, Some(1))).unwrap();
         value["sex"] = sex;
         value.to_string() + "\n"
     };
-    bench.file("test.jsonl", &(with(0, json!("f")) + &with(1, json!(2)) + &with(2, Value::Null) + &line(3, 0, 0.4, Some(0))));
+    bench.file(
+        "test.jsonl",
+        &(with(0, json!("f")) + &with(1, json!(2)) + &with(2, Value::Null) + &line(3, 0, 0.4, Some(0))),
+    );
     bench.eval(&["--predictions", "test.jsonl", "--set", "eval.subgroups=[\"sex\"]"]).assert().success();
     bench.file("test.jsonl", &(with(0, json!("f")) + &with(1, json!(["secret"]))));
     bench.eval(&["--predictions", "test.jsonl"]).assert().success();
     let told = bench.eval(&["--predictions", "test.jsonl", "--set", "eval.subgroups=[\"sex\"]"]).assert().code(3);
     let told = String::from_utf8_lossy(&told.get_output().stderr).into_owned();
-    assert!(told.contains("test.jsonl, record 2, field sex: is not a string or an integer") && !told.contains("secret"), "{told}");
+    assert!(
+        told.contains("test.jsonl, record 2, field sex: is not a string or an integer") && !told.contains("secret"),
+        "{told}"
+    );
     bench.file("test.jsonl", &with(0, json!("f")));
     let told = bench.eval(&["--predictions", "test.jsonl", "--set", "eval.subgroups=[\"sx\"]"]).assert().code(3);
     let told = String::from_utf8_lossy(&told.get_output().stderr).into_owned();
@@ -325,7 +356,10 @@ fn a_dry_run_writes_nothing() {
 fn a_gate_exits_1_with_what_missed_after_everything_is_written() {
     let bench = Bench::new();
     bench.file("test.jsonl", &counted(300, 90, 60, 100));
-    bench.file("ok.toml", "auroc = 0.1\ndefault.f1 = 0.2\ncalibration.ece = 0.9\n[calibration.slope]\nmin = -5\nmax = 50\n");
+    bench.file(
+        "ok.toml",
+        "auroc = 0.1\ndefault.f1 = 0.2\ncalibration.ece = 0.9\n[calibration.slope]\nmin = -5\nmax = 50\n",
+    );
     bench.eval(&["--predictions", "test.jsonl", "--gate", "ok.toml"]).assert().success();
     bench.file("missed.toml", "auroc = 0.999\ndefault.f1 = 0.2\ncalibration.brier = 0.001\njudge.rli = 0.1\n");
     let output = bench.eval(&["--predictions", "test.jsonl", "--gate", "missed.toml"]).assert().code(1);
@@ -355,7 +389,10 @@ fn a_gate_exits_1_with_what_missed_after_everything_is_written() {
 fn paper_tables_stand_beside_ours_with_the_difference() {
     let bench = Bench::new();
     bench.file("test.jsonl", &counted(394, 113, 95, 108));
-    let output = bench.eval(&["--predictions", "test.jsonl", "--paper", "table1,table2,table3,table4,table7"]).assert().success();
+    let output = bench
+        .eval(&["--predictions", "test.jsonl", "--paper", "table1,table2,table3,table4,table7"])
+        .assert()
+        .success();
     let stdout = String::from_utf8_lossy(&output.get_output().stdout).into_owned();
     assert!(stdout.contains("Table 2") && stdout.contains("CliniFact"), "known by its counts: {stdout}");
     let table = bench.json("tables/table2.json");

@@ -26,7 +26,10 @@ const PROMPTED: &str = "verbalized,label,self_consistency,token_probability";
 #[test]
 fn baselines_run_on_the_base_model_and_are_compared_with_the_tuned_one() {
     let fixture = finished_run();
-    let output = succeed(&fixture, &["--baselines", PROMPTED, "--runs", "3", "--paper", "table2,table4", "--set", "task.name=lcd30"]);
+    let output = succeed(
+        &fixture,
+        &["--baselines", PROMPTED, "--runs", "3", "--paper", "table2,table4", "--set", "task.name=lcd30"],
+    );
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     for head in ["Baselines:", "Model against baselines:", "Table 2, performance", "Table 4, standard deviation"] {
         assert!(stdout.contains(head), "{head}: {stdout}");
@@ -37,12 +40,17 @@ fn baselines_run_on_the_base_model_and_are_compared_with_the_tuned_one() {
     assert_eq!(verbalized[3]["runs"].as_array().unwrap().len(), 3);
     assert_ne!(verbalized[3]["runs"][0]["text"], verbalized[3]["runs"][1]["text"]);
     let baselines = json(&fixture, "baselines.json");
-    let names: Vec<&str> = baselines["methods"].as_array().unwrap().iter().map(|method| method["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> =
+        baselines["methods"].as_array().unwrap().iter().map(|method| method["name"].as_str().unwrap()).collect();
     assert_eq!(names.join(","), PROMPTED);
     // Random weights write no verdict: unparsable, counted, with a reason where nothing follows.
     let label = &baselines["methods"][1]["metrics"];
-    // Unparsable everywhere is no positive call anywhere: nothing is found of the positives, and precision has no calls to be over.
-    assert_eq!((&label["parsable"]["value"], &label["f1"]["value"], &label["recall"]["value"]), (&json!(0.0), &json!(0.0), &json!(0.0)));
+    // Unparsable everywhere is no positive call anywhere: nothing is found of the positives, and precision has no calls
+    // to be over.
+    assert_eq!(
+        (&label["parsable"]["value"], &label["f1"]["value"], &label["recall"]["value"]),
+        (&json!(0.0), &json!(0.0), &json!(0.0))
+    );
     assert_eq!(
         (&label["precision"]["reason"], &label["auroc"]["reason"]),
         (&json!("nothing is predicted positive"), &json!("no answer could be parsed"))
@@ -51,7 +59,8 @@ fn baselines_run_on_the_base_model_and_are_compared_with_the_tuned_one() {
     let token = &baselines["methods"][3];
     assert_eq!(token["metrics"]["auroc"]["n"], 12);
     assert!(token["metrics"]["auroc"]["ci95"].is_array() && token["metrics"]["parsable"]["value"].is_null());
-    let tests: Vec<&str> = token["comparisons"].as_array().unwrap().iter().map(|c| c["test"].as_str().unwrap()).collect();
+    let tests: Vec<&str> =
+        token["comparisons"].as_array().unwrap().iter().map(|c| c["test"].as_str().unwrap()).collect();
     assert_eq!(tests, ["DeLong", "paired bootstrap", "paired bootstrap", "paired bootstrap", "McNemar, exact"]);
     for line in fixture.lines("run/eval/test/baselines/token_probability.jsonl") {
         let probability = line["runs"][0]["probability"].as_f64().unwrap();
@@ -59,7 +68,10 @@ fn baselines_run_on_the_base_model_and_are_compared_with_the_tuned_one() {
     }
     let votes = fixture.lines("run/eval/test/baselines/self_consistency.jsonl");
     assert_eq!((votes.len(), &votes[0]["unparsable"], &votes[0]["verbalized_label"]), (12, &json!(3), &Value::Null));
-    assert!(fixture.path("run/eval/test/tables/baselines.md").exists() && fixture.path("run/eval/test/tables/comparisons.tex").exists());
+    assert!(
+        fixture.path("run/eval/test/tables/baselines.md").exists()
+            && fixture.path("run/eval/test/tables/comparisons.tex").exists()
+    );
     assert_eq!(mode(&fixture.path("run/eval/test/baselines/label.jsonl")), 0o600);
 }
 
@@ -68,8 +80,10 @@ fn stopped_baselines_go_on_and_finished_ones_need_no_model() {
     let fixture = finished_run();
     let flags = ["--baselines", "label,token_probability", "--runs", "2"];
     succeed(&fixture, &flags);
-    let (label, token) =
-        (fixture.read("run/eval/test/baselines/label.jsonl"), fixture.read("run/eval/test/baselines/token_probability.jsonl"));
+    let (label, token) = (
+        fixture.read("run/eval/test/baselines/label.jsonl"),
+        fixture.read("run/eval/test/baselines/token_probability.jsonl"),
+    );
     let result = fixture.read("run/eval/test/baselines.json");
     for (name, whole) in [("label", &label), ("token_probability", &token)] {
         let fourth = whole.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(3).unwrap().0;
@@ -116,8 +130,10 @@ fn what_cannot_be_run_is_said_before_any_work() {
 /// Predictions of some tool, with explanations.
 fn explained() -> String {
     let line = |i: usize| {
-        json!({"id": format!("n{i}"), "label": i % 2, "probability": 0.1 * (i % 10) as f64, "verbalized_label": if i == 3 { Value::Null } else { json!(i % 2) },
-            "explanation": if i == 3 { Value::Null } else { json!(format!("SECRET words, {i}.")) }, "text": format!("SECRET words, {i}.")})
+        json!({"id": format!("n{i}"), "label": i % 2, "probability": 0.1 * (i % 10) as f64,
+            "verbalized_label": if i == 3 { Value::Null } else { json!(i % 2) },
+            "explanation": if i == 3 { Value::Null } else { json!(format!("SECRET words, {i}.")) },
+            "text": format!("SECRET words, {i}.")})
     };
     (0..8).map(|i| line(i).to_string() + "\n").collect()
 }
@@ -135,7 +151,11 @@ fn a_judge_reads_the_explanations_of_any_prediction_file_and_goes_on_where_it_st
     assert_eq!(lines[3], json!({"id": "n3", "verbalized_label": null, "inferred_label": null, "readable": null}));
     let judge = json_of(&fixture, "predictions/metrics.json")["judge"].clone();
     assert_eq!((&judge["unparsable"]["value"], &judge["unparsable"]["n"]), (&json!(1.0), &json!(15)));
-    assert_eq!((&judge["readability"]["value"], &judge["readability"]["n"]), (&json!(0.0), &json!(8)), "unread is not readable");
+    assert_eq!(
+        (&judge["readability"]["value"], &judge["readability"]["n"]),
+        (&json!(0.0), &json!(8)),
+        "unread is not readable"
+    );
     assert!(judge["rli"]["reason"].as_str().unwrap().contains("no answer of the judge"));
     assert!(!String::from_utf8(whole.clone()).unwrap().contains("SECRET"));
     // A judgement that was made is not made again; it counts.
@@ -149,23 +169,32 @@ fn a_judge_reads_the_explanations_of_any_prediction_file_and_goes_on_where_it_st
     let output = succeed(&fixture, &flags);
     assert!(stderr(&output).contains("judge: 1 of 8 records are done already"), "{}", stderr(&output));
     let judge = json_of(&fixture, "predictions/metrics.json")["judge"].clone();
-    assert_eq!((&judge["rli"]["value"], &judge["rli"]["n"], &judge["readability"]["value"]), (&json!(1.0), &json!(1), &json!(0.125)));
+    assert_eq!(
+        (&judge["rli"]["value"], &judge["rli"]["n"], &judge["readability"]["value"]),
+        (&json!(1.0), &json!(1), &json!(0.125))
+    );
     // A command without a judge keeps its numbers.
     succeed(&fixture, &flags[..2]);
     assert_eq!(json_of(&fixture, "predictions/metrics.json")["judge"], judge);
     // A judge's unparsable answers have a ceiling, not a floor.
     fixture.write("gate.toml", "judge.unparsable = 0.5\n");
     let output = eval(&fixture, &[&flags[..], &["--gate", "gate.toml"]].concat());
-    assert!(output.status.code() == Some(1) && stderr(&output).contains("judge.unparsable = 0.8667, above 0.5"), "{}", stderr(&output));
+    assert!(
+        output.status.code() == Some(1) && stderr(&output).contains("judge.unparsable = 0.8667, above 0.5"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 /// A folder as BERT's: word pieces and their vectors under a prefix, beside a tensor that is not read.
 fn word_embeddings(fixture: &Fixture) {
     use candle_core::{Device, Tensor, safetensors};
     let words = ["[UNK]", "[SEP]", "SECRET", "fever"];
-    let vocab: serde_json::Map<String, Value> = words.iter().zip(0..).map(|(word, id)| (word.to_string(), json!(id))).collect();
+    let vocab: serde_json::Map<String, Value> =
+        words.iter().zip(0..).map(|(word, id)| (word.to_string(), json!(id))).collect();
     let tokenizer = json!({
-        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null, "decoder": null,
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
+        "decoder": null,
         "added_tokens": [], "pre_tokenizer": {"type": "WhitespaceSplit"},
         "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "[UNK]"},
     });
@@ -206,7 +235,8 @@ fn the_cnn_is_trained_on_train_picked_on_dev_and_kept_seed_by_seed() {
         (&method["name"], &method["runs"]["auroc"]["runs"], &method["metrics"]["parsable"]["value"]),
         (&json!("cnn"), &json!(2), &Value::Null)
     );
-    let (seed, result) = (fixture.read("run/eval/test/baselines/cnn/seed-1.jsonl"), fixture.read("run/eval/test/baselines.json"));
+    let (seed, result) =
+        (fixture.read("run/eval/test/baselines/cnn/seed-1.jsonl"), fixture.read("run/eval/test/baselines.json"));
     assert_eq!(parse_lines(&seed).len(), 12);
     assert!(!fixture.path("run/eval/test/baselines/cnn/state").exists());
     // Fewer seeds use what is there, and leave the rest.
@@ -227,14 +257,18 @@ fn the_cnn_is_trained_on_train_picked_on_dev_and_kept_seed_by_seed() {
     fixture.write("run/eval/test/baselines/cnn/grid.jsonl", &whole[..third + 20]);
     succeed(&fixture, &flags);
     assert_eq!(
-        (fixture.read("run/eval/test/baselines/cnn/grid.jsonl"), fixture.read("run/eval/test/baselines/cnn/seed-1.jsonl")),
+        (
+            fixture.read("run/eval/test/baselines/cnn/grid.jsonl"),
+            fixture.read("run/eval/test/baselines/cnn/seed-1.jsonl")
+        ),
         (whole, seed)
     );
     assert_eq!(eval(&fixture, &[&flags[..], &["--set", "cnn.embeddings=nowhere"]].concat()).status.code(), Some(4));
 }
 
-/// CliniFact's test split, decoded from the paper's Table 2 (SPEC A27): 394 records, 113 positive; ten label runs find 900 of 1,130
-/// positives, their majority calls 109 and is right of 95; three positives get no vote at all. A vote of run r for record i.
+/// CliniFact's test split, decoded from the paper's Table 2 (SPEC A27): 394 records, 113 positive; ten label runs find
+/// 900 of 1,130 positives, their majority calls 109 and is right of 95; three positives get no vote at all. A vote of
+/// run r for record i.
 fn vote(i: usize, run: usize) -> Option<u8> {
     match i {
         0..95 => Some(u8::from(run < 9)),
@@ -253,18 +287,25 @@ fn baselines_decode_like_the_papers_counts() {
         let (id, label) = (format!("n{i}"), u8::from(i < 113));
         records += &format!("{}\n", json!({"id": id, "text": "SECRET", "label": label}));
         let probability = 0.2 + 0.5 * f64::from(label) + 0.001 * f64::from(i as u16 % 300);
-        predictions += &format!("{}\n", json!({"id": id, "label": label, "probability": probability, "parsable": false}));
-        let runs: Vec<Value> = (0..10).map(|run| json!({"text": "", "probability": null, "verbalized_label": vote(i, run)})).collect();
-        answers += &format!("{}\n", json!({"id": id, "label": label, "prompt_tokens": 1, "truncated_tokens": 0, "runs": runs}));
+        predictions +=
+            &format!("{}\n", json!({"id": id, "label": label, "probability": probability, "parsable": false}));
+        let runs: Vec<Value> =
+            (0..10).map(|run| json!({"text": "", "probability": null, "verbalized_label": vote(i, run)})).collect();
+        answers += &format!(
+            "{}\n",
+            json!({"id": id, "label": label, "prompt_tokens": 1, "truncated_tokens": 0, "runs": runs})
+        );
     }
     fixture.write("dev.jsonl", records);
     fixture.write("run/checkpoints/epoch-01/dev.predictions.jsonl", predictions);
     std::fs::remove_dir_all(fixture.path("base")).unwrap();
-    let flags = ["--split", "dev", "--set", "data.dev=dev.jsonl", "--baselines", "label,self_consistency", "--paper", "table2"];
+    let flags =
+        ["--split", "dev", "--set", "data.dev=dev.jsonl", "--baselines", "label,self_consistency", "--paper", "table2"];
     let flags = [&flags[..], &["--set", "task.name=clinifact"]].concat();
     // The model is missed, once the log is open; with its answers there, none is needed.
     assert_eq!(eval(&fixture, &flags).status.code(), Some(4));
-    let hashes: String = answers.lines().map(|line| format!("\"{}\"\n", &blake3::hash(line.as_bytes()).to_hex()[..32])).collect();
+    let hashes: String =
+        answers.lines().map(|line| format!("\"{}\"\n", &blake3::hash(line.as_bytes()).to_hex()[..32])).collect();
     fixture.write("run/eval/dev/baselines/label.jsonl", answers);
     fixture.write("run/eval/dev/baselines/label.hashes", hashes);
     succeed(&fixture, &flags);
@@ -279,9 +320,12 @@ fn baselines_decode_like_the_papers_counts() {
         let row = table["rows"].as_array().unwrap().iter().find(|row| row[0] == metric && row[1] == method).unwrap();
         (row[3].as_str().unwrap().to_owned(), row[4].as_str().unwrap().to_owned())
     };
-    for (metric, method) in
-        [("Recall", "Label prediction"), ("Precision", "Self-consistency"), ("Recall", "Self-consistency"), ("F1", "Self-consistency")]
-    {
+    for (metric, method) in [
+        ("Recall", "Label prediction"),
+        ("Precision", "Self-consistency"),
+        ("Recall", "Self-consistency"),
+        ("F1", "Self-consistency"),
+    ] {
         let (ours, delta) = row(metric, method);
         assert!(delta == "+0.0000" && ours.contains(" to "), "{metric} {method}: {ours} {delta}");
     }

@@ -59,7 +59,9 @@ fn dev_keeps_the_checkpoints_predictions_and_is_called_in_sample() {
     let output = succeed(&fixture, &["--split", "dev", "--set", "data.dev=dev.jsonl"]);
     assert!(String::from_utf8_lossy(&output.stdout).contains("in-sample"));
     assert_eq!(fixture.read("run/eval/dev/predictions.jsonl"), fixture.read("dev.out"));
-    assert!(json_of(&fixture, "dev/metrics.json")["tuned"]["f1"]["f1"]["reason"].as_str().unwrap().contains("in-sample"));
+    assert!(
+        json_of(&fixture, "dev/metrics.json")["tuned"]["f1"]["f1"]["reason"].as_str().unwrap().contains("in-sample")
+    );
 }
 
 #[test]
@@ -94,7 +96,11 @@ fn predict_applies_the_calibrator_that_eval_saved_for_this_checkpoint() {
     let refused = |flags: &[&str], text: &str| {
         let output = fixture.predict("test.jsonl", "refused.out", flags);
         assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
-        assert!(stderr(&output).contains(text) && stderr(&output).contains("hint: run `clsgen eval`"), "{}", stderr(&output));
+        assert!(
+            stderr(&output).contains(text) && stderr(&output).contains("hint: run `clsgen eval`"),
+            "{}",
+            stderr(&output)
+        );
     };
     refused(&["--calibrated"], "there is no eval/calibration.json");
     succeed(&fixture, &PLATT);
@@ -108,14 +114,24 @@ fn predict_applies_the_calibrator_that_eval_saved_for_this_checkpoint() {
         let p = plain["probability"].as_f64().unwrap();
         let want = 1.0 / (1.0 + (-(a + b * (p / (1.0 - p)).ln())).exp());
         assert!((calibrated["calibrated_probability"].as_f64().unwrap() - want).abs() < 1e-12);
-        assert_eq!((&plain["probability"], &plain["calibrated_probability"]), (&calibrated["probability"], &Value::Null));
+        assert_eq!(
+            (&plain["probability"], &plain["calibrated_probability"]),
+            (&calibrated["probability"], &Value::Null)
+        );
     }
     // What was made without a calibrator is not continued with one.
     let output = fixture.predict("test.jsonl", "plain.out", &["--calibrated"]);
-    assert!(output.status.code() == Some(2) && stderr(&output).contains("other settings: calibration"), "{}", stderr(&output));
+    assert!(
+        output.status.code() == Some(2) && stderr(&output).contains("other settings: calibration"),
+        "{}",
+        stderr(&output)
+    );
     // Another checkpoint has none.
     let config = String::from_utf8(fixture.read("run/checkpoints/epoch-01/clsgen.json")).unwrap();
-    fixture.write("run/checkpoints/epoch-01/clsgen.json", config.replace("\"max_output_tokens\":48", "\"max_output_tokens\":47"));
+    fixture.write(
+        "run/checkpoints/epoch-01/clsgen.json",
+        config.replace("\"max_output_tokens\":48", "\"max_output_tokens\":47"),
+    );
     refused(&["--calibrated"], "was fitted for another checkpoint");
     // A prediction file names no checkpoint, and replaces nothing of one.
     let files = ["--predictions", "calibrated.out", "--dev-predictions", "plain.out", "--set", "eval.calibrate=platt"];
@@ -130,8 +146,14 @@ fn the_report_of_a_run_holds_notes_only_when_asked_and_says_what_the_splits_shar
     let fixture = finished_run();
     let page = |fixture: &Fixture| String::from_utf8(fixture.read("run/eval/test/report.html")).unwrap();
     succeed(&fixture, &[&TEST[..], &["--set", "data.dev=dev.jsonl"]].concat());
-    assert!(!page(&fixture).contains("SECRET") && page(&fixture).contains("dev and test") && page(&fixture).contains("epoch-01"));
-    assert!(String::from_utf8(fixture.read("run/eval/test/tables/leakage.md")).is_ok_and(|table| !table.contains("SECRET")));
+    assert!(
+        !page(&fixture).contains("SECRET")
+            && page(&fixture).contains("dev and test")
+            && page(&fixture).contains("epoch-01")
+    );
+    assert!(
+        String::from_utf8(fixture.read("run/eval/test/tables/leakage.md")).is_ok_and(|table| !table.contains("SECRET"))
+    );
     succeed(&fixture, &[&TEST[..], &["--include-text"]].concat());
     assert!(page(&fixture).contains("SECRET"));
 }
@@ -142,7 +164,8 @@ fn a_split_leaves_the_others_alone_and_its_predictions_give_its_numbers() {
     let grouped: String = (0..12)
         .map(|i| {
             format!(
-                "{{\"id\": \"n{i}\", \"text\": \"SECRET note {i}\", \"label\": {}, \"group\": \"p{}\", \"sex\": \"F\"}}\n",
+                "{{\"id\": \"n{i}\", \"text\": \"SECRET note {i}\", \"label\": {}, \"group\": \"p{}\", \"sex\": \
+                \"F\"}}\n",
                 i % 2,
                 i / 3
             )
@@ -179,7 +202,10 @@ fn what_was_changed_since_is_refused_and_overwrite_makes_it_again() {
     assert_eq!(fixture.read("run/eval/test/predictions.jsonl"), whole);
     // Thresholds that dev does not give are somebody's edit.
     let thresholds = fixture.read("run/eval/thresholds.json");
-    fixture.write("run/eval/thresholds.json", String::from_utf8(thresholds.clone()).unwrap().replace("\"n\": 10", "\"n\": 11"));
+    fixture.write(
+        "run/eval/thresholds.json",
+        String::from_utf8(thresholds.clone()).unwrap().replace("\"n\": 10", "\"n\": 11"),
+    );
     let output = eval(&fixture, &TEST);
     assert!(output.status.code() == Some(2) && stderr(&output).contains("thresholds.json"), "{}", stderr(&output));
     succeed(&fixture, &[&TEST[..], &["--overwrite"]].concat());

@@ -14,7 +14,10 @@ use common::Mount;
 /// Runs `child` of this very test program as a process of its own, doing `job` on `path`.
 fn spawnable(job: &str, path: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
-    command.args(["--exact", "child", "--nocapture", "--test-threads=1"]).env("FAULTS_JOB", job).env("FAULTS_PATH", path);
+    command
+        .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+        .env("FAULTS_JOB", job)
+        .env("FAULTS_PATH", path);
     command.stdout(Stdio::piped()).stderr(Stdio::null()).stdin(Stdio::piped());
     command
 }
@@ -52,7 +55,8 @@ fn points(prefix: &str) -> impl Iterator<Item = &'static str> {
 }
 
 fn names(dir: &Path) -> Vec<String> {
-    let mut names: Vec<String> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> =
+        std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -79,7 +83,8 @@ fn a_directory_killed_at_any_point_is_the_old_one_or_the_new_one() {
                     let new = bytes == b"new a" && std::fs::read(path.join("sub/b")).unwrap() == b"new b";
                     assert!(new || (replacing && bytes == b"old a"), "{fault}");
                 }
-                // Where two directories cannot be swapped, the old one stepped aside whole, and its readers find it there.
+                // Where two directories cannot be swapped, the old one stepped aside whole, and its readers find it
+                // there.
                 Err(_) if replacing && fault == "dir.aside:1" => {
                     let aside = storage::stepped_aside(&path).unwrap();
                     assert!(storage::verify_manifest(&aside).unwrap(), "{fault}");
@@ -106,7 +111,8 @@ fn a_directory_replaced_while_it_is_read_is_read_again() {
         dir.write_file("head", content).unwrap();
         dir.commit(true).unwrap();
     };
-    let file = |dir: &Path, name: &str| std::fs::read(dir.join(name)).map_err(|e| storage::error("cannot read", dir, &e));
+    let file =
+        |dir: &Path, name: &str| std::fs::read(dir.join(name)).map_err(|e| storage::error("cannot read", dir, &e));
     commit(b"0");
     let spoilers: [(&str, &dyn Fn()); 3] = [
         ("the directory is swapped", &|| commit(b"1")),
@@ -207,7 +213,8 @@ fn a_second_process_is_refused_naming_the_first_and_a_dead_one_holds_nothing() {
 #[test]
 fn a_full_disk_keeps_what_was_whole() {
     let root = tempfile::tempdir().unwrap();
-    // A disk for each part: a process that another test is just forking can hold a deleted file, and its space, for a moment.
+    // A disk for each part: a process that another test is just forking can hold a deleted file, and its space, for a
+    // moment.
     let disk = |name: &str| {
         let place = root.path().join(name);
         Mount::tmpfs(&place, "size=256k").map(|mount| (mount, place))

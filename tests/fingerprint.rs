@@ -1,5 +1,5 @@
-//! Every config key that decides a stored result, changed in turn: the command that would go on with the result refuses, naming it.
-//! And what no key says: the tokenizer, the chat template, the day.
+//! Every config key that decides a stored result, changed in turn: the command that would go on with the result
+//! refuses, naming it. And what no key says: the tokenizer, the chat template, the day.
 
 mod common;
 
@@ -104,16 +104,19 @@ impl World {
     fn word_embeddings(&self) {
         use candle_core::{Device, Tensor, safetensors};
         let tokenizer = json!({
-            "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null, "decoder": null,
+            "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
+            "decoder": null,
             "added_tokens": [], "pre_tokenizer": {"type": "WhitespaceSplit"},
-            "model": {"type": "WordLevel", "vocab": {"[UNK]": 0, "[SEP]": 1, "the": 2, "fever": 3}, "unk_token": "[UNK]"},
+            "model": {"type": "WordLevel", "vocab": {"[UNK]": 0, "[SEP]": 1, "the": 2, "fever": 3},
+            "unk_token": "[UNK]"},
         });
         let table: Vec<f32> = (0..4 * 5).map(|i| ((i * 37) % 11) as f32 / 11.0 - 0.5).collect();
         for folder in ["bert", "bert2"] {
             self.write(&format!("{folder}/tokenizer.json"), tokenizer.to_string());
             let table = table.iter().map(|x| if folder == "bert" { *x } else { -x }).collect();
             let name = "bert.embeddings.word_embeddings.weight".to_owned();
-            let tensors = std::collections::HashMap::from([(name, Tensor::from_vec(table, (4, 5), &Device::Cpu).unwrap())]);
+            let tensors =
+                std::collections::HashMap::from([(name, Tensor::from_vec(table, (4, 5), &Device::Cpu).unwrap())]);
             safetensors::save(&tensors, self.path(&format!("{folder}/model.safetensors"))).unwrap();
         }
     }
@@ -250,22 +253,37 @@ fn every_key_that_decides_a_result_is_missed_by_the_command_that_goes_on_with_it
             // A checkpoint knows its base, and says so before anything is compared.
             let code = if (stage, key) == (Stage::Predict, "model.base") { 4 } else { 2 };
             assert_eq!(outcome.code, Some(code), "{stage:?}, {key}: {outcome:?}");
-            assert!(outcome.stderr.contains(key) && outcome.stderr.contains("hint: "), "{stage:?}, {key}: {}", outcome.stderr);
+            assert!(
+                outcome.stderr.contains(key) && outcome.stderr.contains("hint: "),
+                "{stage:?}, {key}: {}",
+                outcome.stderr
+            );
             assert_eq!(snapshot(&world), before, "{stage:?}, {key}");
         }
     }
     // run.json names what was used.
     let run: Value = serde_json::from_slice(&std::fs::read(world.path("run/run.json")).unwrap()).unwrap();
-    let roles: Vec<&str> = run["inputs"].as_array().unwrap().iter().filter_map(|input| input["role"].as_str()).collect();
+    let roles: Vec<&str> =
+        run["inputs"].as_array().unwrap().iter().filter_map(|input| input["role"].as_str()).collect();
     assert_eq!(roles, ["checkpoint", "model.base", "eval.judge"]);
     assert_eq!((&run["hardware"]["dtype"], run["exit_code"].is_i64()), (&json!("f32"), true));
     // A new evaluation reads the split as the run read its own: thresholds come from the run's dev predictions.
     std::fs::rename(world.path("run/eval"), world.path("aside")).unwrap();
-    for key in
-        ["model.max_input_tokens", "model.truncate", "generate.temperature", "data.horizon", "data.dev", "task.labels", "task.prompt"]
-    {
+    for key in [
+        "model.max_input_tokens",
+        "model.truncate",
+        "generate.temperature",
+        "data.horizon",
+        "data.dev",
+        "task.labels",
+        "task.prompt",
+    ] {
         let sets: Vec<String> = changed(key).into_iter().map(str::to_owned).collect();
-        assert_fails(&world.clsgen(&["eval"], &sets), 2, &["was trained and its dev split scored under other settings", key, "hint: "]);
+        assert_fails(
+            &world.clsgen(&["eval"], &sets),
+            2,
+            &["was trained and its dev split scored under other settings", key, "hint: "],
+        );
         assert!(!world.path("run/eval").exists(), "{key}");
     }
     std::fs::rename(world.path("aside"), world.path("run/eval")).unwrap();
@@ -298,13 +316,18 @@ fn another_tokenizer_or_chat_template_is_refused_by_whatever_goes_on() {
     for stage in [Stage::Construct, Stage::Train, Stage::Predict] {
         world.succeed(command(stage), &[]);
     }
-    let info: Value = serde_json::from_slice(&std::fs::read(world.path("run/checkpoints/epoch-01/clsgen.json")).unwrap()).unwrap();
+    let info: Value =
+        serde_json::from_slice(&std::fs::read(world.path("run/checkpoints/epoch-01/clsgen.json")).unwrap()).unwrap();
     assert_eq!(info["tokenizer_hash"].as_str().map(str::len), Some(64));
     let lines = std::fs::read(world.path("out.jsonl")).unwrap();
     for file in ["tokenizer.json", "tokenizer_config.json", "generation_config.json"] {
         let whole = std::fs::read(world.path("model").join(file)).unwrap();
         world.write(&format!("model/{file}"), [&whole[..], b"\n"].concat());
-        assert_fails(&world.clsgen(command(Stage::Construct), &[]), 2, &["teacher's tokenizer", "model.base", "hint: "]);
+        assert_fails(
+            &world.clsgen(command(Stage::Construct), &[]),
+            2,
+            &["teacher's tokenizer", "model.base", "hint: "],
+        );
         assert_fails(&world.clsgen(command(Stage::Train), &[]), 2, &["tokenizer (its content differs)"]);
         for goes_on in [command(Stage::Predict), &["eval"]] {
             assert_fails(
@@ -343,7 +366,11 @@ fn a_template_that_reads_the_clock_reads_the_runs_own() {
     // A run of long ago: each command goes on with its date, on a day when its machine's clock says another.
     let away = |command: &[&str], zone: &str| {
         let mut clsgen = common::clsgen();
-        clsgen.current_dir(world.0.path()).args(command).args(["--config", "clsgen.toml", "--run", "run"]).env("TZ", zone);
+        clsgen
+            .current_dir(world.0.path())
+            .args(command)
+            .args(["--config", "clsgen.toml", "--run", "run"])
+            .env("TZ", zone);
         outcome(&mut clsgen)
     };
     for stage in [Stage::Construct, Stage::Train, Stage::Predict, Stage::Measure] {
@@ -361,7 +388,8 @@ fn a_template_that_reads_the_clock_reads_the_runs_own() {
     world.write("out.jsonl.meta.json", unfinished.to_string());
     assert_eq!(away(command(Stage::Predict), "Etc/GMT+12").code, Some(0));
     assert_eq!(std::fs::read_to_string(world.path("out.jsonl")).unwrap(), whole);
-    // Without a date in its prompt, as an older clsgen left it, a checkpoint takes today's, and two days are not mixed in one file.
+    // Without a date in its prompt, as an older clsgen left it, a checkpoint takes today's, and two days are not mixed
+    // in one file.
     let mut info = read("run/checkpoints/epoch-01/clsgen.json");
     info["prompt"].as_object_mut().unwrap().remove("date");
     info.as_object_mut().unwrap().remove("tokenizer_hash");

@@ -1,7 +1,7 @@
 //! Every documented form of an input, through the program: what names a model, what PEFT writes, what holds records.
 //!
-//! One checkpoint over the embedded model predicts the same notes whatever form base, adapter or records have; the bits must
-//! be those of the plain form.
+//! One checkpoint over the embedded model predicts the same notes whatever form base, adapter or records have; the bits
+//! must be those of the plain form.
 
 mod common;
 #[path = "forms/gguf.rs"]
@@ -26,7 +26,8 @@ struct Bench {
 }
 
 impl Bench {
-    /// `model/`, the embedded model as a Hugging Face folder; `checkpoint/`, an adapter and head over it; `notes.jsonl`.
+    /// `model/`, the embedded model as a Hugging Face folder; `checkpoint/`, an adapter and head over it;
+    /// `notes.jsonl`.
     fn new() -> Self {
         let bench = Self { dir: tempfile::tempdir().unwrap() };
         clsgen::demo::write_model(&bench.path("model")).unwrap();
@@ -71,18 +72,22 @@ impl Bench {
     fn checkpoint(&self, name: &str, target_modules: Value, format: &str) {
         let info = json!({
             "schema": 1, "base_model": self.path("model"), "labels": ["alive", "dead"],
-            "prompt": {"system": "You read notes.", "user": "Note: {document}", "question": "Dead or alive?", "prefix": "Reasoning: ",
+            "prompt": {"system": "You read notes.", "user": "Note: {document}", "question": "Dead or alive?",
+            "prefix": "Reasoning: ",
                 "response": "{explanation}\n\nClassification: {label}\n\n", "format": format},
-            "head": {"hidden": 16, "activation": "gelu", "dropout": 0.1}, "max_input_tokens": 256, "max_output_tokens": 16,
+            "head": {"hidden": 16, "activation": "gelu", "dropout": 0.1}, "max_input_tokens": 256,
+            "max_output_tokens": 16,
         });
         self.write(&format!("{name}/clsgen.json"), info.to_string());
-        let adapter = json!({"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "bias": "none",
+        let adapter = json!({"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 8,
+            "lora_dropout": 0.0, "bias": "none",
             "target_modules": target_modules, "base_model_name_or_path": "model", "fan_in_fan_out": false});
         self.write(&format!("{name}/adapter_config.json"), adapter.to_string());
         let mut tensors = HashMap::new();
         for layer in 0..4 {
             for (part, rows) in [("q_proj", 192), ("v_proj", 64)] {
-                let name = |side: &str| format!("base_model.model.model.layers.{layer}.self_attn.{part}.lora_{side}.weight");
+                let name =
+                    |side: &str| format!("base_model.model.model.layers.{layer}.self_attn.{part}.lora_{side}.weight");
                 tensors.insert(name("A"), random(&name("A"), &[4, 192], 0.3));
                 tensors.insert(name("B"), random(&name("B"), &[rows, 4], 0.3));
             }
@@ -90,14 +95,27 @@ impl Bench {
         safetensors::save(&tensors, self.path(&format!("{name}/adapter_model.safetensors"))).unwrap();
         let shapes: [(&str, &[usize]); 4] =
             [("dense.weight", &[16, 192]), ("dense.bias", &[16]), ("out.weight", &[2, 16]), ("out.bias", &[2])];
-        let head: HashMap<String, Tensor> = shapes.iter().map(|(name, shape)| ((*name).to_owned(), random(name, shape, 0.5))).collect();
+        let head: HashMap<String, Tensor> =
+            shapes.iter().map(|(name, shape)| ((*name).to_owned(), random(name, shape, 0.5))).collect();
         safetensors::save(&head, self.path(&format!("{name}/cls_head.safetensors"))).unwrap();
     }
 
     /// `clsgen predict` of `input` in the scratch directory: what came of it, and id → logits.
-    fn predict(&self, checkpoint: &str, input: &str, more: &[&str], variables: &[(&str, &str)]) -> (Outcome, BTreeMap<String, Value>) {
+    fn predict(
+        &self,
+        checkpoint: &str,
+        input: &str,
+        more: &[&str],
+        variables: &[(&str, &str)],
+    ) -> (Outcome, BTreeMap<String, Value>) {
         let mut command = clsgen();
-        command.current_dir(self.dir.path()).args(["predict", "--no-explanation", "--overwrite", "--model", checkpoint]);
+        command.current_dir(self.dir.path()).args([
+            "predict",
+            "--no-explanation",
+            "--overwrite",
+            "--model",
+            checkpoint,
+        ]);
         command.args(["--input", input, "--output", "out.jsonl"]).args(more).envs(variables.iter().copied());
         let told = outcome(&mut command);
         let lines = std::fs::read_to_string(self.path("out.jsonl")).unwrap_or_default();
@@ -126,7 +144,8 @@ impl Bench {
 
 fn random(name: &str, shape: &[usize], std: f32) -> Tensor {
     let rng = Rng::new(17, streams::MODEL_INIT);
-    let values: Vec<f32> = (0..shape.iter().product::<usize>()).map(|i| std * rng.normal(hash_name(name), i as u64)).collect();
+    let values: Vec<f32> =
+        (0..shape.iter().product::<usize>()).map(|i| std * rng.normal(hash_name(name), i as u64)).collect();
     Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
 }
 
@@ -151,7 +170,8 @@ fn shards(bench: &Bench, name: &str) {
     for (i, part) in parts.iter().enumerate() {
         safetensors::save(part, bench.path(name).join(format!("model-0000{}-of-00002.safetensors", i + 1))).unwrap();
     }
-    bench.write(&format!("{name}/model.safetensors.index.json"), json!({"metadata": {}, "weight_map": map}).to_string());
+    bench
+        .write(&format!("{name}/model.safetensors.index.json"), json!({"metadata": {}, "weight_map": map}).to_string());
 }
 
 /// Makes `owner/name` of a folder in a hub cache: `huggingface_hub`'s layout.
@@ -196,7 +216,11 @@ fn every_form_of_a_base_model_gives_the_same_bits() {
     ];
     for (what, base) in forms {
         let set = format!("model.base={base}");
-        bench.same(what, &wanted, bench.predict("checkpoint", "notes.jsonl", &["--set", &set], &[("HF_HUB_CACHE", &hub)]));
+        bench.same(
+            what,
+            &wanted,
+            bench.predict("checkpoint", "notes.jsonl", &["--set", &set], &[("HF_HUB_CACHE", &hub)]),
+        );
     }
     // The chat template is in the file as well.
     bench.checkpoint("chat", json!(["q_proj", "v_proj"]), "chat");
@@ -211,7 +235,8 @@ fn every_command_takes_a_gguf_file_alone() {
     let bench = Bench::new();
     bench.write("elsewhere/tiny.gguf", gguf::of_folder(&bench.path("model")));
     bench.write("prompt.toml", PROMPT);
-    let common = ["--set", "task.prompt=prompt.toml", "--set", "data.train=notes.jsonl", "--set", "data.dev=notes.jsonl"];
+    let common =
+        ["--set", "task.prompt=prompt.toml", "--set", "data.train=notes.jsonl", "--set", "data.dev=notes.jsonl"];
     let small = [
         "--set",
         "model.base=elsewhere/tiny.gguf",
@@ -245,7 +270,16 @@ fn every_command_takes_a_gguf_file_alone() {
     };
     succeed(&["construct", "--set", "construct.on_fail=label_only"]);
     succeed(&["train"]);
-    succeed(&["eval", "--split", "dev", "--compare-base", "--set", "eval.judge=elsewhere/tiny.gguf", "--baselines", "token_probability"]);
+    succeed(&[
+        "eval",
+        "--split",
+        "dev",
+        "--compare-base",
+        "--set",
+        "eval.judge=elsewhere/tiny.gguf",
+        "--baselines",
+        "token_probability",
+    ]);
     succeed(&["selftest", "--dry-run", "--model", "elsewhere/tiny.gguf"]);
     // Its checkpoint finds it again, with nothing set.
     let told = bench.predict("run", "notes.jsonl", &[], &[]);
@@ -264,7 +298,8 @@ fn every_command_takes_a_gguf_file_alone() {
 fn every_form_of_target_modules_that_peft_writes_is_the_same_adapter() {
     let bench = Bench::new();
     let wanted = bench.plain();
-    let whole = |part: &str| -> Vec<Value> { (0..4).map(|i| json!(format!("model.layers.{i}.self_attn.{part}"))).collect() };
+    let whole =
+        |part: &str| -> Vec<Value> { (0..4).map(|i| json!(format!("model.layers.{i}.self_attn.{part}"))).collect() };
     let forms = [
         json!(["v_proj", "q_proj"]),
         json!(["self_attn.q_proj", "self_attn.v_proj"]),
@@ -308,13 +343,19 @@ fn every_form_of_records_gives_the_same_predictions() {
 #[test]
 fn what_is_not_read_says_how_to_make_it_readable() {
     let bench = Bench::new();
-    let base = |value: &str| bench.predict("checkpoint", "notes.jsonl", &["--set", &format!("model.base={value}")], &[]).0;
+    let base =
+        |value: &str| bench.predict("checkpoint", "notes.jsonl", &["--set", &format!("model.base={value}")], &[]).0;
     bench.model("bin", &["model.safetensors"]);
     bench.write("bin/pytorch_model.bin", "x");
     assert_fails(
         &base("bin"),
         4,
-        &["no model.safetensors", "hint: PyTorch .bin weights", "AutoModelForCausalLM.from_pretrained('", "save_pretrained"],
+        &[
+            "no model.safetensors",
+            "hint: PyTorch .bin weights",
+            "AutoModelForCausalLM.from_pretrained('",
+            "save_pretrained",
+        ],
     );
     assert_fails(&base("bin/pytorch_model.bin"), 4, &["neither a directory", "AutoModelForCausalLM"]);
     assert_fails(&base("model/model.safetensors"), 4, &["hint: name the directory that holds it"]);
@@ -329,7 +370,8 @@ fn what_is_not_read_says_how_to_make_it_readable() {
     // A repository in the cache that holds `.bin` weights alone is there, and says so.
     into_hub(&bench, "bin", "hub", "owner--old");
     let hub = bench.text("hub");
-    let told = bench.predict("checkpoint", "notes.jsonl", &["--set", "model.base=owner/old"], &[("HF_HUB_CACHE", &hub)]).0;
+    let told =
+        bench.predict("checkpoint", "notes.jsonl", &["--set", "model.base=owner/old"], &[("HF_HUB_CACHE", &hub)]).0;
     assert_fails(&told, 4, &["owner/old: ", "hint: PyTorch .bin weights"]);
     // An adapter.
     for targets in [json!(["q_proj", "v_proj"]), json!(".*_proj")] {

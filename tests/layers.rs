@@ -48,7 +48,9 @@ fn sources() -> Vec<(String, String)> {
     let mut paths = Vec::new();
     walk(&root, &mut paths);
     paths.sort();
-    let read = |path: &PathBuf| (path.strip_prefix(&root).unwrap().display().to_string(), std::fs::read_to_string(path).unwrap());
+    let read = |path: &PathBuf| {
+        (path.strip_prefix(&root).unwrap().display().to_string(), std::fs::read_to_string(path).unwrap())
+    };
     paths.iter().map(read).collect()
 }
 
@@ -62,8 +64,12 @@ fn code_only(source: &str) -> String {
         let rest = |n: usize| chars.get(i + n).copied().unwrap_or('\0');
         let end = match (chars[i], rest(1)) {
             ('/', '/') => (i..chars.len()).find(|&j| chars[j] == '\n').unwrap_or(chars.len()),
-            ('/', '*') => (i + 2..chars.len()).find(|&j| chars[j] == '/' && chars[j - 1] == '*').map_or(chars.len(), |j| j + 1),
-            ('r', '"' | '#') if i == 0 || !(chars[i - 1].is_alphanumeric() || chars[i - 1] == '_') => raw_string_end(&chars, i),
+            ('/', '*') => {
+                (i + 2..chars.len()).find(|&j| chars[j] == '/' && chars[j - 1] == '*').map_or(chars.len(), |j| j + 1)
+            }
+            ('r', '"' | '#') if i == 0 || !(chars[i - 1].is_alphanumeric() || chars[i - 1] == '_') => {
+                raw_string_end(&chars, i)
+            }
             ('"', _) => quoted_end(&chars, i, '"'),
             ('\'', '\\') => quoted_end(&chars, i, '\''),
             ('\'', _) if rest(2) == '\'' => i + 3,
@@ -95,13 +101,15 @@ fn raw_string_end(chars: &[char], start: usize) -> usize {
     if chars.get(start + 1 + hashes) != Some(&'"') {
         return start;
     }
-    let closes = |j: usize| chars[j] == '"' && chars[j + 1..].iter().take(hashes).filter(|&&c| c == '#').count() == hashes;
+    let closes =
+        |j: usize| chars[j] == '"' && chars[j + 1..].iter().take(hashes).filter(|&&c| c == '#').count() == hashes;
     (start + 2 + hashes..chars.len()).find(|&j| closes(j)).map_or(chars.len(), |j| j + 1 + hashes)
 }
 
 /// The modules that `crate::…` paths name, groups (`crate::{a, b::{c, d}}`) included.
 fn imported(code: &str) -> Vec<String> {
-    let identifier = |text: &str| text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let identifier =
+        |text: &str| text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
     let mut modules = Vec::new();
     for (at, _) in code.match_indices("crate::") {
         if code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$') {
@@ -168,7 +176,8 @@ fn no_file_imports_one_that_imports_it() {
 
 #[test]
 fn no_file_is_over_400_lines() {
-    let long: Vec<_> = sources().into_iter().map(|(path, source)| (source.lines().count(), path)).filter(|(n, _)| *n > 400).collect();
+    let long: Vec<_> =
+        sources().into_iter().map(|(path, source)| (source.lines().count(), path)).filter(|(n, _)| *n > 400).collect();
     assert!(long.is_empty(), "{long:?}");
 }
 
@@ -185,7 +194,16 @@ fn unsafe_stays_in_ops_and_the_memory_map() {
 
 #[test]
 fn only_storage_writes_files() {
-    let writes = ["File::create", "fs::write", "OpenOptions", "fs::create_dir", "fs::rename", "fs::remove_", "fs::copy", "File::options"];
+    let writes = [
+        "File::create",
+        "fs::write",
+        "OpenOptions",
+        "fs::create_dir",
+        "fs::rename",
+        "fs::remove_",
+        "fs::copy",
+        "File::options",
+    ];
     for (path, source) in sources() {
         if path.starts_with("storage/") || path.ends_with("tests.rs") {
             continue;
@@ -200,7 +218,8 @@ fn only_storage_writes_files() {
 #[test]
 fn the_scanner_sees_through_comments_strings_and_groups() {
     let code = code_only(
-        "// crate::a\n/* crate::b */ let s = \"crate::c\"; let r = r#\"crate::d \"\"#; use crate::{e::{f, g}, h};\nlet q = '\"'; crate::i::j();",
+        "// crate::a\n/* crate::b */ let s = \"crate::c\"; let r = r#\"crate::d \"\"#; use crate::{e::{f, g}, \
+        h};\nlet q = '\"'; crate::i::j();",
     );
     assert_eq!(imported(&code), ["e", "h", "i"]);
     assert_eq!(code.lines().count(), 3);

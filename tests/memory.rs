@@ -1,5 +1,5 @@
-//! ActivationCheckpointing and disk that do not suffice, through the program: each command under `ulimit -v` ends with 0 or with 5,
-//! whatever the limit.
+//! ActivationCheckpointing and disk that do not suffice, through the program: each command under `ulimit -v` ends with
+//! 0 or with 5, whatever the limit.
 
 mod common;
 
@@ -54,12 +54,20 @@ fn ends_well(told: &common::Outcome, what: &str) -> i32 {
     code
 }
 
-const TRAIN: &[&str] = &["train", "--config", "demo.toml", "--set", "train.max_steps=1", "--set", "train.objective=\"cls\""];
+const TRAIN: &[&str] =
+    &["train", "--config", "demo.toml", "--set", "train.max_steps=1", "--set", "train.objective=\"cls\""];
 
 #[test]
 fn every_command_ends_with_0_or_5_under_any_limit() {
     let work = Work::new();
-    let short = ["--set", "model.max_output_tokens=24", "--set", "construct.max_output_tokens=24", "--set", "construct.trials=1"];
+    let short = [
+        "--set",
+        "model.max_output_tokens=24",
+        "--set",
+        "construct.max_output_tokens=24",
+        "--set",
+        "construct.trials=1",
+    ];
     let trained = work.run(None, &[TRAIN, &["--run", "run"], &short].concat());
     assert_eq!(trained.code, Some(0), "{trained:?}");
     let predict = ["predict", "--model", "run", "--input", "data/test.jsonl", "--output", "o.jsonl", "--overwrite"];
@@ -68,8 +76,12 @@ fn every_command_ends_with_0_or_5_under_any_limit() {
     let baselines = ["--baselines", "label", "--runs", "1", "--set", "eval.judge=\"model\""];
     let eval_all = [&eval[..], &baselines].concat();
     // Of each command what it makes, which is taken away before the next limit.
-    let commands: [(&[&str], &str); 4] =
-        [(&predict, ""), (&construct, "constructed"), (&eval_all, "run/eval"), (&[TRAIN, &["--run", "again"]].concat(), "again")];
+    let commands: [(&[&str], &str); 4] = [
+        (&predict, ""),
+        (&construct, "constructed"),
+        (&eval_all, "run/eval"),
+        (&[TRAIN, &["--run", "again"]].concat(), "again"),
+    ];
     for (arguments, made) in commands {
         let mut codes = Vec::new();
         for limit in LIMITS {
@@ -112,7 +124,11 @@ fn what_cannot_fit_is_refused_before_loading_by_every_command() {
     ];
     for (arguments, hint) in cases {
         let told = work.run(Some(4000), &arguments);
-        common::assert_fails(&told, 5, &["not enough memory: ", "of weights) with a prompt of 10000000 tokens needs", "is free", hint]);
+        common::assert_fails(
+            &told,
+            5,
+            &["not enough memory: ", "of weights) with a prompt of 10000000 tokens needs", "is free", hint],
+        );
     }
     assert!(!work.path("o.jsonl").exists());
     // The tokens that the hint says would fit do.
@@ -120,7 +136,10 @@ fn what_cannot_fit_is_refused_before_loading_by_every_command() {
     let fits = told.stderr.split("model.max_input_tokens=").nth(1).and_then(|rest| rest.split(',').next()).unwrap();
     let fits: u64 = fits.parse().unwrap();
     let set = format!("model.max_input_tokens={}", fits / 2);
-    let told = work.run(Some(4000), &[&predict[..], &["--set", &set, "--set", "model.allow_long=true", "--no-explanation"]].concat());
+    let told = work.run(
+        Some(4000),
+        &[&predict[..], &["--set", &set, "--set", "model.allow_long=true", "--no-explanation"]].concat(),
+    );
     assert_eq!(told.code, Some(0), "{told:?}");
 }
 
@@ -131,13 +150,23 @@ fn smollm2_ends_with_0_or_5_under_any_limit() {
     let work = Work::new();
     let model = format!("{:?}", model.to_str().unwrap());
     let (teacher, base) = (format!("construct.teacher={model}"), format!("model.base={model}"));
-    let short = ["--set", "construct.max_output_tokens=16", "--set", "construct.trials=1", "--set", "model.max_output_tokens=16"];
+    let short = [
+        "--set",
+        "construct.max_output_tokens=16",
+        "--set",
+        "construct.trials=1",
+        "--set",
+        "model.max_output_tokens=16",
+    ];
     let construct = ["construct", "--config", "demo.toml", "--run", "constructed", "--set", &teacher];
     let train = [TRAIN, &["--run", "again", "--set", &base, "--set", "model.dtype=\"bf16\""]].concat();
     for limit in [100, 200, 400, 500, 600, 700, 800, 900] {
         for (arguments, made) in [(&construct[..], "constructed"), (&train, "again")] {
             work.remove(made);
-            ends_well(&work.run(Some(limit), &[arguments, &short].concat()), &format!("{} under {limit} MB", arguments[0]));
+            ends_well(
+                &work.run(Some(limit), &[arguments, &short].concat()),
+                &format!("{} under {limit} MB", arguments[0]),
+            );
         }
         if limit < 500 {
             let selftest = ["selftest", "--model", model.trim_matches('"')];

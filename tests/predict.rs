@@ -94,7 +94,9 @@ fn a_run_directory_stands_for_its_best_checkpoint() {
     fixture.write("in.jsonl", notes(3));
     fixture.succeed("in.jsonl", "a.jsonl", &[]);
     let mut command = Command::new(env!("CARGO_BIN_EXE_clsgen"));
-    command.current_dir(fixture.path("")).args(["predict", "--model", "run", "--input", "in.jsonl", "--output", "b.jsonl"]);
+    command
+        .current_dir(fixture.path(""))
+        .args(["predict", "--model", "run", "--input", "in.jsonl", "--output", "b.jsonl"]);
     assert_eq!(command.output().unwrap().status.code(), Some(0));
     assert_eq!(fixture.read("a.jsonl"), fixture.read("b.jsonl"));
     let status = fixture.command("in.jsonl", "c.jsonl", &["--model", "base"]).output().unwrap().status;
@@ -110,7 +112,10 @@ fn without_explanation_the_probability_is_the_same() {
     let (full, brief) = (fixture.lines("full.jsonl"), fixture.lines("brief.jsonl"));
     assert_eq!(brief.len(), 9);
     for (full, brief) in full.iter().zip(&brief) {
-        assert_eq!((&full["id"], &full["logits"], &full["probability"]), (&brief["id"], &brief["logits"], &brief["probability"]));
+        assert_eq!(
+            (&full["id"], &full["logits"], &full["probability"]),
+            (&brief["id"], &brief["logits"], &brief["probability"])
+        );
         for key in ["text", "explanation", "verbalized_label", "agreement", "finish"] {
             assert!(brief[key].is_null(), "{key}");
         }
@@ -121,7 +126,10 @@ fn without_explanation_the_probability_is_the_same() {
 fn constrained_answers_all_parse() {
     let fixture = Fixture::new();
     fixture.write("in.jsonl", notes(9));
-    for flags in [&["--set", "generate.constrain=true"][..], &["--set", "generate.constrain=true", "--set", "generate.temperature=2.0"]] {
+    for flags in [
+        &["--set", "generate.constrain=true"][..],
+        &["--set", "generate.constrain=true", "--set", "generate.temperature=2.0"],
+    ] {
         let result = fixture.succeed("in.jsonl", "out.jsonl", &[flags, &["--overwrite"]].concat());
         assert!(fixture.lines("out.jsonl").iter().all(|line| line["parsable"] == true && line["finish"] == "stop"));
         assert!(stderr(&result).contains(" 0 unparsable"));
@@ -152,8 +160,18 @@ fn bad_records_get_their_lines_in_place() {
     let result = fixture.succeed("in.jsonl", "out.jsonl", &[]);
     assert!(stderr(&result).contains("10 records, 8 errors"), "{}", stderr(&result));
     let kinds: Vec<String> = fixture.lines("out.jsonl").iter().map(kind).collect();
-    let expected =
-        ["", "invalid_json", "invalid_utf8", "empty_text", "bad_label", "bad_label", "missing_field", "missing_field", "invalid_json", ""];
+    let expected = [
+        "",
+        "invalid_json",
+        "invalid_utf8",
+        "empty_text",
+        "bad_label",
+        "bad_label",
+        "missing_field",
+        "missing_field",
+        "invalid_json",
+        "",
+    ];
     assert_eq!(kinds, expected);
     for (i, line) in fixture.lines("out.jsonl").iter().enumerate().filter(|(i, _)| !expected[*i].is_empty()) {
         assert_eq!(line["record"], i + 1);
@@ -164,7 +182,11 @@ fn bad_records_get_their_lines_in_place() {
     }
     let strict = fixture.predict("in.jsonl", "strict.jsonl", &["--strict"]);
     assert_eq!(strict.status.code(), Some(3));
-    assert!(stderr(&strict).contains("record 2") && stderr(&strict).contains("record 9") && !fixture.path("strict.jsonl").exists());
+    assert!(
+        stderr(&strict).contains("record 2")
+            && stderr(&strict).contains("record 9")
+            && !fixture.path("strict.jsonl").exists()
+    );
 }
 
 fn kind(line: &Value) -> String {
@@ -207,7 +229,9 @@ fn another_output_is_refused_unless_overwritten() {
     fixture.write("in.jsonl", notes(4));
     fixture.succeed("in.jsonl", "out.jsonl", &[]);
     let before = fixture.read("out.jsonl");
-    for flags in [&["--no-explanation"][..], &["--set", "generate.temperature=0.5"], &["--set", "generate.constrain=true"]] {
+    for flags in
+        [&["--no-explanation"][..], &["--set", "generate.temperature=0.5"], &["--set", "generate.constrain=true"]]
+    {
         let result = fixture.predict("in.jsonl", "out.jsonl", flags);
         assert_eq!(result.status.code(), Some(2));
         assert!(stderr(&result).contains("settings") && stderr(&result).contains("--overwrite"), "{}", stderr(&result));
@@ -232,7 +256,8 @@ fn a_full_disk_keeps_every_finished_line() {
     // A file-size limit stands for the full disk: the write that crosses it comes up short, then fails.
     let limited = |output: &str| {
         let inner = fixture.command("in.jsonl", output, &[]);
-        let arguments = inner.get_args().map(|arg| format!("'{}'", arg.to_str().unwrap())).collect::<Vec<_>>().join(" ");
+        let arguments =
+            inner.get_args().map(|arg| format!("'{}'", arg.to_str().unwrap())).collect::<Vec<_>>().join(" ");
         let script = format!("trap '' XFSZ; ulimit -f 4; exec {} {arguments}", env!("CARGO_BIN_EXE_clsgen"));
         Command::new("sh").current_dir(fixture.path("")).args(["-c", &script]).output().unwrap()
     };
@@ -254,7 +279,8 @@ fn a_full_disk_keeps_every_finished_line() {
 fn a_reader_that_leaves_is_no_panic() {
     let fixture = Fixture::new();
     fixture.write("in.jsonl", notes(30));
-    let mut child = fixture.command("in.jsonl", "-", &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        fixture.command("in.jsonl", "-", &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let result = child.wait_with_output().unwrap();
     assert!(result.status.code().is_some());

@@ -19,8 +19,17 @@ fn labels() -> [String; 2] {
 }
 
 fn record(fields: &[(&str, &str)]) -> Record {
-    let fields: BTreeMap<String, String> = fields.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
-    Record { id: "r".into(), fields, label: Some(1), explanation: None, group: None, columns: BTreeMap::new(), number: 1 }
+    let fields: BTreeMap<String, String> =
+        fields.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+    Record {
+        id: "r".into(),
+        fields,
+        label: Some(1),
+        explanation: None,
+        group: None,
+        columns: BTreeMap::new(),
+        number: 1,
+    }
 }
 
 fn template(system: &str, user: &str, prefix: &str) -> PromptTemplate {
@@ -38,7 +47,9 @@ fn toy_tokenizer(kind: &Value, chat_template: Option<&str>) -> TextTokenizer {
         name: "toy".into(),
         tokenizer: kind["tokenizer"].to_string().into_bytes(),
         tokenizer_config: Some(
-            json!({"bos_token": kind["bos_token"], "eos_token": {"content": kind["eos_token"]}}).to_string().into_bytes(),
+            json!({"bos_token": kind["bos_token"], "eos_token": {"content": kind["eos_token"]}})
+                .to_string()
+                .into_bytes(),
         ),
         chat_template: chat_template.map(String::from),
         generation_config: Some(json!({"eos_token_id": [0, 2]}).to_string().into_bytes()),
@@ -51,7 +62,12 @@ fn ids(value: &Value) -> Vec<u32> {
     value.as_array().expect("ids").iter().map(|id| u32::try_from(id.as_u64().expect("id")).expect("u32")).collect()
 }
 
-fn prompter(template: PromptTemplate, tokenizer: &Arc<TextTokenizer>, max_input: usize, truncate: Truncate) -> Prompter {
+fn prompter(
+    template: PromptTemplate,
+    tokenizer: &Arc<TextTokenizer>,
+    max_input: usize,
+    truncate: Truncate,
+) -> Prompter {
     Prompter::new(template, Arc::clone(tokenizer), labels(), max_input, NO_LIMIT, truncate).expect("a prompter")
 }
 
@@ -112,7 +128,13 @@ fn clinifact() -> Option<Vec<Record>> {
     let headers = reader.headers().expect("a header").clone();
     let column = |name: &str| headers.iter().position(|header| header == name).expect("a column");
     let (claim, text) = (column("claim"), column("article_abstract"));
-    Some(reader.records().map(|row| row.expect("a row")).map(|row| record(&[("claim", &row[claim]), ("abstract", &row[text])])).collect())
+    Some(
+        reader
+            .records()
+            .map(|row| row.expect("a row"))
+            .map(|row| record(&[("claim", &row[claim]), ("abstract", &row[text])]))
+            .collect(),
+    )
 }
 
 fn shipped(name: &str) -> PromptTemplate {
@@ -169,7 +191,14 @@ fn llama3_ids_of_real_records_equal_hf() {
 }
 
 /// The longest cut that fits, by trying every cut: what the search must find.
-fn longest_by_trial(tokenizer: &TextTokenizer, full: &Prompter, record: &Record, field: &str, max: usize, truncate: Truncate) -> Vec<u32> {
+fn longest_by_trial(
+    tokenizer: &TextTokenizer,
+    full: &Prompter,
+    record: &Record,
+    field: &str,
+    max: usize,
+    truncate: Truncate,
+) -> Vec<u32> {
     let text = record.field(field).expect("the document");
     let cuts: Vec<usize> = text.char_indices().map(|(start, _)| start).chain([text.len()]).collect();
     let boundaries: Vec<usize> = cuts.into_iter().filter(|&cut| is_boundary(tokenizer, text, cut)).collect();
@@ -202,7 +231,8 @@ fn truncation_keeps_the_longest_cut_and_everything_else() {
     let toy = toy();
     let kind = &toy["tokenizers"]["byte_level"];
     let tokenizer = Arc::new(toy_tokenizer(kind, toy["templates"]["headers"].as_str()));
-    let document = "Stable at discharge.\n\n  12345 mg,  don't stop!\n\n\nNaïve patient — 日本 — seen \t\n twice; alive or dead?\n\n";
+    let document = "Stable at discharge.\n\n  12345 mg,  don't stop!\n\n\nNaïve patient — 日本 — seen \t\n twice; alive \
+        or dead?\n\n";
     for user in ["{document}", "Note:\n\n{document}\n\nDead?", "{document}\n", "x{document}"] {
         let template = template("Sort notes.", user, "Reasoning: ");
         let full = prompter(template.clone(), &tokenizer, NO_LIMIT, Truncate::Tail);
@@ -214,11 +244,16 @@ fn truncation_keeps_the_longest_cut_and_everything_else() {
         for truncate in [Truncate::Tail, Truncate::Head, Truncate::Middle] {
             for max in least..whole.len() {
                 let prompt = prompter(template.clone(), &tokenizer, max, truncate).prompt(&record).expect("a prompt");
-                assert_eq!(prompt.ids, longest_by_trial(&tokenizer, &full, &record, "text", max, truncate), "{user:?} {truncate:?} {max}");
+                assert_eq!(
+                    prompt.ids,
+                    longest_by_trial(&tokenizer, &full, &record, "text", max, truncate),
+                    "{user:?} {truncate:?} {max}"
+                );
                 assert_eq!(prompt.truncated_tokens, whole.len() - prompt.ids.len());
             }
         }
-        let error = Prompter::new(template, Arc::clone(&tokenizer), labels(), least - 1, NO_LIMIT, Truncate::Tail).expect_err("too small");
+        let error = Prompter::new(template, Arc::clone(&tokenizer), labels(), least - 1, NO_LIMIT, Truncate::Tail)
+            .expect_err("too small");
         assert_eq!(error.exit_code(), 2);
     }
 }
@@ -227,7 +262,9 @@ fn truncation_keeps_the_longest_cut_and_everything_else() {
 fn a_target_loses_the_end_of_its_explanation_only() {
     let toy = toy();
     let tokenizer = Arc::new(toy_tokenizer(&toy["tokenizers"]["byte_level"], toy["templates"]["lines"].as_str()));
-    let new = |max| Prompter::new(template("s", "{document}", ""), Arc::clone(&tokenizer), labels(), NO_LIMIT, max, Truncate::Head);
+    let new = |max| {
+        Prompter::new(template("s", "{document}", ""), Arc::clone(&tokenizer), labels(), NO_LIMIT, max, Truncate::Head)
+    };
     let explanation = "The patient was stable — and went home. <|eot|> Then came back.";
     let whole = new(NO_LIMIT).expect("a prompter").target(explanation, 1).expect("a target");
     let least = new(NO_LIMIT).expect("a prompter").target("", 1).expect("a target").ids.len();
@@ -269,11 +306,18 @@ fn shipped_prompts_are_the_papers() {
     for (name, days) in [("lcd30.toml", "30"), ("lcd90.toml", "90")] {
         let template = shipped(name);
         assert_eq!(template.fields(), ["text"]);
+        assert!(template.system.contains(&format!(
+            "the patient's out-of-hospital mortality within {days} days as either 0:alive or 1:death."
+        )));
         assert!(
-            template.system.contains(&format!("the patient's out-of-hospital mortality within {days} days as either 0:alive or 1:death."))
+            template
+                .question
+                .ends_with(&format!("within {days} days. Answer with exactly one of: 0:alive or 1:death."))
         );
-        assert!(template.question.ends_with(&format!("within {days} days. Answer with exactly one of: 0:alive or 1:death.")));
-        assert_eq!((template.user.as_str(), template.prefix.as_str()), ("Clinical Document:\n\n{document}", "Reasoning: "));
+        assert_eq!(
+            (template.user.as_str(), template.prefix.as_str()),
+            ("Clinical Document:\n\n{document}", "Reasoning: ")
+        );
         assert!(format!("{template:?}").is_ascii());
     }
     assert_eq!(shipped("clinifact.toml").fields(), ["claim", "abstract"]);
@@ -368,9 +412,12 @@ proptest! {
         for (name, kind) in toy["tokenizers"].as_object().expect("tokenizers") {
             let tokenizer = Arc::new(toy_tokenizer(kind, toy["templates"]["lines"].as_str()));
             let prompter = prompter(template("s", "n: {document}.", "P:"), &tokenizer, NO_LIMIT, Truncate::Tail);
-            let controls = |ids: &[u32]| ids.iter().copied().filter(|&id| tokenizer.is_control(id) && id != 0).collect::<Vec<_>>();
-            let (given, usual) = (prompter.prompt(&record(&[("text", &document)])).expect("a prompt"), prompter.prompt(&record(&[("text", "x")])).expect("a prompt"));
-            // Id 0 is the sentencepiece kinds' unknown token, which stands for a character without bytes; byte fallback leaves none.
+            let is_control = |id: &u32| tokenizer.is_control(*id) && *id != 0;
+            let controls = |ids: &[u32]| ids.iter().copied().filter(is_control).collect::<Vec<_>>();
+            let given = prompter.prompt(&record(&[("text", &document)])).expect("a prompt");
+            let usual = prompter.prompt(&record(&[("text", "x")])).expect("a prompt");
+            // Id 0 is the sentencepiece kinds' unknown token, which stands for a character without bytes; byte fallback
+            // leaves none.
             prop_assert_eq!(controls(&given.ids), controls(&usual.ids), "{}", name);
             if name.starts_with("byte_level") {
                 let ids = tokenizer.encode(&document).expect("ids");
@@ -385,16 +432,19 @@ proptest! {
         let truncate = [Truncate::Tail, Truncate::Head, Truncate::Middle][which];
         let tokenizer = Arc::new(toy_tokenizer(&toy["tokenizers"]["byte_level"], toy["templates"]["headers"].as_str()));
         let template = template("Sort.", "Note: {document} :end", "Reasoning: ");
-        let Ok(cut) = Prompter::new(template.clone(), Arc::clone(&tokenizer), labels(), max, NO_LIMIT, truncate) else { return Ok(()) };
+        let cutting = Prompter::new(template.clone(), Arc::clone(&tokenizer), labels(), max, NO_LIMIT, truncate);
+        let Ok(cutting) = cutting else { return Ok(()) };
         let record = record(&[("text", &document)]);
-        let (cut, whole) = (cut.prompt(&record).expect("a prompt"), prompter(template, &tokenizer, NO_LIMIT, truncate).prompt(&record).expect("a prompt"));
+        let cut = cutting.prompt(&record).expect("a prompt");
+        let whole = prompter(template, &tokenizer, NO_LIMIT, truncate).prompt(&record).expect("a prompt");
         prop_assert!(cut.ids.len() <= max);
         prop_assert_eq!(cut.ids.len() + cut.truncated_tokens, whole.ids.len());
         prop_assert_eq!(cut.truncated_tokens == 0, whole.ids.len() <= max);
         prop_assert_eq!(cut.ids.last(), whole.ids.last());
         // The words around the document are all there.
         let text = tokenizer.decode(&cut.ids);
-        prop_assert!(text.contains("Sort.") && text.contains("Note: ") && text.ends_with(":enduser\n\nReasoning: ") || text.contains(":end"));
+        let all = text.contains("Sort.") && text.contains("Note: ") && text.ends_with(":enduser\n\nReasoning: ");
+        prop_assert!(all || text.contains(":end"));
         prop_assert!(text.ends_with("Reasoning: "));
     }
 }

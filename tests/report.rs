@@ -15,7 +15,8 @@ use common::{Outcome, assert_fails, clsgen, outcome};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const FIGURES: [&str; 7] = ["roc", "precision-recall", "reliability", "decision-curve", "risk-coverage", "confusion", "histogram"];
+const FIGURES: [&str; 7] =
+    ["roc", "precision-recall", "reliability", "decision-curve", "risk-coverage", "confusion", "histogram"];
 
 /// A directory with prediction files of some records.
 struct Bench {
@@ -73,8 +74,10 @@ fn predictions(n: usize, salt: usize) -> String {
         let label = usize::from(draw(1) < 0.35);
         let probability = (0.15 + 0.3 * label as f64 + 0.6 * draw(2)).clamp(0.001, 0.999);
         let said = (i % 37 != 0).then_some(usize::from((probability >= 0.5) ^ (i % 10 == 0)));
-        let line = json!({"id": format!("r{i}"), "label": label, "probability": probability, "verbalized_label": said, "parsable": said.is_some(),
-            "explanation": said.map(|_| format!("SECRET </script><b>reason</b> & {i}")), "text": "SECRET text", "group": format!("g{}", i / 2)});
+        let line = json!({"id": format!("r{i}"), "label": label, "probability": probability, "verbalized_label": said,
+            "parsable": said.is_some(),
+            "explanation": said.map(|_| format!("SECRET </script><b>reason</b> & {i}")), "text": "SECRET text",
+            "group": format!("g{}", i / 2)});
         let _ = writeln!(lines, "{line}");
     }
     lines
@@ -83,7 +86,11 @@ fn predictions(n: usize, salt: usize) -> String {
 /// The records the predictions are of.
 fn records(n: usize) -> String {
     (0..n)
-        .map(|i| json!({"id": format!("r{i}"), "text": format!("SECRET note {i} {}", "long ".repeat(200)), "label": 0}).to_string() + "\n")
+        .map(|i| {
+            json!({"id": format!("r{i}"), "text": format!("SECRET note {i} {}", "long ".repeat(200)), "label": 0})
+                .to_string()
+                + "\n"
+        })
         .collect()
 }
 
@@ -93,7 +100,12 @@ fn figures_and_a_private_report_without_text_are_written() {
     bench.succeed(&[]);
     for name in FIGURES {
         assert!(bench.text(&format!("run/eval/predictions/figures/{name}.svg")).starts_with("<svg"), "{name}");
-        assert!(std::fs::read(bench.path(&format!("run/eval/predictions/figures/{name}.png"))).unwrap().starts_with(b"\x89PNG"), "{name}");
+        assert!(
+            std::fs::read(bench.path(&format!("run/eval/predictions/figures/{name}.png")))
+                .unwrap()
+                .starts_with(b"\x89PNG"),
+            "{name}"
+        );
     }
     for file in [
         "run/eval/predictions/report.html",
@@ -105,14 +117,28 @@ fn figures_and_a_private_report_without_text_are_written() {
     }
     let page = bench.text("run/eval/predictions/report.html");
     let metrics = bench.json("run/eval/predictions/metrics.json");
-    let aurc = bench.text("run/eval/predictions/tables/metrics.csv").lines().find(|line| line.starts_with("AURC,")).map(str::to_owned);
+    let aurc = bench
+        .text("run/eval/predictions/tables/metrics.csv")
+        .lines()
+        .find(|line| line.starts_with("AURC,"))
+        .map(str::to_owned);
     let ci95 = metrics["aurc"]["ci95"].as_array().unwrap();
-    assert!(aurc.is_some_and(|row| row.contains(&format!("{:.4} to {:.4}", ci95[0].as_f64().unwrap(), ci95[1].as_f64().unwrap()))));
+    assert!(aurc.is_some_and(|row| row.contains(&format!(
+        "{:.4} to {:.4}",
+        ci95[0].as_f64().unwrap(),
+        ci95[1].as_f64().unwrap()
+    ))));
     assert_eq!(bench.json("run/eval/predictions/tables/decision_curve.json")["rows"].as_array().unwrap().len(), 99);
     assert_eq!(bench.text("run/eval/predictions/tables/risk_coverage.csv").lines().count(), 101);
-    assert!(page.contains(&format!("{:.4}", metrics["auroc"]["value"].as_f64().unwrap())) && page.contains(env!("CARGO_PKG_VERSION")));
+    assert!(
+        page.contains(&format!("{:.4}", metrics["auroc"]["value"].as_f64().unwrap()))
+            && page.contains(env!("CARGO_PKG_VERSION"))
+    );
     let hash = blake3::hash(bench.text("test.jsonl").as_bytes()).to_hex().to_string();
-    assert!(page.contains(&hash) && page.contains("train.seed") | page.contains("seeds · seed"), "the manifest names its inputs");
+    assert!(
+        page.contains(&hash) && page.contains("train.seed") | page.contains("seeds · seed"),
+        "the manifest names its inputs"
+    );
     assert_eq!(page.matches("<figure ").count(), FIGURES.len());
     assert!(!page.contains("SECRET") && !page.contains("id=\"records\""), "no text without --include-text");
     assert!(!page.contains("http://") && !page.contains("https://"));
@@ -153,7 +179,11 @@ fn calibrators_come_from_dev_alone_and_the_metrics_after_stand_beside() {
 #[test]
 fn isotonic_wants_a_thousand_records_or_force_and_none_takes_the_file_away() {
     let bench = Bench::new();
-    assert_fails(&bench.eval(&["--set", "eval.calibrate=isotonic"]), 2, &["1000", "dev.jsonl holds 200", "hint: ", "force_isotonic"]);
+    assert_fails(
+        &bench.eval(&["--set", "eval.calibrate=isotonic"]),
+        2,
+        &["1000", "dev.jsonl holds 200", "hint: ", "force_isotonic"],
+    );
     bench.succeed(&["--set", "eval.calibrate=isotonic", "--set", "eval.force_isotonic=true"]);
     assert_eq!(bench.json("run/eval/predictions/calibration.json")["method"], "isotonic");
     bench.succeed(&["--set", "eval.calibrate=none"]);
@@ -167,7 +197,15 @@ fn write_epoch(bench: &Bench, run: &str, epoch: usize, salt: usize) {
     std::fs::create_dir_all(&dir).unwrap();
     std::fs::write(dir.join("dev.predictions.jsonl"), predictions(100, salt)).unwrap();
     let mut command = clsgen();
-    command.current_dir(bench.dir.path()).args(["eval", "--run", "scratch", "--overwrite", "--set", "eval.bootstrap=0", "--predictions"]);
+    command.current_dir(bench.dir.path()).args([
+        "eval",
+        "--run",
+        "scratch",
+        "--overwrite",
+        "--set",
+        "eval.bootstrap=0",
+        "--predictions",
+    ]);
     let told = outcome(command.arg(dir.join("dev.predictions.jsonl")));
     assert_eq!(told.code, Some(0), "{told:?}");
     let mut metrics = bench.json("scratch/eval/predictions/metrics.json");
@@ -181,7 +219,12 @@ fn the_curve_needs_no_model_and_no_test_split() {
     (1..=3).for_each(|epoch| write_epoch(&bench, "curved", epoch, epoch));
     let curve = |flags: &[&str]| {
         let mut command = clsgen();
-        outcome(command.current_dir(bench.dir.path()).args(["eval", "--curve", "--set", "eval.bootstrap=300", "--run"]).args(flags))
+        outcome(
+            command
+                .current_dir(bench.dir.path())
+                .args(["eval", "--curve", "--set", "eval.bootstrap=300", "--run"])
+                .args(flags),
+        )
     };
     let told = curve(&["curved"]);
     assert_eq!(told.code, Some(0), "{told:?}");
@@ -193,7 +236,9 @@ fn the_curve_needs_no_model_and_no_test_split() {
             "every number has its interval: {row}"
         );
     }
-    assert!(told.stdout.contains("AUROC-Align") && bench.text("curved/eval/curve/figures/curve.svg").contains("Parsable"));
+    assert!(
+        told.stdout.contains("AUROC-Align") && bench.text("curved/eval/curve/figures/curve.svg").contains("Parsable")
+    );
     assert!(bench.text("curved/eval/curve/report.html").contains("id=\"figure-curve\""));
     // With prediction files it stands beside everything else.
     let told = curve(&["curved", "--predictions", "test.jsonl"]);
@@ -213,7 +258,14 @@ fn chromium() -> Option<Command> {
     };
     let mut command = Command::new(name);
     // Every request that leaves this machine would be an error of ours: there is no proxy to answer.
-    command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-extensions", "--no-first-run"]);
+    command.args([
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-extensions",
+        "--no-first-run",
+    ]);
     command.args([
         "--proxy-server=127.0.0.1:9",
         "--enable-logging=stderr",
@@ -226,7 +278,8 @@ fn chromium() -> Option<Command> {
 /// The page after its scripts have run, and what the console said.
 fn browse(mut chromium: Command, profile: &Path, page: &Path) -> (String, Vec<String>) {
     let url = format!("file://{}", page.display());
-    let output = chromium.arg(format!("--user-data-dir={}", profile.display())).args(["--dump-dom", &url]).output().unwrap();
+    let output =
+        chromium.arg(format!("--user-data-dir={}", profile.display())).args(["--dump-dom", &url]).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     let console = stderr.lines().filter(|line| line.contains("CONSOLE")).map(str::to_owned).collect();
     (String::from_utf8_lossy(&output.stdout).into_owned(), console)
@@ -279,10 +332,13 @@ fn the_report_works_in_a_browser_at_two_widths() {
     std::fs::write(bench.path("records.jsonl"), records(300)).unwrap();
     std::fs::write(bench.path("harness.html"), HARNESS).unwrap();
     let lines: Vec<Value> = bench.text("test.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let disagree = lines
-        .iter()
-        .filter(|line| line["verbalized_label"].as_u64().is_some_and(|said| (line["probability"].as_f64().unwrap() >= 0.5) != (said == 1)));
-    let (disagree, unparsable) = (disagree.count(), lines.iter().filter(|line| line["verbalized_label"].is_null()).count());
+    let disagree = lines.iter().filter(|line| {
+        line["verbalized_label"]
+            .as_u64()
+            .is_some_and(|said| (line["probability"].as_f64().unwrap() >= 0.5) != (said == 1))
+    });
+    let (disagree, unparsable) =
+        (disagree.count(), lines.iter().filter(|line| line["verbalized_label"].is_null()).count());
     for flags in [&["--include-text", "--set", "data.test=records.jsonl"][..], &[]] {
         bench.succeed(flags);
         let Some(browser) = chromium() else { return };
@@ -290,15 +346,21 @@ fn the_report_works_in_a_browser_at_two_widths() {
         assert!(dom.contains("</html>") && console.is_empty(), "{console:?}");
         let Some(browser) = chromium() else { return };
         let (dom, console) = browse(browser, &bench.path("profile"), &bench.path("harness.html"));
-        let seen = dom.split_once("<pre id=\"seen\">").and_then(|(_, rest)| rest.split_once("</pre>")).map(|(seen, _)| seen);
-        let seen: Vec<Value> = serde_json::from_str(seen.unwrap_or_default()).unwrap_or_else(|e| panic!("{e}: {dom:.2000} {console:?}"));
+        let seen =
+            dom.split_once("<pre id=\"seen\">").and_then(|(_, rest)| rest.split_once("</pre>")).map(|(seen, _)| seen);
+        let seen: Vec<Value> =
+            serde_json::from_str(seen.unwrap_or_default()).unwrap_or_else(|e| panic!("{e}: {dom:.2000} {console:?}"));
         assert_eq!((seen.len(), console.len()), (2, 0), "{seen:?} {console:?}");
         for (seen, width) in seen.iter().zip([1280, 390]) {
             assert_eq!(seen["width"], width);
             let mut wanted = vec!["fits", "figures", "focusable"];
             if !flags.is_empty() {
                 wanted.extend(["onlyDisagreeing", "paged", "opened", "noMarkup"]);
-                assert_eq!((seen["all"].as_u64(), seen["disagree"].as_u64()), (Some(300), Some(disagree as u64)), "{seen}");
+                assert_eq!(
+                    (seen["all"].as_u64(), seen["disagree"].as_u64()),
+                    (Some(300), Some(disagree as u64)),
+                    "{seen}"
+                );
                 assert_eq!(seen["unparsable"].as_u64(), Some(unparsable as u64), "{seen}");
             }
             assert!(wanted.iter().all(|name| seen[name] == true), "{width}: {seen}");

@@ -57,7 +57,9 @@ fn ten_steps_log_what_pytorch_computes() {
         for key in ["step", "epoch", "records", "tokens", "target_tokens"] {
             assert_eq!(step[key], expected[key], "{key} of {expected}");
         }
-        for (key, tolerance) in [("loss", 1e-4), ("loss_gen", 1e-4), ("loss_cls", 1e-4), ("grad_norm", 1e-3), ("lr", 1e-12)] {
+        for (key, tolerance) in
+            [("loss", 1e-4), ("loss_gen", 1e-4), ("loss_cls", 1e-4), ("grad_norm", 1e-3), ("lr", 1e-12)]
+        {
             let difference = step[key].as_f64().unwrap() - expected[key].as_f64().unwrap();
             assert!(difference.abs() < tolerance, "{key}: {} for {}", step[key], expected);
         }
@@ -72,8 +74,10 @@ fn weights_are_those_of_pytorch(fixture: &Fixture) {
     let head = load(fixture.path("run/checkpoints/epoch-04/cls_head.safetensors"));
     assert_eq!(adapter.len() + head.len(), expected.len());
     for (name, expected) in &expected {
-        let ours =
-            adapter.get(name).or_else(|| head.get(name.strip_prefix("cls_head.").unwrap_or(name))).unwrap_or_else(|| panic!("{name}"));
+        let ours = adapter
+            .get(name)
+            .or_else(|| head.get(name.strip_prefix("cls_head.").unwrap_or(name)))
+            .unwrap_or_else(|| panic!("{name}"));
         let difference: f32 = (ours - expected).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap();
         // Adam divides by √v: where gradients are near nothing, rounding decides. 2 % of a step of 5e-3.
         assert!(difference < 1e-4, "{name}: {difference}");
@@ -106,7 +110,8 @@ fn a_run_killed_after_any_step_resumes_to_the_bit() {
     for kill in 1..=6 {
         let run = format!("killed-{kill}");
         let flags = ["--set", "train.save_every_steps=2"];
-        let output = check(fixture.command(&run, &flags).env("CLSGEN_FAULT", format!("train.step:{kill}")).output().unwrap());
+        let output =
+            check(fixture.command(&run, &flags).env("CLSGEN_FAULT", format!("train.step:{kill}")).output().unwrap());
         assert!(output.status.code().is_none(), "{}", stderr(&output));
         fixture.succeed(&run, &["--resume"]);
         assert_same(&whole, &fixture.result(&run), &run);
@@ -157,7 +162,8 @@ fn a_scheduled_smoothed_and_ordered_run_resumes_to_the_bit() {
         .collect();
     for epoch in ["epoch-01", "epoch-02"] {
         let order = fixture.json(&format!("whole/checkpoints/{epoch}/trainer.json"))["data_order"].clone();
-        let order: Vec<usize> = order.as_array().unwrap().iter().map(|record| record.as_u64().unwrap() as usize).collect();
+        let order: Vec<usize> =
+            order.as_array().unwrap().iter().map(|record| record.as_u64().unwrap() as usize).collect();
         assert!(order.len() == 11 && order.is_sorted_by_key(|&record| lengths[record]), "{order:?}");
     }
 }
@@ -172,7 +178,9 @@ fn each_option_alone_changes_the_run_and_a_bad_one_is_refused_by_name() {
         fixture.succeed(run, flags);
         assert_ne!(plain, fixture.result(run), "{run}");
     }
-    for (key, value) in [("loss_schedule", "linear"), ("w_gen_end", "1"), ("label_smoothing", "1.0"), ("curriculum", "long_first")] {
+    for (key, value) in
+        [("loss_schedule", "linear"), ("w_gen_end", "1"), ("label_smoothing", "1.0"), ("curriculum", "long_first")]
+    {
         let message = fixture.fail("refused", &["--set", &format!("train.{key}={value}")], 2);
         assert!(message.contains(&format!("train.{key}")) && message.contains("hint:"), "{message}");
     }
@@ -213,7 +221,10 @@ fn a_toy_task_is_learned() {
 fn every_file_of_the_contract_is_there() {
     let fixture = Fixture::new();
     let output = fixture.succeed("run", &[]);
-    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), format!("run/{}", fixture.json("run/best.json")["path"].as_str().unwrap()));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout).trim(),
+        format!("run/{}", fixture.json("run/best.json")["path"].as_str().unwrap())
+    );
     let names = [
         "adapter_config.json",
         "adapter_model.safetensors",
@@ -236,7 +247,8 @@ fn every_file_of_the_contract_is_there() {
         assert_eq!(predictions.iter().filter(|&&b| b == b'\n').count(), 6);
     }
     let keys: Vec<String> = fixture.log("run", "step")[0].as_object().unwrap().keys().cloned().collect();
-    let contract = "type step epoch loss loss_gen loss_cls lr grad_norm records tokens target_tokens tokens_per_s seconds";
+    let contract =
+        "type step epoch loss loss_gen loss_cls lr grad_norm records tokens target_tokens tokens_per_s seconds";
     assert_eq!(keys.join(" "), contract);
     assert_eq!(fixture.log("run", "epoch").len(), 2);
     for file in ["run.json", "train.json", "metrics.jsonl"] {
@@ -360,7 +372,8 @@ fn full_training_writes_a_model_folder_that_resumes() {
     let fixture = Fixture::new();
     let full = ["--set", "train.parameters=\"full\"", "--set", "train.learning_rate=1e-3"];
     fixture.succeed("whole", &full);
-    for name in ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "cls_head.safetensors"] {
+    for name in ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "cls_head.safetensors"]
+    {
         assert!(fixture.path("whole/checkpoints/epoch-01").join(name).exists(), "{name}");
     }
     assert!(!fixture.path("whole/checkpoints/epoch-01/adapter_model.safetensors").exists());
@@ -375,7 +388,13 @@ fn a_model_is_pretrained_from_a_shape_and_a_tokenizer_alone() {
     for name in ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"] {
         fixture.write(&format!("shape/{name}"), std::fs::read(golden("base").join(name)).unwrap());
     }
-    let flags = ["model.base=shape", "train.init=random", "train.parameters=full", "train.objective=lm", "train.prompt_loss_weight=0.5"];
+    let flags = [
+        "model.base=shape",
+        "train.init=random",
+        "train.parameters=full",
+        "train.objective=lm",
+        "train.prompt_loss_weight=0.5",
+    ];
     let flags: Vec<&str> = flags.into_iter().flat_map(|set| ["--set", set]).collect();
     fixture.succeed("run", &flags);
     assert!(fixture.path("run/checkpoints/epoch-01/model.safetensors").is_file());

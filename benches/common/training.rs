@@ -26,7 +26,8 @@ pub fn config(shape: &str) -> Result<LlamaConfig> {
     };
     let shape = serde_json::json!({
         "model_type": "llama", "vocab_size": vocab, "hidden_size": hidden, "intermediate_size": intermediate,
-        "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": kv_heads, "rms_norm_eps": 1e-5,
+        "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": kv_heads,
+        "rms_norm_eps": 1e-5,
         "rope_theta": 100000.0, "tie_word_embeddings": shape != "8b", "max_position_embeddings": 8192
     });
     LlamaConfig::parse(shape.as_object().ok_or_else(|| Error::run("no shape"))?)
@@ -38,7 +39,16 @@ pub fn trainer(mut llama: Llama, memory: ActivationCheckpointing, steps: usize) 
     let head = ClsHead::new(llama.config.hidden_size, 2048, Activation::Gelu, 0.0, 1, llama.device())?;
     let model = Model { llama, head };
     let optimizer = Optimizer::new(model.trainable(Parameters::Lora)?, &Train::default())?;
-    let plan = Plan { records: 1, batch_size: 1, accumulation: 1, ranks: 1, epochs: steps + 1, shuffle: false, short_first: None, seed: 1 };
+    let plan = Plan {
+        records: 1,
+        batch_size: 1,
+        accumulation: 1,
+        ranks: 1,
+        epochs: steps + 1,
+        shuffle: false,
+        short_first: None,
+        seed: 1,
+    };
     let weights = LossWeights { objective: Objective::Joint, generation: 1.0, classification: 1.0, prompt: 0.0 };
     let pass = Pass { weights, parameters: Parameters::Lora, label_smoothing: 0.0, memory, dropout: None };
     let schedule = LinearSchedule { peak: 1e-4, warmup: 0, total: steps + 1 };

@@ -16,8 +16,11 @@ pub fn measure(subject: &Subject, report: &mut Report) {
 
 /// The best of several shapes: the library has kernels for each.
 fn product(subject: &Subject, report: &mut Report) -> Result<()> {
-    let shapes: &[[usize; 3]] =
-        if subject.device.is_cuda() { &[[8192, 8192, 8192], [16_384, 8192, 8192], [7424, 4096, 14_336]] } else { &[[1024, 1024, 1024]] };
+    let shapes: &[[usize; 3]] = if subject.device.is_cuda() {
+        &[[8192, 8192, 8192], [16_384, 8192, 8192], [7424, 4096, 14_336]]
+    } else {
+        &[[1024, 1024, 1024]]
+    };
     let mut best = f64::NAN;
     for &[m, k, n] in shapes {
         let operand = |step, shape: [usize; 2], dtype| {
@@ -45,7 +48,12 @@ fn memory(subject: &Subject, report: &mut Report) -> Result<()> {
     let bytes = 4.0 * numbers as f64;
     let rates = [("copied", copy, 2.0 * bytes / copy), ("read", read, bytes / read)];
     for (what, seconds, rate) in rates {
-        report.row(&format!("ceiling: {:.1} GB {what}", bytes / 1e9), Some(seconds), format!("{:.0} GB/s", rate / 1e9), None);
+        report.row(
+            &format!("ceiling: {:.1} GB {what}", bytes / 1e9),
+            Some(seconds),
+            format!("{:.0} GB/s", rate / 1e9),
+            None,
+        );
     }
     report.ceilings.bytes = rates[0].2.max(rates[1].2);
     Ok(())

@@ -33,13 +33,15 @@ fn prefill(subject: &Subject, llama: &Llama, tokens: usize, report: &mut Report)
     time_prefill(llama, tokens)?;
     let seconds = median((0..RUNS).map(|_| Ok(time_prefill(llama, tokens)?.0)).collect::<Result<_>>()?);
     let layers = subject.config.num_hidden_layers as f64;
-    let operations = 2.0 * weights(&subject.config).0 as f64 * tokens as f64 + layers * attention_forward(&subject.config, tokens);
+    let operations =
+        2.0 * weights(&subject.config).0 as f64 * tokens as f64 + layers * attention_forward(&subject.config, tokens);
     let rate = format!("{:.0} tokens/s", tokens as f64 / seconds);
     report.row(&format!("prefill, {tokens} tokens"), Some(seconds), rate, Some(Work { bytes: 0.0, operations }));
     Ok(())
 }
 
-/// A step reads the weights once, and each prompt's keys and values once: those of a shared prompt once for all its rows.
+/// A step reads the weights once, and each prompt's keys and values once: those of a shared prompt once for all its
+/// rows.
 fn decode(llama: &Llama, prompt: usize, rows: usize, shared: bool, report: &mut Report) -> Result<()> {
     let caches = || -> Result<Vec<SequenceCache>> {
         let cache = || Ok(time_prefill(llama, prompt)?.1);
@@ -49,11 +51,15 @@ fn decode(llama: &Llama, prompt: usize, rows: usize, shared: bool, report: &mut 
         Ok(vec![cache()?; rows])
     };
     time_decode(llama, caches()?, 2)?;
-    let seconds = median((0..RUNS).map(|_| Ok(time_decode(llama, caches()?, STEPS)? / STEPS as f64)).collect::<Result<_>>()?);
+    let seconds =
+        median((0..RUNS).map(|_| Ok(time_decode(llama, caches()?, STEPS)? / STEPS as f64)).collect::<Result<_>>()?);
     let (body, vocabulary) = weights(&llama.config);
     let keys_and_values = llama.kv_bytes_per_token() * (prompt + STEPS / 2) * if shared { 1 } else { rows };
     let work = Work { bytes: (2 * (body + vocabulary) + keys_and_values) as f64, operations: 0.0 };
-    let name = format!("decoding, {rows} rows behind {prompt} tokens{}", if shared { " of one prompt" } else { " of their own" });
+    let name = format!(
+        "decoding, {rows} rows behind {prompt} tokens{}",
+        if shared { " of one prompt" } else { " of their own" }
+    );
     report.row(&name, Some(seconds), format!("{:.0} tokens/s", rows as f64 / seconds), Some(work));
     Ok(())
 }

@@ -68,17 +68,21 @@ impl Kernels<'_> {
         let (config, t) = (&self.subject.config, self.t);
         let (heads, kv_heads, d) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
         let operand = |heads| self.random(&[t, heads, d], DType::BF16);
-        let (q, k, v, dout) = (operand(heads)?, operand(kv_heads)?, operand(kv_heads)?, self.activations(&[t, heads, d])?);
+        let (q, k, v, dout) =
+            (operand(heads)?, operand(kv_heads)?, operand(kv_heads)?, self.activations(&[t, heads, d])?);
         let (offsets, scale) = (Offsets::from_lengths(&[t]), 1.0 / (d as f32).sqrt());
         let shape = format!("{t} tokens, {heads}/{kv_heads} heads of {d}");
         let operations = attention_forward(config, t);
         let work = Work { bytes: self.bytes(2 * t * (heads + kv_heads) * d), operations };
-        report.kernel(&format!("attention forward, {shape}"), work, || attention::forward(&q, &k, &v, &offsets, &offsets, scale));
+        report.kernel(&format!("attention forward, {shape}"), work, || {
+            attention::forward(&q, &k, &v, &offsets, &offsets, scale)
+        });
         let (out, lse) = attention::forward(&q, &k, &v, &offsets, &offsets, scale)?;
         // Five products where forward has two.
         let work = Work { bytes: self.bytes(4 * t * (heads + kv_heads) * d), operations: 2.5 * operations };
-        report
-            .kernel(&format!("attention backward, {shape}"), work, || attention::backward(&q, &k, &v, &out, &lse, &dout, &offsets, scale));
+        report.kernel(&format!("attention backward, {shape}"), work, || {
+            attention::backward(&q, &k, &v, &out, &lse, &dout, &offsets, scale)
+        });
         Ok(())
     }
 
@@ -90,11 +94,15 @@ impl Kernels<'_> {
             let q = self.activations(&[rows, heads, d])?;
             let cache = || self.activations(&[t, kv_heads, d]);
             let held = (0..rows).map(|_| kv_store::blocks_of(&cache()?, &cache()?)).collect::<Result<Vec<_>>>()?;
-            let step =
-                PagedBatch::new(held.iter().map(|blocks| PagedSequence { blocks: blocks.iter().collect(), len: t, new: 0 }).collect())?;
+            let step = PagedBatch::new(
+                held.iter().map(|blocks| PagedSequence { blocks: blocks.iter().collect(), len: t, new: 0 }).collect(),
+            )?;
             let decoding = attention::Decoding::new(&step)?;
-            let work = Work { operations: 4.0 * (rows * t * heads * d) as f64, ..self.moves(2 * rows * t * kv_heads * d) };
-            report.kernel(&format!("attention decode, {rows} rows behind {t} tokens"), work, || decoding.attend(&q, 0, scale));
+            let work =
+                Work { operations: 4.0 * (rows * t * heads * d) as f64, ..self.moves(2 * rows * t * kv_heads * d) };
+            report.kernel(&format!("attention decode, {rows} rows behind {t} tokens"), work, || {
+                decoding.attend(&q, 0, scale)
+            });
         }
         Ok(())
     }
@@ -104,7 +112,8 @@ impl Kernels<'_> {
         let (config, t) = (&self.subject.config, self.t);
         let (d, heads, n) = (config.hidden_size, config.num_attention_heads, self.t * config.hidden_size);
         let (x, y, weight) = (self.activations(&[t, d])?, self.activations(&[t, d])?, self.random(&[d], DType::F32)?);
-        report.kernel(&format!("RMSNorm forward, {t} x {d}"), self.moves(2 * n), || rms_norm::forward(&x, &weight, 1e-5));
+        report
+            .kernel(&format!("RMSNorm forward, {t} x {d}"), self.moves(2 * n), || rms_norm::forward(&x, &weight, 1e-5));
         // On a CPU the sum is written over its first operand: let it grow.
         let residual = || rms_norm::add_forward(x.clone(), &y, &weight, 1e-5);
         report.kernel(&format!("residual and RMSNorm, {t} x {d}"), self.moves(4 * n), residual);
@@ -114,13 +123,16 @@ impl Kernels<'_> {
         report.kernel(&format!("sum, {t} x {d}"), self.moves(3 * n), || add(x.clone(), &y));
         let (rope, positions) = (Rope::new(config.rope, config.head_dim)?, (0..t as u32).collect::<Vec<_>>());
         let q = self.activations(&[t, heads, config.head_dim])?;
-        report
-            .kernel(&format!("RoPE, {t} x {heads} x {}", config.head_dim), self.moves(2 * q.elem_count()), || rope.forward(&q, &positions));
+        report.kernel(&format!("RoPE, {t} x {heads} x {}", config.head_dim), self.moves(2 * q.elem_count()), || {
+            rope.forward(&q, &positions)
+        });
         let key = DropoutKey { p: 0.05, rng: Rng::new(1, streams::LORA_DROPOUT), steps: vec![1] };
         let offsets = Offsets::from_lengths(&[t]);
         report.kernel(&format!("dropout, {t} x {d}"), self.moves(2 * n), || dropout::forward(&x, &key, &offsets));
-        let (table, ids) =
-            (self.random(&[config.vocab_size, d], DType::BF16)?, positions.iter().map(|i| i * 7919 % 1999).collect::<Vec<_>>());
+        let (table, ids) = (
+            self.random(&[config.vocab_size, d], DType::BF16)?,
+            positions.iter().map(|i| i * 7919 % 1999).collect::<Vec<_>>(),
+        );
         report.kernel(&format!("embedding, {t} x {d}"), self.moves(2 * n), || embedding::forward(&table, &ids));
         Ok(())
     }
@@ -130,7 +142,9 @@ impl Kernels<'_> {
         let [gate, up, dact] = [(); 3].map(|()| self.activations(&[t, ffn]));
         let (gate, up, dact) = (gate?, up?, dact?);
         report.kernel(&format!("SwiGLU forward, {t} x {ffn}"), self.moves(3 * t * ffn), || swiglu::forward(&gate, &up));
-        report.kernel(&format!("SwiGLU backward, {t} x {ffn}"), self.moves(5 * t * ffn), || swiglu::backward(&gate, &up, &dact));
+        report.kernel(&format!("SwiGLU backward, {t} x {ffn}"), self.moves(5 * t * ffn), || {
+            swiglu::backward(&gate, &up, &dact)
+        });
         Ok(())
     }
 
@@ -147,13 +161,23 @@ impl Kernels<'_> {
     /// The optimizer over every adapter and the head: norm, clipping and AdamW, as in a training step.
     fn adamw(&self, report: &mut Report) -> Result<()> {
         let config = &self.subject.config;
-        let (d, q, kv) = (config.hidden_size, config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
+        let (d, q, kv) = (
+            config.hidden_size,
+            config.num_attention_heads * config.head_dim,
+            config.num_key_value_heads * config.head_dim,
+        );
         let mut shapes = vec![[2048, d], [2, 2048]];
         for _ in 0..config.num_hidden_layers {
-            shapes.extend([(d, q), (d, kv), (d, kv), (q, d)].into_iter().flat_map(|(input, out)| [[RANK, input], [out, RANK]]));
+            shapes.extend(
+                [(d, q), (d, kv), (d, kv), (q, d)].into_iter().flat_map(|(input, out)| [[RANK, input], [out, RANK]]),
+            );
         }
         let tensors = || -> Result<BTreeMap<String, Tensor>> {
-            shapes.iter().enumerate().map(|(i, shape)| Ok((format!("{i:04}"), self.random(shape, DType::F32)?))).collect()
+            shapes
+                .iter()
+                .enumerate()
+                .map(|(i, shape)| Ok((format!("{i:04}"), self.random(shape, DType::F32)?)))
+                .collect()
         };
         let gradients = tensors()?;
         let mut optimizer = Optimizer::new(tensors()?, &config::Train::default())?;
@@ -169,23 +193,39 @@ impl Kernels<'_> {
         let config = &self.subject.config;
         let (d, ffn) = (config.hidden_size, config.intermediate_size);
         let (q, kv) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
-        let shapes = [("q, o", self.t, d, q), ("k, v", self.t, d, kv), ("gate, up", self.t, d, ffn), ("down", self.t, ffn, d)];
-        for (name, m, k, n) in shapes.into_iter().chain([("LM head", self.subject.targets(self.t), d, config.vocab_size)]) {
-            let (x, dy, w) = (self.activations(&[m, k])?, self.activations(&[m, n])?, self.random(&[n, k], DType::BF16)?);
-            let work = Work { bytes: self.bytes(m * (k + n)) + 2.0 * (n * k) as f64, operations: 2.0 * (m * k * n) as f64 };
+        let shapes =
+            [("q, o", self.t, d, q), ("k, v", self.t, d, kv), ("gate, up", self.t, d, ffn), ("down", self.t, ffn, d)];
+        for (name, m, k, n) in
+            shapes.into_iter().chain([("LM head", self.subject.targets(self.t), d, config.vocab_size)])
+        {
+            let (x, dy, w) =
+                (self.activations(&[m, k])?, self.activations(&[m, n])?, self.random(&[n, k], DType::BF16)?);
+            let work =
+                Work { bytes: self.bytes(m * (k + n)) + 2.0 * (n * k) as f64, operations: 2.0 * (m * k * n) as f64 };
             report.kernel(&format!("{name} forward, {m} x {k} x {n}"), work, || linear::forward(&x, &w, None));
             report.kernel(&format!("{name} backward, {m} x {n} x {k}"), work, || linear::backward_input(&dy, &w));
         }
         // What an adapter adds: A and B forward, then their gradients and its part of dx.
-        let (m, x, dy, u) = (self.t, self.activations(&[self.t, d])?, self.activations(&[self.t, q])?, self.activations(&[self.t, RANK])?);
+        let (m, x, dy, u) = (
+            self.t,
+            self.activations(&[self.t, d])?,
+            self.activations(&[self.t, q])?,
+            self.activations(&[self.t, RANK])?,
+        );
         let (a, b) = (self.random(&[RANK, d], DType::F32)?, self.random(&[q, RANK], DType::F32)?);
-        let through =
-            |n: usize, passes: usize| Work { bytes: self.bytes(m * (n * passes + RANK)), operations: 2.0 * (m * n * RANK) as f64 };
+        let through = |n: usize, passes: usize| Work {
+            bytes: self.bytes(m * (n * passes + RANK)),
+            operations: 2.0 * (m * n * RANK) as f64,
+        };
         report.kernel(&format!("adapter A, {m} x {d} x {RANK}"), through(d, 1), || linear::forward(&x, &a, None));
-        report.kernel(&format!("adapter B added, {m} x {RANK} x {q}"), through(q, 2), || linear::add_forward(dy.clone(), &u, &b));
+        report.kernel(&format!("adapter B added, {m} x {RANK} x {q}"), through(q, 2), || {
+            linear::add_forward(dy.clone(), &u, &b)
+        });
         report.kernel(&format!("adapter dB, {q} x {m} x {RANK}"), through(q, 1), || linear::backward_weight(&dy, &u));
         report.kernel(&format!("adapter dA, {RANK} x {m} x {d}"), through(d, 1), || linear::backward_weight(&u, &x));
-        report.kernel(&format!("adapter dx added, {m} x {RANK} x {d}"), through(d, 2), || linear::add_backward_input(x.clone(), &u, &a));
+        report.kernel(&format!("adapter dx added, {m} x {RANK} x {d}"), through(d, 2), || {
+            linear::add_backward_input(x.clone(), &u, &a)
+        });
         Ok(())
     }
 }

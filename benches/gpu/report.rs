@@ -42,7 +42,12 @@ impl Report {
     pub fn attempt(&mut self, work: &str, run: impl FnOnce(&mut Self) -> Result<()>) {
         if let Err(error) = run(self) {
             let said = error.to_string();
-            self.row(work, None, format!("failed: {}", said.lines().next().unwrap_or_default().replace('|', "/")), None);
+            self.row(
+                work,
+                None,
+                format!("failed: {}", said.lines().next().unwrap_or_default().replace('|', "/")),
+                None,
+            );
         }
     }
 
@@ -82,14 +87,17 @@ impl Report {
     pub fn row(&mut self, name: &str, seconds: Option<f64>, rate: String, work: Option<Work>) {
         let peak = cuda::take_peak_memory(&self.device).map_or_else(|| peak_mb() / 1e3, |bytes| bytes as f64 / 1e9);
         let floors = work.map(|work| (work.bytes / self.ceilings.bytes, work.operations / self.ceilings.operations));
-        let floor = floors.map(|(memory, products)| if products > memory { (products, "products") } else { (memory, "memory") });
+        let floor = floors
+            .map(|(memory, products)| if products > memory { (products, "products") } else { (memory, "memory") });
         let row = [
             name.to_owned(),
             seconds.map_or_else(String::new, |seconds| format!("{:.4}", seconds * 1e3)),
             rate,
             floor.map_or_else(String::new, |(floor, _)| format!("{:.4}", floor * 1e3)),
             floor.map_or_else(String::new, |(_, by)| by.to_owned()),
-            floor.zip(seconds).map_or_else(String::new, |((floor, _), seconds)| format!("{:.0}", 100.0 * floor / seconds)),
+            floor
+                .zip(seconds)
+                .map_or_else(String::new, |((floor, _), seconds)| format!("{:.0}", 100.0 * floor / seconds)),
             format!("{peak:.2}"),
         ];
         eprintln!("{}", row.join(" · "));

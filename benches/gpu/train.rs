@@ -15,7 +15,9 @@ const STEPS: usize = 5;
 
 pub fn measure(subject: &Subject, trainer: &mut Trainer, report: &mut Report) {
     for tokens in subject.tokens {
-        for (memory, name) in [(ActivationCheckpointing::Recompute, "recompute"), (ActivationCheckpointing::Keep, "keep")] {
+        for (memory, name) in
+            [(ActivationCheckpointing::Recompute, "recompute"), (ActivationCheckpointing::Keep, "keep")]
+        {
             let target = subject.targets(tokens);
             trainer.pass.memory = memory;
             let name = format!("training step, {tokens} tokens, {name}");
@@ -42,8 +44,8 @@ pub fn attention_forward(config: &LlamaConfig, tokens: usize) -> f64 {
     4.0 * (pairs * config.num_attention_heads * config.head_dim) as f64
 }
 
-/// Operations of one step that does nothing twice: of a frozen base no gradients, LM head on the target rows alone. Adapters (0.2 %) are
-/// not counted.
+/// Operations of one step that does nothing twice: of a frozen base no gradients, LM head on the target rows alone.
+/// Adapters (0.2 %) are not counted.
 fn operations(config: &LlamaConfig, tokens: usize, target: usize) -> f64 {
     let (body, vocabulary) = weights(config);
     let attention = config.num_hidden_layers as f64 * attention_forward(config, tokens);

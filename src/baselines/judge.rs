@@ -1,8 +1,8 @@
 //! LLM-as-a-judge (paper §5.3.2 and A.4.1): what does an explanation imply, and can it be read?
 //!
-//! The judge is any model of Llama's architecture, asked greedily: of a parsable record what its explanation implies, and of every
-//! generated text whether it can be read. It sees the explanation (of an unparsable record: the text) alone: never the record, the
-//! gold label, the probability or the verdict (lines that are a verdict are taken out).
+//! The judge is any model of Llama's architecture, asked greedily: of a parsable record what its explanation implies,
+//! and of every generated text whether it can be read. It sees the explanation (of an unparsable record: the text)
+//! alone: never the record, the gold label, the probability or the verdict (lines that are a verdict are taken out).
 
 use serde::{Deserialize, Serialize};
 
@@ -57,7 +57,8 @@ pub struct Case {
     written: bool,
 }
 
-/// What there is to judge of a prediction: its explanation where it is parsable, else its whole text; `None` without any.
+/// What there is to judge of a prediction: its explanation where it is parsable, else its whole text; `None` without
+/// any.
 pub fn case(prediction: &Prediction, labels: &[String; 2]) -> Option<Case> {
     let explained = prediction.verbalized_label.zip(prediction.explanation.as_deref());
     let judged = explained.map(|(_, explanation)| explanation).or(prediction.text.as_deref())?;
@@ -85,7 +86,8 @@ pub fn ask(
     emit: &mut dyn FnMut(JudgeLine) -> Result<()>,
 ) -> Result<()> {
     let questions = cases.iter().flat_map(|case| {
-        let asked = [case.label.map(|_| (inconsistency, &case.record)), case.written.then_some((readability, &case.record))];
+        let asked =
+            [case.label.map(|_| (inconsistency, &case.record)), case.written.then_some((readability, &case.record))];
         asked.into_iter().flatten()
     });
     let mut cases = cases.iter().peekable();
@@ -105,7 +107,8 @@ pub fn ask(
                 label
             }
         };
-        let readable = if case.written { line(&asked, "Readability: ", &READABILITY).map(|class| class == 1) } else { None };
+        let readable =
+            if case.written { line(&asked, "Readability: ", &READABILITY).map(|class| class == 1) } else { None };
         let (id, verbalized_label) = (case.record.id.clone(), case.label);
         cases.next();
         emit(JudgeLine { id, verbalized_label, inferred_label, readable })
@@ -128,7 +131,12 @@ mod tests {
     }
 
     fn prediction(explanation: &str) -> Prediction {
-        Prediction { id: Some("a".into()), verbalized_label: Some(1), explanation: Some(explanation.into()), ..Prediction::default() }
+        Prediction {
+            id: Some("a".into()),
+            verbalized_label: Some(1),
+            explanation: Some(explanation.into()),
+            ..Prediction::default()
+        }
     }
 
     #[test]
@@ -138,8 +146,12 @@ mod tests {
         assert_eq!((case.record.label, case.record.explanation), (None, None));
         assert!(super::case(&prediction("Classification: TRUE"), &labels()).is_none());
         // Unparsable: only whether it can be read is asked, of the text.
-        let unparsable =
-            Prediction { verbalized_label: None, explanation: None, text: Some("It\nClassification: TRUE".into()), ..prediction("") };
+        let unparsable = Prediction {
+            verbalized_label: None,
+            explanation: None,
+            text: Some("It\nClassification: TRUE".into()),
+            ..prediction("")
+        };
         let case = super::case(&unparsable, &labels()).unwrap();
         assert_eq!((case.record.field("text"), case.label, case.written), (Some("It"), None, true));
         assert!(super::case(&Prediction { text: None, ..unparsable }, &labels()).is_none());
@@ -161,6 +173,10 @@ mod tests {
         assert_eq!(read_after(true, thinking, "Classification: ", &labels()), None, "the thought is not over");
         let thought = format!("{thinking}</think>\nClassification: TRUE");
         assert_eq!(read_after(true, &thought, "Classification: ", &labels()), Some(1));
-        assert_eq!(read(&format!("{thinking}</think>Well."), "Classification: ", &labels()), None, "said in the thought alone");
+        assert_eq!(
+            read(&format!("{thinking}</think>Well."), "Classification: ", &labels()),
+            None,
+            "said in the thought alone"
+        );
     }
 }

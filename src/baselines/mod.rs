@@ -2,7 +2,7 @@
 //!
 //! | file | what | paper |
 //! |---|---|---|
-//! | [`prompting`] | verbalized probability, label prediction, self-consistency, token probability of the label | §5.2, A.4 |
+//! | [`prompting`] | verbalized probability, label prediction, self-consistency, token probability | §5.2, A.4 |
 //! | [`cnn`] | a convolutional network over frozen word-piece embeddings | §5.2, Table 6 |
 //! | [`judge`] | LLM-as-a-judge: what an explanation implies, whether it can be read | §5.3.2, A.4.1 |
 //! | [`prompts`] | their prompt files | A.4 |
@@ -33,7 +33,8 @@ pub enum Baseline {
 
 impl Baseline {
     /// All of them, in the paper's order.
-    pub const ALL: [Self; 5] = [Self::Verbalized, Self::Label, Self::SelfConsistency, Self::TokenProbability, Self::Cnn];
+    pub const ALL: [Self; 5] =
+        [Self::Verbalized, Self::Label, Self::SelfConsistency, Self::TokenProbability, Self::Cnn];
 
     /// Its name on the command line, in files and in the paper's tables.
     pub fn name(self) -> &'static str {
@@ -67,7 +68,8 @@ impl Baseline {
         for name in names {
             if !Self::ALL.iter().any(|baseline| baseline.name() == name) {
                 let known: Vec<&str> = Self::ALL.iter().map(|baseline| baseline.name()).collect();
-                return Err(Error::usage(format!("{name:?} is no baseline")).hint(format!("the baselines are {}", known.join(", "))));
+                return Err(Error::usage(format!("{name:?} is no baseline"))
+                    .hint(format!("the baselines are {}", known.join(", "))));
             }
         }
         Ok(Self::ALL.into_iter().filter(|baseline| names.iter().any(|name| name == baseline.name())).collect())

@@ -52,7 +52,8 @@ pub fn task_days(template: Option<&PromptTemplate>, horizon: u32) -> u32 {
     template.and_then(|template| said(&template.system).or_else(|| said(&template.question))).unwrap_or(horizon)
 }
 
-/// The verbalized-probability prompt (A25): the task's own document under another instruction, without a generation prefix.
+/// The verbalized-probability prompt (A25): the task's own document under another instruction, without a generation
+/// prefix.
 ///
 /// `file` is `eval.verbalized_prompt`; without it the labels choose between the paper's two tasks.
 pub fn verbalized(task: TaskPrompt<'_>, own: &PromptTemplate, file: Option<&Path>) -> Result<PromptTemplate> {
@@ -95,7 +96,8 @@ fn judgement(text: &str, file: Option<&Path>, document: &str, format: PromptForm
 fn text(task: TaskPrompt<'_>, file: Option<&Path>, key: &str, [lcd, clinifact]: [&str; 2]) -> Result<String> {
     let text = match (file, task.labels.each_ref().map(String::as_str)) {
         (Some(path), _) => std::fs::read_to_string(path).map_err(|e| {
-            Error::usage(format!("{}: cannot read the prompt file: {}", path.display(), reason(&e))).hint(format!("{key} names it"))
+            Error::usage(format!("{}: cannot read the prompt file: {}", path.display(), reason(&e)))
+                .hint(format!("{key} names it"))
         })?,
         (None, ["0:alive", "1:death"]) => lcd.to_owned(),
         (None, ["FALSE", "TRUE"]) => clinifact.to_owned(),
@@ -110,7 +112,8 @@ fn text(task: TaskPrompt<'_>, file: Option<&Path>, key: &str, [lcd, clinifact]: 
 fn read<T: serde::de::DeserializeOwned>(text: &str, file: Option<&Path>, keys: &str) -> Result<T> {
     toml::from_str(text).map_err(|e| {
         let name = file.map_or_else(|| "built-in prompt".to_owned(), |path| path.display().to_string());
-        Error::usage(format!("{name}: {}", e.to_string().trim_end())).hint(format!("this prompt file has the keys {keys}"))
+        Error::usage(format!("{name}: {}", e.to_string().trim_end()))
+            .hint(format!("this prompt file has the keys {keys}"))
     })
 }
 

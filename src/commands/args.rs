@@ -48,7 +48,8 @@ pub struct EvalArgs {
     #[arg(long, value_name = "SPLIT", value_parser = ["train", "dev", "test"], default_value = "test")]
     pub split: String,
     /// Print these tables of the paper beside ours, with the difference
-    #[arg(long, value_name = "TABLES", value_delimiter = ',', value_parser = ["table1", "table2", "table3", "table4", "table7"])]
+    #[arg(long, value_name = "TABLES", value_delimiter = ',')]
+    #[arg(value_parser = ["table1", "table2", "table3", "table4", "table7"])]
     pub paper: Vec<String>,
     /// Table and figure of dev metrics over the epochs (Fig. 1 a–c)
     #[arg(long)]
@@ -104,7 +105,8 @@ pub struct PredictArgs {
 #[derive(Debug, Clone, Default, Args)]
 pub struct SelftestArgs {
     /// Check these operations alone, comma-separated or repeated
-    #[arg(long, value_name = "OP", value_delimiter = ',', value_parser = PossibleValuesParser::new(OPS), hide_possible_values = true)]
+    #[arg(long, value_name = "OP", value_delimiter = ',')]
+    #[arg(value_parser = PossibleValuesParser::new(OPS), hide_possible_values = true)]
     pub only: Vec<String>,
     /// A training pass of this model too: a folder with config.json and weights, or a GGUF file
     #[arg(long, value_name = "DIR")]

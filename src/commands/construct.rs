@@ -1,12 +1,13 @@
 //! `clsgen construct`: Algorithm 1 on each split named (paper §4.2, SPEC A1–A7, A52).
 
 mod finished;
+mod trials;
 
 use std::{path::Path, sync::Arc};
 
 use serde_json::{Map, Value, json};
 
-use self::finished::Finished;
+use self::{finished::Finished, trials::trials};
 use super::{Context, args::ConstructArgs, dry_run::Plan, output, run_record, scoring};
 use crate::{
     config::{OnFail, Stage},
@@ -16,16 +17,16 @@ use crate::{
     fingerprint::Fingerprint,
     generate::{
         Budget, Engine, Sampling,
-        construct::{Explained, Method, Progress, Rules, Statistics, explain, output::write_split},
+        construct::{Method, Progress, Rules, Statistics, output::write_split},
         memory::Longest,
     },
     model::{Model, ModelSource, source},
-    progress,
-    prompt::{Prompt, PromptTemplate, Prompter, TextTokenizer},
+    prompt::{PromptTemplate, Prompter, TextTokenizer},
     storage::{self, RunLock},
 };
 
-/// Appended to the question of a record whose K trials failed, under `on_fail = "rationalize"` (Zelikman et al. 2022, STaR).
+/// Appended to the question of a record whose K trials failed, under `on_fail = "rationalize"` (Zelikman et al. 2022,
+/// STaR).
 const RATIONALIZE: &str =
     "\n\nThe true classification is known: {label}. Explain which findings in the document point to it, then state it.";
 
@@ -49,7 +50,12 @@ pub(super) fn execute(context: &Context) -> Result<Value> {
     if !todo.is_empty() {
         job.refuse_foreign_files(&todo, None)?;
         let inputs: Vec<&Path> = job.splits.iter().map(|split| split.path.as_path()).collect();
-        run_record::write(context, "construct", &inputs, &[("construct.teacher", &job.teacher.path, &job.teacher_hash)])?;
+        run_record::write(
+            context,
+            "construct",
+            &inputs,
+            &[("construct.teacher", &job.teacher.path, &job.teacher_hash)],
+        )?;
         let mut logs = Vec::new();
         for split in &todo {
             logs.push(Progress::open(&job.log_path(split), &split.settings).context("construct")?);
@@ -117,20 +123,27 @@ impl Job {
         let template = PromptTemplate::load(&config.resolve(&config.task.prompt))?;
         let search = [config.dir.as_path(), Path::new(".")];
         let find = |key: &str, name: &str| match name.is_empty() {
-            true => Err(Error::usage(format!("{key} is not set")).hint(format!("name a model folder or hub id: --set {key}=DIR"))),
+            true => Err(Error::usage(format!("{key} is not set"))
+                .hint(format!("name a model folder or hub id: --set {key}=DIR"))),
             false => source::resolve(name, &search, context.allow_network).context(key),
         };
         let teacher = find("construct.teacher", &options.teacher)?;
         let base = find("model.base", &config.model.base)?;
         let shape = teacher.config()?;
-        shape.check_window(options.max_input_tokens, options.max_output_tokens, config.model.allow_long).context("construct")?;
+        shape
+            .check_window(options.max_input_tokens, options.max_output_tokens, config.model.allow_long)
+            .context("construct")?;
         let teacher_tokenizer = Arc::new(TextTokenizer::load(teacher.tokenizer_path())?);
         teacher_tokenizer.check_vocab(shape.vocab_size)?;
         let dir = context.run_dir.join("construct");
         // Before the weights are read, for their hash or to ask; not where all is done.
         let finished = Finished::read(&dir)?;
         if !options.splits.iter().all(|split| finished.names(split)) {
-            let longest = Longest { input: options.max_input_tokens, output: options.max_output_tokens, key: "construct.max_input_tokens" };
+            let longest = Longest {
+                input: options.max_input_tokens,
+                output: options.max_output_tokens,
+                key: "construct.max_input_tokens",
+            };
             scoring::check_memory_of(context, &teacher, longest).context("construct.teacher")?;
         }
         let base_tokenizer = Arc::new(TextTokenizer::load(base.tokenizer_path())?);
@@ -139,7 +152,14 @@ impl Job {
         let template = template.dated(&teacher_tokenizer, &date).dated(&base_tokenizer, &date);
         let asking = |template: PromptTemplate| {
             let (input, output) = (options.max_input_tokens, options.max_output_tokens);
-            Prompter::new(template, teacher_tokenizer.clone(), config.task.labels.clone(), input, output, config.model.truncate)
+            Prompter::new(
+                template,
+                teacher_tokenizer.clone(),
+                config.task.labels.clone(),
+                input,
+                output,
+                config.model.truncate,
+            )
         };
         let plain = PromptTemplate { prefix: String::new(), ..template.clone() };
         let told = |label: &String| {
@@ -150,7 +170,8 @@ impl Job {
         let asks = asking(plain)?;
         let (input, output) = (config.model.max_input_tokens, config.model.max_output_tokens);
         let labels = config.task.labels.clone();
-        let base = Prompter::new(template.clone(), base_tokenizer.clone(), labels, input, output, config.model.truncate)?;
+        let base =
+            Prompter::new(template.clone(), base_tokenizer.clone(), labels, input, output, config.model.truncate)?;
         let teacher_hash = teacher.hash()?;
         let method = [
             ("task.prompt", json!(template)),
@@ -161,7 +182,8 @@ impl Job {
             ("model.dtype", json!(context.dtype()?.as_str())),
             ("train.seed", json!(context.seed)),
         ];
-        let mut job = Self { dir, splits: Vec::new(), teacher, teacher_hash, asks, tells, base, on_fail: options.on_fail };
+        let mut job =
+            Self { dir, splits: Vec::new(), teacher, teacher_hash, asks, tells, base, on_fail: options.on_fail };
         for name in &options.splits {
             job.splits.push(Split::read(context, name, &template.fields(), &method)?);
         }
@@ -205,8 +227,8 @@ impl Job {
         self.splits.iter().try_for_each(|split| storage::check_output(&self.dir.join(format!("{}.jsonl", split.name))))
     }
 
-    /// A split's file is written once its log is whole: one that is there before (without `logs`: before there is any log) was not
-    /// made by us, and is not replaced.
+    /// A split's file is written once its log is whole: one that is there before (without `logs`: before there is any
+    /// log) was not made by us, and is not replaced.
     fn refuse_foreign_files(&self, todo: &[&Split], logs: Option<&[Progress]>) -> Result<()> {
         let dropped = self.dir.join("dropped.jsonl");
         let begun = self.dir.join("stats.json").is_file() || todo.iter().any(|split| self.log_path(split).is_file());
@@ -225,7 +247,10 @@ impl Job {
 
     fn unfinished(&self, split: &Split, log: &Progress) -> bool {
         let rationalize = self.on_fail == OnFail::Rationalize;
-        split.records.iter().any(|record| !log.tried(record.number) || (rationalize && log.wants_rationalization(record.number)))
+        split
+            .records
+            .iter()
+            .any(|record| !log.tried(record.number) || (rationalize && log.wants_rationalization(record.number)))
     }
 
     /// Loads the teacher and runs every trial that is missing.
@@ -250,16 +275,30 @@ impl Job {
             let todo: Vec<&Record> = split.records.iter().filter(|record| !log.tried(record.number)).collect();
             let named = |error: Error| error.context(split.path.display());
             let asks = |record: &Record| self.asks.prompt(record).map_err(named);
-            trials(context, &format!("construct {}", split.name), &engine, &todo, &asks, method, |record, explained| {
-                log.add(record, false, explained)
-            })?;
+            trials(
+                context,
+                &format!("construct {}", split.name),
+                &engine,
+                &todo,
+                &asks,
+                method,
+                |record, explained| log.add(record, false, explained),
+            )?;
             if self.on_fail == OnFail::Rationalize {
-                let todo: Vec<&Record> = split.records.iter().filter(|record| log.wants_rationalization(record.number)).collect();
+                let todo: Vec<&Record> =
+                    split.records.iter().filter(|record| log.wants_rationalization(record.number)).collect();
                 let method = Method { trials: 1, trials_before: options.trials, ..method };
-                let tells = |record: &Record| self.tells[usize::from(record.label == Some(1))].prompt(record).map_err(named);
-                trials(context, &format!("rationalize {}", split.name), &engine, &todo, &tells, method, |record, explained| {
-                    log.add(record, true, explained)
-                })?;
+                let tells =
+                    |record: &Record| self.tells[usize::from(record.label == Some(1))].prompt(record).map_err(named);
+                trials(
+                    context,
+                    &format!("rationalize {}", split.name),
+                    &engine,
+                    &todo,
+                    &tells,
+                    method,
+                    |record, explained| log.add(record, true, explained),
+                )?;
             }
             log.sync()?;
         }
@@ -271,7 +310,8 @@ impl Job {
         let (mut splits, mut dropped) = (Map::new(), Vec::new());
         for (split, log) in todo.iter().zip(logs) {
             let path = self.dir.join(format!("{}.jsonl", split.name));
-            let written = write_split(&path, &split.name, &split.records, |record| log.explained(record), self.on_fail)?;
+            let written =
+                write_split(&path, &split.name, &split.records, |record| log.explained(record), self.on_fail)?;
             if let Some(truncation) = written.statistics.truncation() {
                 tracing::warn!("{}: {truncation}", split.name);
             }
@@ -280,7 +320,8 @@ impl Job {
                 split.name.clone(),
                 json!({
                     "source": { "path": split.path.to_string_lossy(), "blake3": split.settings.get("source") },
-                    "output": { "path": path.file_name().map(|name| name.to_string_lossy()), "blake3": storage::hash_file(&path)? },
+                    "output": { "path": path.file_name().map(|name| name.to_string_lossy()),
+                    "blake3": storage::hash_file(&path)? },
                     "settings": split.settings, "statistics": written.statistics,
                 }),
             );
@@ -302,10 +343,14 @@ impl Split {
             "train" => &data.train,
             "dev" => &data.dev,
             "test" => &data.test,
-            _ => return Err(Error::usage(format!("construct.splits: {name:?} is no split")).hint("splits are train, dev and test")),
+            _ => {
+                return Err(Error::usage(format!("construct.splits: {name:?} is no split"))
+                    .hint("splits are train, dev and test"));
+            }
         };
         let path = path.as_ref().ok_or_else(|| {
-            Error::usage(format!("data.{name} is not set, but construct.splits names {name}")).hint("set it, or change construct.splits")
+            Error::usage(format!("data.{name} is not set, but construct.splits names {name}"))
+                .hint("set it, or change construct.splits")
         })?;
         let path = context.config.resolve(path);
         let needs = Needs::split(data, name, fields);
@@ -314,43 +359,5 @@ impl Split {
         contents.push(("source", data::source_hash(&path)?.into()));
         let settings = Fingerprint::new(Stage::Construct, &context.config, &contents)?;
         Ok(Self { name: name.to_owned(), path, records, settings })
-    }
-}
-
-/// Runs the trials of `records` under a progress bar; `file` gets each record's number and outcome as it is done.
-fn trials(
-    context: &Context,
-    title: &str,
-    engine: &Engine<'_>,
-    records: &[&Record],
-    prompt: &dyn Fn(&Record) -> Result<Prompt>,
-    method: Method<'_>,
-    mut file: impl FnMut(usize, Explained) -> Result<()>,
-) -> Result<()> {
-    let bar = progress::bar(context.quiet, Some(records.len()), 0, "{prefix} {wide_bar} {pos}/{len} records, {msg}, {eta} left");
-    bar.set_prefix(title.to_owned());
-    let (mut kept, mut dropped) = (0usize, 0usize);
-    explain(engine, records, prompt, method, &mut |index, explained| {
-        if explained.kept.is_some() {
-            kept += 1
-        } else {
-            dropped += 1
-        }
-        file(records[index].number, explained)?;
-        bar.inc(1);
-        bar.set_message(format!("kept {kept} dropped {dropped}"));
-        device::check_interrupted()
-    })
-    .map_err(|error| saved(error, kept + dropped, records.len()))?;
-    bar.finish_and_clear();
-    Ok(())
-}
-
-/// Says what a signal leaves behind and how to go on.
-fn saved(error: Error, done: usize, of: usize) -> Error {
-    match output::is_stop(&error) {
-        true => Error::new(error.kind(), format!("{error} after {done} of {of} records to do, what is done is saved"))
-            .hint("the same command goes on where this one stopped"),
-        false => error,
     }
 }

@@ -1,7 +1,7 @@
 //! `clsgen demo`: the paper's whole idea on synthetic notes and the embedded model, in minutes, on a CPU.
 //!
 //! ```text
-//! notes with known risk ─▶ construct (Algorithm 1) ─▶ train ─▶ eval, before and after ─▶ predict new notes ─▶ one table
+//! notes with known risk ─▶ construct (Algorithm 1) ─▶ train ─▶ eval, before and after ─▶ predict new notes ─▶ table
 //! ```
 //!
 //! It calls the very commands a user would, on files that it leaves in DIR as a worked example: `DIR/demo.toml` is a
@@ -61,14 +61,18 @@ fn go(context: &Context, demo: &Context, notes: u64) -> Result<()> {
     recorded(demo, |demo| train::execute(demo, &TrainArgs { resume: dir.join("checkpoints").is_dir() }))?;
 
     step(context, "3/4 eval: the test notes, before and after tuning");
-    let asked = EvalArgs { split: "test".into(), curve: true, compare_base: true, include_text: true, ..EvalArgs::default() };
+    let asked =
+        EvalArgs { split: "test".into(), curve: true, compare_base: true, include_text: true, ..EvalArgs::default() };
     let scored = recorded(demo, |demo| eval::execute(demo, &asked))?.ok_or_else(|| Error::run("nothing was scored"))?;
 
     step(context, "4/4 predict: notes without a label");
     let (input, output) = (dir.join("data").join("new.jsonl"), dir.join("predictions.jsonl"));
     // One document a command: what predict would say is in the summary.
     let silent = Context { json: false, ..demo.clone() };
-    predict::run(&silent, &PredictArgs { model: dir.to_owned(), input: input.clone(), output: output.clone(), ..PredictArgs::default() })?;
+    predict::run(
+        &silent,
+        &PredictArgs { model: dir.to_owned(), input: input.clone(), output: output.clone(), ..PredictArgs::default() },
+    )?;
 
     summary::Summary {
         context: demo,
@@ -84,11 +88,14 @@ fn go(context: &Context, demo: &Context, notes: u64) -> Result<()> {
 /// What is asked for, checked: how many notes, and the directory.
 fn asked(context: &Context, args: &DemoArgs) -> Result<(u64, PathBuf)> {
     if context.config_path.is_some() {
-        return Err(Error::usage("`clsgen demo` brings its own config").hint("leave --config out; --set changes single keys"));
+        return Err(
+            Error::usage("`clsgen demo` brings its own config").hint("leave --config out; --set changes single keys")
+        );
     }
     let notes = args.notes.map_or(NOTES, u64::from);
     if notes < FEWEST {
-        return Err(Error::usage(format!("--notes {notes}: a demonstration takes {FEWEST} or more")).hint("the default is 1600"));
+        return Err(Error::usage(format!("--notes {notes}: a demonstration takes {FEWEST} or more"))
+            .hint("the default is 1600"));
     }
     Ok((notes, args.out.clone().unwrap_or_else(|| Path::new("runs").join("demo"))))
 }

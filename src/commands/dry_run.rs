@@ -1,5 +1,6 @@
-//! `--dry-run`: a command goes as far as it can without writing: config, records, tokenizer and models' descriptions are
-//! opened and checked, and what it would do is printed. What is refused has the exit code that the command itself has.
+//! `--dry-run`: a command goes as far as it can without writing: config, records, tokenizer and models' descriptions
+//! are opened and checked, and what it would do is printed. What is refused has the exit code that the command itself
+//! has.
 
 use serde_json::{Map, Value, json};
 

@@ -3,8 +3,8 @@
 //! 1. The dev predictions come from a file or from the best checkpoint.
 //! 2. Thresholds are tuned on them and written to `RUN/eval/thresholds.json`.
 //!    So is the calibrator: `calibration.json`.
-//! 3. Only now test labels are read and scored, into `RUN/eval/<split>/` ([`folder`]): `metrics.json`, `predictions.jsonl`,
-//!    `tables/`, `figures/`, `report.html`.
+//! 3. Only now test labels are read and scored, into `RUN/eval/<split>/` ([`folder`]): `metrics.json`,
+//!    `predictions.jsonl`, `tables/`, `figures/`, `report.html`.
 
 mod baselines;
 pub(super) mod calibration;
@@ -164,7 +164,8 @@ pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
     gate.map_or(Ok(()), |gate| gate.check(&outcome.evaluation))
 }
 
-/// Scores, measures and writes `RUN/eval/<split>`; `None` where there was nothing to score: a dry run, or a curve alone.
+/// Scores, measures and writes `RUN/eval/<split>`; `None` where there was nothing to score: a dry run, or a curve
+/// alone.
 pub(super) fn execute(context: &Context, args: &EvalArgs) -> Result<Option<Outcome>> {
     let options = options(context);
     if args.curve && args.predictions.is_none() && args.split == "test" && context.config.data.test.is_none() {
@@ -180,7 +181,8 @@ pub(super) fn execute(context: &Context, args: &EvalArgs) -> Result<Option<Outco
     if lock.is_some() {
         work.inputs().into_iter().for_each(storage::protect);
         let models = work.models(judge.as_ref())?;
-        let models: Vec<run_record::Used<'_>> = models.iter().map(|(role, path, hash)| (*role, path.as_path(), hash.as_str())).collect();
+        let models: Vec<run_record::Used<'_>> =
+            models.iter().map(|(role, path, hash)| (*role, path.as_path(), hash.as_str())).collect();
         let splits = work.other_splits(context);
         let inputs: Vec<&Path> = work.inputs().into_iter().chain(splits.iter().map(PathBuf::as_path)).collect();
         run_record::write(context, "eval", &inputs, &models)?;
@@ -188,10 +190,14 @@ pub(super) fn execute(context: &Context, args: &EvalArgs) -> Result<Option<Outco
     }
     let scored = work.score(context, &folder);
     // Before hours of baselines, not after them.
-    let scored = scored.and_then(|scored| if args.paper.is_empty() { Ok(scored) } else { paper::task(context, &scored).map(|_| scored) });
+    let scored =
+        scored.and_then(
+            |scored| if args.paper.is_empty() { Ok(scored) } else { paper::task(context, &scored).map(|_| scored) },
+        );
     let scored = if context.dry_run { scored? } else { folder.settle(scored)? };
     if context.dry_run {
-        return dry_run(context, &work, &scored, [judge.is_some(), baselines.is_some(), comparable.is_some()]).map(|()| None);
+        return dry_run(context, &work, &scored, [judge.is_some(), baselines.is_some(), comparable.is_some()])
+            .map(|()| None);
     }
     let plans = Plans { comparable, judge, baselines, predictions: work.predictions(&folder.out) };
     let outcome = measure(context, args, &folder, plans, &scored, options)?;
@@ -302,20 +308,24 @@ fn save(
     let files: Vec<&Table> = all.iter().chain(points.iter().flatten()).collect();
     storage::write_json(&out.join("metrics.json"), evaluation)?;
     write_tables(out, &files)?;
-    let parts = report::Parts { scored: Some((scored, evaluation)), tables: all, decisions: decisions.as_ref(), epochs };
+    let parts =
+        report::Parts { scored: Some((scored, evaluation)), tables: all, decisions: decisions.as_ref(), epochs };
     report::write(context, out, &parts, options, args.include_text)?;
     folder.finish(context, args)?;
     tracing::info!("wrote {} and {}", out.join("metrics.json").display(), out.join("report.html").display());
     Ok(())
 }
 
-/// `--curve` of a run that has no test split to score: the table and the figure, from its epochs alone, in `RUN/eval/curve/`.
+/// `--curve` of a run that has no test split to score: the table and the figure, from its epochs alone, in
+/// `RUN/eval/curve/`.
 fn curve_alone(context: &Context, options: &Options) -> Result<()> {
     let epochs = curve::epochs(context, options)?;
     let table = curve::table(&epochs);
     folder::refuse_older(&context.run_dir.join("eval"))?;
     if context.dry_run {
-        return Plan::new(context, "eval").with("scores", "nothing: data.test names no file, only the curve is made").print(context);
+        return Plan::new(context, "eval")
+            .with("scores", "nothing: data.test names no file, only the curve is made")
+            .print(context);
     }
     let out = context.run_dir.join("eval").join("curve");
     let _lock = RunLock::acquire(&context.run_dir)?;
@@ -335,7 +345,8 @@ fn curve_alone(context: &Context, options: &Options) -> Result<()> {
 fn warn_of_perfection(evaluation: &Evaluation) {
     if evaluation.auroc.value == Some(1.0) {
         tracing::warn!(
-            "AUROC is exactly 1 over {} records: too few of them, records of train among them, or a text that tells the label?",
+            "AUROC is exactly 1 over {} records: too few of them, records of train among them, or a text that tells \
+            the label?",
             evaluation.n
         );
     }
@@ -343,7 +354,12 @@ fn warn_of_perfection(evaluation: &Evaluation) {
 
 /// How the metrics are measured.
 fn options(context: &Context) -> Options {
-    Options { bootstrap: context.config.eval.bootstrap, seed: context.seed, costs: costs(context), ..Options::default() }
+    Options {
+        bootstrap: context.config.eval.bootstrap,
+        seed: context.seed,
+        costs: costs(context),
+        ..Options::default()
+    }
 }
 
 /// Mode (a): scores prediction files, whoever made them.

@@ -45,7 +45,8 @@ fn dependencies(lock: &str) -> BTreeMap<&str, &str> {
     pairs.filter(|(name, _)| DEPENDENCIES.contains(name)).collect()
 }
 
-/// CPU, its vector features, cores, threads used, memory, the device that computes, its number type, what `--device` asked for, GPUs.
+/// CPU, its vector features, cores, threads used, memory, the device that computes, its number type, what `--device`
+/// asked for, GPUs.
 pub(super) fn hardware(context: &Context) -> Value {
     let threads = context.threads;
     json!({

@@ -63,13 +63,14 @@ impl Context {
         Ok(device::dtype(self.config.model.dtype, &self.device()?))
     }
 
-    /// Now, for chat templates that read the clock: taken by the run directory's first command and used by all later ones. Local time,
-    /// `2026-11-28T07:46:13`.
+    /// Now, for chat templates that read the clock: taken by the run directory's first command and used by all later
+    /// ones. Local time, `2026-11-28T07:46:13`.
     pub fn prompt_date(&self) -> String {
         let held = run_record::read(&self.run_dir.join(run_record::FILE));
         let held = held.and_then(|record| record["prompt_date"].as_str().map(str::to_owned));
         held.unwrap_or_else(|| {
-            let now = jiff::Timestamp::try_from(self.started).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
+            let now =
+                jiff::Timestamp::try_from(self.started).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
             now.strftime("%Y-%m-%dT%H:%M:%S").to_string()
         })
     }

@@ -58,8 +58,10 @@ pub fn run(context: &Context, args: &PredictArgs) -> Result<()> {
         if let Some(error) = prediction.error.as_ref().filter(|_| args.strict) {
             return Err(error.fatal().context(args.input.display()));
         }
-        prediction.calibrated_probability =
-            prediction.probability.zip(calibrator.as_ref()).map(|(probability, (calibrator, _))| calibrator.apply(probability));
+        prediction.calibrated_probability = prediction
+            .probability
+            .zip(calibrator.as_ref())
+            .map(|(probability, (calibrator, _))| calibrator.apply(probability));
         prediction.carry(&context.config.eval.subgroups);
         output.put(&prediction)?;
         counts.add(&prediction);
@@ -107,7 +109,8 @@ struct Job {
     calibrator: Option<(Calibrator, String)>,
 }
 
-/// Reads checkpoint and input. A run that is still training may replace the checkpoint meanwhile: then all of it is read again.
+/// Reads checkpoint and input. A run that is still training may replace the checkpoint meanwhile: then all of it is
+/// read again.
 fn prepare(context: &Context, args: &PredictArgs) -> Result<Job> {
     let dir = scoring::checkpoint_dir(&args.model)?;
     storage::read_unchanged(&dir, |dir| {
@@ -127,7 +130,8 @@ fn prepare(context: &Context, args: &PredictArgs) -> Result<Job> {
             ("explanation", json!(settings.explanation)),
             ("calibration", json!(calibrator.as_ref().map(|(_, hash)| hash))),
         ];
-        let sidecar = Sidecar::new(scoring::fingerprint(context, (dir, &scoring::checkpoint_hash(dir)?), &info, &more)?);
+        let sidecar =
+            Sidecar::new(scoring::fingerprint(context, (dir, &scoring::checkpoint_hash(dir)?), &info, &more)?);
         Ok(Job { total, settings, loaded, prompter, sidecar, calibrator })
     })
 }
@@ -138,7 +142,8 @@ fn protect_base(base: &Path) {
         return storage::protect(base);
     }
     let named = |path: &Path| {
-        path.extension().is_some_and(|extension| ["safetensors", "gguf", "jinja", "model"].iter().any(|known| extension == *known))
+        path.extension()
+            .is_some_and(|extension| ["safetensors", "gguf", "jinja", "model"].iter().any(|known| extension == *known))
             || path.file_name().is_some_and(|name| BASE_FILES.iter().any(|known| name == *known))
     };
     let entries = std::fs::read_dir(base).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -212,7 +217,8 @@ fn finish(outcome: Result<()>, output: Output, args: &PredictArgs) -> Result<()>
     match outcome {
         Err(error) if output::is_stop(&error) && !is_pipe(&args.input) && continues => {
             let message = format!("{error}; {} holds what is done", args.output.display());
-            Err(Error::new(error.kind(), message).hint("the same command (without --overwrite) goes on where this one stopped"))
+            Err(Error::new(error.kind(), message)
+                .hint("the same command (without --overwrite) goes on where this one stopped"))
         }
         Err(error) => Err(error),
         Ok(()) => synced.context("predictions"),

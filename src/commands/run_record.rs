@@ -23,8 +23,8 @@ const EARLIER: usize = 50;
 /// A model or checkpoint that a command used, by its role (`model.base`) and the hash that the command knows it by.
 pub type Used<'a> = (&'a str, &'a Path, &'a str);
 
-/// Writes `RUN/run.json` for `command`, with the hash of every input (a directory: of every file in it) and of every model used.
-/// The config and prompt files are added by themselves. [`finish`] completes it when the command ends.
+/// Writes `RUN/run.json` for `command`, with the hash of every input (a directory: of every file in it) and of every
+/// model used. The config and prompt files are added by themselves. [`finish`] completes it when the command ends.
 pub fn write(context: &Context, command: &str, inputs: &[&Path], models: &[Used<'_>]) -> Result<()> {
     let path = context.run_dir.join(FILE);
     if path.symlink_metadata().is_ok() && !read(&path).is_some_and(|record| record["command"].is_string()) {
@@ -98,10 +98,13 @@ fn describe(path: &Path, depth: usize, files: &mut Vec<Value>) {
     match std::fs::metadata(path) {
         // Not a pipe: hashing it would eat what the command is about to read.
         Ok(meta) if meta.is_file() => {
-            files.push(json!({ "path": path.to_string_lossy(), "bytes": meta.len(), "blake3": storage::hash_file(path).ok() }));
+            files.push(
+                json!({ "path": path.to_string_lossy(), "bytes": meta.len(), "blake3": storage::hash_file(path).ok() }),
+            );
         }
         Ok(meta) if meta.is_dir() && depth < 3 => {
-            let mut entries: Vec<_> = std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+            let mut entries: Vec<_> =
+                std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
             entries.sort();
             entries.iter().for_each(|entry| describe(entry, depth + 1, files));
         }
@@ -136,7 +139,13 @@ mod tests {
         let input = dir.path().join("data.jsonl");
         std::fs::write(&input, "{}\n").unwrap();
         let mut context = Context::for_test(dir.path());
-        write(&context, "train", &[&input, dir.path().join("absent").as_path()], &[("model.base", Path::new("base"), "00ff")]).unwrap();
+        write(
+            &context,
+            "train",
+            &[&input, dir.path().join("absent").as_path()],
+            &[("model.base", Path::new("base"), "00ff")],
+        )
+        .unwrap();
         finish::<()>(&context, &Err(Error::new(Kind::Signal(15), "stopped"))).unwrap();
         context.started += Duration::from_secs(5);
         write(&context, "eval", &[], &[]).unwrap();
@@ -147,7 +156,10 @@ mod tests {
         assert_eq!(record["versions"]["clsgen"], env!("CARGO_PKG_VERSION"));
         assert_eq!(record["config"]["lora"]["rank"], 8);
         let first = &record["earlier"][0];
-        assert_eq!((first["command"].as_str(), first["outcome"].as_str()), (Some("train"), Some("stopped by signal 15")));
+        assert_eq!(
+            (first["command"].as_str(), first["outcome"].as_str()),
+            (Some("train"), Some("stopped by signal 15"))
+        );
         assert_eq!(first["inputs"][0]["blake3"], storage::hash_bytes(b"{}\n"));
         assert!(first["inputs"][1]["blake3"].is_null());
         assert_eq!(first["inputs"][2], json!({ "path": "base", "role": "model.base", "blake3": "00ff" }));

@@ -33,11 +33,15 @@ pub(super) fn checkpoint_dir(path: &Path) -> Result<PathBuf> {
     }
     let best = path.join("best.json");
     let Ok(bytes) = std::fs::read(&best) else {
-        return Err(Error::model(format!("{} is neither a checkpoint (no clsgen.json) nor a finished run (no best.json)", path.display()))
-            .hint("give a directory such as RUN/checkpoints/epoch-03, or the RUN itself once its first epoch is done"));
+        return Err(Error::model(format!(
+            "{} is neither a checkpoint (no clsgen.json) nor a finished run (no best.json)",
+            path.display()
+        ))
+        .hint("give a directory such as RUN/checkpoints/epoch-03, or the RUN itself once its first epoch is done"));
     };
-    let named: Option<String> =
-        serde_json::from_slice::<serde_json::Value>(&bytes).ok().and_then(|best| Some(best.get("path")?.as_str()?.to_owned()));
+    let named: Option<String> = serde_json::from_slice::<serde_json::Value>(&bytes)
+        .ok()
+        .and_then(|best| Some(best.get("path")?.as_str()?.to_owned()));
     let named = named.ok_or_else(|| Error::model(format!("{}: key path is missing", best.display())))?;
     let inside = path.join(&named);
     Ok(if inside.exists() || storage::stepped_aside(&inside).is_some() { inside } else { PathBuf::from(named) })
@@ -45,7 +49,8 @@ pub(super) fn checkpoint_dir(path: &Path) -> Result<PathBuf> {
 
 /// The prompt a checkpoint was trained with.
 pub(super) fn template(dir: &Path, info: &ClsgenJson) -> Result<PromptTemplate> {
-    serde_json::from_value(info.prompt.clone()).map_err(|e| Error::model(format!("{}: prompt: {e}", dir.join("clsgen.json").display())))
+    serde_json::from_value(info.prompt.clone())
+        .map_err(|e| Error::model(format!("{}: prompt: {e}", dir.join("clsgen.json").display())))
 }
 
 /// How long a prompt and an answer may be.
@@ -97,8 +102,8 @@ pub(super) struct Known {
     pub(super) date: Option<String>,
 }
 
-/// Names base and tokenizer by the hashes in the checkpoint, since reading it refuses any other; finds them where an older clsgen or
-/// another tool named none.
+/// Names base and tokenizer by the hashes in the checkpoint, since reading it refuses any other; finds them where an
+/// older clsgen or another tool named none.
 pub(super) fn known(context: &Context, dir: &Path, info: &ClsgenJson) -> Result<Known> {
     let template = template(dir, info)?;
     if let (Some(base), Some(tokenizer)) = (&info.base_hash, &info.tokenizer_hash) {
@@ -113,9 +118,14 @@ pub(super) fn known(context: &Context, dir: &Path, info: &ClsgenJson) -> Result<
     Ok(Known { base: Some(source.hash()?), tokenizer: Some(tokenizer.hash().to_owned()), date })
 }
 
-/// What decides the predictions of a checkpoint (`hash` is its [`checkpoint_hash`]), `predict`'s and `eval`'s. `more` is what each
-/// of them knows besides.
-pub(super) fn fingerprint(context: &Context, (dir, hash): (&Path, &str), info: &ClsgenJson, more: &[(&str, Value)]) -> Result<Fingerprint> {
+/// What decides the predictions of a checkpoint (`hash` is its [`checkpoint_hash`]), `predict`'s and `eval`'s. `more`
+/// is what each of them knows besides.
+pub(super) fn fingerprint(
+    context: &Context,
+    (dir, hash): (&Path, &str),
+    info: &ClsgenJson,
+    more: &[(&str, Value)],
+) -> Result<Fingerprint> {
     let Known { base, tokenizer, date } = known(context, dir, info)?;
     let mut contents = vec![
         ("clsgen_version", json!(env!("CARGO_PKG_VERSION"))),
@@ -150,7 +160,11 @@ pub(super) fn check_memory(context: &Context, dir: &Path, info: &ClsgenJson, win
 
 /// The same of a checkpoint's base alone.
 pub(super) fn check_memory_of_base(context: &Context, dir: &Path, info: &ClsgenJson, windows: &Windows) -> Result<()> {
-    check_memory_of(context, &checkpoint::resolve_base(dir, info, lookup(context, &[&context.config.dir]))?, windows.longest())
+    check_memory_of(
+        context,
+        &checkpoint::resolve_base(dir, info, lookup(context, &[&context.config.dir]))?,
+        windows.longest(),
+    )
 }
 
 /// The same of any model.
@@ -164,7 +178,9 @@ pub(super) fn load(context: &Context, dir: &Path) -> Result<LoadedModel> {
     let device = context.device()?;
     let dtype = device::dtype(context.config.model.dtype, &device);
     // Another process may train into this directory.
-    storage::read_unchanged(dir, |dir| checkpoint::load_model(dir, lookup(context, &[&context.config.dir]), dtype, &device))
+    storage::read_unchanged(dir, |dir| {
+        checkpoint::load_model(dir, lookup(context, &[&context.config.dir]), dtype, &device)
+    })
 }
 
 /// The model that [`load`] would read, found but not read.
@@ -195,7 +211,12 @@ pub(super) fn load_untuned(context: &Context, dir: &Path) -> Result<LoadedModel>
 }
 
 /// The prompter of a loaded model. `date` is now for a template that reads the clock and was trained without one.
-pub(super) fn prompter(loaded: &LoadedModel, template: PromptTemplate, windows: &Windows, date: &str) -> Result<Prompter> {
+pub(super) fn prompter(
+    loaded: &LoadedModel,
+    template: PromptTemplate,
+    windows: &Windows,
+    date: &str,
+) -> Result<Prompter> {
     prompter_of(&loaded.source, loaded.info.labels.clone(), &loaded.model.llama.config, template, windows, date)
 }
 
@@ -221,7 +242,12 @@ pub(super) fn checkpoint_hash(dir: &Path) -> Result<String> {
         .map_err(|e| Error::model(format!("cannot read {}: {}", dir.display(), storage::reason(&e))))?
         .flatten()
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .filter(|name| !name.starts_with("trainer.") && !name.starts_with("dev.") && !name.starts_with('.') && name != storage::MANIFEST)
+        .filter(|name| {
+            !name.starts_with("trainer.")
+                && !name.starts_with("dev.")
+                && !name.starts_with('.')
+                && name != storage::MANIFEST
+        })
         .collect();
     names.sort();
     let mut described = String::new();

@@ -1,4 +1,5 @@
-//! `clsgen selftest`: every op, forward and backward, and whole training passes, against references on the device; exit 1 on a miss.
+//! `clsgen selftest`: every op, forward and backward, and whole training passes, against references on the device; exit
+//! 1 on a miss.
 
 use candle_core::{DType, Device};
 use serde_json::json;
@@ -13,11 +14,16 @@ use crate::{
 };
 
 /// What a given model reads: a language model on noise is no measure of its arithmetic.
-const TEXT: &str = "A 67-year-old woman with type 2 diabetes and chronic heart failure was admitted with three days of increasing shortness of \
-    breath. On examination her blood pressure was 148 over 86, her pulse 96, and both lungs had crackles at the bases. She was given furosemide, \
-    lost four kilograms in five days and walked the ward without oxygen. Her kidney function stayed stable and her potassium was replaced. She \
-    was discharged home with her usual medicines, a higher dose of the diuretic, and an appointment at the heart failure clinic within a week. \
-    The risk of coming back within thirty days was judged to be high, because she had been admitted twice in the last half year and lives alone.";
+const TEXT: &str = "A 67-year-old woman with type 2 diabetes and chronic heart failure was admitted with three days \
+    of increasing shortness of \
+    breath. On examination her blood pressure was 148 over 86, her pulse 96, and both lungs had crackles at the \
+    bases. She was given furosemide, \
+    lost four kilograms in five days and walked the ward without oxygen. Her kidney function stayed stable and her \
+    potassium was replaced. She \
+    was discharged home with her usual medicines, a higher dose of the diuretic, and an appointment at the heart \
+    failure clinic within a week. \
+    The risk of coming back within thirty days was judged to be high, because she had been admitted twice in the last \
+    half year and lives alone.";
 
 /// Runs the command.
 pub fn run(context: &Context, args: &SelftestArgs) -> Result<()> {
@@ -44,7 +50,8 @@ pub fn run(context: &Context, args: &SelftestArgs) -> Result<()> {
         rows.extend(train::selftest::model(Llama::load(&source, DType::BF16, &Device::Cpu)?, &text, &device));
     }
     if rows.is_empty() {
-        return Err(Error::usage(format!("{name} has no check of {}", args.only.join(", "))).hint("this one is checked on a GPU alone"));
+        return Err(Error::usage(format!("{name} has no check of {}", args.only.join(", ")))
+            .hint("this one is checked on a GPU alone"));
     }
     let missed = rows.iter().filter(|row| !row.ok()).count();
     if context.json {
@@ -64,7 +71,10 @@ fn as_json(device: &str, rows: &[Row]) -> serde_json::Value {
     let finite = |x: f64| x.is_finite().then_some(x);
     let rows: Vec<_> = rows
         .iter()
-        .map(|row| json!({ "op": row.op, "pass": row.pass, "shape": row.shape, "error": finite(row.error), "bound": row.bound, "ok": row.ok() }))
+        .map(|row| {
+            json!({ "op": row.op, "pass": row.pass, "shape": row.shape, "error": finite(row.error),
+            "bound": row.bound, "ok": row.ok() })
+        })
         .collect();
     json!({ "schema": 1, "device": device, "ok": rows.iter().all(|row| row["ok"] == true), "rows": rows })
 }
@@ -91,7 +101,9 @@ mod tests {
         ];
         let text = table(&rows);
         assert!(
-            text.lines().nth(1).unwrap().ends_with("ok") && text.contains(" 2x3 ") && text.lines().nth(2).unwrap().ends_with("MISS"),
+            text.lines().nth(1).unwrap().ends_with("ok")
+                && text.contains(" 2x3 ")
+                && text.lines().nth(2).unwrap().ends_with("MISS"),
             "{text}"
         );
         let json = as_json("cpu", &rows);

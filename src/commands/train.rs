@@ -76,7 +76,11 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
 
     // Records as tokens, and what the run will do with them.
     tokenizer.check_vocab(llama_config.vocab_size)?;
-    llama_config.check_window(config.model.max_input_tokens, config.model.max_output_tokens, config.model.allow_long)?;
+    llama_config.check_window(
+        config.model.max_input_tokens,
+        config.model.max_output_tokens,
+        config.model.allow_long,
+    )?;
     let prompter = prompter(config, &inputs, tokenizer)?;
     let examples = encode(config, &inputs, &prompter)?;
     let plan = Plan::new(&config.train, examples.iter().map(|example| example.prompt.len()).collect(), context.seed)?;
@@ -95,7 +99,8 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     }
 
     // The model, where the run left off or from the start.
-    let model = start::model(context, &source, (&base_hash, prompter.tokenizer().hash()), dtype, &device, resume.as_ref())?;
+    let model =
+        start::model(context, &source, (&base_hash, prompter.tokenizer().hash()), dtype, &device, resume.as_ref())?;
     let trainer = trainer(context, model, plan.clone(), largest, resume.as_ref(), &device)?;
     let state = resume.map_or_else(|| TrainerState::start(&plan), |resume| resume.state);
     // The epochs to come, `last`, and one more while a directory is being replaced.
@@ -143,8 +148,10 @@ fn resume_point(run: &Path, resume: bool) -> Result<Option<Resumable>> {
     if !resume {
         return match checkpoint::any(run) {
             None => Ok(None),
-            Some(path) => Err(Error::usage(format!("{} holds a training run already ({})", run.display(), path.display()))
-                .hint("--resume goes on with it; --run DIR starts another")),
+            Some(path) => {
+                Err(Error::usage(format!("{} holds a training run already ({})", run.display(), path.display()))
+                    .hint("--resume goes on with it; --run DIR starts another"))
+            }
         };
     }
     let found = checkpoint::newest_valid(run)?;
@@ -167,13 +174,14 @@ fn prompter(config: &Config, inputs: &Inputs, tokenizer: Arc<TextTokenizer>) -> 
 fn encode(config: &Config, inputs: &Inputs, prompter: &Prompter) -> Result<Vec<Example>> {
     let objective = config.train.objective;
     if objective != Objective::Cls && inputs.train.iter().all(|record| record.explanation.is_none()) {
-        let message = format!("no record of {} has an explanation, and train.objective needs them", inputs.train_path.display());
-        return Err(
-            Error::usage(message).hint("run `clsgen construct` first, map data.fields.explanation, or set train.objective = \"cls\"")
-        );
+        let message =
+            format!("no record of {} has an explanation, and train.objective needs them", inputs.train_path.display());
+        return Err(Error::usage(message)
+            .hint("run `clsgen construct` first, map data.fields.explanation, or set train.objective = \"cls\""));
     }
     let source = inputs.constructed.as_ref().map_or(&inputs.train_path, |(path, _)| path);
-    let (examples, found) = examples::encode(prompter, &inputs.train, objective).map_err(|e| e.context(source.display()))?;
+    let (examples, found) =
+        examples::encode(prompter, &inputs.train, objective).map_err(|e| e.context(source.display()))?;
     // A dev record without a prompt must not come to light after an epoch's work.
     for ((path, _), dev) in inputs.dev_source.iter().zip(&inputs.dev) {
         dev.iter().try_for_each(|record| prompter.prompt(record).map(drop)).map_err(|e| e.context(path.display()))?;
@@ -183,7 +191,11 @@ fn encode(config: &Config, inputs: &Inputs, prompter: &Prompter) -> Result<Vec<E
         tracing::warn!("{} of {} records have no explanation: {fate}", found.unexplained, inputs.train.len());
     }
     if found.truncated_prompts > 0 {
-        tracing::warn!("{} of {} documents are longer than the window and were cut", found.truncated_prompts, examples.len());
+        tracing::warn!(
+            "{} of {} documents are longer than the window and were cut",
+            found.truncated_prompts,
+            examples.len()
+        );
     }
     if found.truncated_targets > 0 {
         tracing::warn!("{} explanations are longer than model.max_output_tokens and were cut", found.truncated_targets);
@@ -205,7 +217,14 @@ fn announce(inputs: &Inputs, plan: &Plan, largest: Largest) {
     }
 }
 
-fn trainer(context: &Context, model: Model, plan: Plan, largest: Largest, resume: Option<&Resumable>, device: &Device) -> Result<Trainer> {
+fn trainer(
+    context: &Context,
+    model: Model,
+    plan: Plan,
+    largest: Largest,
+    resume: Option<&Resumable>,
+    device: &Device,
+) -> Result<Trainer> {
     let settings = &context.config.train;
     let weights = LossWeights {
         objective: settings.objective,
@@ -225,7 +244,8 @@ fn trainer(context: &Context, model: Model, plan: Plan, largest: Largest, resume
     let total = plan.total_steps();
     if settings.warmup_steps >= total {
         tracing::warn!(
-            "train.warmup_steps = {} and the run has {total} steps: it ends before the learning rate reaches train.learning_rate",
+            "train.warmup_steps = {} and the run has {total} steps: it ends before the learning rate reaches \
+            train.learning_rate",
             settings.warmup_steps
         );
     }
@@ -249,7 +269,11 @@ fn dev(context: &Context, inputs: &Inputs, prompter: &Prompter) -> Result<Option
     let explained: Vec<_> = records.iter().filter(|record| record.explanation.is_some()).cloned().collect();
     let (explained, _) = examples::encode(prompter, &explained, config.train.objective)?;
     let settings = predict::Settings {
-        sampling: Sampling { temperature: config.generate.temperature, top_p: config.generate.top_p, seed: context.seed },
+        sampling: Sampling {
+            temperature: config.generate.temperature,
+            top_p: config.generate.top_p,
+            seed: context.seed,
+        },
         max_new_tokens: config.model.max_output_tokens,
         explanation: true,
         constrain: config.generate.constrain,
@@ -277,7 +301,8 @@ fn clsgen_json(
         base_hash: Some(base_hash),
         tokenizer_hash: Some(tokenizer_hash.to_owned()),
         labels: config.task.labels.clone(),
-        prompt: serde_json::to_value(&inputs.template).map_err(|e| Error::usage(format!("the prompt cannot be stored: {e}")))?,
+        prompt: serde_json::to_value(&inputs.template)
+            .map_err(|e| Error::usage(format!("the prompt cannot be stored: {e}")))?,
         head: config.head.clone(),
         max_input_tokens: config.model.max_input_tokens,
         max_output_tokens: config.model.max_output_tokens,

@@ -53,7 +53,10 @@ fn text(value: &Value, may_be_empty: bool) -> Result<&str, String> {
 }
 
 fn name(text: &str) -> Result<&str, String> {
-    let fits = text != "." && text != ".." && text.len() <= 200 && !text.contains(|c: char| c == '/' || c == '\\' || c.is_control());
+    let fits = text != "."
+        && text != ".."
+        && text.len() <= 200
+        && !text.contains(|c: char| c == '/' || c == '\\' || c.is_control());
     if fits { Ok(text) } else { Err("names a directory: no slashes, no control characters, at most 200 bytes".into()) }
 }
 
@@ -89,10 +92,16 @@ fn choice(value: &Value, list: &[&str]) -> Option<String> {
     if list.contains(&text) {
         return None;
     }
-    if list.contains(&"joint") && ["dpo", "grpo", "ppo", "orpo", "kto", "rlhf"].contains(&text.to_lowercase().as_str()) {
-        return Some(format!("must be {}: preference and reinforcement training ({text}) is out of scope", one_of(list)));
+    if list.contains(&"joint") && ["dpo", "grpo", "ppo", "orpo", "kto", "rlhf"].contains(&text.to_lowercase().as_str())
+    {
+        return Some(format!(
+            "must be {}: preference and reinforcement training ({text}) is out of scope",
+            one_of(list)
+        ));
     }
-    let near = closest(&text.to_lowercase(), list.iter().copied()).map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
+    let near = closest(&text.to_lowercase(), list.iter().copied())
+        .map(|near| format!("; did you mean {near:?}?"))
+        .unwrap_or_default();
     Some(format!("{}{near}", wanted(&one_of(list), value)))
 }
 

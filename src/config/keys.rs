@@ -1,5 +1,5 @@
-//! Every key of a config file with its type, its range and what it decides: what `check` compares a file and `--set` with, and what
-//! [`fingerprint`](crate::fingerprint) compares results by.
+//! Every key of a config file with its type, its range and what it decides: what `check` compares a file and `--set`
+//! with, and what [`fingerprint`](crate::fingerprint) compares results by.
 
 /// What a key's value may be.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -97,7 +97,11 @@ pub(super) const KEYS: &[(&str, Kind, Decides)] = &[
     ("lora.rank", Integer(1, 4096), TRAINING),
     ("lora.alpha", Above(0.0, 1e6), TRAINING),
     ("lora.dropout", Below(0.0, 1.0), TRAINING),
-    ("lora.targets", List(Some(&["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]), 1), TRAINING),
+    (
+        "lora.targets",
+        List(Some(&["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]), 1),
+        TRAINING,
+    ),
     ("head.hidden", Integer(1, 1_000_000), TRAINING),
     ("head.activation", OneOf(&["gelu", "relu", "tanh"]), TRAINING),
     ("head.dropout", Below(0.0, 1.0), TRAINING),
@@ -136,7 +140,11 @@ pub(super) const KEYS: &[(&str, Kind, Decides)] = &[
     ("eval.runs", Integer(1, 1000), ASKING),
     ("eval.bootstrap", Integer(0, 1_000_000), MEASURING),
     ("eval.subgroups", List(None, 0), ByValue(&[Predict])),
-    ("eval.baselines", List(Some(&["verbalized", "label", "self_consistency", "token_probability", "cnn"]), 0), NOTHING),
+    (
+        "eval.baselines",
+        List(Some(&["verbalized", "label", "self_consistency", "token_probability", "cnn"]), 0),
+        NOTHING,
+    ),
     ("eval.temperature", Number(0.0, 10.0), ASKING),
     ("eval.top_p", Above(0.0, 1.0), ASKING),
     ("eval.cost_fp", Number(0.0, 1e9), MEASURING),
@@ -176,7 +184,9 @@ pub(super) fn deciding(stage: Stage) -> impl Iterator<Item = (&'static str, bool
 
 /// True for a table that holds keys: a section, or `data.expect`, `data.fields`.
 pub(super) fn is_table(path: &str) -> bool {
-    KEYS.iter().any(|(key, kind, _)| (*key == path && *kind == Map) || key.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
+    KEYS.iter().any(|(key, kind, _)| {
+        (*key == path && *kind == Map) || key.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'))
+    })
 }
 
 /// The known key most like `path`, if any is close: in its section, then in any, then over the whole path.
@@ -204,7 +214,9 @@ pub(super) fn nearest_section(name: &str) -> Option<&'static str> {
 /// The candidate at the highest Jaro–Winkler similarity, from 0.8 on.
 pub(super) fn closest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     candidates
-        .map(|candidate| (strsim::jaro_winkler(word, candidate), strsim::damerau_levenshtein(word, candidate), candidate))
+        .map(|candidate| {
+            (strsim::jaro_winkler(word, candidate), strsim::damerau_levenshtein(word, candidate), candidate)
+        })
         .filter(|(similarity, ..)| *similarity >= 0.8)
         .min_by(|a, b| a.1.cmp(&b.1).then(b.0.total_cmp(&a.0)))
         .map(|(.., candidate)| candidate)

@@ -62,8 +62,9 @@ fn resolved(file: Option<(&str, &str)>, sets: &[String]) -> Result<Config> {
     problems.into_result()?;
     let given = table.iter().filter_map(|(section, keys)| Some((section, keys.as_table()?)));
     let given = given.flat_map(|(section, keys)| keys.keys().map(move |key| format!("{section}.{key}"))).collect();
-    let mut config: Config =
-        Value::Table(table).try_into().map_err(|e: toml::de::Error| Error::usage(format!("configuration: {}", e.message())))?;
+    let mut config: Config = Value::Table(table)
+        .try_into()
+        .map_err(|e: toml::de::Error| Error::usage(format!("configuration: {}", e.message())))?;
     config.given = given;
     config.data.carried.clone_from(&config.eval.subgroups);
     check_together(&config)?;
@@ -73,7 +74,8 @@ fn resolved(file: Option<(&str, &str)>, sets: &[String]) -> Result<Config> {
 fn read(path: &Path) -> Result<String> {
     let file = path.display();
     let bytes = std::fs::read(path).map_err(|e| {
-        Error::usage(format!("cannot read config {file}: {}", crate::storage::reason(&e))).hint("--config takes a TOML file; see configs/")
+        Error::usage(format!("cannot read config {file}: {}", crate::storage::reason(&e)))
+            .hint("--config takes a TOML file; see configs/")
     })?;
     String::from_utf8(bytes).map_err(|e| {
         let line = 1 + e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|&&b| b == b'\n').count();
@@ -83,7 +85,8 @@ fn read(path: &Path) -> Result<String> {
 
 /// Syntax: every error of the file; and the line of every key.
 fn parse_toml(file: &str, text: &str, problems: &mut Problems) -> BTreeMap<String, usize> {
-    let line = |span: Range<usize>| 1 + text.as_bytes()[..span.start.min(text.len())].iter().filter(|&&b| b == b'\n').count();
+    let line =
+        |span: Range<usize>| 1 + text.as_bytes()[..span.start.min(text.len())].iter().filter(|&&b| b == b'\n').count();
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in errors {
         let at = error.span().map_or_else(|| file.to_owned(), |span| format!("{file}:{}", line(span)));
@@ -94,7 +97,12 @@ fn parse_toml(file: &str, text: &str, problems: &mut Problems) -> BTreeMap<Strin
     lines
 }
 
-fn note_lines(prefix: &str, table: &DeTable<'_>, line: &dyn Fn(Range<usize>) -> usize, lines: &mut BTreeMap<String, usize>) {
+fn note_lines(
+    prefix: &str,
+    table: &DeTable<'_>,
+    line: &dyn Fn(Range<usize>) -> usize,
+    lines: &mut BTreeMap<String, usize>,
+) {
     for (key, value) in table.iter() {
         let path = format!("{prefix}{}", key.get_ref());
         lines.insert(path.clone(), line(key.span()));
@@ -163,11 +171,20 @@ fn set_value(kind: Kind, raw: &str) -> Value {
     let parsed = format!("value = {raw}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
     let bare = || Value::String(raw.to_owned());
     match kind {
-        Kind::Text(_) | Kind::Name | Kind::Path | Kind::Model(_) | Kind::OneOf(_) => parsed.filter(Value::is_str).unwrap_or_else(bare),
+        Kind::Text(_) | Kind::Name | Kind::Path | Kind::Model(_) | Kind::OneOf(_) => {
+            parsed.filter(Value::is_str).unwrap_or_else(bare)
+        }
         Kind::List(..) | Kind::Labels => parsed.filter(Value::is_array).unwrap_or_else(|| {
-            Value::Array(raw.split(',').map(str::trim).filter(|item| !item.is_empty()).map(|item| Value::String(item.into())).collect())
+            Value::Array(
+                raw.split(',')
+                    .map(str::trim)
+                    .filter(|item| !item.is_empty())
+                    .map(|item| Value::String(item.into()))
+                    .collect(),
+            )
         }),
-        // TOML wants a digit on both sides of the point; a shell user's `.00002` and `2.e-5` are plain numbers all the same.
+        // TOML wants a digit on both sides of the point; a shell user's `.00002` and `2.e-5` are plain numbers all the
+        // same.
         Kind::Number(..) | Kind::Above(..) | Kind::Below(..) => parsed.unwrap_or_else(|| {
             let plain = raw.bytes().all(|byte| byte.is_ascii_digit() || b".eE+-".contains(&byte));
             raw.parse().ok().filter(|_| plain).map_or_else(bare, Value::Float)
@@ -216,26 +233,36 @@ const PREDICTION_KEYS: [&str; 17] = [
 fn check_together(config: &Config) -> Result<()> {
     let mut problems = Problems(Vec::new());
     if let Some(name) = config.eval.subgroups.iter().find(|name| PREDICTION_KEYS.contains(&name.as_str())) {
-        problems.add("eval.subgroups", format!("`{name}` is a key of every prediction line: give the column another name"));
+        problems
+            .add("eval.subgroups", format!("`{name}` is a key of every prediction line: give the column another name"));
     }
     let train = &config.train;
     let ends = [train.w_gen_end.unwrap_or(train.w_gen), train.w_cls_end.unwrap_or(train.w_cls)];
-    let always_zero = train.w_gen == 0.0 && train.w_cls == 0.0 && (train.loss_schedule == LossSchedule::Constant || ends == [0.0; 2]);
+    let always_zero =
+        train.w_gen == 0.0 && train.w_cls == 0.0 && (train.loss_schedule == LossSchedule::Constant || ends == [0.0; 2]);
     if always_zero && train.objective == super::Objective::Joint {
         problems.add("train.w_gen, train.w_cls", "both are 0: nothing would be trained");
     }
     match (train.loss_schedule, train.w_gen_end.or(train.w_cls_end)) {
-        (LossSchedule::Linear, None) => problems.add("train.loss_schedule", "\"linear\" needs train.w_gen_end or train.w_cls_end"),
+        (LossSchedule::Linear, None) => {
+            problems.add("train.loss_schedule", "\"linear\" needs train.w_gen_end or train.w_cls_end")
+        }
         (LossSchedule::Constant, Some(_)) => {
             problems.add("train.w_gen_end, train.w_cls_end", "are read under train.loss_schedule = \"linear\" alone");
         }
         _ => {}
     }
     if let Some(effective) = train.effective_batch.filter(|effective| effective % train.batch_size != 0) {
-        problems.add("train.effective_batch", format!("{effective} is not a multiple of train.batch_size = {}", train.batch_size));
+        problems.add(
+            "train.effective_batch",
+            format!("{effective} is not a multiple of train.batch_size = {}", train.batch_size),
+        );
     }
     if train.init == Init::Random && train.parameters != Parameters::Full {
-        problems.add("train.init", "\"random\" leaves nothing for an adapter to adapt: it needs train.parameters = \"full\"");
+        problems.add(
+            "train.init",
+            "\"random\" leaves nothing for an adapter to adapt: it needs train.parameters = \"full\"",
+        );
     }
     if train.init == Init::Random && train.init_from.is_some() {
         problems.add("train.init, train.init_from", "weights come from one place: leave one of the two out");

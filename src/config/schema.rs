@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Cnn, Eval, Train};
 
-/// A whole config file. Every section may be left out; `task.name`, `task.prompt` and the data paths may not when a command needs them.
+/// A whole config file. Every section may be left out; `task.name`, `task.prompt` and the data paths may not when a
+/// command needs them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Default)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -90,7 +91,8 @@ pub struct Data {
     pub dev: Option<PathBuf>,
     /// Test split.
     pub test: Option<PathBuf>,
-    /// Record field → column. Canonical fields `id text label explanation group`, or any further name used by the prompt.
+    /// Record field → column. Canonical fields `id text label explanation group`, or any further name used by the
+    /// prompt.
     pub fields: BTreeMap<String, String>,
     /// Records expected in each split.
     pub expect: Expect,
@@ -257,7 +259,12 @@ pub struct Lora {
 
 impl Default for Lora {
     fn default() -> Self {
-        Self { rank: 8, alpha: 16.0, dropout: 0.05, targets: ["q_proj", "k_proj", "v_proj", "o_proj"].map(String::from).to_vec() }
+        Self {
+            rank: 8,
+            alpha: 16.0,
+            dropout: 0.05,
+            targets: ["q_proj", "k_proj", "v_proj", "o_proj"].map(String::from).to_vec(),
+        }
     }
 }
 

@@ -25,7 +25,8 @@ pub enum Calibrate {
 pub struct Eval {
     /// The judge: hub id or directory.
     pub judge: Option<String>,
-    /// The judge's question about an explanation (`system`, `template` with `{explanation}`); the paper's for its two tasks.
+    /// The judge's question about an explanation (`system`, `template` with `{explanation}`); the paper's for its two
+    /// tasks.
     pub judge_prompt: Option<PathBuf>,
     /// The verbalized-probability prompt (`system`, `question`); the paper's for its two tasks.
     pub verbalized_prompt: Option<PathBuf>,
@@ -45,7 +46,8 @@ pub struct Eval {
     pub cost_fp: f64,
     /// What a positive called negative costs.
     pub cost_fn: f64,
-    /// Calibrator that `calibration.*_after` and `predict --calibrated` use, fitted on dev: none, temperature, platt or isotonic.
+    /// Calibrator that `calibration.*_after` and `predict --calibrated` use, fitted on dev: none, temperature, platt or
+    /// isotonic.
     pub calibrate: Calibrate,
     /// Fit isotonic calibration on fewer than 1,000 dev records too, where it follows noise.
     pub force_isotonic: bool,

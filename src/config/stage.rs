@@ -23,9 +23,11 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage.
-    pub const ALL: [Self; 7] = [Self::Construct, Self::Train, Self::Predict, Self::Measure, Self::Baselines, Self::Judge, Self::Cnn];
+    pub const ALL: [Self; 7] =
+        [Self::Construct, Self::Train, Self::Predict, Self::Measure, Self::Baselines, Self::Judge, Self::Cnn];
 
-    /// The config's keys that decide it, each with whether it counts by what it leads to (a file's hash) instead of by its value.
+    /// The config's keys that decide it, each with whether it counts by what it leads to (a file's hash) instead of by
+    /// its value.
     pub fn keys(self) -> impl Iterator<Item = (&'static str, bool)> {
         keys::deciding(self)
     }

@@ -85,7 +85,8 @@ fn a_printed_config_reads_back_as_itself() {
 
 #[test]
 fn every_problem_is_reported_at_once_with_its_line() {
-    let text = "[task]\nlabels = [\"a\", \"a\"]\n\n[lora]\nrnk = 8\ndropout = 1.0\n[trian]\nepochs = 1\n[train]\nepochs = \"ten\"\nobjective = \"Joint\"\n[data]\nhorizon = 45\n";
+    let text = "[task]\nlabels = [\"a\", \"a\"]\n\n[lora]\nrnk = 8\ndropout = 1.0\n[trian]\nepochs = \
+        1\n[train]\nepochs = \"ten\"\nobjective = \"Joint\"\n[data]\nhorizon = 45\n";
     let error = from_text(text, &["train.learning_rat=1", "generate.top_p=0", "nothing"]).unwrap_err();
     assert_eq!(error.exit_code(), 2);
     let expected = r#"10 problems in the configuration
@@ -121,7 +122,12 @@ fn broken_toml_names_its_lines() {
 fn set_reads_strings_without_quotes_and_lists_with_commas() {
     let config = load(
         None,
-        &["model.base=a=b".into(), "lora.targets=q_proj,v_proj".into(), "data.fields.text=note body".into(), "train.w_gen=1".into()],
+        &[
+            "model.base=a=b".into(),
+            "lora.targets=q_proj,v_proj".into(),
+            "data.fields.text=note body".into(),
+            "train.w_gen=1".into(),
+        ],
     )
     .unwrap();
     assert_eq!(config.model.base, "a=b");
@@ -159,10 +165,14 @@ fn a_schedule_and_its_ends_come_together() {
     };
     refused(&["train.loss_schedule=linear"], "train.loss_schedule: ");
     refused(&["train.w_cls_end=0.5"], "train.w_gen_end, train.w_cls_end: ");
-    refused(&["train.w_gen=0", "train.w_cls=0", "train.loss_schedule=linear", "train.w_gen_end=0"], "train.w_gen, train.w_cls: ");
+    refused(
+        &["train.w_gen=0", "train.w_cls=0", "train.loss_schedule=linear", "train.w_gen_end=0"],
+        "train.w_gen, train.w_cls: ",
+    );
     refused(&["train.label_smoothing=1"], "--set train.label_smoothing=1: train.label_smoothing must be");
     refused(&["train.curriculum=long_first"], "--set train.curriculum=long_first: train.curriculum must be one of");
-    let from_nothing = ["train.w_gen=0", "train.w_cls=0", "train.loss_schedule=linear", "train.w_gen_end=1"].map(String::from);
+    let from_nothing =
+        ["train.w_gen=0", "train.w_cls=0", "train.loss_schedule=linear", "train.w_gen_end=1"].map(String::from);
     assert_eq!(load(None, &from_nothing).unwrap().train.w_gen_end, Some(1.0));
 }
 

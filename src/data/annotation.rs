@@ -1,4 +1,5 @@
-//! What a Parquet column's annotation says its stored values mean (the format's LogicalTypes, and the older converted types).
+//! What a Parquet column's annotation says its stored values mean (the format's LogicalTypes, and the older converted
+//! types).
 
 use half::f16;
 use jiff::{SignedDuration, Timestamp};
@@ -36,9 +37,11 @@ impl Meaning {
         if let Some(logical) = column.logical_type_ref() {
             return Ok(match logical {
                 LogicalType::Integer(integer) if !integer.is_signed => Self::Unsigned,
-                LogicalType::Integer(_) | LogicalType::String | LogicalType::Enum | LogicalType::Json | LogicalType::Unknown => {
-                    Self::AsStored
-                }
+                LogicalType::Integer(_)
+                | LogicalType::String
+                | LogicalType::Enum
+                | LogicalType::Json
+                | LogicalType::Unknown => Self::AsStored,
                 LogicalType::Decimal(decimal) => Self::Decimal(decimal.scale),
                 LogicalType::Date => Self::Date,
                 LogicalType::Time(time) => Self::Time(a_second(&time.unit)),
@@ -52,7 +55,9 @@ impl Meaning {
             });
         }
         Ok(match column.converted_type() {
-            ConvertedType::UINT_8 | ConvertedType::UINT_16 | ConvertedType::UINT_32 | ConvertedType::UINT_64 => Self::Unsigned,
+            ConvertedType::UINT_8 | ConvertedType::UINT_16 | ConvertedType::UINT_32 | ConvertedType::UINT_64 => {
+                Self::Unsigned
+            }
             ConvertedType::DECIMAL => Self::Decimal(column.type_scale()),
             ConvertedType::DATE => Self::Date,
             ConvertedType::TIME_MILLIS => Self::Time(1_000),

@@ -40,7 +40,11 @@ impl Layout {
     /// Whether a header is CliniFact's.
     pub fn of_header(header: &[String]) -> Self {
         let has = |name: &str| header.iter().any(|column| column == name);
-        if ["index", "nctId", "claim", "article_abstract"].into_iter().all(has) && !has("id") { Self::Clinifact } else { Self::Canonical }
+        if ["index", "nctId", "claim", "article_abstract"].into_iter().all(has) && !has("id") {
+            Self::Clinifact
+        } else {
+            Self::Canonical
+        }
     }
 }
 
@@ -75,7 +79,8 @@ impl Columns {
         for name in data.fields.keys().filter(|name| !RESERVED.contains(&name.as_str())) {
             names.entry(name.clone()).or_insert(false);
         }
-        let text = names.into_iter().map(|(name, required)| TextField { column: column(&name), name, required }).collect();
+        let text =
+            names.into_iter().map(|(name, required)| TextField { column: column(&name), name, required }).collect();
         Self {
             layout,
             textual,
@@ -97,7 +102,8 @@ impl Columns {
     /// the input of `predict` need not.
     pub fn check_header(&self, header: &[String], strict: bool) -> Result<()> {
         let carried = self.carried.iter().map(|_| strict);
-        let needed = [true, strict, false, false].into_iter().chain(self.text.iter().map(|field| field.required)).chain(carried);
+        let needed =
+            [true, strict, false, false].into_iter().chain(self.text.iter().map(|field| field.required)).chain(carried);
         let carried = self.carried.iter().map(String::as_str);
         let fields = RESERVED.iter().copied().chain(self.text.iter().map(|field| field.name.as_str())).chain(carried);
         let mut problems = Vec::new();
@@ -114,7 +120,8 @@ impl Columns {
             return Ok(());
         }
         if let [only] = header
-            && let Some((_, separator)) = [(';', "`;`"), ('\t', "tabs"), ('|', "`|`")].into_iter().find(|(mark, _)| only.contains(*mark))
+            && let Some((_, separator)) =
+                [(';', "`;`"), ('\t', "tabs"), ('|', "`|`")].into_iter().find(|(mark, _)| only.contains(*mark))
         {
             return Err(Error::data(format!("the header is separated by {separator}, not by commas"))
                 .hint("save the file again as comma-separated CSV (RFC 4180)"));
@@ -123,19 +130,29 @@ impl Columns {
         // with more than letters, digits and `_` only where all of the header looks like names.
         let loose = header.iter().all(|name| looks_like_a_name(name, " -./()"));
         let more = if loose { " -./()" } else { "" };
-        let names: Vec<&str> = header.iter().filter(|name| looks_like_a_name(name, more)).take(40).map(String::as_str).collect();
+        let names: Vec<&str> =
+            header.iter().filter(|name| looks_like_a_name(name, more)).take(40).map(String::as_str).collect();
         let error = Error::data(problems.join("; "));
         if names.is_empty() {
             return Err(error.hint("its first line is no header of column names: a CSV file begins with one"));
         }
-        Err(error.hint(format!("map a field to its column with `--set data.fields.FIELD=COLUMN`; the header has: {}", names.join(", "))))
+        Err(error.hint(format!(
+            "map a field to its column with `--set data.fields.FIELD=COLUMN`; the header has: {}",
+            names.join(", ")
+        )))
     }
 
     /// The record in a row, or everything that is wrong with it.
     pub fn read(&self, row: Row, label_required: bool) -> Result<Record, Vec<RecordError>> {
         let number = row.number;
         let cells = row.cells.map_err(|problem| {
-            vec![RecordError { record: number, id: problem.id, kind: problem.kind, field: problem.field, message: problem.message }]
+            vec![RecordError {
+                record: number,
+                id: problem.id,
+                kind: problem.kind,
+                field: problem.field,
+                message: problem.message,
+            }]
         })?;
         let mut cells = cells.into_iter();
         let mut next = || cells.next().unwrap_or(Cell::Missing);
@@ -175,7 +192,9 @@ impl Columns {
         let integer = match cell {
             Cell::Missing => None,
             Cell::Text(text) if self.textual && text.trim().is_empty() => None,
-            Cell::Text(text) if self.textual => Some(text.trim().parse::<i128>().map_err(|_| (ErrorKind::BadLabel, "is not an integer"))?),
+            Cell::Text(text) if self.textual => {
+                Some(text.trim().parse::<i128>().map_err(|_| (ErrorKind::BadLabel, "is not an integer"))?)
+            }
             Cell::Integer(integer) => Some(integer),
             Cell::Written(number) => Some(whole(&number).ok_or((ErrorKind::BadLabel, "is not an integer"))?),
             Cell::NotUtf8 => return Err(NOT_UTF8),
@@ -247,5 +266,6 @@ fn whole(number: &str) -> Option<i128> {
 
 /// No visible character: white space, control characters, zero-width characters.
 fn is_blank(text: &str) -> bool {
-    text.chars().all(|c| c.is_whitespace() || c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}'))
+    text.chars()
+        .all(|c| c.is_whitespace() || c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}'))
 }

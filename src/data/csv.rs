@@ -40,12 +40,16 @@ impl<R: BufRead> CsvFile<R> {
     pub fn open(input: R) -> Result<Self> {
         let mut file = Self { input, after_cr: false, header: Vec::new() };
         let row = file.next_row().map_err(|e| Error::data(format!("cannot be read: {}", reason(&e))))?;
-        let row = row.ok_or_else(|| Error::data("is empty: a CSV file starts with a header").hint("name the columns in the first line"))?;
+        let row = row.ok_or_else(|| {
+            Error::data("is empty: a CSV file starts with a header").hint("name the columns in the first line")
+        })?;
         if let Some(problem) = row.problem {
             return Err(Error::data(format!("header: {problem}")));
         }
         let names = row.cells.into_iter().map(|name| String::from_utf8(name).map(|name| name.trim().to_owned()));
-        file.header = names.collect::<Result<_, _>>().map_err(|_| Error::data("header: is not UTF-8").hint("save the file as UTF-8"))?;
+        file.header = names
+            .collect::<Result<_, _>>()
+            .map_err(|_| Error::data("header: is not UTF-8").hint("save the file as UTF-8"))?;
         Ok(file)
     }
 

@@ -46,7 +46,11 @@ impl<R: BufRead> Iterator for JsonlRows<R> {
                 }
                 Err(error) => {
                     self.done = true;
-                    return Some(Err(Error::data(format!("cannot be read after record {}: {}", self.number, reason(&error)))));
+                    return Some(Err(Error::data(format!(
+                        "cannot be read after record {}: {}",
+                        self.number,
+                        reason(&error)
+                    ))));
                 }
             }
         }
@@ -54,12 +58,13 @@ impl<R: BufRead> Iterator for JsonlRows<R> {
     }
 }
 
-/// The wanted keys of one JSON object. Shared with the LCD reader. What stands under other keys is skipped, not read: only a
-/// field that is used can cost a record.
+/// The wanted keys of one JSON object. Shared with the LCD reader. What stands under other keys is skipped, not read:
+/// only a field that is used can cost a record.
 pub(super) fn cells_of_object(bytes: &[u8], columns: &[String]) -> Result<Vec<Cell>, RowProblem> {
     let Ok(text) = std::str::from_utf8(bytes) else { return Err(not_utf8(bytes, columns)) };
     if !text.trim_start().starts_with('{') {
-        let message = serde_json::from_str::<IgnoredAny>(text).map_or_else(|e| describe(&e), |_| "is not a JSON object".into());
+        let message =
+            serde_json::from_str::<IgnoredAny>(text).map_or_else(|e| describe(&e), |_| "is not a JSON object".into());
         return Err(RowProblem::broken(message));
     }
     let read = |text: &str| {
@@ -68,7 +73,9 @@ pub(super) fn cells_of_object(bytes: &[u8], columns: &[String]) -> Result<Vec<Ce
         json.end().map(|()| cells)
     };
     // Python writes NaN and Infinity, which JSON has not: numbers too large for a float stand for them.
-    read(text).or_else(|error| read(&without_nan(text).ok_or(error)?)).map_err(|error| RowProblem::broken(describe(&error)))
+    read(text)
+        .or_else(|error| read(&without_nan(text).ok_or(error)?))
+        .map_err(|error| RowProblem::broken(describe(&error)))
 }
 
 /// The text with `1e999` for each NaN and Infinity outside of strings; `None` where there is none.
@@ -116,7 +123,11 @@ impl<'de> Visitor<'de> for Wanted<'_> {
             }
             let Read(cell) = map.next_value()?;
             // One column may be two fields (id and group).
-            self.0.iter().zip(&mut cells).filter(|(column, _)| **column == key.0).for_each(|(_, place)| place.clone_from(&cell));
+            self.0
+                .iter()
+                .zip(&mut cells)
+                .filter(|(column, _)| **column == key.0)
+                .for_each(|(_, place)| place.clone_from(&cell));
         }
         Ok(cells)
     }

@@ -29,9 +29,8 @@ impl<R: BufRead> LcdRows<R> {
         let mut rows = Self { input, columns, number: 0, done: false };
         match rows.find_data() {
             Ok(true) => Ok(rows),
-            Ok(false) => {
-                Err(Error::data("is not an LCD file: no `data` array").hint("one JSON object a line is `--set data.format=jsonl`"))
-            }
+            Ok(false) => Err(Error::data("is not an LCD file: no `data` array")
+                .hint("one JSON object a line is `--set data.format=jsonl`")),
             Err(error) => Err(Error::data(format!("cannot be read: {}", reason(&error)))),
         }
     }
@@ -129,7 +128,10 @@ impl<R: BufRead> LcdRows<R> {
 
     /// The next element; `Ok(None)` behind the array's end.
     fn element(&mut self) -> io::Result<Option<Row>> {
-        let broken = |number| Row { number, cells: Err(RowProblem::broken("broken JSON: the file ends inside the `data` array")) };
+        let broken = |number| Row {
+            number,
+            cells: Err(RowProblem::broken("broken JSON: the file ends inside the `data` array")),
+        };
         let mut first = self.token()?;
         if first == Some(b',') && self.number > 0 {
             first = self.token()?;

@@ -48,10 +48,16 @@ impl fmt::Display for LeakageReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lines = self.pairs.iter().filter(|pair| !pair.is_clean()).map(|pair| {
             let plural = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-            let texts =
-                pair.identical_texts.iter().map(|(field, &count)| (count, format!("{} in {field}", plural(count, "identical text"))));
-            let counts = [(pair.shared_groups, plural(pair.shared_groups, "group")), (pair.shared_ids, plural(pair.shared_ids, "id"))];
-            let parts: Vec<String> = counts.into_iter().chain(texts).filter(|(count, _)| *count > 0).map(|(_, part)| part).collect();
+            let texts = pair
+                .identical_texts
+                .iter()
+                .map(|(field, &count)| (count, format!("{} in {field}", plural(count, "identical text"))));
+            let counts = [
+                (pair.shared_groups, plural(pair.shared_groups, "group")),
+                (pair.shared_ids, plural(pair.shared_ids, "id")),
+            ];
+            let parts: Vec<String> =
+                counts.into_iter().chain(texts).filter(|(count, _)| *count > 0).map(|(_, part)| part).collect();
             format!("{} and {} share {}", pair.a, pair.b, parts.join(", "))
         });
         f.write_str(&lines.collect::<Vec<_>>().join("\n"))

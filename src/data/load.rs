@@ -69,7 +69,10 @@ pub fn load(data: &config::Data, path: &Path, needs: &Needs) -> Result<Vec<Recor
         }
     }
     if let Some(expected) = needs.expect.filter(|&expected| expected != count) {
-        problems.add(format!("holds {count} records, data.expect says {expected}"), "is the file complete? `data.expect` holds the counts");
+        problems.add(
+            format!("holds {count} records, data.expect says {expected}"),
+            "is the file complete? `data.expect` holds the counts",
+        );
     }
     if count == 0 {
         problems.add("holds no record".into(), "is this the right file?");
@@ -150,7 +153,9 @@ impl Iterator for Stream {
         };
         if let Some(first) = id.and_then(|id| self.ids.first_with(id, number)) {
             self.ended = true;
-            return Some(Err(Error::data(format!("{}, {}", self.path.display(), repeated(number, first))).hint(UNIQUE)));
+            return Some(
+                Err(Error::data(format!("{}, {}", self.path.display(), repeated(number, first))).hint(UNIQUE)),
+            );
         }
         match item {
             Ok(record) => Some(Ok(Ok(record))),
@@ -161,6 +166,7 @@ impl Iterator for Stream {
 
 /// BLAKE3 of a file's bytes, in hex: the identity of an input.
 pub fn source_hash(path: &Path) -> Result<String> {
-    let hash = |file: File| blake3::Hasher::new().update_reader(file).map(|hasher| hasher.finalize().to_hex().to_string());
+    let hash =
+        |file: File| blake3::Hasher::new().update_reader(file).map(|hasher| hasher.finalize().to_hex().to_string());
     File::open(path).and_then(hash).map_err(|e| unreadable(&e).context(path.display()))
 }

@@ -43,7 +43,12 @@ const BOM: &[u8] = b"\xef\xbb\xbf";
 type Input = Box<dyn BufRead + Send>;
 
 /// Opens a record file (`-` is stdin) and resolves its columns. `fields` are the text fields needed.
-pub(super) fn open(data: &config::Data, path: &Path, fields: &[String], label_required: bool) -> Result<(Columns, Rows)> {
+pub(super) fn open(
+    data: &config::Data,
+    path: &Path,
+    fields: &[String],
+    label_required: bool,
+) -> Result<(Columns, Rows)> {
     let named = |error: Error| error.context(path.display());
     let (format, head, input) = if path == Path::new("-") {
         let (head, input) = sniff(Box::new(BufReader::new(io::stdin()))).map_err(|e| named(unreadable(&e)))?;
@@ -51,9 +56,11 @@ pub(super) fn open(data: &config::Data, path: &Path, fields: &[String], label_re
     } else {
         let file = File::open(path).map_err(|e| named(unreadable(&e)))?;
         if file.metadata().is_ok_and(|meta| meta.is_dir()) {
-            return Err(Error::data(format!("{}: is a directory", path.display())).hint("name a .jsonl, .csv, .parquet or .json file"));
+            return Err(Error::data(format!("{}: is a directory", path.display()))
+                .hint("name a .jsonl, .csv, .parquet or .json file"));
         }
-        let (head, input) = sniff(Box::new(BufReader::with_capacity(1 << 16, file))).map_err(|e| named(unreadable(&e)))?;
+        let (head, input) =
+            sniff(Box::new(BufReader::with_capacity(1 << 16, file))).map_err(|e| named(unreadable(&e)))?;
         (format(data, path, &head), head, input)
     };
     let compressed = COMPRESSED.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, name)| *name);
@@ -64,10 +71,12 @@ pub(super) fn open(data: &config::Data, path: &Path, fields: &[String], label_re
         _ if compressed.is_some() => Err(Error::data(format!("is {}-compressed", compressed.unwrap_or_default()))
             .hint("unpack it first, or pipe it: `zcat FILE | clsgen predict --input - …` (zstdcat, bzcat, xzcat)")),
         Some(DataFormat::Jsonl | DataFormat::Auto | DataFormat::Lcd) | None if array => {
-            Err(Error::data("is a JSON array, not one object a line").hint("`jq -c '.[]' FILE > FILE.jsonl` writes it as JSON Lines"))
+            Err(Error::data("is a JSON array, not one object a line")
+                .hint("`jq -c '.[]' FILE > FILE.jsonl` writes it as JSON Lines"))
         }
         Some(format) if format != DataFormat::Parquet && head.starts_with(PARQUET_MAGIC) => {
-            Err(Error::data("is a Parquet file").hint("name it .parquet and leave data.format out, or set data.format = \"parquet\""))
+            Err(Error::data("is a Parquet file")
+                .hint("name it .parquet and leave data.format out, or set data.format = \"parquet\""))
         }
         _ if UTF16.iter().any(|mark| head.starts_with(mark)) => {
             Err(Error::data("is UTF-16").hint("`iconv -f UTF-16 -t UTF-8 FILE > NEW` writes it as UTF-8"))
@@ -76,7 +85,9 @@ pub(super) fn open(data: &config::Data, path: &Path, fields: &[String], label_re
             let file = File::open(path).map_err(|e| named(unreadable(&e)))?;
             parquet(data, file, fields, label_required)
         }
-        Some(DataFormat::Parquet) => Err(Error::data("Parquet cannot be read from stdin").hint("give the file's path to `--input`")),
+        Some(DataFormat::Parquet) => {
+            Err(Error::data("Parquet cannot be read from stdin").hint("give the file's path to `--input`"))
+        }
         Some(DataFormat::Csv | DataFormat::Clinifact) => csv(data, input, fields, label_required),
         Some(DataFormat::Lcd) => {
             let columns = Columns::new(data, Layout::Lcd(data.horizon), false, fields);
@@ -139,9 +150,8 @@ fn parquet(data: &config::Data, file: File, fields: &[String], label_required: b
 /// Why a record file cannot be opened or read.
 pub(super) fn unreadable(error: &io::Error) -> Error {
     match error.kind() {
-        io::ErrorKind::NotFound => {
-            Error::data("no such file").hint("paths in a config file are relative to that file's directory, then to the working directory")
-        }
+        io::ErrorKind::NotFound => Error::data("no such file")
+            .hint("paths in a config file are relative to that file's directory, then to the working directory"),
         _ => Error::data(format!("cannot be read: {}", reason(error))),
     }
 }

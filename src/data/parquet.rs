@@ -44,7 +44,9 @@ impl ParquetFile {
             let refused = match (flat, Meaning::of(column)) {
                 (true, Ok(_)) => unread_codec(&found.reader, leaf),
                 (true, Err(what)) => Some(what.to_owned()),
-                (false, _) => Some(nested(&schema.root_schema().get_fields().iter().find(|field| field.name() == name)).to_owned()),
+                (false, _) => Some(
+                    nested(&schema.root_schema().get_fields().iter().find(|field| field.name() == name)).to_owned(),
+                ),
             };
             if !found.header.contains(&name) || flat {
                 found.header.push(name.clone());
@@ -58,8 +60,10 @@ impl ParquetFile {
     /// Refuses the first of these columns that no field can be read from.
     pub fn check(&self, columns: &[String]) -> Result<()> {
         match self.refused.iter().find(|(name, _)| columns.contains(name)) {
-            Some((name, what)) => Err(Error::data(format!("column {name} is {what}"))
-                .hint("a field is text or a number; write that column anew, or map another with `--set data.fields.FIELD=COLUMN`")),
+            Some((name, what)) => Err(Error::data(format!("column {name} is {what}")).hint(
+                "a field is text or a number; write that column anew, or map another with `--set \
+                    data.fields.FIELD=COLUMN`",
+            )),
             None => Ok(()),
         }
     }
@@ -68,7 +72,16 @@ impl ParquetFile {
     pub fn rows(self, columns: &[String]) -> ParquetRows {
         let leaf = |column: &String| self.header.iter().position(|name| name == column).map(|place| self.leaves[place]);
         let leaves = columns.iter().map(leaf).collect();
-        ParquetRows { reader: self.reader, leaves, group: 0, left: 0, open: Vec::new(), ready: VecDeque::new(), number: 0, done: false }
+        ParquetRows {
+            reader: self.reader,
+            leaves,
+            group: 0,
+            left: 0,
+            open: Vec::new(),
+            ready: VecDeque::new(),
+            number: 0,
+            done: false,
+        }
     }
 }
 
@@ -117,7 +130,11 @@ impl ParquetRows {
                 leaf.map(|leaf| {
                     let column = schema.column(leaf);
                     let meaning = Meaning::of(&column).map_err(|_| damage())?;
-                    Ok(OpenColumn { reader: group.get_column_reader(leaf)?, optional: column.max_def_level() > 0, meaning })
+                    Ok(OpenColumn {
+                        reader: group.get_column_reader(leaf)?,
+                        optional: column.max_def_level() > 0,
+                        meaning,
+                    })
                 })
                 .transpose()
             };
@@ -163,9 +180,13 @@ impl OpenColumn {
         match &mut self.reader {
             ColumnReader::Int32ColumnReader(reader) => read(reader, self.optional, rows, |value| meaning.int32(value)),
             ColumnReader::Int64ColumnReader(reader) => read(reader, self.optional, rows, |value| meaning.int64(value)),
-            ColumnReader::ByteArrayColumnReader(reader) => read(reader, self.optional, rows, |value| meaning.bytes(value.data(), true)),
+            ColumnReader::ByteArrayColumnReader(reader) => {
+                read(reader, self.optional, rows, |value| meaning.bytes(value.data(), true))
+            }
             ColumnReader::BoolColumnReader(reader) => read(reader, self.optional, rows, |_| Cell::Other),
-            ColumnReader::Int96ColumnReader(reader) => read(reader, self.optional, rows, |value| annotation::int96(value.data())),
+            ColumnReader::Int96ColumnReader(reader) => {
+                read(reader, self.optional, rows, |value| annotation::int96(value.data()))
+            }
             ColumnReader::FloatColumnReader(reader) => read(reader, self.optional, rows, |_| Cell::Other),
             ColumnReader::DoubleColumnReader(reader) => read(reader, self.optional, rows, |_| Cell::Other),
             ColumnReader::FixedLenByteArrayColumnReader(reader) => {
@@ -181,7 +202,9 @@ fn nested(field: &Option<&TypePtr>) -> &'static str {
     match (field.get_basic_info().logical_type_ref(), field.get_basic_info().converted_type()) {
         (Some(LogicalType::List), _) | (_, ConvertedType::LIST) => "a list",
         (Some(LogicalType::Map), _) | (_, ConvertedType::MAP | ConvertedType::MAP_KEY_VALUE) => "a map",
-        _ if field.get_basic_info().has_repetition() && field.get_basic_info().repetition() == Repetition::REPEATED => "a list",
+        _ if field.get_basic_info().has_repetition() && field.get_basic_info().repetition() == Repetition::REPEATED => {
+            "a list"
+        }
         _ => "a struct",
     }
 }
@@ -218,7 +241,8 @@ fn damage() -> parquet::errors::ParquetError {
 }
 
 fn damaged(what: &str) -> Error {
-    Error::data(format!("damaged Parquet file: {what}")).hint("write the file again; `parquet-tools` or pandas can check it")
+    Error::data(format!("damaged Parquet file: {what}"))
+        .hint("write the file again; `parquet-tools` or pandas can check it")
 }
 
 /// Runs the decoder. It may panic on bytes no writer would make, and its messages may quote values: both end here.

@@ -14,7 +14,8 @@ use crate::config::Data;
 
 /// Ids, nullable texts, nullable labels, written as row groups of 100.
 fn written(rows: usize, text: impl Fn(usize) -> Option<Vec<u8>>, label: impl Fn(usize) -> Option<i64>) -> Vec<u8> {
-    let schema = "message m { required binary id (UTF8); optional double score; optional binary text (UTF8); optional int64 label; }";
+    let schema = "message m { required binary id (UTF8); optional double score; optional binary text (UTF8); optional \
+        int64 label; }";
     let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
     let schema = Arc::new(parse_message_type(schema).unwrap());
     let mut bytes = Vec::new();
@@ -50,10 +51,14 @@ fn parquet_reads_across_row_groups_and_batches() {
     let bytes = written(333, |i| Some(format!("note {i}").into_bytes()), |i| Some((i % 2) as i64));
     for name in ["x.parquet", "named-otherwise"] {
         let file = file(name, &bytes);
-        let records = load(&Data::default(), &file.path, &Needs { label: true, both_classes: true, ..Needs::default() }).unwrap();
+        let records =
+            load(&Data::default(), &file.path, &Needs { label: true, both_classes: true, ..Needs::default() }).unwrap();
         assert_eq!(records.len(), 333);
         for (i, record) in records.iter().enumerate() {
-            assert_eq!((record.id.clone(), record.field("text")), (format!("r{i}"), Some(format!("note {i}").as_str())));
+            assert_eq!(
+                (record.id.clone(), record.field("text")),
+                (format!("r{i}"), Some(format!("note {i}").as_str()))
+            );
             assert_eq!((record.label, record.number), (Some((i % 2) as u8), i + 1));
         }
     }
@@ -68,8 +73,10 @@ fn parquet_problems_are_the_records_own() {
         _ => Some(b"x".to_vec()),
     };
     let file = file("x.parquet", written(6, text, |i| [Some(1), Some(0), Some(0), Some(0), Some(9), None][i]));
-    let kinds: Vec<Option<&str>> =
-        stream(&Data::default(), &file.path, &[]).unwrap().map(|item| item.unwrap().err().map(|e| e.kind.as_str())).collect();
+    let kinds: Vec<Option<&str>> = stream(&Data::default(), &file.path, &[])
+        .unwrap()
+        .map(|item| item.unwrap().err().map(|e| e.kind.as_str()))
+        .collect();
     assert_eq!(kinds, [None, Some("missing_field"), Some("invalid_utf8"), Some("empty_text"), Some("bad_label"), None]);
     let mut data = Data::default();
     data.fields.insert("label".into(), "score".into());

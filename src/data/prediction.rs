@@ -84,10 +84,12 @@ pub struct Prediction {
 }
 
 impl PredictionError {
-    /// The error that ends a command which cannot go on without this record: exit 1 where the model is at fault, else 3.
+    /// The error that ends a command which cannot go on without this record: exit 1 where the model is at fault, else
+    /// 3.
     pub fn fatal(&self) -> Error {
         let kind = ErrorKind::named(&self.kind);
-        let error = if kind == Some(ErrorKind::NotFinite) { Error::run(&self.message) } else { Error::data(&self.message) };
+        let error =
+            if kind == Some(ErrorKind::NotFinite) { Error::run(&self.message) } else { Error::data(&self.message) };
         match kind {
             Some(kind) => error.hint(kind.hint()),
             None => error,
@@ -121,7 +123,8 @@ impl Prediction {
 
     /// The JSON object of this line, without its newline.
     pub fn to_line(&self) -> Result<String> {
-        serde_json::to_string(self).map_err(|e| crate::error::Error::run(format!("prediction cannot be written as JSON: {e}")))
+        serde_json::to_string(self)
+            .map_err(|e| crate::error::Error::run(format!("prediction cannot be written as JSON: {e}")))
     }
 }
 
@@ -140,8 +143,8 @@ impl fmt::Debug for Prediction {
 
 /// Reads a prediction file of ours or of another tool; every bad line is listed (exit 3).
 ///
-/// A line needs `id` and, unless it carries an `error`, `probability` (null where a method gives none). Other keys
-/// may be missing; `parsable` then follows from `verbalized_label`, `agreement` from both. Keys of other tools are ignored.
+/// A line needs `id` and, unless it carries an `error`, `probability` (null where a method gives none). Other keys may
+/// be missing; `parsable` then follows from `verbalized_label`, `agreement` from both. Keys of other tools are ignored.
 pub fn read_predictions(path: &Path) -> Result<Vec<Prediction>> {
     read_predictions_carrying(path, &[])
 }
@@ -165,7 +168,10 @@ pub fn read_predictions_carrying(path: &Path, columns: &[String]) -> Result<Vec<
         match parse_line(bytes, columns) {
             Ok(prediction) => {
                 if let Some(first) = prediction.id.as_ref().and_then(|id| ids.first_with(id, number)) {
-                    problems.add(format!("record {number}, field id: the same as record {first}'s"), "each record is predicted once");
+                    problems.add(
+                        format!("record {number}, field id: the same as record {first}'s"),
+                        "each record is predicted once",
+                    );
                 }
                 predictions.push(prediction);
             }
@@ -246,8 +252,9 @@ impl Keys<'_> {
     }
 
     fn identifier(&self, key: &str) -> Result<Option<String>, Fault> {
-        let read =
-            |value: &Value| value.as_str().map(String::from).or_else(|| (value.is_i64() || value.is_u64()).then(|| value.to_string()));
+        let read = |value: &Value| {
+            value.as_str().map(String::from).or_else(|| (value.is_i64() || value.is_u64()).then(|| value.to_string()))
+        };
         self.typed(key, "is not a string or an integer", read)
     }
 

@@ -34,7 +34,13 @@ fn keys_come_in_the_contracts_order_and_numbers_round_trip() {
 
 #[test]
 fn an_error_line_has_every_key_null_and_the_record() {
-    let error = RecordError { record: 3, id: None, kind: ErrorKind::EmptyText, field: Some("text".into()), message: "is blank".into() };
+    let error = RecordError {
+        record: 3,
+        id: None,
+        kind: ErrorKind::EmptyText,
+        field: Some("text".into()),
+        message: "is blank".into(),
+    };
     let text = Prediction::from_error(&error).to_line().unwrap();
     assert_eq!(
         text,
@@ -56,11 +62,18 @@ fn columns_round_trip_where_they_are_asked_for() {
 
 #[test]
 fn files_of_other_tools_are_read() {
-    let lines = "{\"id\": 7, \"probability\": 1, \"verbalized_label\": 1, \"finish\": \"eos\", \"model\": {}}\n\n{\"id\": \"b\", \"probability\": null, \"label\": 0, \"group\": \"g\"}\n";
+    let lines = "{\"id\": 7, \"probability\": 1, \"verbalized_label\": 1, \"finish\": \"eos\", \"model\": \
+        {}}\n\n{\"id\": \"b\", \"probability\": null, \"label\": 0, \"group\": \"g\"}\n";
     let file = file("p.jsonl", lines);
     let read = read_predictions(&file.path).unwrap();
-    assert_eq!((read[0].id.as_deref(), read[0].parsable, read[0].agreement, read[0].finish), (Some("7"), Some(true), Some(true), None));
-    assert_eq!((read[1].parsable, read[1].agreement, read[1].label, read[1].group.as_deref()), (None, None, Some(0), Some("g")));
+    assert_eq!(
+        (read[0].id.as_deref(), read[0].parsable, read[0].agreement, read[0].finish),
+        (Some("7"), Some(true), Some(true), None)
+    );
+    assert_eq!(
+        (read[1].parsable, read[1].agreement, read[1].label, read[1].group.as_deref()),
+        (None, None, Some(0), Some("g"))
+    );
 }
 
 #[test]
@@ -107,8 +120,10 @@ fn probabilities_read_back_to_the_bit() {
     })
     .take(2000)
     .collect();
-    let lines =
-        draws.iter().enumerate().map(|(i, p)| Prediction { id: Some(i.to_string()), probability: Some(*p), ..line() }.to_line().unwrap());
+    let lines = draws
+        .iter()
+        .enumerate()
+        .map(|(i, p)| Prediction { id: Some(i.to_string()), probability: Some(*p), ..line() }.to_line().unwrap());
     let file = file("p.jsonl", lines.collect::<Vec<_>>().join("\n"));
     let read: Vec<f64> = read_predictions(&file.path).unwrap().iter().map(|p| p.probability.unwrap()).collect();
     let different = read.iter().zip(&draws).filter(|(read, drawn)| read.to_bits() != drawn.to_bits()).count();

@@ -30,8 +30,13 @@ impl Problems {
         }
     }
 
-    /// Counts each of the columns `carried` (`eval.subgroups`) that no record has a value in: a CSV header would lack it.
-    pub fn add_absent<'a>(&mut self, carried: &[String], records: impl Iterator<Item = &'a BTreeMap<String, Option<String>>>) {
+    /// Counts each of the columns `carried` (`eval.subgroups`) that no record has a value in: a CSV header would lack
+    /// it.
+    pub fn add_absent<'a>(
+        &mut self,
+        carried: &[String],
+        records: impl Iterator<Item = &'a BTreeMap<String, Option<String>>>,
+    ) {
         let mut absent: Vec<&String> = if self.is_empty() { carried.iter().collect() } else { Vec::new() };
         for columns in records {
             if absent.is_empty() {

@@ -58,7 +58,8 @@ impl Record {
 
 impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let fields: Vec<String> = self.fields.iter().map(|(name, text)| format!("{name} ({} bytes)", text.len())).collect();
+        let fields: Vec<String> =
+            self.fields.iter().map(|(name, text)| format!("{name} ({} bytes)", text.len())).collect();
         f.debug_struct("Record")
             .field("number", &self.number)
             .field("fields", &fields)
@@ -115,7 +116,9 @@ impl ErrorKind {
     /// What to do about it, for a `hint:` line.
     pub fn hint(self) -> &'static str {
         match self {
-            Self::InvalidJson => "each record must be one JSON object on one line, or a CSV row as wide as the header (RFC 4180 quoting)",
+            Self::InvalidJson => {
+                "each record must be one JSON object on one line, or a CSV row as wide as the header (RFC 4180 quoting)"
+            }
             Self::InvalidUtf8 => "save the file as UTF-8, for example with `iconv -t UTF-8`",
             Self::EmptyText => "give the record a text or leave it out of the file",
             Self::BadLabel => "a label is the integer 0 or 1; map another column with `--set data.fields.label=COLUMN`",

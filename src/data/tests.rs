@@ -52,7 +52,8 @@ fn bad(id: Option<&str>, kind: &'static str) -> Result<String, (Option<String>, 
 
 #[test]
 fn jsonl_gives_canonical_records_with_every_optional_field() {
-    let lines = "\u{feff}{\"id\": \"a\", \"text\": \"one <|eot_id|>\", \"label\": 1, \"explanation\": \"why\", \"group\": 7, \"more\": [1]}\r\n\n{\"text\": \"two\", \"label\": 0, \"id\": 2}";
+    let lines = "\u{feff}{\"id\": \"a\", \"text\": \"one <|eot_id|>\", \"label\": 1, \"explanation\": \"why\", \
+        \"group\": 7, \"more\": [1]}\r\n\n{\"text\": \"two\", \"label\": 0, \"id\": 2}";
     let records = load_bytes("x.jsonl", lines).unwrap();
     assert_eq!(records.len(), 2);
     assert_eq!((records[0].id.as_str(), records[0].label, records[0].number), ("a", Some(1), 1));
@@ -115,7 +116,10 @@ fn only_twenty_problems_are_listed_and_all_are_counted() {
 #[test]
 fn a_stream_gives_one_item_a_record_with_its_kind() {
     let mut lines = b"{\"id\": \"a\", \"text\": \"x\"}\n{\"id\": \"b\", \"text\": \"x\xff\"}\nnonsense\n".to_vec();
-    lines.extend_from_slice(b"{\"id\": \"d\", \"text\": \"\"}\n{\"id\": \"e\", \"text\": \"x\", \"label\": 3}\n{\"id\": \"f\", \"text\": null}\n{\"id\": \"g\", \"text\": \"x\", \"label\": null}");
+    lines.extend_from_slice(
+        b"{\"id\": \"d\", \"text\": \"\"}\n{\"id\": \"e\", \"text\": \"x\", \"label\": \
+        3}\n{\"id\": \"f\", \"text\": null}\n{\"id\": \"g\", \"text\": \"x\", \"label\": null}",
+    );
     let expected = [
         ok("a"),
         bad(Some("b"), "invalid_utf8"),
@@ -131,7 +135,10 @@ fn a_stream_gives_one_item_a_record_with_its_kind() {
 
 #[test]
 fn a_stream_refuses_a_repeated_id_before_it_gives_a_record() {
-    let file = file("x.jsonl", "{\"id\": \"a\", \"text\": \"x\"}\n{\"id\": \"b\", \"text\": \"\"}\n{\"id\": \"b\", \"text\": \"x\"}\n");
+    let file = file(
+        "x.jsonl",
+        "{\"id\": \"a\", \"text\": \"x\"}\n{\"id\": \"b\", \"text\": \"\"}\n{\"id\": \"b\", \"text\": \"x\"}\n",
+    );
     let error = stream(&Data::default(), &file.path, &[]).err().unwrap();
     assert!(error.to_string().ends_with("x.jsonl, record 3, field id: the same as record 2's"), "{error}");
     assert_eq!(error.exit_code(), 3);
@@ -151,7 +158,8 @@ fn csv_reads_quotes_newlines_crlf_bom_and_blank_lines() {
 
 #[test]
 fn csv_reports_broken_rows_by_record_number() {
-    let text = b"id,text,label\na,x,1\nb,x\nc,x,1,2\nd,\"x\"y,1\ne,\xff,1\nf,x,1.0\ng,x,\nh,,1\ni,x,-1\nj,\"x,1\nk,x,1\n";
+    let text =
+        b"id,text,label\na,x,1\nb,x\nc,x,1,2\nd,\"x\"y,1\ne,\xff,1\nf,x,1.0\ng,x,\nh,,1\ni,x,-1\nj,\"x,1\nk,x,1\n";
     let message = load_bytes("x.csv", text).unwrap_err();
     let lines: Vec<&str> = message.lines().skip(1).map(|line| line.trim().trim_start_matches("x.csv, ")).collect();
     let expected = [
@@ -167,7 +175,10 @@ fn csv_reports_broken_rows_by_record_number() {
     ];
     assert_eq!(lines, expected);
     let kinds: Vec<_> = streamed("x.csv", text).into_iter().map(|item| item.map_err(|(_, kind)| kind)).collect();
-    assert_eq!(kinds[1..6], [Err("invalid_json"), Err("invalid_json"), Err("invalid_json"), Err("invalid_utf8"), Err("bad_label")]);
+    assert_eq!(
+        kinds[1..6],
+        [Err("invalid_json"), Err("invalid_json"), Err("invalid_json"), Err("invalid_utf8"), Err("bad_label")]
+    );
     assert_eq!(kinds[6], Ok("g".into()));
 }
 
@@ -188,7 +199,10 @@ fn fields_are_mapped_and_further_names_are_kept() {
     let fields = [("id", "note_id"), ("text", "note"), ("label", "died"), ("age", "age"), ("group", "pt")];
     let mut data = Data { fields: fields.map(|(k, v)| (k.into(), v.into())).into(), ..Data::default() };
     let records = load(&data, &file.path, &strict()).unwrap();
-    assert_eq!((records[0].field("age"), records[0].field("text"), records[0].group.as_deref()), (Some("63"), Some("x"), Some("p1")));
+    assert_eq!(
+        (records[0].field("age"), records[0].field("text"), records[0].group.as_deref()),
+        (Some("63"), Some("x"), Some("p1"))
+    );
     data.fields.insert("sex".into(), "gender".into());
     assert!(load(&data, &file.path, &strict()).unwrap_err().to_string().ends_with("field sex: no column `gender`"));
     assert!(stream(&data, &file.path, &[]).is_ok(), "the input of predict need not have every mapped column");
@@ -212,7 +226,11 @@ fn lcd_reads_its_horizon_one_element_at_a_time() {
 #[test]
 fn lcd_tells_a_cut_file_and_goes_on_after_a_broken_element() {
     let cut = r#"{"data": [{"id": 1, "text": "a", "out_hospital_mortality_30": 0}, {"id": 2, "te"#;
-    assert!(load_bytes("x.json", cut).unwrap_err().ends_with("record 2: broken JSON: the file ends inside the `data` array"));
+    assert!(
+        load_bytes("x.json", cut)
+            .unwrap_err()
+            .ends_with("record 2: broken JSON: the file ends inside the `data` array")
+    );
     let broken = r#"{"data": [{"id": 1, "text": "a"}, {"id": 2, "text": nope}, 7, {"id": 4, "text": "b"}]}"#;
     assert_eq!(streamed("x.json", broken), [ok("1"), bad(None, "invalid_json"), bad(None, "invalid_json"), ok("4")]);
     let file = file("x.json", r#"{"items": []}"#);
@@ -226,11 +244,15 @@ fn clinifact_is_known_by_its_header_and_its_labels_are_three() {
     let good = format!("{header}10,NCT1,c,1,a,0\n11,NCT1,c,1,b,1\n12,NCT2,c,1,c,2\n");
     let records = load_bytes("x.csv", &good).unwrap();
     assert_eq!(records.iter().map(|r| r.label.unwrap()).collect::<Vec<_>>(), [0, 1, 0]);
-    assert_eq!((records[2].id.as_str(), records[2].group.as_deref(), records[2].field("abstract")), ("12", Some("NCT2"), Some("c")));
+    assert_eq!(
+        (records[2].id.as_str(), records[2].group.as_deref(), records[2].field("abstract")),
+        ("12", Some("NCT2"), Some("c"))
+    );
     assert_eq!(records[0].fields.keys().collect::<Vec<_>>(), ["abstract", "claim"]);
     let message = load_bytes("x.csv", format!("{header}10,NCT1,c,1,a,3\n11,NCT1, ,1,b,-1\n")).unwrap_err();
     assert!(
-        message.contains("record 1, field label: is not 0, 1 or 2") && message.contains("record 2, field claim: is blank"),
+        message.contains("record 1, field label: is not 0, 1 or 2")
+            && message.contains("record 2, field claim: is blank"),
         "{message}"
     );
 }
@@ -242,7 +264,8 @@ fn counts_and_classes_are_enforced() {
     let data = Data { expect: crate::config::Expect { train: Some(3), ..Default::default() }, ..Data::default() };
     let error = load(&data, &file.path, &Needs::split(&data, "train", &[])).unwrap_err().to_string();
     assert!(error.ends_with("x.jsonl, holds 2 records, data.expect says 3"), "{error}");
-    let error = load(&data, &file.path, &Needs { expect: None, ..Needs::split(&data, "train", &[]) }).unwrap_err().to_string();
+    let error =
+        load(&data, &file.path, &Needs { expect: None, ..Needs::split(&data, "train", &[]) }).unwrap_err().to_string();
     assert!(error.ends_with("field label: no record has class 1"), "{error}");
     assert_eq!(load(&data, &file.path, &Needs::split(&data, "dev", &[])).unwrap().len(), 2);
     assert!(load_bytes("x.jsonl", "\n\n").unwrap_err().ends_with("holds no record"));
@@ -258,8 +281,11 @@ fn a_missing_file_and_an_unknown_format_exit_3_with_a_hint() {
 
 #[test]
 fn debug_output_holds_no_text() {
-    let records =
-        load_bytes("x.jsonl", r#"{"id": "IDIDID", "text": "SECRET", "label": 1, "explanation": "SECRET", "group": "SECRET"}"#).unwrap();
+    let records = load_bytes(
+        "x.jsonl",
+        r#"{"id": "IDIDID", "text": "SECRET", "label": 1, "explanation": "SECRET", "group": "SECRET"}"#,
+    )
+    .unwrap();
     let debug = format!("{records:?}");
     assert!(!debug.contains("SECRET") && !debug.contains("IDIDID") && debug.contains("text (6 bytes)"), "{debug}");
 }

@@ -1,5 +1,5 @@
-//! The embedded default: a tiny Llama pretrained on synthetic notes, its tokenizer, and the config that demonstrates the
-//! whole method on it. Layer 2 (data).
+//! The embedded default: a tiny Llama pretrained on synthetic notes, its tokenizer, and the config that demonstrates
+//! the whole method on it. Layer 2 (data).
 //!
 //! Everything here is made by this project: `clsgen demo --pretrain DIR` makes the model again, from the seed in
 //! `configs/demo-pretrain.toml`.
@@ -30,7 +30,8 @@ const SHAPE: [(&str, &[u8]); 3] = [
 ];
 
 /// What pretraining makes, packed: bf16 weights and a byte-level BPE tokenizer.
-const LEARNED: [(&str, &[u8]); 2] = [("model.safetensors", packed!("model.safetensors")), ("tokenizer.json", packed!("tokenizer.json"))];
+const LEARNED: [(&str, &[u8]); 2] =
+    [("model.safetensors", packed!("model.safetensors")), ("tokenizer.json", packed!("tokenizer.json"))];
 
 /// Writes the embedded model as a Hugging Face folder.
 pub fn write_model(dir: &Path) -> Result<()> {

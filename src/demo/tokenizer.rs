@@ -31,7 +31,8 @@ const CONTROLS: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 pub fn train(texts: &[String]) -> Result<Vec<u8>> {
     let failed = |e: tokenizers::Error| Error::run(format!("the tokenizer cannot be trained: {e}"));
     let mut tokenizer = Tokenizer::new(BPE::default());
-    let split = Split::new(SplitPattern::Regex(WORDS.into()), SplitDelimiterBehavior::Isolated, false).map_err(failed)?;
+    let split =
+        Split::new(SplitPattern::Regex(WORDS.into()), SplitDelimiterBehavior::Isolated, false).map_err(failed)?;
     let words: [PreTokenizerWrapper; 2] = [split.into(), ByteLevel::new(false, true, false).into()];
     tokenizer.with_pre_tokenizer(Some(Sequence::new(words.to_vec())));
     tokenizer.with_decoder(Some(ByteLevelDecoder::default()));
@@ -52,7 +53,8 @@ mod tests {
 
     #[test]
     fn training_repeats_itself_and_reads_back_what_it_wrote() {
-        let texts: Vec<String> = (0..200).map(|i| format!("Patient {i} walked, then walked again: albumin 2.{i}\n\n")).collect();
+        let texts: Vec<String> =
+            (0..200).map(|i| format!("Patient {i} walked, then walked again: albumin 2.{i}\n\n")).collect();
         let bytes = train(&texts).unwrap();
         assert_eq!(bytes, train(&texts).unwrap());
         let tokenizer = Tokenizer::from_bytes(&bytes).unwrap();

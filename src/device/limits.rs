@@ -22,12 +22,17 @@ pub fn memory_total() -> Option<u64> {
     meminfo("MemTotal")
 }
 
-/// Fails (exit 5) when `need` bytes for `what` are more than the `free` ones. `what` begins the message: "training with …".
+/// Fails (exit 5) when `need` bytes for `what` are more than the `free` ones. `what` begins the message: "training with
+/// …".
 pub fn check_memory(need: u64, free: u64, what: &str) -> Result<()> {
     if need <= free {
         return Ok(());
     }
-    Err(Error::resources(format!("not enough memory: {what} needs {}, {} is free", format_bytes(need), format_bytes(free))))
+    Err(Error::resources(format!(
+        "not enough memory: {what} needs {}, {} is free",
+        format_bytes(need),
+        format_bytes(free)
+    )))
 }
 
 /// Bytes free for this user on the file system that holds `dir` (or its nearest existing parent).
@@ -42,7 +47,12 @@ pub fn disk_available(dir: &Path) -> Option<u64> {
 pub fn check_disk(dir: &Path, need: u64) -> Result<()> {
     match disk_available(dir) {
         Some(free) if free < need => {
-            let message = format!("{}: No space left on device: {} needed, {} free", dir.display(), format_bytes(need), format_bytes(free));
+            let message = format!(
+                "{}: No space left on device: {} needed, {} free",
+                dir.display(),
+                format_bytes(need),
+                format_bytes(free)
+            );
             Err(Error::resources(message).hint("free some space, or choose another place with --run"))
         }
         _ => Ok(()),

@@ -9,7 +9,9 @@ use std::sync::{
 
 use candle_core::{DType, Device};
 
-pub use limits::{addresses_available, check_disk, check_memory, disk_available, format_bytes, memory_available, memory_total};
+pub use limits::{
+    addresses_available, check_disk, check_memory, disk_available, format_bytes, memory_available, memory_total,
+};
 
 use crate::{
     config::Dtype,
@@ -38,8 +40,8 @@ pub fn parse(name: &str) -> Result<Choice> {
     }
 }
 
-/// The device `name` stands for. `open_cuda` opens CUDA device N or says why it cannot (exit 5): an error where CUDA was asked for by
-/// name, the CPU where `auto` was.
+/// The device `name` stands for. `open_cuda` opens CUDA device N or says why it cannot (exit 5): an error where CUDA
+/// was asked for by name, the CPU where `auto` was.
 pub fn select(name: &str, open_cuda: impl FnOnce(usize) -> Result<Device>) -> Result<Device> {
     match parse(name)? {
         Choice::Cpu => Ok(Device::Cpu),
@@ -68,7 +70,11 @@ const STACK: usize = 8 << 20;
 pub fn threads(wanted: Option<usize>) -> Result<usize> {
     let count = wanted.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     // An error says that the pool exists already, or that threads cannot be had; the next line tells them apart.
-    let built = rayon::ThreadPoolBuilder::new().num_threads(count).stack_size(STACK).thread_name(|i| format!("clsgen-{i}")).build_global();
+    let built = rayon::ThreadPoolBuilder::new()
+        .num_threads(count)
+        .stack_size(STACK)
+        .thread_name(|i| format!("clsgen-{i}"))
+        .build_global();
     match built {
         Err(e) if !e.to_string().contains("already been initialized") => {
             Err(Error::resources(format!("cannot start {count} threads")).hint("use a smaller --threads"))
@@ -77,8 +83,8 @@ pub fn threads(wanted: Option<usize>) -> Result<usize> {
     }
 }
 
-/// Runs `work` on one of the worker threads. From there a parallel loop begins at once; from any other thread it wakes a worker
-/// and sleeps until that is done, some hundred times a training step.
+/// Runs `work` on one of the worker threads. From there a parallel loop begins at once; from any other thread it wakes
+/// a worker and sleeps until that is done, some hundred times a training step.
 pub fn on_a_worker<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     rayon::scope(|_| work())
 }
@@ -88,8 +94,8 @@ fn signal_number() -> &'static Arc<AtomicUsize> {
     NUMBER.get_or_init(Arc::default)
 }
 
-/// Signals that ask a run to save and stop: Ctrl-C, a closed terminal, `kill`, what batch systems send before they take the machine
-/// away (USR1, USR2), and the CPU limit.
+/// Signals that ask a run to save and stop: Ctrl-C, a closed terminal, `kill`, what batch systems send before they take
+/// the machine away (USR1, USR2), and the CPU limit.
 const STOPPING: [i32; 6] = [libc::SIGHUP, libc::SIGINT, libc::SIGUSR1, libc::SIGUSR2, libc::SIGTERM, libc::SIGXCPU];
 
 /// From now on the first of these signals asks the run to save and stop ([`interrupted`]); a second ends it at once.
@@ -105,7 +111,8 @@ pub fn watch_signals() -> Result<()> {
         // Beyond its CPU limit a process gets SIGXCPU every second: that is no second wish of the user's.
         if signal != libc::SIGXCPU {
             // In this order: at the first signal the shutdown finds the flag unset, and only then is it set.
-            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&second)).map_err(failed)?;
+            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&second))
+                .map_err(failed)?;
         }
         signal_hook::flag::register(signal, Arc::clone(&second))
             .and_then(|_| signal_hook::flag::register_usize(signal, Arc::clone(signal_number()), signal as usize))
@@ -117,7 +124,10 @@ pub fn watch_signals() -> Result<()> {
 /// Whether this process ignores a signal, by the mask that Linux shows; elsewhere nobody knows.
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 

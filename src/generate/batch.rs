@@ -123,8 +123,8 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Rows at once: beyond about this many a CPU's products are bound by arithmetic, and more rows would only delay the
-    /// first answers (and lose more of them to a kill).
+    /// Rows at once: beyond about this many a CPU's products are bound by arithmetic, and more rows would only delay
+    /// the first answers (and lose more of them to a kill).
     pub(super) const ROWS: usize = 32;
 }
 
@@ -146,12 +146,13 @@ impl Batch {
     /// Tokens of open prompts and of their running samples.
     fn in_use(&self) -> usize {
         let prompts: usize = self.jobs.values().map(|job| round_up_to_blocks(job.request.prompt.len())).sum();
-        let samples: usize = self.rows.iter().filter_map(|row| self.jobs.get(&row.job)).map(|job| job.request.sample_cost()).sum();
+        let samples: usize =
+            self.rows.iter().filter_map(|row| self.jobs.get(&row.job)).map(|job| job.request.sample_cost()).sum();
         prompts + samples
     }
 
-    /// Most tokens that cached prefixes may hold when prompts and samples are about to take `promised` more: at most a quarter of the
-    /// budget, so that they hardly delay other work.
+    /// Most tokens that cached prefixes may hold when prompts and samples are about to take `promised` more: at most a
+    /// quarter of the budget, so that they hardly delay other work.
     pub(super) fn room_for_prefixes(&self, promised: usize, budget: Budget) -> usize {
         budget.tokens.saturating_sub(self.in_use() + promised).min(budget.tokens / 4)
     }

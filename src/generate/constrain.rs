@@ -1,9 +1,10 @@
 //! Constrained decoding of the closing `Classification: <label>` line (SPEC A46): with it, every answer parses.
 //!
 //! The explanation is written freely. The line is forced (a) when the model would stop without it, (b) when only just
-//! enough tokens are left for it, and (c) from the moment the model itself has written `Classification:` at the
-//! start of a line. On that line the model chooses among the labels' own token sequences and nothing else; once a single
-//! label is left, the rest of the target's tail (`<label>\n\n` and the end-of-turn token) follows without further passes.
+//! enough tokens are left for it, and (c) from the moment the model itself has written `Classification:` at the start
+//! of a line. On that line the model chooses among the labels' own token sequences and nothing else; once a single
+//! label is left, the rest of the target's tail (`<label>\n\n` and the end-of-turn token) follows without further
+//! passes.
 
 use crate::{
     error::{Error, Result},
@@ -69,8 +70,10 @@ impl Constraint {
             if parse(&text, labels, prefix).label.map(usize::from) == Some(class) {
                 return Ok(ids);
             }
-            Err(Error::model(format!("constrained decoding: the tokenizer cannot write the verdict line of class {class}"))
-                .hint("set generate.constrain = false"))
+            Err(Error::model(format!(
+                "constrained decoding: the tokenizer cannot write the verdict line of class {class}"
+            ))
+            .hint("set generate.constrain = false"))
         };
         let endings = labels.each_ref().map(|label| format!(" {label}"));
         let tails = |class: usize| -> Result<Vec<Option<Vec<u32>>>> {
@@ -151,7 +154,10 @@ impl Constraint {
             Some(rest) => ending.strip_prefix(rest).map(|tail| format!("{text}{tail}")),
             None => Some(format!("{text}\n\n{HEADER}{ending}")),
         };
-        self.endings.iter().find_map(closed).is_some_and(|closed| parse(&closed, &self.labels, &self.prefix).explanation.is_some())
+        self.endings
+            .iter()
+            .find_map(closed)
+            .is_some_and(|closed| parse(&closed, &self.labels, &self.prefix).explanation.is_some())
     }
 }
 
@@ -228,7 +234,10 @@ mod tests {
         assert_eq!(write(&format!("{wish}TRUE\n\n"), labels, 0, 90), format!("{wish}TRUE\n\n"));
         assert_eq!(write(&format!("{wish}unclear, because"), labels, 0, 90), format!("{wish}FALSE\n\n"));
         assert_eq!(write(&format!("{wish}unclear, because"), labels, 1, 90), format!("{wish}TRUE\n\n"));
-        assert_eq!(write("No effect.\n  Classification:maybe", labels, 1, 90), "No effect.\n  Classification: TRUE\n\n");
+        assert_eq!(
+            write("No effect.\n  Classification:maybe", labels, 1, 90),
+            "No effect.\n  Classification: TRUE\n\n"
+        );
         assert_eq!(write("The Classification: x", labels, 1, 90), "The Classification: x\n\nClassification: TRUE\n\n");
     }
 

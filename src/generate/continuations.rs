@@ -9,12 +9,17 @@ use crate::{
     ops::Offsets,
 };
 
-/// `log p(continuation | prompt)` of each continuation: the sum over its tokens of their log-probabilities under the LM head,
-/// each given the prompt and the tokens before it.
+/// `log p(continuation | prompt)` of each continuation: the sum over its tokens of their log-probabilities under the LM
+/// head, each given the prompt and the tokens before it.
 ///
-/// The prompt is prefilled once, behind what `prefixes` has of it (of at most its own length); the continuations share it. They
-/// are read one at a time. So the numbers do not depend on what else is asked.
-pub fn log_probabilities(llama: &Llama, prefixes: &mut PrefixCache, prompt: &[u32], continuations: &[Vec<u32>]) -> Result<Vec<f64>> {
+/// The prompt is prefilled once, behind what `prefixes` has of it (of at most its own length); the continuations share
+/// it. They are read one at a time. So the numbers do not depend on what else is asked.
+pub fn log_probabilities(
+    llama: &Llama,
+    prefixes: &mut PrefixCache,
+    prompt: &[u32],
+    continuations: &[Vec<u32>],
+) -> Result<Vec<f64>> {
     if prompt.is_empty() || continuations.iter().any(Vec::is_empty) {
         return Err(Error::run("a prompt and its continuations need a token each"));
     }
@@ -50,8 +55,10 @@ fn log_softmax(logits: &[f32]) -> Vec<f64> {
 
 fn pick(log_probabilities: &[f64], id: u32) -> Result<f64> {
     let value = log_probabilities.get(id as usize).copied().filter(|value| value.is_finite());
-    value
-        .ok_or_else(|| Error::model("the model's output is not a number, or lacks a token of the label").hint("the weights may be damaged"))
+    value.ok_or_else(|| {
+        Error::model("the model's output is not a number, or lacks a token of the label")
+            .hint("the weights may be damaged")
+    })
 }
 
 #[cfg(test)]

@@ -58,9 +58,14 @@ impl<'a> Engine<'a> {
         Self { constraint, ..self }
     }
 
-    /// Runs requests whose samples are trials: one after another, until `accept` takes one. Results come in the order of
-    /// their completion.
-    pub fn run(&self, requests: impl Iterator<Item = Request>, accept: &mut Accept<'_>, emit: &mut Emit<'_>) -> Result<()> {
+    /// Runs requests whose samples are trials: one after another, until `accept` takes one. Results come in the order
+    /// of their completion.
+    pub fn run(
+        &self,
+        requests: impl Iterator<Item = Request>,
+        accept: &mut Accept<'_>,
+        emit: &mut Emit<'_>,
+    ) -> Result<()> {
         Run::new(self, requests, Some(accept)).finish(emit)
     }
 
@@ -82,7 +87,13 @@ struct Run<'e, 'a, 'f, I: Iterator<Item = Request>> {
 
 impl<'e, 'a, 'f, I: Iterator<Item = Request>> Run<'e, 'a, 'f, I> {
     fn new(engine: &'e Engine<'a>, requests: I, accept: Option<&'e mut Accept<'f>>) -> Self {
-        Self { engine, requests: requests.enumerate().peekable(), accept, batch: Batch::default(), waiting: VecDeque::new() }
+        Self {
+            engine,
+            requests: requests.enumerate().peekable(),
+            accept,
+            batch: Batch::default(),
+            waiting: VecDeque::new(),
+        }
     }
 
     fn finish(mut self, emit: &mut Emit<'_>) -> Result<()> {
@@ -113,7 +124,12 @@ impl<'e, 'a, 'f, I: Iterator<Item = Request>> Run<'e, 'a, 'f, I> {
             }
             self.waiting.pop_front();
             let mut row = Row::new(index, sample, job);
-            row.advance(sample::Row::new(&job.first, row.draw()), &job.request, self.engine.constraint, self.engine.tokenizer)?;
+            row.advance(
+                sample::Row::new(&job.first, row.draw()),
+                &job.request,
+                self.engine.constraint,
+                self.engine.tokenizer,
+            )?;
             self.batch.rows.push(row);
             self.retire(emit)?;
         }
@@ -132,12 +148,17 @@ impl<'e, 'a, 'f, I: Iterator<Item = Request>> Run<'e, 'a, 'f, I> {
         }
         let promised = busy.iter().map(|(_, request)| request.cost()).sum();
         let limit = self.batch.room_for_prefixes(promised, self.engine.budget);
-        let (prefill_only, generating): (Vec<_>, Vec<_>) = busy.into_iter().partition(|(_, request)| request.samples == 0);
+        let (prefill_only, generating): (Vec<_>, Vec<_>) =
+            busy.into_iter().partition(|(_, request)| request.samples == 0);
         if !prefill_only.is_empty() {
             let caches = self.lookup_or_prefill(&prefill_only, limit)?;
             let hidden = self.engine.prefill_only(&prefill_only, &caches)?;
             for ((index, request), logits) in prefill_only.iter().zip(self.engine.cls_logits(&hidden)?) {
-                emit(Completed { index: *index, logits: request.want_probability.then_some(logits), generations: Vec::new() })?;
+                emit(Completed {
+                    index: *index,
+                    logits: request.want_probability.then_some(logits),
+                    generations: Vec::new(),
+                })?;
             }
         }
         let caches = self.lookup_or_prefill(&generating, limit)?;
@@ -149,7 +170,8 @@ impl<'e, 'a, 'f, I: Iterator<Item = Request>> Run<'e, 'a, 'f, I> {
         Ok(true)
     }
 
-    /// A sequence for each prompt, starting with its cached prefix; see [`PrefixCache::lookup_or_prefill`](super::PrefixCache::lookup_or_prefill).
+    /// A sequence for each prompt, starting with its cached prefix; see
+    /// [`PrefixCache::lookup_or_prefill`](super::PrefixCache::lookup_or_prefill).
     fn lookup_or_prefill(&mut self, group: &[(usize, Request)], limit: usize) -> Result<Vec<SequenceCache>> {
         let prompts: Vec<&[u32]> = group.iter().map(|(_, request)| &request.prompt[..]).collect();
         self.batch.prefixes.lookup_or_prefill(&self.engine.model.llama, &prompts, limit)
@@ -160,11 +182,13 @@ impl<'e, 'a, 'f, I: Iterator<Item = Request>> Run<'e, 'a, 'f, I> {
         let mut group: Vec<(usize, Request)> = Vec::new();
         let mut prefill = 0;
         let mut promised = 0;
-        while let Some((index, prompt, cost)) = self.requests.peek().map(|(index, request)| (*index, request.prompt.len(), request.cost()))
+        while let Some((index, prompt, cost)) =
+            self.requests.peek().map(|(index, request)| (*index, request.prompt.len(), request.cost()))
         {
             let first = group.first().map(|(index, _): &(usize, Request)| *index);
             let oldest = self.batch.jobs.first_key_value().map(|(index, _)| *index).or(first).unwrap_or(index);
-            let room = group.is_empty() || (prefill + prompt <= PREFILL_TOKENS && group.len() < self.engine.budget.rows);
+            let room =
+                group.is_empty() || (prefill + prompt <= PREFILL_TOKENS && group.len() < self.engine.budget.rows);
             let alone = group.is_empty() && self.batch.rows.is_empty();
             if alone && !self.fits_with(cost, 0) {
                 self.batch.prefixes.clear();
@@ -228,7 +252,10 @@ impl Engine<'_> {
     fn check(&self, request: &Request) -> Result<()> {
         let least = self.constraint.map_or(1, Constraint::min_new_tokens);
         if request.samples > 0 && request.max_new_tokens < least {
-            return Err(Error::usage(format!("model.max_output_tokens = {} is too small: at least {least}", request.max_new_tokens)));
+            return Err(Error::usage(format!(
+                "model.max_output_tokens = {} is too small: at least {least}",
+                request.max_new_tokens
+            )));
         }
         Ok(())
     }
@@ -268,7 +295,8 @@ impl Engine<'_> {
         Ok(rows.iter().map(|row| [row[0], row[1]]).collect())
     }
 
-    /// The LM head on the last rows of prompts: `(n, hidden)` → n × vocab, on the host, where samples start from it again and again.
+    /// The LM head on the last rows of prompts: `(n, hidden)` → n × vocab, on the host, where samples start from it
+    /// again and again.
     fn lm_logits(&self, hidden: &Tensor) -> Result<Vec<Vec<f32>>> {
         Ok(self.model.llama.decode_logits(hidden)?.to_dtype(DType::F32)?.to_vec2()?)
     }
@@ -276,6 +304,7 @@ impl Engine<'_> {
 
 /// What is left to read of the prompts.
 fn concatenate(group: &[(usize, Request)], caches: &[SequenceCache]) -> (Vec<u32>, Offsets) {
-    let rests: Vec<&[u32]> = group.iter().zip(caches).map(|((_, request), cache)| &request.prompt[cache.len()..]).collect();
+    let rests: Vec<&[u32]> =
+        group.iter().zip(caches).map(|((_, request), cache)| &request.prompt[cache.len()..]).collect();
     (rests.concat(), Offsets::from_lengths(&rests.iter().map(|rest| rest.len()).collect::<Vec<_>>()))
 }

@@ -30,8 +30,8 @@ impl<'e, T> InOrder<'e, T> {
 }
 
 impl Engine<'_> {
-    /// As [`Engine::run_all`], in the order of the requests. A request that could not be made ends the run: what was asked
-    /// before it is finished and emitted, then its error is returned.
+    /// As [`Engine::run_all`], in the order of the requests. A request that could not be made ends the run: what was
+    /// asked before it is finished and emitted, then its error is returned.
     pub fn run_in_order(
         &self,
         requests: impl Iterator<Item = Result<Request>>,

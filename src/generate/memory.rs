@@ -55,11 +55,16 @@ pub fn check_before_loading(source: &ModelSource, dtype: DType, device: &Device,
     let config = source.config()?;
     let (needs, loading) = (Needs::of(&config, dtype, device), Loading::of(source, &config, dtype, device));
     let answer = needs.cache * output as u64;
-    let what = format!("{} ({} of weights) with a prompt of {input} tokens", source.path.display(), device::format_bytes(loading.held));
+    let what = format!(
+        "{} ({} of weights) with a prompt of {input} tokens",
+        source.path.display(),
+        device::format_bytes(loading.held)
+    );
     loading.check(needs.working(input) + needs.cache * input as u64 + answer, device, &what, &|free| {
         let fits = free.saturating_sub(loading.held + needs.logits + answer) / (needs.row + needs.cache);
         // Shorter prompts would be read together and take as much.
-        (fits as usize > PREFILL_TOKENS).then(|| format!("about {fits} tokens would fit: --set {key}={fits}, or a smaller model"))
+        (fits as usize > PREFILL_TOKENS)
+            .then(|| format!("about {fits} tokens would fit: --set {key}={fits}, or a smaller model"))
     })
 }
 

@@ -1,9 +1,9 @@
 //! The one engine that generates for everything. Layer 4.
 //!
-//! A prompt is prefilled once; the CLS logits come from that same pass; its samples share the prompt's keys and values, and so
-//! do prompts that begin alike.
-//! Rows leave the batch when they stop and new ones enter, within a budget of cached tokens. What a request gets is a
-//! function of (model, request): never of its neighbours, its place in the queue or the number of threads.
+//! A prompt is prefilled once; the CLS logits come from that same pass; its samples share the prompt's keys and values,
+//! and so do prompts that begin alike. Rows leave the batch when they stop and new ones enter, within a budget of
+//! cached tokens. What a request gets is a function of (model, request): never of its neighbours, its place in the
+//! queue or the number of threads.
 
 mod batch;
 pub mod constrain;
@@ -72,7 +72,10 @@ pub struct Generation {
 impl std::fmt::Debug for Generation {
     /// Counts only: generated text can quote its record.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Generation").field("finish", &self.finish).field("generated_tokens", &self.generated_tokens).finish_non_exhaustive()
+        f.debug_struct("Generation")
+            .field("finish", &self.finish)
+            .field("generated_tokens", &self.generated_tokens)
+            .finish_non_exhaustive()
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::{cell::RefCell, collections::HashMap};
 
-use super::{Completed, Engine, Generation, Request, Sampling, batch::Budget, constrain::Constraint, in_order::InOrder};
+use super::{
+    Completed, Engine, Generation, Request, Sampling, batch::Budget, constrain::Constraint, in_order::InOrder,
+};
 use crate::{
     data::{ErrorKind, Prediction, Record, RecordError},
     error::{Error, Result},
@@ -50,7 +52,12 @@ impl Counts {
 }
 
 /// Scores a whole split in memory.
-pub fn score_records(model: &Model, prompter: &Prompter, records: &[Record], settings: &Settings) -> Result<Vec<Prediction>> {
+pub fn score_records(
+    model: &Model,
+    prompter: &Prompter,
+    records: &[Record],
+    settings: &Settings,
+) -> Result<Vec<Prediction>> {
     let mut predictions = Vec::with_capacity(records.len());
     score(model, prompter, records.iter().map(|record| Ok(Ok(record.clone()))), settings, &mut |prediction| {
         // Whoever asks for a whole split scores it: metrics over what is left would pass for metrics over all.
@@ -153,7 +160,12 @@ impl Source<'_> {
             if completed.logits.is_some_and(|logits| !logits.iter().all(|logit| logit.is_finite())) {
                 return Prediction {
                     label: prediction.label,
-                    ..Prediction::from_error(&bad(number, prediction.id, ErrorKind::NotFinite, "its logits are not finite"))
+                    ..Prediction::from_error(&bad(
+                        number,
+                        prediction.id,
+                        ErrorKind::NotFinite,
+                        "its logits are not finite",
+                    ))
                 };
             }
             if let Some(logits) = completed.logits {
@@ -202,7 +214,14 @@ fn bad(record: usize, id: Option<String>, kind: ErrorKind, message: &str) -> Rec
 
 /// A request that needs no model: it only keeps an error line's place.
 fn nothing() -> Request {
-    Request { key: 0, prompt: Vec::new(), samples: 0, max_new_tokens: 0, sampling: Sampling::greedy(), want_probability: false }
+    Request {
+        key: 0,
+        prompt: Vec::new(),
+        samples: 0,
+        max_new_tokens: 0,
+        sampling: Sampling::greedy(),
+        want_probability: false,
+    }
 }
 
 /// softmax(logits)[1], in f64.

@@ -1,8 +1,9 @@
-//! A prefix cache: the keys and values of token prefixes that several prompts share (a system part, a judge's template, a document
-//! that is asked about twice). Each is prefilled once a run; on a CPU the bits are those of prompts that are read whole.
+//! A prefix cache: the keys and values of token prefixes that several prompts share (a system part, a judge's template,
+//! a document that is asked about twice). Each is prefilled once a run; on a CPU the bits are those of prompts that are
+//! read whole.
 //!
-//! Prefixes are found, not declared: one is cached when two prompts near each other start with the same tokens, and it stays while
-//! it is among the most recently used few and small beside the budget.
+//! Prefixes are found, not declared: one is cached when two prompts near each other start with the same tokens, and it
+//! stays while it is among the most recently used few and small beside the budget.
 
 use std::collections::VecDeque;
 
@@ -15,12 +16,12 @@ use crate::{
     ops::Offsets,
 };
 
-/// Fewest tokens of a cached prefix, and fewest by which it must be longer than one that is cached already: prefilling it costs a
-/// pass over the weights of its own, which fewer tokens do not save.
+/// Fewest tokens of a cached prefix, and fewest by which it must be longer than one that is cached already: prefilling
+/// it costs a pass over the weights of its own, which fewer tokens do not save.
 const MIN_TOKENS: usize = 32;
 
-/// Most prefixes that are cached: kinds of prompts may alternate (a judge asks two questions about each record). It is also the number
-/// of earlier prompts that a new one is compared with.
+/// Most prefixes that are cached: kinds of prompts may alternate (a judge asks two questions about each record). It is
+/// also the number of earlier prompts that a new one is compared with.
 const CAPACITY: usize = 4;
 
 /// The cached prefixes of one run's prompts, for one model.
@@ -48,9 +49,15 @@ impl PrefixCache {
         self.cached.clear();
     }
 
-    /// For each prompt a sequence that starts with its longest cached prefix (empty if there is none) and leaves at least its last
-    /// token to prefill. Newly found prefixes are prefilled and cached here, as far as the cache then holds at most `limit` tokens.
-    pub(super) fn lookup_or_prefill(&mut self, llama: &Llama, prompts: &[&[u32]], limit: usize) -> Result<Vec<SequenceCache>> {
+    /// For each prompt a sequence that starts with its longest cached prefix (empty if there is none) and leaves at
+    /// least its last token to prefill. Newly found prefixes are prefilled and cached here, as far as the cache then
+    /// holds at most `limit` tokens.
+    pub(super) fn lookup_or_prefill(
+        &mut self,
+        llama: &Llama,
+        prompts: &[&[u32]],
+        limit: usize,
+    ) -> Result<Vec<SequenceCache>> {
         let sequences = (0..prompts.len()).map(|i| {
             let shared = self.longest_shared(prompts, i);
             self.lookup_or_prefill_one(llama, prompts[i], shared, limit)
@@ -68,11 +75,18 @@ impl PrefixCache {
         all.map(|other| common_prefix_len(prompts[i], other)).max().unwrap_or(0)
     }
 
-    fn lookup_or_prefill_one(&mut self, llama: &Llama, prompt: &[u32], shared: usize, limit: usize) -> Result<SequenceCache> {
+    fn lookup_or_prefill_one(
+        &mut self,
+        llama: &Llama,
+        prompt: &[u32],
+        shared: usize,
+        limit: usize,
+    ) -> Result<SequenceCache> {
         let most = prompt.len().saturating_sub(1);
         let matches = self.cached.iter().map(|prefix| common_prefix_len(prompt, &prefix.ids)).enumerate();
         let (mut cache, mut tokens) = (SequenceCache::default(), 0);
-        if let Some((i, found)) = matches.max_by_key(|(_, tokens)| *tokens).filter(|(_, tokens)| *tokens >= MIN_TOKENS) {
+        if let Some((i, found)) = matches.max_by_key(|(_, tokens)| *tokens).filter(|(_, tokens)| *tokens >= MIN_TOKENS)
+        {
             let prefix = self.cached.remove(i);
             tokens = found.min(most);
             cache = prefix.cache.prefix(tokens);
@@ -139,14 +153,21 @@ mod tests {
     fn sharing_changes_no_bit() {
         for model in [model(), bf16_model()] {
             let requests = requests(2, hot(), model.llama.config.vocab_size as u32);
-            let alone: Vec<_> = requests.iter().map(|request| run(&model, WIDE, std::slice::from_ref(request))).collect();
+            let alone: Vec<_> =
+                requests.iter().map(|request| run(&model, WIDE, std::slice::from_ref(request))).collect();
             let alone: std::collections::BTreeMap<_, _> = alone.into_iter().flatten().collect();
-            for budget in [WIDE, Budget { tokens: 4000, rows: 2 }, Budget { tokens: 900, rows: 64 }, Budget { tokens: 1, rows: 64 }] {
+            for budget in [
+                WIDE,
+                Budget { tokens: 4000, rows: 2 },
+                Budget { tokens: 900, rows: 64 },
+                Budget { tokens: 1, rows: 64 },
+            ] {
                 assert_eq!(run(&model, budget, &requests), alone, "{budget:?}");
             }
             let backwards: Vec<Request> = requests.iter().rev().cloned().collect();
             assert_eq!(run(&model, WIDE, &backwards), alone);
-            let prefill_only: Vec<Request> = requests.iter().map(|request| Request { samples: 0, ..request.clone() }).collect();
+            let prefill_only: Vec<Request> =
+                requests.iter().map(|request| Request { samples: 0, ..request.clone() }).collect();
             for (key, (logits, _)) in run(&model, WIDE, &prefill_only) {
                 assert_eq!(logits, alone[&key].0);
             }
@@ -157,13 +178,16 @@ mod tests {
     fn a_prefix_is_found_between_prompts_near_each_other() {
         let model = model();
         let mut prefixes = PrefixCache::default();
-        let prompts: Vec<Vec<u32>> = requests(0, Sampling::greedy(), 257).into_iter().map(|request| request.prompt).collect();
+        let prompts: Vec<Vec<u32>> =
+            requests(0, Sampling::greedy(), 257).into_iter().map(|request| request.prompt).collect();
         // The first group: two of one kind, two of another, one of a third.
         assert_eq!(found(&mut prefixes, &model, &prompts[..5], usize::MAX), [100, 41, 100, 41, 0]);
         assert_eq!(prefixes.tokens(), 128 + 64);
         // The others one at a time: the sixth is alone, the seventh begins as the fifth, which is still remembered.
-        let lengths: Vec<usize> =
-            prompts[5..].iter().map(|prompt| found(&mut prefixes, &model, std::slice::from_ref(prompt), usize::MAX)[0]).collect();
+        let lengths: Vec<usize> = prompts[5..]
+            .iter()
+            .map(|prompt| found(&mut prefixes, &model, std::slice::from_ref(prompt), usize::MAX)[0])
+            .collect();
         assert_eq!(lengths, [0, 64, 100, 41, 64, 64]);
         assert_eq!(model.llama.kv_tokens_held(), 128 + 64 + 64);
         prefixes.clear();
@@ -175,11 +199,17 @@ mod tests {
         let model = model();
         let (mut prefixes, prompt) = (PrefixCache::default(), ids(90, 3, 257));
         let longer = [&prompt[..], &[1, 2, 3]].concat();
-        assert_eq!(found(&mut prefixes, &model, &[prompt.clone(), prompt.clone(), longer.clone()], usize::MAX), [89, 89, 89]);
+        assert_eq!(
+            found(&mut prefixes, &model, &[prompt.clone(), prompt.clone(), longer.clone()], usize::MAX),
+            [89, 89, 89]
+        );
         assert_eq!(found(&mut prefixes, &model, &[prompt[..60].to_vec(), vec![7]], usize::MAX), [59, 0]);
         // One more token than is known is not worth a pass over the weights, MIN_TOKENS are.
         let document = [&longer[..], &ids(MIN_TOKENS, 5, 257)].concat();
-        assert_eq!(found(&mut prefixes, &model, &[document.clone(), [&document[..], &[1]].concat()], usize::MAX), [124, 124]);
+        assert_eq!(
+            found(&mut prefixes, &model, &[document.clone(), [&document[..], &[1]].concat()], usize::MAX),
+            [124, 124]
+        );
         assert_eq!(prefixes.tokens(), 128, "the shorter one is a part of the longer");
         assert_eq!(found(&mut prefixes, &model, &[prompt], usize::MAX), [89]);
     }
@@ -214,7 +244,9 @@ mod tests {
                 most.set(most.get().max(model.llama.kv_tokens_held()));
                 Ok(())
             };
-            Engine::new(&model, &tokenizer, Budget { tokens, rows: 64 }).run_all(requests.iter().cloned(), &mut emit).unwrap();
+            Engine::new(&model, &tokenizer, Budget { tokens, rows: 64 })
+                .run_all(requests.iter().cloned(), &mut emit)
+                .unwrap();
             assert!(most.get() > 256 && most.get() <= tokens, "{} of {tokens}", most.get());
             assert_eq!(model.llama.kv_tokens_held(), 0);
         }

@@ -17,7 +17,8 @@ mod tests {
 
     #[test]
     fn steps_differ_between_trials_and_records() {
-        let steps: std::collections::BTreeSet<u64> = (0..50).flat_map(|key| (0..50).map(move |sample| step(key, sample))).collect();
+        let steps: std::collections::BTreeSet<u64> =
+            (0..50).flat_map(|key| (0..50).map(move |sample| step(key, sample))).collect();
         assert_eq!(steps.len(), 2500);
     }
 }

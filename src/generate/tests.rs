@@ -9,7 +9,10 @@ use super::{Budget, Completed, Engine, Finish, Request, Sampling, constrain::Con
 use crate::{
     config::{Activation, Parameters},
     error::Result,
-    model::{ActivationCheckpointing, ClsHead, Llama, LlamaConfig, Model, TrainingContext, kv_cache::SequenceCache, peft, source},
+    model::{
+        ActivationCheckpointing, ClsHead, Llama, LlamaConfig, Model, TrainingContext, kv_cache::SequenceCache, peft,
+        source,
+    },
     ops::{
         Offsets,
         rope::{RopeParameters, RopeScaling},
@@ -42,10 +45,12 @@ fn tokenizer_with_stops(stops: &[u32]) -> TextTokenizer {
     let vocab: Map<String, Value> = (0..=255).map(|b| (byte_char(b).to_string(), json!(b))).collect();
     let tokenizer = json!({
         "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
-        "added_tokens": [{"id": EOT, "content": "<|eot|>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true}],
+        "added_tokens": [{"id": EOT, "content": "<|eot|>", "single_word": false, "lstrip": false, "rstrip": false,
+        "normalized": false, "special": true}],
         "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
         "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
-        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null, "end_of_word_suffix": null,
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+        "end_of_word_suffix": null,
             "fuse_unk": false, "byte_fallback": false, "ignore_merges": false, "vocab": vocab, "merges": []},
     });
     let files = TokenizerFiles {
@@ -88,7 +93,8 @@ pub(super) fn bf16_model() -> Model {
 
 fn golden(case: &str, dtype: DType) -> Llama {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/model").join(case);
-    let mut llama = Llama::load(&source::resolve(dir.to_str().unwrap(), &[], false).unwrap(), dtype, &Device::Cpu).unwrap();
+    let mut llama =
+        Llama::load(&source::resolve(dir.to_str().unwrap(), &[], false).unwrap(), dtype, &Device::Cpu).unwrap();
     peft::load_adapter(&mut llama, &dir.join("adapter")).unwrap();
     llama
 }
@@ -99,7 +105,9 @@ fn requests(count: usize, samples: usize, sampling: Sampling) -> Vec<Request> {
     (0..count)
         .map(|i| Request {
             key: 1000 + i as u64,
-            prompt: (0..3 + rng.below(0, i as u64, 58)).map(|j| rng.below(1 + i as u64, j as u64, 256) as u32).collect(),
+            prompt: (0..3 + rng.below(0, i as u64, 58))
+                .map(|j| rng.below(1 + i as u64, j as u64, 256) as u32)
+                .collect(),
             samples,
             max_new_tokens: 12 + i,
             sampling,
@@ -119,7 +127,9 @@ pub(super) type Answer = (Option<[u32; 2]>, Vec<(Vec<u32>, Finish, usize)>);
 pub(super) fn run(model: &Model, budget: Budget, requests: &[Request]) -> BTreeMap<u64, Answer> {
     let mut results = BTreeMap::new();
     let tokenizer = byte_tokenizer();
-    Engine::new(model, &tokenizer, budget).run_all(requests.iter().cloned(), &mut |done| file(requests, &mut results, done)).unwrap();
+    Engine::new(model, &tokenizer, budget)
+        .run_all(requests.iter().cloned(), &mut |done| file(requests, &mut results, done))
+        .unwrap();
     assert_eq!(results.len(), requests.len());
     results
 }
@@ -148,7 +158,8 @@ fn greedy_equals_a_loop_of_full_forwards() {
         let mut finish = Finish::Length;
         while ids.len() < request.prompt.len() + request.max_new_tokens {
             let logits = full_forward(&model, &ids);
-            let next = (0..logits.len()).reduce(|best, i| if logits[i] > logits[best] { i } else { best }).unwrap() as u32;
+            let next =
+                (0..logits.len()).reduce(|best, i| if logits[i] > logits[best] { i } else { best }).unwrap() as u32;
             if next == EOT {
                 finish = Finish::Stop;
                 break;
@@ -173,7 +184,9 @@ fn check_independence(model: &Model) {
     requests.iter_mut().flat_map(|request| &mut request.prompt).for_each(|id| *id %= vocab);
     let alone = run(model, Budget { tokens: usize::MAX, rows: 1 }, &requests);
     assert!(alone.values().any(|(_, g)| g[0].0 != g[1].0), "samples of one prompt differ");
-    for budget in [Budget { tokens: usize::MAX, rows: 7 }, Budget { tokens: 500, rows: 64 }, Budget { tokens: 1, rows: 64 }, WIDE] {
+    for budget in
+        [Budget { tokens: usize::MAX, rows: 7 }, Budget { tokens: 500, rows: 64 }, Budget { tokens: 1, rows: 64 }, WIDE]
+    {
         assert_eq!(alone, run(model, budget, &requests), "{budget:?}");
     }
     let backwards: Vec<Request> = requests.iter().rev().cloned().collect();
@@ -214,7 +227,11 @@ fn a_prompt_read_in_parts_gives_the_bits_of_the_whole() {
             let mut caches = [SequenceCache::default()];
             let mut rows = Vec::new();
             for cut in cuts.windows(2) {
-                rows.push(llama.prefill(&ids[cut[0]..cut[1]], &Offsets::from_lengths(&[cut[1] - cut[0]]), &mut caches).unwrap());
+                rows.push(
+                    llama
+                        .prefill(&ids[cut[0]..cut[1]], &Offsets::from_lengths(&[cut[1] - cut[0]]), &mut caches)
+                        .unwrap(),
+                );
             }
             let [mut cache] = caches;
             rows.extend([3, 1, 4].map(|id| llama.decode(&[id], &mut [&mut cache]).unwrap()));
@@ -249,7 +266,8 @@ fn trials_are_the_samples_and_stop_at_the_first_accepted() {
                     seen += 1;
                     let trials = (wanted(done.index).saturating_add(1)).min(5);
                     let expected = &all[&requests[done.index].key].1[..trials];
-                    let ids: Vec<_> = done.generations.into_iter().map(|g| (g.ids, g.finish, g.generated_tokens)).collect();
+                    let ids: Vec<_> =
+                        done.generations.into_iter().map(|g| (g.ids, g.finish, g.generated_tokens)).collect();
                     assert_eq!(ids, expected);
                     Ok(())
                 },
@@ -309,9 +327,16 @@ fn constrained_answers_always_parse() {
                 .run_all(requests.iter().cloned(), &mut |done| {
                     for generation in &done.generations {
                         let parsed = parse(&generation.text, &labels, "Reasoning: ");
-                        assert!(parsed.parsable() && parsed.explanation.is_some_and(|e| !e.is_empty()), "{:?}", generation.text);
+                        assert!(
+                            parsed.parsable() && parsed.explanation.is_some_and(|e| !e.is_empty()),
+                            "{:?}",
+                            generation.text
+                        );
                         assert!(generation.generated_tokens <= requests[done.index].max_new_tokens);
-                        assert_eq!((generation.finish, generation.generated_tokens), (Finish::Stop, generation.ids.len() + 1));
+                        assert_eq!(
+                            (generation.finish, generation.generated_tokens),
+                            (Finish::Stop, generation.ids.len() + 1)
+                        );
                     }
                     Ok(())
                 })
@@ -355,7 +380,11 @@ fn greedy_ids_equal_those_of_transformers() {
                 })
                 .unwrap();
             let finish = if stopped { Finish::Stop } else { Finish::Length };
-            assert_eq!((&found[0].ids, found[0].finish, found[0].generated_tokens), (&expected, finish, length), "{case}");
+            assert_eq!(
+                (&found[0].ids, found[0].finish, found[0].generated_tokens),
+                (&expected, finish, length),
+                "{case}"
+            );
         }
     }
 }

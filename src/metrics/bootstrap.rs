@@ -1,13 +1,13 @@
 //! Percentile intervals from resampling groups of records within strata.
 //!
-//! A resample draws as many clusters (a `group`, or a record without one) as there are, with replacement, within each of
-//! two strata: clusters that hold a positive, and clusters that hold none. So the classes keep their shares, and records
-//! that belong together stay together. Intervals are the 2.5 and 97.5 percentiles (Efron & Tibshirani, *An Introduction
-//! to the Bootstrap*, 1993, §13.3) over the resamples in which the statistic is defined.
+//! A resample draws as many clusters (a `group`, or a record without one) as there are, with replacement, within each
+//! of two strata: clusters that hold a positive, and clusters that hold none. So the classes keep their shares, and
+//! records that belong together stay together. Intervals are the 2.5 and 97.5 percentiles (Efron & Tibshirani, *An
+//! Introduction to the Bootstrap*, 1993, §13.3) over the resamples in which the statistic is defined.
 //!
-//! There is an interval only where resamples can tell one (SPEC §8), in this order: a proportion of 0 or 1 gets Clopper and Pearson's
-//! with the clusters of its denominator; none where a stratum is a single cluster, none from fewer than 200 resamples in which the
-//! statistic is defined or under 95 % of them, and none where the resamples do not vary.
+//! There is an interval only where resamples can tell one (SPEC §8), in this order: a proportion of 0 or 1 gets Clopper
+//! and Pearson's with the clusters of its denominator; none where a stratum is a single cluster, none from fewer than
+//! 200 resamples in which the statistic is defined or under 95 % of them, and none where the resamples do not vary.
 //!
 //! A resample is a weight a record, drawn from `f(seed, BOOTSTRAP, resample, draw)`: the same on any number of threads.
 
@@ -150,7 +150,8 @@ impl Resampler {
         }
     }
 
-    /// The interval of a statistic that is no proportion of 0 or 1, from its values over the resamples (those that are defined).
+    /// The interval of a statistic that is no proportion of 0 or 1, from its values over the resamples (those that are
+    /// defined).
     pub(super) fn percentile_interval(&self, draws: Vec<f64>, resamples: usize) -> Interval {
         if let Some(reason) = self.thin() {
             return Err(reason);
@@ -168,8 +169,9 @@ impl Resampler {
             Err(NO_VARIATION) => (value == 0.0).then_some(1.0),
             Err(_) => None,
             Ok(_) => {
-                let share =
-                    |side: fn(f64) -> bool| (draws.iter().filter(|&&draw| side(draw)).count() + 1) as f64 / (draws.len() + 1) as f64;
+                let share = |side: fn(f64) -> bool| {
+                    (draws.iter().filter(|&&draw| side(draw)).count() + 1) as f64 / (draws.len() + 1) as f64
+                };
                 Some((2.0 * share(|draw| draw <= 0.0).min(share(|draw| draw >= 0.0))).min(1.0))
             }
         }
@@ -197,7 +199,8 @@ fn column(draws: &[Vec<f64>], k: usize) -> Vec<f64> {
 /// Defined resamples below which percentiles at 2.5 and 97.5 say nothing.
 const MINIMUM: usize = 200;
 
-/// Clopper and Pearson's 95 % interval (*Biometrika* 26, 1934) of `n` of `n` (`all`) or 0 of `n`; `None` for fewer than two.
+/// Clopper and Pearson's 95 % interval (*Biometrika* 26, 1934) of `n` of `n` (`all`) or 0 of `n`; `None` for fewer than
+/// two.
 pub(super) fn clopper_pearson_at_end(all: bool, n: usize) -> Option<[f64; 2]> {
     let tail = 0.025f64.powf(1.0 / n as f64);
     (n >= 2).then_some(if all { [tail, 1.0] } else { [0.0, 1.0 - tail] })
@@ -225,7 +228,10 @@ mod tests {
 
     fn sample(groups: &[(&str, bool)]) -> Sample {
         let mut sample = Sample::new();
-        groups.iter().enumerate().for_each(|(i, &(group, label))| sample.push(i as f64 / 10.0, label, None, Some(group)));
+        groups
+            .iter()
+            .enumerate()
+            .for_each(|(i, &(group, label))| sample.push(i as f64 / 10.0, label, None, Some(group)));
         sample
     }
 
@@ -245,11 +251,16 @@ mod tests {
         assert_eq!(reason(&apart, Statistic::new(5, first), 199), (None, Some(FEW_RESAMPLES.into())));
         assert_eq!(reason(&apart, Statistic::new(5, half), 300), (None, Some(NO_VARIATION.into())));
         assert_eq!(reason(&thin, Statistic::new(4, first), 300), (None, Some(ONE_POSITIVE.into())));
-        let seldom = |weights: &[u32]| if weights[0] == 1 || weights.iter().all(|&w| w == 1) { Ok(1.0) } else { Err("no") };
+        let seldom =
+            |weights: &[u32]| if weights[0] == 1 || weights.iter().all(|&w| w == 1) { Ok(1.0) } else { Err("no") };
         assert_eq!(reason(&apart, Statistic::new(5, seldom), 300), (None, Some(FEW_DEFINED.into())));
         // A proportion of 1 comes first, whatever the strata: 0.025^(1/3).
         let (interval, none) = reason(&thin, Statistic::new(4, all).proportion_of(3), 0);
-        assert!((interval.unwrap()[0] - 0.292_401_773_821_286_96).abs() < 1e-15 && interval.unwrap()[1] == 1.0 && none.is_none());
+        assert!(
+            (interval.unwrap()[0] - 0.292_401_773_821_286_96).abs() < 1e-15
+                && interval.unwrap()[1] == 1.0
+                && none.is_none()
+        );
         assert_eq!(reason(&apart, Statistic::new(5, all).proportion_of(1), 300), (None, Some(FEW_CLUSTERS.into())));
     }
 }

@@ -1,10 +1,12 @@
 //! Do the probabilities mean what they say?
 //!
-//! - **Brier** score, mean `(p − y)²` (Brier, *Mon. Weather Rev.* 78, 1950), and its skill over always saying the prevalence.
+//! - **Brier** score, mean `(p − y)²` (Brier, *Mon. Weather Rev.* 78, 1950), and its skill over always saying the
+//!   prevalence.
 //! - **ECE**, **MCE**: weighted mean and maximum of |mean p − share of positives| over bins of p (Naeini et al., AAAI
 //!   2015), bins `(lo, hi]`, the first one closed; equal-width by default, equal-mass as an option.
-//! - **Slope**, **intercept** of logistic recalibration (Cox, *Biometrika* 45, 1958): slope `b` of `logit y ~ a + b·logit p`; intercept is
-//!   calibration-in-the-large, `a` of `logit y ~ a + logit p` (Van Calster et al., *BMC Medicine* 17, 2019). Ideal: 1 and 0.
+//! - **Slope**, **intercept** of logistic recalibration (Cox, *Biometrika* 45, 1958): slope `b` of
+//!   `logit y ~ a + b·logit p`; intercept is calibration-in-the-large, `a` of `logit y ~ a + logit p` (Van Calster et
+//!   al., *BMC Medicine* 17, 2019). Ideal: 1 and 0.
 //! - **O:E**: positives observed over positives expected, `Σy / Σp`.
 
 use super::Outcome;
@@ -27,7 +29,11 @@ pub fn sigmoid(x: f64) -> f64 {
 }
 
 /// Records as `(probability, label, weight)`, the form every statistic here takes.
-pub fn rows<'a>(probabilities: &'a [f64], labels: &'a [bool], weights: &'a [u32]) -> impl Iterator<Item = (f64, bool, f64)> + Clone + 'a {
+pub fn rows<'a>(
+    probabilities: &'a [f64],
+    labels: &'a [bool],
+    weights: &'a [u32],
+) -> impl Iterator<Item = (f64, bool, f64)> + Clone + 'a {
     probabilities.iter().zip(labels).zip(weights).map(|((&p, &y), &w)| (p, y, f64::from(w)))
 }
 
@@ -188,7 +194,10 @@ pub fn logistic(rows: impl Iterator<Item = (f64, f64, f64)> + Clone) -> Result<L
 }
 
 /// [`logistic`] begun at `start`: the same maximum, found sooner from nearby.
-pub(super) fn logistic_from(start: LogisticFit, rows: impl Iterator<Item = (f64, f64, f64)> + Clone) -> Result<LogisticFit, &'static str> {
+pub(super) fn logistic_from(
+    start: LogisticFit,
+    rows: impl Iterator<Item = (f64, f64, f64)> + Clone,
+) -> Result<LogisticFit, &'static str> {
     separable(rows.clone())?;
     let loss = |a: f64, b: f64| rows.clone().map(|(x, t, w)| w * (softplus(a + b * x) - t * (a + b * x))).sum::<f64>();
     let reach = rows.clone().fold(0.0, |reach, (x, ..)| f64::max(reach, x.abs()));
@@ -207,8 +216,8 @@ pub(super) fn logistic_from(start: LogisticFit, rows: impl Iterator<Item = (f64,
         }
         let mut step_a = (hessian[2] * gradient[0] - hessian[1] * gradient[1]) / determinant;
         let mut step_b = (hessian[0] * gradient[1] - hessian[1] * gradient[0]) / determinant;
-        // A full step that moves no row's logit by more than 1 lowers the loss (Bach, *Electron. J. Statist.* 4, 2010): begun nearby,
-        // no step is ever halved and no loss computed.
+        // A full step that moves no row's logit by more than 1 lowers the loss (Bach, *Electron. J. Statist.* 4, 2010):
+        // begun nearby, no step is ever halved and no loss computed.
         if step_a.abs() + step_b.abs() * reach > 1.0 {
             let current = loss(a, b);
             for _ in 0..40 {

@@ -1,8 +1,8 @@
 //! Maps from a probability to a better one, fitted on dev only (SPEC A45).
 //!
 //! - **Temperature** (Guo et al., ICML 2017): `σ(logit p / T)`, T by maximum likelihood.
-//! - **Platt** (1999): `σ(a + b · logit p)`, fitted to his smoothed targets `(n₊+1)/(n₊+2)` and `1/(n₋+2)`, so that it exists even where
-//!   the classes separate.
+//! - **Platt** (1999): `σ(a + b · logit p)`, fitted to his smoothed targets `(n₊+1)/(n₊+2)` and `1/(n₋+2)`, so that it
+//!   exists even where the classes separate.
 //! - **Isotonic** (Zadrozny & Elkan, KDD 2002): pool adjacent violators, linear between the fitted points and constant
 //!   beyond, as scikit-learn's `IsotonicRegression(out_of_bounds = "clip")`.
 
@@ -106,8 +106,9 @@ impl Calibrator {
 /// Maximum likelihood of the inverse temperature. Its derivative falls with 1/T, so bisection on log T cannot miss.
 fn temperature(dev: &Sample) -> Result<Calibrator, String> {
     let logits: Vec<f64> = dev.probabilities().iter().map(|&p| logit(p)).collect();
-    let gradient =
-        |inverse: f64| -> f64 { logits.iter().zip(dev.labels()).map(|(&x, &y)| x * (f64::from(y) - sigmoid(inverse * x))).sum() };
+    let gradient = |inverse: f64| -> f64 {
+        logits.iter().zip(dev.labels()).map(|(&x, &y)| x * (f64::from(y) - sigmoid(inverse * x))).sum()
+    };
     // Beyond these bounds the map is a constant or a step.
     let (mut low, mut high) = (1e-3f64.ln(), 1e3f64.ln());
     // At p = 0.5 every temperature gives 0.5; as well as all others, then, but none is better.
@@ -131,15 +132,20 @@ fn platt(dev: &Sample) -> Result<Calibrator, String> {
     let positives = dev.positives() as f64;
     let negatives = dev.len() as f64 - positives;
     let (high, low) = ((positives + 1.0) / (positives + 2.0), 1.0 / (negatives + 2.0));
-    let rows: Vec<(f64, f64, f64)> =
-        dev.probabilities().iter().zip(dev.labels()).map(|(&p, &y)| (logit(p), if y { high } else { low }, 1.0)).collect();
+    let rows: Vec<(f64, f64, f64)> = dev
+        .probabilities()
+        .iter()
+        .zip(dev.labels())
+        .map(|(&p, &y)| (logit(p), if y { high } else { low }, 1.0))
+        .collect();
     let fit = logistic(rows.iter().copied())?;
     Ok(Calibrator::Platt { intercept: fit.intercept, slope: fit.slope })
 }
 
 /// Pool adjacent violators over the distinct probabilities.
 fn isotonic(dev: &Sample) -> Calibrator {
-    let mut rows: Vec<(f64, f64)> = dev.probabilities().iter().zip(dev.labels()).map(|(&p, &y)| (p, f64::from(y))).collect();
+    let mut rows: Vec<(f64, f64)> =
+        dev.probabilities().iter().zip(dev.labels()).map(|(&p, &y)| (p, f64::from(y))).collect();
     rows.sort_by(|a, b| a.0.total_cmp(&b.0));
     // Blocks of (first x, last x, sum of y, count); a block whose mean falls below the one before joins it.
     let mut blocks: Vec<(f64, f64, f64, f64)> = Vec::new();

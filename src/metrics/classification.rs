@@ -1,8 +1,8 @@
 //! Counts of a 2 × 2 table and what follows from them.
 //!
-//! F1 is `2TP / (2TP + FP + FN)` (van Rijsbergen, *Information Retrieval*, 1979): 0 where nothing true is called positive, undefined
-//! only where there is nothing to find and nothing was called. Precision with nothing called positive is undefined
-//! (SPEC §6), not 0.
+//! F1 is `2TP / (2TP + FP + FN)` (van Rijsbergen, *Information Retrieval*, 1979): 0 where nothing true is called
+//! positive, undefined only where there is nothing to find and nothing was called. Precision with nothing called
+//! positive is undefined (SPEC §6), not 0.
 
 use super::Outcome;
 
@@ -72,7 +72,11 @@ impl Confusion {
     /// Harmonic mean of precision and recall.
     pub fn f1(&self) -> Outcome {
         let twice = 2 * self.true_positives;
-        self.ratio(twice, twice + self.false_positives + self.false_negatives, "no positive record and nothing is predicted positive")
+        self.ratio(
+            twice,
+            twice + self.false_positives + self.false_negatives,
+            "no positive record and nothing is predicted positive",
+        )
     }
 
     /// Youden's J = sensitivity + specificity − 1 (*Cancer* 3, 1950), from one division so that equal tables are equal.
@@ -88,10 +92,15 @@ impl Confusion {
 
     /// Cohen's κ of labels and calls; see [`super::agreement::kappa`].
     pub fn kappa(&self) -> Outcome {
-        let [tp, fp, fneg, tn] = [self.true_positives, self.false_positives, self.false_negatives, self.true_negatives].map(i128::from);
+        let [tp, fp, fneg, tn] =
+            [self.true_positives, self.false_positives, self.false_negatives, self.true_negatives].map(i128::from);
         let expected = (tp + fneg) * (fneg + tn) + (tp + fp) * (fp + tn);
         if expected == 0 {
-            return Err(if self.total() == 0 { NO_RECORD } else { "both raters give one and the same label throughout" });
+            return Err(if self.total() == 0 {
+                NO_RECORD
+            } else {
+                "both raters give one and the same label throughout"
+            });
         }
         Ok((expected - (tp + fp + fneg + tn) * (fp + fneg)) as f64 / expected as f64)
     }

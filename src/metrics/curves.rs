@@ -1,11 +1,12 @@
 //! ROC and precision–recall curves on a fixed grid, with 95 % bands.
 //!
-//! Bands are vertical averages' percentiles (Fawcett, *Pattern Recognition Letters* 27, 2006, algorithm 3): the curve of every
-//! resample is read at each point of the grid of its horizontal axis, and the 2.5 and 97.5 percentiles there are the band. Pointwise,
-//! not simultaneous. Resamples are those of [`super::bootstrap`]: stratified, whole groups at a time.
+//! Bands are vertical averages' percentiles (Fawcett, *Pattern Recognition Letters* 27, 2006, algorithm 3): the curve
+//! of every resample is read at each point of the grid of its horizontal axis, and the 2.5 and 97.5 percentiles there
+//! are the band. Pointwise, not simultaneous. Resamples are those of [`super::bootstrap`]: stratified, whole groups at
+//! a time.
 //!
-//! ROC is linear between its points; precision–recall is a step (precision where recall is first reached), for a line between its
-//! points would promise what no threshold gives (Davis & Goadrich, ICML 2006).
+//! ROC is linear between its points; precision–recall is a step (precision where recall is first reached), for a line
+//! between its points would promise what no threshold gives (Davis & Goadrich, ICML 2006).
 
 use rayon::prelude::*;
 
@@ -49,7 +50,8 @@ pub fn curves(sample: &Sample, resamples: usize, seed: u64) -> Option<Curves> {
     Some(Curves { roc, precision_recall })
 }
 
-/// Curves that `read` gives at the points `x`, from the records' weights: of the whole sample, with bands over resamples.
+/// Curves that `read` gives at the points `x`, from the records' weights: of the whole sample, with bands over
+/// resamples.
 pub(super) fn banded<const N: usize>(
     sample: &Sample,
     resamples: usize,
@@ -58,7 +60,8 @@ pub(super) fn banded<const N: usize>(
     read: impl Fn(&[u32]) -> [Vec<f64>; N] + Sync,
 ) -> [BandedCurve; N] {
     let resampler = Resampler::new(sample, seed);
-    let draws: Vec<[Vec<f64>; N]> = (0..resamples as u64).into_par_iter().map(|resample| read(&resampler.weights(resample))).collect();
+    let draws: Vec<[Vec<f64>; N]> =
+        (0..resamples as u64).into_par_iter().map(|resample| read(&resampler.weights(resample))).collect();
     let values = read(&vec![1; sample.len()]);
     let mut which = 0..N;
     x.map(|x| {
@@ -76,7 +79,8 @@ fn grid() -> impl Iterator<Item = f64> {
     (0..=STEPS).map(|k| k as f64 / STEPS as f64)
 }
 
-/// True-positive rate at each false-positive rate of the grid; the upper end of a vertical stretch. NaN where a class is missing.
+/// True-positive rate at each false-positive rate of the grid; the upper end of a vertical stretch. NaN where a class
+/// is missing.
 fn roc_on_grid(points: &[(u64, u64)]) -> Vec<f64> {
     let (positives, negatives) = points.last().map_or((0.0, 0.0), |&(p, n)| (p as f64, n as f64));
     let rate = |&(p, n): &(u64, u64)| (n as f64 / negatives, p as f64 / positives);
@@ -103,7 +107,8 @@ fn precision_on_grid(points: &[(u64, u64)]) -> Vec<f64> {
     let mut next = 0;
     let value = |k: usize| {
         // In integers: 0.07 · 100 is not 7. Recall 0 is read at the first positive found.
-        while next + 1 < points.len() && (points[next].0 * (STEPS as u64) < k as u64 * positives || points[next].0 == 0) {
+        while next + 1 < points.len() && (points[next].0 * (STEPS as u64) < k as u64 * positives || points[next].0 == 0)
+        {
             next += 1;
         }
         let (p, n) = points[next];
@@ -142,7 +147,8 @@ mod tests {
 
     #[test]
     fn the_band_holds_the_curve_and_whole_groups_widen_it() {
-        let rows: Vec<(f64, bool)> = (0..200).map(|i| (f64::from(i * 37 % 200) / 200.0, i * 37 % 200 + i % 7 * 20 > 130)).collect();
+        let rows: Vec<(f64, bool)> =
+            (0..200).map(|i| (f64::from(i * 37 % 200) / 200.0, i * 37 % 200 + i % 7 * 20 > 130)).collect();
         let width = |sample: &Sample| {
             let curves = curves(sample, 200, 7).unwrap();
             let mut total = 0.0;
@@ -156,7 +162,9 @@ mod tests {
             total
         };
         let mut grouped = Sample::new();
-        rows.iter().enumerate().for_each(|(i, &(p, y))| grouped.push(p, y, None, Some(&format!("g{}", i * 37 % 200 / 20))));
+        rows.iter()
+            .enumerate()
+            .for_each(|(i, &(p, y))| grouped.push(p, y, None, Some(&format!("g{}", i * 37 % 200 / 20))));
         assert!(width(&grouped) > width(&sample(&rows)));
     }
 }

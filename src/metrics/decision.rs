@@ -1,10 +1,10 @@
 //! What the probabilities are worth to someone who must decide, or may abstain.
 //!
-//! - **Net benefit** at threshold t: `TP/n − FP/n · t/(1−t)` (Vickers & Elkin, *Med. Decis. Making* 26, 2006), beside treating
-//!   all and treating none.
-//! - **Risk–coverage**: the error rate among the most confident records (confidence = max(p, 1−p), called positive at 0.5), and
-//!   **AURC**, its mean over coverage 1/n … 1 (Geifman, Uziel & El-Yaniv, ICLR 2019). Records of equal confidence count as if in
-//!   random order, so the order of the file cannot matter.
+//! - **Net benefit** at threshold t: `TP/n − FP/n · t/(1−t)` (Vickers & Elkin, *Med. Decis. Making* 26, 2006), beside
+//!   treating all and treating none.
+//! - **Risk–coverage**: the error rate among the most confident records (confidence = max(p, 1−p), called positive at
+//!   0.5), and **AURC**, its mean over coverage 1/n … 1 (Geifman, Uziel & El-Yaniv, ICLR 2019). Records of equal
+//!   confidence count as if in random order, so the order of the file cannot matter.
 
 use super::{Outcome, Sample, ranking::Ranking};
 
@@ -22,7 +22,8 @@ pub struct NetBenefit {
 }
 
 impl NetBenefit {
-    /// Net benefit at `thresholds`, ascending and in (0, 1): positive from there on, the odds at which a false alarm is worth a case found.
+    /// Net benefit at `thresholds`, ascending and in (0, 1): positive from there on, the odds at which a false alarm is
+    /// worth a case found.
     pub fn new(scores: &[f64], labels: &[bool], thresholds: &[f64]) -> Self {
         let reached = |score: f64| thresholds.partition_point(|&threshold| threshold <= score);
         Self {
@@ -31,7 +32,8 @@ impl NetBenefit {
         }
     }
 
-    /// Of deciding by the model, and of calling everyone positive (calling no one is 0), at each threshold; NaN without records.
+    /// Of deciding by the model, and of calling everyone positive (calling no one is 0), at each threshold; NaN without
+    /// records.
     pub fn of(&self, weights: &[u32]) -> [Vec<f64>; 2] {
         // Negatives and positives by the number of thresholds they reach.
         let mut counts = vec![[0u64; 2]; self.odds.len() + 1];
@@ -62,7 +64,10 @@ impl Confidence {
     /// Ranks records by max(p, 1 − p); `wrong` is what a call at 0.5 gets wrong.
     pub fn new(scores: &[f64], labels: &[bool]) -> Self {
         let confidence: Vec<f64> = scores.iter().map(|&p| p.max(1.0 - p)).collect();
-        Self { ranking: Ranking::new(&confidence), wrong: scores.iter().zip(labels).map(|(&p, &label)| (p >= 0.5) != label).collect() }
+        Self {
+            ranking: Ranking::new(&confidence),
+            wrong: scores.iter().zip(labels).map(|(&p, &label)| (p >= 0.5) != label).collect(),
+        }
     }
 
     /// Risk at coverage 1/n, 2/n … 1, where n is the sum of the weights: a record of weight 2 counts as two.
@@ -82,7 +87,8 @@ impl Confidence {
         }
     }
 
-    /// Clusters among the `count` most confident records of `sample`: of a tie that is covered in part, at most what is covered.
+    /// Clusters among the `count` most confident records of `sample`: of a tie that is covered in part, at most what is
+    /// covered.
     pub fn clusters(&self, sample: &Sample, count: usize) -> usize {
         let mut reached = vec![false; sample.len()];
         let mut before = 0;

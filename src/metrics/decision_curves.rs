@@ -1,6 +1,8 @@
-//! Decision curve and risk–coverage curve with 95 % bands, as [`super::curves`] makes them: pointwise, over the same resamples.
+//! Decision curve and risk–coverage curve with 95 % bands, as [`super::curves`] makes them: pointwise, over the same
+//! resamples.
 //!
-//! Every resample keeps the classes' shares, so the net benefit of calling everyone positive moves only where groups do.
+//! Every resample keeps the classes' shares, so the net benefit of calling everyone positive moves only where groups
+//! do.
 
 use super::{
     Sample,
@@ -36,9 +38,12 @@ pub fn decision_curves(sample: &Sample, resamples: usize, seed: u64) -> Option<D
         let [model, all] = net_benefit.of(weights);
         [model, all, risk_on_grid(&confidence, weights)]
     };
-    let [model, all, mut risk] = banded(sample, resamples, seed, [thresholds.clone(), thresholds.clone(), coverages], read);
+    let [model, all, mut risk] =
+        banded(sample, resamples, seed, [thresholds.clone(), thresholds.clone(), coverages], read);
     // A risk is a proportion: where none or all of the covered records are called wrongly, resamples cannot tell.
-    for (k, (risk, band)) in risk.y.iter().zip(&mut risk.band).enumerate().filter(|(_, (risk, _))| **risk == 0.0 || **risk == 1.0) {
+    for (k, (risk, band)) in
+        risk.y.iter().zip(&mut risk.band).enumerate().filter(|(_, (risk, _))| **risk == 0.0 || **risk == 1.0)
+    {
         let clusters = confidence.clusters(sample, covered(k + 1, sample.len()));
         *band = clopper_pearson_at_end(*risk == 1.0, clusters).filter(|_| resamples > 0);
     }
@@ -69,15 +74,22 @@ mod tests {
         let curves = decision_curves(&sample, 300, 3).unwrap();
         for (k, &threshold) in curves.model.x.iter().enumerate() {
             let table = Confusion::at(sample.probabilities(), sample.labels(), threshold);
-            let want = (table.true_positives as f64 - table.false_positives as f64 * threshold / (1.0 - threshold)) / 150.0;
+            let want =
+                (table.true_positives as f64 - table.false_positives as f64 * threshold / (1.0 - threshold)) / 150.0;
             assert!((curves.model.y[k] - want).abs() < 1e-12, "{threshold}");
-            assert!(curves.model.band[k].is_none_or(|[low, high]| low < high && low <= want + 1e-12 && want <= high + 1e-12));
+            assert!(
+                curves.model.band[k]
+                    .is_none_or(|[low, high]| low < high && low <= want + 1e-12 && want <= high + 1e-12)
+            );
             // Without groups the classes keep their shares.
             assert_eq!(curves.all.band[k], None);
         }
         let accuracy = Confusion::at(sample.probabilities(), sample.labels(), 0.5).accuracy().unwrap();
         assert!((curves.risk.y[99] - (1.0 - accuracy)).abs() < 1e-12 && curves.risk.x[99] == 1.0);
-        assert_eq!([covered(1, 150), covered(50, 150), covered(100, 150), covered(1, 1), covered(7, 100)], [2, 75, 150, 1, 7]);
+        assert_eq!(
+            [covered(1, 150), covered(50, 150), covered(100, 150), covered(1, 1), covered(7, 100)],
+            [2, 75, 150, 1, 7]
+        );
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Variance of an AUROC and of the difference of two, from placement values.
 //!
-//! DeLong, DeLong & Clarke-Pearson (*Biometrics* 44, 1988), with the midranks of Sun & Xu (*IEEE Signal Process. Lett.* 21, 2014):
-//! O(n log n). Records of one group are not independent: their placements are summed a group before the
-//! variance is taken (Obuchowski, *Biometrics* 53, 1997); with one record a group this is DeLong's formula to the letter.
+//! DeLong, DeLong & Clarke-Pearson (*Biometrics* 44, 1988), with the midranks of Sun & Xu (*IEEE Signal Process. Lett.*
+//! 21, 2014): O(n log n). Records of one group are not independent: their placements are summed a group before the
+//! variance is taken (Obuchowski, *Biometrics* 53, 1997); with one record a group this is DeLong's formula to the
+//! letter.
 
 use super::{
     bootstrap::{Interval, NO_VARIATION, is_point},
@@ -10,8 +11,8 @@ use super::{
     significance::{Z95, normal_p},
 };
 
-/// Placement of every record: for a positive the share of negatives it outscores, for a negative the share of positives that
-/// outscore it, ties ½. Their class means are the AUROC.
+/// Placement of every record: for a positive the share of negatives it outscores, for a negative the share of positives
+/// that outscore it, ties ½. Their class means are the AUROC.
 struct Placements {
     values: Vec<f64>,
     auroc: f64,
@@ -69,7 +70,8 @@ fn covariance(first: &ClusterSums, second: &ClusterSums, labels: &[bool], cluste
         within = [within[0] + a[0] * b[0], within[1] + a[1] * b[1]];
         across += a[0] * b[1] + a[1] * b[0];
     }
-    let term = |class: usize| clusters_with(class) / (clusters_with(class) - 1.0) * within[class] / total(class).powi(2);
+    let term =
+        |class: usize| clusters_with(class) / (clusters_with(class) - 1.0) * within[class] / total(class).powi(2);
     Some(term(0) + term(1) + all / (all - 1.0) * across / (total(0) * total(1)))
 }
 
@@ -103,8 +105,8 @@ pub fn undefined(labels: &[bool]) -> &'static str {
     }
 }
 
-/// AUROC and its standard error; `clusters` numbers each record's group below `cluster_count`. `None` with fewer than two
-/// positives' or negatives' groups.
+/// AUROC and its standard error; `clusters` numbers each record's group below `cluster_count`. `None` with fewer than
+/// two positives' or negatives' groups.
 pub fn auroc(scores: &[f64], labels: &[bool], clusters: &[u32], cluster_count: usize) -> Option<Auroc> {
     let placements = placements(scores, labels)?;
     let sums = cluster_sums(&placements, labels, clusters, cluster_count);
@@ -141,9 +143,16 @@ impl Difference {
 }
 
 /// DeLong's paired test of two scores on the same records.
-pub fn paired(first: &[f64], second: &[f64], labels: &[bool], clusters: &[u32], cluster_count: usize) -> Option<Difference> {
+pub fn paired(
+    first: &[f64],
+    second: &[f64],
+    labels: &[bool],
+    clusters: &[u32],
+    cluster_count: usize,
+) -> Option<Difference> {
     let (a, b) = (placements(first, labels)?, placements(second, labels)?);
-    let (sums_a, sums_b) = (cluster_sums(&a, labels, clusters, cluster_count), cluster_sums(&b, labels, clusters, cluster_count));
+    let (sums_a, sums_b) =
+        (cluster_sums(&a, labels, clusters, cluster_count), cluster_sums(&b, labels, clusters, cluster_count));
     let part = |x: &ClusterSums, y: &ClusterSums| covariance(x, y, labels, clusters);
     let cross = (part(&sums_a, &sums_b)? + part(&sums_b, &sums_a)?) / 2.0;
     let variance = (part(&sums_a, &sums_a)? + part(&sums_b, &sums_b)? - 2.0 * cross).max(0.0);

@@ -60,7 +60,8 @@ pub fn name(key: &str) -> Option<&'static str> {
 /// A sentence on those of the named rows that are not best at their highest.
 pub fn note<'a>(rows: impl Iterator<Item = &'a str> + Clone) -> Option<String> {
     let among = |keep: &dyn Fn(Direction) -> bool| {
-        let shown = DIRECTIONS.iter().filter(|(_, name, direction)| keep(*direction) && rows.clone().any(|row| row == *name));
+        let shown =
+            DIRECTIONS.iter().filter(|(_, name, direction)| keep(*direction) && rows.clone().any(|row| row == *name));
         shown.map(|(_, name, _)| *name).collect::<Vec<_>>().join("; ")
     };
     let sentence = |start: &str, names: String| (!names.is_empty()).then(|| format!("{start}: {names}."));

@@ -54,7 +54,11 @@ impl<'a> StatisticSet<'a> {
         handle
     }
 
-    fn several<const N: usize>(&mut self, n: usize, compute: impl Fn(&[u32]) -> [Outcome; N] + Sync + 'a) -> [StatisticHandle; N] {
+    fn several<const N: usize>(
+        &mut self,
+        n: usize,
+        compute: impl Fn(&[u32]) -> [Outcome; N] + Sync + 'a,
+    ) -> [StatisticHandle; N] {
         let first = self.handles;
         self.handles += N;
         self.statistics.push(Statistic::several(n, compute));
@@ -82,7 +86,12 @@ impl<'a> StatisticSet<'a> {
         let rate = move |weights: &[u32]| {
             let part = |keep: fn(&Option<bool>) -> bool| {
                 // From +0: the standard library's empty sum is -0, and so would be the rate.
-                sample.verbalized().iter().zip(weights).filter(|(label, _)| keep(label)).fold(0.0, |sum, (_, &w)| sum + f64::from(w))
+                sample
+                    .verbalized()
+                    .iter()
+                    .zip(weights)
+                    .filter(|(label, _)| keep(label))
+                    .fold(0.0, |sum, (_, &w)| sum + f64::from(w))
             };
             match (sample.is_empty(), sample.is_silent()) {
                 (true, _) => Err(NO_RECORD),
@@ -117,8 +126,14 @@ struct Row {
 
 fn ascending(sample: &Sample) -> Vec<Row> {
     let rows = sample.probabilities().iter().zip(sample.labels()).enumerate();
-    let mut rows: Vec<Row> =
-        rows.map(|(record, (&probability, &label))| Row { record, probability, logit: calibration::logit(probability), label }).collect();
+    let mut rows: Vec<Row> = rows
+        .map(|(record, (&probability, &label))| Row {
+            record,
+            probability,
+            logit: calibration::logit(probability),
+            label,
+        })
+        .collect();
     rows.sort_by(|a, b| a.probability.total_cmp(&b.probability));
     rows
 }
@@ -132,7 +147,11 @@ pub(super) fn gold_table(sample: &Sample, threshold: f64, weights: &[u32]) -> Co
 /// Calls against verbalized labels, over the parsable records.
 pub(super) fn verbalized_table(sample: &Sample, threshold: f64, weights: &[u32]) -> Confusion {
     let rows = sample.probabilities().iter().zip(sample.verbalized()).zip(weights);
-    Confusion::count(rows.filter_map(|((&probability, &label), &weight)| label.map(|label| (label, probability >= threshold, weight))))
+    Confusion::count(
+        rows.filter_map(|((&probability, &label), &weight)| {
+            label.map(|label| (label, probability >= threshold, weight))
+        }),
+    )
 }
 
 /// Slots of [`Calls`].
@@ -172,8 +191,13 @@ pub fn evaluate(sample: &Sample, thresholds: Option<&Thresholds>, options: &Opti
     let default = CallHandles::add(&mut set, 0.5, options.costs);
     let default_kappa = set.kappa(parsable.len(), 0.5);
     let tuned = thresholds.map(|tuned| {
-        let calls = [tuned.f1, tuned.youden, tuned.cost].map(|t| t.map(|t| CallHandles::add(&mut set, t.threshold, options.costs)));
-        (calls, tuned.kappa.map(|t| (t.threshold, set.kappa(parsable.len(), t.threshold))), tuned.reasons.map(no_threshold))
+        let calls = [tuned.f1, tuned.youden, tuned.cost]
+            .map(|t| t.map(|t| CallHandles::add(&mut set, t.threshold, options.costs)));
+        (
+            calls,
+            tuned.kappa.map(|t| (t.threshold, set.kappa(parsable.len(), t.threshold))),
+            tuned.reasons.map(no_threshold),
+        )
     });
     let calibration = calibration_handles(&mut set, &order, options.bins);
 
@@ -226,8 +250,8 @@ pub fn evaluate_calibration(sample: &Sample, options: &Options) -> Calibration {
     calibration_of(handles.map(|handle| note(measured[handle.0].clone())))
 }
 
-/// The parsable rate and κ at 0.5 between head and verbalized label with their intervals, and nothing else: for a curve over many
-/// checkpoints.
+/// The parsable rate and κ at 0.5 between head and verbalized label with their intervals, and nothing else: for a curve
+/// over many checkpoints.
 pub fn parsable_and_kappa(sample: &Sample, options: &Options) -> [Metric; 2] {
     let mut set = StatisticSet::new(sample);
     let handles = [set.parsable(), set.kappa(sample.parsable().len(), 0.5)];
@@ -235,7 +259,9 @@ pub fn parsable_and_kappa(sample: &Sample, options: &Options) -> [Metric; 2] {
     handles.map(|handle| measured[handle.0].clone())
 }
 
-fn calibration_of([brier, brier_skill, ece, mce, ece_equal_mass, slope, intercept, observed_expected]: [Metric; 8]) -> Calibration {
+fn calibration_of(
+    [brier, brier_skill, ece, mce, ece_equal_mass, slope, intercept, observed_expected]: [Metric; 8],
+) -> Calibration {
     Calibration { brier, brier_skill, ece, mce, ece_equal_mass, slope, intercept, observed_expected, after: None }
 }
 
@@ -247,7 +273,15 @@ fn no_threshold(reason: Option<&str>) -> String {
 
 fn untuned(n: usize, reason: &str) -> Calls {
     let none = || Metric::undefined(reason, n);
-    Calls { threshold: None, f1: none(), precision: none(), recall: none(), specificity: none(), kappa: None, cost: Some(none()) }
+    Calls {
+        threshold: None,
+        f1: none(),
+        precision: none(),
+        recall: none(),
+        specificity: none(),
+        kappa: None,
+        cost: Some(none()),
+    }
 }
 
 /// The calibration metrics, in the order of [`calibration_of`]. A resample's records are gathered once for all of them.
@@ -257,7 +291,8 @@ fn calibration_handles<'a>(set: &mut StatisticSet<'a>, order: &'a [Row], bins: u
     let line = calibration::logistic(all.iter().copied()).unwrap_or_default();
     let shift = calibration::intercept_from(0.0, &all).unwrap_or_default();
     set.several(set.sample.len(), move |weights| {
-        let drawn = || order.iter().map(|row| (row, f64::from(weights[row.record]))).filter(|(_, weight)| *weight > 0.0);
+        let drawn =
+            || order.iter().map(|row| (row, f64::from(weights[row.record]))).filter(|(_, weight)| *weight > 0.0);
         let rows: Vec<_> = drawn().map(|(row, weight)| (row.probability, row.label, weight)).collect();
         let logits: Vec<_> = drawn().map(|(row, weight)| (row.logit, f64::from(row.label), weight)).collect();
         let each = || rows.iter().copied();

@@ -1,8 +1,9 @@
 //! LLM-as-a-judge as numbers (paper §5.3.2, SPEC A35, A36).
 //!
-//! RLI is the share of explanations whose implied label differs from the verbalized one; κ_RL is Cohen's κ of the two: both over the
-//! parsable records of which the judge's answer can be read. Readability is the share of all generated texts that the judge calls
-//! readable, parsable or not; an empty text, or one of which the judge's answer cannot be read, is not readable.
+//! RLI is the share of explanations whose implied label differs from the verbalized one; κ_RL is Cohen's κ of the two:
+//! both over the parsable records of which the judge's answer can be read. Readability is the share of all generated
+//! texts that the judge calls readable, parsable or not; an empty text, or one of which the judge's answer cannot be
+//! read, is not readable.
 
 use super::{
     Options, Outcome, Sample,
@@ -53,8 +54,9 @@ fn share(parts: [f64; 2], none: &'static str) -> Outcome {
 /// use clsgen::metrics::{Options, Sample, judge::{Verdict, judge}};
 /// let mut sample = Sample::new();
 /// (0..394).for_each(|i| sample.push(0.5, i % 2 == 0, Some(true), None));
-/// let verdicts: Vec<_> =
-///     (0..394).map(|i| Some(Verdict { verbalized: Some(i % 2 == 0), inferred: Some((i % 2 == 0) != (i < 19)), ..Verdict::default() })).collect();
+/// let implied = |i: usize| Some((i % 2 == 0) != (i < 19));
+/// let verdict = |i| Some(Verdict { verbalized: Some(i % 2 == 0), inferred: implied(i), ..Verdict::default() });
+/// let verdicts: Vec<_> = (0..394).map(verdict).collect();
 /// let judged = judge(&sample, &verdicts, &Options::default());
 /// assert_eq!(format!("{:.4}", judged.rli.value.unwrap()), "0.0482");
 /// ```
@@ -62,7 +64,10 @@ pub fn judge(sample: &Sample, verdicts: &[Option<Verdict>], options: &Options) -
     let among = |keep: fn(&Verdict) -> bool| move |i: usize| verdicts[i].as_ref().is_some_and(keep);
     let count = |keep: fn(&Verdict) -> bool| verdicts.iter().flatten().filter(|verdict| keep(verdict)).count();
     let weighed = |weights: &[u32], count: fn(&Verdict) -> u32| {
-        let each = verdicts.iter().zip(weights).map(|(verdict, &weight)| f64::from(verdict.as_ref().map_or(0, count)) * f64::from(weight));
+        let each = verdicts
+            .iter()
+            .zip(weights)
+            .map(|(verdict, &weight)| f64::from(verdict.as_ref().map_or(0, count)) * f64::from(weight));
         each.fold(0.0, |sum, count| sum + count)
     };
     let asked: u32 = verdicts.iter().flatten().map(|verdict| verdict.answers()[0]).sum();
@@ -84,11 +89,17 @@ pub fn judge(sample: &Sample, verdicts: &[Option<Verdict>], options: &Options) -
         }),
         Statistic::new(count(|v| v.written), |weights: &[u32]| {
             let readable = |v: &Verdict| u32::from(v.written && v.asked && v.readable == Some(true));
-            share([weighed(weights, readable), weighed(weights, |v| u32::from(v.written))], "the predictions hold no generated text")
+            share(
+                [weighed(weights, readable), weighed(weights, |v| u32::from(v.written))],
+                "the predictions hold no generated text",
+            )
         })
         .proportion_of(sample.clusters_among(among(|v| v.written))),
         Statistic::new(asked as usize, |weights: &[u32]| {
-            share([weighed(weights, |v| v.answers()[1]), weighed(weights, |v| v.answers()[0])], "the judge was asked nothing")
+            share(
+                [weighed(weights, |v| v.answers()[1]), weighed(weights, |v| v.answers()[0])],
+                "the judge was asked nothing",
+            )
         })
         .proportion_of(sample.clusters_among(among(|v| v.answers()[0] > 0))),
     ];

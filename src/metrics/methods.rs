@@ -1,8 +1,9 @@
 //! Other methods on the same records: their metrics over runs, and each against the model, paired.
 //!
-//! A method answers a record with a call and, where it has one, a score. F1, precision and recall are over all records: an answer that
-//! cannot be parsed is no positive call, and its gold label still counts. AUROC is over the records that are answered. Over several runs each number is the mean over the runs; its interval
-//! resamples records (clusters), the runs held fixed. Against the model a method enters by its first run.
+//! A method answers a record with a call and, where it has one, a score. F1, precision and recall are over all records:
+//! an answer that cannot be parsed is no positive call, and its gold label still counts. AUROC is over the records that
+//! are answered. Over several runs each number is the mean over the runs; its interval resamples records (clusters),
+//! the runs held fixed. Against the model a method enters by its first run.
 
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +49,13 @@ pub struct MethodMetrics {
 impl MethodMetrics {
     /// Each metric with its key in the paper's tables.
     pub fn named(&self) -> [(&'static str, &Metric); 5] {
-        [("auroc", &self.auroc), ("f1", &self.f1), ("precision", &self.precision), ("recall", &self.recall), ("parsable", &self.parsable)]
+        [
+            ("auroc", &self.auroc),
+            ("f1", &self.f1),
+            ("precision", &self.precision),
+            ("recall", &self.recall),
+            ("parsable", &self.parsable),
+        ]
     }
 }
 
@@ -60,7 +67,11 @@ impl MethodMetrics {
             let mut reasons = each.iter().map(|run| run.named()[i].1).filter(|run| run.value.is_none());
             let Some(first) = reasons.next().filter(|_| metric.value.is_some()) else { continue };
             let (left_out, why) = (1 + reasons.count(), first.reason.as_deref().unwrap_or("undefined"));
-            metric.add_reason(&format!("mean over {} of {} runs: the others are undefined, {why}", each.len() - left_out, each.len()));
+            metric.add_reason(&format!(
+                "mean over {} of {} runs: the others are undefined, {why}",
+                each.len() - left_out,
+                each.len()
+            ));
         }
     }
 }
@@ -70,7 +81,8 @@ const NO_SCORE: &str = "the method gives no score";
 
 /// A run's scores in order, over the records that have one.
 fn ranking(answers: &Answers) -> Option<Ranking> {
-    let scores: Vec<f64> = answers.iter().map(|answer| answer.and_then(|answer| answer.score).unwrap_or(f64::NAN)).collect();
+    let scores: Vec<f64> =
+        answers.iter().map(|answer| answer.and_then(|answer| answer.score).unwrap_or(f64::NAN)).collect();
     let scored: Vec<u32> = (0..scores.len() as u32).filter(|&i| !scores[i as usize].is_nan()).collect();
     (!scored.is_empty()).then(|| Ranking::of(&scores, scored))
 }
@@ -88,13 +100,18 @@ fn is_call(answer: &Option<Answer>) -> bool {
 /// The parsable rate of a run.
 fn parsable(answers: &Answers, weights: &[u32]) -> Outcome {
     let part = |keep: fn(&Option<Answer>) -> bool| {
-        answers.iter().zip(weights).filter(|(answer, _)| keep(answer)).fold(0.0, |sum, (_, &weight)| sum + f64::from(weight))
+        answers
+            .iter()
+            .zip(weights)
+            .filter(|(answer, _)| keep(answer))
+            .fold(0.0, |sum, (_, &weight)| sum + f64::from(weight))
     };
     let all = part(|_| true);
     if all > 0.0 { Ok(part(Option::is_some) / all) } else { Err("no record") }
 }
 
-/// The mean over the runs in which the statistic is defined; [`MethodMetrics::note_undefined`] says that there are others.
+/// The mean over the runs in which the statistic is defined; [`MethodMetrics::note_undefined`] says that there are
+/// others.
 fn mean(values: impl Iterator<Item = Outcome>) -> Outcome {
     let (mut sum, mut count, mut reason) = (0.0, 0, "no run");
     for value in values {
@@ -110,10 +127,14 @@ fn mean(values: impl Iterator<Item = Outcome>) -> Outcome {
 pub fn measure(sample: &Sample, runs: &[Answers], written: bool, options: &Options) -> MethodMetrics {
     let rankings: Vec<Option<Ranking>> = runs.iter().map(ranking).collect();
     // Records to whose AUROC some run adds.
-    let scored = (0..sample.len()).filter(|&i| runs.iter().any(|run| run[i].is_some_and(|answer| answer.score.is_some()))).count();
+    let scored = (0..sample.len())
+        .filter(|&i| runs.iter().any(|run| run[i].is_some_and(|answer| answer.score.is_some())))
+        .count();
     let unscored = if runs.iter().flatten().any(Option::is_some) { NO_SCORE } else { "no answer could be parsed" };
     let over_calls = |statistic: fn(&Confusion) -> Outcome| {
-        Statistic::new(sample.len(), move |weights: &[u32]| mean(runs.iter().map(|run| statistic(&calls(sample, run, weights)))))
+        Statistic::new(sample.len(), move |weights: &[u32]| {
+            mean(runs.iter().map(|run| statistic(&calls(sample, run, weights))))
+        })
     };
     let called = runs.iter().map(|run| sample.clusters_among(|i| is_call(&run[i]))).filter(|&clusters| clusters > 0);
     let statistics = [
@@ -138,9 +159,9 @@ pub fn measure(sample: &Sample, runs: &[Answers], written: bool, options: &Optio
     MethodMetrics { auroc: next(), f1: next(), precision: next(), recall: next(), parsable: next() }
 }
 
-/// The model (its probability, called at 0.5) against one run of a method: AUROC by DeLong's paired test on the records that the run
-/// scores; F1, precision, recall and, where the run is `written`, the parsable rate by the paired bootstrap, right and wrong calls by
-/// McNemar's exact test or its sign-flip over groups, on all records.
+/// The model (its probability, called at 0.5) against one run of a method: AUROC by DeLong's paired test on the records
+/// that the run scores; F1, precision, recall and, where the run is `written`, the parsable rate by the paired
+/// bootstrap, right and wrong calls by McNemar's exact test or its sign-flip over groups, on all records.
 pub fn compare(sample: &Sample, run: &Answers, written: bool, options: &Options) -> Vec<Comparison> {
     let mut compared: Vec<Comparison> = delong_difference(sample, run).into_iter().collect();
     if !run.is_empty() {
@@ -165,7 +186,12 @@ fn delong_difference(sample: &Sample, run: &Answers) -> Option<Comparison> {
         Some(difference) => Metric::new(Ok(difference.value), rows.len()).with_interval(difference.interval()),
         None => undefined_auroc(&model, &method, &labels),
     };
-    Some(Comparison { metric: "auroc".into(), difference: metric, p_value: difference.and_then(|d| d.p_value()), test: "DeLong".into() })
+    Some(Comparison {
+        metric: "auroc".into(),
+        difference: metric,
+        p_value: difference.and_then(|d| d.p_value()),
+        test: "DeLong".into(),
+    })
 }
 
 /// The model's call of record i at 0.5.
@@ -173,7 +199,12 @@ fn model_call(sample: &Sample, i: usize) -> bool {
     sample.probabilities()[i] >= 0.5
 }
 
-fn bootstrap_differences(sample: &Sample, run: &Answers, written: bool, options: &Options) -> impl Iterator<Item = Comparison> {
+fn bootstrap_differences(
+    sample: &Sample,
+    run: &Answers,
+    written: bool,
+    options: &Options,
+) -> impl Iterator<Item = Comparison> {
     let n = sample.len();
     let of_calls = |statistic: fn(&Confusion) -> Outcome| {
         Statistic::new(n, move |weights: &[u32]| {
@@ -182,15 +213,14 @@ fn bootstrap_differences(sample: &Sample, run: &Answers, written: bool, options:
     };
     let mut statistics = vec![of_calls(Confusion::f1), of_calls(Confusion::precision), of_calls(Confusion::recall)];
     if written {
-        let own: Answers = sample.verbalized().iter().map(|label| label.map(|call| Answer { score: None, call })).collect();
-        statistics.push(Statistic::new(n, move |weights: &[u32]| Ok(parsable(&own, weights)? - parsable(run, weights)?)));
+        let own: Answers =
+            sample.verbalized().iter().map(|label| label.map(|call| Answer { score: None, call })).collect();
+        statistics
+            .push(Statistic::new(n, move |weights: &[u32]| Ok(parsable(&own, weights)? - parsable(run, weights)?)));
     }
     let measured = Resampler::new(sample, options.seed).differences(&statistics, options.bootstrap);
-    ["f1", "precision", "recall", "parsable"].into_iter().zip(measured).map(|(metric, (difference, p_value))| Comparison {
-        metric: metric.into(),
-        difference,
-        p_value,
-        test: "paired bootstrap".into(),
+    ["f1", "precision", "recall", "parsable"].into_iter().zip(measured).map(|(metric, (difference, p_value))| {
+        Comparison { metric: metric.into(), difference, p_value, test: "paired bootstrap".into() }
     })
 }
 
@@ -201,8 +231,9 @@ fn is_right(sample: &Sample, run: &Answers, i: usize) -> bool {
 
 fn accuracy_difference(sample: &Sample, run: &Answers, options: &Options) -> Comparison {
     let n = sample.len();
-    let of_record: Vec<i64> =
-        (0..n).map(|i| i64::from(model_call(sample, i) == sample.labels()[i]) - i64::from(is_right(sample, run, i))).collect();
+    let of_record: Vec<i64> = (0..n)
+        .map(|i| i64::from(model_call(sample, i) == sample.labels()[i]) - i64::from(is_right(sample, run, i)))
+        .collect();
     let grouped = sample.cluster_count() < n;
     let p_value = if grouped {
         let mut of_group = vec![0; sample.cluster_count()];
@@ -214,7 +245,10 @@ fn accuracy_difference(sample: &Sample, run: &Answers, options: &Options) -> Com
     };
     let differences = &of_record;
     let statistic = Statistic::new(n, move |weights: &[u32]| {
-        let (sum, n) = differences.iter().zip(weights).fold((0, 0), |(sum, n), (d, &w)| (sum + d * i64::from(w), n + i64::from(w)));
+        let (sum, n) = differences
+            .iter()
+            .zip(weights)
+            .fold((0, 0), |(sum, n), (d, &w)| (sum + d * i64::from(w), n + i64::from(w)));
         if n == 0 { Err("no record") } else { Ok(sum as f64 / n as f64) }
     });
     let difference = Resampler::new(sample, options.seed).measure(&[statistic], options.bootstrap).swap_remove(0);
@@ -241,13 +275,21 @@ mod tests {
     #[test]
     fn means_over_runs_count_what_is_unparsable_as_no_positive_call() {
         let first = run([Some((0.9, true)), Some((0.1, false)), None, Some((0.8, true)), None, Some((0.5, true))]);
-        let second = run([Some((0.2, false)), Some((0.1, false)), Some((0.9, true)), Some((0.3, false)), Some((0.4, false)), None]);
+        let second = run([
+            Some((0.2, false)),
+            Some((0.1, false)),
+            Some((0.9, true)),
+            Some((0.3, false)),
+            Some((0.4, false)),
+            None,
+        ]);
         let metrics = measure(&sample(), &[first, second], true, &Options::default());
         // Positives are 0, 2, 5. Run 1: TP 0, 5, FP 3, FN 2. Run 2: TP 2, FN 0, 5.
         assert_eq!(metrics.precision.value, Some((2.0 / 3.0 + 1.0) / 2.0));
         assert_eq!(metrics.recall.value, Some((2.0 / 3.0 + 1.0 / 3.0) / 2.0));
         assert_eq!(metrics.parsable.value, Some((4.0 / 6.0 + 5.0 / 6.0) / 2.0));
-        // AUROC of run 1: positives .9 .5, negatives .1 .8: 3 of 4 pairs; run 2: positives .2 .9, negatives .1 .3 .4: 4 of 6.
+        // AUROC of run 1: positives .9 .5, negatives .1 .8: 3 of 4 pairs; run 2: positives .2 .9, negatives .1 .3 .4: 4
+        // of 6.
         assert!((metrics.auroc.value.unwrap() - (3.0 / 4.0 + 4.0 / 6.0) / 2.0).abs() < 1e-15);
         assert_eq!((metrics.auroc.n, metrics.f1.n), (6, 6));
     }
@@ -272,7 +314,10 @@ mod tests {
         assert_eq!((metrics.auroc.value, metrics.auroc.reason.as_deref()), (None, Some(NO_SCORE)));
         assert_eq!((metrics.f1.value, metrics.parsable.value), (Some(1.0), None));
         let compared = compare(&sample(), &calls, false, &Options { bootstrap: 300, ..Options::default() });
-        assert_eq!(compared.iter().map(|c| c.metric.as_str()).collect::<Vec<_>>(), ["f1", "precision", "recall", "accuracy"]);
+        assert_eq!(
+            compared.iter().map(|c| c.metric.as_str()).collect::<Vec<_>>(),
+            ["f1", "precision", "recall", "accuracy"]
+        );
         // The model errs on records 4 and 5, the method on none: 0 against 2 discordant pairs.
         assert_eq!((compared[3].p_value, compared[3].difference.value), (Some(0.5), Some(-2.0 / 6.0)));
         assert!(compared.iter().all(|c| c.p_value.is_some()), "{compared:?}");
@@ -281,7 +326,8 @@ mod tests {
     #[test]
     fn the_model_against_itself_does_not_differ() {
         let sample = sample();
-        let itself: Answers = sample.probabilities().iter().map(|&p| Some(Answer { score: Some(p), call: p >= 0.5 })).collect();
+        let itself: Answers =
+            sample.probabilities().iter().map(|&p| Some(Answer { score: Some(p), call: p >= 0.5 })).collect();
         for comparison in compare(&sample, &itself, false, &Options { bootstrap: 300, ..Options::default() }) {
             assert_eq!((comparison.difference.value, comparison.p_value), (Some(0.0), Some(1.0)), "{comparison:?}");
         }

@@ -14,11 +14,14 @@ use super::{
 /// `second − first` of each metric that both define. The samples hold the same records in the same order.
 pub fn differences(first: &Sample, second: &Sample, options: &Options) -> Vec<Comparison> {
     let resampler = Resampler::new(second, options.seed);
-    let bootstrap = |metric: &str, statistic: &(dyn Fn(&Sample, &[u32]) -> Outcome + Sync)| {
-        let difference = Statistic::new(second.len(), |weights: &[u32]| Ok(statistic(second, weights)? - statistic(first, weights)?));
-        let (difference, p_value) = resampler.differences(&[difference], options.bootstrap).swap_remove(0);
-        Comparison { metric: metric.into(), difference, p_value, test: "paired bootstrap".into() }
-    };
+    let bootstrap =
+        |metric: &str, statistic: &(dyn Fn(&Sample, &[u32]) -> Outcome + Sync)| {
+            let difference = Statistic::new(second.len(), |weights: &[u32]| {
+                Ok(statistic(second, weights)? - statistic(first, weights)?)
+            });
+            let (difference, p_value) = resampler.differences(&[difference], options.bootstrap).swap_remove(0);
+            Comparison { metric: metric.into(), difference, p_value, test: "paired bootstrap".into() }
+        };
     vec![
         auroc(first, second),
         bootstrap("f1", &|sample, weights| gold_table(sample, 0.5, weights).f1()),
@@ -37,7 +40,12 @@ fn auroc(first: &Sample, second: &Sample) -> Comparison {
         Some(difference) => Metric::new(Ok(difference.value), second.len()).with_interval(difference.interval()),
         None => undefined_auroc(scores.0, scores.1, second.labels()),
     };
-    Comparison { metric: "auroc".into(), difference: metric, p_value: difference.and_then(|d| d.p_value()), test: "DeLong".into() }
+    Comparison {
+        metric: "auroc".into(),
+        difference: metric,
+        p_value: difference.and_then(|d| d.p_value()),
+        test: "DeLong".into(),
+    }
 }
 
 /// The difference of two AUROCs whose standard error is undefined.
@@ -52,7 +60,11 @@ fn parsable(sample: &Sample, weights: &[u32]) -> Outcome {
     if sample.is_silent() {
         return Err("the predictions hold no generated text");
     }
-    if total > 0.0 { Ok(spoken.fold(0.0, |sum, (_, &weight)| sum + f64::from(weight)) / total) } else { Err("no record") }
+    if total > 0.0 {
+        Ok(spoken.fold(0.0, |sum, (_, &weight)| sum + f64::from(weight)) / total)
+    } else {
+        Err("no record")
+    }
 }
 
 fn auroc_align(sample: &Sample, weights: &[u32]) -> Outcome {
@@ -102,7 +114,12 @@ mod tests {
     fn a_sample_does_not_differ_from_itself() {
         let same = sample(0.2);
         for comparison in differences(&same, &same, &Options { bootstrap: 300, ..Options::default() }) {
-            assert_eq!((comparison.difference.value, comparison.p_value), (Some(0.0), Some(1.0)), "{}", comparison.metric);
+            assert_eq!(
+                (comparison.difference.value, comparison.p_value),
+                (Some(0.0), Some(1.0)),
+                "{}",
+                comparison.metric
+            );
         }
     }
 }

@@ -1,9 +1,9 @@
-//! The quality score that picks the best epoch (paper A.2.2): `S = z(AUROC) + z(AUROC-Align) + z(κ at 0.5)` on dev, where
-//! `z` runs over all checkpoints.
+//! The quality score that picks the best epoch (paper A.2.2): `S = z(AUROC) + z(AUROC-Align) + z(κ at 0.5)` on dev,
+//! where `z` runs over all checkpoints.
 //!
 //! Rulings of SPEC §6: `z` uses the population SD; a term that does not vary is 0 throughout; a null counts as that
-//! metric's lowest finite value; a metric that is null everywhere is 0; ties go to the earliest epoch; with nothing to go
-//! by at all, the lowest dev loss wins.
+//! metric's lowest finite value; a metric that is null everywhere is 0; ties go to the earliest epoch; with nothing to
+//! go by at all, the lowest dev loss wins.
 
 /// What one checkpoint brings to the score.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -112,8 +112,11 @@ mod tests {
         let same = epoch(Some(0.7), Some(0.8), Some(0.2));
         assert_eq!(quality(&[epoch(Some(0.6), None, None), same, same]).best, Some(1));
         // The same three z-scores in another order.
-        let rotated =
-            [epoch(Some(0.1), Some(0.2), Some(0.4)), epoch(Some(0.2), Some(0.4), Some(0.1)), epoch(Some(0.4), Some(0.1), Some(0.2))];
+        let rotated = [
+            epoch(Some(0.1), Some(0.2), Some(0.4)),
+            epoch(Some(0.2), Some(0.4), Some(0.1)),
+            epoch(Some(0.4), Some(0.1), Some(0.2)),
+        ];
         assert_eq!(quality(&rotated).best, Some(0));
     }
 

@@ -43,7 +43,11 @@ impl Ranking {
     }
 
     /// Weighted positives and negatives at or above each distinct score, highest first.
-    pub(super) fn cumulative<'a>(&'a self, labels: &'a [bool], weights: &'a [u32]) -> impl Iterator<Item = (u64, u64)> + 'a {
+    pub(super) fn cumulative<'a>(
+        &'a self,
+        labels: &'a [bool],
+        weights: &'a [u32],
+    ) -> impl Iterator<Item = (u64, u64)> + 'a {
         self.blocks().scan((0, 0), |(positives, negatives), block| {
             for &i in block {
                 let count = if labels[i as usize] { &mut *positives } else { &mut *negatives };
@@ -124,11 +128,12 @@ pub fn curve(scores: &[f64], labels: &[bool]) -> Vec<CurvePoint> {
         return Vec::new();
     }
     let thresholds = ranking.blocks().map(|block| scores[block[0] as usize]);
-    let points = thresholds.zip(ranking.cumulative(labels, &ones)).map(|(threshold, (positives, negatives))| CurvePoint {
-        threshold,
-        true_positive_rate: positives as f64 / totals.0 as f64,
-        false_positive_rate: negatives as f64 / totals.1 as f64,
-        precision: positives as f64 / (positives + negatives) as f64,
-    });
+    let points =
+        thresholds.zip(ranking.cumulative(labels, &ones)).map(|(threshold, (positives, negatives))| CurvePoint {
+            threshold,
+            true_positive_rate: positives as f64 / totals.0 as f64,
+            false_positive_rate: negatives as f64 / totals.1 as f64,
+            precision: positives as f64 / (positives + negatives) as f64,
+        });
     points.collect()
 }

@@ -24,11 +24,12 @@ pub fn wilson(count: usize, n: usize) -> Option<[f64; 2]> {
     let (k, n, z2) = (count as f64, n as f64, Z95 * Z95);
     let half = Z95 * (k * (n - k) / n + z2 / 4.0).sqrt();
     // Rounding may step over the ends by a bit or two.
-    (n > 0.0).then(|| [(k + z2 / 2.0 - half) / (n + z2), (k + z2 / 2.0 + half) / (n + z2)].map(|end| end.clamp(0.0, 1.0)))
+    (n > 0.0)
+        .then(|| [(k + z2 / 2.0 - half) / (n + z2), (k + z2 / 2.0 + half) / (n + z2)].map(|end| end.clamp(0.0, 1.0)))
 }
 
-/// McNemar's exact test of two paired sets of calls (*Psychometrika* 12, 1947): the two-sided binomial p of the discordant pairs,
-/// `only_first` right by the first alone and `only_second` by the second alone.
+/// McNemar's exact test of two paired sets of calls (*Psychometrika* 12, 1947): the two-sided binomial p of the
+/// discordant pairs, `only_first` right by the first alone and `only_second` by the second alone.
 ///
 /// ```
 /// use clsgen::metrics::significance::mcnemar;
@@ -38,13 +39,15 @@ pub fn wilson(count: usize, n: usize) -> Option<[f64; 2]> {
 pub fn mcnemar(only_first: u64, only_second: u64) -> f64 {
     let (n, fewer) = ((only_first + only_second) as f64, only_first.min(only_second));
     // log C(n, k) / 2ⁿ, exact enough for n in the millions.
-    let log_probability = |k: f64| libm::lgamma(n + 1.0) - libm::lgamma(k + 1.0) - libm::lgamma(n - k + 1.0) - n * std::f64::consts::LN_2;
+    let log_probability =
+        |k: f64| libm::lgamma(n + 1.0) - libm::lgamma(k + 1.0) - libm::lgamma(n - k + 1.0) - n * std::f64::consts::LN_2;
     let tail: f64 = (0..=fewer).map(|k| log_probability(k as f64).exp()).sum();
     (2.0 * tail).min(1.0)
 }
 
-/// McNemar's test where records come in groups: the exact two-sided p-value of Σ D under independent signs of the groups' D, each
-/// group's records right by the first alone less those right by the second alone. A group a record makes it [`mcnemar`].
+/// McNemar's test where records come in groups: the exact two-sided p-value of Σ D under independent signs of the
+/// groups' D, each group's records right by the first alone less those right by the second alone. A group a record
+/// makes it [`mcnemar`].
 ///
 /// ```
 /// use clsgen::metrics::significance::sign_flip;

@@ -38,7 +38,8 @@ impl Default for Costs {
 impl Costs {
     /// Mean cost of a record.
     pub fn mean(&self, table: &Confusion) -> Outcome {
-        let cost = self.false_positive * table.false_positives as f64 + self.false_negative * table.false_negatives as f64;
+        let cost =
+            self.false_positive * table.false_positives as f64 + self.false_negative * table.false_negatives as f64;
         if table.total() == 0 { Err("no record") } else { Ok(cost / table.total() as f64) }
     }
 }
@@ -79,12 +80,19 @@ pub fn tune(dev: &Sample, objective: Objective) -> Result<Tuned, &'static str> {
     if rows.is_empty() {
         return Err(if dev.is_empty() { "it has no record" } else { "it has no parsable record" });
     }
-    let truth = |i: u32| if objective == Objective::Kappa { dev.verbalized()[i as usize] == Some(true) } else { dev.labels()[i as usize] };
+    let truth = |i: u32| {
+        if objective == Objective::Kappa {
+            dev.verbalized()[i as usize] == Some(true)
+        } else {
+            dev.labels()[i as usize]
+        }
+    };
     let positives = rows.iter().filter(|&&i| truth(i)).count() as u64;
     if objective != Objective::Kappa && (positives == 0 || positives == rows.len() as u64) {
         return Err("it has only one class");
     }
-    let mut table = Confusion { false_negatives: positives, true_negatives: rows.len() as u64 - positives, ..Confusion::default() };
+    let mut table =
+        Confusion { false_negatives: positives, true_negatives: rows.len() as u64 - positives, ..Confusion::default() };
     let mut best: Result<Tuned, &'static str> = Err("undefined at every threshold");
     for block in Ranking::of(dev.probabilities(), rows).blocks() {
         for &i in block {
@@ -101,7 +109,9 @@ pub fn tune(dev: &Sample, objective: Objective) -> Result<Tuned, &'static str> {
             best = Ok(Tuned { threshold: dev.probabilities()[block[0] as usize], value });
         }
     }
-    best.map(|tuned| if matches!(objective, Objective::Cost(_)) { Tuned { value: -tuned.value, ..tuned } } else { tuned })
+    best.map(
+        |tuned| if matches!(objective, Objective::Cost(_)) { Tuned { value: -tuned.value, ..tuned } } else { tuned },
+    )
 }
 
 /// Every threshold tuned on dev, as `thresholds.json` keeps them.
@@ -123,7 +133,8 @@ pub struct Thresholds {
 impl Thresholds {
     /// Tunes all of them; what is undefined on dev is left out, with its reason.
     pub fn tune(dev: &Sample, costs: Costs) -> Self {
-        let tuned = [Objective::F1, Objective::Kappa, Objective::Youden, Objective::Cost(costs)].map(|objective| tune(dev, objective));
+        let tuned = [Objective::F1, Objective::Kappa, Objective::Youden, Objective::Cost(costs)]
+            .map(|objective| tune(dev, objective));
         let [f1, kappa, youden, cost] = tuned.map(Result::ok);
         Self { f1, kappa, youden, cost, reasons: tuned.map(Result::err) }
     }

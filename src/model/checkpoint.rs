@@ -1,4 +1,5 @@
-//! The model's part of a checkpoint directory: `clsgen.json`, head, and the adapter or (trained in full) a whole HF folder.
+//! The model's part of a checkpoint directory: `clsgen.json`, head, and the adapter or (trained in full) a whole HF
+//! folder.
 
 use std::{path::Path, sync::Once};
 
@@ -47,8 +48,8 @@ pub struct ClsgenJson {
     /// Its [`ModelSource::hash`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_hash: Option<String>,
-    /// BLAKE3 of the base's tokenizer, chat template and generation config ([`TokenizerFiles::hash`]); checkpoints of an older
-    /// clsgen have none.
+    /// BLAKE3 of the base's tokenizer, chat template and generation config ([`TokenizerFiles::hash`]); checkpoints of
+    /// an older clsgen have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer_hash: Option<String>,
     /// Verbalized labels.
@@ -91,10 +92,13 @@ pub struct LoadedModel {
 pub fn read_info(dir: &Path) -> Result<ClsgenJson> {
     let path = dir.join(INFO);
     let failed = |what: String| Error::model(format!("{}: {what}", path.display()));
-    let text = std::fs::read_to_string(&path).map_err(|e| failed(reason(&e)).hint("is this a checkpoint directory (epoch-NN)?"))?;
-    let info: ClsgenJson = serde_json::from_str(&text).map_err(|e| failed(format!("not a checkpoint description: {e}")))?;
+    let text = std::fs::read_to_string(&path)
+        .map_err(|e| failed(reason(&e)).hint("is this a checkpoint directory (epoch-NN)?"))?;
+    let info: ClsgenJson =
+        serde_json::from_str(&text).map_err(|e| failed(format!("not a checkpoint description: {e}")))?;
     if info.schema != 1 {
-        return Err(failed(format!("schema is {}, 1 expected", info.schema)).hint("it was written by another version of clsgen"));
+        return Err(failed(format!("schema is {}, 1 expected", info.schema))
+            .hint("it was written by another version of clsgen"));
     }
     Ok(info)
 }
@@ -137,7 +141,11 @@ pub fn locate(dir: &Path, info: &ClsgenJson, lookup: BaseLookup<'_>) -> Result<M
     };
     match adapter || source.path == dir {
         true => Ok(source),
-        false => Err(Error::model(format!("{}: the adapter is missing: no {}, no model.safetensors", dir.display(), peft::CONFIG))),
+        false => Err(Error::model(format!(
+            "{}: the adapter is missing: no {}, no model.safetensors",
+            dir.display(),
+            peft::CONFIG
+        ))),
     }
 }
 
@@ -185,8 +193,15 @@ pub fn load_into(model: &mut Model, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes the model's files of a checkpoint: adapter (or, under `Parameters::Full`, the HF folder), head, `clsgen.json`.
-pub fn write_model_files(dir: &AtomicDir, model: &Model, source: &ModelSource, info: &ClsgenJson, parameters: Parameters) -> Result<()> {
+/// Writes the model's files of a checkpoint: adapter (or, under `Parameters::Full`, the HF folder), head,
+/// `clsgen.json`.
+pub fn write_model_files(
+    dir: &AtomicDir,
+    model: &Model,
+    source: &ModelSource,
+    info: &ClsgenJson,
+    parameters: Parameters,
+) -> Result<()> {
     match parameters {
         Parameters::Lora => peft::write_adapter(dir, &model.llama, &info.base_model)?,
         Parameters::Full => write_folder(dir, &model.llama, Some(source), DType::F32)?,
@@ -205,13 +220,18 @@ pub fn write_folder(dir: &AtomicDir, llama: &Llama, source: Option<&ModelSource>
     peft::write_tensors(dir, "model.safetensors", &tensors)?;
     dir.write_file("config.json", format!("{:#}\n", llama.config.to_json(dtype)).as_bytes())?;
     for name in TOKENIZER_FILES {
-        let Some(path) = source.map(|source| source.tokenizer_path().join(name)).filter(|path| path.is_file()) else { continue };
-        let bytes = std::fs::read(&path).map_err(|e| Error::model(format!("cannot read {}: {}", path.display(), reason(&e))))?;
+        let Some(path) = source.map(|source| source.tokenizer_path().join(name)).filter(|path| path.is_file()) else {
+            continue;
+        };
+        let bytes = std::fs::read(&path)
+            .map_err(|e| Error::model(format!("cannot read {}: {}", path.display(), reason(&e))))?;
         dir.write_file(name, &bytes)?;
     }
     // A .gguf file alone holds its tokenizer: the folder gets it as Hugging Face's files.
     match source.map(ModelSource::tokenizer_path).filter(|path| path.is_file()) {
-        Some(gguf) => TokenizerFiles::from_gguf(gguf)?.named().try_for_each(|(name, bytes)| dir.write_file(name, bytes)),
+        Some(gguf) => {
+            TokenizerFiles::from_gguf(gguf)?.named().try_for_each(|(name, bytes)| dir.write_file(name, bytes))
+        }
         None => Ok(()),
     }
 }
@@ -257,15 +277,16 @@ pub fn find_base(dir: &Path, info: &ClsgenJson, lookup: BaseLookup<'_>) -> Resul
     Ok(source)
 }
 
-/// Refuses (exit 4) another tokenizer, chat template or generation config than the checkpoint was trained with: every prompt's ids
-/// would be others, and nothing would say so.
+/// Refuses (exit 4) another tokenizer, chat template or generation config than the checkpoint was trained with: every
+/// prompt's ids would be others, and nothing would say so.
 fn check_tokenizer(dir: &Path, info: &ClsgenJson, source: &ModelSource) -> Result<()> {
     static WARNED: Once = Once::new();
     let path = source.tokenizer_path();
     let Some(expected) = &info.tokenizer_hash else {
         WARNED.call_once(|| {
             tracing::warn!(
-                "{} names no tokenizer_hash (an older clsgen wrote it): that {} holds the tokenizer and chat template of its training \
+                "{} names no tokenizer_hash (an older clsgen wrote it): that {} holds the tokenizer and chat template \
+                of its training \
                  cannot be checked",
                 dir.join(INFO).display(),
                 path.display()
@@ -278,7 +299,8 @@ fn check_tokenizer(dir: &Path, info: &ClsgenJson, source: &ModelSource) -> Resul
         return Ok(());
     }
     Err(Error::model(format!(
-        "{} was trained with another tokenizer, chat template or generation_config than {} holds: they hash to {}…, {}… expected",
+        "{} was trained with another tokenizer, chat template or generation_config than {} holds: they hash to {}…, \
+        {}… expected",
         dir.display(),
         path.display(),
         &hash[..12],
@@ -300,7 +322,11 @@ fn read_head(dir: &Path, shape: &HeadShape, hidden_size: usize, device: &Device)
     let [dense_weight, dense_bias, out_weight, out_bias] = shapes.map(|(name, shape)| {
         match file.entries.get(name) {
             Some(entry) if entry.shape != shape => {
-                return Err(Error::model(format!("{}: tensor {name} has shape {:?}, {shape:?} expected", path.display(), entry.shape)));
+                return Err(Error::model(format!(
+                    "{}: tensor {name} has shape {:?}, {shape:?} expected",
+                    path.display(),
+                    entry.shape
+                )));
             }
             _ => {}
         }

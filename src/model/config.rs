@@ -50,8 +50,8 @@ impl LlamaConfig {
     /// Reads `config.json`.
     pub fn read(path: &Path) -> Result<Self> {
         let name = path.display();
-        let text =
-            std::fs::read_to_string(path).map_err(|e| Error::model(format!("cannot read {name}: {}", crate::storage::reason(&e))))?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Error::model(format!("cannot read {name}: {}", crate::storage::reason(&e))))?;
         let json: Value = serde_json::from_str(&text).map_err(|e| Error::model(format!("{name} is not JSON: {e}")))?;
         let Value::Object(keys) = json else { return Err(Error::model(format!("{name} is not a JSON object"))) };
         Self::parse(&keys).map_err(|e| e.context(name))
@@ -143,10 +143,13 @@ impl LlamaConfig {
         let scaling = match self.rope.scaling {
             RopeScaling::None => Value::Null,
             RopeScaling::Linear { factor } => json!({"rope_type": "linear", "factor": factor}),
-            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => json!({
-                "rope_type": "llama3", "factor": factor, "low_freq_factor": low_freq_factor,
-                "high_freq_factor": high_freq_factor, "original_max_position_embeddings": original_max_position_embeddings,
-            }),
+            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
+                json!({
+                    "rope_type": "llama3", "factor": factor, "low_freq_factor": low_freq_factor,
+                    "high_freq_factor": high_freq_factor,
+                    "original_max_position_embeddings": original_max_position_embeddings,
+                })
+            }
         };
         json!({
             "architectures": ["LlamaForCausalLM"], "model_type": "llama",
@@ -155,7 +158,8 @@ impl LlamaConfig {
             "num_key_value_heads": self.num_key_value_heads, "head_dim": self.head_dim, "hidden_act": "silu",
             "max_position_embeddings": self.max_position_embeddings, "rms_norm_eps": self.rms_norm_eps,
             "rope_theta": self.rope.theta, "rope_scaling": scaling,
-            "attention_bias": self.attention_bias, "mlp_bias": self.mlp_bias, "tie_word_embeddings": self.tie_word_embeddings,
+            "attention_bias": self.attention_bias, "mlp_bias": self.mlp_bias,
+            "tie_word_embeddings": self.tie_word_embeddings,
             "bos_token_id": self.bos_token_id, "eos_token_id": self.eos_token_ids,
             "torch_dtype": if dtype == DType::BF16 { "bfloat16" } else { "float32" },
         })
@@ -172,14 +176,17 @@ fn refuse_other_models(keys: &Map<String, Value>) -> Result<()> {
     let architectures: Vec<&str> =
         keys.get("architectures").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     if !architectures.is_empty() && !architectures.contains(&"LlamaForCausalLM") {
-        return Err(Error::model(format!("architecture is {}, not LlamaForCausalLM", architectures.join(", "))).hint(hint));
+        return Err(
+            Error::model(format!("architecture is {}, not LlamaForCausalLM", architectures.join(", "))).hint(hint)
+        );
     }
     let activation = keys.get("hidden_act").and_then(Value::as_str).unwrap_or("silu");
     if activation != "silu" {
         return Err(Error::model(format!("hidden_act is {activation:?}; only \"silu\" is supported")));
     }
     if keys.get("quantization_config").is_some_and(|value| !value.is_null()) {
-        return Err(Error::model("the weights are quantized (quantization_config)").hint("use the unquantized model, or a .gguf file"));
+        return Err(Error::model("the weights are quantized (quantization_config)")
+            .hint("use the unquantized model, or a .gguf file"));
     }
     let parts = [keys, keys.get("rope_parameters").and_then(Value::as_object).unwrap_or(keys)];
     if parts.iter().any(|keys| keys.get("partial_rotary_factor").and_then(Value::as_f64).is_some_and(|f| f != 1.0)) {
@@ -198,14 +205,18 @@ fn rope(keys: &Map<String, Value>) -> Result<RopeParameters> {
         None => optional(keys, "rope_theta", Value::as_f64)?.unwrap_or(10_000.0),
     };
     let number = |name: &str| {
-        let value = optional(parameters, name, Value::as_f64)?.ok_or_else(|| Error::model(format!("rope parameter {name} is missing")))?;
+        let value = optional(parameters, name, Value::as_f64)?
+            .ok_or_else(|| Error::model(format!("rope parameter {name} is missing")))?;
         if value > 0.0 && value.is_finite() {
             Ok(value)
         } else {
             Err(Error::model(format!("rope parameter {name} = {value} is out of range")))
         }
     };
-    let kind = ["rope_type", "type"].iter().find_map(|name| parameters.get(*name).and_then(Value::as_str)).unwrap_or("default");
+    let kind = ["rope_type", "type"]
+        .iter()
+        .find_map(|name| parameters.get(*name).and_then(Value::as_str))
+        .unwrap_or("default");
     let scaling = match kind {
         "default" => RopeScaling::None,
         "linear" => RopeScaling::Linear { factor: number("factor")? },
@@ -216,7 +227,8 @@ fn rope(keys: &Map<String, Value>) -> Result<RopeParameters> {
             original_max_position_embeddings: number("original_max_position_embeddings")? as usize,
         },
         other => {
-            return Err(Error::model(format!("rope type {other:?} is not supported")).hint("supported: default, linear, llama3"));
+            return Err(Error::model(format!("rope type {other:?} is not supported"))
+                .hint("supported: default, linear, llama3"));
         }
     };
     Ok(RopeParameters { theta, scaling })
@@ -276,10 +288,15 @@ pub(super) mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        let llama3 =
-            RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position_embeddings: 8192 };
+        let llama3 = RopeScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 8192,
+        };
         for scaling in [RopeScaling::None, RopeScaling::Linear { factor: 2.0 }, llama3] {
-            let config = LlamaConfig { rope: RopeParameters { theta: 5e5, scaling }, eos_token_ids: vec![2, 9], ..tiny() };
+            let config =
+                LlamaConfig { rope: RopeParameters { theta: 5e5, scaling }, eos_token_ids: vec![2, 9], ..tiny() };
             assert_eq!(read(config.to_json(DType::F32)).unwrap(), config);
         }
     }

@@ -22,15 +22,18 @@ pub struct Footprint {
 }
 
 impl Footprint {
-    /// Of a model whose matrices are `weights` (f32 or bf16). Activations are f32 on a CPU and of the weights' type on CUDA; attention's
-    /// operands have the weights' type on both; log-sum-exps and norms' 1/rms are f32.
+    /// Of a model whose matrices are `weights` (f32 or bf16). Activations are f32 on a CPU and of the weights' type on
+    /// CUDA; attention's operands have the weights' type on both; log-sum-exps and norms' 1/rms are f32.
     pub fn of(config: &LlamaConfig, weights: DType, cuda: bool, lora: Option<&LoraConfig>) -> Self {
         let weight = weights.size_in_bytes() as u64;
         let (activation, wide) = (if cuda { weight } else { 4 }, 4);
-        let (d, ffn, heads) = (config.hidden_size as u64, config.intermediate_size as u64, config.num_attention_heads as u64);
+        let (d, ffn, heads) =
+            (config.hidden_size as u64, config.intermediate_size as u64, config.num_attention_heads as u64);
         let (q, kv) = (heads * config.head_dim as u64, (config.num_key_value_heads * config.head_dim) as u64);
         // The down-projection's A x is computed again.
-        let low_rank = lora.map_or(0, |lora| lora.rank * lora.targets.iter().filter(|target| *target != "down_proj").count()) as u64;
+        let low_rank = lora
+            .map_or(0, |lora| lora.rank * lora.targets.iter().filter(|target| *target != "down_proj").count())
+            as u64;
         Self {
             layers: config.num_hidden_layers as u64,
             input: activation * d,
@@ -83,7 +86,11 @@ mod tests {
                     let context = TrainingContext { dropout: None, memory, trains: Parameters::Lora };
                     let (_, saved) = llama.forward(&ids, &offsets, &context).unwrap();
                     let held = saved.held_bytes();
-                    assert_eq!(held, vec![ids.len() as u64 * each; llama.config.num_hidden_layers], "{weights:?} {memory:?}");
+                    assert_eq!(
+                        held,
+                        vec![ids.len() as u64 * each; llama.config.num_hidden_layers],
+                        "{weights:?} {memory:?}"
+                    );
                 }
             }
         }

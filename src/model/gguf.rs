@@ -55,7 +55,10 @@ fn parse(content: &Content, reader: &mut BufReader<File>) -> Result<LlamaConfig>
     if meta.size("llama.expert_count").is_ok_and(|n| n > 0) {
         return Err(Error::model("mixtures of experts are not supported"));
     }
-    let embedding = content.tensor_infos.get("token_embd.weight").ok_or_else(|| Error::model("tensor token_embd.weight is missing"))?;
+    let embedding = content
+        .tensor_infos
+        .get("token_embd.weight")
+        .ok_or_else(|| Error::model("tensor token_embd.weight is missing"))?;
     Ok(LlamaConfig {
         vocab_size: embedding.shape.dims().first().copied().unwrap_or(0),
         hidden_size,
@@ -85,13 +88,20 @@ struct Metadata<'a>(&'a HashMap<String, Value>);
 impl Metadata<'_> {
     fn size(&self, key: &str) -> Result<usize> {
         let value = self.0.get(key).ok_or_else(|| Error::model(format!("{key} is missing")))?;
-        let value = value.to_u64().or_else(|_| value.to_i64().map(|v| v.max(0) as u64)).or_else(|_| value.to_u32().map(u64::from));
+        let value = value
+            .to_u64()
+            .or_else(|_| value.to_i64().map(|v| v.max(0) as u64))
+            .or_else(|_| value.to_u32().map(u64::from));
         value.map(|v| v as usize).map_err(|_| Error::model(format!("{key} is not one whole number")))
     }
 
     fn number(&self, key: &str) -> Result<f64> {
         let value = self.0.get(key).ok_or_else(|| Error::model(format!("{key} is missing")))?;
-        value.to_f32().map(f64::from).or_else(|_| value.to_f64()).map_err(|_| Error::model(format!("{key} is not a number")))
+        value
+            .to_f32()
+            .map(f64::from)
+            .or_else(|_| value.to_f64())
+            .map_err(|_| Error::model(format!("{key} is not a number")))
     }
 
     fn text(&self, key: &str) -> Option<&str> {
@@ -104,21 +114,33 @@ fn rope(meta: &Metadata, content: &Content, reader: &mut BufReader<File>, head_d
     let plain = RopeParameters { theta, scaling: RopeScaling::None };
     if content.tensor_infos.contains_key("rope_freqs.weight") {
         let read = |e: candle_core::Error| Error::model(format!("tensor rope_freqs.weight: {}", first_line(&e)));
-        let factors = content.tensor(reader, "rope_freqs.weight", &Device::Cpu).and_then(|t| t.dequantize(&Device::Cpu)).map_err(read)?;
+        let factors = content
+            .tensor(reader, "rope_freqs.weight", &Device::Cpu)
+            .and_then(|t| t.dequantize(&Device::Cpu))
+            .map_err(read)?;
         return llama3(plain, &factors.flatten_all()?.to_vec1::<f32>()?, head_dim);
     }
     match meta.text("llama.rope.scaling.type") {
         None | Some("none") => Ok(plain),
-        Some("linear") => Ok(RopeParameters { theta, scaling: RopeScaling::Linear { factor: meta.number("llama.rope.scaling.factor")? } }),
+        Some("linear") => Ok(RopeParameters {
+            theta,
+            scaling: RopeScaling::Linear { factor: meta.number("llama.rope.scaling.factor")? },
+        }),
         Some(other) => Err(Error::model(format!("rope scaling {other:?} is not supported"))),
     }
 }
 
-/// The published Llama 3.1 (factor 8) or 3.2 (factor 32) setting whose inverse frequencies are 1/factors of the plain ones.
+/// The published Llama 3.1 (factor 8) or 3.2 (factor 32) setting whose inverse frequencies are 1/factors of the plain
+/// ones.
 fn llama3(plain: RopeParameters, factors: &[f32], head_dim: usize) -> Result<RopeParameters> {
     let base = Rope::new(plain, head_dim)?;
     for factor in [8.0, 32.0] {
-        let scaling = RopeScaling::Llama3 { factor, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position_embeddings: 8192 };
+        let scaling = RopeScaling::Llama3 {
+            factor,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 8192,
+        };
         let candidate = RopeParameters { scaling, ..plain };
         let scaled = Rope::new(candidate, head_dim)?;
         let near = |((base, scaled), factor): ((&f32, &f32), &f32)| (base / factor / scaled - 1.0).abs() < 1e-4;
@@ -151,7 +173,8 @@ pub(super) fn load(
         let quantized = content.tensor(&mut reader, name, &Device::Cpu).map_err(|e| failed(first_line(&e)))?;
         let tensor = pair_halves(&hf, quantized.dequantize(&Device::Cpu)?, config)?;
         let values = tensor.flatten_all()?.to_vec1::<f32>()?;
-        let tensor = to_tensor(values, &shape, stored(&shape), device)?.ok_or_else(|| failed("holds NaN or infinite values".into()));
+        let tensor = to_tensor(values, &shape, stored(&shape), device)?
+            .ok_or_else(|| failed("holds NaN or infinite values".into()));
         results.push(tensor.map(|tensor| (hf, tensor)));
     }
     tensor_spec::gather(results)
@@ -204,11 +227,16 @@ mod tests {
     fn rope_factors_of_llama_3_1_and_3_2_are_recognised() {
         let plain = RopeParameters { theta: 5e5, scaling: RopeScaling::None };
         for factor in [8.0, 32.0] {
-            let scaling =
-                RopeScaling::Llama3 { factor, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position_embeddings: 8192 };
+            let scaling = RopeScaling::Llama3 {
+                factor,
+                low_freq_factor: 1.0,
+                high_freq_factor: 4.0,
+                original_max_position_embeddings: 8192,
+            };
             let wanted = RopeParameters { scaling, ..plain };
             let (base, scaled) = (Rope::new(plain, 128).unwrap(), Rope::new(wanted, 128).unwrap());
-            let factors: Vec<f32> = base.inv_freq().iter().zip(scaled.inv_freq()).map(|(base, scaled)| base / scaled).collect();
+            let factors: Vec<f32> =
+                base.inv_freq().iter().zip(scaled.inv_freq()).map(|(base, scaled)| base / scaled).collect();
             assert_eq!(llama3(plain, &factors, 128).unwrap(), wanted);
             assert_eq!(llama3(plain, &factors[..63], 128).unwrap_err().exit_code(), 4);
         }

@@ -12,7 +12,12 @@ use crate::{
 
 /// Names of the head's tensors in `cls_head.safetensors`, with their shapes for `hidden_size` d and width `hidden`.
 pub(super) fn shapes(hidden_size: usize, hidden: usize) -> [(&'static str, Vec<usize>); 4] {
-    [("dense.weight", vec![hidden, hidden_size]), ("dense.bias", vec![hidden]), ("out.weight", vec![2, hidden]), ("out.bias", vec![2])]
+    [
+        ("dense.weight", vec![hidden, hidden_size]),
+        ("dense.bias", vec![hidden]),
+        ("out.weight", vec![2, hidden]),
+        ("out.bias", vec![2]),
+    ]
 }
 
 /// The head's weights, f32.
@@ -39,20 +44,37 @@ pub struct HeadSaved {
 
 impl ClsHead {
     /// A head with `torch.nn.Linear`'s initial distribution, U(±1/√fan_in).
-    pub fn new(hidden_size: usize, hidden: usize, activation: Activation, dropout: f64, seed: u64, device: &Device) -> Result<Self> {
+    pub fn new(
+        hidden_size: usize,
+        hidden: usize,
+        activation: Activation,
+        dropout: f64,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self> {
         let rng = Rng::new(seed, streams::HEAD_INIT);
         let [dense_weight, dense_bias, out_weight, out_bias] = shapes(hidden_size, hidden).map(|(name, shape)| {
-            uniform(rng, &format!("cls_head.{name}"), shape, if name.starts_with("dense") { hidden_size } else { hidden }, device)
+            uniform(
+                rng,
+                &format!("cls_head.{name}"),
+                shape,
+                if name.starts_with("dense") { hidden_size } else { hidden },
+                device,
+            )
         });
         Ok(Self { hidden, activation, dropout, tensors: [dense_weight?, dense_bias?, out_weight?, out_bias?] })
     }
 
-    /// A head of these four tensors (f32), in the order of the file's names: dense.weight, dense.bias, out.weight, out.bias.
+    /// A head of these four tensors (f32), in the order of the file's names: dense.weight, dense.bias, out.weight,
+    /// out.bias.
     pub fn from_tensors(tensors: [Tensor; 4], activation: Activation, dropout: f64) -> Result<Self> {
         let (hidden, hidden_size) = tensors[0].dims2()?;
         for ((name, shape), tensor) in shapes(hidden_size, hidden).iter().zip(&tensors) {
             if tensor.dims() != shape {
-                return Err(Error::model(format!("classification head: {name} has shape {:?}, {shape:?} expected", tensor.dims())));
+                return Err(Error::model(format!(
+                    "classification head: {name} has shape {:?}, {shape:?} expected",
+                    tensor.dims()
+                )));
             }
         }
         Ok(Self { hidden, activation, dropout, tensors })

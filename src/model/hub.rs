@@ -8,13 +8,21 @@ use std::{
 use crate::error::{Error, Result};
 
 /// Files a model needs that may be absent from its repository.
-const OPTIONAL: [&str; 6] =
-    ["generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "added_tokens.json", "LICENSE"];
+const OPTIONAL: [&str; 6] = [
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "added_tokens.json",
+    "LICENSE",
+];
 
 /// Whether a name has a hub id's form, `owner/name`.
 pub(super) fn is_id(name: &str) -> bool {
     let part = |part: &str| {
-        !part.is_empty() && !part.starts_with('.') && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        !part.is_empty()
+            && !part.starts_with('.')
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
     };
     name.split_once('/').is_some_and(|(owner, name)| part(owner) && part(name))
 }
@@ -37,11 +45,15 @@ pub(super) fn cached(id: &str) -> Option<PathBuf> {
 fn cached_in(cache: &Path, id: &str) -> Option<PathBuf> {
     let snapshot = snapshot_in(cache, id)?;
     let weights = ["model.safetensors", "model.safetensors.index.json"].iter().any(|name| snapshot.join(name).exists());
-    let gguf = || std::fs::read_dir(&snapshot).is_ok_and(|all| all.flatten().any(|e| e.path().extension().is_some_and(|e| e == "gguf")));
+    let gguf = || {
+        std::fs::read_dir(&snapshot)
+            .is_ok_and(|all| all.flatten().any(|e| e.path().extension().is_some_and(|e| e == "gguf")))
+    };
     ((weights && snapshot.join("config.json").exists()) || gguf()).then_some(snapshot)
 }
 
-/// The snapshot of a model's `main` branch, whatever it holds. A name without an owner (`bert-base-uncased`) may have one.
+/// The snapshot of a model's `main` branch, whatever it holds. A name without an owner (`bert-base-uncased`) may have
+/// one.
 pub(super) fn snapshot(id: &str) -> Option<PathBuf> {
     snapshot_in(&cache_dir(), id)
 }
@@ -56,8 +68,9 @@ fn snapshot_in(cache: &Path, id: &str) -> Option<PathBuf> {
 /// Fetches a model into the cache. Called only under `--allow-network`.
 pub(super) fn download(id: &str) -> Result<PathBuf> {
     use hf_hub::{Cache, api::sync::ApiBuilder};
-    let failed =
-        |e: &dyn std::fmt::Display| Error::model(format!("cannot download {id}: {e}")).hint("check the id, the network and HF_TOKEN");
+    let failed = |e: &dyn std::fmt::Display| {
+        Error::model(format!("cannot download {id}: {e}")).hint("check the id, the network and HF_TOKEN")
+    };
     let cache = Cache::new(cache_dir());
     let api = ApiBuilder::from_cache(cache.clone())
         .with_token(env::var("HF_TOKEN").ok().or_else(|| cache.token()))
@@ -65,7 +78,8 @@ pub(super) fn download(id: &str) -> Result<PathBuf> {
         .build()
         .map_err(|e| failed(&e))?;
     let repo = api.model(id.to_string());
-    let names: Vec<String> = repo.info().map_err(|e| failed(&e))?.siblings.into_iter().map(|file| file.rfilename).collect();
+    let names: Vec<String> =
+        repo.info().map_err(|e| failed(&e))?.siblings.into_iter().map(|file| file.rfilename).collect();
     let wanted = |name: &&String| {
         let weights = name.ends_with(".safetensors") && !name.contains('/');
         weights

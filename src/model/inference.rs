@@ -25,7 +25,9 @@ impl Llama {
         for (range, cache) in offsets.ranges().zip(caches.iter_mut()) {
             cache.reserve(range.len(), &self.kv_pool)?;
         }
-        let step = PagedBatch::new(offsets.ranges().zip(caches.iter()).map(|(range, cache)| cache.paged(range.len())).collect())?;
+        let step = PagedBatch::new(
+            offsets.ranges().zip(caches.iter()).map(|(range, cache)| cache.paged(range.len())).collect(),
+        )?;
         let (behind_others, kv_offsets) = (starts.iter().any(|&start| start > 0), behind(offsets, &starts));
         let last = self.last_rows(ids, offsets, &starts, |i, layer, q, k, v| {
             kv_store::store(&step, i, k, v)?;
@@ -43,13 +45,16 @@ impl Llama {
 
     /// As [`Llama::prefill`], keeping nothing.
     pub fn prefill_hidden_only(&self, ids: &[u32], offsets: &Offsets) -> Result<Tensor> {
-        self.last_rows(ids, offsets, &vec![0; offsets.count()], |_, layer, q, k, v| layer.attend(q, k, v, offsets, offsets))
+        self.last_rows(ids, offsets, &vec![0; offsets.count()], |_, layer, q, k, v| {
+            layer.attend(q, k, v, offsets, offsets)
+        })
     }
 
     /// As [`Llama::prefill_hidden_only`], each sequence behind what its cache holds, which stays as it is.
     pub fn prefill_hidden_behind(&self, ids: &[u32], offsets: &Offsets, caches: &[SequenceCache]) -> Result<Tensor> {
         check_caches(offsets, caches)?;
-        let held: Vec<PagedSequence<'_>> = caches.iter().filter(|cache| !cache.is_empty()).map(|cache| cache.paged(0)).collect();
+        let held: Vec<PagedSequence<'_>> =
+            caches.iter().filter(|cache| !cache.is_empty()).map(|cache| cache.paged(0)).collect();
         if held.is_empty() {
             return self.prefill_hidden_only(ids, offsets);
         }
@@ -72,8 +77,11 @@ impl Llama {
         mut attend: impl FnMut(usize, &DecoderLayer, &Tensor, &Tensor, &Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
         self.check_batch(ids, offsets)?;
-        let positions: Vec<u32> =
-            offsets.ranges().zip(starts).flat_map(|(range, &start)| (start..start + range.len()).map(|p| p as u32)).collect();
+        let positions: Vec<u32> = offsets
+            .ranges()
+            .zip(starts)
+            .flat_map(|(range, &start)| (start..start + range.len()).map(|p| p as u32))
+            .collect();
         let ends: Vec<u32> = offsets.ranges().map(|range| range.end as u32 - 1).collect();
         let ends = Tensor::from_vec(ends, offsets.count(), &self.device)?;
         let mut x = embedding::forward(&self.embed_tokens, ids)?;
@@ -133,7 +141,8 @@ fn behind(offsets: &Offsets, starts: &[usize]) -> Offsets {
     Offsets::from_lengths(&offsets.ranges().zip(starts).map(|(range, start)| start + range.len()).collect::<Vec<_>>())
 }
 
-/// Each sequence's part of `held (Σ starts, kv_heads, d)`, then its part of `new (tokens, kv_heads, d)`, in the type of `new`.
+/// Each sequence's part of `held (Σ starts, kv_heads, d)`, then its part of `new (tokens, kv_heads, d)`, in the type of
+/// `new`.
 fn interleave(held: &Tensor, new: &Tensor, offsets: &Offsets, starts: &[usize]) -> Result<Tensor> {
     let (held, mut pieces, mut at) = (held.to_dtype(new.dtype())?, Vec::new(), 0);
     for (range, &start) in offsets.ranges().zip(starts) {

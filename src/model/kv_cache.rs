@@ -1,5 +1,5 @@
-//! The paged KV cache: the keys and values of each sequence's tokens in blocks of 64. Sequences with a common prefix share its full
-//! blocks; a shared block is copied before it is written.
+//! The paged KV cache: the keys and values of each sequence's tokens in blocks of 64. Sequences with a common prefix
+//! share its full blocks; a shared block is copied before it is written.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,8 +12,8 @@ use crate::{
 
 use super::LlamaConfig;
 
-/// Allocates blocks and takes them back for reuse. When the last block in use comes back, all memory is freed, so that nothing is
-/// held between runs.
+/// Allocates blocks and takes them back for reuse. When the last block in use comes back, all memory is freed, so that
+/// nothing is held between runs.
 #[derive(Debug)]
 pub(super) struct BlockPool {
     /// `(layers, 2, kv_heads, 64, width)`.
@@ -82,8 +82,8 @@ impl Drop for Block {
     }
 }
 
-/// The block table and length of one sequence. Clones share its blocks; one that grows copies the last, partly filled block first
-/// (copy-on-write).
+/// The block table and length of one sequence. Clones share its blocks; one that grows copies the last, partly filled
+/// block first (copy-on-write).
 #[derive(Debug, Clone, Default)]
 pub struct SequenceCache {
     blocks: Vec<Arc<Block>>,
@@ -141,8 +141,8 @@ pub fn round_up_to_blocks(tokens: usize) -> usize {
     tokens.next_multiple_of(BLOCK)
 }
 
-/// Tokens, in whole blocks, that a sequence allocates which shares a prefix of `shared` tokens and adds `new`: the prefix's full
-/// blocks are not counted.
+/// Tokens, in whole blocks, that a sequence allocates which shares a prefix of `shared` tokens and adds `new`: the
+/// prefix's full blocks are not counted.
 pub fn own_block_tokens(shared: usize, new: usize) -> usize {
     round_up_to_blocks(shared.saturating_add(new).min(usize::MAX - BLOCK)) - shared / BLOCK * BLOCK
 }
@@ -176,8 +176,8 @@ mod tests {
         (0..n as u32).map(|i| (i * 7 + seed) % 11).collect()
     }
 
-    /// Whatever samples share of a prompt, each has the bits of one that read it alone; and so has the rest of a prompt behind a
-    /// part of it.
+    /// Whatever samples share of a prompt, each has the bits of one that read it alone; and so has the rest of a prompt
+    /// behind a part of it.
     #[test]
     fn samples_never_see_each_other() {
         for dtype in [DType::F32, DType::BF16] {
@@ -189,7 +189,12 @@ mod tests {
                 let mut parts = SequenceCache::default();
                 read(&llama, &prompt[..prompt.len().div_ceil(2)], &mut parts);
                 if prompt.len() > 1 {
-                    assert_eq!(read(&llama, &prompt[prompt.len().div_ceil(2)..], &mut parts), last, "{} in two parts", prompt.len());
+                    assert_eq!(
+                        read(&llama, &prompt[prompt.len().div_ceil(2)..], &mut parts),
+                        last,
+                        "{} in two parts",
+                        prompt.len()
+                    );
                 }
                 let mut samples = [whole.clone(), whole.clone(), parts.clone(), whole.clone()];
                 let mut alone: Vec<SequenceCache> = samples.iter().map(|_| SequenceCache::default()).collect();
@@ -198,7 +203,8 @@ mod tests {
                     let tokens: Vec<u32> = (0..4).map(|i| (step * 5 + i * 3) % 11).collect();
                     let mut all: Vec<&mut SequenceCache> = samples.iter_mut().collect();
                     let together = bits(&llama.decode(&tokens, &mut all).unwrap());
-                    let each: Vec<u32> = alone.iter_mut().zip(&tokens).flat_map(|(cache, &token)| write(&llama, token, cache)).collect();
+                    let each: Vec<u32> =
+                        alone.iter_mut().zip(&tokens).flat_map(|(cache, &token)| write(&llama, token, cache)).collect();
                     assert_eq!(together, each, "{dtype:?}, {} tokens, step {step}", prompt.len());
                 }
                 // What they share is as it was.

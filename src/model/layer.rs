@@ -5,8 +5,9 @@
 //! n₂ = norm₂(m)     y = m + W_down (silu(W_gate n₂) ⊙ W_up n₂)
 //! ```
 //!
-//! Kept for backward: x, q, k, v, a, log-sum-exp, m, gate, up, each norm's 1/rms and each adapter's A x. The norms' outputs and the MLP's
-//! product cost little to compute again and are. With a frozen base a projection costs one product (dx), not two.
+//! Kept for backward: x, q, k, v, a, log-sum-exp, m, gate, up, each norm's 1/rms and each adapter's A x. The norms'
+//! outputs and the MLP's product cost little to compute again and are. With a frozen base a projection costs one
+//! product (dx), not two.
 
 use candle_core::{DType, Tensor};
 
@@ -40,7 +41,14 @@ impl Norm {
     }
 
     /// dx; adds the weight's gradient when the base is trained.
-    pub fn backward(&self, x: &Tensor, rstd: &Tensor, dy: &Tensor, pass: &Pass, gradients: &mut Gradients) -> Result<Tensor> {
+    pub fn backward(
+        &self,
+        x: &Tensor,
+        rstd: &Tensor,
+        dy: &Tensor,
+        pass: &Pass,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
         self.weight_gradient(x, rstd, dy, pass, gradients)?;
         rms_norm::backward(x, &self.weight, rstd, dy)
     }
@@ -59,7 +67,14 @@ impl Norm {
     }
 
     /// A sequence at a time, so that the sum does not depend on how records are batched.
-    fn weight_gradient(&self, x: &Tensor, rstd: &Tensor, dy: &Tensor, pass: &Pass, gradients: &mut Gradients) -> Result<()> {
+    fn weight_gradient(
+        &self,
+        x: &Tensor,
+        rstd: &Tensor,
+        dy: &Tensor,
+        pass: &Pass,
+        gradients: &mut Gradients,
+    ) -> Result<()> {
         if pass.trains == Parameters::Full {
             for range in pass.offsets.ranges().filter(|range| !range.is_empty()) {
                 let rows = |t: &Tensor| t.narrow(0, range.start, range.len());
@@ -126,8 +141,8 @@ pub(super) struct Kept {
     low_rank: LowRank,
 }
 
-/// What each adapter made of its input, rank numbers a token. The last projection's is computed again: its product is not
-/// part of [`DecoderLayer::forward_saving`].
+/// What each adapter made of its input, rank numbers a token. The last projection's is computed again: its product is
+/// not part of [`DecoderLayer::forward_saving`].
 #[derive(Debug)]
 struct LowRank {
     q: Option<Tensor>,
@@ -177,9 +192,11 @@ impl DecoderLayer {
     pub fn forward_saving(&self, x: &Tensor, rope: &Rope, pass: &Pass) -> Result<Kept> {
         let Heads { heads, kv_heads, .. } = self.heads;
         let (normed, rstd1) = self.input_layernorm.forward(x)?;
-        let [(q, u_q), (k, u_k), (v, u_v)] = Projection::forward_each([&self.q_proj, &self.k_proj, &self.v_proj], &normed, pass)?;
+        let [(q, u_q), (k, u_k), (v, u_v)] =
+            Projection::forward_each([&self.q_proj, &self.k_proj, &self.v_proj], &normed, pass)?;
         drop(normed);
-        let [q, k] = rope.forward_both(&self.heads.split(&q, heads)?, &self.heads.split(&k, kv_heads)?, pass.positions)?;
+        let [q, k] =
+            rope.forward_both(&self.heads.split(&q, heads)?, &self.heads.split(&k, kv_heads)?, pass.positions)?;
         let v = self.heads.split(&v, kv_heads)?;
         let [q, k, v] = self.as_weights([&q, &k, &v])?;
         let (attended, lse) = attention::forward(&q, &k, &v, pass.offsets, pass.offsets, self.heads.scale())?;
@@ -195,7 +212,8 @@ impl DecoderLayer {
         add(self.down_proj.forward(&swiglu::forward(&kept.gate, &kept.up)?, pass)?.0, &kept.middle)
     }
 
-    /// From `dy`, adds the layer's gradients; gives dx when `need_dx` (the first layer's is wanted only with the embedding trained).
+    /// From `dy`, adds the layer's gradients; gives dx when `need_dx` (the first layer's is wanted only with the
+    /// embedding trained).
     pub fn backward(
         &self,
         kept: Kept,
@@ -215,22 +233,46 @@ impl DecoderLayer {
         let Some(dmiddle) = self.mlp_backward(&kept, dy, pass, below_middle, gradients)? else { return Ok(None) };
         let attended = merge(&kept.attended)?;
         let below = need_dx || attention_trains;
-        let Some(dattended) =
-            self.o_proj.backward(Some(&attended), kept.low_rank.o.as_ref(), &dmiddle, pass, GradInput::wanted(below), gradients)?
+        let Some(dattended) = self.o_proj.backward(
+            Some(&attended),
+            kept.low_rank.o.as_ref(),
+            &dmiddle,
+            pass,
+            GradInput::wanted(below),
+            gradients,
+        )?
         else {
             return Ok(None);
         };
         let dattended = self.heads.split(&dattended, self.heads.heads)?;
-        let Some(dnormed) = self.qkv_backward(&kept, &dattended, rope, pass, need_dx, gradients)? else { return Ok(None) };
+        let Some(dnormed) = self.qkv_backward(&kept, &dattended, rope, pass, need_dx, gradients)? else {
+            return Ok(None);
+        };
         Ok(Some(self.input_layernorm.backward_add([&kept.x, &kept.rstd1], &dnormed, &dmiddle, pass, gradients)?))
     }
 
     /// From the layer's output back to m.
-    fn mlp_backward(&self, kept: &Kept, dy: &Tensor, pass: &Pass, need_dmiddle: bool, gradients: &mut Gradients) -> Result<Option<Tensor>> {
-        let [gate_up, down] = [self.gate_proj.trains(pass.trains) || self.up_proj.trains(pass.trains), self.down_proj.trains(pass.trains)];
+    fn mlp_backward(
+        &self,
+        kept: &Kept,
+        dy: &Tensor,
+        pass: &Pass,
+        need_dmiddle: bool,
+        gradients: &mut Gradients,
+    ) -> Result<Option<Tensor>> {
+        let [gate_up, down] = [
+            self.gate_proj.trains(pass.trains) || self.up_proj.trains(pass.trains),
+            self.down_proj.trains(pass.trains),
+        ];
         let product = if down { Some(swiglu::forward(&kept.gate, &kept.up)?) } else { None };
-        let Some(dproduct) =
-            self.down_proj.backward(product.as_ref(), None, dy, pass, GradInput::wanted(need_dmiddle || gate_up), gradients)?
+        let Some(dproduct) = self.down_proj.backward(
+            product.as_ref(),
+            None,
+            dy,
+            pass,
+            GradInput::wanted(need_dmiddle || gate_up),
+            gradients,
+        )?
         else {
             return Ok(None);
         };
@@ -239,9 +281,22 @@ impl DecoderLayer {
         let normed = if gate_up { Some(self.post_attention_layernorm.forward(&kept.middle)?.0) } else { None };
         let dx = GradInput::wanted(need_dmiddle);
         let dx = self.gate_proj.backward(normed.as_ref(), kept.low_rank.gate.as_ref(), &dgate, pass, dx, gradients)?;
-        let dx = self.up_proj.backward(normed.as_ref(), kept.low_rank.up.as_ref(), &dup, pass, GradInput::after(dx), gradients)?;
+        let dx = self.up_proj.backward(
+            normed.as_ref(),
+            kept.low_rank.up.as_ref(),
+            &dup,
+            pass,
+            GradInput::after(dx),
+            gradients,
+        )?;
         let Some(dnormed) = dx else { return Ok(None) };
-        Ok(Some(self.post_attention_layernorm.backward_add([&kept.middle, &kept.rstd2], &dnormed, dy, pass, gradients)?))
+        Ok(Some(self.post_attention_layernorm.backward_add(
+            [&kept.middle, &kept.rstd2],
+            &dnormed,
+            dy,
+            pass,
+            gradients,
+        )?))
     }
 
     /// From attention's output back to the first norm's output.
@@ -262,12 +317,19 @@ impl DecoderLayer {
         let normed = if trained { Some(self.input_layernorm.forward(&kept.x)?.0) } else { None };
         let dx = GradInput::wanted(need_dx);
         let dx = self.q_proj.backward(normed.as_ref(), low_rank.q.as_ref(), &dq, pass, dx, gradients)?;
-        let dx = self.k_proj.backward(normed.as_ref(), low_rank.k.as_ref(), &dk, pass, GradInput::after(dx), gradients)?;
+        let dx =
+            self.k_proj.backward(normed.as_ref(), low_rank.k.as_ref(), &dk, pass, GradInput::after(dx), gradients)?;
         self.v_proj.backward(normed.as_ref(), low_rank.v.as_ref(), &dv, pass, GradInput::after(dx), gradients)
     }
 
     /// q, k (both turned) and v of new rows, without dropout.
-    pub fn infer_qkv(&self, x: &Tensor, rope: &Rope, positions: &[u32], kernel: Kernel) -> Result<(Tensor, Tensor, Tensor)> {
+    pub fn infer_qkv(
+        &self,
+        x: &Tensor,
+        rope: &Rope,
+        positions: &[u32],
+        kernel: Kernel,
+    ) -> Result<(Tensor, Tensor, Tensor)> {
         let Heads { heads, kv_heads, .. } = self.heads;
         let (normed, _) = self.input_layernorm.forward(x)?;
         let [q, k, v] = Projection::infer_each([&self.q_proj, &self.k_proj, &self.v_proj], &normed, kernel)?;
@@ -277,7 +339,8 @@ impl DecoderLayer {
 
     /// From attention's output to the layer's, without dropout.
     pub fn infer_rest(&self, x: &Tensor, attended: &Tensor, kernel: Kernel) -> Result<Tensor> {
-        let (middle, normed, _) = self.post_attention_layernorm.add_forward(self.o_proj.infer(&merge(attended)?, kernel)?, x)?;
+        let (middle, normed, _) =
+            self.post_attention_layernorm.add_forward(self.o_proj.infer(&merge(attended)?, kernel)?, x)?;
         let [gate, up] = Projection::infer_each([&self.gate_proj, &self.up_proj], &normed, kernel)?;
         add(self.down_proj.infer(&swiglu::forward(&gate, &up)?, kernel)?, &middle)
     }
@@ -292,7 +355,14 @@ impl DecoderLayer {
     }
 
     /// Attention of new rows over `k`, `v`, of which each sequence's last rows are its new ones.
-    pub fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor, q_offsets: &Offsets, kv_offsets: &Offsets) -> Result<Tensor> {
+    pub fn attend(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        q_offsets: &Offsets,
+        kv_offsets: &Offsets,
+    ) -> Result<Tensor> {
         let [q, k, v] = self.as_weights([q, k, v])?;
         Ok(attention::forward(&q, &k, &v, q_offsets, kv_offsets, self.heads.scale())?.0)
     }

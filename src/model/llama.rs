@@ -57,8 +57,8 @@ impl Llama {
         Self::from_tensors(config, tensors, device)
     }
 
-    /// Random weights (stream `MODEL_INIT`), matrices in `dtype` (F32 or BF16): normal with deviation 0.02, norms 1, biases 0, as
-    /// transformers starts one.
+    /// Random weights (stream `MODEL_INIT`), matrices in `dtype` (F32 or BF16): normal with deviation 0.02, norms 1,
+    /// biases 0, as transformers starts one.
     pub fn random(config: LlamaConfig, dtype: DType, seed: u64, device: &Device) -> Result<Self> {
         config.check()?;
         let rng = Rng::new(seed, streams::MODEL_INIT);
@@ -75,7 +75,11 @@ impl Llama {
     }
 
     /// A model of tensors whose names and shapes are those of [`tensor_spec::shapes`].
-    pub(super) fn from_tensors(config: LlamaConfig, mut tensors: BTreeMap<String, Tensor>, device: &Device) -> Result<Self> {
+    pub(super) fn from_tensors(
+        config: LlamaConfig,
+        mut tensors: BTreeMap<String, Tensor>,
+        device: &Device,
+    ) -> Result<Self> {
         let rope = Rope::new(config.rope, config.head_dim)?;
         let embed_tokens = take(&mut tensors, "model.embed_tokens.weight")?;
         let layers = (0..config.num_hidden_layers).map(|i| layer(&config, &mut tensors, i)).collect::<Result<_>>()?;
@@ -85,8 +89,8 @@ impl Llama {
         Ok(Self { config, lora: None, device: device.clone(), rope, embed_tokens, layers, norm, lm_head, kv_pool })
     }
 
-    /// The same model elsewhere: matrices held as `dtype` (F32 or BF16) on `device`, vectors and adapters in f32. The base may share
-    /// tensors with this one, adapters do not.
+    /// The same model elsewhere: matrices held as `dtype` (F32 or BF16) on `device`, vectors and adapters in f32. The
+    /// base may share tensors with this one, adapters do not.
     pub fn held_as(&self, dtype: DType, device: &Device) -> Result<Self> {
         let held = |(name, tensor): (String, Tensor)| {
             let dtype = if tensor.rank() == 1 { DType::F32 } else { dtype };
@@ -97,7 +101,9 @@ impl Llama {
         if let Some(lora) = &self.lora {
             llama.add_lora(lora, 0)?;
             let (from, to) = (self.adapter_tensors(), llama.adapter_tensors());
-            from.iter().zip(to.values()).try_for_each(|((_, from), to)| to.slice_set(&from.to_device(device)?, 0, 0))?;
+            from.iter()
+                .zip(to.values())
+                .try_for_each(|((_, from), to)| to.slice_set(&from.to_device(device)?, 0, 0))?;
         }
         Ok(llama)
     }
@@ -118,7 +124,8 @@ impl Llama {
 
     /// Changes the dropout of every adapter's input: a setting of training, not of the weights.
     pub fn set_lora_dropout(&mut self, dropout: f64) {
-        let adapters = self.layers.iter_mut().flat_map(DecoderLayer::projections_mut).filter_map(|p| p.adapter.as_mut());
+        let adapters =
+            self.layers.iter_mut().flat_map(DecoderLayer::projections_mut).filter_map(|p| p.adapter.as_mut());
         adapters.for_each(|adapter| adapter.dropout = dropout as f32);
         if let Some(lora) = &mut self.lora {
             lora.dropout = dropout;
@@ -161,8 +168,10 @@ impl Llama {
         match (parameters, &self.lora) {
             (Parameters::Lora, None) => Err(Error::run("train.parameters = \"lora\", and the model has no adapters")),
             (Parameters::Lora, Some(_)) => Ok(self.adapter_tensors()),
-            (Parameters::Full, Some(_)) => Err(Error::usage("train.parameters = \"full\" cannot train a model that carries an adapter")
-                .hint("start from the base model, or set train.parameters = \"lora\"")),
+            (Parameters::Full, Some(_)) => {
+                Err(Error::usage("train.parameters = \"full\" cannot train a model that carries an adapter")
+                    .hint("start from the base model, or set train.parameters = \"lora\""))
+            }
             (Parameters::Full, None) if self.embed_tokens.dtype() != DType::F32 => {
                 Err(Error::usage("train.parameters = \"full\" needs f32 weights").hint("set model.dtype = \"f32\""))
             }

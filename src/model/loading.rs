@@ -53,10 +53,11 @@ impl Loading {
         // gives: on the host, whatever computes.
         let host = if device.is_cuda() { 0 } else { self.held };
         let (free, rounded_up) = (device::addresses_available(), host / 16);
-        device::check_memory(host + rounded_up + self.passing + self.addresses, free, what).map_err(|error| error.hint(SMALLER))
+        device::check_memory(host + rounded_up + self.passing + self.addresses, free, what)
+            .map_err(|error| error.hint(SMALLER))
     }
 }
 
 /// What helps where the weights alone are too large.
-const SMALLER: &str =
-    "a smaller model would fit, or model.dtype = \"bf16\", or more memory (is it limited by ulimit -v or by the batch system?)";
+const SMALLER: &str = "a smaller model would fit, or model.dtype = \"bf16\", or more memory (is it limited by ulimit \
+    -v or by the batch system?)";

@@ -65,7 +65,13 @@ impl LoraConfig {
 
 impl From<&crate::config::Lora> for LoraConfig {
     fn from(lora: &crate::config::Lora) -> Self {
-        Self { rank: lora.rank, alpha: lora.alpha, dropout: lora.dropout, targets: lora.targets.clone(), use_rslora: false }
+        Self {
+            rank: lora.rank,
+            alpha: lora.alpha,
+            dropout: lora.dropout,
+            targets: lora.targets.clone(),
+            use_rslora: false,
+        }
     }
 }
 
@@ -83,8 +89,15 @@ pub(super) struct Adapter {
 }
 
 impl Adapter {
-    /// PEFT's start: A Kaiming-uniform with a = √5, that is U(±1/√in), and B zero, so the model's function is unchanged.
-    pub fn init(projection: &str, (out, input): (usize, usize), config: &LoraConfig, seed: u64, device: &Device) -> Result<Self> {
+    /// PEFT's start: A Kaiming-uniform with a = √5, that is U(±1/√in), and B zero, so the model's function is
+    /// unchanged.
+    pub fn init(
+        projection: &str,
+        (out, input): (usize, usize),
+        config: &LoraConfig,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Self> {
         let rng = Rng::new(seed, streams::LORA_INIT);
         Ok(Self {
             a: uniform(rng, &name_a(projection), (config.rank, input), input, device)?,
@@ -102,7 +115,11 @@ impl Adapter {
 }
 
 /// `u` of every adapter of one input: in one product where all are there and scale alike, else one by one.
-pub(super) fn reduce_each<const N: usize>(adapters: [Option<&Adapter>; N], x: &Tensor, kernel: Kernel) -> Result<[Option<Tensor>; N]> {
+pub(super) fn reduce_each<const N: usize>(
+    adapters: [Option<&Adapter>; N],
+    x: &Tensor,
+    kernel: Kernel,
+) -> Result<[Option<Tensor>; N]> {
     let first = adapters.iter().flatten().map(|adapter| adapter.scaling).next();
     let all = adapters.iter().all(|adapter| adapter.is_some_and(|adapter| Some(adapter.scaling) == first));
     if let (true, Some(scaling)) = (all, first) {
@@ -127,7 +144,13 @@ pub(super) fn name_b(projection: &str) -> String {
 }
 
 /// U(±1/√fan_in), drawn at the step that is the tensor's name.
-pub(super) fn uniform(rng: Rng, name: &str, shape: impl Into<candle_core::Shape>, fan_in: usize, device: &Device) -> Result<Tensor> {
+pub(super) fn uniform(
+    rng: Rng,
+    name: &str,
+    shape: impl Into<candle_core::Shape>,
+    fan_in: usize,
+    device: &Device,
+) -> Result<Tensor> {
     let shape = shape.into();
     let (step, bound) = (hash_name(name), 1.0 / (fan_in as f64).sqrt());
     let draw = |i: usize| ((2.0 * f64::from(rng.uniform(step, i as u64)) - 1.0) * bound) as f32;

@@ -1,4 +1,5 @@
-//! Memory of the system's own: a file mapped to read, and room for weights in huge pages. All `unsafe` of this module is here.
+//! Memory of the system's own: a file mapped to read, and room for weights in huge pages. All `unsafe` of this module
+//! is here.
 #![allow(unsafe_code)]
 
 use std::{fs::File, path::Path};
@@ -24,8 +25,8 @@ pub fn map(path: &Path) -> Result<Mmap> {
     unsafe { Mmap::map(&file) }.map_err(failed)
 }
 
-/// Zeros in huge pages, where the system has them to give: a decoding step reads every weight once, and with pages of 4 kB the
-/// search for their addresses takes a good part of that.
+/// Zeros in huge pages, where the system has them to give: a decoding step reads every weight once, and with pages of 4
+/// kB the search for their addresses takes a good part of that.
 pub fn huge_zeros(count: usize) -> Vec<bf16> {
     const HUGE: usize = 2 << 20;
     let mut zeros: Vec<bf16> = Vec::with_capacity(count);

@@ -75,7 +75,8 @@ impl Model {
         Ok(Self { llama, head })
     }
 
-    /// Handles of everything trained, by name: PEFT's names for adapters, HF's for base weights, `cls_head.…` for the head.
+    /// Handles of everything trained, by name: PEFT's names for adapters, HF's for base weights, `cls_head.…` for the
+    /// head.
     ///
     /// The tensors share storage with the model, so an in-place optimizer step changes the model.
     pub fn trainable(&self, parameters: Parameters) -> Result<BTreeMap<String, Tensor>> {

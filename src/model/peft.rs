@@ -71,10 +71,15 @@ fn parse(json: &Value, dir: &Path) -> Result<LoraConfig> {
     }
     let start = json.get("init_lora_weights").and_then(Value::as_str).unwrap_or_default();
     if CHANGES_BASE.iter().any(|name| start.starts_with(name)) {
-        return Err(Error::model(format!("init_lora_weights = {start:?} changes the base weights, which is not supported")));
+        return Err(Error::model(format!(
+            "init_lora_weights = {start:?} changes the base weights, which is not supported"
+        )));
     }
-    let number = |key: &str| json.get(key).and_then(Value::as_f64).ok_or_else(|| Error::model(format!("{key} is missing or not a number")));
-    let rank = json.get("r").and_then(Value::as_u64).ok_or_else(|| Error::model("r is missing or not a whole number"))?;
+    let number = |key: &str| {
+        json.get(key).and_then(Value::as_f64).ok_or_else(|| Error::model(format!("{key} is missing or not a number")))
+    };
+    let rank =
+        json.get("r").and_then(Value::as_u64).ok_or_else(|| Error::model("r is missing or not a whole number"))?;
     let config = LoraConfig {
         rank: rank as usize,
         alpha: number("lora_alpha")?,
@@ -96,8 +101,8 @@ fn is_off(value: &Value) -> bool {
     }
 }
 
-/// The adapted projections: a list of names, one name, or `all-linear`; of a regular expression, of dotted paths and beside
-/// `exclude_modules` the adapter's own tensors tell what they came to.
+/// The adapted projections: a list of names, one name, or `all-linear`; of a regular expression, of dotted paths and
+/// beside `exclude_modules` the adapter's own tensors tell what they came to.
 fn targets(json: &Value, dir: &Path) -> Result<Vec<String>> {
     let wrong = || Error::model("target_modules must be a list of names, a regular expression or \"all-linear\"");
     let excluded = !json.get("exclude_modules").is_none_or(is_off);
@@ -136,7 +141,8 @@ fn weights(dir: &Path) -> Result<PathBuf> {
     let bin = dir.join("adapter_model.bin");
     Err(match bin.is_file() {
         true => error.hint(format!(
-            "PyTorch .bin adapters are not read: convert it, python -c \"import torch; from safetensors.torch import save_file; \
+            "PyTorch .bin adapters are not read: convert it, python -c \"import torch; from safetensors.torch import \
+            save_file; \
              save_file(torch.load('{}', map_location='cpu', weights_only=True), '{}')\"",
             bin.display(),
             path.display()
@@ -157,12 +163,22 @@ pub fn load_adapter(llama: &mut Llama, dir: &Path) -> Result<()> {
         match file.entries.get(name) {
             None => problems.push(format!("tensor {name} is missing")),
             Some(entry) if entry.shape != slot.dims() => {
-                problems.push(format!("tensor {name} has shape {:?}, {:?} expected (rank {})", entry.shape, slot.dims(), config.rank));
+                problems.push(format!(
+                    "tensor {name} has shape {:?}, {:?} expected (rank {})",
+                    entry.shape,
+                    slot.dims(),
+                    config.rank
+                ));
             }
             Some(_) => {}
         }
     }
-    problems.extend(file.entries.keys().filter(|name| !slots.contains_key(*name)).map(|name| format!("tensor {name} is unexpected")));
+    problems.extend(
+        file.entries
+            .keys()
+            .filter(|name| !slots.contains_key(*name))
+            .map(|name| format!("tensor {name} is unexpected")),
+    );
     if !problems.is_empty() {
         let more = if problems.len() > 5 { format!(" and {} more", problems.len() - 5) } else { String::new() };
         problems.truncate(5);

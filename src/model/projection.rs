@@ -3,7 +3,7 @@
 //! ```text
 //! x (tokens, in)   W (out, in)   A (rank, in)   B (out, rank)   u = scaling · A dropout(x) (tokens, rank)
 //! dB = dyᵀ u       du = scaling · dy B          dA = duᵀ dropout(x)
-//! dx = dy W + dropout'(du A)                    dW = dyᵀ x      db = Σ dy       (the last two when the base is trained)
+//! dx = dy W + dropout'(du A)                    dW = dyᵀ x      db = Σ dy       (the last two: full training)
 //! ```
 
 use candle_core::Tensor;
@@ -103,7 +103,11 @@ impl Projection {
     }
 
     /// [`Projection::forward`] of projections of one input.
-    pub fn forward_each<const N: usize>(each: [&Self; N], x: &Tensor, pass: &Pass) -> Result<[(Tensor, Option<Tensor>); N]> {
+    pub fn forward_each<const N: usize>(
+        each: [&Self; N],
+        x: &Tensor,
+        pass: &Pass,
+    ) -> Result<[(Tensor, Option<Tensor>); N]> {
         let ys = linear::forward_each(x, each.map(Self::base))?;
         let adapters = each.map(|projection| projection.adapter.as_ref());
         // With dropout each adapter has an input of its own.
@@ -120,8 +124,8 @@ impl Projection {
         }))
     }
 
-    /// Adds the gradients of what is trained; gives dx as `dx` says. `x` may be `None` when nothing here is trained; `u` is
-    /// what forward gave, or `None` to compute it again.
+    /// Adds the gradients of what is trained; gives dx as `dx` says. `x` may be `None` when nothing here is trained;
+    /// `u` is what forward gave, or `None` to compute it again.
     pub fn backward(
         &self,
         x: Option<&Tensor>,
@@ -180,7 +184,11 @@ impl Projection {
     fn dropped_each<const N: usize>(&self, xs: [&Tensor; N], pass: &Pass) -> Result<[Tensor; N]> {
         let (Some(adapter), Some(settings)) = (&self.adapter, pass.dropout) else { return Ok(xs.map(Tensor::clone)) };
         let tensor = hash_name(&lora::name_a(&self.name));
-        let steps = settings.record_keys.iter().map(|&key| tensor.wrapping_add(key.wrapping_mul(0x9E37_79B9_7F4A_7C15))).collect();
+        let steps = settings
+            .record_keys
+            .iter()
+            .map(|&key| tensor.wrapping_add(key.wrapping_mul(0x9E37_79B9_7F4A_7C15)))
+            .collect();
         let key = DropoutKey { p: adapter.dropout, rng: Rng::new(settings.seed, streams::LORA_DROPOUT), steps };
         dropout::forward_each(xs, &key, pass.offsets)
     }

@@ -65,7 +65,9 @@ impl<'de> Deserialize<'de> for Header {
                     }
                     match entries.entry(name) {
                         Slot::Vacant(free) => free.insert(map.next_value()?),
-                        Slot::Occupied(held) => return Err(M::Error::custom(format!("tensor {} is there twice", held.key()))),
+                        Slot::Occupied(held) => {
+                            return Err(M::Error::custom(format!("tensor {} is there twice", held.key())));
+                        }
                     };
                 }
                 Ok(Header(entries))
@@ -79,17 +81,24 @@ impl SafetensorsFile {
     /// Maps a file and checks its header.
     pub fn open(path: &Path) -> Result<Self> {
         let map = mmap::map(path)?;
-        let damaged =
-            |what: String| Error::model(format!("{}: {what}", path.display())).hint("the file is damaged or incomplete: fetch it again");
-        let length: [u8; 8] =
-            map.get(..8).and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| damaged("truncated: no safetensors header".into()))?;
+        let damaged = |what: String| {
+            Error::model(format!("{}: {what}", path.display()))
+                .hint("the file is damaged or incomplete: fetch it again")
+        };
+        let length: [u8; 8] = map
+            .get(..8)
+            .and_then(|bytes| bytes.try_into().ok())
+            .ok_or_else(|| damaged("truncated: no safetensors header".into()))?;
         let length = u64::from_le_bytes(length);
         if length > MAX_HEADER {
             return Err(damaged(format!("a safetensors header of {length} bytes is not plausible")));
         }
         let data = 8 + length as usize;
-        let header = map.get(8..data).ok_or_else(|| damaged(format!("truncated: {} bytes, the header alone has {data}", map.len())))?;
-        let Header(entries) = serde_json::from_slice(header).map_err(|e| damaged(format!("not a safetensors header: {e}")))?;
+        let header = map
+            .get(8..data)
+            .ok_or_else(|| damaged(format!("truncated: {} bytes, the header alone has {data}", map.len())))?;
+        let Header(entries) =
+            serde_json::from_slice(header).map_err(|e| damaged(format!("not a safetensors header: {e}")))?;
         check_layout(&entries, map.len() - data).map_err(damaged)?;
         Ok(Self { path: path.to_owned(), map, data, entries })
     }
@@ -105,13 +114,19 @@ impl SafetensorsFile {
         let pairs = || bytes.as_chunks::<2>().0.iter();
         if (entry.dtype.as_str(), dtype) == ("BF16", DType::BF16) {
             let values: Vec<bf16> = pairs().map(|b| bf16::from_le_bytes(*b)).collect();
-            return if values.iter().all(|v| v.is_finite()) { Ok(Tensor::from_vec(values, shape, device)?) } else { Err(not_finite()) };
+            return if values.iter().all(|v| v.is_finite()) {
+                Ok(Tensor::from_vec(values, shape, device)?)
+            } else {
+                Err(not_finite())
+            };
         }
         let values: Vec<f32> = match entry.dtype.as_str() {
             "F32" => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
             "BF16" => pairs().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
             "F16" => pairs().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
-            other => return Err(failed(format!("dtype {other} is not supported")).hint("weights must be F32, BF16 or F16")),
+            other => {
+                return Err(failed(format!("dtype {other} is not supported")).hint("weights must be F32, BF16 or F16"));
+            }
         };
         to_tensor(values, shape, dtype, device)?.ok_or_else(not_finite)
     }
@@ -124,7 +139,11 @@ pub(super) fn to_tensor(values: Vec<f32>, shape: &[usize], dtype: DType, device:
     }
     if dtype == DType::BF16 {
         let values: Vec<bf16> = values.into_iter().map(bf16::from_f32).collect();
-        return Ok(if values.iter().all(|v| v.is_finite()) { Some(Tensor::from_vec(values, shape, device)?) } else { None });
+        return Ok(if values.iter().all(|v| v.is_finite()) {
+            Some(Tensor::from_vec(values, shape, device)?)
+        } else {
+            None
+        });
     }
     Ok(Some(Tensor::from_vec(values, shape, device)?))
 }
@@ -173,7 +192,10 @@ pub(super) fn write(writer: &mut Writer, tensors: &BTreeMap<String, Tensor>) -> 
     for (name, tensor) in tensors {
         let (size, dtype) = if tensor.dtype() == DType::BF16 { (2, "BF16") } else { (4, "F32") };
         let end = at + tensor.elem_count() * size;
-        header.insert(name.clone(), serde_json::json!({"dtype": dtype, "shape": tensor.dims(), "data_offsets": [at, end]}));
+        header.insert(
+            name.clone(),
+            serde_json::json!({"dtype": dtype, "shape": tensor.dims(), "data_offsets": [at, end]}),
+        );
         at = end;
     }
     let mut header = serde_json::Value::Object(header).to_string().into_bytes();

@@ -1,4 +1,5 @@
-//! From what a user writes in `model.base` to files on this machine: a directory, a hub id in the local cache, a `.gguf`.
+//! From what a user writes in `model.base` to files on this machine: a directory, a hub id in the local cache, a
+//! `.gguf`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,7 +29,8 @@ pub struct ModelSource {
     pub(super) weights: Weights,
 }
 
-/// Finds `base`: an absolute path, a path relative to one of `search`, then a hub id in the local cache (downloaded only under `allow_network`).
+/// Finds `base`: an absolute path, a path relative to one of `search`, then a hub id in the local cache (downloaded
+/// only under `allow_network`).
 pub fn resolve(base: &str, search: &[&Path], allow_network: bool) -> Result<ModelSource> {
     if base.trim().is_empty() {
         return Err(Error::usage("no model is named").hint("set model.base to a directory, a hub id or a .gguf file"));
@@ -46,10 +48,11 @@ pub fn resolve(base: &str, search: &[&Path], allow_network: bool) -> Result<Mode
         (None, _) if allow_network => open(&hub::download(base)?),
         // What is there says what is missing: `.bin` weights, half a download.
         (None, Some(dir)) => open(&dir).map_err(|e| e.context(base)),
-        (None, None) => {
-            Err(Error::model(format!("model {base} is neither a path here nor in the hub cache {}", hub::cache_dir().display()))
-                .hint(format!("download it first (hf download {base}), or pass --allow-network")))
-        }
+        (None, None) => Err(Error::model(format!(
+            "model {base} is neither a path here nor in the hub cache {}",
+            hub::cache_dir().display()
+        ))
+        .hint(format!("download it first (hf download {base}), or pass --allow-network"))),
     }
 }
 
@@ -60,8 +63,9 @@ pub fn shape(base: &str, search: &[&Path]) -> Result<ModelSource> {
     let candidates = search.iter().map(|dir| dir.join(base)).chain([PathBuf::from(base)]);
     let found = candidates.into_iter().find(|path| path.join("config.json").is_file());
     let path = found.ok_or_else(|| {
-        Error::model(format!("model.base {base}: no directory with a config.json"))
-            .hint("train.init = \"random\" takes the model's shape from config.json and needs its tokenizer files beside it")
+        Error::model(format!("model.base {base}: no directory with a config.json")).hint(
+            "train.init = \"random\" takes the model's shape from config.json and needs its tokenizer files beside it",
+        )
     })?;
     Ok(ModelSource { path, weights: Weights::Safetensors(Vec::new()) })
 }
@@ -77,8 +81,10 @@ pub(super) fn open(path: &Path) -> Result<ModelSource> {
     if let Some(files) = safetensors(path)? {
         return Ok(ModelSource { path: path.to_owned(), weights: Weights::Safetensors(files) });
     }
-    let entries = std::fs::read_dir(path).map_err(|e| Error::model(format!("cannot read {}: {}", path.display(), reason(&e))))?;
-    let mut names: Vec<String> = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let entries =
+        std::fs::read_dir(path).map_err(|e| Error::model(format!("cannot read {}: {}", path.display(), reason(&e))))?;
+    let mut names: Vec<String> =
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     let ggufs: Vec<&String> = names.iter().filter(|name| has_extension(Path::new(name), "gguf")).collect();
     match ggufs.as_slice() {
@@ -107,7 +113,8 @@ fn not_a_model(path: &Path) -> Error {
 /// How PyTorch's own files become files that are read here.
 fn convert(dir: &Path) -> String {
     format!(
-        "PyTorch .bin weights are not read: convert them with transformers, python -c \"from transformers import AutoModel{}; \
+        "PyTorch .bin weights are not read: convert them with transformers, python -c \"from transformers import \
+        AutoModel{}; \
          AutoModel{}.from_pretrained('{}').save_pretrained('NEW')\", and copy the tokenizer's files to NEW",
         class(dir),
         class(dir),
@@ -123,11 +130,16 @@ fn class(dir: &Path) -> &'static str {
 
 /// A directory without weights: what it holds instead, and what to do about it.
 fn no_weights(dir: &Path, names: &[String], ggufs: &[&String]) -> Error {
-    let error = Error::model(format!("{}: no model.safetensors, model.safetensors.index.json or single .gguf file", dir.display()));
+    let error = Error::model(format!(
+        "{}: no model.safetensors, model.safetensors.index.json or single .gguf file",
+        dir.display()
+    ));
     let any = |wanted: &dyn Fn(&str) -> bool| names.iter().any(|name| wanted(name));
     if let [first, .., last] = ggufs {
         if first.contains("-of-0") {
-            return error.hint("a .gguf file in parts is put together by llama.cpp: llama-gguf-split --merge FIRST-PART WHOLE.gguf");
+            return error.hint(
+                "a .gguf file in parts is put together by llama.cpp: llama-gguf-split --merge FIRST-PART WHOLE.gguf",
+            );
         }
         return error.hint(format!("it holds {} .gguf files ({first} to {last}): name one of them", ggufs.len()));
     }
@@ -138,7 +150,10 @@ fn no_weights(dir: &Path, names: &[String], ggufs: &[&String]) -> Error {
         return error.hint("it holds an adapter, not a model: name the adapter's base model here");
     }
     if any(&|name| name.ends_with(".safetensors")) {
-        return error.hint("weights of another name are not read: without model.safetensors.index.json nothing says what belongs together");
+        return error.hint(
+            "weights of another name are not read: without model.safetensors.index.json nothing says \
+            what belongs together",
+        );
     }
     error.hint("give a Hugging Face folder (config.json, model.safetensors, tokenizer.json) or a .gguf file")
 }
@@ -154,13 +169,15 @@ fn safetensors(dir: &Path) -> Result<Option<Vec<PathBuf>>> {
     let mut paths = Vec::new();
     for file in files {
         if file.contains(['/', '\\']) || file.starts_with('.') {
-            return Err(Error::model(format!("{}: the index names {file:?}, which is not a file of this directory", dir.display())));
+            return Err(Error::model(format!(
+                "{}: the index names {file:?}, which is not a file of this directory",
+                dir.display()
+            )));
         }
         let path = dir.join(&file);
         if !path.is_file() {
-            return Err(
-                Error::model(format!("{}: shard {file} is missing", dir.display())).hint("the download is incomplete: fetch it again")
-            );
+            return Err(Error::model(format!("{}: shard {file} is missing", dir.display()))
+                .hint("the download is incomplete: fetch it again"));
         }
         paths.push(path);
     }
@@ -187,8 +204,9 @@ pub(super) fn read_index(dir: &Path) -> Result<Option<BTreeMap<String, String>>>
 }
 
 impl ModelSource {
-    /// Where tokenizer and chat template are, for [`TextTokenizer::load`](crate::prompt::TextTokenizer::load): the model's
-    /// directory, or that of its `.gguf` file, where `tokenizer.json` lies there; else the `.gguf` file, which holds its own.
+    /// Where tokenizer and chat template are, for [`TextTokenizer::load`](crate::prompt::TextTokenizer::load): the
+    /// model's directory, or that of its `.gguf` file, where `tokenizer.json` lies there; else the `.gguf` file, which
+    /// holds its own.
     pub fn tokenizer_path(&self) -> &Path {
         let Weights::Gguf(file) = &self.weights else { return &self.path };
         let dir = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -207,12 +225,16 @@ impl ModelSource {
     pub fn hash(&self) -> Result<String> {
         let files = match &self.weights {
             Weights::Gguf(path) => vec![path.clone()],
-            Weights::Safetensors(files) => [self.path.join("config.json")].into_iter().chain(files.iter().cloned()).collect(),
+            Weights::Safetensors(files) => {
+                [self.path.join("config.json")].into_iter().chain(files.iter().cloned()).collect()
+            }
         };
         let mut whole = blake3::Hasher::new();
         for path in files {
             let content = mmap::map(&path)?;
-            whole.update(path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default().as_bytes());
+            whole.update(
+                path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default().as_bytes(),
+            );
             whole.update(blake3::Hasher::new().update_rayon(&content).finalize().as_bytes());
         }
         Ok(whole.finalize().to_hex().to_string())

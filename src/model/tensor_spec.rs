@@ -1,4 +1,5 @@
-//! Which tensors a [`LlamaConfig`] has: their HF names and shapes, how many bytes they take, and whether those found are these.
+//! Which tensors a [`LlamaConfig`] has: their HF names and shapes, how many bytes they take, and whether those found
+//! are these.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -63,13 +64,22 @@ pub(super) fn stored(dtype: DType, shape: &[usize]) -> DType {
 pub(super) fn gather(results: Vec<Result<(String, Tensor)>>) -> Result<BTreeMap<String, Tensor>> {
     let (tensors, errors): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
     let messages: Vec<String> = errors.into_iter().filter_map(Result::err).map(|e| e.to_string()).collect();
-    if messages.is_empty() { Ok(tensors.into_iter().flatten().collect()) } else { Err(Error::model(list(messages, "; "))) }
+    if messages.is_empty() {
+        Ok(tensors.into_iter().flatten().collect())
+    } else {
+        Err(Error::model(list(messages, "; ")))
+    }
 }
 
 /// Compares the tensors found with those expected; ignores, with a warning, what is known to be superfluous.
-pub(super) fn check_names(expected: &[(String, Vec<usize>)], found: &BTreeMap<&str, &[usize]>, config: &LlamaConfig) -> Result<()> {
+pub(super) fn check_names(
+    expected: &[(String, Vec<usize>)],
+    found: &BTreeMap<&str, &[usize]>,
+    config: &LlamaConfig,
+) -> Result<()> {
     let mut problems = Vec::new();
-    let missing: Vec<String> = expected.iter().map(|(name, _)| name).filter(|name| !found.contains_key(name.as_str())).cloned().collect();
+    let missing: Vec<String> =
+        expected.iter().map(|(name, _)| name).filter(|name| !found.contains_key(name.as_str())).cloned().collect();
     if !missing.is_empty() {
         problems.push(format!("missing tensors: {}", list(missing, ", ")));
     }
@@ -85,10 +95,13 @@ pub(super) fn check_names(expected: &[(String, Vec<usize>)], found: &BTreeMap<&s
     let (ignored, unexpected): (Vec<&str>, Vec<&str>) =
         found.keys().filter(|name| !known.contains(*name)).partition(|name| superfluous(name, config));
     if !unexpected.is_empty() {
-        problems.push(format!("unexpected tensors: {}", list(unexpected.into_iter().map(String::from).collect(), ", ")));
+        problems
+            .push(format!("unexpected tensors: {}", list(unexpected.into_iter().map(String::from).collect(), ", ")));
     }
     if !problems.is_empty() {
-        return Err(Error::model(problems.join("; ")).hint("do config.json and the weights belong to the same Llama model?"));
+        return Err(
+            Error::model(problems.join("; ")).hint("do config.json and the weights belong to the same Llama model?")
+        );
     }
     if !ignored.is_empty() {
         tracing::warn!("ignored tensors: {}", list(ignored.into_iter().map(String::from).collect(), ", "));

@@ -102,7 +102,11 @@ impl Llama {
     pub fn forward(&self, ids: &[u32], offsets: &Offsets, context: &TrainingContext) -> Result<(Tensor, Saved)> {
         self.check_batch(ids, offsets)?;
         if let Some(dropout) = context.dropout.as_ref().filter(|dropout| dropout.record_keys.len() != offsets.count()) {
-            return Err(Error::run(format!("dropout: {} keys for {} sequences", dropout.record_keys.len(), offsets.count())));
+            return Err(Error::run(format!(
+                "dropout: {} keys for {} sequences",
+                dropout.record_keys.len(),
+                offsets.count()
+            )));
         }
         let positions = offsets.positions();
         let pass = Pass { offsets, positions: &positions, dropout: context.dropout.as_ref(), trains: context.trains };
@@ -128,7 +132,12 @@ impl Llama {
     /// With a frozen base nothing below the first layer is trained, so its dx is never computed.
     pub fn backward(&self, saved: Saved, d_hidden: &Tensor, gradients: &mut Gradients) -> Result<()> {
         let Saved { ids, offsets, positions, context, layers, last: (x, rstd) } = saved;
-        let pass = Pass { offsets: &offsets, positions: &positions, dropout: context.dropout.as_ref(), trains: context.trains };
+        let pass = Pass {
+            offsets: &offsets,
+            positions: &positions,
+            dropout: context.dropout.as_ref(),
+            trains: context.trains,
+        };
         let trains_embedding = context.trains == Parameters::Full;
         let mut dx = Some(self.norm.backward(&x, &rstd, d_hidden, &pass, gradients)?);
         for (i, (layer, saved)) in self.layers.iter().zip(layers).enumerate().rev() {
@@ -158,7 +167,13 @@ impl Llama {
     /// Gradient of the rows; adds the LM head's own under `Parameters::Full`.
     ///
     /// Rows of one call are summed together: call it a record at a time for sums that do not depend on batching.
-    pub fn logits_backward(&self, dlogits: &Tensor, hidden_rows: &Tensor, trains: Parameters, gradients: &mut Gradients) -> Result<Tensor> {
+    pub fn logits_backward(
+        &self,
+        dlogits: &Tensor,
+        hidden_rows: &Tensor,
+        trains: Parameters,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
         if trains == Parameters::Full {
             let name = if self.lm_head.is_some() { "lm_head.weight" } else { "model.embed_tokens.weight" };
             accumulate(gradients, name, linear::backward_weight(dlogits, hidden_rows)?)?;
@@ -211,7 +226,10 @@ mod tests {
         let logits = llama.logits(&hidden).unwrap();
         let (weights, logit_weights) = (random(1000, hidden.dims()), random(1001, logits.dims()));
         let dot = |a: &Tensor, b: &Tensor| -> f64 {
-            let (a, b) = (a.flatten_all().unwrap().to_vec1::<f32>().unwrap(), b.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+            let (a, b) = (
+                a.flatten_all().unwrap().to_vec1::<f32>().unwrap(),
+                b.flatten_all().unwrap().to_vec1::<f32>().unwrap(),
+            );
             a.iter().zip(&b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
         };
         let value = dot(&hidden, &weights) + dot(&logits, &logit_weights);
@@ -240,7 +258,10 @@ mod tests {
                 };
                 let slope = (at(h) - at(-h)) / (2.0 * h);
                 handle.slice_set(&start, 0, 0).unwrap();
-                assert!((slope / squared - 1.0).abs() < 1e-2, "{trains:?} {name}: slope {slope:e}, squared norm {squared:e}");
+                assert!(
+                    (slope / squared - 1.0).abs() < 1e-2,
+                    "{trains:?} {name}: slope {slope:e}, squared norm {squared:e}"
+                );
             }
         }
     }
@@ -265,7 +286,8 @@ mod tests {
         for (name, tensor) in llama.adapter_tensors() {
             let bound = 1.0 / (tensor.dim(1).unwrap() as f32).sqrt();
             let largest = tensor.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-            let as_drawn = if name.contains("lora_A") { largest > 0.8 * bound && largest <= bound } else { largest == 0.0 };
+            let as_drawn =
+                if name.contains("lora_A") { largest > 0.8 * bound && largest <= bound } else { largest == 0.0 };
             assert!(as_drawn, "{name} {largest}");
         }
     }

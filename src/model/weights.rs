@@ -1,4 +1,5 @@
-//! From weight files to the tensors of a [`LlamaConfig`](super::LlamaConfig): each there once, well shaped, finite; nothing else there.
+//! From weight files to the tensors of a [`LlamaConfig`](super::LlamaConfig): each there once, well shaped, finite;
+//! nothing else there.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +23,12 @@ use crate::{
 };
 
 /// Reads every tensor of `config`, or says all that is wrong.
-pub(super) fn load(source: &ModelSource, config: &LlamaConfig, dtype: DType, device: &Device) -> Result<BTreeMap<String, Tensor>> {
+pub(super) fn load(
+    source: &ModelSource,
+    config: &LlamaConfig,
+    dtype: DType,
+    device: &Device,
+) -> Result<BTreeMap<String, Tensor>> {
     if !matches!(dtype, DType::F32 | DType::BF16) {
         return Err(Error::run(format!("weights cannot be held as {dtype:?}")));
     }
@@ -36,10 +42,11 @@ pub(super) fn load(source: &ModelSource, config: &LlamaConfig, dtype: DType, dev
 /// Bytes of weights that are moved into one buffer.
 pub(super) const TOGETHER: usize = 64 << 20;
 
-/// The bf16 tensors side by side in a few large buffers, since a single one is often smaller than a huge page. (f32 tensors may be
-/// trained, so each keeps a storage of its own.)
+/// The bf16 tensors side by side in a few large buffers, since a single one is often smaller than a huge page. (f32
+/// tensors may be trained, so each keeps a storage of its own.)
 fn in_huge_pages(tensors: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
-    let (mut frozen, mut moved): (BTreeMap<_, _>, BTreeMap<_, _>) = tensors.into_iter().partition(|(_, t)| t.dtype() == DType::BF16);
+    let (mut frozen, mut moved): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        tensors.into_iter().partition(|(_, t)| t.dtype() == DType::BF16);
     while !frozen.is_empty() {
         let (mut group, mut count) = (Vec::new(), 0);
         while count * size_of::<bf16>() < TOGETHER {
@@ -73,7 +80,8 @@ pub fn read_one(source: &ModelSource, name: &str, device: &Device) -> Result<Ten
     let mut found = Vec::new();
     for file in paths.iter().map(|path| SafetensorsFile::open(path)) {
         let file = file?;
-        let fits = |key: &&String| key.strip_suffix(name).is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('.'));
+        let fits =
+            |key: &&String| key.strip_suffix(name).is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('.'));
         for key in file.entries.keys().filter(fits) {
             // As it is read, and once more where the caller wants its numbers.
             let need = 2 * elements(&file.entries[key].shape) * DType::F32.size_in_bytes() as u64;
@@ -100,7 +108,11 @@ fn from_safetensors(
     for file in &files {
         for (name, entry) in &file.entries {
             if let Some((other, _)) = found.insert(name, (file, &entry.shape)) {
-                return Err(Error::model(format!("tensor {name} is in both {} and {}", other.path.display(), file.path.display())));
+                return Err(Error::model(format!(
+                    "tensor {name} is in both {} and {}",
+                    other.path.display(),
+                    file.path.display()
+                )));
             }
         }
     }
@@ -122,7 +134,10 @@ fn check_index(dir: &Path, files: &[SafetensorsFile]) -> Result<()> {
     for (tensor, file) in index {
         let holds = |f: &&SafetensorsFile| f.path.file_name().is_some_and(|name| name.to_string_lossy() == file);
         if !files.iter().find(holds).is_some_and(|f| f.entries.contains_key(&tensor)) {
-            return Err(Error::model(format!("{}: the index puts tensor {tensor} into {file}, which does not hold it", dir.display())));
+            return Err(Error::model(format!(
+                "{}: the index puts tensor {tensor} into {file}, which does not hold it",
+                dir.display()
+            )));
         }
     }
     Ok(())

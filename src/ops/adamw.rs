@@ -61,8 +61,8 @@ pub struct ParamState<'a> {
     pub v: &'a Tensor,
 }
 
-/// Clips the gradients together to `max_norm` (0: not at all) and updates every `param`, `m` and `v` in place; gives their norm
-/// before clipping. A norm that is not finite changes nothing.
+/// Clips the gradients together to `max_norm` (0: not at all) and updates every `param`, `m` and `v` in place; gives
+/// their norm before clipping. A norm that is not finite changes nothing.
 ///
 /// `clip = min(1, max_norm / (norm + 1e-6))`, as `torch.nn.utils.clip_grad_norm_`.
 pub fn step(parts: &[ParamState<'_>], max_norm: f64, settings: &AdamW) -> Result<f64> {
@@ -193,7 +193,8 @@ mod tests {
     #[test]
     fn a_step_has_the_same_bits_on_any_number_of_threads() {
         let run = || {
-            let (p, m, grad) = (random_tensor(1, &[3, 5001]), random_tensor(2, &[3, 5001]), random_tensor(3, &[3, 5001]));
+            let (p, m, grad) =
+                (random_tensor(1, &[3, 5001]), random_tensor(2, &[3, 5001]), random_tensor(3, &[3, 5001]));
             let v = m.sqr().unwrap();
             update(&p, &grad, &m, &v, &settings(7)).unwrap();
             ([p, m, v].map(|t| values(&t)), grad_norm([&grad]).unwrap())
@@ -219,8 +220,10 @@ mod tests {
         let gradient = vector(&[3.0, -0.5]);
         let both = |other: f32| {
             let other = vector(&[other]);
-            let parts =
-                [ParamState { param: &p, gradient: &gradient, m: &m, v: &v }, ParamState { param: &q, gradient: &other, m: &n, v: &w }];
+            let parts = [
+                ParamState { param: &p, gradient: &gradient, m: &m, v: &v },
+                ParamState { param: &q, gradient: &other, m: &n, v: &w },
+            ];
             step(&parts, 0.5, &settings(1)).unwrap()
         };
         let norm = both(4.0);

@@ -74,7 +74,17 @@ mod tests {
     #[test]
     fn rounds_as_the_half_crate_does() {
         let mut x = random(1, 1000);
-        x.extend([0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN_POSITIVE, 1.003_906_3, 1.011_718_8, 1e-40]);
+        x.extend([
+            0.0,
+            -0.0,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            f32::MAX,
+            f32::MIN_POSITIVE,
+            1.003_906_3,
+            1.011_718_8,
+            1e-40,
+        ]);
         assert_eq!(rounded(&x), x.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>());
         assert!(rounded(&[f32::NAN])[0].is_nan());
     }

@@ -99,11 +99,9 @@ mod tests {
             for (i, row) in values(&logits).chunks(vocab).enumerate() {
                 let total: f64 = row.iter().map(|&x| f64::from(x).exp()).sum();
                 loss_ref.push(total.ln() - f64::from(row[targets[i] as usize]));
-                grad_ref.extend(
-                    row.iter()
-                        .enumerate()
-                        .map(|(c, &x)| f64::from(scales[i]) * (f64::from(x).exp() / total - f64::from(u8::from(c == targets[i] as usize)))),
-                );
+                grad_ref.extend(row.iter().enumerate().map(|(c, &x)| {
+                    f64::from(scales[i]) * (f64::from(x).exp() / total - f64::from(u8::from(c == targets[i] as usize)))
+                }));
             }
             let run = || {
                 let (losses, lse) = forward(&logits, &targets).unwrap();

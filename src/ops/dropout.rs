@@ -66,7 +66,8 @@ pub fn forward_each<const N: usize>(xs: [&Tensor; N], key: &DropoutKey, offsets:
         let sequences = offsets.ranges().zip(&key.steps);
         let places = sequences.flat_map(|(range, &step)| (0..range.len()).map(move |t| (step, t)));
         let mut row = |i: usize| (xs[i].next().unwrap_or_default(), ys[i].next().unwrap_or_default());
-        let rows: Vec<((u64, usize), [Row<'_>; N])> = places.map(|place| (place, std::array::from_fn(&mut row))).collect();
+        let rows: Vec<((u64, usize), [Row<'_>; N])> =
+            places.map(|place| (place, std::array::from_fn(&mut row))).collect();
         rows.into_par_iter().par_for_each(|((step, t), mut rows)| {
             drop_rows(&mut rows, key.rng, step, (t * width) as u64, key.p, scale);
         });
@@ -140,7 +141,8 @@ mod tests {
     fn a_mask_does_not_depend_on_the_batch_and_keeps_the_share_it_should() {
         let ones = Tensor::ones((300, 64), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
         let both = values(&forward(&ones, &key(&[1, 2]), &Offsets::from_lengths(&[100, 200])).unwrap());
-        let alone = values(&forward(&ones.narrow(0, 0, 200).unwrap(), &key(&[2]), &Offsets::from_lengths(&[200])).unwrap());
+        let alone =
+            values(&forward(&ones.narrow(0, 0, 200).unwrap(), &key(&[2]), &Offsets::from_lengths(&[200])).unwrap());
         assert_eq!(both[100 * 64..], alone);
         let kept = both.iter().filter(|&&y| y > 0.0).count() as f64 / both.len() as f64;
         assert!((kept - 0.7).abs() < 0.02, "{kept}");

@@ -1,9 +1,11 @@
-//! Paged keys and values (as in vLLM's PagedAttention): new ones are stored into blocks of 64 tokens, and a sequence's are gathered.
+//! Paged keys and values (as in vLLM's PagedAttention): new ones are stored into blocks of 64 tokens, and a sequence's
+//! are gathered.
 //!
-//! A block is a tensor `(layers, 2, kv_heads, 64, width)`, f32 or bf16: the keys and values of 64 tokens in every layer, each head's
-//! tokens contiguous. `width` is head_dim; on CUDA it is what the attention kernels take (64 or 128), padded with zeros. A sequence
-//! has a list of blocks (its block table); full blocks may be shared between sequences. The block tables and slot mappings of all
-//! sequences of a step are computed once, for all layers: a [`PagedBatch`].
+//! A block is a tensor `(layers, 2, kv_heads, 64, width)`, f32 or bf16: the keys and values of 64 tokens in every
+//! layer, each head's tokens contiguous. `width` is head_dim; on CUDA it is what the attention kernels take (64 or
+//! 128), padded with zeros. A sequence has a list of blocks (its block table); full blocks may be shared between
+//! sequences. The block tables and slot mappings of all sequences of a step are computed once, for all layers: a
+//! [`PagedBatch`].
 
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -47,7 +49,10 @@ impl Layout {
             [layers, 2, kv_heads, BLOCK, width] if block.is_contiguous() && kv_heads > 0 => {
                 Ok(Self { layers, kv_heads, width, dtype: block.dtype() })
             }
-            _ => Err(Error::run(format!("a block of keys and values is (layers, 2, kv_heads, {BLOCK}, width), not {:?}", block.dims()))),
+            _ => Err(Error::run(format!(
+                "a block of keys and values is (layers, 2, kv_heads, {BLOCK}, width), not {:?}",
+                block.dims()
+            ))),
         }
     }
 
@@ -91,11 +96,19 @@ pub struct PagedBatch<'a> {
 impl<'a> PagedBatch<'a> {
     /// A step of these sequences.
     pub fn new(rows: Vec<PagedSequence<'a>>) -> Result<Self> {
-        let first = rows.iter().find_map(|row| row.blocks.first()).ok_or_else(|| Error::run("a step of sequences without blocks"))?;
+        let first = rows
+            .iter()
+            .find_map(|row| row.blocks.first())
+            .ok_or_else(|| Error::run("a step of sequences without blocks"))?;
         let layout = Layout::of(first)?;
         for row in &rows {
             if row.len == 0 || row.new > row.len || row.len > row.blocks.len() * BLOCK {
-                return Err(Error::run(format!("{} tokens, {} of them new, in {} blocks", row.len, row.new, row.blocks.len())));
+                return Err(Error::run(format!(
+                    "{} tokens, {} of them new, in {} blocks",
+                    row.len,
+                    row.new,
+                    row.blocks.len()
+                )));
             }
             if let Some(other) = row.blocks.iter().find(|block| Layout::of(block).ok() != Some(layout)) {
                 return Err(Error::run(format!("blocks of keys and values {:?} and {:?}", first.dims(), other.dims())));
@@ -139,12 +152,17 @@ impl<'a> PagedBatch<'a> {
     }
 }
 
-/// Writes `k`, `v (tokens, kv_heads, head_dim)`, f32 or bf16, of the step's new tokens in layer `layer`, in the blocks' type.
+/// Writes `k`, `v (tokens, kv_heads, head_dim)`, f32 or bf16, of the step's new tokens in layer `layer`, in the blocks'
+/// type.
 pub fn store(step: &PagedBatch<'_>, layer: usize, k: &Tensor, v: &Tensor) -> Result<()> {
     let ((tokens, kv_heads, d), layout) = (k.dims3()?, step.layout);
     let expected = step.rows.iter().map(|row| row.new).sum::<usize>();
     if v.dims() != k.dims() || (tokens, kv_heads) != (expected, layout.kv_heads) || d > layout.width {
-        return Err(Error::run(format!("keys {:?} and values {:?} for {expected} tokens in {layout:?}", k.dims(), v.dims())));
+        return Err(Error::run(format!(
+            "keys {:?} and values {:?} for {expected} tokens in {layout:?}",
+            k.dims(),
+            v.dims()
+        )));
     }
     step.check_layer(layer)?;
     #[cfg(feature = "cuda")]
@@ -170,12 +188,18 @@ pub fn store(step: &PagedBatch<'_>, layer: usize, k: &Tensor, v: &Tensor) -> Res
 /// A run's rows of `from (tokens, kv_heads, d)` to `to (kv_heads, 64, width)`.
 fn put(from: Weight<'_>, to: WeightMut<'_>, run: &SlotRun<'_>, layout: Layout, d: usize) {
     match (from, to) {
-        (Weight::F32(from), WeightMut::F32(to)) => put_rows(from, to, run, layout, d, |from, to| to.copy_from_slice(from)),
-        (Weight::Bf16(from), WeightMut::Bf16(to)) => put_rows(from, to, run, layout, d, |from, to| to.copy_from_slice(from)),
+        (Weight::F32(from), WeightMut::F32(to)) => {
+            put_rows(from, to, run, layout, d, |from, to| to.copy_from_slice(from))
+        }
+        (Weight::Bf16(from), WeightMut::Bf16(to)) => {
+            put_rows(from, to, run, layout, d, |from, to| to.copy_from_slice(from))
+        }
         (Weight::F32(from), WeightMut::Bf16(to)) => put_rows(from, to, run, layout, d, round),
-        (Weight::Bf16(from), WeightMut::F32(to)) => put_rows(from, to, run, layout, d, |from: &[bf16], to: &mut [f32]| {
-            to.iter_mut().zip(from).for_each(|(to, from)| *to = from.to_f32());
-        }),
+        (Weight::Bf16(from), WeightMut::F32(to)) => {
+            put_rows(from, to, run, layout, d, |from: &[bf16], to: &mut [f32]| {
+                to.iter_mut().zip(from).for_each(|(to, from)| *to = from.to_f32());
+            })
+        }
     }
 }
 
@@ -211,12 +235,21 @@ fn side_by_side(step: &PagedBatch<'_>, at: usize, d: usize) -> Result<Tensor> {
     let pieces: Vec<(&Tensor, usize)> = pieces.collect();
     let shape = (pieces.iter().map(|(_, count)| count).sum::<usize>(), step.layout.kv_heads, d);
     let views = pieces.iter().map(|(block, count)| Ok((View::of(block)?, *count))).collect::<Result<Vec<_>>>()?;
-    let weights = views.iter().map(|(view, count)| Ok((view.weight()?.from(at), *count))).collect::<Result<Vec<_>>>()?;
+    let weights =
+        views.iter().map(|(view, count)| Ok((view.weight()?.from(at), *count))).collect::<Result<Vec<_>>>()?;
     if step.layout.dtype == DType::BF16 {
         let of = |weight| if let Weight::Bf16(values) = weight { Some(values) } else { None };
         Ok(Tensor::from_vec(rows_of(&weights, of, step.layout, d), shape, &Device::Cpu)?)
     } else {
-        tensor(rows_of(&weights, |weight| if let Weight::F32(values) = weight { Some(values) } else { None }, step.layout, d), shape)
+        tensor(
+            rows_of(
+                &weights,
+                |weight| if let Weight::F32(values) = weight { Some(values) } else { None },
+                step.layout,
+                d,
+            ),
+            shape,
+        )
     }
 }
 
@@ -255,16 +288,19 @@ pub(crate) fn kernel_width(head_dim: usize) -> Option<usize> {
     [64, 128].into_iter().find(|&width| head_dim <= width)
 }
 
-/// Type of a block on `device` for a model whose matrices are `weights`: that to which attention's operands are rounded anyway.
+/// Type of a block on `device` for a model whose matrices are `weights`: that to which attention's operands are rounded
+/// anyway.
 pub fn dtype(weights: DType, device: &Device) -> DType {
     if device.is_cuda() { DType::BF16 } else { weights }
 }
 
-/// Blocks of one layer that hold `k`, `v (len, kv_heads, head_dim)` of one sequence: for tests and benches of what reads them.
+/// Blocks of one layer that hold `k`, `v (len, kv_heads, head_dim)` of one sequence: for tests and benches of what
+/// reads them.
 pub fn blocks_of(k: &Tensor, v: &Tensor) -> Result<Vec<Tensor>> {
     let (len, kv_heads, d) = k.dims3()?;
     let (shape, dtype) = ((1, 2, kv_heads, BLOCK, width(d, k.device())), dtype(k.dtype(), k.device()));
-    let blocks = (0..len.div_ceil(BLOCK)).map(|_| Ok(Tensor::zeros(shape, dtype, k.device())?)).collect::<Result<Vec<_>>>()?;
+    let blocks =
+        (0..len.div_ceil(BLOCK)).map(|_| Ok(Tensor::zeros(shape, dtype, k.device())?)).collect::<Result<Vec<_>>>()?;
     store(&PagedBatch::new(vec![PagedSequence { blocks: blocks.iter().collect(), len, new: len }])?, 0, k, v)?;
     Ok(blocks)
 }
@@ -282,16 +318,24 @@ mod tests {
     #[test]
     fn what_is_stored_is_gathered_again() {
         let (layers, kv_heads, d) = (3, 2, 10);
-        for (from, held) in [(DType::F32, DType::F32), (DType::F32, DType::BF16), (DType::BF16, DType::BF16), (DType::BF16, DType::F32)] {
+        for (from, held) in
+            [(DType::F32, DType::F32), (DType::F32, DType::BF16), (DType::BF16, DType::BF16), (DType::BF16, DType::F32)]
+        {
             // One more channel, which nothing writes to.
             let blocks: Vec<Vec<Tensor>> = (0..2)
-                .map(|_| (0..4).map(|_| Tensor::zeros((layers, 2, kv_heads, BLOCK, d + 1), held, &Device::Cpu).unwrap()).collect())
+                .map(|_| {
+                    (0..4)
+                        .map(|_| Tensor::zeros((layers, 2, kv_heads, BLOCK, d + 1), held, &Device::Cpu).unwrap())
+                        .collect()
+                })
                 .collect();
             let mut expected = vec![[vec![vec![]; 2], vec![vec![]; 2]]; layers];
             let (mut lens, mut seed) = ([0, 0], 1);
             for new in [[3, 70], [1, 1], [1, 1], [100, 3], [0, 64], [1, 0]] {
                 lens = [lens[0] + new[0], lens[1] + new[1]];
-                let rows = (0..2).map(|i| PagedSequence { blocks: blocks[i].iter().collect(), len: lens[i], new: new[i] }).collect();
+                let rows = (0..2)
+                    .map(|i| PagedSequence { blocks: blocks[i].iter().collect(), len: lens[i], new: new[i] })
+                    .collect();
                 let step = PagedBatch::new(rows).unwrap();
                 for (layer, expected) in expected.iter_mut().enumerate() {
                     let tokens = |seed| random_tensor(seed, &[new[0] + new[1], kv_heads, d]).to_dtype(from).unwrap();
@@ -305,7 +349,11 @@ mod tests {
                         expected[half][0].extend_from_slice(first);
                         expected[half][1].extend_from_slice(second);
                         assert_eq!(gathered.dtype(), held);
-                        assert_eq!(wide(&gathered), expected[half].concat(), "{from:?} as {held:?}, {lens:?}, layer {layer}");
+                        assert_eq!(
+                            wide(&gathered),
+                            expected[half].concat(),
+                            "{from:?} as {held:?}, {lens:?}, layer {layer}"
+                        );
                     }
                 }
             }
@@ -323,7 +371,10 @@ mod tests {
         }
         let other = Tensor::zeros((2, 2, 2, BLOCK, 4), DType::F32, &Device::Cpu).unwrap();
         assert!(PagedBatch::new(vec![row(1, 1), PagedSequence { blocks: vec![&other], len: 1, new: 1 }]).is_err());
-        assert!(PagedBatch::new(vec![PagedSequence { blocks: vec![&random_tensor(1, &[2, 2, BLOCK, 4])], len: 1, new: 1 }]).is_err());
+        assert!(
+            PagedBatch::new(vec![PagedSequence { blocks: vec![&random_tensor(1, &[2, 2, BLOCK, 4])], len: 1, new: 1 }])
+                .is_err()
+        );
         let step = PagedBatch::new(vec![row(2, 2)]).unwrap();
         let good = random_tensor(1, &[2, 2, 4]);
         assert!(store(&step, 0, &good, &good).is_ok());

@@ -4,9 +4,9 @@
 //! y[b, f] = max_t ⟨W[f], x[b, t .. t+k]⟩        dW[f] = Σ_b dy[b, f] · x[b, t* .. t*+k]
 //! ```
 //!
-//! `x (tokens, D)`, documents one after another, `W (F, k·D)`; t* is the first of the highest. A window of k rows is contiguous in x, so
-//! one product `x · (W cut into k taps)ᵀ` and its shifted sums are the convolution, and the gradient needs no second product of that
-//! size. x is not trained: its gradient is not computed.
+//! `x (tokens, D)`, documents one after another, `W (F, k·D)`; t* is the first of the highest. A window of k rows is
+//! contiguous in x, so one product `x · (W cut into k taps)ᵀ` and its shifted sums are the convolution, and the
+//! gradient needs no second product of that size. x is not trained: its gradient is not computed.
 
 use std::ops::Range;
 
@@ -36,10 +36,13 @@ pub fn forward(x: &Tensor, weight: &Tensor, offsets: &Offsets) -> Result<(Tensor
     let ((tokens, width), (filters, span)) = (x.dims2()?, weight.dims2()?);
     let kernel = kernel(width, span)?;
     if offsets.total() != tokens || offsets.ranges().any(|range| range.len() < kernel) {
-        return Err(Error::run(format!("max_over_time: {tokens} rows, or a document of them too short for windows of {kernel}")));
+        return Err(Error::run(format!(
+            "max_over_time: {tokens} rows, or a document of them too short for windows of {kernel}"
+        )));
     }
     // (F, k, D) → (k·F, D): row j·F + f is tap j of filter f.
-    let taps = weight.reshape((filters, kernel, width))?.transpose(0, 1)?.contiguous()?.reshape((kernel * filters, width))?;
+    let taps =
+        weight.reshape((filters, kernel, width))?.transpose(0, 1)?.contiguous()?.reshape((kernel * filters, width))?;
     let mut highest = Vec::with_capacity(offsets.count() * filters);
     for group in groups(offsets) {
         let (first, end) = (offsets.range(group.start).start, offsets.range(group.end - 1).end);
@@ -102,7 +105,8 @@ fn groups(offsets: &Offsets) -> Vec<Range<usize>> {
 }
 
 vectorised! {
-    /// Of one document's `products (length, k·F)`: each filter's highest of `count` sums of k taps, and the first row of such a window.
+    /// Of one document's `products (length, k·F)`: each filter's highest of `count` sums of k taps, and the first row
+    /// of such a window.
     fn windows(products: &[f32], count: usize, kernel: usize, best: &mut [(f32, usize)]) {
         let filters = best.len();
         let mut sums = vec![0.0f32; filters];
@@ -144,11 +148,17 @@ mod tests {
         let define = |weight: &[f32]| -> Vec<f64> {
             let of = |range: Range<usize>, f: usize| {
                 let dot = |t: usize| -> f64 {
-                    (0..kernel * width).map(|i| f64::from(weight[f * kernel * width + i]) * f64::from(rows[t * width + i])).sum()
+                    (0..kernel * width)
+                        .map(|i| f64::from(weight[f * kernel * width + i]) * f64::from(rows[t * width + i]))
+                        .sum()
                 };
                 (range.start..=range.end - kernel).map(dot).fold(f64::NEG_INFINITY, f64::max)
             };
-            offsets.ranges().flat_map(|range| (0..filters).map(move |f| (range.clone(), f))).map(|(range, f)| of(range, f)).collect()
+            offsets
+                .ranges()
+                .flat_map(|range| (0..filters).map(move |f| (range.clone(), f)))
+                .map(|(range, f)| of(range, f))
+                .collect()
         };
         let (y, winners) = forward(&x, &weight, &offsets).unwrap();
         assert_close(&values(&y), &define(&start), 1e-6, "y");
@@ -160,7 +170,11 @@ mod tests {
                 define(&weight).iter().map(|y| y.powi(2)).sum::<f64>()
             };
             let expected = (shifted(1e-3) - shifted(-1e-3)) / 2e-3;
-            assert!((f64::from(gradient[i]) - expected).abs() < 2e-2 * expected.abs().max(1.0), "{i}: {} {expected}", gradient[i]);
+            assert!(
+                (f64::from(gradient[i]) - expected).abs() < 2e-2 * expected.abs().max(1.0),
+                "{i}: {} {expected}",
+                gradient[i]
+            );
         }
     }
 
@@ -171,7 +185,8 @@ mod tests {
         let weight = Tensor::from_vec(vec![0.3f32, -0.2, 0.5, 0.1], (1, 4), &Device::Cpu).unwrap();
         let (y, winners) = forward(&x, &weight, &Offsets::from_lengths(&[1500, 1500, 2000])).unwrap();
         for (i, (first, length)) in [(0, 1500), (1500, 1500), (3000, 2000)].into_iter().enumerate() {
-            let (alone, at) = forward(&x.narrow(0, first, length).unwrap(), &weight, &Offsets::from_lengths(&[length])).unwrap();
+            let (alone, at) =
+                forward(&x.narrow(0, first, length).unwrap(), &weight, &Offsets::from_lengths(&[length])).unwrap();
             assert_eq!((values(&alone)[0], at.0[0] + first), (values(&y)[i], winners.0[i]));
         }
     }

@@ -10,9 +10,17 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::rng::Rng;
 
-/// Element `i` is `deviation · rng.normal(step, i)`, f32 or rounded to bf16, and never held in a wider type: a model of any
-/// size is drawn in the memory it takes. On CUDA a number may differ in its last bit where the two libraries' logarithms do.
-pub fn normal(rng: Rng, step: u64, deviation: f32, shape: impl Into<Shape>, dtype: DType, device: &Device) -> Result<Tensor> {
+/// Element `i` is `deviation · rng.normal(step, i)`, f32 or rounded to bf16, and never held in a wider type: a model of
+/// any size is drawn in the memory it takes. On CUDA a number may differ in its last bit where the two libraries'
+/// logarithms do.
+pub fn normal(
+    rng: Rng,
+    step: u64,
+    deviation: f32,
+    shape: impl Into<Shape>,
+    dtype: DType,
+    device: &Device,
+) -> Result<Tensor> {
     let shape = shape.into();
     #[cfg(feature = "cuda")]
     if device.is_cuda() {
@@ -22,7 +30,9 @@ pub fn normal(rng: Rng, step: u64, deviation: f32, shape: impl Into<Shape>, dtyp
     let indices = (0..shape.elem_count()).into_par_iter();
     Ok(match dtype {
         DType::F32 => Tensor::from_vec(indices.map(draw).collect::<Vec<f32>>(), shape, device)?,
-        DType::BF16 => Tensor::from_vec(indices.map(|i| bf16::from_f32(draw(i))).collect::<Vec<bf16>>(), shape, device)?,
+        DType::BF16 => {
+            Tensor::from_vec(indices.map(|i| bf16::from_f32(draw(i))).collect::<Vec<bf16>>(), shape, device)?
+        }
         _ => return Err(Error::run(format!("random numbers are f32 or bf16, not {dtype:?}"))),
     })
 }

@@ -1,4 +1,5 @@
-//! RMS norm: `rstd = 1/√(mean(x²) + eps)`, `y = w ⊙ x·rstd`. Shapes: `x, y (tokens, hidden)`, `w (hidden)`, `rstd (tokens)`.
+//! RMS norm: `rstd = 1/√(mean(x²) + eps)`, `y = w ⊙ x·rstd`. Shapes: `x, y (tokens, hidden)`, `w (hidden)`,
+//! `rstd (tokens)`.
 #![allow(unsafe_code)]
 
 #[cfg(feature = "cuda")]
@@ -36,7 +37,8 @@ pub fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<(Tensor, Tensor)
     Ok((tensor(y, (m, n))?, tensor(rstd, m)?))
 }
 
-/// A residual connection and the norm after it: `(a + b, y, rstd)`, with `(y, rstd)` those of `a + b`. Nobody else may hold `a`.
+/// A residual connection and the norm after it: `(a + b, y, rstd)`, with `(y, rstd)` those of `a + b`. Nobody else may
+/// hold `a`.
 pub fn add_forward(a: Tensor, b: &Tensor, weight: &Tensor, eps: f64) -> Result<(Tensor, Tensor, Tensor)> {
     let (m, n) = a.dims2()?;
     check(weight.dims() == [n] && a.dims() == b.dims())?;
@@ -50,7 +52,8 @@ pub fn add_forward(a: Tensor, b: &Tensor, weight: &Tensor, eps: f64) -> Result<(
     let (mut y, mut rstd) = (Vec::new(), vec![0.0; m]);
     update_f32(&a, |a| {
         let write = |[y]: [&mut [MaybeUninit<f32>]; 1]| {
-            let rows = a.par_chunks_mut(n.max(1)).zip(b.par_chunks(n.max(1))).zip(y.par_chunks_mut(n.max(1))).zip(&mut rstd);
+            let rows =
+                a.par_chunks_mut(n.max(1)).zip(b.par_chunks(n.max(1))).zip(y.par_chunks_mut(n.max(1))).zip(&mut rstd);
             rows.with_min_len(min_rows(n)).par_for_each(|(((a, b), y), rstd)| {
                 add_assign(a, b);
                 *rstd = normalise(a, weight, eps as f32, y);
@@ -74,7 +77,13 @@ pub fn backward_add(x: &Tensor, weight: &Tensor, rstd: &Tensor, dy: &Tensor, res
     backward_beside(x, weight, rstd, dy, Some(residual))
 }
 
-fn backward_beside(x: &Tensor, weight: &Tensor, rstd: &Tensor, dy: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+fn backward_beside(
+    x: &Tensor,
+    weight: &Tensor,
+    rstd: &Tensor,
+    dy: &Tensor,
+    residual: Option<&Tensor>,
+) -> Result<Tensor> {
     let (m, n) = x.dims2()?;
     check(weight.dims() == [n] && rstd.dims() == [m] && dy.dims() == [m, n])?;
     #[cfg(feature = "cuda")]
@@ -90,7 +99,14 @@ fn backward_beside(x: &Tensor, weight: &Tensor, rstd: &Tensor, dy: &Tensor, resi
     let write = |[dx]: [&mut [MaybeUninit<f32>]; 1]| {
         dx.par_chunks_mut(n.max(1)).enumerate().with_min_len(min_rows(n)).par_for_each(|(i, dx)| {
             let row = i * n..(i + 1) * n;
-            differentiate(&x[row.clone()], weight, rstd[i], &dy[row.clone()], residual.map(|residual| &residual[row]), dx);
+            differentiate(
+                &x[row.clone()],
+                weight,
+                rstd[i],
+                &dy[row.clone()],
+                residual.map(|residual| &residual[row]),
+                dx,
+            );
         });
     };
     // SAFETY: `differentiate` writes its row.
@@ -141,13 +157,21 @@ vectorised! {
         rstd
     }
 
-    fn differentiate(x: &[f32], weight: &[f32], rstd: f32, dy: &[f32], residual: Option<&[f32]>, dx: &mut [MaybeUninit<f32>]) {
+    fn differentiate(
+        x: &[f32],
+        weight: &[f32],
+        rstd: f32,
+        dy: &[f32],
+        residual: Option<&[f32]>,
+        dx: &mut [MaybeUninit<f32>],
+    ) {
         let mean = sum([weight, dy, x], |[w, dy, x]| w * dy * x) * rstd * rstd / x.len() as f32;
         let terms = x.iter().zip(weight).zip(dy).map(|((x, w), dy)| rstd * (w * dy - x * mean));
         match residual {
             None => dx.iter_mut().zip(terms).for_each(|(dx, term)| *dx = MaybeUninit::new(term)),
             Some(residual) => {
-                dx.iter_mut().zip(terms).zip(residual).for_each(|((dx, term), residual)| *dx = MaybeUninit::new(term + residual));
+                let rows = dx.iter_mut().zip(terms).zip(residual);
+                rows.for_each(|((dx, term), residual)| *dx = MaybeUninit::new(term + residual));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Rotary position embedding in HF's layout: channel `c` turns with channel `c + head_dim/2`.
 //!
-//! `y₁ = x₁·cos − x₂·sin`, `y₂ = x₂·cos + x₁·sin`; the backward pass turns the other way. Angles as HF computes them: f32
-//! inverse frequency × f32 position.
+//! `y₁ = x₁·cos − x₂·sin`, `y₂ = x₂·cos + x₁·sin`; the backward pass turns the other way. Angles as HF computes them:
+//! f32 inverse frequency × f32 position.
 #![allow(unsafe_code)]
 
 #[cfg(feature = "cuda")]
@@ -116,7 +116,8 @@ impl Rope {
         if xs.iter().all(|x| x.device().is_cuda()) {
             return cuda::turn(xs, positions, &self.inv_freq, sign);
         }
-        let (table, head_dim) = (self.table_for(positions.iter().max().map_or(0, |&p| p as usize + 1)), 2 * self.inv_freq.len());
+        let (table, head_dim) =
+            (self.table_for(positions.iter().max().map_or(0, |&p| p as usize + 1)), 2 * self.inv_freq.len());
         let held: [Tensor; N] = array(xs.iter().map(|x| Ok(x.contiguous()?)))?;
         let views: [View<'_>; N] = array(held.iter().map(View::of))?;
         let values: [&[f32]; N] = array(views.iter().map(View::f32))?;
@@ -188,7 +189,8 @@ fn scaled(inv_freq: f32, scaling: RopeScaling) -> f32 {
             } else if wavelength < (original / high_freq_factor) as f32 {
                 inv_freq
             } else {
-                let smooth = (original as f32 / wavelength - low_freq_factor as f32) / (high_freq_factor - low_freq_factor) as f32;
+                let smooth = (original as f32 / wavelength - low_freq_factor as f32)
+                    / (high_freq_factor - low_freq_factor) as f32;
                 (1.0 - smooth) * inv_freq / factor as f32 + smooth * inv_freq
             }
         }
@@ -216,14 +218,20 @@ mod tests {
                 let (row, c) = (i / d * d, i % d);
                 let angle = f64::from(rope.inv_freq()[c % (d / 2)] * positions[i / (heads * d)] as f32);
                 let (a, b) = (f64::from(x_values[row + c % (d / 2)]), f64::from(x_values[row + c % (d / 2) + d / 2]));
-                expected[i] = if c < d / 2 { a * angle.cos() - b * angle.sin() } else { b * angle.cos() + a * angle.sin() };
+                expected[i] =
+                    if c < d / 2 { a * angle.cos() - b * angle.sin() } else { b * angle.cos() + a * angle.sin() };
             }
             let run = || values(&rope.forward(&x, &positions).unwrap());
             let y = same_on_every_isa(run);
             assert_close(&y, &expected, 1e-6, "rope");
             assert_eq!(on_threads(2, run), y);
             let back = rope.backward(&rope.forward(&x, &positions).unwrap(), &positions).unwrap();
-            assert_close(&values(&back), &x_values.iter().map(|&x| f64::from(x)).collect::<Vec<_>>(), 1e-6, "turned back");
+            assert_close(
+                &values(&back),
+                &x_values.iter().map(|&x| f64::from(x)).collect::<Vec<_>>(),
+                1e-6,
+                "turned back",
+            );
             let alone = rope.forward(&x.narrow(0, 5, 1).unwrap(), &positions[5..]).unwrap();
             assert_eq!(values(&alone), y[5 * heads * d..]);
             let k = random_tensor(2, &[positions.len(), heads + 2, d]);
@@ -238,8 +246,12 @@ mod tests {
     /// `ROPE_INIT_FUNCTIONS` of transformers 5, head_dim 32, theta 500,000.
     #[test]
     fn scaled_frequencies_equal_transformers() {
-        let llama3 =
-            RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position_embeddings: 8192 };
+        let llama3 = RopeScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 8192,
+        };
         let expected = [
             1.0f64,
             0.440366626,

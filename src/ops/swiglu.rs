@@ -48,7 +48,9 @@ pub fn backward(gate: &Tensor, up: &Tensor, dact: &Tensor) -> Result<(Tensor, Te
     let write = |[dgate, dup]: [&mut [MaybeUninit<f32>]; 2]| {
         let inputs = gate.par_chunks(BLOCK).zip(up.par_chunks(BLOCK)).zip(dact.par_chunks(BLOCK));
         let outputs = dgate.par_chunks_mut(BLOCK).zip(dup.par_chunks_mut(BLOCK));
-        inputs.zip(outputs).par_for_each(|(((gate, up), dact), (dgate, dup))| differentiate(gate, up, dact, dgate, dup));
+        inputs
+            .zip(outputs)
+            .par_for_each(|(((gate, up), dact), (dgate, dup))| differentiate(gate, up, dact, dgate, dup));
     };
     // SAFETY: `differentiate` writes as many as it reads.
     let [dgate, dup] = unsafe { init_with([gate.len(), gate.len()], write) };
@@ -69,7 +71,13 @@ vectorised! {
         }
     }
 
-    fn differentiate(gate: &[f32], up: &[f32], dact: &[f32], dgate: &mut [MaybeUninit<f32>], dup: &mut [MaybeUninit<f32>]) {
+    fn differentiate(
+        gate: &[f32],
+        up: &[f32],
+        dact: &[f32],
+        dgate: &mut [MaybeUninit<f32>],
+        dup: &mut [MaybeUninit<f32>],
+    ) {
         let inputs = gate.iter().zip(up).zip(dact);
         for (((g, u), d), (dgate, dup)) in inputs.zip(dgate.iter_mut().zip(dup)) {
             let sigmoid = 1.0 / (1.0 + exp(-g));
@@ -88,7 +96,8 @@ mod tests {
     #[test]
     fn forward_and_backward_equal_an_f64_reference() {
         for n in [1, 63, 64, 65, 9001] {
-            let (gate, up, dact) = ((random_tensor(1, &[n]) * 8.0).unwrap(), random_tensor(2, &[n]), random_tensor(3, &[n]));
+            let (gate, up, dact) =
+                ((random_tensor(1, &[n]) * 8.0).unwrap(), random_tensor(2, &[n]), random_tensor(3, &[n]));
             let silu = |g: f64| g / (1.0 + (-g).exp());
             let wide = |x: &Tensor| -> Vec<f64> { values(x).into_iter().map(f64::from).collect() };
             let (g, u, d) = (wide(&gate), wide(&up), wide(&dact));

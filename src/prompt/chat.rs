@@ -1,9 +1,10 @@
 //! The model's own chat template, rendered as HF renders it, with placeholders where messages will stand.
 //!
-//! HF's environment: Jinja with `trim_blocks`, `lstrip_blocks`, loop controls, Python's string methods, `raise_exception`
-//! and `strftime_now`; the template sees `messages`, `add_generation_prompt`, `tools = none`, `documents = none` and the
-//! named special tokens. A template may strip its messages, which a second rendering with padded placeholders shows. Any
-//! other change to a message is refused: what the template would do to a record's text must be known beforehand.
+//! HF's environment: Jinja with `trim_blocks`, `lstrip_blocks`, loop controls, Python's string methods,
+//! `raise_exception` and `strftime_now`; the template sees `messages`, `add_generation_prompt`, `tools = none`,
+//! `documents = none` and the named special tokens. A template may strip its messages, which a second rendering with
+//! padded placeholders shows. Any other change to a message is refused: what the template would do to a record's text
+//! must be known beforehand.
 
 use std::collections::BTreeMap;
 
@@ -82,7 +83,8 @@ pub(super) fn render(
     }
     // What templates do to quotes, newlines or capitals shows on a text that has them.
     let sample = vec![SAMPLE.to_owned(); messages.len()];
-    let expected: Vec<&str> = pieces.iter().map(|piece| if let Piece::Literal(text) = piece { text } else { SAMPLE }).collect();
+    let expected: Vec<&str> =
+        pieces.iter().map(|piece| if let Piece::Literal(text) = piece { text } else { SAMPLE }).collect();
     if render_text(&sample)? != expected.concat() {
         return Err(transforms());
     }
@@ -100,7 +102,8 @@ fn cut(rendered: &str, messages: &[Message]) -> Result<(Vec<String>, Vec<usize>)
     let mut order = Vec::new();
     let mut rest = rendered;
     while let Some(start) = rest.find(OPEN) {
-        let Some(message) = (0..messages.len()).find(|&message| rest[start..].starts_with(&placeholder(message))) else {
+        let Some(message) = (0..messages.len()).find(|&message| rest[start..].starts_with(&placeholder(message)))
+        else {
             return Err(transforms());
         };
         literals.push(rest[..start].to_owned());
@@ -126,8 +129,11 @@ pub(super) fn render_text(
     date: Option<&str>,
 ) -> Result<String> {
     let source = without_generation_tags(source);
-    let messages: Vec<Value> =
-        messages.iter().zip(contents).map(|(message, content)| context! { role => message.role, content => content }).collect();
+    let messages: Vec<Value> = messages
+        .iter()
+        .zip(contents)
+        .map(|(message, content)| context! { role => message.role, content => content })
+        .collect();
     let values = context! {
         messages => messages,
         tools => Value::from(()),
@@ -136,7 +142,8 @@ pub(super) fn render_text(
         ..Value::from_pairs(special_tokens.iter().map(|(name, text)| (*name, text.as_str())))
     };
     environment(date).and_then(|environment| environment.render_str(&source, values)).map_err(|e| {
-        Error::model(format!("the chat template fails: {e}")).hint("set format = \"plain\" in the prompt file for a model without roles")
+        Error::model(format!("the chat template fails: {e}"))
+            .hint("set format = \"plain\" in the prompt file for a model without roles")
     })
 }
 
@@ -193,9 +200,13 @@ mod tests {
 
     #[test]
     fn stripping_is_seen_at_each_end() {
-        let source = "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m['content'] | trim }}{% endfor %}\n{%- if add_generation_prompt %}[a]{% endif %}";
+        let source = "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m['content'] | trim }}{% endfor %}\n{%- \
+            if add_generation_prompt %}[a]{% endif %}";
         let content = |message| Piece::Content { message, trim_start: true, trim_end: true };
-        assert_eq!(pieces(source).unwrap(), [literal("<s>[system]"), content(0), literal("[user]"), content(1), literal("[a]")]);
+        assert_eq!(
+            pieces(source).unwrap(),
+            [literal("<s>[system]"), content(0), literal("[user]"), content(1), literal("[a]")]
+        );
         let source = "{{ messages[0].content }}{{ messages[1].content.lstrip() }} ";
         assert_eq!(
             pieces(source).unwrap(),
@@ -227,9 +238,11 @@ mod tests {
 
     #[test]
     fn hf_environment() {
-        let source = "{% set ns = namespace(n=0) %}\n  {% for m in messages %}\n{% if loop.first %}{% continue %}{% endif %}\n{% generation %}{{ m.content }}{% endgeneration %}\n{% endfor %}\
+        let source = "{% set ns = namespace(n=0) %}\n  {% for m in messages %}\n{% if loop.first %}{% continue %}{% \
+            endif %}\n{% generation %}{{ m.content }}{% endgeneration %}\n{% endfor %}\
                       {{ messages[0]['content'] }}{{ tools is none }}{{ strftime_now('%Y') }}{{ 'a-b'.split('-')[1] }}";
-        let text = render_text(source, &BTreeMap::new(), &MESSAGES, &["S".into(), "U".into()], Some("2024-07-26")).unwrap();
+        let text =
+            render_text(source, &BTreeMap::new(), &MESSAGES, &["S".into(), "U".into()], Some("2024-07-26")).unwrap();
         assert_eq!(text, "USTrue2024b");
     }
 

@@ -29,7 +29,8 @@ pub struct TokenizerFiles {
 }
 
 /// Special tokens that HF hands to a chat template by name.
-const SPECIAL_NAMES: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+const SPECIAL_NAMES: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 impl TokenizerFiles {
     /// Reads a model folder, or the metadata of a `.gguf` file.
@@ -48,14 +49,17 @@ impl TokenizerFiles {
             }
         };
         let Some(tokenizer) = read("tokenizer.json")? else {
-            return Err(Error::model(format!("{}: no tokenizer.json", dir.display()))
-                .hint("a folder with only tokenizer.model is converted by AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"));
+            return Err(Error::model(format!("{}: no tokenizer.json", dir.display())).hint(
+                "a folder with only tokenizer.model is converted by \
+                    AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)",
+            ));
         };
         let chat_template = match read("chat_template.jinja")? {
             None => None,
-            Some(bytes) => {
-                Some(String::from_utf8(bytes).map_err(|_| Error::model(format!("{}: chat_template.jinja is not UTF-8", dir.display())))?)
-            }
+            Some(bytes) => Some(
+                String::from_utf8(bytes)
+                    .map_err(|_| Error::model(format!("{}: chat_template.jinja is not UTF-8", dir.display())))?,
+            ),
         };
         Ok(Self {
             name: dir.display().to_string(),
@@ -93,7 +97,8 @@ impl TokenizerFiles {
     /// One of the JSON files; an absent one is `null`.
     pub(super) fn json(&self, file: &str, bytes: Option<&[u8]>) -> Result<Value> {
         bytes.map_or(Ok(Value::Null), |bytes| {
-            serde_json::from_slice(bytes).map_err(|e| Error::model(format!("{}/{file}: not valid JSON: {e}", self.name)))
+            serde_json::from_slice(bytes)
+                .map_err(|e| Error::model(format!("{}/{file}: not valid JSON: {e}", self.name)))
         })
     }
 

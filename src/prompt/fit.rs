@@ -35,10 +35,15 @@ impl<'a> Cuts<'a> {
     /// The largest number of units, fewer than all, with which `tokens` (of the whole prompt) is at most `max`; `None`
     /// when even 0 is too many. `share` is a first guess, as a part of all.
     ///
-    /// The length grows with the units, but not strictly: cut text is encoded anew, and a word that ends earlier may take
-    /// a token more or less. So a bisection finds a place where the length crosses `max`, and the cuts beyond it are
-    /// tried until the length is well past `max`.
-    pub(super) fn longest(&self, max: usize, share: f64, tokens: impl Fn(&str) -> Result<usize>) -> Result<Option<usize>> {
+    /// The length grows with the units, but not strictly: cut text is encoded anew, and a word that ends earlier may
+    /// take a token more or less. So a bisection finds a place where the length crosses `max`, and the cuts beyond it
+    /// are tried until the length is well past `max`.
+    pub(super) fn longest(
+        &self,
+        max: usize,
+        share: f64,
+        tokens: impl Fn(&str) -> Result<usize>,
+    ) -> Result<Option<usize>> {
         let fits = |keep: usize| -> Result<bool> { Ok(tokens(&self.keep(keep))? <= max) };
         if self.len() == 0 || !fits(0)? {
             return Ok(None);
@@ -124,7 +129,10 @@ mod tests {
     #[test]
     fn which_part_stays() {
         let keep = |truncate, n| Cuts::new("aébcd", vec![0, 1, 3, 4, 6], truncate).keep(n);
-        assert_eq!([keep(Truncate::Tail, 2), keep(Truncate::Head, 2), keep(Truncate::Middle, 3)], ["aé", "bcd", "aécd"]);
+        assert_eq!(
+            [keep(Truncate::Tail, 2), keep(Truncate::Head, 2), keep(Truncate::Middle, 3)],
+            ["aé", "bcd", "aécd"]
+        );
         assert_eq!([keep(Truncate::Tail, 0), keep(Truncate::Head, 0), keep(Truncate::Middle, 1)], ["", "", "a"]);
     }
 }

@@ -1,8 +1,8 @@
 //! A tokenizer from a GGUF file's metadata, as the files HF would have.
 //!
-//! llama.cpp keeps the vocabulary, its merges (byte-level BPE, `gpt2`) or scores (sentencepiece, `llama`), the ids of the
-//! named tokens and the chat template. The pre-tokenizer is kept by name only; unknown names are refused, for a wrong one
-//! gives wrong ids in silence.
+//! llama.cpp keeps the vocabulary, its merges (byte-level BPE, `gpt2`) or scores (sentencepiece, `llama`), the ids of
+//! the named tokens and the chat template. The pre-tokenizer is kept by name only; unknown names are refused, for a
+//! wrong one gives wrong ids in silence.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,8 +21,8 @@ use crate::{
 };
 
 /// Llama 3's split of a text into words, as its `tokenizer.json` writes it.
-const LLAMA3: &str =
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+const LLAMA3: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| \
+    ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
 // llama.cpp's `llama_token_type`.
 const UNKNOWN: i64 = 2;
@@ -101,7 +101,9 @@ fn from_metadata(metadata: &HashMap<String, Value>, name: String) -> Result<Toke
     let mut json = match meta.text("model") {
         "gpt2" => byte_level(&meta)?,
         "llama" => sentencepiece(&meta, &tokens, &types, &vocab)?,
-        other => return Err(Error::model(format!("tokenizer model {other:?} is neither \"gpt2\" nor \"llama\"")).hint(HINT)),
+        other => {
+            return Err(Error::model(format!("tokenizer model {other:?} is neither \"gpt2\" nor \"llama\"")).hint(HINT));
+        }
     };
     json["version"] = "1.0".into();
     json["model"]["vocab"] = json!(vocab);
@@ -132,7 +134,8 @@ fn from_metadata(metadata: &HashMap<String, Value>, name: String) -> Result<Toke
         }
     }
     let template = metadata.get("tokenizer.chat_template").and_then(string);
-    let stops: Vec<u32> = ["eos_token_id", "eot_token_id", "eom_token_id"].iter().filter_map(|key| meta.id(key)).collect();
+    let stops: Vec<u32> =
+        ["eos_token_id", "eot_token_id", "eom_token_id"].iter().filter_map(|key| meta.id(key)).collect();
     Ok(TokenizerFiles {
         name,
         tokenizer: json.to_string().into_bytes(),
@@ -147,10 +150,15 @@ const HINT: &str = "use the model's HF folder in place of the .gguf file";
 
 /// Byte-level BPE: merges are listed, the pre-tokenizer has a name.
 fn byte_level(meta: &Metadata) -> Result<serde_json::Value> {
-    let words = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
+    let words = |use_regex: bool| {
+        json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+        "use_regex": use_regex})
+    };
     let split = match meta.text("pre") {
         "" | "default" | "gpt-2" => words(true),
-        "smollm" => json!({"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": true}, words(true)]}),
+        "smollm" => {
+            json!({"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": true}, words(true)]})
+        }
         "llama-bpe" | "llama3" | "llama-v3" => json!({"type": "Sequence", "pretokenizers": [
             {"type": "Split", "pattern": {"Regex": LLAMA3}, "behavior": "Isolated", "invert": false}, words(false)]}),
         other => return Err(Error::model(format!("pre-tokenizer {other:?} is not known")).hint(HINT)),
@@ -164,12 +172,18 @@ fn byte_level(meta: &Metadata) -> Result<serde_json::Value> {
     Ok(json!({
         "pre_tokenizer": split,
         "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
-        "model": {"type": "BPE", "merges": merges, "ignore_merges": ignore_merges, "byte_fallback": false, "fuse_unk": false}
+        "model": {"type": "BPE", "merges": merges, "ignore_merges": ignore_merges, "byte_fallback": false,
+        "fuse_unk": false}
     }))
 }
 
 /// Sentencepiece BPE: merges follow from the scores, as HF's conversion derives them.
-fn sentencepiece(meta: &Metadata, tokens: &[String], types: &[i64], vocab: &BTreeMap<&str, usize>) -> Result<serde_json::Value> {
+fn sentencepiece(
+    meta: &Metadata,
+    tokens: &[String],
+    types: &[i64],
+    vocab: &BTreeMap<&str, usize>,
+) -> Result<serde_json::Value> {
     let scores = meta.list("scores", |score| score.to_f32().ok())?;
     if scores.len() != tokens.len() {
         return Err(Error::model("the vocabulary has another number of scores than of tokens"));
@@ -202,7 +216,8 @@ fn sentencepiece(meta: &Metadata, tokens: &[String], types: &[i64], vocab: &BTre
     Ok(json!({
         "normalizer": {"type": "Sequence", "normalizers": normalizers},
         "decoder": {"type": "Sequence", "decoders": decoders},
-        "model": {"type": "BPE", "merges": merges, "unk_token": unknown, "byte_fallback": true, "fuse_unk": true, "ignore_merges": false}
+        "model": {"type": "BPE", "merges": merges, "unk_token": unknown, "byte_fallback": true, "fuse_unk": true,
+        "ignore_merges": false}
     }))
 }
 

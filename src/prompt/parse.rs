@@ -63,7 +63,8 @@ pub fn after_thoughts(text: &str, opened: bool) -> Option<&str> {
     }
 }
 
-/// The last line of `text` whose trim equals `key` + one of `values`: the byte at which it begins, and which value it names.
+/// The last line of `text` whose trim equals `key` + one of `values`: the byte at which it begins, and which value it
+/// names.
 pub fn verdict(text: &str, key: &str, values: &[impl AsRef<str>; 2]) -> Option<(usize, u8)> {
     let mut found = None;
     let mut start = 0;
@@ -94,7 +95,10 @@ mod tests {
         for (text, expected) in [
             ("Stable.\n\nClassification: 0:alive\n\n", Some(("Stable.", 0))),
             ("Frail.\n\nClassification: 1:death", Some(("Frail.", 1))),
-            ("Frail.\nClassification: 1:death\nClassification: 0:alive\n", Some(("Frail.\nClassification: 1:death", 0))),
+            (
+                "Frail.\nClassification: 1:death\nClassification: 0:alive\n",
+                Some(("Frail.\nClassification: 1:death", 0)),
+            ),
             ("a\nClassification: 1:death\n\nClassification: 2:other", Some(("a", 1))),
             ("a\r\n  Classification: 1:death \t\r\nand more", Some(("a", 1))),
             ("Reasoning: Stable.\nClassification: 0:alive", Some(("Stable.", 0))),

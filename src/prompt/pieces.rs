@@ -13,7 +13,9 @@
 //! Any other tokenizer gets its texts whole ([`Rule::Nowhere`]).
 
 use serde_json::Value;
-use tokenizers::{NormalizerWrapper, OffsetReferential, OffsetType, PreTokenizer, Tokenizer, pre_tokenizers::metaspace::Metaspace};
+use tokenizers::{
+    NormalizerWrapper, OffsetReferential, OffsetType, PreTokenizer, Tokenizer, pre_tokenizers::metaspace::Metaspace,
+};
 
 use crate::error::{Error, Result};
 
@@ -57,7 +59,8 @@ impl Pieces {
         } else if let Some(steps) = normalizer.get_mut("normalizers").and_then(Value::as_array_mut) {
             steps.retain(|step| step["type"] != "Prepend");
         }
-        let normalizer = serde_json::from_value(normalizer).map_err(|e| Error::model(format!("tokenizer.json, normalizer: {e}")))?;
+        let normalizer =
+            serde_json::from_value(normalizer).map_err(|e| Error::model(format!("tokenizer.json, normalizer: {e}")))?;
         Ok(Self { rule: rule(tokenizer), stretch: STRETCH, normalizer })
     }
 
@@ -83,20 +86,30 @@ impl Pieces {
     fn last_cut(&self, tokenizer: &Tokenizer, text: &str) -> Result<Option<usize>> {
         let before = |at: usize| text[..at].chars().next_back();
         Ok(match self.rule {
-            // No known expression goes on from a letter or digit to a space, whatever stands around them: ordinary text is not
-            // split twice. Only words of the tokenizer's own might.
+            // No known expression goes on from a letter or digit to a space, whatever stands around them: ordinary text
+            // is not split twice. Only words of the tokenizer's own might.
             Rule::Words { margin: LOOK_AHEAD } if gap(text).is_some() => gap(text),
             Rule::Words { margin } => {
-                let mut words = tokenizer.get_added_vocabulary().extract_and_normalize(tokenizer.get_normalizer(), text);
+                let mut words =
+                    tokenizer.get_added_vocabulary().extract_and_normalize(tokenizer.get_normalizer(), text);
                 if let Some(pre_tokenizer) = tokenizer.get_pre_tokenizer() {
-                    pre_tokenizer.pre_tokenize(&mut words).map_err(|_| Error::run("the tokenizer cannot encode a text"))?;
+                    pre_tokenizer
+                        .pre_tokenize(&mut words)
+                        .map_err(|_| Error::run("the tokenizer cannot encode a text"))?;
                 }
-                let ends = words.get_splits(OffsetReferential::Original, OffsetType::Byte).into_iter().map(|(_, (_, end), _)| end);
-                // How far a run of spaces is one word depends on what follows the run: only behind a visible sign is the end certain.
+                let ends = words
+                    .get_splits(OffsetReferential::Original, OffsetType::Byte)
+                    .into_iter()
+                    .map(|(_, (_, end), _)| end);
+                // How far a run of spaces is one word depends on what follows the run: only behind a visible sign is
+                // the end certain.
                 ends.rev().find(|&end| end + margin <= text.len() && before(end).is_some_and(is_visible))
             }
             Rule::Spaces => text.rfind(' ').filter(|&at| at > 0),
-            Rule::AfterWords => text.rmatch_indices(' ').map(|(at, _)| at).find(|&at| before(at).is_some_and(|c| c != ' ' && c != SPACE)),
+            Rule::AfterWords => text
+                .rmatch_indices(' ')
+                .map(|(at, _)| at)
+                .find(|&at| before(at).is_some_and(|c| c != ' ' && c != SPACE)),
             Rule::Nowhere => None,
         })
     }
@@ -106,7 +119,10 @@ const HINT: &str = "text is cut between words: such a word is no language but da
 
 /// The last place between a letter or digit and a space, ASCII both.
 fn gap(text: &str) -> Option<usize> {
-    text.as_bytes().windows(2).rposition(|pair| pair[0].is_ascii_alphanumeric() && pair[1] == b' ').map(|before| before + 1)
+    text.as_bytes()
+        .windows(2)
+        .rposition(|pair| pair[0].is_ascii_alphanumeric() && pair[1] == b' ')
+        .map(|before| before + 1)
 }
 
 /// A sign that no version of Unicode counts among the spaces.
@@ -127,9 +143,12 @@ fn rule(tokenizer: &Value) -> Rule {
         let longest = words.iter().filter_map(|word| word["content"].as_str()).map(str::len).max().unwrap_or(0);
         return Rule::Words { margin: LOOK_AHEAD + longest };
     }
-    let replaces = |step: &&Value| step["type"] == "Replace" && step["pattern"]["String"] == " " && step["content"] == "▁";
+    let replaces =
+        |step: &&Value| step["type"] == "Replace" && step["pattern"]["String"] == " " && step["content"] == "▁";
     let metaspace = match pre_tokenizers {
-        [step] => serde_json::from_value::<Metaspace>(step.clone()).ok().filter(|metaspace| metaspace.get_replacement() == SPACE),
+        [step] => serde_json::from_value::<Metaspace>(step.clone())
+            .ok()
+            .filter(|metaspace| metaspace.get_replacement() == SPACE),
         _ => None,
     };
     let known = words.is_empty()
@@ -157,7 +176,9 @@ fn steps<'a>(json: &'a Value, key: &str) -> &'a [Value] {
 fn splits_by_words(steps: &[Value]) -> bool {
     let digits = steps.iter().take_while(|step| step["type"] == "Digits").count();
     let byte_level = |step: &Value, use_regex: bool| {
-        step["type"] == "ByteLevel" && step["add_prefix_space"] == false && step["use_regex"].as_bool().unwrap_or(true) == use_regex
+        step["type"] == "ByteLevel"
+            && step["add_prefix_space"] == false
+            && step["use_regex"].as_bool().unwrap_or(true) == use_regex
     };
     match &steps[digits..] {
         [words] => byte_level(words, true),
@@ -169,9 +190,9 @@ fn splits_by_words(steps: &[Value]) -> bool {
     }
 }
 
-/// Whether a regular expression is made of these alternatives alone, which are those of GPT-2, Llama 3 and Qwen 2. None looks
-/// behind; each stops at the first character that it does not match, and needs no more than that one or an ending of three
-/// letters to know it, but for those of spaces, which read a run of spaces to its end.
+/// Whether a regular expression is made of these alternatives alone, which are those of GPT-2, Llama 3 and Qwen 2. None
+/// looks behind; each stops at the first character that it does not match, and needs no more than that one or an ending
+/// of three letters to know it, but for those of spaces, which read a run of spaces to its end.
 fn finds_words(regex: &str) -> bool {
     const ENDINGS: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|";
     const ALTERNATIVES: [&str; 19] = [
@@ -204,5 +225,8 @@ fn keeps_words_apart(model: &Value) -> bool {
     let bpe = model["type"] == "BPE" && model["ignore_merges"] != true;
     let Some(vocab) = model["vocab"].as_object() else { return false };
     let apart = |token: &String| !token.trim_start_matches(SPACE).contains(SPACE);
-    bpe && plain("continuing_subword_prefix") && plain("end_of_word_suffix") && vocab.contains_key("▁") && vocab.keys().all(apart)
+    bpe && plain("continuing_subword_prefix")
+        && plain("end_of_word_suffix")
+        && vocab.contains_key("▁")
+        && vocab.keys().all(apart)
 }

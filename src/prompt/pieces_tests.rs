@@ -13,19 +13,23 @@ const SHORT: usize = 160;
 fn from_json(tokenizer: &Value) -> TextTokenizer {
     let tokenizer = tokenizer.to_string().into_bytes();
     let config = json!({"eos_token": "</s>"}).to_string().into_bytes();
-    let files = TokenizerFiles { name: "toy".into(), tokenizer, tokenizer_config: Some(config), ..TokenizerFiles::default() };
+    let files =
+        TokenizerFiles { name: "toy".into(), tokenizer, tokenizer_config: Some(config), ..TokenizerFiles::default() };
     TextTokenizer::from_files(&files).unwrap()
 }
 
 /// Sentencepiece's kind of BPE with merges, runs of spaces among them, unless `edit` makes another of it.
 fn sentencepiece(edit: impl Fn(&mut Value)) -> TextTokenizer {
     let pieces = ["<unk>", "</s>", "▁", "a", "b", "é", "\n", "ab", "▁a", "▁ab", "▁▁", "▁▁▁▁", "ba", "bab", "1", "11"];
-    let vocab: serde_json::Map<String, Value> = pieces.iter().zip(0..).map(|(piece, id)| ((*piece).into(), json!(id))).collect();
+    let vocab: serde_json::Map<String, Value> =
+        pieces.iter().zip(0..).map(|(piece, id)| ((*piece).into(), json!(id))).collect();
     let mut json = json!({
         "normalizer": null, "pre_tokenizer": null, "post_processor": null, "decoder": null,
-        "added_tokens": [{"id": 1, "content": "</s>", "special": true, "normalized": false, "single_word": false, "lstrip": false, "rstrip": false}],
+        "added_tokens": [{"id": 1, "content": "</s>", "special": true, "normalized": false, "single_word": false,
+        "lstrip": false, "rstrip": false}],
         "model": {"type": "BPE", "unk_token": "<unk>", "fuse_unk": true, "vocab": vocab,
-            "merges": [["a", "b"], ["▁", "▁"], ["▁▁", "▁▁"], ["▁", "ab"], ["▁", "a"], ["b", "ab"], ["b", "a"], ["1", "1"]]}
+            "merges": [["a", "b"], ["▁", "▁"], ["▁▁", "▁▁"], ["▁", "ab"], ["▁", "a"], ["b", "ab"], ["b", "a"], ["1",
+            "1"]]}
     });
     edit(&mut json);
     from_json(&json)
@@ -37,7 +41,10 @@ fn prepended(json: &mut Value) {
 }
 
 fn metaspace(scheme: &str, split: bool) -> impl Fn(&mut Value) {
-    move |json| json["pre_tokenizer"] = json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": split})
+    move |json| {
+        json["pre_tokenizer"] =
+            json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": split})
+    }
 }
 
 /// Byte-level BPE with a few merges and words of its own that a cut could hit.
@@ -52,7 +59,8 @@ fn byte_level(words: &[&str]) -> TextTokenizer {
     json["added_tokens"] = words.iter().zip(next..).map(word).collect();
     let config = json!({"eos_token": "<|endoftext|>"}).to_string().into_bytes();
     let tokenizer = json.to_string().into_bytes();
-    let files = TokenizerFiles { name: "toy".into(), tokenizer, tokenizer_config: Some(config), ..TokenizerFiles::default() };
+    let files =
+        TokenizerFiles { name: "toy".into(), tokenizer, tokenizer_config: Some(config), ..TokenizerFiles::default() };
     TextTokenizer::from_files(&files).unwrap()
 }
 
@@ -129,8 +137,11 @@ fn text() -> impl Strategy<Value = String> {
         "\0",
     ]);
     let run = (runs, prop_oneof![6 => 1usize..4, 1 => 1usize..400]).prop_map(|(text, n)| text.repeat(n));
-    prop::collection::vec(prop_oneof![8 => run, 1 => any::<String>(), 2 => "[ -~]{0,40}", 1 => "([a-z]{1,9} ){1,40}"], 1..60)
-        .prop_map(|parts| parts.concat())
+    prop::collection::vec(
+        prop_oneof![8 => run, 1 => any::<String>(), 2 => "[ -~]{0,40}", 1 => "([a-z]{1,9} ){1,40}"],
+        1..60,
+    )
+    .prop_map(|parts| parts.concat())
 }
 
 fn equal(name: &str, tokenizer: &mut TextTokenizer, text: &str, stretch: usize) -> Result<(), TestCaseError> {
@@ -200,7 +211,8 @@ fn what_is_not_proven_is_not_cut() {
     };
     let lstrip = |json: &mut Value| {
         prepended(json);
-        json["added_tokens"] = json!([{"id": 16, "content": "abba", "special": false, "normalized": false, "single_word": false,
+        json["added_tokens"] = json!([{"id": 16, "content": "abba", "special": false, "normalized": false,
+            "single_word": false,
             "lstrip": true, "rstrip": false}]);
     };
     let kinds: [(&str, TextTokenizer); 5] = [

@@ -33,13 +33,19 @@ pub struct Target {
 
 impl fmt::Debug for Prompt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Prompt").field("tokens", &self.ids.len()).field("truncated_tokens", &self.truncated_tokens).finish()
+        f.debug_struct("Prompt")
+            .field("tokens", &self.ids.len())
+            .field("truncated_tokens", &self.truncated_tokens)
+            .finish()
     }
 }
 
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Target").field("tokens", &self.ids.len()).field("truncated_tokens", &self.truncated_tokens).finish()
+        f.debug_struct("Target")
+            .field("tokens", &self.ids.len())
+            .field("truncated_tokens", &self.truncated_tokens)
+            .finish()
     }
 }
 
@@ -69,12 +75,22 @@ impl Prompter {
         template.check()?;
         let segments = Segments::new(&template, &tokenizer)?;
         let opens_thought = false;
-        let mut prompter = Self { template, tokenizer, labels, max_input_tokens, max_output_tokens, truncate, segments, opens_thought };
+        let mut prompter = Self {
+            template,
+            tokenizer,
+            labels,
+            max_input_tokens,
+            max_output_tokens,
+            truncate,
+            segments,
+            opens_thought,
+        };
         let empty = prompter.encode(&prompter.segments.assemble(|_| Ok(""))?)?;
         prompter.opens_thought = ends_in_thought(&prompter.tokenizer.decode(&empty), &prompter.template.prefix);
         let needed = empty.len();
         if needed == 0 {
-            return Err(Error::usage("the prompt has no token without its document").hint("give it a prefix: its last token is t_n"));
+            return Err(Error::usage("the prompt has no token without its document")
+                .hint("give it a prefix: its last token is t_n"));
         }
         if needed > max_input_tokens {
             return Err(Error::usage(format!(
@@ -86,7 +102,8 @@ impl Prompter {
             let needed = prompter.target_ids("", class)?.len();
             if needed > max_output_tokens {
                 return Err(Error::usage(format!(
-                    "the target takes {needed} tokens without its explanation, model.max_output_tokens is {max_output_tokens}"
+                    "the target takes {needed} tokens without its explanation, model.max_output_tokens is \
+                    {max_output_tokens}"
                 ))
                 .hint("raise model.max_output_tokens"));
             }
@@ -101,10 +118,12 @@ impl Prompter {
         if full.len() <= self.max_input_tokens {
             return Ok(Prompt { ids: full, truncated_tokens: 0 });
         }
-        let (boundaries, tokens) = self.tokenizer.boundaries(document).map_err(|error| self.name_field(record, error))?;
+        let (boundaries, tokens) =
+            self.tokenizer.boundaries(document).map_err(|error| self.name_field(record, error))?;
         let cuts = Cuts::new(document, boundaries, self.truncate);
         let share = room(full.len() - self.max_input_tokens, tokens);
-        let keep = cuts.longest(self.max_input_tokens, share, |document| Ok(self.with_document(record, document)?.len()))?;
+        let keep =
+            cuts.longest(self.max_input_tokens, share, |document| Ok(self.with_document(record, document)?.len()))?;
         let Some(keep) = keep else {
             let field = &self.template.document;
             return Err(Error::data(format!(
@@ -126,7 +145,8 @@ impl Prompter {
         let (boundaries, tokens) = self.tokenizer.boundaries(explanation)?;
         let cuts = Cuts::new(explanation, boundaries, Truncate::Tail);
         let share = room(full.len() - self.max_output_tokens, tokens);
-        let keep = cuts.longest(self.max_output_tokens, share, |explanation| Ok(self.target_ids(explanation, class)?.len()))?;
+        let keep =
+            cuts.longest(self.max_output_tokens, share, |explanation| Ok(self.target_ids(explanation, class)?.len()))?;
         // `new` has seen the target without an explanation fit.
         let ids = self.target_ids(&cuts.keep(keep.unwrap_or(0)), class)?;
         Ok(Target { truncated_tokens: full.len() - ids.len(), ids })
@@ -166,7 +186,9 @@ impl Prompter {
     }
 
     fn with_document(&self, record: &Record, document: &str) -> Result<Vec<u32>> {
-        let runs = self.segments.assemble(|name| if name == self.template.document { Ok(document) } else { self.field(record, name) })?;
+        let runs = self
+            .segments
+            .assemble(|name| if name == self.template.document { Ok(document) } else { self.field(record, name) })?;
         self.encode(&runs).map_err(|error| self.name_field(record, error))
     }
 
@@ -192,7 +214,10 @@ impl Prompter {
 
     /// The response with its end token. An explanation is somebody's text: no control token is read in it.
     fn target_ids(&self, explanation: &str, class: u8) -> Result<Vec<u32>> {
-        let label = self.labels.get(usize::from(class)).ok_or_else(|| Error::data(format!("class {class} is neither 0 nor 1")))?;
+        let label = self
+            .labels
+            .get(usize::from(class))
+            .ok_or_else(|| Error::data(format!("class {class} is neither 0 nor 1")))?;
         let mut ids = self.tokenizer.encode_at(&self.template.respond(explanation, label), true)?;
         ids.push(self.tokenizer.eog());
         Ok(ids)

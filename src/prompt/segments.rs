@@ -1,7 +1,7 @@
 //! A prompt as a list of steps, made once for a task and a model, and run for each record.
 //!
-//! Words of the prompt file and of the chat template are searched for control tokens here, once; a record's text never is.
-//! What a chat template does to a message by its content, stripping, becomes two marks around it.
+//! Words of the prompt file and of the chat template are searched for control tokens here, once; a record's text never
+//! is. What a chat template does to a message by its content, stripping, becomes two marks around it.
 
 use std::borrow::Cow;
 
@@ -121,8 +121,9 @@ fn parts(parts: &[Part], controls: &[ControlToken], steps: &mut Vec<Step>) {
 fn literal(text: &str, controls: &[ControlToken], steps: &mut Vec<Step>) {
     let mut rest = text;
     let next = |rest: &str| {
-        rest.char_indices()
-            .find_map(|(start, _)| Some((start, controls.iter().find(|control| rest[start..].starts_with(&control.content))?)))
+        rest.char_indices().find_map(|(start, _)| {
+            Some((start, controls.iter().find(|control| rest[start..].starts_with(&control.content))?))
+        })
     };
     while let Some((start, control)) = next(rest) {
         if start > 0 {
@@ -247,7 +248,13 @@ mod tests {
     fn tokens_that_swallow_whitespace() {
         let both = ControlToken { lstrip: true, rstrip: true, ..control(1, "<x>") };
         let segments = Segments {
-            steps: vec![Step::Default(9), Step::Field("a".into()), Step::Control(both), Step::Literal(" ".into()), Step::Field("a".into())],
+            steps: vec![
+                Step::Default(9),
+                Step::Field("a".into()),
+                Step::Control(both),
+                Step::Literal(" ".into()),
+                Step::Field("a".into()),
+            ],
         };
         assert_eq!(show(&segments.assemble(|_| Ok(" c ")).unwrap()), ["#9", "^ c", "#1", "c "]);
     }

@@ -36,8 +36,8 @@ pub struct PromptTemplate {
     /// Opens the assistant's turn; its last token is t_n.
     #[serde(default)]
     pub prefix: String,
-    /// What is learned: `{explanation}`, then the line `Classification: {label}`; or `{explanation}` alone, where that is
-    /// the whole answer.
+    /// What is learned: `{explanation}`, then the line `Classification: {label}`; or `{explanation}` alone, where that
+    /// is the whole answer.
     #[serde(default = "default_response")]
     pub response: String,
     /// The field that is cut when a prompt is too long.
@@ -46,7 +46,8 @@ pub struct PromptTemplate {
     /// Chat template or plain text.
     #[serde(default)]
     pub format: PromptFormat,
-    /// What a chat template that reads the clock takes for now: local time, `2026-11-28T07:46:13`. Absent where none reads it.
+    /// What a chat template that reads the clock takes for now: local time, `2026-11-28T07:46:13`. Absent where none
+    /// reads it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub date: Option<String>,
 }
@@ -95,11 +96,15 @@ impl PromptTemplate {
         }
         if let Some(date) = &self.date {
             date.parse::<jiff::civil::DateTime>().map_err(|_| {
-                Error::usage(format!("key date: {date:?} is not a date")).hint("write it as \"2026-11-28\" or \"2026-11-28T07:46:13\"")
+                Error::usage(format!("key date: {date:?} is not a date"))
+                    .hint("write it as \"2026-11-28\" or \"2026-11-28T07:46:13\"")
             })?;
         }
         if let Some(field) = self.parts(&self.prefix).into_iter().find_map(Part::into_field) {
-            return Err(Error::usage(format!("key prefix holds `{{{field}}}`, but no field of a record may stand there")).hint(hint));
+            return Err(Error::usage(format!(
+                "key prefix holds `{{{field}}}`, but no field of a record may stand there"
+            ))
+            .hint(hint));
         }
         self.check_response()
     }
@@ -111,8 +116,10 @@ impl PromptTemplate {
             return Ok(());
         }
         if placeholders != ["explanation", "label"] {
-            return Err(Error::usage("key response must hold `{explanation}` and then `{label}`, once each, and no other placeholder")
-                .hint(format!("the paper's is {:?}", default_response())));
+            return Err(Error::usage(
+                "key response must hold `{explanation}` and then `{label}`, once each, and no other placeholder",
+            )
+            .hint(format!("the paper's is {:?}", default_response())));
         }
         let line = self.response.lines().find(|line| line.contains("{label}")).unwrap_or_default();
         if line.trim() != "Classification: {label}" {

@@ -7,7 +7,8 @@ use std::{
 
 use serde_json::Value;
 use tokenizers::{
-    Decoder, Encoding, Model, OffsetType, PostProcessor, PostProcessorWrapper, PreTokenizer, PreTokenizerWrapper, Token, Tokenizer,
+    Decoder, Encoding, Model, OffsetType, PostProcessor, PostProcessorWrapper, PreTokenizer, PreTokenizerWrapper,
+    Token, Tokenizer,
 };
 
 use super::{
@@ -41,7 +42,10 @@ pub struct TextTokenizer {
 
 impl std::fmt::Debug for TextTokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TextTokenizer").field("vocab_size", &self.vocab_size).field("stop_ids", &self.stop_ids).finish_non_exhaustive()
+        f.debug_struct("TextTokenizer")
+            .field("vocab_size", &self.vocab_size)
+            .field("stop_ids", &self.stop_ids)
+            .finish_non_exhaustive()
     }
 }
 
@@ -60,7 +64,8 @@ impl TextTokenizer {
         let settings = files.settings()?;
         let specials: Vec<&str> = settings.special_tokens.values().map(String::as_str).collect();
         let json = files.json("tokenizer.json", Some(&files.tokenizer))?;
-        let Vocabulary { plain, controls, post_processor, size } = vocab::take_apart(json, &settings.added_tokens, &specials)?;
+        let Vocabulary { plain, controls, post_processor, size } =
+            vocab::take_apart(json, &settings.added_tokens, &specials)?;
         let later = later_pre_tokenizer(&plain["pre_tokenizer"])?;
         let pieces = Pieces::of(&plain)?;
         let bytes = serde_json::to_vec(&plain).map_err(|e| Error::model(format!("tokenizer.json: {e}")))?;
@@ -72,15 +77,18 @@ impl TextTokenizer {
             control.or_else(|| plain.token_to_id(text))
         };
         // Without a named end of turn, the first `eos_token_id` is one.
-        let eog = settings.special_tokens.get("eos_token").and_then(id_of).or_else(|| settings.stop_ids.first().copied());
+        let eog =
+            settings.special_tokens.get("eos_token").and_then(id_of).or_else(|| settings.stop_ids.first().copied());
         let eog = eog.ok_or_else(|| {
-            Error::model("no end-of-turn token").hint("tokenizer_config.json must name eos_token, and tokenizer.json must hold it")
+            Error::model("no end-of-turn token")
+                .hint("tokenizer_config.json must name eos_token, and tokenizer.json must hold it")
         })?;
         let mut stop_ids = settings.stop_ids;
         stop_ids.push(eog);
         stop_ids.sort_unstable();
         stop_ids.dedup();
-        let control_text = controls.iter().map(|control| (control.id, (!control.special).then(|| control.content.clone()))).collect();
+        let control_text =
+            controls.iter().map(|control| (control.id, (!control.special).then(|| control.content.clone()))).collect();
         Ok(Self {
             default_special: default_special(post_processor)?,
             plain,
@@ -162,9 +170,15 @@ impl TextTokenizer {
         Ok((boundaries, tokens))
     }
 
-    /// Encodes a text piece by piece: `take` gets where each piece begins (in bytes) and its encoding. `begins` says that
-    /// the text opens its prompt. A piece of over 1 MB is an error (exit 3).
-    fn each_piece(&self, text: &str, begins: bool, offsets: OffsetType, mut take: impl FnMut(usize, Encoding)) -> Result<()> {
+    /// Encodes a text piece by piece: `take` gets where each piece begins (in bytes) and its encoding. `begins` says
+    /// that the text opens its prompt. A piece of over 1 MB is an error (exit 3).
+    fn each_piece(
+        &self,
+        text: &str,
+        begins: bool,
+        offsets: OffsetType,
+        mut take: impl FnMut(usize, Encoding),
+    ) -> Result<()> {
         let mut start = 0;
         while start < text.len() {
             let length = self.first_piece(&text[start..])?;
@@ -180,9 +194,15 @@ impl TextTokenizer {
         self.pieces.first(&self.plain, text)
     }
 
-    /// [`Tokenizer::encode`] with another pre-tokenizer for what does not begin its prompt, and another normalizer for what
-    /// follows a piece of its own text.
-    fn encode_piece(&self, piece: &str, begins: bool, follows: bool, offsets: OffsetType) -> tokenizers::Result<Encoding> {
+    /// [`Tokenizer::encode`] with another pre-tokenizer for what does not begin its prompt, and another normalizer for
+    /// what follows a piece of its own text.
+    fn encode_piece(
+        &self,
+        piece: &str,
+        begins: bool,
+        follows: bool,
+        offsets: OffsetType,
+    ) -> tokenizers::Result<Encoding> {
         let normalizer = if follows { self.pieces.normalizer.as_ref() } else { self.plain.get_normalizer() };
         let pre_tokenizer = self.later.as_ref().filter(|_| !begins).or(self.plain.get_pre_tokenizer());
         let mut piece = self.plain.get_added_vocabulary().extract_and_normalize(normalizer, piece);

@@ -1,8 +1,8 @@
 //! Takes the control tokens out of a `tokenizer.json`, so that text cannot become one.
 //!
-//! `tokenizers` knows two kinds of ids: the model's vocabulary, which merges reach, and added tokens, which any text that
-//! spells them becomes. A control token may be in both. What is left here spells neither: added tokens are dropped,
-//! their vocabulary entries renamed to a string that no text contains, merges that lead to them removed.
+//! `tokenizers` knows two kinds of ids: the model's vocabulary, which merges reach, and added tokens, which any text
+//! that spells them becomes. A control token may be in both. What is left here spells neither: added tokens are
+//! dropped, their vocabulary entries renamed to a string that no text contains, merges that lead to them removed.
 //!
 //! An added token that is not special and has no bracket or bar (`COVID-19`, a run of spaces) is a word that someone
 //! gave its own id, and stays one.
@@ -109,7 +109,9 @@ fn vocabulary(model: &Value) -> Result<HashMap<String, u32>> {
         Value::Object(entries) => {
             entries.iter().filter_map(|(token, id)| Some((token.clone(), u32::try_from(id.as_u64()?).ok()?))).collect()
         }
-        Value::Array(pieces) => (0..).zip(pieces).map(|(id, piece)| (piece[0].as_str().unwrap_or_default().to_owned(), id)).collect(),
+        Value::Array(pieces) => {
+            (0..).zip(pieces).map(|(id, piece)| (piece[0].as_str().unwrap_or_default().to_owned(), id)).collect()
+        }
         _ => HashMap::new(),
     };
     if vocab.is_empty() {
@@ -118,8 +120,8 @@ fn vocabulary(model: &Value) -> Result<HashMap<String, u32>> {
     Ok(vocab)
 }
 
-/// Refuses added tokens that would get another id than the file says: `tokenizers` numbers those that the vocabulary does
-/// not hold from its end on, whatever their `id`, and the model would read other rows of its embedding.
+/// Refuses added tokens that would get another id than the file says: `tokenizers` numbers those that the vocabulary
+/// does not hold from its end on, whatever their `id`, and the model would read other rows of its embedding.
 fn check_ids(vocab: &HashMap<String, u32>, added: &[Value]) -> Result<()> {
     let mut taken: HashMap<u32, &str> = HashMap::new();
     let mut next = u32::try_from(vocab.len()).unwrap_or(u32::MAX);
@@ -133,8 +135,14 @@ fn check_ids(vocab: &HashMap<String, u32>, added: &[Value]) -> Result<()> {
             next = next.saturating_add(1);
         }
         if id != expected {
-            return Err(Error::model(format!("tokenizer: added token {text:?} has id {id}, but would be given {expected}"))
-                .hint("ids of added tokens must follow the vocabulary without a gap; save the tokenizer again with HF's save_pretrained"));
+            return Err(Error::model(format!(
+                "tokenizer: added token {text:?} has id {id}, but would be given \
+                {expected}"
+            ))
+            .hint(
+                "ids of added tokens must follow the vocabulary without a gap; save the tokenizer again with \
+                    HF's save_pretrained",
+            ));
         }
         if let Some(other) = taken.insert(id, text) {
             return Err(Error::model(format!("tokenizer: added tokens {other:?} and {text:?} share id {id}")));
@@ -149,7 +157,8 @@ fn hidden_name(control: &ControlToken) -> String {
 }
 
 fn remove_controls(model: &mut Value, controls: &[ControlToken]) {
-    let names: HashMap<&str, String> = controls.iter().map(|control| (control.content.as_str(), hidden_name(control))).collect();
+    let names: HashMap<&str, String> =
+        controls.iter().map(|control| (control.content.as_str(), hidden_name(control))).collect();
     if let Some(hidden) = model["unk_token"].as_str().and_then(|unk| names.get(unk)) {
         model["unk_token"] = hidden.clone().into();
     }
@@ -186,7 +195,9 @@ fn leads_to(merge: &Value, names: &HashMap<&str, String>) -> bool {
         Value::String(merge) => merge.split_once(' '),
         _ => merge[0].as_str().zip(merge[1].as_str()),
     };
-    pair.is_some_and(|(a, b)| names.contains_key(a) || names.contains_key(b) || names.contains_key(format!("{a}{b}").as_str()))
+    pair.is_some_and(|(a, b)| {
+        names.contains_key(a) || names.contains_key(b) || names.contains_key(format!("{a}{b}").as_str())
+    })
 }
 
 #[cfg(test)]
@@ -196,7 +207,8 @@ mod tests {
     fn tokenizer(added: Value) -> Value {
         json!({
             "added_tokens": added,
-            "model": {"type": "BPE", "unk_token": "<u>", "vocab": {"<u>": 0, "<": 1, "s": 2, ">": 3, "<s": 4, "<s>": 5, "s>": 6},
+            "model": {"type": "BPE", "unk_token": "<u>", "vocab": {"<u>": 0, "<": 1, "s": 2, ">": 3, "<s": 4, "<s>": 5,
+            "s>": 6},
                       "merges": [["<", "s"], ["<s", ">"], ["s", ">"]]}
         })
     }
@@ -204,7 +216,8 @@ mod tests {
     #[test]
     fn a_control_token_leaves_vocabulary_and_merges() {
         let added = json!([{"id": 0, "content": "<u>", "special": true}, {"id": 5, "content": "<s>", "special": true},
-                           {"id": 7, "content": "COVID-19", "special": false}, {"id": 8, "content": "<think>", "special": false}]);
+                           {"id": 7, "content": "COVID-19", "special": false}, {"id": 8, "content": "<think>",
+                            "special": false}]);
         let vocabulary = take_apart(tokenizer(added), &BTreeMap::new(), &[]).unwrap();
         let ids: Vec<u32> = vocabulary.controls.iter().map(|control| control.id).collect();
         assert_eq!((ids, vocabulary.size), (vec![8, 0, 5], 9));
@@ -231,7 +244,8 @@ mod tests {
     #[test]
     fn tokens_of_the_config_alone_follow_those_of_the_file() {
         let added = json!([{"id": 7, "content": "<a>", "special": true}]);
-        let listed = |id| BTreeMap::from([(7, json!({"content": "<a>"})), (id, json!({"content": "<b>", "special": true}))]);
+        let listed =
+            |id| BTreeMap::from([(7, json!({"content": "<a>"})), (id, json!({"content": "<b>", "special": true}))]);
         assert_eq!(take_apart(tokenizer(added.clone()), &listed(8), &[]).unwrap().size, 9);
         assert_eq!(take_apart(tokenizer(added), &listed(12), &[]).map(|_| ()).unwrap_err().exit_code(), 4);
     }

@@ -4,7 +4,9 @@ use super::{
     paper::{Runs, Summary},
     table::{Table, cell, interval, number, p_value},
 };
-use crate::metrics::{Evaluation, Metric, comparison::Comparison, direction, methods::MethodMetrics, significance::holm_defined};
+use crate::metrics::{
+    Evaluation, Metric, comparison::Comparison, direction, methods::MethodMetrics, significance::holm_defined,
+};
 
 /// A baseline that was scored.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
@@ -25,7 +27,8 @@ pub struct ScoredMethod {
 
 /// Adjusts every p-value of the methods together.
 pub fn adjust(methods: &mut [ScoredMethod]) {
-    let all: Vec<Option<f64>> = methods.iter().flat_map(|method| &method.comparisons).map(|comparison| comparison.p_value).collect();
+    let all: Vec<Option<f64>> =
+        methods.iter().flat_map(|method| &method.comparisons).map(|comparison| comparison.p_value).collect();
     let mut adjusted = holm_defined(&all).into_iter();
     for method in methods {
         method.holm = adjusted.by_ref().take(method.comparisons.len()).collect();
@@ -39,7 +42,8 @@ pub fn baseline_tables(title: &str, evaluation: &Evaluation, methods: &[ScoredMe
     for method in methods {
         let runs = method.runs.values().map(|summary| summary.runs).max().unwrap_or(1);
         let metrics = &method.metrics;
-        let [auroc, f1, precision, recall, parsable] = metrics.named().map(|(key, metric)| mean_cell(metric, method.runs.get(key)));
+        let [auroc, f1, precision, recall, parsable] =
+            metrics.named().map(|(key, metric)| mean_cell(metric, method.runs.get(key)));
         let (n, scored) = (metrics.f1.n.to_string(), metrics.auroc.n.to_string());
         table.row([method.title.clone(), runs.to_string(), n, auroc, scored, f1, precision, recall, parsable]);
     }
@@ -49,11 +53,14 @@ pub fn baseline_tables(title: &str, evaluation: &Evaluation, methods: &[ScoredMe
     let n = || evaluation.n.to_string();
     table.row(["Model, threshold 0.5".to_owned(), "1".to_owned(), n(), auroc, n(), f1, precision, recall, parsable]);
     table.note(
-        "Means over runs ± SD over runs (n − 1), in parentheses the 95 % CI over records, clustered by group, with the runs held fixed. \
-         F1, precision and recall are over all n records: an answer that cannot be parsed is no positive call. AUROC is over the records \
+        "Means over runs ± SD over runs (n − 1), in parentheses the 95 % CI over records, clustered by group, with \
+        the runs held fixed. \
+         F1, precision and recall are over all n records: an answer that cannot be parsed is no positive call. AUROC \
+         is over the records \
          that are answered, of several runs by any.",
     );
-    for (method, (key, metric)) in methods.iter().flat_map(|method| method.metrics.named().map(|named| (method, named))) {
+    for (method, (key, metric)) in methods.iter().flat_map(|method| method.metrics.named().map(|named| (method, named)))
+    {
         if let (Some(_), Some(reason)) = (metric.value, &metric.reason) {
             table.note(format!("{}, {}: {reason}.", method.title, direction::name(key).unwrap_or(key)));
         }
@@ -88,8 +95,10 @@ fn comparison_table(title: &str, methods: &[ScoredMethod]) -> Table {
         }
     }
     table.note(
-        "The model's calls are those at 0.5; a method enters by its first run: with AUROC on the records it answers, with the others on all \
-         (an answer that cannot be parsed is no positive call, and not accurate). Holm's adjustment is over all p-values of this table.",
+        "The model's calls are those at 0.5; a method enters by its first run: with AUROC on the records it answers, \
+        with the others on all \
+         (an answer that cannot be parsed is no positive call, and not accurate). Holm's adjustment is over all \
+         p-values of this table.",
     );
     table
 }
@@ -101,9 +110,17 @@ mod tests {
     fn method(p_values: [Option<f64>; 2]) -> ScoredMethod {
         let none = || Metric::undefined("none", 0);
         let metrics = MethodMetrics { auroc: none(), f1: none(), precision: none(), recall: none(), parsable: none() };
-        let comparisons =
-            p_values.map(|p_value| Comparison { metric: "f1".into(), difference: none(), p_value, test: "t".into() }).to_vec();
-        ScoredMethod { name: "label".into(), title: "Label".into(), metrics, runs: Runs::new(), comparisons, holm: Vec::new() }
+        let comparisons = p_values
+            .map(|p_value| Comparison { metric: "f1".into(), difference: none(), p_value, test: "t".into() })
+            .to_vec();
+        ScoredMethod {
+            name: "label".into(),
+            title: "Label".into(),
+            metrics,
+            runs: Runs::new(),
+            comparisons,
+            holm: Vec::new(),
+        }
     }
 
     #[test]

@@ -37,8 +37,10 @@ pub fn compare_table(title: &str, before: &Evaluation, after: &Evaluation, diffe
         ]);
     }
     table.note(
-        "Threshold 0.5; 95 % intervals in parentheses. AUROC: DeLong's paired test; the others: paired bootstrap; Holm's adjustment is over \
-         all p-values of this table. The base is the untuned model with the same prompts and a head that was never trained.",
+        "Threshold 0.5; 95 % intervals in parentheses. AUROC: DeLong's paired test; the others: paired bootstrap; \
+        Holm's adjustment is over \
+         all p-values of this table. The base is the untuned model with the same prompts and a head that was never \
+         trained.",
     );
     table
 }

@@ -15,15 +15,21 @@ pub fn decision_tables(title: &str, curves: &DecisionCurves, n: usize) -> [Table
         benefit.row([format!("{threshold:.2}"), model, model_ci, all, all_ci]);
     }
     benefit.note(
-        "Net benefit in true positives a record, false alarms weighed by the odds of the threshold; treating no one is 0. Resamples \
-         keep the classes' shares, so treating all varies only where groups do. No interval where the resamples do not vary.",
+        "Net benefit in true positives a record, false alarms weighed by the odds of the threshold; treating no one \
+        is 0. Resamples \
+         keep the classes' shares, so treating all varies only where groups do. No interval where the resamples do \
+         not vary.",
     );
-    let mut risk = Table::new("risk_coverage", &format!("Risk–coverage: {title}"), &["Coverage", "Records", "Risk", "95 % CI"]);
+    let mut risk =
+        Table::new("risk_coverage", &format!("Risk–coverage: {title}"), &["Coverage", "Records", "Risk", "95 % CI"]);
     for (k, coverage) in curves.risk.x.iter().enumerate() {
         let [value, ci] = at(&curves.risk, k);
         risk.row([format!("{coverage:.2}"), covered(k + 1, n).to_string(), value, ci]);
     }
-    risk.note("Risk: share of wrong calls at 0.5 among the most confident records, those of equal confidence as if in random order.");
+    risk.note(
+        "Risk: share of wrong calls at 0.5 among the most confident records, those of equal confidence as if in \
+        random order.",
+    );
     [benefit, risk]
 }
 
@@ -47,8 +53,12 @@ mod tests {
         let told = |cell: &str| cell.contains(" to ") || cell == "–";
         assert!(benefit.rows[..20].iter().all(|row| row.len() == 5 && told(&row[2]) && row[4] == "–"));
         assert!(risk.rows.iter().all(|row| told(&row[3])));
-        let intervals = |rows: &[Vec<String>], cell: usize| rows.iter().filter(|row| row[cell].contains(" to ")).count();
+        let intervals =
+            |rows: &[Vec<String>], cell: usize| rows.iter().filter(|row| row[cell].contains(" to ")).count();
         assert!(intervals(&benefit.rows[..20], 2) >= 10 && intervals(&risk.rows, 3) >= 50);
-        assert_eq!((benefit.rows[19][0].as_str(), risk.rows[99][0].as_str(), risk.rows[99][1].as_str()), ("0.20", "1.00", "50"));
+        assert_eq!(
+            (benefit.rows[19][0].as_str(), risk.rows[99][0].as_str(), risk.rows[99][1].as_str()),
+            ("0.20", "1.00", "50")
+        );
     }
 }

@@ -1,8 +1,8 @@
 //! `report.html`: one self-contained page for someone who did not run the evaluation.
 //!
-//! The template beside this file is rendered with autoescape on; figures are our own SVG and the only markup let through. The
-//! page opens nothing: its Content-Security-Policy forbids every request. Records are a JSON block that the page's script shows
-//! as text, never as markup; without records there is no such block.
+//! The template beside this file is rendered with autoescape on; figures are our own SVG and the only markup let
+//! through. The page opens nothing: its Content-Security-Policy forbids every request. Records are a JSON block that
+//! the page's script shows as text, never as markup; without records there is no such block.
 
 use std::collections::BTreeMap;
 
@@ -73,7 +73,8 @@ impl Report<'_> {
     /// The page.
     pub fn render(&self) -> Result<String> {
         // The error's own text may quote the template's input: only its kind and line are told.
-        let failed = |e: minijinja::Error| Error::run(format!("cannot render report.html: {} in line {:?}", e.kind(), e.line()));
+        let failed =
+            |e: minijinja::Error| Error::run(format!("cannot render report.html: {} in line {:?}", e.kind(), e.line()));
         let mut environment = Environment::new();
         environment.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
         // The name's extension is what switches autoescape on.
@@ -154,9 +155,11 @@ struct Manifest {
 fn manifest(run: &Value) -> Manifest {
     let shown = |value: &Value| match value {
         Value::String(text) => text.clone(),
-        Value::Array(items) => {
-            items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)).collect::<Vec<_>>().join(" ")
-        }
+        Value::Array(items) => items
+            .iter()
+            .map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned))
+            .collect::<Vec<_>>()
+            .join(" "),
         Value::Null => "–".to_owned(),
         other => other.to_string(),
     };
@@ -176,7 +179,9 @@ fn manifest(run: &Value) -> Manifest {
 /// Leaves of a section with their paths.
 fn collect(path: &str, value: &Value, shown: &dyn Fn(&Value) -> String, rows: &mut Vec<(String, String)>) {
     match value {
-        Value::Object(object) => object.iter().for_each(|(key, value)| collect(&format!("{path} · {key}"), value, shown, rows)),
+        Value::Object(object) => {
+            object.iter().for_each(|(key, value)| collect(&format!("{path} · {key}"), value, shown, rows))
+        }
         Value::Null => {}
         leaf => rows.push((path.to_owned(), shown(leaf))),
     }
@@ -189,9 +194,11 @@ mod tests {
     use super::*;
 
     fn report<'a>(tables: &'a [Table], figures: &'a [Figure], records: Option<Vec<RecordView>>) -> Report<'a> {
-        let run = json!({"command_line": ["clsgen", "eval"], "versions": {"clsgen": "1.2.3"}, "seeds": {"seed": 7}, "config": {"a": "<b>"},
+        let run = json!({"command_line": ["clsgen", "eval"], "versions": {"clsgen": "1.2.3"}, "seeds": {"seed": 7},
+            "config": {"a": "<b>"},
             "inputs": [{"path": "x<y.jsonl", "bytes": 3, "blake3": "abc"}]});
-        let summary = vec![Reading { name: "AUROC", value: "0.8".into(), interval: None, sentence: "It is <good>.".into() }];
+        let summary =
+            vec![Reading { name: "AUROC", value: "0.8".into(), interval: None, sentence: "It is <good>.".into() }];
         Report {
             task: "t&t",
             labels: &[],
@@ -210,7 +217,8 @@ mod tests {
     fn everything_is_escaped_and_nothing_is_fetched() {
         let mut table = Table::new("t", "<script>alert(1)</script>", &["a", "b"]);
         table.row(["x", "<img src=//evil>"]);
-        let svg = "<svg width=\"72\" height=\"52\" xmlns=\"http://www.w3.org/2000/svg\">\n<text>x</text></svg>".to_owned();
+        let svg =
+            "<svg width=\"72\" height=\"52\" xmlns=\"http://www.w3.org/2000/svg\">\n<text>x</text></svg>".to_owned();
         let figure = Figure { name: "roc", title: "ROC".into(), caption: "c".into(), svg };
         let page = report(&[table], &[figure], None).render().unwrap();
         assert!(

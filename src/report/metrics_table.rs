@@ -10,9 +10,12 @@ pub fn metrics_table(title: &str, evaluation: &Evaluation, in_sample: bool) -> T
     add(&mut table, "AUPRC", None, &evaluation.auprc);
     add(&mut table, "AURC", None, &evaluation.aurc);
     let default = &evaluation.default;
-    for (name, metric) in
-        [("F1", &default.f1), ("Precision", &default.precision), ("Recall", &default.recall), ("Specificity", &default.specificity)]
-    {
+    for (name, metric) in [
+        ("F1", &default.f1),
+        ("Precision", &default.precision),
+        ("Recall", &default.recall),
+        ("Specificity", &default.specificity),
+    ] {
         add(&mut table, name, default.threshold, metric);
     }
     if let Some(tuned) = &evaluation.tuned {
@@ -54,7 +57,9 @@ pub fn metrics_table(title: &str, evaluation: &Evaluation, in_sample: bool) -> T
     }
     match (&evaluation.tuned, in_sample) {
         (None, _) => table.note("No dev predictions: no tuned thresholds."),
-        (Some(_), true) => table.note("Tuned values are in-sample: their thresholds were chosen on these very records."),
+        (Some(_), true) => {
+            table.note("Tuned values are in-sample: their thresholds were chosen on these very records.")
+        }
         (Some(_), false) => table.note("Tuned thresholds were chosen on dev and frozen before test labels were read."),
     }
     table

@@ -28,16 +28,25 @@ pub fn readings(evaluation: &Evaluation) -> Vec<Reading> {
     let mut readings = vec![
         read("AUROC", &evaluation.auroc, |v| {
             format!(
-                "Given one positive and one negative record, the positive one gets the higher probability {} times. Chance is 50.",
+                "Given one positive and one negative record, the positive one gets the higher probability {} times. \
+                Chance is 50.",
                 of_100(v)
             )
         }),
         read("Average precision", &evaluation.auprc, |_| {
-            "Mean precision over all levels of recall. Compare it with the share of positives, which calling at random reaches.".to_owned()
+            "Mean precision over all levels of recall. Compare it with the share of positives, which calling at \
+            random reaches."
+                .to_owned()
         }),
-        read("Recall at 0.5", &default.recall, |v| format!("Of 100 positive records, {} are called positive.", whole(v))),
-        read("Precision at 0.5", &default.precision, |v| format!("Of 100 records called positive, {} are positive.", whole(v))),
-        read("F1 at 0.5", &default.f1, |_| "Balance of precision and recall: 1 is perfect, 0 finds nothing.".to_owned()),
+        read("Recall at 0.5", &default.recall, |v| {
+            format!("Of 100 positive records, {} are called positive.", whole(v))
+        }),
+        read("Precision at 0.5", &default.precision, |v| {
+            format!("Of 100 records called positive, {} are positive.", whole(v))
+        }),
+        read("F1 at 0.5", &default.f1, |_| {
+            "Balance of precision and recall: 1 is perfect, 0 finds nothing.".to_owned()
+        }),
     ];
     if let Some(tuned) = &evaluation.tuned {
         let threshold = tuned.f1.threshold.map_or_else(|| "–".to_owned(), |threshold| telling(threshold, &[0.5]));
@@ -46,7 +55,8 @@ pub fn readings(evaluation: &Evaluation) -> Vec<Reading> {
         }));
     }
     readings.push(read("Brier score", &evaluation.calibration.brier, |_| {
-        "Mean squared distance of the probability from what was true: 0 is perfect, 0.25 is always saying 50 %.".to_owned()
+        "Mean squared distance of the probability from what was true: 0 is perfect, 0.25 is always saying 50 %."
+            .to_owned()
     }));
     readings.push(read("Calibration error (ECE)", &evaluation.calibration.ece, |v| {
         format!("Probabilities are off by {:.1} percentage points on average.{}", v * 100.0, better("ece"))
@@ -58,26 +68,40 @@ pub fn readings(evaluation: &Evaluation) -> Vec<Reading> {
     }
     readings.push(read("Risk–coverage (AURC)", &evaluation.aurc, |v| {
         format!(
-            "If the model answers only where it is surest, at first a few records and in the end all, {:.1} of 100 answers are wrong on \
+            "If the model answers only where it is surest, at first a few records and in the end all, {:.1} of 100 \
+            answers are wrong on \
              average over the way.{}",
             v * 100.0,
             better("aurc")
         )
     }));
     readings.push(read("Parsable texts", &evaluation.parsable, |v| {
-        format!("Of 100 generated texts, {} end in a verdict that can be read. The agreement figures are over those.", whole(v))
+        format!(
+            "Of 100 generated texts, {} end in a verdict that can be read. The agreement figures are over those.",
+            whole(v)
+        )
     }));
     readings.push(read("AUROC-Align", &evaluation.auroc_align, |v| {
-        format!("A record whose text says positive gets a higher probability than one whose text says negative {} times.", of_100(v))
+        format!(
+            "A record whose text says positive gets a higher probability than one whose text says negative {} times.",
+            of_100(v)
+        )
     }));
     if let Some(kappa) = &default.kappa {
         readings.push(read("Cohen's κ, head and text", kappa, |v| {
-            format!("Probability (at 0.5) and text agree beyond chance: {} in the words of Landis and Koch.", landis_koch(v))
+            format!(
+                "Probability (at 0.5) and text agree beyond chance: {} in the words of Landis and Koch.",
+                landis_koch(v)
+            )
         }));
     }
     if evaluation.judge.rli.n > 0 {
         readings.push(read("Rationale–label inconsistency", &evaluation.judge.rli, |v| {
-            format!("Of 100 explanations, {} argue for another label than the one they end in, says the judge.{}", whole(v), better("rli"))
+            format!(
+                "Of 100 explanations, {} argue for another label than the one they end in, says the judge.{}",
+                whole(v),
+                better("rli")
+            )
         }));
     }
     readings
@@ -123,6 +147,9 @@ mod tests {
         assert_eq!((auroc.name, auroc.value.as_str()), ("AUROC", "1.0000"));
         assert!(auroc.sentence.contains("100 of 100"));
         let nothing = readings(&evaluate(&Sample::new(), None, &Options::default()));
-        assert!(nothing.iter().all(|reading| reading.sentence.starts_with("Undefined: ") && reading.value == "–"), "{nothing:?}");
+        assert!(
+            nothing.iter().all(|reading| reading.sentence.starts_with("Undefined: ") && reading.value == "–"),
+            "{nothing:?}"
+        );
     }
 }

@@ -41,16 +41,21 @@ impl Table {
     /// GitHub's Markdown, columns padded so that a terminal shows it straight.
     pub fn markdown(&self) -> String {
         let escape = |cell: &String| cell.replace('|', "\\|");
-        let rows: Vec<Vec<String>> = std::iter::once(&self.columns).chain(&self.rows).map(|row| row.iter().map(escape).collect()).collect();
-        let width =
-            |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0).max(3);
+        let rows: Vec<Vec<String>> =
+            std::iter::once(&self.columns).chain(&self.rows).map(|row| row.iter().map(escape).collect()).collect();
+        let width = |column: usize| {
+            rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0).max(3)
+        };
         let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
-        let numeric = |column: usize| column > 0 && self.rows.iter().all(|row| row.get(column).is_none_or(|cell| is_number(cell)));
+        let numeric = |column: usize| {
+            column > 0 && self.rows.iter().all(|row| row.get(column).is_none_or(|cell| is_number(cell)))
+        };
         let mut text = format!("**{}**\n\n", self.title);
         for (i, row) in rows.iter().enumerate() {
             for (column, &width) in widths.iter().enumerate() {
                 let cell = row.get(column).map_or("", String::as_str);
-                let _ = if numeric(column) { write!(text, "| {cell:>width$} ") } else { write!(text, "| {cell:<width$} ") };
+                let _ =
+                    if numeric(column) { write!(text, "| {cell:>width$} ") } else { write!(text, "| {cell:<width$} ") };
             }
             text.push_str("|\n");
             if i == 0 {
@@ -69,13 +74,17 @@ impl Table {
 
     /// A `table` environment with booktabs rules.
     pub fn latex(&self) -> String {
-        let line = |cells: &[String]| cells.iter().map(|cell| latex_escape(cell)).collect::<Vec<_>>().join(" & ") + r" \\" + "\n";
+        let line = |cells: &[String]| {
+            cells.iter().map(|cell| latex_escape(cell)).collect::<Vec<_>>().join(" & ") + r" \\" + "\n"
+        };
         let align = "l".to_owned() + &"r".repeat(self.columns.len().saturating_sub(1));
         let rows: String = self.rows.iter().map(|row| line(row)).collect();
-        let notes: String = self.notes.iter().map(|note| format!("\\\\[2pt]\n\\footnotesize {}\n", latex_escape(note))).collect();
+        let notes: String =
+            self.notes.iter().map(|note| format!("\\\\[2pt]\n\\footnotesize {}\n", latex_escape(note))).collect();
         let (title, head) = (latex_escape(&self.title), line(&self.columns));
         format!(
-            "% needs \\usepackage{{booktabs}}\n\\begin{{table}}\n\\centering\n\\caption{{{title}}}\n\\begin{{tabular}}{{{align}}}\n\\toprule\n\
+            "% needs \\usepackage{{booktabs}}\n\\begin{{table}}\n\\centering\n\\caption{{{title}}}\n\
+             \\begin{{tabular}}{{{align}}}\n\\toprule\n\
              {head}\\midrule\n{rows}\\bottomrule\n\\end{{tabular}}\n{notes}\\end{{table}}\n"
         )
     }
@@ -86,7 +95,8 @@ impl Table {
             true => format!("\"{}\"", cell.replace('"', "\"\"")),
             false => cell.clone(),
         };
-        let line = |row: &Vec<String>| row.iter().map(|cell| quote(&ascii_minus(cell))).collect::<Vec<_>>().join(",") + "\r\n";
+        let line =
+            |row: &Vec<String>| row.iter().map(|cell| quote(&ascii_minus(cell))).collect::<Vec<_>>().join(",") + "\r\n";
         std::iter::once(&self.columns).chain(&self.rows).map(line).collect()
     }
 
@@ -203,7 +213,8 @@ mod tests {
 
     #[test]
     fn markdown_is_padded_and_escapes_bars() {
-        let want = "**κ & co**\n\n| Metric     |  Value |\n| ---------- | -----: |\n| F1, \"best\" | 0.5000 |\n| a\\|b       |      – |\n\nn_1 = 5 %\n";
+        let want = "**κ & co**\n\n| Metric     |  Value |\n| ---------- | -----: |\n| F1, \"best\" | 0.5000 |\n| \
+            a\\|b       |      – |\n\nn_1 = 5 %\n";
         assert_eq!(table().markdown(), want);
     }
 
@@ -218,10 +229,16 @@ mod tests {
     fn minus_signs_are_true_ones_to_the_eye_and_ascii_to_programs_and_zero_has_none() {
         let shown = [number(Some(-0.00001)), number(Some(-0.0)), number(Some(-1.5)), interval(Some([-0.2, -0.00002]))];
         assert_eq!(shown, ["0.0000", "0.0000", "−1.5000", "−0.2000 to 0.0000"]);
-        assert_eq!([difference(Some(-0.00004), 4), difference(Some(-0.05), 4), difference(Some(3.0), 0)], ["+0.0000", "−0.0500", "+3"]);
+        assert_eq!(
+            [difference(Some(-0.00004), 4), difference(Some(-0.05), 4), difference(Some(3.0), 0)],
+            ["+0.0000", "−0.0500", "+3"]
+        );
         let mut table = Table::new("t", "t", &["Model − method", "b"]);
         table.row(["Model − method", "−1.5000 (−2.0000 to 0.1000)"]);
-        assert!(table.csv().ends_with("Model − method,-1.5000 (-2.0000 to 0.1000)\r\n") && table.json().contains("\"-1.5000 (-2.0000"));
+        assert!(
+            table.csv().ends_with("Model − method,-1.5000 (-2.0000 to 0.1000)\r\n")
+                && table.json().contains("\"-1.5000 (-2.0000")
+        );
         assert!(table.markdown().contains("−1.5000 (−2.0000"));
     }
 

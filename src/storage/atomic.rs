@@ -12,7 +12,9 @@ use std::{
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::{Writer, check_output, check_tree, create, create_dir_all, error, fault, manifest, remove_dir_all, sync_dir};
+use super::{
+    Writer, check_output, check_tree, create, create_dir_all, error, fault, manifest, remove_dir_all, sync_dir,
+};
 use crate::error::{Error, Result};
 
 /// Between a temporary's name and the process that writes it.
@@ -115,8 +117,8 @@ impl Drop for AtomicDir {
     }
 }
 
-/// Mends what a kill left beside `destination`: puts back a directory that had stepped aside; where there is none, ends the commit
-/// of a temporary that is whole; removes temporaries of processes that are gone.
+/// Mends what a kill left beside `destination`: puts back a directory that had stepped aside; where there is none, ends
+/// the commit of a temporary that is whole; removes temporaries of processes that are gone.
 pub fn recover(destination: &Path) -> Result<()> {
     let aside = aside(destination)?;
     if aside.exists() {
@@ -143,7 +145,8 @@ fn whole_temporary(destination: &Path) -> Option<PathBuf> {
     dead.find(|path| manifest::verify_manifest(path).is_ok_and(|verified| verified))
 }
 
-/// Whose a dot name is: `last` of `.last.old` (stepped aside) and of `.last.tmp-PID` (being written); `None` for any other name.
+/// Whose a dot name is: `last` of `.last.old` (stepped aside) and of `.last.tmp-PID` (being written); `None` for any
+/// other name.
 pub fn whose(name: &OsStr) -> Option<OsString> {
     let inner = name.as_bytes().strip_prefix(b".")?;
     let inner = match inner.strip_suffix(b".old") {
@@ -160,7 +163,8 @@ pub fn whose(name: &OsStr) -> Option<OsString> {
 /// Whether a name is that of a temporary whose process is gone.
 fn dead_process(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
-    name.starts_with('.') && name.rsplit_once(TEMPORARY).is_some_and(|(_, process)| process.parse::<u32>().is_ok() && !alive(process))
+    name.starts_with('.')
+        && name.rsplit_once(TEMPORARY).is_some_and(|(_, process)| process.parse::<u32>().is_ok() && !alive(process))
 }
 
 /// Removes temporaries in `dir` (`.name.tmp-PID`) of processes that are gone.
@@ -205,7 +209,8 @@ pub fn write_file_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     result
 }
 
-/// The same, but a file that is there already is left alone: these very bytes are fine, any others are not ours (exit 2).
+/// The same, but a file that is there already is left alone: these very bytes are fine, any others are not ours (exit
+/// 2).
 pub fn write_own_file(path: &Path, bytes: &[u8]) -> Result<()> {
     check_output(path)?;
     match std::fs::read(path) {
@@ -242,7 +247,8 @@ fn temporary_name(path: &Path) -> Result<OsString> {
 
 /// `.NAME` + `suffix`; a name is bytes, UTF-8 or not.
 pub(super) fn dotted(path: &Path, suffix: &str) -> Result<OsString> {
-    let name = path.file_name().ok_or_else(|| Error::usage(format!("{} names no file or directory", path.display())))?;
+    let name =
+        path.file_name().ok_or_else(|| Error::usage(format!("{} names no file or directory", path.display())))?;
     let mut dotted = OsString::from(".");
     dotted.push(name);
     dotted.push(suffix);
@@ -325,7 +331,10 @@ mod tests {
             dir.commit(true).unwrap();
             spoil(&path.join("a"));
             let error = verify_manifest(&path).unwrap_err();
-            assert!(error.exit_code() == 4 && error.to_string().contains(told) && error.to_string().contains("epoch/a"), "{error}");
+            assert!(
+                error.exit_code() == 4 && error.to_string().contains(told) && error.to_string().contains("epoch/a"),
+                "{error}"
+            );
         }
         std::fs::write(root.path().join("epoch").join(MANIFEST), "{").unwrap();
         assert_eq!(verify_manifest(&root.path().join("epoch")).unwrap_err().exit_code(), 4);

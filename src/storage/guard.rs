@@ -1,8 +1,8 @@
 //! What must not be written: files that this process reads, and places in a run directory that is gone.
 //!
-//! Commands name what they read with [`protect`] and what they work in by its lock; every function here that creates, replaces or
-//! removes a file asks [`check_output`] first. A file is known by device and inode, so by whatever name: another path, a symbolic
-//! link, a hard link.
+//! Commands name what they read with [`protect`] and what they work in by its lock; every function here that creates,
+//! replaces or removes a file asks [`check_output`] first. A file is known by device and inode, so by whatever name:
+//! another path, a symbolic link, a hard link.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,8 @@ use crate::error::{Error, Result};
 /// Device and inode.
 pub(super) type Identity = (u64, u64);
 
-/// Inputs, with a path each was found at. A handle that reads nothing keeps each inode from being given to another file.
+/// Inputs, with a path each was found at. A handle that reads nothing keeps each inode from being given to another
+/// file.
 static INPUTS: Mutex<BTreeMap<Identity, (PathBuf, Option<OwnedFd>)>> = Mutex::new(BTreeMap::new());
 /// Run directories that this process holds the lock of.
 static HELD: Mutex<Vec<(PathBuf, Identity)>> = Mutex::new(Vec::new());
@@ -37,8 +38,8 @@ fn found(path: &Path) -> Option<Identity> {
     path.metadata().ok().map(|meta| identity(&meta))
 }
 
-/// From now on `input` is read only: no function of this module writes, replaces or removes it. Of a directory, it and the files in
-/// it. Pipes and devices hold nothing to protect.
+/// From now on `input` is read only: no function of this module writes, replaces or removes it. Of a directory, it and
+/// the files in it. Pipes and devices hold nothing to protect.
 pub fn protect(input: &Path) {
     let Ok(meta) = input.metadata() else { return };
     if meta.is_file() || meta.is_dir() {
@@ -52,7 +53,8 @@ pub fn protect(input: &Path) {
     }
 }
 
-/// Refuses a place that must not be written: one where an input lies (exit 2), or in a run directory that was removed (exit 1).
+/// Refuses a place that must not be written: one where an input lies (exit 2), or in a run directory that was removed
+/// (exit 1).
 pub fn check_output(path: &Path) -> Result<()> {
     check_held(path)?;
     match path.metadata() {
@@ -77,9 +79,11 @@ pub fn check_tree(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The error (exit 2) for a file of somebody else's that lies where one of a run's would go; `why` says how that is known.
+/// The error (exit 2) for a file of somebody else's that lies where one of a run's would go; `why` says how that is
+/// known.
 pub fn foreign(path: &Path, why: &str) -> Error {
-    Error::usage(format!("{} is there already, {why}", path.display())).hint("move it away, or choose another directory with --run")
+    Error::usage(format!("{} is there already, {why}", path.display()))
+        .hint("move it away, or choose another directory with --run")
 }
 
 /// Refuses to write to stdout where that is a file that is read (`>> INPUT`).
@@ -97,7 +101,8 @@ fn check_identity(path: &Path, output: Identity) -> Result<()> {
         .hint("choose another place for the output; no option replaces what is read"))
 }
 
-/// Refuses a path in a run directory of ours that was removed or replaced since we locked it: nothing is made anew there.
+/// Refuses a path in a run directory of ours that was removed or replaced since we locked it: nothing is made anew
+/// there.
 pub(super) fn check_held(path: &Path) -> Result<()> {
     let held = locked(&HELD);
     if held.is_empty() {
@@ -106,8 +111,10 @@ pub(super) fn check_held(path: &Path) -> Result<()> {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     match held.iter().find(|(dir, was)| path.starts_with(dir) && found(dir) != Some(*was)) {
         None => Ok(()),
-        Some((dir, _)) => Err(Error::run(format!("run directory {} was removed while this command worked in it", dir.display()))
-            .hint("nothing was made anew: give the command again to start over")),
+        Some((dir, _)) => {
+            Err(Error::run(format!("run directory {} was removed while this command worked in it", dir.display()))
+                .hint("nothing was made anew: give the command again to start over"))
+        }
     }
 }
 

@@ -21,7 +21,9 @@ impl RunLock {
     /// Creates the directory if need be and takes its lock, or fails (exit 2) naming who holds it.
     pub fn acquire(dir: &Path) -> Result<Self> {
         if dir.metadata().is_ok_and(|meta| !meta.is_dir()) {
-            return Err(Error::usage(format!("run directory {} is a file", dir.display())).hint("name another with --run"));
+            return Err(
+                Error::usage(format!("run directory {} is a file", dir.display())).hint("name another with --run")
+            );
         }
         super::create_dir_all(dir)?;
         let path = dir.join(".lock");
@@ -90,20 +92,27 @@ fn take(path: &Path, what: &str, flag: &str) -> Result<File> {
         }
         refuse_foreign(path, what, &mut file)?;
         let holder = format!("process {} on {}\n", std::process::id(), host());
-        file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(holder.as_bytes())).map_err(|e| failed(&e))?;
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| file.write_all(holder.as_bytes()))
+            .map_err(|e| failed(&e))?;
         return Ok(file);
     }
 }
 
-/// Refuses (exit 2) a file that somebody else keeps under a lock's name: it would lose its content, and an input with it.
+/// Refuses (exit 2) a file that somebody else keeps under a lock's name: it would lose its content, and an input with
+/// it.
 fn refuse_foreign(path: &Path, what: &str, file: &mut File) -> Result<()> {
     guard::check_output(path)?;
     let mut start = Vec::new();
     file.take(8).read_to_end(&mut start).map_err(|e| super::error("cannot read", path, &e))?;
     match start.is_empty() || start == b"process " {
         true => Ok(()),
-        false => Err(Error::usage(format!("{} is there already and is no lock of ours: {what} cannot be locked", path.display()))
-            .hint("move that file away, or choose another place")),
+        false => Err(Error::usage(format!(
+            "{} is there already and is no lock of ours: {what} cannot be locked",
+            path.display()
+        ))
+        .hint("move that file away, or choose another place")),
     }
 }
 
@@ -116,6 +125,8 @@ fn held(what: &str, flag: &str, file: &mut File) -> Error {
     let mut holder = String::new();
     let _ = file.take(200).read_to_string(&mut holder);
     let holder = if holder.trim().is_empty() { "another process" } else { holder.trim() };
-    Error::usage(format!("{what} is locked by {holder}"))
-        .hint(format!("wait until it ends, or choose another {} with {flag}", if flag == "--run" { "directory" } else { "file" }))
+    Error::usage(format!("{what} is locked by {holder}")).hint(format!(
+        "wait until it ends, or choose another {} with {flag}",
+        if flag == "--run" { "directory" } else { "file" }
+    ))
 }

@@ -58,7 +58,8 @@ impl RecordLog {
 
     /// Appends a record as one line.
     pub fn append(&mut self, record: &impl Serialize) -> Result<()> {
-        let mut line = serde_json::to_vec(record).map_err(|e| Error::run(format!("cannot write {}: {e}", self.path.display())))?;
+        let mut line =
+            serde_json::to_vec(record).map_err(|e| Error::run(format!("cannot write {}: {e}", self.path.display())))?;
         line.push(b'\n');
         self.check_there()?;
         super::fault("log.append");

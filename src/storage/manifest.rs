@@ -79,7 +79,8 @@ pub fn verify_manifest(dir: &Path) -> Result<bool> {
 /// The bytes of one file of a directory, checked against the manifest where that lists it (exit 4 where they differ).
 pub fn verify_file(dir: &Path, name: &str) -> Result<Vec<u8>> {
     let file = dir.join(name);
-    let unread = |path: &Path, e: std::io::Error| Error::model(format!("cannot read {}: {}", path.display(), super::reason(&e)));
+    let unread =
+        |path: &Path, e: std::io::Error| Error::model(format!("cannot read {}: {}", path.display(), super::reason(&e)));
     let content = std::fs::read(&file).map_err(|e| unread(&file, e))?;
     let path = dir.join(MANIFEST);
     let manifest = match std::fs::read(&path) {
@@ -88,7 +89,9 @@ pub fn verify_file(dir: &Path, name: &str) -> Result<Vec<u8>> {
         Err(e) => return Err(unread(&path, e)),
     };
     match manifest.files.get(name) {
-        Some(entry) if entry.blake3 != hash_bytes(&content) => Err(damaged(&file, "its BLAKE3 differs from manifest.json")),
+        Some(entry) if entry.blake3 != hash_bytes(&content) => {
+            Err(damaged(&file, "its BLAKE3 differs from manifest.json"))
+        }
         _ => Ok(content),
     }
 }
@@ -99,7 +102,9 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Manifest> {
 
 impl Entry {
     fn verify(&self, file: &Path) -> Result<()> {
-        let Ok(meta) = std::fs::metadata(file) else { return Err(damaged(file, "listed in manifest.json but not there")) };
+        let Ok(meta) = std::fs::metadata(file) else {
+            return Err(damaged(file, "listed in manifest.json but not there"));
+        };
         if meta.len() != self.length {
             return Err(damaged(file, &format!("{} bytes, {} expected", meta.len(), self.length)));
         }
@@ -111,7 +116,8 @@ impl Entry {
 }
 
 fn damaged(path: &Path, what: &str) -> Error {
-    Error::model(format!("{}: {what}", path.display())).hint("the directory is damaged or was edited: use another checkpoint")
+    Error::model(format!("{}: {what}", path.display()))
+        .hint("the directory is damaged or was edited: use another checkpoint")
 }
 
 /// Calls `visit(relative name, path)` for every file below `dir`, in name order.

@@ -87,7 +87,8 @@ fn ignore_no_sync(error: io::Error) -> io::Result<()> {
 /// Creates (or empties) a private file for streaming output.
 pub fn create(path: &Path) -> Result<Writer> {
     check_output(path)?;
-    let file = options().write(true).create(true).truncate(true).open(path).map_err(|e| error("cannot create", path, &e))?;
+    let file =
+        options().write(true).create(true).truncate(true).open(path).map_err(|e| error("cannot create", path, &e))?;
     Ok(Writer { path: path.to_owned(), file: BufWriter::new(file) })
 }
 
@@ -101,7 +102,11 @@ pub fn append(path: &Path) -> Result<Writer> {
 /// Creates a private directory and its missing parents.
 pub fn create_dir_all(path: &Path) -> Result<()> {
     guard::check_held(path)?;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| error("cannot create directory", path, &e))
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|e| error("cannot create directory", path, &e))
 }
 
 /// A value as the JSON files of a run hold it: indented, with a newline at the end.
@@ -150,9 +155,10 @@ pub fn error(action: &str, path: &Path, error: &io::Error) -> Error {
     }
     match error.kind() {
         // The path itself is wrong: what was typed, not what the machine lacks.
-        io::ErrorKind::NotFound | io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename => {
-            Error::usage(message).hint("check the path")
-        }
+        io::ErrorKind::NotFound
+        | io::ErrorKind::IsADirectory
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::InvalidFilename => Error::usage(message).hint("check the path"),
         _ => Error::new(Kind::Run, message),
     }
 }
@@ -171,7 +177,9 @@ fn hint(error: &io::Error) -> Option<&'static str> {
     use io::ErrorKind as K;
     Some(match error.kind() {
         K::StorageFull => "free some space, or choose another place with --run or --output",
-        K::QuotaExceeded => "your disk quota is used up: free some space, or choose another place with --run or --output",
+        K::QuotaExceeded => {
+            "your disk quota is used up: free some space, or choose another place with --run or --output"
+        }
         K::ReadOnlyFilesystem => "the file system is read-only: choose another place with --run or --output",
         K::PermissionDenied => "check the permissions, or choose another place with --run or --output",
         K::FileTooLarge => "the file system or a limit (ulimit -f) allows no file of this size",
@@ -229,12 +237,20 @@ mod tests {
     #[test]
     fn errors_have_the_codes_of_the_contract_and_no_os_number() {
         let path = Path::new("/x/y");
-        for (number, code) in
-            [(libc::ENOSPC, 5), (libc::EROFS, 5), (libc::EACCES, 5), (libc::EDQUOT, 5), (libc::ENOENT, 2), (libc::EBADF, 1)]
-        {
+        for (number, code) in [
+            (libc::ENOSPC, 5),
+            (libc::EROFS, 5),
+            (libc::EACCES, 5),
+            (libc::EDQUOT, 5),
+            (libc::ENOENT, 2),
+            (libc::EBADF, 1),
+        ] {
             let told = error("cannot write", path, &io::Error::from_raw_os_error(number));
             assert_eq!(told.exit_code(), code, "{told}");
-            assert!(told.to_string().starts_with("cannot write /x/y: ") && !told.to_string().contains("os error"), "{told}");
+            assert!(
+                told.to_string().starts_with("cannot write /x/y: ") && !told.to_string().contains("os error"),
+                "{told}"
+            );
         }
     }
 
@@ -243,6 +259,9 @@ mod tests {
         let mut writer = create(Path::new("/dev/full")).unwrap();
         writer.put(b"x").unwrap();
         let told = writer.finish().unwrap_err();
-        assert_eq!((told.exit_code(), told.to_string().as_str()), (5, "cannot write /dev/full: No space left on device"));
+        assert_eq!(
+            (told.exit_code(), told.to_string().as_str()),
+            (5, "cannot write /dev/full: No space left on device")
+        );
     }
 }

@@ -17,7 +17,9 @@ pub(crate) use packed;
 /// The bytes that were packed. Only a program that is itself damaged has any that cannot be unpacked.
 pub fn unpack(packed: &[u8]) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    ZlibDecoder::new(packed).read_to_end(&mut bytes).map_err(|e| Error::run(format!("this program is damaged: {e}")))?;
+    ZlibDecoder::new(packed)
+        .read_to_end(&mut bytes)
+        .map_err(|e| Error::run(format!("this program is damaged: {e}")))?;
     Ok(bytes)
 }
 

@@ -15,8 +15,9 @@ const TRIES: u32 = 20;
 /// Wait before another reading: a replacement by two renames is over by then.
 const WAIT: Duration = Duration::from_millis(50);
 
-/// What `read` makes of `dir` while nothing in `dir` changes: where the directory was replaced, or a file in it, before `read` was
-/// done, its result is dropped and it reads again. So all that it opens by path belongs to one state of the directory.
+/// What `read` makes of `dir` while nothing in `dir` changes: where the directory was replaced, or a file in it, before
+/// `read` was done, its result is dropped and it reads again. So all that it opens by path belongs to one state of the
+/// directory.
 ///
 /// A directory that had stepped aside when its writer was killed is read where it is.
 pub fn read_unchanged<T>(dir: &Path, mut read: impl FnMut(&Path) -> Result<T>) -> Result<T> {
@@ -39,7 +40,8 @@ pub fn read_unchanged<T>(dir: &Path, mut read: impl FnMut(&Path) -> Result<T>) -
         .hint("give a checkpoint that stays, such as RUN/checkpoints/epoch-01"))
 }
 
-/// Where a directory is that is not in its place: its writer moved it aside and was killed, or is about to put a new one there.
+/// Where a directory is that is not in its place: its writer moved it aside and was killed, or is about to put a new
+/// one there.
 pub fn stepped_aside(dir: &Path) -> Option<PathBuf> {
     atomic::aside(dir).ok().filter(|aside| aside.is_dir() && !dir.exists())
 }

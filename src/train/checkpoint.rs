@@ -107,7 +107,12 @@ impl TrainerState {
 
     /// What the epoch's means are over, so far.
     pub fn epoch_counts(&self) -> Counts {
-        Counts { records: self.epoch_records, target_tokens: self.epoch_target_tokens, prompt_tokens: self.epoch_prompt_tokens, tokens: 0 }
+        Counts {
+            records: self.epoch_records,
+            target_tokens: self.epoch_target_tokens,
+            prompt_tokens: self.epoch_prompt_tokens,
+            tokens: 0,
+        }
     }
 
     /// Is the epoch's last step done?
@@ -135,7 +140,12 @@ pub struct CheckpointWriter {
 
 impl CheckpointWriter {
     /// Writes `checkpoints/epoch-NN/`, replacing an incomplete one; returns its path within the run.
-    pub fn epoch(&self, trainer: &Trainer, state: &TrainerState, dev: Option<&(Vec<Prediction>, DevMetrics)>) -> Result<PathBuf> {
+    pub fn epoch(
+        &self,
+        trainer: &Trainer,
+        state: &TrainerState,
+        dev: Option<&(Vec<Prediction>, DevMetrics)>,
+    ) -> Result<PathBuf> {
         let name = epoch_path(state.epoch);
         self.write(&self.run.join(&name), trainer, state, dev)?;
         Ok(name)
@@ -146,7 +156,13 @@ impl CheckpointWriter {
         self.write(&self.run.join(CHECKPOINTS).join("last"), trainer, state, None)
     }
 
-    fn write(&self, path: &Path, trainer: &Trainer, state: &TrainerState, dev: Option<&(Vec<Prediction>, DevMetrics)>) -> Result<()> {
+    fn write(
+        &self,
+        path: &Path,
+        trainer: &Trainer,
+        state: &TrainerState,
+        dev: Option<&(Vec<Prediction>, DevMetrics)>,
+    ) -> Result<()> {
         let dir = AtomicDir::create(path)?;
         let info = model_files::ClsgenJson { complete: state.complete, ..self.info.clone() };
         model_files::write_model_files(&dir, &trainer.model, &self.source, &info, self.parameters)?;
@@ -177,7 +193,10 @@ fn write_tensors(dir: &AtomicDir, tensors: &BTreeMap<String, Tensor>) -> Result<
     for (name, tensor) in tensors {
         let start = end;
         end += tensor.elem_count() * 4;
-        header.insert(name.clone(), serde_json::json!({"dtype": "F32", "shape": tensor.dims(), "data_offsets": [start, end]}));
+        header.insert(
+            name.clone(),
+            serde_json::json!({"dtype": "F32", "shape": tensor.dims(), "data_offsets": [start, end]}),
+        );
     }
     let mut header = serde_json::Value::Object(header).to_string().into_bytes();
     header.resize(header.len().next_multiple_of(8), b' ');
@@ -205,8 +224,8 @@ pub struct Resumable {
     pub state: TrainerState,
 }
 
-/// The newest checkpoint of `run` that is whole, by its manifest; a broken one is passed over with a warning. `None` where none was
-/// ever committed; an error (exit 4) where every one is broken: training does not start over them.
+/// The newest checkpoint of `run` that is whole, by its manifest; a broken one is passed over with a warning. `None`
+/// where none was ever committed; an error (exit 4) where every one is broken: training does not start over them.
 pub fn newest_valid(run: &Path) -> Result<Option<Resumable>> {
     let mut found: Vec<Resumable> = Vec::new();
     let (mut whole, mut damage) = (0, None);
@@ -251,8 +270,8 @@ pub fn any(run: &Path) -> Option<PathBuf> {
     directories(run).into_iter().next()
 }
 
-/// Checkpoint directories of a run, `epoch-…` and `last`; also those of which a killed process left only a dot name: the old one
-/// that had stepped aside, or the new one under its temporary name.
+/// Checkpoint directories of a run, `epoch-…` and `last`; also those of which a killed process left only a dot name:
+/// the old one that had stepped aside, or the new one under its temporary name.
 fn directories(run: &Path) -> BTreeSet<PathBuf> {
     let folder = run.join(CHECKPOINTS);
     let Ok(entries) = std::fs::read_dir(&folder) else { return BTreeSet::new() };
@@ -264,13 +283,15 @@ fn directories(run: &Path) -> BTreeSet<PathBuf> {
 /// A checkpoint's `trainer.json`.
 pub fn read_state(dir: &Path) -> Result<TrainerState> {
     let path = dir.join(TRAINER_JSON);
-    serde_json::from_slice(&storage::verify_file(dir, TRAINER_JSON)?).map_err(|e| Error::model(format!("{}: {e}", path.display())))
+    serde_json::from_slice(&storage::verify_file(dir, TRAINER_JSON)?)
+        .map_err(|e| Error::model(format!("{}: {e}", path.display())))
 }
 
 /// A checkpoint's moments.
 pub fn read_moments(dir: &Path, device: &Device) -> Result<BTreeMap<String, Tensor>> {
     let path = dir.join(TRAINER_TENSORS);
-    let tensors = candle_core::safetensors::load(&path, device).map_err(|e| Error::model(format!("{}: {e}", path.display())))?;
+    let tensors =
+        candle_core::safetensors::load(&path, device).map_err(|e| Error::model(format!("{}: {e}", path.display())))?;
     Ok(tensors.into_iter().collect())
 }
 

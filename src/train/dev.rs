@@ -71,7 +71,12 @@ impl DevMetrics {
 
 impl Dev {
     /// Scores the split with the model as it is.
-    pub fn score(&self, model: &Model, prompter: &Prompter, weights: LossWeights) -> Result<(Vec<Prediction>, DevMetrics)> {
+    pub fn score(
+        &self,
+        model: &Model,
+        prompter: &Prompter,
+        weights: LossWeights,
+    ) -> Result<(Vec<Prediction>, DevMetrics)> {
         let predictions = score_records(model, prompter, &self.records, &self.settings)?;
         let metrics = self.metrics(model, weights, &predictions)?;
         Ok((predictions, metrics))
@@ -81,7 +86,9 @@ impl Dev {
         let mut sample = metrics::Sample::new();
         let mut classification = 0.0;
         for (record, prediction) in self.records.iter().zip(predictions) {
-            let (Some(probability), Some(logits), Some(label)) = (prediction.probability, prediction.logits, record.label) else {
+            let (Some(probability), Some(logits), Some(label)) =
+                (prediction.probability, prediction.logits, record.label)
+            else {
                 continue;
             };
             sample.push(probability, label == 1, prediction.verbalized_label.map(|l| l == 1), record.group.as_deref());
@@ -90,8 +97,10 @@ impl Dev {
         // The head is not trained under `lm`, but its probabilities are still scored: so is its loss.
         let n = sample.len();
         // Targets alone, whatever the prompt counts in training: that is what a model is asked to write.
-        let counts = Counts { records: n, target_tokens: Counts::of(&self.explained).target_tokens, ..Counts::default() };
-        let losses = weights.losses(LossSums { generation: self.generation_loss(model, weights)?, classification }, counts);
+        let counts =
+            Counts { records: n, target_tokens: Counts::of(&self.explained).target_tokens, ..Counts::default() };
+        let losses =
+            weights.losses(LossSums { generation: self.generation_loss(model, weights)?, classification }, counts);
         let defined = losses.generation.is_some() || losses.classification.is_some();
         Ok(DevMetrics {
             loss: defined.then_some(losses.loss).filter(|loss| loss.is_finite()),

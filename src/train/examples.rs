@@ -45,7 +45,10 @@ impl Example {
 
 impl fmt::Debug for Example {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Example").field("prompt", &self.prompt.len()).field("target", &self.target.len()).finish_non_exhaustive()
+        f.debug_struct("Example")
+            .field("prompt", &self.prompt.len())
+            .field("target", &self.target.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -75,7 +78,8 @@ pub fn encode(prompter: &Prompter, records: &[Record], objective: Objective) -> 
         found.truncated_prompts += usize::from(prompt.truncated_tokens > 0);
         let target = match &record.explanation {
             Some(explanation) if objective != Objective::Cls => {
-                let target = prompter.target(explanation, class).with_place(|| format!("{}, field explanation", place()))?;
+                let target =
+                    prompter.target(explanation, class).with_place(|| format!("{}, field explanation", place()))?;
                 found.truncated_targets += usize::from(target.truncated_tokens > 0);
                 target.ids
             }

@@ -12,8 +12,8 @@ use crate::{
     storage,
 };
 
-/// Dev metrics of every epoch that has them: a checkpoint's own `dev.metrics.json`, else (the checkpoint was deleted) its line
-/// of `metrics.jsonl`.
+/// Dev metrics of every epoch that has them: a checkpoint's own `dev.metrics.json`, else (the checkpoint was deleted)
+/// its line of `metrics.jsonl`.
 pub fn dev_history(run: &Path) -> Result<BTreeMap<usize, DevMetrics>> {
     let mut history = BTreeMap::new();
     // A torn last line is not JSON; an epoch without dev has null.
@@ -52,14 +52,19 @@ mod tests {
             loss_cls: None,
             evaluation: evaluate(&Sample::new(), None, &Options::default()),
         };
-        let line =
-            |epoch: usize, dev: Option<DevMetrics>| serde_json::json!({"type": "epoch", "epoch": epoch, "dev": dev}).to_string() + "\n";
-        let log = line(1, Some(dev(0.1))) + &line(2, Some(dev(0.2))) + &line(3, None) + "{\"type\":\"step\",\"epoch\":1}\n{\"ty";
+        let line = |epoch: usize, dev: Option<DevMetrics>| {
+            serde_json::json!({"type": "epoch", "epoch": epoch, "dev": dev}).to_string() + "\n"
+        };
+        let log = line(1, Some(dev(0.1)))
+            + &line(2, Some(dev(0.2)))
+            + &line(3, None)
+            + "{\"type\":\"step\",\"epoch\":1}\n{\"ty";
         std::fs::write(run.path().join(METRICS), log).unwrap();
         let checkpoint = run.path().join(CHECKPOINTS).join("epoch-02");
         std::fs::create_dir_all(&checkpoint).unwrap();
         std::fs::write(checkpoint.join(DEV_METRICS), serde_json::to_vec(&dev(0.7)).unwrap()).unwrap();
-        let losses: Vec<_> = dev_history(run.path()).unwrap().into_iter().map(|(epoch, dev)| (epoch, dev.loss)).collect();
+        let losses: Vec<_> =
+            dev_history(run.path()).unwrap().into_iter().map(|(epoch, dev)| (epoch, dev.loss)).collect();
         assert_eq!(losses, [(1, Some(0.1)), (2, Some(0.7))]);
         std::fs::write(checkpoint.join(DEV_METRICS), "{").unwrap();
         assert_eq!(dev_history(run.path()).unwrap_err().exit_code(), 4);

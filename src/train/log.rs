@@ -82,7 +82,12 @@ impl TrainLog {
         keep_until(&path, done, complete_epochs)?;
         let lines = RecordLog::open(&path)?;
         let events = EventWriter::create(&run.join("tensorboard"), done + 1)?;
-        Ok(Self { lines, events, bar: progress::bar(quiet, Some(plan.total_steps()), done, STEPS), told: Instant::now() })
+        Ok(Self {
+            lines,
+            events,
+            bar: progress::bar(quiet, Some(plan.total_steps()), done, STEPS),
+            told: Instant::now(),
+        })
     }
 
     /// Logs a step.
@@ -132,7 +137,17 @@ impl TrainLog {
         dev: Option<&DevMetrics>,
     ) -> Result<()> {
         let Losses { loss, generation: loss_gen, classification: loss_cls } = *means;
-        self.lines.append(&EpochLine { r#type: "epoch", epoch, step, complete, loss, loss_gen, loss_cls, records, dev })?;
+        self.lines.append(&EpochLine {
+            r#type: "epoch",
+            epoch,
+            step,
+            complete,
+            loss,
+            loss_gen,
+            loss_cls,
+            records,
+            dev,
+        })?;
         self.lines.sync()?;
         let mut scalars = vec![("epoch/loss", Some(loss)), ("epoch/loss_gen", loss_gen), ("epoch/loss_cls", loss_cls)];
         scalars.extend(dev.map(DevMetrics::scalars).unwrap_or_default());
@@ -170,8 +185,10 @@ fn keep_until(path: &Path, done: usize, complete_epochs: usize) -> Result<()> {
     storage::check_output(path)?;
     let Ok(file) = std::fs::File::open(path) else { return Ok(()) };
     let mut kept: Vec<u8> = Vec::new();
-    let lines =
-        BufReader::new(file).split(b'\n').collect::<std::io::Result<Vec<_>>>().map_err(|e| storage::error("cannot read", path, &e))?;
+    let lines = BufReader::new(file)
+        .split(b'\n')
+        .collect::<std::io::Result<Vec<_>>>()
+        .map_err(|e| storage::error("cannot read", path, &e))?;
     for (i, line) in lines.iter().enumerate() {
         // A torn last line is not JSON: it goes too.
         let value = serde_json::from_slice::<Value>(line).unwrap_or_default();
@@ -179,8 +196,12 @@ fn keep_until(path: &Path, done: usize, complete_epochs: usize) -> Result<()> {
             if i + 1 == lines.len() {
                 continue;
             }
-            return Err(Error::usage(format!("{} is there already and is no log of a training run (line {})", path.display(), i + 1))
-                .hint("move it away, or choose another directory with --run"));
+            return Err(Error::usage(format!(
+                "{} is there already and is no log of a training run (line {})",
+                path.display(),
+                i + 1
+            ))
+            .hint("move it away, or choose another directory with --run"));
         }
         let (key, last) = if value["type"] == "epoch" { ("epoch", complete_epochs) } else { ("step", done) };
         if value[key].as_u64().is_some_and(|n| n <= last as u64) {

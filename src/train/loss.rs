@@ -1,9 +1,9 @@
 //! L = w_gen·L_gen + w_cls·L_cls, and its gradient (SPEC A12).
 //!
-//! L_gen is the mean cross-entropy over all target tokens of the optimizer step (and, under `prompt_loss_weight` w, over
-//! the prompt tokens of the same records, each counting w of a target token), L_cls the mean over its records. A
-//! micro-batch is one part of the step: it returns sums, and its gradient is scaled by the step's counts, so that adding
-//! the parts up gives the mean of the whole however it was cut.
+//! L_gen is the mean cross-entropy over all target tokens of the optimizer step (and, under `prompt_loss_weight` w,
+//! over the prompt tokens of the same records, each counting w of a target token), L_cls the mean over its records. A
+//! micro-batch is one part of the step: it returns sums, and its gradient is scaled by the step's counts, so that
+//! adding the parts up gives the mean of the whole however it was cut.
 //!
 //! Under `label_smoothing` ε the target of L_cls is y(1 − ε) + ε/2 (Szegedy et al., CVPR 2016).
 
@@ -127,9 +127,18 @@ pub struct Pass {
 ///
 /// The heads see a record at a time: sums over rows do not depend on how records are batched, and the LM head's logits
 /// (`targets × vocab`) exist for one record only.
-pub fn forward_backward(model: &Model, batch: &Batch, counts: Counts, pass: &Pass, gradients: &mut Gradients) -> Result<LossSums> {
+pub fn forward_backward(
+    model: &Model,
+    batch: &Batch,
+    counts: Counts,
+    pass: &Pass,
+    gradients: &mut Gradients,
+) -> Result<LossSums> {
     let context = TrainingContext {
-        dropout: pass.dropout.map(|seed| LoraDropout { seed, record_keys: batch.sequences.iter().map(|sequence| sequence.key).collect() }),
+        dropout: pass.dropout.map(|seed| LoraDropout {
+            seed,
+            record_keys: batch.sequences.iter().map(|sequence| sequence.key).collect(),
+        }),
         memory: pass.memory,
         trains: pass.parameters,
     };
@@ -160,8 +169,8 @@ pub fn forward_backward(model: &Model, batch: &Batch, counts: Counts, pass: &Pas
     Ok(sums)
 }
 
-/// L_gen of a record's rows, the first `of_prompt` of which predict its prompt: the weighted sum of cross-entropies, and
-/// the rows' gradient.
+/// L_gen of a record's rows, the first `of_prompt` of which predict its prompt: the weighted sum of cross-entropies,
+/// and the rows' gradient.
 fn generation(
     model: &Model,
     rows: &Tensor,
@@ -192,7 +201,8 @@ fn classification(
 ) -> Result<(f64, Tensor)> {
     let keys = [sequence.key];
     let (logits, saved) = model.head.forward(&h_n.to_dtype(DType::F32)?, pass.dropout.map(|seed| (seed, &keys[..])))?;
-    let (loss, dlogits) = smoothed(logits, sequence.class, pass.label_smoothing, pass.weights.classification / counts.records as f64)?;
+    let (loss, dlogits) =
+        smoothed(logits, sequence.class, pass.label_smoothing, pass.weights.classification / counts.records as f64)?;
     let d_h_n = model.head.backward(saved, &dlogits, gradients)?;
     Ok((loss, d_h_n.to_dtype(h_n.dtype())?))
 }
@@ -206,14 +216,17 @@ fn smoothed(logits: Tensor, class: u32, epsilon: f64, scale: f64) -> Result<(f64
     // Linear in the target: (1 − ε/2) of the gold class and ε/2 of the other.
     let (own, other) = (1.0 - epsilon / 2.0, epsilon / 2.0);
     let (others, _) = cross_entropy::forward(&logits, &[1 - class])?;
-    let part = |logits: Tensor, class: u32, share: f64| cross_entropy::backward(logits, &[class], &lse, &[(share * scale) as f32]);
+    let part = |logits: Tensor, class: u32, share: f64| {
+        cross_entropy::backward(logits, &[class], &lse, &[(share * scale) as f32])
+    };
     let dlogits = (part(logits.copy()?, class, own)? + part(logits, 1 - class, other)?)?;
     Ok((own * sum(&losses) + other * sum(&others), dlogits))
 }
 
 /// Sum of the target cross-entropies of a batch, without dropout or gradient: the dev split's L_gen.
 pub fn generation_loss(model: &Model, batch: &Batch) -> Result<f64> {
-    let context = TrainingContext { dropout: None, memory: ActivationCheckpointing::Recompute, trains: Parameters::Lora };
+    let context =
+        TrainingContext { dropout: None, memory: ActivationCheckpointing::Recompute, trains: Parameters::Lora };
     let (hidden_states, _) = model.llama.forward(&batch.ids, &batch.offsets, &context)?;
     let mut total = 0.0;
     for sequence in batch.sequences.iter().filter(|sequence| !sequence.targets.is_empty()) {
@@ -237,8 +250,10 @@ mod tests {
         let sums = LossSums { generation: 6.0, classification: 4.0 };
         let losses = weights.losses(sums, Counts { records: 2, tokens: 9, target_tokens: 3, prompt_tokens: 6 });
         assert_eq!(losses, Losses { loss: 5.0, generation: Some(2.0), classification: Some(2.0) });
-        let losses =
-            weights.losses(LossSums { generation: 0.0, ..sums }, Counts { records: 2, tokens: 9, target_tokens: 0, prompt_tokens: 0 });
+        let losses = weights.losses(
+            LossSums { generation: 0.0, ..sums },
+            Counts { records: 2, tokens: 9, target_tokens: 0, prompt_tokens: 0 },
+        );
         assert_eq!(losses, Losses { loss: 1.0, generation: None, classification: Some(2.0) });
     }
 

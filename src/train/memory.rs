@@ -82,7 +82,12 @@ impl Estimate {
         if self.total(0) <= available {
             return Ok(());
         }
-        Err(too_little(self.total(0), available, available.saturating_sub(self.fixed + self.logits()) / self.footprint.row(0), what))
+        Err(too_little(
+            self.total(0),
+            available,
+            available.saturating_sub(self.fixed + self.logits()) / self.footprint.row(0),
+            what,
+        ))
     }
 
     fn plan(&self, setting: ActivationMemory, available: u64) -> Result<ActivationCheckpointing> {
@@ -92,8 +97,12 @@ impl Estimate {
             ActivationMemory::Recompute => Ok(ActivationCheckpointing::Recompute),
             ActivationMemory::Keep if self.total(layers) > available => {
                 let needed = format_bytes(self.total(layers));
-                let message = format!("keeping every layer's activations needs about {needed}, {} are free", format_bytes(available));
-                Err(Error::resources(message).hint("train.activation_memory = \"auto\" keeps what fits, \"recompute\" takes the least"))
+                let message = format!(
+                    "keeping every layer's activations needs about {needed}, {} are free",
+                    format_bytes(available)
+                );
+                Err(Error::resources(message)
+                    .hint("train.activation_memory = \"auto\" keeps what fits, \"recompute\" takes the least"))
             }
             ActivationMemory::Keep => Ok(ActivationCheckpointing::Keep),
             // A layer's worth is left over, for what no estimate sees.
@@ -116,7 +125,8 @@ impl Estimate {
             ActivationCheckpointing::KeepLast(n) => n as u64,
         };
         format!(
-            "a step needs about {} of memory beside the model: activations {} ({kept} of {layers} layers keep theirs), logits {}, gradients {}",
+            "a step needs about {} of memory beside the model: activations {} ({kept} of {layers} layers keep \
+            theirs), logits {}, gradients {}",
             format_bytes(self.total(kept)),
             format_bytes(self.activations(kept)),
             format_bytes(self.logits()),
@@ -139,16 +149,22 @@ pub fn check_before_loading(
         Parameters::Lora => (Some(lora), 0),
         Parameters::Full => (None, 3 * F32 * tensor_spec::count(config)),
     };
-    let estimate = Estimate { footprint: Footprint::of(config, dtype, device.is_cuda(), lora), fixed: weights + state, largest };
+    let estimate =
+        Estimate { footprint: Footprint::of(config, dtype, device.is_cuda(), lora), fixed: weights + state, largest };
     estimate.check(usable(available, device.is_cuda()), "the model and its training")
 }
 
 fn too_little(need: u64, available: u64, rows: u64, what: &str) -> Error {
-    let error = Error::resources(format!("{what} needs about {} of memory, {} are free", format_bytes(need), format_bytes(available)));
+    let error = Error::resources(format!(
+        "{what} needs about {} of memory, {} are free",
+        format_bytes(need),
+        format_bytes(available)
+    ));
     match rows {
         0 => error.hint("a smaller base model would fit, or model.dtype = \"bf16\", or train.parameters = \"lora\""),
         rows => error.hint(format!(
-            "about {rows} tokens in a forward pass would fit: lower train.batch_size, or model.max_input_tokens + model.max_output_tokens"
+            "about {rows} tokens in a forward pass would fit: lower train.batch_size, or model.max_input_tokens + \
+            model.max_output_tokens"
         )),
     }
 }
@@ -178,7 +194,8 @@ mod tests {
     /// Llama-3.1-8B.
     fn llama_8b() -> LlamaConfig {
         let config = serde_json::json!({
-            "model_type": "llama", "vocab_size": 128_256, "hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32,
+            "model_type": "llama", "vocab_size": 128_256, "hidden_size": 4096, "intermediate_size": 14_336,
+            "num_hidden_layers": 32,
             "num_attention_heads": 32, "num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 500_000.0
         });
         LlamaConfig::parse(config.as_object().unwrap()).unwrap()

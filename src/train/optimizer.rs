@@ -1,6 +1,7 @@
 //! AdamW over every trainable tensor, in name order, after clipping by the global norm (SPEC A14).
 //!
-//! PyTorch's betas and eps, decoupled decay on every trainable tensor. A tensor without a gradient is left alone, as PyTorch leaves `grad = None` alone.
+//! PyTorch's betas and eps, decoupled decay on every trainable tensor. A tensor without a gradient is left alone, as
+//! PyTorch leaves `grad = None` alone.
 
 use std::collections::BTreeMap;
 
@@ -45,7 +46,8 @@ impl Optimizer {
             let zeros = || Tensor::zeros(tensor.shape(), DType::F32, tensor.device());
             Ok(Moments { first: zeros()?, second: zeros()? })
         };
-        let moments = parameters.iter().map(|(name, tensor)| Ok((name.clone(), zeros(tensor)?))).collect::<Result<_>>()?;
+        let moments =
+            parameters.iter().map(|(name, tensor)| Ok((name.clone(), zeros(tensor)?))).collect::<Result<_>>()?;
         Ok(Self { parameters, moments, weight_decay: settings.weight_decay, max_grad_norm: settings.max_grad_norm })
     }
 
@@ -54,7 +56,8 @@ impl Optimizer {
     /// A norm that is not finite changes nothing and is an error.
     pub fn step(&mut self, gradients: &Gradients, k: usize, lr: f64) -> Result<f64> {
         // Only trained tensors count: under objective `lm` the head, say, has no part in the norm.
-        let settings = adamw::AdamW { lr, beta1: BETA1, beta2: BETA2, eps: EPS, weight_decay: self.weight_decay, step: k as u64 };
+        let settings =
+            adamw::AdamW { lr, beta1: BETA1, beta2: BETA2, eps: EPS, weight_decay: self.weight_decay, step: k as u64 };
         let part = |(name, gradient)| {
             let (param, Moments { first: m, second: v }) = (self.parameters.get(name)?, self.moments.get(name)?);
             Some(adamw::ParamState { param, gradient, m, v })
@@ -86,7 +89,9 @@ impl Optimizer {
         for (name, moments) in &mut self.moments {
             let mut take = |key: String, shape: &candle_core::Shape| match state.remove(&key) {
                 Some(tensor) if tensor.shape() == shape && tensor.dtype() == DType::F32 => Ok(tensor),
-                Some(_) => Err(Error::model(format!("trainer.safetensors: {key} has another shape or type than the model's tensor"))),
+                Some(_) => Err(Error::model(format!(
+                    "trainer.safetensors: {key} has another shape or type than the model's tensor"
+                ))),
                 None => Err(Error::model(format!("trainer.safetensors: {key} is missing"))),
             };
             moments.first = take(format!("exp_avg.{name}"), &moments.first.shape().clone())?;
@@ -115,7 +120,8 @@ mod tests {
         Gradients::from([("w".to_owned(), Tensor::new(&values, &Device::Cpu).unwrap())])
     }
 
-    /// `torch.optim.AdamW([p], lr=0.1, weight_decay=0.01)` after `clip_grad_norm_([p], 1.0)`, gradients (3, 4) then (-1, 0.5).
+    /// `torch.optim.AdamW([p], lr=0.1, weight_decay=0.01)` after `clip_grad_norm_([p], 1.0)`, gradients (3, 4) then
+    /// (-1, 0.5).
     #[test]
     fn two_steps_are_those_of_pytorch() {
         let mut optimizer = optimizer(1.0);
@@ -141,7 +147,10 @@ mod tests {
         first.step(&gradient([1.0, 1.0]), 1, 0.1).unwrap();
         let mut second = optimizer(1.0);
         second.restore(first.state()).unwrap();
-        assert_eq!(second.state()["exp_avg.w"].to_vec1::<f32>().unwrap(), first.state()["exp_avg.w"].to_vec1::<f32>().unwrap());
+        assert_eq!(
+            second.state()["exp_avg.w"].to_vec1::<f32>().unwrap(),
+            first.state()["exp_avg.w"].to_vec1::<f32>().unwrap()
+        );
         let mut state = first.state();
         state.insert("exp_avg.other".into(), state["exp_avg.w"].clone());
         assert_eq!(second.restore(state).unwrap_err().exit_code(), 4);

@@ -1,8 +1,8 @@
 //! Which records an optimizer step sees, on which rank, in which micro-batch: a pure function of seed and step.
 //!
 //! An epoch's order is cut into groups of `batch_size × accumulation × ranks` samples, one optimizer step each; a
-//! partial last group is a step with its own means. A group is cut into micro-batches of `batch_size`, dealt to the ranks
-//! in turn. Nothing is stored: a resume asks for step k and gets what an uninterrupted run would have seen.
+//! partial last group is a step with its own means. A group is cut into micro-batches of `batch_size`, dealt to the
+//! ranks in turn. Nothing is stored: a resume asks for step k and gets what an uninterrupted run would have seen.
 
 use crate::{
     config,
@@ -48,9 +48,13 @@ impl Plan {
         let (ranks, batch_size) = (1, settings.batch_size.max(1));
         let accumulation = match settings.effective_batch {
             None => settings.grad_accumulation.max(1),
-            Some(effective) if effective >= batch_size * ranks && effective % (batch_size * ranks) == 0 => effective / (batch_size * ranks),
+            Some(effective) if effective >= batch_size * ranks && effective % (batch_size * ranks) == 0 => {
+                effective / (batch_size * ranks)
+            }
             Some(effective) => {
-                let message = format!("train.effective_batch = {effective} is not a multiple of batch_size {batch_size} × {ranks} ranks");
+                let message = format!(
+                    "train.effective_batch = {effective} is not a multiple of batch_size {batch_size} × {ranks} ranks"
+                );
                 return Err(Error::usage(message).hint("choose a batch_size that divides effective_batch"));
             }
         };
@@ -114,7 +118,16 @@ mod tests {
     use super::*;
 
     fn plan() -> Plan {
-        Plan { records: 11, batch_size: 2, accumulation: 2, ranks: 1, epochs: 3, shuffle: true, short_first: None, seed: 7 }
+        Plan {
+            records: 11,
+            batch_size: 2,
+            accumulation: 2,
+            ranks: 1,
+            epochs: 3,
+            shuffle: true,
+            short_first: None,
+            seed: 7,
+        }
     }
 
     #[test]
@@ -153,8 +166,9 @@ mod tests {
 
     #[test]
     fn keys_do_not_depend_on_batching_or_ranks() {
-        let keys =
-            |plan: Plan| -> Vec<Sample> { (1..=plan.total_steps()).flat_map(|k| plan.group(k, &plan.order(plan.epoch_of(k)))).collect() };
+        let keys = |plan: Plan| -> Vec<Sample> {
+            (1..=plan.total_steps()).flat_map(|k| plan.group(k, &plan.order(plan.epoch_of(k)))).collect()
+        };
         let one = keys(plan());
         assert_eq!(one, keys(Plan { batch_size: 1, accumulation: 4, ..plan() }));
         assert_eq!(one, keys(Plan { batch_size: 1, accumulation: 1, ranks: 4, ..plan() }));
@@ -165,7 +179,8 @@ mod tests {
     fn ranks_share_a_group_without_overlap() {
         let plan = Plan { batch_size: 1, accumulation: 2, ranks: 2, ..plan() };
         let group = plan.group(1, &plan.order(1));
-        let dealt: Vec<Sample> = (0..2).flat_map(|rank| plan.micro_batches(&group, rank).flatten().copied().collect::<Vec<_>>()).collect();
+        let dealt: Vec<Sample> =
+            (0..2).flat_map(|rank| plan.micro_batches(&group, rank).flatten().copied().collect::<Vec<_>>()).collect();
         assert_eq!(dealt, [group[0], group[2], group[1], group[3]]);
     }
 

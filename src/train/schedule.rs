@@ -1,10 +1,11 @@
-//! Learning rate: linear warmup, then linear decay to zero, exactly HF's `get_linear_schedule_with_warmup`; or, for the CNN
-//! baseline, the cosine of [`CosineSchedule`].
+//! Learning rate: linear warmup, then linear decay to zero, exactly HF's `get_linear_schedule_with_warmup`; or, for the
+//! CNN baseline, the cosine of [`CosineSchedule`].
 //!
 //! λ(s) = s / max(1, W) for s < W, else max(0, (T − s) / max(1, T − W)). Steps count from 0: optimizer step k, counted
 //! from 1 as the log does, uses λ(k − 1), so the first step of a warmup has a learning rate of 0.
 //!
-//! And the weights of the losses ([`WeightSchedule`]). All are functions of the step, so that a resume goes on as it would have.
+//! And the weights of the losses ([`WeightSchedule`]). All are functions of the step, so that a resume goes on as it
+//! would have.
 
 use super::loss::LossWeights;
 
@@ -59,7 +60,8 @@ impl CosineSchedule {
     }
 }
 
-/// w_gen and w_cls from the first step to the last: w(k) = (1 − t)·start + t·end, t = (k − 1) / max(1, T − 1) (SPEC A20).
+/// w_gen and w_cls from the first step to the last: w(k) = (1 − t)·start + t·end, t = (k − 1) / max(1, T − 1) (SPEC
+/// A20).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WeightSchedule {
     /// w_gen and w_cls at step T; `None`: the start's, always.
@@ -90,7 +92,20 @@ mod tests {
     #[test]
     fn factors_are_those_of_hf() {
         let schedule = LinearSchedule { peak: 1.0, warmup: 3, total: 10 };
-        let expected = [0.0, 1.0 / 3.0, 2.0 / 3.0, 1.0, 6.0 / 7.0, 5.0 / 7.0, 4.0 / 7.0, 3.0 / 7.0, 2.0 / 7.0, 1.0 / 7.0, 0.0, 0.0];
+        let expected = [
+            0.0,
+            1.0 / 3.0,
+            2.0 / 3.0,
+            1.0,
+            6.0 / 7.0,
+            5.0 / 7.0,
+            4.0 / 7.0,
+            3.0 / 7.0,
+            2.0 / 7.0,
+            1.0 / 7.0,
+            0.0,
+            0.0,
+        ];
         for (s, factor) in expected.iter().enumerate() {
             assert!((schedule.factor(s) - factor).abs() < 1e-12, "λ({s})");
         }
@@ -115,7 +130,12 @@ mod tests {
 
     #[test]
     fn loss_weights_go_from_the_first_step_to_the_last_in_a_line() {
-        let start = LossWeights { objective: crate::config::Objective::Joint, generation: 1.0, classification: 0.0, prompt: 0.5 };
+        let start = LossWeights {
+            objective: crate::config::Objective::Joint,
+            generation: 1.0,
+            classification: 0.0,
+            prompt: 0.5,
+        };
         let at = |k| {
             let weights = WeightSchedule { end: Some([0.2, 2.0]), total: 5 }.at(k, start);
             (weights.generation, weights.classification, weights.prompt)

@@ -1,7 +1,7 @@
 //! Model selection: the checkpoint with the highest quality score on dev (SPEC A17), named in `best.json`.
 //!
-//! The score is over all checkpoints there are, so it is computed anew after each epoch. An epoch cut short counts where
-//! its dev split was scored. Without any dev metrics the latest epoch is the best one known.
+//! The score is over all checkpoints there are, so it is computed anew after each epoch. An epoch cut short counts
+//! where its dev split was scored. Without any dev metrics the latest epoch is the best one known.
 
 use std::path::{Path, PathBuf};
 

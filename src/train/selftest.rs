@@ -1,4 +1,5 @@
-//! A whole training pass on a device, in bf16, against the same weights in f32 on the CPU: what `clsgen selftest` prints last.
+//! A whole training pass on a device, in bf16, against the same weights in f32 on the CPU: what `clsgen selftest`
+//! prints last.
 //!
 //! Two records, dropout on, adapters on all seven projections with a B that is not 0 (or A would have no gradient).
 
@@ -13,8 +14,8 @@ use crate::{
     config::{Activation, Objective, Parameters},
     error::{Error, Result},
     model::{
-        ActivationCheckpointing, ClsHead, Footprint, Gradients, Llama, LlamaConfig, Loading, LoraConfig, Model, ModelSource,
-        lora::PROJECTIONS, tensor_spec,
+        ActivationCheckpointing, ClsHead, Footprint, Gradients, Llama, LlamaConfig, Loading, LoraConfig, Model,
+        ModelSource, lora::PROJECTIONS, tensor_spec,
     },
     ops::{
         Offsets,
@@ -29,7 +30,8 @@ use crate::{
 const LOSS: f64 = 4e-3;
 /// 1 − cosine of a gradient of the tiny Llama and its reference.
 const COSINE: f64 = 1e-3;
-/// The same of a given model: noise grows with depth. Twice PyTorch's own with SmolLM2-135M (`tests/golden/bf16_gradients.py`: 6.3e-3).
+/// The same of a given model: noise grows with depth. Twice PyTorch's own with SmolLM2-135M
+/// (`tests/golden/bf16_gradients.py`: 6.3e-3).
 const COSINE_GIVEN: f64 = 1.26e-2;
 const DROPOUT: f64 = 0.1;
 /// The two records: where in the text they begin, tokens of the prompt, tokens of the target.
@@ -41,7 +43,8 @@ pub fn tiny(device: &Device, only: &[String]) -> Vec<Row> {
     bench.attempt("dropout", |bench| masks(bench, device));
     bench.attempt("training, tiny Llama", |bench| {
         let config = serde_json::json!({
-            "model_type": "llama", "vocab_size": 515, "hidden_size": 256, "intermediate_size": 392, "num_hidden_layers": 3,
+            "model_type": "llama", "vocab_size": 515, "hidden_size": 256, "intermediate_size": 392,
+            "num_hidden_layers": 3,
             "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5, "rope_theta": 10000.0
         });
         let config = LlamaConfig::parse(config.as_object().ok_or_else(|| Error::run("no shape"))?)?;
@@ -57,13 +60,15 @@ pub fn check_memory(source: &ModelSource) -> Result<()> {
     let config = source.config()?;
     let loading = Loading::of(source, &config, DType::BF16, &Device::Cpu);
     let footprint = Footprint::of(&config, DType::F32, false, Some(&lora()));
-    let pass = RECORDS.iter().map(|(_, prompt, target)| prompt + target).sum::<usize>() as u64 * footprint.row(footprint.layers);
+    let pass = RECORDS.iter().map(|(_, prompt, target)| prompt + target).sum::<usize>() as u64
+        * footprint.row(footprint.layers);
     let logits = RECORDS.iter().map(|(_, _, target)| *target as u64).max().unwrap_or(0) * footprint.logits;
     let what = format!("{} as bf16 and as f32", source.path.display());
     loading.check(tensor_spec::bytes(&config, DType::F32) + pass + logits, &Device::Cpu, &what, &|_| None)
 }
 
-/// The same pass of a given model, whose weights (on the CPU) are taken as bf16 holds them, over `text`: at least a token.
+/// The same pass of a given model, whose weights (on the CPU) are taken as bf16 holds them, over `text`: at least a
+/// token.
 pub fn model(llama: Llama, text: &[u32], device: &Device) -> Vec<Row> {
     let mut bench = Bench::new(device, &[]);
     bench.attempt("training, given model", |bench| pass(bench, "given model", COSINE_GIVEN, llama, text, device));
@@ -83,7 +88,14 @@ fn masks(bench: &mut Bench<'_>, device: &Device) -> Result<()> {
     bench.check("dropout, whole model", "mask", &ours, &numbers(&reference)?, 0.0)
 }
 
-fn pass(bench: &mut Bench<'_>, op: &'static str, bound: f64, mut reference: Llama, text: &[u32], device: &Device) -> Result<()> {
+fn pass(
+    bench: &mut Bench<'_>,
+    op: &'static str,
+    bound: f64,
+    mut reference: Llama,
+    text: &[u32],
+    device: &Device,
+) -> Result<()> {
     adapt(&mut reference)?;
     let (ours, reference) = (reference.held_as(DType::BF16, device)?, reference.held_as(DType::F32, &Device::Cpu)?);
     let ((loss, gradients), (again, gradients_again), (expected, exact)) =
@@ -111,14 +123,27 @@ fn pass(bench: &mut Bench<'_>, op: &'static str, bound: f64, mut reference: Llam
 }
 
 fn lora() -> LoraConfig {
-    LoraConfig { rank: 8, alpha: 16.0, dropout: DROPOUT, targets: PROJECTIONS.map(String::from).to_vec(), use_rslora: false }
+    LoraConfig {
+        rank: 8,
+        alpha: 16.0,
+        dropout: DROPOUT,
+        targets: PROJECTIONS.map(String::from).to_vec(),
+        use_rslora: false,
+    }
 }
 
 /// Adapters whose B is drawn too.
 fn adapt(llama: &mut Llama) -> Result<()> {
     llama.add_lora(&lora(), 6)?;
     for (name, tensor) in llama.adapter_tensors().iter().filter(|(name, _)| name.contains("lora_B")) {
-        let drawn = random::normal(Rng::new(6, streams::LORA_INIT), hash_name(name), 0.02, tensor.shape(), DType::F32, &Device::Cpu)?;
+        let drawn = random::normal(
+            Rng::new(6, streams::LORA_INIT),
+            hash_name(name),
+            0.02,
+            tensor.shape(),
+            DType::F32,
+            &Device::Cpu,
+        )?;
         tensor.slice_set(&drawn, 0, 0)?;
     }
     Ok(())

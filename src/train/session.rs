@@ -96,7 +96,12 @@ impl Session<'_> {
         let best = write_best(&self.writer.run, self.state.epoch)?;
         let score = best.score.map_or_else(|| "no dev metrics".into(), |score| format!("quality score {score:.3}"));
         self.log.bar().suspend(|| {
-            tracing::info!("epoch {}: loss {:.4}; best so far epoch {} ({score})", self.state.epoch, means.loss, best.epoch);
+            tracing::info!(
+                "epoch {}: loss {:.4}; best so far epoch {} ({score})",
+                self.state.epoch,
+                means.loss,
+                best.epoch
+            );
         });
         Ok(())
     }
@@ -112,7 +117,9 @@ impl Session<'_> {
             write_best(&self.writer.run, self.state.epoch)?;
         }
         let name = device::signal_name(signal);
-        let message = format!("stopped by {name} after step {} of {}, state saved", self.state.step, self.state.total_steps);
-        Ok(Error::new(Kind::Signal(signal), message).hint("the same command with --resume goes on where this one stopped"))
+        let message =
+            format!("stopped by {name} after step {} of {}, state saved", self.state.step, self.state.total_steps);
+        Ok(Error::new(Kind::Signal(signal), message)
+            .hint("the same command with --resume goes on where this one stopped"))
     }
 }

@@ -125,7 +125,16 @@ mod tests {
         let head = ClsHead::new(16, 8, config::Activation::Gelu, 0.1, 3, &Device::Cpu).unwrap();
         let model = Model { llama, head };
         let optimizer = Optimizer::new(model.trainable(Parameters::Lora).unwrap(), &config::Train::default()).unwrap();
-        let plan = Plan { records: 3, batch_size: 2, accumulation: 1, ranks: 1, epochs: 5, shuffle: true, short_first: None, seed: 3 };
+        let plan = Plan {
+            records: 3,
+            batch_size: 2,
+            accumulation: 1,
+            ranks: 1,
+            epochs: 5,
+            shuffle: true,
+            short_first: None,
+            seed: 3,
+        };
         let weights = LossWeights { objective, generation: 1.0, classification: 1.0, prompt: 0.0 };
         let pass = Pass {
             weights,
@@ -135,16 +144,27 @@ mod tests {
             dropout: Some(3),
         };
         let schedule = LinearSchedule { peak: 0.01, warmup: 0, total: 10 };
-        Trainer { model, optimizer, plan, schedule, weight_schedule: WeightSchedule { end: None, total: 10 }, pass, rank: 0 }
+        Trainer {
+            model,
+            optimizer,
+            plan,
+            schedule,
+            weight_schedule: WeightSchedule { end: None, total: 10 },
+            pass,
+            rank: 0,
+        }
     }
 
     fn examples() -> Vec<Example> {
-        let example = |prompt: &[u32], target: &[u32], class| Example { prompt: prompt.to_vec(), target: target.to_vec(), class };
+        let example =
+            |prompt: &[u32], target: &[u32], class| Example { prompt: prompt.to_vec(), target: target.to_vec(), class };
         vec![example(&[1, 2, 3, 4], &[5, 6, 0], 1), example(&[7, 8], &[], 0), example(&[9, 10, 11], &[12, 0], 0)]
     }
 
     fn bits(tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Vec<u32>> {
-        let bits = |tensor: Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect();
+        let bits = |tensor: Tensor| {
+            tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+        };
         tensors.into_iter().map(|(name, tensor)| (name, bits(tensor))).collect()
     }
 
@@ -153,7 +173,8 @@ mod tests {
         let mut trainer = trainer(Objective::Joint);
         let (base, adapters) = (bits(trainer.model.llama.base_tensors()), bits(trainer.model.llama.adapter_tensors()));
         let order = trainer.plan.order(1);
-        let (first, second) = (trainer.step(1, &examples(), &order).unwrap(), trainer.step(2, &examples(), &order).unwrap());
+        let (first, second) =
+            (trainer.step(1, &examples(), &order).unwrap(), trainer.step(2, &examples(), &order).unwrap());
         assert_eq!((first.counts.records, second.counts.records), (2, 1));
         assert_eq!(bits(trainer.model.llama.base_tensors()), base);
         for (name, before) in &adapters {
@@ -189,8 +210,8 @@ mod tests {
         assert!(half.1 != whole.1 && half.1 != step(&long, 0.0).1);
     }
 
-    /// Each tensor moved along its gradient g by ±h: the loss of a step, smoothed and weighed as the step's schedule says, must change
-    /// by 2h‖g‖².
+    /// Each tensor moved along its gradient g by ±h: the loss of a step, smoothed and weighed as the step's schedule
+    /// says, must change by 2h‖g‖².
     #[test]
     fn the_gradient_of_a_smoothed_and_scheduled_step_is_the_slope_of_its_loss() {
         let mut trainer = trainer(Objective::Joint);
@@ -209,8 +230,8 @@ mod tests {
         let mut moved = Vec::new();
         for (name, gradient) in &gradients {
             let squared = f64::from(gradient.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap());
-            // An adapter's A has no slope while its B is 0, and a slope below this drowns in the rounding of an f32 loss. Every adapter's
-            // is checked in `model::training`; what is new here is what comes out of the heads.
+            // An adapter's A has no slope while its B is 0, and a slope below this drowns in the rounding of an f32
+            // loss. Every adapter's is checked in `model::training`; what is new here is what comes out of the heads.
             if squared < 1e-3 {
                 continue;
             }

@@ -1,11 +1,12 @@
 //! TensorBoard event files: length-prefixed, checksummed protobuf records (TFRecord).
 //!
 //! ```text
-//! u64 length · u32 masked crc32c(length) · bytes · u32 masked crc32c(bytes)      masked = rotate_right(crc, 15) + 0xa282ead8
+//! u64 length · u32 masked crc32c(length) · bytes · u32 masked crc32c(bytes)
+//! masked = rotate_right(crc, 15) + 0xa282ead8
 //! ```
 //!
-//! A process writes a file of its own; after a resume its first event says `SESSION START` at the step it starts from, and
-//! TensorBoard then hides what earlier files hold from that step on.
+//! A process writes a file of its own; after a resume its first event says `SESSION START` at the step it starts from,
+//! and TensorBoard then hides what earlier files hold from that step on.
 
 use std::{
     path::Path,
@@ -81,14 +82,20 @@ impl EventWriter {
             .unwrap_or_else(|| dir.join("events.out.tfevents"));
         let mut writer = Self { file: storage::create(&path)? };
         writer.write(&Event { wall_time: now, file_version: Some("brain.Event:2".into()), ..Event::default() })?;
-        let start = Event { wall_time: now, step: first_step as i64, session_log: Some(SessionLog { status: 1 }), ..Event::default() };
+        let start = Event {
+            wall_time: now,
+            step: first_step as i64,
+            session_log: Some(SessionLog { status: 1 }),
+            ..Event::default()
+        };
         writer.write(&start)?;
         Ok(writer)
     }
 
     /// Writes the scalars that are defined.
     pub fn scalars(&mut self, step: usize, scalars: &[(&str, Option<f64>)]) -> Result<()> {
-        let value = |(tag, value): &(&str, Option<f64>)| value.map(|v| Value { tag: (*tag).into(), simple_value: v as f32 });
+        let value =
+            |(tag, value): &(&str, Option<f64>)| value.map(|v| Value { tag: (*tag).into(), simple_value: v as f32 });
         let summary = Summary { value: scalars.iter().filter_map(value).collect() };
         self.write(&Event { wall_time: wall_time(), step: step as i64, summary: Some(summary), ..Event::default() })
     }
@@ -122,7 +129,8 @@ fn wall_time() -> f64 {
 mod tests {
     use super::*;
 
-    /// `tensorboard.compat.tensorflow_stub` wrote these 40 bytes for `Event(wall_time=1.0, file_version="brain.Event:2")`.
+    /// `tensorboard.compat.tensorflow_stub` wrote these 40 bytes for
+    /// `Event(wall_time=1.0, file_version="brain.Event:2")`.
     #[test]
     fn a_record_is_framed_as_tensorboard_frames_it() {
         let event = Event { wall_time: 1.0, file_version: Some("brain.Event:2".into()), ..Event::default() };

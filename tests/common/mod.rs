@@ -14,7 +14,8 @@ use serde_json::Value;
 
 /// A file or folder of `../shared` (or of `$CLSGEN_SHARED`); absent, a `SKIP:` line says so.
 pub fn shared(path: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("CLSGEN_SHARED").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
+    let root = std::env::var_os("CLSGEN_SHARED")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
     present(root.join(path), "set CLSGEN_SHARED to the folder that holds it")
 }
 
@@ -40,13 +41,15 @@ fn present(path: PathBuf, advice: &str) -> Option<PathBuf> {
 /// The embedded model, its prompt and config, and `count` notes of 120 words in each of these splits, the same in all.
 pub fn write_demo(dir: &Path, splits: &[&str], count: u64, prevalence: f64) {
     demo::write_model(&dir.join("model")).unwrap();
-    for (name, text) in [(format!("prompts/{}", demo::PROMPT.0).as_str(), demo::PROMPT.1), ("demo.toml", demo::CONFIG)] {
+    for (name, text) in [(format!("prompts/{}", demo::PROMPT.0).as_str(), demo::PROMPT.1), ("demo.toml", demo::CONFIG)]
+    {
         std::fs::create_dir_all(dir.join(name).parent().unwrap()).unwrap();
         std::fs::write(dir.join(name), text).unwrap();
     }
     std::fs::create_dir_all(dir.join("data")).unwrap();
     let notes = Notes::new(3, NoteSettings { words: 120, prevalence, typos: 0.0 });
-    let lines: Vec<String> = notes.range(0..count).into_iter().map(|note| Value::Object(note.record.to_json()).to_string()).collect();
+    let lines: Vec<String> =
+        notes.range(0..count).into_iter().map(|note| Value::Object(note.record.to_json()).to_string()).collect();
     for split in splits {
         std::fs::write(dir.join(format!("data/{split}.jsonl")), lines.join("\n")).unwrap();
     }

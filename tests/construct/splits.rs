@@ -18,8 +18,11 @@ impl Work {
     fn with_dev() -> Self {
         let work = Self::new();
         let notes = Notes::new(3, NoteSettings { words: 120, prevalence: 0.4, typos: 0.0 });
-        let lines: Vec<String> =
-            notes.range(RECORDS..RECORDS + 8).iter().map(|note| Value::Object(note.record.to_json()).to_string()).collect();
+        let lines: Vec<String> = notes
+            .range(RECORDS..RECORDS + 8)
+            .iter()
+            .map(|note| Value::Object(note.record.to_json()).to_string())
+            .collect();
         std::fs::write(work.path("data/dev.jsonl"), lines.join("\n")).unwrap();
         work
     }
@@ -83,16 +86,31 @@ fn a_split_added_to_a_finished_run_gives_the_files_of_both_at_once() {
         let train = std::fs::metadata(work.path(run).join("construct/train.jsonl")).unwrap().modified().unwrap();
         // Killed in the second split's trials, then before and after each of its files: itself, the dropped list,
         // stats.json.
-        let faults = ["log.append:4", "log.torn:3", "file.write:2", "file.renamed:2", "file.write:2", "file.renamed:2", "file.write:3"];
+        let faults = [
+            "log.append:4",
+            "log.torn:3",
+            "file.write:2",
+            "file.renamed:2",
+            "file.write:2",
+            "file.renamed:2",
+            "file.write:3",
+        ];
         for fault in faults.into_iter().chain(["file.renamed:3"]) {
             work.killed(run, &["--set", &format!("construct.splits={added}"), ONE[0], ONE[1]], fault);
             assert!(work.file(run, "dropped.jsonl").starts_with(&work.dropped_of_train("whole")), "{fault}");
         }
-        assert!(work.names(run).contains(&"dev.progress.jsonl".to_owned()), "it goes only when stats.json names the split");
+        assert!(
+            work.names(run).contains(&"dev.progress.jsonl".to_owned()),
+            "it goes only when stats.json names the split"
+        );
         work.succeed(run, added, &ONE);
         assert_eq!(FILES.map(|name| work.file(run, name)), whole, "{run}");
         assert_eq!(work.names(run), ["dev.jsonl", "dropped.jsonl", "stats.json", "train.jsonl"], "{run}");
-        assert_eq!(std::fs::metadata(work.path(run).join("construct/train.jsonl")).unwrap().modified().unwrap(), train, "it is left alone");
+        assert_eq!(
+            std::fs::metadata(work.path(run).join("construct/train.jsonl")).unwrap().modified().unwrap(),
+            train,
+            "it is left alone"
+        );
     }
     // The other way round: the same records, the entries in the order in which they were made.
     work.succeed("turned", r#"["dev"]"#, &ONE);
@@ -130,7 +148,9 @@ fn documents_that_the_teacher_reads_in_part_are_counted_also_by_a_killed_run() {
     assert!(cut > 0 && cut < RECORDS as usize, "{cut}");
     let narrow = format!("construct.max_input_tokens={window}");
     let narrow = ["--set", &narrow, "--set", "construct.trials=1"];
-    let sentence = format!("{cut} of {RECORDS} documents are longer than the teacher's window and were cut, by {tokens} tokens in all");
+    let sentence = format!(
+        "{cut} of {RECORDS} documents are longer than the teacher's window and were cut, by {tokens} tokens in all"
+    );
     let mut loud = work.command("whole");
     let arguments: Vec<_> = loud.get_args().filter(|arg| *arg != "--quiet").map(ToOwned::to_owned).collect();
     loud = common::clsgen();

@@ -5,7 +5,9 @@ use super::*;
 /// Lines with a group each.
 fn grouped(rows: &[(u8, f64, &str)]) -> String {
     let line = |(i, &(label, probability, group)): (usize, &(u8, f64, &str))| {
-        json!({"id": format!("r{i}"), "label": label, "probability": probability, "group": group, "verbalized_label": label}).to_string()
+        json!({"id": format!("r{i}"), "label": label, "probability": probability, "group": group,
+            "verbalized_label": label})
+        .to_string()
     };
     rows.iter().enumerate().map(|row| line(row) + "\n").collect()
 }
@@ -34,7 +36,10 @@ fn what_resamples_cannot_tell_has_no_interval_and_says_why() {
     ] {
         let bench = Bench::new();
         bench.file("test.jsonl", &lines);
-        bench.eval(&["--predictions", "test.jsonl", "--set", &format!("eval.bootstrap={resamples}")]).assert().success();
+        bench
+            .eval(&["--predictions", "test.jsonl", "--set", &format!("eval.bootstrap={resamples}")])
+            .assert()
+            .success();
         let metrics = bench.json("metrics.json");
         check_intervals("metrics", &metrics);
         let told = &metrics["default"][at];
@@ -47,24 +52,36 @@ fn what_resamples_cannot_tell_has_no_interval_and_says_why() {
 fn a_proportion_of_1_has_clopper_and_pearsons_interval_over_its_groups() {
     let bench = Bench::new();
     // Ten positives in five groups, all found: 0.025^(1/5), as scipy's `binomtest(5, 5).proportion_ci()`.
-    let rows: Vec<_> = (0..30).map(|i| (u8::from(i < 10), if i < 10 { 0.9 } else { 0.1 + 0.015 * i as f64 }, i / 2)).collect();
+    let rows: Vec<_> =
+        (0..30).map(|i| (u8::from(i < 10), if i < 10 { 0.9 } else { 0.1 + 0.015 * i as f64 }, i / 2)).collect();
     let names: Vec<String> = (0..15).map(|group| format!("g{group}")).collect();
-    bench.file("test.jsonl", &grouped(&rows.iter().map(|&(label, p, group)| (label, p, names[group].as_str())).collect::<Vec<_>>()));
+    bench.file(
+        "test.jsonl",
+        &grouped(&rows.iter().map(|&(label, p, group)| (label, p, names[group].as_str())).collect::<Vec<_>>()),
+    );
     let output = bench.eval(&["--predictions", "test.jsonl"]).assert().success();
     let recall = bench.json("metrics.json")["default"]["recall"].clone();
-    assert!((recall["ci95"][0].as_f64().unwrap() - 0.478_176_249_895_018_5).abs() < 1e-9 && recall["ci95"][1] == 1.0, "{recall}");
+    assert!(
+        (recall["ci95"][0].as_f64().unwrap() - 0.478_176_249_895_018_5).abs() < 1e-9 && recall["ci95"][1] == 1.0,
+        "{recall}"
+    );
     // An AUROC of exactly 1 does not vary: no interval, and a line that doubts it.
     let auroc = bench.json("metrics.json")["auroc"].clone();
-    assert_eq!((&auroc["value"], &auroc["ci95"], &auroc["reason"]), (&json!(1.0), &Value::Null, &json!("no interval: no variation")));
+    assert_eq!(
+        (&auroc["value"], &auroc["ci95"], &auroc["reason"]),
+        (&json!(1.0), &Value::Null, &json!("no interval: no variation"))
+    );
     assert!(String::from_utf8_lossy(&output.get_output().stderr).contains("AUROC is exactly 1"));
 }
 
 #[test]
 fn the_shared_files_of_one_group_have_no_interval_of_one_point() {
     let Some(folder) = common::shared("cases/05") else { return };
-    for (name, at) in
-        [("onepospatient.jsonl", "/default/recall"), ("onegroup.jsonl", "/calibration/brier"), ("onegroup.jsonl", "/parsable")]
-    {
+    for (name, at) in [
+        ("onepospatient.jsonl", "/default/recall"),
+        ("onegroup.jsonl", "/calibration/brier"),
+        ("onegroup.jsonl", "/parsable"),
+    ] {
         let bench = Bench::new();
         bench.eval(&["--predictions", folder.join(name).to_str().unwrap()]).assert().success();
         let metrics = bench.json("metrics.json");
@@ -75,7 +92,9 @@ fn the_shared_files_of_one_group_have_no_interval_of_one_point() {
 
 #[test]
 fn reasons_are_the_causes() {
-    let unparsable = |i: usize| json!({"id": format!("r{i}"), "label": i % 2, "probability": 0.5, "parsable": false}).to_string() + "\n";
+    let unparsable = |i: usize| {
+        json!({"id": format!("r{i}"), "label": i % 2, "probability": 0.5, "parsable": false}).to_string() + "\n"
+    };
     let bench = Bench::new();
     bench.file("test.jsonl", &(0..8).map(unparsable).collect::<String>());
     bench.eval(&["--predictions", "test.jsonl", "--dev-predictions", "test.jsonl"]).assert().success();
@@ -86,9 +105,17 @@ fn reasons_are_the_causes() {
         assert_eq!(metrics.pointer(at), Some(&json!("no generated text could be parsed")), "{at}");
     }
     assert_eq!(metrics["calibration"]["slope"]["reason"], "every probability is the same");
-    assert!(bench.json("calibration.json")["methods"]["temperature"]["reason"].as_str().unwrap().contains("every probability is 0.5"));
+    assert!(
+        bench.json("calibration.json")["methods"]["temperature"]["reason"]
+            .as_str()
+            .unwrap()
+            .contains("every probability is 0.5")
+    );
     let bench = Bench::new();
-    bench.file("test.jsonl", "{\"id\": 1, \"label\": 1, \"probability\": 0.9}\n{\"id\": 2, \"label\": 0, \"probability\": 0.2}\n");
+    bench.file(
+        "test.jsonl",
+        "{\"id\": 1, \"label\": 1, \"probability\": 0.9}\n{\"id\": 2, \"label\": 0, \"probability\": 0.2}\n",
+    );
     bench.eval(&["--predictions", "test.jsonl"]).assert().success();
     assert_eq!(bench.json("metrics.json")["auroc_align"]["reason"], "the predictions hold no generated text");
 }

@@ -12,8 +12,10 @@ mod fixture;
 
 use fixture::{Fixture, check, golden, stderr};
 
-const OPENS: &str = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}<think>\n{% endif %}";
-const SILENT: &str = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}Answer: {% endif %}";
+const OPENS: &str =
+    "{% for m in messages %}{{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}<think>\n{% endif %}";
+const SILENT: &str =
+    "{% for m in messages %}{{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}Answer: {% endif %}";
 /// More tokens than a judge gets for its one line.
 const STEPS: usize = 60;
 /// What is said in the thought, in the very format of an answer.
@@ -23,17 +25,21 @@ const ANSWER: &str = "Sure.\nClassification: 1:death\nReadability: READABLE\nPro
 /// A model folder that says these tokens one after the other, whatever it is asked: each token's embedding is its own
 /// axis, attention and MLP add nothing, and the LM head maps an axis to the token that follows.
 fn write_scripted(fixture: &Fixture, folder: &str, template: &str, script: &[String]) {
-    let plain = |name: &str| -> Value { serde_json::from_slice(&std::fs::read(golden("base").join(name)).unwrap()).unwrap() };
+    let plain =
+        |name: &str| -> Value { serde_json::from_slice(&std::fs::read(golden("base").join(name)).unwrap()).unwrap() };
     let (mut tokenizer, mut config) = (plain("tokenizer.json"), plain("config.json"));
     let first = 257;
     for (i, content) in script.iter().enumerate() {
-        let token = json!({"id": first + i, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+        let token = json!({"id": first + i, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false,
             "special": false});
         tokenizer["added_tokens"].as_array_mut().unwrap().push(token);
     }
     let vocab = first + script.len();
     let hidden = vocab.next_multiple_of(8);
-    for (key, value) in [("vocab_size", vocab), ("hidden_size", hidden), ("num_hidden_layers", 1), ("max_position_embeddings", 2048)] {
+    for (key, value) in
+        [("vocab_size", vocab), ("hidden_size", hidden), ("num_hidden_layers", 1), ("max_position_embeddings", 2048)]
+    {
         config[key] = json!(value);
     }
     fixture.write(&format!("{folder}/tokenizer.json"), tokenizer.to_string());
@@ -55,7 +61,8 @@ fn write_scripted(fixture: &Fixture, folder: &str, template: &str, script: &[Str
         (0..vocab).for_each(|id| values[row(id) * hidden + id] += 1.0);
         Tensor::from_vec(values, (vocab, hidden), &Device::Cpu).unwrap()
     };
-    let zeros = |rows: usize, columns: usize| Tensor::zeros((rows, columns), candle_core::DType::F32, &Device::Cpu).unwrap();
+    let zeros =
+        |rows: usize, columns: usize| Tensor::zeros((rows, columns), candle_core::DType::F32, &Device::Cpu).unwrap();
     let ones = || Tensor::ones(hidden, candle_core::DType::F32, &Device::Cpu).unwrap();
     let (heads, kv, ffn) = (4 * 8, 2 * 8, 48);
     let layer = |part: &str| format!("model.layers.0.{part}.weight");
@@ -99,14 +106,26 @@ impl Scored {
         fixture.succeed("run", &[&windows[..], &short, flags].concat());
         // Something to judge.
         let line = |i: usize| {
-            json!({"id": format!("n{i}"), "label": i % 2, "probability": 0.5, "verbalized_label": i % 2, "explanation": "It is so.",
+            json!({"id": format!("n{i}"), "label": i % 2, "probability": 0.5, "verbalized_label": i % 2,
+                "explanation": "It is so.",
                 "text": "It is so."})
         };
         fixture.write("told.jsonl", (0..3).map(|i| line(i).to_string() + "\n").collect::<String>());
         let eval = |more: &[&str]| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_clsgen"));
-            command.current_dir(fixture.path("")).args(["eval", "--config", "config.toml", "--run", "run"]).args(more).args(flags);
-            command.args(["--set", "model.base=scripted", "--set", "eval.bootstrap=0", "--set", "model.max_input_tokens=1200"]);
+            command
+                .current_dir(fixture.path(""))
+                .args(["eval", "--config", "config.toml", "--run", "run"])
+                .args(more)
+                .args(flags);
+            command.args([
+                "--set",
+                "model.base=scripted",
+                "--set",
+                "eval.bootstrap=0",
+                "--set",
+                "model.max_input_tokens=1200",
+            ]);
             let output = check(command.env("RUST_BACKTRACE", "0").output().unwrap());
             assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
             stderr(&output)
@@ -154,7 +173,9 @@ fn an_answer_is_read_behind_the_thought_that_the_template_opened() {
 #[test]
 fn a_thought_that_never_ends_is_no_answer() {
     // The model stops in its thought, or is cut off in it.
-    for (script, room) in [(thought(&[]), &ROOM[..]), (thought(&["</think>", ANSWER]), &["--set", "model.max_output_tokens=61"])] {
+    for (script, room) in
+        [(thought(&[]), &ROOM[..]), (thought(&["</think>", ANSWER]), &["--set", "model.max_output_tokens=61"])]
+    {
         let scored = Scored::new(OPENS, &script, room);
         assert_eq!(scored.read(), [Value::Null, Value::Null, Value::Null, Value::Null]);
         assert!(scored.told.contains("6 of 6 answers unparsable"), "{}", scored.told);

@@ -43,11 +43,19 @@ fn interleaved(name: &str, tensor: Tensor, config: &serde_json::Value) -> Tensor
     };
     let (heads, head_dim) = (config[key].as_u64().unwrap() as usize, config["head_dim"].as_u64().unwrap() as usize);
     let shape = tensor.dims().to_vec();
-    tensor.reshape((heads, 2, head_dim / 2, ())).unwrap().transpose(1, 2).unwrap().contiguous().unwrap().reshape(shape).unwrap()
+    tensor
+        .reshape((heads, 2, head_dim / 2, ()))
+        .unwrap()
+        .transpose(1, 2)
+        .unwrap()
+        .contiguous()
+        .unwrap()
+        .reshape(shape)
+        .unwrap()
 }
 
-/// The file's bytes, weights in f32. The pre-tokenizer is called GPT-2's: the embedded model's own has no name, and cuts texts
-/// without numbers of several digits and without apostrophes at the same places.
+/// The file's bytes, weights in f32. The pre-tokenizer is called GPT-2's: the embedded model's own has no name, and
+/// cuts texts without numbers of several digits and without apostrophes at the same places.
 pub fn of_folder(folder: &Path) -> Vec<u8> {
     let (config, tokenizer) = (json(&folder.join("config.json")), json(&folder.join("tokenizer.json")));
     let settings = json(&folder.join("tokenizer_config.json"));
@@ -82,7 +90,10 @@ pub fn of_folder(folder: &Path) -> Vec<u8> {
         ("tokenizer.ggml.pre", Value::String("gpt-2".into())),
         ("tokenizer.ggml.bos_token_id", id_of("bos_token")),
         ("tokenizer.ggml.eos_token_id", id_of("eos_token")),
-        ("tokenizer.ggml.merges", strings(tokenizer["model"]["merges"].as_array().unwrap().iter().map(merge).collect())),
+        (
+            "tokenizer.ggml.merges",
+            strings(tokenizer["model"]["merges"].as_array().unwrap().iter().map(merge).collect()),
+        ),
         ("tokenizer.ggml.token_type", Value::Array(kinds.into_iter().map(Value::I32).collect())),
         ("tokenizer.ggml.add_bos_token", Value::Bool(false)),
         ("tokenizer.chat_template", Value::String(settings["chat_template"].as_str().unwrap().into())),

@@ -15,14 +15,25 @@ pub const COUNT: usize = 6;
 /// Id, text, label. No numbers of several digits, no apostrophes: see `gguf::of_folder`.
 fn notes() -> Vec<(String, String, i64)> {
     let note = |i: usize| {
-        let finding = if i.is_multiple_of(2) { "went home well, eating and walking" } else { "the heart stopped, comfort care was begun" };
-        (format!("n{i}"), format!("The patient, a \"{}\" case, {finding}.", ["first", "second", "third"][i % 3]), (i % 2) as i64)
+        let finding = if i.is_multiple_of(2) {
+            "went home well, eating and walking"
+        } else {
+            "the heart stopped, comfort care was begun"
+        };
+        (
+            format!("n{i}"),
+            format!("The patient, a \"{}\" case, {finding}.", ["first", "second", "third"][i % 3]),
+            (i % 2) as i64,
+        )
     };
     (0..COUNT).map(note).collect()
 }
 
 pub fn jsonl() -> String {
-    notes().into_iter().map(|(id, text, label)| json!({"id": id, "text": text, "label": label}).to_string() + "\n").collect()
+    notes()
+        .into_iter()
+        .map(|(id, text, label)| json!({"id": id, "text": text, "label": label}).to_string() + "\n")
+        .collect()
 }
 
 fn quoted(text: &str) -> String {
@@ -30,26 +41,33 @@ fn quoted(text: &str) -> String {
 }
 
 pub fn csv() -> String {
-    let rows: String = notes().into_iter().map(|(id, text, label)| format!("{id},{},{label}\r\n", quoted(&text))).collect();
+    let rows: String =
+        notes().into_iter().map(|(id, text, label)| format!("{id},{},{label}\r\n", quoted(&text))).collect();
     format!("id,text,label\r\n{rows}")
 }
 
 pub fn lcd() -> String {
-    let element = |(id, text, label)| json!({"id": id, "text": text, "out_hospital_mortality_30": label, "data_type": "test"});
+    let element =
+        |(id, text, label)| json!({"id": id, "text": text, "out_hospital_mortality_30": label, "data_type": "test"});
     json!({"version": "1", "data": notes().into_iter().map(element).collect::<Vec<_>>()}).to_string()
 }
 
 pub fn clinifact() -> String {
-    let rows: String = notes().into_iter().map(|(id, text, label)| format!("{id},NCT1,a claim,{},{label}\n", quoted(&text))).collect();
+    let rows: String =
+        notes().into_iter().map(|(id, text, label)| format!("{id},NCT1,a claim,{},{label}\n", quoted(&text))).collect();
     format!("index,nctId,claim,article_abstract,label\n{rows}")
 }
 
 pub fn parquet() -> Vec<u8> {
     let schema = Arc::new(
-        parse_message_type("message m { required binary id (UTF8); required binary text (UTF8); required int64 label; }").unwrap(),
+        parse_message_type(
+            "message m { required binary id (UTF8); required binary text (UTF8); required int64 label; }",
+        )
+        .unwrap(),
     );
     let mut bytes = Vec::new();
-    let mut writer = SerializedFileWriter::new(&mut bytes, schema, Arc::new(WriterProperties::builder().build())).unwrap();
+    let mut writer =
+        SerializedFileWriter::new(&mut bytes, schema, Arc::new(WriterProperties::builder().build())).unwrap();
     let mut group = writer.next_row_group().unwrap();
     let texts = |pick: fn((String, String, i64)) -> String| -> Vec<ByteArray> {
         notes().into_iter().map(|note| ByteArray::from(pick(note).into_bytes())).collect()

@@ -24,7 +24,10 @@ fn write(path: &Path, tensors: &Raw) {
     let (mut header, mut data) = (Vec::new(), Vec::new());
     for (name, dtype, shape, bytes) in tensors {
         let end = data.len() + bytes.len();
-        header.push(format!("{name:?}:{{\"dtype\":\"{dtype}\",\"shape\":{shape:?},\"data_offsets\":[{},{end}]}}", data.len()));
+        header.push(format!(
+            "{name:?}:{{\"dtype\":\"{dtype}\",\"shape\":{shape:?},\"data_offsets\":[{},{end}]}}",
+            data.len()
+        ));
         data.extend(bytes);
     }
     let header = format!("{{{}}}", header.join(","));
@@ -212,7 +215,11 @@ fn other_adapters_are_refused() {
     refuse("init_lora_weights", json!("pissa"), &["pissa"]);
     refuse("target_modules", json!(["q_proj", "c_attn"]), &["c_attn"]);
     refuse("target_modules", json!(["q_proj"]), &["unexpected", "v_proj.lora_A"]);
-    refuse("target_modules", json!(["q_proj", "k_proj", "v_proj", "o_proj", "up_proj"]), &["missing", "up_proj.lora_A"]);
+    refuse(
+        "target_modules",
+        json!(["q_proj", "k_proj", "v_proj", "o_proj", "up_proj"]),
+        &["missing", "up_proj.lora_A"],
+    );
     refuse("r", json!(4), &["[3, 16]", "rank 4"]);
     refuse("r", json!(0), &["rank"]);
 }

@@ -91,12 +91,25 @@ fn the_adapter_file_is_pefts_tensor_for_tensor() {
         let path = dir.path().join(case);
         write(&tuned(case), case, Parameters::Lora, &path);
         let read = |path: &Path| candle_core::safetensors::load(path, &CPU).unwrap();
-        let (ours, theirs) = (read(&path.join("adapter_model.safetensors")), read(&folder(case).join("adapter/adapter_model.safetensors")));
+        let (ours, theirs) = (
+            read(&path.join("adapter_model.safetensors")),
+            read(&folder(case).join("adapter/adapter_model.safetensors")),
+        );
         assert_eq!(ours.len(), theirs.len());
         theirs.iter().for_each(|(name, tensor)| assert_eq!(bits(tensor), bits(&ours[name]), "{name}"));
         let config = |path: &Path| json::<serde_json::Value>(&path.join("adapter_config.json"));
         let (ours, theirs) = (config(&path), config(&folder(case).join("adapter")));
-        for key in ["peft_type", "task_type", "r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "bias", "use_dora"] {
+        for key in [
+            "peft_type",
+            "task_type",
+            "r",
+            "lora_alpha",
+            "lora_dropout",
+            "target_modules",
+            "use_rslora",
+            "bias",
+            "use_dora",
+        ] {
             assert_eq!(ours[key], theirs[key], "{case} {key}");
         }
     }
@@ -111,7 +124,9 @@ fn peft_and_transformers_compute_our_logits_from_our_files() {
     };
     let dir = tempfile::tempdir().unwrap();
     for case in CASES {
-        for (kind, model, parameters) in [("lora", tuned(case), Parameters::Lora), ("full", untuned(case), Parameters::Full)] {
+        for (kind, model, parameters) in
+            [("lora", tuned(case), Parameters::Lora), ("full", untuned(case), Parameters::Full)]
+        {
             let path = dir.path().join(format!("{case}-{kind}"));
             write(&model, case, parameters, &path);
             let ids = batch(case)[2].ids();
@@ -120,7 +135,13 @@ fn peft_and_transformers_compute_our_logits_from_our_files() {
             let request = serde_json::json!({"ids": ids, "logits": logits.to_vec2::<f32>().unwrap()});
             std::fs::write(path.join("request.json"), request.to_string()).unwrap();
             let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/check_peft.py");
-            let output = Command::new(&python).arg(script).arg(folder(case)).arg(&path).env("HF_HUB_OFFLINE", "1").output().unwrap();
+            let output = Command::new(&python)
+                .arg(script)
+                .arg(folder(case))
+                .arg(&path)
+                .env("HF_HUB_OFFLINE", "1")
+                .output()
+                .unwrap();
             let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
             assert!(output.status.success(), "{case} {kind}: {out}{err}");
             println!("{case} {kind}: {out}");

@@ -14,7 +14,8 @@ use serde::Deserialize;
 
 pub const CASES: [&str; 3] = ["gqa", "llama3", "bias"];
 pub const CPU: Device = Device::Cpu;
-pub const KEEP: TrainingContext = TrainingContext { dropout: None, memory: ActivationCheckpointing::Keep, trains: Parameters::Lora };
+pub const KEEP: TrainingContext =
+    TrainingContext { dropout: None, memory: ActivationCheckpointing::Keep, trains: Parameters::Lora };
 
 #[derive(Debug, Clone, Deserialize)]
 pub struct Sequence {
@@ -67,7 +68,9 @@ pub fn foreign_checkpoint(case: &str) -> tempfile::TempDir {
 
 /// The case's base, PEFT-written adapter and head.
 pub fn tuned(case: &str) -> Model {
-    checkpoint::load_model(foreign_checkpoint(case).path(), checkpoint::BaseLookup::default(), DType::F32, &CPU).unwrap().model
+    checkpoint::load_model(foreign_checkpoint(case).path(), checkpoint::BaseLookup::default(), DType::F32, &CPU)
+        .unwrap()
+        .model
 }
 
 /// The case's base and head, no adapter.

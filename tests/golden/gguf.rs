@@ -76,7 +76,8 @@ fn write(path: &Path, metadata: &BTreeMap<String, Value>, tensors: &BTreeMap<Str
 }
 
 fn quantized(llama: &Llama) -> BTreeMap<String, QTensor> {
-    let store = |hf: &String, tensor: &Tensor| QTensor::quantize(&permuted(hf, tensor, &llama.config), GgmlDType::F32).unwrap();
+    let store =
+        |hf: &String, tensor: &Tensor| QTensor::quantize(&permuted(hf, tensor, &llama.config), GgmlDType::F32).unwrap();
     llama.base_tensors().iter().map(|(hf, tensor)| (name(hf), store(hf, tensor))).collect()
 }
 

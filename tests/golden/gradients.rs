@@ -18,7 +18,13 @@ fn context(memory: ActivationCheckpointing, trains: Parameters) -> TrainingConte
 }
 
 /// Adds the gradient of the joint loss over `batch`, a part of a step over `all`; gives (sum of L_gen, sum of L_cls).
-fn joint(model: &Model, batch: &[Sequence], all: &[Sequence], context: &TrainingContext, gradients: &mut Gradients) -> (f64, f64) {
+fn joint(
+    model: &Model,
+    batch: &[Sequence],
+    all: &[Sequence],
+    context: &TrainingContext,
+    gradients: &mut Gradients,
+) -> (f64, f64) {
     let (tokens, records) = (all.iter().map(|s| s.target.len()).sum::<usize>() as f32, all.len() as f32);
     let ids: Vec<u32> = batch.iter().flat_map(Sequence::ids).collect();
     let offsets = offsets(batch);
@@ -31,16 +37,19 @@ fn joint(model: &Model, batch: &[Sequence], all: &[Sequence], context: &Training
         let logits = model.llama.logits(&targets).unwrap();
         let (losses, lse) = cross_entropy::forward(&logits, &sequence.target).unwrap();
         gen_sum += losses.iter().map(|&l| f64::from(l)).sum::<f64>();
-        let dlogits = cross_entropy::backward(logits, &sequence.target, &lse, &vec![1.0 / tokens; losses.len()]).unwrap();
+        let dlogits =
+            cross_entropy::backward(logits, &sequence.target, &lse, &vec![1.0 / tokens; losses.len()]).unwrap();
         let d_rows = model.llama.logits_backward(&dlogits, &targets, context.trains, gradients).unwrap();
         let key = context.dropout.as_ref().map(|d| (d.seed, [d.record_keys[i]]));
-        let (logits, head) = model.head.forward(&rows(&hidden, t_n..t_n + 1), key.as_ref().map(|(s, k)| (*s, k.as_slice()))).unwrap();
+        let (logits, head) =
+            model.head.forward(&rows(&hidden, t_n..t_n + 1), key.as_ref().map(|(s, k)| (*s, k.as_slice()))).unwrap();
         let (losses, lse) = cross_entropy::forward(&logits, &[sequence.class]).unwrap();
         cls_sum += f64::from(losses[0]);
         let dlogits = cross_entropy::backward(logits, &[sequence.class], &lse, &[1.0 / records]).unwrap();
         let d_h_n = model.head.backward(head, &dlogits, gradients).unwrap();
         let at = |n: usize| Tensor::arange(t_n as u32, (t_n + n) as u32, &CPU).unwrap();
-        d_hidden = d_hidden.index_add(&at(sequence.target.len()), &d_rows, 0).unwrap().index_add(&at(1), &d_h_n, 0).unwrap();
+        d_hidden =
+            d_hidden.index_add(&at(sequence.target.len()), &d_rows, 0).unwrap().index_add(&at(1), &d_h_n, 0).unwrap();
     }
     model.llama.backward(saved, &d_hidden, gradients).unwrap();
     (gen_sum / f64::from(tokens), cls_sum / f64::from(records))
@@ -64,7 +73,12 @@ fn hidden_states_and_logits_are_pytorchs() {
                 if kind == "lora" {
                     let t_n = sequence.prompt.len() - 1;
                     let (logits, _) = model.head.forward(&rows(&hidden, t_n..t_n + 1), None).unwrap();
-                    assert_close(&format!("{case} cls {s}"), &logits.squeeze(0).unwrap(), &expected[&format!("lora.{s}.cls")], 1e-5);
+                    assert_close(
+                        &format!("{case} cls {s}"),
+                        &logits.squeeze(0).unwrap(),
+                        &expected[&format!("lora.{s}.cls")],
+                        1e-5,
+                    );
                 }
             }
         }
@@ -75,11 +89,17 @@ fn hidden_states_and_logits_are_pytorchs() {
 fn every_gradient_is_pytorchs_kept_or_recomputed() {
     for case in CASES {
         let (batch, expected) = (batch(case), expected(case));
-        for (kind, model, trains) in [("lora", tuned(case), Parameters::Lora), ("full", untuned(case), Parameters::Full)] {
+        for (kind, model, trains) in
+            [("lora", tuned(case), Parameters::Lora), ("full", untuned(case), Parameters::Full)]
+        {
             let mut kept = Gradients::new();
-            let (generation, classification) = joint(&model, &batch, &batch, &context(ActivationCheckpointing::Keep, trains), &mut kept);
+            let (generation, classification) =
+                joint(&model, &batch, &batch, &context(ActivationCheckpointing::Keep, trains), &mut kept);
             let losses = values(&expected[&format!("{kind}.loss")]);
-            assert!((generation - f64::from(losses[1])).abs() < 1e-5 * f64::from(losses[1]), "{case} {kind} {generation} {losses:?}");
+            assert!(
+                (generation - f64::from(losses[1])).abs() < 1e-5 * f64::from(losses[1]),
+                "{case} {kind} {generation} {losses:?}"
+            );
             assert!(
                 (classification - f64::from(losses[2])).abs() < 1e-5 * f64::from(losses[2]),
                 "{case} {kind} {classification} {losses:?}"
@@ -109,8 +129,11 @@ fn a_batch_gives_the_bits_of_its_sequences_alone() {
     for case in CASES {
         let batch = batch(case);
         for (model, trains) in [(tuned(case), Parameters::Lora), (untuned(case), Parameters::Full)] {
-            let dropout = |keys: &[u64]| (trains == Parameters::Lora).then(|| LoraDropout { seed: 5, record_keys: keys.to_vec() });
-            let together = TrainingContext { dropout: dropout(&[10, 11, 12]), ..context(ActivationCheckpointing::Keep, trains) };
+            let dropout = |keys: &[u64]| {
+                (trains == Parameters::Lora).then(|| LoraDropout { seed: 5, record_keys: keys.to_vec() })
+            };
+            let together =
+                TrainingContext { dropout: dropout(&[10, 11, 12]), ..context(ActivationCheckpointing::Keep, trains) };
             let ids: Vec<u32> = batch.iter().flat_map(Sequence::ids).collect();
             let offsets = offsets(&batch);
             let (hidden, _) = model.llama.forward(&ids, &offsets, &together).unwrap();
@@ -119,7 +142,8 @@ fn a_batch_gives_the_bits_of_its_sequences_alone() {
             let mut one_by_one = Gradients::new();
             for (i, range) in offsets.ranges().enumerate() {
                 let alone = TrainingContext { dropout: dropout(&[10 + i as u64]), ..together.clone() };
-                let (single, _) = model.llama.forward(&batch[i].ids(), &Offsets::from_lengths(&[range.len()]), &alone).unwrap();
+                let (single, _) =
+                    model.llama.forward(&batch[i].ids(), &Offsets::from_lengths(&[range.len()]), &alone).unwrap();
                 assert_eq!(bits(&rows(&hidden, range)), bits(&single), "{case} {trains:?} sequence {i}");
                 joint(&model, &batch[i..=i], &batch, &alone, &mut one_by_one);
             }

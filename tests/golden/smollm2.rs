@@ -73,13 +73,17 @@ fn bf16_weights_and_a_quantized_gguf_are_near() {
     let Some((path, reference)) = reference() else { return };
     let (llama, exact) = last_logits(&path, &reference.input_ids, DType::F32);
     let exact = Tensor::new(exact.as_slice(), &CPU).unwrap();
-    // The file is bf16, so the weights are the same numbers; what differs is the rounding of activations. PyTorch's own bf16
-    // logits are off by 0.0208 of the norm here (measured, oneDNN off); ours may be off by twice that.
+    // The file is bf16, so the weights are the same numbers; what differs is the rounding of activations. PyTorch's own
+    // bf16 logits are off by 0.0208 of the norm here (measured, oneDNN off); ours may be off by twice that.
     let (_, logits) = last_logits(&path, &reference.input_ids, DType::BF16);
     assert_close("bf16", &Tensor::new(logits.as_slice(), &CPU).unwrap(), &exact, 2.0 * 0.0208);
     assert_eq!(argmax(&logits), reference.argmax);
 
-    let Some(gguf) = std::fs::read_dir(&path).unwrap().flatten().map(|e| e.path()).find(|p| p.extension().is_some_and(|e| e == "gguf"))
+    let Some(gguf) = std::fs::read_dir(&path)
+        .unwrap()
+        .flatten()
+        .map(|e| e.path())
+        .find(|p| p.extension().is_some_and(|e| e == "gguf"))
     else {
         println!("SKIP: no .gguf beside SmolLM2");
         return;

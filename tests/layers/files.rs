@@ -1,7 +1,7 @@
 //! Which source file imports which, from its `use` items and its paths that begin with `crate` or `super`.
 //!
-//! A file and one below it (`ops/linear/mod.rs`, `ops/linear/cpu.rs`) share a module and may name each other; between any two others an
-//! import goes one way, so that every file can be understood after those that it stands on.
+//! A file and one below it (`ops/linear/mod.rs`, `ops/linear/cpu.rs`) share a module and may name each other; between
+//! any two others an import goes one way, so that every file can be understood after those that it stands on.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -87,21 +87,27 @@ impl Fixture {
 
     fn write_base(&self) {
         let config = json!({
-            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": VOCAB, "hidden_size": HIDDEN, "intermediate_size": FFN,
-            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "rms_norm_eps": 1e-5,
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": VOCAB, "hidden_size": HIDDEN,
+            "intermediate_size": FFN,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
+            "rms_norm_eps": 1e-5,
             "rope_theta": 10000.0, "max_position_embeddings": 2048, "tie_word_embeddings": false, "hidden_act": "silu",
             "torch_dtype": "float32", "bos_token_id": null, "eos_token_id": 256,
         });
         self.write("base/config.json", config.to_string());
         self.write("base/tokenizer.json", byte_tokenizer().to_string());
-        self.write("base/tokenizer_config.json", json!({"eos_token": "<|eot|>", "tokenizer_class": "PreTrainedTokenizerFast"}).to_string());
+        self.write(
+            "base/tokenizer_config.json",
+            json!({"eos_token": "<|eot|>", "tokenizer_class": "PreTrainedTokenizerFast"}).to_string(),
+        );
         let mut tensors = HashMap::new();
         let mut add = |name: String, shape: &[usize], std: f32| tensors.insert(name.clone(), random(&name, shape, std));
         add("model.embed_tokens.weight".into(), &[VOCAB, HIDDEN], 1.0);
         add("lm_head.weight".into(), &[VOCAB, HIDDEN], 0.5);
         for layer in 0..2 {
             let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
-            for (part, rows) in [("q_proj", HIDDEN), ("k_proj", HIDDEN / 2), ("v_proj", HIDDEN / 2), ("o_proj", HIDDEN)] {
+            for (part, rows) in [("q_proj", HIDDEN), ("k_proj", HIDDEN / 2), ("v_proj", HIDDEN / 2), ("o_proj", HIDDEN)]
+            {
                 add(name(&format!("self_attn.{part}")), &[rows, HIDDEN], 0.3);
             }
             add(name("mlp.gate_proj"), &[FFN, HIDDEN], 0.3);
@@ -123,17 +129,20 @@ impl Fixture {
             "schema": 1, "base_model": self.path("base"), "labels": ["0:alive", "1:death"],
             "prompt": {"system": "", "user": "Note: {document}", "question": "Dead or alive?", "prefix": "Reasoning: ",
                 "response": "{explanation}\n\nClassification: {label}\n\n", "format": "plain"},
-            "head": {"hidden": 16, "activation": "gelu", "dropout": 0.1}, "max_input_tokens": 160, "max_output_tokens": 48,
+            "head": {"hidden": 16, "activation": "gelu", "dropout": 0.1}, "max_input_tokens": 160,
+            "max_output_tokens": 48,
         });
         self.write(&format!("{dir}/clsgen.json"), clsgen.to_string());
         self.write("run/best.json", json!({"epoch": 1, "path": "checkpoints/epoch-01", "score": 0.0}).to_string());
-        let adapter = json!({"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": RANK, "lora_alpha": 8, "lora_dropout": 0.0, "bias": "none",
+        let adapter = json!({"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": RANK, "lora_alpha": 8,
+            "lora_dropout": 0.0, "bias": "none",
             "target_modules": ["q_proj", "v_proj"], "base_model_name_or_path": "base", "fan_in_fan_out": false});
         self.write(&format!("{dir}/adapter_config.json"), adapter.to_string());
         let mut tensors = HashMap::new();
         for layer in 0..2 {
             for (part, rows) in [("q_proj", HIDDEN), ("v_proj", HIDDEN / 2)] {
-                let name = |side: &str| format!("base_model.model.model.layers.{layer}.self_attn.{part}.lora_{side}.weight");
+                let name =
+                    |side: &str| format!("base_model.model.model.layers.{layer}.self_attn.{part}.lora_{side}.weight");
                 tensors.insert(name("A"), random(&name("A"), &[RANK, HIDDEN], 0.3));
                 tensors.insert(name("B"), random(&name("B"), &[rows, RANK], 0.3));
             }
@@ -141,19 +150,27 @@ impl Fixture {
         safetensors::save(&tensors, self.path(&format!("{dir}/adapter_model.safetensors"))).unwrap();
         let shapes: [(&str, &[usize]); 4] =
             [("dense.weight", &[16, HIDDEN]), ("dense.bias", &[16]), ("out.weight", &[2, 16]), ("out.bias", &[2])];
-        let head: HashMap<String, Tensor> = shapes.iter().map(|(name, shape)| (name.to_string(), random(name, shape, 0.5))).collect();
+        let head: HashMap<String, Tensor> =
+            shapes.iter().map(|(name, shape)| (name.to_string(), random(name, shape, 0.5))).collect();
         safetensors::save(&head, self.path(&format!("{dir}/cls_head.safetensors"))).unwrap();
     }
 }
 
 /// Notes of different lengths, as JSONL.
 pub fn notes(count: usize) -> String {
-    let note = |i: usize| json!({"id": format!("n{i}"), "text": format!("SECRET {}", "fever ".repeat(1 + i * 7 % 30)), "label": i % 2});
+    let note = |i: usize| {
+        json!({"id": format!("n{i}"), "text": format!("SECRET {}", "fever ".repeat(1 + i * 7 % 30)),
+        "label": i % 2})
+    };
     (0..count).map(|i| note(i).to_string() + "\n").collect()
 }
 
 pub fn parse_lines(bytes: &[u8]) -> Vec<Value> {
-    bytes.split(|&b| b == b'\n').filter(|line| !line.is_empty()).map(|line| serde_json::from_slice(line).unwrap()).collect()
+    bytes
+        .split(|&b| b == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).unwrap())
+        .collect()
 }
 
 pub fn stderr(output: &Output) -> String {
@@ -166,7 +183,8 @@ pub fn mode(path: &Path) -> u32 {
 
 fn random(name: &str, shape: &[usize], std: f32) -> Tensor {
     let rng = Rng::new(17, streams::MODEL_INIT);
-    let values: Vec<f32> = (0..shape.iter().product::<usize>()).map(|i| std * rng.normal(hash_name(name), i as u64)).collect();
+    let values: Vec<f32> =
+        (0..shape.iter().product::<usize>()).map(|i| std * rng.normal(hash_name(name), i as u64)).collect();
     Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
 }
 
@@ -180,10 +198,12 @@ fn byte_tokenizer() -> Value {
     let vocab: Map<String, Value> = (0..=255).map(|b| (symbol(b).to_string(), json!(b))).collect();
     json!({
         "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
-        "added_tokens": [{"id": 256, "content": "<|eot|>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true}],
+        "added_tokens": [{"id": 256, "content": "<|eot|>", "single_word": false, "lstrip": false, "rstrip": false,
+        "normalized": false, "special": true}],
         "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
         "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
-        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null, "end_of_word_suffix": null,
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+        "end_of_word_suffix": null,
             "fuse_unk": false, "byte_fallback": false, "ignore_merges": false, "vocab": vocab, "merges": []},
     })
 }

@@ -1,4 +1,5 @@
-//! What predict leaves alone and keeps: inputs, foreign files, another process's lines, its own finished ones; and forms of input.
+//! What predict leaves alone and keeps: inputs, foreign files, another process's lines, its own finished ones; and
+//! forms of input.
 
 use super::*;
 
@@ -6,7 +7,9 @@ use super::*;
 #[test]
 fn an_output_that_is_an_input_is_refused_untouched() {
     let fixture = Fixture::new();
-    let case = common::shared("cases/01/notes.jsonl").map(|path| std::fs::read(path).unwrap()).unwrap_or_else(|| notes(2).into());
+    let case = common::shared("cases/01/notes.jsonl")
+        .map(|path| std::fs::read(path).unwrap())
+        .unwrap_or_else(|| notes(2).into());
     fixture.write("n.jsonl", &case);
     let csv = "id,text,label\na,fever,1\nb,cough,0\n";
     fixture.write("n.csv", csv);
@@ -39,7 +42,10 @@ fn an_output_that_is_an_input_is_refused_untouched() {
         ("n.jsonl", "run/run.json", "is a file of a run or checkpoint"),
         ("n.jsonl", "run/eval/metrics.json", "is a file of a run or checkpoint"),
     ] {
-        for flags in [&["--no-explanation", "--config", "c.toml"][..], &["--no-explanation", "--config", "c.toml", "--overwrite"]] {
+        for flags in [
+            &["--no-explanation", "--config", "c.toml"][..],
+            &["--no-explanation", "--config", "c.toml", "--overwrite"],
+        ] {
             let result = fixture.predict(input, output, flags);
             let refused = (result.status.code(), stderr(&result).contains(told) || !flags.contains(&"--overwrite"));
             assert_eq!(refused, (Some(2), true), "{input} -> {output}: {}", stderr(&result));
@@ -63,7 +69,11 @@ fn a_foreign_file_in_the_sidecars_place_is_kept() {
         fixture.write("out.jsonl.meta.json", foreign);
         for flags in [&[][..], &["--overwrite"]] {
             let result = fixture.predict("in.jsonl", "out.jsonl", flags);
-            assert!(result.status.code() == Some(2) && stderr(&result).contains("no sidecar of ours"), "{}", stderr(&result));
+            assert!(
+                result.status.code() == Some(2) && stderr(&result).contains("no sidecar of ours"),
+                "{}",
+                stderr(&result)
+            );
             assert_eq!(fixture.read("out.jsonl.meta.json"), foreign.as_bytes());
             assert!(!fixture.path("out.jsonl").exists());
         }
@@ -111,7 +121,11 @@ fn lines_that_were_changed_are_not_continued() {
     for changed in [flipped, lines[..3].join("\n") + "\n", lines[1..].join("\n") + "\n"] {
         fixture.write("out.jsonl", &changed);
         let result = fixture.predict("in.jsonl", "out.jsonl", &["--no-explanation"]);
-        assert!(result.status.code() == Some(2) && stderr(&result).contains("was changed since"), "{}", stderr(&result));
+        assert!(
+            result.status.code() == Some(2) && stderr(&result).contains("was changed since"),
+            "{}",
+            stderr(&result)
+        );
         assert_eq!(fixture.read("out.jsonl"), changed.as_bytes());
     }
     fixture.succeed("in.jsonl", "out.jsonl", &["--no-explanation", "--overwrite"]);
@@ -126,9 +140,11 @@ fn an_output_name_that_is_not_utf8_is_a_name() {
     let name = std::ffi::OsStr::from_bytes(b"caf\xe9.jsonl");
     let mut command = fixture.command("in.jsonl", "placeholder", &[]);
     command.arg("--no-explanation").arg("--json");
-    let arguments: Vec<_> = command.get_args().map(|arg| if arg == "placeholder" { name.to_owned() } else { arg.to_owned() }).collect();
+    let arguments: Vec<_> =
+        command.get_args().map(|arg| if arg == "placeholder" { name.to_owned() } else { arg.to_owned() }).collect();
     for _ in 0..2 {
-        let result = Command::new(command.get_program()).current_dir(fixture.path("")).args(&arguments).output().unwrap();
+        let result =
+            Command::new(command.get_program()).current_dir(fixture.path("")).args(&arguments).output().unwrap();
         assert_eq!(result.status.code(), Some(0), "{}", stderr(&result));
         assert_eq!(parse_lines(&std::fs::read(fixture.path("").join(name)).unwrap()).len(), 3);
     }
@@ -158,13 +174,21 @@ fn every_stopping_signal_leaves_finished_lines_and_its_code() {
 fn an_output_that_is_removed_is_not_written_to_in_the_dark() {
     let fixture = Fixture::new();
     fixture.write("in.jsonl", notes(400));
-    let child = fixture.command("in.jsonl", "out.jsonl", &["--set", "generate.batch_tokens=1"]).stderr(Stdio::piped()).spawn().unwrap();
+    let child = fixture
+        .command("in.jsonl", "out.jsonl", &["--set", "generate.batch_tokens=1"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     while fixture.read("out.jsonl").is_empty() {
         std::thread::sleep(std::time::Duration::from_millis(2));
     }
     std::fs::remove_file(fixture.path("out.jsonl")).unwrap();
     let result = child.wait_with_output().unwrap();
-    assert!(result.status.code() == Some(1) && stderr(&result).contains("was removed or replaced"), "{}", stderr(&result));
+    assert!(
+        result.status.code() == Some(1) && stderr(&result).contains("was removed or replaced"),
+        "{}",
+        stderr(&result)
+    );
     assert!(!fixture.path("out.jsonl").exists());
 }
 

@@ -24,7 +24,11 @@ fn a_word_of_20_mb_is_an_error_line_and_words_of_20_mb_are_cut_under_4_gb() {
     };
     let result = limited(&command);
     assert_eq!(result.status.code(), Some(0), "{}", stderr(&result));
-    assert!(!stderr(&result).contains("SECRET") && stderr(&result).contains("5 records, 2 errors"), "{}", stderr(&result));
+    assert!(
+        !stderr(&result).contains("SECRET") && stderr(&result).contains("5 records, 2 errors"),
+        "{}",
+        stderr(&result)
+    );
     let lines = fixture.lines("out.jsonl");
     assert_eq!(lines.iter().map(kind).collect::<Vec<_>>(), ["", "too_long", "", "too_long", ""]);
     assert_eq!((&lines[1]["record"], &lines[1]["id"]), (&json!(2), &json!("word")));
@@ -32,7 +36,10 @@ fn a_word_of_20_mb_is_an_error_line_and_words_of_20_mb_are_cut_under_4_gb() {
     assert!(message.starts_with("record 2, field text: holds a word of over 1 MB"), "{message}");
     // A token a byte: what was cut and what is left are all of the text and the prompt around it.
     let counted = |line: &Value| line["prompt_tokens"].as_u64().unwrap() + line["truncated_tokens"].as_u64().unwrap();
-    assert_eq!((&lines[2]["prompt_tokens"], counted(&lines[2]) - counted(&lines[0])), (&json!(160), (words.len() - "SECRET".len()) as u64));
+    assert_eq!(
+        (&lines[2]["prompt_tokens"], counted(&lines[2]) - counted(&lines[0])),
+        (&json!(160), (words.len() - "SECRET".len()) as u64)
+    );
     let strict = fixture.predict("in.jsonl", "strict.jsonl", &["--no-explanation", "--strict"]);
     assert_eq!(strict.status.code(), Some(3), "{}", stderr(&strict));
     assert!(stderr(&strict).contains("record 2") && stderr(&strict).contains("hint:"), "{}", stderr(&strict));

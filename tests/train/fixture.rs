@@ -52,7 +52,10 @@ impl Fixture {
     /// Lines of a log of this type.
     pub fn log(&self, run: &str, kind: &str) -> Vec<Value> {
         let text = String::from_utf8(self.read(&format!("{run}/metrics.jsonl"))).unwrap();
-        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).filter(|line| line["type"] == kind).collect()
+        text.lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap())
+            .filter(|line| line["type"] == kind)
+            .collect()
     }
 
     /// `clsgen train` into `run`.
@@ -82,8 +85,8 @@ impl Fixture {
         stderr(&output)
     }
 
-    /// What two runs that did the same must have in common: bytes of every checkpoint file that does not hold times, and the
-    /// deterministic part of the log.
+    /// What two runs that did the same must have in common: bytes of every checkpoint file that does not hold times,
+    /// and the deterministic part of the log.
     pub fn result(&self, run: &str) -> BTreeMap<String, Vec<u8>> {
         let mut files = BTreeMap::new();
         let checkpoints = self.path(&format!("{run}/checkpoints"));
@@ -122,7 +125,11 @@ pub fn stderr(output: &Output) -> String {
 
 pub fn check(output: Output) -> Output {
     for stream in [&output.stdout, &output.stderr] {
-        assert!(!String::from_utf8_lossy(stream).contains(SECRET), "a record's text is on a stream: {}", stderr(&output));
+        assert!(
+            !String::from_utf8_lossy(stream).contains(SECRET),
+            "a record's text is on a stream: {}",
+            stderr(&output)
+        );
     }
     output
 }
@@ -132,10 +139,11 @@ pub fn notes(count: usize, explained: bool) -> String {
     let note = |i: usize| {
         let dead = i.is_multiple_of(3);
         let finding = if dead { "the heart stopped " } else { "went home well " };
-        let mut note =
-            json!({"id": format!("n{i}"), "text": format!("{SECRET} {i} {}", finding.repeat(1 + i % 3)), "label": u8::from(dead)});
+        let mut note = json!({"id": format!("n{i}"), "text": format!("{SECRET} {i} {}", finding.repeat(1 + i % 3)),
+            "label": u8::from(dead)});
         if explained && i % 4 != 2 {
-            note["explanation"] = json!(format!("Because {}", if dead { "the heart stopped." } else { "all is well." }));
+            note["explanation"] =
+                json!(format!("Because {}", if dead { "the heart stopped." } else { "all is well." }));
         }
         note.to_string() + "\n"
     };

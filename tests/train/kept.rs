@@ -6,11 +6,14 @@ use super::*;
 fn every_stopping_signal_saves_and_has_its_code_and_nohup_stays_nohup() {
     let fixture = Fixture::new();
     let wait_for_step = |run: &str| {
-        while std::fs::read_to_string(fixture.path(&format!("{run}/metrics.jsonl"))).unwrap_or_default().lines().count() < 2 {
+        while std::fs::read_to_string(fixture.path(&format!("{run}/metrics.jsonl"))).unwrap_or_default().lines().count()
+            < 2
+        {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
     };
-    let send = |signal: &str, id: u32| Command::new("kill").args([&format!("-{signal}"), &id.to_string()]).status().unwrap();
+    let send =
+        |signal: &str, id: u32| Command::new("kill").args([&format!("-{signal}"), &id.to_string()]).status().unwrap();
     for (signal, code) in [("HUP", 129), ("INT", 130), ("USR1", 138), ("USR2", 140), ("XCPU", 152)] {
         let command = fixture.command(signal, &["--set", "train.epochs=500"]);
         let child = common::hearing_hangups(&command).stderr(Stdio::piped()).spawn().unwrap();
@@ -29,7 +32,8 @@ fn every_stopping_signal_saves_and_has_its_code_and_nohup_stays_nohup() {
     let inner = fixture.command("nohup", &["--set", "train.epochs=500"]);
     let arguments = inner.get_args().map(|arg| format!("'{}'", arg.to_str().unwrap())).collect::<Vec<_>>().join(" ");
     let script = format!("trap '' HUP; exec {} {arguments}", env!("CARGO_BIN_EXE_clsgen"));
-    let mut child = Command::new("sh").current_dir(fixture.path("")).args(["-c", &script]).stderr(Stdio::null()).spawn().unwrap();
+    let mut child =
+        Command::new("sh").current_dir(fixture.path("")).args(["-c", &script]).stderr(Stdio::null()).spawn().unwrap();
     wait_for_step("nohup");
     send("HUP", child.id());
     let seen = fixture.log("nohup", "step").len();
@@ -41,7 +45,8 @@ fn every_stopping_signal_saves_and_has_its_code_and_nohup_stays_nohup() {
     assert_eq!(child.wait().unwrap().code(), Some(143));
 }
 
-/// NFS and Lustre cannot swap two directories: the old one steps aside first, and a kill comes before the new one takes its place.
+/// NFS and Lustre cannot swap two directories: the old one steps aside first, and a kill comes before the new one takes
+/// its place.
 #[test]
 fn a_kill_between_two_renames_loses_nothing() {
     let fixture = Fixture::new();
@@ -50,7 +55,8 @@ fn a_kill_between_two_renames_loses_nothing() {
     for passage in 1..=4 {
         let run = format!("run-{passage}");
         let every_step = ["--set", "train.save_every_steps=1"];
-        let killed = fixture.command(&run, &every_step).env("CLSGEN_FAULT", format!("dir.aside:{passage}")).output().unwrap();
+        let killed =
+            fixture.command(&run, &every_step).env("CLSGEN_FAULT", format!("dir.aside:{passage}")).output().unwrap();
         assert_eq!(killed.status.code(), None, "{}", stderr(&killed));
         assert!(fixture.path(&format!("{run}/checkpoints/.last.old/trainer.json")).exists());
         assert!(!fixture.path(&format!("{run}/checkpoints/last")).exists());
@@ -92,7 +98,10 @@ fn a_run_whose_checkpoints_are_all_damaged_is_not_started_over() {
     }
     let before = fixture.read("run/metrics.jsonl");
     let told = fixture.fail("run", &["--resume"], 4);
-    assert!(told.contains("no checkpoint of run can be resumed from") && told.contains("trainer.safetensors"), "{told}");
+    assert!(
+        told.contains("no checkpoint of run can be resumed from") && told.contains("trainer.safetensors"),
+        "{told}"
+    );
     assert_eq!(fixture.read("run/metrics.jsonl"), before);
 }
 
@@ -103,7 +112,8 @@ fn constructed_records_that_were_changed_are_refused() {
     let hash = |name: &str| clsgen::storage::hash_file(&fixture.path(name)).unwrap();
     fixture.write("run/construct/train.jsonl", &records);
     let source = clsgen::data::source_hash(&fixture.path("train.jsonl")).unwrap();
-    let stats = json!({"splits": {"train": {"source": {"blake3": source}, "output": {"blake3": hash("run/construct/train.jsonl")}}}});
+    let stats = json!({"splits": {"train": {"source": {"blake3": source},
+        "output": {"blake3": hash("run/construct/train.jsonl")}}}});
     fixture.write("run/construct/stats.json", stats.to_string());
     let flipped = records.replacen("\"label\":1", "\"label\":0", 1);
     let shorter: String = records.lines().take(5).map(|line| format!("{line}\n")).collect();
@@ -149,7 +159,10 @@ fn a_window_beyond_the_models_positions_is_refused_unless_insisted_on() {
     let fixture = Fixture::new();
     let long = ["--set", "model.max_input_tokens=600"];
     let told = fixture.fail("run", &long, 2);
-    assert!(told.contains("600 + ") && told.contains("max_position_embeddings = 512") && told.contains("model.allow_long"), "{told}");
+    assert!(
+        told.contains("600 + ") && told.contains("max_position_embeddings = 512") && told.contains("model.allow_long"),
+        "{told}"
+    );
     assert!(!fixture.path("run/run.json").exists(), "refused before any work");
     let insisting = [&long[..], &["--set", "model.allow_long=true", "--set", "train.max_steps=1"]].concat();
     assert!(fixture.command("run", &insisting).output().unwrap().status.success());
@@ -174,7 +187,8 @@ fn a_checkpoint_cut_off_at_any_point_is_passed_over() {
 #[test]
 fn a_signal_saves_the_epoch_and_a_resume_goes_on() {
     let fixture = Fixture::new();
-    let mut child = fixture.command("run", &["--quiet", "--set", "train.epochs=500"]).stderr(Stdio::null()).spawn().unwrap();
+    let mut child =
+        fixture.command("run", &["--quiet", "--set", "train.epochs=500"]).stderr(Stdio::null()).spawn().unwrap();
     while std::fs::read_to_string(fixture.path("run/metrics.jsonl")).unwrap_or_default().lines().count() < 2 {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
@@ -222,7 +236,8 @@ fn explanations_constructed_for_dev_give_its_generation_loss() {
         record["explanation"] = if i < 3 { text } else { Value::Null };
         record.to_string() + "\n"
     };
-    let constructed: String = dev.lines().enumerate().take(4).map(|(i, line)| explained(i, line, json!("It was seen."))).collect();
+    let constructed: String =
+        dev.lines().enumerate().take(4).map(|(i, line)| explained(i, line, json!("It was seen."))).collect();
     let construct = |run: &str, source: &str, records: &str| {
         fixture.write(&format!("{run}/construct/dev.jsonl"), records);
         let hash = |name: &str| clsgen::storage::hash_file(&fixture.path(name)).unwrap();
@@ -234,7 +249,11 @@ fn explanations_constructed_for_dev_give_its_generation_loss() {
     fixture.succeed("after", &one);
     let (before, after) = (metrics("before"), metrics("after"));
     assert!(after["loss_gen"].as_f64().unwrap() > 0.0, "{after}");
-    assert_eq!((&after["loss_cls"], &after["auroc"]), (&before["loss_cls"], &before["auroc"]), "dev is scored whole, as before");
+    assert_eq!(
+        (&after["loss_cls"], &after["auroc"]),
+        (&before["loss_cls"], &before["auroc"]),
+        "dev is scored whole, as before"
+    );
     let inputs = fixture.json("after/run.json")["inputs"].to_string();
     assert!(inputs.contains("construct/dev.jsonl"), "{inputs}");
 
@@ -263,7 +282,8 @@ fn explanations_of_dev_belong_to_their_run() {
     let hash = |name: &str| clsgen::storage::hash_file(&fixture.path(name)).unwrap();
     let stats = |source: &str, settings: Value| {
         let output = json!({"blake3": hash("run/construct/dev.jsonl")});
-        json!({"splits": {"dev": {"source": {"blake3": hash(source)}, "output": output, "settings": settings}}}).to_string()
+        json!({"splits": {"dev": {"source": {"blake3": hash(source)}, "output": output, "settings": settings}}})
+            .to_string()
     };
     fixture.write("run/construct/stats.json", stats("train.jsonl", json!({})));
     assert!(fixture.fail("run", &[], 2).contains("from other records than data.dev"));

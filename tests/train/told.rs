@@ -12,7 +12,10 @@ fn a_word_of_over_a_megabyte_ends_a_run_before_it_begins() {
     let fixture = Fixture::new();
     let (word, good) = ("x".repeat(1_100_000), record("a", "a note", 0) + &record("b", "a note", 1));
     fixture.write("long.jsonl", good.clone() + &record("c", &word, 1));
-    fixture.write("explained.jsonl", good + &json!({"id": "c", "text": "a note", "label": 1, "explanation": word}).to_string());
+    fixture.write(
+        "explained.jsonl",
+        good + &json!({"id": "c", "text": "a note", "label": 1, "explanation": word}).to_string(),
+    );
     for (flag, wanted) in [
         ("data.train=\"long.jsonl\"", "long.jsonl: record 3, field text: holds a word of over 1 MB"),
         ("data.dev=\"long.jsonl\"", "long.jsonl: record 3, field text: holds a word of over 1 MB"),
@@ -38,11 +41,17 @@ fn a_warmup_that_never_ends_is_one_warning() {
 fn a_missing_file_and_a_model_on_a_server_are_named_in_plain_words() {
     let fixture = Fixture::new();
     let told = fixture.fail("run", &["--set", "data.train=\"nowhere.jsonl\""], 3);
-    assert!(told.contains("nowhere.jsonl: no such file") && told.contains("hint:") && !told.contains("os error"), "{told}");
+    assert!(
+        told.contains("nowhere.jsonl: no such file") && told.contains("hint:") && !told.contains("os error"),
+        "{told}"
+    );
     for key in ["model.base", "construct.teacher", "eval.judge", "cnn.embeddings"] {
         for url in ["http://localhost:8000/v1", "HTTPS://host/v1"] {
             let told = fixture.fail("run", &["--set", &format!("{key}={url}")], 2);
-            assert!(told.contains(key) && told.contains("not supported in this version") && told.contains("hub id"), "{told}");
+            assert!(
+                told.contains(key) && told.contains("not supported in this version") && told.contains("hub id"),
+                "{told}"
+            );
         }
     }
 }

@@ -41,11 +41,13 @@ impl std::fmt::Debug for Document {
 impl Embeddings {
     /// Reads `tokenizer.json` and `embeddings.word_embeddings.weight` (under any prefix, such as `bert.`).
     pub fn load(dir: &Path) -> Result<Self> {
-        let source = source::resolve(&dir.display().to_string(), &[], false).map_err(|e| e.context("cnn.embeddings"))?;
+        let source =
+            source::resolve(&dir.display().to_string(), &[], false).map_err(|e| e.context("cnn.embeddings"))?;
         let path = dir.join("tokenizer.json");
         let tokenizer = Tokenizer::from_file(&path).map_err(|_| {
             Error::model(format!("{}: no word-piece tokenizer can be read", path.display())).hint(
-                "cnn.embeddings is a Hugging Face BERT folder; one with vocab.txt alone gets its tokenizer.json from transformers: \
+                "cnn.embeddings is a Hugging Face BERT folder; one with vocab.txt alone gets its tokenizer.json from \
+                transformers: \
                      AutoTokenizer.from_pretrained('DIR').save_pretrained('DIR')",
             )
         })?;
@@ -54,7 +56,10 @@ impl Embeddings {
         Self::new(tokenizer, table.flatten_all()?.to_vec1()?, width).and_then(|embeddings| {
             match embeddings.tokenizer.get_vocab_size(true) {
                 size if size <= rows => Ok(embeddings),
-                size => Err(Error::model(format!("{}: the tokenizer knows {size} pieces, {TENSOR} has {rows} rows", dir.display()))),
+                size => Err(Error::model(format!(
+                    "{}: the tokenizer knows {size} pieces, {TENSOR} has {rows} rows",
+                    dir.display()
+                ))),
             }
         })
     }
@@ -62,8 +67,10 @@ impl Embeddings {
     /// Embeddings of this table of `width` columns.
     pub fn new(mut tokenizer: Tokenizer, table: Vec<f32>, width: usize) -> Result<Self> {
         // Neither cut nor padded, and `[SEP]` in a note is five characters, not the separator.
-        let unlimited =
-            tokenizer.with_truncation(None).map(|_| ()).map_err(|_| Error::model("the tokenizer cannot be set to read whole texts"));
+        let unlimited = tokenizer
+            .with_truncation(None)
+            .map(|_| ())
+            .map_err(|_| Error::model("the tokenizer cannot be set to read whole texts"));
         unlimited?;
         tokenizer.with_padding(None);
         tokenizer.set_encode_special_tokens(true);
@@ -75,8 +82,13 @@ impl Embeddings {
     pub fn document(&self, record: &Record, fields: &[String], max_tokens: usize) -> Result<Document> {
         let mut ids = Vec::new();
         for (i, field) in fields.iter().enumerate() {
-            let text = record.field(field).ok_or_else(|| Error::data(format!("record {}: field {field} is missing", record.number)))?;
-            let encoding = self.tokenizer.encode_fast(text, false).map_err(|_| Error::run("the tokenizer cannot encode a text"))?;
+            let text = record
+                .field(field)
+                .ok_or_else(|| Error::data(format!("record {}: field {field} is missing", record.number)))?;
+            let encoding = self
+                .tokenizer
+                .encode_fast(text, false)
+                .map_err(|_| Error::run("the tokenizer cannot encode a text"))?;
             ids.extend(self.separator.filter(|_| i > 0));
             ids.extend(encoding.get_ids());
         }

@@ -1,16 +1,17 @@
 //! The CNN of the paper's Table 6: trained from scratch on frozen word-piece embeddings (SPEC A28; Kim, EMNLP 2014).
 //!
 //! ```text
-//! ids ─▶ word embeddings (frozen, L × D) ─▶ convolutions, kernels 2 3 4 5, 512 filters each ─▶ max over time ─▶ ReLU (2,048)
+//! ids ─▶ word embeddings (frozen, L × D) ─▶ convolutions, kernels 2 3 4 5, 512 filters each ─▶ max over time
+//!     ─▶ ReLU (2,048)
 //!     ─▶ dropout ½ ─▶ projection 256 ─▶ ReLU ─▶ dropout ½ ─▶ two logits ─▶ cross-entropy
 //! ```
 //!
-//! The paper leaves open, and we choose: embeddings frozen (Kim's *static* variant: of a BERT folder nothing else is read);
-//! kernels 512 filters *each*; ReLU; PyTorch's initial distributions; warmup over a tenth of all steps; no clipping; unweighted
-//! cross-entropy. Fields of a record are joined by `[SEP]`, no `[CLS]`.
+//! The paper leaves open, and we choose: embeddings frozen (Kim's *static* variant: of a BERT folder nothing else is
+//! read); kernels 512 filters *each*; ReLU; PyTorch's initial distributions; warmup over a tenth of all steps; no
+//! clipping; unweighted cross-entropy. Fields of a record are joined by `[SEP]`, no `[CLS]`.
 //!
-//! One grid (seed 42) picks learning rate and epoch by mean(AUROC, F1 of the minority class) on dev; then each test seed is
-//! trained under that schedule up to that epoch.
+//! One grid (seed 42) picks learning rate and epoch by mean(AUROC, F1 of the minority class) on dev; then each test
+//! seed is trained under that schedule up to that epoch.
 
 mod embeddings;
 mod network;

@@ -32,8 +32,8 @@ pub(super) struct Place {
     pub dropout: f64,
 }
 
-/// The trained tensors, f32: `conv<k>.weight (F, k·D)`, `conv<k>.bias (F)`, `projection.weight (P, 4F)`, `projection.bias (P)`,
-/// `out.weight (2, P)`, `out.bias (2)`.
+/// The trained tensors, f32: `conv<k>.weight (F, k·D)`, `conv<k>.bias (F)`, `projection.weight (P, 4F)`,
+/// `projection.bias (P)`, `out.weight (2, P)`, `out.bias (2)`.
 #[derive(Debug)]
 pub struct Network {
     tensors: BTreeMap<String, Tensor>,
@@ -59,7 +59,8 @@ impl Network {
         let rng = Rng::new(seed, streams::BASELINE);
         let mut tensors = BTreeMap::new();
         let mut add = |layer: &str, out: usize, fan_in: usize| -> Result<()> {
-            for (name, shape) in [(format!("{layer}.weight"), vec![out, fan_in]), (format!("{layer}.bias"), vec![out])] {
+            for (name, shape) in [(format!("{layer}.weight"), vec![out, fan_in]), (format!("{layer}.bias"), vec![out])]
+            {
                 let bound = 1.0 / (fan_in as f32).sqrt();
                 let mut values = vec![0.0; shape.iter().product()];
                 rng.fill_uniform(hash_name(&name), 0, &mut values);
@@ -101,10 +102,16 @@ impl Network {
     }
 
     /// [`Network::logits`] with the dropout of `place`, and what [`Network::backward`] needs.
-    pub(super) fn forward(&self, embeddings: &Embeddings, documents: &[&Document], place: Option<Place>) -> Result<(Tensor, Saved)> {
+    pub(super) fn forward(
+        &self,
+        embeddings: &Embeddings,
+        documents: &[&Document],
+        place: Option<Place>,
+    ) -> Result<(Tensor, Saved)> {
         let mut rows = Vec::new();
         let longest = KERNELS[KERNELS.len() - 1];
-        let lengths: Vec<usize> = documents.iter().map(|document| embeddings.extend(&document.ids, longest, &mut rows)).collect();
+        let lengths: Vec<usize> =
+            documents.iter().map(|document| embeddings.extend(&document.ids, longest, &mut rows)).collect();
         let (offsets, width) = (Offsets::from_lengths(&lengths), embeddings.width);
         let x = Tensor::from_vec(rows, (offsets.total(), width), &Device::Cpu)?;
         let (mut parts, mut winners) = (Vec::new(), Vec::new());
@@ -152,9 +159,11 @@ impl Network {
     }
 }
 
-/// Inverted dropout with a mask that is a function of (seed, step, layer): also the backward pass, applied to the gradient.
+/// Inverted dropout with a mask that is a function of (seed, step, layer): also the backward pass, applied to the
+/// gradient.
 fn mask(x: &Tensor, place: Option<Place>, layer: u64) -> Result<Tensor> {
     let Some(Place { seed, step, dropout }) = place else { return Ok(x.clone()) };
-    let key = DropoutKey { p: dropout as f32, rng: Rng::new(seed, streams::BASELINE), steps: vec![2 * step as u64 + layer] };
+    let key =
+        DropoutKey { p: dropout as f32, rng: Rng::new(seed, streams::BASELINE), steps: vec![2 * step as u64 + layer] };
     dropout::forward(x, &key, &Offsets::from_lengths(&[x.dim(0)?]))
 }

@@ -13,8 +13,10 @@ fn embeddings() -> Embeddings {
         .map(|(word, id)| (word, id.into()))
         .collect();
     let json = serde_json::json!({
-        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null, "decoder": null,
-        "added_tokens": [{"id": 1, "content": "[SEP]", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true}],
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
+        "decoder": null,
+        "added_tokens": [{"id": 1, "content": "[SEP]", "single_word": false, "lstrip": false, "rstrip": false,
+        "normalized": false, "special": true}],
         "pre_tokenizer": {"type": "BertPreTokenizer"},
         "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "[UNK]"},
     });
@@ -38,7 +40,15 @@ fn documents(embeddings: &Embeddings, n: usize) -> Vec<Document> {
 
 fn record(text: &str, label: usize) -> Record {
     let fields = [("text".to_owned(), text.to_owned()), ("claim".to_owned(), "w1 w2".to_owned())].into();
-    Record { id: "a".into(), fields, label: u8::try_from(label).ok(), explanation: None, group: None, columns: [].into(), number: 1 }
+    Record {
+        id: "a".into(),
+        fields,
+        label: u8::try_from(label).ok(),
+        explanation: None,
+        group: None,
+        columns: [].into(),
+        number: 1,
+    }
 }
 
 fn small() -> config::Cnn {
@@ -96,20 +106,26 @@ fn selection_counts_the_minority() {
 #[test]
 fn forward_and_gradients_are_pytorchs() {
     let golden: serde_json::Value = serde_json::from_str(include_str!("../../../tests/golden/cnn.json")).unwrap();
-    let numbers =
-        |value: &serde_json::Value| -> Vec<f32> { value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect() };
+    let numbers = |value: &serde_json::Value| -> Vec<f32> {
+        value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
+    };
     let tensor = |value: &serde_json::Value| {
         let shape: Vec<usize> = numbers(&value["shape"]).iter().map(|x| *x as usize).collect();
         Tensor::from_vec(numbers(&value["values"]), shape, &Device::Cpu).unwrap()
     };
-    let weights = golden["weights"].as_object().unwrap().iter().map(|(name, value)| (name.clone(), tensor(value))).collect();
+    let weights =
+        golden["weights"].as_object().unwrap().iter().map(|(name, value)| (name.clone(), tensor(value))).collect();
     let network = Network::from_tensors(weights);
     let tokenizer = tokenizers::Tokenizer::from_bytes(
         r#"{"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}"#,
     )
     .unwrap();
-    let embeddings =
-        Embeddings::new(tokenizer, numbers(&golden["embeddings"]["values"]), numbers(&golden["embeddings"]["shape"])[1] as usize).unwrap();
+    let embeddings = Embeddings::new(
+        tokenizer,
+        numbers(&golden["embeddings"]["values"]),
+        numbers(&golden["embeddings"]["shape"])[1] as usize,
+    )
+    .unwrap();
     let documents: Vec<Document> = golden["ids"]
         .as_array()
         .unwrap()

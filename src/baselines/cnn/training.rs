@@ -70,14 +70,17 @@ impl<'a> Trainer<'a> {
         until: usize,
     ) -> Result<Self> {
         let total = cnn.epochs * train.len().div_ceil(cnn.batch_size);
-        let schedule = CosineSchedule { peak: learning_rate, warmup: (cnn.warmup * total as f64).round() as usize, total };
-        let held = read_state(folder).filter(|state| state.learning_rate == learning_rate && state.seed == seed && state.epoch <= until);
+        let schedule =
+            CosineSchedule { peak: learning_rate, warmup: (cnn.warmup * total as f64).round() as usize, total };
+        let held = read_state(folder)
+            .filter(|state| state.learning_rate == learning_rate && state.seed == seed && state.epoch <= until);
         let (network, moments) = match held {
             None => (Network::new(embeddings.width, cnn, seed)?, None),
             Some(_) => {
                 let path = folder.join(TENSORS);
-                let tensors = candle_core::safetensors::load(&path, &Device::Cpu)
-                    .map_err(|e| Error::model(format!("{}: {e}", path.display())).hint("delete the folder and try again"))?;
+                let tensors = candle_core::safetensors::load(&path, &Device::Cpu).map_err(|e| {
+                    Error::model(format!("{}: {e}", path.display())).hint("delete the folder and try again")
+                })?;
                 let (moments, weights) = tensors.into_iter().partition(|(name, _)| name.starts_with("exp_avg"));
                 (Network::from_tensors(weights), Some(moments))
             }
@@ -121,7 +124,8 @@ impl<'a> Trainer<'a> {
         let (logits, saved) = self.network.forward(self.embeddings, documents, Some(place))?;
         let labels: Vec<u32> = documents.iter().map(|document| u32::from(document.label)).collect();
         let count = documents.len() as f64;
-        let (losses, dlogits) = cross_entropy::forward_backward(logits, &labels, &vec![(1.0 / count) as f32; documents.len()])?;
+        let (losses, dlogits) =
+            cross_entropy::forward_backward(logits, &labels, &vec![(1.0 / count) as f32; documents.len()])?;
         let gradients = self.network.backward(saved, &dlogits)?;
         self.optimizer.step(&gradients, step, self.schedule.learning_rate(step))?;
         Ok(losses.into_iter().map(f64::from).sum::<f64>() / count)
@@ -146,8 +150,14 @@ fn read_state(folder: &Path) -> Option<State> {
     serde_json::from_slice(&bytes).ok()
 }
 
-/// Probabilities of class 1. `batch_size` documents are read at once; a document's probability does not depend on what else is read.
-pub fn predict(network: &Network, embeddings: &Embeddings, documents: &[Document], batch_size: usize) -> Result<Vec<f64>> {
+/// Probabilities of class 1. `batch_size` documents are read at once; a document's probability does not depend on what
+/// else is read.
+pub fn predict(
+    network: &Network,
+    embeddings: &Embeddings,
+    documents: &[Document],
+    batch_size: usize,
+) -> Result<Vec<f64>> {
     let mut probabilities = Vec::with_capacity(documents.len());
     for batch in documents.chunks(batch_size) {
         let logits: Vec<Vec<f32>> = network.logits(embeddings, &batch.iter().collect::<Vec<_>>())?.to_vec2()?;
@@ -156,8 +166,8 @@ pub fn predict(network: &Network, embeddings: &Embeddings, documents: &[Document
     Ok(probabilities)
 }
 
-/// Mean of AUROC and the F1 of the minority class at 0.5 (paper A.2.2); `minority` is the rarer class of the train split. A
-/// part that is undefined on these records counts as 0.
+/// Mean of AUROC and the F1 of the minority class at 0.5 (paper A.2.2); `minority` is the rarer class of the train
+/// split. A part that is undefined on these records counts as 0.
 pub fn minority_score(probabilities: &[f64], labels: &[bool], minority: bool) -> f64 {
     let auroc = ranking::auroc(probabilities, labels).unwrap_or(0.0);
     let rows = probabilities.iter().zip(labels).map(|(&p, &label)| (label == minority, (p >= 0.5) == minority, 1));

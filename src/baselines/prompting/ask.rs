@@ -47,7 +47,8 @@ impl Asked {
 }
 
 impl Asker<'_> {
-    /// Asks about each (prompter, record) in turn; `emit` gets the answers in that order. The prompters share one tokenizer.
+    /// Asks about each (prompter, record) in turn; `emit` gets the answers in that order. The prompters share one
+    /// tokenizer.
     pub fn ask<'r>(
         &self,
         questions: impl Iterator<Item = (&'r Prompter, &'r Record)>,
@@ -73,7 +74,8 @@ impl Asker<'_> {
             })
         });
         Engine::new(self.model, &tokenizer, budget).run_in_order(requests, &mut |completed| {
-            let (prompt_tokens, truncated_tokens, opened_thought) = under_way.borrow_mut().pop_front().unwrap_or_default();
+            let (prompt_tokens, truncated_tokens, opened_thought) =
+                under_way.borrow_mut().pop_front().unwrap_or_default();
             asked += 1;
             cut += usize::from(truncated_tokens > 0);
             emit(Asked { prompt_tokens, truncated_tokens, opened_thought, answers: completed.generations })

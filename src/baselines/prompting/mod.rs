@@ -2,10 +2,10 @@
 //!
 //! | baseline | prompt | what is read |
 //! |---|---|---|
-//! | verbalized probability | [`super::prompts::verbalized`], no prefix | the last line `Probability: <0 to 100>`, / 100 |
+//! | verbalized probability | [`super::prompts::verbalized`] | the last line `Probability: <0 to 100>`, / 100 |
 //! | label prediction | the task's own, prefix included | the last line `Classification: <label>` or `<label>` |
-//! | self-consistency | the runs of label prediction | majority of the parsable runs, a tie is class 0; the share of class 1 is the score |
-//! | token probability | the task's own with the prefix `Classification:` | softmax over the log-probabilities of ` <label>` |
+//! | self-consistency | the runs of label prediction | majority of parsable runs (tie: class 0); score: class 1's share |
+//! | token probability | the task's own, prefix `Classification:` | softmax over the log-probabilities of ` <label>` |
 //!
 //! What a reasoning model thinks first is no answer: only what follows the last `</think>` is read, and a thought that
 //! never ends is unparsable, also one that the chat template opened.

@@ -19,8 +19,8 @@ pub fn probability(text: &str) -> Option<f64> {
     })
 }
 
-/// The class that the text names: its last line that is `Classification: ` + a label, or (the question asks to "answer with
-/// exactly one of" the labels) a label alone. Unlike a tuned model's answer it needs no explanation.
+/// The class that the text names: its last line that is `Classification: ` + a label, or (the question asks to "answer
+/// with exactly one of" the labels) a label alone. Unlike a tuned model's answer it needs no explanation.
 ///
 /// ```
 /// use clsgen::baselines::prompting::label;

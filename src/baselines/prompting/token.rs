@@ -1,9 +1,10 @@
 //! Token probability of the label (SPEC A29): what the base model would give the two labels, without writing a word.
 //!
-//! The prompt is the task's own with `Classification:` in place of its generation prefix. Both labels are read as they would
-//! follow it, ` <label>` tokenised apart (in a byte-level BPE a word carries its leading space; a prefix that ended in one
-//! would leave a lone-space token that no such text has). With `ℓ_c` the sum of the log-probabilities of label c's tokens,
-//! `probability = softmax(ℓ₀, ℓ₁)₁`. Sums are not divided by length: they are what the model would have to write.
+//! The prompt is the task's own with `Classification:` in place of its generation prefix. Both labels are read as they
+//! would follow it, ` <label>` tokenised apart (in a byte-level BPE a word carries its leading space; a prefix that
+//! ended in one would leave a lone-space token that no such text has). With `ℓ_c` the sum of the log-probabilities of
+//! label c's tokens, `probability = softmax(ℓ₀, ℓ₁)₁`. Sums are not divided by length: they are what the model would
+//! have to write.
 
 use super::{Line, Run};
 use crate::{
@@ -31,7 +32,11 @@ pub struct TokenAsker<'a> {
 impl<'a> TokenAsker<'a> {
     /// `prompter` holds a [`token_prompt`].
     pub fn new(llama: &'a Llama, prompter: &'a Prompter) -> Result<Self> {
-        let labels = prompter.labels().iter().map(|label| prompter.tokenizer().encode(&format!(" {label}"))).collect::<Result<_>>()?;
+        let labels = prompter
+            .labels()
+            .iter()
+            .map(|label| prompter.tokenizer().encode(&format!(" {label}")))
+            .collect::<Result<_>>()?;
         Ok(Self { llama, prompter, labels, prefixes: PrefixCache::default() })
     }
 

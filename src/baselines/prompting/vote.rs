@@ -24,5 +24,9 @@ pub fn vote(runs: &[Option<u8>]) -> Option<Vote> {
     let count = |class: u8| runs.iter().filter(|run| **run == Some(class)).count();
     let votes = [count(0), count(1)];
     let parsable = votes[0] + votes[1];
-    (parsable > 0).then(|| Vote { label: u8::from(votes[1] > votes[0]), share: votes[1] as f64 / parsable as f64, votes })
+    (parsable > 0).then(|| Vote {
+        label: u8::from(votes[1] > votes[0]),
+        share: votes[1] as f64 / parsable as f64,
+        votes,
+    })
 }

@@ -31,10 +31,13 @@ impl Finished {
         let stats = match std::fs::read(&stats_path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => json!({ "schema": 1, "splits": {} }),
             Err(e) => return Err(storage::error("cannot read", &stats_path, &e)),
-            Ok(bytes) => serde_json::from_slice(&bytes).ok().filter(|stats: &Value| stats["splits"].is_object()).ok_or_else(|| {
-                Error::data(format!("{} does not say which splits are finished", stats_path.display()))
-                    .hint("put it back as construct wrote it, or choose another directory with --run")
-            })?,
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .ok()
+                .filter(|stats: &Value| stats["splits"].is_object())
+                .ok_or_else(|| {
+                    Error::data(format!("{} does not say which splits are finished", stats_path.display()))
+                        .hint("put it back as construct wrote it, or choose another directory with --run")
+                })?,
         };
         Ok(Self { stats_path, dropped_path: dir.join("dropped.jsonl"), stats })
     }
@@ -55,7 +58,8 @@ impl Finished {
     pub fn add(&mut self, splits: Map<String, Value>, dropped: &[Value]) -> Result<()> {
         let mut lines = self.dropped()?;
         for line in dropped {
-            serde_json::to_writer(&mut lines, line).map_err(|e| Error::run(format!("cannot write the dropped list: {e}")))?;
+            serde_json::to_writer(&mut lines, line)
+                .map_err(|e| Error::run(format!("cannot write the dropped list: {e}")))?;
             lines.push(b'\n');
         }
         storage::write_file_atomic(&self.dropped_path, &lines)?;
@@ -78,7 +82,8 @@ impl Finished {
             read => read.map_err(|e| storage::error("cannot read", &self.dropped_path, &e))?,
         };
         let finished = |line: &&[u8]| {
-            let split = serde_json::from_slice::<Value>(line).ok().and_then(|line| Some(line["split"].as_str()?.to_owned()));
+            let split =
+                serde_json::from_slice::<Value>(line).ok().and_then(|line| Some(line["split"].as_str()?.to_owned()));
             split.is_some_and(|split| self.stats["splits"].get(split).is_some())
         };
         Ok(bytes.split_inclusive(|&byte| byte == b'\n').filter(finished).flatten().copied().collect())

@@ -16,8 +16,8 @@ pub(super) const SETTINGS: NoteSettings = NoteSettings { words: 200, prevalence:
 /// Notes without a label, to predict.
 const NEW: u64 = 8;
 
-/// Writes `data/{train,dev,test}.jsonl` (half, a quarter, a quarter), `data/new.jsonl` (unlabeled) and `data/risk.jsonl`,
-/// the true probabilities.
+/// Writes `data/{train,dev,test}.jsonl` (half, a quarter, a quarter), `data/new.jsonl` (unlabeled) and
+/// `data/risk.jsonl`, the true probabilities.
 ///
 /// Files that are there already must be the same: a run directory holds one demonstration.
 pub(super) fn write(dir: &Path, seed: u64, notes: u64) -> Result<()> {

@@ -34,7 +34,13 @@ pub(super) fn run(context: &Context, dir: &Path, notes: Option<u64>) -> Result<(
     corpus(&config, dir, notes.unwrap_or(NOTES))?;
     let run_dir = dir.join("run");
     let resume = run_dir.join("checkpoints").is_dir();
-    let training = Context { seed: config.train.seed, config, config_path: Some(config_path), run_dir: run_dir.clone(), ..context.clone() };
+    let training = Context {
+        seed: config.train.seed,
+        config,
+        config_path: Some(config_path),
+        run_dir: run_dir.clone(),
+        ..context.clone()
+    };
     train::execute(&training, &args::TrainArgs { resume })?;
     export(&run_dir, &dir.join("model"))?;
     output::line(&dir.join("model").display().to_string())
@@ -52,7 +58,8 @@ fn prepare(config_path: &Path, dir: &Path) -> Result<()> {
 /// Notes with answers by rules, and the tokenizer of their words.
 fn corpus(config: &config::Config, dir: &Path, notes: u64) -> Result<()> {
     let source = Notes::new(config.train.seed, super::notes::SETTINGS);
-    let explainer = Explainer { seed: config.train.seed, labels: config.task.labels.clone(), mistakes: MISTAKES, thinks: false };
+    let explainer =
+        Explainer { seed: config.train.seed, labels: config.task.labels.clone(), mistakes: MISTAKES, thinks: false };
     let (mut lines, mut words) = (Vec::new(), vec![demo::PRETRAIN_PROMPT.1.to_owned()]);
     for note in source.range(0..notes) {
         let answer = explainer.answer(&note, 0).text;
@@ -70,7 +77,8 @@ fn corpus(config: &config::Config, dir: &Path, notes: u64) -> Result<()> {
 /// The trained weights as a bf16 Hugging Face folder.
 fn export(run_dir: &Path, model: &Path) -> Result<()> {
     let trained = scoring::checkpoint_dir(run_dir)?;
-    let loaded = checkpoint::load_model(&trained, BaseLookup::default(), DType::F32, &Device::Cpu).context("pretraining")?;
+    let loaded =
+        checkpoint::load_model(&trained, BaseLookup::default(), DType::F32, &Device::Cpu).context("pretraining")?;
     let dir = AtomicDir::create(model)?;
     checkpoint::write_folder(&dir, &loaded.model.llama, Some(&loaded.source), DType::BF16)?;
     dir.commit(false)

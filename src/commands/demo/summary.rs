@@ -55,10 +55,16 @@ impl Summary<'_> {
         let shown = |metric: Option<&Metric>| metric.map_or_else(|| number(None), cell);
         for (_, name, pick) in ROWS {
             let best = number(pick(reachable).and_then(|metric| metric.value));
-            table.row([name.to_owned(), shown(self.scored.base.as_ref().and_then(pick)), shown(pick(&self.scored.evaluation)), best]);
+            table.row([
+                name.to_owned(),
+                shown(self.scored.base.as_ref().and_then(pick)),
+                shown(pick(&self.scored.evaluation)),
+                best,
+            ]);
         }
         table.note(
-            "95 % intervals in parentheses. Best reachable: the true risk that each label was drawn with, as the probability. \
+            "95 % intervals in parentheses. Best reachable: the true risk that each label was drawn with, as the \
+            probability. \
              Before tuning the head is random and the text is the embedded model's own.",
         );
         let kept = self.constructed.generated.total();
@@ -73,7 +79,12 @@ impl Summary<'_> {
     /// A note, its probability and its explanation.
     fn example(&self) -> Result<()> {
         let data = &self.context.config.data;
-        let needs = Needs { label: false, both_classes: false, expect: None, ..Needs::split(data, "test", &["text".to_owned()]) };
+        let needs = Needs {
+            label: false,
+            both_classes: false,
+            expect: None,
+            ..Needs::split(data, "test", &["text".to_owned()])
+        };
         let records = data::load(data, self.input, &needs)?;
         let predictions = read_predictions(self.output)?;
         let parsable = |(_, prediction): &(&Record, &Prediction)| prediction.parsable == Some(true);
@@ -82,10 +93,13 @@ impl Summary<'_> {
         };
         let note = record.field("text").unwrap_or_default().replace('\n', "\n  | ");
         let explanation = prediction.explanation.as_deref().unwrap_or_default();
-        let verdict = prediction.verbalized_label.map_or("–", |label| self.context.config.task.labels[usize::from(label)].as_str());
+        let verdict = prediction
+            .verbalized_label
+            .map_or("–", |label| self.context.config.task.labels[usize::from(label)].as_str());
         let probability = number(prediction.probability);
         output::line(&format!(
-            "**One new note, {}**\n\n  | {note}\n\nprobability of death  {probability}\nexplanation           {explanation}\nverdict               {verdict}\n",
+            "**One new note, {}**\n\n  | {note}\n\nprobability of death  {probability}\nexplanation           \
+            {explanation}\nverdict               {verdict}\n",
             record.id
         ))
     }
@@ -101,7 +115,8 @@ impl Summary<'_> {
              \x20 eval/test/                           metrics.json, tables/, figures/\n\
              \x20 predictions.jsonl                    probability and explanation of data/new.jsonl\n\
              Report: {dir}/eval/test/report.html\n\
-             Train on them by hand: clsgen train --config {dir}/demo.toml --run runs/mine --set data.train=construct/train.jsonl",
+             Train on them by hand: clsgen train --config {dir}/demo.toml --run runs/mine --set \
+             data.train=construct/train.jsonl",
             duration(seconds)
         ))
     }

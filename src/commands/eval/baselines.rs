@@ -69,9 +69,8 @@ impl<'a> Plan<'a> {
         let baselines = Baseline::parse_all(named)?;
         if baselines.is_empty() {
             return match args.runs {
-                Some(_) => {
-                    Err(Error::usage("--runs counts the runs of baselines, and none is named").hint("add --baselines verbalized,label"))
-                }
+                Some(_) => Err(Error::usage("--runs counts the runs of baselines, and none is named")
+                    .hint("add --baselines verbalized,label")),
                 None => Ok(None),
             };
         }
@@ -98,7 +97,10 @@ impl<'a> Plan<'a> {
     }
 
     fn verbalized_prompt(&self, context: &Context) -> Result<PromptTemplate> {
-        let task = TaskPrompt { labels: &self.info.labels, days: prompts::task_days(Some(&self.own), context.config.data.horizon) };
+        let task = TaskPrompt {
+            labels: &self.info.labels,
+            days: prompts::task_days(Some(&self.own), context.config.data.horizon),
+        };
         let file = context.config.eval.verbalized_prompt.as_ref().map(|path| context.config.resolve(path));
         prompts::verbalized(task, &self.own, file.as_deref())
     }
@@ -125,7 +127,10 @@ impl<'a> Plan<'a> {
         Ok(Outcome {
             tables: baseline_tables(&scored.title, evaluation, &methods).into(),
             described: Some(described),
-            methods: methods.into_iter().map(|method| (method.name, Measured { runs: method.runs, metrics: method.metrics })).collect(),
+            methods: methods
+                .into_iter()
+                .map(|method| (method.name, Measured { runs: method.runs, metrics: method.metrics }))
+                .collect(),
         })
     }
 }
@@ -133,13 +138,19 @@ impl<'a> Plan<'a> {
 /// A baseline's numbers from its answers.
 fn method(baseline: Baseline, runs: &[Answers], sample: &Sample, options: &Options) -> ScoredMethod {
     let written = baseline.is_written();
-    let each: Vec<_> =
-        runs.iter().map(|run| measure(sample, std::slice::from_ref(run), written, &Options { bootstrap: 0, ..*options })).collect();
+    let each: Vec<_> = runs
+        .iter()
+        .map(|run| measure(sample, std::slice::from_ref(run), written, &Options { bootstrap: 0, ..*options }))
+        .collect();
     let mut metrics = measure(sample, runs, written, options);
     metrics.note_undefined(&each);
     let summary = |key: &str| {
-        let values: Vec<Option<f64>> =
-            each.iter().flat_map(|run| run.named()).filter(|(name, _)| *name == key).map(|(_, metric)| metric.value).collect();
+        let values: Vec<Option<f64>> = each
+            .iter()
+            .flat_map(|run| run.named())
+            .filter(|(name, _)| *name == key)
+            .map(|(_, metric)| metric.value)
+            .collect();
         Summary::of(&values)
     };
     ScoredMethod {
@@ -260,15 +271,24 @@ impl<'a> Runner<'a> {
         for line in runs {
             let labels: Vec<Option<u8>> = line.runs.iter().map(|run| run.verbalized_label).collect();
             let vote = prompting::vote(&labels);
-            let run = Run { probability: vote.map(|vote| vote.share), verbalized_label: vote.map(|vote| vote.label), ..Run::default() };
+            let run = Run {
+                probability: vote.map(|vote| vote.share),
+                verbalized_label: vote.map(|vote| vote.label),
+                ..Run::default()
+            };
             let described = json!({
-                "id": line.id, "label": line.label, "probability": run.probability, "verbalized_label": run.verbalized_label,
-                "votes": vote.map(|vote| vote.votes), "unparsable": labels.iter().filter(|label| label.is_none()).count(),
+                "id": line.id, "label": line.label, "probability": run.probability,
+                "verbalized_label": run.verbalized_label,
+                "votes": vote.map(|vote| vote.votes),
+                "unparsable": labels.iter().filter(|label| label.is_none()).count(),
             });
             text += &format!("{described}\n");
             lines.push(Line { runs: vec![run], ..line.clone() });
         }
-        storage::write_file_atomic(&self.folder.join(format!("{}.jsonl", Baseline::SelfConsistency.name())), text.as_bytes())?;
+        storage::write_file_atomic(
+            &self.folder.join(format!("{}.jsonl", Baseline::SelfConsistency.name())),
+            text.as_bytes(),
+        )?;
         Ok(lines)
     }
 
@@ -303,7 +323,8 @@ impl<'a> Runner<'a> {
         let lines = log::read(&file, |line: &mut Line| line.runs.iter_mut().for_each(|run| run.text = None))?;
         match lines.iter().map(|line| &line.id).eq(self.records.iter().map(|record| &record.id)) {
             true => Ok(lines),
-            false => Err(Error::run(format!("{} holds other records than the split", file.display())).hint("delete it and try again")),
+            false => Err(Error::run(format!("{} holds other records than the split", file.display()))
+                .hint("delete it and try again")),
         }
     }
 
@@ -320,6 +341,16 @@ impl<'a> Runner<'a> {
         }
         let base = self.base.get().ok_or_else(|| Error::run("the base model was not kept"))?;
         let Windows { input, output, truncate, .. } = self.windows;
-        Ok((base, Prompter::new(template.clone(), base.tokenizer.clone(), self.plan.info.labels.clone(), input, output, truncate)?))
+        Ok((
+            base,
+            Prompter::new(
+                template.clone(),
+                base.tokenizer.clone(),
+                self.plan.info.labels.clone(),
+                input,
+                output,
+                truncate,
+            )?,
+        ))
     }
 }

@@ -1,5 +1,5 @@
-//! `RUN/eval/calibration.json`: calibrators fitted on dev before test labels are read, and the one `predict --calibrated`
-//! applies (SPEC A45).
+//! `RUN/eval/calibration.json`: calibrators fitted on dev before test labels are read, and the one
+//! `predict --calibrated` applies (SPEC A45).
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -59,10 +59,14 @@ impl Fitted {
         let eval = &context.config.eval;
         let Some(method) = chosen(eval.calibrate) else { return Ok(None) };
         if method == Method::Isotonic && dev.len() < ISOTONIC_MINIMUM && !eval.force_isotonic {
-            let message =
-                format!("eval.calibrate = \"isotonic\" needs {ISOTONIC_MINIMUM} dev records, {} holds {}", frozen.dev.path, dev.len());
-            return Err(Error::usage(message)
-                .hint("take eval.calibrate = \"platt\" or \"temperature\", or insist with --set eval.force_isotonic=true"));
+            let message = format!(
+                "eval.calibrate = \"isotonic\" needs {ISOTONIC_MINIMUM} dev records, {} holds {}",
+                frozen.dev.path,
+                dev.len()
+            );
+            return Err(Error::usage(message).hint(
+                "take eval.calibrate = \"platt\" or \"temperature\", or insist with --set eval.force_isotonic=true",
+            ));
         }
         let fit = |method| match Calibrator::fit(dev, method, eval.force_isotonic) {
             Ok(calibrator) => (method, Fit { calibrator: Some(calibrator), reason: None }),
@@ -104,15 +108,20 @@ impl Fitted {
 
     /// Fills `calibration.*_after` and gives the table of every method beside the model's own probabilities.
     pub fn score(&self, sample: &Sample, options: &Options, evaluation: &mut Evaluation) -> Table {
-        let mut table =
-            Table::new("calibration", "Calibration, before and after", &["Metric", "Model", "Temperature", "Platt", "Isotonic"]);
+        let mut table = Table::new(
+            "calibration",
+            "Calibration, before and after",
+            &["Metric", "Model", "Temperature", "Platt", "Isotonic"],
+        );
         let mut columns: Vec<Option<Calibration>> = Vec::new();
         for method in Method::ALL {
             let calibrator = self.methods.get(&method).and_then(|fit| fit.calibrator.as_ref());
             columns.push(calibrator.map(|calibrator| evaluate_calibration(&calibrator.apply_all(sample), options)));
         }
         for (row, (name, own)) in evaluation.calibration.named().into_iter().enumerate() {
-            let after = columns.iter().map(|column| column.as_ref().map_or_else(|| "–".to_owned(), |column| cell(column.named()[row].1)));
+            let after = columns
+                .iter()
+                .map(|column| column.as_ref().map_or_else(|| "–".to_owned(), |column| cell(column.named()[row].1)));
             table.row([name.to_owned(), cell(own)].into_iter().chain(after));
         }
         for (method, fit) in &self.methods {
@@ -120,10 +129,17 @@ impl Fitted {
                 table.note(format!("{}: not fitted, {reason}.", method.name()));
             }
         }
-        table.note("95 % intervals in parentheses, over the same resamples in every column; the calibrators are held fixed.");
-        let place = if options.in_sample { "Fitted on these very records: the values after are in-sample." } else { "Fitted on dev only." };
+        table.note(
+            "95 % intervals in parentheses, over the same resamples in every column; the calibrators are held fixed.",
+        );
+        let place = if options.in_sample {
+            "Fitted on these very records: the values after are in-sample."
+        } else {
+            "Fitted on dev only."
+        };
         table.note(format!("{place} `predict --calibrated` applies {}.", self.method.name()));
-        let chosen = Method::ALL.iter().zip(columns).find(|(method, _)| **method == self.method).and_then(|(_, column)| column);
+        let chosen =
+            Method::ALL.iter().zip(columns).find(|(method, _)| **method == self.method).and_then(|(_, column)| column);
         evaluation.calibration.after = chosen.map(|calibration| Box::new(calibration.into()));
         table
     }
@@ -138,19 +154,22 @@ fn chosen(calibrate: Calibrate) -> Option<Method> {
     }
 }
 
-/// The calibrator that `eval` saved for the checkpoint `dir`, given as `model` (itself or its run), and the hash of its file.
+/// The calibrator that `eval` saved for the checkpoint `dir`, given as `model` (itself or its run), and the hash of its
+/// file.
 pub(in crate::commands) fn saved(model: &Path, dir: &Path) -> Result<(Calibrator, String)> {
-    let hint = "run `clsgen eval` on this run first: it fits a calibrator on dev (eval.calibrate), or leave --calibrated out";
+    let hint =
+        "run `clsgen eval` on this run first: it fits a calibrator on dev (eval.calibrate), or leave --calibrated out";
     let refuse = |message: String| Error::usage(format!("--calibrated: {message}")).hint(hint);
     // A checkpoint is RUN/checkpoints/epoch-NN.
     let of_checkpoint = dir.canonicalize().ok().and_then(|dir| Some(dir.parent()?.parent()?.to_owned()));
-    let candidates = std::iter::once(model.to_owned()).chain(of_checkpoint).map(|run| run.join("eval").join(CALIBRATION));
-    let path = candidates
-        .into_iter()
-        .find(|path| path.is_file())
-        .ok_or_else(|| refuse(format!("there is no {} of {}", Path::new("eval").join(CALIBRATION).display(), model.display())))?;
+    let candidates =
+        std::iter::once(model.to_owned()).chain(of_checkpoint).map(|run| run.join("eval").join(CALIBRATION));
+    let path = candidates.into_iter().find(|path| path.is_file()).ok_or_else(|| {
+        refuse(format!("there is no {} of {}", Path::new("eval").join(CALIBRATION).display(), model.display()))
+    })?;
     let bytes = std::fs::read(&path).map_err(|e| storage::error("cannot read", &path, &e))?;
-    let fitted: Fitted = serde_json::from_slice(&bytes).map_err(|e| refuse(format!("{} cannot be read: {e}", path.display())))?;
+    let fitted: Fitted =
+        serde_json::from_slice(&bytes).map_err(|e| refuse(format!("{} cannot be read: {e}", path.display())))?;
     if fitted.blake3 != fitted.hash()? {
         let what = if fitted.blake3.is_empty() {
             "is of an older clsgen, without a hash of its content"
@@ -160,13 +179,24 @@ pub(in crate::commands) fn saved(model: &Path, dir: &Path) -> Result<(Calibrator
         return Err(refuse(format!("{} {what}", path.display())));
     }
     match &fitted.checkpoint {
-        None => return Err(refuse(format!("{} was fitted to a prediction file, which names no checkpoint", path.display()))),
+        None => {
+            return Err(refuse(format!(
+                "{} was fitted to a prediction file, which names no checkpoint",
+                path.display()
+            )));
+        }
         Some(named) if named.blake3 != scoring::checkpoint_hash(dir)? => {
-            return Err(refuse(format!("{} was fitted for another checkpoint, {}, not {}", path.display(), named.path, dir.display())));
+            return Err(refuse(format!(
+                "{} was fitted for another checkpoint, {}, not {}",
+                path.display(),
+                named.path,
+                dir.display()
+            )));
         }
         Some(_) => {}
     }
-    let calibrator = fitted.chosen().map_err(|reason| refuse(format!("{} holds no calibrator: {reason}", path.display())))?;
+    let calibrator =
+        fitted.chosen().map_err(|reason| refuse(format!("{} holds no calibrator: {reason}", path.display())))?;
     Ok((calibrator.clone(), storage::hash_bytes(&bytes)))
 }
 

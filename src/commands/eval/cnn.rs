@@ -46,7 +46,8 @@ fn embeddings_folder(context: &Context) -> Result<PathBuf> {
         Error::usage("the baseline cnn needs word embeddings, and cnn.embeddings is not set")
             .hint("name a Hugging Face BERT folder or a hub id: --set cnn.embeddings=DIR")
     })?;
-    let source = source::resolve(&named.display().to_string(), &[&config.dir], context.allow_network).context("cnn.embeddings")?;
+    let source = source::resolve(&named.display().to_string(), &[&config.dir], context.allow_network)
+        .context("cnn.embeddings")?;
     Ok(source.path)
 }
 
@@ -80,7 +81,13 @@ pub fn run(
             let records = data::load(&context.config.data, path, &Needs::split(&context.config.data, name, fields))?;
             documents(&embeddings, &records, fields, cnn)
         };
-        let work = Work { cnn, folder: &folder, train: split("train", &train_path)?, dev: split("dev", &dev_path)?, embeddings };
+        let work = Work {
+            cnn,
+            folder: &folder,
+            train: split("train", &train_path)?,
+            dev: split("dev", &dev_path)?,
+            embeddings,
+        };
         work.run(records, fields).map_err(log::resumable)?;
     }
     (0..cnn.seeds).map(|seed| answers(&seed_file(&folder, seed), records)).collect()
@@ -176,10 +183,19 @@ impl Work<'_> {
                 if trainer.epoch() > done {
                     let probabilities = predict(trainer.network(), &self.embeddings, &self.dev, self.cnn.batch_size)?;
                     let score = minority_score(&probabilities, &labels, 2 * positives <= self.train.len());
-                    let result = EpochResult { learning_rate, seed: GRID_SEED, epoch: trainer.epoch(), loss, score: Some(score) };
+                    let result = EpochResult {
+                        learning_rate,
+                        seed: GRID_SEED,
+                        epoch: trainer.epoch(),
+                        loss,
+                        score: Some(score),
+                    };
                     lines.append(&result)?;
                     results.push(result);
-                    tracing::info!("cnn: learning rate {learning_rate}, epoch {}, loss {loss:.4}, dev score {score:.4}", trainer.epoch());
+                    tracing::info!(
+                        "cnn: learning rate {learning_rate}, epoch {}, loss {loss:.4}, dev score {score:.4}",
+                        trainer.epoch()
+                    );
                 }
                 trainer.save(&self.state())?;
             }
@@ -198,7 +214,8 @@ impl Work<'_> {
 fn answers(file: &Path, records: &[Record]) -> Result<Answers> {
     let lines: Vec<Line> = log::read(file, |_| ())?;
     if !lines.iter().map(|line| &line.id).eq(records.iter().map(|record| &record.id)) {
-        return Err(Error::run(format!("{} holds other records than the split", file.display())).hint("delete it and try again"));
+        return Err(Error::run(format!("{} holds other records than the split", file.display()))
+            .hint("delete it and try again"));
     }
     Ok(lines.iter().map(|line| Some(Answer { score: Some(line.probability), call: line.probability >= 0.5 })).collect())
 }

@@ -20,8 +20,10 @@ pub struct Compared {
 pub fn job<'a>(work: &'a Work<'_>) -> Result<&'a Job> {
     match work {
         Work::Run(job) => Ok(job),
-        Work::Files { .. } => Err(Error::usage("--compare-base needs a run directory: a prediction file names no base model")
-            .hint("leave --predictions out, or score the base's predictions by themselves")),
+        Work::Files { .. } => {
+            Err(Error::usage("--compare-base needs a run directory: a prediction file names no base model")
+                .hint("leave --predictions out, or score the base's predictions by themselves"))
+        }
     }
 }
 

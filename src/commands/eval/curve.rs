@@ -29,22 +29,30 @@ pub fn epochs(context: &Context, options: &Options) -> Result<Vec<EpochMetrics>>
 
 /// The table of Fig. 1.
 pub fn table(epochs: &[EpochMetrics]) -> Table {
-    let mut table =
-        Table::new("curve", "Dev metrics over the epochs (Fig. 1 a–c)", &["Epoch", "Parsable", "AUROC", "κ at 0.5", "AUROC-Align"]);
+    let mut table = Table::new(
+        "curve",
+        "Dev metrics over the epochs (Fig. 1 a–c)",
+        &["Epoch", "Parsable", "AUROC", "κ at 0.5", "AUROC-Align"],
+    );
     for epoch in epochs {
         let cells = [&epoch.parsable, &epoch.auroc, &epoch.kappa, &epoch.auroc_align].map(cell);
         table.row(std::iter::once(epoch.epoch.to_string()).chain(cells));
     }
-    table.note("95 % intervals: DeLong's for AUROC and AUROC-Align, bootstrap for the parsable rate and κ (Clopper and Pearson's for a rate of 0 or 1).");
+    table.note(
+        "95 % intervals: DeLong's for AUROC and AUROC-Align, bootstrap for the parsable rate and κ (Clopper \
+        and Pearson's for a rate of 0 or 1).",
+    );
     table
 }
 
-/// Parsable rate and κ again from the checkpoint's dev predictions, with their intervals; as they were where those are gone or are of
-/// another evaluation.
+/// Parsable rate and κ again from the checkpoint's dev predictions, with their intervals; as they were where those are
+/// gone or are of another evaluation.
 fn with_bootstrap(context: &Context, epoch: usize, measured: [Metric; 2], options: &Options) -> [Metric; 2] {
     let path = context.run_dir.join(epoch_path(epoch)).join(DEV_PREDICTIONS);
     let again = inputs::read(&path).and_then(|predictions| inputs::sample(&path, &predictions, None));
     let again = again.ok().map(|sample| parsable_and_kappa(&sample, options));
-    let same = |again: &[Metric; 2]| again.iter().zip(&measured).all(|(again, was)| (again.value, again.n) == (was.value, was.n));
+    let same = |again: &[Metric; 2]| {
+        again.iter().zip(&measured).all(|(again, was)| (again.value, again.n) == (was.value, was.n))
+    };
     again.filter(same).unwrap_or(measured)
 }

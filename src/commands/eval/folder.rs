@@ -1,8 +1,9 @@
 //! `RUN/eval/<split>/` (`predictions` for prediction files): all of one split, made by one command's settings.
 //!
-//! `settings.json` says what made a folder. The same settings go on in it and extend it; others are refused (exit 2) until
-//! `--overwrite`, which replaces this folder and no other. What earlier commands of these settings added (baselines, the base,
-//! the curve, the paper's tables) is measured again from its own files, so that a later command does not blank it.
+//! `settings.json` says what made a folder. The same settings go on in it and extend it; others are refused (exit 2)
+//! until `--overwrite`, which replaces this folder and no other. What earlier commands of these settings added
+//! (baselines, the base, the curve, the paper's tables) is measured again from its own files, so that a later command
+//! does not blank it.
 
 use std::path::{Path, PathBuf};
 
@@ -73,7 +74,8 @@ struct Settings {
 pub struct Folder {
     /// `RUN/eval/<split>`
     pub out: PathBuf,
-    /// Where `thresholds.json` and `calibration.json` lie: with the checkpoint in `RUN/eval`, or here for prediction files.
+    /// Where `thresholds.json` and `calibration.json` lie: with the checkpoint in `RUN/eval`, or here for prediction
+    /// files.
     pub frozen: PathBuf,
     /// Files of other settings may be replaced.
     pub overwrite: bool,
@@ -103,8 +105,9 @@ impl Folder {
                 Some(differing) => format!("was made by other settings: {}", differing.join("; ")),
                 None => format!("holds files, and no {FILE} says what made them"),
             };
-            return Err(Error::usage(format!("{} {what}", out.display()))
-                .hint("--overwrite replaces this folder and no other; or give the settings that made it, or another --run"));
+            return Err(Error::usage(format!("{} {what}", out.display())).hint(
+                "--overwrite replaces this folder and no other; or give the settings that made it, or another --run",
+            ));
         }
         let earlier = earlier.filter(|_| same && !args.overwrite).map(|earlier| earlier.asked).unwrap_or_default();
         Ok(Self { frozen: if own { out.clone() } else { root }, out, overwrite: args.overwrite, made, earlier })
@@ -157,7 +160,8 @@ impl Folder {
 
     /// What is there has these predictions: only what is measured on them differs, and logs check themselves.
     fn scores_the_same(&self) -> bool {
-        let theirs: Option<Settings> = std::fs::read(self.out.join(FILE)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let theirs: Option<Settings> =
+            std::fs::read(self.out.join(FILE)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         theirs.is_some_and(|theirs| self.made.scoring.differences(&theirs.made.scoring).is_empty())
     }
 
@@ -182,9 +186,18 @@ impl Folder {
         let args = args.clone();
         let (baselines, paper) = (args.baselines, args.paper);
         // A path is kept whole, so that it is found from anywhere; a hub id stays one.
-        let whole = |named: &PathBuf| std::path::absolute(context.config.resolve(named)).ok().filter(|path| path.exists());
-        let cnn_embeddings = context.config.cnn.embeddings.as_ref().map(|named| whole(named).unwrap_or_else(|| named.clone()));
-        self.write(Asked { baselines, runs: args.runs, compare_base: args.compare_base, curve: args.curve, paper, cnn_embeddings })
+        let whole =
+            |named: &PathBuf| std::path::absolute(context.config.resolve(named)).ok().filter(|path| path.exists());
+        let cnn_embeddings =
+            context.config.cnn.embeddings.as_ref().map(|named| whole(named).unwrap_or_else(|| named.clone()));
+        self.write(Asked {
+            baselines,
+            runs: args.runs,
+            compare_base: args.compare_base,
+            curve: args.curve,
+            paper,
+            cnn_embeddings,
+        })
     }
 
     fn write(&self, asked: Asked) -> Result<()> {
@@ -213,7 +226,11 @@ pub fn refuse_older(root: &Path) -> Result<()> {
     match OLDER.iter().map(|name| root.join(name)).find(|path| path.exists()) {
         None => Ok(()),
         Some(found) => {
-            let message = format!("{} is of an older clsgen, which kept one split's files in {} itself", found.display(), root.display());
+            let message = format!(
+                "{} is of an older clsgen, which kept one split's files in {} itself",
+                found.display(),
+                root.display()
+            );
             Err(Error::usage(message).hint(format!("move that folder away: mv {0} {0}.old", root.display())))
         }
     }

@@ -59,7 +59,8 @@ impl Frozen {
     }
 }
 
-/// Replaces a file that the checkpoint's splits share, where it is the same or `overwrite` says so: `bytes` of none take it away.
+/// Replaces a file that the checkpoint's splits share, where it is the same or `overwrite` says so: `bytes` of none
+/// take it away.
 pub fn write(folder: &Folder, name: &str, bytes: Option<&[u8]>, dry_run: bool) -> Result<()> {
     let path = folder.frozen.join(name);
     let theirs = std::fs::read(&path).ok();
@@ -69,12 +70,15 @@ pub fn write(folder: &Folder, name: &str, bytes: Option<&[u8]>, dry_run: bool) -
     }
     if shared && theirs.is_some() && !folder.overwrite {
         let message = format!(
-            "{} is not what this checkpoint's dev predictions give under these settings: another checkpoint or other settings made it, \
+            "{} is not what this checkpoint's dev predictions give under these settings: another checkpoint or other \
+            settings made it, \
              or it was changed",
             path.display()
         );
-        return Err(Error::usage(message)
-            .hint("--overwrite makes it again; other splits' folders keep the values they were measured with until scored again"));
+        return Err(Error::usage(message).hint(
+            "--overwrite makes it again; other splits' folders keep the values they were measured with until \
+                scored again",
+        ));
     }
     match bytes {
         Some(bytes) => {

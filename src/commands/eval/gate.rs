@@ -1,7 +1,8 @@
 //! `--gate FILE`: the worst values allowed; exit 1 names what missed (SPEC A51).
 //!
-//! A TOML (or, by extension, JSON) file with the paths of `metrics.json`. A bare number is the worst value allowed: a floor, or a
-//! ceiling where lower is better ([`direction`]). `{ min = …, max = … }` says it outright, and must where a value in between is best.
+//! A TOML (or, by extension, JSON) file with the paths of `metrics.json`. A bare number is the worst value allowed: a
+//! floor, or a ceiling where lower is better ([`direction`]). `{ min = …, max = … }` says it outright, and must where a
+//! value in between is best.
 //!
 //! ```toml
 //! auroc = 0.80
@@ -107,8 +108,8 @@ fn unknown(name: &str, path: &str, known: &[String]) -> Error {
     Error::usage(format!("{name}: no metric is called `{path}`")).hint(hint)
 }
 
-const HINT: &str =
-    "a gate names metrics as metrics.json does: `auroc = 0.8`, `default.f1 = 0.4`, `calibration.slope = { min = 0.8, max = 1.2 }`";
+const HINT: &str = "a gate names metrics as metrics.json does: `auroc = 0.8`, `default.f1 = 0.4`, `calibration.slope \
+    = { min = 0.8, max = 1.2 }`";
 
 impl Bound {
     /// What is wrong with a number alone where neither more nor less is better.
@@ -123,12 +124,18 @@ impl Bound {
 
     fn miss(&self, leaf: &Value) -> Option<String> {
         let Some(value) = leaf["value"].as_f64() else {
-            return Some(format!("{} is undefined: {}", self.path, leaf["reason"].as_str().unwrap_or("no reason given")));
+            return Some(format!(
+                "{} is undefined: {}",
+                self.path,
+                leaf["reason"].as_str().unwrap_or("no reason given")
+            ));
         };
         if self.min.is_some_and(|min| value < min) {
             return self.min.map(|min| format!("{} = {}, below {min}", self.path, telling(value, &[min])));
         }
-        self.max.filter(|&max| value > max).map(|max| format!("{} = {}, above {max}", self.path, telling(value, &[max])))
+        self.max
+            .filter(|&max| value > max)
+            .map(|max| format!("{} = {}, above {max}", self.path, telling(value, &[max])))
     }
 }
 
@@ -137,7 +144,9 @@ fn collect(prefix: &str, value: &Value, bounds: &mut Vec<Bound>) -> Result<(), S
     let Value::Object(table) = value else { return Err("a gate is a table of metrics".to_owned()) };
     for (key, value) in table {
         let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-        let number = |value: &Value| value.as_f64().filter(|bound| bound.is_finite()).ok_or(format!("{path}: a bound is a number"));
+        let number = |value: &Value| {
+            value.as_f64().filter(|bound| bound.is_finite()).ok_or(format!("{path}: a bound is a number"))
+        };
         match value {
             Value::Object(inner) if !inner.is_empty() && inner.keys().all(|key| key == "min" || key == "max") => {
                 let side = |name: &str| inner.get(name).map(number).transpose();
@@ -150,7 +159,8 @@ fn collect(prefix: &str, value: &Value, bounds: &mut Vec<Bound>) -> Result<(), S
             Value::Object(_) => collect(&path, value, bounds)?,
             _ => {
                 let bound = Some(number(value)?);
-                let (min, max) = if direction::of(&path) == Some(Direction::Lower) { (None, bound) } else { (bound, None) };
+                let (min, max) =
+                    if direction::of(&path) == Some(Direction::Lower) { (None, bound) } else { (bound, None) };
                 bounds.push(Bound { path, min, max, bare: true });
             }
         }

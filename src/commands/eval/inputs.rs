@@ -18,8 +18,11 @@ pub fn read(path: &Path) -> Result<Vec<Prediction>> {
 
 /// Rows of the metrics from predictions, with groups from `records` (by id) where the file names none.
 pub fn sample(path: &Path, predictions: &[Prediction], records: Option<&[Record]>) -> Result<Sample> {
-    let groups: HashMap<&str, &str> =
-        records.unwrap_or_default().iter().filter_map(|record| Some((record.id.as_str(), record.group.as_deref()?))).collect();
+    let groups: HashMap<&str, &str> = records
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|record| Some((record.id.as_str(), record.group.as_deref()?)))
+        .collect();
     let mut sample = Sample::new();
     let mut problems = Vec::new();
     for (i, prediction) in predictions.iter().enumerate() {
@@ -59,7 +62,8 @@ fn row(prediction: &Prediction) -> Result<(f64, bool, Option<bool>), (&'static s
 }
 
 fn listed(path: &Path, problems: &[String]) -> Error {
-    let mut message: Vec<String> = problems.iter().take(LISTED).map(|problem| format!("{}, {problem}", path.display())).collect();
+    let mut message: Vec<String> =
+        problems.iter().take(LISTED).map(|problem| format!("{}, {problem}", path.display())).collect();
     if problems.len() > LISTED {
         message.push(format!("and {} more", problems.len() - LISTED));
     }

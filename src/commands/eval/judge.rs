@@ -55,7 +55,14 @@ impl Plan {
         let inconsistency = prompts::inconsistency(task, file.as_deref(), format)?.dated(&tokenizer, &date);
         let readability = prompts::readability(format)?.dated(&tokenizer, &date);
 
-        Ok(Some(Self { source, hash: OnceCell::new(), tokenizer: Arc::new(tokenizer), labels, inconsistency, readability }))
+        Ok(Some(Self {
+            source,
+            hash: OnceCell::new(),
+            tokenizer: Arc::new(tokenizer),
+            labels,
+            inconsistency,
+            readability,
+        }))
     }
 
     /// Its weights' hash, read once.
@@ -67,9 +74,17 @@ impl Plan {
     }
 
     /// Judges what is not judged yet and measures. `predictions` are those that `sample` was made of, in its order.
-    pub fn run(&self, context: &Context, folder: &Folder, predictions: &Path, sample: &Sample, options: &Options) -> Result<Judge> {
+    pub fn run(
+        &self,
+        context: &Context,
+        folder: &Folder,
+        predictions: &Path,
+        sample: &Sample,
+        options: &Options,
+    ) -> Result<Judge> {
         let predicted = inputs::read(predictions)?;
-        let cases: Vec<Case> = predicted.iter().filter_map(|prediction| judge::case(prediction, &self.labels)).collect();
+        let cases: Vec<Case> =
+            predicted.iter().filter_map(|prediction| judge::case(prediction, &self.labels)).collect();
         let config = &context.config.model;
         let cap = judge::max_new_tokens(&self.tokenizer, &self.labels)?;
         let prompter = |template: &PromptTemplate| {
@@ -100,7 +115,8 @@ impl Plan {
             scoring::check_memory_of(context, &self.source, longest).context("eval.judge")?;
             let model = Model::base(&self.source, device::dtype(config.dtype, &device), &device)?;
             let batch_tokens = context.config.generate.batch_tokens;
-            let asker = Asker { model: &model, sampling: Sampling::greedy(), max_new_tokens: cap, runs: 1, batch_tokens };
+            let asker =
+                Asker { model: &model, sampling: Sampling::greedy(), max_new_tokens: cap, runs: 1, batch_tokens };
             judge::ask(&asker, &inconsistency, &readability, rest, &mut |line| {
                 lines.append(&line)?;
                 bar.inc(1);
@@ -111,8 +127,8 @@ impl Plan {
     }
 }
 
-/// What an earlier command's judge said of these very predictions, measured again: a later one without a judge does not blank it.
-/// `None` where none did, or not to the end.
+/// What an earlier command's judge said of these very predictions, measured again: a later one without a judge does not
+/// blank it. `None` where none did, or not to the end.
 pub fn kept(folder: &Folder, predictions: &Path, sample: &Sample, options: &Options) -> Result<Option<Judge>> {
     let file = folder.out.join(FILE);
     let Some(made) = log::made_by(&file).filter(|_| file.is_file()) else { return Ok(None) };
@@ -125,7 +141,10 @@ pub fn kept(folder: &Folder, predictions: &Path, sample: &Sample, options: &Opti
     let predicted = inputs::read(predictions)?;
     let cases = predicted.iter().filter_map(|prediction| judge::case(prediction, &labels)).count();
     if log::read(&file, |_: &mut JudgeLine| ())?.len() < cases {
-        tracing::warn!("{} was not finished: not counted; the same command with eval.judge goes on with it", file.display());
+        tracing::warn!(
+            "{} was not finished: not counted; the same command with eval.judge goes on with it",
+            file.display()
+        );
         return Ok(None);
     }
     score(&file, &predicted, cases, sample, options).map(Some)
@@ -135,7 +154,8 @@ fn score(file: &Path, predicted: &[Prediction], cases: usize, sample: &Sample, o
     let judged: HashMap<String, JudgeLine> =
         log::read(file, |_: &mut JudgeLine| ())?.into_iter().map(|line| (line.id.clone(), line)).collect();
     let line = |prediction: &Prediction| judged.get(prediction.id.as_deref()?);
-    let verdicts: Vec<_> = predicted.iter().map(|prediction| Some(judge::verdict_of(prediction, line(prediction)))).collect();
+    let verdicts: Vec<_> =
+        predicted.iter().map(|prediction| Some(judge::verdict_of(prediction, line(prediction)))).collect();
     let measured = measure(sample, &verdicts, options);
     let unparsable = measured.unparsable.value.map_or(0.0, |share| share * measured.unparsable.n as f64);
     tracing::info!("judge: {cases} texts, {unparsable:.0} of {} answers unparsable", measured.unparsable.n);

@@ -1,8 +1,8 @@
 //! Record logs of an evaluation: continued where an earlier run of the same stopped, begun anew otherwise.
 //!
-//! `<name>.meta.json` beside `<name>.jsonl` says what made it (hashes, prompts, settings), and `<name>.hashes` holds a hash a line.
-//! When the same would be made again, its lines are checked and kept, and only the missing records are done. What other settings
-//! made, and what was changed since, is refused; `--overwrite` begins it anew.
+//! `<name>.meta.json` beside `<name>.jsonl` says what made it (hashes, prompts, settings), and `<name>.hashes` holds a
+//! hash a line. When the same would be made again, its lines are checked and kept, and only the missing records are
+//! done. What other settings made, and what was changed since, is refused; `--overwrite` begins it anew.
 
 use std::{
     fs::File,
@@ -37,7 +37,8 @@ impl Log {
     /// Appends a record as one line, then its hash: a kill between the two costs this one record.
     pub fn append(&mut self, record: &impl Serialize) -> Result<()> {
         // As RecordLog writes it.
-        let line = serde_json::to_vec(record).map_err(|e| Error::run(format!("cannot write {}: {e}", self.lines.path().display())))?;
+        let line = serde_json::to_vec(record)
+            .map_err(|e| Error::run(format!("cannot write {}: {e}", self.lines.path().display())))?;
         self.lines.append(record)?;
         self.hashes.append(&line_hash(&line))
     }
@@ -92,20 +93,28 @@ fn keepable(file: &Path, made: &Fingerprint) -> Result<Option<usize>> {
         Some(differing) if differing.is_empty() => verified(file).map(Some).map_err(|error| error.hint(again)),
         Some(differing) => {
             let message = format!("{} was made with other settings: {}", file.display(), differing.join("; "));
-            Err(Error::usage(message).hint(format!("{again}, in this split's folder alone; or give the settings that made it")))
+            Err(Error::usage(message)
+                .hint(format!("{again}, in this split's folder alone; or give the settings that made it")))
         }
-        None => Err(Error::data(format!("{}: {} does not say what made it", file.display(), beside.display())).hint(again)),
+        None => {
+            Err(Error::data(format!("{}: {} does not say what made it", file.display(), beside.display())).hint(again))
+        }
     }
 }
 
-/// Checks every line against its recorded hash; gives how many stand. A stopped command leaves at most a last line without one.
+/// Checks every line against its recorded hash; gives how many stand. A stopped command leaves at most a last line
+/// without one.
 fn verified(file: &Path) -> Result<usize> {
     let read = |path: &Path| File::open(path).map(BufReader::new).map_err(|e| storage::error("cannot read", path, &e));
     let path = file.with_extension("hashes");
     if !path.exists() {
         return match file.metadata() {
             Ok(metadata) if metadata.len() == 0 => Ok(0),
-            _ => Err(Error::data(format!("{}: {} is gone, so its lines cannot be checked", file.display(), path.display()))),
+            _ => Err(Error::data(format!(
+                "{}: {} is gone, so its lines cannot be checked",
+                file.display(),
+                path.display()
+            ))),
         };
     }
     let (mut lines, mut hashes) = (read(file)?, read(&path)?);
@@ -118,7 +127,11 @@ fn verified(file: &Path) -> Result<usize> {
         hashes.read_line(&mut hash).map_err(|e| storage::error("cannot read", &path, &e))?;
         let (Some(text), Some(recorded)) = (line.strip_suffix(b"\n"), hash.strip_suffix('\n')) else { break };
         if recorded.trim_matches('"') != line_hash(text) {
-            return Err(Error::data(format!("{}, line {}: was changed after it was written", file.display(), number + 1)));
+            return Err(Error::data(format!(
+                "{}, line {}: was changed after it was written",
+                file.display(),
+                number + 1
+            )));
         }
         number += 1;
     }
@@ -138,10 +151,17 @@ pub fn check(file: &Path) -> Result<()> {
 /// Appends a line for each of the items that a log lacks.
 pub type Fill<'f, T = Record> = dyn Fn(&[T], &mut Log, &ProgressBar) -> Result<()> + 'f;
 
-/// Brings a log of a line an item to its end: `work` is given the items that have no line yet, and is not called without any.
+/// Brings a log of a line an item to its end: `work` is given the items that have no line yet, and is not called
+/// without any.
 ///
 /// `made` is what makes the log, and whether another one's may be replaced.
-pub fn fill<T>(context: &Context, file: &Path, made: (&Fingerprint, bool), items: &[T], work: &Fill<'_, T>) -> Result<()> {
+pub fn fill<T>(
+    context: &Context,
+    file: &Path,
+    made: (&Fingerprint, bool),
+    items: &[T],
+    work: &Fill<'_, T>,
+) -> Result<()> {
     let name = file.file_stem().unwrap_or_default().to_string_lossy();
     let mut lines = open(file, made.0, made.1)?;
     let done = lines.records().min(items.len());
@@ -160,7 +180,8 @@ pub fn fill<T>(context: &Context, file: &Path, made: (&Fingerprint, bool), items
 
 /// Every line of a log of ours; `each` may drop what need not be held.
 pub fn read<T: DeserializeOwned>(file: &Path, mut each: impl FnMut(&mut T)) -> Result<Vec<T>> {
-    let bytes = std::fs::read(file).map_err(|e| Error::data(format!("cannot read {}: {}", file.display(), storage::reason(&e))))?;
+    let bytes = std::fs::read(file)
+        .map_err(|e| Error::data(format!("cannot read {}: {}", file.display(), storage::reason(&e))))?;
     let lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).enumerate();
     let parsed = lines.map(|(i, line)| {
         let mut line = serde_json::from_slice(line).map_err(|e| {
@@ -176,7 +197,12 @@ pub fn read<T: DeserializeOwned>(file: &Path, mut each: impl FnMut(&mut T)) -> R
 
 /// A bar on a terminal; nothing anywhere else.
 pub fn progress(context: &Context, what: &str, total: usize, done: usize) -> ProgressBar {
-    let bar = progress::bar(context.quiet, Some(total), done, "{prefix} {wide_bar} {pos}/{len} records, {per_sec}, {eta} left");
+    let bar = progress::bar(
+        context.quiet,
+        Some(total),
+        done,
+        "{prefix} {wide_bar} {pos}/{len} records, {per_sec}, {eta} left",
+    );
     bar.with_prefix(what.to_owned())
 }
 

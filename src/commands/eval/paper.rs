@@ -19,8 +19,11 @@ use crate::{
 /// The paper's task, which the tables named need; refused (exit 2) where neither name nor records tell it.
 pub fn task(context: &Context, scored: &Scored) -> Result<Task> {
     Task::guess(&context.config.task.name, scored.sample.len(), scored.sample.positives()).ok_or_else(|| {
-        Error::usage(format!("--paper: task `{}` is none of the paper's, nor are the records", context.config.task.name))
-            .hint("say which one with --set task.name=lcd30, lcd90 or clinifact")
+        Error::usage(format!(
+            "--paper: task `{}` is none of the paper's, nor are the records",
+            context.config.task.name
+        ))
+        .hint("say which one with --set task.name=lcd30, lcd90 or clinifact")
     })
 }
 
@@ -55,7 +58,9 @@ pub fn tables(
 fn split_counts(context: &Context) -> Result<SplitCounts> {
     let data = &context.config.data;
     let count = |path: &Option<std::path::PathBuf>| -> Result<Option<usize>> {
-        let Some(path) = path.as_ref().map(|path| context.config.resolve(path)).filter(|path| path.is_file()) else { return Ok(None) };
+        let Some(path) = path.as_ref().map(|path| context.config.resolve(path)).filter(|path| path.is_file()) else {
+            return Ok(None);
+        };
         Ok(Some(data::load(data, &path, &Needs::default())?.len()))
     };
     Ok(SplitCounts { train: count(&data.train)?, dev: count(&data.dev)?, test: count(&data.test)? })

@@ -1,4 +1,5 @@
-//! `RUN/eval/predictions.jsonl`: a line a record as it comes, continued where an earlier run of the same stopped ([`log`]).
+//! `RUN/eval/predictions.jsonl`: a line a record as it comes, continued where an earlier run of the same stopped
+//! ([`log`]).
 
 use std::path::Path;
 
@@ -110,7 +111,8 @@ pub fn generate(
 fn at_the_runs_window(error: Error) -> Error {
     match error.hint_text().filter(|_| error.exit_code() == 5).map(str::to_owned) {
         Some(hint) => error.hint(format!(
-            "{hint}; a run is evaluated at its own window alone: `clsgen predict` its splits at another, then `clsgen eval --predictions …`"
+            "{hint}; a run is evaluated at its own window alone: `clsgen predict` its splits at another, then `clsgen \
+            eval --predictions …`"
         )),
         None => error,
     }

@@ -76,20 +76,32 @@ fn sources(scored: Option<&Scored>) -> Vec<Source> {
     named.map(|(what, named)| Source { what, path: named.path.clone(), blake3: named.blake3.clone() }).collect()
 }
 
-/// What the splits share that they should not; `None` where fewer than two can be read. What is wrong with a split that is not
-/// scored is for `train` to say.
+/// What the splits share that they should not; `None` where fewer than two can be read. What is wrong with a split that
+/// is not scored is for `train` to say.
 pub fn leakage(config: &Config) -> Option<Table> {
     let files = [("train", &config.data.train), ("dev", &config.data.dev), ("test", &config.data.test)];
     let load = |path: &std::path::PathBuf| data::load(&config.data, &config.resolve(path), &Needs::default()).ok();
-    let splits: Vec<(&str, Vec<Record>)> = files.into_iter().filter_map(|(name, path)| Some((name, load(path.as_ref()?)?))).collect();
+    let splits: Vec<(&str, Vec<Record>)> =
+        files.into_iter().filter_map(|(name, path)| Some((name, load(path.as_ref()?)?))).collect();
     if splits.len() < 2 {
         return None;
     }
     let report = data::leakage(&splits.iter().map(|(name, records)| (*name, records.as_slice())).collect::<Vec<_>>());
-    let mut table = Table::new("leakage", "Leakage: what two splits share", &["Splits", "Groups", "Ids", "Identical texts"]);
+    let mut table =
+        Table::new("leakage", "Leakage: what two splits share", &["Splits", "Groups", "Ids", "Identical texts"]);
     for pair in &report.pairs {
-        let texts = pair.identical_texts.iter().map(|(field, count)| format!("{count} in {field}")).collect::<Vec<_>>().join(", ");
-        table.row([format!("{} and {}", pair.a, pair.b), pair.shared_groups.to_string(), pair.shared_ids.to_string(), texts]);
+        let texts = pair
+            .identical_texts
+            .iter()
+            .map(|(field, count)| format!("{count} in {field}"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        table.row([
+            format!("{} and {}", pair.a, pair.b),
+            pair.shared_groups.to_string(),
+            pair.shared_ids.to_string(),
+            texts,
+        ]);
     }
     table.note(match report.is_clean() {
         true => "No two splits share anything.",
@@ -108,17 +120,28 @@ fn records(context: &Context, scored: &Scored) -> Vec<RecordView> {
     let records = scored.records.as_deref().unwrap_or(&loaded);
     let by_id: HashMap<&str, &Record> = records.iter().map(|record| (record.id.as_str(), record)).collect();
     if by_id.is_empty() {
-        tracing::warn!("the report's records have no note text: a prediction file holds none, name the records with --set data.test=FILE");
+        tracing::warn!(
+            "the report's records have no note text: a prediction file holds none, name the records with --set \
+            data.test=FILE"
+        );
     }
     let calibrator = scored.calibration.as_ref().and_then(|fitted| fitted.chosen().ok());
     let view = |prediction: &data::Prediction| RecordView {
         id: prediction.id.clone().unwrap_or_default(),
         label: prediction.label,
         probability: prediction.probability,
-        calibrated: prediction.probability.zip(calibrator).map(|(probability, calibrator)| calibrator.apply(probability)),
+        calibrated: prediction
+            .probability
+            .zip(calibrator)
+            .map(|(probability, calibrator)| calibrator.apply(probability)),
         verbalized: prediction.verbalized_label.filter(|_| prediction.parsable != Some(false)),
         explanation: prediction.explanation.clone().or_else(|| prediction.text.clone()),
-        note: prediction.id.as_deref().and_then(|id| by_id.get(id)).map(|record| record.fields.clone()).unwrap_or_default(),
+        note: prediction
+            .id
+            .as_deref()
+            .and_then(|id| by_id.get(id))
+            .map(|record| record.fields.clone())
+            .unwrap_or_default(),
     };
     scored.predictions.iter().map(view).collect()
 }

@@ -58,11 +58,12 @@ impl Job {
         Ok((info, template))
     }
 
-    /// Refuses (exit 2) settings other than the run's: its thresholds were tuned on dev predictions that those made. What the
-    /// command leaves out is the checkpoint's, but for decoding and reading, which have defaults.
+    /// Refuses (exit 2) settings other than the run's: its thresholds were tuned on dev predictions that those made.
+    /// What the command leaves out is the checkpoint's, but for decoding and reading, which have defaults.
     pub fn check_settings(&self, context: &Context) -> Result<()> {
         let path = context.run_dir.join("train.json");
-        let Some(run) = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Fingerprint>(&bytes).ok()) else {
+        let Some(run) = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Fingerprint>(&bytes).ok())
+        else {
             return Ok(());
         };
         let config = &context.config;
@@ -72,7 +73,8 @@ impl Job {
         }
         if config.given.contains("task.prompt") {
             let (_, own) = self.prompt()?;
-            let named = PromptTemplate { date: own.date, ..PromptTemplate::load(&config.resolve(&config.task.prompt))? };
+            let named =
+                PromptTemplate { date: own.date, ..PromptTemplate::load(&config.resolve(&config.task.prompt))? };
             ours.set("task.prompt", json!(named));
         }
         // What has no default of the command's own counts only where it is given.
@@ -85,10 +87,14 @@ impl Job {
         if differing.is_empty() {
             return Ok(());
         }
-        let message =
-            format!("{} was trained and its dev split scored under other settings: {}", context.run_dir.display(), differing.join("; "));
+        let message = format!(
+            "{} was trained and its dev split scored under other settings: {}",
+            context.run_dir.display(),
+            differing.join("; ")
+        );
         Err(Error::usage(message).hint(
-            "give the run's own; or `clsgen predict` test and dev under these and compare them with `clsgen eval --predictions … \
+            "give the run's own; or `clsgen predict` test and dev under these and compare them with `clsgen eval \
+            --predictions … \
              --dev-predictions …`",
         ))
     }
@@ -99,7 +105,8 @@ impl Job {
         data::load(data, &self.data, &Needs::split(data, &self.split, &template.fields()))
     }
 
-    /// What decides the split's predictions, and the hash of those that its thresholds are tuned on: the settings of its folder.
+    /// What decides the split's predictions, and the hash of those that its thresholds are tuned on: the settings of
+    /// its folder.
     pub fn made(&self, context: &Context) -> Result<(Fingerprint, Option<String>)> {
         let dev = self.checkpoint.join(DEV_PREDICTIONS);
         let dev = dev.is_file().then(|| storage::hash_file(&dev)).transpose()?;
@@ -123,9 +130,18 @@ impl Job {
             }
         };
         let sample = inputs::sample(&out.join(predictions::FILE), &predictions, Some(&records))?;
-        let title = format!("{}, {} split ({} records, {} positive)", self.shown, self.split, sample.len(), sample.positives());
+        let title =
+            format!("{}, {} split ({} records, {} positive)", self.shown, self.split, sample.len(), sample.positives());
         let in_sample = frozen.is_some() && self.is_dev(context, &dev, &predictions, &records)?;
-        Ok(Scored { sample, title, frozen, calibration: calibration.flatten(), in_sample, predictions, records: Some(records) })
+        Ok(Scored {
+            sample,
+            title,
+            frozen,
+            calibration: calibration.flatten(),
+            in_sample,
+            predictions,
+            records: Some(records),
+        })
     }
 
     /// Whether the records are those of the checkpoint's dev predictions, by ids and texts.
@@ -134,7 +150,8 @@ impl Job {
             return Ok(true);
         }
         let data = &context.config.data;
-        let tuned = data.dev.as_ref().and_then(|path| data::load(data, &context.config.resolve(path), &Needs::default()).ok());
+        let tuned =
+            data.dev.as_ref().and_then(|path| data::load(data, &context.config.resolve(path), &Needs::default()).ok());
         Ok(Dev::new(&read_predictions(dev)?, &tuned.unwrap_or_default()).holds(predictions, Some(records)))
     }
 
@@ -179,15 +196,17 @@ pub fn split_path(context: &Context, split: &str) -> Result<PathBuf> {
     let path = path.as_ref().ok_or_else(|| {
         let error = Error::usage(format!("data.{split} names no file"));
         match split {
-            "test" => error.hint("name one with --set data.test=FILE, or score dev with --split dev (tuned values are then in-sample)"),
+            "test" => error.hint(
+                "name one with --set data.test=FILE, or score dev with --split dev (tuned values are then in-sample)",
+            ),
             _ => error.hint(format!("name one with --set data.{split}=FILE, or give --config")),
         }
     })?;
     Ok(context.config.resolve(path))
 }
 
-/// The checkpoint's dev predictions, where they are of exactly these records with these labels: what scoring them again would
-/// give.
+/// The checkpoint's dev predictions, where they are of exactly these records with these labels: what scoring them again
+/// would give.
 fn kept_dev(dev: &Path, records: &[Record]) -> Result<Option<Vec<Prediction>>> {
     if !dev.is_file() {
         return Ok(None);

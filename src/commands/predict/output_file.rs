@@ -1,10 +1,11 @@
 //! Where predictions go: a private file with a sidecar that says what made it, stdout, or a device.
 //!
-//! `OUTPUT.meta.json` is written before the first line. A later command continues `OUTPUT` when its own sidecar would be
-//! the same; a torn last line is cut and written again. At the end it also holds how many lines were written and their hash, so
-//! that only those very lines are continued.
+//! `OUTPUT.meta.json` is written before the first line. A later command continues `OUTPUT` when its own sidecar would
+//! be the same; a torn last line is cut and written again. At the end it also holds how many lines were written and
+//! their hash, so that only those very lines are continued.
 //!
-//! A lock keeps other processes out. No input, no file of the model's or of its run, and no foreign sidecar is ever replaced.
+//! A lock keeps other processes out. No input, no file of the model's or of its run, and no foreign sidecar is ever
+//! replaced.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -26,7 +27,8 @@ use crate::{
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Sidecar {
     schema: u32,
-    /// Model, input (null for a pipe, which nothing can be compared with) and settings. An older clsgen's sidecar has none.
+    /// Model, input (null for a pipe, which nothing can be compared with) and settings. An older clsgen's sidecar has
+    /// none.
     #[serde(default)]
     fingerprint: Fingerprint,
     /// The lines when a command last stopped writing them.
@@ -68,8 +70,8 @@ pub(super) struct Claim {
 }
 
 impl Claim {
-    /// Refuses (exit 2) an output that is an input, a file of the model's run, held by another process, beside a foreign sidecar, or
-    /// that cannot be continued whatever the model turns out to be.
+    /// Refuses (exit 2) an output that is an input, a file of the model's run, held by another process, beside a
+    /// foreign sidecar, or that cannot be continued whatever the model turns out to be.
     pub(super) fn stake(context: &Context, args: &PredictArgs) -> Result<Self> {
         check(context, args)?;
         let path = args.output.as_path();
@@ -100,7 +102,10 @@ pub(super) fn check(context: &Context, args: &PredictArgs) -> Result<()> {
     }
     storage::check_output(path)?;
     storage::check_output(&beside)?;
-    for run in [Some(context.run_dir.as_path()), Some(args.model.as_path()), args.model.ancestors().nth(2)].into_iter().flatten() {
+    for run in [Some(context.run_dir.as_path()), Some(args.model.as_path()), args.model.ancestors().nth(2)]
+        .into_iter()
+        .flatten()
+    {
         refuse_run_file(path, run)?;
     }
     if beside.symlink_metadata().is_ok() && read_sidecar(&beside).is_none() {
@@ -118,8 +123,17 @@ pub(super) fn check(context: &Context, args: &PredictArgs) -> Result<()> {
 }
 
 /// Files and folders of a run directory that other commands make.
-const RUN_FILES: [&str; 9] =
-    ["checkpoints", "construct", "eval", "tensorboard", "best.json", "metrics.jsonl", "run.json", "train.json", ".lock"];
+const RUN_FILES: [&str; 9] = [
+    "checkpoints",
+    "construct",
+    "eval",
+    "tensorboard",
+    "best.json",
+    "metrics.jsonl",
+    "run.json",
+    "train.json",
+    ".lock",
+];
 
 /// Refuses an output that is a file of a run directory's own, or would lie in a checkpoint, which never changes.
 fn refuse_run_file(path: &Path, run: &Path) -> Result<()> {
@@ -131,16 +145,21 @@ fn refuse_run_file(path: &Path, run: &Path) -> Result<()> {
     };
     let in_checkpoint = real.parent().is_some_and(|parent| parent.join("clsgen.json").is_file());
     let is_run = ["checkpoints", "best.json", "run.json"].iter().any(|name| run.join(name).exists());
-    let inside = run.canonicalize().ok().filter(|_| is_run).and_then(|run| real.strip_prefix(run).ok().map(Path::to_owned));
+    let inside =
+        run.canonicalize().ok().filter(|_| is_run).and_then(|run| real.strip_prefix(run).ok().map(Path::to_owned));
     let own = inside.is_some_and(|inside| {
         let first = inside.components().next().map(|first| first.as_os_str().to_owned()).unwrap_or_default();
         // Earlier predictions may lie anywhere.
-        RUN_FILES.iter().any(|name| first == *name) && (first == "checkpoints" || (real.exists() && !sidecar_path(&real).exists()))
+        RUN_FILES.iter().any(|name| first == *name)
+            && (first == "checkpoints" || (real.exists() && !sidecar_path(&real).exists()))
     });
     match in_checkpoint || own {
         false => Ok(()),
-        true => Err(Error::usage(format!("{} is a file of a run or checkpoint, not a place for predictions", path.display()))
-            .hint("give another --output; --overwrite does not replace it")),
+        true => Err(Error::usage(format!(
+            "{} is a file of a run or checkpoint, not a place for predictions",
+            path.display()
+        ))
+        .hint("give another --output; --overwrite does not replace it")),
     }
 }
 
@@ -215,7 +234,11 @@ impl Output {
             Self::File(lines) => {
                 lines.log.sync()?;
                 let path = lines.log.path();
-                let written = Written { lines: lines.log.records(), bytes: lines.log.length(), blake3: storage::hash_file(path)? };
+                let written = Written {
+                    lines: lines.log.records(),
+                    bytes: lines.log.length(),
+                    blake3: storage::hash_file(path)?,
+                };
                 Sidecar { written: Some(written), ..lines.sidecar }.save(&sidecar_path(path))
             }
             Self::Stdout => Ok(()),
@@ -289,10 +312,12 @@ fn count(path: &Path) -> Result<Counts> {
     let mut counts = Counts::default();
     for line in BufReader::new(file).lines() {
         let line = line.map_err(|e| storage::error("cannot read", path, &e))?;
-        let value: serde_json::Value = serde_json::from_str(&line).map_err(|_| refusal(path, "it holds lines that are not predictions"))?;
+        let value: serde_json::Value =
+            serde_json::from_str(&line).map_err(|_| refusal(path, "it holds lines that are not predictions"))?;
         counts.records += 1;
         counts.errors += usize::from(value.get("error").is_some_and(|error| !error.is_null()));
-        counts.truncated += usize::from(value.get("truncated_tokens").and_then(serde_json::Value::as_u64).is_some_and(|n| n > 0));
+        counts.truncated +=
+            usize::from(value.get("truncated_tokens").and_then(serde_json::Value::as_u64).is_some_and(|n| n > 0));
         counts.unparsable += usize::from(value.get("parsable") == Some(&serde_json::Value::Bool(false)));
     }
     Ok(counts)

@@ -1,7 +1,7 @@
 //! What a training run must not change underneath itself: its config keys, its records, its base model, its tokenizer.
 //!
-//! `RUN/train.json` holds them as a [`Fingerprint`]. A later `train` in the same directory with another one is refused with exit 2,
-//! naming the keys.
+//! `RUN/train.json` holds them as a [`Fingerprint`]. A later `train` in the same directory with another one is refused
+//! with exit 2, naming the keys.
 
 use std::path::Path;
 
@@ -29,7 +29,8 @@ impl Identity {
     /// The identity of the run that `context` and `inputs` describe.
     pub fn of(context: &Context, inputs: &Inputs, base_hash: &str, tokenizer_hash: &str) -> Result<Self> {
         let config = &context.config;
-        let template = serde_json::to_value(&inputs.template).map_err(|e| Error::usage(format!("the prompt cannot be stored: {e}")))?;
+        let template = serde_json::to_value(&inputs.template)
+            .map_err(|e| Error::usage(format!("the prompt cannot be stored: {e}")))?;
         let hash = |source: &Option<(_, String)>| source.as_ref().map_or(Value::Null, |(_, hash)| json!(hash));
         let init_from = config.train.init_from.as_ref().map(|dir| config.resolve(dir));
         // Gone since: a resumed run does not need it, and a new one says so when it reads it.
@@ -54,7 +55,8 @@ impl Identity {
     pub fn check(&self, run: &Path) -> Result<()> {
         let path = run.join(FILE);
         let Ok(bytes) = std::fs::read(&path) else { return refuse_foreign(run) };
-        let recorded: Fingerprint = serde_json::from_slice(&bytes).map_err(|_| storage::foreign(&path, "and no clsgen wrote it"))?;
+        let recorded: Fingerprint =
+            serde_json::from_slice(&bytes).map_err(|_| storage::foreign(&path, "and no clsgen wrote it"))?;
         let mut differing = self.fingerprint.differences(&recorded);
         differing.retain(|key| !(self.start_gone && key.starts_with("train.init_from ")));
         if differing.is_empty() {
@@ -72,7 +74,10 @@ impl Identity {
 
 /// A run is begun by its `train.json`: what lies in its files' places without one is somebody else's.
 fn refuse_foreign(run: &Path) -> Result<()> {
-    let there = ["metrics.jsonl", "best.json"].map(|name| run.join(name)).into_iter().find(|path| path.symlink_metadata().is_ok());
+    let there = ["metrics.jsonl", "best.json"]
+        .map(|name| run.join(name))
+        .into_iter()
+        .find(|path| path.symlink_metadata().is_ok());
     match there {
         None => Ok(()),
         Some(path) => Err(storage::foreign(&path, &format!("and no {FILE} says which run it is of"))),

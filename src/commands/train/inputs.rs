@@ -115,8 +115,12 @@ fn constructed(run: &Path, split: &str, source: (&Path, &str), config: &Config) 
             source.0.display()
         ))
         .hint("run `clsgen construct` again, or choose another directory with --run")),
-        None => Err(Error::usage(format!("{} does not say which records {} was constructed from", stats.display(), path.display()))
-            .hint("run `clsgen construct` to its end, or choose another directory with --run")),
+        None => Err(Error::usage(format!(
+            "{} does not say which records {} was constructed from",
+            stats.display(),
+            path.display()
+        ))
+        .hint("run `clsgen construct` to its end, or choose another directory with --run")),
     }
 }
 
@@ -143,7 +147,11 @@ fn unchanged(path: &Path, stats: &Path, recorded: &Value) -> Result<String> {
         .hint("put the file back as it was, or construct it again in another directory with --run")),
         Some(_) => Ok(hash),
         None => {
-            tracing::warn!("{} holds no hash of {}: that it is unchanged cannot be checked", stats.display(), path.display());
+            tracing::warn!(
+                "{} holds no hash of {}: that it is unchanged cannot be checked",
+                stats.display(),
+                path.display()
+            );
             Ok(hash)
         }
     }

@@ -1,4 +1,5 @@
-//! The model that training starts from: fresh adapters and head, those of `train.init_from`, or where a resume left off.
+//! The model that training starts from: fresh adapters and head, those of `train.init_from`, or where a resume left
+//! off.
 
 use std::path::Path;
 
@@ -56,25 +57,36 @@ fn fresh(context: &Context, source: &ModelSource, dtype: DType, device: &Device)
         llama.add_lora(&LoraConfig::from(&config.lora), context.seed)?;
     }
     let head = &config.head;
-    let head = ClsHead::new(llama.config.hidden_size, head.hidden, head.activation, head.dropout, context.seed, device)?;
+    let head =
+        ClsHead::new(llama.config.hidden_size, head.hidden, head.activation, head.dropout, context.seed, device)?;
     Ok(Model { llama, head })
 }
 
-fn stored(parameters: Parameters, dir: &Path, source: &ModelSource, context: &Context, dtype: DType, device: &Device) -> Result<Model> {
+fn stored(
+    parameters: Parameters,
+    dir: &Path,
+    source: &ModelSource,
+    context: &Context,
+    dtype: DType,
+    device: &Device,
+) -> Result<Model> {
     if parameters == Parameters::Full {
         // Such a checkpoint is a whole model folder, or an adapter over this base, which cannot be trained in full.
-        let lookup = BaseLookup { base: Some(&context.config.model.base), search: &[&context.config.dir], allow_network: false };
+        let lookup =
+            BaseLookup { base: Some(&context.config.model.base), search: &[&context.config.dir], allow_network: false };
         return Ok(checkpoint::load_model(dir, lookup, dtype, device)?.model);
     }
     let llama = Llama::load(source, dtype, device)?;
     let head = &context.config.head;
-    let head = ClsHead::new(llama.config.hidden_size, head.hidden, head.activation, head.dropout, context.seed, device)?;
+    let head =
+        ClsHead::new(llama.config.hidden_size, head.hidden, head.activation, head.dropout, context.seed, device)?;
     let mut model = Model { llama, head };
     checkpoint::load_into(&mut model, dir)?;
     Ok(model)
 }
 
-/// A checkpoint of another base, rank or head cannot be gone on with under this config (exit 4, before the base is read).
+/// A checkpoint of another base, rank or head cannot be gone on with under this config (exit 4, before the base is
+/// read).
 fn check_shape(context: &Context, dir: &Path, base_hash: &str, tokenizer_hash: &str) -> Result<()> {
     let config = &context.config;
     let info = checkpoint::read_info(dir)?;

@@ -27,8 +27,14 @@ pub enum Mistake {
     CutOff,
 }
 
-const MISTAKES: [Mistake; 6] =
-    [Mistake::Invented, Mistake::Contradicts, Mistake::NoVerdict, Mistake::WrongLabel, Mistake::Repeats, Mistake::CutOff];
+const MISTAKES: [Mistake; 6] = [
+    Mistake::Invented,
+    Mistake::Contradicts,
+    Mistake::NoVerdict,
+    Mistake::WrongLabel,
+    Mistake::Repeats,
+    Mistake::CutOff,
+];
 
 /// An answer of the rule-based teacher.
 #[derive(Clone, PartialEq)]
@@ -79,9 +85,13 @@ impl Explainer {
         let verdict = format!("{explanation}\n\nClassification: {label}\n\n");
         let (text, label) = match mistake {
             Some(Mistake::NoVerdict) => (explanation, None),
-            Some(Mistake::WrongLabel) => {
-                (format!("{explanation}\n\nClassification: likely {}\n\n", ["survival", "mortality"][usize::from(named)]), None)
-            }
+            Some(Mistake::WrongLabel) => (
+                format!(
+                    "{explanation}\n\nClassification: likely {}\n\n",
+                    ["survival", "mortality"][usize::from(named)]
+                ),
+                None,
+            ),
             Some(Mistake::CutOff) => (format!("{explanation}\n\nClassif"), None),
             Some(Mistake::Repeats) => {
                 let last = explanation.rsplit(". ").next().unwrap_or_default().to_owned();
@@ -89,7 +99,8 @@ impl Explainer {
             }
             _ => (verdict, Some(named)),
         };
-        let thoughts = if self.thinks { format!("<think>\n{}\n</think>\n\n", think(note, &mut draws)) } else { String::new() };
+        let thoughts =
+            if self.thinks { format!("<think>\n{}\n</think>\n\n", think(note, &mut draws)) } else { String::new() };
         Answer { text: thoughts + &text, label, mistake }
     }
 
@@ -100,8 +111,11 @@ impl Explainer {
 
 /// The name of a finding that the patient does not have.
 fn absent(note: &SyntheticNote, draws: &mut Draws) -> Option<&'static str> {
-    let names: Vec<&str> =
-        FINDINGS.iter().map(|finding| finding.name).filter(|name| note.terms.iter().all(|term| term.name != *name)).collect();
+    let names: Vec<&str> = FINDINGS
+        .iter()
+        .map(|finding| finding.name)
+        .filter(|name| note.terms.iter().all(|term| term.name != *name))
+        .collect();
     names.get(draws.below(names.len())).copied()
 }
 
@@ -122,8 +136,8 @@ fn joined(names: &[&str]) -> String {
     }
 }
 
-/// The opening words, by the judged log-odds. They are what the hidden state before the answer has to foresee, so a model
-/// pretrained on such answers reads the whole note before it writes.
+/// The opening words, by the judged log-odds. They are what the hidden state before the answer has to foresee, so a
+/// model pretrained on such answers reads the whole note before it writes.
 fn impression(judged: f64) -> &'static str {
     match judged {
         j if j < -3.0 => "Minimal",
@@ -153,8 +167,10 @@ fn argue(note: &SyntheticNote, judged: f64, invented: Option<&'static str>, draw
     };
     if own.is_empty() {
         sentences.push(
-            ["There is little that points to a poor outcome.", "Few findings speak for survival, but none is decisive."]
-                [usize::from(class == 0)]
+            [
+                "There is little that points to a poor outcome.",
+                "Few findings speak for survival, but none is decisive.",
+            ][usize::from(class == 0)]
             .into(),
         );
         if class == 1 {

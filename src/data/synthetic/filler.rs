@@ -14,16 +14,24 @@ pub(super) const REVIEW: &[&str] = &[
 ];
 
 pub(super) const CHRONIC: &[(&str, &str)] = &[
-    ("Hypertension", "# Hypertension: home lisinopril was held on admission and restarted at discharge with good blood pressure control."),
+    (
+        "Hypertension",
+        "# Hypertension: home lisinopril was held on admission and restarted at discharge with good blood pressure \
+        control.",
+    ),
     (
         "Type 2 diabetes mellitus",
-        "# Diabetes: metformin was held, insulin sliding scale was used, fingersticks ranged from 120 to 210, metformin restarted at discharge.",
+        "# Diabetes: metformin was held, insulin sliding scale was used, fingersticks ranged from 120 to 210, \
+        metformin restarted at discharge.",
     ),
     ("Hyperlipidemia", "# Hyperlipidemia: continued home statin without change during this stay."),
     ("Hypothyroidism", "# Hypothyroidism: TSH was checked and within range, continued levothyroxine at the home dose."),
     ("GERD", "# GERD: continued home omeprazole, no reflux symptoms while inpatient."),
     ("Gout", "# Gout: colchicine was held given drug interactions, no flare during admission, continued allopurinol."),
-    ("Chronic low back pain", "# Back pain: lidocaine patch and acetaminophen, home gabapentin continued at a lower dose for sedation."),
+    (
+        "Chronic low back pain",
+        "# Back pain: lidocaine patch and acetaminophen, home gabapentin continued at a lower dose for sedation.",
+    ),
     ("Depression", "# Depression: mood was stable, continued sertraline, social work visited once."),
     (
         "Benign prostatic hypertrophy",
@@ -31,7 +39,10 @@ pub(super) const CHRONIC: &[(&str, &str)] = &[
     ),
     ("Obstructive sleep apnea", "# OSA: used the home mask overnight, continuous oximetry showed no events."),
     ("Osteoporosis", "# Osteoporosis: vitamin D and calcium were continued, bone density testing as an outpatient."),
-    ("Iron deficiency anemia", "# Anemia: chronic and stable, iron studies were consistent with deficiency, oral iron was continued."),
+    (
+        "Iron deficiency anemia",
+        "# Anemia: chronic and stable, iron studies were consistent with deficiency, oral iron was continued.",
+    ),
     ("Glaucoma", "# Glaucoma: continued eye drops, no change in vision."),
     ("Seasonal allergies", "# Allergies: fluticasone nasal spray as needed."),
     ("Diverticulosis", "# Diverticulosis: seen incidentally on CT without inflammation, high fiber diet was advised."),

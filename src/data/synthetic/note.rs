@@ -72,19 +72,26 @@ impl Draft {
     fn text(&self, patient: &Patient, draws: &mut Draws) -> String {
         let mut parts = Vec::new();
         for (section, title, joint) in SECTIONS {
-            let mut lines: Vec<String> = self.lines.iter().filter(|(of, _)| *of == section).map(|(_, line)| line.clone()).collect();
+            let mut lines: Vec<String> =
+                self.lines.iter().filter(|(of, _)| *of == section).map(|(_, line)| line.clone()).collect();
             match section {
                 // Shuffled, so that a finding has no place of its own; numbered, as lists are in notes.
                 Section::History | Section::AdmissionMedicines | Section::DischargeMedicines => {
-                    lines =
-                        draws.order(lines.len()).into_iter().enumerate().map(|(i, place)| format!("{}. {}", i + 1, lines[place])).collect();
+                    lines = draws
+                        .order(lines.len())
+                        .into_iter()
+                        .enumerate()
+                        .map(|(i, place)| format!("{}. {}", i + 1, lines[place]))
+                        .collect();
                 }
                 // The first line (the main problem, the vital signs) stays first.
                 Section::Course | Section::Exam if !lines.is_empty() => {
                     let rest = lines.split_off(1);
                     lines.extend(draws.order(rest.len()).into_iter().map(|place| rest[place].clone()));
                 }
-                Section::Results => lines = draws.order(lines.len()).into_iter().map(|place| lines[place].clone()).collect(),
+                Section::Results => {
+                    lines = draws.order(lines.len()).into_iter().map(|place| lines[place].clone()).collect()
+                }
                 _ => {}
             }
             if !lines.is_empty() {
@@ -98,7 +105,8 @@ impl Draft {
 
 /// Fills the placeholders of a template.
 fn fill(text: &str, patient: &Patient, draws: &mut Draws) -> String {
-    let (upper, lower, possessive, objective) = if patient.female { ("She", "she", "her", "her") } else { ("He", "he", "his", "him") };
+    let (upper, lower, possessive, objective) =
+        if patient.female { ("She", "she", "her", "her") } else { ("He", "he", "his", "him") };
     let text = text
         .replace("{He}", upper)
         .replace("{he}", lower)
@@ -134,7 +142,10 @@ fn core(draft: &mut Draft, patient: &Patient, draws: &mut Draws) {
     let sex = if patient.female { ("F", "woman", "female") } else { ("M", "man", "male") };
     draft.add(
         Section::Header,
-        format!("Name: ___    Unit No: ___\nAdmission Date: ___    Discharge Date: ___\nSex: {}\nService: {}", sex.0, scenario.service),
+        format!(
+            "Name: ___    Unit No: ___\nAdmission Date: ___    Discharge Date: ___\nSex: {}\nService: {}",
+            sex.0, scenario.service
+        ),
     );
     draft.add(Section::Header, format!("Allergies: {}", draws.pick(filler::ALLERGIES)));
     draft.add(Section::Complaint, draws.pick(scenario.complaints));
@@ -211,13 +222,15 @@ fn fillers(patient: &Patient, draws: &mut Draws) -> Vec<(Section, String)> {
     }
     // Medicines at home carry a start year, so that the two lists differ.
     all.extend(
-        filler::MEDICINES.iter().map(|line| (Section::AdmissionMedicines, (*line).replace("DAILY", "daily").replace(" PO", " by mouth"))),
+        filler::MEDICINES
+            .iter()
+            .map(|line| (Section::AdmissionMedicines, (*line).replace("DAILY", "daily").replace(" PO", " by mouth"))),
     );
     for day in 0..4 {
         for (panel, chunk) in filler::LABS.chunks(6).enumerate() {
-            let values = chunk
-                .iter()
-                .map(|&(name, mean, deviation, digits)| format!("{name}-{:.digits$}", draws.normal(mean, deviation).max(mean * 0.2)));
+            let values = chunk.iter().map(|&(name, mean, deviation, digits)| {
+                format!("{name}-{:.digits$}", draws.normal(mean, deviation).max(mean * 0.2))
+            });
             all.push((
                 Section::Results,
                 format!(
@@ -231,7 +244,10 @@ fn fillers(patient: &Patient, draws: &mut Draws) -> Vec<(Section, String)> {
         }
     }
     if !patient.scenario().elective {
-        all.push((Section::Course, "The patient was admitted through the emergency department and treated by the inpatient team.".into()));
+        all.push((
+            Section::Course,
+            "The patient was admitted through the emergency department and treated by the inpatient team.".into(),
+        ));
     }
     let order = draws.order(all.len());
     let mut slots: Vec<Option<(Section, String)>> = all.into_iter().map(Some).collect();

@@ -54,7 +54,9 @@ impl Patient {
             scenario,
             findings,
             albumin: tenth(draws.normal(3.5 - 0.35 * frailty, 0.4).clamp(1.5, 4.8)),
-            lactate: tenth(draws.normal(1.7 + 0.4 * frailty, 0.7).clamp(0.6, 9.0) + if findings[SHOCK] { 2.4 } else { 0.0 }),
+            lactate: tenth(
+                draws.normal(1.7 + 0.4 * frailty, 0.7).clamp(0.6, 9.0) + if findings[SHOCK] { 2.4 } else { 0.0 },
+            ),
             creatinine: tenth(draws.normal(1.0, 0.2).clamp(0.5, 1.6) * if injured { 2.6 } else { 1.0 }),
             mobility: grade(draws, MOBILITY.len()),
             disposition: grade(draws, DISPOSITION.len()),

@@ -26,7 +26,8 @@ pub(super) const SCENARIOS: [Scenario; 14] = [
         procedure: "None",
         stories: &[
             "{He} reports {days} days of productive cough, fevers to 102 and pleuritic chest pain.",
-            "{He} developed worsening dyspnea over {days} days after a viral illness; chest x-ray showed a right lower lobe infiltrate.",
+            "{He} developed worsening dyspnea over {days} days after a viral illness; chest x-ray showed a right \
+            lower lobe infiltrate.",
         ],
         courses: &[
             "# Pneumonia: treated with ceftriaxone and azithromycin, then narrowed to oral levofloxacin.",

@@ -40,7 +40,10 @@ fn expected_auroc(notes: &[SyntheticNote]) -> f64 {
 fn a_note_is_a_function_of_seed_and_index() {
     let notes = Notes::new(7, NoteSettings::default());
     let (first, again) = (notes.note(123), Notes::new(7, NoteSettings::default()).range(120..125).remove(3));
-    assert_eq!((text(&first), first.probability, first.record.label), (text(&again), again.probability, again.record.label));
+    assert_eq!(
+        (text(&first), first.probability, first.record.label),
+        (text(&again), again.probability, again.record.label)
+    );
     assert_ne!(text(&first), text(&notes.note(124)));
     assert_ne!(text(&first), text(&Notes::new(8, NoteSettings::default()).note(123)));
 }
@@ -58,7 +61,10 @@ fn prevalence_is_the_one_asked_for() {
         let notes = notes(3000, NoteSettings { words: 0, prevalence, ..NoteSettings::default() });
         let dead = notes.iter().filter(|note| note.record.label == Some(1)).count() as f64 / 3000.0;
         let mean = notes.iter().map(|note| note.probability).sum::<f64>() / 3000.0;
-        assert!((dead - prevalence).abs() < 4.0 * (prevalence * (1.0 - prevalence) / 3000.0).sqrt(), "{dead} for {prevalence}");
+        assert!(
+            (dead - prevalence).abs() < 4.0 * (prevalence * (1.0 - prevalence) / 3000.0).sqrt(),
+            "{dead} for {prevalence}"
+        );
         assert!((mean - prevalence).abs() < 0.02, "{mean} for {prevalence}");
     }
 }
@@ -121,7 +127,8 @@ fn a_rationale_argues_with_the_notes_own_findings() {
             assert!(rationale.split_whitespace().count() >= 12 && rationale.ends_with('.'), "{rationale}");
             let openings = [["Minimal", "Low", "Modest"], ["Raised", "High", "Grave"]][usize::from(class)];
             assert!(openings.iter().any(|opening| rationale.starts_with(&format!("{opening} risk. "))), "{rationale}");
-            let absent = words::FINDINGS.iter().filter(|finding| note.terms.iter().all(|term| term.name != finding.name));
+            let absent =
+                words::FINDINGS.iter().filter(|finding| note.terms.iter().all(|term| term.name != finding.name));
             assert!(absent.clone().all(|finding| !rationale.contains(finding.name)), "{rationale}");
         }
     }
@@ -136,7 +143,8 @@ fn the_teacher_is_mostly_right_sometimes_wrong_and_makes_every_mistake() {
     let mistakes: HashSet<String> = answers.iter().map(|answer| format!("{:?}", answer.mistake)).collect();
     assert_eq!(mistakes.len(), 7, "{mistakes:?}");
     for answer in &answers {
-        let verdict = answer.text.lines().filter(|line| line.starts_with("Classification: ")).map(|line| &line[16..]).next_back();
+        let verdict =
+            answer.text.lines().filter(|line| line.starts_with("Classification: ")).map(|line| &line[16..]).next_back();
         let named = ["0:alive", "1:death"].iter().position(|label| Some(*label) == verdict).map(|class| class as u8);
         assert_eq!(named, answer.label);
     }

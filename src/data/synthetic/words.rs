@@ -86,7 +86,11 @@ pub(super) const FINDINGS: [Finding; 9] = [
             "Gen: well appearing, pleasant, NAD.",
             "General: obese, comfortable, no weight loss.",
         ],
-        distractor: &["General: alert, lying in bed.", "Gen: sitting in chair, conversant.", "General: tired but appropriate."],
+        distractor: &[
+            "General: alert, lying in bed.",
+            "Gen: sitting in chair, conversant.",
+            "General: tired but appropriate.",
+        ],
     },
     Finding {
         name: "advanced dementia",
@@ -99,7 +103,11 @@ pub(super) const FINDINGS: [Finding; 9] = [
             "Severe dementia with recurrent aspiration",
         ],
         negated: &["No cognitive impairment", "Memory intact per family"],
-        distractor: &["Mild forgetfulness, never worked up", "Depression, stable", "Wife with dementia, patient is her caregiver"],
+        distractor: &[
+            "Mild forgetfulness, never worked up",
+            "Depression, stable",
+            "Wife with dementia, patient is her caregiver",
+        ],
     },
     Finding {
         name: "septic shock",
@@ -108,7 +116,8 @@ pub(super) const FINDINGS: [Finding; 9] = [
         place: Place::Course,
         stated: &[
             "{He} developed septic shock and needed norepinephrine for three days.",
-            "Course was complicated by septic shock from a gram negative bacteremia, treated with pressors and meropenem.",
+            "Course was complicated by septic shock from a gram negative bacteremia, treated with pressors and \
+            meropenem.",
             "On hospital day 2 {he} became hypotensive with septic shock and was started on vasopressors.",
         ],
         negated: &[
@@ -175,7 +184,11 @@ pub(super) const FINDINGS: [Finding; 9] = [
             "CHF, NYHA IV, on home milrinone",
         ],
         negated: &["No heart failure, normal echo last year", "Preserved EF of 60% on recent echo"],
-        distractor: &["Mild diastolic dysfunction", "Father with heart failure", "Rare palpitations, normal stress test"],
+        distractor: &[
+            "Mild diastolic dysfunction",
+            "Father with heart failure",
+            "Rare palpitations, normal stress test",
+        ],
     },
     Finding {
         name: "repeated recent admissions",
@@ -229,14 +242,22 @@ pub(super) const MOBILITY: [Grade; 3] = [
     Grade {
         name: "being bedbound",
         weight: 1.0,
-        stated: &["Activity Status: Bedbound.", "Bedbound, turned every two hours.", "Unable to get out of bed, requires a lift."],
+        stated: &[
+            "Activity Status: Bedbound.",
+            "Bedbound, turned every two hours.",
+            "Unable to get out of bed, requires a lift.",
+        ],
     },
 ];
 
 /// Where the patient goes, from lightest to heaviest care.
 pub(super) const DISPOSITION: [Grade; 4] = [
     Grade { name: "discharge to home", weight: -0.7, stated: &["Home", "Home, with family"] },
-    Grade { name: "discharge to home with services", weight: 0.0, stated: &["Home With Service", "Home with VNA and physical therapy"] },
+    Grade {
+        name: "discharge to home with services",
+        weight: 0.0,
+        stated: &["Home With Service", "Home with VNA and physical therapy"],
+    },
     Grade {
         name: "discharge to a skilled nursing facility",
         weight: 0.5,

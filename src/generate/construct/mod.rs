@@ -27,11 +27,21 @@ use crate::{
 /// Anything that answers requests, one sample after the other, until one is accepted.
 pub trait Teacher {
     /// Answers every request; `emit` gets each when it is done, in any order.
-    fn answer(&self, requests: &mut dyn Iterator<Item = Request>, accept: &mut Accept<'_>, emit: &mut Emit<'_>) -> Result<()>;
+    fn answer(
+        &self,
+        requests: &mut dyn Iterator<Item = Request>,
+        accept: &mut Accept<'_>,
+        emit: &mut Emit<'_>,
+    ) -> Result<()>;
 }
 
 impl Teacher for Engine<'_> {
-    fn answer(&self, requests: &mut dyn Iterator<Item = Request>, accept: &mut Accept<'_>, emit: &mut Emit<'_>) -> Result<()> {
+    fn answer(
+        &self,
+        requests: &mut dyn Iterator<Item = Request>,
+        accept: &mut Accept<'_>,
+        emit: &mut Emit<'_>,
+    ) -> Result<()> {
         self.run(requests, accept, emit)
     }
 }
@@ -83,7 +93,8 @@ fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 
-/// Runs the trials of `records`, whose teacher prompts `prompt` makes. `emit` gets `(index, what the trials gave)`, in any order.
+/// Runs the trials of `records`, whose teacher prompts `prompt` makes. `emit` gets `(index, what the trials gave)`, in
+/// any order.
 pub fn explain(
     teacher: &dyn Teacher,
     records: &[&Record],

@@ -38,7 +38,9 @@ pub fn write_split(
         let label = record.label.ok_or_else(missing)?;
         finished.statistics.add(label, &explained);
         if explained.kept.is_none() {
-            finished.dropped.push(json!({ "split": split, "id": record.id, "label": label, "trials": explained.failures }));
+            finished
+                .dropped
+                .push(json!({ "split": split, "id": record.id, "label": label, "trials": explained.failures }));
         }
         if explained.kept.is_some() || on_fail == OnFail::LabelOnly {
             line(&mut bytes, record, explained)?;

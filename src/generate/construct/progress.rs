@@ -28,7 +28,8 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Opens the log at `path`. Its first line holds `settings`; a log made with others is refused (exit 2) naming the keys.
+    /// Opens the log at `path`. Its first line holds `settings`; a log made with others is refused (exit 2) naming the
+    /// keys.
     pub fn open(path: &Path, settings: &Fingerprint) -> Result<Self> {
         let log = RecordLog::open(path)?;
         let mut progress = Self { log, trials: BTreeMap::new(), rationalized: BTreeMap::new() };
@@ -42,7 +43,8 @@ impl Progress {
                 .hint("delete the file to construct this split again")
         };
         let mut lines = text.lines().enumerate();
-        let held: Fingerprint = lines.next().and_then(|(_, line)| serde_json::from_str(line).ok()).ok_or_else(|| damaged(1))?;
+        let held: Fingerprint =
+            lines.next().and_then(|(_, line)| serde_json::from_str(line).ok()).ok_or_else(|| damaged(1))?;
         refuse_other(path, &held, settings)?;
         for (index, line) in lines {
             let line: Line = serde_json::from_str(line).map_err(|_| damaged(index + 1))?;
@@ -68,7 +70,8 @@ impl Progress {
 
     /// Whether a record's trials all failed and no rationalization was tried yet.
     pub fn wants_rationalization(&self, record: usize) -> bool {
-        self.trials.get(&record).is_some_and(|explained| explained.kept.is_none()) && !self.rationalized.contains_key(&record)
+        self.trials.get(&record).is_some_and(|explained| explained.kept.is_none())
+            && !self.rationalized.contains_key(&record)
     }
 
     /// Everything a record's trials gave, the rationalization included.

@@ -79,18 +79,28 @@ impl Statistics {
     /// A sentence on the documents that did not fit; `None` where all did.
     pub fn truncation(&self) -> Option<String> {
         let (cut, of, tokens) = (self.truncated_records, self.original.total(), self.truncated_tokens);
-        let told = format!("{cut} of {of} documents are longer than the teacher's window and were cut, by {tokens} tokens in all");
+        let told = format!(
+            "{cut} of {of} documents are longer than the teacher's window and were cut, by {tokens} tokens in all"
+        );
         (cut > 0).then_some(told)
     }
 
     /// The three rows of Table 7, as the paper prints them.
     pub fn table(&self, name: &str) -> String {
-        let rows = [("Original dataset", self.original), ("Successfully generated", self.generated), ("Failed to generate", self.failed)];
+        let rows = [
+            ("Original dataset", self.original),
+            ("Successfully generated", self.generated),
+            ("Failed to generate", self.failed),
+        ];
         let line = |(status, row): (&str, ByClass)| {
-            let share = row.true_share().map_or("–".into(), |share| format!("{:.1}%", (1000.0 * share).round() / 10.0));
+            let share =
+                row.true_share().map_or("–".into(), |share| format!("{:.1}%", (1000.0 * share).round() / 10.0));
             format!("| {name} | {status} | {} | {} | {share} |\n", row.negative, row.positive)
         };
-        format!("| Dataset | Status | False | True | True / Total |\n|---|---|---|---|---|\n{}", rows.map(line).concat())
+        format!(
+            "| Dataset | Status | False | True | True / Total |\n|---|---|---|---|---|\n{}",
+            rows.map(line).concat()
+        )
     }
 }
 

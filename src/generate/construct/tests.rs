@@ -10,20 +10,31 @@ use crate::{
     prompt::{PromptFormat, PromptTemplate},
 };
 
-/// Says the script's outputs in turn, `|` at the end of one meaning that the cap cut it; records how many were asked for.
+/// Says the script's outputs in turn, `|` at the end of one meaning that the cap cut it; records how many were asked
+/// for.
 struct Script {
     outputs: Vec<Vec<&'static str>>,
     asked: RefCell<Vec<usize>>,
 }
 
 impl Teacher for Script {
-    fn answer(&self, requests: &mut dyn Iterator<Item = Request>, accept: &mut Accept<'_>, emit: &mut Emit<'_>) -> Result<()> {
+    fn answer(
+        &self,
+        requests: &mut dyn Iterator<Item = Request>,
+        accept: &mut Accept<'_>,
+        emit: &mut Emit<'_>,
+    ) -> Result<()> {
         for (index, request) in requests.enumerate() {
             let mut generations = Vec::new();
             for sample in 0..request.samples {
                 let text = self.outputs[index][sample];
                 let finish = if text.ends_with('|') { Finish::Length } else { Finish::Stop };
-                let generation = Generation { ids: Vec::new(), text: text.trim_end_matches('|').into(), finish, generated_tokens: 10 };
+                let generation = Generation {
+                    ids: Vec::new(),
+                    text: text.trim_end_matches('|').into(),
+                    finish,
+                    generated_tokens: 10,
+                };
                 let done = accept(index, sample, &generation);
                 generations.push(generation);
                 if done {
@@ -53,8 +64,17 @@ fn base(max_output_tokens: usize) -> Prompter {
 }
 
 fn record(number: usize, label: u8) -> Record {
-    let fields = BTreeMap::from([("text".to_owned(), "An old man came home from hospital after a long stay.".to_owned())]);
-    Record { id: format!("r{number}"), fields, label: Some(label), explanation: None, group: None, columns: BTreeMap::new(), number }
+    let fields =
+        BTreeMap::from([("text".to_owned(), "An old man came home from hospital after a long stay.".to_owned())]);
+    Record {
+        id: format!("r{number}"),
+        fields,
+        label: Some(label),
+        explanation: None,
+        group: None,
+        columns: BTreeMap::new(),
+        number,
+    }
 }
 
 fn run(outputs: Vec<Vec<&'static str>>, labels: &[u8], rules: Rules) -> (Vec<Explained>, Vec<usize>) {
@@ -63,8 +83,15 @@ fn run(outputs: Vec<Vec<&'static str>>, labels: &[u8], rules: Rules) -> (Vec<Exp
     let script = Script { outputs, asked: RefCell::default() };
     let records: Vec<Record> = labels.iter().enumerate().map(|(i, &label)| record(i + 1, label)).collect();
     let records: Vec<&Record> = records.iter().collect();
-    let method =
-        Method { trials, trials_before: 0, max_new_tokens: 50, sampling: Sampling::greedy(), rules, base: &base, opened_thought: false };
+    let method = Method {
+        trials,
+        trials_before: 0,
+        max_new_tokens: 50,
+        sampling: Sampling::greedy(),
+        rules,
+        base: &base,
+        opened_thought: false,
+    };
     let mut explained = Vec::new();
     explain(&script, &records, &|_| Ok(Prompt { ids: vec![1], truncated_tokens: 0 }), method, &mut |_, done| {
         explained.push(done);
@@ -115,7 +142,8 @@ fn a_log_gives_back_what_was_filed_and_refuses_other_settings() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("train.progress.jsonl");
     let settings = |seed: u64| Fingerprint::of_contents(&[("train.seed", seed.into()), ("teacher", "t".into())]);
-    let failed = Explained { kept: None, failures: vec![Failure::WrongLabel], generated_tokens: 4, ..Explained::default() };
+    let failed =
+        Explained { kept: None, failures: vec![Failure::WrongLabel], generated_tokens: 4, ..Explained::default() };
     let kept = Some(Kept { trial: 2, explanation: "because".into() });
     let told = Explained { kept, failures: vec![], generated_tokens: 3, truncated_tokens: 5 };
     let mut progress = Progress::open(&path, &settings(1)).unwrap();
@@ -125,7 +153,10 @@ fn a_log_gives_back_what_was_filed_and_refuses_other_settings() {
     drop(progress);
     let progress = Progress::open(&path, &settings(1)).unwrap();
     let both = progress.explained(7).unwrap();
-    assert_eq!((both.kept.unwrap().trial, both.failures.len(), both.generated_tokens, both.truncated_tokens), (2, 1, 7, 5));
+    assert_eq!(
+        (both.kept.unwrap().trial, both.failures.len(), both.generated_tokens, both.truncated_tokens),
+        (2, 1, 7, 5)
+    );
     assert!(!progress.wants_rationalization(7));
     let error = Progress::open(&path, &settings(2)).err().unwrap();
     assert_eq!(error.exit_code(), 2);
@@ -146,7 +177,10 @@ fn a_split_is_written_in_input_order_with_its_dropped_list() {
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), lines);
         let first: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
-        assert_eq!((&first["id"], &first["trial"], &first["explanation"]), (&"r1".into(), &2.into(), &"because".into()));
+        assert_eq!(
+            (&first["id"], &first["trial"], &first["explanation"]),
+            (&"r1".into(), &2.into(), &"because".into())
+        );
         assert_eq!((finished.statistics.generated.positive, finished.statistics.failed.negative), (1, 1));
         assert_eq!(finished.dropped[0]["trials"], serde_json::json!(["unparsable"]));
     }

@@ -67,7 +67,8 @@ pub fn judge(generation: &Generation, gold: Gold<'_>, rules: Rules) -> Result<St
     Ok(explanation)
 }
 
-/// Share of the explanation's word 5-grams that occur in one of the texts; an explanation of fewer words counts as one gram.
+/// Share of the explanation's word 5-grams that occur in one of the texts; an explanation of fewer words counts as one
+/// gram.
 fn copied(explanation: &str, texts: &[&str]) -> f64 {
     let normal = |text: &str| -> Vec<String> {
         let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
@@ -94,7 +95,11 @@ mod tests {
         let labels = ["0:alive".to_owned(), "1:death".to_owned()];
         let generation = Generation { ids: Vec::new(), text: text.into(), finish, generated_tokens: 9 };
         let texts = ["The patient walked home with family after a short stay for pneumonia."];
-        judge(&generation, Gold { texts: &texts, labels: &labels, prefix: "Reasoning: ", label: 1, opened_thought }, rules)
+        judge(
+            &generation,
+            Gold { texts: &texts, labels: &labels, prefix: "Reasoning: ", label: 1, opened_thought },
+            rules,
+        )
     }
 
     const ANY: Rules = Rules { min_words: 1, max_copied: 1.0 };
@@ -102,7 +107,10 @@ mod tests {
     #[test]
     fn thoughts_are_stripped_and_unclosed_ones_refused() {
         let keep = |text| verdict(text, Finish::Stop, ANY);
-        assert_eq!(keep("<think>maybe\nClassification: 0:alive</think>Frail.\n\nClassification: 1:death").as_deref(), Ok("Frail."));
+        assert_eq!(
+            keep("<think>maybe\nClassification: 0:alive</think>Frail.\n\nClassification: 1:death").as_deref(),
+            Ok("Frail.")
+        );
         assert_eq!(keep("thought without opening</think>\nFrail.\nClassification: 1:death").as_deref(), Ok("Frail."));
         assert_eq!(keep("<think>Frail.\nClassification: 1:death"), Err(Failure::Unparsable));
         assert_eq!(keep("<think>a</think><think>Frail.\nClassification: 1:death"), Err(Failure::Unparsable));
@@ -112,8 +120,14 @@ mod tests {
     fn a_thought_that_the_template_opened_must_be_closed() {
         let keep = |text| verdict_after(true, text, Finish::Stop, ANY);
         assert_eq!(keep("Frail.\nClassification: 1:death"), Err(Failure::Unparsable));
-        assert_eq!(keep("Well?\nClassification: 0:alive\n</think>\nFrail.\nClassification: 1:death").as_deref(), Ok("Frail."));
-        assert_eq!(verdict_after(true, "Frail.\nClassification: 1:death", Finish::Length, ANY), Err(Failure::Truncated));
+        assert_eq!(
+            keep("Well?\nClassification: 0:alive\n</think>\nFrail.\nClassification: 1:death").as_deref(),
+            Ok("Frail.")
+        );
+        assert_eq!(
+            verdict_after(true, "Frail.\nClassification: 1:death", Finish::Length, ANY),
+            Err(Failure::Truncated)
+        );
     }
 
     #[test]
@@ -145,6 +159,13 @@ mod tests {
     #[test]
     fn copying_is_measured_in_five_grams() {
         let own = Rules { max_copied: 0.5, ..ANY };
-        assert!(verdict("Pneumonia in an old and failing body leaves little reserve.\nClassification: 1:death", Finish::Stop, own).is_ok());
+        assert!(
+            verdict(
+                "Pneumonia in an old and failing body leaves little reserve.\nClassification: 1:death",
+                Finish::Stop,
+                own
+            )
+            .is_ok()
+        );
     }
 }

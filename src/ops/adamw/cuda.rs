@@ -1,4 +1,5 @@
-//! Launches of `kernels.cu`: all tensors at once, by a table of their addresses. Shapes are checked by the caller; all f32.
+//! Launches of `kernels.cu`: all tensors at once, by a table of their addresses. Shapes are checked by the caller; all
+//! f32.
 
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::{DType, Tensor};
@@ -23,7 +24,8 @@ struct Table {
 }
 
 impl Table {
-    /// Each row is gradient, parameter and moments, contiguous and of one size; the last three may be missing where only sums are asked.
+    /// Each row is gradient, parameter and moments, contiguous and of one size; the last three may be missing where
+    /// only sums are asked.
     fn new(device: CudaDevice, rows: &[Vec<&Tensor>]) -> Result<Self> {
         let (mut words, mut of_block) = (Vec::with_capacity(6 * rows.len()), Vec::new());
         for (i, row) in rows.iter().enumerate() {
@@ -50,11 +52,12 @@ impl Table {
     fn norm(&self, max_norm: f64) -> Result<Tensor> {
         let (sums, norm) = (uninit(&self.device, self.blocks, DType::F64)?, uninit(&self.device, 2, DType::F64)?);
         self.launch("square_sums_f32")?.tensor(&sums)?.run([self.blocks as u32, 1, 1], THREADS, SHARED)?;
-        Launch::new(&self.device, FILE, "norm_f64")?.tensor(&sums)?.tensor(&norm)?.u32(self.blocks)?.f64(max_norm).run(
-            [1, 1, 1],
-            THREADS,
-            SHARED,
-        )?;
+        Launch::new(&self.device, FILE, "norm_f64")?
+            .tensor(&sums)?
+            .tensor(&norm)?
+            .u32(self.blocks)?
+            .f64(max_norm)
+            .run([1, 1, 1], THREADS, SHARED)?;
         Ok(norm)
     }
 }
@@ -63,7 +66,8 @@ impl Table {
 pub(super) fn step(parts: &[ParamState<'_>], max_norm: f64, scalars: Scalars) -> Result<f64> {
     let Some(first) = parts.first() else { return Ok(0.0) };
     let gradients = parts.iter().map(|part| Ok(part.gradient.contiguous()?)).collect::<Result<Vec<_>>>()?;
-    let rows: Vec<Vec<&Tensor>> = parts.iter().zip(&gradients).map(|(part, gradient)| vec![gradient, part.param, part.m, part.v]).collect();
+    let rows: Vec<Vec<&Tensor>> =
+        parts.iter().zip(&gradients).map(|(part, gradient)| vec![gradient, part.param, part.m, part.v]).collect();
     let table = Table::new(device_of(first.param)?, &rows)?;
     let norm = table.norm(max_norm)?;
     table

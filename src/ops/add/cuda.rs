@@ -22,9 +22,9 @@ pub(super) fn add(a: Tensor, b: &Tensor) -> Result<Tensor> {
 /// `bias (width)`, f32, added to every row of `y (rows, width)`.
 pub(in crate::ops) fn add_bias(y: &Tensor, bias: &Tensor) -> Result<()> {
     let (rows, width) = y.dims2()?;
-    Launch::new(&device_of(y)?, FILE, &format!("add_bias_{}", suffix(y.dtype())?))?.tensor(y)?.tensor(&bias.contiguous()?)?.u32(width)?.run(
-        [rows as u32, 1, 1],
-        THREADS as u32,
-        0,
-    )
+    Launch::new(&device_of(y)?, FILE, &format!("add_bias_{}", suffix(y.dtype())?))?
+        .tensor(y)?
+        .tensor(&bias.contiguous()?)?
+        .u32(width)?
+        .run([rows as u32, 1, 1], THREADS as u32, 0)
 }

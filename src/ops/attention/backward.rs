@@ -57,12 +57,18 @@ pub(crate) fn backward<P: Arithmetic>(
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let Dims { heads, kv_heads, d } = dims;
     let group = heads / kv_heads;
-    let pairs = |heads: usize| -> Vec<(usize, usize)> { (0..offsets.count()).flat_map(|s| (0..heads).map(move |h| (s, h))).collect() };
+    let pairs = |heads: usize| -> Vec<(usize, usize)> {
+        (0..offsets.count()).flat_map(|s| (0..heads).map(move |h| (s, h))).collect()
+    };
     let packed: Vec<KeyValues> = pairs(kv_heads).into_par_iter().par_map(|(s, h)| {
         let range = offsets.range(s);
         let head = |x| Head::new(x, [kv_heads, d], h, range.start, range.len());
         let (keys, values) = (head(saved.k), head(saved.v));
-        KeyValues { keys: keys.packed::<P>(isa()), keys_t: keys.transposed::<P>(isa()), values_t: values.transposed::<P>(isa()) }
+        KeyValues {
+            keys: keys.packed::<P>(isa()),
+            keys_t: keys.transposed::<P>(isa()),
+            values_t: values.transposed::<P>(isa()),
+        }
     });
     let gradients: Vec<HeadGradients> = pairs(heads).into_par_iter().with_max_len(1).par_map(|(s, h)| {
         let range = offsets.range(s);
@@ -77,11 +83,17 @@ pub(crate) fn backward<P: Arithmetic>(
 }
 
 /// Gradients of one head of one sequence.
-fn one_head<P: Arithmetic>([q, dout]: [Head<'_, P::Item>; 2], [lse, delta]: [&[f32]; 2], packed: &KeyValues, scale: f32) -> HeadGradients {
+fn one_head<P: Arithmetic>(
+    [q, dout]: [Head<'_, P::Item>; 2],
+    [lse, delta]: [&[f32]; 2],
+    packed: &KeyValues,
+    scale: f32,
+) -> HeadGradients {
     let (isa, n, width, depth) = (isa(), q.rows, width(q.d), q.d.div_ceil(P::PER));
     let (rows_of_q, rows_of_dout) = (q.packed::<P>(isa), dout.packed::<P>(isa));
     let (q_t, dout_t) = (q.transposed::<P>(isa), dout.transposed::<P>(isa));
-    let mut gradients = HeadGradients { dq: Packed::zeros(n * width), dk: Packed::zeros(n * width), dv: Packed::zeros(n * width) };
+    let mut gradients =
+        HeadGradients { dq: Packed::zeros(n * width), dk: Packed::zeros(n * width), dv: Packed::zeros(n * width) };
     let (mut p, mut ds) = (Packed::zeros(BLOCK * BLOCK), Packed::zeros(BLOCK * BLOCK));
     let mut buffer = Packed::zeros(BLOCK * BLOCK / P::PER);
     for key in (0..n).step_by(BLOCK) {
@@ -103,7 +115,8 @@ fn one_head<P: Arithmetic>([q, dout]: [Head<'_, P::Item>; 2], [lse, delta]: [&[f
             };
             by_keys(&p, &rows_of_dout, &mut gradients.dv);
             by_keys(&ds, &rows_of_q, &mut gradients.dk);
-            let (keys_here, dq) = (&packed.keys.get()[key / P::PER * width..], &mut gradients.dq.get_mut()[first * width..]);
+            let (keys_here, dq) =
+                (&packed.keys.get()[key / P::PER * width..], &mut gradients.dq.get_mut()[first * width..]);
             P::by_rows(isa, [rows, keys.div_ceil(P::PER), width], P::rows(&ds, &mut buffer), keys_here, dq, true);
         }
     }
@@ -115,8 +128,8 @@ vectorised! {
         sum([a, b], |[a, b]| a * b)
     }
 
-    /// `p` holds `q·kᵀ` and becomes the probabilities, `ds` holds `dout·vᵀ` and becomes the scores' gradient. Row `r` sees
-    /// the columns before `visible + r`.
+    /// `p` holds `q·kᵀ` and becomes the probabilities, `ds` holds `dout·vᵀ` and becomes the scores' gradient. Row `r`
+    /// sees the columns before `visible + r`.
     fn differentiate(p: &mut [f32], ds: &mut [f32], lse: &[f32], delta: &[f32], visible: usize, scale: f32) {
         let rows = p.as_chunks_mut::<BLOCK>().0.iter_mut().zip(ds.as_chunks_mut::<BLOCK>().0);
         for (r, (p, ds)) in rows.enumerate() {
@@ -135,7 +148,8 @@ vectorised! {
 fn assemble(gradients: &[HeadGradients], dims: Dims, offsets: &Offsets) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let Dims { heads, kv_heads, d } = dims;
     let (t, group, width) = (offsets.total(), heads / kv_heads, width(d));
-    let places: Vec<(usize, usize)> = offsets.ranges().enumerate().flat_map(|(s, range)| (0..range.len()).map(move |i| (s, i))).collect();
+    let places: Vec<(usize, usize)> =
+        offsets.ranges().enumerate().flat_map(|(s, range)| (0..range.len()).map(move |i| (s, i))).collect();
     let write = |[dq, dk, dv]: [&mut [MaybeUninit<f32>]; 3]| {
         let keys = dk.par_chunks_mut((kv_heads * d).max(1)).zip(dv.par_chunks_mut((kv_heads * d).max(1)));
         let rows = dq.par_chunks_mut((heads * d).max(1)).zip(keys).zip(places);

@@ -1,8 +1,8 @@
 //! Attention on a CUDA device: launches of `forward.cu`, `backward_*.cu` and `decode*.cu`, which say how they work.
 //!
-//! Products take bf16 and sum in f32; softmax and log-sum-exp are f32; what is returned has the queries' type. Kernels exist for
-//! heads of 64 and 128 channels; others are padded with zeros, which changes neither scores nor outputs (cached keys and values are
-//! held so). `CLSGEN_ATTENTION=wgmma` takes `forward_90.cu` on a Hopper card: to be tested
+//! Products take bf16 and sum in f32; softmax and log-sum-exp are f32; what is returned has the queries' type. Kernels
+//! exist for heads of 64 and 128 channels; others are padded with zeros, which changes neither scores nor outputs
+//! (cached keys and values are held so). `CLSGEN_ATTENTION=wgmma` takes `forward_90.cu` on a Hopper card: to be tested
 //! (`clsgen selftest --device cuda`) and timed there before it is what is taken anyway.
 
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
@@ -64,7 +64,12 @@ fn forward_kernel(device: &CudaDevice) -> Result<(&'static str, &'static str, u3
 }
 
 /// `(out, lse)`.
-pub(super) fn forward([q, k, v]: [&Tensor; 3], dims: Dims, [q_offsets, kv_offsets]: [&Offsets; 2], scale: f32) -> Result<(Tensor, Tensor)> {
+pub(super) fn forward(
+    [q, k, v]: [&Tensor; 3],
+    dims: Dims,
+    [q_offsets, kv_offsets]: [&Offsets; 2],
+    scale: f32,
+) -> Result<(Tensor, Tensor)> {
     let (device, width, tq) = (device_of(q)?, width(dims.d)?, q_offsets.total());
     let out = uninit(&device, (tq, dims.heads, width), DType::BF16)?;
     let lse = uninit(&device, (dims.heads, tq), DType::F32)?;
@@ -81,7 +86,11 @@ pub(super) fn forward([q, k, v]: [&Tensor; 3], dims: Dims, [q_offsets, kv_offset
         .u32(dims.kv_heads)?
         .u32(tq)?
         .f32(log2_scale(scale))
-        .run([dims.heads as u32, blocks(q_offsets, ROWS), q_offsets.count() as u32], threads, (ROWS + 2 * STEP) * width * BF16 + more)?;
+        .run(
+            [dims.heads as u32, blocks(q_offsets, ROWS), q_offsets.count() as u32],
+            threads,
+            (ROWS + 2 * STEP) * width * BF16 + more,
+        )?;
     Ok((result(out, q)?, lse))
 }
 
@@ -118,9 +127,17 @@ pub(super) fn backward(
     let (blocks, sequences) = (blocks(offsets, ROWS), offsets.count() as u32);
     // Keys, values; two steps of q, dout, lse and delta.
     let shared = (2 * ROWS + 4 * STEP) * width * BF16 + 4 * STEP * size_of::<f32>();
-    launch("backward_kv", &[&dk, &dv], "attention/backward_kv")?.run([kv_heads as u32, blocks, sequences], 256, shared)?;
+    launch("backward_kv", &[&dk, &dv], "attention/backward_kv")?.run(
+        [kv_heads as u32, blocks, sequences],
+        256,
+        shared,
+    )?;
     // Two steps of keys and values.
-    launch("backward_q", &[&dq], "attention/backward_q")?.run([heads as u32, blocks, sequences], 256, 4 * STEP * width * BF16)?;
+    launch("backward_q", &[&dq], "attention/backward_q")?.run(
+        [heads as u32, blocks, sequences],
+        256,
+        4 * STEP * width * BF16,
+    )?;
     Ok((result(dq, q)?, result(dk, k)?, result(dv, v)?))
 }
 
@@ -155,10 +172,20 @@ impl Table {
 }
 
 /// `(rows, heads, d)` of one query a row.
-pub(super) fn decode(q: &Tensor, table: &Table, dims: Dims, layout: Layout, layer: usize, scale: f32) -> Result<Tensor> {
+pub(super) fn decode(
+    q: &Tensor,
+    table: &Table,
+    dims: Dims,
+    layout: Layout,
+    layer: usize,
+    scale: f32,
+) -> Result<Tensor> {
     let Dims { heads, kv_heads, d } = dims;
     if heads / kv_heads > MOST_HEADS {
-        return Err(Error::run(format!("attention on CUDA: {} query heads a kv head are more than {MOST_HEADS}", heads / kv_heads)));
+        return Err(Error::run(format!(
+            "attention on CUDA: {} query heads a kv head are more than {MOST_HEADS}",
+            heads / kv_heads
+        )));
     }
     if layout.dtype != DType::BF16 {
         return Err(Error::run(format!("blocks of keys and values on CUDA are bf16, not {:?}", layout.dtype)));

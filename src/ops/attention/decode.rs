@@ -1,11 +1,11 @@
 //! Paged decoding attention: one query token a row against its cached keys and values (split-KV, as in Flash-Decoding).
 //!
-//! Keys and values are read once for all query heads of a kv head, and once for all neighbouring rows whose block tables begin with
-//! the same blocks (a *prefix group*: samples of one prompt). The keys of a row are cut into *splits* of 512. A task is one split, of
-//! one kv head, for the rows of one prefix group; it yields for each query the maximum score, the sum of exponentials and the
-//! weighted sum of values. The splits of a row are then merged in order. No sum runs over several queries, so the bits depend neither
-//! on what is shared, nor on the other rows, nor on threads. Groups and splits are the same in every layer: [`Plan`] is made once a
-//! step.
+//! Keys and values are read once for all query heads of a kv head, and once for all neighbouring rows whose block
+//! tables begin with the same blocks (a *prefix group*: samples of one prompt). The keys of a row are cut into *splits*
+//! of 512. A task is one split, of one kv head, for the rows of one prefix group; it yields for each query the maximum
+//! score, the sum of exponentials and the weighted sum of values. The splits of a row are then merged in order. No sum
+//! runs over several queries, so the bits depend neither on what is shared, nor on the other rows, nor on threads.
+//! Groups and splits are the same in every layer: [`Plan`] is made once a step.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -66,8 +66,10 @@ impl<'a> Plan<'a> {
                 blocks.len() - 1
             })
         };
-        let numbered: Vec<Vec<usize>> =
-            rows.iter().map(|row| row.blocks.iter().take(row.len.div_ceil(BLOCK)).map(|block| number(block)).collect()).collect();
+        let numbered: Vec<Vec<usize>> = rows
+            .iter()
+            .map(|row| row.blocks.iter().take(row.len.div_ceil(BLOCK)).map(|block| number(block)).collect())
+            .collect();
         let (mut splits, mut of_row) = (Vec::new(), vec![Vec::new(); rows.len()]);
         for group in prefix_groups(&numbered) {
             let longest = rows[group.clone()].iter().map(|row| row.len).max().unwrap_or(0);
@@ -88,7 +90,9 @@ fn prefix_groups(rows: &[Vec<usize>]) -> Vec<Range<usize>> {
     let mut groups: Vec<Range<usize>> = Vec::new();
     for row in 0..rows.len() {
         match groups.last_mut() {
-            Some(group) if group.len() < MAX_GROUP_ROWS && rows[group.start].first() == rows[row].first() => group.end += 1,
+            Some(group) if group.len() < MAX_GROUP_ROWS && rows[group.start].first() == rows[row].first() => {
+                group.end += 1
+            }
             _ => groups.push(row..row + 1),
         }
     }
@@ -101,10 +105,13 @@ fn split_blocks(blocks: &[Vec<usize>], here: &[usize], lengths: &[usize], first:
     let longest = lengths.iter().copied().max().unwrap_or(0);
     for start in (0..longest).step_by(BLOCK) {
         let from = split_blocks.len();
-        for (place, (&row, length)) in here.iter().zip(lengths).enumerate().filter(|(_, (_, length))| **length > start) {
+        for (place, (&row, length)) in here.iter().zip(lengths).enumerate().filter(|(_, (_, length))| **length > start)
+        {
             let (block, count) = (blocks[row][(first + start) / BLOCK], BLOCK.min(length - start));
             match split_blocks[from..].last_mut() {
-                Some(split_block) if split_block.places.end == place && (split_block.block, split_block.count) == (block, count) => {
+                Some(split_block)
+                    if split_block.places.end == place && (split_block.block, split_block.count) == (block, count) =>
+                {
                     split_block.places.end += 1
                 }
                 _ => split_blocks.push(SplitBlock { places: place..place + 1, block, start, count }),
@@ -114,23 +121,26 @@ fn split_blocks(blocks: &[Vec<usize>], here: &[usize], lengths: &[usize], first:
     split_blocks
 }
 
-/// Partial softmax of one split and kv head for all of its queries, row by row: maximum `m`, sum `l`, weighted values `o (queries, d)`.
+/// Partial softmax of one split and kv head for all of its queries, row by row: maximum `m`, sum `l`, weighted values
+/// `o (queries, d)`.
 struct Partial {
     m: Vec<f32>,
     l: Vec<f32>,
     o: Vec<f32>,
 }
 
-/// `q (rows, heads, d)` → `(rows, heads, d)`. `keys` has the keys and the values, `(kv_heads, 64, d)` each, of each block in
-/// [`Plan::blocks`].
+/// `q (rows, heads, d)` → `(rows, heads, d)`. `keys` has the keys and the values, `(kv_heads, 64, d)` each, of each
+/// block in [`Plan::blocks`].
 pub(crate) fn decode(q: &[f32], keys: &[[Weight<'_>; 2]], plan: &Plan<'_>, dims: Dims, scale: f32) -> Vec<f32> {
     let Dims { heads, kv_heads, d } = dims;
     let (group, n) = (heads / kv_heads, plan.splits.len());
-    let partials: Vec<Partial> = thread_team::map(kv_heads * n, |i| partial(q, keys, &plan.splits[i % n], i / n, dims, scale));
+    let partials: Vec<Partial> =
+        thread_team::map(kv_heads * n, |i| partial(q, keys, &plan.splits[i % n], i / n, dims, scale));
     let mut out = vec![0.0; plan.of_row.len() * heads * d];
     for (splits, out) in plan.of_row.iter().zip(out.chunks_mut(heads * d)) {
         for (head, out) in out.chunks_mut(group * d).enumerate() {
-            let splits: Vec<_> = splits.iter().map(|&(split, place)| (&partials[head * n + split], group * place)).collect();
+            let splits: Vec<_> =
+                splits.iter().map(|&(split, place)| (&partials[head * n + split], group * place)).collect();
             merge(&splits, d, out);
         }
     }
@@ -169,8 +179,8 @@ fn partial(q: &[f32], keys: &[[Weight<'_>; 2]], split: &KvSplit, head: usize, di
 }
 
 vectorised! {
-    /// Merges the splits of one row and kv head, `Σ e^(m−M)·o / Σ e^(m−M)·l` with `M` the largest `m`. Each split comes with the
-    /// index of the row's first query in it.
+    /// Merges the splits of one row and kv head, `Σ e^(m−M)·o / Σ e^(m−M)·l` with `M` the largest `m`. Each split comes
+    /// with the index of the row's first query in it.
     fn merge(splits: &[(&Partial, usize)], d: usize, out: &mut [f32]) {
         for (g, out) in out.chunks_mut(d).enumerate() {
             let top = splits.iter().map(|(split, at)| split.m[at + g]).fold(f32::NEG_INFINITY, f32::max);

@@ -7,8 +7,8 @@
 //! out = o / l,  lse = m + ln l
 //! ```
 //!
-//! Blocks of keys are counted from the sequence's first key and a masked score adds an exact 0, so a query's bits depend
-//! on its own keys alone, not on which queries share its block.
+//! Blocks of keys are counted from the sequence's first key and a masked score adds an exact 0, so a query's bits
+//! depend on its own keys alone, not on which queries share its block.
 #![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
@@ -58,7 +58,9 @@ pub(crate) fn forward<P: Arithmetic>(
     });
     let tasks: Vec<Task> = (0..q_offsets.count())
         .flat_map(|sequence| (0..heads).map(move |head| (sequence, head)))
-        .flat_map(|(sequence, head)| (0..q_offsets.range(sequence).len()).step_by(BLOCK).map(move |first| Task { sequence, head, first }))
+        .flat_map(|(sequence, head)| {
+            (0..q_offsets.range(sequence).len()).step_by(BLOCK).map(move |first| Task { sequence, head, first })
+        })
         .collect();
     let write = |[out, lse]: [&mut [MaybeUninit<f32>]; 2]| {
         let (out, lse) = (Output::uninit(out).share(), Output::uninit(lse).share());
@@ -95,7 +97,13 @@ struct State {
 }
 
 /// What the keys say about the queries from `first` on.
-fn block<P: Arithmetic>(queries: Head<'_, P::Item>, packed: &KeyValues, first: usize, kv_len: usize, scale: f32) -> State {
+fn block<P: Arithmetic>(
+    queries: Head<'_, P::Item>,
+    packed: &KeyValues,
+    first: usize,
+    kv_len: usize,
+    scale: f32,
+) -> State {
     let (isa, d) = (isa(), queries.d);
     let (rows, width, depth) = (BLOCK.min(queries.rows - first), width(d), d.div_ceil(P::PER));
     let mut q = Packed::zeros(depth * BLOCK);
@@ -108,7 +116,13 @@ fn block<P: Arithmetic>(queries: Head<'_, P::Item>, packed: &KeyValues, first: u
         let keys = BLOCK.min(seen + rows - 1 - key);
         let (k, v) = (&packed.keys.get()[key * depth..][..BLOCK * depth], &packed.values.get()[key / P::PER * width..]);
         P::by_columns(isa, [rows, depth, BLOCK], q.get(), k, scores.get_mut(), false);
-        online_softmax_step(&mut scores.get_mut()[..rows * BLOCK], seen as isize - key as isize, scale, &mut state, width);
+        online_softmax_step(
+            &mut scores.get_mut()[..rows * BLOCK],
+            seen as isize - key as isize,
+            scale,
+            &mut state,
+            width,
+        );
         let sizes = [rows, keys.div_ceil(P::PER), width];
         P::by_rows(isa, sizes, P::rows(&scores, &mut buffer), v, state.o.get_mut(), true);
     }

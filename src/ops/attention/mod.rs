@@ -4,9 +4,9 @@
 //! Sequences are concatenated. Each sequence's queries are aligned with the END of its keys: query `i` sees keys
 //! `0..=kv_len − q_len + i`, so a prefill may follow a cached prefix.
 //!
-//! Of bf16 `q, k, v`, the products take bf16 (probabilities and the output's gradient rounded to it) and sum in f32, where the
-//! CPU is faster so; softmax and what is returned are f32 in any case. On CUDA the products take bf16 always, and what is returned (but
-//! for the log-sum-exp, f32) has the type of `q`.
+//! Of bf16 `q, k, v`, the products take bf16 (probabilities and the output's gradient rounded to it) and sum in f32,
+//! where the CPU is faster so; softmax and what is returned are f32 in any case. On CUDA the products take bf16 always,
+//! and what is returned (but for the log-sum-exp, f32) has the type of `q`.
 
 mod arithmetic;
 mod backward;
@@ -39,7 +39,14 @@ pub(crate) struct Dims {
 }
 
 /// `(out, lse)`, f32: `lse (heads, tq)` is each row's log-sum-exp of scaled scores, which backward needs.
-pub fn forward(q: &Tensor, k: &Tensor, v: &Tensor, q_offsets: &Offsets, kv_offsets: &Offsets, scale: f32) -> Result<(Tensor, Tensor)> {
+pub fn forward(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    q_offsets: &Offsets,
+    kv_offsets: &Offsets,
+    scale: f32,
+) -> Result<(Tensor, Tensor)> {
     let dims = check(q, k, v, q_offsets, kv_offsets)?;
     #[cfg(feature = "cuda")]
     if q.device().is_cuda() {
@@ -49,8 +56,12 @@ pub fn forward(q: &Tensor, k: &Tensor, v: &Tensor, q_offsets: &Offsets, kv_offse
     let (q, k, v) = (operand(q)?, operand(k)?, operand(v)?);
     let (q, k, v) = (View::of(&q)?, View::of(&k)?, View::of(&v)?);
     let (out, lse) = match [q.weight()?, k.weight()?, v.weight()?] {
-        [Weight::F32(q), Weight::F32(k), Weight::F32(v)] => forward::forward::<AsF32<f32>>(q, k, v, dims, q_offsets, kv_offsets, scale),
-        [Weight::Bf16(q), Weight::Bf16(k), Weight::Bf16(v)] => forward::forward::<Bf16x2>(q, k, v, dims, q_offsets, kv_offsets, scale),
+        [Weight::F32(q), Weight::F32(k), Weight::F32(v)] => {
+            forward::forward::<AsF32<f32>>(q, k, v, dims, q_offsets, kv_offsets, scale)
+        }
+        [Weight::Bf16(q), Weight::Bf16(k), Weight::Bf16(v)] => {
+            forward::forward::<Bf16x2>(q, k, v, dims, q_offsets, kv_offsets, scale)
+        }
         _ => return Err(mixed()),
     };
     Ok((tensor(out, (tq, dims.heads, dims.d))?, tensor(lse, (dims.heads, tq))?))
@@ -90,7 +101,11 @@ pub fn backward(
         }
         _ => return Err(mixed()),
     };
-    Ok((tensor(dq, (t, dims.heads, dims.d))?, tensor(dk, (t, dims.kv_heads, dims.d))?, tensor(dv, (t, dims.kv_heads, dims.d))?))
+    Ok((
+        tensor(dq, (t, dims.heads, dims.d))?,
+        tensor(dk, (t, dims.kv_heads, dims.d))?,
+        tensor(dv, (t, dims.kv_heads, dims.d))?,
+    ))
 }
 
 /// Side by side in memory, and of a type that this CPU multiplies.
@@ -128,14 +143,17 @@ impl<'a> Decoding<'a> {
         Ok(Self { step, way: Way::Host(decode::Plan::new(step.rows())) })
     }
 
-    /// `q (rows, heads, d)` f32 (on CUDA bf16 too) → as much, f32 (on CUDA of the queries' type). On a CPU keys and values in bf16
-    /// are widened as they are read: products and sums are f32.
+    /// `q (rows, heads, d)` f32 (on CUDA bf16 too) → as much, f32 (on CUDA of the queries' type). On a CPU keys and
+    /// values in bf16 are widened as they are read: products and sums are f32.
     pub fn attend(&self, q: &Tensor, layer: usize, scale: f32) -> Result<Tensor> {
         let ((rows, heads, d), layout) = (q.dims3()?, self.step.layout());
         let dims = Dims { heads, kv_heads: layout.kv_heads, d };
         let fits = rows == self.step.rows().len() && heads % layout.kv_heads == 0 && layer < layout.layers;
         if !fits || kv_store::width(d, self.step.device()) != layout.width {
-            return Err(Error::run(format!("attention: queries {:?} in layer {layer} of blocks of {layout:?}", q.dims())));
+            return Err(Error::run(format!(
+                "attention: queries {:?} in layer {layer} of blocks of {layout:?}",
+                q.dims()
+            )));
         }
         match &self.way {
             Way::Host(plan) => {

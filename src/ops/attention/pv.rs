@@ -24,10 +24,15 @@ fn pv_by_width<T: Element>(weights: &[f32], v: &[T], sizes: [usize; 3], o: &mut 
     }
 }
 
-/// Head widths known at compile time: 16 values at a time meet all query heads while they are in L1; the sums of up to `G` heads stay in
-/// registers.
+/// Head widths known at compile time: 16 values at a time meet all query heads while they are in L1; the sums of up to
+/// `G` heads stay in registers.
 #[inline(always)]
-fn pv_fixed<T: Element, const D: usize, const G: usize>(weights: &[f32], v: &[T], [d, n, count]: [usize; 3], o: &mut [f32]) {
+fn pv_fixed<T: Element, const D: usize, const G: usize>(
+    weights: &[f32],
+    v: &[T],
+    [d, n, count]: [usize; 3],
+    o: &mut [f32],
+) {
     for first in (0..count).step_by(KEYS_IN_L1) {
         let keys = KEYS_IN_L1.min(count - first);
         let (v, sizes) = (&v[first * d..], [d, n, keys]);
@@ -52,7 +57,12 @@ const KEYS_IN_L1: usize = 16;
 
 /// Up to `G` heads; returns how many it did.
 #[inline(always)]
-fn pv_heads<T: Element, const D: usize, const G: usize>(weights: &[f32], v: &[T], [_, n, count]: [usize; 3], o: &mut [f32]) -> usize {
+fn pv_heads<T: Element, const D: usize, const G: usize>(
+    weights: &[f32],
+    v: &[T],
+    [_, n, count]: [usize; 3],
+    o: &mut [f32],
+) -> usize {
     // Loops: what `array::from_fn` and `map` call is not compiled for this CPU's vectors.
     let mut sums = [[0.0f32; D]; G];
     for (g, sums) in sums.iter_mut().enumerate() {

@@ -90,16 +90,18 @@ fn whole_sixteens<T: Element>(q: &[f32], k: &[T], sizes: [usize; 3], scale: f32,
     0
 }
 
-/// Sixteen scores of each query of `16·C` channels: keys are widened once, into L1, and a query's sums stay in registers.
+/// Sixteen scores of each query of `16·C` channels: keys are widened once, into L1, and a query's sums stay in
+/// registers.
 ///
 /// # Safety
-/// The CPU has AVX-512 F, BW and VL; `keys` holds sixteen keys of `16·C` elements, `q` queries of as many, and `to` room for
-/// sixteen scores of each query, `n` apart.
+/// The CPU has AVX-512 F, BW and VL; `keys` holds sixteen keys of `16·C` elements, `q` queries of as many, and `to`
+/// room for sixteen scores of each query, `n` apart.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 unsafe fn sixteen<T: Element, const C: usize>(q: &[f32], keys: *const T, scale: f32, to: *mut f32, n: usize) {
     let mut wide = [MaybeUninit::<[__m512; C]>::uninit(); LANES];
-    // SAFETY: the caller's sixteen keys and scores; `load16` touches what its full mask says; `wide` is written before it is read.
+    // SAFETY: the caller's sixteen keys and scores; `load16` touches what its full mask says; `wide` is written before
+    // it is read.
     unsafe {
         for (j, wide) in wide.iter_mut().enumerate() {
             let key = keys.add(j * C * LANES);

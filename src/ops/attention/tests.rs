@@ -28,12 +28,14 @@ fn reference(q: &[f32], k: &[f32], v: &[f32], dout: &[f32], dims: Dims, [tq, tk]
             let row = (i * heads + h) * d;
             let at = |j: usize, c: usize| (j * kv_heads + h / (heads / kv_heads)) * d + c;
             let seen = tk - tq + i + 1;
-            let scores: Vec<f64> =
-                (0..seen).map(|j| scale * (0..d).map(|c| f64::from(q[row + c]) * f64::from(k[at(j, c)])).sum::<f64>()).collect();
+            let scores: Vec<f64> = (0..seen)
+                .map(|j| scale * (0..d).map(|c| f64::from(q[row + c]) * f64::from(k[at(j, c)])).sum::<f64>())
+                .collect();
             let total: f64 = scores.iter().map(|s| s.exp()).sum();
             r.lse[h * tq + i] = total.ln();
             let p: Vec<f64> = scores.iter().map(|s| s.exp() / total).collect();
-            let dp: Vec<f64> = (0..seen).map(|j| (0..d).map(|c| f64::from(dout[row + c]) * f64::from(v[at(j, c)])).sum()).collect();
+            let dp: Vec<f64> =
+                (0..seen).map(|j| (0..d).map(|c| f64::from(dout[row + c]) * f64::from(v[at(j, c)])).sum()).collect();
             let mean: f64 = p.iter().zip(&dp).map(|(p, dp)| p * dp).sum();
             for j in 0..seen {
                 let ds = scale * p[j] * (dp[j] - mean);
@@ -83,8 +85,8 @@ fn forward_and_backward_equal_an_f64_reference() {
     }
 }
 
-/// Products of bf16: the reference is given the rounded operands, and what is left is the rounding of probabilities and of
-/// the gradient (2⁻⁹ each, relative).
+/// Products of bf16: the reference is given the rounded operands, and what is left is the rounding of probabilities and
+/// of the gradient (2⁻⁹ each, relative).
 #[test]
 fn bf16_stays_within_its_rounding_and_repeats_its_bits() {
     with_and_without_tiles(check_bf16);
@@ -95,12 +97,14 @@ fn check_bf16() {
         let offsets = Offsets::from_lengths(&[1, 63, 65, 150]);
         let t = offsets.total();
         let half = |seed: u64, heads: usize| to_bf16(&random_tensor(seed, &[t, heads, d])).unwrap();
-        let (q, k, v, dout) = (half(1, heads), half(3, kv_heads), half(4, kv_heads), half(2, heads).to_dtype(DType::F32).unwrap());
+        let (q, k, v, dout) =
+            (half(1, heads), half(3, kv_heads), half(4, kv_heads), half(2, heads).to_dtype(DType::F32).unwrap());
         let scale = 1.0 / (d as f32).sqrt();
         let run = |first: usize, n: usize, offsets: &Offsets| -> Vec<Tensor> {
             let part = |x: &Tensor| x.narrow(0, first, n).unwrap();
             let (out, lse) = forward(&part(&q), &part(&k), &part(&v), offsets, offsets, scale).unwrap();
-            let (dq, dk, dv) = backward(&part(&q), &part(&k), &part(&v), &out, &lse, &part(&dout), offsets, scale).unwrap();
+            let (dq, dk, dv) =
+                backward(&part(&q), &part(&k), &part(&v), &out, &lse, &part(&dout), offsets, scale).unwrap();
             vec![out, dq, dk, dv]
         };
         let all = on_threads(2, || run(0, t, &offsets));
@@ -122,15 +126,19 @@ fn check_bf16() {
 fn the_reference_gradient_is_the_slope() {
     let (dims, n, scale) = (Dims { heads: 2, kv_heads: 1, d: 8 }, 5, 0.4);
     let q = values(&random_tensor(1, &[n, 2, 8]));
-    let (k, v, dout) =
-        (values(&random_tensor(2, &[n, 1, 8])), values(&random_tensor(3, &[n, 1, 8])), values(&random_tensor(4, &[n, 2, 8])));
+    let (k, v, dout) = (
+        values(&random_tensor(2, &[n, 1, 8])),
+        values(&random_tensor(3, &[n, 1, 8])),
+        values(&random_tensor(4, &[n, 2, 8])),
+    );
     let loss = |q: &[f32], k: &[f32], v: &[f32]| -> f64 {
         reference(q, k, v, &dout, dims, [n, n], scale).out.iter().zip(&dout).map(|(o, d)| o * f64::from(*d)).sum()
     };
     let r = reference(&q, &k, &v, &dout, dims, [n, n], scale);
     let step = 1.0 / 256.0;
-    let shifted =
-        |x: &[f32], i: usize, by: f32| -> Vec<f32> { x.iter().enumerate().map(|(j, x)| if j == i { x + by } else { *x }).collect() };
+    let shifted = |x: &[f32], i: usize, by: f32| -> Vec<f32> {
+        x.iter().enumerate().map(|(j, x)| if j == i { x + by } else { *x }).collect()
+    };
     for i in 0..k.len() {
         let slope = |f: &dyn Fn(f32) -> f64| (f(step) - f(-step)) / (2.0 * f64::from(step));
         assert!((slope(&|by| loss(&shifted(&q, i, by), &k, &v)) - r.dq[i]).abs() < 1e-4);
@@ -144,10 +152,14 @@ fn a_prefill_after_a_cached_prefix_equals_the_whole_to_the_bit() {
     let Dims { heads, kv_heads, d } = SHAPES[0];
     let n = 200;
     let whole = Offsets::from_lengths(&[n]);
-    let (q, k, v) = (random_tensor(1, &[n, heads, d]), random_tensor(2, &[n, kv_heads, d]), random_tensor(3, &[n, kv_heads, d]));
+    let (q, k, v) =
+        (random_tensor(1, &[n, heads, d]), random_tensor(2, &[n, kv_heads, d]), random_tensor(3, &[n, kv_heads, d]));
     let out = values(&forward(&q, &k, &v, &whole, &whole, 0.125).unwrap().0);
     for past in [1, 63, 64, 65, 130, 199] {
-        let tail = forward(&q.narrow(0, past, n - past).unwrap(), &k, &v, &Offsets::from_lengths(&[n - past]), &whole, 0.125).unwrap().0;
+        let tail =
+            forward(&q.narrow(0, past, n - past).unwrap(), &k, &v, &Offsets::from_lengths(&[n - past]), &whole, 0.125)
+                .unwrap()
+                .0;
         assert_eq!(values(&tail), out[past * heads * d..]);
     }
 }
@@ -194,11 +206,20 @@ fn decode_equals_the_reference_whatever_is_shared_and_the_batch() {
             let (k, v) = (cached(2), cached(3));
             let scale = 1.0 / (d as f32).sqrt();
             let blocks = blocks_of(&k, &v).unwrap();
-            let out = values(&decode(&q, vec![row(&blocks, length), row(&blocks, 1), row(&blocks, length)], scale).unwrap());
+            let out =
+                values(&decode(&q, vec![row(&blocks, length), row(&blocks, 1), row(&blocks, length)], scale).unwrap());
             for i in [0, 2] {
                 let query = q.narrow(0, i, 1).unwrap();
                 let out = &out[i * heads * d..(i + 1) * heads * d];
-                let r = reference(&values(&query), &wide(&k), &wide(&v), &values(&query), dims, [1, length], f64::from(scale));
+                let r = reference(
+                    &values(&query),
+                    &wide(&k),
+                    &wide(&v),
+                    &values(&query),
+                    dims,
+                    [1, length],
+                    f64::from(scale),
+                );
                 assert_close(out, &r.out, 1e-5, &format!("{length} keys in {dtype:?}, {dims:?}"));
                 let alone = |blocks: &[Tensor]| values(&decode(&query, vec![row(blocks, length)], scale).unwrap());
                 assert_eq!(same_on_every_isa(|| alone(&blocks)), out);

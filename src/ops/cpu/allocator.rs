@@ -21,8 +21,8 @@ const MILLISECONDS: c_long = 60_000;
 /// The parts of a limited address space of which the allocator reserves one at a time.
 const PARTS: u64 = 16;
 
-/// Keeps freed memory for a minute before the kernel has it back. A training step frees what the next one asks for again; by
-/// default it goes back after one, and where a step takes longer the kernel clears every page anew.
+/// Keeps freed memory for a minute before the kernel has it back. A training step frees what the next one asks for
+/// again; by default it goes back after one, and where a step takes longer the kernel clears every page anew.
 pub fn keep_freed_memory() {
     // SAFETY: sets one number in the allocator's table of options; an unknown option would be ignored.
     unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, MILLISECONDS) };
@@ -114,8 +114,10 @@ pub fn out_of_memory(size: usize) -> ! {
     unsafe { libc::_exit(5) }
 }
 
-const MESSAGE: &str = " bytes more cannot be had\nhint: what is finished is kept, the same command goes on with it: raise the memory \
-                       limit (ulimit -v, the batch system's), or use fewer --threads, shorter windows or a smaller model\n";
+const MESSAGE: &str = " bytes more cannot be had\nhint: what is finished is kept, the same command goes on with it: \
+    raise the memory \
+                       limit (ulimit -v, the batch system's), or use fewer --threads, shorter windows or a smaller \
+                       model\n";
 
 /// A number in decimal digits, in room that is there.
 fn decimal(mut number: usize, digits: &mut [u8; 20]) -> &str {

@@ -1,7 +1,7 @@
 //! Many sums over lanes folded together.
 //!
-//! A product sums in 16 lanes, which [`sum_lanes`] folds in halves. With AVX-512, sixteen such sums are folded at once: the same
-//! additions, four shuffled steps instead of 16 × 4.
+//! A product sums in 16 lanes, which [`sum_lanes`] folds in halves. With AVX-512, sixteen such sums are folded at once:
+//! the same additions, four shuffled steps instead of 16 × 4.
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
@@ -40,11 +40,16 @@ vectorised! {
 #[target_feature(enable = "avx512f")]
 unsafe fn sixteen_horizontal_sums(sums: &[[f32; LANES]; LANES], y: &mut [MaybeUninit<f32>; LANES]) {
     // SAFETY: sixteen floats each.
-    unsafe { _mm512_storeu_ps(y.as_mut_ptr().cast(), horizontal_sum16(std::array::from_fn(|j| _mm512_loadu_ps(sums[j].as_ptr())))) }
+    unsafe {
+        _mm512_storeu_ps(
+            y.as_mut_ptr().cast(),
+            horizontal_sum16(std::array::from_fn(|j| _mm512_loadu_ps(sums[j].as_ptr()))),
+        )
+    }
 }
 
-/// Lane `j` of the result is the sum of `x[j]`'s lanes, in the order of [`sum_lanes`]: lane `i` with `i + 8`, then `i + 4`,
-/// `i + 2`, `i + 1`. Each step folds two vectors into one.
+/// Lane `j` of the result is the sum of `x[j]`'s lanes, in the order of [`sum_lanes`]: lane `i` with `i + 8`, then
+/// `i + 4`, `i + 2`, `i + 1`. Each step folds two vectors into one.
 ///
 /// # Safety
 /// The CPU has AVX-512 F.

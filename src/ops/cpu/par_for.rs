@@ -1,5 +1,5 @@
-//! `for_each` and `map` over rayon's indexed parallel iterators, run by the current [thread team](super::thread_team) where there
-//! is one and by rayon otherwise.
+//! `for_each` and `map` over rayon's indexed parallel iterators, run by the current [thread team](super::thread_team)
+//! where there is one and by rayon otherwise.
 //!
 //! Ops keep rayon's adaptors (`par_chunks_mut`, `zip`, `enumerate`, `with_min_len`); only the last call differs.
 
@@ -13,7 +13,8 @@ use super::thread_team::map;
 /// Pieces per thread that a loop is split into: enough that all threads end at about the same time.
 const PIECES: usize = 4;
 
-/// Consumes an indexed parallel iterator on the current team's threads. Results do not depend on which thread runs what.
+/// Consumes an indexed parallel iterator on the current team's threads. Results do not depend on which thread runs
+/// what.
 pub(crate) trait ParFor: IndexedParallelIterator {
     /// Calls `body` with every item, in any order.
     fn par_for_each(self, body: impl Fn(Self::Item) + Sync) {
@@ -24,7 +25,8 @@ pub(crate) trait ParFor: IndexedParallelIterator {
     /// The results of `body` for each item, in the items' order.
     fn par_map<T: Send + Sync>(self, body: impl Fn(Self::Item) -> T + Sync) -> Vec<T> {
         let length = self.len();
-        let pieces = Loop { length, body: |items: &mut dyn Iterator<Item = Self::Item>| items.map(&body).collect::<Vec<T>>() };
+        let pieces =
+            Loop { length, body: |items: &mut dyn Iterator<Item = Self::Item>| items.map(&body).collect::<Vec<T>>() };
         self.with_producer(pieces).into_iter().flatten().collect()
     }
 }
@@ -76,12 +78,16 @@ mod tests {
                     let run = || {
                         let mut met = vec![0; length];
                         met.par_iter_mut().with_min_len(least).with_max_len(most).par_for_each(|met| *met += 1);
-                        let doubled = (0..length).into_par_iter().with_min_len(least).with_max_len(most).par_map(|i| 2 * i);
+                        let doubled =
+                            (0..length).into_par_iter().with_min_len(least).with_max_len(most).par_map(|i| 2 * i);
                         (met, doubled)
                     };
                     let expected = (vec![1; length], (0..length).map(|i| 2 * i).collect());
                     assert_eq!(on_threads(threads, run), expected);
-                    assert_eq!(on_threads(threads, || with_spinning_workers(&Device::Cpu, DECODE_THREADS, run)), expected);
+                    assert_eq!(
+                        on_threads(threads, || with_spinning_workers(&Device::Cpu, DECODE_THREADS, run)),
+                        expected
+                    );
                 }
             }
         }

@@ -72,8 +72,8 @@ pub(crate) fn has_bf16_tiles() -> bool {
         })
 }
 
-/// Whether pairs of bf16 are worth it where tiles are not used: the CPUs that have tiles multiply pairs at half the rate of f32
-/// (`benches/ceilings.rs` on a Sapphire Rapids: 165 against 339 GFLOP/s), the others at twice the rate.
+/// Whether pairs of bf16 are worth it where tiles are not used: the CPUs that have tiles multiply pairs at half the
+/// rate of f32 (`benches/ceilings.rs` on a Sapphire Rapids: 165 against 339 GFLOP/s), the others at twice the rate.
 pub(crate) fn has_fast_bf16_pairs() -> bool {
     #[cfg(target_arch = "x86_64")]
     return has_bf16_products() && !has_bf16_tiles();
@@ -118,7 +118,8 @@ pub(crate) const L1: bool = true;
 /// [`prefetch`] into L2.
 pub(crate) const L2: bool = false;
 
-/// Prefetches `count` elements from `from` on, a cache line at a time. They may lie beyond the allocation: nothing is read.
+/// Prefetches `count` elements from `from` on, a cache line at a time. They may lie beyond the allocation: nothing is
+/// read.
 #[inline(always)]
 pub(crate) fn prefetch<const LEVEL: bool, T>(from: *const T, count: usize) {
     #[cfg(target_arch = "x86_64")]
@@ -283,7 +284,10 @@ pub(crate) mod tests {
             let exact = f64::from(*x).exp();
             assert!((f64::from(y) - exact).abs() <= 2.4e-7 * exact, "exp({x}) = {y}, not {exact}");
         }
-        assert_eq!(exp_all(&[f32::NEG_INFINITY, -1e9, 0.0, 1e9, f32::INFINITY]), [0.0, 0.0, 1.0, f32::INFINITY, f32::INFINITY]);
+        assert_eq!(
+            exp_all(&[f32::NEG_INFINITY, -1e9, 0.0, 1e9, f32::INFINITY]),
+            [0.0, 0.0, 1.0, f32::INFINITY, f32::INFINITY]
+        );
         assert!(exp(f32::NAN).is_nan() && exp(f32::INFINITY - f32::INFINITY).is_nan());
     }
 

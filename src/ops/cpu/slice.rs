@@ -40,8 +40,9 @@ impl<'a> View<'a> {
     /// Locks the tensor's storage for reading; it must be contiguous.
     pub fn of(tensor: &'a Tensor) -> Result<Self> {
         let (storage, layout) = tensor.storage_and_layout();
-        let (start, end) =
-            layout.contiguous_offsets().ok_or_else(|| Error::run(format!("tensor of shape {:?} is not contiguous", tensor.dims())))?;
+        let (start, end) = layout
+            .contiguous_offsets()
+            .ok_or_else(|| Error::run(format!("tensor of shape {:?} is not contiguous", tensor.dims())))?;
         Ok(Self { storage, range: start..end })
     }
 
@@ -72,12 +73,15 @@ pub(crate) fn tensor<S: Into<candle_core::Shape>>(values: Vec<f32>, shape: S) ->
     Ok(Tensor::from_vec(values, shape.into(), &Device::Cpu)?)
 }
 
-/// Allocates `N` vectors of `lengths` and lets `write` initialise them, without zeroing them first: that pass over memory would
-/// cost as much as many an op.
+/// Allocates `N` vectors of `lengths` and lets `write` initialise them, without zeroing them first: that pass over
+/// memory would cost as much as many an op.
 ///
 /// # Safety
 /// `write` must initialise every element of each slice that it is given.
-pub(crate) unsafe fn init_with<T, const N: usize>(lengths: [usize; N], write: impl FnOnce([&mut [MaybeUninit<T>]; N])) -> [Vec<T>; N] {
+pub(crate) unsafe fn init_with<T, const N: usize>(
+    lengths: [usize; N],
+    write: impl FnOnce([&mut [MaybeUninit<T>]; N]),
+) -> [Vec<T>; N] {
     let mut vectors = lengths.map(Vec::with_capacity);
     let mut each = lengths.into_iter();
     write(vectors.each_mut().map(|vector| &mut vector.spare_capacity_mut()[..each.next().unwrap_or(0)]));
@@ -112,7 +116,8 @@ impl<F: FnOnce(WeightMut<'_>) -> Result<()>> InplaceOp1 for InPlace<F> {
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
-        let (start, end) = layout.contiguous_offsets().ok_or(candle_core::Error::RequiresContiguous { op: "in-place update" })?;
+        let (start, end) =
+            layout.contiguous_offsets().ok_or(candle_core::Error::RequiresContiguous { op: "in-place update" })?;
         let values = match storage {
             CpuStorage::F32(values) => WeightMut::F32(&mut values[start..end]),
             CpuStorage::BF16(values) => WeightMut::Bf16(&mut values[start..end]),

@@ -1,10 +1,10 @@
 //! A thread team that spins between the many short parallel loops of one step, instead of sleeping.
 //!
-//! A decoding step is about 150 parallel loops of some 20–50 µs each, a training step several hundred, with a little serial
-//! work in between. That is long enough for rayon's workers to fall asleep, and waking one costs as much as its share of many
-//! a loop. Inside [`with_spinning_workers`] the other threads of the caller's pool therefore spin until the leader starts the
-//! next loop ([`for_each`]). A loop never waits for a thread that has not taken any of its tasks, so a thread that is busy
-//! elsewhere delays nothing.
+//! A decoding step is about 150 parallel loops of some 20–50 µs each, a training step several hundred, with a little
+//! serial work in between. That is long enough for rayon's workers to fall asleep, and waking one costs as much as its
+//! share of many a loop. Inside [`with_spinning_workers`] the other threads of the caller's pool therefore spin until
+//! the leader starts the next loop ([`for_each`]). A loop never waits for a thread that has not taken any of its tasks,
+//! so a thread that is busy elsewhere delays nothing.
 #![allow(unsafe_code)]
 
 use std::any::Any;
@@ -28,13 +28,15 @@ const INDEX_BITS: u32 = 20;
 thread_local! {
     /// The team that this thread leads; null while one of its loops runs.
     static CURRENT_TEAM: Cell<*const Team> = const { Cell::new(ptr::null()) };
-    /// Whether this thread belongs to a team: it must not start another and wait for threads that may be waiting for it.
+    /// Whether this thread belongs to a team: it must not start another and wait for threads that may be waiting for
+    /// it.
     static IN_TEAM: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Runs `step` while up to `max_threads` threads of the caller's rayon pool spin, ready for the loops of its ops.
 ///
-/// Without a pool of several threads around it, on another device than the CPU, or inside another team, it only runs `step`.
+/// Without a pool of several threads around it, on another device than the CPU, or inside another team, it only runs
+/// `step`.
 pub fn with_spinning_workers<T>(device: &Device, max_threads: usize, step: impl FnOnce() -> T) -> T {
     let threads = rayon::current_num_threads().min(max_threads);
     let wanted = device.is_cpu() && threads > 1 && !IN_TEAM.get();
@@ -61,7 +63,8 @@ pub(crate) fn for_each(tasks: usize, body: impl Fn(usize) + Sync) {
         let most = (tasks / (8 * rayon::current_num_threads())).max(1);
         return (0..tasks).into_par_iter().with_max_len(most).for_each(&body);
     }
-    // SAFETY: the team lives in the frame of `with_spinning_workers` below this one, which takes the pointer back before it leaves.
+    // SAFETY: the team lives in the frame of `with_spinning_workers` below this one, which takes the pointer back
+    // before it leaves.
     let team = unsafe { &*team };
     // A loop within this one is not the team's.
     CURRENT_TEAM.set(ptr::null());
@@ -102,8 +105,8 @@ type Body<'a> = &'a (dyn Fn(usize) + Sync);
 
 /// State shared between a team's leader and its waiting threads.
 struct Team {
-    /// Loop number, number of tasks and index of the next task, packed: [`INDEX_BITS`] for each of the latter two. A thread takes
-    /// tasks by a compare-exchange on it, which fails if the loop it was read in has ended meanwhile.
+    /// Loop number, number of tasks and index of the next task, packed: [`INDEX_BITS`] for each of the latter two. A
+    /// thread takes tasks by a compare-exchange on it, which fails if the loop it was read in has ended meanwhile.
     ticket: AtomicU64,
     /// Points to the current loop's [`Body`], which lies in the leader's stack frame.
     body: AtomicPtr<()>,
@@ -137,13 +140,18 @@ impl Team {
             if next == tasks {
                 return worked;
             }
-            // Long runs first, so that what a thread reads lies in one piece; single tasks last, so that all end together.
+            // Long runs first, so that what a thread reads lies in one piece; single tasks last, so that all end
+            // together.
             let take = ((tasks - next) / (2 * self.threads)).max(1);
-            if self.ticket.compare_exchange_weak(ticket, ticket + take as u64, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            if self
+                .ticket
+                .compare_exchange_weak(ticket, ticket + take as u64, Ordering::AcqRel, Ordering::Relaxed)
+                .is_err()
+            {
                 continue;
             }
-            // SAFETY: `ticket` had not changed, so the loop that it and `body` were read in still runs: its leader stays in `run`
-            // until these tasks are done too.
+            // SAFETY: `ticket` had not changed, so the loop that it and `body` were read in still runs: its leader
+            // stays in `run` until these tasks are done too.
             let body = unsafe { *body.cast::<Body<'_>>() };
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (next..next + take).for_each(body))) {
                 self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
@@ -249,7 +257,9 @@ mod tests {
                 assert_eq!(panicked.unwrap_err().downcast_ref::<String>().unwrap(), "task 31");
                 assert_eq!(counts(50), vec![1; 50]);
             });
-            assert!(catch_unwind(|| with_spinning_workers(&Device::Cpu, DECODE_THREADS, || panic!("the step"))).is_err());
+            assert!(
+                catch_unwind(|| with_spinning_workers(&Device::Cpu, DECODE_THREADS, || panic!("the step"))).is_err()
+            );
             assert_eq!(with_spinning_workers(&Device::Cpu, DECODE_THREADS, || counts(50)), vec![1; 50]);
         });
     }

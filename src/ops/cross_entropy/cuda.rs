@@ -11,7 +11,11 @@ const THREADS: u32 = 1024;
 const SHARED: usize = 2 * 4 * THREADS as usize / 32;
 
 fn launch(logits: &Tensor, kernel: &str) -> Result<Launch> {
-    Launch::new(&device_of(logits)?, "cross_entropy/kernels", &format!("cross_entropy_{kernel}_{}", suffix(logits.dtype())?))
+    Launch::new(
+        &device_of(logits)?,
+        "cross_entropy/kernels",
+        &format!("cross_entropy_{kernel}_{}", suffix(logits.dtype())?),
+    )
 }
 
 /// The f32 numbers as words that [`upload`] takes.

@@ -27,7 +27,8 @@ struct Loaded {
 
 static LOADED: Mutex<Option<Loaded>> = Mutex::new(None);
 
-/// Kernel `name` of file `file`, loaded at its first use: the driver picks the image made for the card, or compiles the PTX.
+/// Kernel `name` of file `file`, loaded at its first use: the driver picks the image made for the card, or compiles the
+/// PTX.
 fn function(device: &CudaDevice, file: &'static str, name: &str) -> Result<CudaFunction> {
     let stream = device.cuda_stream();
     let ordinal = stream.context().ordinal();
@@ -39,13 +40,17 @@ fn function(device: &CudaDevice, file: &'static str, name: &str) -> Result<CudaF
     let module = match loaded.modules.get(&(ordinal, file)) {
         Some(module) => module.clone(),
         None => {
-            let (_, image) = FATBINS.iter().find(|(path, _)| *path == file).ok_or_else(|| Error::run(format!("no kernel file {file}")))?;
+            let (_, image) = FATBINS
+                .iter()
+                .find(|(path, _)| *path == file)
+                .ok_or_else(|| Error::run(format!("no kernel file {file}")))?;
             let module = stream.context().load_module(Ptx::from_binary(image.to_vec())).w()?;
             loaded.modules.insert((ordinal, file), module.clone());
             module
         }
     };
-    let function = module.load_function(name).w().map_err(|error| Error::run(format!("kernel {name} of {file}: {error}")))?;
+    let function =
+        module.load_function(name).w().map_err(|error| Error::run(format!("kernel {name} of {file}: {error}")))?;
     loaded.functions.insert((ordinal, name.to_owned()), function.clone());
     Ok(function)
 }
@@ -64,8 +69,8 @@ pub(crate) fn suffix(dtype: DType) -> Result<&'static str> {
     }
 }
 
-/// Blocks of `threads` that cover `n` elements 16 bytes of bf16 a thread, as many as keep any card busy at most: kernels on
-/// elements go on from there in steps of the grid.
+/// Blocks of `threads` that cover `n` elements 16 bytes of bf16 a thread, as many as keep any card busy at most:
+/// kernels on elements go on from there in steps of the grid.
 pub(crate) fn blocks(n: usize, threads: usize) -> u32 {
     n.div_ceil(8 * threads).clamp(1, 132 * 16) as u32
 }
@@ -83,7 +88,12 @@ pub(crate) struct Launch {
 impl Launch {
     /// Kernel `name` of the file `src/ops/<file>.cu`.
     pub fn new(device: &CudaDevice, file: &'static str, name: &str) -> Result<Self> {
-        Ok(Self { device: device.clone(), function: function(device, file, name)?, arguments: Vec::new(), tensors: Vec::new() })
+        Ok(Self {
+            device: device.clone(),
+            function: function(device, file, name)?,
+            arguments: Vec::new(),
+            tensors: Vec::new(),
+        })
     }
 
     /// A pointer to a contiguous tensor on the device.
@@ -123,8 +133,8 @@ impl Launch {
         self.u64(value.to_bits())
     }
 
-    /// Puts the kernel into the stream: `grid` blocks of `threads`, `shared` bytes of dynamic shared memory a block. A grid with
-    /// a zero in it does nothing.
+    /// Puts the kernel into the stream: `grid` blocks of `threads`, `shared` bytes of dynamic shared memory a block. A
+    /// grid with a zero in it does nothing.
     pub fn run(self, grid: [u32; 3], threads: u32, shared: usize) -> Result<()> {
         if grid.contains(&0) {
             return Ok(());
@@ -133,14 +143,18 @@ impl Launch {
             let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             self.function.set_attribute(attribute, shared as i32).w()?;
         }
-        let config = LaunchConfig { grid_dim: (grid[0], grid[1], grid[2]), block_dim: (threads, 1, 1), shared_mem_bytes: shared as u32 };
+        let config = LaunchConfig {
+            grid_dim: (grid[0], grid[1], grid[2]),
+            block_dim: (threads, 1, 1),
+            shared_mem_bytes: shared as u32,
+        };
         let stream = self.device.cuda_stream();
         let mut builder = stream.launch_builder(&self.function);
         for argument in &self.arguments {
             builder.arg(argument);
         }
-        // SAFETY: each op's `cuda.rs` gives its kernel the arguments its declaration lists, in order, with tensors of the shapes and
-        // types that it indexes; memory is used and freed in the order of the one stream.
+        // SAFETY: each op's `cuda.rs` gives its kernel the arguments its declaration lists, in order, with tensors of
+        // the shapes and types that it indexes; memory is used and freed in the order of the one stream.
         unsafe { builder.launch(config) }.w()?;
         Ok(())
     }

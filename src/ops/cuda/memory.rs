@@ -11,8 +11,8 @@ use half::bf16;
 
 use crate::error::{Error, Result};
 
-/// The device address of a contiguous tensor's first element. It holds as long as the tensor does: until the launches that were
-/// given it are in the stream, where whatever frees it comes after them.
+/// The device address of a contiguous tensor's first element. It holds as long as the tensor does: until the launches
+/// that were given it are in the stream, where whatever frees it comes after them.
 pub(crate) fn address(tensor: &Tensor) -> Result<u64> {
     let (storage, layout) = tensor.storage_and_layout();
     match layout.contiguous_offsets() {
@@ -21,7 +21,8 @@ pub(crate) fn address(tensor: &Tensor) -> Result<u64> {
     }
 }
 
-/// As [`address`], of a matrix `(rows, columns)` whose rows are whole: and how many elements lie from one row to the next.
+/// As [`address`], of a matrix `(rows, columns)` whose rows are whole: and how many elements lie from one row to the
+/// next.
 pub(crate) fn address_of_rows(tensor: &Tensor) -> Result<(u64, usize)> {
     let (storage, layout) = tensor.storage_and_layout();
     match (layout.stride(), layout.dims()) {

@@ -18,10 +18,11 @@ pub fn open(_ordinal: usize) -> Result<Device> {
         .hint(format!("{CPU_HINT}, or a build with it: cargo build --release --features cuda")))
 }
 
-/// CUDA device `ordinal`, ready for our kernels: one stream for all threads, no events, memory kept for the next allocation.
+/// CUDA device `ordinal`, ready for our kernels: one stream for all threads, no events, memory kept for the next
+/// allocation.
 ///
-/// Every call gives the same device: tensors of two candle devices cannot meet, though both be the same card, and would be computed in
-/// two streams.
+/// Every call gives the same device: tensors of two candle devices cannot meet, though both be the same card, and would
+/// be computed in two streams.
 #[cfg(feature = "cuda")]
 pub fn open(ordinal: usize) -> Result<Device> {
     static OPENED: Mutex<BTreeMap<usize, Device>> = Mutex::new(BTreeMap::new());
@@ -32,14 +33,16 @@ pub fn open(ordinal: usize) -> Result<Device> {
     found::libraries()?;
     found::devices(ordinal)?;
     // A stream of our own, not one a thread: weights are read by many threads.
-    let device = Device::new_cuda_with_stream(ordinal)
-        .map_err(|error| Error::resources(format!("CUDA device {ordinal} cannot be opened: {error}")).hint(found::NVIDIA_SMI))?;
+    let device = Device::new_cuda_with_stream(ordinal).map_err(|error| {
+        Error::resources(format!("CUDA device {ordinal} cannot be opened: {error}")).hint(found::NVIDIA_SMI)
+    })?;
     found::settle(&device)?;
     opened.insert(ordinal, device.clone());
     Ok(device)
 }
 
-/// Bytes that can still be allocated where `device` computes: of a GPU what is free and what our pool holds unused, else of the host.
+/// Bytes that can still be allocated where `device` computes: of a GPU what is free and what our pool holds unused,
+/// else of the host.
 pub fn memory_available(device: &Device) -> u64 {
     #[cfg(feature = "cuda")]
     if device.is_cuda() {
@@ -80,8 +83,9 @@ mod found {
     /// The three shared libraries, opened by name from where the system looks for libraries.
     pub fn libraries() -> Result<()> {
         // SAFETY: these open a library and close it again; loading one runs its initialisers, as using it would.
-        let (driver, cublas, curand) =
-            unsafe { (driver::sys::is_culib_present(), cublas::sys::is_culib_present(), curand::sys::is_culib_present()) };
+        let (driver, cublas, curand) = unsafe {
+            (driver::sys::is_culib_present(), cublas::sys::is_culib_present(), curand::sys::is_culib_present())
+        };
         if !driver {
             return Err(Error::resources("no CUDA driver on this machine: libcuda.so.1 cannot be loaded")
                 .hint(format!("{CPU_HINT}, or install the NVIDIA driver (580 or newer)")));
@@ -93,8 +97,14 @@ mod found {
         if missing.is_empty() {
             return Ok(());
         }
-        Err(Error::resources(format!("CUDA 13 is incomplete on this machine: {} cannot be loaded", missing.join(" and "))).hint(format!(
-            "put the directory that holds them on LD_LIBRARY_PATH (a Python environment with PyTorch has one: nvidia/cu13/lib), or {CPU_HINT}"
+        Err(Error::resources(format!(
+            "CUDA 13 is incomplete on this machine: {} cannot be \
+            loaded",
+            missing.join(" and ")
+        ))
+        .hint(format!(
+            "put the directory that holds them on LD_LIBRARY_PATH (a Python environment with PyTorch has one: \
+            nvidia/cu13/lib), or {CPU_HINT}"
         )))
     }
 
@@ -115,7 +125,8 @@ mod found {
             }
             Err(error) => Err(Error::resources(format!("the NVIDIA driver does not start: {error}")).hint(NVIDIA_SMI)),
             Ok(count) if ordinal >= count as usize => {
-                Err(Error::resources(format!("there is no CUDA device {ordinal}: this machine has {count}")).hint(NVIDIA_SMI))
+                Err(Error::resources(format!("there is no CUDA device {ordinal}: this machine has {count}"))
+                    .hint(NVIDIA_SMI))
             }
             Ok(_) => Ok(()),
         }
@@ -123,8 +134,9 @@ mod found {
 
     pub fn memory_available(device: &Device) -> Result<u64> {
         let (free, _) = device.as_cuda_device()?.cuda_stream().context().mem_get_info().map_err(failed)?;
-        let [reserved, used] = [Attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, Attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT]
-            .map(|attribute| pool_bytes(device, attribute));
+        let [reserved, used] =
+            [Attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, Attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT]
+                .map(|attribute| pool_bytes(device, attribute));
         Ok(free as u64 + reserved?.saturating_sub(used?))
     }
 
@@ -133,8 +145,14 @@ mod found {
         let peak = pool_bytes(device, Attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH)?;
         let mut none = 0u64;
         // SAFETY: the device is open, and the attribute is a u64 that the call reads; 0 sets it to what is in use now.
-        unsafe { driver::result::mem_pool::set_attribute(pool(device)?, Attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH, (&raw mut none).cast()) }
-            .map_err(failed)?;
+        unsafe {
+            driver::result::mem_pool::set_attribute(
+                pool(device)?,
+                Attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH,
+                (&raw mut none).cast(),
+            )
+        }
+        .map_err(failed)?;
         Ok(peak)
     }
 
@@ -151,19 +169,25 @@ mod found {
     fn pool_bytes(device: &Device, attribute: Attribute) -> Result<u64> {
         let mut bytes = 0u64;
         // SAFETY: the device is open, and the attributes asked for are u64, which the call writes.
-        unsafe { driver::result::mem_pool::get_attribute(pool(device)?, attribute, (&raw mut bytes).cast()) }.map_err(failed)?;
+        unsafe { driver::result::mem_pool::get_attribute(pool(device)?, attribute, (&raw mut bytes).cast()) }
+            .map_err(failed)?;
         Ok(bytes)
     }
 
     /// What the device is set to once, before anything is allocated on it.
     pub fn settle(device: &Device) -> Result<()> {
-        // SAFETY: all work goes to this one stream, so nothing is used on another before it is ready or after it is freed.
+        // SAFETY: all work goes to this one stream, so nothing is used on another before it is ready or after it is
+        // freed.
         unsafe { device.as_cuda_device()?.disable_event_tracking() };
         // Freed memory stays in the pool for the next allocation, rather than go back to the system at every wait.
         let mut keep = u64::MAX;
         // SAFETY: the context is current (its stream was just made), and the attribute is a u64 that the call reads.
         unsafe {
-            driver::result::mem_pool::set_attribute(pool(device)?, Attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, (&raw mut keep).cast())
+            driver::result::mem_pool::set_attribute(
+                pool(device)?,
+                Attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD,
+                (&raw mut keep).cast(),
+            )
         }
         .map_err(|error| Error::resources(format!("CUDA device: {error}")).hint(NVIDIA_SMI))
     }

@@ -1,5 +1,5 @@
-//! Launches of `kernels.cu`. Shapes are checked by the caller. Blocks are bf16, whatever type the model computes in: attention's
-//! products take bf16.
+//! Launches of `kernels.cu`. Shapes are checked by the caller. Blocks are bf16, whatever type the model computes in:
+//! attention's products take bf16.
 
 use std::sync::OnceLock;
 
@@ -52,7 +52,11 @@ pub(super) fn gather(step: &PagedBatch<'_>, layer: usize, d: usize) -> Result<(T
 }
 
 /// Where each row's tokens from its `first` on lie, in layer 0.
-fn table(step: &PagedBatch<'_>, held: &OnceLock<Tensor>, first: impl Fn(&super::PagedSequence<'_>) -> usize) -> Result<Tensor> {
+fn table(
+    step: &PagedBatch<'_>,
+    held: &OnceLock<Tensor>,
+    first: impl Fn(&super::PagedSequence<'_>) -> usize,
+) -> Result<Tensor> {
     if let Some(table) = held.get() {
         return Ok(table.clone());
     }

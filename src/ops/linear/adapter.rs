@@ -1,7 +1,7 @@
 //! Products that low-rank adapters add: scaled, several of one input, and onto what is there.
 //!
-//! On CUDA the scaling is part of the product and adapters of one input share it; on a CPU each result has the bits of the plain product,
-//! then scaled.
+//! On CUDA the scaling is part of the product and adapters of one input share it; on a CPU each result has the bits of
+//! the plain product, then scaled.
 
 use candle_core::Tensor;
 

@@ -6,8 +6,8 @@
 //! tile   c (32 × 32 f32, four registers) += 2 left registers × 2 right registers, 32 steps at a time
 //! ```
 //!
-//! A sum runs over pairs of steps in order, whatever the other rows are and wherever the output is cut. Registers are set
-//! up and given back within one chunk of the output, so no thread carries tile state through the scheduler.
+//! A sum runs over pairs of steps in order, whatever the other rows are and wherever the output is cut. Registers are
+//! set up and given back within one chunk of the output, so no thread carries tile state through the scheduler.
 #![allow(unsafe_code)]
 
 use std::arch::{asm, x86_64::*};
@@ -38,7 +38,8 @@ thread_local! {
     static RIGHT: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
 }
 
-/// `y (m, n) = a (m, k) · b (k, n)`, or `+=` with `add`, `a` rounded to bf16. The CPU must have AMX ([`crate::ops::cpu::simd::has_bf16_tiles`]).
+/// `y (m, n) = a (m, k) · b (k, n)`, or `+=` with `add`, `a` rounded to bf16. The CPU must have AMX
+/// ([`crate::ops::cpu::simd::has_bf16_tiles`]).
 pub(super) fn product(a: &[f32], b: Operand<'_, bf16>, [m, k, n]: [usize; 3], y: Output<'_>, add: bool) {
     let (Operand::Plain(b_all) | Operand::Transposed(b_all)) = b;
     assert!(a.len() == m * k && b_all.len() == k * n && y.len() == m * n, "operands of the wrong size");

@@ -46,7 +46,12 @@ thread_local! {
 }
 
 /// `y (m, n) = x (m, k) · w (n, k)ᵀ` for each part, every element of `y` written, or `y +=` with `add`.
-pub(crate) fn x_wt<'w, 'y>(x: &[f32], [m, k]: [usize; 2], each: impl IntoIterator<Item = Rhs<'y, Weight<'w>>>, add: bool) {
+pub(crate) fn x_wt<'w, 'y>(
+    x: &[f32],
+    [m, k]: [usize; 2],
+    each: impl IntoIterator<Item = Rhs<'y, Weight<'w>>>,
+    add: bool,
+) {
     let (mut wide, mut halves) = (Vec::new(), Vec::new());
     for Rhs { w, n, y } in each {
         match w {
@@ -61,14 +66,24 @@ pub(crate) fn x_wt<'w, 'y>(x: &[f32], [m, k]: [usize; 2], each: impl IntoIterato
 /// `y (m, n) = dy (m, k) · w (k, n)`, or `+=` with `add`.
 pub(crate) fn dy_w(dy: &[f32], w: Weight<'_>, [m, k, n]: [usize; 3], y: Output<'_>, add: bool) {
     match w {
-        Weight::F32(w) => products::<AsF32<f32>, AsF32<f32>>(Operand::Plain(dy), [m, k], vec![Rhs { w: Operand::Plain(w), n, y }], add),
+        Weight::F32(w) => products::<AsF32<f32>, AsF32<f32>>(
+            Operand::Plain(dy),
+            [m, k],
+            vec![Rhs { w: Operand::Plain(w), n, y }],
+            add,
+        ),
         Weight::Bf16(w) => with_bf16(dy, [m, k], vec![Rhs { w: Operand::Plain(w), n, y }], add),
     }
 }
 
 /// `y (m, n) = dy (k, m)ᵀ · x (k, n)`.
 pub(crate) fn dyt_x(dy: &[f32], x: &[f32], [m, k, n]: [usize; 3], y: Output<'_>) {
-    products::<AsF32<f32>, AsF32<f32>>(Operand::Transposed(dy), [m, k], vec![Rhs { w: Operand::Plain(x), n, y }], false);
+    products::<AsF32<f32>, AsF32<f32>>(
+        Operand::Transposed(dy),
+        [m, k],
+        vec![Rhs { w: Operand::Plain(x), n, y }],
+        false,
+    );
 }
 
 /// `a·b` with `a` rounded to bf16: in tiles or two steps at a time where the CPU can, else widened.
@@ -88,7 +103,12 @@ fn with_bf16(a: &[f32], [m, k]: [usize; 2], rights: Vec<Rhs<'_, Operand<'_, bf16
 }
 
 /// `y = a·b` for each `b`, or `y += a·b` with `add`: `a` is packed once, and the outputs are shared out together.
-fn products<A: Packing, B: Packing>(a: Operand<'_, A::Item>, [m, k]: [usize; 2], rights: Vec<Rhs<'_, Operand<'_, B::Item>>>, add: bool) {
+fn products<A: Packing, B: Packing>(
+    a: Operand<'_, A::Item>,
+    [m, k]: [usize; 2],
+    rights: Vec<Rhs<'_, Operand<'_, B::Item>>>,
+    add: bool,
+) {
     let whole = |x: Operand<'_, A::Item>| matches!(x, Operand::Plain(x) | Operand::Transposed(x) if x.len() == m * k);
     let mut outputs = Vec::with_capacity(rights.len());
     for Rhs { w: b, n, y } in rights {
@@ -105,9 +125,12 @@ fn products<A: Packing, B: Packing>(a: Operand<'_, A::Item>, [m, k]: [usize; 2],
     }
     let columns = outputs.iter().map(|(_, n, _)| n).sum();
     let (isa, parallel) = (isa(), m * columns * k > SMALL);
-    let tiles_of = |n| if parallel { output_tiles(m, n, columns, MR) } else { vec![OutputTile { rows: 0..m, columns: 0..n }] };
-    let tasks: Vec<_> =
-        outputs.into_iter().flat_map(|(b, n, y)| tiles_of(n).into_iter().map(move |output_tile| (b, n, y, output_tile))).collect();
+    let tiles_of =
+        |n| if parallel { output_tiles(m, n, columns, MR) } else { vec![OutputTile { rows: 0..m, columns: 0..n }] };
+    let tasks: Vec<_> = outputs
+        .into_iter()
+        .flat_map(|(b, n, y)| tiles_of(n).into_iter().map(move |output_tile| (b, n, y, output_tile)))
+        .collect();
     if tasks.is_empty() {
         return;
     }
@@ -141,18 +164,37 @@ fn products<A: Packing, B: Packing>(a: Operand<'_, A::Item>, [m, k]: [usize; 2],
 
 /// A product with few columns (a LoRA rank) as the transposed one with few rows, which wastes no part of a tile; each
 /// element is the same sum.
-fn narrow<A: Packing, B: Packing>(a: Operand<'_, A::Item>, b: Operand<'_, B::Item>, [m, k, n]: [usize; 3], y: Output<'_>) {
+fn narrow<A: Packing, B: Packing>(
+    a: Operand<'_, A::Item>,
+    b: Operand<'_, B::Item>,
+    [m, k, n]: [usize; 3],
+    y: Output<'_>,
+) {
     let mut transposed = vec![0.0; m * n];
-    products::<B, A>(b.flipped(), [n, k], vec![Rhs { w: a.flipped(), n: m, y: Output::initialised(&mut transposed) }], false);
+    products::<B, A>(
+        b.flipped(),
+        [n, k],
+        vec![Rhs { w: a.flipped(), n: m, y: Output::initialised(&mut transposed) }],
+        false,
+    );
     y.fill((0..m).flat_map(|i| transposed[i..].iter().step_by(m).copied()));
 }
 
 /// Rows `first..first + 14` of the left operand as `(units, 14)`.
-fn pack_left<A: Packing>(isa: Isa, a: Operand<'_, A::Item>, [m, k]: [usize; 2], first: usize, steps: [usize; 2], to: &mut [f32]) {
+fn pack_left<A: Packing>(
+    isa: Isa,
+    a: Operand<'_, A::Item>,
+    [m, k]: [usize; 2],
+    first: usize,
+    steps: [usize; 2],
+    to: &mut [f32],
+) {
     let (rows, length) = (MR.min(m - first), steps[1] - steps[0]);
     match a {
         Operand::Plain(a) => transpose::<A>(isa, &a[first * k + steps[0]..], k, [rows, length], to, MR),
-        Operand::Transposed(a) => copy_rows::<A>(isa, &a[steps[0] * m + first..], m, [length, rows], to, MR, usize::MAX),
+        Operand::Transposed(a) => {
+            copy_rows::<A>(isa, &a[steps[0] * m + first..], m, [length, rows], to, MR, usize::MAX)
+        }
     }
 }
 
@@ -186,7 +228,8 @@ unsafe fn chunk<B: Packing>(
                 let column = columns.start + panel * NR;
                 let c = output.at(first * n + column);
                 let width = NR.min(columns.end - column);
-                // SAFETY: packed panels hold (length, 14) and (length, 32); `c` is this chunk's, by the caller's promise.
+                // SAFETY: packed panels hold (length, 14) and (length, 32); `c` is this chunk's, by the caller's
+                // promise.
                 unsafe {
                     if width == NR {
                         packed_tile::<B>(isa, rows, length, a, b, c, n, add);
@@ -205,7 +248,16 @@ unsafe fn chunk<B: Packing>(
 /// As for [`tile`]; a packing of pairs was chosen because the CPU multiplies them.
 #[allow(clippy::too_many_arguments)]
 #[inline]
-unsafe fn packed_tile<B: Packing>(isa: Isa, rows: usize, length: usize, a: &[f32], b: &[f32], c: *mut f32, n: usize, add: bool) {
+unsafe fn packed_tile<B: Packing>(
+    isa: Isa,
+    rows: usize,
+    length: usize,
+    a: &[f32],
+    b: &[f32],
+    c: *mut f32,
+    n: usize,
+    add: bool,
+) {
     // SAFETY: the caller's promises.
     unsafe {
         match B::PER {
@@ -220,7 +272,16 @@ unsafe fn packed_tile<B: Packing>(isa: Isa, rows: usize, length: usize, a: &[f32
 /// # Safety
 /// `c` is valid for `rows` rows of `columns` numbers, `n` apart, which nothing else touches.
 #[allow(clippy::too_many_arguments)]
-unsafe fn edge<B: Packing>(isa: Isa, [rows, columns]: [usize; 2], length: usize, a: &[f32], b: &[f32], c: *mut f32, n: usize, add: bool) {
+unsafe fn edge<B: Packing>(
+    isa: Isa,
+    [rows, columns]: [usize; 2],
+    length: usize,
+    a: &[f32],
+    b: &[f32],
+    c: *mut f32,
+    n: usize,
+    add: bool,
+) {
     let mut whole = [0.0; MR * NR];
     // SAFETY: as in `chunk`, with a whole tile of our own as the output.
     unsafe { packed_tile::<B>(isa, rows, length, a, b, whole.as_mut_ptr(), NR, false) };

@@ -1,8 +1,8 @@
 //! Products by cuBLAS. Shapes are checked by the caller.
 //!
-//! bf16 operands are summed in f32 by the tensor cores; two f32 operands (the head) are multiplied in f32, not TF32. Mixed ones are both
-//! taken as bf16 (adapters, which are f32, beside bf16 activations; f32 rows beside a bf16 weight, as on the CPU). What comes out has
-//! the type of the activations, rounded once; weights' gradients are f32.
+//! bf16 operands are summed in f32 by the tensor cores; two f32 operands (the head) are multiplied in f32, not TF32.
+//! Mixed ones are both taken as bf16 (adapters, which are f32, beside bf16 activations; f32 rows beside a bf16 weight,
+//! as on the CPU). What comes out has the type of the activations, rounded once; weights' gradients are f32.
 //!
 //! A sum onto an output is cuBLAS's beta = 1, an adapter's scaling its alpha: neither takes a pass of its own.
 //!
@@ -52,8 +52,8 @@ pub(super) fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Res
     Ok(y)
 }
 
-/// `x (m, k)`, each `weight (nᵢ, k)` → `scale · x·weightᵀ`: one product with all weights, one below the other. Each result is a strip of
-/// columns of the product's, `(m, nᵢ)` and not contiguous.
+/// `x (m, k)`, each `weight (nᵢ, k)` → `scale · x·weightᵀ`: one product with all weights, one below the other. Each
+/// result is a strip of columns of the product's, `(m, nᵢ)` and not contiguous.
 pub(super) fn scaled_each<const N: usize>(x: &Tensor, weights: [&Tensor; N], scale: f64) -> Result<[Tensor; N]> {
     let (device, (m, k)) = (device_of(x)?, x.dims2()?);
     let rows: [usize; N] = array(weights.iter().map(|weight| Ok(weight.dim(0)?)))?;
@@ -119,14 +119,18 @@ fn product((a, a_as): (&Tensor, As), (b, b_as): (&Tensor, As), c: &Tensor, facto
     if k == 0 {
         return if factors.beta == 0.0 { Ok(c.zero_set()?) } else { Ok(()) };
     }
-    let int = |size: usize| i32::try_from(size).map_err(|_| Error::run(format!("linear: {size} is too large for cuBLAS")));
-    let op = |how: As| if how == As::Plain { sys::cublasOperation_t::CUBLAS_OP_N } else { sys::cublasOperation_t::CUBLAS_OP_T };
+    let int =
+        |size: usize| i32::try_from(size).map_err(|_| Error::run(format!("linear: {size} is too large for cuBLAS")));
+    let op = |how: As| {
+        if how == As::Plain { sys::cublasOperation_t::CUBLAS_OP_N } else { sys::cublasOperation_t::CUBLAS_OP_T }
+    };
     let device = device_of(c)?;
     let blas = device.cublas_handle();
     device.cuda_stream().context().bind_to_thread().w()?;
     let ((a_address, a_stride), (b_address, b_stride)) = (address_of_rows(&a)?, address_of_rows(&b)?);
-    // SAFETY: a, b and c are on the device of the handle and live until the call has put the product into the device's one stream; their
-    // rows are whole and as far apart as the leading dimensions say, of the types named; the factors are f32 as the compute type wants.
+    // SAFETY: a, b and c are on the device of the handle and live until the call has put the product into the device's
+    // one stream; their rows are whole and as far apart as the leading dimensions say, of the types named; the factors
+    // are f32 as the compute type wants.
     unsafe {
         gemm_ex(
             *blas.handle(),

@@ -1,10 +1,10 @@
 //! The inner kernel of every product: a tile of up to 14 × 32 sums held in registers.
 //!
 //! `c[r][j] (+)= Σ_p a(r, p)·b[p][j]` for `rows` ≤ 14 and 32 columns, `a(r, p) = a[r·RS + p·CS]`. With AVX-512 that is
-//! 28 accumulators of 16 lanes, two loads of `b` and 14 broadcasts of `a` a step: 28 FMAs in 14 cycles and 16 loads in 8.
-//! Strides of `a` are constants so that its 14 addresses are one register and displacements.
-//! Each sum starts at zero and runs over `p` in order, fused: every instruction set and row count gives the same bits.
-//! With AVX512-BF16, a step can take a pair of bf16 from each operand, and a tile is done in half the time.
+//! 28 accumulators of 16 lanes, two loads of `b` and 14 broadcasts of `a` a step: 28 FMAs in 14 cycles and 16 loads in
+//! 8. Strides of `a` are constants so that its 14 addresses are one register and displacements. Each sum starts at zero
+//! and runs over `p` in order, fused: every instruction set and row count gives the same bits. With AVX512-BF16, a step
+//! can take a pair of bf16 from each operand, and a tile is done in half the time.
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
@@ -29,12 +29,12 @@ macro_rules! with_rows {
 }
 
 /// One tile. `a` is addressed as `RS`, `CS` say, `b` is `(k, ≥32)` with row stride `ldb`, `c` is `(rows, ≥32)` with row
-/// stride `ldc`; with `add` the sums are added to `c`, else written over it. With `PAIRS`, an element of `a` and `b` is a
-/// pair of bf16, and a step adds two products.
+/// stride `ldc`; with `add` the sums are added to `c`, else written over it. With `PAIRS`, an element of `a` and `b` is
+/// a pair of bf16, and a step adds two products.
 ///
 /// # Safety
-/// `a`, `b` and `c` must be valid for the elements named above, and nothing else may touch those of `c` meanwhile. `PAIRS`
-/// needs a CPU with AVX512-BF16.
+/// `a`, `b` and `c` must be valid for the elements named above, and nothing else may touch those of `c` meanwhile.
+/// `PAIRS` needs a CPU with AVX512-BF16.
 #[allow(clippy::too_many_arguments)]
 #[inline]
 pub(crate) unsafe fn tile<const PAIRS: bool, const RS: usize, const CS: usize>(
@@ -53,7 +53,9 @@ pub(crate) unsafe fn tile<const PAIRS: bool, const RS: usize, const CS: usize>(
     unsafe {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 if PAIRS => with_rows!(rows, 1 2 3 4 5 6 7 8 9 10 11 12 13 14; avx512_pairs(k, a, b, ldb, c, ldc, add)),
+            Isa::Avx512 if PAIRS => {
+                with_rows!(rows, 1 2 3 4 5 6 7 8 9 10 11 12 13 14; avx512_pairs(k, a, b, ldb, c, ldc, add))
+            }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => with_rows!(rows, 1 2 3 4 5 6 7 8 9 10 11 12 13 14; avx512(k, a, b, ldb, c, ldc, add)),
             #[cfg(target_arch = "x86_64")]
@@ -74,8 +76,8 @@ pub(crate) unsafe fn tile<const PAIRS: bool, const RS: usize, const CS: usize>(
     }
 }
 
-/// `c (m, n) (+)= a·b` for small operands in place: `a(r, p) = a[r·RS + p·CS]`, `b (k, n)`, `n` a multiple of 32; of pairs of
-/// bf16, as in [`tile`], with `PAIRS`.
+/// `c (m, n) (+)= a·b` for small operands in place: `a(r, p) = a[r·RS + p·CS]`, `b (k, n)`, `n` a multiple of 32; of
+/// pairs of bf16, as in [`tile`], with `PAIRS`.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn product<const PAIRS: bool, const RS: usize, const CS: usize>(
     isa: Isa,

@@ -39,13 +39,14 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Ten
     Ok(y)
 }
 
-/// [`forward`] with several weights, to the same bits: `x` is packed once, and the tiles of all outputs form one parallel loop.
+/// [`forward`] with several weights, to the same bits: `x` is packed once, and the tiles of all outputs form one
+/// parallel loop.
 pub fn forward_each<const N: usize>(x: &Tensor, weights: [Affine<'_>; N]) -> Result<[Tensor; N]> {
     products("linear::forward", x, weights, |x, sizes, each| cpu::x_wt(x, sizes, each, false))
 }
 
-/// [`forward`] for few rows (a decoding step): reads the weight from memory once whatever the number of rows. The bits of a row are
-/// the same for any number of rows, but they are not those of [`forward`].
+/// [`forward`] for few rows (a decoding step): reads the weight from memory once whatever the number of rows. The bits
+/// of a row are the same for any number of rows, but they are not those of [`forward`].
 pub fn decode(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let [y] = decode_each(x, [(weight, bias)])?;
     Ok(y)
@@ -79,7 +80,8 @@ fn products<const N: usize>(
     let x = x.contiguous()?;
     let held: [Tensor; N] = array(weights.iter().map(|(weight, _)| Ok(weight.contiguous()?)))?;
     let views: [View<'_>; N] = array(held.iter().map(View::of))?;
-    let ws: [(Weight<'_>, usize); N] = array(views.iter().zip(&held).map(|(view, weight)| Ok((view.weight()?, weight.dim(0)?))))?;
+    let ws: [(Weight<'_>, usize); N] =
+        array(views.iter().zip(&held).map(|(view, weight)| Ok((view.weight()?, weight.dim(0)?))))?;
     let x = View::of(&x)?;
     let x = x.f32()?;
     let multiply = |ys: [&mut [MaybeUninit<f32>]; N]| {
@@ -117,7 +119,8 @@ pub fn backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
     tensor(dx, (m, n))
 }
 
-/// `y += x·Wᵀ` in place, `y (m, out)`: what a LoRA adapter adds. Every handle that shares `y`'s storage sees the change.
+/// `y += x·Wᵀ` in place, `y (m, out)`: what a LoRA adapter adds. Every handle that shares `y`'s storage sees the
+/// change.
 pub fn add_forward(y: Tensor, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let ((m, k), (n, k_w)) = (x.dims2()?, weight.dims2()?);
     check("linear::add_forward", k == k_w && y.dims() == [m, n], x, weight)?;
@@ -128,8 +131,8 @@ pub fn add_forward(y: Tensor, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     add_product(y, x, weight, |x, w, y| cpu::x_wt(x, [m, k], [Rhs { w, n, y }], true))
 }
 
-/// `dx += dy·W` in place, `dx (m, in)`: accumulates the gradient where `x` feeds several projections. Every handle that shares
-/// `dx`'s storage sees the change.
+/// `dx += dy·W` in place, `dx (m, in)`: accumulates the gradient where `x` feeds several projections. Every handle that
+/// shares `dx`'s storage sees the change.
 pub fn add_backward_input(dx: Tensor, dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let ((m, k), (k_w, n)) = (dy.dims2()?, weight.dims2()?);
     check("linear::add_backward_input", k == k_w && dx.dims() == [m, n], dy, weight)?;
@@ -140,7 +143,12 @@ pub fn add_backward_input(dx: Tensor, dy: &Tensor, weight: &Tensor) -> Result<Te
     add_product(dx, dy, weight, |dy, w, dx| cpu::dy_w(dy, w, [m, k, n], dx, true))
 }
 
-fn add_product(y: Tensor, x: &Tensor, weight: &Tensor, product: impl FnOnce(&[f32], Weight<'_>, Output<'_>)) -> Result<Tensor> {
+fn add_product(
+    y: Tensor,
+    x: &Tensor,
+    weight: &Tensor,
+    product: impl FnOnce(&[f32], Weight<'_>, Output<'_>),
+) -> Result<Tensor> {
     let (x, w) = (x.contiguous()?, weight.contiguous()?);
     let (x, w) = (View::of(&x)?, View::of(&w)?);
     let (x, w) = (x.f32()?, w.weight()?);

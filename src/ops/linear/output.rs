@@ -6,8 +6,9 @@ use std::mem::MaybeUninit;
 
 /// An `(m, n)` f32 buffer that a product writes, borrowed for as long as the product runs.
 ///
-/// It may be uninitialised: a product that overwrites its output then saves zeroing it first. One that adds to its output checks
-/// [`Output::is_initialised`]. It is neither `Copy` nor `Clone`, so that no two products can write the same buffer.
+/// It may be uninitialised: a product that overwrites its output then saves zeroing it first. One that adds to its
+/// output checks [`Output::is_initialised`]. It is neither `Copy` nor `Clone`, so that no two products can write the
+/// same buffer.
 pub(crate) struct Output<'y> {
     shared: SharedOutput<'y>,
     initialised: bool,
@@ -21,7 +22,10 @@ impl<'y> Output<'y> {
 
     /// A buffer to be overwritten; every element of it is initialised afterwards.
     pub fn uninit(y: &'y mut [MaybeUninit<f32>]) -> Self {
-        Self { shared: SharedOutput { start: y.as_mut_ptr().cast(), len: y.len(), buffer: PhantomData }, initialised: false }
+        Self {
+            shared: SharedOutput { start: y.as_mut_ptr().cast(), len: y.len(), buffer: PhantomData },
+            initialised: false,
+        }
     }
 
     /// Number of elements, `m·n`.
@@ -51,7 +55,8 @@ impl<'y> Output<'y> {
     }
 }
 
-/// An [`Output`] in the hands of the threads of one product: each writes, through the pointer, only elements of its own tiles.
+/// An [`Output`] in the hands of the threads of one product: each writes, through the pointer, only elements of its own
+/// tiles.
 #[derive(Clone, Copy)]
 pub(crate) struct SharedOutput<'y> {
     start: *mut f32,
@@ -59,7 +64,8 @@ pub(crate) struct SharedOutput<'y> {
     buffer: PhantomData<&'y mut [f32]>,
 }
 
-// SAFETY: it is an address; whoever writes through it promises, in an `unsafe` block, that nobody else touches those elements.
+// SAFETY: it is an address; whoever writes through it promises, in an `unsafe` block, that nobody else touches those
+// elements.
 unsafe impl Send for SharedOutput<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for SharedOutput<'_> {}

@@ -149,7 +149,8 @@ impl Packing for F32ToBf16x2 {
         // The upper half of each of 32 numbers.
         #[rustfmt::skip]
         let upper = _mm512_set_epi16(
-            63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1,
+            63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33,
+            31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1,
         );
         // SAFETY: only elements that are there are touched.
         let [low, high] = unsafe {

@@ -12,9 +12,20 @@ use crate::ops::cpu::simd::{Isa, L1, prefetch};
 
 /// `to[u·width + r]` = unit `u` of row `r` for `rows` × `cols` elements, `rows ≤ width`; rows from `rows` to `width`
 /// become 0. `from` starts at the first element, rows are `stride` apart; `to` holds `width` numbers for every unit.
-pub(crate) fn transpose<P: Packing>(isa: Isa, from: &[P::Item], stride: usize, [rows, cols]: [usize; 2], to: &mut [f32], width: usize) {
+pub(crate) fn transpose<P: Packing>(
+    isa: Isa,
+    from: &[P::Item],
+    stride: usize,
+    [rows, cols]: [usize; 2],
+    to: &mut [f32],
+    width: usize,
+) {
     let units = cols.div_ceil(P::PER);
-    assert!(rows <= width && to.len() >= units * width && (rows == 0 || cols == 0 || from.len() >= (rows - 1) * stride + cols));
+    assert!(
+        rows <= width
+            && to.len() >= units * width
+            && (rows == 0 || cols == 0 || from.len() >= (rows - 1) * stride + cols)
+    );
     #[cfg(target_arch = "x86_64")]
     if isa == Isa::Avx512 {
         for r in (0..width).step_by(16) {
@@ -47,11 +58,18 @@ const AHEAD: usize = 4;
 /// Transposes up to 16 × 16 units; each of the output rows gets `written` numbers.
 ///
 /// # Safety
-/// The CPU has AVX-512 F, BW and VL; `from` holds `there` elements of each of `rows` rows, `stride` apart, and `to` room for `written`
-/// numbers of each unit of them, `ld` apart.
+/// The CPU has AVX-512 F, BW and VL; `from` holds `there` elements of each of `rows` rows, `stride` apart, and `to`
+/// room for `written` numbers of each unit of them, `ld` apart.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn tile16<P: Packing>(from: *const P::Item, stride: usize, [rows, there]: [usize; 2], to: *mut f32, ld: usize, written: usize) {
+unsafe fn tile16<P: Packing>(
+    from: *const P::Item,
+    stride: usize,
+    [rows, there]: [usize; 2],
+    to: *mut f32,
+    ld: usize,
+    written: usize,
+) {
     let mut x = [_mm512_setzero_ps(); 16];
     if rows == 16 && there == 16 * P::PER {
         for (r, x) in x.iter_mut().enumerate() {
@@ -120,8 +138,8 @@ fn transpose16(x: [__m512; 16]) -> [__m512; 16] {
     w
 }
 
-/// Copies `rows` × `cols` into panels of `width` columns, one every `panel` numbers, padding with 0: a row of a panel is of units, and a
-/// unit is of [`Packing::PER`] rows.
+/// Copies `rows` × `cols` into panels of `width` columns, one every `panel` numbers, padding with 0: a row of a panel
+/// is of units, and a unit is of [`Packing::PER`] rows.
 pub(crate) fn copy_rows<P: Packing>(
     isa: Isa,
     from: &[P::Item],
@@ -136,7 +154,14 @@ pub(crate) fn copy_rows<P: Packing>(
         /// # Safety
         /// The CPU has AVX-512 F, BW and VL.
         #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-        fn avx512<P: Packing>(from: &[P::Item], stride: usize, shape: [usize; 2], to: &mut [f32], width: usize, panel: usize) {
+        fn avx512<P: Packing>(
+            from: &[P::Item],
+            stride: usize,
+            shape: [usize; 2],
+            to: &mut [f32],
+            width: usize,
+            panel: usize,
+        ) {
             copy_rows_plainly::<P>(from, stride, shape, to, width, panel);
         }
         // SAFETY: AVX-512 was detected.
@@ -147,7 +172,14 @@ pub(crate) fn copy_rows<P: Packing>(
 }
 
 #[inline(always)]
-fn copy_rows_plainly<P: Packing>(from: &[P::Item], stride: usize, [rows, cols]: [usize; 2], to: &mut [f32], width: usize, panel: usize) {
+fn copy_rows_plainly<P: Packing>(
+    from: &[P::Item],
+    stride: usize,
+    [rows, cols]: [usize; 2],
+    to: &mut [f32],
+    width: usize,
+    panel: usize,
+) {
     for u in 0..rows.div_ceil(P::PER) {
         let there = (rows - u * P::PER).min(P::PER);
         let low = &from[u * P::PER * stride..][..cols];
@@ -188,12 +220,15 @@ mod tests {
         let from: Vec<f32> = (0..70 * stride).map(|i| i as f32).collect();
         let halves: Vec<bf16> = from.iter().map(|&x| bf16::from_f32(x)).collect();
         for isa in available() {
-            for (rows, cols, width) in [(1, 1, 14), (14, 33, 14), (13, 70, 14), (32, 64, 32), (20, 17, 32), (64, 63, 64), (40, 5, 64)] {
+            for (rows, cols, width) in
+                [(1, 1, 14), (14, 33, 14), (13, 70, 14), (32, 64, 32), (20, 17, 32), (64, 63, 64), (40, 5, 64)]
+            {
                 let mut to = vec![-1.0; cols * width];
                 transpose::<AsF32<f32>>(isa, &from, stride, [rows, cols], &mut to, width);
                 let mut to_half = vec![-1.0; cols * width];
                 transpose::<AsF32<bf16>>(isa, &halves, stride, [rows, cols], &mut to_half, width);
-                let (mut pairs, mut rounded) = (vec![-1.0; cols.div_ceil(2) * width], vec![-1.0; cols.div_ceil(2) * width]);
+                let (mut pairs, mut rounded) =
+                    (vec![-1.0; cols.div_ceil(2) * width], vec![-1.0; cols.div_ceil(2) * width]);
                 transpose::<Bf16x2>(isa, &halves, stride, [rows, cols], &mut pairs, width);
                 transpose::<F32ToBf16x2>(isa, &from, stride, [rows, cols], &mut rounded, width);
                 let bits = |units: &[f32]| units.iter().map(|unit| unit.to_bits()).collect::<Vec<_>>();

@@ -1,9 +1,10 @@
 //! `y (m, n) = x (m, k) · w (n, k)ᵀ` for the few rows of a decoding step, where reading `w` is the cost.
 //!
-//! Threads share out the rows of `w`, 32 at a time; a tile of up to four of them and four rows of `x` adds up in 16 lanes
-//! each, and asks for the next four rows of `w` meanwhile. For more than two rows, `k` is walked in runs short enough that a
-//! run of `x` stays in L1 with the `w` that it meets, so `w` is read from memory once whatever `m`. An element is always the
-//! same dot product: 16 lanes over `k` in order, folded in one order. So it does not matter what it is computed beside.
+//! Threads share out the rows of `w`, 32 at a time; a tile of up to four of them and four rows of `x` adds up in 16
+//! lanes each, and asks for the next four rows of `w` meanwhile. For more than two rows, `k` is walked in runs short
+//! enough that a run of `x` stays in L1 with the `w` that it meets, so `w` is read from memory once whatever `m`. An
+//! element is always the same dot product: 16 lanes over `k` in order, folded in one order. So it does not matter what
+//! it is computed beside.
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
@@ -164,8 +165,13 @@ struct Tile {
 impl Tile {
     /// `sums[i·rows + j] (+)= x[i] ⊙ w[j]`, lane by lane, for `I` rows of `x` and `J` of `w`.
     #[inline]
-    fn run<X: Packing, W: Packing, const I: usize, const J: usize>(self, isa: Isa, x: &[X::Item], w: &[W::Item], sums: &mut [Lanes])
-    where
+    fn run<X: Packing, W: Packing, const I: usize, const J: usize>(
+        self,
+        isa: Isa,
+        x: &[X::Item],
+        w: &[W::Item],
+        sums: &mut [Lanes],
+    ) where
         X::Item: Element,
         W::Item: Element,
     {
@@ -174,7 +180,8 @@ impl Tile {
         #[cfg(target_arch = "x86_64")]
         if isa == Isa::Avx512 {
             let (x, w, sums) = (x.as_ptr(), w.as_ptr(), sums.as_mut_ptr());
-            // SAFETY: AVX-512 was detected, and BF16 before pairs were chosen; the assertion covers every element touched.
+            // SAFETY: AVX-512 was detected, and BF16 before pairs were chosen; the assertion covers every element
+            // touched.
             unsafe {
                 match X::PER {
                     1 => one_by_one::<X, W, I, J>(self, x, w, sums),
@@ -226,8 +233,8 @@ fn add_lanes(x: &[f32], w: &[f32], sums: &mut Lanes) {
 macro_rules! kernel {
     ($name:ident, $step:ident, $features:literal, $add:expr) => {
         /// # Safety
-        /// The CPU has the features; `x` holds `I` rows, `steps` apart, `w` `J` rows, `k` apart, of `steps` elements each, and `sums` the sums
-        /// of each pair, those of one row of `x` side by side and the next row's `rows` on.
+        /// The CPU has the features; `x` holds `I` rows, `steps` apart, `w` `J` rows, `k` apart, of `steps` elements
+        /// each, and `sums` the sums of each pair, those of one row of `x` side by side and the next row's `rows` on.
         #[target_feature(enable = $features)]
         unsafe fn $name<X: Packing, W: Packing, const I: usize, const J: usize>(
             tile: Tile,

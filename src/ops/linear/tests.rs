@@ -57,7 +57,9 @@ fn products_equal_an_f64_reference_on_every_instruction_set() {
         assert_close(&y, &reference(sizes, |i, p| x[i * k + p], |p, j| w[p * n + j]), k, &what);
         let y = run(&|y| dyt_x(&x, &w, sizes, Output::initialised(y)));
         assert_close(&y, &reference(sizes, |i, p| x[p * m + i], |p, j| w[p * n + j]), k, &what);
-        let y = run(&|y| super::super::skinny_gemm::x_wt(&x, [m, k], [Rhs { w: Weight::F32(&w), n, y: Output::initialised(y) }]));
+        let y = run(&|y| {
+            super::super::skinny_gemm::x_wt(&x, [m, k], [Rhs { w: Weight::F32(&w), n, y: Output::initialised(y) }])
+        });
         assert_close(&y, &reference(sizes, |i, p| x[i * k + p], |p, j| w[j * k + p]), k, &what);
     }
 }
@@ -79,7 +81,11 @@ fn bf16_weights_meet_rounded_activations() {
             assert_close(&y, &backward, k, "dy_w");
         });
         let mut y = vec![f32::NAN; m * n];
-        super::super::skinny_gemm::x_wt(&x, [m, k], [Rhs { w: Weight::Bf16(&halves), n, y: Output::initialised(&mut y) }]);
+        super::super::skinny_gemm::x_wt(
+            &x,
+            [m, k],
+            [Rhs { w: Weight::Bf16(&halves), n, y: Output::initialised(&mut y) }],
+        );
         assert_close(&y, &forward, k, "few rows");
     }
 }
@@ -109,8 +115,11 @@ fn several_weights_together_give_the_bits_of_each_alone() {
     let tensor = |values: Vec<f32>, n: usize| Tensor::from_vec(values, (n, k), &Device::Cpu).unwrap();
     let bias = Tensor::from_vec(random(9, 96), 96, &Device::Cpu).unwrap();
     for dtypes in [[DType::F32; 3], [DType::BF16; 3], [DType::F32, DType::BF16, DType::F32]] {
-        let weights: Vec<Tensor> =
-            [300, 96, 8].iter().zip(dtypes).map(|(&n, d)| tensor(random(n as u64, n * k), n).to_dtype(d).unwrap()).collect();
+        let weights: Vec<Tensor> = [300, 96, 8]
+            .iter()
+            .zip(dtypes)
+            .map(|(&n, d)| tensor(random(n as u64, n * k), n).to_dtype(d).unwrap())
+            .collect();
         let each = [(&weights[0], None), (&weights[1], Some(&bias)), (&weights[2], None)];
         for rows in [1, 3, 70] {
             let x = tensor(x[..rows * k].to_vec(), rows);
@@ -162,7 +171,9 @@ fn the_bias_is_added_to_every_row_and_shapes_are_checked() {
     let w = Tensor::from_vec(random(2, 4 * 5), (4, 5), &Device::Cpu).unwrap();
     let b = Tensor::from_vec(random(3, 4), 4, &Device::Cpu).unwrap();
     let expected = x.matmul(&w.t().unwrap()).unwrap().broadcast_add(&b).unwrap();
-    for y in [crate::ops::linear::forward(&x, &w, Some(&b)).unwrap(), crate::ops::linear::decode(&x, &w, Some(&b)).unwrap()] {
+    for y in
+        [crate::ops::linear::forward(&x, &w, Some(&b)).unwrap(), crate::ops::linear::decode(&x, &w, Some(&b)).unwrap()]
+    {
         for (y, e) in values(&y).iter().zip(values(&expected)) {
             assert!((y - e).abs() < 1e-5);
         }

@@ -8,7 +8,14 @@ use crate::rng::Rng;
 
 const THREADS: usize = 256;
 
-pub(super) fn normal(rng: Rng, step: u64, deviation: f32, shape: Shape, dtype: DType, device: &Device) -> Result<Tensor> {
+pub(super) fn normal(
+    rng: Rng,
+    step: u64,
+    deviation: f32,
+    shape: Shape,
+    dtype: DType,
+    device: &Device,
+) -> Result<Tensor> {
     let (device, n) = (device.as_cuda_device()?, shape.elem_count());
     let y = uninit(device, shape, dtype)?;
     Launch::new(device, "random/kernels", &format!("normal_{}", suffix(dtype)?))?

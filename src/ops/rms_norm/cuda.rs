@@ -18,17 +18,21 @@ fn launch(x: &Tensor, kernel: &str) -> Result<Launch> {
 pub(super) fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<(Tensor, Tensor)> {
     let ((m, n), device) = (x.dims2()?, device_of(x)?);
     let (y, rstd) = (uninit(&device, (m, n), x.dtype())?, uninit(&device, m, DType::F32)?);
-    launch(x, "forward")?.tensor(&x.contiguous()?)?.tensor(&weight.contiguous()?)?.tensor(&y)?.tensor(&rstd)?.u32(n)?.f32(eps as f32).run(
-        [m as u32, 1, 1],
-        THREADS,
-        SHARED,
-    )?;
+    launch(x, "forward")?
+        .tensor(&x.contiguous()?)?
+        .tensor(&weight.contiguous()?)?
+        .tensor(&y)?
+        .tensor(&rstd)?
+        .u32(n)?
+        .f32(eps as f32)
+        .run([m as u32, 1, 1], THREADS, SHARED)?;
     Ok((y, rstd))
 }
 
 pub(super) fn add_forward(a: &Tensor, b: &Tensor, weight: &Tensor, eps: f64) -> Result<(Tensor, Tensor, Tensor)> {
     let ((m, n), device, dtype) = (a.dims2()?, device_of(a)?, a.dtype());
-    let (sum, y, rstd) = (uninit(&device, (m, n), dtype)?, uninit(&device, (m, n), dtype)?, uninit(&device, m, DType::F32)?);
+    let (sum, y, rstd) =
+        (uninit(&device, (m, n), dtype)?, uninit(&device, (m, n), dtype)?, uninit(&device, m, DType::F32)?);
     launch(a, "add_forward")?
         .tensor(&a.contiguous()?)?
         .tensor(&b.to_dtype(dtype)?.contiguous()?)?
@@ -42,7 +46,13 @@ pub(super) fn add_forward(a: &Tensor, b: &Tensor, weight: &Tensor, eps: f64) -> 
     Ok((sum, y, rstd))
 }
 
-pub(super) fn backward(x: &Tensor, weight: &Tensor, rstd: &Tensor, dy: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
+pub(super) fn backward(
+    x: &Tensor,
+    weight: &Tensor,
+    rstd: &Tensor,
+    dy: &Tensor,
+    residual: Option<&Tensor>,
+) -> Result<Tensor> {
     let ((m, n), dtype) = (x.dims2()?, x.dtype());
     let dx = uninit(&device_of(x)?, (m, n), dtype)?;
     let residual = residual.map(|residual| residual.to_dtype(dtype)?.contiguous()).transpose()?;

@@ -8,8 +8,14 @@ use crate::ops::linear::array;
 
 const THREADS: u32 = 256;
 
-/// Turns one or two tensors `(tokens, heads, head_dim)`, bf16 or f32, of the same tokens, forward (`sign` 1) or back (−1).
-pub(super) fn turn<const N: usize>(xs: [&Tensor; N], positions: &[u32], inv_freq: &[f32], sign: f32) -> Result<[Tensor; N]> {
+/// Turns one or two tensors `(tokens, heads, head_dim)`, bf16 or f32, of the same tokens, forward (`sign` 1) or back
+/// (−1).
+pub(super) fn turn<const N: usize>(
+    xs: [&Tensor; N],
+    positions: &[u32],
+    inv_freq: &[f32],
+    sign: f32,
+) -> Result<[Tensor; N]> {
     let ([first] | [first, _]) = xs.as_slice() else { return Err(Error::run(format!("rope: {N} tensors"))) };
     let (device, dtype) = (device_of(first)?, first.dtype());
     let xs: [Tensor; N] = array(xs.iter().map(|x| Ok(x.to_dtype(dtype)?.contiguous()?)))?;
@@ -21,10 +27,11 @@ pub(super) fn turn<const N: usize>(xs: [&Tensor; N], positions: &[u32], inv_freq
         let heads = xs.get(i).map_or(Ok(0), |x| x.dim(1))?;
         launch = launch.optional(xs.get(i))?.optional(ys.get(i))?.u32(heads)?;
     }
-    launch.tensor(&upload(&device, positions)?)?.tensor(&upload(&device, &words)?)?.u32(inv_freq.len())?.f32(sign).run(
-        [positions.len() as u32, 1, 1],
-        THREADS,
-        8 * inv_freq.len(),
-    )?;
+    launch
+        .tensor(&upload(&device, positions)?)?
+        .tensor(&upload(&device, &words)?)?
+        .u32(inv_freq.len())?
+        .f32(sign)
+        .run([positions.len() as u32, 1, 1], THREADS, 8 * inv_freq.len())?;
     Ok(ys)
 }

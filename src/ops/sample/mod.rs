@@ -1,9 +1,9 @@
 //! From rows of logits to their next tokens, on the CPU and, with the same ids, on a CUDA device.
 //!
-//! Greedy: the largest logit, ties to the lowest id. Sampled: each token weighs e^((logit − largest) / temperature), an integer in
-//! units of 2⁻⁴⁰ ([`weights`]); the nucleus is the smallest set of the heaviest tokens (ties to the lowest id) that holds `top_p` of
-//! all weight; one uniform number `u = f(seed, SAMPLING, step, position)` of 24 bits falls on the first token at which the running
-//! sum exceeds ⌊u·mass⌋, heaviest first, or by id when `top_p` is 1.
+//! Greedy: the largest logit, ties to the lowest id. Sampled: each token weighs e^((logit − largest) / temperature), an
+//! integer in units of 2⁻⁴⁰ ([`weights`]); the nucleus is the smallest set of the heaviest tokens (ties to the lowest
+//! id) that holds `top_p` of all weight; one uniform number `u = f(seed, SAMPLING, step, position)` of 24 bits falls on
+//! the first token at which the running sum exceeds ⌊u·mass⌋, heaviest first, or by id when `top_p` is 1.
 
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -60,8 +60,8 @@ impl Draw {
     }
 }
 
-/// The next token of a row, or `None` when the largest logit is no finite number (a broken model); `allowed` narrows the choice to these
-/// ids (constrained decoding).
+/// The next token of a row, or `None` when the largest logit is no finite number (a broken model); `allowed` narrows
+/// the choice to these ids (constrained decoding).
 pub fn choose(logits: &[f32], allowed: Option<&[u32]>, draw: &Draw) -> Option<u32> {
     let Some(allowed) = allowed else { return pick(logits, draw).map(|id| id as u32) };
     let mut ids: Vec<u32> = allowed.iter().copied().filter(|&id| (id as usize) < logits.len()).collect();
@@ -158,7 +158,8 @@ mod tests {
         let logits = [9.0, 1.0, 3.0, 2.0];
         assert_eq!(choose(&logits, Some(&[3, 1, 7]), &draw(Sampling::greedy(), 0, 0)), Some(3));
         let hot = Sampling { temperature: 100.0, top_p: 1.0, seed: 1 };
-        let chosen: Vec<u32> = (0..200).map(|position| choose(&logits, Some(&[3, 1]), &draw(hot, 9, position)).unwrap()).collect();
+        let chosen: Vec<u32> =
+            (0..200).map(|position| choose(&logits, Some(&[3, 1]), &draw(hot, 9, position)).unwrap()).collect();
         assert!(chosen.contains(&1) && chosen.contains(&3) && chosen.iter().all(|id| [1, 3].contains(id)));
     }
 
@@ -176,7 +177,9 @@ mod tests {
     fn the_nucleus_is_the_smallest_set_that_reaches_top_p() {
         // Shares 0.5, 0.3, 0.15, 0.05.
         let logits = [0.5f32.ln(), 0.3f32.ln(), 0.15f32.ln(), 0.05f32.ln()];
-        let kept = |top_p| counts(&logits, Sampling { temperature: 1.0, top_p, seed: 3 }, 2000).iter().filter(|&&n| n > 0).count();
+        let kept = |top_p| {
+            counts(&logits, Sampling { temperature: 1.0, top_p, seed: 3 }, 2000).iter().filter(|&&n| n > 0).count()
+        };
         assert_eq!([kept(0.0), kept(0.4), kept(0.6), kept(0.9), kept(0.97), kept(1.0)], [1, 1, 2, 3, 4, 4]);
     }
 

@@ -1,4 +1,5 @@
-//! A batch's rows of logits, chosen from where they are: the host sees ids, and logits only where something asks for them.
+//! A batch's rows of logits, chosen from where they are: the host sees ids, and logits only where something asks for
+//! them.
 
 use std::borrow::Cow;
 
@@ -22,7 +23,8 @@ enum Logits {
 }
 
 impl Rows {
-    /// `logits (n, vocab)` and a draw for each row. On a CUDA device every row's token is chosen here, and its id comes to the host.
+    /// `logits (n, vocab)` and a draw for each row. On a CUDA device every row's token is chosen here, and its id comes
+    /// to the host.
     pub fn new(logits: Tensor, draws: Vec<Draw>) -> Result<Self> {
         let (n, vocab) = logits.dims2()?;
         if n != draws.len() {

@@ -5,11 +5,12 @@ use crate::ops::cpu::simd::vectorised;
 /// A weight of 1: the best token's.
 pub(super) const ONE: u64 = 1 << 40;
 
-/// `e^x` in units of 2⁻⁴⁰ for `x = (logit − best) / temperature`, at most 0; NaN weighs nothing. Within a unit; `kernels.cu` has the same
-/// operations in the same order, so both give the same integer.
+/// `e^x` in units of 2⁻⁴⁰ for `x = (logit − best) / temperature`, at most 0; NaN weighs nothing. Within a unit;
+/// `kernels.cu` has the same operations in the same order, so both give the same integer.
 #[inline(always)]
 fn weight(logit: f32, best: f32, temperature: f64) -> u64 {
-    // Adding 1.5·2⁵² rounds x/ln 2 to an integer and leaves that integer in the low mantissa bits; adding 2⁵² rounds the result.
+    // Adding 1.5·2⁵² rounds x/ln 2 to an integer and leaves that integer in the low mantissa bits; adding 2⁵² rounds
+    // the result.
     const MAGIC: f64 = 6_755_399_441_055_744.0;
     const TWO_52: f64 = 4_503_599_627_370_496.0;
     let x = f64::from(logit - best) / temperature;
@@ -27,7 +28,8 @@ fn weight(logit: f32, best: f32, temperature: f64) -> u64 {
 }
 
 vectorised! {
-    /// The weight of each logit; `best` is the greatest, finite, and `temperature` above 0. Fewer than 2²⁴ of them add up in 64 bits.
+    /// The weight of each logit; `best` is the greatest, finite, and `temperature` above 0. Fewer than 2²⁴ of them add
+    /// up in 64 bits.
     pub(super) fn softmax_weights(logits: &[f32], best: f32, temperature: f64, weights: &mut [u64]) {
         weights.iter_mut().zip(logits).for_each(|(w, &logit)| *w = weight(logit, best, temperature));
     }
@@ -62,7 +64,8 @@ mod tests {
     #[test]
     fn weights_are_the_gpus() {
         let logits: Vec<f32> = (0..1100).map(|i| -(i as f32) / 37.0).collect();
-        let mixed = (1u64..).zip(weights(&logits, 0.0, 0.7)).fold(0u64, |sum, (i, w)| sum.wrapping_mul(31).wrapping_add(i ^ w));
+        let mixed =
+            (1u64..).zip(weights(&logits, 0.0, 0.7)).fold(0u64, |sum, (i, w)| sum.wrapping_mul(31).wrapping_add(i ^ w));
         assert_eq!(mixed, 7_922_635_230_830_503_934);
     }
 }

@@ -18,8 +18,14 @@ use crate::{
 const SHAPE: Heads = Heads { heads: 4, kv_heads: 2, d: 16 };
 
 pub(super) fn rope(bench: &mut Bench<'_>) -> Result<()> {
-    let llama3 = RopeScaling::Llama3 { factor: 8.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_max_position_embeddings: 64 };
-    let cases = [("rope", RopeScaling::None), ("rope, linear", RopeScaling::Linear { factor: 4.0 }), ("rope, llama3", llama3)];
+    let llama3 = RopeScaling::Llama3 {
+        factor: 8.0,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_max_position_embeddings: 64,
+    };
+    let cases =
+        [("rope", RopeScaling::None), ("rope, linear", RopeScaling::Linear { factor: 4.0 }), ("rope, llama3", llama3)];
     let positions: Vec<u32> = (0..23).chain(0..9).chain([200, 201]).collect();
     for (op, scaling) in cases {
         let rope = Rope::new(RopeParameters { theta: 10_000.0, scaling }, SHAPE.d)?;
@@ -68,8 +74,8 @@ fn sequences(q: &[f64], k: &[f64], v: &[f64], q_offsets: &Offsets, kv_offsets: &
     .collect()
 }
 
-/// f32 operands, and bf16 ones: probabilities and the output's gradient are rounded to bf16 too. A GPU has bf16 alone, and cases of
-/// its own, decoding among them.
+/// f32 operands, and bf16 ones: probabilities and the output's gradient are rounded to bf16 too. A GPU has bf16 alone,
+/// and cases of its own, decoding among them.
 pub(super) fn attention(bench: &mut Bench<'_>) -> Result<()> {
     if bench.device.is_cuda() {
         return attention_bf16::rows(bench);
@@ -139,7 +145,13 @@ pub(super) fn decode(bench: &mut Bench<'_>) -> Result<()> {
         .flat_map(|(i, &(shared, own))| {
             let join = |a: &[f64], b: &[f64]| [&a[..shared * kv_row], &b[..own * kv_row]].concat();
             let query = &q64[i * heads * d..(i + 1) * heads * d];
-            reference::attention(query, &join(&prefix_k64, &own_k64), &join(&prefix_v64, &own_v64), SHAPE, f64::from(scale))
+            reference::attention(
+                query,
+                &join(&prefix_k64, &own_k64),
+                &join(&prefix_v64, &own_v64),
+                SHAPE,
+                f64::from(scale),
+            )
         })
         .collect();
     bench.check("attention", "decode", &out, &expected, F32)

@@ -1,5 +1,5 @@
-//! Attention in bf16 at the shapes and lengths where a GPU's tiles begin, end and are many, against this machine's CPU in f32
-//! (which has its own rows against f64). The sizes are beyond what a textbook formula does in a minute.
+//! Attention in bf16 at the shapes and lengths where a GPU's tiles begin, end and are many, against this machine's CPU
+//! in f32 (which has its own rows against f64). The sizes are beyond what a textbook formula does in a minute.
 
 use candle_core::{DType, Device, Tensor};
 
@@ -32,8 +32,8 @@ const SHORT: &[Case] = &[
 ];
 const LONG: &[Case] = &[("attention 64: 7424", NARROW, &[7424]), ("attention 128: 7424", WIDE, &[7424])];
 
-/// Probabilities and the output rounded to bf16; in backward the scores' gradients too. A plain computation in bf16 that rounds nothing
-/// else is 1.5e-3 and 3.4e-3 away.
+/// Probabilities and the output rounded to bf16; in backward the scores' gradients too. A plain computation in bf16
+/// that rounds nothing else is 1.5e-3 and 3.4e-3 away.
 const FORWARD: f64 = 3e-3;
 const BACKWARD: f64 = 6e-3;
 const LSE: f64 = 1e-5;
@@ -60,8 +60,9 @@ impl Bench<'_> {
 
     /// Two tensors, and again the same two: not a bit may differ.
     pub(super) fn again(&mut self, op: &'static str, once: &[&Tensor], twice: &[&Tensor]) -> Result<()> {
-        let all =
-            |tensors: &[&Tensor]| -> Result<Vec<f64>> { Ok(tensors.iter().map(|x| numbers(x)).collect::<Result<Vec<_>>>()?.concat()) };
+        let all = |tensors: &[&Tensor]| -> Result<Vec<f64>> {
+            Ok(tensors.iter().map(|x| numbers(x)).collect::<Result<Vec<_>>>()?.concat())
+        };
         self.compare(op, "again", &[], &all(twice)?, &all(once)?, 0.0);
         Ok(())
     }
@@ -127,8 +128,14 @@ fn decoding(bench: &mut Bench<'_>, op: &'static str, shape: Heads, dtype: DType)
     let lengths = [(700, 5), (700, 80), (0, 1), (0, 64), (63, 2), (256, 1), (511, 0)];
     let (q, q32) = bench.operand(24, [lengths.len(), heads, d], dtype)?;
     let (shared, none) = (blocks_of(&prefix_k, &prefix_v)?, []);
-    let rows = lengths.iter().map(|&n| blocks(n, [&prefix_k, &own_k], [&prefix_v, &own_v], &shared)).collect::<Result<Vec<_>>>()?;
-    let rows32 = lengths.iter().map(|&n| blocks(n, [&prefix_k32, &own_k32], [&prefix_v32, &own_v32], &none)).collect::<Result<Vec<_>>>()?;
+    let rows = lengths
+        .iter()
+        .map(|&n| blocks(n, [&prefix_k, &own_k], [&prefix_v, &own_v], &shared))
+        .collect::<Result<Vec<_>>>()?;
+    let rows32 = lengths
+        .iter()
+        .map(|&n| blocks(n, [&prefix_k32, &own_k32], [&prefix_v32, &own_v32], &none))
+        .collect::<Result<Vec<_>>>()?;
     let out = attention::decode(&q, table(&rows), scale)?;
     bench.check(op, "decode", &out, &numbers(&attention::decode(&q32, table(&rows32), scale)?)?, FORWARD)?;
     for (i, &n) in lengths.iter().enumerate() {
@@ -142,11 +149,18 @@ fn decoding(bench: &mut Bench<'_>, op: &'static str, shape: Heads, dtype: DType)
 /// A sequence's blocks and its length.
 pub(super) type Held = (Vec<Tensor>, usize);
 
-/// `prefix` tokens of the first of `k` and `v`, then `own` of the second; what `shared` holds of the prefix is taken from there.
-pub(super) fn blocks((prefix, own): (usize, usize), k: [&Tensor; 2], v: [&Tensor; 2], shared: &[Tensor]) -> Result<Held> {
+/// `prefix` tokens of the first of `k` and `v`, then `own` of the second; what `shared` holds of the prefix is taken
+/// from there.
+pub(super) fn blocks(
+    (prefix, own): (usize, usize),
+    k: [&Tensor; 2],
+    v: [&Tensor; 2],
+    shared: &[Tensor],
+) -> Result<Held> {
     let full = shared.len().min(prefix / BLOCK);
     let tail = |x: [&Tensor; 2]| -> Result<Tensor> {
-        let parts = [(x[0], full * BLOCK, prefix - full * BLOCK), (x[1], 0, own)].into_iter().filter(|(_, _, n)| *n > 0);
+        let parts =
+            [(x[0], full * BLOCK, prefix - full * BLOCK), (x[1], 0, own)].into_iter().filter(|(_, _, n)| *n > 0);
         Ok(Tensor::cat(&parts.map(|(x, first, n)| Ok(x.narrow(0, first, n)?)).collect::<Result<Vec<_>>>()?, 0)?)
     };
     Ok((shared[..full].iter().cloned().chain(blocks_of(&tail(k)?, &tail(v)?)?).collect(), prefix + own))

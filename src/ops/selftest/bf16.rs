@@ -1,7 +1,8 @@
 //! What a GPU computes in bf16: every op on bf16 operands against f64 of the same (rounded) operands.
 //!
-//! The least error a result in bf16 can have is that of rounding the exact one, which is what a plain computation (f32 inside, one rounding at
-//! the end, as PyTorch's kernels do) has too; ours may have twice that. Every result is computed twice and must have the same bits.
+//! The least error a result in bf16 can have is that of rounding the exact one, which is what a plain computation (f32
+//! inside, one rounding at the end, as PyTorch's kernels do) has too; ours may have twice that. Every result is
+//! computed twice and must have the same bits.
 
 use candle_core::{DType, Device, Tensor};
 
@@ -32,14 +33,25 @@ impl Bench<'_> {
     }
 
     /// The tensors of two runs, which must have the same bits.
-    fn twice<const N: usize>(&mut self, op: &'static str, run: impl Fn() -> Result<[Tensor; N]>) -> Result<[Tensor; N]> {
+    fn twice<const N: usize>(
+        &mut self,
+        op: &'static str,
+        run: impl Fn() -> Result<[Tensor; N]>,
+    ) -> Result<[Tensor; N]> {
         let (first, second) = (run()?, run()?);
         self.again(op, &first.each_ref(), &second.each_ref())?;
         Ok(first)
     }
 
     /// Elements `at` of a bf16 tensor: at most twice the error of their references' rounding.
-    fn check_rounded_at(&mut self, op: &'static str, pass: &'static str, ours: &Tensor, at: &[usize], reference: &[f64]) -> Result<()> {
+    fn check_rounded_at(
+        &mut self,
+        op: &'static str,
+        pass: &'static str,
+        ours: &Tensor,
+        at: &[usize],
+        reference: &[f64],
+    ) -> Result<()> {
         let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
         let rounding = reference.iter().map(|&x| x - f64::from(half::bf16::from_f64(x)));
         let bound = 2.0 * norm(&mut rounding.into_iter()) / norm(&mut reference.iter().copied()) + F32;
@@ -134,7 +146,8 @@ fn cross_entropy(bench: &mut Bench<'_>) -> Result<()> {
     const OP: &str = "cross_entropy, bf16";
     for (rows, vocab) in [(1, 2), (65, 63), (3, 49_152), (3, 128_256)] {
         let (logits, logits64) = bench.halves(49, &[rows, vocab])?;
-        let targets: Vec<u32> = (0..rows).map(|row| if row == 0 { vocab - 1 } else { row * 31 % vocab } as u32).collect();
+        let targets: Vec<u32> =
+            (0..rows).map(|row| if row == 0 { vocab - 1 } else { row * 31 % vocab } as u32).collect();
         let scales: Vec<f32> = (0..rows).map(|row| 0.25 + row as f32 / 64.0).collect();
         let losses64 = reference::cross_entropy(&logits64, &targets);
         let (losses, lse) = ce::forward(&logits, &targets)?;
@@ -167,8 +180,9 @@ fn linear(bench: &mut Bench<'_>) -> Result<()> {
         let (down, down64) = bench.halves(54, &[n_out, n_out.div_ceil(2)])?;
         let y64 = reference::linear(&x64, &w64, None, n_in);
         let dx64 = reference::linear(&dy64, &reference::transpose(&w64, n_in), None, n_out);
-        let [y, y_adapter, y_decode] =
-            bench.twice(OP, || Ok([lin::forward(&x, &w, None)?, lin::forward(&x, &adapter, None)?, lin::decode(&x, &w, None)?]))?;
+        let [y, y_adapter, y_decode] = bench.twice(OP, || {
+            Ok([lin::forward(&x, &w, None)?, lin::forward(&x, &adapter, None)?, lin::decode(&x, &w, None)?])
+        })?;
         bench.check_rounded(OP, "forward", &y, &y64)?;
         bench.check_rounded(OP, "forward, adapter", &y_adapter, &y64)?;
         bench.check_rounded(OP, "decode", &y_decode, &y64)?;
@@ -184,13 +198,21 @@ fn linear(bench: &mut Bench<'_>) -> Result<()> {
         // Two adapters of one input share a product, and what the second makes is read out of it.
         let (scale, rank) = (0.625, n_out.div_ceil(2));
         let parts = [adapter.narrow(0, 0, rank)?, adapter.narrow(0, n_out - rank, rank)?];
-        let strip = |first: usize| y64.chunks(n_out).flat_map(|row| &row[first..first + rank]).map(|y| scale * y).collect::<Vec<f64>>();
+        let strip = |first: usize| {
+            y64.chunks(n_out).flat_map(|row| &row[first..first + rank]).map(|y| scale * y).collect::<Vec<f64>>()
+        };
         let [u, u_last] = bench.twice(OP, || lin::scaled_forward_each(&x, parts.each_ref(), scale))?;
         bench.check_rounded(OP, "scaled, first", &u, &strip(0))?;
         bench.check_rounded(OP, "scaled, second", &u_last, &strip(n_out - rank))?;
-        let [back, onto] =
-            bench.twice(OP, || Ok([lin::scaled_backward_input(&dy, &adapter, scale)?, lin::decode_add(dy.copy()?, &u_last, &down)?]))?;
-        bench.check_rounded(OP, "scaled, backward x", &back, &dx64.iter().map(|dx| scale * dx).collect::<Vec<f64>>())?;
+        let [back, onto] = bench.twice(OP, || {
+            Ok([lin::scaled_backward_input(&dy, &adapter, scale)?, lin::decode_add(dy.copy()?, &u_last, &down)?])
+        })?;
+        bench.check_rounded(
+            OP,
+            "scaled, backward x",
+            &back,
+            &dx64.iter().map(|dx| scale * dx).collect::<Vec<f64>>(),
+        )?;
         let product = reference::linear(&numbers(&u_last)?, &down64, None, rank);
         bench.check_rounded(OP, "decode, add", &onto, &sum(&dy64, &product))?;
         bench.check_rounded(OP, "add, forward", &y_added, &sum(&dy64, &y64))?;
@@ -230,7 +252,8 @@ fn dropout(bench: &mut Bench<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Several tensors at once, clipped: the CPU's bits. (The norm is a sum in another order, in f64; its factor is rounded to f32.)
+/// Several tensors at once, clipped: the CPU's bits. (The norm is a sum in another order, in f64; its factor is rounded
+/// to f32.)
 fn adamw(bench: &mut Bench<'_>) -> Result<()> {
     let settings = AdamW { lr: 1e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, step: 3 };
     let tensors = [1, 63, 1003, 8192, 20_000]
@@ -243,15 +266,19 @@ fn adamw(bench: &mut Bench<'_>) -> Result<()> {
         })
         .collect::<Result<Vec<_>>>()?;
     let host = |t: &Tensor| Ok::<_, crate::error::Error>(t.to_device(&Device::Cpu)?.copy()?);
-    let on_cpu = tensors.iter().map(|[a, b, c, d]| Ok([host(a)?, host(b)?, host(c)?, host(d)?])).collect::<Result<Vec<_>>>()?;
+    let on_cpu =
+        tensors.iter().map(|[a, b, c, d]| Ok([host(a)?, host(b)?, host(c)?, host(d)?])).collect::<Result<Vec<_>>>()?;
     let step = |tensors: &[[Tensor; 4]]| {
-        let parts: Vec<ParamState<'_>> = tensors.iter().map(|[param, gradient, m, v]| ParamState { param, gradient, m, v }).collect();
+        let parts: Vec<ParamState<'_>> =
+            tensors.iter().map(|[param, gradient, m, v]| ParamState { param, gradient, m, v }).collect();
         adamw::step(&parts, 1.0, &settings)
     };
     let (norm, expected) = (step(&tensors)?, step(&on_cpu)?);
     bench.compare("adamw, the CPU's bits", "norm", &[tensors.len()], &[norm], &[expected], 1e-12);
     for ([param, _, m, v], [param_cpu, _, m_cpu, v_cpu]) in tensors.iter().zip(&on_cpu) {
-        for (pass, ours, cpu) in [("parameter", param, param_cpu), ("first moment", m, m_cpu), ("second moment", v, v_cpu)] {
+        for (pass, ours, cpu) in
+            [("parameter", param, param_cpu), ("first moment", m, m_cpu), ("second moment", v, v_cpu)]
+        {
             bench.check("adamw, the CPU's bits", pass, ours, &numbers(cpu)?, 0.0)?;
         }
     }

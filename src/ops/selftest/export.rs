@@ -1,7 +1,8 @@
 //! Inputs and our outputs of the kernels, for a comparison with PyTorch on the same machine: `tests/golden/kernels.py`.
 //!
-//! A tensor's name is `OP/CASE/in/NAME` or `OP/CASE/out/NAME`; gradients are called d and the input they are of, gradients given `dy`. Inputs
-//! hold what bf16 holds; activations are of the type the device computes in (bf16, on a CPU f32). Integers are written as f32.
+//! A tensor's name is `OP/CASE/in/NAME` or `OP/CASE/out/NAME`; gradients are called d and the input they are of,
+//! gradients given `dy`. Inputs hold what bf16 holds; activations are of the type the device computes in (bf16, on a
+//! CPU f32). Integers are written as f32.
 
 use std::collections::BTreeMap;
 
@@ -94,7 +95,8 @@ impl Export<'_> {
 
     /// One query a row over a prefix that all share and keys of its own: `lengths (rows, 2)`.
     fn decode(&mut self, [heads, kv_heads, d]: [usize; 3]) -> Result<()> {
-        let (case, lengths) = (format!("decode/7 rows of {d}"), [(700, 5), (700, 80), (0, 1), (0, 64), (63, 2), (256, 1), (511, 65)]);
+        let (case, lengths) =
+            (format!("decode/7 rows of {d}"), [(700, 5), (700, 80), (0, 1), (0, 64), (63, 2), (256, 1), (511, 65)]);
         let [prefix_k, prefix_v] = [self.operand(20, &[700, kv_heads, d])?, self.operand(21, &[700, kv_heads, d])?];
         let [own_k, own_v] = [self.operand(22, &[80, kv_heads, d])?, self.operand(23, &[80, kv_heads, d])?];
         let q = self.activation(24, &[lengths.len(), heads, d])?;
@@ -103,7 +105,11 @@ impl Export<'_> {
         let y = attention::decode(&q, table(&held), 1.0 / (d as f32).sqrt())?;
         let flat: Vec<f32> = lengths.iter().flat_map(|&(prefix, own)| [prefix as f32, own as f32]).collect();
         self.put_numbers(&case, "in", "lengths", &flat)?;
-        self.put(&case, "in", &[("q", &q), ("prefix_k", &prefix_k), ("prefix_v", &prefix_v), ("own_k", &own_k), ("own_v", &own_v)])?;
+        self.put(
+            &case,
+            "in",
+            &[("q", &q), ("prefix_k", &prefix_k), ("prefix_v", &prefix_v), ("own_k", &own_k), ("own_v", &own_v)],
+        )?;
         self.put(&case, "out", &[("y", &y)])
     }
 
@@ -151,7 +157,11 @@ impl Export<'_> {
             let (da, db) = (linear::backward_weight(&du, &x)?, linear::backward_weight(&dy[i], &u[i])?);
             dx = linear::add_backward_input(dx, &du, &a[i])?;
             let name = |what: &str| format!("{what}{i}");
-            self.put(&case, "in", &[(&name("w"), &weights[i]), (&name("a"), &a[i]), (&name("b"), &b[i]), (&name("dy"), &dy[i])])?;
+            self.put(
+                &case,
+                "in",
+                &[(&name("w"), &weights[i]), (&name("a"), &a[i]), (&name("b"), &b[i]), (&name("dy"), &dy[i])],
+            )?;
             self.put(&case, "out", &[(&name("y"), &y[i]), (&name("da"), &da), (&name("db"), &db)])?;
         }
         self.put_numbers(&case, "in", "scaling", &[scaling as f32])?;
@@ -176,7 +186,8 @@ impl Export<'_> {
     fn cross_entropy(&mut self, dims @ [rows, vocab]: [usize; 2]) -> Result<()> {
         let case = format!("cross_entropy/{rows}x{vocab}");
         let logits = self.activation(62, &dims)?;
-        let targets: Vec<u32> = (0..rows).map(|row| if row == 0 { vocab - 1 } else { row * 31 % vocab } as u32).collect();
+        let targets: Vec<u32> =
+            (0..rows).map(|row| if row == 0 { vocab - 1 } else { row * 31 % vocab } as u32).collect();
         let scales: Vec<f32> = (0..rows).map(|row| 0.25 + row as f32 / 64.0).collect();
         let (losses, dlogits) = cross_entropy::forward_backward(logits.copy()?, &targets, &scales)?;
         self.put_numbers(&case, "in", "targets", &targets.iter().map(|&target| target as f32).collect::<Vec<_>>())?;

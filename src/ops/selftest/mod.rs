@@ -90,8 +90,8 @@ const BF16: f64 = 4e-3;
 
 /// The device and the rows so far.
 ///
-/// Inputs are made on the host and copied to the device: the build for GPUs has candle's kernels for what commands compute,
-/// and those alone.
+/// Inputs are made on the host and copied to the device: the build for GPUs has candle's kernels for what commands
+/// compute, and those alone.
 pub(crate) struct Bench<'a> {
     device: &'a Device,
     only: &'a [String],
@@ -121,14 +121,29 @@ impl<'a> Bench<'a> {
     }
 
     /// Compares a tensor with all of its reference.
-    pub(crate) fn check(&mut self, op: &'static str, pass: &'static str, ours: &Tensor, reference: &[f64], bound: f64) -> Result<()> {
+    pub(crate) fn check(
+        &mut self,
+        op: &'static str,
+        pass: &'static str,
+        ours: &Tensor,
+        reference: &[f64],
+        bound: f64,
+    ) -> Result<()> {
         let values = numbers(ours)?;
         self.compare(op, pass, ours.dims(), &values, reference, bound);
         Ok(())
     }
 
     /// Compares elements `at` of a tensor with a reference that has only those.
-    fn check_at(&mut self, op: &'static str, pass: &'static str, ours: &Tensor, at: &[usize], reference: &[f64], bound: f64) -> Result<()> {
+    fn check_at(
+        &mut self,
+        op: &'static str,
+        pass: &'static str,
+        ours: &Tensor,
+        at: &[usize],
+        reference: &[f64],
+        bound: f64,
+    ) -> Result<()> {
         let all = numbers(ours)?;
         let values: Vec<f64> = at.iter().map(|&i| all.get(i).copied().unwrap_or(f64::NAN)).collect();
         self.compare(op, pass, ours.dims(), &values, reference, bound);
@@ -136,7 +151,15 @@ impl<'a> Bench<'a> {
     }
 
     /// `dims` is the result's shape, of which `ours` may be a part.
-    pub(crate) fn compare(&mut self, op: &'static str, pass: &'static str, dims: &[usize], ours: &[f64], reference: &[f64], bound: f64) {
+    pub(crate) fn compare(
+        &mut self,
+        op: &'static str,
+        pass: &'static str,
+        dims: &[usize],
+        ours: &[f64],
+        reference: &[f64],
+        bound: f64,
+    ) {
         let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
         let distance = norm(&mut ours.iter().zip(reference).map(|(a, b)| a - b));
         let size = norm(&mut reference.iter().copied());
@@ -191,7 +214,18 @@ mod tests {
         let rows = run(&Device::Cpu, &[]).unwrap();
         let missed: Vec<&Row> = rows.iter().filter(|row| !row.ok()).collect();
         assert!(missed.is_empty(), "{missed:?}");
-        for op in ["linear", "rms_norm", "rope", "attention", "swiglu", "cross_entropy", "dropout", "embedding", "adamw", "sample"] {
+        for op in [
+            "linear",
+            "rms_norm",
+            "rope",
+            "attention",
+            "swiglu",
+            "cross_entropy",
+            "dropout",
+            "embedding",
+            "adamw",
+            "sample",
+        ] {
             assert!(rows.iter().any(|row| row.op.starts_with(op)), "{op} is not tested");
         }
         let one = run(&Device::Cpu, &["rope".into()]).unwrap();

@@ -4,7 +4,9 @@
 pub(super) fn linear(x: &[f64], w: &[f64], b: Option<&[f64]>, n_in: usize) -> Vec<f64> {
     let n_out = w.len() / n_in;
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
-    x.chunks(n_in).flat_map(|row| (0..n_out).map(move |o| dot(row, &w[o * n_in..(o + 1) * n_in]) + b.map_or(0.0, |b| b[o]))).collect()
+    x.chunks(n_in)
+        .flat_map(|row| (0..n_out).map(move |o| dot(row, &w[o * n_in..(o + 1) * n_in]) + b.map_or(0.0, |b| b[o])))
+        .collect()
 }
 
 /// The transpose of a matrix with `columns` columns.
@@ -67,11 +69,13 @@ pub(super) fn attention(q: &[f64], k: &[f64], v: &[f64], shape: Heads, scale: f6
         for h in 0..heads {
             let query = &q[(i * heads + h) * d..][..d];
             let of = |all: &[f64], j: usize, c: usize| all[(j * kv_heads + h * kv_heads / heads) * d + c];
-            let scores: Vec<f64> = (0..=m - n + i).map(|j| scale * (0..d).map(|c| query[c] * of(k, j, c)).sum::<f64>()).collect();
+            let scores: Vec<f64> =
+                (0..=m - n + i).map(|j| scale * (0..d).map(|c| query[c] * of(k, j, c)).sum::<f64>()).collect();
             let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let total: f64 = scores.iter().map(|s| (s - max).exp()).sum();
             for c in 0..d {
-                out[(i * heads + h) * d + c] = scores.iter().enumerate().map(|(j, s)| (s - max).exp() / total * of(v, j, c)).sum();
+                out[(i * heads + h) * d + c] =
+                    scores.iter().enumerate().map(|(j, s)| (s - max).exp() / total * of(v, j, c)).sum();
             }
         }
     }

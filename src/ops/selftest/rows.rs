@@ -23,14 +23,21 @@ pub(super) fn linear(bench: &mut Bench<'_>) -> Result<()> {
     let dw64 = reference::linear(&reference::transpose(&dy64, n_out), &reference::transpose(&x64, n_in), None, m);
     bench.check("linear", "backward w", &lin::backward_weight(&dy, &x)?, &dw64, F32)?;
 
-    // With a bf16 weight both operands are bf16: the reference takes them as rounded, so that only the arithmetic is measured.
+    // With a bf16 weight both operands are bf16: the reference takes them as rounded, so that only the arithmetic is
+    // measured.
     let w = bench.cast(&w, DType::BF16)?;
     let rounded = |x: &Tensor| bench.cast(&bench.cast(x, DType::BF16)?, DType::F32);
     let (x, dy) = (rounded(&x)?, rounded(&dy)?);
     let (w64, x64, dy64) = (numbers(&w)?, numbers(&x)?, numbers(&dy)?);
     let y64 = reference::linear(&x64, &w64, None, n_in);
     bench.check("linear, bf16 weight", "forward", &lin::forward(&x, &w, None)?, &y64, F32)?;
-    bench.check("linear, bf16 weight", "decode", &lin::decode(&x.narrow(0, 0, 3)?, &w, None)?, &y64[..3 * n_out], F32)?;
+    bench.check(
+        "linear, bf16 weight",
+        "decode",
+        &lin::decode(&x.narrow(0, 0, 3)?, &w, None)?,
+        &y64[..3 * n_out],
+        F32,
+    )?;
     let dx64 = reference::linear(&dy64, &reference::transpose(&w64, n_in), None, n_out);
     bench.check("linear, bf16 weight", "backward x", &lin::backward_input(&dy, &w)?, &dx64, F32)
 }
@@ -57,9 +64,18 @@ pub(super) fn cross_entropy(bench: &mut Bench<'_>) -> Result<()> {
     let scales = [0.5f32, 0.25, 1.0, 2.0, 0.125];
     let (losses, lse) = ce::forward(&logits, &targets)?;
     let losses: Vec<f64> = losses.into_iter().map(f64::from).collect();
-    bench.compare("cross_entropy", "forward", &[rows, vocab], &losses, &reference::cross_entropy(&logits64, &targets), F32);
-    let at: Vec<usize> =
-        some_of(logits64.len(), 200).into_iter().chain(targets.iter().enumerate().map(|(i, t)| i * vocab + *t as usize)).collect();
+    bench.compare(
+        "cross_entropy",
+        "forward",
+        &[rows, vocab],
+        &losses,
+        &reference::cross_entropy(&logits64, &targets),
+        F32,
+    );
+    let at: Vec<usize> = some_of(logits64.len(), 200)
+        .into_iter()
+        .chain(targets.iter().enumerate().map(|(i, t)| i * vocab + *t as usize))
+        .collect();
     let dy: Vec<f64> = scales.iter().map(|&s| f64::from(s)).collect();
     let expected = reference::gradient(&logits64, &at, &dy, |x| reference::cross_entropy(x, &targets));
     bench.check_at("cross_entropy", "backward", &ce::backward(logits, &targets, &lse, &scales)?, &at, &expected, F32)
@@ -70,7 +86,8 @@ pub(super) fn embedding(bench: &mut Bench<'_>) -> Result<()> {
     let ids = [3u32, 30, 0, 3, 3];
     let (weight, w64) = bench.random(9, &[vocab, hidden])?;
     let (dy, dy64) = bench.random(10, &[ids.len(), hidden])?;
-    let lookup = |w: &[f64]| ids.iter().flat_map(|&id| w[id as usize * hidden..][..hidden].to_vec()).collect::<Vec<f64>>();
+    let lookup =
+        |w: &[f64]| ids.iter().flat_map(|&id| w[id as usize * hidden..][..hidden].to_vec()).collect::<Vec<f64>>();
     bench.check("embedding", "forward", &embed::forward(&weight, &ids)?, &lookup(&w64), F32)?;
     let at = some_of(w64.len(), w64.len());
     let expected = reference::gradient(&w64, &at, &dy64, lookup);

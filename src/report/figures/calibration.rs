@@ -11,7 +11,8 @@ use crate::metrics::{
 
 /// Bins of the diagram: those of the expected calibration error.
 const BINS: usize = 10;
-/// Fewest records of a bin that a line runs through: fewer are a point with its interval, for a line would draw their noise.
+/// Fewest records of a bin that a line runs through: fewer are a point with its interval, for a line would draw their
+/// noise.
 const LINE_FROM: f64 = 10.0;
 /// Where the vertical axis ends: the legend stands above 1, over no point and no interval.
 const TOP: f64 = 1.4;
@@ -45,10 +46,16 @@ impl Picture for Reliability {
     }
 
     fn caption(&self) -> String {
-        let after = self.after.as_ref().map(|(name, _)| format!(" Orange: after {name} calibration fitted on dev.")).unwrap_or_default();
+        let after = self
+            .after
+            .as_ref()
+            .map(|(name, _)| format!(" Orange: after {name} calibration fitted on dev."))
+            .unwrap_or_default();
         format!(
-            "Records in {BINS} bins of their probability: a dot says how many of a bin's records really were positive, its bar is \
-             Wilson's 95 % interval; a line joins neighbours of 10 records or more, fewer are no trend. On the dashed diagonal probabilities mean what they say; below it they promise too much. The \
+            "Records in {BINS} bins of their probability: a dot says how many of a bin's records really were \
+            positive, its bar is \
+             Wilson's 95 % interval; a line joins neighbours of 10 records or more, fewer are no trend. On the dashed \
+             diagonal probabilities mean what they say; below it they promise too much. The \
              histogram says how many records each bin holds.{after}"
         )
     }
@@ -60,9 +67,11 @@ impl Picture for Reliability {
         chart.draw_series(DashedLineSeries::new([(0.0, 0.0), (1.0, 1.0)], pen.px(5), pen.px(5), pen.line(MUTED, 1)))?;
         let after = self.after.as_ref().map(|(name, bins)| (format!("After {name} calibration"), bins, ORANGE));
         for (label, bins, color) in after.into_iter().chain([("Model".to_owned(), &self.own, BLUE)]) {
-            let points: Vec<(f64, &Bin)> = bins.iter().filter(|bin| bin.weight > 0.0).map(|bin| (bin.expected / bin.weight, bin)).collect();
+            let points: Vec<(f64, &Bin)> =
+                bins.iter().filter(|bin| bin.weight > 0.0).map(|bin| (bin.expected / bin.weight, bin)).collect();
             let dots: Vec<(f64, f64)> = points.iter().map(|(x, bin)| (*x, bin.observed / bin.weight)).collect();
-            let whiskers = points.iter().filter_map(|(x, bin)| Some((*x, wilson(bin.observed as usize, bin.weight as usize)?)));
+            let whiskers =
+                points.iter().filter_map(|(x, bin)| Some((*x, wilson(bin.observed as usize, bin.weight as usize)?)));
             chart.draw_series(whiskers.map(|(x, ends)| pen.whisker(x, ends, color)))?;
             for run in runs(&points) {
                 chart.draw_series(LineSeries::new(run, pen.line(color, 2)))?;

@@ -36,7 +36,8 @@ impl Picture for Matrices {
     }
 
     fn caption(&self) -> String {
-        "Records by what they are (rows) and what they are called (columns); below each count its share of the row. The stronger a \
+        "Records by what they are (rows) and what they are called (columns); below each count its share of the row. \
+        The stronger a \
          cell's colour, the larger that share."
             .into()
     }
@@ -73,7 +74,11 @@ fn matrix<B: DrawingBackend>(area: &Area<B>, heading: &str, table: &Confusion, p
             area.draw(&Rectangle::new(corners, pen.line(PAPER, 2)))?;
             let middle = (x + cell_width / 2, y + cell_height / 2);
             area.draw(&Text::new(count.to_string(), (middle.0, middle.1 - pen.px(12) as i32), centred(26, INK)))?;
-            area.draw(&Text::new(format!("{:.1} %", share * 100.0), (middle.0, middle.1 + pen.px(20) as i32), centred(17, INK)))?;
+            area.draw(&Text::new(
+                format!("{:.1} %", share * 100.0),
+                (middle.0, middle.1 + pen.px(20) as i32),
+                centred(17, INK),
+            ))?;
         }
     }
     Ok(())
@@ -113,7 +118,8 @@ impl Picture for Histograms {
     }
 
     fn caption(&self) -> String {
-        "How the probabilities of the records of each class are spread, each class as shares of itself. The less the two overlap, \
+        "How the probabilities of the records of each class are spread, each class as shares of itself. The less the \
+        two overlap, \
          the better they can be told apart; records right of a threshold are called positive."
             .into()
     }
@@ -125,7 +131,8 @@ impl Picture for Histograms {
         for (class, color) in [(0, ORANGE), (1, BLUE)] {
             let edge = |k: usize| k as f64 / BINS as f64;
             let bars = self.shares[class].iter().enumerate().filter(|(_, share)| **share > 0.0);
-            let bars = bars.map(|(k, &share)| Rectangle::new([(edge(k), 0.0), (edge(k + 1), share)], color.mix(0.45).filled()));
+            let bars = bars
+                .map(|(k, &share)| Rectangle::new([(edge(k), 0.0), (edge(k + 1), share)], color.mix(0.45).filled()));
             let label = format!("Class {class} ({} records)", self.counts[class]);
             chart.draw_series(bars)?.label(label).legend(pen.key(color));
         }

@@ -44,8 +44,10 @@ impl Picture for Roc<'_> {
     }
 
     fn caption(&self) -> String {
-        "Of the positive records, how many are found (vertical) when so many of the negative ones are called positive by mistake \
-         (horizontal). The closer to the upper left corner, the better; the dashed diagonal is chance. Shaded: 95 % band of the \
+        "Of the positive records, how many are found (vertical) when so many of the negative ones are called positive \
+        by mistake \
+         (horizontal). The closer to the upper left corner, the better; the dashed diagonal is chance. Shaded: 95 % \
+         band of the \
          vertically averaged bootstrap curves, point by point."
             .into()
     }
@@ -69,8 +71,10 @@ impl Picture for PrecisionRecall<'_> {
     }
 
     fn caption(&self) -> String {
-        "Of the records called positive, how many are (vertical) when so many of the positive ones are to be found (horizontal). \
-         The dashed line is the share of positives: what calling at random gives. Shaded: 95 % bootstrap band, point by point."
+        "Of the records called positive, how many are (vertical) when so many of the positive ones are to be found \
+        (horizontal). \
+         The dashed line is the share of positives: what calling at random gives. Shaded: 95 % bootstrap band, point \
+         by point."
             .into()
     }
 
@@ -94,18 +98,33 @@ impl Picture for RiskCoverage<'_> {
     }
 
     fn caption(&self) -> String {
-        "Of the records that the model is surest of, how many are called wrong at 0.5 (vertical) when so large a share of all records is \
-         decided by it and the rest is left to someone else (horizontal). The dashed line is deciding them all: a curve well below it \
-         says that abstaining pays. Shaded: 95 % bootstrap band, point by point. The numbers are in tables/risk_coverage."
+        "Of the records that the model is surest of, how many are called wrong at 0.5 (vertical) when so large a \
+        share of all records is \
+         decided by it and the rest is left to someone else (horizontal). The dashed line is deciding them all: a \
+         curve well below it \
+         says that abstaining pays. Shaded: 95 % bootstrap band, point by point. The numbers are in \
+         tables/risk_coverage."
             .into()
     }
 
     fn draw<B: DrawingBackend>(&self, area: &Area<B>, pen: Pen) -> Drawn<B> {
-        let highest = self.curve.band.iter().flatten().map(|band| band[1]).chain(self.curve.y.iter().copied()).fold(0.02, f64::max);
+        let highest = self
+            .curve
+            .band
+            .iter()
+            .flatten()
+            .map(|band| band[1])
+            .chain(self.curve.y.iter().copied())
+            .fold(0.02, f64::max);
         let y = ("Risk (share called wrong)", 0.0..(highest * 1.08).min(1.0));
         let mut chart = pen.axes(area, &self.title(), ("Coverage (share decided)", 0.0..1.0), y)?;
         let everyone = self.curve.y.last().copied().unwrap_or(0.0);
-        chart.draw_series(DashedLineSeries::new([(0.0, everyone), (1.0, everyone)], pen.px(5), pen.px(5), pen.line(MUTED, 1)))?;
+        chart.draw_series(DashedLineSeries::new(
+            [(0.0, everyone), (1.0, everyone)],
+            pen.px(5),
+            pen.px(5),
+            pen.line(MUTED, 1),
+        ))?;
         banded(&mut chart, self.curve, None, labelled("AURC", self.area), pen)?;
         pen.legend(&mut chart, SeriesLabelPosition::UpperLeft)
     }
@@ -123,7 +142,8 @@ fn banded<'a, B: DrawingBackend + 'a>(
     if band.len() > 2 {
         chart.draw_series(std::iter::once(Polygon::new(band, BLUE.mix(BAND).filled())))?;
     }
-    let points: Vec<(f64, f64)> = start.into_iter().chain(curve.x.iter().copied().zip(curve.y.iter().copied())).collect();
+    let points: Vec<(f64, f64)> =
+        start.into_iter().chain(curve.x.iter().copied().zip(curve.y.iter().copied())).collect();
     chart.draw_series(LineSeries::new(points, pen.line(BLUE, 2)))?.label(label).legend(pen.key(BLUE));
     Ok(())
 }

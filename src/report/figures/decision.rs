@@ -24,8 +24,10 @@ impl<'a> Decision<'a> {
     /// The parts of a line that are in view: it may leave below and come back.
     fn visible(&self, curve: &BandedCurve) -> Vec<Vec<(f64, f64)>> {
         let points: Vec<(f64, f64)> = curve.x.iter().copied().zip(curve.y.iter().copied()).collect();
-        let crossing = |(x0, y0): (f64, f64), (x1, y1): (f64, f64)| (x0 + (x1 - x0) * (self.lowest - y0) / (y1 - y0), self.lowest);
-        let mut parts: Vec<Vec<(f64, f64)>> = vec![points.first().filter(|point| point.1 >= self.lowest).copied().into_iter().collect()];
+        let crossing =
+            |(x0, y0): (f64, f64), (x1, y1): (f64, f64)| (x0 + (x1 - x0) * (self.lowest - y0) / (y1 - y0), self.lowest);
+        let mut parts: Vec<Vec<(f64, f64)>> =
+            vec![points.first().filter(|point| point.1 >= self.lowest).copied().into_iter().collect()];
         for pair in points.windows(2) {
             let (from, to) = (pair[0], pair[1]);
             match (from.1 >= self.lowest, to.1 >= self.lowest) {
@@ -55,8 +57,10 @@ impl Picture for Decision<'_> {
     }
 
     fn caption(&self) -> String {
-        "Net benefit, in true positives a record: cases found less false alarms, these weighed by the odds of the threshold at which \
-         one would act. The model is worth using where its line lies above both acting on everyone and acting on no one. Shaded: 95 % \
+        "Net benefit, in true positives a record: cases found less false alarms, these weighed by the odds of the \
+        threshold at which \
+         one would act. The model is worth using where its line lies above both acting on everyone and acting on no \
+         one. Shaded: 95 % \
          bootstrap band, point by point. The numbers are in tables/decision_curve."
             .into()
     }

@@ -45,8 +45,10 @@ impl Picture for Epochs<'_> {
     }
 
     fn caption(&self) -> String {
-        "Dev metrics of each epoch's checkpoint, bars are 95 % intervals: (a) share of the generated texts that name a class, (b) \
-         AUROC of the classification head, (c) agreement of head and text. In the paper's Fig. 1 training the head alone lets (a) \
+        "Dev metrics of each epoch's checkpoint, bars are 95 % intervals: (a) share of the generated texts that name \
+        a class, (b) \
+         AUROC of the classification head, (c) agreement of head and text. In the paper's Fig. 1 training the head \
+         alone lets (a) \
          and (c) collapse while (b) rises."
             .into()
     }
@@ -56,7 +58,8 @@ impl Picture for Epochs<'_> {
         for (panel, (heading, lines)) in area.split_evenly((1, PANELS.len())).iter().zip(PANELS) {
             // Only κ can be negative.
             let values = self.0.iter().flat_map(|epoch| lines.iter().map(move |line| line.2(epoch)));
-            let lowest = values.filter_map(|metric| metric.ci95.map(|ci95| ci95[0]).or(metric.value)).fold(0.0, f64::min);
+            let lowest =
+                values.filter_map(|metric| metric.ci95.map(|ci95| ci95[0]).or(metric.value)).fold(0.0, f64::min);
             let legend = lines.len() > 1;
             // A legend gets room of its own below the lines.
             let y = ("", (lowest * 10.0).floor() / 10.0 - if legend { 0.4 } else { 0.0 }..1.0);
@@ -66,7 +69,10 @@ impl Picture for Epochs<'_> {
                 let points: Vec<(f64, f64)> = self.0.iter().filter_map(known).collect();
                 let intervals = self.0.iter().filter_map(|e| Some((e.epoch as f64, metric(e).ci95?)));
                 chart.draw_series(intervals.map(|(x, ends)| pen.whisker(x, ends, *color)))?;
-                chart.draw_series(LineSeries::new(points.clone(), pen.line(*color, 2)))?.label(*name).legend(pen.key(*color));
+                chart
+                    .draw_series(LineSeries::new(points.clone(), pen.line(*color, 2)))?
+                    .label(*name)
+                    .legend(pen.key(*color));
                 chart.draw_series(points.iter().map(|&dot| Circle::new(dot, pen.px(3), color.filled())))?;
             }
             if legend {

@@ -68,7 +68,8 @@ fn draw_scored(dir: &AtomicDir, inputs: &Inputs<'_>, sample: &Sample, evaluation
     if let Some(curves) = crate::metrics::curves::curves(sample, inputs.bootstrap.min(BAND_RESAMPLES), inputs.seed) {
         let prevalence = sample.positives() as f64 / sample.len() as f64;
         figures.push(style::emit(&curves::Roc { curve: &curves.roc, area: &evaluation.auroc }, dir)?);
-        let precision_recall = curves::PrecisionRecall { curve: &curves.precision_recall, area: &evaluation.auprc, prevalence };
+        let precision_recall =
+            curves::PrecisionRecall { curve: &curves.precision_recall, area: &evaluation.auprc, prevalence };
         figures.push(style::emit(&precision_recall, dir)?);
     }
     let tuned = evaluation.tuned.as_ref().and_then(|tuned| tuned.f1.threshold);
@@ -89,7 +90,8 @@ mod tests {
 
     fn sample(one_class: bool) -> Sample {
         let mut sample = Sample::new();
-        (0..40).for_each(|i| sample.push(f64::from(i * 7 % 40) / 40.0, !one_class && i % 3 == 0, Some(i % 2 == 0), None));
+        (0..40)
+            .for_each(|i| sample.push(f64::from(i * 7 % 40) / 40.0, !one_class && i % 3 == 0, Some(i % 2 == 0), None));
         sample
     }
 
@@ -105,14 +107,28 @@ mod tests {
         let evaluation = evaluate(&sample, None, &Options::default());
         let decisions = decision_curves(&sample, 50, 1);
         let scored = Some((&sample, &evaluation));
-        let inputs = Inputs { scored, calibrated: None, decisions: decisions.as_ref(), epochs: &epochs, bootstrap: 50, seed: 1 };
+        let inputs =
+            Inputs { scored, calibrated: None, decisions: decisions.as_ref(), epochs: &epochs, bootstrap: 50, seed: 1 };
         let figures = draw(&dir, &inputs).unwrap();
         assert_eq!(
             names(&figures),
-            ["roc", "precision-recall", "reliability", "decision-curve", "risk-coverage", "confusion", "histogram", "curve"]
+            [
+                "roc",
+                "precision-recall",
+                "reliability",
+                "decision-curve",
+                "risk-coverage",
+                "confusion",
+                "histogram",
+                "curve"
+            ]
         );
         for figure in &figures {
-            assert!(figure.svg.starts_with("<svg") && figure.svg.contains("<text") && figure.caption.len() > 50, "{}", figure.name);
+            assert!(
+                figure.svg.starts_with("<svg") && figure.svg.contains("<text") && figure.caption.len() > 50,
+                "{}",
+                figure.name
+            );
             assert_eq!(std::fs::read_to_string(dir.join(format!("{}.svg", figure.name))).unwrap(), figure.svg);
             let png = std::fs::read(dir.join(format!("{}.png", figure.name))).unwrap();
             assert!(png.starts_with(b"\x89PNG") && png.len() > 5000, "{}: {} bytes", figure.name, png.len());
@@ -121,7 +137,13 @@ mod tests {
 
     fn epoch(epoch: usize) -> EpochMetrics {
         let metric = |value: f64| Metric::new(Ok(value / epoch as f64), 40).with_ci95(Some([0.1, 0.9]));
-        EpochMetrics { epoch, parsable: metric(1.0), auroc: metric(0.7), auroc_align: Metric::undefined("none", 0), kappa: metric(-0.2) }
+        EpochMetrics {
+            epoch,
+            parsable: metric(1.0),
+            auroc: metric(0.7),
+            auroc_align: Metric::undefined("none", 0),
+            kappa: metric(-0.2),
+        }
     }
 
     #[test]
@@ -133,7 +155,8 @@ mod tests {
             let evaluation = evaluate(&sample, None, &Options::default());
             let decisions = decision_curves(&sample, 50, 1);
             let scored = Some((&sample, &evaluation));
-            let inputs = Inputs { scored, calibrated: None, decisions: decisions.as_ref(), epochs: &[], bootstrap: 50, seed: 1 };
+            let inputs =
+                Inputs { scored, calibrated: None, decisions: decisions.as_ref(), epochs: &[], bootstrap: 50, seed: 1 };
             assert_eq!(names(&draw(&out.path().join("figures"), &inputs).unwrap()), want);
         }
     }

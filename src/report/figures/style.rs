@@ -1,7 +1,7 @@
 //! What every figure is drawn with: one font, few colours, axes, legend; SVG and PNG from the same code.
 //!
-//! Colours are few and fixed, because `report.html` recolours ink, paper and grid of its inline SVG for dark screens by these
-//! very values.
+//! Colours are few and fixed, because `report.html` recolours ink, paper and grid of its inline SVG for dark screens by
+//! these very values.
 
 use std::{ops::Range, sync::OnceLock};
 
@@ -79,14 +79,20 @@ pub(super) fn emit<P: Picture>(picture: &P, dir: &AtomicDir) -> Result<Figure> {
     let mut svg = String::new();
     {
         let area = SVGBackend::with_string(&mut svg, P::SIZE).into_drawing_area();
-        area.fill(&PAPER).and_then(|()| picture.draw(&area, Pen { scale: 1 })).and_then(|()| area.present()).map_err(|e| failed(&e))?;
+        area.fill(&PAPER)
+            .and_then(|()| picture.draw(&area, Pen { scale: 1 }))
+            .and_then(|()| area.present())
+            .map_err(|e| failed(&e))?;
     }
     dir.write_file(&format!("{}.svg", picture.name()), svg.as_bytes())?;
     let size = (width * PNG_SCALE, height * PNG_SCALE);
     let mut pixels = vec![0; 3 * size.0 as usize * size.1 as usize];
     {
         let area = BitMapBackend::with_buffer(&mut pixels, size).into_drawing_area();
-        let drawn = area.fill(&PAPER).and_then(|()| picture.draw(&area, Pen { scale: PNG_SCALE })).and_then(|()| area.present());
+        let drawn = area
+            .fill(&PAPER)
+            .and_then(|()| picture.draw(&area, Pen { scale: PNG_SCALE }))
+            .and_then(|()| area.present());
         drawn.map_err(|e| failed(&e))?;
     }
     // Encoded in memory: a full disk is then our own write's error, not the drawing library's.
@@ -109,7 +115,10 @@ fn encode(pixels: &[u8], (width, height): (u32, u32)) -> std::result::Result<Vec
 fn fonts() -> Result<()> {
     static REGISTERED: OnceLock<bool> = OnceLock::new();
     // Ubuntu Light.
-    let register = || unpack(packed!("font.ttf")).is_ok_and(|font| register_font("sans-serif", FontStyle::Normal, Vec::leak(font)).is_ok());
+    let register = || {
+        unpack(packed!("font.ttf"))
+            .is_ok_and(|font| register_font("sans-serif", FontStyle::Normal, Vec::leak(font)).is_ok())
+    };
     if *REGISTERED.get_or_init(register) { Ok(()) } else { Err(Error::run("the built-in font cannot be read")) }
 }
 
@@ -173,7 +182,11 @@ impl Pen {
     }
 
     /// The legend of a chart's labelled series.
-    pub(super) fn legend<'a, B: DrawingBackend + 'a>(self, chart: &mut Chart<'a, B>, position: SeriesLabelPosition) -> Drawn<B> {
+    pub(super) fn legend<'a, B: DrawingBackend + 'a>(
+        self,
+        chart: &mut Chart<'a, B>,
+        position: SeriesLabelPosition,
+    ) -> Drawn<B> {
         chart
             .configure_series_labels()
             .position(position)
@@ -186,7 +199,10 @@ impl Pen {
     }
 
     /// The legend's stroke of a series.
-    pub(super) fn key<B: DrawingBackend>(self, color: RGBColor) -> impl Fn((i32, i32)) -> DynElement<'static, B, (i32, i32)> {
+    pub(super) fn key<B: DrawingBackend>(
+        self,
+        color: RGBColor,
+    ) -> impl Fn((i32, i32)) -> DynElement<'static, B, (i32, i32)> {
         move |(x, y)| PathElement::new(vec![(x, y), (x + self.px(22) as i32, y)], self.line(color, 3)).into_dyn()
     }
 
@@ -227,7 +243,10 @@ mod tests {
 
     #[test]
     fn ticks_are_short() {
-        assert_eq!([tick(0.2), tick(-0.0), tick(1.0), tick(0.125), tick(2500.0), tick(120.0)], ["0.2", "0", "1", "0.125", "2500", "120"]);
+        assert_eq!(
+            [tick(0.2), tick(-0.0), tick(1.0), tick(0.125), tick(2500.0), tick(120.0)],
+            ["0.2", "0", "1", "0.125", "2500", "120"]
+        );
         assert_eq!([whole(3.0), whole(2.5)], ["3", ""]);
     }
 

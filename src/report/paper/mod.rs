@@ -25,8 +25,8 @@ pub enum Task {
 }
 
 impl Task {
-    /// The task that a run is about: by its name, else by the size of its test split (7,568 with 261 or 596 positives; 394
-    /// with 113).
+    /// The task that a run is about: by its name, else by the size of its test split (7,568 with 261 or 596 positives;
+    /// 394 with 113).
     pub fn guess(name: &str, n: usize, positives: usize) -> Option<Self> {
         let name: String = name.to_lowercase().chars().filter(char::is_ascii_alphanumeric).collect();
         match name.as_str() {

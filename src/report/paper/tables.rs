@@ -80,12 +80,19 @@ fn count_delta(ours: Option<f64>, paper: Option<f64>) -> String {
 }
 
 fn table1(task: Task, paper: &Paper, ours: &Ours) -> Table {
-    let mut table = Table::new("table1", &format!("Table 1, dataset statistics: {}", task.title()), &["Split", "Paper", "Ours", "Δ"]);
+    let mut table = Table::new(
+        "table1",
+        &format!("Table 1, dataset statistics: {}", task.title()),
+        &["Split", "Paper", "Ours", "Δ"],
+    );
     let splits = ours.splits;
     let total = splits.train.zip(splits.dev).zip(splits.test).map(|((train, dev), test)| train + dev + test);
-    for (key, name, ours) in
-        [("train", "Train", splits.train), ("dev", "Dev", splits.dev), ("test", "Test", splits.test), ("total", "Total", total)]
-    {
+    for (key, name, ours) in [
+        ("train", "Train", splits.train),
+        ("dev", "Dev", splits.dev),
+        ("test", "Test", splits.test),
+        ("total", "Total", total),
+    ] {
         let (paper, ours) = (paper.table1.get(key).copied(), ours.map(|n| n as f64));
         table.row([name.to_owned(), count(paper), count(ours), count_delta(ours, paper)]);
     }
@@ -100,8 +107,9 @@ fn measured(ours: &Ours, method: &str, metric: &str) -> (Option<f64>, String) {
         ("default", "auroc") => own(evaluation.map(|e| &e.auroc)),
         ("default", "parsable") => own(evaluation.map(|e| &e.parsable)),
         ("default" | "tuned", _) => {
-            let calls =
-                evaluation.and_then(|e| if method == "default" { Some(&e.default) } else { e.tuned.as_ref().map(|tuned| &tuned.f1) });
+            let calls = evaluation.and_then(|e| {
+                if method == "default" { Some(&e.default) } else { e.tuned.as_ref().map(|tuned| &tuned.f1) }
+            });
             own(calls.and_then(|calls| match metric {
                 "f1" => Some(&calls.f1),
                 "precision" => Some(&calls.precision),
@@ -126,7 +134,11 @@ fn baseline(ours: &Ours, method: &str, metric: &str) -> (Option<f64>, String) {
 }
 
 fn table2(task: Task, paper: &Paper, ours: &Ours) -> Table {
-    let mut table = Table::new("table2", &format!("Table 2, performance: {}", task.title()), &["Metric", "Method", "Paper", "Ours", "Δ"]);
+    let mut table = Table::new(
+        "table2",
+        &format!("Table 2, performance: {}", task.title()),
+        &["Metric", "Method", "Paper", "Ours", "Δ"],
+    );
     for (metric, metric_name) in METRICS {
         for (method, method_name) in METHODS {
             let paper = paper.table2.get(metric).and_then(|row| row.get(method)).copied();
@@ -136,13 +148,20 @@ fn table2(task: Task, paper: &Paper, ours: &Ours) -> Table {
             }
         }
     }
-    table.note("Ours: 95 % CI in parentheses; baselines over several runs as mean ± SD. Precision, recall and F1 are over all records: an answer that cannot be parsed is no positive call; AUROC is over the answered ones, n where those are fewer. The paper gives AUROC and parsable rate of CLSGen once, whatever the threshold.");
+    table.note(
+        "Ours: 95 % CI in parentheses; baselines over several runs as mean ± SD. Precision, recall and F1 are \
+        over all records: an answer that cannot be parsed is no positive call; AUROC is over the answered ones, n \
+        where those are fewer. The paper gives AUROC and parsable rate of CLSGen once, whatever the threshold.",
+    );
     table
 }
 
 fn table3(task: Task, paper: &Paper, ours: &Ours) -> Table {
-    let mut table =
-        Table::new("table3", &format!("Table 3, consistency of head and text: {}", task.title()), &["Metric", "Paper", "Ours", "Δ"]);
+    let mut table = Table::new(
+        "table3",
+        &format!("Table 3, consistency of head and text: {}", task.title()),
+        &["Metric", "Paper", "Ours", "Δ"],
+    );
     let evaluation = ours.evaluation.as_ref();
     let rows = [
         ("auroc_align", "AUROC-Align", evaluation.map(|e| &e.auroc_align)),
@@ -172,7 +191,14 @@ fn table4(task: Task, paper: &Paper, ours: &Ours) -> Table {
             let sd = summary.and_then(|summary| summary.sd);
             if paper.is_some() || sd.is_some() {
                 let runs = summary.map(|summary| summary.runs.to_string()).unwrap_or_default();
-                table.row([metric_name.to_owned(), method_name.to_owned(), number(paper), number(sd), delta(sd, paper), runs]);
+                table.row([
+                    metric_name.to_owned(),
+                    method_name.to_owned(),
+                    number(paper),
+                    number(sd),
+                    delta(sd, paper),
+                    runs,
+                ]);
             }
         }
     }
@@ -195,9 +221,10 @@ fn table7(task: Task, paper: &Paper, ours: &Ours) -> Table {
     ];
     let mut table = Table::new("table7", &format!("Table 7, data construction: {}", task.title()), &columns);
     let own = ours.construct.as_ref().map(|statistics| [statistics.original, statistics.generated, statistics.failed]);
-    for (k, (key, name)) in [("original", "Original dataset"), ("generated", "Successfully generated"), ("failed", "Failed to generate")]
-        .into_iter()
-        .enumerate()
+    for (k, (key, name)) in
+        [("original", "Original dataset"), ("generated", "Successfully generated"), ("failed", "Failed to generate")]
+            .into_iter()
+            .enumerate()
     {
         let theirs = |class: &str| paper.table7.get(key).and_then(|row| row.get(class)).copied();
         let paper = [theirs("false"), theirs("true")];
@@ -254,9 +281,15 @@ mod tests {
     #[test]
     fn table_1_adds_up_and_every_table_builds_for_every_task() {
         for task in [Task::Lcd30, Task::Lcd90, Task::Clinifact] {
-            for table in [PaperTable::Table1, PaperTable::Table2, PaperTable::Table3, PaperTable::Table4, PaperTable::Table7] {
+            for table in
+                [PaperTable::Table1, PaperTable::Table2, PaperTable::Table3, PaperTable::Table4, PaperTable::Table7]
+            {
                 let built = paper_table(table, task, &Ours::default()).unwrap();
-                assert!(built.rows.len() >= 3 && built.rows.iter().all(|row| row.len() == built.columns.len()), "{}", built.name);
+                assert!(
+                    built.rows.len() >= 3 && built.rows.iter().all(|row| row.len() == built.columns.len()),
+                    "{}",
+                    built.name
+                );
             }
             let paper = Paper::of(task).unwrap();
             assert_eq!(paper.table1["train"] + paper.table1["dev"] + paper.table1["test"], paper.table1["total"]);

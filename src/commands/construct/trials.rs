@@ -1,0 +1,57 @@
+//! The trials of some records, under a progress bar and stopped by signals.
+
+use crate::{
+    commands::{Context, output},
+    data::Record,
+    device,
+    error::{Error, Result},
+    generate::{
+        Engine,
+        construct::{Explained, Method, explain},
+    },
+    progress,
+    prompt::Prompt,
+};
+
+/// Runs the trials of `records` under a progress bar; `file` gets each record's number and outcome as it is done.
+pub(super) fn trials(
+    context: &Context,
+    title: &str,
+    engine: &Engine<'_>,
+    records: &[&Record],
+    prompt: &dyn Fn(&Record) -> Result<Prompt>,
+    method: Method<'_>,
+    mut file: impl FnMut(usize, Explained) -> Result<()>,
+) -> Result<()> {
+    let bar = progress::bar(
+        context.quiet,
+        Some(records.len()),
+        0,
+        "{prefix} {wide_bar} {pos}/{len} records, {msg}, {eta} left",
+    );
+    bar.set_prefix(title.to_owned());
+    let (mut kept, mut dropped) = (0usize, 0usize);
+    explain(engine, records, prompt, method, &mut |index, explained| {
+        if explained.kept.is_some() {
+            kept += 1
+        } else {
+            dropped += 1
+        }
+        file(records[index].number, explained)?;
+        bar.inc(1);
+        bar.set_message(format!("kept {kept} dropped {dropped}"));
+        device::check_interrupted()
+    })
+    .map_err(|error| saved(error, kept + dropped, records.len()))?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// Says what a signal leaves behind and how to go on.
+fn saved(error: Error, done: usize, of: usize) -> Error {
+    match output::is_stop(&error) {
+        true => Error::new(error.kind(), format!("{error} after {done} of {of} records to do, what is done is saved"))
+            .hint("the same command goes on where this one stopped"),
+        false => error,
+    }
+}
