@@ -52,12 +52,20 @@ fn an_error_line_has_every_key_null_and_the_record() {
 
 #[test]
 fn columns_round_trip_where_they_are_asked_for() {
-    let columns = [("sex".to_owned(), Some("f".to_owned())), ("ward".to_owned(), None)].into();
-    let written = Prediction { columns, ..line() };
-    let file = file("p.jsonl", written.to_line().unwrap());
+    let columns = |ward: Option<&str>| {
+        [("sex".to_owned(), Some("f".to_owned())), ("ward".to_owned(), ward.map(str::to_owned))].into()
+    };
+    let other = Prediction { id: Some("other".into()), ..line() };
+    let written =
+        [Prediction { columns: columns(None), ..line() }, Prediction { columns: columns(Some("3")), ..other.clone() }];
+    let lines = written.each_ref().map(|prediction| prediction.to_line().unwrap());
+    let file = file("p.jsonl", lines.join("\n"));
     let read = read_predictions_carrying(&file.path, &["sex".into(), "ward".into()]).unwrap();
-    assert_eq!((read[0].to_line().unwrap(), &read[..]), (written.to_line().unwrap(), &[written][..]));
-    assert_eq!(read_predictions(&file.path).unwrap(), [line()]);
+    assert_eq!((read[0].to_line().unwrap(), &read[..]), (lines[0].clone(), &written[..]));
+    assert_eq!(read_predictions(&file.path).unwrap(), [line(), other]);
+    // A name that no record has is no column of the file.
+    let error = read_predictions_carrying(&file.path, &["sx".into()]).unwrap_err();
+    assert!(error.to_string().contains("field sx: no record has it"), "{error}");
 }
 
 #[test]

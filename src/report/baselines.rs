@@ -40,7 +40,7 @@ pub fn baseline_tables(title: &str, evaluation: &Evaluation, methods: &[ScoredMe
     let columns = ["Method", "Runs", "n", "AUROC", "AUROC over", "F1", "Precision", "Recall", "Parsable"];
     let mut table = Table::new("baselines", &format!("Baselines: {title}"), &columns);
     for method in methods {
-        let runs = method.runs.values().map(|summary| summary.runs).max().unwrap_or(1);
+        let runs = most_runs(method);
         let metrics = &method.metrics;
         let [auroc, f1, precision, recall, parsable] =
             metrics.named().map(|(key, metric)| mean_cell(metric, method.runs.get(key)));
@@ -59,13 +59,22 @@ pub fn baseline_tables(title: &str, evaluation: &Evaluation, methods: &[ScoredMe
          is over the records \
          that are answered, of several runs by any.",
     );
-    for (method, (key, metric)) in methods.iter().flat_map(|method| method.metrics.named().map(|named| (method, named)))
-    {
-        if let (Some(_), Some(reason)) = (metric.value, &metric.reason) {
-            table.note(format!("{}, {}: {reason}.", method.title, direction::name(key).unwrap_or(key)));
+    for method in methods {
+        let runs = most_runs(method);
+        for (key, summary) in method.runs.iter().filter(|(_, summary)| summary.runs < runs) {
+            let name = direction::name(key).unwrap_or(key);
+            table.note(format!(
+                "{}, {name}: over {} of {runs} runs; it is undefined in the others.",
+                method.title, summary.runs
+            ));
         }
     }
     [table, comparison_table(title, methods)]
+}
+
+/// How often a method was run, as far as its metrics tell.
+fn most_runs(method: &ScoredMethod) -> usize {
+    method.runs.values().map(|summary| summary.runs).max().unwrap_or(1)
 }
 
 pub(super) fn mean_cell(metric: &Metric, summary: Option<&Summary>) -> String {
