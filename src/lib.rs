@@ -21,7 +21,6 @@
 //! `num_key_value_heads`, `head_dim`, `ffn` = `intermediate_size`, `vocab` = `vocab_size`, `rank` = LoRA's r.
 #![warn(missing_docs)]
 #![deny(unsafe_code)]
-#![warn(clippy::missing_safety_doc, clippy::undocumented_unsafe_blocks)]
 
 pub mod baselines;
 pub mod cli;

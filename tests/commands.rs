@@ -54,7 +54,9 @@ fn hints(dir: &Path, found: &mut BTreeSet<String>) {
         if path.is_dir() {
             hints(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
+            // A literal that goes on in the next line is one text.
             let source = std::fs::read_to_string(&path).unwrap();
+            let source: String = source.split("\\\n").map(str::trim_start).collect();
             for line in source.lines().filter(|line| !line.trim_start().starts_with("//")) {
                 let quoted = line.split('`').skip(1).step_by(2).filter(|text| text.starts_with("clsgen "));
                 found.extend(

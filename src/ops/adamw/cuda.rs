@@ -1,5 +1,6 @@
 //! Launches of `kernels.cu`: all tensors at once, by a table of their addresses. Shapes are checked by the caller; all
 //! f32.
+#![allow(unsafe_code)]
 
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::{DType, Tensor};
@@ -51,13 +52,13 @@ impl Table {
     /// `(2)` f64 on the device: the norm of all gradients, and what clipping to `max_norm` multiplies them by.
     fn norm(&self, max_norm: f64) -> Result<Tensor> {
         let (sums, norm) = (uninit(&self.device, self.blocks, DType::F64)?, uninit(&self.device, 2, DType::F64)?);
-        self.launch("square_sums_f32")?.tensor(&sums)?.run([self.blocks as u32, 1, 1], THREADS, SHARED)?;
-        Launch::new(&self.device, FILE, "norm_f64")?
-            .tensor(&sums)?
-            .tensor(&norm)?
-            .u32(self.blocks)?
-            .f64(max_norm)
-            .run([1, 1, 1], THREADS, SHARED)?;
+        let kernel = self.launch("square_sums_f32")?.tensor(&sums)?;
+        // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
+        unsafe { kernel.run([self.blocks as u32, 1, 1], THREADS, SHARED) }?;
+        let launch =
+            Launch::new(&self.device, FILE, "norm_f64")?.tensor(&sums)?.tensor(&norm)?.u32(self.blocks)?.f64(max_norm);
+        // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
+        unsafe { kernel.run([1, 1, 1], THREADS, SHARED) }?;
         Ok(norm)
     }
 }
@@ -70,7 +71,7 @@ pub(super) fn step(parts: &[ParamState<'_>], max_norm: f64, scalars: Scalars) ->
         parts.iter().zip(&gradients).map(|(part, gradient)| vec![gradient, part.param, part.m, part.v]).collect();
     let table = Table::new(device_of(first.param)?, &rows)?;
     let norm = table.norm(max_norm)?;
-    table
+    let kernel = table
         .launch("adamw_f32")?
         .tensor(&norm)?
         .f32(scalars.decay)
@@ -79,8 +80,9 @@ pub(super) fn step(parts: &[ParamState<'_>], max_norm: f64, scalars: Scalars) ->
         .f32(scalars.one_minus_beta2)
         .f32(scalars.root2)
         .f32(scalars.eps)
-        .f32(scalars.step_size)
-        .run([table.blocks as u32, 1, 1], THREADS, 0)?;
+        .f32(scalars.step_size);
+    // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
+    unsafe { kernel.run([table.blocks as u32, 1, 1], THREADS, 0) }?;
     Ok(norm.to_vec1::<f64>()?[0])
 }
 

@@ -4,6 +4,7 @@
 //! exist for heads of 64 and 128 channels; others are padded with zeros, which changes neither scores nor outputs
 //! (cached keys and values are held so). `CLSGEN_ATTENTION=wgmma` takes `forward_90.cu` on a Hopper card: to be tested
 //! (`clsgen selftest --device cuda`) and timed there before it is what is taken anyway.
+#![allow(unsafe_code)]
 
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::{DType, Tensor};
@@ -74,7 +75,7 @@ pub(super) fn forward(
     let out = uninit(&device, (tq, dims.heads, width), DType::BF16)?;
     let lse = uninit(&device, (dims.heads, tq), DType::F32)?;
     let (file, name, threads, more) = forward_kernel(&device)?;
-    Launch::new(&device, file, &format!("{name}_d{width}"))?
+    let kernel = Launch::new(&device, file, &format!("{name}_d{width}"))?
         .tensor(&operand(q, width)?)?
         .tensor(&operand(k, width)?)?
         .tensor(&operand(v, width)?)?
@@ -85,12 +86,15 @@ pub(super) fn forward(
         .u32(dims.heads)?
         .u32(dims.kv_heads)?
         .u32(tq)?
-        .f32(log2_scale(scale))
-        .run(
+        .f32(log2_scale(scale));
+    // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
+    unsafe {
+        kernel.run(
             [dims.heads as u32, blocks(q_offsets, ROWS), q_offsets.count() as u32],
             threads,
             (ROWS + 2 * STEP) * width * BF16 + more,
-        )?;
+        )
+    }?;
     Ok((result(out, q)?, lse))
 }
 
@@ -106,13 +110,14 @@ pub(super) fn backward(
     let starts = upload(&device, &offsets.starts())?;
     let (lse, dout) = (lse.contiguous()?, operand(dout, width)?);
     let delta = uninit(&device, (heads, t), DType::F32)?;
-    Launch::new(&device, "attention/backward_delta", &format!("attention_backward_delta_d{width}"))?
+    let kernel = Launch::new(&device, "attention/backward_delta", &format!("attention_backward_delta_d{width}"))?
         .tensor(&operand(out, width)?)?
         .tensor(&dout)?
         .tensor(&delta)?
         .u32(heads)?
-        .u32(t)?
-        .run([heads as u32, t.div_ceil(TOKENS) as u32, 1], TOKENS as u32 * 32, 0)?;
+        .u32(t)?;
+    // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
+    unsafe { kernel.run([heads as u32, t.div_ceil(TOKENS) as u32, 1], TOKENS as u32 * 32, 0) }?;
 
     let operands = [operand(q, width)?, operand(k, width)?, operand(v, width)?, dout, lse, delta];
     let launch = |name: &str, outputs: &[&Tensor], file| -> Result<Launch> {
@@ -127,17 +132,13 @@ pub(super) fn backward(
     let (blocks, sequences) = (blocks(offsets, ROWS), offsets.count() as u32);
     // Keys, values; two steps of q, dout, lse and delta.
     let shared = (2 * ROWS + 4 * STEP) * width * BF16 + 4 * STEP * size_of::<f32>();
-    launch("backward_kv", &[&dk, &dv], "attention/backward_kv")?.run(
-        [kv_heads as u32, blocks, sequences],
-        256,
-        shared,
-    )?;
+    let kernel = launch("backward_kv", &[&dk, &dv], "attention/backward_kv")?;
+    // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
+    unsafe { kernel.run([kv_heads as u32, blocks, sequences], 256, shared) }?;
     // Two steps of keys and values.
-    launch("backward_q", &[&dq], "attention/backward_q")?.run(
-        [heads as u32, blocks, sequences],
-        256,
-        4 * STEP * width * BF16,
-    )?;
+    let kernel = launch("backward_q", &[&dq], "attention/backward_q")?;
+    // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
+    unsafe { kernel.run([heads as u32, blocks, sequences], 256, 4 * STEP * width * BF16) }?;
     Ok((result(dq, q)?, result(dk, k)?, result(dv, v)?))
 }
 
@@ -196,7 +197,7 @@ pub(super) fn decode(
     let out = uninit(&device, (n, heads, width), DType::BF16)?;
     // Two tiles of 16 keys and values for each of 4 warps; the chunk's blocks; maxima and sums of 4 warps.
     let shared = 4 * 4 * 16 * width * BF16 + CHUNK / BLOCK * size_of::<u64>() + 2 * 4 * MOST_HEADS * size_of::<f32>();
-    Launch::new(&device, "attention/decode", &format!("attention_decode_d{width}"))?
+    let kernel = Launch::new(&device, "attention/decode", &format!("attention_decode_d{width}"))?
         .tensor(&operand(q, width)?)?
         .tensor(&table.rows)?
         .tensor(&table.blocks)?
@@ -205,15 +206,17 @@ pub(super) fn decode(
         .u32(heads)?
         .u32(kv_heads)?
         .u64(layout.layer(layer) as u64)
-        .f32(log2_scale(scale))
-        .run([n as u32, kv_heads as u32, chunks as u32], 128, shared)?;
-    Launch::new(&device, "attention/decode_merge", &format!("attention_decode_merge_d{width}"))?
+        .f32(log2_scale(scale));
+    // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
+    unsafe { kernel.run([n as u32, kv_heads as u32, chunks as u32], 128, shared) }?;
+    let kernel = Launch::new(&device, "attention/decode_merge", &format!("attention_decode_merge_d{width}"))?
         .tensor(&partial_o)?
         .tensor(&partial_ml)?
         .tensor(&table.rows)?
         .tensor(&out)?
         .u32(heads)?
-        .u32(chunks)?
-        .run([heads as u32, n as u32, 1], width as u32, 0)?;
+        .u32(chunks)?;
+    // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
+    unsafe { kernel.run([heads as u32, n as u32, 1], width as u32, 0) }?;
     result(out, q)
 }

@@ -1,4 +1,5 @@
 //! Launches of `kernels.cu`.
+#![allow(unsafe_code)]
 
 use candle_core::{DType, Tensor};
 
@@ -29,9 +30,8 @@ pub(in crate::ops) fn cast_into(x: &Tensor, y: &Tensor) -> Result<()> {
     if n != y.elem_count() {
         return Err(Error::run(format!("cast: {:?} into {:?}", x.dims(), y.dims())));
     }
-    Launch::new(&device_of(x)?, "cast/kernels", kernel)?.tensor(&x.contiguous()?)?.tensor(y)?.u64(n as u64).run(
-        [blocks(n, THREADS), 1, 1],
-        THREADS as u32,
-        0,
-    )
+    let launch =
+        Launch::new(&device_of(x)?, "cast/kernels", kernel)?.tensor(&x.contiguous()?)?.tensor(y)?.u64(n as u64);
+    // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
+    unsafe { kernel.run([blocks(n, THREADS), 1, 1], THREADS as u32, 0) }
 }

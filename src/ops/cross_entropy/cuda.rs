@@ -1,4 +1,5 @@
 //! Launches of `kernels.cu`. Shapes and targets are checked by the caller; logits bf16 or f32.
+#![allow(unsafe_code)]
 
 use candle_core::{DType, Tensor};
 
@@ -27,13 +28,14 @@ pub(super) fn forward(logits: &Tensor, targets: &[u32]) -> Result<(Vec<f32>, Vec
     let ((n, vocab), device) = (logits.dims2()?, device_of(logits)?);
     // Losses, then log-sum-exps: one copy to the host.
     let both = uninit(&device, (2, n), DType::F32)?;
-    launch(logits, "forward")?
+    let kernel = launch(logits, "forward")?
         .tensor(&logits.contiguous()?)?
         .tensor(&upload(&device, targets)?)?
         .tensor(&both.narrow(0, 0, 1)?)?
         .tensor(&both.narrow(0, 1, 1)?)?
-        .u32(vocab)?
-        .run([n as u32, 1, 1], THREADS, SHARED)?;
+        .u32(vocab)?;
+    // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
+    unsafe { kernel.run([n as u32, 1, 1], THREADS, SHARED) }?;
     let mut both = both.flatten_all()?.to_vec1::<f32>()?;
     let lse = both.split_off(n);
     Ok((both, lse))
@@ -42,13 +44,14 @@ pub(super) fn forward(logits: &Tensor, targets: &[u32]) -> Result<(Vec<f32>, Vec
 pub(super) fn backward(logits: Tensor, targets: &[u32], lse: &[f32], scales: &[f32]) -> Result<Tensor> {
     let ((n, vocab), device) = (logits.dims2()?, device_of(&logits)?);
     let logits = logits.contiguous()?;
-    launch(&logits, "backward")?
+    let kernel = launch(&logits, "backward")?
         .tensor(&logits)?
         .tensor(&upload(&device, targets)?)?
         .tensor(&upload(&device, &words(lse))?)?
         .tensor(&upload(&device, &words(scales))?)?
-        .u32(vocab)?
-        .run([n as u32, 1, 1], THREADS, 0)?;
+        .u32(vocab)?;
+    // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
+    unsafe { kernel.run([n as u32, 1, 1], THREADS, 0) }?;
     Ok(logits)
 }
 
@@ -56,12 +59,13 @@ pub(super) fn in_place(logits: Tensor, targets: &[u32], scales: &[f32]) -> Resul
     let ((n, vocab), device) = (logits.dims2()?, device_of(&logits)?);
     let logits = logits.contiguous()?;
     let losses = uninit(&device, n, DType::F32)?;
-    launch(&logits, "in_place")?
+    let kernel = launch(&logits, "in_place")?
         .tensor(&logits)?
         .tensor(&upload(&device, targets)?)?
         .tensor(&upload(&device, &words(scales))?)?
         .tensor(&losses)?
-        .u32(vocab)?
-        .run([n as u32, 1, 1], THREADS, SHARED)?;
+        .u32(vocab)?;
+    // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
+    unsafe { kernel.run([n as u32, 1, 1], THREADS, SHARED) }?;
     Ok((losses.to_vec1::<f32>()?, logits))
 }

@@ -69,8 +69,9 @@ pub(crate) fn suffix(dtype: DType) -> Result<&'static str> {
     }
 }
 
-/// Blocks of `threads` that cover `n` elements 16 bytes of bf16 a thread, as many as keep any card busy at most:
-/// kernels on elements go on from there in steps of the grid.
+/// Grid size for an elementwise kernel over `n` elements: one block for every `8·threads` elements (16 bytes of bf16 a
+/// thread), at most 2,112, which keeps a GPU of 132 multiprocessors busy. The kernels loop over the rest with grid
+/// strides.
 pub(crate) fn blocks(n: usize, threads: usize) -> u32 {
     n.div_ceil(8 * threads).clamp(1, 132 * 16) as u32
 }
@@ -133,9 +134,13 @@ impl Launch {
         self.u64(value.to_bits())
     }
 
-    /// Puts the kernel into the stream: `grid` blocks of `threads`, `shared` bytes of dynamic shared memory a block. A
-    /// grid with a zero in it does nothing.
-    pub fn run(self, grid: [u32; 3], threads: u32, shared: usize) -> Result<()> {
+    /// Enqueues the kernel on the device's stream: `grid` blocks of `threads` threads, each block with `shared` bytes of
+    /// dynamic shared memory. A grid with a 0 in it does nothing.
+    ///
+    /// # Safety
+    /// The arguments must be those that the kernel declares, in its order and of its types, and every tensor must have
+    /// the shape and type that the kernel indexes for this grid.
+    pub unsafe fn run(self, grid: [u32; 3], threads: u32, shared: usize) -> Result<()> {
         if grid.contains(&0) {
             return Ok(());
         }
@@ -153,8 +158,7 @@ impl Launch {
         for argument in &self.arguments {
             builder.arg(argument);
         }
-        // SAFETY: each op's `cuda.rs` gives its kernel the arguments its declaration lists, in order, with tensors of
-        // the shapes and types that it indexes; memory is used and freed in the order of the one stream.
+        // SAFETY: the caller's promise; memory is used and freed in the order of the one stream.
         unsafe { builder.launch(config) }.w()?;
         Ok(())
     }

@@ -18,11 +18,11 @@ pub fn open(_ordinal: usize) -> Result<Device> {
         .hint(format!("{CPU_HINT}, or a build with it: cargo build --release --features cuda")))
 }
 
-/// CUDA device `ordinal`, ready for our kernels: one stream for all threads, no events, memory kept for the next
-/// allocation.
+/// Opens CUDA device `ordinal` for our kernels: one stream for all host threads, event tracking off, and a memory pool
+/// that keeps freed memory for the next allocation.
 ///
-/// Every call gives the same device: tensors of two candle devices cannot meet, though both be the same card, and would
-/// be computed in two streams.
+/// Opening the same ordinal again returns the same device: candle refuses operations between tensors of two `Device`
+/// values, even if both stand for one card.
 #[cfg(feature = "cuda")]
 pub fn open(ordinal: usize) -> Result<Device> {
     static OPENED: Mutex<BTreeMap<usize, Device>> = Mutex::new(BTreeMap::new());

@@ -1,4 +1,5 @@
 //! The launch of `kernels.cu`. Shapes are checked by the caller.
+#![allow(unsafe_code)]
 
 use candle_core::Tensor;
 
@@ -13,7 +14,7 @@ pub(super) fn forward(x: &Tensor, key: &DropoutKey, offsets: &Offsets) -> Result
     let ((m, width), device) = (x.dims2()?, device_of(x)?);
     let y = uninit(&device, (m, width), x.dtype())?;
     let longest = offsets.ranges().map(|range| range.len()).max().unwrap_or(0);
-    Launch::new(&device, "dropout/kernels", &format!("dropout_{}", suffix(x.dtype())?))?
+    let kernel = Launch::new(&device, "dropout/kernels", &format!("dropout_{}", suffix(x.dtype())?))?
         .tensor(&x.contiguous()?)?
         .tensor(&y)?
         .tensor(&upload(&device, &offsets.starts())?)?
@@ -22,7 +23,8 @@ pub(super) fn forward(x: &Tensor, key: &DropoutKey, offsets: &Offsets) -> Result
         .u64(key.rng.seed())
         .u64(u64::from(key.rng.stream()))
         .f32(key.p)
-        .f32(1.0 / (1.0 - key.p))
-        .run([blocks(longest * width, THREADS), offsets.count() as u32, 1], THREADS as u32, 0)?;
+        .f32(1.0 / (1.0 - key.p));
+    // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
+    unsafe { kernel.run([blocks(longest * width, THREADS), offsets.count() as u32, 1], THREADS as u32, 0) }?;
     Ok(y)
 }

@@ -1,4 +1,5 @@
 //! Launches of `kernels.cu`. Ids and shapes are checked by the caller.
+#![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
 
@@ -14,12 +15,13 @@ const THREADS: u32 = 256;
 pub(super) fn forward(weight: &Tensor, ids: &[u32]) -> Result<Tensor> {
     let (device, hidden) = (device_of(weight)?, weight.dim(1)?);
     let y = uninit(&device, (ids.len(), hidden), weight.dtype())?;
-    Launch::new(&device, FILE, &format!("embedding_forward_{}", suffix(weight.dtype())?))?
+    let kernel = Launch::new(&device, FILE, &format!("embedding_forward_{}", suffix(weight.dtype())?))?
         .tensor(&weight.contiguous()?)?
         .tensor(&upload(&device, ids)?)?
         .tensor(&y)?
-        .u32(hidden)?
-        .run([ids.len() as u32, 1, 1], THREADS, 0)?;
+        .u32(hidden)?;
+    // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
+    unsafe { kernel.run([ids.len() as u32, 1, 1], THREADS, 0) }?;
     Ok(y)
 }
 
@@ -37,13 +39,14 @@ pub(super) fn backward(vocab: usize, ids: &[u32], dy: &Tensor) -> Result<Tensor>
     }));
     let (occurring, rows): (Vec<u32>, Vec<Vec<u32>>) = rows_of.into_iter().unzip();
     let dweight = Tensor::zeros((vocab, hidden), DType::F32, dy.device())?;
-    Launch::new(&device, FILE, "embedding_backward_f32")?
+    let kernel = Launch::new(&device, FILE, "embedding_backward_f32")?
         .tensor(&dy.to_dtype(DType::F32)?.contiguous()?)?
         .tensor(&upload(&device, &occurring)?)?
         .tensor(&upload(&device, &starts)?)?
         .tensor(&upload(&device, &rows.concat())?)?
         .tensor(&dweight)?
-        .u32(hidden)?
-        .run([occurring.len() as u32, 1, 1], THREADS, 0)?;
+        .u32(hidden)?;
+    // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
+    unsafe { kernel.run([occurring.len() as u32, 1, 1], THREADS, 0) }?;
     Ok(dweight)
 }

@@ -1,5 +1,6 @@
 //! Launches of `kernels.cu`. Shapes are checked by the caller. Blocks are bf16, whatever type the model computes in:
 //! attention's products take bf16.
+#![allow(unsafe_code)]
 
 use std::sync::OnceLock;
 
@@ -23,15 +24,16 @@ pub(super) struct Tables {
 pub(super) fn store(step: &PagedBatch<'_>, layer: usize, k: &Tensor, v: &Tensor) -> Result<()> {
     let (tokens, kv_heads, d) = k.dims3()?;
     let slots = table(step, &step.tables.new, |row| row.len - row.new)?;
-    Launch::new(&device_of(k)?, FILE, &format!("kv_store_{}", suffix(k.dtype())?))?
+    let kernel = Launch::new(&device_of(k)?, FILE, &format!("kv_store_{}", suffix(k.dtype())?))?
         .tensor(&k.contiguous()?)?
         .tensor(&v.to_dtype(k.dtype())?.contiguous()?)?
         .tensor(&slots)?
         .u32(kv_heads)?
         .u32(d)?
         .u32(step.layout.width)?
-        .u64(step.layout.layer(layer) as u64)
-        .run([tokens as u32, 2, 1], THREADS, 0)
+        .u64(step.layout.layer(layer) as u64);
+    // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
+    unsafe { kernel.run([tokens as u32, 2, 1], THREADS, 0) }
 }
 
 pub(super) fn gather(step: &PagedBatch<'_>, layer: usize, d: usize) -> Result<(Tensor, Tensor)> {
@@ -39,15 +41,16 @@ pub(super) fn gather(step: &PagedBatch<'_>, layer: usize, d: usize) -> Result<(T
     let tokens = step.rows.iter().map(|row| row.len).sum::<usize>();
     let out = || uninit(&device, (tokens, kv_heads, d), DType::BF16);
     let (k, v) = (out()?, out()?);
-    Launch::new(&device, FILE, "kv_gather")?
+    let kernel = Launch::new(&device, FILE, "kv_gather")?
         .tensor(&k)?
         .tensor(&v)?
         .tensor(&table(step, &step.tables.all, |_| 0)?)?
         .u32(kv_heads)?
         .u32(d)?
         .u32(step.layout.width)?
-        .u64(step.layout.layer(layer) as u64)
-        .run([tokens as u32, 2, 1], THREADS, 0)?;
+        .u64(step.layout.layer(layer) as u64);
+    // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
+    unsafe { kernel.run([tokens as u32, 2, 1], THREADS, 0) }?;
     Ok((k, v))
 }
 

@@ -1,4 +1,5 @@
 //! The launch of `kernels.cu`.
+#![allow(unsafe_code)]
 
 use candle_core::{DType, Device, Shape, Tensor};
 
@@ -18,13 +19,14 @@ pub(super) fn normal(
 ) -> Result<Tensor> {
     let (device, n) = (device.as_cuda_device()?, shape.elem_count());
     let y = uninit(device, shape, dtype)?;
-    Launch::new(device, "random/kernels", &format!("normal_{}", suffix(dtype)?))?
+    let kernel = Launch::new(device, "random/kernels", &format!("normal_{}", suffix(dtype)?))?
         .tensor(&y)?
         .u64(rng.seed())
         .u64(u64::from(rng.stream()))
         .u64(step)
         .f32(deviation)
-        .u64(n as u64)
-        .run([blocks(n, THREADS), 1, 1], THREADS as u32, 0)?;
+        .u64(n as u64);
+    // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
+    unsafe { kernel.run([blocks(n, THREADS), 1, 1], THREADS as u32, 0) }?;
     Ok(y)
 }

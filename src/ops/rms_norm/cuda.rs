@@ -1,4 +1,5 @@
 //! Launches of `kernels.cu`. Shapes are checked by the caller; x, y, dy, dx all bf16 or all f32, weight and rstd f32.
+#![allow(unsafe_code)]
 
 use candle_core::{DType, Tensor};
 
@@ -18,14 +19,15 @@ fn launch(x: &Tensor, kernel: &str) -> Result<Launch> {
 pub(super) fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<(Tensor, Tensor)> {
     let ((m, n), device) = (x.dims2()?, device_of(x)?);
     let (y, rstd) = (uninit(&device, (m, n), x.dtype())?, uninit(&device, m, DType::F32)?);
-    launch(x, "forward")?
+    let kernel = launch(x, "forward")?
         .tensor(&x.contiguous()?)?
         .tensor(&weight.contiguous()?)?
         .tensor(&y)?
         .tensor(&rstd)?
         .u32(n)?
-        .f32(eps as f32)
-        .run([m as u32, 1, 1], THREADS, SHARED)?;
+        .f32(eps as f32);
+    // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
+    unsafe { kernel.run([m as u32, 1, 1], THREADS, SHARED) }?;
     Ok((y, rstd))
 }
 
@@ -33,7 +35,7 @@ pub(super) fn add_forward(a: &Tensor, b: &Tensor, weight: &Tensor, eps: f64) -> 
     let ((m, n), device, dtype) = (a.dims2()?, device_of(a)?, a.dtype());
     let (sum, y, rstd) =
         (uninit(&device, (m, n), dtype)?, uninit(&device, (m, n), dtype)?, uninit(&device, m, DType::F32)?);
-    launch(a, "add_forward")?
+    let kernel = launch(a, "add_forward")?
         .tensor(&a.contiguous()?)?
         .tensor(&b.to_dtype(dtype)?.contiguous()?)?
         .tensor(&weight.contiguous()?)?
@@ -41,8 +43,9 @@ pub(super) fn add_forward(a: &Tensor, b: &Tensor, weight: &Tensor, eps: f64) -> 
         .tensor(&y)?
         .tensor(&rstd)?
         .u32(n)?
-        .f32(eps as f32)
-        .run([m as u32, 1, 1], THREADS, SHARED)?;
+        .f32(eps as f32);
+    // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
+    unsafe { kernel.run([m as u32, 1, 1], THREADS, SHARED) }?;
     Ok((sum, y, rstd))
 }
 
@@ -56,28 +59,30 @@ pub(super) fn backward(
     let ((m, n), dtype) = (x.dims2()?, x.dtype());
     let dx = uninit(&device_of(x)?, (m, n), dtype)?;
     let residual = residual.map(|residual| residual.to_dtype(dtype)?.contiguous()).transpose()?;
-    launch(x, "backward")?
+    let kernel = launch(x, "backward")?
         .tensor(&x.contiguous()?)?
         .tensor(&weight.contiguous()?)?
         .tensor(&rstd.contiguous()?)?
         .tensor(&dy.to_dtype(dtype)?.contiguous()?)?
         .optional(residual.as_ref())?
         .tensor(&dx)?
-        .u32(n)?
-        .run([m as u32, 1, 1], THREADS, SHARED)?;
+        .u32(n)?;
+    // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
+    unsafe { kernel.run([m as u32, 1, 1], THREADS, SHARED) }?;
     Ok(dx)
 }
 
 pub(super) fn backward_weight(x: &Tensor, rstd: &Tensor, dy: &Tensor) -> Result<Tensor> {
     let (m, n) = x.dims2()?;
     let dw = uninit(&device_of(x)?, n, DType::F32)?;
-    launch(x, "backward_weight")?
+    let kernel = launch(x, "backward_weight")?
         .tensor(&x.contiguous()?)?
         .tensor(&rstd.contiguous()?)?
         .tensor(&dy.to_dtype(x.dtype())?.contiguous()?)?
         .tensor(&dw)?
         .u32(m)?
-        .u32(n)?
-        .run([n.div_ceil(32) as u32, 1, 1], THREADS, 4 * THREADS as usize)?;
+        .u32(n)?;
+    // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
+    unsafe { kernel.run([n.div_ceil(32) as u32, 1, 1], THREADS, 4 * THREADS as usize) }?;
     Ok(dw)
 }

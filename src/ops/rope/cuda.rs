@@ -1,4 +1,5 @@
 //! The launch of `kernels.cu`. Shapes are checked by the caller.
+#![allow(unsafe_code)]
 
 use candle_core::Tensor;
 
@@ -27,11 +28,9 @@ pub(super) fn turn<const N: usize>(
         let heads = xs.get(i).map_or(Ok(0), |x| x.dim(1))?;
         launch = launch.optional(xs.get(i))?.optional(ys.get(i))?.u32(heads)?;
     }
-    launch
-        .tensor(&upload(&device, positions)?)?
-        .tensor(&upload(&device, &words)?)?
-        .u32(inv_freq.len())?
-        .f32(sign)
-        .run([positions.len() as u32, 1, 1], THREADS, 8 * inv_freq.len())?;
+    let launch =
+        launch.tensor(&upload(&device, positions)?)?.tensor(&upload(&device, &words)?)?.u32(inv_freq.len())?.f32(sign);
+    // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
+    unsafe { kernel.run([positions.len() as u32, 1, 1], THREADS, 8 * inv_freq.len()) }?;
     Ok(ys)
 }

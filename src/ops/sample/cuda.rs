@@ -1,4 +1,5 @@
 //! Launches of `kernels.cu`. Shapes are checked by the caller; logits bf16 or f32.
+#![allow(unsafe_code)]
 
 use candle_core::{DType, Tensor};
 
@@ -19,11 +20,12 @@ pub(super) fn choose(logits: &Tensor, draws: &[Draw]) -> Result<Vec<Option<u32>>
         .flat_map(|draw| [draw.sampling.temperature.to_bits(), draw.sampling.top_p.to_bits(), u64::from(draw.word())])
         .collect();
     let chosen = uninit(&device, n, DType::U32)?;
-    Launch::new(&device, "sample/kernels", &format!("sample_{}", suffix(logits.dtype())?))?
+    let kernel = Launch::new(&device, "sample/kernels", &format!("sample_{}", suffix(logits.dtype())?))?
         .tensor(&logits.contiguous()?)?
         .tensor(&upload_u64(&device, &words)?)?
         .tensor(&chosen)?
-        .u32(vocab)?
-        .run([n as u32, 1, 1], THREADS, 0)?;
+        .u32(vocab)?;
+    // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
+    unsafe { kernel.run([n as u32, 1, 1], THREADS, 0) }?;
     Ok(chosen.to_vec1::<u32>()?.into_iter().map(|id| (id != FOR_HOST).then_some(id)).collect())
 }
