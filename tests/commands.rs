@@ -1,5 +1,5 @@
-//! Every command line that README, help texts, hints and config headers print, run on small stand-ins for data and
-//! models.
+//! Every command line that README, configs/README, help texts, hints and config headers print, run on small stand-ins
+//! for data and models.
 //!
 //! Each goes through a shell in a sandbox that holds the shipped configs, cut down to seconds. One that is neither run
 //! nor listed with a reason in [`LEFT_OUT`] fails the test.
@@ -21,6 +21,9 @@ const LEFT_OUT: [(&str, &str); 2] = [
     ("clsgen selftest --device cuda", "needs a GPU"),
     ("clsgen train --config DIR/demo.toml", "tests/demo.rs runs it in the directory of a demonstration"),
 ];
+
+/// Pages whose commands begin with `$ `.
+const PAGES: [&str; 2] = ["README.md", "configs/README.md"];
 
 /// What a printed command calls by another name than the sandbox.
 const STAND_INS: [(&str, &str); 5] = [
@@ -69,7 +72,9 @@ fn hints(dir: &Path, found: &mut BTreeSet<String>) {
 
 fn all_commands() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    commands_of(&std::fs::read_to_string(repository().join("README.md")).unwrap(), "$ ", &mut found);
+    for page in PAGES {
+        commands_of(&std::fs::read_to_string(repository().join(page)).unwrap(), "$ ", &mut found);
+    }
     for command in ["", "demo", "construct", "train", "eval", "predict", "selftest"] {
         let args: Vec<&str> = [command, "--help"].into_iter().filter(|arg| !arg.is_empty()).collect();
         commands_of(&run(&args).stdout, "  ", &mut found);
@@ -101,6 +106,21 @@ fn write(root: &Path, name: &str, bytes: impl AsRef<[u8]>) {
     let path = root.join(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(path, bytes).unwrap();
+}
+
+/// The files that a page has its reader make: `$ cat > NAME <<'END'` up to the line `END`.
+fn here_documents(root: &Path, page: &str) {
+    let text = std::fs::read_to_string(repository().join(page)).unwrap();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        let name = line.strip_prefix("$ cat > ").and_then(|rest| rest.strip_suffix(" <<'END'"));
+        let Some(name) = name else { continue };
+        write(
+            root,
+            name,
+            lines.by_ref().take_while(|line| *line != "END").map(|line| format!("{line}\n")).collect::<String>(),
+        );
+    }
 }
 
 /// The embedded model, said to be made for long windows as the one it stands for.
@@ -138,7 +158,8 @@ fn sandbox(root: &Path) {
             write(root, &format!("{folder}/{}", path.file_name().unwrap().to_str().unwrap()), text);
         }
     }
-    for name in ["llama", "smollm2", "judge-model"] {
+    PAGES.iter().for_each(|page| here_documents(root, page));
+    for name in ["llama", "smollm2", "judge-model", "runs/demo/model"] {
         model(root, name);
     }
     for id in ["meta-llama--Llama-3.1-8B-Instruct", "deepseek-ai--DeepSeek-R1-Distill-Llama-8B"] {
@@ -203,6 +224,7 @@ fn every_printed_command_line_runs() {
         "train --config configs/lcd90.toml",
         "cat notes.jsonl | clsgen",
         "--split dev",
+        "train --config mytask/config.toml",
     ] {
         assert!(found.iter().any(|command| command.contains(part)), "no command has {part}: {found:#?}");
     }
