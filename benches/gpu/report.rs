@@ -55,9 +55,10 @@ impl Report {
     pub fn kernel<T>(&mut self, name: &str, work: Work, run: impl FnMut() -> Result<T>) {
         match self.time(run) {
             Ok(seconds) => {
-                let rate = match work.operations > 0.0 {
-                    true => format!("{:.1} TFLOP/s", work.operations / seconds / 1e12),
-                    false => format!("{:.0} GB/s", work.bytes / seconds / 1e9),
+                let rate = if work.operations > 0.0 {
+                    format!("{:.1} TFLOP/s", work.operations / seconds / 1e12)
+                } else {
+                    format!("{:.0} GB/s", work.bytes / seconds / 1e9)
                 };
                 self.row(name, Some(seconds), rate, Some(work));
             }

@@ -122,10 +122,13 @@ impl Job {
         let options = &config.construct;
         let template = PromptTemplate::load(&config.resolve(&config.task.prompt))?;
         let search = [config.dir.as_path(), Path::new(".")];
-        let find = |key: &str, name: &str| match name.is_empty() {
-            true => Err(Error::usage(format!("{key} is not set"))
-                .hint(format!("name a model folder or hub id: --set {key}=DIR"))),
-            false => source::resolve(name, &search, context.allow_network).context(key),
+        let find = |key: &str, name: &str| {
+            if name.is_empty() {
+                Err(Error::usage(format!("{key} is not set"))
+                    .hint(format!("name a model folder or hub id: --set {key}=DIR")))
+            } else {
+                source::resolve(name, &search, context.allow_network).context(key)
+            }
         };
         let teacher = find("construct.teacher", &options.teacher)?;
         let base = find("model.base", &config.model.base)?;

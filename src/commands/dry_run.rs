@@ -43,9 +43,10 @@ impl Plan {
 
 /// The resolved config on stdout, as TOML that `--config` reads back, or as JSON.
 pub fn print_config(context: &Context) -> Result<()> {
-    match context.json {
-        true => output::line(&document(context, None)?),
-        false => output::write(context.config.to_toml()?.as_bytes()),
+    if context.json {
+        output::line(&document(context, None)?)
+    } else {
+        output::write(context.config.to_toml()?.as_bytes())
     }
 }
 

@@ -157,9 +157,10 @@ pub struct Outcome {
 pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
     let gate = args.gate.as_deref().map(Gate::load).transpose()?;
     let Some(outcome) = execute(context, args)? else { return Ok(()) };
-    match context.json {
-        true => output::write(&storage::json(&outcome.document)?)?,
-        false => outcome.tables.iter().try_for_each(|table| output::line(&table.markdown()))?,
+    if context.json {
+        output::write(&storage::json(&outcome.document)?)?
+    } else {
+        outcome.tables.iter().try_for_each(|table| output::line(&table.markdown()))?
     }
     gate.map_or(Ok(()), |gate| gate.check(&outcome.evaluation))
 }
@@ -335,9 +336,10 @@ fn curve_alone(context: &Context, options: &Options) -> Result<()> {
     let parts = report::Parts { scored: None, tables: std::slice::from_ref(&table), decisions: None, epochs: &epochs };
     report::write(context, &out, &parts, options, false)?;
     tracing::info!("data.test names no file: only the curve was made, {}", out.join("report.html").display());
-    match context.json {
-        true => output::write(&storage::json(&json!({ "curve": table }))?),
-        false => output::line(&table.markdown()),
+    if context.json {
+        output::write(&storage::json(&json!({ "curve": table }))?)
+    } else {
+        output::line(&table.markdown())
     }
 }
 

@@ -229,10 +229,8 @@ fn read<T: DataType>(
         return Err(damage());
     }
     let mut values = values.into_iter().map(cell);
-    let cells = (0..rows).map(|row| match optional && levels.get(row) != Some(&1) {
-        true => Some(Cell::Missing),
-        false => values.next(),
-    });
+    let cells =
+        (0..rows).map(|row| if optional && levels.get(row) != Some(&1) { Some(Cell::Missing) } else { values.next() });
     cells.collect::<Option<_>>().ok_or_else(damage)
 }
 

@@ -80,9 +80,10 @@ pub fn score(
     settings: &Settings,
     emit: &mut dyn FnMut(Prediction) -> Result<()>,
 ) -> Result<Counts> {
-    let constraint = match settings.constrain && settings.explanation {
-        true => Some(Constraint::new(prompter.tokenizer(), prompter.labels(), &prompter.template().prefix)?),
-        false => None,
+    let constraint = if settings.constrain && settings.explanation {
+        Some(Constraint::new(prompter.tokenizer(), prompter.labels(), &prompter.template().prefix)?)
+    } else {
+        None
     };
     let budget = Budget::beside(&model.llama, prompter.max_input_tokens(), settings.batch_tokens);
     let engine = Engine::new(model, prompter.tokenizer(), budget).constrained(constraint.as_ref());

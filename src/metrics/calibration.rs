@@ -55,9 +55,10 @@ pub fn brier_skill(rows: impl Iterator<Item = (f64, bool, f64)> + Clone) -> Outc
 pub fn observed_expected(rows: impl Iterator<Item = (f64, bool, f64)>) -> Outcome {
     let add = |(o, e, n): (f64, f64, f64), (p, y, w): (f64, bool, f64)| (o + w * f64::from(y), e + w * p, n + w);
     let (observed, expected, n) = rows.fold((0.0, 0.0, 0.0), add);
-    match expected == 0.0 {
-        true => Err(if n == 0.0 { EMPTY } else { "no positive is expected" }),
-        false => Ok(observed / expected),
+    if expected == 0.0 {
+        Err(if n == 0.0 { EMPTY } else { "no positive is expected" })
+    } else {
+        Ok(observed / expected)
     }
 }
 

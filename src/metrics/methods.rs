@@ -148,9 +148,8 @@ pub fn measure(sample: &Sample, runs: &[Answers], written: bool, options: &Optio
         // Of several runs, the one that calls the fewest clusters tells least.
         over_calls(Confusion::precision).proportion_of(called.min().unwrap_or(0)),
         over_calls(Confusion::recall).proportion_of(sample.clusters_among(|i| sample.labels()[i])),
-        Statistic::new(sample.len(), |weights: &[u32]| match written {
-            true => mean(runs.iter().map(|run| parsable(run, weights))),
-            false => Err("the method writes nothing"),
+        Statistic::new(sample.len(), |weights: &[u32]| {
+            if written { mean(runs.iter().map(|run| parsable(run, weights))) } else { Err("the method writes nothing") }
         })
         .proportion_of(sample.cluster_count()),
     ];

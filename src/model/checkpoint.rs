@@ -131,21 +131,21 @@ pub fn load_model(dir: &Path, lookup: BaseLookup<'_>, dtype: DType, device: &Dev
 /// The model that a checkpoint's adapter sits on, or the checkpoint itself where it was trained in full.
 pub fn locate(dir: &Path, info: &ClsgenJson, lookup: BaseLookup<'_>) -> Result<ModelSource> {
     let adapter = dir.join(peft::CONFIG).is_file();
-    let source = match adapter || !holds_weights(dir) {
-        true => find_base(dir, info, lookup)?,
-        false => {
-            let own = source::open(dir)?;
-            check_tokenizer(dir, info, &own)?;
-            own
-        }
+    let source = if adapter || !holds_weights(dir) {
+        find_base(dir, info, lookup)?
+    } else {
+        let own = source::open(dir)?;
+        check_tokenizer(dir, info, &own)?;
+        own
     };
-    match adapter || source.path == dir {
-        true => Ok(source),
-        false => Err(Error::model(format!(
+    if adapter || source.path == dir {
+        Ok(source)
+    } else {
+        Err(Error::model(format!(
             "{}: the adapter is missing: no {}, no model.safetensors",
             dir.display(),
             peft::CONFIG
-        ))),
+        )))
     }
 }
 

@@ -130,9 +130,10 @@ impl Llama {
 }
 
 fn check_caches(offsets: &Offsets, caches: &[SequenceCache]) -> Result<()> {
-    match caches.len() == offsets.count() {
-        true => Ok(()),
-        false => Err(Error::run(format!("prefill: {} caches for {} sequences", caches.len(), offsets.count()))),
+    if caches.len() == offsets.count() {
+        Ok(())
+    } else {
+        Err(Error::run(format!("prefill: {} caches for {} sequences", caches.len(), offsets.count())))
     }
 }
 

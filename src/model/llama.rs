@@ -113,9 +113,10 @@ impl Llama {
         lora.check()?;
         let device = self.device.clone();
         for projection in self.layers.iter_mut().flat_map(DecoderLayer::projections_mut) {
-            projection.adapter = match lora.targets.iter().any(|target| target == projection.kind()) {
-                true => Some(Adapter::init(&projection.name, projection.weight.dims2()?, lora, seed, &device)?),
-                false => None,
+            projection.adapter = if lora.targets.iter().any(|target| target == projection.kind()) {
+                Some(Adapter::init(&projection.name, projection.weight.dims2()?, lora, seed, &device)?)
+            } else {
+                None
             };
         }
         self.lora = Some(lora.clone());

@@ -115,9 +115,10 @@ fn targets(json: &Value, dir: &Path) -> Result<Vec<String>> {
         Value::Array(names) => {
             let names: Option<Vec<&str>> = names.iter().map(Value::as_str).collect();
             let names = names.ok_or_else(wrong)?;
-            match names.iter().any(|name| name.contains('.')) {
-                true => targets_of_tensors(dir),
-                false => Ok(names.into_iter().map(String::from).collect()),
+            if names.iter().any(|name| name.contains('.')) {
+                targets_of_tensors(dir)
+            } else {
+                Ok(names.into_iter().map(String::from).collect())
             }
         }
         _ => Err(wrong()),
@@ -139,15 +140,16 @@ fn weights(dir: &Path) -> Result<PathBuf> {
     }
     let error = Error::model(format!("{}: the adapter is missing", path.display()));
     let bin = dir.join("adapter_model.bin");
-    Err(match bin.is_file() {
-        true => error.hint(format!(
+    Err(if bin.is_file() {
+        error.hint(format!(
             "PyTorch .bin adapters are not read: convert it, python -c \"import torch; from safetensors.torch import \
             save_file; \
              save_file(torch.load('{}', map_location='cpu', weights_only=True), '{}')\"",
             bin.display(),
             path.display()
-        )),
-        false => error,
+        ))
+    } else {
+        error
     })
 }
 

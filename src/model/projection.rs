@@ -111,12 +111,13 @@ impl Projection {
         let ys = linear::forward_each(x, each.map(Self::base))?;
         let adapters = each.map(|projection| projection.adapter.as_ref());
         // With dropout each adapter has an input of its own.
-        let us = match pass.dropout.is_some() && adapters.iter().flatten().any(|adapter| adapter.dropout > 0.0) {
-            false => lora::reduce_each(adapters, x, Kernel::Forward)?,
-            true => array(each.into_iter().map(|projection| {
+        let us = if pass.dropout.is_some() && adapters.iter().flatten().any(|adapter| adapter.dropout > 0.0) {
+            array(each.into_iter().map(|projection| {
                 let reduce = |adapter: &Adapter| adapter.reduce(&projection.dropped(x, pass)?);
                 projection.adapter.as_ref().map(reduce).transpose()
-            }))?,
+            }))?
+        } else {
+            lora::reduce_each(adapters, x, Kernel::Forward)?
         };
         array(each.into_iter().zip(ys).zip(us).map(|((projection, y), u)| match (&projection.adapter, u) {
             (Some(adapter), Some(u)) => Ok((linear::add_forward(y, &u, &adapter.b)?, Some(u))),

@@ -73,9 +73,10 @@ pub fn shape(base: &str, search: &[&Path]) -> Result<ModelSource> {
 /// The model at a path that exists.
 pub(super) fn open(path: &Path) -> Result<ModelSource> {
     if path.is_file() {
-        return match has_extension(path, "gguf") {
-            true => Ok(ModelSource { path: path.to_owned(), weights: Weights::Gguf(path.to_owned()) }),
-            false => Err(not_a_model(path)),
+        return if has_extension(path, "gguf") {
+            Ok(ModelSource { path: path.to_owned(), weights: Weights::Gguf(path.to_owned()) })
+        } else {
+            Err(not_a_model(path))
         };
     }
     if let Some(files) = safetensors(path)? {

@@ -116,9 +116,10 @@ impl Llama {
             device::check_interrupted()?;
             let kept = layer.forward_saving(&x, &self.rope, &pass)?;
             let y = layer.output(&kept, &pass)?;
-            layers.push(match context.memory.keeps(i, self.layers.len()) {
-                true => SavedLayer::Keep(Box::new(kept)),
-                false => SavedLayer::Recompute(x),
+            layers.push(if context.memory.keeps(i, self.layers.len()) {
+                SavedLayer::Keep(Box::new(kept))
+            } else {
+                SavedLayer::Recompute(x)
             });
             x = y;
         }

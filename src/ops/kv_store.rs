@@ -145,9 +145,10 @@ impl<'a> PagedBatch<'a> {
     }
 
     fn check_layer(&self, layer: usize) -> Result<()> {
-        match layer < self.layout.layers {
-            true => Ok(()),
-            false => Err(Error::run(format!("layer {layer} of blocks of {} layers", self.layout.layers))),
+        if layer < self.layout.layers {
+            Ok(())
+        } else {
+            Err(Error::run(format!("layer {layer} of blocks of {} layers", self.layout.layers)))
         }
     }
 }
@@ -179,9 +180,10 @@ pub fn store(step: &PagedBatch<'_>, layer: usize, k: &Tensor, v: &Tensor) -> Res
             Ok(())
         })
     };
-    match tokens < BLOCK {
-        true => step.runs.iter().try_for_each(write),
-        false => thread_team::map(step.runs.len(), |i| write(&step.runs[i])).into_iter().collect(),
+    if tokens < BLOCK {
+        step.runs.iter().try_for_each(write)
+    } else {
+        thread_team::map(step.runs.len(), |i| write(&step.runs[i])).into_iter().collect()
     }
 }
 

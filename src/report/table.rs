@@ -91,9 +91,12 @@ impl Table {
 
     /// RFC 4180, heads first.
     pub fn csv(&self) -> String {
-        let quote = |cell: &String| match cell.contains([',', '"', '\n', '\r']) {
-            true => format!("\"{}\"", cell.replace('"', "\"\"")),
-            false => cell.clone(),
+        let quote = |cell: &String| {
+            if cell.contains([',', '"', '\n', '\r']) {
+                format!("\"{}\"", cell.replace('"', "\"\""))
+            } else {
+                cell.clone()
+            }
         };
         let line =
             |row: &Vec<String>| row.iter().map(|cell| quote(&ascii_minus(cell))).collect::<Vec<_>>().join(",") + "\r\n";

@@ -91,9 +91,10 @@ impl AtomicDir {
             return Ok(None);
         }
         // The fault point of the second way takes the first one away.
-        let swapped = match fault::named("dir.aside") {
-            true => Err(rustix::io::Errno::INVAL),
-            false => renameat_with(CWD, &self.temporary, CWD, &self.destination, RenameFlags::EXCHANGE),
+        let swapped = if fault::named("dir.aside") {
+            Err(rustix::io::Errno::INVAL)
+        } else {
+            renameat_with(CWD, &self.temporary, CWD, &self.destination, RenameFlags::EXCHANGE)
         };
         match swapped {
             Ok(()) => Ok(Some(self.temporary.clone())),

@@ -106,13 +106,14 @@ fn refuse_foreign(path: &Path, what: &str, file: &mut File) -> Result<()> {
     guard::check_output(path)?;
     let mut start = Vec::new();
     file.take(8).read_to_end(&mut start).map_err(|e| super::error("cannot read", path, &e))?;
-    match start.is_empty() || start == b"process " {
-        true => Ok(()),
-        false => Err(Error::usage(format!(
+    if start.is_empty() || start == b"process " {
+        Ok(())
+    } else {
+        Err(Error::usage(format!(
             "{} is there already and is no lock of ours: {what} cannot be locked",
             path.display()
         ))
-        .hint("move that file away, or choose another place")),
+        .hint("move that file away, or choose another place"))
     }
 }
 

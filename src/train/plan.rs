@@ -88,9 +88,10 @@ impl Plan {
 
     /// Record indices in the order of `epoch`, counted from 1.
     pub fn order(&self, epoch: usize) -> Vec<usize> {
-        let mut order = match self.shuffle {
-            true => Rng::new(self.seed, streams::SHUFFLE).permutation(epoch as u64, self.records),
-            false => (0..self.records).collect(),
+        let mut order = if self.shuffle {
+            Rng::new(self.seed, streams::SHUFFLE).permutation(epoch as u64, self.records)
+        } else {
+            (0..self.records).collect()
         };
         if let Some(tokens) = &self.short_first {
             // Stable: records of equal length stay shuffled.

@@ -191,9 +191,12 @@ fn random(name: &str, shape: &[usize], std: f32) -> Tensor {
 /// A token a byte (GPT-2's byte alphabet), and an end-of-turn token.
 fn byte_tokenizer() -> Value {
     let printable = |b: u8| matches!(b, 33..=126 | 161..=172 | 174..=255);
-    let symbol = |b: u8| match printable(b) {
-        true => char::from(b),
-        false => char::from_u32(256 + (0..b).filter(|&b| !printable(b)).count() as u32).unwrap(),
+    let symbol = |b: u8| {
+        if printable(b) {
+            char::from(b)
+        } else {
+            char::from_u32(256 + (0..b).filter(|&b| !printable(b)).count() as u32).unwrap()
+        }
     };
     let vocab: Map<String, Value> = (0..=255).map(|b| (symbol(b).to_string(), json!(b))).collect();
     json!({

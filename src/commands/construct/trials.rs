@@ -49,9 +49,10 @@ pub(super) fn trials(
 
 /// Says what a signal leaves behind and how to go on.
 fn saved(error: Error, done: usize, of: usize) -> Error {
-    match output::is_stop(&error) {
-        true => Error::new(error.kind(), format!("{error} after {done} of {of} records to do, what is done is saved"))
-            .hint("the same command goes on where this one stopped"),
-        false => error,
+    if output::is_stop(&error) {
+        Error::new(error.kind(), format!("{error} after {done} of {of} records to do, what is done is saved"))
+            .hint("the same command goes on where this one stopped")
+    } else {
+        error
     }
 }

@@ -321,10 +321,11 @@ impl<'a> Runner<'a> {
         log::fill(self.context, &file, (made, self.plan.overwrite), self.records, work)?;
         // What was written stays on disk: ten answers a note would fill the memory of a large split.
         let lines = log::read(&file, |line: &mut Line| line.runs.iter_mut().for_each(|run| run.text = None))?;
-        match lines.iter().map(|line| &line.id).eq(self.records.iter().map(|record| &record.id)) {
-            true => Ok(lines),
-            false => Err(Error::run(format!("{} holds other records than the split", file.display()))
-                .hint("delete it and try again")),
+        if lines.iter().map(|line| &line.id).eq(self.records.iter().map(|record| &record.id)) {
+            Ok(lines)
+        } else {
+            Err(Error::run(format!("{} holds other records than the split", file.display()))
+                .hint("delete it and try again"))
         }
     }
 

@@ -103,9 +103,10 @@ pub fn leakage(config: &Config) -> Option<Table> {
             texts,
         ]);
     }
-    table.note(match report.is_clean() {
-        true => "No two splits share anything.",
-        false => "Records that splits share make a score look better than it is; intervals are clustered by group.",
+    table.note(if report.is_clean() {
+        "No two splits share anything."
+    } else {
+        "Records that splits share make a score look better than it is; intervals are clustered by group."
     });
     Some(table)
 }

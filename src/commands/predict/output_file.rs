@@ -153,13 +153,11 @@ fn refuse_run_file(path: &Path, run: &Path) -> Result<()> {
         RUN_FILES.iter().any(|name| first == *name)
             && (first == "checkpoints" || (real.exists() && !sidecar_path(&real).exists()))
     });
-    match in_checkpoint || own {
-        false => Ok(()),
-        true => Err(Error::usage(format!(
-            "{} is a file of a run or checkpoint, not a place for predictions",
-            path.display()
-        ))
-        .hint("give another --output; --overwrite does not replace it")),
+    if in_checkpoint || own {
+        Err(Error::usage(format!("{} is a file of a run or checkpoint, not a place for predictions", path.display()))
+            .hint("give another --output; --overwrite does not replace it"))
+    } else {
+        Ok(())
     }
 }
 
@@ -293,9 +291,10 @@ fn check_same(path: &Path, beside: &Path, ours: &Sidecar) -> Result<Option<Writt
     let differing = ours.fingerprint.differences(&theirs.fingerprint);
     if differing.is_empty() {
         let changed = theirs.written.as_ref().is_some_and(|written| !written.begins(path));
-        return match changed {
-            true => Err(refusal(path, "its lines are not those that were written: it was changed since")),
-            false => Ok(theirs.written),
+        return if changed {
+            Err(refusal(path, "its lines are not those that were written: it was changed since"))
+        } else {
+            Ok(theirs.written)
         };
     }
     Err(refusal(path, &format!("it was made with other settings: {}", differing.join("; "))))

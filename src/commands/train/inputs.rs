@@ -86,10 +86,11 @@ fn required(config: &Config) -> Result<()> {
     .into_iter()
     .filter_map(|(key, missing)| missing.then_some(key))
     .collect();
-    match missing.is_empty() {
-        true => Ok(()),
-        false => Err(Error::usage(format!("`clsgen train` needs {}", missing.join(", ")))
-            .hint("give a config with --config FILE, or the keys with --set key=value")),
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::usage(format!("`clsgen train` needs {}", missing.join(", ")))
+            .hint("give a config with --config FILE, or the keys with --set key=value"))
     }
 }
 

@@ -113,9 +113,10 @@ fn check_shape(context: &Context, dir: &Path, base_hash: &str, tokenizer_hash: &
             ));
         }
     }
-    match differing.is_empty() {
-        true => Ok(()),
-        false => Err(Error::model(format!("{}: {}", dir.display(), differing.join("; ")))
-            .hint("make [lora], [head] and model.base those of the checkpoint")),
+    if differing.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::model(format!("{}: {}", dir.display(), differing.join("; ")))
+            .hint("make [lora], [head] and model.base those of the checkpoint"))
     }
 }
