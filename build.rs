@@ -17,6 +17,10 @@ use std::{
 };
 
 use flate2::{Compression, write::ZlibEncoder};
+use functions::LIBRARIES;
+
+#[path = "src/ops/cuda/functions.rs"]
+mod functions;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
@@ -30,14 +34,6 @@ fn main() {
         println!("cargo:rerun-if-env-changed={name}");
     }
     println!("cargo:rerun-if-changed=src/ops");
-    // Without it cudarc is linked to CUDA's libraries, and lacks the functions that ask for them at run time.
-    println!("cargo:rerun-if-env-changed=RUSTC_WRAPPER");
-    if !env::var("RUSTC_WRAPPER").is_ok_and(|wrapper| wrapper.ends_with(".cargo/rustc.sh")) {
-        fail(
-            "the feature `cuda` needs the compiler wrapper .cargo/rustc.sh: run cargo in this project's directory, \
-            without RUSTC_WRAPPER",
-        );
-    }
     let home = ["CUDA_HOME", "CUDA_PATH"]
         .iter()
         .find_map(env::var_os)
@@ -49,12 +45,11 @@ fn main() {
 
 /// What `storage::packed` reads: a megabyte less to carry.
 fn pack(to: &Path) {
-    let written = |result: std::io::Result<()>| result.unwrap_or_else(|e| fail(&format!("{}: {e}", to.display())));
     let packed = |name: &str, bytes: &[u8]| {
         let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
-        written(encoder.write_all(bytes).and_then(|()| fs::write(to.join(name), encoder.finish()?)));
+        written(to, encoder.write_all(bytes).and_then(|()| fs::write(to.join(name), encoder.finish()?)));
     };
-    written(fs::create_dir_all(to));
+    written(to, fs::create_dir_all(to));
     for path in ["src/demo/model/model.safetensors", "src/demo/model/tokenizer.json", "Cargo.lock"] {
         println!("cargo:rerun-if-changed={path}");
         let bytes = fs::read(path).unwrap_or_else(|e| fail(&format!("{path}: {e}")));
@@ -137,17 +132,59 @@ fn compile(nvcc: &Path, source: &Path, target: &Path) {
 }
 
 /// Archives under the names that crates ask the linker for, found before any other, so that the program starts where
-/// none of these libraries is installed. cudarc says -lcuda … though, opening them itself, it refers to nothing of
-/// theirs. candle-kernels says -lmoe: 32 MB of quantized and mixture-of-experts kernels, for one architecture, that
-/// clsgen has no use for (GGUF files are widened on the host) and that `.cargo/candle-kernels.rs` does not compile; its
-/// own build script, of which a build directory may hold results, says -lcudart and -lstdc++ for their sake. Instead of
+/// none of these libraries is installed.
+///
+/// cudarc says -lcuda and so on: of the functions that the program calls, `libcuda.a` has jumps to where
+/// `ops::cuda::libraries` finds them. candle-kernels says -lmoe, and -lcudart and -lstdc++ for its sake: 35 MB of
+/// quantized and mixture-of-experts kernels that clsgen has no use for (GGUF files are widened on the host). Instead of
 /// them there are functions of the same names that stop the program.
 fn archives_instead(to: &Path) {
-    let written = |result: std::io::Result<()>| result.unwrap_or_else(|e| fail(&format!("{}: {e}", to.display())));
-    written(fs::create_dir_all(to));
-    for library in ["cuda", "cublas", "cublasLt", "curand", "nvrtc", "cudart", "stdc++"] {
-        written(fs::write(to.join(format!("lib{library}.a")), b"!<arch>\n"));
+    written(to, fs::create_dir_all(to));
+    for library in ["cublas", "cublasLt", "curand", "nvrtc", "cudart", "stdc++"] {
+        written(to, fs::write(to.join(format!("lib{library}.a")), b"!<arch>\n"));
     }
+    archive(to, "cuda", &jumps());
+    archive(to, "moe", &stops());
+    println!("cargo:rustc-link-search=native={}", to.display());
+}
+
+/// A function for each of the list that goes to the address in its slot, whatever its arguments are; and the table of
+/// slots. Hidden, so that no library finds these functions before its own.
+fn jumps() -> String {
+    let jump = |i: usize| match env::var("CARGO_CFG_TARGET_ARCH").as_deref() {
+        Ok("x86_64") => format!("jmp *CLSGEN_CUDA_SLOTS+{}(%rip)", 8 * i),
+        Ok("aarch64") => {
+            let slot = format!("CLSGEN_CUDA_SLOTS+{}", 8 * i);
+            format!("adrp x16, {slot}\\n ldr x16, [x16, :lo12:{slot}]\\n br x16")
+        }
+        _ => fail("the feature `cuda` is for x86_64 and aarch64"),
+    };
+    let (mut functions, mut slots, mut first) = (String::new(), String::new(), 0);
+    for (library, names) in LIBRARIES {
+        // NOT_INITIALIZED of the library's own codes: cudarc takes no others.
+        let code = match library {
+            "cuda" => 3,
+            "cublas" => 1,
+            "curand" => 101,
+            _ => fail(&format!("{library}: its code for what is not initialized is not known")),
+        };
+        functions += &format!("static int no_{library}(void) {{ return {code}; }}\n");
+        slots += &format!("(void *)no_{library},\n").repeat(names.len());
+        for (i, name) in (first..).zip(names) {
+            let jump = jump(i);
+            functions +=
+                &format!("ASM(\".globl {name}\\n .hidden {name}\\n .type {name}, %function\\n{name}: {jump}\");\n");
+        }
+        first += names.len();
+    }
+    format!(
+        "#define ASM(function) __asm__(\".pushsection .text\\n\" function \"\\n.popsection\")\n{functions}\
+         __attribute__((visibility(\"hidden\"))) void *CLSGEN_CUDA_SLOTS[] = {{\n{slots}}};\n"
+    )
+}
+
+/// The functions of `libmoe.a`.
+fn stops() -> String {
     let mut names: Vec<String> = ["moe_gemm_gguf", "moe_gemm_gguf_prefill", "moe_gemm_wmma"].map(String::from).to_vec();
     for dtype in ["bf16", "f16", "f32"] {
         names.push(format!("launch_mmvq_gguf_quantize_q8_1_{dtype}"));
@@ -155,16 +192,20 @@ fn archives_instead(to: &Path) {
     }
     names.extend(["D4", "DS4", "D2S6"].iter().map(|layout| format!("launch_mmq_quantize_q8_1_{layout}")));
     names.extend(QUANTIZED.iter().map(|kind| format!("launch_mmq_gguf_{kind}")));
-    let functions: String = names.iter().map(|name| format!("void {name}(void) {{ __builtin_trap(); }}\n")).collect();
-    let (source, object, archive) = (to.join("moe.c"), to.join("moe.o"), to.join("libmoe.a"));
-    written(fs::write(&source, functions));
-    let _ = fs::remove_file(&archive);
-    run(Command::new("cc").args(["-c", "-O1", "-fPIC", "-o"]).arg(&object).arg(&source));
-    run(Command::new("ar").arg("crs").arg(&archive).arg(&object));
-    println!("cargo:rustc-link-search=native={}", to.display());
+    names.iter().map(|name| format!("void {name}(void) {{ __builtin_trap(); }}\n")).collect()
 }
 
 const QUANTIZED: [&str; 10] = ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k"];
+
+/// `lib<library>.a` of what the source compiles to.
+fn archive(to: &Path, library: &str, source: &str) {
+    let (file, object) = (to.join(format!("{library}.c")), to.join(format!("{library}.o")));
+    let archive = to.join(format!("lib{library}.a"));
+    written(to, fs::write(&file, source));
+    let _ = fs::remove_file(&archive);
+    run(Command::new("cc").args(["-c", "-O1", "-fPIC", "-o"]).arg(&object).arg(&file));
+    run(Command::new("ar").arg("crs").arg(&archive).arg(&object));
+}
 
 fn run(command: &mut Command) {
     match command.status() {
@@ -179,6 +220,10 @@ fn visit(dir: &Path, each: &mut impl FnMut(&Path)) {
         let path = entry.path();
         if path.is_dir() { visit(&path, each) } else { each(&path) }
     }
+}
+
+fn written(to: &Path, result: std::io::Result<()>) {
+    result.unwrap_or_else(|e| fail(&format!("{}: {e}", to.display())));
 }
 
 /// When a file was last written; the beginning of time where there is none.

@@ -6,10 +6,13 @@
 #![cfg(feature = "cuda")]
 
 mod common;
+#[path = "../src/ops/cuda/functions.rs"]
+mod functions;
 
 use std::{path::Path, process::Command};
 
 use common::{Outcome, assert_fails, clsgen, outcome};
+use functions::LIBRARIES;
 
 const DRIVER: &str = "#include <stdlib.h>
 static int from(const char *name) { const char *value = getenv(name); return value ? atoi(value) : 0; }
@@ -20,8 +23,12 @@ int cuDeviceGetCount(int *count) { *count = from(\"FAKE_COUNT\"); return 0; }
 
 /// Libraries of these names in `dir`, all with the fake driver's functions.
 fn fake(dir: &Path, libraries: &[&str]) {
+    fake_of(dir, libraries, DRIVER);
+}
+
+fn fake_of(dir: &Path, libraries: &[&str], code: &str) {
     let source = dir.join("fake.c");
-    std::fs::write(&source, DRIVER).unwrap();
+    std::fs::write(&source, code).unwrap();
     for library in libraries {
         let built = Command::new("cc")
             .args(["-shared", "-fPIC", "-o"])
@@ -73,6 +80,32 @@ fn each_missing_part_is_told_apart() {
             ],
         );
     }
+}
+
+/// Those of an old driver are told by its version, before.
+#[test]
+fn functions_that_a_library_lacks_are_named() {
+    let all = tempfile::tempdir().unwrap();
+    fake(all.path(), &["cuda", "cublas", "curand"]);
+    let told = selftest("cuda", all.path(), (13_010, 0, 1));
+    assert_fails(
+        &told,
+        5,
+        &["libcuda.so is not that of CUDA 13.0: it lacks functions: cuCtxDestroy_v2, ", "hint: install driver 580"],
+    );
+}
+
+/// Of every function on the list, the library's own is called: each says "out of memory" here, none "not initialized".
+#[test]
+fn calls_reach_the_libraries() {
+    let all = tempfile::tempdir().unwrap();
+    for (library, functions) in LIBRARIES {
+        let others = functions.iter().filter(|function| !DRIVER.contains(&format!("{function}(")));
+        let others: String = others.map(|function| format!("int {function}(void) {{ return 2; }}\n")).collect();
+        fake_of(all.path(), &[library], &(DRIVER.to_owned() + &others));
+    }
+    let told = selftest("cuda", all.path(), (13_010, 0, 1));
+    assert_fails(&told, 5, &["CUDA device 0 cannot be opened", "CUDA_ERROR_OUT_OF_MEMORY"]);
 }
 
 #[test]

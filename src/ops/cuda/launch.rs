@@ -134,8 +134,8 @@ impl Launch {
         self.u64(value.to_bits())
     }
 
-    /// Enqueues the kernel on the device's stream: `grid` blocks of `threads` threads, each block with `shared` bytes of
-    /// dynamic shared memory. A grid with a 0 in it does nothing.
+    /// Enqueues the kernel on the device's stream: `grid` blocks of `threads` threads, each block with `shared` bytes
+    /// of dynamic shared memory. A grid with a 0 in it does nothing.
     ///
     /// # Safety
     /// The arguments must be those that the kernel declares, in its order and of its types, and every tensor must have

@@ -10,7 +10,11 @@
 //!   so memory freed on the host may still be in use by a kernel before it.
 
 #[cfg(feature = "cuda")]
+mod functions;
+#[cfg(feature = "cuda")]
 mod launch;
+#[cfg(feature = "cuda")]
+mod libraries;
 #[cfg(feature = "cuda")]
 mod memory;
 mod open;

@@ -30,8 +30,10 @@ pub fn open(ordinal: usize) -> Result<Device> {
     if let Some(device) = opened.get(&ordinal) {
         return Ok(device.clone());
     }
-    found::libraries()?;
+    let libraries = found::libraries()?;
     found::devices(ordinal)?;
+    // Asked last: an old driver lacks functions too, and is better told by its version.
+    found::functions(&libraries)?;
     // A stream of our own, not one a thread: weights are read by many threads.
     let device = Device::new_cuda_with_stream(ordinal).map_err(|error| {
         Error::resources(format!("CUDA device {ordinal} cannot be opened: {error}")).hint(found::NVIDIA_SMI)
@@ -65,14 +67,15 @@ pub fn take_peak_memory(device: &Device) -> Option<u64> {
     None
 }
 
-/// Everything here is asked before candle is, which panics where a library or a symbol is missing.
+/// Everything here is asked before candle is, whose errors do not say what is missing.
 #[cfg(feature = "cuda")]
 #[allow(unsafe_code)]
 mod found {
     use candle_core::Device;
-    use candle_core::cuda_backend::cudarc::{cublas, curand, driver};
+    use candle_core::cuda_backend::cudarc::driver;
     use driver::sys::{CUmemPool_attribute as Attribute, CUresult};
 
+    use super::super::libraries::{self, Library};
     use super::CPU_HINT;
     use crate::error::{Error, Result};
 
@@ -80,22 +83,19 @@ mod found {
     /// The version whose functions we call and whose PTX we carry, as the driver counts: 1000·major + 10·minor.
     const CUDA_VERSION: i32 = 13_000;
 
-    /// The three shared libraries, opened by name from where the system looks for libraries.
-    pub fn libraries() -> Result<()> {
-        // SAFETY: these open a library and close it again; loading one runs its initialisers, as using it would.
-        let (driver, cublas, curand) = unsafe {
-            (driver::sys::is_culib_present(), cublas::sys::is_culib_present(), curand::sys::is_culib_present())
-        };
-        if !driver {
+    /// The shared libraries, opened by name from where the system looks for libraries.
+    pub fn libraries() -> Result<Vec<Library>> {
+        let [driver, cublas, curand] = libraries::open();
+        if driver.is_none() {
             return Err(Error::resources("no CUDA driver on this machine: libcuda.so.1 cannot be loaded")
                 .hint(format!("{CPU_HINT}, or install the NVIDIA driver (580 or newer)")));
         }
-        let missing: Vec<&str> = [(cublas, "cuBLAS (libcublas.so.13)"), (curand, "cuRAND (libcurand.so.10)")]
+        let missing: Vec<&str> = [(&cublas, "cuBLAS (libcublas.so.13)"), (&curand, "cuRAND (libcurand.so.10)")]
             .into_iter()
-            .filter_map(|(there, name)| (!there).then_some(name))
+            .filter_map(|(library, name)| library.is_none().then_some(name))
             .collect();
         if missing.is_empty() {
-            return Ok(());
+            return Ok([driver, cublas, curand].into_iter().flatten().collect());
         }
         Err(Error::resources(format!(
             "CUDA 13 is incomplete on this machine: {} cannot be \
@@ -106,6 +106,20 @@ mod found {
             "put the directory that holds them on LD_LIBRARY_PATH (a Python environment with PyTorch has one: \
             nvidia/cu13/lib), or {CPU_HINT}"
         )))
+    }
+
+    /// No library lacks a function that may come to be called.
+    pub fn functions(libraries: &[Library]) -> Result<()> {
+        let Some(Library { file, lacks }) = libraries.iter().find(|library| !library.lacks.is_empty()) else {
+            return Ok(());
+        };
+        let more = if lacks.len() > 3 { format!(" and {} more", lacks.len() - 3) } else { String::new() };
+        let lacks = lacks[..lacks.len().min(3)].join(", ");
+        Err(Error::resources(format!("{file} is not that of CUDA 13.0, it lacks functions: {lacks}{more}")).hint(
+            format!(
+                "install driver 580 or newer, put cuBLAS and cuRAND of CUDA 13 first on LD_LIBRARY_PATH, or {CPU_HINT}"
+            ),
+        ))
     }
 
     /// A driver that is new enough, and a device of that number.
