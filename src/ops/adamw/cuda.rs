@@ -55,7 +55,7 @@ impl Table {
         let kernel = self.launch("square_sums_f32")?.tensor(&sums)?;
         // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
         unsafe { kernel.run([self.blocks as u32, 1, 1], THREADS, SHARED) }?;
-        let launch =
+        let kernel =
             Launch::new(&self.device, FILE, "norm_f64")?.tensor(&sums)?.tensor(&norm)?.u32(self.blocks)?.f64(max_norm);
         // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
         unsafe { kernel.run([1, 1, 1], THREADS, SHARED) }?;

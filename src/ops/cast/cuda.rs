@@ -33,5 +33,5 @@ pub(in crate::ops) fn cast_into(x: &Tensor, y: &Tensor) -> Result<()> {
     let launch =
         Launch::new(&device_of(x)?, "cast/kernels", kernel)?.tensor(&x.contiguous()?)?.tensor(y)?.u64(n as u64);
     // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
-    unsafe { kernel.run([blocks(n, THREADS), 1, 1], THREADS as u32, 0) }
+    unsafe { launch.run([blocks(n, THREADS), 1, 1], THREADS as u32, 0) }
 }

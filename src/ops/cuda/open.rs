@@ -115,7 +115,7 @@ mod found {
         };
         let more = if lacks.len() > 3 { format!(" and {} more", lacks.len() - 3) } else { String::new() };
         let lacks = lacks[..lacks.len().min(3)].join(", ");
-        Err(Error::resources(format!("{file} is not that of CUDA 13.0, it lacks functions: {lacks}{more}")).hint(
+        Err(Error::resources(format!("{file} is not that of CUDA 13.0: it lacks functions: {lacks}{more}")).hint(
             format!(
                 "install driver 580 or newer, put cuBLAS and cuRAND of CUDA 13 first on LD_LIBRARY_PATH, or {CPU_HINT}"
             ),

@@ -31,6 +31,6 @@ pub(super) fn turn<const N: usize>(
     let launch =
         launch.tensor(&upload(&device, positions)?)?.tensor(&upload(&device, &words)?)?.u32(inv_freq.len())?.f32(sign);
     // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
-    unsafe { kernel.run([positions.len() as u32, 1, 1], THREADS, 8 * inv_freq.len()) }?;
+    unsafe { launch.run([positions.len() as u32, 1, 1], THREADS, 8 * inv_freq.len()) }?;
     Ok(ys)
 }
