@@ -95,7 +95,8 @@ fn functions_that_a_library_lacks_are_named() {
     );
 }
 
-/// Of every function on the list, the library's own is called: each says "out of memory" here, none "not initialized".
+/// Of libraries that have every function, the one that opens a device says "out of memory" here; a jump that leads
+/// nowhere would say "not initialized".
 #[test]
 fn calls_reach_the_libraries() {
     let all = tempfile::tempdir().unwrap();
