@@ -1,8 +1,9 @@
 //! LLM-as-a-judge (paper §5.3.2 and A.4.1): what does an explanation imply, and can it be read?
 //!
-//! The judge is any model of Llama's architecture, asked greedily: of a parsable record what its explanation implies,
-//! and of every generated text whether it can be read. It sees the explanation (of an unparsable record: the text)
-//! alone: never the record, the gold label, the probability or the verdict (lines that are a verdict are taken out).
+//! The judge is any model of Llama's architecture and decodes greedily. For each parsable prediction it is asked which
+//! label the explanation implies; for every generated text, whether it is readable. It sees the explanation (of an
+//! unparsable prediction: the text) alone: never the record, the gold label, the probability, or a line that states the
+//! label (such lines are removed).
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +15,7 @@ use crate::{
     prompt::{Prompter, TextTokenizer, verdict},
 };
 
-/// Tokens that a judge may write which does not think first: its one line, and a little talk around it.
+/// `max_new_tokens` for a judge without a reasoning phase: its answer line, and 24 tokens around it.
 pub fn max_new_tokens(tokenizer: &TextTokenizer, labels: &[String; 2]) -> Result<usize> {
     let lengths = labels.iter().map(|label| Ok(tokenizer.encode(&format!("Classification: {label}"))?.len()));
     Ok(24 + lengths.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(0))
@@ -35,7 +36,8 @@ pub struct JudgeLine {
     pub readable: Option<bool>,
 }
 
-/// As the metrics want it: what a prediction holds, and what the judge said of it, if it was asked.
+/// Combines a prediction with the judge's answers, if it was asked, into what the metrics take. An unjudged prediction
+/// counts as without a label.
 pub fn verdict_of(prediction: &Prediction, line: Option<&JudgeLine>) -> Verdict {
     let written = prediction.text.is_some();
     Verdict {
@@ -47,23 +49,23 @@ pub fn verdict_of(prediction: &Prediction, line: Option<&JudgeLine>) -> Verdict 
     }
 }
 
-/// Something to judge.
+/// One prediction prepared for the judge.
 pub struct Case {
-    /// The explanation, under the names of both prompts' fields.
+    /// The text to judge, as the fields `explanation` and `text` that the two prompt files name.
     record: Record,
-    /// The verbalized label, where there is an explanation beside it: what does that imply?
+    /// The verbalized label, if there is an explanation: then the label that this implies is asked for.
     label: Option<u8>,
-    /// Whether a text was generated: can it be read?
+    /// Whether there is generated text: then its readability is asked for.
     written: bool,
 }
 
-/// What there is to judge of a prediction: its explanation where it is parsable, else its whole text; `None` without
-/// any.
+/// The judge's input for a prediction: its explanation if it is parsable, else its whole text; `None` if no text is
+/// left.
 pub fn case(prediction: &Prediction, labels: &[String; 2]) -> Option<Case> {
     let explained = prediction.verbalized_label.zip(prediction.explanation.as_deref());
     let judged = explained.map(|(_, explanation)| explanation).or(prediction.text.as_deref())?;
-    let reasons = |line: &&str| verdict(line, "Classification: ", labels).is_none();
-    let text = judged.split('\n').filter(reasons).collect::<Vec<_>>().join("\n").trim().to_owned();
+    let is_reasoning = |line: &&str| verdict(line, "Classification: ", labels).is_none();
+    let text = judged.split('\n').filter(is_reasoning).collect::<Vec<_>>().join("\n").trim().to_owned();
     let record = Record {
         id: prediction.id.clone()?,
         fields: [("explanation".to_owned(), text.clone()), ("text".to_owned(), text.clone())].into(),
@@ -77,7 +79,7 @@ pub fn case(prediction: &Prediction, labels: &[String; 2]) -> Option<Case> {
     (!text.is_empty()).then_some(case)
 }
 
-/// Asks about every case; `emit` gets a line a case, in their order.
+/// Asks about every case; `emit` receives one line per case, in their order.
 pub fn ask(
     asker: &Asker<'_>,
     inconsistency: &Prompter,
@@ -91,7 +93,8 @@ pub fn ask(
         asked.into_iter().flatten()
     });
     let mut cases = cases.iter().peekable();
-    // What a case's first answer implied, where its second is still to come.
+    // Answers arrive in the order of the questions, one or two per case: `Some` between the two of a case, with the
+    // label that the first one gave.
     let mut implied: Option<Option<u8>> = None;
     asker.ask(questions, &mut |asked| {
         let Some(case) = cases.peek() else { return Ok(()) };
@@ -99,7 +102,7 @@ pub fn ask(
             Some(label) => label,
             None if case.label.is_none() => None,
             None => {
-                let label = line(&asked, "Classification: ", inconsistency.labels());
+                let label = answered_class(&asked, "Classification: ", inconsistency.labels());
                 if case.written {
                     implied = Some(label);
                     return Ok(());
@@ -107,16 +110,19 @@ pub fn ask(
                 label
             }
         };
-        let readable =
-            if case.written { line(&asked, "Readability: ", &READABILITY).map(|class| class == 1) } else { None };
+        let readable = if case.written {
+            answered_class(&asked, "Readability: ", &READABILITY).map(|class| class == 1)
+        } else {
+            None
+        };
         let (id, verbalized_label) = (case.record.id.clone(), case.label);
         cases.next();
         emit(JudgeLine { id, verbalized_label, inferred_label, readable })
     })
 }
 
-/// The class that the judge's answer names, once its thoughts are over.
-fn line(asked: &Asked, key: &str, values: &[impl AsRef<str>; 2]) -> Option<u8> {
+/// The class that the judge's answer names after any `<think>` block; `None` if it cannot be parsed.
+fn answered_class(asked: &Asked, key: &str, values: &[impl AsRef<str>; 2]) -> Option<u8> {
     let said = asked.answers.first().and_then(|answer| asked.said(answer))?;
     verdict(said, key, values).map(|(_, class)| class)
 }
@@ -161,7 +167,11 @@ mod tests {
     fn answers_are_one_line_or_unparsable() {
         let read_after = |opened_thought: bool, text: &str, key: &str, values: &[String; 2]| {
             let answer = Generation { ids: Vec::new(), text: text.into(), finish: Finish::Stop, generated_tokens: 3 };
-            line(&Asked { prompt_tokens: 1, truncated_tokens: 0, opened_thought, answers: vec![answer] }, key, values)
+            answered_class(
+                &Asked { prompt_tokens: 1, truncated_tokens: 0, opened_thought, answers: vec![answer] },
+                key,
+                values,
+            )
         };
         let read = |text: &str, key: &str, values: &[String; 2]| read_after(false, text, key, values);
         assert_eq!(read("Classification: TRUE", "Classification: ", &labels()), Some(1));

@@ -170,7 +170,7 @@ pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
 pub(super) fn execute(context: &Context, args: &EvalArgs) -> Result<Option<Outcome>> {
     let options = options(context);
     if args.curve && args.predictions.is_none() && args.split == "test" && context.config.data.test.is_none() {
-        return curve_alone(context, &options).map(|()| None);
+        return curve::alone(context, &options).map(|()| None);
     }
     let work = Work::find(context, args)?;
     let folder = Folder::find(context, args, work.made(context)?)?;
@@ -315,32 +315,6 @@ fn save(
     folder.finish(context, args)?;
     tracing::info!("wrote {} and {}", out.join("metrics.json").display(), out.join("report.html").display());
     Ok(())
-}
-
-/// `--curve` of a run that has no test split to score: the table and the figure, from its epochs alone, in
-/// `RUN/eval/curve/`.
-fn curve_alone(context: &Context, options: &Options) -> Result<()> {
-    let epochs = curve::epochs(context, options)?;
-    let table = curve::table(&epochs);
-    folder::refuse_older(&context.run_dir.join("eval"))?;
-    if context.dry_run {
-        return Plan::new(context, "eval")
-            .with("scores", "nothing: data.test names no file, only the curve is made")
-            .print(context);
-    }
-    let out = context.run_dir.join("eval").join("curve");
-    let _lock = RunLock::acquire(&context.run_dir)?;
-    storage::create_dir_all(&out)?;
-    run_record::write(context, "eval", &[], &[])?;
-    write_tables(&out, &[&table])?;
-    let parts = report::Parts { scored: None, tables: std::slice::from_ref(&table), decisions: None, epochs: &epochs };
-    report::write(context, &out, &parts, options, false)?;
-    tracing::info!("data.test names no file: only the curve was made, {}", out.join("report.html").display());
-    if context.json {
-        output::write(&storage::json(&json!({ "curve": table }))?)
-    } else {
-        output::line(&table.markdown())
-    }
 }
 
 /// Says that an AUROC of exactly 1 is seldom what it seems.

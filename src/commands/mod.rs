@@ -1,4 +1,4 @@
-//! The recipes: construct, train, eval, predict, demo, selftest. Flat, readable, no cleverness. Layer 6.
+//! The subcommands (construct, train, eval, predict, demo, selftest, man) and the options that they share. Layer 6.
 
 pub mod args;
 pub mod construct;
@@ -21,12 +21,12 @@ use candle_core::{DType, Device};
 
 use crate::{config::Config, device, error::Result};
 
-/// What the global flags say, resolved once.
+/// The global command-line options, resolved once.
 #[derive(Debug, Clone)]
 pub struct Context {
     /// The validated config: file, then `--set`, then `--seed`.
     pub config: Config,
-    /// `--set`, as given: for a command that loads a config of its own.
+    /// `--set`, as given: `demo` applies them to a config of its own.
     pub sets: Vec<String>,
     /// The config file, if one was given.
     pub config_path: Option<PathBuf>,
@@ -38,37 +38,38 @@ pub struct Context {
     pub seed: u64,
     /// Machine-readable stdout.
     pub json: bool,
-    /// No progress, no notes; warnings and errors only.
+    /// No progress bars and no info messages; warnings and errors only.
     pub quiet: bool,
-    /// How often `-v` was given.
+    /// Number of `-v` flags.
     pub verbose: u8,
     /// Check everything, write nothing.
     pub dry_run: bool,
     /// May the network be used?
     pub allow_network: bool,
-    /// Worker threads.
+    /// Threads of the CPU pool.
     pub threads: usize,
     /// When the command began.
     pub started: SystemTime,
 }
 
 impl Context {
-    /// The device `--device` names.
+    /// The device that `--device` selects.
     pub fn device(&self) -> Result<Device> {
         device::select(&self.device, crate::ops::cuda::open)
     }
 
-    /// The number type that `model.dtype` comes to on this device.
+    /// The tensor dtype that `model.dtype` resolves to on this device.
     pub fn dtype(&self) -> Result<DType> {
         Ok(device::dtype(self.config.model.dtype, &self.device()?))
     }
 
-    /// Now, for chat templates that read the clock: taken by the run directory's first command and used by all later
-    /// ones. Local time, `2026-11-28T07:46:13`.
+    /// Date and time for chat templates that call `strftime_now`: those in the run directory's `run.json`, so that
+    /// every command of a run renders the same prompts; without one, this command's start. Local time,
+    /// `2026-11-28T07:46:13`.
     pub fn prompt_date(&self) -> String {
-        let held = run_record::read(&self.run_dir.join(run_record::FILE));
-        let held = held.and_then(|record| record["prompt_date"].as_str().map(str::to_owned));
-        held.unwrap_or_else(|| {
+        let stored = run_record::read(&self.run_dir.join(run_record::FILE));
+        let stored = stored.and_then(|record| record["prompt_date"].as_str().map(str::to_owned));
+        stored.unwrap_or_else(|| {
             let now =
                 jiff::Timestamp::try_from(self.started).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
             now.strftime("%Y-%m-%dT%H:%M:%S").to_string()

@@ -14,7 +14,7 @@ use super::{
     comparison::Comparison,
     delong,
     evaluate::gold_table,
-    paired::undefined_auroc,
+    paired::auroc_without_interval,
     ranking::Ranking,
     significance::{mcnemar, sign_flip},
 };
@@ -183,7 +183,7 @@ fn delong_difference(sample: &Sample, run: &Answers) -> Option<Comparison> {
     let difference = delong::paired(&model, &method, &labels, &clusters, sample.cluster_count());
     let metric = match difference {
         Some(difference) => Metric::new(Ok(difference.value), rows.len()).with_interval(difference.interval()),
-        None => undefined_auroc(&model, &method, &labels),
+        None => auroc_without_interval(&model, &method, &labels),
     };
     Some(Comparison {
         metric: "auroc".into(),

@@ -1,4 +1,5 @@
-//! Two sets of predictions of the same records: every metric's difference, paired (SPEC A19, A40).
+//! Paired comparison of two sets of predictions of the same records: the main metrics' differences, with intervals and
+//! p-values that are not adjusted for their number (SPEC A19, A40).
 //!
 //! AUROC by DeLong's paired test; the rest by the paired bootstrap, both sets seeing the same resamples.
 
@@ -11,7 +12,8 @@ use super::{
     ranking::{self, Ranking},
 };
 
-/// `second − first` of each metric that both define. The samples hold the same records in the same order.
+/// `second − first` of seven metrics, null where either side is undefined. The samples hold the same records in the
+/// same order.
 pub fn differences(first: &Sample, second: &Sample, options: &Options) -> Vec<Comparison> {
     let resampler = Resampler::new(second, options.seed);
     let bootstrap =
@@ -34,11 +36,11 @@ pub fn differences(first: &Sample, second: &Sample, options: &Options) -> Vec<Co
 }
 
 fn auroc(first: &Sample, second: &Sample) -> Comparison {
-    let (scores, clusters) = ((second.probabilities(), first.probabilities()), second.clusters());
-    let difference = delong::paired(scores.0, scores.1, second.labels(), clusters, second.cluster_count());
+    let (minuend, subtrahend) = (second.probabilities(), first.probabilities());
+    let difference = delong::paired(minuend, subtrahend, second.labels(), second.clusters(), second.cluster_count());
     let metric = match difference {
         Some(difference) => Metric::new(Ok(difference.value), second.len()).with_interval(difference.interval()),
-        None => undefined_auroc(scores.0, scores.1, second.labels()),
+        None => auroc_without_interval(minuend, subtrahend, second.labels()),
     };
     Comparison {
         metric: "auroc".into(),
@@ -48,9 +50,9 @@ fn auroc(first: &Sample, second: &Sample) -> Comparison {
     }
 }
 
-/// The difference of two AUROCs whose standard error is undefined.
-pub(super) fn undefined_auroc(first: &[f64], second: &[f64], labels: &[bool]) -> Metric {
-    let difference = || Ok(ranking::auroc(first, labels)? - ranking::auroc(second, labels)?);
+/// AUROC difference without an interval, for when DeLong's standard error is undefined.
+pub(super) fn auroc_without_interval(minuend: &[f64], subtrahend: &[f64], labels: &[bool]) -> Metric {
+    let difference = || Ok(ranking::auroc(minuend, labels)? - ranking::auroc(subtrahend, labels)?);
     Metric::new(difference(), labels.len()).with_interval(Err(delong::undefined(labels)))
 }
 

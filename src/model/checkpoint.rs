@@ -183,7 +183,7 @@ pub fn load_into(model: &mut Model, dir: &Path) -> Result<()> {
             let stored = source::open(dir)?;
             let dtype = model.llama.embed_tokens.dtype();
             let llama = Llama::load(&stored, dtype, &device)?;
-            if !llama.config.same_shape(&model.llama.config) {
+            if !llama.config.same_architecture(&model.llama.config) {
                 return Err(Error::model(format!("{} holds a model of another shape than the base", dir.display())));
             }
             model.llama = llama;

@@ -1,5 +1,5 @@
-//! `config.json` of a Llama, in the forms transformers 4 (`rope_theta`, `rope_scaling`, `torch_dtype`) and 5
-//! (`rope_parameters`, `dtype`) write. What we do not compute is refused, never ignored.
+//! `config.json` of a Llama, in the forms that transformers 4 (`rope_theta`, `rope_scaling`) and 5 (`rope_parameters`)
+//! write. Known variants that are not implemented are errors; other unknown keys are ignored.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use crate::{
     ops::rope::{RopeParameters, RopeScaling},
 };
 
-/// Shape and constants of a Llama; fields carry Hugging Face's names.
+/// Hyperparameters of a Llama model, under Hugging Face's names except `rope` and `eos_token_ids`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LlamaConfig {
-    /// Rows of the embedding.
+    /// Vocabulary size: rows of the embedding matrix.
     pub vocab_size: usize,
     /// Width of the residual stream.
     pub hidden_size: usize,
@@ -32,17 +32,17 @@ pub struct LlamaConfig {
     pub rms_norm_eps: f64,
     /// The rotary embedding.
     pub rope: RopeParameters,
-    /// Longest sequence the model was made for.
+    /// Longest sequence that the model was trained for.
     pub max_position_embeddings: usize,
     /// q, k, v and o projections have biases.
     pub attention_bias: bool,
     /// gate, up and down projections have biases.
     pub mlp_bias: bool,
-    /// The LM head is the embedding.
+    /// The LM head shares the embedding matrix.
     pub tie_word_embeddings: bool,
     /// Begin-of-sequence token.
     pub bos_token_id: Option<u32>,
-    /// End tokens, of one or several.
+    /// End-of-sequence tokens: config.json holds one id or a list.
     pub eos_token_ids: Vec<u32>,
 }
 
@@ -85,7 +85,7 @@ impl LlamaConfig {
         Ok(config)
     }
 
-    /// Refuses (exit 2) a window beyond the positions that the model was made for, unless `allow_long` insists.
+    /// Usage error (exit 2) if input + output tokens exceed `max_position_embeddings`, unless `allow_long`.
     pub fn check_window(&self, input: usize, output: usize, allow_long: bool) -> Result<()> {
         let positions = self.max_position_embeddings;
         if allow_long || input.saturating_add(output) <= positions {
@@ -98,7 +98,7 @@ impl LlamaConfig {
         .hint("lower the window, or insist with --set model.allow_long=true"))
     }
 
-    /// Refuses shapes that no Llama has.
+    /// Checks sizes and constants. The upper bound of 2²⁴ catches corrupt files.
     pub fn check(&self) -> Result<()> {
         let sizes = [
             ("vocab_size", self.vocab_size),
@@ -127,15 +127,16 @@ impl LlamaConfig {
         Ok(())
     }
 
-    /// Whether two models have the same tensors and compute the same from them; special tokens are not part of that.
-    pub fn same_shape(&self, other: &Self) -> bool {
-        let likened = Self {
+    /// Whether two models have the same tensors and compute the same from them; special tokens and the trained length
+    /// are not compared.
+    pub fn same_architecture(&self, other: &Self) -> bool {
+        let other = Self {
             bos_token_id: self.bos_token_id,
             eos_token_ids: self.eos_token_ids.clone(),
             max_position_embeddings: self.max_position_embeddings,
             ..other.clone()
         };
-        *self == likened
+        *self == other
     }
 
     /// As a `config.json` that transformers 4 and 5 both read.

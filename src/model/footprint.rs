@@ -1,57 +1,63 @@
-//! What the rows of a training pass take in memory, from a model's shape and the types its layers hold.
+//! Estimates the activation memory of a training pass per token, from the model's dimensions and dtypes.
 
 use candle_core::DType;
 
 use super::{LlamaConfig, LoraConfig};
 
-/// Bytes a row (a token of the forward pass) takes, by what takes them.
+/// Bytes of activation memory per token, by component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Footprint {
-    /// Layers.
+    /// Number of decoder layers: a count, not bytes.
     pub layers: u64,
-    /// A layer's input, held from forward to backward in any case.
+    /// A layer's input, saved for backward even with activation checkpointing.
     pub input: u64,
-    /// What backward reads of a layer beyond its input.
+    /// Other activations of a layer that backward reads, saved when the layer is not recomputed.
     pub kept: u64,
-    /// What the backward pass of one layer makes on its way.
+    /// Temporaries of one layer's backward pass.
     pub working: u64,
     /// Embedding, final norm and their gradients.
     pub ends: u64,
-    /// Of a row of the LM head: logits, over which their gradient is written, and that as the product takes it.
+    /// Per token that the LM head reads: its logits, which their gradient overwrites, and a copy of that gradient in
+    /// the weights' dtype for the product. Not part of [`Footprint::row`].
     pub logits: u64,
 }
 
 impl Footprint {
-    /// Of a model whose matrices are `weights` (f32 or bf16). Activations are f32 on a CPU and of the weights' type on
-    /// CUDA; attention's operands have the weights' type on both; log-sum-exps and norms' 1/rms are f32.
+    /// For a model whose matrices have dtype `weights` (f32 or bf16). Activations are f32 on a CPU and of the weights'
+    /// type on CUDA; attention's operands have the weights' type on both; log-sum-exps and norms' 1/rms are f32.
     pub fn of(config: &LlamaConfig, weights: DType, cuda: bool, lora: Option<&LoraConfig>) -> Self {
         let weight = weights.size_in_bytes() as u64;
         let (activation, wide) = (if cuda { weight } else { 4 }, 4);
         let (d, ffn, heads) =
             (config.hidden_size as u64, config.intermediate_size as u64, config.num_attention_heads as u64);
         let (q, kv) = (heads * config.head_dim as u64, (config.num_key_value_heads * config.head_dim) as u64);
-        // The down-projection's A x is computed again.
-        let low_rank = lora
+        // LoRA's A·x is saved for every target except down_proj, where backward computes it again.
+        let lora_ax = lora
             .map_or(0, |lora| lora.rank * lora.targets.iter().filter(|target| *target != "down_proj").count())
             as u64;
         Self {
             layers: config.num_hidden_layers as u64,
             input: activation * d,
-            kept: weight * (q + 2 * kv) + activation * (q + d + 2 * ffn + low_rank) + wide * (heads + 2),
+            // q, k, v as attention reads them · attention's output, the stream behind it, gate and up, A·x ·
+            // log-sum-exp a head and two 1/rms.
+            kept: weight * (q + 2 * kv) + activation * (q + d + 2 * ffn + lora_ax) + wide * (heads + 2),
+            // Counted from layer.rs's backward: six of the stream's width, q and its gradient, k and v's, three of the
+            // MLP's width.
             working: activation * (6 * d + 2 * q + 2 * kv + 3 * ffn),
             ends: activation * 4 * d,
             logits: (activation + weight) * config.vocab_size as u64,
         }
     }
 
-    /// A pass that keeps the activations of `kept` layers. The one in work has its own in any case.
+    /// Bytes per token of a pass in which `kept` layers keep their activations and the others are recomputed. The layer
+    /// that is being recomputed always holds one set.
     pub fn row(&self, kept: u64) -> u64 {
         self.layers * self.input + kept.max(1) * self.kept + self.working + self.ends
     }
 }
 
-/// What is left of free memory for tensors: a GPU's libraries take theirs, and the kernels' code, when they are first
-/// used.
+/// Free memory that tensors may use. On a GPU 512 MiB are set aside for libraries and kernels, which are loaded when
+/// they are first used.
 pub fn usable(available: u64, cuda: bool) -> u64 {
     const LIBRARIES: u64 = 512 << 20;
     if cuda { available.saturating_sub(LIBRARIES) } else { available }

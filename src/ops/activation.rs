@@ -1,4 +1,4 @@
-//! Activations of the CLS head: exact (erf) GELU, ReLU, tanh.
+//! Activation functions of the classification (CLS) head: exact (erf) GELU, ReLU, tanh.
 
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -10,36 +10,38 @@ use super::cpu::slice::{View, tensor};
 pub use crate::config::Activation;
 use crate::error::{Error, Result};
 
-/// `f(x)`.
+/// Applies the activation elementwise; the output has the shape of `x`.
 pub fn forward(kind: Activation, x: &Tensor) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
         return cuda::forward(kind, x);
     }
-    map2(x, x, |x, _| match kind {
-        Activation::Gelu => x * phi(x),
-        Activation::Relu => x.max(0.0),
+    zip_map(x, x, |x, _| match kind {
+        Activation::Gelu => x * normal_cdf(x),
+        // Not `max`, which would turn NaN into 0.
+        Activation::Relu if x > 0.0 || x.is_nan() => x,
+        Activation::Relu => 0.0,
         Activation::Tanh => x.tanh(),
     })
 }
 
-/// `dx = dy·f′(x)`.
+/// `dx = dy·f′(x)`; `x` is the forward pass's input, not its output.
 pub fn backward(kind: Activation, x: &Tensor, dy: &Tensor) -> Result<Tensor> {
     same_shape(x, dy)?;
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
         return cuda::backward(kind, x, dy);
     }
-    map2(x, dy, |x, dy| match kind {
-        Activation::Gelu => dy * (phi(x) + x * (-0.5 * x * x).exp() / std::f64::consts::TAU.sqrt()),
+    zip_map(x, dy, |x, dy| match kind {
+        Activation::Gelu => dy * (normal_cdf(x) + x * (-0.5 * x * x).exp() / std::f64::consts::TAU.sqrt()),
         Activation::Relu if x > 0.0 => dy,
         Activation::Relu => 0.0,
         Activation::Tanh => dy * (1.0 - x.tanh() * x.tanh()),
     })
 }
 
-/// The standard normal distribution function.
-fn phi(x: f64) -> f64 {
+/// The standard normal cumulative distribution function Φ.
+fn normal_cdf(x: f64) -> f64 {
     0.5 * (1.0 + erf_f64(x * std::f64::consts::FRAC_1_SQRT_2))
 }
 
@@ -50,8 +52,9 @@ fn same_shape(a: &Tensor, b: &Tensor) -> Result<()> {
     Err(Error::run(format!("activation: shapes {:?} and {:?} differ", a.dims(), b.dims())))
 }
 
-/// Elementwise in f64, rounded once: the head sees one row a record, so exactness is free.
-fn map2(a: &Tensor, b: &Tensor, f: impl Fn(f64, f64) -> f64) -> Result<Tensor> {
+/// Elementwise in f64, rounded to f32 once. The head runs on one hidden state per record, so the extra precision costs
+/// next to nothing.
+fn zip_map(a: &Tensor, b: &Tensor, f: impl Fn(f64, f64) -> f64) -> Result<Tensor> {
     let shape = a.shape().clone();
     let (a, b) = (a.contiguous()?, b.contiguous()?);
     let (a, b) = (View::of(&a)?, View::of(&b)?);
@@ -76,6 +79,15 @@ mod tests {
             0.149_676_576_256_752,
         ];
         assert_close(&values(&forward(Activation::Gelu, &x).unwrap()), &torch, 2e-7, "gelu");
+    }
+
+    #[test]
+    fn what_is_not_finite_stays_so() {
+        let x = Tensor::from_vec(vec![f32::NAN, f32::INFINITY, -1.0], 3, &candle_core::Device::Cpu).unwrap();
+        for kind in [Activation::Gelu, Activation::Relu, Activation::Tanh] {
+            assert!(values(&forward(kind, &x).unwrap())[0].is_nan(), "{kind:?}");
+        }
+        assert_eq!(values(&forward(Activation::Relu, &x).unwrap())[1..], [f32::INFINITY, 0.0]);
     }
 
     #[test]

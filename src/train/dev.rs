@@ -1,4 +1,4 @@
-//! Dev after each epoch: predictions, the metrics that select a checkpoint, and the loss.
+//! Validation on the dev split after each epoch: predictions, the metrics that select a checkpoint, and the loss.
 
 use serde::{Deserialize, Serialize};
 
@@ -19,30 +19,30 @@ use crate::{
 
 /// The dev split, ready to score.
 pub struct Dev {
-    /// Its records, whole.
+    /// All records of the split, not tokenized.
     pub records: Vec<Record>,
-    /// Those with an explanation, encoded: what dev's L_gen is over.
+    /// The records that have an explanation, tokenized: L_gen of dev is computed on these.
     pub explained: Vec<Example>,
-    /// How answers are generated.
+    /// Decoding settings.
     pub settings: Settings,
 }
 
-/// `dev.metrics.json`: the metrics of `eval/metrics.json`, without intervals that need resampling, and the losses.
+/// `dev.metrics.json`: the metrics of `eval/metrics.json`, without bootstrap intervals, and the losses.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DevMetrics {
-    /// w_gen·L_gen + w_cls·L_cls over what is defined.
+    /// Weighted sum of the losses that are defined; null if none is, or if it is not finite.
     pub loss: Option<f64>,
     /// L_gen over dev's own explanations; null without any.
     pub loss_gen: Option<f64>,
     /// L_cls over dev's records.
     pub loss_cls: Option<f64>,
-    /// What `eval` computes, at 0.5.
+    /// The metrics of `eval`, at the decision threshold 0.5.
     #[serde(flatten)]
     pub evaluation: Evaluation,
 }
 
 impl DevMetrics {
-    /// The terms of the quality score.
+    /// The inputs of the quality score that selects a checkpoint.
     pub fn terms(&self) -> EpochTerms {
         EpochTerms {
             auroc: self.evaluation.auroc.value,
@@ -94,27 +94,29 @@ impl Dev {
             sample.push(probability, label == 1, prediction.verbalized_label.map(|l| l == 1), record.group.as_deref());
             classification += cross_entropy(logits, label);
         }
-        // The head is not trained under `lm`, but its probabilities are still scored: so is its loss.
         let n = sample.len();
-        // Targets alone, whatever the prompt counts in training: that is what a model is asked to write.
+        // Over target tokens only, even if training weights prompt tokens too: only the targets are generated.
         let counts =
             Counts { records: n, target_tokens: Counts::of(&self.explained).target_tokens, ..Counts::default() };
         let losses =
-            weights.losses(LossSums { generation: self.generation_loss(model, weights)?, classification }, counts);
+            weights.losses(LossSums { generation: self.generation_loss_sum(model, weights)?, classification }, counts);
         let defined = losses.generation.is_some() || losses.classification.is_some();
         Ok(DevMetrics {
             loss: defined.then_some(losses.loss).filter(|loss| loss.is_finite()),
             loss_gen: losses.generation,
+            // Reported under `objective = "lm"` too, where the head is untrained and it is no part of `loss`.
             loss_cls: (n > 0).then(|| classification / n as f64),
             evaluation: metrics::evaluate(&sample, None, &metrics::Options::default()),
         })
     }
 
-    fn generation_loss(&self, model: &Model, weights: LossWeights) -> Result<f64> {
+    /// Sum of the targets' cross-entropy, teacher-forced, a record at a time.
+    fn generation_loss_sum(&self, model: &Model, weights: LossWeights) -> Result<f64> {
         let mut sum = 0.0;
         if weights.trains_generation() {
             for record in 0..self.explained.len() {
                 device::check_interrupted()?;
+                // The key seeds dropout, which is off here.
                 sum += loss::generation_loss(model, &Batch::new(&self.explained, &[Sample { record, key: 0 }]))?;
             }
         }

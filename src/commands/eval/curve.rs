@@ -1,15 +1,47 @@
 //! `--curve`: the paper's Fig. 1 a–c over the epochs of a run, from what dev said after each. No model is needed.
 
-use super::{Context, inputs};
+use serde_json::json;
+
+use super::{
+    super::{dry_run::Plan, output, run_record},
+    Context, folder, inputs, report, write_tables,
+};
 use crate::{
     error::{Error, Result},
     metrics::{Metric, Options, parsable_and_kappa},
     report::{Table, figures::EpochMetrics, table::cell},
+    storage::{self, RunLock},
     train::{
         checkpoint::{DEV_PREDICTIONS, epoch_path},
         history::dev_history,
     },
 };
+
+/// `--curve` of a run that has no test split to score: the table and the figure, from its epochs alone, in
+/// `RUN/eval/curve/`.
+pub fn alone(context: &Context, options: &Options) -> Result<()> {
+    let epochs = self::epochs(context, options)?;
+    let table = self::table(&epochs);
+    folder::refuse_older(&context.run_dir.join("eval"))?;
+    if context.dry_run {
+        return Plan::new(context, "eval")
+            .with("scores", "nothing: data.test names no file, only the curve is made")
+            .print(context);
+    }
+    let out = context.run_dir.join("eval").join("curve");
+    let _lock = RunLock::acquire(&context.run_dir)?;
+    storage::create_dir_all(&out)?;
+    run_record::write(context, "eval", &[], &[])?;
+    write_tables(&out, &[&table])?;
+    let parts = report::Parts { scored: None, tables: std::slice::from_ref(&table), decisions: None, epochs: &epochs };
+    report::write(context, &out, &parts, options, false)?;
+    tracing::info!("data.test names no file: only the curve was made, {}", out.join("report.html").display());
+    if context.json {
+        output::write(&storage::json(&json!({ "curve": table }))?)
+    } else {
+        output::line(&table.markdown())
+    }
+}
 
 /// Dev metrics of every epoch of the run, in order.
 pub fn epochs(context: &Context, options: &Options) -> Result<Vec<EpochMetrics>> {

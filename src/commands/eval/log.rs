@@ -1,8 +1,9 @@
-//! Record logs of an evaluation: continued where an earlier run of the same stopped, begun anew otherwise.
+//! JSONL files of an evaluation (answers of baselines and judge) that resume an interrupted command.
 //!
-//! `<name>.meta.json` beside `<name>.jsonl` says what made it (hashes, prompts, settings), and `<name>.hashes` holds a
-//! hash a line. When the same would be made again, its lines are checked and kept, and only the missing records are
-//! done. What other settings made, and what was changed since, is refused; `--overwrite` begins it anew.
+//! Beside `<name>.jsonl`, `<name>.meta.json` stores the fingerprint (hashes, prompts, settings) that produced it and
+//! `<name>.hashes` one hash per line. Under the same fingerprint the lines are verified and kept, and only the missing
+//! records are computed. Under another one, or where a line was changed, the command stops with an error; `--overwrite`
+//! then starts the file over.
 
 use std::{
     fs::File,
@@ -22,21 +23,22 @@ use crate::{
     storage::{self, RecordLog},
 };
 
-/// A log whose every line is recorded by its hash.
+/// A JSONL file with a stored hash per line.
 pub struct Log {
     lines: RecordLog,
     hashes: RecordLog,
 }
 
 impl Log {
-    /// Whole, checked records in the log.
+    /// Number of complete, verified lines.
     pub fn records(&self) -> usize {
         self.lines.records()
     }
 
-    /// Appends a record as one line, then its hash: a kill between the two costs this one record.
+    /// Appends a record as one line, then its hash. If the process is killed in between, only this record is computed
+    /// again.
     pub fn append(&mut self, record: &impl Serialize) -> Result<()> {
-        // As RecordLog writes it.
+        // Byte for byte what `RecordLog::append` writes.
         let line = serde_json::to_vec(record)
             .map_err(|e| Error::run(format!("cannot write {}: {e}", self.lines.path().display())))?;
         self.lines.append(record)?;
@@ -50,17 +52,19 @@ impl Log {
     }
 }
 
+/// 128 bits of BLAKE3: enough to notice an edit.
 fn line_hash(line: &[u8]) -> String {
     storage::hash_bytes(line)[..32].to_owned()
 }
 
-/// The log to go on with: an earlier one of the same, or a new one. `overwrite` begins anew what would be refused.
+/// Opens a file: resumes one of the same fingerprint, or creates it. `overwrite` replaces one that would be an error,
+/// never one that matches.
 pub fn open(file: &Path, made: &Fingerprint, overwrite: bool) -> Result<Log> {
     if let Some(folder) = file.parent() {
         storage::create_dir_all(folder)?;
     }
     let (beside, hashes) = (file.with_extension("meta.json"), file.with_extension("hashes"));
-    let kept = match keepable(file, made) {
+    let kept = match reusable_lines(file, made) {
         Ok(kept) => kept,
         Err(error) if overwrite => {
             tracing::warn!("{error}: done again");
@@ -81,16 +85,16 @@ pub fn open(file: &Path, made: &Fingerprint, overwrite: bool) -> Result<Log> {
     Ok(log)
 }
 
-/// How many lines of an earlier log stand; `None` where there is none.
-fn keepable(file: &Path, made: &Fingerprint) -> Result<Option<usize>> {
+/// Number of lines of an existing file that can be kept; `None` where there is none.
+fn reusable_lines(file: &Path, made: &Fingerprint) -> Result<Option<usize>> {
     // An empty log (the model could not be read, say) holds nothing to lose.
     if file.metadata().map_or(true, |metadata| metadata.len() == 0) {
         return Ok(None);
     }
-    let again = "--overwrite makes it again";
+    let again = "--overwrite computes it again";
     let beside = file.with_extension("meta.json");
     match made_by(file).map(|theirs| made.differences(&theirs)) {
-        Some(differing) if differing.is_empty() => verified(file).map(Some).map_err(|error| error.hint(again)),
+        Some(differing) if differing.is_empty() => verify_lines(file).map(Some).map_err(|error| error.hint(again)),
         Some(differing) => {
             let message = format!("{} was made with other settings: {}", file.display(), differing.join("; "));
             Err(Error::usage(message)
@@ -102,9 +106,9 @@ fn keepable(file: &Path, made: &Fingerprint) -> Result<Option<usize>> {
     }
 }
 
-/// Checks every line against its recorded hash; gives how many stand. A stopped command leaves at most a last line
-/// without one.
-fn verified(file: &Path) -> Result<usize> {
+/// Compares every line with its stored hash; returns the number of valid lines. An interrupted command leaves at most
+/// one trailing line without a hash.
+fn verify_lines(file: &Path) -> Result<usize> {
     let read = |path: &Path| File::open(path).map(BufReader::new).map_err(|e| storage::error("cannot read", path, &e));
     let path = file.with_extension("hashes");
     if !path.exists() {
@@ -138,23 +142,23 @@ fn verified(file: &Path) -> Result<usize> {
     Ok(number)
 }
 
-/// What made a log.
+/// The stored fingerprint of a file, if it can be read.
 pub fn made_by(file: &Path) -> Option<Fingerprint> {
     serde_json::from_slice(&std::fs::read(file.with_extension("meta.json")).ok()?).ok()
 }
 
-/// Checks a log that is only read.
+/// Verifies a file without opening it for writing.
 pub fn check(file: &Path) -> Result<()> {
-    verified(file).map(drop).map_err(|error| error.hint("--overwrite makes it again"))
+    verify_lines(file).map(drop).map_err(|error| error.hint("--overwrite computes it again"))
 }
 
-/// Appends a line for each of the items that a log lacks.
+/// Computes the given items and appends a line for each.
 pub type Fill<'f, T = Record> = dyn Fn(&[T], &mut Log, &ProgressBar) -> Result<()> + 'f;
 
-/// Brings a log of a line an item to its end: `work` is given the items that have no line yet, and is not called
-/// without any.
+/// Completes a file that has one line per item, in the items' order: calls `work` with those that have no line yet (not
+/// at all if none is missing).
 ///
-/// `made` is what makes the log, and whether another one's may be replaced.
+/// `made` is the fingerprint, and whether a file of another one may be replaced.
 pub fn fill<T>(
     context: &Context,
     file: &Path,
@@ -195,7 +199,7 @@ pub fn read<T: DeserializeOwned>(file: &Path, mut each: impl FnMut(&mut T)) -> R
     parsed.collect()
 }
 
-/// A bar on a terminal; nothing anywhere else.
+/// A progress bar on a terminal, hidden elsewhere.
 pub fn progress(context: &Context, what: &str, total: usize, done: usize) -> ProgressBar {
     let bar = progress::bar(
         context.quiet,
@@ -206,7 +210,7 @@ pub fn progress(context: &Context, what: &str, total: usize, done: usize) -> Pro
     bar.with_prefix(what.to_owned())
 }
 
-/// Says how to go on, where a signal stopped the work.
+/// Adds how to go on to an error that a signal caused (exit code 128 + n).
 pub fn resumable(error: Error) -> Error {
     if error.exit_code() >= 128 { error.hint("the same command goes on where this one stopped") } else { error }
 }

@@ -38,7 +38,8 @@ pub(super) fn cross_entropy(logits: &[f64], targets: &[u32]) -> Vec<f64> {
         .collect()
 }
 
-/// Channel `c` turns with channel `c + head_dim/2` by `position·frequency[c]`.
+/// Rotates the pair of channels (c, c + head_dim/2) by `position·frequency[c]` (HF's `rotate_half`); `x (tokens, heads,
+/// head_dim)`.
 pub(super) fn rope(x: &[f64], positions: &[u32], heads: usize, frequencies: &[f64]) -> Vec<f64> {
     let half = frequencies.len();
     let mut y = x.to_vec();
@@ -52,7 +53,7 @@ pub(super) fn rope(x: &[f64], positions: &[u32], heads: usize, frequencies: &[f6
     y
 }
 
-/// Heads, kv heads and channels of an attention.
+/// Query heads, key/value heads and head dimension.
 #[derive(Clone, Copy)]
 pub(super) struct Heads {
     pub heads: usize,
@@ -60,7 +61,8 @@ pub(super) struct Heads {
     pub d: usize,
 }
 
-/// `softmax(scale·q·kᵀ)·v` of one sequence: query `i` of `n` sees keys `0..=m − n + i` of `m`.
+/// `softmax(scale·q·kᵀ)·v` of one sequence, causal and aligned to the last key: query `i` of `n` sees keys
+/// `0..=m − n + i` of `m ≥ n`. Query head h reads kv head ⌊h·kv_heads/heads⌋.
 pub(super) fn attention(q: &[f64], k: &[f64], v: &[f64], shape: Heads, scale: f64) -> Vec<f64> {
     let Heads { heads, kv_heads, d } = shape;
     let (n, m) = (q.len() / (heads * d), k.len() / (kv_heads * d));
@@ -87,7 +89,8 @@ pub(super) fn swiglu(gate: &[f64], up: &[f64]) -> Vec<f64> {
     gate.iter().zip(up).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect()
 }
 
-/// `x·Φ(x)`, the normal distribution by its series (exact to f64 for |x| < 5).
+/// `x·Φ(x)`, with erf by its Maclaurin series, so as not to share a formula with the op (for |x| < 5, where its terms
+/// do not cancel too far).
 pub(super) fn gelu(x: f64) -> f64 {
     let z = x / std::f64::consts::SQRT_2;
     let (mut term, mut sum) = (z, z);
@@ -98,7 +101,7 @@ pub(super) fn gelu(x: f64) -> f64 {
     0.5 * x * (1.0 + sum * 2.0 / std::f64::consts::PI.sqrt())
 }
 
-/// ∂ Σ dy·f(x) / ∂x at the indices `at`, by central differences.
+/// Vector–Jacobian product `dyᵀ·∂f/∂x` at the indices `at`, by central differences.
 pub(super) fn gradient(x: &[f64], at: &[usize], dy: &[f64], f: impl Fn(&[f64]) -> Vec<f64>) -> Vec<f64> {
     const STEP: f64 = 1e-5;
     let mut x = x.to_vec();
@@ -110,7 +113,7 @@ pub(super) fn gradient(x: &[f64], at: &[usize], dy: &[f64], f: impl Fn(&[f64]) -
             x[i] = value - STEP;
             let below = f(&x);
             x[i] = value;
-            // Difference first, then sum: most outputs do not move, and their rounding must not count.
+            // Difference first, then sum: most outputs do not depend on x[i], and must cancel exactly.
             above.iter().zip(&below).zip(dy).map(|((a, b), dy)| (a - b) * dy).sum::<f64>() / (2.0 * STEP)
         })
         .collect()

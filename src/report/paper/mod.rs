@@ -61,24 +61,24 @@ impl Task {
     }
 }
 
-/// Column → value.
+/// One row of a table: values by column name.
 type Row = BTreeMap<String, f64>;
 
 /// The numbers of `tables.toml` that belong to one task.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Paper {
-    /// Records of each split.
+    /// Table 1: records of each split.
     table1: Row,
-    /// Metric → method → value.
+    /// Table 2, classification: metric → method → value.
     table2: BTreeMap<String, Row>,
-    /// Metric → value.
+    /// Table 3, consistency of CLSGen's probability and text: metric → value.
     table3: Row,
-    /// Metric → method → standard deviation.
+    /// Table 4: metric → method → standard deviation over runs.
     table4: BTreeMap<String, Row>,
-    /// Status → false, true.
+    /// Table 7, constructed explanations: status (original, generated, failed) → records of class 0 and 1.
     table7: BTreeMap<String, Row>,
-    /// What to know of the paper's numbers.
+    /// Caveats about the published numbers.
     #[serde(default)]
     notes: BTreeMap<String, String>,
 }
@@ -87,6 +87,7 @@ impl Paper {
     fn of(task: Task) -> Result<Self> {
         let mut all: BTreeMap<String, Self> = toml::from_str(include_str!("tables.toml"))
             .map_err(|e| Error::run(format!("the built-in paper tables do not parse: {}", e.message())))?;
-        all.remove(task.key()).ok_or_else(|| Error::run(format!("the built-in paper tables lack {}", task.key())))
+        all.remove(task.key())
+            .ok_or_else(|| Error::run(format!("the built-in paper tables have no entry for {}", task.key())))
     }
 }
