@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! config keys that decide the stage ─┐
-//! hashes and prompts behind paths   ─┼─▶ flat `key: value` pairs ─▶ stored with the result ─▶ compared by the next one
+//! hashes and prompts behind paths   ─┼─▶ flat `key: value` pairs ─▶ stored with the result ─▶ compared later
 //! ```
 //!
 //! Which keys decide what stands beside each key in `config/keys.rs`. A path counts by what it leads to: commands
@@ -221,6 +221,7 @@ mod tests {
         assert_eq!(now.differences(&then), [""; 0]);
         let mut smoothed = config.clone();
         smoothed.train.label_smoothing = 0.1;
-        assert_eq!(with_contents(Stage::Train, &smoothed, 1).differences(&then), ["train.label_smoothing (0.0 → 0.1)"]);
+        let differing = with_contents(Stage::Train, &smoothed, 1).differences(&then);
+        assert_eq!(differing, ["train.label_smoothing (0.0 → 0.1)"]);
     }
 }

@@ -4,15 +4,15 @@
 //! Explanation* (arXiv 2604.11801).
 //!
 //! ```text
-//! records ─▶ prompt (segments) ─▶ token ids ─▶ Llama + LoRA ─▶ h_n ─▶ CLS head ─▶ probability ┐
-//!                                                  │                                           ├▶ loss ─▶ AdamW
-//!                                                  └─▶ hidden at target rows ─▶ LM head ───────┘   ─▶ checkpoint
+//! records ─▶ prompt ─▶ token ids ─▶ Llama + LoRA ─▶ h_n ─▶ CLS head ─▶ probability ┐
+//!                                        │                                         ├▶ loss ─▶ AdamW
+//!                                        └▶ hidden at target rows ─▶ LM head ──────┘   ─▶ checkpoint
 //! checkpoint ─▶ generate ─▶ predictions.jsonl ─▶ metrics ─▶ tables, figures, report.html
 //! ```
 //!
 //! Modules import only downward (`tests/layers.rs` enforces it): 0 [`error`], [`rng`] · 1 [`storage`], [`config`],
-//! [`device`], [`fingerprint`], [`metrics`], [`progress`] · 2 [`data`], [`ops`], [`prompt`], [`demo`] · 3 [`model`] · 4
-//! [`train`], [`generate`] · 5 [`baselines`], [`report`] · 6 [`commands`] · 7 [`cli`].
+//! [`device`], [`fingerprint`], [`metrics`], [`progress`] · 2 [`data`], [`ops`], [`prompt`], [`demo`] · 3 [`model`]
+//! · 4 [`train`], [`generate`] · 5 [`baselines`], [`report`] · 6 [`commands`] · 7 [`cli`].
 //!
 //! # Dimensions
 //!

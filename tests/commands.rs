@@ -62,9 +62,8 @@ fn hints(dir: &Path, found: &mut BTreeSet<String>) {
             let source: String = source.split("\\\n").map(str::trim_start).collect();
             for line in source.lines().filter(|line| !line.trim_start().starts_with("//")) {
                 let quoted = line.split('`').skip(1).step_by(2).filter(|text| text.starts_with("clsgen "));
-                found.extend(
-                    quoted.filter(|text| text.split(' ').count() > 2 && !text.contains(['{', '…'])).map(str::to_owned),
-                );
+                let whole = quoted.filter(|text| text.split(' ').count() > 2 && !text.contains(['{', '…']));
+                found.extend(whole.map(str::to_owned));
             }
         }
     }

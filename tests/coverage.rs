@@ -1,8 +1,8 @@
 //! Do the 95 % intervals hold the truth in 95 % of samples? Simulated where the truth is known.
 //!
 //! Scores are normal, `N(mean of the class, 1)` plus a shared effect of the record's group, and the probability is
-//! their sigmoid: so sensitivity, F1, κ and AUROC are formulas of Φ, and the Brier score is one integral. Classes have
-//! fixed sizes, as the stratified resamples have. `cargo test --release --test coverage -- --nocapture` prints the
+//! their sigmoid: so sensitivity, F1, κ and AUROC are formulas of Φ, and the Brier score is one integral. Classes
+//! have fixed sizes, as the stratified resamples have. `cargo test --release --test coverage -- --nocapture` prints the
 //! table of `benches/README.md`.
 
 use clsgen::{

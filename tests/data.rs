@@ -82,8 +82,8 @@ proptest! {
             "", "{\"data\":[", "id,text,label\n", "PAR1", "\u{feff}", "index,nctId,claim,article_abstract,label\n",
         ]),
         parts in prop::collection::vec(prop::sample::select(vec![
-            "{\"id\":", "\"a\"", ",\"text\":", "\"x\"", "}", "]", "[", "\"", "\\", "\n", "\r", ",", "a,b,1", "1", "null",
-            "\u{e9}", "PAR1", ":",
+            "{\"id\":", "\"a\"", ",\"text\":", "\"x\"", "}", "]", "[", "\"", "\\", "\n", "\r", ",", "a,b,1", "1",
+            "null", "\u{e9}", "PAR1", ":",
         ]), 0..60),
     ) {
         read_every_way(format!("{start}{}", parts.concat()).as_bytes());

@@ -282,7 +282,14 @@ fn predictions(dir: &Path) -> std::path::PathBuf {
         let (label, probability) = (i % 2, 0.1 + 0.1 * f64::from(i));
         writeln!(
             file,
-            r#"{{"id":"{i}","label":{label},"probability":{probability},"logits":[0.0,0.0],"verbalized_label":{label},"parsable":true,"explanation":"e","text":"t","agreement":true,"prompt_tokens":1,"truncated_tokens":0,"generated_tokens":1,"finish":"stop","error":null}}"#
+            concat!(
+                r#"{{"id":"{i}","label":{label},"probability":{probability},"logits":[0.0,0.0],"#,
+                r#""verbalized_label":{label},"parsable":true,"explanation":"e","text":"t","agreement":true,"#,
+                r#""prompt_tokens":1,"truncated_tokens":0,"generated_tokens":1,"finish":"stop","error":null}}"#
+            ),
+            i = i,
+            label = label,
+            probability = probability
         )
         .unwrap();
     }

@@ -1,10 +1,13 @@
 //! Every config key that decides a stored result, changed in turn: the command that would go on with the result
 //! refuses, naming it. And what no key says: the tokenizer, the chat template, the day.
 
+#[path = "fingerprint/changed.rs"]
+mod changed;
 mod common;
 
 use std::path::PathBuf;
 
+use changed::changed;
 use clsgen::{
     config::Stage,
     data::synthetic::{NoteSettings, Notes},
@@ -147,88 +150,6 @@ fn command(stage: Stage) -> &'static [&'static str] {
         Stage::Predict => &["predict", "--model", "run", "--input", "test.jsonl", "--output", "out.jsonl"],
         Stage::Measure | Stage::Judge | Stage::Baselines => &["eval"],
         Stage::Cnn => &["eval", "--baselines", "cnn"],
-    }
-}
-
-/// `--set`s that change a key, and what must change with it to be allowed.
-fn changed(key: &str) -> Vec<&'static str> {
-    match key {
-        "task.labels" => vec![r#"task.labels=["0:no","1:yes"]"#],
-        "task.prompt" => vec!["task.prompt=prompt2.toml"],
-        "data.format" => vec!["data.format=jsonl"],
-        "data.fields" => vec!["data.fields.text=other"],
-        "data.horizon" => vec!["data.horizon=90"],
-        "data.train" => vec!["data.train=longer.jsonl"],
-        "data.dev" => vec!["data.dev=longer.jsonl"],
-        "model.base" => vec!["model.base=model2"],
-        "model.dtype" => vec!["model.dtype=bf16"],
-        "model.max_input_tokens" => vec!["model.max_input_tokens=561"],
-        "model.max_output_tokens" => vec!["model.max_output_tokens=49"],
-        "model.truncate" => vec!["model.truncate=head"],
-        "construct.teacher" => vec!["construct.teacher=model2"],
-        "construct.max_input_tokens" => vec!["construct.max_input_tokens=321"],
-        "construct.max_output_tokens" => vec!["construct.max_output_tokens=49"],
-        "construct.trials" => vec!["construct.trials=2"],
-        "construct.temperature" => vec!["construct.temperature=0.9"],
-        "construct.top_p" => vec!["construct.top_p=0.5"],
-        "construct.on_fail" => vec!["construct.on_fail=rationalize"],
-        "construct.min_words" => vec!["construct.min_words=3"],
-        "construct.max_copied" => vec!["construct.max_copied=0.25"],
-        "lora.rank" => vec!["lora.rank=3"],
-        "lora.alpha" => vec!["lora.alpha=3"],
-        "lora.dropout" => vec!["lora.dropout=0.3"],
-        "lora.targets" => vec![r#"lora.targets=["q_proj"]"#],
-        "head.hidden" => vec!["head.hidden=9"],
-        "head.activation" => vec!["head.activation=relu"],
-        "head.dropout" => vec!["head.dropout=0.3"],
-        "train.objective" => vec!["train.objective=joint"],
-        "train.epochs" => vec!["train.epochs=2"],
-        "train.batch_size" => vec!["train.batch_size=2"],
-        "train.grad_accumulation" => vec!["train.grad_accumulation=3"],
-        "train.effective_batch" => vec!["train.effective_batch=8"],
-        "train.learning_rate" => vec!["train.learning_rate=0.003"],
-        "train.warmup_steps" => vec!["train.warmup_steps=1"],
-        "train.weight_decay" => vec!["train.weight_decay=0.3"],
-        "train.max_grad_norm" => vec!["train.max_grad_norm=3"],
-        "train.w_gen" => vec!["train.w_gen=0.3"],
-        "train.w_cls" => vec!["train.w_cls=0.3"],
-        "train.loss_schedule" => vec!["train.loss_schedule=linear", "train.w_cls_end=0.3"],
-        "train.w_gen_end" => vec!["train.w_gen_end=0.3", "train.loss_schedule=linear"],
-        "train.w_cls_end" => vec!["train.w_cls_end=0.3", "train.loss_schedule=linear"],
-        "train.label_smoothing" => vec!["train.label_smoothing=0.3"],
-        "train.prompt_loss_weight" => vec!["train.prompt_loss_weight=0.3"],
-        "train.parameters" => vec!["train.parameters=full"],
-        "train.init" => vec!["train.init=random", "train.parameters=full"],
-        "train.shuffle" => vec!["train.shuffle=false"],
-        "train.curriculum" => vec!["train.curriculum=short_first"],
-        "train.init_from" => vec!["train.init_from=run/checkpoints/epoch-01"],
-        "train.seed" => vec!["train.seed=3"],
-        "generate.temperature" => vec!["generate.temperature=0.7"],
-        "generate.top_p" => vec!["generate.top_p=0.5"],
-        "generate.constrain" => vec!["generate.constrain=true"],
-        "eval.judge" => vec!["eval.judge=model2"],
-        "eval.judge_prompt" => vec!["eval.judge_prompt=judge.toml"],
-        "eval.verbalized_prompt" => vec!["eval.verbalized_prompt=verbalized.toml"],
-        "eval.runs" => vec!["eval.runs=2"],
-        "eval.bootstrap" => vec!["eval.bootstrap=21"],
-        "eval.subgroups" => vec![r#"eval.subgroups=["sex"]"#],
-        "eval.temperature" => vec!["eval.temperature=0.7"],
-        "eval.top_p" => vec!["eval.top_p=0.5"],
-        "eval.cost_fp" => vec!["eval.cost_fp=3"],
-        "eval.cost_fn" => vec!["eval.cost_fn=3"],
-        "eval.calibrate" => vec!["eval.calibrate=platt"],
-        "eval.force_isotonic" => vec!["eval.force_isotonic=true"],
-        "cnn.embeddings" => vec!["cnn.embeddings=bert2"],
-        "cnn.max_tokens" => vec!["cnn.max_tokens=33"],
-        "cnn.filters" => vec!["cnn.filters=3"],
-        "cnn.projection" => vec!["cnn.projection=3"],
-        "cnn.dropout" => vec!["cnn.dropout=0.3"],
-        "cnn.batch_size" => vec!["cnn.batch_size=3"],
-        "cnn.epochs" => vec!["cnn.epochs=2"],
-        "cnn.learning_rate" => vec!["cnn.learning_rate=0.003"],
-        "cnn.weight_decay" => vec!["cnn.weight_decay=0.3"],
-        "cnn.warmup" => vec!["cnn.warmup=0.3"],
-        other => panic!("this test does not say how {other} is changed"),
     }
 }
 

@@ -296,7 +296,8 @@ const look = (width) => new Promise((done) => {
     const items = () => [...page.querySelectorAll(".record")];
     seen.fits = fits();
     seen.figures = page.querySelectorAll("figure svg text").length > 20;
-    seen.focusable = [...page.querySelectorAll("a, select, input, button, summary, [tabindex]")].every((node) => node.tabIndex >= 0);
+    const focusable = [...page.querySelectorAll("a, select, input, button, summary, [tabindex]")];
+    seen.focusable = focusable.every((node) => node.tabIndex >= 0);
     const filter = page.getElementById("filter");
     if (filter) {
       const choose = (value) => { filter.value = value; filter.dispatchEvent(new view.Event("change")); };
@@ -313,7 +314,8 @@ const look = (width) => new Promise((done) => {
       choose("all");
       items()[1].open = true;
       setTimeout(() => {
-        seen.opened = items()[1].textContent.includes("SECRET <\/script><b>reason</b> & 1") && items()[1].textContent.includes("SECRET note 1 ");
+        const opened = items()[1].textContent;
+        seen.opened = opened.includes("SECRET <\/script><b>reason</b> & 1") && opened.includes("SECRET note 1 ");
         seen.noMarkup = items()[1].querySelector("b b, .text b") === null;
         seen.fits = seen.fits && fits();
         done(seen);
@@ -323,7 +325,9 @@ const look = (width) => new Promise((done) => {
   frame.src = "run/eval/predictions/report.html";
   document.body.append(frame);
 });
-Promise.all([1280, 390].map(look)).then((seen) => { document.getElementById("seen").textContent = JSON.stringify(seen); });
+Promise.all([1280, 390].map(look)).then((seen) => {
+  document.getElementById("seen").textContent = JSON.stringify(seen);
+});
 </script>"#;
 
 #[test]

@@ -1,7 +1,7 @@
-//! `clsgen predict`: a file of records in, a line a record out (SPEC §6, Predict).
+//! `clsgen predict`: a file of records in, one line per record out (SPEC §6, Predict).
 //!
 //! ```text
-//! checkpoint, input ─▶ checks (ids, --strict) ─▶ model ─▶ output: new, continued or refused ─▶ score ─▶ a line each
+//! checkpoint, input ─▶ checks (ids, --strict) ─▶ model ─▶ output: new, continued or refused ─▶ score ─▶ lines
 //! ```
 
 mod output_file;

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! path ─▶ open (format, columns) ─▶ rows of cells ─▶ Columns::read ─▶ Record
-//!                                   jsonl csv parquet lcd             ├▶ load:   a whole split, every problem listed
-//!                                                                     └▶ stream: one by one, a bad record is an item
+//!                                   jsonl csv parquet lcd             ├▶ load:   a split, every problem listed
+//!                                                                     └▶ stream: one by one, bad ones are items
 //! ```
 
 mod annotation;

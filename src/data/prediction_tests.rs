@@ -26,7 +26,12 @@ fn keys_come_in_the_contracts_order_and_numbers_round_trip() {
     let text = line().to_line().unwrap();
     assert_eq!(
         text,
-        r#"{"id":"a","label":1,"probability":0.30000000000000004,"calibrated_probability":null,"logits":[0.30000001192092896,-1.5],"verbalized_label":0,"parsable":true,"explanation":"why","text":"why\n\nClassification: 0:alive\n\n","agreement":true,"group":null,"prompt_tokens":10,"truncated_tokens":0,"generated_tokens":5,"finish":"stop","error":null}"#
+        concat!(
+            r#"{"id":"a","label":1,"probability":0.30000000000000004,"calibrated_probability":null,"#,
+            r#""logits":[0.30000001192092896,-1.5],"verbalized_label":0,"parsable":true,"explanation":"why","#,
+            r#""text":"why\n\nClassification: 0:alive\n\n","agreement":true,"group":null,"prompt_tokens":10,"#,
+            r#""truncated_tokens":0,"generated_tokens":5,"finish":"stop","error":null}"#
+        )
     );
     let file = file("p.jsonl", text);
     assert_eq!(read_predictions(&file.path).unwrap(), [line()]);
@@ -44,7 +49,12 @@ fn an_error_line_has_every_key_null_and_the_record() {
     let text = Prediction::from_error(&error).to_line().unwrap();
     assert_eq!(
         text,
-        r#"{"id":null,"label":null,"probability":null,"calibrated_probability":null,"logits":null,"verbalized_label":null,"parsable":null,"explanation":null,"text":null,"agreement":null,"group":null,"prompt_tokens":null,"truncated_tokens":null,"generated_tokens":null,"finish":null,"error":{"kind":"empty_text","message":"record 3, field text: is blank"},"record":3}"#
+        concat!(
+            r#"{"id":null,"label":null,"probability":null,"calibrated_probability":null,"logits":null,"#,
+            r#""verbalized_label":null,"parsable":null,"explanation":null,"text":null,"agreement":null,"group":null,"#,
+            r#""prompt_tokens":null,"truncated_tokens":null,"generated_tokens":null,"finish":null,"#,
+            r#""error":{"kind":"empty_text","message":"record 3, field text: is blank"},"record":3}"#
+        )
     );
     let file = file("p.jsonl", text);
     assert_eq!(read_predictions(&file.path).unwrap(), [Prediction::from_error(&error)]);

@@ -210,7 +210,8 @@ fn fields_are_mapped_and_further_names_are_kept() {
 
 #[test]
 fn lcd_reads_its_horizon_one_element_at_a_time() {
-    let text = r#" {"version": {"a": [1, "]"]}, "data" : [ {"id": 1, "text": "a \"]}\\", "out_hospital_mortality_30": 0, "out_hospital_mortality_90": 1, "data_type": "dev"} ,
+    let text = r#" {"version": {"a": [1, "]"]}, "data" : [ {"id": 1, "text": "a \"]}\\", "out_hospital_mortality_30": 0,
+        "out_hospital_mortality_90": 1, "data_type": "dev"} ,
         {"id": 2, "text": "b", "out_hospital_mortality_30": 1, "out_hospital_mortality_90": 1}], "after": 1}"#;
     let file = file("x.json", text);
     for (horizon, labels) in [(30, [0, 1]), (90, [1, 1])] {

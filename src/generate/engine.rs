@@ -3,7 +3,7 @@
 //! ```text
 //! requests ─▶ admit: prefill (h_n ─▶ CLS logits, LM logits of t_n) ─▶ job ─▶ a row a sample ─┐
 //!                 ▲                                                                          ▼
-//!                 └── room in the budget ◀── row leaves at its stop token ◀── step: one token for every row
+//!                 └─ room in the budget ◀─ row leaves at its stop token ◀─ step: one token for every row
 //! ```
 
 use std::{collections::VecDeque, mem};

@@ -1,8 +1,9 @@
 //! Agreement between two sets of labels.
 //!
-//! Cohen's κ (*Educ. Psychol. Meas.* 20, 1960) is `1 − observed / expected` disagreement. With two classes and counts
-//! a b c d it is `1 − n(b+c) / ((a+b)(b+d) + (a+c)(c+d))`: one division of integers, so equal tables give equal bits.
-//! Where both raters give one and the same label throughout no disagreement is expected and κ is undefined.
+//! Cohen's κ (*Educ. Psychol. Meas.* 20, 1960) is `1 − observed / expected` disagreement. With two classes and
+//! counts a b c d it is `1 − n(b+c) / ((a+b)(b+d) + (a+c)(c+d))`: one division of integers, so equal tables give
+//! equal bits. Where both raters give one and the same label throughout no disagreement is expected and κ is
+//! undefined.
 
 use super::{Outcome, classification::Confusion};
 

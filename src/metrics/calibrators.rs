@@ -1,8 +1,8 @@
 //! Maps from a probability to a better one, fitted on dev only (SPEC A45).
 //!
 //! - **Temperature** (Guo et al., ICML 2017): `σ(logit p / T)`, T by maximum likelihood.
-//! - **Platt** (1999): `σ(a + b · logit p)`, fitted to his smoothed targets `(n₊+1)/(n₊+2)` and `1/(n₋+2)`, so that it
-//!   exists even where the classes separate.
+//! - **Platt** (1999): `σ(a + b · logit p)`, fitted to his smoothed targets `(n₊+1)/(n₊+2)` and `1/(n₋+2)`, so
+//!   that it exists even where the classes separate.
 //! - **Isotonic** (Zadrozny & Elkan, KDD 2002): pool adjacent violators, linear between the fitted points and constant
 //!   beyond, as scikit-learn's `IsotonicRegression(out_of_bounds = "clip")`.
 

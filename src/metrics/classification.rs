@@ -79,7 +79,8 @@ impl Confusion {
         )
     }
 
-    /// Youden's J = sensitivity + specificity − 1 (*Cancer* 3, 1950), from one division so that equal tables are equal.
+    /// Youden's J = sensitivity + specificity − 1 (*Cancer* 3, 1950), from one division so that equal tables are
+    /// equal.
     pub fn youden(&self) -> Outcome {
         let positives = i128::from(self.true_positives + self.false_negatives);
         let negatives = i128::from(self.false_positives + self.true_negatives);

@@ -1,9 +1,9 @@
 //! What the probabilities are worth to someone who must decide, or may abstain.
 //!
-//! - **Net benefit** at threshold t: `TP/n − FP/n · t/(1−t)` (Vickers & Elkin, *Med. Decis. Making* 26, 2006), beside
-//!   treating all and treating none.
-//! - **Risk–coverage**: the error rate among the most confident records (confidence = max(p, 1−p), called positive at
-//!   0.5), and **AURC**, its mean over coverage 1/n … 1 (Geifman, Uziel & El-Yaniv, ICLR 2019). Records of equal
+//! - **Net benefit** at threshold t: `TP/n − FP/n · t/(1−t)` (Vickers & Elkin, *Med. Decis. Making* 26, 2006),
+//!   beside treating all and treating none.
+//! - **Risk–coverage**: the error rate among the most confident records (confidence = max(p, 1−p), called positive
+//!   at 0.5), and **AURC**, its mean over coverage 1/n … 1 (Geifman, Uziel & El-Yaniv, ICLR 2019). Records of equal
 //!   confidence count as if in random order, so the order of the file cannot matter.
 
 use super::{Outcome, Sample, ranking::Ranking};

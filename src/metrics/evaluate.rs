@@ -250,8 +250,8 @@ pub fn evaluate_calibration(sample: &Sample, options: &Options) -> Calibration {
     calibration_of(handles.map(|handle| note(measured[handle.0].clone())))
 }
 
-/// The parsable rate and κ at 0.5 between head and verbalized label with their intervals, and nothing else: for a curve
-/// over many checkpoints.
+/// The parsable rate and κ at 0.5 between head and verbalized label with their intervals, and nothing else: for a
+/// curve over many checkpoints.
 pub fn parsable_and_kappa(sample: &Sample, options: &Options) -> [Metric; 2] {
     let mut set = StatisticSet::new(sample);
     let handles = [set.parsable(), set.kappa(sample.parsable().len(), 0.5)];

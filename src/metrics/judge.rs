@@ -1,9 +1,9 @@
 //! LLM-as-a-judge as numbers (paper §5.3.2, SPEC A35, A36).
 //!
-//! RLI is the share of explanations whose implied label differs from the verbalized one; κ_RL is Cohen's κ of the two:
-//! both over the parsable records of which the judge's answer can be read. Readability is the share of all generated
-//! texts that the judge calls readable, parsable or not; an empty text, or one of which the judge's answer cannot be
-//! read, is not readable.
+//! RLI is the share of explanations whose implied label differs from the verbalized one; κ_RL is Cohen's κ of the
+//! two: both over the parsable records of which the judge's answer can be read. Readability is the share of all
+//! generated texts that the judge calls readable, parsable or not; an empty text, or one of which the judge's answer
+//! cannot be read, is not readable.
 
 use super::{
     Options, Outcome, Sample,

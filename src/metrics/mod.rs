@@ -2,13 +2,13 @@
 //!
 //! | file | what | source |
 //! |---|---|---|
-//! | [`ranking`] | AUROC (ties ½), average precision, ROC and PR curves | Hanley & McNeil 1982; Davis & Goadrich 2006 |
+//! | [`ranking`] | AUROC (ties ½), average precision, ROC, PR curves | Hanley & McNeil 1982; Davis & Goadrich 2006 |
 //! | [`classification`] | confusion counts, precision, recall, F1 at a threshold | van Rijsbergen 1979 |
 //! | [`agreement`] | Cohen's κ, the Landis–Koch bands | Cohen 1960; Landis & Koch 1977 |
 //! | [`threshold`] | thresholds chosen on dev: F1, κ, Youden's J, cost | paper A.2.2; Youden 1950 |
 //! | [`calibration`] | Brier, ECE, MCE, slope and intercept, O:E | Brier 1950; Cox 1958; Naeini 2015 |
 //! | [`calibrators`] | temperature, Platt, isotonic | Guo 2017; Platt 1999; Zadrozny & Elkan 2002 |
-//! | [`decision`], [`decision_curves`] | net benefit, risk–coverage, AURC; curves | Vickers & Elkin 2006; Geifman 2019 |
+//! | [`decision`], [`decision_curves`] | net benefit, risk–coverage, AURC | Vickers & Elkin 2006; Geifman 2019 |
 //! | [`delong`] | AUROC intervals and paired tests, clustered by group | DeLong 1988; Sun & Xu 2014; Obuchowski 1997 |
 //! | [`bootstrap`] | percentile intervals, stratified, clustered | Efron & Tibshirani 1993; Clopper & Pearson 1934 |
 //! | [`direction`] | which way each metric is better | |

@@ -2,8 +2,8 @@
 //!
 //! AUROC is the probability that a random positive outscores a random negative, a tie counting ½ (Hanley & McNeil,
 //! *Radiology* 143, 1982): `U / (positives · negatives)` with Mann and Whitney's U. Average precision is
-//! `Σ (Rᵢ − Rᵢ₋₁) Pᵢ` over the distinct scores, without interpolation (Davis & Goadrich, ICML 2006), as scikit-learn's
-//! `average_precision_score`.
+//! `Σ (Rᵢ − Rᵢ₋₁) Pᵢ` over the distinct scores, without interpolation (Davis & Goadrich, ICML 2006), as
+//! scikit-learn's `average_precision_score`.
 
 use super::Outcome;
 

@@ -142,8 +142,8 @@ fn behind(offsets: &Offsets, starts: &[usize]) -> Offsets {
     Offsets::from_lengths(&offsets.ranges().zip(starts).map(|(range, start)| start + range.len()).collect::<Vec<_>>())
 }
 
-/// Each sequence's part of `held (Σ starts, kv_heads, d)`, then its part of `new (tokens, kv_heads, d)`, in the type of
-/// `new`.
+/// Each sequence's part of `held (Σ starts, kv_heads, d)`, then its part of `new (tokens, kv_heads, d)`, in the type
+/// of `new`.
 fn interleave(held: &Tensor, new: &Tensor, offsets: &Offsets, starts: &[usize]) -> Result<Tensor> {
     let (held, mut pieces, mut at) = (held.to_dtype(new.dtype())?, Vec::new(), 0);
     for (range, &start) in offsets.ranges().zip(starts) {

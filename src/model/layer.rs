@@ -1,8 +1,8 @@
 //! One decoder layer, forward and backward.
 //!
 //! ```text
-//! n₁ = norm₁(x)     q, k, v = rope(W_q n₁), rope(W_k n₁), W_v n₁     a = attention(q, k, v)     m = x + W_o a
-//! n₂ = norm₂(m)     y = m + W_down (silu(W_gate n₂) ⊙ W_up n₂)
+//! n₁ = norm₁(x)    q, k, v = rope(W_q n₁), rope(W_k n₁), W_v n₁    a = attention(q, k, v)    m = x + W_o a
+//! n₂ = norm₂(m)    y = m + W_down (silu(W_gate n₂) ⊙ W_up n₂)
 //! ```
 //!
 //! Kept for backward: x, q, k, v, a, log-sum-exp, m, gate, up, each norm's 1/rms and each adapter's A x. The norms'

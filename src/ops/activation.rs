@@ -65,7 +65,7 @@ fn zip_map(a: &Tensor, b: &Tensor, f: impl Fn(f64, f64) -> f64) -> Result<Tensor
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{assert_close, random_tensor, values};
+    use crate::ops::tests::{assert_close, random_tensor, values};
 
     #[test]
     fn gelu_equals_pytorch() {

@@ -155,7 +155,7 @@ pub fn grad_norm<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<f6
 mod tests {
     use super::*;
     use crate::ops::cpu::simd::tests::same_on_every_isa;
-    use crate::ops::testing::{on_threads, random_tensor, values};
+    use crate::ops::tests::{on_threads, random_tensor, values};
 
     fn settings(step: u64) -> AdamW {
         AdamW { lr: 2e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, step }

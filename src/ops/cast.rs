@@ -69,7 +69,7 @@ vectorised! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::random;
+    use crate::ops::tests::random;
 
     #[test]
     fn rounds_as_the_half_crate_does() {

@@ -87,7 +87,7 @@ vectorised! {
 mod tests {
     use super::*;
     use crate::ops::cpu::simd::tests::same_on_every_isa;
-    use crate::ops::testing::{assert_close, on_threads, random_tensor, values};
+    use crate::ops::tests::{assert_close, on_threads, random_tensor, values};
 
     #[test]
     fn losses_and_gradients_equal_an_f64_reference() {

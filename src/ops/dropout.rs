@@ -1,7 +1,7 @@
 //! Inverted dropout whose mask is a function of (seed, sequence, position, channel) alone.
 //!
-//! Element `(t, c)` of sequence `s` is kept where `uniform(steps[s], t·width + c) ≥ p`, and scaled by `1/(1−p)`. So a
-//! record's mask does not depend on what shares its batch, and backward is the same call on the gradient.
+//! Element `(t, c)` of sequence `s` is kept where `uniform(steps[s], t·width + c) ≥ p`, and scaled by `1/(1−p)`.
+//! So a record's mask does not depend on what shares its batch, and backward is the same call on the gradient.
 
 #![allow(unsafe_code)]
 
@@ -113,7 +113,7 @@ fn drop_some(x: &[f32], y: &mut [MaybeUninit<f32>], words: &[u32], p: f32, scale
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{random_tensor, values};
+    use crate::ops::tests::{random_tensor, values};
     use crate::rng::streams;
 
     fn key(steps: &[u64]) -> DropoutKey {

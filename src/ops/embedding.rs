@@ -62,7 +62,7 @@ mod tests {
     use candle_core::DType;
 
     use super::*;
-    use crate::ops::testing::{random_tensor, values};
+    use crate::ops::tests::{random_tensor, values};
 
     #[test]
     fn rows_are_looked_up_and_their_gradients_added() {

@@ -310,7 +310,7 @@ pub fn blocks_of(k: &Tensor, v: &Tensor) -> Result<Vec<Tensor>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{on_threads, random_tensor, values};
+    use crate::ops::tests::{on_threads, random_tensor, values};
 
     fn wide(x: &Tensor) -> Vec<f32> {
         values(&x.to_dtype(DType::F32).unwrap())

@@ -135,7 +135,7 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
-    use crate::ops::testing::{assert_close, random_tensor, values};
+    use crate::ops::tests::{assert_close, random_tensor, values};
 
     /// Against the definition written out, and its gradient against finite differences of Σ y².
     #[test]

@@ -20,7 +20,7 @@ pub mod sample;
 pub mod selftest;
 pub mod swiglu;
 #[cfg(test)]
-pub(crate) mod testing;
+pub(crate) mod tests;
 
 use std::ops::Range;
 

@@ -10,8 +10,8 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::rng::Rng;
 
-/// Element `i` is `deviation · rng.normal(step, i)`, f32 or rounded to bf16, and never held in a wider type: a model of
-/// any size is drawn in the memory it takes. On CUDA a number may differ in its last bit where the two libraries'
+/// Element `i` is `deviation · rng.normal(step, i)`, f32 or rounded to bf16, and never held in a wider type: a model
+/// of any size is drawn in the memory it takes. On CUDA a number may differ in its last bit where the two libraries'
 /// logarithms do.
 pub fn normal(
     rng: Rng,
@@ -40,7 +40,7 @@ pub fn normal(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::values;
+    use crate::ops::tests::values;
     use crate::rng::streams;
 
     #[test]

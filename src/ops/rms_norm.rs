@@ -187,7 +187,7 @@ vectorised! {
 mod tests {
     use super::*;
     use crate::ops::cpu::simd::tests::same_on_every_isa;
-    use crate::ops::testing::{assert_close, on_threads, random_tensor, values};
+    use crate::ops::tests::{assert_close, on_threads, random_tensor, values};
 
     /// `(y, dx, dw)` in f64.
     fn reference(x: &[f32], w: &[f32], dy: &[f32], eps: f64) -> [Vec<f64>; 3] {

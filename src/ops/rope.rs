@@ -1,7 +1,7 @@
 //! Rotary position embedding in HF's layout: channel `c` turns with channel `c + head_dim/2`.
 //!
-//! `y₁ = x₁·cos − x₂·sin`, `y₂ = x₂·cos + x₁·sin`; the backward pass turns the other way. Angles as HF computes them:
-//! f32 inverse frequency × f32 position.
+//! `y₁ = x₁·cos − x₂·sin`, `y₂ = x₂·cos + x₁·sin`; the backward pass turns the other way. Angles as
+//! HF computes them: f32 inverse frequency × f32 position.
 #![allow(unsafe_code)]
 
 #[cfg(feature = "cuda")]
@@ -201,7 +201,7 @@ fn scaled(inv_freq: f32, scaling: RopeScaling) -> f32 {
 mod tests {
     use super::*;
     use crate::ops::cpu::simd::tests::same_on_every_isa;
-    use crate::ops::testing::{assert_close, on_threads, random_tensor, values};
+    use crate::ops::tests::{assert_close, on_threads, random_tensor, values};
 
     fn rope(scaling: RopeScaling, head_dim: usize) -> Rope {
         Rope::new(RopeParameters { theta: 500_000.0, scaling }, head_dim).unwrap()

@@ -91,7 +91,7 @@ vectorised! {
 mod tests {
     use super::*;
     use crate::ops::cpu::simd::tests::same_on_every_isa;
-    use crate::ops::testing::{assert_close, on_threads, random_tensor, values};
+    use crate::ops::tests::{assert_close, on_threads, random_tensor, values};
 
     #[test]
     fn forward_and_backward_equal_an_f64_reference() {

@@ -3,7 +3,7 @@
 //! ```text
 //! prompts/<task>.toml ─▶ PromptTemplate ─┐
 //! chat_template.jinja ─▶ chat::render ───┼─▶ segments (control ids, text parts) ─┐
-//! tokenizer.json ─────▶ TextTokenizer ───┘                            Record ────┴─▶ Prompter ─▶ ids, last one t_n
+//! tokenizer.json ─────▶ TextTokenizer ───┘                               Record ─┴▶ Prompter ─▶ ids up to t_n
 //! generated text ─▶ parse ─▶ explanation, label
 //! ```
 //!

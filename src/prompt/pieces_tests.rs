@@ -28,7 +28,8 @@ fn sentencepiece(edit: impl Fn(&mut Value)) -> TextTokenizer {
         "added_tokens": [{"id": 1, "content": "</s>", "special": true, "normalized": false, "single_word": false,
         "lstrip": false, "rstrip": false}],
         "model": {"type": "BPE", "unk_token": "<unk>", "fuse_unk": true, "vocab": vocab,
-            "merges": [["a", "b"], ["▁", "▁"], ["▁▁", "▁▁"], ["▁", "ab"], ["▁", "a"], ["b", "ab"], ["b", "a"], ["1",
+            "merges": [["a", "b"], ["▁", "▁"], ["▁▁", "▁▁"], ["▁", "ab"], ["▁", "a"], ["b", "ab"], ["b", "a"],
+                   ["1",
             "1"]]}
     });
     edit(&mut json);

@@ -64,6 +64,6 @@ mod tests {
         let differences = [comparison("auroc", Some(0.03)), comparison("f1", None), comparison("kappa", Some(0.01))];
         let table = compare_table("t", &evaluation, &evaluation, &differences);
         let p = |row: usize| [table.rows[row][4].as_str(), table.rows[row][5].as_str()];
-        assert_eq!((p(0), p(1), p(2), p(6)), (["0.0300", "0.0300"], ["–", "–"], ["–", "–"], ["0.0100", "0.0200"]));
+        assert_eq!([p(0), p(1), p(2), p(6)], [["0.0300", "0.0300"], ["–"; 2], ["–"; 2], ["0.0100", "0.0200"]]);
     }
 }

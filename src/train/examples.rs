@@ -1,7 +1,7 @@
 //! Records as token ids, and micro-batches of them.
 //!
 //! ```text
-//! ids        p₀ p₁ … t_n │ e₀ e₁ … e_m₋₂            (EOG, the last target, is predicted and never read)
+//! ids        p₀ p₁ … t_n │ e₀ e₁ … e_m₋₂        (EOG, the last target, is predicted, never read)
 //! predicts    ·  ·  … e₀ │ e₁ e₂ … EOG
 //! CLS head            ▲
 //! ```

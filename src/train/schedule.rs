@@ -1,8 +1,8 @@
 //! Learning rate: linear warmup, then linear decay to zero, exactly HF's `get_linear_schedule_with_warmup`; or, for the
 //! CNN baseline, the cosine of [`CosineSchedule`].
 //!
-//! λ(s) = s / max(1, W) for s < W, else max(0, (T − s) / max(1, T − W)). Steps count from 0: optimizer step k, counted
-//! from 1 as the log does, uses λ(k − 1), so the first step of a warmup has a learning rate of 0.
+//! λ(s) = s / max(1, W) for s < W, else max(0, (T − s) / max(1, T − W)). Steps count from 0: optimizer step k,
+//! counted from 1 as the log does, uses λ(k − 1), so the first step of a warmup has a learning rate of 0.
 //!
 //! And the weights of the losses ([`WeightSchedule`]). All are functions of the step, so that a resume goes on as it
 //! would have.
@@ -60,8 +60,8 @@ impl CosineSchedule {
     }
 }
 
-/// w_gen and w_cls from the first step to the last: w(k) = (1 − t)·start + t·end, t = (k − 1) / max(1, T − 1) (SPEC
-/// A20).
+/// w_gen and w_cls from the first step to the last: w(k) = (1 − t)·start + t·end, t = (k − 1) / max(1, T − 1)
+/// (SPEC A20).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WeightSchedule {
     /// w_gen and w_cls at step T; `None`: the start's, always.

@@ -118,7 +118,8 @@ fn a_header_must_be_whole_small_and_name_each_tensor_once() {
     assert_refused(load(dir.path()), &["not plausible"]);
     std::fs::write(&path, [&8_u64.to_le_bytes(), b"not json".as_slice()].concat()).unwrap();
     assert_refused(load(dir.path()), &["not a safetensors header"]);
-    let overlap = br#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    let overlap = br#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},
+"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
     std::fs::write(&path, [&(overlap.len() as u64).to_le_bytes(), overlap.as_slice(), &[0; 4]].concat()).unwrap();
     assert_refused(load(dir.path()), &["overlaps"]);
 }

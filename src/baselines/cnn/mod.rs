@@ -1,8 +1,8 @@
 //! The CNN of the paper's Table 6: trained from scratch on frozen word-piece embeddings (SPEC A28; Kim, EMNLP 2014).
 //!
 //! ```text
-//! ids ─▶ word embeddings (frozen, L × D) ─▶ convolutions, kernels 2 3 4 5, 512 filters each ─▶ max over time
-//!     ─▶ ReLU (2,048)
+//! ids ─▶ word embeddings (frozen, L × D) ─▶ convolutions, kernels 2 3 4 5, 512 filters each
+//!     ─▶ max over time ─▶ ReLU (2,048)
 //!     ─▶ dropout ½ ─▶ projection 256 ─▶ ReLU ─▶ dropout ½ ─▶ two logits ─▶ cross-entropy
 //! ```
 //!

@@ -117,7 +117,7 @@ fn forward_and_gradients_are_pytorchs() {
         golden["weights"].as_object().unwrap().iter().map(|(name, value)| (name.clone(), tensor(value))).collect();
     let network = Network::from_tensors(weights);
     let tokenizer = tokenizers::Tokenizer::from_bytes(
-        r#"{"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}"#,
+        r#"{"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token":"a"}}"#,
     )
     .unwrap();
     let embeddings = Embeddings::new(

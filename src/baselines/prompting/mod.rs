@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | verbalized probability | [`super::prompts::verbalized`] | the last line `Probability: <0 to 100>`, / 100 |
 //! | label prediction | the task's own, prefix included | the last line `Classification: <label>` or `<label>` |
-//! | self-consistency | the runs of label prediction | majority of parsable runs (tie: class 0); score: class 1's share |
+//! | self-consistency | label prediction's runs | majority of parsable runs (tie: class 0), class 1's share |
 //! | token probability | the task's own, prefix `Classification:` | softmax over the log-probabilities of ` <label>` |
 //!
 //! What a reasoning model thinks first is no answer: only what follows the last `</think>` is read, and a thought that

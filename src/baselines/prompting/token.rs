@@ -3,8 +3,8 @@
 //! The prompt is the task's own with `Classification:` in place of its generation prefix. Both labels are read as they
 //! would follow it, ` <label>` tokenised apart (in a byte-level BPE a word carries its leading space; a prefix that
 //! ended in one would leave a lone-space token that no such text has). With `ℓ_c` the sum of the log-probabilities of
-//! label c's tokens, `probability = softmax(ℓ₀, ℓ₁)₁`. Sums are not divided by length: they are what the model would
-//! have to write.
+//! label c's tokens, `probability = softmax(ℓ₀, ℓ₁)₁`. Sums are not divided by length: they are what the
+//! model would have to write.
 
 use super::{Line, Run};
 use crate::{

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! seed ─▶ notes, answers by rules ─▶ DIR/corpus.jsonl ─▶ DIR/base/tokenizer.json
-//!                                          └─▶ train (all weights, random start, LM loss) ─▶ DIR/model (bf16)
+//!                                         └▶ train (all weights, random start, LM loss) ─▶ DIR/model (bf16)
 //! ```
 
 use std::path::Path;

@@ -128,8 +128,8 @@ vectorised! {
         sum([a, b], |[a, b]| a * b)
     }
 
-    /// `p` holds `q·kᵀ` and becomes the probabilities, `ds` holds `dout·vᵀ` and becomes the scores' gradient. Row `r`
-    /// sees the columns before `visible + r`.
+    /// `p` holds `q·kᵀ` and becomes the probabilities, `ds` holds `dout·vᵀ` and becomes the scores' gradient. Row
+    /// `r` sees the columns before `visible + r`.
     fn differentiate(p: &mut [f32], ds: &mut [f32], lse: &[f32], delta: &[f32], visible: usize, scale: f32) {
         let rows = p.as_chunks_mut::<BLOCK>().0.iter_mut().zip(ds.as_chunks_mut::<BLOCK>().0);
         for (r, (p, ds)) in rows.enumerate() {

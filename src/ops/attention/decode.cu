@@ -1,18 +1,20 @@
-// Decode attention: one query a row against its cached keys and values, split along the sequence (Flash-Decoding, Dao et al. 2023).
+// Decode attention: one query a row against its cached keys and values, split along the sequence (Flash-Decoding, Dao
+// et al. 2023).
 //
-// q (rows, heads, D); a row's keys are those of its blocks in the cache (decode.cuh). A thread block takes 256 keys of one kv head of one row for
-// all query heads of that kv head (at most 16: the rows of one mma), so each key is read once. Its result, per query head: the maximum
-// m of the scores (in powers of 2), l = sum 2^(s - m), o = sum 2^(s - m) v, f32; decode_merge.cu puts chunks together in order. Nothing
-// depends on the batch or on what is shared: a row has the same bits alone and in any company.
+// q (rows, heads, D); a row's keys are those of its blocks in the cache (decode.cuh). A thread block takes 256 keys of
+// one kv head of one row for all query heads of that kv head (at most 16: the rows of one mma), so each key is read
+// once. Its result, per query head: the maximum m of the scores (in powers of 2), l = sum 2^(s - m), o = sum 2^(s - m)
+// v, f32; decode_merge.cu puts chunks together in order. Nothing depends on the batch or on what is shared: a row has
+// the same bits alone and in any company.
 //
-// 4 warps take tiles of 16 keys in turn, each with its own maximum and sums, joined at the end in warp order. A warp copies its own
-// tiles, the next while it computes this one, and never waits for another warp. A tile lies within one block of the cache, in one
-// piece.
+// 4 warps take tiles of 16 keys in turn, each with its own maximum and sums, joined at the end in warp order. A warp
+// copies its own tiles, the next while it computes this one, and never waits for another warp. A tile lies within one
+// block of the cache, in one piece.
 //
-// grid (rows, kv_heads, chunks of the longest row): rows that share a prefix read the same keys at the same time, from L2.
-// Bytes: 4 D per key and kv head once (k, v), and (D + 2) * 4 * group per chunk: 1.6 % more at D = 128, group 4. Operations: 4 D *
-// group, on tensor cores whose other rows idle; memory is the limit. `offset` elements of a block are those of the layers before this
-// one: one table of addresses serves them all.
+// grid (rows, kv_heads, chunks of the longest row): rows that share a prefix read the same keys at the same time, from
+// L2. Bytes: 4 D per key and kv head once (k, v), and (D + 2) * 4 * group per chunk: 1.6 % more at D = 128, group 4.
+// Operations: 4 D * group, on tensor cores whose other rows idle; memory is the limit. `offset` elements of a block are
+// those of the layers before this one: one table of addresses serves them all.
 #include "decode.cuh"
 
 namespace {
@@ -43,9 +45,10 @@ __device__ __forceinline__ void copy_rows(bf16* tile, const bf16* from, int vali
 }
 
 template <int D>
-__device__ __forceinline__ void decode(const bf16* __restrict__ q, const Row* __restrict__ rows, const bf16* const* __restrict__ blocks,
-                                       float* __restrict__ partial_o, float2* __restrict__ partial_ml, int heads, int kv_heads,
-                                       long long offset, float log2_scale) {
+__device__ __forceinline__ void decode(const bf16* __restrict__ q, const Row* __restrict__ rows,
+                                       const bf16* const* __restrict__ blocks, float* __restrict__ partial_o,
+                                       float2* __restrict__ partial_ml, int heads, int kv_heads, long long offset,
+                                       float log2_scale) {
   DYNAMIC_SHARED(memory);
   Memory<D>& shared = *reinterpret_cast<Memory<D>*>(memory);
   int row = blockIdx.x, kv_head = blockIdx.y, first = blockIdx.z * CHUNK, group = heads / kv_heads;
@@ -126,7 +129,8 @@ __device__ __forceinline__ void decode(const bf16* __restrict__ q, const Row* __
     if (lane % 4 == 0) shared.m[warp][head] = m[h], shared.l[warp][head] = sum;
 #pragma unroll
     for (int n = 0; n < D / 8; n++)
-      *reinterpret_cast<float2*>(&shared.warps[warp].o[head * D + n * 8 + lane % 4 * 2]) = make_float2(o[n][2 * h], o[n][2 * h + 1]);
+      *reinterpret_cast<float2*>(&shared.warps[warp].o[head * D + n * 8 + lane % 4 * 2]) =
+          make_float2(o[n][2 * h], o[n][2 * h + 1]);
   }
   __syncthreads();
 
@@ -149,11 +153,11 @@ __device__ __forceinline__ void decode(const bf16* __restrict__ q, const Row* __
 }
 }  // namespace
 
-#define ENTRY(D)                                                                                                              \
-  KERNEL __launch_bounds__(WARPS * 32)                                                                                        \
-      attention_decode_d##D(const bf16* q, const Row* rows, const bf16* const* blocks, float* partial_o, float2* partial_ml,  \
-                            int heads, int kv_heads, long long offset, float log2_scale) {                                    \
-    decode<D>(q, rows, blocks, partial_o, partial_ml, heads, kv_heads, offset, log2_scale);                                   \
+#define ENTRY(D)                                                                                                       \
+  KERNEL __launch_bounds__(WARPS * 32)                                                                                 \
+      attention_decode_d##D(const bf16* q, const Row* rows, const bf16* const* blocks, float* partial_o,               \
+                            float2* partial_ml, int heads, int kv_heads, long long offset, float log2_scale) {         \
+    decode<D>(q, rows, blocks, partial_o, partial_ml, heads, kv_heads, offset, log2_scale);                            \
   }
 ENTRY(64)
 ENTRY(128)

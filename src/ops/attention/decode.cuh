@@ -2,7 +2,8 @@
 #pragma once
 #include "tile.cuh"
 
-// Tokens of a block of the cache, `(layers, 2, kv_heads, BLOCK, D)`: in each layer keys, then values, those of a head side by side.
+// Tokens of a block of the cache, `(layers, 2, kv_heads, BLOCK, D)`: in each layer keys, then values, those of a head
+// side by side.
 constexpr int BLOCK = 64;
 
 // A row's blocks are `blocks[first]` and those after it, as many as hold `length` tokens.

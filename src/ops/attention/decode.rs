@@ -179,8 +179,8 @@ fn partial(q: &[f32], keys: &[[Weight<'_>; 2]], split: &KvSplit, head: usize, di
 }
 
 vectorised! {
-    /// Merges the splits of one row and kv head, `Σ e^(m−M)·o / Σ e^(m−M)·l` with `M` the largest `m`. Each split comes
-    /// with the index of the row's first query in it.
+    /// Merges the splits of one row and kv head, `Σ e^(m−M)·o / Σ e^(m−M)·l` with `M` the largest `m`. Each
+    /// split comes with the index of the row's first query in it.
     fn merge(splits: &[(&Partial, usize)], d: usize, out: &mut [f32]) {
         for (g, out) in out.chunks_mut(d).enumerate() {
             let top = splits.iter().map(|(split, at)| split.m[at + g]).fold(f32::NEG_INFINITY, f32::max);

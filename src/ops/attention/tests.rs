@@ -2,7 +2,7 @@ use super::*;
 use crate::ops::cast::to_bf16;
 use crate::ops::cpu::simd::tests::{same_on_every_isa, with_and_without_tiles};
 use crate::ops::kv_store::blocks_of;
-use crate::ops::testing::{assert_close, on_threads, random_tensor, values};
+use crate::ops::tests::{assert_close, on_threads, random_tensor, values};
 
 /// Everything attention computes for one sequence, in f64 by the definition.
 struct Reference {

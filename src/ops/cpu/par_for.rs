@@ -67,7 +67,7 @@ mod tests {
     use rayon::prelude::*;
 
     use super::*;
-    use crate::ops::testing::on_threads;
+    use crate::ops::tests::on_threads;
     use crate::ops::{DECODE_THREADS, with_spinning_workers};
 
     #[test]

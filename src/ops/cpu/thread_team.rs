@@ -56,7 +56,8 @@ pub fn with_spinning_workers<T>(device: &Device, max_threads: usize, step: impl 
     })
 }
 
-/// Calls `body(0)` to `body(tasks − 1)`, in any order, by the current team's threads, or by rayon where there is none.
+/// Calls `body(0)` to `body(tasks − 1)`, in any order, by the current team's threads, or by rayon where there is
+/// none.
 pub(crate) fn for_each(tasks: usize, body: impl Fn(usize) + Sync) {
     let team = CURRENT_TEAM.get();
     if team.is_null() || tasks >> INDEX_BITS > 0 {

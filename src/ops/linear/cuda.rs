@@ -6,7 +6,8 @@
 //!
 //! A sum onto an output is cuBLAS's beta = 1, an adapter's scaling its alpha: neither takes a pass of its own.
 //!
-//! cuBLAS counts columns first: a row-major matrix is its transpose there, so `y = x·Wᵀ` is asked for as `yᵀ = W·xᵀ`.
+//! cuBLAS counts columns first: a row-major matrix is its transpose there, so `y = x·Wᵀ` is asked for as
+//! `yᵀ = W·xᵀ`.
 #![allow(unsafe_code)]
 
 use candle_core::cuda_backend::WrapErr;
@@ -52,8 +53,8 @@ pub(super) fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Res
     Ok(y)
 }
 
-/// `x (m, k)`, each `weight (nᵢ, k)` → `scale · x·weightᵀ`: one product with all weights, one below the other. Each
-/// result is a strip of columns of the product's, `(m, nᵢ)` and not contiguous.
+/// `x (m, k)`, each `weight (nᵢ, k)` → `scale · x·weightᵀ`: one product with all weights, one below the other.
+/// Each result is a strip of columns of the product's, `(m, nᵢ)` and not contiguous.
 pub(super) fn scaled_each<const N: usize>(x: &Tensor, weights: [&Tensor; N], scale: f64) -> Result<[Tensor; N]> {
     let (device, (m, k)) = (device_of(x)?, x.dims2()?);
     let rows: [usize; N] = array(weights.iter().map(|weight| Ok(weight.dim(0)?)))?;

@@ -1,7 +1,8 @@
 //! The inner kernel of every product: a tile of up to 14 × 32 sums held in registers.
 //!
-//! `c[r][j] (+)= Σ_p a(r, p)·b[p][j]` for `rows` ≤ 14 and 32 columns, `a(r, p) = a[r·RS + p·CS]`. With AVX-512 that is
-//! 28 accumulators of 16 lanes, two loads of `b` and 14 broadcasts of `a` a step: 28 FMAs in 14 cycles and 16 loads in
+//! `c[r][j] (+)= Σ_p a(r, p)·b[p][j]` for `rows` ≤ 14 and 32 columns, `a(r, p) = a[r·RS + p·CS]`. With AVX-512
+//! that is 28 accumulators of 16 lanes, two loads of `b` and 14 broadcasts of `a` a step: 28 FMAs in 14 cycles and 16
+//! loads in
 //! 8. Strides of `a` are constants so that its 14 addresses are one register and displacements. Each sum starts at zero
 //! and runs over `p` in order, fused: every instruction set and row count gives the same bits. With AVX512-BF16, a step
 //! can take a pair of bf16 from each operand, and a tile is done in half the time.
@@ -28,9 +29,9 @@ macro_rules! with_rows {
     (@call $f:ident $r:literal ($($arg:expr),*)) => { $f::<$r, RS, CS>($($arg),*) };
 }
 
-/// One tile. `a` is addressed as `RS`, `CS` say, `b` is `(k, ≥32)` with row stride `ldb`, `c` is `(rows, ≥32)` with row
-/// stride `ldc`; with `add` the sums are added to `c`, else written over it. With `PAIRS`, an element of `a` and `b` is
-/// a pair of bf16, and a step adds two products.
+/// One tile. `a` is addressed as `RS`, `CS` say, `b` is `(k, ≥32)` with row stride `ldb`, `c` is `(rows, ≥32)` with
+/// row stride `ldc`; with `add` the sums are added to `c`, else written over it. With `PAIRS`, an element of `a` and
+/// `b` is a pair of bf16, and a step adds two products.
 ///
 /// # Safety
 /// `a`, `b` and `c` must be valid for the elements named above, and nothing else may touch those of `c` meanwhile.

@@ -131,8 +131,8 @@ pub fn add_forward(y: Tensor, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     add_product(y, x, weight, |x, w, y| cpu::x_wt(x, [m, k], [Rhs { w, n, y }], true))
 }
 
-/// `dx += dy·W` in place, `dx (m, in)`: accumulates the gradient where `x` feeds several projections. Every handle that
-/// shares `dx`'s storage sees the change.
+/// `dx += dy·W` in place, `dx (m, in)`: accumulates the gradient where `x` feeds several projections. Every handle
+/// that shares `dx`'s storage sees the change.
 pub fn add_backward_input(dx: Tensor, dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let ((m, k), (k_w, n)) = (dy.dims2()?, weight.dims2()?);
     check("linear::add_backward_input", k == k_w && dx.dims() == [m, n], dy, weight)?;

@@ -10,8 +10,9 @@ use super::pack::Packing;
 use super::pack::first;
 use crate::ops::cpu::simd::{Isa, L1, prefetch};
 
-/// `to[u·width + r]` = unit `u` of row `r` for `rows` × `cols` elements, `rows ≤ width`; rows from `rows` to `width`
-/// become 0. `from` starts at the first element, rows are `stride` apart; `to` holds `width` numbers for every unit.
+/// `to[u·width + r]` = unit `u` of row `r` for `rows` × `cols` elements, `rows ≤ width`; rows from `rows` to
+/// `width` become 0. `from` starts at the first element, rows are `stride` apart; `to` holds `width` numbers for every
+/// unit.
 pub(crate) fn transpose<P: Packing>(
     isa: Isa,
     from: &[P::Item],

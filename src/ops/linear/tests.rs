@@ -4,7 +4,7 @@ use half::bf16;
 use super::*;
 use crate::ops::cpu::simd::tests::{same_on_every_isa, with_and_without_tiles};
 use crate::ops::linear::{decode_add, scaled_decode_each, scaled_forward_each};
-use crate::ops::testing::{on_threads, random, values};
+use crate::ops::tests::{on_threads, random, values};
 
 /// `f64` product by the definition, with operands read through closures.
 fn reference([m, k, n]: [usize; 3], a: impl Fn(usize, usize) -> f32, b: impl Fn(usize, usize) -> f32) -> Vec<f64> {

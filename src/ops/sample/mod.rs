@@ -1,9 +1,9 @@
 //! From rows of logits to their next tokens, on the CPU and, with the same ids, on a CUDA device.
 //!
-//! Greedy: the largest logit, ties to the lowest id. Sampled: each token weighs e^((logit − largest) / temperature), an
-//! integer in units of 2⁻⁴⁰ ([`weights`]); the nucleus is the smallest set of the heaviest tokens (ties to the lowest
-//! id) that holds `top_p` of all weight; one uniform number `u = f(seed, SAMPLING, step, position)` of 24 bits falls on
-//! the first token at which the running sum exceeds ⌊u·mass⌋, heaviest first, or by id when `top_p` is 1.
+//! Greedy: the largest logit, ties to the lowest id. Sampled: each token weighs e^((logit − largest) / temperature),
+//! an integer in units of 2⁻⁴⁰ ([`weights`]); the nucleus is the smallest set of the heaviest tokens (ties to the
+//! lowest id) that holds `top_p` of all weight; one uniform number `u = f(seed, SAMPLING, step, position)` of 24 bits
+//! falls on the first token at which the running sum exceeds ⌊u·mass⌋, heaviest first, or by id when `top_p` is 1.
 
 #[cfg(feature = "cuda")]
 mod cuda;

@@ -9,8 +9,8 @@ pub(super) const ONE: u64 = 1 << 40;
 /// `kernels.cu` has the same operations in the same order, so both give the same integer.
 #[inline(always)]
 fn weight(logit: f32, best: f32, temperature: f64) -> u64 {
-    // Adding 1.5·2⁵² rounds x/ln 2 to an integer and leaves that integer in the low mantissa bits; adding 2⁵² rounds
-    // the result.
+    // Adding 1.5·2⁵² rounds x/ln 2 to an integer and leaves that integer in the low mantissa bits; adding 2⁵²
+    // rounds the result.
     const MAGIC: f64 = 6_755_399_441_055_744.0;
     const TWO_52: f64 = 4_503_599_627_370_496.0;
     let x = f64::from(logit - best) / temperature;
@@ -28,8 +28,8 @@ fn weight(logit: f32, best: f32, temperature: f64) -> u64 {
 }
 
 vectorised! {
-    /// The weight of each logit; `best` is the greatest, finite, and `temperature` above 0. Fewer than 2²⁴ of them add
-    /// up in 64 bits.
+    /// The weight of each logit; `best` is the greatest, finite, and `temperature` above 0. Fewer than 2²⁴ of them
+    /// add up in 64 bits.
     pub(super) fn softmax_weights(logits: &[f32], best: f32, temperature: f64, weights: &mut [u64]) {
         weights.iter_mut().zip(logits).for_each(|(w, &logit)| *w = weight(logit, best, temperature));
     }

@@ -38,8 +38,8 @@ pub(super) fn cross_entropy(logits: &[f64], targets: &[u32]) -> Vec<f64> {
         .collect()
 }
 
-/// Rotates the pair of channels (c, c + head_dim/2) by `position·frequency[c]` (HF's `rotate_half`); `x (tokens, heads,
-/// head_dim)`.
+/// Rotates the pair of channels (c, c + head_dim/2) by `position·frequency[c]` (HF's `rotate_half`);
+/// `x (tokens, heads, head_dim)`.
 pub(super) fn rope(x: &[f64], positions: &[u32], heads: usize, frequencies: &[f64]) -> Vec<f64> {
     let half = frequencies.len();
     let mut y = x.to_vec();
