@@ -12,7 +12,7 @@
 //!
 //! Modules import only downward (`tests/layers.rs` enforces it): 0 [`error`], [`rng`] · 1 [`storage`], [`config`],
 //! [`device`], [`fingerprint`], [`metrics`], [`progress`] · 2 [`data`], [`ops`], [`prompt`], [`demo`] · 3 [`model`]
-//! · 4 [`train`], [`generate`] · 5 [`baselines`], [`report`] · 6 [`commands`] · 7 [`cli`].
+//! · 4 [`train`], [`generate`] · 5 [`baselines`], [`report`], [`selftest`] · 6 [`commands`] · 7 [`cli`].
 //!
 //! # Dimensions
 //!
@@ -39,5 +39,6 @@ pub mod progress;
 pub mod prompt;
 pub mod report;
 pub mod rng;
+pub mod selftest;
 pub mod storage;
 pub mod train;

@@ -24,6 +24,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("generate", 4),
     ("baselines", 5),
     ("report", 5),
+    ("selftest", 5),
     ("commands", 6),
     ("cli", 7),
 ];

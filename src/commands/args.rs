@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, builder::PossibleValuesParser};
 
-use crate::ops::selftest::OPS;
+use crate::selftest::OPS;
 
 /// `clsgen demo`
 #[derive(Debug, Clone, Default, Args)]

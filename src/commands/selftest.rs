@@ -1,29 +1,15 @@
 //! `clsgen selftest`: every op, forward and backward, and whole training passes, against references on the device; exit
 //! 1 on a miss.
 
-use candle_core::{DType, Device};
 use serde_json::json;
 
 use super::{Context, args::SelftestArgs, dry_run::Plan, output};
 use crate::{
     error::{Error, Result},
-    model::{Llama, save_tensors, source},
-    ops::selftest::{self, Row},
-    prompt::TextTokenizer,
-    storage, train,
+    model::{save_tensors, source},
+    selftest::{self, Row},
+    storage,
 };
-
-/// What a given model reads: a language model on noise is no measure of its arithmetic.
-const TEXT: &str = "A 67-year-old woman with type 2 diabetes and chronic heart failure was admitted with three days \
-    of increasing shortness of \
-    breath. On examination her blood pressure was 148 over 86, her pulse 96, and both lungs had crackles at the \
-    bases. She was given furosemide, \
-    lost four kilograms in five days and walked the ward without oxygen. Her kidney function stayed stable and her \
-    potassium was replaced. She \
-    was discharged home with her usual medicines, a higher dose of the diuretic, and an appointment at the heart \
-    failure clinic within a week. \
-    The risk of coming back within thirty days was judged to be high, because she had been admitted twice in the last \
-    half year and lives alone.";
 
 /// Runs the command.
 pub fn run(context: &Context, args: &SelftestArgs) -> Result<()> {
@@ -39,16 +25,7 @@ pub fn run(context: &Context, args: &SelftestArgs) -> Result<()> {
         return save_tensors(&dir.join("kernels.safetensors"), &selftest::export(&device)?);
     }
     let source = args.model.as_ref().map(|model| source::resolve(model, &[], context.allow_network)).transpose()?;
-    let trains = args.only.is_empty() || args.only.iter().any(|op| op == "training");
-    if let Some(source) = source.as_ref().filter(|_| trains) {
-        train::selftest::check_memory(source)?;
-    }
-    let mut rows = selftest::run(&device, &args.only)?;
-    rows.extend(train::selftest::tiny(&device, &args.only));
-    if let Some(source) = source.filter(|_| trains) {
-        let text = TextTokenizer::load(source.tokenizer_path())?.encode(TEXT)?;
-        rows.extend(train::selftest::model(Llama::load(&source, DType::BF16, &Device::Cpu)?, &text, &device));
-    }
+    let rows = selftest::run(&device, &args.only, source.as_ref())?;
     if rows.is_empty() {
         return Err(Error::usage(format!("{name} has no check of {}", args.only.join(", ")))
             .hint("this one is checked on a GPU alone"));

@@ -17,7 +17,6 @@ pub mod random;
 pub mod rms_norm;
 pub mod rope;
 pub mod sample;
-pub mod selftest;
 pub mod swiglu;
 #[cfg(test)]
 pub(crate) mod tests;

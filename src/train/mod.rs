@@ -18,7 +18,6 @@ pub mod optimizer;
 pub mod plan;
 pub mod schedule;
 pub mod select;
-pub mod selftest;
 pub mod session;
 pub mod step;
 pub mod tensorboard;

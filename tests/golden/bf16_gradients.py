@@ -17,12 +17,12 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-# First token, prompt, target, class: as in src/train/selftest.rs.
+# First token, prompt, target, class: as in src/selftest/training.rs.
 RECORDS = [(0, 71, 20, 0), (91, 40, 7, 1)]
 
 
 def text():
-    source = (Path(__file__).parents[2] / "src/commands/selftest.rs").read_text()
+    source = (Path(__file__).parents[2] / "src/selftest/training.rs").read_text()
     return re.sub(r"\\\n\s*", "", re.search(r'const TEXT: &str = "(.*?)";', source, re.S).group(1))
 
 

@@ -219,7 +219,7 @@ mod tests {
             assert!(tensors.keys().any(|name| name.starts_with(&format!("{op}/")) && name.contains("/out/")), "{op}");
         }
         for (name, tensor) in &tensors {
-            let values = crate::ops::selftest::numbers(tensor).unwrap();
+            let values = super::super::numbers(tensor).unwrap();
             assert!(values.iter().all(|x| x.is_finite()), "{name}");
             let exact = name.ends_with("/dy") || name.ends_with("/in/q") || name.ends_with("/weight");
             assert!(!exact || values.iter().all(|&x| f64::from(half::bf16::from_f64(x)) == x), "{name}");

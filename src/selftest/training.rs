@@ -5,11 +5,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{
-    examples::{Batch, Example},
-    loss::{Counts, LossWeights, Pass, forward_backward},
-    plan::Sample,
-};
+use super::{Bench, Row, numbers};
 use crate::{
     config::{Activation, Objective, Parameters},
     error::{Error, Result},
@@ -21,10 +17,27 @@ use crate::{
         Offsets,
         dropout::{self, DropoutKey},
         random,
-        selftest::{Bench, Row, numbers},
     },
+    prompt::TextTokenizer,
     rng::{Rng, hash_name, streams},
+    train::{
+        examples::{Batch, Example},
+        loss::{Counts, LossWeights, Pass, forward_backward},
+        plan::Sample,
+    },
 };
+
+/// What a given model reads: a language model on noise is no measure of its arithmetic.
+const TEXT: &str = "A 67-year-old woman with type 2 diabetes and chronic heart failure was admitted with three days \
+    of increasing shortness of \
+    breath. On examination her blood pressure was 148 over 86, her pulse 96, and both lungs had crackles at the \
+    bases. She was given furosemide, \
+    lost four kilograms in five days and walked the ward without oxygen. Her kidney function stayed stable and her \
+    potassium was replaced. She \
+    was discharged home with her usual medicines, a higher dose of the diuretic, and an appointment at the heart \
+    failure clinic within a week. \
+    The risk of coming back within thirty days was judged to be high, because she had been admitted twice in the last \
+    half year and lives alone.";
 
 /// bf16 noise of a mean of cross-entropies: each logit is within 2⁻⁹ of its own size.
 const LOSS: f64 = 4e-3;
@@ -38,7 +51,7 @@ const DROPOUT: f64 = 0.1;
 const RECORDS: [(usize, usize, usize); 2] = [(0, 71, 20), (91, 40, 7)];
 
 /// Dropout's masks, and a pass of a tiny Llama; of `only` these ops, where it names any.
-pub fn tiny(device: &Device, only: &[String]) -> Vec<Row> {
+pub(super) fn tiny(device: &Device, only: &[String]) -> Vec<Row> {
     let mut bench = Bench::new(device, only);
     bench.attempt("dropout", |bench| masks(bench, device));
     bench.attempt("training, tiny Llama", |bench| {
@@ -56,7 +69,7 @@ pub fn tiny(device: &Device, only: &[String]) -> Vec<Row> {
 
 /// Fails (exit 5), before it is loaded, where a given model's pass cannot be held on the host: its weights as bf16
 /// and as f32, and what two records take.
-pub fn check_memory(source: &ModelSource) -> Result<()> {
+pub(super) fn check_memory(source: &ModelSource) -> Result<()> {
     let config = source.config()?;
     let loading = Loading::of(source, &config, DType::BF16, &Device::Cpu);
     let footprint = Footprint::of(&config, DType::F32, false, Some(&lora()));
@@ -67,12 +80,13 @@ pub fn check_memory(source: &ModelSource) -> Result<()> {
     loading.check(tensor_spec::bytes(&config, DType::F32) + pass + logits, &Device::Cpu, &what, &|_| None)
 }
 
-/// The same pass of a given model, whose weights (on the CPU) are taken as bf16 holds them, over `text`: at least a
-/// token.
-pub fn model(llama: Llama, text: &[u32], device: &Device) -> Vec<Row> {
+/// The same pass of a given model, whose weights are taken as bf16 holds them.
+pub(super) fn model(source: &ModelSource, device: &Device) -> Result<Vec<Row>> {
+    let text = TextTokenizer::load(source.tokenizer_path())?.encode(TEXT)?;
+    let llama = Llama::load(source, DType::BF16, &Device::Cpu)?;
     let mut bench = Bench::new(device, &[]);
-    bench.attempt("training, given model", |bench| pass(bench, "given model", COSINE_GIVEN, llama, text, device));
-    bench.rows
+    bench.attempt("training, given model", |bench| pass(bench, "given model", COSINE_GIVEN, llama, &text, device));
+    Ok(bench.rows)
 }
 
 /// Ones behind dropout, in the type of the device's activations: kept and dropped where the CPU keeps and drops.

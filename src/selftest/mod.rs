@@ -1,4 +1,5 @@
-//! Every op on a device against a plain f64 reference: what `clsgen selftest` prints first.
+//! Every op on a device against a plain f64 reference, then whole training passes in bf16 against f32: the rows that
+//! `clsgen selftest` prints. Layer 5.
 //!
 //! Forward passes are compared with the textbook formula in f64; backward passes with central differences of that same
 //! formula, so no derivative is trusted twice. Errors are ‖ours − reference‖ / ‖reference‖.
@@ -11,12 +12,14 @@ mod export;
 mod reference;
 mod rows;
 mod sample;
+mod training;
 
 use candle_core::{DType, Device, Tensor};
 pub use export::export;
 
 use crate::{
     error::Result,
+    model::ModelSource,
     rng::{Rng, streams},
 };
 
@@ -42,7 +45,7 @@ impl Row {
     }
 }
 
-/// What can be checked alone: the first word of a [`Row::op`], and the training passes of `train::selftest`.
+/// What can be checked alone: the first word of a [`Row::op`], and the training passes.
 pub const OPS: [&str; 14] = [
     "linear",
     "rms_norm",
@@ -60,9 +63,26 @@ pub const OPS: [&str; 14] = [
     "training",
 ];
 
-/// Runs the checks of these [`OPS`], all of them where none is named, on `device`. A check that fails altogether is a
-/// miss, and the others go on.
-pub fn run(device: &Device, only: &[String]) -> Result<Vec<Row>> {
+/// Runs the checks of these [`OPS`], all of them where none is named, on `device`; the last is a training pass of
+/// `given`. A check that fails altogether is a miss, and the others go on.
+///
+/// # Errors
+/// The given model cannot be read; the host has no memory for its pass (exit 5, before anything is run).
+pub fn run(device: &Device, only: &[String], given: Option<&ModelSource>) -> Result<Vec<Row>> {
+    let given = given.filter(|_| only.is_empty() || only.iter().any(|op| op == "training"));
+    if let Some(source) = given {
+        training::check_memory(source)?;
+    }
+    let mut rows = ops(device, only);
+    rows.extend(training::tiny(device, only));
+    if let Some(source) = given {
+        rows.extend(training::model(source, device)?);
+    }
+    Ok(rows)
+}
+
+/// The checks of single ops.
+fn ops(device: &Device, only: &[String]) -> Vec<Row> {
     let mut bench = Bench::new(device, only);
     bench.attempt("linear", rows::linear);
     bench.attempt("rms_norm", rows::rms_norm);
@@ -80,7 +100,7 @@ pub fn run(device: &Device, only: &[String]) -> Result<Vec<Row>> {
     if device.is_cuda() {
         bf16::all(&mut bench);
     }
-    Ok(bench.rows)
+    bench.rows
 }
 
 /// Bound of a pass in f32 with a few hundred terms a sum.
@@ -92,19 +112,19 @@ const BF16: f64 = 4e-3;
 ///
 /// Inputs are made on the host and copied to the device: the build for GPUs has candle's kernels for what commands
 /// compute, and those alone.
-pub(crate) struct Bench<'a> {
+struct Bench<'a> {
     device: &'a Device,
     only: &'a [String],
-    pub(crate) rows: Vec<Row>,
+    rows: Vec<Row>,
 }
 
 impl<'a> Bench<'a> {
-    pub(crate) fn new(device: &'a Device, only: &'a [String]) -> Self {
+    fn new(device: &'a Device, only: &'a [String]) -> Self {
         Self { device, only, rows: Vec::new() }
     }
 
     /// Runs the checks of one op, if it is among those asked for; an error becomes a row.
-    pub(crate) fn attempt(&mut self, op: &'static str, checks: impl FnOnce(&mut Self) -> Result<()>) {
+    fn attempt(&mut self, op: &'static str, checks: impl FnOnce(&mut Self) -> Result<()>) {
         let name = op.split(',').next().unwrap_or(op);
         if !self.only.is_empty() && !self.only.iter().any(|only| only == name) {
             return;
@@ -115,13 +135,13 @@ impl<'a> Bench<'a> {
         }
     }
 
-    pub(crate) fn push(&mut self, op: &'static str, pass: &'static str, dims: &[usize], error: f64, bound: f64) {
+    fn push(&mut self, op: &'static str, pass: &'static str, dims: &[usize], error: f64, bound: f64) {
         let shape = dims.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
         self.rows.push(Row { op, pass, shape, error, bound });
     }
 
     /// Compares a tensor with all of its reference.
-    pub(crate) fn check(
+    fn check(
         &mut self,
         op: &'static str,
         pass: &'static str,
@@ -151,7 +171,7 @@ impl<'a> Bench<'a> {
     }
 
     /// `dims` is the result's shape, of which `ours` may be a part.
-    pub(crate) fn compare(
+    fn compare(
         &mut self,
         op: &'static str,
         pass: &'static str,
@@ -190,7 +210,7 @@ impl<'a> Bench<'a> {
 }
 
 /// A tensor's elements in f64.
-pub(crate) fn numbers(tensor: &Tensor) -> Result<Vec<f64>> {
+fn numbers(tensor: &Tensor) -> Result<Vec<f64>> {
     let values = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
     Ok(values.into_iter().map(f64::from).collect())
 }
@@ -211,7 +231,7 @@ mod tests {
 
     #[test]
     fn every_op_is_within_its_bound_on_the_cpu() {
-        let rows = run(&Device::Cpu, &[]).unwrap();
+        let rows = ops(&Device::Cpu, &[]);
         let missed: Vec<&Row> = rows.iter().filter(|row| !row.ok()).collect();
         assert!(missed.is_empty(), "{missed:?}");
         for op in [
@@ -228,7 +248,7 @@ mod tests {
         ] {
             assert!(rows.iter().any(|row| row.op.starts_with(op)), "{op} is not tested");
         }
-        let one = run(&Device::Cpu, &["rope".into()]).unwrap();
+        let one = ops(&Device::Cpu, &["rope".into()]);
         assert!(!one.is_empty() && one.iter().all(|row| row.op.starts_with("rope")), "{one:?}");
         assert_eq!(one, rows.into_iter().filter(|row| row.op.starts_with("rope")).collect::<Vec<_>>());
     }
