@@ -10,8 +10,10 @@ use std::path::PathBuf;
 use changed::changed;
 use clsgen::{
     config::Stage,
-    data::synthetic::{NoteSettings, Notes},
-    demo,
+    demo::{
+        self,
+        notes::{NoteSettings, Notes},
+    },
 };
 use common::{Outcome, assert_fails, outcome};
 use serde_json::{Value, json};

@@ -19,7 +19,6 @@ pub mod prediction;
 mod problems;
 mod record;
 mod row;
-pub mod synthetic;
 
 pub use leakage::{LeakageReport, PairLeakage, leakage};
 pub use load::{Needs, RecordStream, load, load_canonical, source_hash, stream};

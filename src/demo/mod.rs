@@ -1,9 +1,10 @@
-//! The embedded default: a tiny Llama pretrained on synthetic notes, its tokenizer, and the config that demonstrates
-//! the whole method on it. Layer 2 (data).
+//! The embedded default: a tiny Llama pretrained on synthetic notes, the notes themselves, its tokenizer, and the
+//! config that demonstrates the whole method on it. Layer 2 (data).
 //!
 //! Everything here is made by this project: `clsgen demo --pretrain DIR` makes the model again, from the seed in
 //! `configs/demo-pretrain.toml`.
 
+pub mod notes;
 pub mod tokenizer;
 
 use std::path::Path;

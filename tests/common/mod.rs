@@ -6,9 +6,9 @@ use std::{
     process::Command,
 };
 
-use clsgen::{
-    data::synthetic::{NoteSettings, Notes},
-    demo,
+use clsgen::demo::{
+    self,
+    notes::{NoteSettings, Notes},
 };
 use serde_json::Value;
 

@@ -4,7 +4,8 @@ use std::process::Stdio;
 
 use clsgen::{
     config::Truncate,
-    data::{Needs, load_canonical, synthetic::NoteSettings, synthetic::Notes},
+    data::{Needs, load_canonical},
+    demo::notes::{NoteSettings, Notes},
     prompt::{Prompt, PromptTemplate, Prompter, TextTokenizer},
 };
 use serde_json::Value;

@@ -5,7 +5,7 @@ use std::{ops::Range, path::Path};
 use serde_json::json;
 
 use crate::{
-    data::synthetic::{NoteSettings, Notes, SyntheticNote},
+    demo::notes::{NoteSettings, Notes, SyntheticNote},
     error::{Error, Result},
     storage,
 };

@@ -12,8 +12,10 @@ use candle_core::{DType, Device};
 use crate::{
     commands::{Context, args, output, scoring, train},
     config,
-    data::synthetic::{Explainer, Notes},
-    demo,
+    demo::{
+        self,
+        notes::{Explainer, Notes},
+    },
     error::{Context as _, Result},
     model::checkpoint::{self, BaseLookup},
     storage::{self, AtomicDir},

@@ -6,7 +6,8 @@ use serde_json::json;
 
 use crate::{
     commands::{Context, eval::Outcome, output},
-    data::{self, Needs, Prediction, Record, read_predictions, synthetic::SyntheticNote},
+    data::{self, Needs, Prediction, Record, read_predictions},
+    demo::notes::SyntheticNote,
     error::{Error, Result},
     generate::construct::Statistics,
     metrics::{Evaluation, Metric, Options, Sample, evaluate},

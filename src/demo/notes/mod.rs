@@ -16,7 +16,7 @@ mod words;
 pub use explain::{Answer, Explainer, Mistake};
 pub use patient::Term;
 
-use super::Record;
+use crate::data::Record;
 use draws::Draws;
 use patient::{Patient, sigmoid};
 
