@@ -15,6 +15,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("fingerprint", 1),
     ("metrics", 1),
     ("progress", 1),
+    ("context", 2),
     ("data", 2),
     ("ops", 2),
     ("prompt", 2),
@@ -25,6 +26,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("baselines", 5),
     ("report", 5),
     ("selftest", 5),
+    ("evaluation", 5),
     ("commands", 6),
     ("cli", 7),
 ];

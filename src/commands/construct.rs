@@ -8,7 +8,7 @@ use std::{path::Path, sync::Arc};
 use serde_json::{Map, Value, json};
 
 use self::{finished::Finished, trials::trials};
-use super::{Context, args::ConstructArgs, dry_run::Plan, output, run_record, scoring};
+use super::{Context, args::ConstructArgs, dry_run::Plan, output, run_record};
 use crate::{
     config::{OnFail, Stage},
     data::{self, Needs, Record},
@@ -19,6 +19,7 @@ use crate::{
         Budget, Engine, Sampling,
         construct::{Method, Progress, Rules, Statistics, output::write_split},
         memory::Longest,
+        scoring,
     },
     model::{Model, ModelSource, source},
     prompt::{PromptTemplate, Prompter, TextTokenizer},

@@ -3,141 +3,36 @@
 //! 1. The dev predictions come from a file or from the best checkpoint.
 //! 2. Thresholds are tuned on them and written to `RUN/eval/thresholds.json`.
 //!    So is the calibrator: `calibration.json`.
-//! 3. Only now test labels are read and scored, into `RUN/eval/<split>/` ([`folder`]): `metrics.json`,
+//! 3. Only now test labels are read and scored, into `RUN/eval/<split>/` ([`Folder`]): `metrics.json`,
 //!    `predictions.jsonl`, `tables/`, `figures/`, `report.html`.
 
-mod baselines;
-pub(super) mod calibration;
-mod cnn;
+mod calibration_table;
 mod compare;
 mod curve;
-mod folder;
-mod frozen;
 mod gate;
-mod in_sample;
-mod inputs;
-mod judge;
-mod log;
+mod methods;
 mod paper;
-mod predictions;
 mod report;
-mod run_directory;
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{Context, args::EvalArgs, dry_run::Plan, output, run_record, scoring};
+use super::{Context, args::EvalArgs, dry_run::Plan, output, run_record};
 use crate::{
-    config::Stage,
-    data::{Prediction, Record, read_predictions, read_predictions_carrying},
     error::{Error, Result},
-    fingerprint::Fingerprint,
-    metrics::{Evaluation, Options, Sample, decision_curves::decision_curves, evaluate, threshold::Costs},
+    evaluation::{
+        Scored, Work, baselines, costs,
+        folder::{Asked, Folder},
+        judge,
+        run_directory::Job,
+    },
+    generate::scoring,
+    metrics::{Evaluation, Options, decision_curves::decision_curves, evaluate},
     report::{Table, decision_tables, figures::EpochMetrics, metrics_table},
-    storage::{self, AtomicDir, RunLock},
+    storage::{self, AtomicDir, RunLock, run_record::Used},
 };
-use calibration::Fitted;
-use folder::{Folder, Made};
-use frozen::Frozen;
 use gate::Gate;
-use in_sample::Dev;
-use run_directory::Job;
-
-/// What is scored: test with thresholds from dev.
-struct Scored {
-    sample: Sample,
-    /// "test", or the name of the split or file.
-    title: String,
-    frozen: Option<Frozen>,
-    calibration: Option<Fitted>,
-    /// The records are those that thresholds and calibrator were tuned on.
-    in_sample: bool,
-    predictions: Vec<Prediction>,
-    /// The split's records; none where only a prediction file is known.
-    records: Option<Vec<Record>>,
-}
-
-/// Where the predictions come from.
-enum Work<'a> {
-    /// Prediction files of any tool.
-    Files { test: &'a Path, dev: Option<&'a Path> },
-    /// The best checkpoint of the run directory.
-    Run(Job),
-}
-
-impl<'a> Work<'a> {
-    fn find(context: &Context, args: &'a EvalArgs) -> Result<Self> {
-        match &args.predictions {
-            Some(test) => Ok(Self::Files { test, dev: args.dev_predictions.as_deref() }),
-            None => {
-                let job = Job::find(context, args)?;
-                job.check_settings(context)?;
-                Ok(Self::Run(job))
-            }
-        }
-    }
-
-    /// Files whose hashes go into `run.json`.
-    fn inputs(&self) -> Vec<&Path> {
-        match self {
-            Self::Files { test, dev } => std::iter::once(*test).chain(*dev).collect(),
-            Self::Run(job) => vec![&job.data],
-        }
-    }
-
-    /// The splits that the leakage report reads beside the scored one.
-    fn other_splits(&self, context: &Context) -> Vec<PathBuf> {
-        let Self::Run(job) = self else { return Vec::new() };
-        let data = &context.config.data;
-        let named = [&data.train, &data.dev, &data.test].into_iter().flatten().map(|path| context.config.resolve(path));
-        named.filter(|path| *path != job.data && path.is_file()).collect()
-    }
-
-    /// The checkpoint that is scored, the base that it and the baselines stand on, and the judge, for `run.json`.
-    fn models(&self, judge: Option<&judge::Plan>) -> Result<Vec<(&'static str, PathBuf, String)>> {
-        let mut used = Vec::new();
-        if let Self::Run(job) = self {
-            used.push(("checkpoint", job.checkpoint.clone(), job.hash.clone()));
-            let (info, _) = job.prompt()?;
-            used.extend(info.base_hash.map(|hash| ("model.base", PathBuf::from(info.base_model), hash)));
-        }
-        if let Some(judge) = judge {
-            used.push(("eval.judge", judge.source.path.clone(), judge.hash()?.to_owned()));
-        }
-        Ok(used)
-    }
-
-    /// The file of the predictions that are scored.
-    fn predictions(&self, out: &Path) -> PathBuf {
-        match self {
-            Self::Files { test, .. } => test.to_path_buf(),
-            Self::Run(_) => out.join(predictions::FILE),
-        }
-    }
-
-    fn score(&self, context: &Context, folder: &Folder) -> Result<Scored> {
-        match self {
-            Self::Files { test, dev } => from_files(context, folder, test, *dev),
-            Self::Run(job) => job.score(context, folder),
-        }
-    }
-
-    /// Everything that decides the numbers of a split's folder.
-    fn made(&self, context: &Context) -> Result<Made> {
-        let (scoring, dev) = match self {
-            Self::Files { test, dev } => {
-                // A file that cannot be read is the reader's to name.
-                let hash = |path: &Path| storage::hash_file(path).or_else(|error| inputs::read(path).and(Err(error)));
-                let dev = dev.map(hash).transpose()?;
-                (Fingerprint::of_contents(&[("predictions", json!(hash(test)?))]), dev)
-            }
-            Self::Run(job) => job.made(context)?,
-        };
-        let contents = [("train.seed", json!(context.seed)), ("dev predictions", json!(dev))];
-        Ok(Made { scoring, measuring: Fingerprint::new(Stage::Measure, &context.config, &contents)? })
-    }
-}
 
 /// What an evaluation found.
 pub struct Outcome {
@@ -172,17 +67,21 @@ pub(super) fn execute(context: &Context, args: &EvalArgs) -> Result<Option<Outco
     if args.curve && args.predictions.is_none() && args.split == "test" && context.config.data.test.is_none() {
         return curve::alone(context, &options).map(|()| None);
     }
-    let work = Work::find(context, args)?;
-    let folder = Folder::find(context, args, work.made(context)?)?;
-    let (context, args) = (&folder.context(context), &folder.asked(context, args));
-    let comparable = args.compare_base.then(|| compare::job(&work)).transpose()?;
+    let work = match &args.predictions {
+        Some(test) => Work::Files { test, dev: args.dev_predictions.as_deref() },
+        None => Work::Run(Job::find(context, &args.split)?),
+    };
+    let folder = Folder::find(context, &work, args.overwrite)?;
+    let context = &folder.context(context);
+    let asked = folder.asked(context, asked(args));
+    let comparable = asked.compare_base.then(|| compare::job(&work)).transpose()?;
     let judge = judge::Plan::find(context, &work)?;
-    let baselines = baselines::Plan::find(context, args, &work)?;
+    let baselines = baselines::Plan::find(context, &asked, args.overwrite, &work)?;
     let lock = if context.dry_run { None } else { Some(RunLock::acquire(&context.run_dir)?) };
     if lock.is_some() {
         work.inputs().into_iter().for_each(storage::protect);
         let models = work.models(judge.as_ref())?;
-        let models: Vec<run_record::Used<'_>> =
+        let models: Vec<Used<'_>> =
             models.iter().map(|(role, path, hash)| (*role, path.as_path(), hash.as_str())).collect();
         let splits = work.other_splits(context);
         let inputs: Vec<&Path> = work.inputs().into_iter().chain(splits.iter().map(PathBuf::as_path)).collect();
@@ -191,23 +90,26 @@ pub(super) fn execute(context: &Context, args: &EvalArgs) -> Result<Option<Outco
     }
     let scored = work.score(context, &folder);
     // Before hours of baselines, not after them.
-    let scored =
-        scored.and_then(
-            |scored| if args.paper.is_empty() { Ok(scored) } else { paper::task(context, &scored).map(|_| scored) },
-        );
+    let scored = scored.and_then(|scored| {
+        if asked.paper.is_empty() { Ok(scored) } else { paper::task(context, &scored).map(|_| scored) }
+    });
     let scored = if context.dry_run { scored? } else { folder.settle(scored)? };
     if context.dry_run {
         return dry_run(context, &work, &scored, [judge.is_some(), baselines.is_some(), comparable.is_some()])
             .map(|()| None);
     }
-    let plans = Plans { comparable, judge, baselines, predictions: work.predictions(&folder.out) };
-    let outcome = measure(context, args, &folder, plans, &scored, options)?;
+    let include_text = args.include_text;
+    let plans = Plans { asked, include_text, comparable, judge, baselines, predictions: work.predictions(&folder.out) };
+    let outcome = measure(context, &folder, plans, &scored, options)?;
     drop(lock);
     Ok(Some(outcome))
 }
 
 /// What else was asked for, found before any work.
 struct Plans<'a> {
+    asked: Asked,
+    /// `--include-text`
+    include_text: bool,
     comparable: Option<&'a Job>,
     judge: Option<judge::Plan>,
     baselines: Option<baselines::Plan<'a>>,
@@ -218,17 +120,20 @@ struct Plans<'a> {
 /// Measures what was scored and writes it.
 fn measure(
     context: &Context,
-    args: &EvalArgs,
     folder: &Folder,
     plans: Plans<'_>,
     scored: &Scored,
     mut options: Options,
 ) -> Result<Outcome> {
+    let asked = &plans.asked;
     options.in_sample = scored.in_sample;
-    let epochs = if args.curve { curve::epochs(context, &options)? } else { Vec::new() };
+    let epochs = if asked.curve { curve::epochs(context, &options)? } else { Vec::new() };
     let mut evaluation = evaluate(&scored.sample, scored.frozen.as_ref().map(|frozen| &frozen.thresholds), &options);
     warn_of_perfection(&evaluation);
-    let calibrated = scored.calibration.as_ref().map(|fitted| fitted.score(&scored.sample, &options, &mut evaluation));
+    let calibrated = scored
+        .calibration
+        .as_ref()
+        .map(|fitted| calibration_table::score(fitted, &scored.sample, &options, &mut evaluation));
     // What follows changes none of the model's own numbers.
     match plans.judge {
         Some(judge) => evaluation.judge = judge.run(context, folder, &plans.predictions, &scored.sample, &options)?,
@@ -239,28 +144,25 @@ fn measure(
         }
     }
     let others = match plans.baselines {
-        Some(baselines) => baselines.run(context, &folder.out, scored, &evaluation, &options)?,
-        None => baselines::Outcome::default(),
+        Some(baselines) => {
+            let answered = baselines.run(context, &folder.out)?;
+            methods::score(&answered, &folder.out, scored, &evaluation, &options)?
+        }
+        None => methods::Outcome::default(),
     };
     let compared = match plans.comparable {
         Some(job) => Some(compare::run(context, folder, job, (&scored.sample, &evaluation), &scored.title, &options)?),
         None => None,
     };
-    let curve = args.curve.then(|| curve::table(&epochs));
-    let paper = paper::tables(context, &args.paper, scored, &evaluation, others.methods)?;
-    let mut document = serde_json::to_value(&evaluation).map_err(|e| Error::run(format!("cannot write JSON: {e}")))?;
-    if let Some(compared) = &compared {
-        document["compare"] = json!({ "base": compared.base, "table": compared.table });
-    }
-    if let Some(described) = others.described {
-        document["baselines"] = described;
-    }
-    if let Some(curve) = &curve {
-        document["curve"] = json!(curve);
-    }
-    if !paper.is_empty() {
-        document["paper"] = json!(paper);
-    }
+    let curve = asked.curve.then(|| curve::table(&epochs));
+    let paper = paper::tables(context, &asked.paper, scored, &evaluation, others.methods)?;
+    let beside = [
+        ("compare", compared.as_ref().map(|compared| json!({ "base": compared.base, "table": compared.table }))),
+        ("baselines", others.described),
+        ("curve", curve.as_ref().map(|curve| json!(curve))),
+        ("paper", (!paper.is_empty()).then(|| json!(paper))),
+    ];
+    let document = document(&evaluation, beside)?;
     let mut tables = vec![metrics_table(&scored.title, &evaluation, options.in_sample)];
     tables.extend(curve.clone());
     tables.extend(compared.iter().map(|compared| compared.table.clone()));
@@ -270,8 +172,22 @@ fn measure(
     let mut all = tables.clone();
     all.splice(1..1, calibrated);
     all.extend(report::leakage(&context.config));
-    save(context, args, folder, (scored, &evaluation), &all, &epochs, &options)?;
+    save(context, folder, (scored, &evaluation), &all, &epochs, &options, plans.include_text)?;
+    folder.finish(context, asked)?;
+    let wrote = ["metrics.json", "report.html"].map(|name| folder.out.join(name));
+    tracing::info!("wrote {} and {}", wrote[0].display(), wrote[1].display());
     Ok(Outcome { evaluation, base: compared.map(|compared| compared.base), curve, tables, document })
+}
+
+/// The metrics as `--json` prints them, and beside them what else was made.
+fn document(evaluation: &Evaluation, beside: [(&str, Option<Value>); 4]) -> Result<Value> {
+    let mut document = serde_json::to_value(evaluation).map_err(|e| Error::run(format!("cannot write JSON: {e}")))?;
+    for (name, value) in beside {
+        if let Some(value) = value {
+            document[name] = value;
+        }
+    }
+    Ok(document)
 }
 
 /// What would be scored, and by what besides the model.
@@ -295,12 +211,12 @@ fn dry_run(context: &Context, work: &Work<'_>, scored: &Scored, [judge, baseline
 /// Everything that is measured: metrics, tables, figures, report.
 fn save(
     context: &Context,
-    args: &EvalArgs,
     folder: &Folder,
     (scored, evaluation): (&Scored, &Evaluation),
     all: &[Table],
     epochs: &[EpochMetrics],
     options: &Options,
+    include_text: bool,
 ) -> Result<()> {
     let out = &folder.out;
     // A row a point of a figure: for the files alone.
@@ -311,9 +227,7 @@ fn save(
     write_tables(out, &files)?;
     let parts =
         report::Parts { scored: Some((scored, evaluation)), tables: all, decisions: decisions.as_ref(), epochs };
-    report::write(context, out, &parts, options, args.include_text)?;
-    folder.finish(context, args)?;
-    tracing::info!("wrote {} and {}", out.join("metrics.json").display(), out.join("report.html").display());
+    report::write(context, out, &parts, options, include_text)?;
     Ok(())
 }
 
@@ -328,6 +242,18 @@ fn warn_of_perfection(evaluation: &Evaluation) {
     }
 }
 
+/// The parts that the flags ask for.
+fn asked(args: &EvalArgs) -> Asked {
+    Asked {
+        baselines: args.baselines.clone(),
+        runs: args.runs,
+        compare_base: args.compare_base,
+        curve: args.curve,
+        paper: args.paper.clone(),
+        cnn_embeddings: None,
+    }
+}
+
 /// How the metrics are measured.
 fn options(context: &Context) -> Options {
     Options {
@@ -336,33 +262,6 @@ fn options(context: &Context) -> Options {
         costs: costs(context),
         ..Options::default()
     }
-}
-
-/// Mode (a): scores prediction files, whoever made them.
-fn from_files(context: &Context, folder: &Folder, test: &Path, dev: Option<&Path>) -> Result<Scored> {
-    let mut tuned = None;
-    let (frozen, calibration) = match dev {
-        None => (None, None),
-        Some(dev) => {
-            let predictions = read_predictions(dev)?;
-            let sample = inputs::sample(dev, &predictions, None)?;
-            let frozen = Frozen::tune(&sample, costs(context), None, dev, &storage::hash_file(dev)?);
-            frozen::write(folder, folder::THRESHOLDS, Some(&frozen.bytes()?), context.dry_run)?;
-            let fitted = Fitted::fit(context, &sample, &frozen)?;
-            Fitted::write(fitted.as_ref(), folder, context.dry_run)?;
-            tuned = Some(Dev::new(&predictions, &[]));
-            (Some(frozen), fitted)
-        }
-    };
-    let predictions = read_predictions_carrying(test, &context.config.eval.subgroups)?;
-    let sample = inputs::sample(test, &predictions, None)?;
-    let title = format!("{} ({} records, {} positive)", test.display(), sample.len(), sample.positives());
-    let in_sample = tuned.is_some_and(|dev| dev.holds(&predictions, None));
-    Ok(Scored { sample, title, frozen, calibration, in_sample, predictions, records: None })
-}
-
-fn costs(context: &Context) -> Costs {
-    Costs { false_positive: context.config.eval.cost_fp, false_negative: context.config.eval.cost_fn }
 }
 
 /// Writes the tables; those of an earlier command that are no longer among them go.

@@ -11,11 +11,15 @@ use std::path::Path;
 use serde_json::json;
 
 use self::output_file::{Claim, Output, Sidecar};
-use super::{Context, args::PredictArgs, dry_run::Plan, eval::calibration, output, scoring};
+use super::{Context, args::PredictArgs, dry_run::Plan, output};
 use crate::{
     data::{self, RecordError},
     error::{Context as _, Error, Result},
-    generate::predict::{Counts, Settings, score},
+    evaluation::calibration,
+    generate::{
+        predict::{Counts, Settings, score},
+        scoring,
+    },
     metrics::calibrators::Calibrator,
     model::checkpoint::{self, LoadedModel},
     progress,

@@ -15,6 +15,7 @@ pub mod memory;
 pub mod predict;
 mod prefix_cache;
 pub mod sampler;
+pub mod scoring;
 #[cfg(test)]
 mod tests;
 

@@ -10,6 +10,7 @@ mod lock;
 mod log;
 mod manifest;
 mod packed;
+pub mod run_record;
 mod snapshot;
 
 use std::{

@@ -10,13 +10,14 @@ use std::path::Path;
 use candle_core::{DType, Device};
 
 use crate::{
-    commands::{Context, args, output, scoring, train},
+    commands::{Context, args, output, train},
     config,
     demo::{
         self,
         notes::{Explainer, Notes},
     },
     error::{Context as _, Result},
+    generate::scoring,
     model::checkpoint::{self, BaseLookup},
     storage::{self, AtomicDir},
 };

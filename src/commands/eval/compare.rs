@@ -1,8 +1,9 @@
 //! `--compare-base` (SPEC A19): the base model before tuning, with the same prompts, records and metrics.
 
-use super::{Context, Work, folder::Folder, run_directory::Job};
+use super::Context;
 use crate::{
     error::{Error, Result},
+    evaluation::{Work, folder::Folder, run_directory::Job},
     metrics::{Evaluation, Options, Sample, evaluate, paired},
     report::{Table, compare::compare_table},
     storage,

@@ -4,10 +4,11 @@ use serde_json::json;
 
 use super::{
     super::{dry_run::Plan, output, run_record},
-    Context, folder, inputs, report, write_tables,
+    Context, report, write_tables,
 };
 use crate::{
     error::{Error, Result},
+    evaluation::{folder, inputs},
     metrics::{Metric, Options, parsable_and_kappa},
     report::{Table, figures::EpochMetrics, table::cell},
     storage::{self, RunLock},

@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, path::Path};
 
 use serde_json::Value;
 
-use super::{Context, Scored};
+use super::Context;
 use crate::{
     data::{self, Needs},
     error::{Error, Result},
+    evaluation::Scored,
     generate::construct::Statistics,
     metrics::Evaluation,
     report::{

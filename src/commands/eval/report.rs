@@ -4,18 +4,19 @@ use std::{collections::HashMap, path::Path};
 
 use serde_json::Value;
 
-use super::{super::run_record, Context, Scored};
+use super::Context;
 use crate::{
     config::Config,
     data::{self, Needs, Record},
     error::Result,
+    evaluation::Scored,
     metrics::{Evaluation, Options, decision_curves::DecisionCurves},
     report::{
         Table,
         figures::{self, EpochMetrics, Figure},
         html::{Reading, RecordView, Report, Source, readings},
     },
-    storage,
+    storage::{self, run_record},
 };
 
 /// Everything a report is made of.
@@ -45,7 +46,7 @@ pub fn write(context: &Context, out: &Path, parts: &Parts<'_>, options: &Options
         tables: parts.tables,
         figures: &figures,
         sources: sources(scored),
-        run: run_record::read(&context.run_dir.join(run_record::FILE)).unwrap_or(Value::Null),
+        run: run_record::read(&context.run_dir).unwrap_or(Value::Null),
         records,
     };
     storage::write_file_atomic(&out.join("report.html"), report.render()?.as_bytes())

@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 
 use super::inputs::Inputs;
 use crate::{
-    commands::{Context, scoring},
+    commands::Context,
     config::Stage,
     error::{Error, Result},
     fingerprint::{Fingerprint, TOKENIZER},
+    generate::scoring,
     storage,
 };
 

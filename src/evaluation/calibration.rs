@@ -6,20 +6,18 @@ use std::{collections::BTreeMap, path::Path};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Context,
     folder::{CALIBRATION, Folder},
     frozen::{self, Frozen, Named},
 };
 use crate::{
-    commands::scoring,
     config::Calibrate,
+    context::Context,
     error::{Error, Result},
+    generate::scoring,
     metrics::{
-        Calibration, Evaluation, Options, Sample,
+        Sample,
         calibrators::{Calibrator, ISOTONIC_MINIMUM, Method},
-        evaluate_calibration,
     },
-    report::{Table, table::cell},
     storage,
 };
 
@@ -105,44 +103,6 @@ impl Fitted {
     fn hash(&self) -> Result<String> {
         Ok(storage::hash_bytes(&storage::json(&Self { blake3: String::new(), ..self.clone() })?))
     }
-
-    /// Fills `calibration.*_after` and gives the table of every method beside the model's own probabilities.
-    pub fn score(&self, sample: &Sample, options: &Options, evaluation: &mut Evaluation) -> Table {
-        let mut table = Table::new(
-            "calibration",
-            "Calibration, before and after",
-            &["Metric", "Model", "Temperature", "Platt", "Isotonic"],
-        );
-        let mut columns: Vec<Option<Calibration>> = Vec::new();
-        for method in Method::ALL {
-            let calibrator = self.methods.get(&method).and_then(|fit| fit.calibrator.as_ref());
-            columns.push(calibrator.map(|calibrator| evaluate_calibration(&calibrator.apply_all(sample), options)));
-        }
-        for (row, (name, own)) in evaluation.calibration.named().into_iter().enumerate() {
-            let after = columns
-                .iter()
-                .map(|column| column.as_ref().map_or_else(|| "–".to_owned(), |column| cell(column.named()[row].1)));
-            table.row([name.to_owned(), cell(own)].into_iter().chain(after));
-        }
-        for (method, fit) in &self.methods {
-            if let Some(reason) = &fit.reason {
-                table.note(format!("{}: not fitted, {reason}.", method.name()));
-            }
-        }
-        table.note(
-            "95 % intervals in parentheses, over the same resamples in every column; the calibrators are held fixed.",
-        );
-        let place = if options.in_sample {
-            "Fitted on these very records: the values after are in-sample."
-        } else {
-            "Fitted on dev only."
-        };
-        table.note(format!("{place} `predict --calibrated` applies {}.", self.method.name()));
-        let chosen =
-            Method::ALL.iter().zip(columns).find(|(method, _)| **method == self.method).and_then(|(_, column)| column);
-        evaluation.calibration.after = chosen.map(|calibration| Box::new(calibration.into()));
-        table
-    }
 }
 
 fn chosen(calibrate: Calibrate) -> Option<Method> {
@@ -156,7 +116,7 @@ fn chosen(calibrate: Calibrate) -> Option<Method> {
 
 /// The calibrator that `eval` saved for the checkpoint `dir`, given as `model` (itself or its run), and the hash of its
 /// file.
-pub(in crate::commands) fn saved(model: &Path, dir: &Path) -> Result<(Calibrator, String)> {
+pub fn saved(model: &Path, dir: &Path) -> Result<(Calibrator, String)> {
     let hint =
         "run `clsgen eval` on this run first: it fits a calibrator on dev (eval.calibrate), or leave --calibrated out";
     let refuse = |message: String| Error::usage(format!("--calibrated: {message}")).hint(hint);

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Context, EvalArgs};
+use super::Work;
 use crate::{
+    context::Context,
     device,
     error::{Error, Result},
     fingerprint::Fingerprint,
@@ -85,11 +86,12 @@ pub struct Folder {
 
 impl Folder {
     /// Looks at what is there, before any work; refuses what other settings made.
-    pub fn find(context: &Context, args: &EvalArgs, made: Made) -> Result<Self> {
+    pub fn find(context: &Context, work: &Work<'_>, overwrite: bool) -> Result<Self> {
+        let made = work.made(context)?;
         let root = context.run_dir.join("eval");
         refuse_older(&root)?;
-        let own = args.predictions.is_some();
-        let out = root.join(if own { "predictions" } else { &args.split });
+        let split = work.split();
+        let out = root.join(split.unwrap_or("predictions"));
         if !context.dry_run {
             recover(&out)?;
         }
@@ -100,7 +102,7 @@ impl Folder {
         };
         let differing = earlier.as_ref().map(|earlier| made.differences(&earlier.made));
         let same = differing.as_ref().is_some_and(Vec::is_empty);
-        if !same && !args.overwrite && holds_work(&out) {
+        if !same && !overwrite && holds_work(&out) {
             let what = match &differing {
                 Some(differing) => format!("was made by other settings: {}", differing.join("; ")),
                 None => format!("holds files, and no {FILE} says what made them"),
@@ -109,8 +111,9 @@ impl Folder {
                 "--overwrite replaces this folder and no other; or give the settings that made it, or another --run",
             ));
         }
-        let earlier = earlier.filter(|_| same && !args.overwrite).map(|earlier| earlier.asked).unwrap_or_default();
-        Ok(Self { frozen: if own { out.clone() } else { root }, out, overwrite: args.overwrite, made, earlier })
+        let earlier = earlier.filter(|_| same && !overwrite).map(|earlier| earlier.asked).unwrap_or_default();
+        let frozen = if split.is_some() { root } else { out.clone() };
+        Ok(Self { frozen, out, overwrite, made, earlier })
     }
 
     /// The context with `cnn.embeddings` as an earlier command of the same settings had it, where this one names none.
@@ -122,12 +125,13 @@ impl Folder {
     }
 
     /// What the command asks for, and what earlier ones of the same settings did.
-    pub fn asked(&self, context: &Context, args: &EvalArgs) -> EvalArgs {
-        let mut all = args.clone();
-        if args.baselines.is_empty() && !self.earlier.baselines.is_empty() {
+    pub fn asked(&self, context: &Context, now: Asked) -> Asked {
+        let names_none = now.baselines.is_empty();
+        let mut all = now;
+        if names_none && !self.earlier.baselines.is_empty() {
             all.baselines.clone_from(&context.config.eval.baselines);
         }
-        if args.baselines.is_empty() && args.runs.is_none() {
+        if names_none && all.runs.is_none() {
             all.runs = self.earlier.runs;
         }
         let add = |list: &mut Vec<String>, more: &[String]| {
@@ -182,22 +186,13 @@ impl Folder {
     }
 
     /// Records what the folder now holds, so that later commands keep it.
-    pub fn finish(&self, context: &Context, args: &EvalArgs) -> Result<()> {
-        let args = args.clone();
-        let (baselines, paper) = (args.baselines, args.paper);
+    pub fn finish(&self, context: &Context, asked: &Asked) -> Result<()> {
         // A path is kept whole, so that it is found from anywhere; a hub id stays one.
         let whole =
             |named: &PathBuf| std::path::absolute(context.config.resolve(named)).ok().filter(|path| path.exists());
         let cnn_embeddings =
             context.config.cnn.embeddings.as_ref().map(|named| whole(named).unwrap_or_else(|| named.clone()));
-        self.write(Asked {
-            baselines,
-            runs: args.runs,
-            compare_base: args.compare_base,
-            curve: args.curve,
-            paper,
-            cnn_embeddings,
-        })
+        self.write(Asked { cnn_embeddings, ..asked.clone() })
     }
 
     fn write(&self, asked: Asked) -> Result<()> {

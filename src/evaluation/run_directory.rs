@@ -8,8 +8,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    super::scoring::{self, checkpoint_hash},
-    Context, EvalArgs, Scored,
+    Scored,
     calibration::Fitted,
     costs,
     folder::{self, Folder},
@@ -19,9 +18,11 @@ use super::{
 };
 use crate::{
     config::Stage,
+    context::Context,
     data::{self, Needs, Prediction, Record, read_predictions},
     error::{Error, Result},
     fingerprint::Fingerprint,
+    generate::scoring::{self, checkpoint_hash},
     metrics::Sample,
     model::checkpoint::{ClsgenJson, read_info},
     prompt::PromptTemplate,
@@ -37,18 +38,24 @@ pub struct Job {
     shown: String,
     /// BLAKE3 of its files.
     pub hash: String,
-    split: String,
+    /// "train", "dev" or "test".
+    pub split: String,
     /// The split's file.
     pub data: PathBuf,
 }
 
 impl Job {
-    /// Finds the checkpoint and the split that `args` names.
-    pub fn find(context: &Context, args: &EvalArgs) -> Result<Self> {
+    /// Finds the run's checkpoint and the split's file.
+    ///
+    /// # Errors
+    /// There is neither; or the settings are not the run's (exit 2).
+    pub fn find(context: &Context, split: &str) -> Result<Self> {
         let checkpoint = scoring::checkpoint_dir(&context.run_dir)?;
-        let data = split_path(context, &args.split)?;
+        let data = split_path(context, split)?;
         let shown = checkpoint.strip_prefix(&context.run_dir).unwrap_or(&checkpoint).display().to_string();
-        Ok(Self { hash: checkpoint_hash(&checkpoint)?, checkpoint, shown, split: args.split.clone(), data })
+        let job = Self { hash: checkpoint_hash(&checkpoint)?, checkpoint, shown, split: split.to_owned(), data };
+        job.check_settings(context)?;
+        Ok(job)
     }
 
     /// What the checkpoint says of itself, and the prompt it was trained with.
@@ -60,7 +67,7 @@ impl Job {
 
     /// Refuses (exit 2) settings other than the run's: its thresholds were tuned on dev predictions that those made.
     /// What the command leaves out is the checkpoint's, but for decoding and reading, which have defaults.
-    pub fn check_settings(&self, context: &Context) -> Result<()> {
+    fn check_settings(&self, context: &Context) -> Result<()> {
         let path = context.run_dir.join("train.json");
         let Some(run) = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Fingerprint>(&bytes).ok())
         else {

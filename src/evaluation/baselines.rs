@@ -1,17 +1,16 @@
 //! `eval --baselines`: the paper's other methods on the records that the model was scored on (SPEC A25–A29).
 //!
-//! Answers go to `RUN/eval/baselines/<name>.jsonl` as they come and are continued by the same command; numbers to
-//! `baselines.json`, two tables, and the baselines' columns of Tables 2 and 4.
+//! Answers go to `RUN/eval/<split>/baselines/<name>.jsonl` as they come and are continued by the same command.
 
-use std::{cell::OnceCell, collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    cell::OnceCell,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde_json::{Value, json};
 
-use super::{
-    super::scoring::{self, Known, Windows},
-    Context, EvalArgs, Work, log,
-    run_directory::Job,
-};
+use super::{Work, cnn, folder::Asked, log, run_directory::Job};
 use crate::{
     baselines::{
         Baseline,
@@ -19,22 +18,18 @@ use crate::{
         prompts::{self, TaskPrompt},
     },
     config::Stage,
+    context::Context,
     data::{self, Record},
     device,
     error::{Error, Result},
     fingerprint::{Fingerprint, TOKENIZER},
-    generate::Sampling,
-    metrics::{
-        Evaluation, Options, Sample,
-        methods::{Answers, compare, measure},
+    generate::{
+        Sampling,
+        scoring::{self, Known, Windows},
     },
+    metrics::methods::Answers,
     model::{Model, ModelSource, checkpoint::ClsgenJson},
     prompt::{PromptTemplate, Prompter, TextTokenizer},
-    report::{
-        Table,
-        baselines::{ScoredMethod, adjust, baseline_tables},
-        paper::{Measured, Summary},
-    },
     storage,
 };
 
@@ -51,31 +46,20 @@ pub struct Plan<'a> {
     overwrite: bool,
 }
 
-/// What a plan came to.
-#[derive(Default)]
-pub struct Outcome {
-    /// Each baseline's numbers, for the paper's tables.
-    pub methods: BTreeMap<String, Measured>,
-    /// Tables of their own.
-    pub tables: Vec<Table>,
-    /// `baselines.json`
-    pub described: Option<Value>,
-}
-
 impl<'a> Plan<'a> {
     /// The baselines that flags or config name; `None` where there are none.
-    pub fn find(context: &Context, args: &EvalArgs, work: &'a Work<'_>) -> Result<Option<Self>> {
-        let named = if args.baselines.is_empty() { &context.config.eval.baselines } else { &args.baselines };
+    pub fn find(context: &Context, asked: &Asked, overwrite: bool, work: &'a Work<'_>) -> Result<Option<Self>> {
+        let named = if asked.baselines.is_empty() { &context.config.eval.baselines } else { &asked.baselines };
         let baselines = Baseline::parse_all(named)?;
         if baselines.is_empty() {
-            return match args.runs {
+            return match asked.runs {
                 Some(_) => Err(Error::usage("--runs counts the runs of baselines, and none is named")
                     .hint("add --baselines verbalized,label")),
                 None => Ok(None),
             };
         }
         let Work::Run(job) = work else {
-            if args.baselines.is_empty() {
+            if asked.baselines.is_empty() {
                 tracing::warn!("eval.baselines are left out: prediction files hold no records to run them on");
                 return Ok(None);
             }
@@ -85,13 +69,13 @@ impl<'a> Plan<'a> {
         let (info, mut own) = job.prompt()?;
         let known = scoring::known(context, &job.checkpoint, &info)?;
         own.date.clone_from(&known.date);
-        let runs = args.runs.map_or(context.config.eval.runs, |runs| runs as usize);
-        let plan = Self { job, baselines, runs, info, known, own, overwrite: args.overwrite };
+        let runs = asked.runs.map_or(context.config.eval.runs, |runs| runs as usize);
+        let plan = Self { job, baselines, runs, info, known, own, overwrite };
         if plan.baselines.contains(&Baseline::Verbalized) {
             plan.verbalized_prompt(context)?;
         }
         if plan.baselines.contains(&Baseline::Cnn) {
-            super::cnn::check(context)?;
+            cnn::check(context)?;
         }
         Ok(Some(plan))
     }
@@ -105,61 +89,11 @@ impl<'a> Plan<'a> {
         prompts::verbalized(task, &self.own, file.as_deref())
     }
 
-    /// Runs what is missing and scores everything against the model's own `sample`.
-    pub fn run(
-        &self,
-        context: &Context,
-        out: &std::path::Path,
-        scored: &super::Scored,
-        evaluation: &Evaluation,
-        options: &Options,
-    ) -> Result<Outcome> {
+    /// Runs what is missing; the answers of each baseline, run by run. `out` is the split's folder.
+    pub fn run(&self, context: &Context, out: &Path) -> Result<Vec<(Baseline, Vec<Answers>)>> {
         let records = self.job.records(context, &self.own)?;
         let runner = Runner::new(self, context, out.join("baselines"), &records)?;
-        let mut methods = Vec::new();
-        for &baseline in &self.baselines {
-            methods.push(method(baseline, &runner.answers(baseline)?, &scored.sample, options));
-        }
-        drop(runner);
-        adjust(&mut methods);
-        let described = json!({ "schema": 1, "title": scored.title, "n": scored.sample.len(), "methods": methods });
-        storage::write_json(&out.join("baselines.json"), &described)?;
-        Ok(Outcome {
-            tables: baseline_tables(&scored.title, evaluation, &methods).into(),
-            described: Some(described),
-            methods: methods
-                .into_iter()
-                .map(|method| (method.name, Measured { runs: method.runs, metrics: method.metrics }))
-                .collect(),
-        })
-    }
-}
-
-/// A baseline's numbers from its answers.
-fn method(baseline: Baseline, runs: &[Answers], sample: &Sample, options: &Options) -> ScoredMethod {
-    let written = baseline.is_written();
-    let each: Vec<_> = runs
-        .iter()
-        .map(|run| measure(sample, std::slice::from_ref(run), written, &Options { bootstrap: 0, ..*options }))
-        .collect();
-    let mut metrics = measure(sample, runs, written, options);
-    metrics.note_undefined(&each);
-    let summary = |key: &str| {
-        let values: Vec<Option<f64>> = each
-            .iter()
-            .flat_map(|run| run.named())
-            .filter(|(name, _)| *name == key)
-            .map(|(_, metric)| metric.value)
-            .collect();
-        Summary::of(&values)
-    };
-    ScoredMethod {
-        name: baseline.name().to_owned(),
-        title: baseline.title().to_owned(),
-        runs: metrics.named().iter().filter_map(|(key, _)| Some(((*key).to_owned(), summary(key)?))).collect(),
-        comparisons: runs.first().map(|run| compare(sample, run, written, options)).unwrap_or_default(),
-        metrics,
-        holm: Vec::new(),
+        self.baselines.iter().map(|&baseline| Ok((baseline, runner.answers(baseline)?))).collect()
     }
 }
 
@@ -200,7 +134,7 @@ impl<'a> Runner<'a> {
             Baseline::SelfConsistency => self.vote(&self.written(Baseline::Label, &self.plan.own, &read_label)?)?,
             Baseline::TokenProbability => self.token_probability()?,
             Baseline::Cnn => {
-                return super::cnn::run(
+                return cnn::run(
                     self.context,
                     &self.plan.own.fields(),
                     self.records,

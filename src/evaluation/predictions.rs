@@ -5,11 +5,15 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{super::scoring, Context, folder::Folder, log};
+use super::{folder::Folder, log};
 use crate::{
+    context::Context,
     data::{Prediction, Record, read_predictions_carrying, source_hash},
     error::{Error, Result},
-    generate::predict::{Counts, score},
+    generate::{
+        predict::{Counts, score},
+        scoring,
+    },
     model::checkpoint::read_info,
     prompt::PromptTemplate,
     storage,

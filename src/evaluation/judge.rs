@@ -4,7 +4,7 @@ use std::{cell::OnceCell, collections::HashMap, path::Path, sync::Arc};
 
 use serde_json::json;
 
-use super::{super::scoring, Context, Work, folder::Folder, inputs, log};
+use super::{Work, folder::Folder, inputs, log};
 use crate::{
     baselines::{
         judge::{self, Case, JudgeLine},
@@ -12,11 +12,12 @@ use crate::{
         prompts::{self, TaskPrompt},
     },
     config::Stage,
+    context::Context,
     data::Prediction,
     device,
     error::{Context as _, Result},
     fingerprint::{Fingerprint, TOKENIZER},
-    generate::{Sampling, memory::Longest},
+    generate::{Sampling, memory::Longest, scoring},
     metrics::{Options, Sample, evaluation::Judge, judge::judge as measure},
     model::{Model, ModelSource, source},
     prompt::{PromptFormat, PromptTemplate, Prompter, TextTokenizer},

@@ -7,17 +7,17 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::Context;
+use super::{
+    Sampling,
+    memory::{self, Longest},
+    predict::Settings,
+};
 use crate::{
     config::{Config, Stage, Truncate},
+    context::Context,
     device,
     error::{Error, Result},
     fingerprint::{Fingerprint, TOKENIZER},
-    generate::{
-        Sampling,
-        memory::{self, Longest},
-        predict::Settings,
-    },
     model::{
         ClsHead, LlamaConfig, Model, ModelSource,
         checkpoint::{self, BaseLookup, ClsgenJson, LoadedModel},
@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// A checkpoint directory as given, or the best one of a run directory.
-pub(super) fn checkpoint_dir(path: &Path) -> Result<PathBuf> {
+pub fn checkpoint_dir(path: &Path) -> Result<PathBuf> {
     if path.join("clsgen.json").is_file() || storage::stepped_aside(path).is_some() {
         return Ok(path.to_owned());
     }
@@ -48,29 +48,32 @@ pub(super) fn checkpoint_dir(path: &Path) -> Result<PathBuf> {
 }
 
 /// The prompt a checkpoint was trained with.
-pub(super) fn template(dir: &Path, info: &ClsgenJson) -> Result<PromptTemplate> {
+pub fn template(dir: &Path, info: &ClsgenJson) -> Result<PromptTemplate> {
     serde_json::from_value(info.prompt.clone())
         .map_err(|e| Error::model(format!("{}: prompt: {e}", dir.join("clsgen.json").display())))
 }
 
 /// How long a prompt and an answer may be.
-pub(super) struct Windows {
-    pub(super) input: usize,
-    pub(super) output: usize,
-    pub(super) truncate: Truncate,
+pub struct Windows {
+    /// Tokens of a prompt at most.
+    pub input: usize,
+    /// Tokens of an answer at most.
+    pub output: usize,
+    /// Which end of a document is cut.
+    pub truncate: Truncate,
     /// Whether they may go beyond the model's `max_position_embeddings`.
-    pub(super) allow_long: bool,
+    pub allow_long: bool,
 }
 
 impl Windows {
     /// For the check of memory.
-    pub(super) fn longest(&self) -> Longest {
+    pub fn longest(&self) -> Longest {
         Longest { input: self.input, output: self.output, key: "model.max_input_tokens" }
     }
 }
 
 /// The checkpoint's windows, but for those that the config file or `--set` gives.
-pub(super) fn windows(context: &Context, info: &ClsgenJson) -> Windows {
+pub fn windows(context: &Context, info: &ClsgenJson) -> Windows {
     let config = &context.config.model;
     let given = |key: &str| context.config.given.contains(key);
     Windows {
@@ -83,7 +86,7 @@ pub(super) fn windows(context: &Context, info: &ClsgenJson) -> Windows {
 
 impl Windows {
     /// The config with these windows for its own.
-    pub(super) fn config(&self, config: &Config) -> Config {
+    pub fn config(&self, config: &Config) -> Config {
         let mut config = config.clone();
         config.model.max_input_tokens = self.input;
         config.model.max_output_tokens = self.output;
@@ -93,18 +96,18 @@ impl Windows {
 }
 
 /// What a checkpoint's prompts and base are known by.
-pub(super) struct Known {
+pub struct Known {
     /// [`ModelSource::hash`] of the base; `None` where the checkpoint does not name it and the base is not there.
-    pub(super) base: Option<String>,
+    pub base: Option<String>,
     /// The tokenizer's hash; `None` likewise.
-    pub(super) tokenizer: Option<String>,
+    pub tokenizer: Option<String>,
     /// The date of a prompt whose chat template reads the clock.
-    pub(super) date: Option<String>,
+    pub date: Option<String>,
 }
 
 /// Names base and tokenizer by the hashes in the checkpoint, since reading it refuses any other; finds them where an
 /// older clsgen or another tool named none.
-pub(super) fn known(context: &Context, dir: &Path, info: &ClsgenJson) -> Result<Known> {
+pub fn known(context: &Context, dir: &Path, info: &ClsgenJson) -> Result<Known> {
     let template = template(dir, info)?;
     if let (Some(base), Some(tokenizer)) = (&info.base_hash, &info.tokenizer_hash) {
         return Ok(Known { base: Some(base.clone()), tokenizer: Some(tokenizer.clone()), date: template.date });
@@ -120,7 +123,7 @@ pub(super) fn known(context: &Context, dir: &Path, info: &ClsgenJson) -> Result<
 
 /// What decides the predictions of a checkpoint (`hash` is its [`checkpoint_hash`]), `predict`'s and `eval`'s. `more`
 /// is what each of them knows besides.
-pub(super) fn fingerprint(
+pub fn fingerprint(
     context: &Context,
     (dir, hash): (&Path, &str),
     info: &ClsgenJson,
@@ -142,7 +145,7 @@ pub(super) fn fingerprint(
 }
 
 /// How to score: the config's decoding.
-pub(super) fn settings(context: &Context, explanation: bool, windows: &Windows) -> Settings {
+pub fn settings(context: &Context, explanation: bool, windows: &Windows) -> Settings {
     let generate = &context.config.generate;
     Settings {
         sampling: Sampling { temperature: generate.temperature, top_p: generate.top_p, seed: context.seed },
@@ -154,12 +157,12 @@ pub(super) fn settings(context: &Context, explanation: bool, windows: &Windows) 
 }
 
 /// Refuses (exit 5), before anything large is read, a checkpoint whose model and longest prompt could not be held.
-pub(super) fn check_memory(context: &Context, dir: &Path, info: &ClsgenJson, windows: &Windows) -> Result<()> {
+pub fn check_memory(context: &Context, dir: &Path, info: &ClsgenJson, windows: &Windows) -> Result<()> {
     check_memory_of(context, &checkpoint::look(dir, info, lookup(context, &[&context.config.dir]))?, windows.longest())
 }
 
 /// The same of a checkpoint's base alone.
-pub(super) fn check_memory_of_base(context: &Context, dir: &Path, info: &ClsgenJson, windows: &Windows) -> Result<()> {
+pub fn check_memory_of_base(context: &Context, dir: &Path, info: &ClsgenJson, windows: &Windows) -> Result<()> {
     check_memory_of(
         context,
         &checkpoint::resolve_base(dir, info, lookup(context, &[&context.config.dir]))?,
@@ -168,13 +171,13 @@ pub(super) fn check_memory_of_base(context: &Context, dir: &Path, info: &ClsgenJ
 }
 
 /// The same of any model.
-pub(super) fn check_memory_of(context: &Context, source: &ModelSource, longest: Longest) -> Result<()> {
+pub fn check_memory_of(context: &Context, source: &ModelSource, longest: Longest) -> Result<()> {
     let device = context.device()?;
     memory::check_before_loading(source, device::dtype(context.config.model.dtype, &device), &device, longest)
 }
 
 /// Reads the model; `model.base` overrides the checkpoint's.
-pub(super) fn load(context: &Context, dir: &Path) -> Result<LoadedModel> {
+pub fn load(context: &Context, dir: &Path) -> Result<LoadedModel> {
     let device = context.device()?;
     let dtype = device::dtype(context.config.model.dtype, &device);
     // Another process may train into this directory.
@@ -184,7 +187,7 @@ pub(super) fn load(context: &Context, dir: &Path) -> Result<LoadedModel> {
 }
 
 /// The model that [`load`] would read, found but not read.
-pub(super) fn locate(context: &Context, dir: &Path, info: &ClsgenJson) -> Result<ModelSource> {
+pub fn locate(context: &Context, dir: &Path, info: &ClsgenJson) -> Result<ModelSource> {
     checkpoint::locate(dir, info, lookup(context, &[&context.config.dir]))
 }
 
@@ -195,14 +198,14 @@ fn lookup<'a>(context: &'a Context, search: &'a [&'a Path]) -> BaseLookup<'a> {
 }
 
 /// The base model that a checkpoint was made from, as it was before tuning; `model.base` overrides the checkpoint's.
-pub(super) fn load_base(context: &Context, dir: &Path, info: &ClsgenJson) -> Result<(Model, ModelSource)> {
+pub fn load_base(context: &Context, dir: &Path, info: &ClsgenJson) -> Result<(Model, ModelSource)> {
     let device = context.device()?;
     let source = checkpoint::find_base(dir, info, lookup(context, &[&context.config.dir]))?;
     Ok((Model::base(&source, device::dtype(context.config.model.dtype, &device), &device)?, source))
 }
 
 /// What a checkpoint's training started from: its base without an adapter, and a head of its shape as it is drawn.
-pub(super) fn load_untuned(context: &Context, dir: &Path) -> Result<LoadedModel> {
+pub fn load_untuned(context: &Context, dir: &Path) -> Result<LoadedModel> {
     let info = checkpoint::read_info(dir)?;
     let (mut model, source) = load_base(context, dir, &info)?;
     let (shape, hidden) = (&info.head, model.llama.config.hidden_size);
@@ -211,17 +214,12 @@ pub(super) fn load_untuned(context: &Context, dir: &Path) -> Result<LoadedModel>
 }
 
 /// The prompter of a loaded model. `date` is now for a template that reads the clock and was trained without one.
-pub(super) fn prompter(
-    loaded: &LoadedModel,
-    template: PromptTemplate,
-    windows: &Windows,
-    date: &str,
-) -> Result<Prompter> {
+pub fn prompter(loaded: &LoadedModel, template: PromptTemplate, windows: &Windows, date: &str) -> Result<Prompter> {
     prompter_of(&loaded.source, loaded.info.labels.clone(), &loaded.model.llama.config, template, windows, date)
 }
 
 /// The prompter over the tokenizer of `source`, whose vocabulary must fit the model's.
-pub(super) fn prompter_of(
+pub fn prompter_of(
     source: &ModelSource,
     labels: [String; 2],
     config: &LlamaConfig,
@@ -237,7 +235,7 @@ pub(super) fn prompter_of(
 }
 
 /// BLAKE3 over the files a prediction depends on.
-pub(super) fn checkpoint_hash(dir: &Path) -> Result<String> {
+pub fn checkpoint_hash(dir: &Path) -> Result<String> {
     let mut names: Vec<String> = std::fs::read_dir(dir)
         .map_err(|e| Error::model(format!("cannot read {}: {}", dir.display(), storage::reason(&e))))?
         .flatten()

@@ -12,10 +12,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Context, log, run_directory::split_path};
+use super::{log, run_directory::split_path};
 use crate::{
     baselines::cnn::{Document, Embeddings, EpochResult, GRID, GRID_SEED, Trainer, minority_score, predict},
     config::{Cnn, Stage},
+    context::Context,
     data::{self, Needs, Record},
     error::{Context as _, Error, Result},
     fingerprint::{Fingerprint, TOKENIZER},

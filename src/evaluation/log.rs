@@ -14,8 +14,8 @@ use std::{
 use indicatif::ProgressBar;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::Context;
 use crate::{
+    context::Context,
     data::Record,
     error::{Error, Result},
     fingerprint::Fingerprint,

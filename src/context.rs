@@ -1,0 +1,83 @@
+//! What every command is told: config, run directory, device, seed, and how to speak. Layer 2.
+
+use std::{path::PathBuf, time::SystemTime};
+
+use candle_core::{DType, Device};
+
+use crate::{config::Config, device, error::Result, ops, storage::run_record};
+
+/// The global command-line options, resolved once.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The validated config: file, then `--set`, then `--seed`.
+    pub config: Config,
+    /// `--set`, as given: `demo` applies them to a config of its own.
+    pub sets: Vec<String>,
+    /// The config file, if one was given.
+    pub config_path: Option<PathBuf>,
+    /// `--run`, default `runs/<task.name>`.
+    pub run_dir: PathBuf,
+    /// `--device`, as given.
+    pub device: String,
+    /// `--seed`, default `train.seed`.
+    pub seed: u64,
+    /// Machine-readable stdout.
+    pub json: bool,
+    /// No progress bars and no info messages; warnings and errors only.
+    pub quiet: bool,
+    /// Number of `-v` flags.
+    pub verbose: u8,
+    /// Check everything, write nothing.
+    pub dry_run: bool,
+    /// May the network be used?
+    pub allow_network: bool,
+    /// Threads of the CPU pool.
+    pub threads: usize,
+    /// When the command began.
+    pub started: SystemTime,
+}
+
+impl Context {
+    /// The device that `--device` selects.
+    pub fn device(&self) -> Result<Device> {
+        device::select(&self.device, ops::cuda::open)
+    }
+
+    /// The tensor dtype that `model.dtype` resolves to on this device.
+    pub fn dtype(&self) -> Result<DType> {
+        Ok(device::dtype(self.config.model.dtype, &self.device()?))
+    }
+
+    /// Date and time for chat templates that call `strftime_now`: those in the run directory's `run.json`, so that
+    /// every command of a run renders the same prompts; without one, this command's start. Local time,
+    /// `2026-11-28T07:46:13`.
+    pub fn prompt_date(&self) -> String {
+        let stored = run_record::read(&self.run_dir);
+        let stored = stored.and_then(|record| record["prompt_date"].as_str().map(str::to_owned));
+        stored.unwrap_or_else(|| {
+            let now =
+                jiff::Timestamp::try_from(self.started).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
+            now.strftime("%Y-%m-%dT%H:%M:%S").to_string()
+        })
+    }
+
+    /// All defaults, writing into `run_dir`.
+    #[cfg(test)]
+    pub fn for_test(run_dir: &std::path::Path) -> Self {
+        Self {
+            config: Config::default(),
+            sets: Vec::new(),
+            config_path: None,
+            run_dir: run_dir.to_owned(),
+            device: "cpu".into(),
+            seed: 42,
+            json: false,
+            quiet: true,
+            verbose: 0,
+            dry_run: false,
+            allow_network: false,
+            threads: 1,
+            started: SystemTime::now(),
+        }
+    }
+}

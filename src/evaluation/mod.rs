@@ -1,0 +1,152 @@
+//! A scored split: predictions by fingerprint, thresholds, calibrators, judge, baselines, and the directory that keeps
+//! them. Layer 5.
+//!
+//! ```text
+//! prediction files ─┐          ┌▶ dev:   frozen (thresholds.json), calibration (calibration.json)   first
+//!                   ├▶ Work ───┤
+//! run directory ────┘          └▶ split: predictions ─▶ inputs (Sample) ─▶ Scored                    then
+//!
+//! Folder  RUN/eval/<split>: whose settings made it, what is kept, replaced, continued (log)
+//! beside  judge, baselines, cnn: what other models say of the same records
+//! ```
+//!
+//! Labels of the split are read after dev's thresholds are on disk (SPEC A32). What is measured on a [`Scored`], and
+//! the tables and figures of it, are the command's.
+
+pub mod baselines;
+pub mod calibration;
+mod cnn;
+pub mod folder;
+pub mod frozen;
+mod in_sample;
+pub mod inputs;
+pub mod judge;
+pub mod log;
+mod prediction_files;
+mod predictions;
+pub mod run_directory;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::{
+    config::Stage,
+    context::Context,
+    data::{Prediction, Record},
+    error::Result,
+    fingerprint::Fingerprint,
+    metrics::{Sample, threshold::Costs},
+    storage,
+};
+use calibration::Fitted;
+use folder::{Folder, Made};
+use frozen::Frozen;
+use run_directory::Job;
+
+/// A scored split: test, with thresholds from dev.
+pub struct Scored {
+    /// Its rows as the metrics want them.
+    pub sample: Sample,
+    /// "test", or the name of the split or file.
+    pub title: String,
+    /// Thresholds from dev; none without dev.
+    pub frozen: Option<Frozen>,
+    /// Calibrators from dev, likewise.
+    pub calibration: Option<Fitted>,
+    /// The records are those that thresholds and calibrator were tuned on.
+    pub in_sample: bool,
+    /// What the model said.
+    pub predictions: Vec<Prediction>,
+    /// The split's records; none where only a prediction file is known.
+    pub records: Option<Vec<Record>>,
+}
+
+/// Where the predictions come from.
+pub enum Work<'a> {
+    /// Prediction files of any tool.
+    Files {
+        /// Those that are scored.
+        test: &'a Path,
+        /// Those that thresholds are tuned on.
+        dev: Option<&'a Path>,
+    },
+    /// The best checkpoint of the run directory.
+    Run(Job),
+}
+
+impl Work<'_> {
+    /// The split that is scored; prediction files have none.
+    pub fn split(&self) -> Option<&str> {
+        match self {
+            Self::Files { .. } => None,
+            Self::Run(job) => Some(&job.split),
+        }
+    }
+
+    /// Files whose hashes go into `run.json`.
+    pub fn inputs(&self) -> Vec<&Path> {
+        match self {
+            Self::Files { test, dev } => std::iter::once(*test).chain(*dev).collect(),
+            Self::Run(job) => vec![&job.data],
+        }
+    }
+
+    /// The splits that the leakage report reads beside the scored one.
+    pub fn other_splits(&self, context: &Context) -> Vec<PathBuf> {
+        let Self::Run(job) = self else { return Vec::new() };
+        let data = &context.config.data;
+        let named = [&data.train, &data.dev, &data.test].into_iter().flatten().map(|path| context.config.resolve(path));
+        named.filter(|path| *path != job.data && path.is_file()).collect()
+    }
+
+    /// The checkpoint that is scored, the base that it and the baselines stand on, and the judge, for `run.json`.
+    pub fn models(&self, judge: Option<&judge::Plan>) -> Result<Vec<(&'static str, PathBuf, String)>> {
+        let mut used = Vec::new();
+        if let Self::Run(job) = self {
+            used.push(("checkpoint", job.checkpoint.clone(), job.hash.clone()));
+            let (info, _) = job.prompt()?;
+            used.extend(info.base_hash.map(|hash| ("model.base", PathBuf::from(info.base_model), hash)));
+        }
+        if let Some(judge) = judge {
+            used.push(("eval.judge", judge.source.path.clone(), judge.hash()?.to_owned()));
+        }
+        Ok(used)
+    }
+
+    /// The file of the predictions that are scored.
+    pub fn predictions(&self, out: &Path) -> PathBuf {
+        match self {
+            Self::Files { test, .. } => test.to_path_buf(),
+            Self::Run(_) => out.join(predictions::FILE),
+        }
+    }
+
+    /// Freezes thresholds and calibrator on dev, then reads and scores the split.
+    pub fn score(&self, context: &Context, folder: &Folder) -> Result<Scored> {
+        match self {
+            Self::Files { test, dev } => prediction_files::score(context, folder, test, *dev),
+            Self::Run(job) => job.score(context, folder),
+        }
+    }
+
+    /// Everything that decides the numbers of a split's folder.
+    fn made(&self, context: &Context) -> Result<Made> {
+        let (scoring, dev) = match self {
+            Self::Files { test, dev } => {
+                // A file that cannot be read is the reader's to name.
+                let hash = |path: &Path| storage::hash_file(path).or_else(|error| inputs::read(path).and(Err(error)));
+                let dev = dev.map(hash).transpose()?;
+                (Fingerprint::of_contents(&[("predictions", json!(hash(test)?))]), dev)
+            }
+            Self::Run(job) => job.made(context)?,
+        };
+        let contents = [("train.seed", json!(context.seed)), ("dev predictions", json!(dev))];
+        Ok(Made { scoring, measuring: Fingerprint::new(Stage::Measure, &context.config, &contents)? })
+    }
+}
+
+/// What errors cost, as the config says.
+pub fn costs(context: &Context) -> Costs {
+    Costs { false_positive: context.config.eval.cost_fp, false_negative: context.config.eval.cost_fn }
+}
