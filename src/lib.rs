@@ -7,12 +7,35 @@
 //! records ─▶ prompt ─▶ token ids ─▶ Llama + LoRA ─▶ h_n ─▶ CLS head ─▶ probability ┐
 //!                                        │                                         ├▶ loss ─▶ AdamW
 //!                                        └▶ hidden at target rows ─▶ LM head ──────┘   ─▶ checkpoint
-//! checkpoint ─▶ generate ─▶ predictions.jsonl ─▶ metrics ─▶ tables, figures, report.html
+//! checkpoint ─▶ generate ─▶ predictions.jsonl ─▶ evaluation ─▶ metrics ─▶ tables, figures, report.html
 //! ```
 //!
-//! Modules import only downward (`tests/layers.rs` enforces it): 0 [`error`], [`rng`] · 1 [`storage`], [`config`],
-//! [`device`], [`fingerprint`], [`metrics`], [`progress`] · 2 [`data`], [`ops`], [`prompt`], [`demo`] · 3 [`model`]
-//! · 4 [`train`], [`generate`] · 5 [`baselines`], [`report`], [`selftest`] · 6 [`commands`] · 7 [`cli`].
+//! # Rooms
+//!
+//! Modules import only downward, or within their layer without a circle (`tests/layers.rs` enforces both).
+//!
+//! | Layer | Room | What is in it |
+//! |---|---|---|
+//! | 7 | [`cli`] | flags: parse, run, exit code |
+//! | 6 | [`commands`] | construct, train, eval, predict, demo, selftest: recipes that read top to bottom |
+//! | 5 | [`evaluation`] | a scored split: its predictions, thresholds, calibrators, judge, baselines, directory |
+//! |   | [`baselines`] | the other methods' prompts, votes and CNN; the judge's questions |
+//! |   | [`report`] | tables, figures, report.html, of what [`metrics`] measured |
+//! |   | [`selftest`] | every op and a training pass against references |
+//! | 4 | [`train`] | examples, losses, one optimizer step, checkpoints, selection |
+//! |   | [`generate`] | the engine for every generated token, Algorithm 1's trials, a checkpoint that scores |
+//! | 3 | [`model`] | Llama, LoRA, CLS head, key-value cache, the files that weights come from |
+//! | 2 | [`ops`] | one folder an op, forward and backward, CPU and CUDA |
+//! |   | [`prompt`] | templates, chat templates, tokenizer, the verdict read back |
+//! |   | [`data`] | readers of records and predictions, leakage |
+//! |   | [`demo`] | the embedded model, its tokenizer, the notes that it reads |
+//! |   | [`context`] | what every command is told: config, run directory, device, seed |
+//! | 1 | [`config`] | the keys, their defaults and checks, which stage each decides |
+//! |   | [`fingerprint`] | what decides the bytes of a stored result |
+//! |   | [`storage`] | the only writer of files; `run.json` |
+//! |   | [`metrics`] | pure functions on slices |
+//! |   | [`device`], [`progress`] | device, memory and disk before any work; progress bars |
+//! | 0 | [`error`], [`rng`] | errors with exit codes and hints; the random numbers, a function of their place |
 //!
 //! # Dimensions
 //!
