@@ -68,7 +68,7 @@ fn decoding(llama: &Llama, rows: usize, steps: usize) -> Result<()> {
 /// Sampling end to end, and Algorithm 1's cost: `trials` samples of one prompt in one request, against as many
 /// requests.
 fn trials(llama: Llama, source: &ModelSource, alone: bool) -> Result<()> {
-    let head = ClsHead::new(llama.config.hidden_size, 1, Default::default(), 0.0, 0, &Device::Cpu)?;
+    let head = ClsHead::new(llama.config.hidden_size, 1, 2, Default::default(), 0.0, 0, &Device::Cpu)?;
     let vocab = llama.config.vocab_size;
     let model = Model { llama, head };
     let tokenizer = TextTokenizer::load(source.tokenizer_path())?;

@@ -57,6 +57,7 @@ pub mod error;
 pub mod evaluation;
 pub mod fingerprint;
 pub mod generate;
+pub mod labels;
 pub mod metrics;
 pub mod model;
 pub mod ops;

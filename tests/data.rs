@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clsgen::{
     config::{Data, DataFormat, Expect},
     data::{self, Needs},
+    labels::Class,
 };
 use proptest::prelude::*;
 
@@ -24,7 +25,7 @@ fn clinifact_has_the_papers_counts() {
     let fields = ["claim".to_owned(), "abstract".to_owned()];
     let read = |file: &str, split| data::load(&data, &folder.join(file), &Needs::split(&data, split, &fields)).unwrap();
     let (train, dev) = (read("train_set.csv", "train"), read("validation_set.csv", "dev"));
-    let positives = |records: &[data::Record]| records.iter().filter(|record| record.label == Some(1)).count();
+    let positives = |records: &[data::Record]| records.iter().filter(|record| record.label == Some(Class::ONE)).count();
     assert_eq!((train.len(), positives(&train)), (1260, 366));
     // The paper's Table 7: 233 negatives and 83 positives in dev.
     assert_eq!((dev.len(), positives(&dev)), (316, 83));
@@ -42,7 +43,7 @@ fn clinifact_has_the_papers_counts() {
     let lines: Vec<String> = dev.iter().map(|record| serde_json::to_string(&record.to_json()).unwrap()).collect();
     let file = tempfile::Builder::new().suffix(".jsonl").tempfile().unwrap();
     std::fs::write(file.path(), lines.join("\n")).unwrap();
-    assert_eq!(data::load_canonical(file.path(), &Needs::split(&data, "dev", &fields)).unwrap(), dev);
+    assert_eq!(data::load_canonical(file.path(), &data.labels, &Needs::split(&data, "dev", &fields)).unwrap(), dev);
 }
 
 /// Reads `bytes` in every way there is; any outcome but a panic or an endless loop is fine.
@@ -54,6 +55,8 @@ fn read_every_way(bytes: &[u8]) {
         DataFormat::Jsonl,
         DataFormat::Csv,
         DataFormat::Clinifact,
+        DataFormat::Clinifact3,
+        DataFormat::EvidenceInference,
         DataFormat::Lcd,
         DataFormat::Parquet,
     ] {
@@ -65,7 +68,7 @@ fn read_every_way(bytes: &[u8]) {
             assert!(stream.take(bytes.len() + 2).count() <= bytes.len() + 1);
         }
     }
-    let _ = data::read_predictions(file.path());
+    let _ = data::read_predictions(file.path(), &Data::default().labels);
 }
 
 proptest! {

@@ -8,6 +8,7 @@ mod files;
 
 const LAYERS: &[(&str, u32)] = &[
     ("error", 0),
+    ("labels", 0),
     ("rng", 0),
     ("storage", 1),
     ("config", 1),

@@ -9,14 +9,15 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use clsgen::{
     config::Truncate,
     data::Record,
+    labels::{Class, Labels},
     prompt::{PromptFormat, PromptTemplate, Prompter, TextTokenizer, TokenizerFiles},
 };
 use serde_json::{Value, json};
 
 const NO_LIMIT: usize = usize::MAX;
 
-fn labels() -> [String; 2] {
-    ["FALSE".to_owned(), "TRUE".to_owned()]
+fn labels() -> Labels {
+    Labels::two("FALSE", "TRUE")
 }
 
 fn record(fields: &[(&str, &str)]) -> Record {
@@ -25,7 +26,7 @@ fn record(fields: &[(&str, &str)]) -> Record {
     Record {
         id: "r".into(),
         fields,
-        label: Some(1),
+        label: Some(Class::ONE),
         explanation: None,
         group: None,
         columns: BTreeMap::new(),
@@ -100,7 +101,6 @@ fn plain_prompts_targets_and_decoding_equal_hf() {
             let [system, user, prefix] = [0, 1, 2].map(|i| texts[i].as_str().expect("text"));
             let mut template = template(system, "{document}", prefix);
             template.format = PromptFormat::Plain;
-            template.response = "{explanation}\nClassification: {label}".into();
             let prompter = prompter(template, &tokenizer, NO_LIMIT, Truncate::Tail);
             let prompt = prompter.prompt(&record(&[("text", user)])).expect("a prompt");
             assert_eq!(prompt.ids, ids(&kind["plain"][index]), "{name} {index}");
@@ -159,7 +159,7 @@ fn against_hf(name: &str, folder: &Path) {
         let ids = match case[1] {
             "chat" => chat.prompt(record).expect("a prompt").ids,
             "plain" => plain.prompt(record).expect("a prompt").ids,
-            _ => chat.target(record.field("abstract").expect("abstract"), 1).expect("a target").ids,
+            _ => chat.target(record.field("abstract").expect("abstract"), Class::ONE).expect("a target").ids,
         };
         assert_eq!((ids.len().to_string(), fnv1a(&ids)), (case[3].to_owned(), case[4].to_owned()), "{line}");
         cases += 1;
@@ -267,11 +267,11 @@ fn a_target_loses_the_end_of_its_explanation_only() {
         Prompter::new(template("s", "{document}", ""), Arc::clone(&tokenizer), labels(), NO_LIMIT, max, Truncate::Head)
     };
     let explanation = "The patient was stable — and went home. <|eot|> Then came back.";
-    let whole = new(NO_LIMIT).expect("a prompter").target(explanation, 1).expect("a target");
-    let least = new(NO_LIMIT).expect("a prompter").target("", 1).expect("a target").ids.len();
+    let whole = new(NO_LIMIT).expect("a prompter").target(explanation, Class::ONE).expect("a target");
+    let least = new(NO_LIMIT).expect("a prompter").target("", Class::ONE).expect("a target").ids.len();
     assert_eq!(whole.truncated_tokens, 0);
     for max in least + 1..whole.ids.len() {
-        let target = new(max).expect("a prompter").target(explanation, 1).expect("a target");
+        let target = new(max).expect("a prompter").target(explanation, Class::ONE).expect("a target");
         assert!(target.ids.len() <= max && target.ids.len() + 3 > max, "{max}: {}", target.ids.len());
         assert_eq!(target.truncated_tokens, whole.ids.len() - target.ids.len());
         let (eog, text) = target.ids.split_last().expect("EOG");
@@ -282,7 +282,7 @@ fn a_target_loses_the_end_of_its_explanation_only() {
         assert!(explanation.starts_with(kept), "{max}");
     }
     assert_eq!(new(least - 2).expect_err("too small").exit_code(), 2);
-    assert_eq!(new(NO_LIMIT).expect("a prompter").target("x", 2).expect_err("no class").exit_code(), 3);
+    assert_eq!(new(NO_LIMIT).expect("a prompter").target("x", Class::from(2)).expect_err("no class").exit_code(), 3);
 }
 
 #[test]

@@ -11,17 +11,21 @@ use super::prompting::{Asked, Asker};
 use crate::{
     data::{Prediction, Record},
     error::Result,
-    metrics::judge::Verdict,
-    prompt::{Prompter, TextTokenizer, verdict},
+    labels::{Class, Labels},
+    metrics::judge::Verdict as Judged,
+    prompt::{Prompter, TextTokenizer, Verdict},
 };
 
 /// `max_new_tokens` for a judge without a reasoning phase: its answer line, and 24 tokens around it.
-pub fn max_new_tokens(tokenizer: &TextTokenizer, labels: &[String; 2]) -> Result<usize> {
-    let lengths = labels.iter().map(|label| Ok(tokenizer.encode(&format!("Classification: {label}"))?.len()));
+pub fn max_new_tokens(tokenizer: &TextTokenizer, labels: &Labels) -> Result<usize> {
+    let lengths = labels.iter().map(|label| Ok(tokenizer.encode(&Verdict::default().line(label))?.len()));
     Ok(24 + lengths.collect::<Result<Vec<_>>>()?.into_iter().max().unwrap_or(0))
 }
 
-const READABILITY: [&str; 2] = ["UNREADABLE", "READABLE"];
+/// The judge's answer to whether a text can be read: class 1 is readable.
+fn readability_answer() -> (Verdict, Labels) {
+    (Verdict::after("Readability: "), Labels::two("UNREADABLE", "READABLE"))
+}
 
 /// A line of `RUN/eval/judge.jsonl`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,20 +33,20 @@ pub struct JudgeLine {
     /// The record's id.
     pub id: String,
     /// The label that the model verbalized; null where the text is unparsable and only its readability is asked.
-    pub verbalized_label: Option<u8>,
+    pub verbalized_label: Option<Class>,
     /// The label that its explanation implies; null where the judge's answer is unparsable.
-    pub inferred_label: Option<u8>,
+    pub inferred_label: Option<Class>,
     /// Whether the explanation is readable; null where the judge's answer is unparsable.
     pub readable: Option<bool>,
 }
 
 /// Combines a prediction with the judge's answers, if it was asked, into what the metrics take. An unjudged prediction
 /// counts as without a label.
-pub fn verdict_of(prediction: &Prediction, line: Option<&JudgeLine>) -> Verdict {
+pub fn verdict_of(prediction: &Prediction, line: Option<&JudgeLine>) -> Judged {
     let written = prediction.text.is_some();
-    Verdict {
-        verbalized: line.and_then(|line| line.verbalized_label).map(|label| label == 1),
-        inferred: line.and_then(|line| line.inferred_label).map(|label| label == 1),
+    Judged {
+        verbalized: line.and_then(|line| line.verbalized_label).map(|label| label == Class::ONE),
+        inferred: line.and_then(|line| line.inferred_label).map(|label| label == Class::ONE),
         written,
         asked: written && line.is_some(),
         readable: line.and_then(|line| line.readable),
@@ -54,17 +58,17 @@ pub struct Case {
     /// The text to judge, as the fields `explanation` and `text` that the two prompt files name.
     record: Record,
     /// The verbalized label, if there is an explanation: then the label that this implies is asked for.
-    label: Option<u8>,
+    label: Option<Class>,
     /// Whether there is generated text: then its readability is asked for.
     written: bool,
 }
 
 /// The judge's input for a prediction: its explanation if it is parsable, else its whole text; `None` if no text is
-/// left.
-pub fn case(prediction: &Prediction, labels: &[String; 2]) -> Option<Case> {
+/// left. `verdict` is the task's own line, of which none is shown.
+pub fn case(prediction: &Prediction, verdict: &Verdict, labels: &Labels) -> Option<Case> {
     let explained = prediction.verbalized_label.zip(prediction.explanation.as_deref());
     let judged = explained.map(|(_, explanation)| explanation).or(prediction.text.as_deref())?;
-    let is_reasoning = |line: &&str| verdict(line, "Classification: ", labels).is_none();
+    let is_reasoning = |line: &&str| verdict.find(line, labels).is_none();
     let text = judged.split('\n').filter(is_reasoning).collect::<Vec<_>>().join("\n").trim().to_owned();
     let record = Record {
         id: prediction.id.clone()?,
@@ -92,17 +96,18 @@ pub fn ask(
             [case.label.map(|_| (inconsistency, &case.record)), case.written.then_some((readability, &case.record))];
         asked.into_iter().flatten()
     });
+    let (readable, values) = readability_answer();
     let mut cases = cases.iter().peekable();
     // Answers arrive in the order of the questions, one or two per case: `Some` between the two of a case, with the
     // label that the first one gave.
-    let mut implied: Option<Option<u8>> = None;
+    let mut implied: Option<Option<Class>> = None;
     asker.ask(questions, &mut |asked| {
         let Some(case) = cases.peek() else { return Ok(()) };
         let inferred_label = match implied.take() {
             Some(label) => label,
             None if case.label.is_none() => None,
             None => {
-                let label = answered_class(&asked, "Classification: ", inconsistency.labels());
+                let label = answered_class(&asked, inconsistency.verdict(), inconsistency.labels());
                 if case.written {
                     implied = Some(label);
                     return Ok(());
@@ -111,7 +116,7 @@ pub fn ask(
             }
         };
         let readable = if case.written {
-            answered_class(&asked, "Readability: ", &READABILITY).map(|class| class == 1)
+            answered_class(&asked, &readable, &values).map(|class| class == Class::ONE)
         } else {
             None
         };
@@ -122,9 +127,9 @@ pub fn ask(
 }
 
 /// The class that the judge's answer names after any `<think>` block; `None` if it cannot be parsed.
-fn answered_class(asked: &Asked, key: &str, values: &[impl AsRef<str>; 2]) -> Option<u8> {
+fn answered_class(asked: &Asked, verdict: &Verdict, values: &Labels) -> Option<Class> {
     let said = asked.answers.first().and_then(|answer| asked.said(answer))?;
-    verdict(said, key, values).map(|(_, class)| class)
+    verdict.find(said, values).map(|(_, class)| class)
 }
 
 #[cfg(test)]
@@ -132,14 +137,18 @@ mod tests {
     use super::*;
     use crate::{data::Finish, generate::Generation};
 
-    fn labels() -> [String; 2] {
-        ["FALSE", "TRUE"].map(String::from)
+    fn labels() -> Labels {
+        Labels::two("FALSE", "TRUE")
+    }
+
+    fn case_of(prediction: &Prediction) -> Option<Case> {
+        case(prediction, &Verdict::default(), &labels())
     }
 
     fn prediction(explanation: &str) -> Prediction {
         Prediction {
             id: Some("a".into()),
-            verbalized_label: Some(1),
+            verbalized_label: Some(Class::ONE),
             explanation: Some(explanation.into()),
             ..Prediction::default()
         }
@@ -147,10 +156,10 @@ mod tests {
 
     #[test]
     fn the_judge_never_sees_a_verdict() {
-        let case = case(&prediction("It helps.\nClassification: FALSE\nStill."), &labels()).unwrap();
+        let case = case_of(&prediction("It helps.\nClassification: FALSE\nStill.")).unwrap();
         assert_eq!(case.record.field("explanation"), Some("It helps.\nStill."));
         assert_eq!((case.record.label, case.record.explanation), (None, None));
-        assert!(super::case(&prediction("Classification: TRUE"), &labels()).is_none());
+        assert!(case_of(&prediction("Classification: TRUE")).is_none());
         // Unparsable: only whether it can be read is asked, of the text.
         let unparsable = Prediction {
             verbalized_label: None,
@@ -158,35 +167,27 @@ mod tests {
             text: Some("It\nClassification: TRUE".into()),
             ..prediction("")
         };
-        let case = super::case(&unparsable, &labels()).unwrap();
+        let case = case_of(&unparsable).unwrap();
         assert_eq!((case.record.field("text"), case.label, case.written), (Some("It"), None, true));
-        assert!(super::case(&Prediction { text: None, ..unparsable }, &labels()).is_none());
+        assert!(case_of(&Prediction { text: None, ..unparsable }).is_none());
     }
 
     #[test]
     fn answers_are_one_line_or_unparsable() {
-        let read_after = |opened_thought: bool, text: &str, key: &str, values: &[String; 2]| {
+        let read_after = |opened_thought: bool, text: &str, (verdict, values): &(Verdict, Labels)| {
             let answer = Generation { ids: Vec::new(), text: text.into(), finish: Finish::Stop, generated_tokens: 3 };
-            answered_class(
-                &Asked { prompt_tokens: 1, truncated_tokens: 0, opened_thought, answers: vec![answer] },
-                key,
-                values,
-            )
+            let asked = Asked { prompt_tokens: 1, truncated_tokens: 0, opened_thought, answers: vec![answer] };
+            answered_class(&asked, verdict, values).map(Class::index)
         };
-        let read = |text: &str, key: &str, values: &[String; 2]| read_after(false, text, key, values);
-        assert_eq!(read("Classification: TRUE", "Classification: ", &labels()), Some(1));
-        assert_eq!(read("The claim is supported.", "Classification: ", &labels()), None);
-        let readability = READABILITY.map(String::from);
-        assert_eq!(read(" Readability: UNREADABLE\n", "Readability: ", &readability), Some(0));
-        assert_eq!(read("READABLE", "Readability: ", &readability), None);
+        let (label, readability) = ((Verdict::default(), labels()), readability_answer());
+        assert_eq!(read_after(false, "Classification: TRUE", &label), Some(1));
+        assert_eq!(read_after(false, "The claim is supported.", &label), None);
+        assert_eq!(read_after(false, " Readability: UNREADABLE\n", &readability), Some(0));
+        assert_eq!(read_after(false, "READABLE", &readability), None);
         let thinking = "Perhaps\nClassification: FALSE\nor not";
-        assert_eq!(read_after(true, thinking, "Classification: ", &labels()), None, "the thought is not over");
-        let thought = format!("{thinking}</think>\nClassification: TRUE");
-        assert_eq!(read_after(true, &thought, "Classification: ", &labels()), Some(1));
-        assert_eq!(
-            read(&format!("{thinking}</think>Well."), "Classification: ", &labels()),
-            None,
-            "said in the thought alone"
-        );
+        assert_eq!(read_after(true, thinking, &label), None, "the thought is not over");
+        assert_eq!(read_after(true, &format!("{thinking}</think>\nClassification: TRUE"), &label), Some(1));
+        let only_thought = format!("{thinking}</think>Well.");
+        assert_eq!(read_after(false, &only_thought, &label), None, "said in the thought alone");
     }
 }

@@ -6,7 +6,8 @@ use serde::Deserialize;
 
 use crate::{
     error::{Error, Result},
-    prompt::{PromptFormat, PromptTemplate},
+    labels::Labels,
+    prompt::{PromptFormat, PromptTemplate, Verdict},
     storage::reason,
 };
 
@@ -19,8 +20,8 @@ const READABILITY: &str = include_str!("../../prompts/judge-readability.toml");
 /// A task as its baselines see it.
 #[derive(Debug, Clone, Copy)]
 pub struct TaskPrompt<'a> {
-    /// The verbalized labels of class 0 and class 1: they tell which of the paper's tasks this is.
-    pub labels: &'a [String; 2],
+    /// What the task calls its classes: they tell which of the paper's tasks this is.
+    pub labels: &'a Labels,
     /// What `{task_days}` stands for.
     pub days: u32,
 }
@@ -83,7 +84,8 @@ fn judgement(text: &str, file: Option<&Path>, document: &str, format: PromptForm
         question: String::new(),
         prefix: String::new(),
         // Never used: a judge learns nothing.
-        response: "{explanation}\n\nClassification: {label}\n\n".to_owned(),
+        response: String::new(),
+        verdict: Verdict::default().template(),
         document: document.to_owned(),
         format,
         date: None,
@@ -94,15 +96,18 @@ fn judgement(text: &str, file: Option<&Path>, document: &str, format: PromptForm
 
 /// The file's text, or the built-in one of this task, with the days filled in.
 fn text(task: TaskPrompt<'_>, file: Option<&Path>, key: &str, [lcd, clinifact]: [&str; 2]) -> Result<String> {
-    let text = match (file, task.labels.each_ref().map(String::as_str)) {
+    let names: Vec<&str> = task.labels.iter().map(String::as_str).collect();
+    let text = match (file, &names[..]) {
         (Some(path), _) => std::fs::read_to_string(path).map_err(|e| {
             Error::usage(format!("{}: cannot read the prompt file: {}", path.display(), reason(&e)))
                 .hint(format!("{key} names it"))
         })?,
         (None, ["0:alive", "1:death"]) => lcd.to_owned(),
         (None, ["FALSE", "TRUE"]) => clinifact.to_owned(),
-        (None, [zero, one]) => {
-            return Err(Error::usage(format!("there is no built-in prompt for the labels {zero:?} and {one:?}"))
+        (None, _) => {
+            let quoted: Vec<String> = names.iter().map(|label| format!("{label:?}")).collect();
+            let labels = quoted.join(" and ");
+            return Err(Error::usage(format!("there is no built-in prompt for the labels {labels}"))
                 .hint(format!("write one (see prompts/) and name it: --set {key}=FILE")));
         }
     };
@@ -127,7 +132,8 @@ mod tests {
             user: "Note: {document}".into(),
             question: "Dead?".into(),
             prefix: "Reasoning: ".into(),
-            response: "{explanation}\n\nClassification: {label}\n\n".into(),
+            response: String::new(),
+            verdict: Verdict::default().template(),
             document: "text".into(),
             format: PromptFormat::Plain,
             date: None,
@@ -145,12 +151,12 @@ mod tests {
 
     #[test]
     fn prompts_are_the_papers_to_the_byte() {
-        let labels = ["0:alive", "1:death"].map(String::from);
+        let labels = Labels::two("0:alive", "1:death");
         let template = verbalized(TaskPrompt { labels: &labels, days: 30 }, &own(), None).unwrap();
         assert_eq!(template.system, papers("verbalized system").replace("{task_days}", "30"));
         assert_eq!(template.question, papers("verbalized question").replace("{task_days}", "30"));
         assert_eq!((template.prefix.as_str(), template.user.as_str()), ("", "Note: {document}"));
-        let labels = ["FALSE", "TRUE"].map(String::from);
+        let labels = Labels::two("FALSE", "TRUE");
         let judge = inconsistency(TaskPrompt { labels: &labels, days: 30 }, None, PromptFormat::Chat).unwrap();
         assert_eq!((judge.system, judge.user), (papers("inconsistency system"), papers("inconsistency template")));
         let judge = readability(PromptFormat::Chat).unwrap();
@@ -159,10 +165,11 @@ mod tests {
 
     #[test]
     fn lcds_judge_has_the_form_of_clinifacts() {
-        let ask = |labels: [&str; 2]| {
-            inconsistency(TaskPrompt { labels: &labels.map(String::from), days: 90 }, None, PromptFormat::Chat).unwrap()
+        let ask = |zero, one| {
+            let labels = Labels::two(zero, one);
+            inconsistency(TaskPrompt { labels: &labels, days: 90 }, None, PromptFormat::Chat).unwrap()
         };
-        let (lcd, clinifact) = (ask(["0:alive", "1:death"]), ask(["FALSE", "TRUE"]));
+        let (lcd, clinifact) = (ask("0:alive", "1:death"), ask("FALSE", "TRUE"));
         assert_eq!(lcd.system, clinifact.system);
         let made = clinifact.user.replace("the claim is supported", "the patient dies out-of-hospital within 90 days");
         assert_eq!(lcd.user, made.replace(": TRUE", ": 1:death").replace(": FALSE", ": 0:alive"));
@@ -177,7 +184,7 @@ mod tests {
 
     #[test]
     fn other_labels_need_a_file() {
-        let labels = ["no", "yes"].map(String::from);
+        let labels = Labels::two("no", "yes");
         let error = verbalized(TaskPrompt { labels: &labels, days: 30 }, &own(), None).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         assert!(error.hint_text().unwrap().contains("eval.verbalized_prompt"));

@@ -80,7 +80,9 @@ fn print(context: &Context, stats: &Value) -> Result<()> {
     }
     for name in &context.config.construct.splits {
         let statistics = statistics(stats, name)?;
-        output::line(&statistics.table(&format!("{} ({name})", context.config.task.name)))?;
+        output::line(
+            &statistics.table(&format!("{} ({name})", context.config.task.name), &context.config.task.labels),
+        )?;
         if let Some(truncation) = statistics.truncation() {
             output::line(&format!("{truncation}.\n"))?;
         }
@@ -112,7 +114,7 @@ struct Job {
     /// The teacher's prompts: the task's, without its prefix.
     asks: Prompter,
     /// The same with the gold label told, by class.
-    tells: [Prompter; 2],
+    tells: Vec<Prompter>,
     base: Prompter,
     on_fail: OnFail,
 }
@@ -170,7 +172,7 @@ impl Job {
             let question = format!("{}{}", plain.question, RATIONALIZE.replace("{label}", label));
             asking(PromptTemplate { question, ..plain.clone() })
         };
-        let tells = [told(&config.task.labels[0])?, told(&config.task.labels[1])?];
+        let tells = config.task.labels.iter().map(told).collect::<Result<_>>()?;
         let asks = asking(plain)?;
         let (input, output) = (config.model.max_input_tokens, config.model.max_output_tokens);
         let labels = config.task.labels.clone();
@@ -292,8 +294,9 @@ impl Job {
                 let todo: Vec<&Record> =
                     split.records.iter().filter(|record| log.wants_rationalization(record.number)).collect();
                 let method = Method { trials: 1, trials_before: options.trials, ..method };
-                let tells =
-                    |record: &Record| self.tells[usize::from(record.label == Some(1))].prompt(record).map_err(named);
+                // `Needs` has seen that every record has a label.
+                let told = |record: &Record| &self.tells[record.label.unwrap_or_default().index()];
+                let tells = |record: &Record| told(record).prompt(record).map_err(named);
                 trials(
                     context,
                     &format!("rationalize {}", split.name),
@@ -314,8 +317,14 @@ impl Job {
         let (mut splits, mut dropped) = (Map::new(), Vec::new());
         for (split, log) in todo.iter().zip(logs) {
             let path = self.dir.join(format!("{}.jsonl", split.name));
-            let written =
-                write_split(&path, &split.name, &split.records, |record| log.explained(record), self.on_fail)?;
+            let written = write_split(
+                &path,
+                &split.name,
+                &split.records,
+                |record| log.explained(record),
+                self.on_fail,
+                self.asks.labels(),
+            )?;
             if let Some(truncation) = written.statistics.truncation() {
                 tracing::warn!("{}: {truncation}", split.name);
             }

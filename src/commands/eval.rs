@@ -29,6 +29,7 @@ use crate::{
     },
     generate::scoring,
     metrics::{Evaluation, Options, decision_curves::decision_curves, evaluate},
+    prompt::Verdict,
     report::{Table, decision_tables, figures::EpochMetrics, metrics_table},
     storage::{self, AtomicDir, RunLock, run_record::Used},
 };
@@ -71,6 +72,7 @@ pub(super) fn execute(context: &Context, args: &EvalArgs) -> Result<Option<Outco
         Some(test) => Work::Files { test, dev: args.dev_predictions.as_deref() },
         None => Work::Run(Job::find(context, &args.split)?),
     };
+    let context = &work.context(context)?;
     let folder = Folder::find(context, &work, args.overwrite)?;
     let context = &folder.context(context);
     let asked = folder.asked(context, asked(args));
@@ -99,7 +101,8 @@ pub(super) fn execute(context: &Context, args: &EvalArgs) -> Result<Option<Outco
             .map(|()| None);
     }
     let include_text = args.include_text;
-    let plans = Plans { asked, include_text, comparable, judge, baselines, predictions: work.predictions(&folder.out) };
+    let (predictions, verdict) = (work.predictions(&folder.out), work.verdict()?);
+    let plans = Plans { asked, include_text, comparable, judge, baselines, predictions, verdict };
     let outcome = measure(context, &folder, plans, &scored, options)?;
     drop(lock);
     Ok(Some(outcome))
@@ -115,6 +118,8 @@ struct Plans<'a> {
     baselines: Option<baselines::Plan<'a>>,
     /// The file of the scored predictions.
     predictions: PathBuf,
+    /// The line that ends their texts.
+    verdict: Verdict,
 }
 
 /// Measures what was scored and writes it.
@@ -138,7 +143,8 @@ fn measure(
     match plans.judge {
         Some(judge) => evaluation.judge = judge.run(context, folder, &plans.predictions, &scored.sample, &options)?,
         None => {
-            if let Some(kept) = judge::kept(folder, &plans.predictions, &scored.sample, &options)? {
+            let scored_file = (plans.predictions.as_path(), &plans.verdict);
+            if let Some(kept) = judge::kept(folder, scored_file, &scored.sample, &options)? {
                 evaluation.judge = kept;
             }
         }

@@ -13,6 +13,7 @@ use serde_json::json;
 use self::output_file::{Claim, Output, Sidecar};
 use super::{Context, args::PredictArgs, dry_run::Plan, output};
 use crate::{
+    config,
     data::{self, RecordError},
     error::{Context as _, Error, Result},
     evaluation::calibration,
@@ -20,6 +21,7 @@ use crate::{
         predict::{Counts, Settings, score},
         scoring,
     },
+    labels::Labels,
     metrics::calibrators::Calibrator,
     model::checkpoint::{self, LoadedModel},
     progress,
@@ -56,7 +58,8 @@ pub fn run(context: &Context, args: &PredictArgs) -> Result<()> {
     }
     let bar = progress::bar(context.quiet, *total, done, "{wide_bar} {pos}/{len} records, {per_sec}, {eta} left");
     let mut counts = output.counts();
-    let records = data::stream(&context.config.data, &args.input, &prompter.template().fields())?.skip(done);
+    let records =
+        data::stream(&reading(context, prompter.labels()), &args.input, &prompter.template().fields())?.skip(done);
     let outcome = score(&loaded.model, prompter, strict(records, args), settings, &mut |mut prediction| {
         // Read well, but without a prompt: found only now, since it takes the tokenizer to know.
         if let Some(error) = prediction.error.as_ref().filter(|_| args.strict) {
@@ -86,7 +89,7 @@ fn dry_run(context: &Context, args: &PredictArgs) -> Result<()> {
         calibration::saved(&args.model, &dir)?;
     }
     output_file::check(context, args)?;
-    let total = check_input(context, args, &template)?;
+    let total = check_input(context, args, &info.labels, &template)?;
     let windows = scoring::windows(context, &info);
     storage::verify_manifest(&dir)?;
     let source = scoring::locate(context, &dir, &info)?;
@@ -122,7 +125,7 @@ fn prepare(context: &Context, args: &PredictArgs) -> Result<Job> {
         let info = checkpoint::read_info(dir)?;
         let template = scoring::template(dir, &info)?;
         let calibrator = args.calibrated.then(|| calibration::saved(&args.model, dir)).transpose()?;
-        let total = check_input(context, args, &template)?;
+        let total = check_input(context, args, &info.labels, &template)?;
         let windows = scoring::windows(context, &info);
         let settings = scoring::settings(context, !args.no_explanation, &windows);
         scoring::check_memory(context, dir, &info, &windows)?;
@@ -156,14 +159,19 @@ fn protect_base(base: &Path) {
 
 /// Reads a file once before any work: ids that occur twice end the run (exit 3), and so does any bad record under
 /// `--strict`. Gives the number of records; a pipe cannot be read twice and is checked as it comes.
-fn check_input(context: &Context, args: &PredictArgs, template: &PromptTemplate) -> Result<Option<usize>> {
+fn check_input(
+    context: &Context,
+    args: &PredictArgs,
+    labels: &Labels,
+    template: &PromptTemplate,
+) -> Result<Option<usize>> {
     if is_pipe(&args.input) {
         return Ok(None);
     }
     let mut total = 0;
     let mut bad: Vec<RecordError> = Vec::new();
     let mut bad_count = 0;
-    for record in data::stream(&context.config.data, &args.input, &template.fields())? {
+    for record in data::stream(&reading(context, labels), &args.input, &template.fields())? {
         total += 1;
         if let Err(error) = record? {
             bad_count += 1;
@@ -174,6 +182,11 @@ fn check_input(context: &Context, args: &PredictArgs, template: &PromptTemplate)
         return Err(strict_error(&args.input, &bad, bad_count));
     }
     Ok(Some(total))
+}
+
+/// How records are read: as the config says, their labels the checkpoint's.
+fn reading(context: &Context, labels: &Labels) -> config::Data {
+    config::Data { labels: labels.clone(), ..context.config.data.clone() }
 }
 
 fn strict_error(input: &Path, bad: &[RecordError], count: usize) -> Error {

@@ -3,6 +3,7 @@
 use toml::Value;
 
 use super::keys::{Kind, closest};
+use crate::labels::Labels;
 
 /// `None` when the value suits; else what is wrong with it, to follow the key's name.
 pub(super) fn problem(kind: Kind, value: &Value) -> Option<String> {
@@ -123,18 +124,10 @@ fn list(value: &Value, of: Option<&[&str]>, least: usize) -> Option<String> {
     None
 }
 
-/// A verdict line is compared after trimming, so a label with outer blanks or a line break could never be found.
 fn labels(value: &Value) -> Option<String> {
-    let what = "two strings, class 0 then class 1";
-    if let Some(count) = value.as_array().map(Vec::len).filter(|&count| count > 2) {
-        return Some(format!("holds {count} labels: two classes are supported, more are not yet"));
+    let names = value.as_array().and_then(|names| names.iter().map(|name| name.as_str().map(str::to_owned)).collect());
+    match names {
+        Some(names) => Labels::new(names).err(),
+        None => Some(wanted("a list of strings, class 0 then class 1 and so on", value)),
     }
-    let Some([first, second]) = value.as_array().map(Vec::as_slice) else { return Some(wanted(what, value)) };
-    let (Some(first), Some(second)) = (first.as_str(), second.as_str()) else { return Some(wanted(what, value)) };
-    for label in [first, second] {
-        if label.is_empty() || label.trim() != label || label.contains(['\n', '\r']) {
-            return Some(format!("holds {label:?}: a label is one line, not empty, without blanks around it"));
-        }
-    }
-    (first == second).then(|| format!("holds {first:?} twice: the two classes need different labels"))
 }

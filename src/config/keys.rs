@@ -28,7 +28,7 @@ pub(super) enum Kind {
     OneOf(&'static [&'static str]),
     /// Distinct strings, from these where given, at least so many.
     List(Option<&'static [&'static str]>, usize),
-    /// Two distinct verdicts, each one trimmed line.
+    /// Two or more distinct names of classes, each one trimmed line.
     Labels,
     /// A table of any names, each with a string: `path` stands for `path.<name>`.
     Map,
@@ -68,8 +68,13 @@ const NETWORK: Decides = ByValue(&[Cnn]);
 pub(super) const KEYS: &[(&str, Kind, Decides)] = &[
     ("task.name", Name, NOTHING),
     ("task.labels", Labels, ByValue(&[Construct, Train])),
+    ("task.ordinal", Bool, MEASURING),
     ("task.prompt", Text(true), ByContent(&[Construct, Train])),
-    ("data.format", OneOf(&["auto", "jsonl", "csv", "parquet", "lcd", "clinifact"]), READING),
+    (
+        "data.format",
+        OneOf(&["auto", "jsonl", "csv", "parquet", "lcd", "clinifact", "clinifact3", "evidence-inference"]),
+        READING,
+    ),
     ("data.train", Path, ByContent(&[Train, Cnn])),
     ("data.dev", Path, ByContent(&[Train, Cnn])),
     ("data.test", Path, NOTHING),

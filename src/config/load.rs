@@ -67,6 +67,7 @@ fn resolved(file: Option<(&str, &str)>, sets: &[String]) -> Result<Config> {
         .map_err(|e: toml::de::Error| Error::usage(format!("configuration: {}", e.message())))?;
     config.given = given;
     config.data.carried.clone_from(&config.eval.subgroups);
+    config.data.labels.clone_from(&config.task.labels);
     check_together(&config)?;
     Ok(config)
 }
@@ -210,12 +211,15 @@ fn insert(table: &mut Table, path: &str, value: Value) {
 
 /// What no key can say alone.
 /// The keys of a prediction line, which no column of `eval.subgroups` may take.
-const PREDICTION_KEYS: [&str; 17] = [
+const PREDICTION_KEYS: [&str; 20] = [
     "id",
     "label",
     "probability",
     "calibrated_probability",
     "logits",
+    "probabilities",
+    "calibrated_probabilities",
+    "predicted",
     "verbalized_label",
     "parsable",
     "explanation",

@@ -8,6 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{Cnn, Eval, Train};
+use crate::labels::Labels;
 
 /// A whole config file. Every section may be left out; `task.name`, `task.prompt` and the data paths may not when a
 /// command needs them.
@@ -48,15 +49,17 @@ pub struct Config {
 pub struct Task {
     /// Name of the task; the run directory defaults to `runs/<name>`.
     pub name: String,
-    /// The verbalized labels of class 0 and class 1.
-    pub labels: [String; 2],
+    /// What the model calls class 0, class 1, …
+    pub labels: Labels,
+    /// The classes are in order (worse, same, better): κ is printed with quadratic weights too.
+    pub ordinal: bool,
     /// The prompt file.
     pub prompt: PathBuf,
 }
 
 impl Default for Task {
     fn default() -> Self {
-        Self { name: "task".into(), labels: ["0:alive".into(), "1:death".into()], prompt: PathBuf::new() }
+        Self { name: "task".into(), labels: Labels::two("0:alive", "1:death"), ordinal: false, prompt: PathBuf::new() }
     }
 }
 
@@ -75,8 +78,13 @@ pub enum DataFormat {
     Parquet,
     /// The LCD benchmark's `{"data": […]}`.
     Lcd,
-    /// CliniFact's CSV.
+    /// CliniFact's CSV, its claims true or not.
     Clinifact,
+    /// CliniFact's CSV with its three labels.
+    Clinifact3,
+    /// Evidence Inference as JSON Lines.
+    #[serde(rename = "evidence-inference")]
+    EvidenceInference,
 }
 
 /// `[data]`
@@ -101,6 +109,13 @@ pub struct Data {
     /// The columns of `eval.subgroups`, which every reader carries along.
     #[serde(skip)]
     pub carried: Vec<String>,
+    /// `task.labels`, which a label is one of; the checkpoint's where there is one.
+    #[serde(skip, default = "default_labels")]
+    pub labels: Labels,
+}
+
+fn default_labels() -> Labels {
+    Task::default().labels
 }
 
 impl Default for Data {
@@ -114,6 +129,7 @@ impl Default for Data {
             expect: Expect::default(),
             horizon: 30,
             carried: Vec::new(),
+            labels: default_labels(),
         }
     }
 }

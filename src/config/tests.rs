@@ -134,7 +134,7 @@ fn set_reads_strings_without_quotes_and_lists_with_commas() {
     assert_eq!(config.lora.targets, ["q_proj", "v_proj"]);
     assert_eq!(config.data.fields["text"], "note body");
     let config = load(None, &[r#"task.labels=["no, alive", "yes"]"#.into(), "data.expect.test=7".into()]).unwrap();
-    assert_eq!(config.task.labels, ["no, alive", "yes"]);
+    assert_eq!(config.task.labels[..], ["no, alive", "yes"]);
     assert_eq!(config.data.expect.test, Some(7));
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     config,
     error::{Error, Result},
+    labels::{Class, Labels},
 };
 
 use super::{
@@ -22,6 +23,10 @@ pub(super) enum Layout {
     Canonical,
     /// CliniFact's repository: 1 = TRUE → 1, 0 and 2 → 0.
     Clinifact,
+    /// The same with its own three labels: inconclusive, evidence, not enough information.
+    Clinifact3,
+    /// Evidence Inference, whose `label_code` is −1 (decreased), 0 or 1 (increased).
+    EvidenceInference,
     /// The LCD benchmark, with this horizon in days.
     Lcd(u32),
 }
@@ -29,9 +34,11 @@ pub(super) enum Layout {
 impl Layout {
     fn column(self, field: &str) -> String {
         match (self, field) {
-            (Self::Clinifact, "id") => "index".into(),
-            (Self::Clinifact, "group") => "nctId".into(),
-            (Self::Clinifact, "abstract") => "article_abstract".into(),
+            (Self::Clinifact | Self::Clinifact3, "id") => "index".into(),
+            (Self::Clinifact | Self::Clinifact3, "group") => "nctId".into(),
+            (Self::Clinifact | Self::Clinifact3, "abstract") => "article_abstract".into(),
+            (Self::EvidenceInference, "label") => "label_code".into(),
+            (Self::EvidenceInference, "group") => "pmcid".into(),
             (Self::Lcd(days), "label") => format!("out_hospital_mortality_{days}"),
             _ => field.into(),
         }
@@ -60,6 +67,7 @@ pub(super) struct Columns {
     layout: Layout,
     /// A label is written as text (CSV), so `1` is an integer though it comes as a string.
     textual: bool,
+    labels: Labels,
     reserved: [String; 4],
     mapped: BTreeSet<String>,
     text: Vec<TextField>,
@@ -71,7 +79,11 @@ impl Columns {
     /// `fields` are the text fields that every record must have; empty means the layout's own.
     pub fn new(data: &config::Data, layout: Layout, textual: bool, fields: &[String]) -> Self {
         let column = |field: &str| data.fields.get(field).cloned().unwrap_or_else(|| layout.column(field));
-        let own: &[&str] = if layout == Layout::Clinifact { &["claim", "abstract"] } else { &["text"] };
+        let own: &[&str] = match layout {
+            Layout::Clinifact | Layout::Clinifact3 => &["claim", "abstract"],
+            Layout::EvidenceInference => &["text", "intervention", "comparator", "outcome"],
+            Layout::Canonical | Layout::Lcd(_) => &["text"],
+        };
         let mut names: BTreeMap<String, bool> = fields.iter().map(|name| (name.clone(), true)).collect();
         if names.is_empty() {
             names.extend(own.iter().map(|name| ((*name).to_owned(), true)));
@@ -84,6 +96,7 @@ impl Columns {
         Self {
             layout,
             textual,
+            labels: data.labels.clone(),
             reserved: RESERVED.map(column),
             mapped: data.fields.keys().cloned().collect(),
             text,
@@ -188,26 +201,37 @@ impl Columns {
         }
     }
 
-    fn label(&self, cell: Cell, required: bool) -> Checked<Option<u8>> {
+    fn label(&self, cell: Cell, required: bool) -> Checked<Option<Class>> {
         let integer = match cell {
             Cell::Missing => None,
             Cell::Text(text) if self.textual && text.trim().is_empty() => None,
-            Cell::Text(text) if self.textual => {
-                Some(text.trim().parse::<i128>().map_err(|_| (ErrorKind::BadLabel, "is not an integer"))?)
-            }
+            Cell::Text(text) => match self.labels.named(text.trim()) {
+                // A label by its name, but for the data sets that number theirs.
+                Some(class) if self.layout == Layout::Canonical => return Ok(Some(class)),
+                _ => Some(self.textual.then(|| text.trim().parse().ok()).flatten().ok_or(NO_INTEGER)?),
+            },
             Cell::Integer(integer) => Some(integer),
-            Cell::Written(number) => Some(whole(&number).ok_or((ErrorKind::BadLabel, "is not an integer"))?),
+            Cell::Written(number) => Some(whole(&number).ok_or(NO_INTEGER)?),
             Cell::NotUtf8 => return Err(NOT_UTF8),
-            Cell::Text(_) | Cell::Other => return Err((ErrorKind::BadLabel, "is not an integer")),
+            Cell::Other => return Err(NO_INTEGER),
         };
-        match (integer, self.layout) {
-            (None, _) if required => Err((ErrorKind::MissingField, "is missing")),
-            (None, _) => Ok(None),
-            (Some(1), _) => Ok(Some(1)),
-            (Some(0), _) | (Some(2), Layout::Clinifact) => Ok(Some(0)),
-            (Some(_), Layout::Clinifact) => Err((ErrorKind::BadLabel, "is not 0, 1 or 2")),
-            (Some(_), _) => Err((ErrorKind::BadLabel, "is not 0 or 1")),
+        match integer {
+            None if required => Err((ErrorKind::MissingField, "is missing")),
+            None => Ok(None),
+            Some(integer) => self.class(integer).map(Some),
         }
+    }
+
+    /// The class that a number in this layout's column means.
+    fn class(&self, integer: i128) -> Checked<Class> {
+        let (integer, what) = match self.layout {
+            Layout::Clinifact if integer == 2 => (0, "is not 0, 1 or 2"),
+            Layout::Clinifact => (integer, "is not 0, 1 or 2"),
+            Layout::EvidenceInference => (integer.saturating_add(1), "is not −1, 0 or 1"),
+            _ if self.labels.are_two() => (integer, "is not 0 or 1"),
+            _ => (integer, "is not one of the classes of task.labels, which count from 0"),
+        };
+        usize::try_from(integer).ok().and_then(|index| self.labels.class(index)).ok_or((ErrorKind::BadLabel, what))
     }
 }
 
@@ -221,6 +245,8 @@ fn looks_like_a_name(name: &str, more: &str) -> bool {
 
 /// A value, or the rule it breaks. Messages are constants, so no text of a record can get into one.
 type Checked<T> = Result<T, (ErrorKind, &'static str)>;
+
+const NO_INTEGER: (ErrorKind, &str) = (ErrorKind::BadLabel, "is not an integer");
 
 const NOT_UTF8: (ErrorKind, &str) = (ErrorKind::InvalidUtf8, "is not UTF-8");
 

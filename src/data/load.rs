@@ -8,6 +8,7 @@ use std::{
 use crate::{
     config::{self, DataFormat},
     error::{Context, Error, Result},
+    labels::Labels,
 };
 
 use super::{
@@ -25,8 +26,8 @@ pub struct Needs {
     pub fields: Vec<String>,
     /// Every record must carry a label.
     pub label: bool,
-    /// Both classes must occur (the train split).
-    pub both_classes: bool,
+    /// Every class must occur (the train split).
+    pub every_class: bool,
     /// Records expected, where the config says so.
     pub expect: Option<usize>,
 }
@@ -40,7 +41,7 @@ impl Needs {
             "test" => data.expect.test,
             _ => None,
         };
-        Self { fields: fields.to_vec(), label: true, both_classes: split == "train", expect }
+        Self { fields: fields.to_vec(), label: true, every_class: split == "train", expect }
     }
 }
 
@@ -76,20 +77,21 @@ pub fn load(data: &config::Data, path: &Path, needs: &Needs) -> Result<Vec<Recor
     }
     if count == 0 {
         problems.add("holds no record".into(), "is this the right file?");
-    } else if needs.both_classes && problems.is_empty() {
-        for class in 0..=1 {
-            if !records.iter().any(|record| record.label == Some(class)) {
-                problems.add(format!("field label: no record has class {class}"), "a train split needs both classes");
-            }
+    } else if needs.every_class && problems.is_empty() {
+        let hint =
+            if data.labels.are_two() { "a train split needs both classes" } else { "a train split needs every class" };
+        for class in data.labels.classes().filter(|class| !records.iter().any(|record| record.label == Some(*class))) {
+            problems.add(format!("field label: no record has class {class}"), hint);
         }
     }
     problems.add_absent(&data.carried, records.iter().map(|record| &record.columns));
     problems.into_result(path, records)
 }
 
-/// Reads a file in canonical form whatever `data.fields` says: what construct wrote.
-pub fn load_canonical(path: &Path, needs: &Needs) -> Result<Vec<Record>> {
-    load(&config::Data { format: DataFormat::Jsonl, ..config::Data::default() }, path, needs)
+/// Reads a file in canonical form whatever `data.fields` says: what construct wrote of a task with these labels.
+pub fn load_canonical(path: &Path, labels: &Labels, needs: &Needs) -> Result<Vec<Record>> {
+    let canonical = config::Data { format: DataFormat::Jsonl, labels: labels.clone(), ..config::Data::default() };
+    load(&canonical, path, needs)
 }
 
 const UNIQUE: &str = "ids must be unique within a file; map another column with `--set data.fields.id=COLUMN`";

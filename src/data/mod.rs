@@ -22,7 +22,7 @@ mod row;
 
 pub use leakage::{LeakageReport, PairLeakage, leakage};
 pub use load::{Needs, RecordStream, load, load_canonical, source_hash, stream};
-pub use prediction::{Finish, Prediction, PredictionError, read_predictions, read_predictions_carrying};
+pub use prediction::{Finish, OverClasses, Prediction, PredictionError, read_predictions, read_predictions_carrying};
 pub use record::{ErrorKind, Record, RecordError};
 
 #[cfg(test)]

@@ -88,18 +88,23 @@ pub(super) fn open(
         Some(DataFormat::Parquet) => {
             Err(Error::data("Parquet cannot be read from stdin").hint("give the file's path to `--input`"))
         }
-        Some(DataFormat::Csv | DataFormat::Clinifact) => csv(data, input, fields, label_required),
+        Some(DataFormat::Csv | DataFormat::Clinifact | DataFormat::Clinifact3) => {
+            csv(data, input, fields, label_required)
+        }
         Some(DataFormat::Lcd) => {
             let columns = Columns::new(data, Layout::Lcd(data.horizon), false, fields);
             lcd(path, input, columns.names()).map(|rows| (columns, rows))
         }
-        Some(DataFormat::Jsonl | DataFormat::Auto) => {
-            let columns = Columns::new(data, Layout::Canonical, false, fields);
+        Some(format @ (DataFormat::Jsonl | DataFormat::Auto | DataFormat::EvidenceInference)) => {
+            let own = format == DataFormat::EvidenceInference;
+            let layout = if own { Layout::EvidenceInference } else { Layout::Canonical };
+            let columns = Columns::new(data, layout, false, fields);
             let rows = JsonlRows::new(input, columns.names());
             Ok((columns, Box::new(rows) as Rows))
         }
-        None => Err(Error::data("its format cannot be told from name or content")
-            .hint("say it with `--set data.format=jsonl` (or csv, parquet, lcd, clinifact)")),
+        None => Err(Error::data("its format cannot be told from name or content").hint(
+            "say it with `--set data.format=jsonl` (or csv, parquet, lcd, clinifact, clinifact3, evidence-inference)",
+        )),
     }
     .map_err(named)
 }
@@ -129,6 +134,7 @@ fn csv(data: &config::Data, input: Input, fields: &[String], label_required: boo
     let file = CsvFile::open(input)?;
     let layout = match data.format {
         DataFormat::Clinifact => Layout::Clinifact,
+        DataFormat::Clinifact3 => Layout::Clinifact3,
         DataFormat::Auto => Layout::of_header(&file.header),
         _ => Layout::Canonical,
     };

@@ -10,7 +10,7 @@ use ::parquet::{
 };
 
 use super::{tests::file, *};
-use crate::config::Data;
+use crate::{config::Data, labels::Class};
 
 /// Ids, nullable texts, nullable labels, written as row groups of 100.
 fn written(rows: usize, text: impl Fn(usize) -> Option<Vec<u8>>, label: impl Fn(usize) -> Option<i64>) -> Vec<u8> {
@@ -52,14 +52,14 @@ fn parquet_reads_across_row_groups_and_batches() {
     for name in ["x.parquet", "named-otherwise"] {
         let file = file(name, &bytes);
         let records =
-            load(&Data::default(), &file.path, &Needs { label: true, both_classes: true, ..Needs::default() }).unwrap();
+            load(&Data::default(), &file.path, &Needs { label: true, every_class: true, ..Needs::default() }).unwrap();
         assert_eq!(records.len(), 333);
         for (i, record) in records.iter().enumerate() {
             assert_eq!(
                 (record.id.clone(), record.field("text")),
                 (format!("r{i}"), Some(format!("note {i}").as_str()))
             );
-            assert_eq!((record.label, record.number), (Some((i % 2) as u8), i + 1));
+            assert_eq!((record.label, record.number), (Class::new(i % 2), i + 1));
         }
     }
 }

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     error::{Error, Result},
+    labels::{Class, Labels},
     storage::reason,
 };
 
@@ -46,22 +47,25 @@ pub struct Prediction {
     /// The record's id; null only when an error line's id could not be read.
     pub id: Option<String>,
     /// Gold class, where known.
-    pub label: Option<u8>,
-    /// softmax(logits)[1].
+    pub label: Option<Class>,
+    /// softmax(logits)[1]; null where there are more classes than two.
     pub probability: Option<f64>,
     /// The calibrator's probability, under `--calibrated`.
     pub calibrated_probability: Option<f64>,
-    /// The head's two raw logits.
-    pub logits: Option<[f64; 2]>,
+    /// The head's raw logits, one a class.
+    pub logits: Option<Vec<f64>>,
+    /// What a line of a task of more than two classes has besides.
+    #[serde(flatten)]
+    pub over_classes: Option<OverClasses>,
     /// The class the generated text names.
-    pub verbalized_label: Option<u8>,
+    pub verbalized_label: Option<Class>,
     /// Whether the text named a class.
     pub parsable: Option<bool>,
     /// The explanation in the text.
     pub explanation: Option<String>,
     /// The raw generated text.
     pub text: Option<String>,
-    /// (probability ≥ 0.5) == verbalized label.
+    /// Whether the head's class (of two: 1 where probability ≥ 0.5) is the verbalized one.
     pub agreement: Option<bool>,
     /// Group of the record (a patient, a trial): what intervals are clustered by.
     pub group: Option<String>,
@@ -83,6 +87,17 @@ pub struct Prediction {
     pub record: Option<usize>,
 }
 
+/// The head's answer over K > 2 classes, each key null on an error line (SPEC A48).
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct OverClasses {
+    /// softmax(logits), K numbers.
+    pub probabilities: Option<Vec<f64>>,
+    /// softmax(logits / temperature), under `--calibrated`.
+    pub calibrated_probabilities: Option<Vec<f64>>,
+    /// The class of the largest probability, the lowest of those that share it.
+    pub predicted: Option<Class>,
+}
+
 impl PredictionError {
     /// The error that ends a command which cannot go on without this record: exit 1 where the model is at fault, else
     /// 3.
@@ -98,13 +113,22 @@ impl PredictionError {
 }
 
 impl Prediction {
-    /// The line of a record that could not be read.
-    pub fn from_error(error: &RecordError) -> Self {
+    /// The line of a record that could not be read, of a task with these labels.
+    pub fn from_error(error: &RecordError, labels: &Labels) -> Self {
         Self {
+            over_classes: (!labels.are_two()).then(OverClasses::default),
             id: error.id.clone(),
             error: Some(PredictionError { kind: error.kind.as_str().into(), message: error.describe() }),
             record: Some(error.record),
             ..Self::default()
+        }
+    }
+
+    /// The class that the head calls: of two, class 1 where its probability is at least 0.5.
+    pub fn called(&self) -> Option<Class> {
+        match &self.over_classes {
+            Some(over) => over.predicted,
+            None => self.probability.map(|probability| if probability >= 0.5 { Class::ONE } else { Class::ZERO }),
         }
     }
 
@@ -145,12 +169,13 @@ impl fmt::Debug for Prediction {
 ///
 /// A line needs `id` and, unless it carries an `error`, `probability` (null where a method gives none). Other keys may
 /// be missing; `parsable` then follows from `verbalized_label`, `agreement` from both. Keys of other tools are ignored.
-pub fn read_predictions(path: &Path) -> Result<Vec<Prediction>> {
-    read_predictions_carrying(path, &[])
+/// With more than two `labels` it is `probabilities` that a line needs; `predicted` follows from them.
+pub fn read_predictions(path: &Path, labels: &Labels) -> Result<Vec<Prediction>> {
+    read_predictions_carrying(path, labels, &[])
 }
 
 /// The same, with these columns (`eval.subgroups`): strings or integers, null where a line has none.
-pub fn read_predictions_carrying(path: &Path, columns: &[String]) -> Result<Vec<Prediction>> {
+pub fn read_predictions_carrying(path: &Path, labels: &Labels, columns: &[String]) -> Result<Vec<Prediction>> {
     let named = |error: std::io::Error| Error::data(format!("{}: cannot be read: {}", path.display(), reason(&error)));
     let mut input = BufReader::new(File::open(path).map_err(named)?);
     let (mut predictions, mut problems, mut ids) = (Vec::new(), Problems::default(), Ids::default());
@@ -165,7 +190,7 @@ pub fn read_predictions_carrying(path: &Path, columns: &[String]) -> Result<Vec<
             continue;
         }
         number += 1;
-        match parse_line(bytes, columns) {
+        match parse_line(bytes, labels, columns) {
             Ok(prediction) => {
                 if let Some(first) = prediction.id.as_ref().and_then(|id| ids.first_with(id, number)) {
                     problems.add(
@@ -186,22 +211,24 @@ pub fn read_predictions_carrying(path: &Path, columns: &[String]) -> Result<Vec<
     problems.into_result(path, predictions)
 }
 
-const HINT: &str = "a prediction line is a JSON object with at least `id` and `probability`";
+const HINT: &str = "a prediction line is a JSON object with at least `id` and `probability` (of more than two classes: \
+                    `probabilities`, one for each of task.labels)";
 
 /// The field at fault, if it is one, and a message without text of the line.
 type Fault = (Option<String>, &'static str);
 
-fn parse_line(bytes: &[u8], columns: &[String]) -> Result<Prediction, Fault> {
+fn parse_line(bytes: &[u8], labels: &Labels, columns: &[String]) -> Result<Prediction, Fault> {
     let text = std::str::from_utf8(bytes).map_err(|_| (None, "is not UTF-8"))?;
     let value: Value = serde_json::from_str(text).map_err(|_| (None, "broken JSON"))?;
     let Value::Object(object) = value else { return Err((None, "is not a JSON object")) };
-    let keys = Keys(&object);
+    let keys = Keys { object: &object, labels };
     let error = keys.error()?;
     let probability = keys.probability("probability")?;
     let id = keys.identifier("id")?;
     if error.is_none() {
         // Null says that a method gives no probability; absence says that this is not a prediction file.
-        (object.contains_key("probability")).then_some(()).ok_or((Some("probability".into()), "is missing"))?;
+        let key = if labels.are_two() { "probability" } else { "probabilities" };
+        object.contains_key(key).then_some(()).ok_or((Some(key.into()), "is missing"))?;
         id.as_ref().ok_or((Some("id".into()), "is missing"))?;
     }
     let verbalized_label = keys.class("verbalized_label")?;
@@ -209,18 +236,18 @@ fn parse_line(bytes: &[u8], columns: &[String]) -> Result<Prediction, Fault> {
     // Neither text nor label: no text was asked for, or another tool kept none.
     let written = error.is_none() && (text.is_some() || verbalized_label.is_some());
     let parsable = keys.boolean("parsable")?.or_else(|| written.then_some(verbalized_label.is_some()));
-    let agrees = || Some((probability? >= 0.5) == (verbalized_label? == 1));
-    Ok(Prediction {
+    let mut prediction = Prediction {
         id,
         label: keys.class("label")?,
         probability,
         calibrated_probability: keys.probability("calibrated_probability")?,
         logits: keys.logits()?,
+        over_classes: if labels.are_two() { None } else { Some(keys.over_classes()?) },
         verbalized_label,
         parsable,
         explanation: keys.string("explanation")?,
         text,
-        agreement: keys.boolean("agreement")?.or_else(agrees),
+        agreement: keys.boolean("agreement")?,
         group: keys.identifier("group")?,
         columns: columns.iter().map(|name| Ok((name.clone(), keys.identifier(name)?))).collect::<Result<_, Fault>>()?,
         prompt_tokens: keys.count("prompt_tokens")?,
@@ -233,15 +260,20 @@ fn parse_line(bytes: &[u8], columns: &[String]) -> Result<Prediction, Fault> {
         },
         error,
         record: keys.count("record")?,
-    })
+    };
+    prediction.agreement = prediction.agreement.or_else(|| Some(prediction.called()? == verbalized_label?));
+    Ok(prediction)
 }
 
 /// Typed access to the keys of a line; absent and null are the same.
-struct Keys<'a>(&'a Map<String, Value>);
+struct Keys<'a> {
+    object: &'a Map<String, Value>,
+    labels: &'a Labels,
+}
 
 impl Keys<'_> {
     fn typed<T>(&self, key: &str, what: &'static str, read: impl Fn(&Value) -> Option<T>) -> Result<Option<T>, Fault> {
-        match self.0.get(key) {
+        match self.object.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => read(value).map(Some).ok_or_else(|| (Some(key.to_owned()), what)),
         }
@@ -262,9 +294,10 @@ impl Keys<'_> {
         self.typed(key, "is not true or false", Value::as_bool)
     }
 
-    fn class(&self, key: &str) -> Result<Option<u8>, Fault> {
-        self.typed(key, "is not 0, 1 or null", |value| {
-            value.as_u64().and_then(|class| u8::try_from(class).ok()).filter(|&class| class <= 1)
+    fn class(&self, key: &str) -> Result<Option<Class>, Fault> {
+        let what = if self.labels.are_two() { "is not 0, 1 or null" } else { "is not the number of a class or null" };
+        self.typed(key, what, |value| {
+            value.as_u64().and_then(|class| usize::try_from(class).ok()).and_then(|class| self.labels.class(class))
         })
     }
 
@@ -276,11 +309,28 @@ impl Keys<'_> {
         self.typed(key, "is not a whole number", |value| value.as_u64().and_then(|count| usize::try_from(count).ok()))
     }
 
-    fn logits(&self) -> Result<Option<[f64; 2]>, Fault> {
-        self.typed("logits", "is not a list of two numbers", |value| match value.as_array()?.as_slice() {
-            [first, second] => Some([first.as_f64()?, second.as_f64()?]),
-            _ => None,
-        })
+    fn logits(&self) -> Result<Option<Vec<f64>>, Fault> {
+        let two = self.labels.are_two();
+        let what = if two { "is not a list of two numbers" } else { "is not a list of one number a class" };
+        self.typed("logits", what, |value| self.of_classes(value, |_| true))
+    }
+
+    fn over_classes(&self) -> Result<OverClasses, Fault> {
+        let what = "is not a list of one number from 0 to 1 a class";
+        let shares = |key| self.typed(key, what, |value| self.of_classes(value, |p| (0.0..=1.0).contains(&p)));
+        let (probabilities, calibrated_probabilities) = (shares("probabilities")?, shares("calibrated_probabilities")?);
+        if probabilities.as_ref().is_some_and(|p| (p.iter().sum::<f64>() - 1.0).abs() > 1e-3) {
+            return Err((Some("probabilities".into()), "do not add up to 1"));
+        }
+        let largest = |p: &Vec<f64>| Class::of_largest(p.iter().copied());
+        let predicted = self.class("predicted")?.or_else(|| probabilities.as_ref().map(largest));
+        Ok(OverClasses { probabilities, calibrated_probabilities, predicted })
+    }
+
+    /// A list of one number a class.
+    fn of_classes(&self, value: &Value, fits: impl Fn(f64) -> bool) -> Option<Vec<f64>> {
+        let numbers: Vec<f64> = value.as_array()?.iter().map(Value::as_f64).collect::<Option<_>>()?;
+        (numbers.len() == self.labels.count() && numbers.iter().all(|&number| fits(number))).then_some(numbers)
     }
 
     fn error(&self) -> Result<Option<PredictionError>, Fault> {

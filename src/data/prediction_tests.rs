@@ -1,14 +1,23 @@
 //! Prediction files: our key order, other tools' files, refusals.
 
 use super::{tests::file, *};
+use crate::labels::{Class, Labels};
+
+fn labels() -> Labels {
+    Labels::two("0:alive", "1:death")
+}
+
+fn read(path: &std::path::Path) -> crate::error::Result<Vec<Prediction>> {
+    read_predictions(path, &labels())
+}
 
 fn line() -> Prediction {
     Prediction {
         id: Some("a".into()),
-        label: Some(1),
+        label: Some(Class::ONE),
         probability: Some(0.1 + 0.2),
-        logits: Some([f64::from(0.3f32), -1.5]),
-        verbalized_label: Some(0),
+        logits: Some(vec![f64::from(0.3f32), -1.5]),
+        verbalized_label: Some(Class::ZERO),
         parsable: Some(true),
         explanation: Some("why".into()),
         text: Some("why\n\nClassification: 0:alive\n\n".into()),
@@ -34,7 +43,7 @@ fn keys_come_in_the_contracts_order_and_numbers_round_trip() {
         )
     );
     let file = file("p.jsonl", text);
-    assert_eq!(read_predictions(&file.path).unwrap(), [line()]);
+    assert_eq!(read(&file.path).unwrap(), [line()]);
 }
 
 #[test]
@@ -46,7 +55,7 @@ fn an_error_line_has_every_key_null_and_the_record() {
         field: Some("text".into()),
         message: "is blank".into(),
     };
-    let text = Prediction::from_error(&error).to_line().unwrap();
+    let text = Prediction::from_error(&error, &labels()).to_line().unwrap();
     assert_eq!(
         text,
         concat!(
@@ -57,7 +66,7 @@ fn an_error_line_has_every_key_null_and_the_record() {
         )
     );
     let file = file("p.jsonl", text);
-    assert_eq!(read_predictions(&file.path).unwrap(), [Prediction::from_error(&error)]);
+    assert_eq!(read(&file.path).unwrap(), [Prediction::from_error(&error, &labels())]);
 }
 
 #[test]
@@ -70,11 +79,11 @@ fn columns_round_trip_where_they_are_asked_for() {
         [Prediction { columns: columns(None), ..line() }, Prediction { columns: columns(Some("3")), ..other.clone() }];
     let lines = written.each_ref().map(|prediction| prediction.to_line().unwrap());
     let file = file("p.jsonl", lines.join("\n"));
-    let read = read_predictions_carrying(&file.path, &["sex".into(), "ward".into()]).unwrap();
-    assert_eq!((read[0].to_line().unwrap(), &read[..]), (lines[0].clone(), &written[..]));
-    assert_eq!(read_predictions(&file.path).unwrap(), [line(), other]);
+    let found = read_predictions_carrying(&file.path, &labels(), &["sex".into(), "ward".into()]).unwrap();
+    assert_eq!((found[0].to_line().unwrap(), &found[..]), (lines[0].clone(), &written[..]));
+    assert_eq!(read(&file.path).unwrap(), [line(), other]);
     // A name that no record has is no column of the file.
-    let error = read_predictions_carrying(&file.path, &["sx".into()]).unwrap_err();
+    let error = read_predictions_carrying(&file.path, &labels(), &["sx".into()]).unwrap_err();
     assert!(error.to_string().contains("field sx: no record has it"), "{error}");
 }
 
@@ -83,14 +92,14 @@ fn files_of_other_tools_are_read() {
     let lines = "{\"id\": 7, \"probability\": 1, \"verbalized_label\": 1, \"finish\": \"eos\", \"model\": \
         {}}\n\n{\"id\": \"b\", \"probability\": null, \"label\": 0, \"group\": \"g\"}\n";
     let file = file("p.jsonl", lines);
-    let read = read_predictions(&file.path).unwrap();
+    let read = read(&file.path).unwrap();
     assert_eq!(
         (read[0].id.as_deref(), read[0].parsable, read[0].agreement, read[0].finish),
         (Some("7"), Some(true), Some(true), None)
     );
     assert_eq!(
         (read[1].parsable, read[1].agreement, read[1].label, read[1].group.as_deref()),
-        (None, None, Some(0), Some("g"))
+        (None, None, Some(Class::ZERO), Some("g"))
     );
 }
 
@@ -109,7 +118,7 @@ fn bad_prediction_files_are_refused_with_every_problem() {
         r#"{"id": "i", "probability": 0.5}"#,
     ];
     let bad = file("p.jsonl", lines.join("\n"));
-    let error = read_predictions(&bad.path).unwrap_err();
+    let error = read(&bad.path).unwrap_err();
     assert_eq!(error.exit_code(), 3);
     let message = error.to_string();
     for expected in [
@@ -125,7 +134,7 @@ fn bad_prediction_files_are_refused_with_every_problem() {
     ] {
         assert!(message.contains(expected), "{expected}\n{message}");
     }
-    assert!(read_predictions(&file("p.jsonl", "").path).is_err());
+    assert!(read(&file("p.jsonl", "").path).is_err());
     assert!(!format!("{:?}", line()).contains("why"));
 }
 #[test]
@@ -143,7 +152,42 @@ fn probabilities_read_back_to_the_bit() {
         .enumerate()
         .map(|(i, p)| Prediction { id: Some(i.to_string()), probability: Some(*p), ..line() }.to_line().unwrap());
     let file = file("p.jsonl", lines.collect::<Vec<_>>().join("\n"));
-    let read: Vec<f64> = read_predictions(&file.path).unwrap().iter().map(|p| p.probability.unwrap()).collect();
+    let read: Vec<f64> = read(&file.path).unwrap().iter().map(|p| p.probability.unwrap()).collect();
     let different = read.iter().zip(&draws).filter(|(read, drawn)| read.to_bits() != drawn.to_bits()).count();
     assert_eq!(different, 0);
+}
+
+#[test]
+fn a_line_of_three_classes_has_their_probabilities() {
+    let labels = Labels::new(["worse", "same", "better"].map(String::from).to_vec()).unwrap();
+    let line = Prediction {
+        probability: None,
+        logits: Some(vec![0.5, 2.0, -1.0]),
+        over_classes: Some(OverClasses {
+            probabilities: Some(vec![0.25, 0.625, 0.125]),
+            calibrated_probabilities: None,
+            predicted: Class::new(1),
+        }),
+        verbalized_label: Class::new(2),
+        agreement: Some(false),
+        ..line()
+    };
+    let text = line.to_line().unwrap();
+    assert!(text.contains(r#""logits":[0.5,2.0,-1.0],"probabilities":[0.25,0.625,0.125],"#), "{text}");
+    assert!(text.contains(r#""probability":null"#) && text.contains(r#""predicted":1,"#), "{text}");
+    let file_of = |text: &str| file("p.jsonl", text);
+    assert_eq!(read_predictions(&file_of(&text).path, &labels).unwrap(), [line]);
+    // `predicted` and `agreement` follow from the probabilities, ties to the lowest class.
+    let other = r#"{"id":"b","probabilities":[0.4,0.4,0.2],"verbalized_label":0}"#;
+    let other = read_predictions(&file_of(other).path, &labels).unwrap().remove(0);
+    assert_eq!((other.called(), other.agreement), (Some(Class::ZERO), Some(true)));
+    for (wrong, what) in [
+        (r#"{"id":"a","probabilities":[0.5,0.5]}"#, "field probabilities: is not a list"),
+        (r#"{"id":"a","probabilities":[0.5,0.5,0.5]}"#, "field probabilities: do not add up to 1"),
+        (r#"{"id":"a","probability":0.5}"#, "field probabilities: is missing"),
+        (r#"{"id":"a","probabilities":[0.5,0.5,0.0],"label":3}"#, "field label: is not the number of a class"),
+    ] {
+        let error = read_predictions(&file_of(wrong).path, &labels).unwrap_err().to_string();
+        assert!(error.contains(what), "{error}");
+    }
 }

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fmt};
 
 use serde_json::{Map, Value};
 
+use crate::labels::Class;
+
 /// A document with its label: the canonical form every reader produces.
 ///
 /// `Debug` prints numbers and field names only: a note's text must not reach a log or a panic message.
@@ -14,7 +16,7 @@ pub struct Record {
     /// Text fields by the name the prompt template uses: `text`, or `claim` and `abstract`, …
     pub fields: BTreeMap<String, String>,
     /// Gold class, where known.
-    pub label: Option<u8>,
+    pub label: Option<Class>,
     /// Gold explanation, where known.
     pub explanation: Option<String>,
     /// What must not be split between train and test (a patient, a trial).
@@ -41,7 +43,7 @@ impl Record {
             object.insert(name.clone(), text.clone().into());
         }
         if let Some(label) = self.label {
-            object.insert("label".into(), label.into());
+            object.insert("label".into(), label.index().into());
         }
         if let Some(group) = &self.group {
             object.insert("group".into(), group.clone().into());
@@ -79,7 +81,7 @@ pub enum ErrorKind {
     InvalidUtf8,
     /// A text field without a single visible character.
     EmptyText,
-    /// A label that is not the integer 0 or 1.
+    /// A label that is none of the task's classes.
     BadLabel,
     /// A field that is absent, null or not a string.
     MissingField,
@@ -121,7 +123,9 @@ impl ErrorKind {
             }
             Self::InvalidUtf8 => "save the file as UTF-8, for example with `iconv -t UTF-8`",
             Self::EmptyText => "give the record a text or leave it out of the file",
-            Self::BadLabel => "a label is the integer 0 or 1; map another column with `--set data.fields.label=COLUMN`",
+            Self::BadLabel => {
+                "a label is the integer 0 or 1 (of K classes: up to K − 1) or one of task.labels; map another column with `--set data.fields.label=COLUMN`"
+            }
             Self::TooLong => "shorten the field, or raise model.max_input_tokens where it is one that is not cut",
             Self::Tokenizer => "the tokenizer has no token for something in that text",
             Self::NotFinite => "weights of adapter, head or base are damaged or too large for their dtype",

@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::{Data, DataFormat};
+use crate::{
+    config::{Data, DataFormat},
+    error::Result,
+    labels::{Class, Labels},
+};
 
 /// A file in a directory that lives as long as this.
 pub(super) struct TestFile {
@@ -56,7 +60,7 @@ fn jsonl_gives_canonical_records_with_every_optional_field() {
         \"group\": 7, \"more\": [1]}\r\n\n{\"text\": \"two\", \"label\": 0, \"id\": 2}";
     let records = load_bytes("x.jsonl", lines).unwrap();
     assert_eq!(records.len(), 2);
-    assert_eq!((records[0].id.as_str(), records[0].label, records[0].number), ("a", Some(1), 1));
+    assert_eq!((records[0].id.as_str(), records[0].label, records[0].number), ("a", Some(Class::ONE), 1));
     assert_eq!(records[0].field("text"), Some("one <|eot_id|>"));
     assert_eq!((records[0].explanation.as_deref(), records[0].group.as_deref()), (Some("why"), Some("7")));
     assert_eq!((records[1].id.as_str(), records[1].number, records[1].field("more")), ("2", 2, None));
@@ -149,7 +153,7 @@ fn csv_reads_quotes_newlines_crlf_bom_and_blank_lines() {
     let text = "\u{feff}id,text,label\r\n\r\na,\"two\r\nlines, \"\"quoted\"\"\",1\r\n\nb,5\" wide, 0 \nc,\"\u{e9}\",1";
     let records = load_bytes("x.csv", text).unwrap();
     assert_eq!(
-        records.iter().map(|r| (r.id.as_str(), r.label.unwrap(), r.number)).collect::<Vec<_>>(),
+        records.iter().map(|r| (r.id.as_str(), r.label.unwrap().index(), r.number)).collect::<Vec<_>>(),
         [("a", 1, 1), ("b", 0, 2), ("c", 1, 3)]
     );
     assert_eq!(records[0].field("text"), Some("two\r\nlines, \"quoted\""));
@@ -217,7 +221,7 @@ fn lcd_reads_its_horizon_one_element_at_a_time() {
     for (horizon, labels) in [(30, [0, 1]), (90, [1, 1])] {
         let data = Data { horizon, format: DataFormat::Lcd, ..Data::default() };
         let records = load(&data, &file.path, &strict()).unwrap();
-        assert_eq!(records.iter().map(|r| r.label.unwrap()).collect::<Vec<_>>(), labels);
+        assert_eq!(records.iter().map(|r| r.label.unwrap().index()).collect::<Vec<_>>(), labels);
         assert_eq!((records[0].id.as_str(), records[0].field("text")), ("1", Some("a \"]}\\")));
     }
     let data = Data { horizon: 60, format: DataFormat::Lcd, ..Data::default() };
@@ -240,11 +244,41 @@ fn lcd_tells_a_cut_file_and_goes_on_after_a_broken_element() {
 }
 
 #[test]
+fn labels_of_three_classes_are_numbers_or_names() {
+    let labels = Labels::new(["decreased", "no difference", "increased"].map(String::from).to_vec()).unwrap();
+    let data = Data { labels: labels.clone(), ..Data::default() };
+    let read = |data: &Data, name: &str, text: &str| -> Result<Vec<usize>> {
+        let records = load(data, &file(name, text).path, &Needs { label: true, ..Needs::default() })?;
+        Ok(records.iter().map(|record| record.label.unwrap().index()).collect())
+    };
+    let lines = "{\"id\":1,\"text\":\"a\",\"label\":2}\n{\"id\":2,\"text\":\"b\",\"label\":\"no difference\"}";
+    assert_eq!(read(&data, "x.jsonl", lines).unwrap(), [2, 1]);
+    assert_eq!(read(&data, "x.csv", "id,text,label\n1,a,increased\n2,b,0\n").unwrap(), [2, 0]);
+    let error = read(&data, "x.csv", "id,text,label\n1,a,3\n").unwrap_err();
+    assert!(error.to_string().contains("record 1, field label: is not one of the classes"), "{error}");
+    let own = Data { format: DataFormat::EvidenceInference, ..data.clone() };
+    let line = |code: i32| {
+        format!(
+            "{{\"id\":{code},\"pmcid\":7,\"text\":\"t\",\"intervention\":\"i\",\"comparator\":\"c\",\
+            \"outcome\":\"o\",\"label\":1,\"label_code\":{code}}}\n"
+        )
+    };
+    assert_eq!(read(&own, "x.jsonl", &[line(-1), line(0), line(1)].concat()).unwrap(), [0, 1, 2]);
+    assert!(read(&own, "x.jsonl", &line(2)).unwrap_err().to_string().contains("is not −1, 0 or 1"));
+    let three = Data { format: DataFormat::Clinifact3, ..data };
+    let text = "index,nctId,claim,PMID,article_abstract,label\n10,N,c,1,a,0\n11,N,c,1,b,1\n12,N,c,1,c,2\n";
+    assert_eq!(read(&three, "x.csv", text).unwrap(), [0, 1, 2]);
+    let every = Needs { label: true, every_class: true, ..Needs::default() };
+    let error = load(&three, &file("x.csv", &text[..text.len() - 13]).path, &every).unwrap_err();
+    assert!(error.to_string().contains("field label: no record has class 2"), "{error}");
+}
+
+#[test]
 fn clinifact_is_known_by_its_header_and_its_labels_are_three() {
     let header = "index,nctId,claim,PMID,article_abstract,label\n";
     let good = format!("{header}10,NCT1,c,1,a,0\n11,NCT1,c,1,b,1\n12,NCT2,c,1,c,2\n");
     let records = load_bytes("x.csv", &good).unwrap();
-    assert_eq!(records.iter().map(|r| r.label.unwrap()).collect::<Vec<_>>(), [0, 1, 0]);
+    assert_eq!(records.iter().map(|r| r.label.unwrap().index()).collect::<Vec<_>>(), [0, 1, 0]);
     assert_eq!(
         (records[2].id.as_str(), records[2].group.as_deref(), records[2].field("abstract")),
         ("12", Some("NCT2"), Some("c"))

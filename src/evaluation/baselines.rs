@@ -27,6 +27,7 @@ use crate::{
         Sampling,
         scoring::{self, Known, Windows},
     },
+    labels::Class,
     metrics::methods::Answers,
     model::{Model, ModelSource, checkpoint::ClsgenJson},
     prompt::{PromptTemplate, Prompter, TextTokenizer},
@@ -124,7 +125,9 @@ impl<'a> Runner<'a> {
     /// The answers of a baseline, run by run.
     fn answers(&self, baseline: Baseline) -> Result<Vec<Answers>> {
         let labels = &self.plan.info.labels;
-        let read_label = |text: &str| Run { verbalized_label: prompting::label(text, labels), ..Run::default() };
+        let verdict = self.plan.own.verdict()?;
+        let read_label =
+            |text: &str| Run { verbalized_label: prompting::label(text, &verdict, labels), ..Run::default() };
         let lines = match baseline {
             Baseline::Verbalized => {
                 let read = |text: &str| prompting::probability(text).map(Run::of_probability).unwrap_or_default();
@@ -184,7 +187,7 @@ impl<'a> Runner<'a> {
     }
 
     fn token_probability(&self) -> Result<Vec<Line>> {
-        let template = prompting::token_prompt(&self.plan.own);
+        let template = prompting::token_prompt(&self.plan.own)?;
         let made = self.made(Baseline::TokenProbability, &template, None)?;
         self.logged(Baseline::TokenProbability, &made, &|rest, lines, bar| {
             let (base, prompter) = self.prompter(&template)?;
@@ -203,11 +206,11 @@ impl<'a> Runner<'a> {
         let mut text = String::new();
         let mut lines = Vec::new();
         for line in runs {
-            let labels: Vec<Option<u8>> = line.runs.iter().map(|run| run.verbalized_label).collect();
-            let vote = prompting::vote(&labels);
+            let labels: Vec<Option<Class>> = line.runs.iter().map(|run| run.verbalized_label).collect();
+            let vote = prompting::vote(&labels, &self.plan.info.labels);
             let run = Run {
-                probability: vote.map(|vote| vote.share),
-                verbalized_label: vote.map(|vote| vote.label),
+                probability: vote.as_ref().map(|vote| vote.share(Class::ONE)),
+                verbalized_label: vote.as_ref().map(|vote| vote.label),
                 ..Run::default()
             };
             let described = json!({

@@ -20,6 +20,7 @@ use crate::{
     data::{self, Needs, Record},
     error::{Context as _, Error, Result},
     fingerprint::{Fingerprint, TOKENIZER},
+    labels::Class,
     metrics::methods::{Answer, Answers},
     model::source,
     storage::{self, RecordLog},
@@ -29,7 +30,7 @@ use crate::{
 #[derive(Serialize, Deserialize)]
 struct Line {
     id: String,
-    label: Option<u8>,
+    label: Option<Class>,
     probability: f64,
 }
 

@@ -3,18 +3,21 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::data::{Prediction, Record};
+use crate::{
+    data::{Prediction, Record},
+    labels::Class,
+};
 
 /// Dev: its predictions and, where they can be read, its records.
 pub struct Dev {
-    labels: HashMap<String, Option<u8>>,
+    labels: HashMap<String, Option<Class>>,
     texts: HashSet<BTreeMap<String, String>>,
 }
 
 impl Dev {
     /// `records` may hold more than was predicted; those of other ids do not count.
     pub fn new(predictions: &[Prediction], records: &[Record]) -> Self {
-        let labels: HashMap<String, Option<u8>> =
+        let labels: HashMap<String, Option<Class>> =
             predictions.iter().filter_map(|p| Some((p.id.clone()?, p.label))).collect();
         let tuned = records.iter().filter(|record| labels.contains_key(&record.id));
         let texts: HashSet<_> = tuned.map(|record| record.fields.clone()).collect();

@@ -5,15 +5,16 @@ use std::{collections::HashMap, path::Path};
 use crate::{
     data::{Prediction, Record, read_predictions},
     error::{Error, Result},
+    labels::{Class, Labels},
     metrics::Sample,
 };
 
 /// How many problems a message lists.
 const LISTED: usize = 20;
 
-/// Reads a prediction file of any tool.
-pub fn read(path: &Path) -> Result<Vec<Prediction>> {
-    read_predictions(path)
+/// Reads a prediction file of any tool, of a task with these labels.
+pub fn read(path: &Path, labels: &Labels) -> Result<Vec<Prediction>> {
+    read_predictions(path, labels)
 }
 
 /// Rows of the metrics from predictions, with groups from `records` (by id) where the file names none.
@@ -57,8 +58,8 @@ fn row(prediction: &Prediction) -> Result<(f64, bool, Option<bool>), (&'static s
     if parsable && prediction.verbalized_label.is_none() {
         return Err(("verbalized_label", "is null although `parsable` is true".to_owned()));
     }
-    let verbalized = prediction.verbalized_label.filter(|_| parsable).map(|label| label == 1);
-    Ok((probability, label == 1, verbalized))
+    let verbalized = prediction.verbalized_label.filter(|_| parsable).map(|label| label == Class::ONE);
+    Ok((probability, label == Class::ONE, verbalized))
 }
 
 fn listed(path: &Path, problems: &[String]) -> Error {

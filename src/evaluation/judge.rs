@@ -18,9 +18,10 @@ use crate::{
     error::{Context as _, Result},
     fingerprint::{Fingerprint, TOKENIZER},
     generate::{Sampling, memory::Longest, scoring},
+    labels::Labels,
     metrics::{Options, Sample, evaluation::Judge, judge::judge as measure},
     model::{Model, ModelSource, source},
-    prompt::{PromptFormat, PromptTemplate, Prompter, TextTokenizer},
+    prompt::{PromptFormat, PromptTemplate, Prompter, TextTokenizer, Verdict},
     storage,
 };
 
@@ -32,7 +33,9 @@ pub struct Plan {
     pub source: ModelSource,
     hash: OnceCell<String>,
     tokenizer: Arc<TextTokenizer>,
-    labels: [String; 2],
+    labels: Labels,
+    /// The task's own verdict line, which the judge never sees.
+    verdict: Verdict,
     inconsistency: PromptTemplate,
     readability: PromptTemplate,
 }
@@ -42,9 +45,10 @@ impl Plan {
     pub fn find(context: &Context, work: &Work<'_>) -> Result<Option<Self>> {
         let config = &context.config;
         let Some(judge) = &config.eval.judge else { return Ok(None) };
-        let (labels, own) = match work {
-            Work::Run(job) => job.prompt().map(|(info, own)| (info.labels, Some(own)))?,
-            Work::Files { .. } => (config.task.labels.clone(), None),
+        let labels = config.task.labels.clone();
+        let own = match work {
+            Work::Run(job) => Some(job.prompt()?.1),
+            Work::Files { .. } => None,
         };
         let source = source::resolve(judge, &[&config.dir], context.allow_network).context("eval.judge")?;
         let tokenizer = TextTokenizer::load(source.tokenizer_path())?;
@@ -61,6 +65,7 @@ impl Plan {
             hash: OnceCell::new(),
             tokenizer: Arc::new(tokenizer),
             labels,
+            verdict: work.verdict()?,
             inconsistency,
             readability,
         }))
@@ -83,9 +88,9 @@ impl Plan {
         sample: &Sample,
         options: &Options,
     ) -> Result<Judge> {
-        let predicted = inputs::read(predictions)?;
+        let predicted = inputs::read(predictions, &self.labels)?;
         let cases: Vec<Case> =
-            predicted.iter().filter_map(|prediction| judge::case(prediction, &self.labels)).collect();
+            predicted.iter().filter_map(|prediction| judge::case(prediction, &self.verdict, &self.labels)).collect();
         let config = &context.config.model;
         let cap = judge::max_new_tokens(&self.tokenizer, &self.labels)?;
         let prompter = |template: &PromptTemplate| {
@@ -130,17 +135,22 @@ impl Plan {
 
 /// What an earlier command's judge said of these very predictions, measured again: a later one without a judge does not
 /// blank it. `None` where none did, or not to the end.
-pub fn kept(folder: &Folder, predictions: &Path, sample: &Sample, options: &Options) -> Result<Option<Judge>> {
+pub fn kept(
+    folder: &Folder,
+    (predictions, verdict): (&Path, &Verdict),
+    sample: &Sample,
+    options: &Options,
+) -> Result<Option<Judge>> {
     let file = folder.out.join(FILE);
     let Some(made) = log::made_by(&file).filter(|_| file.is_file()) else { return Ok(None) };
-    let Ok(labels) = serde_json::from_value::<[String; 2]>(made.get("labels").clone()) else { return Ok(None) };
+    let Ok(labels) = serde_json::from_value::<Labels>(made.get("labels").clone()) else { return Ok(None) };
     if *made.get("predictions") != storage::hash_file(predictions)? {
         tracing::warn!("{} judges other predictions: not counted", file.display());
         return Ok(None);
     }
     log::check(&file)?;
-    let predicted = inputs::read(predictions)?;
-    let cases = predicted.iter().filter_map(|prediction| judge::case(prediction, &labels)).count();
+    let predicted = inputs::read(predictions, &labels)?;
+    let cases = predicted.iter().filter_map(|prediction| judge::case(prediction, verdict, &labels)).count();
     if log::read(&file, |_: &mut JudgeLine| ())?.len() < cases {
         tracing::warn!(
             "{} was not finished: not counted; the same command with eval.judge goes on with it",

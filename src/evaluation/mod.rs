@@ -37,6 +37,7 @@ use crate::{
     error::Result,
     fingerprint::Fingerprint,
     metrics::{Sample, threshold::Costs},
+    prompt::Verdict,
     storage,
 };
 use calibration::Fitted;
@@ -114,6 +115,24 @@ impl Work<'_> {
         Ok(used)
     }
 
+    /// The task's own verdict line; a prediction file is taken to have the paper's.
+    pub fn verdict(&self) -> Result<Verdict> {
+        match self {
+            Self::Run(job) => job.prompt()?.1.verdict(),
+            Self::Files { .. } => Ok(Verdict::default()),
+        }
+    }
+
+    /// The context with the checkpoint's labels: the config need not repeat them.
+    pub fn context(&self, context: &Context) -> Result<Context> {
+        let mut context = context.clone();
+        if let Self::Run(job) = self {
+            context.config.task.labels = job.prompt()?.0.labels;
+            context.config.data.labels.clone_from(&context.config.task.labels);
+        }
+        Ok(context)
+    }
+
     /// The file of the predictions that are scored.
     pub fn predictions(&self, out: &Path) -> PathBuf {
         match self {
@@ -132,10 +151,12 @@ impl Work<'_> {
 
     /// Everything that decides the numbers of a split's folder.
     fn made(&self, context: &Context) -> Result<Made> {
+        let labels = &context.config.task.labels;
         let (scoring, dev) = match self {
             Self::Files { test, dev } => {
                 // A file that cannot be read is the reader's to name.
-                let hash = |path: &Path| storage::hash_file(path).or_else(|error| inputs::read(path).and(Err(error)));
+                let hash =
+                    |path: &Path| storage::hash_file(path).or_else(|error| inputs::read(path, labels).and(Err(error)));
                 let dev = dev.map(hash).transpose()?;
                 (Fingerprint::of_contents(&[("predictions", json!(hash(test)?))]), dev)
             }

@@ -20,11 +20,12 @@ use crate::{
 
 /// Freezes thresholds on `dev`, then scores `test`.
 pub fn score(context: &Context, folder: &Folder, test: &Path, dev: Option<&Path>) -> Result<Scored> {
+    let labels = &context.config.task.labels;
     let mut tuned = None;
     let (frozen, calibration) = match dev {
         None => (None, None),
         Some(dev) => {
-            let predictions = read_predictions(dev)?;
+            let predictions = read_predictions(dev, labels)?;
             let sample = inputs::sample(dev, &predictions, None)?;
             let frozen = Frozen::tune(&sample, costs(context), None, dev, &storage::hash_file(dev)?);
             frozen::write(folder, folder::THRESHOLDS, Some(&frozen.bytes()?), context.dry_run)?;
@@ -34,7 +35,7 @@ pub fn score(context: &Context, folder: &Folder, test: &Path, dev: Option<&Path>
             (Some(frozen), fitted)
         }
     };
-    let predictions = read_predictions_carrying(test, &context.config.eval.subgroups)?;
+    let predictions = read_predictions_carrying(test, labels, &context.config.eval.subgroups)?;
     let sample = inputs::sample(test, &predictions, None)?;
     let title = format!("{} ({} records, {} positive)", test.display(), sample.len(), sample.positives());
     let in_sample = tuned.is_some_and(|dev| dev.holds(&predictions, None));

@@ -108,7 +108,7 @@ pub fn generate(
         outcome.map_err(log::resumable)?;
         tracing::info!("{} records, {} truncated, {} unparsable", counts.records, counts.truncated, counts.unparsable);
     }
-    read_predictions_carrying(&path, &context.config.eval.subgroups)
+    read_predictions_carrying(&path, &info.labels, &context.config.eval.subgroups)
 }
 
 /// A window that would fit is no help by itself where it is not the run's own: how to use it all the same.

@@ -23,6 +23,7 @@ use crate::{
     error::{Error, Result},
     fingerprint::Fingerprint,
     generate::scoring::{self, checkpoint_hash},
+    labels::Labels,
     metrics::Sample,
     model::checkpoint::{ClsgenJson, read_info},
     prompt::PromptTemplate,
@@ -128,7 +129,7 @@ impl Job {
         let (frozen, calibration) = self.freeze(context, &dev, folder)?.unzip();
         let (_, template) = self.prompt()?;
         let records = self.records(context, &template)?;
-        let kept = if self.split == "dev" { kept_dev(&dev, &records)? } else { None };
+        let kept = if self.split == "dev" { kept_dev(&dev, &context.config.task.labels, &records)? } else { None };
         let predictions = match kept {
             Some(kept) => predictions::keep(out, kept, context.dry_run)?,
             None => {
@@ -159,7 +160,8 @@ impl Job {
         let data = &context.config.data;
         let tuned =
             data.dev.as_ref().and_then(|path| data::load(data, &context.config.resolve(path), &Needs::default()).ok());
-        Ok(Dev::new(&read_predictions(dev)?, &tuned.unwrap_or_default()).holds(predictions, Some(records)))
+        Ok(Dev::new(&read_predictions(dev, &context.config.task.labels)?, &tuned.unwrap_or_default())
+            .holds(predictions, Some(records)))
     }
 
     /// The base model's predictions of the split, with the checkpoint's prompts: the sample, record for record that of
@@ -181,7 +183,7 @@ impl Job {
             tracing::warn!("{} has no {DEV_PREDICTIONS}: no thresholds can be tuned", self.checkpoint.display());
             return Ok(None);
         }
-        let sample = inputs::sample(dev, &read_predictions(dev)?, None)?;
+        let sample = inputs::sample(dev, &read_predictions(dev, &context.config.task.labels)?, None)?;
         let checkpoint = Named { path: self.shown.clone(), blake3: self.hash.clone() };
         let shown = Path::new(&self.shown).join(DEV_PREDICTIONS);
         let frozen = Frozen::tune(&sample, costs(context), Some(checkpoint), &shown, &storage::hash_file(dev)?);
@@ -214,12 +216,12 @@ pub fn split_path(context: &Context, split: &str) -> Result<PathBuf> {
 
 /// The checkpoint's dev predictions, where they are of exactly these records with these labels: what scoring them again
 /// would give.
-fn kept_dev(dev: &Path, records: &[Record]) -> Result<Option<Vec<Prediction>>> {
+fn kept_dev(dev: &Path, labels: &Labels, records: &[Record]) -> Result<Option<Vec<Prediction>>> {
     if !dev.is_file() {
         return Ok(None);
     }
     let mut by_id: HashMap<String, Prediction> = HashMap::new();
-    for prediction in read_predictions(dev)? {
+    for prediction in read_predictions(dev, labels)? {
         by_id.insert(prediction.id.clone().unwrap_or_default(), prediction);
     }
     if by_id.len() != records.len() {

@@ -23,12 +23,12 @@ pub(super) struct Job {
     /// LM-head logits of t_n: every sample's first token is drawn from them.
     pub(super) first: Vec<f32>,
     /// CLS logits of t_n.
-    pub(super) logits: Option<[f32; 2]>,
+    pub(super) logits: Option<Vec<f32>>,
     generations: Vec<Option<Generation>>,
 }
 
 impl Job {
-    pub(super) fn new(request: Request, prefix: SequenceCache, first: Vec<f32>, logits: Option<[f32; 2]>) -> Self {
+    pub(super) fn new(request: Request, prefix: SequenceCache, first: Vec<f32>, logits: Option<Vec<f32>>) -> Self {
         let generations = (0..request.samples).map(|_| None).collect();
         Self { request, prefix, first, logits, generations }
     }

@@ -2,30 +2,29 @@
 //!
 //! The explanation is written freely. The line is forced (a) when the model would stop without it, (b) when only just
 //! enough tokens are left for it, and (c) from the moment the model itself has written `Classification:` at the start
-//! of a line. On that line the model chooses among the labels' own token sequences and nothing else; once a single
+//! of a line (or whatever line the prompt file's `verdict` is). On that line the model chooses among the labels' own token sequences and nothing else; once a single
 //! label is left, the rest of the target's tail (`<label>\n\n` and the end-of-turn token) follows without further
 //! passes.
 
 use crate::{
     error::{Error, Result},
+    labels::Labels,
     ops::sample,
-    prompt::{TextTokenizer, parse},
+    prompt::{Prompter, TextTokenizer, Verdict},
 };
-
-/// What a verdict line begins with, up to the point where only a label may follow.
-const HEADER: &str = "Classification:";
 
 /// How the line is written in one tokenizer, for one task.
 #[derive(Debug, Clone)]
 pub struct Constraint {
-    labels: [String; 2],
-    /// ` <label>`, as it stands after [`HEADER`].
-    endings: [String; 2],
+    labels: Labels,
+    verdict: Verdict,
+    /// ` <label>` of each class, as it stands after [`Verdict::opening`].
+    endings: Vec<String>,
     prefix: String,
     /// `tails[class][n]`: tokens of ` <label>\n\n` + end of turn, after the first `n` bytes of ` <label>` were written.
-    tails: [Vec<Option<Vec<u32>>>; 2],
+    tails: Vec<Vec<Option<Vec<u32>>>>,
     /// Tokens of the whole closing of each class, from the blank line on.
-    closings: [Vec<u32>; 2],
+    closings: Vec<Vec<u32>>,
     /// Tokens that must be left for the longest of them.
     reserve: usize,
 }
@@ -57,17 +56,21 @@ pub struct Draw<'a> {
 }
 
 impl Constraint {
-    /// Tokenises both closings; fails (exit 4) where this tokenizer cannot write a line that parses.
-    pub fn new(tokenizer: &TextTokenizer, labels: &[String; 2], prefix: &str) -> Result<Self> {
+    /// The closings of what `prompter` asks for; fails (exit 4) where its tokenizer cannot write a line that parses.
+    pub fn new(prompter: &Prompter) -> Result<Self> {
+        Self::of(prompter.tokenizer(), prompter.labels(), prompter.verdict(), &prompter.template().prefix)
+    }
+
+    pub(super) fn of(tokenizer: &TextTokenizer, labels: &Labels, verdict: &Verdict, prefix: &str) -> Result<Self> {
         let encode = |text: &str| -> Result<Vec<u32>> {
             let mut ids = tokenizer.encode(text)?;
             ids.push(tokenizer.eog());
             Ok(ids)
         };
-        let closing = |class: usize| -> Result<Vec<u32>> {
-            let ids = encode(&format!("\n\n{HEADER} {}\n\n", labels[class]))?;
+        let closing = |(class, label): (usize, &String)| -> Result<Vec<u32>> {
+            let ids = encode(&verdict.closing(label))?;
             let text = format!("x{}", tokenizer.decode(&ids[..ids.len() - 1]));
-            if parse(&text, labels, prefix).label.map(usize::from) == Some(class) {
+            if verdict.parse(&text, labels, prefix).label == labels.class(class) {
                 return Ok(ids);
             }
             Err(Error::model(format!(
@@ -75,14 +78,22 @@ impl Constraint {
             ))
             .hint("set generate.constrain = false"))
         };
-        let endings = labels.each_ref().map(|label| format!(" {label}"));
-        let tails = |class: usize| -> Result<Vec<Option<Vec<u32>>>> {
-            let ending = &endings[class];
+        let tails = |ending: &String| -> Result<Vec<Option<Vec<u32>>>> {
             (0..=ending.len()).map(|n| ending.get(n..).map(|rest| encode(&format!("{rest}\n\n"))).transpose()).collect()
         };
-        let (closings, tails) = ([closing(0)?, closing(1)?], [tails(0)?, tails(1)?]);
+        let endings: Vec<String> = labels.iter().map(|label| verdict.ending(label)).collect();
+        let closings = labels.iter().enumerate().map(closing).collect::<Result<Vec<_>>>()?;
+        let tails = endings.iter().map(tails).collect::<Result<Vec<_>>>()?;
         let reserve = tails.iter().flatten().flatten().chain(&closings).map(Vec::len).max().unwrap_or(0);
-        Ok(Self { labels: labels.clone(), endings, prefix: prefix.to_owned(), tails, closings, reserve })
+        Ok(Self {
+            labels: labels.clone(),
+            verdict: verdict.clone(),
+            endings,
+            prefix: prefix.to_owned(),
+            tails,
+            closings,
+            reserve,
+        })
     }
 
     /// The fewest new tokens an answer can have: one of explanation and the closing.
@@ -103,7 +114,7 @@ impl Constraint {
             }
         }
         if state.closing.is_empty() {
-            state.closing = self.closings.to_vec();
+            state.closing.clone_from(&self.closings);
         }
         close(state, draw.row)
     }
@@ -133,38 +144,41 @@ impl Constraint {
         }
     }
 
-    /// What is written after `Classification:` on the last line, if that line is one and a label can still follow.
+    /// What is written after the verdict's opening on the last line, if that line is one and a label can still follow.
     fn open_header<'t>(&self, text: &'t str) -> Option<&'t str> {
         let line = text.rsplit('\n').next()?.trim_start();
-        let rest = line.strip_prefix(HEADER)?;
+        let rest = line.strip_prefix(self.verdict.opening())?;
         self.endings.iter().any(|ending| ending.starts_with(rest)).then_some(rest)
     }
 
     /// The token sequences that complete the line after `rest`.
     fn tails_after(&self, rest: &str) -> Vec<Vec<u32>> {
-        (0..2)
-            .filter(|&class| self.endings[class].starts_with(rest))
-            .filter_map(|class| self.tails[class].get(rest.len())?.clone())
-            .collect()
+        let of_class = self.endings.iter().zip(&self.tails).filter(|(ending, _)| ending.starts_with(rest));
+        of_class.filter_map(|(_, tails)| tails.get(rest.len())?.clone()).collect()
     }
 
     /// Whether the answer would have an explanation if it were closed after `text`.
     fn explains(&self, text: &str, open: Option<&str>) -> bool {
         let closed = |ending: &String| match open {
             Some(rest) => ending.strip_prefix(rest).map(|tail| format!("{text}{tail}")),
-            None => Some(format!("{text}\n\n{HEADER}{ending}")),
+            None => Some(format!("{text}\n\n{}{ending}", self.verdict.opening())),
         };
         self.endings
             .iter()
             .find_map(closed)
-            .is_some_and(|closed| parse(&closed, &self.labels, &self.prefix).explanation.is_some())
+            .is_some_and(|closed| self.verdict.parse(&closed, &self.labels, &self.prefix).explanation.is_some())
     }
 }
 
 /// The next token of the closing, or all that is left of it once the label is decided.
 fn close(state: &mut State, row: sample::Row<'_>) -> Result<Next> {
-    let mut allowed: Vec<u32> = state.closing.iter().filter_map(|ids| ids.get(state.written).copied()).collect();
-    allowed.dedup();
+    // Each once: a token that begins two labels is not twice as likely for it.
+    let mut allowed: Vec<u32> = Vec::new();
+    for id in state.closing.iter().filter_map(|ids| ids.get(state.written).copied()) {
+        if !allowed.contains(&id) {
+            allowed.push(id);
+        }
+    }
     let chosen = match allowed[..] {
         [only] => only,
         _ => row.choose_among(&allowed)?,
@@ -194,8 +208,8 @@ mod tests {
     /// A model that wants to write `wish` and then stop, and prefers `label` among bytes it did not wish for.
     fn write(wish: &str, labels: [&str; 2], prefers: usize, cap: usize) -> String {
         let tokenizer = byte_tokenizer();
-        let labels = labels.map(String::from);
-        let constraint = Constraint::new(&tokenizer, &labels, "Reasoning: ").unwrap();
+        let named = Labels::two(labels[0], labels[1]);
+        let constraint = Constraint::of(&tokenizer, &named, &Verdict::default(), "Reasoning: ").unwrap();
         let (mut state, mut ids) = (State::default(), Vec::new());
         loop {
             let mut logits = vec![0.0; 257];
@@ -252,7 +266,7 @@ mod tests {
     fn an_empty_explanation_is_not_allowed() {
         for wish in ["", " \n ", "Classification: FALSE\n\n", "Reasoning: ", "Reasoning: \n\nClassification: TRUE"] {
             let text = write(wish, ["FALSE", "TRUE"], 1, 90);
-            let parsed = parse(&text, &["FALSE".into(), "TRUE".into()], "Reasoning: ");
+            let parsed = Verdict::default().parse(&text, &Labels::two("FALSE", "TRUE"), "Reasoning: ");
             assert!(parsed.explanation.is_some_and(|explanation| !explanation.is_empty()), "{wish:?} gave {text:?}");
         }
     }

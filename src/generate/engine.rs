@@ -288,11 +288,10 @@ impl Engine<'_> {
         self.model.llama.prefill_hidden_behind(&ids, &offsets, caches)
     }
 
-    /// The CLS head on h_n: `(n, hidden)` → n × 2.
-    fn cls_logits(&self, hidden: &Tensor) -> Result<Vec<[f32; 2]>> {
+    /// The CLS head on h_n: `(n, hidden)` → n × classes.
+    fn cls_logits(&self, hidden: &Tensor) -> Result<Vec<Vec<f32>>> {
         let (logits, _) = self.model.head.forward(&hidden.to_dtype(DType::F32)?, None)?;
-        let rows: Vec<Vec<f32>> = logits.to_dtype(DType::F32)?.to_vec2()?;
-        Ok(rows.iter().map(|row| [row[0], row[1]]).collect())
+        Ok(logits.to_dtype(DType::F32)?.to_vec2()?)
     }
 
     /// The LM head on the last rows of prompts: `(n, hidden)` → n × vocab, on the host, where samples start from it

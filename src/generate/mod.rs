@@ -86,7 +86,7 @@ pub struct Completed {
     /// Its place in the iterator of requests, from 0.
     pub index: usize,
     /// The CLS head's two logits, where wanted.
-    pub logits: Option<[f32; 2]>,
+    pub logits: Option<Vec<f32>>,
     /// Its samples in order. With an `accept` callback the last one is the accepted one, if any was.
     pub generations: Vec<Generation>,
 }

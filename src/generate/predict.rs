@@ -6,10 +6,11 @@ use super::{
     Completed, Engine, Generation, Request, Sampling, batch::Budget, constrain::Constraint, in_order::InOrder,
 };
 use crate::{
-    data::{ErrorKind, Prediction, Record, RecordError},
+    data::{ErrorKind, OverClasses, Prediction, Record, RecordError},
     error::{Error, Result},
+    labels::{Class, Labels},
     model::Model,
-    prompt::{Prompter, parse},
+    prompt::Prompter,
     rng,
 };
 
@@ -80,11 +81,7 @@ pub fn score(
     settings: &Settings,
     emit: &mut dyn FnMut(Prediction) -> Result<()>,
 ) -> Result<Counts> {
-    let constraint = if settings.constrain && settings.explanation {
-        Some(Constraint::new(prompter.tokenizer(), prompter.labels(), &prompter.template().prefix)?)
-    } else {
-        None
-    };
+    let constraint = if settings.constrain && settings.explanation { Some(Constraint::new(prompter)?) } else { None };
     let budget = Budget::beside(&model.llama, prompter.max_input_tokens(), settings.batch_tokens);
     let engine = Engine::new(model, prompter.tokenizer(), budget).constrained(constraint.as_ref());
     let source = Source { prompter, settings, open: RefCell::default(), failure: RefCell::default() };
@@ -117,9 +114,9 @@ impl Source<'_> {
         let built = record.and_then(|record| match record {
             Ok(record) => match self.ask(&record) {
                 Ok((request, prediction)) => Ok((request, prediction, record.number)),
-                Err(error) => unfit(&record, error).map(|bad| (nothing(), Prediction::from_error(&bad), bad.record)),
+                Err(error) => unfit(&record, error).map(|bad| (nothing(), self.error_line(&bad), bad.record)),
             },
-            Err(bad) => Ok((nothing(), Prediction::from_error(&bad), bad.record)),
+            Err(bad) => Ok((nothing(), self.error_line(&bad), bad.record)),
         });
         match built {
             Ok((request, prediction, number)) => {
@@ -131,6 +128,10 @@ impl Source<'_> {
                 None
             }
         }
+    }
+
+    fn error_line(&self, bad: &RecordError) -> Prediction {
+        Prediction::from_error(bad, self.prompter.labels())
     }
 
     fn ask(&self, record: &Record) -> Result<(Request, Prediction)> {
@@ -158,20 +159,14 @@ impl Source<'_> {
     fn prediction(&self, completed: Completed) -> Prediction {
         let (mut prediction, number) = self.open.borrow_mut().remove(&completed.index).unwrap_or_default();
         if prediction.error.is_none() {
-            if completed.logits.is_some_and(|logits| !logits.iter().all(|logit| logit.is_finite())) {
+            if completed.logits.as_ref().is_some_and(|logits| !logits.iter().all(|logit| logit.is_finite())) {
                 return Prediction {
                     label: prediction.label,
-                    ..Prediction::from_error(&bad(
-                        number,
-                        prediction.id,
-                        ErrorKind::NotFinite,
-                        "its logits are not finite",
-                    ))
+                    ..self.error_line(&bad(number, prediction.id, ErrorKind::NotFinite, "its logits are not finite"))
                 };
             }
             if let Some(logits) = completed.logits {
-                prediction.logits = Some(logits.map(f64::from));
-                prediction.probability = Some(probability(logits));
+                add_probability(&mut prediction, &logits, self.prompter.labels());
             }
             if let Some(generation) = completed.generations.into_iter().next() {
                 self.add_text(&mut prediction, generation);
@@ -181,11 +176,11 @@ impl Source<'_> {
     }
 
     fn add_text(&self, prediction: &mut Prediction, generation: Generation) {
-        let parsed = parse(&generation.text, self.prompter.labels(), &self.prompter.template().prefix);
+        let parsed = self.prompter.parse(&generation.text);
         prediction.verbalized_label = parsed.label;
         prediction.parsable = Some(parsed.label.is_some());
         prediction.explanation = parsed.explanation;
-        prediction.agreement = prediction.probability.zip(parsed.label).map(|(p, label)| (p >= 0.5) == (label == 1));
+        prediction.agreement = prediction.called().zip(parsed.label).map(|(called, label)| called == label);
         prediction.text = Some(generation.text);
         prediction.generated_tokens = Some(generation.generated_tokens);
         prediction.finish = Some(generation.finish);
@@ -225,9 +220,26 @@ fn nothing() -> Request {
     }
 }
 
-/// softmax(logits)[1], in f64.
-pub fn probability([l0, l1]: [f32; 2]) -> f64 {
-    1.0 / (1.0 + (f64::from(l0) - f64::from(l1)).exp())
+/// What the head says of a record: of two classes the probability of class 1, of more each class's own.
+fn add_probability(prediction: &mut Prediction, logits: &[f32], labels: &Labels) {
+    let logits: Vec<f64> = logits.iter().map(|&logit| f64::from(logit)).collect();
+    let probabilities = softmax(&logits);
+    if labels.are_two() {
+        prediction.probability = probabilities.get(1).copied();
+    } else {
+        let predicted = Some(Class::of_largest(logits.iter().copied()));
+        prediction.over_classes =
+            Some(OverClasses { probabilities: Some(probabilities), calibrated_probabilities: None, predicted });
+    }
+    prediction.logits = Some(logits);
+}
+
+/// softmax of finite logits, in f64: class k's is 1 / Σ_j exp(l_j − l_k), which neither overflows into NaN nor loses
+/// what is small.
+pub fn softmax(logits: &[f64]) -> Vec<f64> {
+    let others = |k: usize| logits.iter().enumerate().filter(move |(j, _)| *j != k).map(|(_, logit)| logit);
+    let share = |(k, own): (usize, &f64)| 1.0 / others(k).fold(1.0, |sum, other| sum + (other - own).exp());
+    logits.iter().enumerate().map(share).collect()
 }
 
 #[cfg(test)]
@@ -235,9 +247,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn probability_is_the_softmax_of_class_one_at_any_size() {
-        assert!((probability([0.0, 3f32.ln()]) - 0.75).abs() < 1e-7);
-        assert_eq!(probability([1000.0, -1000.0]), 0.0);
-        assert_eq!(probability([-1000.0, 1000.0]), 1.0);
+    fn softmax_holds_at_any_size() {
+        assert!((softmax(&[0.0, f64::from(3f32.ln())])[1] - 0.75).abs() < 1e-7);
+        assert_eq!(softmax(&[1000.0, -1000.0]), [1.0, 0.0]);
+        assert_eq!(softmax(&[-1000.0, 1000.0, -1000.0]), [0.0, 1.0, 0.0]);
+        let three = softmax(&[1.0, 2.0, 4.0]);
+        let total: f64 = [1.0f64, 2.0, 4.0].iter().map(|l| l.exp()).sum();
+        for (p, logit) in three.iter().zip([1.0f64, 2.0, 4.0]) {
+            assert!((p - logit.exp() / total).abs() < 1e-15);
+        }
     }
 }

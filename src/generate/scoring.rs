@@ -18,6 +18,7 @@ use crate::{
     device,
     error::{Error, Result},
     fingerprint::{Fingerprint, TOKENIZER},
+    labels::Labels,
     model::{
         ClsHead, LlamaConfig, Model, ModelSource,
         checkpoint::{self, BaseLookup, ClsgenJson, LoadedModel},
@@ -209,7 +210,8 @@ pub fn load_untuned(context: &Context, dir: &Path) -> Result<LoadedModel> {
     let info = checkpoint::read_info(dir)?;
     let (mut model, source) = load_base(context, dir, &info)?;
     let (shape, hidden) = (&info.head, model.llama.config.hidden_size);
-    model.head = ClsHead::new(hidden, shape.hidden, shape.activation, shape.dropout, context.seed, &context.device()?)?;
+    let (classes, device) = (info.labels.count(), context.device()?);
+    model.head = ClsHead::new(hidden, shape.hidden, classes, shape.activation, shape.dropout, context.seed, &device)?;
     Ok(LoadedModel { model, source, info })
 }
 
@@ -221,7 +223,7 @@ pub fn prompter(loaded: &LoadedModel, template: PromptTemplate, windows: &Window
 /// The prompter over the tokenizer of `source`, whose vocabulary must fit the model's.
 pub fn prompter_of(
     source: &ModelSource,
-    labels: [String; 2],
+    labels: Labels,
     config: &LlamaConfig,
     template: PromptTemplate,
     windows: &Windows,

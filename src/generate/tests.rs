@@ -9,6 +9,7 @@ use super::{Budget, Completed, Engine, Finish, Request, Sampling, constrain::Con
 use crate::{
     config::{Activation, Parameters},
     error::Result,
+    labels::Labels,
     model::{
         ActivationCheckpointing, ClsHead, Llama, LlamaConfig, Model, TrainingContext, kv_cache::SequenceCache, peft,
         source,
@@ -17,7 +18,7 @@ use crate::{
         Offsets,
         rope::{RopeParameters, RopeScaling},
     },
-    prompt::{TextTokenizer, TokenizerFiles, parse},
+    prompt::{TextTokenizer, TokenizerFiles, Verdict},
     rng::{Rng, streams},
 };
 
@@ -81,13 +82,13 @@ pub(super) fn model() -> Model {
         rope: RopeParameters { theta: 10_000.0, scaling: RopeScaling::None },
     };
     let llama = Llama::random(config, candle_core::DType::F32, 11, &Device::Cpu).unwrap();
-    Model { llama, head: ClsHead::new(32, 16, Activation::Gelu, 0.1, 11, &Device::Cpu).unwrap() }
+    Model { llama, head: ClsHead::new(32, 16, 2, Activation::Gelu, 0.1, 11, &Device::Cpu).unwrap() }
 }
 
 /// A model with bf16 weights, and so with keys and values in bf16.
 pub(super) fn bf16_model() -> Model {
     let llama = golden("gqa", DType::BF16);
-    let head = ClsHead::new(llama.config.hidden_size, 16, Activation::Gelu, 0.1, 11, &Device::Cpu).unwrap();
+    let head = ClsHead::new(llama.config.hidden_size, 16, 2, Activation::Gelu, 0.1, 11, &Device::Cpu).unwrap();
     Model { llama, head }
 }
 
@@ -121,7 +122,7 @@ pub(super) fn hot() -> Sampling {
 }
 
 /// Logits as bits, and each sample's ids, finish and token count.
-pub(super) type Answer = (Option<[u32; 2]>, Vec<(Vec<u32>, Finish, usize)>);
+pub(super) type Answer = (Option<Vec<u32>>, Vec<(Vec<u32>, Finish, usize)>);
 
 /// Runs all samples; results by key, logits as bits.
 pub(super) fn run(model: &Model, budget: Budget, requests: &[Request]) -> BTreeMap<u64, Answer> {
@@ -136,7 +137,10 @@ pub(super) fn run(model: &Model, budget: Budget, requests: &[Request]) -> BTreeM
 
 fn file(requests: &[Request], results: &mut BTreeMap<u64, Answer>, done: Completed) -> Result<()> {
     let generations = done.generations.into_iter().map(|g| (g.ids, g.finish, g.generated_tokens)).collect();
-    results.insert(requests[done.index].key, (done.logits.map(|l| l.map(f32::to_bits)), generations));
+    results.insert(
+        requests[done.index].key,
+        (done.logits.map(|l| l.into_iter().map(f32::to_bits).collect()), generations),
+    );
     Ok(())
 }
 
@@ -290,7 +294,7 @@ fn prefill_alone_gives_the_same_logits_and_no_text() {
     }
     requests[2].want_probability = false;
     for (i, (key, (logits, generations))) in run(&model, WIDE, &requests).into_iter().enumerate() {
-        assert_eq!(logits, if i == 2 { None } else { full[&key].0 });
+        assert_eq!(logits, if i == 2 { None } else { full[&key].0.clone() });
         assert!(generations.is_empty());
     }
 }
@@ -315,8 +319,8 @@ fn constrained_answers_always_parse() {
     let model = model();
     let tokenizer = byte_tokenizer();
     for labels in [["0:alive", "1:death"], ["FALSE", "TRUE"], ["1:d", "1:death"], ["é", "è"]] {
-        let labels = labels.map(String::from);
-        let constraint = Constraint::new(&tokenizer, &labels, "Reasoning: ").unwrap();
+        let (labels, verdict) = (Labels::two(labels[0], labels[1]), Verdict::default());
+        let constraint = Constraint::of(&tokenizer, &labels, &verdict, "Reasoning: ").unwrap();
         let engine = Engine::new(&model, &tokenizer, WIDE).constrained(Some(&constraint));
         for sampling in [Sampling::greedy(), hot(), Sampling { temperature: 5.0, top_p: 1.0, seed: 1 }] {
             let mut requests = requests(6, 4, sampling);
@@ -326,7 +330,7 @@ fn constrained_answers_always_parse() {
             engine
                 .run_all(requests.iter().cloned(), &mut |done| {
                     for generation in &done.generations {
-                        let parsed = parse(&generation.text, &labels, "Reasoning: ");
+                        let parsed = verdict.parse(&generation.text, &labels, "Reasoning: ");
                         assert!(
                             parsed.parsable() && parsed.explanation.is_some_and(|e| !e.is_empty()),
                             "{:?}",
@@ -353,7 +357,7 @@ fn greedy_ids_equal_those_of_transformers() {
     for case in ["gqa", "llama3", "bias"] {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/model").join(case);
         let llama = golden(case, DType::F32);
-        let head = ClsHead::new(llama.config.hidden_size, 8, Activation::Gelu, 0.0, 1, &Device::Cpu).unwrap();
+        let head = ClsHead::new(llama.config.hidden_size, 8, 2, Activation::Gelu, 0.0, 1, &Device::Cpu).unwrap();
         let model = Model { llama, head };
         let runs: Vec<Value> = serde_json::from_slice(&std::fs::read(dir.join("generate.json")).unwrap()).unwrap();
         assert!(!runs.is_empty());

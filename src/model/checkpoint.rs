@@ -14,6 +14,7 @@ use super::{
 use crate::{
     config::{Parameters, Truncate},
     error::{Error, Result},
+    labels::Labels,
     prompt::TokenizerFiles,
     storage::{self, AtomicDir, MANIFEST, reason, verify_manifest},
 };
@@ -53,7 +54,7 @@ pub struct ClsgenJson {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer_hash: Option<String>,
     /// Verbalized labels.
-    pub labels: [String; 2],
+    pub labels: Labels,
     /// The prompt file's keys.
     pub prompt: serde_json::Value,
     /// Shape of the head.
@@ -120,7 +121,7 @@ pub fn load_model(dir: &Path, lookup: BaseLookup<'_>, dtype: DType, device: &Dev
     let info = read_info(dir)?;
     let adapter = dir.join(peft::CONFIG).is_file();
     let source = locate(dir, &info, lookup)?;
-    let head = read_head(dir, &info.head, source.config()?.hidden_size, device)?;
+    let head = read_head(dir, &info, source.config()?.hidden_size, device)?;
     let mut llama = Llama::load(&source, dtype, device)?;
     if adapter {
         peft::load_adapter(&mut llama, dir)?;
@@ -162,7 +163,7 @@ pub fn load_into(model: &mut Model, dir: &Path) -> Result<()> {
     check_manifest(dir)?;
     let info = read_info(dir)?;
     let device = model.llama.device.clone();
-    let head = read_head(dir, &info.head, model.llama.config.hidden_size, &device)?;
+    let head = read_head(dir, &info, model.llama.config.hidden_size, &device)?;
     match model.llama.lora.clone() {
         Some(wanted) => {
             let found = peft::read_config(dir)?;
@@ -309,13 +310,14 @@ fn check_tokenizer(dir: &Path, info: &ClsgenJson, source: &ModelSource) -> Resul
     .hint("put the files back as they were, or set model.base to a folder that holds them"))
 }
 
-fn read_head(dir: &Path, shape: &HeadShape, hidden_size: usize, device: &Device) -> Result<ClsHead> {
+fn read_head(dir: &Path, info: &ClsgenJson, hidden_size: usize, device: &Device) -> Result<ClsHead> {
+    let shape = &info.head;
     let path = dir.join(HEAD);
     if !path.is_file() {
         return Err(Error::model(format!("{}: the classification head is missing", path.display())));
     }
     let file = SafetensorsFile::open(&path)?;
-    let shapes = head::shapes(hidden_size, shape.hidden);
+    let shapes = head::shapes(hidden_size, shape.hidden, info.labels.count());
     if let Some(name) = file.entries.keys().find(|name| !shapes.iter().any(|(known, _)| known == name)) {
         return Err(Error::model(format!("{}: tensor {name} is unexpected", path.display())));
     }

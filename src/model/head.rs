@@ -1,4 +1,4 @@
-//! The classification head: `out(dropout(activation(dense(h_n))))`, d → hidden → 2, in f32.
+//! The classification head: `out(dropout(activation(dense(h_n))))`, d → hidden → K classes, in f32.
 
 use candle_core::{Device, Tensor};
 
@@ -10,13 +10,14 @@ use crate::{
     rng::{Rng, streams},
 };
 
-/// Names of the head's tensors in `cls_head.safetensors`, with their shapes for `hidden_size` d and width `hidden`.
-pub(super) fn shapes(hidden_size: usize, hidden: usize) -> [(&'static str, Vec<usize>); 4] {
+/// Names of the head's tensors in `cls_head.safetensors`, with their shapes for `hidden_size` d, width `hidden` and K
+/// `classes`.
+pub(super) fn shapes(hidden_size: usize, hidden: usize, classes: usize) -> [(&'static str, Vec<usize>); 4] {
     [
         ("dense.weight", vec![hidden, hidden_size]),
         ("dense.bias", vec![hidden]),
-        ("out.weight", vec![2, hidden]),
-        ("out.bias", vec![2]),
+        ("out.weight", vec![classes, hidden]),
+        ("out.bias", vec![classes]),
     ]
 }
 
@@ -47,29 +48,31 @@ impl ClsHead {
     pub fn new(
         hidden_size: usize,
         hidden: usize,
+        classes: usize,
         activation: Activation,
         dropout: f64,
         seed: u64,
         device: &Device,
     ) -> Result<Self> {
         let rng = Rng::new(seed, streams::HEAD_INIT);
-        let [dense_weight, dense_bias, out_weight, out_bias] = shapes(hidden_size, hidden).map(|(name, shape)| {
-            uniform(
-                rng,
-                &format!("cls_head.{name}"),
-                shape,
-                if name.starts_with("dense") { hidden_size } else { hidden },
-                device,
-            )
-        });
+        let [dense_weight, dense_bias, out_weight, out_bias] =
+            shapes(hidden_size, hidden, classes).map(|(name, shape)| {
+                uniform(
+                    rng,
+                    &format!("cls_head.{name}"),
+                    shape,
+                    if name.starts_with("dense") { hidden_size } else { hidden },
+                    device,
+                )
+            });
         Ok(Self { hidden, activation, dropout, tensors: [dense_weight?, dense_bias?, out_weight?, out_bias?] })
     }
 
     /// A head of these four tensors (f32), in the order of the file's names: dense.weight, dense.bias, out.weight,
-    /// out.bias.
+    /// out.bias. As many classes as out.bias has numbers.
     pub fn from_tensors(tensors: [Tensor; 4], activation: Activation, dropout: f64) -> Result<Self> {
         let (hidden, hidden_size) = tensors[0].dims2()?;
-        for ((name, shape), tensor) in shapes(hidden_size, hidden).iter().zip(&tensors) {
+        for ((name, shape), tensor) in shapes(hidden_size, hidden, tensors[3].dims1()?).iter().zip(&tensors) {
             if tensor.dims() != shape {
                 return Err(Error::model(format!(
                     "classification head: {name} has shape {:?}, {shape:?} expected",
@@ -86,7 +89,7 @@ impl ClsHead {
         [("dense.weight", dense_weight), ("dense.bias", dense_bias), ("out.weight", out_weight), ("out.bias", out_bias)]
     }
 
-    /// `h_n (n, d)` → logits `(n, 2)`. `dropout` is (seed, a key a row); `None` when not training.
+    /// `h_n (n, d)` → logits `(n, classes)`. `dropout` is (seed, a key a row); `None` when not training.
     pub fn forward(&self, h_n: &Tensor, dropout: Option<(u64, &[u64])>) -> Result<(Tensor, HeadSaved)> {
         let [dense_weight, dense_bias, out_weight, out_bias] = &self.tensors;
         let key = dropout.map(|(seed, steps)| DropoutKey {

@@ -71,7 +71,7 @@ impl Model {
     /// A base model as it is, with a head that is never asked: teachers, judges and prompted baselines only write.
     pub fn base(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
         let llama = Llama::load(source, dtype, device)?;
-        let head = ClsHead::new(llama.config.hidden_size, 1, Default::default(), 0.0, 0, device)?;
+        let head = ClsHead::new(llama.config.hidden_size, 1, 2, Default::default(), 0.0, 0, device)?;
         Ok(Self { llama, head })
     }
 

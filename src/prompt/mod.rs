@@ -4,7 +4,7 @@
 //! prompts/<task>.toml ─▶ PromptTemplate ─┐
 //! chat_template.jinja ─▶ chat::render ───┼─▶ segments (control ids, text parts) ─┐
 //! tokenizer.json ─────▶ TextTokenizer ───┘                               Record ─┴▶ Prompter ─▶ ids up to t_n
-//! generated text ─▶ parse ─▶ explanation, label
+//! generated text ─▶ Verdict::parse ─▶ explanation, label
 //! ```
 //!
 //! The chat template is rendered once, with placeholders where a record's text will stand, and cut at its control
@@ -16,18 +16,20 @@ mod chat;
 mod files;
 mod fit;
 mod gguf;
-mod parse;
 mod pieces;
 #[cfg(test)]
 mod pieces_tests;
 mod prompter;
 mod segments;
 mod template;
+mod thoughts;
 mod tokenizer;
+mod verdict;
 mod vocab;
 
 pub use files::TokenizerFiles;
-pub use parse::{Parsed, after_thoughts, parse, verdict};
 pub use prompter::{Prompt, Prompter, Target};
 pub use template::{PromptFormat, PromptTemplate};
+pub use thoughts::after_thoughts;
 pub use tokenizer::TextTokenizer;
+pub use verdict::{Parsed, Verdict, find_alone};

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use super::{
-    PromptTemplate, TextTokenizer,
+    Parsed, PromptTemplate, TextTokenizer, Verdict,
     fit::Cuts,
     segments::{Run, Segments},
 };
@@ -11,6 +11,7 @@ use crate::{
     config::Truncate,
     data::Record,
     error::{Error, Result},
+    labels::{Class, Labels},
 };
 
 /// A record's prompt. `Debug` prints counts only: ids are the note's text in another alphabet.
@@ -54,7 +55,8 @@ impl fmt::Debug for Target {
 pub struct Prompter {
     template: PromptTemplate,
     tokenizer: Arc<TextTokenizer>,
-    labels: [String; 2],
+    labels: Labels,
+    verdict: Verdict,
     max_input_tokens: usize,
     max_output_tokens: usize,
     truncate: Truncate,
@@ -67,18 +69,20 @@ impl Prompter {
     pub fn new(
         template: PromptTemplate,
         tokenizer: Arc<TextTokenizer>,
-        labels: [String; 2],
+        labels: Labels,
         max_input_tokens: usize,
         max_output_tokens: usize,
         truncate: Truncate,
     ) -> Result<Self> {
         template.check()?;
+        let verdict = template.verdict()?;
         let segments = Segments::new(&template, &tokenizer)?;
         let opens_thought = false;
         let mut prompter = Self {
             template,
             tokenizer,
             labels,
+            verdict,
             max_input_tokens,
             max_output_tokens,
             truncate,
@@ -98,7 +102,7 @@ impl Prompter {
             ))
             .hint("raise model.max_input_tokens or shorten the prompt file"));
         }
-        for class in 0..2 {
+        for class in prompter.labels.classes() {
             let needed = prompter.target_ids("", class)?.len();
             if needed > max_output_tokens {
                 return Err(Error::usage(format!(
@@ -137,7 +141,7 @@ impl Prompter {
     }
 
     /// The target for an explanation and a class, the explanation's end cut where it does not fit.
-    pub fn target(&self, explanation: &str, class: u8) -> Result<Target> {
+    pub fn target(&self, explanation: &str, class: Class) -> Result<Target> {
         let full = self.target_ids(explanation, class)?;
         if full.len() <= self.max_output_tokens {
             return Ok(Target { ids: full, truncated_tokens: 0 });
@@ -173,9 +177,19 @@ impl Prompter {
         &self.template
     }
 
-    /// The verbalized labels of class 0 and class 1.
-    pub fn labels(&self) -> &[String; 2] {
+    /// What the task calls its classes.
+    pub fn labels(&self) -> &Labels {
         &self.labels
+    }
+
+    /// The line that names the class.
+    pub fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+
+    /// What a text that this prompt was answered with says.
+    pub fn parse(&self, text: &str) -> Parsed {
+        self.verdict.parse(text, &self.labels, &self.template.prefix)
     }
 
     fn field<'a>(&self, record: &'a Record, name: &str) -> Result<&'a str> {
@@ -213,12 +227,12 @@ impl Prompter {
     }
 
     /// The response with its end token. An explanation is somebody's text: no control token is read in it.
-    fn target_ids(&self, explanation: &str, class: u8) -> Result<Vec<u32>> {
+    fn target_ids(&self, explanation: &str, class: Class) -> Result<Vec<u32>> {
         let label = self
             .labels
-            .get(usize::from(class))
-            .ok_or_else(|| Error::data(format!("class {class} is neither 0 nor 1")))?;
-        let mut ids = self.tokenizer.encode_at(&self.template.respond(explanation, label), true)?;
+            .name(class)
+            .ok_or_else(|| Error::data(format!("class {class}: the task has {} classes", self.labels.count())))?;
+        let mut ids = self.tokenizer.encode_at(&self.template.respond(explanation, label, &self.verdict), true)?;
         ids.push(self.tokenizer.eog());
         Ok(ids)
     }

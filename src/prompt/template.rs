@@ -1,14 +1,20 @@
-//! The prompt file: `system`, `user`, `question`, `prefix`, `response`, `date` and what they may hold (SPEC §2).
+//! The prompt file: `system`, `user`, `question`, `prefix`, `verdict`, `response`, `date` and what they may hold (SPEC §2).
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::TextTokenizer;
+use super::{
+    TextTokenizer,
+    verdict::{DEFAULT, Verdict},
+};
 use crate::{
     error::{Error, Result},
     storage::reason,
 };
+
+/// The `response` of a prompt whose explanations are whole answers.
+const WHOLE_ANSWER: &str = "{explanation}";
 
 /// How the parts become one text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -36,9 +42,12 @@ pub struct PromptTemplate {
     /// Opens the assistant's turn; its last token is t_n.
     #[serde(default)]
     pub prefix: String,
-    /// What is learned: `{explanation}`, then the line `Classification: {label}`; or `{explanation}` alone, where that
-    /// is the whole answer.
-    #[serde(default = "default_response")]
+    /// The line that names the class: words, then `{label}`.
+    #[serde(default = "default_verdict", skip_serializing_if = "is_default_verdict")]
+    pub verdict: String,
+    /// What is learned: `{explanation}`, blank line, the verdict, blank line, which is what it is where it is not
+    /// given; or `{explanation}` alone, where that is the whole answer.
+    #[serde(default)]
     pub response: String,
     /// The field that is cut when a prompt is too long.
     #[serde(default = "default_document")]
@@ -52,8 +61,13 @@ pub struct PromptTemplate {
     pub date: Option<String>,
 }
 
-fn default_response() -> String {
-    "{explanation}\n\nClassification: {label}\n\n".into()
+fn default_verdict() -> String {
+    DEFAULT.into()
+}
+
+/// A prompt of the paper's verdict is written as it was before there were others.
+fn is_default_verdict(verdict: &str) -> bool {
+    verdict == DEFAULT
 }
 
 fn default_document() -> String {
@@ -77,12 +91,20 @@ impl PromptTemplate {
             Error::usage(format!("{name}: cannot read the prompt file: {}", reason(&e)))
                 .hint("task.prompt names it, relative to the config file or the working directory")
         })?;
-        let template: Self = toml::from_str(&text).map_err(|e| {
+        let mut template: Self = toml::from_str(&text).map_err(|e| {
             Error::usage(format!("{name}: {}", e.to_string().trim_end()))
-                .hint("a prompt file has the keys system, user, question, prefix, response, document, format and date")
+                .hint("a prompt file has the keys system, user, question, prefix, verdict, response, document, format and date")
         })?;
         template.check().map_err(|e| e.context(&name))?;
+        if template.response.is_empty() {
+            template.response = template.verdict()?.response("{explanation}", "{label}");
+        }
         Ok(template)
+    }
+
+    /// The line that names the class (exit 2 where the key `verdict` is none).
+    pub fn verdict(&self) -> Result<Verdict> {
+        Verdict::new(&self.verdict)
     }
 
     /// Checks placeholders, for templates that came from elsewhere than [`PromptTemplate::load`].
@@ -110,24 +132,13 @@ impl PromptTemplate {
     }
 
     fn check_response(&self) -> Result<()> {
-        let placeholders: Vec<_> = split(&self.response).into_iter().filter_map(Part::into_field).collect();
+        let derived = self.verdict()?.response("{explanation}", "{label}");
         // The explanation is the whole answer, its verdict line included: pretraining on somebody's finished answers.
-        if self.response == "{explanation}" {
+        if [derived.as_str(), WHOLE_ANSWER, ""].contains(&self.response.as_str()) {
             return Ok(());
         }
-        if placeholders != ["explanation", "label"] {
-            return Err(Error::usage(
-                "key response must hold `{explanation}` and then `{label}`, once each, and no other placeholder",
-            )
-            .hint(format!("the paper's is {:?}", default_response())));
-        }
-        let line = self.response.lines().find(|line| line.contains("{label}")).unwrap_or_default();
-        if line.trim() != "Classification: {label}" {
-            return Err(Error::usage(
-                "key response: the line of `{label}` must read `Classification: {label}`, which is how it is read back",
-            ));
-        }
-        Ok(())
+        Err(Error::usage(format!("key response must be {derived:?} or {WHOLE_ANSWER:?}"))
+            .hint("leave it out: it follows from key verdict, whose line is how an answer is read back"))
     }
 
     /// The record's fields that this prompt needs, each once, the document among them.
@@ -162,15 +173,8 @@ impl PromptTemplate {
     }
 
     /// The response for an explanation and a label.
-    pub(super) fn respond(&self, explanation: &str, label: &str) -> String {
-        let mut text = String::new();
-        for part in split(&self.response) {
-            match part {
-                Part::Literal(words) => text.push_str(&words),
-                Part::Field(name) => text.push_str(if name == "label" { label } else { explanation }),
-            }
-        }
-        text
+    pub(super) fn respond(&self, explanation: &str, label: &str, verdict: &Verdict) -> String {
+        if self.response == WHOLE_ANSWER { explanation.to_owned() } else { verdict.response(explanation, label) }
     }
 
     /// `text` cut at its placeholders, `{document}` resolved to the field's own name.
@@ -258,11 +262,17 @@ mod tests {
     fn wrong_templates_are_usage_errors() {
         let mut no_label = template("{document}");
         no_label.response = "{explanation}\n".into();
+        // Not what the verdict gives.
         let mut other_line = template("{document}");
         other_line.response = "{explanation}\n\nAnswer: {label}\n\n".into();
+        let mut right = other_line.clone();
+        right.verdict = "Answer: {label}".into();
+        right.check().unwrap();
+        let mut label_first = template("{document}");
+        label_first.verdict = "{label} it is".into();
         let mut prefix = template("{document}");
         prefix.prefix = "{document}".into();
-        for wrong in [template("no document"), no_label, other_line, prefix] {
+        for wrong in [template("no document"), no_label, other_line, label_first, prefix] {
             assert_eq!(wrong.check().unwrap_err().exit_code(), 2);
         }
     }

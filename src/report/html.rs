@@ -32,13 +32,13 @@ pub struct RecordView {
     /// Its id.
     pub id: String,
     /// Gold class.
-    pub label: Option<u8>,
+    pub label: Option<usize>,
     /// softmax(logits)[1].
     pub probability: Option<f64>,
     /// The calibrated probability, where a calibrator was fitted.
     pub calibrated: Option<f64>,
     /// The class its text names; `None`: unparsable.
-    pub verbalized: Option<u8>,
+    pub verbalized: Option<usize>,
     /// The explanation, or the raw text where it could not be parsed.
     pub explanation: Option<String>,
     /// Its text fields by name; empty where the split's file is not known.

@@ -12,6 +12,7 @@ use crate::{
     device,
     error::Result,
     generate::predict::{Settings, score_records},
+    labels::Class,
     metrics::{self, Evaluation, quality::EpochTerms},
     model::Model,
     prompt::Prompter,
@@ -87,11 +88,12 @@ impl Dev {
         let mut classification = 0.0;
         for (record, prediction) in self.records.iter().zip(predictions) {
             let (Some(probability), Some(logits), Some(label)) =
-                (prediction.probability, prediction.logits, record.label)
+                (prediction.probability, &prediction.logits, record.label)
             else {
                 continue;
             };
-            sample.push(probability, label == 1, prediction.verbalized_label.map(|l| l == 1), record.group.as_deref());
+            let spoken = prediction.verbalized_label.map(|label| label == Class::ONE);
+            sample.push(probability, label == Class::ONE, spoken, record.group.as_deref());
             classification += cross_entropy(logits, label);
         }
         let n = sample.len();
@@ -124,11 +126,13 @@ impl Dev {
     }
 }
 
-/// −log softmax(logits)[label], in f64.
-fn cross_entropy([l0, l1]: [f64; 2], label: u8) -> f64 {
-    let (own, other) = if label == 1 { (l1, l0) } else { (l0, l1) };
-    let difference = other - own;
-    difference.max(0.0) + (-difference.abs()).exp().ln_1p()
+/// −log softmax(logits)[label], in f64: ln Σ_k exp(l_k − l_label), the largest term taken out first.
+fn cross_entropy(logits: &[f64], label: Class) -> f64 {
+    let Some(own) = logits.get(label.index()) else { return f64::NAN };
+    let largest = Class::of_largest(logits.iter().copied()).index();
+    let others = logits.iter().enumerate().filter(|(k, _)| *k != largest);
+    let sum: f64 = others.map(|(_, logit)| (logit - logits[largest]).exp()).sum();
+    logits[largest] - own + sum.ln_1p()
 }
 
 #[cfg(test)]
@@ -137,9 +141,9 @@ mod tests {
 
     #[test]
     fn cross_entropy_is_stable_at_any_size() {
-        assert!((cross_entropy([0.0, 3f64.ln()], 1) - (4.0f64 / 3.0).ln()).abs() < 1e-12);
-        assert!((cross_entropy([0.0, 3f64.ln()], 0) - 4.0f64.ln()).abs() < 1e-12);
-        assert_eq!(cross_entropy([1000.0, 0.0], 1), 1000.0);
-        assert_eq!(cross_entropy([1000.0, 0.0], 0), 0.0);
+        assert!((cross_entropy(&[0.0, 3f64.ln()], Class::ONE) - (4.0f64 / 3.0).ln()).abs() < 1e-12);
+        assert!((cross_entropy(&[0.0, 3f64.ln()], Class::ZERO) - 4.0f64.ln()).abs() < 1e-12);
+        assert_eq!(cross_entropy(&[1000.0, 0.0], Class::ONE), 1000.0);
+        assert_eq!(cross_entropy(&[1000.0, 0.0], Class::ZERO), 0.0);
     }
 }

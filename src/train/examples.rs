@@ -85,7 +85,7 @@ pub fn encode(prompter: &Prompter, records: &[Record], objective: Objective) -> 
             }
             _ => Vec::new(),
         };
-        examples.push(Example { prompt: prompt.ids, target, class: u32::from(class) });
+        examples.push(Example { prompt: prompt.ids, target, class: class.index() as u32 });
     }
     Ok((examples, found))
 }

@@ -5,7 +5,7 @@
 //! micro-batch is one part of the step: it returns sums, and its gradient is scaled by the step's counts, so that
 //! adding the parts up gives the mean of the whole however it was cut.
 //!
-//! Under `label_smoothing` ε the target of L_cls is y(1 − ε) + ε/2 (Szegedy et al., CVPR 2016).
+//! Under `label_smoothing` ε the target of L_cls is y(1 − ε) + ε/K over K classes (Szegedy et al., CVPR 2016).
 
 use candle_core::{DType, Tensor};
 
@@ -207,20 +207,26 @@ fn classification(
     Ok((loss, d_h_n.to_dtype(h_n.dtype())?))
 }
 
-/// Cross-entropy of `logits (1, 2)` against `class` smoothed by `epsilon`, and its gradient times `scale`.
+/// Cross-entropy of `logits (1, K)` against `class` smoothed by `epsilon`, and its gradient times `scale`.
 fn smoothed(logits: Tensor, class: u32, epsilon: f64, scale: f64) -> Result<(f64, Tensor)> {
     let (losses, lse) = cross_entropy::forward(&logits, &[class])?;
     if epsilon == 0.0 {
         return Ok((sum(&losses), cross_entropy::backward(logits, &[class], &lse, &[scale as f32])?));
     }
-    // Linear in the target: (1 − ε/2) of the gold class and ε/2 of the other.
-    let (own, other) = (1.0 - epsilon / 2.0, epsilon / 2.0);
-    let (others, _) = cross_entropy::forward(&logits, &[1 - class])?;
+    // Linear in the target: 1 − ε + ε/K of the gold class and ε/K of each other.
+    let classes = logits.dim(1)?;
+    let other = epsilon / classes as f64;
+    let own = 1.0 - other * (classes - 1) as f64;
     let part = |logits: Tensor, class: u32, share: f64| {
         cross_entropy::backward(logits, &[class], &lse, &[(share * scale) as f32])
     };
-    let dlogits = (part(logits.copy()?, class, own)? + part(logits, 1 - class, other)?)?;
-    Ok((own * sum(&losses) + other * sum(&others), dlogits))
+    let mut loss = own * sum(&losses);
+    let mut dlogits = part(logits.copy()?, class, own)?;
+    for k in (0..classes as u32).filter(|&k| k != class) {
+        loss += other * sum(&cross_entropy::forward(&logits, &[k])?.0);
+        dlogits = (dlogits + part(logits.copy()?, k, other)?)?;
+    }
+    Ok((loss, dlogits))
 }
 
 /// Sum of the target cross-entropies of a batch, without dropout or gradient: the dev split's L_gen.
@@ -271,6 +277,14 @@ mod tests {
             for (found, want) in dlogits[0].iter().zip([target - p, p - target]) {
                 assert!((f64::from(*found) - 0.25 * want).abs() < 1e-7, "class {class}, ε {epsilon}: {dlogits:?}");
             }
+        }
+        // Of three classes each gets ε/3: the gradient is softmax − target.
+        let three = Tensor::new(&[[0.7f32, -1.1, 0.2]], &candle_core::Device::Cpu).unwrap();
+        let (_, dlogits) = smoothed(three, 2, 0.3, 1.0).unwrap();
+        let total: f64 = [0.7f64, -1.1, 0.2].iter().map(|l| l.exp()).sum();
+        let wanted = [0.7f64, -1.1, 0.2].map(|l| l.exp() / total);
+        for ((found, p), target) in dlogits.to_vec2::<f32>().unwrap()[0].iter().zip(wanted).zip([0.1, 0.1, 0.8]) {
+            assert!((f64::from(*found) - (p - target)).abs() < 1e-6);
         }
         // At the softened target the gradient vanishes: the head is not pushed beyond it.
         let at_rest = Tensor::new(&[[0.0f32, (0.95f32 / 0.05).ln()]], &candle_core::Device::Cpu).unwrap();

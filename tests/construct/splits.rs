@@ -6,6 +6,7 @@ use clsgen::{
     config::Truncate,
     data::{Needs, load_canonical},
     demo::notes::{NoteSettings, Notes},
+    labels::Labels,
     prompt::{Prompt, PromptTemplate, Prompter, TextTokenizer},
 };
 use serde_json::Value;
@@ -192,8 +193,8 @@ fn prompts(work: &Work, window: usize) -> Vec<Prompt> {
     let template = PromptTemplate::load(&work.path("prompts/lcd30.toml")).unwrap();
     let template = PromptTemplate { prefix: String::new(), ..template };
     let tokenizer = std::sync::Arc::new(TextTokenizer::load(&work.path("model")).unwrap());
-    let labels = ["0:alive".to_owned(), "1:death".to_owned()];
-    let prompter = Prompter::new(template, tokenizer, labels, window, 1000, Truncate::Tail).unwrap();
-    let records = load_canonical(&work.path("data/train.jsonl"), &Needs::default()).unwrap();
+    let labels = Labels::two("0:alive", "1:death");
+    let prompter = Prompter::new(template, tokenizer, labels.clone(), window, 1000, Truncate::Tail).unwrap();
+    let records = load_canonical(&work.path("data/train.jsonl"), &labels, &Needs::default()).unwrap();
     records.iter().map(|record| prompter.prompt(record).unwrap()).collect()
 }

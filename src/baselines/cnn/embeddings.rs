@@ -8,6 +8,7 @@ use tokenizers::Tokenizer;
 use crate::{
     data::Record,
     error::{Error, Result},
+    labels::Class,
     model::{source, weights},
 };
 
@@ -93,7 +94,7 @@ impl Embeddings {
             ids.extend(encoding.get_ids());
         }
         ids.truncate(max_tokens);
-        Ok(Document { ids, label: record.label == Some(1) })
+        Ok(Document { ids, label: record.label == Some(Class::ONE) })
     }
 
     /// Appends the vectors of `ids` to `rows`, and zeros up to `least` rows. Returns how many rows these are.

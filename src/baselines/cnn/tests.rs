@@ -1,7 +1,7 @@
 use candle_core::Tensor;
 
 use super::*;
-use crate::data::Record;
+use crate::{data::Record, labels::Class};
 
 /// Words w0 … w19 with random vectors of width 6.
 fn embeddings() -> Embeddings {
@@ -43,7 +43,7 @@ fn record(text: &str, label: usize) -> Record {
     Record {
         id: "a".into(),
         fields,
-        label: u8::try_from(label).ok(),
+        label: Class::new(label),
         explanation: None,
         group: None,
         columns: [].into(),

@@ -13,7 +13,7 @@ use crate::{
     config::{self, Train},
     device,
     error::{Error, Result},
-    generate::predict::probability,
+    generate::predict::softmax,
     metrics::{classification::Confusion, ranking},
     model::peft,
     ops::cross_entropy,
@@ -161,7 +161,7 @@ pub fn predict(
     let mut probabilities = Vec::with_capacity(documents.len());
     for batch in documents.chunks(batch_size) {
         let logits: Vec<Vec<f32>> = network.logits(embeddings, &batch.iter().collect::<Vec<_>>())?.to_vec2()?;
-        probabilities.extend(logits.iter().map(|row| probability([row[0], row[1]])));
+        probabilities.extend(logits.iter().map(|row| softmax(&[f64::from(row[0]), f64::from(row[1])])[1]));
     }
     Ok(probabilities)
 }

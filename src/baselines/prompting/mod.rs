@@ -3,8 +3,8 @@
 //! | baseline | prompt | what is read |
 //! |---|---|---|
 //! | verbalized probability | [`super::prompts::verbalized`] | the last line `Probability: <0 to 100>`, / 100 |
-//! | label prediction | the task's own, prefix included | the last line `Classification: <label>` or `<label>` |
-//! | self-consistency | label prediction's runs | majority of parsable runs (tie: class 0), class 1's share |
+//! | label prediction | the task's own, prefix included | the last line that is its verdict or `<label>` |
+//! | self-consistency | label prediction's runs | majority of parsable runs (tie: the lowest), class 1's share |
 //! | token probability | the task's own, prefix `Classification:` | softmax over the log-probabilities of ` <label>` |
 //!
 //! What a reasoning model thinks first is no answer: only what follows the last `</think>` is read, and a thought that
@@ -24,7 +24,7 @@ pub use vote::{Vote, vote};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{data::Finish, metrics::methods::Answer};
+use crate::{data::Finish, labels::Class, metrics::methods::Answer};
 
 /// A line of `RUN/eval/baselines/<name>.jsonl`: one record, all its runs.
 #[derive(Clone, Serialize, Deserialize)]
@@ -32,7 +32,7 @@ pub struct Line {
     /// The record's id.
     pub id: String,
     /// Its gold class.
-    pub label: Option<u8>,
+    pub label: Option<Class>,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
     /// Tokens of the document that did not fit.
@@ -47,8 +47,11 @@ pub struct Run {
     /// Probability of class 1, where the method gives one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub probability: Option<f64>,
+    /// Probabilities of all of more than two classes, likewise.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub probabilities: Option<Vec<f64>>,
     /// The class it names; null where it cannot be read.
-    pub verbalized_label: Option<u8>,
+    pub verbalized_label: Option<Class>,
     /// What was written, where something was.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub text: Option<String>,
@@ -63,12 +66,24 @@ pub struct Run {
 impl Run {
     /// A probability of class 1; the call is class 1 from 0.5 on.
     pub fn of_probability(probability: f64) -> Self {
-        Self { probability: Some(probability), verbalized_label: Some(u8::from(probability >= 0.5)), ..Self::default() }
+        let label = if probability >= 0.5 { Class::ONE } else { Class::ZERO };
+        Self { probability: Some(probability), verbalized_label: Some(label), ..Self::default() }
+    }
+
+    /// Probabilities of all classes; the call is the largest, of two class 1 from 0.5 on.
+    pub fn of_probabilities(probabilities: Vec<f64>) -> Self {
+        match probabilities[..] {
+            [_, one] => Self::of_probability(one),
+            _ => {
+                let label = Class::of_largest(probabilities.iter().copied());
+                Self { probabilities: Some(probabilities), verbalized_label: Some(label), ..Self::default() }
+            }
+        }
     }
 
     /// As the metrics want it; `None` where it cannot be read.
     pub fn answer(&self) -> Option<Answer> {
-        self.verbalized_label.map(|label| Answer { score: self.probability, call: label == 1 })
+        self.verbalized_label.map(|label| Answer { score: self.probability, call: label == Class::ONE })
     }
 }
 

@@ -1,6 +1,9 @@
 //! From an untuned model's text to its answer. Strict: what is not in the format asked for is unparsable, and counted.
 
-use crate::prompt::verdict;
+use crate::{
+    labels::{Class, Labels},
+    prompt::{Verdict, find_alone},
+};
 
 /// The last line whose trim is `Probability: ` and one to three digits of at most 100, as a share.
 ///
@@ -19,18 +22,18 @@ pub fn probability(text: &str) -> Option<f64> {
     })
 }
 
-/// The class that the text names: its last line that is `Classification: ` + a label, or (the question asks to "answer
-/// with exactly one of" the labels) a label alone. Unlike a tuned model's answer it needs no explanation.
+/// The class that the text names: its last line that is the task's verdict, or (the question asks to "answer with
+/// exactly one of" the labels) a label alone. Unlike a tuned model's answer it needs no explanation.
 ///
 /// ```
-/// use clsgen::baselines::prompting::label;
-/// let labels = ["0:alive", "1:death"].map(String::from);
-/// assert_eq!(label("1:death", &labels), Some(1));
-/// assert_eq!(label("Frail.\n\nClassification: 0:alive", &labels), Some(0));
-/// assert_eq!(label("It is 1:death.", &labels), None);
+/// use clsgen::{baselines::prompting::label, labels::{Class, Labels}, prompt::Verdict};
+/// let (labels, verdict) = (Labels::two("0:alive", "1:death"), Verdict::default());
+/// assert_eq!(label("1:death", &verdict, &labels), Some(Class::ONE));
+/// assert_eq!(label("Frail.\n\nClassification: 0:alive", &verdict, &labels), Some(Class::ZERO));
+/// assert_eq!(label("It is 1:death.", &verdict, &labels), None);
 /// ```
-pub fn label(text: &str, labels: &[String; 2]) -> Option<u8> {
-    let found = [verdict(text, "Classification: ", labels), verdict(text, "", labels)];
+pub fn label(text: &str, verdict: &Verdict, labels: &Labels) -> Option<Class> {
+    let found = [verdict.find(text, labels), find_alone(text, labels)];
     found.into_iter().flatten().max_by_key(|(start, _)| *start).map(|(_, class)| class)
 }
 
@@ -68,7 +71,7 @@ mod tests {
 
     #[test]
     fn labels() {
-        let labels = ["FALSE", "TRUE"].map(String::from);
+        let (labels, verdict) = (Labels::two("FALSE", "TRUE"), Verdict::default());
         for (text, expected) in [
             ("TRUE", Some(1)),
             ("x\nClassification: TRUE\nFALSE", Some(0)),
@@ -79,7 +82,7 @@ mod tests {
             ("Classification:TRUE", None),
             ("", None),
         ] {
-            assert_eq!(label(text, &labels), expected, "{text:?}");
+            assert_eq!(label(text, &verdict, &labels), expected.map(Class::from), "{text:?}");
         }
     }
 }

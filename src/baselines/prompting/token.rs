@@ -1,23 +1,23 @@
 //! Token probability of the label (SPEC A29): what the base model would give the two labels, without writing a word.
 //!
-//! The prompt is the task's own with `Classification:` in place of its generation prefix. Both labels are read as they
-//! would follow it, ` <label>` tokenised apart (in a byte-level BPE a word carries its leading space; a prefix that
+//! The prompt is the task's own with `Classification:` (the opening of its verdict) in place of its generation prefix.
+//! Every label is read as it would follow it, ` <label>` tokenised apart (in a byte-level BPE a word carries its leading space; a prefix that
 //! ended in one would leave a lone-space token that no such text has). With `ℓ_c` the sum of the log-probabilities of
-//! label c's tokens, `probability = softmax(ℓ₀, ℓ₁)₁`. Sums are not divided by length: they are what the
+//! label c's tokens, `probability = softmax(ℓ₀, ℓ₁)₁` (of K classes: softmax(ℓ), all of it). Sums are not divided by length: they are what the
 //! model would have to write.
 
 use super::{Line, Run};
 use crate::{
     data::Record,
     error::Result,
-    generate::{PrefixCache, continuations::log_probabilities},
+    generate::{PrefixCache, continuations::log_probabilities, predict::softmax},
     model::Llama,
     prompt::{PromptTemplate, Prompter},
 };
 
 /// The task's prompt, its prefix replaced by the opening of a verdict.
-pub fn token_prompt(own: &PromptTemplate) -> PromptTemplate {
-    PromptTemplate { prefix: "Classification:".to_owned(), ..own.clone() }
+pub fn token_prompt(own: &PromptTemplate) -> Result<PromptTemplate> {
+    Ok(PromptTemplate { prefix: own.verdict()?.opening().to_owned(), ..own.clone() })
 }
 
 /// Scores records with one model and prompt.
@@ -35,12 +35,12 @@ impl<'a> TokenAsker<'a> {
         let labels = prompter
             .labels()
             .iter()
-            .map(|label| prompter.tokenizer().encode(&format!(" {label}")))
+            .map(|label| prompter.tokenizer().encode(&prompter.verdict().ending(label)))
             .collect::<Result<_>>()?;
         Ok(Self { llama, prompter, labels, prefixes: PrefixCache::default() })
     }
 
-    /// The probability of class 1 for one record.
+    /// The probability of each class (of two: of class 1) for one record.
     pub fn ask(&mut self, record: &Record) -> Result<Line> {
         let prompt = self.prompter.prompt(record)?;
         let log_p = log_probabilities(self.llama, &mut self.prefixes, &prompt.ids, &self.labels)?;
@@ -49,7 +49,7 @@ impl<'a> TokenAsker<'a> {
             label: record.label,
             prompt_tokens: prompt.ids.len(),
             truncated_tokens: prompt.truncated_tokens,
-            runs: vec![Run::of_probability(1.0 / (1.0 + (log_p[0] - log_p[1]).exp()))],
+            runs: vec![Run::of_probabilities(softmax(&log_p))],
         })
     }
 }

@@ -1,32 +1,36 @@
 //! Self-consistency (Wang et al. 2022): many runs, one verdict.
 
+use crate::labels::{Class, Labels};
+
 /// The verdict of a record's runs.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Vote {
-    /// The majority; a tie is class 0 (SPEC §6).
-    pub label: u8,
-    /// Share of class 1 among the parsable runs: the score that AUROC reads.
-    pub share: f64,
-    /// Parsable runs for class 0 and class 1.
-    pub votes: [usize; 2],
+    /// The majority; a tie is the lowest of its classes (SPEC §6).
+    pub label: Class,
+    /// Parsable runs for each class.
+    pub votes: Vec<usize>,
+}
+
+impl Vote {
+    /// Share of a class among the parsable runs: of two classes, class 1's is the score that AUROC reads.
+    pub fn share(&self, class: Class) -> f64 {
+        self.votes.get(class.index()).map_or(0.0, |&votes| votes as f64 / self.votes.iter().sum::<usize>() as f64)
+    }
 }
 
 /// Counts the runs of one record. Unparsable ones are left out, record by record; with none left there is no verdict.
 ///
 /// ```
-/// use clsgen::baselines::prompting::vote;
-/// let verdict = vote(&[Some(1), None, Some(1), Some(0)]).unwrap();
-/// assert_eq!((verdict.label, verdict.votes), (1, [1, 2]));
-/// assert_eq!(vote(&[Some(1), Some(0)]).unwrap().label, 0);
-/// assert_eq!(vote(&[None, None]), None);
+/// use clsgen::{baselines::prompting::vote, labels::{Class, Labels}};
+/// let (labels, one, zero) = (Labels::two("no", "yes"), Some(Class::ONE), Some(Class::ZERO));
+/// let verdict = vote(&[one, None, one, zero], &labels).unwrap();
+/// assert_eq!((verdict.label, verdict.votes), (Class::ONE, vec![1, 2]));
+/// assert_eq!(vote(&[one, zero], &labels).unwrap().label, Class::ZERO);
+/// assert_eq!(vote(&[None, None], &labels), None);
 /// ```
-pub fn vote(runs: &[Option<u8>]) -> Option<Vote> {
-    let count = |class: u8| runs.iter().filter(|run| **run == Some(class)).count();
-    let votes = [count(0), count(1)];
-    let parsable = votes[0] + votes[1];
-    (parsable > 0).then(|| Vote {
-        label: u8::from(votes[1] > votes[0]),
-        share: votes[1] as f64 / parsable as f64,
-        votes,
-    })
+pub fn vote(runs: &[Option<Class>], labels: &Labels) -> Option<Vote> {
+    let count = |class: Class| runs.iter().filter(|run| **run == Some(class)).count();
+    let votes: Vec<usize> = labels.classes().map(count).collect();
+    let label = Class::of_largest(votes.iter().map(|&votes| votes as f64));
+    (votes.iter().sum::<usize>() > 0).then_some(Vote { label, votes })
 }

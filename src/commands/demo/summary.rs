@@ -10,6 +10,7 @@ use crate::{
     demo::notes::SyntheticNote,
     error::{Error, Result},
     generate::construct::Statistics,
+    labels::Class,
     metrics::{Evaluation, Metric, Options, Sample, evaluate},
     report::{
         Table,
@@ -82,21 +83,20 @@ impl Summary<'_> {
         let data = &self.context.config.data;
         let needs = Needs {
             label: false,
-            both_classes: false,
+            every_class: false,
             expect: None,
             ..Needs::split(data, "test", &["text".to_owned()])
         };
         let records = data::load(data, self.input, &needs)?;
-        let predictions = read_predictions(self.output)?;
+        let predictions = read_predictions(self.output, &self.context.config.task.labels)?;
         let parsable = |(_, prediction): &(&Record, &Prediction)| prediction.parsable == Some(true);
         let Some((record, prediction)) = records.iter().zip(&predictions).find(parsable) else {
             return output::line("No new note got a parsable answer.\n");
         };
         let note = record.field("text").unwrap_or_default().replace('\n', "\n  | ");
         let explanation = prediction.explanation.as_deref().unwrap_or_default();
-        let verdict = prediction
-            .verbalized_label
-            .map_or("–", |label| self.context.config.task.labels[usize::from(label)].as_str());
+        let verdict =
+            prediction.verbalized_label.map_or("–", |label| self.context.config.task.labels[label.index()].as_str());
         let probability = number(prediction.probability);
         output::line(&format!(
             "**One new note, {}**\n\n  | {note}\n\nprobability of death  {probability}\nexplanation           \
@@ -133,14 +133,14 @@ fn duration(seconds: u64) -> String {
 }
 
 fn positives(notes: &[SyntheticNote]) -> usize {
-    notes.iter().filter(|note| note.record.label == Some(1)).count()
+    notes.iter().filter(|note| note.record.label == Some(Class::ONE)).count()
 }
 
 /// What a reader who knew the true risk of every note would reach on these labels.
 fn reachable(notes: &[SyntheticNote]) -> Evaluation {
     let mut sample = Sample::new();
     for note in notes {
-        sample.push(note.probability, note.record.label == Some(1), None, None);
+        sample.push(note.probability, note.record.label == Some(Class::ONE), None, None);
     }
     sample.set_silent();
     evaluate(&sample, None, &Options::default())

@@ -82,7 +82,8 @@ pub fn table(epochs: &[EpochMetrics]) -> Table {
 /// gone or are of another evaluation.
 fn with_bootstrap(context: &Context, epoch: usize, measured: [Metric; 2], options: &Options) -> [Metric; 2] {
     let path = context.run_dir.join(epoch_path(epoch)).join(DEV_PREDICTIONS);
-    let again = inputs::read(&path).and_then(|predictions| inputs::sample(&path, &predictions, None));
+    let again = inputs::read(&path, &context.config.task.labels)
+        .and_then(|predictions| inputs::sample(&path, &predictions, None));
     let again = again.ok().map(|sample| parsable_and_kappa(&sample, options));
     let same = |again: &[Metric; 2]| {
         again.iter().zip(&measured).all(|(again, was)| (again.value, again.n) == (was.value, was.n))

@@ -10,6 +10,7 @@ use crate::{
     data::{self, Needs, Record},
     error::Result,
     evaluation::Scored,
+    labels::Class,
     metrics::{Evaluation, Options, decision_curves::DecisionCurves},
     report::{
         Table,
@@ -130,13 +131,13 @@ fn records(context: &Context, scored: &Scored) -> Vec<RecordView> {
     let calibrator = scored.calibration.as_ref().and_then(|fitted| fitted.chosen().ok());
     let view = |prediction: &data::Prediction| RecordView {
         id: prediction.id.clone().unwrap_or_default(),
-        label: prediction.label,
+        label: prediction.label.map(Class::index),
         probability: prediction.probability,
         calibrated: prediction
             .probability
             .zip(calibrator)
             .map(|(probability, calibrator)| calibrator.apply(probability)),
-        verbalized: prediction.verbalized_label.filter(|_| prediction.parsable != Some(false)),
+        verbalized: prediction.verbalized_label.filter(|_| prediction.parsable != Some(false)).map(Class::index),
         explanation: prediction.explanation.clone().or_else(|| prediction.text.clone()),
         note: prediction
             .id

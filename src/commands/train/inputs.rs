@@ -13,6 +13,7 @@ use crate::{
     data::{self, Needs, Record},
     error::{Error, Result},
     fingerprint::Fingerprint,
+    labels::Labels,
     prompt::PromptTemplate,
 };
 
@@ -50,7 +51,7 @@ impl Inputs {
         let train_hash = data::source_hash(&train_path)?;
         let constructed = constructed(&context.run_dir, "train", (&train_path, &train_hash), config)?;
         let train = match &constructed {
-            Some((path, _)) => data::load_canonical(path, &Needs { expect: None, ..needs })?,
+            Some((path, _)) => data::load_canonical(path, &config.task.labels, &Needs { expect: None, ..needs })?,
             None => data::load(&config.data, &train_path, &needs)?,
         };
         let (mut dev, mut dev_source, mut constructed_dev) = (None, None, None);
@@ -61,7 +62,7 @@ impl Inputs {
             let hash = data::source_hash(&path)?;
             constructed_dev = self::constructed(&context.run_dir, "dev", (&path, &hash), config)?;
             if let Some((path, _)) = &constructed_dev {
-                explain(&mut records, path, needs)?;
+                explain(&mut records, path, &config.task.labels, needs)?;
             }
             (dev, dev_source) = (Some(records), Some((path, hash)));
         }
@@ -159,12 +160,12 @@ fn unchanged(path: &Path, stats: &Path, recorded: &Value) -> Result<String> {
 }
 
 /// Gives records without an explanation of their own the one that construct found; one that it dropped stays without.
-fn explain(records: &mut [Record], constructed: &Path, needs: Needs) -> Result<()> {
+fn explain(records: &mut [Record], constructed: &Path, labels: &Labels, needs: Needs) -> Result<()> {
     // Every record may have been dropped.
     if std::fs::metadata(constructed).is_ok_and(|meta| meta.len() == 0) {
         return Ok(());
     }
-    let constructed = data::load_canonical(constructed, &Needs { expect: None, ..needs })?;
+    let constructed = data::load_canonical(constructed, labels, &Needs { expect: None, ..needs })?;
     let mut explanations: HashMap<String, String> =
         constructed.into_iter().filter_map(|record| Some((record.id, record.explanation?))).collect();
     for record in records.iter_mut().filter(|record| record.explanation.is_none()) {

@@ -56,10 +56,14 @@ fn fresh(context: &Context, source: &ModelSource, dtype: DType, device: &Device)
     if config.train.parameters == Parameters::Lora {
         llama.add_lora(&LoraConfig::from(&config.lora), context.seed)?;
     }
-    let head = &config.head;
-    let head =
-        ClsHead::new(llama.config.hidden_size, head.hidden, head.activation, head.dropout, context.seed, device)?;
+    let head = head(context, llama.config.hidden_size, device)?;
     Ok(Model { llama, head })
+}
+
+/// The head of this task as it is drawn.
+fn head(context: &Context, hidden_size: usize, device: &Device) -> Result<ClsHead> {
+    let (shape, classes) = (&context.config.head, context.config.task.labels.count());
+    ClsHead::new(hidden_size, shape.hidden, classes, shape.activation, shape.dropout, context.seed, device)
 }
 
 fn stored(
@@ -77,9 +81,7 @@ fn stored(
         return Ok(checkpoint::load_model(dir, lookup, dtype, device)?.model);
     }
     let llama = Llama::load(source, dtype, device)?;
-    let head = &context.config.head;
-    let head =
-        ClsHead::new(llama.config.hidden_size, head.hidden, head.activation, head.dropout, context.seed, device)?;
+    let head = head(context, llama.config.hidden_size, device)?;
     let mut model = Model { llama, head };
     checkpoint::load_into(&mut model, dir)?;
     Ok(model)
@@ -103,6 +105,13 @@ fn check_shape(context: &Context, dir: &Path, base_hash: &str, tokenizer_hash: &
             info.head.hidden, info.head.activation, config.head.hidden, config.head.activation
         ));
     }
+    if info.labels.count() != config.task.labels.count() {
+        differing.push(format!(
+            "its head has {} classes, task.labels names {}",
+            info.labels.count(),
+            config.task.labels.count()
+        ));
+    }
     if config.train.parameters == Parameters::Lora {
         let (theirs, ours) = (peft::read_config(dir)?, LoraConfig::from(&config.lora));
         let targets = |lora: &LoraConfig| lora.targets.iter().cloned().collect::<std::collections::BTreeSet<_>>();
@@ -117,6 +126,6 @@ fn check_shape(context: &Context, dir: &Path, base_hash: &str, tokenizer_hash: &
         Ok(())
     } else {
         Err(Error::model(format!("{}: {}", dir.display(), differing.join("; ")))
-            .hint("make [lora], [head] and model.base those of the checkpoint"))
+            .hint("make task.labels, [lora], [head] and model.base those of the checkpoint"))
     }
 }

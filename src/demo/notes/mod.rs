@@ -16,7 +16,7 @@ mod words;
 pub use explain::{Answer, Explainer, Mistake};
 pub use patient::Term;
 
-use crate::data::Record;
+use crate::{data::Record, labels::Class};
 use draws::Draws;
 use patient::{Patient, sigmoid};
 
@@ -79,7 +79,7 @@ impl Notes {
         let record = Record {
             id: format!("note-{index:06}"),
             fields: [("text".to_owned(), text)].into(),
-            label: Some(label),
+            label: Some(Class::from(label)),
             explanation: None,
             group: None,
             columns: [].into(),

@@ -102,7 +102,7 @@ pub fn explain(
     method: Method<'_>,
     emit: &mut dyn FnMut(usize, Explained) -> Result<()>,
 ) -> Result<()> {
-    let verdicts: RefCell<HashMap<usize, Vec<Result<Verdict>>>> = RefCell::default();
+    let verdicts: RefCell<HashMap<usize, Vec<Result<Checked>>>> = RefCell::default();
     // Tokens that each prompt lost, in the order of the requests.
     let truncated: RefCell<Vec<usize>> = RefCell::default();
     // The engine's requests cannot fail; what ended them early comes out at the end.
@@ -151,15 +151,16 @@ pub fn explain(
 }
 
 /// A trial's explanation, or why it was refused.
-type Verdict = Result<String, Failure>;
+type Checked = Result<String, Failure>;
 
 /// One trial against its record; the outer error is ours, the inner one the trial's.
-fn check_trial(record: &Record, generation: &Generation, method: Method<'_>) -> Result<Verdict> {
+fn check_trial(record: &Record, generation: &Generation, method: Method<'_>) -> Result<Checked> {
     let label = record.label.ok_or_else(|| Error::data(format!("record {}, field label: missing", record.number)))?;
     let texts: Vec<&str> = record.fields.values().map(String::as_str).collect();
     let gold = Gold {
         texts: &texts,
         labels: method.base.labels(),
+        verdict: method.base.verdict(),
         prefix: &method.base.template().prefix,
         label,
         opened_thought: method.opened_thought,

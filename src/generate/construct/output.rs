@@ -9,6 +9,7 @@ use crate::{
     config::OnFail,
     data::Record,
     error::{Error, Result},
+    labels::Labels,
     storage,
 };
 
@@ -29,8 +30,9 @@ pub fn write_split(
     records: &[Record],
     explained: impl Fn(usize) -> Option<Explained>,
     on_fail: OnFail,
+    labels: &Labels,
 ) -> Result<Finished> {
-    let mut finished = Finished { statistics: Statistics::default(), dropped: Vec::new() };
+    let mut finished = Finished { statistics: Statistics::new(labels), dropped: Vec::new() };
     let mut bytes = Vec::new();
     for record in records {
         let missing = || Error::run(format!("{}: record {} was never tried", path.display(), record.number));

@@ -5,31 +5,69 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Explained, Failure};
+use crate::labels::{Class, Labels};
 
-/// Records by class.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct ByClass {
-    /// Records of class 0 (the table's `False`).
-    #[serde(rename = "false")]
-    pub negative: usize,
-    /// Records of class 1 (the table's `True`).
-    #[serde(rename = "true")]
-    pub positive: usize,
+/// Records by class. In a file: `{"false": n, "true": n}` of two classes, as the paper's table has them, else a list.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "Stored", into = "Stored")]
+pub struct ByClass(Vec<usize>);
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Stored {
+    Two {
+        #[serde(rename = "false")]
+        negative: usize,
+        #[serde(rename = "true")]
+        positive: usize,
+    },
+    Each(Vec<usize>),
+}
+
+impl From<Stored> for ByClass {
+    fn from(stored: Stored) -> Self {
+        match stored {
+            Stored::Two { negative, positive } => Self(vec![negative, positive]),
+            Stored::Each(counts) => Self(counts),
+        }
+    }
+}
+
+impl From<ByClass> for Stored {
+    fn from(by_class: ByClass) -> Self {
+        match by_class.0[..] {
+            [negative, positive] => Self::Two { negative, positive },
+            _ => Self::Each(by_class.0),
+        }
+    }
 }
 
 impl ByClass {
-    fn add(&mut self, label: u8) {
-        *(if label == 1 { &mut self.positive } else { &mut self.negative }) += 1;
+    /// No record of any of these classes.
+    pub fn new(labels: &Labels) -> Self {
+        Self(vec![0; labels.count()])
     }
 
-    /// Both classes.
+    fn add(&mut self, label: Class) {
+        if let Some(count) = self.0.get_mut(label.index()) {
+            *count += 1;
+        }
+    }
+
+    /// The count of each class, in order.
+    pub fn counts(&self) -> &[usize] {
+        &self.0
+    }
+
+    /// All classes.
     pub fn total(&self) -> usize {
-        self.negative + self.positive
+        self.0.iter().sum()
     }
 
-    /// `True / Total`, or `None` without records.
-    pub fn true_share(&self) -> Option<f64> {
-        (self.total() > 0).then(|| self.positive as f64 / self.total() as f64)
+    /// Each class's share, `True / Total` among them; `None` without records.
+    pub fn share(&self, class: Class) -> Option<f64> {
+        let count = *self.0.get(class.index())?;
+        (self.total() > 0).then(|| count as f64 / self.total() as f64)
     }
 }
 
@@ -58,8 +96,14 @@ pub struct Statistics {
 }
 
 impl Statistics {
+    /// No record yet.
+    pub fn new(labels: &Labels) -> Self {
+        let none = ByClass::new(labels);
+        Self { original: none.clone(), generated: none.clone(), failed: none, ..Self::default() }
+    }
+
     /// Counts one record.
-    pub fn add(&mut self, label: u8, explained: &Explained) {
+    pub fn add(&mut self, label: Class, explained: &Explained) {
         self.original.add(label);
         match &explained.kept {
             Some(kept) => {
@@ -85,22 +129,26 @@ impl Statistics {
         (cut > 0).then_some(told)
     }
 
-    /// The three rows of Table 7, as the paper prints them.
-    pub fn table(&self, name: &str) -> String {
+    /// The three rows of Table 7, as the paper prints them; of more than two classes a column each.
+    pub fn table(&self, name: &str, labels: &Labels) -> String {
         let rows = [
-            ("Original dataset", self.original),
-            ("Successfully generated", self.generated),
-            ("Failed to generate", self.failed),
+            ("Original dataset", &self.original),
+            ("Successfully generated", &self.generated),
+            ("Failed to generate", &self.failed),
         ];
-        let line = |(status, row): (&str, ByClass)| {
-            let share =
-                row.true_share().map_or("–".into(), |share| format!("{:.1}%", (1000.0 * share).round() / 10.0));
-            format!("| {name} | {status} | {} | {} | {share} |\n", row.negative, row.positive)
+        let percent = |share: f64| format!("{:.1}%", (1000.0 * share).round() / 10.0);
+        let line = |(status, row): (&str, &ByClass)| {
+            let counts = row.counts().iter().map(|count| format!(" {count} |")).collect::<String>();
+            let share = if labels.are_two() {
+                format!(" {} |", row.share(Class::ONE).map_or("–".into(), percent))
+            } else {
+                String::new()
+            };
+            format!("| {name} | {status} |{counts}{share}\n")
         };
-        format!(
-            "| Dataset | Status | False | True | True / Total |\n|---|---|---|---|---|\n{}",
-            rows.map(line).concat()
-        )
+        let columns = if labels.are_two() { "False | True | True / Total".into() } else { labels.join(" | ") };
+        let rule = "|---".repeat(2 + columns.split(" | ").count());
+        format!("| Dataset | Status | {columns} |\n{rule}|\n{}", rows.map(line).concat())
     }
 }
 
@@ -112,13 +160,14 @@ mod tests {
     /// The CliniFact dev rows of the paper's Table 7.
     #[test]
     fn table_7_of_clinifact_dev() {
-        let mut statistics = Statistics::default();
+        let labels = Labels::two("FALSE", "TRUE");
+        let mut statistics = Statistics::new(&labels);
         for (label, kept, count) in [(0, true, 219), (1, true, 65), (0, false, 14), (1, false, 18)] {
             let kept = kept.then(|| Kept { trial: 1, explanation: "x".into() });
             let explained = Explained { kept, generated_tokens: 1, ..Explained::default() };
-            (0..count).for_each(|_| statistics.add(label, &explained));
+            (0..count).for_each(|_| statistics.add(Class::from(label), &explained));
         }
-        let table = statistics.table("CliniFact (Dev)");
+        let table = statistics.table("CliniFact (Dev)", &labels);
         assert!(table.contains("| Original dataset | 233 | 83 | 26.3% |"), "{table}");
         assert!(table.contains("| Successfully generated | 219 | 65 | 22.9% |"), "{table}");
         assert!(table.contains("| Failed to generate | 14 | 18 | 56.3% |"), "{table}");
@@ -126,9 +175,10 @@ mod tests {
 
     #[test]
     fn documents_that_were_cut_are_counted_and_an_older_file_counts_none() {
-        let mut statistics = Statistics::default();
+        let labels = Labels::two("FALSE", "TRUE");
+        let mut statistics = Statistics::new(&labels);
         for truncated_tokens in [0, 7, 5] {
-            statistics.add(0, &Explained { truncated_tokens, ..Explained::default() });
+            statistics.add(Class::ZERO, &Explained { truncated_tokens, ..Explained::default() });
         }
         assert_eq!((statistics.truncated_records, statistics.truncated_tokens), (2, 12));
         let told = "2 of 3 documents are longer than the teacher's window and were cut, by 12 tokens in all";
@@ -140,6 +190,8 @@ mod tests {
 
     #[test]
     fn an_empty_split_has_no_share() {
-        assert_eq!(ByClass::default().true_share(), None);
+        let labels = Labels::two("FALSE", "TRUE");
+        assert_eq!(ByClass::new(&labels).share(Class::ONE), None);
+        assert_eq!(serde_json::to_string(&ByClass::new(&labels)).unwrap(), r#"{"false":0,"true":0}"#);
     }
 }

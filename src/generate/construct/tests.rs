@@ -7,7 +7,8 @@ use crate::{
     config::Truncate,
     fingerprint::Fingerprint,
     generate::{Finish, tests::byte_tokenizer},
-    prompt::{PromptFormat, PromptTemplate},
+    labels::{Class, Labels},
+    prompt::{PromptFormat, PromptTemplate, Verdict},
 };
 
 /// Says the script's outputs in turn, `|` at the end of one meaning that the cap cut it; records how many were asked
@@ -54,12 +55,13 @@ fn base(max_output_tokens: usize) -> Prompter {
         user: "{text}".into(),
         question: "Q".into(),
         prefix: "Reasoning: ".into(),
-        response: "{explanation}\n\nClassification: {label}\n\n".into(),
+        response: String::new(),
+        verdict: Verdict::default().template(),
         document: "text".into(),
         format: PromptFormat::Plain,
         date: None,
     };
-    let labels = ["0:alive".to_owned(), "1:death".to_owned()];
+    let labels = Labels::two("0:alive", "1:death");
     Prompter::new(template, Arc::new(byte_tokenizer()), labels, 200, max_output_tokens, Truncate::Tail).unwrap()
 }
 
@@ -69,7 +71,7 @@ fn record(number: usize, label: u8) -> Record {
     Record {
         id: format!("r{number}"),
         fields,
-        label: Some(label),
+        label: Some(Class::from(label)),
         explanation: None,
         group: None,
         columns: BTreeMap::new(),
@@ -173,7 +175,9 @@ fn a_split_is_written_in_input_order_with_its_dropped_list() {
     };
     for (on_fail, lines) in [(crate::config::OnFail::Drop, 1), (crate::config::OnFail::LabelOnly, 2)] {
         let path = dir.path().join(format!("{lines}.jsonl"));
-        let finished = output::write_split(&path, "train", &records, explained, on_fail).unwrap();
+        let finished =
+            output::write_split(&path, "train", &records, explained, on_fail, &Labels::two("0:alive", "1:death"))
+                .unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), lines);
         let first: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
@@ -181,7 +185,10 @@ fn a_split_is_written_in_input_order_with_its_dropped_list() {
             (&first["id"], &first["trial"], &first["explanation"]),
             (&"r1".into(), &2.into(), &"because".into())
         );
-        assert_eq!((finished.statistics.generated.positive, finished.statistics.failed.negative), (1, 1));
+        assert_eq!(
+            (finished.statistics.generated.counts(), finished.statistics.failed.counts()),
+            (&[0, 1][..], &[1, 0][..])
+        );
         assert_eq!(finished.dropped[0]["trials"], serde_json::json!(["unparsable"]));
     }
 }

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     generate::{Finish, Generation},
-    prompt::{after_thoughts, parse},
+    labels::{Class, Labels},
+    prompt::{Verdict, after_thoughts},
 };
 
 /// Why a trial was not kept.
@@ -40,11 +41,13 @@ pub struct Gold<'a> {
     /// The record's text fields.
     pub texts: &'a [&'a str],
     /// Verbalized labels.
-    pub labels: &'a [String; 2],
+    pub labels: &'a Labels,
+    /// The line that names the class.
+    pub verdict: &'a Verdict,
     /// The base's generation prefix: teachers that repeat it have it removed.
     pub prefix: &'a str,
     /// The gold class.
-    pub label: u8,
+    pub label: Class,
     /// Whether the prompt ended in an open `<think>`: an answer that never closes it is a thought alone.
     pub opened_thought: bool,
 }
@@ -53,7 +56,7 @@ pub struct Gold<'a> {
 pub fn judge(generation: &Generation, gold: Gold<'_>, rules: Rules) -> Result<String, Failure> {
     let unfinished = if generation.finish == Finish::Length { Failure::Truncated } else { Failure::Unparsable };
     let answer = after_thoughts(&generation.text, gold.opened_thought).ok_or(unfinished)?;
-    let parsed = parse(answer, gold.labels, gold.prefix);
+    let parsed = gold.verdict.parse(answer, gold.labels, gold.prefix);
     let (Some(explanation), Some(label)) = (parsed.explanation, parsed.label) else { return Err(unfinished) };
     if label != gold.label {
         return Err(Failure::WrongLabel);
@@ -92,12 +95,19 @@ mod tests {
     }
 
     fn verdict_after(opened_thought: bool, text: &str, finish: Finish, rules: Rules) -> Result<String, Failure> {
-        let labels = ["0:alive".to_owned(), "1:death".to_owned()];
+        let (labels, verdict) = (Labels::two("0:alive", "1:death"), Verdict::default());
         let generation = Generation { ids: Vec::new(), text: text.into(), finish, generated_tokens: 9 };
         let texts = ["The patient walked home with family after a short stay for pneumonia."];
         judge(
             &generation,
-            Gold { texts: &texts, labels: &labels, prefix: "Reasoning: ", label: 1, opened_thought },
+            Gold {
+                texts: &texts,
+                labels: &labels,
+                verdict: &verdict,
+                prefix: "Reasoning: ",
+                label: Class::ONE,
+                opened_thought,
+            },
             rules,
         )
     }

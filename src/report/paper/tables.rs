@@ -220,7 +220,8 @@ fn table7(task: Task, paper: &Paper, ours: &Ours) -> Table {
         "True / total, Δ",
     ];
     let mut table = Table::new("table7", &format!("Table 7, data construction: {}", task.title()), &columns);
-    let own = ours.construct.as_ref().map(|statistics| [statistics.original, statistics.generated, statistics.failed]);
+    let own =
+        ours.construct.as_ref().map(|statistics| [&statistics.original, &statistics.generated, &statistics.failed]);
     for (k, (key, name)) in
         [("original", "Original dataset"), ("generated", "Successfully generated"), ("failed", "Failed to generate")]
             .into_iter()
@@ -228,7 +229,8 @@ fn table7(task: Task, paper: &Paper, ours: &Ours) -> Table {
     {
         let theirs = |class: &str| paper.table7.get(key).and_then(|row| row.get(class)).copied();
         let paper = [theirs("false"), theirs("true")];
-        let own = own.map_or([None; 2], |rows| [Some(rows[k].negative as f64), Some(rows[k].positive as f64)]);
+        let own =
+            own.map_or([None; 2], |rows| [0, 1].map(|class| rows[k].counts().get(class).map(|&count| count as f64)));
         table.row([
             name.to_owned(),
             count(paper[0]),
