@@ -1,8 +1,9 @@
 //! Percentile intervals from resampling groups of records within strata.
 //!
 //! A resample draws as many clusters (a `group`, or a record without one) as there are, with replacement, within each
-//! of two strata: clusters that hold a positive, and clusters that hold none. So the classes keep their shares, and
-//! records that belong together stay together. Intervals are the 2.5 and 97.5 percentiles (Efron & Tibshirani, *An
+//! stratum. Of two classes the strata are clusters that hold a positive and clusters that hold none; of more, clusters
+//! by the rarest class that they hold. So the classes keep their shares, and records that belong together stay
+//! together. Intervals are the 2.5 and 97.5 percentiles (Efron & Tibshirani, *An
 //! Introduction to the Bootstrap*, 1993, §13.3) over the resamples in which the statistic is defined.
 //!
 //! There is an interval only where resamples can tell one (SPEC §8), in this order: a proportion of 0 or 1 gets
@@ -14,7 +15,7 @@
 
 use rayon::prelude::*;
 
-use super::{Metric, Outcome, Sample};
+use super::{Metric, Outcome, Sample, clusters::Clusters};
 use crate::rng::{Rng, streams};
 
 /// An interval, or why there is none.
@@ -34,8 +35,8 @@ type Compute<'a> = dyn Fn(&[u32]) -> Vec<Outcome> + Sync + 'a;
 pub struct Statistic<'a> {
     n: usize,
     compute: Box<Compute<'a>>,
-    /// Clusters in the denominator, where it is a proportion.
-    proportion_of: Option<usize>,
+    /// Clusters in the denominator of each, where it is a proportion; what is beyond the end is none.
+    proportions: Vec<Option<usize>>,
 }
 
 impl<'a> Statistic<'a> {
@@ -46,13 +47,24 @@ impl<'a> Statistic<'a> {
 
     /// The statistics `compute(weights)`.
     pub fn several<const N: usize>(n: usize, compute: impl Fn(&[u32]) -> [Outcome; N] + Sync + 'a) -> Self {
-        Self { n, compute: Box::new(move |weights| compute(weights).into()), proportion_of: None }
+        Self::many(n, move |weights| compute(weights).into())
+    }
+
+    /// The statistics `compute(weights)`, always as many.
+    pub fn many(n: usize, compute: impl Fn(&[u32]) -> Vec<Outcome> + Sync + 'a) -> Self {
+        Self { n, compute: Box::new(compute), proportions: Vec::new() }
     }
 
     /// Says that it is a proportion with so many clusters in its denominator.
     #[must_use]
-    pub fn proportion_of(mut self, clusters: usize) -> Self {
-        self.proportion_of = Some(clusters);
+    pub fn proportion_of(self, clusters: usize) -> Self {
+        self.proportions_of(vec![Some(clusters)])
+    }
+
+    /// Says which of them are proportions, with so many clusters in the denominator.
+    #[must_use]
+    pub fn proportions_of(mut self, clusters: Vec<Option<usize>>) -> Self {
+        self.proportions = clusters;
         self
     }
 
@@ -68,26 +80,46 @@ pub struct Resampler {
     rng: Rng,
     records: usize,
     members: Vec<Vec<u32>>,
-    strata: [Vec<u32>; 2],
+    strata: Vec<Stratum>,
+}
+
+/// Clusters that are drawn among themselves.
+#[derive(Debug, Clone)]
+struct Stratum {
+    clusters: Vec<u32>,
+    /// Why there is no interval where it is a single cluster.
+    alone: &'static str,
 }
 
 impl Resampler {
     /// Resamples of `sample` that depend on `seed` alone.
     pub fn new(sample: &Sample, seed: u64) -> Self {
-        let mut members = vec![Vec::new(); sample.cluster_count()];
-        for (i, &cluster) in sample.clusters().iter().enumerate() {
-            members[cluster as usize].push(i as u32);
-        }
         let holds_positive = |members: &[u32]| members.iter().any(|&i| sample.labels()[i as usize]);
-        let (with, without) = (0..members.len() as u32).partition(|&c| holds_positive(&members[c as usize]));
-        Self { rng: Rng::new(seed, streams::BOOTSTRAP), records: sample.len(), members, strata: [with, without] }
+        let stratum = |members: &[u32]| usize::from(!holds_positive(members));
+        Self::stratified(sample.grouping(), &[ONE_POSITIVE, ONE_OTHER], stratum, seed)
+    }
+
+    /// Resamples within strata: `stratum` numbers that of a cluster by its records, `alone` says of each why there is
+    /// no interval where it is a single cluster.
+    pub(super) fn stratified(
+        clusters: &Clusters,
+        alone: &[&'static str],
+        stratum: impl Fn(&[u32]) -> usize,
+        seed: u64,
+    ) -> Self {
+        let members = clusters.members();
+        let mut strata: Vec<Stratum> = alone.iter().map(|alone| Stratum { clusters: Vec::new(), alone }).collect();
+        for (cluster, members) in members.iter().enumerate() {
+            strata[stratum(members)].clusters.push(cluster as u32);
+        }
+        Self { rng: Rng::new(seed, streams::BOOTSTRAP), records: clusters.of().len(), members, strata }
     }
 
     /// How often resample number `resample` holds each record.
     pub fn weights(&self, resample: u64) -> Vec<u32> {
         let mut weights = vec![0; self.records];
         let mut draw = 0;
-        for stratum in &self.strata {
+        for Stratum { clusters: stratum, .. } in &self.strata {
             for _ in 0..stratum.len() {
                 let cluster = stratum[self.rng.below(resample, draw, stratum.len())];
                 draw += 1;
@@ -101,8 +133,7 @@ impl Resampler {
 
     /// Which stratum holds a single cluster: it is the same in every resample, so no resample tells how it varies.
     fn thin(&self) -> Option<&'static str> {
-        let reasons = [ONE_POSITIVE, ONE_OTHER];
-        self.strata.iter().zip(reasons).find(|(stratum, _)| stratum.len() == 1).map(|(_, reason)| reason)
+        self.strata.iter().find(|stratum| stratum.clusters.len() == 1).map(|stratum| stratum.alone)
     }
 
     /// Every statistic, in order, with its interval from `resamples` resamples.
@@ -135,11 +166,15 @@ impl Resampler {
     /// The statistics of the sample itself.
     fn whole(&self, statistics: &[Statistic<'_>]) -> Vec<Whole> {
         let ones = vec![1; self.records];
-        let of = |statistic: &Statistic<'_>| {
-            let (n, proportion_of) = (statistic.n, statistic.proportion_of);
-            (statistic.compute)(&ones).into_iter().map(move |outcome| Whole { outcome, n, proportion_of })
-        };
-        statistics.iter().flat_map(of).collect()
+        let whole = statistics.iter().flat_map(|statistic| {
+            let outcomes = (statistic.compute)(&ones).into_iter().enumerate();
+            outcomes.map(move |(k, outcome)| Whole {
+                outcome,
+                n: statistic.n,
+                proportion_of: statistic.proportions.get(k).copied().flatten(),
+            })
+        });
+        whole.collect()
     }
 
     fn interval(&self, whole: &Whole, draws: Vec<f64>, resamples: usize) -> Interval {

@@ -103,18 +103,24 @@ impl Calibrator {
     }
 }
 
-/// Maximum likelihood of the inverse temperature. Its derivative falls with 1/T, so bisection on log T cannot miss.
+/// Maximum likelihood of the temperature.
 fn temperature(dev: &Sample) -> Result<Calibrator, String> {
     let logits: Vec<f64> = dev.probabilities().iter().map(|&p| logit(p)).collect();
     let gradient = |inverse: f64| -> f64 {
         logits.iter().zip(dev.labels()).map(|(&x, &y)| x * (f64::from(y) - sigmoid(inverse * x))).sum()
     };
-    // Beyond these bounds the map is a constant or a step.
-    let (mut low, mut high) = (1e-3f64.ln(), 1e3f64.ln());
     // At p = 0.5 every temperature gives 0.5; as well as all others, then, but none is better.
     if logits.iter().all(|&x| x == 0.0) {
         return Err("no temperature fits: every probability is 0.5".to_owned());
     }
+    Ok(Calibrator::Temperature { temperature: likeliest_temperature(gradient)? })
+}
+
+/// The temperature at which the likelihood's derivative by 1/T is 0. That falls with 1/T, so bisection on log T cannot
+/// miss.
+pub(super) fn likeliest_temperature(gradient: impl Fn(f64) -> f64) -> Result<f64, String> {
+    // Beyond these bounds the map is a constant or a step.
+    let (mut low, mut high) = (1e-3f64.ln(), 1e3f64.ln());
     if gradient(high.exp()) >= 0.0 {
         return Err("no finite temperature fits: the probabilities are right throughout".to_owned());
     }
@@ -125,7 +131,7 @@ fn temperature(dev: &Sample) -> Result<Calibrator, String> {
         let middle = (low + high) / 2.0;
         if gradient(middle.exp()) > 0.0 { low = middle } else { high = middle }
     }
-    Ok(Calibrator::Temperature { temperature: (-(low + high) / 2.0).exp() })
+    Ok((-(low + high) / 2.0).exp())
 }
 
 fn platt(dev: &Sample) -> Result<Calibrator, String> {

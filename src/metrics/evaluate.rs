@@ -8,6 +8,7 @@ use super::{
     decision::Confidence,
     delong,
     evaluation::{Calibration, Judge},
+    parsable,
     ranking::Ranking,
     threshold::{Costs, Thresholds},
 };
@@ -83,37 +84,15 @@ impl<'a> StatisticSet<'a> {
     /// The parsable rate.
     fn parsable(&mut self) -> StatisticHandle {
         let sample = self.sample;
-        let rate = move |weights: &[u32]| {
-            let part = |keep: fn(&Option<bool>) -> bool| {
-                // From +0: the standard library's empty sum is -0, and so would be the rate.
-                sample
-                    .verbalized()
-                    .iter()
-                    .zip(weights)
-                    .filter(|(label, _)| keep(label))
-                    .fold(0.0, |sum, (_, &w)| sum + f64::from(w))
-            };
-            match (sample.is_empty(), sample.is_silent()) {
-                (true, _) => Err(NO_RECORD),
-                (_, true) => Err(SILENT),
-                _ => Ok(part(Option::is_some) / part(|_| true)),
-            }
-        };
+        let rate = move |weights: &[u32]| parsable::rate(sample.verbalized(), sample.is_silent(), weights);
         let handle = self.add(sample.len(), rate);
         self.proportion(handle, sample.cluster_count())
     }
 }
 
-const NO_RECORD: &str = "no record";
-const SILENT: &str = "the predictions hold no generated text";
-
 /// Why a statistic over the parsable records is undefined when there is none.
 fn nothing_parsable(sample: &Sample) -> &'static str {
-    match (sample.is_empty(), sample.is_silent()) {
-        (true, _) => NO_RECORD,
-        (_, true) => SILENT,
-        _ => "no generated text could be parsed",
-    }
+    parsable::nothing_parsable(sample.is_empty(), sample.is_silent())
 }
 
 /// A record as the calibration statistics read it. Sorted and taken to the logit scale once, not in every resample.
@@ -311,7 +290,7 @@ fn calibration_handles<'a>(set: &mut StatisticSet<'a>, order: &'a [Row], bins: u
 }
 
 /// AUROC with DeLong's interval, over all records or these.
-fn delong_auroc(sample: &Sample, labels: &[bool], rows: Option<&[u32]>) -> Metric {
+pub(super) fn delong_auroc(sample: &Sample, labels: &[bool], rows: Option<&[u32]>) -> Metric {
     let all: Vec<u32> = (0..sample.len() as u32).collect();
     let rows = rows.unwrap_or(&all);
     let pick = |i: &u32| *i as usize;
@@ -326,7 +305,7 @@ fn delong_auroc(sample: &Sample, labels: &[bool], rows: Option<&[u32]>) -> Metri
 }
 
 /// Marks a value that `what` was fitted to.
-fn in_sample(mut metric: Metric, what: &str) -> Metric {
+pub(super) fn in_sample(mut metric: Metric, what: &str) -> Metric {
     if metric.value.is_some() {
         metric.add_reason(&format!("in-sample: {what} on these records"));
     }

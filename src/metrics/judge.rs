@@ -9,16 +9,17 @@ use super::{
     Options, Outcome, Sample,
     bootstrap::{Resampler, Statistic},
     classification::Confusion,
+    clusters::Clusters,
     evaluation::Judge,
 };
 
-/// What the judge was asked and said of one record.
+/// What the judge was asked and said of one record; its labels are `bool`s, or numbers of more than two classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Verdict {
+pub struct Verdict<L = bool> {
     /// The label that the model verbalized beside an explanation; `None` where there is none to judge.
-    pub verbalized: Option<bool>,
+    pub verbalized: Option<L>,
     /// The label that its explanation implies; `None` where the judge's answer is unparsable.
-    pub inferred: Option<bool>,
+    pub inferred: Option<L>,
     /// Whether a text was generated at all.
     pub written: bool,
     /// Whether the judge was asked to read it: an empty text needs no judge.
@@ -27,7 +28,7 @@ pub struct Verdict {
     pub readable: Option<bool>,
 }
 
-impl Verdict {
+impl<L> Verdict<L> {
     /// Questions put to the judge, and answers of it that cannot be read.
     fn answers(&self) -> [u32; 2] {
         let missing = [self.verbalized.is_some() && self.inferred.is_none(), self.asked && self.readable.is_none()];
@@ -35,13 +36,23 @@ impl Verdict {
     }
 }
 
-/// Verbalized against inferred labels.
-fn table(verdicts: &[Option<Verdict>], weights: &[u32]) -> Confusion {
-    let rows = verdicts.iter().zip(weights).filter_map(|(verdict, &weight)| {
+/// Verbalized and inferred label of every record that has both, with its weight.
+pub(super) fn label_pairs<L: Copy>(
+    verdicts: &[Option<Verdict<L>>],
+    weights: &[u32],
+) -> impl Iterator<Item = (L, L, u32)> {
+    verdicts.iter().zip(weights).filter_map(|(verdict, &weight)| {
         let verdict = (*verdict)?;
         Some((verdict.verbalized?, verdict.inferred?, weight))
-    });
-    Confusion::count(rows)
+    })
+}
+
+/// Weight of the pairs that differ, and of all.
+fn differing<L: Copy + PartialEq>(pairs: impl Iterator<Item = (L, L, u32)>) -> [f64; 2] {
+    pairs.fold([0.0; 2], |[differing, all], (verbalized, inferred, weight)| {
+        let weight = f64::from(weight);
+        [differing + if verbalized == inferred { 0.0 } else { weight }, all + weight]
+    })
 }
 
 fn share(parts: [f64; 2], none: &'static str) -> Outcome {
@@ -61,9 +72,21 @@ fn share(parts: [f64; 2], none: &'static str) -> Outcome {
 /// assert_eq!(format!("{:.4}", judged.rli.value.unwrap()), "0.0482");
 /// ```
 pub fn judge(sample: &Sample, verdicts: &[Option<Verdict>], options: &Options) -> Judge {
-    let among = |keep: fn(&Verdict) -> bool| move |i: usize| verdicts[i].as_ref().is_some_and(keep);
-    let count = |keep: fn(&Verdict) -> bool| verdicts.iter().flatten().filter(|verdict| keep(verdict)).count();
-    let weighed = |weights: &[u32], count: fn(&Verdict) -> u32| {
+    let kappa = |weights: &[u32]| Confusion::count(label_pairs(verdicts, weights)).kappa();
+    measure(sample.grouping(), &Resampler::new(sample, options.seed), verdicts, kappa, options.bootstrap)
+}
+
+/// [`judge`] of any number of classes, with their `kappa` of the label pairs, over `resamples` of these clusters.
+pub(super) fn measure<L: Copy + PartialEq + Sync>(
+    clusters: &Clusters,
+    resampler: &Resampler,
+    verdicts: &[Option<Verdict<L>>],
+    kappa: impl Fn(&[u32]) -> Outcome + Sync,
+    resamples: usize,
+) -> Judge {
+    let among = |keep: fn(&Verdict<L>) -> bool| move |i: usize| verdicts[i].as_ref().is_some_and(keep);
+    let count = |keep: fn(&Verdict<L>) -> bool| verdicts.iter().flatten().filter(|verdict| keep(verdict)).count();
+    let weighed = |weights: &[u32], count: fn(&Verdict<L>) -> u32| {
         let each = verdicts
             .iter()
             .zip(weights)
@@ -78,32 +101,29 @@ pub fn judge(sample: &Sample, verdicts: &[Option<Verdict>], options: &Options) -
         "no answer of the judge could be parsed"
     };
     let statistics = [
-        Statistic::new(inferred, move |weights: &[u32]| {
-            let table = table(verdicts, weights);
-            share([(table.false_positives + table.false_negatives) as f64, table.total() as f64], none)
-        })
-        .proportion_of(sample.clusters_among(among(|v| v.verbalized.is_some() && v.inferred.is_some()))),
-        Statistic::new(inferred, move |weights: &[u32]| match table(verdicts, weights) {
-            table if table.total() == 0 => Err(none),
-            table => table.kappa(),
+        Statistic::new(inferred, move |weights: &[u32]| share(differing(label_pairs(verdicts, weights)), none))
+            .proportion_of(clusters.among(among(|v| v.verbalized.is_some() && v.inferred.is_some()))),
+        Statistic::new(inferred, |weights: &[u32]| match differing(label_pairs(verdicts, weights)) {
+            [_, all] if all > 0.0 => kappa(weights),
+            _ => Err(none),
         }),
         Statistic::new(count(|v| v.written), |weights: &[u32]| {
-            let readable = |v: &Verdict| u32::from(v.written && v.asked && v.readable == Some(true));
+            let readable = |v: &Verdict<L>| u32::from(v.written && v.asked && v.readable == Some(true));
             share(
                 [weighed(weights, readable), weighed(weights, |v| u32::from(v.written))],
                 "the predictions hold no generated text",
             )
         })
-        .proportion_of(sample.clusters_among(among(|v| v.written))),
+        .proportion_of(clusters.among(among(|v| v.written))),
         Statistic::new(asked as usize, |weights: &[u32]| {
             share(
                 [weighed(weights, |v| v.answers()[1]), weighed(weights, |v| v.answers()[0])],
                 "the judge was asked nothing",
             )
         })
-        .proportion_of(sample.clusters_among(among(|v| v.answers()[0] > 0))),
+        .proportion_of(clusters.among(among(|v| v.answers()[0] > 0))),
     ];
-    let mut measured = Resampler::new(sample, options.seed).measure(&statistics, options.bootstrap).into_iter();
+    let mut measured = resampler.measure(&statistics, resamples).into_iter();
     let mut next = || measured.next().unwrap_or_default();
     Judge { rli: next(), rl_kappa: next(), readability: next(), unparsable: next() }
 }

@@ -67,13 +67,14 @@ impl MethodMetrics {
             let mut reasons = each.iter().map(|run| run.named()[i].1).filter(|run| run.value.is_none());
             let Some(first) = reasons.next().filter(|_| metric.value.is_some()) else { continue };
             let (left_out, why) = (1 + reasons.count(), first.reason.as_deref().unwrap_or("undefined"));
-            metric.add_reason(&format!(
-                "mean over {} of {} runs: the others are undefined, {why}",
-                each.len() - left_out,
-                each.len()
-            ));
+            note_left_out(metric, left_out, each.len(), why);
         }
     }
+}
+
+/// Says that a mean over `runs` runs leaves out so many, undefined.
+pub(super) fn note_left_out(metric: &mut Metric, left_out: usize, runs: usize, why: &str) {
+    metric.add_reason(&format!("mean over {} of {runs} runs: the others are undefined, {why}", runs - left_out));
 }
 
 /// Why a method has no AUROC.
@@ -112,7 +113,7 @@ fn parsable(answers: &Answers, weights: &[u32]) -> Outcome {
 
 /// The mean over the runs in which the statistic is defined; [`MethodMetrics::note_undefined`] says that there are
 /// others.
-fn mean(values: impl Iterator<Item = Outcome>) -> Outcome {
+pub(super) fn mean(values: impl Iterator<Item = Outcome>) -> Outcome {
     let (mut sum, mut count, mut reason) = (0.0, 0, "no run");
     for value in values {
         match value {

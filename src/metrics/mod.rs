@@ -16,6 +16,7 @@
 //! | [`methods`] | other methods over runs, and each against the model, paired | paper Tables 2 and 4 |
 //! | [`judge`] | RLI, κ of rationale and label, readability | paper §5.3.2 |
 //! | [`quality`] | the score that picks the best epoch | paper A.2.2 |
+//! | [`clusters`] | which records belong together | |
 //! | [`evaluation`] | all of them over one set of predictions: `metrics.json` | SPEC §2 |
 //!
 //! Everywhere a record is called positive when its probability is ≥ the threshold. What is undefined is `null` with a
@@ -28,6 +29,7 @@ pub mod bootstrap;
 pub mod calibration;
 pub mod calibrators;
 pub mod classification;
+pub mod clusters;
 pub mod comparison;
 pub mod curves;
 pub mod decision;
@@ -39,6 +41,7 @@ pub mod evaluation;
 pub mod judge;
 pub mod methods;
 pub mod paired;
+mod parsable;
 pub mod quality;
 pub mod ranking;
 pub mod sample;

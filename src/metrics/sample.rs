@@ -1,6 +1,6 @@
 //! What the metrics are computed from: one row a record, in columns.
 
-use std::collections::HashMap;
+use super::clusters::Clusters;
 
 /// Predictions with their gold labels, in columns of equal length.
 #[derive(Debug, Clone, Default)]
@@ -8,13 +8,22 @@ pub struct Sample {
     probabilities: Vec<f64>,
     labels: Vec<bool>,
     verbalized: Vec<Option<bool>>,
-    clusters: Vec<u32>,
-    names: HashMap<String, u32>,
-    cluster_count: u32,
+    clusters: Clusters,
     silent: bool,
 }
 
 impl Sample {
+    /// Rows in columns of equal length.
+    pub(super) fn from_columns(
+        probabilities: Vec<f64>,
+        labels: Vec<bool>,
+        verbalized: Vec<Option<bool>>,
+        clusters: Clusters,
+        silent: bool,
+    ) -> Self {
+        Self { probabilities, labels, verbalized, clusters, silent }
+    }
+
     /// No rows yet.
     pub fn new() -> Self {
         Self::default()
@@ -24,13 +33,10 @@ impl Sample {
     ///
     /// Records of one group are resampled together; a record without a group is a group of its own.
     pub fn push(&mut self, probability: f64, label: bool, verbalized: Option<bool>, group: Option<&str>) {
-        let next = self.cluster_count;
-        let cluster = group.map_or(next, |name| *self.names.entry(name.to_owned()).or_insert(next));
-        self.cluster_count += u32::from(cluster == next);
         self.probabilities.push(probability);
         self.labels.push(label);
         self.verbalized.push(verbalized);
-        self.clusters.push(cluster);
+        self.clusters.push(group);
     }
 
     /// Says that no text was generated at all, so that there is no parsable rate to speak of.
@@ -75,19 +81,22 @@ impl Sample {
 
     /// The cluster of each record, numbered from 0.
     pub fn clusters(&self) -> &[u32] {
-        &self.clusters
+        self.clusters.of()
     }
 
     /// Number of clusters: groups, and records without one.
     pub fn cluster_count(&self) -> usize {
-        self.cluster_count as usize
+        self.clusters.count()
     }
 
     /// Number of clusters among the records that `keep` picks.
     pub fn clusters_among(&self, keep: impl Fn(usize) -> bool) -> usize {
-        let mut seen = vec![false; self.cluster_count()];
-        (0..self.len()).filter(|&i| keep(i)).for_each(|i| seen[self.clusters[i] as usize] = true);
-        seen.into_iter().filter(|&seen| seen).count()
+        self.clusters.among(keep)
+    }
+
+    /// Which records belong together.
+    pub fn grouping(&self) -> &Clusters {
+        &self.clusters
     }
 
     /// Positive records.
