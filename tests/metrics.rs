@@ -1,5 +1,7 @@
 //! Metrics against scikit-learn, statsmodels, published examples, the paper's own counts, and properties.
 
+#[path = "metrics/multiclass.rs"]
+mod multiclass;
 #[path = "metrics/properties.rs"]
 mod properties;
 

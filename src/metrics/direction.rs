@@ -12,7 +12,7 @@ pub enum Direction {
 }
 
 /// Metrics by the last key of their path in `metrics.json`, with their names in the tables.
-const DIRECTIONS: [(&str, &str, Direction); 25] = [
+const DIRECTIONS: [(&str, &str, Direction); 28] = [
     ("auroc", "AUROC", Direction::Higher),
     ("auprc", "AUPRC", Direction::Higher),
     ("aurc", "AURC", Direction::Lower),
@@ -21,10 +21,12 @@ const DIRECTIONS: [(&str, &str, Direction); 25] = [
     ("recall", "Recall", Direction::Higher),
     ("specificity", "Specificity", Direction::Higher),
     ("kappa", "κ (head, text)", Direction::Higher),
+    ("kappa_quadratic", "κ (head, text), quadratic", Direction::Higher),
     ("cost", "Cost", Direction::Lower),
     ("auroc_align", "AUROC-Align", Direction::Higher),
     ("parsable", "Parsable", Direction::Higher),
     ("accuracy", "Accuracy", Direction::Higher),
+    ("balanced_accuracy", "Balanced accuracy", Direction::Higher),
     ("rli", "RLI", Direction::Lower),
     ("rl_kappa", "κ rationale, label", Direction::Higher),
     ("readability", "Readability", Direction::Higher),
@@ -34,6 +36,7 @@ const DIRECTIONS: [(&str, &str, Direction); 25] = [
     ("ece", "ECE", Direction::Lower),
     ("ece_equal_mass", "ECE, equal-mass", Direction::Lower),
     ("mce", "MCE", Direction::Lower),
+    ("log_loss", "Log loss", Direction::Lower),
     ("slope", "Calibration slope", Direction::Near(1.0)),
     ("intercept", "Calibration intercept", Direction::Near(0.0)),
     ("observed_expected", "Observed : expected", Direction::Near(1.0)),

@@ -110,6 +110,18 @@ pub struct Judge {
     pub unparsable: Metric,
 }
 
+impl Judge {
+    /// Every metric with its name in the tables, in their order.
+    pub fn named(&self) -> [(&'static str, &Metric); 4] {
+        [
+            ("RLI", &self.rli),
+            ("κ rationale, label", &self.rl_kappa),
+            ("Readability", &self.readability),
+            ("Judge's answers unparsable", &self.unparsable),
+        ]
+    }
+}
+
 impl Default for Judge {
     fn default() -> Self {
         let none = Metric::undefined("no judge was run", 0);

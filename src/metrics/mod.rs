@@ -16,6 +16,7 @@
 //! | [`methods`] | other methods over runs, and each against the model, paired | paper Tables 2 and 4 |
 //! | [`judge`] | RLI, κ of rationale and label, readability | paper §5.3.2 |
 //! | [`quality`] | the score that picks the best epoch | paper A.2.2 |
+//! | [`multiclass`] | the same over K > 2 classes: arg max, one-vs-rest, macro means | Cohen 1968; Kull 2019 |
 //! | [`clusters`] | which records belong together | |
 //! | [`evaluation`] | all of them over one set of predictions: `metrics.json` | SPEC §2 |
 //!
@@ -40,6 +41,7 @@ mod evaluate;
 pub mod evaluation;
 pub mod judge;
 pub mod methods;
+pub mod multiclass;
 pub mod paired;
 mod parsable;
 pub mod quality;
