@@ -41,13 +41,7 @@ pub fn metrics_table(title: &str, evaluation: &Evaluation, in_sample: bool) -> T
         add_kappa(&mut table, "κ (head, text), κ-tuned", tuned.kappa.threshold, &tuned.kappa.kappa);
     }
     add(&mut table, "Parsable", None, &evaluation.parsable);
-    let judge = [
-        ("RLI", &evaluation.judge.rli),
-        ("κ rationale, label", &evaluation.judge.rl_kappa),
-        ("Readability", &evaluation.judge.readability),
-        ("Judge's answers unparsable", &evaluation.judge.unparsable),
-    ];
-    for (name, metric) in judge.into_iter().filter(|(_, metric)| metric.n > 0) {
+    for (name, metric) in evaluation.judge.named().into_iter().filter(|(_, metric)| metric.n > 0) {
         add(&mut table, name, None, metric);
     }
     add_calibration(&mut table, evaluation);
@@ -83,6 +77,11 @@ fn show_thresholds(table: &mut Table) {
 
 fn add_kappa(table: &mut Table, name: &str, threshold: Option<f64>, metric: &Metric) {
     add(table, name, threshold, metric);
+    note_band(table, metric);
+}
+
+/// Notes Landis and Koch's word for κ in the row just added.
+pub(super) fn note_band(table: &mut Table, metric: &Metric) {
     if let (Some(value), Some(row)) = (metric.value, table.rows.last_mut()) {
         let band = landis_koch(value);
         row[5] = if row[5].is_empty() { band.to_owned() } else { format!("{band}; {}", row[5]) };
@@ -90,11 +89,15 @@ fn add_kappa(table: &mut Table, name: &str, threshold: Option<f64>, metric: &Met
 }
 
 fn add(table: &mut Table, name: &str, threshold: Option<f64>, metric: &Metric) {
+    // To the last bit: how many digits are shown is decided once all are known.
+    add_row(table, name, threshold.map(|threshold| threshold.to_string()).unwrap_or_default(), metric);
+}
+
+/// Adds a metric: its name, what the second column says of it, value, interval, records, note.
+pub(super) fn add_row(table: &mut Table, name: &str, second: String, metric: &Metric) {
     // The in-sample remark stands once, below the table.
     let reason = metric.reason.as_deref().unwrap_or_default();
     let note = if metric.ci95.is_some() { "" } else { reason.rsplit("; ").next().unwrap_or_default() };
     let note = if note.starts_with("in-sample") { "" } else { note }.to_owned();
-    // To the last bit: how many digits are shown is decided once all are known.
-    let threshold = threshold.map(|threshold| threshold.to_string()).unwrap_or_default();
-    table.row([name.to_owned(), threshold, number(metric.value), interval(metric.ci95), metric.n.to_string(), note]);
+    table.row([name.to_owned(), second, number(metric.value), interval(metric.ci95), metric.n.to_string(), note]);
 }

@@ -6,10 +6,12 @@ mod decision_tables;
 pub mod figures;
 pub mod html;
 pub mod metrics_table;
+mod multiclass_tables;
 pub mod paper;
 mod readings;
 pub mod table;
 
 pub use decision_tables::decision_tables;
 pub use metrics_table::metrics_table;
+pub use multiclass_tables::{confusion_table, multiclass_table};
 pub use table::Table;

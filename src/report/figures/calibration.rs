@@ -32,10 +32,33 @@ impl Reliability {
         };
         Self { own: bins(sample), after: calibrated.map(|(name, sample)| (name.to_owned(), bins(sample))) }
     }
+
+    /// The diagram without its histogram; `share` names the vertical axis.
+    pub(super) fn diagram<B: DrawingBackend>(&self, area: &Area<B>, title: &str, share: &str, pen: Pen) -> Drawn<B> {
+        let mut chart = pen.axes(area, title, ("Predicted probability", 0.0..1.0), (share, 0.0..TOP))?;
+        chart.draw_series(DashedLineSeries::new([(0.0, 0.0), (1.0, 1.0)], pen.px(5), pen.px(5), pen.line(MUTED, 1)))?;
+        let after = self.after.as_ref().map(|(name, bins)| (format!("After {name} calibration"), bins, ORANGE));
+        for (label, bins, color) in after.into_iter().chain([("Model".to_owned(), &self.own, BLUE)]) {
+            let points: Vec<(f64, &Bin)> =
+                bins.iter().filter(|bin| bin.weight > 0.0).map(|bin| (bin.expected / bin.weight, bin)).collect();
+            let dots: Vec<(f64, f64)> = points.iter().map(|(x, bin)| (*x, bin.observed / bin.weight)).collect();
+            let whiskers =
+                points.iter().filter_map(|(x, bin)| Some((*x, wilson(bin.observed as usize, bin.weight as usize)?)));
+            chart.draw_series(whiskers.map(|(x, ends)| pen.whisker(x, ends, color)))?;
+            for run in runs(&points) {
+                chart.draw_series(LineSeries::new(run, pen.line(color, 2)))?;
+            }
+            chart.draw_series(std::iter::empty::<Circle<(f64, f64), u32>>())?.label(label).legend(pen.key(color));
+            chart.draw_series(dots.iter().map(|&dot| Circle::new(dot, pen.px(4), color.filled())))?;
+        }
+        pen.legend(&mut chart, SeriesLabelPosition::UpperLeft)
+    }
 }
 
 impl Picture for Reliability {
-    const SIZE: (u32, u32) = (720, 640);
+    fn size(&self) -> (u32, u32) {
+        (720, 640)
+    }
 
     fn name(&self) -> &'static str {
         "reliability"
@@ -62,24 +85,7 @@ impl Picture for Reliability {
 
     fn draw<B: DrawingBackend>(&self, area: &Area<B>, pen: Pen) -> Drawn<B> {
         let (upper, lower) = area.split_vertically(pen.px(440));
-        let y = ("Share that is positive", 0.0..TOP);
-        let mut chart = pen.axes(&upper, &self.title(), ("Predicted probability", 0.0..1.0), y)?;
-        chart.draw_series(DashedLineSeries::new([(0.0, 0.0), (1.0, 1.0)], pen.px(5), pen.px(5), pen.line(MUTED, 1)))?;
-        let after = self.after.as_ref().map(|(name, bins)| (format!("After {name} calibration"), bins, ORANGE));
-        for (label, bins, color) in after.into_iter().chain([("Model".to_owned(), &self.own, BLUE)]) {
-            let points: Vec<(f64, &Bin)> =
-                bins.iter().filter(|bin| bin.weight > 0.0).map(|bin| (bin.expected / bin.weight, bin)).collect();
-            let dots: Vec<(f64, f64)> = points.iter().map(|(x, bin)| (*x, bin.observed / bin.weight)).collect();
-            let whiskers =
-                points.iter().filter_map(|(x, bin)| Some((*x, wilson(bin.observed as usize, bin.weight as usize)?)));
-            chart.draw_series(whiskers.map(|(x, ends)| pen.whisker(x, ends, color)))?;
-            for run in runs(&points) {
-                chart.draw_series(LineSeries::new(run, pen.line(color, 2)))?;
-            }
-            chart.draw_series(std::iter::empty::<Circle<(f64, f64), u32>>())?.label(label).legend(pen.key(color));
-            chart.draw_series(dots.iter().map(|&dot| Circle::new(dot, pen.px(4), color.filled())))?;
-        }
-        pen.legend(&mut chart, SeriesLabelPosition::UpperLeft)?;
+        self.diagram(&upper, &self.title(), "Share that is positive", pen)?;
         let most = self.own.iter().map(|bin| bin.weight).fold(1.0, f64::max);
         let mut histogram = pen.axes(&lower, "", ("Predicted probability", 0.0..1.0), ("Records", 0.0..most * 1.05))?;
         let bar = |(k, bin): (usize, &Bin)| {

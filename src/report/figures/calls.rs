@@ -25,7 +25,9 @@ impl Matrices {
 }
 
 impl Picture for Matrices {
-    const SIZE: (u32, u32) = (820, 340);
+    fn size(&self) -> (u32, u32) {
+        (820, 340)
+    }
 
     fn name(&self) -> &'static str {
         "confusion"
@@ -50,21 +52,63 @@ impl Picture for Matrices {
     }
 }
 
-/// One matrix, centred in `area`.
+/// Two classes' matrix, centred in `area`.
 fn matrix<B: DrawingBackend>(area: &Area<B>, heading: &str, table: &Confusion, pen: Pen) -> Drawn<B> {
-    let (width, _) = area.dim_in_pixel();
-    let (cell_width, cell_height) = (pen.px(134) as i32, pen.px(110) as i32);
-    let (left, top) = ((width as i32 - 2 * cell_width) / 2 + pen.px(34) as i32, pen.px(96) as i32);
-    let centred = |size, color| pen.text(size, color).pos(Pos::new(HPos::Center, VPos::Center));
-    area.draw(&Text::new(heading.to_owned(), (left + cell_width, pen.px(26) as i32), centred(19, INK)))?;
-    let rows = [[table.true_negatives, table.false_positives], [table.false_negatives, table.true_positives]];
-    for (i, row) in rows.iter().enumerate() {
-        let total = row[0] + row[1];
-        let y = top + i as i32 * cell_height;
-        let named = pen.text(17, INK).pos(Pos::new(HPos::Right, VPos::Center));
-        area.draw(&Text::new(format!("is {i}"), (left - pen.px(12) as i32, y + cell_height / 2), named))?;
-        let x = left + i as i32 * cell_width + cell_width / 2;
-        area.draw(&Text::new(format!("called {i}"), (x, top - pen.px(18) as i32), centred(17, INK)))?;
+    let names = |of: &str| (0..2).map(|class| format!("{of} {class}")).collect();
+    let rows =
+        vec![vec![table.true_negatives, table.false_positives], vec![table.false_negatives, table.true_positives]];
+    Grid { rows, row_names: names("is"), column_names: names("called"), cell: CELL }.draw(area, heading, pen)
+}
+
+/// Width and height of a cell of two classes.
+pub(super) const CELL: (u32, u32) = (134, 110);
+
+/// A confusion matrix: counts by what records are (rows) and what they are called (columns).
+pub(super) struct Grid {
+    /// (K, K).
+    pub rows: Vec<Vec<u64>>,
+    /// What records are.
+    pub row_names: Vec<String>,
+    /// What they are called.
+    pub column_names: Vec<String>,
+    /// Width and height of a cell.
+    pub cell: (u32, u32),
+}
+
+impl Grid {
+    /// Draws it centred in `area`.
+    pub(super) fn draw<B: DrawingBackend>(&self, area: &Area<B>, heading: &str, pen: Pen) -> Drawn<B> {
+        let (width, _) = area.dim_in_pixel();
+        let (cell_width, cell_height) = (pen.px(self.cell.0) as i32, pen.px(self.cell.1) as i32);
+        let across = self.rows.len() as i32 * cell_width;
+        let (left, top) = ((width as i32 - across) / 2 + pen.px(34) as i32, pen.px(96) as i32);
+        let centred = |size, color| pen.text(size, color).pos(Pos::new(HPos::Center, VPos::Center));
+        area.draw(&Text::new(heading.to_owned(), (left + across / 2, pen.px(26) as i32), centred(19, INK)))?;
+        for (i, row) in self.rows.iter().enumerate() {
+            let y = top + i as i32 * cell_height;
+            let named = pen.text(17, INK).pos(Pos::new(HPos::Right, VPos::Center));
+            area.draw(&Text::new(self.row_names[i].clone(), (left - pen.px(12) as i32, y + cell_height / 2), named))?;
+            let x = left + i as i32 * cell_width + cell_width / 2;
+            area.draw(&Text::new(self.column_names[i].clone(), (x, top - pen.px(18) as i32), centred(17, INK)))?;
+            self.draw_row(area, i, row, (left, y), pen)?;
+        }
+        Ok(())
+    }
+
+    /// The cells of row `i` from its upper left corner on.
+    fn draw_row<B: DrawingBackend>(
+        &self,
+        area: &Area<B>,
+        i: usize,
+        row: &[u64],
+        (left, y): (i32, i32),
+        pen: Pen,
+    ) -> Drawn<B> {
+        let (cell_width, cell_height) = (pen.px(self.cell.0) as i32, pen.px(self.cell.1) as i32);
+        // Text shrinks with the cells.
+        let sized = |size: u32| size * self.cell.1 / CELL.1;
+        let centred = |size, color| pen.text(size, color).pos(Pos::new(HPos::Center, VPos::Center));
+        let total: u64 = row.iter().sum();
         for (j, &count) in row.iter().enumerate() {
             let share = if total == 0 { 0.0 } else { count as f64 / total as f64 };
             let x = left + j as i32 * cell_width;
@@ -73,15 +117,13 @@ fn matrix<B: DrawingBackend>(area: &Area<B>, heading: &str, table: &Confusion, p
             area.draw(&Rectangle::new(corners, fill.mix(0.06 + 0.44 * share).filled()))?;
             area.draw(&Rectangle::new(corners, pen.line(PAPER, 2)))?;
             let middle = (x + cell_width / 2, y + cell_height / 2);
-            area.draw(&Text::new(count.to_string(), (middle.0, middle.1 - pen.px(12) as i32), centred(26, INK)))?;
-            area.draw(&Text::new(
-                format!("{:.1} %", share * 100.0),
-                (middle.0, middle.1 + pen.px(20) as i32),
-                centred(17, INK),
-            ))?;
+            let above = (middle.0, middle.1 - pen.px(sized(12)) as i32);
+            area.draw(&Text::new(count.to_string(), above, centred(sized(26), INK)))?;
+            let below = (middle.0, middle.1 + pen.px(sized(20)) as i32);
+            area.draw(&Text::new(format!("{:.1} %", share * 100.0), below, centred(sized(17), INK)))?;
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Bins of the histograms.

@@ -53,8 +53,15 @@ impl Picture for Roc<'_> {
     }
 
     fn draw<B: DrawingBackend>(&self, area: &Area<B>, pen: Pen) -> Drawn<B> {
+        self.chart(area, &self.title(), pen)
+    }
+}
+
+impl Roc<'_> {
+    /// The curve in its axes below a heading.
+    pub(super) fn chart<B: DrawingBackend>(&self, area: &Area<B>, title: &str, pen: Pen) -> Drawn<B> {
         let x = ("False-positive rate (1 − specificity)", 0.0..1.0);
-        let mut chart = pen.axes(area, &self.title(), x, ("True-positive rate (recall)", 0.0..1.0))?;
+        let mut chart = pen.axes(area, title, x, ("True-positive rate (recall)", 0.0..1.0))?;
         chart.draw_series(DashedLineSeries::new([(0.0, 0.0), (1.0, 1.0)], pen.px(5), pen.px(5), pen.line(MUTED, 1)))?;
         banded(&mut chart, self.curve, Some((0.0, 0.0)), labelled("AUROC", self.area), pen)?;
         pen.legend(&mut chart, SeriesLabelPosition::LowerRight)

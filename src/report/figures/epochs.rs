@@ -34,7 +34,9 @@ const PANELS: [(&str, &[Line]); 3] = [
 ];
 
 impl Picture for Epochs<'_> {
-    const SIZE: (u32, u32) = (1140, 420);
+    fn size(&self) -> (u32, u32) {
+        (1140, 420)
+    }
 
     fn name(&self) -> &'static str {
         "curve"

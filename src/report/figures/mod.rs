@@ -7,6 +7,7 @@
 //! | `decision-curve`, `risk-coverage` | net benefit; errors among the most confident records; with bands |
 //! | `confusion`, `histogram` | calls at 0.5 and at the tuned threshold; probabilities by class |
 //! | `curve` | the paper's Fig. 1 a–c over this run's epochs |
+//! | `confusion-classes`, `roc-classes`, `reliability-classes` | of K > 2 classes: the K × K matrix, each against the rest |
 //!
 //! Numbers only: no figure holds text of a record.
 
@@ -15,11 +16,13 @@ mod calls;
 mod curves;
 mod decision;
 mod epochs;
+mod multiclass;
 mod style;
 
 use std::path::Path;
 
 pub use epochs::EpochMetrics;
+pub use multiclass::Classes;
 pub use style::Figure;
 
 use crate::{
@@ -51,14 +54,29 @@ pub struct Inputs<'a> {
 /// Draws every figure there is something to show for, replacing the directory `out` whole.
 pub fn draw(out: &Path, inputs: &Inputs<'_>) -> Result<Vec<Figure>> {
     let dir = AtomicDir::create(out)?;
+    let figures = draw_into(&dir, inputs)?;
+    dir.commit(false)?;
+    Ok(figures)
+}
+
+/// [`draw`] for K > 2 classes: their own figures before those of `inputs`, whose scored records are the class of
+/// `eval.positive` against the rest; none without that key.
+pub fn draw_classes(out: &Path, classes: &Classes<'_>, inputs: &Inputs<'_>) -> Result<Vec<Figure>> {
+    let dir = AtomicDir::create(out)?;
+    let mut figures = classes.draw(&dir, inputs.bootstrap.min(BAND_RESAMPLES), inputs.seed)?;
+    figures.extend(draw_into(&dir, inputs)?);
+    dir.commit(false)?;
+    Ok(figures)
+}
+
+fn draw_into(dir: &AtomicDir, inputs: &Inputs<'_>) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     if let Some((sample, evaluation)) = inputs.scored {
-        figures.extend(draw_scored(&dir, inputs, sample, evaluation)?);
+        figures.extend(draw_scored(dir, inputs, sample, evaluation)?);
     }
     if !inputs.epochs.is_empty() {
-        figures.push(style::emit(&epochs::Epochs(inputs.epochs), &dir)?);
+        figures.push(style::emit(&epochs::Epochs(inputs.epochs), dir)?);
     }
-    dir.commit(false)?;
     Ok(figures)
 }
 

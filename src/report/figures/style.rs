@@ -46,8 +46,9 @@ pub(super) type Drawn<B, T = ()> = std::result::Result<T, DrawingAreaErrorKind<<
 /// Something to draw, once on each backend.
 pub(super) trait Picture {
     /// Width and height in SVG units.
-    const SIZE: (u32, u32) = (720, 520);
-
+    fn size(&self) -> (u32, u32) {
+        (720, 520)
+    }
     /// Name of its files.
     fn name(&self) -> &'static str;
     /// Heading.
@@ -75,10 +76,10 @@ pub struct Figure {
 pub(super) fn emit<P: Picture>(picture: &P, dir: &AtomicDir) -> Result<Figure> {
     fonts()?;
     let failed = |e: &dyn std::fmt::Display| Error::run(format!("cannot draw {}: {e}", picture.name()));
-    let (width, height) = P::SIZE;
+    let (width, height) = picture.size();
     let mut svg = String::new();
     {
-        let area = SVGBackend::with_string(&mut svg, P::SIZE).into_drawing_area();
+        let area = SVGBackend::with_string(&mut svg, (width, height)).into_drawing_area();
         area.fill(&PAPER)
             .and_then(|()| picture.draw(&area, Pen { scale: 1 }))
             .and_then(|()| area.present())
