@@ -44,6 +44,12 @@ impl fmt::Display for Class {
     }
 }
 
+impl From<Class> for u8 {
+    fn from(class: Class) -> Self {
+        class.0
+    }
+}
+
 impl From<u8> for Class {
     fn from(index: u8) -> Self {
         Self(index)

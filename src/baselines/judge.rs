@@ -12,7 +12,7 @@ use crate::{
     data::{Prediction, Record},
     error::Result,
     labels::{Class, Labels},
-    metrics::judge::Verdict as Judged,
+    metrics::judge::Judged,
     prompt::{Prompter, TextTokenizer, Verdict},
 };
 
@@ -40,13 +40,13 @@ pub struct JudgeLine {
     pub readable: Option<bool>,
 }
 
-/// Combines a prediction with the judge's answers, if it was asked, into what the metrics take. An unjudged prediction
-/// counts as without a label.
-pub fn verdict_of(prediction: &Prediction, line: Option<&JudgeLine>) -> Judged {
+/// Combines a prediction with the judge's answers, if it was asked, into what the metrics take, `label` a class of
+/// theirs. An unjudged prediction counts as without a label.
+pub fn judged<L>(prediction: &Prediction, line: Option<&JudgeLine>, label: impl Fn(Class) -> L) -> Judged<L> {
     let written = prediction.text.is_some();
     Judged {
-        verbalized: line.and_then(|line| line.verbalized_label).map(|label| label == Class::ONE),
-        inferred: line.and_then(|line| line.inferred_label).map(|label| label == Class::ONE),
+        verbalized: line.and_then(|line| line.verbalized_label).map(&label),
+        inferred: line.and_then(|line| line.inferred_label).map(&label),
         written,
         asked: written && line.is_some(),
         readable: line.and_then(|line| line.readable),

@@ -7,6 +7,7 @@
 //!    `predictions.jsonl`, `tables/`, `figures/`, `report.html`.
 
 mod calibration_table;
+mod classes;
 mod compare;
 mod curve;
 mod gate;
@@ -28,7 +29,7 @@ use crate::{
         run_directory::Job,
     },
     generate::scoring,
-    metrics::{Evaluation, Options, decision_curves::decision_curves, evaluate},
+    metrics::{AnyEvaluation, AnySample, Options, Sample, decision_curves::decision_curves, evaluate},
     prompt::Verdict,
     report::{Table, decision_tables, figures::EpochMetrics, metrics_table},
     storage::{self, AtomicDir, RunLock, run_record::Used},
@@ -38,9 +39,9 @@ use gate::Gate;
 /// What an evaluation found.
 pub struct Outcome {
     /// Every metric of the scored split.
-    pub evaluation: Evaluation,
+    pub evaluation: AnyEvaluation,
     /// The same of the base model before tuning, under `--compare-base`.
-    pub base: Option<Evaluation>,
+    pub base: Option<AnyEvaluation>,
     /// Dev metrics over the epochs, under `--curve`.
     pub curve: Option<Table>,
     /// The tables that are printed, `curve` among them.
@@ -103,7 +104,12 @@ pub(super) fn execute(context: &Context, args: &EvalArgs) -> Result<Option<Outco
     let include_text = args.include_text;
     let (predictions, verdict) = (work.predictions(&folder.out), work.verdict()?);
     let plans = Plans { asked, include_text, comparable, judge, baselines, predictions, verdict };
-    let outcome = measure(context, &folder, plans, &scored, options)?;
+    let options = Options { in_sample: scored.in_sample, ..options };
+    let outcome = match &scored.sample {
+        AnySample::Two(sample) => measure(context, &folder, plans, (&scored, sample), &options)?,
+        AnySample::More(sample) => classes::measure(context, &folder, plans, (&scored, sample), &options)?,
+    };
+    warn_of_perfection(&outcome.evaluation);
     drop(lock);
     Ok(Some(outcome))
 }
@@ -122,29 +128,25 @@ struct Plans<'a> {
     verdict: Verdict,
 }
 
-/// Measures what was scored and writes it.
+/// Measures what was scored of two classes and writes it.
 fn measure(
     context: &Context,
     folder: &Folder,
     plans: Plans<'_>,
-    scored: &Scored,
-    mut options: Options,
+    (scored, sample): (&Scored, &Sample),
+    options: &Options,
 ) -> Result<Outcome> {
     let asked = &plans.asked;
-    options.in_sample = scored.in_sample;
-    let epochs = if asked.curve { curve::epochs(context, &options)? } else { Vec::new() };
-    let mut evaluation = evaluate(&scored.sample, scored.frozen.as_ref().map(|frozen| &frozen.thresholds), &options);
-    warn_of_perfection(&evaluation);
-    let calibrated = scored
-        .calibration
-        .as_ref()
-        .map(|fitted| calibration_table::score(fitted, &scored.sample, &options, &mut evaluation));
+    let epochs = if asked.curve { curve::epochs(context, options)? } else { Vec::new() };
+    let mut evaluation = evaluate(sample, scored.frozen.as_ref().map(|frozen| &frozen.thresholds), options);
+    let calibrated =
+        scored.calibration.as_ref().map(|fitted| calibration_table::score(fitted, sample, options, &mut evaluation));
     // What follows changes none of the model's own numbers.
     match plans.judge {
-        Some(judge) => evaluation.judge = judge.run(context, folder, &plans.predictions, &scored.sample, &options)?,
+        Some(judge) => evaluation.judge = judge.run(context, folder, &plans.predictions, &scored.sample, options)?,
         None => {
             let scored_file = (plans.predictions.as_path(), &plans.verdict);
-            if let Some(kept) = judge::kept(folder, scored_file, &scored.sample, &options)? {
+            if let Some(kept) = judge::kept(folder, scored_file, &scored.sample, options)? {
                 evaluation.judge = kept;
             }
         }
@@ -152,15 +154,15 @@ fn measure(
     let others = match plans.baselines {
         Some(baselines) => {
             let answered = baselines.run(context, &folder.out)?;
-            methods::score(&answered, &folder.out, scored, &evaluation, &options)?
+            methods::score(&answered, &folder.out, (scored, sample), &evaluation, options)?
         }
         None => methods::Outcome::default(),
     };
     let compared = match plans.comparable {
-        Some(job) => Some(compare::run(context, folder, job, (&scored.sample, &evaluation), &scored.title, &options)?),
+        Some(job) => Some(compare::run(context, folder, job, (sample, &evaluation), &scored.title, options)?),
         None => None,
     };
-    let curve = asked.curve.then(|| curve::table(&epochs));
+    let curve = asked.curve.then(|| curve::table(&epochs, true));
     let paper = paper::tables(context, &asked.paper, scored, &evaluation, others.methods)?;
     let beside = [
         ("compare", compared.as_ref().map(|compared| json!({ "base": compared.base, "table": compared.table }))),
@@ -168,8 +170,9 @@ fn measure(
         ("curve", curve.as_ref().map(|curve| json!(curve))),
         ("paper", (!paper.is_empty()).then(|| json!(paper))),
     ];
-    let document = document(&evaluation, beside)?;
     let mut tables = vec![metrics_table(&scored.title, &evaluation, options.in_sample)];
+    let evaluation = AnyEvaluation::Two(Box::new(evaluation));
+    let document = document(&evaluation, beside)?;
     tables.extend(curve.clone());
     tables.extend(compared.iter().map(|compared| compared.table.clone()));
     tables.extend(others.tables);
@@ -178,15 +181,16 @@ fn measure(
     let mut all = tables.clone();
     all.splice(1..1, calibrated);
     all.extend(report::leakage(&context.config));
-    save(context, folder, (scored, &evaluation), &all, &epochs, &options, plans.include_text)?;
+    save(context, folder, (scored, sample, &evaluation), &all, &epochs, options, plans.include_text)?;
     folder.finish(context, asked)?;
     let wrote = ["metrics.json", "report.html"].map(|name| folder.out.join(name));
     tracing::info!("wrote {} and {}", wrote[0].display(), wrote[1].display());
-    Ok(Outcome { evaluation, base: compared.map(|compared| compared.base), curve, tables, document })
+    let base = compared.map(|compared| AnyEvaluation::Two(Box::new(compared.base)));
+    Ok(Outcome { evaluation, base, curve, tables, document })
 }
 
 /// The metrics as `--json` prints them, and beside them what else was made.
-fn document(evaluation: &Evaluation, beside: [(&str, Option<Value>); 4]) -> Result<Value> {
+fn document(evaluation: &AnyEvaluation, beside: [(&str, Option<Value>); 4]) -> Result<Value> {
     let mut document = serde_json::to_value(evaluation).map_err(|e| Error::run(format!("cannot write JSON: {e}")))?;
     for (name, value) in beside {
         if let Some(value) = value {
@@ -218,7 +222,7 @@ fn dry_run(context: &Context, work: &Work<'_>, scored: &Scored, [judge, baseline
 fn save(
     context: &Context,
     folder: &Folder,
-    (scored, evaluation): (&Scored, &Evaluation),
+    (scored, sample, evaluation): (&Scored, &Sample, &AnyEvaluation),
     all: &[Table],
     epochs: &[EpochMetrics],
     options: &Options,
@@ -226,24 +230,24 @@ fn save(
 ) -> Result<()> {
     let out = &folder.out;
     // A row a point of a figure: for the files alone.
-    let decisions = decision_curves(&scored.sample, options.bootstrap, options.seed);
-    let points = decisions.as_ref().map(|curves| decision_tables(&scored.title, curves, scored.sample.len()));
+    let decisions = decision_curves(sample, options.bootstrap, options.seed);
+    let points = decisions.as_ref().map(|curves| decision_tables(&scored.title, curves, sample.len()));
     let files: Vec<&Table> = all.iter().chain(points.iter().flatten()).collect();
     storage::write_json(&out.join("metrics.json"), evaluation)?;
     write_tables(out, &files)?;
-    let parts =
-        report::Parts { scored: Some((scored, evaluation)), tables: all, decisions: decisions.as_ref(), epochs };
+    let (scored, decisions) = (Some((scored, evaluation)), decisions.as_ref());
+    let parts = report::Parts { scored, tables: all, decisions, epochs, classes: None };
     report::write(context, out, &parts, options, include_text)?;
     Ok(())
 }
 
 /// Says that an AUROC of exactly 1 is seldom what it seems.
-fn warn_of_perfection(evaluation: &Evaluation) {
-    if evaluation.auroc.value == Some(1.0) {
+fn warn_of_perfection(evaluation: &AnyEvaluation) {
+    if evaluation.auroc().value == Some(1.0) {
         tracing::warn!(
             "AUROC is exactly 1 over {} records: too few of them, records of train among them, or a text that tells \
             the label?",
-            evaluation.n
+            evaluation.n()
         );
     }
 }

@@ -144,6 +144,7 @@ pub(super) const KEYS: &[(&str, Kind, Decides)] = &[
     ("eval.verbalized_prompt", Path, ByContent(&[Baselines])),
     ("eval.runs", Integer(1, 1000), ASKING),
     ("eval.bootstrap", Integer(0, 1_000_000), MEASURING),
+    ("eval.positive", Text(false), MEASURING),
     ("eval.subgroups", List(None, 0), ByValue(&[Predict])),
     (
         "eval.baselines",

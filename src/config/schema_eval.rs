@@ -34,6 +34,8 @@ pub struct Eval {
     pub runs: usize,
     /// Bootstrap resamples.
     pub bootstrap: usize,
+    /// Of more than two classes, the one that thresholds and decision curves are of, against the rest.
+    pub positive: Option<String>,
     /// Columns of the records that predictions carry along (sex, ward, …).
     pub subgroups: Vec<String>,
     /// Baselines to run.
@@ -61,6 +63,7 @@ impl Default for Eval {
             verbalized_prompt: None,
             runs: 10,
             bootstrap: 2000,
+            positive: None,
             subgroups: Vec::new(),
             baselines: Vec::new(),
             temperature: 0.6,

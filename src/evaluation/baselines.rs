@@ -28,7 +28,7 @@ use crate::{
         scoring::{self, Known, Windows},
     },
     labels::Class,
-    metrics::methods::Answers,
+    metrics::{methods, multiclass},
     model::{Model, ModelSource, checkpoint::ClsgenJson},
     prompt::{PromptTemplate, Prompter, TextTokenizer},
     storage,
@@ -71,6 +71,12 @@ impl<'a> Plan<'a> {
         let known = scoring::known(context, &job.checkpoint, &info)?;
         own.date.clone_from(&known.date);
         let runs = asked.runs.map_or(context.config.eval.runs, |runs| runs as usize);
+        let of_two = [Baseline::Verbalized, Baseline::Cnn];
+        if let Some(baseline) = baselines.iter().find(|baseline| !info.labels.are_two() && of_two.contains(baseline)) {
+            let message = format!("the baseline {} gives the probability of one of two classes", baseline.name());
+            return Err(Error::usage(format!("{message}; this task has {}", info.labels.count()))
+                .hint("of more classes: --baselines label,self-consistency,token-probability"));
+        }
         let plan = Self { job, baselines, runs, info, known, own, overwrite };
         if plan.baselines.contains(&Baseline::Verbalized) {
             plan.verbalized_prompt(context)?;
@@ -91,11 +97,19 @@ impl<'a> Plan<'a> {
     }
 
     /// Runs what is missing; the answers of each baseline, run by run. `out` is the split's folder.
-    pub fn run(&self, context: &Context, out: &Path) -> Result<Vec<(Baseline, Vec<Answers>)>> {
+    pub fn run(&self, context: &Context, out: &Path) -> Result<Vec<(Baseline, Answers)>> {
         let records = self.job.records(context, &self.own)?;
         let runner = Runner::new(self, context, out.join("baselines"), &records)?;
         self.baselines.iter().map(|&baseline| Ok((baseline, runner.answers(baseline)?))).collect()
     }
+}
+
+/// A baseline's answers, run by run.
+pub enum Answers {
+    /// Of two classes: a call, and a score where the method gives one.
+    Two(Vec<methods::Answers>),
+    /// Of more: a class.
+    More(Vec<multiclass::Answers>),
 }
 
 /// The base model, read when the first missing answer needs it.
@@ -123,7 +137,7 @@ impl<'a> Runner<'a> {
     }
 
     /// The answers of a baseline, run by run.
-    fn answers(&self, baseline: Baseline) -> Result<Vec<Answers>> {
+    fn answers(&self, baseline: Baseline) -> Result<Answers> {
         let labels = &self.plan.info.labels;
         let verdict = self.plan.own.verdict()?;
         let read_label =
@@ -137,17 +151,20 @@ impl<'a> Runner<'a> {
             Baseline::SelfConsistency => self.vote(&self.written(Baseline::Label, &self.plan.own, &read_label)?)?,
             Baseline::TokenProbability => self.token_probability()?,
             Baseline::Cnn => {
-                return cnn::run(
-                    self.context,
-                    &self.plan.own.fields(),
-                    self.records,
-                    &self.plan.job.data,
-                    (&self.folder, self.plan.overwrite),
-                );
+                let (folder, fields) = ((self.folder.as_path(), self.plan.overwrite), self.plan.own.fields());
+                let answers = cnn::run(self.context, &fields, self.records, &self.plan.job.data, folder)?;
+                return Ok(Answers::Two(answers));
             }
         };
-        let runs = lines.first().map_or(0, |line| line.runs.len());
-        Ok((0..runs).map(|run| lines.iter().map(|line| line.runs.get(run).and_then(Run::answer)).collect()).collect())
+        let runs = 0..lines.first().map_or(0, |line| line.runs.len());
+        Ok(if labels.are_two() {
+            let of_run = |run| lines.iter().map(|line| line.runs.get(run).and_then(Run::answer)).collect();
+            Answers::Two(runs.map(of_run).collect())
+        } else {
+            let class = |run: &Run| run.verbalized_label.map(u8::from);
+            let of_run = |run| lines.iter().map(|line| line.runs.get(run).and_then(class)).collect();
+            Answers::More(runs.map(of_run).collect())
+        })
     }
 
     /// N runs of a prompt: those of the file, and those it lacks.

@@ -15,8 +15,9 @@ use crate::{
     error::{Error, Result},
     generate::scoring,
     metrics::{
-        Sample,
+        AnySample,
         calibrators::{Calibrator, ISOTONIC_MINIMUM, Method},
+        multiclass::{self, Temperature},
     },
     storage,
 };
@@ -53,9 +54,15 @@ pub struct Fitted {
 
 impl Fitted {
     /// Fits every method on `dev`, which `frozen` names; `None` under `eval.calibrate = "none"`.
-    pub fn fit(context: &Context, dev: &Sample, frozen: &Frozen) -> Result<Option<Self>> {
+    /// Of more than two classes there is the temperature alone.
+    pub fn fit(context: &Context, dev: &AnySample, frozen: &Frozen) -> Result<Option<Self>> {
         let eval = &context.config.eval;
         let Some(method) = chosen(eval.calibrate) else { return Ok(None) };
+        if matches!(dev, AnySample::More(_)) && method != Method::Temperature {
+            let message = format!("eval.calibrate = \"{}\" maps one probability, of two classes", method.name());
+            return Err(Error::usage(message)
+                .hint("of more than two classes take eval.calibrate = \"temperature\" or \"none\""));
+        }
         if method == Method::Isotonic && dev.len() < ISOTONIC_MINIMUM && !eval.force_isotonic {
             let message = format!(
                 "eval.calibrate = \"isotonic\" needs {ISOTONIC_MINIMUM} dev records, {} holds {}",
@@ -66,7 +73,16 @@ impl Fitted {
                 "take eval.calibrate = \"platt\" or \"temperature\", or insist with --set eval.force_isotonic=true",
             ));
         }
-        let fit = |method| match Calibrator::fit(dev, method, eval.force_isotonic) {
+        let fitted = |method| match dev {
+            AnySample::Two(dev) => Calibrator::fit(dev, method, eval.force_isotonic),
+            AnySample::More(dev) => multiclass::Temperature::fit(dev)
+                .map(|Temperature { temperature }| Calibrator::Temperature { temperature }),
+        };
+        let methods = match dev {
+            AnySample::Two(_) => &Method::ALL[..],
+            AnySample::More(_) => &[Method::Temperature],
+        };
+        let fit = |&method: &Method| match fitted(method) {
             Ok(calibrator) => (method, Fit { calibrator: Some(calibrator), reason: None }),
             Err(reason) => (method, Fit { calibrator: None, reason: Some(reason) }),
         };
@@ -76,7 +92,7 @@ impl Fitted {
             dev: frozen.dev.clone(),
             n: dev.len(),
             method,
-            methods: Method::ALL.into_iter().map(fit).collect(),
+            methods: methods.iter().map(fit).collect(),
             blake3: String::new(),
         };
         if let Err(reason) = fitted.chosen() {
@@ -89,6 +105,14 @@ impl Fitted {
     pub fn chosen(&self) -> Result<&Calibrator, String> {
         let fit = self.methods.get(&self.method).ok_or_else(|| format!("{} was not fitted", self.method.name()))?;
         fit.calibrator.as_ref().ok_or_else(|| fit.reason.clone().unwrap_or_else(|| "no reason given".to_owned()))
+    }
+
+    /// The temperature that is applied, where that is the method.
+    pub fn temperature(&self) -> Option<f64> {
+        match self.chosen() {
+            Ok(Calibrator::Temperature { temperature }) => Some(*temperature),
+            _ => None,
+        }
     }
 
     /// Writes the file; an evaluation without a calibrator takes an earlier one's away.
@@ -163,16 +187,16 @@ pub fn saved(model: &Path, dir: &Path) -> Result<(Calibrator, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::threshold::Costs;
+    use crate::metrics::{Sample, threshold::Costs};
 
-    fn dev() -> Sample {
+    fn dev() -> AnySample {
         let mut dev = Sample::new();
         (0..60).for_each(|i| dev.push(f64::from(i) / 60.0, i % 3 == 0 || i > 40, None, None));
-        dev
+        AnySample::Two(dev)
     }
 
-    fn frozen(dev: &Sample) -> Frozen {
-        Frozen::tune(dev, Costs::default(), None, Path::new("dev.jsonl"), "hash")
+    fn frozen(dev: &AnySample) -> Frozen {
+        Frozen::tune((dev, None), Costs::default(), None, Path::new("dev.jsonl"), "hash")
     }
 
     #[test]
@@ -197,6 +221,7 @@ mod tests {
         assert_eq!(serde_json::from_value::<Fitted>(json).unwrap(), fitted);
         let mut one_class = Sample::new();
         one_class.push(0.5, true, None, None);
+        let one_class = AnySample::Two(one_class);
         let fitted = Fitted::fit(&context, &one_class, &frozen(&one_class)).unwrap().unwrap();
         assert!(fitted.chosen().unwrap_err().contains("one class"));
     }

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::folder::Folder;
 use crate::{
     error::{Error, Result},
+    labels::Class,
     metrics::{
-        Sample,
+        AnySample,
         threshold::{Costs, Thresholds},
     },
     storage,
@@ -41,16 +42,22 @@ pub struct Frozen {
 }
 
 impl Frozen {
-    /// Tunes every threshold on `dev`.
-    pub fn tune(dev: &Sample, costs: Costs, checkpoint: Option<Named>, path: &Path, hash: &str) -> Self {
-        Self {
-            schema: 1,
-            checkpoint,
-            dev: Named { path: path.display().to_string(), blake3: hash.to_owned() },
-            n: dev.len(),
-            costs,
-            thresholds: Thresholds::tune(dev, costs),
-        }
+    /// Tunes every threshold on `dev`; of more than two classes on the `positive` one against the rest, and none
+    /// without it.
+    pub fn tune(
+        (dev, positive): (&AnySample, Option<Class>),
+        costs: Costs,
+        checkpoint: Option<Named>,
+        path: &Path,
+        hash: &str,
+    ) -> Self {
+        let thresholds = match (dev, positive) {
+            (AnySample::Two(dev), _) => Thresholds::tune(dev, costs),
+            (AnySample::More(dev), Some(class)) => Thresholds::tune(&dev.one_vs_rest(class.into()), costs),
+            (AnySample::More(_), None) => Thresholds::default(),
+        };
+        let dev_file = Named { path: path.display().to_string(), blake3: hash.to_owned() };
+        Self { schema: 1, checkpoint, dev: dev_file, n: dev.len(), costs, thresholds }
     }
 
     /// The file's bytes; written before test is read.

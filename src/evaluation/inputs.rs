@@ -6,7 +6,7 @@ use crate::{
     data::{Prediction, Record, read_predictions},
     error::{Error, Result},
     labels::{Class, Labels},
-    metrics::Sample,
+    metrics::{AnySample, Sample, multiclass},
 };
 
 /// How many problems a message lists.
@@ -17,20 +17,25 @@ pub fn read(path: &Path, labels: &Labels) -> Result<Vec<Prediction>> {
     read_predictions(path, labels)
 }
 
-/// Rows of the metrics from predictions, with groups from `records` (by id) where the file names none.
-pub fn sample(path: &Path, predictions: &[Prediction], records: Option<&[Record]>) -> Result<Sample> {
+/// Rows of the metrics from predictions over `labels`, with groups from `records` (by id) where the file names none.
+pub fn sample(
+    path: &Path,
+    predictions: &[Prediction],
+    labels: &Labels,
+    records: Option<&[Record]>,
+) -> Result<AnySample> {
     let groups: HashMap<&str, &str> = records
         .unwrap_or_default()
         .iter()
         .filter_map(|record| Some((record.id.as_str(), record.group.as_deref()?)))
         .collect();
-    let mut sample = Sample::new();
+    let mut rows = Vec::with_capacity(predictions.len());
     let mut problems = Vec::new();
     for (i, prediction) in predictions.iter().enumerate() {
         match row(prediction) {
-            Ok((probability, label, verbalized)) => {
+            Ok((label, verbalized)) => {
                 let group = prediction.group.as_deref().or_else(|| groups.get(prediction.id.as_deref()?).copied());
-                sample.push(probability, label, verbalized, group);
+                rows.push((prediction, label, verbalized, group));
             }
             Err((field, what)) => problems.push(format!("record {}, field {field}: {what}", i + 1)),
         }
@@ -38,28 +43,58 @@ pub fn sample(path: &Path, predictions: &[Prediction], records: Option<&[Record]
     if !problems.is_empty() {
         return Err(listed(path, &problems));
     }
-    if predictions.iter().all(|p| {
+    let silent = predictions.iter().all(|p| {
         // `parsable: false` says that a text was read, even where it is not kept.
         p.text.is_none() && p.verbalized_label.is_none() && p.generated_tokens.is_none() && p.parsable.is_none()
-    }) {
-        sample.set_silent();
-    }
-    Ok(sample)
+    });
+    if labels.are_two() { Ok(two(rows, silent)) } else { more(rows, labels, silent) }
 }
 
-/// A prediction's probability, gold label and verbalized label, or the field that cannot be scored.
-fn row(prediction: &Prediction) -> Result<(f64, bool, Option<bool>), (&'static str, String)> {
+/// A prediction with its gold class, verbalized class and group.
+type Scored<'a> = (&'a Prediction, Class, Option<Class>, Option<&'a str>);
+
+fn two(rows: Vec<Scored<'_>>, silent: bool) -> AnySample {
+    let mut sample = Sample::new();
+    for (prediction, label, verbalized, group) in rows {
+        // `row` has seen that it is there.
+        let probability = prediction.probability.unwrap_or(f64::NAN);
+        sample.push(probability, label == Class::ONE, verbalized.map(|label| label == Class::ONE), group);
+    }
+    if silent {
+        sample.set_silent();
+    }
+    AnySample::Two(sample)
+}
+
+fn more(rows: Vec<Scored<'_>>, labels: &Labels, silent: bool) -> Result<AnySample> {
+    let rows = rows.iter().map(|(prediction, label, verbalized, group)| multiclass::Row {
+        probabilities: prediction.over_classes.as_ref().and_then(|over| over.probabilities.as_deref()).unwrap_or(&[]),
+        label: (*label).into(),
+        verbalized: verbalized.map(u8::from),
+        group: *group,
+    });
+    let mut sample = multiclass::Sample::new(labels.count(), rows).map_err(Error::data)?;
+    if silent {
+        sample.set_silent();
+    }
+    Ok(AnySample::More(sample))
+}
+
+/// A prediction's gold class and verbalized class, or the field that cannot be scored.
+fn row(prediction: &Prediction) -> Result<(Class, Option<Class>), (&'static str, String)> {
     if let Some(error) = &prediction.error {
         return Err(("error", format!("this record was not predicted ({})", error.kind)));
     }
     let label = prediction.label.ok_or(("label", "is null, but scoring needs the gold label".to_owned()))?;
-    let probability = prediction.probability.ok_or(("probability", "is null".to_owned()))?;
+    match &prediction.over_classes {
+        None => prediction.probability.map(drop).ok_or(("probability", "is null".to_owned()))?,
+        Some(over) => over.probabilities.as_ref().map(drop).ok_or(("probabilities", "is null".to_owned()))?,
+    }
     let parsable = prediction.parsable.unwrap_or(prediction.verbalized_label.is_some());
     if parsable && prediction.verbalized_label.is_none() {
         return Err(("verbalized_label", "is null although `parsable` is true".to_owned()));
     }
-    let verbalized = prediction.verbalized_label.filter(|_| parsable).map(|label| label == Class::ONE);
-    Ok((probability, label == Class::ONE, verbalized))
+    Ok((label, prediction.verbalized_label.filter(|_| parsable)))
 }
 
 fn listed(path: &Path, problems: &[String]) -> Error {

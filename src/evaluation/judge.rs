@@ -18,8 +18,13 @@ use crate::{
     error::{Context as _, Result},
     fingerprint::{Fingerprint, TOKENIZER},
     generate::{Sampling, memory::Longest, scoring},
-    labels::Labels,
-    metrics::{Options, Sample, evaluation::Judge, judge::judge as measure},
+    labels::{Class, Labels},
+    metrics::{
+        AnySample, Options,
+        evaluation::Judge,
+        judge::{Judged, judge as measure},
+        multiclass,
+    },
     model::{Model, ModelSource, source},
     prompt::{PromptFormat, PromptTemplate, Prompter, TextTokenizer, Verdict},
     storage,
@@ -85,7 +90,7 @@ impl Plan {
         context: &Context,
         folder: &Folder,
         predictions: &Path,
-        sample: &Sample,
+        sample: &AnySample,
         options: &Options,
     ) -> Result<Judge> {
         let predicted = inputs::read(predictions, &self.labels)?;
@@ -138,7 +143,7 @@ impl Plan {
 pub fn kept(
     folder: &Folder,
     (predictions, verdict): (&Path, &Verdict),
-    sample: &Sample,
+    sample: &AnySample,
     options: &Options,
 ) -> Result<Option<Judge>> {
     let file = folder.out.join(FILE);
@@ -161,14 +166,24 @@ pub fn kept(
     score(&file, &predicted, cases, sample, options).map(Some)
 }
 
-fn score(file: &Path, predicted: &[Prediction], cases: usize, sample: &Sample, options: &Options) -> Result<Judge> {
+fn score(file: &Path, predicted: &[Prediction], cases: usize, sample: &AnySample, options: &Options) -> Result<Judge> {
     let judged: HashMap<String, JudgeLine> =
         log::read(file, |_: &mut JudgeLine| ())?.into_iter().map(|line| (line.id.clone(), line)).collect();
-    let line = |prediction: &Prediction| judged.get(prediction.id.as_deref()?);
-    let verdicts: Vec<_> =
-        predicted.iter().map(|prediction| Some(judge::verdict_of(prediction, line(prediction)))).collect();
-    let measured = measure(sample, &verdicts, options);
+    let measured = match sample {
+        AnySample::Two(sample) => measure(sample, &rows(predicted, &judged, |class| class == Class::ONE), options),
+        AnySample::More(sample) => multiclass::judge(sample, &rows(predicted, &judged, u8::from), options),
+    };
     let unparsable = measured.unparsable.value.map_or(0.0, |share| share * measured.unparsable.n as f64);
     tracing::info!("judge: {cases} texts, {unparsable:.0} of {} answers unparsable", measured.unparsable.n);
     Ok(measured)
+}
+
+/// What was said of each prediction, in their order.
+fn rows<L>(
+    predicted: &[Prediction],
+    judged: &HashMap<String, JudgeLine>,
+    label: impl Fn(Class) -> L,
+) -> Vec<Option<Judged<L>>> {
+    let line = |prediction: &Prediction| judged.get(prediction.id.as_deref()?);
+    predicted.iter().map(|prediction| Some(judge::judged(prediction, line(prediction), &label))).collect()
 }

@@ -36,7 +36,8 @@ use crate::{
     data::{Prediction, Record},
     error::Result,
     fingerprint::Fingerprint,
-    metrics::{Sample, threshold::Costs},
+    labels::Class,
+    metrics::{AnySample, threshold::Costs},
     prompt::Verdict,
     storage,
 };
@@ -48,7 +49,7 @@ use run_directory::Job;
 /// A scored split: test, with thresholds from dev.
 pub struct Scored {
     /// Its rows as the metrics want them.
-    pub sample: Sample,
+    pub sample: AnySample,
     /// "test", or the name of the split or file.
     pub title: String,
     /// Thresholds from dev; none without dev.
@@ -165,6 +166,11 @@ impl Work<'_> {
         let contents = [("train.seed", json!(context.seed)), ("dev predictions", json!(dev))];
         Ok(Made { scoring, measuring: Fingerprint::new(Stage::Measure, &context.config, &contents)? })
     }
+}
+
+/// The class that `eval.positive` names.
+pub fn positive(context: &Context) -> Option<Class> {
+    context.config.eval.positive.as_ref().and_then(|name| context.config.task.labels.named(name))
 }
 
 /// What errors cost, as the config says.

@@ -9,7 +9,7 @@ use super::{
     folder::{self, Folder},
     frozen::{self, Frozen},
     in_sample::Dev,
-    inputs,
+    inputs, positive,
 };
 use crate::{
     context::Context,
@@ -26,8 +26,9 @@ pub fn score(context: &Context, folder: &Folder, test: &Path, dev: Option<&Path>
         None => (None, None),
         Some(dev) => {
             let predictions = read_predictions(dev, labels)?;
-            let sample = inputs::sample(dev, &predictions, None)?;
-            let frozen = Frozen::tune(&sample, costs(context), None, dev, &storage::hash_file(dev)?);
+            let sample = inputs::sample(dev, &predictions, labels, None)?;
+            let frozen =
+                Frozen::tune((&sample, positive(context)), costs(context), None, dev, &storage::hash_file(dev)?);
             frozen::write(folder, folder::THRESHOLDS, Some(&frozen.bytes()?), context.dry_run)?;
             let fitted = Fitted::fit(context, &sample, &frozen)?;
             Fitted::write(fitted.as_ref(), folder, context.dry_run)?;
@@ -36,8 +37,8 @@ pub fn score(context: &Context, folder: &Folder, test: &Path, dev: Option<&Path>
         }
     };
     let predictions = read_predictions_carrying(test, labels, &context.config.eval.subgroups)?;
-    let sample = inputs::sample(test, &predictions, None)?;
-    let title = format!("{} ({} records, {} positive)", test.display(), sample.len(), sample.positives());
+    let sample = inputs::sample(test, &predictions, labels, None)?;
+    let title = format!("{} ({})", test.display(), sample.counts());
     let in_sample = tuned.is_some_and(|dev| dev.holds(&predictions, None));
     Ok(Scored { sample, title, frozen, calibration, in_sample, predictions, records: None })
 }

@@ -14,7 +14,7 @@ use super::{
     folder::{self, Folder},
     frozen::{self, Frozen, Named},
     in_sample::Dev,
-    inputs, predictions,
+    inputs, positive, predictions,
 };
 use crate::{
     config::Stage,
@@ -24,7 +24,7 @@ use crate::{
     fingerprint::Fingerprint,
     generate::scoring::{self, checkpoint_hash},
     labels::Labels,
-    metrics::Sample,
+    metrics::AnySample,
     model::checkpoint::{ClsgenJson, read_info},
     prompt::PromptTemplate,
     storage,
@@ -137,9 +137,9 @@ impl Job {
                 predictions::generate(context, folder, &source, template, &records)?
             }
         };
-        let sample = inputs::sample(&out.join(predictions::FILE), &predictions, Some(&records))?;
-        let title =
-            format!("{}, {} split ({} records, {} positive)", self.shown, self.split, sample.len(), sample.positives());
+        let sample =
+            inputs::sample(&out.join(predictions::FILE), &predictions, &context.config.task.labels, Some(&records))?;
+        let title = format!("{}, {} split ({})", self.shown, self.split, sample.counts());
         let in_sample = frozen.is_some() && self.is_dev(context, &dev, &predictions, &records)?;
         Ok(Scored {
             sample,
@@ -166,11 +166,16 @@ impl Job {
 
     /// The base model's predictions of the split, with the checkpoint's prompts: the sample, record for record that of
     /// [`Job::score`].
-    pub fn score_base(&self, context: &Context, folder: &Folder) -> Result<Sample> {
+    pub fn score_base(&self, context: &Context, folder: &Folder) -> Result<AnySample> {
         let (_, template) = self.prompt()?;
         let records = self.records(context, &template)?;
         let predictions = predictions::generate(context, folder, &self.source(false), template, &records)?;
-        inputs::sample(&folder.out.join(predictions::BASE_FILE), &predictions, Some(&records))
+        inputs::sample(
+            &folder.out.join(predictions::BASE_FILE),
+            &predictions,
+            &context.config.task.labels,
+            Some(&records),
+        )
     }
 
     fn source(&self, tuned: bool) -> predictions::Source<'_> {
@@ -183,10 +188,17 @@ impl Job {
             tracing::warn!("{} has no {DEV_PREDICTIONS}: no thresholds can be tuned", self.checkpoint.display());
             return Ok(None);
         }
-        let sample = inputs::sample(dev, &read_predictions(dev, &context.config.task.labels)?, None)?;
+        let labels = &context.config.task.labels;
+        let sample = inputs::sample(dev, &read_predictions(dev, labels)?, labels, None)?;
         let checkpoint = Named { path: self.shown.clone(), blake3: self.hash.clone() };
         let shown = Path::new(&self.shown).join(DEV_PREDICTIONS);
-        let frozen = Frozen::tune(&sample, costs(context), Some(checkpoint), &shown, &storage::hash_file(dev)?);
+        let frozen = Frozen::tune(
+            (&sample, positive(context)),
+            costs(context),
+            Some(checkpoint),
+            &shown,
+            &storage::hash_file(dev)?,
+        );
         frozen::write(folder, folder::THRESHOLDS, Some(&frozen.bytes()?), context.dry_run)?;
         let fitted = Fitted::fit(context, &sample, &frozen)?;
         Fitted::write(fitted.as_ref(), folder, context.dry_run)?;

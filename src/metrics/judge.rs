@@ -15,7 +15,7 @@ use super::{
 
 /// What the judge was asked and said of one record; its labels are `bool`s, or numbers of more than two classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Verdict<L = bool> {
+pub struct Judged<L = bool> {
     /// The label that the model verbalized beside an explanation; `None` where there is none to judge.
     pub verbalized: Option<L>,
     /// The label that its explanation implies; `None` where the judge's answer is unparsable.
@@ -28,7 +28,7 @@ pub struct Verdict<L = bool> {
     pub readable: Option<bool>,
 }
 
-impl<L> Verdict<L> {
+impl<L> Judged<L> {
     /// Questions put to the judge, and answers of it that cannot be read.
     fn answers(&self) -> [u32; 2] {
         let missing = [self.verbalized.is_some() && self.inferred.is_none(), self.asked && self.readable.is_none()];
@@ -38,7 +38,7 @@ impl<L> Verdict<L> {
 
 /// Verbalized and inferred label of every record that has both, with its weight.
 pub(super) fn label_pairs<L: Copy>(
-    verdicts: &[Option<Verdict<L>>],
+    verdicts: &[Option<Judged<L>>],
     weights: &[u32],
 ) -> impl Iterator<Item = (L, L, u32)> {
     verdicts.iter().zip(weights).filter_map(|(verdict, &weight)| {
@@ -62,16 +62,16 @@ fn share(parts: [f64; 2], none: &'static str) -> Outcome {
 /// The judge's metrics; `verdicts` has an entry a record of `sample`, `None` for records without any text.
 ///
 /// ```
-/// use clsgen::metrics::{Options, Sample, judge::{Verdict, judge}};
+/// use clsgen::metrics::{Options, Sample, judge::{Judged, judge}};
 /// let mut sample = Sample::new();
 /// (0..394).for_each(|i| sample.push(0.5, i % 2 == 0, Some(true), None));
 /// let implied = |i: usize| Some((i % 2 == 0) != (i < 19));
-/// let verdict = |i| Some(Verdict { verbalized: Some(i % 2 == 0), inferred: implied(i), ..Verdict::default() });
+/// let verdict = |i| Some(Judged { verbalized: Some(i % 2 == 0), inferred: implied(i), ..Judged::default() });
 /// let verdicts: Vec<_> = (0..394).map(verdict).collect();
 /// let judged = judge(&sample, &verdicts, &Options::default());
 /// assert_eq!(format!("{:.4}", judged.rli.value.unwrap()), "0.0482");
 /// ```
-pub fn judge(sample: &Sample, verdicts: &[Option<Verdict>], options: &Options) -> Judge {
+pub fn judge(sample: &Sample, verdicts: &[Option<Judged>], options: &Options) -> Judge {
     let kappa = |weights: &[u32]| Confusion::count(label_pairs(verdicts, weights)).kappa();
     measure(sample.grouping(), &Resampler::new(sample, options.seed), verdicts, kappa, options.bootstrap)
 }
@@ -80,13 +80,13 @@ pub fn judge(sample: &Sample, verdicts: &[Option<Verdict>], options: &Options) -
 pub(super) fn measure<L: Copy + PartialEq + Sync>(
     clusters: &Clusters,
     resampler: &Resampler,
-    verdicts: &[Option<Verdict<L>>],
+    verdicts: &[Option<Judged<L>>],
     kappa: impl Fn(&[u32]) -> Outcome + Sync,
     resamples: usize,
 ) -> Judge {
-    let among = |keep: fn(&Verdict<L>) -> bool| move |i: usize| verdicts[i].as_ref().is_some_and(keep);
-    let count = |keep: fn(&Verdict<L>) -> bool| verdicts.iter().flatten().filter(|verdict| keep(verdict)).count();
-    let weighed = |weights: &[u32], count: fn(&Verdict<L>) -> u32| {
+    let among = |keep: fn(&Judged<L>) -> bool| move |i: usize| verdicts[i].as_ref().is_some_and(keep);
+    let count = |keep: fn(&Judged<L>) -> bool| verdicts.iter().flatten().filter(|verdict| keep(verdict)).count();
+    let weighed = |weights: &[u32], count: fn(&Judged<L>) -> u32| {
         let each = verdicts
             .iter()
             .zip(weights)
@@ -108,7 +108,7 @@ pub(super) fn measure<L: Copy + PartialEq + Sync>(
             _ => Err(none),
         }),
         Statistic::new(count(|v| v.written), |weights: &[u32]| {
-            let readable = |v: &Verdict<L>| u32::from(v.written && v.asked && v.readable == Some(true));
+            let readable = |v: &Judged<L>| u32::from(v.written && v.asked && v.readable == Some(true));
             share(
                 [weighed(weights, readable), weighed(weights, |v| u32::from(v.written))],
                 "the predictions hold no generated text",
@@ -132,8 +132,8 @@ pub(super) fn measure<L: Copy + PartialEq + Sync>(
 mod tests {
     use super::*;
 
-    fn verdict(verbalized: impl Into<Option<bool>>, inferred: Option<bool>, readable: Option<bool>) -> Option<Verdict> {
-        Some(Verdict { verbalized: verbalized.into(), inferred, written: true, asked: true, readable })
+    fn verdict(verbalized: impl Into<Option<bool>>, inferred: Option<bool>, readable: Option<bool>) -> Option<Judged> {
+        Some(Judged { verbalized: verbalized.into(), inferred, written: true, asked: true, readable })
     }
 
     #[test]
@@ -148,7 +148,7 @@ mod tests {
             verdict(true, Some(true), Some(true)),
             // Unparsable, but readable; an empty text; no text.
             verdict(None, None, Some(true)),
-            Some(Verdict { written: true, ..Verdict::default() }),
+            Some(Judged { written: true, ..Judged::default() }),
             None,
         ];
         let judged = judge(&sample, &verdicts, &Options { bootstrap: 300, ..Options::default() });

@@ -26,6 +26,7 @@
 use serde::{Deserialize, Serialize};
 
 pub mod agreement;
+mod any;
 pub mod bootstrap;
 pub mod calibration;
 pub mod calibrators;
@@ -50,6 +51,7 @@ pub mod sample;
 pub mod significance;
 pub mod threshold;
 
+pub use any::{AnyEvaluation, AnySample};
 pub use evaluate::{evaluate, evaluate_calibration, parsable_and_kappa};
 pub use evaluation::{Calibration, CalibrationAfter, Calls, Evaluation, KappaCall, Options, TunedCalls};
 pub use sample::Sample;

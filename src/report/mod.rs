@@ -13,5 +13,5 @@ pub mod table;
 
 pub use decision_tables::decision_tables;
 pub use metrics_table::metrics_table;
-pub use multiclass_tables::{confusion_table, multiclass_table};
+pub use multiclass_tables::{answers_table, confusion_table, multiclass_compare_table, multiclass_table};
 pub use table::Table;

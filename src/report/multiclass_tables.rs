@@ -2,11 +2,11 @@
 
 use super::{
     metrics_table::{add_row, note_band},
-    table::Table,
+    table::{Table, cell, difference},
 };
 use crate::metrics::{
     Metric, direction,
-    multiclass::{ClassMetrics, Evaluation},
+    multiclass::{AnswerMetrics, Averages, ClassMetrics, Evaluation},
 };
 
 /// Every metric of `evaluation` with its interval, and what is missing and why; those of the class of `eval.positive`
@@ -38,6 +38,12 @@ pub fn multiclass_table(title: &str, evaluation: &Evaluation) -> Table {
     for (key, metric) in evaluation.calibration.named() {
         add(&mut table, name(key), "", metric);
     }
+    if let Some(after) = &evaluation.calibration.after {
+        let after = [("brier", &after.brier_after), ("ece", &after.ece_after), ("log_loss", &after.log_loss_after)];
+        for (key, metric) in after {
+            add(&mut table, &format!("{}, temperature", name(key)), "", metric);
+        }
+    }
     if let Some(note) = direction::note(table.rows.clone().iter().map(|row| row[0].as_str())) {
         table.note(note);
     }
@@ -45,6 +51,44 @@ pub fn multiclass_table(title: &str, evaluation: &Evaluation) -> Table {
         "A class is called where its probability is the highest, of equals the lowest. Macro: the mean over all \
          classes, one against the rest. Brier is the sum over the classes (0 to 2), ECE their mean.",
     );
+    table
+}
+
+/// The model and other methods by what they call, each with its interval. An answer that names no class is wrong, and
+/// a miss for its gold class.
+pub fn answers_table(title: &str, own: &Evaluation, methods: &[(&str, &AnswerMetrics)]) -> Table {
+    let columns =
+        ["Method", "Accuracy", "Balanced accuracy", "Macro precision", "Macro recall", "Macro F1", "Parsable"];
+    let mut table = Table::new("baselines", &format!("Baselines: {title}"), &columns);
+    let mut row = |method: &str, averages: &Averages, parsable: &Metric| {
+        let cells = averages.named().into_iter().map(|(_, metric)| cell(metric)).chain([cell(parsable)]);
+        table.row(std::iter::once(method.to_owned()).chain(cells));
+    };
+    row("CLSGen, head", &own.calls, &own.parsable);
+    methods.iter().for_each(|(method, metrics)| row(method, &metrics.averages, &metrics.parsable));
+    table.note("95 % intervals in parentheses; of several runs the mean, the runs held fixed.");
+    table
+}
+
+/// The base model before tuning beside the tuned one, and the difference.
+pub fn multiclass_compare_table(title: &str, base: &Evaluation, tuned: &Evaluation) -> Table {
+    let mut table = Table::new("compare", &format!("Base and tuned: {title}"), &["Metric", "Base", "Tuned", "Δ"]);
+    let metrics = |of: &Evaluation| -> Vec<(String, Metric)> {
+        let mut named = vec![("AUROC, macro".to_owned(), of.auroc.clone())];
+        named.extend(
+            of.calls.named().map(|(key, metric)| (name(key.trim_start_matches("macro.")).to_owned(), metric.clone())),
+        );
+        named.push(("AUROC-Align, macro".to_owned(), of.auroc_align.clone()));
+        named.push((name("kappa").to_owned(), of.kappa.clone()));
+        named.push((name("parsable").to_owned(), of.parsable.clone()));
+        named.extend(of.calibration.named().map(|(key, metric)| (name(key).to_owned(), metric.clone())));
+        named
+    };
+    for ((name, base), (_, tuned)) in metrics(base).into_iter().zip(metrics(tuned)) {
+        let delta = tuned.value.zip(base.value).map(|(tuned, base)| tuned - base);
+        table.row([name, cell(&base), cell(&tuned), difference(delta, 4)]);
+    }
+    table.note("95 % intervals in parentheses. Before tuning the head is as it is drawn.");
     table
 }
 

@@ -10,10 +10,10 @@ use super::{
 use crate::{
     data::{Prediction, Record},
     device,
-    error::Result,
+    error::{Error, Result},
     generate::predict::{Settings, score_records},
-    labels::Class,
-    metrics::{self, Evaluation, quality::EpochTerms},
+    labels::{Class, Labels},
+    metrics::{self, AnyEvaluation, multiclass, quality::EpochTerms},
     model::Model,
     prompt::Prompter,
 };
@@ -37,20 +37,15 @@ pub struct DevMetrics {
     pub loss_gen: Option<f64>,
     /// L_cls over dev's records.
     pub loss_cls: Option<f64>,
-    /// The metrics of `eval`, at the decision threshold 0.5.
+    /// The metrics of `eval`, at the decision threshold 0.5; of more than two classes, of the arg max.
     #[serde(flatten)]
-    pub evaluation: Evaluation,
+    pub evaluation: AnyEvaluation,
 }
 
 impl DevMetrics {
     /// The inputs of the quality score that selects a checkpoint.
     pub fn terms(&self) -> EpochTerms {
-        EpochTerms {
-            auroc: self.evaluation.auroc.value,
-            auroc_align: self.evaluation.auroc_align.value,
-            kappa: self.evaluation.default.kappa.as_ref().and_then(|kappa| kappa.value),
-            dev_loss: self.loss,
-        }
+        EpochTerms { dev_loss: self.loss, ..self.evaluation.terms() }
     }
 
     /// What TensorBoard shows.
@@ -63,9 +58,9 @@ impl DevMetrics {
             ("dev/auroc", terms.auroc),
             ("dev/auroc_align", terms.auroc_align),
             ("dev/kappa", terms.kappa),
-            ("dev/f1", self.evaluation.default.f1.value),
-            ("dev/parsable", self.evaluation.parsable.value),
-            ("dev/brier", self.evaluation.calibration.brier.value),
+            ("dev/f1", self.evaluation.f1().value),
+            ("dev/parsable", self.evaluation.parsable().value),
+            ("dev/brier", self.evaluation.brier().value),
         ]
     }
 }
@@ -79,24 +74,25 @@ impl Dev {
         weights: LossWeights,
     ) -> Result<(Vec<Prediction>, DevMetrics)> {
         let predictions = score_records(model, prompter, &self.records, &self.settings)?;
-        let metrics = self.metrics(model, weights, &predictions)?;
+        let metrics = self.metrics(model, prompter.labels(), weights, &predictions)?;
         Ok((predictions, metrics))
     }
 
-    fn metrics(&self, model: &Model, weights: LossWeights, predictions: &[Prediction]) -> Result<DevMetrics> {
-        let mut sample = metrics::Sample::new();
-        let mut classification = 0.0;
-        for (record, prediction) in self.records.iter().zip(predictions) {
-            let (Some(probability), Some(logits), Some(label)) =
-                (prediction.probability, &prediction.logits, record.label)
-            else {
-                continue;
-            };
-            let spoken = prediction.verbalized_label.map(|label| label == Class::ONE);
-            sample.push(probability, label == Class::ONE, spoken, record.group.as_deref());
-            classification += cross_entropy(logits, label);
-        }
-        let n = sample.len();
+    fn metrics(
+        &self,
+        model: &Model,
+        labels: &Labels,
+        weights: LossWeights,
+        predictions: &[Prediction],
+    ) -> Result<DevMetrics> {
+        let rows = || {
+            let pairs = self.records.iter().zip(predictions);
+            pairs.filter_map(|(record, prediction)| {
+                Some((record, prediction, record.label?, prediction.logits.as_ref()?))
+            })
+        };
+        let classification: f64 = rows().map(|(_, _, label, logits)| cross_entropy(logits, label)).sum();
+        let n = rows().count();
         // Over target tokens only, even if training weights prompt tokens too: only the targets are generated.
         let counts =
             Counts { records: n, target_tokens: Counts::of(&self.explained).target_tokens, ..Counts::default() };
@@ -108,7 +104,7 @@ impl Dev {
             loss_gen: losses.generation,
             // Reported under `objective = "lm"` too, where the head is untrained and it is no part of `loss`.
             loss_cls: (n > 0).then(|| classification / n as f64),
-            evaluation: metrics::evaluate(&sample, None, &metrics::Options::default()),
+            evaluation: evaluate(rows().map(|(record, prediction, label, _)| (record, prediction, label)), labels)?,
         })
     }
 
@@ -124,6 +120,33 @@ impl Dev {
         }
         Ok(sum)
     }
+}
+
+/// The metrics of records with their predictions and gold classes.
+fn evaluate<'a>(
+    rows: impl Iterator<Item = (&'a Record, &'a Prediction, Class)>,
+    labels: &Labels,
+) -> Result<AnyEvaluation> {
+    let options = metrics::Options::default();
+    if labels.are_two() {
+        let mut sample = metrics::Sample::new();
+        for (record, prediction, label) in rows {
+            let spoken = prediction.verbalized_label.map(|label| label == Class::ONE);
+            let probability = prediction.probability.unwrap_or(f64::NAN);
+            sample.push(probability, label == Class::ONE, spoken, record.group.as_deref());
+        }
+        return Ok(AnyEvaluation::Two(Box::new(metrics::evaluate(&sample, None, &options))));
+    }
+    let rows = rows.filter_map(|(record, prediction, label)| {
+        Some(multiclass::Row {
+            probabilities: prediction.over_classes.as_ref()?.probabilities.as_deref()?,
+            label: label.into(),
+            verbalized: prediction.verbalized_label.map(u8::from),
+            group: record.group.as_deref(),
+        })
+    });
+    let sample = multiclass::Sample::new(labels.count(), rows).map_err(Error::run)?;
+    Ok(AnyEvaluation::More(Box::new(multiclass::evaluate(&sample, labels, false, &options))))
 }
 
 /// −log softmax(logits)[label], in f64: ln Σ_k exp(l_k − l_label), the largest term taken out first.

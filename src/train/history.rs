@@ -41,7 +41,7 @@ pub fn dev_history(run: &Path) -> Result<BTreeMap<usize, DevMetrics>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::{Options, Sample, evaluate};
+    use crate::metrics::{AnyEvaluation, Options, Sample, evaluate};
 
     #[test]
     fn checkpoints_come_before_the_log_which_fills_the_gaps() {
@@ -50,7 +50,7 @@ mod tests {
             loss: Some(loss),
             loss_gen: None,
             loss_cls: None,
-            evaluation: evaluate(&Sample::new(), None, &Options::default()),
+            evaluation: AnyEvaluation::Two(Box::new(evaluate(&Sample::new(), None, &Options::default()))),
         };
         let line = |epoch: usize, dev: Option<DevMetrics>| {
             serde_json::json!({"type": "epoch", "epoch": epoch, "dev": dev}).to_string() + "\n"

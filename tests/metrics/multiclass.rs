@@ -2,7 +2,7 @@
 
 use clsgen::metrics::{
     Metric, Options,
-    judge::Verdict,
+    judge::Judged,
     multiclass::{
         Averages, ClassCalls, Row, Sample, Temperature, evaluate, evaluate_agreement, evaluate_calibration, judge,
         measure_answers, quality_terms,
@@ -236,14 +236,14 @@ fn one_class_against_the_rest_is_a_sample_of_two_classes() {
 #[test]
 fn the_judge_finds_explanations_for_another_class() {
     let sample = grouped(|_| None);
-    let verdict = |i: usize| Verdict {
+    let verdict = |i: usize| Judged {
         verbalized: sample.verbalized()[i],
         inferred: sample.verbalized()[i].map(|label| if i.is_multiple_of(10) { (label + 1) % 3 } else { label }),
         written: true,
         asked: true,
         readable: Some(true),
     };
-    let verdicts: Vec<Option<Verdict<u8>>> = (0..210).map(|i| Some(verdict(i))).collect();
+    let verdicts: Vec<Option<Judged<u8>>> = (0..210).map(|i| Some(verdict(i))).collect();
     let judged = judge(&sample, &verdicts, &Options { bootstrap: 300, ..Options::default() });
     let parsable = sample.parsable();
     let other = parsable.iter().filter(|&&i| i % 10 == 0).count() as f64;

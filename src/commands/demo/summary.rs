@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result},
     generate::construct::Statistics,
     labels::Class,
-    metrics::{Evaluation, Metric, Options, Sample, evaluate},
+    metrics::{AnyEvaluation, Evaluation, Metric, Options, Sample, evaluate},
     report::{
         Table,
         compare::ROWS,
@@ -59,8 +59,8 @@ impl Summary<'_> {
             let best = number(pick(reachable).and_then(|metric| metric.value));
             table.row([
                 name.to_owned(),
-                shown(self.scored.base.as_ref().and_then(pick)),
-                shown(pick(&self.scored.evaluation)),
+                shown(self.scored.base.as_ref().and_then(AnyEvaluation::two).and_then(pick)),
+                shown(self.scored.evaluation.two().and_then(pick)),
                 best,
             ]);
         }

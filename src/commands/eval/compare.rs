@@ -4,8 +4,8 @@ use super::Context;
 use crate::{
     error::{Error, Result},
     evaluation::{Work, folder::Folder, run_directory::Job},
-    metrics::{Evaluation, Options, Sample, evaluate, paired},
-    report::{Table, compare::compare_table},
+    metrics::{AnySample, Evaluation, Options, Sample, evaluate, multiclass, paired},
+    report::{Table, compare::compare_table, multiclass_compare_table},
     storage,
 };
 
@@ -37,10 +37,31 @@ pub fn run(
     title: &str,
     options: &Options,
 ) -> Result<Compared> {
-    let sample = job.score_base(context, folder)?;
+    let AnySample::Two(sample) = job.score_base(context, folder)? else {
+        return Err(Error::run("the base model's predictions are of other classes"));
+    };
     // No thresholds: those of dev belong to the tuned model.
     let base = evaluate(&sample, None, options);
     storage::write_json(&folder.out.join("base.metrics.json"), &base)?;
     let table = compare_table(title, &base, tuned.1, &paired::differences(&sample, tuned.0, options));
     Ok(Compared { base, table })
+}
+
+/// The same of more than two classes, the differences without a test.
+pub fn classes(
+    context: &Context,
+    folder: &Folder,
+    job: &Job,
+    tuned: &multiclass::Evaluation,
+    title: &str,
+    options: &Options,
+) -> Result<(multiclass::Evaluation, Table)> {
+    let AnySample::More(sample) = job.score_base(context, folder)? else {
+        return Err(Error::run("the base model's predictions are of other classes"));
+    };
+    let task = &context.config.task;
+    let base = multiclass::evaluate(&sample, &task.labels, task.ordinal, options);
+    storage::write_json(&folder.out.join("base.metrics.json"), &base)?;
+    let table = multiclass_compare_table(title, &base, tuned);
+    Ok((base, table))
 }

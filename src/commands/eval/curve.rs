@@ -9,7 +9,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     evaluation::{folder, inputs},
-    metrics::{Metric, Options, parsable_and_kappa},
+    metrics::{AnySample, Metric, Options, multiclass, parsable_and_kappa},
     report::{Table, figures::EpochMetrics, table::cell},
     storage::{self, RunLock},
     train::{
@@ -22,7 +22,7 @@ use crate::{
 /// `RUN/eval/curve/`.
 pub fn alone(context: &Context, options: &Options) -> Result<()> {
     let epochs = self::epochs(context, options)?;
-    let table = self::table(&epochs);
+    let table = self::table(&epochs, context.config.task.labels.are_two());
     folder::refuse_older(&context.run_dir.join("eval"))?;
     if context.dry_run {
         return Plan::new(context, "eval")
@@ -34,7 +34,13 @@ pub fn alone(context: &Context, options: &Options) -> Result<()> {
     storage::create_dir_all(&out)?;
     run_record::write(context, "eval", &[], &[])?;
     write_tables(&out, &[&table])?;
-    let parts = report::Parts { scored: None, tables: std::slice::from_ref(&table), decisions: None, epochs: &epochs };
+    let parts = report::Parts {
+        scored: None,
+        tables: std::slice::from_ref(&table),
+        decisions: None,
+        epochs: &epochs,
+        classes: None,
+    };
     report::write(context, &out, &parts, options, false)?;
     tracing::info!("data.test names no file: only the curve was made, {}", out.join("report.html").display());
     if context.json {
@@ -53,40 +59,67 @@ pub fn epochs(context: &Context, options: &Options) -> Result<Vec<EpochMetrics>>
     }
     let epochs = history.into_iter().map(|(epoch, dev)| {
         let evaluation = dev.evaluation;
-        let kappa = evaluation.default.kappa.unwrap_or_else(|| Metric::undefined("not measured", 0));
-        let [parsable, kappa] = with_bootstrap(context, epoch, [evaluation.parsable, kappa], options);
-        EpochMetrics { epoch, parsable, auroc: evaluation.auroc, auroc_align: evaluation.auroc_align, kappa }
+        let kappa = evaluation.kappa().cloned().unwrap_or_else(|| Metric::undefined("not measured", 0));
+        let measured = EpochMetrics {
+            epoch,
+            parsable: evaluation.parsable().clone(),
+            auroc: evaluation.auroc().clone(),
+            auroc_align: evaluation.auroc_align().clone(),
+            kappa,
+        };
+        with_bootstrap(context, measured, options)
     });
     Ok(epochs.collect())
 }
 
 /// The table of Fig. 1.
-pub fn table(epochs: &[EpochMetrics]) -> Table {
-    let mut table = Table::new(
-        "curve",
-        "Dev metrics over the epochs (Fig. 1 a–c)",
-        &["Epoch", "Parsable", "AUROC", "κ at 0.5", "AUROC-Align"],
-    );
+pub fn table(epochs: &[EpochMetrics], two_classes: bool) -> Table {
+    let columns = if two_classes {
+        ["Epoch", "Parsable", "AUROC", "κ at 0.5", "AUROC-Align"]
+    } else {
+        ["Epoch", "Parsable", "AUROC, macro", "κ", "AUROC-Align, macro"]
+    };
+    let mut table = Table::new("curve", "Dev metrics over the epochs (Fig. 1 a–c)", &columns);
     for epoch in epochs {
         let cells = [&epoch.parsable, &epoch.auroc, &epoch.kappa, &epoch.auroc_align].map(cell);
         table.row(std::iter::once(epoch.epoch.to_string()).chain(cells));
     }
-    table.note(
+    table.note(if two_classes {
         "95 % intervals: DeLong's for AUROC and AUROC-Align, bootstrap for the parsable rate and κ (Clopper \
-        and Pearson's for a rate of 0 or 1).",
-    );
+        and Pearson's for a rate of 0 or 1)."
+    } else {
+        "95 % intervals: bootstrap (Clopper and Pearson's for a rate of 0 or 1)."
+    });
     table
 }
 
-/// Parsable rate and κ again from the checkpoint's dev predictions, with their intervals; as they were where those are
-/// gone or are of another evaluation.
-fn with_bootstrap(context: &Context, epoch: usize, measured: [Metric; 2], options: &Options) -> [Metric; 2] {
-    let path = context.run_dir.join(epoch_path(epoch)).join(DEV_PREDICTIONS);
-    let again = inputs::read(&path, &context.config.task.labels)
-        .and_then(|predictions| inputs::sample(&path, &predictions, None));
-    let again = again.ok().map(|sample| parsable_and_kappa(&sample, options));
-    let same = |again: &[Metric; 2]| {
-        again.iter().zip(&measured).all(|(again, was)| (again.value, again.n) == (was.value, was.n))
+/// What has bootstrap intervals again from the checkpoint's dev predictions, with them; as it was where those are gone
+/// or are of another evaluation.
+fn with_bootstrap(context: &Context, measured: EpochMetrics, options: &Options) -> EpochMetrics {
+    let labels = &context.config.task.labels;
+    let path = context.run_dir.join(epoch_path(measured.epoch)).join(DEV_PREDICTIONS);
+    let again = inputs::read(&path, labels).and_then(|predictions| inputs::sample(&path, &predictions, labels, None));
+    let again = match again {
+        Ok(AnySample::Two(sample)) => {
+            let [parsable, kappa] = parsable_and_kappa(&sample, options);
+            EpochMetrics { parsable, kappa, ..measured.clone() }
+        }
+        Ok(AnySample::More(sample)) => {
+            let agreement = multiclass::evaluate_agreement(&sample, labels, options);
+            EpochMetrics {
+                epoch: measured.epoch,
+                parsable: agreement.parsable,
+                auroc: agreement.auroc,
+                auroc_align: agreement.auroc_align,
+                kappa: agreement.kappa,
+            }
+        }
+        Err(_) => return measured,
     };
-    again.filter(same).unwrap_or(measured)
+    let same = |of: fn(&EpochMetrics) -> &Metric| {
+        let (again, was) = (of(&again), of(&measured));
+        (again.value, again.n) == (was.value, was.n)
+    };
+    let all = same(|m| &m.parsable) && same(|m| &m.kappa) && same(|m| &m.auroc) && same(|m| &m.auroc_align);
+    if all { again } else { measured }
 }

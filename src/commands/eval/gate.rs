@@ -18,9 +18,10 @@ use serde_json::Value;
 use crate::{
     error::{Error, Result},
     metrics::{
-        Evaluation, Options, Sample,
+        AnyEvaluation, Options, Sample,
         direction::{self, Direction},
         evaluate,
+        multiclass::{self, Positive},
         threshold::Thresholds,
     },
     report::table::telling,
@@ -71,15 +72,16 @@ impl Gate {
     }
 
     /// Fails (exit 1) with every bound that is missed; a metric that is undefined misses.
-    pub fn check(&self, evaluation: &Evaluation) -> Result<()> {
+    pub fn check(&self, evaluation: &AnyEvaluation) -> Result<()> {
         let metrics = to_value(evaluation)?;
         let mut missed = Vec::new();
         for bound in &self.bounds {
             let leaf = bound.path.split('.').try_fold(&metrics, |value, key| value.get(key));
             missed.extend(match leaf {
                 Some(leaf) => bound.miss(leaf),
-                // `tuned` as a whole is null without dev.
-                None => Some(format!("{} is undefined: no dev predictions", bound.path)),
+                // `tuned` as a whole is null without dev, and what two classes have more do not.
+                None if evaluation.two().is_some() => Some(format!("{} is undefined: no dev predictions", bound.path)),
+                None => Some(format!("{} is not measured of these classes", bound.path)),
             });
         }
         match missed.as_slice() {
@@ -89,16 +91,22 @@ impl Gate {
     }
 }
 
-/// Every path of `metrics.json`, from an evaluation of nothing.
+/// Every path of `metrics.json`, of two classes and of more, from evaluations of nothing.
 fn known_metrics() -> Result<Vec<String>> {
     let mut empty = evaluate(&Sample::new(), Some(&Thresholds::default()), &Options::default());
     empty.calibration.after = Some(Box::new(empty.calibration.clone().into()));
+    let labels = ["a", "b", "c"].map(String::from);
+    let none = multiclass::Sample::new(labels.len(), std::iter::empty()).map_err(Error::run)?;
+    let mut more = multiclass::evaluate(&none, &labels, true, &Options::default());
+    more.calibration.after = Some(Box::new(more.calibration.clone().into()));
+    more.positive = Some(Box::new(Positive { label: labels[0].clone(), evaluation: empty.clone() }));
     let mut known = Vec::new();
-    leaves("", &to_value(&empty)?, &mut known);
+    leaves("", &to_value(&AnyEvaluation::Two(Box::new(empty)))?, &mut known);
+    leaves("", &to_value(&AnyEvaluation::More(Box::new(more)))?, &mut known);
     Ok(known)
 }
 
-fn to_value(evaluation: &Evaluation) -> Result<Value> {
+fn to_value(evaluation: &AnyEvaluation) -> Result<Value> {
     serde_json::to_value(evaluation).map_err(|e| Error::run(format!("cannot write JSON: {e}")))
 }
 

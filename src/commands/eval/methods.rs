@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     baselines::Baseline,
     error::Result,
-    evaluation::Scored,
+    evaluation::{Scored, baselines},
     metrics::{
         Evaluation, Options, Sample,
         methods::{Answers, compare, measure},
@@ -34,16 +34,19 @@ pub struct Outcome {
 
 /// Scores the answers of each baseline against the model's own sample; `out` is the split's folder.
 pub fn score(
-    answered: &[(Baseline, Vec<Answers>)],
+    answered: &[(Baseline, baselines::Answers)],
     out: &Path,
-    scored: &Scored,
+    (scored, sample): (&Scored, &Sample),
     evaluation: &Evaluation,
     options: &Options,
 ) -> Result<Outcome> {
-    let each = answered.iter().map(|(baseline, runs)| method(*baseline, runs, &scored.sample, options));
+    let each = answered.iter().filter_map(|(baseline, answers)| match answers {
+        baselines::Answers::Two(runs) => Some(method(*baseline, runs, sample, options)),
+        baselines::Answers::More(_) => None,
+    });
     let mut methods: Vec<ScoredMethod> = each.collect();
     adjust(&mut methods);
-    let described = json!({ "schema": 1, "title": scored.title, "n": scored.sample.len(), "methods": methods });
+    let described = json!({ "schema": 1, "title": scored.title, "n": sample.len(), "methods": methods });
     storage::write_json(&out.join("baselines.json"), &described)?;
     Ok(Outcome {
         tables: baseline_tables(&scored.title, evaluation, &methods).into(),

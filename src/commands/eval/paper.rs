@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Result},
     evaluation::Scored,
     generate::construct::Statistics,
-    metrics::Evaluation,
+    metrics::{AnySample, Evaluation},
     report::{
         Table,
         paper::{Measured, Ours, PaperTable, SplitCounts, Task, paper_table},
@@ -19,7 +19,10 @@ use crate::{
 
 /// The paper's task, which the tables named need; refused (exit 2) where neither name nor records tell it.
 pub fn task(context: &Context, scored: &Scored) -> Result<Task> {
-    Task::guess(&context.config.task.name, scored.sample.len(), scored.sample.positives()).ok_or_else(|| {
+    let AnySample::Two(sample) = &scored.sample else {
+        return Err(Error::usage("--paper: the paper's tasks have two classes").hint("leave --paper out"));
+    };
+    Task::guess(&context.config.task.name, sample.len(), sample.positives()).ok_or_else(|| {
         Error::usage(format!(
             "--paper: task `{}` is none of the paper's, nor are the records",
             context.config.task.name

@@ -11,7 +11,7 @@ use crate::{
     error::Result,
     evaluation::Scored,
     labels::Class,
-    metrics::{Evaluation, Options, decision_curves::DecisionCurves},
+    metrics::{AnyEvaluation, AnySample, Options, Sample, decision_curves::DecisionCurves, multiclass},
     report::{
         Table,
         figures::{self, EpochMetrics, Figure},
@@ -23,13 +23,25 @@ use crate::{
 /// Everything a report is made of.
 pub struct Parts<'a> {
     /// The scored records and what was measured; none when only the curve was asked for.
-    pub scored: Option<(&'a Scored, &'a Evaluation)>,
+    pub scored: Option<(&'a Scored, &'a AnyEvaluation)>,
     /// Tables in their order.
     pub tables: &'a [Table],
     /// Net benefit and risk–coverage of the scored records.
     pub decisions: Option<&'a DecisionCurves>,
     /// Dev metrics of each epoch.
     pub epochs: &'a [EpochMetrics],
+    /// What figures of more than two classes are drawn from.
+    pub classes: Option<Classes<'a>>,
+}
+
+/// The scored records of more than two classes.
+pub struct Classes<'a> {
+    /// All classes.
+    pub sample: &'a multiclass::Sample,
+    /// Their probabilities under dev's temperature.
+    pub calibrated: Option<&'a multiclass::Sample>,
+    /// The class that `eval.positive` names, against the rest.
+    pub against_rest: Option<&'a Sample>,
 }
 
 /// Draws the figures and writes the report; text of records only with `include_text`.
@@ -37,7 +49,8 @@ pub fn write(context: &Context, out: &Path, parts: &Parts<'_>, options: &Options
     let figures = draw(out, parts, options)?;
     let scored = parts.scored.map(|(scored, _)| scored);
     let records = scored.filter(|_| include_text).map(|scored| records(context, scored));
-    let summary: Vec<Reading> = parts.scored.map(|(_, evaluation)| readings(evaluation)).unwrap_or_default();
+    let summary: Vec<Reading> =
+        parts.scored.and_then(|(_, evaluation)| evaluation.two()).map(readings).unwrap_or_default();
     let report = Report {
         task: &context.config.task.name,
         labels: &context.config.task.labels,
@@ -54,20 +67,32 @@ pub fn write(context: &Context, out: &Path, parts: &Parts<'_>, options: &Options
 }
 
 fn draw(out: &Path, parts: &Parts<'_>, options: &Options) -> Result<Vec<Figure>> {
-    let fitted = parts.scored.and_then(|(scored, _)| scored.calibration.as_ref());
-    let calibrated = parts.scored.zip(fitted).and_then(|((scored, _), fitted)| {
-        let calibrator = fitted.chosen().ok()?;
-        Some((fitted.method.name(), calibrator.apply_all(&scored.sample)))
-    });
-    let inputs = figures::Inputs {
-        scored: parts.scored.map(|(scored, evaluation)| (&scored.sample, evaluation)),
-        calibrated: calibrated.as_ref().map(|(name, sample)| (*name, sample)),
+    let mut inputs = figures::Inputs {
+        scored: None,
+        calibrated: None,
         decisions: parts.decisions,
         epochs: parts.epochs,
         bootstrap: options.bootstrap,
         seed: options.seed,
     };
-    figures::draw(&out.join("figures"), &inputs)
+    let out = out.join("figures");
+    match parts.scored.map(|(scored, evaluation)| (scored, &scored.sample, evaluation)) {
+        Some((scored, AnySample::Two(sample), AnyEvaluation::Two(evaluation))) => {
+            let chosen = scored.calibration.as_ref().and_then(|fitted| Some((fitted, fitted.chosen().ok()?)));
+            let calibrated = chosen.map(|(fitted, calibrator)| (fitted.method.name(), calibrator.apply_all(sample)));
+            inputs.scored = Some((sample, evaluation));
+            inputs.calibrated = calibrated.as_ref().map(|(name, sample)| (*name, sample));
+            figures::draw(&out, &inputs)
+        }
+        Some((_, _, AnyEvaluation::More(evaluation))) => {
+            let Some(classes) = &parts.classes else { return figures::draw(&out, &inputs) };
+            let positive = evaluation.positive.as_ref().map(|positive| &positive.evaluation);
+            inputs.scored = classes.against_rest.zip(positive);
+            let calibrated = classes.calibrated.map(|sample| ("temperature", sample));
+            figures::draw_classes(&out, &figures::Classes { sample: classes.sample, evaluation, calibrated }, &inputs)
+        }
+        _ => figures::draw(&out, &inputs),
+    }
 }
 
 /// What thresholds and calibrators came from, by hash.

@@ -13,7 +13,7 @@ use crate::metrics::{
     bootstrap::Statistic,
     evaluate::delong_auroc,
     evaluation::Judge,
-    judge::{self, Verdict, label_pairs},
+    judge::{self, Judged, label_pairs},
     parsable,
     quality::EpochTerms,
 };
@@ -183,7 +183,7 @@ pub fn quality_terms(sample: &Sample) -> EpochTerms {
 }
 
 /// The judge's metrics; `verdicts` has an entry a record of `sample`, `None` for records without any text.
-pub fn judge(sample: &Sample, verdicts: &[Option<Verdict<u8>>], options: &Options) -> Judge {
+pub fn judge(sample: &Sample, verdicts: &[Option<Judged<u8>>], options: &Options) -> Judge {
     let kappa = |weights: &[u32]| {
         let pairs = label_pairs(verdicts, weights).map(|(verbalized, inferred, w)| (verbalized, Some(inferred), w));
         Confusion::count(sample.classes(), pairs).kappa(Disagreement::Nominal)

@@ -1,0 +1,139 @@
+//! What `clsgen eval` measures and writes of more than two classes (SPEC A48).
+//!
+//! The class that `eval.positive` names is measured against the rest besides, with all that two classes have: its
+//! thresholds come from dev, its tables and figures follow those of all classes.
+
+use serde_json::{Value, json};
+
+use super::{Context, Outcome, Plans, compare, curve, document, report, write_tables};
+use crate::{
+    error::Result,
+    evaluation::{
+        Scored,
+        baselines::{self, Answers},
+        folder::Folder,
+        judge, positive,
+    },
+    metrics::{
+        AnyEvaluation, Options,
+        decision_curves::decision_curves,
+        evaluate,
+        multiclass::{self, Evaluation, Positive, Temperature},
+    },
+    report::{Table, answers_table, confusion_table, decision_tables, metrics_table, multiclass_table},
+    storage,
+};
+
+/// Measures what was scored and writes it.
+pub fn measure(
+    context: &Context,
+    folder: &Folder,
+    plans: Plans<'_>,
+    (scored, sample): (&Scored, &multiclass::Sample),
+    options: &Options,
+) -> Result<Outcome> {
+    let labels = &context.config.task.labels;
+    let mut evaluation = multiclass::evaluate(sample, labels, context.config.task.ordinal, options);
+    let calibrated = calibrated(scored, sample, options, &mut evaluation);
+    let against_rest = positive(context).map(|class| sample.one_vs_rest(class.into()));
+    if let Some((class, label)) = against_rest.as_ref().zip(context.config.eval.positive.as_ref()) {
+        let thresholds = scored.frozen.as_ref().map(|frozen| &frozen.thresholds);
+        let evaluation_of = evaluate(class, thresholds, options);
+        evaluation.positive = Some(Box::new(Positive { label: label.clone(), evaluation: evaluation_of }));
+    }
+    let judged = match &plans.judge {
+        Some(judge) => Some(judge.run(context, folder, &plans.predictions, &scored.sample, options)?),
+        None => judge::kept(folder, (&plans.predictions, &plans.verdict), &scored.sample, options)?,
+    };
+    if let Some(judged) = judged {
+        evaluation.judge = judged;
+    }
+    let baselines = match &plans.baselines {
+        Some(plan) => Some(others(context, plan, folder, (scored, sample), &evaluation, options)?),
+        None => None,
+    };
+    let base = match plans.comparable {
+        Some(job) => Some(compare::classes(context, folder, job, &evaluation, &scored.title, options)?),
+        None => None,
+    };
+    let epochs = if plans.asked.curve { curve::epochs(context, options)? } else { Vec::new() };
+    let curve = plans.asked.curve.then(|| curve::table(&epochs, false));
+
+    let mut tables = vec![multiclass_table(&scored.title, &evaluation), confusion_table(&scored.title, &evaluation)];
+    tables.extend(evaluation.positive.as_ref().map(|positive| {
+        let title = format!("{}: {} against the rest", scored.title, positive.label);
+        Table { name: "metrics_positive".into(), ..metrics_table(&title, &positive.evaluation, options.in_sample) }
+    }));
+    tables.extend(curve.clone());
+    tables.extend(base.as_ref().map(|(_, table)| table.clone()));
+    tables.extend(baselines.as_ref().map(|(_, table)| table.clone()));
+    let mut all = tables.clone();
+    all.extend(report::leakage(&context.config));
+
+    let evaluation = AnyEvaluation::More(Box::new(evaluation));
+    let beside = [
+        ("compare", base.as_ref().map(|(base, table)| json!({ "base": base, "table": table }))),
+        ("baselines", baselines.map(|(described, _)| described)),
+        ("curve", curve.as_ref().map(|curve| json!(curve))),
+        ("paper", None),
+    ];
+    let document = document(&evaluation, beside)?;
+    storage::write_json(&folder.out.join("metrics.json"), &evaluation)?;
+    let decisions = against_rest.as_ref().and_then(|class| decision_curves(class, options.bootstrap, options.seed));
+    let points = decisions.as_ref().map(|curves| decision_tables(&scored.title, curves, sample.len()));
+    write_tables(&folder.out, &all.iter().chain(points.iter().flatten()).collect::<Vec<_>>())?;
+    let parts = report::Parts {
+        scored: Some((scored, &evaluation)),
+        tables: &all,
+        decisions: decisions.as_ref(),
+        epochs: &epochs,
+        classes: Some(report::Classes { sample, calibrated: calibrated.as_ref(), against_rest: against_rest.as_ref() }),
+    };
+    report::write(context, &folder.out, &parts, options, plans.include_text)?;
+    folder.finish(context, &plans.asked)?;
+    let base = base.map(|(base, _)| AnyEvaluation::More(Box::new(base)));
+    Ok(Outcome { evaluation, base, curve, tables, document })
+}
+
+/// Fills `calibration.*_after` and gives the calibrated sample, where a temperature was fitted on dev.
+fn calibrated(
+    scored: &Scored,
+    sample: &multiclass::Sample,
+    options: &Options,
+    evaluation: &mut Evaluation,
+) -> Option<multiclass::Sample> {
+    let temperature = scored.calibration.as_ref()?.temperature()?;
+    let calibrated = Temperature { temperature }.apply_all(sample);
+    let after = multiclass::evaluate_calibration(&calibrated, options);
+    evaluation.calibration.after = Some(Box::new(after.into()));
+    Some(calibrated)
+}
+
+/// The baselines' numbers: the content of `baselines.json` and their table, the model's own beside them.
+fn others(
+    context: &Context,
+    plan: &baselines::Plan<'_>,
+    folder: &Folder,
+    (scored, sample): (&Scored, &multiclass::Sample),
+    own: &Evaluation,
+    options: &Options,
+) -> Result<(Value, Table)> {
+    let labels = &context.config.task.labels;
+    let mut methods = Vec::new();
+    for (baseline, answers) in plan.run(context, &folder.out)? {
+        // `Plan::find` refuses those of two classes.
+        if let Answers::More(runs) = answers {
+            methods.push((baseline, runs.len(), multiclass::measure_answers(sample, labels, &runs, options)));
+        }
+    }
+    let described: Vec<Value> = methods
+        .iter()
+        .map(|(baseline, runs, metrics)| {
+            json!({ "name": baseline.name(), "title": baseline.title(), "runs": runs, "metrics": metrics })
+        })
+        .collect();
+    let described = json!({ "schema": 1, "title": scored.title, "n": sample.len(), "methods": described });
+    storage::write_json(&folder.out.join("baselines.json"), &described)?;
+    let named = methods.iter().map(|(baseline, _, metrics)| (baseline.title(), metrics));
+    Ok((described, answers_table(&scored.title, own, &named.collect::<Vec<_>>())))
+}

@@ -1,0 +1,134 @@
+//! Two classes or more: one name for the predictions of a split, and for what was measured on them.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Evaluation, Metric, Sample, evaluation::Judge, multiclass, quality::EpochTerms};
+
+/// Predictions of a split with their gold labels.
+#[derive(Debug, Clone)]
+pub enum AnySample {
+    /// Of two classes.
+    Two(Sample),
+    /// Of more.
+    More(multiclass::Sample),
+}
+
+impl AnySample {
+    /// Records.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Two(sample) => sample.len(),
+            Self::More(sample) => sample.len(),
+        }
+    }
+
+    /// Whether there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Records and their classes, as titles have them: `394 records, 113 positive`.
+    pub fn counts(&self) -> String {
+        match self {
+            Self::Two(sample) => format!("{} records, {} positive", sample.len(), sample.positives()),
+            Self::More(sample) => {
+                let counts: Vec<String> = sample.class_counts().iter().map(usize::to_string).collect();
+                format!("{} records, by class {}", sample.len(), counts.join(" / "))
+            }
+        }
+    }
+}
+
+/// Everything measured on a split: the content of `metrics.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum AnyEvaluation {
+    /// Of two classes.
+    Two(Box<Evaluation>),
+    /// Of more.
+    More(Box<multiclass::Evaluation>),
+}
+
+impl AnyEvaluation {
+    /// The metrics of two classes; none of more.
+    pub fn two(&self) -> Option<&Evaluation> {
+        match self {
+            Self::Two(evaluation) => Some(evaluation),
+            Self::More(_) => None,
+        }
+    }
+
+    /// Records.
+    pub fn n(&self) -> usize {
+        match self {
+            Self::Two(evaluation) => evaluation.n,
+            Self::More(evaluation) => evaluation.n,
+        }
+    }
+
+    /// AUROC against gold; of more classes their macro mean.
+    pub fn auroc(&self) -> &Metric {
+        match self {
+            Self::Two(evaluation) => &evaluation.auroc,
+            Self::More(evaluation) => &evaluation.auroc,
+        }
+    }
+
+    /// AUROC against the verbalized class; of more classes their macro mean.
+    pub fn auroc_align(&self) -> &Metric {
+        match self {
+            Self::Two(evaluation) => &evaluation.auroc_align,
+            Self::More(evaluation) => &evaluation.auroc_align,
+        }
+    }
+
+    /// κ of head and text: at 0.5, or of the arg max.
+    pub fn kappa(&self) -> Option<&Metric> {
+        match self {
+            Self::Two(evaluation) => evaluation.default.kappa.as_ref(),
+            Self::More(evaluation) => Some(&evaluation.kappa),
+        }
+    }
+
+    /// F1 at 0.5; of more classes the macro mean of the arg max's.
+    pub fn f1(&self) -> &Metric {
+        match self {
+            Self::Two(evaluation) => &evaluation.default.f1,
+            Self::More(evaluation) => &evaluation.calls.macro_mean.f1,
+        }
+    }
+
+    /// Share of texts that name a class.
+    pub fn parsable(&self) -> &Metric {
+        match self {
+            Self::Two(evaluation) => &evaluation.parsable,
+            Self::More(evaluation) => &evaluation.parsable,
+        }
+    }
+
+    /// Brier score.
+    pub fn brier(&self) -> &Metric {
+        match self {
+            Self::Two(evaluation) => &evaluation.calibration.brier,
+            Self::More(evaluation) => &evaluation.calibration.brier,
+        }
+    }
+
+    /// What the judge found.
+    pub fn judge_mut(&mut self) -> &mut Judge {
+        match self {
+            Self::Two(evaluation) => &mut evaluation.judge,
+            Self::More(evaluation) => &mut evaluation.judge,
+        }
+    }
+
+    /// What the quality score of an epoch is made of (SPEC A17, A48), but for the loss.
+    pub fn terms(&self) -> EpochTerms {
+        EpochTerms {
+            auroc: self.auroc().value,
+            auroc_align: self.auroc_align().value,
+            kappa: self.kappa().and_then(|kappa| kappa.value),
+            dev_loss: None,
+        }
+    }
+}
