@@ -46,10 +46,26 @@ const GOLDEN_FLAGS: [&str; 26] = [
 
 #[test]
 fn ten_steps_log_what_pytorch_computes() {
+    ten_steps("", &[]);
+}
+
+/// The head, its loss (smoothed by 0.1) and its gradients over more classes than two.
+#[test]
+fn ten_steps_of_three_and_of_seven_classes_log_what_pytorch_computes() {
+    for (folder, labels) in [
+        ("classes-3/", r#"task.labels=["0:a","1:b","2:c"]"#),
+        ("classes-7/", r#"task.labels=["0:a","1:b","2:c","3:d","4:e","5:f","6:g"]"#),
+    ] {
+        ten_steps(folder, &["--set", labels, "--set", "train.label_smoothing=0.1"]);
+    }
+}
+
+fn ten_steps(folder: &str, flags: &[&str]) {
+    let golden = |name: &str| golden(&format!("{folder}{name}"));
     let fixture = Fixture::new();
     fixture.write("train.jsonl", std::fs::read(golden("train.jsonl")).unwrap());
     let init = format!("train.init_from={:?}", golden("init"));
-    fixture.succeed("run", &[&GOLDEN_FLAGS[..], &["--set", &init]].concat());
+    fixture.succeed("run", &[&GOLDEN_FLAGS[..], &["--set", &init], flags].concat());
     let expected: Vec<Value> = serde_json::from_slice(&std::fs::read(golden("expected.json")).unwrap()).unwrap();
     let steps = fixture.log("run", "step");
     assert_eq!(steps.len(), expected.len());
@@ -64,12 +80,12 @@ fn ten_steps_log_what_pytorch_computes() {
             assert!(difference.abs() < tolerance, "{key}: {} for {}", step[key], expected);
         }
     }
-    weights_are_those_of_pytorch(&fixture);
+    weights_are_those_of_pytorch(&fixture, golden("final.safetensors"));
 }
 
-fn weights_are_those_of_pytorch(fixture: &Fixture) {
+fn weights_are_those_of_pytorch(fixture: &Fixture, reference: std::path::PathBuf) {
     let load = |path: std::path::PathBuf| candle_core::safetensors::load(path, &candle_core::Device::Cpu).unwrap();
-    let expected = load(golden("final.safetensors"));
+    let expected = load(reference);
     let adapter = load(fixture.path("run/checkpoints/epoch-04/adapter_model.safetensors"));
     let head = load(fixture.path("run/checkpoints/epoch-04/cls_head.safetensors"));
     assert_eq!(adapter.len() + head.len(), expected.len());

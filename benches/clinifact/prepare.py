@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """CliniFact CSV -> canonical JSONL with the simplest honest explanation: the abstract's own conclusion.
 
-    python prepare.py CSV OUT.jsonl [--first N]
+    python prepare.py CSV OUT.jsonl [--first N] [--three]
 
 Needs nothing beyond the standard library. `explanation` is the text of the abstract's CONCLUSION section (trial
 registration lines left out), or, where the abstract has no such heading, its last sentence; at most 60 words, cut at a
 sentence end where one fits. It is what the outcome sentence of a paper says, not a model's reasoning: `clsgen construct`
-makes better targets. Label 1 = TRUE; labels 0 and 2 = not supported, as in the CLSGen paper.
+makes better targets. Label 1 = TRUE; labels 0 and 2 = not supported, as in the CLSGen paper; with `--three` the labels
+stay as CliniFact's paper has them: 0 inconclusive, 1 evidence, 2 not enough information.
 """
 import argparse
 import csv
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("csv")
     parser.add_argument("out")
     parser.add_argument("--first", type=int, help="only the first N records")
+    parser.add_argument("--three", action="store_true", help="the data set's own three labels")
     args = parser.parse_args()
     csv.field_size_limit(1 << 30)
     with open(args.csv, newline="", encoding="utf-8-sig") as source:
@@ -51,7 +53,7 @@ def main() -> None:
                 "id": row["index"],
                 "claim": row["claim"],
                 "abstract": row["article_abstract"],
-                "label": int(row["label"] == "1"),
+                "label": int(row["label"]) if args.three else int(row["label"] == "1"),
                 "explanation": explanation(row["article_abstract"]),
                 "group": row["nctId"],
             }

@@ -254,9 +254,6 @@ fn check_together(config: &Config) -> Result<()> {
             None => problems.add("eval.positive", format!("{name:?} is none of task.labels: {}", labels.join(", "))),
         }
     }
-    if config.task.ordinal && config.task.labels.are_two() {
-        problems.add("task.ordinal", "two classes have no order beyond their own: leave it out");
-    }
     let train = &config.train;
     let ends = [train.w_gen_end.unwrap_or(train.w_gen), train.w_cls_end.unwrap_or(train.w_cls)];
     let always_zero =

@@ -75,7 +75,7 @@ impl<'a> Plan<'a> {
         if let Some(baseline) = baselines.iter().find(|baseline| !info.labels.are_two() && of_two.contains(baseline)) {
             let message = format!("the baseline {} gives the probability of one of two classes", baseline.name());
             return Err(Error::usage(format!("{message}; this task has {}", info.labels.count()))
-                .hint("of more classes: --baselines label,self-consistency,token-probability"));
+                .hint("of more classes: --baselines label,self_consistency,token_probability"));
         }
         let plan = Self { job, baselines, runs, info, known, own, overwrite };
         if plan.baselines.contains(&Baseline::Verbalized) {

@@ -4,6 +4,7 @@
 pub fn changed(key: &str) -> Vec<&'static str> {
     match key {
         "task.labels" => vec![r#"task.labels=["0:no","1:yes"]"#],
+        "task.ordinal" => vec!["task.ordinal=true"],
         "task.prompt" => vec!["task.prompt=prompt2.toml"],
         "data.format" => vec!["data.format=jsonl"],
         "data.fields" => vec!["data.fields.text=other"],
@@ -61,6 +62,7 @@ pub fn changed(key: &str) -> Vec<&'static str> {
         "eval.verbalized_prompt" => vec!["eval.verbalized_prompt=verbalized.toml"],
         "eval.runs" => vec!["eval.runs=2"],
         "eval.bootstrap" => vec!["eval.bootstrap=21"],
+        "eval.positive" => vec!["eval.positive=1:death"],
         "eval.subgroups" => vec![r#"eval.subgroups=["sex"]"#],
         "eval.temperature" => vec!["eval.temperature=0.7"],
         "eval.top_p" => vec!["eval.top_p=0.5"],

@@ -1,22 +1,29 @@
 """Ten optimizer steps of the joint objective in PyTorch + PEFT: the reference of tests/train.rs.
 
-    python tests/golden/train.py            (torch, transformers, peft; writes tests/golden/train/)
+    python tests/golden/train.py [CLASSES]  (torch, transformers, peft; writes tests/golden/train/)
 
 Writes a tiny random base model with a byte tokenizer, a checkpoint to start from (`train.init_from`), eleven records of
-which three have no explanation, and what each step must log. Dropout is off: its masks are ours alone.
+which three have no explanation, and what each step must log. Dropout is off: its masks are ours alone. With a number of
+classes (3 and 7 are kept; after the run without one, which empties the folder) the same over a head of so many and label
+smoothing of 0.1, in `train/classes-K/`, over the same base.
 """
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, get_linear_schedule_with_warmup
 
-OUT = Path(__file__).parent / "train"
-LABELS = ["0:alive", "1:death"]
+CLASSES = int(sys.argv[1]) if len(sys.argv) > 1 else 2
+TWO = CLASSES == 2
+BASE = Path(__file__).parent / "train/base"
+OUT = Path(__file__).parent / ("train" if TWO else f"train/classes-{CLASSES}")
+LABELS = ["0:alive", "1:death"] if TWO else [f"{k}:{'abcdefg'[k]}" for k in range(CLASSES)]
+SMOOTHING = 0.0 if TWO else 0.1
 PROMPT = {
     "system": "You read notes.",
     "user": "Note: {document}",
@@ -49,7 +56,7 @@ def byte_tokenizer():
 def records():
     rows = []
     for i in range(11):
-        row = {"id": f"n{i}", "text": f"Patient {i} has " + "fever and a cough " * (1 + i % 4), "label": int(i % 3 == 0)}
+        row = {"id": f"n{i}", "text": f"Patient {i} has " + "fever and a cough " * (1 + i % 4), "label": int(i % 3 == 0) if TWO else i % CLASSES}
         if i % 4 != 2:
             row["explanation"] = f"The note mentions fever {1 + i % 4} times" + ", which is grave." * (i % 3)
         rows.append(row)
@@ -59,7 +66,7 @@ def records():
 class Head(torch.nn.Module):
     def __init__(self, d, hidden):
         super().__init__()
-        self.dense, self.out = torch.nn.Linear(d, hidden), torch.nn.Linear(hidden, 2)
+        self.dense, self.out = torch.nn.Linear(d, hidden), torch.nn.Linear(hidden, CLASSES)
 
     def forward(self, h):
         return self.out(torch.nn.functional.gelu(self.dense(h)))
@@ -72,9 +79,12 @@ def build():
         initializer_range=0.2, attn_implementation="eager",
     )
     base = LlamaForCausalLM(config).float()
-    base.save_pretrained(OUT / "base")
-    (OUT / "base/tokenizer.json").write_text(json.dumps(byte_tokenizer()))
-    (OUT / "base/tokenizer_config.json").write_text(json.dumps({"eos_token": "<|eot|>", "tokenizer_class": "PreTrainedTokenizerFast"}))
+    if TWO:
+        base.save_pretrained(BASE)
+        (BASE / "tokenizer.json").write_text(json.dumps(byte_tokenizer()))
+        (BASE / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|eot|>", "tokenizer_class": "PreTrainedTokenizerFast"}))
+    for name, kept in load_file(BASE / "model.safetensors").items():
+        assert torch.equal(base.state_dict()[name], kept), f"{name}: train/base is of another torch: write all of it anew"
     lora = LoraConfig(r=4, lora_alpha=8, lora_dropout=0.0, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"], task_type="CAUSAL_LM")
     model = get_peft_model(base, lora)
     for name, p in model.named_parameters():
@@ -87,7 +97,7 @@ def save_init(model, head):
     model.save_pretrained(OUT / "init")
     (OUT / "init/README.md").unlink(missing_ok=True)
     save_file({k: v.detach().clone() for k, v in head.state_dict().items()}, OUT / "init/cls_head.safetensors")
-    clsgen = {"schema": 1, "base_model": "../base", "labels": LABELS, "prompt": PROMPT,
+    clsgen = {"schema": 1, "base_model": "../base" if TWO else "../../base", "labels": LABELS, "prompt": PROMPT,
               "head": {"hidden": 16, "activation": "gelu", "dropout": 0.0}, "max_input_tokens": 256, "max_output_tokens": 96}
     (OUT / "init/clsgen.json").write_text(json.dumps(clsgen, indent=1))
 
@@ -110,14 +120,15 @@ def main():
     (OUT / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     model, head = build()
     save_init(model, head)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(OUT / "base")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(BASE)
     encoded = [(*encode(tokenizer, row), row["label"]) for row in rows]
 
     parameters = [p for p in model.parameters() if p.requires_grad] + list(head.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=LR, weight_decay=DECAY)
     groups = [encoded[i:i + BATCH * ACCUMULATION] for i in range(0, len(encoded), BATCH * ACCUMULATION)]
     schedule = get_linear_schedule_with_warmup(optimizer, WARMUP, EPOCHS * len(groups))
-    ce = lambda logits, targets: torch.nn.functional.cross_entropy(logits, torch.tensor(targets), reduction="sum")
+    ce = lambda logits, targets, smoothing=0.0: torch.nn.functional.cross_entropy(
+        logits, torch.tensor(targets), reduction="sum", label_smoothing=smoothing)
     lines = []
     for step in range(STEPS):
         group = groups[step % len(groups)]
@@ -125,7 +136,7 @@ def main():
         optimizer.zero_grad()
         for prompt, target, label in group:
             hidden = model.model.model(input_ids=torch.tensor([prompt + target])).last_hidden_state[0]
-            loss_cls = ce(head(hidden[len(prompt) - 1:len(prompt)]), [label]) / len(group)
+            loss_cls = ce(head(hidden[len(prompt) - 1:len(prompt)]), [label], SMOOTHING) / len(group)
             loss = W_CLS * loss_cls
             cls += loss_cls.item()
             if target:
