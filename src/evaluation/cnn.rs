@@ -85,6 +85,7 @@ pub fn run(
         };
         let work = Work {
             cnn,
+            classes: context.config.task.labels.len(),
             folder: &folder,
             train: split("train", &train_path)?,
             dev: split("dev", &dev_path)?,
@@ -122,6 +123,7 @@ fn documents(embeddings: &Embeddings, records: &[Record], fields: &[String], cnn
 
 struct Work<'a> {
     cnn: &'a Cnn,
+    classes: usize,
     folder: &'a Path,
     embeddings: Embeddings,
     train: Vec<Document>,
@@ -144,7 +146,7 @@ impl Work<'_> {
                 trainer.save(&self.state())?;
                 tracing::info!("cnn: seed {seed}, epoch {} of {}, loss {loss:.4}", trainer.epoch(), best.epoch);
             }
-            let probabilities = predict(trainer.network(), &self.embeddings, &test, self.cnn.batch_size)?;
+            let probabilities = predict(trainer.network(), &self.embeddings, &test)?;
             let mut lines = String::new();
             for (record, probability) in records.iter().zip(probabilities) {
                 let line = Line { id: record.id.clone(), label: record.label, probability };
@@ -161,7 +163,8 @@ impl Work<'_> {
     }
 
     fn trainer(&self, learning_rate: f64, seed: u64, until: usize) -> Result<Trainer<'_>> {
-        Trainer::start(&self.embeddings, &self.train, self.cnn, (learning_rate, seed), &self.state(), until)
+        let (folder, schedule) = (self.state(), (learning_rate, seed));
+        Trainer::start(&self.embeddings, self.classes, &self.train, self.cnn, schedule, &folder, until)
     }
 
     /// Every epoch of every learning rate, scored on dev; the best one, the earliest of equals.
@@ -183,7 +186,7 @@ impl Work<'_> {
                 let loss = trainer.train_epoch()?;
                 // An epoch that is trained again, for want of its state, is logged already.
                 if trainer.epoch() > done {
-                    let probabilities = predict(trainer.network(), &self.embeddings, &self.dev, self.cnn.batch_size)?;
+                    let probabilities = predict(trainer.network(), &self.embeddings, &self.dev)?;
                     let score = minority_score(&probabilities, &labels, 2 * positives <= self.train.len());
                     let result = EpochResult {
                         learning_rate,

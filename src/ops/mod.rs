@@ -12,7 +12,6 @@ pub mod dropout;
 pub mod embedding;
 pub mod kv_store;
 pub mod linear;
-pub mod max_over_time;
 pub mod random;
 pub mod rms_norm;
 pub mod rope;

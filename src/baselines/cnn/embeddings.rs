@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use tokenizers::Tokenizer;
 
 use crate::{
@@ -18,10 +18,8 @@ const TENSOR: &str = "embeddings.word_embeddings.weight";
 pub struct Embeddings {
     tokenizer: Tokenizer,
     separator: Option<u32>,
-    /// `(vocabulary, width)`, rows one after another.
-    table: Vec<f32>,
-    /// Width D of a vector.
-    pub width: usize,
+    /// `(vocabulary, D)`.
+    table: Tensor,
 }
 
 /// A record as word pieces. `Debug` prints counts only.
@@ -53,20 +51,18 @@ impl Embeddings {
             )
         })?;
         let table = weights::read_one(&source, TENSOR, &Device::Cpu)?;
-        let (rows, width) = table.dims2()?;
-        Self::new(tokenizer, table.flatten_all()?.to_vec1()?, width).and_then(|embeddings| {
-            match embeddings.tokenizer.get_vocab_size(true) {
-                size if size <= rows => Ok(embeddings),
-                size => Err(Error::model(format!(
-                    "{}: the tokenizer knows {size} pieces, {TENSOR} has {rows} rows",
-                    dir.display()
-                ))),
-            }
+        let (rows, _) = table.dims2()?;
+        Self::new(tokenizer, table).and_then(|embeddings| match embeddings.tokenizer.get_vocab_size(true) {
+            size if size <= rows => Ok(embeddings),
+            size => Err(Error::model(format!(
+                "{}: the tokenizer knows {size} pieces, {TENSOR} has {rows} rows",
+                dir.display()
+            ))),
         })
     }
 
-    /// Embeddings of this table of `width` columns.
-    pub fn new(mut tokenizer: Tokenizer, table: Vec<f32>, width: usize) -> Result<Self> {
+    /// Embeddings of this table, `(vocabulary, D)`, f32.
+    pub fn new(mut tokenizer: Tokenizer, table: Tensor) -> Result<Self> {
         // Neither cut nor padded, and `[SEP]` in a note is five characters, not the separator.
         let unlimited = tokenizer
             .with_truncation(None)
@@ -76,7 +72,7 @@ impl Embeddings {
         tokenizer.with_padding(None);
         tokenizer.set_encode_special_tokens(true);
         let separator = tokenizer.token_to_id("[SEP]");
-        Ok(Self { tokenizer, separator, table, width })
+        Ok(Self { tokenizer, separator, table })
     }
 
     /// The word pieces of a record's fields, in order, `[SEP]` between them; the first `max_tokens`.
@@ -97,14 +93,14 @@ impl Embeddings {
         Ok(Document { ids, label: record.label == Some(Class::ONE) })
     }
 
-    /// Appends the vectors of `ids` to `rows`, and zeros up to `least` rows. Returns how many rows these are.
-    pub fn extend(&self, ids: &[u32], least: usize, rows: &mut Vec<f32>) -> usize {
-        for &id in ids {
-            let start = id as usize * self.width;
-            rows.extend_from_slice(&self.table[start..start + self.width]);
-        }
-        let count = ids.len().max(least);
-        rows.resize(rows.len() + (count - ids.len()) * self.width, 0.0);
-        count
+    /// Width D of a vector.
+    pub fn width(&self) -> Result<usize> {
+        Ok(self.table.dim(1)?)
+    }
+
+    /// The vectors of `ids`, and zeros up to `least` of them: `(tokens, D)`.
+    pub fn embed(&self, ids: &[u32], least: usize) -> Result<Tensor> {
+        let rows = self.table.index_select(&Tensor::new(ids, &Device::Cpu)?, 0)?;
+        Ok(rows.pad_with_zeros(0, 0, least.saturating_sub(ids.len()))?)
     }
 }

@@ -1,19 +1,18 @@
-//! The network's weights, its forward pass and the gradients of all its weights.
+//! The network's weights and its forward pass; the gradients are candle's.
 
 use std::collections::BTreeMap;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::{Conv1d, Conv1dConfig, Linear, Module};
 
 use super::{Document, Embeddings};
 use crate::{
-    config::{self, Activation::Relu},
+    config,
     error::{Error, Result},
     model::Gradients,
     ops::{
-        Offsets, activation,
+        Offsets,
         dropout::{self, DropoutKey},
-        linear,
-        max_over_time::{self, Winners},
     },
     rng::{Rng, hash_name, streams},
 };
@@ -21,41 +20,16 @@ use crate::{
 /// Kernel sizes of Table 6.
 pub const KERNELS: [usize; 4] = [2, 3, 4, 5];
 
-/// Where in training a forward pass is: decides its dropout masks.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Place {
-    /// Seed of the run.
-    pub seed: u64,
-    /// Optimizer step, counted from 1.
-    pub step: usize,
-    /// Dropout probability.
-    pub dropout: f64,
-}
-
-/// The trained tensors, f32: `conv<k>.weight (F, k·D)`, `conv<k>.bias (F)`, `projection.weight (P, 4F)`,
-/// `projection.bias (P)`, `out.weight (2, P)`, `out.bias (2)`.
+/// The trained variables, f32: `conv<k>.weight (F, k·D)`, `conv<k>.bias (F)`, `projection.weight (P, 4F)`,
+/// `projection.bias (P)`, `out.weight (classes, P)`, `out.bias (classes)`.
 #[derive(Debug)]
 pub struct Network {
     tensors: BTreeMap<String, Tensor>,
 }
 
-/// What the backward pass needs.
-#[derive(Debug)]
-pub(super) struct Saved {
-    /// Embedded documents, `(tokens, D)`.
-    x: Tensor,
-    /// Of each kernel size.
-    winners: Vec<Winners>,
-    /// `(documents, 4F)` before its ReLU, and what the projection reads.
-    pooled: [Tensor; 2],
-    /// `(documents, P)` before its ReLU, and what the output reads.
-    projected: [Tensor; 2],
-    place: Option<Place>,
-}
-
 impl Network {
     /// PyTorch's initial distributions, U(±1/√fan_in), from stream `BASELINE` of `seed`.
-    pub fn new(width: usize, cnn: &config::Cnn, seed: u64) -> Result<Self> {
+    pub fn new(width: usize, classes: usize, cnn: &config::Cnn, seed: u64) -> Result<Self> {
         let rng = Rng::new(seed, streams::BASELINE);
         let mut tensors = BTreeMap::new();
         let mut add = |layer: &str, out: usize, fan_in: usize| -> Result<()> {
@@ -73,13 +47,14 @@ impl Network {
             add(&format!("conv{kernel}"), cnn.filters, kernel * width)?;
         }
         add("projection", cnn.projection, KERNELS.len() * cnn.filters)?;
-        add("out", 2, cnn.projection)?;
-        Ok(Self::from_tensors(tensors))
+        add("out", classes, cnn.projection)?;
+        Self::from_tensors(tensors)
     }
 
-    /// A network of these tensors, which it takes over.
-    pub fn from_tensors(tensors: BTreeMap<String, Tensor>) -> Self {
-        Self { tensors }
+    /// A network of these tensors, of which it makes variables.
+    pub fn from_tensors(tensors: BTreeMap<String, Tensor>) -> Result<Self> {
+        let variable = |(name, tensor)| Ok((name, Var::from_tensor(&tensor)?.into_inner()));
+        Ok(Self { tensors: tensors.into_iter().map(variable).collect::<Result<_>>()? })
     }
 
     /// The trained tensors by name. They share storage with the network: an in-place optimizer step changes it.
@@ -87,83 +62,73 @@ impl Network {
         &self.tensors
     }
 
-    fn tensor(&self, name: &str) -> Result<&Tensor> {
-        self.tensors.get(name).ok_or_else(|| Error::model(format!("the CNN has no tensor {name}")))
-    }
-
     /// Weight and bias.
     fn layer(&self, name: &str) -> Result<(&Tensor, &Tensor)> {
-        Ok((self.tensor(&format!("{name}.weight"))?, self.tensor(&format!("{name}.bias"))?))
+        let tensor = |part: &str| {
+            let name = format!("{name}.{part}");
+            self.tensors.get(&name).ok_or_else(|| Error::model(format!("the CNN has no tensor {name}")))
+        };
+        Ok((tensor("weight")?, tensor("bias")?))
     }
 
-    /// Two logits a document, `(documents, 2)`, without dropout.
-    pub fn logits(&self, embeddings: &Embeddings, documents: &[&Document]) -> Result<Tensor> {
-        Ok(self.forward(embeddings, documents, None)?.0)
+    fn linear(&self, name: &str, x: &Tensor) -> Result<Tensor> {
+        let (weight, bias) = self.layer(name)?;
+        Ok(Linear::new(weight.clone(), Some(bias.clone())).forward(x)?)
     }
 
-    /// [`Network::logits`] with the dropout of `place`, and what [`Network::backward`] needs.
+    /// Logits of a document, `(1, classes)`; `masks` are its rows of [`Network::masks`], for training alone.
     pub(super) fn forward(
         &self,
         embeddings: &Embeddings,
-        documents: &[&Document],
-        place: Option<Place>,
-    ) -> Result<(Tensor, Saved)> {
-        let mut rows = Vec::new();
-        let longest = KERNELS[KERNELS.len() - 1];
-        let lengths: Vec<usize> =
-            documents.iter().map(|document| embeddings.extend(&document.ids, longest, &mut rows)).collect();
-        let (offsets, width) = (Offsets::from_lengths(&lengths), embeddings.width);
-        let x = Tensor::from_vec(rows, (offsets.total(), width), &Device::Cpu)?;
-        let (mut parts, mut winners) = (Vec::new(), Vec::new());
+        document: &Document,
+        masks: Option<&[Tensor; 2]>,
+    ) -> Result<Tensor> {
+        let x = embeddings.embed(&document.ids, KERNELS[KERNELS.len() - 1])?;
+        let mut pooled = Vec::with_capacity(KERNELS.len());
         for kernel in KERNELS {
             let (weight, bias) = self.layer(&format!("conv{kernel}"))?;
-            let (part, won) = max_over_time::forward(&x, weight, &offsets)?;
-            // A bias shifts every window alike, and ReLU keeps their order: both may follow the maximum.
-            parts.push(part.broadcast_add(bias)?);
-            winners.push(won);
+            pooled.push((max_over_time(&x, weight, kernel)? + bias)?);
         }
-        let pooled = Tensor::cat(&parts, 1)?;
-        let features = mask(&activation::forward(Relu, &pooled)?, place, 0)?;
-        let (weight, bias) = self.layer("projection")?;
-        let projected = linear::forward(&features, weight, Some(bias))?;
-        let hidden = mask(&activation::forward(Relu, &projected)?, place, 1)?;
-        let (weight, bias) = self.layer("out")?;
-        let logits = linear::forward(&hidden, weight, Some(bias))?;
-        Ok((logits, Saved { x, winners, pooled: [pooled, features], projected: [projected, hidden], place }))
+        let features = relu(&Tensor::cat(&pooled, 0)?.unsqueeze(0)?)?;
+        let features = masks.map_or(Ok(features.clone()), |[mask, _]| features * mask)?;
+        let hidden = relu(&self.linear("projection", &features)?)?;
+        let hidden = masks.map_or(Ok(hidden.clone()), |[_, mask]| hidden * mask)?;
+        self.linear("out", &hidden)
     }
 
-    /// `dlogits (documents, 2)` → the gradient of every tensor, by its name.
-    pub(super) fn backward(&self, saved: Saved, dlogits: &Tensor) -> Result<Gradients> {
-        let Saved { x, winners, pooled: [pooled, features], projected: [projected, hidden], place } = saved;
-        let mut gradients = Gradients::new();
-        let mut add = |layer: &str, weight: Tensor, dy: &Tensor| -> Result<()> {
-            gradients.insert(format!("{layer}.weight"), weight);
-            gradients.insert(format!("{layer}.bias"), dy.sum(0)?);
-            Ok(())
+    /// Masks of inverted dropout for the documents of a step, a function of (seed, step, layer): `(documents, 4F)` for
+    /// what the projection reads, `(documents, P)` for what the output reads.
+    pub(super) fn masks(&self, documents: usize, dropout: f64, seed: u64, step: usize) -> Result<[Tensor; 2]> {
+        let mask = |layer: &str, place: u64| {
+            let ones = Tensor::ones((documents, self.layer(layer)?.0.dim(1)?), DType::F32, &Device::Cpu)?;
+            let (rng, steps) = (Rng::new(seed, streams::BASELINE), vec![2 * step as u64 + place]);
+            let key = DropoutKey { p: dropout as f32, rng, steps };
+            dropout::forward(&ones, &key, &Offsets::from_lengths(&[documents]))
         };
-        add("out", linear::backward_weight(dlogits, &hidden)?, dlogits)?;
-        let dhidden = mask(&linear::backward_input(dlogits, self.layer("out")?.0)?, place, 1)?;
-        let dprojected = activation::backward(Relu, &projected, &dhidden)?;
-        add("projection", linear::backward_weight(&dprojected, &features)?, &dprojected)?;
-        let dfeatures = mask(&linear::backward_input(&dprojected, self.layer("projection")?.0)?, place, 0)?;
-        let dpooled = activation::backward(Relu, &pooled, &dfeatures)?;
-        let mut first = 0;
-        for (kernel, winners) in KERNELS.iter().zip(&winners) {
-            let layer = format!("conv{kernel}");
-            let (filters, span) = self.layer(&layer)?.0.dims2()?;
-            let dy = dpooled.narrow(1, first, filters)?;
-            add(&layer, max_over_time::backward_weight(&dy, &x, winners, span)?, &dy)?;
-            first += filters;
-        }
-        Ok(gradients)
+        Ok([mask("projection", 0)?, mask("out", 1)?])
+    }
+
+    /// The gradient of `loss` in every tensor, by its name.
+    pub(super) fn gradients(&self, loss: &Tensor) -> Result<Gradients> {
+        let mut gradients = loss.backward()?;
+        Ok(self.tensors.iter().filter_map(|(name, x)| Some((name.clone(), gradients.remove(x)?))).collect())
     }
 }
 
-/// Inverted dropout with a mask that is a function of (seed, step, layer): also the backward pass, applied to the
-/// gradient.
-fn mask(x: &Tensor, place: Option<Place>, layer: u64) -> Result<Tensor> {
-    let Some(Place { seed, step, dropout }) = place else { return Ok(x.clone()) };
-    let key =
-        DropoutKey { p: dropout as f32, rng: Rng::new(seed, streams::BASELINE), steps: vec![2 * step as u64 + layer] };
-    dropout::forward(x, &key, &Offsets::from_lengths(&[x.dim(0)?]))
+/// `max_t ⟨W[f], x[t .. t+k]⟩`: `x (tokens, D)`, `weight (F, k·D)` → `(F)`.
+///
+/// Only the windows that win are in candle's graph: of a convolution it would keep every output, and compute the
+/// gradient of the frozen x, at three times the work.
+fn max_over_time(x: &Tensor, weight: &Tensor, kernel: usize) -> Result<Tensor> {
+    let (filters, span) = weight.dims2()?;
+    let taps = weight.detach().reshape((filters, kernel, span / kernel))?.transpose(1, 2)?.contiguous()?;
+    let convolution = Conv1d::new(taps, None, Conv1dConfig::default());
+    let first = convolution.forward(&x.t()?.unsqueeze(0)?)?.squeeze(0)?.argmax_keepdim(1)?;
+    let rows = first.broadcast_add(&Tensor::arange(0, kernel as u32, &Device::Cpu)?)?.flatten_all()?;
+    Ok((x.index_select(&rows, 0)?.reshape((filters, span))? * weight)?.sum(1)?)
+}
+
+/// Of x = 0 the gradient is 0, as in PyTorch; `Tensor::relu` has 1.
+fn relu(x: &Tensor) -> Result<Tensor> {
+    Ok((x * x.gt(0f32)?.to_dtype(x.dtype())?)?)
 }

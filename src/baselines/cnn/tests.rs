@@ -22,7 +22,8 @@ fn embeddings() -> Embeddings {
     });
     let tokenizer = tokenizers::Tokenizer::from_bytes(json.to_string()).unwrap();
     let rng = Rng::new(3, streams::MODEL_INIT);
-    Embeddings::new(tokenizer, (0..22 * 6).map(|i| rng.normal(0, i)).collect(), 6).unwrap()
+    let table: Vec<f32> = (0..22 * 6).map(|i| rng.normal(0, i)).collect();
+    Embeddings::new(tokenizer, Tensor::from_vec(table, (22, 6), &Device::Cpu).unwrap()).unwrap()
 }
 
 /// Documents of random words; a positive holds `w7 w3` somewhere, which order alone tells from a negative's `w3 w7`.
@@ -61,7 +62,7 @@ fn it_learns_a_word_order_and_a_resumed_run_is_the_same_run() {
     let (train, dev) = (documents(&embeddings, 96), documents(&embeddings, 160).split_off(96));
     let labels: Vec<bool> = dev.iter().map(|document| document.label).collect();
     let state = folder.path().join("state");
-    let mut whole = Trainer::start(&embeddings, &train, &cnn, (1e-2, 42), &state, 12).unwrap();
+    let mut whole = Trainer::start(&embeddings, 2, &train, &cnn, (1e-2, 42), &state, 12).unwrap();
     let mut losses = Vec::new();
     for epoch in 1..=12 {
         losses.push(whole.train_epoch().unwrap());
@@ -69,18 +70,18 @@ fn it_learns_a_word_order_and_a_resumed_run_is_the_same_run() {
             whole.save(&state).unwrap();
         }
     }
-    let probabilities = predict(whole.network(), &embeddings, &dev, 7).unwrap();
+    let probabilities = predict(whole.network(), &embeddings, &dev).unwrap();
     let score = minority_score(&probabilities, &labels, true);
     assert!(score > 0.8 && losses[11] < losses[0] - 0.1, "score {score}, losses {losses:?}");
-    let mut resumed = Trainer::start(&embeddings, &train, &cnn, (1e-2, 42), &state, 12).unwrap();
+    let mut resumed = Trainer::start(&embeddings, 2, &train, &cnn, (1e-2, 42), &state, 12).unwrap();
     assert_eq!(resumed.epoch(), 5);
     for loss in &losses[5..] {
         assert_eq!(resumed.train_epoch().unwrap(), *loss);
     }
-    assert_eq!(predict(resumed.network(), &embeddings, &dev, 7).unwrap(), probabilities);
+    assert_eq!(predict(resumed.network(), &embeddings, &dev).unwrap(), probabilities);
     // Another run does not take this state, nor one that is already further than wanted.
-    assert_eq!(Trainer::start(&embeddings, &train, &cnn, (1e-2, 0), &state, 12).unwrap().epoch(), 0);
-    assert_eq!(Trainer::start(&embeddings, &train, &cnn, (1e-2, 42), &state, 4).unwrap().epoch(), 0);
+    assert_eq!(Trainer::start(&embeddings, 2, &train, &cnn, (1e-2, 0), &state, 12).unwrap().epoch(), 0);
+    assert_eq!(Trainer::start(&embeddings, 2, &train, &cnn, (1e-2, 42), &state, 4).unwrap().epoch(), 0);
 }
 
 #[test]
@@ -115,17 +116,12 @@ fn forward_and_gradients_are_pytorchs() {
     };
     let weights =
         golden["weights"].as_object().unwrap().iter().map(|(name, value)| (name.clone(), tensor(value))).collect();
-    let network = Network::from_tensors(weights);
+    let network = Network::from_tensors(weights).unwrap();
     let tokenizer = tokenizers::Tokenizer::from_bytes(
         r#"{"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token":"a"}}"#,
     )
     .unwrap();
-    let embeddings = Embeddings::new(
-        tokenizer,
-        numbers(&golden["embeddings"]["values"]),
-        numbers(&golden["embeddings"]["shape"])[1] as usize,
-    )
-    .unwrap();
+    let embeddings = Embeddings::new(tokenizer, tensor(&golden["embeddings"])).unwrap();
     let documents: Vec<Document> = golden["ids"]
         .as_array()
         .unwrap()
@@ -133,7 +129,9 @@ fn forward_and_gradients_are_pytorchs() {
         .zip(golden["labels"].as_array().unwrap())
         .map(|(ids, label)| Document { ids: numbers(ids).iter().map(|id| *id as u32).collect(), label: label == 1 })
         .collect();
-    let (logits, saved) = network.forward(&embeddings, &documents.iter().collect::<Vec<_>>(), None).unwrap();
+    let logits: Vec<Tensor> =
+        documents.iter().map(|document| network.forward(&embeddings, document, None).unwrap()).collect();
+    let logits = Tensor::cat(&logits, 0).unwrap();
     let close = |name: &str, ours: &Tensor, expected: &serde_json::Value| {
         let (ours, expected) = (ours.flatten_all().unwrap().to_vec1::<f32>().unwrap(), numbers(&expected["values"]));
         assert_eq!(ours.len(), expected.len(), "{name}");
@@ -143,9 +141,9 @@ fn forward_and_gradients_are_pytorchs() {
     };
     close("logits", &logits, &golden["logits"]);
     let labels: Vec<u32> = documents.iter().map(|document| u32::from(document.label)).collect();
-    let (losses, dlogits) = cross_entropy::forward_backward(logits, &labels, &[1.0 / 3.0; 3]).unwrap();
-    assert!((losses.iter().sum::<f32>() / 3.0 - golden["loss"].as_f64().unwrap() as f32).abs() < 1e-5);
-    let gradients = network.backward(saved, &dlogits).unwrap();
+    let loss = cross_entropy(&logits, &Tensor::new(labels, &Device::Cpu).unwrap()).unwrap();
+    assert!((loss.to_scalar::<f32>().unwrap() - golden["loss"].as_f64().unwrap() as f32).abs() < 1e-5);
+    let gradients = network.gradients(&loss).unwrap();
     let expected = golden["gradients"].as_object().unwrap();
     assert_eq!(gradients.len(), expected.len());
     for (name, gradient) in &gradients {

@@ -2,21 +2,18 @@
 
 use std::path::Path;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
+use candle_nn::loss::cross_entropy;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Document, Embeddings,
-    network::{Network, Place},
-};
+use super::{Document, Embeddings, network::Network};
 use crate::{
     config::{self, Train},
     device,
     error::{Error, Result},
     generate::predict::softmax,
     metrics::{classification::Confusion, ranking},
-    model::peft,
-    ops::cross_entropy,
+    model::{self, Gradients, peft},
     rng::{Rng, streams},
     storage::{AtomicDir, verify_manifest},
     train::{optimizer::Optimizer, schedule::CosineSchedule},
@@ -63,6 +60,7 @@ impl<'a> Trainer<'a> {
     /// Begins a run, or goes on from the state in `folder` where it is this run's, at most `until` epochs old.
     pub fn start(
         embeddings: &'a Embeddings,
+        classes: usize,
         train: &'a [Document],
         cnn: &'a config::Cnn,
         (learning_rate, seed): (f64, u64),
@@ -75,14 +73,14 @@ impl<'a> Trainer<'a> {
         let held = read_state(folder)
             .filter(|state| state.learning_rate == learning_rate && state.seed == seed && state.epoch <= until);
         let (network, moments) = match held {
-            None => (Network::new(embeddings.width, cnn, seed)?, None),
+            None => (Network::new(embeddings.width()?, classes, cnn, seed)?, None),
             Some(_) => {
                 let path = folder.join(TENSORS);
                 let tensors = candle_core::safetensors::load(&path, &Device::Cpu).map_err(|e| {
                     Error::model(format!("{}: {e}", path.display())).hint("delete the folder and try again")
                 })?;
                 let (moments, weights) = tensors.into_iter().partition(|(name, _)| name.starts_with("exp_avg"));
-                (Network::from_tensors(weights), Some(moments))
+                (Network::from_tensors(weights)?, Some(moments))
             }
         };
         let settings = Train { weight_decay: cnn.weight_decay, max_grad_norm: 0.0, ..Train::default() };
@@ -119,16 +117,22 @@ impl<'a> Trainer<'a> {
         Ok(sum / self.train.len() as f64)
     }
 
+    /// A document at a time: a graph holds its winning windows, tens of megabytes.
     fn step(&mut self, documents: &[&Document], step: usize) -> Result<f64> {
-        let place = Place { seed: self.state.seed, step, dropout: self.cnn.dropout };
-        let (logits, saved) = self.network.forward(self.embeddings, documents, Some(place))?;
-        let labels: Vec<u32> = documents.iter().map(|document| u32::from(document.label)).collect();
-        let count = documents.len() as f64;
-        let (losses, dlogits) =
-            cross_entropy::forward_backward(logits, &labels, &vec![(1.0 / count) as f32; documents.len()])?;
-        let gradients = self.network.backward(saved, &dlogits)?;
+        let masks = self.network.masks(documents.len(), self.cnn.dropout, self.state.seed, step)?;
+        let (mut gradients, mut sum) = (Gradients::new(), 0.0);
+        for (row, document) in documents.iter().enumerate() {
+            let [features, hidden] = &masks;
+            let masks = [features.narrow(0, row, 1)?, hidden.narrow(0, row, 1)?];
+            let logits = self.network.forward(self.embeddings, document, Some(&masks))?;
+            let loss = cross_entropy(&logits, &Tensor::new(&[u32::from(document.label)], &Device::Cpu)?)?;
+            sum += f64::from(loss.to_scalar::<f32>()?);
+            for (name, gradient) in self.network.gradients(&(loss / documents.len() as f64)?)? {
+                model::accumulate(&mut gradients, &name, gradient)?;
+            }
+        }
         self.optimizer.step(&gradients, step, self.schedule.learning_rate(step))?;
-        Ok(losses.into_iter().map(f64::from).sum::<f64>() / count)
+        Ok(sum / documents.len() as f64)
     }
 
     /// Writes the state that [`Trainer::start`] goes on from, whole or not at all.
@@ -150,18 +154,13 @@ fn read_state(folder: &Path) -> Option<State> {
     serde_json::from_slice(&bytes).ok()
 }
 
-/// Probabilities of class 1. `batch_size` documents are read at once; a document's probability does not depend on what
-/// else is read.
-pub fn predict(
-    network: &Network,
-    embeddings: &Embeddings,
-    documents: &[Document],
-    batch_size: usize,
-) -> Result<Vec<f64>> {
+/// Probabilities of class 1. A document's does not depend on what else is read.
+pub fn predict(network: &Network, embeddings: &Embeddings, documents: &[Document]) -> Result<Vec<f64>> {
     let mut probabilities = Vec::with_capacity(documents.len());
-    for batch in documents.chunks(batch_size) {
-        let logits: Vec<Vec<f32>> = network.logits(embeddings, &batch.iter().collect::<Vec<_>>())?.to_vec2()?;
-        probabilities.extend(logits.iter().map(|row| softmax(&[f64::from(row[0]), f64::from(row[1])])[1]));
+    for document in documents {
+        let logits: Vec<f32> = network.forward(embeddings, document, None)?.flatten_all()?.to_vec1()?;
+        let logits: Vec<f64> = logits.into_iter().map(f64::from).collect();
+        probabilities.extend(softmax(&logits).get(1));
     }
     Ok(probabilities)
 }
