@@ -5,7 +5,7 @@ pub mod progress;
 mod statistics;
 mod trial;
 
-use std::{cell::RefCell, collections::HashMap};
+use std::cell::RefCell;
 
 use serde::{Deserialize, Serialize};
 
@@ -102,7 +102,6 @@ pub fn explain(
     method: Method<'_>,
     emit: &mut dyn FnMut(usize, Explained) -> Result<()>,
 ) -> Result<()> {
-    let verdicts: RefCell<HashMap<usize, Vec<Result<Checked>>>> = RefCell::default();
     // Tokens that each prompt lost, in the order of the requests.
     let truncated: RefCell<Vec<usize>> = RefCell::default();
     // The engine's requests cannot fail; what ended them early comes out at the end.
@@ -125,21 +124,17 @@ pub fn explain(
         }
     });
     let mut accept = |request: usize, _: usize, generation: &Generation| {
-        let verdict = check_trial(records[request], generation, method);
         // A tokenizer that fails ends the record's trials; the error comes out when the record is emitted.
-        let done = !matches!(verdict, Ok(Err(_)));
-        verdicts.borrow_mut().entry(request).or_default().push(verdict);
-        done
+        !matches!(check_trial(records[request], generation, method), Ok(Err(_)))
     };
     let mut finished = |completed: Completed| {
-        let verdicts = verdicts.borrow_mut().remove(&completed.index).unwrap_or_default();
         let mut explained = Explained {
             generated_tokens: completed.generations.iter().map(|generation| generation.generated_tokens).sum(),
             truncated_tokens: truncated.borrow().get(completed.index).copied().unwrap_or_default(),
             ..Explained::default()
         };
-        for (trial, verdict) in verdicts.into_iter().enumerate() {
-            match verdict? {
+        for (trial, generation) in completed.generations.iter().enumerate() {
+            match check_trial(records[completed.index], generation, method)? {
                 Ok(explanation) => explained.kept = Some(Kept { trial: method.trials_before + trial + 1, explanation }),
                 Err(failure) => explained.failures.push(failure),
             }
@@ -150,11 +145,8 @@ pub fn explain(
     unprompted.map_or(Ok(()), Err)
 }
 
-/// A trial's explanation, or why it was refused.
-type Checked = Result<String, Failure>;
-
-/// One trial against its record; the outer error is ours, the inner one the trial's.
-fn check_trial(record: &Record, generation: &Generation, method: Method<'_>) -> Result<Checked> {
+/// One trial against its record: its explanation, or why it was refused. The outer error is ours.
+fn check_trial(record: &Record, generation: &Generation, method: Method<'_>) -> Result<Result<String, Failure>> {
     let label = record.label.ok_or_else(|| Error::data(format!("record {}, field label: missing", record.number)))?;
     let texts: Vec<&str> = record.fields.values().map(String::as_str).collect();
     let gold = Gold {
