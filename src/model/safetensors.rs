@@ -26,6 +26,9 @@ use crate::{
 /// Largest header taken: a 70-billion-parameter Llama's has 0.1 MB.
 const MAX_HEADER: u64 = 16 << 20;
 
+/// Values that are written at once.
+const BLOCK: usize = 1 << 14;
+
 /// One tensor of the header.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Entry {
@@ -202,14 +205,18 @@ pub(super) fn write(writer: &mut Writer, tensors: &BTreeMap<String, Tensor>) -> 
     header.resize(header.len().next_multiple_of(8), b' ');
     writer.put(&(header.len() as u64).to_le_bytes())?;
     writer.put(&header)?;
+    // In blocks: an embedding's bytes once more would be a gigabyte.
     for tensor in tensors.values() {
         let flat = tensor.flatten_all()?;
-        let bytes: Vec<u8> = if tensor.dtype() == DType::BF16 {
-            flat.to_vec1::<bf16>()?.into_iter().flat_map(bf16::to_le_bytes).collect()
+        if tensor.dtype() == DType::BF16 {
+            for block in flat.to_vec1::<bf16>()?.chunks(BLOCK) {
+                writer.put(&block.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?;
+            }
         } else {
-            flat.to_dtype(DType::F32)?.to_vec1::<f32>()?.into_iter().flat_map(f32::to_le_bytes).collect()
-        };
-        writer.put(&bytes)?;
+            for block in flat.to_dtype(DType::F32)?.to_vec1::<f32>()?.chunks(BLOCK) {
+                writer.put(&block.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?;
+            }
+        }
     }
     Ok(())
 }

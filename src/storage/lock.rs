@@ -119,7 +119,7 @@ fn refuse_foreign(path: &Path, what: &str, file: &mut File) -> Result<()> {
 
 /// The machine's name.
 pub(super) fn host() -> String {
-    sysinfo::System::host_name().unwrap_or_else(|_| "this machine".into())
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 fn held(what: &str, flag: &str, file: &mut File) -> Error {

@@ -8,11 +8,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::Write,
     path::{Path, PathBuf},
 };
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -25,7 +24,7 @@ use crate::{
     config::Parameters,
     data::Prediction,
     error::{Context, Error, Result},
-    model::{ModelSource, checkpoint as model_files},
+    model::{ModelSource, checkpoint as model_files, peft},
     storage::{self, AtomicDir},
 };
 
@@ -167,7 +166,7 @@ impl CheckpointWriter {
         let info = model_files::ClsgenJson { complete: state.complete, ..self.info.clone() };
         model_files::write_model_files(&dir, &trainer.model, &self.source, &info, self.parameters)?;
         dir.write_file(TRAINER_JSON, &line(state)?)?;
-        write_tensors(&dir, &trainer.optimizer.state())?;
+        peft::write_tensors(&dir, TRAINER_TENSORS, &trainer.optimizer.state())?;
         if let Some((predictions, metrics)) = dev {
             let mut writer = dir.writer(DEV_PREDICTIONS)?;
             for prediction in predictions {
@@ -184,35 +183,6 @@ impl CheckpointWriter {
 /// `checkpoints/epoch-NN`, relative to the run.
 pub fn epoch_path(epoch: usize) -> PathBuf {
     Path::new(CHECKPOINTS).join(format!("epoch-{epoch:02}"))
-}
-
-/// Moments go to disk a tensor at a time: header first (names, shapes, places), then the bytes.
-fn write_tensors(dir: &AtomicDir, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-    let mut header = serde_json::Map::new();
-    let mut end = 0;
-    for (name, tensor) in tensors {
-        let start = end;
-        end += tensor.elem_count() * 4;
-        header.insert(
-            name.clone(),
-            serde_json::json!({"dtype": "F32", "shape": tensor.dims(), "data_offsets": [start, end]}),
-        );
-    }
-    let mut header = serde_json::Value::Object(header).to_string().into_bytes();
-    header.resize(header.len().next_multiple_of(8), b' ');
-    let mut writer = dir.writer(TRAINER_TENSORS)?;
-    writer.put(&(header.len() as u64).to_le_bytes())?;
-    writer.put(&header)?;
-    for tensor in tensors.values() {
-        let values: Vec<f32> = tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?;
-        let mut block = Vec::with_capacity(1 << 16);
-        for chunk in values.chunks(1 << 14) {
-            block.clear();
-            block.extend(chunk.iter().flat_map(|value| value.to_le_bytes()));
-            writer.write_all(&block).map_err(|e| storage::error("cannot write", writer.path(), &e))?;
-        }
-    }
-    writer.finish()
 }
 
 /// A checkpoint that a resume can start from.
