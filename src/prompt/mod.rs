@@ -28,7 +28,7 @@ mod verdict;
 mod vocab;
 
 pub use files::TokenizerFiles;
-pub use prompter::{Prompt, Prompter, Target};
+pub use prompter::{Prompter, Tokens};
 pub use template::{PromptFormat, PromptTemplate};
 pub use thoughts::after_thoughts;
 pub use tokenizer::TextTokenizer;

@@ -14,36 +14,18 @@ use crate::{
     labels::{Class, Labels},
 };
 
-/// A record's prompt. `Debug` prints counts only: ids are the note's text in another alphabet.
+/// A prompt or a target, cut to its window. `Debug` prints counts only: ids are the note's text in another alphabet.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Prompt {
-    /// Token ids; the last one is t_n.
+pub struct Tokens {
+    /// Token ids; a prompt's last one is t_n, a target's EOG.
     pub ids: Vec<u32>,
-    /// Tokens by which the prompt was shortened.
+    /// Tokens by which the document or the explanation was shortened.
     pub truncated_tokens: usize,
 }
 
-/// What a record teaches the model to write. `Debug` prints counts only.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Target {
-    /// Token ids; the last one is EOG.
-    pub ids: Vec<u32>,
-    /// Tokens by which the explanation was shortened.
-    pub truncated_tokens: usize,
-}
-
-impl fmt::Debug for Prompt {
+impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Prompt")
-            .field("tokens", &self.ids.len())
-            .field("truncated_tokens", &self.truncated_tokens)
-            .finish()
-    }
-}
-
-impl fmt::Debug for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Target")
+        f.debug_struct("Tokens")
             .field("tokens", &self.ids.len())
             .field("truncated_tokens", &self.truncated_tokens)
             .finish()
@@ -116,11 +98,11 @@ impl Prompter {
     }
 
     /// The prompt of a record, its document cut where it does not fit.
-    pub fn prompt(&self, record: &Record) -> Result<Prompt> {
+    pub fn prompt(&self, record: &Record) -> Result<Tokens> {
         let document = self.field(record, &self.template.document)?;
         let full = self.with_document(record, document)?;
         if full.len() <= self.max_input_tokens {
-            return Ok(Prompt { ids: full, truncated_tokens: 0 });
+            return Ok(Tokens { ids: full, truncated_tokens: 0 });
         }
         let (boundaries, tokens) =
             self.tokenizer.boundaries(document).map_err(|error| self.name_field(record, error))?;
@@ -137,14 +119,14 @@ impl Prompter {
             .hint("only that field may be cut; raise model.max_input_tokens or shorten the other fields"));
         };
         let ids = self.with_document(record, &cuts.keep(keep))?;
-        Ok(Prompt { truncated_tokens: full.len() - ids.len(), ids })
+        Ok(Tokens { truncated_tokens: full.len() - ids.len(), ids })
     }
 
     /// The target for an explanation and a class, the explanation's end cut where it does not fit.
-    pub fn target(&self, explanation: &str, class: Class) -> Result<Target> {
+    pub fn target(&self, explanation: &str, class: Class) -> Result<Tokens> {
         let full = self.target_ids(explanation, class)?;
         if full.len() <= self.max_output_tokens {
-            return Ok(Target { ids: full, truncated_tokens: 0 });
+            return Ok(Tokens { ids: full, truncated_tokens: 0 });
         }
         let (boundaries, tokens) = self.tokenizer.boundaries(explanation)?;
         let cuts = Cuts::new(explanation, boundaries, Truncate::Tail);
@@ -153,7 +135,7 @@ impl Prompter {
             cuts.longest(self.max_output_tokens, share, |explanation| Ok(self.target_ids(explanation, class)?.len()))?;
         // `new` has seen the target without an explanation fit.
         let ids = self.target_ids(&cuts.keep(keep.unwrap_or(0)), class)?;
-        Ok(Target { truncated_tokens: full.len() - ids.len(), ids })
+        Ok(Tokens { truncated_tokens: full.len() - ids.len(), ids })
     }
 
     /// Whether the prompt ends inside a thought that the answer must close: DeepSeek-R1's chat template ends in

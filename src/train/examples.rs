@@ -124,12 +124,19 @@ pub struct SequenceTargets {
     pub key: u64,
     /// Row of the prompt's first token in the batch.
     pub start: usize,
-    /// Row of t_n: read by the CLS head, and the first of `targets.len()` rows that predict a target.
+    /// Row of t_n: read by the CLS head, and the first that predicts a target.
     pub t_n: usize,
     /// Gold class.
     pub class: u32,
-    /// Target ids.
-    pub targets: Vec<u32>,
+    /// The id that each row from `start` on predicts: the rest of the prompt, then the target.
+    pub next: Vec<u32>,
+}
+
+impl SequenceTargets {
+    /// Target ids, predicted by the rows from t_n on.
+    pub fn target(&self) -> &[u32] {
+        &self.next[self.t_n - self.start..]
+    }
 }
 
 impl fmt::Debug for Batch {
@@ -152,7 +159,7 @@ impl Batch {
                 start,
                 t_n: start + prompt.len() - 1,
                 class: *class,
-                targets: target.clone(),
+                next: [&prompt[1..], target].concat(),
             });
             ids.extend(prompt);
             ids.extend(&target[..target.len().saturating_sub(1)]);
@@ -176,8 +183,9 @@ mod tests {
         let batch = Batch::new(&examples, &samples);
         assert_eq!(batch.ids, [4, 5, 1, 2, 3, 7, 8, 6]);
         assert_eq!(batch.offsets, Offsets::from_lengths(&[2, 5, 1]));
-        let sequences: Vec<_> = batch.sequences.iter().map(|l| (l.key, l.t_n, l.class, l.targets.as_slice())).collect();
-        let expected: [(u64, usize, u32, &[u32]); 3] = [(11, 1, 0, &[]), (10, 4, 1, &[7, 8, 9]), (12, 7, 1, &[9])];
+        let sequences: Vec<_> = batch.sequences.iter().map(|l| (l.key, l.t_n, l.class, l.next.as_slice())).collect();
+        let expected: [(u64, usize, u32, &[u32]); 3] =
+            [(11, 1, 0, &[5]), (10, 4, 1, &[2, 3, 7, 8, 9]), (12, 7, 1, &[9])];
         assert_eq!(sequences, expected);
     }
 }

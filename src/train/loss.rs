@@ -147,11 +147,11 @@ pub fn forward_backward(
     let d_hidden = hidden_states.zeros_like()?;
     for sequence in &batch.sequences {
         let mut d_t_n = None;
-        if pass.weights.trains_generation() && !sequence.targets.is_empty() {
+        if pass.weights.trains_generation() && !sequence.target().is_empty() {
             let first = if pass.weights.prompt > 0.0 { sequence.start } else { sequence.t_n };
-            let targets = [&batch.ids[first + 1..=sequence.t_n], &sequence.targets].concat();
+            let targets = &sequence.next[first - sequence.start..];
             let rows = hidden_states.narrow(0, first, targets.len())?;
-            let (sum, d_rows) = generation(model, &rows, &targets, sequence.t_n - first, counts, pass, gradients)?;
+            let (sum, d_rows) = generation(model, &rows, targets, sequence.t_n - first, counts, pass, gradients)?;
             sums.generation += sum;
             d_hidden.slice_set(&d_rows, 0, first)?;
             d_t_n = Some(d_rows.narrow(0, sequence.t_n - first, 1)?);
@@ -235,9 +235,9 @@ pub fn generation_loss(model: &Model, batch: &Batch) -> Result<f64> {
         TrainingContext { dropout: None, memory: ActivationCheckpointing::Recompute, trains: Parameters::Lora };
     let (hidden_states, _) = model.llama.forward(&batch.ids, &batch.offsets, &context)?;
     let mut total = 0.0;
-    for sequence in batch.sequences.iter().filter(|sequence| !sequence.targets.is_empty()) {
-        let rows = hidden_states.narrow(0, sequence.t_n, sequence.targets.len())?;
-        total += sum(&cross_entropy::forward(&model.llama.logits(&rows)?, &sequence.targets)?.0);
+    for sequence in batch.sequences.iter().filter(|sequence| !sequence.target().is_empty()) {
+        let rows = hidden_states.narrow(0, sequence.t_n, sequence.target().len())?;
+        total += sum(&cross_entropy::forward(&model.llama.logits(&rows)?, sequence.target())?.0);
     }
     Ok(total)
 }

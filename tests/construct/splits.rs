@@ -7,7 +7,7 @@ use clsgen::{
     data::{Needs, load_canonical},
     demo::notes::{NoteSettings, Notes},
     labels::Labels,
-    prompt::{Prompt, PromptTemplate, Prompter, TextTokenizer},
+    prompt::{PromptTemplate, Prompter, TextTokenizer, Tokens},
 };
 use serde_json::Value;
 
@@ -189,7 +189,7 @@ fn documents_that_the_teacher_reads_in_part_are_counted_also_by_a_killed_run() {
 }
 
 /// The teacher's prompts under this window.
-fn prompts(work: &Work, window: usize) -> Vec<Prompt> {
+fn prompts(work: &Work, window: usize) -> Vec<Tokens> {
     let template = PromptTemplate::load(&work.path("prompts/lcd30.toml")).unwrap();
     let template = PromptTemplate { prefix: String::new(), ..template };
     let tokenizer = std::sync::Arc::new(TextTokenizer::load(&work.path("model")).unwrap());

@@ -10,7 +10,7 @@ use crate::{
         construct::{Explained, Method, explain},
     },
     progress,
-    prompt::Prompt,
+    prompt::Tokens,
 };
 
 /// Runs the trials of `records` under a progress bar; `file` gets each record's number and outcome as it is done.
@@ -19,7 +19,7 @@ pub(super) fn trials(
     title: &str,
     engine: &Engine<'_>,
     records: &[&Record],
-    prompt: &dyn Fn(&Record) -> Result<Prompt>,
+    prompt: &dyn Fn(&Record) -> Result<Tokens>,
     method: Method<'_>,
     mut file: impl FnMut(usize, Explained) -> Result<()>,
 ) -> Result<()> {

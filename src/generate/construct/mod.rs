@@ -20,7 +20,7 @@ use super::{
 use crate::{
     data::Record,
     error::{Error, Result},
-    prompt::{Prompt, Prompter},
+    prompt::{Prompter, Tokens},
     rng::hash_name,
 };
 
@@ -98,7 +98,7 @@ fn is_zero(count: &usize) -> bool {
 pub fn explain(
     teacher: &dyn Teacher,
     records: &[&Record],
-    prompt: &dyn Fn(&Record) -> Result<Prompt>,
+    prompt: &dyn Fn(&Record) -> Result<Tokens>,
     method: Method<'_>,
     emit: &mut dyn FnMut(usize, Explained) -> Result<()>,
 ) -> Result<()> {

@@ -95,7 +95,7 @@ fn run(outputs: Vec<Vec<&'static str>>, labels: &[u8], rules: Rules) -> (Vec<Exp
         opened_thought: false,
     };
     let mut explained = Vec::new();
-    explain(&script, &records, &|_| Ok(Prompt { ids: vec![1], truncated_tokens: 0 }), method, &mut |_, done| {
+    explain(&script, &records, &|_| Ok(Tokens { ids: vec![1], truncated_tokens: 0 }), method, &mut |_, done| {
         explained.push(done);
         Ok(())
     })
