@@ -14,15 +14,15 @@ use self::output_file::{Claim, Output, Sidecar};
 use super::{Context, args::PredictArgs, dry_run::Plan, output};
 use crate::{
     config,
-    data::{self, RecordError},
+    data::{self, Prediction, RecordError},
     error::{Context as _, Error, Result},
     evaluation::calibration,
     generate::{
-        predict::{Counts, Settings, score},
+        predict::{Counts, PromptedRecord, Settings, score},
         scoring,
     },
     labels::Labels,
-    metrics::calibrators::Calibrator,
+    metrics::{calibrators::Calibrator, multiclass::Temperature},
     model::checkpoint::{self, LoadedModel},
     progress,
     prompt::{PromptTemplate, Prompter},
@@ -60,15 +60,15 @@ pub fn run(context: &Context, args: &PredictArgs) -> Result<()> {
     let mut counts = output.counts();
     let records =
         data::stream(&reading(context, prompter.labels()), &args.input, &prompter.template().fields())?.skip(done);
-    let outcome = score(&loaded.model, prompter, strict(records, args), settings, &mut |mut prediction| {
+    let records = prompted(records, prompter, args);
+    let outcome = score(&loaded.model, prompter, records, settings, &mut |mut prediction| {
         // Read well, but without a prompt: found only now, since it takes the tokenizer to know.
         if let Some(error) = prediction.error.as_ref().filter(|_| args.strict) {
             return Err(error.fatal().context(args.input.display()));
         }
-        prediction.calibrated_probability = prediction
-            .probability
-            .zip(calibrator.as_ref())
-            .map(|(probability, (calibrator, _))| calibrator.apply(probability));
+        if let Some((calibrator, _)) = calibrator {
+            calibrate(&mut prediction, calibrator);
+        }
         prediction.carry(&context.config.eval.subgroups);
         output.put(&prediction)?;
         counts.add(&prediction);
@@ -184,6 +184,15 @@ fn check_input(
     Ok(Some(total))
 }
 
+/// Adds what the calibrator makes of the probability, or of each class's.
+fn calibrate(prediction: &mut Prediction, calibrator: &Calibrator) {
+    prediction.calibrated_probability = prediction.probability.map(|probability| calibrator.apply(probability));
+    if let (Some(over), Calibrator::Temperature { temperature }) = (&mut prediction.over_classes, calibrator) {
+        let temperature = Temperature { temperature: *temperature };
+        over.calibrated_probabilities = over.probabilities.as_ref().map(|shares| temperature.apply(shares));
+    }
+}
+
 /// How records are read: as the config says, their labels the checkpoint's.
 fn reading(context: &Context, labels: &Labels) -> config::Data {
     config::Data { labels: labels.clone(), ..context.config.data.clone() }
@@ -199,14 +208,16 @@ fn strict_error(input: &Path, bad: &[RecordError], count: usize) -> Error {
     }
 }
 
-/// Under `--strict` a bad record of a pipe ends the stream.
-fn strict<'r>(
+/// Records with their prompts. Under `--strict` a bad record of a pipe ends the stream.
+fn prompted<'r>(
     records: impl Iterator<Item = Result<Result<data::Record, RecordError>>> + 'r,
+    prompter: &'r Prompter,
     args: &'r PredictArgs,
-) -> impl Iterator<Item = Result<Result<data::Record, RecordError>>> + 'r {
-    records.map(|record| match record {
-        Ok(Err(bad)) if args.strict => Err(strict_error(&args.input, &[bad], 1)),
-        other => other,
+) -> impl Iterator<Item = Result<Result<PromptedRecord, RecordError>>> + 'r {
+    records.map(|record| match record? {
+        Ok(record) => PromptedRecord::of(prompter, &record),
+        Err(bad) if args.strict => Err(strict_error(&args.input, &[bad], 1)),
+        Err(bad) => Ok(Err(bad)),
     })
 }
 

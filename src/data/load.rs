@@ -100,22 +100,16 @@ fn repeated(number: usize, first: usize) -> String {
     format!("record {number}, field id: the same as record {first}'s")
 }
 
-/// Records one at a time, in file order, for `predict`; `-` is stdin.
+/// Records one at a time, in file order, for `predict`.
 ///
 /// The outer error ends the run (the file cannot be read on, an id occurs twice); the inner one is a record's own.
 pub type RecordStream = Box<dyn Iterator<Item = Result<Result<Record, RecordError>>> + Send>;
 
-/// Opens `path` for a [`RecordStream`]. Labels are optional; `fields` are the text fields the prompt names.
-///
-/// A regular file is read through once before, so that a repeated id is refused before any work is done.
+/// Opens `path` (`-` is stdin) for a [`RecordStream`]. Labels are optional; `fields` are the text fields the prompt
+/// names.
 pub fn stream(data: &config::Data, path: &Path, fields: &[String]) -> Result<RecordStream> {
-    if std::fs::metadata(path).is_ok_and(|meta| meta.is_file()) {
-        for record in Stream::open(data, path, fields)? {
-            // A record's own problem gets its line later.
-            let _ = record?;
-        }
-    }
-    Ok(Box::new(Stream::open(data, path, fields)?))
+    let (columns, rows) = open(data, path, fields, false)?;
+    Ok(Box::new(Stream { path: path.to_owned(), columns, rows, ids: Ids::default(), ended: false }))
 }
 
 struct Stream {
@@ -124,13 +118,6 @@ struct Stream {
     rows: Rows,
     ids: Ids,
     ended: bool,
-}
-
-impl Stream {
-    fn open(data: &config::Data, path: &Path, fields: &[String]) -> Result<Self> {
-        let (columns, rows) = open(data, path, fields, false)?;
-        Ok(Self { path: path.to_owned(), columns, rows, ids: Ids::default(), ended: false })
-    }
 }
 
 impl Iterator for Stream {

@@ -138,12 +138,14 @@ fn a_stream_gives_one_item_a_record_with_its_kind() {
 }
 
 #[test]
-fn a_stream_refuses_a_repeated_id_before_it_gives_a_record() {
+fn a_stream_ends_at_a_repeated_id() {
     let file = file(
         "x.jsonl",
         "{\"id\": \"a\", \"text\": \"x\"}\n{\"id\": \"b\", \"text\": \"\"}\n{\"id\": \"b\", \"text\": \"x\"}\n",
     );
-    let error = stream(&Data::default(), &file.path, &[]).err().unwrap();
+    let mut items: Vec<_> = stream(&Data::default(), &file.path, &[]).unwrap().collect();
+    let error = items.pop().unwrap().unwrap_err();
+    assert_eq!(items.iter().map(|item| item.as_ref().unwrap().is_ok()).collect::<Vec<_>>(), [true, false]);
     assert!(error.to_string().ends_with("x.jsonl, record 3, field id: the same as record 2's"), "{error}");
     assert_eq!(error.exit_code(), 3);
 }

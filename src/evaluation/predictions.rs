@@ -11,7 +11,7 @@ use crate::{
     data::{Prediction, Record, read_predictions_carrying, source_hash},
     error::{Error, Result},
     generate::{
-        predict::{Counts, score},
+        predict::{Counts, PromptedRecord, score},
         scoring,
     },
     model::checkpoint::read_info,
@@ -95,7 +95,7 @@ pub fn generate(
         };
         let prompter = scoring::prompter(&loaded, template, &windows, &context.prompt_date())?;
         let bar = log::progress(context, "predictions", records.len(), done);
-        let rest = records[done..].iter().map(|record| Ok(Ok(record.clone())));
+        let rest = records[done..].iter().map(|record| PromptedRecord::of(&prompter, record));
         let mut counts = Counts::default();
         let outcome = score(&loaded.model, &prompter, rest, &settings, &mut |prediction| {
             lines.append(&prediction)?;

@@ -142,14 +142,10 @@ impl<'e, 'a, 'f, I: Iterator<Item = Request>> Run<'e, 'a, 'f, I> {
         if group.is_empty() {
             return Ok(false);
         }
-        let (idle, busy): (Vec<_>, Vec<_>) = group.into_iter().partition(|(_, request)| request.prompt.is_empty());
-        for (index, _) in idle {
-            emit(Completed { index, logits: None, generations: Vec::new() })?;
-        }
-        let promised = busy.iter().map(|(_, request)| request.cost()).sum();
+        let promised = group.iter().map(|(_, request)| request.cost()).sum();
         let limit = self.batch.room_for_prefixes(promised, self.engine.budget);
         let (prefill_only, generating): (Vec<_>, Vec<_>) =
-            busy.into_iter().partition(|(_, request)| request.samples == 0);
+            group.into_iter().partition(|(_, request)| request.samples == 0);
         if !prefill_only.is_empty() {
             let caches = self.lookup_or_prefill(&prefill_only, limit)?;
             let hidden = self.engine.prefill_only(&prefill_only, &caches)?;

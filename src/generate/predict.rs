@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Result},
     labels::{Class, Labels},
     model::Model,
-    prompt::Prompter,
+    prompt::{Prompter, Tokens},
     rng,
 };
 
@@ -60,7 +60,8 @@ pub fn score_records(
     settings: &Settings,
 ) -> Result<Vec<Prediction>> {
     let mut predictions = Vec::with_capacity(records.len());
-    score(model, prompter, records.iter().map(|record| Ok(Ok(record.clone()))), settings, &mut |prediction| {
+    let prompted = records.iter().map(|record| PromptedRecord::of(prompter, record));
+    score(model, prompter, prompted, settings, &mut |prediction| {
         // Whoever asks for a whole split scores it: metrics over what is left would pass for metrics over all.
         if let Some(error) = &prediction.error {
             return Err(error.fatal());
@@ -71,71 +72,20 @@ pub fn score_records(
     Ok(predictions)
 }
 
-/// Scores records as they come; `emit` gets a prediction a record, a bad one included, in the order of the records.
-///
-/// An outer error of `records` ends the stream: what was read before it is finished and emitted, then it is returned.
-pub fn score(
-    model: &Model,
-    prompter: &Prompter,
-    records: impl Iterator<Item = Result<Result<Record, RecordError>>>,
-    settings: &Settings,
-    emit: &mut dyn FnMut(Prediction) -> Result<()>,
-) -> Result<Counts> {
-    let constraint = if settings.constrain && settings.explanation { Some(Constraint::new(prompter)?) } else { None };
-    let budget = Budget::beside(&model.llama, prompter.max_input_tokens(), settings.batch_tokens);
-    let engine = Engine::new(model, prompter.tokenizer(), budget).constrained(constraint.as_ref());
-    let source = Source { prompter, settings, open: RefCell::default(), failure: RefCell::default() };
-    let mut counts = Counts::default();
-    let mut emit = |prediction: Prediction| {
-        counts.add(&prediction);
-        emit(prediction)
-    };
-    let mut ordered = InOrder::new(&mut emit);
-    let requests = records.enumerate().map_while(|(index, record)| source.request(index, record));
-    engine.run_all(requests, &mut |completed| ordered.put(completed.index, source.prediction(completed)))?;
-    match source.failure.into_inner() {
-        Some(error) => Err(error),
-        None => Ok(counts),
-    }
+/// A record that has a prompt.
+#[derive(Clone)]
+pub struct PromptedRecord {
+    /// Its place in its file, from 1.
+    number: usize,
+    /// Its prompt.
+    pub prompt: Tokens,
+    /// Its prediction, complete but for what the model says.
+    pub prediction: Prediction,
 }
 
-/// Turns records into requests and results back into predictions of those records.
-struct Source<'a> {
-    prompter: &'a Prompter,
-    settings: &'a Settings,
-    /// Predictions of the requests under way, complete but for what the model says, with their records' numbers.
-    open: RefCell<HashMap<usize, (Prediction, usize)>>,
-    /// What ended the stream.
-    failure: RefCell<Option<Error>>,
-}
-
-impl Source<'_> {
-    fn request(&self, index: usize, record: Result<Result<Record, RecordError>>) -> Option<Request> {
-        let built = record.and_then(|record| match record {
-            Ok(record) => match self.ask(&record) {
-                Ok((request, prediction)) => Ok((request, prediction, record.number)),
-                Err(error) => unfit(&record, error).map(|bad| (nothing(), self.error_line(&bad), bad.record)),
-            },
-            Err(bad) => Ok((nothing(), self.error_line(&bad), bad.record)),
-        });
-        match built {
-            Ok((request, prediction, number)) => {
-                self.open.borrow_mut().insert(index, (prediction, number));
-                Some(request)
-            }
-            Err(error) => {
-                *self.failure.borrow_mut() = Some(error);
-                None
-            }
-        }
-    }
-
-    fn error_line(&self, bad: &RecordError) -> Prediction {
-        Prediction::from_error(bad, self.prompter.labels())
-    }
-
-    fn ask(&self, record: &Record) -> Result<(Request, Prediction)> {
-        let prompt = self.prompter.prompt(record)?;
+impl PromptedRecord {
+    /// `record` with its `prompt`.
+    pub fn new(record: &Record, prompt: Tokens) -> Self {
         let prediction = Prediction {
             id: Some(record.id.clone()),
             label: record.label,
@@ -145,34 +95,111 @@ impl Source<'_> {
             truncated_tokens: Some(prompt.truncated_tokens),
             ..Prediction::default()
         };
+        Self { number: record.number, prompt, prediction }
+    }
+
+    /// Makes the prompt of `record`. The inner error is the record's own, the outer one ends the run.
+    pub fn of(prompter: &Prompter, record: &Record) -> Result<Result<Self, RecordError>> {
+        match prompter.prompt(record) {
+            Ok(prompt) => Ok(Ok(Self::new(record, prompt))),
+            Err(error) => unfit(record, error).map(Err),
+        }
+    }
+}
+
+/// Scores records as they come; `emit` gets a prediction a record, a bad one included, in the order of the records.
+///
+/// An outer error of `records` ends the stream: what was read before it is finished and emitted, then it is returned.
+pub fn score(
+    model: &Model,
+    prompter: &Prompter,
+    records: impl Iterator<Item = Result<Result<PromptedRecord, RecordError>>>,
+    settings: &Settings,
+    emit: &mut dyn FnMut(Prediction) -> Result<()>,
+) -> Result<Counts> {
+    let constraint = if settings.constrain && settings.explanation { Some(Constraint::new(prompter)?) } else { None };
+    let budget = Budget::beside(&model.llama, prompter.max_input_tokens(), settings.batch_tokens);
+    let engine = Engine::new(model, prompter.tokenizer(), budget).constrained(constraint.as_ref());
+    let mut counts = Counts::default();
+    let mut emit = |prediction: Prediction| {
+        counts.add(&prediction);
+        emit(prediction)
+    };
+    // The engine pulls a record while it hands out another's result.
+    let scoring = RefCell::new(Scoring {
+        prompter,
+        settings,
+        asked: 0,
+        open: HashMap::new(),
+        ordered: InOrder::new(&mut emit),
+        failure: None,
+    });
+    let requests = records.enumerate().map_while(|(place, record)| scoring.borrow_mut().request(place, record));
+    engine.run_all(requests.flatten(), &mut |completed| scoring.borrow_mut().file(completed))?;
+    let failure = scoring.into_inner().failure;
+    failure.map_or(Ok(counts), Err)
+}
+
+/// Turns records into requests and results back into predictions of those records.
+struct Scoring<'a> {
+    prompter: &'a Prompter,
+    settings: &'a Settings,
+    /// Requests made so far.
+    asked: usize,
+    /// Those under way: the place and number of each one's record, and its prediction so far.
+    open: HashMap<usize, (usize, usize, Prediction)>,
+    ordered: InOrder<'a, Prediction>,
+    /// What ended the stream.
+    failure: Option<Error>,
+}
+
+impl Scoring<'_> {
+    /// The request of the record at `place`; none of a bad one, whose line is filed at once. `None` ends the stream.
+    fn request(
+        &mut self,
+        place: usize,
+        record: Result<Result<PromptedRecord, RecordError>>,
+    ) -> Option<Option<Request>> {
+        let filed = match record {
+            Ok(Ok(record)) => return Some(Some(self.open(place, record))),
+            Ok(Err(bad)) => self.ordered.put(place, self.error_line(&bad)),
+            Err(error) => Err(error),
+        };
+        filed.map(|()| None).map_err(|error| self.failure = Some(error)).ok()
+    }
+
+    fn error_line(&self, bad: &RecordError) -> Prediction {
+        Prediction::from_error(bad, self.prompter.labels())
+    }
+
+    fn open(&mut self, place: usize, PromptedRecord { number, prompt, prediction }: PromptedRecord) -> Request {
         let request = Request {
-            key: rng::hash_name(&record.id),
+            key: rng::hash_name(prediction.id.as_deref().unwrap_or_default()),
             prompt: prompt.ids,
             samples: usize::from(self.settings.explanation),
             max_new_tokens: self.settings.max_new_tokens,
             sampling: self.settings.sampling,
             want_probability: true,
         };
-        Ok((request, prediction))
+        self.open.insert(self.asked, (place, number, prediction));
+        self.asked += 1;
+        request
     }
 
-    fn prediction(&self, completed: Completed) -> Prediction {
-        let (mut prediction, number) = self.open.borrow_mut().remove(&completed.index).unwrap_or_default();
-        if prediction.error.is_none() {
-            if completed.logits.as_ref().is_some_and(|logits| !logits.iter().all(|logit| logit.is_finite())) {
-                return Prediction {
-                    label: prediction.label,
-                    ..self.error_line(&bad(number, prediction.id, ErrorKind::NotFinite, "its logits are not finite"))
-                };
-            }
-            if let Some(logits) = completed.logits {
-                add_probability(&mut prediction, &logits, self.prompter.labels());
-            }
-            if let Some(generation) = completed.generations.into_iter().next() {
-                self.add_text(&mut prediction, generation);
-            }
+    fn file(&mut self, completed: Completed) -> Result<()> {
+        let (place, number, mut prediction) = self.open.remove(&completed.index).unwrap_or_default();
+        if completed.logits.as_ref().is_some_and(|logits| !logits.iter().all(|logit| logit.is_finite())) {
+            let error = bad(number, prediction.id, ErrorKind::NotFinite, "its logits are not finite");
+            let line = Prediction { label: prediction.label, ..self.error_line(&error) };
+            return self.ordered.put(place, line);
         }
-        prediction
+        if let Some(logits) = completed.logits {
+            add_probability(&mut prediction, &logits, self.prompter.labels());
+        }
+        if let Some(generation) = completed.generations.into_iter().next() {
+            self.add_text(&mut prediction, generation);
+        }
+        self.ordered.put(place, prediction)
     }
 
     fn add_text(&self, prediction: &mut Prediction, generation: Generation) {
@@ -206,18 +233,6 @@ fn unfit(record: &Record, error: Error) -> Result<RecordError> {
 
 fn bad(record: usize, id: Option<String>, kind: ErrorKind, message: &str) -> RecordError {
     RecordError { record, id, kind, field: None, message: message.into() }
-}
-
-/// A request that needs no model: it only keeps an error line's place.
-fn nothing() -> Request {
-    Request {
-        key: 0,
-        prompt: Vec::new(),
-        samples: 0,
-        max_new_tokens: 0,
-        sampling: Sampling::greedy(),
-        want_probability: false,
-    }
 }
 
 /// What the head says of a record: of two classes the probability of class 1, of more each class's own.
