@@ -18,7 +18,7 @@ use super::{Context, args::TrainArgs, output, run_record};
 use crate::{
     config::{Config, Init, LossSchedule, Objective},
     device,
-    error::{Error, Result},
+    error::{Context as _, Error, Result},
     generate::{Sampling, predict},
     model::{Loading, LoraConfig, Model, ModelSource, checkpoint as model_files, source},
     ops::cuda,
@@ -83,6 +83,8 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     )?;
     let prompter = prompter(config, &inputs, tokenizer)?;
     let examples = encode(config, &inputs, &prompter)?;
+    // A dev record without a prompt must not come to light after an epoch's work.
+    let dev = dev(context, &mut inputs, &prompter)?;
     let plan = Plan::new(&config.train, examples.iter().map(|example| example.prompt.len()).collect(), context.seed)?;
     let largest = Largest::of(&examples, plan.batch_size, config.train.prompt_loss_weight > 0.0);
     announce(&inputs, &plan, largest);
@@ -114,7 +116,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
         log: TrainLog::open(&context.run_dir, &plan, state.step, state.complete_epochs(), context.quiet)?,
         trainer,
         examples: &examples,
-        dev: dev(context, &inputs, &prompter)?,
+        dev,
         prompter: &prompter,
         writer: CheckpointWriter {
             run: context.run_dir.clone(),
@@ -182,10 +184,6 @@ fn encode(config: &Config, inputs: &Inputs, prompter: &Prompter) -> Result<Vec<E
     let source = inputs.constructed.as_ref().map_or(&inputs.train_path, |(path, _)| path);
     let (examples, found) =
         examples::encode(prompter, &inputs.train, objective).map_err(|e| e.context(source.display()))?;
-    // A dev record without a prompt must not come to light after an epoch's work.
-    for ((path, _), dev) in inputs.dev_source.iter().zip(&inputs.dev) {
-        dev.iter().try_for_each(|record| prompter.prompt(record).map(drop)).map_err(|e| e.context(path.display()))?;
-    }
     if found.unexplained > 0 && objective != Objective::Cls {
         let fate = if objective == Objective::Lm { "left out" } else { "trained on their label alone" };
         tracing::warn!("{} of {} records have no explanation: {fate}", found.unexplained, inputs.train.len());
@@ -262,12 +260,10 @@ fn trainer(
     })
 }
 
-/// The dev split, scored whole after each epoch.
-fn dev(context: &Context, inputs: &Inputs, prompter: &Prompter) -> Result<Option<Dev>> {
+/// The dev split, scored whole after each epoch; its records are taken from `inputs`.
+fn dev(context: &Context, inputs: &mut Inputs, prompter: &Prompter) -> Result<Option<Dev>> {
     let config = &context.config;
-    let Some(records) = inputs.dev.clone() else { return Ok(None) };
-    let explained: Vec<_> = records.iter().filter(|record| record.explanation.is_some()).cloned().collect();
-    let (explained, _) = examples::encode(prompter, &explained, config.train.objective)?;
+    let Some((records, (path, _))) = inputs.dev.take().zip(inputs.dev_source.as_ref()) else { return Ok(None) };
     let settings = predict::Settings {
         sampling: Sampling {
             temperature: config.generate.temperature,
@@ -279,7 +275,7 @@ fn dev(context: &Context, inputs: &Inputs, prompter: &Prompter) -> Result<Option
         constrain: config.generate.constrain,
         batch_tokens: config.generate.batch_tokens,
     };
-    Ok(Some(Dev { records, explained, settings }))
+    Dev::new(prompter, &records, config.train.objective, settings).map(Some).context(path.display())
 }
 
 fn clsgen_json(

@@ -52,26 +52,6 @@ impl Counts {
     }
 }
 
-/// Scores a whole split in memory.
-pub fn score_records(
-    model: &Model,
-    prompter: &Prompter,
-    records: &[Record],
-    settings: &Settings,
-) -> Result<Vec<Prediction>> {
-    let mut predictions = Vec::with_capacity(records.len());
-    let prompted = records.iter().map(|record| PromptedRecord::of(prompter, record));
-    score(model, prompter, prompted, settings, &mut |prediction| {
-        // Whoever asks for a whole split scores it: metrics over what is left would pass for metrics over all.
-        if let Some(error) = &prediction.error {
-            return Err(error.fatal());
-        }
-        predictions.push(prediction);
-        Ok(())
-    })?;
-    Ok(predictions)
-}
-
 /// A record that has a prompt.
 #[derive(Clone)]
 pub struct PromptedRecord {

@@ -3,15 +3,16 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    examples::{Batch, Example},
+    examples::{self, Batch, Example},
     loss::{self, Counts, LossSums, LossWeights},
     plan::Sample,
 };
 use crate::{
+    config::Objective,
     data::{Prediction, Record},
     device,
     error::{Error, Result},
-    generate::predict::{Settings, score_records},
+    generate::predict::{PromptedRecord, Settings, score},
     labels::{Class, Labels},
     metrics::{self, AnyEvaluation, multiclass, quality::EpochTerms},
     model::Model,
@@ -20,12 +21,11 @@ use crate::{
 
 /// The dev split, ready to score.
 pub struct Dev {
-    /// All records of the split, not tokenized.
-    pub records: Vec<Record>,
-    /// The records that have an explanation, tokenized: L_gen of dev is computed on these.
-    pub explained: Vec<Example>,
-    /// Decoding settings.
-    pub settings: Settings,
+    /// All records of the split.
+    records: Vec<PromptedRecord>,
+    /// Target ids of each, empty where there is none to write: L_gen of dev is computed on these.
+    targets: Vec<Vec<u32>>,
+    settings: Settings,
 }
 
 /// `dev.metrics.json`: the metrics of `eval/metrics.json`, without bootstrap intervals, and the losses.
@@ -66,6 +66,16 @@ impl DevMetrics {
 }
 
 impl Dev {
+    /// Tokenizes the split, which is then not needed any more. `settings` are those of decoding.
+    pub fn new(prompter: &Prompter, records: &[Record], objective: Objective, settings: Settings) -> Result<Self> {
+        let mut dev = Self { records: Vec::with_capacity(records.len()), targets: Vec::new(), settings };
+        for record in records {
+            dev.records.push(PromptedRecord::new(record, prompter.prompt(record)?));
+            dev.targets.push(examples::target(prompter, record, objective)?.map_or_else(Vec::new, |target| target.ids));
+        }
+        Ok(dev)
+    }
+
     /// Scores the split with the model as it is.
     pub fn score(
         &self,
@@ -73,7 +83,16 @@ impl Dev {
         prompter: &Prompter,
         weights: LossWeights,
     ) -> Result<(Vec<Prediction>, DevMetrics)> {
-        let predictions = score_records(model, prompter, &self.records, &self.settings)?;
+        let mut predictions = Vec::with_capacity(self.records.len());
+        let records = self.records.iter().map(|record| Ok(Ok(record.clone())));
+        score(model, prompter, records, &self.settings, &mut |prediction| {
+            // Metrics over what is left would pass for metrics over all.
+            if let Some(error) = &prediction.error {
+                return Err(error.fatal());
+            }
+            predictions.push(prediction);
+            Ok(())
+        })?;
         let metrics = self.metrics(model, prompter.labels(), weights, &predictions)?;
         Ok((predictions, metrics))
     }
@@ -85,17 +104,12 @@ impl Dev {
         weights: LossWeights,
         predictions: &[Prediction],
     ) -> Result<DevMetrics> {
-        let rows = || {
-            let pairs = self.records.iter().zip(predictions);
-            pairs.filter_map(|(record, prediction)| {
-                Some((record, prediction, record.label?, prediction.logits.as_ref()?))
-            })
-        };
-        let classification: f64 = rows().map(|(_, _, label, logits)| cross_entropy(logits, label)).sum();
+        let rows = || predictions.iter().filter_map(|p| Some((p, p.label?, p.logits.as_ref()?)));
+        let classification: f64 = rows().map(|(_, label, logits)| cross_entropy(logits, label)).sum();
         let n = rows().count();
         // Over target tokens only, even if training weights prompt tokens too: only the targets are generated.
-        let counts =
-            Counts { records: n, target_tokens: Counts::of(&self.explained).target_tokens, ..Counts::default() };
+        let target_tokens = self.targets.iter().map(Vec::len).sum();
+        let counts = Counts { records: n, target_tokens, ..Counts::default() };
         let losses =
             weights.losses(LossSums { generation: self.generation_loss_sum(model, weights)?, classification }, counts);
         let defined = losses.generation.is_some() || losses.classification.is_some();
@@ -104,7 +118,7 @@ impl Dev {
             loss_gen: losses.generation,
             // Reported under `objective = "lm"` too, where the head is untrained and it is no part of `loss`.
             loss_cls: (n > 0).then(|| classification / n as f64),
-            evaluation: evaluate(rows().map(|(record, prediction, label, _)| (record, prediction, label)), labels)?,
+            evaluation: evaluate(rows().map(|(prediction, label, _)| (prediction, label)), labels)?,
         })
     }
 
@@ -112,37 +126,38 @@ impl Dev {
     fn generation_loss_sum(&self, model: &Model, weights: LossWeights) -> Result<f64> {
         let mut sum = 0.0;
         if weights.trains_generation() {
-            for record in 0..self.explained.len() {
+            for (record, target) in self.records.iter().zip(&self.targets).filter(|(_, target)| !target.is_empty()) {
                 device::check_interrupted()?;
-                // The key seeds dropout, which is off here.
-                sum += loss::generation_loss(model, &Batch::new(&self.explained, &[Sample { record, key: 0 }]))?;
+                // Neither the class nor the key, which seeds dropout, has a part in this loss.
+                let example = Example { prompt: record.prompt.ids.clone(), target: target.clone(), class: 0 };
+                sum += loss::generation_loss(model, &Batch::new(&[example], &[Sample { record: 0, key: 0 }]))?;
             }
         }
         Ok(sum)
     }
 }
 
-/// The metrics of records with their predictions and gold classes.
+/// The metrics of predictions with their gold classes.
 fn evaluate<'a>(
-    rows: impl Iterator<Item = (&'a Record, &'a Prediction, Class)>,
+    rows: impl Iterator<Item = (&'a Prediction, Class)>,
     labels: &Labels,
 ) -> Result<AnyEvaluation> {
     let options = metrics::Options::default();
     if labels.are_two() {
         let mut sample = metrics::Sample::new();
-        for (record, prediction, label) in rows {
+        for (prediction, label) in rows {
             let spoken = prediction.verbalized_label.map(|label| label == Class::ONE);
             let probability = prediction.probability.unwrap_or(f64::NAN);
-            sample.push(probability, label == Class::ONE, spoken, record.group.as_deref());
+            sample.push(probability, label == Class::ONE, spoken, prediction.group.as_deref());
         }
         return Ok(AnyEvaluation::Two(Box::new(metrics::evaluate(&sample, None, &options))));
     }
-    let rows = rows.filter_map(|(record, prediction, label)| {
+    let rows = rows.filter_map(|(prediction, label)| {
         Some(multiclass::Row {
             probabilities: prediction.over_classes.as_ref()?.probabilities.as_deref()?,
             label: label.into(),
             verbalized: prediction.verbalized_label.map(u8::from),
-            group: record.group.as_deref(),
+            group: prediction.group.as_deref(),
         })
     });
     let sample = multiclass::Sample::new(labels.count(), rows).map_err(Error::run)?;

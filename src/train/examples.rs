@@ -17,7 +17,7 @@ use crate::{
     data::Record,
     error::{Context, Error, Result},
     ops::Offsets,
-    prompt::Prompter,
+    prompt::{Prompter, Tokens},
 };
 
 /// A record ready to train on. `Debug` prints counts only.
@@ -76,18 +76,19 @@ pub fn encode(prompter: &Prompter, records: &[Record], objective: Objective) -> 
         }
         let prompt = prompter.prompt(record).with_place(place)?;
         found.truncated_prompts += usize::from(prompt.truncated_tokens > 0);
-        let target = match &record.explanation {
-            Some(explanation) if objective != Objective::Cls => {
-                let target =
-                    prompter.target(explanation, class).with_place(|| format!("{}, field explanation", place()))?;
-                found.truncated_targets += usize::from(target.truncated_tokens > 0);
-                target.ids
-            }
-            _ => Vec::new(),
-        };
+        let target = target(prompter, record, objective)?;
+        found.truncated_targets += usize::from(target.as_ref().is_some_and(|target| target.truncated_tokens > 0));
+        let target = target.map_or_else(Vec::new, |target| target.ids);
         examples.push(Example { prompt: prompt.ids, target, class: class.index() as u32 });
     }
     Ok((examples, found))
+}
+
+/// What a record teaches to write under `objective`; `None` without an explanation.
+pub fn target(prompter: &Prompter, record: &Record, objective: Objective) -> Result<Option<Tokens>> {
+    let (Some(explanation), Some(class)) = (&record.explanation, record.label) else { return Ok(None) };
+    let target = (objective != Objective::Cls).then(|| prompter.target(explanation, class)).transpose();
+    target.with_place(|| format!("record {}, field explanation", record.number))
 }
 
 /// Context that is formatted only when there is an error.
