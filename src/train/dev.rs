@@ -138,10 +138,7 @@ impl Dev {
 }
 
 /// The metrics of predictions with their gold classes.
-fn evaluate<'a>(
-    rows: impl Iterator<Item = (&'a Prediction, Class)>,
-    labels: &Labels,
-) -> Result<AnyEvaluation> {
+fn evaluate<'a>(rows: impl Iterator<Item = (&'a Prediction, Class)>, labels: &Labels) -> Result<AnyEvaluation> {
     let options = metrics::Options::default();
     if labels.are_two() {
         let mut sample = metrics::Sample::new();
