@@ -109,8 +109,11 @@ fn add(table: &mut Table, name: &str, class: &str, metric: &Metric) {
     add_row(table, name, class.to_owned(), metric);
 }
 
+/// A metric of one class.
+type OfClass = fn(&ClassMetrics) -> &Metric;
+
 /// What each class has, with its name in the table.
-fn class_metrics() -> [(&'static str, fn(&ClassMetrics) -> &Metric); 5] {
+fn class_metrics() -> [(&'static str, OfClass); 5] {
     [
         ("AUROC", |class| &class.auroc),
         ("Precision", |class| &class.calls.precision),
@@ -137,7 +140,7 @@ mod tests {
         let row = |i: usize| Row {
             probabilities: [&[0.5, 0.3, 0.2], &[0.1, 0.6, 0.3], &[0.4, 0.2, 0.4]][i % 3],
             label: (i % 3) as u8,
-            verbalized: (i % 4 > 0).then_some((i % 3) as u8),
+            verbalized: (!i.is_multiple_of(4)).then_some((i % 3) as u8),
             group: None,
         };
         let sample = Sample::new(3, (0..60).map(row)).unwrap();

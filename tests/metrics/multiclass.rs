@@ -170,7 +170,7 @@ fn grouped(group: impl Fn(usize) -> Option<String>) -> Sample {
     let rows = (0..210).map(|i| Row {
         probabilities: &probabilities[i],
         label: label(i),
-        verbalized: (i % 9 > 0).then_some(label(i + i % 2)),
+        verbalized: (!i.is_multiple_of(9)).then_some(label(i + i % 2)),
         group: groups[i].as_deref(),
     });
     Sample::new(3, rows).unwrap()
@@ -197,7 +197,7 @@ fn every_number_has_its_interval_and_whole_groups_are_resampled() {
     };
     assert!(width(&grouped(|i| Some(format!("{}", i % 28)))) > width(&grouped(|_| None)));
     // Class 0, the rarest, in one group: no interval, but for DeLong's of other classes.
-    let one = evaluate(&grouped(|i| (i % 7 == 0).then(|| "one".to_owned())), &names(3), false, &options);
+    let one = evaluate(&grouped(|i| i.is_multiple_of(7).then(|| "one".to_owned())), &names(3), false, &options);
     let reason = "no interval: one group alone holds some rarest class";
     assert_eq!((one.calls.accuracy.ci95, one.calls.accuracy.reason.as_deref()), (None, Some(reason)));
     assert!(one.per_class[1].auroc.ci95.is_some());
