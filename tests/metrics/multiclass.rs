@@ -103,7 +103,7 @@ fn answers_without_a_class_agree_with_scikit_learn() {
         let (sample, what) = (sample(&fixture), fixture["name"].as_str().unwrap());
         let names = names(sample.classes());
         let texts = sample.verbalized().to_vec();
-        let ours = measure_answers(&sample, &names, &[texts.clone()], &Options::default());
+        let ours = measure_answers(&sample, &names, std::slice::from_ref(&texts), &Options::default());
         let classes: Vec<&ClassCalls> = ours.per_class.iter().collect();
         compare_calls(what, &ours.averages, &classes, &fixture["want"]["answers"]);
         close(what, &ours.parsable, &fixture["want"]["parsable"]);
