@@ -37,3 +37,16 @@ pub fn assert_close(actual: &[f32], expected: &[f64], tolerance: f64, what: &str
         assert!((f64::from(*a) - e).abs() <= tolerance * (1.0 + e.abs()), "{what}: element {i} is {a}, not {e}");
     }
 }
+
+/// The error that `tests/sanitizer/run` must see stopped: an op that writes past the end of its output.
+#[cfg(address_sanitizer)]
+#[test]
+#[ignore = "it is stopped"]
+#[allow(unsafe_code)]
+fn a_write_past_the_end_is_stopped() {
+    let mut output = vec![0f32; 16];
+    let end = std::hint::black_box(output.len());
+    // SAFETY: none, that is the point.
+    unsafe { output.as_mut_ptr().add(end).write(1.0) };
+    std::hint::black_box(output);
+}
