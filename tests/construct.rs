@@ -1,13 +1,12 @@
-//! Algorithm 1 as a process that is killed: real notes, the embedded model as teacher, SIGKILL at every record.
+//! Algorithm 1 as a process that is killed: real notes, the embedded model as teacher, a kill at every record.
 
 mod common;
 #[path = "construct/splits.rs"]
 mod splits;
 
 use std::{
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::Duration,
+    path::PathBuf,
+    process::{Command, Stdio},
 };
 
 const RECORDS: u64 = 24;
@@ -53,6 +52,12 @@ impl Work {
         assert!(self.command(run).status().unwrap().success(), "{run}");
     }
 
+    /// `clsgen construct`, which this fault must kill.
+    fn killed(&self, run: &str, more: &[&str], fault: &str) {
+        let status = self.command(run).args(more).env("CLSGEN_FAULT", fault).status().unwrap();
+        assert_eq!(status.code(), None, "{fault}");
+    }
+
     /// Every file that construct leaves, but for paths and times.
     fn outputs(&self, run: &str) -> [Vec<u8>; 3] {
         ["train.jsonl", "dropped.jsonl", "stats.json"]
@@ -60,39 +65,20 @@ impl Work {
     }
 }
 
-fn lines(path: &Path) -> usize {
-    std::fs::read(path).map_or(0, |bytes| bytes.iter().filter(|&&byte| byte == b'\n').count())
-}
-
-/// Waits until the log holds `wanted` lines, then SIGKILLs; `false` where the process ended by itself first.
-fn kill_at(mut child: Child, log: &Path, wanted: usize) -> bool {
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            assert!(status.success());
-            return false;
-        }
-        if lines(log) >= wanted {
-            child.kill().unwrap();
-            child.wait().unwrap();
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
 #[test]
-fn sigkill_after_every_record_loses_none_doubles_none_and_changes_no_byte() {
+fn a_kill_after_every_record_loses_none_doubles_none_and_changes_no_byte() {
     let work = Work::new();
     work.finish("whole");
     let log = work.path("killed").join("construct").join("train.progress.jsonl");
-    let mut kills = 0;
-    // The log's first line is its settings; a run that is killed at line n goes on at line n.
-    for wanted in 1..=RECORDS as usize {
-        kills += usize::from(kill_at(work.command("killed").spawn().unwrap(), &log, wanted));
+    // The log's first line is its settings. Each run goes on where the one before was killed, writes one line and is
+    // killed before its next.
+    for written in 1..=RECORDS as usize {
+        work.killed("killed", &[], "log.append:2");
+        assert_eq!(common::lines(&log), written);
     }
+    common::say(&format!("kill sweep: {RECORDS} points, log.append at each record of construct"));
     work.finish("killed");
     assert_eq!(work.outputs("killed"), work.outputs("whole"));
-    assert!(kills >= 20, "only {kills} kills met a process that still ran");
 
     let kept = String::from_utf8(work.outputs("whole")[0].clone()).unwrap();
     let dropped = String::from_utf8(work.outputs("whole")[1].clone()).unwrap();
@@ -150,8 +136,7 @@ fn a_foreign_file_in_a_splits_place_and_a_source_are_kept() {
     }
     // Also in a run that was killed half-way: its log is there, the split's file cannot be yet.
     std::fs::remove_file(&output).unwrap();
-    let log = output.with_file_name("train.progress.jsonl");
-    assert!(kill_at(work.command("run").spawn().unwrap(), &log, 2));
+    work.killed("run", &[], "log.append:3");
     std::fs::write(&output, "mine\n").unwrap();
     let (code, stderr) = construct(&[]);
     assert!(code == Some(2) && stderr.contains("construct did not make it"), "{code:?} {stderr}");
@@ -162,19 +147,17 @@ fn a_foreign_file_in_a_splits_place_and_a_source_are_kept() {
 fn an_interrupt_says_what_is_saved_and_how_to_go_on() {
     let work = Work::new();
     for (signal, code) in [("INT", 130), ("USR1", 138)] {
-        let child = work.command(signal).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = work.command(signal).stderr(Stdio::piped()).spawn().unwrap();
         let log = work.path(signal).join("construct/train.progress.jsonl");
-        while lines(&log) < 2 {
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap();
+        common::wait_for_lines(&mut child, &log, 2);
+        common::send(signal, &child);
         let told = child.wait_with_output().unwrap();
         let stderr = String::from_utf8(told.stderr).unwrap();
         assert_eq!(told.status.code(), Some(code), "{stderr}");
         for text in [&format!("stopped by SIG{signal}"), "what is done is saved", "hint: the same command goes on"] {
             assert!(stderr.contains(text), "{stderr}");
         }
-        let done = lines(&log);
+        let done = common::lines(&log);
         work.finish(signal);
         assert!(done >= 2 && work.outputs(signal)[0].len() > 100);
     }

@@ -144,11 +144,9 @@ fn an_interrupted_demonstration_says_what_goes_on() {
         .args(["demo", "--notes", "40", "--set", "train.epochs=1", "--set", "eval.bootstrap=200", "--out"])
         .arg(&dir);
     let log = dir.join("metrics.jsonl");
-    let child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
-    while std::fs::read(&log).unwrap_or_default().is_empty() {
-        std::thread::sleep(std::time::Duration::from_millis(2));
-    }
-    std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    common::wait_for_lines(&mut child, &log, 1);
+    common::send("INT", &child);
     let told = child.wait_with_output().unwrap();
     let stderr = String::from_utf8_lossy(&told.stderr);
     assert_eq!(told.status.code(), Some(130), "{stderr}");

@@ -54,6 +54,23 @@ fn points(prefix: &str) -> impl Iterator<Item = &'static str> {
     storage::points().iter().copied().filter(move |point| point.starts_with(prefix))
 }
 
+/// The points that storage lists are those that the source passes.
+#[test]
+fn every_fault_point_of_the_source_is_listed() {
+    let grep = Command::new("grep")
+        .args(["-rhoE", r#"(fault|due|named)\("[a-z]+\.[a-z]+"\)"#, "src"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let source = String::from_utf8(grep.stdout).unwrap();
+    let mut passed: Vec<&str> = source.lines().filter_map(|call| call.split('"').nth(1)).collect();
+    let mut listed = storage::points().to_vec();
+    passed.sort_unstable();
+    passed.dedup();
+    listed.sort_unstable();
+    assert_eq!(passed, listed);
+}
+
 fn names(dir: &Path) -> Vec<String> {
     let mut names: Vec<String> =
         std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -63,6 +80,7 @@ fn names(dir: &Path) -> Vec<String> {
 
 #[test]
 fn a_directory_killed_at_any_point_is_the_old_one_or_the_new_one() {
+    let mut kills = 0;
     for replacing in [false, true] {
         for fault in points("dir.").flat_map(|point| [format!("{point}:1"), format!("{point}:2")]) {
             let root = tempfile::tempdir().unwrap();
@@ -77,6 +95,7 @@ fn a_directory_killed_at_any_point_is_the_old_one_or_the_new_one() {
             // Nothing steps aside where there was nothing.
             let not_passed = fault == "dir.aside:1" && !replacing;
             assert_eq!(status.success(), second_passage_of_a_single_point || not_passed, "{fault}");
+            kills += usize::from(!status.success());
             match std::fs::read(path.join("a")) {
                 Ok(bytes) => {
                     assert!(storage::verify_manifest(&path).unwrap(), "{fault}");
@@ -99,6 +118,7 @@ fn a_directory_killed_at_any_point_is_the_old_one_or_the_new_one() {
             assert_eq!(names(root.path()), ["epoch-01"], "{fault}");
         }
     }
+    common::say(&format!("kill sweep: {} points, {kills} kills of a directory's writer", points("dir.").count()));
 }
 
 #[test]
@@ -176,6 +196,7 @@ fn a_file_killed_at_any_point_is_the_old_one_or_the_new_one() {
         drop(RunLock::acquire(root.path()).unwrap());
         assert_eq!(names(root.path()), [".lock", "best.json"], "{point}");
     }
+    common::say(&format!("kill sweep: {} points, each of a file's writer", points("file.").count()));
 }
 
 #[test]
@@ -190,6 +211,7 @@ fn a_log_killed_at_any_record_goes_on_with_no_record_lost_or_doubled() {
         assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&whole).unwrap(), "{fault}");
         std::fs::remove_file(&path).unwrap();
     }
+    common::say(&format!("kill sweep: {} points, each at ten records of a log", points("log.").count()));
 }
 
 #[test]

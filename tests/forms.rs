@@ -263,7 +263,7 @@ fn smollm2s_gguf_file_alone_trains_and_predicts() {
     let Some(folder) = common::smollm2() else { return };
     let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
     let Some(gguf) = files.into_iter().find(|path| path.extension().is_some_and(|e| e == "gguf")) else {
-        println!("SKIP: {} holds no .gguf file", folder.display());
+        common::skip(&format!("{} holds no .gguf file", folder.display()));
         return;
     };
     let bench = Bench::new();

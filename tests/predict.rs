@@ -292,11 +292,9 @@ fn an_interrupt_leaves_finished_lines_and_the_same_command_goes_on() {
     let fixture = Fixture::new();
     fixture.write("in.jsonl", notes(400));
     let flags = ["--set", "generate.batch_tokens=1"];
-    let child = fixture.command("in.jsonl", "out.jsonl", &flags).stderr(Stdio::piped()).spawn().unwrap();
-    while fixture.read("out.jsonl").is_empty() {
-        std::thread::sleep(std::time::Duration::from_millis(2));
-    }
-    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let mut child = fixture.command("in.jsonl", "out.jsonl", &flags).stderr(Stdio::piped()).spawn().unwrap();
+    common::wait_for_lines(&mut child, &fixture.path("out.jsonl"), 1);
+    common::send("INT", &child);
     let result = child.wait_with_output().unwrap();
     assert_eq!(result.status.code(), Some(130), "{}", stderr(&result));
     let left = fixture.lines("out.jsonl").len();

@@ -180,7 +180,7 @@ fn a_gguf_file_gives_the_ids_of_its_folder() {
     let file = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
     match file.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "gguf")) {
         Some(path) => against_hf("smollm2", &path),
-        None => println!("SKIP: no .gguf file in the folder of SmolLM2"),
+        None => common::skip("no .gguf file in the folder of SmolLM2"),
     }
 }
 

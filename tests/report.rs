@@ -253,7 +253,7 @@ fn chromium() -> Option<Command> {
         .into_iter()
         .find(|name| Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success()));
     let Some(name) = name else {
-        println!("SKIP: no chromium here (Debian: apt-get install chromium)");
+        common::skip("no chromium here (Debian: apt-get install chromium)");
         return None;
     };
     let mut command = Command::new(name);

@@ -132,6 +132,7 @@ fn a_run_killed_after_any_step_resumes_to_the_bit() {
         fixture.succeed(&run, &["--resume"]);
         assert_same(&whole, &fixture.result(&run), &run);
     }
+    common::say("kill sweep: 6 points, train.step after each step");
 }
 
 /// Every option of SPEC A20 and A21.

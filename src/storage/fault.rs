@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-/// Every fault point, in the order a commit passes them; crash-sweep tests walk this list.
+/// Every fault point, in the order a commit passes them, then training's; crash-sweep tests walk this list.
 pub fn points() -> &'static [&'static str] {
     &[
         "dir.create",
@@ -20,6 +20,7 @@ pub fn points() -> &'static [&'static str] {
         "file.renamed",
         "log.append",
         "log.torn",
+        "train.step",
     ]
 }
 

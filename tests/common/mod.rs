@@ -2,8 +2,10 @@
 #![allow(dead_code)] // each test file uses its own part
 
 use std::{
+    io::Write,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command},
+    time::{Duration, Instant},
 };
 
 use clsgen::demo::{
@@ -24,7 +26,7 @@ pub fn smollm2() -> Option<PathBuf> {
     match std::env::var_os("CLSGEN_SMOLLM2") {
         Some(path) => present(path.into(), "CLSGEN_SMOLLM2 names it"),
         None => {
-            println!("SKIP: set CLSGEN_SMOLLM2 to the folder of SmolLM2-135M-Instruct");
+            skip("set CLSGEN_SMOLLM2 to the folder of SmolLM2-135M-Instruct");
             None
         }
     }
@@ -34,7 +36,7 @@ fn present(path: PathBuf, advice: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    println!("SKIP: {} is not here ({advice})", path.display());
+    skip(&format!("{} is not here ({advice})", path.display()));
     None
 }
 
@@ -79,6 +81,50 @@ pub fn hearing_hangups(command: &Command) -> Command {
         };
     }
     heard
+}
+
+/// Longest that a test waits for what a process is to do: much longer than it takes on any machine.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Polls until `reached`. Panics with `what` where the process ends before, or after [`PATIENCE`], and then kills it.
+#[track_caller]
+pub fn wait_until(child: &mut Child, what: &str, mut reached: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !reached() {
+        let status = child.try_wait().unwrap();
+        assert!(status.is_none() || reached(), "waiting for {what}: the process ended before, {}", status.unwrap());
+        if begun.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            panic!("waiting for {what}: not within {PATIENCE:?}");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Waits until a process has written `count` lines to a file.
+#[track_caller]
+pub fn wait_for_lines(child: &mut Child, file: &Path, count: usize) {
+    wait_until(child, &format!("{count} lines in {}", file.display()), || lines(file) >= count);
+}
+
+/// The lines of a file that are whole; none where there is no file.
+pub fn lines(path: &Path) -> usize {
+    std::fs::read(path).map_or(0, |bytes| bytes.iter().filter(|&&byte| byte == b'\n').count())
+}
+
+/// Sends a process the signal of this name.
+pub fn send(signal: &str, child: &Child) {
+    assert!(Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap().success());
+}
+
+/// A line past the test harness, which keeps what a test prints to itself when it passes.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "\n{line}");
+}
+
+/// Says why a test does nothing here: `.ci/run` fails by that line where everything is to be there.
+pub fn skip(why: &str) {
+    say(&format!("SKIP: {why}"));
 }
 
 /// What a run of the program gave.
@@ -127,7 +173,7 @@ impl Mount {
         if mounted.is_ok_and(|output| output.status.success()) {
             return Some(Self(dir.to_owned()));
         }
-        println!("SKIP: mounting a tmpfs ({options}) is not allowed here");
+        skip(&format!("mounting a tmpfs ({options}) is not allowed here"));
         None
     }
 

@@ -42,12 +42,6 @@ impl Work {
         outcome
     }
 
-    /// The same, which this fault must kill.
-    fn killed(&self, run: &str, more: &[&str], fault: &str) {
-        let status = self.command(run).args(more).env("CLSGEN_FAULT", fault).status().unwrap();
-        assert_eq!(status.code(), None, "{fault}");
-    }
-
     fn file(&self, run: &str, name: &str) -> Vec<u8> {
         std::fs::read(self.path(run).join("construct").join(name)).unwrap_or_default()
     }

@@ -85,7 +85,7 @@ fn bf16_weights_and_a_quantized_gguf_are_near() {
         .map(|e| e.path())
         .find(|p| p.extension().is_some_and(|e| e == "gguf"))
     else {
-        println!("SKIP: no .gguf beside SmolLM2");
+        common::skip("no .gguf beside SmolLM2");
         return;
     };
     let (quantized, logits) = last_logits(&gguf, &reference.input_ids, DType::F32);

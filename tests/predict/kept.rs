@@ -157,11 +157,9 @@ fn every_stopping_signal_leaves_finished_lines_and_its_code() {
     for (signal, code) in [("HUP", 129), ("USR1", 138), ("USR2", 140), ("TERM", 143), ("XCPU", 152)] {
         let output = format!("{signal}.jsonl");
         let command = fixture.command("in.jsonl", &output, &["--set", "generate.batch_tokens=1"]);
-        let child = common::hearing_hangups(&command).stderr(Stdio::piped()).spawn().unwrap();
-        while fixture.read(&output).is_empty() {
-            std::thread::sleep(std::time::Duration::from_millis(2));
-        }
-        Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap();
+        let mut child = common::hearing_hangups(&command).stderr(Stdio::piped()).spawn().unwrap();
+        common::wait_for_lines(&mut child, &fixture.path(&output), 1);
+        common::send(signal, &child);
         let result = child.wait_with_output().unwrap();
         let told = stderr(&result);
         assert_eq!(result.status.code(), Some(code), "{told}");
@@ -174,14 +172,12 @@ fn every_stopping_signal_leaves_finished_lines_and_its_code() {
 fn an_output_that_is_removed_is_not_written_to_in_the_dark() {
     let fixture = Fixture::new();
     fixture.write("in.jsonl", notes(400));
-    let child = fixture
+    let mut child = fixture
         .command("in.jsonl", "out.jsonl", &["--set", "generate.batch_tokens=1"])
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    while fixture.read("out.jsonl").is_empty() {
-        std::thread::sleep(std::time::Duration::from_millis(2));
-    }
+    common::wait_for_lines(&mut child, &fixture.path("out.jsonl"), 1);
     std::fs::remove_file(fixture.path("out.jsonl")).unwrap();
     let result = child.wait_with_output().unwrap();
     assert!(

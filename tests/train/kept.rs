@@ -5,20 +5,12 @@ use super::*;
 #[test]
 fn every_stopping_signal_saves_and_has_its_code_and_nohup_stays_nohup() {
     let fixture = Fixture::new();
-    let wait_for_step = |run: &str| {
-        while std::fs::read_to_string(fixture.path(&format!("{run}/metrics.jsonl"))).unwrap_or_default().lines().count()
-            < 2
-        {
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
-    };
-    let send =
-        |signal: &str, id: u32| Command::new("kill").args([&format!("-{signal}"), &id.to_string()]).status().unwrap();
+    let log = |run: &str| fixture.path(&format!("{run}/metrics.jsonl"));
     for (signal, code) in [("HUP", 129), ("INT", 130), ("USR1", 138), ("USR2", 140), ("XCPU", 152)] {
         let command = fixture.command(signal, &["--set", "train.epochs=500"]);
-        let child = common::hearing_hangups(&command).stderr(Stdio::piped()).spawn().unwrap();
-        wait_for_step(signal);
-        send(signal, child.id());
+        let mut child = common::hearing_hangups(&command).stderr(Stdio::piped()).spawn().unwrap();
+        common::wait_for_lines(&mut child, &log(signal), 2);
+        common::send(signal, &child);
         let output = child.wait_with_output().unwrap();
         let told = stderr(&output);
         assert_eq!(output.status.code(), Some(code), "{signal}: {told}");
@@ -34,14 +26,11 @@ fn every_stopping_signal_saves_and_has_its_code_and_nohup_stays_nohup() {
     let script = format!("trap '' HUP; exec {} {arguments}", env!("CARGO_BIN_EXE_clsgen"));
     let mut child =
         Command::new("sh").current_dir(fixture.path("")).args(["-c", &script]).stderr(Stdio::null()).spawn().unwrap();
-    wait_for_step("nohup");
-    send("HUP", child.id());
+    common::wait_for_lines(&mut child, &log("nohup"), 2);
+    common::send("HUP", &child);
     let seen = fixture.log("nohup", "step").len();
-    while fixture.log("nohup", "step").len() < seen + 3 {
-        assert_eq!(child.try_wait().unwrap(), None, "SIGHUP ended it");
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    send("TERM", child.id());
+    common::wait_until(&mut child, "three steps after SIGHUP", || fixture.log("nohup", "step").len() >= seen + 3);
+    common::send("TERM", &child);
     assert_eq!(child.wait().unwrap().code(), Some(143));
 }
 
@@ -129,10 +118,8 @@ fn constructed_records_that_were_changed_are_refused() {
 #[test]
 fn a_run_directory_removed_while_training_is_not_made_anew() {
     let fixture = Fixture::new();
-    let child = fixture.command("run", &["--set", "train.epochs=500"]).stderr(Stdio::piped()).spawn().unwrap();
-    while std::fs::read_to_string(fixture.path("run/metrics.jsonl")).unwrap_or_default().lines().count() < 2 {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    let mut child = fixture.command("run", &["--set", "train.epochs=500"]).stderr(Stdio::piped()).spawn().unwrap();
+    common::wait_for_lines(&mut child, &fixture.path("run/metrics.jsonl"), 2);
     // In one step: while its files go one by one, others may still come.
     std::fs::rename(fixture.path("run"), fixture.path("gone")).unwrap();
     let output = child.wait_with_output().unwrap();
@@ -173,15 +160,19 @@ fn a_checkpoint_cut_off_at_any_point_is_passed_over() {
     let fixture = Fixture::new();
     fixture.succeed("whole", &[]);
     let whole = fixture.result("whole");
-    for point in clsgen::storage::points().iter().filter(|point| !point.starts_with("train")) {
+    let points = clsgen::storage::points();
+    let mut kills = 0;
+    for point in points {
         for passage in [1, 3] {
             let run = format!("{point}-{passage}");
             let mut command = fixture.command(&run, &["--set", "train.save_every_steps=1"]);
-            check(command.env("CLSGEN_FAULT", format!("{point}:{passage}")).output().unwrap());
+            let output = check(command.env("CLSGEN_FAULT", format!("{point}:{passage}")).output().unwrap());
+            kills += usize::from(output.status.code().is_none());
             fixture.succeed(&run, &["--resume"]);
             assert_same(&whole, &fixture.result(&run), &run);
         }
     }
+    common::say(&format!("kill sweep: {} points, {kills} kills of train", points.len()));
 }
 
 #[test]
@@ -189,10 +180,8 @@ fn a_signal_saves_the_epoch_and_a_resume_goes_on() {
     let fixture = Fixture::new();
     let mut child =
         fixture.command("run", &["--quiet", "--set", "train.epochs=500"]).stderr(Stdio::null()).spawn().unwrap();
-    while std::fs::read_to_string(fixture.path("run/metrics.jsonl")).unwrap_or_default().lines().count() < 2 {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    common::wait_for_lines(&mut child, &fixture.path("run/metrics.jsonl"), 2);
+    common::send("TERM", &child);
     assert_eq!(child.wait().unwrap().code(), Some(143));
     let done = fixture.log("run", "step").len();
     let epoch = done.div_ceil(3);
