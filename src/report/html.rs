@@ -33,8 +33,11 @@ pub struct RecordView {
     pub id: String,
     /// Gold class.
     pub label: Option<usize>,
-    /// softmax(logits)[1].
+    /// softmax(logits)[1]; of more than two classes the called one's.
     pub probability: Option<f64>,
+    /// Of more than two classes, the one that the head calls.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub called: Option<usize>,
     /// The calibrated probability, where a calibrator was fitted.
     pub calibrated: Option<f64>,
     /// The class its text names; `None`: unparsable.
@@ -238,6 +241,7 @@ mod tests {
             id: "1".into(),
             label: Some(1),
             probability: Some(0.25),
+            called: None,
             calibrated: None,
             verbalized: None,
             explanation: Some("</script><script>alert(1)</script>".into()),

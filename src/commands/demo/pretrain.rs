@@ -61,12 +61,8 @@ fn prepare(config_path: &Path, dir: &Path) -> Result<()> {
 /// Notes with answers by rules, and the tokenizer of their words.
 fn corpus(config: &config::Config, dir: &Path, notes: u64) -> Result<()> {
     let source = Notes::new(config.train.seed, super::notes::SETTINGS);
-    let explainer = Explainer {
-        seed: config.train.seed,
-        labels: [config.task.labels[0].clone(), config.task.labels[1].clone()],
-        mistakes: MISTAKES,
-        thinks: false,
-    };
+    let explainer =
+        Explainer { seed: config.train.seed, labels: config.task.labels.clone(), mistakes: MISTAKES, thinks: false };
     let (mut lines, mut words) = (Vec::new(), vec![demo::PRETRAIN_PROMPT.1.to_owned()]);
     for note in source.range(0..notes) {
         let answer = explainer.answer(&note, 0).text;

@@ -157,7 +157,8 @@ fn records(context: &Context, scored: &Scored) -> Vec<RecordView> {
     let view = |prediction: &data::Prediction| RecordView {
         id: prediction.id.clone().unwrap_or_default(),
         label: prediction.label.map(Class::index),
-        probability: prediction.probability,
+        probability: prediction.probability.or_else(|| of_called(prediction)),
+        called: prediction.over_classes.as_ref().and_then(|over| over.predicted).map(Class::index),
         calibrated: prediction
             .probability
             .zip(calibrator)
@@ -172,4 +173,10 @@ fn records(context: &Context, scored: &Scored) -> Vec<RecordView> {
             .unwrap_or_default(),
     };
     scored.predictions.iter().map(view).collect()
+}
+
+/// Of more than two classes, the probability of the one that is called.
+fn of_called(prediction: &data::Prediction) -> Option<f64> {
+    let over = prediction.over_classes.as_ref()?;
+    over.probabilities.as_ref()?.get(over.predicted?.index()).copied()
 }

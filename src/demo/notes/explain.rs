@@ -1,7 +1,11 @@
 //! Explanations by rules, with the mistakes that a language model makes: material for a tiny teacher.
 
 use super::{SyntheticNote, draws::Draws, words::FINDINGS};
-use crate::metrics::calibration::logit;
+use crate::{
+    labels::{Class, Labels},
+    metrics::calibration::logit,
+    prompt::Verdict,
+};
 
 /// Draws of trial t start here, past any draw of the note itself.
 const TRIAL: u64 = 1 << 20;
@@ -39,10 +43,10 @@ const MISTAKES: [Mistake; 6] = [
 /// An answer of the rule-based teacher.
 #[derive(Clone, PartialEq)]
 pub struct Answer {
-    /// What it wrote: explanation, blank line, `Classification: <label>`.
+    /// What it wrote: explanation, blank line, verdict.
     pub text: String,
     /// The class that its verdict line names, if it has one.
-    pub label: Option<u8>,
+    pub label: Option<Class>,
     /// What is wrong with it, if anything.
     pub mistake: Option<Mistake>,
 }
@@ -52,8 +56,8 @@ pub struct Answer {
 pub struct Explainer {
     /// Seed of its draws.
     pub seed: u64,
-    /// Verbalized class 0 and class 1.
-    pub labels: [String; 2],
+    /// What it calls survival and death.
+    pub labels: Labels,
     /// How often an answer has a [`Mistake`].
     pub mistakes: f64,
     /// Put the reasoning between `<think>` and `</think>` first, as a reasoning model does.
@@ -62,12 +66,10 @@ pub struct Explainer {
 
 impl Explainer {
     /// An explanation that argues for `class` from the note's own findings, without a mistake.
-    pub fn rationale(&self, note: &SyntheticNote, class: u8, trial: u64) -> String {
+    pub fn rationale(&self, note: &SyntheticNote, class: Class, trial: u64) -> String {
         let mut draws = self.draws(note, trial);
-        let judged = match (class, logit(note.probability)) {
-            (1, judged) => judged.max(BORDERLINE),
-            (_, judged) => judged.min(-BORDERLINE),
-        };
+        let judged = logit(note.probability);
+        let judged = if class == Class::ONE { judged.max(BORDERLINE) } else { judged.min(-BORDERLINE) };
         argue(note, judged, None, &mut draws)
     }
 
@@ -76,26 +78,26 @@ impl Explainer {
         let mut draws = self.draws(note, trial);
         // Closer to the risk than one patient's fate is, as a teacher that reads well would judge.
         let judged = logit(note.probability) + logit(draws.uniform()) / SHARPNESS;
-        let class = u8::from(judged > 0.0);
         let mistake = draws.chance(self.mistakes).then(|| MISTAKES[draws.below(MISTAKES.len())]);
         let invented = (mistake == Some(Mistake::Invented)).then(|| absent(note, &mut draws)).flatten();
         let explanation = argue(note, judged, invented, &mut draws);
-        let named = if mistake == Some(Mistake::Contradicts) { 1 - class } else { class };
-        let label = &self.labels[usize::from(named)];
-        let verdict = format!("{explanation}\n\nClassification: {label}\n\n");
+        let dies = (judged > 0.0) != (mistake == Some(Mistake::Contradicts));
+        let named = if dies { Class::ONE } else { Class::ZERO };
+        let closing = Verdict::default().closing(&self.labels[named.index()]);
+        let verdict = format!("{explanation}{closing}");
         let (text, label) = match mistake {
             Some(Mistake::NoVerdict) => (explanation, None),
             Some(Mistake::WrongLabel) => (
                 format!(
-                    "{explanation}\n\nClassification: likely {}\n\n",
-                    ["survival", "mortality"][usize::from(named)]
+                    "{explanation}{}",
+                    Verdict::default().closing(if dies { "likely mortality" } else { "likely survival" })
                 ),
                 None,
             ),
             Some(Mistake::CutOff) => (format!("{explanation}\n\nClassif"), None),
             Some(Mistake::Repeats) => {
                 let last = explanation.rsplit(". ").next().unwrap_or_default().to_owned();
-                (format!("{explanation} {last} {last} {last}\n\nClassification: {label}\n\n"), Some(named))
+                (format!("{explanation} {last} {last} {last}{closing}"), Some(named))
             }
             _ => (verdict, Some(named)),
         };
@@ -120,8 +122,8 @@ fn absent(note: &SyntheticNote, draws: &mut Draws) -> Option<&'static str> {
 }
 
 /// Names of the terms that speak for a class, strongest first.
-fn reasons(note: &SyntheticNote, class: u8) -> Vec<&str> {
-    let sign = if class == 1 { 1.0 } else { -1.0 };
+fn reasons(note: &SyntheticNote, dies: bool) -> Vec<&str> {
+    let sign = if dies { 1.0 } else { -1.0 };
     let mut terms: Vec<_> = note.terms.iter().filter(|term| term.weight * sign > 0.0).collect();
     terms.sort_by(|a, b| b.weight.abs().total_cmp(&a.weight.abs()));
     terms.into_iter().map(|term| term.name.as_str()).collect()
@@ -151,53 +153,44 @@ fn impression(judged: f64) -> &'static str {
 
 /// Argues for the class on the judgement's side of even odds.
 fn argue(note: &SyntheticNote, judged: f64, invented: Option<&'static str>, draws: &mut Draws) -> String {
-    let class = u8::from(judged > 0.0);
+    let dies = judged > 0.0;
     let mut sentences = vec![format!(
         "{} risk. {} {}.",
         impression(judged),
         draws.pick(&["The patient was admitted with", "This admission was for", "The main problem was"]),
         note.diagnosis
     )];
-    let (mut own, other) = (reasons(note, class), reasons(note, 1 - class));
+    let (mut own, other) = (reasons(note, dies), reasons(note, !dies));
     own.truncate(2 + draws.below(2));
     own.extend(invented);
-    let verb = match class {
-        1 => draws.pick(&["The risk is raised by", "Factors that point to a poor outcome are", "Of most concern are"]),
-        _ => draws.pick(&["The outlook is helped by", "Factors that point to survival are", "Reassuring are"]),
-    };
-    if own.is_empty() {
-        sentences.push(
-            [
-                "There is little that points to a poor outcome.",
-                "Few findings speak for survival, but none is decisive.",
-            ][usize::from(class == 0)]
-            .into(),
-        );
-        if class == 1 {
-            sentences[1] = "Though single findings are mild, the overall picture is worrying.".into();
-        }
+    let verb = draws.pick(if dies {
+        &["The risk is raised by", "Factors that point to a poor outcome are", "Of most concern are"]
     } else {
-        sentences.push(format!("{verb} {}.", joined(&own)));
-    }
+        &["The outlook is helped by", "Factors that point to survival are", "Reassuring are"]
+    });
+    sentences.push(match (own.is_empty(), dies) {
+        (false, _) => format!("{verb} {}.", joined(&own)),
+        (true, true) => "Though single findings are mild, the overall picture is worrying.".into(),
+        (true, false) => "Few findings speak for survival, but none is decisive.".into(),
+    });
     if !other.is_empty() && draws.chance(0.7) {
         let contrast = draws.pick(&["On the other hand there is", "This is weighed against", "Against this stands"]);
         sentences.push(format!("{contrast} {}.", joined(&other[..other.len().min(2)])));
     }
-    sentences.push(
-        match class {
-            1 => draws.pick(&[
-                "Overall the risk of death within 30 days is high.",
-                "Taken together, death after discharge is likely.",
-                "On balance the prognosis is poor.",
-            ]),
-            _ => draws.pick(&[
-                "Overall the risk of death within 30 days is low.",
-                "Taken together, survival is likely.",
-                "On balance the prognosis is good.",
-            ]),
-        }
-        .into(),
-    );
+    let overall = draws.pick(if dies {
+        &[
+            "Overall the risk of death within 30 days is high.",
+            "Taken together, death after discharge is likely.",
+            "On balance the prognosis is poor.",
+        ]
+    } else {
+        &[
+            "Overall the risk of death within 30 days is low.",
+            "Taken together, survival is likely.",
+            "On balance the prognosis is good.",
+        ]
+    });
+    sentences.push(overall.into());
     sentences.join(" ")
 }
 

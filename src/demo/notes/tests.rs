@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::{typos::misspell, *};
+use crate::labels::Labels;
 
 fn notes(count: u64, settings: NoteSettings) -> Vec<SyntheticNote> {
     Notes::new(42, settings).range(0..count)
@@ -13,7 +14,7 @@ fn text(note: &SyntheticNote) -> &str {
 }
 
 fn explainer(mistakes: f64) -> Explainer {
-    Explainer { seed: 42, labels: ["0:alive".into(), "1:death".into()], mistakes, thinks: false }
+    Explainer { seed: 42, labels: Labels::two("0:alive", "1:death"), mistakes, thinks: false }
 }
 
 /// The AUROC that the true probability reaches on average: P(a dead patient's is higher), over all pairs.
@@ -122,10 +123,10 @@ fn every_term_leaves_its_trace_and_no_placeholder_stays() {
 #[test]
 fn a_rationale_argues_with_the_notes_own_findings() {
     for note in notes(200, NoteSettings::default()) {
-        for class in 0..=1 {
+        for class in [Class::ZERO, Class::ONE] {
             let rationale = explainer(0.0).rationale(&note, class, 0);
             assert!(rationale.split_whitespace().count() >= 12 && rationale.ends_with('.'), "{rationale}");
-            let openings = [["Minimal", "Low", "Modest"], ["Raised", "High", "Grave"]][usize::from(class)];
+            let openings = [["Minimal", "Low", "Modest"], ["Raised", "High", "Grave"]][class.index()];
             assert!(openings.iter().any(|opening| rationale.starts_with(&format!("{opening} risk. "))), "{rationale}");
             let absent =
                 words::FINDINGS.iter().filter(|finding| note.terms.iter().all(|term| term.name != finding.name));
@@ -137,8 +138,7 @@ fn a_rationale_argues_with_the_notes_own_findings() {
 #[test]
 fn the_teacher_is_mostly_right_sometimes_wrong_and_makes_every_mistake() {
     let notes = notes(1000, NoteSettings { words: 0, ..NoteSettings::default() });
-    let right =
-        notes.iter().filter(|note| explainer(0.0).answer(note, 0).label.map(Class::from) == note.record.label).count();
+    let right = notes.iter().filter(|note| explainer(0.0).answer(note, 0).label == note.record.label).count();
     assert!((700..970).contains(&right), "{right}");
     let answers: Vec<Answer> = notes.iter().map(|note| explainer(0.5).answer(note, 1)).collect();
     let mistakes: HashSet<String> = answers.iter().map(|answer| format!("{:?}", answer.mistake)).collect();
@@ -146,7 +146,7 @@ fn the_teacher_is_mostly_right_sometimes_wrong_and_makes_every_mistake() {
     for answer in &answers {
         let verdict =
             answer.text.lines().filter(|line| line.starts_with("Classification: ")).map(|line| &line[16..]).next_back();
-        let named = ["0:alive", "1:death"].iter().position(|label| Some(*label) == verdict).map(|class| class as u8);
+        let named = ["0:alive", "1:death"].iter().position(|label| Some(*label) == verdict).and_then(Class::new);
         assert_eq!(named, answer.label);
     }
     let first = &notes[0];
