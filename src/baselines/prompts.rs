@@ -83,8 +83,8 @@ fn judgement(text: &str, file: Option<&Path>, document: &str, format: PromptForm
         user: template,
         question: String::new(),
         prefix: String::new(),
-        // Never used: a judge learns nothing.
-        response: String::new(),
+        // Never used, since a judge learns nothing, but part of what its answers were made from.
+        response: Verdict::default().response("{explanation}", "{label}"),
         verdict: Verdict::default().template(),
         document: document.to_owned(),
         format,

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::{Table, figures::Figure};
 use crate::error::{Error, Result};
 
-pub use super::readings::{Reading, readings};
+pub use super::readings::{Reading, class_readings, readings};
 
 /// A file that the numbers came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

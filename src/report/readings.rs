@@ -7,6 +7,7 @@ use crate::metrics::{
     Evaluation, Metric,
     agreement::landis_koch,
     direction::{self, Direction},
+    multiclass,
 };
 
 /// A metric with its plain reading.
@@ -75,12 +76,7 @@ pub fn readings(evaluation: &Evaluation) -> Vec<Reading> {
             better("aurc")
         )
     }));
-    readings.push(read("Parsable texts", &evaluation.parsable, |v| {
-        format!(
-            "Of 100 generated texts, {} end in a verdict that can be read. The agreement figures are over those.",
-            whole(v)
-        )
-    }));
+    readings.push(parsable(&evaluation.parsable));
     readings.push(read("AUROC-Align", &evaluation.auroc_align, |v| {
         format!(
             "A record whose text says positive gets a higher probability than one whose text says negative {} times.",
@@ -95,16 +91,79 @@ pub fn readings(evaluation: &Evaluation) -> Vec<Reading> {
             )
         }));
     }
-    if evaluation.judge.rli.n > 0 {
-        readings.push(read("Rationale–label inconsistency", &evaluation.judge.rli, |v| {
+    readings.extend((evaluation.judge.rli.n > 0).then(|| inconsistency(&evaluation.judge.rli)));
+    readings
+}
+
+/// The same of more than two classes.
+pub fn class_readings(evaluation: &multiclass::Evaluation) -> Vec<Reading> {
+    let means = &evaluation.calls.macro_mean;
+    let mut readings = vec![
+        read("Accuracy", &evaluation.calls.accuracy, |v| {
+            format!("Of 100 records, the class of the highest probability is right for {}.", whole(v))
+        }),
+        read("Balanced accuracy", &evaluation.calls.balanced_accuracy, |v| {
+            format!("The same were every class equally frequent: {} of 100.", whole(v))
+        }),
+        read("AUROC, mean over classes", &evaluation.auroc, |v| {
             format!(
-                "Of 100 explanations, {} argue for another label than the one they end in, says the judge.{}",
-                whole(v),
-                better("rli")
+                "Given a record of a class and one of another, the first gets that class's higher probability {} \
+                times. Chance is 50.",
+                of_100(v)
             )
+        }),
+        read("F1, mean over classes", &means.f1, |_| {
+            "Balance of precision and recall of each class against the rest: 1 is perfect, 0 finds nothing.".to_owned()
+        }),
+        read("Brier score", &evaluation.calibration.brier, |_| {
+            "Squared distance of the probabilities from what was true, summed over classes: 0 is perfect, 2 is sure \
+            and wrong."
+                .to_owned()
+        }),
+        read("Calibration error (ECE)", &evaluation.calibration.ece, |v| {
+            format!("A class's probability is off by {:.1} percentage points on average.{}", v * 100.0, better("ece"))
+        }),
+    ];
+    if let Some(after) = &evaluation.calibration.after {
+        readings.push(read("ECE after calibration", &after.ece_after, |v| {
+            format!("With the temperature fitted on dev they are off by {:.1} points.", v * 100.0)
         }));
     }
+    readings.push(parsable(&evaluation.parsable));
+    readings.push(read("AUROC-Align, mean over classes", &evaluation.auroc_align, |v| {
+        format!(
+            "A record whose text names a class gets a higher probability of it than one whose text names another {} \
+            times.",
+            of_100(v)
+        )
+    }));
+    readings.push(read("Cohen's κ, head and text", &evaluation.kappa, |v| {
+        format!(
+            "The class called and the text's agree beyond chance: {} in the words of Landis and Koch.",
+            landis_koch(v)
+        )
+    }));
+    readings.extend((evaluation.judge.rli.n > 0).then(|| inconsistency(&evaluation.judge.rli)));
     readings
+}
+
+fn parsable(metric: &Metric) -> Reading {
+    read("Parsable texts", metric, |v| {
+        format!(
+            "Of 100 generated texts, {} end in a verdict that can be read. The agreement figures are over those.",
+            whole(v)
+        )
+    })
+}
+
+fn inconsistency(rli: &Metric) -> Reading {
+    read("Rationale–label inconsistency", rli, |v| {
+        format!(
+            "Of 100 explanations, {} argue for another label than the one they end in, says the judge.{}",
+            whole(v),
+            better("rli")
+        )
+    })
 }
 
 fn read(name: &'static str, metric: &Metric, sentence: impl Fn(f64) -> String) -> Reading {
@@ -146,7 +205,14 @@ mod tests {
         let auroc = &all[0];
         assert_eq!((auroc.name, auroc.value.as_str()), ("AUROC", "1.0000"));
         assert!(auroc.sentence.contains("100 of 100"));
-        let nothing = readings(&evaluate(&Sample::new(), None, &Options::default()));
+        let labels = ["a", "b", "c"].map(String::from);
+        let row = |label| multiclass::Row { probabilities: &[0.2, 0.3, 0.5], label, verbalized: Some(2), group: None };
+        let three = multiclass::Sample::new(3, [0, 2].map(row).into_iter()).unwrap();
+        let all = class_readings(&multiclass::evaluate(&three, &labels, false, &Options::default()));
+        assert!(all[0].sentence.contains("right for 50"), "{}", all[0].sentence);
+        let none = multiclass::Sample::new(3, std::iter::empty()).unwrap();
+        let mut nothing = class_readings(&multiclass::evaluate(&none, &labels, false, &Options::default()));
+        nothing.extend(readings(&evaluate(&Sample::new(), None, &Options::default())));
         assert!(
             nothing.iter().all(|reading| reading.sentence.starts_with("Undefined: ") && reading.value == "–"),
             "{nothing:?}"

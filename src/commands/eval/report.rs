@@ -15,7 +15,7 @@ use crate::{
     report::{
         Table,
         figures::{self, EpochMetrics, Figure},
-        html::{Reading, RecordView, Report, Source, readings},
+        html::{Reading, RecordView, Report, Source, class_readings, readings},
     },
     storage::{self, run_record},
 };
@@ -49,8 +49,11 @@ pub fn write(context: &Context, out: &Path, parts: &Parts<'_>, options: &Options
     let figures = draw(out, parts, options)?;
     let scored = parts.scored.map(|(scored, _)| scored);
     let records = scored.filter(|_| include_text).map(|scored| records(context, scored));
-    let summary: Vec<Reading> =
-        parts.scored.and_then(|(_, evaluation)| evaluation.two()).map(readings).unwrap_or_default();
+    let summary: Vec<Reading> = match parts.scored {
+        Some((_, AnyEvaluation::Two(evaluation))) => readings(evaluation),
+        Some((_, AnyEvaluation::More(evaluation))) => class_readings(evaluation),
+        None => Vec::new(),
+    };
     let report = Report {
         task: &context.config.task.name,
         labels: &context.config.task.labels,
