@@ -36,6 +36,9 @@ fn trained() -> Fixture {
     fixture.write("prompt.toml", PROMPT);
     fixture.write("train.jsonl", notes(24));
     fixture.write("dev.jsonl", notes(18));
+    // What eval is told by the checkpoint alone.
+    let config = String::from_utf8(fixture.read("config.toml")).unwrap();
+    fixture.write("config.toml", config.replace("labels = [\"0:alive\", \"1:death\"]\n", ""));
     fixture.succeed("run", &["--set", LABELS, "--set", "generate.constrain=true"]);
     fixture
 }
@@ -140,7 +143,7 @@ fn three_classes_are_trained_scored_and_predicted() {
 #[test]
 fn one_class_is_measured_against_the_rest() {
     let fixture = trained();
-    let flags = ["eval", "--config", "config.toml", "--run", "run", "--split", "dev", "--json", "--set", LABELS];
+    let flags = ["eval", "--config", "config.toml", "--run", "run", "--split", "dev", "--json"];
     let baselines = ["--baselines", "label,token_probability,self_consistency", "--runs", "2", "--compare-base"];
     let more = [
         "--set",
@@ -170,9 +173,8 @@ fn one_class_is_measured_against_the_rest() {
         (&["--set", "eval.calibrate=platt"], "of two classes"),
         (&["--set", "eval.positive=best"], "none of task.labels"),
     ] {
-        let command =
-            ["eval", "--config", "config.toml", "--run", "run", "--split", "dev", "--overwrite", "--set", LABELS];
-        let output = clsgen(&fixture, &[&command[..], flags].concat());
+        let run = ["eval", "--config", "config.toml", "--run", "run", "--split", "dev", "--overwrite"];
+        let output = clsgen(&fixture, &[&run[..], &["--set", "generate.constrain=true"], flags].concat());
         assert_eq!(output.status.code(), Some(2), "{flags:?}: {}", stderr(&output));
         assert!(stderr(&output).contains(told), "{flags:?}: {}", stderr(&output));
     }

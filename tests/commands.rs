@@ -149,7 +149,10 @@ fn sandbox(root: &Path) {
                 ("max_output_tokens = 96", "max_output_tokens = 16"),
                 ("seeds = 5", "seeds = 1"),
             ];
-            for (from, to) in cuts.iter().filter(|_| folder == "configs") {
+            let head_alone = text.contains("objective = \"cls\"");
+            for (from, to) in
+                cuts.iter().filter(|(from, _)| folder == "configs" && !(head_alone && *from == "[train]\n"))
+            {
                 text = text.replace(from, to);
             }
             let text: String =
@@ -183,6 +186,17 @@ fn sandbox(root: &Path) {
             &format!("data/lcd/{split}.json"),
             json!({"data": (0..8).map(note).collect::<Vec<_>>()}).to_string(),
         );
+        let three = |i: usize| {
+            json!({"id": format!("{split}{i}"), "claim": format!("Drug {split} {i} works"),
+                "abstract": format!("Helped {split} {i}"), "label": i % 3, "explanation": "It helped."})
+        };
+        write(root, &format!("{split}3.jsonl"), (0..9).map(|i| format!("{}\n", three(i))).collect::<String>());
+        let article = |i: usize| {
+            json!({"id": format!("{split}{i}"), "pmcid": i, "text": format!("Article {split} {i}."), "intervention": "a",
+                "comparator": "b", "outcome": "c", "label_code": i as i64 % 3 - 1})
+        };
+        let articles = (0..9).map(|i| format!("{}\n", article(i))).collect::<String>();
+        write(root, &format!("evidence-{split}.jsonl"), articles);
         // Records of CliniFact and predictions at once: a printed command means the one or the other by the same name.
         let line = |i: usize| {
             json!({"id": format!("{split}{i}"), "claim": format!("Drug {split} {i} works"),

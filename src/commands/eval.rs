@@ -25,7 +25,7 @@ use crate::{
     evaluation::{
         Scored, Work, baselines, costs,
         folder::{Asked, Folder},
-        judge,
+        judge, positive,
         run_directory::Job,
     },
     generate::scoring,
@@ -74,6 +74,8 @@ pub(super) fn execute(context: &Context, args: &EvalArgs) -> Result<Option<Outco
         None => Work::Run(Job::find(context, &args.split)?),
     };
     let context = &work.context(context)?;
+    // Before any work; without dev nothing asks again.
+    positive(context)?;
     let folder = Folder::find(context, &work, args.overwrite)?;
     let context = &folder.context(context);
     let asked = folder.asked(context, asked(args));

@@ -11,10 +11,7 @@ use super::{
     Config, Init, LossSchedule, Parameters, check,
     keys::{self, Kind},
 };
-use crate::{
-    error::{Error, Result},
-    labels::Class,
-};
+use crate::error::{Error, Result};
 
 /// Where a value came from, and what is wrong with it.
 struct Problems(Vec<String>);
@@ -242,17 +239,6 @@ fn check_together(config: &Config) -> Result<()> {
     if let Some(name) = config.eval.subgroups.iter().find(|name| PREDICTION_KEYS.contains(&name.as_str())) {
         problems
             .add("eval.subgroups", format!("`{name}` is a key of every prediction line: give the column another name"));
-    }
-    if let Some(name) = &config.eval.positive {
-        let labels = &config.task.labels;
-        match labels.named(name) {
-            // A prediction of two classes is class 1's probability, and so is every number that follows from it.
-            Some(class) if labels.are_two() && class != Class::ONE => {
-                problems.add("eval.positive", format!("of two classes {:?} is the positive one", labels[1]));
-            }
-            Some(_) => {}
-            None => problems.add("eval.positive", format!("{name:?} is none of task.labels: {}", labels.join(", "))),
-        }
     }
     let train = &config.train;
     let ends = [train.w_gen_end.unwrap_or(train.w_gen), train.w_cls_end.unwrap_or(train.w_cls)];

@@ -27,6 +27,7 @@ fn full() -> Config {
     (config.train.w_gen_end, config.train.w_cls_end) = (Some(0.5), Some(2.0));
     config.generate.batch_tokens = Some(1);
     config.eval.judge = Some("x".into());
+    config.eval.positive = Some("1:death".into());
     for path in [&mut config.eval.judge_prompt, &mut config.eval.verbalized_prompt, &mut config.cnn.embeddings] {
         *path = Some("x".into());
     }

@@ -34,7 +34,7 @@ use crate::{
     config::Stage,
     context::Context,
     data::{Prediction, Record},
-    error::Result,
+    error::{Error, Result},
     fingerprint::Fingerprint,
     labels::Class,
     metrics::{AnySample, threshold::Costs},
@@ -168,9 +168,20 @@ impl Work<'_> {
     }
 }
 
-/// The class that `eval.positive` names.
-pub fn positive(context: &Context) -> Option<Class> {
-    context.config.eval.positive.as_ref().and_then(|name| context.config.task.labels.named(name))
+/// The class that `eval.positive` names, of more than two; of two it is class 1, whatever the key says not (exit 2).
+pub fn positive(context: &Context) -> Result<Option<Class>> {
+    let (Some(name), labels) = (&context.config.eval.positive, &context.config.task.labels) else { return Ok(None) };
+    let told = |message: String| {
+        Error::usage(message).hint("leave eval.positive out, or name the class that thresholds are to be of")
+    };
+    match labels.named(name) {
+        None => Err(told(format!("eval.positive: {name:?} is none of task.labels: {}", labels.join(", ")))),
+        // A prediction of two classes is class 1's probability, and so is every number that follows from it.
+        Some(class) if labels.are_two() && class != Class::ONE => {
+            Err(told(format!("eval.positive: of two classes {:?} is the positive one", labels[1])))
+        }
+        class => Ok(class),
+    }
 }
 
 /// What errors cost, as the config says.

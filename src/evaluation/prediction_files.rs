@@ -28,7 +28,7 @@ pub fn score(context: &Context, folder: &Folder, test: &Path, dev: Option<&Path>
             let predictions = read_predictions(dev, labels)?;
             let sample = inputs::sample(dev, &predictions, labels, None)?;
             let frozen =
-                Frozen::tune((&sample, positive(context)), costs(context), None, dev, &storage::hash_file(dev)?);
+                Frozen::tune((&sample, positive(context)?), costs(context), None, dev, &storage::hash_file(dev)?);
             frozen::write(folder, folder::THRESHOLDS, Some(&frozen.bytes()?), context.dry_run)?;
             let fitted = Fitted::fit(context, &sample, &frozen)?;
             Fitted::write(fitted.as_ref(), folder, context.dry_run)?;

@@ -193,7 +193,7 @@ impl Job {
         let checkpoint = Named { path: self.shown.clone(), blake3: self.hash.clone() };
         let shown = Path::new(&self.shown).join(DEV_PREDICTIONS);
         let frozen = Frozen::tune(
-            (&sample, positive(context)),
+            (&sample, positive(context)?),
             costs(context),
             Some(checkpoint),
             &shown,

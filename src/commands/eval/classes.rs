@@ -35,7 +35,7 @@ pub fn measure(
     let labels = &context.config.task.labels;
     let mut evaluation = multiclass::evaluate(sample, labels, context.config.task.ordinal, options);
     let calibrated = calibrated(scored, sample, options, &mut evaluation);
-    let against_rest = positive(context).map(|class| sample.one_vs_rest(class.into()));
+    let against_rest = positive(context)?.map(|class| sample.one_vs_rest(class.into()));
     if let Some((class, label)) = against_rest.as_ref().zip(context.config.eval.positive.as_ref()) {
         let thresholds = scored.frozen.as_ref().map(|frozen| &frozen.thresholds);
         let evaluation_of = evaluate(class, thresholds, options);
