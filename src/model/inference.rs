@@ -29,13 +29,13 @@ impl Llama {
             offsets.ranges().zip(caches.iter()).map(|(range, cache)| cache.paged(range.len())).collect(),
         )?;
         let (behind_others, kv_offsets) = (starts.iter().any(|&start| start > 0), behind(offsets, &starts));
-        let last = self.last_rows(ids, offsets, &starts, |i, layer, q, k, v| {
+        let last = self.last_rows(ids, offsets, &starts, |i, layer, [q, k, v], q_offsets| {
             kv_store::store(&step, i, k, v)?;
             if !behind_others {
-                return layer.attend(q, k, v, offsets, offsets);
+                return layer.attend(q, k, v, q_offsets, offsets);
             }
             let (k, v) = kv_store::gather(&step, i, layer.heads.head_dim)?;
-            layer.attend(q, &k, &v, offsets, &kv_offsets)
+            layer.attend(q, &k, &v, q_offsets, &kv_offsets)
         })?;
         for (range, cache) in offsets.ranges().zip(caches.iter_mut()) {
             cache.grow(range.len());
@@ -45,8 +45,8 @@ impl Llama {
 
     /// As [`Llama::prefill`], keeping nothing.
     pub fn prefill_hidden_only(&self, ids: &[u32], offsets: &Offsets) -> Result<Tensor> {
-        self.last_rows(ids, offsets, &vec![0; offsets.count()], |_, layer, q, k, v| {
-            layer.attend(q, k, v, offsets, offsets)
+        self.last_rows(ids, offsets, &vec![0; offsets.count()], |_, layer, [q, k, v], q_offsets| {
+            layer.attend(q, k, v, q_offsets, offsets)
         })
     }
 
@@ -61,20 +61,21 @@ impl Llama {
         let step = PagedBatch::new(held)?;
         let starts: Vec<usize> = caches.iter().map(SequenceCache::len).collect();
         let kv_offsets = behind(offsets, &starts);
-        self.last_rows(ids, offsets, &starts, |i, layer, q, k, v| {
+        self.last_rows(ids, offsets, &starts, |i, layer, [q, k, v], q_offsets| {
             let (held_k, held_v) = kv_store::gather(&step, i, layer.heads.head_dim)?;
             let (k, v) = (interleave(&held_k, k, offsets, &starts)?, interleave(&held_v, v, offsets, &starts)?);
-            layer.attend(q, &k, &v, offsets, &kv_offsets)
+            layer.attend(q, &k, &v, q_offsets, &kv_offsets)
         })
     }
 
-    /// All layers, then the final norm of each sequence's last row; `attend` is given (layer index, layer, q, k, v).
+    /// All layers, then the final norm of each sequence's last row; `attend` is given (layer index, layer, [q, k, v],
+    /// q's offsets). Of the last layer nothing reads the other rows but as keys and values.
     fn last_rows(
         &self,
         ids: &[u32],
         offsets: &Offsets,
         starts: &[usize],
-        mut attend: impl FnMut(usize, &DecoderLayer, &Tensor, &Tensor, &Tensor) -> Result<Tensor>,
+        mut attend: impl FnMut(usize, &DecoderLayer, [&Tensor; 3], &Offsets) -> Result<Tensor>,
     ) -> Result<Tensor> {
         self.check_batch(ids, offsets)?;
         let positions: Vec<u32> = offsets
@@ -83,17 +84,20 @@ impl Llama {
             .flat_map(|(range, &start)| (start..start + range.len()).map(|p| p as u32))
             .collect();
         let ends: Vec<u32> = offsets.ranges().map(|range| range.end as u32 - 1).collect();
+        let end_positions: Vec<u32> = ends.iter().map(|&end| positions[end as usize]).collect();
         let ends = Tensor::from_vec(ends, offsets.count(), &self.device)?;
+        let one_each = Offsets::from_lengths(&vec![1; offsets.count()]);
         let mut x = embedding::forward(&self.embed_tokens, ids)?;
         with_spinning_workers(&self.device, usize::MAX, || {
             for (i, layer) in self.layers.iter().enumerate() {
-                let (q, k, v) = layer.infer_qkv(&x, &self.rope, &positions, Kernel::Forward)?;
-                let mut attended = attend(i, layer, &q, &k, &v)?;
-                if i + 1 == self.layers.len() {
-                    // Nothing reads the last layer's other rows.
-                    (x, attended) = (x.index_select(&ends, 0)?, attended.index_select(&ends, 0)?);
-                }
-                x = layer.infer_rest(&x, &attended, Kernel::Forward)?;
+                let (attended, rows) = if i + 1 < self.layers.len() {
+                    let (q, k, v) = layer.infer_qkv(&x, &self.rope, &positions, Kernel::Forward)?;
+                    (attend(i, layer, [&q, &k, &v], offsets)?, x)
+                } else {
+                    let [q, k, v] = layer.infer_qkv_of_rows(&x, &ends, &self.rope, [&end_positions, &positions])?;
+                    (attend(i, layer, [&q, &k, &v], &one_each)?, x.index_select(&ends, 0)?)
+                };
+                x = layer.infer_rest(&rows, &attended, Kernel::Forward)?;
             }
             Ok(self.norm.forward(&x)?.0)
         })

@@ -9,16 +9,19 @@
 //! outputs and the MLP's product cost little to compute again and are. With a frozen base a projection costs one
 //! product (dx), not two.
 
+mod infer;
+
 use candle_core::{DType, Tensor};
 
 use super::{
     Gradients, accumulate,
+    live_rows::LiveRows,
     projection::{GradInput, Pass, Projection},
 };
 use crate::{
     config::Parameters,
     error::Result,
-    ops::{Offsets, add, attention, cast::to_bf16, linear::Kernel, rms_norm, rope::Rope, swiglu},
+    ops::{add, attention, cast::to_bf16, rms_norm, rope::Rope, swiglu},
 };
 
 /// An RMSNorm's weight and its HF name.
@@ -260,11 +263,35 @@ impl DecoderLayer {
         need_dmiddle: bool,
         gradients: &mut Gradients,
     ) -> Result<Option<Tensor>> {
+        let trained = [&self.gate_proj, &self.up_proj, &self.down_proj].iter().any(|p| p.trains(pass.trains));
+        let all = [&kept.gate, &kept.up, &kept.middle, &kept.rstd2];
+        match if trained { None } else { LiveRows::of(dy)? } {
+            None => self.mlp_backward_of(all, &kept.low_rank, dy, pass, need_dmiddle, gradients),
+            Some(live) => {
+                let [gate, up, middle, rstd2] = all.map(|x| live.gather(x));
+                let rows = [&gate?, &up?, &middle?, &rstd2?];
+                let dy = live.gather(dy)?;
+                let dmiddle = self.mlp_backward_of(rows, &kept.low_rank, &dy, pass, need_dmiddle, gradients)?;
+                dmiddle.map(|dmiddle| live.scatter(&dmiddle)).transpose()
+            }
+        }
+    }
+
+    /// [`DecoderLayer::mlp_backward`] of the rows of `[gate, up, m, 1/rms of m]`.
+    fn mlp_backward_of(
+        &self,
+        [gate, up, middle, rstd2]: [&Tensor; 4],
+        low_rank: &LowRank,
+        dy: &Tensor,
+        pass: &Pass,
+        need_dmiddle: bool,
+        gradients: &mut Gradients,
+    ) -> Result<Option<Tensor>> {
         let [gate_up, down] = [
             self.gate_proj.trains(pass.trains) || self.up_proj.trains(pass.trains),
             self.down_proj.trains(pass.trains),
         ];
-        let product = if down { Some(swiglu::forward(&kept.gate, &kept.up)?) } else { None };
+        let product = if down { Some(swiglu::forward(gate, up)?) } else { None };
         let Some(dproduct) = self.down_proj.backward(
             product.as_ref(),
             None,
@@ -277,26 +304,20 @@ impl DecoderLayer {
             return Ok(None);
         };
         drop(product);
-        let (dgate, dup) = swiglu::backward(&kept.gate, &kept.up, &dproduct)?;
-        let normed = if gate_up { Some(self.post_attention_layernorm.forward(&kept.middle)?.0) } else { None };
+        let (dgate, dup) = swiglu::backward(gate, up, &dproduct)?;
+        let normed = if gate_up { Some(self.post_attention_layernorm.forward(middle)?.0) } else { None };
         let dx = GradInput::wanted(need_dmiddle);
-        let dx = self.gate_proj.backward(normed.as_ref(), kept.low_rank.gate.as_ref(), &dgate, pass, dx, gradients)?;
+        let dx = self.gate_proj.backward(normed.as_ref(), low_rank.gate.as_ref(), &dgate, pass, dx, gradients)?;
         let dx = self.up_proj.backward(
             normed.as_ref(),
-            kept.low_rank.up.as_ref(),
+            low_rank.up.as_ref(),
             &dup,
             pass,
             GradInput::after(dx),
             gradients,
         )?;
         let Some(dnormed) = dx else { return Ok(None) };
-        Ok(Some(self.post_attention_layernorm.backward_add(
-            [&kept.middle, &kept.rstd2],
-            &dnormed,
-            dy,
-            pass,
-            gradients,
-        )?))
+        Ok(Some(self.post_attention_layernorm.backward_add([middle, rstd2], &dnormed, dy, pass, gradients)?))
     }
 
     /// From attention's output back to the first norm's output.
@@ -322,29 +343,6 @@ impl DecoderLayer {
         self.v_proj.backward(normed.as_ref(), low_rank.v.as_ref(), &dv, pass, GradInput::after(dx), gradients)
     }
 
-    /// q, k (both turned) and v of new rows, without dropout.
-    pub fn infer_qkv(
-        &self,
-        x: &Tensor,
-        rope: &Rope,
-        positions: &[u32],
-        kernel: Kernel,
-    ) -> Result<(Tensor, Tensor, Tensor)> {
-        let Heads { heads, kv_heads, .. } = self.heads;
-        let (normed, _) = self.input_layernorm.forward(x)?;
-        let [q, k, v] = Projection::infer_each([&self.q_proj, &self.k_proj, &self.v_proj], &normed, kernel)?;
-        let [q, k] = rope.forward_both(&self.heads.split(&q, heads)?, &self.heads.split(&k, kv_heads)?, positions)?;
-        Ok((q, k, self.heads.split(&v, kv_heads)?))
-    }
-
-    /// From attention's output to the layer's, without dropout.
-    pub fn infer_rest(&self, x: &Tensor, attended: &Tensor, kernel: Kernel) -> Result<Tensor> {
-        let (middle, normed, _) =
-            self.post_attention_layernorm.add_forward(self.o_proj.infer(&merge(attended)?, kernel)?, x)?;
-        let [gate, up] = Projection::infer_each([&self.gate_proj, &self.up_proj], &normed, kernel)?;
-        add(self.down_proj.infer(&swiglu::forward(&gate, &up)?, kernel)?, &middle)
-    }
-
     /// Attention's operands in the precision of the weights, as those of the projections are.
     fn as_weights(&self, operands: [&Tensor; 3]) -> Result<[Tensor; 3]> {
         let [q, k, v] = operands;
@@ -352,18 +350,5 @@ impl DecoderLayer {
             DType::BF16 => Ok([to_bf16(q)?, to_bf16(k)?, to_bf16(v)?]),
             _ => Ok([q.clone(), k.clone(), v.clone()]),
         }
-    }
-
-    /// Attention of new rows over `k`, `v`, of which each sequence's last rows are its new ones.
-    pub fn attend(
-        &self,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
-        q_offsets: &Offsets,
-        kv_offsets: &Offsets,
-    ) -> Result<Tensor> {
-        let [q, k, v] = self.as_weights([q, k, v])?;
-        Ok(attention::forward(&q, &k, &v, q_offsets, kv_offsets, self.heads.scale())?.0)
     }
 }

@@ -17,6 +17,7 @@ mod hub;
 mod inference;
 pub mod kv_cache;
 mod layer;
+mod live_rows;
 pub mod llama;
 mod loading;
 pub mod lora;

@@ -7,6 +7,9 @@
 //!     dv += pᵀ·dout;  dk += dsᵀ·q;  dq += ds·k
 //! ```
 //!
+//! Queries whose `dout` is 0 add nothing: blocks before the first other one are left out, which changes no bit. In
+//! training's last layer those are the rows that no head reads, most of a sequence.
+//!
 //! A task is one query head of one sequence, so every sum runs in one order on one thread; the heads that share a kv
 //! head are added afterwards, first head first.
 #![allow(unsafe_code)]
@@ -76,18 +79,21 @@ pub(crate) fn backward<P: Arithmetic>(
         let exact = |x| Head::new(x, [heads, d], h, range.start, range.len());
         let (out, dout) = (exact(saved.out), exact(saved.exact_dout));
         let delta: Vec<f32> = (0..range.len()).map(|i| dot(out.row(i), dout.row(i))).collect();
+        let silent = (0..range.len()).take_while(|&i| dout.row(i).iter().all(|&d| d == 0.0)).count();
         let lse = &saved.lse[h * offsets.total()..][range.clone()];
-        one_head::<P>([head(saved.q), head(saved.dout)], [lse, &delta], &packed[s * kv_heads + h / group], scale)
+        let packed = &packed[s * kv_heads + h / group];
+        one_head::<P>([head(saved.q), head(saved.dout)], [lse, &delta], packed, scale, silent)
     });
     assemble(&gradients, dims, offsets)
 }
 
-/// Gradients of one head of one sequence.
+/// Gradients of one head of one sequence, whose first `silent` rows have a `dout` of 0.
 fn one_head<P: Arithmetic>(
     [q, dout]: [Head<'_, P::Item>; 2],
     [lse, delta]: [&[f32]; 2],
     packed: &KeyValues,
     scale: f32,
+    silent: usize,
 ) -> HeadGradients {
     let (isa, n, width, depth) = (isa(), q.rows, width(q.d), q.d.div_ceil(P::PER));
     let (rows_of_q, rows_of_dout) = (q.packed::<P>(isa), dout.packed::<P>(isa));
@@ -98,7 +104,7 @@ fn one_head<P: Arithmetic>(
     let mut buffer = Packed::zeros(BLOCK * BLOCK / P::PER);
     for key in (0..n).step_by(BLOCK) {
         let keys = BLOCK.min(n - key);
-        for first in (key..n).step_by(BLOCK) {
+        for first in (key.max(silent / BLOCK * BLOCK)..n).step_by(BLOCK) {
             let rows = BLOCK.min(n - first);
             let scores = |a: &Packed, b: &Packed, to: &mut Packed| {
                 let (a, b) = (&a.get()[first * depth..], &b.get()[key * depth..]);

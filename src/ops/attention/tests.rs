@@ -85,6 +85,31 @@ fn forward_and_backward_equal_an_f64_reference() {
     }
 }
 
+/// Rows whose gradient is 0 are left out, to the bits of all rows: what they would add is 0.
+#[test]
+fn queries_without_a_gradient_change_no_bit() {
+    let Dims { heads, kv_heads, d } = SHAPES[3];
+    let offsets = Offsets::from_lengths(&[200]);
+    let q = random_tensor(1, &[200, heads, d]);
+    let [k, v] = [3, 4].map(|seed| random_tensor(seed, &[200, kv_heads, d]));
+    let (out, lse) = forward(&q, &k, &v, &offsets, &offsets, 0.2).unwrap();
+    for silent in [63, 64, 130, 199, 200] {
+        let gradients = |first: f32| {
+            let mut dout = values(&random_tensor(2, &[200, heads, d]));
+            dout[..silent * heads * d].fill(0.0);
+            dout[0] = first;
+            let dout = Tensor::from_vec(dout, (200, heads, d), q.device()).unwrap();
+            let (dq, dk, dv) = backward(&q, &k, &v, &out, &lse, &dout, &offsets, 0.2).unwrap();
+            [values(&dq), values(&dk), values(&dv)]
+        };
+        // The smallest number in the first row has every row looked at, and adds nothing that f32 could hold beside the
+        // others.
+        let flushed = |x: f32| if x.abs() < 1e-30 { 0.0 } else { x };
+        let looked_at = gradients(f32::MIN_POSITIVE).map(|all| all.into_iter().map(flushed).collect::<Vec<f32>>());
+        assert_eq!(gradients(0.0), looked_at);
+    }
+}
+
 /// Products of bf16: the reference is given the rounded operands, and what is left is the rounding of probabilities and
 /// of the gradient (2⁻⁹ each, relative).
 #[test]
