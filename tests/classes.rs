@@ -89,7 +89,7 @@ fn three_classes_are_trained_scored_and_predicted() {
     assert_eq!(metrics["classes"], json!(["worse", "the same", "better"]));
     assert!(metrics["calibration"]["log_loss_after"]["value"].is_f64());
     assert!(metrics["positive"].is_null() && fixture.json("run/eval/thresholds.json")["thresholds"]["f1"].is_null());
-    for name in ["report.html", "tables/confusion.csv", "tables/metrics.md", "figures/confusion.svg"] {
+    for name in ["report.html", "tables/confusion.csv", "tables/metrics.md", "figures/confusion-classes.svg"] {
         assert!(fixture.path(&format!("run/eval/dev/{name}")).is_file(), "{name}");
     }
 
