@@ -4,10 +4,10 @@
 //! Explanation* (arXiv 2604.11801).
 //!
 //! ```text
-//! records ─▶ prompt ─▶ token ids ─▶ Llama + LoRA ─▶ h_n ─▶ CLS head ─▶ probability ┐
-//!                                        │                                         ├▶ loss ─▶ AdamW
-//!                                        └▶ hidden at target rows ─▶ LM head ──────┘   ─▶ checkpoint
-//! checkpoint ─▶ generate ─▶ predictions.jsonl ─▶ evaluation ─▶ metrics ─▶ tables, figures, report.html
+//! records ─▶ prompt ─▶ token ids ─▶ Llama + LoRA
+//!     ─▶ h_n ─▶ CLS head ─▶ probability     ┐
+//!     ─▶ hidden at target rows ─▶ LM head   ┴▶ loss ─▶ AdamW ─▶ checkpoint
+//! checkpoint ─▶ generate ─▶ predictions ─▶ evaluation ─▶ metrics ─▶ tables, figures, report
 //! ```
 //!
 //! # Rooms
@@ -35,7 +35,8 @@
 //! |   | [`storage`] | the only writer of files; `run.json` |
 //! |   | [`metrics`] | pure functions on slices |
 //! |   | [`device`], [`progress`] | device, memory and disk before any work; progress bars |
-//! | 0 | [`error`], [`rng`] | errors with exit codes and hints; the random numbers, a function of their place |
+//! | 0 | [`labels`] | the classes of a task: their names, how many there are |
+//! |   | [`error`], [`rng`] | errors with exit codes and hints; the random numbers, a function of their place |
 //!
 //! # Dimensions
 //!

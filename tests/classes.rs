@@ -1,4 +1,5 @@
-//! Three classes from end to end through the binary: train, eval with all that it offers, predict; another verdict line.
+//! Three classes from end to end through the binary: train, eval with all that it offers, predict; another verdict
+//! line.
 
 #[path = "train/fixture.rs"]
 #[allow(dead_code)]

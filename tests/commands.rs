@@ -192,8 +192,8 @@ fn sandbox(root: &Path) {
         };
         write(root, &format!("{split}3.jsonl"), (0..9).map(|i| format!("{}\n", three(i))).collect::<String>());
         let article = |i: usize| {
-            json!({"id": format!("{split}{i}"), "pmcid": i, "text": format!("Article {split} {i}."), "intervention": "a",
-                "comparator": "b", "outcome": "c", "label_code": i as i64 % 3 - 1})
+            json!({"id": format!("{split}{i}"), "pmcid": i, "text": format!("Article {split} {i}."),
+                "intervention": "a", "comparator": "b", "outcome": "c", "label_code": i as i64 % 3 - 1})
         };
         let articles = (0..9).map(|i| format!("{}\n", article(i))).collect::<String>();
         write(root, &format!("evidence-{split}.jsonl"), articles);

@@ -232,8 +232,8 @@ fn truncation_keeps_the_longest_cut_and_everything_else() {
     let toy = toy();
     let kind = &toy["tokenizers"]["byte_level"];
     let tokenizer = Arc::new(toy_tokenizer(kind, toy["templates"]["headers"].as_str()));
-    let document = "Stable at discharge.\n\n  12345 mg,  don't stop!\n\n\nNaïve patient — 日本 — seen \t\n twice; alive \
-        or dead?\n\n";
+    let document = "Stable at discharge.\n\n  12345 mg,  don't stop!\n\n\nNaïve patient — 日本 — seen \t\n \
+        twice; alive or dead?\n\n";
     for user in ["{document}", "Note:\n\n{document}\n\nDead?", "{document}\n", "x{document}"] {
         let template = template("Sort notes.", user, "Reasoning: ");
         let full = prompter(template.clone(), &tokenizer, NO_LIMIT, Truncate::Tail);

@@ -294,9 +294,12 @@ impl Job {
                 let todo: Vec<&Record> =
                     split.records.iter().filter(|record| log.wants_rationalization(record.number)).collect();
                 let method = Method { trials: 1, trials_before: options.trials, ..method };
-                // `Needs` has seen that every record has a label.
-                let told = |record: &Record| &self.tells[record.label.unwrap_or_default().index()];
-                let tells = |record: &Record| told(record).prompt(record).map_err(named);
+                let unlabeled =
+                    |record: &Record| Error::data(format!("record {}, field label: missing", record.number));
+                let tells = |record: &Record| {
+                    let asks = record.label.and_then(|label| self.tells.get(label.index()));
+                    asks.ok_or_else(|| unlabeled(record))?.prompt(record).map_err(named)
+                };
                 trials(
                     context,
                     &format!("rationalize {}", split.name),

@@ -1,7 +1,8 @@
 //! `clsgen predict`: a file of records in, one line per record out (SPEC §6, Predict).
 //!
 //! ```text
-//! checkpoint, input ─▶ checks (ids, --strict) ─▶ model ─▶ output: new, continued or refused ─▶ score ─▶ lines
+//! checkpoint, input ─▶ checks (ids, --strict) ─▶ model
+//!     ─▶ output: new, continued or refused ─▶ score ─▶ lines
 //! ```
 
 mod output_file;

@@ -1,7 +1,8 @@
 //! `clsgen train`: joint fine-tuning, a checkpoint an epoch, model selection on dev.
 //!
 //! ```text
-//! config, records, explanations ─▶ checks (exit 2 to 5 before any work) ─▶ model ─▶ session ─▶ best.json
+//! config, records, explanations ─▶ checks (exit 2 to 5 before any work)
+//!     ─▶ model ─▶ session ─▶ best.json
 //! ```
 
 mod identity;

@@ -125,9 +125,13 @@ fn list(value: &Value, of: Option<&[&str]>, least: usize) -> Option<String> {
 }
 
 fn labels(value: &Value) -> Option<String> {
-    let names = value.as_array().and_then(|names| names.iter().map(|name| name.as_str().map(str::to_owned)).collect());
-    match names {
-        Some(names) => Labels::new(names).err(),
-        None => Some(wanted("a list of strings, class 0 then class 1 and so on", value)),
+    let names: Option<Vec<String>> =
+        value.as_array().and_then(|names| names.iter().map(|name| name.as_str().map(str::to_owned)).collect());
+    let Some(names) = names else { return Some(wanted("a list of strings, class 0 then class 1 and so on", value)) };
+    // In a file it would be taken for the number of another class.
+    let misleading = |(k, name): &(usize, &String)| name.parse::<usize>().is_ok_and(|number| number != *k);
+    if let Some((k, name)) = names.iter().enumerate().find(misleading).filter(|_| names.len() > 2) {
+        return Some(format!("names class {k} {name:?}: classes are numbered from 0, so a number may only be its own"));
     }
+    Labels::new(names).err()
 }

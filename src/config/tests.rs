@@ -37,6 +37,13 @@ fn full() -> Config {
 }
 
 #[test]
+fn a_label_that_is_the_number_of_another_class_is_refused() {
+    let told = |labels: &str| load(None, &[format!("task.labels={labels}")]).err().map(|error| error.to_string());
+    assert_eq!(told(r#"["0","1","2"]"#), None);
+    assert!(told(r#"["1","2","3"]"#).unwrap().contains("names class 0 \"1\""));
+}
+
+#[test]
 fn the_table_of_keys_and_the_schema_name_the_same_keys() {
     fn flatten(prefix: &str, table: &Table, out: &mut Vec<String>) {
         for (key, value) in table {

@@ -205,10 +205,13 @@ impl Columns {
         let integer = match cell {
             Cell::Missing => None,
             Cell::Text(text) if self.textual && text.trim().is_empty() => None,
-            Cell::Text(text) => match self.labels.named(text.trim()) {
+            Cell::Text(text) => match self.textual.then(|| text.trim().parse().ok()).flatten() {
+                Some(integer) => Some(integer),
                 // A label by its name, but for the data sets that number theirs.
-                Some(class) if self.layout == Layout::Canonical => return Ok(Some(class)),
-                _ => Some(self.textual.then(|| text.trim().parse().ok()).flatten().ok_or(NO_INTEGER)?),
+                None if self.layout == Layout::Canonical => {
+                    return self.labels.named(text.trim()).map(Some).ok_or(NO_INTEGER);
+                }
+                None => return Err(NO_INTEGER),
             },
             Cell::Integer(integer) => Some(integer),
             Cell::Written(number) => Some(whole(&number).ok_or(NO_INTEGER)?),

@@ -124,6 +124,14 @@ impl Prediction {
         }
     }
 
+    /// What the head's classes are scored by: of two, class 1's probability alone; of more, each class's.
+    pub fn scores(&self) -> Option<&[f64]> {
+        match &self.over_classes {
+            Some(over) => over.probabilities.as_deref(),
+            None => self.probability.as_ref().map(std::slice::from_ref),
+        }
+    }
+
     /// The class that the head calls: of two, class 1 where its probability is at least 0.5.
     pub fn called(&self) -> Option<Class> {
         match &self.over_classes {
@@ -225,6 +233,9 @@ fn parse_line(bytes: &[u8], labels: &Labels, columns: &[String]) -> Result<Predi
     let error = keys.error()?;
     let probability = keys.probability("probability")?;
     let id = keys.identifier("id")?;
+    if labels.are_two() && object.get("probabilities").and_then(Value::as_array).is_some_and(|p| p.len() > 2) {
+        return Err((Some("probabilities".into()), "is of more classes than task.labels names"));
+    }
     if error.is_none() {
         // Null says that a method gives no probability; absence says that this is not a prediction file.
         let key = if labels.are_two() { "probability" } else { "probabilities" };
@@ -319,11 +330,16 @@ impl Keys<'_> {
         let what = "is not a list of one number from 0 to 1 a class";
         let shares = |key| self.typed(key, what, |value| self.of_classes(value, |p| (0.0..=1.0).contains(&p)));
         let (probabilities, calibrated_probabilities) = (shares("probabilities")?, shares("calibrated_probabilities")?);
-        if probabilities.as_ref().is_some_and(|p| (p.iter().sum::<f64>() - 1.0).abs() > 1e-3) {
+        // As far as three decimals each can tell.
+        let tolerance = 1e-3 * self.labels.count() as f64;
+        if probabilities.as_ref().is_some_and(|p| (p.iter().sum::<f64>() - 1.0).abs() > tolerance) {
             return Err((Some("probabilities".into()), "do not add up to 1"));
         }
-        let largest = |p: &Vec<f64>| Class::of_largest(p.iter().copied());
-        let predicted = self.class("predicted")?.or_else(|| probabilities.as_ref().map(largest));
+        let largest = probabilities.as_ref().map(|p| Class::of_largest(p.iter().copied()));
+        let predicted = self.class("predicted")?.or(largest);
+        if largest.is_some() && predicted != largest {
+            return Err((Some("predicted".into()), "is not the class of the largest probability"));
+        }
         Ok(OverClasses { probabilities, calibrated_probabilities, predicted })
     }
 

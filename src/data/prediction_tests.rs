@@ -184,10 +184,17 @@ fn a_line_of_three_classes_has_their_probabilities() {
     for (wrong, what) in [
         (r#"{"id":"a","probabilities":[0.5,0.5]}"#, "field probabilities: is not a list"),
         (r#"{"id":"a","probabilities":[0.5,0.5,0.5]}"#, "field probabilities: do not add up to 1"),
+        (
+            r#"{"id":"a","probabilities":[0.5,0.3,0.2],"predicted":1}"#,
+            "field predicted: is not the class of the largest",
+        ),
         (r#"{"id":"a","probability":0.5}"#, "field probabilities: is missing"),
         (r#"{"id":"a","probabilities":[0.5,0.5,0.0],"label":3}"#, "field label: is not the number of a class"),
     ] {
         let error = read_predictions(&file_of(wrong).path, &labels).unwrap_err().to_string();
         assert!(error.contains(what), "{error}");
     }
+    // Under two labels it is told of the classes, not of a label that is out of range.
+    let error = read(&file_of(&text).path).unwrap_err().to_string();
+    assert!(error.contains("field probabilities: is of more classes than task.labels names"), "{error}");
 }

@@ -124,7 +124,8 @@ impl ErrorKind {
             Self::InvalidUtf8 => "save the file as UTF-8, for example with `iconv -t UTF-8`",
             Self::EmptyText => "give the record a text or leave it out of the file",
             Self::BadLabel => {
-                "a label is the integer 0 or 1 (of K classes: up to K − 1) or one of task.labels; map another column with `--set data.fields.label=COLUMN`"
+                "a label is the number of a class, from 0, or its name in task.labels; map another column with \
+                `--set data.fields.label=COLUMN`"
             }
             Self::TooLong => "shorten the field, or raise model.max_input_tokens where it is one that is not cut",
             Self::Tokenizer => "the tokenizer has no token for something in that text",

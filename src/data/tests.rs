@@ -256,6 +256,9 @@ fn labels_of_three_classes_are_numbers_or_names() {
     let lines = "{\"id\":1,\"text\":\"a\",\"label\":2}\n{\"id\":2,\"text\":\"b\",\"label\":\"no difference\"}";
     assert_eq!(read(&data, "x.jsonl", lines).unwrap(), [2, 1]);
     assert_eq!(read(&data, "x.csv", "id,text,label\n1,a,increased\n2,b,0\n").unwrap(), [2, 0]);
+    // A number is the number of a class, whatever the classes are called.
+    let turned = Data { labels: Labels::two("1", "0"), ..Data::default() };
+    assert_eq!(read(&turned, "x.csv", "id,text,label\n1,a,1\n2,b,0\n").unwrap(), [1, 0]);
     let error = read(&data, "x.csv", "id,text,label\n1,a,3\n").unwrap_err();
     assert!(error.to_string().contains("record 1, field label: is not one of the classes"), "{error}");
     let own = Data { format: DataFormat::EvidenceInference, ..data.clone() };

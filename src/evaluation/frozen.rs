@@ -35,6 +35,9 @@ pub struct Frozen {
     pub dev: Named,
     /// Records of dev.
     pub n: usize,
+    /// Of more than two classes, the number of the one that thresholds are of.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub positive: Option<Class>,
     /// What errors cost.
     pub costs: Costs,
     /// The thresholds; null where dev allows none.
@@ -57,7 +60,9 @@ impl Frozen {
             (AnySample::More(_), None) => Thresholds::default(),
         };
         let dev_file = Named { path: path.display().to_string(), blake3: hash.to_owned() };
-        Self { schema: 1, checkpoint, dev: dev_file, n: dev.len(), costs, thresholds }
+        // Of two classes it is class 1, and goes without saying.
+        let positive = positive.filter(|_| matches!(dev, AnySample::More(_)));
+        Self { schema: 1, checkpoint, dev: dev_file, n: dev.len(), positive, costs, thresholds }
     }
 
     /// The file's bytes; written before test is read.

@@ -5,8 +5,8 @@ use std::{collections::HashMap, path::Path};
 use crate::{
     data::{Prediction, Record, read_predictions},
     error::{Error, Result},
-    labels::{Class, Labels},
-    metrics::{AnySample, Sample, multiclass},
+    labels::Labels,
+    metrics::{AnySample, multiclass::Row},
 };
 
 /// How many problems a message lists.
@@ -33,9 +33,9 @@ pub fn sample(
     let mut problems = Vec::new();
     for (i, prediction) in predictions.iter().enumerate() {
         match row(prediction) {
-            Ok((label, verbalized)) => {
-                let group = prediction.group.as_deref().or_else(|| groups.get(prediction.id.as_deref()?).copied());
-                rows.push((prediction, label, verbalized, group));
+            Ok(row) => {
+                let group = row.group.or_else(|| groups.get(prediction.id.as_deref()?).copied());
+                rows.push(Row { group, ..row });
             }
             Err((field, what)) => problems.push(format!("record {}, field {field}: {what}", i + 1)),
         }
@@ -47,54 +47,27 @@ pub fn sample(
         // `parsable: false` says that a text was read, even where it is not kept.
         p.text.is_none() && p.verbalized_label.is_none() && p.generated_tokens.is_none() && p.parsable.is_none()
     });
-    if labels.are_two() { Ok(two(rows, silent)) } else { more(rows, labels, silent) }
-}
-
-/// A prediction with its gold class, verbalized class and group.
-type Scored<'a> = (&'a Prediction, Class, Option<Class>, Option<&'a str>);
-
-fn two(rows: Vec<Scored<'_>>, silent: bool) -> AnySample {
-    let mut sample = Sample::new();
-    for (prediction, label, verbalized, group) in rows {
-        // `row` has seen that it is there.
-        let probability = prediction.probability.unwrap_or(f64::NAN);
-        sample.push(probability, label == Class::ONE, verbalized.map(|label| label == Class::ONE), group);
-    }
+    let mut sample = AnySample::new(labels.count(), rows.into_iter()).map_err(Error::data)?;
     if silent {
         sample.set_silent();
     }
-    AnySample::Two(sample)
+    Ok(sample)
 }
 
-fn more(rows: Vec<Scored<'_>>, labels: &Labels, silent: bool) -> Result<AnySample> {
-    let rows = rows.iter().map(|(prediction, label, verbalized, group)| multiclass::Row {
-        probabilities: prediction.over_classes.as_ref().and_then(|over| over.probabilities.as_deref()).unwrap_or(&[]),
-        label: (*label).into(),
-        verbalized: verbalized.map(u8::from),
-        group: *group,
-    });
-    let mut sample = multiclass::Sample::new(labels.count(), rows).map_err(Error::data)?;
-    if silent {
-        sample.set_silent();
-    }
-    Ok(AnySample::More(sample))
-}
-
-/// A prediction's gold class and verbalized class, or the field that cannot be scored.
-fn row(prediction: &Prediction) -> Result<(Class, Option<Class>), (&'static str, String)> {
+/// A prediction as the metrics want it, or the field that cannot be scored.
+fn row(prediction: &Prediction) -> Result<Row<'_>, (&'static str, String)> {
     if let Some(error) = &prediction.error {
         return Err(("error", format!("this record was not predicted ({})", error.kind)));
     }
     let label = prediction.label.ok_or(("label", "is null, but scoring needs the gold label".to_owned()))?;
-    match &prediction.over_classes {
-        None => prediction.probability.map(drop).ok_or(("probability", "is null".to_owned()))?,
-        Some(over) => over.probabilities.as_ref().map(drop).ok_or(("probabilities", "is null".to_owned()))?,
-    }
+    let field = if prediction.over_classes.is_some() { "probabilities" } else { "probability" };
+    let probabilities = prediction.scores().ok_or((field, "is null".to_owned()))?;
     let parsable = prediction.parsable.unwrap_or(prediction.verbalized_label.is_some());
     if parsable && prediction.verbalized_label.is_none() {
         return Err(("verbalized_label", "is null although `parsable` is true".to_owned()));
     }
-    Ok((label, prediction.verbalized_label.filter(|_| parsable)))
+    let verbalized = prediction.verbalized_label.filter(|_| parsable).map(u8::from);
+    Ok(Row { probabilities, label: label.into(), verbalized, group: prediction.group.as_deref() })
 }
 
 fn listed(path: &Path, problems: &[String]) -> Error {

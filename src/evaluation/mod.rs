@@ -2,9 +2,9 @@
 //! them. Layer 5.
 //!
 //! ```text
-//! prediction files ─┐          ┌▶ dev:   frozen (thresholds.json), calibration (calibration.json)   first
-//!                   ├▶ Work ───┤
-//! run directory ────┘          └▶ split: predictions ─▶ inputs (Sample) ─▶ Scored                    then
+//! prediction files, run directory ─▶ Work
+//!     first  dev ─▶ frozen (thresholds.json), calibration (calibration.json)
+//!     then   split ─▶ predictions ─▶ inputs (AnySample) ─▶ Scored
 //!
 //! Folder  RUN/eval/<split>: whose settings made it, what is kept, replaced, continued (log)
 //! beside  judge, baselines, cnn: what other models say of the same records

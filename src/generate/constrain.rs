@@ -2,9 +2,9 @@
 //!
 //! The explanation is written freely. The line is forced (a) when the model would stop without it, (b) when only just
 //! enough tokens are left for it, and (c) from the moment the model itself has written `Classification:` at the start
-//! of a line (or whatever line the prompt file's `verdict` is). On that line the model chooses among the labels' own token sequences and nothing else; once a single
-//! label is left, the rest of the target's tail (`<label>\n\n` and the end-of-turn token) follows without further
-//! passes.
+//! of a line (or how else the prompt file's `verdict` opens). On that line the model chooses among the labels' own
+//! token sequences and nothing else; once a single label is left, the rest of the target's tail (`<label>\n\n` and the
+//! end-of-turn token) follows without further passes.
 
 use crate::{
     error::{Error, Result},

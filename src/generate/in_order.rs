@@ -5,7 +5,8 @@ use std::{cell::RefCell, collections::BTreeMap};
 use super::{Completed, Engine, Request};
 use crate::error::Result;
 
-/// Emits results by index, holding back those whose turn has not come (at most the engine's window of them).
+/// Emits results by index, holding back those whose turn has not come: of requests at most the engine's window, and
+/// what needs none (a bad record's line) between them.
 pub(super) struct InOrder<'e, T> {
     next: usize,
     held: BTreeMap<usize, T>,

@@ -9,6 +9,7 @@ use crate::{
     data::{ErrorKind, OverClasses, Prediction, Record, RecordError},
     error::{Error, Result},
     labels::{Class, Labels},
+    metrics::softmax,
     model::Model,
     prompt::{Prompter, Tokens},
     rng,
@@ -222,34 +223,10 @@ fn add_probability(prediction: &mut Prediction, logits: &[f32], labels: &Labels)
     if labels.are_two() {
         prediction.probability = probabilities.get(1).copied();
     } else {
-        let predicted = Some(Class::of_largest(logits.iter().copied()));
+        // Of the probabilities, as whoever reads the file would find it: they may be equal where the logits are not.
+        let predicted = Some(Class::of_largest(probabilities.iter().copied()));
         prediction.over_classes =
             Some(OverClasses { probabilities: Some(probabilities), calibrated_probabilities: None, predicted });
     }
     prediction.logits = Some(logits);
-}
-
-/// softmax of finite logits, in f64: class k's is 1 / Σ_j exp(l_j − l_k), which neither overflows into NaN nor loses
-/// what is small.
-pub fn softmax(logits: &[f64]) -> Vec<f64> {
-    let others = |k: usize| logits.iter().enumerate().filter(move |(j, _)| *j != k).map(|(_, logit)| logit);
-    let share = |(k, own): (usize, &f64)| 1.0 / others(k).fold(1.0, |sum, other| sum + (other - own).exp());
-    logits.iter().enumerate().map(share).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn softmax_holds_at_any_size() {
-        assert!((softmax(&[0.0, f64::from(3f32.ln())])[1] - 0.75).abs() < 1e-7);
-        assert_eq!(softmax(&[1000.0, -1000.0]), [1.0, 0.0]);
-        assert_eq!(softmax(&[-1000.0, 1000.0, -1000.0]), [0.0, 1.0, 0.0]);
-        let three = softmax(&[1.0, 2.0, 4.0]);
-        let total: f64 = [1.0f64, 2.0, 4.0].iter().map(|l| l.exp()).sum();
-        for (p, logit) in three.iter().zip([1.0f64, 2.0, 4.0]) {
-            assert!((p - logit.exp() / total).abs() < 1e-15);
-        }
-    }
 }

@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Evaluation, Metric, Sample, evaluation::Judge, multiclass, quality::EpochTerms};
+use super::{
+    Evaluation, Metric, Sample,
+    multiclass::{self, Row},
+    quality::EpochTerms,
+};
 
 /// Predictions of a split with their gold labels.
 #[derive(Debug, Clone)]
@@ -14,6 +18,32 @@ pub enum AnySample {
 }
 
 impl AnySample {
+    /// The rows in their order; of two classes a row's probabilities are one, that of class 1.
+    ///
+    /// # Errors
+    /// Names the first row (from 1) that does not fit.
+    pub fn new<'a>(classes: usize, rows: impl Iterator<Item = Row<'a>>) -> Result<Self, String> {
+        if classes != 2 {
+            return multiclass::Sample::new(classes, rows).map(Self::More);
+        }
+        let mut sample = Sample::new();
+        for (i, row) in rows.enumerate() {
+            let [probability] = *row.probabilities else {
+                return Err(format!("row {}: {} probabilities of class 1", i + 1, row.probabilities.len()));
+            };
+            sample.push(probability, row.label == 1, row.verbalized.map(|label| label == 1), row.group);
+        }
+        Ok(Self::Two(sample))
+    }
+
+    /// Says that no text was generated at all, so that there is no parsable rate to speak of.
+    pub fn set_silent(&mut self) {
+        match self {
+            Self::Two(sample) => sample.set_silent(),
+            Self::More(sample) => sample.set_silent(),
+        }
+    }
+
     /// Records.
     pub fn len(&self) -> usize {
         match self {
@@ -111,14 +141,6 @@ impl AnyEvaluation {
         match self {
             Self::Two(evaluation) => &evaluation.calibration.brier,
             Self::More(evaluation) => &evaluation.calibration.brier,
-        }
-    }
-
-    /// What the judge found.
-    pub fn judge_mut(&mut self) -> &mut Judge {
-        match self {
-            Self::Two(evaluation) => &mut evaluation.judge,
-            Self::More(evaluation) => &mut evaluation.judge,
         }
     }
 

@@ -49,12 +49,14 @@ pub mod quality;
 pub mod ranking;
 pub mod sample;
 pub mod significance;
+mod softmax;
 pub mod threshold;
 
 pub use any::{AnyEvaluation, AnySample};
 pub use evaluate::{evaluate, evaluate_calibration, parsable_and_kappa};
 pub use evaluation::{Calibration, CalibrationAfter, Calls, Evaluation, KappaCall, Options, TunedCalls};
 pub use sample::Sample;
+pub use softmax::softmax;
 
 /// A statistic, or why it is undefined.
 pub type Outcome = std::result::Result<f64, &'static str>;

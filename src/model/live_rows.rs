@@ -16,13 +16,20 @@ pub(super) struct LiveRows {
 }
 
 impl LiveRows {
-    /// The rows of `dy (tokens, hidden)` that are not 0 throughout, where they are at most half of all and at least one;
-    /// `None` otherwise, and on a device whose memory would have to be waited for.
+    /// The rows of `dy (tokens, hidden)` that are not 0 throughout, where the first row is 0 and at most half are not.
+    /// `None` otherwise, where all are 0, and on a device whose memory would have to be waited for.
     pub fn of(dy: &Tensor) -> Result<Option<Self>> {
         if !dy.device().is_cpu() {
             return Ok(None);
         }
-        let largest: Vec<f32> = dy.abs()?.max(1)?.to_dtype(candle_core::DType::F32)?.to_vec1()?;
+        let largest = |rows: &Tensor| -> Result<Vec<f32>> {
+            Ok(rows.abs()?.max(1)?.to_dtype(candle_core::DType::F32)?.to_vec1()?)
+        };
+        // Of every layer but the last the first row has a gradient: nothing more is looked at.
+        if dy.dim(0)? == 0 || largest(&dy.narrow(0, 0, 1)?)?[0] != 0.0 {
+            return Ok(None);
+        }
+        let largest = largest(dy)?;
         // A NaN is no 0.
         let live: Vec<u32> = (0..).zip(&largest).filter(|(_, largest)| **largest != 0.0).map(|(row, _)| row).collect();
         if live.is_empty() || 2 * live.len() > largest.len() {

@@ -1,8 +1,9 @@
 //! The model: a Llama with LoRA adapters, its LM head and the classification head. Layer 3.
 //!
 //! ```text
-//! ids ─▶ embed_tokens ─▶ layers ─▶ norm ─▶ hidden_states ─┬▶ lm_head ─▶ logits      (rows that predict a target)
-//!                                                         └▶ cls_head ─▶ two logits (row t_n, the prompt's last)
+//! ids ─▶ embed_tokens ─▶ layers ─▶ norm ─▶ hidden_states
+//!     rows that predict a target ─▶ lm_head ─▶ (rows, vocab)
+//!     row t_n, the prompt's last ─▶ cls_head ─▶ (1, classes)
 //! ```
 //!
 //! [`source`] finds the files, [`config`] and `weights` check them, [`llama`] computes (training: forward and its

@@ -1,9 +1,10 @@
 //! From a record to token ids and from generated text to a verdict. Layer 2.
 //!
 //! ```text
-//! prompts/<task>.toml ─▶ PromptTemplate ─┐
-//! chat_template.jinja ─▶ chat::render ───┼─▶ segments (control ids, text parts) ─┐
-//! tokenizer.json ─────▶ TextTokenizer ───┘                               Record ─┴▶ Prompter ─▶ ids up to t_n
+//! prompts/<task>.toml ─▶ PromptTemplate ┐
+//! chat_template.jinja ─▶ chat::render   ├▶ segments (control ids, text parts)
+//! tokenizer.json      ─▶ TextTokenizer  ┘
+//! segments, Record ─▶ Prompter ─▶ ids up to t_n
 //! generated text ─▶ Verdict::parse ─▶ explanation, label
 //! ```
 //!

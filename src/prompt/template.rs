@@ -1,4 +1,5 @@
-//! The prompt file: `system`, `user`, `question`, `prefix`, `verdict`, `response`, `date` and what they may hold (SPEC §2).
+//! The prompt file: `system`, `user`, `question`, `prefix`, `verdict`, `response`, `date` and what they may hold
+//! (SPEC §2).
 
 use std::path::Path;
 
@@ -15,6 +16,9 @@ use crate::{
 
 /// The `response` of a prompt whose explanations are whole answers.
 const WHOLE_ANSWER: &str = "{explanation}";
+
+const KEYS: &str =
+    "a prompt file has the keys system, user, question, prefix, verdict, response, document, format and date";
 
 /// How the parts become one text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -91,10 +95,8 @@ impl PromptTemplate {
             Error::usage(format!("{name}: cannot read the prompt file: {}", reason(&e)))
                 .hint("task.prompt names it, relative to the config file or the working directory")
         })?;
-        let mut template: Self = toml::from_str(&text).map_err(|e| {
-            Error::usage(format!("{name}: {}", e.to_string().trim_end()))
-                .hint("a prompt file has the keys system, user, question, prefix, verdict, response, document, format and date")
-        })?;
+        let mut template: Self = toml::from_str(&text)
+            .map_err(|e| Error::usage(format!("{name}: {}", e.to_string().trim_end())).hint(KEYS))?;
         template.check().map_err(|e| e.context(&name))?;
         if template.response.is_empty() {
             template.response = template.verdict()?.response("{explanation}", "{label}");

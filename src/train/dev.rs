@@ -14,7 +14,11 @@ use crate::{
     error::{Error, Result},
     generate::predict::{PromptedRecord, Settings, score},
     labels::{Class, Labels},
-    metrics::{self, AnyEvaluation, multiclass, quality::EpochTerms},
+    metrics::{
+        self, AnyEvaluation, AnySample, Options,
+        multiclass::{self, Row},
+        quality::EpochTerms,
+    },
     model::Model,
     prompt::Prompter,
 };
@@ -137,28 +141,23 @@ impl Dev {
     }
 }
 
-/// The metrics of predictions with their gold classes.
+/// The metrics of predictions with their gold classes, without intervals.
 fn evaluate<'a>(rows: impl Iterator<Item = (&'a Prediction, Class)>, labels: &Labels) -> Result<AnyEvaluation> {
-    let options = metrics::Options::default();
-    if labels.are_two() {
-        let mut sample = metrics::Sample::new();
-        for (prediction, label) in rows {
-            let spoken = prediction.verbalized_label.map(|label| label == Class::ONE);
-            let probability = prediction.probability.unwrap_or(f64::NAN);
-            sample.push(probability, label == Class::ONE, spoken, prediction.group.as_deref());
-        }
-        return Ok(AnyEvaluation::Two(Box::new(metrics::evaluate(&sample, None, &options))));
-    }
     let rows = rows.filter_map(|(prediction, label)| {
-        Some(multiclass::Row {
-            probabilities: prediction.over_classes.as_ref()?.probabilities.as_deref()?,
+        Some(Row {
+            probabilities: prediction.scores()?,
             label: label.into(),
             verbalized: prediction.verbalized_label.map(u8::from),
             group: prediction.group.as_deref(),
         })
     });
-    let sample = multiclass::Sample::new(labels.count(), rows).map_err(Error::run)?;
-    Ok(AnyEvaluation::More(Box::new(multiclass::evaluate(&sample, labels, false, &options))))
+    let options = Options::default();
+    Ok(match AnySample::new(labels.count(), rows).map_err(Error::run)? {
+        AnySample::Two(sample) => AnyEvaluation::Two(Box::new(metrics::evaluate(&sample, None, &options))),
+        AnySample::More(sample) => {
+            AnyEvaluation::More(Box::new(multiclass::evaluate(&sample, labels, false, &options)))
+        }
+    })
 }
 
 /// −log softmax(logits)[label], in f64: ln Σ_k exp(l_k − l_label), the largest term taken out first.

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! plan (which records, when) ─▶ examples (ids, t_n, targets) ─▶ step: forward, loss, backward, clip, AdamW
-//!                                                                │
-//!     metrics.jsonl, TensorBoard ◀─ log ◀────────────────────────┤
-//!     checkpoints/epoch-NN, last ◀─ checkpoint ◀─ epochs ◀───────┴▶ dev predictions ─▶ select ─▶ best.json
+//!     each step   ─▶ log ─▶ metrics.jsonl, TensorBoard
+//!     each epoch  ─▶ checkpoint ─▶ checkpoints/epoch-NN, last
+//!                 ─▶ dev predictions ─▶ select ─▶ best.json
 //! ```
 
 pub mod checkpoint;

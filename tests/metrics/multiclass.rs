@@ -1,11 +1,11 @@
 //! Metrics of K > 2 classes against scikit-learn and scipy (`tests/golden/multiclass.py`), and their intervals.
 
 use clsgen::metrics::{
-    Metric, Options,
+    AnyEvaluation, Metric, Options,
     judge::Judged,
     multiclass::{
         Averages, ClassCalls, Row, Sample, Temperature, evaluate, evaluate_agreement, evaluate_calibration, judge,
-        measure_answers, quality_terms,
+        measure_answers,
     },
 };
 use serde_json::Value;
@@ -87,7 +87,7 @@ fn multiclass_metrics_agree_with_scikit_learn() {
             close(&format!("{what}: AUROC-Align of {k}"), &class.auroc_align, &want["auroc_align_per_class"][k]);
         }
         assert_eq!(serde_json::to_value(&ours.confusion).unwrap(), want["confusion"], "{what}");
-        let terms = quality_terms(&sample);
+        let terms = AnyEvaluation::More(Box::new(ours.clone())).terms();
         assert_eq!(
             [terms.auroc, terms.auroc_align, terms.kappa],
             [ours.auroc.value, ours.auroc_align.value, ours.kappa.value]

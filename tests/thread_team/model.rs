@@ -1,5 +1,5 @@
-//! The thread team's own source (`src/ops/cpu/thread_team/team.rs`) over loom's threads and atomics: every interleaving,
-//! up to [`PREEMPTIONS`] a run, with every value that the memory model lets a load return.
+//! The thread team's own source (`src/ops/cpu/thread_team/team.rs`) over loom's threads and atomics: every
+//! interleaving, up to [`PREEMPTIONS`] a run, with every value that the memory model lets a load return.
 //!
 //! `Shared` stands for what ops do in a loop: tasks read what the leader wrote before it and write what the leader
 //! reads after it. loom fails where one such access does not happen before the other. Each ordering that this rests on

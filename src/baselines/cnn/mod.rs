@@ -3,7 +3,8 @@
 //! ```text
 //! ids ─▶ word embeddings (frozen, L × D) ─▶ convolutions, kernels 2 3 4 5, 512 filters each
 //!     ─▶ max over time ─▶ ReLU (2,048)
-//!     ─▶ dropout ½ ─▶ projection 256 ─▶ ReLU ─▶ dropout ½ ─▶ a logit a class ─▶ cross-entropy
+//!     ─▶ dropout ½ ─▶ projection 256 ─▶ ReLU
+//!     ─▶ dropout ½ ─▶ a logit a class ─▶ cross-entropy
 //! ```
 //!
 //! The paper leaves open, and we choose: embeddings frozen (Kim's *static* variant: of a BERT folder nothing else is

@@ -1,16 +1,17 @@
-//! Token probability of the label (SPEC A29): what the base model would give the two labels, without writing a word.
+//! Token probability of the label (SPEC A29): what the base model would give the labels, without writing a word.
 //!
 //! The prompt is the task's own with `Classification:` (the opening of its verdict) in place of its generation prefix.
-//! Every label is read as it would follow it, ` <label>` tokenised apart (in a byte-level BPE a word carries its leading space; a prefix that
-//! ended in one would leave a lone-space token that no such text has). With `ℓ_c` the sum of the log-probabilities of
-//! label c's tokens, `probability = softmax(ℓ₀, ℓ₁)₁` (of K classes: softmax(ℓ), all of it). Sums are not divided by length: they are what the
-//! model would have to write.
+//! Every label is read as it would follow it, ` <label>` tokenised apart (in a byte-level BPE a word carries its
+//! leading space; a prefix that ended in one would leave a lone-space token that no such text has). With `l_c` the sum
+//! of the log-probabilities of label c's tokens, `probability = softmax(l)_1` (of more than two classes, all of
+//! softmax(l)). Sums are not divided by length: they are what the model would have to write.
 
 use super::{Line, Run};
 use crate::{
     data::Record,
     error::Result,
-    generate::{PrefixCache, continuations::log_probabilities, predict::softmax},
+    generate::{PrefixCache, continuations::log_probabilities},
+    metrics::softmax,
     model::Llama,
     prompt::{PromptTemplate, Prompter},
 };

@@ -146,8 +146,12 @@ impl Statistics {
             };
             format!("| {name} | {status} |{counts}{share}\n")
         };
-        let columns = if labels.are_two() { "False | True | True / Total".into() } else { labels.join(" | ") };
-        let rule = "|---".repeat(2 + columns.split(" | ").count());
+        let columns = if labels.are_two() {
+            ["False", "True", "True / Total"].map(String::from).to_vec()
+        } else {
+            labels.iter().map(|label| label.replace('|', "\\|")).collect()
+        };
+        let (rule, columns) = ("|---".repeat(2 + columns.len()), columns.join(" | "));
         format!("| Dataset | Status | {columns} |\n{rule}|\n{}", rows.map(line).concat())
     }
 }

@@ -5,8 +5,8 @@
 //! accuracy is the macro mean of the recalls (Brodersen et al., ICPR 2010). An answer that names no class counts in the
 //! denominators of accuracy and of its gold class's recall, and is a call of nothing.
 //!
-//! κ is `1 − Σ w·observed / Σ w·expected` disagreement, with w = 1 off the diagonal (Cohen 1960) or w = (i − j)²
-//! (Cohen, *Psychol. Bull.* 70, 1968): one division of integers, so equal tables give equal bits.
+//! κ is `1 − Σ w·observed / Σ w·expected` disagreement, with w = 1 off the diagonal (Cohen 1960) or
+//! w = (i − j)² (Cohen, *Psychol. Bull.* 70, 1968): one division of integers, so equal tables give equal bits.
 
 use crate::metrics::{Outcome, classification};
 

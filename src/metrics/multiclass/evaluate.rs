@@ -15,7 +15,6 @@ use crate::metrics::{
     evaluation::Judge,
     judge::{self, Judged, label_pairs},
     parsable,
-    quality::EpochTerms,
 };
 
 /// What is called: the arg max, against the verbalized class, over the parsable records.
@@ -169,17 +168,6 @@ pub fn evaluate_agreement(sample: &Sample, names: &[String], options: &Options) 
     let agreement = Agreement::new(sample);
     let statistics = agreement.statistics();
     agreement.take(names, &mut sample.resampler(options.seed).measure(&statistics, options.bootstrap).into_iter())
-}
-
-/// What a checkpoint brings to the quality score (SPEC A17, A48): macro AUROC, macro AUROC-Align, unweighted κ.
-pub fn quality_terms(sample: &Sample) -> EpochTerms {
-    let (agreement, ones) = (Agreement::new(sample), vec![1; sample.len()]);
-    EpochTerms {
-        auroc: agreement.auroc(&ones).ok(),
-        auroc_align: agreement.auroc_align(&ones).ok(),
-        kappa: agreement.kappa(Disagreement::Nominal, &ones).ok(),
-        dev_loss: None,
-    }
 }
 
 /// The judge's metrics; `verdicts` has an entry a record of `sample`, `None` for records without any text.

@@ -11,7 +11,7 @@
 //! | `calibration` | Brier, class-wise ECE, log loss | Brier 1950; Kull 2019 |
 //! | `temperature` | one temperature for all logits | Guo 2017 |
 //! | `answers` | answers that name a class or none, over runs: baselines | |
-//! | `evaluate` | all of them: `metrics.json`, the quality score's terms | |
+//! | `evaluate` | all of them: `metrics.json` | |
 
 mod answers;
 mod calibration;
@@ -25,7 +25,7 @@ mod temperature;
 pub use answers::{AnswerMetrics, Answers, measure_answers};
 pub use calibration::evaluate_calibration;
 pub use confusion::{ClassOutcome, Confusion, Disagreement};
-pub use evaluate::{AgreementMetrics, evaluate, evaluate_agreement, judge, quality_terms};
+pub use evaluate::{AgreementMetrics, evaluate, evaluate_agreement, judge};
 pub use evaluation::{
     Averages, Calibration, CalibrationAfter, ClassCalls, ClassMetrics, DefaultCalls, Evaluation, MacroMeans, Positive,
 };

@@ -1,6 +1,9 @@
 //! What the metrics of K > 2 classes are computed from: one row a record, in columns.
 
-use crate::metrics::{self, bootstrap::Resampler, clusters::Clusters};
+use crate::{
+    labels::Class,
+    metrics::{self, bootstrap::Resampler, clusters::Clusters},
+};
 
 /// Why there is no interval where a stratum of the resamples is a single cluster.
 const ONE_GROUP: &str = "no interval: one group alone holds some rarest class";
@@ -171,15 +174,9 @@ impl Sample {
     }
 }
 
-/// Index of the highest probability; of equals the lowest.
+/// The class of the highest probability; of equals the lowest.
 fn argmax(row: &[f64]) -> u8 {
-    let mut best = 0;
-    for (class, probability) in row.iter().enumerate() {
-        if *probability > row[best] {
-            best = class;
-        }
-    }
-    best as u8
+    Class::of_largest(row.iter().copied()).into()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Sample;
-use crate::metrics::calibrators::likeliest_temperature;
+use crate::metrics::{calibrators::likeliest_temperature, softmax};
 
 /// Probabilities are kept this far from 0 before their logarithm is taken.
 const MARGIN: f64 = 1e-12;
@@ -46,13 +46,6 @@ impl Temperature {
 
 fn logits(probabilities: &[f64]) -> Vec<f64> {
     probabilities.iter().map(|p| p.max(MARGIN).ln()).collect()
-}
-
-fn softmax(logits: &[f64]) -> Vec<f64> {
-    let highest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let powers: Vec<f64> = logits.iter().map(|logit| (logit - highest).exp()).collect();
-    let sum: f64 = powers.iter().sum();
-    powers.iter().map(|power| power / sum).collect()
 }
 
 /// Maximum likelihood of the temperature over `logits`, (n, K) row-major; the likelihood's derivative by 1/T is

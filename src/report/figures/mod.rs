@@ -7,7 +7,7 @@
 //! | `decision-curve`, `risk-coverage` | net benefit; errors among the most confident records; with bands |
 //! | `confusion`, `histogram` | calls at 0.5 and at the tuned threshold; probabilities by class |
 //! | `curve` | the paper's Fig. 1 a–c over this run's epochs |
-//! | `confusion-classes`, `roc-classes`, `reliability-classes` | of K > 2 classes: the K × K matrix, each against the rest |
+//! | `confusion-classes`, `roc-classes`, `reliability-classes` | K > 2: the K × K matrix, each against the rest |
 //!
 //! Numbers only: no figure holds text of a record.
 
