@@ -77,7 +77,8 @@ fn fold_identical_functions() {
 /// `"swiglu/kernels"`.
 fn compile_all(nvcc: &Path, out: &Path) {
     let root = Path::new("src/ops");
-    let (mut sources, mut newest) = (Vec::new(), modified(Path::new("build.rs")));
+    let mut sources = Vec::new();
+    let mut newest = modified(Path::new("build.rs"));
     visit(root, &mut |path| match path.extension().and_then(|extension| extension.to_str()) {
         Some("cu") => sources.push(path.to_owned()),
         Some("cuh") => newest = newest.max(modified(path)),
@@ -159,7 +160,9 @@ fn jumps() -> String {
         }
         _ => fail("the feature `cuda` is for x86_64 and aarch64"),
     };
-    let (mut functions, mut slots, mut first) = (String::new(), String::new(), 0);
+    let mut functions = String::new();
+    let mut slots = String::new();
+    let mut first = 0;
     for (library, names) in LIBRARIES {
         // NOT_INITIALIZED of the library's own codes: cudarc takes no others.
         let code = match library {
@@ -199,7 +202,8 @@ const QUANTIZED: [&str; 10] = ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "
 
 /// `lib<library>.a` of what the source compiles to.
 fn archive(to: &Path, library: &str, source: &str) {
-    let (file, object) = (to.join(format!("{library}.c")), to.join(format!("{library}.o")));
+    let file = to.join(format!("{library}.c"));
+    let object = to.join(format!("{library}.o"));
     let archive = to.join(format!("lib{library}.a"));
     written(to, fs::write(&file, source));
     let _ = fs::remove_file(&archive);

@@ -31,7 +31,8 @@ mod x86 {
     /// The CPU has AVX-512 F.
     #[target_feature(enable = "avx512f")]
     pub fn f32_products() {
-        let (x, mut sums) = (_mm512_set1_ps(black_box(0.999)), [_mm512_setzero_ps(); SUMS]);
+        let x = _mm512_set1_ps(black_box(0.999));
+        let mut sums = [_mm512_setzero_ps(); SUMS];
         for _ in 0..STEPS {
             sums.iter_mut().for_each(|sum| *sum = _mm512_fmadd_ps(x, x, *sum));
         }
@@ -42,7 +43,8 @@ mod x86 {
     /// The CPU has AVX-512 F and BF16.
     #[target_feature(enable = "avx512f,avx512bf16")]
     pub fn bf16_products() {
-        let (x, mut sums) = (_mm512_set1_ps(black_box(0.999)), [_mm512_setzero_ps(); SUMS]);
+        let x = _mm512_set1_ps(black_box(0.999));
+        let mut sums = [_mm512_setzero_ps(); SUMS];
         // SAFETY: both types are 64 bytes of any bits.
         let x = unsafe { std::mem::transmute::<__m512, __m512bh>(x) };
         for _ in 0..STEPS {

@@ -99,7 +99,9 @@ fn trials(llama: Llama, source: &ModelSource, alone: bool) -> Result<()> {
     if !alone {
         println!("8 samples of 128 tokens behind 2048: {:.2} s", seconds(2048, 1, 8, 128)?);
     }
-    let (prefill, shared, separate) = (seconds(1024, 1, 1, 1)?, seconds(1024, 1, 5, 64)?, seconds(1024, 5, 1, 64)?);
+    let prefill = seconds(1024, 1, 1, 1)?;
+    let shared = seconds(1024, 1, 5, 64)?;
+    let separate = seconds(1024, 5, 1, 64)?;
     println!(
         "5 trials behind 1024 tokens: {shared:.2} s in one request, {separate:.2} s in separate ones ({:.2}×); one \
         prefill is {prefill:.2} s",

@@ -25,7 +25,8 @@ impl Bench {
         if self.filter.as_ref().is_some_and(|filter| !name.contains(filter.as_str())) {
             return;
         }
-        let (mut best, begin) = (f64::INFINITY, Instant::now());
+        let mut best = f64::INFINITY;
+        let begin = Instant::now();
         let mut runs = 0;
         while runs < 3 || (begin.elapsed().as_secs_f64() < 2.0 && runs < 200) {
             let start = Instant::now();
@@ -37,7 +38,9 @@ impl Bench {
     }
 
     fn product(&self, label: &str, [m, k, n]: [usize; 3]) {
-        let (x, dy, w) = (random(1, &[m, k]), random(2, &[m, n]), random(3, &[n, k]));
+        let x = random(1, &[m, k]);
+        let dy = random(2, &[m, n]);
+        let w = random(3, &[n, k]);
         let flops = 2.0 * (m * k * n) as f64;
         let name = |what: &str| format!("linear {what} {m}x{k}x{n} {label}");
         self.run(&name("forward"), flops, "GFLOP/s", || linear::forward(&x, &w, None).expect("forward"));
@@ -48,7 +51,8 @@ impl Bench {
     }
 
     fn decode(&self, rows: usize, [k, n]: [usize; 2]) {
-        let (x, w) = (random(1, &[rows, k]), random(3, &[n, k]));
+        let x = random(1, &[rows, k]);
+        let w = random(3, &[n, k]);
         let bytes = 4.0 * (k * n) as f64;
         self.run(&format!("linear decode {rows}x{k}x{n}"), bytes, "GB/s", || {
             linear::decode(&x, &w, None).expect("decode")
@@ -61,8 +65,10 @@ impl Bench {
 
     fn attention(&self, t: usize, [heads, kv_heads, d]: [usize; 3]) {
         let offsets = Offsets::from_lengths(&[t]);
-        let (q, dout) = (random(1, &[t, heads, d]), random(2, &[t, heads, d]));
-        let (k, v) = (random(3, &[t, kv_heads, d]), random(4, &[t, kv_heads, d]));
+        let q = random(1, &[t, heads, d]);
+        let dout = random(2, &[t, heads, d]);
+        let k = random(3, &[t, kv_heads, d]);
+        let v = random(4, &[t, kv_heads, d]);
         let scale = 1.0 / (d as f32).sqrt();
         let forward = || attention::forward(&q, &k, &v, &offsets, &offsets, scale).expect("forward");
         let flops = 2.0 * (t * t * heads * d) as f64;
@@ -86,8 +92,11 @@ impl Bench {
     }
 
     fn rows(&self) {
-        let (m, n) = (2048, 2048);
-        let (x, y, w) = (random(1, &[m, n]), random(2, &[m, n]), random(3, &[n]));
+        let m = 2048;
+        let n = 2048;
+        let x = random(1, &[m, n]);
+        let y = random(2, &[m, n]);
+        let w = random(3, &[n]);
         let bytes = 4.0 * (m * n) as f64;
         self.run("rms_norm forward 2048x2048", 2.0 * bytes, "GB/s", || {
             rms_norm::forward(&x, &w, 1e-5).expect("forward")
@@ -100,14 +109,16 @@ impl Bench {
         self.run("swiglu backward 2048x2048", 5.0 * bytes, "GB/s", || swiglu::backward(&x, &y, &x).expect("backward"));
         let parameters = rope::RopeParameters { theta: 1e4, scaling: rope::RopeScaling::None };
         let rope = rope::Rope::new(parameters, 64).expect("rope");
-        let (heads, positions) = (x.reshape((m, n / 64, 64)).expect("heads"), (0..m as u32).collect::<Vec<_>>());
+        let heads = x.reshape((m, n / 64, 64)).expect("heads");
+        let positions = (0..m as u32).collect::<Vec<_>>();
         self.run("rope 2048x32x64", 2.0 * bytes, "GB/s", || rope.forward(&heads, &positions).expect("rope"));
         let targets: Vec<u32> = (0..m as u32).map(|i| i * 7919 % n as u32).collect();
         self.run("cross_entropy forward 2048x2048", bytes, "GB/s", || {
             cross_entropy::forward(&x, &targets).expect("forward")
         });
         let settings = adamw::AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, step: 1 };
-        let (moment, square) = (x.zeros_like().expect("zeros"), x.zeros_like().expect("zeros"));
+        let moment = x.zeros_like().expect("zeros");
+        let square = x.zeros_like().expect("zeros");
         let part = adamw::ParamState { param: &x, gradient: &y, m: &moment, v: &square };
         self.run("norm and adamw 2048x2048", 8.0 * bytes, "GB/s", || {
             adamw::step(&[part], 0.0, &settings).expect("step")

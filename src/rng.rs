@@ -102,7 +102,8 @@ impl Rng {
         let until = first + numbers.len() as u64;
         for start in (first / 4..until.div_ceil(4)).step_by(LANES) {
             let uniform = self.sixteen_blocks(step, start).map(to_unit);
-            let (from, to) = (first.max(start * 4), until.min((start + LANES as u64) * 4));
+            let from = first.max(start * 4);
+            let to = until.min((start + LANES as u64) * 4);
             let drawn = &uniform[(from - start * 4) as usize..(to - start * 4) as usize];
             numbers[(from - first) as usize..(to - first) as usize].copy_from_slice(drawn);
         }

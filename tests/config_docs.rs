@@ -55,7 +55,8 @@ fn asked_for(key: &str) -> Option<String> {
 
 #[test]
 fn every_key_stands_in_the_guide_with_its_default() {
-    let (documented, program) = (documented(), defaults());
+    let documented = documented();
+    let program = defaults();
     let mut wrong = Vec::new();
     for (key, value) in &program {
         let Some(row) = documented.get(key.as_str()) else {

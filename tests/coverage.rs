@@ -48,7 +48,8 @@ impl Design {
         let normal = |kind: u64, i: u64| f64::from(rng.normal(step * 8 + kind, i));
         let mut set = Set { sample: Sample::new(), other: Vec::new() };
         for i in 0..3 * self.groups {
-            let (group, label) = (i / 3, i % 3 == 0);
+            let group = i / 3;
+            let label = i % 3 == 0;
             let score = MEANS[usize::from(label)] + normal(0, i) + self.shared.sqrt() * normal(1, group);
             let said = (score >= 0.0) ^ (f64::from(rng.uniform(step * 8 + 2, i)) < FLIPPED);
             let name = (self.shared > 0.0).then(|| group.to_string());
@@ -70,14 +71,16 @@ impl Design {
 
     /// Of a positive's pairs one in `groups` is with negatives of its own group, where the shared effect cancels.
     fn auroc(&self) -> f64 {
-        let (gap, same) = (MEANS[1] - MEANS[0], 1.0 / self.groups as f64);
+        let gap = MEANS[1] - MEANS[0];
+        let same = 1.0 / self.groups as f64;
         (1.0 - same) * normal_cdf(gap / (2f64.sqrt() * self.deviation())) + same * normal_cdf(gap / 2f64.sqrt())
     }
 
     /// Mean of (σ(s) − y)² over both classes, by the trapezoid rule.
     fn brier(&self) -> f64 {
         let class = |class: usize| {
-            let (mut sum, mut mass) = (0.0, 0.0);
+            let mut sum = 0.0;
+            let mut mass = 0.0;
             for k in -4000..=4000 {
                 let z = f64::from(k) * 2e-3;
                 let density = (-z * z / 2.0).exp();
@@ -146,7 +149,8 @@ fn independent_records() {
     let said = positive * (1.0 - FLIPPED) + (1.0 - positive) * FLIPPED;
     let chance = positive * said + (1.0 - positive) * (1.0 - said);
     let gap = MEANS[1] - MEANS[0];
-    let (own_area, other_area) = (normal_cdf(gap / 2f64.sqrt()), normal_cdf(0.5 * gap / 2.5f64.sqrt()));
+    let own_area = normal_cdf(gap / 2f64.sqrt());
+    let other_area = normal_cdf(0.5 * gap / 2.5f64.sqrt());
     let truths = [
         ("AUROC, DeLong", own_area),
         ("difference of two AUROCs, DeLong", own_area - other_area),
@@ -157,7 +161,9 @@ fn independent_records() {
         ("difference of two F1s, paired bootstrap", f1(called) - f1(other)),
     ];
     check(&design, &truths, |Set { sample, other }, seed| {
-        let (labels, clusters, count) = (sample.labels(), sample.clusters(), sample.cluster_count());
+        let labels = sample.labels();
+        let clusters = sample.clusters();
+        let count = sample.cluster_count();
         let own = |weights: &[u32]| table(sample, sample.probabilities(), weights);
         let area = delong::auroc(sample.probabilities(), labels, clusters, count).map(|area| area.ci95());
         let difference =

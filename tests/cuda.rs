@@ -51,7 +51,8 @@ fn selftest(device: &str, dir: &Path, (version, init, count): (i32, i32, i32)) -
 
 #[test]
 fn each_missing_part_is_told_apart() {
-    let (driver, all) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let driver = tempfile::tempdir().unwrap();
+    let all = tempfile::tempdir().unwrap();
     fake(driver.path(), &["cuda"]);
     fake(all.path(), &["cuda", "cublas", "curand"]);
     let run = |device, answers| selftest(device, all.path(), answers);

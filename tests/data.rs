@@ -24,7 +24,8 @@ fn clinifact_has_the_papers_counts() {
     let data = Data { expect: Expect { train: Some(1260), dev: Some(316), test: None }, ..Data::default() };
     let fields = ["claim".to_owned(), "abstract".to_owned()];
     let read = |file: &str, split| data::load(&data, &folder.join(file), &Needs::split(&data, split, &fields)).unwrap();
-    let (train, dev) = (read("train_set.csv", "train"), read("validation_set.csv", "dev"));
+    let train = read("train_set.csv", "train");
+    let dev = read("validation_set.csv", "dev");
     let positives = |records: &[data::Record]| records.iter().filter(|record| record.label == Some(Class::ONE)).count();
     assert_eq!((train.len(), positives(&train)), (1260, 366));
     // The paper's Table 7: 233 negatives and 83 positives in dev.

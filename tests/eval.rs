@@ -140,7 +140,8 @@ fn metrics_json_has_the_contracts_shape_and_stdout_says_the_same() {
         &metrics["tuned"]["kappa"]["kappa"],
         &metrics["calibration"]["ece"],
     ] {
-        let (value, ci95) = (leaf["value"].as_f64().unwrap(), leaf["ci95"].as_array().unwrap());
+        let value = leaf["value"].as_f64().unwrap();
+        let ci95 = leaf["ci95"].as_array().unwrap();
         assert!(ci95[0].as_f64().unwrap() < ci95[1].as_f64().unwrap(), "{value} {ci95:?}");
     }
     let table = bench.eval(&arguments).assert().success();

@@ -80,10 +80,8 @@ fn stopped_baselines_go_on_and_finished_ones_need_no_model() {
     let fixture = finished_run();
     let flags = ["--baselines", "label,token_probability", "--runs", "2"];
     succeed(&fixture, &flags);
-    let (label, token) = (
-        fixture.read("run/eval/test/baselines/label.jsonl"),
-        fixture.read("run/eval/test/baselines/token_probability.jsonl"),
-    );
+    let label = fixture.read("run/eval/test/baselines/label.jsonl");
+    let token = fixture.read("run/eval/test/baselines/token_probability.jsonl");
     let result = fixture.read("run/eval/test/baselines.json");
     for (name, whole) in [("label", &label), ("token_probability", &token)] {
         let fourth = whole.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(3).unwrap().0;
@@ -235,8 +233,8 @@ fn the_cnn_is_trained_on_train_picked_on_dev_and_kept_seed_by_seed() {
         (&method["name"], &method["runs"]["auroc"]["runs"], &method["metrics"]["parsable"]["value"]),
         (&json!("cnn"), &json!(2), &Value::Null)
     );
-    let (seed, result) =
-        (fixture.read("run/eval/test/baselines/cnn/seed-1.jsonl"), fixture.read("run/eval/test/baselines.json"));
+    let seed = fixture.read("run/eval/test/baselines/cnn/seed-1.jsonl");
+    let result = fixture.read("run/eval/test/baselines.json");
     assert_eq!(parse_lines(&seed).len(), 12);
     assert!(!fixture.path("run/eval/test/baselines/cnn/state").exists());
     // Fewer seeds use what is there, and leave the rest.
@@ -282,9 +280,12 @@ fn vote(i: usize, run: usize) -> Option<u8> {
 #[test]
 fn baselines_decode_like_the_papers_counts() {
     let fixture = finished_run();
-    let (mut records, mut predictions, mut answers) = (String::new(), String::new(), String::new());
+    let mut records = String::new();
+    let mut predictions = String::new();
+    let mut answers = String::new();
     for i in 0..394 {
-        let (id, label) = (format!("n{i}"), u8::from(i < 113));
+        let id = format!("n{i}");
+        let label = u8::from(i < 113);
         records += &format!("{}\n", json!({"id": id, "text": "SECRET", "label": label}));
         let probability = 0.2 + 0.5 * f64::from(label) + 0.001 * f64::from(i as u16 % 300);
         predictions +=

@@ -14,7 +14,8 @@ fn test_is_scored_as_predict_scores_it_with_thresholds_of_the_checkpoints_dev() 
     fixture.succeed("test.jsonl", "test.out", &[]);
     succeed(&fixture, &TEST);
     assert_eq!(fixture.read("run/eval/test/predictions.jsonl"), fixture.read("test.out"));
-    let (metrics, thresholds) = (json(&fixture, "metrics.json"), json_of(&fixture, "thresholds.json"));
+    let metrics = json(&fixture, "metrics.json");
+    let thresholds = json_of(&fixture, "thresholds.json");
     assert_eq!(metrics["n"], 12);
     assert_eq!(thresholds["checkpoint"]["path"], "checkpoints/epoch-01");
     assert_eq!(thresholds["dev"]["blake3"], blake3::hash(&fixture.read("dev.out")).to_hex().to_string());
@@ -109,7 +110,8 @@ fn predict_applies_the_calibrator_that_eval_saved_for_this_checkpoint() {
     let saved = json_of(&fixture, "calibration.json");
     assert_eq!(saved["checkpoint"]["path"], "checkpoints/epoch-01");
     let platt = &saved["methods"]["platt"]["calibrator"];
-    let (a, b) = (platt["intercept"].as_f64().unwrap(), platt["slope"].as_f64().unwrap());
+    let a = platt["intercept"].as_f64().unwrap();
+    let b = platt["slope"].as_f64().unwrap();
     for (plain, calibrated) in fixture.lines("plain.out").iter().zip(fixture.lines("calibrated.out")) {
         let p = plain["probability"].as_f64().unwrap();
         let want = 1.0 / (1.0 + (-(a + b * (p / (1.0 - p)).ln())).exp());

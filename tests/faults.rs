@@ -301,7 +301,8 @@ fn predictions(dir: &Path) -> std::path::PathBuf {
     let path = dir.join("predictions.jsonl");
     let mut file = std::fs::File::create(&path).unwrap();
     for i in 0..8 {
-        let (label, probability) = (i % 2, 0.1 + 0.1 * f64::from(i));
+        let label = i % 2;
+        let probability = 0.1 + 0.1 * f64::from(i);
         writeln!(
             file,
             concat!(

@@ -27,7 +27,8 @@ use serde_json::{Value, json};
 /// transformers 5 writes `dtype` and `rope_parameters`.
 fn version_5(mut config: Value) -> Value {
     let keys = config.as_object_mut().unwrap();
-    let (theta, dtype) = (keys.remove("rope_theta").unwrap(), keys.remove("torch_dtype").unwrap());
+    let theta = keys.remove("rope_theta").unwrap();
+    let dtype = keys.remove("torch_dtype").unwrap();
     keys.remove("rope_scaling");
     keys.insert("dtype".into(), dtype);
     keys.insert("rope_parameters".into(), json!({"rope_type": "default", "rope_theta": theta}));
@@ -37,7 +38,8 @@ fn version_5(mut config: Value) -> Value {
 /// Two shards and their index.
 fn shards(bench: &Bench, name: &str) {
     bench.model(name, &["model.safetensors"]);
-    let (mut parts, mut map) = ([HashMap::new(), HashMap::new()], serde_json::Map::new());
+    let mut parts = [HashMap::new(), HashMap::new()];
+    let mut map = serde_json::Map::new();
     for (i, (tensor, values)) in bench.tensors().into_iter().enumerate() {
         map.insert(tensor.clone(), format!("model-0000{}-of-00002.safetensors", i % 2 + 1).into());
         parts[i % 2].insert(tensor, values);

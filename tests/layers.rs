@@ -131,7 +131,8 @@ fn imported(code: &str) -> Vec<String> {
             modules.push(identifier(rest));
             continue;
         };
-        let (mut depth, mut begins) = (0, true);
+        let mut depth = 0;
+        let mut begins = true;
         for (i, c) in group.char_indices() {
             if begins && depth == 0 && !c.is_whitespace() {
                 modules.push(identifier(&group[i..]));

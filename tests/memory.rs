@@ -149,7 +149,8 @@ fn smollm2_ends_with_0_or_5_under_any_limit() {
     let Some(model) = common::smollm2() else { return };
     let work = Work::new();
     let model = format!("{:?}", model.to_str().unwrap());
-    let (teacher, base) = (format!("construct.teacher={model}"), format!("model.base={model}"));
+    let teacher = format!("construct.teacher={model}");
+    let base = format!("model.base={model}");
     let short = [
         "--set",
         "construct.max_output_tokens=16",

@@ -134,7 +134,9 @@ fn delong_agrees_with_the_kernel_and_with_obuchowski() {
     }
     assert!(clustered > 100);
     for pair in golden["paired"].as_array().unwrap() {
-        let (p, q, y) = (floats(&pair["p"]), floats(&pair["q"]), bools(&pair["y"]));
+        let p = floats(&pair["p"]);
+        let q = floats(&pair["q"]);
+        let y = bools(&pair["y"]);
         let clusters: Vec<u32> = (0..p.len() as u32).collect();
         let ours = delong::paired(&p, &q, &y, &clusters, p.len()).unwrap();
         close("difference", Some(ours.value), &pair["difference"]);
@@ -158,7 +160,9 @@ fn delong_gives_the_published_ovarian_cancer_example() {
         2.8 6.2 8 0 4.0 7.0 7 1 3.3 5.7 6 1 3.7 6.9 5 1 3.6 6.6 5 1";
     let numbers: Vec<f64> = PATIENTS.split_whitespace().map(|word| word.parse().unwrap()).collect();
     let column = |k: usize, sign: f64| numbers.chunks(4).map(|row| sign * row[k]).collect::<Vec<f64>>();
-    let (albumin, protein, kg) = (column(0, 1.0), column(1, 1.0), column(2, -1.0));
+    let albumin = column(0, 1.0);
+    let protein = column(1, 1.0);
+    let kg = column(2, -1.0);
     let helped: Vec<bool> = numbers.chunks(4).map(|row| row[3] == 1.0).collect();
     let clusters: Vec<u32> = (0..43).collect();
     let rounded = |x: f64| (x * 1e4).round() / 1e4;
@@ -196,14 +200,16 @@ fn mcnemar_and_holm_agree_with_statsmodels() {
 #[test]
 fn calibrators_agree_with_scikit_learn_and_scipy() {
     for case in golden()["calibrators"].as_array().unwrap() {
-        let (scores, labels) = (floats(&case["p"]), bools(&case["y"]));
+        let scores = floats(&case["p"]);
+        let labels = bools(&case["y"]);
         let dev = sample_of(&scores.iter().copied().zip(labels.iter().copied()).collect::<Vec<_>>());
         for (name, method) in
             [("temperature", Method::Temperature), ("platt", Method::Platt), ("isotonic", Method::Isotonic)]
         {
             let calibrator = Calibrator::fit(&dev, method, true).unwrap();
             for (&at, want) in floats(&case["grid"]).iter().zip(case[name].as_array().unwrap()) {
-                let (ours, want) = (calibrator.apply(at), want.as_f64().unwrap());
+                let ours = calibrator.apply(at);
+                let want = want.as_f64().unwrap();
                 assert!((ours - want).abs() <= 1e-8 * want + 1e-12, "{name} at {at}: {ours} {want}");
             }
             let written = serde_json::to_string(&calibrator).unwrap();
@@ -312,7 +318,8 @@ fn a_paired_difference_finds_the_better_calls() {
     let sample = sample_of(&labels.iter().map(|&label| (0.5, label)).collect::<Vec<_>>());
     let right =
         |flip: usize| labels.iter().enumerate().map(|(i, &label)| label ^ (i % flip == 0)).collect::<Vec<bool>>();
-    let (good, bad) = (right(20), right(3));
+    let good = right(20);
+    let bad = right(3);
     let f1 = |calls: &[bool], weights: &[u32]| {
         Confusion::count(labels.iter().zip(calls).zip(weights).map(|((&y, &c), &w)| (y, c, w))).f1()
     };

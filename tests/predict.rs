@@ -109,7 +109,8 @@ fn without_explanation_the_probability_is_the_same() {
     fixture.write("in.jsonl", notes(9));
     fixture.succeed("in.jsonl", "full.jsonl", &[]);
     fixture.succeed("in.jsonl", "brief.jsonl", &["--no-explanation"]);
-    let (full, brief) = (fixture.lines("full.jsonl"), fixture.lines("brief.jsonl"));
+    let full = fixture.lines("full.jsonl");
+    let brief = fixture.lines("brief.jsonl");
     assert_eq!(brief.len(), 9);
     for (full, brief) in full.iter().zip(&brief) {
         assert_eq!(

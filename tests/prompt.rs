@@ -79,7 +79,8 @@ fn chat_ids_of_every_kind_of_tokenizer_equal_hf() {
     let mut cases = 0;
     for (name, kind) in toy["tokenizers"].as_object().expect("tokenizers") {
         for case in kind["chat"].as_array().expect("cases") {
-            let (chat, index) = (case[0].as_str().expect("template"), case[1].as_u64().expect("index") as usize);
+            let chat = case[0].as_str().expect("template");
+            let index = case[1].as_u64().expect("index") as usize;
             let tokenizer = Arc::new(toy_tokenizer(kind, toy["templates"][chat].as_str()));
             let [system, user, prefix] = [0, 1, 2].map(|i| toy["texts"][index][i].as_str().expect("text"));
             let system = if case[2] == true { system } else { "" };
@@ -128,7 +129,8 @@ fn clinifact() -> Option<Vec<Record>> {
     let mut reader = csv::Reader::from_path(path).expect("a CSV file");
     let headers = reader.headers().expect("a header").clone();
     let column = |name: &str| headers.iter().position(|header| header == name).expect("a column");
-    let (claim, text) = (column("claim"), column("article_abstract"));
+    let claim = column("claim");
+    let text = column("article_abstract");
     Some(
         reader
             .records()

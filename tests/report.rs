@@ -341,8 +341,8 @@ fn the_report_works_in_a_browser_at_two_widths() {
             .as_u64()
             .is_some_and(|said| (line["probability"].as_f64().unwrap() >= 0.5) != (said == 1))
     });
-    let (disagree, unparsable) =
-        (disagree.count(), lines.iter().filter(|line| line["verbalized_label"].is_null()).count());
+    let disagree = disagree.count();
+    let unparsable = lines.iter().filter(|line| line["verbalized_label"].is_null()).count();
     for flags in [&["--include-text", "--set", "data.test=records.jsonl"][..], &[]] {
         bench.succeed(flags);
         let Some(browser) = chromium() else { return };

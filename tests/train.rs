@@ -167,7 +167,8 @@ fn a_scheduled_smoothed_and_ordered_run_resumes_to_the_bit() {
 
     // From 1 and 1 at the first of six steps to 0.5 and 3 at the last.
     for (k, step) in fixture.log("whole", "step").iter().enumerate() {
-        let (t, number) = (k as f64 / 5.0, |key: &str| step[key].as_f64().unwrap());
+        let t = k as f64 / 5.0;
+        let number = |key: &str| step[key].as_f64().unwrap();
         let want = (1.0 - 0.5 * t) * number("loss_gen") + (1.0 + 2.0 * t) * number("loss_cls");
         assert!((number("loss") - want).abs() < 1e-9, "step {}", k + 1);
     }

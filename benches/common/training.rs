@@ -65,7 +65,8 @@ pub fn example(vocab: usize, tokens: usize, target: usize) -> Example {
 
 /// Median seconds of `steps` optimizer steps. One more comes first: it touches fresh memory and does not count.
 pub fn time_steps(trainer: &mut Trainer, example: Example, steps: usize) -> Result<f64> {
-    let (examples, mut seconds) = ([example], Vec::new());
+    let examples = [example];
+    let mut seconds = Vec::new();
     for k in 1..=steps + 1 {
         trainer.model.llama.device().synchronize()?;
         let start = Instant::now();

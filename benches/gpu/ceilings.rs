@@ -26,8 +26,10 @@ fn product(subject: &Subject, report: &mut Report) -> Result<()> {
         let operand = |step, shape: [usize; 2], dtype| {
             random::normal(Rng::new(1, streams::MODEL_INIT), step, 1.0, (shape[0], shape[1]), dtype, &subject.device)
         };
-        let (x, w) = (operand(1, [m, k], subject.activations())?, operand(2, [n, k], DType::BF16)?);
-        let (seconds, operations) = (report.time(|| linear::forward(&x, &w, None))?, 2.0 * (m * k * n) as f64);
+        let x = operand(1, [m, k], subject.activations())?;
+        let w = operand(2, [n, k], DType::BF16)?;
+        let seconds = report.time(|| linear::forward(&x, &w, None))?;
+        let operations = 2.0 * (m * k * n) as f64;
         best = best.max(operations / seconds);
         report.row(
             &format!("ceiling: product {m} x {k} x {n}, bf16"),
@@ -44,7 +46,8 @@ fn product(subject: &Subject, report: &mut Report) -> Result<()> {
 fn memory(subject: &Subject, report: &mut Report) -> Result<()> {
     let numbers = if subject.device.is_cuda() { 1usize << 30 } else { 1 << 24 };
     let x = Tensor::ones(numbers, DType::F32, &subject.device)?;
-    let (copy, read) = (report.time(|| Ok(x.copy()?))?, report.time(|| grad_norm([&x]))?);
+    let copy = report.time(|| Ok(x.copy()?))?;
+    let read = report.time(|| grad_norm([&x]))?;
     let bytes = 4.0 * numbers as f64;
     let rates = [("copied", copy, 2.0 * bytes / copy), ("read", read, bytes / read)];
     for (what, seconds, rate) in rates {

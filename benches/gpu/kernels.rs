@@ -65,12 +65,18 @@ impl Kernels<'_> {
     }
 
     fn attention(&self, report: &mut Report) -> Result<()> {
-        let (config, t) = (&self.subject.config, self.t);
-        let (heads, kv_heads, d) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
+        let config = &self.subject.config;
+        let t = self.t;
+        let heads = config.num_attention_heads;
+        let kv_heads = config.num_key_value_heads;
+        let d = config.head_dim;
         let operand = |heads| self.random(&[t, heads, d], DType::BF16);
-        let (q, k, v, dout) =
-            (operand(heads)?, operand(kv_heads)?, operand(kv_heads)?, self.activations(&[t, heads, d])?);
-        let (offsets, scale) = (Offsets::from_lengths(&[t]), 1.0 / (d as f32).sqrt());
+        let q = operand(heads)?;
+        let k = operand(kv_heads)?;
+        let v = operand(kv_heads)?;
+        let dout = self.activations(&[t, heads, d])?;
+        let offsets = Offsets::from_lengths(&[t]);
+        let scale = 1.0 / (d as f32).sqrt();
         let shape = format!("{t} tokens, {heads}/{kv_heads} heads of {d}");
         let operations = attention_forward(config, t);
         let work = Work { bytes: self.bytes(2 * t * (heads + kv_heads) * d), operations };
@@ -88,8 +94,11 @@ impl Kernels<'_> {
 
     fn decode_attention(&self, report: &mut Report) -> Result<()> {
         let config = &self.subject.config;
-        let (heads, kv_heads, d) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
-        let (t, scale) = (self.t - self.subject.target, 1.0 / (d as f32).sqrt());
+        let heads = config.num_attention_heads;
+        let kv_heads = config.num_key_value_heads;
+        let d = config.head_dim;
+        let t = self.t - self.subject.target;
+        let scale = 1.0 / (d as f32).sqrt();
         for rows in [1, self.subject.rows] {
             let q = self.activations(&[rows, heads, d])?;
             let cache = || self.activations(&[t, kv_heads, d]);
@@ -109,9 +118,14 @@ impl Kernels<'_> {
 
     /// RMSNorm, RoPE, residual, dropout, embedding: each element is read and written.
     fn rows(&self, report: &mut Report) -> Result<()> {
-        let (config, t) = (&self.subject.config, self.t);
-        let (d, heads, n) = (config.hidden_size, config.num_attention_heads, self.t * config.hidden_size);
-        let (x, y, weight) = (self.activations(&[t, d])?, self.activations(&[t, d])?, self.random(&[d], DType::F32)?);
+        let config = &self.subject.config;
+        let t = self.t;
+        let d = config.hidden_size;
+        let heads = config.num_attention_heads;
+        let n = self.t * config.hidden_size;
+        let x = self.activations(&[t, d])?;
+        let y = self.activations(&[t, d])?;
+        let weight = self.random(&[d], DType::F32)?;
         report
             .kernel(&format!("RMSNorm forward, {t} x {d}"), self.moves(2 * n), || rms_norm::forward(&x, &weight, 1e-5));
         // On a CPU the sum is written over its first operand: let it grow.
@@ -121,7 +135,8 @@ impl Kernels<'_> {
         let backward = || rms_norm::backward_add(&x, &weight, &rstd, &y, &y);
         report.kernel(&format!("RMSNorm backward and residual, {t} x {d}"), self.moves(4 * n), backward);
         report.kernel(&format!("sum, {t} x {d}"), self.moves(3 * n), || add(x.clone(), &y));
-        let (rope, positions) = (Rope::new(config.rope, config.head_dim)?, (0..t as u32).collect::<Vec<_>>());
+        let rope = Rope::new(config.rope, config.head_dim)?;
+        let positions = (0..t as u32).collect::<Vec<_>>();
         let q = self.activations(&[t, heads, config.head_dim])?;
         report.kernel(&format!("RoPE, {t} x {heads} x {}", config.head_dim), self.moves(2 * q.elem_count()), || {
             rope.forward(&q, &positions)
@@ -129,18 +144,19 @@ impl Kernels<'_> {
         let key = DropoutKey { p: 0.05, rng: Rng::new(1, streams::LORA_DROPOUT), steps: vec![1] };
         let offsets = Offsets::from_lengths(&[t]);
         report.kernel(&format!("dropout, {t} x {d}"), self.moves(2 * n), || dropout::forward(&x, &key, &offsets));
-        let (table, ids) = (
-            self.random(&[config.vocab_size, d], DType::BF16)?,
-            positions.iter().map(|i| i * 7919 % 1999).collect::<Vec<_>>(),
-        );
+        let table = self.random(&[config.vocab_size, d], DType::BF16)?;
+        let ids = positions.iter().map(|i| i * 7919 % 1999).collect::<Vec<_>>();
         report.kernel(&format!("embedding, {t} x {d}"), self.moves(2 * n), || embedding::forward(&table, &ids));
         Ok(())
     }
 
     fn swiglu(&self, report: &mut Report) -> Result<()> {
-        let (t, ffn) = (self.t, self.subject.config.intermediate_size);
+        let t = self.t;
+        let ffn = self.subject.config.intermediate_size;
         let [gate, up, dact] = [(); 3].map(|()| self.activations(&[t, ffn]));
-        let (gate, up, dact) = (gate?, up?, dact?);
+        let gate = gate?;
+        let up = up?;
+        let dact = dact?;
         report.kernel(&format!("SwiGLU forward, {t} x {ffn}"), self.moves(3 * t * ffn), || swiglu::forward(&gate, &up));
         report.kernel(&format!("SwiGLU backward, {t} x {ffn}"), self.moves(5 * t * ffn), || {
             swiglu::backward(&gate, &up, &dact)
@@ -149,9 +165,11 @@ impl Kernels<'_> {
     }
 
     fn cross_entropy(&self, report: &mut Report) -> Result<()> {
-        let (n, vocab) = (self.subject.targets(self.t), self.subject.config.vocab_size);
+        let n = self.subject.targets(self.t);
+        let vocab = self.subject.config.vocab_size;
         let logits = self.activations(&[n, vocab])?;
-        let (targets, scales): (Vec<u32>, Vec<f32>) = ((0..n as u32).collect(), vec![1.0 / n as f32; n]);
+        let targets: Vec<u32> = (0..n as u32).collect();
+        let scales: Vec<f32> = vec![1.0 / n as f32; n];
         // In place: what it reads the second time is what it wrote the first, and as long to read.
         let run = || cross_entropy::forward_backward(logits.clone(), &targets, &scales);
         report.kernel(&format!("cross-entropy, both passes, {n} x {vocab}"), self.moves(2 * n * vocab), run);
@@ -161,11 +179,9 @@ impl Kernels<'_> {
     /// The optimizer over every adapter and the head: norm, clipping and AdamW, as in a training step.
     fn adamw(&self, report: &mut Report) -> Result<()> {
         let config = &self.subject.config;
-        let (d, q, kv) = (
-            config.hidden_size,
-            config.num_attention_heads * config.head_dim,
-            config.num_key_value_heads * config.head_dim,
-        );
+        let d = config.hidden_size;
+        let q = config.num_attention_heads * config.head_dim;
+        let kv = config.num_key_value_heads * config.head_dim;
         let mut shapes = vec![[2048, d], [2, 2048]];
         for _ in 0..config.num_hidden_layers {
             shapes.extend(
@@ -191,28 +207,30 @@ impl Kernels<'_> {
 
     fn linear(&self, report: &mut Report) -> Result<()> {
         let config = &self.subject.config;
-        let (d, ffn) = (config.hidden_size, config.intermediate_size);
-        let (q, kv) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
+        let d = config.hidden_size;
+        let ffn = config.intermediate_size;
+        let q = config.num_attention_heads * config.head_dim;
+        let kv = config.num_key_value_heads * config.head_dim;
         let shapes =
             [("q, o", self.t, d, q), ("k, v", self.t, d, kv), ("gate, up", self.t, d, ffn), ("down", self.t, ffn, d)];
         for (name, m, k, n) in
             shapes.into_iter().chain([("LM head", self.subject.targets(self.t), d, config.vocab_size)])
         {
-            let (x, dy, w) =
-                (self.activations(&[m, k])?, self.activations(&[m, n])?, self.random(&[n, k], DType::BF16)?);
+            let x = self.activations(&[m, k])?;
+            let dy = self.activations(&[m, n])?;
+            let w = self.random(&[n, k], DType::BF16)?;
             let work =
                 Work { bytes: self.bytes(m * (k + n)) + 2.0 * (n * k) as f64, operations: 2.0 * (m * k * n) as f64 };
             report.kernel(&format!("{name} forward, {m} x {k} x {n}"), work, || linear::forward(&x, &w, None));
             report.kernel(&format!("{name} backward, {m} x {n} x {k}"), work, || linear::backward_input(&dy, &w));
         }
         // What an adapter adds: A and B forward, then their gradients and its part of dx.
-        let (m, x, dy, u) = (
-            self.t,
-            self.activations(&[self.t, d])?,
-            self.activations(&[self.t, q])?,
-            self.activations(&[self.t, RANK])?,
-        );
-        let (a, b) = (self.random(&[RANK, d], DType::F32)?, self.random(&[q, RANK], DType::F32)?);
+        let m = self.t;
+        let x = self.activations(&[self.t, d])?;
+        let dy = self.activations(&[self.t, q])?;
+        let u = self.activations(&[self.t, RANK])?;
+        let a = self.random(&[RANK, d], DType::F32)?;
+        let b = self.random(&[q, RANK], DType::F32)?;
         let through = |n: usize, passes: usize| Work {
             bytes: self.bytes(m * (n * passes + RANK)),
             operations: 2.0 * (m * n * RANK) as f64,

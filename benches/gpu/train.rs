@@ -33,8 +33,10 @@ pub fn measure(subject: &Subject, trainer: &mut Trainer, report: &mut Report) {
 
 /// Weights of the layers' products, and of the LM head's.
 pub fn weights(config: &LlamaConfig) -> (usize, usize) {
-    let (d, ffn) = (config.hidden_size, config.intermediate_size);
-    let (q, kv) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
+    let d = config.hidden_size;
+    let ffn = config.intermediate_size;
+    let q = config.num_attention_heads * config.head_dim;
+    let kv = config.num_key_value_heads * config.head_dim;
     (config.num_hidden_layers * (2 * d * q + 2 * d * kv + 3 * d * ffn), config.vocab_size * d)
 }
 

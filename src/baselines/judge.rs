@@ -120,7 +120,8 @@ pub fn ask(
         } else {
             None
         };
-        let (id, verbalized_label) = (case.record.id.clone(), case.label);
+        let id = case.record.id.clone();
+        let verbalized_label = case.label;
         cases.next();
         emit(JudgeLine { id, verbalized_label, inferred_label, readable })
     })
@@ -179,7 +180,8 @@ mod tests {
             let asked = Asked { prompt_tokens: 1, truncated_tokens: 0, opened_thought, answers: vec![answer] };
             answered_class(&asked, verdict, values).map(Class::index)
         };
-        let (label, readability) = ((Verdict::default(), labels()), readability_answer());
+        let label = (Verdict::default(), labels());
+        let readability = readability_answer();
         assert_eq!(read_after(false, "Classification: TRUE", &label), Some(1));
         assert_eq!(read_after(false, "The claim is supported.", &label), None);
         assert_eq!(read_after(false, " Readability: UNREADABLE\n", &readability), Some(0));

@@ -169,7 +169,8 @@ mod tests {
             let labels = Labels::two(zero, one);
             inconsistency(TaskPrompt { labels: &labels, days: 90 }, None, PromptFormat::Chat).unwrap()
         };
-        let (lcd, clinifact) = (ask("0:alive", "1:death"), ask("FALSE", "TRUE"));
+        let lcd = ask("0:alive", "1:death");
+        let clinifact = ask("FALSE", "TRUE");
         assert_eq!(lcd.system, clinifact.system);
         let made = clinifact.user.replace("the claim is supported", "the patient dies out-of-hospital within 90 days");
         assert_eq!(lcd.user, made.replace(": TRUE", ": 1:death").replace(": FALSE", ": 0:alive"));

@@ -157,7 +157,8 @@ impl Job {
         let date = context.prompt_date();
         let template = template.dated(&teacher_tokenizer, &date).dated(&base_tokenizer, &date);
         let asking = |template: PromptTemplate| {
-            let (input, output) = (options.max_input_tokens, options.max_output_tokens);
+            let input = options.max_input_tokens;
+            let output = options.max_output_tokens;
             Prompter::new(
                 template,
                 teacher_tokenizer.clone(),
@@ -174,7 +175,8 @@ impl Job {
         };
         let tells = config.task.labels.iter().map(told).collect::<Result<_>>()?;
         let asks = asking(plain)?;
-        let (input, output) = (config.model.max_input_tokens, config.model.max_output_tokens);
+        let input = config.model.max_input_tokens;
+        let output = config.model.max_output_tokens;
         let labels = config.task.labels.clone();
         let base =
             Prompter::new(template.clone(), base_tokenizer.clone(), labels, input, output, config.model.truncate)?;
@@ -317,7 +319,8 @@ impl Job {
 
     /// Writes the splits, the dropped list and, last, the statistics that mark them as done.
     fn finish(&self, todo: &[&Split], logs: &[Progress], finished: &mut Finished) -> Result<()> {
-        let (mut splits, mut dropped) = (Map::new(), Vec::new());
+        let mut splits = Map::new();
+        let mut dropped = Vec::new();
         for (split, log) in todo.iter().zip(logs) {
             let path = self.dir.join(format!("{}.jsonl", split.name));
             let written = write_split(

@@ -66,7 +66,8 @@ fn go(context: &Context, demo: &Context, notes: u64) -> Result<()> {
     let scored = recorded(demo, |demo| eval::execute(demo, &asked))?.ok_or_else(|| Error::run("nothing was scored"))?;
 
     step(context, "4/4 predict: notes without a label");
-    let (input, output) = (dir.join("data").join("new.jsonl"), dir.join("predictions.jsonl"));
+    let input = dir.join("data").join("new.jsonl");
+    let output = dir.join("predictions.jsonl");
     // One document a command: what predict would say is in the summary.
     let silent = Context { json: false, ..demo.clone() };
     predict::run(

@@ -104,7 +104,8 @@ pub(super) fn execute(context: &Context, args: &EvalArgs) -> Result<Option<Outco
             .map(|()| None);
     }
     let include_text = args.include_text;
-    let (predictions, verdict) = (work.predictions(&folder.out), work.verdict()?);
+    let predictions = work.predictions(&folder.out);
+    let verdict = work.verdict()?;
     let plans = Plans { asked, include_text, comparable, judge, baselines, predictions, verdict };
     let options = Options { in_sample: scored.in_sample, ..options };
     let outcome = match &scored.sample {
@@ -206,7 +207,8 @@ fn document(evaluation: &AnyEvaluation, beside: [(&str, Option<Value>); 4]) -> R
 fn dry_run(context: &Context, work: &Work<'_>, scored: &Scored, [judge, baselines, base]: [bool; 3]) -> Result<()> {
     if let Work::Run(job) = work {
         let (info, template) = job.prompt()?;
-        let (source, windows) = (scoring::locate(context, &job.checkpoint, &info)?, scoring::windows(context, &info));
+        let source = scoring::locate(context, &job.checkpoint, &info)?;
+        let windows = scoring::windows(context, &info);
         scoring::prompter_of(&source, info.labels, &source.config()?, template, &windows, &context.prompt_date())?;
     }
     let inputs: Vec<String> = work.inputs().iter().map(|path| path.display().to_string()).collect();
@@ -237,7 +239,8 @@ fn save(
     let files: Vec<&Table> = all.iter().chain(points.iter().flatten()).collect();
     storage::write_json(&out.join("metrics.json"), evaluation)?;
     write_tables(out, &files)?;
-    let (scored, decisions) = (Some((scored, evaluation)), decisions.as_ref());
+    let scored = Some((scored, evaluation));
+    let decisions = decisions.as_ref();
     let parts = report::Parts { scored, tables: all, decisions, epochs, classes: None };
     report::write(context, out, &parts, options, include_text)?;
     Ok(())

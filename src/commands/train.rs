@@ -62,7 +62,8 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
         Init::Random => source::shape(&config.model.base, &[&config.dir])?,
     };
     let device = context.device()?;
-    let (dtype, llama_config) = (device::dtype(config.model.dtype, &device), source.config()?);
+    let dtype = device::dtype(config.model.dtype, &device);
+    let llama_config = source.config()?;
     // Before the files are read through for their hash: the weights alone must fit.
     let loading = Loading::of(&source, &llama_config, dtype, &device);
     let what = format!("{} ({} of weights)", source.path.display(), device::format_bytes(loading.held));
@@ -169,7 +170,8 @@ fn resume_point(run: &Path, resume: bool) -> Result<Option<Resumable>> {
 
 fn prompter(config: &Config, inputs: &Inputs, tokenizer: Arc<TextTokenizer>) -> Result<Prompter> {
     let window = &config.model;
-    let (template, labels) = (inputs.template.clone(), config.task.labels.clone());
+    let template = inputs.template.clone();
+    let labels = config.task.labels.clone();
     Prompter::new(template, tokenizer, labels, window.max_input_tokens, window.max_output_tokens, window.truncate)
 }
 
@@ -249,7 +251,8 @@ fn trainer(
         );
     }
     let end = [settings.w_gen_end.unwrap_or(settings.w_gen), settings.w_cls_end.unwrap_or(settings.w_cls)];
-    let (parameters, label_smoothing) = (settings.parameters, settings.label_smoothing);
+    let parameters = settings.parameters;
+    let label_smoothing = settings.label_smoothing;
     Ok(Trainer {
         model,
         optimizer,

@@ -156,7 +156,8 @@ fn apply_set(set: &str, table: &mut Table, problems: &mut Problems) {
     let Some((path, raw)) = set.split_once('=') else {
         return problems.add(&place, "write it as key.path=value");
     };
-    let (path, raw) = (path.trim(), raw.trim());
+    let path = path.trim();
+    let raw = raw.trim();
     let Some(kind) = keys::kind_of(path).filter(|kind| *kind != Kind::Map) else {
         return problems.add(&place, unknown(path, false));
     };

@@ -71,7 +71,8 @@ impl<R: BufRead> CsvFile<R> {
             if chunk.is_empty() {
                 return Ok(builder.end_of_file());
             }
-            let (mut used, mut ended) = (0, false);
+            let mut used = 0;
+            let mut ended = false;
             for &byte in chunk {
                 used += 1;
                 if std::mem::take(&mut self.after_cr) && byte == b'\n' {
@@ -191,7 +192,8 @@ impl<R: BufRead> CsvRows<R> {
         if let Some(problem) = row.problem {
             return Err(RowProblem::broken(problem));
         }
-        let (cells, columns) = (row.cells.len(), self.file.header.len());
+        let cells = row.cells.len();
+        let columns = self.file.header.len();
         if cells != columns {
             return Err(RowProblem::broken(format!("has {cells} cells where the header has {columns}")));
         }

@@ -80,7 +80,10 @@ pub(super) fn cells_of_object(bytes: &[u8], columns: &[String]) -> Result<Vec<Ce
 
 /// The text with `1e999` for each NaN and Infinity outside of strings; `None` where there is none.
 fn without_nan(text: &str) -> Option<String> {
-    let (mut out, mut rest, mut inside, mut found) = (String::with_capacity(text.len()), text, false, false);
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    let mut inside = false;
+    let mut found = false;
     while let Some(c) = rest.chars().next() {
         let word = ["NaN", "Infinity"].into_iter().find(|word| !inside && rest.starts_with(word));
         let taken = match (word, c) {

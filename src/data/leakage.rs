@@ -86,7 +86,8 @@ impl<'a> Fingerprint<'a> {
         let none = HashSet::new();
         let fields: BTreeSet<&str> = self.texts.keys().chain(other.texts.keys()).copied().collect();
         let identical = |field: &str| {
-            let (ours, theirs) = (self.texts.get(field).unwrap_or(&none), other.texts.get(field).unwrap_or(&none));
+            let ours = self.texts.get(field).unwrap_or(&none);
+            let theirs = other.texts.get(field).unwrap_or(&none);
             (field.to_owned(), ours.intersection(theirs).count())
         };
         PairLeakage {

@@ -112,7 +112,8 @@ pub(super) fn open(
 /// Rows of an LCD file, and a warning where a record has its label under the name that other files have it under.
 fn lcd(path: &Path, input: Input, mut names: Vec<String>) -> Result<Rows> {
     static TOLD: Once = Once::new();
-    let (path, wanted) = (path.to_owned(), names.get(1).cloned().unwrap_or_default());
+    let path = path.to_owned();
+    let wanted = names.get(1).cloned().unwrap_or_default();
     // One cell more than `Columns::read` takes.
     names.push("label".into());
     let rows = LcdRows::open(input, names)?;
@@ -194,7 +195,8 @@ fn by_content(head: &[u8], stdin: bool) -> Option<DataFormat> {
 
 /// Reads just enough bytes to tell a format, and gives an input that has them again (without a byte order mark).
 fn sniff(mut input: Input) -> io::Result<(Vec<u8>, Input)> {
-    let (mut head, mut dense) = (Vec::new(), Vec::new());
+    let mut head = Vec::new();
+    let mut dense = Vec::new();
     // Stops at the first byte that decides: an interactive pipe must not wait for a full buffer.
     let begins = |known: &[u8], bytes: &[u8]| known.len() > bytes.len() && known.starts_with(bytes);
     while COMPRESSED.iter().any(|(magic, _)| begins(magic, &head))

@@ -223,7 +223,8 @@ fn read<T: DataType>(
     rows: usize,
     cell: impl Fn(T::T) -> Cell,
 ) -> parquet::errors::Result<Vec<Cell>> {
-    let (mut levels, mut values) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
+    let mut levels = Vec::with_capacity(rows);
+    let mut values = Vec::with_capacity(rows);
     let (read, _, _) = reader.read_records(rows, Some(&mut levels), None, &mut values)?;
     if read != rows {
         return Err(damage());

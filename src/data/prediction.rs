@@ -186,8 +186,11 @@ pub fn read_predictions(path: &Path, labels: &Labels) -> Result<Vec<Prediction>>
 pub fn read_predictions_carrying(path: &Path, labels: &Labels, columns: &[String]) -> Result<Vec<Prediction>> {
     let named = |error: std::io::Error| Error::data(format!("{}: cannot be read: {}", path.display(), reason(&error)));
     let mut input = BufReader::new(File::open(path).map_err(named)?);
-    let (mut predictions, mut problems, mut ids) = (Vec::new(), Problems::default(), Ids::default());
-    let (mut line, mut number) = (Vec::new(), 0);
+    let mut predictions = Vec::new();
+    let mut problems = Problems::default();
+    let mut ids = Ids::default();
+    let mut line = Vec::new();
+    let mut number = 0;
     loop {
         line.clear();
         if input.read_until(b'\n', &mut line).map_err(named)? == 0 {
@@ -329,7 +332,8 @@ impl Keys<'_> {
     fn over_classes(&self) -> Result<OverClasses, Fault> {
         let what = "is not a list of one number from 0 to 1 a class";
         let shares = |key| self.typed(key, what, |value| self.of_classes(value, |p| (0.0..=1.0).contains(&p)));
-        let (probabilities, calibrated_probabilities) = (shares("probabilities")?, shares("calibrated_probabilities")?);
+        let probabilities = shares("probabilities")?;
+        let calibrated_probabilities = shares("calibrated_probabilities")?;
         // As far as three decimals each can tell.
         let tolerance = 1e-3 * self.labels.count() as f64;
         if probabilities.as_ref().is_some_and(|p| (p.iter().sum::<f64>() - 1.0).abs() > tolerance) {

@@ -91,7 +91,9 @@ fn cgroup_available() -> u64 {
 /// Free bytes at each level of one line of `/proc/self/cgroup` (`id:controllers:path`).
 fn limits_of(line: &str) -> Option<Vec<u64>> {
     let mut parts = line.splitn(3, ':');
-    let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
+    let _ = parts.next()?;
+    let controllers = parts.next()?;
+    let path = parts.next()?;
     let (root, limit, usage, cache) = if controllers.is_empty() {
         ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file ")
     } else if controllers.split(',').any(|name| name == "memory") {

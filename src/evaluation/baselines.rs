@@ -151,7 +151,8 @@ impl<'a> Runner<'a> {
             Baseline::SelfConsistency => self.vote(&self.written(Baseline::Label, &self.plan.own, &read_label)?)?,
             Baseline::TokenProbability => self.token_probability()?,
             Baseline::Cnn => {
-                let (folder, fields) = ((self.folder.as_path(), self.plan.overwrite), self.plan.own.fields());
+                let folder = (self.folder.as_path(), self.plan.overwrite);
+                let fields = self.plan.own.fields();
                 let answers = cnn::run(self.context, &fields, self.records, &self.plan.job.data, folder)?;
                 return Ok(Answers::Two(answers));
             }
@@ -248,7 +249,8 @@ impl<'a> Runner<'a> {
 
     /// What decides a baseline's answers. `draws`: its runs and their temperature, where it writes at all.
     fn made(&self, baseline: Baseline, template: &PromptTemplate, draws: Option<(usize, f64)>) -> Result<Fingerprint> {
-        let (context, plan) = (self.context, self.plan);
+        let context = self.context;
+        let plan = self.plan;
         let (runs, temperature) = draws.unzip();
         let contents = [
             ("clsgen_version", json!(env!("CARGO_PKG_VERSION"))),
@@ -286,7 +288,8 @@ impl<'a> Runner<'a> {
     /// The base model and a prompter of this template for it.
     fn prompter(&self, template: &PromptTemplate) -> Result<(&Base, Prompter)> {
         if self.base.get().is_none() {
-            let (checkpoint, info) = (&self.plan.job.checkpoint, &self.plan.info);
+            let checkpoint = &self.plan.job.checkpoint;
+            let info = &self.plan.info;
             scoring::check_memory_of_base(self.context, checkpoint, info, &self.windows)?;
             let (model, source): (Model, ModelSource) = scoring::load_base(self.context, checkpoint, info)?;
             let tokenizer = TextTokenizer::load(source.tokenizer_path())?;

@@ -61,8 +61,10 @@ pub fn run(
     data: &Path,
     (folder, overwrite): (&Path, bool),
 ) -> Result<Vec<Answers>> {
-    let (cnn, folder) = (&context.config.cnn, folder.join("cnn"));
-    let (train_path, dev_path) = (split_path(context, "train")?, split_path(context, "dev")?);
+    let cnn = &context.config.cnn;
+    let folder = folder.join("cnn");
+    let train_path = split_path(context, "train")?;
+    let dev_path = split_path(context, "dev")?;
     let words = embeddings_folder(context)?;
     let weights = storage::hash_file(&words.join("model.safetensors")).ok();
     let contents = [
@@ -163,7 +165,8 @@ impl Work<'_> {
     }
 
     fn trainer(&self, learning_rate: f64, seed: u64, until: usize) -> Result<Trainer<'_>> {
-        let (folder, schedule) = (self.state(), (learning_rate, seed));
+        let folder = self.state();
+        let schedule = (learning_rate, seed);
         Trainer::start(&self.embeddings, self.classes, &self.train, self.cnn, schedule, &folder, until)
     }
 

@@ -99,10 +99,12 @@ impl Plan {
         let config = &context.config.model;
         let cap = judge::max_new_tokens(&self.tokenizer, &self.labels)?;
         let prompter = |template: &PromptTemplate| {
-            let (input, output) = (config.max_input_tokens, config.max_output_tokens.max(cap));
+            let input = config.max_input_tokens;
+            let output = config.max_output_tokens.max(cap);
             Prompter::new(template.clone(), self.tokenizer.clone(), self.labels.clone(), input, output, config.truncate)
         };
-        let (inconsistency, readability) = (prompter(&self.inconsistency)?, prompter(&self.readability)?);
+        let inconsistency = prompter(&self.inconsistency)?;
+        let readability = prompter(&self.readability)?;
         // A thought takes as much room as an explanation does.
         let thinks = inconsistency.opens_thought() || readability.opens_thought();
         let cap = if thinks { config.max_output_tokens.max(cap) } else { cap };
@@ -119,7 +121,8 @@ impl Plan {
         let made = Fingerprint::new(Stage::Judge, &context.config, &contents)?;
         let file = folder.out.join(FILE);
         log::fill(context, &file, (&made, folder.overwrite), &cases, &|rest, lines, bar| {
-            let (device, shape) = (context.device()?, self.source.config()?);
+            let device = context.device()?;
+            let shape = self.source.config()?;
             self.tokenizer.check_vocab(shape.vocab_size)?;
             shape.check_window(config.max_input_tokens, cap, config.allow_long).context("eval.judge")?;
             let longest = Longest { input: config.max_input_tokens, output: cap, key: "model.max_input_tokens" };

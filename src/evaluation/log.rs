@@ -63,7 +63,8 @@ pub fn open(file: &Path, made: &Fingerprint, overwrite: bool) -> Result<Log> {
     if let Some(folder) = file.parent() {
         storage::create_dir_all(folder)?;
     }
-    let (beside, hashes) = (file.with_extension("meta.json"), file.with_extension("hashes"));
+    let beside = file.with_extension("meta.json");
+    let hashes = file.with_extension("hashes");
     let kept = match reusable_lines(file, made) {
         Ok(kept) => kept,
         Err(error) if overwrite => {
@@ -121,8 +122,10 @@ fn verify_lines(file: &Path) -> Result<usize> {
             ))),
         };
     }
-    let (mut lines, mut hashes) = (read(file)?, read(&path)?);
-    let (mut line, mut hash) = (Vec::new(), String::new());
+    let mut lines = read(file)?;
+    let mut hashes = read(&path)?;
+    let mut line = Vec::new();
+    let mut hash = String::new();
     let mut number = 0;
     loop {
         line.clear();

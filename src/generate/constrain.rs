@@ -210,7 +210,8 @@ mod tests {
         let tokenizer = byte_tokenizer();
         let named = Labels::two(labels[0], labels[1]);
         let constraint = Constraint::of(&tokenizer, &named, &Verdict::default(), "Reasoning: ").unwrap();
-        let (mut state, mut ids) = (State::default(), Vec::new());
+        let mut state = State::default();
+        let mut ids = Vec::new();
         loop {
             let mut logits = vec![0.0; 257];
             for (rank, byte) in labels[prefers].bytes().enumerate() {

@@ -227,7 +227,8 @@ impl<'e, 'a, 'f, I: Iterator<Item = Request>> Run<'e, 'a, 'f, I> {
         let (done, running): (Vec<Row>, Vec<Row>) = mem::take(&mut self.batch.rows).into_iter().partition(Row::is_done);
         self.batch.rows = running;
         for row in done {
-            let (index, sample) = (row.job, row.sample);
+            let index = row.job;
+            let sample = row.sample;
             let generation = row.finish(self.engine.tokenizer);
             let accepted = self.accept.as_mut().is_some_and(|accept| accept(index, sample, &generation));
             let Some(job) = self.batch.jobs.get_mut(&index) else { continue };

@@ -53,7 +53,8 @@ impl Needs {
 pub fn check_before_loading(source: &ModelSource, dtype: DType, device: &Device, longest: Longest) -> Result<()> {
     let Longest { input, output, key } = longest;
     let config = source.config()?;
-    let (needs, loading) = (Needs::of(&config, dtype, device), Loading::of(source, &config, dtype, device));
+    let needs = Needs::of(&config, dtype, device);
+    let loading = Loading::of(source, &config, dtype, device);
     let answer = needs.cache * output as u64;
     let what = format!(
         "{} ({} of weights) with a prompt of {input} tokens",

@@ -84,7 +84,8 @@ impl PrefixCache {
     ) -> Result<SequenceCache> {
         let most = prompt.len().saturating_sub(1);
         let matches = self.cached.iter().map(|prefix| common_prefix_len(prompt, &prefix.ids)).enumerate();
-        let (mut cache, mut tokens) = (SequenceCache::default(), 0);
+        let mut cache = SequenceCache::default();
+        let mut tokens = 0;
         if let Some((i, found)) = matches.max_by_key(|(_, tokens)| *tokens).filter(|(_, tokens)| *tokens >= MIN_TOKENS)
         {
             let prefix = self.cached.remove(i);
@@ -197,7 +198,8 @@ mod tests {
     #[test]
     fn the_last_token_is_always_left_to_read() {
         let model = model();
-        let (mut prefixes, prompt) = (PrefixCache::default(), ids(90, 3, 257));
+        let mut prefixes = PrefixCache::default();
+        let prompt = ids(90, 3, 257);
         let longer = [&prompt[..], &[1, 2, 3]].concat();
         assert_eq!(
             found(&mut prefixes, &model, &[prompt.clone(), prompt.clone(), longer.clone()], usize::MAX),
@@ -234,7 +236,8 @@ mod tests {
 
     #[test]
     fn prefixes_are_within_the_budget_and_freed_after_the_run() {
-        let (model, tokenizer) = (model(), byte_tokenizer());
+        let model = model();
+        let tokenizer = byte_tokenizer();
         let mut requests = requests(2, hot(), 257);
         // Some want no text: nothing is promised to them.
         requests.iter_mut().step_by(3).for_each(|request| request.samples = 0);

@@ -209,8 +209,10 @@ pub fn load_base(context: &Context, dir: &Path, info: &ClsgenJson) -> Result<(Mo
 pub fn load_untuned(context: &Context, dir: &Path) -> Result<LoadedModel> {
     let info = checkpoint::read_info(dir)?;
     let (mut model, source) = load_base(context, dir, &info)?;
-    let (shape, hidden) = (&info.head, model.llama.config.hidden_size);
-    let (classes, device) = (info.labels.count(), context.device()?);
+    let shape = &info.head;
+    let hidden = model.llama.config.hidden_size;
+    let classes = info.labels.count();
+    let device = context.device()?;
     model.head = ClsHead::new(hidden, shape.hidden, classes, shape.activation, shape.dropout, context.seed, &device)?;
     Ok(LoadedModel { model, source, info })
 }

@@ -204,7 +204,9 @@ fn check_independence(model: &Model) {
 /// Whole blocks are counted, so what is promised is what is held at most.
 #[test]
 fn what_is_held_stays_within_the_budget() {
-    let (model, tokenizer, requests) = (model(), byte_tokenizer(), requests(9, 3, hot()));
+    let model = model();
+    let tokenizer = byte_tokenizer();
+    let requests = requests(9, 3, hot());
     let budget = Budget { tokens: 500, rows: 64 };
     let most = std::cell::Cell::new(0);
     let look = || most.set(most.get().max(model.llama.kv_tokens_held()));
@@ -319,7 +321,8 @@ fn constrained_answers_always_parse() {
     let model = model();
     let tokenizer = byte_tokenizer();
     for labels in [["0:alive", "1:death"], ["FALSE", "TRUE"], ["1:d", "1:death"], ["é", "è"]] {
-        let (labels, verdict) = (Labels::two(labels[0], labels[1]), Verdict::default());
+        let labels = Labels::two(labels[0], labels[1]);
+        let verdict = Verdict::default();
         let constraint = Constraint::of(&tokenizer, &labels, &verdict, "Reasoning: ").unwrap();
         let engine = Engine::new(&model, &tokenizer, WIDE).constrained(Some(&constraint));
         for sampling in [Sampling::greedy(), hot(), Sampling { temperature: 5.0, top_p: 1.0, seed: 1 }] {
@@ -363,7 +366,8 @@ fn greedy_ids_equal_those_of_transformers() {
         assert!(!runs.is_empty());
         for run in runs {
             let ids = |key: &str| serde_json::from_value::<Vec<u32>>(run[key].clone()).unwrap();
-            let (stops, mut expected) = (ids("eos"), ids("generated"));
+            let stops = ids("eos");
+            let mut expected = ids("generated");
             let length = expected.len();
             let stopped = stops.contains(expected.last().unwrap());
             expected.truncate(length - usize::from(stopped));

@@ -252,7 +252,8 @@ fn percentiles(mut draws: Vec<f64>) -> [f64; 2] {
     draws.sort_by(f64::total_cmp);
     [0.025, 0.975].map(|share| {
         let position = share * (draws.len() - 1) as f64;
-        let (low, part) = (position.floor() as usize, position.fract());
+        let low = position.floor() as usize;
+        let part = position.fract();
         let high = (low + 1).min(draws.len() - 1);
         draws[low] + part * (draws[high] - draws[low])
     })

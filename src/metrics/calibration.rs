@@ -155,7 +155,8 @@ pub(super) fn intercept_from(start: f64, rows: &[(f64, f64, f64)]) -> Outcome {
         return Err(if n == 0.0 { EMPTY } else { "only one class is present" });
     }
     // Expected positives grow strictly with the shift, so Newton kept inside a shrinking bracket always arrives.
-    let (mut low, mut high) = (-80.0, 80.0);
+    let mut low = -80.0;
+    let mut high = 80.0;
     let mut shift = start.clamp(low, high);
     for _ in 0..200 {
         let (expected, curvature) = rows.iter().fold((0.0, 0.0), |(e, c), &(x, _, w)| {
@@ -202,12 +203,15 @@ pub(super) fn logistic_from(
     separable(rows.clone())?;
     let loss = |a: f64, b: f64| rows.clone().map(|(x, t, w)| w * (softplus(a + b * x) - t * (a + b * x))).sum::<f64>();
     let reach = rows.clone().fold(0.0, |reach, (x, ..)| f64::max(reach, x.abs()));
-    let (mut a, mut b) = (start.intercept, start.slope);
+    let mut a = start.intercept;
+    let mut b = start.slope;
     for _ in 0..100 {
-        let (mut gradient, mut hessian) = ([0.0; 2], [0.0; 3]);
+        let mut gradient = [0.0; 2];
+        let mut hessian = [0.0; 3];
         for (x, t, w) in rows.clone() {
             let q = sigmoid(a + b * x);
-            let (residual, curvature) = (w * (t - q), w * q * (1.0 - q));
+            let residual = w * (t - q);
+            let curvature = w * q * (1.0 - q);
             gradient = [gradient[0] + residual, gradient[1] + residual * x];
             hessian = [hessian[0] + curvature, hessian[1] + curvature * x, hessian[2] + curvature * x * x];
         }
@@ -244,7 +248,8 @@ fn softplus(x: f64) -> f64 {
 /// Refuses data without a finite maximum likelihood: in one dimension, classes that do not overlap strictly.
 fn separable(rows: impl Iterator<Item = (f64, f64, f64)>) -> Result<(), &'static str> {
     let empty = (f64::INFINITY, f64::NEG_INFINITY);
-    let (mut negative, mut positive) = (empty, empty);
+    let mut negative = empty;
+    let mut positive = empty;
     for (x, target, _) in rows.filter(|row| row.2 > 0.0) {
         let widen = |(low, high): (f64, f64)| (low.min(x), high.max(x));
         if target > 0.0 {

@@ -120,7 +120,8 @@ fn temperature(dev: &Sample) -> Result<Calibrator, String> {
 /// miss.
 pub(super) fn likeliest_temperature(gradient: impl Fn(f64) -> f64) -> Result<f64, String> {
     // Beyond these bounds the map is a constant or a step.
-    let (mut low, mut high) = (1e-3f64.ln(), 1e3f64.ln());
+    let mut low = 1e-3f64.ln();
+    let mut high = 1e3f64.ln();
     if gradient(high.exp()) >= 0.0 {
         return Err("no finite temperature fits: the probabilities are right throughout".to_owned());
     }
@@ -137,7 +138,8 @@ pub(super) fn likeliest_temperature(gradient: impl Fn(f64) -> f64) -> Result<f64
 fn platt(dev: &Sample) -> Result<Calibrator, String> {
     let positives = dev.positives() as f64;
     let negatives = dev.len() as f64 - positives;
-    let (high, low) = ((positives + 1.0) / (positives + 2.0), 1.0 / (negatives + 2.0));
+    let high = (positives + 1.0) / (positives + 2.0);
+    let low = 1.0 / (negatives + 2.0);
     let rows: Vec<(f64, f64, f64)> = dev
         .probabilities()
         .iter()
@@ -164,7 +166,8 @@ fn isotonic(dev: &Sample) -> Calibrator {
             blocks.pop();
         }
     }
-    let (mut x, mut y) = (Vec::new(), Vec::new());
+    let mut x = Vec::new();
+    let mut y = Vec::new();
     for (first, last, sum, count) in blocks {
         for end in [first, last] {
             if x.last() != Some(&end) {

@@ -84,7 +84,8 @@ fn grid() -> impl Iterator<Item = f64> {
 fn roc_on_grid(points: &[(u64, u64)]) -> Vec<f64> {
     let (positives, negatives) = points.last().map_or((0.0, 0.0), |&(p, n)| (p as f64, n as f64));
     let rate = |&(p, n): &(u64, u64)| (n as f64 / negatives, p as f64 / positives);
-    let (mut before, mut next) = ((0.0, 0.0), 0);
+    let mut before = (0.0, 0.0);
+    let mut next = 0;
     let value = |x: f64| {
         while next < points.len() && rate(&points[next]).0 <= x {
             before = rate(&points[next]);

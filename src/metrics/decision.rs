@@ -72,9 +72,11 @@ impl Confidence {
 
     /// Risk at coverage 1/n, 2/n … 1, where n is the sum of the weights: a record of weight 2 counts as two.
     pub fn risks(&self, weights: &[u32], mut each: impl FnMut(f64)) {
-        let (mut before, mut errors) = (0.0, 0.0);
+        let mut before = 0.0;
+        let mut errors = 0.0;
         for block in self.ranking.blocks() {
-            let (mut size, mut wrong) = (0u64, 0u64);
+            let mut size = 0u64;
+            let mut wrong = 0u64;
             for &i in block {
                 size += u64::from(weights[i as usize]);
                 wrong += u64::from(weights[i as usize]) * u64::from(self.wrong[i as usize]);
@@ -101,7 +103,8 @@ impl Confidence {
 
     /// Area under the risk–coverage curve: the mean of [`Confidence::risks`].
     pub fn aurc(&self, weights: &[u32]) -> Outcome {
-        let (mut sum, mut n) = (0.0, 0.0);
+        let mut sum = 0.0;
+        let mut n = 0.0;
         self.risks(weights, |risk| (sum, n) = (sum + risk, n + 1.0));
         if n == 0.0 { Err("no record") } else { Ok(sum / n) }
     }
@@ -139,7 +142,8 @@ mod tests {
 
     #[test]
     fn a_weight_is_so_many_copies() {
-        let (scores, labels) = ([0.9, 0.2, 0.6, 0.4, 0.9], [true, true, false, false, false]);
+        let scores = [0.9, 0.2, 0.6, 0.4, 0.9];
+        let labels = [true, true, false, false, false];
         let weights = [2, 0, 3, 1, 1];
         let copies: Vec<usize> = (0..5).flat_map(|i| vec![i; weights[i] as usize]).collect();
         let (repeated, repeated_labels): (Vec<f64>, Vec<bool>) = copies.iter().map(|&i| (scores[i], labels[i])).unzip();

@@ -25,7 +25,8 @@ fn placements(scores: &[f64], labels: &[bool]) -> Option<Placements> {
         return None;
     }
     let mut values = vec![0.0; scores.len()];
-    let (mut above, mut sum) = ((0.0, 0.0), 0.0);
+    let mut above = (0.0, 0.0);
+    let mut sum = 0.0;
     for block in Ranking::new(scores).blocks() {
         let own_positives = block.iter().filter(|&&i| labels[i as usize]).count() as f64;
         let own_negatives = block.len() as f64 - own_positives;
@@ -65,7 +66,8 @@ fn covariance(first: &ClusterSums, second: &ClusterSums, labels: &[bool], cluste
     if clusters_with(0) < 2.0 || clusters_with(1) < 2.0 {
         return None;
     }
-    let (mut within, mut across) = ([0.0; 2], 0.0);
+    let mut within = [0.0; 2];
+    let mut across = 0.0;
     for (a, b) in first.iter().zip(second) {
         within = [within[0] + a[0] * b[0], within[1] + a[1] * b[1]];
         across += a[0] * b[1] + a[1] * b[0];
@@ -150,13 +152,15 @@ pub fn paired(
     clusters: &[u32],
     cluster_count: usize,
 ) -> Option<Difference> {
-    let (a, b) = (placements(first, labels)?, placements(second, labels)?);
-    let (sums_a, sums_b) =
-        (cluster_sums(&a, labels, clusters, cluster_count), cluster_sums(&b, labels, clusters, cluster_count));
+    let a = placements(first, labels)?;
+    let b = placements(second, labels)?;
+    let sums_a = cluster_sums(&a, labels, clusters, cluster_count);
+    let sums_b = cluster_sums(&b, labels, clusters, cluster_count);
     let part = |x: &ClusterSums, y: &ClusterSums| covariance(x, y, labels, clusters);
     let cross = (part(&sums_a, &sums_b)? + part(&sums_b, &sums_a)?) / 2.0;
     let variance = (part(&sums_a, &sums_a)? + part(&sums_b, &sums_b)? - 2.0 * cross).max(0.0);
-    let (value, standard_error) = (a.auroc - b.auroc, variance.sqrt());
+    let value = a.auroc - b.auroc;
+    let standard_error = variance.sqrt();
     let p_value = if value == 0.0 { 1.0 } else { normal_p(value / standard_error) };
     Some(Difference { value, standard_error, p_value })
 }

@@ -66,7 +66,8 @@ impl MethodMetrics {
         for (i, metric) in metrics.into_iter().enumerate() {
             let mut reasons = each.iter().map(|run| run.named()[i].1).filter(|run| run.value.is_none());
             let Some(first) = reasons.next().filter(|_| metric.value.is_some()) else { continue };
-            let (left_out, why) = (1 + reasons.count(), first.reason.as_deref().unwrap_or("undefined"));
+            let left_out = 1 + reasons.count();
+            let why = first.reason.as_deref().unwrap_or("undefined");
             note_left_out(metric, left_out, each.len(), why);
         }
     }
@@ -114,7 +115,9 @@ fn parsable(answers: &Answers, weights: &[u32]) -> Outcome {
 /// The mean over the runs in which the statistic is defined; [`MethodMetrics::note_undefined`] says that there are
 /// others.
 pub(super) fn mean(values: impl Iterator<Item = Outcome>) -> Outcome {
-    let (mut sum, mut count, mut reason) = (0.0, 0, "no run");
+    let mut sum = 0.0;
+    let mut count = 0;
+    let mut reason = "no run";
     for value in values {
         match value {
             Ok(value) => (sum, count) = (sum + value, count + 1),
@@ -175,7 +178,8 @@ fn delong_difference(sample: &Sample, run: &Answers) -> Option<Comparison> {
     let rows: Vec<(usize, f64)> =
         run.iter().enumerate().filter_map(|(i, answer)| Some((i, answer.and_then(|answer| answer.score)?))).collect();
     let column = |pick: &dyn Fn(usize) -> f64| rows.iter().map(|&(i, _)| pick(i)).collect::<Vec<_>>();
-    let (model, method) = (column(&|i| sample.probabilities()[i]), rows.iter().map(|row| row.1).collect::<Vec<_>>());
+    let model = column(&|i| sample.probabilities()[i]);
+    let method = rows.iter().map(|row| row.1).collect::<Vec<_>>();
     let labels: Vec<bool> = rows.iter().map(|&(i, _)| sample.labels()[i]).collect();
     let clusters: Vec<u32> = rows.iter().map(|&(i, _)| sample.clusters()[i]).collect();
     if rows.is_empty() {

@@ -36,7 +36,8 @@ pub fn differences(first: &Sample, second: &Sample, options: &Options) -> Vec<Co
 }
 
 fn auroc(first: &Sample, second: &Sample) -> Comparison {
-    let (minuend, subtrahend) = (second.probabilities(), first.probabilities());
+    let minuend = second.probabilities();
+    let subtrahend = first.probabilities();
     let difference = delong::paired(minuend, subtrahend, second.labels(), second.clusters(), second.cluster_count());
     let metric = match difference {
         Some(difference) => Metric::new(Ok(difference.value), second.len()).with_interval(difference.interval()),
@@ -92,9 +93,11 @@ mod tests {
 
     #[test]
     fn differences_are_those_of_the_two_evaluations() {
-        let (first, second) = (sample(0.05), sample(0.4));
+        let first = sample(0.05);
+        let second = sample(0.4);
         let options = Options { bootstrap: 200, ..Options::default() };
-        let (before, after) = (evaluate(&first, None, &options), evaluate(&second, None, &options));
+        let before = evaluate(&first, None, &options);
+        let after = evaluate(&second, None, &options);
         let value = |metric: &Metric| metric.value.unwrap();
         let expected = [
             value(&after.auroc) - value(&before.auroc),

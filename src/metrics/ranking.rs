@@ -59,7 +59,8 @@ impl Ranking {
 
     /// AUROC with a weight a record.
     pub fn auroc(&self, labels: &[bool], weights: &[u32]) -> Outcome {
-        let (mut twice_u, mut above) = (0u128, (0, 0));
+        let mut twice_u = 0u128;
+        let mut above = (0, 0);
         for (positives, negatives) in self.cumulative(labels, weights) {
             // A negative of this block loses to the positives above and ties with the block's own.
             twice_u += u128::from(negatives - above.1) * u128::from(positives + above.0);
@@ -75,7 +76,9 @@ impl Ranking {
 
     /// Average precision with a weight a record.
     pub fn average_precision(&self, labels: &[bool], weights: &[u32]) -> Outcome {
-        let (mut sum, mut above, mut total) = (0.0, 0, 0);
+        let mut sum = 0.0;
+        let mut above = 0;
+        let mut total = 0;
         for (positives, negatives) in self.cumulative(labels, weights) {
             if positives > above {
                 sum += (positives - above) as f64 * (positives as f64 / (positives + negatives) as f64);

@@ -21,7 +21,9 @@ pub const Z95: f64 = 1.959_963_984_540_054;
 /// assert!((low - 0.4902).abs() < 1e-4 && (high - 0.9433).abs() < 1e-4);
 /// ```
 pub fn wilson(count: usize, n: usize) -> Option<[f64; 2]> {
-    let (k, n, z2) = (count as f64, n as f64, Z95 * Z95);
+    let k = count as f64;
+    let n = n as f64;
+    let z2 = Z95 * Z95;
     let half = Z95 * (k * (n - k) / n + z2 / 4.0).sqrt();
     // Rounding may step over the ends by a bit or two.
     (n > 0.0)
@@ -37,7 +39,8 @@ pub fn wilson(count: usize, n: usize) -> Option<[f64; 2]> {
 /// assert_eq!(mcnemar(0, 0), 1.0);
 /// ```
 pub fn mcnemar(only_first: u64, only_second: u64) -> f64 {
-    let (n, fewer) = ((only_first + only_second) as f64, only_first.min(only_second));
+    let n = (only_first + only_second) as f64;
+    let fewer = only_first.min(only_second);
     // log C(n, k) / 2ⁿ, exact enough for n in the millions.
     let log_probability =
         |k: f64| libm::lgamma(n + 1.0) - libm::lgamma(k + 1.0) - libm::lgamma(n - k + 1.0) - n * std::f64::consts::LN_2;

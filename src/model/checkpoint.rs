@@ -259,7 +259,8 @@ pub fn resolve_base(dir: &Path, info: &ClsgenJson, lookup: BaseLookup<'_>) -> Re
 
 /// The base model the adapter was trained on: found, and of the hash written down.
 pub fn find_base(dir: &Path, info: &ClsgenJson, lookup: BaseLookup<'_>) -> Result<ModelSource> {
-    let (source, wanted) = (resolve_base(dir, info, lookup)?, lookup.base.unwrap_or(&info.base_model));
+    let source = resolve_base(dir, info, lookup)?;
+    let wanted = lookup.base.unwrap_or(&info.base_model);
     check_tokenizer(dir, info, &source)?;
     let Some(expected) = &info.base_hash else {
         tracing::warn!("{INFO} names no base_hash: that {wanted} is the right base cannot be checked");

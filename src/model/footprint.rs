@@ -27,10 +27,13 @@ impl Footprint {
     /// type on CUDA; attention's operands have the weights' type on both; log-sum-exps and norms' 1/rms are f32.
     pub fn of(config: &LlamaConfig, weights: DType, cuda: bool, lora: Option<&LoraConfig>) -> Self {
         let weight = weights.size_in_bytes() as u64;
-        let (activation, wide) = (if cuda { weight } else { 4 }, 4);
-        let (d, ffn, heads) =
-            (config.hidden_size as u64, config.intermediate_size as u64, config.num_attention_heads as u64);
-        let (q, kv) = (heads * config.head_dim as u64, (config.num_key_value_heads * config.head_dim) as u64);
+        let activation = if cuda { weight } else { 4 };
+        let wide = 4;
+        let d = config.hidden_size as u64;
+        let ffn = config.intermediate_size as u64;
+        let heads = config.num_attention_heads as u64;
+        let q = heads * config.head_dim as u64;
+        let kv = (config.num_key_value_heads * config.head_dim) as u64;
         // LoRA's A·x is saved for every target except down_proj, where backward computes it again.
         let lora_ax = lora
             .map_or(0, |lora| lora.rank * lora.targets.iter().filter(|target| *target != "down_proj").count())
@@ -83,7 +86,8 @@ mod tests {
                 let mut llama = Llama::random(tiny(), weights, 3, &Device::Cpu).unwrap();
                 let lora = LoraConfig { targets, ..LoraConfig::from(&Lora::default()) };
                 llama.add_lora(&lora, 1).unwrap();
-                let (ids, offsets) = ([1, 2, 3, 4, 5, 6, 7], Offsets::from_lengths(&[4, 3]));
+                let ids = [1, 2, 3, 4, 5, 6, 7];
+                let offsets = Offsets::from_lengths(&[4, 3]);
                 let footprint = Footprint::of(&llama.config, weights, false, Some(&lora));
                 for (memory, each) in [
                     (ActivationCheckpointing::Keep, footprint.input + footprint.kept),

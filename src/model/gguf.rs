@@ -49,7 +49,8 @@ fn parse(content: &Content, reader: &mut BufReader<File>) -> Result<LlamaConfig>
     if architecture != "llama" {
         return Err(Error::model(format!("architecture is {architecture:?}, not \"llama\"")));
     }
-    let (hidden_size, heads) = (meta.size("llama.embedding_length")?, meta.size("llama.attention.head_count")?);
+    let hidden_size = meta.size("llama.embedding_length")?;
+    let heads = meta.size("llama.attention.head_count")?;
     let head_dim = meta.size("llama.attention.key_length").or_else(|_| meta.size("llama.rope.dimension_count"));
     let head_dim = head_dim.unwrap_or(hidden_size / heads.max(1));
     if meta.size("llama.expert_count").is_ok_and(|n| n > 0) {
@@ -234,7 +235,8 @@ mod tests {
                 original_max_position_embeddings: 8192,
             };
             let wanted = RopeParameters { scaling, ..plain };
-            let (base, scaled) = (Rope::new(plain, 128).unwrap(), Rope::new(wanted, 128).unwrap());
+            let base = Rope::new(plain, 128).unwrap();
+            let scaled = Rope::new(wanted, 128).unwrap();
             let factors: Vec<f32> =
                 base.inv_freq().iter().zip(scaled.inv_freq()).map(|(base, scaled)| base / scaled).collect();
             assert_eq!(llama3(plain, &factors, 128).unwrap(), wanted);

@@ -113,7 +113,8 @@ impl ClsHead {
         let ddense = activation::backward(self.activation, &dense, &dactivated)?;
         for row in 0..dlogits.dim(0)? {
             let row = |t: &Tensor| t.narrow(0, row, 1);
-            let (dlogits, ddense) = (row(dlogits)?, row(&ddense)?);
+            let dlogits = row(dlogits)?;
+            let ddense = row(&ddense)?;
             accumulate(gradients, "cls_head.out.weight", linear::backward_weight(&dlogits, &row(&dropped)?)?)?;
             accumulate(gradients, "cls_head.out.bias", dlogits.squeeze(0)?)?;
             accumulate(gradients, "cls_head.dense.weight", linear::backward_weight(&ddense, &row(&h_n)?)?)?;

@@ -28,7 +28,8 @@ impl Llama {
         let step = PagedBatch::new(
             offsets.ranges().zip(caches.iter()).map(|(range, cache)| cache.paged(range.len())).collect(),
         )?;
-        let (behind_others, kv_offsets) = (starts.iter().any(|&start| start > 0), behind(offsets, &starts));
+        let behind_others = starts.iter().any(|&start| start > 0);
+        let kv_offsets = behind(offsets, &starts);
         let last = self.last_rows(ids, offsets, &starts, |i, layer, [q, k, v], q_offsets| {
             kv_store::store(&step, i, k, v)?;
             if !behind_others {
@@ -63,7 +64,8 @@ impl Llama {
         let kv_offsets = behind(offsets, &starts);
         self.last_rows(ids, offsets, &starts, |i, layer, [q, k, v], q_offsets| {
             let (held_k, held_v) = kv_store::gather(&step, i, layer.heads.head_dim)?;
-            let (k, v) = (interleave(&held_k, k, offsets, &starts)?, interleave(&held_v, v, offsets, &starts)?);
+            let k = interleave(&held_k, k, offsets, &starts)?;
+            let v = interleave(&held_v, v, offsets, &starts)?;
             layer.attend(q, &k, &v, q_offsets, &kv_offsets)
         })
     }
@@ -149,7 +151,9 @@ fn behind(offsets: &Offsets, starts: &[usize]) -> Offsets {
 /// Each sequence's part of `held (Σ starts, kv_heads, d)`, then its part of `new (tokens, kv_heads, d)`, in the type
 /// of `new`.
 fn interleave(held: &Tensor, new: &Tensor, offsets: &Offsets, starts: &[usize]) -> Result<Tensor> {
-    let (held, mut pieces, mut at) = (held.to_dtype(new.dtype())?, Vec::new(), 0);
+    let held = held.to_dtype(new.dtype())?;
+    let mut pieces = Vec::new();
+    let mut at = 0;
     for (range, &start) in offsets.ranges().zip(starts) {
         if start > 0 {
             pieces.push(held.narrow(0, at, start)?);

@@ -221,7 +221,8 @@ mod tests {
         let mut first = SequenceCache::default();
         read(&llama, &ids(130, 1), &mut first);
         assert_eq!(held(&llama), (3, 0));
-        let (mut second, third) = (first.clone(), first.clone());
+        let mut second = first.clone();
+        let third = first.clone();
         assert_eq!(held(&llama), (3, 0));
         write(&llama, 1, &mut second);
         assert_eq!(held(&llama), (4, 0));
@@ -239,7 +240,8 @@ mod tests {
     #[test]
     fn blocks_are_used_again_and_freed_with_the_last() {
         let llama = Llama::random(tiny(), DType::F32, 5, &Device::Cpu).unwrap();
-        let (mut one, mut two) = (SequenceCache::default(), SequenceCache::default());
+        let mut one = SequenceCache::default();
+        let mut two = SequenceCache::default();
         read(&llama, &ids(200, 1), &mut one);
         read(&llama, &ids(70, 2), &mut two);
         assert_eq!(held(&llama), (6, 0));

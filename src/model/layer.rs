@@ -333,7 +333,9 @@ impl DecoderLayer {
         let Kept { q, k, v, attended, lse, low_rank, .. } = kept;
         let (dq, dk, dv) = attention::backward(q, k, v, attended, lse, dattended, pass.offsets, self.heads.scale())?;
         let [dq, dk] = rope.backward_both(&dq, &dk, pass.positions)?;
-        let (dq, dk, dv) = (merge(&dq)?, merge(&dk)?, merge(&dv)?);
+        let dq = merge(&dq)?;
+        let dk = merge(&dk)?;
+        let dv = merge(&dv)?;
         let trained = [&self.q_proj, &self.k_proj, &self.v_proj].into_iter().any(|p| p.trains(pass.trains));
         let normed = if trained { Some(self.input_layernorm.forward(&kept.x)?.0) } else { None };
         let dx = GradInput::wanted(need_dx);

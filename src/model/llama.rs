@@ -100,7 +100,8 @@ impl Llama {
         let mut llama = Self::from_tensors(self.config.clone(), tensors, device)?;
         if let Some(lora) = &self.lora {
             llama.add_lora(lora, 0)?;
-            let (from, to) = (self.adapter_tensors(), llama.adapter_tensors());
+            let from = self.adapter_tensors();
+            let to = llama.adapter_tensors();
             from.iter()
                 .zip(to.values())
                 .try_for_each(|((_, from), to)| to.slice_set(&from.to_device(device)?, 0, 0))?;

@@ -52,7 +52,8 @@ impl Loading {
         // Where addresses are limited, a mapped file counts, and so does what the allocator reserves beside what it
         // gives: on the host, whatever computes.
         let host = if device.is_cuda() { 0 } else { self.held };
-        let (free, rounded_up) = (device::addresses_available(), host / 16);
+        let free = device::addresses_available();
+        let rounded_up = host / 16;
         device::check_memory(host + rounded_up + self.passing + self.addresses, free, what)
             .map_err(|error| error.hint(SMALLER))
     }

@@ -152,7 +152,8 @@ pub(super) fn uniform(
     device: &Device,
 ) -> Result<Tensor> {
     let shape = shape.into();
-    let (step, bound) = (hash_name(name), 1.0 / (fan_in as f64).sqrt());
+    let step = hash_name(name);
+    let bound = 1.0 / (fan_in as f64).sqrt();
     let draw = |i: usize| ((2.0 * f64::from(rng.uniform(step, i as u64)) - 1.0) * bound) as f32;
     let values: Vec<f32> = (0..shape.elem_count()).map(draw).collect();
     Ok(Tensor::from_vec(values, shape, device)?)

@@ -31,7 +31,8 @@ pub fn huge_zeros(count: usize) -> Vec<bf16> {
     const HUGE: usize = 2 << 20;
     let mut zeros: Vec<bf16> = Vec::with_capacity(count);
     let start = zeros.as_mut_ptr() as usize;
-    let (first, last) = (start.next_multiple_of(HUGE), (start + count * size_of::<bf16>()) / HUGE * HUGE);
+    let first = start.next_multiple_of(HUGE);
+    let last = (start + count * size_of::<bf16>()) / HUGE * HUGE;
     if cfg!(target_os = "linux") && first < last {
         // SAFETY: whole pages of the buffer above, whose contents the advice does not touch; a refusal changes nothing.
         unsafe { libc::madvise(first as *mut libc::c_void, last - first, libc::MADV_HUGEPAGE) };

@@ -198,7 +198,8 @@ impl Projection {
 /// Adds `dyᵀ x` a sequence at a time, so that the sum does not depend on how records are batched.
 fn weight_gradient(gradients: &mut Gradients, name: &str, dy: &Tensor, x: &Tensor, offsets: &Offsets) -> Result<()> {
     for range in offsets.ranges().filter(|range| !range.is_empty()) {
-        let (dy, x) = (dy.narrow(0, range.start, range.len())?, x.narrow(0, range.start, range.len())?);
+        let dy = dy.narrow(0, range.start, range.len())?;
+        let x = x.narrow(0, range.start, range.len())?;
         accumulate(gradients, name, linear::backward_weight(&dy, &x)?)?;
     }
     Ok(())

@@ -13,8 +13,10 @@ const SHOWN: usize = 5;
 
 /// Every tensor of a model, by its HF name, with its shape.
 pub fn shapes(config: &LlamaConfig) -> Vec<(String, Vec<usize>)> {
-    let (hidden, ffn) = (config.hidden_size, config.intermediate_size);
-    let (q, kv) = (config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim);
+    let hidden = config.hidden_size;
+    let ffn = config.intermediate_size;
+    let q = config.num_attention_heads * config.head_dim;
+    let kv = config.num_key_value_heads * config.head_dim;
     let mut all = vec![("model.embed_tokens.weight".to_string(), vec![config.vocab_size, hidden])];
     for i in 0..config.num_hidden_layers {
         for norm in ["input_layernorm", "post_attention_layernorm"] {

@@ -124,7 +124,9 @@ impl Llama {
             x = y;
         }
         let (hidden_states, rstd) = self.norm.forward(&x)?;
-        let (ids, offsets, context) = (ids.to_vec(), offsets.clone(), context.clone());
+        let ids = ids.to_vec();
+        let offsets = offsets.clone();
+        let context = context.clone();
         Ok((hidden_states, Saved { ids, offsets, positions, context, layers, last: (x, rstd) }))
     }
 
@@ -225,12 +227,11 @@ mod tests {
         let context = TrainingContext { dropout, memory: ActivationCheckpointing::KeepLast(1), trains };
         let (hidden, saved) = llama.forward(&ids, &offsets, &context).unwrap();
         let logits = llama.logits(&hidden).unwrap();
-        let (weights, logit_weights) = (random(1000, hidden.dims()), random(1001, logits.dims()));
+        let weights = random(1000, hidden.dims());
+        let logit_weights = random(1001, logits.dims());
         let dot = |a: &Tensor, b: &Tensor| -> f64 {
-            let (a, b) = (
-                a.flatten_all().unwrap().to_vec1::<f32>().unwrap(),
-                b.flatten_all().unwrap().to_vec1::<f32>().unwrap(),
-            );
+            let a = a.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let b = b.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             a.iter().zip(&b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
         };
         let value = dot(&hidden, &weights) + dot(&logits, &logit_weights);
@@ -251,7 +252,8 @@ mod tests {
             for (name, gradient) in &gradients {
                 let squared = f64::from(gradient.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap());
                 assert!(squared > 0.0, "{name}");
-                let (handle, h) = (&handles[name], 3e-3 / squared.sqrt());
+                let handle = &handles[name];
+                let h = 3e-3 / squared.sqrt();
                 let start = (handle * 1.0).unwrap();
                 let at = |by: f64| {
                     handle.slice_set(&(&start + (gradient * by).unwrap()).unwrap(), 0, 0).unwrap();

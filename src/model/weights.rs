@@ -48,7 +48,8 @@ fn in_huge_pages(tensors: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, T
     let (mut frozen, mut moved): (BTreeMap<_, _>, BTreeMap<_, _>) =
         tensors.into_iter().partition(|(_, t)| t.dtype() == DType::BF16);
     while !frozen.is_empty() {
-        let (mut group, mut count) = (Vec::new(), 0);
+        let mut group = Vec::new();
+        let mut count = 0;
         while count * size_of::<bf16>() < TOGETHER {
             let Some((name, tensor)) = frozen.pop_first() else { break };
             count += tensor.elem_count();
@@ -61,7 +62,8 @@ fn in_huge_pages(tensors: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, T
             to.copy_from_slice(&tensor.flatten_all()?.to_vec1::<bf16>()?);
             rest = after;
         }
-        let (buffer, mut start) = (Tensor::from_vec(buffer, count, &Device::Cpu)?, 0);
+        let buffer = Tensor::from_vec(buffer, count, &Device::Cpu)?;
+        let mut start = 0;
         for (name, tensor) in group {
             let at = buffer.narrow(0, start, tensor.elem_count())?;
             start += tensor.elem_count();

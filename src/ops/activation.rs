@@ -56,8 +56,10 @@ fn same_shape(a: &Tensor, b: &Tensor) -> Result<()> {
 /// next to nothing.
 fn zip_map(a: &Tensor, b: &Tensor, f: impl Fn(f64, f64) -> f64) -> Result<Tensor> {
     let shape = a.shape().clone();
-    let (a, b) = (a.contiguous()?, b.contiguous()?);
-    let (a, b) = (View::of(&a)?, View::of(&b)?);
+    let a = a.contiguous()?;
+    let b = b.contiguous()?;
+    let a = View::of(&a)?;
+    let b = View::of(&b)?;
     let values = a.f32()?.iter().zip(b.f32()?).map(|(&a, &b)| f(f64::from(a), f64::from(b)) as f32).collect();
     tensor(values, shape)
 }
@@ -92,10 +94,12 @@ mod tests {
 
     #[test]
     fn backward_is_the_slope_of_forward() {
-        let (x, dy) = (random_tensor(1, &[5, 13]), random_tensor(2, &[5, 13]));
+        let x = random_tensor(1, &[5, 13]);
+        let dy = random_tensor(2, &[5, 13]);
         for kind in [Activation::Gelu, Activation::Relu, Activation::Tanh] {
             let shifted = |by: f64| values(&forward(kind, &(&x + by).unwrap()).unwrap());
-            let (up, down) = (shifted(1.0 / 64.0), shifted(-1.0 / 64.0));
+            let up = shifted(1.0 / 64.0);
+            let down = shifted(-1.0 / 64.0);
             let dx = values(&backward(kind, &x, &dy).unwrap());
             for (i, (x, dy)) in values(&x).iter().zip(values(&dy)).enumerate() {
                 if kind == Activation::Relu && x.abs() < 0.02 {

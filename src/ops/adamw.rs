@@ -173,7 +173,8 @@ mod tests {
     #[test]
     fn three_steps_equal_pytorch() {
         let p = vector(&[0.5, -1.25, 3.0, 1e-3, -0.0625, 7.5, -2.0]);
-        let (m, v) = (p.zeros_like().unwrap(), p.zeros_like().unwrap());
+        let m = p.zeros_like().unwrap();
+        let v = p.zeros_like().unwrap();
         for s in 1..4 {
             let grad: Vec<f32> = (0..7).map(|i| ((i * 7 + s * 3) % 11 - 5) as f32 / 8.0 + i as f32 / 64.0).collect();
             update(&p, &vector(&grad), &m, &v, &settings(s as u64)).unwrap();
@@ -193,8 +194,9 @@ mod tests {
     #[test]
     fn a_step_has_the_same_bits_on_any_number_of_threads() {
         let run = || {
-            let (p, m, grad) =
-                (random_tensor(1, &[3, 5001]), random_tensor(2, &[3, 5001]), random_tensor(3, &[3, 5001]));
+            let p = random_tensor(1, &[3, 5001]);
+            let m = random_tensor(2, &[3, 5001]);
+            let grad = random_tensor(3, &[3, 5001]);
             let v = m.sqr().unwrap();
             update(&p, &grad, &m, &v, &settings(7)).unwrap();
             ([p, m, v].map(|t| values(&t)), grad_norm([&grad]).unwrap())
@@ -207,7 +209,8 @@ mod tests {
 
     #[test]
     fn shapes_are_checked_and_the_norm_spans_tensors() {
-        let (a, b) = (vector(&[3.0]), vector(&[0.0, 4.0]));
+        let a = vector(&[3.0]);
+        let b = vector(&[0.0, 4.0]);
         assert!(update(&a, &b, &a, &a, &settings(1)).is_err());
         assert_eq!(grad_norm([&a, &b]).unwrap(), 5.0);
     }

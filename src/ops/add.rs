@@ -53,8 +53,8 @@ mod tests {
     #[test]
     fn the_sum_is_written_over_the_first() {
         let values = |k: f32| (0..40_000).map(|i| i as f32 * k).collect::<Vec<_>>();
-        let (a, b) =
-            (Tensor::new(values(0.5), &Device::Cpu).unwrap(), Tensor::new(values(0.25), &Device::Cpu).unwrap());
+        let a = Tensor::new(values(0.5), &Device::Cpu).unwrap();
+        let b = Tensor::new(values(0.25), &Device::Cpu).unwrap();
         let handle = a.clone();
         let sum = add(a, &b).unwrap();
         assert_eq!(sum.to_vec1::<f32>().unwrap(), values(0.75));

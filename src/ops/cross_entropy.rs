@@ -95,7 +95,8 @@ mod tests {
             let logits = (random_tensor(1, &[n, vocab]) * 5.0).unwrap();
             let targets: Vec<u32> = (0..n).map(|i| (i * 31 % vocab) as u32).collect();
             let scales: Vec<f32> = (0..n).map(|i| 0.25 + i as f32 / 64.0).collect();
-            let (mut loss_ref, mut grad_ref) = (vec![], vec![]);
+            let mut loss_ref = vec![];
+            let mut grad_ref = vec![];
             for (i, row) in values(&logits).chunks(vocab).enumerate() {
                 let total: f64 = row.iter().map(|&x| f64::from(x).exp()).sum();
                 loss_ref.push(total.ln() - f64::from(row[targets[i] as usize]));

@@ -87,10 +87,12 @@ vectorised! {
         let mut done = 0;
         while done < width {
             // A row of a width that is no multiple of 4 begins within a block.
-            let (block, skip) = ((first + done as u64) / 4, ((first + done as u64) % 4) as usize);
+            let block = (first + done as u64) / 4;
+            let skip = ((first + done as u64) % 4) as usize;
             let words = rng.sixteen_blocks(step, block);
             for (x, y) in rows.iter_mut() {
-                let (x, y) = (&x[done..], &mut y[done..]);
+                let x = &x[done..];
+                let y = &mut y[done..];
                 match (x.first_chunk::<64>(), y.first_chunk_mut::<64>()) {
                     // Of a fixed length, so that the loop is vectors alone.
                     (Some(x), Some(y)) if skip == 0 => drop_some(x, y, &words, p, scale),
@@ -123,13 +125,15 @@ mod tests {
     #[test]
     fn an_element_is_kept_as_its_own_draw_says() {
         for width in [1, 7, 64, 65, 192] {
-            let (offsets, key) = (Offsets::from_lengths(&[3, 0, 5]), key(&[11, 12, 13]));
+            let offsets = Offsets::from_lengths(&[3, 0, 5]);
+            let key = key(&[11, 12, 13]);
             let x = random_tensor(1, &[8, width]);
             let [y, of_other] = forward_each([&x, &(&x * 2.0).unwrap()], &key, &offsets).unwrap().map(|y| values(&y));
             assert_eq!(of_other, y.iter().map(|y| 2.0 * y).collect::<Vec<_>>());
             assert_eq!(values(&forward(&x, &key, &offsets).unwrap()), y);
             for (i, (x, y)) in values(&x).iter().zip(&y).enumerate() {
-                let (row, c) = (i / width, i % width);
+                let row = i / width;
+                let c = i % width;
                 let (step, t) = if row < 3 { (11, row) } else { (13, row - 3) };
                 let kept = key.rng.uniform(step, (t * width + c) as u64) >= 0.3;
                 assert_eq!(*y, if kept { x * (1.0 / (1.0 - 0.3f32)) } else { 0.0 });
@@ -150,7 +154,8 @@ mod tests {
 
     #[test]
     fn rate_zero_is_the_identity_and_wrong_offsets_are_refused() {
-        let (x, offsets) = (random_tensor(1, &[4, 3]), Offsets::from_lengths(&[4]));
+        let x = random_tensor(1, &[4, 3]);
+        let offsets = Offsets::from_lengths(&[4]);
         let none = DropoutKey { p: 0.0, ..key(&[]) };
         assert_eq!(values(&forward(&x, &none, &offsets).unwrap()), values(&x));
         assert!(forward(&x, &key(&[1, 2]), &offsets).is_err());

@@ -114,11 +114,13 @@ impl<'a> PagedBatch<'a> {
                 return Err(Error::run(format!("blocks of keys and values {:?} and {:?}", first.dims(), other.dims())));
             }
         }
-        let (mut runs, mut first) = (Vec::new(), 0);
+        let mut runs = Vec::new();
+        let mut first = 0;
         for row in &rows {
             let mut at = row.len - row.new;
             while at < row.len {
-                let (slot, count) = (at % BLOCK, (BLOCK - at % BLOCK).min(row.len - at));
+                let slot = at % BLOCK;
+                let count = (BLOCK - at % BLOCK).min(row.len - at);
                 runs.push(SlotRun { block: row.blocks[at / BLOCK], slot, first, count });
                 (at, first) = (at + count, first + count);
             }
@@ -156,7 +158,8 @@ impl<'a> PagedBatch<'a> {
 /// Writes `k`, `v (tokens, kv_heads, head_dim)`, f32 or bf16, of the step's new tokens in layer `layer`, in the blocks'
 /// type.
 pub fn store(step: &PagedBatch<'_>, layer: usize, k: &Tensor, v: &Tensor) -> Result<()> {
-    let ((tokens, kv_heads, d), layout) = (k.dims3()?, step.layout);
+    let (tokens, kv_heads, d) = k.dims3()?;
+    let layout = step.layout;
     let expected = step.rows.iter().map(|row| row.new).sum::<usize>();
     if v.dims() != k.dims() || (tokens, kv_heads) != (expected, layout.kv_heads) || d > layout.width {
         return Err(Error::run(format!(
@@ -170,9 +173,12 @@ pub fn store(step: &PagedBatch<'_>, layer: usize, k: &Tensor, v: &Tensor) -> Res
     if k.device().is_cuda() {
         return cuda::store(step, layer, k, v);
     }
-    let (k, v) = (k.contiguous()?, v.contiguous()?);
-    let (k, v) = (View::of(&k)?, View::of(&v)?);
-    let (k, v) = (k.weight()?, v.weight()?);
+    let k = k.contiguous()?;
+    let v = v.contiguous()?;
+    let k = View::of(&k)?;
+    let v = View::of(&v)?;
+    let k = k.weight()?;
+    let v = v.weight()?;
     let write = |run: &SlotRun<'_>| {
         update(run.block, |mut to| {
             put(k, to.from(layout.layer(layer)), run, layout, d);
@@ -263,7 +269,8 @@ fn rows_of<'a, T: Copy + Default + Send + Sync + 'a>(
 ) -> Vec<T> {
     let token = layout.kv_heads * d;
     let mut out = vec![T::default(); pieces.iter().map(|(_, count)| count * token).sum()];
-    let (mut tasks, mut rest) = (Vec::new(), &mut out[..]);
+    let mut tasks = Vec::new();
+    let mut rest = &mut out[..];
     for (weight, count) in pieces {
         let (to, behind) = rest.split_at_mut(count * token);
         tasks.extend(of(*weight).map(|from| (from, to)));
@@ -300,7 +307,8 @@ pub fn dtype(weights: DType, device: &Device) -> DType {
 /// reads them.
 pub fn blocks_of(k: &Tensor, v: &Tensor) -> Result<Vec<Tensor>> {
     let (len, kv_heads, d) = k.dims3()?;
-    let (shape, dtype) = ((1, 2, kv_heads, BLOCK, width(d, k.device())), dtype(k.dtype(), k.device()));
+    let shape = (1, 2, kv_heads, BLOCK, width(d, k.device()));
+    let dtype = dtype(k.dtype(), k.device());
     let blocks =
         (0..len.div_ceil(BLOCK)).map(|_| Ok(Tensor::zeros(shape, dtype, k.device())?)).collect::<Result<Vec<_>>>()?;
     store(&PagedBatch::new(vec![PagedSequence { blocks: blocks.iter().collect(), len, new: len }])?, 0, k, v)?;
@@ -319,7 +327,9 @@ mod tests {
     /// Three layers' blocks of two sequences, stored in steps of several lengths, and what was stored side by side.
     #[test]
     fn what_is_stored_is_gathered_again() {
-        let (layers, kv_heads, d) = (3, 2, 10);
+        let layers = 3;
+        let kv_heads = 2;
+        let d = 10;
         for (from, held) in
             [(DType::F32, DType::F32), (DType::F32, DType::BF16), (DType::BF16, DType::BF16), (DType::BF16, DType::F32)]
         {
@@ -332,7 +342,8 @@ mod tests {
                 })
                 .collect();
             let mut expected = vec![[vec![vec![]; 2], vec![vec![]; 2]]; layers];
-            let (mut lens, mut seed) = ([0, 0], 1);
+            let mut lens = [0, 0];
+            let mut seed = 1;
             for new in [[3, 70], [1, 1], [1, 1], [100, 3], [0, 64], [1, 0]] {
                 lens = [lens[0] + new[0], lens[1] + new[1]];
                 let rows = (0..2)

@@ -24,9 +24,12 @@ pub fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<(Tensor, Tensor)
     if x.device().is_cuda() {
         return cuda::forward(x, weight, eps);
     }
-    let (x, weight) = (x.contiguous()?, weight.contiguous()?);
-    let (x, weight) = (View::of(&x)?, View::of(&weight)?);
-    let (x, weight) = (x.f32()?, weight.f32()?);
+    let x = x.contiguous()?;
+    let weight = weight.contiguous()?;
+    let x = View::of(&x)?;
+    let weight = View::of(&weight)?;
+    let x = x.f32()?;
+    let weight = weight.f32()?;
     let mut rstd = vec![0.0; m];
     let write = |[y]: [&mut [MaybeUninit<f32>]; 1]| {
         let rows = y.par_chunks_mut(n.max(1)).zip(x.par_chunks(n.max(1))).zip(&mut rstd).with_min_len(min_rows(n));
@@ -46,10 +49,15 @@ pub fn add_forward(a: Tensor, b: &Tensor, weight: &Tensor, eps: f64) -> Result<(
     if a.device().is_cuda() {
         return cuda::add_forward(&a, b, weight, eps);
     }
-    let (a, b, weight) = (a.contiguous()?, b.contiguous()?, weight.contiguous()?);
-    let (b, weight) = (View::of(&b)?, View::of(&weight)?);
-    let (b, weight) = (b.f32()?, weight.f32()?);
-    let (mut y, mut rstd) = (Vec::new(), vec![0.0; m]);
+    let a = a.contiguous()?;
+    let b = b.contiguous()?;
+    let weight = weight.contiguous()?;
+    let b = View::of(&b)?;
+    let weight = View::of(&weight)?;
+    let b = b.f32()?;
+    let weight = weight.f32()?;
+    let mut y = Vec::new();
+    let mut rstd = vec![0.0; m];
     update_f32(&a, |a| {
         let write = |[y]: [&mut [MaybeUninit<f32>]; 1]| {
             let rows =
@@ -93,9 +101,18 @@ fn backward_beside(
     let residual = residual.map(|residual| residual.contiguous()).transpose()?;
     let residual = residual.as_ref().map(View::of).transpose()?;
     let residual = residual.as_ref().map(View::f32).transpose()?;
-    let (x, weight, rstd, dy) = (x.contiguous()?, weight.contiguous()?, rstd.contiguous()?, dy.contiguous()?);
-    let (x, weight, rstd, dy) = (View::of(&x)?, View::of(&weight)?, View::of(&rstd)?, View::of(&dy)?);
-    let (x, weight, rstd, dy) = (x.f32()?, weight.f32()?, rstd.f32()?, dy.f32()?);
+    let x = x.contiguous()?;
+    let weight = weight.contiguous()?;
+    let rstd = rstd.contiguous()?;
+    let dy = dy.contiguous()?;
+    let x = View::of(&x)?;
+    let weight = View::of(&weight)?;
+    let rstd = View::of(&rstd)?;
+    let dy = View::of(&dy)?;
+    let x = x.f32()?;
+    let weight = weight.f32()?;
+    let rstd = rstd.f32()?;
+    let dy = dy.f32()?;
     let write = |[dx]: [&mut [MaybeUninit<f32>]; 1]| {
         dx.par_chunks_mut(n.max(1)).enumerate().with_min_len(min_rows(n)).par_for_each(|(i, dx)| {
             let row = i * n..(i + 1) * n;
@@ -122,9 +139,15 @@ pub fn backward_weight(x: &Tensor, rstd: &Tensor, dy: &Tensor) -> Result<Tensor>
     if x.device().is_cuda() {
         return cuda::backward_weight(x, rstd, dy);
     }
-    let (x, rstd, dy) = (x.contiguous()?, rstd.contiguous()?, dy.contiguous()?);
-    let (x, rstd, dy) = (View::of(&x)?, View::of(&rstd)?, View::of(&dy)?);
-    let (x, rstd, dy) = (x.f32()?, rstd.f32()?, dy.f32()?);
+    let x = x.contiguous()?;
+    let rstd = rstd.contiguous()?;
+    let dy = dy.contiguous()?;
+    let x = View::of(&x)?;
+    let rstd = View::of(&rstd)?;
+    let dy = View::of(&dy)?;
+    let x = x.f32()?;
+    let rstd = rstd.f32()?;
+    let dy = dy.f32()?;
     let mut dw = vec![0.0f32; n];
     // Threads share out the channels, so each channel's sum runs over the rows in order.
     dw.par_chunks_mut(COLUMNS).enumerate().par_for_each(|(block, dw)| {
@@ -195,7 +218,9 @@ mod tests {
         let [mut y, mut dx, mut dw] = [vec![], vec![], vec![0.0; n]];
         for (x, dy) in x.chunks(n).zip(dy.chunks(n)) {
             let wide = |x: &[f32]| -> Vec<f64> { x.iter().map(|&x| f64::from(x)).collect() };
-            let (x, w, dy) = (wide(x), wide(w), wide(dy));
+            let x = wide(x);
+            let w = wide(w);
+            let dy = wide(dy);
             let rstd = 1.0 / (x.iter().map(|x| x * x).sum::<f64>() / n as f64 + eps).sqrt();
             // d(x_j·rstd)/dx_i = δ_ij·rstd − x_i·x_j·rstd³/n, summed by the definition.
             for i in 0..n {
@@ -211,11 +236,14 @@ mod tests {
     #[test]
     fn forward_and_backward_equal_an_f64_reference() {
         for (m, n) in [(1, 1), (3, 63), (65, 64), (2, 65), (40, 576)] {
-            let (x, dy, w) = (random_tensor(1, &[m, n]), random_tensor(2, &[m, n]), random_tensor(3, &[n]));
+            let x = random_tensor(1, &[m, n]);
+            let dy = random_tensor(2, &[m, n]);
+            let w = random_tensor(3, &[n]);
             let [y_ref, dx_ref, dw_ref] = reference(&values(&x), &values(&w), &values(&dy), 1e-5);
             let run = || {
                 let (y, rstd) = forward(&x, &w, 1e-5).unwrap();
-                let (dx, dw) = (backward(&x, &w, &rstd, &dy).unwrap(), backward_weight(&x, &rstd, &dy).unwrap());
+                let dx = backward(&x, &w, &rstd, &dy).unwrap();
+                let dw = backward_weight(&x, &rstd, &dy).unwrap();
                 [y, dx, dw].map(|t| values(&t))
             };
             let [y, dx, dw] = same_on_every_isa(run);
@@ -243,7 +271,8 @@ mod tests {
 
     #[test]
     fn shapes_are_checked() {
-        let (x, w) = (random_tensor(1, &[3, 4]), random_tensor(2, &[5]));
+        let x = random_tensor(1, &[3, 4]);
+        let w = random_tensor(2, &[5]);
         assert!(forward(&x, &w, 1e-5).is_err());
     }
 }

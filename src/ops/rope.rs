@@ -116,8 +116,8 @@ impl Rope {
         if xs.iter().all(|x| x.device().is_cuda()) {
             return cuda::turn(xs, positions, &self.inv_freq, sign);
         }
-        let (table, head_dim) =
-            (self.table_for(positions.iter().max().map_or(0, |&p| p as usize + 1)), 2 * self.inv_freq.len());
+        let table = self.table_for(positions.iter().max().map_or(0, |&p| p as usize + 1));
+        let head_dim = 2 * self.inv_freq.len();
         let held: [Tensor; N] = array(xs.iter().map(|x| Ok(x.contiguous()?)))?;
         let views: [View<'_>; N] = array(held.iter().map(View::of))?;
         let values: [&[f32]; N] = array(views.iter().map(View::f32))?;
@@ -166,7 +166,8 @@ vectorised! {
     fn turn_row(row: &[f32], angles: &[f32], sign: f32, turned: &mut [MaybeUninit<f32>]) {
         let (cos, sin) = angles.split_at(angles.len() / 2);
         for (head, turned) in row.chunks_exact(angles.len()).zip(turned.chunks_exact_mut(angles.len())) {
-            let ((x, y), (a, b)) = (head.split_at(cos.len()), turned.split_at_mut(cos.len()));
+            let (x, y) = head.split_at(cos.len());
+            let (a, b) = turned.split_at_mut(cos.len());
             for (((x, y), (a, b)), (cos, sin)) in x.iter().zip(y).zip(a.iter_mut().zip(b)).zip(cos.iter().zip(sin)) {
                 let sin = sign * sin;
                 a.write(x * cos - y * sin);
@@ -211,13 +212,16 @@ mod tests {
     fn a_pair_turns_by_position_times_frequency() {
         for (heads, d) in [(1, 2), (3, 64), (2, 10)] {
             let positions = [0, 1, 63, 64, 65, 5000];
-            let (rope, x) = (rope(RopeScaling::None, d), random_tensor(1, &[positions.len(), heads, d]));
+            let rope = rope(RopeScaling::None, d);
+            let x = random_tensor(1, &[positions.len(), heads, d]);
             let x_values = values(&x);
             let mut expected = vec![0.0; x_values.len()];
             for (i, _) in x_values.iter().enumerate() {
-                let (row, c) = (i / d * d, i % d);
+                let row = i / d * d;
+                let c = i % d;
                 let angle = f64::from(rope.inv_freq()[c % (d / 2)] * positions[i / (heads * d)] as f32);
-                let (a, b) = (f64::from(x_values[row + c % (d / 2)]), f64::from(x_values[row + c % (d / 2) + d / 2]));
+                let a = f64::from(x_values[row + c % (d / 2)]);
+                let b = f64::from(x_values[row + c % (d / 2) + d / 2]);
                 expected[i] =
                     if c < d / 2 { a * angle.cos() - b * angle.sin() } else { b * angle.cos() + a * angle.sin() };
             }

@@ -23,9 +23,12 @@ pub fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     if gate.device().is_cuda() {
         return cuda::forward(gate, up);
     }
-    let (gate, up) = (gate.contiguous()?, up.contiguous()?);
-    let (gate, up) = (View::of(&gate)?, View::of(&up)?);
-    let (gate, up) = (gate.f32()?, up.f32()?);
+    let gate = gate.contiguous()?;
+    let up = up.contiguous()?;
+    let gate = View::of(&gate)?;
+    let up = View::of(&up)?;
+    let gate = gate.f32()?;
+    let up = up.f32()?;
     let write = |[act]: [&mut [MaybeUninit<f32>]; 1]| {
         let inputs = gate.par_chunks(BLOCK).zip(up.par_chunks(BLOCK));
         act.par_chunks_mut(BLOCK).zip(inputs).par_for_each(|(act, (gate, up))| gated(gate, up, act));
@@ -42,9 +45,15 @@ pub fn backward(gate: &Tensor, up: &Tensor, dact: &Tensor) -> Result<(Tensor, Te
     if gate.device().is_cuda() {
         return cuda::backward(gate, up, dact);
     }
-    let (gate, up, dact) = (gate.contiguous()?, up.contiguous()?, dact.contiguous()?);
-    let (gate, up, dact) = (View::of(&gate)?, View::of(&up)?, View::of(&dact)?);
-    let (gate, up, dact) = (gate.f32()?, up.f32()?, dact.f32()?);
+    let gate = gate.contiguous()?;
+    let up = up.contiguous()?;
+    let dact = dact.contiguous()?;
+    let gate = View::of(&gate)?;
+    let up = View::of(&up)?;
+    let dact = View::of(&dact)?;
+    let gate = gate.f32()?;
+    let up = up.f32()?;
+    let dact = dact.f32()?;
     let write = |[dgate, dup]: [&mut [MaybeUninit<f32>]; 2]| {
         let inputs = gate.par_chunks(BLOCK).zip(up.par_chunks(BLOCK)).zip(dact.par_chunks(BLOCK));
         let outputs = dgate.par_chunks_mut(BLOCK).zip(dup.par_chunks_mut(BLOCK));
@@ -96,11 +105,14 @@ mod tests {
     #[test]
     fn forward_and_backward_equal_an_f64_reference() {
         for n in [1, 63, 64, 65, 9001] {
-            let (gate, up, dact) =
-                ((random_tensor(1, &[n]) * 8.0).unwrap(), random_tensor(2, &[n]), random_tensor(3, &[n]));
+            let gate = (random_tensor(1, &[n]) * 8.0).unwrap();
+            let up = random_tensor(2, &[n]);
+            let dact = random_tensor(3, &[n]);
             let silu = |g: f64| g / (1.0 + (-g).exp());
             let wide = |x: &Tensor| -> Vec<f64> { values(x).into_iter().map(f64::from).collect() };
-            let (g, u, d) = (wide(&gate), wide(&up), wide(&dact));
+            let g = wide(&gate);
+            let u = wide(&up);
+            let d = wide(&dact);
             let act_ref: Vec<f64> = (0..n).map(|i| silu(g[i]) * u[i]).collect();
             let dup_ref: Vec<f64> = (0..n).map(|i| d[i] * silu(g[i])).collect();
             let slope = |g: f64| (silu(g + 1e-5) - silu(g - 1e-5)) / 2e-5;

@@ -28,7 +28,8 @@ impl<'a> Cuts<'a> {
             Truncate::Head => (0, keep),
             Truncate::Middle => (keep.div_ceil(2), keep / 2),
         };
-        let (head, tail) = (self.boundaries[head], self.boundaries[self.len() - tail]);
+        let head = self.boundaries[head];
+        let tail = self.boundaries[self.len() - tail];
         [&self.text[..head], &self.text[tail..]].concat()
     }
 

@@ -137,8 +137,8 @@ fn rule(tokenizer: &Value) -> Rule {
     if words.iter().any(looks_around) {
         return Rule::Nowhere;
     }
-    let (normalizers, pre_tokenizers) =
-        (steps(&tokenizer["normalizer"], "normalizers"), steps(&tokenizer["pre_tokenizer"], "pretokenizers"));
+    let normalizers = steps(&tokenizer["normalizer"], "normalizers");
+    let pre_tokenizers = steps(&tokenizer["pre_tokenizer"], "pretokenizers");
     if normalizers.is_empty() && splits_by_words(pre_tokenizers) {
         let longest = words.iter().filter_map(|word| word["content"].as_str()).map(str::len).max().unwrap_or(0);
         return Rule::Words { margin: LOOK_AHEAD + longest };

@@ -167,7 +167,8 @@ fn encode(tokenizer: &mut TextTokenizer, text: &str, stretch: usize, begins: boo
 /// How many pieces a text is given to the crate in.
 fn pieces(tokenizer: &mut TextTokenizer, text: &str, stretch: usize) -> usize {
     tokenizer.pieces.stretch = stretch;
-    let (mut start, mut pieces) = (0, 0);
+    let mut start = 0;
+    let mut pieces = 0;
     while start < text.len() {
         start += tokenizer.first_piece(&text[start..]).unwrap();
         pieces += 1;
@@ -237,7 +238,8 @@ fn what_is_not_proven_is_not_cut() {
 #[test]
 fn a_word_of_over_a_megabyte_is_an_error_and_nothing_else_is() {
     let mut tokenizer = byte_level(&[]);
-    let (below, above) = ("病".repeat(320_000), "病".repeat(340_000));
+    let below = "病".repeat(320_000);
+    let above = "病".repeat(340_000);
     equal("below", &mut tokenizer, &format!("one two {below} three"), 1 << 16).unwrap();
     let error = tokenizer.encode(&format!("one two {above} three")).unwrap_err();
     assert_eq!(error.exit_code(), 3);

@@ -222,12 +222,14 @@ impl Prompter {
 
 /// Whether a prompt that ends in `prefix` leaves a thought open.
 fn ends_in_thought(prompt: &str, prefix: &str) -> bool {
-    let (opened, closed) = (prefix.rfind("<think>"), prefix.rfind("</think>"));
+    let opened = prefix.rfind("<think>");
+    let closed = prefix.rfind("</think>");
     if opened.is_some() || closed.is_some() {
         return opened > closed;
     }
     // Some decoders drop the space that a prefix ends in.
-    let (prompt, prefix) = (prompt.trim_end(), prefix.trim());
+    let prompt = prompt.trim_end();
+    let prefix = prefix.trim();
     prompt.strip_suffix(prefix).unwrap_or(prompt).trim_end().ends_with("<think>")
 }
 

@@ -154,7 +154,8 @@ impl TextTokenizer {
     /// the number of its tokens. Tokens that share a character have no boundary between them.
     pub(super) fn boundaries(&self, text: &str) -> Result<(Vec<usize>, usize)> {
         let mut boundaries = vec![0];
-        let (mut end, mut tokens) = (0, 0);
+        let mut end = 0;
+        let mut tokens = 0;
         self.each_piece(text, true, OffsetType::Byte, |first, piece| {
             for (start, token_end) in piece.get_offsets().iter().map(|(start, end)| (first + start, first + end)) {
                 if start >= end && start > boundaries[boundaries.len() - 1] && text.is_char_boundary(start) {

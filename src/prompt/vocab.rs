@@ -126,7 +126,8 @@ fn check_ids(vocab: &HashMap<String, u32>, added: &[Value]) -> Result<()> {
     let mut taken: HashMap<u32, &str> = HashMap::new();
     let mut next = u32::try_from(vocab.len()).unwrap_or(u32::MAX);
     for token in added {
-        let (id, text) = (id(token), text(token));
+        let id = id(token);
+        let text = text(token);
         if text.is_empty() {
             return Err(Error::model(format!("tokenizer.json: added token {id} has no content")));
         }

@@ -44,7 +44,8 @@ pub fn baseline_tables(title: &str, evaluation: &Evaluation, methods: &[ScoredMe
         let metrics = &method.metrics;
         let [auroc, f1, precision, recall, parsable] =
             metrics.named().map(|(key, metric)| mean_cell(metric, method.runs.get(key)));
-        let (n, scored) = (metrics.f1.n.to_string(), metrics.auroc.n.to_string());
+        let n = metrics.f1.n.to_string();
+        let scored = metrics.auroc.n.to_string();
         table.row([method.title.clone(), runs.to_string(), n, auroc, scored, f1, precision, recall, parsable]);
     }
     let default = &evaluation.default;

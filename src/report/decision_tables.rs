@@ -11,7 +11,8 @@ pub fn decision_tables(title: &str, curves: &DecisionCurves, n: usize) -> [Table
     let columns = ["Threshold", "Net benefit, model", "95 % CI", "Net benefit, treating all", "95 % CI, treating all"];
     let mut benefit = Table::new("decision_curve", &format!("Decision curve: {title}"), &columns);
     for (k, threshold) in curves.model.x.iter().enumerate() {
-        let ([model, model_ci], [all, all_ci]) = (at(&curves.model, k), at(&curves.all, k));
+        let [model, model_ci] = at(&curves.model, k);
+        let [all, all_ci] = at(&curves.all, k);
         benefit.row([format!("{threshold:.2}"), model, model_ci, all, all_ci]);
     }
     benefit.note(

@@ -143,7 +143,8 @@ fn inline(svg: &str) -> String {
         let rest = svg[..end].split_once(&format!(" {name}=\""))?.1;
         rest.split_once('"').map(|(value, _)| value)
     };
-    let (width, height) = (attribute("width").unwrap_or("720"), attribute("height").unwrap_or("520"));
+    let width = attribute("width").unwrap_or("720");
+    let height = attribute("height").unwrap_or("520");
     format!("<svg viewBox=\"0 0 {width} {height}\" aria-hidden=\"true\" focusable=\"false\">{}", &svg[end + 1..])
 }
 

@@ -81,7 +81,8 @@ impl Table {
         let rows: String = self.rows.iter().map(|row| line(row)).collect();
         let notes: String =
             self.notes.iter().map(|note| format!("\\\\[2pt]\n\\footnotesize {}\n", latex_escape(note))).collect();
-        let (title, head) = (latex_escape(&self.title), line(&self.columns));
+        let title = latex_escape(&self.title);
+        let head = line(&self.columns);
         format!(
             "% needs \\usepackage{{booktabs}}\n\\begin{{table}}\n\\centering\n\\caption{{{title}}}\n\
              \\begin{{tabular}}{{{align}}}\n\\toprule\n\

@@ -50,7 +50,8 @@ fn frequency(i: usize, scaling: RopeScaling) -> f64 {
         RopeScaling::None => plain,
         RopeScaling::Linear { factor } => plain / factor,
         RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_max_position_embeddings } => {
-            let (context, wavelength) = (original_max_position_embeddings as f64, std::f64::consts::TAU / plain);
+            let context = original_max_position_embeddings as f64;
+            let wavelength = std::f64::consts::TAU / plain;
             if wavelength < context / high_freq_factor {
                 plain
             } else if wavelength > context / low_freq_factor {
@@ -65,7 +66,8 @@ fn frequency(i: usize, scaling: RopeScaling) -> f64 {
 
 /// The reference over concatenated sequences.
 fn sequences(q: &[f64], k: &[f64], v: &[f64], q_offsets: &Offsets, kv_offsets: &Offsets, scale: f64) -> Vec<f64> {
-    let (row, kv_row) = (SHAPE.heads * SHAPE.d, SHAPE.kv_heads * SHAPE.d);
+    let row = SHAPE.heads * SHAPE.d;
+    let kv_row = SHAPE.kv_heads * SHAPE.d;
     let each = q_offsets.ranges().zip(kv_offsets.ranges());
     each.flat_map(|(a, b)| {
         let keys = b.start * kv_row..b.end * kv_row;
@@ -93,7 +95,8 @@ fn passes(bench: &mut Bench<'_>, op: &'static str, dtype: DType, bound: f64) -> 
     let offsets = Offsets::from_lengths(&[75, 1, 20]);
     let t = offsets.total();
     let operand = |bench: &Bench<'_>, seed, heads| bench.random_as(seed, &[t, heads, d], dtype);
-    let ((q, q64), (k, k64)) = (operand(bench, 13, heads)?, operand(bench, 14, kv_heads)?);
+    let (q, q64) = operand(bench, 13, heads)?;
+    let (k, k64) = operand(bench, 14, kv_heads)?;
     let (v, v64) = operand(bench, 15, kv_heads)?;
     let (dout, dout64) = bench.random(16, &[t, heads, d])?;
     let (out, lse) = att::forward(&q, &k, &v, &offsets, &offsets, scale)?;
@@ -113,7 +116,8 @@ fn passes(bench: &mut Bench<'_>, op: &'static str, dtype: DType, bound: f64) -> 
 fn after_a_prefix(bench: &mut Bench<'_>) -> Result<()> {
     let Heads { heads, kv_heads, d } = SHAPE;
     let scale = 1.0 / (d as f32).sqrt();
-    let (offsets, queries) = (Offsets::from_lengths(&[75, 1, 20]), Offsets::from_lengths(&[9, 1, 20]));
+    let offsets = Offsets::from_lengths(&[75, 1, 20]);
+    let queries = Offsets::from_lengths(&[9, 1, 20]);
     let (k, k64) = bench.random(14, &[offsets.total(), kv_heads, d])?;
     let (v, v64) = bench.random(15, &[offsets.total(), kv_heads, d])?;
     let (q, q64) = bench.random(17, &[queries.total(), heads, d])?;

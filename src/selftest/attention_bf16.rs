@@ -71,7 +71,8 @@ impl Bench<'_> {
 /// Forward and backward, as in training.
 fn training(bench: &mut Bench<'_>, &(op, shape, lengths): &Case, dtype: DType) -> Result<()> {
     let Heads { heads, kv_heads, d } = shape;
-    let (offsets, scale) = (Offsets::from_lengths(lengths), 1.0 / (d as f32).sqrt());
+    let offsets = Offsets::from_lengths(lengths);
+    let scale = 1.0 / (d as f32).sqrt();
     let t = offsets.total();
     let (q, q32) = bench.operand(13, [t, heads, d], dtype)?;
     let (k, k32) = bench.operand(14, [t, kv_heads, d], dtype)?;
@@ -94,15 +95,17 @@ fn training(bench: &mut Bench<'_>, &(op, shape, lengths): &Case, dtype: DType) -
     }
     bench.check(op, "backward v", &dv, &numbers(&dv32)?, BACKWARD)?;
 
-    let ((out2, lse2), (dq2, dk2, dv2)) = (forward()?, backward()?);
+    let (out2, lse2) = forward()?;
+    let (dq2, dk2, dv2) = backward()?;
     bench.again(op, &[&out, &lse, &dq, &dk, &dv], &[&out2, &lse2, &dq2, &dk2, &dv2])
 }
 
 /// Fewer queries than keys; and the prompt read in two parts has the bits of the prompt read at once.
 fn after_a_prefix(bench: &mut Bench<'_>, op: &'static str, shape: Heads) -> Result<()> {
     let Heads { heads, kv_heads, d } = shape;
-    let (keys, queries, scale) =
-        (Offsets::from_lengths(&[203, 64, 1, 70]), Offsets::from_lengths(&[130, 1, 1, 64]), 1.0 / (d as f32).sqrt());
+    let keys = Offsets::from_lengths(&[203, 64, 1, 70]);
+    let queries = Offsets::from_lengths(&[130, 1, 1, 64]);
+    let scale = 1.0 / (d as f32).sqrt();
     let (q, q32) = bench.operand(17, [queries.total(), heads, d], DType::BF16)?;
     let (k, k32) = bench.operand(18, [keys.total(), kv_heads, d], DType::BF16)?;
     let (v, v32) = bench.operand(19, [keys.total(), kv_heads, d], DType::BF16)?;
@@ -110,8 +113,11 @@ fn after_a_prefix(bench: &mut Bench<'_>, op: &'static str, shape: Heads) -> Resu
     let (out32, _) = attention::forward(&q32, &k32, &v32, &queries, &keys, scale)?;
     bench.check(op, "after a prefix", &out, &numbers(&out32)?, FORWARD)?;
 
-    let (whole, tail) = (Offsets::from_lengths(&[70]), Offsets::from_lengths(&[33]));
-    let (k, v, q) = (k.narrow(0, 0, 70)?, v.narrow(0, 0, 70)?, q.narrow(0, 0, 70)?);
+    let whole = Offsets::from_lengths(&[70]);
+    let tail = Offsets::from_lengths(&[33]);
+    let k = k.narrow(0, 0, 70)?;
+    let v = v.narrow(0, 0, 70)?;
+    let q = q.narrow(0, 0, 70)?;
     let (at_once, _) = attention::forward(&q, &k, &v, &whole, &whole, scale)?;
     let (part, _) = attention::forward(&q.narrow(0, 37, 33)?, &k, &v, &tail, &whole, scale)?;
     bench.again(op, &[&at_once.narrow(0, 37, 33)?], &[&part])
@@ -127,7 +133,8 @@ fn decoding(bench: &mut Bench<'_>, op: &'static str, shape: Heads, dtype: DType)
     let (own_v, own_v32) = bench.operand(23, [80, kv_heads, d], dtype)?;
     let lengths = [(700, 5), (700, 80), (0, 1), (0, 64), (63, 2), (256, 1), (511, 0)];
     let (q, q32) = bench.operand(24, [lengths.len(), heads, d], dtype)?;
-    let (shared, none) = (blocks_of(&prefix_k, &prefix_v)?, []);
+    let shared = blocks_of(&prefix_k, &prefix_v)?;
+    let none = [];
     let rows = lengths
         .iter()
         .map(|&n| blocks(n, [&prefix_k, &own_k], [&prefix_v, &own_v], &shared))

@@ -38,7 +38,8 @@ impl Bench<'_> {
         op: &'static str,
         run: impl Fn() -> Result<[Tensor; N]>,
     ) -> Result<[Tensor; N]> {
-        let (first, second) = (run()?, run()?);
+        let first = run()?;
+        let second = run()?;
         self.again(op, &first.each_ref(), &second.each_ref())?;
         Ok(first)
     }
@@ -80,9 +81,12 @@ pub(super) fn all(bench: &mut Bench<'_>) {
 fn rms_norm(bench: &mut Bench<'_>) -> Result<()> {
     const OP: &str = "rms_norm, bf16";
     for (rows, hidden) in [(1, 1), (3, 63), (65, 576), (5, 4096)] {
-        let (eps, dims) = (1e-5, [rows, hidden]);
-        let ((x, x64), (r, r64)) = (bench.halves(41, &dims)?, bench.halves(42, &dims)?);
-        let ((dy, dy64), (w, w64)) = (bench.halves(43, &dims)?, bench.random(44, &[hidden])?);
+        let eps = 1e-5;
+        let dims = [rows, hidden];
+        let (x, x64) = bench.halves(41, &dims)?;
+        let (r, r64) = bench.halves(42, &dims)?;
+        let (dy, dy64) = bench.halves(43, &dims)?;
+        let (w, w64) = bench.random(44, &[hidden])?;
         let [y, rstd] = bench.twice(OP, || norm::forward(&x, &w, eps).map(|(y, rstd)| [y, rstd]))?;
         bench.check_rounded(OP, "forward", &y, &reference::rms_norm(&x64, &w64, eps))?;
         let [sum, y] = bench.twice(OP, || norm::add_forward(x.copy()?, &r, &w, eps).map(|(sum, y, _)| [sum, y]))?;
@@ -125,7 +129,8 @@ fn rope(bench: &mut Bench<'_>) -> Result<()> {
 fn swiglu(bench: &mut Bench<'_>) -> Result<()> {
     const OP: &str = "swiglu, bf16";
     for dims in [[1, 1], [3, 65], [7, 14_336]] {
-        let ((gate, gate64), (up, up64)) = (bench.halves(46, &dims)?, bench.halves(47, &dims)?);
+        let (gate, gate64) = bench.halves(46, &dims)?;
+        let (up, up64) = bench.halves(47, &dims)?;
         let (dy, dy64) = bench.halves(48, &dims)?;
         let [act] = bench.twice(OP, || Ok([glu::forward(&gate, &up)?]))?;
         bench.check_rounded(OP, "forward", &act, &reference::swiglu(&gate64, &up64))?;
@@ -156,7 +161,8 @@ fn cross_entropy(bench: &mut Bench<'_>) -> Result<()> {
         bench.compare(OP, "forward", &[rows, vocab], &wide(&losses), &losses64, SUMS);
         let gradient: Vec<f64> = (0..rows * vocab)
             .map(|i| {
-                let (row, target) = (i / vocab, targets[i / vocab] as usize);
+                let row = i / vocab;
+                let target = targets[i / vocab] as usize;
                 let lse = losses64[row] + logits64[row * vocab + target];
                 f64::from(scales[row]) * ((logits64[i] - lse).exp() - f64::from(u8::from(i % vocab == target)))
             })
@@ -173,8 +179,10 @@ fn cross_entropy(bench: &mut Bench<'_>) -> Result<()> {
 fn linear(bench: &mut Bench<'_>) -> Result<()> {
     const OP: &str = "linear, bf16";
     for (m, n_in, n_out) in [(1, 64, 1), (63, 65, 7), (65, 2048, 256), (129, 8, 576), (33, 576, 8)] {
-        let ((x, x64), (w, w64)) = (bench.halves(50, &[m, n_in])?, bench.halves(51, &[n_out, n_in])?);
-        let ((dy, dy64), (b, b64)) = (bench.halves(52, &[m, n_out])?, bench.random(53, &[n_out])?);
+        let (x, x64) = bench.halves(50, &[m, n_in])?;
+        let (w, w64) = bench.halves(51, &[n_out, n_in])?;
+        let (dy, dy64) = bench.halves(52, &[m, n_out])?;
+        let (b, b64) = bench.random(53, &[n_out])?;
         // Adapters are f32; what is multiplied is their bf16.
         let adapter = bench.cast(&w, DType::F32)?;
         let (down, down64) = bench.halves(54, &[n_out, n_out.div_ceil(2)])?;
@@ -196,7 +204,8 @@ fn linear(bench: &mut Bench<'_>) -> Result<()> {
         })?;
         bench.check_rounded(OP, "backward x", &dx, &dx64)?;
         // Two adapters of one input share a product, and what the second makes is read out of it.
-        let (scale, rank) = (0.625, n_out.div_ceil(2));
+        let scale = 0.625;
+        let rank = n_out.div_ceil(2);
         let parts = [adapter.narrow(0, 0, rank)?, adapter.narrow(0, n_out - rank, rank)?];
         let strip = |first: usize| {
             y64.chunks(n_out).flat_map(|row| &row[first..first + rank]).map(|y| scale * y).collect::<Vec<f64>>()
@@ -226,7 +235,8 @@ fn linear(bench: &mut Bench<'_>) -> Result<()> {
 
 fn elements(bench: &mut Bench<'_>) -> Result<()> {
     for n in [1, 63, 64, 1003] {
-        let ((a, a64), (b, b64)) = (bench.halves(54, &[n])?, bench.halves(55, &[n])?);
+        let (a, a64) = bench.halves(54, &[n])?;
+        let (b, b64) = bench.halves(55, &[n])?;
         let sum: Vec<f64> = a64.iter().zip(&b64).map(|(a, b)| a + b).collect();
         bench.check_rounded("add, bf16", "forward", &add(a.copy()?, &b)?, &sum)?;
         let (x, x64) = bench.random(56, &[n])?;
@@ -273,7 +283,8 @@ fn adamw(bench: &mut Bench<'_>) -> Result<()> {
             tensors.iter().map(|[param, gradient, m, v]| ParamState { param, gradient, m, v }).collect();
         adamw::step(&parts, 1.0, &settings)
     };
-    let (norm, expected) = (step(&tensors)?, step(&on_cpu)?);
+    let norm = step(&tensors)?;
+    let expected = step(&on_cpu)?;
     bench.compare("adamw, the CPU's bits", "norm", &[tensors.len()], &[norm], &[expected], 1e-12);
     for ([param, _, m, v], [param_cpu, _, m_cpu, v_cpu]) in tensors.iter().zip(&on_cpu) {
         for (pass, ours, cpu) in

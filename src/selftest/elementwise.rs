@@ -50,7 +50,9 @@ pub(super) fn activation(bench: &mut Bench<'_>) -> Result<()> {
 }
 
 pub(super) fn dropout(bench: &mut Bench<'_>) -> Result<()> {
-    let (width, lengths, steps) = (30, [4, 9], vec![3u64, u64::MAX]);
+    let width = 30;
+    let lengths = [4, 9];
+    let steps = vec![3u64, u64::MAX];
     let key = DropoutKey { p: 0.25, rng: Rng::new(5, streams::LORA_DROPOUT), steps: steps.clone() };
     let (x, x64) = bench.random(28, &[13, width])?;
     let mask = lengths.iter().zip(&steps).flat_map(|(&rows, &step)| {
@@ -62,10 +64,12 @@ pub(super) fn dropout(bench: &mut Bench<'_>) -> Result<()> {
 }
 
 pub(super) fn random(bench: &mut Bench<'_>) -> Result<()> {
-    let (rng, n) = (Rng::new(6, streams::MODEL_INIT), 101);
+    let rng = Rng::new(6, streams::MODEL_INIT);
+    let n = 101;
     let expected: Vec<f64> = (0..n).map(|i| 0.02 * f64::from(rng.normal(9, i))).collect();
     let drawn = |dtype| normal(rng, 9, 0.02, n as usize, dtype, bench.device);
-    let (wide, half) = (drawn(DType::F32)?, drawn(DType::BF16)?);
+    let wide = drawn(DType::F32)?;
+    let half = drawn(DType::BF16)?;
     bench.check("random", "f32", &wide, &expected, F32)?;
     bench.check("random", "bf16", &half, &expected, BF16)
 }
@@ -73,13 +77,16 @@ pub(super) fn random(bench: &mut Bench<'_>) -> Result<()> {
 pub(super) fn adamw(bench: &mut Bench<'_>) -> Result<()> {
     let n = 101;
     let (param, mut p) = bench.random(29, &[n])?;
-    let (m, v) = (param.zeros_like()?, param.zeros_like()?);
-    let (mut m64, mut v64) = (vec![0.0; n], vec![0.0; n]);
+    let m = param.zeros_like()?;
+    let v = param.zeros_like()?;
+    let mut m64 = vec![0.0; n];
+    let mut v64 = vec![0.0; n];
     for step in 1..=5u64 {
         let s = AdamW { lr: 1e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, step };
         let (grad, g) = bench.random(30 + step, &[n])?;
         adamw::step(&[ParamState { param: &param, gradient: &grad, m: &m, v: &v }], 0.0, &s)?;
-        let (c1, c2) = (1.0 - s.beta1.powi(step as i32), 1.0 - s.beta2.powi(step as i32));
+        let c1 = 1.0 - s.beta1.powi(step as i32);
+        let c2 = 1.0 - s.beta2.powi(step as i32);
         for i in 0..n {
             m64[i] = s.beta1 * m64[i] + (1.0 - s.beta1) * g[i];
             v64[i] = s.beta2 * v64[i] + (1.0 - s.beta2) * g[i] * g[i];

@@ -82,10 +82,13 @@ impl Export<'_> {
 
     fn attention(&mut self, lengths: &[usize], [heads, kv_heads, d]: [usize; 3]) -> Result<()> {
         let case = format!("attention/{} of {d}", lengths.iter().map(usize::to_string).collect::<Vec<_>>().join("+"));
-        let (offsets, scale) = (Offsets::from_lengths(lengths), 1.0 / (d as f32).sqrt());
+        let offsets = Offsets::from_lengths(lengths);
+        let scale = 1.0 / (d as f32).sqrt();
         let t = offsets.total();
-        let (q, k) = (self.operand(13, &[t, heads, d])?, self.operand(14, &[t, kv_heads, d])?);
-        let (v, dy) = (self.operand(15, &[t, kv_heads, d])?, self.activation(16, &[t, heads, d])?);
+        let q = self.operand(13, &[t, heads, d])?;
+        let k = self.operand(14, &[t, kv_heads, d])?;
+        let v = self.operand(15, &[t, kv_heads, d])?;
+        let dy = self.activation(16, &[t, heads, d])?;
         let (y, lse) = attention::forward(&q, &k, &v, &offsets, &offsets, scale)?;
         let (dq, dk, dv) = attention::backward(&q, &k, &v, &y, &lse, &dy, &offsets, scale)?;
         self.put_numbers(&case, "in", "lengths", &lengths.iter().map(|&n| n as f32).collect::<Vec<_>>())?;
@@ -95,8 +98,8 @@ impl Export<'_> {
 
     /// One query a row over a prefix that all share and keys of its own: `lengths (rows, 2)`.
     fn decode(&mut self, [heads, kv_heads, d]: [usize; 3]) -> Result<()> {
-        let (case, lengths) =
-            (format!("decode/7 rows of {d}"), [(700, 5), (700, 80), (0, 1), (0, 64), (63, 2), (256, 1), (511, 65)]);
+        let case = format!("decode/7 rows of {d}");
+        let lengths = [(700, 5), (700, 80), (0, 1), (0, 64), (63, 2), (256, 1), (511, 65)];
         let [prefix_k, prefix_v] = [self.operand(20, &[700, kv_heads, d])?, self.operand(21, &[700, kv_heads, d])?];
         let [own_k, own_v] = [self.operand(22, &[80, kv_heads, d])?, self.operand(23, &[80, kv_heads, d])?];
         let q = self.activation(24, &[lengths.len(), heads, d])?;
@@ -114,7 +117,8 @@ impl Export<'_> {
     }
 
     fn rms_norm(&mut self, dims @ [rows, hidden]: [usize; 2]) -> Result<()> {
-        let (case, eps) = (format!("rms_norm/{rows}x{hidden}"), 1e-5);
+        let case = format!("rms_norm/{rows}x{hidden}");
+        let eps = 1e-5;
         let [x, residual, dy] = [self.activation(41, &dims)?, self.activation(42, &dims)?, self.activation(43, &dims)?];
         let weight = self.rounded(44, &[hidden])?;
         let (sum, y, rstd) = rms_norm::add_forward(x.copy()?, &residual, &weight, eps)?;
@@ -139,7 +143,10 @@ impl Export<'_> {
 
     /// Two projections of one input with their adapters, as the model's do it.
     fn linear(&mut self, [tokens, input]: [usize; 2]) -> Result<()> {
-        let (case, out, rank, scaling) = (format!("linear/{tokens}x{input}, LoRA"), 192, 8, 2.0);
+        let case = format!("linear/{tokens}x{input}, LoRA");
+        let out = 192;
+        let rank = 8;
+        let scaling = 2.0;
         let x = self.activation(50, &[tokens, input])?;
         let weights = [self.operand(51, &[out, input])?, self.operand(52, &[out / 3, input])?];
         let a = [self.rounded(53, &[rank, input])?, self.rounded(54, &[rank, input])?];
@@ -154,7 +161,8 @@ impl Export<'_> {
                 dx = linear::add_backward_input(dx, &dy[i], &weights[i])?;
             }
             let du = linear::scaled_backward_input(&dy[i], &b[i], scaling)?;
-            let (da, db) = (linear::backward_weight(&du, &x)?, linear::backward_weight(&dy[i], &u[i])?);
+            let da = linear::backward_weight(&du, &x)?;
+            let db = linear::backward_weight(&dy[i], &u[i])?;
             dx = linear::add_backward_input(dx, &du, &a[i])?;
             let name = |what: &str| format!("{what}{i}");
             self.put(
@@ -170,7 +178,8 @@ impl Export<'_> {
     }
 
     fn rope(&mut self, heads: usize, kv_heads: usize, d: usize) -> Result<()> {
-        let (case, positions) = (format!("rope/{heads}+{kv_heads} of {d}"), [0u32, 1, 63, 64, 65, 7423]);
+        let case = format!("rope/{heads}+{kv_heads} of {d}");
+        let positions = [0u32, 1, 63, 64, 65, 7423];
         let rope = Rope::new(RopeParameters { theta: 500_000.0, scaling: RopeScaling::None }, d)?;
         let q = self.activation(60, &[positions.len(), heads, d])?;
         let k = self.activation(61, &[positions.len(), kv_heads, d])?;
@@ -198,8 +207,10 @@ impl Export<'_> {
     }
 
     fn embedding(&mut self) -> Result<()> {
-        let (case, ids) = ("embedding/65 of 300", (0..65).map(|i| i * i % 300).collect::<Vec<u32>>());
-        let (weight, dy) = (self.operand(63, &[300, 576])?, self.activation(64, &[ids.len(), 576])?);
+        let case = "embedding/65 of 300";
+        let ids = (0..65).map(|i| i * i % 300).collect::<Vec<u32>>();
+        let weight = self.operand(63, &[300, 576])?;
+        let dy = self.activation(64, &[ids.len(), 576])?;
         let y = embedding::forward(&weight, &ids)?;
         let dweight = embedding::backward(300, &ids, &dy)?;
         self.put_numbers(case, "in", "ids", &ids.iter().map(|&id| id as f32).collect::<Vec<_>>())?;

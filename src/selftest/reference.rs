@@ -46,7 +46,8 @@ pub(super) fn rope(x: &[f64], positions: &[u32], heads: usize, frequencies: &[f6
     for (i, head) in y.chunks_mut(2 * half).enumerate() {
         for (c, frequency) in frequencies.iter().enumerate() {
             let (sin, cos) = (f64::from(positions[i / heads]) * frequency).sin_cos();
-            let (a, b) = (head[c], head[c + half]);
+            let a = head[c];
+            let b = head[c + half];
             (head[c], head[c + half]) = (a * cos - b * sin, b * cos + a * sin);
         }
     }
@@ -65,7 +66,8 @@ pub(super) struct Heads {
 /// `0..=m − n + i` of `m ≥ n`. Query head h reads kv head ⌊h·kv_heads/heads⌋.
 pub(super) fn attention(q: &[f64], k: &[f64], v: &[f64], shape: Heads, scale: f64) -> Vec<f64> {
     let Heads { heads, kv_heads, d } = shape;
-    let (n, m) = (q.len() / (heads * d), k.len() / (kv_heads * d));
+    let n = q.len() / (heads * d);
+    let m = k.len() / (kv_heads * d);
     let mut out = vec![0.0; q.len()];
     for i in 0..n {
         for h in 0..heads {
@@ -93,7 +95,8 @@ pub(super) fn swiglu(gate: &[f64], up: &[f64]) -> Vec<f64> {
 /// do not cancel too far).
 pub(super) fn gelu(x: f64) -> f64 {
     let z = x / std::f64::consts::SQRT_2;
-    let (mut term, mut sum) = (z, z);
+    let mut term = z;
+    let mut sum = z;
     for n in 1..120 {
         term *= -z * z / f64::from(n);
         sum += term / f64::from(2 * n + 1);

@@ -10,7 +10,9 @@ use crate::{
 
 pub(super) fn linear(bench: &mut Bench<'_>) -> Result<()> {
     // No dimension is a multiple of a tile.
-    let (m, n_in, n_out) = (37, 131, 70);
+    let m = 37;
+    let n_in = 131;
+    let n_out = 70;
     let (x, x64) = bench.random(1, &[m, n_in])?;
     let (w, w64) = bench.random(2, &[n_out, n_in])?;
     let (b, b64) = bench.random(3, &[n_out])?;
@@ -27,8 +29,11 @@ pub(super) fn linear(bench: &mut Bench<'_>) -> Result<()> {
     // measured.
     let w = bench.cast(&w, DType::BF16)?;
     let rounded = |x: &Tensor| bench.cast(&bench.cast(x, DType::BF16)?, DType::F32);
-    let (x, dy) = (rounded(&x)?, rounded(&dy)?);
-    let (w64, x64, dy64) = (numbers(&w)?, numbers(&x)?, numbers(&dy)?);
+    let x = rounded(&x)?;
+    let dy = rounded(&dy)?;
+    let w64 = numbers(&w)?;
+    let x64 = numbers(&x)?;
+    let dy64 = numbers(&dy)?;
     let y64 = reference::linear(&x64, &w64, None, n_in);
     bench.check("linear, bf16 weight", "forward", &lin::forward(&x, &w, None)?, &y64, F32)?;
     bench.check(
@@ -43,7 +48,9 @@ pub(super) fn linear(bench: &mut Bench<'_>) -> Result<()> {
 }
 
 pub(super) fn rms_norm(bench: &mut Bench<'_>) -> Result<()> {
-    let (rows, hidden, eps) = (9, 131, 1e-5);
+    let rows = 9;
+    let hidden = 131;
+    let eps = 1e-5;
     let (x, x64) = bench.random(5, &[rows, hidden])?;
     let (w, w64) = bench.random(6, &[hidden])?;
     let (dy, dy64) = bench.random(7, &[rows, hidden])?;
@@ -58,7 +65,8 @@ pub(super) fn rms_norm(bench: &mut Bench<'_>) -> Result<()> {
 }
 
 pub(super) fn cross_entropy(bench: &mut Bench<'_>) -> Result<()> {
-    let (rows, vocab) = (5, 1003);
+    let rows = 5;
+    let vocab = 1003;
     let (logits, logits64) = bench.random(8, &[rows, vocab])?;
     let targets: Vec<u32> = vec![0, 1002, 500, 7, 7];
     let scales = [0.5f32, 0.25, 1.0, 2.0, 0.125];
@@ -82,7 +90,8 @@ pub(super) fn cross_entropy(bench: &mut Bench<'_>) -> Result<()> {
 }
 
 pub(super) fn embedding(bench: &mut Bench<'_>) -> Result<()> {
-    let (vocab, hidden) = (31, 20);
+    let vocab = 31;
+    let hidden = 20;
     let ids = [3u32, 30, 0, 3, 3];
     let (weight, w64) = bench.random(9, &[vocab, hidden])?;
     let (dy, dy64) = bench.random(10, &[ids.len(), hidden])?;

@@ -98,7 +98,8 @@ fn masks(bench: &mut Bench<'_>, device: &Device) -> Result<()> {
         let mask = dropout::forward(&ones, &key, &Offsets::from_lengths(&[33, 12]))?;
         Ok(mask.to_device(&Device::Cpu)?.gt(0.0)?.to_dtype(DType::F32)?)
     };
-    let (ours, reference) = (kept(device)?, kept(&Device::Cpu)?);
+    let ours = kept(device)?;
+    let reference = kept(&Device::Cpu)?;
     bench.check("dropout, whole model", "mask", &ours, &numbers(&reference)?, 0.0)
 }
 
@@ -111,9 +112,11 @@ fn pass(
     device: &Device,
 ) -> Result<()> {
     adapt(&mut reference)?;
-    let (ours, reference) = (reference.held_as(DType::BF16, device)?, reference.held_as(DType::F32, &Device::Cpu)?);
-    let ((loss, gradients), (again, gradients_again), (expected, exact)) =
-        (loss_and_gradients(&ours, text)?, loss_and_gradients(&ours, text)?, loss_and_gradients(&reference, text)?);
+    let ours = reference.held_as(DType::BF16, device)?;
+    let reference = reference.held_as(DType::F32, &Device::Cpu)?;
+    let (loss, gradients) = loss_and_gradients(&ours, text)?;
+    let (again, gradients_again) = loss_and_gradients(&ours, text)?;
+    let (expected, exact) = loss_and_gradients(&reference, text)?;
     bench.compare(op, "loss", &[], &[loss], &[expected], LOSS);
     let mut worst = [("adapters' gradients", 0.0f64, vec![]), ("head's gradients", 0.0, vec![])];
     let mut same = loss == again;
@@ -181,7 +184,8 @@ fn loss_and_gradients(llama: &Llama, text: &[u32]) -> Result<(f64, Gradients)> {
         memory: ActivationCheckpointing::KeepLast(1),
         dropout: Some(8),
     };
-    let (counts, mut gradients) = (Counts::of(&examples), Gradients::new());
+    let counts = Counts::of(&examples);
+    let mut gradients = Gradients::new();
     let sums = forward_backward(&model, &Batch::new(&examples, &samples), counts, &pass, &mut gradients)?;
     Ok((weights.losses(sums, counts).loss, gradients))
 }

@@ -122,7 +122,9 @@ impl RecordLog {
 
 /// How many lines end in a newline, and how many bytes they are.
 fn whole_lines(file: &mut File) -> std::io::Result<(usize, u64)> {
-    let (mut lines, mut whole, mut read) = (0, 0, 0u64);
+    let mut lines = 0;
+    let mut whole = 0;
+    let mut read = 0u64;
     let mut buffer = vec![0; 1 << 16];
     file.rewind()?;
     loop {

@@ -198,7 +198,8 @@ pub struct Resumable {
 /// where none was ever committed; an error (exit 4) where every one is broken: training does not start over them.
 pub fn newest_valid(run: &Path) -> Result<Option<Resumable>> {
     let mut found: Vec<Resumable> = Vec::new();
-    let (mut whole, mut damage) = (0, None);
+    let mut whole = 0;
+    let mut damage = None;
     for path in directories(run) {
         storage::recover(&path)?;
         // What was never written to its end holds nothing to lose.

@@ -95,7 +95,10 @@ impl TrainLog {
         let Losses { loss, generation: loss_gen, classification: loss_cls } = report.losses;
         let Counts { records, tokens, target_tokens, .. } = report.counts;
         let tokens_per_s = tokens as f64 / report.seconds.max(1e-9);
-        let (step, lr, grad_norm, seconds) = (report.step, report.lr, report.grad_norm, report.seconds);
+        let step = report.step;
+        let lr = report.lr;
+        let grad_norm = report.grad_norm;
+        let seconds = report.seconds;
         let r#type = "step";
         self.lines.append(&StepLine {
             r#type,

@@ -235,7 +235,8 @@ mod tests {
     #[test]
     fn auto_keeps_what_is_free_for_it() {
         use ActivationMemory::{Auto, Keep, Recompute};
-        let (gpu, layer) = (estimate(true), 7424 * estimate(true).footprint.kept);
+        let gpu = estimate(true);
+        let layer = 7424 * estimate(true).footprint.kept;
         let least = gpu.total(0);
         let planned = |setting, available| gpu.plan(setting, available).ok();
         assert_eq!(planned(Auto, least - 1), None);

@@ -59,7 +59,8 @@ impl Optimizer {
         let settings =
             adamw::AdamW { lr, beta1: BETA1, beta2: BETA2, eps: EPS, weight_decay: self.weight_decay, step: k as u64 };
         let part = |(name, gradient)| {
-            let (param, Moments { first: m, second: v }) = (self.parameters.get(name)?, self.moments.get(name)?);
+            let param = self.parameters.get(name)?;
+            let Moments { first: m, second: v } = self.moments.get(name)?;
             Some(adamw::ParamState { param, gradient, m, v })
         };
         let parts: Vec<adamw::ParamState<'_>> = gradients.iter().filter_map(part).collect();

@@ -43,9 +43,12 @@ pub struct Sample {
 impl Plan {
     /// The plan `[train]` asks for, of records with so many prompt tokens.
     pub fn new(settings: &config::Train, prompt_tokens: Vec<usize>, seed: u64) -> Result<Self> {
-        let (records, epochs, shuffle) = (prompt_tokens.len(), settings.epochs, settings.shuffle);
+        let records = prompt_tokens.len();
+        let epochs = settings.epochs;
+        let shuffle = settings.shuffle;
         let short_first = (settings.curriculum == config::Curriculum::ShortFirst).then_some(prompt_tokens);
-        let (ranks, batch_size) = (1, settings.batch_size.max(1));
+        let ranks = 1;
+        let batch_size = settings.batch_size.max(1);
         let accumulation = match settings.effective_batch {
             None => settings.grad_accumulation.max(1),
             Some(effective) if effective >= batch_size * ranks && effective % (batch_size * ranks) == 0 => {
@@ -152,7 +155,8 @@ mod tests {
         let tokens: Vec<usize> = (0..40).map(|record| 9 - record / 5).collect();
         let settings = config::Train { curriculum: config::Curriculum::ShortFirst, ..config::Train::default() };
         let plan = Plan::new(&settings, tokens.clone(), 7).unwrap();
-        let (first, second) = (plan.order(1), plan.order(2));
+        let first = plan.order(1);
+        let second = plan.order(2);
         for order in [&first, &second] {
             assert!(order.is_sorted_by_key(|&record| tokens[record]));
             let mut seen = order.clone();

@@ -171,10 +171,11 @@ mod tests {
     #[test]
     fn the_base_stays_as_it_is_and_every_adapter_learns() {
         let mut trainer = trainer(Objective::Joint);
-        let (base, adapters) = (bits(trainer.model.llama.base_tensors()), bits(trainer.model.llama.adapter_tensors()));
+        let base = bits(trainer.model.llama.base_tensors());
+        let adapters = bits(trainer.model.llama.adapter_tensors());
         let order = trainer.plan.order(1);
-        let (first, second) =
-            (trainer.step(1, &examples(), &order).unwrap(), trainer.step(2, &examples(), &order).unwrap());
+        let first = trainer.step(1, &examples(), &order).unwrap();
+        let second = trainer.step(2, &examples(), &order).unwrap();
         assert_eq!((first.counts.records, second.counts.records), (2, 1));
         assert_eq!(bits(trainer.model.llama.base_tensors()), base);
         for (name, before) in &adapters {
@@ -204,7 +205,8 @@ mod tests {
             let report = trainer.step(1, examples, &order).unwrap();
             (report.losses.loss, bits(trainer.model.llama.adapter_tensors()))
         };
-        let (all, whole) = (step(&short, 0.0), step(&long, 1.0));
+        let all = step(&short, 0.0);
+        let whole = step(&long, 1.0);
         assert!((all.0 - whole.0).abs() < 1e-12 && all.1 == whole.1, "{} {}", all.0, whole.0);
         let half = step(&long, 0.5);
         assert!(half.1 != whole.1 && half.1 != step(&long, 0.0).1);
@@ -218,8 +220,10 @@ mod tests {
         trainer.weight_schedule = WeightSchedule { end: Some([0.25, 3.0]), total: 10 };
         let pass = Pass { weights: trainer.weights(7), label_smoothing: 0.3, ..trainer.pass };
         assert!(pass.weights.generation < 0.6 && pass.weights.classification > 2.0);
-        let (examples, samples) = (examples(), [0, 1, 2].map(|record| Sample { record, key: record as u64 }));
-        let (counts, batch) = (Counts::of(&examples), Batch::new(&examples, &samples));
+        let examples = examples();
+        let samples = [0, 1, 2].map(|record| Sample { record, key: record as u64 });
+        let counts = Counts::of(&examples);
+        let batch = Batch::new(&examples, &samples);
         let loss = |gradients: &mut Gradients| {
             let sums = forward_backward(&trainer.model, &batch, counts, &pass, gradients).unwrap();
             pass.weights.losses(sums, counts).loss
@@ -235,7 +239,8 @@ mod tests {
             if squared < 1e-3 {
                 continue;
             }
-            let (handle, h) = (&handles[name], 3e-3 / squared.sqrt());
+            let handle = &handles[name];
+            let h = 3e-3 / squared.sqrt();
             let start = (handle * 1.0).unwrap();
             let at = |by: f64| {
                 handle.slice_set(&(&start + (gradient * by).unwrap()).unwrap(), 0, 0).unwrap();
@@ -258,7 +263,8 @@ mod tests {
             let order = trainer.plan.order(1);
             [1, 2].map(|k| trainer.step(k, &examples(), &order).unwrap().losses.loss)
         };
-        let (constant, moving) = (run(None), run(Some([1.0, 2.0])));
+        let constant = run(None);
+        let moving = run(Some([1.0, 2.0]));
         assert!(constant[0] == moving[0] && constant[1] < moving[1], "{constant:?} {moving:?}");
     }
 

@@ -74,7 +74,8 @@ impl EventWriter {
     /// A new event file in `dir`, for a process whose first step is `first_step`.
     pub fn create(dir: &Path, first_step: usize) -> Result<Self> {
         storage::create_dir_all(dir)?;
-        let (now, process) = (wall_time(), std::process::id());
+        let now = wall_time();
+        let process = std::process::id();
         // Names end in a count, so that a second start within a second does not truncate the first file.
         let path = (0u32..)
             .map(|count| dir.join(format!("events.out.tfevents.{:010}.clsgen.{process}.{count}", now as u64)))

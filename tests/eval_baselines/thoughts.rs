@@ -27,7 +27,8 @@ const ANSWER: &str = "Sure.\nClassification: 1:death\nReadability: READABLE\nPro
 fn write_scripted(fixture: &Fixture, folder: &str, template: &str, script: &[String]) {
     let plain =
         |name: &str| -> Value { serde_json::from_slice(&std::fs::read(golden("base").join(name)).unwrap()).unwrap() };
-    let (mut tokenizer, mut config) = (plain("tokenizer.json"), plain("config.json"));
+    let mut tokenizer = plain("tokenizer.json");
+    let mut config = plain("config.json");
     let first = 257;
     for (i, content) in script.iter().enumerate() {
         let token = json!({"id": first + i, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
@@ -64,7 +65,9 @@ fn write_scripted(fixture: &Fixture, folder: &str, template: &str, script: &[Str
     let zeros =
         |rows: usize, columns: usize| Tensor::zeros((rows, columns), candle_core::DType::F32, &Device::Cpu).unwrap();
     let ones = || Tensor::ones(hidden, candle_core::DType::F32, &Device::Cpu).unwrap();
-    let (heads, kv, ffn) = (4 * 8, 2 * 8, 48);
+    let heads = 4 * 8;
+    let kv = 2 * 8;
+    let ffn = 48;
     let layer = |part: &str| format!("model.layers.0.{part}.weight");
     let tensors: HashMap<String, Tensor> = [
         ("model.embed_tokens.weight".into(), axes(&|id| id)),

@@ -41,7 +41,8 @@ fn interleaved(name: &str, tensor: Tensor, config: &serde_json::Value) -> Tensor
         name if name.contains("k_proj") => "num_key_value_heads",
         _ => return tensor,
     };
-    let (heads, head_dim) = (config[key].as_u64().unwrap() as usize, config["head_dim"].as_u64().unwrap() as usize);
+    let heads = config[key].as_u64().unwrap() as usize;
+    let head_dim = config["head_dim"].as_u64().unwrap() as usize;
     let shape = tensor.dims().to_vec();
     tensor
         .reshape((heads, 2, head_dim / 2, ()))
@@ -57,7 +58,8 @@ fn interleaved(name: &str, tensor: Tensor, config: &serde_json::Value) -> Tensor
 /// The file's bytes, weights in f32. The pre-tokenizer is called GPT-2's: the embedded model's own has no name, and
 /// cuts texts without numbers of several digits and without apostrophes at the same places.
 pub fn of_folder(folder: &Path) -> Vec<u8> {
-    let (config, tokenizer) = (json(&folder.join("config.json")), json(&folder.join("tokenizer.json")));
+    let config = json(&folder.join("config.json"));
+    let tokenizer = json(&folder.join("tokenizer.json"));
     let settings = json(&folder.join("tokenizer_config.json"));
     let number = |key: &str| Value::U32(config[key].as_u64().unwrap() as u32);
     let mut tokens = vec![String::new(); config["vocab_size"].as_u64().unwrap() as usize];

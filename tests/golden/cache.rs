@@ -45,7 +45,8 @@ fn prefill_and_decode_equal_the_full_forward() {
 #[test]
 fn a_batch_of_prompts_gives_the_bits_of_each_alone_and_of_the_training_forward() {
     for case in CASES {
-        let (model, batch) = (tuned(case), batch(case));
+        let model = tuned(case);
+        let batch = batch(case);
         let ids: Vec<u32> = batch.iter().flat_map(|s| s.prompt.clone()).collect();
         let offsets = Offsets::from_lengths(&batch.iter().map(|s| s.prompt.len()).collect::<Vec<_>>());
         let mut caches: Vec<SequenceCache> = batch.iter().map(|_| SequenceCache::default()).collect();

@@ -21,7 +21,8 @@ fn read(path: &Path) -> Raw {
 
 /// A file written without any check, so that it may be wrong.
 fn write(path: &Path, tensors: &Raw) {
-    let (mut header, mut data) = (Vec::new(), Vec::new());
+    let mut header = Vec::new();
+    let mut data = Vec::new();
     for (name, dtype, shape, bytes) in tensors {
         let end = data.len() + bytes.len();
         header.push(format!(
@@ -157,7 +158,8 @@ fn shards_are_read_through_their_index() {
         std::fs::write(dir.path().join("model.safetensors.index.json"), json.to_string()).unwrap();
     };
     index(&|i| names[usize::from(i >= 7)].into());
-    let (sharded, single) = (load(dir.path()).unwrap().base_tensors(), untuned("gqa").llama.base_tensors());
+    let sharded = load(dir.path()).unwrap().base_tensors();
+    let single = untuned("gqa").llama.base_tensors();
     assert_eq!(sharded.len(), single.len());
     sharded.iter().for_each(|(name, tensor)| assert_eq!(bits(tensor), bits(&single[name]), "{name}"));
     index(&|i| names[usize::from(i >= 6)].into());

@@ -22,7 +22,8 @@ fn write(model: &Model, case: &str, parameters: Parameters, to: &Path) {
 }
 
 fn assert_same_bits(a: &Model, b: &Model, parameters: Parameters) {
-    let (a, b) = (a.trainable(parameters).unwrap(), b.trainable(parameters).unwrap());
+    let a = a.trainable(parameters).unwrap();
+    let b = b.trainable(parameters).unwrap();
     assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
     a.iter().for_each(|(name, tensor)| assert_eq!(bits(tensor), bits(&b[name]), "{name}"));
 }
@@ -91,14 +92,13 @@ fn the_adapter_file_is_pefts_tensor_for_tensor() {
         let path = dir.path().join(case);
         write(&tuned(case), case, Parameters::Lora, &path);
         let read = |path: &Path| candle_core::safetensors::load(path, &CPU).unwrap();
-        let (ours, theirs) = (
-            read(&path.join("adapter_model.safetensors")),
-            read(&folder(case).join("adapter/adapter_model.safetensors")),
-        );
+        let ours = read(&path.join("adapter_model.safetensors"));
+        let theirs = read(&folder(case).join("adapter/adapter_model.safetensors"));
         assert_eq!(ours.len(), theirs.len());
         theirs.iter().for_each(|(name, tensor)| assert_eq!(bits(tensor), bits(&ours[name]), "{name}"));
         let config = |path: &Path| json::<serde_json::Value>(&path.join("adapter_config.json"));
-        let (ours, theirs) = (config(&path), config(&folder(case).join("adapter")));
+        let ours = config(&path);
+        let theirs = config(&folder(case).join("adapter"));
         for key in [
             "peft_type",
             "task_type",
@@ -142,7 +142,8 @@ fn peft_and_transformers_compute_our_logits_from_our_files() {
                 .env("HF_HUB_OFFLINE", "1")
                 .output()
                 .unwrap();
-            let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            let out = String::from_utf8_lossy(&output.stdout);
+            let err = String::from_utf8_lossy(&output.stderr);
             assert!(output.status.success(), "{case} {kind}: {out}{err}");
             println!("{case} {kind}: {out}");
         }

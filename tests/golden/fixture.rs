@@ -96,7 +96,8 @@ pub fn rows(tensor: &Tensor, range: std::ops::Range<usize>) -> Tensor {
 pub fn assert_close(what: &str, ours: &Tensor, theirs: &Tensor, tolerance: f64) {
     assert_eq!(ours.dims(), theirs.dims(), "{what}");
     let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
-    let (a, b) = (values(ours), values(theirs));
+    let a = values(ours);
+    let b = values(theirs);
     let scale = norm(&mut b.iter().map(|x| f64::from(*x)));
     let error = norm(&mut a.iter().zip(&b).map(|(x, y)| f64::from(*x) - f64::from(*y)));
     assert!(scale > 0.0, "{what}: the reference is zero");

@@ -94,7 +94,8 @@ fn a_gguf_file_is_the_same_model() {
         write(&path, &metadata(&llama.config), &quantized(&llama));
         let read = load(&path).unwrap();
         assert_eq!(read.config, llama.config);
-        let (ours, theirs) = (read.base_tensors(), llama.base_tensors());
+        let ours = read.base_tensors();
+        let theirs = llama.base_tensors();
         theirs.iter().for_each(|(name, tensor)| assert_eq!(bits(tensor), bits(&ours[name]), "{case} {name}"));
     }
 }

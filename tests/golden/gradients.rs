@@ -25,12 +25,14 @@ fn joint(
     context: &TrainingContext,
     gradients: &mut Gradients,
 ) -> (f64, f64) {
-    let (tokens, records) = (all.iter().map(|s| s.target.len()).sum::<usize>() as f32, all.len() as f32);
+    let tokens = all.iter().map(|s| s.target.len()).sum::<usize>() as f32;
+    let records = all.len() as f32;
     let ids: Vec<u32> = batch.iter().flat_map(Sequence::ids).collect();
     let offsets = offsets(batch);
     let (hidden, saved) = model.llama.forward(&ids, &offsets, context).unwrap();
     let mut d_hidden = hidden.zeros_like().unwrap();
-    let (mut gen_sum, mut cls_sum) = (0.0, 0.0);
+    let mut gen_sum = 0.0;
+    let mut cls_sum = 0.0;
     for (i, (sequence, range)) in batch.iter().zip(offsets.ranges()).enumerate() {
         let t_n = range.start + sequence.prompt.len() - 1;
         let targets = rows(&hidden, t_n..t_n + sequence.target.len());
@@ -58,7 +60,8 @@ fn joint(
 #[test]
 fn hidden_states_and_logits_are_pytorchs() {
     for case in CASES {
-        let (batch, expected) = (batch(case), expected(case));
+        let batch = batch(case);
+        let expected = expected(case);
         for (kind, model) in [("base", untuned(case)), ("lora", tuned(case))] {
             for (s, sequence) in batch.iter().enumerate() {
                 let ids = sequence.ids();
@@ -88,7 +91,8 @@ fn hidden_states_and_logits_are_pytorchs() {
 #[test]
 fn every_gradient_is_pytorchs_kept_or_recomputed() {
     for case in CASES {
-        let (batch, expected) = (batch(case), expected(case));
+        let batch = batch(case);
+        let expected = expected(case);
         for (kind, model, trains) in
             [("lora", tuned(case), Parameters::Lora), ("full", untuned(case), Parameters::Full)]
         {
@@ -159,14 +163,16 @@ fn a_batch_gives_the_bits_of_its_sequences_alone() {
 
 #[test]
 fn dropout_changes_the_adapters_alone_and_its_gradient_is_the_slope() {
-    let (model, batch) = (tuned("bias"), batch("bias"));
+    let model = tuned("bias");
+    let batch = batch("bias");
     let with = |keys: Vec<u64>| TrainingContext { dropout: Some(LoraDropout { seed: 3, record_keys: keys }), ..KEEP };
     let loss = |context: &TrainingContext| {
         let mut gradients = Gradients::new();
         let (generation, classification) = joint(&model, &batch, &batch, context, &mut gradients);
         (generation + classification, gradients)
     };
-    let (plain, (dropped, gradients)) = (loss(&KEEP).0, loss(&with(vec![1, 2, 3])));
+    let plain = loss(&KEEP).0;
+    let (dropped, gradients) = loss(&with(vec![1, 2, 3]));
     assert_ne!(plain, dropped);
     assert_ne!(dropped, loss(&with(vec![1, 2, 4])).0);
     // Move every adapter tensor a little along its gradient: the loss must rise by h·‖g‖².
@@ -189,7 +195,8 @@ fn dropout_changes_the_adapters_alone_and_its_gradient_is_the_slope() {
 
 #[test]
 fn the_number_of_threads_changes_no_bit() {
-    let (model, batch) = (tuned("gqa"), batch("gqa"));
+    let model = tuned("gqa");
+    let batch = batch("gqa");
     let run = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let mut gradients = Gradients::new();

@@ -34,7 +34,8 @@ pub fn circles(graph: &BTreeMap<Module, BTreeSet<Module>>) -> Vec<Vec<String>> {
 
 /// Everything that `from` imports, imports of imports included.
 fn reach<'g>(graph: &'g BTreeMap<Module, BTreeSet<Module>>, from: &Module) -> BTreeSet<&'g Module> {
-    let (mut seen, mut next) = (BTreeSet::new(), graph[from].iter().collect::<Vec<_>>());
+    let mut seen = BTreeSet::new();
+    let mut next = graph[from].iter().collect::<Vec<_>>();
     while let Some(module) = next.pop() {
         if seen.insert(module) {
             next.extend(&graph[module]);

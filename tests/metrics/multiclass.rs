@@ -65,7 +65,9 @@ fn multiclass_metrics_agree_with_scikit_learn() {
     let golden = golden();
     assert!(golden.len() >= 5);
     for fixture in &golden {
-        let (sample, want, what) = (sample(fixture), &fixture["want"], fixture["name"].as_str().unwrap());
+        let sample = sample(fixture);
+        let want = &fixture["want"];
+        let what = fixture["name"].as_str().unwrap();
         let names = names(sample.classes());
         let ours = evaluate(&sample, &names, true, &Options::default());
         let classes: Vec<&ClassCalls> = ours.per_class.iter().map(|class| &class.calls).collect();
@@ -100,7 +102,8 @@ fn multiclass_metrics_agree_with_scikit_learn() {
 #[test]
 fn answers_without_a_class_agree_with_scikit_learn() {
     for fixture in golden() {
-        let (sample, what) = (sample(&fixture), fixture["name"].as_str().unwrap());
+        let sample = sample(&fixture);
+        let what = fixture["name"].as_str().unwrap();
         let names = names(sample.classes());
         let texts = sample.verbalized().to_vec();
         let ours = measure_answers(&sample, &names, std::slice::from_ref(&texts), &Options::default());
@@ -120,7 +123,8 @@ fn answers_without_a_class_agree_with_scikit_learn() {
 fn the_temperature_agrees_with_scipy_and_calls_the_same() {
     for fixture in golden() {
         let sample = sample(&fixture);
-        let (ours, want) = (Temperature::fit(&sample).unwrap(), fixture["want"]["temperature"].as_f64().unwrap());
+        let ours = Temperature::fit(&sample).unwrap();
+        let want = fixture["want"]["temperature"].as_f64().unwrap();
         assert!((ours.temperature - want).abs() <= 1e-6 * want, "{}: {ours:?} {want}", fixture["name"]);
         let calibrated = ours.apply_all(&sample);
         assert_eq!(calibrated.predicted(), sample.predicted());
@@ -187,7 +191,8 @@ fn every_number_has_its_interval_and_whole_groups_are_resampled() {
         [precision, recall, f1, &class.auroc, &class.auroc_align]
     });
     for metric in all.chain(classes) {
-        let ([low, high], value) = (metric.ci95.unwrap(), metric.value.unwrap());
+        let [low, high] = metric.ci95.unwrap();
+        let value = metric.value.unwrap();
         assert!(low <= value && value <= high, "{metric:?}");
     }
     // Groups of one class that are right or wrong as a whole make accuracy less certain.

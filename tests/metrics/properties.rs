@@ -17,7 +17,8 @@ fn auroc_by_pairs(scores: &[f64], labels: &[bool]) -> Option<f64> {
     let of = |class: bool| {
         scores.iter().zip(labels).filter(move |(_, y)| **y == class).map(|(x, _)| *x).collect::<Vec<f64>>()
     };
-    let (positive, negative) = (of(true), of(false));
+    let positive = of(true);
+    let negative = of(false);
     let wins: f64 = positive
         .iter()
         .flat_map(|p| {

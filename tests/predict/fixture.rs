@@ -45,7 +45,8 @@ impl Fixture {
 
     /// Every file and its bytes, but for locks.
     pub fn tree(&self) -> BTreeMap<PathBuf, Vec<u8>> {
-        let (mut files, mut open) = (BTreeMap::new(), vec![self.path("")]);
+        let mut files = BTreeMap::new();
+        let mut open = vec![self.path("")];
         while let Some(dir) = open.pop() {
             for path in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
                 if path.is_dir() {

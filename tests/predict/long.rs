@@ -7,7 +7,9 @@ use super::*;
 fn a_word_of_20_mb_is_an_error_line_and_words_of_20_mb_are_cut_under_4_gb() {
     let fixture = Fixture::new();
     let line = |id: &str, text: &str| json!({"id": id, "text": text, "label": 1}).to_string() + "\n";
-    let (word, words, spaces) = ("SECRET".repeat(3_400_000), "SECRET note. ".repeat(1_600_000), " ".repeat(1_200_000));
+    let word = "SECRET".repeat(3_400_000);
+    let words = "SECRET note. ".repeat(1_600_000);
+    let spaces = " ".repeat(1_200_000);
     let input = [
         line("short", "SECRET"),
         line("word", &word),

@@ -69,7 +69,8 @@ impl Shared {
 
 /// Two loops of a leader and another thread, which is then let go.
 fn loops() {
-    let (team, shared) = (Arc::new(Team::new(2)), Shared::new());
+    let team = Arc::new(Team::new(2));
+    let shared = Shared::new();
     let worker = loom::thread::spawn({
         let team = team.clone();
         move || team.spin_until_finished()
@@ -90,7 +91,8 @@ fn every_task_runs_once_after_what_came_before_and_before_what_comes_after() {
 #[test]
 fn a_panic_of_any_thread_reaches_the_leader_once() {
     check(|| {
-        let (team, shared) = (Arc::new(Team::new(2)), Shared::new());
+        let team = Arc::new(Team::new(2));
+        let shared = Shared::new();
         let worker = loom::thread::spawn({
             let team = team.clone();
             move || team.spin_until_finished()

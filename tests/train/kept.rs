@@ -236,7 +236,8 @@ fn explanations_constructed_for_dev_give_its_generation_loss() {
     };
     construct("after", "dev.jsonl", &constructed);
     fixture.succeed("after", &one);
-    let (before, after) = (metrics("before"), metrics("after"));
+    let before = metrics("before");
+    let after = metrics("after");
     assert!(after["loss_gen"].as_f64().unwrap() > 0.0, "{after}");
     assert_eq!(
         (&after["loss_cls"], &after["auroc"]),

@@ -10,7 +10,8 @@ fn record(id: &str, text: &str, label: u8) -> String {
 #[test]
 fn a_word_of_over_a_megabyte_ends_a_run_before_it_begins() {
     let fixture = Fixture::new();
-    let (word, good) = ("x".repeat(1_100_000), record("a", "a note", 0) + &record("b", "a note", 1));
+    let word = "x".repeat(1_100_000);
+    let good = record("a", "a note", 0) + &record("b", "a note", 1);
     fixture.write("long.jsonl", good.clone() + &record("c", &word, 1));
     fixture.write(
         "explained.jsonl",

@@ -101,7 +101,8 @@ impl Network {
     pub(super) fn masks(&self, documents: usize, dropout: f64, seed: u64, step: usize) -> Result<[Tensor; 2]> {
         let mask = |layer: &str, place: u64| {
             let ones = Tensor::ones((documents, self.layer(layer)?.0.dim(1)?), DType::F32, &Device::Cpu)?;
-            let (rng, steps) = (Rng::new(seed, streams::BASELINE), vec![2 * step as u64 + place]);
+            let rng = Rng::new(seed, streams::BASELINE);
+            let steps = vec![2 * step as u64 + place];
             let key = DropoutKey { p: dropout as f32, rng, steps };
             dropout::forward(&ones, &key, &Offsets::from_lengths(&[documents]))
         };

@@ -58,8 +58,11 @@ fn small() -> config::Cnn {
 
 #[test]
 fn it_learns_a_word_order_and_a_resumed_run_is_the_same_run() {
-    let (embeddings, cnn, folder) = (embeddings(), small(), tempfile::tempdir().unwrap());
-    let (train, dev) = (documents(&embeddings, 96), documents(&embeddings, 160).split_off(96));
+    let embeddings = embeddings();
+    let cnn = small();
+    let folder = tempfile::tempdir().unwrap();
+    let train = documents(&embeddings, 96);
+    let dev = documents(&embeddings, 160).split_off(96);
     let labels: Vec<bool> = dev.iter().map(|document| document.label).collect();
     let state = folder.path().join("state");
     let mut whole = Trainer::start(&embeddings, 2, &train, &cnn, (1e-2, 42), &state, 12).unwrap();
@@ -96,7 +99,8 @@ fn fields_are_joined_by_the_separator_and_a_note_cannot_write_one() {
 
 #[test]
 fn selection_counts_the_minority() {
-    let (probabilities, labels) = ([0.9, 0.8, 0.3, 0.6], [true, true, false, false]);
+    let probabilities = [0.9, 0.8, 0.3, 0.6];
+    let labels = [true, true, false, false];
     // AUROC 1; class 1: TP 2, FP 1; class 0: TP 1, FN 1.
     assert!((minority_score(&probabilities, &labels, true) - (1.0 + 0.8) / 2.0).abs() < 1e-12);
     assert!((minority_score(&probabilities, &labels, false) - (1.0 + 2.0 / 3.0) / 2.0).abs() < 1e-12);
@@ -133,7 +137,8 @@ fn forward_and_gradients_are_pytorchs() {
         documents.iter().map(|document| network.forward(&embeddings, document, None).unwrap()).collect();
     let logits = Tensor::cat(&logits, 0).unwrap();
     let close = |name: &str, ours: &Tensor, expected: &serde_json::Value| {
-        let (ours, expected) = (ours.flatten_all().unwrap().to_vec1::<f32>().unwrap(), numbers(&expected["values"]));
+        let ours = ours.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let expected = numbers(&expected["values"]);
         assert_eq!(ours.len(), expected.len(), "{name}");
         for (ours, expected) in ours.iter().zip(expected) {
             assert!((ours - expected).abs() < 1e-5, "{name}: {ours} {expected}");

@@ -105,7 +105,8 @@ impl<'a> Trainer<'a> {
     pub fn train_epoch(&mut self) -> Result<f64> {
         let steps = self.train.len().div_ceil(self.cnn.batch_size);
         let order = Rng::new(self.state.seed, streams::SHUFFLE).permutation(self.state.epoch as u64, self.train.len());
-        let (train, mut sum) = (self.train, 0.0);
+        let train = self.train;
+        let mut sum = 0.0;
         for (i, batch) in order.chunks(self.cnn.batch_size).enumerate() {
             device::check_interrupted()?;
             let step = self.state.epoch * steps + i + 1;
@@ -119,7 +120,8 @@ impl<'a> Trainer<'a> {
     /// A document at a time: a graph holds its winning windows, tens of megabytes.
     fn step(&mut self, documents: &[&Document], step: usize) -> Result<f64> {
         let masks = self.network.masks(documents.len(), self.cnn.dropout, self.state.seed, step)?;
-        let (mut gradients, mut sum) = (Gradients::new(), 0.0);
+        let mut gradients = Gradients::new();
+        let mut sum = 0.0;
         for (row, document) in documents.iter().enumerate() {
             let [features, hidden] = &masks;
             let masks = [features.narrow(0, row, 1)?, hidden.narrow(0, row, 1)?];

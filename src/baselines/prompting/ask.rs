@@ -60,7 +60,8 @@ impl Asker<'_> {
         let budget = Budget::beside(&self.model.llama, prompter.max_input_tokens(), self.batch_tokens);
         // What is known of the prompts under way, in order: answers come back in the same order.
         let under_way = RefCell::new(VecDeque::new());
-        let (mut asked, mut cut) = (0usize, 0usize);
+        let mut asked = 0usize;
+        let mut cut = 0usize;
         let requests = questions.map(|(prompter, record)| {
             let prompt = prompter.prompt(record)?;
             under_way.borrow_mut().push_back((prompt.ids.len(), prompt.truncated_tokens, prompter.opens_thought()));

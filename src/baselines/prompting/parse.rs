@@ -71,7 +71,8 @@ mod tests {
 
     #[test]
     fn labels() {
-        let (labels, verdict) = (Labels::two("FALSE", "TRUE"), Verdict::default());
+        let labels = Labels::two("FALSE", "TRUE");
+        let verdict = Verdict::default();
         for (text, expected) in [
             ("TRUE", Some(1)),
             ("x\nClassification: TRUE\nFALSE", Some(0)),

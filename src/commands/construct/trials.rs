@@ -30,7 +30,8 @@ pub(super) fn trials(
         "{prefix} {wide_bar} {pos}/{len} records, {msg}, {eta} left",
     );
     bar.set_prefix(title.to_owned());
-    let (mut kept, mut dropped) = (0usize, 0usize);
+    let mut kept = 0usize;
+    let mut dropped = 0usize;
     explain(engine, records, prompt, method, &mut |index, explained| {
         if explained.kept.is_some() {
             kept += 1

@@ -21,7 +21,8 @@ const NEW: u64 = 8;
 ///
 /// Files that are there already must be the same: a run directory holds one demonstration.
 pub(super) fn write(dir: &Path, seed: u64, notes: u64) -> Result<()> {
-    let (train, dev) = (notes / 2, notes / 2 + notes / 4);
+    let train = notes / 2;
+    let dev = notes / 2 + notes / 4;
     let splits: [(&str, Range<u64>); 3] = [("train", 0..train), ("dev", train..dev), ("test", dev..notes)];
     let source = Notes::new(seed, SETTINGS);
     storage::create_dir_all(dir)?;

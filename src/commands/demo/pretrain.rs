@@ -63,7 +63,8 @@ fn corpus(config: &config::Config, dir: &Path, notes: u64) -> Result<()> {
     let source = Notes::new(config.train.seed, super::notes::SETTINGS);
     let explainer =
         Explainer { seed: config.train.seed, labels: config.task.labels.clone(), mistakes: MISTAKES, thinks: false };
-    let (mut lines, mut words) = (Vec::new(), vec![demo::PRETRAIN_PROMPT.1.to_owned()]);
+    let mut lines = Vec::new();
+    let mut words = vec![demo::PRETRAIN_PROMPT.1.to_owned()];
     for note in source.range(0..notes) {
         let answer = explainer.answer(&note, 0).text;
         if words.len() <= TOKENIZER_NOTES {

@@ -117,7 +117,8 @@ fn with_bootstrap(context: &Context, measured: EpochMetrics, options: &Options) 
         Err(_) => return measured,
     };
     let same = |of: fn(&EpochMetrics) -> &Metric| {
-        let (again, was) = (of(&again), of(&measured));
+        let again = of(&again);
+        let was = of(&measured);
         (again.value, again.n) == (was.value, was.n)
     };
     let all = same(|m| &m.parsable) && same(|m| &m.kappa) && same(|m| &m.auroc) && same(|m| &m.auroc_align);

@@ -158,7 +158,8 @@ fn collect(prefix: &str, value: &Value, bounds: &mut Vec<Bound>) -> Result<(), S
         match value {
             Value::Object(inner) if !inner.is_empty() && inner.keys().all(|key| key == "min" || key == "max") => {
                 let side = |name: &str| inner.get(name).map(number).transpose();
-                let (min, max) = (side("min")?, side("max")?);
+                let min = side("min")?;
+                let max = side("max")?;
                 if min.zip(max).is_some_and(|(min, max)| min > max) {
                     return Err(format!("{path}: min is above max, which nothing can meet"));
                 }

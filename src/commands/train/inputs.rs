@@ -54,7 +54,9 @@ impl Inputs {
             Some((path, _)) => data::load_canonical(path, &config.task.labels, &Needs { expect: None, ..needs })?,
             None => data::load(&config.data, &train_path, &needs)?,
         };
-        let (mut dev, mut dev_source, mut constructed_dev) = (None, None, None);
+        let mut dev = None;
+        let mut dev_source = None;
+        let mut constructed_dev = None;
         if let Some(path) = &config.data.dev {
             let path = config.resolve(path);
             let needs = Needs::split(&config.data, "dev", &fields);

@@ -62,7 +62,8 @@ fn fresh(context: &Context, source: &ModelSource, dtype: DType, device: &Device)
 
 /// The head of this task as it is drawn.
 fn head(context: &Context, hidden_size: usize, device: &Device) -> Result<ClsHead> {
-    let (shape, classes) = (&context.config.head, context.config.task.labels.count());
+    let shape = &context.config.head;
+    let classes = context.config.task.labels.count();
     ClsHead::new(hidden_size, shape.hidden, classes, shape.activation, shape.dropout, context.seed, device)
 }
 
@@ -113,7 +114,8 @@ fn check_shape(context: &Context, dir: &Path, base_hash: &str, tokenizer_hash: &
         ));
     }
     if config.train.parameters == Parameters::Lora {
-        let (theirs, ours) = (peft::read_config(dir)?, LoraConfig::from(&config.lora));
+        let theirs = peft::read_config(dir)?;
+        let ours = LoraConfig::from(&config.lora);
         let targets = |lora: &LoraConfig| lora.targets.iter().cloned().collect::<std::collections::BTreeSet<_>>();
         if (theirs.rank, theirs.alpha, targets(&theirs)) != (ours.rank, ours.alpha, targets(&ours)) {
             differing.push(format!(

@@ -160,7 +160,8 @@ fn argue(note: &SyntheticNote, judged: f64, invented: Option<&'static str>, draw
         draws.pick(&["The patient was admitted with", "This admission was for", "The main problem was"]),
         note.diagnosis
     )];
-    let (mut own, other) = (reasons(note, dies), reasons(note, !dies));
+    let mut own = reasons(note, dies);
+    let other = reasons(note, !dies);
     own.truncate(2 + draws.below(2));
     own.extend(invented);
     let verb = draws.pick(if dies {

@@ -69,7 +69,8 @@ impl Patient {
 
     /// Every summand of this patient's risk that is not zero.
     pub fn terms(&self) -> Vec<Term> {
-        let (mobility, disposition) = (&MOBILITY[self.mobility], &DISPOSITION[self.disposition]);
+        let mobility = &MOBILITY[self.mobility];
+        let disposition = &DISPOSITION[self.disposition];
         let mut terms = vec![
             Term { name: format!("an age of {}", self.age), weight: 0.05 * (f64::from(self.age) - 70.0) },
             Term { name: mobility.name.into(), weight: mobility.weight },
@@ -117,7 +118,8 @@ pub(super) fn sigmoid(x: f64) -> f64 {
 pub(super) fn intercept(prevalence: f64) -> f64 {
     let score = |i| Patient::draw(&mut Draws::new(0, CALIBRATION_STEP + i, 0)).score();
     let scores: Vec<f64> = (0..CALIBRATION).map(score).collect();
-    let (mut low, mut high) = (-30.0, 30.0);
+    let mut low = -30.0;
+    let mut high = 30.0;
     for _ in 0..60 {
         let middle = 0.5 * (low + high);
         let mean = scores.iter().map(|score| sigmoid(middle + score)).sum::<f64>() / scores.len() as f64;

@@ -19,7 +19,8 @@ fn explainer(mistakes: f64) -> Explainer {
 
 /// The AUROC that the true probability reaches on average: P(a dead patient's is higher), over all pairs.
 fn expected_auroc(notes: &[SyntheticNote]) -> f64 {
-    let (mut wins, mut pairs) = (0.0, 0.0);
+    let mut wins = 0.0;
+    let mut pairs = 0.0;
     for a in notes {
         for b in notes {
             let weight = a.probability * (1.0 - b.probability);
@@ -40,7 +41,8 @@ fn expected_auroc(notes: &[SyntheticNote]) -> f64 {
 #[test]
 fn a_note_is_a_function_of_seed_and_index() {
     let notes = Notes::new(7, NoteSettings::default());
-    let (first, again) = (notes.note(123), Notes::new(7, NoteSettings::default()).range(120..125).remove(3));
+    let first = notes.note(123);
+    let again = Notes::new(7, NoteSettings::default()).range(120..125).remove(3);
     assert_eq!(
         (text(&first), first.probability, first.record.label),
         (text(&again), again.probability, again.record.label)

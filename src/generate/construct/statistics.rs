@@ -122,7 +122,9 @@ impl Statistics {
 
     /// A sentence on the documents that did not fit; `None` where all did.
     pub fn truncation(&self) -> Option<String> {
-        let (cut, of, tokens) = (self.truncated_records, self.original.total(), self.truncated_tokens);
+        let cut = self.truncated_records;
+        let of = self.original.total();
+        let tokens = self.truncated_tokens;
         let told = format!(
             "{cut} of {of} documents are longer than the teacher's window and were cut, by {tokens} tokens in all"
         );
@@ -151,7 +153,8 @@ impl Statistics {
         } else {
             labels.iter().map(|label| label.replace('|', "\\|")).collect()
         };
-        let (rule, columns) = ("|---".repeat(2 + columns.len()), columns.join(" | "));
+        let rule = "|---".repeat(2 + columns.len());
+        let columns = columns.join(" | ");
         format!("| Dataset | Status | {columns} |\n{rule}|\n{}", rows.map(line).concat())
     }
 }

@@ -95,7 +95,8 @@ mod tests {
     }
 
     fn verdict_after(opened_thought: bool, text: &str, finish: Finish, rules: Rules) -> Result<String, Failure> {
-        let (labels, verdict) = (Labels::two("0:alive", "1:death"), Verdict::default());
+        let labels = Labels::two("0:alive", "1:death");
+        let verdict = Verdict::default();
         let generation = Generation { ids: Vec::new(), text: text.into(), finish, generated_tokens: 9 };
         let texts = ["The patient walked home with family after a short stay for pneumonia."];
         judge(

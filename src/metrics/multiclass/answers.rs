@@ -127,7 +127,8 @@ impl<'a> Scored<'a> {
             k += 1;
             noted(measured.next().unwrap_or_default(), &undefined, runs.len(), averaged.then_some(names))
         };
-        let (accuracy, balanced_accuracy) = (next(), next());
+        let accuracy = next();
+        let balanced_accuracy = next();
         let macro_mean = MacroMeans { precision: next(), recall: next(), f1: next() };
         let counts = self.sample.class_counts();
         let class = |(label, n): (&String, usize)| ClassCalls {

@@ -53,7 +53,8 @@ fn class_wise_error(columns: &[Vec<f64>], labels: &[u8], weights: &[u32], bins: 
 
 /// Brier score, class-wise ECE and log loss, in this order.
 pub(super) fn statistic(sample: &Sample, bins: usize) -> Statistic<'_> {
-    let (distances, surprises) = (squared_distances(sample), surprises(sample));
+    let distances = squared_distances(sample);
+    let surprises = surprises(sample);
     let columns: Vec<Vec<f64>> = (0..sample.classes()).map(|k| sample.column(k as u8)).collect();
     Statistic::several(sample.len(), move |weights| {
         [

@@ -88,7 +88,8 @@ impl Confusion {
     pub fn kappa(&self, weight: Disagreement) -> Outcome {
         let rows = |k: usize| self.row(k)[..self.classes].iter().map(|&count| i128::from(count)).sum::<i128>();
         let columns = |k: usize| (0..self.classes).map(|gold| i128::from(self.row(gold)[k])).sum::<i128>();
-        let (mut observed, mut expected) = (0, 0);
+        let mut observed = 0;
+        let mut expected = 0;
         for i in 0..self.classes {
             for j in 0..self.classes {
                 let weight = weight.of(i, j);

@@ -61,7 +61,8 @@ impl<'a> Agreement<'a> {
 
     /// Macro AUROC, macro AUROC-Align, κ, quadratic κ, parsable rate.
     fn statistics(&self) -> [Statistic<'_>; 5] {
-        let (sample, parsable) = (self.sample, self.parsable);
+        let sample = self.sample;
+        let parsable = self.parsable;
         let rate = |weights: &[u32]| parsable::rate(sample.verbalized(), sample.is_silent(), weights);
         [
             Statistic::new(sample.len(), |weights| unnamed(self.auroc(weights))),

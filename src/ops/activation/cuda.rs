@@ -27,7 +27,8 @@ pub(super) fn backward(kind: Activation, x: &Tensor, dy: &Tensor) -> Result<Tens
 }
 
 fn launch(kernel: &str, kind: Activation, inputs: &[&Tensor]) -> Result<Tensor> {
-    let (device, n) = (device_of(inputs[0])?, inputs[0].elem_count());
+    let device = device_of(inputs[0])?;
+    let n = inputs[0].elem_count();
     let y = uninit(&device, inputs[0].shape(), DType::F32)?;
     let mut launch = Launch::new(&device, "activation/kernels", kernel)?;
     for input in inputs {

@@ -28,7 +28,8 @@ impl Table {
     /// Each row is gradient, parameter and moments, contiguous and of one size; the last three may be missing where
     /// only sums are asked.
     fn new(device: CudaDevice, rows: &[Vec<&Tensor>]) -> Result<Self> {
-        let (mut words, mut of_block) = (Vec::with_capacity(6 * rows.len()), Vec::new());
+        let mut words = Vec::with_capacity(6 * rows.len());
+        let mut of_block = Vec::new();
         for (i, row) in rows.iter().enumerate() {
             if row.iter().any(|tensor| tensor.dtype() != DType::F32) {
                 return Err(Error::run("adamw: f32 tensors only"));
@@ -41,7 +42,8 @@ impl Table {
             words.extend([row[0].elem_count() as u64, of_block.len() as u64]);
             of_block.extend(std::iter::repeat_n(i as u32, row[0].elem_count().div_ceil(PER_BLOCK)));
         }
-        let (parts, blocks) = (upload_u64(&device, &words)?, of_block.len());
+        let parts = upload_u64(&device, &words)?;
+        let blocks = of_block.len();
         Ok(Self { parts, of_block: upload(&device, &of_block)?, device, blocks })
     }
 
@@ -51,7 +53,8 @@ impl Table {
 
     /// `(2)` f64 on the device: the norm of all gradients, and what clipping to `max_norm` multiplies them by.
     fn norm(&self, max_norm: f64) -> Result<Tensor> {
-        let (sums, norm) = (uninit(&self.device, self.blocks, DType::F64)?, uninit(&self.device, 2, DType::F64)?);
+        let sums = uninit(&self.device, self.blocks, DType::F64)?;
+        let norm = uninit(&self.device, 2, DType::F64)?;
         let kernel = self.launch("square_sums_f32")?.tensor(&sums)?;
         // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
         unsafe { kernel.run([self.blocks as u32, 1, 1], THREADS, SHARED) }?;

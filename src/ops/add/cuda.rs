@@ -11,7 +11,8 @@ const THREADS: usize = 256;
 
 /// `a + b` over `a`, bf16 or f32.
 pub(super) fn add(a: Tensor, b: &Tensor) -> Result<Tensor> {
-    let (a, n) = (a.contiguous()?, a.elem_count());
+    let a = a.contiguous()?;
+    let n = a.elem_count();
     let kernel = Launch::new(&device_of(&a)?, FILE, &format!("add_{}", suffix(a.dtype())?))?
         .tensor(&a)?
         .tensor(&b.to_dtype(a.dtype())?.contiguous()?)?

@@ -77,7 +77,8 @@ vectorised! {
 
     /// `(rows, 64)` → `(rows / 2, 64)`: neighbours in a column, the last with 0 if it has none.
     fn pair_rows(block: &[f32], rows: usize, to: &mut [f32]) {
-        let (block, to) = (block.as_chunks::<BLOCK>().0, to.as_chunks_mut::<BLOCK>().0);
+        let block = block.as_chunks::<BLOCK>().0;
+        let to = to.as_chunks_mut::<BLOCK>().0;
         for (u, to) in to.iter_mut().enumerate().take(rows.div_ceil(2)) {
             let low = &block[2 * u];
             let high = if 2 * u + 1 < rows { block[2 * u + 1] } else { [0.0; BLOCK] };

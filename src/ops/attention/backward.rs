@@ -66,7 +66,8 @@ pub(crate) fn backward<P: Arithmetic>(
     let packed: Vec<KeyValues> = pairs(kv_heads).into_par_iter().par_map(|(s, h)| {
         let range = offsets.range(s);
         let head = |x| Head::new(x, [kv_heads, d], h, range.start, range.len());
-        let (keys, values) = (head(saved.k), head(saved.v));
+        let keys = head(saved.k);
+        let values = head(saved.v);
         KeyValues {
             keys: keys.packed::<P>(isa()),
             keys_t: keys.transposed::<P>(isa()),
@@ -77,7 +78,8 @@ pub(crate) fn backward<P: Arithmetic>(
         let range = offsets.range(s);
         let head = |x| Head::new(x, [heads, d], h, range.start, range.len());
         let exact = |x| Head::new(x, [heads, d], h, range.start, range.len());
-        let (out, dout) = (exact(saved.out), exact(saved.exact_dout));
+        let out = exact(saved.out);
+        let dout = exact(saved.exact_dout);
         let delta: Vec<f32> = (0..range.len()).map(|i| dot(out.row(i), dout.row(i))).collect();
         let silent = (0..range.len()).take_while(|&i| dout.row(i).iter().all(|&d| d == 0.0)).count();
         let lse = &saved.lse[h * offsets.total()..][range.clone()];
@@ -95,34 +97,43 @@ fn one_head<P: Arithmetic>(
     scale: f32,
     silent: usize,
 ) -> HeadGradients {
-    let (isa, n, width, depth) = (isa(), q.rows, width(q.d), q.d.div_ceil(P::PER));
-    let (rows_of_q, rows_of_dout) = (q.packed::<P>(isa), dout.packed::<P>(isa));
-    let (q_t, dout_t) = (q.transposed::<P>(isa), dout.transposed::<P>(isa));
+    let isa = isa();
+    let n = q.rows;
+    let width = width(q.d);
+    let depth = q.d.div_ceil(P::PER);
+    let rows_of_q = q.packed::<P>(isa);
+    let rows_of_dout = dout.packed::<P>(isa);
+    let q_t = q.transposed::<P>(isa);
+    let dout_t = dout.transposed::<P>(isa);
     let mut gradients =
         HeadGradients { dq: Packed::zeros(n * width), dk: Packed::zeros(n * width), dv: Packed::zeros(n * width) };
-    let (mut p, mut ds) = (Packed::zeros(BLOCK * BLOCK), Packed::zeros(BLOCK * BLOCK));
+    let mut p = Packed::zeros(BLOCK * BLOCK);
+    let mut ds = Packed::zeros(BLOCK * BLOCK);
     let mut buffer = Packed::zeros(BLOCK * BLOCK / P::PER);
     for key in (0..n).step_by(BLOCK) {
         let keys = BLOCK.min(n - key);
         for first in (key.max(silent / BLOCK * BLOCK)..n).step_by(BLOCK) {
             let rows = BLOCK.min(n - first);
             let scores = |a: &Packed, b: &Packed, to: &mut Packed| {
-                let (a, b) = (&a.get()[first * depth..], &b.get()[key * depth..]);
+                let a = &a.get()[first * depth..];
+                let b = &b.get()[key * depth..];
                 P::by_columns(isa, [rows, depth, BLOCK], a, b, to.get_mut(), false);
             };
             scores(&q_t, &packed.keys_t, &mut p);
             scores(&dout_t, &packed.values_t, &mut ds);
             let diagonal = if key == first { 1 } else { BLOCK };
-            let (p_rows, ds_rows) = (&mut p.get_mut()[..rows * BLOCK], &mut ds.get_mut()[..rows * BLOCK]);
+            let p_rows = &mut p.get_mut()[..rows * BLOCK];
+            let ds_rows = &mut ds.get_mut()[..rows * BLOCK];
             differentiate(p_rows, ds_rows, &lse[first..], &delta[first..], diagonal, scale);
             let mut by_keys = |a: &Packed, b: &Packed, to: &mut Packed| {
-                let (b, to) = (&b.get()[first / P::PER * width..], &mut to.get_mut()[key * width..]);
+                let b = &b.get()[first / P::PER * width..];
+                let to = &mut to.get_mut()[key * width..];
                 P::by_columns(isa, [keys, rows.div_ceil(P::PER), width], P::columns(a, rows, &mut buffer), b, to, true);
             };
             by_keys(&p, &rows_of_dout, &mut gradients.dv);
             by_keys(&ds, &rows_of_q, &mut gradients.dk);
-            let (keys_here, dq) =
-                (&packed.keys.get()[key / P::PER * width..], &mut gradients.dq.get_mut()[first * width..]);
+            let keys_here = &packed.keys.get()[key / P::PER * width..];
+            let dq = &mut gradients.dq.get_mut()[first * width..];
             P::by_rows(isa, [rows, keys.div_ceil(P::PER), width], P::rows(&ds, &mut buffer), keys_here, dq, true);
         }
     }
@@ -139,7 +150,9 @@ vectorised! {
     fn differentiate(p: &mut [f32], ds: &mut [f32], lse: &[f32], delta: &[f32], visible: usize, scale: f32) {
         let rows = p.as_chunks_mut::<BLOCK>().0.iter_mut().zip(ds.as_chunks_mut::<BLOCK>().0);
         for (r, (p, ds)) in rows.enumerate() {
-            let (lse, delta, limit) = (lse[r], delta[r], (visible + r) as i32);
+            let lse = lse[r];
+            let delta = delta[r];
+            let limit = (visible + r) as i32;
             for (c, (p, ds)) in p.iter_mut().zip(ds.iter_mut()).enumerate() {
                 let probability = exp(*p * scale - lse);
                 let probability = if (c as i32) < limit { probability } else { 0.0 };
@@ -153,7 +166,9 @@ vectorised! {
 /// Sets the heads' gradients in place, adding up those that share a kv head.
 fn assemble(gradients: &[HeadGradients], dims: Dims, offsets: &Offsets) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let Dims { heads, kv_heads, d } = dims;
-    let (t, group, width) = (offsets.total(), heads / kv_heads, width(d));
+    let t = offsets.total();
+    let group = heads / kv_heads;
+    let width = width(d);
     let places: Vec<(usize, usize)> =
         offsets.ranges().enumerate().flat_map(|(s, range)| (0..range.len()).map(move |i| (s, i))).collect();
     let write = |[dq, dk, dv]: [&mut [MaybeUninit<f32>]; 3]| {

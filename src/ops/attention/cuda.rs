@@ -71,7 +71,9 @@ pub(super) fn forward(
     [q_offsets, kv_offsets]: [&Offsets; 2],
     scale: f32,
 ) -> Result<(Tensor, Tensor)> {
-    let (device, width, tq) = (device_of(q)?, width(dims.d)?, q_offsets.total());
+    let device = device_of(q)?;
+    let width = width(dims.d)?;
+    let tq = q_offsets.total();
     let out = uninit(&device, (tq, dims.heads, width), DType::BF16)?;
     let lse = uninit(&device, (dims.heads, tq), DType::F32)?;
     let (file, name, threads, more) = forward_kernel(&device)?;
@@ -106,9 +108,12 @@ pub(super) fn backward(
     scale: f32,
 ) -> Result<(Tensor, Tensor, Tensor)> {
     let Dims { heads, kv_heads, d } = dims;
-    let (device, width, t) = (device_of(q)?, width(d)?, offsets.total());
+    let device = device_of(q)?;
+    let width = width(d)?;
+    let t = offsets.total();
     let starts = upload(&device, &offsets.starts())?;
-    let (lse, dout) = (lse.contiguous()?, operand(dout, width)?);
+    let lse = lse.contiguous()?;
+    let dout = operand(dout, width)?;
     let delta = uninit(&device, (heads, t), DType::F32)?;
     let kernel = Launch::new(&device, "attention/backward_delta", &format!("attention_backward_delta_d{width}"))?
         .tensor(&operand(out, width)?)?
@@ -128,8 +133,11 @@ pub(super) fn backward(
         Ok(launch.u32(heads)?.u32(kv_heads)?.u32(t)?.f32(log2_scale(scale)))
     };
     let gradient = |heads: usize| uninit(&device, (t, heads, width), DType::BF16);
-    let (dq, dk, dv) = (gradient(heads)?, gradient(kv_heads)?, gradient(kv_heads)?);
-    let (blocks, sequences) = (blocks(offsets, ROWS), offsets.count() as u32);
+    let dq = gradient(heads)?;
+    let dk = gradient(kv_heads)?;
+    let dv = gradient(kv_heads)?;
+    let blocks = blocks(offsets, ROWS);
+    let sequences = offsets.count() as u32;
     // Keys, values; two steps of q, dout, lse and delta.
     let shared = (2 * ROWS + 4 * STEP) * width * BF16 + 4 * STEP * size_of::<f32>();
     let kernel = launch("backward_kv", &[&dk, &dv], "attention/backward_kv")?;
@@ -156,18 +164,21 @@ pub(super) struct Table {
 
 impl Table {
     pub fn new(step: &PagedBatch<'_>) -> Result<Self> {
-        let (mut words, mut addresses) = (Vec::new(), Vec::new());
+        let mut words = Vec::new();
+        let mut addresses = Vec::new();
         for row in step.rows() {
             words.push(addresses.len() as u64 | (row.len as u64) << 32);
             for block in &row.blocks[..row.len.div_ceil(BLOCK)] {
                 addresses.push(address(block)?);
             }
         }
-        let (count, longest) = (words.len(), step.rows().iter().map(|row| row.len).max().unwrap_or(0));
+        let count = words.len();
+        let longest = step.rows().iter().map(|row| row.len).max().unwrap_or(0);
         words.extend(addresses);
         // One copy to the device; the words there are of 32 bits.
         let table = upload_u64(step.device().as_cuda_device()?, &words)?;
-        let (rows, blocks) = (table.narrow(0, 0, 2 * count)?, table.narrow(0, 2 * count, 2 * (words.len() - count))?);
+        let rows = table.narrow(0, 0, 2 * count)?;
+        let blocks = table.narrow(0, 2 * count, 2 * (words.len() - count))?;
         Ok(Self { rows, blocks, count, longest })
     }
 }
@@ -191,7 +202,10 @@ pub(super) fn decode(
     if layout.dtype != DType::BF16 {
         return Err(Error::run(format!("blocks of keys and values on CUDA are bf16, not {:?}", layout.dtype)));
     }
-    let (device, width, n, chunks) = (device_of(q)?, width(d)?, table.count, table.longest.div_ceil(CHUNK));
+    let device = device_of(q)?;
+    let width = width(d)?;
+    let n = table.count;
+    let chunks = table.longest.div_ceil(CHUNK);
     let partial_o = uninit(&device, (n, heads, chunks, width), DType::F32)?;
     let partial_ml = uninit(&device, (n, heads, chunks, 2), DType::F32)?;
     let out = uninit(&device, (n, heads, width), DType::BF16)?;

@@ -59,7 +59,8 @@ struct SplitBlock {
 
 impl<'a> Plan<'a> {
     pub fn new(rows: &[PagedSequence<'a>]) -> Self {
-        let (mut blocks, mut numbers) = (Vec::new(), HashMap::<TensorId, usize>::new());
+        let mut blocks = Vec::new();
+        let mut numbers = HashMap::<TensorId, usize>::new();
         let mut number = |block: &'a Tensor| {
             *numbers.entry(block.id()).or_insert_with(|| {
                 blocks.push(block);
@@ -70,7 +71,8 @@ impl<'a> Plan<'a> {
             .iter()
             .map(|row| row.blocks.iter().take(row.len.div_ceil(BLOCK)).map(|block| number(block)).collect())
             .collect();
-        let (mut splits, mut of_row) = (Vec::new(), vec![Vec::new(); rows.len()]);
+        let mut splits = Vec::new();
+        let mut of_row = vec![Vec::new(); rows.len()];
         for group in prefix_groups(&numbered) {
             let longest = rows[group.clone()].iter().map(|row| row.len).max().unwrap_or(0);
             for first in (0..longest).step_by(SPLIT) {
@@ -107,7 +109,8 @@ fn split_blocks(blocks: &[Vec<usize>], here: &[usize], lengths: &[usize], first:
         let from = split_blocks.len();
         for (place, (&row, length)) in here.iter().zip(lengths).enumerate().filter(|(_, (_, length))| **length > start)
         {
-            let (block, count) = (blocks[row][(first + start) / BLOCK], BLOCK.min(length - start));
+            let block = blocks[row][(first + start) / BLOCK];
+            let count = BLOCK.min(length - start);
             match split_blocks[from..].last_mut() {
                 Some(split_block)
                     if split_block.places.end == place && (split_block.block, split_block.count) == (block, count) =>
@@ -133,7 +136,8 @@ struct Partial {
 /// block in [`Plan::blocks`].
 pub(crate) fn decode(q: &[f32], keys: &[[Weight<'_>; 2]], plan: &Plan<'_>, dims: Dims, scale: f32) -> Vec<f32> {
     let Dims { heads, kv_heads, d } = dims;
-    let (group, n) = (heads / kv_heads, plan.splits.len());
+    let group = heads / kv_heads;
+    let n = plan.splits.len();
     let partials: Vec<Partial> =
         thread_team::map(kv_heads * n, |i| partial(q, keys, &plan.splits[i % n], i / n, dims, scale));
     let mut out = vec![0.0; plan.of_row.len() * heads * d];
@@ -150,18 +154,21 @@ pub(crate) fn decode(q: &[f32], keys: &[[Weight<'_>; 2]], plan: &Plan<'_>, dims:
 /// Attention of a split's queries to its keys, for one kv head.
 fn partial(q: &[f32], keys: &[[Weight<'_>; 2]], split: &KvSplit, head: usize, dims: Dims, scale: f32) -> Partial {
     let Dims { heads, kv_heads, d } = dims;
-    let (group, at) = (heads / kv_heads, head * BLOCK * d);
+    let group = heads / kv_heads;
+    let at = head * BLOCK * d;
     let mine = |row: usize| &q[(row * heads + head * group) * d..][..group * d];
     let q = split.rows.iter().map(|&row| mine(row)).collect::<Vec<_>>().concat();
     let n = split.lengths.iter().copied().max().unwrap_or(0);
     let queries = split.rows.len() * group;
     let mut scores = vec![0.0; queries * n];
     for (i, SplitBlock { places, block, start, count }) in split.split_blocks.iter().enumerate() {
-        let (q, to) = (&q[places.start * group * d..places.end * group * d], places.start * group * n + start);
+        let q = &q[places.start * group * d..places.end * group * d];
+        let to = places.start * group * n + start;
         let next = split.split_blocks.get(i + 1).map(|next| keys[next.block][0]);
         for first in (0..*count).step_by(LANES) {
             // A head's part of a block is too short for the hardware to foresee what is read next.
-            let (here, few) = (at + first * d, LANES.min(count - first));
+            let here = at + first * d;
+            let few = LANES.min(count - first);
             prefetch(keys[*block][1].from(here), few * d);
             next.inspect(|next| prefetch(next.from(here), few * d));
             score(q, keys[*block][0].from(here), [d, n, few], scale, &mut scores[to + first..]);

@@ -49,7 +49,8 @@ pub(crate) fn forward<P: Arithmetic>(
     scale: f32,
 ) -> (Vec<f32>, Vec<f32>) {
     let Dims { heads, kv_heads, d } = dims;
-    let (tq, group) = (q_offsets.total(), heads / kv_heads);
+    let tq = q_offsets.total();
+    let group = heads / kv_heads;
     let pairs: Vec<(usize, usize)> = (0..kv_offsets.count()).flat_map(|s| (0..kv_heads).map(move |h| (s, h))).collect();
     let packed: Vec<KeyValues> = pairs.into_par_iter().par_map(|(s, h)| {
         let range = kv_offsets.range(s);
@@ -63,9 +64,11 @@ pub(crate) fn forward<P: Arithmetic>(
         })
         .collect();
     let write = |[out, lse]: [&mut [MaybeUninit<f32>]; 2]| {
-        let (out, lse) = (Output::uninit(out).share(), Output::uninit(lse).share());
+        let out = Output::uninit(out).share();
+        let lse = Output::uninit(lse).share();
         tasks.par_iter().with_max_len(1).par_for_each(|task| {
-            let (q_range, kv_range) = (q_offsets.range(task.sequence), kv_offsets.range(task.sequence));
+            let q_range = q_offsets.range(task.sequence);
+            let kv_range = kv_offsets.range(task.sequence);
             let queries = Head::new(q, [heads, d], task.head, q_range.start, q_range.len());
             let packed = &packed[task.sequence * kv_heads + task.head / group];
             let state = block::<P>(queries, packed, task.first, kv_range.len(), scale);
@@ -104,17 +107,22 @@ fn block<P: Arithmetic>(
     kv_len: usize,
     scale: f32,
 ) -> State {
-    let (isa, d) = (isa(), queries.d);
-    let (rows, width, depth) = (BLOCK.min(queries.rows - first), width(d), d.div_ceil(P::PER));
+    let isa = isa();
+    let d = queries.d;
+    let rows = BLOCK.min(queries.rows - first);
+    let width = width(d);
+    let depth = d.div_ceil(P::PER);
     let mut q = Packed::zeros(depth * BLOCK);
     queries.transpose_block::<P>(isa, first, q.get_mut());
     let mut state = State { m: [f32::NEG_INFINITY; BLOCK], l: [0.0; BLOCK], o: Packed::zeros(BLOCK * width) };
-    let (mut scores, mut buffer) = (Packed::zeros(BLOCK * BLOCK), Packed::zeros(BLOCK * BLOCK / P::PER));
+    let mut scores = Packed::zeros(BLOCK * BLOCK);
+    let mut buffer = Packed::zeros(BLOCK * BLOCK / P::PER);
     // Query `first + r` sees the keys before `seen + r`.
     let seen = kv_len - queries.rows + first + 1;
     for key in (0..seen + rows - 1).step_by(BLOCK) {
         let keys = BLOCK.min(seen + rows - 1 - key);
-        let (k, v) = (&packed.keys.get()[key * depth..][..BLOCK * depth], &packed.values.get()[key / P::PER * width..]);
+        let k = &packed.keys.get()[key * depth..][..BLOCK * depth];
+        let v = &packed.values.get()[key / P::PER * width..];
         P::by_columns(isa, [rows, depth, BLOCK], q.get(), k, scores.get_mut(), false);
         online_softmax_step(
             &mut scores.get_mut()[..rows * BLOCK],

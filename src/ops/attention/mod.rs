@@ -53,8 +53,12 @@ pub fn forward(
         return cuda::forward([q, k, v], dims, [q_offsets, kv_offsets], scale);
     }
     let tq = q_offsets.total();
-    let (q, k, v) = (operand(q)?, operand(k)?, operand(v)?);
-    let (q, k, v) = (View::of(&q)?, View::of(&k)?, View::of(&v)?);
+    let q = operand(q)?;
+    let k = operand(k)?;
+    let v = operand(v)?;
+    let q = View::of(&q)?;
+    let k = View::of(&k)?;
+    let v = View::of(&v)?;
     let (out, lse) = match [q.weight()?, k.weight()?, v.weight()?] {
         [Weight::F32(q), Weight::F32(k), Weight::F32(v)] => {
             forward::forward::<AsF32<f32>>(q, k, v, dims, q_offsets, kv_offsets, scale)
@@ -85,11 +89,17 @@ pub fn backward(
         return cuda::backward([q, k, v, out, lse, dout], dims, offsets, scale);
     }
     let t = offsets.total();
-    let (q, k, v) = (operand(q)?, operand(k)?, operand(v)?);
-    let (out, lse, dout) = (out.contiguous()?, lse.contiguous()?, dout.contiguous()?);
+    let q = operand(q)?;
+    let k = operand(k)?;
+    let v = operand(v)?;
+    let out = out.contiguous()?;
+    let lse = lse.contiguous()?;
+    let dout = dout.contiguous()?;
     let views = [View::of(&q)?, View::of(&k)?, View::of(&v)?, View::of(&out)?, View::of(&lse)?, View::of(&dout)?];
     let [q, k, v, out, lse, dout] = &views;
-    let (out, lse, exact_dout) = (out.f32()?, lse.f32()?, dout.f32()?);
+    let out = out.f32()?;
+    let lse = lse.f32()?;
+    let exact_dout = dout.f32()?;
     let (dq, dk, dv) = match [q.weight()?, k.weight()?, v.weight()?] {
         [Weight::F32(q), Weight::F32(k), Weight::F32(v)] => {
             let saved = backward::Saved { q, k, v, dout: exact_dout, out, lse, exact_dout };
@@ -146,7 +156,8 @@ impl<'a> Decoding<'a> {
     /// `q (rows, heads, d)` f32 (on CUDA bf16 too) → as much, f32 (on CUDA of the queries' type). On a CPU keys and
     /// values in bf16 are widened as they are read: products and sums are f32.
     pub fn attend(&self, q: &Tensor, layer: usize, scale: f32) -> Result<Tensor> {
-        let ((rows, heads, d), layout) = (q.dims3()?, self.step.layout());
+        let (rows, heads, d) = q.dims3()?;
+        let layout = self.step.layout();
         let dims = Dims { heads, kv_heads: layout.kv_heads, d };
         let fits = rows == self.step.rows().len() && heads % layout.kv_heads == 0 && layer < layout.layers;
         if !fits || kv_store::width(d, self.step.device()) != layout.width {
@@ -180,7 +191,8 @@ pub fn decode(q: &Tensor, rows: Vec<PagedSequence<'_>>, scale: f32) -> Result<Te
 }
 
 fn check(q: &Tensor, k: &Tensor, v: &Tensor, q_offsets: &Offsets, kv_offsets: &Offsets) -> Result<Dims> {
-    let ((tq, heads, d), (tk, kv_heads, d_k)) = (q.dims3()?, k.dims3()?);
+    let (tq, heads, d) = q.dims3()?;
+    let (tk, kv_heads, d_k) = k.dims3()?;
     let fits = d == d_k
         && v.dims() == k.dims()
         && kv_heads > 0

@@ -35,13 +35,15 @@ fn pv_fixed<T: Element, const D: usize, const G: usize>(
 ) {
     for first in (0..count).step_by(KEYS_IN_L1) {
         let keys = KEYS_IN_L1.min(count - first);
-        let (v, sizes) = (&v[first * d..], [d, n, keys]);
+        let v = &v[first * d..];
+        let sizes = [d, n, keys];
         if count - first > keys {
             prefetch::<L1, _>(v[keys * d..].as_ptr(), KEYS_IN_L1.min(count - first - keys) * d);
         }
         let mut g = 0;
         while g * D < o.len() {
-            let (weights, o) = (&weights[g * n + first..], &mut o[g * D..]);
+            let weights = &weights[g * n + first..];
+            let o = &mut o[g * D..];
             g += match o.len() / D {
                 4.. if G == 4 => pv_heads::<T, D, 4>(weights, v, sizes, o),
                 3 if G == 4 => pv_heads::<T, D, 3>(weights, v, sizes, o),

@@ -51,7 +51,8 @@ fn each<T: Element>(q: &[f32], k: &[T], [d, n, count]: [usize; 3], scale: f32, s
     for j in 0..count {
         let key = &k[j * d..][..d];
         for (g, q) in q.chunks_exact(d).enumerate() {
-            let ((q, q_rest), (key, key_rest)) = (q.as_chunks::<LANES>(), key.as_chunks::<LANES>());
+            let (q, q_rest) = q.as_chunks::<LANES>();
+            let (key, key_rest) = key.as_chunks::<LANES>();
             let mut lanes = [0.0; LANES];
             for (q, key) in q.iter().zip(key) {
                 for l in 0..LANES {

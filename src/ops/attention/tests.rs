@@ -66,8 +66,10 @@ fn forward_and_backward_equal_an_f64_reference() {
         let lengths = [1, 63, 64, 65, 0, 150];
         let offsets = Offsets::from_lengths(&lengths);
         let t = offsets.total();
-        let (q, dout) = (random_tensor(1, &[t, heads, d]), random_tensor(2, &[t, heads, d]));
-        let (k, v) = (random_tensor(3, &[t, kv_heads, d]), random_tensor(4, &[t, kv_heads, d]));
+        let q = random_tensor(1, &[t, heads, d]);
+        let dout = random_tensor(2, &[t, heads, d]);
+        let k = random_tensor(3, &[t, kv_heads, d]);
+        let v = random_tensor(4, &[t, kv_heads, d]);
         let scale = 1.0 / (d as f32).sqrt();
         let (out, lse) = forward(&q, &k, &v, &offsets, &offsets, scale).unwrap();
         let (dq, dk, dv) = backward(&q, &k, &v, &out, &lse, &dout, &offsets, scale).unwrap();
@@ -122,8 +124,10 @@ fn check_bf16() {
         let offsets = Offsets::from_lengths(&[1, 63, 65, 150]);
         let t = offsets.total();
         let half = |seed: u64, heads: usize| to_bf16(&random_tensor(seed, &[t, heads, d])).unwrap();
-        let (q, k, v, dout) =
-            (half(1, heads), half(3, kv_heads), half(4, kv_heads), half(2, heads).to_dtype(DType::F32).unwrap());
+        let q = half(1, heads);
+        let k = half(3, kv_heads);
+        let v = half(4, kv_heads);
+        let dout = half(2, heads).to_dtype(DType::F32).unwrap();
         let scale = 1.0 / (d as f32).sqrt();
         let run = |first: usize, n: usize, offsets: &Offsets| -> Vec<Tensor> {
             let part = |x: &Tensor| x.narrow(0, first, n).unwrap();
@@ -149,13 +153,13 @@ fn check_bf16() {
 /// Central differences of `L = Σ out ⊙ dout` in f64, through the reference's forward pass.
 #[test]
 fn the_reference_gradient_is_the_slope() {
-    let (dims, n, scale) = (Dims { heads: 2, kv_heads: 1, d: 8 }, 5, 0.4);
+    let dims = Dims { heads: 2, kv_heads: 1, d: 8 };
+    let n = 5;
+    let scale = 0.4;
     let q = values(&random_tensor(1, &[n, 2, 8]));
-    let (k, v, dout) = (
-        values(&random_tensor(2, &[n, 1, 8])),
-        values(&random_tensor(3, &[n, 1, 8])),
-        values(&random_tensor(4, &[n, 2, 8])),
-    );
+    let k = values(&random_tensor(2, &[n, 1, 8]));
+    let v = values(&random_tensor(3, &[n, 1, 8]));
+    let dout = values(&random_tensor(4, &[n, 2, 8]));
     let loss = |q: &[f32], k: &[f32], v: &[f32]| -> f64 {
         reference(q, k, v, &dout, dims, [n, n], scale).out.iter().zip(&dout).map(|(o, d)| o * f64::from(*d)).sum()
     };
@@ -177,8 +181,9 @@ fn a_prefill_after_a_cached_prefix_equals_the_whole_to_the_bit() {
     let Dims { heads, kv_heads, d } = SHAPES[0];
     let n = 200;
     let whole = Offsets::from_lengths(&[n]);
-    let (q, k, v) =
-        (random_tensor(1, &[n, heads, d]), random_tensor(2, &[n, kv_heads, d]), random_tensor(3, &[n, kv_heads, d]));
+    let q = random_tensor(1, &[n, heads, d]);
+    let k = random_tensor(2, &[n, kv_heads, d]);
+    let v = random_tensor(3, &[n, kv_heads, d]);
     let out = values(&forward(&q, &k, &v, &whole, &whole, 0.125).unwrap().0);
     for past in [1, 63, 64, 65, 130, 199] {
         let tail =
@@ -195,11 +200,16 @@ fn bits_depend_neither_on_batch_nor_threads_nor_instruction_set() {
         let Dims { heads, kv_heads, d } = dims;
         let offsets = Offsets::from_lengths(&[70, 129, 3]);
         let t = offsets.total();
-        let (q, dout) = (random_tensor(1, &[t, heads, d]), random_tensor(2, &[t, heads, d]));
-        let (k, v) = (random_tensor(3, &[t, kv_heads, d]), random_tensor(4, &[t, kv_heads, d]));
+        let q = random_tensor(1, &[t, heads, d]);
+        let dout = random_tensor(2, &[t, heads, d]);
+        let k = random_tensor(3, &[t, kv_heads, d]);
+        let v = random_tensor(4, &[t, kv_heads, d]);
         let run = |first: usize, n: usize, offsets: &Offsets| -> Vec<Vec<f32>> {
             let part = |x: &Tensor| x.narrow(0, first, n).unwrap();
-            let (q, k, v, dout) = (part(&q), part(&k), part(&v), part(&dout));
+            let q = part(&q);
+            let k = part(&k);
+            let v = part(&v);
+            let dout = part(&dout);
             let (out, lse) = forward(&q, &k, &v, offsets, offsets, 0.2).unwrap();
             let (dq, dk, dv) = backward(&q, &k, &v, &out, &lse, &dout, offsets, 0.2).unwrap();
             [out, dq, dk, dv].iter().map(values).collect()
@@ -228,7 +238,8 @@ fn decode_equals_the_reference_whatever_is_shared_and_the_batch() {
             let q = random_tensor(1, &[3, heads, d]);
             let cached = |seed| random_tensor(seed, &[length, kv_heads, d]).to_dtype(dtype).unwrap();
             let wide = |x: &Tensor| values(&x.to_dtype(DType::F32).unwrap());
-            let (k, v) = (cached(2), cached(3));
+            let k = cached(2);
+            let v = cached(3);
             let scale = 1.0 / (d as f32).sqrt();
             let blocks = blocks_of(&k, &v).unwrap();
             let out =
@@ -280,7 +291,8 @@ fn rows_that_share_blocks_have_the_bits_of_each_alone() {
 
 #[test]
 fn shapes_that_do_not_fit_are_refused() {
-    let (q, k) = (random_tensor(1, &[3, 4, 8]), random_tensor(2, &[3, 3, 8]));
+    let q = random_tensor(1, &[3, 4, 8]);
+    let k = random_tensor(2, &[3, 3, 8]);
     let offsets = Offsets::from_lengths(&[3]);
     assert!(forward(&q, &k, &k, &offsets, &offsets, 1.0).is_err());
     assert!(forward(&q, &q, &k, &offsets, &offsets, 1.0).is_err());

@@ -98,6 +98,7 @@ fn fold_quarters(a: __m512, b: __m512) -> __m512 {
 #[target_feature(enable = "avx512f")]
 #[inline]
 fn fold_pairs(a: __m512, b: __m512) -> __m512 {
-    let (a, b) = (_mm512_castps_pd(a), _mm512_castps_pd(b));
+    let a = _mm512_castps_pd(a);
+    let b = _mm512_castps_pd(b);
     _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)))
 }

@@ -49,7 +49,8 @@ impl<T, R: Send + Sync, F: Fn(&mut dyn Iterator<Item = T>) -> R + Sync> Producer
         if count <= 1 {
             return vec![body(&mut producer.into_iter())];
         }
-        let (mut pieces, mut rest) = (Vec::with_capacity(count), producer);
+        let mut pieces = Vec::with_capacity(count);
+        let mut rest = producer;
         for i in 1..count {
             let (piece, behind) = rest.split_at(length * i / count - length * (i - 1) / count);
             pieces.push(Mutex::new(Some(piece)));

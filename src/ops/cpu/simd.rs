@@ -64,7 +64,8 @@ pub(crate) fn has_bf16_tiles() -> bool {
     }
     has_bf16_products()
         && *GRANTED.get_or_init(|| {
-            let (bf16, tile) = (1 << 22, 1 << 24);
+            let bf16 = 1 << 22;
+            let tile = 1 << 24;
             // Leaf 7 is there wherever AVX-512 is.
             let has = __cpuid_count(7, 0).edx & (bf16 | tile) == bf16 | tile;
             // SAFETY: the call takes two numbers and touches no memory of ours.

@@ -25,7 +25,8 @@ fn words(values: &[f32]) -> Vec<u32> {
 }
 
 pub(super) fn forward(logits: &Tensor, targets: &[u32]) -> Result<(Vec<f32>, Vec<f32>)> {
-    let ((n, vocab), device) = (logits.dims2()?, device_of(logits)?);
+    let (n, vocab) = logits.dims2()?;
+    let device = device_of(logits)?;
     // Losses, then log-sum-exps: one copy to the host.
     let both = uninit(&device, (2, n), DType::F32)?;
     let kernel = launch(logits, "forward")?
@@ -42,7 +43,8 @@ pub(super) fn forward(logits: &Tensor, targets: &[u32]) -> Result<(Vec<f32>, Vec
 }
 
 pub(super) fn backward(logits: Tensor, targets: &[u32], lse: &[f32], scales: &[f32]) -> Result<Tensor> {
-    let ((n, vocab), device) = (logits.dims2()?, device_of(&logits)?);
+    let (n, vocab) = logits.dims2()?;
+    let device = device_of(&logits)?;
     let logits = logits.contiguous()?;
     let kernel = launch(&logits, "backward")?
         .tensor(&logits)?
@@ -56,7 +58,8 @@ pub(super) fn backward(logits: Tensor, targets: &[u32], lse: &[f32], scales: &[f
 }
 
 pub(super) fn in_place(logits: Tensor, targets: &[u32], scales: &[f32]) -> Result<(Vec<f32>, Tensor)> {
-    let ((n, vocab), device) = (logits.dims2()?, device_of(&logits)?);
+    let (n, vocab) = logits.dims2()?;
+    let device = device_of(&logits)?;
     let logits = logits.contiguous()?;
     let losses = uninit(&device, n, DType::F32)?;
     let kernel = launch(&logits, "in_place")?

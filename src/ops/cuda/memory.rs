@@ -35,7 +35,8 @@ pub(crate) fn address_of_rows(tensor: &Tensor) -> Result<(u64, usize)> {
 }
 
 fn not_for_kernels(tensor: &Tensor) -> Error {
-    let (dims, device) = (tensor.dims(), tensor.device());
+    let dims = tensor.dims();
+    let device = tensor.device();
     Error::run(format!("a kernel needs contiguous tensors on its device, not {dims:?} on {device:?}"))
 }
 

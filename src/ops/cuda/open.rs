@@ -128,7 +128,8 @@ mod found {
         // SAFETY: `version` is a valid place for an int, and this function may be called before cuInit.
         let asked = unsafe { driver::sys::cuDriverGetVersion(&mut version) };
         if asked != CUresult::CUDA_SUCCESS || version < CUDA_VERSION {
-            let (major, minor) = (version / 1000, version % 1000 / 10);
+            let major = version / 1000;
+            let minor = version % 1000 / 10;
             return Err(Error::resources(format!("the NVIDIA driver knows CUDA {major}.{minor}, clsgen needs 13.0"))
                 .hint(format!("install driver 580 or newer, or {CPU_HINT}")));
         }

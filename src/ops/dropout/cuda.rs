@@ -11,7 +11,8 @@ use crate::ops::cuda::{Launch, blocks, device_of, suffix, uninit, upload, upload
 const THREADS: usize = 256;
 
 pub(super) fn forward(x: &Tensor, key: &DropoutKey, offsets: &Offsets) -> Result<Tensor> {
-    let ((m, width), device) = (x.dims2()?, device_of(x)?);
+    let (m, width) = x.dims2()?;
+    let device = device_of(x)?;
     let y = uninit(&device, (m, width), x.dtype())?;
     let longest = offsets.ranges().map(|range| range.len()).max().unwrap_or(0);
     let kernel = Launch::new(&device, "dropout/kernels", &format!("dropout_{}", suffix(x.dtype())?))?

@@ -13,7 +13,8 @@ const THREADS: u32 = 256;
 
 /// In the table's type.
 pub(super) fn forward(weight: &Tensor, ids: &[u32]) -> Result<Tensor> {
-    let (device, hidden) = (device_of(weight)?, weight.dim(1)?);
+    let device = device_of(weight)?;
+    let hidden = weight.dim(1)?;
     let y = uninit(&device, (ids.len(), hidden), weight.dtype())?;
     let kernel = Launch::new(&device, FILE, &format!("embedding_forward_{}", suffix(weight.dtype())?))?
         .tensor(&weight.contiguous()?)?
@@ -27,7 +28,8 @@ pub(super) fn forward(weight: &Tensor, ids: &[u32]) -> Result<Tensor> {
 
 /// f32.
 pub(super) fn backward(vocab: usize, ids: &[u32], dy: &Tensor) -> Result<Tensor> {
-    let (device, hidden) = (device_of(dy)?, dy.dim(1)?);
+    let device = device_of(dy)?;
+    let hidden = dy.dim(1)?;
     let mut rows_of: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for (row, &id) in ids.iter().enumerate() {
         rows_of.entry(id).or_default().push(row as u32);

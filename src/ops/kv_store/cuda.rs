@@ -37,10 +37,12 @@ pub(super) fn store(step: &PagedBatch<'_>, layer: usize, k: &Tensor, v: &Tensor)
 }
 
 pub(super) fn gather(step: &PagedBatch<'_>, layer: usize, d: usize) -> Result<(Tensor, Tensor)> {
-    let (device, kv_heads) = (device_of(step.rows[0].blocks[0])?, step.layout.kv_heads);
+    let device = device_of(step.rows[0].blocks[0])?;
+    let kv_heads = step.layout.kv_heads;
     let tokens = step.rows.iter().map(|row| row.len).sum::<usize>();
     let out = || uninit(&device, (tokens, kv_heads, d), DType::BF16);
-    let (k, v) = (out()?, out()?);
+    let k = out()?;
+    let v = out()?;
     let kernel = Launch::new(&device, FILE, "kv_gather")?
         .tensor(&k)?
         .tensor(&v)?

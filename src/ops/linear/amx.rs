@@ -83,7 +83,8 @@ unsafe fn pack_left(a: &[f32], stride: usize, rows: usize, steps: [usize; 2], to
     for (group, to) in to.chunks_exact_mut(GROUP).enumerate() {
         let first = steps[0] + group * DEPTH;
         let there = DEPTH.min(steps[1] - first);
-        let (low, high) = (mask(there), mask(there.saturating_sub(16)));
+        let low = mask(there);
+        let high = mask(there.saturating_sub(16));
         for (row, to) in to.chunks_exact_mut(DEPTH / 2).enumerate() {
             // SAFETY: the masks leave out what lies beyond the row; `to` is one row of the group, 64 bytes.
             unsafe {
@@ -188,7 +189,8 @@ impl Tiles {
     #[inline]
     unsafe fn accumulate(&self, a: &[f32], b: &[f32], c: *mut f32, ldc: usize, add: bool) {
         debug_assert!(a.len() == b.len() && a.len().is_multiple_of(GROUP));
-        let (stride, below) = (4 * ldc, c.wrapping_add(16 * ldc));
+        let stride = 4 * ldc;
+        let below = c.wrapping_add(16 * ldc);
         // SAFETY: `a` and `b` hold a whole number of groups of 2048 bytes, read in turn; `c` is the caller's; only tile
         // registers change, which Rust code never uses.
         unsafe {

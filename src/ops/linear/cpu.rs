@@ -52,7 +52,8 @@ pub(crate) fn x_wt<'w, 'y>(
     each: impl IntoIterator<Item = Rhs<'y, Weight<'w>>>,
     add: bool,
 ) {
-    let (mut wide, mut halves) = (Vec::new(), Vec::new());
+    let mut wide = Vec::new();
+    let mut halves = Vec::new();
     for Rhs { w, n, y } in each {
         match w {
             Weight::F32(w) => wide.push(Rhs { w: Operand::Transposed(w), n, y }),
@@ -124,7 +125,8 @@ fn products<A: Packing, B: Packing>(
         }
     }
     let columns = outputs.iter().map(|(_, n, _)| n).sum();
-    let (isa, parallel) = (isa(), m * columns * k > SMALL);
+    let isa = isa();
+    let parallel = m * columns * k > SMALL;
     let tiles_of =
         |n| if parallel { output_tiles(m, n, columns, MR) } else { vec![OutputTile { rows: 0..m, columns: 0..n }] };
     let tasks: Vec<_> = outputs
@@ -189,7 +191,8 @@ fn pack_left<A: Packing>(
     steps: [usize; 2],
     to: &mut [f32],
 ) {
-    let (rows, length) = (MR.min(m - first), steps[1] - steps[0]);
+    let rows = MR.min(m - first);
+    let length = steps[1] - steps[0];
     match a {
         Operand::Plain(a) => transpose::<A>(isa, &a[first * k + steps[0]..], k, [rows, length], to, MR),
         Operand::Transposed(a) => {

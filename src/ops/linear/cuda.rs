@@ -41,7 +41,8 @@ impl Factors {
 
 /// `x (m, k)`, `weight (n, k)` → `(m, n)`.
 pub(super) fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let (m, n) = (x.dim(0)?, weight.dim(0)?);
+    let m = x.dim(0)?;
+    let n = weight.dim(0)?;
     let y = uninit(&device_of(x)?, (m, n), x.dtype())?;
     product((x, As::Plain), (weight, As::Transposed), &y, Factors::ONE)?;
     if let Some(bias) = bias {
@@ -56,7 +57,8 @@ pub(super) fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Res
 /// `x (m, k)`, each `weight (nᵢ, k)` → `scale · x·weightᵀ`: one product with all weights, one below the other.
 /// Each result is a strip of columns of the product's, `(m, nᵢ)` and not contiguous.
 pub(super) fn scaled_each<const N: usize>(x: &Tensor, weights: [&Tensor; N], scale: f64) -> Result<[Tensor; N]> {
-    let (device, (m, k)) = (device_of(x)?, x.dims2()?);
+    let device = device_of(x)?;
+    let (m, k) = x.dims2()?;
     let rows: [usize; N] = array(weights.iter().map(|weight| Ok(weight.dim(0)?)))?;
     let starts: [usize; N] = std::array::from_fn(|i| rows[..i].iter().sum());
     let n: usize = rows.iter().sum();
@@ -107,8 +109,11 @@ pub(super) fn backward_weight(dy: &Tensor, x: &Tensor) -> Result<Tensor> {
 /// `c (m, n) = alpha a·b + beta c`. Operands may be strips of columns of wider matrices; `c` is contiguous.
 fn product((a, a_as): (&Tensor, As), (b, b_as): (&Tensor, As), c: &Tensor, factors: Factors) -> Result<()> {
     let operands = operand_type(a, b);
-    let (a, b) = (by_rows(&cast(a, operands)?)?, by_rows(&cast(b, operands)?)?);
-    let ((a_rows, a_columns), (b_rows, b_columns), (m, n)) = (a.dims2()?, b.dims2()?, c.dims2()?);
+    let a = by_rows(&cast(a, operands)?)?;
+    let b = by_rows(&cast(b, operands)?)?;
+    let (a_rows, a_columns) = a.dims2()?;
+    let (b_rows, b_columns) = b.dims2()?;
+    let (m, n) = c.dims2()?;
     let k = if a_as == As::Plain { a_columns } else { a_rows };
     let inner = if b_as == As::Plain { b_rows } else { b_columns };
     if k != inner {
@@ -128,7 +133,8 @@ fn product((a, a_as): (&Tensor, As), (b, b_as): (&Tensor, As), c: &Tensor, facto
     let device = device_of(c)?;
     let blas = device.cublas_handle();
     device.cuda_stream().context().bind_to_thread().w()?;
-    let ((a_address, a_stride), (b_address, b_stride)) = (address_of_rows(&a)?, address_of_rows(&b)?);
+    let (a_address, a_stride) = address_of_rows(&a)?;
+    let (b_address, b_stride) = address_of_rows(&b)?;
     // SAFETY: a, b and c are on the device of the handle and live until the call has put the product into the device's
     // one stream; their rows are whole and as far apart as the leading dimensions say, of the types named; the factors
     // are f32 as the compute type wants.

@@ -63,7 +63,9 @@ pub(crate) unsafe fn tile<const PAIRS: bool, const RS: usize, const CS: usize>(
             Isa::Avx2 => {
                 for r in (0..rows).step_by(6) {
                     for j in (0..NR).step_by(16) {
-                        let (a, b, c) = (a.add(r * RS), b.add(j), c.add(r * ldc + j));
+                        let a = a.add(r * RS);
+                        let b = b.add(j);
+                        let c = c.add(r * ldc + j);
                         with_rows!((rows - r).min(6), 1 2 3 4 5 6; avx2(k, a, b, ldb, c, ldc, add));
                     }
                 }
@@ -128,7 +130,8 @@ unsafe fn avx512<const R: usize, const RS: usize, const CS: usize>(
     // SAFETY: rows below R, steps below k and columns below 32 are within the caller's operands.
     unsafe {
         for _ in 0..k {
-            let (b0, b1) = (_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16)));
+            let b0 = _mm512_loadu_ps(b);
+            let b1 = _mm512_loadu_ps(b.add(16));
             for (r, sums) in sums.iter_mut().enumerate() {
                 let x = _mm512_set1_ps(*a.add(r * RS));
                 sums[0] = _mm512_fmadd_ps(x, b0, sums[0]);
@@ -161,7 +164,8 @@ unsafe fn avx512_pairs<const R: usize, const RS: usize, const CS: usize>(
     unsafe {
         let pairs = |x: __m512i| std::mem::transmute::<__m512i, __m512bh>(x);
         for _ in 0..k {
-            let (b0, b1) = (pairs(_mm512_loadu_si512(b.cast())), pairs(_mm512_loadu_si512(b.add(16).cast())));
+            let b0 = pairs(_mm512_loadu_si512(b.cast()));
+            let b1 = pairs(_mm512_loadu_si512(b.add(16).cast()));
             for (r, sums) in sums.iter_mut().enumerate() {
                 let x = pairs(_mm512_set1_epi32((*a.add(r * RS)).to_bits() as i32));
                 sums[0] = _mm512_dpbf16_ps(sums[0], x, b0);
@@ -213,7 +217,8 @@ unsafe fn avx2<const R: usize, const RS: usize, const CS: usize>(
     // SAFETY: rows below R, steps below k and columns below 16 are within the caller's operands.
     unsafe {
         for _ in 0..k {
-            let (b0, b1) = (_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8)));
+            let b0 = _mm256_loadu_ps(b);
+            let b1 = _mm256_loadu_ps(b.add(8));
             for (r, sums) in sums.iter_mut().enumerate() {
                 let x = _mm256_set1_ps(*a.add(r * RS));
                 sums[0] = _mm256_fmadd_ps(x, b0, sums[0]);
@@ -241,7 +246,8 @@ unsafe fn portable<const CS: usize>(k: usize, a: *const f32, b: *const f32, ldb:
     // SAFETY: steps below k and columns below 32 are within the caller's operands.
     unsafe {
         for p in 0..k {
-            let (x, b) = (*a.add(p * CS), std::slice::from_raw_parts(b.add(p * ldb), NR));
+            let x = *a.add(p * CS);
+            let b = std::slice::from_raw_parts(b.add(p * ldb), NR);
             sums.iter_mut().zip(b).for_each(|(sum, &b)| *sum = x.mul_add(b, *sum));
         }
         for (j, sum) in sums.into_iter().enumerate() {

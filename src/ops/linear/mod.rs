@@ -105,15 +105,19 @@ pub(crate) fn array<T, const N: usize>(results: impl Iterator<Item = Result<T>>)
 
 /// `dy (m, out)`, `weight (out, in)` → `dx (m, in) = dy·W`.
 pub fn backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    let ((m, k), (k_w, n)) = (dy.dims2()?, weight.dims2()?);
+    let (m, k) = dy.dims2()?;
+    let (k_w, n) = weight.dims2()?;
     check("linear::backward_input", k == k_w, dy, weight)?;
     #[cfg(feature = "cuda")]
     if dy.device().is_cuda() {
         return cuda::backward_input(dy, weight, 1.0);
     }
-    let (dy, w) = (dy.contiguous()?, weight.contiguous()?);
-    let (dy, w) = (View::of(&dy)?, View::of(&w)?);
-    let (dy, w) = (dy.f32()?, w.weight()?);
+    let dy = dy.contiguous()?;
+    let w = weight.contiguous()?;
+    let dy = View::of(&dy)?;
+    let w = View::of(&w)?;
+    let dy = dy.f32()?;
+    let w = w.weight()?;
     // SAFETY: a product writes every element.
     let [dx] = unsafe { init_with([m * n], |[dx]| cpu::dy_w(dy, w, [m, k, n], Output::uninit(dx), false)) };
     tensor(dx, (m, n))
@@ -122,7 +126,8 @@ pub fn backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
 /// `y += x·Wᵀ` in place, `y (m, out)`: what a LoRA adapter adds. Every handle that shares `y`'s storage sees the
 /// change.
 pub fn add_forward(y: Tensor, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    let ((m, k), (n, k_w)) = (x.dims2()?, weight.dims2()?);
+    let (m, k) = x.dims2()?;
+    let (n, k_w) = weight.dims2()?;
     check("linear::add_forward", k == k_w && y.dims() == [m, n], x, weight)?;
     #[cfg(feature = "cuda")]
     if y.device().is_cuda() {
@@ -134,7 +139,8 @@ pub fn add_forward(y: Tensor, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
 /// `dx += dy·W` in place, `dx (m, in)`: accumulates the gradient where `x` feeds several projections. Every handle
 /// that shares `dx`'s storage sees the change.
 pub fn add_backward_input(dx: Tensor, dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    let ((m, k), (k_w, n)) = (dy.dims2()?, weight.dims2()?);
+    let (m, k) = dy.dims2()?;
+    let (k_w, n) = weight.dims2()?;
     check("linear::add_backward_input", k == k_w && dx.dims() == [m, n], dy, weight)?;
     #[cfg(feature = "cuda")]
     if dx.device().is_cuda() {
@@ -149,9 +155,12 @@ fn add_product(
     weight: &Tensor,
     product: impl FnOnce(&[f32], Weight<'_>, Output<'_>),
 ) -> Result<Tensor> {
-    let (x, w) = (x.contiguous()?, weight.contiguous()?);
-    let (x, w) = (View::of(&x)?, View::of(&w)?);
-    let (x, w) = (x.f32()?, w.weight()?);
+    let x = x.contiguous()?;
+    let w = weight.contiguous()?;
+    let x = View::of(&x)?;
+    let w = View::of(&w)?;
+    let x = x.f32()?;
+    let w = w.weight()?;
     update_f32(&y, |y| {
         product(x, w, Output::initialised(y));
         Ok(())
@@ -161,15 +170,19 @@ fn add_product(
 
 /// `dy (m, out)`, `x (m, in)` → `dW (out, in) = dyᵀ·x`, in f32.
 pub fn backward_weight(dy: &Tensor, x: &Tensor) -> Result<Tensor> {
-    let ((k, m), (k_x, n)) = (dy.dims2()?, x.dims2()?);
+    let (k, m) = dy.dims2()?;
+    let (k_x, n) = x.dims2()?;
     check("linear::backward_weight", k == k_x, dy, x)?;
     #[cfg(feature = "cuda")]
     if dy.device().is_cuda() {
         return cuda::backward_weight(dy, x);
     }
-    let (dy, x) = (dy.contiguous()?, x.contiguous()?);
-    let (dy, x) = (View::of(&dy)?, View::of(&x)?);
-    let (dy, x) = (dy.f32()?, x.f32()?);
+    let dy = dy.contiguous()?;
+    let x = x.contiguous()?;
+    let dy = View::of(&dy)?;
+    let x = View::of(&x)?;
+    let dy = dy.f32()?;
+    let x = x.f32()?;
     // SAFETY: a product writes every element.
     let [dw] = unsafe { init_with([m * n], |[dw]| cpu::dyt_x(dy, x, [m, k, n], Output::uninit(dw))) };
     tensor(dw, (m, n))

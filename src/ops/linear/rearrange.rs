@@ -31,7 +31,8 @@ pub(crate) fn transpose<P: Packing>(
     if isa == Isa::Avx512 {
         for r in (0..width).step_by(16) {
             for u in (0..units).step_by(16) {
-                let (height, written) = (rows.saturating_sub(r).min(16), (width - r).min(16));
+                let height = rows.saturating_sub(r).min(16);
+                let written = (width - r).min(16);
                 // SAFETY: AVX-512 was detected; the assertion above covers the tile's source and destination.
                 unsafe {
                     let from = from.as_ptr().wrapping_add(r * stride + u * P::PER);
@@ -110,7 +111,10 @@ unsafe fn tile16<P: Packing>(
 #[inline]
 fn transpose16(x: [__m512; 16]) -> [__m512; 16] {
     let zero = _mm512_setzero_ps();
-    let (mut t, mut u, mut v, mut w) = ([zero; 16], [zero; 16], [zero; 16], [zero; 16]);
+    let mut t = [zero; 16];
+    let mut u = [zero; 16];
+    let mut v = [zero; 16];
+    let mut w = [zero; 16];
     for i in 0..8 {
         t[2 * i] = _mm512_unpacklo_ps(x[2 * i], x[2 * i + 1]);
         t[2 * i + 1] = _mm512_unpackhi_ps(x[2 * i], x[2 * i + 1]);
@@ -118,7 +122,8 @@ fn transpose16(x: [__m512; 16]) -> [__m512; 16] {
     // u[4g + j]: 128-bit block b holds column 4b + j of rows 4g..4g+4.
     for g in 0..4 {
         for j in 0..2 {
-            let (low, high) = (_mm512_castps_pd(t[4 * g + j]), _mm512_castps_pd(t[4 * g + 2 + j]));
+            let low = _mm512_castps_pd(t[4 * g + j]);
+            let high = _mm512_castps_pd(t[4 * g + 2 + j]);
             u[4 * g + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
             u[4 * g + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
         }
@@ -193,7 +198,8 @@ fn copy_rows_plainly<P: Packing>(
             if there == P::PER {
                 // Of a fixed length, so that a row of a panel is a few vectors and no call.
                 let (filled, filled_rest) = filled.as_chunks_mut::<NR>();
-                let ((low, low_rest), (high, high_rest)) = (low.as_chunks::<NR>(), high.as_chunks::<NR>());
+                let (low, low_rest) = low.as_chunks::<NR>();
+                let (high, high_rest) = high.as_chunks::<NR>();
                 for (to, (low, high)) in filled.iter_mut().zip(low.iter().zip(high)) {
                     (0..NR).for_each(|i| to[i] = P::unit([low[i], high[i]], P::PER));
                 }
@@ -228,8 +234,8 @@ mod tests {
                 transpose::<AsF32<f32>>(isa, &from, stride, [rows, cols], &mut to, width);
                 let mut to_half = vec![-1.0; cols * width];
                 transpose::<AsF32<bf16>>(isa, &halves, stride, [rows, cols], &mut to_half, width);
-                let (mut pairs, mut rounded) =
-                    (vec![-1.0; cols.div_ceil(2) * width], vec![-1.0; cols.div_ceil(2) * width]);
+                let mut pairs = vec![-1.0; cols.div_ceil(2) * width];
+                let mut rounded = vec![-1.0; cols.div_ceil(2) * width];
                 transpose::<Bf16x2>(isa, &halves, stride, [rows, cols], &mut pairs, width);
                 transpose::<F32ToBf16x2>(isa, &from, stride, [rows, cols], &mut rounded, width);
                 let bits = |units: &[f32]| units.iter().map(|unit| unit.to_bits()).collect::<Vec<_>>();

@@ -38,7 +38,8 @@ thread_local! {
 
 /// `y (m, n) = x (m, k) · w (n, k)ᵀ` for each part; every element of `y` is written.
 pub(crate) fn x_wt<'w, 'y>(x: &[f32], [m, k]: [usize; 2], each: impl IntoIterator<Item = Rhs<'y, Weight<'w>>>) {
-    let (mut wide, mut halves) = (Vec::new(), Vec::new());
+    let mut wide = Vec::new();
+    let mut halves = Vec::new();
     for Rhs { w, n, y } in each {
         match w {
             Weight::F32(w) => wide.push(Rhs { w, n, y }),
@@ -63,7 +64,8 @@ where
     X::Item: Element,
     W::Item: Element,
 {
-    let (mut tasks, mut outputs) = (Vec::new(), 0);
+    let mut tasks = Vec::new();
+    let mut outputs = 0;
     for Rhs { w, n, y } in each {
         assert!(x.len() == m * k && w.len() == k * n && y.len() == m * n, "operands of the wrong size");
         outputs += y.len();
@@ -120,7 +122,9 @@ where
             while j < rows {
                 let height = if j + 4 <= rows { 4 } else { 1 };
                 for i in (0..m).step_by(4) {
-                    let (x, w, sums) = (&x[i * steps..], &w[j * k + start..], &mut sums[i * rows + j..]);
+                    let x = &x[i * steps..];
+                    let w = &w[j * k + start..];
+                    let sums = &mut sums[i * rows + j..];
                     let tile = Tile { k, steps, rows, first: start == 0, ahead: i == 0 };
                     match (4.min(m - i), height) {
                         (4, 4) => tile.run::<X, W, 4, 4>(isa, x, w, sums),
@@ -179,7 +183,9 @@ impl Tile {
         assert!(x.len() >= I * steps && w.len() >= (J - 1) * k + steps && sums.len() >= (I - 1) * rows + J);
         #[cfg(target_arch = "x86_64")]
         if isa == Isa::Avx512 {
-            let (x, w, sums) = (x.as_ptr(), w.as_ptr(), sums.as_mut_ptr());
+            let x = x.as_ptr();
+            let w = w.as_ptr();
+            let sums = sums.as_mut_ptr();
             // SAFETY: AVX-512 was detected, and BF16 before pairs were chosen; the assertion covers every element
             // touched.
             unsafe {
@@ -191,7 +197,8 @@ impl Tile {
             return;
         }
         let _ = isa;
-        let (mut wide_x, mut wide_w) = ([0.0; RUN], [0.0; RUN]);
+        let mut wide_x = [0.0; RUN];
+        let mut wide_w = [0.0; RUN];
         for j in 0..J {
             if first {
                 (0..I).for_each(|i| sums[i * rows + j] = [0.0; LANES]);
@@ -215,7 +222,8 @@ fn widen<T: Element>(from: &[T], to: &mut [f32]) {
 /// `sums[l] += Σ x[p]·w[p]` over the `p` with `p % 16 = l`, in order, fused.
 #[inline(always)]
 fn add_lanes(x: &[f32], w: &[f32], sums: &mut Lanes) {
-    let ((x, x_rest), (w, w_rest)) = (x.as_chunks::<LANES>(), w.as_chunks::<LANES>());
+    let (x, x_rest) = x.as_chunks::<LANES>();
+    let (w, w_rest) = w.as_chunks::<LANES>();
     let mut lanes = *sums;
     for (x, w) in x.iter().zip(w) {
         for l in 0..LANES {
@@ -262,7 +270,8 @@ macro_rules! kernel {
                         }
                     }
                     // A constant where all lanes are there, so that the loads need no mask.
-                    let (x, w) = (x.add(p), w.add(p));
+                    let x = x.add(p);
+                    let w = w.add(p);
                     acc = if rest >= whole {
                         $step::<X, W, I, J>(acc, [steps, k], x, w, whole)
                     } else {

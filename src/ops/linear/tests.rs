@@ -42,7 +42,8 @@ const SIZES: [[usize; 3]; 12] = [
 #[test]
 fn products_equal_an_f64_reference_on_every_instruction_set() {
     for (seed, sizes @ [m, k, n]) in SIZES.into_iter().enumerate() {
-        let (x, w) = (random(seed as u64, m * k), random(seed as u64 + 100, n * k));
+        let x = random(seed as u64, m * k);
+        let w = random(seed as u64 + 100, n * k);
         let run = |f: &(dyn Fn(&mut [f32]) + Sync)| {
             same_on_every_isa(|| {
                 let mut y = vec![f32::NAN; m * n];
@@ -67,7 +68,8 @@ fn products_equal_an_f64_reference_on_every_instruction_set() {
 #[test]
 fn bf16_weights_meet_rounded_activations() {
     for (seed, sizes @ [m, k, n]) in SIZES.into_iter().enumerate() {
-        let (x, w) = (random(seed as u64, m * k), random(seed as u64 + 100, n * k));
+        let x = random(seed as u64, m * k);
+        let w = random(seed as u64 + 100, n * k);
         let halves: Vec<bf16> = w.iter().map(|&w| bf16::from_f32(w)).collect();
         let narrow = |x: f32| bf16::from_f32(x).to_f32();
         let forward = reference(sizes, |i, p| narrow(x[i * k + p]), |p, j| narrow(w[j * k + p]));
@@ -93,10 +95,13 @@ fn bf16_weights_meet_rounded_activations() {
 #[test]
 fn products_add_to_what_is_there() {
     let sizes @ [m, k, n] = [70, 8, 100];
-    let (x, w, y) = (random(1, m * k), random(2, n * k), random(3, m * n));
+    let x = random(1, m * k);
+    let w = random(2, n * k);
+    let y = random(3, m * n);
     let halves: Vec<bf16> = w.iter().map(|&w| bf16::from_f32(w)).collect();
     let check = |multiply: &dyn Fn(&mut [f32], bool)| {
-        let (mut sum, mut product) = (y.clone(), vec![f32::NAN; m * n]);
+        let mut sum = y.clone();
+        let mut product = vec![f32::NAN; m * n];
         multiply(&mut sum, true);
         multiply(&mut product, false);
         assert_eq!(sum, y.iter().zip(&product).map(|(y, product)| y + product).collect::<Vec<_>>());
@@ -111,7 +116,8 @@ fn products_add_to_what_is_there() {
 
 #[test]
 fn several_weights_together_give_the_bits_of_each_alone() {
-    let (k, x) = (1100, random(1, 70 * 1100));
+    let k = 1100;
+    let x = random(1, 70 * 1100);
     let tensor = |values: Vec<f32>, n: usize| Tensor::from_vec(values, (n, k), &Device::Cpu).unwrap();
     let bias = Tensor::from_vec(random(9, 96), 96, &Device::Cpu).unwrap();
     for dtypes in [[DType::F32; 3], [DType::BF16; 3], [DType::F32, DType::BF16, DType::F32]] {
@@ -143,7 +149,9 @@ fn several_weights_together_give_the_bits_of_each_alone() {
 
 #[test]
 fn a_row_has_the_same_bits_alone_in_a_batch_and_on_any_number_of_threads() {
-    let (m, k, n) = (150, 1100, 700);
+    let m = 150;
+    let k = 1100;
+    let n = 700;
     let x = Tensor::from_vec(random(1, m * k), (m, k), &Device::Cpu).unwrap();
     for dtype in [DType::F32, DType::BF16] {
         let w = Tensor::from_vec(random(2, n * k), (n, k), &Device::Cpu).unwrap().to_dtype(dtype).unwrap();

@@ -17,7 +17,8 @@ pub(super) fn normal(
     dtype: DType,
     device: &Device,
 ) -> Result<Tensor> {
-    let (device, n) = (device.as_cuda_device()?, shape.elem_count());
+    let device = device.as_cuda_device()?;
+    let n = shape.elem_count();
     let y = uninit(device, shape, dtype)?;
     let kernel = Launch::new(device, "random/kernels", &format!("normal_{}", suffix(dtype)?))?
         .tensor(&y)?

@@ -17,8 +17,10 @@ fn launch(x: &Tensor, kernel: &str) -> Result<Launch> {
 }
 
 pub(super) fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<(Tensor, Tensor)> {
-    let ((m, n), device) = (x.dims2()?, device_of(x)?);
-    let (y, rstd) = (uninit(&device, (m, n), x.dtype())?, uninit(&device, m, DType::F32)?);
+    let (m, n) = x.dims2()?;
+    let device = device_of(x)?;
+    let y = uninit(&device, (m, n), x.dtype())?;
+    let rstd = uninit(&device, m, DType::F32)?;
     let kernel = launch(x, "forward")?
         .tensor(&x.contiguous()?)?
         .tensor(&weight.contiguous()?)?
@@ -32,9 +34,12 @@ pub(super) fn forward(x: &Tensor, weight: &Tensor, eps: f64) -> Result<(Tensor, 
 }
 
 pub(super) fn add_forward(a: &Tensor, b: &Tensor, weight: &Tensor, eps: f64) -> Result<(Tensor, Tensor, Tensor)> {
-    let ((m, n), device, dtype) = (a.dims2()?, device_of(a)?, a.dtype());
-    let (sum, y, rstd) =
-        (uninit(&device, (m, n), dtype)?, uninit(&device, (m, n), dtype)?, uninit(&device, m, DType::F32)?);
+    let (m, n) = a.dims2()?;
+    let device = device_of(a)?;
+    let dtype = a.dtype();
+    let sum = uninit(&device, (m, n), dtype)?;
+    let y = uninit(&device, (m, n), dtype)?;
+    let rstd = uninit(&device, m, DType::F32)?;
     let kernel = launch(a, "add_forward")?
         .tensor(&a.contiguous()?)?
         .tensor(&b.to_dtype(dtype)?.contiguous()?)?
@@ -56,7 +61,8 @@ pub(super) fn backward(
     dy: &Tensor,
     residual: Option<&Tensor>,
 ) -> Result<Tensor> {
-    let ((m, n), dtype) = (x.dims2()?, x.dtype());
+    let (m, n) = x.dims2()?;
+    let dtype = x.dtype();
     let dx = uninit(&device_of(x)?, (m, n), dtype)?;
     let residual = residual.map(|residual| residual.to_dtype(dtype)?.contiguous()).transpose()?;
     let kernel = launch(x, "backward")?

@@ -18,7 +18,8 @@ pub(super) fn turn<const N: usize>(
     sign: f32,
 ) -> Result<[Tensor; N]> {
     let ([first] | [first, _]) = xs.as_slice() else { return Err(Error::run(format!("rope: {N} tensors"))) };
-    let (device, dtype) = (device_of(first)?, first.dtype());
+    let device = device_of(first)?;
+    let dtype = first.dtype();
     let xs: [Tensor; N] = array(xs.iter().map(|x| Ok(x.to_dtype(dtype)?.contiguous()?)))?;
     let ys: [Tensor; N] = array(xs.iter().map(|x| uninit(&device, x.dims3()?, dtype)))?;
     // As words, so that it is remembered as positions are.

@@ -14,7 +14,8 @@ const FOR_HOST: u32 = u32::MAX;
 
 /// Each row's token, or none where the host must choose. One copy to the host, of 4 bytes a row.
 pub(super) fn choose(logits: &Tensor, draws: &[Draw]) -> Result<Vec<Option<u32>>> {
-    let ((n, vocab), device) = (logits.dims2()?, device_of(logits)?);
+    let (n, vocab) = logits.dims2()?;
+    let device = device_of(logits)?;
     let words: Vec<u64> = draws
         .iter()
         .flat_map(|draw| [draw.sampling.temperature.to_bits(), draw.sampling.top_p.to_bits(), u64::from(draw.word())])

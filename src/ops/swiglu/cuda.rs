@@ -10,7 +10,8 @@ const FILE: &str = "swiglu/kernels";
 const THREADS: usize = 256;
 
 pub(super) fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    let (device, n) = (device_of(gate)?, gate.elem_count());
+    let device = device_of(gate)?;
+    let n = gate.elem_count();
     let act = uninit(&device, gate.shape(), gate.dtype())?;
     let kernel = Launch::new(&device, FILE, &format!("swiglu_forward_{}", suffix(gate.dtype())?))?
         .tensor(&gate.contiguous()?)?
@@ -23,8 +24,11 @@ pub(super) fn forward(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
 }
 
 pub(super) fn backward(gate: &Tensor, up: &Tensor, dact: &Tensor) -> Result<(Tensor, Tensor)> {
-    let (device, n, dtype) = (device_of(gate)?, gate.elem_count(), gate.dtype());
-    let (dgate, dup) = (uninit(&device, gate.shape(), dtype)?, uninit(&device, gate.shape(), dtype)?);
+    let device = device_of(gate)?;
+    let n = gate.elem_count();
+    let dtype = gate.dtype();
+    let dgate = uninit(&device, gate.shape(), dtype)?;
+    let dup = uninit(&device, gate.shape(), dtype)?;
     let kernel = Launch::new(&device, FILE, &format!("swiglu_backward_{}", suffix(dtype)?))?
         .tensor(&gate.contiguous()?)?
         .tensor(&up.to_dtype(dtype)?.contiguous()?)?

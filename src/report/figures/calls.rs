@@ -79,9 +79,11 @@ impl Grid {
     /// Draws it centred in `area`.
     pub(super) fn draw<B: DrawingBackend>(&self, area: &Area<B>, heading: &str, pen: Pen) -> Drawn<B> {
         let (width, _) = area.dim_in_pixel();
-        let (cell_width, cell_height) = (pen.px(self.cell.0) as i32, pen.px(self.cell.1) as i32);
+        let cell_width = pen.px(self.cell.0) as i32;
+        let cell_height = pen.px(self.cell.1) as i32;
         let across = self.rows.len() as i32 * cell_width;
-        let (left, top) = ((width as i32 - across) / 2 + pen.px(34) as i32, pen.px(96) as i32);
+        let left = (width as i32 - across) / 2 + pen.px(34) as i32;
+        let top = pen.px(96) as i32;
         let centred = |size, color| pen.text(size, color).pos(Pos::new(HPos::Center, VPos::Center));
         area.draw(&Text::new(heading.to_owned(), (left + across / 2, pen.px(26) as i32), centred(19, INK)))?;
         for (i, row) in self.rows.iter().enumerate() {
@@ -104,7 +106,8 @@ impl Grid {
         (left, y): (i32, i32),
         pen: Pen,
     ) -> Drawn<B> {
-        let (cell_width, cell_height) = (pen.px(self.cell.0) as i32, pen.px(self.cell.1) as i32);
+        let cell_width = pen.px(self.cell.0) as i32;
+        let cell_height = pen.px(self.cell.1) as i32;
         // Text shrinks with the cells.
         let sized = |size: u32| size * self.cell.1 / CELL.1;
         let centred = |size, color| pen.text(size, color).pos(Pos::new(HPos::Center, VPos::Center));

@@ -29,7 +29,8 @@ impl<'a> Decision<'a> {
         let mut parts: Vec<Vec<(f64, f64)>> =
             vec![points.first().filter(|point| point.1 >= self.lowest).copied().into_iter().collect()];
         for pair in points.windows(2) {
-            let (from, to) = (pair[0], pair[1]);
+            let from = pair[0];
+            let to = pair[1];
             match (from.1 >= self.lowest, to.1 >= self.lowest) {
                 (true, true) => parts.last_mut().into_iter().for_each(|part| part.push(to)),
                 (true, false) => parts.last_mut().into_iter().for_each(|part| part.push(crossing(from, to))),

@@ -121,7 +121,8 @@ mod tests {
     fn every_figure_is_written_twice_and_the_svg_is_text() {
         let out = tempfile::tempdir().unwrap();
         let dir = out.path().join("figures");
-        let (sample, epochs) = (sample(false), [1, 2, 3].map(epoch));
+        let sample = sample(false);
+        let epochs = [1, 2, 3].map(epoch);
         let evaluation = evaluate(&sample, None, &Options::default());
         let decisions = decision_curves(&sample, 50, 1);
         let scored = Some((&sample, &evaluation));

@@ -93,7 +93,8 @@ fn table1(task: Task, paper: &Paper, ours: &Ours) -> Table {
         ("test", "Test", splits.test),
         ("total", "Total", total),
     ] {
-        let (paper, ours) = (paper.table1.get(key).copied(), ours.map(|n| n as f64));
+        let paper = paper.table1.get(key).copied();
+        let ours = ours.map(|n| n as f64);
         table.row([name.to_owned(), count(paper), count(ours), count_delta(ours, paper)]);
     }
     table
@@ -172,7 +173,8 @@ fn table3(task: Task, paper: &Paper, ours: &Ours) -> Table {
         ("readability", "Readability", evaluation.map(|e| &e.judge.readability)),
     ];
     for (key, name, metric) in rows {
-        let (paper, value) = (paper.table3.get(key).copied(), metric.and_then(|metric| metric.value));
+        let paper = paper.table3.get(key).copied();
+        let value = metric.and_then(|metric| metric.value);
         table.row([name.to_owned(), number(paper), metric.map_or_else(|| "–".to_owned(), cell), delta(value, paper)]);
     }
     table

@@ -53,7 +53,8 @@ impl Team {
             let ticket = self.ticket.load(Ordering::Acquire);
             let body = self.body.load(Ordering::Relaxed);
             let field = |bits: u32| (ticket >> bits) as usize & ((1 << INDEX_BITS) - 1);
-            let (tasks, next) = (field(INDEX_BITS), field(0));
+            let tasks = field(INDEX_BITS);
+            let next = field(0);
             if next == tasks {
                 return worked;
             }
