@@ -1,4 +1,4 @@
-//! The model against PyTorch, PEFT, candle-transformers and published numbers; its files against damage.
+//! The model against PyTorch, PEFT and published numbers; its files against damage.
 //!
 //! Fixtures: `tests/golden/model/`, made by `tests/golden/model.py`, where their format is written down.
 
@@ -16,8 +16,6 @@ mod fixture;
 mod gguf;
 #[path = "golden/gradients.rs"]
 mod gradients;
-#[path = "golden/oracle.rs"]
-mod oracle;
 #[path = "golden/smollm2.rs"]
 mod smollm2;
 #[path = "golden/sources.rs"]
