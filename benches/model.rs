@@ -58,7 +58,7 @@ fn train(llama: &Llama, tokens: usize, memory: ActivationCheckpointing, dropout:
     let ids: Vec<u32> = (0..tokens as u32).map(|i| i * 7 % 49152).collect();
     let offsets = Offsets::from_lengths(&[tokens]);
     let dropout = dropout.then(|| LoraDropout { seed: 1, record_keys: vec![3] });
-    let context = TrainingContext { dropout, memory, trains: Parameters::Lora };
+    let context = TrainingContext { dropout, memory, trains: Parameters::Lora, read_from: None };
     let (hidden, saved) = llama.forward(&ids, &offsets, &context).expect("forward");
     let d_hidden = Tensor::ones_like(&hidden).expect("gradient");
     llama.backward(saved, &d_hidden, &mut Gradients::new()).expect("backward");

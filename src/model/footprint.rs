@@ -93,7 +93,7 @@ mod tests {
                     (ActivationCheckpointing::Keep, footprint.input + footprint.kept),
                     (ActivationCheckpointing::Recompute, footprint.input),
                 ] {
-                    let context = TrainingContext { dropout: None, memory, trains: Parameters::Lora };
+                    let context = TrainingContext { dropout: None, memory, trains: Parameters::Lora, read_from: None };
                     let (_, saved) = llama.forward(&ids, &offsets, &context).unwrap();
                     let held = saved.held_bytes();
                     assert_eq!(

@@ -15,8 +15,8 @@ use candle_core::{DType, Tensor};
 
 use super::{
     Gradients, accumulate,
-    live_rows::LiveRows,
     projection::{GradInput, Pass, Projection},
+    read_rows::ReadRows,
 };
 use crate::{
     config::Parameters,
@@ -127,7 +127,7 @@ pub(super) struct DecoderLayer {
     pub down_proj: Projection,
 }
 
-/// What backward reads.
+/// What backward reads: x, 1/rms, k and v of every row, the others of the rows that are read (`Pass::read`).
 #[derive(Debug)]
 pub(super) struct Kept {
     x: Tensor,
@@ -162,6 +162,17 @@ impl Kept {
         &self.x
     }
 
+    /// What attention's backward reads, of every row: 0 where a row is not read, whose gradient is 0.
+    fn scatter(self, read: &ReadRows) -> Result<Self> {
+        let Self { q, attended, lse, mut low_rank, .. } = self;
+        low_rank.q = low_rank.q.map(|u| read.scatter(&u)).transpose()?;
+        low_rank.o = low_rank.o.map(|u| read.scatter(&u)).transpose()?;
+        let q = read.scatter(&q)?;
+        let attended = read.scatter(&attended)?;
+        let lse = read.scatter(&lse.t()?)?.t()?;
+        Ok(Self { q, attended, lse, low_rank, ..self })
+    }
+
     /// Everything held.
     #[cfg(test)]
     pub fn tensors(&self) -> Vec<&Tensor> {
@@ -191,32 +202,51 @@ impl DecoderLayer {
         ]
     }
 
-    /// Training forward but for its last product: `x (tokens, hidden)` → what backward reads.
+    /// Whether a pass trains anything of the MLP.
+    pub fn mlp_trains(&self, trains: Parameters) -> bool {
+        [&self.gate_proj, &self.up_proj, &self.down_proj].iter().any(|projection| projection.trains(trains))
+    }
+
+    /// Training forward but for its last product: `x (tokens, hidden)` → what backward reads. What follows k and v is
+    /// made of the rows that are read (`pass.read`).
     pub fn forward_saving(&self, x: &Tensor, rope: &Rope, pass: &Pass) -> Result<Kept> {
         let Heads { heads, kv_heads, .. } = self.heads;
         let (normed, rstd1) = self.input_layernorm.forward(x)?;
-        let [(q, u_q), (k, u_k), (v, u_v)] =
-            Projection::forward_each([&self.q_proj, &self.k_proj, &self.v_proj], &normed, pass)?;
+        let of_read = &pass.of_read();
+        let [(q, u_q), (k, u_k), (v, u_v)] = match pass.read {
+            None => Projection::forward_each([&self.q_proj, &self.k_proj, &self.v_proj], &normed, pass)?,
+            Some(read) => {
+                let q = self.q_proj.forward(&read.gather(&normed)?, of_read)?;
+                let [k, v] = Projection::forward_each([&self.k_proj, &self.v_proj], &normed, pass)?;
+                [q, k, v]
+            }
+        };
         drop(normed);
-        let [q, k] =
-            rope.forward_both(&self.heads.split(&q, heads)?, &self.heads.split(&k, kv_heads)?, pass.positions)?;
+        let q = self.heads.split(&q, heads)?;
+        let k = self.heads.split(&k, kv_heads)?;
         let v = self.heads.split(&v, kv_heads)?;
+        let [q, k] = match pass.read {
+            None => rope.forward_both(&q, &k, pass.positions)?,
+            Some(_) => [rope.forward(&q, of_read.positions)?, rope.forward(&k, pass.positions)?],
+        };
         let [q, k, v] = self.as_weights([&q, &k, &v])?;
-        let (attended, lse) = attention::forward(&q, &k, &v, pass.offsets, pass.offsets, self.heads.scale())?;
-        let (projected, u_o) = self.o_proj.forward(&merge(&attended)?, pass)?;
-        let (middle, normed, rstd2) = self.post_attention_layernorm.add_forward(projected, x)?;
-        let [(gate, u_gate), (up, u_up)] = Projection::forward_each([&self.gate_proj, &self.up_proj], &normed, pass)?;
+        let (attended, lse) = attention::forward(&q, &k, &v, of_read.offsets, pass.offsets, self.heads.scale())?;
+        let (projected, u_o) = self.o_proj.forward(&merge(&attended)?, of_read)?;
+        let residual = pass.read.map_or_else(|| Ok(x.clone()), |read| read.gather(x))?;
+        let (middle, normed, rstd2) = self.post_attention_layernorm.add_forward(projected, &residual)?;
+        let [(gate, u_gate), (up, u_up)] =
+            Projection::forward_each([&self.gate_proj, &self.up_proj], &normed, of_read)?;
         let low_rank = LowRank { q: u_q, k: u_k, v: u_v, o: u_o, gate: u_gate, up: u_up };
         Ok(Kept { x: x.clone(), rstd1, q, k, v, attended, lse, middle, rstd2, gate, up, low_rank })
     }
 
-    /// The layer's output, from what [`DecoderLayer::forward_saving`] gave.
+    /// The layer's output of the rows that are read, from what [`DecoderLayer::forward_saving`] gave.
     pub fn output(&self, kept: &Kept, pass: &Pass) -> Result<Tensor> {
-        add(self.down_proj.forward(&swiglu::forward(&kept.gate, &kept.up)?, pass)?.0, &kept.middle)
+        add(self.down_proj.forward(&swiglu::forward(&kept.gate, &kept.up)?, &pass.of_read())?.0, &kept.middle)
     }
 
-    /// From `dy`, adds the layer's gradients; gives dx when `need_dx` (the first layer's is wanted only with the
-    /// embedding trained).
+    /// From `dy (rows read, hidden)`, adds the layer's gradients; gives dx `(tokens, hidden)` when `need_dx` (the first
+    /// layer's is wanted only with the embedding trained).
     pub fn backward(
         &self,
         kept: Kept,
@@ -229,11 +259,16 @@ impl DecoderLayer {
         let trains = |projection: &Projection| projection.trains(pass.trains);
         let attention_trains = [&self.q_proj, &self.k_proj, &self.v_proj].into_iter().any(trains);
         let below_middle = need_dx || attention_trains || trains(&self.o_proj);
-        let mlp_trains = [&self.gate_proj, &self.up_proj, &self.down_proj].into_iter().any(trains);
-        if !below_middle && !mlp_trains {
+        if !below_middle && !self.mlp_trains(pass.trains) {
             return Ok(None);
         }
-        let Some(dmiddle) = self.mlp_backward(&kept, dy, pass, below_middle, gradients)? else { return Ok(None) };
+        let Some(dmiddle) = self.mlp_backward(&kept, dy, &pass.of_read(), below_middle, gradients)? else {
+            return Ok(None);
+        };
+        let (kept, dmiddle) = match pass.read {
+            Some(read) => (kept.scatter(read)?, read.scatter(&dmiddle)?),
+            None => (kept, dmiddle),
+        };
         let attended = merge(&kept.attended)?;
         let below = need_dx || attention_trains;
         let Some(dattended) = self.o_proj.backward(
@@ -263,30 +298,7 @@ impl DecoderLayer {
         need_dmiddle: bool,
         gradients: &mut Gradients,
     ) -> Result<Option<Tensor>> {
-        let trained = [&self.gate_proj, &self.up_proj, &self.down_proj].iter().any(|p| p.trains(pass.trains));
-        let all = [&kept.gate, &kept.up, &kept.middle, &kept.rstd2];
-        match if trained { None } else { LiveRows::of(dy)? } {
-            None => self.mlp_backward_of(all, &kept.low_rank, dy, pass, need_dmiddle, gradients),
-            Some(live) => {
-                let [gate, up, middle, rstd2] = all.map(|x| live.gather(x));
-                let rows = [&gate?, &up?, &middle?, &rstd2?];
-                let dy = live.gather(dy)?;
-                let dmiddle = self.mlp_backward_of(rows, &kept.low_rank, &dy, pass, need_dmiddle, gradients)?;
-                dmiddle.map(|dmiddle| live.scatter(&dmiddle)).transpose()
-            }
-        }
-    }
-
-    /// [`DecoderLayer::mlp_backward`] of the rows of `[gate, up, m, 1/rms of m]`.
-    fn mlp_backward_of(
-        &self,
-        [gate, up, middle, rstd2]: [&Tensor; 4],
-        low_rank: &LowRank,
-        dy: &Tensor,
-        pass: &Pass,
-        need_dmiddle: bool,
-        gradients: &mut Gradients,
-    ) -> Result<Option<Tensor>> {
+        let Kept { gate, up, middle, rstd2, low_rank, .. } = kept;
         let [gate_up, down] = [
             self.gate_proj.trains(pass.trains) || self.up_proj.trains(pass.trains),
             self.down_proj.trains(pass.trains),
@@ -340,6 +352,7 @@ impl DecoderLayer {
         let normed = if trained { Some(self.input_layernorm.forward(&kept.x)?.0) } else { None };
         let dx = GradInput::wanted(need_dx);
         let dx = self.q_proj.backward(normed.as_ref(), low_rank.q.as_ref(), &dq, pass, dx, gradients)?;
+        let pass = &pass.of_all();
         let dx =
             self.k_proj.backward(normed.as_ref(), low_rank.k.as_ref(), &dk, pass, GradInput::after(dx), gradients)?;
         self.v_proj.backward(normed.as_ref(), low_rank.v.as_ref(), &dv, pass, GradInput::after(dx), gradients)

@@ -11,6 +11,7 @@ use candle_core::Tensor;
 use super::{
     Gradients, LoraDropout, accumulate,
     lora::{self, Adapter},
+    read_rows::ReadRows,
 };
 use crate::{
     config::Parameters,
@@ -23,13 +24,57 @@ use crate::{
     rng::{Rng, hash_name, streams},
 };
 
-/// What every layer of one training pass shares.
+/// What a layer is told of the training pass.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pass<'a> {
     pub offsets: &'a Offsets,
     pub positions: &'a [u32],
     pub dropout: Option<&'a LoraDropout>,
     pub trains: Parameters,
+    /// Of the last layer, the rows that are read; `None`: all. The gradient of every other row is 0.
+    pub read: Option<&'a ReadRows>,
+    /// Position of each sequence's first row; `None`: 0.
+    first: Option<&'a [usize]>,
+}
+
+impl<'a> Pass<'a> {
+    pub fn new(
+        offsets: &'a Offsets,
+        positions: &'a [u32],
+        dropout: Option<&'a LoraDropout>,
+        trains: Parameters,
+    ) -> Self {
+        Self { offsets, positions, dropout, trains, read: None, first: None }
+    }
+
+    /// The same in the last layer, of which `read` names the rows that are read.
+    pub fn of_last(&self, read: Option<&'a ReadRows>) -> Self {
+        Self { read, ..*self }
+    }
+
+    /// The same over the rows that are read, and no others.
+    pub fn of_read(&self) -> Self {
+        self.read.map_or(*self, |read| Self {
+            offsets: &read.offsets,
+            positions: &read.positions,
+            read: None,
+            first: Some(&read.first),
+            ..*self
+        })
+    }
+
+    /// The same over every row, each of which has a gradient.
+    pub fn of_all(&self) -> Self {
+        self.of_last(None)
+    }
+
+    /// `dy W` of `dy (tokens, out)`.
+    fn backward_input(&self, dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        match self.read {
+            Some(read) => read.scatter(&linear::backward_input(&read.gather(dy)?, weight)?),
+            None => linear::backward_input(dy, weight),
+        }
+    }
 }
 
 /// What a projection's backward does with the gradient of its input, `dx (tokens, in)`.
@@ -138,7 +183,7 @@ impl Projection {
     ) -> Result<Option<Tensor>> {
         let mut dx = match dx {
             GradInput::Skip => None,
-            GradInput::Write => Some(linear::backward_input(dy, &self.weight)?),
+            GradInput::Write => Some(pass.backward_input(dy, &self.weight)?),
             GradInput::Accumulate(other) => Some(linear::add_backward_input(other, dy, &self.weight)?),
         };
         if let (Parameters::Full, Some(x)) = (pass.trains, x) {
@@ -191,7 +236,7 @@ impl Projection {
             .map(|&key| tensor.wrapping_add(key.wrapping_mul(0x9E37_79B9_7F4A_7C15)))
             .collect();
         let key = DropoutKey { p: adapter.dropout, rng: Rng::new(settings.seed, streams::LORA_DROPOUT), steps };
-        dropout::forward_each(xs, &key, pass.offsets)
+        dropout::forward_each(xs, &key, pass.offsets, pass.first)
     }
 }
 

@@ -2,7 +2,9 @@
 
 use candle_core::Tensor;
 
-use super::{ActivationCheckpointing, Gradients, Llama, accumulate, layer::Kept, projection::Pass};
+use super::{
+    ActivationCheckpointing, Gradients, Llama, accumulate, layer::Kept, projection::Pass, read_rows::ReadRows,
+};
 use crate::{
     config::Parameters,
     device,
@@ -28,6 +30,8 @@ pub struct TrainingContext {
     pub memory: ActivationCheckpointing,
     /// What is trained.
     pub trains: Parameters,
+    /// Position of each sequence from which on its final hidden states are read, to its end; `None`: from 0 on.
+    pub read_from: Option<Vec<usize>>,
 }
 
 /// What one layer holds between forward and backward.
@@ -47,7 +51,8 @@ pub struct Saved {
     positions: Vec<u32>,
     context: TrainingContext,
     layers: Vec<SavedLayer>,
-    /// The final norm's input and 1/rms.
+    read: Option<ReadRows>,
+    /// The final norm's input and 1/rms, of the rows that are read.
     last: (Tensor, Tensor),
 }
 
@@ -98,7 +103,8 @@ impl ActivationCheckpointing {
 }
 
 impl Llama {
-    /// Training forward: ids of concatenated sequences → hidden states after the final norm `(tokens, hidden)`.
+    /// Training forward: ids of concatenated sequences → hidden states after the final norm `(tokens, hidden)`, in which
+    /// rows that are not read may be 0.
     pub fn forward(&self, ids: &[u32], offsets: &Offsets, context: &TrainingContext) -> Result<(Tensor, Saved)> {
         self.check_batch(ids, offsets)?;
         if let Some(dropout) = context.dropout.as_ref().filter(|dropout| dropout.record_keys.len() != offsets.count()) {
@@ -109,11 +115,13 @@ impl Llama {
             )));
         }
         let positions = offsets.positions();
-        let pass = Pass { offsets, positions: &positions, dropout: context.dropout.as_ref(), trains: context.trains };
+        let pass = Pass::new(offsets, &positions, context.dropout.as_ref(), context.trains);
+        let read = self.rows_read(offsets, context)?;
         let mut x = embedding::forward(&self.embed_tokens, ids)?;
         let mut layers = Vec::with_capacity(self.layers.len());
         for (i, layer) in self.layers.iter().enumerate() {
             device::check_interrupted()?;
+            let pass = if i + 1 == self.layers.len() { pass.of_last(read.as_ref()) } else { pass };
             let kept = layer.forward_saving(&x, &self.rope, &pass)?;
             let y = layer.output(&kept, &pass)?;
             layers.push(if context.memory.keeps(i, self.layers.len()) {
@@ -124,28 +132,30 @@ impl Llama {
             x = y;
         }
         let (hidden_states, rstd) = self.norm.forward(&x)?;
+        let hidden_states = match &read {
+            Some(read) => read.scatter(&hidden_states)?,
+            None => hidden_states,
+        };
         let ids = ids.to_vec();
         let offsets = offsets.clone();
         let context = context.clone();
-        Ok((hidden_states, Saved { ids, offsets, positions, context, layers, last: (x, rstd) }))
+        Ok((hidden_states, Saved { ids, offsets, positions, context, layers, read, last: (x, rstd) }))
     }
 
     /// Adds to `gradients` those of everything `context.trains` names, from `d_hidden (tokens, hidden)`.
     ///
     /// With a frozen base nothing below the first layer is trained, so its dx is never computed.
     pub fn backward(&self, saved: Saved, d_hidden: &Tensor, gradients: &mut Gradients) -> Result<()> {
-        let Saved { ids, offsets, positions, context, layers, last: (x, rstd) } = saved;
-        let pass = Pass {
-            offsets: &offsets,
-            positions: &positions,
-            dropout: context.dropout.as_ref(),
-            trains: context.trains,
-        };
+        let Saved { ids, offsets, positions, context, layers, read, last: (x, rstd) } = saved;
+        let pass = Pass::new(&offsets, &positions, context.dropout.as_ref(), context.trains);
         let trains_embedding = context.trains == Parameters::Full;
-        let mut dx = Some(self.norm.backward(&x, &rstd, d_hidden, &pass, gradients)?);
+        let d_hidden = read.as_ref().map_or_else(|| Ok(d_hidden.clone()), |read| read.gather(d_hidden))?;
+        let last = pass.of_last(read.as_ref());
+        let mut dx = Some(self.norm.backward(&x, &rstd, &d_hidden, &last.of_read(), gradients)?);
         for (i, (layer, saved)) in self.layers.iter().zip(layers).enumerate().rev() {
             device::check_interrupted()?;
             let Some(dy) = dx else { break };
+            let pass = if i + 1 == self.layers.len() { last } else { pass };
             let kept = match saved {
                 SavedLayer::Keep(kept) => *kept,
                 SavedLayer::Recompute(x) => layer.forward_saving(&x, &self.rope, &pass)?,
@@ -160,6 +170,14 @@ impl Llama {
             }
         }
         Ok(())
+    }
+
+    /// The rows that are read, where the last layer leaves the others out: on a CPU, under a frozen MLP. A sum over rows
+    /// (a trained weight's gradient) would have other parts than over all of them.
+    fn rows_read(&self, offsets: &Offsets, context: &TrainingContext) -> Result<Option<ReadRows>> {
+        let frozen = self.layers.last().is_some_and(|layer| !layer.mlp_trains(context.trains));
+        let first = context.read_from.as_ref().filter(|_| frozen && self.device.is_cpu());
+        first.map(|first| ReadRows::new(offsets, first)).transpose()
     }
 
     /// LM head on some rows: `(n, hidden)` → `(n, vocab)`.
@@ -224,7 +242,8 @@ mod tests {
         let offsets = Offsets::from_lengths(&LENGTHS);
         let ids: Vec<u32> = (0..offsets.total() as u32).map(|i| (5 * i + 3) % 11).collect();
         let dropout = llama.lora.is_some().then(|| LoraDropout { seed: 8, record_keys: vec![1, 2] });
-        let context = TrainingContext { dropout, memory: ActivationCheckpointing::KeepLast(1), trains };
+        let memory = ActivationCheckpointing::KeepLast(1);
+        let context = TrainingContext { dropout, memory, trains, read_from: None };
         let (hidden, saved) = llama.forward(&ids, &offsets, &context).unwrap();
         let logits = llama.logits(&hidden).unwrap();
         let weights = random(1000, hidden.dims());
@@ -266,6 +285,37 @@ mod tests {
                     "{trains:?} {name}: slope {slope:e}, squared norm {squared:e}"
                 );
             }
+        }
+    }
+
+    /// The loss reads rows from `FIRST` on: telling the pass so changes no bit of them or of any gradient.
+    #[test]
+    fn rows_that_nobody_reads_change_no_bit() {
+        const FIRST: [usize; 2] = [3, 2];
+        let mut llama = Llama::random(tiny(), DType::F32, 3, &Device::Cpu).unwrap();
+        llama.add_lora(&LoraConfig { dropout: 0.2, ..LoraConfig::from(&crate::config::Lora::default()) }, 4).unwrap();
+        for (i, tensor) in llama.adapter_tensors().values().enumerate() {
+            tensor.slice_set(&(random(i as u64, tensor.dims()) * 0.3).unwrap(), 0, 0).unwrap();
+        }
+        let offsets = Offsets::from_lengths(&LENGTHS);
+        let ids: Vec<u32> = (0..offsets.total() as u32).map(|i| (5 * i + 3) % 11).collect();
+        let rows = ReadRows::new(&offsets, &FIRST).unwrap();
+        let pass = |memory: ActivationCheckpointing, read_from: Option<Vec<usize>>| {
+            let dropout = Some(LoraDropout { seed: 8, record_keys: vec![1, 2] });
+            let context = TrainingContext { dropout, memory, trains: Parameters::Lora, read_from };
+            let (hidden, saved) = llama.forward(&ids, &offsets, &context).unwrap();
+            let d_hidden = rows.scatter(&rows.gather(&random(1000, hidden.dims())).unwrap()).unwrap();
+            let mut gradients = Gradients::new();
+            llama.backward(saved, &d_hidden, &mut gradients).unwrap();
+            let bits = |x: &Tensor| -> Vec<u32> {
+                x.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+            };
+            (bits(&rows.gather(&hidden).unwrap()), gradients.iter().map(|(n, g)| (n.clone(), bits(g))).collect())
+        };
+        let all: (Vec<u32>, Vec<(String, Vec<u32>)>) = pass(ActivationCheckpointing::Keep, None);
+        assert_eq!(all.1.len(), 2 * 4 * llama.config.num_hidden_layers);
+        for memory in [ActivationCheckpointing::Keep, ActivationCheckpointing::Recompute] {
+            assert_eq!(pass(memory, Some(FIRST.to_vec())), all, "{memory:?}");
         }
     }
 

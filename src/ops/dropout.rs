@@ -1,7 +1,8 @@
 //! Inverted dropout whose mask is a function of (seed, sequence, position, channel) alone.
 //!
 //! Element `(t, c)` of sequence `s` is kept where `uniform(steps[s], t·width + c) ≥ p`, and scaled by `1/(1−p)`.
-//! So a record's mask does not depend on what shares its batch, and backward is the same call on the gradient.
+//! So a record's mask does not depend on what shares its batch or on which of its rows are there, and backward is the
+//! same call on the gradient.
 
 #![allow(unsafe_code)]
 
@@ -34,17 +35,28 @@ pub struct DropoutKey {
 
 /// Drops elements of `x (tokens, width)`; also the backward pass, applied to the gradient.
 pub fn forward(x: &Tensor, key: &DropoutKey, offsets: &Offsets) -> Result<Tensor> {
-    let [y] = forward_each([x], key, offsets)?;
+    let [y] = forward_each([x], key, offsets, None)?;
     Ok(y)
 }
 
-/// [`forward`] of tensors of one shape: on a CPU their mask is drawn once.
-pub fn forward_each<const N: usize>(xs: [&Tensor; N], key: &DropoutKey, offsets: &Offsets) -> Result<[Tensor; N]> {
+/// [`forward`] of tensors of one shape: on a CPU their mask is drawn once. Each sequence's first row is at its position
+/// in `first`, where given (a CPU alone), else at 0.
+pub fn forward_each<const N: usize>(
+    xs: [&Tensor; N],
+    key: &DropoutKey,
+    offsets: &Offsets,
+    first: Option<&[usize]>,
+) -> Result<[Tensor; N]> {
     if key.p <= 0.0 {
         return Ok(xs.map(Tensor::clone));
     }
     let (m, width) = xs.first().map_or(Ok((0, 0)), |x| x.dims2())?;
-    if key.steps.len() != offsets.count() || offsets.total() != m || xs.iter().any(|x| x.dims() != [m, width]) {
+    let first = match first {
+        Some(first) => first.to_vec(),
+        None => vec![0; offsets.count()],
+    };
+    let counts = [key.steps.len(), first.len()];
+    if counts != [offsets.count(); 2] || offsets.total() != m || xs.iter().any(|x| x.dims() != [m, width]) {
         return Err(Error::run(format!(
             "dropout: {} steps and {} rows of offsets for {} sequences of {m} rows",
             key.steps.len(),
@@ -54,6 +66,9 @@ pub fn forward_each<const N: usize>(xs: [&Tensor; N], key: &DropoutKey, offsets:
     }
     #[cfg(feature = "cuda")]
     if xs.iter().all(|x| x.device().is_cuda()) {
+        if first.iter().any(|&first| first > 0) {
+            return Err(Error::run("dropout: rows from a later position on are for a CPU"));
+        }
         return array(xs.into_iter().map(|x| cuda::forward(x, key, offsets)));
     }
     let held: [Tensor; N] = array(xs.iter().map(|x| Ok(x.contiguous()?)))?;
@@ -63,8 +78,9 @@ pub fn forward_each<const N: usize>(xs: [&Tensor; N], key: &DropoutKey, offsets:
     let write = |ys: [&mut [MaybeUninit<f32>]; N]| {
         let mut xs = values.map(|x| x.chunks(width.max(1)));
         let mut ys = ys.map(|y| y.chunks_mut(width.max(1)));
-        let sequences = offsets.ranges().zip(&key.steps);
-        let places = sequences.flat_map(|(range, &step)| (0..range.len()).map(move |t| (step, t)));
+        let sequences = offsets.ranges().zip(&key.steps).zip(&first);
+        let places =
+            sequences.flat_map(|((range, &step), &first)| (first..first + range.len()).map(move |t| (step, t)));
         let mut row = |i: usize| (xs[i].next().unwrap_or_default(), ys[i].next().unwrap_or_default());
         let rows: Vec<((u64, usize), [Row<'_>; N])> =
             places.map(|place| (place, std::array::from_fn(&mut row))).collect();
@@ -128,7 +144,8 @@ mod tests {
             let offsets = Offsets::from_lengths(&[3, 0, 5]);
             let key = key(&[11, 12, 13]);
             let x = random_tensor(1, &[8, width]);
-            let [y, of_other] = forward_each([&x, &(&x * 2.0).unwrap()], &key, &offsets).unwrap().map(|y| values(&y));
+            let two = [&x, &(&x * 2.0).unwrap()];
+            let [y, of_other] = forward_each(two, &key, &offsets, None).unwrap().map(|y| values(&y));
             assert_eq!(of_other, y.iter().map(|y| 2.0 * y).collect::<Vec<_>>());
             assert_eq!(values(&forward(&x, &key, &offsets).unwrap()), y);
             for (i, (x, y)) in values(&x).iter().zip(&y).enumerate() {
@@ -138,6 +155,11 @@ mod tests {
                 let kept = key.rng.uniform(step, (t * width + c) as u64) >= 0.3;
                 assert_eq!(*y, if kept { x * (1.0 / (1.0 - 0.3f32)) } else { 0.0 });
             }
+            // Some rows of a sequence keep what they keep among all.
+            let later = Offsets::from_lengths(&[1, 0, 2]);
+            let rows = Tensor::cat(&[x.narrow(0, 2, 1).unwrap(), x.narrow(0, 4, 2).unwrap()], 0).unwrap();
+            let [some] = forward_each([&rows], &key, &later, Some(&[2, 0, 1])).unwrap().map(|y| values(&y));
+            assert_eq!(some, [&y[2 * width..3 * width], &y[4 * width..6 * width]].concat());
         }
     }
 

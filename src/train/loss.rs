@@ -123,6 +123,13 @@ pub struct Pass {
     pub dropout: Option<u64>,
 }
 
+impl Pass {
+    /// First row of a sequence whose hidden state a head reads.
+    fn first_read(&self, sequence: &SequenceTargets) -> usize {
+        if self.weights.prompt > 0.0 && self.weights.trains_generation() { sequence.start } else { sequence.t_n }
+    }
+}
+
 /// Forward and backward of a micro-batch of a step with these counts: returns its sums, adds to `gradients`.
 ///
 /// The heads see a record at a time: sums over rows do not depend on how records are batched, and the LM head's logits
@@ -141,6 +148,7 @@ pub fn forward_backward(
         }),
         memory: pass.memory,
         trains: pass.parameters,
+        read_from: Some(batch.sequences.iter().map(|sequence| pass.first_read(sequence) - sequence.start).collect()),
     };
     let (hidden_states, saved) = model.llama.forward(&batch.ids, &batch.offsets, &context)?;
     let mut sums = LossSums::default();
@@ -148,7 +156,7 @@ pub fn forward_backward(
     for sequence in &batch.sequences {
         let mut d_t_n = None;
         if pass.weights.trains_generation() && !sequence.target().is_empty() {
-            let first = if pass.weights.prompt > 0.0 { sequence.start } else { sequence.t_n };
+            let first = pass.first_read(sequence);
             let targets = &sequence.next[first - sequence.start..];
             let rows = hidden_states.narrow(0, first, targets.len())?;
             let (sum, d_rows) = generation(model, &rows, targets, sequence.t_n - first, counts, pass, gradients)?;
@@ -231,8 +239,12 @@ fn smoothed(logits: Tensor, class: u32, epsilon: f64, scale: f64) -> Result<(f64
 
 /// Sum of the target cross-entropies of a batch, without dropout or gradient: the dev split's L_gen.
 pub fn generation_loss(model: &Model, batch: &Batch) -> Result<f64> {
-    let context =
-        TrainingContext { dropout: None, memory: ActivationCheckpointing::Recompute, trains: Parameters::Lora };
+    let context = TrainingContext {
+        dropout: None,
+        memory: ActivationCheckpointing::Recompute,
+        trains: Parameters::Lora,
+        read_from: Some(batch.sequences.iter().map(|sequence| sequence.t_n - sequence.start).collect()),
+    };
     let (hidden_states, _) = model.llama.forward(&batch.ids, &batch.offsets, &context)?;
     let mut total = 0.0;
     for sequence in batch.sequences.iter().filter(|sequence| !sequence.target().is_empty()) {

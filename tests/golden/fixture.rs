@@ -15,7 +15,7 @@ use serde::Deserialize;
 pub const CASES: [&str; 3] = ["gqa", "llama3", "bias"];
 pub const CPU: Device = Device::Cpu;
 pub const KEEP: TrainingContext =
-    TrainingContext { dropout: None, memory: ActivationCheckpointing::Keep, trains: Parameters::Lora };
+    TrainingContext { dropout: None, memory: ActivationCheckpointing::Keep, trains: Parameters::Lora, read_from: None };
 
 #[derive(Debug, Clone, Deserialize)]
 pub struct Sequence {
