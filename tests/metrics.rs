@@ -2,6 +2,8 @@
 
 #[path = "metrics/multiclass.rs"]
 mod multiclass;
+#[path = "metrics/multiclass_paired.rs"]
+mod multiclass_paired;
 #[path = "metrics/properties.rs"]
 mod properties;
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::prompting::probability_line;
 use crate::{
     error::{Error, Result},
     labels::Labels,
@@ -13,6 +14,7 @@ use crate::{
 
 const VERBALIZED_LCD: &str = include_str!("../../prompts/baselines/verbalized-lcd.toml");
 const VERBALIZED_CLINIFACT: &str = include_str!("../../prompts/baselines/verbalized-clinifact.toml");
+const VERBALIZED_CLASSES: &str = include_str!("../../prompts/baselines/verbalized-classes.toml");
 const INCONSISTENCY_LCD: &str = include_str!("../../prompts/judge-inconsistency-lcd.toml");
 const INCONSISTENCY_CLINIFACT: &str = include_str!("../../prompts/judge-inconsistency-clinifact.toml");
 const READABILITY: &str = include_str!("../../prompts/judge-readability.toml");
@@ -56,13 +58,27 @@ pub fn task_days(template: Option<&PromptTemplate>, horizon: u32) -> u32 {
 /// The verbalized-probability prompt (A25): the task's own document under another instruction, without a generation
 /// prefix.
 ///
-/// `file` is `eval.verbalized_prompt`; without it the labels choose between the paper's two tasks.
+/// `file` is `eval.verbalized_prompt`; without it the labels choose between the paper's two tasks. Of more than two
+/// classes one prompt serves any task: `{labels}` are its classes, `{question}` is its own question (its system message
+/// where it asks there) and `{answer}` the lines that [`super::prompting::probabilities`] reads.
 pub fn verbalized(task: TaskPrompt<'_>, own: &PromptTemplate, file: Option<&Path>) -> Result<PromptTemplate> {
-    let text = text(task, file, "eval.verbalized_prompt", [VERBALIZED_LCD, VERBALIZED_CLINIFACT])?;
+    let two = task.labels.are_two();
+    let text = match file {
+        None if !two => VERBALIZED_CLASSES.to_owned(),
+        _ => text(task, file, "eval.verbalized_prompt", [VERBALIZED_LCD, VERBALIZED_CLINIFACT])?,
+    };
     let Question { system, question } = read(&text, file, "system and question")?;
-    let template = PromptTemplate { system, question, ..own.clone() }.without_prefix();
+    let fill = |text: String| if two { text } else { of_classes(&text, task.labels, own) };
+    let template = PromptTemplate { system: fill(system), question: fill(question), ..own.clone() }.without_prefix();
     template.check()?;
     Ok(template)
+}
+
+/// `text` with what it says of the classes filled in; the task's own question comes last, being no text of ours.
+fn of_classes(text: &str, labels: &Labels, own: &PromptTemplate) -> String {
+    let lines: Vec<String> = labels.iter().map(|label| probability_line(label, "<integer>")).collect();
+    let asked = if own.question.is_empty() { &own.system } else { &own.question };
+    text.replace("{labels}", &labels.join(", ")).replace("{answer}", &lines.join("\n")).replace("{question}", asked)
 }
 
 /// The judge's question about what `{explanation}` implies (A35). `file` is `eval.judge_prompt`.
@@ -181,6 +197,32 @@ mod tests {
         assert_eq!(task_days(Some(&own()), 30), 90);
         assert_eq!(task_days(Some(&PromptTemplate { system: "within reach".into(), ..own() }), 30), 30);
         assert_eq!(task_days(None, 60), 60);
+    }
+
+    #[test]
+    fn any_task_of_more_classes_is_asked_for_a_line_each() {
+        let labels = Labels::new(["worse", "the {labels}", "better"].map(String::from).to_vec()).unwrap();
+        let task = TaskPrompt { labels: &labels, days: 30 };
+        let own = PromptTemplate { question: "Worse, or {answer}?".into(), ..own() };
+        let template = verbalized(task, &own, None).unwrap();
+        assert!(template.system.contains("each of these classes: worse, the {labels}, better."), "{}", template.system);
+        let question = template.question;
+        assert!(question.starts_with("Worse, or {answer}?\n\nDo not answer with one class"), "{question}");
+        let lines = labels.iter().map(|label| format!("\nProbability of {label}: <integer>")).collect::<String>();
+        assert!(question.ends_with(&format!("in the format:\n{lines}")), "{question}");
+        assert_eq!((template.prefix.as_str(), template.user.as_str()), ("", "Note: {document}"));
+        // Without a question of its own the task is told by its system message; a file has the same placeholders.
+        let asks_first = PromptTemplate { question: String::new(), ..own };
+        assert!(
+            verbalized(task, &asks_first, None).unwrap().question.starts_with("Classify mortality within 90 days.")
+        );
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "system = 'One of {labels}'\nquestion = '{answer}'").unwrap();
+        let template = verbalized(task, &asks_first, Some(file.path())).unwrap();
+        assert_eq!(
+            (template.system, template.question),
+            ("One of worse, the {labels}, better".into(), lines[1..].into())
+        );
     }
 
     #[test]

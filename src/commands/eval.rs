@@ -53,7 +53,7 @@ pub struct Outcome {
 /// Runs the command.
 pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
     let gate = args.gate.as_deref().map(Gate::load).transpose()?;
-    let Some(outcome) = execute(context, args)? else { return Ok(()) };
+    let Some(outcome) = execute(context, args, gate.as_ref())? else { return Ok(()) };
     if context.json {
         output::write(&storage::json(&outcome.document)?)?
     } else {
@@ -63,8 +63,8 @@ pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
 }
 
 /// Scores, measures and writes `RUN/eval/<split>`; `None` where there was nothing to score: a dry run, or a curve
-/// alone.
-pub(super) fn execute(context: &Context, args: &EvalArgs) -> Result<Option<Outcome>> {
+/// alone. `gate` is asked whether the task has its classes; the caller checks it against the outcome.
+pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -> Result<Option<Outcome>> {
     let options = options(context);
     if args.curve && args.predictions.is_none() && args.split == "test" && context.config.data.test.is_none() {
         return curve::alone(context, &options).map(|()| None);
@@ -76,6 +76,7 @@ pub(super) fn execute(context: &Context, args: &EvalArgs) -> Result<Option<Outco
     let context = &work.context(context)?;
     // Before any work; without dev nothing asks again.
     positive(context)?;
+    gate.map_or(Ok(()), |gate| gate.check_classes(&context.config.task.labels))?;
     let folder = Folder::find(context, &work, args.overwrite)?;
     let context = &folder.context(context);
     let asked = folder.asked(context, asked(args));

@@ -28,7 +28,8 @@ pub struct Eval {
     /// The judge's question about an explanation (`system`, `template` with `{explanation}`); the paper's for its two
     /// tasks.
     pub judge_prompt: Option<PathBuf>,
-    /// The verbalized-probability prompt (`system`, `question`); the paper's for its two tasks.
+    /// The verbalized-probability prompt (`system`, `question`); the paper's for its two tasks, of more than two classes
+    /// one made of the labels.
     pub verbalized_prompt: Option<PathBuf>,
     /// Runs of the sampled baselines.
     pub runs: usize,
@@ -86,7 +87,7 @@ pub struct Cnn {
     pub max_tokens: usize,
     /// Filters of each kernel size.
     pub filters: usize,
-    /// Width of the layer between pooling and the two logits.
+    /// Width of the layer between pooling and the logits.
     pub projection: usize,
     /// Dropout on the pooled features and on the projection.
     pub dropout: f64,

@@ -27,10 +27,10 @@ use crate::{
         Sampling,
         scoring::{self, Known, Windows},
     },
-    labels::Class,
+    labels::{Class, Labels},
     metrics::{methods, multiclass},
     model::{Model, ModelSource, checkpoint::ClsgenJson},
-    prompt::{PromptTemplate, Prompter, TextTokenizer},
+    prompt::{PromptTemplate, Prompter, TextTokenizer, Verdict},
     storage,
 };
 
@@ -71,12 +71,6 @@ impl<'a> Plan<'a> {
         let known = scoring::known(context, &job.checkpoint, &info)?;
         own.date.clone_from(&known.date);
         let runs = asked.runs.map_or(context.config.eval.runs, |runs| runs as usize);
-        let of_two = [Baseline::Verbalized, Baseline::Cnn];
-        if let Some(baseline) = baselines.iter().find(|baseline| !info.labels.are_two() && of_two.contains(baseline)) {
-            let message = format!("the baseline {} gives the probability of one of two classes", baseline.name());
-            return Err(Error::usage(format!("{message}; this task has {}", info.labels.count()))
-                .hint("of more classes: --baselines label,self_consistency,token_probability"));
-        }
         let plan = Self { job, baselines, runs, info, known, own, overwrite };
         if plan.baselines.contains(&Baseline::Verbalized) {
             plan.verbalized_prompt(context)?;
@@ -108,8 +102,45 @@ impl<'a> Plan<'a> {
 pub enum Answers {
     /// Of two classes: a call, and a score where the method gives one.
     Two(Vec<methods::Answers>),
-    /// Of more: a class.
-    More(Vec<multiclass::Answers>),
+    /// Of more: a class, and a probability of each where the method gives them.
+    More(Vec<multiclass::methods::Run>),
+}
+
+impl Answers {
+    /// `runs` holds an entry a record, in the records' order.
+    fn new(labels: &Labels, runs: Vec<Vec<Run>>) -> Self {
+        if labels.are_two() {
+            return Self::Two(runs.iter().map(|run| run.iter().map(Run::answer).collect()).collect());
+        }
+        let classes = labels.count();
+        let call = |run: &Run| run.verbalized_label.filter(|class| class.index() < classes).map(u8::from);
+        let of_run = |run: Vec<Run>| multiclass::methods::Run {
+            calls: run.iter().map(call).collect(),
+            probabilities: run.into_iter().map(|run| run.probabilities.filter(|p| p.len() == classes)).collect(),
+        };
+        Self::More(runs.into_iter().map(of_run).collect())
+    }
+}
+
+/// What a text answers to the prompt of a baseline.
+fn read(baseline: Baseline, text: &str, verdict: &Verdict, labels: &Labels) -> Run {
+    match baseline {
+        Baseline::Verbalized if labels.are_two() => {
+            prompting::probability(text).map(Run::of_probability).unwrap_or_default()
+        }
+        Baseline::Verbalized => prompting::probabilities(text, labels).map(Run::of_probabilities).unwrap_or_default(),
+        _ => Run { verbalized_label: prompting::label(text, verdict, labels), ..Run::default() },
+    }
+}
+
+/// The lines' runs, turned: an entry a run, in it one a record.
+fn by_run(lines: Vec<Line>) -> Vec<Vec<Run>> {
+    let mut runs = vec![Vec::with_capacity(lines.len()); lines.first().map_or(0, |line| line.runs.len())];
+    for line in lines {
+        let mut of_line = line.runs.into_iter();
+        runs.iter_mut().for_each(|run| run.push(of_line.next().unwrap_or_default()));
+    }
+    runs
 }
 
 /// The base model, read when the first missing answer needs it.
@@ -140,32 +171,20 @@ impl<'a> Runner<'a> {
     fn answers(&self, baseline: Baseline) -> Result<Answers> {
         let labels = &self.plan.info.labels;
         let verdict = self.plan.own.verdict()?;
-        let read_label =
-            |text: &str| Run { verbalized_label: prompting::label(text, &verdict, labels), ..Run::default() };
+        let read = |text: &str| read(baseline, text, &verdict, labels);
         let lines = match baseline {
-            Baseline::Verbalized => {
-                let read = |text: &str| prompting::probability(text).map(Run::of_probability).unwrap_or_default();
-                self.written(baseline, &self.plan.verbalized_prompt(self.context)?, &read)?
-            }
-            Baseline::Label => self.written(baseline, &self.plan.own, &read_label)?,
-            Baseline::SelfConsistency => self.vote(&self.written(Baseline::Label, &self.plan.own, &read_label)?)?,
+            Baseline::Verbalized => self.written(baseline, &self.plan.verbalized_prompt(self.context)?, &read)?,
+            Baseline::Label => self.written(baseline, &self.plan.own, &read)?,
+            Baseline::SelfConsistency => self.vote(&self.written(Baseline::Label, &self.plan.own, &read)?)?,
             Baseline::TokenProbability => self.token_probability()?,
             Baseline::Cnn => {
                 let folder = (self.folder.as_path(), self.plan.overwrite);
                 let fields = self.plan.own.fields();
-                let answers = cnn::run(self.context, &fields, self.records, &self.plan.job.data, folder)?;
-                return Ok(Answers::Two(answers));
+                let runs = cnn::run(self.context, &fields, self.records, &self.plan.job.data, folder)?;
+                return Ok(Answers::new(labels, runs));
             }
         };
-        let runs = 0..lines.first().map_or(0, |line| line.runs.len());
-        Ok(if labels.are_two() {
-            let of_run = |run| lines.iter().map(|line| line.runs.get(run).and_then(Run::answer)).collect();
-            Answers::Two(runs.map(of_run).collect())
-        } else {
-            let class = |run: &Run| run.verbalized_label.map(u8::from);
-            let of_run = |run| lines.iter().map(|line| line.runs.get(run).and_then(class)).collect();
-            Answers::More(runs.map(of_run).collect())
-        })
+        Ok(Answers::new(labels, by_run(lines)))
     }
 
     /// N runs of a prompt: those of the file, and those it lacks.
@@ -226,17 +245,16 @@ impl<'a> Runner<'a> {
         for line in runs {
             let labels: Vec<Option<Class>> = line.runs.iter().map(|run| run.verbalized_label).collect();
             let vote = prompting::vote(&labels, &self.plan.info.labels);
-            let run = Run {
-                probability: vote.as_ref().map(|vote| vote.share(Class::ONE)),
-                verbalized_label: vote.as_ref().map(|vote| vote.label),
-                ..Run::default()
-            };
-            let described = json!({
+            let run = vote.as_ref().map(|vote| vote.run(&self.plan.info.labels)).unwrap_or_default();
+            let mut described = json!({
                 "id": line.id, "label": line.label, "probability": run.probability,
                 "verbalized_label": run.verbalized_label,
                 "votes": vote.map(|vote| vote.votes),
                 "unparsable": labels.iter().filter(|label| label.is_none()).count(),
             });
+            if let Some(shares) = &run.probabilities {
+                described["probabilities"] = json!(shares);
+            }
             text += &format!("{described}\n");
             lines.push(Line { runs: vec![run], ..line.clone() });
         }
@@ -310,5 +328,38 @@ impl<'a> Runner<'a> {
                 truncate,
             )?,
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_read_as_its_baseline_asked() {
+        let two = Labels::two("no", "yes");
+        let three = Labels::new(["no", "perhaps", "yes"].map(String::from).to_vec()).unwrap();
+        let said = |baseline, text: &str, labels: &Labels| {
+            let run = read(baseline, text, &Verdict::default(), labels);
+            (run.verbalized_label.map(Class::index), run.probability, run.probabilities)
+        };
+        let lines = "Probability of no: 30\nProbability of perhaps: 60\nProbability of yes: 30\nProbability: 70";
+        assert_eq!(said(Baseline::Verbalized, lines, &two), (Some(1), Some(0.7), None));
+        assert_eq!(said(Baseline::Verbalized, lines, &three), (Some(1), None, Some(vec![0.25, 0.5, 0.25])));
+        assert_eq!(said(Baseline::Verbalized, "Probability: 70", &three), (None, None, None));
+        assert_eq!(said(Baseline::Label, "Classification: perhaps", &three), (Some(1), None, None));
+        assert_eq!(said(Baseline::SelfConsistency, "yes", &two), (Some(1), None, None));
+    }
+
+    #[test]
+    fn answers_of_more_classes_keep_their_probabilities_and_nothing_that_does_not_fit() {
+        let labels = Labels::new(["a", "b", "c"].map(String::from).to_vec()).unwrap();
+        let of = |shares: &[f64]| Run::of_probabilities(shares.to_vec());
+        let line = |runs| Line { id: "n".into(), label: None, prompt_tokens: 1, truncated_tokens: 0, runs };
+        let lines = vec![line(vec![of(&[0.2, 0.5, 0.3]), Run::default()]), line(vec![of(&[0.1, 0.2, 0.3, 0.4])])];
+        let Answers::More(runs) = Answers::new(&labels, by_run(lines)) else { panic!("more than two classes") };
+        assert_eq!(runs[0].calls, [Some(1), None], "there is no fourth class");
+        assert_eq!(runs[0].probabilities, [Some(vec![0.2, 0.5, 0.3]), None]);
+        assert_eq!((runs.len(), &runs[1].calls[..]), (2, &[None, None][..]));
     }
 }

@@ -14,14 +14,16 @@ use serde_json::json;
 
 use super::{log, run_directory::split_path};
 use crate::{
-    baselines::cnn::{Document, Embeddings, EpochResult, GRID, GRID_SEED, Trainer, minority_score, predict},
+    baselines::{
+        cnn::{Document, Embeddings, EpochResult, GRID, GRID_SEED, Trainer, predict, rarest, selection_score},
+        prompting::Run,
+    },
     config::{Cnn, Stage},
     context::Context,
     data::{self, Needs, Record},
     error::{Context as _, Error, Result},
     fingerprint::{Fingerprint, TOKENIZER},
     labels::Class,
-    metrics::methods::{Answer, Answers},
     model::source,
     storage::{self, RecordLog},
 };
@@ -31,7 +33,12 @@ use crate::{
 struct Line {
     id: String,
     label: Option<Class>,
-    probability: f64,
+    /// Of class 1.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    probability: Option<f64>,
+    /// Of all of more than two classes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    probabilities: Option<Vec<f64>>,
 }
 
 /// What is missing for the CNN, said before any work.
@@ -53,14 +60,15 @@ fn embeddings_folder(context: &Context) -> Result<PathBuf> {
     Ok(source.path)
 }
 
-/// Trains what is not trained yet; the answers of every test seed on `records` (of the file `data`), read by `fields`.
+/// Trains what is not trained yet; what every test seed says of `records` (of the file `data`), read by `fields`.
 pub fn run(
     context: &Context,
     fields: &[String],
     records: &[Record],
     data: &Path,
     (folder, overwrite): (&Path, bool),
-) -> Result<Vec<Answers>> {
+) -> Result<Vec<Vec<Run>>> {
+    let labels = &context.config.task.labels;
     let cnn = &context.config.cnn;
     let folder = folder.join("cnn");
     let train_path = split_path(context, "train")?;
@@ -76,6 +84,9 @@ pub fn run(
         ("records", json!(data::source_hash(data)?)),
         ("fields", json!(fields)),
     ];
+    // Records may name their class; of two classes it was not told before there were more.
+    let named = (!labels.are_two()).then(|| ("labels", json!(labels)));
+    let contents: Vec<_> = contents.into_iter().chain(named).collect();
     let made = Fingerprint::new(Stage::Cnn, &context.config, &contents)?;
     begin(&folder, &made, overwrite)?;
     let missing = (0..cnn.seeds).filter(|&seed| !seed_file(&folder, seed).is_file()).count();
@@ -87,7 +98,7 @@ pub fn run(
         };
         let work = Work {
             cnn,
-            classes: context.config.task.labels.len(),
+            classes: labels.count(),
             folder: &folder,
             train: split("train", &train_path)?,
             dev: split("dev", &dev_path)?,
@@ -95,7 +106,7 @@ pub fn run(
         };
         work.run(records, fields).map_err(log::resumable)?;
     }
-    (0..cnn.seeds).map(|seed| answers(&seed_file(&folder, seed), records)).collect()
+    (0..cnn.seeds).map(|seed| answers(&seed_file(&folder, seed), records, labels.count())).collect()
 }
 
 /// Keeps a folder that was made from the same inputs; any other is refused, or emptied under `--overwrite`.
@@ -150,8 +161,9 @@ impl Work<'_> {
             }
             let probabilities = predict(trainer.network(), &self.embeddings, &test)?;
             let mut lines = String::new();
-            for (record, probability) in records.iter().zip(probabilities) {
-                let line = Line { id: record.id.clone(), label: record.label, probability };
+            for (record, probabilities) in records.iter().zip(probabilities) {
+                let Run { probability, probabilities, .. } = Run::of_probabilities(probabilities);
+                let line = Line { id: record.id.clone(), label: record.label, probability, probabilities };
                 lines += &serde_json::to_string(&line).map_err(|e| Error::run(format!("cannot write JSON: {e}")))?;
                 lines.push('\n');
             }
@@ -175,8 +187,8 @@ impl Work<'_> {
         let path = self.folder.join("grid.jsonl");
         let mut lines = RecordLog::open(&path)?;
         let mut results: Vec<EpochResult> = log::read(&path, |_| ())?;
-        let positives = self.train.iter().filter(|document| document.label).count();
-        let labels: Vec<bool> = self.dev.iter().map(|document| document.label).collect();
+        let rarest = rarest(self.classes, self.train.iter().map(|document| document.label));
+        let labels: Vec<Class> = self.dev.iter().map(|document| document.label).collect();
         let rates = self.cnn.learning_rate.map_or(GRID.to_vec(), |rate| vec![rate]);
         for learning_rate in rates {
             let done = results.iter().filter(|result| result.learning_rate == learning_rate).count();
@@ -190,7 +202,7 @@ impl Work<'_> {
                 // An epoch that is trained again, for want of its state, is logged already.
                 if trainer.epoch() > done {
                     let probabilities = predict(trainer.network(), &self.embeddings, &self.dev)?;
-                    let score = minority_score(&probabilities, &labels, 2 * positives <= self.train.len());
+                    let score = selection_score(&probabilities, &labels, rarest);
                     let result = EpochResult {
                         learning_rate,
                         seed: GRID_SEED,
@@ -218,12 +230,19 @@ impl Work<'_> {
     }
 }
 
-/// A seed's answers, in the records' order.
-fn answers(file: &Path, records: &[Record]) -> Result<Answers> {
+/// What a seed says, in the records' order.
+fn answers(file: &Path, records: &[Record], classes: usize) -> Result<Vec<Run>> {
     let lines: Vec<Line> = log::read(file, |_| ())?;
-    if !lines.iter().map(|line| &line.id).eq(records.iter().map(|record| &record.id)) {
-        return Err(Error::run(format!("{} holds other records than the split", file.display()))
-            .hint("delete it and try again"));
+    let said = |line: Line| match (line.probability, line.probabilities) {
+        (Some(probability), None) if classes == 2 => Some(Run::of_probability(probability)),
+        (None, Some(probabilities)) if classes == probabilities.len() => Some(Run::of_probabilities(probabilities)),
+        _ => None,
+    };
+    let same = lines.iter().map(|line| &line.id).eq(records.iter().map(|record| &record.id));
+    let runs: Option<Vec<Run>> = lines.into_iter().map(said).collect();
+    match runs {
+        Some(runs) if same => Ok(runs),
+        _ => Err(Error::run(format!("{} holds other records than the split", file.display()))
+            .hint("delete it and try again")),
     }
-    Ok(lines.iter().map(|line| Some(Answer { score: Some(line.probability), call: line.probability >= 0.5 })).collect())
 }

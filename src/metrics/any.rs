@@ -88,6 +88,14 @@ impl AnyEvaluation {
         }
     }
 
+    /// Names of the classes; none of two, which are not measured one by one.
+    pub fn classes(&self) -> &[String] {
+        match self {
+            Self::Two(_) => &[],
+            Self::More(evaluation) => &evaluation.classes,
+        }
+    }
+
     /// Records.
     pub fn n(&self) -> usize {
         match self {

@@ -16,7 +16,6 @@ use super::{
     evaluate::gold_table,
     paired::auroc_without_interval,
     ranking::Ranking,
-    significance::{mcnemar, sign_flip},
 };
 
 /// What a method says of one record.
@@ -80,6 +79,14 @@ pub(super) fn note_left_out(metric: &mut Metric, left_out: usize, runs: usize, w
 
 /// Why a method has no AUROC.
 const NO_SCORE: &str = "the method gives no score";
+const NO_ANSWER: &str = "no answer could be parsed";
+/// Why a method that writes nothing has no parsable rate.
+pub(super) const NOTHING_WRITTEN: &str = "the method writes nothing";
+
+/// Why a method of which no record has a score has no AUROC.
+pub(super) fn unscored(answered: bool) -> &'static str {
+    if answered { NO_SCORE } else { NO_ANSWER }
+}
 
 /// A run's scores in order, over the records that have one.
 fn ranking(answers: &Answers) -> Option<Ranking> {
@@ -134,7 +141,7 @@ pub fn measure(sample: &Sample, runs: &[Answers], written: bool, options: &Optio
     let scored = (0..sample.len())
         .filter(|&i| runs.iter().any(|run| run[i].is_some_and(|answer| answer.score.is_some())))
         .count();
-    let unscored = if runs.iter().flatten().any(Option::is_some) { NO_SCORE } else { "no answer could be parsed" };
+    let unscored = unscored(runs.iter().flatten().any(Option::is_some));
     let over_calls = |statistic: fn(&Confusion) -> Outcome| {
         Statistic::new(sample.len(), move |weights: &[u32]| {
             mean(runs.iter().map(|run| statistic(&calls(sample, run, weights))))
@@ -153,7 +160,7 @@ pub fn measure(sample: &Sample, runs: &[Answers], written: bool, options: &Optio
         over_calls(Confusion::precision).proportion_of(called.min().unwrap_or(0)),
         over_calls(Confusion::recall).proportion_of(sample.clusters_among(|i| sample.labels()[i])),
         Statistic::new(sample.len(), |weights: &[u32]| {
-            if written { mean(runs.iter().map(|run| parsable(run, weights))) } else { Err("the method writes nothing") }
+            if written { mean(runs.iter().map(|run| parsable(run, weights))) } else { Err(NOTHING_WRITTEN) }
         })
         .proportion_of(sample.cluster_count()),
     ];
@@ -223,9 +230,8 @@ fn bootstrap_differences(
             .push(Statistic::new(n, move |weights: &[u32]| Ok(parsable(&own, weights)? - parsable(run, weights)?)));
     }
     let measured = Resampler::new(sample, options.seed).differences(&statistics, options.bootstrap);
-    ["f1", "precision", "recall", "parsable"].into_iter().zip(measured).map(|(metric, (difference, p_value))| {
-        Comparison { metric: metric.into(), difference, p_value, test: "paired bootstrap".into() }
-    })
+    let metrics = ["f1", "precision", "recall", "parsable"].into_iter();
+    metrics.zip(measured).map(|(metric, measured)| Comparison::of_resamples(metric, measured))
 }
 
 /// Whether the run is right of record i; an answer that cannot be parsed is not.
@@ -234,30 +240,11 @@ fn is_right(sample: &Sample, run: &Answers, i: usize) -> bool {
 }
 
 fn accuracy_difference(sample: &Sample, run: &Answers, options: &Options) -> Comparison {
-    let n = sample.len();
-    let of_record: Vec<i64> = (0..n)
+    let of_record: Vec<i64> = (0..sample.len())
         .map(|i| i64::from(model_call(sample, i) == sample.labels()[i]) - i64::from(is_right(sample, run, i)))
         .collect();
-    let grouped = sample.cluster_count() < n;
-    let p_value = if grouped {
-        let mut of_group = vec![0; sample.cluster_count()];
-        sample.clusters().iter().zip(&of_record).for_each(|(&cluster, d)| of_group[cluster as usize] += d);
-        sign_flip(&of_group)
-    } else {
-        let count = |sign: i64| of_record.iter().filter(|&&d| d == sign).count() as u64;
-        mcnemar(count(1), count(-1))
-    };
-    let differences = &of_record;
-    let statistic = Statistic::new(n, move |weights: &[u32]| {
-        let (sum, n) = differences
-            .iter()
-            .zip(weights)
-            .fold((0, 0), |(sum, n), (d, &w)| (sum + d * i64::from(w), n + i64::from(w)));
-        if n == 0 { Err("no record") } else { Ok(sum as f64 / n as f64) }
-    });
-    let difference = Resampler::new(sample, options.seed).measure(&[statistic], options.bootstrap).swap_remove(0);
-    let test = if grouped { "sign-flip over groups, exact" } else { "McNemar, exact" };
-    Comparison { metric: "accuracy".into(), difference, p_value: Some(p_value), test: test.into() }
+    let resampler = Resampler::new(sample, options.seed);
+    Comparison::of_right_calls(&of_record, sample.grouping(), &resampler, options.bootstrap)
 }
 
 #[cfg(test)]

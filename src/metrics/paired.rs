@@ -21,8 +21,7 @@ pub fn differences(first: &Sample, second: &Sample, options: &Options) -> Vec<Co
             let difference = Statistic::new(second.len(), |weights: &[u32]| {
                 Ok(statistic(second, weights)? - statistic(first, weights)?)
             });
-            let (difference, p_value) = resampler.differences(&[difference], options.bootstrap).swap_remove(0);
-            Comparison { metric: metric.into(), difference, p_value, test: "paired bootstrap".into() }
+            Comparison::of_resamples(metric, resampler.differences(&[difference], options.bootstrap).swap_remove(0))
         };
     vec![
         auroc(first, second),

@@ -8,15 +8,15 @@ use crate::metrics::{
     Evaluation, Metric, comparison::Comparison, direction, methods::MethodMetrics, significance::holm_defined,
 };
 
-/// A baseline that was scored.
+/// A baseline that was scored; `M` is what two classes have, or more.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct ScoredMethod {
+pub struct ScoredMethod<M = MethodMetrics> {
     /// Its name in files.
     pub name: String,
     /// Its name for a reader.
     pub title: String,
     /// Means over its runs, with intervals over records.
-    pub metrics: MethodMetrics,
+    pub metrics: M,
     /// Mean and SD over its runs, by metric.
     pub runs: Runs,
     /// The model against its first run.
@@ -26,7 +26,7 @@ pub struct ScoredMethod {
 }
 
 /// Adjusts every p-value of the methods together.
-pub fn adjust(methods: &mut [ScoredMethod]) {
+pub fn adjust<M>(methods: &mut [ScoredMethod<M>]) {
     let all: Vec<Option<f64>> =
         methods.iter().flat_map(|method| &method.comparisons).map(|comparison| comparison.p_value).collect();
     let mut adjusted = holm_defined(&all).into_iter();
@@ -60,21 +60,36 @@ pub fn baseline_tables(title: &str, evaluation: &Evaluation, methods: &[ScoredMe
          is over the records \
          that are answered, of several runs by any.",
     );
+    note_undefined_runs(&mut table, methods, plain);
+    let note = "The model's calls are those at 0.5; a method enters by its first run: with AUROC on the records it \
+        answers, with the others on all \
+        (an answer that cannot be parsed is no positive call, and not accurate). Holm's adjustment is over all \
+        p-values of this table.";
+    [table, comparison_table(title, methods, plain, note)]
+}
+
+/// The name of the metric of this key.
+fn plain(key: &str) -> String {
+    direction::name(key).unwrap_or(key).to_owned()
+}
+
+/// Says which means leave out some of the runs.
+pub(super) fn note_undefined_runs<M>(table: &mut Table, methods: &[ScoredMethod<M>], name: fn(&str) -> String) {
     for method in methods {
         let runs = most_runs(method);
         for (key, summary) in method.runs.iter().filter(|(_, summary)| summary.runs < runs) {
-            let name = direction::name(key).unwrap_or(key);
             table.note(format!(
-                "{}, {name}: over {} of {runs} runs; it is undefined in the others.",
-                method.title, summary.runs
+                "{}, {}: over {} of {runs} runs; it is undefined in the others.",
+                method.title,
+                name(key),
+                summary.runs
             ));
         }
     }
-    [table, comparison_table(title, methods)]
 }
 
 /// How often a method was run, as far as its metrics tell.
-fn most_runs(method: &ScoredMethod) -> usize {
+pub(super) fn most_runs<M>(method: &ScoredMethod<M>) -> usize {
     method.runs.values().map(|summary| summary.runs).max().unwrap_or(1)
 }
 
@@ -86,15 +101,20 @@ pub(super) fn mean_cell(metric: &Metric, summary: Option<&Summary>) -> String {
     }
 }
 
-fn comparison_table(title: &str, methods: &[ScoredMethod]) -> Table {
+/// The model against each method; `name` gives a metric's by its key.
+pub(super) fn comparison_table<M>(
+    title: &str,
+    methods: &[ScoredMethod<M>],
+    name: fn(&str) -> String,
+    note: &str,
+) -> Table {
     let columns = ["Method", "Metric", "Model − method", "95 % CI", "p", "p, Holm", "n", "Test"];
     let mut table = Table::new("comparisons", &format!("Model against baselines: {title}"), &columns);
     for method in methods {
         for (comparison, adjusted) in method.comparisons.iter().zip(&method.holm) {
-            let metric = direction::name(&comparison.metric).unwrap_or(&comparison.metric);
             table.row([
                 method.title.clone(),
-                metric.to_owned(),
+                name(&comparison.metric),
                 number(comparison.difference.value),
                 interval(comparison.difference.ci95),
                 p_value(comparison.p_value),
@@ -104,12 +124,7 @@ fn comparison_table(title: &str, methods: &[ScoredMethod]) -> Table {
             ]);
         }
     }
-    table.note(
-        "The model's calls are those at 0.5; a method enters by its first run: with AUROC on the records it answers, \
-        with the others on all \
-         (an answer that cannot be parsed is no positive call, and not accurate). Holm's adjustment is over all \
-         p-values of this table.",
-    );
+    table.note(note);
     table
 }
 
@@ -139,7 +154,7 @@ mod tests {
         adjust(&mut methods);
         assert_eq!(methods[0].holm, [Some(0.03), None]);
         assert_eq!(methods[1].holm, [Some(0.06), Some(0.06)]);
-        let table = comparison_table("t", &methods);
+        let table = comparison_table("t", &methods, plain, "");
         assert_eq!((table.rows.len(), table.rows[1][4].as_str(), table.rows[0][5].as_str()), (4, "–", "0.0300"));
         assert_eq!(p_value(Some(1e-9)), "<0.0001");
     }

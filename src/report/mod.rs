@@ -6,6 +6,7 @@ mod decision_tables;
 pub mod figures;
 pub mod html;
 pub mod metrics_table;
+mod multiclass_beside;
 mod multiclass_tables;
 pub mod paper;
 mod readings;
@@ -13,5 +14,6 @@ pub mod table;
 
 pub use decision_tables::decision_tables;
 pub use metrics_table::metrics_table;
-pub use multiclass_tables::{answers_table, confusion_table, multiclass_compare_table, multiclass_table};
+pub use multiclass_beside::{multiclass_baseline_tables, multiclass_compare_table};
+pub use multiclass_tables::{confusion_table, multiclass_table};
 pub use table::Table;

@@ -2,29 +2,27 @@
 
 use super::{
     metrics_table::{add_row, note_band},
-    table::{Table, cell, difference},
+    table::Table,
 };
 use crate::metrics::{
     Metric, direction,
-    multiclass::{AnswerMetrics, Averages, ClassMetrics, Evaluation},
+    multiclass::{ClassMetrics, Evaluation},
 };
 
 /// Every metric of `evaluation` with its interval, and what is missing and why; those of the class of `eval.positive`
 /// are a [`super::metrics_table`] of their own.
 pub fn multiclass_table(title: &str, evaluation: &Evaluation) -> Table {
     let mut table = Table::new("metrics", title, &["Metric", "Class", "Value", "95 % CI", "n", "Note"]);
-    add(&mut table, "AUROC, macro", "", &evaluation.auroc);
+    add(&mut table, &of_all("auroc"), "", &evaluation.auroc);
     for (key, metric) in evaluation.calls.named() {
-        let plain = name(key.trim_start_matches("macro."));
-        let row = if key.starts_with("macro.") { format!("{plain}, macro") } else { plain.to_owned() };
-        add(&mut table, &row, "", metric);
+        add(&mut table, &of_all(key), "", metric);
     }
     for (name, of) in class_metrics() {
         for class in &evaluation.per_class {
             add(&mut table, name, &class.calls.label, of(class));
         }
     }
-    add(&mut table, "AUROC-Align, macro", "", &evaluation.auroc_align);
+    add(&mut table, &of_all("auroc_align"), "", &evaluation.auroc_align);
     add(&mut table, name("kappa"), "", &evaluation.kappa);
     note_band(&mut table, &evaluation.kappa);
     if let Some(kappa) = &evaluation.kappa_quadratic {
@@ -51,44 +49,6 @@ pub fn multiclass_table(title: &str, evaluation: &Evaluation) -> Table {
         "A class is called where its probability is the highest, of equals the lowest. Macro: the mean over all \
          classes, one against the rest. Brier is the sum over the classes (0 to 2), ECE their mean.",
     );
-    table
-}
-
-/// The model and other methods by what they call, each with its interval. An answer that names no class is wrong, and
-/// a miss for its gold class.
-pub fn answers_table(title: &str, own: &Evaluation, methods: &[(&str, &AnswerMetrics)]) -> Table {
-    let columns =
-        ["Method", "Accuracy", "Balanced accuracy", "Macro precision", "Macro recall", "Macro F1", "Parsable"];
-    let mut table = Table::new("baselines", &format!("Baselines: {title}"), &columns);
-    let mut row = |method: &str, averages: &Averages, parsable: &Metric| {
-        let cells = averages.named().into_iter().map(|(_, metric)| cell(metric)).chain([cell(parsable)]);
-        table.row(std::iter::once(method.to_owned()).chain(cells));
-    };
-    row("CLSGen, head", &own.calls, &own.parsable);
-    methods.iter().for_each(|(method, metrics)| row(method, &metrics.averages, &metrics.parsable));
-    table.note("95 % intervals in parentheses; of several runs the mean, the runs held fixed.");
-    table
-}
-
-/// The base model before tuning beside the tuned one, and the difference.
-pub fn multiclass_compare_table(title: &str, base: &Evaluation, tuned: &Evaluation) -> Table {
-    let mut table = Table::new("compare", &format!("Base and tuned: {title}"), &["Metric", "Base", "Tuned", "Δ"]);
-    let metrics = |of: &Evaluation| -> Vec<(String, Metric)> {
-        let mut named = vec![("AUROC, macro".to_owned(), of.auroc.clone())];
-        named.extend(
-            of.calls.named().map(|(key, metric)| (name(key.trim_start_matches("macro.")).to_owned(), metric.clone())),
-        );
-        named.push(("AUROC-Align, macro".to_owned(), of.auroc_align.clone()));
-        named.push((name("kappa").to_owned(), of.kappa.clone()));
-        named.push((name("parsable").to_owned(), of.parsable.clone()));
-        named.extend(of.calibration.named().map(|(key, metric)| (name(key).to_owned(), metric.clone())));
-        named
-    };
-    for ((name, base), (_, tuned)) in metrics(base).into_iter().zip(metrics(tuned)) {
-        let delta = tuned.value.zip(base.value).map(|(tuned, base)| tuned - base);
-        table.row([name, cell(&base), cell(&tuned), difference(delta, 4)]);
-    }
-    table.note("95 % intervals in parentheses. Before tuning the head is as it is drawn.");
     table
 }
 
@@ -121,6 +81,13 @@ fn class_metrics() -> [(&'static str, OfClass); 5] {
         ("F1", |class| &class.calls.f1),
         ("AUROC-Align", |class| &class.auroc_align),
     ]
+}
+
+/// The name of a metric of all classes by its key, such as `macro.f1`.
+pub(super) fn of_all(key: &str) -> String {
+    let plain = key.trim_start_matches("macro.");
+    let name = direction::name(plain).unwrap_or(plain);
+    if plain != key || matches!(key, "auroc" | "auroc_align") { format!("{name}, macro") } else { name.to_owned() }
 }
 
 /// The name of the metric of this key.

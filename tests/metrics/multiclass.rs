@@ -5,7 +5,8 @@ use clsgen::metrics::{
     judge::Judged,
     multiclass::{
         Averages, ClassCalls, Row, Sample, Temperature, evaluate, evaluate_agreement, evaluate_calibration, judge,
-        measure_answers,
+        macro_auroc,
+        methods::{Run, measure},
     },
 };
 use serde_json::Value;
@@ -94,6 +95,7 @@ fn multiclass_metrics_agree_with_scikit_learn() {
             [terms.auroc, terms.auroc_align, terms.kappa],
             [ours.auroc.value, ours.auroc_align.value, ours.kappa.value]
         );
+        assert_eq!(macro_auroc(&sample).ok(), ours.auroc.value, "{what}");
         let curve = evaluate_agreement(&sample, &names, &Options::default());
         assert_eq!((&curve.auroc, &curve.kappa, &curve.parsable), (&ours.auroc, &ours.kappa, &ours.parsable));
     }
@@ -105,14 +107,14 @@ fn answers_without_a_class_agree_with_scikit_learn() {
         let sample = sample(&fixture);
         let what = fixture["name"].as_str().unwrap();
         let names = names(sample.classes());
-        let texts = sample.verbalized().to_vec();
-        let ours = measure_answers(&sample, &names, std::slice::from_ref(&texts), &Options::default());
+        let run = |calls: Vec<Option<u8>>| Run { probabilities: vec![None; calls.len()], calls };
+        let texts = run(sample.verbalized().to_vec());
+        let ours = measure(&sample, &names, std::slice::from_ref(&texts), true, &Options::default());
         let classes: Vec<&ClassCalls> = ours.per_class.iter().collect();
         compare_calls(what, &ours.averages, &classes, &fixture["want"]["answers"]);
         close(what, &ours.parsable, &fixture["want"]["parsable"]);
         // Over runs: the mean.
-        let own: Vec<Option<u8>> = sample.predicted().iter().copied().map(Some).collect();
-        let both = measure_answers(&sample, &names, &[texts, own], &Options::default());
+        let both = measure(&sample, &names, &[texts, run(sample.calls())], true, &Options::default());
         let mean = |of: &Value| of["accuracy"].as_f64().unwrap() / 2.0;
         let want = mean(&fixture["want"]) + mean(&fixture["want"]["answers"]);
         assert!((both.averages.accuracy.value.unwrap() - want).abs() < 1e-12, "{what}");

@@ -27,8 +27,8 @@ pub struct Embeddings {
 pub struct Document {
     /// Ids, cut to `max_tokens`.
     pub ids: Vec<u32>,
-    /// Class 1?
-    pub label: bool,
+    /// Its class; 0 where it has none.
+    pub label: Class,
 }
 
 impl std::fmt::Debug for Document {
@@ -90,7 +90,7 @@ impl Embeddings {
             ids.extend(encoding.get_ids());
         }
         ids.truncate(max_tokens);
-        Ok(Document { ids, label: record.label == Some(Class::ONE) })
+        Ok(Document { ids, label: record.label.unwrap_or_default() })
     }
 
     /// Width D of a vector.

@@ -12,7 +12,8 @@
 //! clipping; unweighted cross-entropy. Fields of a record are joined by `[SEP]`, no `[CLS]`.
 //!
 //! One grid (seed 42) picks learning rate and epoch by mean(AUROC, F1 of the minority class) on dev; then each test
-//! seed is trained under that schedule up to that epoch.
+//! seed is trained under that schedule up to that epoch. Of more than two classes, which the paper has not, it is the
+//! macro AUROC and the F1 of the rarest class ([`selection_score`]).
 
 mod embeddings;
 mod network;
@@ -20,7 +21,7 @@ mod training;
 
 pub use embeddings::{Document, Embeddings};
 pub use network::{KERNELS, Network};
-pub use training::{EpochResult, Trainer, minority_score, predict};
+pub use training::{EpochResult, Trainer, predict, rarest, selection_score};
 
 /// Peak learning rates of Table 6.
 pub const GRID: [f64; 3] = [5e-4, 1e-4, 5e-5];

@@ -63,7 +63,7 @@ fn it_learns_a_word_order_and_a_resumed_run_is_the_same_run() {
     let folder = tempfile::tempdir().unwrap();
     let train = documents(&embeddings, 96);
     let dev = documents(&embeddings, 160).split_off(96);
-    let labels: Vec<bool> = dev.iter().map(|document| document.label).collect();
+    let labels: Vec<Class> = dev.iter().map(|document| document.label).collect();
     let state = folder.path().join("state");
     let mut whole = Trainer::start(&embeddings, 2, &train, &cnn, (1e-2, 42), &state, 12).unwrap();
     let mut losses = Vec::new();
@@ -74,7 +74,7 @@ fn it_learns_a_word_order_and_a_resumed_run_is_the_same_run() {
         }
     }
     let probabilities = predict(whole.network(), &embeddings, &dev).unwrap();
-    let score = minority_score(&probabilities, &labels, true);
+    let score = selection_score(&probabilities, &labels, Class::ONE);
     assert!(score > 0.8 && losses[11] < losses[0] - 0.1, "score {score}, losses {losses:?}");
     let mut resumed = Trainer::start(&embeddings, 2, &train, &cnn, (1e-2, 42), &state, 12).unwrap();
     assert_eq!(resumed.epoch(), 5);
@@ -99,18 +99,56 @@ fn fields_are_joined_by_the_separator_and_a_note_cannot_write_one() {
 
 #[test]
 fn selection_counts_the_minority() {
-    let probabilities = [0.9, 0.8, 0.3, 0.6];
-    let labels = [true, true, false, false];
+    let probabilities = [0.9, 0.8, 0.3, 0.6].map(|one| vec![1.0 - one, one]);
+    let labels = [1, 1, 0, 0].map(Class::from);
     // AUROC 1; class 1: TP 2, FP 1; class 0: TP 1, FN 1.
-    assert!((minority_score(&probabilities, &labels, true) - (1.0 + 0.8) / 2.0).abs() < 1e-12);
-    assert!((minority_score(&probabilities, &labels, false) - (1.0 + 2.0 / 3.0) / 2.0).abs() < 1e-12);
-    assert_eq!(minority_score(&[0.2], &[false], true), 0.0);
+    let score = |rarest| selection_score(&probabilities, &labels, rarest);
+    assert!((score(Class::ONE) - (1.0 + 0.8) / 2.0).abs() < 1e-12);
+    assert!((score(Class::ZERO) - (1.0 + 2.0 / 3.0) / 2.0).abs() < 1e-12);
+    assert_eq!(selection_score(&[vec![0.8, 0.2]], &[Class::ZERO], Class::ONE), 0.0);
+    // At 0.5 a record is positive.
+    assert_eq!(selection_score(&[vec![0.5, 0.5]], &[Class::ONE], Class::ONE), 0.5);
+}
+
+#[test]
+fn selection_of_more_classes_takes_macro_auroc_and_the_rarest() {
+    let rows = [[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.3, 0.4, 0.3], [0.4, 0.4, 0.2], [0.1, 0.2, 0.7], [0.3, 0.3, 0.4]];
+    let probabilities = rows.map(Vec::from);
+    let labels = [0, 0, 1, 1, 2, 1].map(Class::from);
+    let above = |class: usize| {
+        let column: Vec<f64> = rows.iter().map(|row| row[class]).collect();
+        let is: Vec<bool> = labels.iter().map(|label| label.index() == class).collect();
+        crate::metrics::ranking::auroc(&column, &is).unwrap()
+    };
+    let macro_auroc = (above(0) + above(1) + above(2)) / 3.0;
+    assert_eq!(above(2), 1.0);
+    // The arg max calls 0 1 1 0 2 2: of class 2, TP 1, FP 1; of class 0, TP 1, FP 1, FN 1.
+    let score = |class: u8| selection_score(&probabilities, &labels, class.into());
+    assert!((score(2) - (macro_auroc + 2.0 / 3.0) / 2.0).abs() < 1e-12);
+    assert!((score(0) - (macro_auroc + 0.5) / 2.0).abs() < 1e-12);
+    // Without a class the macro mean is undefined, and counts as 0.
+    assert_eq!(selection_score(&probabilities[..2], &labels[..2], Class::ZERO), (0.0 + 2.0 / 3.0) / 2.0);
+}
+
+#[test]
+fn the_rarest_class_is_the_train_splits() {
+    let of = |classes, labels: &[u8]| rarest(classes, labels.iter().map(|&label| label.into())).index();
+    assert_eq!([of(2, &[0, 0, 1]), of(2, &[0, 1]), of(2, &[0, 1, 1])], [1, 1, 0]);
+    assert_eq!([of(3, &[0, 0, 1, 2, 2]), of(3, &[2, 2, 1, 1, 0, 0]), of(3, &[0, 0, 1, 1, 2])], [1, 0, 2]);
 }
 
 /// Logits, loss and gradients of `tests/golden/cnn.py`: PyTorch's Conv1d, max, ReLU, Linear, cross-entropy.
 #[test]
 fn forward_and_gradients_are_pytorchs() {
-    let golden: serde_json::Value = serde_json::from_str(include_str!("../../../tests/golden/cnn.json")).unwrap();
+    for (golden, classes) in [
+        (include_str!("../../../tests/golden/cnn.json"), 2),
+        (include_str!("../../../tests/golden/cnn-classes-3.json"), 3),
+    ] {
+        agrees_with_pytorch(&serde_json::from_str(golden).unwrap(), classes);
+    }
+}
+
+fn agrees_with_pytorch(golden: &serde_json::Value, classes: usize) {
     let numbers = |value: &serde_json::Value| -> Vec<f32> {
         value.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect()
     };
@@ -131,11 +169,15 @@ fn forward_and_gradients_are_pytorchs() {
         .unwrap()
         .iter()
         .zip(golden["labels"].as_array().unwrap())
-        .map(|(ids, label)| Document { ids: numbers(ids).iter().map(|id| *id as u32).collect(), label: label == 1 })
+        .map(|(ids, label)| Document {
+            ids: numbers(ids).iter().map(|id| *id as u32).collect(),
+            label: Class::from(label.as_u64().unwrap() as u8),
+        })
         .collect();
     let logits: Vec<Tensor> =
         documents.iter().map(|document| network.forward(&embeddings, document, None).unwrap()).collect();
     let logits = Tensor::cat(&logits, 0).unwrap();
+    assert_eq!(logits.dims(), [documents.len(), classes]);
     let close = |name: &str, ours: &Tensor, expected: &serde_json::Value| {
         let ours = ours.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let expected = numbers(&expected["values"]);
@@ -145,7 +187,10 @@ fn forward_and_gradients_are_pytorchs() {
         }
     };
     close("logits", &logits, &golden["logits"]);
-    let labels: Vec<u32> = documents.iter().map(|document| u32::from(document.label)).collect();
+    let probabilities: Vec<f32> =
+        predict(&network, &embeddings, &documents).unwrap().into_iter().flatten().map(|p| p as f32).collect();
+    close("probabilities", &Tensor::new(probabilities, &Device::Cpu).unwrap(), &golden["probabilities"]);
+    let labels: Vec<u32> = documents.iter().map(|document| document.label.index() as u32).collect();
     let loss = cross_entropy(&logits, &Tensor::new(labels, &Device::Cpu).unwrap()).unwrap();
     assert!((loss.to_scalar::<f32>().unwrap() - golden["loss"].as_f64().unwrap() as f32).abs() < 1e-5);
     let gradients = network.gradients(&loss).unwrap();

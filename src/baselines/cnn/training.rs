@@ -11,7 +11,12 @@ use crate::{
     config::{self, Train},
     device,
     error::{Error, Result},
-    metrics::{classification::Confusion, ranking, softmax},
+    labels::Class,
+    metrics::{
+        classification::Confusion,
+        multiclass::{self, Row},
+        ranking, softmax,
+    },
     model::{self, Gradients, peft},
     rng::{Rng, streams},
     storage::{AtomicDir, verify_manifest},
@@ -40,7 +45,7 @@ pub struct EpochResult {
     pub epoch: usize,
     /// Mean training loss of the epoch.
     pub loss: f64,
-    /// [`minority_score`] on dev, where dev was scored.
+    /// [`selection_score`] on dev, where dev was scored.
     pub score: Option<f64>,
 }
 
@@ -126,7 +131,7 @@ impl<'a> Trainer<'a> {
             let [features, hidden] = &masks;
             let masks = [features.narrow(0, row, 1)?, hidden.narrow(0, row, 1)?];
             let logits = self.network.forward(self.embeddings, document, Some(&masks))?;
-            let loss = cross_entropy(&logits, &Tensor::new(&[u32::from(document.label)], &Device::Cpu)?)?;
+            let loss = cross_entropy(&logits, &Tensor::new(&[document.label.index() as u32], &Device::Cpu)?)?;
             sum += f64::from(loss.to_scalar::<f32>()?);
             for (name, gradient) in self.network.gradients(&(loss / documents.len() as f64)?)? {
                 model::accumulate(&mut gradients, &name, gradient)?;
@@ -155,23 +160,49 @@ fn read_state(folder: &Path) -> Option<State> {
     serde_json::from_slice(&bytes).ok()
 }
 
-/// Probabilities of class 1. A document's does not depend on what else is read.
-pub fn predict(network: &Network, embeddings: &Embeddings, documents: &[Document]) -> Result<Vec<f64>> {
-    let mut probabilities = Vec::with_capacity(documents.len());
-    for document in documents {
+/// The probabilities of every class, a document a row. A document's do not depend on what else is read.
+pub fn predict(network: &Network, embeddings: &Embeddings, documents: &[Document]) -> Result<Vec<Vec<f64>>> {
+    let row = |document| {
         let logits: Vec<f32> = network.forward(embeddings, document, None)?.flatten_all()?.to_vec1()?;
-        let logits: Vec<f64> = logits.into_iter().map(f64::from).collect();
-        probabilities.extend(softmax(&logits).get(1));
-    }
-    Ok(probabilities)
+        Ok(softmax(&logits.into_iter().map(f64::from).collect::<Vec<_>>()))
+    };
+    documents.iter().map(row).collect()
 }
 
-/// Mean of AUROC and the F1 of the minority class at 0.5 (paper A.2.2); `minority` is the rarer class of the train
-/// split. A part that is undefined on these records counts as 0.
-pub fn minority_score(probabilities: &[f64], labels: &[bool], minority: bool) -> f64 {
-    let auroc = ranking::auroc(probabilities, labels).unwrap_or(0.0);
-    let rows = probabilities.iter().zip(labels).map(|(&p, &label)| (label == minority, (p >= 0.5) == minority, 1));
-    (auroc + Confusion::count(rows).f1().unwrap_or(0.0)) / 2.0
+/// The rarest class of `labels`, of `classes`: of two equals class 1, the positive one; of more the lowest.
+pub fn rarest(classes: usize, labels: impl Iterator<Item = Class>) -> Class {
+    let mut counts = vec![0usize; classes];
+    labels.filter_map(|label| Some(label.index()).filter(|&k| k < classes)).for_each(|k| counts[k] += 1);
+    match counts[..] {
+        [zero, one] if one <= zero => Class::ONE,
+        _ => Class::of_largest(counts.iter().map(|&count| -(count as f64))),
+    }
+}
+
+/// Mean of AUROC and the F1 of the rarest class (paper A.2.2), which is that of the train split; of more than two
+/// classes AUROC is their macro mean. Two classes are called at 0.5, more by the arg max. A part that is undefined on
+/// these records counts as 0.
+pub fn selection_score(probabilities: &[Vec<f64>], labels: &[Class], rarest: Class) -> f64 {
+    let classes = probabilities.first().map_or(0, Vec::len);
+    let call = |row: &Vec<f64>| match row[..] {
+        [_, one] => Class::from(u8::from(one >= 0.5)),
+        _ => Class::of_largest(row.iter().copied()),
+    };
+    let auroc = if classes == 2 {
+        let ones: Vec<f64> = probabilities.iter().map(|row| row[1]).collect();
+        let labels: Vec<bool> = labels.iter().map(|&label| label == Class::ONE).collect();
+        ranking::auroc(&ones, &labels).ok()
+    } else {
+        let rows = probabilities.iter().zip(labels).map(|(probabilities, &label)| Row {
+            probabilities,
+            label: label.into(),
+            verbalized: None,
+            group: None,
+        });
+        multiclass::Sample::new(classes, rows).ok().and_then(|sample| multiclass::macro_auroc(&sample).ok())
+    };
+    let rows = probabilities.iter().zip(labels).map(|(row, &label)| (label == rarest, call(row) == rarest, 1));
+    (auroc.unwrap_or(0.0) + Confusion::count(rows).f1().unwrap_or(0.0)) / 2.0
 }
 
 #[cfg(test)]

@@ -15,11 +15,48 @@ use crate::{
 /// assert_eq!(probability("Frail.\n\nProbability: 60 %"), None);
 /// ```
 pub fn probability(text: &str) -> Option<f64> {
-    text.split('\n').rev().find_map(|line| {
-        let digits = line.trim().strip_prefix("Probability: ")?;
-        let plain = (1..=3).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
-        digits.parse::<u32>().ok().filter(|&percent| plain && percent <= 100).map(|percent| f64::from(percent) / 100.0)
-    })
+    let said = |line: &str| percent(line.trim().strip_prefix("Probability: ")?);
+    text.split('\n').rev().find_map(said).map(|percent| f64::from(percent) / 100.0)
+}
+
+/// One to three digits of at most 100.
+fn percent(digits: &str) -> Option<u32> {
+    let plain = (1..=3).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|&percent| plain && percent <= 100)
+}
+
+/// The line that [`probabilities`] reads of a class, `said` in the place of its number.
+pub fn probability_line(label: &str, said: &str) -> String {
+    format!("{OF_CLASS}{label}: {said}")
+}
+
+const OF_CLASS: &str = "Probability of ";
+
+/// The last line of every class whose trim is `Probability of <class>: ` and one to three digits of at most 100, as
+/// shares of their sum, by class.
+///
+/// Models seldom make the sum 100, so any sum but 0 will do; a class without a line leaves the others without a scale.
+///
+/// ```
+/// use clsgen::{baselines::prompting::probabilities, labels::Labels};
+/// let labels = Labels::new(["worse", "the same", "better"].map(String::from).to_vec()).unwrap();
+/// let said = "Frail.\n\nProbability of worse: 60\nProbability of the same: 40\nProbability of better: 20\n";
+/// assert_eq!(probabilities(said, &labels), Some(vec![0.5, 40.0 / 120.0, 20.0 / 120.0]));
+/// assert_eq!(probabilities("Probability of worse: 60\nProbability of better: 40", &labels), None);
+/// ```
+pub fn probabilities(text: &str, labels: &Labels) -> Option<Vec<f64>> {
+    let mut said = vec![None; labels.count()];
+    for line in text.split('\n') {
+        // No digit holds a colon, so that the label is all before the last one.
+        let parts = line.trim().strip_prefix(OF_CLASS).and_then(|rest| rest.rsplit_once(": "));
+        let read = parts.and_then(|(label, digits)| Some((labels.named(label)?, percent(digits)?)));
+        if let Some((class, percent)) = read {
+            said[class.index()] = Some(percent);
+        }
+    }
+    let said: Vec<u32> = said.into_iter().collect::<Option<_>>()?;
+    let sum: u32 = said.iter().sum();
+    (sum > 0).then(|| said.iter().map(|&percent| f64::from(percent) / f64::from(sum)).collect())
 }
 
 /// The class that the text names: its last line that is the task's verdict, or (the question asks to "answer with
@@ -42,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn probabilities() {
+    fn probabilities_of_class_1() {
         for (text, expected) in [
             ("Probability: 0", Some(0.0)),
             ("Probability: 100", Some(1.0)),
@@ -67,6 +104,37 @@ mod tests {
         ] {
             assert_eq!(probability(text), expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn probabilities_of_classes() {
+        let labels = Labels::new(["a", "b", "b: 5"].map(String::from).to_vec()).unwrap();
+        let third = Some(vec![0.2, 0.3, 0.5]);
+        for (text, expected) in [
+            ("Probability of a: 20\nProbability of b: 30\nProbability of b: 5: 50", third.clone()),
+            ("x\r\n  Probability of b: 5: 50 \r\nProbability of b: 30\nProbability of a: 20\t\r\nend", third.clone()),
+            ("Probability of a: 2\nProbability of b: 3\nProbability of b: 5: 5", third.clone()),
+            // The last line of a class counts, whatever is not one is passed over.
+            (
+                "Probability of a: 90\nProbability of b: 30\nProbability of b: 5: 50\nProbability of c: 7\n\
+                Probability of a: 20\nProbability of a: 101\nProbability of b: <integer>",
+                third,
+            ),
+            ("Probability of a: 100\nProbability of b: 0\nProbability of b: 5: 0", Some(vec![1.0, 0.0, 0.0])),
+            ("Probability of a: 0\nProbability of b: 0\nProbability of b: 5: 0", None),
+            ("Probability of a: 20\nProbability of b: 80", None),
+            ("Probability of a: 20\nProbability of b: 30\nProbability of b: 5: 50%", None),
+            ("Probability of a: 20\nProbability of b: 30\nProbability of b: 5: 0.5", None),
+            ("Probability of a: 20\nProbability of b: 30\n- Probability of b: 5: 50", None),
+            ("Probability of a:20\nProbability of b: 30\nProbability of b: 5: 50", None),
+            ("probability of a: 20\nProbability of b: 30\nProbability of b: 5: 50", None),
+            ("a: 20\nb: 30\nb: 5: 50", None),
+            ("Probability: 20", None),
+            ("", None),
+        ] {
+            assert_eq!(probabilities(text, &labels), expected, "{text:?}");
+        }
+        assert_eq!(probability_line("b: 5", "7"), "Probability of b: 5: 7");
     }
 
     #[test]

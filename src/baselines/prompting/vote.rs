@@ -1,5 +1,6 @@
 //! Self-consistency (Wang et al. 2022): many runs, one verdict.
 
+use super::Run;
 use crate::labels::{Class, Labels};
 
 /// The verdict of a record's runs.
@@ -12,9 +13,20 @@ pub struct Vote {
 }
 
 impl Vote {
-    /// Share of a class among the parsable runs: of two classes, class 1's is the score that AUROC reads.
+    /// Share of a class among the parsable runs.
     pub fn share(&self, class: Class) -> f64 {
         self.votes.get(class.index()).map_or(0.0, |&votes| votes as f64 / self.votes.iter().sum::<usize>() as f64)
+    }
+
+    /// The vote as a run of its own: the shares are the scores that AUROC reads, of two classes class 1's.
+    pub fn run(&self, labels: &Labels) -> Run {
+        let verbalized_label = Some(self.label);
+        if labels.are_two() {
+            Run { probability: Some(self.share(Class::ONE)), verbalized_label, ..Run::default() }
+        } else {
+            let shares = labels.classes().map(|class| self.share(class)).collect();
+            Run { probabilities: Some(shares), verbalized_label, ..Run::default() }
+        }
     }
 }
 

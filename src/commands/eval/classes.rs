@@ -3,24 +3,19 @@
 //! The class that `eval.positive` names is measured against the rest besides, with all that two classes have: its
 //! thresholds come from dev, its tables and figures follow those of all classes.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{Context, Outcome, Plans, compare, curve, document, report, write_tables};
+use super::{Context, Outcome, Plans, compare, curve, document, methods, report, write_tables};
 use crate::{
     error::Result,
-    evaluation::{
-        Scored,
-        baselines::{self, Answers},
-        folder::Folder,
-        judge, positive,
-    },
+    evaluation::{Scored, folder::Folder, judge, positive},
     metrics::{
         AnyEvaluation, Options,
         decision_curves::decision_curves,
         evaluate,
         multiclass::{self, Evaluation, Positive, Temperature},
     },
-    report::{Table, answers_table, confusion_table, decision_tables, metrics_table, multiclass_table},
+    report::{Table, confusion_table, decision_tables, metrics_table, multiclass_table},
     storage,
 };
 
@@ -48,12 +43,15 @@ pub fn measure(
     if let Some(judged) = judged {
         evaluation.judge = judged;
     }
-    let baselines = match &plans.baselines {
-        Some(plan) => Some(others(context, plan, folder, (scored, sample), &evaluation, options)?),
-        None => None,
+    let others = match &plans.baselines {
+        Some(plan) => {
+            let answered = plan.run(context, &folder.out)?;
+            methods::score_classes(&answered, &folder.out, (scored, sample), (labels, &evaluation), options)?
+        }
+        None => methods::Outcome::default(),
     };
     let base = match plans.comparable {
-        Some(job) => Some(compare::classes(context, folder, job, &evaluation, &scored.title, options)?),
+        Some(job) => Some(compare::classes(context, folder, job, (sample, &evaluation), &scored.title, options)?),
         None => None,
     };
     let epochs = if plans.asked.curve { curve::epochs(context, options)? } else { Vec::new() };
@@ -66,14 +64,14 @@ pub fn measure(
     }));
     tables.extend(curve.clone());
     tables.extend(base.as_ref().map(|(_, table)| table.clone()));
-    tables.extend(baselines.as_ref().map(|(_, table)| table.clone()));
+    tables.extend(others.tables);
     let mut all = tables.clone();
     all.extend(report::leakage(&context.config));
 
     let evaluation = AnyEvaluation::More(Box::new(evaluation));
     let beside = [
         ("compare", base.as_ref().map(|(base, table)| json!({ "base": base, "table": table }))),
-        ("baselines", baselines.map(|(described, _)| described)),
+        ("baselines", others.described),
         ("curve", curve.as_ref().map(|curve| json!(curve))),
         ("paper", None),
     ];
@@ -107,33 +105,4 @@ fn calibrated(
     let after = multiclass::evaluate_calibration(&calibrated, options);
     evaluation.calibration.after = Some(Box::new(after.into()));
     Some(calibrated)
-}
-
-/// The baselines' numbers: the content of `baselines.json` and their table, the model's own beside them.
-fn others(
-    context: &Context,
-    plan: &baselines::Plan<'_>,
-    folder: &Folder,
-    (scored, sample): (&Scored, &multiclass::Sample),
-    own: &Evaluation,
-    options: &Options,
-) -> Result<(Value, Table)> {
-    let labels = &context.config.task.labels;
-    let mut methods = Vec::new();
-    for (baseline, answers) in plan.run(context, &folder.out)? {
-        // `Plan::find` refuses those of two classes.
-        if let Answers::More(runs) = answers {
-            methods.push((baseline, runs.len(), multiclass::measure_answers(sample, labels, &runs, options)));
-        }
-    }
-    let described: Vec<Value> = methods
-        .iter()
-        .map(|(baseline, runs, metrics)| {
-            json!({ "name": baseline.name(), "title": baseline.title(), "runs": runs, "metrics": metrics })
-        })
-        .collect();
-    let described = json!({ "schema": 1, "title": scored.title, "n": sample.len(), "methods": described });
-    storage::write_json(&folder.out.join("baselines.json"), &described)?;
-    let named = methods.iter().map(|(baseline, _, metrics)| (baseline.title(), metrics));
-    Ok((described, answers_table(&scored.title, own, &named.collect::<Vec<_>>())))
 }

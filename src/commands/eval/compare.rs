@@ -47,12 +47,12 @@ pub fn run(
     Ok(Compared { base, table })
 }
 
-/// The same of more than two classes, the differences without a test.
+/// The same of more than two classes.
 pub fn classes(
     context: &Context,
     folder: &Folder,
     job: &Job,
-    tuned: &multiclass::Evaluation,
+    tuned: (&multiclass::Sample, &multiclass::Evaluation),
     title: &str,
     options: &Options,
 ) -> Result<(multiclass::Evaluation, Table)> {
@@ -62,6 +62,7 @@ pub fn classes(
     let task = &context.config.task;
     let base = multiclass::evaluate(&sample, &task.labels, task.ordinal, options);
     storage::write_json(&folder.out.join("base.metrics.json"), &base)?;
-    let table = multiclass_compare_table(title, &base, tuned);
+    let differences = multiclass::paired::differences(&sample, tuned.0, &task.labels, options);
+    let table = multiclass_compare_table(title, &base, tuned.1, &differences);
     Ok((base, table))
 }

@@ -9,6 +9,8 @@
 //! default.f1 = 0.40
 //! calibration.ece = 0.10                      # lower is better: a ceiling
 //! calibration.slope = { min = 0.8, max = 1.2 }
+//! per_class.better.recall = 0.60              # of more than two classes, one by its name
+//! per_class.0.auroc = 0.75                    # or by its number
 //! ```
 
 use std::path::Path;
@@ -17,6 +19,7 @@ use serde_json::Value;
 
 use crate::{
     error::{Error, Result},
+    labels::Labels,
     metrics::{
         AnyEvaluation, Options, Sample,
         direction::{self, Direction},
@@ -62,7 +65,11 @@ impl Gate {
             return Err(Error::usage(format!("{name}: names no metric")).hint(HINT));
         }
         let known = known_metrics()?;
-        if let Some(bound) = bounds.iter().find(|bound| !known.contains(&bound.path)) {
+        let is_known = |bound: &&Bound| match bound.of_class() {
+            Some((_, metric)) => known.contains(&format!("{ANY_CLASS}.{metric}")),
+            None => known.contains(&bound.path),
+        };
+        if let Some(bound) = bounds.iter().find(|bound| !is_known(bound)) {
             return Err(unknown(&name, &bound.path, &known));
         }
         match bounds.iter().find_map(|bound| bound.best_between()) {
@@ -71,12 +78,33 @@ impl Gate {
         }
     }
 
+    /// Refuses (exit 2) a class that is none of `labels`, before any work.
+    pub fn check_classes(&self, labels: &Labels) -> Result<()> {
+        let classes = self.bounds.iter().filter_map(|bound| Some((bound, bound.of_class()?.0)));
+        for (bound, class) in classes {
+            let wrong = |message: &str| Error::usage(format!("{}: {}: {message}", self.name, bound.path));
+            if labels.are_two() {
+                return Err(wrong("only more than two classes are measured one by one").hint(HINT));
+            }
+            if class_of(class, labels).is_none() {
+                let hint = format!("a class by its name ({}) or its number from 0", labels.join(", "));
+                return Err(wrong(&format!("{class:?} is none of task.labels")).hint(hint));
+            }
+        }
+        Ok(())
+    }
+
     /// Fails (exit 1) with every bound that is missed; a metric that is undefined misses.
     pub fn check(&self, evaluation: &AnyEvaluation) -> Result<()> {
         let metrics = to_value(evaluation)?;
         let mut missed = Vec::new();
         for bound in &self.bounds {
-            let leaf = bound.path.split('.').try_fold(&metrics, |value, key| value.get(key));
+            let leaf = match bound.of_class() {
+                Some((class, metric)) => {
+                    class_of(class, evaluation.classes()).and_then(|k| metrics[PER_CLASS][k].get(metric))
+                }
+                None => bound.path.split('.').try_fold(&metrics, |value, key| value.get(key)),
+            };
             missed.extend(match leaf {
                 Some(leaf) => bound.miss(leaf),
                 // `tuned` as a whole is null without dev, and what two classes have more do not.
@@ -106,6 +134,12 @@ fn known_metrics() -> Result<Vec<String>> {
     Ok(known)
 }
 
+/// The place of the class of this name, or of this number: a name that is a number is its own (`task.labels`).
+fn class_of(class: &str, names: &[String]) -> Option<usize> {
+    let named = names.iter().position(|name| name == class);
+    named.or_else(|| class.parse().ok().filter(|&number| number < names.len()))
+}
+
 fn to_value(evaluation: &AnyEvaluation) -> Result<Value> {
     serde_json::to_value(evaluation).map_err(|e| Error::run(format!("cannot write JSON: {e}")))
 }
@@ -116,10 +150,21 @@ fn unknown(name: &str, path: &str, known: &[String]) -> Error {
     Error::usage(format!("{name}: no metric is called `{path}`")).hint(hint)
 }
 
+/// The array of `metrics.json` with an entry a class.
+const PER_CLASS: &str = "per_class";
+
+/// An entry of it in [`known_metrics`], which all classes share.
+const ANY_CLASS: &str = "per_class.CLASS";
+
 const HINT: &str = "a gate names metrics as metrics.json does: `auroc = 0.8`, `default.f1 = 0.4`, `calibration.slope \
-    = { min = 0.8, max = 1.2 }`";
+    = { min = 0.8, max = 1.2 }`, `per_class.NAME.recall = 0.6`";
 
 impl Bound {
+    /// Class and metric of a path `per_class.CLASS.METRIC`. A name may hold dots, a metric has none.
+    fn of_class(&self) -> Option<(&str, &str)> {
+        self.path.strip_prefix(PER_CLASS)?.strip_prefix('.')?.rsplit_once('.')
+    }
+
     /// What is wrong with a number alone where neither more nor less is better.
     fn best_between(&self) -> Option<String> {
         match direction::of(&self.path) {
@@ -156,7 +201,11 @@ fn collect(prefix: &str, value: &Value, bounds: &mut Vec<Bound>) -> Result<(), S
             value.as_f64().filter(|bound| bound.is_finite()).ok_or(format!("{path}: a bound is a number"))
         };
         match value {
-            Value::Object(inner) if !inner.is_empty() && inner.keys().all(|key| key == "min" || key == "max") => {
+            // A class may be named `min`: what is under it is a table.
+            Value::Object(inner)
+                if !inner.is_empty()
+                    && inner.iter().all(|(key, side)| (key == "min" || key == "max") && !side.is_object()) =>
+            {
                 let side = |name: &str| inner.get(name).map(number).transpose();
                 let min = side("min")?;
                 let max = side("max")?;
@@ -181,7 +230,13 @@ fn collect(prefix: &str, value: &Value, bounds: &mut Vec<Bound>) -> Result<(), S
 fn leaves(prefix: &str, value: &Value, out: &mut Vec<String>) {
     for (key, child) in value.as_object().into_iter().flatten() {
         let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-        if child.get("ci95").is_some() { out.push(path) } else { leaves(&path, child, out) }
+        match child {
+            _ if child.get("ci95").is_some() => out.push(path),
+            Value::Array(classes) if path == PER_CLASS => {
+                classes.iter().take(1).for_each(|class| leaves(ANY_CLASS, class, out))
+            }
+            _ => leaves(&path, child, out),
+        }
     }
 }
 
@@ -191,8 +246,26 @@ mod tests {
 
     #[test]
     fn every_metric_of_metrics_json_has_a_direction() {
-        for path in known_metrics().unwrap() {
+        let known = known_metrics().unwrap();
+        assert!(known.contains(&format!("{ANY_CLASS}.auroc_align")));
+        for path in known {
             assert!(direction::of(&path).is_some(), "{path}");
         }
+    }
+
+    #[test]
+    fn a_class_goes_by_its_name_or_its_number() {
+        let names = ["0", "v1.5", "min"].map(String::from);
+        let of = |path: &str| {
+            let bound = Bound { path: path.into(), min: None, max: None, bare: true };
+            bound.of_class().and_then(|(class, _)| class_of(class, &names))
+        };
+        assert_eq!([of("per_class.0.f1"), of("per_class.2.f1"), of("per_class.3.f1")], [Some(0), Some(2), None]);
+        assert_eq!([of("per_class.v1.5.recall"), of("per_class.recall"), of("auroc")], [Some(1), None, None]);
+        let mut bounds = Vec::new();
+        let file = toml::from_str("[per_class]\nmin.recall = 0.5\n\"v1.5\" = { f1 = { min = 0.1 } }").unwrap();
+        collect("", &file, &mut bounds).unwrap();
+        let paths: Vec<&str> = bounds.iter().map(|bound| bound.path.as_str()).collect();
+        assert_eq!(paths, ["per_class.min.recall", "per_class.v1.5.f1"]);
     }
 }

@@ -1,21 +1,27 @@
-//! Answers that name a class or none, over runs: what a baseline writes, and the model's own arg max.
+//! Answers that name a class or none, over runs: what a baseline says, and the model's own arg max.
 //!
 //! Over several runs each number is the mean over the runs in which it is defined; its interval resamples records
 //! (clusters), the runs held fixed, as [`crate::metrics::methods`] has it.
 
-use serde::{Deserialize, Serialize};
-
-use super::{Averages, ClassCalls, Confusion, MacroMeans, Sample, confusion::ClassOutcome};
+use super::{
+    Averages, ClassCalls, Confusion, MacroMeans, Sample,
+    confusion::{ClassOutcome, of_class},
+};
 use crate::metrics::{
-    Metric, Options, Outcome,
+    Metric, Outcome,
     bootstrap::Statistic,
     classification,
     methods::{mean, note_left_out},
-    parsable,
 };
 
-/// One run of a method: the class that it names of each record, in the records' order; `None`: unparsable.
+/// One run's calls: the class that it names of each record, in the records' order; `None`: unparsable.
 pub type Answers = Vec<Option<u8>>;
+
+/// A run's calls by gold class. An answer that names no class is wrong for accuracy and a miss for its gold class.
+pub(super) fn table(sample: &Sample, answers: &[Option<u8>], weights: &[u32]) -> Confusion {
+    let rows = sample.labels().iter().zip(answers).zip(weights);
+    Confusion::count(sample.classes(), rows.map(|((&gold, &answer), &weight)| (gold, answer, weight)))
+}
 
 /// What each class has, one against the rest.
 const OF_CLASS: [fn(&classification::Confusion) -> Outcome; 3] =
@@ -24,57 +30,18 @@ const OF_CLASS: [fn(&classification::Confusion) -> Outcome; 3] =
 /// Statistics before those of the classes: accuracy, balanced accuracy, three macro means.
 const AVERAGES: usize = 5;
 
-/// A method's metrics: means over its runs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct AnswerMetrics {
-    /// Accuracy and macro means.
-    #[serde(flatten)]
-    pub averages: Averages,
-    /// Share of answers that name a class.
-    pub parsable: Metric,
-    /// Each class against the rest.
-    pub per_class: Vec<ClassCalls>,
-}
-
-/// Metrics of `runs` on the records of `sample`, whose classes have these `names`. An answer that names no class is
-/// wrong for accuracy and a miss for its gold class.
-///
-/// ```
-/// use clsgen::metrics::{Options, multiclass::{Row, Sample, measure_answers}};
-/// let row = |label| Row { probabilities: &[0.3, 0.3, 0.4], label, verbalized: None, group: None };
-/// let sample = Sample::new(3, [0, 1, 2, 2].map(row).into_iter()).unwrap();
-/// let names = ["a", "b", "c"].map(String::from);
-/// let run = vec![Some(0), Some(1), Some(2), None];
-/// let measured = measure_answers(&sample, &names, &[run], &Options::default());
-/// assert_eq!(measured.averages.accuracy.value, Some(0.75));
-/// assert_eq!((measured.per_class[2].recall.value, measured.parsable.value), (Some(0.5), Some(0.75)));
-/// ```
-pub fn measure_answers(sample: &Sample, names: &[String], runs: &[Answers], options: &Options) -> AnswerMetrics {
-    let scored = Scored { sample, runs };
-    let share = move |weights: &[u32]| mean(runs.iter().map(|run| parsable::rate(run, false, weights)));
-    let statistics = [scored.statistic(), Statistic::new(sample.len(), share).proportion_of(sample.grouping().count())];
-    let mut measured = sample.resampler(options.seed).measure(&statistics, options.bootstrap).into_iter();
-    let (averages, per_class) = scored.take(names, &mut measured);
-    AnswerMetrics { averages, parsable: measured.next().unwrap_or_default(), per_class }
-}
-
 /// Runs of answers and the records they are of.
 #[derive(Clone, Copy)]
 pub(super) struct Scored<'a> {
     pub(super) sample: &'a Sample,
-    pub(super) runs: &'a [Answers],
+    pub(super) runs: &'a [&'a Answers],
 }
 
 impl<'a> Scored<'a> {
-    fn table(&self, run: &[Option<u8>], weights: &[u32]) -> Confusion {
-        let rows = self.sample.labels().iter().zip(run).zip(weights);
-        Confusion::count(self.sample.classes(), rows.map(|((&gold, &answer), &weight)| (gold, answer, weight)))
-    }
-
     /// The statistics of one run: [`AVERAGES`], then [`OF_CLASS`] of each class; where a macro mean is undefined, for
     /// which class.
     fn of_run(&self, run: &[Option<u8>], weights: &[u32]) -> Vec<ClassOutcome> {
-        let table = self.table(run, weights);
+        let table = table(self.sample, run, weights);
         let whole = |k: usize, outcome: Outcome| outcome.map_err(|why| (k, why));
         let recall = table.macro_mean(classification::Confusion::recall);
         let precision = table.macro_mean(classification::Confusion::precision);
@@ -144,7 +111,12 @@ impl<'a> Scored<'a> {
 }
 
 /// Says of a mean over `runs` runs in which of them it is undefined; with `names`, for which class.
-fn noted(mut metric: Metric, undefined: &[(usize, &'static str)], runs: usize, names: Option<&[String]>) -> Metric {
+pub(super) fn noted(
+    mut metric: Metric,
+    undefined: &[(usize, &'static str)],
+    runs: usize,
+    names: Option<&[String]>,
+) -> Metric {
     let Some(&first) = undefined.first() else { return metric };
     let why = names.map_or_else(|| first.1.to_owned(), |names| of_class(first, names));
     if metric.value.is_some() {
@@ -153,12 +125,4 @@ fn noted(mut metric: Metric, undefined: &[(usize, &'static str)], runs: usize, n
         metric.reason = Some(why);
     }
     metric
-}
-
-/// Why a mean over the classes is undefined, with the name of the class for which it is.
-pub(super) fn of_class((class, why): (usize, &'static str), names: &[String]) -> String {
-    match names.get(class) {
-        Some(name) if why != parsable::NO_RECORD => format!("class {name}: {why}"),
-        _ => why.to_owned(),
-    }
 }

@@ -51,18 +51,39 @@ fn class_wise_error(columns: &[Vec<f64>], labels: &[u8], weights: &[u32], bins: 
     Ok(sum / columns.len() as f64)
 }
 
+/// What a resample needs of every record.
+pub(super) struct Terms<'a> {
+    sample: &'a Sample,
+    distances: Vec<f64>,
+    surprises: Vec<f64>,
+    /// The probabilities of each class.
+    columns: Vec<Vec<f64>>,
+    bins: usize,
+}
+
+impl<'a> Terms<'a> {
+    pub(super) fn new(sample: &'a Sample, bins: usize) -> Self {
+        let columns = (0..sample.classes()).map(|k| sample.column(k as u8)).collect();
+        Self { sample, distances: squared_distances(sample), surprises: surprises(sample), columns, bins }
+    }
+
+    pub(super) fn brier(&self, weights: &[u32]) -> Outcome {
+        mean(&self.distances, weights)
+    }
+
+    pub(super) fn ece(&self, weights: &[u32]) -> Outcome {
+        class_wise_error(&self.columns, self.sample.labels(), weights, self.bins)
+    }
+
+    pub(super) fn log_loss(&self, weights: &[u32]) -> Outcome {
+        mean(&self.surprises, weights)
+    }
+}
+
 /// Brier score, class-wise ECE and log loss, in this order.
 pub(super) fn statistic(sample: &Sample, bins: usize) -> Statistic<'_> {
-    let distances = squared_distances(sample);
-    let surprises = surprises(sample);
-    let columns: Vec<Vec<f64>> = (0..sample.classes()).map(|k| sample.column(k as u8)).collect();
-    Statistic::several(sample.len(), move |weights| {
-        [
-            mean(&distances, weights),
-            class_wise_error(&columns, sample.labels(), weights, bins),
-            mean(&surprises, weights),
-        ]
-    })
+    let terms = Terms::new(sample, bins);
+    Statistic::several(sample.len(), move |weights| [terms.brier(weights), terms.ece(weights), terms.log_loss(weights)])
 }
 
 /// The calibration metrics alone, on the same resamples as [`super::evaluate`]'s: for calibrated probabilities.

@@ -8,10 +8,34 @@
 //! κ is `1 − Σ w·observed / Σ w·expected` disagreement, with w = 1 off the diagonal (Cohen 1960) or
 //! w = (i − j)² (Cohen, *Psychol. Bull.* 70, 1968): one division of integers, so equal tables give equal bits.
 
-use crate::metrics::{Outcome, classification};
+use crate::metrics::{Metric, Outcome, classification, parsable};
 
 /// A statistic over classes, or the class for which it is undefined and why.
 pub type ClassOutcome = Result<f64, (usize, &'static str)>;
+
+/// In the place of the class, where a statistic is undefined for none in particular.
+pub(super) const NAMELESS: usize = usize::MAX;
+
+/// The statistic without the class for which it is undefined.
+pub(super) fn unnamed(outcome: ClassOutcome) -> Outcome {
+    outcome.map_err(|(_, why)| why)
+}
+
+/// Why a statistic is undefined, with the name of the class for which it is.
+pub(super) fn of_class((class, why): (usize, &'static str), names: &[String]) -> String {
+    match names.get(class) {
+        Some(name) if why != parsable::NO_RECORD => format!("class {name}: {why}"),
+        _ => why.to_owned(),
+    }
+}
+
+/// A metric whose value `whole` is, with the name of the class for which it is undefined.
+pub(super) fn named(mut metric: Metric, whole: ClassOutcome, names: &[String]) -> Metric {
+    if let (None, Err(undefined)) = (metric.value, whole) {
+        metric.reason = Some(of_class(undefined, names));
+    }
+    metric
+}
 
 /// The mean of a statistic over `classes` classes.
 ///

@@ -2,14 +2,14 @@
 
 use super::{
     Calibration, ClassMetrics, Confusion, Disagreement, Evaluation, Sample,
-    answers::{Answers, Scored, of_class},
+    answers::{Answers, Scored},
     calibration,
-    confusion::ClassOutcome,
+    confusion::{ClassOutcome, NAMELESS, named, unnamed},
     evaluation::DefaultCalls,
     ranking::OneVsRest,
 };
 use crate::metrics::{
-    Metric, Options, Outcome,
+    Metric, Options,
     bootstrap::Statistic,
     evaluate::delong_auroc,
     evaluation::Judge,
@@ -25,7 +25,7 @@ fn agreement(sample: &Sample, weights: &[u32]) -> Confusion {
 }
 
 /// The statistics of head against text that need no calls against gold.
-struct Agreement<'a> {
+pub(super) struct Agreement<'a> {
     sample: &'a Sample,
     parsable: usize,
     gold: OneVsRest,
@@ -33,28 +33,29 @@ struct Agreement<'a> {
 }
 
 impl<'a> Agreement<'a> {
-    fn new(sample: &'a Sample) -> Self {
+    pub(super) fn new(sample: &'a Sample) -> Self {
         let parsable = sample.parsable().len();
         Self { sample, parsable, gold: OneVsRest::gold(sample), verbalized: OneVsRest::verbalized(sample) }
     }
 
     /// Macro AUROC, or the class without one.
-    fn auroc(&self, weights: &[u32]) -> ClassOutcome {
+    pub(super) fn auroc(&self, weights: &[u32]) -> ClassOutcome {
         self.gold.macro_auroc(weights)
     }
 
     /// Macro AUROC against the verbalized class, or the class without one.
-    fn auroc_align(&self, weights: &[u32]) -> ClassOutcome {
+    pub(super) fn auroc_align(&self, weights: &[u32]) -> ClassOutcome {
         self.when_parsable(|| self.verbalized.macro_auroc(weights))
     }
 
-    fn kappa(&self, weight: Disagreement, weights: &[u32]) -> ClassOutcome {
-        self.when_parsable(|| agreement(self.sample, weights).kappa(weight).map_err(|why| (usize::MAX, why)))
+    /// κ of head and text.
+    pub(super) fn kappa(&self, weight: Disagreement, weights: &[u32]) -> ClassOutcome {
+        self.when_parsable(|| agreement(self.sample, weights).kappa(weight).map_err(|why| (NAMELESS, why)))
     }
 
     fn when_parsable(&self, statistic: impl FnOnce() -> ClassOutcome) -> ClassOutcome {
         match self.parsable {
-            0 => Err((usize::MAX, parsable::nothing_parsable(self.sample.is_empty(), self.sample.is_silent()))),
+            0 => Err((NAMELESS, parsable::nothing_parsable(self.sample.is_empty(), self.sample.is_silent()))),
             _ => statistic(),
         }
     }
@@ -102,23 +103,11 @@ pub struct AgreementMetrics {
     pub parsable: Metric,
 }
 
-fn unnamed(outcome: ClassOutcome) -> Outcome {
-    outcome.map_err(|(_, why)| why)
-}
-
-/// The same with the class for which it is undefined.
-fn named(mut metric: Metric, whole: ClassOutcome, names: &[String]) -> Metric {
-    if let (None, Err(undefined)) = (metric.value, whole) {
-        metric.reason = Some(of_class(undefined, names));
-    }
-    metric
-}
-
 /// Computes every metric of `sample`, whose classes have these `names`, an order if `ordinal`. `judge`, `positive` and
 /// `calibration.after` are the caller's to fill in.
 pub fn evaluate(sample: &Sample, names: &[String], ordinal: bool, options: &Options) -> Evaluation {
-    let own: [Answers; 1] = [sample.predicted().iter().copied().map(Some).collect()];
-    let calls = Scored { sample, runs: &own };
+    let own: Answers = sample.calls();
+    let calls = Scored { sample, runs: &[&own] };
     let agreement = Agreement::new(sample);
     let mut statistics = vec![calls.statistic(), calibration::statistic(sample, options.bins)];
     statistics.extend(agreement.statistics());

@@ -10,7 +10,9 @@
 //! | `ranking` | macro AUROC, one against the rest | Provost & Domingos 2000 |
 //! | `calibration` | Brier, class-wise ECE, log loss | Brier 1950; Kull 2019 |
 //! | `temperature` | one temperature for all logits | Guo 2017 |
-//! | `answers` | answers that name a class or none, over runs: baselines | |
+//! | `answers` | answers that name a class or none, over runs | |
+//! | [`methods`] | baselines over runs, and each against the model, paired | |
+//! | [`paired`] | two sets of predictions of the same records: before and after tuning | |
 //! | `evaluate` | all of them: `metrics.json` | |
 
 mod answers;
@@ -18,16 +20,19 @@ mod calibration;
 mod confusion;
 mod evaluate;
 mod evaluation;
+pub mod methods;
+pub mod paired;
 mod ranking;
 mod sample;
 mod temperature;
 
-pub use answers::{AnswerMetrics, Answers, measure_answers};
+pub use answers::Answers;
 pub use calibration::evaluate_calibration;
 pub use confusion::{ClassOutcome, Confusion, Disagreement};
 pub use evaluate::{AgreementMetrics, evaluate, evaluate_agreement, judge};
 pub use evaluation::{
     Averages, Calibration, CalibrationAfter, ClassCalls, ClassMetrics, DefaultCalls, Evaluation, MacroMeans, Positive,
 };
+pub use ranking::macro_auroc;
 pub use sample::{Row, Sample};
 pub use temperature::Temperature;

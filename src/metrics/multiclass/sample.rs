@@ -132,6 +132,11 @@ impl Sample {
         &self.predicted
     }
 
+    /// The same as answers, none of which is unparsable.
+    pub fn calls(&self) -> Vec<Option<u8>> {
+        self.predicted.iter().copied().map(Some).collect()
+    }
+
     /// Verbalized classes; `None` is unparsable.
     pub fn verbalized(&self) -> &[Option<u8>] {
         &self.verbalized
