@@ -3,7 +3,10 @@
 #[path = "eval/run.rs"]
 mod run;
 
+use std::{collections::BTreeMap, mem::MaybeUninit};
+
 use run::{Fixture, eval, finished_run, json, json_of, notes, stderr, succeed};
+use rustix::fs::inotify::{self, ReadFlags, WatchFlags};
 use serde_json::Value;
 
 const TEST: [&str; 2] = ["--set", "data.test=test.jsonl"];
@@ -231,4 +234,57 @@ fn a_copy_of_dev_is_in_sample_under_any_name() {
     }
     succeed(&fixture, &[&TEST[..], &["--set", "data.dev=dev.jsonl", "--overwrite"]].concat());
     assert!(!json(&fixture, "metrics.json")["tuned"].to_string().contains("in-sample"));
+}
+
+/// How often each file in these folders is opened while `work` runs, by its name.
+fn opened(fixture: &Fixture, folders: &[&str], work: impl FnOnce()) -> BTreeMap<String, usize> {
+    let watched = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+    for folder in folders {
+        // With what closes it between, two openings are two events.
+        let events = WatchFlags::OPEN | WatchFlags::CLOSE_NOWRITE | WatchFlags::CLOSE_WRITE;
+        inotify::add_watch(&watched, fixture.path(folder), events).unwrap();
+    }
+    work();
+    let mut buffer = [MaybeUninit::uninit(); 1 << 14];
+    let mut events = inotify::Reader::new(watched, &mut buffer);
+    let mut opened = BTreeMap::new();
+    while let Ok(event) = events.next() {
+        let name = event.file_name().map(|name| name.to_str().unwrap().to_owned()).unwrap_or_default();
+        *opened.entry(name).or_default() += usize::from(event.events().contains(ReadFlags::OPEN));
+    }
+    opened
+}
+
+#[test]
+fn an_evaluation_reads_each_of_its_files_once() {
+    let fixture = finished_run();
+    let judged = [&TEST[..], &["--set", "eval.judge=base"]].concat();
+    succeed(&fixture, &judged);
+    let folders = ["run/checkpoints/epoch-01", "run/eval/test"];
+    for flags in [&judged[..], &TEST] {
+        let opened = opened(&fixture, &folders, || drop(succeed(&fixture, flags)));
+        // For what it says, and for the checkpoint's hash.
+        assert_eq!(opened["clsgen.json"], 2, "{opened:?}");
+        assert_eq!(opened["dev.predictions.jsonl"], 1, "{opened:?}");
+        // To be read, and to be gone on with.
+        assert_eq!(opened["predictions.jsonl"], 2, "{opened:?}");
+        assert!(opened["judge.jsonl"] <= 2, "{opened:?}");
+    }
+}
+
+#[test]
+fn dev_predictions_are_those_of_the_checkpoints_manifest() {
+    let fixture = finished_run();
+    succeed(&fixture, &TEST);
+    let dev = "run/checkpoints/epoch-01/dev.predictions.jsonl";
+    let bytes = fixture.read(dev);
+    let entry = serde_json::json!({"length": bytes.len(), "blake3": blake3::hash(&bytes).to_hex().to_string()});
+    let manifest = serde_json::json!({"schema": 1, "files": {"dev.predictions.jsonl": entry}});
+    fixture.write("run/checkpoints/epoch-01/manifest.json", manifest.to_string());
+    succeed(&fixture, &TEST);
+    let edited = String::from_utf8(bytes).unwrap().replacen("\"label\":0", "\"label\":1", 1);
+    fixture.write(dev, edited);
+    let output = eval(&fixture, &[&TEST[..], &["--overwrite"]].concat());
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    assert!(stderr(&output).contains("dev.predictions.jsonl: its BLAKE3 differs"), "{}", stderr(&output));
 }

@@ -30,7 +30,6 @@ use crate::{
     },
     generate::scoring,
     metrics::{AnyEvaluation, AnySample, Options, Sample, decision_curves::decision_curves, evaluate},
-    prompt::Verdict,
     report::{Table, decision_tables, figures::EpochMetrics, metrics_table},
     storage::{self, AtomicDir, RunLock, run_record::Used},
 };
@@ -71,9 +70,9 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
     }
     let work = match &args.predictions {
         Some(test) => Work::Files { test, dev: args.dev_predictions.as_deref() },
-        None => Work::Run(Job::find(context, &args.split)?),
+        None => Work::Run(Box::new(Job::find(context, &args.split)?)),
     };
-    let context = &work.context(context)?;
+    let context = &work.context(context);
     // Before any work; without dev nothing asks again.
     positive(context)?;
     gate.map_or(Ok(()), |gate| gate.check_classes(&context.config.task.labels))?;
@@ -105,9 +104,7 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
             .map(|()| None);
     }
     let include_text = args.include_text;
-    let predictions = work.predictions(&folder.out);
-    let verdict = work.verdict()?;
-    let plans = Plans { asked, include_text, comparable, judge, baselines, predictions, verdict };
+    let plans = Plans { asked, include_text, comparable, judge, baselines };
     let options = Options { in_sample: scored.in_sample, ..options };
     let outcome = match &scored.sample {
         AnySample::Two(sample) => measure(context, &folder, plans, (&scored, sample), &options)?,
@@ -126,10 +123,6 @@ struct Plans<'a> {
     comparable: Option<&'a Job>,
     judge: Option<judge::Plan>,
     baselines: Option<baselines::Plan<'a>>,
-    /// The file of the scored predictions.
-    predictions: PathBuf,
-    /// The line that ends their texts.
-    verdict: Verdict,
 }
 
 /// Measures what was scored of two classes and writes it.
@@ -147,10 +140,9 @@ fn measure(
         scored.calibration.as_ref().map(|fitted| calibration_table::score(fitted, sample, options, &mut evaluation));
     // What follows changes none of the model's own numbers.
     match plans.judge {
-        Some(judge) => evaluation.judge = judge.run(context, folder, &plans.predictions, &scored.sample, options)?,
+        Some(judge) => evaluation.judge = judge.run(context, folder, scored, options)?,
         None => {
-            let scored_file = (plans.predictions.as_path(), &plans.verdict);
-            if let Some(kept) = judge::kept(folder, scored_file, &scored.sample, options)? {
+            if let Some(kept) = judge::kept(folder, scored, options)? {
                 evaluation.judge = kept;
             }
         }
@@ -207,15 +199,17 @@ fn document(evaluation: &AnyEvaluation, beside: [(&str, Option<Value>); 4]) -> R
 /// What would be scored, and by what besides the model.
 fn dry_run(context: &Context, work: &Work<'_>, scored: &Scored, [judge, baselines, base]: [bool; 3]) -> Result<()> {
     if let Work::Run(job) = work {
-        let (info, template) = job.prompt()?;
-        let source = scoring::locate(context, &job.checkpoint, &info)?;
-        let windows = scoring::windows(context, &info);
-        scoring::prompter_of(&source, info.labels, &source.config()?, template, &windows, &context.prompt_date())?;
+        let info = &job.info;
+        let source = scoring::locate(context, &job.checkpoint, info)?;
+        let windows = scoring::windows(context, info);
+        let labels = info.labels.clone();
+        let template = job.template.clone();
+        scoring::prompter_of(&source, labels, &source.config()?, template, &windows, &context.prompt_date())?;
     }
     let inputs: Vec<String> = work.inputs().iter().map(|path| path.display().to_string()).collect();
     Plan::new(context, "eval")
         .with("reads", inputs)
-        .with("records", scored.records.as_ref().map_or(scored.predictions.len(), Vec::len))
+        .with("records", scored.records.as_ref().map_or(scored.predictions.len(), |records| records.len()))
         .with("thresholds from dev", scored.frozen.is_some())
         .with("judge", judge)
         .with("baselines", baselines)

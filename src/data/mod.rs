@@ -16,13 +16,15 @@ mod load;
 mod open;
 mod parquet;
 pub mod prediction;
+mod predictions;
 mod problems;
 mod record;
 mod row;
 
 pub use leakage::{LeakageReport, PairLeakage, leakage};
 pub use load::{Needs, RecordStream, load, load_canonical, source_hash, stream};
-pub use prediction::{Finish, OverClasses, Prediction, PredictionError, read_predictions, read_predictions_carrying};
+pub use prediction::{Finish, OverClasses, Prediction, PredictionError};
+pub use predictions::Predictions;
 pub use record::{ErrorKind, Record, RecordError};
 
 #[cfg(test)]

@@ -1,12 +1,6 @@
 //! A line of a prediction file: written by us, read from any tool.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    fs::File,
-    io::{BufRead, BufReader},
-    path::Path,
-};
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -14,13 +8,9 @@ use serde_json::{Map, Value};
 use crate::{
     error::{Error, Result},
     labels::{Class, Labels},
-    storage::reason,
 };
 
-use super::{
-    ErrorKind, Record, RecordError,
-    problems::{Ids, Problems},
-};
+use super::{ErrorKind, Record, RecordError};
 
 /// Why generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,62 +163,11 @@ impl fmt::Debug for Prediction {
     }
 }
 
-/// Reads a prediction file of ours or of another tool; every bad line is listed (exit 3).
-///
-/// A line needs `id` and, unless it carries an `error`, `probability` (null where a method gives none). Other keys may
-/// be missing; `parsable` then follows from `verbalized_label`, `agreement` from both. Keys of other tools are ignored.
-/// With more than two `labels` it is `probabilities` that a line needs; `predicted` follows from them.
-pub fn read_predictions(path: &Path, labels: &Labels) -> Result<Vec<Prediction>> {
-    read_predictions_carrying(path, labels, &[])
-}
-
-/// The same, with these columns (`eval.subgroups`): strings or integers, null where a line has none.
-pub fn read_predictions_carrying(path: &Path, labels: &Labels, columns: &[String]) -> Result<Vec<Prediction>> {
-    let named = |error: std::io::Error| Error::data(format!("{}: cannot be read: {}", path.display(), reason(&error)));
-    let mut input = BufReader::new(File::open(path).map_err(named)?);
-    let mut predictions = Vec::new();
-    let mut problems = Problems::default();
-    let mut ids = Ids::default();
-    let mut line = Vec::new();
-    let mut number = 0;
-    loop {
-        line.clear();
-        if input.read_until(b'\n', &mut line).map_err(named)? == 0 {
-            break;
-        }
-        let bytes = if number == 0 { line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&line) } else { &line };
-        if bytes.iter().all(u8::is_ascii_whitespace) {
-            continue;
-        }
-        number += 1;
-        match parse_line(bytes, labels, columns) {
-            Ok(prediction) => {
-                if let Some(first) = prediction.id.as_ref().and_then(|id| ids.first_with(id, number)) {
-                    problems.add(
-                        format!("record {number}, field id: the same as record {first}'s"),
-                        "each record is predicted once",
-                    );
-                }
-                predictions.push(prediction);
-            }
-            Err((None, message)) => problems.add(format!("record {number}: {message}"), HINT),
-            Err((Some(field), message)) => problems.add(format!("record {number}, field {field}: {message}"), HINT),
-        }
-    }
-    if number == 0 {
-        problems.add("holds no prediction".into(), HINT);
-    }
-    problems.add_absent(columns, predictions.iter().map(|prediction| &prediction.columns));
-    problems.into_result(path, predictions)
-}
-
-const HINT: &str = "a prediction line is a JSON object with at least `id` and `probability` (of more than two classes: \
-                    `probabilities`, one for each of task.labels)";
-
 /// The field at fault, if it is one, and a message without text of the line.
-type Fault = (Option<String>, &'static str);
+pub(super) type Fault = (Option<String>, &'static str);
 
-fn parse_line(bytes: &[u8], labels: &Labels, columns: &[String]) -> Result<Prediction, Fault> {
+/// A line of a prediction file; see [`Predictions::read`](super::Predictions::read).
+pub(super) fn parse_line(bytes: &[u8], labels: &Labels, columns: &[String]) -> Result<Prediction, Fault> {
     let text = std::str::from_utf8(bytes).map_err(|_| (None, "is not UTF-8"))?;
     let value: Value = serde_json::from_str(text).map_err(|_| (None, "broken JSON"))?;
     let Value::Object(object) = value else { return Err((None, "is not a JSON object")) };

@@ -8,7 +8,7 @@ fn labels() -> Labels {
 }
 
 fn read(path: &std::path::Path) -> crate::error::Result<Vec<Prediction>> {
-    read_predictions(path, &labels())
+    Predictions::read(path, &labels(), &[]).map(|read| read.all)
 }
 
 fn line() -> Prediction {
@@ -79,11 +79,12 @@ fn columns_round_trip_where_they_are_asked_for() {
         [Prediction { columns: columns(None), ..line() }, Prediction { columns: columns(Some("3")), ..other.clone() }];
     let lines = written.each_ref().map(|prediction| prediction.to_line().unwrap());
     let file = file("p.jsonl", lines.join("\n"));
-    let found = read_predictions_carrying(&file.path, &labels(), &["sex".into(), "ward".into()]).unwrap();
+    let found = Predictions::read(&file.path, &labels(), &["sex".into(), "ward".into()]).unwrap();
+    assert_eq!(found.blake3, crate::storage::hash_file(&file.path).unwrap());
     assert_eq!((found[0].to_line().unwrap(), &found[..]), (lines[0].clone(), &written[..]));
     assert_eq!(read(&file.path).unwrap(), [line(), other]);
     // A name that no record has is no column of the file.
-    let error = read_predictions_carrying(&file.path, &labels(), &["sx".into()]).unwrap_err();
+    let error = Predictions::read(&file.path, &labels(), &["sx".into()]).map(drop).unwrap_err();
     assert!(error.to_string().contains("field sx: no record has it"), "{error}");
 }
 
@@ -176,10 +177,11 @@ fn a_line_of_three_classes_has_their_probabilities() {
     assert!(text.contains(r#""logits":[0.5,2.0,-1.0],"probabilities":[0.25,0.625,0.125],"#), "{text}");
     assert!(text.contains(r#""probability":null"#) && text.contains(r#""predicted":1,"#), "{text}");
     let file_of = |text: &str| file("p.jsonl", text);
-    assert_eq!(read_predictions(&file_of(&text).path, &labels).unwrap(), [line]);
+    let read_three = |text: &str| Predictions::read(&file_of(text).path, &labels, &[]).map(|read| read.all);
+    assert_eq!(read_three(&text).unwrap(), [line]);
     // `predicted` and `agreement` follow from the probabilities, ties to the lowest class.
     let other = r#"{"id":"b","probabilities":[0.4,0.4,0.2],"verbalized_label":0}"#;
-    let other = read_predictions(&file_of(other).path, &labels).unwrap().remove(0);
+    let other = read_three(other).unwrap().remove(0);
     assert_eq!((other.called(), other.agreement), (Some(Class::ZERO), Some(true)));
     for (wrong, what) in [
         (r#"{"id":"a","probabilities":[0.5,0.5]}"#, "field probabilities: is not a list"),
@@ -191,7 +193,7 @@ fn a_line_of_three_classes_has_their_probabilities() {
         (r#"{"id":"a","probability":0.5}"#, "field probabilities: is missing"),
         (r#"{"id":"a","probabilities":[0.5,0.5,0.0],"label":3}"#, "field label: is not the number of a class"),
     ] {
-        let error = read_predictions(&file_of(wrong).path, &labels).unwrap_err().to_string();
+        let error = read_three(wrong).unwrap_err().to_string();
         assert!(error.contains(what), "{error}");
     }
     // Under two labels it is told of the classes, not of a label that is out of range.

@@ -19,7 +19,7 @@ use crate::{
     },
     config::Stage,
     context::Context,
-    data::{self, Record},
+    data::Record,
     device,
     error::{Error, Result},
     fingerprint::{Fingerprint, TOKENIZER},
@@ -67,7 +67,8 @@ impl<'a> Plan<'a> {
             return Err(Error::usage("baselines read the records, which prediction files do not hold")
                 .hint("leave --predictions out and give --run and --config, or leave --baselines out"));
         };
-        let (info, mut own) = job.prompt()?;
+        let info = job.info.clone();
+        let mut own = job.template.clone();
         let known = scoring::known(context, &job.checkpoint, &info)?;
         own.date.clone_from(&known.date);
         let runs = asked.runs.map_or(context.config.eval.runs, |runs| runs as usize);
@@ -92,7 +93,7 @@ impl<'a> Plan<'a> {
 
     /// Runs what is missing; the answers of each baseline, run by run. `out` is the split's folder.
     pub fn run(&self, context: &Context, out: &Path) -> Result<Vec<(Baseline, Answers)>> {
-        let records = self.job.records(context, &self.own)?;
+        let records = self.job.records(context)?;
         let runner = Runner::new(self, context, out.join("baselines"), &records)?;
         self.baselines.iter().map(|&baseline| Ok((baseline, runner.answers(baseline)?))).collect()
     }
@@ -156,15 +157,12 @@ struct Runner<'a> {
     records: &'a [Record],
     windows: Windows,
     base: OnceCell<Base>,
-    /// The split's.
-    data_hash: String,
 }
 
 impl<'a> Runner<'a> {
     fn new(plan: &'a Plan<'a>, context: &'a Context, folder: PathBuf, records: &'a [Record]) -> Result<Self> {
         let windows = scoring::windows(context, &plan.info);
-        let data_hash = data::source_hash(&plan.job.data)?;
-        Ok(Self { plan, context, folder, records, windows, base: OnceCell::new(), data_hash })
+        Ok(Self { plan, context, folder, records, windows, base: OnceCell::new() })
     }
 
     /// The answers of a baseline, run by run.
@@ -180,7 +178,7 @@ impl<'a> Runner<'a> {
             Baseline::Cnn => {
                 let folder = (self.folder.as_path(), self.plan.overwrite);
                 let fields = self.plan.own.fields();
-                let runs = cnn::run(self.context, &fields, self.records, &self.plan.job.data, folder)?;
+                let runs = cnn::run(self.context, &fields, self.records, &self.plan.job.data_hash, folder)?;
                 return Ok(Answers::new(labels, runs));
             }
         };
@@ -210,7 +208,7 @@ impl<'a> Runner<'a> {
                     text: Some(answer.text.clone()),
                     ..asked.said(answer).map(read).unwrap_or_default()
                 });
-                lines.append(&Line {
+                lines.append(Line {
                     id: record.id.clone(),
                     label: record.label,
                     prompt_tokens: asked.prompt_tokens,
@@ -231,7 +229,7 @@ impl<'a> Runner<'a> {
             let mut asker = TokenAsker::new(&base.model.llama, &prompter)?;
             for record in rest {
                 device::check_interrupted()?;
-                lines.append(&asker.ask(record)?)?;
+                lines.append(asker.ask(record)?)?;
                 bar.inc(1);
             }
             Ok(())
@@ -275,7 +273,7 @@ impl<'a> Runner<'a> {
             ("baseline", json!(baseline.name())),
             (if baseline == Baseline::Verbalized { "eval.verbalized_prompt" } else { "prompt" }, json!(template)),
             ("labels", json!(plan.info.labels)),
-            ("records", json!(self.data_hash)),
+            ("records", json!(plan.job.data_hash)),
             ("model.base", json!(plan.known.base)),
             (TOKENIZER, json!(plan.known.tokenizer)),
             ("model.dtype", json!(context.dtype()?.as_str())),
@@ -290,11 +288,11 @@ impl<'a> Runner<'a> {
     }
 
     /// The lines of a baseline's log; `work` appends those of the records that it lacks.
-    fn logged(&self, baseline: Baseline, made: &Fingerprint, work: &log::Fill<'_>) -> Result<Vec<Line>> {
+    fn logged(&self, baseline: Baseline, made: &Fingerprint, work: &log::Fill<'_, Record, Line>) -> Result<Vec<Line>> {
         let file = self.folder.join(format!("{}.jsonl", baseline.name()));
-        log::fill(self.context, &file, (made, self.plan.overwrite), self.records, work)?;
         // What was written stays on disk: ten answers a note would fill the memory of a large split.
-        let lines = log::read(&file, |line: &mut Line| line.runs.iter_mut().for_each(|run| run.text = None))?;
+        let shed = |line: &mut Line| line.runs.iter_mut().for_each(|run| run.text = None);
+        let lines = log::fill(self.context, &file, (made, self.plan.overwrite), self.records, shed, work)?;
         if lines.iter().map(|line| &line.id).eq(self.records.iter().map(|record| &record.id)) {
             Ok(lines)
         } else {

@@ -6,12 +6,15 @@ use std::{collections::BTreeMap, path::Path};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    folder::{CALIBRATION, Folder},
+    costs,
+    folder::{CALIBRATION, Folder, THRESHOLDS},
     frozen::{self, Frozen, Named},
+    inputs, positive,
 };
 use crate::{
     config::Calibrate,
     context::Context,
+    data::Predictions,
     error::{Error, Result},
     generate::scoring,
     metrics::{
@@ -55,7 +58,7 @@ pub struct Fitted {
 impl Fitted {
     /// Fits every method on `dev`, which `frozen` names; `None` under `eval.calibrate = "none"`.
     /// Of more than two classes there is the temperature alone.
-    pub fn fit(context: &Context, dev: &AnySample, frozen: &Frozen) -> Result<Option<Self>> {
+    fn fit(context: &Context, dev: &AnySample, frozen: &Frozen) -> Result<Option<Self>> {
         let eval = &context.config.eval;
         let Some(method) = chosen(eval.calibrate) else { return Ok(None) };
         if matches!(dev, AnySample::More(_)) && method != Method::Temperature {
@@ -116,7 +119,7 @@ impl Fitted {
     }
 
     /// Writes the file; an evaluation without a calibrator takes an earlier one's away.
-    pub fn write(fitted: Option<&Self>, folder: &Folder, dry_run: bool) -> Result<()> {
+    fn write(fitted: Option<&Self>, folder: &Folder, dry_run: bool) -> Result<()> {
         let bytes = match fitted {
             Some(fitted) => Some(storage::json(&Self { blake3: fitted.hash()?, ..fitted.clone() })?),
             None => None,
@@ -127,6 +130,24 @@ impl Fitted {
     fn hash(&self) -> Result<String> {
         Ok(storage::hash_bytes(&storage::json(&Self { blake3: String::new(), ..self.clone() })?))
     }
+}
+
+/// Thresholds and calibrator of `dev`, read from `path` and named `shown` in their files, which are on disk before the
+/// labels of what is scored are read.
+pub fn freeze(
+    context: &Context,
+    folder: &Folder,
+    dev: &Predictions,
+    (path, shown): (&Path, &Path),
+    checkpoint: Option<Named>,
+) -> Result<(Frozen, Option<Fitted>)> {
+    let sample = inputs::sample(path, dev, &context.config.task.labels, None)?;
+    let tuned_on = (&sample, positive(context)?);
+    let frozen = Frozen::tune(tuned_on, costs(context), checkpoint, shown, &dev.blake3);
+    frozen::write(folder, THRESHOLDS, Some(&frozen.bytes()?), context.dry_run)?;
+    let fitted = Fitted::fit(context, &sample, &frozen)?;
+    Fitted::write(fitted.as_ref(), folder, context.dry_run)?;
+    Ok((frozen, fitted))
 }
 
 fn chosen(calibrate: Calibrate) -> Option<Method> {

@@ -60,12 +60,12 @@ fn embeddings_folder(context: &Context) -> Result<PathBuf> {
     Ok(source.path)
 }
 
-/// Trains what is not trained yet; what every test seed says of `records` (of the file `data`), read by `fields`.
+/// Trains what is not trained yet; what every test seed says of `records` (of a file with this hash), read by `fields`.
 pub fn run(
     context: &Context,
     fields: &[String],
     records: &[Record],
-    data: &Path,
+    data_hash: &str,
     (folder, overwrite): (&Path, bool),
 ) -> Result<Vec<Vec<Run>>> {
     let labels = &context.config.task.labels;
@@ -81,7 +81,7 @@ pub fn run(
         (TOKENIZER, json!(storage::hash_file(&words.join("tokenizer.json")).ok())),
         ("data.train", json!(data::source_hash(&train_path)?)),
         ("data.dev", json!(data::source_hash(&dev_path)?)),
-        ("records", json!(data::source_hash(data)?)),
+        ("records", json!(data_hash)),
         ("fields", json!(fields)),
     ];
     // Records may name their class; of two classes it was not told before there were more.
@@ -186,7 +186,7 @@ impl Work<'_> {
     fn grid(&self) -> Result<EpochResult> {
         let path = self.folder.join("grid.jsonl");
         let mut lines = RecordLog::open(&path)?;
-        let mut results: Vec<EpochResult> = log::read(&path, |_| ())?;
+        let mut results: Vec<EpochResult> = log::read(&path)?;
         let rarest = rarest(self.classes, self.train.iter().map(|document| document.label));
         let labels: Vec<Class> = self.dev.iter().map(|document| document.label).collect();
         let rates = self.cnn.learning_rate.map_or(GRID.to_vec(), |rate| vec![rate]);
@@ -232,7 +232,7 @@ impl Work<'_> {
 
 /// What a seed says, in the records' order.
 fn answers(file: &Path, records: &[Record], classes: usize) -> Result<Vec<Run>> {
-    let lines: Vec<Line> = log::read(file, |_| ())?;
+    let lines: Vec<Line> = log::read(file)?;
     let said = |line: Line| match (line.probability, line.probabilities) {
         (Some(probability), None) if classes == 2 => Some(Run::of_probability(probability)),
         (None, Some(probabilities)) if classes == probabilities.len() => Some(Run::of_probabilities(probabilities)),

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, path::Path};
 
 use crate::{
-    data::{Prediction, Record, read_predictions},
+    data::{Prediction, Record},
     error::{Error, Result},
     labels::Labels,
     metrics::{AnySample, multiclass::Row},
@@ -11,11 +11,6 @@ use crate::{
 
 /// How many problems a message lists.
 const LISTED: usize = 20;
-
-/// Reads a prediction file of any tool, of a task with these labels.
-pub fn read(path: &Path, labels: &Labels) -> Result<Vec<Prediction>> {
-    read_predictions(path, labels)
-}
 
 /// Rows of the metrics from predictions over `labels`, with groups from `records` (by id) where the file names none.
 pub fn sample(

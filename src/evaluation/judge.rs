@@ -1,10 +1,10 @@
 //! `eval.judge`: LLM-as-a-judge over the texts that were just scored (SPEC A35, A36), in `RUN/eval/judge.jsonl`.
 
-use std::{cell::OnceCell, collections::HashMap, path::Path, sync::Arc};
+use std::{cell::OnceCell, collections::HashMap, sync::Arc};
 
 use serde_json::json;
 
-use super::{Work, folder::Folder, inputs, log};
+use super::{Scored, Work, folder::Folder, log};
 use crate::{
     baselines::{
         judge::{self, Case, JudgeLine},
@@ -26,8 +26,7 @@ use crate::{
         multiclass,
     },
     model::{Model, ModelSource, source},
-    prompt::{PromptFormat, PromptTemplate, Prompter, TextTokenizer, Verdict},
-    storage,
+    prompt::{PromptFormat, PromptTemplate, Prompter, TextTokenizer},
 };
 
 const FILE: &str = "judge.jsonl";
@@ -39,8 +38,6 @@ pub struct Plan {
     hash: OnceCell<String>,
     tokenizer: Arc<TextTokenizer>,
     labels: Labels,
-    /// The task's own verdict line, which the judge never sees.
-    verdict: Verdict,
     inconsistency: PromptTemplate,
     readability: PromptTemplate,
 }
@@ -52,14 +49,14 @@ impl Plan {
         let Some(judge) = &config.eval.judge else { return Ok(None) };
         let labels = config.task.labels.clone();
         let own = match work {
-            Work::Run(job) => Some(job.prompt()?.1),
+            Work::Run(job) => Some(&job.template),
             Work::Files { .. } => None,
         };
         let source = source::resolve(judge, &[&config.dir], context.allow_network).context("eval.judge")?;
         let tokenizer = TextTokenizer::load(source.tokenizer_path())?;
         // A base model has no chat template; it is asked in plain text.
         let format = if tokenizer.chat_template().is_some() { PromptFormat::Chat } else { PromptFormat::Plain };
-        let task = TaskPrompt { labels: &labels, days: prompts::task_days(own.as_ref(), config.data.horizon) };
+        let task = TaskPrompt { labels: &labels, days: prompts::task_days(own, config.data.horizon) };
         let file = config.eval.judge_prompt.as_ref().map(|path| config.resolve(path));
         let date = context.prompt_date();
         let inconsistency = prompts::inconsistency(task, file.as_deref(), format)?.dated(&tokenizer, &date);
@@ -70,7 +67,6 @@ impl Plan {
             hash: OnceCell::new(),
             tokenizer: Arc::new(tokenizer),
             labels,
-            verdict: work.verdict()?,
             inconsistency,
             readability,
         }))
@@ -84,18 +80,9 @@ impl Plan {
         Ok(self.hash.get().map_or("", String::as_str))
     }
 
-    /// Judges what is not judged yet and measures. `predictions` are those that `sample` was made of, in its order.
-    pub fn run(
-        &self,
-        context: &Context,
-        folder: &Folder,
-        predictions: &Path,
-        sample: &AnySample,
-        options: &Options,
-    ) -> Result<Judge> {
-        let predicted = inputs::read(predictions, &self.labels)?;
-        let cases: Vec<Case> =
-            predicted.iter().filter_map(|prediction| judge::case(prediction, &self.verdict, &self.labels)).collect();
+    /// Judges what is not judged yet and measures.
+    pub fn run(&self, context: &Context, folder: &Folder, scored: &Scored, options: &Options) -> Result<Judge> {
+        let cases = cases(scored, &self.labels);
         let config = &context.config.model;
         let cap = judge::max_new_tokens(&self.tokenizer, &self.labels)?;
         let prompter = |template: &PromptTemplate| {
@@ -112,7 +99,7 @@ impl Plan {
             ("clsgen_version", json!(env!("CARGO_PKG_VERSION"))),
             ("eval.judge", json!(self.hash()?)),
             (TOKENIZER, json!(self.tokenizer.hash())),
-            ("predictions", json!(storage::hash_file(predictions)?)),
+            ("predictions", json!(scored.predictions.blake3)),
             ("eval.judge_prompt", json!([&self.inconsistency, &self.readability])),
             ("labels", json!(self.labels)),
             ("model.dtype", json!(context.dtype()?.as_str())),
@@ -120,7 +107,7 @@ impl Plan {
         ];
         let made = Fingerprint::new(Stage::Judge, &context.config, &contents)?;
         let file = folder.out.join(FILE);
-        log::fill(context, &file, (&made, folder.overwrite), &cases, &|rest, lines, bar| {
+        let judged = log::fill(context, &file, (&made, folder.overwrite), &cases, |_| (), &|rest, lines, bar| {
             let device = context.device()?;
             let shape = self.source.config()?;
             self.tokenizer.check_vocab(shape.vocab_size)?;
@@ -132,53 +119,52 @@ impl Plan {
             let asker =
                 Asker { model: &model, sampling: Sampling::greedy(), max_new_tokens: cap, runs: 1, batch_tokens };
             judge::ask(&asker, &inconsistency, &readability, rest, &mut |line| {
-                lines.append(&line)?;
+                lines.append(line)?;
                 bar.inc(1);
                 Ok(())
             })
         })?;
-        score(&file, &predicted, cases.len(), sample, options)
+        Ok(measured(scored, cases.len(), judged, options))
     }
 }
 
 /// What an earlier command's judge said of these very predictions, measured again: a later one without a judge does not
 /// blank it. `None` where none did, or not to the end.
-pub fn kept(
-    folder: &Folder,
-    (predictions, verdict): (&Path, &Verdict),
-    sample: &AnySample,
-    options: &Options,
-) -> Result<Option<Judge>> {
+pub fn kept(folder: &Folder, scored: &Scored, options: &Options) -> Result<Option<Judge>> {
     let file = folder.out.join(FILE);
     let Some(made) = log::made_by(&file).filter(|_| file.is_file()) else { return Ok(None) };
     let Ok(labels) = serde_json::from_value::<Labels>(made.get("labels").clone()) else { return Ok(None) };
-    if *made.get("predictions") != storage::hash_file(predictions)? {
+    if *made.get("predictions") != json!(scored.predictions.blake3) {
         tracing::warn!("{} judges other predictions: not counted", file.display());
         return Ok(None);
     }
-    log::check(&file)?;
-    let predicted = inputs::read(predictions, &labels)?;
-    let cases = predicted.iter().filter_map(|prediction| judge::case(prediction, verdict, &labels)).count();
-    if log::read(&file, |_: &mut JudgeLine| ())?.len() < cases {
+    let judged: Vec<JudgeLine> = log::verified(&file)?;
+    let cases = cases(scored, &labels).len();
+    if judged.len() < cases {
         tracing::warn!(
             "{} was not finished: not counted; the same command with eval.judge goes on with it",
             file.display()
         );
         return Ok(None);
     }
-    score(&file, &predicted, cases, sample, options).map(Some)
+    Ok(Some(measured(scored, cases, judged, options)))
 }
 
-fn score(file: &Path, predicted: &[Prediction], cases: usize, sample: &AnySample, options: &Options) -> Result<Judge> {
-    let judged: HashMap<String, JudgeLine> =
-        log::read(file, |_: &mut JudgeLine| ())?.into_iter().map(|line| (line.id.clone(), line)).collect();
-    let measured = match sample {
+/// What a judge is asked of the scored predictions; it never sees their verdict lines.
+fn cases(scored: &Scored, labels: &Labels) -> Vec<Case> {
+    scored.predictions.iter().filter_map(|prediction| judge::case(prediction, &scored.verdict, labels)).collect()
+}
+
+fn measured(scored: &Scored, cases: usize, judged: Vec<JudgeLine>, options: &Options) -> Judge {
+    let judged: HashMap<String, JudgeLine> = judged.into_iter().map(|line| (line.id.clone(), line)).collect();
+    let predicted = &scored.predictions;
+    let measured = match &scored.sample {
         AnySample::Two(sample) => measure(sample, &rows(predicted, &judged, |class| class == Class::ONE), options),
         AnySample::More(sample) => multiclass::judge(sample, &rows(predicted, &judged, u8::from), options),
     };
     let unparsable = measured.unparsable.value.map_or(0.0, |share| share * measured.unparsable.n as f64);
     tracing::info!("judge: {cases} texts, {unparsable:.0} of {} answers unparsable", measured.unparsable.n);
-    Ok(measured)
+    measured
 }
 
 /// What was said of each prediction, in their order.

@@ -4,19 +4,17 @@
 //! `<name>.hashes` one hash per line. Under the same fingerprint the lines are verified and kept, and only the missing
 //! records are computed. Under another one, or where a line was changed, the command stops with an error; `--overwrite`
 //! then starts the file over.
+//!
+//! A line is read back once, as it is verified; one that is appended is not read back at all.
 
-use std::{
-    fs::File,
-    io::{BufRead, BufReader},
-    path::Path,
-};
+use std::path::Path;
 
 use indicatif::ProgressBar;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     context::Context,
-    data::Record,
+    data::{Prediction, Predictions},
     error::{Error, Result},
     fingerprint::Fingerprint,
     progress,
@@ -24,25 +22,34 @@ use crate::{
 };
 
 /// A JSONL file with a stored hash per line.
-pub struct Log {
+pub struct Log<L> {
     lines: RecordLog,
     hashes: RecordLog,
+    /// What the lines say, each after `shed`.
+    held: Vec<L>,
+    shed: fn(&mut L),
+    /// Over the file's bytes.
+    hasher: blake3::Hasher,
 }
 
-impl Log {
-    /// Number of complete, verified lines.
+impl<L: Serialize> Log<L> {
+    /// Number of lines.
     pub fn records(&self) -> usize {
-        self.lines.records()
+        self.held.len()
     }
 
     /// Appends a record as one line, then its hash. If the process is killed in between, only this record is computed
     /// again.
-    pub fn append(&mut self, record: &impl Serialize) -> Result<()> {
+    pub fn append(&mut self, mut record: L) -> Result<()> {
         // Byte for byte what `RecordLog::append` writes.
-        let line = serde_json::to_vec(record)
+        let line = serde_json::to_vec(&record)
             .map_err(|e| Error::run(format!("cannot write {}: {e}", self.lines.path().display())))?;
-        self.lines.append(record)?;
-        self.hashes.append(&line_hash(&line))
+        self.lines.append(&record)?;
+        self.hashes.append(&line_hash(&line))?;
+        self.hasher.update(&line).update(b"\n");
+        (self.shed)(&mut record);
+        self.held.push(record);
+        Ok(())
     }
 
     /// Waits until the disk has everything appended so far.
@@ -52,18 +59,29 @@ impl Log {
     }
 }
 
+impl Log<Prediction> {
+    /// What the file holds now.
+    pub fn into_predictions(self) -> Predictions {
+        Predictions { all: self.held, blake3: self.hasher.finalize().to_hex().to_string() }
+    }
+}
+
 /// 128 bits of BLAKE3: enough to notice an edit.
 fn line_hash(line: &[u8]) -> String {
     storage::hash_bytes(line)[..32].to_owned()
 }
 
 /// Opens a file: resumes one of the same fingerprint, or creates it. `overwrite` replaces one that would be an error,
-/// never one that matches.
-pub fn open(file: &Path, made: &Fingerprint, overwrite: bool) -> Result<Log> {
+/// never one that matches. `parse` reads the lines that are kept; of one that is appended, what `shed` leaves is held.
+pub fn open<L>(
+    file: &Path,
+    (made, overwrite): (&Fingerprint, bool),
+    parse: impl FnOnce(&[u8]) -> Result<Vec<L>>,
+    shed: fn(&mut L),
+) -> Result<Log<L>> {
     if let Some(folder) = file.parent() {
         storage::create_dir_all(folder)?;
     }
-    let beside = file.with_extension("meta.json");
     let hashes = file.with_extension("hashes");
     let kept = match reusable_lines(file, made) {
         Ok(kept) => kept,
@@ -76,18 +94,26 @@ pub fn open(file: &Path, made: &Fingerprint, overwrite: bool) -> Result<Log> {
     if kept.is_none() {
         storage::remove_file(file)?;
         storage::remove_file(&hashes)?;
-        storage::write_json(&beside, made)?;
+        storage::write_json(&file.with_extension("meta.json"), made)?;
     }
-    let mut log = Log { lines: RecordLog::open(file)?, hashes: RecordLog::open(&hashes)? };
-    if let Some(kept) = kept {
-        log.lines.keep(kept)?;
-        log.hashes.keep(kept)?;
+    let mut log = Log {
+        lines: RecordLog::open(file)?,
+        hashes: RecordLog::open(&hashes)?,
+        held: Vec::new(),
+        shed,
+        hasher: blake3::Hasher::new(),
+    };
+    if let Some(kept) = kept.filter(|kept| !kept.is_empty()) {
+        log.held = parse(&kept)?;
+        log.hasher.update(&kept);
     }
+    log.lines.keep(log.held.len())?;
+    log.hashes.keep(log.held.len())?;
     Ok(log)
 }
 
-/// Number of lines of an existing file that can be kept; `None` where there is none.
-fn reusable_lines(file: &Path, made: &Fingerprint) -> Result<Option<usize>> {
+/// The lines of an existing file that can be kept; `None` where there is no file.
+fn reusable_lines(file: &Path, made: &Fingerprint) -> Result<Option<Vec<u8>>> {
     // An empty log (the model could not be read, say) holds nothing to lose.
     if file.metadata().map_or(true, |metadata| metadata.len() == 0) {
         return Ok(None);
@@ -95,7 +121,7 @@ fn reusable_lines(file: &Path, made: &Fingerprint) -> Result<Option<usize>> {
     let again = "--overwrite computes it again";
     let beside = file.with_extension("meta.json");
     match made_by(file).map(|theirs| made.differences(&theirs)) {
-        Some(differing) if differing.is_empty() => verify_lines(file).map(Some).map_err(|error| error.hint(again)),
+        Some(differing) if differing.is_empty() => verified_lines(file).map(Some).map_err(|error| error.hint(again)),
         Some(differing) => {
             let message = format!("{} was made with other settings: {}", file.display(), differing.join("; "));
             Err(Error::usage(message)
@@ -107,14 +133,13 @@ fn reusable_lines(file: &Path, made: &Fingerprint) -> Result<Option<usize>> {
     }
 }
 
-/// Compares every line with its stored hash; returns the number of valid lines. An interrupted command leaves at most
-/// one trailing line without a hash.
-fn verify_lines(file: &Path) -> Result<usize> {
-    let read = |path: &Path| File::open(path).map(BufReader::new).map_err(|e| storage::error("cannot read", path, &e));
+/// The lines of a file, each compared with its stored hash. An interrupted command leaves at most one trailing line
+/// without a hash.
+fn verified_lines(file: &Path) -> Result<Vec<u8>> {
     let path = file.with_extension("hashes");
     if !path.exists() {
         return match file.metadata() {
-            Ok(metadata) if metadata.len() == 0 => Ok(0),
+            Ok(metadata) if metadata.len() == 0 => Ok(Vec::new()),
             _ => Err(Error::data(format!(
                 "{}: {} is gone, so its lines cannot be checked",
                 file.display(),
@@ -122,17 +147,12 @@ fn verify_lines(file: &Path) -> Result<usize> {
             ))),
         };
     }
-    let mut lines = read(file)?;
-    let mut hashes = read(&path)?;
-    let mut line = Vec::new();
-    let mut hash = String::new();
-    let mut number = 0;
-    loop {
-        line.clear();
-        hash.clear();
-        lines.read_until(b'\n', &mut line).map_err(|e| storage::error("cannot read", file, &e))?;
-        hashes.read_line(&mut hash).map_err(|e| storage::error("cannot read", &path, &e))?;
-        let (Some(text), Some(recorded)) = (line.strip_suffix(b"\n"), hash.strip_suffix('\n')) else { break };
+    let hashes = std::fs::read_to_string(&path).map_err(|e| storage::error("cannot read", &path, &e))?;
+    let mut bytes = std::fs::read(file).map_err(|e| storage::error("cannot read", file, &e))?;
+    let mut verified = 0;
+    let pairs = bytes.split_inclusive(|&byte| byte == b'\n').zip(hashes.split_inclusive('\n'));
+    for (number, (line, recorded)) in pairs.enumerate() {
+        let (Some(text), Some(recorded)) = (line.strip_suffix(b"\n"), recorded.strip_suffix('\n')) else { break };
         if recorded.trim_matches('"') != line_hash(text) {
             return Err(Error::data(format!(
                 "{}, line {}: was changed after it was written",
@@ -140,9 +160,10 @@ fn verify_lines(file: &Path) -> Result<usize> {
                 number + 1
             )));
         }
-        number += 1;
+        verified += line.len();
     }
-    Ok(number)
+    bytes.truncate(verified);
+    Ok(bytes)
 }
 
 /// The stored fingerprint of a file, if it can be read.
@@ -150,45 +171,53 @@ pub fn made_by(file: &Path) -> Option<Fingerprint> {
     serde_json::from_slice(&std::fs::read(file.with_extension("meta.json")).ok()?).ok()
 }
 
-/// Verifies a file without opening it for writing.
-pub fn check(file: &Path) -> Result<()> {
-    verify_lines(file).map(drop).map_err(|error| error.hint("--overwrite computes it again"))
+/// The lines of a file, verified, without opening it for writing.
+pub fn verified<L: DeserializeOwned>(file: &Path) -> Result<Vec<L>> {
+    let bytes = verified_lines(file).map_err(|error| error.hint("--overwrite computes it again"))?;
+    parse(file, &bytes, |_| ())
 }
 
 /// Computes the given items and appends a line for each.
-pub type Fill<'f, T = Record> = dyn Fn(&[T], &mut Log, &ProgressBar) -> Result<()> + 'f;
+pub type Fill<'f, T, L> = dyn Fn(&[T], &mut Log<L>, &ProgressBar) -> Result<()> + 'f;
 
-/// Completes a file that has one line per item, in the items' order: calls `work` with those that have no line yet (not
-/// at all if none is missing).
+/// Completes a file that has one line per item, in the items' order, and gives its lines: calls `work` with those that
+/// have no line yet (not at all if none is missing).
 ///
-/// `made` is the fingerprint, and whether a file of another one may be replaced.
-pub fn fill<T>(
+/// `made` is the fingerprint, and whether a file of another one may be replaced; `shed` drops of a line what need not
+/// be held.
+pub fn fill<T, L: Serialize + DeserializeOwned>(
     context: &Context,
     file: &Path,
     made: (&Fingerprint, bool),
     items: &[T],
-    work: &Fill<'_, T>,
-) -> Result<()> {
+    shed: fn(&mut L),
+    work: &Fill<'_, T, L>,
+) -> Result<Vec<L>> {
     let name = file.file_stem().unwrap_or_default().to_string_lossy();
-    let mut lines = open(file, made.0, made.1)?;
+    let mut lines = open(file, made, |kept| parse(file, kept, shed), shed)?;
     let done = lines.records().min(items.len());
     if done > 0 {
         tracing::info!("{name}: {done} of {} records are done already", items.len());
     }
-    if done == items.len() {
-        return Ok(());
+    if done < items.len() {
+        let bar = progress(context, &name, items.len(), done);
+        let outcome = work(&items[done..], &mut lines, &bar);
+        bar.finish_and_clear();
+        lines.sync()?;
+        outcome.map_err(resumable)?;
     }
-    let bar = progress(context, &name, items.len(), done);
-    let outcome = work(&items[done..], &mut lines, &bar);
-    bar.finish_and_clear();
-    lines.sync()?;
-    outcome.map_err(resumable)
+    Ok(lines.held)
 }
 
-/// Every line of a log of ours; `each` may drop what need not be held.
-pub fn read<T: DeserializeOwned>(file: &Path, mut each: impl FnMut(&mut T)) -> Result<Vec<T>> {
+/// Every line of a file of ours that has no hashes beside it.
+pub fn read<L: DeserializeOwned>(file: &Path) -> Result<Vec<L>> {
     let bytes = std::fs::read(file)
         .map_err(|e| Error::data(format!("cannot read {}: {}", file.display(), storage::reason(&e))))?;
+    parse(file, &bytes, |_| ())
+}
+
+/// What the lines of `file` say.
+fn parse<L: DeserializeOwned>(file: &Path, bytes: &[u8], shed: fn(&mut L)) -> Result<Vec<L>> {
     let lines = bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).enumerate();
     let parsed = lines.map(|(i, line)| {
         let mut line = serde_json::from_slice(line).map_err(|e| {
@@ -196,7 +225,7 @@ pub fn read<T: DeserializeOwned>(file: &Path, mut each: impl FnMut(&mut T)) -> R
             Error::data(format!("{}, line {}: not a line of this file (column {})", file.display(), i + 1, e.column()))
                 .hint("delete the file and give the same command again")
         })?;
-        each(&mut line);
+        shed(&mut line);
         Ok(line)
     });
     parsed.collect()

@@ -26,20 +26,22 @@ mod prediction_files;
 mod predictions;
 pub mod run_directory;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use serde_json::json;
 
 use crate::{
     config::Stage,
     context::Context,
-    data::{Prediction, Record},
+    data::{self, Predictions, Record},
     error::{Error, Result},
     fingerprint::Fingerprint,
     labels::Class,
     metrics::{AnySample, threshold::Costs},
     prompt::Verdict,
-    storage,
 };
 use calibration::Fitted;
 use folder::{Folder, Made};
@@ -59,9 +61,11 @@ pub struct Scored {
     /// The records are those that thresholds and calibrator were tuned on.
     pub in_sample: bool,
     /// What the model said.
-    pub predictions: Vec<Prediction>,
+    pub predictions: Predictions,
+    /// The line that ends its texts.
+    pub verdict: Verdict,
     /// The split's records; none where only a prediction file is known.
-    pub records: Option<Vec<Record>>,
+    pub records: Option<Arc<Vec<Record>>>,
 }
 
 /// Where the predictions come from.
@@ -74,7 +78,7 @@ pub enum Work<'a> {
         dev: Option<&'a Path>,
     },
     /// The best checkpoint of the run directory.
-    Run(Job),
+    Run(Box<Job>),
 }
 
 impl Work<'_> {
@@ -107,8 +111,8 @@ impl Work<'_> {
         let mut used = Vec::new();
         if let Self::Run(job) = self {
             used.push(("checkpoint", job.checkpoint.clone(), job.hash.clone()));
-            let (info, _) = job.prompt()?;
-            used.extend(info.base_hash.map(|hash| ("model.base", PathBuf::from(info.base_model), hash)));
+            let base = PathBuf::from(&job.info.base_model);
+            used.extend(job.info.base_hash.clone().map(|hash| ("model.base", base, hash)));
         }
         if let Some(judge) = judge {
             used.push(("eval.judge", judge.source.path.clone(), judge.hash()?.to_owned()));
@@ -116,30 +120,14 @@ impl Work<'_> {
         Ok(used)
     }
 
-    /// The task's own verdict line; a prediction file is taken to have the paper's.
-    pub fn verdict(&self) -> Result<Verdict> {
-        match self {
-            Self::Run(job) => job.prompt()?.1.verdict(),
-            Self::Files { .. } => Ok(Verdict::default()),
-        }
-    }
-
     /// The context with the checkpoint's labels: the config need not repeat them.
-    pub fn context(&self, context: &Context) -> Result<Context> {
+    pub fn context(&self, context: &Context) -> Context {
         let mut context = context.clone();
         if let Self::Run(job) = self {
-            context.config.task.labels = job.prompt()?.0.labels;
-            context.config.data.labels.clone_from(&context.config.task.labels);
+            context.config.task.labels.clone_from(&job.info.labels);
+            context.config.data.labels.clone_from(&job.info.labels);
         }
-        Ok(context)
-    }
-
-    /// The file of the predictions that are scored.
-    pub fn predictions(&self, out: &Path) -> PathBuf {
-        match self {
-            Self::Files { test, .. } => test.to_path_buf(),
-            Self::Run(_) => out.join(predictions::FILE),
-        }
+        context
     }
 
     /// Freezes thresholds and calibrator on dev, then reads and scores the split.
@@ -152,14 +140,10 @@ impl Work<'_> {
 
     /// Everything that decides the numbers of a split's folder.
     fn made(&self, context: &Context) -> Result<Made> {
-        let labels = &context.config.task.labels;
         let (scoring, dev) = match self {
             Self::Files { test, dev } => {
-                // A file that cannot be read is the reader's to name.
-                let hash =
-                    |path: &Path| storage::hash_file(path).or_else(|error| inputs::read(path, labels).and(Err(error)));
-                let dev = dev.map(hash).transpose()?;
-                (Fingerprint::of_contents(&[("predictions", json!(hash(test)?))]), dev)
+                let dev = dev.map(data::source_hash).transpose()?;
+                (Fingerprint::of_contents(&[("predictions", json!(data::source_hash(test)?))]), dev)
             }
             Self::Run(job) => job.made(context)?,
         };

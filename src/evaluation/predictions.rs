@@ -3,18 +3,17 @@
 
 use std::path::Path;
 
-use serde_json::json;
-
 use super::{folder::Folder, log};
 use crate::{
     context::Context,
-    data::{Prediction, Record, read_predictions_carrying, source_hash},
+    data::{Prediction, Predictions, Record},
     error::{Error, Result},
+    fingerprint::Fingerprint,
     generate::{
         predict::{Counts, PromptedRecord, score},
         scoring,
     },
-    model::checkpoint::read_info,
+    model::checkpoint::ClsgenJson,
     prompt::PromptTemplate,
     storage,
 };
@@ -27,30 +26,26 @@ const META: &str = "predictions.meta.json";
 
 /// What the predictions are made from.
 pub struct Source<'a> {
-    /// The checkpoint.
+    /// The checkpoint's directory.
     pub checkpoint: &'a Path,
-    /// BLAKE3 of its files.
-    pub hash: &'a str,
-    /// The records' file.
-    pub data: &'a Path,
+    /// What it says of itself.
+    pub info: &'a ClsgenJson,
+    /// The prompt it was trained with.
+    pub template: &'a PromptTemplate,
+    /// Everything that decides the predictions.
+    pub made: Fingerprint,
     /// The checkpoint as trained, or what its training started from.
     pub tuned: bool,
 }
 
-impl Source<'_> {
-    fn file(&self) -> &'static str {
-        if self.tuned { FILE } else { BASE_FILE }
-    }
-}
-
 /// Writes predictions that exist already.
-pub fn keep(out: &Path, predictions: Vec<Prediction>, dry_run: bool) -> Result<Vec<Prediction>> {
+pub fn keep(out: &Path, all: Vec<Prediction>, dry_run: bool) -> Result<Predictions> {
+    let mut lines = String::new();
+    for prediction in &all {
+        lines += &prediction.to_line()?;
+        lines.push('\n');
+    }
     if !dry_run {
-        let mut lines = String::new();
-        for prediction in &predictions {
-            lines += &prediction.to_line()?;
-            lines.push('\n');
-        }
         storage::create_dir_all(out)?;
         storage::remove_file(&out.join(META))?;
         let path = out.join(FILE);
@@ -59,47 +54,44 @@ pub fn keep(out: &Path, predictions: Vec<Prediction>, dry_run: bool) -> Result<V
         }
         storage::write_file_atomic(&path, lines.as_bytes())?;
     }
-    Ok(predictions)
+    Ok(Predictions { all, blake3: storage::hash_bytes(lines.as_bytes()) })
 }
 
 /// Scores `records`, or those of them that an earlier run of the same left unscored.
-pub fn generate(
-    context: &Context,
-    folder: &Folder,
-    source: &Source<'_>,
-    template: PromptTemplate,
-    records: &[Record],
-) -> Result<Vec<Prediction>> {
-    let info = read_info(source.checkpoint)?;
-    let windows = scoring::windows(context, &info);
-    let settings = scoring::settings(context, true, &windows);
-    let made = [("records", json!(source_hash(source.data)?)), ("tuned", json!(source.tuned))];
-    let made = scoring::fingerprint(context, (source.checkpoint, source.hash), &info, &made)?;
+pub fn generate(context: &Context, folder: &Folder, source: &Source<'_>, records: &[Record]) -> Result<Predictions> {
     if context.dry_run {
-        return Ok(Vec::new());
+        return Ok(Predictions::default());
     }
-    let file = source.file();
+    let Source { checkpoint, info, .. } = source;
+    let windows = scoring::windows(context, info);
+    let settings = scoring::settings(context, true, &windows);
+    let file = if source.tuned { FILE } else { BASE_FILE };
     let path = folder.out.join(file);
-    let mut lines = log::open(&path, &made, folder.overwrite)?;
+    let kept = |bytes: &[u8]| {
+        let mut kept = Predictions::parse(&path, bytes, &info.labels, &[])?.all;
+        kept.iter_mut().zip(records).for_each(|(prediction, record)| prediction.complete(record));
+        Ok(kept)
+    };
+    let mut lines = log::open(&path, (&source.made, folder.overwrite), kept, |_| ())?;
     let done = lines.records();
     if done > 0 {
         tracing::info!("{file}: {done} of {} records are scored already", records.len());
     }
     if done < records.len() {
         let loaded = if source.tuned {
-            scoring::check_memory(context, source.checkpoint, &info, &windows).map_err(at_the_runs_window)?;
-            scoring::load(context, source.checkpoint)?
+            scoring::check_memory(context, checkpoint, info, &windows).map_err(at_the_runs_window)?;
+            scoring::load(context, checkpoint)?
         } else {
-            scoring::check_memory_of_base(context, source.checkpoint, &info, &windows).map_err(at_the_runs_window)?;
-            scoring::load_untuned(context, source.checkpoint)?
+            scoring::check_memory_of_base(context, checkpoint, info, &windows).map_err(at_the_runs_window)?;
+            scoring::load_untuned(context, checkpoint, info)?
         };
-        let prompter = scoring::prompter(&loaded, template, &windows, &context.prompt_date())?;
+        let prompter = scoring::prompter(&loaded, source.template.clone(), &windows, &context.prompt_date())?;
         let bar = log::progress(context, "predictions", records.len(), done);
         let rest = records[done..].iter().map(|record| PromptedRecord::of(&prompter, record));
         let mut counts = Counts::default();
         let outcome = score(&loaded.model, &prompter, rest, &settings, &mut |prediction| {
-            lines.append(&prediction)?;
             counts.add(&prediction);
+            lines.append(prediction)?;
             bar.inc(1);
             Ok(())
         });
@@ -108,7 +100,7 @@ pub fn generate(
         outcome.map_err(log::resumable)?;
         tracing::info!("{} records, {} truncated, {} unparsable", counts.records, counts.truncated, counts.unparsable);
     }
-    read_predictions_carrying(&path, &info.labels, &context.config.eval.subgroups)
+    Ok(lines.into_predictions())
 }
 
 /// A window that would fit is no help by itself where it is not the run's own: how to use it all the same.

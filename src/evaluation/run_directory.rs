@@ -1,29 +1,30 @@
 //! Mode (b): the best checkpoint of a run directory, its own dev predictions, and a split scored now.
 
 use std::{
+    cell::OnceCell,
     collections::HashMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde_json::{Value, json};
 
 use super::{
     Scored,
-    calibration::Fitted,
-    costs,
-    folder::{self, Folder},
-    frozen::{self, Frozen, Named},
+    calibration::{Fitted, freeze},
+    folder::Folder,
+    frozen::{Frozen, Named},
     in_sample::Dev,
-    inputs, positive, predictions,
+    inputs,
+    predictions::{self, Source},
 };
 use crate::{
     config::Stage,
     context::Context,
-    data::{self, Needs, Prediction, Record, read_predictions},
+    data::{self, Needs, Prediction, Predictions, Record},
     error::{Error, Result},
     fingerprint::Fingerprint,
     generate::scoring::{self, checkpoint_hash},
-    labels::Labels,
     metrics::AnySample,
     model::checkpoint::{ClsgenJson, read_info},
     prompt::PromptTemplate,
@@ -31,7 +32,7 @@ use crate::{
     train::checkpoint::DEV_PREDICTIONS,
 };
 
-/// What is to be scored, found before any work.
+/// What is to be scored, found before any work, each file of it read once.
 pub struct Job {
     /// The checkpoint's directory.
     pub checkpoint: PathBuf,
@@ -39,10 +40,19 @@ pub struct Job {
     shown: String,
     /// BLAKE3 of its files.
     pub hash: String,
+    /// What it says of itself.
+    pub info: ClsgenJson,
+    /// The prompt it was trained with.
+    pub template: PromptTemplate,
+    /// What it said of dev; none where another tool left no such file.
+    dev: Option<Predictions>,
     /// "train", "dev" or "test".
     pub split: String,
     /// The split's file.
     pub data: PathBuf,
+    /// BLAKE3 of it.
+    pub data_hash: String,
+    records: OnceCell<Arc<Vec<Record>>>,
 }
 
 impl Job {
@@ -54,16 +64,21 @@ impl Job {
         let checkpoint = scoring::checkpoint_dir(&context.run_dir)?;
         let data = split_path(context, split)?;
         let shown = checkpoint.strip_prefix(&context.run_dir).unwrap_or(&checkpoint).display().to_string();
-        let job = Self { hash: checkpoint_hash(&checkpoint)?, checkpoint, shown, split: split.to_owned(), data };
+        let info = read_info(&checkpoint)?;
+        let job = Self {
+            hash: checkpoint_hash(&checkpoint)?,
+            template: scoring::template(&checkpoint, &info)?,
+            dev: dev_predictions(&checkpoint, &info)?,
+            data_hash: data::source_hash(&data)?,
+            records: OnceCell::new(),
+            split: split.to_owned(),
+            checkpoint,
+            shown,
+            info,
+            data,
+        };
         job.check_settings(context)?;
         Ok(job)
-    }
-
-    /// What the checkpoint says of itself, and the prompt it was trained with.
-    pub fn prompt(&self) -> Result<(ClsgenJson, PromptTemplate)> {
-        let info = read_info(&self.checkpoint)?;
-        let template = scoring::template(&self.checkpoint, &info)?;
-        Ok((info, template))
     }
 
     /// Refuses (exit 2) settings other than the run's: its thresholds were tuned on dev predictions that those made.
@@ -80,9 +95,8 @@ impl Job {
             ours.set("data.dev", json!(data::source_hash(&dev)?));
         }
         if config.given.contains("task.prompt") {
-            let (_, own) = self.prompt()?;
-            let named =
-                PromptTemplate { date: own.date, ..PromptTemplate::load(&config.resolve(&config.task.prompt))? };
+            let date = self.template.date.clone();
+            let named = PromptTemplate { date, ..PromptTemplate::load(&config.resolve(&config.task.prompt))? };
             ours.set("task.prompt", json!(named));
         }
         // What has no default of the command's own counts only where it is given.
@@ -108,39 +122,40 @@ impl Job {
     }
 
     /// The split's records. Its labels are read here: not before thresholds are frozen.
-    pub fn records(&self, context: &Context, template: &PromptTemplate) -> Result<Vec<Record>> {
+    pub fn records(&self, context: &Context) -> Result<Arc<Vec<Record>>> {
+        if let Some(records) = self.records.get() {
+            return Ok(records.clone());
+        }
         let data = &context.config.data;
-        data::load(data, &self.data, &Needs::split(data, &self.split, &template.fields()))
+        let records = data::load(data, &self.data, &Needs::split(data, &self.split, &self.template.fields()))?;
+        Ok(self.records.get_or_init(|| Arc::new(records)).clone())
     }
 
     /// What decides the split's predictions, and the hash of those that its thresholds are tuned on: the settings of
     /// its folder.
     pub fn made(&self, context: &Context) -> Result<(Fingerprint, Option<String>)> {
-        let dev = self.checkpoint.join(DEV_PREDICTIONS);
-        let dev = dev.is_file().then(|| storage::hash_file(&dev)).transpose()?;
-        let data = [("records", json!(data::source_hash(&self.data)?))];
-        Ok((scoring::fingerprint(context, (&self.checkpoint, &self.hash), &read_info(&self.checkpoint)?, &data)?, dev))
+        Ok((self.fingerprint(context, None)?, self.dev.as_ref().map(|dev| dev.blake3.clone())))
+    }
+
+    /// What decides the predictions of the checkpoint, or (of what is `tuned` or not) those in a file.
+    fn fingerprint(&self, context: &Context, tuned: Option<bool>) -> Result<Fingerprint> {
+        let data = [("records", json!(self.data_hash))].into_iter().chain(tuned.map(|tuned| ("tuned", json!(tuned))));
+        scoring::fingerprint(context, (&self.checkpoint, &self.hash), &self.info, &data.collect::<Vec<_>>())
     }
 
     /// Freezes the thresholds, then reads and scores the split.
     pub fn score(&self, context: &Context, folder: &Folder) -> Result<Scored> {
-        let dev = self.checkpoint.join(DEV_PREDICTIONS);
         let out = &folder.out;
-        let (frozen, calibration) = self.freeze(context, &dev, folder)?.unzip();
-        let (_, template) = self.prompt()?;
-        let records = self.records(context, &template)?;
-        let kept = if self.split == "dev" { kept_dev(&dev, &context.config.task.labels, &records)? } else { None };
-        let predictions = match kept {
+        let (frozen, calibration) = self.freeze(context, folder)?.unzip();
+        let records = self.records(context)?;
+        let predictions = match self.dev.as_ref().filter(|_| self.split == "dev").and_then(|dev| kept(dev, &records)) {
             Some(kept) => predictions::keep(out, kept, context.dry_run)?,
-            None => {
-                let source = self.source(true);
-                predictions::generate(context, folder, &source, template, &records)?
-            }
+            None => predictions::generate(context, folder, &self.source(context, true)?, &records)?,
         };
         let sample =
             inputs::sample(&out.join(predictions::FILE), &predictions, &context.config.task.labels, Some(&records))?;
         let title = format!("{}, {} split ({})", self.shown, self.split, sample.counts());
-        let in_sample = frozen.is_some() && self.is_dev(context, &dev, &predictions, &records)?;
+        let in_sample = self.is_dev(context, &predictions, &records);
         Ok(Scored {
             sample,
             title,
@@ -148,28 +163,28 @@ impl Job {
             calibration: calibration.flatten(),
             in_sample,
             predictions,
+            verdict: self.template.verdict()?,
             records: Some(records),
         })
     }
 
     /// Whether the records are those of the checkpoint's dev predictions, by ids and texts.
-    fn is_dev(&self, context: &Context, dev: &Path, predictions: &[Prediction], records: &[Record]) -> Result<bool> {
+    fn is_dev(&self, context: &Context, predictions: &[Prediction], records: &[Record]) -> bool {
+        let Some(dev) = &self.dev else { return false };
         if self.split == "dev" {
-            return Ok(true);
+            return true;
         }
         let data = &context.config.data;
         let tuned =
             data.dev.as_ref().and_then(|path| data::load(data, &context.config.resolve(path), &Needs::default()).ok());
-        Ok(Dev::new(&read_predictions(dev, &context.config.task.labels)?, &tuned.unwrap_or_default())
-            .holds(predictions, Some(records)))
+        Dev::new(dev, &tuned.unwrap_or_default()).holds(predictions, Some(records))
     }
 
     /// The base model's predictions of the split, with the checkpoint's prompts: the sample, record for record that of
     /// [`Job::score`].
     pub fn score_base(&self, context: &Context, folder: &Folder) -> Result<AnySample> {
-        let (_, template) = self.prompt()?;
-        let records = self.records(context, &template)?;
-        let predictions = predictions::generate(context, folder, &self.source(false), template, &records)?;
+        let records = self.records(context)?;
+        let predictions = predictions::generate(context, folder, &self.source(context, false)?, &records)?;
         inputs::sample(
             &folder.out.join(predictions::BASE_FILE),
             &predictions,
@@ -178,31 +193,21 @@ impl Job {
         )
     }
 
-    fn source(&self, tuned: bool) -> predictions::Source<'_> {
-        predictions::Source { checkpoint: &self.checkpoint, hash: &self.hash, data: &self.data, tuned }
+    fn source(&self, context: &Context, tuned: bool) -> Result<Source<'_>> {
+        let made = self.fingerprint(context, Some(tuned))?;
+        Ok(Source { checkpoint: &self.checkpoint, info: &self.info, template: &self.template, made, tuned })
     }
 
-    /// Thresholds and calibrator from the checkpoint's dev predictions; none where another tool left no such file.
-    fn freeze(&self, context: &Context, dev: &Path, folder: &Folder) -> Result<Option<(Frozen, Option<Fitted>)>> {
-        if !dev.is_file() {
+    /// Thresholds and calibrator from the checkpoint's dev predictions; none without them.
+    fn freeze(&self, context: &Context, folder: &Folder) -> Result<Option<(Frozen, Option<Fitted>)>> {
+        let Some(dev) = &self.dev else {
             tracing::warn!("{} has no {DEV_PREDICTIONS}: no thresholds can be tuned", self.checkpoint.display());
             return Ok(None);
-        }
-        let labels = &context.config.task.labels;
-        let sample = inputs::sample(dev, &read_predictions(dev, labels)?, labels, None)?;
+        };
         let checkpoint = Named { path: self.shown.clone(), blake3: self.hash.clone() };
+        let path = self.checkpoint.join(DEV_PREDICTIONS);
         let shown = Path::new(&self.shown).join(DEV_PREDICTIONS);
-        let frozen = Frozen::tune(
-            (&sample, positive(context)?),
-            costs(context),
-            Some(checkpoint),
-            &shown,
-            &storage::hash_file(dev)?,
-        );
-        frozen::write(folder, folder::THRESHOLDS, Some(&frozen.bytes()?), context.dry_run)?;
-        let fitted = Fitted::fit(context, &sample, &frozen)?;
-        Fitted::write(fitted.as_ref(), folder, context.dry_run)?;
-        Ok(Some((frozen, fitted)))
+        freeze(context, folder, dev, (&path, &shown), Some(checkpoint)).map(Some)
     }
 }
 
@@ -226,23 +231,27 @@ pub fn split_path(context: &Context, split: &str) -> Result<PathBuf> {
     Ok(context.config.resolve(path))
 }
 
+/// What a checkpoint said of dev, as its manifest says that it was written.
+fn dev_predictions(checkpoint: &Path, info: &ClsgenJson) -> Result<Option<Predictions>> {
+    let path = checkpoint.join(DEV_PREDICTIONS);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    Predictions::parse(&path, &storage::verify_file(checkpoint, DEV_PREDICTIONS)?, &info.labels, &[]).map(Some)
+}
+
 /// The checkpoint's dev predictions, where they are of exactly these records with these labels: what scoring them again
 /// would give.
-fn kept_dev(dev: &Path, labels: &Labels, records: &[Record]) -> Result<Option<Vec<Prediction>>> {
-    if !dev.is_file() {
-        return Ok(None);
+fn kept(dev: &[Prediction], records: &[Record]) -> Option<Vec<Prediction>> {
+    if dev.len() != records.len() {
+        return None;
     }
-    let mut by_id: HashMap<String, Prediction> = HashMap::new();
-    for prediction in read_predictions(dev, labels)? {
-        by_id.insert(prediction.id.clone().unwrap_or_default(), prediction);
-    }
-    if by_id.len() != records.len() {
-        return Ok(None);
-    }
+    let by_id: HashMap<&str, &Prediction> =
+        dev.iter().filter_map(|prediction| Some((prediction.id.as_deref()?, prediction))).collect();
     let take = |record: &Record| {
-        let mut prediction = by_id.remove(&record.id).filter(|prediction| prediction.label == record.label)?;
-        prediction.complete(record);
-        Some(prediction)
+        let mut kept = (*by_id.get(record.id.as_str())?).clone();
+        kept.complete(record);
+        (kept.label == record.label).then_some(kept)
     };
-    Ok(records.iter().map(take).collect())
+    records.iter().map(take).collect()
 }

@@ -206,15 +206,14 @@ pub fn load_base(context: &Context, dir: &Path, info: &ClsgenJson) -> Result<(Mo
 }
 
 /// What a checkpoint's training started from: its base without an adapter, and a head of its shape as it is drawn.
-pub fn load_untuned(context: &Context, dir: &Path) -> Result<LoadedModel> {
-    let info = checkpoint::read_info(dir)?;
-    let (mut model, source) = load_base(context, dir, &info)?;
+pub fn load_untuned(context: &Context, dir: &Path, info: &ClsgenJson) -> Result<LoadedModel> {
+    let (mut model, source) = load_base(context, dir, info)?;
     let shape = &info.head;
     let hidden = model.llama.config.hidden_size;
     let classes = info.labels.count();
     let device = context.device()?;
     model.head = ClsHead::new(hidden, shape.hidden, classes, shape.activation, shape.dropout, context.seed, &device)?;
-    Ok(LoadedModel { model, source, info })
+    Ok(LoadedModel { model, source, info: info.clone() })
 }
 
 /// The prompter of a loaded model. `date` is now for a template that reads the clock and was trained without one.

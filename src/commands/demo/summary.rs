@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::{
     commands::{Context, eval::Outcome, output},
-    data::{self, Needs, Prediction, Record, read_predictions},
+    data::{self, Needs, Prediction, Predictions, Record},
     demo::notes::SyntheticNote,
     error::{Error, Result},
     generate::construct::Statistics,
@@ -88,9 +88,9 @@ impl Summary<'_> {
             ..Needs::split(data, "test", &["text".to_owned()])
         };
         let records = data::load(data, self.input, &needs)?;
-        let predictions = read_predictions(self.output, &self.context.config.task.labels)?;
+        let predictions = Predictions::read(self.output, &self.context.config.task.labels, &[])?;
         let parsable = |(_, prediction): &(&Record, &Prediction)| prediction.parsable == Some(true);
-        let Some((record, prediction)) = records.iter().zip(&predictions).find(parsable) else {
+        let Some((record, prediction)) = records.iter().zip(&*predictions).find(parsable) else {
             return output::line("No new note got a parsable answer.\n");
         };
         let note = record.field("text").unwrap_or_default().replace('\n', "\n  | ");

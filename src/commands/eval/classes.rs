@@ -37,8 +37,8 @@ pub fn measure(
         evaluation.positive = Some(Box::new(Positive { label: label.clone(), evaluation: evaluation_of }));
     }
     let judged = match &plans.judge {
-        Some(judge) => Some(judge.run(context, folder, &plans.predictions, &scored.sample, options)?),
-        None => judge::kept(folder, (&plans.predictions, &plans.verdict), &scored.sample, options)?,
+        Some(judge) => Some(judge.run(context, folder, scored, options)?),
+        None => judge::kept(folder, scored, options)?,
     };
     if let Some(judged) = judged {
         evaluation.judge = judged;

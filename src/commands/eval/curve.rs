@@ -7,6 +7,7 @@ use super::{
     Context, report, write_tables,
 };
 use crate::{
+    data::Predictions,
     error::{Error, Result},
     evaluation::{folder, inputs},
     metrics::{AnySample, Metric, Options, multiclass, parsable_and_kappa},
@@ -98,7 +99,7 @@ pub fn table(epochs: &[EpochMetrics], two_classes: bool) -> Table {
 fn with_bootstrap(context: &Context, measured: EpochMetrics, options: &Options) -> EpochMetrics {
     let labels = &context.config.task.labels;
     let path = context.run_dir.join(epoch_path(measured.epoch)).join(DEV_PREDICTIONS);
-    let again = inputs::read(&path, labels).and_then(|predictions| inputs::sample(&path, &predictions, labels, None));
+    let again = Predictions::read(&path, labels, &[]).and_then(|dev| inputs::sample(&path, &dev, labels, None));
     let again = match again {
         Ok(AnySample::Two(sample)) => {
             let [parsable, kappa] = parsable_and_kappa(&sample, options);
