@@ -145,6 +145,49 @@ fn figures_and_a_private_report_without_text_are_written() {
 }
 
 #[test]
+fn the_page_says_what_was_fitted_on_the_scored_records_and_which_classes_there_are() {
+    let bench = Bench::new();
+    let page = |flags: &[&str]| {
+        std::fs::copy(bench.path("test.jsonl"), bench.path("dev.jsonl")).unwrap();
+        bench.succeed(flags);
+        bench.text("run/eval/predictions/report.html")
+    };
+    let fitted = |page: &str| {
+        let told = page.split_once(" were fitted on the very records scored here: ");
+        told.map(|(before, after)| {
+            let values = after.split_once(" are in-sample").unwrap().0;
+            format!("{}: {values}", before.rsplit_once('>').unwrap().1)
+        })
+    };
+    let both = "Thresholds and calibrators: tuned and calibrated values";
+    let none = ["--set", "eval.calibrate=none"];
+    let two = page(&[]);
+    assert!(two.contains("Class 0 is “0:alive”, class 1 (positive) “1:death”. Intervals are"));
+    assert_eq!(fitted(&two).as_deref(), Some(both));
+    assert_eq!(fitted(&page(&none)).as_deref(), Some("Thresholds: tuned values"));
+
+    let line = |i: usize| {
+        let probabilities = [[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.1, 0.2, 0.7], [0.5, 0.2, 0.3]][i % 4];
+        let label = if i.is_multiple_of(7) { 2 } else { i % 3 };
+        json!({"id": format!("r{i}"), "label": label, "probabilities": probabilities, "verbalized_label": i % 3})
+            .to_string()
+            + "\n"
+    };
+    std::fs::write(bench.path("test.jsonl"), (0..60).map(line).collect::<String>()).unwrap();
+    let three = ["--set", r#"task.labels=["decreased","no difference","increased"]"#];
+    let plain = page(&[&three[..], &none].concat());
+    assert!(plain.contains("The classes are “decreased”, “no difference”, “increased”. Intervals are"));
+    assert!(!plain.contains("(positive)") && !plain.contains("as the positive class"));
+    assert_eq!(fitted(&plain), None);
+    assert_eq!(fitted(&page(&three)).as_deref(), Some("Calibrators: calibrated values"));
+    let positive = ["--set", "eval.positive=increased"];
+    let named = page(&[&three[..], &positive].concat());
+    assert!(named.contains("“increased” is measured against the rest too, as the positive class. Intervals are"));
+    assert_eq!(fitted(&named).as_deref(), Some(both));
+    assert_eq!(fitted(&page(&[&three[..], &positive, &none].concat())).as_deref(), Some("Thresholds: tuned values"));
+}
+
+#[test]
 fn calibrators_come_from_dev_alone_and_the_metrics_after_stand_beside() {
     let bench = Bench::new();
     bench.succeed(&["--set", "eval.calibrate=platt"]);

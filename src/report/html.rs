@@ -48,18 +48,40 @@ pub struct RecordView {
     pub note: BTreeMap<String, String>,
 }
 
+/// What looks better than it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct InSample {
+    fitted: &'static str,
+    values: &'static str,
+}
+
+impl InSample {
+    /// Whether thresholds and calibrators were fitted on the scored records; `None` where neither was.
+    pub fn of(thresholds: bool, calibrators: bool) -> Option<Self> {
+        let told = |fitted, values| Some(Self { fitted, values });
+        match (thresholds, calibrators) {
+            (true, true) => told("Thresholds and calibrators", "tuned and calibrated"),
+            (true, false) => told("Thresholds", "tuned"),
+            (false, true) => told("Calibrators", "calibrated"),
+            (false, false) => None,
+        }
+    }
+}
+
 /// What the page shows.
 pub struct Report<'a> {
     /// `task.name`.
     pub task: &'a str,
     /// `task.labels`.
     pub labels: &'a [String],
+    /// Of more than two classes, the one that `eval.positive` names.
+    pub positive: Option<&'a str>,
     /// What was scored.
     pub title: &'a str,
     /// The metrics that matter, each with its plain reading.
     pub summary: Vec<Reading>,
-    /// Thresholds were tuned on the scored records.
-    pub in_sample: bool,
+    /// What was fitted on the very records that are scored.
+    pub in_sample: Option<InSample>,
     /// Every table.
     pub tables: &'a [Table],
     /// Every figure.
@@ -95,9 +117,10 @@ impl Report<'_> {
             task => self.task,
             labels => jinja(&self.labels)?,
             label_names => block(&self.labels)?,
+            positive => self.positive,
             title => self.title,
             summary => jinja(&self.summary)?,
-            in_sample => self.in_sample,
+            in_sample => jinja(&self.in_sample)?,
             tables => jinja(&self.tables)?,
             figures => figures.collect::<Vec<JinjaValue>>(),
             sources => jinja(&self.sources)?,
@@ -206,9 +229,10 @@ mod tests {
         Report {
             task: "t&t",
             labels: &[],
+            positive: None,
             title: "a <title>",
             summary,
-            in_sample: false,
+            in_sample: None,
             tables,
             figures,
             sources: Vec::new(),

@@ -15,7 +15,7 @@ use crate::{
     report::{
         Table,
         figures::{self, EpochMetrics, Figure},
-        html::{Reading, RecordView, Report, Source, class_readings, readings},
+        html::{InSample, Reading, RecordView, Report, Source, class_readings, readings},
     },
     storage::{self, run_record},
 };
@@ -54,12 +54,14 @@ pub fn write(context: &Context, out: &Path, parts: &Parts<'_>, options: &Options
         Some((_, AnyEvaluation::More(evaluation))) => class_readings(evaluation),
         None => Vec::new(),
     };
+    let labels = &context.config.task.labels;
     let report = Report {
         task: &context.config.task.name,
-        labels: &context.config.task.labels,
+        labels,
+        positive: context.config.eval.positive.as_deref().filter(|_| !labels.are_two()),
         title: scored.map_or("Training curve", |scored| &scored.title),
         summary,
-        in_sample: options.in_sample,
+        in_sample: scored.filter(|_| options.in_sample).and_then(in_sample),
         tables: parts.tables,
         figures: &figures,
         sources: sources(scored),
@@ -96,6 +98,14 @@ fn draw(out: &Path, parts: &Parts<'_>, options: &Options) -> Result<Vec<Figure>>
         }
         _ => figures::draw(&out, &inputs),
     }
+}
+
+/// What dev, whose records are scored, gave thresholds and calibrators.
+fn in_sample(scored: &Scored) -> Option<InSample> {
+    let thresholds = scored.frozen.as_ref().map(|frozen| &frozen.thresholds);
+    let thresholds = thresholds.is_some_and(|t| [t.f1, t.kappa, t.youden, t.cost].iter().any(Option::is_some));
+    let fits = scored.calibration.iter().flat_map(|fitted| fitted.methods.values());
+    InSample::of(thresholds, fits.into_iter().any(|fit| fit.calibrator.is_some()))
 }
 
 /// What thresholds and calibrators came from, by hash.
