@@ -10,6 +10,7 @@ use crate::{
     config, device,
     error::{Error, Kind, Result},
     ops::cpu::allocator,
+    storage::run_record,
 };
 
 const EXAMPLES: &str = "\
@@ -175,7 +176,10 @@ pub fn main() -> ExitCode {
     match std::panic::catch_unwind(|| run(&cli)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => report(&error),
-        Err(_) => ExitCode::from(1),
+        Err(_) => {
+            let _ = run_record::complete(1, "ended by an internal error");
+            ExitCode::from(1)
+        }
     }
 }
 
@@ -199,11 +203,12 @@ fn run(cli: &Cli) -> Result<()> {
         return dry_run(&cli.command, &context);
     }
     allocator::keep_freed_memory();
-    device::watch_signals()?;
+    device::watch_signals(|signal| {
+        let _ = run_record::complete(128 + signal as u8, &format!("ended by a second signal, {signal}"));
+    })?;
     let result = device::on_a_worker(|| run_command(&cli.command, &context));
     // The command's own failure matters more than one to note it.
-    commands::run_record::finish(&context, &result)
-        .or_else(|error| if result.is_ok() { Err(error) } else { Ok(()) })?;
+    run_record::finish(&result).or_else(|error| if result.is_ok() { Err(error) } else { Ok(()) })?;
     result
 }
 

@@ -23,7 +23,7 @@ use crate::{
     },
     model::{Model, ModelSource, source},
     prompt::{PromptTemplate, Prompter, TextTokenizer},
-    storage::{self, RunLock},
+    storage,
 };
 
 /// Appended to the question of a record whose K trials failed, under `on_fail = "rationalize"` (Zelikman et al. 2022,
@@ -43,7 +43,7 @@ pub fn run(context: &Context, _args: &ConstructArgs) -> Result<()> {
 /// Constructs every split named that is not finished yet: `stats.json`, with all that are.
 pub(super) fn execute(context: &Context) -> Result<Value> {
     let job = Job::prepare(context)?;
-    let _lock = RunLock::acquire(&context.run_dir)?;
+    let lock = run_record::lock(&context.run_dir)?;
     job.protect_inputs(context)?;
     storage::create_dir_all(&job.dir)?;
     let mut finished = Finished::read(&job.dir)?;
@@ -56,6 +56,7 @@ pub(super) fn execute(context: &Context) -> Result<Value> {
             "construct",
             &inputs,
             &[("construct.teacher", &job.teacher.path, &job.teacher_hash)],
+            lock,
         )?;
         let mut logs = Vec::new();
         for split in &todo {

@@ -136,7 +136,7 @@ fn recorded<T>(demo: &Context, command: impl FnOnce(&Context) -> Result<T>) -> R
     let context = Context { started: SystemTime::now(), ..demo.clone() };
     let result = command(&context);
     // What the command itself says comes first.
-    let recorded = run_record::finish(&context, &result);
+    let recorded = run_record::finish(&result);
     result.and_then(|value| recorded.map(|()| value))
 }
 

@@ -31,7 +31,7 @@ use crate::{
     generate::scoring,
     metrics::{AnyEvaluation, AnySample, Options, Sample, decision_curves::decision_curves, evaluate},
     report::{Table, decision_tables, figures::EpochMetrics, metrics_table},
-    storage::{self, AtomicDir, RunLock, run_record::Used},
+    storage::{self, AtomicDir, run_record::Used},
 };
 use gate::Gate;
 
@@ -82,15 +82,15 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
     let comparable = asked.compare_base.then(|| compare::job(&work)).transpose()?;
     let judge = judge::Plan::find(context, &work)?;
     let baselines = baselines::Plan::find(context, &asked, args.overwrite, &work)?;
-    let lock = if context.dry_run { None } else { Some(RunLock::acquire(&context.run_dir)?) };
-    if lock.is_some() {
+    if !context.dry_run {
+        let lock = run_record::lock(&context.run_dir)?;
         work.inputs().into_iter().for_each(storage::protect);
         let models = work.models(judge.as_ref())?;
         let models: Vec<Used<'_>> =
             models.iter().map(|(role, path, hash)| (*role, path.as_path(), hash.as_str())).collect();
         let splits = work.other_splits(context);
         let inputs: Vec<&Path> = work.inputs().into_iter().chain(splits.iter().map(PathBuf::as_path)).collect();
-        run_record::write(context, "eval", &inputs, &models)?;
+        run_record::write(context, "eval", &inputs, &models, lock)?;
         folder.begin()?;
     }
     let scored = work.score(context, &folder);
@@ -111,7 +111,6 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
         AnySample::More(sample) => classes::measure(context, &folder, plans, (&scored, sample), &options)?,
     };
     warn_of_perfection(&outcome.evaluation);
-    drop(lock);
     Ok(Some(outcome))
 }
 

@@ -7,12 +7,18 @@ use serde_json::json;
 use super::{Context, machine};
 use crate::{
     error::Result,
-    storage::run_record::{self as record, Begun, Used},
+    storage::{
+        RunLock,
+        run_record::{self as record, Begun, Used},
+    },
 };
 
+pub use record::{finish, lock};
+
 /// Writes `RUN/run.json` for `command`, with the hash of every input (a directory: of every file in it) and of every
-/// model used. The config and prompt files are added by themselves. [`finish`] completes it when the command ends.
-pub fn write(context: &Context, command: &str, inputs: &[&Path], models: &[Used<'_>]) -> Result<()> {
+/// model used. The config and prompt files are added by themselves. [`finish`] completes it when the command ends;
+/// until then the record keeps the run directory's `lock`.
+pub fn write(context: &Context, command: &str, inputs: &[&Path], models: &[Used<'_>], lock: RunLock) -> Result<()> {
     let prompt = Some(context.config.resolve(&context.config.task.prompt)).filter(|path| path.is_file());
     let all = context.config_path.iter().chain(&prompt).map(PathBuf::as_path).chain(inputs.iter().copied());
     let begun = Begun {
@@ -26,12 +32,7 @@ pub fn write(context: &Context, command: &str, inputs: &[&Path], models: &[Used<
         models,
         config: json!(context.config),
     };
-    record::begin(&context.run_dir, begun)
-}
-
-/// Notes in `RUN/run.json` when and how the command ended, if this process wrote it.
-pub fn finish<T>(context: &Context, result: &Result<T>) -> Result<()> {
-    record::finish(&context.run_dir, context.started, result)
+    record::begin(&context.run_dir, begun, lock)
 }
 
 #[cfg(test)]
@@ -55,12 +56,14 @@ mod tests {
             "train",
             &[&input, dir.path().join("absent").as_path()],
             &[("model.base", Path::new("base"), "00ff")],
+            lock(dir.path()).unwrap(),
         )
         .unwrap();
-        finish::<()>(&context, &Err(Error::new(Kind::Signal(15), "stopped"))).unwrap();
+        assert!(lock(dir.path()).is_err(), "the record holds it");
+        finish::<()>(&Err(Error::new(Kind::Signal(15), "stopped"))).unwrap();
         context.started += Duration::from_secs(5);
-        write(&context, "eval", &[], &[]).unwrap();
-        finish(&context, &Ok(())).unwrap();
+        write(&context, "eval", &[], &[], lock(dir.path()).unwrap()).unwrap();
+        finish(&Ok(())).unwrap();
 
         let record = record::read(dir.path()).unwrap();
         assert_eq!((record["command"].as_str(), record["outcome"].as_str()), (Some("eval"), Some("ok")));

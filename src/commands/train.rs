@@ -24,7 +24,7 @@ use crate::{
     model::{Loading, LoraConfig, Model, ModelSource, checkpoint as model_files, source},
     ops::cuda,
     prompt::{Prompter, TextTokenizer},
-    storage::{self, RunLock},
+    storage,
     train::{
         checkpoint::{self, CheckpointWriter, Resumable, TrainerState},
         dev::Dev,
@@ -52,7 +52,7 @@ pub fn run(context: &Context, args: &TrainArgs) -> Result<()> {
 /// Trains to the end, or to a signal: the best checkpoint; `None` of a dry run.
 pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best>> {
     let config = &context.config;
-    let _lock = if context.dry_run { None } else { Some(RunLock::acquire(&context.run_dir)?) };
+    let lock = (!context.dry_run).then(|| run_record::lock(&context.run_dir)).transpose()?;
 
     // Records, base model, and whether this is the run the directory holds.
     let mut inputs = Inputs::load(context)?;
@@ -98,9 +98,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
         (&device, cuda::memory_available(&device)),
     )?;
     device::check_interrupted()?;
-    if context.dry_run {
-        return dry_run(context, args, &source, &plan, largest).map(|()| None);
-    }
+    let Some(lock) = lock else { return dry_run(context, args, &source, &plan, largest).map(|()| None) };
 
     // The model, where the run left off or from the start.
     let model =
@@ -112,7 +110,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     device::check_disk(&context.run_dir, memory::checkpoint_bytes(&trainer.optimizer) * checkpoints)?;
     // Only now, when nothing can be refused any more, does the directory become this run's.
     identity.write(&context.run_dir)?;
-    run_record::write(context, "train", &inputs.files(), &[("model.base", &source.path, &base_hash)])?;
+    run_record::write(context, "train", &inputs.files(), &[("model.base", &source.path, &base_hash)], lock)?;
 
     let mut session = Session {
         log: TrainLog::open(&context.run_dir, &plan, state.step, state.complete_epochs(), context.quiet)?,

@@ -2,9 +2,13 @@
 
 mod limits;
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    io::Read,
+    os::unix::net::UnixStream,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
 use candle_core::{DType, Device};
@@ -94,31 +98,52 @@ fn signal_number() -> &'static Arc<AtomicUsize> {
     NUMBER.get_or_init(Arc::default)
 }
 
+/// Bytes of the stack of who listens for signals: enough to write a small file.
+const LISTENER_STACK: usize = 1 << 20;
+
 /// Signals that ask a run to save and stop: Ctrl-C, a closed terminal, `kill`, what batch systems send before they take
 /// the machine away (USR1, USR2), and the CPU limit.
 const STOPPING: [i32; 6] = [libc::SIGHUP, libc::SIGINT, libc::SIGUSR1, libc::SIGUSR2, libc::SIGTERM, libc::SIGXCPU];
 
-/// From now on the first of these signals asks the run to save and stop ([`interrupted`]); a second ends it at once.
+/// From now on the first of these signals asks the run to save and stop ([`interrupted`]); a second ends it at once,
+/// but for `last_words`, and a third does not wait for these either.
 ///
 /// A SIGHUP that is ignored from the start (`nohup`) stays ignored.
-pub fn watch_signals() -> Result<()> {
-    let second = Arc::new(AtomicBool::new(false));
-    let failed = |e: std::io::Error| Error::run(format!("cannot watch for signals: {}", crate::storage::reason(&e)));
+pub fn watch_signals(last_words: impl Fn(i32) + Send + 'static) -> Result<()> {
+    watch(last_words).map_err(|e| Error::run(format!("cannot watch for signals: {}", crate::storage::reason(&e))))
+}
+
+fn watch(last_words: impl Fn(i32) + Send + 'static) -> std::io::Result<()> {
+    use signal_hook::{flag, low_level};
+
+    let stopping = Arc::new(AtomicBool::new(false));
+    let ending = Arc::new(AtomicBool::new(false));
+    // A byte a signal: what a handler may do is too little for last words.
+    let (mut told, tell) = UnixStream::pair()?;
     for signal in STOPPING {
         if signal == libc::SIGHUP && is_ignored(signal) {
             continue;
         }
+        flag::register_usize(signal, Arc::clone(signal_number()), signal as usize)?;
         // Beyond its CPU limit a process gets SIGXCPU every second: that is no second wish of the user's.
-        if signal != libc::SIGXCPU {
-            // In this order: at the first signal the shutdown finds the flag unset, and only then is it set.
-            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&second))
-                .map_err(failed)?;
+        if signal == libc::SIGXCPU {
+            flag::register(signal, Arc::clone(&stopping))?;
+            continue;
         }
-        signal_hook::flag::register(signal, Arc::clone(&second))
-            .and_then(|_| signal_hook::flag::register_usize(signal, Arc::clone(signal_number()), signal as usize))
-            .map_err(failed)?;
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&ending))?;
+        low_level::pipe::register(signal, tell.try_clone()?)?;
     }
-    Ok(())
+    let listen = move || {
+        while told.read_exact(&mut [0]).is_ok() {
+            if stopping.swap(true, Ordering::SeqCst) {
+                ending.store(true, Ordering::SeqCst);
+                let signal = interrupted().unwrap_or(libc::SIGTERM);
+                last_words(signal);
+                low_level::exit(128 + signal);
+            }
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).stack_size(LISTENER_STACK).spawn(listen).map(drop)
 }
 
 /// Whether this process ignores a signal, by the mask that Linux shows; elsewhere nobody knows.

@@ -1,4 +1,5 @@
-//! Points at which a test can kill the process: `CLSGEN_FAULT=point[:n]` aborts at the n-th passage (default 1).
+//! Points at which a test can kill the process: `CLSGEN_FAULT=point[:n]` aborts at the n-th passage (default 1);
+//! `CLSGEN_PANIC=1` makes it a panic.
 
 use std::sync::{
     OnceLock,
@@ -27,6 +28,9 @@ pub fn points() -> &'static [&'static str] {
 /// Aborts the process here when `CLSGEN_FAULT` names this point. Costs one load otherwise.
 pub fn fault(point: &str) {
     if due(point) {
+        if std::env::var_os("CLSGEN_PANIC").is_some() {
+            std::panic::panic_any("a fault point");
+        }
         std::process::abort();
     }
 }

@@ -1,18 +1,30 @@
 //! `run.json` (SPEC A50): what made a run. Names, numbers and hashes only, never text of a record.
 //!
 //! The top level describes the latest command in the run directory; `earlier` lists those before it, newest first.
+//!
+//! Who writes it holds the directory's lock until the record is complete. So a record that says `running` where the
+//! lock is free is of a process that ended without a word (`kill -9`, no memory, the machine's end).
 
-use std::{path::Path, time::SystemTime};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::SystemTime,
+};
 
 use serde_json::{Value, json};
 
-use super::{foreign, hash_file, protect, write_json};
-use crate::error::{Error, Kind, Result};
+use super::{RunLock, foreign, hash_file, protect, write_json};
+use crate::error::{Kind, Result};
 
 /// Its name in the run directory.
 const FILE: &str = "run.json";
 /// Commands remembered under `earlier`.
 const EARLIER: usize = 50;
+/// The outcome of a command that has not ended.
+const RUNNING: &str = "running";
+
+/// The run directory whose record this process is to complete, and its lock.
+static OPEN: Mutex<Option<(PathBuf, RunLock)>> = Mutex::new(None);
 
 /// A model or checkpoint that a command used, by its role (`model.base`) and the hash that the command knows it by.
 pub type Used<'a> = (&'a str, &'a Path, &'a str);
@@ -22,7 +34,7 @@ pub type Used<'a> = (&'a str, &'a Path, &'a str);
 pub struct Begun<'a> {
     /// Its name.
     pub command: &'a str,
-    /// When it began; with the process id, what [`finish`] knows its own record by.
+    /// When it began.
     pub started: SystemTime,
     /// Of this program and its dependencies.
     pub versions: Value,
@@ -40,13 +52,26 @@ pub struct Begun<'a> {
     pub config: Value,
 }
 
-/// Writes `RUN/run.json`; [`finish`] completes it when the command ends.
+/// Takes the lock of a run directory. Where a process ended without a word, its record says so from now on.
+pub fn lock(run: &Path) -> Result<RunLock> {
+    let lock = RunLock::acquire(run)?;
+    match read(run).filter(is_ours) {
+        Some(mut record) if record["outcome"] == RUNNING => {
+            record["outcome"] = "interrupted".into();
+            write_json(&run.join(FILE), &record)?;
+        }
+        _ => {}
+    }
+    Ok(lock)
+}
+
+/// Writes `RUN/run.json`; [`finish`] completes it when the command ends, and gives the lock back.
 ///
 /// # Errors
 /// A file of that name that no clsgen wrote; a file that cannot be written.
-pub fn begin(run: &Path, begun: Begun<'_>) -> Result<()> {
+pub fn begin(run: &Path, begun: Begun<'_>, lock: RunLock) -> Result<()> {
     let path = run.join(FILE);
-    if path.symlink_metadata().is_ok() && !read(run).is_some_and(|record| record["command"].is_string()) {
+    if path.symlink_metadata().is_ok() && !read(run).is_some_and(|record| is_ours(&record)) {
         return Err(foreign(&path, "and no clsgen wrote it"));
     }
     let mut files: Vec<Value> = Vec::new();
@@ -61,7 +86,7 @@ pub fn begin(run: &Path, begun: Begun<'_>) -> Result<()> {
         "command_line": std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect::<Vec<_>>(),
         "started": timestamp(begun.started),
         "ended": null,
-        "outcome": "running",
+        "outcome": RUNNING,
         "exit_code": null,
         "process": std::process::id(),
         "versions": begun.versions,
@@ -72,30 +97,44 @@ pub fn begin(run: &Path, begun: Begun<'_>) -> Result<()> {
         "config": begun.config,
         "earlier": earlier(run),
     });
-    write_json(&path, &record)
+    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    write_json(&path, &record)?;
+    *open = Some((run.to_owned(), lock));
+    Ok(())
 }
 
-/// Notes in `RUN/run.json` when and how the command that began at `started` ended, if this process wrote it.
-pub fn finish<T>(run: &Path, started: SystemTime, result: &Result<T>) -> Result<()> {
-    let Some(mut record) = read(run) else { return Ok(()) };
-    if record["process"] != std::process::id() || record["started"] != timestamp(started) {
-        return Ok(());
-    }
-    record["ended"] = timestamp(SystemTime::now()).into();
-    record["exit_code"] = result.as_ref().err().map_or(0, Error::exit_code).into();
-    record["outcome"] = match result {
-        Ok(_) => "ok".into(),
+/// Notes in this process's `run.json`, where it has begun one, when and how its command ended.
+pub fn finish<T>(result: &Result<T>) -> Result<()> {
+    match result {
+        Ok(_) => complete(0, "ok"),
         Err(error) => match error.kind() {
-            Kind::Signal(signal) => format!("stopped by signal {signal}").into(),
-            _ => format!("exit {}", error.exit_code()).into(),
+            Kind::Signal(signal) => complete(error.exit_code(), &format!("stopped by signal {signal}")),
+            _ => complete(error.exit_code(), &format!("exit {}", error.exit_code())),
         },
-    };
+    }
+}
+
+/// The same where the command itself has no say any more: what ended it, with this exit code.
+pub fn complete(exit_code: u8, outcome: &str) -> Result<()> {
+    // Held until it is written: whoever ends the process beside us waits for that.
+    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some((run, _lock)) = open.take() else { return Ok(()) };
+    // Somebody may have removed the directory.
+    let Some(mut record) = read(&run).filter(|record| record["process"] == std::process::id()) else { return Ok(()) };
+    record["ended"] = timestamp(SystemTime::now()).into();
+    record["exit_code"] = exit_code.into();
+    record["outcome"] = outcome.into();
     write_json(&run.join(FILE), &record)
 }
 
 /// The record of a run directory; `None` without one.
 pub fn read(run: &Path) -> Option<Value> {
     serde_json::from_slice(&std::fs::read(run.join(FILE)).ok()?).ok()
+}
+
+/// Whether a clsgen wrote it.
+fn is_ours(record: &Value) -> bool {
+    record["command"].is_string()
 }
 
 /// The record now in the file, then those it remembers.

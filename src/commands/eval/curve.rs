@@ -12,7 +12,7 @@ use crate::{
     evaluation::{folder, inputs},
     metrics::{AnySample, Metric, Options, multiclass, parsable_and_kappa},
     report::{Table, figures::EpochMetrics, table::cell},
-    storage::{self, RunLock},
+    storage,
     train::{
         checkpoint::{DEV_PREDICTIONS, epoch_path},
         history::dev_history,
@@ -31,9 +31,9 @@ pub fn alone(context: &Context, options: &Options) -> Result<()> {
             .print(context);
     }
     let out = context.run_dir.join("eval").join("curve");
-    let _lock = RunLock::acquire(&context.run_dir)?;
+    let lock = run_record::lock(&context.run_dir)?;
     storage::create_dir_all(&out)?;
-    run_record::write(context, "eval", &[], &[])?;
+    run_record::write(context, "eval", &[], &[], lock)?;
     write_tables(&out, &[&table])?;
     let parts = report::Parts {
         scored: None,

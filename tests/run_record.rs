@@ -1,0 +1,68 @@
+//! `run.json` says how a command ended, however it ended.
+
+mod common;
+#[path = "train/fixture.rs"]
+#[allow(dead_code)]
+mod fixture;
+
+use common::{clsgen, send, wait_until};
+use fixture::{Fixture, stderr};
+use serde_json::{Value, json};
+
+/// What `run.json` says of the latest command, and of the one before.
+fn told(fixture: &Fixture) -> [Value; 3] {
+    let record = fixture.json("run/run.json");
+    [record["outcome"].clone(), record["exit_code"].clone(), record["earlier"][0]["outcome"].clone()]
+}
+
+#[test]
+fn a_defect_of_ours_is_an_end_too() {
+    let fixture = Fixture::new();
+    let mut command = fixture.command("run", &[]);
+    let output = fixture::check(command.env("CLSGEN_FAULT", "train.step").env("CLSGEN_PANIC", "1").output().unwrap());
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("internal error at src/storage/fault.rs"), "{}", stderr(&output));
+    assert_eq!(told(&fixture), [json!("ended by an internal error"), json!(1), Value::Null]);
+    assert!(fixture.json("run/run.json")["ended"].is_string());
+    fixture.succeed("run", &["--resume"]);
+    assert_eq!(told(&fixture), [json!("ok"), json!(0), json!("ended by an internal error")]);
+}
+
+#[test]
+fn a_killed_command_is_found_by_the_next_one_that_locks_the_run() {
+    let fixture = Fixture::new();
+    let killed = fixture.command("run", &[]).env("CLSGEN_FAULT", "train.step").output().unwrap();
+    assert_eq!(killed.status.code(), None, "{}", stderr(&killed));
+    assert_eq!(told(&fixture), [json!("running"), Value::Null, Value::Null]);
+    // Even by one that is refused.
+    fixture.fail("run", &["--set", "train.learning_rate=0.5"], 2);
+    assert_eq!(told(&fixture), [json!("interrupted"), Value::Null, Value::Null]);
+    fixture.succeed("run", &["--resume"]);
+    assert_eq!(told(&fixture), [json!("ok"), json!(0), json!("interrupted")]);
+}
+
+#[test]
+fn a_second_signal_ends_at_once_and_says_so() {
+    let fixture = Fixture::new();
+    let line = |i: usize| {
+        json!({"id": format!("p{i}"), "label": i % 2, "probability": (i * 7919 % 1000) as f64 / 1000.0}).to_string()
+            + "\n"
+    };
+    fixture.write("p.jsonl", (0..4000).map(line).collect::<String>());
+    // Minutes of resampling, in which nobody asks whether a signal came.
+    let flags = ["eval", "--predictions", "p.jsonl", "--run", "run", "--set", "eval.bootstrap=1000000"];
+    let mut child = clsgen().current_dir(fixture.path("")).args(flags).spawn().unwrap();
+    wait_until(&mut child, "run.json", || {
+        std::fs::read(fixture.path("run/run.json")).is_ok_and(|bytes| bytes.ends_with(b"}\n"))
+    });
+    assert_eq!(told(&fixture), [json!("running"), Value::Null, Value::Null]);
+    send("INT", &child);
+    send("TERM", &child);
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    assert_eq!(told(&fixture), [json!("ended by a second signal, 15"), json!(143), Value::Null]);
+    assert!(fixture.json("run/run.json")["ended"].is_string());
+    // The lock is free.
+    let again = ["eval", "--predictions", "p.jsonl", "--run", "run", "--overwrite", "--set", "eval.bootstrap=0"];
+    assert!(clsgen().current_dir(fixture.path("")).args(again).output().unwrap().status.success());
+    assert_eq!(told(&fixture), [json!("ok"), json!(0), json!("ended by a second signal, 15")]);
+}
