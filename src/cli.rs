@@ -9,6 +9,7 @@ use crate::{
     commands::{self, Context, args, output},
     config, device,
     error::{Error, Kind, Result},
+    model::source,
     ops::cpu::allocator,
     storage::run_record,
 };
@@ -245,6 +246,8 @@ fn completions(shell: Shell) -> Result<()> {
 /// Resolves the global flags: config file, then `--set`, then `--seed`; defaults of the rest.
 fn context(global: &Global) -> Result<Context> {
     let mut config = config::load(global.config.as_deref(), &global.set)?;
+    // Whatever the command reads of it: no option replaces what it names.
+    config.named_paths().iter().chain(&global.config).for_each(|path| source::protect(path));
     if let Some(seed) = global.seed {
         config.train.seed = seed;
     }

@@ -207,3 +207,57 @@ fn a_file_that_is_not_what_its_format_says_is_refused_whole() {
     let predict = ["predict", "--model", "run", "--input", "c.csv", "--output", "-", "--no-explanation"];
     assert_fails(&work.clsgen(&predict), 3, &["hint: its first line is no header of column names"]);
 }
+
+#[test]
+fn what_the_config_alone_names_is_no_output() {
+    let work = Work::new().with_task();
+    assert_eq!(work.clsgen(&["train", "--config", "c.toml", "--run", "run"]).code, Some(0));
+    let inside = "run/eval/predictions/mine.jsonl";
+    for name in ["dev.jsonl", "test.jsonl", "judge.toml", "verbalized.toml", inside] {
+        work.write(name, records(|i| i % 2));
+    }
+    let sets = [
+        ["--set", "data.dev=dev.jsonl"],
+        ["--set", "data.test=test.jsonl"],
+        ["--set", "eval.judge=model"],
+        ["--set", "eval.judge_prompt=judge.toml"],
+        ["--set", "eval.verbalized_prompt=verbalized.toml"],
+    ];
+    std::os::unix::fs::symlink(work.path("test.jsonl"), work.path("link.jsonl")).unwrap();
+    std::fs::hard_link(work.path("judge.toml"), work.path("hard.toml")).unwrap();
+    for output in [
+        "c.toml",
+        "prompt.toml",
+        "train.jsonl",
+        "dev.jsonl",
+        "test.jsonl",
+        "link.jsonl",
+        "judge.toml",
+        "hard.toml",
+        "verbalized.toml",
+        "model/config.json",
+        "model/model.safetensors",
+    ] {
+        let before = work.read(output);
+        work.write("in.jsonl", "{\"id\": \"a\", \"text\": \"a note\"}\n");
+        let predict = ["predict", "--config", "c.toml", "--model", "run", "--input", "in.jsonl", "--output", output];
+        for more in [&["--overwrite"][..], &["--overwrite", "--dry-run"], &[]] {
+            let told = work.clsgen(&[&predict[..], sets.as_flattened(), more].concat());
+            assert_fails(&told, 2, &["input and output are the same file", "hint: "]);
+            assert!(work.read(output) == before, "{output} {more:?}");
+        }
+    }
+    // An evaluation replaces its folder, but not with what the config names in it.
+    work.write("p.jsonl", predictions(0.2));
+    let eval = ["eval", "--config", "c.toml", "--predictions", "p.jsonl", "--run", "run", "--overwrite"];
+    let dev = ["--set", "data.dev=run/eval/predictions/mine.jsonl"];
+    assert_fails(&work.clsgen(&[&eval[..], &dev].concat()), 2, &["input and output are the same file"]);
+    assert_eq!(work.read(inside), records(|i| i % 2).as_bytes());
+    let gate = ["--gate", "run/eval/predictions/gate.toml"];
+    work.write(gate[1], "auroc = 0.0\n");
+    assert_fails(&work.clsgen(&[&eval[..], &gate].concat()), 2, &["input and output are the same file"]);
+    assert_eq!(work.read(gate[1]), b"auroc = 0.0\n");
+    // What nobody names any more goes with the folder.
+    assert_eq!(work.clsgen(&eval).code, Some(0));
+    assert!(!work.path(inside).exists());
+}

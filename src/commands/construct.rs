@@ -44,7 +44,7 @@ pub fn run(context: &Context, _args: &ConstructArgs) -> Result<()> {
 pub(super) fn execute(context: &Context) -> Result<Value> {
     let job = Job::prepare(context)?;
     let lock = run_record::lock(&context.run_dir)?;
-    job.protect_inputs(context)?;
+    job.protect_inputs()?;
     storage::create_dir_all(&job.dir)?;
     let mut finished = Finished::read(&job.dir)?;
     let todo = job.missing(&finished)?;
@@ -230,9 +230,8 @@ impl Job {
     }
 
     /// Nothing that is read is written, whatever `construct.splits` and `--run` say.
-    fn protect_inputs(&self, context: &Context) -> Result<()> {
-        let inputs = self.splits.iter().map(|split| split.path.as_path()).chain(context.config_path.as_deref());
-        inputs.for_each(storage::protect);
+    fn protect_inputs(&self) -> Result<()> {
+        self.splits.iter().for_each(|split| storage::protect(&split.path));
         self.splits.iter().try_for_each(|split| storage::check_output(&self.dir.join(format!("{}.jsonl", split.name))))
     }
 

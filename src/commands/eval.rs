@@ -52,6 +52,7 @@ pub struct Outcome {
 /// Runs the command.
 pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
     let gate = args.gate.as_deref().map(Gate::load).transpose()?;
+    args.gate.iter().for_each(|file| storage::protect(file));
     let Some(outcome) = execute(context, args, gate.as_ref())? else { return Ok(()) };
     if context.json {
         output::write(&storage::json(&outcome.document)?)?

@@ -24,21 +24,14 @@ use crate::{
     },
     labels::Labels,
     metrics::{calibrators::Calibrator, multiclass::Temperature},
-    model::checkpoint::{self, LoadedModel},
+    model::{
+        checkpoint::{self, LoadedModel},
+        source,
+    },
     progress,
     prompt::{PromptTemplate, Prompter},
     storage,
 };
-
-/// Files of a model folder that go by name; the others by extension.
-const BASE_FILES: [&str; 6] = [
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "generation_config.json",
-    "special_tokens_map.json",
-    "model.safetensors.index.json",
-];
 
 /// Bad records that are named before the rest is counted.
 const LISTED: usize = 20;
@@ -51,7 +44,7 @@ pub fn run(context: &Context, args: &PredictArgs) -> Result<()> {
     let claim = Claim::stake(context, args)?;
     let job = prepare(context, args)?;
     let Job { total, settings, loaded, prompter, sidecar, calibrator } = &job;
-    protect_base(&loaded.source.path);
+    source::protect(&loaded.source.path);
     let mut output = Output::open(claim, sidecar, args.overwrite)?;
     let done = output.lines();
     if done > 0 {
@@ -142,20 +135,6 @@ fn prepare(context: &Context, args: &PredictArgs) -> Result<Job> {
             Sidecar::new(scoring::fingerprint(context, (dir, &scoring::checkpoint_hash(dir)?), &info, &more)?);
         Ok(Job { total, settings, loaded, prompter, sidecar, calibrator })
     })
-}
-
-/// Nothing of the base model's is an output.
-fn protect_base(base: &Path) {
-    if base.is_file() {
-        return storage::protect(base);
-    }
-    let named = |path: &Path| {
-        path.extension()
-            .is_some_and(|extension| ["safetensors", "gguf", "jinja", "model"].iter().any(|known| extension == *known))
-            || path.file_name().is_some_and(|name| BASE_FILES.iter().any(|known| name == *known))
-    };
-    let entries = std::fs::read_dir(base).into_iter().flatten().flatten().map(|entry| entry.path());
-    entries.filter(|path| named(path)).for_each(|path| storage::protect(&path));
 }
 
 /// Reads a file once before any work: ids that occur twice end the run (exit 3), and so does any bad record under

@@ -56,7 +56,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
 
     // Records, base model, and whether this is the run the directory holds.
     let mut inputs = Inputs::load(context)?;
-    inputs.files().into_iter().chain(context.config_path.as_deref()).for_each(storage::protect);
+    inputs.files().into_iter().for_each(storage::protect);
     let source = match config.train.init {
         Init::Pretrained => source::resolve(&config.model.base, &[&config.dir], context.allow_network)?,
         Init::Random => source::shape(&config.model.base, &[&config.dir])?,

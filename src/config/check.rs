@@ -8,8 +8,7 @@ use crate::labels::Labels;
 /// `None` when the value suits; else what is wrong with it, to follow the key's name.
 pub(super) fn problem(kind: Kind, value: &Value) -> Option<String> {
     match kind {
-        Kind::Text(may_be_empty) => text(value, may_be_empty).err(),
-        Kind::Path => text(value, false).err(),
+        Kind::Text(may_be_empty) | Kind::Path(may_be_empty) => text(value, may_be_empty).err(),
         Kind::Model(may_be_empty) => text(value, may_be_empty).and_then(model).err(),
         Kind::Name => text(value, false).and_then(name).err(),
         Kind::Bool => (!value.is_bool()).then(|| wanted("true or false", value)),

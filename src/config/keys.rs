@@ -8,8 +8,8 @@ pub(super) enum Kind {
     Text(bool),
     /// A string usable as the name of a directory.
     Name,
-    /// A path that is not empty.
-    Path,
+    /// A path; `true` when it may be empty.
+    Path(bool),
     /// A hub id or path of a model; `true` when it may be empty.
     Model(bool),
     /// An integer in this closed range.
@@ -69,15 +69,15 @@ pub(super) const KEYS: &[(&str, Kind, Decides)] = &[
     ("task.name", Name, NOTHING),
     ("task.labels", Labels, ByValue(&[Construct, Train])),
     ("task.ordinal", Bool, MEASURING),
-    ("task.prompt", Text(true), ByContent(&[Construct, Train])),
+    ("task.prompt", Path(true), ByContent(&[Construct, Train])),
     (
         "data.format",
         OneOf(&["auto", "jsonl", "csv", "parquet", "lcd", "clinifact", "clinifact3", "evidence-inference"]),
         READING,
     ),
-    ("data.train", Path, ByContent(&[Train, Cnn])),
-    ("data.dev", Path, ByContent(&[Train, Cnn])),
-    ("data.test", Path, NOTHING),
+    ("data.train", Path(false), ByContent(&[Train, Cnn])),
+    ("data.dev", Path(false), ByContent(&[Train, Cnn])),
+    ("data.test", Path(false), NOTHING),
     ("data.fields", Map, READING),
     ("data.expect.train", Integer(0, COUNT), NOTHING),
     ("data.expect.dev", Integer(0, COUNT), NOTHING),
@@ -131,7 +131,7 @@ pub(super) const KEYS: &[(&str, Kind, Decides)] = &[
     ("train.shuffle", Bool, TRAINING),
     ("train.curriculum", OneOf(&["none", "short_first"]), TRAINING),
     ("train.max_steps", Integer(1, COUNT), NOTHING),
-    ("train.init_from", Path, ByContent(&[Train])),
+    ("train.init_from", Path(false), ByContent(&[Train])),
     ("train.seed", Integer(0, i64::MAX), ByContent(&[Construct, Train, Predict, Measure, Baselines])),
     ("train.activation_memory", OneOf(&["auto", "keep", "recompute"]), NOTHING),
     ("train.save_every_steps", Integer(1, COUNT), NOTHING),
@@ -140,8 +140,8 @@ pub(super) const KEYS: &[(&str, Kind, Decides)] = &[
     ("generate.batch_tokens", Integer(1, COUNT), NOTHING),
     ("generate.constrain", Bool, DECODING),
     ("eval.judge", Model(false), ByContent(&[Judge])),
-    ("eval.judge_prompt", Path, ByContent(&[Judge])),
-    ("eval.verbalized_prompt", Path, ByContent(&[Baselines])),
+    ("eval.judge_prompt", Path(false), ByContent(&[Judge])),
+    ("eval.verbalized_prompt", Path(false), ByContent(&[Baselines])),
     ("eval.runs", Integer(1, 1000), ASKING),
     ("eval.bootstrap", Integer(0, 1_000_000), MEASURING),
     ("eval.positive", Text(false), MEASURING),
@@ -178,6 +178,11 @@ pub(super) fn kind_of(path: &str) -> Option<Kind> {
     let (table, name) = path.rsplit_once('.')?;
     let of_map = KEYS.iter().any(|(key, kind, _)| *key == table && *kind == Map) && !name.is_empty();
     of_map.then_some(Text(false))
+}
+
+/// The keys whose values are paths, or may be.
+pub(super) fn paths() -> impl Iterator<Item = &'static str> {
+    KEYS.iter().filter(|(_, kind, _)| matches!(kind, Path(_) | Model(_))).map(|(key, ..)| *key)
 }
 
 /// The keys that decide a stage's result, `data.fields` for its whole table; `true` where they count by content.

@@ -173,7 +173,7 @@ fn set_value(kind: Kind, raw: &str) -> Value {
     let parsed = format!("value = {raw}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
     let bare = || Value::String(raw.to_owned());
     match kind {
-        Kind::Text(_) | Kind::Name | Kind::Path | Kind::Model(_) | Kind::OneOf(_) => {
+        Kind::Text(_) | Kind::Name | Kind::Path(_) | Kind::Model(_) | Kind::OneOf(_) => {
             parsed.filter(Value::is_str).unwrap_or_else(bare)
         }
         Kind::List(..) | Kind::Labels => parsed.filter(Value::is_array).unwrap_or_else(|| {

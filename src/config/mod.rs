@@ -30,6 +30,14 @@ impl Config {
         if path.is_absolute() || beside.exists() { beside } else { path.to_owned() }
     }
 
+    /// Everything on this machine that a key names: record and prompt files, models' folders.
+    pub fn named_paths(&self) -> Vec<PathBuf> {
+        let values = serde_json::to_value(self).unwrap_or_default();
+        let named = keys::paths().filter_map(|key| values.pointer(&format!("/{}", key.replace('.', "/")))?.as_str());
+        let found = named.filter(|named| !named.is_empty()).map(|named| self.resolve(Path::new(named)));
+        found.filter(|path| path.exists()).collect()
+    }
+
     /// Every key with its value, as TOML that [`load`] reads back.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self).map_err(|e| Error::run(format!("cannot print the config: {e}")))

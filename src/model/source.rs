@@ -9,7 +9,7 @@ use std::{
 use super::{LlamaConfig, gguf, hub, mmap};
 use crate::{
     error::{Error, Result},
-    storage::reason,
+    storage::{self, reason},
 };
 
 /// Where the weights are.
@@ -68,6 +68,32 @@ pub fn shape(base: &str, search: &[&Path]) -> Result<ModelSource> {
         )
     })?;
     Ok(ModelSource { path, weights: Weights::Safetensors(Vec::new()) })
+}
+
+/// Files of a model's folder or a checkpoint that go by name; the others by extension.
+const FILES: [&str; 8] = [
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "special_tokens_map.json",
+    "model.safetensors.index.json",
+    "adapter_config.json",
+    "clsgen.json",
+];
+
+/// From now on what lies at a path that is read is no output: a file, or of a folder the files of a model. Other files
+/// may lie beside those.
+pub fn protect(path: &Path) {
+    if path.is_file() {
+        return storage::protect(path);
+    }
+    let of_a_model = |path: &Path| {
+        ["safetensors", "gguf", "jinja", "model"].iter().any(|known| has_extension(path, known))
+            || path.file_name().is_some_and(|name| FILES.iter().any(|known| name == *known))
+    };
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.filter(|path| of_a_model(path)).for_each(|path| storage::protect(&path));
 }
 
 /// The model at a path that exists.

@@ -86,7 +86,6 @@ pub(super) fn check(context: &Context, args: &PredictArgs) -> Result<()> {
     if args.input.as_os_str() != "-" {
         storage::protect(&args.input);
     }
-    context.config_path.iter().for_each(|config| storage::protect(config));
     if is_stream(path) {
         if path.as_os_str() == "-" {
             storage::check_stdout()?;
