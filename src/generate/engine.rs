@@ -66,30 +66,41 @@ impl<'a> Engine<'a> {
         accept: &mut Accept<'_>,
         emit: &mut Emit<'_>,
     ) -> Result<()> {
-        Run::new(self, requests, Some(accept)).finish(emit)
+        Run::new(self, requests.map(Some), Some(accept)).finish(emit)
     }
 
     /// Runs requests whose samples are all wanted: they run side by side.
     pub fn run_all(&self, requests: impl Iterator<Item = Request>, emit: &mut Emit<'_>) -> Result<()> {
+        self.run_paced(requests.map(Some), emit)
+    }
+
+    /// The same of a source that holds back, by `None`, while something that it gave is still under way.
+    pub fn run_paced(&self, requests: impl Iterator<Item = Option<Request>>, emit: &mut Emit<'_>) -> Result<()> {
         Run::new(self, requests, None).finish(emit)
     }
 }
 
 /// One run: the batch, and what waits to enter it.
-struct Run<'e, 'a, 'f, I: Iterator<Item = Request>> {
+struct Run<'e, 'a, 'f, I: Iterator<Item = Option<Request>>> {
     engine: &'e Engine<'a>,
-    requests: std::iter::Peekable<std::iter::Enumerate<I>>,
+    requests: std::iter::Fuse<I>,
+    /// The next request, with its place among them.
+    next: Option<(usize, Request)>,
+    /// Requests taken from the source.
+    taken: usize,
     accept: Option<&'e mut Accept<'f>>,
     batch: Batch,
     /// Samples (request, sample) of open jobs that have no row yet.
     waiting: VecDeque<(usize, usize)>,
 }
 
-impl<'e, 'a, 'f, I: Iterator<Item = Request>> Run<'e, 'a, 'f, I> {
+impl<'e, 'a, 'f, I: Iterator<Item = Option<Request>>> Run<'e, 'a, 'f, I> {
     fn new(engine: &'e Engine<'a>, requests: I, accept: Option<&'e mut Accept<'f>>) -> Self {
         Self {
             engine,
-            requests: requests.enumerate().peekable(),
+            requests: requests.fuse(),
+            next: None,
+            taken: 0,
             accept,
             batch: Batch::default(),
             waiting: VecDeque::new(),
@@ -179,7 +190,7 @@ impl<'e, 'a, 'f, I: Iterator<Item = Request>> Run<'e, 'a, 'f, I> {
         let mut prefill = 0;
         let mut promised = 0;
         while let Some((index, prompt, cost)) =
-            self.requests.peek().map(|(index, request)| (*index, request.prompt.len(), request.cost()))
+            self.peek().map(|(index, request)| (*index, request.prompt.len(), request.cost()))
         {
             let first = group.first().map(|(index, _): &(usize, Request)| *index);
             let oldest = self.batch.jobs.first_key_value().map(|(index, _)| *index).or(first).unwrap_or(index);
@@ -194,10 +205,19 @@ impl<'e, 'a, 'f, I: Iterator<Item = Request>> Run<'e, 'a, 'f, I> {
             }
             prefill += prompt;
             promised += cost;
-            group.extend(self.requests.next());
+            group.extend(self.next.take());
         }
         group.iter().try_for_each(|(_, request)| self.engine.check(request))?;
         Ok(group)
+    }
+
+    /// The next request; none at the end, or while the source holds back.
+    fn peek(&mut self) -> Option<&(usize, Request)> {
+        if self.next.is_none() {
+            self.next = self.requests.next().flatten().map(|request| (self.taken, request));
+            self.taken += usize::from(self.next.is_some());
+        }
+        self.next.as_ref()
     }
 
     fn fits_with(&self, tokens: usize, rows: usize) -> bool {

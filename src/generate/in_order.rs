@@ -5,8 +5,10 @@ use std::{cell::RefCell, collections::BTreeMap};
 use super::{Completed, Engine, Request};
 use crate::error::Result;
 
-/// Emits results by index, holding back those whose turn has not come: of requests at most the engine's window, and
-/// what needs none (a bad record's line) between them.
+/// Results that may wait for their turn: a few times the engine's window.
+const HELD: usize = 1024;
+
+/// Emits results by index, holding back those whose turn has not come.
 pub(super) struct InOrder<'e, T> {
     next: usize,
     held: BTreeMap<usize, T>,
@@ -17,6 +19,11 @@ impl<'e, T> InOrder<'e, T> {
     /// Nothing has come yet; index 0 is the first to leave.
     pub(super) fn new(emit: &'e mut dyn FnMut(T) -> Result<()>) -> Self {
         Self { next: 0, held: BTreeMap::new(), emit }
+    }
+
+    /// Whether as many results wait for their turn as may: no more are to be made before that comes.
+    pub(super) fn is_full(&self) -> bool {
+        self.held.len() >= HELD
     }
 
     /// Takes the result of request `index` and emits all whose turn it is now.

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     data::{ErrorKind, OverClasses, Prediction, Record, RecordError},
+    device,
     error::{Error, Result},
     labels::{Class, Labels},
     metrics::softmax,
@@ -115,8 +116,21 @@ pub fn score(
         ordered: InOrder::new(&mut emit),
         failure: None,
     });
-    let requests = records.enumerate().map_while(|(place, record)| scoring.borrow_mut().request(place, record));
-    engine.run_all(requests.flatten(), &mut |completed| scoring.borrow_mut().file(completed))?;
+    let mut records = records.enumerate();
+    let requests = std::iter::from_fn(|| {
+        loop {
+            // A bad record needs no request: any number of them may follow one that takes its time.
+            if scoring.borrow().ordered.is_full() {
+                return Some(None);
+            }
+            let (place, record) = records.next()?;
+            let request = scoring.borrow_mut().request(place, record)?;
+            if request.is_some() {
+                return Some(request);
+            }
+        }
+    });
+    engine.run_paced(requests, &mut |completed| scoring.borrow_mut().file(completed))?;
     let failure = scoring.into_inner().failure;
     failure.map_or(Ok(counts), Err)
 }
@@ -143,7 +157,8 @@ impl Scoring<'_> {
     ) -> Option<Option<Request>> {
         let filed = match record {
             Ok(Ok(record)) => return Some(Some(self.open(place, record))),
-            Ok(Err(bad)) => self.ordered.put(place, self.error_line(&bad)),
+            // Nobody else may ask for a long time.
+            Ok(Err(bad)) => device::check_interrupted().and_then(|()| self.ordered.put(place, self.error_line(&bad))),
             Err(error) => Err(error),
         };
         filed.map(|()| None).map_err(|error| self.failure = Some(error)).ok()
