@@ -99,7 +99,7 @@ fn signal_number() -> &'static Arc<AtomicUsize> {
 }
 
 /// Bytes of the stack of who listens for signals: enough to write a small file.
-const LISTENER_STACK: usize = 1 << 20;
+const LISTENER_STACK: usize = 1 << 18;
 
 /// Signals that ask a run to save and stop: Ctrl-C, a closed terminal, `kill`, what batch systems send before they take
 /// the machine away (USR1, USR2), and the CPU limit.
@@ -110,10 +110,17 @@ const STOPPING: [i32; 6] = [libc::SIGHUP, libc::SIGINT, libc::SIGUSR1, libc::SIG
 ///
 /// A SIGHUP that is ignored from the start (`nohup`) stays ignored.
 pub fn watch_signals(last_words: impl Fn(i32) + Send + 'static) -> Result<()> {
-    watch(last_words).map_err(|e| Error::run(format!("cannot watch for signals: {}", crate::storage::reason(&e))))
+    let listener = listener(last_words)
+        .map_err(|e| Error::run(format!("cannot watch for signals: {}", crate::storage::reason(&e))))?;
+    let thread = std::thread::Builder::new().name("signals".into()).stack_size(LISTENER_STACK);
+    thread.spawn(listener).map(drop).map_err(|e| {
+        Error::resources(format!("no memory for a thread that listens for signals: {}", crate::storage::reason(&e)))
+            .hint("raise the limit of memory or of processes (ulimit -v, ulimit -u, the batch system's)")
+    })
 }
 
-fn watch(last_words: impl Fn(i32) + Send + 'static) -> std::io::Result<()> {
+/// Registers the signals; what it gives is to be run by a thread of its own.
+fn listener(last_words: impl Fn(i32) + Send + 'static) -> std::io::Result<impl FnOnce() + Send + 'static> {
     use signal_hook::{flag, low_level};
 
     let stopping = Arc::new(AtomicBool::new(false));
@@ -133,7 +140,7 @@ fn watch(last_words: impl Fn(i32) + Send + 'static) -> std::io::Result<()> {
         flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&ending))?;
         low_level::pipe::register(signal, tell.try_clone()?)?;
     }
-    let listen = move || {
+    Ok(move || {
         while told.read_exact(&mut [0]).is_ok() {
             if stopping.swap(true, Ordering::SeqCst) {
                 ending.store(true, Ordering::SeqCst);
@@ -142,8 +149,7 @@ fn watch(last_words: impl Fn(i32) + Send + 'static) -> std::io::Result<()> {
                 low_level::exit(128 + signal);
             }
         }
-    };
-    std::thread::Builder::new().name("signals".into()).stack_size(LISTENER_STACK).spawn(listen).map(drop)
+    })
 }
 
 /// Whether this process ignores a signal, by the mask that Linux shows; elsewhere nobody knows.
