@@ -31,6 +31,7 @@ fn record(fields: &[(&str, &str)]) -> Record {
         group: None,
         columns: BTreeMap::new(),
         number: 1,
+        line: None,
     }
 }
 

@@ -78,6 +78,7 @@ pub fn case(prediction: &Prediction, verdict: &Verdict, labels: &Labels) -> Opti
         group: None,
         columns: [].into(),
         number: 0,
+        line: None,
     };
     let case = Case { record, label: explained.map(|(label, _)| label), written: prediction.text.is_some() };
     (!text.is_empty()).then_some(case)

@@ -297,7 +297,7 @@ impl Job {
                     split.records.iter().filter(|record| log.wants_rationalization(record.number)).collect();
                 let method = Method { trials: 1, trials_before: options.trials, ..method };
                 let unlabeled =
-                    |record: &Record| Error::data(format!("record {}, field label: missing", record.number));
+                    |record: &Record| Error::data(format!("record {}, field label: missing", record.place()));
                 let tells = |record: &Record| {
                     let asks = record.label.and_then(|label| self.tells.get(label.index()));
                     asks.ok_or_else(|| unlabeled(record))?.prompt(record).map_err(named)

@@ -158,9 +158,11 @@ impl Columns {
     /// The record in a row, or everything that is wrong with it.
     pub fn read(&self, row: Row, label_required: bool) -> Result<Record, Vec<RecordError>> {
         let number = row.number;
+        let line = row.line;
         let cells = row.cells.map_err(|problem| {
             vec![RecordError {
                 record: number,
+                line,
                 id: problem.id,
                 kind: problem.kind,
                 field: problem.field,
@@ -186,12 +188,15 @@ impl Columns {
         }
         let id = id.flatten();
         match id {
-            Some(id) if faults.0.is_empty() => Ok(Record { id, fields, label, explanation, group, columns, number }),
+            Some(id) if faults.0.is_empty() => {
+                Ok(Record { id, fields, label, explanation, group, columns, number, line })
+            }
             id => Err(faults
                 .0
                 .into_iter()
                 .map(|(field, (kind, message))| RecordError {
                     record: number,
+                    line,
                     id: id.clone(),
                     kind,
                     field: Some(field),

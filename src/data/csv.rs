@@ -14,6 +14,8 @@ use super::row::{Cell, Row, RowProblem};
 
 /// A row as bytes, and what is wrong with it.
 struct RawRow {
+    /// The line it begins on, from 1.
+    line: usize,
     cells: Vec<Vec<u8>>,
     problem: Option<&'static str>,
 }
@@ -31,6 +33,9 @@ pub(super) struct CsvFile<R> {
     input: R,
     /// A `\r` ended the last row: a `\n` right after it belongs to it.
     after_cr: bool,
+    /// The line that the next byte is on, from 1, and whether a `\r` has just begun it.
+    line: usize,
+    new_line: bool,
     /// Column names.
     pub header: Vec<String>,
 }
@@ -38,7 +43,7 @@ pub(super) struct CsvFile<R> {
 impl<R: BufRead> CsvFile<R> {
     /// Reads the header.
     pub fn open(input: R) -> Result<Self> {
-        let mut file = Self { input, after_cr: false, header: Vec::new() };
+        let mut file = Self { input, after_cr: false, line: 1, new_line: false, header: Vec::new() };
         let row = file.next_row().map_err(|e| Error::data(format!("cannot be read: {}", reason(&e))))?;
         let row = row.ok_or_else(|| {
             Error::data("is empty: a CSV file starts with a header").hint("name the columns in the first line")
@@ -75,6 +80,11 @@ impl<R: BufRead> CsvFile<R> {
             let mut ended = false;
             for &byte in chunk {
                 used += 1;
+                let second_half = std::mem::replace(&mut self.new_line, byte == b'\r') && byte == b'\n';
+                if builder.is_blank() {
+                    builder.row.line = self.line;
+                }
+                self.line += usize::from(matches!(byte, b'\r' | b'\n') && !second_half);
                 if std::mem::take(&mut self.after_cr) && byte == b'\n' {
                     continue;
                 }
@@ -101,7 +111,7 @@ struct RowBuilder {
 
 impl RowBuilder {
     fn new() -> Self {
-        Self { row: RawRow { cells: Vec::new(), problem: None }, cell: Vec::new(), state: State::CellStart }
+        Self { row: RawRow { line: 1, cells: Vec::new(), problem: None }, cell: Vec::new(), state: State::CellStart }
     }
 
     /// Takes a byte; whether it ended the row.
@@ -173,7 +183,9 @@ impl<R: BufRead> Iterator for CsvRows<R> {
         match self.file.next_row() {
             Ok(Some(row)) => {
                 self.number += 1;
-                Some(Ok(Row { number: self.number, cells: self.cells(row) }))
+                // The header is line 1.
+                let line = Some(row.line).filter(|line| *line != self.number + 1);
+                Some(Ok(Row { number: self.number, line, cells: self.cells(row) }))
             }
             Ok(None) => {
                 self.done = true;

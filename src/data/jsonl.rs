@@ -1,4 +1,4 @@
-//! JSON Lines: one object a line; blank lines are not records.
+//! JSON Lines: one object a line. A blank line is no record; from then on messages name the line too.
 
 use std::{fmt, io::BufRead};
 
@@ -20,13 +20,15 @@ pub(super) struct JsonlRows<R> {
     input: R,
     columns: Vec<String>,
     number: usize,
+    /// Blank lines so far.
+    blank: usize,
     done: bool,
 }
 
 impl<R: BufRead> JsonlRows<R> {
     /// `columns` are the keys wanted; the first is the id's.
     pub fn new(input: R, columns: Vec<String>) -> Self {
-        Self { input, columns, number: 0, done: false }
+        Self { input, columns, number: 0, blank: 0, done: false }
     }
 }
 
@@ -39,10 +41,12 @@ impl<R: BufRead> Iterator for JsonlRows<R> {
             line.clear();
             match self.input.read_until(b'\n', &mut line) {
                 Ok(0) => self.done = true,
-                Ok(_) if line.iter().all(u8::is_ascii_whitespace) => {}
+                Ok(_) if line.iter().all(u8::is_ascii_whitespace) => self.blank += 1,
                 Ok(_) => {
                     self.number += 1;
-                    return Some(Ok(Row { number: self.number, cells: cells_of_object(&line, &self.columns) }));
+                    let line_number = (self.blank > 0).then_some(self.number + self.blank);
+                    let cells = cells_of_object(&line, &self.columns);
+                    return Some(Ok(Row { number: self.number, line: line_number, cells }));
                 }
                 Err(error) => {
                     self.done = true;

@@ -130,6 +130,7 @@ impl<R: BufRead> LcdRows<R> {
     fn element(&mut self) -> io::Result<Option<Row>> {
         let broken = |number| Row {
             number,
+            line: None,
             cells: Err(RowProblem::broken("broken JSON: the file ends inside the `data` array")),
         };
         let mut first = self.token()?;
@@ -150,7 +151,7 @@ impl<R: BufRead> LcdRows<R> {
             self.done = true;
             return Ok(Some(broken(self.number)));
         }
-        Ok(Some(Row { number: self.number, cells: cells_of_object(&bytes, &self.columns) }))
+        Ok(Some(Row { number: self.number, line: None, cells: cells_of_object(&bytes, &self.columns) }))
     }
 }
 

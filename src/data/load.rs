@@ -16,6 +16,7 @@ use super::{
     columns::Columns,
     open::{open, unreadable},
     problems::{Ids, Problems},
+    record::place,
     row::Rows,
 };
 
@@ -56,13 +57,14 @@ pub fn load(data: &config::Data, path: &Path, needs: &Needs) -> Result<Vec<Recor
         count += 1;
         let row = row.context(path.display())?;
         let number = row.number;
+        let line = row.line;
         let read = columns.read(row, needs.label);
         let id = match &read {
             Ok(record) => Some(&record.id),
             Err(errors) => errors.first().and_then(|error| error.id.as_ref()),
         };
         if let Some(first) = id.and_then(|id| ids.first_with(id, number)) {
-            problems.add(repeated(number, first), UNIQUE);
+            problems.add(repeated(number, line, first), UNIQUE);
         }
         match read {
             Ok(record) => records.push(record),
@@ -96,8 +98,8 @@ pub fn load_canonical(path: &Path, labels: &Labels, needs: &Needs) -> Result<Vec
 
 const UNIQUE: &str = "ids must be unique within a file; map another column with `--set data.fields.id=COLUMN`";
 
-fn repeated(number: usize, first: usize) -> String {
-    format!("record {number}, field id: the same as record {first}'s")
+fn repeated(number: usize, line: Option<usize>, first: usize) -> String {
+    format!("record {}, field id: the same as record {first}'s", place(number, line))
 }
 
 /// Records one at a time, in file order, for `predict`.
@@ -135,6 +137,7 @@ impl Iterator for Stream {
             }
         };
         let number = row.number;
+        let line = row.line;
         let item = self.columns.read(row, false).map_err(|errors| errors.into_iter().next());
         let id = match &item {
             Ok(record) => Some(&record.id),
@@ -142,9 +145,9 @@ impl Iterator for Stream {
         };
         if let Some(first) = id.and_then(|id| self.ids.first_with(id, number)) {
             self.ended = true;
-            return Some(
-                Err(Error::data(format!("{}, {}", self.path.display(), repeated(number, first))).hint(UNIQUE)),
-            );
+            return Some(Err(
+                Error::data(format!("{}, {}", self.path.display(), repeated(number, line, first))).hint(UNIQUE)
+            ));
         }
         match item {
             Ok(record) => Some(Ok(Ok(record))),

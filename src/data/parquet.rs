@@ -170,7 +170,7 @@ impl Iterator for ParquetRows {
         }
         let cells = self.ready.pop_front()?;
         self.number += 1;
-        Some(Ok(Row { number: self.number, cells: Ok(cells) }))
+        Some(Ok(Row { number: self.number, line: None, cells: Ok(cells) }))
     }
 }
 

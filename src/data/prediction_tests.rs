@@ -50,6 +50,7 @@ fn keys_come_in_the_contracts_order_and_numbers_round_trip() {
 fn an_error_line_has_every_key_null_and_the_record() {
     let error = RecordError {
         record: 3,
+        line: None,
         id: None,
         kind: ErrorKind::EmptyText,
         field: Some("text".into()),

@@ -23,6 +23,8 @@ pub struct Predictions {
     pub all: Vec<Prediction>,
     /// BLAKE3 of its bytes.
     pub blake3: String,
+    /// For each blank line, which is none, how many lines of `all` come before.
+    blank: Vec<usize>,
 }
 
 impl Predictions {
@@ -44,31 +46,50 @@ impl Predictions {
         let mut problems = Problems::default();
         let mut ids = Ids::default();
         let mut number = 0;
+        let mut blank = Vec::new();
         for line in bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).split_inclusive(|&byte| byte == b'\n') {
             if line.iter().all(u8::is_ascii_whitespace) {
+                blank.push(number);
                 continue;
             }
             number += 1;
+            let place = place(number, &blank);
             match parse_line(line, labels, columns) {
                 Ok(prediction) => {
                     if let Some(first) = prediction.id.as_ref().and_then(|id| ids.first_with(id, number)) {
                         problems.add(
-                            format!("record {number}, field id: the same as record {first}'s"),
+                            format!("record {place}, field id: the same as record {first}'s"),
                             "each record is predicted once",
                         );
                     }
                     all.push(prediction);
                 }
-                Err((None, message)) => problems.add(format!("record {number}: {message}"), HINT),
-                Err((Some(field), message)) => problems.add(format!("record {number}, field {field}: {message}"), HINT),
+                Err((None, message)) => problems.add(format!("record {place}: {message}"), HINT),
+                Err((Some(field), message)) => problems.add(format!("record {place}, field {field}: {message}"), HINT),
             }
         }
         if number == 0 {
             problems.add("holds no prediction".into(), HINT);
         }
         problems.add_absent(columns, all.iter().map(|prediction| &prediction.columns));
-        problems.into_result(path, Self { all, blake3: storage::hash_bytes(bytes) })
+        problems.into_result(path, Self { all, blake3: storage::hash_bytes(bytes), blank })
     }
+
+    /// Those of a file of ours.
+    pub fn of(all: Vec<Prediction>, blake3: String) -> Self {
+        Self { all, blake3, blank: Vec::new() }
+    }
+
+    /// How messages name the prediction at `index`.
+    pub fn place(&self, index: usize) -> String {
+        place(index + 1, &self.blank)
+    }
+}
+
+/// How messages name record `number` behind so many blank lines.
+fn place(number: usize, blank: &[usize]) -> String {
+    let before = blank.partition_point(|records| *records < number);
+    super::record::place(number, (before > 0).then_some(number + before))
 }
 
 impl Deref for Predictions {

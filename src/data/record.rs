@@ -23,11 +23,27 @@ pub struct Record {
     pub group: Option<String>,
     /// The columns of `eval.subgroups` by name; null where the record has none.
     pub columns: BTreeMap<String, Option<String>>,
-    /// Position in its file, from 1.
+    /// Position among the records of its file, from 1.
     pub number: usize,
+    /// The line it begins on, where its number does not lead there; see [`place`].
+    pub line: Option<usize>,
+}
+
+/// How messages name a record: `3`, or `3 (line 5)` where lines that are no record's, or more than one of a record's,
+/// come before.
+pub fn place(number: usize, line: Option<usize>) -> String {
+    match line {
+        Some(line) => format!("{number} (line {line})"),
+        None => number.to_string(),
+    }
 }
 
 impl Record {
+    /// How messages name it.
+    pub fn place(&self) -> String {
+        place(self.number, self.line)
+    }
+
     /// The text of a field, if the record has it.
     pub fn field(&self, name: &str) -> Option<&str> {
         self.fields.get(name).map(String::as_str)
@@ -138,8 +154,10 @@ impl ErrorKind {
 /// A record that could not be read: one line of `predict`'s output, one line of a strict load's list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordError {
-    /// Position in the file, from 1.
+    /// Position among the records of the file, from 1.
     pub record: usize,
+    /// The line it begins on, as [`Record::line`].
+    pub line: Option<usize>,
     /// The record's id, if that much could be read.
     pub id: Option<String>,
     /// Which rule was broken.
@@ -153,9 +171,10 @@ pub struct RecordError {
 impl RecordError {
     /// `record 3, field label: is not an integer`.
     pub fn describe(&self) -> String {
+        let place = place(self.record, self.line);
         match &self.field {
-            Some(field) => format!("record {}, field {field}: {}", self.record, self.message),
-            None => format!("record {}: {}", self.record, self.message),
+            Some(field) => format!("record {place}, field {field}: {}", self.message),
+            None => format!("record {place}: {}", self.message),
         }
     }
 }

@@ -38,8 +38,10 @@ impl RowProblem {
 
 /// The cells of the wanted columns, in the order they were asked for.
 pub(super) struct Row {
-    /// Position in the file, from 1.
+    /// Position among the records of the file, from 1.
     pub number: usize,
+    /// The line it begins on, where its number does not lead there.
+    pub line: Option<usize>,
     pub cells: Result<Vec<Cell>, RowProblem>,
 }
 

@@ -340,6 +340,7 @@ fn leakage_counts_shared_groups_ids_and_texts() {
         group: group.map(String::from),
         columns: [].into(),
         number: 1,
+        line: None,
     };
     let train = [record("1", "a", Some("g")), record("2", "b", Some("g")), record("3", "c", None)];
     let test = [record("3", " a\n", Some("g")), record("4", "d", None)];

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, path::Path};
 
 use crate::{
-    data::{Prediction, Record},
+    data::{Prediction, Predictions, Record},
     error::{Error, Result},
     labels::Labels,
     metrics::{AnySample, multiclass::Row},
@@ -15,7 +15,7 @@ const LISTED: usize = 20;
 /// Rows of the metrics from predictions over `labels`, with groups from `records` (by id) where the file names none.
 pub fn sample(
     path: &Path,
-    predictions: &[Prediction],
+    predictions: &Predictions,
     labels: &Labels,
     records: Option<&[Record]>,
 ) -> Result<AnySample> {
@@ -32,7 +32,7 @@ pub fn sample(
                 let group = row.group.or_else(|| groups.get(prediction.id.as_deref()?).copied());
                 rows.push(Row { group, ..row });
             }
-            Err((field, what)) => problems.push(format!("record {}, field {field}: {what}", i + 1)),
+            Err((field, what)) => problems.push(format!("record {}, field {field}: {what}", predictions.place(i))),
         }
     }
     if !problems.is_empty() {

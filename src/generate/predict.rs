@@ -54,11 +54,13 @@ impl Counts {
     }
 }
 
+/// A record's number in its file, and its line where that is another.
+type Place = (usize, Option<usize>);
+
 /// A record that has a prompt.
 #[derive(Clone)]
 pub struct PromptedRecord {
-    /// Its place in its file, from 1.
-    number: usize,
+    place: Place,
     /// Its prompt.
     pub prompt: Tokens,
     /// Its prediction, complete but for what the model says.
@@ -77,7 +79,7 @@ impl PromptedRecord {
             truncated_tokens: Some(prompt.truncated_tokens),
             ..Prediction::default()
         };
-        Self { number: record.number, prompt, prediction }
+        Self { place: (record.number, record.line), prompt, prediction }
     }
 
     /// Makes the prompt of `record`. The inner error is the record's own, the outer one ends the run.
@@ -141,8 +143,8 @@ struct Scoring<'a> {
     settings: &'a Settings,
     /// Requests made so far.
     asked: usize,
-    /// Those under way: the place and number of each one's record, and its prediction so far.
-    open: HashMap<usize, (usize, usize, Prediction)>,
+    /// Those under way: of each one's record its place in the stream and in its file, and its prediction so far.
+    open: HashMap<usize, (usize, Place, Prediction)>,
     ordered: InOrder<'a, Prediction>,
     /// What ended the stream.
     failure: Option<Error>,
@@ -168,7 +170,7 @@ impl Scoring<'_> {
         Prediction::from_error(bad, self.prompter.labels())
     }
 
-    fn open(&mut self, place: usize, PromptedRecord { number, prompt, prediction }: PromptedRecord) -> Request {
+    fn open(&mut self, at: usize, PromptedRecord { place, prompt, prediction }: PromptedRecord) -> Request {
         let request = Request {
             key: rng::hash_name(prediction.id.as_deref().unwrap_or_default()),
             prompt: prompt.ids,
@@ -177,17 +179,17 @@ impl Scoring<'_> {
             sampling: self.settings.sampling,
             want_probability: true,
         };
-        self.open.insert(self.asked, (place, number, prediction));
+        self.open.insert(self.asked, (at, place, prediction));
         self.asked += 1;
         request
     }
 
     fn file(&mut self, completed: Completed) -> Result<()> {
-        let (place, number, mut prediction) = self.open.remove(&completed.index).unwrap_or_default();
+        let (at, place, mut prediction) = self.open.remove(&completed.index).unwrap_or_default();
         if completed.logits.as_ref().is_some_and(|logits| !logits.iter().all(|logit| logit.is_finite())) {
-            let error = bad(number, prediction.id, ErrorKind::NotFinite, "its logits are not finite");
+            let error = bad(place, prediction.id, ErrorKind::NotFinite, "its logits are not finite");
             let line = Prediction { label: prediction.label, ..self.error_line(&error) };
-            return self.ordered.put(place, line);
+            return self.ordered.put(at, line);
         }
         if let Some(logits) = completed.logits {
             add_probability(&mut prediction, &logits, self.prompter.labels());
@@ -195,7 +197,7 @@ impl Scoring<'_> {
         if let Some(generation) = completed.generations.into_iter().next() {
             self.add_text(&mut prediction, generation);
         }
-        self.ordered.put(place, prediction)
+        self.ordered.put(at, prediction)
     }
 
     fn add_text(&self, prediction: &mut Prediction, generation: Generation) {
@@ -219,16 +221,16 @@ fn unfit(record: &Record, error: Error) -> Result<RecordError> {
     };
     let message = error.to_string();
     // What the line says again in keys of its own.
-    let rest = message.strip_prefix(&format!("record {}", record.number)).unwrap_or(&message);
+    let rest = message.strip_prefix(&format!("record {}", record.place())).unwrap_or(&message);
     let (field, rest) = match rest.strip_prefix(", field ").and_then(|rest| rest.split_once(": ")) {
         Some((field, rest)) => (Some(field.to_owned()), rest),
         None => (None, rest.strip_prefix(": ").unwrap_or(rest)),
     };
-    Ok(RecordError { field, ..bad(record.number, Some(record.id.clone()), kind, rest) })
+    Ok(RecordError { field, ..bad((record.number, record.line), Some(record.id.clone()), kind, rest) })
 }
 
-fn bad(record: usize, id: Option<String>, kind: ErrorKind, message: &str) -> RecordError {
-    RecordError { record, id, kind, field: None, message: message.into() }
+fn bad((record, line): Place, id: Option<String>, kind: ErrorKind, message: &str) -> RecordError {
+    RecordError { record, line, id, kind, field: None, message: message.into() }
 }
 
 /// What the head says of a record: of two classes the probability of class 1, of more each class's own.

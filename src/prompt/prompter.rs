@@ -114,7 +114,7 @@ impl Prompter {
             let field = &self.template.document;
             return Err(Error::data(format!(
                 "record {}: its prompt does not fit model.max_input_tokens even without field {field}",
-                record.number
+                record.place()
             ))
             .hint("only that field may be cut; raise model.max_input_tokens or shorten the other fields"));
         };
@@ -176,7 +176,7 @@ impl Prompter {
 
     fn field<'a>(&self, record: &'a Record, name: &str) -> Result<&'a str> {
         record.field(name).ok_or_else(|| {
-            Error::data(format!("record {}: field {name} is missing", record.number))
+            Error::data(format!("record {}: field {name} is missing", record.place()))
                 .hint("the prompt file names it; map it to a column in [data.fields]")
         })
     }
@@ -194,7 +194,7 @@ impl Prompter {
             return error;
         }
         let alone = record.fields.iter().find(|(_, text)| self.tokenizer.encode(text).is_err()).map(|(name, _)| name);
-        error.context(format!("record {}, field {}", record.number, alone.unwrap_or(&self.template.document)))
+        error.context(format!("record {}, field {}", record.place(), alone.unwrap_or(&self.template.document)))
     }
 
     fn encode(&self, runs: &[Run]) -> Result<Vec<u32>> {

@@ -68,7 +68,7 @@ pub fn encode(prompter: &Prompter, records: &[Record], objective: Objective) -> 
     let mut examples = Vec::with_capacity(records.len());
     let mut found = Encoded::default();
     for record in records {
-        let place = || format!("record {}", record.number);
+        let place = || format!("record {}", record.place());
         let class = record.label.ok_or_else(|| Error::data(format!("{}, field label: missing", place())))?;
         found.unexplained += usize::from(record.explanation.is_none());
         if objective == Objective::Lm && record.explanation.is_none() {
@@ -88,7 +88,7 @@ pub fn encode(prompter: &Prompter, records: &[Record], objective: Objective) -> 
 pub fn target(prompter: &Prompter, record: &Record, objective: Objective) -> Result<Option<Tokens>> {
     let (Some(explanation), Some(class)) = (&record.explanation, record.label) else { return Ok(None) };
     let target = (objective != Objective::Cls).then(|| prompter.target(explanation, class)).transpose();
-    target.with_place(|| format!("record {}, field explanation", record.number))
+    target.with_place(|| format!("record {}, field explanation", record.place()))
 }
 
 /// Context that is formatted only when there is an error.

@@ -81,7 +81,7 @@ impl Embeddings {
         for (i, field) in fields.iter().enumerate() {
             let text = record
                 .field(field)
-                .ok_or_else(|| Error::data(format!("record {}: field {field} is missing", record.number)))?;
+                .ok_or_else(|| Error::data(format!("record {}: field {field} is missing", record.place())))?;
             let encoding = self
                 .tokenizer
                 .encode_fast(text, false)

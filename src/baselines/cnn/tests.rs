@@ -49,6 +49,7 @@ fn record(text: &str, label: usize) -> Record {
         group: None,
         columns: [].into(),
         number: 1,
+        line: None,
     }
 }
 

@@ -84,6 +84,7 @@ impl Notes {
             group: None,
             columns: [].into(),
             number: usize::try_from(index).map_or(usize::MAX, |index| index.saturating_add(1)),
+            line: None,
         };
         SyntheticNote { record, probability, terms: patient.terms(), diagnosis: patient.scenario().diagnosis, index }
     }

@@ -147,7 +147,7 @@ pub fn explain(
 
 /// One trial against its record: its explanation, or why it was refused. The outer error is ours.
 fn check_trial(record: &Record, generation: &Generation, method: Method<'_>) -> Result<Result<String, Failure>> {
-    let label = record.label.ok_or_else(|| Error::data(format!("record {}, field label: missing", record.number)))?;
+    let label = record.label.ok_or_else(|| Error::data(format!("record {}, field label: missing", record.place())))?;
     let texts: Vec<&str> = record.fields.values().map(String::as_str).collect();
     let gold = Gold {
         texts: &texts,

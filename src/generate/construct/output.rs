@@ -35,7 +35,7 @@ pub fn write_split(
     let mut finished = Finished { statistics: Statistics::new(labels), dropped: Vec::new() };
     let mut bytes = Vec::new();
     for record in records {
-        let missing = || Error::run(format!("{}: record {} was never tried", path.display(), record.number));
+        let missing = || Error::run(format!("{}: record {} was never tried", path.display(), record.place()));
         let explained = explained(record.number).ok_or_else(missing)?;
         let label = record.label.ok_or_else(missing)?;
         finished.statistics.add(label, &explained);

@@ -76,6 +76,7 @@ fn record(number: usize, label: u8) -> Record {
         group: None,
         columns: BTreeMap::new(),
         number,
+        line: None,
     }
 }
 
