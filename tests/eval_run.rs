@@ -258,7 +258,7 @@ fn opened(fixture: &Fixture, folders: &[&str], work: impl FnOnce()) -> BTreeMap<
 #[test]
 fn an_evaluation_reads_each_of_its_files_once() {
     let fixture = finished_run();
-    let judged = [&TEST[..], &["--set", "eval.judge=base"]].concat();
+    let judged = [&TEST[..], &["--set", "eval.judge=base", "--set", "model.allow_long=true"]].concat();
     succeed(&fixture, &judged);
     let folders = ["run/checkpoints/epoch-01", "run/eval/test"];
     for flags in [&judged[..], &TEST] {

@@ -1,5 +1,7 @@
 //! `clsgen predict` as a user runs it, on a tiny random checkpoint.
 
+#[path = "predict/annotated.rs"]
+mod annotated;
 mod common;
 #[path = "predict/fixture.rs"]
 mod fixture;
@@ -7,6 +9,8 @@ mod fixture;
 mod kept;
 #[path = "predict/long.rs"]
 mod long;
+#[path = "predict/places.rs"]
+mod places;
 
 use std::{
     io::Write,

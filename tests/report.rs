@@ -168,7 +168,7 @@ fn the_page_says_what_was_fitted_on_the_scored_records_and_which_classes_there_a
 
     let line = |i: usize| {
         let probabilities = [[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.1, 0.2, 0.7], [0.5, 0.2, 0.3]][i % 4];
-        let label = if i.is_multiple_of(7) { 2 } else { i % 3 };
+        let label = if i.is_multiple_of(5) { i % 3 } else { [0, 1, 2, 0][i % 4] };
         json!({"id": format!("r{i}"), "label": label, "probabilities": probabilities, "verbalized_label": i % 3})
             .to_string()
             + "\n"

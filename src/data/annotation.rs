@@ -2,13 +2,17 @@
 //! types).
 
 use half::f16;
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, civil::DateTime};
 use parquet::{
-    basic::{ConvertedType, LogicalType, TimeUnit},
+    basic::{ConvertedType, LogicalType, TimeUnit, Type},
     schema::types::ColumnDescriptor,
 };
 
 use super::row::Cell;
+
+/// Most digits of a decimal, those of the widest that anybody writes, and the bytes that hold them.
+const DIGITS: i32 = 76;
+const BYTES: usize = 32;
 
 /// The meaning of a column's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +22,7 @@ pub(super) enum Meaning {
     /// An integer without a sign.
     Unsigned,
     /// An integer with its point moved this many digits to the left.
-    Decimal(i32),
+    Decimal(usize),
     /// Days since 1970-01-01.
     Date,
     /// This many a second since midnight.
@@ -34,6 +38,17 @@ pub(super) enum Meaning {
 impl Meaning {
     /// Of a column; the type's name where its values are nothing that a field can be.
     pub fn of(column: &ColumnDescriptor) -> Result<Self, &'static str> {
+        match Self::annotated(column)? {
+            Self::AsStored if column.physical_type() == Type::FIXED_LEN_BYTE_ARRAY => Err("of bytes, not of text"),
+            meaning => Ok(meaning),
+        }
+    }
+
+    fn annotated(column: &ColumnDescriptor) -> Result<Self, &'static str> {
+        let decimal = |precision: i32, scale: i32| match usize::try_from(scale) {
+            Ok(places) if scale <= precision && precision <= DIGITS => Ok(Self::Decimal(places)),
+            _ => Err("a decimal of more than 76 digits"),
+        };
         if let Some(logical) = column.logical_type_ref() {
             return Ok(match logical {
                 LogicalType::Integer(integer) if !integer.is_signed => Self::Unsigned,
@@ -42,7 +57,7 @@ impl Meaning {
                 | LogicalType::Enum
                 | LogicalType::Json
                 | LogicalType::Unknown => Self::AsStored,
-                LogicalType::Decimal(decimal) => Self::Decimal(decimal.scale),
+                LogicalType::Decimal(found) => decimal(found.precision, found.scale)?,
                 LogicalType::Date => Self::Date,
                 LogicalType::Time(time) => Self::Time(a_second(&time.unit)),
                 LogicalType::Timestamp(time) => Self::Timestamp(a_second(&time.unit), time.is_adjusted_to_u_t_c),
@@ -58,7 +73,7 @@ impl Meaning {
             ConvertedType::UINT_8 | ConvertedType::UINT_16 | ConvertedType::UINT_32 | ConvertedType::UINT_64 => {
                 Self::Unsigned
             }
-            ConvertedType::DECIMAL => Self::Decimal(column.type_scale()),
+            ConvertedType::DECIMAL => decimal(column.type_precision(), column.type_scale())?,
             ConvertedType::DATE => Self::Date,
             ConvertedType::TIME_MILLIS => Self::Time(1_000),
             ConvertedType::TIME_MICROS => Self::Time(1_000_000),
@@ -82,14 +97,11 @@ impl Meaning {
     pub fn int64(self, value: i64) -> Cell {
         match self {
             Self::Unsigned => Cell::Integer(value.cast_unsigned().into()),
-            Self::Decimal(scale) => decimal(value.into(), scale),
-            Self::Date => part(moment(value, 1, 86_400), |text| text.split_once('T').map(|(date, _)| date)),
-            Self::Time(unit) => {
-                let time = moment(value, unit, 1);
-                part(time, |text| text.strip_suffix('Z')?.split_once('T').map(|(_, time)| time))
-            }
-            Self::Timestamp(unit, true) => part(moment(value, unit, 1), |text| Some(text)),
-            Self::Timestamp(unit, false) => part(moment(value, unit, 1), |text| text.strip_suffix('Z')),
+            Self::Decimal(scale) => decimal(&value.to_be_bytes(), scale),
+            Self::Date => written(moment(value, 1, 86_400).map(|moment| moment.date())),
+            Self::Time(unit) => written(moment(value, unit, 1).map(|moment| moment.time())),
+            Self::Timestamp(unit, true) => written(moment(value, unit, 1).map(|moment| format!("{moment}Z"))),
+            Self::Timestamp(unit, false) => written(moment(value, unit, 1)),
             Self::AsStored | Self::Uuid | Self::Float16 => Cell::Integer(value.into()),
         }
     }
@@ -97,7 +109,7 @@ impl Meaning {
     /// A value stored as bytes; `text` says that plain bytes are text.
     pub fn bytes(self, bytes: &[u8], text: bool) -> Cell {
         match self {
-            Self::Decimal(scale) => big_endian(bytes).map_or(Cell::Other, |value| decimal(value, scale)),
+            Self::Decimal(scale) => decimal(bytes, scale),
             Self::Uuid if bytes.len() == 16 => {
                 let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
                 Cell::Written(format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
@@ -118,11 +130,9 @@ pub(super) fn int96(words: &[u32]) -> Cell {
     let [low, high, day] = *words else { return Cell::Other };
     let nanoseconds = i64::try_from(u64::from(high) << 32 | u64::from(low));
     let days = i64::from(day) - 2_440_588;
-    let time = nanoseconds.ok().and_then(|nanoseconds| {
-        let time = SignedDuration::from_secs(days * 86_400).checked_add(SignedDuration::from_nanos(nanoseconds))?;
-        Timestamp::from_duration(time).ok()
-    });
-    part(time, |text| text.strip_suffix('Z'))
+    let after =
+        |nanoseconds| since_1970(SignedDuration::new(days * 86_400, 0), SignedDuration::from_nanos(nanoseconds));
+    written(nanoseconds.ok().and_then(after))
 }
 
 fn a_second(unit: &TimeUnit) -> i64 {
@@ -134,35 +144,78 @@ fn a_second(unit: &TimeUnit) -> i64 {
 }
 
 /// `value` units of `seconds` / `a_second` seconds after 1970 began.
-fn moment(value: i64, a_second: i64, seconds: i64) -> Option<Timestamp> {
-    let nanoseconds = i32::try_from(value.rem_euclid(a_second) * (1_000_000_000 / a_second)).ok()?;
-    Timestamp::new(value.div_euclid(a_second).checked_mul(seconds)?, nanoseconds).ok()
+fn moment(value: i64, a_second: i64, seconds: i64) -> Option<DateTime> {
+    let whole = SignedDuration::from_secs(value.div_euclid(a_second).checked_mul(seconds)?);
+    since_1970(whole, SignedDuration::from_nanos(value.rem_euclid(a_second) * (1_000_000_000 / a_second)))
 }
 
-/// A part of a moment as ISO 8601 writes it; outside the years that it can write there is no such text.
-fn part(moment: Option<Timestamp>, cut: impl Fn(&str) -> Option<&str>) -> Cell {
-    moment.and_then(|moment| cut(&moment.to_string()).map(str::to_owned)).map_or(Cell::Other, Cell::Written)
+/// None outside of the years −9999 to 9999.
+fn since_1970(whole: SignedDuration, more: SignedDuration) -> Option<DateTime> {
+    DateTime::constant(1970, 1, 1, 0, 0, 0, 0).checked_add(whole.checked_add(more)?).ok()
 }
 
-/// Two's complement of any length that fits.
-fn big_endian(bytes: &[u8]) -> Option<i128> {
-    if bytes.is_empty() || bytes.len() > 16 {
-        return None;
-    }
-    let fill = if bytes[0] >= 0x80 { -1 } else { 0 };
-    Some(bytes.iter().fold(fill, |value, &byte| value << 8 | i128::from(byte)))
+/// As ISO 8601 writes it.
+fn written(value: Option<impl ToString>) -> Cell {
+    value.map_or(Cell::Other, |value| Cell::Written(value.to_string()))
 }
 
-/// All digits that the scale says: 10150 of scale 2 is `101.50`.
-fn decimal(value: i128, scale: i32) -> Cell {
-    let Ok(scale) = usize::try_from(scale) else { return Cell::Other };
-    if scale == 0 {
-        return Cell::Integer(value);
-    }
-    if scale > 76 {
+/// A number in two's complement, its most significant byte first, with all digits that the scale says: 10150 of scale 2
+/// is `101.50`. What is longer than its column can say is no number.
+fn decimal(bytes: &[u8], scale: usize) -> Cell {
+    let negative = bytes.first().is_some_and(|byte| *byte >= 0x80);
+    let sign = if negative { 0xff } else { 0 };
+    let magnitude = bytes.iter().skip_while(|byte| **byte == sign);
+    if bytes.is_empty() || magnitude.clone().count() > BYTES {
         return Cell::Other;
     }
-    let digits = format!("{:0width$}", value.unsigned_abs(), width = scale + 1);
+    // The last digit first.
+    let mut digits: Vec<u8> = Vec::new();
+    let mut multiply_and_add = |factor: u32, term: u32| {
+        let mut carry = term;
+        for digit in &mut digits {
+            carry += u32::from(*digit) * factor;
+            *digit = (carry % 10) as u8;
+            carry /= 10;
+        }
+        while carry > 0 {
+            digits.push((carry % 10) as u8);
+            carry /= 10;
+        }
+    };
+    magnitude.for_each(|byte| multiply_and_add(256, u32::from(byte ^ sign)));
+    // −x is one more than x's complement.
+    multiply_and_add(1, negative.into());
+    digits.resize(digits.len().max(scale + 1), 0);
+    let digits: String = digits.iter().rev().map(|digit| char::from(b'0' + digit)).collect();
+    let sign = if negative { "-" } else { "" };
+    if scale == 0 {
+        let number = format!("{sign}{digits}");
+        return number.parse().map_or(Cell::Written(number), Cell::Integer);
+    }
     let (whole, fraction) = digits.split_at(digits.len() - scale);
-    Cell::Written(format!("{}{whole}.{fraction}", if value < 0 { "-" } else { "" }))
+    Cell::Written(format!("{sign}{whole}.{fraction}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decimal_of_any_length_has_all_its_digits() {
+        let written = |text: &str| Cell::Written(text.to_owned());
+        let long = |first: u8, rest: u8| [vec![first], vec![rest; 39]].concat();
+        for (bytes, scale, cell) in [
+            (vec![0x27, 0xa6], 2, written("101.50")),
+            (vec![0xff], 2, written("-0.01")),
+            (vec![0], 3, written("0.000")),
+            (vec![0x80], 0, Cell::Integer(-128)),
+            (long(0xff, 0xff), 0, Cell::Integer(-1)),
+            (long(0, 0), 0, Cell::Integer(0)),
+            // Neither has a value.
+            (long(1, 0), 0, Cell::Other),
+            (vec![], 2, Cell::Other),
+        ] {
+            assert!(Meaning::Decimal(scale).bytes(&bytes, true) == cell, "{bytes:?}, scale {scale}");
+        }
+    }
 }

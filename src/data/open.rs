@@ -26,6 +26,8 @@ use super::{
 const LCD_START: &[u8] = br#"{"data":["#;
 /// How Parquet files begin.
 const PARQUET_MAGIC: &[u8] = b"PAR1";
+/// The same with a footer that is encrypted.
+const ENCRYPTED_PARQUET: &[u8] = b"PARE";
 /// How compressed files begin.
 const COMPRESSED: [(&[u8], &str); 6] = [
     (b"\x1f\x8b", "gzip"),
@@ -80,6 +82,9 @@ pub(super) fn open(
         }
         _ if UTF16.iter().any(|mark| head.starts_with(mark)) => {
             Err(Error::data("is UTF-16").hint("`iconv -f UTF-16 -t UTF-8 FILE > NEW` writes it as UTF-8"))
+        }
+        Some(DataFormat::Parquet) if head.starts_with(ENCRYPTED_PARQUET) => {
+            Err(Error::data("is an encrypted Parquet file").hint("write it again without encryption"))
         }
         Some(DataFormat::Parquet) if path != Path::new("-") => {
             let file = File::open(path).map_err(|e| named(unreadable(&e)))?;

@@ -241,7 +241,7 @@ fn damage() -> parquet::errors::ParquetError {
 
 fn damaged(what: &str) -> Error {
     Error::data(format!("damaged Parquet file: {what}"))
-        .hint("write the file again; `parquet-tools` or pandas can check it")
+        .hint("write the file again, without encryption; `parquet-tools` or pandas can check it")
 }
 
 /// Runs the decoder. It may panic on bytes no writer would make, and its messages may quote values: both end here.

@@ -46,3 +46,34 @@ fn a_word_of_20_mb_is_an_error_line_and_words_of_20_mb_are_cut_under_4_gb() {
     assert_eq!(strict.status.code(), Some(3), "{}", stderr(&strict));
     assert!(stderr(&strict).contains("record 2") && stderr(&strict).contains("hint:"), "{}", stderr(&strict));
 }
+
+/// Lines that wait behind a record that is under way are few, however many there are.
+#[test]
+fn any_number_of_bad_lines_behind_a_record_fits_into_200_mb() {
+    let fixture = Fixture::new();
+    let bad = 400_000;
+    fixture.write("in.jsonl", json!({"id": "first", "text": "a note"}).to_string() + "\n" + &"{\n".repeat(bad));
+    let command = fixture.command("-", "out.jsonl", &["--threads", "2"]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -v 200000; exec \"$0\" \"$@\""]).arg(command.get_program()).args(command.get_args());
+    shell.current_dir(fixture.path("")).stdin(std::fs::File::open(fixture.path("in.jsonl")).unwrap());
+    let result = shell.output().unwrap();
+    assert_eq!(result.status.code(), Some(0), "{}", stderr(&result));
+    assert!(stderr(&result).contains(&format!("{} records, {bad} errors", bad + 1)), "{}", stderr(&result));
+    let lines = fixture.lines("out.jsonl");
+    assert_eq!((&lines[0]["id"], lines.len()), (&json!("first"), bad + 1));
+    assert!(lines[1..].iter().enumerate().all(|(i, line)| line["record"] == i + 2));
+}
+
+#[test]
+fn a_stream_of_bad_lines_alone_can_be_stopped() {
+    let fixture = Fixture::new();
+    let mut endless = Command::new("yes").arg("{").stdout(Stdio::piped()).spawn().unwrap();
+    let mut command = fixture.command("-", "out.jsonl", &[]);
+    let mut child = command.stdin(endless.stdout.take().unwrap()).stderr(Stdio::null()).spawn().unwrap();
+    common::wait_for_lines(&mut child, &fixture.path("out.jsonl"), 10);
+    common::send("INT", &child);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    endless.kill().unwrap();
+    endless.wait().unwrap();
+}

@@ -1,0 +1,85 @@
+//! Where a bad record is: messages name its number and, where that does not lead to it, its line.
+
+use std::process::{Command, Output};
+
+use super::{Fixture, json, stderr};
+
+/// What the error lines of a prediction say: `record` and the message.
+fn errors(fixture: &Fixture, input: &str) -> Vec<(u64, String)> {
+    fixture.succeed(input, "out.jsonl", &["--no-explanation", "--overwrite"]);
+    let lines = fixture.lines("out.jsonl");
+    let bad = lines.iter().filter(|line| !line["error"].is_null());
+    bad.map(|line| (line["record"].as_u64().unwrap(), line["error"]["message"].as_str().unwrap().to_owned())).collect()
+}
+
+#[test]
+fn blank_lines_are_no_records_and_every_message_names_the_line_behind_them() {
+    let fixture = Fixture::new();
+    let good = |id: &str| json!({"id": id, "text": "a note", "label": 0}).to_string();
+    let lines = [&good("a"), "{\"id\": \"b\"}", "", " \t", "{broken", &good("c"), "", "{\"id\": 1}", &good("a")];
+    fixture.write("in.jsonl", lines[..8].join("\n"));
+    let told = errors(&fixture, "in.jsonl");
+    let found: Vec<(u64, &str)> =
+        told.iter().map(|(record, message)| (*record, message.split_once(": ").unwrap().0)).collect();
+    assert_eq!(found, [(2, "record 2, field text"), (3, "record 3 (line 5)"), (5, "record 5 (line 8), field text")]);
+    let strict = fixture.predict("in.jsonl", "-", &["--no-explanation", "--strict"]);
+    assert_eq!(strict.status.code(), Some(3));
+    for (_, message) in &told {
+        assert!(stderr(&strict).contains(&format!("in.jsonl, {message}")), "{message}: {}", stderr(&strict));
+    }
+    fixture.write("in.jsonl", lines.join("\n"));
+    let twice = fixture.predict("in.jsonl", "-", &["--no-explanation"]);
+    assert_eq!(twice.status.code(), Some(3));
+    let what = "record 6 (line 9), field id: the same as record 1's";
+    assert!(stderr(&twice).contains(what), "{}", stderr(&twice));
+}
+
+#[test]
+fn a_csv_file_is_counted_by_records_too() {
+    let fixture = Fixture::new();
+    // Two lines in one cell, a blank line, ends of every kind; a record is named by the line that it begins on.
+    fixture.write("in.csv", "id,text\r\na,one\nb\nc,\"two\nlines\"\rd\n\r\n\ne,\"three\r\nmore\r\nlines\"\n\nf\n");
+    assert_eq!(
+        errors(&fixture, "in.csv"),
+        [
+            (2, "record 2: has 1 cells where the header has 2".to_owned()),
+            (4, "record 4 (line 6): has 1 cells where the header has 2".to_owned()),
+            (6, "record 6 (line 13): has 1 cells where the header has 2".to_owned()),
+        ]
+    );
+}
+
+#[test]
+fn a_prompt_that_does_not_fit_is_named_like_any_other() {
+    let fixture = Fixture::new();
+    let long = "x".repeat((1 << 20) + 1);
+    let record = |id: &str, text: &str| json!({"id": id, "text": text}).to_string() + "\n";
+    fixture.write("in.jsonl", format!("{}\n\n{}", record("a", "a note"), record("b", &long)));
+    let told = errors(&fixture, "in.jsonl");
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].0 == 2 && told[0].1.starts_with("record 2 (line 4), field text: "), "{told:?}");
+}
+
+fn eval(fixture: &Fixture, predictions: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_clsgen"));
+    command.current_dir(fixture.path("")).args(["eval", "--run", "scored", "--predictions", predictions]);
+    command.output().unwrap()
+}
+
+#[test]
+fn a_prediction_file_is_read_likewise() {
+    let fixture = Fixture::new();
+    let line = |id: &str, rest: &str| format!("{{\"id\": \"{id}\", \"label\": 0, {rest}}}");
+    let good = line("a", "\"probability\": 0.5");
+    for (bad, what) in [
+        (line("b", "\"probability\": 2"), "field probability: is not a number"),
+        (line("a", "\"probability\": 0.5"), "field id: the same as record 1's"),
+        (line("b", "\"probability\": null"), "field probability: is null"),
+    ] {
+        fixture.write("p.jsonl", format!("{good}\n\n\n{}\n{bad}\n", good.replace("\"a\"", "\"z\"")));
+        let output = eval(&fixture, "p.jsonl");
+        assert_eq!(output.status.code(), Some(3));
+        let what = format!("p.jsonl, record 3 (line 5), {what}");
+        assert!(stderr(&output).contains(&what), "{what}: {}", stderr(&output));
+    }
+}
