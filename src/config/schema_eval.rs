@@ -28,8 +28,8 @@ pub struct Eval {
     /// The judge's question about an explanation (`system`, `template` with `{explanation}`); the paper's for its two
     /// tasks.
     pub judge_prompt: Option<PathBuf>,
-    /// The verbalized-probability prompt (`system`, `question`); the paper's for its two tasks, of more than two classes
-    /// one made of the labels.
+    /// The verbalized-probability prompt (`system`, `question`); the paper's for its two tasks, of more than two
+    /// classes one made of the labels.
     pub verbalized_prompt: Option<PathBuf>,
     /// Runs of the sampled baselines.
     pub runs: usize,

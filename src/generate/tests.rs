@@ -146,12 +146,8 @@ fn file(requests: &[Request], results: &mut BTreeMap<u64, Answer>, done: Complet
 
 /// The last row's logits after a training forward over everything so far.
 fn full_forward(model: &Model, ids: &[u32]) -> Vec<f32> {
-    let context = TrainingContext {
-        dropout: None,
-        memory: ActivationCheckpointing::Keep,
-        trains: Parameters::Lora,
-        read_from: None,
-    };
+    let memory = ActivationCheckpointing::Keep;
+    let context = TrainingContext { dropout: None, memory, trains: Parameters::Lora, read_from: None };
     let (hidden, _) = model.llama.forward(ids, &Offsets::from_lengths(&[ids.len()]), &context).unwrap();
     let last = hidden.narrow(0, ids.len() - 1, 1).unwrap().contiguous().unwrap();
     model.llama.logits(&last).unwrap().to_vec2().unwrap().remove(0)

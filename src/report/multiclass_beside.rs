@@ -36,7 +36,8 @@ pub fn multiclass_baseline_tables(
     table.note(
         "Means over runs ± SD over runs (n − 1), in parentheses the 95 % CI over records, clustered by group, with \
         the runs held fixed. All but AUROC are over all n records: an answer that cannot be parsed is no class, wrong \
-        for accuracy and a miss for its own class. AUROC is over the records that are answered, of several runs by any.",
+        for accuracy and a miss for its own class. AUROC is over the records that are answered, of several runs by \
+        any.",
     );
     note_undefined_runs(&mut table, methods, of_all);
     let note = "The model's calls are its arg max; a method enters by its first run: with AUROC on the records it \

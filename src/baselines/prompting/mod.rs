@@ -7,8 +7,8 @@
 //! | self-consistency | label prediction's runs | majority of parsable runs (tie: the lowest), class 1's share |
 //! | token probability | the task's own, prefix `Classification:` | softmax over the log-probabilities of ` <label>` |
 //!
-//! Of more than two classes, verbalized probability asks for a line `Probability of <class>: <0 to 100>` each and divides
-//! by their sum; self-consistency's probabilities are the classes' shares of the votes.
+//! Of more than two classes, verbalized probability asks for a line `Probability of <class>: <0 to 100>` each and
+//! divides by their sum; self-consistency's probabilities are the classes' shares of the votes.
 //!
 //! What a reasoning model thinks first is no answer: only what follows the last `</think>` is read, and a thought that
 //! never ends is unparsable, also one that the chat template opened.

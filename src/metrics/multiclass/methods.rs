@@ -115,9 +115,9 @@ pub fn measure(sample: &Sample, names: &[String], runs: &[Run], written: bool, o
     MethodMetrics { auroc, averages, parsable, per_class }
 }
 
-/// The model (its probabilities and their arg max) against one run of a method: macro AUROC, on the records to which the
-/// run gives probabilities, balanced accuracy, macro F1 and, where the run is `written`, the parsable rate by the paired
-/// bootstrap; accuracy by McNemar's exact test or its sign-flip over groups.
+/// The model (its probabilities and their arg max) against one run of a method: macro AUROC, on the records to which
+/// the run gives probabilities, balanced accuracy, macro F1 and, where the run is `written`, the parsable rate by the
+/// paired bootstrap; accuracy by McNemar's exact test or its sign-flip over groups.
 pub fn compare(sample: &Sample, names: &[String], run: &Run, written: bool, options: &Options) -> Vec<Comparison> {
     if run.calls.is_empty() {
         return Vec::new();
