@@ -1,7 +1,7 @@
 //! `clsgen demo`: the paper's whole idea on synthetic notes and the embedded model, in minutes, on a CPU.
 //!
 //! ```text
-//! notes with known risk ─▶ construct (Algorithm 1) ─▶ train ─▶ eval, before, after ─▶ predict ─▶ table
+//! notes with known risk ─▶ construct (Algorithm 1) ─▶ train ─▶ eval ─▶ predict ─▶ table
 //! ```
 //!
 //! It calls the very commands a user would, on files that it leaves in DIR as a worked example: `DIR/demo.toml` is a

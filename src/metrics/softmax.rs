@@ -1,7 +1,7 @@
 //! From logits to probabilities.
 
-/// softmax of finite logits, in f64. Of two classes each is `1 / (1 + exp(other − own))`, which keeps what is small; of
-/// more the largest is taken out first, so that nothing overflows.
+/// softmax of finite logits, in f64. Of two classes each is `1 / (1 + exp(other − own))`, which keeps what is small;
+/// of more the largest is taken out first, so that nothing overflows.
 ///
 /// ```
 /// use clsgen::metrics::softmax;

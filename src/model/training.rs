@@ -103,8 +103,8 @@ impl ActivationCheckpointing {
 }
 
 impl Llama {
-    /// Training forward: ids of concatenated sequences → hidden states after the final norm `(tokens, hidden)`, in which
-    /// rows that are not read may be 0.
+    /// Training forward: ids of concatenated sequences → hidden states after the final norm `(tokens, hidden)`, in
+    /// which rows that are not read may be 0.
     pub fn forward(&self, ids: &[u32], offsets: &Offsets, context: &TrainingContext) -> Result<(Tensor, Saved)> {
         self.check_batch(ids, offsets)?;
         if let Some(dropout) = context.dropout.as_ref().filter(|dropout| dropout.record_keys.len() != offsets.count()) {
@@ -172,8 +172,8 @@ impl Llama {
         Ok(())
     }
 
-    /// The rows that are read, where the last layer leaves the others out: on a CPU, under a frozen MLP. A sum over rows
-    /// (a trained weight's gradient) would have other parts than over all of them.
+    /// The rows that are read, where the last layer leaves the others out: on a CPU, under a frozen MLP. A sum over
+    /// rows (a trained weight's gradient) would have other parts than over all of them.
     fn rows_read(&self, offsets: &Offsets, context: &TrainingContext) -> Result<Option<ReadRows>> {
         let frozen = self.layers.last().is_some_and(|layer| !layer.mlp_trains(context.trains));
         let first = context.read_from.as_ref().filter(|_| frozen && self.device.is_cpu());
