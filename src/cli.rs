@@ -11,6 +11,7 @@ use crate::{
     error::{Error, Kind, Result},
     model::source,
     ops::cpu::allocator,
+    shard,
     storage::run_record,
 };
 
@@ -47,6 +48,17 @@ to go on with, for instance to train on the explanations made there:
   clsgen train --config DIR/demo.toml --run runs/mine \\
       --set data.train=construct/train.jsonl";
 
+const CONSTRUCT_EXAMPLES: &str = "\
+Examples:
+  clsgen construct --config configs/clinifact.toml
+  clsgen construct --config configs/clinifact.toml --shard 2/8
+  clsgen construct --config configs/clinifact.toml --merge
+
+Writes RUN/construct/SPLIT.jsonl, stats.json (Table 7) and dropped.jsonl. With
+--shard I/N one process makes SPLIT.part-I-of-N.jsonl, while others make the
+other parts in the same RUN; --merge then writes what one process would have.
+Stopped half-way, it goes on when the same command is given again.";
+
 const TRAIN_EXAMPLES: &str = "\
 Examples:
   clsgen construct --config configs/clinifact.toml
@@ -79,7 +91,10 @@ Examples:
   clsgen predict --model runs/lcd30/checkpoints/epoch-03 --input notes.csv \\
       --output - --set data.fields.text=note
   cat notes.jsonl | clsgen predict --model runs/lcd30 --input - --output -
+  clsgen predict --model runs/lcd30 --input notes.jsonl --output part-2.jsonl \\
+      --shard 2/8
 
+The parts 1/8 to 8/8, one after another, are the whole output byte for byte.
 Stopped half-way, a prediction goes on when the same command is given again.";
 
 /// Fine-tune a Llama-architecture model so that one pass over a document gives a probability, and the same model writes
@@ -115,6 +130,9 @@ struct Global {
     /// Seed of everything random [default: train.seed]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     seed: Option<u64>,
+    /// Part I of N of the records, for predict and construct (auto: by the Slurm array task)
+    #[arg(long, global = true, value_name = "I/N")]
+    shard: Option<shard::Asked>,
     /// Results on stdout as JSON
     #[arg(long, global = true)]
     json: bool,
@@ -138,6 +156,7 @@ enum Command {
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(args::DemoArgs),
     /// Let a teacher explain the records (Algorithm 1)
+    #[command(after_help = CONSTRUCT_EXAMPLES)]
     Construct(args::ConstructArgs),
     /// Fine-tune: probability and explanation together
     #[command(after_help = TRAIN_EXAMPLES)]
@@ -200,6 +219,11 @@ fn run(cli: &Cli) -> Result<()> {
         _ => {}
     }
     let context = context(&cli.global)?;
+    if context.shard.is_some() && !matches!(cli.command, Command::Predict(_) | Command::Construct(_)) {
+        return Err(
+            Error::usage("--shard takes a part of the records of predict and construct alone").hint("leave it out")
+        );
+    }
     if context.dry_run {
         return dry_run(&cli.command, &context);
     }
@@ -253,6 +277,7 @@ fn context(global: &Global) -> Result<Context> {
     }
     Ok(Context {
         seed: config.train.seed,
+        shard: global.shard.map(shard::Asked::resolve).transpose()?,
         run_dir: global.run.clone().unwrap_or_else(|| PathBuf::from("runs").join(&config.task.name)),
         config,
         sets: global.set.clone(),

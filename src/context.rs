@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::SystemTime};
 
 use candle_core::{DType, Device};
 
-use crate::{config::Config, device, error::Result, ops, storage::run_record};
+use crate::{config::Config, device, error::Result, ops, shard::Shard, storage::run_record};
 
 /// The global command-line options, resolved once.
 #[derive(Debug, Clone)]
@@ -21,6 +21,8 @@ pub struct Context {
     pub device: String,
     /// `--seed`, default `train.seed`.
     pub seed: u64,
+    /// `--shard`: the part of the records that is predicted or constructed; `None` is all of them.
+    pub shard: Option<Shard>,
     /// Machine-readable stdout.
     pub json: bool,
     /// No progress bars and no info messages; warnings and errors only.
@@ -48,13 +50,10 @@ impl Context {
         Ok(device::dtype(self.config.model.dtype, &self.device()?))
     }
 
-    /// Date and time for chat templates that call `strftime_now`: those in the run directory's `run.json`, so that
-    /// every command of a run renders the same prompts; without one, this command's start. Local time,
-    /// `2026-11-28T07:46:13`.
+    /// Date and time for chat templates that call `strftime_now`: those that the run directory keeps, so that every
+    /// command of a run renders the same prompts; without one, this command's start. Local time, `2026-11-28T07:46:13`.
     pub fn prompt_date(&self) -> String {
-        let stored = run_record::read(&self.run_dir);
-        let stored = stored.and_then(|record| record["prompt_date"].as_str().map(str::to_owned));
-        stored.unwrap_or_else(|| {
+        run_record::date(&self.run_dir).unwrap_or_else(|| {
             let now =
                 jiff::Timestamp::try_from(self.started).unwrap_or_default().to_zoned(jiff::tz::TimeZone::system());
             now.strftime("%Y-%m-%dT%H:%M:%S").to_string()
@@ -71,6 +70,7 @@ impl Context {
             run_dir: run_dir.to_owned(),
             device: "cpu".into(),
             seed: 42,
+            shard: None,
             json: false,
             quiet: true,
             verbose: 0,

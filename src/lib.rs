@@ -36,6 +36,7 @@
 //! |   | [`metrics`] | pure functions on slices |
 //! |   | [`device`], [`progress`] | device, memory and disk before any work; progress bars |
 //! | 0 | [`labels`] | the classes of a task: their names, how many there are |
+//! |   | [`shard`] | the part of the records that a process takes |
 //! |   | [`error`], [`rng`] | errors with exit codes and hints; the random numbers, a function of their place |
 //!
 //! # Dimensions
@@ -67,5 +68,6 @@ pub mod prompt;
 pub mod report;
 pub mod rng;
 pub mod selftest;
+pub mod shard;
 pub mod storage;
 pub mod train;

@@ -31,6 +31,7 @@ fn help_names_every_command_and_every_global_flag() {
         "--device",
         "--threads",
         "--seed",
+        "--shard",
         "--json",
         "--quiet",
         "--verbose",

@@ -78,7 +78,8 @@ fn all_commands() -> BTreeSet<String> {
         let args: Vec<&str> = [command, "--help"].into_iter().filter(|arg| !arg.is_empty()).collect();
         commands_of(&run(&args).stdout, "  ", &mut found);
     }
-    for path in std::fs::read_dir(repository().join("configs")).unwrap().map(|entry| entry.unwrap().path()) {
+    let configs = std::fs::read_dir(repository().join("configs")).unwrap().map(|entry| entry.unwrap().path());
+    for path in configs.filter(|path| path.is_file()) {
         let text = std::fs::read_to_string(path).unwrap();
         commands_of(&text, "# ", &mut found);
         // Within a sentence, up to its full stop.

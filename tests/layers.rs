@@ -10,6 +10,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("error", 0),
     ("labels", 0),
     ("rng", 0),
+    ("shard", 0),
     ("storage", 1),
     ("config", 1),
     ("device", 1),

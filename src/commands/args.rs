@@ -25,7 +25,11 @@ pub struct DemoArgs {
 
 /// `clsgen construct`
 #[derive(Debug, Clone, Default, Args)]
-pub struct ConstructArgs {}
+pub struct ConstructArgs {
+    /// Put together the parts that --shard made
+    #[arg(long)]
+    pub merge: bool,
+}
 
 /// `clsgen train`
 #[derive(Debug, Clone, Default, Args)]

@@ -6,6 +6,7 @@
 //! ```
 
 mod output_file;
+mod part;
 
 use std::path::Path;
 
@@ -41,9 +42,10 @@ pub fn run(context: &Context, args: &PredictArgs) -> Result<()> {
     if context.dry_run {
         return dry_run(context, args);
     }
+    part::check_countable(context, &args.input)?;
     let claim = Claim::stake(context, args)?;
     let job = prepare(context, args)?;
-    let Job { total, settings, loaded, prompter, sidecar, calibrator } = &job;
+    let Job { total, before, settings, loaded, prompter, sidecar, calibrator } = &job;
     source::protect(&loaded.source.path);
     let mut output = Output::open(claim, sidecar, args.overwrite)?;
     let done = output.lines();
@@ -52,8 +54,9 @@ pub fn run(context: &Context, args: &PredictArgs) -> Result<()> {
     }
     let bar = progress::bar(context.quiet, *total, done, "{wide_bar} {pos}/{len} records, {per_sec}, {eta} left");
     let mut counts = output.counts();
-    let records =
-        data::stream(&reading(context, prompter.labels()), &args.input, &prompter.template().fields())?.skip(done);
+    let reading = reading(context, prompter.labels());
+    let records = data::stream_after(&reading, &args.input, &prompter.template().fields(), before + done)?;
+    let records = records.take(total.map_or(usize::MAX, |total| total.saturating_sub(done)));
     let records = prompted(records, prompter, args);
     let outcome = score(&loaded.model, prompter, records, settings, &mut |mut prediction| {
         // Read well, but without a prompt: found only now, since it takes the tokenizer to know.
@@ -82,6 +85,7 @@ fn dry_run(context: &Context, args: &PredictArgs) -> Result<()> {
     if args.calibrated {
         calibration::saved(&args.model, &dir)?;
     }
+    part::check_countable(context, &args.input)?;
     output_file::check(context, args)?;
     let total = check_input(context, args, &info.labels, &template)?;
     let windows = scoring::windows(context, &info);
@@ -89,8 +93,12 @@ fn dry_run(context: &Context, args: &PredictArgs) -> Result<()> {
     let source = scoring::locate(context, &dir, &info)?;
     scoring::prompter_of(&source, info.labels, &source.config()?, template, &windows, &context.prompt_date())?;
     let there = args.output.exists();
-    Plan::of("predict")
-        .with("checkpoint", json!(dir))
+    let plan = Plan::of("predict");
+    let plan = match (context.shard, total) {
+        (Some(shard), Some(total)) => plan.with("part", part::describe(shard, total)),
+        _ => plan,
+    };
+    plan.with("checkpoint", json!(dir))
         .with("base model", json!(source.path))
         .with("input", json!(args.input))
         .with("records", total.map_or_else(|| "those of a pipe".into(), |total| json!(total)))
@@ -102,7 +110,10 @@ fn dry_run(context: &Context, args: &PredictArgs) -> Result<()> {
 
 /// All that is known before the first record is scored.
 struct Job {
+    /// Records to score; those of a pipe are not counted.
     total: Option<usize>,
+    /// Records before them, which are another process's.
+    before: usize,
     settings: Settings,
     loaded: LoadedModel,
     prompter: Prompter,
@@ -126,14 +137,19 @@ fn prepare(context: &Context, args: &PredictArgs) -> Result<Job> {
         let loaded = scoring::load(context, dir)?;
         let prompter = scoring::prompter(&loaded, template, &windows, &context.prompt_date())?;
         let input = if is_pipe(&args.input) { None } else { Some(storage::hash_file(&args.input)?) };
-        let more = [
+        part::check_date(context, (dir, &info), &prompter)?;
+        let mut more = vec![
             ("input", json!(input)),
             ("explanation", json!(settings.explanation)),
             ("calibration", json!(calibrator.as_ref().map(|(_, hash)| hash))),
         ];
+        more.extend(context.shard.map(|shard| ("shard", json!(shard.to_string()))));
+        let part = part::of(context, total);
         let sidecar =
             Sidecar::new(scoring::fingerprint(context, (dir, &scoring::checkpoint_hash(dir)?), &info, &more)?);
-        Ok(Job { total, settings, loaded, prompter, sidecar, calibrator })
+        let before = part.as_ref().map_or(0, |part| part.start);
+        let total = part.map_or(total, |part| Some(part.len()));
+        Ok(Job { total, before, settings, loaded, prompter, sidecar, calibrator })
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Context, machine};
 use crate::{
@@ -17,8 +17,20 @@ pub use record::{finish, lock};
 
 /// Writes `RUN/run.json` for `command`, with the hash of every input (a directory: of every file in it) and of every
 /// model used. The config and prompt files are added by themselves. [`finish`] completes it when the command ends;
-/// until then the record keeps the run directory's `lock`.
+/// until then the record keeps the run directory's `lock`. A process that shares the run under `--shard` has a file of
+/// its own.
 pub fn write(context: &Context, command: &str, inputs: &[&Path], models: &[Used<'_>], lock: RunLock) -> Result<()> {
+    write_with_shards(context, command, (inputs, models), lock, Vec::new())
+}
+
+/// The same of a command that puts together what processes under `--shard` made, with what their records say.
+pub fn write_with_shards(
+    context: &Context,
+    command: &str,
+    (inputs, models): (&[&Path], &[Used<'_>]),
+    lock: RunLock,
+    shards: Vec<Value>,
+) -> Result<()> {
     let prompt = Some(context.config.resolve(&context.config.task.prompt)).filter(|path| path.is_file());
     let all = context.config_path.iter().chain(&prompt).map(PathBuf::as_path).chain(inputs.iter().copied());
     let begun = Begun {
@@ -31,8 +43,9 @@ pub fn write(context: &Context, command: &str, inputs: &[&Path], models: &[Used<
         inputs: all.collect(),
         models,
         config: json!(context.config),
+        shards,
     };
-    record::begin(&context.run_dir, begun, lock)
+    record::begin(&record::path(&context.run_dir, context.shard), begun, lock)
 }
 
 #[cfg(test)]

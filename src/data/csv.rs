@@ -10,7 +10,7 @@ use crate::{
     storage::reason,
 };
 
-use super::row::{Cell, Row, RowProblem};
+use super::row::{Cell, ReadRows, Row, RowProblem};
 
 /// A row as bytes, and what is wrong with it.
 struct RawRow {
@@ -177,29 +177,38 @@ impl<R: BufRead> Iterator for CsvRows<R> {
     type Item = Result<Row>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.done {
-            return None;
-        }
-        match self.file.next_row() {
-            Ok(Some(row)) => {
-                self.number += 1;
-                // The header is line 1.
-                let line = Some(row.line).filter(|line| *line != self.number + 1);
-                Some(Ok(Row { number: self.number, line, cells: self.cells(row) }))
-            }
-            Ok(None) => {
-                self.done = true;
-                None
-            }
-            Err(error) => {
-                self.done = true;
-                Some(Err(Error::data(format!("cannot be read after record {}: {}", self.number, reason(&error)))))
+        let row = self.raw().transpose()?;
+        Some(row.map(|row| {
+            // The header is line 1.
+            let line = Some(row.line).filter(|line| *line != self.number + 1);
+            Row { number: self.number, line, cells: self.cells(row) }
+        }))
+    }
+}
+
+impl<R: BufRead + Send> ReadRows for CsvRows<R> {
+    fn pass_over(&mut self, count: usize) -> Result<()> {
+        for _ in 0..count {
+            if self.raw()?.is_none() {
+                break;
             }
         }
+        Ok(())
     }
 }
 
 impl<R: BufRead> CsvRows<R> {
+    /// The next row's bytes, counted.
+    fn raw(&mut self) -> Result<Option<RawRow>> {
+        if self.done {
+            return Ok(None);
+        }
+        let read = self.file.next_row();
+        self.done = !matches!(read, Ok(Some(_)));
+        self.number += usize::from(!self.done);
+        read.map_err(|error| Error::data(format!("cannot be read after record {}: {}", self.number, reason(&error))))
+    }
+
     fn cells(&self, row: RawRow) -> Result<Vec<Cell>, RowProblem> {
         if let Some(problem) = row.problem {
             return Err(RowProblem::broken(problem));

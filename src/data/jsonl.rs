@@ -12,7 +12,7 @@ use crate::{
 
 use super::{
     ErrorKind,
-    row::{Cell, Row, RowProblem},
+    row::{Cell, ReadRows, Row, RowProblem},
 };
 
 /// Rows of a JSONL file.
@@ -30,6 +30,27 @@ impl<R: BufRead> JsonlRows<R> {
     pub fn new(input: R, columns: Vec<String>) -> Self {
         Self { input, columns, number: 0, blank: 0, done: false }
     }
+
+    /// Reads the next line that is a record; whether there is one.
+    fn read_line(&mut self, line: &mut Vec<u8>) -> Result<bool> {
+        while !self.done {
+            line.clear();
+            match self.input.read_until(b'\n', line) {
+                Ok(0) => self.done = true,
+                Ok(_) if line.iter().all(u8::is_ascii_whitespace) => self.blank += 1,
+                Ok(_) => {
+                    self.number += 1;
+                    return Ok(true);
+                }
+                Err(error) => {
+                    self.done = true;
+                    let number = self.number;
+                    return Err(Error::data(format!("cannot be read after record {number}: {}", reason(&error))));
+                }
+            }
+        }
+        Ok(false)
+    }
 }
 
 impl<R: BufRead> Iterator for JsonlRows<R> {
@@ -37,28 +58,26 @@ impl<R: BufRead> Iterator for JsonlRows<R> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut line = Vec::new();
-        while !self.done {
-            line.clear();
-            match self.input.read_until(b'\n', &mut line) {
-                Ok(0) => self.done = true,
-                Ok(_) if line.iter().all(u8::is_ascii_whitespace) => self.blank += 1,
-                Ok(_) => {
-                    self.number += 1;
-                    let line_number = (self.blank > 0).then_some(self.number + self.blank);
-                    let cells = cells_of_object(&line, &self.columns);
-                    return Some(Ok(Row { number: self.number, line: line_number, cells }));
-                }
-                Err(error) => {
-                    self.done = true;
-                    return Some(Err(Error::data(format!(
-                        "cannot be read after record {}: {}",
-                        self.number,
-                        reason(&error)
-                    ))));
-                }
+        match self.read_line(&mut line) {
+            Ok(true) => {
+                let line_number = (self.blank > 0).then_some(self.number + self.blank);
+                Some(Ok(Row { number: self.number, line: line_number, cells: cells_of_object(&line, &self.columns) }))
+            }
+            Ok(false) => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+impl<R: BufRead + Send> ReadRows for JsonlRows<R> {
+    fn pass_over(&mut self, count: usize) -> Result<()> {
+        let mut line = Vec::new();
+        for _ in 0..count {
+            if !self.read_line(&mut line)? {
+                break;
             }
         }
-        None
+        Ok(())
     }
 }
 

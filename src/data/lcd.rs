@@ -12,7 +12,7 @@ use crate::{
 
 use super::{
     jsonl::cells_of_object,
-    row::{Row, RowProblem},
+    row::{ReadRows, Row, RowProblem},
 };
 
 /// Rows of an LCD file.
@@ -21,6 +21,14 @@ pub(super) struct LcdRows<R> {
     columns: Vec<String>,
     number: usize,
     done: bool,
+}
+
+/// An element of `data`.
+enum Element {
+    /// Its bytes.
+    Whole(Vec<u8>),
+    /// The file ends inside it.
+    Torn,
 }
 
 impl<R: BufRead> LcdRows<R> {
@@ -126,13 +134,18 @@ impl<R: BufRead> LcdRows<R> {
         }
     }
 
-    /// The next element; `Ok(None)` behind the array's end.
-    fn element(&mut self) -> io::Result<Option<Row>> {
-        let broken = |number| Row {
-            number,
-            line: None,
-            cells: Err(RowProblem::broken("broken JSON: the file ends inside the `data` array")),
-        };
+    /// The bytes of the next element, counted; `Ok(None)` behind the array's end.
+    fn element(&mut self) -> Result<Option<Element>> {
+        self.scan().map_err(|error| {
+            self.done = true;
+            Error::data(format!("cannot be read after record {}: {}", self.number, reason(&error)))
+        })
+    }
+
+    fn scan(&mut self) -> io::Result<Option<Element>> {
+        if self.done {
+            return Ok(None);
+        }
         let mut first = self.token()?;
         if first == Some(b',') && self.number > 0 {
             first = self.token()?;
@@ -140,7 +153,7 @@ impl<R: BufRead> LcdRows<R> {
         self.number += 1;
         let Some(first) = first else {
             self.done = true;
-            return Ok(Some(broken(self.number)));
+            return Ok(Some(Element::Torn));
         };
         if first == b']' {
             self.done = true;
@@ -149,9 +162,9 @@ impl<R: BufRead> LcdRows<R> {
         let mut bytes = Vec::new();
         if !self.value(first, &mut bytes)? {
             self.done = true;
-            return Ok(Some(broken(self.number)));
+            return Ok(Some(Element::Torn));
         }
-        Ok(Some(Row { number: self.number, line: None, cells: cells_of_object(&bytes, &self.columns) }))
+        Ok(Some(Element::Whole(bytes)))
     }
 }
 
@@ -159,14 +172,25 @@ impl<R: BufRead> Iterator for LcdRows<R> {
     type Item = Result<Row>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.done {
-            return None;
+        let element = self.element().transpose()?;
+        Some(element.map(|element| Row {
+            number: self.number,
+            line: None,
+            cells: match element {
+                Element::Whole(bytes) => cells_of_object(&bytes, &self.columns),
+                Element::Torn => Err(RowProblem::broken("broken JSON: the file ends inside the `data` array")),
+            },
+        }))
+    }
+}
+
+impl<R: BufRead + Send> ReadRows for LcdRows<R> {
+    fn pass_over(&mut self, count: usize) -> Result<()> {
+        for _ in 0..count {
+            if self.element()?.is_none() {
+                break;
+            }
         }
-        self.element()
-            .map_err(|error| {
-                self.done = true;
-                Error::data(format!("cannot be read after record {}: {}", self.number, reason(&error)))
-            })
-            .transpose()
+        Ok(())
     }
 }

@@ -110,7 +110,14 @@ pub type RecordStream = Box<dyn Iterator<Item = Result<Result<Record, RecordErro
 /// Opens `path` (`-` is stdin) for a [`RecordStream`]. Labels are optional; `fields` are the text fields the prompt
 /// names.
 pub fn stream(data: &config::Data, path: &Path, fields: &[String]) -> Result<RecordStream> {
-    let (columns, rows) = open(data, path, fields, false)?;
+    stream_after(data, path, fields, 0)
+}
+
+/// The same behind the first `skipped` records, which are neither read nor checked: an id that occurs among them and
+/// again later is not found.
+pub fn stream_after(data: &config::Data, path: &Path, fields: &[String], skipped: usize) -> Result<RecordStream> {
+    let (columns, mut rows) = open(data, path, fields, false)?;
+    rows.pass_over(skipped).context(path.display())?;
     Ok(Box::new(Stream { path: path.to_owned(), columns, rows, ids: Ids::default(), ended: false }))
 }
 
@@ -158,7 +165,15 @@ impl Iterator for Stream {
 
 /// BLAKE3 of a file's bytes, in hex: the identity of an input.
 pub fn source_hash(path: &Path) -> Result<String> {
-    let hash =
-        |file: File| blake3::Hasher::new().update_reader(file).map(|hasher| hasher.finalize().to_hex().to_string());
-    File::open(path).and_then(hash).map_err(|e| unreadable(&e).context(path.display()))
+    source_hash_of([path])
+}
+
+/// The same of several files, one after another, as of the one file that `cat` makes of them.
+pub fn source_hash_of<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    for path in paths {
+        let add = |file: File| hasher.update_reader(file).map(drop);
+        File::open(path).and_then(add).map_err(|e| unreadable(&e).context(path.display()))?;
+    }
+    Ok(hasher.finalize().to_hex().to_string())
 }

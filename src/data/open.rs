@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, Cursor, Read},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Once,
 };
 
@@ -19,7 +19,7 @@ use super::{
     jsonl::JsonlRows,
     lcd::LcdRows,
     parquet::ParquetFile,
-    row::{Cell, Row, Rows},
+    row::{Cell, ReadRows, Row, Rows},
 };
 
 /// How LCD files begin, white space aside.
@@ -114,26 +114,49 @@ pub(super) fn open(
     .map_err(named)
 }
 
-/// Rows of an LCD file, and a warning where a record has its label under the name that other files have it under.
+/// Rows of an LCD file.
 fn lcd(path: &Path, input: Input, mut names: Vec<String>) -> Result<Rows> {
-    static TOLD: Once = Once::new();
-    let path = path.to_owned();
     let wanted = names.get(1).cloned().unwrap_or_default();
     // One cell more than `Columns::read` takes.
     names.push("label".into());
-    let rows = LcdRows::open(input, names)?;
-    Ok(Box::new(rows.inspect(move |row| {
-        let Ok(Row { cells: Ok(cells), .. }) = row else { return };
-        if cells.get(1) == Some(&Cell::Missing) && cells.last() != Some(&Cell::Missing) {
+    Ok(Box::new(Lcd { rows: LcdRows::open(input, names)?, path: path.to_owned(), wanted }))
+}
+
+/// Rows of an LCD file, and a warning where a record has its label under the name that other files have it under.
+struct Lcd {
+    rows: LcdRows<Input>,
+    path: PathBuf,
+    /// The column of the label.
+    wanted: String,
+}
+
+impl Iterator for Lcd {
+    type Item = Result<Row>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        static TOLD: Once = Once::new();
+        let row = self.rows.next();
+        if let Some(Ok(Row { cells: Ok(cells), .. })) = &row
+            && cells.get(1) == Some(&Cell::Missing)
+            && cells.last() != Some(&Cell::Missing)
+        {
             TOLD.call_once(|| {
                 tracing::warn!(
-                    "{}: an LCD file's labels are read from {wanted}, which its records lack; they have a `label`: \
+                    "{}: an LCD file's labels are read from {}, which its records lack; they have a `label`: \
                      --set data.fields.label=label reads it",
-                    path.display()
+                    self.path.display(),
+                    self.wanted
                 );
             });
         }
-    })))
+        row
+    }
+}
+
+impl ReadRows for Lcd {
+    fn pass_over(&mut self, count: usize) -> Result<()> {
+        self.rows.pass_over(count)
+    }
 }
 
 fn csv(data: &config::Data, input: Input, fields: &[String], label_required: bool) -> Result<(Columns, Rows)> {

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 
 use super::{
     annotation::{self, Meaning},
-    row::{Cell, Row},
+    row::{Cell, ReadRows, Row},
 };
 
 /// Rows decoded at once.
@@ -109,6 +109,53 @@ struct OpenColumn {
 impl ParquetRows {
     /// Decodes the next batch; `false` at the end of the file.
     fn fill(&mut self) -> parquet::errors::Result<bool> {
+        if !self.open_group()? {
+            return Ok(false);
+        }
+        let rows = self.left.min(BATCH);
+        let mut batch: Vec<Vec<Cell>> = (0..rows).map(|_| Vec::with_capacity(self.open.len())).collect();
+        for column in &mut self.open {
+            let cells = match column {
+                Some(column) => column.cells(rows)?,
+                None => vec![Cell::Missing; rows],
+            };
+            batch.iter_mut().zip(cells).for_each(|(row, cell)| row.push(cell));
+        }
+        self.left -= rows;
+        self.ready.extend(batch);
+        Ok(true)
+    }
+
+    /// Passes over rows that are not decoded yet: whole groups by what the footer says of them, the rest by the
+    /// decoder's own way.
+    fn pass(&mut self, mut count: usize) -> parquet::errors::Result<()> {
+        while count > 0 {
+            while self.left == 0 && self.group < self.reader.num_row_groups() {
+                let rows = usize::try_from(self.reader.metadata().row_group(self.group).num_rows());
+                let rows = rows.map_err(|_| damage())?;
+                if rows > count {
+                    break;
+                }
+                self.group += 1;
+                self.number += rows;
+                count -= rows;
+            }
+            if count == 0 || !self.open_group()? {
+                break;
+            }
+            let rows = self.left.min(count);
+            for column in self.open.iter_mut().flatten() {
+                column.pass(rows)?;
+            }
+            self.left -= rows;
+            self.number += rows;
+            count -= rows;
+        }
+        Ok(())
+    }
+
+    /// Opens the next group that has rows, where the open one has none left; `false` at the end of the file.
+    fn open_group(&mut self) -> parquet::errors::Result<bool> {
         while self.left == 0 {
             if self.group == self.reader.num_row_groups() {
                 return Ok(false);
@@ -140,17 +187,6 @@ impl ParquetRows {
             };
             self.open = self.leaves.iter().map(open).collect::<parquet::errors::Result<_>>()?;
         }
-        let rows = self.left.min(BATCH);
-        let mut batch: Vec<Vec<Cell>> = (0..rows).map(|_| Vec::with_capacity(self.open.len())).collect();
-        for column in &mut self.open {
-            let cells = match column {
-                Some(column) => column.cells(rows)?,
-                None => vec![Cell::Missing; rows],
-            };
-            batch.iter_mut().zip(cells).for_each(|(row, cell)| row.push(cell));
-        }
-        self.left -= rows;
-        self.ready.extend(batch);
         Ok(true)
     }
 }
@@ -174,7 +210,37 @@ impl Iterator for ParquetRows {
     }
 }
 
+impl ReadRows for ParquetRows {
+    fn pass_over(&mut self, count: usize) -> Result<()> {
+        let decoded = count.min(self.ready.len());
+        self.ready.drain(..decoded);
+        self.number += decoded;
+        if self.done {
+            return Ok(());
+        }
+        guarded(AssertUnwindSafe(|| self.pass(count - decoded))).map_err(|()| {
+            self.done = true;
+            damaged(&format!("cannot be read after record {}", self.number))
+        })
+    }
+}
+
 impl OpenColumn {
+    /// Passes over the next rows.
+    fn pass(&mut self, rows: usize) -> parquet::errors::Result<()> {
+        let passed = match &mut self.reader {
+            ColumnReader::Int32ColumnReader(reader) => reader.skip_records(rows),
+            ColumnReader::Int64ColumnReader(reader) => reader.skip_records(rows),
+            ColumnReader::ByteArrayColumnReader(reader) => reader.skip_records(rows),
+            ColumnReader::BoolColumnReader(reader) => reader.skip_records(rows),
+            ColumnReader::Int96ColumnReader(reader) => reader.skip_records(rows),
+            ColumnReader::FloatColumnReader(reader) => reader.skip_records(rows),
+            ColumnReader::DoubleColumnReader(reader) => reader.skip_records(rows),
+            ColumnReader::FixedLenByteArrayColumnReader(reader) => reader.skip_records(rows),
+        }?;
+        if passed == rows { Ok(()) } else { Err(damage()) }
+    }
+
     fn cells(&mut self, rows: usize) -> parquet::errors::Result<Vec<Cell>> {
         let meaning = self.meaning;
         match &mut self.reader {

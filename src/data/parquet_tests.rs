@@ -47,6 +47,22 @@ fn written(rows: usize, text: impl Fn(usize) -> Option<Vec<u8>>, label: impl Fn(
 }
 
 #[test]
+fn parquet_passes_over_rows_without_decoding_them() {
+    let text = |i: usize| (i % 3 != 1).then(|| format!("note {i}").into_bytes());
+    let file = file("x.parquet", written(333, text, |i| Some((i % 2) as i64)));
+    for skipped in [0, 1, 63, 64, 65, 99, 100, 101, 199, 200, 250, 299, 300, 332, 333, 400] {
+        let rest: Vec<_> = stream_after(&Data::default(), &file.path, &["text".into()], skipped).unwrap().collect();
+        assert_eq!(rest.len(), 333usize.saturating_sub(skipped), "{skipped}");
+        for (i, record) in (skipped..).zip(rest) {
+            match record.unwrap() {
+                Ok(record) => assert_eq!((record.number, record.id), (i + 1, format!("r{i}")), "{skipped}"),
+                Err(error) => assert_eq!((error.record, i % 3), (i + 1, 1), "{skipped}"),
+            }
+        }
+    }
+}
+
+#[test]
 fn parquet_reads_across_row_groups_and_batches() {
     let bytes = written(333, |i| Some(format!("note {i}").into_bytes()), |i| Some((i % 2) as i64));
     for name in ["x.parquet", "named-otherwise"] {

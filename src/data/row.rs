@@ -46,4 +46,10 @@ pub(super) struct Row {
 }
 
 /// Rows in file order; an error (the file cannot be read on) is the last item.
-pub(super) type Rows = Box<dyn Iterator<Item = Result<Row>> + Send>;
+pub(super) type Rows = Box<dyn ReadRows>;
+
+/// What every reader is.
+pub(super) trait ReadRows: Iterator<Item = Result<Row>> + Send {
+    /// Passes over the next `count` rows, or those that are left, without reading their cells.
+    fn pass_over(&mut self, count: usize) -> Result<()>;
+}

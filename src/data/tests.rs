@@ -37,13 +37,18 @@ fn load_bytes(name: &str, bytes: impl AsRef<[u8]>) -> Result<Vec<Record>, String
     })
 }
 
-/// (id, kind) of each record error and the ids of the good records, as `predict` sees them.
+/// (id, kind) of each record error and the ids of the good records, as `predict` sees them, whole or after any of them.
 fn streamed(name: &str, bytes: impl AsRef<[u8]>) -> Vec<Result<String, (Option<String>, &'static str)>> {
     let file = file(name, bytes);
-    stream(&Data::default(), &file.path, &[])
-        .unwrap()
-        .map(|item| item.unwrap().map(|record| record.id).map_err(|e| (e.id, e.kind.as_str())))
-        .collect()
+    let after = |skipped: usize| -> Vec<_> {
+        let stream = stream_after(&Data::default(), &file.path, &[], skipped).unwrap().map(Result::unwrap);
+        stream.map(|item| item.map(|r| (r.id, r.number)).map_err(|e| (e.id, e.kind.as_str(), e.record))).collect()
+    };
+    let whole = after(0);
+    for skipped in 0..whole.len() + 2 {
+        assert_eq!(after(skipped), whole[skipped.min(whole.len())..], "{name} after {skipped}");
+    }
+    whole.into_iter().map(|item| item.map(|(id, _)| id).map_err(|(id, kind, _)| (id, kind))).collect()
 }
 
 fn ok(id: &str) -> Result<String, (Option<String>, &'static str)> {

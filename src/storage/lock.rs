@@ -9,17 +9,45 @@ use std::{
 use super::{atomic, guard};
 use crate::error::{Error, Result};
 
+/// What a lock file says while several processes hold it.
+const SEVERAL: &str = "processes that each work on a part of it";
+
 /// Held while a command writes into a run directory; the operating system releases it however the process ends.
 #[derive(Debug)]
 pub struct RunLock {
     file: File,
     path: PathBuf,
     dir: PathBuf,
+    shared: bool,
+}
+
+/// How a lock is taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// By this process alone.
+    Alone,
+    /// By this process alone, once the others are done.
+    AloneInTurn,
+    /// By any number of processes, and by none alone.
+    Shared,
 }
 
 impl RunLock {
     /// Creates the directory if need be and takes its lock, or fails (exit 2) naming who holds it.
     pub fn acquire(dir: &Path) -> Result<Self> {
+        let lock = Self::take(dir, Mode::Alone)?;
+        atomic::sweep(dir)?;
+        Ok(lock)
+    }
+
+    /// The same, but with other processes that share it too: each writes files of its own. None holds it alone
+    /// meanwhile.
+    pub fn share(dir: &Path) -> Result<Self> {
+        // What is here may be another machine's, which knows whether its process is alive: nothing is swept.
+        Self::take(dir, Mode::Shared)
+    }
+
+    fn take(dir: &Path, mode: Mode) -> Result<Self> {
         if dir.metadata().is_ok_and(|meta| !meta.is_dir()) {
             return Err(
                 Error::usage(format!("run directory {} is a file", dir.display())).hint("name another with --run")
@@ -27,11 +55,10 @@ impl RunLock {
         }
         super::create_dir_all(dir)?;
         let path = dir.join(".lock");
-        let file = take(&path, &format!("run directory {}", dir.display()), "--run")?;
-        atomic::sweep(dir)?;
+        let file = take(&path, &format!("run directory {}", dir.display()), "--run", mode)?;
         // From now on whoever writes into it finds out when it is gone.
         guard::hold(dir);
-        Ok(Self { file, path, dir: dir.to_owned() })
+        Ok(Self { file, path, dir: dir.to_owned(), shared: mode == Mode::Shared })
     }
 
     /// The lock file.
@@ -44,7 +71,9 @@ impl Drop for RunLock {
     fn drop(&mut self) {
         guard::release(&self.dir);
         // The file stays, as part of the directory; only the name in it goes.
-        let _ = self.file.set_len(0);
+        if !self.shared {
+            let _ = self.file.set_len(0);
+        }
         let _ = self.file.unlock();
     }
 }
@@ -59,10 +88,24 @@ pub struct OutputLock {
 impl OutputLock {
     /// Takes the lock of `output`, or fails (exit 2) naming who holds it.
     pub fn acquire(output: &Path) -> Result<Self> {
+        Self::take(output, "--output", Mode::Alone)
+    }
+
+    /// The same of a file that `--shard` chooses.
+    pub fn of_part(output: &Path) -> Result<Self> {
+        Self::take(output, "--shard", Mode::Alone)
+    }
+
+    /// Takes the lock of `output` once whoever holds it is done, which must be a matter of moments.
+    pub fn wait(output: &Path) -> Result<Self> {
+        Self::take(output, "--output", Mode::AloneInTurn)
+    }
+
+    fn take(output: &Path, flag: &str, mode: Mode) -> Result<Self> {
         // Two names of one file have one lock.
         let real = output.canonicalize().unwrap_or_else(|_| output.to_owned());
         let path = atomic::parent(&real).join(atomic::dotted(&real, ".lock")?);
-        let file = take(&path, &output.display().to_string(), "--output")?;
+        let file = take(&path, &output.display().to_string(), flag, mode)?;
         Ok(Self { file, path })
     }
 }
@@ -75,12 +118,17 @@ impl Drop for OutputLock {
 }
 
 /// Opens and locks the lock file `path` of `what` and writes our name into it.
-fn take(path: &Path, what: &str, flag: &str) -> Result<File> {
+fn take(path: &Path, what: &str, flag: &str, mode: Mode) -> Result<File> {
     let failed = |e: &std::io::Error| super::error("cannot lock", path, e);
     loop {
         let opened = super::options().read(true).write(true).create(true).truncate(false).open(path);
         let mut file = opened.map_err(|e| failed(&e))?;
-        match file.try_lock() {
+        let locked = match mode {
+            Mode::Alone => file.try_lock(),
+            Mode::AloneInTurn => file.lock().map_err(TryLockError::Error),
+            Mode::Shared => file.try_lock_shared(),
+        };
+        match locked {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(held(what, flag, &mut file)),
             Err(TryLockError::Error(e)) => return Err(failed(&e)),
@@ -91,10 +139,14 @@ fn take(path: &Path, what: &str, flag: &str) -> Result<File> {
             continue;
         }
         refuse_foreign(path, what, &mut file)?;
-        let holder = format!("process {} on {}\n", std::process::id(), host());
-        file.set_len(0)
-            .and_then(|()| file.rewind())
+        let holder = match mode {
+            Mode::Shared => format!("{SEVERAL}\n"),
+            _ => format!("process {} on {}\n", std::process::id(), host()),
+        };
+        // Another that shares it may read or write the same words: they are never absent in between.
+        file.rewind()
             .and_then(|()| file.write_all(holder.as_bytes()))
+            .and_then(|()| file.set_len(holder.len() as u64))
             .map_err(|e| failed(&e))?;
         return Ok(file);
     }
@@ -106,7 +158,7 @@ fn refuse_foreign(path: &Path, what: &str, file: &mut File) -> Result<()> {
     guard::check_output(path)?;
     let mut start = Vec::new();
     file.take(8).read_to_end(&mut start).map_err(|e| super::error("cannot read", path, &e))?;
-    if start.is_empty() || start == b"process " {
+    if start.is_empty() || start == b"process " || SEVERAL.as_bytes().starts_with(&start) {
         Ok(())
     } else {
         Err(Error::usage(format!(
@@ -126,8 +178,11 @@ fn held(what: &str, flag: &str, file: &mut File) -> Error {
     let mut holder = String::new();
     let _ = file.take(200).read_to_string(&mut holder);
     let holder = if holder.trim().is_empty() { "another process" } else { holder.trim() };
-    Error::usage(format!("{what} is locked by {holder}")).hint(format!(
-        "wait until it ends, or choose another {} with {flag}",
-        if flag == "--run" { "directory" } else { "file" }
-    ))
+    let other = match flag {
+        "--run" => "directory",
+        "--shard" => "part",
+        _ => "file",
+    };
+    Error::usage(format!("{what} is locked by {holder}"))
+        .hint(format!("wait until it ends, or choose another {other} with {flag}"))
 }

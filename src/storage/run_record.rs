@@ -4,6 +4,10 @@
 //!
 //! Who writes it holds the directory's lock until the record is complete. So a record that says `running` where the
 //! lock is free is of a process that ended without a word (`kill -9`, no memory, the machine's end).
+//!
+//! Processes that work on parts of a run at once (`construct --shard`) each have a record of their own; the command
+//! that puts the parts together lists them in `run.json` under `shards`. The one thing they must agree on beforehand,
+//! the date of their prompts, is the first one's ([`settle_date`]).
 
 use std::{
     path::{Path, PathBuf},
@@ -11,19 +15,26 @@ use std::{
     time::SystemTime,
 };
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::{RunLock, foreign, hash_file, protect, write_json};
-use crate::error::{Kind, Result};
+use super::{OutputLock, RunLock, foreign, hash_file, protect, write_json};
+use crate::{
+    error::{Kind, Result},
+    shard::Shard,
+};
 
 /// Its name in the run directory.
 const FILE: &str = "run.json";
+/// The date that processes of one run agreed on before there was a `run.json`.
+const DATE_FILE: &str = "prompt_date.json";
 /// Commands remembered under `earlier`.
 const EARLIER: usize = 50;
 /// The outcome of a command that has not ended.
 const RUNNING: &str = "running";
+/// That of one whose process ended without a word.
+const INTERRUPTED: &str = "interrupted";
 
-/// The run directory whose record this process is to complete, and its lock.
+/// The record that this process is to complete, and the lock of its run directory.
 static OPEN: Mutex<Option<(PathBuf, RunLock)>> = Mutex::new(None);
 
 /// A model or checkpoint that a command used, by its role (`model.base`) and the hash that the command knows it by.
@@ -50,6 +61,17 @@ pub struct Begun<'a> {
     pub models: &'a [Used<'a>],
     /// The resolved config.
     pub config: Value,
+    /// Records of the processes whose parts this command puts together.
+    pub shards: Vec<Value>,
+}
+
+/// A record's place: a run directory's, or that of one of the processes that share the run.
+#[must_use]
+pub fn path(run: &Path, shard: Option<Shard>) -> PathBuf {
+    match shard {
+        None => run.join(FILE),
+        Some(shard) => run.join("construct").join(format!("{}.{FILE}", shard.file_name())),
+    }
 }
 
 /// Takes the lock of a run directory. Where a process ended without a word, its record says so from now on.
@@ -57,7 +79,7 @@ pub fn lock(run: &Path) -> Result<RunLock> {
     let lock = RunLock::acquire(run)?;
     match read(run).filter(is_ours) {
         Some(mut record) if record["outcome"] == RUNNING => {
-            record["outcome"] = "interrupted".into();
+            record["outcome"] = INTERRUPTED.into();
             write_json(&run.join(FILE), &record)?;
         }
         _ => {}
@@ -65,14 +87,13 @@ pub fn lock(run: &Path) -> Result<RunLock> {
     Ok(lock)
 }
 
-/// Writes `RUN/run.json`; [`finish`] completes it when the command ends, and gives the lock back.
+/// Writes the record at `path`; [`finish`] completes it when the command ends, and gives the lock back.
 ///
 /// # Errors
 /// A file of that name that no clsgen wrote; a file that cannot be written.
-pub fn begin(run: &Path, begun: Begun<'_>, lock: RunLock) -> Result<()> {
-    let path = run.join(FILE);
-    if path.symlink_metadata().is_ok() && !read(run).is_some_and(|record| is_ours(&record)) {
-        return Err(foreign(&path, "and no clsgen wrote it"));
+pub fn begin(path: &Path, begun: Begun<'_>, lock: RunLock) -> Result<()> {
+    if path.symlink_metadata().is_ok() && !read_at(path).is_some_and(|record| is_ours(&record)) {
+        return Err(foreign(path, "and no clsgen wrote it"));
     }
     let mut files: Vec<Value> = Vec::new();
     for input in begun.inputs {
@@ -80,7 +101,7 @@ pub fn begin(run: &Path, begun: Begun<'_>, lock: RunLock) -> Result<()> {
         describe(input, 0, &mut files);
     }
     files.extend(begun.models.iter().map(|(role, path, hash)| json!({ "path": path, "role": role, "blake3": hash })));
-    let record = json!({
+    let mut record = json!({
         "schema": 1,
         "command": begun.command,
         "command_line": std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect::<Vec<_>>(),
@@ -95,15 +116,18 @@ pub fn begin(run: &Path, begun: Begun<'_>, lock: RunLock) -> Result<()> {
         "prompt_date": begun.prompt_date,
         "inputs": files,
         "config": begun.config,
-        "earlier": earlier(run),
+        "earlier": earlier(path),
     });
+    if !begun.shards.is_empty() {
+        record["shards"] = begun.shards.into();
+    }
     let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-    write_json(&path, &record)?;
-    *open = Some((run.to_owned(), lock));
+    write_json(path, &record)?;
+    *open = Some((path.to_owned(), lock));
     Ok(())
 }
 
-/// Notes in this process's `run.json`, where it has begun one, when and how its command ended.
+/// Notes in this process's record, where it has begun one, when and how its command ended.
 pub fn finish<T>(result: &Result<T>) -> Result<()> {
     match result {
         Ok(_) => complete(0, "ok"),
@@ -118,18 +142,52 @@ pub fn finish<T>(result: &Result<T>) -> Result<()> {
 pub fn complete(exit_code: u8, outcome: &str) -> Result<()> {
     // Held until it is written: whoever ends the process beside us waits for that.
     let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some((run, _lock)) = open.take() else { return Ok(()) };
+    let Some((path, _lock)) = open.take() else { return Ok(()) };
     // Somebody may have removed the directory.
-    let Some(mut record) = read(&run).filter(|record| record["process"] == std::process::id()) else { return Ok(()) };
+    let ours = |record: &Value| record["process"] == std::process::id();
+    let Some(mut record) = read_at(&path).filter(ours) else { return Ok(()) };
     record["ended"] = timestamp(SystemTime::now()).into();
     record["exit_code"] = exit_code.into();
     record["outcome"] = outcome.into();
-    write_json(&run.join(FILE), &record)
+    write_json(&path, &record)
 }
 
 /// The record of a run directory; `None` without one.
 pub fn read(run: &Path) -> Option<Value> {
-    serde_json::from_slice(&std::fs::read(run.join(FILE)).ok()?).ok()
+    read_at(&path(run, None))
+}
+
+fn read_at(path: &Path) -> Option<Value> {
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
+/// What the record of a process that shares the run says of it alone: its part, when and where it ran, how it ended.
+pub fn of_shard(run: &Path, shard: Shard) -> Option<Value> {
+    let Value::Object(record) = read_at(&path(run, Some(shard)))? else { return None };
+    let own = ["command_line", "started", "ended", "outcome", "exit_code", "versions", "hardware"];
+    let own = own.into_iter().filter_map(|key| Some((key.to_owned(), record.get(key)?.clone())));
+    Some(std::iter::once(("shard".to_owned(), json!(shard.to_string()))).chain(own).collect::<Map<_, _>>().into())
+}
+
+/// The date that a run's prompts hold: that of its `run.json`, else the one that its processes agreed on.
+pub fn date(run: &Path) -> Option<String> {
+    let of = |record: Value| record["prompt_date"].as_str().map(str::to_owned);
+    read(run).and_then(of).or_else(|| read_at(&date_file(run)).and_then(of))
+}
+
+/// The same for processes that begin a run at the same moment: where there is none yet, it is `ours` of whoever comes
+/// first, for all of them.
+pub fn settle_date(run: &Path, ours: &str) -> Result<String> {
+    let path = date_file(run);
+    let _lock = OutputLock::wait(&path)?;
+    match date(run) {
+        Some(date) => Ok(date),
+        None => write_json(&path, &json!({ "schema": 1, "prompt_date": ours })).map(|()| ours.to_owned()),
+    }
+}
+
+fn date_file(run: &Path) -> PathBuf {
+    run.join("construct").join(DATE_FILE)
 }
 
 /// Whether a clsgen wrote it.
@@ -138,12 +196,15 @@ fn is_ours(record: &Value) -> bool {
 }
 
 /// The record now in the file, then those it remembers.
-fn earlier(run: &Path) -> Vec<Value> {
-    let Some(Value::Object(mut last)) = read(run) else { return Vec::new() };
+fn earlier(path: &Path) -> Vec<Value> {
+    let Some(Value::Object(mut last)) = read_at(path).filter(is_ours) else { return Vec::new() };
     let older = match last.remove("earlier") {
         Some(Value::Array(older)) => older,
         _ => Vec::new(),
     };
+    if last["outcome"] == RUNNING {
+        last["outcome"] = INTERRUPTED.into();
+    }
     std::iter::once(Value::Object(last)).chain(older).take(EARLIER).collect()
 }
 

@@ -1,5 +1,5 @@
 //! The finished splits of a run: `stats.json`, which names them, and `dropped.jsonl`, which lists the records that none
-//! of them kept.
+//! of them kept. A part of a split has two such files of its own.
 //!
 //! Both hold every split together, and a command that finishes further ones leaves the entries and lines of the others
 //! as they are. `stats.json` is written last: a split that it does not name is not finished, whatever else lies in the
@@ -25,12 +25,11 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// What earlier commands finished in `dir`; a `stats.json` that does not tell is refused (exit 3).
-    pub fn read(dir: &Path) -> Result<Self> {
-        let stats_path = dir.join("stats.json");
-        let stats = match std::fs::read(&stats_path) {
+    /// What earlier commands finished; a `stats.json` that does not tell is refused (exit 3).
+    pub fn read(stats_path: &Path, dropped_path: &Path) -> Result<Self> {
+        let stats = match std::fs::read(stats_path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => json!({ "schema": 1, "splits": {} }),
-            Err(e) => return Err(storage::error("cannot read", &stats_path, &e)),
+            Err(e) => return Err(storage::error("cannot read", stats_path, &e)),
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .ok()
                 .filter(|stats: &Value| stats["splits"].is_object())
@@ -39,30 +38,56 @@ impl Finished {
                         .hint("put it back as construct wrote it, or choose another directory with --run")
                 })?,
         };
-        Ok(Self { stats_path, dropped_path: dir.join("dropped.jsonl"), stats })
+        Ok(Self { stats_path: stats_path.to_owned(), dropped_path: dropped_path.to_owned(), stats })
+    }
+
+    /// The entry of a finished split.
+    pub fn entry(&self, split: &str) -> Option<&Value> {
+        self.stats["splits"].get(split)
     }
 
     /// Whether `split` is finished, under whatever settings.
     pub fn names(&self, split: &str) -> bool {
-        self.stats["splits"].get(split).is_some()
+        self.entry(split).is_some()
     }
 
     /// Whether `split` is finished; under other settings it is refused (exit 2), naming them.
     pub fn holds(&self, split: &str, settings: &Fingerprint) -> Result<bool> {
-        let Some(entry) = self.stats["splits"].get(split) else { return Ok(false) };
-        let held: Fingerprint = serde_json::from_value(entry["settings"].clone()).unwrap_or_default();
+        let Some(held) = self.settings(split) else { return Ok(false) };
         refuse_other(&self.stats_path, &held, settings).map(|()| true)
+    }
+
+    /// The settings of a finished split.
+    pub fn settings(&self, split: &str) -> Option<Fingerprint> {
+        let entry = self.entry(split)?;
+        Some(serde_json::from_value(entry["settings"].clone()).unwrap_or_default())
+    }
+
+    /// The lines of the list of dropped records, which holds finished splits alone.
+    pub fn dropped_lines(&self) -> Result<Vec<Value>> {
+        let line = |line: &[u8]| {
+            serde_json::from_slice(line).map_err(|_| {
+                Error::data(format!("{}: holds a line that construct did not write", self.dropped_path.display()))
+                    .hint("remove this part's files and make it again")
+            })
+        };
+        self.dropped()?.split_inclusive(|&byte| byte == b'\n').map(line).collect()
+    }
+
+    /// Refuses (exit 2) to replace a list of dropped records that nobody of ours can have written: no `stats.json` is
+    /// beside it, and it is not what was being written when a command was killed.
+    pub fn refuse_foreign_list(&self, dropped: &[Value]) -> Result<()> {
+        let alone = self.dropped_path.symlink_metadata().is_ok() && !self.stats_path.is_file();
+        if alone && std::fs::read(&self.dropped_path).ok() != Some(lines(dropped)?) {
+            return Err(storage::foreign(&self.dropped_path, "and construct did not make it"));
+        }
+        Ok(())
     }
 
     /// Adds splits, each with its entry of `stats.json`, and their lines of `dropped.jsonl`.
     pub fn add(&mut self, splits: Map<String, Value>, dropped: &[Value]) -> Result<()> {
-        let mut lines = self.dropped()?;
-        for line in dropped {
-            serde_json::to_writer(&mut lines, line)
-                .map_err(|e| Error::run(format!("cannot write the dropped list: {e}")))?;
-            lines.push(b'\n');
-        }
-        storage::write_file_atomic(&self.dropped_path, &lines)?;
+        let list = [self.dropped()?, lines(dropped)?].concat();
+        storage::write_file_atomic(&self.dropped_path, &list)?;
         for (name, entry) in splits {
             self.stats["splits"][name] = entry;
         }
@@ -90,9 +115,24 @@ impl Finished {
     }
 }
 
+/// Entries of the list of dropped records as it holds them.
+fn lines(dropped: &[Value]) -> Result<Vec<u8>> {
+    let mut lines = Vec::new();
+    for line in dropped {
+        serde_json::to_writer(&mut lines, line)
+            .map_err(|e| Error::run(format!("cannot write the dropped list: {e}")))?;
+        lines.push(b'\n');
+    }
+    Ok(lines)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(dir: &Path) -> Result<Finished> {
+        Finished::read(&dir.join("stats.json"), &dir.join("dropped.jsonl"))
+    }
 
     fn settings(seed: u64, trials: u64) -> Fingerprint {
         Fingerprint::of_contents(&[("train.seed", json!(seed)), ("construct.trials", json!(trials))])
@@ -105,18 +145,18 @@ mod tests {
     #[test]
     fn a_further_split_leaves_the_others_as_they_are() {
         let dir = tempfile::tempdir().unwrap();
-        let mut finished = Finished::read(dir.path()).unwrap();
+        let mut finished = read(dir.path()).unwrap();
         finished.add(splits("train", 1), &[json!({ "split": "train", "id": "a" })]).unwrap();
         // A kill before stats.json left lines of dev.
         let path = dir.path().join("dropped.jsonl");
         let train = std::fs::read(&path).unwrap();
         std::fs::write(&path, [&train[..], b"{\"split\":\"dev\",\"id\":\"old\"}\n"].concat()).unwrap();
-        let mut finished = Finished::read(dir.path()).unwrap();
+        let mut finished = read(dir.path()).unwrap();
         finished.add(splits("dev", 1), &[json!({ "split": "dev", "id": "new" })]).unwrap();
         let lines = std::fs::read_to_string(&path).unwrap();
         assert_eq!(lines, format!("{}{{\"split\":\"dev\",\"id\":\"new\"}}\n", std::str::from_utf8(&train).unwrap()));
 
-        let finished = Finished::read(dir.path()).unwrap();
+        let finished = read(dir.path()).unwrap();
         assert!(finished.holds("train", &settings(1, 3)).unwrap() && finished.holds("dev", &settings(1, 3)).unwrap());
         assert!(!finished.holds("test", &settings(2, 4)).unwrap());
         let error = finished.holds("train", &settings(1, 4)).unwrap_err();
@@ -128,6 +168,6 @@ mod tests {
     fn a_stats_file_that_does_not_tell_is_not_replaced() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("stats.json"), "{\"schema\": 1").unwrap();
-        assert_eq!(Finished::read(dir.path()).err().unwrap().exit_code(), 3);
+        assert_eq!(read(dir.path()).err().unwrap().exit_code(), 3);
     }
 }

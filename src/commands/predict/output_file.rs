@@ -181,7 +181,7 @@ impl Output {
         let mut written = None;
         if overwrite {
             storage::remove_file(path)?;
-        } else if holds_lines(path) {
+        } else if holds_lines(path) || (path.exists() && sidecar.is_of_another_part(&beside)) {
             written = check_same(path, &beside, sidecar)?;
         }
         let sidecar = Sidecar { written, ..sidecar.clone() };
@@ -263,6 +263,13 @@ impl Sidecar {
     /// The sidecar of an output that holds no line yet.
     pub(super) fn new(fingerprint: Fingerprint) -> Self {
         Self { schema: 2, fingerprint, written: None }
+    }
+
+    /// Whether the sidecar that is there is another part's of some input: a part may be empty, and its file is whole
+    /// all the same.
+    fn is_of_another_part(&self, beside: &Path) -> bool {
+        let part = |sidecar: &Self| sidecar.fingerprint.get("shard").clone();
+        read_sidecar(beside).is_some_and(|theirs| part(&theirs) != part(self))
     }
 
     fn save(&self, beside: &Path) -> Result<()> {

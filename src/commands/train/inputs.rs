@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    commands::Context,
+    commands::{Context, construct},
     config::Config,
     data::{self, Needs, Record},
     error::{Error, Result},
@@ -102,7 +102,7 @@ fn required(config: &Config) -> Result<()> {
 fn constructed(run: &Path, split: &str, source: (&Path, &str), config: &Config) -> Result<Option<(PathBuf, String)>> {
     let path = run.join("construct").join(format!("{split}.jsonl"));
     if !path.is_file() {
-        return Ok(None);
+        return construct::refuse_parts(run, split).map(|()| None);
     }
     let stats = run.join("construct").join("stats.json");
     let recorded = std::fs::read(&stats).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());

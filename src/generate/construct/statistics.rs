@@ -59,6 +59,10 @@ impl ByClass {
         &self.0
     }
 
+    fn add_all(&mut self, other: &Self) {
+        self.0.iter_mut().zip(&other.0).for_each(|(count, more)| *count += more);
+    }
+
     /// All classes.
     pub fn total(&self) -> usize {
         self.0.iter().sum()
@@ -118,6 +122,22 @@ impl Statistics {
         self.generated_tokens += explained.generated_tokens;
         self.truncated_records += usize::from(explained.truncated_tokens > 0);
         self.truncated_tokens += explained.truncated_tokens;
+    }
+
+    /// Counts the records of another part too.
+    pub fn add_all(&mut self, other: &Self) {
+        self.original.add_all(&other.original);
+        self.generated.add_all(&other.generated);
+        self.failed.add_all(&other.failed);
+        for (trial, count) in &other.kept_at_trial {
+            *self.kept_at_trial.entry(*trial).or_default() += count;
+        }
+        for (failure, count) in &other.failures {
+            *self.failures.entry(*failure).or_default() += count;
+        }
+        self.generated_tokens += other.generated_tokens;
+        self.truncated_records += other.truncated_records;
+        self.truncated_tokens += other.truncated_tokens;
     }
 
     /// A sentence on the documents that did not fit; `None` where all did.

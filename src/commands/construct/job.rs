@@ -1,0 +1,327 @@
+//! All that is known before the teacher's weights are read, and what is done with them.
+
+use std::{path::Path, sync::Arc};
+
+use serde_json::{Map, json};
+
+use super::{finished::Finished, place::Place, split::Split, trials::trials};
+use crate::{
+    commands::{Context, dry_run::Plan, run_record},
+    config::OnFail,
+    data::Record,
+    device,
+    error::{Context as _, Error, Result},
+    fingerprint::Fingerprint,
+    generate::{
+        Budget, Engine, Sampling,
+        construct::{Method, Progress, Rules, output::write_split},
+        memory::Longest,
+        scoring,
+    },
+    model::{Model, ModelSource, source},
+    prompt::{PromptTemplate, Prompter, TextTokenizer},
+    shard::Shard,
+    storage::{self, RunLock},
+};
+
+/// Appended to the question of a record whose K trials failed, under `on_fail = "rationalize"` (Zelikman et al. 2022,
+/// STaR).
+const RATIONALIZE: &str =
+    "\n\nThe true classification is known: {label}. Explain which findings in the document point to it, then state it.";
+
+/// What a job is prepared for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To ask the teacher, which this machine must hold.
+    Ask,
+    /// To put together what others asked it.
+    Merge,
+}
+
+/// All that is known before the teacher's weights are read.
+pub(super) struct Job {
+    pub dir: std::path::PathBuf,
+    pub splits: Vec<Split>,
+    pub teacher: ModelSource,
+    pub teacher_hash: String,
+    /// Whether its prompts hold the date of the run.
+    pub dated: bool,
+    /// The part of each split that is this process's.
+    shard: Option<Shard>,
+    /// The teacher's prompts: the task's, without its prefix.
+    asks: Prompter,
+    /// The same with the gold label told, by class.
+    tells: Vec<Prompter>,
+    base: Prompter,
+    on_fail: OnFail,
+}
+
+impl Job {
+    pub fn prepare(context: &Context, purpose: Purpose) -> Result<Self> {
+        let config = &context.config;
+        let options = &config.construct;
+        let template = PromptTemplate::load(&config.resolve(&config.task.prompt))?;
+        let search = [config.dir.as_path(), Path::new(".")];
+        let find = |key: &str, name: &str| {
+            if name.is_empty() {
+                Err(Error::usage(format!("{key} is not set"))
+                    .hint(format!("name a model folder or hub id: --set {key}=DIR")))
+            } else {
+                source::resolve(name, &search, context.allow_network).context(key)
+            }
+        };
+        let teacher = find("construct.teacher", &options.teacher)?;
+        let base = find("model.base", &config.model.base)?;
+        let shape = teacher.config()?;
+        shape
+            .check_window(options.max_input_tokens, options.max_output_tokens, config.model.allow_long)
+            .context("construct")?;
+        let teacher_tokenizer = Arc::new(TextTokenizer::load(teacher.tokenizer_path())?);
+        teacher_tokenizer.check_vocab(shape.vocab_size)?;
+        let dir = context.run_dir.join("construct");
+        // Before the weights are read, for their hash or to ask; not where all is done.
+        if purpose == Purpose::Ask && !all_done(&dir, &options.splits, context.shard)? {
+            let longest = Longest {
+                input: options.max_input_tokens,
+                output: options.max_output_tokens,
+                key: "construct.max_input_tokens",
+            };
+            scoring::check_memory_of(context, &teacher, longest).context("construct.teacher")?;
+        }
+        let base_tokenizer = Arc::new(TextTokenizer::load(base.tokenizer_path())?);
+        // One date for the run, whichever of the two templates asks for it.
+        let date = context.prompt_date();
+        let undated = template.date.is_none();
+        let template = template.dated(&teacher_tokenizer, &date).dated(&base_tokenizer, &date);
+        let dated = undated && template.date.is_some();
+        let asking = |template: PromptTemplate| {
+            let input = options.max_input_tokens;
+            let output = options.max_output_tokens;
+            Prompter::new(
+                template,
+                teacher_tokenizer.clone(),
+                config.task.labels.clone(),
+                input,
+                output,
+                config.model.truncate,
+            )
+        };
+        let plain = PromptTemplate { prefix: String::new(), ..template.clone() };
+        let told = |label: &String| {
+            let question = format!("{}{}", plain.question, RATIONALIZE.replace("{label}", label));
+            asking(PromptTemplate { question, ..plain.clone() })
+        };
+        let tells = config.task.labels.iter().map(told).collect::<Result<_>>()?;
+        let asks = asking(plain)?;
+        let input = config.model.max_input_tokens;
+        let output = config.model.max_output_tokens;
+        let labels = config.task.labels.clone();
+        let base =
+            Prompter::new(template.clone(), base_tokenizer.clone(), labels, input, output, config.model.truncate)?;
+        let teacher_hash = teacher.hash()?;
+        let method = [
+            ("task.prompt", json!(template)),
+            ("construct.teacher", json!(teacher_hash)),
+            ("teacher's tokenizer", json!(teacher_tokenizer.hash())),
+            // Only its tokenizer counts: whether an explanation fits its window.
+            ("model.base", json!(base_tokenizer.hash())),
+            ("model.dtype", json!(context.dtype()?.as_str())),
+            ("train.seed", json!(context.seed)),
+        ];
+        let splits = Vec::new();
+        let shard = context.shard;
+        let on_fail = options.on_fail;
+        let mut job = Self { dir, splits, teacher, teacher_hash, dated, shard, asks, tells, base, on_fail };
+        for name in &options.splits {
+            job.splits.push(Split::read(context, name, &template.fields(), &method)?);
+        }
+        Ok(job)
+    }
+
+    /// The checks that asking the teacher would begin with, and what would be asked.
+    pub fn dry_run(&self, context: &Context) -> Result<()> {
+        let todo = self.missing(&self.finished()?)?;
+        self.refuse_foreign_files(&todo, None)?;
+        let mut plan = Plan::new(context, "construct")
+            .with("construct.teacher", json!(self.teacher.path))
+            .with("trials of a record, at most", context.config.construct.trials)
+            .with("done already", todo.is_empty());
+        for split in &self.splits {
+            let done = if todo.iter().any(|missing| missing.name == split.name) { "" } else { ", done already" };
+            let part = self.shard.map(|shard| format!(" of {}, part {shard}", split.total)).unwrap_or_default();
+            plan = plan.with(&format!("records of {}", split.name), format!("{}{part}{done}", split.records.len()));
+        }
+        plan.print(context)
+    }
+
+    /// The whole splits that are finished.
+    pub fn finished(&self) -> Result<Finished> {
+        Place::new(&self.dir, "", None).finished()
+    }
+
+    /// The files of a split, or of this process's part of it.
+    pub fn place(&self, split: &Split) -> Place {
+        Place::new(&self.dir, &split.name, self.shard)
+    }
+
+    /// Everything that the outcome here depends on: of a part, which part too.
+    pub fn settings(&self, split: &Split) -> Fingerprint {
+        split.settings_of(self.shard)
+    }
+
+    /// The splits that are not finished; one that other settings finished is refused.
+    pub fn missing(&self, finished: &Finished) -> Result<Vec<&Split>> {
+        let mut missing = Vec::new();
+        for split in &self.splits {
+            if !finished.holds(&split.name, &split.settings)? {
+                missing.push(split);
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Nothing that is read is written, whatever `construct.splits` and `--run` say.
+    pub fn protect_inputs(&self) -> Result<()> {
+        self.splits.iter().for_each(|split| storage::protect(&split.path));
+        self.splits.iter().try_for_each(|split| storage::check_output(&self.place(split).output()))
+    }
+
+    /// Runs every trial of these splits that is missing: their logs, whole. The command's record keeps the run's `lock`.
+    pub fn explain(&self, context: &Context, todo: &[&Split], lock: RunLock) -> Result<Vec<Progress>> {
+        self.refuse_foreign_files(todo, None)?;
+        let inputs: Vec<&Path> = self.splits.iter().map(|split| split.path.as_path()).collect();
+        let teacher = ("construct.teacher", self.teacher.path.as_path(), self.teacher_hash.as_str());
+        run_record::write(context, "construct", &inputs, &[teacher], lock)?;
+        let mut logs = Vec::new();
+        for split in todo {
+            logs.push(Progress::open(&self.place(split).log(), &self.settings(split)).context("construct")?);
+        }
+        if todo.iter().zip(&logs).any(|(split, log)| self.unfinished(split, log)) {
+            self.refuse_foreign_files(todo, Some(&logs))?;
+            device::check_disk(&self.dir, todo.iter().map(|split| split.least_bytes(context)).sum())?;
+            self.ask_teacher(context, todo, &mut logs)?;
+        }
+        Ok(logs)
+    }
+
+    /// A split's file is written once its log is whole: one that is there before (without `logs`: before there is any
+    /// log) was not made by us, and is not replaced.
+    fn refuse_foreign_files(&self, todo: &[&Split], logs: Option<&[Progress]>) -> Result<()> {
+        for split in todo {
+            let place = self.place(split);
+            let dropped = place.dropped();
+            let with_it = todo.iter().map(|split| self.place(split)).filter(|other| other.dropped() == dropped);
+            let begun = place.stats().is_file() || with_it.map(|other| other.log()).any(|log| log.is_file());
+            if dropped.symlink_metadata().is_ok() && !begun {
+                return Err(storage::foreign(&dropped, "and construct did not make it"));
+            }
+        }
+        for (i, split) in todo.iter().enumerate() {
+            let path = self.place(split).output();
+            let log = self.place(split).log();
+            let ours = logs.map_or_else(|| log.is_file(), |logs| !self.unfinished(split, &logs[i]));
+            if path.symlink_metadata().is_ok() && !ours {
+                return Err(storage::foreign(&path, "and construct did not make it"));
+            }
+        }
+        Ok(())
+    }
+
+    fn unfinished(&self, split: &Split, log: &Progress) -> bool {
+        let rationalize = self.on_fail == OnFail::Rationalize;
+        split
+            .records
+            .iter()
+            .any(|record| !log.tried(record.number) || (rationalize && log.wants_rationalization(record.number)))
+    }
+
+    /// Loads the teacher and runs every trial that is missing.
+    fn ask_teacher(&self, context: &Context, todo: &[&Split], logs: &mut [Progress]) -> Result<()> {
+        let options = &context.config.construct;
+        let device = context.device()?;
+        let model = Model::base(&self.teacher, device::dtype(context.config.model.dtype, &device), &device)?;
+        let budget = Budget::beside(&model.llama, options.max_input_tokens, context.config.generate.batch_tokens);
+        let engine = Engine::new(&model, self.asks.tokenizer(), budget);
+        let sampling = Sampling { temperature: options.temperature, top_p: options.top_p, seed: context.seed };
+        let rules = Rules { min_words: options.min_words, max_copied: options.max_copied };
+        let method = Method {
+            trials: options.trials,
+            trials_before: 0,
+            max_new_tokens: options.max_output_tokens,
+            sampling,
+            rules,
+            base: &self.base,
+            opened_thought: self.asks.opens_thought(),
+        };
+        for (split, log) in todo.iter().zip(logs) {
+            let todo: Vec<&Record> = split.records.iter().filter(|record| !log.tried(record.number)).collect();
+            let named = |error: Error| error.context(split.path.display());
+            let asks = |record: &Record| self.asks.prompt(record).map_err(named);
+            trials(
+                context,
+                &format!("construct {}", split.name),
+                &engine,
+                &todo,
+                &asks,
+                method,
+                |record, explained| log.add(record, false, explained),
+            )?;
+            if self.on_fail == OnFail::Rationalize {
+                let todo: Vec<&Record> =
+                    split.records.iter().filter(|record| log.wants_rationalization(record.number)).collect();
+                let method = Method { trials: 1, trials_before: options.trials, ..method };
+                let unlabeled =
+                    |record: &Record| Error::data(format!("record {}, field label: missing", record.place()));
+                let tells = |record: &Record| {
+                    let asks = record.label.and_then(|label| self.tells.get(label.index()));
+                    asks.ok_or_else(|| unlabeled(record))?.prompt(record).map_err(named)
+                };
+                trials(
+                    context,
+                    &format!("rationalize {}", split.name),
+                    &engine,
+                    &todo,
+                    &tells,
+                    method,
+                    |record, explained| log.add(record, true, explained),
+                )?;
+            }
+            log.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Writes the splits, the dropped list and, last, the statistics that mark them as done.
+    pub fn finish(&self, todo: &[&Split], logs: &[Progress], finished: &mut Finished) -> Result<()> {
+        let mut splits = Map::new();
+        let mut dropped = Vec::new();
+        for (split, log) in todo.iter().zip(logs) {
+            let path = self.place(split).output();
+            let written = write_split(
+                &path,
+                &split.name,
+                &split.records,
+                |record| log.explained(record),
+                self.on_fail,
+                self.asks.labels(),
+            )?;
+            if let Some(truncation) = written.statistics.truncation() {
+                tracing::warn!("{}: {truncation}", split.name);
+            }
+            dropped.extend(written.dropped);
+            splits.insert(split.name.clone(), split.entry(&self.settings(split), &path, &written.statistics)?);
+        }
+        finished.add(splits, &dropped)
+    }
+}
+
+/// Whether an earlier command finished all of these splits, or the part of each.
+fn all_done(dir: &Path, splits: &[String], shard: Option<Shard>) -> Result<bool> {
+    let whole = Place::new(dir, "", None).finished()?;
+    for split in splits {
+        if !whole.names(split) && (shard.is_none() || !Place::new(dir, split, shard).finished()?.names(split)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

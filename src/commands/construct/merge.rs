@@ -1,0 +1,222 @@
+//! `construct --merge`: the parts of each split, put together to what one process would have written.
+//!
+//! Every part must be there, finished, and made under the settings of this command; all that is wrong is told at once.
+//! The parts stay where they are.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use serde_json::{Map, Value, json};
+
+use super::{
+    finished::Finished,
+    job::{Job, Purpose},
+    place::{Place, part_of},
+    split::Split,
+};
+use crate::{
+    commands::{Context, dry_run::Plan, run_record},
+    config::Dtype,
+    error::{Error, Result},
+    fingerprint::Fingerprint,
+    generate::construct::Statistics,
+    shard::Shard,
+    storage::{self, RunLock, run_record::of_shard},
+};
+
+/// How many problems a message lists.
+const LISTED: usize = 20;
+
+/// A split whose parts are all there.
+struct Parts<'a> {
+    split: &'a Split,
+    /// What each part's files say, in order.
+    parts: Vec<(Shard, Place, Finished)>,
+    /// The settings of the whole.
+    settings: Fingerprint,
+}
+
+/// Merges every split named that is not finished yet: `stats.json`, with all that are; `None` where that is only told.
+pub(super) fn run(context: &Context) -> Result<Option<Value>> {
+    let job = Job::prepare(context, Purpose::Merge)?;
+    // Named before the lock is asked for: a part that is unfinished may be being made, by a process that holds it.
+    let found = find(context, &job, &job.finished()?)?;
+    if context.dry_run {
+        return plan(context, &job, &found).map(|()| None);
+    }
+    let lock = run_record::lock(&context.run_dir)?;
+    job.protect_inputs()?;
+    let mut finished = job.finished()?;
+    let found = find(context, &job, &finished)?;
+    if !found.is_empty() {
+        merge(context, &job, &found, &mut finished, lock)?;
+    }
+    Ok(Some(finished.into_stats()))
+}
+
+fn plan(context: &Context, job: &Job, found: &[Parts<'_>]) -> Result<()> {
+    let mut plan = Plan::new(context, "construct --merge").with("done already", found.is_empty());
+    for split in &job.splits {
+        let parts = found.iter().find(|parts| parts.split.name == split.name);
+        let told = parts.map_or_else(|| json!("done already"), |parts| json!(parts.parts.len()));
+        plan = plan.with(&format!("parts of {}", split.name), told);
+    }
+    plan.print(context)
+}
+
+/// The parts of every split that is not finished; what is wrong with any of them is one error (exit 2).
+fn find<'a>(context: &Context, job: &'a Job, finished: &Finished) -> Result<Vec<Parts<'a>>> {
+    let mut found = Vec::new();
+    let mut problems = Vec::new();
+    for split in &job.splits {
+        let held = finished.settings(&split.name);
+        if let Some(held) = &held {
+            // As any command of other settings is refused.
+            finished.holds(&split.name, &on_their_device(context, split.settings.clone(), held))?;
+        } else {
+            found.extend(parts(context, job, split, &mut problems)?);
+        }
+    }
+    if problems.is_empty() {
+        return Ok(found);
+    }
+    let more = problems.len().saturating_sub(LISTED);
+    problems.truncate(LISTED);
+    if more > 0 {
+        problems.push(format!("and {more} more"));
+    }
+    Err(Error::usage(problems.join("\n"))
+        .hint("make what is missing with --shard, under the settings of the other parts, then --merge again"))
+}
+
+/// The parts of a split, where nothing is wrong with any.
+fn parts<'a>(context: &Context, job: &Job, split: &'a Split, problems: &mut Vec<String>) -> Result<Option<Parts<'a>>> {
+    let dir = job.dir.display();
+    let name = &split.name;
+    let counts = counts(&job.dir, name);
+    let of = match counts[..] {
+        [of] => of,
+        [] => {
+            problems.push(format!("{dir}: no part of {name} is there"));
+            return Ok(None);
+        }
+        _ => {
+            let counts: Vec<String> = counts.iter().map(usize::to_string).collect();
+            problems.push(format!(
+                "{dir}: {name} was cut into different numbers of parts, {}: remove those that do not count",
+                counts.join(" and ")
+            ));
+            return Ok(None);
+        }
+    };
+    let told = problems.len();
+    let mut parts = Vec::new();
+    // The first part says on what device all of them were made.
+    let mut settings: Option<Fingerprint> = None;
+    for shard in (1..=of).filter_map(|part| Shard::new(part, of)) {
+        let place = Place::new(&job.dir, name, Some(shard));
+        let finished = place.finished()?;
+        let Some(held) = finished.settings(name) else {
+            let state = if place.log().is_file() { "unfinished" } else { "missing" };
+            problems.push(format!("part {shard} of {name} is {state} ({})", place.output().display()));
+            continue;
+        };
+        let whole = settings.get_or_insert_with(|| on_their_device(context, split.settings.clone(), &held));
+        let mut expected = whole.clone();
+        expected.set("shard", json!(shard.to_string()));
+        let differing = expected.differences(&held);
+        if !differing.is_empty() {
+            problems.push(format!("part {shard} of {name} was made with other settings: {}", differing.join("; ")));
+        }
+        parts.push((shard, place, finished));
+    }
+    let whole = settings.filter(|_| problems.len() == told);
+    Ok(whole.map(|settings| Parts { split, parts, settings }))
+}
+
+/// Into how many parts a split was cut, by the names of their files.
+fn counts(dir: &Path, split: &str) -> Vec<usize> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let counts: BTreeSet<usize> =
+        entries.filter_map(|entry| Some(part_of(entry.file_name().to_str()?, split)?.of())).collect();
+    counts.into_iter().collect()
+}
+
+/// Under `model.dtype = "auto"` the device decides, and merging needs none: then it is what the parts say.
+fn on_their_device(context: &Context, mut settings: Fingerprint, made: &Fingerprint) -> Fingerprint {
+    if context.config.model.dtype == Dtype::Auto {
+        settings.set("model.dtype", made.get("model.dtype").clone());
+    }
+    settings
+}
+
+/// Writes the splits, the dropped list and, last, the statistics that mark them as done.
+fn merge(context: &Context, job: &Job, found: &[Parts<'_>], finished: &mut Finished, lock: RunLock) -> Result<()> {
+    let mut texts = Vec::new();
+    let mut dropped = Vec::new();
+    for parts in found {
+        let mut bytes = Vec::new();
+        let mut statistics = Statistics::new(&context.config.task.labels);
+        for (shard, place, finished) in &parts.parts {
+            let part = read_part(parts.split, *shard, place, finished)?;
+            bytes.extend(part.bytes);
+            statistics.add_all(&part.statistics);
+            dropped.extend(part.dropped);
+        }
+        texts.push((parts, bytes, statistics));
+    }
+    finished.refuse_foreign_list(&dropped)?;
+    record(context, job, found, lock)?;
+    let mut splits = Map::new();
+    for (parts, bytes, statistics) in texts {
+        let path = job.place(parts.split).output();
+        storage::write_own_file(&path, &bytes)?;
+        splits.insert(parts.split.name.clone(), parts.split.entry(&parts.settings, &path, &statistics)?);
+        tracing::info!("{}: {} parts; their files are needed no more", path.display(), parts.parts.len());
+    }
+    finished.add(splits, &dropped)
+}
+
+/// What a part holds.
+struct Part {
+    bytes: Vec<u8>,
+    statistics: Statistics,
+    dropped: Vec<Value>,
+}
+
+/// Reads a part, whose files must be as they were written (exit 3).
+fn read_part(split: &Split, shard: Shard, place: &Place, finished: &Finished) -> Result<Part> {
+    let path = place.output();
+    storage::protect(&path);
+    let changed = |path: PathBuf| {
+        Error::data(format!("{}: is not what construct wrote there: it was changed since", path.display()))
+            .hint(format!("remove the files of part {shard} and make it again with --shard {shard}"))
+    };
+    let entry = finished.entry(&split.name).cloned().unwrap_or_default();
+    let bytes = std::fs::read(&path).map_err(|e| storage::error("cannot read", &path, &e))?;
+    if entry["output"]["blake3"] != storage::hash_bytes(&bytes) {
+        return Err(changed(path));
+    }
+    let statistics: Statistics =
+        serde_json::from_value(entry["statistics"].clone()).map_err(|_| changed(place.stats()))?;
+    let dropped = finished.dropped_lines()?;
+    if dropped.len() != statistics.failed.total() {
+        return Err(changed(place.dropped()));
+    }
+    Ok(Part { bytes, statistics, dropped })
+}
+
+/// `run.json` of the run, with what the processes say of themselves that made the parts.
+fn record(context: &Context, job: &Job, found: &[Parts<'_>], lock: RunLock) -> Result<()> {
+    let outputs: Vec<PathBuf> =
+        found.iter().flat_map(|parts| &parts.parts).map(|(_, place, _)| place.output()).collect();
+    let inputs: Vec<&Path> = job.splits.iter().map(|split| &split.path).chain(&outputs).map(PathBuf::as_path).collect();
+    let mut shards: Vec<Shard> = found.iter().flat_map(|parts| &parts.parts).map(|(shard, ..)| *shard).collect();
+    shards.sort_by_key(|shard| (shard.of(), shard.part()));
+    shards.dedup();
+    let shards = shards.into_iter().filter_map(|shard| of_shard(&context.run_dir, shard)).collect();
+    let teacher = ("construct.teacher", job.teacher.path.as_path(), job.teacher_hash.as_str());
+    run_record::write_with_shards(context, "construct", (&inputs, &[teacher]), lock, shards)
+}
