@@ -71,7 +71,7 @@ fn read_every_way(bytes: &[u8]) {
             assert!(stream.take(bytes.len() + 2).count() <= bytes.len() + 1);
         }
     }
-    let _ = data::Predictions::read(file.path(), &Data::default().labels, &[]);
+    let _ = data::Predictions::read(&[file.path().to_owned()], &Data::default().labels, &[]);
 }
 
 proptest! {

@@ -3,6 +3,8 @@
 mod common;
 #[path = "shard/construct.rs"]
 mod construct;
+#[path = "shard/eval.rs"]
+mod eval;
 #[allow(dead_code)] // tests/predict.rs uses the rest
 #[path = "predict/fixture.rs"]
 mod fixture;

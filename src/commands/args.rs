@@ -42,12 +42,12 @@ pub struct TrainArgs {
 /// `clsgen eval`
 #[derive(Debug, Clone, Default, Args)]
 pub struct EvalArgs {
-    /// Score this prediction file, whoever made it; no model is run
-    #[arg(long, value_name = "TEST.jsonl")]
-    pub predictions: Option<PathBuf>,
+    /// Score this prediction file, whoever made it, or several as one; no model is run
+    #[arg(long, value_name = "TEST.jsonl", num_args = 1..)]
+    pub predictions: Vec<PathBuf>,
     /// Tune thresholds on these predictions of the dev split
-    #[arg(long, value_name = "DEV.jsonl", requires = "predictions")]
-    pub dev_predictions: Option<PathBuf>,
+    #[arg(long, value_name = "DEV.jsonl", num_args = 1.., requires = "predictions")]
+    pub dev_predictions: Vec<PathBuf>,
     /// Split to score
     #[arg(long, value_name = "SPLIT", value_parser = ["train", "dev", "test"], default_value = "test")]
     pub split: String,

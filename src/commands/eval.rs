@@ -66,12 +66,12 @@ pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
 /// alone. `gate` is asked whether the task has its classes; the caller checks it against the outcome.
 pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -> Result<Option<Outcome>> {
     let options = options(context);
-    if args.curve && args.predictions.is_none() && args.split == "test" && context.config.data.test.is_none() {
+    if args.curve && args.predictions.is_empty() && args.split == "test" && context.config.data.test.is_none() {
         return curve::alone(context, &options).map(|()| None);
     }
-    let work = match &args.predictions {
-        Some(test) => Work::Files { test, dev: args.dev_predictions.as_deref() },
-        None => Work::Run(Box::new(Job::find(context, &args.split)?)),
+    let work = match &args.predictions[..] {
+        [] => Work::Run(Box::new(Job::find(context, &args.split)?)),
+        test => Work::Files { test, dev: &args.dev_predictions },
     };
     let context = &work.context(context);
     // Before any work; without dev nothing asks again.

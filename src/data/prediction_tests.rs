@@ -8,7 +8,7 @@ fn labels() -> Labels {
 }
 
 fn read(path: &std::path::Path) -> crate::error::Result<Vec<Prediction>> {
-    Predictions::read(path, &labels(), &[]).map(|read| read.all)
+    Predictions::read(&[path.to_owned()], &labels(), &[]).map(|read| read.all)
 }
 
 fn line() -> Prediction {
@@ -80,12 +80,12 @@ fn columns_round_trip_where_they_are_asked_for() {
         [Prediction { columns: columns(None), ..line() }, Prediction { columns: columns(Some("3")), ..other.clone() }];
     let lines = written.each_ref().map(|prediction| prediction.to_line().unwrap());
     let file = file("p.jsonl", lines.join("\n"));
-    let found = Predictions::read(&file.path, &labels(), &["sex".into(), "ward".into()]).unwrap();
+    let found = Predictions::read(&[file.path.clone()], &labels(), &["sex".into(), "ward".into()]).unwrap();
     assert_eq!(found.blake3, crate::storage::hash_file(&file.path).unwrap());
     assert_eq!((found[0].to_line().unwrap(), &found[..]), (lines[0].clone(), &written[..]));
     assert_eq!(read(&file.path).unwrap(), [line(), other]);
     // A name that no record has is no column of the file.
-    let error = Predictions::read(&file.path, &labels(), &["sx".into()]).map(drop).unwrap_err();
+    let error = Predictions::read(&[file.path.clone()], &labels(), &["sx".into()]).map(drop).unwrap_err();
     assert!(error.to_string().contains("field sx: no record has it"), "{error}");
 }
 
@@ -178,7 +178,7 @@ fn a_line_of_three_classes_has_their_probabilities() {
     assert!(text.contains(r#""logits":[0.5,2.0,-1.0],"probabilities":[0.25,0.625,0.125],"#), "{text}");
     assert!(text.contains(r#""probability":null"#) && text.contains(r#""predicted":1,"#), "{text}");
     let file_of = |text: &str| file("p.jsonl", text);
-    let read_three = |text: &str| Predictions::read(&file_of(text).path, &labels, &[]).map(|read| read.all);
+    let read_three = |text: &str| Predictions::read(&[file_of(text).path.clone()], &labels, &[]).map(|read| read.all);
     assert_eq!(read_three(&text).unwrap(), [line]);
     // `predicted` and `agreement` follow from the probabilities, ties to the lowest class.
     let other = r#"{"id":"b","probabilities":[0.4,0.4,0.2],"verbalized_label":0}"#;
@@ -200,4 +200,39 @@ fn a_line_of_three_classes_has_their_probabilities() {
     // Under two labels it is told of the classes, not of a label that is out of range.
     let error = read(&file_of(&text).path).unwrap_err().to_string();
     assert!(error.contains("field probabilities: is of more classes than task.labels names"), "{error}");
+}
+
+fn write(dir: &std::path::Path, name: &str, ids: &[&str]) -> std::path::PathBuf {
+    let path = dir.join(name);
+    let line = |id: &&str| format!("{{\"id\": \"{id}\", \"probability\": 0.5, \"sex\": \"f{id}\"}}\n");
+    std::fs::write(&path, ids.iter().map(line).collect::<String>()).unwrap();
+    path
+}
+
+#[test]
+fn files_are_one_in_the_order_given_and_an_id_is_in_one_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let labels = Labels::two("0:alive", "1:death");
+    let read = |paths: &[std::path::PathBuf], columns: &[String]| Predictions::read(paths, &labels, columns);
+    let named = |path: &std::path::Path, number: usize| format!("{}, record {number}", path.display());
+    let a = write(dir.path(), "a", &["1", "2"]);
+    let none = write(dir.path(), "none", &[]);
+    let b = write(dir.path(), "b", &["3"]);
+    let read_all = read(&[b.clone(), none.clone(), a.clone()], &["sex".into()]).unwrap();
+    let ids: Vec<&str> = read_all.iter().filter_map(|prediction| prediction.id.as_deref()).collect();
+    assert_eq!(ids, ["3", "1", "2"]);
+    assert_eq!([0, 1, 2].map(|i| read_all.place(i)), [named(&b, 1), named(&a, 1), named(&a, 2)]);
+    let together = [&b, &none, &a].map(|path| std::fs::read(path).unwrap()).concat();
+    assert_eq!(read_all.blake3, crate::storage::hash_bytes(&together));
+
+    let twice = write(dir.path(), "twice", &["4", "2"]);
+    let told =
+        |paths: &[std::path::PathBuf], columns: &[String]| read(paths, columns).map(drop).unwrap_err().to_string();
+    let message = told(&[a.clone(), twice.clone()], &[]);
+    let wanted = format!("{}, record 2, field id: the same as {}, record 2's", twice.display(), a.display());
+    assert_eq!(message, wanted);
+    let message = told(&[none.clone(), none.clone()], &[]);
+    assert!(message.contains("hold no prediction") && message.contains("(2 files)"), "{message}");
+    assert!(told(&[a, b], &["ward".into()]).contains("field ward: no record has it"));
+    assert!(told(&[none], &[]).contains("none, holds no prediction"));
 }

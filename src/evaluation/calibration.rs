@@ -132,16 +132,16 @@ impl Fitted {
     }
 }
 
-/// Thresholds and calibrator of `dev`, read from `path` and named `shown` in their files, which are on disk before the
-/// labels of what is scored are read.
+/// Thresholds and calibrator of `dev`, named `shown` in their files, which are on disk before the labels of what is
+/// scored are read.
 pub fn freeze(
     context: &Context,
     folder: &Folder,
     dev: &Predictions,
-    (path, shown): (&Path, &Path),
+    shown: &Path,
     checkpoint: Option<Named>,
 ) -> Result<(Frozen, Option<Fitted>)> {
-    let sample = inputs::sample(path, dev, &context.config.task.labels, None)?;
+    let sample = inputs::sample(dev, &context.config.task.labels, None)?;
     let tuned_on = (&sample, positive(context)?);
     let frozen = Frozen::tune(tuned_on, costs(context), checkpoint, shown, &dev.blake3);
     frozen::write(folder, THRESHOLDS, Some(&frozen.bytes()?), context.dry_run)?;

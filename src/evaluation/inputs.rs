@@ -1,6 +1,6 @@
 //! Predictions as the metrics want them; what cannot be scored is listed with file, record and field (exit 3).
 
-use std::{collections::HashMap, path::Path};
+use std::collections::HashMap;
 
 use crate::{
     data::{Prediction, Predictions, Record},
@@ -13,12 +13,7 @@ use crate::{
 const LISTED: usize = 20;
 
 /// Rows of the metrics from predictions over `labels`, with groups from `records` (by id) where the file names none.
-pub fn sample(
-    path: &Path,
-    predictions: &Predictions,
-    labels: &Labels,
-    records: Option<&[Record]>,
-) -> Result<AnySample> {
+pub fn sample(predictions: &Predictions, labels: &Labels, records: Option<&[Record]>) -> Result<AnySample> {
     let groups: HashMap<&str, &str> = records
         .unwrap_or_default()
         .iter()
@@ -32,11 +27,11 @@ pub fn sample(
                 let group = row.group.or_else(|| groups.get(prediction.id.as_deref()?).copied());
                 rows.push(Row { group, ..row });
             }
-            Err((field, what)) => problems.push(format!("record {}, field {field}: {what}", predictions.place(i))),
+            Err((field, what)) => problems.push(format!("{}, field {field}: {what}", predictions.place(i))),
         }
     }
     if !problems.is_empty() {
-        return Err(listed(path, &problems));
+        return Err(listed(problems));
     }
     let silent = predictions.iter().all(|p| {
         // `parsable: false` says that a text was read, even where it is not kept.
@@ -65,11 +60,11 @@ fn row(prediction: &Prediction) -> Result<Row<'_>, (&'static str, String)> {
     Ok(Row { probabilities, label: label.into(), verbalized, group: prediction.group.as_deref() })
 }
 
-fn listed(path: &Path, problems: &[String]) -> Error {
-    let mut message: Vec<String> =
-        problems.iter().take(LISTED).map(|problem| format!("{}, {problem}", path.display())).collect();
-    if problems.len() > LISTED {
-        message.push(format!("and {} more", problems.len() - LISTED));
+fn listed(mut problems: Vec<String>) -> Error {
+    let more = problems.len().saturating_sub(LISTED);
+    problems.truncate(LISTED);
+    if more > 0 {
+        problems.push(format!("and {more} more"));
     }
-    Error::data(message.join("\n")).hint("repair these records and predict them again, or take their lines out")
+    Error::data(problems.join("\n")).hint("repair these records and predict them again, or take their lines out")
 }

@@ -62,7 +62,7 @@ impl<L: Serialize> Log<L> {
 impl Log<Prediction> {
     /// What the file holds now.
     pub fn into_predictions(self) -> Predictions {
-        Predictions::of(self.held, self.hasher.finalize().to_hex().to_string())
+        Predictions::of(self.lines.path(), self.held, self.hasher.finalize().to_hex().to_string())
     }
 }
 

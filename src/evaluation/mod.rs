@@ -73,9 +73,9 @@ pub enum Work<'a> {
     /// Prediction files of any tool.
     Files {
         /// Those that are scored.
-        test: &'a Path,
-        /// Those that thresholds are tuned on.
-        dev: Option<&'a Path>,
+        test: &'a [PathBuf],
+        /// Those that thresholds are tuned on; there may be none.
+        dev: &'a [PathBuf],
     },
     /// The best checkpoint of the run directory.
     Run(Box<Job>),
@@ -93,7 +93,7 @@ impl Work<'_> {
     /// Files whose hashes go into `run.json`.
     pub fn inputs(&self) -> Vec<&Path> {
         match self {
-            Self::Files { test, dev } => std::iter::once(*test).chain(*dev).collect(),
+            Self::Files { test, dev } => test.iter().chain(*dev).map(PathBuf::as_path).collect(),
             Self::Run(job) => vec![&job.data],
         }
     }
@@ -133,7 +133,7 @@ impl Work<'_> {
     /// Freezes thresholds and calibrator on dev, then reads and scores the split.
     pub fn score(&self, context: &Context, folder: &Folder) -> Result<Scored> {
         match self {
-            Self::Files { test, dev } => prediction_files::score(context, folder, test, *dev),
+            Self::Files { test, dev } => prediction_files::score(context, folder, test, dev),
             Self::Run(job) => job.score(context, folder),
         }
     }
@@ -142,8 +142,9 @@ impl Work<'_> {
     fn made(&self, context: &Context) -> Result<Made> {
         let (scoring, dev) = match self {
             Self::Files { test, dev } => {
-                let dev = dev.map(data::source_hash).transpose()?;
-                (Fingerprint::of_contents(&[("predictions", json!(data::source_hash(test)?))]), dev)
+                let hash = |paths: &[PathBuf]| data::source_hash_of(paths.iter().map(PathBuf::as_path));
+                let dev = (!dev.is_empty()).then(|| hash(dev)).transpose()?;
+                (Fingerprint::of_contents(&[("predictions", json!(hash(test)?))]), dev)
             }
             Self::Run(job) => job.made(context)?,
         };

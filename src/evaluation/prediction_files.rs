@@ -1,19 +1,24 @@
-//! Mode (a): prediction files, whoever made them.
+//! Mode (a): prediction files, whoever made them. Several of a split are one.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use super::{Scored, calibration::freeze, folder::Folder, in_sample::Dev, inputs};
-use crate::{context::Context, data::Predictions, error::Result, prompt::Verdict};
+use crate::{
+    context::Context,
+    data::{Predictions, shown},
+    error::Result,
+    prompt::Verdict,
+};
 
-/// Freezes thresholds on `dev`, then scores `test`.
-pub fn score(context: &Context, folder: &Folder, test: &Path, dev: Option<&Path>) -> Result<Scored> {
+/// Freezes thresholds on `dev`, unless there is none, then scores `test`.
+pub fn score(context: &Context, folder: &Folder, test: &[PathBuf], dev: &[PathBuf]) -> Result<Scored> {
     let labels = &context.config.task.labels;
-    let tuned = dev.map(|dev| Predictions::read(dev, labels, &[])).transpose()?;
-    let on = |(path, tuned)| freeze(context, folder, tuned, (path, path), None);
-    let (frozen, calibration) = dev.zip(tuned.as_ref()).map(on).transpose()?.unzip();
+    let tuned = (!dev.is_empty()).then(|| Predictions::read(dev, labels, &[])).transpose()?;
+    let on = |tuned| freeze(context, folder, tuned, &shown(dev), None);
+    let (frozen, calibration) = tuned.as_ref().map(on).transpose()?.unzip();
     let predictions = Predictions::read(test, labels, &context.config.eval.subgroups)?;
-    let sample = inputs::sample(test, &predictions, labels, None)?;
-    let title = format!("{} ({})", test.display(), sample.counts());
+    let sample = inputs::sample(&predictions, labels, None)?;
+    let title = format!("{} ({})", shown(test).display(), sample.counts());
     let in_sample = tuned.is_some_and(|dev| Dev::new(&dev, &[]).holds(&predictions, None));
     // A prediction file is taken to have the paper's verdict line.
     let verdict = Verdict::default();

@@ -54,7 +54,7 @@ pub fn keep(out: &Path, all: Vec<Prediction>, dry_run: bool) -> Result<Predictio
         }
         storage::write_file_atomic(&path, lines.as_bytes())?;
     }
-    Ok(Predictions::of(all, storage::hash_bytes(lines.as_bytes())))
+    Ok(Predictions::of(&out.join(FILE), all, storage::hash_bytes(lines.as_bytes())))
 }
 
 /// Scores `records`, or those of them that an earlier run of the same left unscored.

@@ -152,8 +152,7 @@ impl Job {
             Some(kept) => predictions::keep(out, kept, context.dry_run)?,
             None => predictions::generate(context, folder, &self.source(context, true)?, &records)?,
         };
-        let sample =
-            inputs::sample(&out.join(predictions::FILE), &predictions, &context.config.task.labels, Some(&records))?;
+        let sample = inputs::sample(&predictions, &context.config.task.labels, Some(&records))?;
         let title = format!("{}, {} split ({})", self.shown, self.split, sample.counts());
         let in_sample = self.is_dev(context, &predictions, &records);
         Ok(Scored {
@@ -185,12 +184,7 @@ impl Job {
     pub fn score_base(&self, context: &Context, folder: &Folder) -> Result<AnySample> {
         let records = self.records(context)?;
         let predictions = predictions::generate(context, folder, &self.source(context, false)?, &records)?;
-        inputs::sample(
-            &folder.out.join(predictions::BASE_FILE),
-            &predictions,
-            &context.config.task.labels,
-            Some(&records),
-        )
+        inputs::sample(&predictions, &context.config.task.labels, Some(&records))
     }
 
     fn source(&self, context: &Context, tuned: bool) -> Result<Source<'_>> {
@@ -205,9 +199,8 @@ impl Job {
             return Ok(None);
         };
         let checkpoint = Named { path: self.shown.clone(), blake3: self.hash.clone() };
-        let path = self.checkpoint.join(DEV_PREDICTIONS);
         let shown = Path::new(&self.shown).join(DEV_PREDICTIONS);
-        freeze(context, folder, dev, (&path, &shown), Some(checkpoint)).map(Some)
+        freeze(context, folder, dev, &shown, Some(checkpoint)).map(Some)
     }
 }
 

@@ -88,7 +88,7 @@ impl Summary<'_> {
             ..Needs::split(data, "test", &["text".to_owned()])
         };
         let records = data::load(data, self.input, &needs)?;
-        let predictions = Predictions::read(self.output, &self.context.config.task.labels, &[])?;
+        let predictions = Predictions::read(&[self.output.to_owned()], &self.context.config.task.labels, &[])?;
         let parsable = |(_, prediction): &(&Record, &Prediction)| prediction.parsable == Some(true);
         let Some((record, prediction)) = records.iter().zip(&*predictions).find(parsable) else {
             return output::line("No new note got a parsable answer.\n");

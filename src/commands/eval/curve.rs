@@ -99,7 +99,7 @@ pub fn table(epochs: &[EpochMetrics], two_classes: bool) -> Table {
 fn with_bootstrap(context: &Context, measured: EpochMetrics, options: &Options) -> EpochMetrics {
     let labels = &context.config.task.labels;
     let path = context.run_dir.join(epoch_path(measured.epoch)).join(DEV_PREDICTIONS);
-    let again = Predictions::read(&path, labels, &[]).and_then(|dev| inputs::sample(&path, &dev, labels, None));
+    let again = Predictions::read(&[path], labels, &[]).and_then(|dev| inputs::sample(&dev, labels, None));
     let again = match again {
         Ok(AnySample::Two(sample)) => {
             let [parsable, kappa] = parsable_and_kappa(&sample, options);
