@@ -80,12 +80,12 @@ fn columns_round_trip_where_they_are_asked_for() {
         [Prediction { columns: columns(None), ..line() }, Prediction { columns: columns(Some("3")), ..other.clone() }];
     let lines = written.each_ref().map(|prediction| prediction.to_line().unwrap());
     let file = file("p.jsonl", lines.join("\n"));
-    let found = Predictions::read(&[file.path.clone()], &labels(), &["sex".into(), "ward".into()]).unwrap();
+    let found = Predictions::read(std::slice::from_ref(&file.path), &labels(), &["sex".into(), "ward".into()]).unwrap();
     assert_eq!(found.blake3, crate::storage::hash_file(&file.path).unwrap());
     assert_eq!((found[0].to_line().unwrap(), &found[..]), (lines[0].clone(), &written[..]));
     assert_eq!(read(&file.path).unwrap(), [line(), other]);
     // A name that no record has is no column of the file.
-    let error = Predictions::read(&[file.path.clone()], &labels(), &["sx".into()]).map(drop).unwrap_err();
+    let error = Predictions::read(std::slice::from_ref(&file.path), &labels(), &["sx".into()]).map(drop).unwrap_err();
     assert!(error.to_string().contains("field sx: no record has it"), "{error}");
 }
 
