@@ -54,7 +54,7 @@ pub struct Subject {
 
 impl Subject {
     fn new(device: &str, shape: &str) -> Result<Self> {
-        let device = device::select(device, cuda::open)?;
+        let device = device::select(device, 0, cuda::open)?;
         let (tokens, target, rows) = if shape == "tiny" { ([32, 64, 96], 16, 4) } else { ([512, 2048, 7424], 384, 32) };
         Ok(Self { device, config: training::config(shape)?, tokens, target, rows })
     }

@@ -1,6 +1,6 @@
 //! The command line: clap structs, and the one place where they become a [`Context`]. Layer 7.
 
-use std::{io::Write, path::PathBuf, process::ExitCode};
+use std::{io::Write, panic::AssertUnwindSafe, path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
@@ -11,6 +11,7 @@ use crate::{
     error::{Error, Kind, Result},
     model::source,
     ops::cpu::allocator,
+    parallel::{self, Collective},
     shard,
     storage::run_record,
 };
@@ -71,7 +72,11 @@ whose records then hold explanations (or --set train.objective=cls).
 Writes RUN/checkpoints/epoch-NN/, RUN/best.json, RUN/metrics.jsonl and
 TensorBoard events. Ctrl-C saves and stops; --resume goes on from there. So do
 SIGTERM, SIGUSR1, SIGUSR2, SIGHUP and SIGXCPU (Slurm: --signal=USR1@300);
-a second signal stops at once.";
+a second signal stops at once.
+
+Over several GPUs, by a build with --features mpi; scripts for Slurm lie in
+configs/slurm:
+  mpirun -n 4 clsgen train --config configs/lcd30.toml";
 
 const EVAL_EXAMPLES: &str = "\
 Examples:
@@ -191,34 +196,60 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    commands::logging::start(cli.global.quiet, cli.global.verbose);
+    let ranks = match join(&cli.command) {
+        Ok(ranks) => ranks,
+        Err(error) => return report(&error),
+    };
+    commands::logging::start(&ranks, cli.global.quiet, cli.global.verbose);
     // A panic is a defect of ours; its hook has already said where. It must not look like success.
-    match std::panic::catch_unwind(|| run(&cli)) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(error)) => report(&error),
-        Err(_) => {
-            let _ = run_record::complete(1, "ended by an internal error");
-            ExitCode::from(1)
-        }
+    let Ok(result) = std::panic::catch_unwind(AssertUnwindSafe(|| run(&cli, &ranks))) else {
+        let _ = run_record::complete(1, "ended by an internal error");
+        ranks.abort(1);
+        return ExitCode::from(1);
+    };
+    // What one rank failed at is every rank's error by now, and rank 0 says it.
+    let result = ranks.close(result);
+    // The command's own failure matters more than one to note it.
+    let noted = run_record::finish(&result);
+    let code = match result.and(noted) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if ranks.leads() => report(&error),
+        Err(error) => ExitCode::from(error.exit_code()),
+    };
+    ranks.leave();
+    code
+}
+
+/// The ranks that a command was started on; only what writes nothing of a run may be started on any.
+fn join(command: &Command) -> Result<Collective> {
+    match command {
+        Command::Train(_) => Collective::join("train", true),
+        Command::Demo(_) => Collective::join("demo", false),
+        Command::Construct(_) => Collective::join("construct", false),
+        Command::Eval(_) => Collective::join("eval", false),
+        Command::Predict(_) => Collective::join("predict", false),
+        Command::Selftest(_) | Command::Completions { .. } | Command::Man => Ok(Collective::one()),
     }
 }
 
 /// `error: …` and `hint: …` on stderr; a reader that closed our stdout hears nothing.
 fn report(error: &Error) -> ExitCode {
     if error.kind() != Kind::Signal(output::SIGPIPE) {
-        let hint = error.hint_text().map(|hint| format!("hint: {hint}\n")).unwrap_or_default();
-        let _ = write!(std::io::stderr(), "error: {error}\n{hint}");
+        let rank = parallel::prefix();
+        let hint = error.hint_text().map(|hint| format!("{rank}hint: {hint}\n")).unwrap_or_default();
+        // In one piece: ranks share a terminal.
+        let _ = std::io::stderr().write_all(format!("{rank}error: {error}\n{hint}").as_bytes());
     }
     ExitCode::from(error.exit_code())
 }
 
-fn run(cli: &Cli) -> Result<()> {
+fn run(cli: &Cli, ranks: &Collective) -> Result<()> {
     match &cli.command {
         Command::Completions { shell } => return completions(*shell),
         Command::Man => return commands::man::print(Cli::command()),
         _ => {}
     }
-    let context = context(&cli.global)?;
+    let context = context(&cli.global, ranks)?;
     if context.shard.is_some() && !matches!(cli.command, Command::Predict(_) | Command::Construct(_)) {
         return Err(
             Error::usage("--shard takes a part of the records of predict and construct alone").hint("leave it out")
@@ -231,10 +262,7 @@ fn run(cli: &Cli) -> Result<()> {
     device::watch_signals(|signal| {
         let _ = run_record::complete(128 + signal as u8, &format!("ended by a second signal, {signal}"));
     })?;
-    let result = device::on_a_worker(|| run_command(&cli.command, &context));
-    // The command's own failure matters more than one to note it.
-    run_record::finish(&result).or_else(|error| if result.is_ok() { Err(error) } else { Ok(()) })?;
-    result
+    device::on_a_worker(|| run_command(&cli.command, &context))
 }
 
 /// The config, then the command's own checks and its plan. Where neither config nor model is named there is nothing to
@@ -268,13 +296,14 @@ fn completions(shell: Shell) -> Result<()> {
 }
 
 /// Resolves the global flags: config file, then `--set`, then `--seed`; defaults of the rest.
-fn context(global: &Global) -> Result<Context> {
+fn context(global: &Global, ranks: &Collective) -> Result<Context> {
     let mut config = config::load(global.config.as_deref(), &global.set)?;
     // Whatever the command reads of it: no option replaces what it names.
     config.named_paths().iter().chain(&global.config).for_each(|path| source::protect(path));
     if let Some(seed) = global.seed {
         config.train.seed = seed;
     }
+    device::share_memory(ranks.on_this_host());
     Ok(Context {
         seed: config.train.seed,
         shard: global.shard.map(shard::Asked::resolve).transpose()?,
@@ -288,7 +317,8 @@ fn context(global: &Global) -> Result<Context> {
         verbose: global.verbose,
         dry_run: global.dry_run,
         allow_network: global.allow_network,
-        threads: device::threads(global.threads.map(|n| n as usize))?,
+        threads: device::threads(global.threads.map(|n| n as usize), ranks.on_these_cores())?,
+        ranks: ranks.clone(),
         started: std::time::SystemTime::now(),
     })
 }
@@ -307,7 +337,7 @@ mod tests {
         let cli =
             Cli::try_parse_from(["clsgen", "train", "--seed", "7", "--set", "task.name=x", "--set", "train.seed=3"])
                 .unwrap();
-        let context = context(&cli.global).unwrap();
+        let context = context(&cli.global, &Collective::one()).unwrap();
         assert_eq!((context.seed, context.config.train.seed), (7, 7));
         assert_eq!(context.run_dir, PathBuf::from("runs/x"));
         assert!(context.threads >= 1);

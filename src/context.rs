@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::SystemTime};
 
 use candle_core::{DType, Device};
 
-use crate::{config::Config, device, error::Result, ops, shard::Shard, storage::run_record};
+use crate::{config::Config, device, error::Result, ops, parallel::Collective, shard::Shard, storage::run_record};
 
 /// The global command-line options, resolved once.
 #[derive(Debug, Clone)]
@@ -35,14 +35,16 @@ pub struct Context {
     pub allow_network: bool,
     /// Threads of the CPU pool.
     pub threads: usize,
+    /// This process among those that do the command together.
+    pub ranks: Collective,
     /// When the command began.
     pub started: SystemTime,
 }
 
 impl Context {
-    /// The device that `--device` selects.
+    /// The device that `--device` selects; each rank's own GPU, unless a number is given.
     pub fn device(&self) -> Result<Device> {
-        device::select(&self.device, ops::cuda::open)
+        device::select(&self.device, self.ranks.gpu(), ops::cuda::open)
     }
 
     /// The tensor dtype that `model.dtype` resolves to on this device.
@@ -77,6 +79,7 @@ impl Context {
             dry_run: false,
             allow_network: false,
             threads: 1,
+            ranks: Collective::one(),
             started: SystemTime::now(),
         }
     }

@@ -63,6 +63,15 @@ impl Fingerprint {
         Self(contents.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect())
     }
 
+    /// Every key of `config` by its value, and `contents`: what the ranks of a job compare before they work together.
+    pub fn of_every_key(config: &Config, contents: &[(&str, Value)]) -> Result<Self> {
+        let all =
+            serde_json::to_value(config).map_err(|e| Error::usage(format!("the config has no JSON form: {e}")))?;
+        let Self(mut keys) = Self::of_contents(contents);
+        all.as_object().into_iter().flatten().for_each(|(section, value)| flatten(section, value, &mut keys));
+        Ok(Self(keys))
+    }
+
     /// A value by its key.
     pub fn get(&self, key: &str) -> &Value {
         self.0.get(key).unwrap_or(&Value::Null)

@@ -34,6 +34,7 @@
 //! |   | [`fingerprint`] | what decides the bytes of a stored result |
 //! |   | [`storage`] | the only writer of files; `run.json` |
 //! |   | [`metrics`] | pure functions on slices |
+//! |   | [`parallel`] | one process, or the ranks of an MPI job: what they say to each other |
 //! |   | [`device`], [`progress`] | device, memory and disk before any work; progress bars |
 //! | 0 | [`labels`] | the classes of a task: their names, how many there are |
 //! |   | [`shard`] | the part of the records that a process takes |
@@ -63,6 +64,7 @@ pub mod labels;
 pub mod metrics;
 pub mod model;
 pub mod ops;
+pub mod parallel;
 pub mod progress;
 pub mod prompt;
 pub mod report;

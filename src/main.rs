@@ -19,9 +19,10 @@ fn main() -> ExitCode {
         }
         let place =
             panic.location().map_or_else(|| "an unknown place".into(), |at| format!("{}:{}", at.file(), at.line()));
+        let rank = clsgen::parallel::prefix();
         eprintln!(
-            "error: internal error at {place}\nhint: this is a defect of clsgen: please report the command and this \
-            line"
+            "{rank}error: internal error at {place}\n{rank}hint: this is a defect of clsgen: please report the command \
+            and this line"
         );
     }));
     clsgen::cli::main()

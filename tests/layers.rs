@@ -16,6 +16,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("device", 1),
     ("fingerprint", 1),
     ("metrics", 1),
+    ("parallel", 1),
     ("progress", 1),
     ("context", 2),
     ("data", 2),

@@ -6,6 +6,7 @@ use clsgen::{
     config::{Activation, Lora, Objective, Parameters, Train},
     error::{Error, Result},
     model::{ActivationCheckpointing, ClsHead, Llama, LlamaConfig, LoraConfig, Model},
+    parallel::Collective,
     train::{
         examples::Example,
         loss::{LossWeights, Pass},
@@ -53,7 +54,7 @@ pub fn trainer(mut llama: Llama, memory: ActivationCheckpointing, steps: usize) 
     let pass = Pass { weights, parameters: Parameters::Lora, label_smoothing: 0.0, memory, dropout: None };
     let schedule = LinearSchedule { peak: 1e-4, warmup: 0, total: steps + 1 };
     let weight_schedule = WeightSchedule { end: None, total: steps + 1 };
-    Ok(Trainer { model, optimizer, plan, schedule, weight_schedule, pass, rank: 0 })
+    Ok(Trainer { model, optimizer, plan, schedule, weight_schedule, pass, ranks: Collective::one() })
 }
 
 /// A record of `tokens` tokens, the last `target` of them its explanation.

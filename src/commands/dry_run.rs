@@ -30,6 +30,9 @@ impl Plan {
 
     /// Behind the resolved config on stdout as TOML comments; under `--json` as its key `dry_run`.
     pub fn print(self, context: &Context) -> Result<()> {
+        if !context.ranks.leads() {
+            return Ok(());
+        }
         if context.json {
             return output::line(&document(context, Some(Value::Object(self.0)))?);
         }
@@ -43,6 +46,9 @@ impl Plan {
 
 /// The resolved config on stdout, as TOML that `--config` reads back, or as JSON.
 pub fn print_config(context: &Context) -> Result<()> {
+    if !context.ranks.leads() {
+        return Ok(());
+    }
     if context.json {
         output::line(&document(context, None)?)
     } else {

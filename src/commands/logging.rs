@@ -12,23 +12,31 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+use crate::parallel::{self, Collective};
+
 /// Sends `tracing` events to stderr from the level the flags choose. A second call changes nothing.
-pub fn start(quiet: bool, verbose: u8) {
+///
+/// Every rank would say the same: of others than rank 0 only errors are heard, unless `-v` asks for more.
+pub fn start(ranks: &Collective, quiet: bool, verbose: u8) {
     let level = match (quiet, verbose) {
+        (_, 0) if !ranks.leads() => LevelFilter::ERROR,
         (true, _) => LevelFilter::WARN,
         (false, 0) => LevelFilter::INFO,
         (false, 1) => LevelFilter::DEBUG,
         (false, _) => LevelFilter::TRACE,
     };
+    let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .event_format(Plain { color: std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none() })
+        .event_format(Plain { prefix: parallel::prefix(), color })
         .with_filter(Targets::new().with_target("clsgen", level));
     let _ = tracing_subscriber::registry().with(layer).try_init();
 }
 
 /// One line an event, no time and no module: the reader is a person at a terminal.
 struct Plain {
+    /// What each line begins with.
+    prefix: String,
     color: bool,
 }
 
@@ -45,6 +53,7 @@ where
             Level::DEBUG => ("debug: ", "\x1b[2m"),
             Level::TRACE => ("trace: ", "\x1b[2m"),
         };
+        write!(writer, "{}", self.prefix)?;
         if self.color && !color.is_empty() {
             write!(writer, "{color}{word}\x1b[0m")?;
         } else {

@@ -30,7 +30,8 @@ fn lock() -> Option<String> {
     String::from_utf8(storage::unpack(packed!("Cargo.lock")).ok()?).ok()
 }
 
-fn executable_hash() -> Option<&'static str> {
+/// BLAKE3 of this program, where its file can be read.
+pub(super) fn executable_hash() -> Option<&'static str> {
     static HASH: OnceLock<Option<String>> = OnceLock::new();
     HASH.get_or_init(|| storage::hash_file(&std::env::current_exe().ok()?).ok()).as_deref()
 }
@@ -49,7 +50,7 @@ fn dependencies(lock: &str) -> BTreeMap<&str, &str> {
 /// asked for, GPUs.
 pub(super) fn hardware(context: &Context) -> Value {
     let threads = context.threads;
-    json!({
+    let mut hardware = json!({
         "device": device_used(context),
         "device_asked": context.device,
         "dtype": context.dtype().ok().map(|dtype| dtype.as_str()),
@@ -60,7 +61,12 @@ pub(super) fn hardware(context: &Context) -> Value {
         "cores": std::thread::available_parallelism().map_or(1, usize::from),
         "threads": threads,
         "memory_bytes": device::memory_total(),
-    })
+    });
+    // A single process has none of them in its record.
+    if context.ranks.size() > 1 {
+        hardware["ranks"] = context.ranks.hosts().into();
+    }
+    hardware
 }
 
 /// `cpu` or `cuda:N`, as the flag resolves on this machine; `None` where it cannot be had.

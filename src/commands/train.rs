@@ -7,6 +7,7 @@
 
 mod identity;
 mod inputs;
+mod ranks;
 mod start;
 
 use std::{path::Path, sync::Arc};
@@ -17,16 +18,16 @@ use serde_json::json;
 use self::{identity::Identity, inputs::Inputs};
 use super::{Context, args::TrainArgs, output, run_record};
 use crate::{
-    config::{Config, Init, LossSchedule, Objective},
+    config::{Config, LossSchedule, Objective},
     device,
     error::{Context as _, Error, Result},
     generate::{Sampling, predict},
-    model::{Loading, LoraConfig, Model, ModelSource, checkpoint as model_files, source},
+    model::{Loading, LoraConfig, Model, ModelSource, checkpoint as model_files},
     ops::cuda,
     prompt::{Prompter, TextTokenizer},
     storage,
     train::{
-        checkpoint::{self, CheckpointWriter, Resumable, TrainerState},
+        checkpoint::{self, CheckpointWriter, Resumable},
         dev::Dev,
         examples::{self, Example},
         log::TrainLog,
@@ -49,18 +50,18 @@ pub fn run(context: &Context, args: &TrainArgs) -> Result<()> {
     }
 }
 
-/// Trains to the end, or to a signal: the best checkpoint; `None` of a dry run.
+/// Trains to the end, or to a signal: the best checkpoint; `None` of a dry run, and on other ranks than 0.
 pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best>> {
     let config = &context.config;
-    let lock = (!context.dry_run).then(|| run_record::lock(&context.run_dir)).transpose()?;
+    ranks::check_started_alike(context, args.resume)?;
+    let together = &context.ranks;
+    let lock = || run_record::lock(&context.run_dir);
+    let lock = if context.dry_run { None } else { together.on_rank_0(lock)? };
 
     // Records, base model, and whether this is the run the directory holds.
     let mut inputs = Inputs::load(context)?;
     inputs.files().into_iter().for_each(storage::protect);
-    let source = match config.train.init {
-        Init::Pretrained => source::resolve(&config.model.base, &[&config.dir], context.allow_network)?,
-        Init::Random => source::shape(&config.model.base, &[&config.dir])?,
-    };
+    let source = ranks::base(context)?;
     let device = context.device()?;
     let dtype = device::dtype(config.model.dtype, &device);
     let llama_config = source.config()?;
@@ -70,11 +71,12 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     loading.check(0, &device, &what, &|_| None)?;
     let base_hash = source.hash()?;
     let tokenizer = Arc::new(TextTokenizer::load(source.tokenizer_path())?);
-    inputs.template = inputs.template.dated(&tokenizer, &context.prompt_date());
+    inputs.template = inputs.template.dated(&tokenizer, &ranks::prompt_date(context)?);
     let identity = Identity::of(context, &inputs, &base_hash, tokenizer.hash())?;
-    identity.check(&context.run_dir)?;
+    identity.check_ranks(context, &device)?;
+    together.on_rank_0(|| identity.check(&context.run_dir))?;
     // Finding it may put a directory in order that a kill left half replaced: not in a dry run.
-    let resume = if context.dry_run && args.resume { None } else { resume_point(&context.run_dir, args.resume)? };
+    let resume = if context.dry_run && args.resume { None } else { ranks::resume_point(context, args.resume)? };
 
     // Records as tokens, and what the run will do with them.
     tokenizer.check_vocab(llama_config.vocab_size)?;
@@ -87,8 +89,11 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     let examples = encode(config, &inputs, &prompter)?;
     // A dev record without a prompt must not come to light after an epoch's work.
     let dev = dev(context, &mut inputs, &prompter)?;
-    let plan = Plan::new(&config.train, examples.iter().map(|example| example.prompt.len()).collect(), context.seed)?;
+    let lengths = examples.iter().map(|example| example.prompt.len()).collect();
+    let plan = Plan::new(&config.train, lengths, together.size(), context.seed)?;
+    ranks::check_steps(resume.as_ref(), &plan, &config.train)?;
     let largest = Largest::of(&examples, plan.batch_size, config.train.prompt_loss_weight > 0.0);
+    ranks::announce(context);
     announce(&inputs, &plan, largest);
     memory::check_before_loading(
         &llama_config,
@@ -97,23 +102,30 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
         largest,
         (&device, cuda::memory_available(&device)),
     )?;
-    device::check_interrupted()?;
-    let Some(lock) = lock else { return dry_run(context, args, &source, &plan, largest).map(|()| None) };
+    // Every rank has looked at what memory is free before any takes some.
+    together.meet(device::check_interrupted())?;
+    if context.dry_run {
+        return dry_run(context, args, &source, &plan, largest).map(|()| None);
+    }
 
     // The model, where the run left off or from the start.
     let model =
         start::model(context, &source, (&base_hash, prompter.tokenizer().hash()), dtype, &device, resume.as_ref())?;
     let trainer = trainer(context, model, plan.clone(), largest, resume.as_ref(), &device)?;
-    let state = resume.map_or_else(|| TrainerState::start(&plan), |resume| resume.state);
-    // The epochs to come, `last`, and one more while a directory is being replaced.
-    let checkpoints = (config.train.epochs - state.complete_epochs() + 2) as u64;
-    device::check_disk(&context.run_dir, memory::checkpoint_bytes(&trainer.optimizer) * checkpoints)?;
-    // Only now, when nothing can be refused any more, does the directory become this run's.
-    identity.write(&context.run_dir)?;
-    run_record::write(context, "train", &inputs.files(), &[("model.base", &source.path, &base_hash)], lock)?;
+    let state = ranks::state(resume, &plan);
+    let log = together.on_rank_0(|| {
+        // The epochs to come, `last`, and one more while a directory is being replaced.
+        let checkpoints = (config.train.epochs - state.complete_epochs() + 2) as u64;
+        device::check_disk(&context.run_dir, memory::checkpoint_bytes(&trainer.optimizer) * checkpoints)?;
+        // Only now, when nothing can be refused any more, does the directory become this run's.
+        identity.write(&context.run_dir)?;
+        let models = [("model.base", source.path.as_path(), base_hash.as_str())];
+        lock.map_or(Ok(()), |lock| run_record::write(context, "train", &inputs.files(), &models, lock))?;
+        TrainLog::open(&context.run_dir, &plan, state.step, state.complete_epochs(), context.quiet)
+    })?;
 
     let mut session = Session {
-        log: TrainLog::open(&context.run_dir, &plan, state.step, state.complete_epochs(), context.quiet)?,
+        log: log.unwrap_or_else(TrainLog::silent),
         trainer,
         examples: &examples,
         dev,
@@ -128,7 +140,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
         save_every_steps: config.train.save_every_steps,
         max_steps: config.train.max_steps,
     };
-    session.run().map(Some)
+    session.run()
 }
 
 fn dry_run(context: &Context, args: &TrainArgs, source: &ModelSource, plan: &Plan, largest: Largest) -> Result<()> {
@@ -143,27 +155,6 @@ fn dry_run(context: &Context, args: &TrainArgs, source: &ModelSource, plan: &Pla
         .with("records of a step", plan.group_size())
         .with("longest micro-batch, tokens", largest.rows)
         .print(context)
-}
-
-/// The newest valid checkpoint under `--resume`; without it a run directory with checkpoints is refused.
-fn resume_point(run: &Path, resume: bool) -> Result<Option<Resumable>> {
-    if !resume {
-        return match checkpoint::any(run) {
-            None => Ok(None),
-            Some(path) => {
-                Err(Error::usage(format!("{} holds a training run already ({})", run.display(), path.display()))
-                    .hint("--resume goes on with it; --run DIR starts another"))
-            }
-        };
-    }
-    let found = checkpoint::newest_valid(run)?;
-    match &found {
-        Some(Resumable { path, state }) => {
-            tracing::info!("resuming from {} (step {} of {})", path.display(), state.step, state.total_steps)
-        }
-        None => tracing::info!("nothing to resume in {}: starting", run.display()),
-    }
-    Ok(found)
 }
 
 fn prompter(config: &Config, inputs: &Inputs, tokenizer: Arc<TextTokenizer>) -> Result<Prompter> {
@@ -239,7 +230,11 @@ fn trainer(
     if let Some(resume) = resume {
         optimizer.restore(checkpoint::read_moments(&resume.path, device)?)?;
     }
-    let memory = memory::plan(&model, &optimizer, settings.activation_memory, largest, cuda::memory_available(device))?;
+    let ranks = context.ranks.clone();
+    // Every rank's weights are in memory by now, and counted in what is free.
+    ranks.meet(Ok(()))?;
+    let fixed = memory::gradient_bytes(&optimizer, ranks.size(), device);
+    let memory = memory::plan(&model, fixed, settings.activation_memory, largest, cuda::memory_available(device))?;
     let total = plan.total_steps();
     if settings.warmup_steps >= total {
         tracing::warn!(
@@ -258,7 +253,7 @@ fn trainer(
         schedule: LinearSchedule { peak: settings.learning_rate, warmup: settings.warmup_steps, total },
         weight_schedule: WeightSchedule { end: (settings.loss_schedule == LossSchedule::Linear).then_some(end), total },
         pass: Pass { weights, parameters, label_smoothing, memory, dropout: Some(context.seed) },
-        rank: 0,
+        ranks,
     })
 }
 

@@ -143,6 +143,11 @@ impl Prediction {
         self.columns.clone_from(&record.columns);
     }
 
+    /// Reads back the line of a prediction, of a task with these labels and with these columns.
+    pub fn from_line(line: &[u8], labels: &Labels, columns: &[String]) -> Result<Self> {
+        parse_line(line, labels, columns).map_err(|(_, message)| Error::data(message))
+    }
+
     /// The JSON object of this line, without its newline.
     pub fn to_line(&self) -> Result<String> {
         serde_json::to_string(self)

@@ -1,15 +1,27 @@
 //! How much memory and disk this process may still take: the machine's, its cgroup's, its rlimit's, whichever is least.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use rustix::process::{Resource, getrlimit};
 
 use crate::error::{Error, Result};
 
+/// Processes of a job among which this machine's memory is shared out.
+static SHARING: AtomicU64 = AtomicU64::new(1);
+
+/// From now on this process may take an equal part of what is free of the machine's memory, with so many of a job.
+pub fn share_memory(processes: usize) {
+    SHARING.store(processes.max(1) as u64, Ordering::Relaxed);
+}
+
 /// Bytes this process may still allocate. Page cache counts as free: the system gives it up when asked.
 pub fn memory_available() -> u64 {
     let machine = meminfo("MemAvailable").unwrap_or(u64::MAX);
-    machine.min(cgroup_available()).min(addresses_available())
+    let shared = machine.min(cgroup_available());
+    (shared / SHARING.load(Ordering::Relaxed)).min(addresses_available())
 }
 
 /// Bytes of address space that `ulimit -v` leaves this process. A mapped file takes them too, though hardly any memory.

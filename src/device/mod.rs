@@ -15,6 +15,7 @@ use candle_core::{DType, Device};
 
 pub use limits::{
     addresses_available, check_disk, check_memory, disk_available, format_bytes, memory_available, memory_total,
+    share_memory,
 };
 
 use crate::{
@@ -25,12 +26,12 @@ use crate::{
 /// What `--device` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
-    /// The first CUDA device if this build and machine have one, else the CPU.
+    /// This process's CUDA device, the first of a single process, if this build and machine have one, else the CPU.
     Auto,
     /// The CPU.
     Cpu,
-    /// CUDA device N.
-    Cuda(usize),
+    /// CUDA device N; without a number this process's own.
+    Cuda(Option<usize>),
 }
 
 /// Reads `auto`, `cpu`, `cuda` or `cuda:N`; anything else is a usage error.
@@ -38,19 +39,19 @@ pub fn parse(name: &str) -> Result<Choice> {
     match (name, name.strip_prefix("cuda:")) {
         ("auto", _) => Ok(Choice::Auto),
         ("cpu", _) => Ok(Choice::Cpu),
-        ("cuda", _) => Ok(Choice::Cuda(0)),
-        (_, Some(n)) if n.parse::<u16>().is_ok_and(|n| n < 1024) => Ok(Choice::Cuda(n.parse().unwrap_or_default())),
+        ("cuda", _) => Ok(Choice::Cuda(None)),
+        (_, Some(n)) if n.parse::<u16>().is_ok_and(|n| n < 1024) => Ok(Choice::Cuda(n.parse().ok())),
         _ => Err(Error::usage(format!("unknown device {name:?}: use auto, cpu, cuda or cuda:N"))),
     }
 }
 
-/// The device `name` stands for. `open_cuda` opens CUDA device N or says why it cannot (exit 5): an error where CUDA
+/// The device `name` stands for, on a process whose own GPU is `own`. `open_cuda` opens CUDA device N or says why it cannot (exit 5): an error where CUDA
 /// was asked for by name, the CPU where `auto` was.
-pub fn select(name: &str, open_cuda: impl FnOnce(usize) -> Result<Device>) -> Result<Device> {
+pub fn select(name: &str, own: usize, open_cuda: impl FnOnce(usize) -> Result<Device>) -> Result<Device> {
     match parse(name)? {
         Choice::Cpu => Ok(Device::Cpu),
-        Choice::Cuda(ordinal) => open_cuda(ordinal),
-        Choice::Auto => Ok(open_cuda(0).unwrap_or_else(|error| {
+        Choice::Cuda(ordinal) => open_cuda(ordinal.unwrap_or(own)),
+        Choice::Auto => Ok(open_cuda(own).unwrap_or_else(|error| {
             tracing::debug!("computing on the CPU: {error}");
             Device::Cpu
         })),
@@ -69,10 +70,11 @@ pub fn dtype(wanted: Dtype, device: &Device) -> DType {
 /// Bytes of a worker's stack: that of a main thread, since commands run on one ([`on_a_worker`]).
 const STACK: usize = 8 << 20;
 
-/// Sets up the worker threads, `wanted` or one for each core this process may use, and says how many there are. The
-/// first call in a process decides.
-pub fn threads(wanted: Option<usize>) -> Result<usize> {
-    let count = wanted.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+/// Sets up the worker threads, `wanted` or one for each core this process may use, which it shares with as many
+/// processes as `sharing` says, itself among them; and says how many there are. The first call in a process decides.
+pub fn threads(wanted: Option<usize>, sharing: usize) -> Result<usize> {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let count = wanted.unwrap_or_else(|| (cores() / sharing.max(1)).max(1));
     // An error says that the pool exists already, or that threads cannot be had; the next line tells them apart.
     let built = rayon::ThreadPoolBuilder::new()
         .num_threads(count)
@@ -190,8 +192,8 @@ mod tests {
     #[test]
     fn device_names() {
         assert_eq!(parse("auto").unwrap(), Choice::Auto);
-        assert_eq!(parse("cuda").unwrap(), Choice::Cuda(0));
-        assert_eq!(parse("cuda:3").unwrap(), Choice::Cuda(3));
+        assert_eq!(parse("cuda").unwrap(), Choice::Cuda(None));
+        assert_eq!(parse("cuda:3").unwrap(), Choice::Cuda(Some(3)));
         for wrong in ["", "gpu", "cuda:", "cuda:x", "CPU", "cuda:-1"] {
             assert_eq!(parse(wrong).unwrap_err().exit_code(), 2, "{wrong}");
         }
@@ -200,15 +202,18 @@ mod tests {
     #[test]
     fn auto_does_without_cuda_and_cuda_by_name_does_not() {
         let none = |_| Err(Error::resources("none here").hint("use --device cpu"));
-        assert!(select("auto", none).unwrap().is_cpu());
-        assert!(select("cpu", |_| panic!("the CPU was asked for")).unwrap().is_cpu());
-        assert_eq!(select("cuda:1", none).unwrap_err().exit_code(), 5);
+        assert!(select("auto", 0, none).unwrap().is_cpu());
+        assert!(select("cpu", 0, |_| panic!("the CPU was asked for")).unwrap().is_cpu());
+        assert_eq!(select("cuda:1", 0, none).unwrap_err().exit_code(), 5);
         let asked = std::cell::Cell::new(0);
         let open = |ordinal| {
             asked.set(ordinal);
             Ok(Device::Cpu)
         };
-        select("cuda:3", open).unwrap();
-        assert_eq!(asked.get(), 3);
+        let numbers = ["cuda:3", "cuda", "auto"].map(|name| {
+            select(name, 2, open).unwrap();
+            asked.get()
+        });
+        assert_eq!(numbers, [3, 2, 2]);
     }
 }

@@ -18,6 +18,7 @@ use super::{
     dev::DevMetrics,
     loss::{Counts, LossSums},
     plan::Plan,
+    replicas,
     step::Trainer,
 };
 use crate::{
@@ -50,6 +51,9 @@ pub struct TrainerState {
     pub complete: bool,
     /// T.
     pub total_steps: usize,
+    /// Ranks that trained. One is not written: nor did it say so before there could be more.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub ranks: usize,
     /// Seed of order, dropout and initial weights.
     pub seed: u64,
     /// Sums of the epoch so far, for its means.
@@ -67,6 +71,14 @@ pub struct TrainerState {
     pub clsgen_version: String,
 }
 
+fn one() -> usize {
+    1
+}
+
+fn is_one(ranks: &usize) -> bool {
+    *ranks == 1
+}
+
 impl TrainerState {
     /// Before the first step.
     pub fn start(plan: &Plan) -> Self {
@@ -76,6 +88,7 @@ impl TrainerState {
             epoch: 1,
             complete: false,
             total_steps: plan.total_steps(),
+            ranks: plan.ranks,
             seed: plan.seed,
             epoch_sums: LossSums::default(),
             epoch_records: 0,
@@ -125,7 +138,8 @@ impl TrainerState {
     }
 }
 
-/// What every checkpoint of a run has in common.
+/// What every checkpoint of a run has in common. Every rank calls it: their parameters are compared first, and none
+/// goes on before rank 0 has written.
 pub struct CheckpointWriter {
     /// The run directory.
     pub run: PathBuf,
@@ -156,6 +170,17 @@ impl CheckpointWriter {
     }
 
     fn write(
+        &self,
+        path: &Path,
+        trainer: &Trainer,
+        state: &TrainerState,
+        dev: Option<&(Vec<Prediction>, DevMetrics)>,
+    ) -> Result<()> {
+        replicas::check_equal(&trainer.ranks, trainer.optimizer.parameters())?;
+        trainer.ranks.on_rank_0(|| self.write_files(path, trainer, state, dev)).map(drop)
+    }
+
+    fn write_files(
         &self,
         path: &Path,
         trainer: &Trainer,

@@ -1,4 +1,6 @@
 //! Validation on the dev split after each epoch: predictions, the metrics that select a checkpoint, and the loss.
+//!
+//! The records are dealt out to the ranks; what each found goes to rank 0, which puts it in the order of the split.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +22,7 @@ use crate::{
         quality::EpochTerms,
     },
     model::Model,
+    parallel::Collective,
     prompt::Prompter,
 };
 
@@ -80,32 +83,79 @@ impl Dev {
         Ok(dev)
     }
 
-    /// Scores the split with the model as it is.
+    /// Scores the split with the model as it is: the whole on rank 0, `None` on the others.
     pub fn score(
         &self,
+        ranks: &Collective,
         model: &Model,
         prompter: &Prompter,
         weights: LossWeights,
-    ) -> Result<(Vec<Prediction>, DevMetrics)> {
-        let mut predictions = Vec::with_capacity(self.records.len());
-        let records = self.records.iter().map(|record| Ok(Ok(record.clone())));
+    ) -> Result<Option<(Vec<Prediction>, DevMetrics)>> {
+        let part = ranks.meet(self.score_part(ranks, model, prompter, weights))?;
+        let Some(scored) = self.gather(ranks, part, prompter.labels())? else { return Ok(None) };
+        // The sum is over records in their order, whoever scored them.
+        let generation = scored.iter().map(|(_, loss)| loss).sum();
+        let predictions: Vec<Prediction> = scored.into_iter().map(|(prediction, _)| prediction).collect();
+        let metrics = self.metrics(prompter.labels(), weights, generation, &predictions)?;
+        Ok(Some((predictions, metrics)))
+    }
+
+    /// The predictions of the records that fall to this rank, each with the sum of its target's cross-entropy.
+    fn score_part(
+        &self,
+        ranks: &Collective,
+        model: &Model,
+        prompter: &Prompter,
+        weights: LossWeights,
+    ) -> Result<Vec<(Prediction, f64)>> {
+        let mut predictions = Vec::new();
+        let records = ranks.dealt(&self.records).map(|record| Ok(Ok(record.clone())));
         score(model, prompter, records, &self.settings, &mut |prediction| {
             // Metrics over what is left would pass for metrics over all.
             if let Some(error) = &prediction.error {
                 return Err(error.fatal());
             }
             predictions.push(prediction);
-            Ok(())
+            ranks.check_others()
         })?;
-        let metrics = self.metrics(model, prompter.labels(), weights, &predictions)?;
-        Ok((predictions, metrics))
+        let references = ranks.dealt(&self.records).zip(ranks.dealt(&self.targets));
+        let with_loss = |(prediction, (record, target)): (Prediction, (&PromptedRecord, &Vec<u32>))| {
+            ranks.check_others()?;
+            Ok((prediction, generation_loss(model, record, target, weights)?))
+        };
+        predictions.into_iter().zip(references).map(with_loss).collect()
+    }
+
+    /// Every rank's part, put in order, on rank 0.
+    fn gather(
+        &self,
+        ranks: &Collective,
+        part: Vec<(Prediction, f64)>,
+        labels: &Labels,
+    ) -> Result<Option<Vec<(Prediction, f64)>>> {
+        if ranks.size() == 1 {
+            return Ok(Some(part));
+        }
+        let bytes = |(prediction, loss): (Prediction, f64)| {
+            Ok([&loss.to_le_bytes(), prediction.to_line()?.as_bytes()].concat())
+        };
+        let own = part.into_iter().map(bytes).collect::<Result<Vec<_>>>()?;
+        let Some(all) = ranks.gather_dealt(own)? else { return Ok(None) };
+        let read = |(bytes, record): (Vec<u8>, &PromptedRecord)| {
+            let columns: Vec<String> = record.prediction.columns.keys().cloned().collect();
+            let (loss, line) = bytes.split_first_chunk::<8>()?;
+            Some((Prediction::from_line(line, labels, &columns).ok()?, f64::from_le_bytes(*loss)))
+        };
+        let whole: Option<Vec<_>> = all.into_iter().zip(&self.records).map(read).collect();
+        let whole = whole.filter(|whole| whole.len() == self.records.len());
+        whole.map(Some).ok_or_else(|| Error::run("the predictions of a rank cannot be read"))
     }
 
     fn metrics(
         &self,
-        model: &Model,
         labels: &Labels,
         weights: LossWeights,
+        generation: f64,
         predictions: &[Prediction],
     ) -> Result<DevMetrics> {
         let rows = || predictions.iter().filter_map(|p| Some((p, p.label?, p.logits.as_ref()?)));
@@ -114,8 +164,7 @@ impl Dev {
         // Over target tokens only, even if training weights prompt tokens too: only the targets are generated.
         let target_tokens = self.targets.iter().map(Vec::len).sum();
         let counts = Counts { records: n, target_tokens, ..Counts::default() };
-        let losses =
-            weights.losses(LossSums { generation: self.generation_loss_sum(model, weights)?, classification }, counts);
+        let losses = weights.losses(LossSums { generation, classification }, counts);
         let defined = losses.generation.is_some() || losses.classification.is_some();
         Ok(DevMetrics {
             loss: defined.then_some(losses.loss).filter(|loss| loss.is_finite()),
@@ -125,20 +174,17 @@ impl Dev {
             evaluation: evaluate(rows().map(|(prediction, label, _)| (prediction, label)), labels)?,
         })
     }
+}
 
-    /// Sum of the targets' cross-entropy, teacher-forced, a record at a time.
-    fn generation_loss_sum(&self, model: &Model, weights: LossWeights) -> Result<f64> {
-        let mut sum = 0.0;
-        if weights.trains_generation() {
-            for (record, target) in self.records.iter().zip(&self.targets).filter(|(_, target)| !target.is_empty()) {
-                device::check_interrupted()?;
-                // Neither the class nor the key, which seeds dropout, has a part in this loss.
-                let example = Example { prompt: record.prompt.ids.clone(), target: target.clone(), class: 0 };
-                sum += loss::generation_loss(model, &Batch::new(&[example], &[Sample { record: 0, key: 0 }]))?;
-            }
-        }
-        Ok(sum)
+/// Sum of a target's cross-entropy, teacher-forced; 0 where there is none to write.
+fn generation_loss(model: &Model, record: &PromptedRecord, target: &[u32], weights: LossWeights) -> Result<f64> {
+    if target.is_empty() || !weights.trains_generation() {
+        return Ok(0.0);
     }
+    device::check_interrupted()?;
+    // Neither the class nor the key, which seeds dropout, has a part in this loss.
+    let example = Example { prompt: record.prompt.ids.clone(), target: target.to_vec(), class: 0 };
+    loss::generation_loss(model, &Batch::new(&[example], &[Sample { record: 0, key: 0 }]))
 }
 
 /// The metrics of predictions with their gold classes, without intervals.

@@ -1,6 +1,6 @@
 //! What a run says while it trains: `metrics.jsonl`, TensorBoard events, a progress bar on a terminal.
 //!
-//! Numbers only: no record's text, no id.
+//! Numbers only: no record's text, no id. Of several ranks, rank 0 alone says it.
 
 use std::{
     io::{BufRead, BufReader},
@@ -49,6 +49,12 @@ struct StepLine {
     target_tokens: usize,
     tokens_per_s: f64,
     seconds: f64,
+    /// The sum of gradients over ranks: only where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allreduce_seconds: Option<f64>,
+    /// Its share of `seconds`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allreduce_share: Option<f64>,
 }
 
 /// A line for an epoch: means over its steps, then what dev says.
@@ -68,11 +74,17 @@ struct EpochLine<'a> {
 /// The run's log, open for appending.
 #[derive(Debug)]
 pub struct TrainLog {
-    lines: RecordLog,
-    events: EventWriter,
+    /// None of a rank that is not to write.
+    files: Option<Files>,
     bar: ProgressBar,
     /// When a line was last printed in place of the bar.
     told: Instant,
+}
+
+#[derive(Debug)]
+struct Files {
+    lines: RecordLog,
+    events: EventWriter,
 }
 
 impl TrainLog {
@@ -82,16 +94,18 @@ impl TrainLog {
         keep_until(&path, done, complete_epochs)?;
         let lines = RecordLog::open(&path)?;
         let events = EventWriter::create(&run.join("tensorboard"), done + 1)?;
-        Ok(Self {
-            lines,
-            events,
-            bar: progress::bar(quiet, Some(plan.total_steps()), done, STEPS),
-            told: Instant::now(),
-        })
+        let bar = progress::bar(quiet, Some(plan.total_steps()), done, STEPS);
+        Ok(Self { files: Some(Files { lines, events }), bar, told: Instant::now() })
+    }
+
+    /// A log that says nothing.
+    pub fn silent() -> Self {
+        Self { files: None, bar: ProgressBar::hidden(), told: Instant::now() }
     }
 
     /// Logs a step.
     pub fn step(&mut self, epoch: usize, report: &StepReport) -> Result<()> {
+        let Some(Files { lines, events }) = &mut self.files else { return Ok(()) };
         let Losses { loss, generation: loss_gen, classification: loss_cls } = report.losses;
         let Counts { records, tokens, target_tokens, .. } = report.counts;
         let tokens_per_s = tokens as f64 / report.seconds.max(1e-9);
@@ -99,8 +113,10 @@ impl TrainLog {
         let lr = report.lr;
         let grad_norm = report.grad_norm;
         let seconds = report.seconds;
+        let allreduce_seconds = report.allreduce_seconds;
+        let allreduce_share = allreduce_seconds.map(|sum| sum / seconds.max(1e-9));
         let r#type = "step";
-        self.lines.append(&StepLine {
+        lines.append(&StepLine {
             r#type,
             step,
             epoch,
@@ -114,8 +130,10 @@ impl TrainLog {
             target_tokens,
             tokens_per_s,
             seconds,
+            allreduce_seconds,
+            allreduce_share,
         })?;
-        let scalars = [
+        let mut scalars = vec![
             ("train/loss", Some(loss)),
             ("train/loss_gen", loss_gen),
             ("train/loss_cls", loss_cls),
@@ -124,8 +142,13 @@ impl TrainLog {
             ("train/tokens_per_s", Some(tokens_per_s)),
             ("train/epoch", Some(epoch as f64)),
         ];
-        self.events.scalars(step, &scalars)?;
-        self.show(step, format!("epoch {epoch}, loss {loss:.4}, {tokens_per_s:.0} tokens/s"));
+        let mut message = format!("epoch {epoch}, loss {loss:.4}, {tokens_per_s:.0} tokens/s");
+        if let Some(share) = allreduce_share {
+            scalars.push(("train/allreduce_share", Some(share)));
+            message += &format!(", allreduce {:.1} % of the step", 100.0 * share);
+        }
+        events.scalars(step, &scalars)?;
+        self.show(step, message);
         Ok(())
     }
 
@@ -139,22 +162,13 @@ impl TrainLog {
         records: usize,
         dev: Option<&DevMetrics>,
     ) -> Result<()> {
+        let Some(Files { lines, events }) = &mut self.files else { return Ok(()) };
         let Losses { loss, generation: loss_gen, classification: loss_cls } = *means;
-        self.lines.append(&EpochLine {
-            r#type: "epoch",
-            epoch,
-            step,
-            complete,
-            loss,
-            loss_gen,
-            loss_cls,
-            records,
-            dev,
-        })?;
-        self.lines.sync()?;
+        lines.append(&EpochLine { r#type: "epoch", epoch, step, complete, loss, loss_gen, loss_cls, records, dev })?;
+        lines.sync()?;
         let mut scalars = vec![("epoch/loss", Some(loss)), ("epoch/loss_gen", loss_gen), ("epoch/loss_cls", loss_cls)];
         scalars.extend(dev.map(DevMetrics::scalars).unwrap_or_default());
-        self.events.scalars(step, &scalars)
+        events.scalars(step, &scalars)
     }
 
     /// Moves the bar; where there is none (a batch job's log) says the same in a line once a minute.

@@ -51,10 +51,20 @@ pub struct LossSums {
     pub classification: f64,
 }
 
+impl std::ops::Add for LossSums {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            generation: self.generation + other.generation,
+            classification: self.classification + other.classification,
+        }
+    }
+}
+
 impl std::ops::AddAssign for LossSums {
     fn add_assign(&mut self, other: Self) {
-        self.generation += other.generation;
-        self.classification += other.classification;
+        *self = *self + other;
     }
 }
 

@@ -35,21 +35,24 @@ impl Largest {
     }
 }
 
-/// Bytes of gradients; parameters and moments exist by the time this is asked.
-fn gradient_bytes(optimizer: &Optimizer) -> u64 {
-    F32 * optimizer.elements()
+/// Bytes of gradients; parameters and moments exist by the time this is asked. On their way to other ranks gradients
+/// take host memory once more.
+pub fn gradient_bytes(optimizer: &Optimizer, ranks: usize, device: &Device) -> u64 {
+    let copies = if ranks > 1 && device.is_cpu() { 2 } else { 1 };
+    copies * F32 * optimizer.elements()
 }
 
-/// Chooses what layers keep, or fails (exit 5) naming what would fit. Weights and moments are allocated already.
+/// Chooses what layers keep, or fails (exit 5) naming what would fit. Weights and moments are allocated already;
+/// `fixed` bytes of gradients are not.
 pub fn plan(
     model: &Model,
-    optimizer: &Optimizer,
+    fixed: u64,
     setting: ActivationMemory,
     largest: Largest,
     available: u64,
 ) -> Result<ActivationCheckpointing> {
     let available = usable(available, model.llama.device().is_cuda());
-    let estimate = Estimate { footprint: model.llama.footprint(), fixed: gradient_bytes(optimizer), largest };
+    let estimate = Estimate { footprint: model.llama.footprint(), fixed, largest };
     let memory = estimate.plan(setting, available)?;
     tracing::info!("{}, {} are free", estimate.describe(memory), format_bytes(available));
     Ok(memory)

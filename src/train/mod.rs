@@ -16,6 +16,7 @@ pub mod loss;
 pub mod memory;
 pub mod optimizer;
 pub mod plan;
+pub mod replicas;
 pub mod schedule;
 pub mod select;
 pub mod session;

@@ -72,6 +72,11 @@ impl Optimizer {
         Ok(norm)
     }
 
+    /// The trained tensors.
+    pub fn parameters(&self) -> &BTreeMap<String, Tensor> {
+        &self.parameters
+    }
+
     /// Numbers in all trained tensors.
     pub fn elements(&self) -> u64 {
         self.parameters.values().map(|tensor| tensor.elem_count() as u64).sum()

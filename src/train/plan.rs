@@ -19,7 +19,7 @@ pub struct Plan {
     pub batch_size: usize,
     /// Forward passes of a rank in one optimizer step.
     pub accumulation: usize,
-    /// Data-parallel processes. One today; every use of the group's means is already over all ranks.
+    /// Data-parallel processes.
     pub ranks: usize,
     /// Passes over the records.
     pub epochs: usize,
@@ -41,25 +41,19 @@ pub struct Sample {
 }
 
 impl Plan {
-    /// The plan `[train]` asks for, of records with so many prompt tokens.
-    pub fn new(settings: &config::Train, prompt_tokens: Vec<usize>, seed: u64) -> Result<Self> {
+    /// The plan `[train]` asks for, of records with so many prompt tokens, on so many ranks.
+    pub fn new(settings: &config::Train, prompt_tokens: Vec<usize>, ranks: usize, seed: u64) -> Result<Self> {
         let records = prompt_tokens.len();
         let epochs = settings.epochs;
         let shuffle = settings.shuffle;
         let short_first = (settings.curriculum == config::Curriculum::ShortFirst).then_some(prompt_tokens);
-        let ranks = 1;
         let batch_size = settings.batch_size.max(1);
         let accumulation = match settings.effective_batch {
             None => settings.grad_accumulation.max(1),
-            Some(effective) if effective >= batch_size * ranks && effective % (batch_size * ranks) == 0 => {
+            Some(effective) if effective > 0 && effective.is_multiple_of(batch_size * ranks) => {
                 effective / (batch_size * ranks)
             }
-            Some(effective) => {
-                let message = format!(
-                    "train.effective_batch = {effective} is not a multiple of batch_size {batch_size} × {ranks} ranks"
-                );
-                return Err(Error::usage(message).hint("choose a batch_size that divides effective_batch"));
-            }
+            Some(effective) => return Err(indivisible(effective, batch_size, ranks)),
         };
         Ok(Self { records, batch_size, accumulation, ranks, epochs, shuffle, short_first, seed })
     }
@@ -117,6 +111,22 @@ impl Plan {
     }
 }
 
+/// `effective_batch` cannot be cut into micro-batches for these ranks; the hint names what would divide it.
+fn indivisible(effective: usize, batch_size: usize, ranks: usize) -> Error {
+    let list = |of: usize| {
+        let divisors: Vec<String> = (1..=of).filter(|n| of.is_multiple_of(*n)).map(|n| n.to_string()).collect();
+        divisors.join(", ")
+    };
+    let error = Error::usage(format!(
+        "train.effective_batch = {effective} is not a multiple of batch_size {batch_size} × {ranks} ranks"
+    ));
+    if effective.is_multiple_of(ranks) {
+        return error.hint(format!("on so many ranks it takes a batch_size of {}", list(effective / ranks)));
+    }
+    let batch_size = if effective.is_multiple_of(batch_size) { batch_size } else { 1 };
+    error.hint(format!("with batch_size {batch_size} it takes {} ranks", list(effective / batch_size)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,7 +164,7 @@ mod tests {
     fn short_prompts_go_first_and_equal_ones_are_shuffled_anew() {
         let tokens: Vec<usize> = (0..40).map(|record| 9 - record / 5).collect();
         let settings = config::Train { curriculum: config::Curriculum::ShortFirst, ..config::Train::default() };
-        let plan = Plan::new(&settings, tokens.clone(), 7).unwrap();
+        let plan = Plan::new(&settings, tokens.clone(), 1, 7).unwrap();
         let first = plan.order(1);
         let second = plan.order(2);
         for order in [&first, &second] {
@@ -164,7 +174,7 @@ mod tests {
             assert_eq!(seen, (0..40).collect::<Vec<_>>());
         }
         assert_ne!(first, second);
-        assert_eq!(first, Plan::new(&settings, tokens.clone(), 7).unwrap().order(1));
+        assert_eq!(first, Plan::new(&settings, tokens.clone(), 1, 7).unwrap().order(1));
         let in_file = Plan { shuffle: false, ..plan };
         assert_eq!(in_file.order(3)[..6], [35, 36, 37, 38, 39, 30]);
     }
@@ -191,9 +201,17 @@ mod tests {
 
     #[test]
     fn effective_batch_sets_accumulation_or_is_refused() {
-        let settings = config::Train { batch_size: 4, effective_batch: Some(32), ..config::Train::default() };
-        assert_eq!(Plan::new(&settings, vec![1; 100], 0).map(|p| p.accumulation), Ok(8));
-        let settings = config::Train { batch_size: 5, effective_batch: Some(32), ..config::Train::default() };
-        assert_eq!(Plan::new(&settings, vec![1; 100], 0).map_err(|e| e.exit_code()), Err(2));
+        let plan = |batch_size, ranks| {
+            let settings = config::Train { batch_size, effective_batch: Some(32), ..config::Train::default() };
+            Plan::new(&settings, vec![1; 100], ranks, 0)
+        };
+        assert_eq!([1, 2, 8].map(|ranks| plan(4, ranks).unwrap().accumulation), [8, 4, 1]);
+        let refused = |batch_size, ranks| {
+            let error = plan(batch_size, ranks).unwrap_err();
+            (error.exit_code(), error.hint_text().unwrap().to_owned())
+        };
+        assert_eq!(refused(5, 2), (2, "on so many ranks it takes a batch_size of 1, 2, 4, 8, 16".into()));
+        assert_eq!(refused(4, 3), (2, "with batch_size 4 it takes 1, 2, 4, 8 ranks".into()));
+        assert_eq!(refused(5, 3), (2, "with batch_size 1 it takes 1, 2, 4, 8, 16, 32 ranks".into()));
     }
 }

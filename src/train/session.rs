@@ -28,7 +28,7 @@ pub struct Session<'a> {
     pub prompter: &'a Prompter,
     /// Writes checkpoints.
     pub writer: CheckpointWriter,
-    /// Writes the log.
+    /// Writes the log, on rank 0.
     pub log: TrainLog,
     /// Where the run is.
     pub state: TrainerState,
@@ -39,13 +39,13 @@ pub struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Trains from where the state is to the last step; returns the best epoch.
-    pub fn run(&mut self) -> Result<Best> {
+    /// Trains from where the state is to the last step; returns the best epoch, on rank 0.
+    pub fn run(&mut self) -> Result<Option<Best>> {
         // A resume may find an epoch trained but not scored, or scored but not compared.
         if self.state.epoch_trained(&self.trainer.plan) && !self.state.complete {
             self.finish_epoch(true)?;
         } else if self.state.step > 0 {
-            write_best(&self.writer.run, self.state.epoch)?;
+            self.write_best()?;
         }
         let last = self.max_steps.unwrap_or(usize::MAX).min(self.trainer.plan.total_steps());
         while self.state.step < last {
@@ -66,7 +66,7 @@ impl Session<'_> {
             }
         }
         self.log.finish();
-        write_best(&self.writer.run, self.state.epoch)
+        self.write_best()
     }
 
     /// Scores dev, writes the epoch's checkpoint and line, names the best epoch so far. `complete` is false where
@@ -80,8 +80,8 @@ impl Session<'_> {
                 // Scoring may take hours: what was trained is safe before it begins.
                 self.writer.last(&self.trainer, &self.state)?;
                 self.log.scoring(self.state.epoch);
-                match dev.score(&self.trainer.model, self.prompter, weights) {
-                    Ok(scored) => Some(scored),
+                match dev.score(&self.trainer.ranks, &self.trainer.model, self.prompter, weights) {
+                    Ok(scored) => scored,
                     Err(error) => return Err(self.failed(error)?),
                 }
             }
@@ -93,7 +93,7 @@ impl Session<'_> {
         let dev = scored.as_ref().map(|(_, metrics)| metrics);
         self.log.epoch(self.state.epoch, self.state.step, complete, &means, counts.records, dev)?;
         self.writer.epoch(&self.trainer, &self.state, scored.as_ref())?;
-        let best = write_best(&self.writer.run, self.state.epoch)?;
+        let Some(best) = self.write_best()? else { return Ok(()) };
         let score = best.score.map_or_else(|| "no dev metrics".into(), |score| format!("quality score {score:.3}"));
         self.log.bar().suspend(|| {
             tracing::info!(
@@ -106,6 +106,11 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Names the best epoch so far, on rank 0.
+    fn write_best(&self) -> Result<Option<Best>> {
+        self.trainer.ranks.on_rank_0(|| write_best(&self.writer.run, self.state.epoch))
+    }
+
     /// What ends the process after `error`. A signal saves the epoch as it is first; any other error leaves the last
     /// checkpoint as the place to resume from.
     fn failed(&mut self, error: Error) -> Result<Error> {
@@ -114,7 +119,7 @@ impl Session<'_> {
         // A signal right after an epoch's checkpoint finds nothing new to save.
         if self.state.epoch_records > 0 || self.state.step == 0 {
             self.writer.epoch(&self.trainer, &self.state, None)?;
-            write_best(&self.writer.run, self.state.epoch)?;
+            self.write_best()?;
         }
         let name = device::signal_name(signal);
         let message =

@@ -7,12 +7,14 @@ use super::{
     loss::{Counts, LossSums, LossWeights, Losses, Pass, forward_backward},
     optimizer::Optimizer,
     plan::{Plan, Sample},
+    replicas,
     schedule::{LinearSchedule, WeightSchedule},
 };
 use crate::{
     error::{Error, Result},
     model::{Gradients, Model},
     ops::with_spinning_workers,
+    parallel::Collective,
 };
 
 /// A model in training.
@@ -30,8 +32,8 @@ pub struct Trainer {
     pub weight_schedule: WeightSchedule,
     /// How a micro-batch of the first step is computed.
     pub pass: Pass,
-    /// This process among `plan.ranks`.
-    pub rank: usize,
+    /// This process among the `plan.ranks` that train together.
+    pub ranks: Collective,
 }
 
 /// What a step did.
@@ -51,6 +53,8 @@ pub struct StepReport {
     pub grad_norm: f64,
     /// Wall time.
     pub seconds: f64,
+    /// What the sum over ranks took of it, if there are several.
+    pub allreduce_seconds: Option<f64>,
 }
 
 impl Trainer {
@@ -61,7 +65,7 @@ impl Trainer {
 
     /// Optimizer step `k`, counted from 1; `order` is the plan's for the step's epoch.
     ///
-    /// On an error, a signal among them, the weights are those of the step before.
+    /// On an error, a signal among them, the weights are those of the step before. One rank's is every rank's.
     pub fn step(&mut self, k: usize, examples: &[Example], order: &[usize]) -> Result<StepReport> {
         let device = self.model.llama.device().clone();
         with_spinning_workers(&device, usize::MAX, || self.step_together(k, examples, order))
@@ -77,12 +81,16 @@ impl Trainer {
         // Accumulate: each micro-batch adds its share of the mean's gradient.
         let pass = Pass { weights: self.weights(k), ..self.pass };
         let mut gradients = Gradients::new();
-        let mut sums = LossSums::default();
-        for samples in self.micro_batches(&group) {
+        let accumulate = |sums: LossSums, samples: &[Sample]| {
             let batch = Batch::new(examples, samples);
-            sums += forward_backward(&self.model, &batch, counts, &pass, &mut gradients)?;
-        }
-        // With several ranks, gradients and sums are added over them here; everything else is already the same on each.
+            Ok(sums + forward_backward(&self.model, &batch, counts, &pass, &mut gradients)?)
+        };
+        let accumulated = self.micro_batches(&group).try_fold(LossSums::default(), accumulate);
+
+        // Add up over the ranks; everything else is already the same on each.
+        let mut sums = self.ranks.meet(accumulated)?;
+        let parameters = self.optimizer.parameters();
+        let allreduce_seconds = replicas::sum(&self.ranks, parameters, &mut gradients, &mut sums)?;
 
         let losses = pass.weights.losses(sums, counts);
         if !losses.loss.is_finite() {
@@ -92,17 +100,18 @@ impl Trainer {
         let lr = self.schedule.learning_rate(k);
         let grad_norm = self.optimizer.step(&gradients, k, lr)?;
 
-        Ok(StepReport { step: k, sums, counts, losses, lr, grad_norm, seconds: start.elapsed().as_secs_f64() })
+        let seconds = start.elapsed().as_secs_f64();
+        Ok(StepReport { step: k, sums, counts, losses, lr, grad_norm, seconds, allreduce_seconds })
     }
 
     /// This rank's micro-batches of a group.
     fn micro_batches<'a>(&self, group: &'a [Sample]) -> impl Iterator<Item = &'a [Sample]> + use<'a> {
-        self.plan.micro_batches(group, self.rank)
+        self.plan.micro_batches(group, self.ranks.rank())
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
 
     use candle_core::{DType, Device, Tensor};
@@ -114,7 +123,7 @@ mod tests {
         model::{ActivationCheckpointing, ClsHead, Llama, LlamaConfig, lora::LoraConfig},
     };
 
-    fn trainer(objective: Objective) -> Trainer {
+    pub fn trainer(objective: Objective) -> Trainer {
         let config = json!({
             "model_type": "llama", "vocab_size": 40, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
             "num_attention_heads": 2, "num_key_value_heads": 1, "rms_norm_eps": 1e-5, "rope_theta": 10000.0
@@ -151,7 +160,7 @@ mod tests {
             schedule,
             weight_schedule: WeightSchedule { end: None, total: 10 },
             pass,
-            rank: 0,
+            ranks: Collective::one(),
         }
     }
 

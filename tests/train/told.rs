@@ -56,3 +56,29 @@ fn a_missing_file_and_a_model_on_a_server_are_named_in_plain_words() {
         }
     }
 }
+
+/// What mpirun or srun starts would be so many processes at one run directory.
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn a_build_without_mpi_is_not_started_on_ranks() {
+    let fixture = Fixture::new();
+    let ranks = [
+        [("OMPI_COMM_WORLD_SIZE", "2"), ("OMPI_COMM_WORLD_RANK", "1")],
+        [("SLURM_NTASKS", "4"), ("PMIX_RANK", "1")],
+        [("PMI_SIZE", "3"), ("PMI_RANK", "1")],
+    ];
+    for launch in ranks {
+        let output = check(fixture.command("run", &[]).envs(launch).output().unwrap());
+        let told = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{launch:?}: {told}");
+        let starts = format!("rank 1: error: clsgen was started as rank 1 of {}", launch[0].1);
+        assert!(told.starts_with(&starts), "{launch:?}: {told}");
+        assert!(told.contains("knows no MPI") && told.contains("hint: build it with --features mpi"), "{told}");
+        assert!(!fixture.path("run").exists());
+    }
+    // One rank is one process, and so is a batch script, whatever its job may start.
+    for launch in [("OMPI_COMM_WORLD_SIZE", "1"), ("SLURM_NTASKS", "4")] {
+        let output = check(fixture.command("run", &["--dry-run"]).envs([launch]).output().unwrap());
+        assert_eq!(output.status.code(), Some(0), "{launch:?}: {}", stderr(&output));
+    }
+}

@@ -5,9 +5,10 @@
 
 use std::path::Path;
 
+use candle_core::Device;
 use serde_json::{Value, json};
 
-use super::inputs::Inputs;
+use super::{inputs::Inputs, ranks};
 use crate::{
     commands::Context,
     config::Stage,
@@ -50,6 +51,13 @@ impl Identity {
             ("train.init_from", json!(init_from)),
         ];
         Ok(Self { fingerprint: Fingerprint::new(Stage::Train, config, &contents)?, start_gone: gone })
+    }
+
+    /// Refuses ranks that found other records, another base or another kind of device than rank 0.
+    pub fn check_ranks(&self, context: &Context, device: &Device) -> Result<()> {
+        let mut found = self.fingerprint.clone();
+        found.set("--device", json!(if device.is_cuda() { "cuda" } else { "cpu" }));
+        ranks::check_alike(&context.ranks, &found)
     }
 
     /// Refuses a run directory that holds another run.

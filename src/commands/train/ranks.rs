@@ -1,0 +1,146 @@
+//! What the ranks of a run settle before it begins: that they are alike, and what rank 0 alone finds out.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::{
+    commands::{Context, machine},
+    config::{self, Init},
+    error::{Error, Result},
+    fingerprint::Fingerprint,
+    model::{ModelSource, source},
+    parallel::Collective,
+    train::{
+        checkpoint::{self, CHECKPOINTS, Resumable, TrainerState},
+        plan::Plan,
+    },
+};
+
+/// Refuses ranks that were started with another program, command line or config: before anything is shared, since they
+/// would not even do the same steps.
+pub(super) fn check_started_alike(context: &Context, resume: bool) -> Result<()> {
+    let contents = [
+        ("clsgen", json!(env!("CARGO_PKG_VERSION"))),
+        ("executable", json!(machine::executable_hash())),
+        ("--run", json!(context.run_dir.to_string_lossy())),
+        ("--resume", json!(resume)),
+        ("--dry-run", json!(context.dry_run)),
+        ("--allow-network", json!(context.allow_network)),
+    ];
+    check_alike(&context.ranks, &Fingerprint::of_every_key(&context.config, &contents)?)
+}
+
+/// Refuses ranks whose fingerprints are not rank 0's, naming the first and what differs.
+pub(super) fn check_alike(ranks: &Collective, own: &Fingerprint) -> Result<()> {
+    if ranks.size() == 1 {
+        return Ok(());
+    }
+    let failed = |e: serde_json::Error| Error::run(format!("a rank's settings cannot be compared: {e}"));
+    let all = ranks.all_gather(&serde_json::to_vec(own).map_err(failed)?)?;
+    let all = all.iter().map(|bytes| serde_json::from_slice::<Fingerprint>(bytes).map_err(failed));
+    let all = all.collect::<Result<Vec<_>>>()?;
+    let hosts = ranks.hosts();
+    for (rank, fingerprint) in all.iter().enumerate().skip(1) {
+        let differing = fingerprint.differences(&all[0]);
+        if !differing.is_empty() {
+            return Err(Error::usage(format!(
+                "rank {rank} on {} differs from rank 0 on {}: {}",
+                hosts[rank],
+                hosts[0],
+                differing.join("; ")
+            ))
+            .hint("start every rank with the same program, command line, config, records and kind of device"));
+        }
+    }
+    Ok(())
+}
+
+/// The base model's files. Of several ranks the first downloads them, where they may be downloaded.
+pub(super) fn base(context: &Context) -> Result<ModelSource> {
+    let config = &context.config;
+    let find = || match config.train.init {
+        Init::Pretrained => source::resolve(&config.model.base, &[&config.dir], context.allow_network),
+        Init::Random => source::shape(&config.model.base, &[&config.dir]),
+    };
+    if context.allow_network && context.ranks.size() > 1 {
+        context.ranks.on_rank_0(find)?;
+    }
+    find()
+}
+
+/// The date that prompts hold: rank 0's, everywhere.
+pub(super) fn prompt_date(context: &Context) -> Result<String> {
+    let date = context.ranks.broadcast(context.prompt_date().as_bytes())?;
+    String::from_utf8(date).map_err(|_| Error::run("the prompts' date is not UTF-8"))
+}
+
+/// The checkpoint to go on from. Rank 0 looks for it, since that may put a directory in order which a kill left half
+/// replaced, and names it to the others.
+pub(super) fn resume_point(context: &Context, resume: bool) -> Result<Option<Resumable>> {
+    let ranks = &context.ranks;
+    let found = ranks.on_rank_0(|| newest(&context.run_dir, resume))?.flatten();
+    let name = found.as_ref().and_then(|found| found.path.file_name()).unwrap_or_default();
+    let name = String::from_utf8_lossy(&ranks.broadcast(name.as_encoded_bytes())?).into_owned();
+    if ranks.leads() || name.is_empty() {
+        return Ok(found);
+    }
+    let path = context.run_dir.join(CHECKPOINTS).join(name);
+    let state = checkpoint::read_state(&path).map_err(|e| e.hint("every rank reads the run directory: share it"))?;
+    Ok(Some(Resumable { path, state }))
+}
+
+/// The newest valid checkpoint under `--resume`; without it a run directory with checkpoints is refused.
+fn newest(run: &Path, resume: bool) -> Result<Option<Resumable>> {
+    if !resume {
+        return match checkpoint::any(run) {
+            None => Ok(None),
+            Some(path) => {
+                Err(Error::usage(format!("{} holds a training run already ({})", run.display(), path.display()))
+                    .hint("--resume goes on with it; --run DIR starts another"))
+            }
+        };
+    }
+    let found = checkpoint::newest_valid(run)?;
+    match &found {
+        Some(Resumable { path, state }) => {
+            tracing::info!("resuming from {} (step {} of {})", path.display(), state.step, state.total_steps)
+        }
+        None => tracing::info!("nothing to resume in {}: starting", run.display()),
+    }
+    Ok(found)
+}
+
+/// Refuses to go on with a run on another number of ranks, unless a step's records stay the same.
+pub(super) fn check_steps(resume: Option<&Resumable>, plan: &Plan, settings: &config::Train) -> Result<()> {
+    let Some(before) = resume.map(|resume| resume.state.ranks) else { return Ok(()) };
+    if before == plan.ranks || settings.effective_batch.is_some() {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "this run's steps are of {} records, on {before} ranks; on {} they would be of {}",
+        plan.group_size() / plan.ranks * before,
+        plan.ranks,
+        plan.group_size()
+    ))
+    .hint(format!("resume it on {before} ranks; a run with train.effective_batch goes on with another number")))
+}
+
+/// Where the run is, on the ranks of now.
+pub(super) fn state(resume: Option<Resumable>, plan: &Plan) -> TrainerState {
+    match resume {
+        Some(Resumable { state, .. }) => TrainerState { ranks: plan.ranks, ..state },
+        None => TrainerState::start(plan),
+    }
+}
+
+/// How many work, and where.
+pub(super) fn announce(context: &Context) {
+    let ranks = &context.ranks;
+    if ranks.size() > 1 {
+        let mut hosts = ranks.hosts();
+        hosts.sort_unstable();
+        hosts.dedup();
+        tracing::info!("ranks: {}, hosts: {}, threads a rank: {}", ranks.size(), hosts.len(), context.threads);
+    }
+}

@@ -1,0 +1,127 @@
+use super::*;
+use crate::error::Kind;
+
+/// What every rank returns, each on a thread of its own.
+fn on_ranks<T: Send>(size: usize, work: impl Fn(Collective) -> T + Sync) -> Vec<T> {
+    std::thread::scope(|scope| {
+        let ranks: Vec<_> = Collective::threads(size).into_iter().map(|ranks| scope.spawn(|| work(ranks))).collect();
+        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+    })
+}
+
+/// A sum in rank order differs from one in any other.
+fn value(rank: usize, i: usize) -> f32 {
+    [1e8, 1.0, -1e8, 3.0][rank] + i as f32
+}
+
+#[test]
+fn sums_are_in_rank_order_and_the_same_on_every_rank() {
+    for size in 1..=4 {
+        for length in [0, 1, 2, 3, 7, 1000] {
+            let expected: Vec<f32> =
+                (0..length).map(|i| (1..size).fold(value(0, i), |sum, rank| sum + value(rank, i))).collect();
+            let sums = on_ranks(size, |ranks| {
+                let mut values: Vec<f32> = (0..length).map(|i| value(ranks.rank(), i)).collect();
+                ranks.sum(&mut values).unwrap();
+                let mut double = [f64::from(value(ranks.rank(), 0)), 0.5];
+                ranks.sum_f64(&mut double).unwrap();
+                (values, double)
+            });
+            for (sum, double) in sums {
+                assert_eq!(sum, expected, "{size} ranks, {length} numbers");
+                assert_eq!(double[1], 0.5 * size as f64);
+            }
+        }
+    }
+}
+
+#[test]
+fn bytes_reach_rank_0_or_everyone() {
+    let gathered = on_ranks(3, |ranks| {
+        let own = vec![ranks.rank() as u8; ranks.rank()];
+        let dealt: Vec<usize> = ranks.dealt(&[0, 1, 2, 3, 4, 5, 6]).copied().collect();
+        let made = dealt.iter().map(|&item| vec![9; item]).collect();
+        let made = ranks.gather_dealt(made).unwrap();
+        assert_eq!(made, ranks.leads().then(|| (0..7).map(|item| vec![9; item]).collect::<Vec<_>>()));
+        (ranks.gather(&own).unwrap(), ranks.all_gather(&own).unwrap(), ranks.broadcast(&[7, 7]).unwrap(), dealt)
+    });
+    let all = vec![vec![], vec![1], vec![2, 2]];
+    for (rank, (gathered, everywhere, first, dealt)) in gathered.into_iter().enumerate() {
+        assert_eq!(gathered, if rank == 0 { all.clone() } else { Vec::new() });
+        assert_eq!((everywhere, first), (all.clone(), vec![7, 7]));
+        assert_eq!(dealt, [vec![0, 3, 6], vec![1, 4], vec![2, 5]][rank]);
+    }
+}
+
+#[test]
+fn a_rank_that_fails_between_meetings_ends_all_at_the_next() {
+    for (failing, host) in [(0, "host0"), (2, "host1")] {
+        let ends = on_ranks(3, |ranks| {
+            let work = || {
+                ranks.on_rank_0(|| Ok(1))?;
+                if ranks.rank() == failing {
+                    return Err(Error::resources("no memory").hint("buy some"));
+                }
+                ranks.sum(&mut [1.0])?;
+                ranks.gather(&[1])
+            };
+            let end = ranks.close(work()).unwrap_err();
+            ranks.leave();
+            end
+        });
+        for end in ends {
+            assert_eq!((end.to_string(), end.exit_code()), (format!("rank {failing} on {host}: no memory"), 5));
+            assert_eq!(end.hint_text(), Some("buy some"));
+        }
+    }
+}
+
+#[test]
+fn an_error_of_all_is_said_plainly_and_a_late_one_still_reaches_all() {
+    let ends = on_ranks(2, |ranks| ranks.close(ranks.meet::<()>(Err(Error::usage("no config")))).unwrap_err());
+    assert!(ends.iter().all(|end| end.to_string() == "no config"), "{ends:?}");
+    let ends = on_ranks(3, |ranks| {
+        let late = if ranks.rank() == 1 { Err(Error::run("disk")) } else { Ok(()) };
+        ranks.close(late).unwrap_err().to_string()
+    });
+    assert_eq!(ends, ["rank 1 on host0: disk"; 3]);
+}
+
+#[test]
+fn a_signal_to_one_rank_is_everyones_and_gives_way_to_an_error() {
+    let signal = |number| Error::new(Kind::Signal(number), "stopped");
+    let meet = |results: [Option<Error>; 3]| {
+        on_ranks(3, |ranks| ranks.meet(results[ranks.rank()].clone().map_or(Ok(()), Err)).unwrap_err().kind())
+    };
+    assert_eq!(meet([None, Some(signal(10)), Some(signal(15))]), [Kind::Signal(10); 3]);
+    assert_eq!(meet([Some(signal(15)), None, Some(Error::data("x"))]), [Kind::Data; 3]);
+    // All go on together afterwards: they save.
+    let saved = on_ranks(2, |ranks| {
+        let met = ranks.meet(if ranks.leads() { Ok(()) } else { Err(signal(15)) }).unwrap_err();
+        ranks.on_rank_0(|| Ok(()))?;
+        ranks.close::<()>(Err(met))
+    });
+    assert!(saved.iter().all(|end| end.as_ref().is_err_and(|e| e.exit_code() == 143)), "{saved:?}");
+}
+
+#[test]
+fn long_work_stops_for_another_ranks_error_and_does_not_hide_it() {
+    let ends = on_ranks(3, |ranks| {
+        let part = || {
+            if ranks.rank() == 1 {
+                return Err(Error::new(Kind::Signal(15), "stopped"));
+            }
+            loop {
+                ranks.check_others()?;
+                std::thread::yield_now();
+            }
+        };
+        let met = ranks.meet::<()>(part()).unwrap_err();
+        // The next meeting begins anew.
+        ranks.check_others().unwrap();
+        ranks.sum(&mut [1.0]).unwrap();
+        met
+    });
+    assert!(ends.iter().all(|end| end.kind() == Kind::Signal(15)), "{ends:?}");
+    assert!(Collective::one().check_others().is_ok());
+}

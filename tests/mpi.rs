@@ -1,0 +1,17 @@
+//! `mpirun -n N clsgen train`: the same training as one process, and an end whatever happens to a rank (SPEC A16).
+//!
+//! Built with `--features mpi` alone; `tests/mpi/run` does so.
+
+mod common;
+#[path = "mpi/ends.rs"]
+mod ends;
+#[path = "mpi/equal.rs"]
+mod equal;
+#[path = "train/fixture.rs"]
+mod fixture;
+#[path = "mpi/job.rs"]
+mod job;
+#[path = "mpi/slurm.rs"]
+mod slurm;
+#[path = "mpi/start.rs"]
+mod start;
