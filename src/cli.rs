@@ -255,6 +255,10 @@ fn run(cli: &Cli, ranks: &Collective) -> Result<()> {
             Error::usage("--shard takes a part of the records of predict and construct alone").hint("leave it out")
         );
     }
+    if let (Command::Demo(_), Some(dir)) = (&cli.command, &cli.global.run) {
+        return Err(Error::usage("`clsgen demo` takes its run directory by --out, not by --run")
+            .hint(format!("clsgen demo --out {}", dir.display())));
+    }
     if context.dry_run {
         return dry_run(&cli.command, &context);
     }
