@@ -31,12 +31,20 @@ pub struct ConstructArgs {
     pub merge: bool,
 }
 
+fn tokens_per_second(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0);
+    number.ok_or_else(|| "not a positive number of tokens a second".into())
+}
+
 /// `clsgen train`
 #[derive(Debug, Clone, Default, Args)]
 pub struct TrainArgs {
     /// Go on from the newest valid checkpoint of the run directory
     #[arg(long)]
     pub resume: bool,
+    /// Under --dry-run: plan for GPUs of another machine, each of which trains so many tokens a second
+    #[arg(long, value_name = "TOKENS_PER_SECOND", value_parser = tokens_per_second)]
+    pub assume: Option<f64>,
 }
 
 /// `clsgen eval`

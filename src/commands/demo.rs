@@ -58,7 +58,7 @@ fn go(context: &Context, demo: &Context, notes: u64) -> Result<()> {
     let constructed = recorded(demo, construct::execute)?;
 
     step(context, "2/4 train: LoRA and head, dev scored after each epoch");
-    recorded(demo, |demo| train::execute(demo, &TrainArgs { resume: dir.join("checkpoints").is_dir() }))?;
+    recorded(demo, |demo| train::execute(demo, &TrainArgs { resume: dir.join("checkpoints").is_dir(), assume: None }))?;
 
     step(context, "3/4 eval: the test notes, before and after tuning");
     let asked =

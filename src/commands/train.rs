@@ -27,6 +27,7 @@ use crate::{
     prompt::{Prompter, TextTokenizer},
     storage,
     train::{
+        cards::{self, Needs},
         checkpoint::{self, CheckpointWriter, Resumable},
         dev::Dev,
         examples::{self, Example},
@@ -53,6 +54,10 @@ pub fn run(context: &Context, args: &TrainArgs) -> Result<()> {
 /// Trains to the end, or to a signal: the best checkpoint; `None` of a dry run, and on other ranks than 0.
 pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best>> {
     let config = &context.config;
+    if args.assume.is_some() && !context.dry_run {
+        return Err(Error::usage("--assume plans a run on other machines: it trains nothing")
+            .hint("add --dry-run, or leave --assume out"));
+    }
     ranks::check_started_alike(context, args.resume)?;
     let together = &context.ranks;
     let lock = || run_record::lock(&context.run_dir);
@@ -62,13 +67,17 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     let mut inputs = Inputs::load(context)?;
     inputs.files().into_iter().for_each(storage::protect);
     let source = ranks::base(context)?;
-    let device = context.device()?;
-    let dtype = device::dtype(config.model.dtype, &device);
+    // A job's plan, made on a login node: its device is elsewhere.
+    let elsewhere = args.assume.is_some();
+    let device = if elsewhere { Device::Cpu } else { context.device()? };
+    let dtype = if elsewhere { cards::dtype(config) } else { device::dtype(config.model.dtype, &device) };
     let llama_config = source.config()?;
     // Before the files are read through for their hash: the weights alone must fit.
     let loading = Loading::of(&source, &llama_config, dtype, &device);
     let what = format!("{} ({} of weights)", source.path.display(), device::format_bytes(loading.held));
-    loading.check(0, &device, &what, &|_| None)?;
+    let fits = if elsewhere { Ok(()) } else { loading.check(0, &device, &what, &|_| None) };
+    // A dry run says what is needed, then what is lacking here.
+    let fits = if context.dry_run { fits } else { fits.map(|()| Ok(()))? };
     let base_hash = source.hash()?;
     let tokenizer = Arc::new(TextTokenizer::load(source.tokenizer_path())?);
     inputs.template = inputs.template.dated(&tokenizer, &ranks::prompt_date(context)?);
@@ -95,18 +104,19 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     let largest = Largest::of(&examples, plan.batch_size, config.train.prompt_loss_weight > 0.0);
     ranks::announce(context);
     announce(&inputs, &plan, largest);
-    memory::check_before_loading(
-        &llama_config,
-        (loading.held, dtype),
-        (config.train.parameters, &LoraConfig::from(&config.lora)),
-        largest,
-        (&device, cuda::memory_available(&device)),
-    )?;
+    let lora = LoraConfig::from(&config.lora);
+    let trained = (config.train.parameters, &lora);
+    let here = (&device, cuda::memory_available(&device));
+    let fits =
+        fits.and_then(|()| memory::check_before_loading(&llama_config, (loading.held, dtype), trained, largest, here));
+    if context.dry_run {
+        let needs = Needs::of(config, &llama_config, largest);
+        dry_run(context, args, &source, (&plan, &examples, largest), &needs)?;
+        return together.meet(if elsewhere { Ok(None) } else { fits.map(|()| None) });
+    }
+    fits?;
     // Every rank has looked at what memory is free before any takes some.
     together.meet(device::check_interrupted())?;
-    if context.dry_run {
-        return dry_run(context, args, &source, &plan, largest).map(|()| None);
-    }
 
     // The model, where the run left off or from the start.
     let model =
@@ -143,9 +153,15 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     session.run()
 }
 
-fn dry_run(context: &Context, args: &TrainArgs, source: &ModelSource, plan: &Plan, largest: Largest) -> Result<()> {
+fn dry_run(
+    context: &Context,
+    args: &TrainArgs,
+    source: &ModelSource,
+    (plan, examples, largest): (&Plan, &[Example], Largest),
+    needs: &Needs,
+) -> Result<()> {
     let goes_on = args.resume.then(|| checkpoint::any(&context.run_dir)).flatten().is_some();
-    super::dry_run::Plan::new(context, "train")
+    let told = super::dry_run::Plan::new(context, "train")
         .with("starts", if goes_on { "from the newest whole checkpoint" } else { "anew" })
         .with("model.base", json!(source.path))
         .with("tokenizer", json!(source.tokenizer_path()))
@@ -154,7 +170,16 @@ fn dry_run(context: &Context, args: &TrainArgs, source: &ModelSource, plan: &Pla
         .with("steps in all", plan.total_steps())
         .with("records of a step", plan.group_size())
         .with("longest micro-batch, tokens", largest.rows)
-        .print(context)
+        .with("memory of a rank on a GPU", needs.describe())
+        .with("cards", needs.cards());
+    match args.assume {
+        Some(rate) => {
+            let title = format!("hours at {rate} tokens/s a rank");
+            told.with(&title, cards::hours(examples, context.config.train.epochs, rate))
+        }
+        None => told,
+    }
+    .print(context)
 }
 
 fn prompter(config: &Config, inputs: &Inputs, tokenizer: Arc<TextTokenizer>) -> Result<Prompter> {

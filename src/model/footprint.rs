@@ -2,7 +2,7 @@
 
 use candle_core::DType;
 
-use super::{LlamaConfig, LoraConfig};
+use super::{LlamaConfig, LoraConfig, head, tensor_spec};
 
 /// Bytes of activation memory per token, by component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +57,19 @@ impl Footprint {
     pub fn row(&self, kept: u64) -> u64 {
         self.layers * self.input + kept.max(1) * self.kept + self.working + self.ends
     }
+}
+
+/// Parameters of adapters on every layer.
+pub fn lora_parameters(config: &LlamaConfig, lora: &LoraConfig) -> u64 {
+    let adapted = |name: &str| lora.targets.iter().any(|target| name.ends_with(&format!(".{target}.weight")));
+    let sides = |shape: &[usize]| shape.iter().map(|&n| n as u64).sum::<u64>();
+    let shapes = tensor_spec::shapes(config);
+    shapes.iter().filter(|(name, _)| adapted(name)).map(|(_, shape)| lora.rank as u64 * sides(shape)).sum()
+}
+
+/// Parameters of a classification head of width `hidden` over so many classes.
+pub fn head_parameters(config: &LlamaConfig, hidden: usize, classes: usize) -> u64 {
+    head::shapes(config.hidden_size, hidden, classes).iter().map(|(_, shape)| tensor_spec::elements(shape)).sum()
 }
 
 /// Free memory that tensors may use. On a GPU 512 MiB are set aside for libraries and kernels, which are loaded when

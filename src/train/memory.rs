@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Bytes of an f32.
-const F32: u64 = 4;
+pub(super) const F32: u64 = 4;
 
 /// The largest micro-batch a run can meet: as if its longest records came together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,24 +59,24 @@ pub fn plan(
 }
 
 /// What a training pass takes beyond what is there already.
-struct Estimate {
-    footprint: Footprint,
+pub(super) struct Estimate {
+    pub footprint: Footprint,
     /// Bytes that do not depend on the rows.
-    fixed: u64,
-    largest: Largest,
+    pub fixed: u64,
+    pub largest: Largest,
 }
 
 impl Estimate {
     /// Bytes that the activations of `kept` layers take, and all that is needed to compute them.
-    fn activations(&self, kept: u64) -> u64 {
+    pub fn activations(&self, kept: u64) -> u64 {
         self.largest.rows as u64 * self.footprint.row(kept)
     }
 
-    fn logits(&self) -> u64 {
+    pub fn logits(&self) -> u64 {
         self.largest.target_rows as u64 * self.footprint.logits
     }
 
-    fn total(&self, kept: u64) -> u64 {
+    pub fn total(&self, kept: u64) -> u64 {
         self.fixed + self.logits() + self.activations(kept)
     }
 
@@ -93,7 +93,8 @@ impl Estimate {
         ))
     }
 
-    fn plan(&self, setting: ActivationMemory, available: u64) -> Result<ActivationCheckpointing> {
+    /// What layers keep in so much memory.
+    pub fn plan(&self, setting: ActivationMemory, available: u64) -> Result<ActivationCheckpointing> {
         self.check(available, "training")?;
         let layers = self.footprint.layers;
         match setting {
@@ -178,7 +179,7 @@ pub fn checkpoint_bytes(optimizer: &Optimizer) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     fn example(prompt: usize, target: usize) -> Example {
@@ -195,7 +196,7 @@ mod tests {
     }
 
     /// Llama-3.1-8B.
-    fn llama_8b() -> LlamaConfig {
+    pub fn llama_8b() -> LlamaConfig {
         let config = serde_json::json!({
             "model_type": "llama", "vocab_size": 128_256, "hidden_size": 4096, "intermediate_size": 14_336,
             "num_hidden_layers": 32,

@@ -7,6 +7,7 @@
 //!                 ─▶ dev predictions ─▶ select ─▶ best.json
 //! ```
 
+pub mod cards;
 pub mod checkpoint;
 pub mod dev;
 pub mod examples;

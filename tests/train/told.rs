@@ -57,6 +57,47 @@ fn a_missing_file_and_a_model_on_a_server_are_named_in_plain_words() {
     }
 }
 
+/// On a login node: no GPU, and less memory than the run takes.
+#[test]
+fn a_dry_run_says_on_which_cards_a_run_fits_and_for_how_long() {
+    let fixture = Fixture::new();
+    let record = |i: usize| {
+        let text = "went home well ".repeat(30);
+        json!({"id": i.to_string(), "text": text, "label": i % 2, "explanation": "All is well."}).to_string() + "\n"
+    };
+    fixture.write("train.jsonl", (0..40).map(record).collect::<String>());
+    let large = ["--threads", "1", "--set", "train.batch_size=40", "--set", "lora.rank=4096"];
+    let limited = |flags: &[&str]| {
+        let command = fixture.command("run", &[&large, flags].concat());
+        let mut shell = Command::new("bash");
+        shell.args(["-c", "ulimit -v 500000; exec \"$@\"", "bash"]).arg(command.get_program()).args(command.get_args());
+        check(shell.current_dir(fixture.path(".")).output().unwrap())
+    };
+    let told = |output: &std::process::Output| String::from_utf8(output.stdout.clone()).unwrap();
+
+    let planned = limited(&["--dry-run", "--assume", "100"]);
+    let plan = told(&planned);
+    assert_eq!(planned.status.code(), Some(0), "{}", stderr(&planned));
+    for line in [
+        "# memory of a rank on a GPU: weights ",
+        "# cards: 24 GB: fits, every layer keeps its activations; 40 GB: ",
+        "# hours at 100 tokens/s a rank: ",
+    ] {
+        assert!(plan.contains(line), "{line}: {plan}");
+    }
+
+    // Of this machine it says the same, and then that this one has too little.
+    let here = limited(&["--dry-run"]);
+    assert_eq!(here.status.code(), Some(5), "{}", stderr(&here));
+    assert!(told(&here).contains("# cards: 24 GB: fits") && !told(&here).contains("# hours"), "{}", told(&here));
+    assert!(stderr(&here).contains("hint: "), "{}", stderr(&here));
+
+    let trained = fixture.fail("run", &["--assume", "100"], 2);
+    assert!(trained.contains("hint: add --dry-run"), "{trained}");
+    assert!(fixture.fail("run", &["--dry-run", "--assume", "0"], 2).contains("not a positive number"));
+    assert!(!fixture.path("run").exists());
+}
+
 /// What mpirun or srun starts would be so many processes at one run directory.
 #[cfg(not(feature = "mpi"))]
 #[test]

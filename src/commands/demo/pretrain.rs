@@ -44,7 +44,7 @@ pub(super) fn run(context: &Context, dir: &Path, notes: Option<u64>) -> Result<(
         run_dir: run_dir.clone(),
         ..context.clone()
     };
-    train::execute(&training, &args::TrainArgs { resume })?;
+    train::execute(&training, &args::TrainArgs { resume, assume: None })?;
     export(&run_dir, &dir.join("model"))?;
     output::line(&dir.join("model").display().to_string())
 }

@@ -1,0 +1,149 @@
+//! What a training run takes of a GPU and for how long: told on a machine that has none (`train --dry-run`).
+
+use candle_core::DType;
+
+use super::{
+    examples::Example,
+    memory::{Estimate, F32, Largest},
+};
+use crate::{
+    config::{self, ActivationMemory, Config, Parameters},
+    device::format_bytes,
+    model::{
+        ActivationCheckpointing, Footprint, LlamaConfig, LoraConfig,
+        footprint::{head_parameters, lora_parameters, usable},
+        tensor_spec,
+    },
+};
+
+/// Memory of the cards that clusters have, in GB.
+const CARDS: [u64; 5] = [24, 40, 48, 80, 141];
+/// Ranks that hours are told for.
+const RANKS: [usize; 4] = [1, 2, 4, 8];
+
+/// What each rank takes of its GPU.
+pub struct Needs {
+    estimate: Estimate,
+    setting: ActivationMemory,
+    weights: u64,
+    /// Trained parameters beside the weights, their gradients, both moments.
+    trained: u64,
+    /// Keys and values of dev's longest record: more are held where there is room.
+    dev: u64,
+}
+
+impl Needs {
+    /// Of a run of `config` on a base of this shape, whose largest micro-batch is `largest`. Weights are bf16 unless
+    /// `model.dtype` says f32, as on a GPU.
+    pub fn of(config: &Config, llama: &LlamaConfig, largest: Largest) -> Self {
+        let dtype = dtype(config);
+        let weights = tensor_spec::bytes(llama, dtype);
+        let head = head_parameters(llama, config.head.hidden, config.task.labels.count());
+        let (lora, trained) = match config.train.parameters {
+            Parameters::Lora => {
+                let lora = LoraConfig::from(&config.lora);
+                let trained = 4 * F32 * (lora_parameters(llama, &lora) + head);
+                (Some(lora), trained)
+            }
+            Parameters::Full => (None, 3 * F32 * tensor_spec::count(llama) + 4 * F32 * head),
+        };
+        let footprint = Footprint::of(llama, dtype, true, lora.as_ref());
+        let kv = 2 * llama.num_hidden_layers * llama.num_key_value_heads * llama.head_dim * dtype.size_in_bytes();
+        let dev = ((config.model.max_input_tokens + config.model.max_output_tokens) * kv) as u64;
+        let estimate = Estimate { footprint, fixed: weights + trained, largest };
+        Self { estimate, setting: config.train.activation_memory, weights, trained, dev }
+    }
+
+    /// Bytes of a step in which so many layers keep their activations, or of dev where that takes more.
+    fn total(&self, kept: u64) -> u64 {
+        self.estimate.total(kept).max(self.weights + self.trained + self.dev)
+    }
+
+    /// What takes how much.
+    pub fn describe(&self) -> String {
+        let layers = self.estimate.footprint.layers;
+        let [keep, recompute] = [layers, 0].map(|kept| format_bytes(self.estimate.activations(kept)));
+        format!(
+            "weights {}; trained parameters, gradients, moments {}; activations of {} tokens {keep}, or {recompute} \
+             where backward recomputes every layer; logits {}; dev's keys and values {} at least",
+            format_bytes(self.weights),
+            format_bytes(self.trained),
+            self.estimate.largest.rows,
+            format_bytes(self.estimate.logits()),
+            format_bytes(self.dev)
+        )
+    }
+
+    /// Which cards a rank fits on, and what it then keeps under `train.activation_memory`.
+    pub fn cards(&self) -> String {
+        let layers = self.estimate.footprint.layers;
+        let told = CARDS.map(|gigabytes| {
+            let available = usable(gigabytes * 1_000_000_000, true);
+            let fits = self.estimate.plan(self.setting, available).ok().filter(|_| self.total(0) <= available);
+            let how = match fits {
+                None => "too small".into(),
+                Some(ActivationCheckpointing::Keep) => "fits, every layer keeps its activations".into(),
+                Some(ActivationCheckpointing::KeepLast(n)) => format!("fits, {n} of {layers} layers keep theirs"),
+                Some(ActivationCheckpointing::Recompute) => "fits, every layer is recomputed".into(),
+            };
+            format!("{gigabytes} GB: {how}")
+        });
+        told.join("; ")
+    }
+}
+
+/// The arithmetic that `model.dtype` means on a GPU.
+pub fn dtype(config: &Config) -> DType {
+    if config.model.dtype == config::Dtype::F32 { DType::F32 } else { DType::BF16 }
+}
+
+/// How long training takes on 1, 2, 4 and 8 ranks, each of which trains so many tokens a second.
+pub fn hours(examples: &[Example], epochs: usize, tokens_per_second: f64) -> String {
+    let tokens: usize = examples.iter().map(Example::rows).sum();
+    let alone = (tokens * epochs) as f64 / tokens_per_second / 3600.0;
+    let on = RANKS.map(|ranks| {
+        let hours = alone / ranks as f64;
+        format!("{hours:.*} on {ranks}", if hours < 10.0 { 2 } else { 1 })
+    });
+    format!("{} ranks, of {tokens} tokens an epoch; scoring dev is not counted", on.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::memory::tests::llama_8b;
+
+    fn needs(change: impl FnOnce(&mut Config)) -> Needs {
+        let mut config = Config::default();
+        (config.model.max_input_tokens, config.model.max_output_tokens) = (7040, 384);
+        change(&mut config);
+        Needs::of(&config, &llama_8b(), Largest { rows: 7424, target_rows: 384 })
+    }
+
+    #[test]
+    fn an_8b_model_is_told_the_cards_it_fits_on() {
+        let lora = needs(|_| {});
+        assert_eq!(lora.weights, 2 * 8_030_261_248 + 2 * 65 * 4096);
+        // As many numbers as the ranks of such a run add up.
+        assert_eq!(lora.trained, 16 * 15_210_498);
+        assert_eq!(lora.dev, 7424 * 131_072);
+        let cards = lora.cards();
+        assert!(cards.starts_with("24 GB: fits, "), "{cards}");
+        assert!(cards.ends_with("141 GB: fits, every layer keeps its activations"), "{cards}");
+        // 12 bytes a weight beside its own two: only a larger card than there is.
+        let full = needs(|config| config.train.parameters = Parameters::Full);
+        assert!(full.cards().contains("80 GB: too small; 141 GB: fits"), "{}", full.cards());
+        let wide = needs(|config| config.model.dtype = config::Dtype::F32);
+        assert!(wide.cards().starts_with("24 GB: too small; 40 GB: "), "{}", wide.cards());
+    }
+
+    #[test]
+    fn hours_are_those_of_the_tokens() {
+        let example = |n| Example { prompt: vec![1; n], target: vec![1; 24], class: 0 };
+        let told = hours(&[example(7400), example(3576)], 20, 100.0);
+        assert_eq!(
+            told,
+            "0.61 on 1, 0.31 on 2, 0.15 on 4, 0.08 on 8 ranks, of 11024 tokens an epoch; scoring dev is not counted"
+        );
+    }
+}
