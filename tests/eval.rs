@@ -6,6 +6,8 @@ mod common;
 mod gate;
 #[path = "eval/intervals.rs"]
 mod intervals;
+#[path = "eval/saturated.rs"]
+mod saturated;
 
 use std::{
     fmt::Write,

@@ -182,7 +182,8 @@ fn check_input(
 
 /// Adds what the calibrator makes of the probability, or of each class's.
 fn calibrate(prediction: &mut Prediction, calibrator: &Calibrator) {
-    prediction.calibrated_probability = prediction.probability.map(|probability| calibrator.apply(probability));
+    prediction.calibrated_probability =
+        prediction.probability.map(|probability| calibrator.apply(probability, prediction.logits.as_deref()));
     if let (Some(over), Calibrator::Temperature { temperature }) = (&mut prediction.over_classes, calibrator) {
         let temperature = Temperature { temperature: *temperature };
         over.calibrated_probabilities = over.probabilities.as_ref().map(|shares| temperature.apply(shares));

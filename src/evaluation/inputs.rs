@@ -6,7 +6,7 @@ use crate::{
     data::{Prediction, Predictions, Record},
     error::{Error, Result},
     labels::Labels,
-    metrics::{AnySample, multiclass::Row},
+    metrics::{AnySample, calibration::log_odds, multiclass::Row},
 };
 
 /// How many problems a message lists.
@@ -38,6 +38,10 @@ pub fn sample(predictions: &Predictions, labels: &Labels, records: Option<&[Reco
         p.text.is_none() && p.verbalized_label.is_none() && p.generated_tokens.is_none() && p.parsable.is_none()
     });
     let mut sample = AnySample::new(labels.count(), rows.into_iter()).map_err(Error::data)?;
+    if let AnySample::Two(sample) = &mut sample {
+        let told = predictions.iter().zip(sample.probabilities());
+        sample.set_log_odds(told.map(|(p, &probability)| log_odds(probability, p.logits.as_deref())).collect());
+    }
     if silent {
         sample.set_silent();
     }

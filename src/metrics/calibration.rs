@@ -14,6 +14,12 @@ use super::Outcome;
 /// Probabilities are kept this far from 0 and 1 before their logit is taken.
 const LOGIT_MARGIN: f64 = 1e-12;
 
+/// What a softmax of 64-bit numbers may be off by.
+const ROUNDING: f64 = 1e-15;
+
+/// A probability further than this from the softmax of its logits contradicts them; other tools round.
+pub const CONTRADICTION: f64 = 1e-6;
+
 /// Why a statistic of nothing is undefined.
 const EMPTY: &str = "no record";
 
@@ -21,6 +27,18 @@ const EMPTY: &str = "no record";
 pub fn logit(probability: f64) -> f64 {
     let p = probability.clamp(LOGIT_MARGIN, 1.0 - LOGIT_MARGIN);
     (p / (1.0 - p)).ln()
+}
+
+/// log-odds of class 1: the difference of its two `logits`, where they are known and say more than the probability
+/// does: one that was kept off 0 or 1, or rounded, no longer tells them. Logits that are of another probability
+/// altogether do not count.
+pub fn log_odds(probability: f64, logits: Option<&[f64]>) -> f64 {
+    let told = logit(probability);
+    let Some(&[zero, one]) = logits else { return told };
+    let z = one - zero;
+    let clipped = z < logit(0.0) || z > logit(1.0);
+    let apart = (sigmoid(z) - probability).abs();
+    if apart <= CONTRADICTION && (clipped || apart > ROUNDING) { z } else { told }
 }
 
 /// 1 / (1 + e⁻ˣ) without overflow.

@@ -1,7 +1,9 @@
 //! Maps from a probability to a better one, fitted on dev only (SPEC A45).
 //!
-//! - **Temperature** (Guo et al., ICML 2017): `σ(logit p / T)`, T by maximum likelihood.
-//! - **Platt** (1999): `σ(a + b · logit p)`, fitted to his smoothed targets `(n₊+1)/(n₊+2)` and `1/(n₋+2)`, so
+//! `z` is the head's own log-odds, the difference of its logits; where a prediction has no logits, `logit p`.
+//!
+//! - **Temperature** (Guo et al., ICML 2017): `σ(z / T)`, T by maximum likelihood.
+//! - **Platt** (1999): `σ(a + b · z)`, fitted to his smoothed targets `(n₊+1)/(n₊+2)` and `1/(n₋+2)`, so
 //!   that it exists even where the classes separate.
 //! - **Isotonic** (Zadrozny & Elkan, KDD 2002): pool adjacent violators, linear between the fitted points and constant
 //!   beyond, as scikit-learn's `IsotonicRegression(out_of_bounds = "clip")`.
@@ -10,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Sample,
-    calibration::{logistic, logit, sigmoid},
+    calibration::{log_odds, logistic, sigmoid},
 };
 
 /// Isotonic regression follows noise below this many dev records.
@@ -47,12 +49,12 @@ impl Method {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "method", rename_all = "lowercase")]
 pub enum Calibrator {
-    /// `σ(logit p / temperature)`.
+    /// `σ(z / temperature)`.
     Temperature {
         /// Above 1 it tempers, below 1 it sharpens.
         temperature: f64,
     },
-    /// `σ(intercept + slope · logit p)`.
+    /// `σ(intercept + slope · z)`.
     Platt {
         /// a.
         intercept: f64,
@@ -88,24 +90,29 @@ impl Calibrator {
         }
     }
 
-    /// The calibrated probability.
-    pub fn apply(&self, probability: f64) -> f64 {
+    /// The calibrated probability of what the head gave these logits, where they are known.
+    pub fn apply(&self, probability: f64, logits: Option<&[f64]>) -> f64 {
+        self.map(probability, log_odds(probability, logits))
+    }
+
+    fn map(&self, probability: f64, log_odds: f64) -> f64 {
         match self {
-            Self::Temperature { temperature } => sigmoid(logit(probability) / temperature),
-            Self::Platt { intercept, slope } => sigmoid(intercept + slope * logit(probability)),
+            Self::Temperature { temperature } => sigmoid(log_odds / temperature),
+            Self::Platt { intercept, slope } => sigmoid(intercept + slope * log_odds),
             Self::Isotonic { x, y } => interpolate(x, y, probability),
         }
     }
 
     /// `sample` with every probability calibrated.
     pub fn apply_all(&self, sample: &Sample) -> Sample {
-        sample.with_probabilities(sample.probabilities().iter().map(|&probability| self.apply(probability)).collect())
+        let rows = sample.probabilities().iter().zip(sample.log_odds());
+        sample.with_probabilities(rows.map(|(&probability, log_odds)| self.map(probability, log_odds)).collect())
     }
 }
 
 /// Maximum likelihood of the temperature.
 fn temperature(dev: &Sample) -> Result<Calibrator, String> {
-    let logits: Vec<f64> = dev.probabilities().iter().map(|&p| logit(p)).collect();
+    let logits = dev.log_odds();
     let gradient = |inverse: f64| -> f64 {
         logits.iter().zip(dev.labels()).map(|(&x, &y)| x * (f64::from(y) - sigmoid(inverse * x))).sum()
     };
@@ -140,12 +147,8 @@ fn platt(dev: &Sample) -> Result<Calibrator, String> {
     let negatives = dev.len() as f64 - positives;
     let high = (positives + 1.0) / (positives + 2.0);
     let low = 1.0 / (negatives + 2.0);
-    let rows: Vec<(f64, f64, f64)> = dev
-        .probabilities()
-        .iter()
-        .zip(dev.labels())
-        .map(|(&p, &y)| (logit(p), if y { high } else { low }, 1.0))
-        .collect();
+    let rows: Vec<(f64, f64, f64)> =
+        dev.log_odds().into_iter().zip(dev.labels()).map(|(z, &y)| (z, if y { high } else { low }, 1.0)).collect();
     let fit = logistic(rows.iter().copied())?;
     Ok(Calibrator::Platt { intercept: fit.intercept, slope: fit.slope })
 }

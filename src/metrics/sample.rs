@@ -1,6 +1,6 @@
 //! What the metrics are computed from: one row a record, in columns.
 
-use super::clusters::Clusters;
+use super::{calibration::logit, clusters::Clusters};
 
 /// Predictions with their gold labels, in columns of equal length.
 #[derive(Debug, Clone, Default)]
@@ -10,6 +10,7 @@ pub struct Sample {
     verbalized: Vec<Option<bool>>,
     clusters: Clusters,
     silent: bool,
+    log_odds: Option<Vec<f64>>,
 }
 
 impl Sample {
@@ -21,7 +22,7 @@ impl Sample {
         clusters: Clusters,
         silent: bool,
     ) -> Self {
-        Self { probabilities, labels, verbalized, clusters, silent }
+        Self { probabilities, labels, verbalized, clusters, silent, log_odds: None }
     }
 
     /// No rows yet.
@@ -66,7 +67,17 @@ impl Sample {
 
     /// The same records with other probabilities.
     pub fn with_probabilities(&self, probabilities: Vec<f64>) -> Self {
-        Self { probabilities, ..self.clone() }
+        Self { probabilities, log_odds: None, ..self.clone() }
+    }
+
+    /// Says what the model's own log-odds were, record for record: a probability near 0 or 1 no longer tells them.
+    pub fn set_log_odds(&mut self, log_odds: Vec<f64>) {
+        self.log_odds = Some(log_odds);
+    }
+
+    /// Log-odds of class 1; where the model's own are not known, the probabilities' ([`logit`]).
+    pub fn log_odds(&self) -> Vec<f64> {
+        self.log_odds.clone().unwrap_or_else(|| self.probabilities.iter().map(|&p| logit(p)).collect())
     }
 
     /// Gold labels.

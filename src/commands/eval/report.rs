@@ -175,7 +175,7 @@ fn records(context: &Context, scored: &Scored) -> Vec<RecordView> {
         calibrated: prediction
             .probability
             .zip(calibrator)
-            .map(|(probability, calibrator)| calibrator.apply(probability)),
+            .map(|(probability, calibrator)| calibrator.apply(probability, prediction.logits.as_deref())),
         verbalized: prediction.verbalized_label.filter(|_| prediction.parsable != Some(false)).map(Class::index),
         explanation: prediction.explanation.clone().or_else(|| prediction.text.clone()),
         note: prediction
