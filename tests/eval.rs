@@ -4,6 +4,8 @@
 mod common;
 #[path = "eval/gate.rs"]
 mod gate;
+#[path = "eval/honest.rs"]
+mod honest;
 #[path = "eval/intervals.rs"]
 mod intervals;
 #[path = "eval/saturated.rs"]

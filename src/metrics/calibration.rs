@@ -20,6 +20,9 @@ const ROUNDING: f64 = 1e-15;
 /// A probability further than this from the softmax of its logits contradicts them; other tools round.
 pub const CONTRADICTION: f64 = 1e-6;
 
+/// Mean curvature below which nearly every row is sure, and a sum over q − y loses what little is left of it.
+const FLAT: f64 = 1e-6;
+
 /// Why a statistic of nothing is undefined.
 const EMPTY: &str = "no record";
 
@@ -177,16 +180,17 @@ pub(super) fn intercept_from(start: f64, rows: &[(f64, f64, f64)]) -> Outcome {
     let mut high = 80.0;
     let mut shift = start.clamp(low, high);
     for _ in 0..200 {
-        let (expected, curvature) = rows.iter().fold((0.0, 0.0), |(e, c), &(x, _, w)| {
+        let (expected, curvature): (f64, f64) = rows.iter().fold((0.0, 0.0), |(e, c), &(x, _, w)| {
             let q = sigmoid(x + shift);
             (e + w * q, c + w * q * (1.0 - q))
         });
-        if expected > positives {
+        let excess = if curvature < FLAT * n { excess_of_sure(rows, shift) } else { expected - positives };
+        if excess > 0.0 {
             high = shift
         } else {
             low = shift
         }
-        let newton = shift - (expected - positives) / curvature;
+        let newton = shift - excess / curvature;
         let next = if newton > low && newton < high { newton } else { (low + high) / 2.0 };
         if (next - shift).abs() <= 1e-14 * (1.0 + shift.abs()) {
             return Ok(next);
@@ -194,6 +198,12 @@ pub(super) fn intercept_from(start: f64, rows: &[(f64, f64, f64)]) -> Outcome {
         shift = next;
     }
     Ok(shift)
+}
+
+/// Expected minus observed positives, each row's part as exact as its own size: 1 − q is never a difference.
+fn excess_of_sure(rows: &[(f64, f64, f64)], shift: f64) -> f64 {
+    let part = |&(x, y, w): &(f64, f64, f64)| w * ((1.0 - y) * sigmoid(x + shift) - y * sigmoid(-(x + shift)));
+    rows.iter().map(part).sum()
 }
 
 /// A fitted line on the logit scale.
