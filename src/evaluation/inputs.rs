@@ -6,7 +6,12 @@ use crate::{
     data::{Prediction, Predictions, Record},
     error::{Error, Result},
     labels::Labels,
-    metrics::{AnySample, calibration::log_odds, multiclass::Row},
+    metrics::{
+        AnySample,
+        calibration::{CONTRADICTION, log_odds},
+        multiclass::Row,
+        softmax,
+    },
 };
 
 /// How many problems a message lists.
@@ -33,6 +38,7 @@ pub fn sample(predictions: &Predictions, labels: &Labels, records: Option<&[Reco
     if !problems.is_empty() {
         return Err(listed(problems));
     }
+    warn_of_contradictions(predictions);
     let silent = predictions.iter().all(|p| {
         // `parsable: false` says that a text was read, even where it is not kept.
         p.text.is_none() && p.verbalized_label.is_none() && p.generated_tokens.is_none() && p.parsable.is_none()
@@ -46,6 +52,30 @@ pub fn sample(predictions: &Predictions, labels: &Labels, records: Option<&[Reco
         sample.set_silent();
     }
     Ok(sample)
+}
+
+/// Says how many lines contradict themselves, and which is the first: other tools round, so it is no error.
+fn warn_of_contradictions(predictions: &Predictions) {
+    let mut found = predictions.iter().enumerate().filter_map(|(i, prediction)| Some((i, contradiction(prediction)?)));
+    let Some((first, what)) = found.next() else { return };
+    let count = 1 + found.count();
+    let all = predictions.len();
+    tracing::warn!(
+        "{count} of {all} predictions contradict themselves; the first, {}: {what}",
+        predictions.place(first)
+    );
+}
+
+/// What a line says twice and differently.
+fn contradiction(prediction: &Prediction) -> Option<&'static str> {
+    if prediction.parsable == Some(false) && prediction.verbalized_label.is_some() {
+        return Some("verbalized_label is set although `parsable` is false, which counts");
+    }
+    let shares = softmax(prediction.logits.as_deref()?);
+    let scores = prediction.scores()?;
+    let told = shares.len().checked_sub(scores.len()).and_then(|from| shares.get(from..))?;
+    let apart = told.iter().zip(scores).any(|(told, score)| (told - score).abs() > CONTRADICTION);
+    apart.then_some("the probability is not the softmax of the logits, and counts")
 }
 
 /// A prediction as the metrics want it, or the field that cannot be scored.

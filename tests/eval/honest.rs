@@ -17,3 +17,25 @@ fn an_intercept_that_only_rounding_moves_has_no_interval() {
         assert!((intercept["value"].as_f64().unwrap() - want).abs() < 1e-4, "{intercept}");
     }
 }
+
+#[test]
+fn lines_that_contradict_themselves_are_told_and_scored() {
+    let bench = Bench::new();
+    let line = |i: usize, logits: [f64; 2], parsable: bool| {
+        json!({"id": i, "label": i % 2, "probability": 0.5, "logits": logits, "verbalized_label": 1,
+            "parsable": parsable})
+        .to_string()
+            + "\n"
+    };
+    bench.file(
+        "test.jsonl",
+        &[line(0, [1.0, 1.0], true), line(1, [0.0, 1.0], true), line(2, [1.0, 1.0], false)].concat(),
+    );
+    let told = bench.eval(&["--predictions", "test.jsonl"]).assert().success();
+    let stderr = String::from_utf8_lossy(&told.get_output().stderr).into_owned();
+    assert!(stderr.contains("2 of 3 predictions contradict themselves; the first, "), "{stderr}");
+    assert!(stderr.contains("record 2: the probability is not the softmax"), "{stderr}");
+    bench.file("test.jsonl", &[line(0, [1.0, 1.0], true), line(1, [1.0, 1.0 + 1e-7], true)].concat());
+    let told = bench.eval(&["--predictions", "test.jsonl"]).assert().success();
+    assert!(!String::from_utf8_lossy(&told.get_output().stderr).contains("contradict"));
+}
