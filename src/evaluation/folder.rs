@@ -102,6 +102,12 @@ impl Folder {
         };
         let differing = earlier.as_ref().map(|earlier| made.differences(&earlier.made));
         let same = differing.as_ref().is_some_and(Vec::is_empty);
+        // Those of a run lie beside its splits' folders: here they would pass for what this split was measured with.
+        let stray = [THRESHOLDS, CALIBRATION].map(|name| out.join(name)).into_iter().find(|path| path.exists());
+        if let Some(stray) = stray.filter(|_| split.is_some() && !overwrite) {
+            return Err(Error::usage(format!("{} is none of this evaluation's files", stray.display()))
+                .hint("move it away, or --overwrite removes it"));
+        }
         if !same && !overwrite && holds_work(&out) {
             let what = match &differing {
                 Some(differing) => format!("was made by other settings: {}", differing.join("; ")),
@@ -178,6 +184,11 @@ impl Folder {
                 if self.overwrite {
                     DERIVED.iter().try_for_each(|name| storage::remove_file(&self.out.join(name)))?;
                     ["tables", "figures"].iter().try_for_each(|name| storage::remove_dir_all(&self.out.join(name)))?;
+                    if self.frozen != self.out {
+                        [THRESHOLDS, CALIBRATION]
+                            .iter()
+                            .try_for_each(|name| storage::remove_file(&self.out.join(name)))?;
+                    }
                     self.write(self.earlier.clone())?;
                 }
             }
@@ -231,12 +242,30 @@ pub fn refuse_older(root: &Path) -> Result<()> {
     }
 }
 
+/// Whether a file beside the work is no clsgen's: by what is in it, whatever its name. An empty one holds nothing.
+pub fn is_foreign(path: &Path) -> bool {
+    let Ok(bytes) = std::fs::read(path) else { return path.is_dir() };
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let value = || serde_json::from_slice::<serde_json::Value>(&bytes).unwrap_or_default();
+    let holds = |keys: [&str; 2]| keys.iter().all(|key| value().get(key).is_some());
+    let is_hash = |line: &str| line.len() == 34 && line.trim_matches('"').bytes().all(|byte| byte.is_ascii_hexdigit());
+    let ours = match &*name {
+        FILE => holds(["schema", "made"]),
+        THRESHOLDS => holds(["schema", "thresholds"]),
+        CALIBRATION => holds(["schema", "methods"]),
+        _ if name.ends_with(".hashes") => String::from_utf8_lossy(&bytes).lines().all(is_hash),
+        _ => value().as_object().is_some_and(|object| object.len() > 1),
+    };
+    !bytes.is_empty() && !ours
+}
+
 /// Whether a folder holds work: a command that failed before it scored anything claims nothing.
 fn holds_work(folder: &Path) -> bool {
     let counts = |entry: std::fs::DirEntry| {
         let name = entry.file_name().to_string_lossy().into_owned();
         let beside = [FILE, THRESHOLDS, CALIBRATION].contains(&name.as_str());
         let beside = beside || name.ends_with(".meta.json") || name.ends_with(".hashes");
+        let beside = beside && !is_foreign(&entry.path());
         !beside && entry.metadata().is_ok_and(|metadata| metadata.is_dir() || metadata.len() > 0)
     };
     std::fs::read_dir(folder).is_ok_and(|entries| entries.flatten().any(counts))

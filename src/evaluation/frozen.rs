@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::folder::Folder;
+use super::folder::{Folder, is_foreign};
 use crate::{
     error::{Error, Result},
     labels::Class,
@@ -79,6 +79,10 @@ pub fn write(folder: &Folder, name: &str, bytes: Option<&[u8]>, dry_run: bool) -
     let shared = folder.frozen != folder.out;
     if dry_run || theirs.as_deref() == bytes {
         return Ok(());
+    }
+    if is_foreign(&path) && !folder.overwrite {
+        return Err(Error::usage(format!("{} was not made by clsgen", path.display()))
+            .hint("move it away, or --overwrite replaces it"));
     }
     if shared && theirs.is_some() && !folder.overwrite {
         let message = format!(

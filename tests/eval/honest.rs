@@ -39,3 +39,24 @@ fn lines_that_contradict_themselves_are_told_and_scored() {
     let told = bench.eval(&["--predictions", "test.jsonl"]).assert().success();
     assert!(!String::from_utf8_lossy(&told.get_output().stderr).contains("contradict"));
 }
+
+#[test]
+fn foreign_files_under_an_evaluations_names_are_kept() {
+    let names = ["thresholds.json", "calibration.json", "settings.json", "predictions.meta.json", "predictions.hashes"];
+    for name in names {
+        let bench = Bench::new();
+        bench.file("test.jsonl", &counted(60, 20, 12, 25));
+        bench.file("dev.jsonl", &(0..60).map(|i| line(900 + i, u8::from(i % 3 == 0), 0.4, None)).collect::<String>());
+        let folder = bench.dir.path().join("run/eval/predictions");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(name), "mine").unwrap();
+        let eval = ["eval", "--run", "run", "--predictions", "test.jsonl", "--dev-predictions", "dev.jsonl"];
+        let mut command = Command::cargo_bin("clsgen").unwrap();
+        command.current_dir(bench.dir.path()).args(eval).assert().code(2);
+        assert_eq!(bench.text(name), "mine");
+        command.arg("--overwrite").assert().success();
+        assert!(
+            std::fs::read_to_string(folder.join(name)).is_ok_and(|text| text != "mine") || !folder.join(name).exists()
+        );
+    }
+}
