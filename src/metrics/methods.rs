@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Metric, Options, Outcome, Sample,
-    bootstrap::{Resampler, Statistic},
+    bootstrap::{Interval, Resampler, Statistic},
     classification::Confusion,
     comparison::Comparison,
     delong,
@@ -166,7 +166,26 @@ pub fn measure(sample: &Sample, runs: &[Answers], written: bool, options: &Optio
     ];
     let mut measured = Resampler::new(sample, options.seed).measure(&statistics, options.bootstrap).into_iter();
     let mut next = || measured.next().unwrap_or_default();
-    MethodMetrics { auroc: next(), f1: next(), precision: next(), recall: next(), parsable: next() }
+    let mut auroc = next();
+    // Runs that all say the same are one.
+    if let Some((run, others)) = runs.split_first()
+        && others.iter().all(|other| other == run)
+        && auroc.value.is_some()
+    {
+        auroc = Metric::new(auroc.value.ok_or(unscored), scored).with_interval(delong_interval(sample, run));
+    }
+    MethodMetrics { auroc, f1: next(), precision: next(), recall: next(), parsable: next() }
+}
+
+/// DeLong's interval of one run's AUROC, or Obuchowski's of records in groups: as the model's own has it.
+fn delong_interval(sample: &Sample, run: &Answers) -> Interval {
+    let rows: Vec<(usize, f64)> =
+        run.iter().enumerate().filter_map(|(i, answer)| Some((i, answer.and_then(|answer| answer.score)?))).collect();
+    let scores: Vec<f64> = rows.iter().map(|row| row.1).collect();
+    let labels: Vec<bool> = rows.iter().map(|&(i, _)| sample.labels()[i]).collect();
+    let clusters: Vec<u32> = rows.iter().map(|&(i, _)| sample.clusters()[i]).collect();
+    let area = delong::auroc(&scores, &labels, &clusters, sample.cluster_count());
+    area.map_or(Err(delong::undefined(&labels)), |area| area.interval())
 }
 
 /// The model (its probability, called at 0.5) against one run of a method: AUROC by DeLong's paired test on the records
