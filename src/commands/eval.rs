@@ -136,6 +136,7 @@ fn measure(
     let asked = &plans.asked;
     let epochs = if asked.curve { curve::epochs(context, options)? } else { Vec::new() };
     let mut evaluation = evaluate(sample, scored.frozen.as_ref().map(|frozen| &frozen.thresholds), options);
+    evaluation.dev_overlap = scored.dev_overlap;
     let calibrated =
         scored.calibration.as_ref().map(|fitted| calibration_table::score(fitted, sample, options, &mut evaluation));
     // What follows changes none of the model's own numbers.

@@ -24,10 +24,10 @@ impl Dev {
         Self { labels, texts }
     }
 
-    /// True when every scored record is one of dev's: the same text under whatever id, or, where texts are not known,
-    /// the same id with the same label (tools that number records give two splits the same ids). Some of them alone are
-    /// a warning.
-    pub fn holds(&self, predictions: &[Prediction], records: Option<&[Record]>) -> bool {
+    /// How many of the scored records are dev's: the same text under whatever id, or, where texts are not known,
+    /// the same id with the same label (tools that number records give two splits the same ids). Some of them alone
+    /// are a warning, and none where ids may be shared by chance.
+    pub fn holds(&self, predictions: &[Prediction], records: Option<&[Record]>) -> usize {
         let (shared, all) = match records.filter(|_| !self.texts.is_empty()) {
             Some(records) => {
                 (records.iter().filter(|record| self.texts.contains(&record.fields)).count(), records.len())
@@ -48,6 +48,6 @@ impl Dev {
                 these"
             );
         }
-        all > 0 && shared == all
+        if shared == all || known { shared } else { 0 }
     }
 }

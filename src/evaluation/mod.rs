@@ -60,6 +60,8 @@ pub struct Scored {
     pub calibration: Option<Fitted>,
     /// The records are those that thresholds and calibrator were tuned on.
     pub in_sample: bool,
+    /// How many of the records those are, where it is some of them.
+    pub dev_overlap: usize,
     /// What the model said.
     pub predictions: Predictions,
     /// The line that ends its texts.

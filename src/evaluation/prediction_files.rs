@@ -19,7 +19,8 @@ pub fn score(context: &Context, folder: &Folder, test: &[PathBuf], dev: &[PathBu
     let predictions = Predictions::read(test, labels, &context.config.eval.subgroups)?;
     let sample = inputs::sample(&predictions, labels, None)?;
     let title = format!("{} ({})", shown(test).display(), sample.counts());
-    let in_sample = tuned.is_some_and(|dev| Dev::new(&dev, &[]).holds(&predictions, None));
+    let shared = tuned.map_or(0, |dev| Dev::new(&dev, &[]).holds(&predictions, None));
+    let in_sample = shared > 0 && shared == predictions.len();
     // A prediction file is taken to have the paper's verdict line.
     let verdict = Verdict::default();
     Ok(Scored {
@@ -28,6 +29,7 @@ pub fn score(context: &Context, folder: &Folder, test: &[PathBuf], dev: &[PathBu
         frozen,
         calibration: calibration.flatten(),
         in_sample,
+        dev_overlap: if in_sample { 0 } else { shared },
         predictions,
         verdict,
         records: None,

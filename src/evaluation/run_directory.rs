@@ -154,24 +154,26 @@ impl Job {
         };
         let sample = inputs::sample(&predictions, &context.config.task.labels, Some(&records))?;
         let title = format!("{}, {} split ({})", self.shown, self.split, sample.counts());
-        let in_sample = self.is_dev(context, &predictions, &records);
+        let shared = self.of_dev(context, &predictions, &records);
+        let in_sample = self.dev.is_some() && (self.split == "dev" || (shared > 0 && shared == records.len()));
         Ok(Scored {
             sample,
             title,
             frozen,
             calibration: calibration.flatten(),
             in_sample,
+            dev_overlap: if in_sample { 0 } else { shared },
             predictions,
             verdict: self.template.verdict()?,
             records: Some(records),
         })
     }
 
-    /// Whether the records are those of the checkpoint's dev predictions, by ids and texts.
-    fn is_dev(&self, context: &Context, predictions: &[Prediction], records: &[Record]) -> bool {
-        let Some(dev) = &self.dev else { return false };
+    /// How many of the records are those of the checkpoint's dev predictions, by ids and texts.
+    fn of_dev(&self, context: &Context, predictions: &[Prediction], records: &[Record]) -> usize {
+        let Some(dev) = &self.dev else { return 0 };
         if self.split == "dev" {
-            return true;
+            return records.len();
         }
         let data = &context.config.data;
         let tuned =

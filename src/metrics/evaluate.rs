@@ -199,6 +199,7 @@ pub fn evaluate(sample: &Sample, thresholds: Option<&Thresholds>, options: &Opti
     Evaluation {
         schema: 1,
         n: sample.len(),
+        dev_overlap: 0,
         auroc: delong_auroc(sample, sample.labels(), None),
         auprc: take(auprc),
         aurc: take(aurc),

@@ -32,6 +32,9 @@ pub struct Evaluation {
     pub schema: u32,
     /// Records.
     pub n: usize,
+    /// How many of them are dev's too, where some are: tuned and calibrated values are in-sample for these.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub dev_overlap: usize,
     /// AUROC of the probability against the gold label.
     pub auroc: Metric,
     /// Average precision.
@@ -51,6 +54,11 @@ pub struct Evaluation {
     pub judge: Judge,
     /// Whether the probabilities mean what they say.
     pub calibration: Calibration,
+}
+
+/// Whether there is none.
+pub(super) fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// What follows from calling positive at a threshold.
@@ -154,6 +162,22 @@ pub struct Calibration {
 }
 
 impl Calibration {
+    /// Nothing of `n` records, and why.
+    pub fn undefined(reason: &str, n: usize) -> Self {
+        let none = || Metric::undefined(reason, n);
+        Self {
+            brier: none(),
+            brier_skill: none(),
+            ece: none(),
+            mce: none(),
+            ece_equal_mass: none(),
+            slope: none(),
+            intercept: none(),
+            observed_expected: none(),
+            after: None,
+        }
+    }
+
     /// Every metric with its name in the tables, in their order.
     pub fn named(&self) -> [(&'static str, &Metric); 8] {
         [

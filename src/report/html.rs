@@ -82,6 +82,8 @@ pub struct Report<'a> {
     pub summary: Vec<Reading>,
     /// What was fitted on the very records that are scored.
     pub in_sample: Option<InSample>,
+    /// Of the scored records, how many are dev's too; 0 where all are.
+    pub dev_overlap: usize,
     /// Every table.
     pub tables: &'a [Table],
     /// Every figure.
@@ -121,6 +123,7 @@ impl Report<'_> {
             title => self.title,
             summary => jinja(&self.summary)?,
             in_sample => jinja(&self.in_sample)?,
+            dev_overlap => self.dev_overlap,
             tables => jinja(&self.tables)?,
             figures => figures.collect::<Vec<JinjaValue>>(),
             sources => jinja(&self.sources)?,
@@ -233,6 +236,7 @@ mod tests {
             title: "a <title>",
             summary,
             in_sample: None,
+            dev_overlap: 0,
             tables,
             figures,
             sources: Vec::new(),

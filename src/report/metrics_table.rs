@@ -54,6 +54,10 @@ pub fn metrics_table(title: &str, evaluation: &Evaluation, in_sample: bool) -> T
         (Some(_), true) => {
             table.note("Tuned values are in-sample: their thresholds were chosen on these very records.")
         }
+        (Some(_), false) if evaluation.dev_overlap > 0 => table.note(format!(
+            "{} of the {} scored records are dev's too: tuned and calibrated values are in-sample for these.",
+            evaluation.dev_overlap, evaluation.n
+        )),
         (Some(_), false) => table.note("Tuned thresholds were chosen on dev and frozen before test labels were read."),
     }
     table

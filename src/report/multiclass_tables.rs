@@ -42,6 +42,12 @@ pub fn multiclass_table(title: &str, evaluation: &Evaluation) -> Table {
             add(&mut table, &format!("{}, temperature", name(key)), "", metric);
         }
     }
+    if evaluation.dev_overlap > 0 {
+        table.note(format!(
+            "{} of the {} scored records are dev's too: tuned and calibrated values are in-sample for these.",
+            evaluation.dev_overlap, evaluation.n
+        ));
+    }
     if let Some(note) = direction::note(table.rows.clone().iter().map(|row| row[0].as_str())) {
         table.note(note);
     }

@@ -4,6 +4,49 @@
 use super::*;
 
 #[test]
+fn some_records_of_dev_are_counted_wherever_tuned_values_stand() {
+    let bench = Bench::new();
+    let test = counted(200, 50, 30, 70);
+    bench.file("test.jsonl", &test);
+    let other = (0..100).map(|i| line(1000 + i, u8::from(i % 3 == 0), 0.2 + 0.005 * i as f64, Some(0)));
+    bench.file("dev.jsonl", &test.lines().take(40).map(|line| line.to_owned() + "\n").chain(other).collect::<String>());
+    bench.eval(&["--predictions", "test.jsonl", "--dev-predictions", "dev.jsonl"]).assert().success();
+    let metrics = bench.json("metrics.json");
+    assert_eq!(metrics["dev_overlap"], 40);
+    assert!(metrics["tuned"]["f1"]["f1"]["reason"].is_null());
+    let table = bench.text("tables/metrics.md");
+    assert!(
+        table.contains("40 of the 200 scored records are dev's too") && !table.contains("frozen before"),
+        "{table}"
+    );
+    assert!(bench.text("tables/calibration.md").contains("holds 40 of these 200 records"));
+    assert!(bench.text("report.html").contains("40 of the records scored here are dev"));
+    // Without shared records there is nothing to tell.
+    bench.file("dev.jsonl", &(0..100).map(|i| line(1000 + i, u8::from(i % 3 == 0), 0.3, Some(0))).collect::<String>());
+    bench.eval(&["--predictions", "test.jsonl", "--dev-predictions", "dev.jsonl"]).assert().success();
+    assert!(bench.json("metrics.json").get("dev_overlap").is_none());
+    assert!(bench.text("tables/metrics.md").contains("frozen before test labels were read"));
+}
+
+#[test]
+fn a_calibrator_that_did_not_fit_leaves_nulls_with_its_reason() {
+    let bench = Bench::new();
+    bench.file("test.jsonl", &counted(200, 50, 30, 70));
+    bench.file("dev.jsonl", &(0..50).map(|i| line(1000 + i, 1, 0.3 + 0.01 * i as f64, Some(1))).collect::<String>());
+    bench.file("gate.toml", "calibration.brier_after = 0.9\n");
+    let both = ["--predictions", "test.jsonl", "--dev-predictions", "dev.jsonl", "--gate", "gate.toml"];
+    let told = bench.eval(&both).assert().code(1);
+    let stderr = String::from_utf8_lossy(&told.get_output().stderr).into_owned();
+    let reason = "no calibrator fits dev: dev has only one class";
+    assert!(stderr.contains(&format!("calibration.brier_after is undefined: {reason}")), "{stderr}");
+    let after = bench.json("metrics.json")["calibration"]["slope_after"].clone();
+    assert_eq!((&after["value"], &after["reason"], &after["n"]), (&Value::Null, &json!(reason), &json!(200)));
+    let told = bench.eval(&[&both[..], &["--set", "eval.calibrate=none"]].concat()).assert().code(1);
+    let stderr = String::from_utf8_lossy(&told.get_output().stderr).into_owned();
+    assert!(stderr.contains("brier_after is undefined: eval.calibrate asks for no calibrator"), "{stderr}");
+}
+
+#[test]
 fn an_intercept_that_only_rounding_moves_has_no_interval() {
     for positives in [10, 5] {
         let bench = Bench::new();

@@ -32,14 +32,20 @@ pub fn score(fitted: &Fitted, sample: &Sample, options: &Options, evaluation: &m
     table.note(
         "95 % intervals in parentheses, over the same resamples in every column; the calibrators are held fixed.",
     );
-    let place = if options.in_sample {
-        "Fitted on these very records: the values after are in-sample."
-    } else {
-        "Fitted on dev only."
+    let place = match evaluation.dev_overlap {
+        _ if options.in_sample => "Fitted on these very records: the values after are in-sample.".to_owned(),
+        0 => "Fitted on dev only.".to_owned(),
+        shared => format!(
+            "Fitted on dev, which holds {shared} of these {} records: the values after are in-sample for those.",
+            sample.len()
+        ),
     };
     table.note(format!("{place} `predict --calibrated` applies {}.", fitted.method.name()));
-    let chosen =
-        Method::ALL.iter().zip(columns).find(|(method, _)| **method == fitted.method).and_then(|(_, column)| column);
-    evaluation.calibration.after = chosen.map(|calibration| Box::new(calibration.into()));
+    let place = Method::ALL.iter().position(|method| *method == fitted.method);
+    let after = place.and_then(|place| columns.swap_remove(place)).unwrap_or_else(|| {
+        let reason = fitted.chosen().err().unwrap_or_default();
+        Calibration::undefined(&format!("no calibrator fits dev: {reason}"), sample.len())
+    });
+    evaluation.calibration.after = Some(Box::new(after.into()));
     table
 }

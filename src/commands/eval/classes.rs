@@ -29,11 +29,13 @@ pub fn measure(
 ) -> Result<Outcome> {
     let labels = &context.config.task.labels;
     let mut evaluation = multiclass::evaluate(sample, labels, context.config.task.ordinal, options);
+    evaluation.dev_overlap = scored.dev_overlap;
     let calibrated = calibrated(scored, sample, options, &mut evaluation);
     let against_rest = positive(context)?.map(|class| sample.one_vs_rest(class.into()));
     if let Some((class, label)) = against_rest.as_ref().zip(context.config.eval.positive.as_ref()) {
         let thresholds = scored.frozen.as_ref().map(|frozen| &frozen.thresholds);
-        let evaluation_of = evaluate(class, thresholds, options);
+        let mut evaluation_of = evaluate(class, thresholds, options);
+        evaluation_of.dev_overlap = scored.dev_overlap;
         evaluation.positive = Some(Box::new(Positive { label: label.clone(), evaluation: evaluation_of }));
     }
     let judged = match &plans.judge {
@@ -100,7 +102,13 @@ fn calibrated(
     options: &Options,
     evaluation: &mut Evaluation,
 ) -> Option<multiclass::Sample> {
-    let temperature = scored.calibration.as_ref()?.temperature()?;
+    let fitted = scored.calibration.as_ref()?;
+    let Some(temperature) = fitted.temperature() else {
+        let reason = format!("no calibrator fits dev: {}", fitted.chosen().err().unwrap_or_default());
+        let after = multiclass::Calibration::undefined(&reason, evaluation.n);
+        evaluation.calibration.after = Some(Box::new(after.into()));
+        return None;
+    };
     let calibrated = Temperature { temperature }.apply_all(sample);
     let after = multiclass::evaluate_calibration(&calibrated, options);
     evaluation.calibration.after = Some(Box::new(after.into()));

@@ -108,7 +108,11 @@ impl Gate {
             missed.extend(match leaf {
                 Some(leaf) => bound.miss(leaf),
                 // `tuned` as a whole is null without dev, and what two classes have more do not.
-                None if evaluation.two().is_some() => Some(format!("{} is undefined: no dev predictions", bound.path)),
+                None if evaluation.two().is_some() => {
+                    let dev = evaluation.two().is_some_and(|two| two.tuned.is_some());
+                    let reason = if dev { "eval.calibrate asks for no calibrator" } else { "no dev predictions" };
+                    Some(format!("{} is undefined: {reason}", bound.path))
+                }
                 None => Some(format!("{} is not measured of these classes", bound.path)),
             });
         }

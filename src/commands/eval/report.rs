@@ -62,6 +62,7 @@ pub fn write(context: &Context, out: &Path, parts: &Parts<'_>, options: &Options
         title: scored.map_or("Training curve", |scored| &scored.title),
         summary,
         in_sample: scored.filter(|_| options.in_sample).and_then(in_sample),
+        dev_overlap: scored.map_or(0, |scored| scored.dev_overlap),
         tables: parts.tables,
         figures: &figures,
         sources: sources(scored),

@@ -122,6 +122,7 @@ pub fn evaluate(sample: &Sample, names: &[String], ordinal: bool, options: &Opti
     Evaluation {
         schema: 1,
         n: sample.len(),
+        dev_overlap: 0,
         classes: names.to_vec(),
         auroc: agreed.auroc,
         default: DefaultCalls::default(),

@@ -11,6 +11,9 @@ pub struct Evaluation {
     pub schema: u32,
     /// Records.
     pub n: usize,
+    /// How many of them are dev's too, where some are: tuned and calibrated values are in-sample for these.
+    #[serde(skip_serializing_if = "metrics::evaluation::is_zero", default)]
+    pub dev_overlap: usize,
     /// Names of the classes, in their order.
     pub classes: Vec<String>,
     /// Macro AUROC of the probabilities against the gold class, one against the rest.
@@ -136,6 +139,12 @@ pub struct Calibration {
 }
 
 impl Calibration {
+    /// Nothing of `n` records, and why.
+    pub fn undefined(reason: &str, n: usize) -> Self {
+        let none = || Metric::undefined(reason, n);
+        Self { brier: none(), ece: none(), log_loss: none(), after: None }
+    }
+
     /// From Brier score, ECE and log loss in this order.
     pub(super) fn take(metrics: &mut impl Iterator<Item = Metric>) -> Self {
         let mut next = || metrics.next().unwrap_or_default();
