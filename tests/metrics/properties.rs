@@ -116,7 +116,7 @@ fn one_run_of_a_method_has_the_interval_that_the_models_own_auroc_has() {
         let options = Options { bootstrap: 300, ..Options::default() };
         let own = evaluate(&sample, None, &options).auroc;
         assert!(own.ci95.is_some());
-        assert_eq!(measure(&sample, &[run.clone()], false, &options).auroc, own);
+        assert_eq!(measure(&sample, std::slice::from_ref(&run), false, &options).auroc, own);
         assert_eq!(measure(&sample, &[run.clone(), run.clone()], false, &options).auroc, own);
         // Runs that differ keep the resampled interval of their mean.
         let mut other = run.clone();
