@@ -158,3 +158,43 @@ fn an_interrupted_demonstration_says_what_goes_on() {
     assert_eq!(again.code, Some(0), "{again:?}");
     assert!(again.stdout.contains("AUROC"), "{again:?}");
 }
+
+/// A file of the user's under a name of the demonstration's is left alone, and so is all beside it; a folder behind a
+/// link too.
+#[test]
+fn a_demonstration_replaces_no_file_of_the_users() {
+    let pretrain = ["demo", "--notes", "40", "--pretrain"];
+    let plain = ["demo", "--notes", "40", "--out"];
+    for (args, name) in [
+        (plain, "model/model.safetensors"),
+        (plain, "model/config.json"),
+        (plain, "model/tokenizer.json"),
+        (plain, "model/tokenizer_config.json"),
+        (plain, "model/generation_config.json"),
+        (plain, "prompts/lcd30.toml"),
+        (plain, "data/risk.jsonl"),
+        (pretrain, "corpus.jsonl"),
+        (pretrain, "pretrain.toml"),
+        (pretrain, "prompts/demo-pretrain.toml"),
+        (pretrain, "base/config.json"),
+        (pretrain, "base/tokenizer.json"),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("d");
+        let file = dir.join(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        let mine = root.path().join("mine");
+        std::fs::create_dir(&mine).unwrap();
+        if file.parent() != Some(&dir) {
+            std::os::unix::fs::symlink(&mine, file.parent().unwrap()).unwrap();
+        }
+        std::fs::write(&file, "mine").unwrap();
+        let told = run(&[&args[..], &[dir.to_str().unwrap()]].concat());
+        assert_fails(&told, 2, &[name, "hint: choose another directory"]);
+        let mut files = Vec::new();
+        each_file(root.path(), &mut |path| files.push(path.canonicalize().unwrap()));
+        files.dedup();
+        assert_eq!(files, [file.canonicalize().unwrap()], "{name}");
+        assert_eq!(std::fs::read(&file).unwrap(), b"mine", "{name}");
+    }
+}

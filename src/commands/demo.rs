@@ -26,7 +26,6 @@ use super::{
 use crate::{
     config, demo,
     error::{Error, Result},
-    storage,
 };
 
 /// Notes when `--notes` is not given: 800 to train on, 400 for dev, 400 for test.
@@ -40,14 +39,19 @@ pub fn run(context: &Context, args: &DemoArgs) -> Result<()> {
         return dry_run(context, args);
     }
     if let Some(dir) = &args.pretrain {
-        return pretrain::run(context, dir, args.notes.map(u64::from));
+        return pretrain::run(context, dir, args.notes.map(u64::from)).map_err(same_again);
     }
     let (demo, notes) = prepare(context, args)?;
-    go(context, &demo, notes).map_err(|error| match output::is_stop(&error) {
-        // The commands' own advice is for those who gave them one by one.
-        true => error.hint("the same `clsgen demo` command goes on where this one stopped"),
-        false => error,
-    })
+    go(context, &demo, notes).map_err(same_again)
+}
+
+/// The hint of a demonstration that was stopped: the commands' own is for those who gave them one by one.
+fn same_again(error: Error) -> Error {
+    if output::is_stop(&error) {
+        error.hint("the same `clsgen demo` command goes on where this one stopped")
+    } else {
+        error
+    }
 }
 
 /// The commands, one after another.
@@ -112,11 +116,12 @@ fn dry_run(context: &Context, args: &DemoArgs) -> Result<()> {
     let (text, run_dir, notes, steps) = match &args.pretrain {
         Some(dir) => {
             let notes = args.notes.map_or(pretrain::NOTES, u64::from);
+            notes::check_once(&pretrain::settings(dir))?;
             (demo::PRETRAIN_CONFIG.to_owned(), dir.join("run"), notes, "train from a random start, export the model")
         }
         None => {
             let (notes, dir) = asked(context, args)?;
-            notes::check_once(&dir.join("demo.toml"), config_text(args).as_bytes())?;
+            notes::check_once(&files(context, args, &dir, notes)?)?;
             (config_text(args), dir, notes, "construct, train, eval, predict")
         }
     };
@@ -140,16 +145,24 @@ fn recorded<T>(demo: &Context, command: impl FnOnce(&Context) -> Result<T>) -> R
     result.and_then(|value| recorded.map(|()| value))
 }
 
-/// Files of the demonstration, and the context that its commands run in.
+/// Config, prompt, model and notes. Those that are there already must be the same: a directory holds one demonstration,
+/// and nothing of the user's is replaced.
+fn files(context: &Context, args: &DemoArgs, dir: &Path, notes: u64) -> Result<Vec<notes::DemoFile>> {
+    let (prompt, text) = demo::PROMPT;
+    let mut files = vec![
+        (dir.join("demo.toml"), config_text(args).into_bytes()),
+        (dir.join("prompts").join(prompt), text.as_bytes().to_vec()),
+    ];
+    files.extend(demo::model_files()?.into_iter().map(|(name, bytes)| (dir.join("model").join(name), bytes)));
+    files.extend(notes::files(&dir.join("data"), context.seed, notes)?);
+    Ok(files)
+}
+
+/// Writes the files of the demonstration; the context that its commands run in.
 fn prepare(context: &Context, args: &DemoArgs) -> Result<(Context, u64)> {
     let (notes, dir) = asked(context, args)?;
-    storage::create_dir_all(&dir.join("prompts"))?;
+    notes::write_once(&files(context, args, &dir, notes)?)?;
     let config_path = dir.join("demo.toml");
-    notes::write_once(&config_path, config_text(args).as_bytes())?;
-    let (name, prompt) = demo::PROMPT;
-    storage::write_file_atomic(&dir.join("prompts").join(name), prompt.as_bytes())?;
-    demo::write_model(&dir.join("model"))?;
-    notes::write(&dir.join("data"), context.seed, notes)?;
     let mut config = config::load(Some(&config_path), &context.sets)?;
     config.train.seed = context.seed;
     Ok((Context { config, config_path: Some(config_path), run_dir: dir, ..context.clone() }, notes))

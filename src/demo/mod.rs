@@ -36,12 +36,20 @@ const LEARNED: [(&str, &[u8]); 2] =
 
 /// Writes the embedded model as a Hugging Face folder.
 pub fn write_model(dir: &Path) -> Result<()> {
-    write_shape(dir)?;
-    LEARNED.iter().try_for_each(|(name, packed)| storage::write_file_atomic(&dir.join(name), &storage::unpack(packed)?))
+    storage::create_dir_all(dir)?;
+    model_files()?.iter().try_for_each(|(name, bytes)| storage::write_file_atomic(&dir.join(name), bytes))
 }
 
-/// Writes the folder without what is learned: what `train.init = "random"` starts from, once a tokenizer is beside it.
-pub fn write_shape(dir: &Path) -> Result<()> {
-    storage::create_dir_all(dir)?;
-    SHAPE.iter().try_for_each(|(name, bytes)| storage::write_file_atomic(&dir.join(name), bytes))
+/// The files of the embedded model, a Hugging Face folder.
+pub fn model_files() -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let mut files = shape_files();
+    for (name, packed) in LEARNED {
+        files.push((name, storage::unpack(packed)?));
+    }
+    Ok(files)
+}
+
+/// The same without what is learned: what `train.init = "random"` starts from, once a tokenizer is beside it.
+pub fn shape_files() -> Vec<(&'static str, Vec<u8>)> {
+    SHAPE.iter().map(|(name, bytes)| (*name, bytes.to_vec())).collect()
 }

@@ -1,6 +1,10 @@
 //! The synthetic splits of a demonstration, and what only their maker knows.
 
-use std::{ops::Range, path::Path};
+use std::{
+    io,
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use serde_json::json;
 
@@ -16,16 +20,17 @@ pub(super) const SETTINGS: NoteSettings = NoteSettings { words: 200, prevalence:
 /// Notes without a label, to predict.
 const NEW: u64 = 8;
 
-/// Writes `data/{train,dev,test}.jsonl` (half, a quarter, a quarter), `data/new.jsonl` (unlabeled) and
-/// `data/risk.jsonl`, the true probabilities.
-///
-/// Files that are there already must be the same: a run directory holds one demonstration.
-pub(super) fn write(dir: &Path, seed: u64, notes: u64) -> Result<()> {
+/// A file of a demonstration, and what it is to hold.
+pub(super) type DemoFile = (PathBuf, Vec<u8>);
+
+/// `{train,dev,test}.jsonl` (half, a quarter, a quarter), `new.jsonl` (unlabeled) and `risk.jsonl`, the true
+/// probabilities.
+pub(super) fn files(dir: &Path, seed: u64, notes: u64) -> Result<Vec<DemoFile>> {
     let train = notes / 2;
     let dev = notes / 2 + notes / 4;
     let splits: [(&str, Range<u64>); 3] = [("train", 0..train), ("dev", train..dev), ("test", dev..notes)];
     let source = Notes::new(seed, SETTINGS);
-    storage::create_dir_all(dir)?;
+    let mut files = Vec::new();
     let mut risks = Vec::new();
     for (name, range) in splits {
         let mut lines = Vec::new();
@@ -33,7 +38,7 @@ pub(super) fn write(dir: &Path, seed: u64, notes: u64) -> Result<()> {
             push(&mut lines, &note.record.to_json())?;
             push(&mut risks, &json!({ "split": name, "id": note.record.id, "risk": note.probability }))?;
         }
-        write_once(&dir.join(format!("{name}.jsonl")), &lines)?;
+        files.push((dir.join(format!("{name}.jsonl")), lines));
     }
     let mut unlabeled = Vec::new();
     for mut note in source.range(notes..notes + NEW) {
@@ -41,8 +46,9 @@ pub(super) fn write(dir: &Path, seed: u64, notes: u64) -> Result<()> {
         push(&mut unlabeled, &note.record.to_json())?;
         push(&mut risks, &json!({ "split": "new", "id": note.record.id, "risk": note.probability }))?;
     }
-    write_once(&dir.join("new.jsonl"), &unlabeled)?;
-    write_once(&dir.join("risk.jsonl"), &risks)
+    files.push((dir.join("new.jsonl"), unlabeled));
+    files.push((dir.join("risk.jsonl"), risks));
+    Ok(files)
 }
 
 /// The notes of the test split, with their true risks.
@@ -57,17 +63,36 @@ pub(super) fn push(lines: &mut Vec<u8>, value: &impl serde::Serialize) -> Result
     Ok(())
 }
 
-/// Writes a file that is not there yet; another demonstration's is left alone (exit 2).
-pub(super) fn write_once(path: &Path, bytes: &[u8]) -> Result<()> {
-    if check_once(path, bytes)? { Ok(()) } else { storage::write_file_atomic(path, bytes) }
+/// Writes the files that are not there yet, once none is there that holds something else.
+pub(super) fn write_once(files: &[DemoFile]) -> Result<()> {
+    for (path, bytes) in check_once(files)? {
+        if let Some(dir) = path.parent() {
+            storage::create_dir_all(dir)?;
+        }
+        storage::write_file_atomic(path, bytes)?;
+    }
+    Ok(())
 }
 
-/// Whether a file is there with these bytes; with others it is another demonstration's (exit 2).
-pub(super) fn check_once(path: &Path, bytes: &[u8]) -> Result<bool> {
-    match std::fs::read(path) {
-        Ok(have) if have == bytes => Ok(true),
-        Ok(_) => Err(Error::usage(format!("{} belongs to a demonstration with other settings", path.display()))
-            .hint("choose another directory with --out, or the same --notes, --seed and --objective")),
-        Err(_) => Ok(false),
+/// The files that are not there yet. One with other content is the user's or another demonstration's (exit 2).
+pub(super) fn check_once(files: &[DemoFile]) -> Result<Vec<&DemoFile>> {
+    let mut absent = Vec::new();
+    for file in files {
+        let path = file.0.display();
+        match std::fs::read(&file.0) {
+            Ok(have) if have == file.1 => {}
+            Ok(_) => {
+                return Err(Error::usage(format!(
+                    "{path} belongs to a demonstration with other settings, or is no demonstration's"
+                ))
+                .hint("choose another directory with --out or --pretrain, or the same --notes, --seed, --objective"));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => absent.push(file),
+            Err(error) => {
+                return Err(Error::usage(format!("{path} cannot be read: {}", storage::reason(&error)))
+                    .hint("choose another directory"));
+            }
+        }
     }
+    Ok(absent)
 }

@@ -19,8 +19,10 @@ use crate::{
     error::{Context as _, Result},
     generate::scoring,
     model::checkpoint::{self, BaseLookup},
-    storage::{self, AtomicDir},
+    storage::AtomicDir,
 };
+
+use super::notes::DemoFile;
 
 /// Notes of the corpus.
 pub(super) const NOTES: u64 = 30_000;
@@ -31,10 +33,12 @@ const MISTAKES: f64 = 0.3;
 
 /// Writes the corpus and the shape into `dir`, trains, and exports the model.
 pub(super) fn run(context: &Context, dir: &Path, notes: Option<u64>) -> Result<()> {
+    let config = config::parse("pretrain.toml", demo::PRETRAIN_CONFIG, &context.sets)?;
+    let mut files = settings(dir);
+    files.extend(corpus(&config, dir, notes.unwrap_or(NOTES))?);
+    super::notes::write_once(&files)?;
     let config_path = dir.join("pretrain.toml");
-    prepare(&config_path, dir)?;
     let config = config::load(Some(&config_path), &context.sets)?;
-    corpus(&config, dir, notes.unwrap_or(NOTES))?;
     let run_dir = dir.join("run");
     let resume = run_dir.join("checkpoints").is_dir();
     let training = Context {
@@ -50,16 +54,18 @@ pub(super) fn run(context: &Context, dir: &Path, notes: Option<u64>) -> Result<(
 }
 
 /// Config, prompt and the model's shape: files that a user can train from by hand.
-fn prepare(config_path: &Path, dir: &Path) -> Result<()> {
-    storage::create_dir_all(&dir.join("prompts"))?;
-    storage::write_file_atomic(config_path, demo::PRETRAIN_CONFIG.as_bytes())?;
-    let (name, prompt) = demo::PRETRAIN_PROMPT;
-    storage::write_file_atomic(&dir.join("prompts").join(name), prompt.as_bytes())?;
-    demo::write_shape(&dir.join("base"))
+pub(super) fn settings(dir: &Path) -> Vec<DemoFile> {
+    let (prompt, text) = demo::PRETRAIN_PROMPT;
+    let mut files = vec![
+        (dir.join("pretrain.toml"), demo::PRETRAIN_CONFIG.as_bytes().to_vec()),
+        (dir.join("prompts").join(prompt), text.as_bytes().to_vec()),
+    ];
+    files.extend(demo::shape_files().into_iter().map(|(name, bytes)| (dir.join("base").join(name), bytes)));
+    files
 }
 
 /// Notes with answers by rules, and the tokenizer of their words.
-fn corpus(config: &config::Config, dir: &Path, notes: u64) -> Result<()> {
+fn corpus(config: &config::Config, dir: &Path, notes: u64) -> Result<[DemoFile; 2]> {
     let source = Notes::new(config.train.seed, super::notes::SETTINGS);
     let explainer =
         Explainer { seed: config.train.seed, labels: config.task.labels.clone(), mistakes: MISTAKES, thinks: false };
@@ -74,8 +80,8 @@ fn corpus(config: &config::Config, dir: &Path, notes: u64) -> Result<()> {
         record.explanation = Some(answer);
         super::notes::push(&mut lines, &record.to_json())?;
     }
-    storage::write_file_atomic(&dir.join("corpus.jsonl"), &lines)?;
-    storage::write_file_atomic(&dir.join("base").join("tokenizer.json"), &demo::tokenizer::train(&words)?)
+    let tokenizer = demo::tokenizer::train(&words)?;
+    Ok([(dir.join("corpus.jsonl"), lines), (dir.join("base").join("tokenizer.json"), tokenizer)])
 }
 
 /// The trained weights as a bf16 Hugging Face folder.
