@@ -189,6 +189,7 @@ fn parse_device(text: &str) -> Result<String, String> {
 
 /// Parses the command line, runs the command, and maps what came of it to messages and an exit code.
 pub fn main() -> ExitCode {
+    device::outlive_file_limit();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

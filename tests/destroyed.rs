@@ -261,3 +261,26 @@ fn what_the_config_alone_names_is_no_output() {
     assert_eq!(work.clsgen(&eval).code, Some(0));
     assert!(!work.path(inside).exists());
 }
+
+/// A limit of a file's size (`ulimit -f`, in KiB) is an error like a full disk, not the end by SIGXFSZ.
+#[test]
+fn a_limit_of_file_size_is_told() {
+    let work = Work::new().with_task();
+    let limited = |kib: usize, args: &[&str]| {
+        let mut command = std::process::Command::new("bash");
+        command.args(["-c", &format!("ulimit -f {kib}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_clsgen")]);
+        outcome(command.args(args).current_dir(work.0.path()))
+    };
+    let told = limited(16, &["train", "--config", "c.toml", "--run", "limited"]);
+    assert_fails(&told, 5, &["File too large", "hint: ", "ulimit -f"]);
+    let record: serde_json::Value = serde_json::from_slice(&work.read("limited/run.json")).unwrap();
+    assert_eq!(record["exit_code"], 5, "{record}");
+    assert_eq!(work.clsgen(&["train", "--config", "c.toml", "--run", "run"]).code, Some(0));
+    let many: String = (0..100).map(|i| format!("{{\"id\": {i}, \"text\": \"a note\"}}\n")).collect();
+    work.write("many.jsonl", many);
+    let predict = ["predict", "--model", "run", "--input", "many.jsonl", "--output", "out.jsonl", "--no-explanation"];
+    assert_fails(&limited(4, &predict), 5, &["out.jsonl", "File too large", "ulimit -f"]);
+    // What is finished is kept, and the same command goes on.
+    let told = work.clsgen(&predict);
+    assert_eq!((told.code, common::lines(&work.path("out.jsonl"))), (Some(0), 100), "{told:?}");
+}

@@ -30,6 +30,7 @@ pub fn line(text: &str) -> Result<()> {
 pub fn failed(error: &io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::BrokenPipe => Error::new(Kind::Signal(SIGPIPE), "the reader of stdout is gone"),
-        _ => Error::resources(format!("cannot write to stdout: {}", storage::reason(error))),
+        _ => Error::resources(format!("cannot write to stdout: {}", storage::reason(error)))
+            .hint("free some space where stdout goes, or raise the limit of a file's size (ulimit -f)"),
     }
 }

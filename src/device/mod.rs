@@ -107,6 +107,13 @@ const LISTENER_STACK: usize = 1 << 18;
 /// the machine away (USR1, USR2), and the CPU limit.
 const STOPPING: [i32; 6] = [libc::SIGHUP, libc::SIGINT, libc::SIGUSR1, libc::SIGUSR2, libc::SIGTERM, libc::SIGXCPU];
 
+/// From now on a file that meets a limit of size (`ulimit -f`) fails with an error, EFBIG, instead of ending the process
+/// by SIGXFSZ.
+pub fn outlive_file_limit() {
+    // A handler that does nothing that anybody reads. Where it cannot be had, the limit ends the process as before.
+    let _ = signal_hook::flag::register(libc::SIGXFSZ, Arc::default());
+}
+
 /// From now on the first of these signals asks the run to save and stop ([`interrupted`]); a second ends it at once,
 /// but for `last_words`, and a third does not wait for these either.
 ///
