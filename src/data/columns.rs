@@ -9,7 +9,7 @@ use crate::{
 };
 
 use super::{
-    ErrorKind, Record, RecordError,
+    ErrorKind, Record, RecordError, names,
     row::{Cell, Row},
 };
 
@@ -139,19 +139,24 @@ impl Columns {
             return Err(Error::data(format!("the header is separated by {separator}, not by commas"))
                 .hint("save the file again as comma-separated CSV (RFC 4180)"));
         }
-        // A file without a header would show its first record here: list only what looks like a column name, and names
-        // with more than letters, digits and `_` only where all of the header looks like names.
-        let loose = header.iter().all(|name| looks_like_a_name(name, " -./()"));
-        let more = if loose { " -./()" } else { "" };
-        let names: Vec<&str> =
-            header.iter().filter(|name| looks_like_a_name(name, more)).take(40).map(String::as_str).collect();
+        let wanted = self.names();
+        let shown: Vec<&str> =
+            header.iter().map(String::as_str).filter(|name| names::can_be_shown(name, &wanted)).take(40).collect();
         let error = Error::data(problems.join("; "));
-        if names.is_empty() {
-            return Err(error.hint("its first line is no header of column names: a CSV file begins with one"));
+        if shown.is_empty() {
+            return Err(error.hint(format!(
+                "its first line is no header of column names, or all its {} names are unknown: map a field to its \
+                 column with `--set data.fields.FIELD=COLUMN`",
+                header.len()
+            )));
         }
+        let more = match header.len() - shown.len() {
+            0 => String::new(),
+            more => format!(" and {more} of other names"),
+        };
         Err(error.hint(format!(
-            "map a field to its column with `--set data.fields.FIELD=COLUMN`; the header has: {}",
-            names.join(", ")
+            "map a field to its column with `--set data.fields.FIELD=COLUMN`; the header has: {}{more}",
+            shown.join(", ")
         )))
     }
 
@@ -241,14 +246,6 @@ impl Columns {
         };
         usize::try_from(integer).ok().and_then(|index| self.labels.class(index)).ok_or((ErrorKind::BadLabel, what))
     }
-}
-
-/// Whether a header's cell can be shown: short, a letter first, letters, digits, `_` and `more` in it.
-fn looks_like_a_name(name: &str, more: &str) -> bool {
-    name.len() <= 40
-        && name.starts_with(|c: char| c.is_ascii_alphabetic())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || more.contains(c))
-        && name.matches(' ').count() <= 3
 }
 
 /// A value, or the rule it breaks. Messages are constants, so no text of a record can get into one.

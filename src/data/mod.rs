@@ -13,6 +13,7 @@ mod jsonl;
 mod lcd;
 mod leakage;
 mod load;
+mod names;
 mod open;
 mod parquet;
 pub mod prediction;
