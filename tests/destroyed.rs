@@ -262,6 +262,57 @@ fn what_the_config_alone_names_is_no_output() {
     assert!(!work.path(inside).exists());
 }
 
+/// A document that is broken outside of its records is told; what was read before is kept.
+#[test]
+fn a_broken_lcd_document_is_not_read_in_part() {
+    let work = Work::new().with_task();
+    assert_eq!(work.clsgen(&["train", "--config", "c.toml", "--run", "run"]).code, Some(0));
+    let one = |id: usize| {
+        format!("{{\"id\": {id}, \"text\": \"ZEBRA note {id}\", \"out_hospital_mortality_30\": {}}}", id % 2)
+    };
+    let two = format!("{}, {}", one(1), one(2));
+    let whole = format!("{{\"data\": [{two}]}}");
+    for (text, place, kept) in [
+        (format!("{whole}\n{whole}"), "after record 2: something follows the document", 2),
+        (format!("{{\"data\":[{two}], \"data\": []}}"), "after record 2: `data` occurs twice", 2),
+        (format!("{whole} ZEBRA"), "after record 2: something follows the document", 2),
+        (format!("{{\"data\": [{two}]"), "after record 2: the file ends inside", 2),
+        (format!("{{\"data\": [{} {}]}}", one(1), one(2)), "after record 1: no comma between two records", 1),
+        (format!("{{\"data\": [{two},]}}"), "after record 2: no record beside a comma", 2),
+        (format!("{{\"data\": [{two}], \"x\": [}}"), "after record 2: the file ends inside", 2),
+        (format!("{{\"data\": [{two}], \"x\": no}}"), "after record 2: a value is no JSON", 2),
+    ] {
+        work.write("in.json", &text);
+        let told =
+            work.clsgen(&["predict", "--model", "run", "--input", "in.json", "--output", "-", "--no-explanation"]);
+        assert_fails(&told, 3, &["in.json: broken JSON", place, "hint: "]);
+        // A file is read through before any work, a pipe as far as it goes.
+        assert!(told.stdout.is_empty() && !told.stderr.contains("ZEBRA"), "{told:?}");
+        let mut piped = common::clsgen();
+        piped.current_dir(work.0.path()).stdin(std::fs::File::open(work.path("in.json")).unwrap());
+        piped.args(["predict", "--model", "run", "--input", "-", "--output", "-", "--no-explanation"]);
+        let told = outcome(&mut piped);
+        assert_fails(&told, 3, &["broken JSON", place, "hint: "]);
+        assert!(told.stdout.lines().count() == kept && !told.stderr.contains("ZEBRA"), "{told:?}");
+        let train = ["train", "--config", "c.toml", "--run", "other", "--set", "data.train=in.json"];
+        assert_fails(&work.clsgen(&[&train[..], &["--set", "data.format=lcd"]].concat()), 3, &[place]);
+        assert!(!work.path("other/checkpoints").exists());
+    }
+    let indented = format!("{{\n \"version\": 1,\n \"data\": [\n  {two}\n ]\n}}\n");
+    work.write("in.json", &indented);
+    let predict = ["predict", "--model", "run", "--input", "in.json", "--output", "-", "--no-explanation"];
+    assert_fails(&work.clsgen(&predict), 3, &["over several lines", "--set data.format=lcd"]);
+    let told = work.clsgen(&[&predict[..], &["--set", "data.format=lcd"]].concat());
+    assert_eq!((told.code, told.stdout.lines().count()), (Some(0), 2), "{told:?}");
+
+    // The cells of a file without a header are no names to show.
+    work.write("nh.csv", "a1,ZEBRA,0\na2,ZEBRATOO,1\n");
+    let predict = ["predict", "--model", "run", "--input", "nh.csv", "--output", "-", "--no-explanation"];
+    let told = work.clsgen(&predict);
+    assert_fails(&told, 3, &["no column `text`", "all its 3 names are unknown"]);
+    assert!(!told.stderr.contains("ZEBRA") && !told.stderr.contains("a1"), "{told:?}");
+}
+
 /// A limit of a file's size (`ulimit -f`, in KiB) is an error like a full disk, not the end by SIGXFSZ.
 #[test]
 fn a_limit_of_file_size_is_told() {

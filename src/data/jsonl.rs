@@ -59,6 +59,13 @@ impl<R: BufRead> Iterator for JsonlRows<R> {
     fn next(&mut self) -> Option<Self::Item> {
         let mut line = Vec::new();
         match self.read_line(&mut line) {
+            Ok(true) if self.number == 1 && goes_on(&line) => {
+                self.done = true;
+                Some(Err(Error::data("is one JSON document over several lines, not one object a line").hint(
+                    "an LCD file, whose records stand under `data`, is read by `--set data.format=lcd`; \
+                     `jq -c . FILE > FILE.jsonl` writes each object on a line of its own",
+                )))
+            }
             Ok(true) => {
                 let line_number = (self.blank > 0).then_some(self.number + self.blank);
                 Some(Ok(Row { number: self.number, line: line_number, cells: cells_of_object(&line, &self.columns) }))
@@ -79,6 +86,13 @@ impl<R: BufRead + Send> ReadRows for JsonlRows<R> {
         }
         Ok(())
     }
+}
+
+/// Whether a line ends where a program that indents JSON breaks it: behind a bracket or a comma, inside of the value.
+fn goes_on(line: &[u8]) -> bool {
+    let line = line.trim_ascii_end();
+    matches!(line.last(), Some(b'{' | b'[' | b','))
+        && serde_json::from_slice::<IgnoredAny>(line).is_err_and(|error| error.is_eof())
 }
 
 /// The wanted keys of one JSON object. Shared with the LCD reader. What stands under other keys is skipped, not read:

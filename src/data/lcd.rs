@@ -1,9 +1,12 @@
 //! The LCD benchmark: `{"data": [{id, text, out_hospital_mortality_30, …}, …]}`, one element in memory at a time.
 //!
 //! The file is hundreds of megabytes, so it is not parsed as one value: a scanner that knows strings and brackets
-//! finds where each element of `data` ends, and only that element is parsed.
+//! finds where each element of `data` ends, and only that element is parsed. A document that is broken outside of its
+//! elements (two of them, `data` twice, a comma or a bracket that lacks) ends the reading with an error.
 
 use std::io::{self, BufRead};
+
+use serde::de::IgnoredAny;
 
 use crate::{
     error::{Error, Result},
@@ -12,7 +15,7 @@ use crate::{
 
 use super::{
     jsonl::cells_of_object,
-    row::{ReadRows, Row, RowProblem},
+    row::{ReadRows, Row},
 };
 
 /// Rows of an LCD file.
@@ -23,13 +26,21 @@ pub(super) struct LcdRows<R> {
     done: bool,
 }
 
-/// An element of `data`.
-enum Element {
-    /// Its bytes.
-    Whole(Vec<u8>),
-    /// The file ends inside it.
-    Torn,
+/// Why a document cannot be read on.
+enum Fault {
+    Unreadable(io::Error),
+    /// It is no JSON document with one array `data`.
+    Broken(&'static str),
 }
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self::Unreadable(error)
+    }
+}
+
+const ENDS: Fault = Fault::Broken("the file ends inside the document");
+const NO_VALUE: Fault = Fault::Broken("a value is no JSON");
 
 impl<R: BufRead> LcdRows<R> {
     /// Reads up to the `[` of `data`.
@@ -39,34 +50,87 @@ impl<R: BufRead> LcdRows<R> {
             Ok(true) => Ok(rows),
             Ok(false) => Err(Error::data("is not an LCD file: no `data` array")
                 .hint("one JSON object a line is `--set data.format=jsonl`")),
-            Err(error) => Err(Error::data(format!("cannot be read: {}", reason(&error)))),
+            Err(fault) => Err(rows.told(fault)),
+        }
+    }
+
+    /// The error of a file that cannot be read on.
+    fn told(&self, fault: Fault) -> Error {
+        let place = match self.number {
+            0 => "before the first record".to_owned(),
+            number => format!("after record {number}"),
+        };
+        match fault {
+            Fault::Unreadable(error) => Error::data(format!("cannot be read {place}: {}", reason(&error))),
+            Fault::Broken(why) => Error::data(format!("broken JSON {place}: {why}"))
+                .hint("an LCD file is one JSON document, `{\"data\": [RECORD, …]}`: is it whole, and one file?"),
         }
     }
 
     /// Walks the outer object's keys; whether it stands behind `"data": [`.
-    fn find_data(&mut self) -> io::Result<bool> {
+    fn find_data(&mut self) -> Result<bool, Fault> {
         if self.token()? != Some(b'{') {
             return Ok(false);
         }
+        let mut next = self.token()?;
         loop {
-            match self.token()? {
-                Some(b',') => continue,
-                Some(b'"') => {}
-                _ => return Ok(false),
-            }
-            let mut key = vec![b'"'];
-            self.string(&mut key)?;
-            if self.token()? != Some(b':') {
+            if next != Some(b'"') {
                 return Ok(false);
             }
-            let Some(first) = self.token()? else { return Ok(false) };
-            if key == br#""data""# && first == b'[' {
+            let Some((data, first)) = self.key()? else { return Ok(false) };
+            if data && first == b'[' {
                 return Ok(true);
             }
-            if !self.value(first, &mut Vec::new())? {
+            self.other(first)?;
+            next = self.token()?;
+            if next == Some(b',') {
+                next = self.token()?;
+            } else if next != Some(b'}') {
                 return Ok(false);
             }
         }
+    }
+
+    /// A key behind its opening quote, and its colon: whether it is `data`, and the first byte of its value.
+    fn key(&mut self) -> Result<Option<(bool, u8)>, Fault> {
+        let mut key = vec![b'"'];
+        self.string(&mut key)?;
+        if self.token()? != Some(b':') {
+            return Ok(None);
+        }
+        Ok(self.token()?.map(|first| (key == br#""data""#, first)))
+    }
+
+    /// Reads the value of another key than `data`.
+    fn other(&mut self, first: u8) -> Result<(), Fault> {
+        let mut value = Vec::new();
+        if !self.value(first, &mut value)? {
+            return Err(ENDS);
+        }
+        serde_json::from_slice::<IgnoredAny>(&value).map(drop).map_err(|_| NO_VALUE)
+    }
+
+    /// Reads what stands behind the array: other keys, the object's end, nothing more.
+    fn finish(&mut self) -> Result<(), Fault> {
+        loop {
+            match self.token()?.ok_or(ENDS)? {
+                b'}' => break,
+                b',' => {}
+                _ => return Err(Fault::Broken("neither `,` nor `}` behind the `data` array")),
+            }
+            if self.token()?.ok_or(ENDS)? != b'"' {
+                return Err(Fault::Broken("no key behind a comma"));
+            }
+            let Some((data, first)) = self.key()? else { return Err(Fault::Broken("a key without a value")) };
+            if data {
+                return Err(Fault::Broken("`data` occurs twice"));
+            }
+            self.other(first)?;
+        }
+        if self.token()?.is_some() {
+            return Err(Fault::Broken("something follows the document"));
+        }
+        Ok(())
     }
 
     /// The next byte, left in place.
@@ -134,37 +198,35 @@ impl<R: BufRead> LcdRows<R> {
         }
     }
 
-    /// The bytes of the next element, counted; `Ok(None)` behind the array's end.
-    fn element(&mut self) -> Result<Option<Element>> {
-        self.scan().map_err(|error| {
-            self.done = true;
-            Error::data(format!("cannot be read after record {}: {}", self.number, reason(&error)))
-        })
-    }
-
-    fn scan(&mut self) -> io::Result<Option<Element>> {
+    /// The bytes of the next element, counted; `Ok(None)` behind the document's end.
+    fn element(&mut self) -> Result<Option<Vec<u8>>> {
         if self.done {
             return Ok(None);
         }
-        let mut first = self.token()?;
-        if first == Some(b',') && self.number > 0 {
-            first = self.token()?;
+        let element = self.scan();
+        self.done = !matches!(element, Ok(Some(_)));
+        if matches!(element, Ok(Some(_))) {
+            self.number += 1;
         }
-        self.number += 1;
-        let Some(first) = first else {
-            self.done = true;
-            return Ok(Some(Element::Torn));
-        };
+        element.map_err(|fault| self.told(fault))
+    }
+
+    fn scan(&mut self) -> Result<Option<Vec<u8>>, Fault> {
+        let mut first = self.token()?.ok_or(ENDS)?;
         if first == b']' {
-            self.done = true;
-            return Ok(None);
+            return self.finish().map(|()| None);
+        }
+        if self.number > 0 {
+            if first != b',' {
+                return Err(Fault::Broken("no comma between two records"));
+            }
+            first = self.token()?.ok_or(ENDS)?;
+        }
+        if matches!(first, b']' | b',' | b'}' | b':') {
+            return Err(Fault::Broken("no record beside a comma"));
         }
         let mut bytes = Vec::new();
-        if !self.value(first, &mut bytes)? {
-            self.done = true;
-            return Ok(Some(Element::Torn));
-        }
-        Ok(Some(Element::Whole(bytes)))
+        if self.value(first, &mut bytes)? { Ok(Some(bytes)) } else { Err(ENDS) }
     }
 }
 
@@ -173,14 +235,8 @@ impl<R: BufRead> Iterator for LcdRows<R> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let element = self.element().transpose()?;
-        Some(element.map(|element| Row {
-            number: self.number,
-            line: None,
-            cells: match element {
-                Element::Whole(bytes) => cells_of_object(&bytes, &self.columns),
-                Element::Torn => Err(RowProblem::broken("broken JSON: the file ends inside the `data` array")),
-            },
-        }))
+        let number = self.number;
+        Some(element.map(|bytes| Row { number, line: None, cells: cells_of_object(&bytes, &self.columns) }))
     }
 }
 

@@ -200,6 +200,10 @@ fn a_missing_column_is_named_and_a_headerless_file_is_not_quoted() {
     let file = file("x.csv", "17,The patient Jones died.,1\n18,Well.,0\n");
     let error = load(&Data::default(), &file.path, &strict()).unwrap_err();
     assert!(!format!("{error} {:?}", error.hint_text()).contains("Jones"));
+    let cells = super::names::can_be_shown;
+    let wanted = ["id".to_owned(), "text".into(), "label".into()];
+    assert!(["note_id", "Lable", "label 2", "report text"].iter().all(|name| cells(name, &wanted)));
+    assert!(!["a1", "Jones", "Well.", "patient_smith", "17", "id Jones"].iter().any(|name| cells(name, &wanted)));
     assert!(load_bytes("x.csv", "id,text,text,label\na,x,y,1\n").unwrap_err().contains("more than one column `text`"));
     assert!(load_bytes("x.csv", "").unwrap_err().contains("is empty"));
 }
@@ -241,7 +245,7 @@ fn lcd_tells_a_cut_file_and_goes_on_after_a_broken_element() {
     assert!(
         load_bytes("x.json", cut)
             .unwrap_err()
-            .ends_with("record 2: broken JSON: the file ends inside the `data` array")
+            .ends_with("x.json: broken JSON after record 1: the file ends inside the document")
     );
     let broken = r#"{"data": [{"id": 1, "text": "a"}, {"id": 2, "text": nope}, 7, {"id": 4, "text": "b"}]}"#;
     assert_eq!(streamed("x.json", broken), [ok("1"), bad(None, "invalid_json"), bad(None, "invalid_json"), ok("4")]);
