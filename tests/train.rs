@@ -328,6 +328,8 @@ fn a_checkpoint_of_another_shape_is_no_start() {
     let message = fixture.fail("run", &["--set", &init, "--set", "lora.rank=8"], 4);
     assert!(message.contains("rank 4"), "{message}");
     assert!(fixture.fail("run", &["--set", &init, "--set", "head.hidden=8"], 4).contains("head"));
+    let told = fixture.fail("run", &["--set", &init, "--set", r#"task.labels=["b", "a"]"#], 2);
+    assert!(told.contains("its labels are [") && told.contains(r#"task.labels is ["b", "a"]"#), "{told}");
 }
 
 #[test]

@@ -88,11 +88,20 @@ fn stored(
     Ok(model)
 }
 
-/// A checkpoint of another base, rank or head cannot be gone on with under this config (exit 4, before the base is
-/// read).
+/// A checkpoint of other labels (exit 2), or of another base, rank or head (exit 4), cannot be gone on with under this
+/// config: told before the base is read.
 fn check_shape(context: &Context, dir: &Path, base_hash: &str, tokenizer_hash: &str) -> Result<()> {
     let config = &context.config;
     let info = checkpoint::read_info(dir)?;
+    if info.labels.count() == config.task.labels.count() && info.labels != config.task.labels {
+        return Err(Error::usage(format!(
+            "{}: its labels are {:?}, task.labels is {:?}",
+            dir.display(),
+            &info.labels[..],
+            &config.task.labels[..]
+        ))
+        .hint("make task.labels those of the checkpoint: its head and its answers know the classes by them"));
+    }
     let mut differing = Vec::new();
     if info.base_hash.as_deref().is_some_and(|hash| hash != base_hash) {
         differing.push("its base model is not the one model.base names".to_owned());
