@@ -64,7 +64,7 @@ fn write_inputs(fixture: &Fixture) -> [(&'static str, usize); 4] {
 
     let element = |i: usize| json!({"id": format!("l{i}"), "text": format!("note [{i}], \"}}\""), "data_type": "test"});
     let lcd = json!({"data": (0..5).map(element).collect::<Vec<_>>()}).to_string();
-    fixture.write("in.json", format!("{}, {{\"id\": \"torn", lcd.strip_suffix("]}").unwrap()));
+    fixture.write("in.json", format!("{}, {{\"id\": \"silent\"}}]}}", lcd.strip_suffix("]}").unwrap()));
     [("in.jsonl", 14), ("in.csv", 11), ("in.parquet", 11), ("in.json", 6)]
 }
 

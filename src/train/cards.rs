@@ -143,7 +143,7 @@ mod tests {
         let told = hours(&[example(7400), example(3576)], 20, 100.0);
         assert_eq!(
             told,
-            "0.61 on 1, 0.31 on 2, 0.15 on 4, 0.08 on 8 ranks, of 11024 tokens an epoch; scoring dev is not counted"
+            "0.61 on 1, 0.31 on 2, 0.15 on 4, 0.08 on 8 ranks, of 11022 tokens an epoch; scoring dev is not counted"
         );
     }
 }

@@ -68,7 +68,7 @@ fn any_number_of_bad_lines_behind_a_record_fits_into_200_mb() {
 #[test]
 fn a_stream_of_bad_lines_alone_can_be_stopped() {
     let fixture = Fixture::new();
-    let mut endless = Command::new("yes").arg("{").stdout(Stdio::piped()).spawn().unwrap();
+    let mut endless = Command::new("yes").arg("{\"").stdout(Stdio::piped()).spawn().unwrap();
     let mut command = fixture.command("-", "out.jsonl", &[]);
     let mut child = command.stdin(endless.stdout.take().unwrap()).stderr(Stdio::null()).spawn().unwrap();
     common::wait_for_lines(&mut child, &fixture.path("out.jsonl"), 10);
