@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! config keys that decide the stage ─┐
-//! hashes and prompts behind paths   ─┼─▶ flat `key: value` pairs ─▶ stored with the result ─▶ compared later
+//! hashes and prompts behind paths   ─┼─▶ flat `key: value` pairs ─▶ stored with the result ─▶ compared
 //! ```
 //!
 //! Which keys decide what stands beside each key in `config/keys.rs`. A path counts by what it leads to: commands

@@ -45,8 +45,8 @@ pub fn parse(name: &str) -> Result<Choice> {
     }
 }
 
-/// The device `name` stands for, on a process whose own GPU is `own`. `open_cuda` opens CUDA device N or says why it cannot (exit 5): an error where CUDA
-/// was asked for by name, the CPU where `auto` was.
+/// The device `name` stands for, on a process whose own GPU is `own`. `open_cuda` opens CUDA device N or says why
+/// it cannot (exit 5): an error where CUDA was asked for by name, the CPU where `auto` was.
 pub fn select(name: &str, own: usize, open_cuda: impl FnOnce(usize) -> Result<Device>) -> Result<Device> {
     match parse(name)? {
         Choice::Cpu => Ok(Device::Cpu),
@@ -107,8 +107,8 @@ const LISTENER_STACK: usize = 1 << 18;
 /// the machine away (USR1, USR2), and the CPU limit.
 const STOPPING: [i32; 6] = [libc::SIGHUP, libc::SIGINT, libc::SIGUSR1, libc::SIGUSR2, libc::SIGTERM, libc::SIGXCPU];
 
-/// From now on a file that meets a limit of size (`ulimit -f`) fails with an error, EFBIG, instead of ending the process
-/// by SIGXFSZ.
+/// From now on a file that meets a limit of size (`ulimit -f`) fails with an error, EFBIG, instead of ending the
+/// process by SIGXFSZ.
 pub fn outlive_file_limit() {
     // A handler that does nothing that anybody reads. Where it cannot be had, the limit ends the process as before.
     let _ = signal_hook::flag::register(libc::SIGXFSZ, Arc::default());

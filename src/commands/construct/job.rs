@@ -186,7 +186,8 @@ impl Job {
         self.splits.iter().try_for_each(|split| storage::check_output(&self.place(split).output()))
     }
 
-    /// Runs every trial of these splits that is missing: their logs, whole. The command's record keeps the run's `lock`.
+    /// Runs every trial of these splits that is missing: their logs, whole. The command's record keeps the run's
+    /// `lock`.
     pub fn explain(&self, context: &Context, todo: &[&Split], lock: RunLock) -> Result<Vec<Progress>> {
         self.refuse_foreign_files(todo, None)?;
         let inputs: Vec<&Path> = self.splits.iter().map(|split| split.path.as_path()).collect();
