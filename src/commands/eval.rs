@@ -140,13 +140,10 @@ fn measure(
     let calibrated =
         scored.calibration.as_ref().map(|fitted| calibration_table::score(fitted, sample, options, &mut evaluation));
     // What follows changes none of the model's own numbers.
-    match plans.judge {
-        Some(judge) => evaluation.judge = judge.run(context, folder, scored, options)?,
-        None => {
-            if let Some(kept) = judge::kept(folder, scored, options)? {
-                evaluation.judge = kept;
-            }
-        }
+    let texts = judge::Texts::of(scored);
+    let judged = judge::judge_or_keep(plans.judge.as_ref(), context, folder, texts, options)?;
+    if let Some(judged) = &judged {
+        evaluation.judge = judged.metrics.clone();
     }
     let others = match plans.baselines {
         Some(baselines) => {
@@ -156,7 +153,11 @@ fn measure(
         None => methods::Outcome::default(),
     };
     let compared = match plans.comparable {
-        Some(job) => Some(compare::run(context, folder, job, (sample, &evaluation), &scored.title, options)?),
+        Some(job) => {
+            let judge = plans.judge.as_ref();
+            let tuned = compare::Tuned { context, folder, job, scored, judge, judged: judged.as_ref(), options };
+            Some(tuned.compare(sample, &evaluation)?)
+        }
         None => None,
     };
     let curve = asked.curve.then(|| curve::table(&epochs, true));

@@ -1,10 +1,11 @@
-//! `eval.judge`: LLM-as-a-judge over the texts that were just scored (SPEC A35, A36), in `RUN/eval/judge.jsonl`.
+//! `eval.judge`: LLM-as-a-judge over the texts that were just scored (SPEC A35, A36), in `judge.jsonl` of the split's
+//! folder; over those of the base before tuning (SPEC A19) in `base.judge.jsonl`.
 
 use std::{cell::OnceCell, collections::HashMap, sync::Arc};
 
 use serde_json::json;
 
-use super::{Scored, Work, folder::Folder, log};
+use super::{Scored, Work, folder::Folder, log, run_directory::Base};
 use crate::{
     baselines::{
         judge::{self, Case, JudgeLine},
@@ -13,23 +14,60 @@ use crate::{
     },
     config::Stage,
     context::Context,
-    data::Prediction,
+    data::{Prediction, Predictions},
     device,
     error::{Context as _, Result},
     fingerprint::{Fingerprint, TOKENIZER},
     generate::{Sampling, memory::Longest, scoring},
     labels::{Class, Labels},
     metrics::{
-        AnySample, Options,
+        self, AnySample, Options,
+        comparison::Comparison,
         evaluation::Judge,
         judge::{Judged, judge as measure},
         multiclass,
     },
     model::{Model, ModelSource, source},
-    prompt::{PromptFormat, PromptTemplate, Prompter, TextTokenizer},
+    prompt::{PromptFormat, PromptTemplate, Prompter, TextTokenizer, Verdict},
 };
 
 const FILE: &str = "judge.jsonl";
+const BASE_FILE: &str = "base.judge.jsonl";
+
+/// Texts to be judged.
+#[derive(Clone, Copy)]
+pub struct Texts<'a> {
+    predictions: &'a Predictions,
+    sample: &'a AnySample,
+    /// The line that ends them.
+    verdict: &'a Verdict,
+    /// The judge's answers.
+    file: &'static str,
+}
+
+impl<'a> Texts<'a> {
+    /// The model's own.
+    pub fn of(scored: &'a Scored) -> Self {
+        Self { predictions: &scored.predictions, sample: &scored.sample, verdict: &scored.verdict, file: FILE }
+    }
+
+    /// Those of the base before tuning.
+    pub fn of_base(base: &'a Base, scored: &'a Scored) -> Self {
+        Self { predictions: &base.predictions, sample: &base.sample, verdict: &scored.verdict, file: BASE_FILE }
+    }
+
+    /// What a judge is asked of them; it never sees their verdict lines.
+    fn cases(&self, labels: &Labels) -> Vec<Case> {
+        self.predictions.iter().filter_map(|prediction| judge::case(prediction, self.verdict, labels)).collect()
+    }
+}
+
+/// What a judge said of the texts.
+pub struct Judgement {
+    /// Measured.
+    pub metrics: Judge,
+    lines: HashMap<String, JudgeLine>,
+}
 
 /// A judge, found before any work.
 pub struct Plan {
@@ -81,8 +119,8 @@ impl Plan {
     }
 
     /// Judges what is not judged yet and measures.
-    pub fn run(&self, context: &Context, folder: &Folder, scored: &Scored, options: &Options) -> Result<Judge> {
-        let cases = cases(scored, &self.labels);
+    pub fn run(&self, context: &Context, folder: &Folder, texts: Texts<'_>, options: &Options) -> Result<Judgement> {
+        let cases = texts.cases(&self.labels);
         let config = &context.config.model;
         let cap = judge::max_new_tokens(&self.tokenizer, &self.labels)?;
         let prompter = |template: &PromptTemplate| {
@@ -99,14 +137,14 @@ impl Plan {
             ("clsgen_version", json!(env!("CARGO_PKG_VERSION"))),
             ("eval.judge", json!(self.hash()?)),
             (TOKENIZER, json!(self.tokenizer.hash())),
-            ("predictions", json!(scored.predictions.blake3)),
+            ("predictions", json!(texts.predictions.blake3)),
             ("eval.judge_prompt", json!([&self.inconsistency, &self.readability])),
             ("labels", json!(self.labels)),
             ("model.dtype", json!(context.dtype()?.as_str())),
             ("max_new_tokens", json!(cap)),
         ];
         let made = Fingerprint::new(Stage::Judge, &context.config, &contents)?;
-        let file = folder.out.join(FILE);
+        let file = folder.out.join(texts.file);
         let judged = log::fill(context, &file, (&made, folder.overwrite), &cases, |_| (), &|rest, lines, bar| {
             let device = context.device()?;
             let shape = self.source.config()?;
@@ -124,22 +162,22 @@ impl Plan {
                 Ok(())
             })
         })?;
-        Ok(measured(scored, cases.len(), judged, options))
+        Ok(measured(texts, cases.len(), judged, options))
     }
 }
 
 /// What an earlier command's judge said of these very predictions, measured again: a later one without a judge does not
 /// blank it. `None` where none did, or not to the end.
-pub fn kept(folder: &Folder, scored: &Scored, options: &Options) -> Result<Option<Judge>> {
-    let file = folder.out.join(FILE);
+pub fn kept(folder: &Folder, texts: Texts<'_>, options: &Options) -> Result<Option<Judgement>> {
+    let file = folder.out.join(texts.file);
     let Some(made) = log::made_by(&file).filter(|_| file.is_file()) else { return Ok(None) };
     let Ok(labels) = serde_json::from_value::<Labels>(made.get("labels").clone()) else { return Ok(None) };
-    if *made.get("predictions") != json!(scored.predictions.blake3) {
+    if *made.get("predictions") != json!(texts.predictions.blake3) {
         tracing::warn!("{} judges other predictions: not counted", file.display());
         return Ok(None);
     }
     let judged: Vec<JudgeLine> = log::verified(&file)?;
-    let cases = cases(scored, &labels).len();
+    let cases = texts.cases(&labels).len();
     if judged.len() < cases {
         tracing::warn!(
             "{} was not finished: not counted; the same command with eval.judge goes on with it",
@@ -147,32 +185,57 @@ pub fn kept(folder: &Folder, scored: &Scored, options: &Options) -> Result<Optio
         );
         return Ok(None);
     }
-    Ok(Some(measured(scored, cases, judged, options)))
+    Ok(Some(measured(texts, cases, judged, options)))
 }
 
-/// What a judge is asked of the scored predictions; it never sees their verdict lines.
-fn cases(scored: &Scored, labels: &Labels) -> Vec<Case> {
-    scored.predictions.iter().filter_map(|prediction| judge::case(prediction, &scored.verdict, labels)).collect()
+/// What `plan` says of the texts or, without one, what an earlier command's judge said of them.
+pub fn judge_or_keep(
+    plan: Option<&Plan>,
+    context: &Context,
+    folder: &Folder,
+    texts: Texts<'_>,
+    options: &Options,
+) -> Result<Option<Judgement>> {
+    match plan {
+        Some(judge) => judge.run(context, folder, texts, options).map(Some),
+        None => kept(folder, texts, options),
+    }
 }
 
-fn measured(scored: &Scored, cases: usize, judged: Vec<JudgeLine>, options: &Options) -> Judge {
-    let judged: HashMap<String, JudgeLine> = judged.into_iter().map(|line| (line.id.clone(), line)).collect();
-    let predicted = &scored.predictions;
-    let measured = match &scored.sample {
-        AnySample::Two(sample) => measure(sample, &rows(predicted, &judged, |class| class == Class::ONE), options),
-        AnySample::More(sample) => multiclass::judge(sample, &rows(predicted, &judged, u8::from), options),
+/// `second − first` of what was judged of two sets of texts about the same records.
+pub fn differences(
+    first: (Texts<'_>, &Judgement),
+    second: (Texts<'_>, &Judgement),
+    options: &Options,
+) -> Vec<Comparison> {
+    match second.0.sample {
+        AnySample::Two(sample) => {
+            let [first, second] =
+                [first, second].map(|(texts, judged)| rows(texts, judged, |class| class == Class::ONE));
+            metrics::judge::differences(sample, [&first, &second], options)
+        }
+        AnySample::More(sample) => {
+            let [first, second] = [first, second].map(|(texts, judged)| rows(texts, judged, u8::from));
+            multiclass::judge_differences(sample, [&first, &second], options)
+        }
+    }
+}
+
+fn measured(texts: Texts<'_>, cases: usize, judged: Vec<JudgeLine>, options: &Options) -> Judgement {
+    let lines = judged.into_iter().map(|line| (line.id.clone(), line)).collect();
+    let judgement = Judgement { metrics: Judge::default(), lines };
+    let metrics = match texts.sample {
+        AnySample::Two(sample) => measure(sample, &rows(texts, &judgement, |class| class == Class::ONE), options),
+        AnySample::More(sample) => multiclass::judge(sample, &rows(texts, &judgement, u8::from), options),
     };
-    let unparsable = measured.unparsable.value.map_or(0.0, |share| share * measured.unparsable.n as f64);
-    tracing::info!("judge: {cases} texts, {unparsable:.0} of {} answers unparsable", measured.unparsable.n);
-    measured
+    let unparsable = metrics.unparsable.value.map_or(0.0, |share| share * metrics.unparsable.n as f64);
+    let name = texts.file.trim_end_matches(".jsonl");
+    tracing::info!("{name}: {cases} texts, {unparsable:.0} of {} answers unparsable", metrics.unparsable.n);
+    Judgement { metrics, ..judgement }
 }
 
-/// What was said of each prediction, in their order.
-fn rows<L>(
-    predicted: &[Prediction],
-    judged: &HashMap<String, JudgeLine>,
-    label: impl Fn(Class) -> L,
-) -> Vec<Option<Judged<L>>> {
-    let line = |prediction: &Prediction| judged.get(prediction.id.as_deref()?);
-    predicted.iter().map(|prediction| Some(judge::judged(prediction, line(prediction), &label))).collect()
+/// What was said of each text, in their order.
+fn rows<L>(texts: Texts<'_>, judgement: &Judgement, label: impl Fn(Class) -> L) -> Vec<Option<Judged<L>>> {
+    let line = |prediction: &Prediction| judgement.lines.get(prediction.id.as_deref()?);
+    texts.predictions.iter().map(|prediction| Some(judge::judged(prediction, line(prediction), &label))).collect()
 }

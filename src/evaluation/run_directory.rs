@@ -55,6 +55,14 @@ pub struct Job {
     records: OnceCell<Arc<Vec<Record>>>,
 }
 
+/// What the base model says of the split before tuning.
+pub struct Base {
+    /// Its predictions.
+    pub predictions: Predictions,
+    /// The same, record for record as [`Job::score`] has the tuned model's.
+    pub sample: AnySample,
+}
+
 impl Job {
     /// Finds the run's checkpoint and the split's file.
     ///
@@ -181,12 +189,12 @@ impl Job {
         Dev::new(dev, &tuned.unwrap_or_default()).holds(predictions, Some(records))
     }
 
-    /// The base model's predictions of the split, with the checkpoint's prompts: the sample, record for record that of
-    /// [`Job::score`].
-    pub fn score_base(&self, context: &Context, folder: &Folder) -> Result<AnySample> {
+    /// The base model's predictions of the split, with the checkpoint's prompts.
+    pub fn score_base(&self, context: &Context, folder: &Folder) -> Result<Base> {
         let records = self.records(context)?;
         let predictions = predictions::generate(context, folder, &self.source(context, false)?, &records)?;
-        inputs::sample(&predictions, &context.config.task.labels, Some(&records))
+        let sample = inputs::sample(&predictions, &context.config.task.labels, Some(&records))?;
+        Ok(Base { predictions, sample })
     }
 
     fn source(&self, context: &Context, tuned: bool) -> Result<Source<'_>> {

@@ -10,6 +10,7 @@ use super::{
     bootstrap::{Resampler, Statistic},
     classification::Confusion,
     clusters::Clusters,
+    comparison::Comparison,
     evaluation::Judge,
 };
 
@@ -27,6 +28,9 @@ pub struct Judged<L = bool> {
     /// Whether the text is readable; `None` where the judge's answer is unparsable.
     pub readable: Option<bool>,
 }
+
+/// Keys of the metrics that two sets of texts are compared by, as [`Judge`] has them.
+const KEYS: [&str; 3] = ["rli", "rl_kappa", "readability"];
 
 impl<L> Judged<L> {
     /// Questions put to the judge, and answers of it that cannot be read.
@@ -72,8 +76,73 @@ fn share(parts: [f64; 2], none: &'static str) -> Outcome {
 /// assert_eq!(format!("{:.4}", judged.rli.value.unwrap()), "0.0482");
 /// ```
 pub fn judge(sample: &Sample, verdicts: &[Option<Judged>], options: &Options) -> Judge {
-    let kappa = |weights: &[u32]| Confusion::count(label_pairs(verdicts, weights)).kappa();
     measure(sample.grouping(), &Resampler::new(sample, options.seed), verdicts, kappa, options.bootstrap)
+}
+
+/// `second − first` of RLI, κ and readability (SPEC A19), null where either is undefined; both have an entry a record of
+/// `sample`.
+pub fn differences(sample: &Sample, pair: [&[Option<Judged>]; 2], options: &Options) -> Vec<Comparison> {
+    paired(&Resampler::new(sample, options.seed), pair, kappa, options.bootstrap)
+}
+
+fn kappa(verdicts: &[Option<Judged>], weights: &[u32]) -> Outcome {
+    Confusion::count(label_pairs(verdicts, weights)).kappa()
+}
+
+/// The weighted sum of a count a record.
+fn weighed<L>(verdicts: &[Option<Judged<L>>], weights: &[u32], count: impl Fn(&Judged<L>) -> u32) -> f64 {
+    let each = verdicts.iter().zip(weights);
+    let each = each.map(|(verdict, &weight)| f64::from(verdict.as_ref().map_or(0, &count)) * f64::from(weight));
+    each.fold(0.0, |sum, count| sum + count)
+}
+
+/// Why no explanation is judged, where none is.
+fn unjudged<L>(verdicts: &[Option<Judged<L>>]) -> &'static str {
+    if verdicts.iter().flatten().all(|verdict| verdict.verbalized.is_none()) {
+        "no record has an explanation to judge"
+    } else {
+        "no answer of the judge could be parsed"
+    }
+}
+
+fn rli<L: Copy + PartialEq>(verdicts: &[Option<Judged<L>>], weights: &[u32]) -> Outcome {
+    share(differing(label_pairs(verdicts, weights)), unjudged(verdicts))
+}
+
+/// `kappa`, where a label is judged.
+fn rl_kappa<L: Copy + PartialEq>(
+    verdicts: &[Option<Judged<L>>],
+    weights: &[u32],
+    kappa: impl Fn(&[Option<Judged<L>>], &[u32]) -> Outcome,
+) -> Outcome {
+    match differing(label_pairs(verdicts, weights)) {
+        [_, all] if all > 0.0 => kappa(verdicts, weights),
+        _ => Err(unjudged(verdicts)),
+    }
+}
+
+fn readability<L>(verdicts: &[Option<Judged<L>>], weights: &[u32]) -> Outcome {
+    let readable = weighed(verdicts, weights, |v| u32::from(v.written && v.asked && v.readable == Some(true)));
+    let written = weighed(verdicts, weights, |v| u32::from(v.written));
+    share([readable, written], "the predictions hold no generated text")
+}
+
+/// [`differences`] of any number of classes, with their `kappa` of the label pairs.
+pub(super) fn paired<L: Copy + PartialEq + Sync>(
+    resampler: &Resampler,
+    [first, second]: [&[Option<Judged<L>>]; 2],
+    kappa: impl Fn(&[Option<Judged<L>>], &[u32]) -> Outcome + Sync,
+    resamples: usize,
+) -> Vec<Comparison> {
+    let n = second.len();
+    let kappa = &kappa;
+    let statistics = [
+        Statistic::new(n, |weights: &[u32]| Ok(rli(second, weights)? - rli(first, weights)?)),
+        Statistic::new(n, |weights: &[u32]| Ok(rl_kappa(second, weights, kappa)? - rl_kappa(first, weights, kappa)?)),
+        Statistic::new(n, |weights: &[u32]| Ok(readability(second, weights)? - readability(first, weights)?)),
+    ];
+    let measured = resampler.differences(&statistics, resamples);
+    KEYS.iter().zip(measured).map(|(key, measured)| Comparison::of_resamples(key, measured)).collect()
 }
 
 /// [`judge`] of any number of classes, with their `kappa` of the label pairs, over `resamples` of these clusters.
@@ -81,45 +150,22 @@ pub(super) fn measure<L: Copy + PartialEq + Sync>(
     clusters: &Clusters,
     resampler: &Resampler,
     verdicts: &[Option<Judged<L>>],
-    kappa: impl Fn(&[u32]) -> Outcome + Sync,
+    kappa: impl Fn(&[Option<Judged<L>>], &[u32]) -> Outcome + Sync,
     resamples: usize,
 ) -> Judge {
     let among = |keep: fn(&Judged<L>) -> bool| move |i: usize| verdicts[i].as_ref().is_some_and(keep);
     let count = |keep: fn(&Judged<L>) -> bool| verdicts.iter().flatten().filter(|verdict| keep(verdict)).count();
-    let weighed = |weights: &[u32], count: fn(&Judged<L>) -> u32| {
-        let each = verdicts
-            .iter()
-            .zip(weights)
-            .map(|(verdict, &weight)| f64::from(verdict.as_ref().map_or(0, count)) * f64::from(weight));
-        each.fold(0.0, |sum, count| sum + count)
-    };
     let asked: u32 = verdicts.iter().flatten().map(|verdict| verdict.answers()[0]).sum();
     let inferred = count(|v| v.verbalized.is_some() && v.inferred.is_some());
-    let none = if count(|v| v.verbalized.is_some()) == 0 {
-        "no record has an explanation to judge"
-    } else {
-        "no answer of the judge could be parsed"
-    };
     let statistics = [
-        Statistic::new(inferred, move |weights: &[u32]| share(differing(label_pairs(verdicts, weights)), none))
+        Statistic::new(inferred, |weights: &[u32]| rli(verdicts, weights))
             .proportion_of(clusters.among(among(|v| v.verbalized.is_some() && v.inferred.is_some()))),
-        Statistic::new(inferred, |weights: &[u32]| match differing(label_pairs(verdicts, weights)) {
-            [_, all] if all > 0.0 => kappa(weights),
-            _ => Err(none),
-        }),
-        Statistic::new(count(|v| v.written), |weights: &[u32]| {
-            let readable = |v: &Judged<L>| u32::from(v.written && v.asked && v.readable == Some(true));
-            share(
-                [weighed(weights, readable), weighed(weights, |v| u32::from(v.written))],
-                "the predictions hold no generated text",
-            )
-        })
-        .proportion_of(clusters.among(among(|v| v.written))),
+        Statistic::new(inferred, |weights: &[u32]| rl_kappa(verdicts, weights, &kappa)),
+        Statistic::new(count(|v| v.written), |weights: &[u32]| readability(verdicts, weights))
+            .proportion_of(clusters.among(among(|v| v.written))),
         Statistic::new(asked as usize, |weights: &[u32]| {
-            share(
-                [weighed(weights, |v| v.answers()[1]), weighed(weights, |v| v.answers()[0])],
-                "the judge was asked nothing",
-            )
+            let count = |which: usize| weighed(verdicts, weights, |v| v.answers()[which]);
+            share([count(1), count(0)], "the judge was asked nothing")
         })
         .proportion_of(clusters.among(among(|v| v.answers()[0] > 0))),
     ];

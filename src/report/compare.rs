@@ -17,16 +17,27 @@ pub const ROWS: [Row; 7] = [
     ("kappa", "κ (head, text)", |e| e.default.kappa.as_ref()),
 ];
 
+/// What a judge says, where both were judged.
+const JUDGED: [Row; 3] = [
+    ("rli", "RLI", |e| Some(&e.judge.rli)),
+    ("rl_kappa", "κ rationale, label", |e| Some(&e.judge.rl_kappa)),
+    ("readability", "Readability", |e| Some(&e.judge.readability)),
+];
+
 /// Base against tuned on the same records and prompts; `differences` are tuned minus base.
 pub fn compare_table(title: &str, before: &Evaluation, after: &Evaluation, differences: &[Comparison]) -> Table {
     let title = format!("Before and after tuning: {title}");
     let mut table = Table::new("compare_base", &title, &["Metric", "Base", "Tuned", "Difference", "p", "p, Holm"]);
     let shown = |metric: Option<&Metric>| metric.map_or_else(|| number(None), cell);
     // The family is what the table shows.
-    let compared = ROWS.map(|(key, ..)| differences.iter().find(|comparison| comparison.metric == key));
-    let p_values = compared.map(|compared| compared.and_then(|comparison| comparison.p_value));
+    let difference = |key: &str| differences.iter().find(|comparison| comparison.metric == key);
+    let judged = JUDGED.into_iter().filter(|(key, ..)| difference(key).is_some());
+    let rows: Vec<Row> = ROWS.into_iter().chain(judged).collect();
+    let compared: Vec<Option<&Comparison>> = rows.iter().map(|(key, ..)| difference(key)).collect();
+    let p_values: Vec<Option<f64>> =
+        compared.iter().map(|compared| compared.and_then(|comparison| comparison.p_value)).collect();
     let adjusted = holm_defined(&p_values);
-    for (k, (_, name, pick)) in ROWS.into_iter().enumerate() {
+    for (k, (_, name, pick)) in rows.into_iter().enumerate() {
         table.row([
             name.to_owned(),
             shown(pick(before)),

@@ -91,6 +91,9 @@ fn metric<'a>(evaluation: &'a Evaluation, key: &str) -> Option<&'a Metric> {
         ("auroc_align", &evaluation.auroc_align),
         ("kappa", &evaluation.kappa),
         ("parsable", &evaluation.parsable),
+        ("rli", &evaluation.judge.rli),
+        ("rl_kappa", &evaluation.judge.rl_kappa),
+        ("readability", &evaluation.judge.readability),
     ];
     let all = own.into_iter().chain(evaluation.calls.named()).chain(evaluation.calibration.named());
     all.into_iter().find(|(name, _)| *name == key).map(|(_, metric)| metric)

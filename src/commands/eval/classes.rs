@@ -38,12 +38,10 @@ pub fn measure(
         evaluation_of.dev_overlap = scored.dev_overlap;
         evaluation.positive = Some(Box::new(Positive { label: label.clone(), evaluation: evaluation_of }));
     }
-    let judged = match &plans.judge {
-        Some(judge) => Some(judge.run(context, folder, scored, options)?),
-        None => judge::kept(folder, scored, options)?,
-    };
-    if let Some(judged) = judged {
-        evaluation.judge = judged;
+    let texts = judge::Texts::of(scored);
+    let judged = judge::judge_or_keep(plans.judge.as_ref(), context, folder, texts, options)?;
+    if let Some(judged) = &judged {
+        evaluation.judge = judged.metrics.clone();
     }
     let others = match &plans.baselines {
         Some(plan) => {
@@ -53,7 +51,11 @@ pub fn measure(
         None => methods::Outcome::default(),
     };
     let base = match plans.comparable {
-        Some(job) => Some(compare::classes(context, folder, job, (sample, &evaluation), &scored.title, options)?),
+        Some(job) => {
+            let judge = plans.judge.as_ref();
+            let tuned = compare::Tuned { context, folder, job, scored, judge, judged: judged.as_ref(), options };
+            Some(tuned.compare_classes(sample, &evaluation)?)
+        }
         None => None,
     };
     let epochs = if plans.asked.curve { curve::epochs(context, options)? } else { Vec::new() };

@@ -3,8 +3,15 @@
 use super::Context;
 use crate::{
     error::{Error, Result},
-    evaluation::{Work, folder::Folder, run_directory::Job},
-    metrics::{AnySample, Evaluation, Options, Sample, evaluate, multiclass, paired},
+    evaluation::{
+        Scored, Work,
+        folder::Folder,
+        judge::{self, Judgement, Texts},
+        run_directory::{Base, Job},
+    },
+    metrics::{
+        AnySample, Evaluation, Options, Sample, comparison::Comparison, evaluate, evaluation::Judge, multiclass, paired,
+    },
     report::{Table, compare::compare_table, multiclass_compare_table},
     storage,
 };
@@ -28,41 +35,70 @@ pub fn job<'a>(work: &'a Work<'_>) -> Result<&'a Job> {
     }
 }
 
-/// Scores the base on the split and compares. `base.metrics.json` holds its numbers.
-pub fn run(
-    context: &Context,
-    folder: &Folder,
-    job: &Job,
-    tuned: (&Sample, &Evaluation),
-    title: &str,
-    options: &Options,
-) -> Result<Compared> {
-    let AnySample::Two(sample) = job.score_base(context, folder)? else {
-        return Err(Error::run("the base model's predictions are of other classes"));
-    };
-    // No thresholds: those of dev belong to the tuned model.
-    let base = evaluate(&sample, None, options);
-    storage::write_json(&folder.out.join("base.metrics.json"), &base)?;
-    let table = compare_table(title, &base, tuned.1, &paired::differences(&sample, tuned.0, options));
-    Ok(Compared { base, table })
+/// What the base is compared with, and how.
+pub struct Tuned<'a> {
+    pub context: &'a Context,
+    pub folder: &'a Folder,
+    pub job: &'a Job,
+    pub scored: &'a Scored,
+    /// Who judges the base's texts, as it did the tuned model's.
+    pub judge: Option<&'a judge::Plan>,
+    /// What was said of the tuned model's.
+    pub judged: Option<&'a Judgement>,
+    pub options: &'a Options,
 }
 
-/// The same of more than two classes.
-pub fn classes(
-    context: &Context,
-    folder: &Folder,
-    job: &Job,
-    tuned: (&multiclass::Sample, &multiclass::Evaluation),
-    title: &str,
-    options: &Options,
-) -> Result<(multiclass::Evaluation, Table)> {
-    let AnySample::More(sample) = job.score_base(context, folder)? else {
-        return Err(Error::run("the base model's predictions are of other classes"));
-    };
-    let task = &context.config.task;
-    let base = multiclass::evaluate(&sample, &task.labels, task.ordinal, options);
-    storage::write_json(&folder.out.join("base.metrics.json"), &base)?;
-    let differences = multiclass::paired::differences(&sample, tuned.0, &task.labels, options);
-    let table = multiclass_compare_table(title, &base, tuned.1, &differences);
-    Ok((base, table))
+impl Tuned<'_> {
+    /// Scores the base on the split.
+    fn base(&self) -> Result<Base> {
+        self.job.score_base(self.context, self.folder)
+    }
+
+    /// What the judge says of the base's texts, and how the tuned model's differ.
+    fn judge(&self, base: &Base) -> Result<(Option<Judge>, Vec<Comparison>)> {
+        let texts = Texts::of_base(base, self.scored);
+        let judged = judge::judge_or_keep(self.judge, self.context, self.folder, texts, self.options)?;
+        let pair = judged.as_ref().zip(self.judged);
+        let differences =
+            pair.map(|(base, tuned)| judge::differences((texts, base), (Texts::of(self.scored), tuned), self.options));
+        Ok((judged.map(|judged| judged.metrics), differences.unwrap_or_default()))
+    }
+
+    /// Scores the base and compares. `base.metrics.json` holds its numbers.
+    pub fn compare(&self, sample: &Sample, evaluation: &Evaluation) -> Result<Compared> {
+        let base = self.base()?;
+        let AnySample::Two(before) = &base.sample else { return Err(other_classes()) };
+        // No thresholds: those of dev belong to the tuned model.
+        let mut numbers = evaluate(before, None, self.options);
+        let mut differences = paired::differences(before, sample, self.options);
+        let (judge, judged) = self.judge(&base)?;
+        numbers.judge = judge.unwrap_or(numbers.judge);
+        differences.extend(judged);
+        storage::write_json(&self.folder.out.join("base.metrics.json"), &numbers)?;
+        let table = compare_table(&self.scored.title, &numbers, evaluation, &differences);
+        Ok(Compared { base: numbers, table })
+    }
+
+    /// The same of more than two classes.
+    pub fn compare_classes(
+        &self,
+        sample: &multiclass::Sample,
+        evaluation: &multiclass::Evaluation,
+    ) -> Result<(multiclass::Evaluation, Table)> {
+        let base = self.base()?;
+        let AnySample::More(before) = &base.sample else { return Err(other_classes()) };
+        let task = &self.context.config.task;
+        let mut numbers = multiclass::evaluate(before, &task.labels, task.ordinal, self.options);
+        let mut differences = multiclass::paired::differences(before, sample, &task.labels, self.options);
+        let (judge, judged) = self.judge(&base)?;
+        numbers.judge = judge.unwrap_or(numbers.judge);
+        differences.extend(judged);
+        storage::write_json(&self.folder.out.join("base.metrics.json"), &numbers)?;
+        let table = multiclass_compare_table(&self.scored.title, &numbers, evaluation, &differences);
+        Ok((numbers, table))
+    }
+}
+
+fn other_classes() -> Error {
+    Error::run("the base model's predictions are of other classes")
 }

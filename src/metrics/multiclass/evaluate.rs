@@ -9,8 +9,9 @@ use super::{
     ranking::OneVsRest,
 };
 use crate::metrics::{
-    Metric, Options,
+    Metric, Options, Outcome,
     bootstrap::Statistic,
+    comparison::Comparison,
     evaluate::delong_auroc,
     evaluation::Judge,
     judge::{self, Judged, label_pairs},
@@ -163,9 +164,19 @@ pub fn evaluate_agreement(sample: &Sample, names: &[String], options: &Options) 
 
 /// The judge's metrics; `verdicts` has an entry a record of `sample`, `None` for records without any text.
 pub fn judge(sample: &Sample, verdicts: &[Option<Judged<u8>>], options: &Options) -> Judge {
-    let kappa = |weights: &[u32]| {
+    let resampler = sample.resampler(options.seed);
+    judge::measure(sample.grouping(), &resampler, verdicts, judged_kappa(sample.classes()), options.bootstrap)
+}
+
+/// `second − first` of the judge's RLI, κ and readability; both have an entry a record of `sample`.
+pub fn judge_differences(sample: &Sample, pair: [&[Option<Judged<u8>>]; 2], options: &Options) -> Vec<Comparison> {
+    judge::paired(&sample.resampler(options.seed), pair, judged_kappa(sample.classes()), options.bootstrap)
+}
+
+/// κ of verbalized and implied class.
+fn judged_kappa(classes: usize) -> impl Fn(&[Option<Judged<u8>>], &[u32]) -> Outcome + Sync {
+    move |verdicts, weights| {
         let pairs = label_pairs(verdicts, weights).map(|(verbalized, inferred, w)| (verbalized, Some(inferred), w));
-        Confusion::count(sample.classes(), pairs).kappa(Disagreement::Nominal)
-    };
-    judge::measure(sample.grouping(), &sample.resampler(options.seed), verdicts, kappa, options.bootstrap)
+        Confusion::count(classes, pairs).kappa(Disagreement::Nominal)
+    }
 }

@@ -29,7 +29,7 @@ mod temperature;
 pub use answers::Answers;
 pub use calibration::evaluate_calibration;
 pub use confusion::{ClassOutcome, Confusion, Disagreement};
-pub use evaluate::{AgreementMetrics, evaluate, evaluate_agreement, judge};
+pub use evaluate::{AgreementMetrics, evaluate, evaluate_agreement, judge, judge_differences};
 pub use evaluation::{
     Averages, Calibration, CalibrationAfter, ClassCalls, ClassMetrics, DefaultCalls, Evaluation, MacroMeans, Positive,
 };
