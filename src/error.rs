@@ -71,6 +71,12 @@ impl Error {
         self
     }
 
+    /// The same, for an error that has no hint of its own.
+    #[must_use]
+    pub fn or_hint(self, hint: impl Into<String>) -> Self {
+        if self.hint.is_some() { self } else { self.hint(hint) }
+    }
+
     /// Puts `context: ` before the message, keeping kind and hint.
     #[must_use]
     pub fn context(mut self, context: impl fmt::Display) -> Self {
@@ -132,11 +138,18 @@ impl From<candle_core::Error> for Error {
 pub trait Context<T> {
     /// Puts `context: ` before the error's message.
     fn context(self, context: impl fmt::Display) -> Result<T>;
+
+    /// Gives the error this hint where it has none of its own.
+    fn or_hint(self, hint: &str) -> Result<T>;
 }
 
 impl<T, E: Into<Error>> Context<T> for Result<T, E> {
     fn context(self, context: impl fmt::Display) -> Result<T> {
         self.map_err(|e| e.into().context(context))
+    }
+
+    fn or_hint(self, hint: &str) -> Result<T> {
+        self.map_err(|e| e.into().or_hint(hint))
     }
 }
 
@@ -167,5 +180,7 @@ mod tests {
         let error = result.context("train.csv, record 3").unwrap_err();
         assert_eq!(error.to_string(), "train.csv, record 3: label is 7");
         assert_eq!((error.hint_text(), error.exit_code()), (Some("labels are 0 or 1"), 3));
+        assert_eq!(error.or_hint("another").hint_text(), Some("labels are 0 or 1"));
+        assert_eq!(Error::data("label is 7").or_hint("labels are 0 or 1").hint_text(), Some("labels are 0 or 1"));
     }
 }

@@ -195,6 +195,30 @@ fn every_form_of_target_modules_that_peft_writes_is_the_same_adapter() {
     bench.same("exclude_modules", &wanted, bench.predict("form", "notes.jsonl", &[], &[]));
 }
 
+/// PEFT would leave out what an adapter has beyond them, and start what it lacks at random.
+#[test]
+fn target_modules_that_are_not_the_adapters_own_are_refused() {
+    let bench = Bench::new();
+    for (form, told) in [
+        (json!(r".*\.q_proj"), "v_proj, which target_modules"),
+        (json!(r".*layers\.0\..*_proj"), "model.layers.1.self_attn.q_proj, which target_modules"),
+        (json!(["self_attn.q_proj"]), "v_proj, which target_modules"),
+        (json!(r".*\.(?!k_proj)[qvo]_proj"), "o_proj.lora_A.weight is missing"),
+        (json!("(q_proj"), "is not a regular expression"),
+        (json!(["q_proj", 7]), "target_modules must be"),
+    ] {
+        bench.checkpoint("form", form.clone(), "plain");
+        let (told_of, _) = bench.predict("form", "notes.jsonl", &[], &[]);
+        assert_eq!(told_of.code, Some(4), "{form}: {}", told_of.stderr);
+        assert!(told_of.stderr.contains(told) && told_of.stderr.contains("hint: "), "{form}: {}", told_of.stderr);
+    }
+    let mut config = bench.json("checkpoint/adapter_config.json");
+    config["exclude_modules"] = json!(r".*layers\.3\..*");
+    bench.write("form/adapter_config.json", config.to_string());
+    let (told, _) = bench.predict("form", "notes.jsonl", &[], &[]);
+    assert!(told.stderr.contains("model.layers.3.self_attn.q_proj, which target_modules"), "{}", told.stderr);
+}
+
 #[test]
 fn every_form_of_records_gives_the_same_predictions() {
     let bench = Bench::new();

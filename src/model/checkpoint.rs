@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     config::{Parameters, Truncate},
-    error::{Error, Result},
+    error::{Context as _, Error, Result},
     labels::Labels,
     prompt::TokenizerFiles,
     storage::{self, AtomicDir, MANIFEST, reason, verify_manifest},
@@ -92,7 +92,11 @@ pub struct LoadedModel {
 /// Reads `clsgen.json` of a checkpoint directory.
 pub fn read_info(dir: &Path) -> Result<ClsgenJson> {
     let path = dir.join(INFO);
-    let failed = |what: String| Error::model(format!("{}: {what}", path.display()));
+    let failed = |what: String| {
+        Error::model(format!("{}: {what}", path.display())).hint(
+            "the checkpoint is damaged or was written by another program: name another of the run's, RUN/checkpoints/…",
+        )
+    };
     let text = std::fs::read_to_string(&path)
         .map_err(|e| failed(reason(&e)).hint("is this a checkpoint directory (epoch-NN)?"))?;
     let info: ClsgenJson =
@@ -146,7 +150,8 @@ pub fn locate(dir: &Path, info: &ClsgenJson, lookup: BaseLookup<'_>) -> Result<M
             "{}: the adapter is missing: no {}, no model.safetensors",
             dir.display(),
             peft::CONFIG
-        )))
+        ))
+        .hint("copy the checkpoint's whole directory, or name another of the run's"))
     }
 }
 
@@ -185,7 +190,8 @@ pub fn load_into(model: &mut Model, dir: &Path) -> Result<()> {
             let dtype = model.llama.embed_tokens.dtype();
             let llama = Llama::load(&stored, dtype, &device)?;
             if !llama.config.same_architecture(&model.llama.config) {
-                return Err(Error::model(format!("{} holds a model of another shape than the base", dir.display())));
+                return Err(Error::model(format!("{} holds a model of another shape than the base", dir.display()))
+                    .hint("set model.base to the model that it was trained from"));
             }
             model.llama = llama;
         }
@@ -312,6 +318,12 @@ fn check_tokenizer(dir: &Path, info: &ClsgenJson, source: &ModelSource) -> Resul
 }
 
 fn read_head(dir: &Path, info: &ClsgenJson, hidden_size: usize, device: &Device) -> Result<ClsHead> {
+    head_of(dir, info, hidden_size, device).or_hint(
+        "is model.base the model that it was trained from? Else the checkpoint is damaged: name another of the run's",
+    )
+}
+
+fn head_of(dir: &Path, info: &ClsgenJson, hidden_size: usize, device: &Device) -> Result<ClsHead> {
     let shape = &info.head;
     let path = dir.join(HEAD);
     if !path.is_file() {

@@ -7,7 +7,7 @@ use candle_core::DType;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    error::{Error, Result},
+    error::{Context as _, Error, Result},
     ops::rope::{RopeParameters, RopeScaling},
 };
 
@@ -49,6 +49,13 @@ pub struct LlamaConfig {
 impl LlamaConfig {
     /// Reads `config.json`.
     pub fn read(path: &Path) -> Result<Self> {
+        Self::read_keys(path).or_hint(
+            "models of Llama's architecture are read, with config.json as Hugging Face writes it: fetch the folder again, \
+            or name another model",
+        )
+    }
+
+    fn read_keys(path: &Path) -> Result<Self> {
         let name = path.display();
         let text = std::fs::read_to_string(path)
             .map_err(|e| Error::model(format!("cannot read {name}: {}", crate::storage::reason(&e))))?;

@@ -18,7 +18,7 @@ use candle_core::{
 
 use super::{LlamaConfig, safetensors::to_tensor, tensor_spec};
 use crate::{
-    error::{Error, Result},
+    error::{Context as _, Error, Result},
     ops::rope::{Rope, RopeParameters, RopeScaling},
     storage::reason,
 };
@@ -27,7 +27,8 @@ fn open(path: &Path) -> Result<(BufReader<File>, Content)> {
     let file = File::open(path).map_err(|e| Error::model(format!("cannot read {}: {}", path.display(), reason(&e))))?;
     let mut reader = BufReader::new(file);
     let content = Content::read(&mut reader)
-        .map_err(|e| Error::model(format!("{}: not a readable GGUF file: {}", path.display(), first_line(&e))))?;
+        .map_err(|e| Error::model(format!("{}: not a readable GGUF file: {}", path.display(), first_line(&e))))
+        .or_hint("the file is damaged or incomplete: fetch it again")?;
     Ok((reader, content))
 }
 
@@ -40,7 +41,9 @@ fn first_line(error: &candle_core::Error) -> String {
 pub(super) fn config(path: &Path) -> Result<LlamaConfig> {
     let (mut reader, content) = open(path)?;
     let config = parse(&content, &mut reader).and_then(|config| config.check().map(|()| config));
-    config.map_err(|e| e.context(path.display()))
+    config
+        .context(path.display())
+        .or_hint("name a GGUF file of Llama's architecture, or the model's safetensors folder")
 }
 
 fn parse(content: &Content, reader: &mut BufReader<File>) -> Result<LlamaConfig> {

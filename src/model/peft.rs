@@ -1,5 +1,7 @@
 //! Adapter files exactly as PEFT writes them: `adapter_config.json` and `adapter_model.safetensors`.
 
+mod targets;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -10,11 +12,11 @@ use serde_json::{Value, json};
 
 use super::{
     Llama,
-    lora::{LoraConfig, PROJECTIONS},
+    lora::LoraConfig,
     safetensors::{self, SafetensorsFile},
 };
 use crate::{
-    error::{Error, Result},
+    error::{Context as _, Error, Result},
     storage::{AtomicDir, reason},
 };
 
@@ -54,7 +56,10 @@ pub fn read_config(dir: &Path) -> Result<LoraConfig> {
     let failed = |what: String| Error::model(format!("{}: {what}", path.display()));
     let text = std::fs::read_to_string(&path).map_err(|e| failed(reason(&e)))?;
     let json: Value = serde_json::from_str(&text).map_err(|e| failed(format!("not JSON: {e}")))?;
-    parse(&json, dir).map_err(|e| e.context(path.display()))
+    parse(&json, dir).context(path.display()).or_hint(
+        "adapters of plain LoRA are read, of one rank and without biases: merge any other into its base (PEFT's \
+        merge_and_unload) and name that as model.base",
+    )
 }
 
 fn parse(json: &Value, dir: &Path) -> Result<LoraConfig> {
@@ -84,7 +89,7 @@ fn parse(json: &Value, dir: &Path) -> Result<LoraConfig> {
         rank: rank as usize,
         alpha: number("lora_alpha")?,
         dropout: number("lora_dropout").unwrap_or(0.0),
-        targets: targets(json, dir)?,
+        targets: targets::targets(json, dir)?,
         use_rslora: json.get("use_rslora").and_then(Value::as_bool).unwrap_or(false),
     };
     config.check()?;
@@ -99,37 +104,6 @@ fn is_off(value: &Value) -> bool {
         Value::Object(keys) => keys.is_empty(),
         _ => false,
     }
-}
-
-/// The adapted projections: a list of names, one name, or `all-linear`; of a regular expression, of dotted paths and
-/// beside `exclude_modules` the adapter's own tensors tell what they came to.
-fn targets(json: &Value, dir: &Path) -> Result<Vec<String>> {
-    let wrong = || Error::model("target_modules must be a list of names, a regular expression or \"all-linear\"");
-    let excluded = !json.get("exclude_modules").is_none_or(is_off);
-    match json.get("target_modules").unwrap_or(&Value::Null) {
-        Value::String(name) if name.is_empty() => Err(wrong()),
-        Value::String(_) | Value::Array(_) if excluded => targets_of_tensors(dir),
-        Value::String(name) if name == "all-linear" => Ok(PROJECTIONS.map(String::from).to_vec()),
-        Value::String(name) if PROJECTIONS.contains(&name.as_str()) => Ok(vec![name.clone()]),
-        Value::String(_) => targets_of_tensors(dir),
-        Value::Array(names) => {
-            let names: Option<Vec<&str>> = names.iter().map(Value::as_str).collect();
-            let names = names.ok_or_else(wrong)?;
-            if names.iter().any(|name| name.contains('.')) {
-                targets_of_tensors(dir)
-            } else {
-                Ok(names.into_iter().map(String::from).collect())
-            }
-        }
-        _ => Err(wrong()),
-    }
-}
-
-/// The projections, of [`PROJECTIONS`] and in its order, that the adapter's file has tensors of.
-fn targets_of_tensors(dir: &Path) -> Result<Vec<String>> {
-    let file = SafetensorsFile::open(&weights(dir)?)?;
-    let has = |projection: &&&str| file.entries.keys().any(|name| name.contains(&format!(".{projection}.lora_A.")));
-    Ok(PROJECTIONS.iter().filter(has).map(|name| (*name).to_owned()).collect())
 }
 
 /// The adapter's weight file.

@@ -108,7 +108,10 @@ impl SafetensorsFile {
 
     /// A tensor's values; errors name file and tensor.
     pub fn tensor(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
-        let failed = |what: String| Error::model(format!("{}: tensor {name}: {what}", self.path.display()));
+        let failed = |what: String| {
+            Error::model(format!("{}: tensor {name}: {what}", self.path.display()))
+                .hint("the file is damaged or of another model: fetch it again, or name another")
+        };
         let entry = self.entries.get(name).ok_or_else(|| failed("missing".into()))?;
         let [start, end] = entry.data_offsets;
         let bytes = &self.map[self.data + start..self.data + end];
