@@ -137,6 +137,11 @@ fn foreign_files_under_names_of_ours_are_kept() {
             work.clsgen(&[command, "--config", "c.toml", "--run", command, "--set", r#"construct.splits=["train"]"#]);
         assert_fails(&told, 2, &[name, "is there already", "hint: "]);
         assert_eq!(work.read(&file), b"mine\n", "{command}, {name}");
+        let left = std::fs::read_dir(work.path(command)).unwrap().map(Result::unwrap);
+        let left =
+            left.filter(|left| left.path().is_file() && ![".lock", name].map(Into::into).contains(&left.file_name()));
+        let left: Vec<_> = left.map(|left| left.file_name()).collect();
+        assert!(left.is_empty(), "{command}, {name}: {left:?}");
         std::fs::remove_dir_all(work.path(command)).unwrap();
     }
     // The lock of an output, even where it is the input.
@@ -183,9 +188,13 @@ fn a_file_that_is_not_what_its_format_says_is_refused_whole() {
     let work = Work::new().with_task();
     assert_eq!(work.clsgen(&["train", "--config", "c.toml", "--run", "run"]).code, Some(0));
     let utf16: Vec<u8> = [0xfe_u8, 0xff].into_iter().chain(records(|_| 1).bytes().flat_map(|byte| [0, byte])).collect();
-    for (bytes, words) in
-        [(&b"PAR1 and so on"[..], "is a Parquet file"), (&utf16, "is UTF-16"), (b" [{\"id\": 1}]", "is a JSON array")]
-    {
+    for (bytes, words) in [
+        (&b"PAR1 and so on"[..], "is a Parquet file"),
+        (&utf16, "is UTF-16"),
+        (b"\xff\xfe\x00\x00{\x00\x00\x00", "is UTF-32"),
+        (b"\x00\x00\xfe\xff\x00\x00\x00{", "is UTF-32"),
+        (b" [{\"id\": 1}]", "is a JSON array"),
+    ] {
         work.write("in.jsonl", bytes);
         let predict = ["predict", "--model", "run", "--input", "in.jsonl", "--output", "-", "--no-explanation"];
         assert_fails(&work.clsgen(&predict), 3, &["in.jsonl", words, "hint: "]);
@@ -301,9 +310,15 @@ fn a_broken_lcd_document_is_not_read_in_part() {
     let indented = format!("{{\n \"version\": 1,\n \"data\": [\n  {two}\n ]\n}}\n");
     work.write("in.json", &indented);
     let predict = ["predict", "--model", "run", "--input", "in.json", "--output", "-", "--no-explanation"];
-    assert_fails(&work.clsgen(&predict), 3, &["over several lines", "--set data.format=lcd"]);
-    let told = work.clsgen(&[&predict[..], &["--set", "data.format=lcd"]].concat());
-    assert_eq!((told.code, told.stdout.lines().count()), (Some(0), 2), "{told:?}");
+    for flags in [&[][..], &["--set", "data.format=lcd"]] {
+        let told = work.clsgen(&[&predict[..], flags].concat());
+        assert_eq!((told.code, told.stdout.lines().count()), (Some(0), 2), "{flags:?}: {told:?}");
+    }
+    // Of a pipe no more is looked at than its first bytes.
+    let mut piped = common::clsgen();
+    piped.current_dir(work.0.path()).stdin(std::fs::File::open(work.path("in.json")).unwrap());
+    piped.args(["predict", "--model", "run", "--input", "-", "--output", "-", "--no-explanation"]);
+    assert_fails(&outcome(&mut piped), 3, &["over several lines", "--set data.format=lcd"]);
 
     // The cells of a file without a header are no names to show.
     work.write("nh.csv", "a1,ZEBRA,0\na2,ZEBRATOO,1\n");

@@ -52,7 +52,7 @@ fn resolved(file: Option<(&str, &str)>, sets: &[String]) -> Result<Config> {
     if let Some((file, text)) = file {
         let lines = parse_toml(file, text, &mut problems);
         if problems.0.is_empty() {
-            table = toml::from_str(text).map_err(|e| Error::usage(format!("{file}: {}", e.message())))?;
+            table = toml::from_str(text).map_err(|e| unread(&at(file, text, e.span()), &e))?;
             check_table(file, &table, &lines, &mut problems);
         }
     }
@@ -62,14 +62,28 @@ fn resolved(file: Option<(&str, &str)>, sets: &[String]) -> Result<Config> {
     problems.into_result()?;
     let given = table.iter().filter_map(|(section, keys)| Some((section, keys.as_table()?)));
     let given = given.flat_map(|(section, keys)| keys.keys().map(move |key| format!("{section}.{key}"))).collect();
-    let mut config: Config = Value::Table(table)
-        .try_into()
-        .map_err(|e: toml::de::Error| Error::usage(format!("configuration: {}", e.message())))?;
+    let mut config: Config =
+        Value::Table(table).try_into().map_err(|e: toml::de::Error| unread("configuration", &e))?;
     config.given = given;
     config.data.carried.clone_from(&config.eval.subgroups);
     config.data.labels.clone_from(&config.task.labels);
     check_together(&config)?;
     Ok(config)
+}
+
+/// TOML that is well-formed and still cannot be taken, such as an integer beyond 64 bits.
+fn unread(place: &str, error: &toml::de::Error) -> Error {
+    Error::usage(format!("{place}: {}", error.message()))
+        .hint("`clsgen train --dry-run` without --config prints every key with its default")
+}
+
+fn line(text: &str, span: &Range<usize>) -> usize {
+    1 + text.as_bytes()[..span.start.min(text.len())].iter().filter(|&&b| b == b'\n').count()
+}
+
+/// `FILE:LINE`, or the file alone.
+fn at(file: &str, text: &str, span: Option<Range<usize>>) -> String {
+    span.map_or_else(|| file.to_owned(), |span| format!("{file}:{}", line(text, &span)))
 }
 
 fn read(path: &Path) -> Result<String> {
@@ -86,12 +100,10 @@ fn read(path: &Path) -> Result<String> {
 
 /// Syntax: every error of the file; and the line of every key.
 fn parse_toml(file: &str, text: &str, problems: &mut Problems) -> BTreeMap<String, usize> {
-    let line =
-        |span: Range<usize>| 1 + text.as_bytes()[..span.start.min(text.len())].iter().filter(|&&b| b == b'\n').count();
+    let line = |span: Range<usize>| line(text, &span);
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in errors {
-        let at = error.span().map_or_else(|| file.to_owned(), |span| format!("{file}:{}", line(span)));
-        problems.add(&at, error.message().trim().replace('\n', ", "));
+        problems.add(&at(file, text, error.span()), error.message().trim().replace('\n', ", "));
     }
     let mut lines = BTreeMap::new();
     note_lines("", table.get_ref(), &line, &mut lines);

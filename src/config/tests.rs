@@ -120,6 +120,13 @@ fn a_key_in_the_wrong_section_is_pointed_to_the_right_one() {
 }
 
 #[test]
+fn a_number_beyond_64_bits_is_told_like_any_other() {
+    let error = from_text("[train]\nepochs = 3\n[eval]\nbootstrap = 99999999999999999999\n", &[]).unwrap_err();
+    assert!(error.to_string().starts_with("c.toml:4: "), "{error}");
+    assert!(error.exit_code() == 2 && error.hint_text().is_some(), "{error:?}");
+}
+
+#[test]
 fn broken_toml_names_its_lines() {
     let error = from_text("[task]\nname = \n[model]\nbase = 'x\n", &[]).unwrap_err();
     let told = error.to_string();

@@ -49,7 +49,8 @@ impl<R: BufRead> CsvFile<R> {
             Error::data("is empty: a CSV file starts with a header").hint("name the columns in the first line")
         })?;
         if let Some(problem) = row.problem {
-            return Err(Error::data(format!("header: {problem}")));
+            return Err(Error::data(format!("header: {problem}"))
+                .hint("a quoted cell ends in a quote, and a quote within it is doubled: \"a \"\"b\"\" c\""));
         }
         let names = row.cells.into_iter().map(|name| String::from_utf8(name).map(|name| name.trim().to_owned()));
         file.header = names

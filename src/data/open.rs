@@ -7,6 +7,8 @@ use std::{
     sync::Once,
 };
 
+use serde::de::IgnoredAny;
+
 use crate::{
     config::{self, DataFormat},
     error::{Error, Result},
@@ -37,8 +39,15 @@ const COMPRESSED: [(&[u8], &str); 6] = [
     (b"PK\x03\x04", "zip"),
     (b"\x04\x22\x4d\x18", "lz4"),
 ];
-/// The byte order marks of UTF-16.
-const UTF16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
+/// Byte order marks of other encodings than UTF-8; UTF-32's begin as UTF-16's do.
+const MARKS: [(&[u8], &str); 4] = [
+    (b"\xff\xfe\x00\x00", "UTF-32"),
+    (b"\x00\x00\xfe\xff", "UTF-32"),
+    (b"\xff\xfe", "UTF-16"),
+    (b"\xfe\xff", "UTF-16"),
+];
+/// How much of a file is looked at for the `data` array of an LCD document.
+const LCD_HEAD: u64 = 1 << 16;
 /// The UTF-8 byte order mark.
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
@@ -66,6 +75,7 @@ pub(super) fn open(
         (format(data, path, &head), head, input)
     };
     let compressed = COMPRESSED.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, name)| *name);
+    let encoding = MARKS.iter().find(|(mark, _)| head.starts_with(mark)).map(|(_, name)| *name);
     let array = head.iter().find(|byte| !BOM.contains(byte) && !byte.is_ascii_whitespace()) == Some(&b'[');
     match format {
         _ if compressed == Some("zip") => Err(Error::data("is a zip archive")
@@ -80,8 +90,10 @@ pub(super) fn open(
             Err(Error::data("is a Parquet file")
                 .hint("name it .parquet and leave data.format out, or set data.format = \"parquet\""))
         }
-        _ if UTF16.iter().any(|mark| head.starts_with(mark)) => {
-            Err(Error::data("is UTF-16").hint("`iconv -f UTF-16 -t UTF-8 FILE > NEW` writes it as UTF-8"))
+        _ if encoding.is_some() => {
+            let encoding = encoding.unwrap_or_default();
+            Err(Error::data(format!("is {encoding}"))
+                .hint(format!("`iconv -f {encoding} -t UTF-8 FILE > NEW` writes it as UTF-8")))
         }
         Some(DataFormat::Parquet) if head.starts_with(ENCRYPTED_PARQUET) => {
             Err(Error::data("is an encrypted Parquet file").hint("write it again without encryption"))
@@ -194,7 +206,10 @@ pub(super) fn unreadable(error: &io::Error) -> Error {
 /// The configured format, else the extension's, else what the first bytes say.
 fn format(data: &config::Data, path: &Path, head: &[u8]) -> Option<DataFormat> {
     match data.format {
-        DataFormat::Auto => by_extension(path).or_else(|| by_content(head, path == Path::new("-"))),
+        DataFormat::Auto => by_extension(path).or_else(|| match by_content(head, path == Path::new("-")) {
+            Some(DataFormat::Jsonl) if is_lcd(path) => Some(DataFormat::Lcd),
+            format => format,
+        }),
         format => Some(format),
     }
 }
@@ -221,6 +236,20 @@ fn by_content(head: &[u8], stdin: bool) -> Option<DataFormat> {
     }
 }
 
+/// Whether a file is one document whose `data` array has other keys before it. In JSON Lines another line follows a
+/// whole object.
+fn is_lcd(path: &Path) -> bool {
+    let mut head = Vec::new();
+    let read = match File::open(path) {
+        Ok(file) if file.metadata().is_ok_and(|meta| meta.is_file()) => file.take(LCD_HEAD).read_to_end(&mut head),
+        _ => return false,
+    };
+    let mut lines = head.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+    let whole = lines.next().is_some_and(|line| serde_json::from_slice::<IgnoredAny>(line).is_ok());
+    let is_lines = whole && lines.next().is_some();
+    read.is_ok() && !is_lines && LcdRows::open(&head[..], Vec::new()).is_ok()
+}
+
 /// Reads just enough bytes to tell a format, and gives an input that has them again (without a byte order mark).
 fn sniff(mut input: Input) -> io::Result<(Vec<u8>, Input)> {
     let mut head = Vec::new();
@@ -229,7 +258,7 @@ fn sniff(mut input: Input) -> io::Result<(Vec<u8>, Input)> {
     let begins = |known: &[u8], bytes: &[u8]| known.len() > bytes.len() && known.starts_with(bytes);
     while COMPRESSED.iter().any(|(magic, _)| begins(magic, &head))
         || begins(BOM, &head)
-        || UTF16.iter().any(|mark| begins(mark, &head))
+        || MARKS.iter().any(|(mark, _)| begins(mark, &head))
         || begins(LCD_START, &dense)
         || begins(PARQUET_MAGIC, &dense)
     {

@@ -235,6 +235,13 @@ fn lcd_reads_its_horizon_one_element_at_a_time() {
         assert_eq!(records.iter().map(|r| r.label.unwrap().index()).collect::<Vec<_>>(), labels);
         assert_eq!((records[0].id.as_str(), records[0].field("text")), ("1", Some("a \"]}\\")));
     }
+    // Without the format's name too, unless lines are whole objects.
+    let told = |name: &str, text: &str| load(&Data::default(), &self::file(name, text).path, &strict());
+    assert_eq!(told("x.json", text).unwrap().len(), 2);
+    assert_eq!(told("x.json", &text.replace('\n', " ")).unwrap().len(), 2);
+    let lines = "{\"id\": 1, \"data\": [{}], \"text\": \"a\", \"label\": 0}\n\
+        {\"id\": 2, \"text\": \"b\", \"label\": 1}\n";
+    assert_eq!(told("x.json", lines).unwrap().len(), 2);
     let data = Data { horizon: 60, format: DataFormat::Lcd, ..Data::default() };
     assert!(load(&data, &file.path, &strict()).unwrap_err().to_string().contains("record 2, field label: is missing"));
 }
