@@ -273,6 +273,26 @@ fn an_evaluation_reads_each_of_its_files_once() {
 }
 
 #[test]
+fn a_judge_reads_the_texts_of_the_base_before_tuning_too() {
+    let fixture = finished_run();
+    let judge = ["--compare-base", "--set", "eval.judge=base", "--set", "model.allow_long=true"];
+    succeed(&fixture, &[&TEST[..], &judge].concat());
+    let judged = fixture.lines("run/eval/test/base.judge.jsonl");
+    assert!(!judged.is_empty() && judged.len() <= 12, "{judged:?}");
+    let base = json(&fixture, "base.metrics.json")["judge"].clone();
+    assert_eq!(base["readability"]["n"], 12, "every text counts: {base}");
+    let table = json(&fixture, "tables/compare_base.json");
+    let row = |name: &str| table["rows"].as_array().unwrap().iter().find(|row| row[0] == name).cloned();
+    for name in ["RLI", "κ rationale, label", "Readability"] {
+        assert!(row(name).is_some(), "{name}: {table}");
+    }
+    // A command without a judge keeps what was judged of both.
+    succeed(&fixture, &[&TEST[..], &["--compare-base"]].concat());
+    assert_eq!(json(&fixture, "base.metrics.json")["judge"], base);
+    assert_eq!(json(&fixture, "tables/compare_base.json"), table);
+}
+
+#[test]
 fn dev_predictions_are_those_of_the_checkpoints_manifest() {
     let fixture = finished_run();
     succeed(&fixture, &TEST);

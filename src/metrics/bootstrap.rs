@@ -9,7 +9,7 @@
 //! There is an interval only where resamples can tell one (SPEC §8), in this order: a proportion of 0 or 1 gets
 //! Clopper and Pearson's with the clusters of its denominator; none where a stratum is a single cluster, none from
 //! fewer than 200 resamples in which the statistic is defined or under 95 % of them, and none where the resamples do
-//! not vary.
+//! not vary, or where resampling biases the statistic so much that its own value lies outside of the percentiles.
 //!
 //! A resample is a weight a record, drawn from `f(seed, BOOTSTRAP, resample, draw)`: the same on any number of threads.
 
@@ -26,6 +26,11 @@ const ONE_OTHER: &str = "no interval: only one group holds no positive";
 const FEW_CLUSTERS: &str = "no interval: fewer than two groups in the denominator";
 const FEW_RESAMPLES: &str = "no interval: fewer than 200 resamples (eval.bootstrap)";
 const FEW_DEFINED: &str = "no interval: undefined in too many resamples";
+/// Of a statistic that resampling biases, such as a small calibration error, all that is known is that percentiles are
+/// not its interval.
+const BESIDE: &str = "no interval: the resamples lie beside the value";
+/// Sums of the same records in another order differ by less.
+const ROUNDING: f64 = 1e-12;
 pub(super) const NO_VARIATION: &str = "no interval: no variation";
 
 /// What statistics compute from the records' weights.
@@ -182,7 +187,11 @@ impl Resampler {
             (Ok(value), Some(clusters)) if value == 0.0 || value == 1.0 => {
                 clopper_pearson_at_end(value == 1.0, clusters).ok_or(FEW_CLUSTERS)
             }
-            _ => self.percentile_interval(draws, resamples),
+            (outcome, _) => {
+                let interval = self.percentile_interval(draws, resamples)?;
+                let beside = |value: f64| value < interval[0] - ROUNDING || value > interval[1] + ROUNDING;
+                if outcome.is_ok_and(beside) { Err(BESIDE) } else { Ok(interval) }
+            }
         }
     }
 
@@ -291,6 +300,10 @@ mod tests {
         let seldom =
             |weights: &[u32]| if weights[0] == 1 || weights.iter().all(|&w| w == 1) { Ok(1.0) } else { Err("no") };
         assert_eq!(reason(&apart, Statistic::new(5, seldom), 300), (None, Some(FEW_DEFINED.into())));
+        // A resample never holds more different records than there are.
+        let different = |weights: &[u32]| Ok(weights.iter().filter(|&&weight| weight > 0).count() as f64);
+        let many = sample(&["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"].map(|name| (name, name > "f")));
+        assert_eq!(reason(&many, Statistic::new(12, different), 300), (None, Some(BESIDE.into())));
         // A proportion of 1 comes first, whatever the strata: 0.025^(1/3).
         let (interval, none) = reason(&thin, Statistic::new(4, all).proportion_of(3), 0);
         assert!(

@@ -207,6 +207,32 @@ mod tests {
     }
 
     #[test]
+    fn differences_are_those_of_the_two_measures() {
+        let mut sample = Sample::new();
+        (0..60).for_each(|i| sample.push(0.5, i % 2 == 0, Some(true), None));
+        let said = |wrong: usize, unread: usize| -> Vec<Option<Judged>> {
+            (0..60).map(|i| verdict(i % 3 == 0, Some((i % 3 == 0) != (i % 7 < wrong)), Some(i % 5 >= unread))).collect()
+        };
+        let first = said(3, 2);
+        let second = said(1, 0);
+        let options = Options { bootstrap: 400, ..Options::default() };
+        let [before, after] = [&first, &second].map(|verdicts| judge(&sample, verdicts, &options));
+        let found = differences(&sample, [&first, &second], &options);
+        let whole =
+            [(&before.rli, &after.rli), (&before.rl_kappa, &after.rl_kappa), (&before.readability, &after.readability)];
+        for ((comparison, (before, after)), key) in found.iter().zip(whole).zip(KEYS) {
+            assert_eq!(comparison.metric, key);
+            let difference = after.value.unwrap() - before.value.unwrap();
+            assert!((comparison.difference.value.unwrap() - difference).abs() < 1e-12, "{key}");
+            assert!(comparison.p_value.unwrap() < 0.05 && comparison.difference.ci95.is_some(), "{key}");
+        }
+        let same = differences(&sample, [&first, &first], &options);
+        assert!(
+            same.iter().all(|comparison| comparison.difference.value == Some(0.0) && comparison.p_value == Some(1.0))
+        );
+    }
+
+    #[test]
     fn nothing_judged_is_said_with_its_reason() {
         let mut sample = Sample::new();
         sample.push(0.5, true, None, None);
