@@ -82,6 +82,7 @@ fn dry_run(context: &Context, args: &PredictArgs) -> Result<()> {
     let dir = scoring::checkpoint_dir(&args.model)?;
     let info = checkpoint::read_info(&dir)?;
     let template = scoring::template(&dir, &info)?;
+    check_given(context, &dir, &info.labels, &template)?;
     if args.calibrated {
         calibration::saved(&args.model, &dir)?;
     }
@@ -129,6 +130,7 @@ fn prepare(context: &Context, args: &PredictArgs) -> Result<Job> {
         storage::protect(dir);
         let info = checkpoint::read_info(dir)?;
         let template = scoring::template(dir, &info)?;
+        check_given(context, dir, &info.labels, &template)?;
         let calibrator = args.calibrated.then(|| calibration::saved(&args.model, dir)).transpose()?;
         let total = check_input(context, args, &info.labels, &template)?;
         let windows = scoring::windows(context, &info);
@@ -151,6 +153,29 @@ fn prepare(context: &Context, args: &PredictArgs) -> Result<Job> {
         let total = part.map_or(total, |part| Some(part.len()));
         Ok(Job { total, before, settings, loaded, prompter, sidecar, calibrator })
     })
+}
+
+/// Refuses (exit 2) labels and a prompt that are given and not those that the checkpoint was trained with: its own are
+/// used, whatever the config says.
+fn check_given(context: &Context, dir: &Path, labels: &Labels, template: &PromptTemplate) -> Result<()> {
+    let config = &context.config;
+    let refuse = |key: &str| {
+        Error::usage(format!("{key} is not what {} was trained with", dir.display()))
+            .hint(format!("leave {key} out: the checkpoint holds its own; or train another with it"))
+    };
+    if config.given.contains("task.labels") && config.task.labels != *labels {
+        return Err(refuse("task.labels"));
+    }
+    if config.given.contains("task.prompt") {
+        let path = config.resolve(&config.task.prompt);
+        // The checkpoint needs no file of the prompt: one that has gone since is not asked for.
+        let given = if path.exists() { Some(PromptTemplate::load(&path)?) } else { None };
+        let date = template.date.clone();
+        if given.is_some_and(|given| PromptTemplate { date, ..given } != *template) {
+            return Err(refuse("task.prompt"));
+        }
+    }
+    Ok(())
 }
 
 /// Reads a file once before any work: ids that occur twice end the run (exit 3), and so does any bad record under

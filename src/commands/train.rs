@@ -128,9 +128,9 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
         let checkpoints = (config.train.epochs - state.complete_epochs() + 2) as u64;
         device::check_disk(&context.run_dir, memory::checkpoint_bytes(&trainer.optimizer) * checkpoints)?;
         // Only now, when nothing can be refused any more, does the directory become this run's.
-        identity.write(&context.run_dir)?;
         let models = [("model.base", source.path.as_path(), base_hash.as_str())];
         lock.map_or(Ok(()), |lock| run_record::write(context, "train", &inputs.files(), &models, lock))?;
+        identity.write(&context.run_dir)?;
         TrainLog::open(&context.run_dir, &plan, state.step, state.complete_epochs(), context.quiet)
     })?;
 

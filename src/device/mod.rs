@@ -83,7 +83,11 @@ pub fn threads(wanted: Option<usize>, sharing: usize) -> Result<usize> {
         .build_global();
     match built {
         Err(e) if !e.to_string().contains("already been initialized") => {
-            Err(Error::resources(format!("cannot start {count} threads")).hint("use a smaller --threads"))
+            let hint = match count {
+                1 => "raise the limit of processes (ulimit -u) or of memory (ulimit -v, the batch system's)",
+                _ => "use a smaller --threads",
+            };
+            Err(Error::resources(format!("cannot start {count} threads")).hint(hint))
         }
         _ => Ok(rayon::current_num_threads()),
     }

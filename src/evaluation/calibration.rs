@@ -200,8 +200,10 @@ pub fn saved(model: &Path, dir: &Path) -> Result<(Calibrator, String)> {
         }
         Some(_) => {}
     }
-    let calibrator =
-        fitted.chosen().map_err(|reason| refuse(format!("{} holds no calibrator: {reason}", path.display())))?;
+    let calibrator = fitted.chosen().map_err(|reason| {
+        refuse(format!("{} holds no calibrator: {reason}", path.display()))
+            .hint("leave --calibrated out: this run's dev split gives none")
+    })?;
     Ok((calibrator.clone(), storage::hash_bytes(&bytes)))
 }
 

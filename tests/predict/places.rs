@@ -60,6 +60,39 @@ fn a_prompt_that_does_not_fit_is_named_like_any_other() {
     assert!(told[0].0 == 2 && told[0].1.starts_with("record 2 (line 4), field text: "), "{told:?}");
 }
 
+#[test]
+fn a_folder_is_no_output_and_leaves_nothing_in_it() {
+    let fixture = Fixture::new();
+    fixture.write("in.jsonl", super::notes(2));
+    std::fs::create_dir(fixture.path("there")).unwrap();
+    let before = fixture.tree();
+    for output in ["there", "there/", "new/"] {
+        let told = fixture.predict("in.jsonl", output, &["--no-explanation"]);
+        assert_eq!(told.status.code(), Some(2), "{output}: {}", stderr(&told));
+        assert!(stderr(&told).contains("hint: "), "{output}: {}", stderr(&told));
+    }
+    assert_eq!(fixture.tree(), before);
+}
+
+#[test]
+fn given_labels_and_prompts_are_the_checkpoints_or_refused() {
+    let fixture = Fixture::new();
+    fixture.write("in.jsonl", super::notes(2));
+    let own = "task.labels=[\"0:alive\", \"1:death\"]";
+    fixture.succeed("in.jsonl", "out.jsonl", &["--no-explanation", "--set", own]);
+    fixture.write("other.toml", "user = \"{document}\"\nquestion = \"Well?\"\nformat = \"plain\"\n");
+    for other in ["task.labels=[\"no\", \"yes\"]", "task.prompt=other.toml"] {
+        for more in [&[][..], &["--dry-run"]] {
+            let flags = [&["--no-explanation", "--set", other], more].concat();
+            let told = fixture.predict("in.jsonl", "other.jsonl", &flags);
+            assert_eq!(told.status.code(), Some(2), "{other}: {}", stderr(&told));
+            let key = other.split_once('=').unwrap().0;
+            assert!(stderr(&told).contains(&format!("{key} is not what")), "{other}: {}", stderr(&told));
+        }
+    }
+    assert!(!fixture.path("other.jsonl").exists());
+}
+
 fn eval(fixture: &Fixture, predictions: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_clsgen"));
     command.current_dir(fixture.path("")).args(["eval", "--run", "scored", "--predictions", predictions]);

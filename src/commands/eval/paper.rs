@@ -27,7 +27,10 @@ pub fn task(context: &Context, scored: &Scored) -> Result<Task> {
             "--paper: task `{}` is none of the paper's, nor are the records",
             context.config.task.name
         ))
-        .hint("say which one with --set task.name=lcd30, lcd90 or clinifact")
+        .hint(format!(
+            "say which one with --set task.name=lcd30, lcd90 or clinifact, and the run with --run {}",
+            context.run_dir.display()
+        ))
     })
 }
 

@@ -92,6 +92,9 @@ pub(super) fn check(context: &Context, args: &PredictArgs) -> Result<()> {
         }
         return Ok(());
     }
+    if path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        return Err(Error::usage(format!("--output {} is a folder", path.display())).hint("name a file in it"));
+    }
     let beside = sidecar_path(path);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.is_dir() {
