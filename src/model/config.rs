@@ -50,8 +50,8 @@ impl LlamaConfig {
     /// Reads `config.json`.
     pub fn read(path: &Path) -> Result<Self> {
         Self::read_keys(path).or_hint(
-            "models of Llama's architecture are read, with config.json as Hugging Face writes it: fetch the folder again, \
-            or name another model",
+            "models of Llama's architecture are read, with config.json as Hugging Face writes it: fetch the folder \
+            again, or name another model",
         )
     }
 
