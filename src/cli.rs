@@ -237,7 +237,8 @@ fn join(command: &Command) -> Result<Collective> {
 fn report(error: &Error) -> ExitCode {
     if error.kind() != Kind::Signal(output::SIGPIPE) {
         let rank = parallel::prefix();
-        let hint = error.hint_text().map(|hint| format!("{rank}hint: {hint}\n")).unwrap_or_default();
+        let hint = error.hint_text().or_else(|| error.general_hint());
+        let hint = hint.map(|hint| format!("{rank}hint: {hint}\n")).unwrap_or_default();
         // In one piece: ranks share a terminal.
         let _ = std::io::stderr().write_all(format!("{rank}error: {error}\n{hint}").as_bytes());
     }

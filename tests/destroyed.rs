@@ -130,6 +130,9 @@ fn foreign_files_under_names_of_ours_are_kept() {
         ("metrics.jsonl", "train"),
         ("best.json", "train"),
         ("train.json", "train"),
+        ("checkpoints", "train"),
+        ("tensorboard", "train"),
+        ("construct", "construct"),
     ] {
         let file = format!("{command}/{name}");
         work.write(&file, "mine\n");

@@ -52,6 +52,10 @@ impl Predictions {
     pub fn read(paths: &[PathBuf], labels: &Labels, columns: &[String]) -> Result<Self> {
         let mut reader = Reader::new(labels, columns);
         for path in paths {
+            if path.is_dir() {
+                return Err(Error::data(format!("{}: is a directory", path.display()))
+                    .hint("name a file of predictions, one JSON object a line"));
+            }
             let bytes = std::fs::read(path)
                 .map_err(|e| Error::data(format!("{}: cannot be read: {}", path.display(), storage::reason(&e))))?;
             reader.add(path, &bytes)?;

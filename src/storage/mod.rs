@@ -103,11 +103,12 @@ pub fn append(path: &Path) -> Result<Writer> {
 /// Creates a private directory and its missing parents.
 pub fn create_dir_all(path: &Path) -> Result<()> {
     guard::check_held(path)?;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|e| error("cannot create directory", path, &e))
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| {
+        match path.ancestors().find(|above| above.exists()).filter(|above| !above.is_dir()) {
+            Some(file) => foreign(file, "and it is a file, not a directory"),
+            None => error("cannot create directory", path, &e),
+        }
+    })
 }
 
 /// A value as the JSON files of a run hold it: indented, with a newline at the end.

@@ -62,6 +62,11 @@ impl Identity {
 
     /// Refuses a run directory that holds another run.
     pub fn check(&self, run: &Path) -> Result<()> {
+        // Before hours whose checkpoints would find no place.
+        let file = ["checkpoints", "tensorboard"].map(|name| run.join(name)).into_iter().find(|path| path.is_file());
+        if let Some(file) = file {
+            return Err(storage::foreign(&file, "and it is a file, not a directory"));
+        }
         let path = run.join(FILE);
         let Ok(bytes) = std::fs::read(&path) else { return refuse_foreign(run) };
         let recorded: Fingerprint =
