@@ -97,7 +97,7 @@ impl Error {
     /// What to do next, as far as the kind of error tells it; for errors without a hint of their own.
     pub fn general_hint(&self) -> Option<&'static str> {
         match self.kind {
-            Kind::Usage => Some("`clsgen COMMAND --help` lists the flags, configs/README.md the keys of a config"),
+            Kind::Usage => Some("`clsgen --help` lists commands and flags, configs/README.md the keys of a config"),
             Kind::Data => Some("mend that file and give the same command again: what is finished is kept"),
             Kind::Model => Some("fetch or copy that model's or checkpoint's files again, or name another"),
             Kind::Resources => Some("make room and give the same command again: what is finished is kept"),

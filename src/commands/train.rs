@@ -29,6 +29,7 @@ use crate::{
     train::{
         cards::{self, Needs},
         checkpoint::{self, CheckpointWriter, Resumable},
+        consistency::LabelTokens,
         dev::Dev,
         examples::{self, Example},
         log::TrainLog,
@@ -96,6 +97,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     )?;
     let prompter = prompter(config, &inputs, tokenizer)?;
     let examples = encode(config, &inputs, &prompter)?;
+    let label_tokens = label_tokens(config, &prompter, &examples)?;
     // A dev record without a prompt must not come to light after an epoch's work.
     let dev = dev(context, &mut inputs, &prompter)?;
     let lengths = examples.iter().map(|example| example.prompt.len()).collect();
@@ -121,7 +123,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     // The model, where the run left off or from the start.
     let model =
         start::model(context, &source, (&base_hash, prompter.tokenizer().hash()), dtype, &device, resume.as_ref())?;
-    let trainer = trainer(context, model, plan.clone(), largest, resume.as_ref(), &device)?;
+    let trainer = trainer(context, model, plan.clone(), label_tokens, largest, resume.as_ref(), &device)?;
     let state = ranks::state(resume, &plan);
     let log = together.on_rank_0(|| {
         // The epochs to come, `last`, and one more while a directory is being replaced.
@@ -218,6 +220,16 @@ fn encode(config: &Config, inputs: &Inputs, prompter: &Prompter) -> Result<Vec<E
     Ok(examples)
 }
 
+/// Where the consistency loss reads the LM's answer, if it is trained.
+fn label_tokens(config: &Config, prompter: &Prompter, examples: &[Example]) -> Result<Option<Arc<LabelTokens>>> {
+    if config.train.w_consistency == 0.0 {
+        return Ok(None);
+    }
+    let tokens = LabelTokens::new(prompter)?;
+    tokens.check(examples)?;
+    Ok(Some(Arc::new(tokens)))
+}
+
 fn announce(inputs: &Inputs, plan: &Plan, largest: Largest) {
     tracing::info!(
         "{} records, {} steps an epoch of {} records, {} steps in all; longest micro-batch {} tokens",
@@ -236,6 +248,7 @@ fn trainer(
     context: &Context,
     model: Model,
     plan: Plan,
+    label_tokens: Option<Arc<LabelTokens>>,
     largest: Largest,
     resume: Option<&Resumable>,
     device: &Device,
@@ -245,6 +258,7 @@ fn trainer(
         objective: settings.objective,
         generation: settings.w_gen,
         classification: settings.w_cls,
+        consistency: settings.w_consistency,
         prompt: settings.prompt_loss_weight,
     };
     let mut parameters = model.trainable(settings.parameters)?;
@@ -271,13 +285,14 @@ fn trainer(
     let end = [settings.w_gen_end.unwrap_or(settings.w_gen), settings.w_cls_end.unwrap_or(settings.w_cls)];
     let parameters = settings.parameters;
     let label_smoothing = settings.label_smoothing;
+    let dropout = Some(context.seed);
     Ok(Trainer {
         model,
         optimizer,
         plan,
         schedule: LinearSchedule { peak: settings.learning_rate, warmup: settings.warmup_steps, total },
         weight_schedule: WeightSchedule { end: (settings.loss_schedule == LossSchedule::Linear).then_some(end), total },
-        pass: Pass { weights, parameters, label_smoothing, memory, dropout: Some(context.seed) },
+        pass: Pass { weights, parameters, label_smoothing, label_tokens, memory, dropout },
         ranks,
     })
 }

@@ -125,6 +125,7 @@ pub(super) const KEYS: &[(&str, Kind, Decides)] = &[
     ("train.w_gen_end", Number(0.0, 1e6), TRAINING),
     ("train.w_cls_end", Number(0.0, 1e6), TRAINING),
     ("train.label_smoothing", Below(0.0, 1.0), TRAINING),
+    ("train.w_consistency", Number(0.0, 1e6), TRAINING),
     ("train.prompt_loss_weight", Number(0.0, 1.0), TRAINING),
     ("train.parameters", OneOf(&["lora", "full"]), TRAINING),
     ("train.init", OneOf(&["pretrained", "random"]), TRAINING),

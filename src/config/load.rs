@@ -269,6 +269,10 @@ fn check_together(config: &Config) -> Result<()> {
         }
         _ => {}
     }
+    if train.w_consistency > 0.0 && train.objective != super::Objective::Joint {
+        problems
+            .add("train.w_consistency", "compares head and text, which train.objective = \"joint\" alone trains both");
+    }
     if let Some(effective) = train.effective_batch.filter(|effective| effective % train.batch_size != 0) {
         problems.add(
             "train.effective_batch",

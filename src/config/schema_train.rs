@@ -108,6 +108,8 @@ pub struct Train {
     pub w_cls_end: Option<f64>,
     /// ε of L_cls: its target is y(1 − ε) + ε/2 instead of y. Dev's loss is never smoothed.
     pub label_smoothing: f64,
+    /// Weight of the consistency loss, which pulls head and text towards one answer (SPEC A20); 0 leaves it out.
+    pub w_consistency: f64,
     /// Weight, within L_gen, of a prompt token beside a target token: 0 trains on targets alone, 1 on the whole text.
     pub prompt_loss_weight: f64,
     /// What is trained.
@@ -148,6 +150,7 @@ impl Default for Train {
             w_gen_end: None,
             w_cls_end: None,
             label_smoothing: 0.0,
+            w_consistency: 0.0,
             prompt_loss_weight: 0.0,
             parameters: Parameters::Lora,
             init: Init::Pretrained,

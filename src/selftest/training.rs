@@ -22,7 +22,8 @@ use crate::{
     rng::{Rng, hash_name, streams},
     train::{
         examples::{Batch, Example},
-        loss::{Counts, LossWeights, Pass, forward_backward},
+        loss::{Counts, LossWeights, Pass},
+        micro_batch::forward_backward,
         plan::Sample,
     },
 };
@@ -176,11 +177,13 @@ fn loss_and_gradients(llama: &Llama, text: &[u32]) -> Result<(f64, Gradients)> {
     let samples = [0, 1].map(|record| Sample { record, key: 11 + record as u64 });
     let head = ClsHead::new(llama.config.hidden_size, 64, 2, Activation::Gelu, DROPOUT, 7, llama.device())?;
     let model = Model { llama: llama.clone(), head };
-    let weights = LossWeights { objective: Objective::Joint, generation: 1.0, classification: 1.0, prompt: 0.0 };
+    let objective = Objective::Joint;
+    let weights = LossWeights { objective, generation: 1.0, classification: 1.0, consistency: 0.0, prompt: 0.0 };
     let pass = Pass {
         weights,
         parameters: Parameters::Lora,
         label_smoothing: 0.0,
+        label_tokens: None,
         memory: ActivationCheckpointing::KeepLast(1),
         dropout: Some(8),
     };

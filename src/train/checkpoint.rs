@@ -65,6 +65,9 @@ pub struct TrainerState {
     /// Prompt tokens of the epoch so far that a row predicts.
     #[serde(default)]
     pub epoch_prompt_tokens: usize,
+    /// Records of the epoch so far that have a target; an older clsgen did not count them.
+    #[serde(default)]
+    pub epoch_explained: usize,
     /// Order of the epoch's records; always what the seed gives, kept for a reader.
     pub data_order: Vec<usize>,
     /// Version of clsgen that wrote it.
@@ -94,6 +97,7 @@ impl TrainerState {
             epoch_records: 0,
             epoch_target_tokens: 0,
             epoch_prompt_tokens: 0,
+            epoch_explained: 0,
             data_order: plan.order(1),
             clsgen_version: env!("CARGO_PKG_VERSION").into(),
         }
@@ -115,12 +119,14 @@ impl TrainerState {
         self.epoch_records += counts.records;
         self.epoch_target_tokens += counts.target_tokens;
         self.epoch_prompt_tokens += counts.prompt_tokens;
+        self.epoch_explained += counts.explained;
     }
 
     /// What the epoch's means are over, so far.
     pub fn epoch_counts(&self) -> Counts {
         Counts {
             records: self.epoch_records,
+            explained: self.epoch_explained,
             target_tokens: self.epoch_target_tokens,
             prompt_tokens: self.epoch_prompt_tokens,
             tokens: 0,

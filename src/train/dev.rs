@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     examples::{self, Batch, Example},
-    loss::{self, Counts, LossSums, LossWeights},
+    loss::{Counts, LossSums, LossWeights},
+    micro_batch,
     plan::Sample,
 };
 use crate::{
@@ -164,7 +165,7 @@ impl Dev {
         // Over target tokens only, even if training weights prompt tokens too: only the targets are generated.
         let target_tokens = self.targets.iter().map(Vec::len).sum();
         let counts = Counts { records: n, target_tokens, ..Counts::default() };
-        let losses = weights.losses(LossSums { generation, classification }, counts);
+        let losses = weights.losses(LossSums { generation, classification, ..LossSums::default() }, counts);
         let defined = losses.generation.is_some() || losses.classification.is_some();
         Ok(DevMetrics {
             loss: defined.then_some(losses.loss).filter(|loss| loss.is_finite()),
@@ -184,7 +185,7 @@ fn generation_loss(model: &Model, record: &PromptedRecord, target: &[u32], weigh
     device::check_interrupted()?;
     // Neither the class nor the key, which seeds dropout, has a part in this loss.
     let example = Example { prompt: record.prompt.ids.clone(), target: target.to_vec(), class: 0 };
-    loss::generation_loss(model, &Batch::new(&[example], &[Sample { record: 0, key: 0 }]))
+    micro_batch::generation_loss(model, &Batch::new(&[example], &[Sample { record: 0, key: 0 }]))
 }
 
 /// The metrics of predictions with their gold classes, without intervals.

@@ -42,6 +42,9 @@ struct StepLine {
     loss: f64,
     loss_gen: Option<f64>,
     loss_cls: Option<f64>,
+    /// Under `train.w_consistency` alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loss_consistency: Option<f64>,
     lr: f64,
     grad_norm: f64,
     records: usize,
@@ -67,6 +70,8 @@ struct EpochLine<'a> {
     loss: f64,
     loss_gen: Option<f64>,
     loss_cls: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loss_consistency: Option<f64>,
     records: usize,
     dev: Option<&'a DevMetrics>,
 }
@@ -106,7 +111,8 @@ impl TrainLog {
     /// Logs a step.
     pub fn step(&mut self, epoch: usize, report: &StepReport) -> Result<()> {
         let Some(Files { lines, events }) = &mut self.files else { return Ok(()) };
-        let Losses { loss, generation: loss_gen, classification: loss_cls } = report.losses;
+        let Losses { loss, generation: loss_gen, classification: loss_cls, consistency: loss_consistency } =
+            report.losses;
         let Counts { records, tokens, target_tokens, .. } = report.counts;
         let tokens_per_s = tokens as f64 / report.seconds.max(1e-9);
         let step = report.step;
@@ -123,6 +129,7 @@ impl TrainLog {
             loss,
             loss_gen,
             loss_cls,
+            loss_consistency,
             lr,
             grad_norm,
             records,
@@ -142,6 +149,7 @@ impl TrainLog {
             ("train/tokens_per_s", Some(tokens_per_s)),
             ("train/epoch", Some(epoch as f64)),
         ];
+        scalars.extend(loss_consistency.map(|loss| ("train/loss_consistency", Some(loss))));
         let mut message = format!("epoch {epoch}, loss {loss:.4}, {tokens_per_s:.0} tokens/s");
         if let Some(share) = allreduce_share {
             scalars.push(("train/allreduce_share", Some(share)));
@@ -163,10 +171,23 @@ impl TrainLog {
         dev: Option<&DevMetrics>,
     ) -> Result<()> {
         let Some(Files { lines, events }) = &mut self.files else { return Ok(()) };
-        let Losses { loss, generation: loss_gen, classification: loss_cls } = *means;
-        lines.append(&EpochLine { r#type: "epoch", epoch, step, complete, loss, loss_gen, loss_cls, records, dev })?;
+        let Losses { loss, generation: loss_gen, classification: loss_cls, consistency: loss_consistency } = *means;
+        let r#type = "epoch";
+        lines.append(&EpochLine {
+            r#type,
+            epoch,
+            step,
+            complete,
+            loss,
+            loss_gen,
+            loss_cls,
+            loss_consistency,
+            records,
+            dev,
+        })?;
         lines.sync()?;
         let mut scalars = vec![("epoch/loss", Some(loss)), ("epoch/loss_gen", loss_gen), ("epoch/loss_cls", loss_cls)];
+        scalars.extend(loss_consistency.map(|loss| ("epoch/loss_consistency", Some(loss))));
         scalars.extend(dev.map(DevMetrics::scalars).unwrap_or_default());
         events.scalars(step, &scalars)
     }

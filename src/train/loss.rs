@@ -1,20 +1,23 @@
-//! L = w_gen·L_gen + w_cls·L_cls, and its gradient (SPEC A12).
+//! L = w_gen·L_gen + w_cls·L_cls + w_consistency·L_consistency, and its gradient (SPEC A12, A20).
 //!
 //! L_gen is the mean cross-entropy over all target tokens of the optimizer step (and, under `prompt_loss_weight` w,
-//! over the prompt tokens of the same records, each counting w of a target token), L_cls the mean over its records. A
-//! micro-batch is one part of the step: it returns sums, and its gradient is scaled by the step's counts, so that
-//! adding the parts up gives the mean of the whole however it was cut.
+//! over the prompt tokens of the same records, each counting w of a target token), L_cls the mean over its records,
+//! L_consistency ([`super::consistency`]) the mean over its records with a target. A micro-batch is one part of the
+//! step: it returns sums, and its gradient is scaled by the step's counts, so that adding the parts up gives the mean
+//! of the whole however it was cut.
 //!
 //! Under `label_smoothing` ε the target of L_cls is y(1 − ε) + ε/K over K classes (Szegedy et al., CVPR 2016).
+//! [`super::micro_batch`] computes them.
 
-use candle_core::{DType, Tensor};
+use std::sync::Arc;
 
-use super::examples::{Batch, Example, SequenceTargets};
+use super::{
+    consistency::LabelTokens,
+    examples::{Example, SequenceTargets},
+};
 use crate::{
     config::{Objective, Parameters},
-    error::Result,
-    model::{ActivationCheckpointing, Gradients, LoraDropout, Model, TrainingContext},
-    ops::cross_entropy,
+    model::ActivationCheckpointing,
 };
 
 /// What an optimizer step divides by, over all its micro-batches and ranks.
@@ -22,6 +25,8 @@ use crate::{
 pub struct Counts {
     /// Records.
     pub records: usize,
+    /// Records that have a target.
+    pub explained: usize,
     /// Tokens of prompts and targets.
     pub tokens: usize,
     /// Target tokens.
@@ -35,6 +40,7 @@ impl Counts {
     pub fn of<'a>(examples: impl IntoIterator<Item = &'a Example>) -> Self {
         examples.into_iter().fold(Self::default(), |sum, example| Self {
             records: sum.records + 1,
+            explained: sum.explained + usize::from(!example.target.is_empty()),
             tokens: sum.tokens + example.tokens(),
             target_tokens: sum.target_tokens + example.target.len(),
             prompt_tokens: sum.prompt_tokens + if example.target.is_empty() { 0 } else { example.prompt.len() - 1 },
@@ -42,13 +48,20 @@ impl Counts {
     }
 }
 
-/// Sums of cross-entropies, in f64.
+/// Sums of a step's losses, in f64.
 #[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize, serde::Deserialize)]
 pub struct LossSums {
     /// Over target tokens, and prompt tokens by their weight.
     pub generation: f64,
     /// Over records.
     pub classification: f64,
+    /// Over records with a target: KL of head and LM.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub consistency: f64,
+}
+
+fn is_zero(sum: &f64) -> bool {
+    *sum == 0.0
 }
 
 impl std::ops::Add for LossSums {
@@ -58,6 +71,7 @@ impl std::ops::Add for LossSums {
         Self {
             generation: self.generation + other.generation,
             classification: self.classification + other.classification,
+            consistency: self.consistency + other.consistency,
         }
     }
 }
@@ -77,19 +91,23 @@ pub struct LossWeights {
     pub generation: f64,
     /// w_cls.
     pub classification: f64,
+    /// w_consistency; 0 does not measure it.
+    pub consistency: f64,
     /// `prompt_loss_weight`: what a prompt token counts beside a target token.
     pub prompt: f64,
 }
 
-/// The three numbers of a log line; `None` where nothing defines them.
+/// The numbers of a log line; `None` where nothing defines them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Losses {
-    /// w_gen·L_gen + w_cls·L_cls over what is defined.
+    /// w_gen·L_gen + w_cls·L_cls + w_consistency·L_consistency over what is defined.
     pub loss: f64,
     /// L_gen.
     pub generation: Option<f64>,
     /// L_cls.
     pub classification: Option<f64>,
+    /// L_consistency.
+    pub consistency: Option<f64>,
 }
 
 impl LossWeights {
@@ -104,7 +122,7 @@ impl LossWeights {
     }
 
     /// What L_gen's sum is divided by: tokens, by their weight.
-    fn tokens(&self, counts: Counts) -> f64 {
+    pub(super) fn tokens(&self, counts: Counts) -> f64 {
         counts.target_tokens as f64 + self.prompt * counts.prompt_tokens as f64
     }
 
@@ -113,13 +131,15 @@ impl LossWeights {
         let mean = |trained: bool, sum: f64, n: f64| (trained && n > 0.0).then(|| sum / n);
         let generation = mean(self.trains_generation(), sums.generation, self.tokens(counts));
         let classification = mean(self.trains_classification(), sums.classification, counts.records as f64);
+        let consistency = mean(self.consistency > 0.0, sums.consistency, counts.explained as f64);
         let loss = self.generation * generation.unwrap_or(0.0) + self.classification * classification.unwrap_or(0.0);
-        Losses { loss, generation, classification }
+        let loss = loss + consistency.map_or(0.0, |consistency| self.consistency * consistency);
+        Losses { loss, generation, classification, consistency }
     }
 }
 
 /// How a micro-batch is computed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Pass {
     /// Losses.
     pub weights: LossWeights,
@@ -127,6 +147,8 @@ pub struct Pass {
     pub parameters: Parameters,
     /// ε of L_cls.
     pub label_smoothing: f64,
+    /// Where the LM's answer is read, for L_consistency.
+    pub label_tokens: Option<Arc<LabelTokens>>,
     /// What layers keep.
     pub memory: ActivationCheckpointing,
     /// Seed of dropout masks; `None` switches dropout off.
@@ -135,136 +157,13 @@ pub struct Pass {
 
 impl Pass {
     /// First row of a sequence whose hidden state a head reads.
-    fn first_read(&self, sequence: &SequenceTargets) -> usize {
+    pub(super) fn first_read(&self, sequence: &SequenceTargets) -> usize {
         if self.weights.prompt > 0.0 && self.weights.trains_generation() { sequence.start } else { sequence.t_n }
     }
 }
 
-/// Forward and backward of a micro-batch of a step with these counts: returns its sums, adds to `gradients`.
-///
-/// The heads see a record at a time: sums over rows do not depend on how records are batched, and the LM head's logits
-/// (`targets × vocab`) exist for one record only.
-pub fn forward_backward(
-    model: &Model,
-    batch: &Batch,
-    counts: Counts,
-    pass: &Pass,
-    gradients: &mut Gradients,
-) -> Result<LossSums> {
-    let context = TrainingContext {
-        dropout: pass.dropout.map(|seed| LoraDropout {
-            seed,
-            record_keys: batch.sequences.iter().map(|sequence| sequence.key).collect(),
-        }),
-        memory: pass.memory,
-        trains: pass.parameters,
-        read_from: Some(batch.sequences.iter().map(|sequence| pass.first_read(sequence) - sequence.start).collect()),
-    };
-    let (hidden_states, saved) = model.llama.forward(&batch.ids, &batch.offsets, &context)?;
-    let mut sums = LossSums::default();
-    let d_hidden = hidden_states.zeros_like()?;
-    for sequence in &batch.sequences {
-        let mut d_t_n = None;
-        if pass.weights.trains_generation() && !sequence.target().is_empty() {
-            let first = pass.first_read(sequence);
-            let targets = &sequence.next[first - sequence.start..];
-            let rows = hidden_states.narrow(0, first, targets.len())?;
-            let (sum, d_rows) = generation(model, &rows, targets, sequence.t_n - first, counts, pass, gradients)?;
-            sums.generation += sum;
-            d_hidden.slice_set(&d_rows, 0, first)?;
-            d_t_n = Some(d_rows.narrow(0, sequence.t_n - first, 1)?);
-        }
-        if pass.weights.trains_classification() {
-            let h_n = hidden_states.narrow(0, sequence.t_n, 1)?;
-            let (sum, d_h_n) = classification(model, &h_n, sequence, counts, pass, gradients)?;
-            sums.classification += sum;
-            let both = d_t_n.map_or_else(|| Ok(d_h_n.clone()), |d_t_n| d_t_n + &d_h_n)?;
-            d_hidden.slice_set(&both.contiguous()?, 0, sequence.t_n)?;
-        }
-    }
-    drop(hidden_states);
-    model.llama.backward(saved, &d_hidden, gradients)?;
-    Ok(sums)
-}
-
-/// L_gen of a record's rows, the first `of_prompt` of which predict its prompt: the weighted sum of cross-entropies,
-/// and the rows' gradient.
-fn generation(
-    model: &Model,
-    rows: &Tensor,
-    targets: &[u32],
-    of_prompt: usize,
-    counts: Counts,
-    pass: &Pass,
-    gradients: &mut Gradients,
-) -> Result<(f64, Tensor)> {
-    let logits = model.llama.logits(rows)?;
-    let scale = pass.weights.generation / pass.weights.tokens(counts);
-    let mut scales = vec![scale as f32; targets.len()];
-    scales[..of_prompt].fill((pass.weights.prompt * scale) as f32);
-    let (losses, dlogits) = cross_entropy::forward_backward(logits, targets, &scales)?;
-    let d_rows = model.llama.logits_backward(&dlogits, rows, pass.parameters, gradients)?;
-    let (prompt, target) = losses.split_at(of_prompt);
-    Ok((pass.weights.prompt * sum(prompt) + sum(target), d_rows.to_dtype(rows.dtype())?))
-}
-
-/// L_cls of a record, and h_n's gradient.
-fn classification(
-    model: &Model,
-    h_n: &Tensor,
-    sequence: &SequenceTargets,
-    counts: Counts,
-    pass: &Pass,
-    gradients: &mut Gradients,
-) -> Result<(f64, Tensor)> {
-    let keys = [sequence.key];
-    let (logits, saved) = model.head.forward(&h_n.to_dtype(DType::F32)?, pass.dropout.map(|seed| (seed, &keys[..])))?;
-    let (loss, dlogits) =
-        smoothed(logits, sequence.class, pass.label_smoothing, pass.weights.classification / counts.records as f64)?;
-    let d_h_n = model.head.backward(saved, &dlogits, gradients)?;
-    Ok((loss, d_h_n.to_dtype(h_n.dtype())?))
-}
-
-/// Cross-entropy of `logits (1, K)` against `class` smoothed by `epsilon`, and its gradient times `scale`.
-fn smoothed(logits: Tensor, class: u32, epsilon: f64, scale: f64) -> Result<(f64, Tensor)> {
-    let (losses, lse) = cross_entropy::forward(&logits, &[class])?;
-    if epsilon == 0.0 {
-        return Ok((sum(&losses), cross_entropy::backward(logits, &[class], &lse, &[scale as f32])?));
-    }
-    // Linear in the target: 1 − ε + ε/K of the gold class and ε/K of each other.
-    let classes = logits.dim(1)?;
-    let other = epsilon / classes as f64;
-    let own = 1.0 - other * (classes - 1) as f64;
-    let part = |logits: Tensor, class: u32, share: f64| {
-        cross_entropy::backward(logits, &[class], &lse, &[(share * scale) as f32])
-    };
-    let mut loss = own * sum(&losses);
-    let mut dlogits = part(logits.copy()?, class, own)?;
-    for k in (0..classes as u32).filter(|&k| k != class) {
-        loss += other * sum(&cross_entropy::forward(&logits, &[k])?.0);
-        dlogits = (dlogits + part(logits.copy()?, k, other)?)?;
-    }
-    Ok((loss, dlogits))
-}
-
-/// Sum of the target cross-entropies of a batch, without dropout or gradient: the dev split's L_gen.
-pub fn generation_loss(model: &Model, batch: &Batch) -> Result<f64> {
-    let context = TrainingContext {
-        dropout: None,
-        memory: ActivationCheckpointing::Recompute,
-        trains: Parameters::Lora,
-        read_from: Some(batch.sequences.iter().map(|sequence| sequence.t_n - sequence.start).collect()),
-    };
-    let (hidden_states, _) = model.llama.forward(&batch.ids, &batch.offsets, &context)?;
-    let mut total = 0.0;
-    for sequence in batch.sequences.iter().filter(|sequence| !sequence.target().is_empty()) {
-        let rows = hidden_states.narrow(0, sequence.t_n, sequence.target().len())?;
-        total += sum(&cross_entropy::forward(&model.llama.logits(&rows)?, sequence.target())?.0);
-    }
-    Ok(total)
-}
-
-fn sum(losses: &[f32]) -> f64 {
+/// Sum of losses, in f64.
+pub(super) fn sum(losses: &[f32]) -> f64 {
     losses.iter().map(|&loss| f64::from(loss)).sum()
 }
 
@@ -274,43 +173,21 @@ mod tests {
 
     #[test]
     fn a_loss_without_anything_to_average_is_null_and_counts_nothing() {
-        let weights = LossWeights { objective: Objective::Joint, generation: 2.0, classification: 0.5, prompt: 0.0 };
-        let sums = LossSums { generation: 6.0, classification: 4.0 };
-        let losses = weights.losses(sums, Counts { records: 2, tokens: 9, target_tokens: 3, prompt_tokens: 6 });
-        assert_eq!(losses, Losses { loss: 5.0, generation: Some(2.0), classification: Some(2.0) });
+        let weights = LossWeights {
+            objective: Objective::Joint,
+            generation: 2.0,
+            classification: 0.5,
+            consistency: 0.0,
+            prompt: 0.0,
+        };
+        let sums = LossSums { generation: 6.0, classification: 4.0, consistency: 0.0 };
+        let losses =
+            weights.losses(sums, Counts { records: 2, explained: 1, tokens: 9, target_tokens: 3, prompt_tokens: 6 });
+        assert_eq!(losses, Losses { loss: 5.0, generation: Some(2.0), classification: Some(2.0), consistency: None });
         let losses = weights.losses(
             LossSums { generation: 0.0, ..sums },
-            Counts { records: 2, tokens: 9, target_tokens: 0, prompt_tokens: 0 },
+            Counts { records: 2, explained: 0, tokens: 9, target_tokens: 0, prompt_tokens: 0 },
         );
-        assert_eq!(losses, Losses { loss: 1.0, generation: None, classification: Some(2.0) });
-    }
-
-    #[test]
-    fn smoothing_is_cross_entropy_against_the_softened_target() {
-        let pair = [0.7f32, -1.1];
-        let logits = || Tensor::new(&[pair], &candle_core::Device::Cpu).unwrap();
-        let one = f64::from(pair[1] - pair[0]);
-        let p = 1.0 / (1.0 + (-one).exp());
-        for (class, epsilon) in [(0, 0.0), (1, 0.0), (0, 0.1), (1, 0.5)] {
-            let target = f64::from(class) * (1.0 - epsilon) + epsilon / 2.0;
-            let (loss, dlogits) = smoothed(logits(), class, epsilon, 0.25).unwrap();
-            assert!((loss + target * p.ln() + (1.0 - target) * (1.0 - p).ln()).abs() < 1e-6);
-            let dlogits = dlogits.to_vec2::<f32>().unwrap();
-            for (found, want) in dlogits[0].iter().zip([target - p, p - target]) {
-                assert!((f64::from(*found) - 0.25 * want).abs() < 1e-7, "class {class}, ε {epsilon}: {dlogits:?}");
-            }
-        }
-        // Of three classes each gets ε/3: the gradient is softmax − target.
-        let three = Tensor::new(&[[0.7f32, -1.1, 0.2]], &candle_core::Device::Cpu).unwrap();
-        let (_, dlogits) = smoothed(three, 2, 0.3, 1.0).unwrap();
-        let total: f64 = [0.7f64, -1.1, 0.2].iter().map(|l| l.exp()).sum();
-        let wanted = [0.7f64, -1.1, 0.2].map(|l| l.exp() / total);
-        for ((found, p), target) in dlogits.to_vec2::<f32>().unwrap()[0].iter().zip(wanted).zip([0.1, 0.1, 0.8]) {
-            assert!((f64::from(*found) - (p - target)).abs() < 1e-6);
-        }
-        // At the softened target the gradient vanishes: the head is not pushed beyond it.
-        let at_rest = Tensor::new(&[[0.0f32, (0.95f32 / 0.05).ln()]], &candle_core::Device::Cpu).unwrap();
-        let (_, dlogits) = smoothed(at_rest, 1, 0.1, 1.0).unwrap();
-        assert!(dlogits.to_vec2::<f32>().unwrap()[0].iter().all(|d| d.abs() < 1e-6));
+        assert_eq!(losses, Losses { loss: 1.0, generation: None, classification: Some(2.0), consistency: None });
     }
 }

@@ -9,12 +9,15 @@
 
 pub mod cards;
 pub mod checkpoint;
+pub mod consistency;
 pub mod dev;
 pub mod examples;
+mod heads;
 pub mod history;
 pub mod log;
 pub mod loss;
 pub mod memory;
+pub mod micro_batch;
 pub mod optimizer;
 pub mod plan;
 pub mod replicas;

@@ -28,14 +28,14 @@ pub fn sum(
     }
     let start = Instant::now();
 
-    // In f64: both loss sums, then how many ranks have a gradient of each tensor.
-    let mut header = vec![sums.generation, sums.classification];
+    // In f64: the loss sums, then how many ranks have a gradient of each tensor.
+    let mut header = vec![sums.generation, sums.classification, sums.consistency];
     header.extend(parameters.keys().map(|name| f64::from(u8::from(gradients.contains_key(name)))));
     ranks.sum_f64(&mut header)?;
-    *sums = LossSums { generation: header[0], classification: header[1] };
+    *sums = LossSums { generation: header[0], classification: header[1], consistency: header[2] };
     let trained: Vec<(&String, &Tensor)> = parameters
         .iter()
-        .zip(&header[2..])
+        .zip(&header[3..])
         .filter(|(_, ranks)| **ranks > 0.0)
         .map(|(parameter, _)| parameter)
         .collect();

@@ -134,6 +134,7 @@ mod tests {
             objective: crate::config::Objective::Joint,
             generation: 1.0,
             classification: 0.0,
+            consistency: 0.0,
             prompt: 0.5,
         };
         let at = |k| {

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use super::{
     examples::{Batch, Example},
-    loss::{Counts, LossSums, LossWeights, Losses, Pass, forward_backward},
+    loss::{Counts, LossSums, LossWeights, Losses, Pass},
+    micro_batch::forward_backward,
     optimizer::Optimizer,
     plan::{Plan, Sample},
     replicas,
@@ -79,7 +80,7 @@ impl Trainer {
         let counts = Counts::of(group.iter().map(|sample| &examples[sample.record]));
 
         // Accumulate: each micro-batch adds its share of the mean's gradient.
-        let pass = Pass { weights: self.weights(k), ..self.pass };
+        let pass = Pass { weights: self.weights(k), ..self.pass.clone() };
         let mut gradients = Gradients::new();
         let accumulate = |sums: LossSums, samples: &[Sample]| {
             let batch = Batch::new(examples, samples);
@@ -144,11 +145,12 @@ pub(super) mod tests {
             short_first: None,
             seed: 3,
         };
-        let weights = LossWeights { objective, generation: 1.0, classification: 1.0, prompt: 0.0 };
+        let weights = LossWeights { objective, generation: 1.0, classification: 1.0, consistency: 0.0, prompt: 0.0 };
         let pass = Pass {
             weights,
             parameters: Parameters::Lora,
             label_smoothing: 0.0,
+            label_tokens: None,
             memory: ActivationCheckpointing::Recompute,
             dropout: Some(3),
         };
@@ -227,7 +229,7 @@ pub(super) mod tests {
     fn the_gradient_of_a_smoothed_and_scheduled_step_is_the_slope_of_its_loss() {
         let mut trainer = trainer(Objective::Joint);
         trainer.weight_schedule = WeightSchedule { end: Some([0.25, 3.0]), total: 10 };
-        let pass = Pass { weights: trainer.weights(7), label_smoothing: 0.3, ..trainer.pass };
+        let pass = Pass { weights: trainer.weights(7), label_smoothing: 0.3, ..trainer.pass.clone() };
         assert!(pass.weights.generation < 0.6 && pass.weights.classification > 2.0);
         let examples = examples();
         let samples = [0, 1, 2].map(|record| Sample { record, key: record as u64 });

@@ -46,6 +46,7 @@ pub fn changed(key: &str) -> Vec<&'static str> {
         "train.loss_schedule" => vec!["train.loss_schedule=linear", "train.w_cls_end=0.3"],
         "train.w_gen_end" => vec!["train.w_gen_end=0.3", "train.loss_schedule=linear"],
         "train.w_cls_end" => vec!["train.w_cls_end=0.3", "train.loss_schedule=linear"],
+        "train.w_consistency" => vec!["train.w_consistency=0.3"],
         "train.label_smoothing" => vec!["train.label_smoothing=0.3"],
         "train.prompt_loss_weight" => vec!["train.prompt_loss_weight=0.3"],
         "train.parameters" => vec!["train.parameters=full"],

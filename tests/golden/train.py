@@ -1,11 +1,12 @@
 """Ten optimizer steps of the joint objective in PyTorch + PEFT: the reference of tests/train.rs.
 
-    python tests/golden/train.py [CLASSES]  (torch, transformers, peft; writes tests/golden/train/)
+    python tests/golden/train.py [CLASSES [W]]  (torch, transformers, peft; writes tests/golden/train/)
 
 Writes a tiny random base model with a byte tokenizer, a checkpoint to start from (`train.init_from`), eleven records of
 which three have no explanation, and what each step must log. Dropout is off: its masks are ours alone. With a number of
 classes (3 and 7 are kept; after the run without one, which empties the folder) the same over a head of so many and label
-smoothing of 0.1, in `train/classes-K/`, over the same base.
+smoothing of 0.1, in `train/classes-K/`, over the same base. With W too (2 0.7 is kept) the consistency loss by that
+weight beside the others, in `train/consistency/`.
 """
 
 import json
@@ -20,8 +21,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 
 CLASSES = int(sys.argv[1]) if len(sys.argv) > 1 else 2
 TWO = CLASSES == 2
+W_CONSISTENCY = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
+FIRST = TWO and W_CONSISTENCY == 0.0
 BASE = Path(__file__).parent / "train/base"
-OUT = Path(__file__).parent / ("train" if TWO else f"train/classes-{CLASSES}")
+OUT = Path(__file__).parent / ("train" if FIRST else "train/consistency" if TWO else f"train/classes-{CLASSES}")
 LABELS = ["0:alive", "1:death"] if TWO else [f"{k}:{'abcdefg'[k]}" for k in range(CLASSES)]
 SMOOTHING = 0.0 if TWO else 0.1
 PROMPT = {
@@ -79,7 +82,7 @@ def build():
         initializer_range=0.2, attn_implementation="eager",
     )
     base = LlamaForCausalLM(config).float()
-    if TWO:
+    if FIRST:
         base.save_pretrained(BASE)
         (BASE / "tokenizer.json").write_text(json.dumps(byte_tokenizer()))
         (BASE / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|eot|>", "tokenizer_class": "PreTrainedTokenizerFast"}))
@@ -97,7 +100,7 @@ def save_init(model, head):
     model.save_pretrained(OUT / "init")
     (OUT / "init/README.md").unlink(missing_ok=True)
     save_file({k: v.detach().clone() for k, v in head.state_dict().items()}, OUT / "init/cls_head.safetensors")
-    clsgen = {"schema": 1, "base_model": "../base" if TWO else "../../base", "labels": LABELS, "prompt": PROMPT,
+    clsgen = {"schema": 1, "base_model": "../base" if FIRST else "../../base", "labels": LABELS, "prompt": PROMPT,
               "head": {"hidden": 16, "activation": "gelu", "dropout": 0.0}, "max_input_tokens": 256, "max_output_tokens": 96}
     (OUT / "init/clsgen.json").write_text(json.dumps(clsgen, indent=1))
 
@@ -129,26 +132,40 @@ def main():
     schedule = get_linear_schedule_with_warmup(optimizer, WARMUP, EPOCHS * len(groups))
     ce = lambda logits, targets, smoothing=0.0: torch.nn.functional.cross_entropy(
         logits, torch.tensor(targets), reduction="sum", label_smoothing=smoothing)
+    label_ids = torch.tensor([tokenizer(" " + label, add_special_tokens=False)["input_ids"][1] for label in LABELS])
     lines = []
     for step in range(STEPS):
         group = groups[step % len(groups)]
-        targets, gen, cls = sum(len(target) for _, target, _ in group), 0.0, 0.0
+        targets, gen, cls, apart = sum(len(target) for _, target, _ in group), 0.0, 0.0, 0.0
+        explained = sum(bool(target) for _, target, _ in group)
         optimizer.zero_grad()
         for prompt, target, label in group:
             hidden = model.model.model(input_ids=torch.tensor([prompt + target])).last_hidden_state[0]
-            loss_cls = ce(head(hidden[len(prompt) - 1:len(prompt)]), [label], SMOOTHING) / len(group)
+            of_head = head(hidden[len(prompt) - 1:len(prompt)])
+            loss_cls = ce(of_head, [label], SMOOTHING) / len(group)
             loss = W_CLS * loss_cls
             cls += loss_cls.item()
             if target:
-                loss_gen = ce(model.model.lm_head(hidden[len(prompt) - 1:-1]), target) / targets
+                of_text = model.model.lm_head(hidden[len(prompt) - 1:-1])
+                loss_gen = ce(of_text, target) / targets
                 loss = loss + W_GEN * loss_gen
                 gen += loss_gen.item()
+                if W_CONSISTENCY:
+                    verdict = bytes(target[:-1]).decode().rindex(LABELS[label])
+                    assert target[verdict] == label_ids[label]
+                    log_q = torch.log_softmax(of_text[verdict, label_ids], 0)
+                    log_p = torch.log_softmax(of_head[0], 0)
+                    kl = torch.nn.functional.kl_div(log_q, log_p, reduction="sum", log_target=True) / explained
+                    loss = loss + W_CONSISTENCY * kl
+                    apart += kl.item()
             loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(parameters, CLIP).item()
         lr = schedule.get_last_lr()[0]
         optimizer.step()
         schedule.step()
-        lines.append({"step": step + 1, "epoch": step // len(groups) + 1, "loss": W_GEN * gen + W_CLS * cls, "loss_gen": gen if targets else None,
+        loss = W_GEN * gen + W_CLS * cls + W_CONSISTENCY * apart
+        more = {"loss_consistency": apart if explained else None} if W_CONSISTENCY else {}
+        lines.append({"step": step + 1, "epoch": step // len(groups) + 1, "loss": loss, **more, "loss_gen": gen if targets else None,
                       "loss_cls": cls, "lr": lr, "grad_norm": norm, "records": len(group), "target_tokens": targets,
                       "tokens": sum(len(p) + len(t) for p, t, _ in group)})
     (OUT / "expected.json").write_text(json.dumps(lines, indent=1))

@@ -79,6 +79,9 @@ impl Job {
         let teacher_tokenizer = Arc::new(TextTokenizer::load(teacher.tokenizer_path())?);
         teacher_tokenizer.check_vocab(shape.vocab_size)?;
         let dir = context.run_dir.join("construct");
+        if dir.is_file() {
+            return Err(storage::foreign(&dir, "and it is a file, not a directory"));
+        }
         // Before the weights are read, for their hash or to ask; not where all is done.
         if purpose == Purpose::Ask && !all_done(&dir, &options.splits, context.shard)? {
             let longest = Longest {

@@ -1,0 +1,77 @@
+//! A micro-batch's forward pass, losses and backward pass.
+
+use super::{
+    examples::Batch,
+    heads::{Read, Spoken, consistency},
+    loss::{Counts, LossSums, Pass, sum},
+};
+use crate::{
+    config::Parameters,
+    error::Result,
+    model::{ActivationCheckpointing, Gradients, LoraDropout, Model, TrainingContext},
+    ops::cross_entropy,
+};
+
+/// Forward and backward of a micro-batch of a step with these counts: returns its sums, adds to `gradients`.
+pub fn forward_backward(
+    model: &Model,
+    batch: &Batch,
+    counts: Counts,
+    pass: &Pass,
+    gradients: &mut Gradients,
+) -> Result<LossSums> {
+    let context = TrainingContext {
+        dropout: pass.dropout.map(|seed| LoraDropout {
+            seed,
+            record_keys: batch.sequences.iter().map(|sequence| sequence.key).collect(),
+        }),
+        memory: pass.memory,
+        trains: pass.parameters,
+        read_from: Some(batch.sequences.iter().map(|sequence| pass.first_read(sequence) - sequence.start).collect()),
+    };
+    let (hidden_states, saved) = model.llama.forward(&batch.ids, &batch.offsets, &context)?;
+    let mut sums = LossSums::default();
+    let d_hidden = hidden_states.zeros_like()?;
+    for sequence in &batch.sequences {
+        let spoken = Spoken::of(model, &hidden_states, sequence, pass)?;
+        let read = Read::of(model, &hidden_states, sequence, pass)?;
+        let pull = consistency(spoken.as_ref(), read.as_ref(), sequence, pass)?;
+        sums.consistency += pull.as_ref().map_or(0.0, |(_, divergence)| divergence.kl);
+        let pull = pull.map(|(row, divergence)| (row, divergence, pass.weights.consistency / counts.explained as f64));
+        let mut d_t_n = None;
+        if let Some(spoken) = spoken {
+            let first = spoken.first;
+            let (sum, d_rows) = spoken.backward(model, sequence, counts, pass, pull.as_ref(), gradients)?;
+            sums.generation += sum;
+            d_hidden.slice_set(&d_rows, 0, first)?;
+            d_t_n = Some(d_rows.narrow(0, sequence.t_n - first, 1)?);
+        }
+        if let Some(read) = read {
+            let (sum, d_h_n) = read.backward(model, sequence, counts, pass, pull.as_ref(), gradients)?;
+            sums.classification += sum;
+            let d_h_n = d_h_n.to_dtype(hidden_states.dtype())?;
+            let both = d_t_n.map_or_else(|| Ok(d_h_n.clone()), |d_t_n| d_t_n + &d_h_n)?;
+            d_hidden.slice_set(&both.contiguous()?, 0, sequence.t_n)?;
+        }
+    }
+    drop(hidden_states);
+    model.llama.backward(saved, &d_hidden, gradients)?;
+    Ok(sums)
+}
+
+/// Sum of the target cross-entropies of a batch, without dropout or gradient: the dev split's L_gen.
+pub fn generation_loss(model: &Model, batch: &Batch) -> Result<f64> {
+    let context = TrainingContext {
+        dropout: None,
+        memory: ActivationCheckpointing::Recompute,
+        trains: Parameters::Lora,
+        read_from: Some(batch.sequences.iter().map(|sequence| sequence.t_n - sequence.start).collect()),
+    };
+    let (hidden_states, _) = model.llama.forward(&batch.ids, &batch.offsets, &context)?;
+    let mut total = 0.0;
+    for sequence in batch.sequences.iter().filter(|sequence| !sequence.target().is_empty()) {
+        let rows = hidden_states.narrow(0, sequence.t_n, sequence.target().len())?;
+        total += sum(&cross_entropy::forward(&model.llama.logits(&rows)?, sequence.target())?.0);
+    }
+    Ok(total)
+}
