@@ -1,5 +1,7 @@
 //! `clsgen eval --predictions`: from prediction files of any tool to `RUN/eval`.
 
+#[path = "eval/against.rs"]
+mod against;
 #[path = "common/mod.rs"]
 mod common;
 #[path = "eval/gate.rs"]

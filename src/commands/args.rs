@@ -76,6 +76,9 @@ pub struct EvalArgs {
     /// Score the base model before tuning too
     #[arg(long)]
     pub compare_base: bool,
+    /// Compare with these predictions of the same records, paired
+    #[arg(long, value_name = "OTHER.jsonl", num_args = 1..)]
+    pub against: Vec<PathBuf>,
     /// Put text of records into the report (it holds none otherwise)
     #[arg(long)]
     pub include_text: bool,

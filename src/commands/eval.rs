@@ -23,7 +23,9 @@ use super::{Context, args::EvalArgs, dry_run::Plan, output, run_record};
 use crate::{
     error::{Error, Result},
     evaluation::{
-        Scored, Work, baselines, costs,
+        Scored, Work,
+        against::Against,
+        baselines, costs,
         folder::{Asked, Folder},
         judge, positive,
         run_directory::Job,
@@ -80,6 +82,7 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
     let folder = Folder::find(context, &work, args.overwrite)?;
     let context = &folder.context(context);
     let asked = folder.asked(context, asked(args));
+    let against = Against::read(context, &asked.against)?;
     let comparable = asked.compare_base.then(|| compare::job(&work)).transpose()?;
     let judge = judge::Plan::find(context, &work)?;
     let baselines = baselines::Plan::find(context, &asked, args.overwrite, &work)?;
@@ -105,7 +108,7 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
             .map(|()| None);
     }
     let include_text = args.include_text;
-    let plans = Plans { asked, include_text, comparable, judge, baselines };
+    let plans = Plans { asked, include_text, comparable, against, judge, baselines };
     let options = Options { in_sample: scored.in_sample, ..options };
     let outcome = match &scored.sample {
         AnySample::Two(sample) => measure(context, &folder, plans, (&scored, sample), &options)?,
@@ -121,6 +124,7 @@ struct Plans<'a> {
     /// `--include-text`
     include_text: bool,
     comparable: Option<&'a Job>,
+    against: Option<Against>,
     judge: Option<judge::Plan>,
     baselines: Option<baselines::Plan<'a>>,
 }
@@ -160,10 +164,15 @@ fn measure(
         }
         None => None,
     };
+    let against = match &plans.against {
+        Some(against) => Some(compare::against(context, folder, against, (scored, sample, &evaluation), options)?),
+        None => None,
+    };
     let curve = asked.curve.then(|| curve::table(&epochs, true));
     let paper = paper::tables(context, &asked.paper, scored, &evaluation, others.methods)?;
     let beside = [
         ("compare", compared.as_ref().map(|compared| json!({ "base": compared.base, "table": compared.table }))),
+        ("against", against.as_ref().map(|against| json!({ "other": against.base, "table": against.table }))),
         ("baselines", others.described),
         ("curve", curve.as_ref().map(|curve| json!(curve))),
         ("paper", (!paper.is_empty()).then(|| json!(paper))),
@@ -172,7 +181,7 @@ fn measure(
     let evaluation = AnyEvaluation::Two(Box::new(evaluation));
     let document = document(&evaluation, beside)?;
     tables.extend(curve.clone());
-    tables.extend(compared.iter().map(|compared| compared.table.clone()));
+    tables.extend(compared.iter().chain(&against).map(|compared| compared.table.clone()));
     tables.extend(others.tables);
     tables.extend(paper);
     // Wide columns are for the files and the report, not for a terminal.
@@ -188,7 +197,7 @@ fn measure(
 }
 
 /// The metrics as `--json` prints them, and beside them what else was made.
-fn document(evaluation: &AnyEvaluation, beside: [(&str, Option<Value>); 4]) -> Result<Value> {
+fn document(evaluation: &AnyEvaluation, beside: [(&str, Option<Value>); 5]) -> Result<Value> {
     let mut document = serde_json::to_value(evaluation).map_err(|e| Error::run(format!("cannot write JSON: {e}")))?;
     for (name, value) in beside {
         if let Some(value) = value {
@@ -260,6 +269,7 @@ fn asked(args: &EvalArgs) -> Asked {
         baselines: args.baselines.clone(),
         runs: args.runs,
         compare_base: args.compare_base,
+        against: args.against.clone(),
         curve: args.curve,
         paper: args.paper.clone(),
         cnn_embeddings: None,

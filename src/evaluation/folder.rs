@@ -24,7 +24,8 @@ pub const THRESHOLDS: &str = "thresholds.json";
 /// Calibrators fitted on dev, beside them.
 pub const CALIBRATION: &str = "calibration.json";
 /// Everything that is made again from logs at no cost worth keeping it.
-const DERIVED: [&str; 5] = ["metrics.json", "base.metrics.json", "baselines.json", "report.html", FILE];
+const DERIVED: [&str; 6] =
+    ["metrics.json", "base.metrics.json", "against.metrics.json", "baselines.json", "report.html", FILE];
 /// What an evaluation of the older layout left in `RUN/eval` itself.
 const OLDER: [&str; 4] = ["metrics.json", "predictions.jsonl", "report.html", "tables"];
 /// What a full evaluation writes beside its logs: tables, figures as PNG and SVG, the report.
@@ -40,6 +41,8 @@ pub struct Asked {
     pub runs: Option<u32>,
     /// The base before tuning.
     pub compare_base: bool,
+    /// Prediction files to compare with.
+    pub against: Vec<PathBuf>,
     /// The curve over the epochs.
     pub curve: bool,
     /// Tables of the paper.
@@ -133,6 +136,7 @@ impl Folder {
     /// What the command asks for, and what earlier ones of the same settings did.
     pub fn asked(&self, context: &Context, now: Asked) -> Asked {
         let names_none = now.baselines.is_empty();
+        let names_file = !now.against.is_empty();
         let mut all = now;
         if names_none && !self.earlier.baselines.is_empty() {
             all.baselines.clone_from(&context.config.eval.baselines);
@@ -147,6 +151,13 @@ impl Folder {
         add(&mut all.baselines, &self.earlier.baselines);
         add(&mut all.paper, &self.earlier.paper);
         all.compare_base |= self.earlier.compare_base;
+        if all.against.is_empty() {
+            all.against.clone_from(&self.earlier.against);
+        }
+        if let Some(gone) = all.against.iter().find(|path| !names_file && !path.is_file()) {
+            tracing::warn!("{} is gone: it is not compared with again", gone.display());
+            all.against.clear();
+        }
         all.curve |= self.earlier.curve;
         all
     }
@@ -203,7 +214,8 @@ impl Folder {
             |named: &PathBuf| std::path::absolute(context.config.resolve(named)).ok().filter(|path| path.exists());
         let cnn_embeddings =
             context.config.cnn.embeddings.as_ref().map(|named| whole(named).unwrap_or_else(|| named.clone()));
-        self.write(Asked { cnn_embeddings, ..asked.clone() })
+        let against = asked.against.iter().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
+        self.write(Asked { cnn_embeddings, against: against.collect(), ..asked.clone() })
     }
 
     fn write(&self, asked: Asked) -> Result<()> {

@@ -7,12 +7,13 @@
 //!     then   split ─▶ predictions ─▶ inputs (AnySample) ─▶ Scored
 //!
 //! Folder  RUN/eval/<split>: whose settings made it, what is kept, replaced, continued (log)
-//! beside  judge, baselines, cnn: what other models say of the same records
+//! beside  judge, baselines, cnn, against: what other models say of the same records
 //! ```
 //!
 //! Labels of the split are read after dev's thresholds are on disk (SPEC A32). What is measured on a [`Scored`], and
 //! the tables and figures of it, are the command's.
 
+pub mod against;
 pub mod baselines;
 pub mod calibration;
 mod cnn;

@@ -1,4 +1,4 @@
-//! Before and after tuning, side by side (SPEC A19).
+//! Two sets of predictions of the same records, side by side: before and after tuning (SPEC A19), or any (A58).
 
 use super::table::{Table, cell, number, p_value};
 use crate::metrics::{Evaluation, Metric, comparison::Comparison, significance::holm_defined};
@@ -24,10 +24,51 @@ const JUDGED: [Row; 3] = [
     ("readability", "Readability", |e| Some(&e.judge.readability)),
 ];
 
-/// Base against tuned on the same records and prompts; `differences` are tuned minus base.
-pub fn compare_table(title: &str, before: &Evaluation, after: &Evaluation, differences: &[Comparison]) -> Table {
-    let title = format!("Before and after tuning: {title}");
-    let mut table = Table::new("compare_base", &title, &["Metric", "Base", "Tuned", "Difference", "p", "p, Holm"]);
+/// What the two sides of a comparison are called.
+pub struct Sides {
+    /// The table's file.
+    name: &'static str,
+    title: String,
+    columns: [&'static str; 2],
+    note: String,
+}
+
+impl Sides {
+    /// The base before tuning, and the tuned model.
+    pub fn base(title: &str) -> Self {
+        Self {
+            name: "compare_base",
+            title: format!("Before and after tuning: {title}"),
+            columns: ["Base", "Tuned"],
+            note: "The base is the untuned model with the same prompts and a head that was never trained.".to_owned(),
+        }
+    }
+
+    /// The predictions of `other`, and those that were scored.
+    pub fn against(title: &str, other: &str) -> Self {
+        Self {
+            name: "against",
+            title: format!("Against {other}: {title}"),
+            columns: ["Other", "Scored"],
+            note: format!("Other: {other}. The difference is scored minus other, record by record."),
+        }
+    }
+
+    /// The empty table.
+    pub(super) fn table(&self) -> Table {
+        let [first, second] = self.columns;
+        Table::new(self.name, &self.title, &["Metric", first, second, "Difference", "p", "p, Holm"])
+    }
+
+    /// What its note says of the sides.
+    pub(super) fn note(&self) -> &str {
+        &self.note
+    }
+}
+
+/// The first side against the second on the same records; `differences` are second minus first.
+pub fn compare_table(sides: &Sides, before: &Evaluation, after: &Evaluation, differences: &[Comparison]) -> Table {
+    let mut table = sides.table();
     let shown = |metric: Option<&Metric>| metric.map_or_else(|| number(None), cell);
     // The family is what the table shows.
     let difference = |key: &str| differences.iter().find(|comparison| comparison.metric == key);
@@ -47,12 +88,11 @@ pub fn compare_table(title: &str, before: &Evaluation, after: &Evaluation, diffe
             p_value(adjusted[k]),
         ]);
     }
-    table.note(
+    table.note(format!(
         "Threshold 0.5; 95 % intervals in parentheses. AUROC: DeLong's paired test; the others: paired bootstrap; \
-        Holm's adjustment is over \
-         all p-values of this table. The base is the untuned model with the same prompts and a head that was never \
-         trained.",
-    );
+        Holm's adjustment is over all p-values of this table. {}",
+        sides.note()
+    ));
     table
 }
 
@@ -73,7 +113,7 @@ mod tests {
             test: "t".into(),
         };
         let differences = [comparison("auroc", Some(0.03)), comparison("f1", None), comparison("kappa", Some(0.01))];
-        let table = compare_table("t", &evaluation, &evaluation, &differences);
+        let table = compare_table(&Sides::base("t"), &evaluation, &evaluation, &differences);
         let p = |row: usize| [table.rows[row][4].as_str(), table.rows[row][5].as_str()];
         assert_eq!([p(0), p(1), p(2), p(6)], [["0.0300", "0.0300"], ["–"; 2], ["–"; 2], ["0.0100", "0.0200"]]);
     }

@@ -2,6 +2,7 @@
 
 use super::{
     baselines::{ScoredMethod, comparison_table, mean_cell, most_runs, note_undefined_runs},
+    compare::Sides,
     multiclass_tables::of_all,
     table::{Table, cell, number, p_value},
 };
@@ -53,16 +54,15 @@ fn row(start: [String; 3], scored: usize, cells: impl IntoIterator<Item = String
     start.into_iter().chain(auroc).chain([scored.to_string()]).chain(cells)
 }
 
-/// The base model before tuning beside the tuned one on the same records and prompts; `differences` are tuned minus
-/// base.
+/// Two sets of predictions of the same records, such as the base's before tuning and the tuned model's; `differences`
+/// are second minus first.
 pub fn multiclass_compare_table(
-    title: &str,
+    sides: &Sides,
     base: &Evaluation,
     tuned: &Evaluation,
     differences: &[Comparison],
 ) -> Table {
-    let title = format!("Before and after tuning: {title}");
-    let mut table = Table::new("compare_base", &title, &["Metric", "Base", "Tuned", "Difference", "p", "p, Holm"]);
+    let mut table = sides.table();
     let p_values: Vec<Option<f64>> = differences.iter().map(|comparison| comparison.p_value).collect();
     let shown = |metric: Option<&Metric>| metric.map_or_else(|| number(None), cell);
     for (comparison, adjusted) in differences.iter().zip(holm_defined(&p_values)) {
@@ -76,11 +76,12 @@ pub fn multiclass_compare_table(
             p_value(adjusted),
         ]);
     }
-    table.note(
+    table.note(format!(
         "95 % intervals in parentheses. Accuracy: McNemar's exact test or, where records come in groups, its sign-flip \
         over them; the others: paired bootstrap; Holm's adjustment is over all p-values of this table. Macro recall is \
-        the balanced accuracy. The base is the untuned model with the same prompts and a head that was never trained.",
-    );
+        the balanced accuracy. {}",
+        sides.note()
+    ));
     table
 }
 
@@ -128,7 +129,7 @@ mod tests {
         let after = sample(2);
         let [base, tuned] = [&before, &after].map(|of| evaluate(of, &names(), false, &options));
         let differences = paired::differences(&before, &after, &names(), &options);
-        let table = multiclass_compare_table("t", &base, &tuned, &differences);
+        let table = multiclass_compare_table(&Sides::base("t"), &base, &tuned, &differences);
         let metrics: Vec<&str> = table.rows.iter().map(|row| row[0].as_str()).collect();
         let want = "AUROC, macro|Accuracy|Balanced accuracy|Precision, macro|F1, macro|AUROC-Align, macro|\
             κ (head, text)|Parsable|Brier|ECE|Log loss";

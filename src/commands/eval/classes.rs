@@ -58,6 +58,12 @@ pub fn measure(
         }
         None => None,
     };
+    let against = match &plans.against {
+        Some(against) => {
+            Some(compare::against_classes(context, folder, against, (scored, sample, &evaluation), options)?)
+        }
+        None => None,
+    };
     let epochs = if plans.asked.curve { curve::epochs(context, options)? } else { Vec::new() };
     let curve = plans.asked.curve.then(|| curve::table(&epochs, false));
 
@@ -67,7 +73,7 @@ pub fn measure(
         Table { name: "metrics_positive".into(), ..metrics_table(&title, &positive.evaluation, options.in_sample) }
     }));
     tables.extend(curve.clone());
-    tables.extend(base.as_ref().map(|(_, table)| table.clone()));
+    tables.extend(base.iter().chain(&against).map(|(_, table)| table.clone()));
     tables.extend(others.tables);
     let mut all = tables.clone();
     all.extend(report::leakage(&context.config));
@@ -75,6 +81,7 @@ pub fn measure(
     let evaluation = AnyEvaluation::More(Box::new(evaluation));
     let beside = [
         ("compare", base.as_ref().map(|(base, table)| json!({ "base": base, "table": table }))),
+        ("against", against.as_ref().map(|(other, table)| json!({ "other": other, "table": table }))),
         ("baselines", others.described),
         ("curve", curve.as_ref().map(|curve| json!(curve))),
         ("paper", None),

@@ -1,10 +1,12 @@
-//! `--compare-base` (SPEC A19): the base model before tuning, with the same prompts, records and metrics.
+//! `--compare-base` (SPEC A19): the base model before tuning, with the same prompts, records and metrics. `--against`
+//! (SPEC A58): other predictions of the same records.
 
 use super::Context;
 use crate::{
     error::{Error, Result},
     evaluation::{
         Scored, Work,
+        against::Against,
         folder::Folder,
         judge::{self, Judgement, Texts},
         run_directory::{Base, Job},
@@ -12,13 +14,19 @@ use crate::{
     metrics::{
         AnySample, Evaluation, Options, Sample, comparison::Comparison, evaluate, evaluation::Judge, multiclass, paired,
     },
-    report::{Table, compare::compare_table, multiclass_compare_table},
+    report::{
+        Table,
+        compare::{Sides, compare_table},
+        multiclass_compare_table,
+    },
     storage,
 };
 
-/// The base's own numbers, and the two side by side.
+const AGAINST: &str = "against.metrics.json";
+
+/// The other's own numbers, and the two side by side.
 pub struct Compared {
-    /// Every metric of the base.
+    /// Every metric of the base, or of the other predictions.
     pub base: Evaluation,
     /// Base, tuned, difference, p.
     pub table: Table,
@@ -75,7 +83,7 @@ impl Tuned<'_> {
         numbers.judge = judge.unwrap_or(numbers.judge);
         differences.extend(judged);
         storage::write_json(&self.folder.out.join("base.metrics.json"), &numbers)?;
-        let table = compare_table(&self.scored.title, &numbers, evaluation, &differences);
+        let table = compare_table(&Sides::base(&self.scored.title), &numbers, evaluation, &differences);
         Ok(Compared { base: numbers, table })
     }
 
@@ -94,11 +102,46 @@ impl Tuned<'_> {
         numbers.judge = judge.unwrap_or(numbers.judge);
         differences.extend(judged);
         storage::write_json(&self.folder.out.join("base.metrics.json"), &numbers)?;
-        let table = multiclass_compare_table(&self.scored.title, &numbers, evaluation, &differences);
+        let table = multiclass_compare_table(&Sides::base(&self.scored.title), &numbers, evaluation, &differences);
         Ok((numbers, table))
     }
 }
 
+/// Compares with other predictions of the records scored. `against.metrics.json` holds their numbers.
+pub fn against(
+    context: &Context,
+    folder: &Folder,
+    against: &Against,
+    (scored, sample, evaluation): (&Scored, &Sample, &Evaluation),
+    options: &Options,
+) -> Result<Compared> {
+    let AnySample::Two(other) = against.sample(context, scored)? else { return Err(other_classes()) };
+    // No thresholds: those of dev belong to the model that was scored.
+    let base = evaluate(&other, None, options);
+    storage::write_json(&folder.out.join(AGAINST), &base)?;
+    let differences = paired::differences(&other, sample, options);
+    let table = compare_table(&Sides::against(&scored.title, &against.name), &base, evaluation, &differences);
+    Ok(Compared { base, table })
+}
+
+/// The same of more than two classes.
+pub fn against_classes(
+    context: &Context,
+    folder: &Folder,
+    against: &Against,
+    (scored, sample, evaluation): (&Scored, &multiclass::Sample, &multiclass::Evaluation),
+    options: &Options,
+) -> Result<(multiclass::Evaluation, Table)> {
+    let AnySample::More(other) = against.sample(context, scored)? else { return Err(other_classes()) };
+    let task = &context.config.task;
+    let numbers = multiclass::evaluate(&other, &task.labels, task.ordinal, options);
+    storage::write_json(&folder.out.join(AGAINST), &numbers)?;
+    let differences = multiclass::paired::differences(&other, sample, &task.labels, options);
+    let sides = Sides::against(&scored.title, &against.name);
+    let table = multiclass_compare_table(&sides, &numbers, evaluation, &differences);
+    Ok((numbers, table))
+}
+
 fn other_classes() -> Error {
-    Error::run("the base model's predictions are of other classes")
+    Error::run("the other predictions are of another number of classes")
 }
