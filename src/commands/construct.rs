@@ -12,6 +12,7 @@ mod merge;
 mod part;
 mod place;
 mod split;
+mod teacher;
 mod trials;
 
 use std::path::Path;

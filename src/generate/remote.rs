@@ -51,6 +51,16 @@ impl Remote {
         prompter.prompt(record)
     }
 
+    /// The same where no record may go without an answer: one that this server cannot be asked about is an error.
+    pub fn prompt_of_all(&self, prompter: &Prompter, record: &Record) -> Result<Tokens> {
+        let tokens = self.prompt(prompter, record)?;
+        let messages = || self.messages.borrow().back().cloned().flatten();
+        match self.server.question(&tokens.ids, messages(), Choice::new(1, 0.0, 1.0, 0)) {
+            Ok(_) => Ok(tokens),
+            Err(trouble) => Err(self.error(trouble).context(format!("record {}", record.id))),
+        }
+    }
+
     /// Runs requests whose samples are all wanted, and emits them in order. One that comes to nothing ends the run:
     /// what was asked before it is finished and emitted, then the error is returned.
     pub fn run_in_order(
@@ -235,7 +245,10 @@ impl<'e, 'f> Run<'e, 'f> {
         if self.troubled.len() < IN_A_ROW {
             return Ok(());
         }
-        Err(self.remote.error(trouble).context(format!("{IN_A_ROW} records in a row got no answer, they are kept open")))
+        Err(self
+            .remote
+            .error(trouble)
+            .context(format!("{IN_A_ROW} records in a row got no answer, they are kept open")))
     }
 
     /// Emits what came to nothing: it was not the server that is gone.

@@ -80,8 +80,9 @@ pub(super) fn log_probabilities(body: &Value, tokens: usize, wanted: usize) -> R
     if all.len() != tokens && all.len() != tokens + 1 {
         return Err(Trouble::Garbled);
     }
-    let numbers = all[..tokens].iter().skip(tokens - wanted.min(tokens)).map(|number| {
-        number.as_f64().filter(|number| number.is_finite() && *number <= 1e-3).ok_or(Trouble::Garbled)
-    });
+    let numbers = all[..tokens]
+        .iter()
+        .skip(tokens - wanted.min(tokens))
+        .map(|number| number.as_f64().filter(|number| number.is_finite() && *number <= 1e-3).ok_or(Trouble::Garbled));
     numbers.collect()
 }

@@ -25,8 +25,21 @@ pub struct Named<'a> {
     pub name: Option<&'a str>,
     /// `<key>_tokenizer`
     pub tokenizer: Option<&'a str>,
-    /// Where the tokenizer of the task's own model lies.
-    pub own: Option<&'a Path>,
+}
+
+impl Named<'_> {
+    /// Refuses (exit 2) to ask without `--allow-network`.
+    pub fn allow(&self, context: &Context) -> Result<()> {
+        allow(context, self.key, self.url)
+    }
+}
+
+fn allow(context: &Context, key: &str, url: &str) -> Result<()> {
+    if context.allow_network {
+        return Ok(());
+    }
+    Err(Error::usage(format!("{key} = {url:?} is a server, and the network is not allowed"))
+        .hint("pass --allow-network to let it be asked, one on this machine too"))
 }
 
 /// A model on a server.
@@ -41,9 +54,9 @@ pub struct Place {
 }
 
 impl Place {
-    /// Finds the tokenizer: the one named, else the one that the model's name stands for here, else the task's own.
-    pub fn find(context: &Context, named: Named<'_>) -> Result<Self> {
-        let Named { key, url, name, tokenizer: given, own } = named;
+    /// Finds the tokenizer: the one named, else the one that the model's name stands for here, else the task's `own`.
+    pub fn find(context: &Context, named: Named<'_>, own: Option<&Path>) -> Result<Self> {
+        let Named { key, url, name, tokenizer: given } = named;
         let name = name.ok_or_else(|| {
             Error::usage(format!("{key}_name is not set"))
                 .hint(format!("the model's name on the server: --set {key}_name=NAME"))
@@ -74,11 +87,7 @@ impl Place {
 
     /// Refuses (exit 2) to ask without `--allow-network`.
     pub fn allow(&self, context: &Context) -> Result<()> {
-        if context.allow_network {
-            return Ok(());
-        }
-        Err(Error::usage(format!("{} = {:?} is a server, and the network is not allowed", self.key, self.url))
-            .hint("pass --allow-network to let it be asked, one on this machine too"))
+        allow(context, self.key, &self.url)
     }
 
     /// The key of the config that names it.

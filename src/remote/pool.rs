@@ -66,7 +66,9 @@ impl<T: Send + 'static> Pool<T> {
 
     /// Asks a question.
     pub fn ask(&mut self, tag: Tag, question: impl FnOnce(&Server) -> T + Send + 'static) -> Result<()> {
-        self.questions.send((tag, Box::new(question))).map_err(|_| Error::run("no thread is left to ask the server"))?;
+        self.questions
+            .send((tag, Box::new(question)))
+            .map_err(|_| Error::run("no thread is left to ask the server"))?;
         self.under_way += 1;
         Ok(())
     }

@@ -51,7 +51,9 @@ impl Trouble {
         let error = Error::run(format!("{key}: the server {url} {self}"));
         match self {
             Self::Unreachable => error.hint("is it running, and is this its address? The same command goes on"),
-            Self::Refused(401 | 403) => error.hint("it wants a key: put it into the variable that remote.key_env names"),
+            Self::Refused(401 | 403) => {
+                error.hint("it wants a key: put it into the variable that remote.key_env names")
+            }
             Self::Refused(300..=399) => error.hint("redirects are not followed: give the address it redirects to"),
             Self::Refused(404 | 405) => error.hint("the address ends in /v1, mostly: http://HOST:PORT/v1"),
             Self::Untrusted => error.hint("a certificate of your own is trusted by SSL_CERT_FILE=FILE.pem"),
