@@ -156,7 +156,7 @@ impl<'e, 'f> Run<'e, 'f> {
             if self.pool.is_idle() {
                 break;
             }
-            let ((index, sample), answer) = self.pool.next()?;
+            let ((index, sample), answer) = self.pool.wait()?;
             match answer {
                 Ok(answer) => self.answered(index, sample, answer, emit)?,
                 Err(trouble) => self.came_to_nothing(index, trouble, emit)?,

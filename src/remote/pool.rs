@@ -74,7 +74,7 @@ impl<T: Send + 'static> Pool<T> {
     }
 
     /// The next answer, whichever comes first. A signal ends the wait.
-    pub fn next(&mut self) -> Result<(Tag, T)> {
+    pub fn wait(&mut self) -> Result<(Tag, T)> {
         loop {
             device::check_interrupted()?;
             match self.answers.recv_timeout(Duration::from_millis(50)) {

@@ -99,7 +99,7 @@ pub fn ask_server(
         if pool.is_idle() {
             return Ok(());
         }
-        let ((index, _), answer) = pool.next()?;
+        let ((index, _), answer) = pool.wait()?;
         done.insert(index, answer);
         while let Some(answer) = done.remove(&first) {
             let Some(mut line) = under_way.pop_front() else { break };
