@@ -5,6 +5,8 @@ mod common;
 mod evaluated;
 #[path = "remote/fake.rs"]
 mod fake;
+#[path = "remote/real.rs"]
+mod real;
 #[path = "remote/ways.rs"]
 mod ways;
 

@@ -77,11 +77,12 @@ impl Probe<'_> {
             return Err(Error::usage(format!("{key}_name: {url} has no model {name:?}"))
                 .hint(format!("it has {}", names.join(", "))));
         };
-        match model["max_model_len"].as_u64() {
+        // vLLM and SGLang; llama.cpp, of a slot.
+        match model["max_model_len"].as_u64().or_else(|| model["meta"]["n_ctx"].as_u64()) {
             Some(window) if longest as u64 > window => Err(Error::usage(format!(
                 "{key}: prompt and answer may take {longest} tokens, {name} on {url} is served with {window}"
             ))
-            .hint("start it with a longer --max-model-len, or lower max_input_tokens and max_output_tokens")),
+            .hint("start it with a longer --max-model-len (llama.cpp: --ctx-size), or lower max_input_tokens and max_output_tokens")),
             _ => Ok(()),
         }
     }
