@@ -1,5 +1,7 @@
 //! A teacher, a judge and baselines on a server: one that answers well, one that does not, and none at all.
 
+#[path = "remote/batch.rs"]
+mod batch;
 mod common;
 #[path = "remote/evaluated.rs"]
 mod evaluated;

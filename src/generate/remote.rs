@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Completed, Generation, Request,
+    Completed, Generation, Request, Sampling,
     construct::{Failure, Teacher},
     engine::{Accept, Emit},
     in_order::InOrder,
@@ -174,14 +174,8 @@ impl<'e, 'f> Run<'e, 'f> {
     fn ask_next(&mut self, emit: &mut Emit<'_>) -> Result<bool> {
         let Some((index, sample)) = self.waiting.pop_front().or_else(|| self.take()) else { return Ok(false) };
         let Some(open) = self.open.get(&index) else { return Ok(true) };
-        let request = &open.request;
-        let choice = Choice::new(
-            request.max_new_tokens,
-            request.sampling.temperature,
-            request.sampling.top_p,
-            seed(request, sample),
-        );
-        match self.remote.server.question(&request.prompt, open.messages.clone(), choice) {
+        let choice = choice(&open.request, sample);
+        match self.remote.server.question(&open.request.prompt, open.messages.clone(), choice) {
             Ok(question) => self.pool.ask((index, sample), move |server| server.ask(&question))?,
             Err(trouble) => self.came_to_nothing(index, trouble, emit)?,
         }
@@ -261,8 +255,9 @@ impl<'e, 'f> Run<'e, 'f> {
     }
 }
 
-/// The seed of one sample: 31 bits, which every server takes.
-fn seed(request: &Request, sample: usize) -> u32 {
-    let rng = Rng::new(request.sampling.seed, streams::SAMPLING);
-    rng.word(request.key.wrapping_add(sample as u64), 0) >> 1
+/// How the tokens of one sample are chosen: by a seed of its own, of 31 bits, which every server takes.
+pub fn choice(request: &Request, sample: usize) -> Choice {
+    let Sampling { temperature, top_p, seed } = request.sampling;
+    let seed = Rng::new(seed, streams::SAMPLING).word(request.key.wrapping_add(sample as u64), 0) >> 1;
+    Choice::new(request.max_new_tokens, temperature, top_p, seed)
 }

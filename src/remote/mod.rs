@@ -11,9 +11,12 @@
 //! back, and there, after, by the server's own count of its tokens. Where neither can be had, the server makes the
 //! prompt of messages (`/v1/chat/completions`), and a warning says so.
 //!
+//! Offline, [`batch`] files go to `vllm run-batch` and come back.
+//!
 //! What a server sends back may quote its prompt. Of an error's body nothing is shown, logged or kept.
 
 mod answer;
+pub mod batch;
 mod client;
 mod place;
 mod pool;

@@ -37,7 +37,12 @@ enum Prompt {
     Ids(Vec<u32>),
     Text(String),
     Chat(Vec<Message>),
+    /// Text that a chat template of its own repeats.
+    Raw(String),
 }
+
+/// Repeats the message.
+const REPEAT: &str = "{{ messages[0]['content'] }}";
 
 /// A question, ready to be sent.
 pub struct Question {
@@ -63,7 +68,7 @@ impl Server {
 }
 
 /// The text that a server reads as these ids. One that puts its BOS before every text is not sent ours.
-fn spelled(tokenizer: &TextTokenizer, ids: &[u32], adds_bos: bool) -> Result<String, Trouble> {
+pub(super) fn spelled(tokenizer: &TextTokenizer, ids: &[u32], adds_bos: bool) -> Result<String, Trouble> {
     let text = tokenizer.spell(ids).ok_or(Trouble::ControlText)?;
     let first = ids.first().and_then(|&id| tokenizer.control_name(id));
     match first.filter(|_| adds_bos).and_then(|bos| text.strip_prefix(bos)) {
@@ -80,6 +85,11 @@ impl Question {
             Err(text) => Prompt::Text(text.to_owned()),
         };
         Self { prompt, tokens: 0, choice: Choice::new(1, 0.0, 1.0, 0) }
+    }
+
+    /// A prompt of so many tokens as a chat whose template repeats it.
+    pub(super) fn raw(text: String, tokens: usize, choice: Choice) -> Self {
+        Self { prompt: Prompt::Raw(text), tokens, choice }
     }
 
     /// One token after these words, as a chat.
@@ -101,7 +111,7 @@ impl Question {
     /// Where it is sent.
     pub fn path(&self) -> &'static str {
         match self.prompt {
-            Prompt::Chat(_) => "/chat/completions",
+            Prompt::Chat(_) | Prompt::Raw(_) => "/chat/completions",
             _ => "/completions",
         }
     }
@@ -136,6 +146,11 @@ impl Question {
         match &self.prompt {
             Prompt::Ids(ids) => set("prompt", json!(ids)),
             Prompt::Text(text) => set("prompt", json!(text)),
+            Prompt::Raw(text) => {
+                set("messages", json!([{ "role": "user", "content": text }]));
+                set("chat_template", json!(REPEAT));
+                set("add_generation_prompt", json!(false));
+            }
             Prompt::Chat(messages) => {
                 set("messages", json!(messages));
                 // vLLM and SGLang go on with a turn that has begun.

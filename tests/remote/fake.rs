@@ -81,11 +81,6 @@ impl Fake {
         asked.iter().filter(|question| !question.is_probe() && !question.body.is_null()).cloned().collect()
     }
 
-    /// Everything.
-    pub fn all(&self) -> Vec<Question> {
-        self.asked.lock().unwrap().clone()
-    }
-
     /// Forgets.
     pub fn forget(&self) {
         self.asked.lock().unwrap().clear();

@@ -15,12 +15,11 @@ use clsgen::{
     parallel::Collective,
     prompt::{PromptTemplate, Prompter, TextTokenizer},
     remote::{Named, Place, Server, Way},
-    rng,
 };
 
 use super::common;
 
-const TEXTS: u64 = 32;
+const TEXTS: u64 = 20;
 const NEW_TOKENS: usize = 48;
 
 /// The servers' addresses, ids first; absent, a `SKIP:` line says so.

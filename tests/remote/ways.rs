@@ -10,7 +10,7 @@ use super::{
 };
 
 /// A note that quotes a control token, as the split's second record.
-fn plant(work: &Work) {
+pub fn plant(work: &Work) {
     let path = work.path("data/train.jsonl");
     let text = std::fs::read_to_string(path).unwrap();
     let mut lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -18,7 +18,7 @@ fn plant(work: &Work) {
     std::fs::write(path, lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
 }
 
-fn dropped(work: &Work, run: &str) -> Vec<(String, String)> {
+pub fn dropped(work: &Work, run: &str) -> Vec<(String, String)> {
     let of = |line: &Value| (line["id"].as_str().unwrap().into(), line["trials"][0].as_str().unwrap().into());
     work.lines(run, "dropped.jsonl").iter().map(of).filter(|(_, why): &(_, String)| why != "wrong_label").collect()
 }

@@ -38,6 +38,8 @@ const RATIONALIZE: &str =
 pub(super) enum Purpose {
     /// To ask the teacher, which this machine must hold.
     Ask,
+    /// To ask it by files.
+    Batch,
     /// To put together what others asked it.
     Merge,
 }
@@ -209,11 +211,15 @@ impl Job {
     }
 
     fn unfinished(&self, split: &Split, log: &Progress) -> bool {
+        self.open_records(split, log) > 0
+    }
+
+    /// How many records are not tried to the end.
+    pub fn open_records(&self, split: &Split, log: &Progress) -> usize {
         let rationalize = self.on_fail == OnFail::Rationalize;
-        split
-            .records
-            .iter()
-            .any(|record| !log.tried(record.number) || (rationalize && log.wants_rationalization(record.number)))
+        let open =
+            |record: &&Record| !log.tried(record.number) || (rationalize && log.wants_rationalization(record.number));
+        split.records.iter().filter(open).count()
     }
 
     /// Loads the teacher, if it is here, and runs every trial that is missing.
@@ -222,6 +228,7 @@ impl Job {
         let source = match &self.teacher.teacher {
             Teacher::Here(source) => source,
             Teacher::There(_, Some(remote)) => return self.run_trials(context, remote, todo, logs),
+            Teacher::Offline(batch) => return self.run_trials(context, &**batch, todo, logs),
             Teacher::There(place, None) => return Err(Error::run(format!("{} was not tried", place.url()))),
         };
         let device = context.device()?;
@@ -253,6 +260,7 @@ impl Job {
         for (split, log) in todo.iter().zip(logs) {
             let todo: Vec<&Record> = split.records.iter().filter(|record| !log.tried(record.number)).collect();
             let named = |error: Error| error.context(split.path.display());
+            self.teacher.enter(split, 0);
             let asks = |record: &Record| self.teacher.prompt(&self.asks, record).map_err(named);
             trials(
                 context,
@@ -266,6 +274,7 @@ impl Job {
             if self.on_fail == OnFail::Rationalize {
                 let todo: Vec<&Record> =
                     split.records.iter().filter(|record| log.wants_rationalization(record.number)).collect();
+                self.teacher.enter(split, options.trials);
                 let method = Method { trials: 1, trials_before: options.trials, ..method };
                 let unlabeled =
                     |record: &Record| Error::data(format!("record {}, field label: missing", record.place()));

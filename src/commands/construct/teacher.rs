@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{finished::Finished, job::Purpose};
+use super::{batch::Batch, finished::Finished, job::Purpose, split::Split};
 use crate::{
     commands::Context,
     config::is_server,
@@ -28,6 +28,8 @@ pub(super) enum Teacher {
     Here(ModelSource),
     /// A server has it.
     There(Place, Option<Remote>),
+    /// It is asked by files.
+    Offline(Box<Batch>),
 }
 
 /// A teacher, and what it is known by.
@@ -51,7 +53,12 @@ pub(super) fn find(context: &Context, purpose: Purpose) -> Result<(Known, ModelS
             source::resolve(name, &search, context.allow_network).context(key)
         }
     };
-    if is_server(&options.teacher) {
+    let offline = options.teacher.is_empty() && options.teacher_name.is_some();
+    if purpose == Purpose::Batch && !offline && !is_server(&options.teacher) {
+        return Err(Error::usage("batch files are for a model that is served elsewhere")
+            .hint("set construct.teacher_name to its name there, and leave construct.teacher out"));
+    }
+    if is_server(&options.teacher) || (offline && purpose != Purpose::Ask) {
         let named = Named {
             key: "construct.teacher",
             url: &options.teacher,
@@ -93,6 +100,7 @@ impl Known {
                 *remote = Some(Remote::new(Server::connect(context, place.clone(), input + output)?));
                 Ok(())
             }
+            Teacher::Offline(_) => Ok(()),
         }
     }
 
@@ -113,6 +121,7 @@ impl Known {
                 let chat = remote.server().way() == Way::Chat;
                 (place.identity(), Value::Null, if chat { json!("/chat/completions") } else { Value::Null })
             }
+            Teacher::Offline(batch) => (batch.place.identity(), Value::Null, Value::Null),
             Teacher::There(place, None) => {
                 let held = splits.iter().find_map(|split| finished.settings(split));
                 let prompts = held.map_or(Value::Null, |held| held.get(PROMPTS).clone());
@@ -132,6 +141,7 @@ impl Known {
         match &self.teacher {
             Teacher::Here(source) => source.path.clone(),
             Teacher::There(place, _) => PathBuf::from(format!("{} ({})", place.url(), place.name())),
+            Teacher::Offline(batch) => PathBuf::from(batch.place.name()),
         }
     }
 
@@ -140,6 +150,29 @@ impl Known {
         match &self.teacher {
             Teacher::Here(source) => ("construct.teacher", &source.path, &self.hash),
             Teacher::There(place, _) => ("construct.teacher_tokenizer", place.tokenizer_path(), &self.hash),
+            Teacher::Offline(batch) => ("construct.teacher_tokenizer", batch.place.tokenizer_path(), &self.hash),
+        }
+    }
+
+    /// From now on it is asked by files.
+    pub fn use_batch(&mut self, batch: impl FnOnce(Place) -> Batch) {
+        if let Teacher::There(place, _) = &self.teacher {
+            self.teacher = Teacher::Offline(Box::new(batch(place.clone())));
+        }
+    }
+
+    /// Ends the file of requests; how many it holds.
+    pub fn close_batch(self) -> Result<usize> {
+        match self.teacher {
+            Teacher::Offline(batch) => batch.close(),
+            _ => Ok(0),
+        }
+    }
+
+    /// From now on trials of this split are asked, after so many others.
+    pub fn enter(&self, split: &Split, trials_before: usize) {
+        if let Teacher::Offline(batch) = &self.teacher {
+            batch.enter(split, trials_before);
         }
     }
 
@@ -147,6 +180,10 @@ impl Known {
     pub fn prompt(&self, prompter: &Prompter, record: &crate::data::Record) -> Result<Tokens> {
         match &self.teacher {
             Teacher::There(_, Some(remote)) => remote.prompt(prompter, record),
+            Teacher::Offline(batch) => {
+                batch.next_record(record.number);
+                prompter.prompt(record)
+            }
             _ => prompter.prompt(record),
         }
     }
