@@ -58,7 +58,11 @@ Examples:
 Writes RUN/construct/SPLIT.jsonl, stats.json (Table 7) and dropped.jsonl. With
 --shard I/N one process makes SPLIT.part-I-of-N.jsonl, while others make the
 other parts in the same RUN; --merge then writes what one process would have.
-Stopped half-way, it goes on when the same command is given again.";
+Stopped half-way, it goes on when the same command is given again.
+
+The teacher may be on a server (construct.teacher=http://HOST:PORT/v1 and
+construct.teacher_name, under --allow-network), or offline: --batch-out writes
+requests for vllm run-batch, --batch-in reads its answers.";
 
 const TRAIN_EXAMPLES: &str = "\
 Examples:
@@ -150,7 +154,7 @@ struct Global {
     /// Check everything, print the resolved config and the plan, write nothing
     #[arg(long, global = true)]
     dry_run: bool,
-    /// Let models be downloaded (otherwise only local files are opened)
+    /// Let models be downloaded and servers be asked (otherwise only local files are opened)
     #[arg(long, global = true)]
     allow_network: bool,
 }

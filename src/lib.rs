@@ -25,6 +25,7 @@
 //! | 4 | [`train`] | examples, losses, one optimizer step, checkpoints, selection |
 //! |   | [`generate`] | the engine for every generated token, Algorithm 1's trials, a checkpoint that scores |
 //! | 3 | [`model`] | Llama, LoRA, CLS head, key-value cache, the files that weights come from |
+//! |   | [`remote`] | models on a server: how their prompts are sent, and what comes back |
 //! | 2 | [`ops`] | one folder an op, forward and backward, CPU and CUDA |
 //! |   | [`prompt`] | templates, chat templates, tokenizer, the verdict read back |
 //! |   | [`data`] | readers of records and predictions, leakage |
@@ -67,6 +68,7 @@ pub mod ops;
 pub mod parallel;
 pub mod progress;
 pub mod prompt;
+pub mod remote;
 pub mod report;
 pub mod rng;
 pub mod selftest;

@@ -17,8 +17,18 @@ use common::run;
 use serde_json::{Value, json};
 
 /// Commands that are not run here, and why.
-const LEFT_OUT: [(&str, &str); 2] = [
+const LEFT_OUT: [(&str, &str); 4] = [
     ("clsgen selftest --device cuda", "needs a GPU"),
+    (
+        "clsgen construct --config configs/clinifact.toml --set construct.teacher=http://localhost:8000/v1 \
+        --set construct.teacher_name=judge-model --allow-network",
+        "needs a server: tests/remote.rs has one",
+    ),
+    (
+        "clsgen construct --config configs/clinifact.toml --run runs/batch --set construct.teacher= \
+        --set construct.teacher_name=tiny --batch-in answers.jsonl",
+        "needs what vllm run-batch wrote: tests/remote/batch.rs writes it",
+    ),
     ("clsgen train --config DIR/demo.toml", "tests/demo.rs runs it in the directory of a demonstration"),
 ];
 

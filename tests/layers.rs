@@ -24,6 +24,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("prompt", 2),
     ("demo", 2),
     ("model", 3),
+    ("remote", 3),
     ("train", 4),
     ("generate", 4),
     ("baselines", 5),

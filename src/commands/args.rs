@@ -29,6 +29,12 @@ pub struct ConstructArgs {
     /// Put together the parts that --shard made
     #[arg(long)]
     pub merge: bool,
+    /// Write the trials that are open as requests for `vllm run-batch`, and ask nobody
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["merge", "batch_in"])]
+    pub batch_out: Option<PathBuf>,
+    /// Read the answers that `vllm run-batch` wrote
+    #[arg(long, value_name = "FILE", conflicts_with = "merge")]
+    pub batch_in: Option<PathBuf>,
 }
 
 fn tokens_per_second(text: &str) -> Result<f64, String> {

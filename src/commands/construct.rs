@@ -4,14 +4,17 @@
 //! Job (prompts, teacher, records) ─▶ log of trials ─▶ <split>.jsonl, stats.json, dropped.jsonl
 //! --shard I/N: the same of a part ─▶ <split>.part-I-of-N.*  ─┐
 //! --merge:                              <split>.jsonl, … ◀───┘
+//! --batch-out FILE, --batch-in FILE: the trials as files, for a teacher that runs offline
 //! ```
 
+mod batch;
 mod finished;
 mod job;
 mod merge;
 mod part;
 mod place;
 mod split;
+mod teacher;
 mod trials;
 
 use std::path::Path;
@@ -35,8 +38,13 @@ pub fn run(context: &Context, args: &ConstructArgs) -> Result<()> {
     if args.merge {
         return merge::run(context)?.map_or(Ok(()), |stats| print(context, &stats));
     }
+    let batch = args.batch_out.is_some() || args.batch_in.is_some();
     if context.dry_run {
-        return Job::prepare(context, Purpose::Ask)?.dry_run(context);
+        return Job::prepare(context, if batch { Purpose::Batch } else { Purpose::Ask })?.dry_run(context);
+    }
+    if batch {
+        let stats = batch::execute(context, args)?;
+        return if args.batch_in.is_some() { print(context, &stats) } else { Ok(()) };
     }
     let stats = match context.shard {
         Some(shard) => part::execute(context, shard)?,

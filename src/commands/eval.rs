@@ -84,12 +84,12 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
     let asked = folder.asked(context, asked(args));
     let against = Against::read(context, &asked.against)?;
     let comparable = asked.compare_base.then(|| compare::job(&work)).transpose()?;
-    let judge = judge::Plan::find(context, &work)?;
-    let baselines = baselines::Plan::find(context, &asked, args.overwrite, &work)?;
+    let judge = judge::Plan::find(context, &work, &folder)?;
+    let baselines = baselines::Plan::find(context, &asked, args.overwrite, &work, &folder)?;
     if !context.dry_run {
         let lock = run_record::lock(&context.run_dir)?;
         work.inputs().into_iter().for_each(storage::protect);
-        let models = work.models(judge.as_ref())?;
+        let models = work.models(judge.as_ref(), baselines.as_ref())?;
         let models: Vec<Used<'_>> =
             models.iter().map(|(role, path, hash)| (*role, path.as_path(), hash.as_str())).collect();
         let splits = work.other_splits(context);

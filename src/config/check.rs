@@ -2,7 +2,10 @@
 
 use toml::Value;
 
-use super::keys::{Kind, closest};
+use super::{
+    is_server,
+    keys::{Kind, closest},
+};
 use crate::labels::Labels;
 
 /// `None` when the value suits; else what is wrong with it, to follow the key's name.
@@ -10,6 +13,7 @@ pub(super) fn problem(kind: Kind, value: &Value) -> Option<String> {
     match kind {
         Kind::Text(may_be_empty) | Kind::Path(may_be_empty) => text(value, may_be_empty).err(),
         Kind::Model(may_be_empty) => text(value, may_be_empty).and_then(model).err(),
+        Kind::Server(may_be_empty) => text(value, may_be_empty).and_then(server).err(),
         Kind::Name => text(value, false).and_then(name).err(),
         Kind::Bool => (!value.is_bool()).then(|| wanted("true or false", value)),
         Kind::Integer(low, high) => {
@@ -61,11 +65,36 @@ fn name(text: &str) -> Result<&str, String> {
 }
 
 fn model(text: &str) -> Result<&str, String> {
-    let start = text.trim_start().to_ascii_lowercase();
-    if start.starts_with("http://") || start.starts_with("https://") {
-        return Err("names a server, and models on a server are not supported in this version: \
-                    give a directory, a hub id (owner/name) or a .gguf file"
+    if is_server(text) {
+        return Err("names a server, but its weights are read here: give a directory, a hub id (owner/name) or a \
+                    .gguf file; servers may be construct.teacher, eval.judge and eval.baseline_model"
             .into());
+    }
+    Ok(text)
+}
+
+/// A model's place here, or the address of a server: one that holds no password, since it is logged and recorded.
+fn server(text: &str) -> Result<&str, String> {
+    if !is_server(text) {
+        return Ok(text);
+    }
+    let wanted = "must be http(s)://HOST[:PORT]/v1";
+    let (_, rest) = text.split_once("://").unwrap_or_default();
+    let (authority, path) = rest.split_once('/').ok_or_else(|| format!("{wanted}: the path is missing"))?;
+    if authority.contains('@') {
+        return Err("holds a name or password: give the key in the variable that remote.key_env names".into());
+    }
+    if text.contains(['?', '#']) || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err(format!("{wanted}, without ? or # or spaces"));
+    }
+    // `[::1]:8000` has colons of its own.
+    let (host, port) = match authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
+        Some((host, port)) => (host, port.parse::<u16>().is_ok_and(|port| port > 0)),
+        None => (authority, true),
+    };
+    let known = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._[]:".contains(&byte));
+    if host.is_empty() || !port || !known || path.trim_matches('/').is_empty() {
+        return Err(wanted.into());
     }
     Ok(text)
 }

@@ -12,6 +12,8 @@ pub(super) enum Kind {
     Path(bool),
     /// A hub id or path of a model; `true` when it may be empty.
     Model(bool),
+    /// The same, or the address of a server that has it.
+    Server(bool),
     /// An integer in this closed range.
     Integer(i64, i64),
     /// One of these integers.
@@ -35,7 +37,7 @@ pub(super) enum Kind {
 }
 
 use Decides::{ByContent, ByValue};
-use Kind::{Above, Below, Bool, Integer, IntegerOf, Labels, List, Map, Model, Name, Number, OneOf, Path, Text};
+use Kind::{Above, Below, Bool, Integer, IntegerOf, Labels, List, Map, Model, Name, Number, OneOf, Path, Server, Text};
 use Stage::{Baselines, Cnn, Construct, Judge, Measure, Predict, Train};
 
 use super::Stage;
@@ -89,7 +91,10 @@ pub(super) const KEYS: &[(&str, Kind, Decides)] = &[
     ("model.max_output_tokens", Integer(1, TOKENS), WINDOW),
     ("model.truncate", OneOf(&["tail", "head", "middle"]), WINDOW),
     ("model.allow_long", Bool, NOTHING),
-    ("construct.teacher", Model(true), ByContent(&[Construct])),
+    ("construct.teacher", Server(true), ByContent(&[Construct])),
+    // What they lead to stands with the teacher.
+    ("construct.teacher_name", Text(false), NOTHING),
+    ("construct.teacher_tokenizer", Model(false), NOTHING),
     ("construct.max_input_tokens", Integer(1, TOKENS), CONSTRUCTING),
     ("construct.max_output_tokens", Integer(1, TOKENS), CONSTRUCTING),
     ("construct.trials", Integer(1, 1000), CONSTRUCTING),
@@ -140,7 +145,16 @@ pub(super) const KEYS: &[(&str, Kind, Decides)] = &[
     ("generate.top_p", Above(0.0, 1.0), DECODING),
     ("generate.batch_tokens", Integer(1, COUNT), NOTHING),
     ("generate.constrain", Bool, DECODING),
-    ("eval.judge", Model(false), ByContent(&[Judge])),
+    ("remote.concurrency", Integer(1, 1024), NOTHING),
+    ("remote.timeout_s", Integer(1, 86_400), NOTHING),
+    ("remote.retries", Integer(0, 100), NOTHING),
+    ("remote.key_env", Text(false), NOTHING),
+    ("eval.judge", Server(false), ByContent(&[Judge])),
+    ("eval.judge_name", Text(false), NOTHING),
+    ("eval.judge_tokenizer", Model(false), NOTHING),
+    ("eval.baseline_model", Server(false), ByContent(&[Baselines])),
+    ("eval.baseline_model_name", Text(false), NOTHING),
+    ("eval.baseline_model_tokenizer", Model(false), NOTHING),
     ("eval.judge_prompt", Path(false), ByContent(&[Judge])),
     ("eval.verbalized_prompt", Path(false), ByContent(&[Baselines])),
     ("eval.runs", Integer(1, 1000), ASKING),
@@ -183,7 +197,7 @@ pub(super) fn kind_of(path: &str) -> Option<Kind> {
 
 /// The keys whose values are paths, or may be.
 pub(super) fn paths() -> impl Iterator<Item = &'static str> {
-    KEYS.iter().filter(|(_, kind, _)| matches!(kind, Path(_) | Model(_))).map(|(key, ..)| *key)
+    KEYS.iter().filter(|(_, kind, _)| matches!(kind, Path(_) | Model(_) | Server(_))).map(|(key, ..)| *key)
 }
 
 /// The keys that decide a stage's result, `data.fields` for its whole table; `true` where they count by content.

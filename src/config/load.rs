@@ -185,7 +185,7 @@ fn set_value(kind: Kind, raw: &str) -> Value {
     let parsed = format!("value = {raw}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
     let bare = || Value::String(raw.to_owned());
     match kind {
-        Kind::Text(_) | Kind::Name | Kind::Path(_) | Kind::Model(_) | Kind::OneOf(_) => {
+        Kind::Text(_) | Kind::Name | Kind::Path(_) | Kind::Model(_) | Kind::Server(_) | Kind::OneOf(_) => {
             parsed.filter(Value::is_str).unwrap_or_else(bare)
         }
         Kind::List(..) | Kind::Labels => parsed.filter(Value::is_array).unwrap_or_else(|| {
@@ -284,6 +284,11 @@ fn check_together(config: &Config) -> Result<()> {
             "train.init",
             "\"random\" leaves nothing for an adapter to adapt: it needs train.parameters = \"full\"",
         );
+    }
+    for (key, model, name) in config.servers() {
+        if model.is_some_and(super::is_server) && name.is_none() {
+            problems.add(key, format!("names a server, so {key}_name must be the model's name there (GET /v1/models)"));
+        }
     }
     if train.init == Init::Random && train.init_from.is_some() {
         problems.add("train.init, train.init_from", "weights come from one place: leave one of the two out");

@@ -22,7 +22,23 @@ pub use stage::Stage;
 
 use crate::error::{Error, Result};
 
+/// Whether the name of a model is the address of a server.
+pub fn is_server(name: &str) -> bool {
+    let start = |scheme: &str| name.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
+    start("http://") || start("https://")
+}
+
 impl Config {
+    /// The models that a server may have, each with its key and its name there.
+    pub fn servers(&self) -> [(&'static str, Option<&str>, Option<&str>); 3] {
+        let eval = &self.eval;
+        [
+            ("construct.teacher", Some(self.construct.teacher.as_str()), self.construct.teacher_name.as_deref()),
+            ("eval.judge", eval.judge.as_deref(), eval.judge_name.as_deref()),
+            ("eval.baseline_model", eval.baseline_model.as_deref(), eval.baseline_model_name.as_deref()),
+        ]
+    }
+
     /// A path of the config: absolute, else relative to the config file's directory if it exists there, else to the
     /// working directory.
     pub fn resolve(&self, path: &Path) -> PathBuf {

@@ -29,6 +29,8 @@ pub struct Config {
     pub head: Head,
     /// Optimization.
     pub train: Train,
+    /// Models on a server.
+    pub remote: Remote,
     /// Decoding.
     pub generate: Generate,
     /// Scoring.
@@ -220,8 +222,12 @@ pub enum OnFail {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Construct {
-    /// The teacher: hub id or directory.
+    /// The teacher: hub id, directory, or address of a server.
     pub teacher: String,
+    /// The model's name on that server.
+    pub teacher_name: Option<String>,
+    /// Whose tokenizer and chat template make its prompts; without it what the name stands for here, else `model.base`.
+    pub teacher_tokenizer: Option<String>,
     /// Window of the teacher's prompt.
     pub max_input_tokens: usize,
     /// Window of its answer, thoughts included.
@@ -246,6 +252,8 @@ impl Default for Construct {
     fn default() -> Self {
         Self {
             teacher: String::new(),
+            teacher_name: None,
+            teacher_tokenizer: None,
             max_input_tokens: 8196,
             max_output_tokens: 2048,
             trials: 5,
@@ -312,6 +320,26 @@ pub struct Head {
 impl Default for Head {
     fn default() -> Self {
         Self { hidden: 2048, activation: Activation::Gelu, dropout: 0.1 }
+    }
+}
+
+/// `[remote]`: how a server is asked that one of `construct.teacher`, `eval.judge` and `eval.baseline_model` names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Remote {
+    /// Requests under way at once.
+    pub concurrency: usize,
+    /// Seconds until a request counts as lost.
+    pub timeout_s: u64,
+    /// Attempts after the first.
+    pub retries: u32,
+    /// The environment variable that holds the key, if there is one.
+    pub key_env: String,
+}
+
+impl Default for Remote {
+    fn default() -> Self {
+        Self { concurrency: 16, timeout_s: 600, retries: 6, key_env: "OPENAI_API_KEY".into() }
     }
 }
 

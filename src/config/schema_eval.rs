@@ -23,8 +23,18 @@ pub enum Calibrate {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Eval {
-    /// The judge: hub id or directory.
+    /// The judge: hub id, directory, or address of a server.
     pub judge: Option<String>,
+    /// The model's name on that server.
+    pub judge_name: Option<String>,
+    /// Whose tokenizer and chat template make its prompts; without it what the name stands for here, else `model.base`.
+    pub judge_tokenizer: Option<String>,
+    /// The model of the prompted baselines: hub id, directory, or address of a server; without it the base model.
+    pub baseline_model: Option<String>,
+    /// The model's name on that server.
+    pub baseline_model_name: Option<String>,
+    /// Whose tokenizer and chat template make its prompts; without it what the name stands for here, else the base's.
+    pub baseline_model_tokenizer: Option<String>,
     /// The judge's question about an explanation (`system`, `template` with `{explanation}`); the paper's for its two
     /// tasks.
     pub judge_prompt: Option<PathBuf>,
@@ -60,6 +70,11 @@ impl Default for Eval {
     fn default() -> Self {
         Self {
             judge: None,
+            judge_name: None,
+            judge_tokenizer: None,
+            baseline_model: None,
+            baseline_model_name: None,
+            baseline_model_tokenizer: None,
             judge_prompt: None,
             verbalized_prompt: None,
             runs: 10,

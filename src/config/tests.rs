@@ -26,7 +26,19 @@ fn full() -> Config {
     config.train.loss_schedule = super::super::LossSchedule::Linear;
     (config.train.w_gen_end, config.train.w_cls_end) = (Some(0.5), Some(2.0));
     config.generate.batch_tokens = Some(1);
-    config.eval.judge = Some("x".into());
+    let eval = &mut config.eval;
+    for name in [
+        &mut config.construct.teacher_name,
+        &mut config.construct.teacher_tokenizer,
+        &mut eval.judge,
+        &mut eval.judge_name,
+        &mut eval.judge_tokenizer,
+        &mut eval.baseline_model,
+        &mut eval.baseline_model_name,
+        &mut eval.baseline_model_tokenizer,
+    ] {
+        *name = Some("x".into());
+    }
     config.eval.positive = Some("1:death".into());
     for path in [&mut config.eval.judge_prompt, &mut config.eval.verbalized_prompt, &mut config.cnn.embeddings] {
         *path = Some("x".into());

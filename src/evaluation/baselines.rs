@@ -10,11 +10,18 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{Work, cnn, folder::Asked, log, run_directory::Job};
+use super::{
+    Work,
+    asked::{Asked, PROMPTS, Ready},
+    cnn,
+    folder::{self, Folder},
+    log,
+    run_directory::Job,
+};
 use crate::{
     baselines::{
         Baseline,
-        prompting::{self, Asker, Line, Run, TokenAsker},
+        prompting::{self, Asker, Line, Run, TokenAsker, Writer},
         prompts::{self, TaskPrompt},
     },
     config::Stage,
@@ -31,8 +38,12 @@ use crate::{
     metrics::{methods, multiclass},
     model::{Model, ModelSource, checkpoint::ClsgenJson},
     prompt::{PromptTemplate, Prompter, TextTokenizer, Verdict},
+    remote::Named,
     storage,
 };
+
+/// Where the answers are kept in a split's folder.
+const FOLDER: &str = "baselines";
 
 /// Which baselines to run, checked before any work.
 pub struct Plan<'a> {
@@ -45,11 +56,19 @@ pub struct Plan<'a> {
     own: PromptTemplate,
     /// Answers of other settings may be replaced.
     overwrite: bool,
+    /// `eval.baseline_model`: who is asked in the base's place.
+    pub asked: Option<Asked>,
 }
 
 impl<'a> Plan<'a> {
     /// The baselines that flags or config name; `None` where there are none.
-    pub fn find(context: &Context, asked: &Asked, overwrite: bool, work: &'a Work<'_>) -> Result<Option<Self>> {
+    pub fn find(
+        context: &Context,
+        asked: &folder::Asked,
+        overwrite: bool,
+        work: &'a Work<'_>,
+        folder: &Folder,
+    ) -> Result<Option<Self>> {
         let named = if asked.baselines.is_empty() { &context.config.eval.baselines } else { &asked.baselines };
         let baselines = Baseline::parse_all(named)?;
         if baselines.is_empty() {
@@ -72,7 +91,21 @@ impl<'a> Plan<'a> {
         let known = scoring::known(context, &job.checkpoint, &info)?;
         own.date.clone_from(&known.date);
         let runs = asked.runs.map_or(context.config.eval.runs, |runs| runs as usize);
-        let plan = Self { job, baselines, runs, info, known, own, overwrite };
+        let prompted = baselines.iter().any(|baseline| *baseline != Baseline::Cnn);
+        let other = context.config.eval.baseline_model.as_deref().filter(|_| prompted);
+        let other = other.map(|url| {
+            let eval = &context.config.eval;
+            let named = Named {
+                key: "eval.baseline_model",
+                url,
+                name: eval.baseline_model_name.as_deref(),
+                tokenizer: eval.baseline_model_tokenizer.as_deref(),
+            };
+            Asked::find(context, named, || work.tokenizer_path(context))
+        });
+        let asked = other.transpose()?;
+        let plan = Self { job, baselines, runs, info, known, own, overwrite, asked };
+        plan.check_server(context, &folder.out.join(FOLDER))?;
         if plan.baselines.contains(&Baseline::Verbalized) {
             plan.verbalized_prompt(context)?;
         }
@@ -80,6 +113,17 @@ impl<'a> Plan<'a> {
             cnn::check(context)?;
         }
         Ok(Some(plan))
+    }
+
+    /// Tries the server, if one is asked, where an answer is missing.
+    fn check_server(&self, context: &Context, folder: &Path) -> Result<()> {
+        let Some(asked) = &self.asked else { return Ok(()) };
+        let windows = scoring::windows(context, &self.info);
+        for baseline in self.baselines.iter().filter(|baseline| **baseline != Baseline::Cnn) {
+            let file = folder.join(format!("{}.jsonl", baseline.name()));
+            asked.check(context, &file, windows.input + windows.output, *baseline == Baseline::TokenProbability)?;
+        }
+        Ok(())
     }
 
     fn verbalized_prompt(&self, context: &Context) -> Result<PromptTemplate> {
@@ -94,7 +138,7 @@ impl<'a> Plan<'a> {
     /// Runs what is missing; the answers of each baseline, run by run. `out` is the split's folder.
     pub fn run(&self, context: &Context, out: &Path) -> Result<Vec<(Baseline, Answers)>> {
         let records = self.job.records(context)?;
-        let runner = Runner::new(self, context, out.join("baselines"), &records)?;
+        let runner = Runner::new(self, context, out.join(FOLDER), &records)?;
         self.baselines.iter().map(|&baseline| Ok((baseline, runner.answers(baseline)?))).collect()
     }
 }
@@ -144,9 +188,9 @@ fn by_run(lines: Vec<Line>) -> Vec<Vec<Run>> {
     runs
 }
 
-/// The base model, read when the first missing answer needs it.
-struct Base {
-    model: Model,
+/// The model that is asked, read when the first missing answer needs it.
+struct Base<'a> {
+    ready: Ready<'a>,
     tokenizer: Arc<TextTokenizer>,
 }
 
@@ -156,7 +200,7 @@ struct Runner<'a> {
     folder: PathBuf,
     records: &'a [Record],
     windows: Windows,
-    base: OnceCell<Base>,
+    base: OnceCell<Base<'a>>,
 }
 
 impl<'a> Runner<'a> {
@@ -193,7 +237,7 @@ impl<'a> Runner<'a> {
         self.logged(baseline, &made, &|rest, lines, bar| {
             let (base, prompter) = self.prompter(template)?;
             let asker = Asker {
-                model: &base.model,
+                model: base.ready.writer()?,
                 sampling,
                 max_new_tokens: self.windows.output,
                 runs: self.plan.runs,
@@ -226,11 +270,19 @@ impl<'a> Runner<'a> {
         let made = self.made(Baseline::TokenProbability, &template, None)?;
         self.logged(Baseline::TokenProbability, &made, &|rest, lines, bar| {
             let (base, prompter) = self.prompter(&template)?;
-            let mut asker = TokenAsker::new(&base.model.llama, &prompter)?;
+            let mut append = |line| {
+                lines.append(line)?;
+                bar.inc(1);
+                Ok(())
+            };
+            let model = match base.ready.writer()? {
+                Writer::Here(model) => model,
+                Writer::There(remote) => return prompting::ask_server(remote, &prompter, rest, &mut append),
+            };
+            let mut asker = TokenAsker::new(&model.llama, &prompter)?;
             for record in rest {
                 device::check_interrupted()?;
-                lines.append(asker.ask(record)?)?;
-                bar.inc(1);
+                append(asker.ask(record)?)?;
             }
             Ok(())
         })
@@ -268,15 +320,30 @@ impl<'a> Runner<'a> {
         let context = self.context;
         let plan = self.plan;
         let (runs, temperature) = draws.unzip();
+        let [other, prompts, base, tokenizer, dtype] = match &plan.asked {
+            Some(asked) => {
+                let file = self.file(baseline);
+                let longest = self.windows.input + self.windows.output;
+                let prompts = asked.prompts(context, &file, self.records.len(), longest)?;
+                let tokenizer = json!(asked.tokenizer().hash());
+                [asked.identity()?, prompts, Value::Null, tokenizer, asked.dtype(context)?]
+            }
+            None => {
+                let dtype = json!(context.dtype()?.as_str());
+                [Value::Null, Value::Null, json!(plan.known.base), json!(plan.known.tokenizer), dtype]
+            }
+        };
         let contents = [
             ("clsgen_version", json!(env!("CARGO_PKG_VERSION"))),
             ("baseline", json!(baseline.name())),
             (if baseline == Baseline::Verbalized { "eval.verbalized_prompt" } else { "prompt" }, json!(template)),
             ("labels", json!(plan.info.labels)),
             ("records", json!(plan.job.data_hash)),
-            ("model.base", json!(plan.known.base)),
-            (TOKENIZER, json!(plan.known.tokenizer)),
-            ("model.dtype", json!(context.dtype()?.as_str())),
+            ("eval.baseline_model", other),
+            (PROMPTS, prompts),
+            ("model.base", base),
+            (TOKENIZER, tokenizer),
+            ("model.dtype", dtype),
             ("train.seed", json!(context.seed)),
             ("eval.runs", json!(runs)),
             ("eval.temperature", json!(temperature)),
@@ -289,7 +356,7 @@ impl<'a> Runner<'a> {
 
     /// The lines of a baseline's log; `work` appends those of the records that it lacks.
     fn logged(&self, baseline: Baseline, made: &Fingerprint, work: &log::Fill<'_, Record, Line>) -> Result<Vec<Line>> {
-        let file = self.folder.join(format!("{}.jsonl", baseline.name()));
+        let file = self.file(baseline);
         // What was written stays on disk: ten answers a note would fill the memory of a large split.
         let shed = |line: &mut Line| line.runs.iter_mut().for_each(|run| run.text = None);
         let lines = log::fill(self.context, &file, (made, self.plan.overwrite), self.records, shed, work)?;
@@ -301,8 +368,16 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// The base model and a prompter of this template for it.
-    fn prompter(&self, template: &PromptTemplate) -> Result<(&Base, Prompter)> {
+    fn file(&self, baseline: Baseline) -> PathBuf {
+        self.folder.join(format!("{}.jsonl", baseline.name()))
+    }
+
+    /// The model that is asked and a prompter of this template for it.
+    fn prompter(&self, template: &PromptTemplate) -> Result<(&Base<'a>, Prompter)> {
+        if let (Some(asked), None) = (&self.plan.asked, self.base.get()) {
+            let ready = asked.ready(self.context, &self.windows)?;
+            let _ = self.base.set(Base { ready, tokenizer: asked.tokenizer().clone() });
+        }
         if self.base.get().is_none() {
             let checkpoint = &self.plan.job.checkpoint;
             let info = &self.plan.info;
@@ -311,14 +386,14 @@ impl<'a> Runner<'a> {
             let tokenizer = TextTokenizer::load(source.tokenizer_path())?;
             tokenizer.check_vocab(model.llama.config.vocab_size)?;
             model.llama.config.check_window(self.windows.input, self.windows.output, self.windows.allow_long)?;
-            let _ = self.base.set(Base { model, tokenizer: Arc::new(tokenizer) });
+            let _ = self.base.set(Base { ready: Ready::here(model), tokenizer: Arc::new(tokenizer) });
         }
         let base = self.base.get().ok_or_else(|| Error::run("the base model was not kept"))?;
         let Windows { input, output, truncate, .. } = self.windows;
         Ok((
             base,
             Prompter::new(
-                template.clone(),
+                template.clone().dated(&base.tokenizer, &self.context.prompt_date()),
                 base.tokenizer.clone(),
                 self.plan.info.labels.clone(),
                 input,

@@ -1,24 +1,29 @@
 //! `eval.judge`: LLM-as-a-judge over the texts that were just scored (SPEC A35, A36), in `judge.jsonl` of the split's
 //! folder; over those of the base before tuning (SPEC A19) in `base.judge.jsonl`.
 
-use std::{cell::OnceCell, collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use serde_json::json;
 
-use super::{Scored, Work, folder::Folder, log, run_directory::Base};
+use super::{
+    Scored, Work,
+    asked::{Asked, PROMPTS},
+    folder::Folder,
+    log,
+    run_directory::Base,
+};
 use crate::{
     baselines::{
         judge::{self, Case, JudgeLine},
         prompting::Asker,
         prompts::{self, TaskPrompt},
     },
-    config::Stage,
+    config::{self, Stage},
     context::Context,
     data::{Prediction, Predictions},
-    device,
-    error::{Context as _, Result},
+    error::Result,
     fingerprint::{Fingerprint, TOKENIZER},
-    generate::{Sampling, memory::Longest, scoring},
+    generate::{Sampling, scoring::Windows},
     labels::{Class, Labels},
     metrics::{
         self, AnySample, Options,
@@ -27,8 +32,8 @@ use crate::{
         judge::{Judged, judge as measure},
         multiclass,
     },
-    model::{Model, ModelSource, source},
-    prompt::{PromptFormat, PromptTemplate, Prompter, TextTokenizer, Verdict},
+    prompt::{PromptFormat, PromptTemplate, Prompter, Verdict},
+    remote::Named,
 };
 
 const FILE: &str = "judge.jsonl";
@@ -71,10 +76,8 @@ pub struct Judgement {
 
 /// A judge, found before any work.
 pub struct Plan {
-    /// Its files.
-    pub source: ModelSource,
-    hash: OnceCell<String>,
-    tokenizer: Arc<TextTokenizer>,
+    /// The model.
+    pub asked: Asked,
     labels: Labels,
     inconsistency: PromptTemplate,
     readability: PromptTemplate,
@@ -82,7 +85,7 @@ pub struct Plan {
 
 impl Plan {
     /// The judge that `eval.judge` names; `None` where it names none.
-    pub fn find(context: &Context, work: &Work<'_>) -> Result<Option<Self>> {
+    pub fn find(context: &Context, work: &Work<'_>, folder: &Folder) -> Result<Option<Self>> {
         let config = &context.config;
         let Some(judge) = &config.eval.judge else { return Ok(None) };
         let labels = config.task.labels.clone();
@@ -90,72 +93,63 @@ impl Plan {
             Work::Run(job) => Some(&job.template),
             Work::Files { .. } => None,
         };
-        let source = source::resolve(judge, &[&config.dir], context.allow_network).context("eval.judge")?;
-        let tokenizer = TextTokenizer::load(source.tokenizer_path())?;
+        let named = Named {
+            key: "eval.judge",
+            url: judge,
+            name: config.eval.judge_name.as_deref(),
+            tokenizer: config.eval.judge_tokenizer.as_deref(),
+        };
+        let asked = Asked::find(context, named, || work.tokenizer_path(context))?;
+        let tokenizer = asked.tokenizer();
         // A base model has no chat template; it is asked in plain text.
         let format = if tokenizer.chat_template().is_some() { PromptFormat::Chat } else { PromptFormat::Plain };
         let task = TaskPrompt { labels: &labels, days: prompts::task_days(own, config.data.horizon) };
         let file = config.eval.judge_prompt.as_ref().map(|path| config.resolve(path));
         let date = context.prompt_date();
-        let inconsistency = prompts::inconsistency(task, file.as_deref(), format)?.dated(&tokenizer, &date);
-        let readability = prompts::readability(format)?.dated(&tokenizer, &date);
+        let inconsistency = prompts::inconsistency(task, file.as_deref(), format)?.dated(tokenizer, &date);
+        let readability = prompts::readability(format)?.dated(tokenizer, &date);
 
-        Ok(Some(Self {
-            source,
-            hash: OnceCell::new(),
-            tokenizer: Arc::new(tokenizer),
-            labels,
-            inconsistency,
-            readability,
-        }))
-    }
-
-    /// Its weights' hash, read once.
-    pub fn hash(&self) -> Result<&str> {
-        if self.hash.get().is_none() {
-            let _ = self.hash.set(self.source.hash()?);
-        }
-        Ok(self.hash.get().map_or("", String::as_str))
+        let longest = config.model.max_input_tokens + config.model.max_output_tokens;
+        asked.check(context, &folder.out.join(FILE), longest, false)?;
+        Ok(Some(Self { asked, labels, inconsistency, readability }))
     }
 
     /// Judges what is not judged yet and measures.
     pub fn run(&self, context: &Context, folder: &Folder, texts: Texts<'_>, options: &Options) -> Result<Judgement> {
         let cases = texts.cases(&self.labels);
         let config = &context.config.model;
-        let cap = judge::max_new_tokens(&self.tokenizer, &self.labels)?;
+        let tokenizer = self.asked.tokenizer();
+        let cap = judge::max_new_tokens(tokenizer, &self.labels)?;
         let prompter = |template: &PromptTemplate| {
             let input = config.max_input_tokens;
             let output = config.max_output_tokens.max(cap);
-            Prompter::new(template.clone(), self.tokenizer.clone(), self.labels.clone(), input, output, config.truncate)
+            Prompter::new(template.clone(), tokenizer.clone(), self.labels.clone(), input, output, config.truncate)
         };
         let inconsistency = prompter(&self.inconsistency)?;
         let readability = prompter(&self.readability)?;
         // A thought takes as much room as an explanation does.
         let thinks = inconsistency.opens_thought() || readability.opens_thought();
         let cap = if thinks { config.max_output_tokens.max(cap) } else { cap };
+        let file = folder.out.join(texts.file);
+        let longest = config.max_input_tokens + cap;
         let contents = [
             ("clsgen_version", json!(env!("CARGO_PKG_VERSION"))),
-            ("eval.judge", json!(self.hash()?)),
-            (TOKENIZER, json!(self.tokenizer.hash())),
+            ("eval.judge", self.asked.identity()?),
+            (PROMPTS, self.asked.prompts(context, &file, cases.len(), longest)?),
+            (TOKENIZER, json!(tokenizer.hash())),
             ("predictions", json!(texts.predictions.blake3)),
             ("eval.judge_prompt", json!([&self.inconsistency, &self.readability])),
             ("labels", json!(self.labels)),
-            ("model.dtype", json!(context.dtype()?.as_str())),
+            ("model.dtype", self.asked.dtype(context)?),
             ("max_new_tokens", json!(cap)),
         ];
         let made = Fingerprint::new(Stage::Judge, &context.config, &contents)?;
-        let file = folder.out.join(texts.file);
         let judged = log::fill(context, &file, (&made, folder.overwrite), &cases, |_| (), &|rest, lines, bar| {
-            let device = context.device()?;
-            let shape = self.source.config()?;
-            self.tokenizer.check_vocab(shape.vocab_size)?;
-            shape.check_window(config.max_input_tokens, cap, config.allow_long).context("eval.judge")?;
-            let longest = Longest { input: config.max_input_tokens, output: cap, key: "model.max_input_tokens" };
-            scoring::check_memory_of(context, &self.source, longest).context("eval.judge")?;
-            let model = Model::base(&self.source, device::dtype(config.dtype, &device), &device)?;
+            let windows = Windows { input: config.max_input_tokens, output: cap, ..windows(config) };
+            let ready = self.asked.ready(context, &windows)?;
             let batch_tokens = context.config.generate.batch_tokens;
-            let asker =
-                Asker { model: &model, sampling: Sampling::greedy(), max_new_tokens: cap, runs: 1, batch_tokens };
+            let model = ready.writer()?;
+            let asker = Asker { model, sampling: Sampling::greedy(), max_new_tokens: cap, runs: 1, batch_tokens };
             judge::ask(&asker, &inconsistency, &readability, rest, &mut |line| {
                 lines.append(line)?;
                 bar.inc(1);
@@ -164,6 +158,13 @@ impl Plan {
         })?;
         Ok(measured(texts, cases.len(), judged, options))
     }
+}
+
+/// The config's windows.
+fn windows(config: &config::Model) -> Windows {
+    let input = config.max_input_tokens;
+    let output = config.max_output_tokens;
+    Windows { input, output, truncate: config.truncate, allow_long: config.allow_long }
 }
 
 /// What an earlier command's judge said of these very predictions, measured again: a later one without a judge does not

@@ -14,6 +14,7 @@
 //! the tables and figures of it, are the command's.
 
 pub mod against;
+mod asked;
 pub mod baselines;
 pub mod calibration;
 mod cnn;
@@ -40,8 +41,10 @@ use crate::{
     data::{self, Predictions, Record},
     error::{Error, Result},
     fingerprint::Fingerprint,
+    generate::scoring,
     labels::Class,
     metrics::{AnySample, threshold::Costs},
+    model::tokenizer,
     prompt::Verdict,
 };
 use calibration::Fitted;
@@ -110,7 +113,11 @@ impl Work<'_> {
     }
 
     /// The checkpoint that is scored, the base that it and the baselines stand on, and the judge, for `run.json`.
-    pub fn models(&self, judge: Option<&judge::Plan>) -> Result<Vec<(&'static str, PathBuf, String)>> {
+    pub fn models(
+        &self,
+        judge: Option<&judge::Plan>,
+        baselines: Option<&baselines::Plan<'_>>,
+    ) -> Result<Vec<(&'static str, PathBuf, String)>> {
         let mut used = Vec::new();
         if let Self::Run(job) = self {
             used.push(("checkpoint", job.checkpoint.clone(), job.hash.clone()));
@@ -118,9 +125,28 @@ impl Work<'_> {
             used.extend(job.info.base_hash.clone().map(|hash| ("model.base", base, hash)));
         }
         if let Some(judge) = judge {
-            used.push(("eval.judge", judge.source.path.clone(), judge.hash()?.to_owned()));
+            let (path, hash) = judge.asked.used()?;
+            used.push(("eval.judge", path, hash));
+        }
+        if let Some(asked) = baselines.and_then(|plan| plan.asked.as_ref()) {
+            let (path, hash) = asked.used()?;
+            used.push(("eval.baseline_model", path, hash));
         }
         Ok(used)
+    }
+
+    /// Where the tokenizer of the task's own model lies, if it is here.
+    fn tokenizer_path(&self, context: &Context) -> Option<PathBuf> {
+        match self {
+            Self::Run(job) => {
+                let source = scoring::locate(context, &job.checkpoint, &job.info).ok()?;
+                Some(source.tokenizer_path().to_owned())
+            }
+            Self::Files { .. } => {
+                let base = &context.config.model.base;
+                (!base.is_empty()).then(|| tokenizer::find(base, &[&context.config.dir])).flatten()
+            }
+        }
     }
 
     /// The context with the checkpoint's labels: the config need not repeat them.

@@ -14,6 +14,7 @@ mod in_order;
 pub mod memory;
 pub mod predict;
 mod prefix_cache;
+pub mod remote;
 pub mod sampler;
 pub mod scoring;
 #[cfg(test)]

@@ -28,6 +28,7 @@ mod read_rows;
 mod safetensors;
 pub mod source;
 pub mod tensor_spec;
+pub mod tokenizer;
 pub mod training;
 pub mod weights;
 

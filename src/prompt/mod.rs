@@ -22,6 +22,7 @@ mod pieces;
 mod pieces_tests;
 mod prompter;
 mod segments;
+mod spelled;
 mod template;
 mod thoughts;
 mod tokenizer;
@@ -29,7 +30,7 @@ mod verdict;
 mod vocab;
 
 pub use files::TokenizerFiles;
-pub use prompter::{Prompter, Tokens};
+pub use prompter::{Message, Prompter, Tokens};
 pub use template::{PromptFormat, PromptTemplate};
 pub use thoughts::after_thoughts;
 pub use tokenizer::TextTokenizer;

@@ -1,6 +1,6 @@
 //! From a record to prompt and target ids.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use super::{
     Parsed, PromptTemplate, TextTokenizer, Verdict,
@@ -29,6 +29,21 @@ impl fmt::Debug for Tokens {
             .field("tokens", &self.ids.len())
             .field("truncated_tokens", &self.truncated_tokens)
             .finish()
+    }
+}
+
+/// A message of a chat. `Debug` prints its length only.
+#[derive(Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Message {
+    /// `system`, `user` or `assistant`.
+    pub role: &'static str,
+    /// What it says.
+    pub content: String,
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message").field("role", &self.role).field("bytes", &self.content.len()).finish()
     }
 }
 
@@ -99,10 +114,35 @@ impl Prompter {
 
     /// The prompt of a record, its document cut where it does not fit.
     pub fn prompt(&self, record: &Record) -> Result<Tokens> {
+        Ok(self.fitted(record)?.1)
+    }
+
+    /// The same as messages that a server renders with a chat template of its own; `None` where a field of the record
+    /// holds the name of a control token, which the server would take for the token.
+    pub fn messages(&self, record: &Record) -> Result<Option<Vec<Message>>> {
+        let (document, _) = self.fitted(record)?;
+        let template = &self.template;
+        let fields = template.fields();
+        let field = |name: &str| if name == template.document { Ok(&*document) } else { self.field(record, name) };
+        for name in &fields {
+            if self.tokenizer.names_control(field(name)?) {
+                return Ok(None);
+            }
+        }
+        let mut messages = Vec::new();
+        let parts = [("system", &template.system), ("user", &template.user_message()), ("assistant", &template.prefix)];
+        for (role, text) in parts.into_iter().filter(|(_, text)| !text.is_empty()) {
+            messages.push(Message { role, content: template.filled(text, &field)? });
+        }
+        Ok(Some(messages))
+    }
+
+    /// The document as far as it fits, and the prompt with it.
+    fn fitted<'a>(&self, record: &'a Record) -> Result<(Cow<'a, str>, Tokens)> {
         let document = self.field(record, &self.template.document)?;
         let full = self.with_document(record, document)?;
         if full.len() <= self.max_input_tokens {
-            return Ok(Tokens { ids: full, truncated_tokens: 0 });
+            return Ok((Cow::Borrowed(document), Tokens { ids: full, truncated_tokens: 0 }));
         }
         let (boundaries, tokens) =
             self.tokenizer.boundaries(document).map_err(|error| self.name_field(record, error))?;
@@ -118,8 +158,9 @@ impl Prompter {
             ))
             .hint("only that field may be cut; raise model.max_input_tokens or shorten the other fields"));
         };
-        let ids = self.with_document(record, &cuts.keep(keep))?;
-        Ok(Tokens { truncated_tokens: full.len() - ids.len(), ids })
+        let kept = cuts.keep(keep);
+        let ids = self.with_document(record, &kept)?;
+        Ok((Cow::Owned(kept), Tokens { truncated_tokens: full.len() - ids.len(), ids }))
     }
 
     /// The target for an explanation and a class, the explanation's end cut where it does not fit.
@@ -198,14 +239,7 @@ impl Prompter {
     }
 
     fn encode(&self, runs: &[Run]) -> Result<Vec<u32>> {
-        let mut ids = Vec::new();
-        for run in runs {
-            match run {
-                Run::Id(id) => ids.push(*id),
-                Run::Text { text, begins } => ids.extend(self.tokenizer.encode_at(text, *begins)?),
-            }
-        }
-        Ok(ids)
+        self.tokenizer.encode_runs(runs)
     }
 
     /// The response with its end token. An explanation is somebody's text: no control token is read in it.

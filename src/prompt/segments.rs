@@ -56,6 +56,13 @@ impl Segments {
         Ok(Self { steps })
     }
 
+    /// A text in which control tokens are found by their names.
+    pub(super) fn of_text(text: &str, tokenizer: &TextTokenizer) -> Self {
+        let mut steps = Vec::new();
+        literal(text, tokenizer.controls(), &mut steps);
+        Self { steps }
+    }
+
     /// The prompt with this text for each field, in stretches.
     pub(super) fn assemble<'a>(&self, field: impl Fn(&str) -> Result<&'a str>) -> Result<Vec<Run>> {
         let mut assembly = Assembly::default();

@@ -190,6 +190,15 @@ impl PromptTemplate {
             .collect()
     }
 
+    /// `text` with this text for each of its placeholders.
+    pub(super) fn filled<'a>(&self, text: &str, field: &dyn Fn(&str) -> Result<&'a str>) -> Result<String> {
+        let filled = self.parts(text).into_iter().map(|part| match part {
+            Part::Literal(text) => Ok(text),
+            Part::Field(name) => field(&name).map(str::to_owned),
+        });
+        filled.collect()
+    }
+
     /// The user's message: `user`, a blank line, `question`.
     pub(super) fn user_message(&self) -> String {
         if self.question.is_empty() { self.user.clone() } else { format!("{}\n\n{}", self.user, self.question) }

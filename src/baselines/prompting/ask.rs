@@ -5,16 +5,16 @@ use std::{cell::RefCell, collections::VecDeque};
 use crate::{
     data::Record,
     error::Result,
-    generate::{Budget, Engine, Generation, Request, Sampling},
+    generate::{Budget, Completed, Engine, Generation, Request, Sampling, remote::Remote},
     model::Model,
-    prompt::{Prompter, after_thoughts},
+    prompt::{Prompter, Tokens, after_thoughts},
     rng,
 };
 
 /// How to ask.
 pub struct Asker<'a> {
     /// The model that writes.
-    pub model: &'a Model,
+    pub model: Writer<'a>,
     /// How a token is chosen.
     pub sampling: Sampling,
     /// Cap on new tokens.
@@ -23,6 +23,24 @@ pub struct Asker<'a> {
     pub runs: usize,
     /// Cached tokens held at once; `None` goes by memory.
     pub batch_tokens: Option<usize>,
+}
+
+/// What writes.
+#[derive(Clone, Copy)]
+pub enum Writer<'a> {
+    /// A model whose weights are here.
+    Here(&'a Model),
+    /// One on a server.
+    There(&'a Remote),
+}
+
+impl Writer<'_> {
+    fn prompt(self, prompter: &Prompter, record: &Record) -> Result<Tokens> {
+        match self {
+            Self::Here(_) => prompter.prompt(record),
+            Self::There(remote) => remote.prompt_of_all(prompter, record),
+        }
+    }
 }
 
 /// A prompt that was answered.
@@ -57,13 +75,13 @@ impl Asker<'_> {
         let mut questions = questions.peekable();
         let Some((prompter, _)) = questions.peek() else { return Ok(()) };
         let tokenizer = prompter.tokenizer().clone();
-        let budget = Budget::beside(&self.model.llama, prompter.max_input_tokens(), self.batch_tokens);
+        let longest = prompter.max_input_tokens();
         // What is known of the prompts under way, in order: answers come back in the same order.
         let under_way = RefCell::new(VecDeque::new());
         let mut asked = 0usize;
         let mut cut = 0usize;
         let requests = questions.map(|(prompter, record)| {
-            let prompt = prompter.prompt(record)?;
+            let prompt = self.model.prompt(prompter, record)?;
             under_way.borrow_mut().push_back((prompt.ids.len(), prompt.truncated_tokens, prompter.opens_thought()));
             Ok(Request {
                 key: rng::hash_name(&record.id),
@@ -74,13 +92,20 @@ impl Asker<'_> {
                 want_probability: false,
             })
         });
-        Engine::new(self.model, &tokenizer, budget).run_in_order(requests, &mut |completed| {
+        let mut answered = |completed: Completed| {
             let (prompt_tokens, truncated_tokens, opened_thought) =
                 under_way.borrow_mut().pop_front().unwrap_or_default();
             asked += 1;
             cut += usize::from(truncated_tokens > 0);
             emit(Asked { prompt_tokens, truncated_tokens, opened_thought, answers: completed.generations })
-        })?;
+        };
+        match self.model {
+            Writer::Here(model) => {
+                let budget = Budget::beside(&model.llama, longest, self.batch_tokens);
+                Engine::new(model, &tokenizer, budget).run_in_order(requests, &mut answered)?;
+            }
+            Writer::There(remote) => remote.run_in_order(requests, &mut answered)?,
+        }
         if cut > 0 {
             tracing::warn!("{cut} of {asked} prompts are longer than the window: their documents were cut");
         }

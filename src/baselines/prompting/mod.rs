@@ -20,9 +20,9 @@ mod parse;
 mod token;
 mod vote;
 
-pub use ask::{Asked, Asker};
+pub use ask::{Asked, Asker, Writer};
 pub use parse::{label, probabilities, probability, probability_line};
-pub use token::{TokenAsker, token_prompt};
+pub use token::{TokenAsker, ask_server, token_prompt};
 pub use vote::{Vote, vote};
 
 use serde::{Deserialize, Serialize};

@@ -6,14 +6,20 @@
 //! of the log-probabilities of label c's tokens, `probability = softmax(l)_1` (of more than two classes, all of
 //! softmax(l)). Sums are not divided by length: they are what the model would have to write.
 
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
 use super::{Line, Run};
 use crate::{
     data::Record,
     error::Result,
-    generate::{PrefixCache, continuations::log_probabilities},
+    generate::{PrefixCache, continuations::log_probabilities, remote::Remote},
     metrics::softmax,
     model::Llama,
     prompt::{PromptTemplate, Prompter},
+    remote::{Pool, Trouble},
 };
 
 /// The task's prompt, its prefix replaced by the opening of a verdict.
@@ -33,12 +39,7 @@ pub struct TokenAsker<'a> {
 impl<'a> TokenAsker<'a> {
     /// `prompter` holds a [`token_prompt`].
     pub fn new(llama: &'a Llama, prompter: &'a Prompter) -> Result<Self> {
-        let labels = prompter
-            .labels()
-            .iter()
-            .map(|label| prompter.tokenizer().encode(&prompter.verdict().ending(label)))
-            .collect::<Result<_>>()?;
-        Ok(Self { llama, prompter, labels, prefixes: PrefixCache::default() })
+        Ok(Self { llama, prompter, labels: endings(prompter)?, prefixes: PrefixCache::default() })
     }
 
     /// The probability of each class (of two: of class 1) for one record.
@@ -52,5 +53,63 @@ impl<'a> TokenAsker<'a> {
             truncated_tokens: prompt.truncated_tokens,
             runs: vec![Run::of_probabilities(softmax(&log_p))],
         })
+    }
+}
+
+/// Token ids of ` <label>`, by class.
+fn endings(prompter: &Prompter) -> Result<Vec<Vec<u32>>> {
+    prompter.labels().iter().map(|label| prompter.tokenizer().encode(&prompter.verdict().ending(label))).collect()
+}
+
+/// The same of a model on a server, which is sent the prompt with each label behind it; `emit` gets the lines in the
+/// order of the records. A record without an answer ends it, after those before.
+pub fn ask_server(
+    remote: &Remote,
+    prompter: &Prompter,
+    records: &[Record],
+    emit: &mut dyn FnMut(Line) -> Result<()>,
+) -> Result<()> {
+    let server = remote.server();
+    let labels = Arc::new(endings(prompter)?);
+    let mut pool: Pool<Result<Vec<f64>, Trouble>> = Pool::new(server)?;
+    let mut records = records.iter().enumerate();
+    let mut under_way: VecDeque<Line> = VecDeque::new();
+    let mut first = 0;
+    let mut done = BTreeMap::new();
+    loop {
+        while pool.has_room() && under_way.len() < 4 * server.concurrency() {
+            let Some((index, record)) = records.next() else { break };
+            let prompt = prompter.prompt(record)?;
+            under_way.push_back(Line {
+                id: record.id.clone(),
+                label: record.label,
+                prompt_tokens: prompt.ids.len(),
+                truncated_tokens: prompt.truncated_tokens,
+                runs: Vec::new(),
+            });
+            let labels = labels.clone();
+            pool.ask((index, 0), move |server| {
+                let score = |label: &Vec<u32>| {
+                    let numbers = server.log_probabilities(&[&prompt.ids[..], label].concat(), label.len())?;
+                    Ok(numbers.iter().sum())
+                };
+                labels.iter().map(score).collect()
+            })?;
+        }
+        if pool.is_idle() {
+            return Ok(());
+        }
+        let ((index, _), answer) = pool.wait()?;
+        done.insert(index, answer);
+        while let Some(answer) = done.remove(&first) {
+            let Some(mut line) = under_way.pop_front() else { break };
+            first += 1;
+            let named = |trouble: Trouble| {
+                let place = server.place();
+                trouble.into_error(place.key(), place.url()).context(format!("record {}", line.id))
+            };
+            line.runs = vec![Run::of_probabilities(softmax(&answer.map_err(named)?))];
+            emit(line)?;
+        }
     }
 }

@@ -4,7 +4,13 @@ use std::{path::Path, sync::Arc};
 
 use serde_json::{Map, json};
 
-use super::{finished::Finished, place::Place, split::Split, trials::trials};
+use super::{
+    finished::Finished,
+    place::Place,
+    split::Split,
+    teacher::{self, Known, Teacher},
+    trials::trials,
+};
 use crate::{
     commands::{Context, dry_run::Plan, run_record},
     config::OnFail,
@@ -14,11 +20,9 @@ use crate::{
     fingerprint::Fingerprint,
     generate::{
         Budget, Engine, Sampling,
-        construct::{Method, Progress, Rules, output::write_split},
-        memory::Longest,
-        scoring,
+        construct::{self, Method, Progress, Rules, output::write_split},
     },
-    model::{Model, ModelSource, source},
+    model::Model,
     prompt::{PromptTemplate, Prompter, TextTokenizer},
     shard::Shard,
     storage::{self, RunLock},
@@ -34,6 +38,8 @@ const RATIONALIZE: &str =
 pub(super) enum Purpose {
     /// To ask the teacher, which this machine must hold.
     Ask,
+    /// To ask it by files.
+    Batch,
     /// To put together what others asked it.
     Merge,
 }
@@ -42,8 +48,7 @@ pub(super) enum Purpose {
 pub(super) struct Job {
     pub dir: std::path::PathBuf,
     pub splits: Vec<Split>,
-    pub teacher: ModelSource,
-    pub teacher_hash: String,
+    pub teacher: Known,
     /// Whether its prompts hold the date of the run.
     pub dated: bool,
     /// The part of each split that is this process's.
@@ -61,35 +66,15 @@ impl Job {
         let config = &context.config;
         let options = &config.construct;
         let template = PromptTemplate::load(&config.resolve(&config.task.prompt))?;
-        let search = [config.dir.as_path(), Path::new(".")];
-        let find = |key: &str, name: &str| {
-            if name.is_empty() {
-                Err(Error::usage(format!("{key} is not set"))
-                    .hint(format!("name a model folder or hub id: --set {key}=DIR")))
-            } else {
-                source::resolve(name, &search, context.allow_network).context(key)
-            }
-        };
-        let teacher = find("construct.teacher", &options.teacher)?;
-        let base = find("model.base", &config.model.base)?;
-        let shape = teacher.config()?;
-        shape
-            .check_window(options.max_input_tokens, options.max_output_tokens, config.model.allow_long)
-            .context("construct")?;
-        let teacher_tokenizer = Arc::new(TextTokenizer::load(teacher.tokenizer_path())?);
-        teacher_tokenizer.check_vocab(shape.vocab_size)?;
+        let (mut teacher, base) = teacher::find(context, purpose)?;
+        let teacher_tokenizer = teacher.tokenizer.clone();
         let dir = context.run_dir.join("construct");
         if dir.is_file() {
             return Err(storage::foreign(&dir, "and it is a file, not a directory"));
         }
         // Before the weights are read, for their hash or to ask; not where all is done.
         if purpose == Purpose::Ask && !all_done(&dir, &options.splits, context.shard)? {
-            let longest = Longest {
-                input: options.max_input_tokens,
-                output: options.max_output_tokens,
-                key: "construct.max_input_tokens",
-            };
-            scoring::check_memory_of(context, &teacher, longest).context("construct.teacher")?;
+            teacher.prepare(context)?;
         }
         let base_tokenizer = Arc::new(TextTokenizer::load(base.tokenizer_path())?);
         // One date for the run, whichever of the two templates asks for it.
@@ -121,20 +106,18 @@ impl Job {
         let labels = config.task.labels.clone();
         let base =
             Prompter::new(template.clone(), base_tokenizer.clone(), labels, input, output, config.model.truncate)?;
-        let teacher_hash = teacher.hash()?;
+        let of_teacher = teacher.contents(context, &Place::new(&dir, "", None).finished()?, &options.splits)?;
         let method = [
             ("task.prompt", json!(template)),
-            ("construct.teacher", json!(teacher_hash)),
-            ("teacher's tokenizer", json!(teacher_tokenizer.hash())),
             // Only its tokenizer counts: whether an explanation fits its window.
             ("model.base", json!(base_tokenizer.hash())),
-            ("model.dtype", json!(context.dtype()?.as_str())),
             ("train.seed", json!(context.seed)),
         ];
+        let method: Vec<_> = method.into_iter().chain(of_teacher).collect();
         let splits = Vec::new();
         let shard = context.shard;
         let on_fail = options.on_fail;
-        let mut job = Self { dir, splits, teacher, teacher_hash, dated, shard, asks, tells, base, on_fail };
+        let mut job = Self { dir, splits, teacher, dated, shard, asks, tells, base, on_fail };
         for name in &options.splits {
             job.splits.push(Split::read(context, name, &template.fields(), &method)?);
         }
@@ -146,7 +129,7 @@ impl Job {
         let todo = self.missing(&self.finished()?)?;
         self.refuse_foreign_files(&todo, None)?;
         let mut plan = Plan::new(context, "construct")
-            .with("construct.teacher", json!(self.teacher.path))
+            .with("construct.teacher", json!(self.teacher.shown()))
             .with("trials of a record, at most", context.config.construct.trials)
             .with("done already", todo.is_empty());
         for split in &self.splits {
@@ -194,8 +177,7 @@ impl Job {
     pub fn explain(&self, context: &Context, todo: &[&Split], lock: RunLock) -> Result<Vec<Progress>> {
         self.refuse_foreign_files(todo, None)?;
         let inputs: Vec<&Path> = self.splits.iter().map(|split| split.path.as_path()).collect();
-        let teacher = ("construct.teacher", self.teacher.path.as_path(), self.teacher_hash.as_str());
-        run_record::write(context, "construct", &inputs, &[teacher], lock)?;
+        run_record::write(context, "construct", &inputs, &[self.teacher.used()], lock)?;
         let mut logs = Vec::new();
         for split in todo {
             logs.push(Progress::open(&self.place(split).log(), &self.settings(split)).context("construct")?);
@@ -232,20 +214,41 @@ impl Job {
     }
 
     fn unfinished(&self, split: &Split, log: &Progress) -> bool {
-        let rationalize = self.on_fail == OnFail::Rationalize;
-        split
-            .records
-            .iter()
-            .any(|record| !log.tried(record.number) || (rationalize && log.wants_rationalization(record.number)))
+        self.open_records(split, log) > 0
     }
 
-    /// Loads the teacher and runs every trial that is missing.
+    /// How many records are not tried to the end.
+    pub fn open_records(&self, split: &Split, log: &Progress) -> usize {
+        let rationalize = self.on_fail == OnFail::Rationalize;
+        let open =
+            |record: &&Record| !log.tried(record.number) || (rationalize && log.wants_rationalization(record.number));
+        split.records.iter().filter(open).count()
+    }
+
+    /// Loads the teacher, if it is here, and runs every trial that is missing.
     fn ask_teacher(&self, context: &Context, todo: &[&Split], logs: &mut [Progress]) -> Result<()> {
         let options = &context.config.construct;
+        let source = match &self.teacher.teacher {
+            Teacher::Here(source) => source,
+            Teacher::There(_, Some(remote)) => return self.run_trials(context, remote, todo, logs),
+            Teacher::Offline(batch) => return self.run_trials(context, &**batch, todo, logs),
+            Teacher::There(place, None) => return Err(Error::run(format!("{} was not tried", place.url()))),
+        };
         let device = context.device()?;
-        let model = Model::base(&self.teacher, device::dtype(context.config.model.dtype, &device), &device)?;
+        let model = Model::base(source, device::dtype(context.config.model.dtype, &device), &device)?;
         let budget = Budget::beside(&model.llama, options.max_input_tokens, context.config.generate.batch_tokens);
-        let engine = Engine::new(&model, self.asks.tokenizer(), budget);
+        self.run_trials(context, &Engine::new(&model, self.asks.tokenizer(), budget), todo, logs)
+    }
+
+    /// Runs every trial that is missing.
+    fn run_trials(
+        &self,
+        context: &Context,
+        teacher: &dyn construct::Teacher,
+        todo: &[&Split],
+        logs: &mut [Progress],
+    ) -> Result<()> {
+        let options = &context.config.construct;
         let sampling = Sampling { temperature: options.temperature, top_p: options.top_p, seed: context.seed };
         let rules = Rules { min_words: options.min_words, max_copied: options.max_copied };
         let method = Method {
@@ -260,11 +263,12 @@ impl Job {
         for (split, log) in todo.iter().zip(logs) {
             let todo: Vec<&Record> = split.records.iter().filter(|record| !log.tried(record.number)).collect();
             let named = |error: Error| error.context(split.path.display());
-            let asks = |record: &Record| self.asks.prompt(record).map_err(named);
+            self.teacher.enter(split, 0);
+            let asks = |record: &Record| self.teacher.prompt(&self.asks, record).map_err(named);
             trials(
                 context,
                 &format!("construct {}", split.name),
-                &engine,
+                teacher,
                 &todo,
                 &asks,
                 method,
@@ -273,17 +277,18 @@ impl Job {
             if self.on_fail == OnFail::Rationalize {
                 let todo: Vec<&Record> =
                     split.records.iter().filter(|record| log.wants_rationalization(record.number)).collect();
+                self.teacher.enter(split, options.trials);
                 let method = Method { trials: 1, trials_before: options.trials, ..method };
                 let unlabeled =
                     |record: &Record| Error::data(format!("record {}, field label: missing", record.place()));
                 let tells = |record: &Record| {
                     let asks = record.label.and_then(|label| self.tells.get(label.index()));
-                    asks.ok_or_else(|| unlabeled(record))?.prompt(record).map_err(named)
+                    self.teacher.prompt(asks.ok_or_else(|| unlabeled(record))?, record).map_err(named)
                 };
                 trials(
                     context,
                     &format!("rationalize {}", split.name),
-                    &engine,
+                    teacher,
                     &todo,
                     &tells,
                     method,

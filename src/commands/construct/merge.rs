@@ -217,6 +217,5 @@ fn record(context: &Context, job: &Job, found: &[Parts<'_>], lock: RunLock) -> R
     shards.sort_by_key(|shard| (shard.of(), shard.part()));
     shards.dedup();
     let shards = shards.into_iter().filter_map(|shard| of_shard(&context.run_dir, shard)).collect();
-    let teacher = ("construct.teacher", job.teacher.path.as_path(), job.teacher_hash.as_str());
-    run_record::write_with_shards(context, "construct", (&inputs, &[teacher]), lock, shards)
+    run_record::write_with_shards(context, "construct", (&inputs, &[job.teacher.used()]), lock, shards)
 }

@@ -5,10 +5,7 @@ use crate::{
     data::Record,
     device,
     error::{Error, Result},
-    generate::{
-        Engine,
-        construct::{Explained, Method, explain},
-    },
+    generate::construct::{Explained, Method, Teacher, explain},
     progress,
     prompt::Tokens,
 };
@@ -17,7 +14,7 @@ use crate::{
 pub(super) fn trials(
     context: &Context,
     title: &str,
-    engine: &Engine<'_>,
+    teacher: &dyn Teacher,
     records: &[&Record],
     prompt: &dyn Fn(&Record) -> Result<Tokens>,
     method: Method<'_>,
@@ -32,7 +29,7 @@ pub(super) fn trials(
     bar.set_prefix(title.to_owned());
     let mut kept = 0usize;
     let mut dropped = 0usize;
-    explain(engine, records, prompt, method, &mut |index, explained| {
+    explain(teacher, records, prompt, method, &mut |index, explained| {
         if explained.kept.is_some() {
             kept += 1
         } else {

@@ -33,6 +33,11 @@ pub trait Teacher {
         accept: &mut Accept<'_>,
         emit: &mut Emit<'_>,
     ) -> Result<()>;
+
+    /// Why the request that is being emitted has no further sample, where it could not be had.
+    fn refusal(&self, _index: usize) -> Option<Failure> {
+        None
+    }
 }
 
 impl Teacher for Engine<'_> {
@@ -139,6 +144,7 @@ pub fn explain(
                 Err(failure) => explained.failures.push(failure),
             }
         }
+        explained.failures.extend(teacher.refusal(completed.index));
         emit(completed.index, explained)
     };
     teacher.answer(&mut requests, &mut accept, &mut finished)?;

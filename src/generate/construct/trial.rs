@@ -6,6 +6,7 @@ use crate::{
     generate::{Finish, Generation},
     labels::{Class, Labels},
     prompt::{Verdict, after_thoughts},
+    remote::Trouble,
 };
 
 /// Why a trial was not kept.
@@ -24,6 +25,34 @@ pub enum Failure {
     TooLong,
     /// More of it is copied from the document than `construct.max_copied` allows.
     NearDuplicate,
+    /// Never asked: the teacher is on a server that takes no token ids, and would read a control token in this record.
+    ControlText,
+    /// The server refused this prompt.
+    ServerRefused,
+    /// The server was busy each time (HTTP 429).
+    ServerBusy,
+    /// The server failed each time (HTTP 5xx).
+    ServerFailed,
+    /// The server did not answer in time.
+    TimedOut,
+    /// The connection to the server ended before its answer did.
+    ConnectionLost,
+    /// What the server sent is no answer.
+    NoAnswer,
+}
+
+impl From<Trouble> for Failure {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::ControlText => Self::ControlText,
+            Trouble::Refused(_) => Self::ServerRefused,
+            Trouble::Busy(_) => Self::ServerBusy,
+            Trouble::Failed(..) => Self::ServerFailed,
+            Trouble::TimedOut => Self::TimedOut,
+            Trouble::Lost | Trouble::Unreachable | Trouble::Untrusted => Self::ConnectionLost,
+            Trouble::Garbled => Self::NoAnswer,
+        }
+    }
 }
 
 /// What an explanation must be, beyond parsable.

@@ -1,0 +1,190 @@
+//! Who explains: a model whose files are here, or one on a server.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use serde_json::{Value, json};
+
+use super::{batch::Batch, finished::Finished, job::Purpose, split::Split};
+use crate::{
+    commands::Context,
+    config::is_server,
+    error::{Context as _, Error, Result},
+    generate::{memory::Longest, remote::Remote, scoring},
+    model::{ModelSource, source},
+    prompt::{Prompter, TextTokenizer, Tokens},
+    remote::{Named, Place, Server, Way},
+    storage::run_record::Used,
+};
+
+/// How a teacher's prompts were sent, in a fingerprint: null where they are ours, token by token.
+const PROMPTS: &str = "teacher's prompts";
+
+/// The teacher.
+pub(super) enum Teacher {
+    /// Its files are here.
+    Here(ModelSource),
+    /// A server has it.
+    There(Place, Option<Remote>),
+    /// It is asked by files.
+    Offline(Box<Batch>),
+}
+
+/// A teacher, and what it is known by.
+pub(super) struct Known {
+    pub teacher: Teacher,
+    pub tokenizer: Arc<TextTokenizer>,
+    /// Of its weights; of one on a server, of its tokenizer.
+    hash: String,
+}
+
+/// Finds the teacher that the config names, and the base, whose tokenizer may be its own.
+pub(super) fn find(context: &Context, purpose: Purpose) -> Result<(Known, ModelSource)> {
+    let config = &context.config;
+    let options = &config.construct;
+    let search = [config.dir.as_path(), Path::new(".")];
+    let find = |key: &str, name: &str| {
+        if name.is_empty() {
+            Err(Error::usage(format!("{key} is not set"))
+                .hint(format!("name a model folder or hub id: --set {key}=DIR")))
+        } else {
+            source::resolve(name, &search, context.allow_network).context(key)
+        }
+    };
+    let offline = options.teacher.is_empty() && options.teacher_name.is_some();
+    if purpose == Purpose::Batch && !offline && !is_server(&options.teacher) {
+        return Err(Error::usage("batch files are for a model that is served elsewhere")
+            .hint("set construct.teacher_name to its name there, and leave construct.teacher out"));
+    }
+    if is_server(&options.teacher) || (offline && purpose != Purpose::Ask) {
+        let named = Named {
+            key: "construct.teacher",
+            url: &options.teacher,
+            name: options.teacher_name.as_deref(),
+            tokenizer: options.teacher_tokenizer.as_deref(),
+        };
+        if purpose == Purpose::Ask {
+            named.allow(context)?;
+        }
+        let base = find("model.base", &config.model.base)?;
+        let place = Place::find(context, named, Some(base.tokenizer_path()))?;
+        let tokenizer = place.tokenizer().clone();
+        let hash = tokenizer.hash().to_owned();
+        return Ok((Known { teacher: Teacher::There(place, None), tokenizer, hash }, base));
+    }
+    let source = find("construct.teacher", &options.teacher)?;
+    let base = find("model.base", &config.model.base)?;
+    let shape = source.config()?;
+    shape
+        .check_window(options.max_input_tokens, options.max_output_tokens, config.model.allow_long)
+        .context("construct")?;
+    let tokenizer = Arc::new(TextTokenizer::load(source.tokenizer_path())?);
+    tokenizer.check_vocab(shape.vocab_size)?;
+    Ok((Known { teacher: Teacher::Here(source), tokenizer, hash: String::new() }, base))
+}
+
+impl Known {
+    /// Checks, before anything is asked, that the teacher can be: that memory holds it, that its server answers.
+    pub fn prepare(&mut self, context: &Context) -> Result<()> {
+        let options = &context.config.construct;
+        let input = options.max_input_tokens;
+        let output = options.max_output_tokens;
+        match &mut self.teacher {
+            Teacher::Here(source) => {
+                let longest = Longest { input, output, key: "construct.max_input_tokens" };
+                scoring::check_memory_of(context, source, longest).context("construct.teacher")
+            }
+            Teacher::There(place, remote) => {
+                *remote = Some(Remote::new(Server::connect(context, place.clone(), input + output)?));
+                Ok(())
+            }
+            Teacher::Offline(_) => Ok(()),
+        }
+    }
+
+    /// What it is known by in a fingerprint. A server that was not asked took prompts as the splits say that are
+    /// `finished`.
+    pub fn contents(
+        &mut self,
+        context: &Context,
+        finished: &Finished,
+        splits: &[String],
+    ) -> Result<[(&'static str, Value); 4]> {
+        let (identity, dtype, prompts) = match &self.teacher {
+            Teacher::Here(source) => {
+                self.hash = source.hash()?;
+                (json!(self.hash), json!(context.dtype()?.as_str()), Value::Null)
+            }
+            Teacher::There(place, Some(remote)) => {
+                let chat = remote.server().way() == Way::Chat;
+                (place.identity(), Value::Null, if chat { json!("/chat/completions") } else { Value::Null })
+            }
+            Teacher::Offline(batch) => (batch.place.identity(), Value::Null, Value::Null),
+            Teacher::There(place, None) => {
+                let held = splits.iter().find_map(|split| finished.settings(split));
+                let prompts = held.map_or(Value::Null, |held| held.get(PROMPTS).clone());
+                (place.identity(), Value::Null, prompts)
+            }
+        };
+        Ok([
+            ("construct.teacher", identity),
+            ("teacher's tokenizer", json!(self.tokenizer.hash())),
+            ("model.dtype", dtype),
+            (PROMPTS, prompts),
+        ])
+    }
+
+    /// What it is to a reader.
+    pub fn shown(&self) -> PathBuf {
+        match &self.teacher {
+            Teacher::Here(source) => source.path.clone(),
+            Teacher::There(place, _) => PathBuf::from(format!("{} ({})", place.url(), place.name())),
+            Teacher::Offline(batch) => PathBuf::from(batch.place.name()),
+        }
+    }
+
+    /// What `run.json` names: of a teacher on a server its tokenizer, address and name stand in the config.
+    pub fn used(&self) -> Used<'_> {
+        match &self.teacher {
+            Teacher::Here(source) => ("construct.teacher", &source.path, &self.hash),
+            Teacher::There(place, _) => ("construct.teacher_tokenizer", place.tokenizer_path(), &self.hash),
+            Teacher::Offline(batch) => ("construct.teacher_tokenizer", batch.place.tokenizer_path(), &self.hash),
+        }
+    }
+
+    /// From now on it is asked by files.
+    pub fn use_batch(&mut self, batch: impl FnOnce(Place) -> Batch) {
+        if let Teacher::There(place, _) = &self.teacher {
+            self.teacher = Teacher::Offline(Box::new(batch(place.clone())));
+        }
+    }
+
+    /// Ends the file of requests; how many it holds.
+    pub fn close_batch(self) -> Result<usize> {
+        match self.teacher {
+            Teacher::Offline(batch) => batch.close(),
+            _ => Ok(0),
+        }
+    }
+
+    /// From now on trials of this split are asked, after so many others.
+    pub fn enter(&self, split: &Split, trials_before: usize) {
+        if let Teacher::Offline(batch) = &self.teacher {
+            batch.enter(split, trials_before);
+        }
+    }
+
+    /// The prompt of the record that is asked about next.
+    pub fn prompt(&self, prompter: &Prompter, record: &crate::data::Record) -> Result<Tokens> {
+        match &self.teacher {
+            Teacher::There(_, Some(remote)) => remote.prompt(prompter, record),
+            Teacher::Offline(batch) => {
+                batch.next_record(record.number);
+                prompter.prompt(record)
+            }
+            _ => prompter.prompt(record),
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! A model on a server in the engine's place: the same requests, asked side by side instead of in one batch.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use super::{
+    Completed, Generation, Request, Sampling,
+    construct::{Failure, Teacher},
+    engine::{Accept, Emit},
+    in_order::InOrder,
+};
+use crate::{
+    data::Record,
+    error::{Error, Result},
+    prompt::{Message, Prompter, Tokens},
+    remote::{Answer, Choice, Pool, Server, Trouble, Way},
+    rng::{Rng, streams},
+};
+
+/// So many requests in a row that come to nothing are the server's trouble, not theirs.
+const IN_A_ROW: usize = 32;
+
+/// A model on a server. What a request gets is a function of the request and the server, as far as the server is one.
+pub struct Remote {
+    server: Arc<Server>,
+    /// Messages of the prompts that were made and not asked yet, in order.
+    messages: RefCell<VecDeque<Option<Vec<Message>>>>,
+    /// Why the request that is being emitted came to nothing.
+    refused: Cell<Option<(usize, Trouble)>>,
+}
+
+impl Remote {
+    /// Asks this server.
+    pub fn new(server: Arc<Server>) -> Self {
+        Self { server, messages: RefCell::default(), refused: Cell::new(None) }
+    }
+
+    /// The server.
+    pub fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+
+    /// The prompt of the next request. Requests are asked in the order in which their prompts are made here.
+    pub fn prompt(&self, prompter: &Prompter, record: &Record) -> Result<Tokens> {
+        if self.server.way() == Way::Chat {
+            self.messages.borrow_mut().push_back(prompter.messages(record)?);
+        }
+        prompter.prompt(record)
+    }
+
+    /// The same where no record may go without an answer: one that this server cannot be asked about is an error.
+    pub fn prompt_of_all(&self, prompter: &Prompter, record: &Record) -> Result<Tokens> {
+        let tokens = self.prompt(prompter, record)?;
+        let messages = || self.messages.borrow().back().cloned().flatten();
+        match self.server.question(&tokens.ids, messages(), Choice::new(1, 0.0, 1.0, 0)) {
+            Ok(_) => Ok(tokens),
+            Err(trouble) => Err(self.error(trouble).context(format!("record {}", record.id))),
+        }
+    }
+
+    /// Runs requests whose samples are all wanted, and emits them in order. One that comes to nothing ends the run:
+    /// what was asked before it is finished and emitted, then the error is returned.
+    pub fn run_in_order(
+        &self,
+        requests: impl Iterator<Item = Result<Request>>,
+        emit: &mut dyn FnMut(Completed) -> Result<()>,
+    ) -> Result<()> {
+        let failure = RefCell::new(None);
+        let mut requests =
+            requests.map_while(|request| request.map_err(|error| *failure.borrow_mut() = Some(error)).ok());
+        let mut ordered = InOrder::new(emit);
+        Run::new(self, &mut requests, None)?.finish(&mut |completed| ordered.put(completed.index, completed))?;
+        failure.into_inner().map_or(Ok(()), Err)
+    }
+
+    fn error(&self, trouble: Trouble) -> Error {
+        trouble.into_error(self.server.place().key(), self.server.place().url())
+    }
+}
+
+impl Teacher for Remote {
+    fn answer(
+        &self,
+        requests: &mut dyn Iterator<Item = Request>,
+        accept: &mut Accept<'_>,
+        emit: &mut Emit<'_>,
+    ) -> Result<()> {
+        Run::new(self, requests, Some(accept))?.finish(emit)
+    }
+
+    fn refusal(&self, index: usize) -> Option<Failure> {
+        self.refused.take().filter(|(refused, _)| *refused == index).map(|(_, trouble)| trouble.into())
+    }
+}
+
+/// A request that is not done.
+struct Open {
+    request: Request,
+    messages: Option<Vec<Message>>,
+    /// By sample.
+    generations: BTreeMap<usize, Generation>,
+}
+
+impl Open {
+    fn complete(self, index: usize) -> Completed {
+        Completed { index, logits: None, generations: self.generations.into_values().collect() }
+    }
+}
+
+/// One run.
+struct Run<'e, 'f> {
+    remote: &'e Remote,
+    requests: &'e mut dyn Iterator<Item = Request>,
+    /// With it samples are trials, asked one after another.
+    accept: Option<&'e mut Accept<'f>>,
+    pool: Pool<Result<Answer, Trouble>>,
+    /// Requests taken from the source.
+    taken: usize,
+    exhausted: bool,
+    open: BTreeMap<usize, Open>,
+    /// Samples (request, sample) that are to be asked.
+    waiting: VecDeque<(usize, usize)>,
+    /// Requests that came to nothing since the server's last answer.
+    troubled: Vec<(Completed, Trouble)>,
+    /// The first request of all that came to nothing, where none may.
+    failed: Option<(usize, Trouble)>,
+}
+
+impl<'e, 'f> Run<'e, 'f> {
+    fn new(
+        remote: &'e Remote,
+        requests: &'e mut dyn Iterator<Item = Request>,
+        accept: Option<&'e mut Accept<'f>>,
+    ) -> Result<Self> {
+        let pool = Pool::new(&remote.server)?;
+        Ok(Self {
+            remote,
+            requests,
+            accept,
+            pool,
+            taken: 0,
+            exhausted: false,
+            open: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            troubled: Vec::new(),
+            failed: None,
+        })
+    }
+
+    fn finish(mut self, emit: &mut Emit<'_>) -> Result<()> {
+        loop {
+            while self.pool.has_room() && self.ask_next(emit)? {}
+            if self.pool.is_idle() {
+                break;
+            }
+            let ((index, sample), answer) = self.pool.wait()?;
+            match answer {
+                Ok(answer) => self.answered(index, sample, answer, emit)?,
+                Err(trouble) => self.came_to_nothing(index, trouble, emit)?,
+            }
+            // Nothing behind a failure is wanted any more.
+            if self.failed.is_some() && self.open.is_empty() {
+                break;
+            }
+        }
+        self.let_go(emit)?;
+        self.failed.map_or(Ok(()), |(_, trouble)| Err(self.remote.error(trouble)))
+    }
+
+    /// Asks the next sample; false where there is none to ask now.
+    fn ask_next(&mut self, emit: &mut Emit<'_>) -> Result<bool> {
+        let Some((index, sample)) = self.waiting.pop_front().or_else(|| self.take()) else { return Ok(false) };
+        let Some(open) = self.open.get(&index) else { return Ok(true) };
+        let choice = choice(&open.request, sample);
+        match self.remote.server.question(&open.request.prompt, open.messages.clone(), choice) {
+            Ok(question) => self.pool.ask((index, sample), move |server| server.ask(&question))?,
+            Err(trouble) => self.came_to_nothing(index, trouble, emit)?,
+        }
+        Ok(true)
+    }
+
+    /// Takes a request from the source: its first sample, the others behind it in the queue.
+    fn take(&mut self) -> Option<(usize, usize)> {
+        let oldest = self.open.first_key_value().map_or(self.taken, |(index, _)| *index);
+        let ahead = self.accept.is_none() && self.taken - oldest >= 4 * self.remote.server.concurrency();
+        if self.exhausted || ahead || self.failed.is_some() {
+            return None;
+        }
+        let Some(request) = self.requests.next() else {
+            self.exhausted = true;
+            return None;
+        };
+        let index = self.taken;
+        self.taken += 1;
+        let messages = self.remote.messages.borrow_mut().pop_front().flatten();
+        if self.accept.is_none() {
+            self.waiting.extend((1..request.samples).map(|sample| (index, sample)));
+        }
+        self.open.insert(index, Open { request, messages, generations: BTreeMap::new() });
+        Some((index, 0))
+    }
+
+    fn answered(&mut self, index: usize, sample: usize, answer: Answer, emit: &mut Emit<'_>) -> Result<()> {
+        self.let_go(emit)?;
+        let Some(open) = self.open.get_mut(&index) else { return Ok(()) };
+        let Answer { text, finish, generated_tokens } = answer;
+        let generation = Generation { ids: Vec::new(), text, finish, generated_tokens };
+        let accepted = self.accept.as_mut().is_some_and(|accept| accept(index, sample, &generation));
+        open.generations.insert(sample, generation);
+        if accepted || open.generations.len() == open.request.samples {
+            if let Some(open) = self.open.remove(&index) {
+                emit(open.complete(index))?;
+            }
+        } else if self.accept.is_some() {
+            self.waiting.push_front((index, sample + 1));
+        }
+        Ok(())
+    }
+
+    fn came_to_nothing(&mut self, index: usize, trouble: Trouble, emit: &mut Emit<'_>) -> Result<()> {
+        let Some(open) = self.open.remove(&index) else { return Ok(()) };
+        let place = self.remote.server.place();
+        if self.accept.is_none() {
+            self.failed = self.failed.filter(|(failed, _)| *failed < index).or(Some((index, trouble)));
+            let first = self.failed.map_or(index, |(failed, _)| failed);
+            self.open.retain(|index, _| *index < first);
+            return Ok(());
+        }
+        trouble.raise_if_everyones(place.key(), place.url())?;
+        let completed = open.complete(index);
+        if trouble == Trouble::ControlText {
+            self.remote.refused.set(Some((index, trouble)));
+            return emit(completed);
+        }
+        self.troubled.push((completed, trouble));
+        if self.troubled.len() < IN_A_ROW {
+            return Ok(());
+        }
+        Err(self
+            .remote
+            .error(trouble)
+            .context(format!("{IN_A_ROW} records in a row got no answer, they are kept open")))
+    }
+
+    /// Emits what came to nothing: it was not the server that is gone.
+    fn let_go(&mut self, emit: &mut Emit<'_>) -> Result<()> {
+        for (completed, trouble) in self.troubled.drain(..) {
+            self.remote.refused.set(Some((completed.index, trouble)));
+            emit(completed)?;
+        }
+        Ok(())
+    }
+}
+
+/// How the tokens of one sample are chosen: by a seed of its own, of 31 bits, which every server takes.
+pub fn choice(request: &Request, sample: usize) -> Choice {
+    let Sampling { temperature, top_p, seed } = request.sampling;
+    let seed = Rng::new(seed, streams::SAMPLING).word(request.key.wrapping_add(sample as u64), 0) >> 1;
+    Choice::new(request.max_new_tokens, temperature, top_p, seed)
+}

@@ -1,0 +1,88 @@
+//! What a server sent back.
+
+use serde_json::Value;
+
+use super::{Trouble, Way};
+use crate::data::Finish;
+
+/// An answer.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// What was written.
+    pub text: String,
+    /// Why it ended.
+    pub finish: Finish,
+    /// Tokens written, as the server counts them.
+    pub generated_tokens: usize,
+}
+
+impl std::fmt::Debug for Answer {
+    /// No text: an answer can quote its record.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answer").field("finish", &self.finish).finish_non_exhaustive()
+    }
+}
+
+/// The one answer of a completion, whose prompt must have had so many tokens.
+pub(super) fn read(body: &Value, counts: Option<(usize, Way)>, max_tokens: usize) -> Result<Answer, Trouble> {
+    let choice = only_choice(body)?;
+    if let Some((tokens, way)) = counts {
+        match (count(body, "prompt_tokens"), way) {
+            (Some(counted), _) if counted == tokens => {}
+            // It read other tokens in the text than were meant.
+            (Some(_), Way::Text { .. }) => return Err(Trouble::ControlText),
+            _ => return Err(Trouble::Garbled),
+        }
+    }
+    let finish = match choice["finish_reason"].as_str() {
+        Some("stop" | "eos_token" | "stop_sequence") => Finish::Stop,
+        Some("length") => Finish::Length,
+        // Cut off by a filter, aborted, a call of a tool: not an answer.
+        _ => return Err(Trouble::Garbled),
+    };
+    let text = match choice.get("message") {
+        Some(message) => said(message)?,
+        None => choice["text"].as_str().ok_or(Trouble::Garbled)?.to_owned(),
+    };
+    let generated_tokens = count(body, "completion_tokens").filter(|&written| written <= max_tokens);
+    Ok(Answer { text, finish, generated_tokens: generated_tokens.ok_or(Trouble::Garbled)? })
+}
+
+/// A chat's message; thoughts that the server took out of it stand before it again.
+fn said(message: &Value) -> Result<String, Trouble> {
+    let thought = ["reasoning_content", "reasoning"].into_iter().find_map(|key| message[key].as_str());
+    match (message["content"].as_str(), thought.filter(|thought| !thought.is_empty())) {
+        (Some(text), None) => Ok(text.to_owned()),
+        (text, Some(thought)) => Ok(format!("<think>{thought}</think>{}", text.unwrap_or_default())),
+        (None, None) => Err(Trouble::Garbled),
+    }
+}
+
+/// `usage.<name>`
+pub(super) fn count(body: &Value, name: &str) -> Option<usize> {
+    usize::try_from(body["usage"][name].as_u64()?).ok()
+}
+
+fn only_choice(body: &Value) -> Result<&Value, Trouble> {
+    match body["choices"].as_array().map(Vec::as_slice) {
+        Some([choice]) => Ok(choice),
+        _ => Err(Trouble::Garbled),
+    }
+}
+
+/// The log-probabilities of the last `wanted` of a prompt's `tokens` tokens, of a completion that repeats its prompt.
+pub(super) fn log_probabilities(body: &Value, tokens: usize, wanted: usize) -> Result<Vec<f64>, Trouble> {
+    if count(body, "prompt_tokens") != Some(tokens) {
+        return Err(Trouble::Garbled);
+    }
+    let all = only_choice(body)?["logprobs"]["token_logprobs"].as_array().ok_or(Trouble::Garbled)?;
+    // The prompt's, and perhaps that of a token after it.
+    if all.len() != tokens && all.len() != tokens + 1 {
+        return Err(Trouble::Garbled);
+    }
+    let numbers = all[..tokens]
+        .iter()
+        .skip(tokens - wanted.min(tokens))
+        .map(|number| number.as_f64().filter(|number| number.is_finite() && *number <= 1e-3).ok_or(Trouble::Garbled));
+    numbers.collect()
+}

@@ -1,0 +1,164 @@
+//! Models on an OpenAI-compatible server (vLLM, SGLang, llama.cpp, TGI): how they are asked. Layer 3.
+//!
+//! ```text
+//! Place (address, name, tokenizer) ─▶ probe ─▶ Server (token ids | text | chat)
+//! ids of a prompt ─▶ Question ─▶ Pool (threads, retries) ─▶ Answer, or Trouble
+//! ```
+//!
+//! No socket is opened without `--allow-network`, to this machine's own servers neither. The prompt goes out as token
+//! ids where the server takes them: it is ours byte for byte, and the name of a control token in a note stays text.
+//! Else it goes as a text that the server reads as exactly these ids, which is checked here, before, by reading it
+//! back, and there, after, by the server's own count of its tokens. Where neither can be had, the server makes the
+//! prompt of messages (`/v1/chat/completions`), and a warning says so.
+//!
+//! Offline, [`batch`] files go to `vllm run-batch` and come back.
+//!
+//! What a server sends back may quote its prompt. Of an error's body nothing is shown, logged or kept.
+
+mod answer;
+pub mod batch;
+mod client;
+mod place;
+mod pool;
+mod probe;
+mod question;
+mod trouble;
+
+pub use answer::Answer;
+pub use place::{Named, Place};
+pub use pool::Pool;
+pub use question::{Choice, Question};
+pub use trouble::Trouble;
+
+use std::{sync::Arc, time::Duration};
+
+use client::Client;
+use serde_json::Value;
+
+use crate::{context::Context, device, error::Result, prompt::TextTokenizer};
+
+/// How a prompt is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Token ids to `/completions`.
+    Ids,
+    /// Text to `/completions`.
+    Text {
+        /// The server puts its BOS before every text.
+        adds_bos: bool,
+    },
+    /// Messages to `/chat/completions`.
+    Chat,
+}
+
+/// A server that answered when it was tried.
+pub struct Server {
+    place: Place,
+    client: Client,
+    way: Way,
+    /// Fields beyond OpenAI's are taken.
+    all_fields: bool,
+    retries: u32,
+    concurrency: usize,
+}
+
+impl Server {
+    /// Finds out how the server at `place` takes prompts; `longest` is a prompt's and an answer's length together.
+    ///
+    /// # Errors
+    /// `--allow-network` is missing, the server does not answer, has no model of that name or another tokenizer, or
+    /// its window is too small.
+    pub fn connect(context: &Context, place: Place, longest: usize) -> Result<Arc<Self>> {
+        place.allow(context)?;
+        let remote = &context.config.remote;
+        let client = Client::new(&place, remote)?;
+        let (way, all_fields) = probe::probe(&client, &place, longest, remote.retries)?;
+        let concurrency = remote.concurrency;
+        Ok(Arc::new(Self { place, client, way, all_fields, retries: remote.retries, concurrency }))
+    }
+
+    /// Where it is and what it is asked for.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The tokenizer of its prompts.
+    pub fn tokenizer(&self) -> &Arc<TextTokenizer> {
+        self.place.tokenizer()
+    }
+
+    /// How prompts are sent.
+    pub fn way(&self) -> Way {
+        self.way
+    }
+
+    /// Requests that may be under way at once.
+    pub fn concurrency(&self) -> usize {
+        self.concurrency
+    }
+
+    /// The log-probabilities of the last `count` tokens of a prompt.
+    pub fn log_probabilities(&self, ids: &[u32], count: usize) -> Result<Vec<f64>, Trouble> {
+        if self.way == Way::Chat {
+            return Err(Trouble::ControlText);
+        }
+        let question = self.question(ids, None, Choice::scored())?;
+        let numbers = self.patiently(&question, |body| answer::log_probabilities(body, ids.len(), count));
+        numbers.map(|(numbers, _)| numbers)
+    }
+
+    /// Whether it gives the log-probabilities of a prompt's own tokens.
+    pub fn scores(&self) -> Result<bool> {
+        let ids = self.tokenizer().read("The patient was discharged.")?;
+        match self.log_probabilities(&ids, 2) {
+            Ok(_) => Ok(true),
+            Err(Trouble::Garbled | Trouble::Refused(_) | Trouble::ControlText | Trouble::Failed(..)) => Ok(false),
+            Err(trouble) => Err(trouble.into_error(self.place.key, &self.place.url)),
+        }
+    }
+
+    /// Asks, again where that may help; the seconds between two attempts double.
+    pub fn ask(&self, question: &Question) -> Result<Answer, Trouble> {
+        let read = |body: &Value| answer::read(body, question.counts(self.way), question.max_tokens());
+        self.patiently(question, read).map(|(answer, _)| answer)
+    }
+
+    fn patiently<T>(
+        &self,
+        question: &Question,
+        read: impl Fn(&Value) -> Result<T, Trouble>,
+    ) -> Result<(T, u32), Trouble> {
+        let body = question.body(&self.place, self.all_fields);
+        patiently(self.retries, || read(&self.client.post(question.path(), &body)?))
+    }
+}
+
+/// Up to `retries` further attempts, as long as the trouble may pass; with the number of those that failed.
+fn patiently<T>(retries: u32, attempt: impl Fn() -> Result<T, Trouble>) -> Result<(T, u32), Trouble> {
+    let mut failed = 0;
+    loop {
+        match attempt() {
+            Ok(value) => return Ok((value, failed)),
+            Err(trouble) if failed >= retries || !trouble.may_pass() => return Err(trouble),
+            Err(trouble) => pause(trouble.wait().unwrap_or_else(|| doubling(failed)))?,
+        }
+        failed += 1;
+    }
+}
+
+/// Half a second, then twice as long each time, a minute at most.
+fn doubling(failed: u32) -> Duration {
+    Duration::from_millis(500 << failed.min(7)).min(Duration::from_secs(60))
+}
+
+/// Sleeps, but not on when the process is to end.
+fn pause(time: Duration) -> Result<(), Trouble> {
+    let step = Duration::from_millis(50);
+    let mut left = time;
+    while !left.is_zero() {
+        device::check_interrupted().map_err(|_| Trouble::Lost)?;
+        std::thread::sleep(left.min(step));
+        left = left.saturating_sub(step);
+    }
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! How a server takes prompts, found by trying, once, with words of our own.
+
+use std::cell::Cell;
+
+use serde_json::Value;
+
+use super::{Place, Question, Trouble, Way, answer::count, client::Client, patiently};
+use crate::error::{Error, Result};
+
+/// Words and signs that two tokenizers hardly ever cut into as many pieces.
+const WORDS: &str = "The 83 y/o patient's creatinine rose 1.7 \u{2192} 2.35 mg/dL; f\u{e9}brile, na\u{ef}ve caf\u{e9}, \
+    electroencephalographically unremarkable.\n\n\t{\"a\": [10, 2000]}  if (x != y) return; \u{5317}\u{4eac} \u{41c}\
+    \u{43e}\u{441}\u{43a}\u{432}\u{430} \u{1f600} q.i.d. ICD-10 I50.9   Levothyroxine 112mcg";
+
+/// The way that the server takes prompts, and whether it takes fields beyond OpenAI's.
+pub(super) fn probe(client: &Client, place: &Place, longest: usize, retries: u32) -> Result<(Way, bool)> {
+    let probe = Probe { client, place, retries };
+    probe.check_models(longest)?;
+    for all_fields in [true, false] {
+        if let Some(way) = probe.way(all_fields)? {
+            if !all_fields {
+                tracing::warn!(
+                    "{}: {} takes no sampler fields beyond OpenAI's: top_k, min_p and repetition penalties are as it \
+                    has them",
+                    place.key,
+                    place.url
+                );
+            }
+            return Ok((way, all_fields));
+        }
+    }
+    Err(Error::run(format!("{}: the server {} takes no prompt: not as ids, text or messages", place.key, place.url))
+        .hint("see its log; its address must end where /completions and /chat/completions begin"))
+}
+
+struct Probe<'a> {
+    client: &'a Client,
+    place: &'a Place,
+    retries: u32,
+}
+
+impl Probe<'_> {
+    /// What comes of a trial; `None` where the server will have none of it.
+    fn try_once(&self, question: &Question, all_fields: bool) -> Result<Option<Value>> {
+        let body = question.body(self.place, all_fields);
+        let failed = Cell::new(0);
+        let attempt = || match self.client.post(question.path(), &body) {
+            // Some say 500 to what they do not take, and say it again.
+            Err(Trouble::Failed(status @ (500 | 501), _)) if failed.replace(1) == 1 => Err(Trouble::Refused(status)),
+            reply => reply,
+        };
+        self.settled(patiently(self.retries, attempt).map(|(body, _)| body))
+    }
+
+    fn settled(&self, reply: Result<Value, Trouble>) -> Result<Option<Value>> {
+        match reply {
+            Ok(body) => Ok(Some(body)),
+            Err(Trouble::Refused(400 | 404 | 405 | 415 | 422 | 500 | 501)) => Ok(None),
+            Err(trouble) => Err(trouble.into_error(self.place.key, &self.place.url)),
+        }
+    }
+
+    /// Refuses (exit 2) a name that the server does not list, and a window beyond what it says of the model.
+    fn check_models(&self, longest: usize) -> Result<()> {
+        // The first word to the server: that it is down is said at once.
+        let listed = match self.client.get("/models") {
+            Err(Trouble::Busy(_) | Trouble::Failed(..) | Trouble::TimedOut | Trouble::Lost) => {
+                patiently(self.retries, || self.client.get("/models")).map(|(body, _)| body)
+            }
+            reply => reply,
+        };
+        let Some(listed) = self.settled(listed)? else { return Ok(()) };
+        let Place { key, url, name, .. } = self.place;
+        let Some(models) = listed["data"].as_array().filter(|models| !models.is_empty()) else { return Ok(()) };
+        let Some(model) = models.iter().find(|model| model["id"] == name.as_str()) else {
+            let names: Vec<&str> = models.iter().filter_map(|model| model["id"].as_str()).take(8).collect();
+            return Err(Error::usage(format!("{key}_name: {url} has no model {name:?}"))
+                .hint(format!("it has {}", names.join(", "))));
+        };
+        // vLLM and SGLang; llama.cpp, of a slot.
+        match model["max_model_len"].as_u64().or_else(|| model["meta"]["n_ctx"].as_u64()) {
+            Some(window) if longest as u64 > window => Err(Error::usage(format!(
+                "{key}: prompt and answer may take {longest} tokens, {name} on {url} is served with {window}"
+            ))
+            .hint("start it with a longer --max-model-len (llama.cpp: --ctx-size), or lower max_input_tokens and max_output_tokens")),
+            _ => Ok(()),
+        }
+    }
+
+    fn way(&self, all_fields: bool) -> Result<Option<Way>> {
+        let tokenizer = self.place.tokenizer();
+        let plain = tokenizer.read(WORDS)?;
+        let ids = self.try_once(&Question::trial(Ok(&plain)), all_fields)?;
+        let takes_ids = ids.is_some_and(|body| count(&body, "prompt_tokens") == Some(plain.len()));
+        let counted = |text: &str| -> Result<Option<usize>> {
+            let body = self.try_once(&Question::trial(Err(text)), all_fields)?;
+            Ok(body.and_then(|body| count(&body, "prompt_tokens")))
+        };
+        // By our own count of its tokens the server's tokenizer is ours; it may put a BOS before them.
+        let words = counted(WORDS)?;
+        let adds_bos = match words {
+            Some(counted) if counted == plain.len() => false,
+            Some(counted) if counted == plain.len() + 1 => true,
+            Some(counted) => return Err(self.other_tokenizer(plain.len(), counted)),
+            None if takes_ids => return Ok(Some(Way::Ids)),
+            None => return self.chat(all_fields),
+        };
+        // The end of a turn, which the server must find in a text where it stands for itself.
+        let named = tokenizer.control_name(tokenizer.eog()).unwrap_or_default();
+        let turns = counted(&format!("{WORDS}{named}\n{WORDS}"))?;
+        let expected = tokenizer.read(&format!("{WORDS}{named}\n{WORDS}"))?.len() + usize::from(adds_bos);
+        if takes_ids {
+            if turns != Some(expected) {
+                tracing::warn!(
+                    "{}: {} does not count {named:?} as we do: see that {}_tokenizer is its tokenizer",
+                    self.place.key,
+                    self.place.url,
+                    self.place.key
+                );
+            }
+            return Ok(Some(Way::Ids));
+        }
+        if turns == Some(expected) { Ok(Some(Way::Text { adds_bos })) } else { self.chat(all_fields) }
+    }
+
+    fn chat(&self, all_fields: bool) -> Result<Option<Way>> {
+        if self.try_once(&Question::trial_chat(WORDS), all_fields)?.is_none() {
+            return Ok(None);
+        }
+        tracing::warn!(
+            "{}: {} takes neither token ids nor text whose tokens can be counted. Prompts go to /chat/completions, \
+            where the SERVER'S chat template makes them: they are not ours byte for byte, and what it does with them \
+            cannot be checked",
+            self.place.key,
+            self.place.url
+        );
+        Ok(Some(Way::Chat))
+    }
+
+    fn other_tokenizer(&self, ours: usize, theirs: usize) -> Error {
+        let Place { key, url, name, .. } = self.place;
+        Error::usage(format!(
+            "{key}_tokenizer: {name} on {url} has another tokenizer than {}: a text of {ours} tokens has {theirs} there",
+            self.place.tokenizer_path().display()
+        ))
+        .hint(format!("name the folder or hub id of the model that is served: --set {key}_tokenizer=DIR"))
+    }
+}
