@@ -78,7 +78,12 @@ fn greedy_texts_of_real_servers_are_those_of_our_engine() {
     let budget = Budget::beside(&model.llama, 1024, None);
     let text = |completed: Completed| completed.generations[0].text.clone();
     let engine = Engine::new(&model, &tokenizer, budget);
-    engine.run_in_order(requests, &mut |completed| Ok(ours.push(text(completed)))).unwrap();
+    engine
+        .run_in_order(requests, &mut |completed| {
+            ours.push(text(completed));
+            Ok(())
+        })
+        .unwrap();
     assert!(ours.iter().all(|text| !text.is_empty()));
 
     let mut context = context();
@@ -92,7 +97,12 @@ fn greedy_texts_of_real_servers_are_those_of_our_engine() {
         let remote = Remote::new(server);
         let mut theirs = Vec::new();
         let requests = records.iter().map(|record| Ok(request(remote.prompt(&prompter, record)?.ids)));
-        remote.run_in_order(requests, &mut |completed| Ok(theirs.push(text(completed)))).unwrap();
+        remote
+            .run_in_order(requests, &mut |completed| {
+                theirs.push(text(completed));
+                Ok(())
+            })
+            .unwrap();
         let equal = ours.iter().zip(&theirs).filter(|(a, b)| a == b).count();
         let begun = |(a, b): (&String, &String)| a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
         let common_bytes: usize = ours.iter().zip(&theirs).map(begun).sum();
