@@ -14,13 +14,12 @@ use super::{Work, cnn, folder::Asked, log, run_directory::Job};
 use crate::{
     baselines::{
         Baseline,
-        prompting::{self, Asker, Line, Run, TokenAsker},
+        prompting::{self, Asker, Line, Run},
         prompts::{self, TaskPrompt},
     },
     config::Stage,
     context::Context,
     data::Record,
-    device,
     error::{Error, Result},
     fingerprint::{Fingerprint, TOKENIZER},
     generate::{
@@ -226,13 +225,12 @@ impl<'a> Runner<'a> {
         let made = self.made(Baseline::TokenProbability, &template, None)?;
         self.logged(Baseline::TokenProbability, &made, &|rest, lines, bar| {
             let (base, prompter) = self.prompter(&template)?;
-            let mut asker = TokenAsker::new(&base.model.llama, &prompter)?;
-            for record in rest {
-                device::check_interrupted()?;
-                lines.append(asker.ask(record)?)?;
+            let batch_tokens = self.context.config.generate.batch_tokens;
+            prompting::ask_tokens(&base.model, &prompter, batch_tokens, rest, &mut |line| {
+                lines.append(line)?;
                 bar.inc(1);
-            }
-            Ok(())
+                Ok(())
+            })
         })
     }
 

@@ -14,7 +14,6 @@ use crate::{
     config::Stage,
     context::Context,
     data::Prediction,
-    device,
     error::{Context as _, Result},
     fingerprint::{Fingerprint, TOKENIZER},
     generate::{Sampling, memory::Longest, scoring},
@@ -25,7 +24,7 @@ use crate::{
         judge::{Judged, judge as measure},
         multiclass,
     },
-    model::{Model, ModelSource, source},
+    model::{ModelSource, source},
     prompt::{PromptFormat, PromptTemplate, Prompter, TextTokenizer},
 };
 
@@ -108,13 +107,12 @@ impl Plan {
         let made = Fingerprint::new(Stage::Judge, &context.config, &contents)?;
         let file = folder.out.join(FILE);
         let judged = log::fill(context, &file, (&made, folder.overwrite), &cases, |_| (), &|rest, lines, bar| {
-            let device = context.device()?;
             let shape = self.source.config()?;
             self.tokenizer.check_vocab(shape.vocab_size)?;
             shape.check_window(config.max_input_tokens, cap, config.allow_long).context("eval.judge")?;
-            let longest = Longest { input: config.max_input_tokens, output: cap, key: "model.max_input_tokens" };
-            scoring::check_memory_of(context, &self.source, longest).context("eval.judge")?;
-            let model = Model::base(&self.source, device::dtype(config.dtype, &device), &device)?;
+            let longest = Longest { input: config.max_input_tokens, output: cap, key: "model.max_input_tokens".into() };
+            scoring::check_memory_of(context, &self.source, longest.clone()).context("eval.judge")?;
+            let model = scoring::load_writer(context, "eval.judge", &self.source, longest)?;
             let batch_tokens = context.config.generate.batch_tokens;
             let asker =
                 Asker { model: &model, sampling: Sampling::greedy(), max_new_tokens: cap, runs: 1, batch_tokens };

@@ -65,6 +65,41 @@ impl Transport {
         }
     }
 
+    /// Whether what this rank brings to a meeting has come and is not received yet.
+    pub fn holds_word_of(&self, rank: usize) -> bool {
+        match self {
+            Self::One => _ = rank,
+            #[cfg(feature = "mpi")]
+            Self::Mpi(world) => return world.holds_word_of(rank),
+            #[cfg(test)]
+            Self::Threads(threads) => return threads.holds_word_of(rank),
+        }
+        false
+    }
+
+    /// Sends a packet of a letter, which has nothing to do with what ranks exchange at meetings.
+    pub fn send(&self, to: usize, packet: &[u8]) {
+        match self {
+            Self::One => _ = (to, packet),
+            #[cfg(feature = "mpi")]
+            Self::Mpi(world) => world.send(to, packet),
+            #[cfg(test)]
+            Self::Threads(threads) => threads.send(to, packet),
+        }
+    }
+
+    /// The next packet from this rank, if one has come.
+    pub fn receive(&self, from: usize) -> Option<Vec<u8>> {
+        match self {
+            Self::One => _ = from,
+            #[cfg(feature = "mpi")]
+            Self::Mpi(world) => return world.receive(from),
+            #[cfg(test)]
+            Self::Threads(threads) => return threads.receive(from),
+        }
+        None
+    }
+
     /// Ends every rank's process with this exit code; returns where there is no other rank.
     pub fn abort(&self, code: u8) {
         match self {
@@ -98,17 +133,23 @@ mod threads {
     pub struct Threads {
         to: Vec<Sender<Message>>,
         from: Vec<Mutex<(Receiver<Message>, VecDeque<Message>)>>,
+        packets_to: Vec<Sender<Vec<u8>>>,
+        packets_from: Vec<Mutex<Receiver<Vec<u8>>>>,
     }
 
     impl Threads {
         /// As many ranks, each connected with each.
         pub fn connected(size: usize) -> Vec<Self> {
-            let mut ranks: Vec<Self> = (0..size).map(|_| Self { to: Vec::new(), from: Vec::new() }).collect();
+            let none = || Self { to: vec![], from: vec![], packets_to: vec![], packets_from: vec![] };
+            let mut ranks: Vec<Self> = (0..size).map(|_| none()).collect();
             for from in 0..size {
                 for to in 0..size {
                     let (sender, receiver) = channel();
                     ranks[from].to.push(sender);
                     ranks[to].from.push(Mutex::new((receiver, VecDeque::new())));
+                    let (sender, receiver) = channel();
+                    ranks[from].packets_to.push(sender);
+                    ranks[to].packets_from.push(Mutex::new(receiver));
                 }
             }
             ranks
@@ -127,6 +168,20 @@ mod threads {
                 let (_, message) = looked_at.pop_front().unwrap_or_else(|| channel.recv().unwrap());
                 part.copy_from_slice(message.downcast_ref::<Vec<T>>().unwrap());
             }
+        }
+
+        pub fn holds_word_of(&self, rank: usize) -> bool {
+            let (channel, looked_at) = &mut *self.from[rank].lock().unwrap();
+            looked_at.extend(channel.try_iter());
+            !looked_at.is_empty()
+        }
+
+        pub fn send(&self, to: usize, packet: &[u8]) {
+            drop(self.packets_to[to].send(packet.to_vec()));
+        }
+
+        pub fn receive(&self, from: usize) -> Option<Vec<u8>> {
+            self.packets_from[from].lock().unwrap().try_recv().ok()
         }
 
         pub fn holds(&self, tag: i32) -> bool {

@@ -4,7 +4,8 @@ use ::mpi::{
     Threading,
     environment::Universe,
     request,
-    traits::{Communicator, Destination, Source},
+    topology::SimpleCommunicator,
+    traits::{Communicator, Destination, MatchedReceiveVec, Source},
 };
 
 use super::number::Number;
@@ -12,6 +13,8 @@ use crate::error::{Error, Result};
 
 /// MPI's `MPI_COMM_WORLD`; MPI ends when this is dropped.
 pub(super) struct World {
+    /// A communicator for letters: no exchange at a meeting receives one. It ends before MPI does.
+    letters: SimpleCommunicator,
     universe: Universe,
     rank: usize,
     size: usize,
@@ -30,7 +33,7 @@ impl World {
         let number = |n: i32| usize::try_from(n).unwrap_or_default();
         let rank = number(world.rank());
         let size = number(world.size());
-        Ok(Self { universe, rank, size })
+        Ok(Self { letters: world.duplicate(), universe, rank, size })
     }
 
     pub fn rank(&self) -> usize {
@@ -58,6 +61,22 @@ impl World {
     /// Whether a message of this tag waits to be received.
     pub fn holds(&self, tag: i32) -> bool {
         self.universe.world().any_process().immediate_probe_with_tag(tag).is_some()
+    }
+
+    /// Whether a message from this rank waits to be received.
+    pub fn holds_word_of(&self, rank: usize) -> bool {
+        self.universe.world().process_at_rank(rank as i32).immediate_probe().is_some()
+    }
+
+    /// Sends a packet of a letter.
+    pub fn send(&self, to: usize, packet: &[u8]) {
+        self.letters.process_at_rank(to as i32).send(packet);
+    }
+
+    /// The next packet from this rank, if one has come.
+    pub fn receive(&self, from: usize) -> Option<Vec<u8>> {
+        let (message, _) = self.letters.process_at_rank(from as i32).immediate_matched_probe()?;
+        Some(message.matched_receive_vec().0)
     }
 
     /// `MPI_Abort`.

@@ -72,6 +72,7 @@ impl Asker<'_> {
                 max_new_tokens: self.max_new_tokens,
                 sampling: self.sampling,
                 want_probability: false,
+                continuations: Vec::new(),
             })
         });
         Engine::new(self.model, &tokenizer, budget).run_in_order(requests, &mut |completed| {

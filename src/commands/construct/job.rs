@@ -18,7 +18,7 @@ use crate::{
         memory::Longest,
         scoring,
     },
-    model::{Model, ModelSource, source},
+    model::{ModelSource, source},
     prompt::{PromptTemplate, Prompter, TextTokenizer},
     shard::Shard,
     storage::{self, RunLock},
@@ -81,12 +81,7 @@ impl Job {
         let dir = context.run_dir.join("construct");
         // Before the weights are read, for their hash or to ask; not where all is done.
         if purpose == Purpose::Ask && !all_done(&dir, &options.splits, context.shard)? {
-            let longest = Longest {
-                input: options.max_input_tokens,
-                output: options.max_output_tokens,
-                key: "construct.max_input_tokens",
-            };
-            scoring::check_memory_of(context, &teacher, longest).context("construct.teacher")?;
+            scoring::check_memory_of(context, &teacher, longest(context)).context("construct.teacher")?;
         }
         let base_tokenizer = Arc::new(TextTokenizer::load(base.tokenizer_path())?);
         // One date for the run, whichever of the two templates asks for it.
@@ -239,8 +234,7 @@ impl Job {
     /// Loads the teacher and runs every trial that is missing.
     fn ask_teacher(&self, context: &Context, todo: &[&Split], logs: &mut [Progress]) -> Result<()> {
         let options = &context.config.construct;
-        let device = context.device()?;
-        let model = Model::base(&self.teacher, device::dtype(context.config.model.dtype, &device), &device)?;
+        let model = scoring::load_writer(context, "construct.teacher", &self.teacher, longest(context))?;
         let budget = Budget::beside(&model.llama, options.max_input_tokens, context.config.generate.batch_tokens);
         let engine = Engine::new(&model, self.asks.tokenizer(), budget);
         let sampling = Sampling { temperature: options.temperature, top_p: options.top_p, seed: context.seed };
@@ -314,6 +308,13 @@ impl Job {
         }
         finished.add(splits, &dropped)
     }
+}
+
+/// The longest prompt and answer of a teacher.
+fn longest(context: &Context) -> Longest {
+    let options = &context.config.construct;
+    let key = "construct.max_input_tokens".to_owned();
+    Longest { input: options.max_input_tokens, output: options.max_output_tokens, key }
 }
 
 /// Whether an earlier command finished all of these splits, or the part of each.
