@@ -42,7 +42,7 @@ pub(super) fn byte_tokenizer() -> TextTokenizer {
 }
 
 /// The same with further stop tokens, as a `generation_config.json` names them.
-fn tokenizer_with_stops(stops: &[u32]) -> TextTokenizer {
+pub(super) fn tokenizer_with_stops(stops: &[u32]) -> TextTokenizer {
     let vocab: Map<String, Value> = (0..=255).map(|b| (byte_char(b).to_string(), json!(b))).collect();
     let tokenizer = json!({
         "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
@@ -102,7 +102,7 @@ fn golden(case: &str, dtype: DType) -> Llama {
 }
 
 /// Prompts of 3 to 60 tokens.
-fn requests(count: usize, samples: usize, sampling: Sampling) -> Vec<Request> {
+pub(super) fn requests(count: usize, samples: usize, sampling: Sampling) -> Vec<Request> {
     let rng = Rng::new(5, streams::NOTES);
     (0..count)
         .map(|i| Request {

@@ -4,7 +4,6 @@ use ::mpi::{
     Threading,
     environment::Universe,
     request,
-    topology::SimpleCommunicator,
     traits::{Communicator, Destination, MatchedReceiveVec, Source},
 };
 
@@ -13,8 +12,6 @@ use crate::error::{Error, Result};
 
 /// MPI's `MPI_COMM_WORLD`; MPI ends when this is dropped.
 pub(super) struct World {
-    /// A communicator for letters: no exchange at a meeting receives one. It ends before MPI does.
-    letters: SimpleCommunicator,
     universe: Universe,
     rank: usize,
     size: usize,
@@ -33,7 +30,7 @@ impl World {
         let number = |n: i32| usize::try_from(n).unwrap_or_default();
         let rank = number(world.rank());
         let size = number(world.size());
-        Ok(Self { letters: world.duplicate(), universe, rank, size })
+        Ok(Self { universe, rank, size })
     }
 
     pub fn rank(&self) -> usize {
@@ -49,7 +46,7 @@ impl World {
         let world = self.universe.world();
         request::multiple_scope(sends.len() + receives.len(), |scope, requests| {
             for (from, part) in receives {
-                requests.add(world.process_at_rank(from as i32).immediate_receive_into(scope, part));
+                requests.add(world.process_at_rank(from as i32).immediate_receive_into_with_tag(scope, part, tag));
             }
             for (to, part) in sends {
                 requests.add(world.process_at_rank(to as i32).immediate_send_with_tag(scope, part, tag));
@@ -63,20 +60,15 @@ impl World {
         self.universe.world().any_process().immediate_probe_with_tag(tag).is_some()
     }
 
-    /// Whether a message from this rank waits to be received.
-    pub fn holds_word_of(&self, rank: usize) -> bool {
-        self.universe.world().process_at_rank(rank as i32).immediate_probe().is_some()
+    /// The same of one rank's.
+    pub fn holds_from(&self, rank: usize, tag: i32) -> bool {
+        self.universe.world().process_at_rank(rank as i32).immediate_probe_with_tag(tag).is_some()
     }
 
-    /// Sends a packet of a letter.
-    pub fn send(&self, to: usize, packet: &[u8]) {
-        self.letters.process_at_rank(to as i32).send(packet);
-    }
-
-    /// The next packet from this rank, if one has come.
-    pub fn receive(&self, from: usize) -> Option<Vec<u8>> {
-        let (message, _) = self.letters.process_at_rank(from as i32).immediate_matched_probe()?;
-        Some(message.matched_receive_vec().0)
+    /// The next message of this rank's with this tag, if one waits to be received.
+    pub fn receive_if_any(&self, from: usize, tag: i32) -> Option<Vec<u8>> {
+        let waiting = self.universe.world().process_at_rank(from as i32).immediate_matched_probe_with_tag(tag)?;
+        Some(waiting.matched_receive_vec().0)
     }
 
     /// `MPI_Abort`.

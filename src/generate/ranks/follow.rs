@@ -38,7 +38,7 @@ pub fn serve(context: &Context) -> Result<()> {
 }
 
 /// Answers requests from the letter on that says they follow.
-fn answer(ranks: &Collective, held: Option<&Held>, letter: &[u8]) -> Result<()> {
+pub(super) fn answer(ranks: &Collective, held: Option<&Held>, letter: &[u8]) -> Result<()> {
     let unexpected = || Error::run("rank 0 asks for what was not agreed");
     let Asked::Begin { opening, trials, constraint } = read(letter)? else { return Err(unexpected()) };
     let held = held.filter(|held| held.number == opening).ok_or_else(unexpected)?;
@@ -87,7 +87,10 @@ impl Client for Follow<'_> {
         self.ranks.check_others()?;
         let mut judged = Vec::new();
         let mut heard = false;
-        while let Some((_, letter)) = self.ranks.receive() {
+        // What comes behind the end may begin anew.
+        while !self.ended
+            && let Some((_, letter)) = self.ranks.receive()
+        {
             heard = true;
             match read(&letter)? {
                 Asked::Request(number, request) => self.requests.push_back((number, request)),

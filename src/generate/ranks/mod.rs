@@ -16,6 +16,8 @@
 mod follow;
 mod lead;
 pub(super) mod open;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
