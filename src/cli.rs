@@ -6,7 +6,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::{
-    commands::{self, Context, args, output},
+    commands::{self, Context, args, output, ranks},
     config, device,
     error::{Error, Kind, Result},
     model::source,
@@ -230,9 +230,9 @@ fn join(command: &Command) -> Result<Collective> {
     match command {
         Command::Train(_) => Collective::join("train", true),
         Command::Demo(_) => Collective::join("demo", false),
-        Command::Construct(_) => Collective::join("construct", false),
-        Command::Eval(_) => Collective::join("eval", false),
-        Command::Predict(_) => Collective::join("predict", false),
+        Command::Construct(_) => Collective::join("construct", true),
+        Command::Eval(_) => Collective::join("eval", true),
+        Command::Predict(_) => Collective::join("predict", true),
         Command::Selftest(_) | Command::Completions { .. } | Command::Man => Ok(Collective::one()),
     }
 }
@@ -290,10 +290,10 @@ fn dry_run(command: &Command, context: &Context) -> Result<()> {
 fn run_command(command: &Command, context: &Context) -> Result<()> {
     match command {
         Command::Demo(args) => commands::demo::run(context, args),
-        Command::Construct(args) => commands::construct::run(context, args),
+        Command::Construct(args) => ranks::share(context, args, || commands::construct::run(context, args)),
         Command::Train(args) => commands::train::run(context, args),
-        Command::Eval(args) => commands::eval::run(context, args),
-        Command::Predict(args) => commands::predict::run(context, args),
+        Command::Eval(args) => ranks::share(context, args, || commands::eval::run(context, args)),
+        Command::Predict(args) => ranks::share(context, args, || commands::predict::run(context, args)),
         Command::Selftest(args) => commands::selftest::run(context, args),
         Command::Completions { .. } | Command::Man => Ok(()),
     }

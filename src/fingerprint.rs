@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::{
     config::{Config, Stage},
     error::{Error, Result},
+    parallel::Collective,
 };
 
 /// The tokenizer's hash beside the key of a model: absent in what an older clsgen stored, which cannot be compared.
@@ -70,6 +71,31 @@ impl Fingerprint {
         let Self(mut keys) = Self::of_contents(contents);
         all.as_object().into_iter().flatten().for_each(|(section, value)| flatten(section, value, &mut keys));
         Ok(Self(keys))
+    }
+
+    /// Refuses ranks whose fingerprints are not rank 0's, naming the first and what differs.
+    pub fn check_alike(&self, ranks: &Collective) -> Result<()> {
+        if ranks.size() == 1 {
+            return Ok(());
+        }
+        let failed = |e: serde_json::Error| Error::run(format!("a rank's settings cannot be compared: {e}"));
+        let all = ranks.all_gather(&serde_json::to_vec(self).map_err(failed)?)?;
+        let all = all.iter().map(|bytes| serde_json::from_slice::<Self>(bytes).map_err(failed));
+        let all = all.collect::<Result<Vec<_>>>()?;
+        let hosts = ranks.hosts();
+        for (rank, fingerprint) in all.iter().enumerate().skip(1) {
+            let differing = fingerprint.differences(&all[0]);
+            if !differing.is_empty() {
+                return Err(Error::usage(format!(
+                    "rank {rank} on {} differs from rank 0 on {}: {}",
+                    hosts[rank],
+                    hosts[0],
+                    differing.join("; ")
+                ))
+                .hint("start every rank with the same program, command line, config, records and kind of device"));
+            }
+        }
+        Ok(())
     }
 
     /// A value by its key.

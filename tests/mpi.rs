@@ -1,4 +1,5 @@
-//! `mpirun -n N clsgen train`: the same training as one process, and an end whatever happens to a rank (SPEC A16).
+//! `mpirun -n N clsgen train|predict|construct|eval`: what one process does, and an end whatever happens to a rank
+//! (SPEC A16).
 //!
 //! Built with `--features mpi` alone; `tests/mpi/run` does so.
 
@@ -9,6 +10,8 @@ mod ends;
 mod equal;
 #[path = "train/fixture.rs"]
 mod fixture;
+#[path = "mpi/infer.rs"]
+mod infer;
 #[path = "mpi/job.rs"]
 mod job;
 #[path = "mpi/slurm.rs"]

@@ -10,6 +10,7 @@ mod machine;
 pub mod man;
 pub mod output;
 pub mod predict;
+pub mod ranks;
 pub mod run_record;
 pub mod selftest;
 pub mod train;

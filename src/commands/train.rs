@@ -16,7 +16,7 @@ use candle_core::Device;
 use serde_json::json;
 
 use self::{identity::Identity, inputs::Inputs};
-use super::{Context, args::TrainArgs, output, run_record};
+use super::{Context, args::TrainArgs, output, ranks as command_ranks, run_record};
 use crate::{
     config::{Config, LossSchedule, Objective},
     device,
@@ -59,7 +59,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
         return Err(Error::usage("--assume plans a run on other machines: it trains nothing")
             .hint("add --dry-run, or leave --assume out"));
     }
-    ranks::check_started_alike(context, args.resume)?;
+    command_ranks::check_started_alike(context, &[("--resume", json!(args.resume))])?;
     let together = &context.ranks;
     let lock = || run_record::lock(&context.run_dir);
     let lock = if context.dry_run { None } else { together.on_rank_0(lock)? };
@@ -104,7 +104,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     let plan = Plan::new(&config.train, lengths, together.size(), context.seed)?;
     ranks::check_steps(resume.as_ref(), &plan, &config.train)?;
     let largest = Largest::of(&examples, plan.batch_size, config.train.prompt_loss_weight > 0.0);
-    ranks::announce(context);
+    command_ranks::announce(context);
     announce(&inputs, &plan, largest);
     let lora = LoraConfig::from(&config.lora);
     let trained = (config.train.parameters, &lora);

@@ -13,7 +13,6 @@ use crate::{
     baselines::prompting::Writer,
     config::is_server,
     context::Context,
-    device,
     error::{Context as _, Error, Result},
     generate::{
         memory::Longest,
@@ -141,13 +140,12 @@ impl Asked {
         let Held::Here { source, .. } = &self.held else {
             return Ok(Ready(None, self.remote(context, windows.input + windows.output)?));
         };
-        let device = context.device()?;
         let shape = source.config()?;
         self.tokenizer.check_vocab(shape.vocab_size)?;
         shape.check_window(windows.input, windows.output, windows.allow_long).context(self.key)?;
-        let longest = Longest { input: windows.input, output: windows.output, key: "model.max_input_tokens" };
-        scoring::check_memory_of(context, source, longest).context(self.key)?;
-        Ok(Ready::here(Model::base(source, device::dtype(context.config.model.dtype, &device), &device)?))
+        let longest = Longest { input: windows.input, output: windows.output, key: "model.max_input_tokens".into() };
+        scoring::check_memory_of(context, source, longest.clone()).context(self.key)?;
+        Ok(Ready::here(scoring::load_writer(context, self.key, source, longest)?))
     }
 
     fn remote(&self, context: &Context, longest: usize) -> Result<Option<&Remote>> {

@@ -21,13 +21,12 @@ use super::{
 use crate::{
     baselines::{
         Baseline,
-        prompting::{self, Asker, Line, Run, TokenAsker, Writer},
+        prompting::{self, Asker, Line, Run, Writer},
         prompts::{self, TaskPrompt},
     },
     config::Stage,
     context::Context,
     data::Record,
-    device,
     error::{Error, Result},
     fingerprint::{Fingerprint, TOKENIZER},
     generate::{
@@ -275,16 +274,11 @@ impl<'a> Runner<'a> {
                 bar.inc(1);
                 Ok(())
             };
-            let model = match base.ready.writer()? {
-                Writer::Here(model) => model,
-                Writer::There(remote) => return prompting::ask_server(remote, &prompter, rest, &mut append),
-            };
-            let mut asker = TokenAsker::new(&model.llama, &prompter)?;
-            for record in rest {
-                device::check_interrupted()?;
-                append(asker.ask(record)?)?;
+            let batch_tokens = self.context.config.generate.batch_tokens;
+            match base.ready.writer()? {
+                Writer::Here(model) => prompting::ask_tokens(model, &prompter, batch_tokens, rest, &mut append),
+                Writer::There(remote) => prompting::ask_server(remote, &prompter, rest, &mut append),
             }
-            Ok(())
         })
     }
 

@@ -33,14 +33,18 @@ impl Job {
         Self { request, prefix, first, logits, generations }
     }
 
-    /// Files a sample; true when no sample is missing.
-    pub(super) fn file(&mut self, sample: usize, generation: Generation) -> bool {
+    pub(super) fn file(&mut self, sample: usize, generation: Generation) {
         self.generations[sample] = Some(generation);
-        self.generations.iter().all(Option::is_some)
+    }
+
+    /// Samples that are filed.
+    pub(super) fn written(&self) -> usize {
+        self.generations.iter().flatten().count()
     }
 
     pub(super) fn complete(self, index: usize) -> Completed {
-        Completed { index, logits: self.logits, generations: self.generations.into_iter().flatten().collect() }
+        let generations = self.generations.into_iter().flatten().collect();
+        Completed { logits: self.logits, generations, ..Completed::of(index) }
     }
 }
 

@@ -6,6 +6,8 @@
 //! token sequences and nothing else; once a single label is left, the rest of the target's tail (`<label>\n\n` and the
 //! end-of-turn token) follows without further passes.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     error::{Error, Result},
     labels::Labels,
@@ -14,7 +16,7 @@ use crate::{
 };
 
 /// How the line is written in one tokenizer, for one task.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Constraint {
     labels: Labels,
     verdict: Verdict,

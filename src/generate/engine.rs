@@ -12,12 +12,14 @@ use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 
 use super::{
-    Completed, Generation, Request,
+    Completed, Request,
     batch::{Batch, Budget, Job, Row},
+    client::{Accept, Client, Emit, Local},
     constrain::Constraint,
+    continuations::log_probabilities,
+    ranks,
 };
 use crate::{
-    device,
     error::{Error, Result},
     model::{Model, kv_cache::SequenceCache},
     ops::{DECODE_THREADS, Offsets, ParFor, sample, with_spinning_workers},
@@ -30,13 +32,7 @@ pub(super) const PREFILL_TOKENS: usize = 2048;
 
 /// A request may be at most this far ahead of the oldest unfinished one, so that whoever restores the input order
 /// holds few finished answers.
-const WINDOW: usize = 256;
-
-/// Decides whether a sample (of request, of trial) is good enough: `true` = no further trial of this request.
-pub type Accept<'f> = dyn FnMut(usize, usize, &Generation) -> bool + 'f;
-
-/// Receives each request's result as it completes.
-pub type Emit<'f> = dyn FnMut(Completed) -> Result<()> + 'f;
+pub(super) const WINDOW: usize = 256;
 
 /// Generates with one model; holds no state between runs.
 pub struct Engine<'a> {
@@ -66,7 +62,7 @@ impl<'a> Engine<'a> {
         accept: &mut Accept<'_>,
         emit: &mut Emit<'_>,
     ) -> Result<()> {
-        Run::new(self, requests.map(Some), Some(accept)).finish(emit)
+        self.share_or_work(requests.map(Some), Some(accept), emit)
     }
 
     /// Runs requests whose samples are all wanted: they run side by side.
@@ -76,55 +72,85 @@ impl<'a> Engine<'a> {
 
     /// The same of a source that holds back, by `None`, while something that it gave is still under way.
     pub fn run_paced(&self, requests: impl Iterator<Item = Option<Request>>, emit: &mut Emit<'_>) -> Result<()> {
-        Run::new(self, requests, None).finish(emit)
+        self.share_or_work(requests, None, emit)
+    }
+
+    /// With other ranks that hold the same model, or alone.
+    fn share_or_work<'f>(
+        &self,
+        requests: impl Iterator<Item = Option<Request>>,
+        accept: Option<&mut Accept<'f>>,
+        emit: &mut Emit<'f>,
+    ) -> Result<()> {
+        match &self.model.replicas {
+            Some(replicas) => ranks::share(self, replicas, requests, accept, emit),
+            None => self.work(&mut Local::new(requests, accept, emit)),
+        }
+    }
+
+    /// Works for a client until it is done.
+    pub(super) fn work(&self, client: &mut dyn Client) -> Result<()> {
+        Run {
+            engine: self,
+            client,
+            next: None,
+            taken: 0,
+            batch: Batch::default(),
+            waiting: VecDeque::new(),
+            unjudged: 0,
+        }
+        .finish()
+    }
+
+    /// The constraint of its answers.
+    pub(super) fn constraint(&self) -> Option<&Constraint> {
+        self.constraint
     }
 }
 
 /// One run: the batch, and what waits to enter it.
-struct Run<'e, 'a, 'f, I: Iterator<Item = Option<Request>>> {
+struct Run<'e, 'a> {
     engine: &'e Engine<'a>,
-    requests: std::iter::Fuse<I>,
+    client: &'e mut dyn Client,
     /// The next request, with its place among them.
     next: Option<(usize, Request)>,
-    /// Requests taken from the source.
+    /// Requests taken from the client.
     taken: usize,
-    accept: Option<&'e mut Accept<'f>>,
     batch: Batch,
     /// Samples (request, sample) of open jobs that have no row yet.
     waiting: VecDeque<(usize, usize)>,
+    /// Open jobs whose last trial is not judged yet.
+    unjudged: usize,
 }
 
-impl<'e, 'a, 'f, I: Iterator<Item = Option<Request>>> Run<'e, 'a, 'f, I> {
-    fn new(engine: &'e Engine<'a>, requests: I, accept: Option<&'e mut Accept<'f>>) -> Self {
-        Self {
-            engine,
-            requests: requests.fuse(),
-            next: None,
-            taken: 0,
-            accept,
-            batch: Batch::default(),
-            waiting: VecDeque::new(),
-        }
-    }
-
-    fn finish(mut self, emit: &mut Emit<'_>) -> Result<()> {
+impl Run<'_, '_> {
+    fn finish(mut self) -> Result<()> {
+        let mut idle = false;
         loop {
-            device::check_interrupted()?;
-            self.start_waiting(emit)?;
-            if self.waiting.is_empty() && self.admit(emit)? {
+            for (index, accepted) in self.client.between_steps(idle)? {
+                self.unjudged -= 1;
+                self.settle(index, accepted)?;
+            }
+            idle = false;
+            self.start_waiting()?;
+            if self.waiting.is_empty() && self.admit()? {
                 continue;
             }
             if self.batch.rows.is_empty() {
-                return Ok(());
+                if self.client.is_done() {
+                    return Ok(());
+                }
+                idle = true;
+                continue;
             }
             let device = self.engine.model.llama.device();
             with_spinning_workers(device, DECODE_THREADS, || self.step())?;
-            self.retire(emit)?;
+            self.retire()?;
         }
     }
 
     /// Gives rows to waiting samples while there is room.
-    fn start_waiting(&mut self, emit: &mut Emit<'_>) -> Result<()> {
+    fn start_waiting(&mut self) -> Result<()> {
         while let Some(&(index, sample)) = self.waiting.front() {
             let Some(job) = self.batch.jobs.get(&index) else {
                 self.waiting.pop_front();
@@ -142,13 +168,13 @@ impl<'e, 'a, 'f, I: Iterator<Item = Option<Request>>> Run<'e, 'a, 'f, I> {
                 self.engine.tokenizer,
             )?;
             self.batch.rows.push(row);
-            self.retire(emit)?;
+            self.retire()?;
         }
         Ok(())
     }
 
     /// Prefills the next prompts that fit. False when none does or none is left.
-    fn admit(&mut self, emit: &mut Emit<'_>) -> Result<bool> {
+    fn admit(&mut self) -> Result<bool> {
         let group = self.next_group()?;
         if group.is_empty() {
             return Ok(false);
@@ -157,20 +183,25 @@ impl<'e, 'a, 'f, I: Iterator<Item = Option<Request>>> Run<'e, 'a, 'f, I> {
         let limit = self.batch.room_for_prefixes(promised, self.engine.budget);
         let (prefill_only, generating): (Vec<_>, Vec<_>) =
             group.into_iter().partition(|(_, request)| request.samples == 0);
+        let (scored, prefill_only): (Vec<_>, Vec<_>) =
+            prefill_only.into_iter().partition(|(_, request)| !request.continuations.is_empty());
+        for (index, request) in scored {
+            let Self { engine, batch, .. } = self;
+            let llama = &engine.model.llama;
+            let found = log_probabilities(llama, &mut batch.prefixes, &request.prompt, &request.continuations)?;
+            self.client.emit(Completed { log_probabilities: found, ..Completed::of(index) })?;
+        }
         if !prefill_only.is_empty() {
             let caches = self.lookup_or_prefill(&prefill_only, limit)?;
             let hidden = self.engine.prefill_only(&prefill_only, &caches)?;
             for ((index, request), logits) in prefill_only.iter().zip(self.engine.cls_logits(&hidden)?) {
-                emit(Completed {
-                    index: *index,
-                    logits: request.want_probability.then_some(logits),
-                    generations: Vec::new(),
-                })?;
+                let logits = request.want_probability.then_some(logits);
+                self.client.emit(Completed { logits, ..Completed::of(*index) })?;
             }
         }
         let caches = self.lookup_or_prefill(&generating, limit)?;
         for (index, job) in self.engine.prefill(generating, caches)? {
-            let first_wave = if self.accept.is_some() { 1 } else { job.request.samples };
+            let first_wave = if self.client.wants_trials() { 1 } else { job.request.samples };
             self.waiting.extend((0..first_wave).map(|sample| (index, sample)));
             self.batch.jobs.insert(index, job);
         }
@@ -196,7 +227,7 @@ impl<'e, 'a, 'f, I: Iterator<Item = Option<Request>>> Run<'e, 'a, 'f, I> {
             let oldest = self.batch.jobs.first_key_value().map(|(index, _)| *index).or(first).unwrap_or(index);
             let room =
                 group.is_empty() || (prefill + prompt <= PREFILL_TOKENS && group.len() < self.engine.budget.rows);
-            let alone = group.is_empty() && self.batch.rows.is_empty();
+            let alone = group.is_empty() && self.batch.rows.is_empty() && self.unjudged == 0;
             if alone && !self.fits_with(cost, 0) {
                 self.batch.prefixes.clear();
             }
@@ -211,10 +242,10 @@ impl<'e, 'a, 'f, I: Iterator<Item = Option<Request>>> Run<'e, 'a, 'f, I> {
         Ok(group)
     }
 
-    /// The next request; none at the end, or while the source holds back.
+    /// The next request; none at the end, or while the client holds back.
     fn peek(&mut self) -> Option<&(usize, Request)> {
         if self.next.is_none() {
-            self.next = self.requests.next().flatten().map(|request| (self.taken, request));
+            self.next = self.client.next().map(|request| (self.taken, request));
             self.taken += usize::from(self.next.is_some());
         }
         self.next.as_ref()
@@ -243,22 +274,35 @@ impl<'e, 'a, 'f, I: Iterator<Item = Option<Request>>> Run<'e, 'a, 'f, I> {
     }
 
     /// Takes finished rows out of the batch, in order; queues the next trial or emits the finished request.
-    fn retire(&mut self, emit: &mut Emit<'_>) -> Result<()> {
+    fn retire(&mut self) -> Result<()> {
         let (done, running): (Vec<Row>, Vec<Row>) = mem::take(&mut self.batch.rows).into_iter().partition(Row::is_done);
         self.batch.rows = running;
         for row in done {
             let index = row.job;
             let sample = row.sample;
             let generation = row.finish(self.engine.tokenizer);
-            let accepted = self.accept.as_mut().is_some_and(|accept| accept(index, sample, &generation));
+            let trials = self.client.wants_trials();
+            let accepted = if trials { self.client.judge(index, sample, &generation) } else { Some(false) };
             let Some(job) = self.batch.jobs.get_mut(&index) else { continue };
-            if job.file(sample, generation) || accepted {
-                if let Some(job) = self.batch.jobs.remove(&index) {
-                    emit(job.complete(index))?;
-                }
-            } else if self.accept.is_some() {
-                self.waiting.push_front((index, sample + 1));
+            job.file(sample, generation);
+            match accepted {
+                Some(accepted) => self.settle(index, accepted)?,
+                None => self.unjudged += 1,
             }
+        }
+        Ok(())
+    }
+
+    /// Emits a request whose last sample is there or accepted; queues the next trial of another.
+    fn settle(&mut self, index: usize, accepted: bool) -> Result<()> {
+        let Some(job) = self.batch.jobs.get(&index) else { return Ok(()) };
+        let written = job.written();
+        if accepted || written == job.request.samples {
+            let done = self.batch.jobs.remove(&index).map(|job| job.complete(index));
+            return done.map_or(Ok(()), |done| self.client.emit(done));
+        }
+        if self.client.wants_trials() {
+            self.waiting.push_front((index, written));
         }
         Ok(())
     }
@@ -266,7 +310,7 @@ impl<'e, 'a, 'f, I: Iterator<Item = Option<Request>>> Run<'e, 'a, 'f, I> {
 
 impl Engine<'_> {
     /// Refuses a request whose cap cannot hold an answer.
-    fn check(&self, request: &Request) -> Result<()> {
+    pub(super) fn check(&self, request: &Request) -> Result<()> {
         let least = self.constraint.map_or(1, Constraint::min_new_tokens);
         if request.samples > 0 && request.max_new_tokens < least {
             return Err(Error::usage(format!(

@@ -2,6 +2,7 @@
 //! once they are.
 
 use candle_core::{DType, Device};
+use serde::{Deserialize, Serialize};
 
 use super::{batch::Budget, engine::PREFILL_TOKENS};
 use crate::{
@@ -12,14 +13,14 @@ use crate::{
 };
 
 /// Tokens of the longest prompt and of the longest answer.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Longest {
     /// Of a prompt.
     pub input: usize,
     /// Of an answer.
     pub output: usize,
     /// The config's key that lowers the first.
-    pub key: &'static str,
+    pub key: String,
 }
 
 /// Bytes beside the weights, by what takes them.

@@ -3,9 +3,11 @@
 //! A prompt is prefilled once; the CLS logits come from that same pass; its samples share the prompt's keys and values,
 //! and so do prompts that begin alike. Rows leave the batch when they stop and new ones enter, within a budget of
 //! cached tokens. What a request gets is a function of (model, request): never of its neighbours, its place in the
-//! queue or the number of threads.
+//! queue or the number of threads. Where other ranks hold the same model, an engine shares its requests with theirs
+//! ([`ranks`]).
 
 mod batch;
+mod client;
 pub mod constrain;
 pub mod construct;
 pub mod continuations;
@@ -14,6 +16,7 @@ mod in_order;
 pub mod memory;
 pub mod predict;
 mod prefix_cache;
+pub mod ranks;
 pub mod remote;
 pub mod sampler;
 pub mod scoring;
@@ -21,16 +24,19 @@ pub mod scoring;
 mod tests;
 
 pub use batch::Budget;
-pub use engine::{Accept, Emit, Engine};
+pub use client::{Accept, Emit};
+pub use engine::Engine;
 pub use prefix_cache::PrefixCache;
 pub use sampler::Sampling;
+
+use serde::{Deserialize, Serialize};
 
 pub use crate::data::Finish;
 
 use crate::model::kv_cache::{own_block_tokens, round_up_to_blocks};
 
 /// What is asked of the engine for one prompt.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Request {
     /// Names the prompt in the random stream: [`crate::rng::hash_name`] of the record's id.
     pub key: u64,
@@ -44,6 +50,8 @@ pub struct Request {
     pub sampling: Sampling,
     /// Whether the CLS head reads t_n.
     pub want_probability: bool,
+    /// Texts, as token ids, whose log-probabilities behind the prompt are wanted; such a request has no samples.
+    pub continuations: Vec<Vec<u32>>,
 }
 
 impl Request {
@@ -59,7 +67,7 @@ impl Request {
 }
 
 /// One sample of one request.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Generation {
     /// New token ids, without the stop token.
     pub ids: Vec<u32>,
@@ -90,4 +98,13 @@ pub struct Completed {
     pub logits: Option<Vec<f32>>,
     /// Its samples in order. With an `accept` callback the last one is the accepted one, if any was.
     pub generations: Vec<Generation>,
+    /// log p(continuation | prompt), one a continuation.
+    pub log_probabilities: Vec<f64>,
+}
+
+impl Completed {
+    /// Nothing of the request at this place yet.
+    pub fn of(index: usize) -> Self {
+        Self { index, logits: None, generations: Vec::new(), log_probabilities: Vec::new() }
+    }
 }

@@ -178,6 +178,7 @@ impl Scoring<'_> {
             max_new_tokens: self.settings.max_new_tokens,
             sampling: self.settings.sampling,
             want_probability: true,
+            continuations: Vec::new(),
         };
         self.open.insert(self.asked, (at, place, prediction));
         self.asked += 1;

@@ -146,6 +146,7 @@ mod tests {
             max_new_tokens: 6 + i,
             sampling,
             want_probability: true,
+            continuations: Vec::new(),
         };
         order.iter().enumerate().map(request).collect()
     }

@@ -7,9 +7,8 @@ use std::{
 };
 
 use super::{
-    Completed, Generation, Request, Sampling,
+    Accept, Completed, Emit, Generation, Request, Sampling,
     construct::{Failure, Teacher},
-    engine::{Accept, Emit},
     in_order::InOrder,
 };
 use crate::{
@@ -106,7 +105,7 @@ struct Open {
 
 impl Open {
     fn complete(self, index: usize) -> Completed {
-        Completed { index, logits: None, generations: self.generations.into_values().collect() }
+        Completed { generations: self.generations.into_values().collect(), ..Completed::of(index) }
     }
 }
 

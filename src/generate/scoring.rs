@@ -11,6 +11,7 @@ use super::{
     Sampling,
     memory::{self, Longest},
     predict::Settings,
+    ranks::open::{Opening, on_every_rank},
 };
 use crate::{
     config::{Config, Stage, Truncate},
@@ -69,7 +70,7 @@ pub struct Windows {
 impl Windows {
     /// For the check of memory.
     pub fn longest(&self) -> Longest {
-        Longest { input: self.input, output: self.output, key: "model.max_input_tokens" }
+        Longest { input: self.input, output: self.output, key: "model.max_input_tokens".into() }
     }
 }
 
@@ -159,16 +160,12 @@ pub fn settings(context: &Context, explanation: bool, windows: &Windows) -> Sett
 
 /// Refuses (exit 5), before anything large is read, a checkpoint whose model and longest prompt could not be held.
 pub fn check_memory(context: &Context, dir: &Path, info: &ClsgenJson, windows: &Windows) -> Result<()> {
-    check_memory_of(context, &checkpoint::look(dir, info, lookup(context, &[&context.config.dir]))?, windows.longest())
+    check_memory_of(context, &look(context, dir, info, true)?, windows.longest())
 }
 
 /// The same of a checkpoint's base alone.
 pub fn check_memory_of_base(context: &Context, dir: &Path, info: &ClsgenJson, windows: &Windows) -> Result<()> {
-    check_memory_of(
-        context,
-        &checkpoint::resolve_base(dir, info, lookup(context, &[&context.config.dir]))?,
-        windows.longest(),
-    )
+    check_memory_of(context, &look(context, dir, info, false)?, windows.longest())
 }
 
 /// The same of any model.
@@ -177,14 +174,25 @@ pub fn check_memory_of(context: &Context, source: &ModelSource, longest: Longest
     memory::check_before_loading(source, device::dtype(context.config.model.dtype, &device), &device, longest)
 }
 
-/// Reads the model; `model.base` overrides the checkpoint's.
+/// Reads the model, on every rank; `model.base` overrides the checkpoint's.
 pub fn load(context: &Context, dir: &Path) -> Result<LoadedModel> {
+    on_every_rank(context, || Opening::Tuned(dir.into()), || read(context, dir), |loaded| &mut loaded.model)
+}
+
+/// The same on this rank alone.
+pub(super) fn read(context: &Context, dir: &Path) -> Result<LoadedModel> {
     let device = context.device()?;
     let dtype = device::dtype(context.config.model.dtype, &device);
     // Another process may train into this directory.
     storage::read_unchanged(dir, |dir| {
         checkpoint::load_model(dir, lookup(context, &[&context.config.dir]), dtype, &device)
     })
+}
+
+/// The files that [`read`] would read, or only its base, none of them read.
+pub(super) fn look(context: &Context, dir: &Path, info: &ClsgenJson, tuned: bool) -> Result<ModelSource> {
+    let look = if tuned { checkpoint::look } else { checkpoint::resolve_base };
+    look(dir, info, lookup(context, &[&context.config.dir]))
 }
 
 /// The model that [`load`] would read, found but not read.
@@ -200,20 +208,42 @@ fn lookup<'a>(context: &'a Context, search: &'a [&'a Path]) -> BaseLookup<'a> {
 
 /// The base model that a checkpoint was made from, as it was before tuning; `model.base` overrides the checkpoint's.
 pub fn load_base(context: &Context, dir: &Path, info: &ClsgenJson) -> Result<(Model, ModelSource)> {
-    let device = context.device()?;
+    on_every_rank(context, || Opening::Base(dir.into()), || read_base(context, dir, info), |(model, _)| model)
+}
+
+/// The same on this rank alone.
+pub(super) fn read_base(context: &Context, dir: &Path, info: &ClsgenJson) -> Result<(Model, ModelSource)> {
     let source = checkpoint::find_base(dir, info, lookup(context, &[&context.config.dir]))?;
-    Ok((Model::base(&source, device::dtype(context.config.model.dtype, &device), &device)?, source))
+    Ok((read_writer(context, &source)?, source))
 }
 
 /// What a checkpoint's training started from: its base without an adapter, and a head of its shape as it is drawn.
 pub fn load_untuned(context: &Context, dir: &Path, info: &ClsgenJson) -> Result<LoadedModel> {
-    let (mut model, source) = load_base(context, dir, info)?;
+    let read = || read_untuned(context, dir, info);
+    on_every_rank(context, || Opening::Untuned(dir.into()), read, |loaded| &mut loaded.model)
+}
+
+/// The same on this rank alone.
+pub(super) fn read_untuned(context: &Context, dir: &Path, info: &ClsgenJson) -> Result<LoadedModel> {
+    let (mut model, source) = read_base(context, dir, info)?;
     let shape = &info.head;
     let hidden = model.llama.config.hidden_size;
     let classes = info.labels.count();
     let device = context.device()?;
     model.head = ClsHead::new(hidden, shape.hidden, classes, shape.activation, shape.dropout, context.seed, &device)?;
     Ok(LoadedModel { model, source, info: info.clone() })
+}
+
+/// A model that only writes, on every rank; `key` of the config names it.
+pub fn load_writer(context: &Context, key: &str, source: &ModelSource, longest: Longest) -> Result<Model> {
+    let opening = || Opening::Writer { key: key.to_owned(), path: source.path.clone(), longest };
+    on_every_rank(context, opening, || read_writer(context, source), |model| model)
+}
+
+/// The same on this rank alone.
+pub(super) fn read_writer(context: &Context, source: &ModelSource) -> Result<Model> {
+    let device = context.device()?;
+    Model::base(source, device::dtype(context.config.model.dtype, &device), &device)
 }
 
 /// The prompter of a loaded model. `date` is now for a template that reads the clock and was trained without one.

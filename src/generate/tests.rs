@@ -42,7 +42,7 @@ pub(super) fn byte_tokenizer() -> TextTokenizer {
 }
 
 /// The same with further stop tokens, as a `generation_config.json` names them.
-fn tokenizer_with_stops(stops: &[u32]) -> TextTokenizer {
+pub(super) fn tokenizer_with_stops(stops: &[u32]) -> TextTokenizer {
     let vocab: Map<String, Value> = (0..=255).map(|b| (byte_char(b).to_string(), json!(b))).collect();
     let tokenizer = json!({
         "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
@@ -82,14 +82,15 @@ pub(super) fn model() -> Model {
         rope: RopeParameters { theta: 10_000.0, scaling: RopeScaling::None },
     };
     let llama = Llama::random(config, candle_core::DType::F32, 11, &Device::Cpu).unwrap();
-    Model { llama, head: ClsHead::new(32, 16, 2, Activation::Gelu, 0.1, 11, &Device::Cpu).unwrap() }
+    let head = ClsHead::new(32, 16, 2, Activation::Gelu, 0.1, 11, &Device::Cpu).unwrap();
+    Model { llama, head, replicas: None }
 }
 
 /// A model with bf16 weights, and so with keys and values in bf16.
 pub(super) fn bf16_model() -> Model {
     let llama = golden("gqa", DType::BF16);
     let head = ClsHead::new(llama.config.hidden_size, 16, 2, Activation::Gelu, 0.1, 11, &Device::Cpu).unwrap();
-    Model { llama, head }
+    Model { llama, head, replicas: None }
 }
 
 fn golden(case: &str, dtype: DType) -> Llama {
@@ -101,7 +102,7 @@ fn golden(case: &str, dtype: DType) -> Llama {
 }
 
 /// Prompts of 3 to 60 tokens.
-fn requests(count: usize, samples: usize, sampling: Sampling) -> Vec<Request> {
+pub(super) fn requests(count: usize, samples: usize, sampling: Sampling) -> Vec<Request> {
     let rng = Rng::new(5, streams::NOTES);
     (0..count)
         .map(|i| Request {
@@ -113,6 +114,7 @@ fn requests(count: usize, samples: usize, sampling: Sampling) -> Vec<Request> {
             max_new_tokens: 12 + i,
             sampling,
             want_probability: true,
+            continuations: Vec::new(),
         })
         .collect()
 }
@@ -362,7 +364,7 @@ fn greedy_ids_equal_those_of_transformers() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/model").join(case);
         let llama = golden(case, DType::F32);
         let head = ClsHead::new(llama.config.hidden_size, 8, 2, Activation::Gelu, 0.0, 1, &Device::Cpu).unwrap();
-        let model = Model { llama, head };
+        let model = Model { llama, head, replicas: None };
         let runs: Vec<Value> = serde_json::from_slice(&std::fs::read(dir.join("generate.json")).unwrap()).unwrap();
         assert!(!runs.is_empty());
         for run in runs {
@@ -379,6 +381,7 @@ fn greedy_ids_equal_those_of_transformers() {
                 max_new_tokens: run["max_new_tokens"].as_u64().unwrap() as usize,
                 sampling: Sampling::greedy(),
                 want_probability: false,
+                continuations: Vec::new(),
             };
             let tokenizer = tokenizer_with_stops(&stops);
             let mut found = Vec::new();

@@ -36,7 +36,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::{config::Parameters, error::Result};
+use crate::{config::Parameters, error::Result, parallel::Collective};
 
 pub use config::LlamaConfig;
 pub use footprint::Footprint;
@@ -68,6 +68,17 @@ pub struct Model {
     pub llama: Llama,
     /// The classification head.
     pub head: ClsHead,
+    /// Other ranks that hold the same and answer with it.
+    pub replicas: Option<Replicas>,
+}
+
+/// The ranks of a job that each read the same model, to answer what rank 0 asks.
+#[derive(Debug, Clone)]
+pub struct Replicas {
+    /// The ranks.
+    pub ranks: Collective,
+    /// Which of the models that rank 0 had them read.
+    pub opening: usize,
 }
 
 impl Model {
@@ -75,7 +86,7 @@ impl Model {
     pub fn base(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
         let llama = Llama::load(source, dtype, device)?;
         let head = ClsHead::new(llama.config.hidden_size, 1, 2, Default::default(), 0.0, 0, device)?;
-        Ok(Self { llama, head })
+        Ok(Self { llama, head, replicas: None })
     }
 
     /// Handles of everything trained, by name: PEFT's names for adapters, HF's for base weights, `cls_head.…` for the

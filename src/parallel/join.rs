@@ -35,7 +35,7 @@ impl Collective {
             return Err(Error::usage(format!(
                 "`clsgen {command}` was started as {launch}, and does not share its work"
             ))
-            .hint("start it without mpirun or srun; `clsgen train` is what works over ranks"));
+            .hint("start it without mpirun or srun; construct, train, eval and predict work over ranks"));
         }
         Self::join_ranks(&launch)
     }

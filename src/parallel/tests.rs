@@ -125,3 +125,50 @@ fn long_work_stops_for_another_ranks_error_and_does_not_hide_it() {
     assert!(ends.iter().all(|end| end.kind() == Kind::Signal(15)), "{ends:?}");
     assert!(Collective::one().check_others().is_ok());
 }
+
+#[test]
+fn letters_of_any_length_come_whole_and_in_order_beside_the_meetings() {
+    let lengths = [0, 1, 3063, 3064, 3065, 100_000];
+    let told = on_ranks(3, |ranks| {
+        for to in (0..3).filter(|&to| to != ranks.rank()) {
+            lengths.iter().for_each(|&length| ranks.send(to, &vec![ranks.rank() as u8; length]));
+        }
+        ranks.sum(&mut [1.0]).unwrap();
+        let mut come = Vec::new();
+        while come.len() < 2 * lengths.len() {
+            come.extend(ranks.receive());
+        }
+        assert!(ranks.receive().is_none());
+        (ranks.rank(), come)
+    });
+    for (rank, come) in told {
+        for from in (0..3).filter(|&from| from != rank) {
+            let letters = come.iter().filter(|(sender, _)| *sender == from).map(|(_, letter)| letter);
+            let expected: Vec<Vec<u8>> = lengths.iter().map(|&length| vec![from as u8; length]).collect();
+            assert!(letters.eq(expected.iter()), "from {from} to {rank}");
+        }
+    }
+}
+
+#[test]
+fn who_waits_for_letters_sees_rank_0_and_any_error_come_to_a_meeting() {
+    for failing in [0, 2] {
+        let ends = on_ranks(3, |ranks| {
+            if ranks.rank() == failing {
+                return ranks.close::<()>(Err(Error::run("late"))).unwrap_err().to_string();
+            }
+            while !ranks.is_called() {
+                std::thread::yield_now();
+            }
+            ranks.close(ranks.broadcast(&[])).unwrap_err().to_string()
+        });
+        assert_eq!(ends, vec![format!("rank {failing} on host{}: late", failing / 2); 3]);
+    }
+    let met = on_ranks(2, |ranks| {
+        while !ranks.leads() && !ranks.is_called() {
+            std::thread::yield_now();
+        }
+        ranks.broadcast(b"go").unwrap()
+    });
+    assert_eq!(met, [b"go", b"go"]);
+}

@@ -4,7 +4,7 @@ use ::mpi::{
     Threading,
     environment::Universe,
     request,
-    traits::{Communicator, Destination, Source},
+    traits::{Communicator, Destination, MatchedReceiveVec, Source},
 };
 
 use super::number::Number;
@@ -46,7 +46,7 @@ impl World {
         let world = self.universe.world();
         request::multiple_scope(sends.len() + receives.len(), |scope, requests| {
             for (from, part) in receives {
-                requests.add(world.process_at_rank(from as i32).immediate_receive_into(scope, part));
+                requests.add(world.process_at_rank(from as i32).immediate_receive_into_with_tag(scope, part, tag));
             }
             for (to, part) in sends {
                 requests.add(world.process_at_rank(to as i32).immediate_send_with_tag(scope, part, tag));
@@ -58,6 +58,17 @@ impl World {
     /// Whether a message of this tag waits to be received.
     pub fn holds(&self, tag: i32) -> bool {
         self.universe.world().any_process().immediate_probe_with_tag(tag).is_some()
+    }
+
+    /// The same of one rank's.
+    pub fn holds_from(&self, rank: usize, tag: i32) -> bool {
+        self.universe.world().process_at_rank(rank as i32).immediate_probe_with_tag(tag).is_some()
+    }
+
+    /// The next message of this rank's with this tag, if one waits to be received.
+    pub fn receive_if_any(&self, from: usize, tag: i32) -> Option<Vec<u8>> {
+        let waiting = self.universe.world().process_at_rank(from as i32).immediate_matched_probe_with_tag(tag)?;
+        Some(waiting.matched_receive_vec().0)
     }
 
     /// `MPI_Abort`.

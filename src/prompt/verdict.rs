@@ -8,6 +8,8 @@
 //!                                blank line
 //! ```
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     error::{Error, Result},
     labels::{Class, Labels},
@@ -17,7 +19,7 @@ use crate::{
 pub const DEFAULT: &str = "Classification: {label}";
 
 /// How a verdict line is written: words, then the label to the end of the line.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
     /// What stands before the label, the blank before it included.
     key: String,

@@ -39,7 +39,7 @@ fn a_checkpoint_comes_back_to_the_bit() {
         assert_same_bits(&model, &loaded.model, Parameters::Lora);
         assert_eq!(model.llama.lora, loaded.model.llama.lora);
         // Started from it: an adapter of the same shape takes its values, one of another rank is refused.
-        let mut fresh = Model { llama: untuned(case).llama, head: untuned("gqa").head };
+        let mut fresh = Model { llama: untuned(case).llama, head: untuned("gqa").head, replicas: None };
         let lora = model.llama.lora.clone().unwrap();
         fresh.llama.add_lora(&lora, 9).unwrap();
         checkpoint::load_into(&mut fresh, &path).unwrap();
@@ -65,6 +65,7 @@ fn full_parameters_become_a_standard_folder() {
         let mut fresh = Model {
             llama: clsgen::model::Llama::random(model.llama.config.clone(), candle_core::DType::F32, 1, &CPU).unwrap(),
             head: untuned(case).head,
+            replicas: None,
         };
         checkpoint::load_into(&mut fresh, &path).unwrap();
         assert_same_bits(&model, &fresh, Parameters::Full);

@@ -76,7 +76,11 @@ pub fn tuned(case: &str) -> Model {
 /// The case's base and head, no adapter.
 pub fn untuned(case: &str) -> Model {
     let source = clsgen::model::source::resolve(folder(case).to_str().unwrap(), &[], false).unwrap();
-    Model { llama: clsgen::model::Llama::load(&source, DType::F32, &CPU).unwrap(), head: tuned(case).head }
+    Model {
+        llama: clsgen::model::Llama::load(&source, DType::F32, &CPU).unwrap(),
+        head: tuned(case).head,
+        replicas: None,
+    }
 }
 
 pub fn values(tensor: &Tensor) -> Vec<f32> {

@@ -1,4 +1,4 @@
-//! Real `mpirun` jobs of `clsgen train` on the fixture's toy task; every wait has an end.
+//! Real `mpirun` jobs in the fixture's folder, of `clsgen train` on its toy task or of others; every wait has an end.
 
 use std::{
     fs::File,
@@ -56,12 +56,17 @@ impl Job {
 
     /// The process of this rank.
     pub fn rank(&self, rank: usize) -> u32 {
+        self.find_rank(rank).unwrap_or_else(|| panic!("no rank {rank} runs"))
+    }
+
+    /// The same, if it has been started.
+    pub fn find_rank(&self, rank: usize) -> Option<u32> {
         let wanted = format!("OMPI_COMM_WORLD_RANK={rank}");
         let is = |pid: &u32| {
             let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
             environ.split(|&byte| byte == 0).any(|variable| variable == wanted.as_bytes())
         };
-        self.children().into_iter().find(is).unwrap_or_else(|| panic!("no rank {rank} runs"))
+        self.children().into_iter().find(is)
     }
 
     /// The process of this name that the started one has started.

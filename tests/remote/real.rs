@@ -72,6 +72,7 @@ fn greedy_texts_of_real_servers_are_those_of_our_engine() {
         max_new_tokens: NEW_TOKENS,
         sampling: Sampling::greedy(),
         want_probability: false,
+        continuations: Vec::new(),
     };
     let mut ours = Vec::new();
     let requests = records.iter().map(|record| Ok(request(prompter.prompt(record)?.ids)));

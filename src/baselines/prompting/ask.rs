@@ -90,6 +90,7 @@ impl Asker<'_> {
                 max_new_tokens: self.max_new_tokens,
                 sampling: self.sampling,
                 want_probability: false,
+                continuations: Vec::new(),
             })
         });
         let mut answered = |completed: Completed| {

@@ -7,6 +7,7 @@
 //! softmax(l)). Sums are not divided by length: they are what the model would have to write.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, VecDeque},
     sync::Arc,
 };
@@ -15,11 +16,12 @@ use super::{Line, Run};
 use crate::{
     data::Record,
     error::Result,
-    generate::{PrefixCache, continuations::log_probabilities, remote::Remote},
+    generate::{Budget, Engine, Request, Sampling, remote::Remote},
     metrics::softmax,
-    model::Llama,
+    model::Model,
     prompt::{PromptTemplate, Prompter},
     remote::{Pool, Trouble},
+    rng,
 };
 
 /// The task's prompt, its prefix replaced by the opening of a verdict.
@@ -27,33 +29,42 @@ pub fn token_prompt(own: &PromptTemplate) -> Result<PromptTemplate> {
     Ok(PromptTemplate { prefix: own.verdict()?.opening().to_owned(), ..own.clone() })
 }
 
-/// Scores records with one model and prompt.
-pub struct TokenAsker<'a> {
-    llama: &'a Llama,
-    prompter: &'a Prompter,
-    /// Token ids of ` <label>`, by class.
-    labels: Vec<Vec<u32>>,
-    prefixes: PrefixCache,
-}
-
-impl<'a> TokenAsker<'a> {
-    /// `prompter` holds a [`token_prompt`].
-    pub fn new(llama: &'a Llama, prompter: &'a Prompter) -> Result<Self> {
-        Ok(Self { llama, prompter, labels: endings(prompter)?, prefixes: PrefixCache::default() })
-    }
-
-    /// The probability of each class (of two: of class 1) for one record.
-    pub fn ask(&mut self, record: &Record) -> Result<Line> {
-        let prompt = self.prompter.prompt(record)?;
-        let log_p = log_probabilities(self.llama, &mut self.prefixes, &prompt.ids, &self.labels)?;
-        Ok(Line {
+/// The probability of each class (of two: of class 1) for each record, in turn. `prompter` holds a [`token_prompt`];
+/// `batch_tokens` bounds cached tokens.
+pub fn ask_tokens(
+    model: &Model,
+    prompter: &Prompter,
+    batch_tokens: Option<usize>,
+    records: &[Record],
+    emit: &mut dyn FnMut(Line) -> Result<()>,
+) -> Result<()> {
+    let labels = endings(prompter)?;
+    // Lines under way, complete but for what the model says: answers come back in the records' order.
+    let under_way = RefCell::new(VecDeque::new());
+    let requests = records.iter().map(|record| {
+        let prompt = prompter.prompt(record)?;
+        under_way.borrow_mut().push_back(Line {
             id: record.id.clone(),
             label: record.label,
             prompt_tokens: prompt.ids.len(),
             truncated_tokens: prompt.truncated_tokens,
-            runs: vec![Run::of_probabilities(softmax(&log_p))],
+            runs: Vec::new(),
+        });
+        Ok(Request {
+            key: rng::hash_name(&record.id),
+            prompt: prompt.ids,
+            samples: 0,
+            max_new_tokens: 0,
+            sampling: Sampling::greedy(),
+            want_probability: false,
+            continuations: labels.clone(),
         })
-    }
+    });
+    let budget = Budget::beside(&model.llama, prompter.max_input_tokens(), batch_tokens);
+    Engine::new(model, prompter.tokenizer(), budget).run_in_order(requests, &mut |completed| {
+        let Some(line) = under_way.borrow_mut().pop_front() else { return Ok(()) };
+        emit(Line { runs: vec![Run::of_probabilities(softmax(&completed.log_probabilities))], ..line })
+    })
 }
 
 /// Token ids of ` <label>`, by class.

@@ -226,7 +226,7 @@ impl Teacher for Batch {
                 (true, _) => self.trials(index, record, &request, accept)?,
             };
             if let Some(generations) = generations {
-                emit(Completed { index, logits: None, generations })?;
+                emit(Completed { generations, ..Completed::of(index) })?;
             }
         }
         Ok(())

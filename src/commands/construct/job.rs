@@ -21,8 +21,8 @@ use crate::{
     generate::{
         Budget, Engine, Sampling,
         construct::{self, Method, Progress, Rules, output::write_split},
+        scoring,
     },
-    model::Model,
     prompt::{PromptTemplate, Prompter, TextTokenizer},
     shard::Shard,
     storage::{self, RunLock},
@@ -234,8 +234,7 @@ impl Job {
             Teacher::Offline(batch) => return self.run_trials(context, &**batch, todo, logs),
             Teacher::There(place, None) => return Err(Error::run(format!("{} was not tried", place.url()))),
         };
-        let device = context.device()?;
-        let model = Model::base(source, device::dtype(context.config.model.dtype, &device), &device)?;
+        let model = scoring::load_writer(context, "construct.teacher", source, teacher::longest(context))?;
         let budget = Budget::beside(&model.llama, options.max_input_tokens, context.config.generate.batch_tokens);
         self.run_trials(context, &Engine::new(&model, self.asks.tokenizer(), budget), todo, logs)
     }

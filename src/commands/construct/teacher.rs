@@ -93,8 +93,7 @@ impl Known {
         let output = options.max_output_tokens;
         match &mut self.teacher {
             Teacher::Here(source) => {
-                let longest = Longest { input, output, key: "construct.max_input_tokens" };
-                scoring::check_memory_of(context, source, longest).context("construct.teacher")
+                scoring::check_memory_of(context, source, longest(context)).context("construct.teacher")
             }
             Teacher::There(place, remote) => {
                 *remote = Some(Remote::new(Server::connect(context, place.clone(), input + output)?));
@@ -187,4 +186,11 @@ impl Known {
             _ => prompter.prompt(record),
         }
     }
+}
+
+/// The longest prompt and answer of a teacher.
+pub(super) fn longest(context: &Context) -> Longest {
+    let options = &context.config.construct;
+    let key = "construct.max_input_tokens".to_owned();
+    Longest { input: options.max_input_tokens, output: options.max_output_tokens, key }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use candle_core::Device;
 use serde_json::{Value, json};
 
-use super::{inputs::Inputs, ranks};
+use super::inputs::Inputs;
 use crate::{
     commands::Context,
     config::Stage,
@@ -57,7 +57,7 @@ impl Identity {
     pub fn check_ranks(&self, context: &Context, device: &Device) -> Result<()> {
         let mut found = self.fingerprint.clone();
         found.set("--device", json!(if device.is_cuda() { "cuda" } else { "cpu" }));
-        ranks::check_alike(&context.ranks, &found)
+        found.check_alike(&context.ranks)
     }
 
     /// Refuses a run directory that holds another run.

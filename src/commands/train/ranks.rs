@@ -2,59 +2,16 @@
 
 use std::path::Path;
 
-use serde_json::json;
-
 use crate::{
-    commands::{Context, machine},
+    commands::Context,
     config::{self, Init},
     error::{Error, Result},
-    fingerprint::Fingerprint,
     model::{ModelSource, source},
-    parallel::Collective,
     train::{
         checkpoint::{self, CHECKPOINTS, Resumable, TrainerState},
         plan::Plan,
     },
 };
-
-/// Refuses ranks that were started with another program, command line or config: before anything is shared, since they
-/// would not even do the same steps.
-pub(super) fn check_started_alike(context: &Context, resume: bool) -> Result<()> {
-    let contents = [
-        ("clsgen", json!(env!("CARGO_PKG_VERSION"))),
-        ("executable", json!(machine::executable_hash())),
-        ("--run", json!(context.run_dir.to_string_lossy())),
-        ("--resume", json!(resume)),
-        ("--dry-run", json!(context.dry_run)),
-        ("--allow-network", json!(context.allow_network)),
-    ];
-    check_alike(&context.ranks, &Fingerprint::of_every_key(&context.config, &contents)?)
-}
-
-/// Refuses ranks whose fingerprints are not rank 0's, naming the first and what differs.
-pub(super) fn check_alike(ranks: &Collective, own: &Fingerprint) -> Result<()> {
-    if ranks.size() == 1 {
-        return Ok(());
-    }
-    let failed = |e: serde_json::Error| Error::run(format!("a rank's settings cannot be compared: {e}"));
-    let all = ranks.all_gather(&serde_json::to_vec(own).map_err(failed)?)?;
-    let all = all.iter().map(|bytes| serde_json::from_slice::<Fingerprint>(bytes).map_err(failed));
-    let all = all.collect::<Result<Vec<_>>>()?;
-    let hosts = ranks.hosts();
-    for (rank, fingerprint) in all.iter().enumerate().skip(1) {
-        let differing = fingerprint.differences(&all[0]);
-        if !differing.is_empty() {
-            return Err(Error::usage(format!(
-                "rank {rank} on {} differs from rank 0 on {}: {}",
-                hosts[rank],
-                hosts[0],
-                differing.join("; ")
-            ))
-            .hint("start every rank with the same program, command line, config, records and kind of device"));
-        }
-    }
-    Ok(())
-}
 
 /// The base model's files. Of several ranks the first downloads them, where they may be downloaded.
 pub(super) fn base(context: &Context) -> Result<ModelSource> {
@@ -131,16 +88,5 @@ pub(super) fn state(resume: Option<Resumable>, plan: &Plan) -> TrainerState {
     match resume {
         Some(Resumable { state, .. }) => TrainerState { ranks: plan.ranks, ..state },
         None => TrainerState::start(plan),
-    }
-}
-
-/// How many work, and where.
-pub(super) fn announce(context: &Context) {
-    let ranks = &context.ranks;
-    if ranks.size() > 1 {
-        let mut hosts = ranks.hosts();
-        hosts.sort_unstable();
-        hosts.dedup();
-        tracing::info!("ranks: {}, hosts: {}, threads a rank: {}", ranks.size(), hosts.len(), context.threads);
     }
 }

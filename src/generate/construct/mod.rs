@@ -15,7 +15,8 @@ pub use trial::{Failure, Gold, Rules, judge};
 
 use super::{
     Completed, Generation, Request, Sampling,
-    engine::{Accept, Emit, Engine},
+    client::{Accept, Emit},
+    engine::Engine,
 };
 use crate::{
     data::Record,
@@ -121,6 +122,7 @@ pub fn explain(
                 max_new_tokens: method.max_new_tokens,
                 sampling: method.sampling,
                 want_probability: false,
+                continuations: Vec::new(),
             })
         }
         Err(error) => {
