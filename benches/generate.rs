@@ -70,7 +70,7 @@ fn decoding(llama: &Llama, rows: usize, steps: usize) -> Result<()> {
 fn trials(llama: Llama, source: &ModelSource, alone: bool) -> Result<()> {
     let head = ClsHead::new(llama.config.hidden_size, 1, 2, Default::default(), 0.0, 0, &Device::Cpu)?;
     let vocab = llama.config.vocab_size;
-    let model = Model { llama, head, replicas: None };
+    let model = Model::new(llama, head);
     let tokenizer = TextTokenizer::load(source.tokenizer_path())?;
     let engine = Engine::new(&model, &tokenizer, Budget::beside(&model.llama, 0, None));
     let seconds = |prompt: usize, requests: usize, samples: usize, max_new_tokens: usize| {

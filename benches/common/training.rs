@@ -38,7 +38,7 @@ pub fn config(shape: &str) -> Result<LlamaConfig> {
 pub fn trainer(mut llama: Llama, memory: ActivationCheckpointing, steps: usize) -> Result<Trainer> {
     llama.add_lora(&LoraConfig::from(&Lora { dropout: 0.0, ..Lora::default() }), 1)?;
     let head = ClsHead::new(llama.config.hidden_size, 2048, 2, Activation::Gelu, 0.0, 1, llama.device())?;
-    let model = Model { llama, head, replicas: None };
+    let model = Model::new(llama, head);
     let optimizer = Optimizer::new(model.trainable(Parameters::Lora)?, &Train::default())?;
     let plan = Plan {
         records: 1,

@@ -82,15 +82,14 @@ pub(super) fn model() -> Model {
         rope: RopeParameters { theta: 10_000.0, scaling: RopeScaling::None },
     };
     let llama = Llama::random(config, candle_core::DType::F32, 11, &Device::Cpu).unwrap();
-    let head = ClsHead::new(32, 16, 2, Activation::Gelu, 0.1, 11, &Device::Cpu).unwrap();
-    Model { llama, head, replicas: None }
+    Model::new(llama, ClsHead::new(32, 16, 2, Activation::Gelu, 0.1, 11, &Device::Cpu).unwrap())
 }
 
 /// A model with bf16 weights, and so with keys and values in bf16.
 pub(super) fn bf16_model() -> Model {
     let llama = golden("gqa", DType::BF16);
     let head = ClsHead::new(llama.config.hidden_size, 16, 2, Activation::Gelu, 0.1, 11, &Device::Cpu).unwrap();
-    Model { llama, head, replicas: None }
+    Model::new(llama, head)
 }
 
 fn golden(case: &str, dtype: DType) -> Llama {
@@ -364,11 +363,11 @@ fn greedy_ids_equal_those_of_transformers() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/model").join(case);
         let llama = golden(case, DType::F32);
         let head = ClsHead::new(llama.config.hidden_size, 8, 2, Activation::Gelu, 0.0, 1, &Device::Cpu).unwrap();
-        let model = Model { llama, head, replicas: None };
+        let model = Model::new(llama, head);
         let runs: Vec<Value> = serde_json::from_slice(&std::fs::read(dir.join("generate.json")).unwrap()).unwrap();
         assert!(!runs.is_empty());
         for run in runs {
-            let ids = |key: &str| serde_json::from_value::<Vec<u32>>(run[key].clone()).unwrap();
+            let ids = |key: &str| -> Vec<u32> { serde_json::from_value(run[key].clone()).unwrap() };
             let stops = ids("eos");
             let mut expected = ids("generated");
             let length = expected.len();
@@ -392,11 +391,8 @@ fn greedy_ids_equal_those_of_transformers() {
                 })
                 .unwrap();
             let finish = if stopped { Finish::Stop } else { Finish::Length };
-            assert_eq!(
-                (&found[0].ids, found[0].finish, found[0].generated_tokens),
-                (&expected, finish, length),
-                "{case}"
-            );
+            let of = |found: &super::Generation| (found.ids.clone(), found.finish, found.generated_tokens);
+            assert_eq!(of(&found[0]), (expected, finish, length), "{case}");
         }
     }
 }

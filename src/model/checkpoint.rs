@@ -130,7 +130,7 @@ pub fn load_model(dir: &Path, lookup: BaseLookup<'_>, dtype: DType, device: &Dev
     if adapter {
         peft::load_adapter(&mut llama, dir)?;
     }
-    Ok(LoadedModel { model: Model { llama, head, replicas: None }, source, info })
+    Ok(LoadedModel { model: Model::new(llama, head), source, info })
 }
 
 /// The model that a checkpoint's adapter sits on, or the checkpoint itself where it was trained in full.

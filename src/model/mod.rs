@@ -82,11 +82,16 @@ pub struct Replicas {
 }
 
 impl Model {
+    /// A model of this process alone.
+    pub fn new(llama: Llama, head: ClsHead) -> Self {
+        Self { llama, head, replicas: None }
+    }
+
     /// A base model as it is, with a head that is never asked: teachers, judges and prompted baselines only write.
     pub fn base(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
         let llama = Llama::load(source, dtype, device)?;
         let head = ClsHead::new(llama.config.hidden_size, 1, 2, Default::default(), 0.0, 0, device)?;
-        Ok(Self { llama, head, replicas: None })
+        Ok(Self::new(llama, head))
     }
 
     /// Handles of everything trained, by name: PEFT's names for adapters, HF's for base weights, `cls_head.…` for the

@@ -17,7 +17,7 @@ pub fn find(name: &str, search: &[&Path]) -> Option<PathBuf> {
 pub fn resolve(key: &str, name: &str, search: &[&Path]) -> Result<PathBuf> {
     find(name, search).ok_or_else(|| {
         Error::model(format!("{key}: {name} has no tokenizer here")).hint(
-            "it is a folder with tokenizer.json and tokenizer_config.json, a .gguf file, or a hub id in the local cache",
+            "it is a folder with tokenizer.json and tokenizer_config.json, a .gguf file, or a hub id in the cache",
         )
     })
 }

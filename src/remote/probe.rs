@@ -82,7 +82,7 @@ impl Probe<'_> {
             Some(window) if longest as u64 > window => Err(Error::usage(format!(
                 "{key}: prompt and answer may take {longest} tokens, {name} on {url} is served with {window}"
             ))
-            .hint("start it with a longer --max-model-len (llama.cpp: --ctx-size), or lower max_input_tokens and max_output_tokens")),
+            .hint("start it with a longer --max-model-len (llama.cpp: --ctx-size), or lower the windows of tokens")),
             _ => Ok(()),
         }
     }
@@ -140,7 +140,7 @@ impl Probe<'_> {
     fn other_tokenizer(&self, ours: usize, theirs: usize) -> Error {
         let Place { key, url, name, .. } = self.place;
         Error::usage(format!(
-            "{key}_tokenizer: {name} on {url} has another tokenizer than {}: a text of {ours} tokens has {theirs} there",
+            "{key}_tokenizer: {name} on {url} has another tokenizer than {}: a text of {ours} tokens has {theirs}",
             self.place.tokenizer_path().display()
         ))
         .hint(format!("name the folder or hub id of the model that is served: --set {key}_tokenizer=DIR"))

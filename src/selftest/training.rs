@@ -176,7 +176,7 @@ fn loss_and_gradients(llama: &Llama, text: &[u32]) -> Result<(f64, Gradients)> {
     let examples = RECORDS.map(example);
     let samples = [0, 1].map(|record| Sample { record, key: 11 + record as u64 });
     let head = ClsHead::new(llama.config.hidden_size, 64, 2, Activation::Gelu, DROPOUT, 7, llama.device())?;
-    let model = Model { llama: llama.clone(), head, replicas: None };
+    let model = Model::new(llama.clone(), head);
     let objective = Objective::Joint;
     let weights = LossWeights { objective, generation: 1.0, classification: 1.0, consistency: 0.0, prompt: 0.0 };
     let pass = Pass {

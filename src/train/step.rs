@@ -133,7 +133,7 @@ pub(super) mod tests {
         let mut llama = Llama::random(config, DType::F32, 3, &Device::Cpu).unwrap();
         llama.add_lora(&LoraConfig::from(&config::Lora { rank: 2, ..config::Lora::default() }), 3).unwrap();
         let head = ClsHead::new(16, 8, 2, config::Activation::Gelu, 0.1, 3, &Device::Cpu).unwrap();
-        let model = Model { llama, head, replicas: None };
+        let model = Model::new(llama, head);
         let optimizer = Optimizer::new(model.trainable(Parameters::Lora).unwrap(), &config::Train::default()).unwrap();
         let plan = Plan {
             records: 3,

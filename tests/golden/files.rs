@@ -39,7 +39,7 @@ fn a_checkpoint_comes_back_to_the_bit() {
         assert_same_bits(&model, &loaded.model, Parameters::Lora);
         assert_eq!(model.llama.lora, loaded.model.llama.lora);
         // Started from it: an adapter of the same shape takes its values, one of another rank is refused.
-        let mut fresh = Model { llama: untuned(case).llama, head: untuned("gqa").head, replicas: None };
+        let mut fresh = Model::new(untuned(case).llama, untuned("gqa").head);
         let lora = model.llama.lora.clone().unwrap();
         fresh.llama.add_lora(&lora, 9).unwrap();
         checkpoint::load_into(&mut fresh, &path).unwrap();

@@ -160,7 +160,8 @@ fn a_judge_that_stops_answering_ends_the_command_and_goes_on() {
     let judged = |run: &str| fixture.read(&format!("{run}/eval/predictions/judge.jsonl"));
     assert_eq!(judged("broken"), judged("whole"));
     let metrics = |run: &str| -> Value {
-        serde_json::from_slice::<Value>(&fixture.read(&format!("{run}/eval/predictions/metrics.json"))).unwrap()["judge"].clone()
+        let metrics = fixture.read(&format!("{run}/eval/predictions/metrics.json"));
+        serde_json::from_slice::<Value>(&metrics).unwrap()["judge"].clone()
     };
     assert_eq!(metrics("broken"), metrics("whole"));
 }

@@ -197,7 +197,7 @@ impl Batch {
                 Err(NoAnswer::OtherPrompt) => {
                     return wrong(
                         "the prompt that was answered has another number of tokens than ours",
-                        "vllm run-batch wants --trust-request-chat-template, and construct.teacher_tokenizer its model's",
+                        "vllm run-batch wants --trust-request-chat-template, construct.teacher_tokenizer its model's",
                     );
                 }
             }

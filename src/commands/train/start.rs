@@ -57,7 +57,7 @@ fn fresh(context: &Context, source: &ModelSource, dtype: DType, device: &Device)
         llama.add_lora(&LoraConfig::from(&config.lora), context.seed)?;
     }
     let head = head(context, llama.config.hidden_size, device)?;
-    Ok(Model { llama, head, replicas: None })
+    Ok(Model::new(llama, head))
 }
 
 /// The head of this task as it is drawn.
@@ -83,7 +83,7 @@ fn stored(
     }
     let llama = Llama::load(source, dtype, device)?;
     let head = head(context, llama.config.hidden_size, device)?;
-    let mut model = Model { llama, head, replicas: None };
+    let mut model = Model::new(llama, head);
     checkpoint::load_into(&mut model, dir)?;
     Ok(model)
 }
