@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     Work,
+    answers::{by_run, read},
     asked::{Asked, PROMPTS, Ready},
     cnn,
     folder::{self, Folder},
@@ -34,13 +35,14 @@ use crate::{
         Sampling,
         scoring::{self, Known, Windows},
     },
-    labels::{Class, Labels},
-    metrics::{methods, multiclass},
+    labels::Class,
     model::{Model, ModelSource, checkpoint::ClsgenJson},
-    prompt::{PromptTemplate, Prompter, TextTokenizer, Verdict},
+    prompt::{PromptTemplate, Prompter, TextTokenizer},
     remote::Named,
     storage,
 };
+
+pub use super::answers::Answers;
 
 /// Where the answers are kept in a split's folder.
 const FOLDER: &str = "baselines";
@@ -141,51 +143,6 @@ impl<'a> Plan<'a> {
         let runner = Runner::new(self, context, out.join(FOLDER), &records)?;
         self.baselines.iter().map(|&baseline| Ok((baseline, runner.answers(baseline)?))).collect()
     }
-}
-
-/// A baseline's answers, run by run.
-pub enum Answers {
-    /// Of two classes: a call, and a score where the method gives one.
-    Two(Vec<methods::Answers>),
-    /// Of more: a class, and a probability of each where the method gives them.
-    More(Vec<multiclass::methods::Run>),
-}
-
-impl Answers {
-    /// `runs` holds an entry a record, in the records' order.
-    fn new(labels: &Labels, runs: Vec<Vec<Run>>) -> Self {
-        if labels.are_two() {
-            return Self::Two(runs.iter().map(|run| run.iter().map(Run::answer).collect()).collect());
-        }
-        let classes = labels.count();
-        let call = |run: &Run| run.verbalized_label.filter(|class| class.index() < classes).map(u8::from);
-        let of_run = |run: Vec<Run>| multiclass::methods::Run {
-            calls: run.iter().map(call).collect(),
-            probabilities: run.into_iter().map(|run| run.probabilities.filter(|p| p.len() == classes)).collect(),
-        };
-        Self::More(runs.into_iter().map(of_run).collect())
-    }
-}
-
-/// What a text answers to the prompt of a baseline.
-fn read(baseline: Baseline, text: &str, verdict: &Verdict, labels: &Labels) -> Run {
-    match baseline {
-        Baseline::Verbalized if labels.are_two() => {
-            prompting::probability(text).map(Run::of_probability).unwrap_or_default()
-        }
-        Baseline::Verbalized => prompting::probabilities(text, labels).map(Run::of_probabilities).unwrap_or_default(),
-        _ => Run { verbalized_label: prompting::label(text, verdict, labels), ..Run::default() },
-    }
-}
-
-/// The lines' runs, turned: an entry a run, in it one a record.
-fn by_run(lines: Vec<Line>) -> Vec<Vec<Run>> {
-    let mut runs = vec![Vec::with_capacity(lines.len()); lines.first().map_or(0, |line| line.runs.len())];
-    for line in lines {
-        let mut of_line = line.runs.into_iter();
-        runs.iter_mut().for_each(|run| run.push(of_line.next().unwrap_or_default()));
-    }
-    runs
 }
 
 /// The model that is asked, read when the first missing answer needs it.
@@ -401,38 +358,5 @@ impl<'a> Runner<'a> {
                 truncate,
             )?,
         ))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_text_is_read_as_its_baseline_asked() {
-        let two = Labels::two("no", "yes");
-        let three = Labels::new(["no", "perhaps", "yes"].map(String::from).to_vec()).unwrap();
-        let said = |baseline, text: &str, labels: &Labels| {
-            let run = read(baseline, text, &Verdict::default(), labels);
-            (run.verbalized_label.map(Class::index), run.probability, run.probabilities)
-        };
-        let lines = "Probability of no: 30\nProbability of perhaps: 60\nProbability of yes: 30\nProbability: 70";
-        assert_eq!(said(Baseline::Verbalized, lines, &two), (Some(1), Some(0.7), None));
-        assert_eq!(said(Baseline::Verbalized, lines, &three), (Some(1), None, Some(vec![0.25, 0.5, 0.25])));
-        assert_eq!(said(Baseline::Verbalized, "Probability: 70", &three), (None, None, None));
-        assert_eq!(said(Baseline::Label, "Classification: perhaps", &three), (Some(1), None, None));
-        assert_eq!(said(Baseline::SelfConsistency, "yes", &two), (Some(1), None, None));
-    }
-
-    #[test]
-    fn answers_of_more_classes_keep_their_probabilities_and_nothing_that_does_not_fit() {
-        let labels = Labels::new(["a", "b", "c"].map(String::from).to_vec()).unwrap();
-        let of = |shares: &[f64]| Run::of_probabilities(shares.to_vec());
-        let line = |runs| Line { id: "n".into(), label: None, prompt_tokens: 1, truncated_tokens: 0, runs };
-        let lines = vec![line(vec![of(&[0.2, 0.5, 0.3]), Run::default()]), line(vec![of(&[0.1, 0.2, 0.3, 0.4])])];
-        let Answers::More(runs) = Answers::new(&labels, by_run(lines)) else { panic!("more than two classes") };
-        assert_eq!(runs[0].calls, [Some(1), None], "there is no fourth class");
-        assert_eq!(runs[0].probabilities, [Some(vec![0.2, 0.5, 0.3]), None]);
-        assert_eq!((runs.len(), &runs[1].calls[..]), (2, &[None, None][..]));
     }
 }

@@ -13,6 +13,7 @@
 //! Labels of the split are read after dev's thresholds are on disk (SPEC A32). What is measured on a [`Scored`], and
 //! the tables and figures of it, are the command's.
 
+mod answers;
 mod asked;
 pub mod baselines;
 pub mod calibration;
