@@ -11,6 +11,7 @@ mod batch;
 mod finished;
 mod job;
 mod merge;
+mod offline;
 mod part;
 mod place;
 mod split;
@@ -21,7 +22,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use self::job::{Job, Purpose};
+use self::{job::Job, teacher::Purpose};
 use super::{Context, args::ConstructArgs, output, run_record};
 use crate::{
     error::{Error, Result},

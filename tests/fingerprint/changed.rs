@@ -59,6 +59,7 @@ pub fn changed(key: &str) -> Vec<&'static str> {
         "generate.top_p" => vec!["generate.top_p=0.5"],
         "generate.constrain" => vec!["generate.constrain=true"],
         "eval.judge" => vec!["eval.judge=model2"],
+        "eval.baseline_model" => vec!["eval.baseline_model=model2"],
         "eval.judge_prompt" => vec!["eval.judge_prompt=judge.toml"],
         "eval.verbalized_prompt" => vec!["eval.verbalized_prompt=verbalized.toml"],
         "eval.runs" => vec!["eval.runs=2"],

@@ -8,7 +8,7 @@ use super::{
     finished::Finished,
     place::Place,
     split::Split,
-    teacher::{self, Known, Teacher},
+    teacher::{self, Known, Purpose, Teacher},
     trials::trials,
 };
 use crate::{
@@ -32,17 +32,6 @@ use crate::{
 /// STaR).
 const RATIONALIZE: &str =
     "\n\nThe true classification is known: {label}. Explain which findings in the document point to it, then state it.";
-
-/// What a job is prepared for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
-    /// To ask the teacher, which this machine must hold.
-    Ask,
-    /// To ask it by files.
-    Batch,
-    /// To put together what others asked it.
-    Merge,
-}
 
 /// All that is known before the teacher's weights are read.
 pub(super) struct Job {

@@ -12,9 +12,10 @@ use serde_json::{Map, Value, json};
 
 use super::{
     finished::Finished,
-    job::{Job, Purpose},
+    job::Job,
     place::{Place, part_of},
     split::Split,
+    teacher::Purpose,
 };
 use crate::{
     commands::{Context, dry_run::Plan, run_record},

@@ -5,10 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::{
-    job::{Job, Purpose},
-    split::Split,
-};
+use super::{job::Job, split::Split, teacher::Purpose};
 use crate::{
     commands::Context,
     error::Result,

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{batch::Batch, finished::Finished, job::Purpose, split::Split};
+use super::{finished::Finished, offline::Batch, split::Split};
 use crate::{
     commands::Context,
     config::is_server,
@@ -21,6 +21,17 @@ use crate::{
 
 /// How a teacher's prompts were sent, in a fingerprint: null where they are ours, token by token.
 const PROMPTS: &str = "teacher's prompts";
+
+/// What a job is prepared for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To ask the teacher, which this machine must hold.
+    Ask,
+    /// To ask it by files.
+    Batch,
+    /// To put together what others asked it.
+    Merge,
+}
 
 /// The teacher.
 pub(super) enum Teacher {
@@ -154,10 +165,11 @@ impl Known {
     }
 
     /// From now on it is asked by files.
-    pub fn use_batch(&mut self, batch: impl FnOnce(Place) -> Batch) {
+    pub fn use_batch(&mut self, batch: impl FnOnce(Place) -> Result<Batch>) -> Result<()> {
         if let Teacher::There(place, _) = &self.teacher {
-            self.teacher = Teacher::Offline(Box::new(batch(place.clone())));
+            self.teacher = Teacher::Offline(Box::new(batch(place.clone())?));
         }
+        Ok(())
     }
 
     /// Ends the file of requests; how many it holds.
