@@ -20,6 +20,7 @@ use crate::{
     error::{Context as _, Error, Result},
     evaluation::calibration,
     generate::{
+        loading,
         predict::{Counts, PromptedRecord, Settings, score},
         scoring,
     },
@@ -136,7 +137,7 @@ fn prepare(context: &Context, args: &PredictArgs) -> Result<Job> {
         let windows = scoring::windows(context, &info);
         let settings = scoring::settings(context, !args.no_explanation, &windows);
         scoring::check_memory(context, dir, &info, &windows)?;
-        let loaded = scoring::load(context, dir)?;
+        let loaded = loading::load(context, dir)?;
         let prompter = scoring::prompter(&loaded, template, &windows, &context.prompt_date())?;
         let input = if is_pipe(&args.input) { None } else { Some(storage::hash_file(&args.input)?) };
         part::check_date(context, (dir, &info), &prompter)?;

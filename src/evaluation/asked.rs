@@ -15,6 +15,7 @@ use crate::{
     context::Context,
     error::{Context as _, Error, Result},
     generate::{
+        loading,
         memory::Longest,
         remote::Remote,
         scoring::{self, Windows},
@@ -145,7 +146,7 @@ impl Asked {
         shape.check_window(windows.input, windows.output, windows.allow_long).context(self.key)?;
         let longest = Longest { input: windows.input, output: windows.output, key: "model.max_input_tokens".into() };
         scoring::check_memory_of(context, source, longest.clone()).context(self.key)?;
-        Ok(Ready::here(scoring::load_writer(context, self.key, source, longest)?))
+        Ok(Ready::here(loading::load_writer(context, self.key, source, longest)?))
     }
 
     fn remote(&self, context: &Context, longest: usize) -> Result<Option<&Remote>> {

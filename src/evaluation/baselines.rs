@@ -32,7 +32,7 @@ use crate::{
     error::{Error, Result},
     fingerprint::{Fingerprint, TOKENIZER},
     generate::{
-        Sampling,
+        Sampling, loading,
         scoring::{self, Known, Windows},
     },
     labels::Class,
@@ -335,7 +335,7 @@ impl<'a> Runner<'a> {
             let checkpoint = &self.plan.job.checkpoint;
             let info = &self.plan.info;
             scoring::check_memory_of_base(self.context, checkpoint, info, &self.windows)?;
-            let (model, source): (Model, ModelSource) = scoring::load_base(self.context, checkpoint, info)?;
+            let (model, source): (Model, ModelSource) = loading::load_base(self.context, checkpoint, info)?;
             let tokenizer = TextTokenizer::load(source.tokenizer_path())?;
             tokenizer.check_vocab(model.llama.config.vocab_size)?;
             model.llama.config.check_window(self.windows.input, self.windows.output, self.windows.allow_long)?;

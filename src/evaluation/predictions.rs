@@ -10,6 +10,7 @@ use crate::{
     error::{Error, Result},
     fingerprint::Fingerprint,
     generate::{
+        loading,
         predict::{Counts, PromptedRecord, score},
         scoring,
     },
@@ -80,10 +81,10 @@ pub fn generate(context: &Context, folder: &Folder, source: &Source<'_>, records
     if done < records.len() {
         let loaded = if source.tuned {
             scoring::check_memory(context, checkpoint, info, &windows).map_err(at_the_runs_window)?;
-            scoring::load(context, checkpoint)?
+            loading::load(context, checkpoint)?
         } else {
             scoring::check_memory_of_base(context, checkpoint, info, &windows).map_err(at_the_runs_window)?;
-            scoring::load_untuned(context, checkpoint, info)?
+            loading::load_untuned(context, checkpoint, info)?
         };
         let prompter = scoring::prompter(&loaded, source.template.clone(), &windows, &context.prompt_date())?;
         let bar = log::progress(context, "predictions", records.len(), done);

@@ -13,6 +13,7 @@ pub mod construct;
 pub mod continuations;
 mod engine;
 mod in_order;
+pub mod loading;
 pub mod memory;
 pub mod predict;
 mod prefix_cache;

@@ -11,7 +11,6 @@ use super::{
     Sampling,
     memory::{self, Longest},
     predict::Settings,
-    ranks::open::{Opening, on_every_rank},
 };
 use crate::{
     config::{Config, Stage, Truncate},
@@ -174,12 +173,7 @@ pub fn check_memory_of(context: &Context, source: &ModelSource, longest: Longest
     memory::check_before_loading(source, device::dtype(context.config.model.dtype, &device), &device, longest)
 }
 
-/// Reads the model, on every rank; `model.base` overrides the checkpoint's.
-pub fn load(context: &Context, dir: &Path) -> Result<LoadedModel> {
-    on_every_rank(context, || Opening::Tuned(dir.into()), || read(context, dir), |loaded| &mut loaded.model)
-}
-
-/// The same on this rank alone.
+/// Reads the model, on this rank alone; `model.base` overrides the checkpoint's.
 pub(super) fn read(context: &Context, dir: &Path) -> Result<LoadedModel> {
     let device = context.device()?;
     let dtype = device::dtype(context.config.model.dtype, &device);
@@ -195,7 +189,7 @@ pub(super) fn look(context: &Context, dir: &Path, info: &ClsgenJson, tuned: bool
     look(dir, info, lookup(context, &[&context.config.dir]))
 }
 
-/// The model that [`load`] would read, found but not read.
+/// The model that [`read`] would read, found but not read.
 pub fn locate(context: &Context, dir: &Path, info: &ClsgenJson) -> Result<ModelSource> {
     checkpoint::locate(dir, info, lookup(context, &[&context.config.dir]))
 }
@@ -206,24 +200,14 @@ fn lookup<'a>(context: &'a Context, search: &'a [&'a Path]) -> BaseLookup<'a> {
     BaseLookup { base, search, allow_network: context.allow_network }
 }
 
-/// The base model that a checkpoint was made from, as it was before tuning; `model.base` overrides the checkpoint's.
-pub fn load_base(context: &Context, dir: &Path, info: &ClsgenJson) -> Result<(Model, ModelSource)> {
-    on_every_rank(context, || Opening::Base(dir.into()), || read_base(context, dir, info), |(model, _)| model)
-}
-
-/// The same on this rank alone.
+/// The base model that a checkpoint was made from, as it was before tuning, on this rank alone.
 pub(super) fn read_base(context: &Context, dir: &Path, info: &ClsgenJson) -> Result<(Model, ModelSource)> {
     let source = checkpoint::find_base(dir, info, lookup(context, &[&context.config.dir]))?;
     Ok((read_writer(context, &source)?, source))
 }
 
-/// What a checkpoint's training started from: its base without an adapter, and a head of its shape as it is drawn.
-pub fn load_untuned(context: &Context, dir: &Path, info: &ClsgenJson) -> Result<LoadedModel> {
-    let read = || read_untuned(context, dir, info);
-    on_every_rank(context, || Opening::Untuned(dir.into()), read, |loaded| &mut loaded.model)
-}
-
-/// The same on this rank alone.
+/// What a checkpoint's training started from: its base without an adapter, and a head of its shape as it is drawn; on
+/// this rank alone.
 pub(super) fn read_untuned(context: &Context, dir: &Path, info: &ClsgenJson) -> Result<LoadedModel> {
     let (mut model, source) = read_base(context, dir, info)?;
     let shape = &info.head;
@@ -234,13 +218,7 @@ pub(super) fn read_untuned(context: &Context, dir: &Path, info: &ClsgenJson) -> 
     Ok(LoadedModel { model, source, info: info.clone() })
 }
 
-/// A model that only writes, on every rank; `key` of the config names it.
-pub fn load_writer(context: &Context, key: &str, source: &ModelSource, longest: Longest) -> Result<Model> {
-    let opening = || Opening::Writer { key: key.to_owned(), path: source.path.clone(), longest };
-    on_every_rank(context, opening, || read_writer(context, source), |model| model)
-}
-
-/// The same on this rank alone.
+/// A model that only writes, on this rank alone.
 pub(super) fn read_writer(context: &Context, source: &ModelSource) -> Result<Model> {
     let device = context.device()?;
     Model::base(source, device::dtype(context.config.model.dtype, &device), &device)

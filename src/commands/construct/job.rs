@@ -21,7 +21,7 @@ use crate::{
     generate::{
         Budget, Engine, Sampling,
         construct::{self, Method, Progress, Rules, output::write_split},
-        scoring,
+        loading,
     },
     prompt::{PromptTemplate, Prompter, TextTokenizer},
     shard::Shard,
@@ -223,7 +223,7 @@ impl Job {
             Teacher::Offline(batch) => return self.run_trials(context, &**batch, todo, logs),
             Teacher::There(place, None) => return Err(Error::run(format!("{} was not tried", place.url()))),
         };
-        let model = scoring::load_writer(context, "construct.teacher", source, teacher::longest(context))?;
+        let model = loading::load_writer(context, "construct.teacher", source, teacher::longest(context))?;
         let budget = Budget::beside(&model.llama, options.max_input_tokens, context.config.generate.batch_tokens);
         self.run_trials(context, &Engine::new(&model, self.asks.tokenizer(), budget), todo, logs)
     }
