@@ -12,6 +12,10 @@ mod equal;
 mod fixture;
 #[path = "mpi/infer.rs"]
 mod infer;
+#[path = "mpi/infer_ends.rs"]
+mod infer_ends;
+#[path = "mpi/infer_work.rs"]
+mod infer_work;
 #[path = "mpi/job.rs"]
 mod job;
 #[path = "mpi/slurm.rs"]
