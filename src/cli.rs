@@ -104,6 +104,9 @@ Examples:
       --shard 2/8
 
 The parts 1/8 to 8/8, one after another, are the whole output byte for byte.
+So is the output of several GPUs, by a build with --features mpi:
+  mpirun -n 4 clsgen predict --model runs/lcd30 --input notes.jsonl \\
+      --output out.jsonl
 Stopped half-way, a prediction goes on when the same command is given again.";
 
 /// Fine-tune a Llama-architecture model so that one pass over a document gives a probability, and the same model writes

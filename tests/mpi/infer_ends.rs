@@ -39,7 +39,7 @@ fn assert_killed(end: &End, rank: usize) {
     assert!(end.stderr.contains("signal 9"), "{}", end.stderr);
 }
 
-const LONG: u64 = 240;
+const LONG: u64 = 128;
 
 #[test]
 fn predictions_go_on_after_a_killed_rank_with_any_number_of_ranks() {

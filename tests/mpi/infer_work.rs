@@ -25,7 +25,7 @@ impl Work {
                 let mut record = note.record.to_json();
                 let text = record["text"].as_str().unwrap();
                 // Notes of different lengths.
-                let text = format!("{text} {SECRET}{}", " and so on".repeat(record.len() * text.len() % 40));
+                let text = format!("{text} {SECRET}{}", " and so on".repeat(record.len() * text.len() % 20));
                 record.insert("text".into(), text.into());
                 format!("{}\n", Value::Object(record))
             };
