@@ -15,7 +15,7 @@ use crate::{
     parallel::Collective,
 };
 
-/// Rows of the decoding batch for which a rank has requests at most: those that run, and as many to follow them at once.
+/// Rows of the decoding batch for which a rank has requests at most: those that run, and as many to follow them.
 const AHEAD: usize = 2 * Budget::ROWS;
 
 /// Answers requests on every rank, with `accept` by trials.
