@@ -22,7 +22,7 @@ use super::common;
 const TEXTS: u64 = 20;
 const NEW_TOKENS: usize = 48;
 
-/// The servers' addresses, ids first; absent, a `SKIP:` line says so.
+/// The addresses of the servers, ids first; without them a line says what starts them.
 fn servers() -> Option<[String; 2]> {
     let named = ["CLSGEN_SERVER_OF_IDS", "CLSGEN_SERVER_OF_TEXT"].map(|name| std::env::var(name).ok());
     match named {
