@@ -221,13 +221,19 @@ fn wrong(kind: usize, right: Reply) -> Reply {
     }
 }
 
-#[test]
-fn whatever_goes_wrong_once_changes_no_byte() {
+/// What a server without a fault gives, in the run `good`, and what it answers.
+fn with_good_run() -> (Work, Arc<Mind>) {
     let work = Work::new();
     let mind = Arc::new(work.mind());
     let good = mind.clone();
     let fake = Fake::start(move |question| good.answer(question));
     work.finish("good", &fake.url);
+    (work, mind)
+}
+
+#[test]
+fn whatever_goes_wrong_once_changes_no_byte() {
+    let (work, mind) = with_good_run();
     let prompts = std::sync::Mutex::new(Vec::new());
     let fake = Fake::start(move |question| {
         let right = mind.answer(question);
@@ -246,11 +252,7 @@ fn whatever_goes_wrong_once_changes_no_byte() {
 
 #[test]
 fn what_goes_wrong_each_time_is_dropped_with_its_reason() {
-    let work = Work::new();
-    let mind = Arc::new(work.mind());
-    let good = mind.clone();
-    let fake = Fake::start(move |question| good.answer(question));
-    work.finish("good", &fake.url);
+    let (work, mind) = with_good_run();
     let prompts = std::sync::Mutex::new(Vec::new());
     let fake = Fake::start(move |question| {
         let right = mind.answer(question);

@@ -63,9 +63,9 @@ pub struct Case {
     written: bool,
 }
 
-/// The judge's input for a prediction: its explanation if it is parsable, else its whole text; `None` if no text is
-/// left. `verdict` is the task's own line, of which none is shown.
-pub fn case(prediction: &Prediction, verdict: &Verdict, labels: &Labels) -> Option<Case> {
+/// The judge's input for a prediction, of its `number` from 1: its explanation if it is parsable, else its whole text;
+/// `None` if no text is left. `verdict` is the task's own line, of which none is shown.
+pub fn case(prediction: &Prediction, number: usize, verdict: &Verdict, labels: &Labels) -> Option<Case> {
     let explained = prediction.verbalized_label.zip(prediction.explanation.as_deref());
     let judged = explained.map(|(_, explanation)| explanation).or(prediction.text.as_deref())?;
     let is_reasoning = |line: &&str| verdict.find(line, labels).is_none();
@@ -77,7 +77,7 @@ pub fn case(prediction: &Prediction, verdict: &Verdict, labels: &Labels) -> Opti
         explanation: None,
         group: None,
         columns: [].into(),
-        number: 0,
+        number,
         line: None,
     };
     let case = Case { record, label: explained.map(|(label, _)| label), written: prediction.text.is_some() };
@@ -144,7 +144,7 @@ mod tests {
     }
 
     fn case_of(prediction: &Prediction) -> Option<Case> {
-        case(prediction, &Verdict::default(), &labels())
+        case(prediction, 1, &Verdict::default(), &labels())
     }
 
     fn prediction(explanation: &str) -> Prediction {

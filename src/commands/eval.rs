@@ -88,12 +88,14 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
     let baselines = baselines::Plan::find(context, &asked, args.overwrite, &work, &folder)?;
     if !context.dry_run {
         let lock = run_record::lock(&context.run_dir)?;
-        work.inputs().into_iter().for_each(storage::protect);
+        let against = asked.against.iter().map(PathBuf::as_path);
+        work.inputs().into_iter().chain(against.clone()).for_each(storage::protect);
         let models = work.models(judge.as_ref(), baselines.as_ref())?;
         let models: Vec<Used<'_>> =
             models.iter().map(|(role, path, hash)| (*role, path.as_path(), hash.as_str())).collect();
         let splits = work.other_splits(context);
-        let inputs: Vec<&Path> = work.inputs().into_iter().chain(splits.iter().map(PathBuf::as_path)).collect();
+        let inputs: Vec<&Path> =
+            work.inputs().into_iter().chain(splits.iter().map(PathBuf::as_path)).chain(against).collect();
         run_record::write(context, "eval", &inputs, &models, lock)?;
         folder.begin()?;
     }

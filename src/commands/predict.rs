@@ -249,7 +249,6 @@ fn is_pipe(path: &Path) -> bool {
     path.as_os_str() == "-" || path.metadata().is_ok_and(|meta| !meta.is_file())
 }
 
-/// A bar on a terminal; nothing anywhere else.
 /// The counts on stderr; as JSON on stdout under `--json` when stdout is not the output.
 fn report(context: &Context, args: &PredictArgs, counts: &Counts) {
     let Counts { records, errors, truncated, unparsable } = counts;

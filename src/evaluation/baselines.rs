@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     Work,
-    asked::{Asked, PROMPTS, Ready},
+    asked_model::{AskedModel, PROMPTS, Ready},
     cnn,
     folder::{self, Folder},
     log,
@@ -23,7 +23,7 @@ use super::{
 use crate::{
     baselines::{
         Baseline,
-        prompting::{self, Asker, Line, Run, Writer},
+        prompting::{self, Asker, Line, Run},
         prompts::{self, TaskPrompt},
     },
     config::Stage,
@@ -60,7 +60,7 @@ pub struct Plan<'a> {
     /// Answers of other settings may be replaced.
     overwrite: bool,
     /// `eval.baseline_model`: who is asked in the base's place.
-    pub asked: Option<Asked>,
+    pub asked: Option<AskedModel>,
 }
 
 impl<'a> Plan<'a> {
@@ -104,7 +104,7 @@ impl<'a> Plan<'a> {
                 name: eval.baseline_model_name.as_deref(),
                 tokenizer: eval.baseline_model_tokenizer.as_deref(),
             };
-            Asked::find(context, named, || work.tokenizer_path(context))
+            AskedModel::find(context, named, || work.tokenizer_path(context))
         });
         let asked = other.transpose()?;
         let plan = Self { job, baselines, runs, info, known, own, overwrite, asked };
@@ -234,10 +234,7 @@ impl<'a> Runner<'a> {
                 Ok(())
             };
             let batch_tokens = self.context.config.generate.batch_tokens;
-            match base.ready.writer()? {
-                Writer::Here(model) => prompting::ask_tokens(model, &prompter, batch_tokens, rest, &mut append),
-                Writer::There(remote) => prompting::ask_server(remote, &prompter, rest, &mut append),
-            }
+            prompting::ask_tokens(base.ready.writer()?, &prompter, batch_tokens, rest, &mut append)
         })
     }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{
     Scored, Work,
-    asked::{Asked, PROMPTS},
+    asked_model::{AskedModel, PROMPTS},
     folder::Folder,
     log,
     run_directory::Base,
@@ -63,7 +63,8 @@ impl<'a> Texts<'a> {
 
     /// What a judge is asked of them; it never sees their verdict lines.
     fn cases(&self, labels: &Labels) -> Vec<Case> {
-        self.predictions.iter().filter_map(|prediction| judge::case(prediction, self.verdict, labels)).collect()
+        let numbered = (1..).zip(self.predictions.iter());
+        numbered.filter_map(|(number, prediction)| judge::case(prediction, number, self.verdict, labels)).collect()
     }
 }
 
@@ -77,7 +78,7 @@ pub struct Judgement {
 /// A judge, found before any work.
 pub struct Plan {
     /// The model.
-    pub asked: Asked,
+    pub asked: AskedModel,
     labels: Labels,
     inconsistency: PromptTemplate,
     readability: PromptTemplate,
@@ -99,7 +100,7 @@ impl Plan {
             name: config.eval.judge_name.as_deref(),
             tokenizer: config.eval.judge_tokenizer.as_deref(),
         };
-        let asked = Asked::find(context, named, || work.tokenizer_path(context))?;
+        let asked = AskedModel::find(context, named, || work.tokenizer_path(context))?;
         let tokenizer = asked.tokenizer();
         // A base model has no chat template; it is asked in plain text.
         let format = if tokenizer.chat_template().is_some() { PromptFormat::Chat } else { PromptFormat::Plain };

@@ -14,7 +14,7 @@
 //! the tables and figures of it, are the command's.
 
 pub mod against;
-mod asked;
+mod asked_model;
 pub mod baselines;
 pub mod calibration;
 mod cnn;

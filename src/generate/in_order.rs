@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, collections::BTreeMap};
 
-use super::{Completed, Engine, Request};
+use super::{Completed, Emit, Engine, Request};
 use crate::error::Result;
 
 /// Results that may wait for their turn: a few times the engine's window.
@@ -37,19 +37,28 @@ impl<'e, T> InOrder<'e, T> {
     }
 }
 
+/// Runs requests by `run` and emits their results in order. A request that could not be made ends the run: what was
+/// asked before it is finished and emitted, then its error is returned.
+pub(super) fn in_order(
+    requests: impl Iterator<Item = Result<Request>>,
+    emit: &mut dyn FnMut(Completed) -> Result<()>,
+    run: impl FnOnce(&mut dyn Iterator<Item = Request>, &mut Emit<'_>) -> Result<()>,
+) -> Result<()> {
+    let failure = RefCell::new(None);
+    let mut ordered = InOrder::new(emit);
+    let mut requests = requests.map_while(|request| request.map_err(|error| *failure.borrow_mut() = Some(error)).ok());
+    run(&mut requests, &mut |completed| ordered.put(completed.index, completed))?;
+    failure.into_inner().map_or(Ok(()), Err)
+}
+
 impl Engine<'_> {
-    /// As [`Engine::run_all`], in the order of the requests. A request that could not be made ends the run: what was
-    /// asked before it is finished and emitted, then its error is returned.
+    /// As [`Engine::run_all`], by [`in_order`].
     pub fn run_in_order(
         &self,
         requests: impl Iterator<Item = Result<Request>>,
         emit: &mut dyn FnMut(Completed) -> Result<()>,
     ) -> Result<()> {
-        let failure = RefCell::new(None);
-        let mut ordered = InOrder::new(emit);
-        let requests = requests.map_while(|request| request.map_err(|error| *failure.borrow_mut() = Some(error)).ok());
-        self.run_all(requests, &mut |completed| ordered.put(completed.index, completed))?;
-        failure.into_inner().map_or(Ok(()), Err)
+        in_order(requests, emit, |requests, emit| self.run_all(requests, emit))
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 use super::{
     Accept, Completed, Emit, Generation, Request, Sampling,
     construct::{Failure, Teacher},
-    in_order::InOrder,
+    in_order::in_order,
 };
 use crate::{
     data::Record,
@@ -56,23 +56,18 @@ impl Remote {
         let messages = || self.messages.borrow().back().cloned().flatten();
         match self.server.question(&tokens.ids, messages(), Choice::new(1, 0.0, 1.0, 0)) {
             Ok(_) => Ok(tokens),
-            Err(trouble) => Err(self.error(trouble).context(format!("record {}", record.id))),
+            Err(trouble) => Err(self.error(trouble).context(format!("record {}", record.place()))),
         }
     }
 
-    /// Runs requests whose samples are all wanted, and emits them in order. One that comes to nothing ends the run:
-    /// what was asked before it is finished and emitted, then the error is returned.
+    /// Runs requests whose samples, or continuations, are all wanted, and emits them in order. One that comes to
+    /// nothing ends the run like one that could not be made: what was asked before it is finished and emitted first.
     pub fn run_in_order(
         &self,
         requests: impl Iterator<Item = Result<Request>>,
         emit: &mut dyn FnMut(Completed) -> Result<()>,
     ) -> Result<()> {
-        let failure = RefCell::new(None);
-        let mut requests =
-            requests.map_while(|request| request.map_err(|error| *failure.borrow_mut() = Some(error)).ok());
-        let mut ordered = InOrder::new(emit);
-        Run::new(self, &mut requests, None)?.finish(&mut |completed| ordered.put(completed.index, completed))?;
-        failure.into_inner().map_or(Ok(()), Err)
+        in_order(requests, emit, |requests, emit| Run::new(self, requests, None)?.finish(emit))
     }
 
     fn error(&self, trouble: Trouble) -> Error {
@@ -109,13 +104,27 @@ impl Open {
     }
 }
 
+/// What a server made of a sample, or of all continuations of a request.
+enum Made {
+    Text(Answer),
+    Scores(Vec<f64>),
+}
+
+impl From<Answer> for Generation {
+    /// Its token ids are the server's own.
+    fn from(answer: Answer) -> Self {
+        let Answer { text, finish, generated_tokens } = answer;
+        Self { ids: Vec::new(), text, finish, generated_tokens }
+    }
+}
+
 /// One run.
 struct Run<'e, 'f> {
     remote: &'e Remote,
     requests: &'e mut dyn Iterator<Item = Request>,
     /// With it samples are trials, asked one after another.
     accept: Option<&'e mut Accept<'f>>,
-    pool: Pool<Result<Answer, Trouble>>,
+    pool: Pool<Result<Made, Trouble>>,
     /// Requests taken from the source.
     taken: usize,
     exhausted: bool,
@@ -157,7 +166,7 @@ impl<'e, 'f> Run<'e, 'f> {
             }
             let ((index, sample), answer) = self.pool.wait()?;
             match answer {
-                Ok(answer) => self.answered(index, sample, answer, emit)?,
+                Ok(made) => self.answered(index, sample, made, emit)?,
                 Err(trouble) => self.came_to_nothing(index, trouble, emit)?,
             }
             // Nothing behind a failure is wanted any more.
@@ -173,9 +182,14 @@ impl<'e, 'f> Run<'e, 'f> {
     fn ask_next(&mut self, emit: &mut Emit<'_>) -> Result<bool> {
         let Some((index, sample)) = self.waiting.pop_front().or_else(|| self.take()) else { return Ok(false) };
         let Some(open) = self.open.get(&index) else { return Ok(true) };
+        if !open.request.continuations.is_empty() {
+            let Request { prompt, continuations, .. } = open.request.clone();
+            self.pool.ask((index, sample), move |server| scores(server, &prompt, &continuations).map(Made::Scores))?;
+            return Ok(true);
+        }
         let choice = choice(&open.request, sample);
         match self.remote.server.question(&open.request.prompt, open.messages.clone(), choice) {
-            Ok(question) => self.pool.ask((index, sample), move |server| server.ask(&question))?,
+            Ok(question) => self.pool.ask((index, sample), move |server| server.ask(&question).map(Made::Text))?,
             Err(trouble) => self.came_to_nothing(index, trouble, emit)?,
         }
         Ok(true)
@@ -202,11 +216,16 @@ impl<'e, 'f> Run<'e, 'f> {
         Some((index, 0))
     }
 
-    fn answered(&mut self, index: usize, sample: usize, answer: Answer, emit: &mut Emit<'_>) -> Result<()> {
+    fn answered(&mut self, index: usize, sample: usize, made: Made, emit: &mut Emit<'_>) -> Result<()> {
         self.let_go(emit)?;
         let Some(open) = self.open.get_mut(&index) else { return Ok(()) };
-        let Answer { text, finish, generated_tokens } = answer;
-        let generation = Generation { ids: Vec::new(), text, finish, generated_tokens };
+        let generation: Generation = match made {
+            Made::Text(answer) => answer.into(),
+            Made::Scores(log_probabilities) => {
+                self.open.remove(&index);
+                return emit(Completed { log_probabilities, ..Completed::of(index) });
+            }
+        };
         let accepted = self.accept.as_mut().is_some_and(|accept| accept(index, sample, &generation));
         open.generations.insert(sample, generation);
         if accepted || open.generations.len() == open.request.samples {
@@ -252,6 +271,15 @@ impl<'e, 'f> Run<'e, 'f> {
         }
         Ok(())
     }
+}
+
+/// log p(continuation | prompt) of each.
+fn scores(server: &Server, prompt: &[u32], continuations: &[Vec<u32>]) -> Result<Vec<f64>, Trouble> {
+    let score = |continuation: &Vec<u32>| {
+        let numbers = server.log_probabilities(&[prompt, continuation].concat(), continuation.len())?;
+        Ok(numbers.iter().sum())
+    };
+    continuations.iter().map(score).collect()
 }
 
 /// How the tokens of one sample are chosen: by a seed of its own, of 31 bits, which every server takes.

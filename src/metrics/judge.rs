@@ -79,8 +79,8 @@ pub fn judge(sample: &Sample, verdicts: &[Option<Judged>], options: &Options) ->
     measure(sample.grouping(), &Resampler::new(sample, options.seed), verdicts, kappa, options.bootstrap)
 }
 
-/// `second − first` of RLI, κ and readability (SPEC A19), null where either is undefined; both have an entry a record
-/// of `sample`.
+/// `second − first` of RLI, κ and readability (SPEC A19), null where either is undefined. Both have an entry a
+/// record of `sample`.
 pub fn differences(sample: &Sample, pair: [&[Option<Judged>]; 2], options: &Options) -> Vec<Comparison> {
     paired(&Resampler::new(sample, options.seed), pair, kappa, options.bootstrap)
 }

@@ -93,9 +93,8 @@ pub struct LoadedModel {
 pub fn read_info(dir: &Path) -> Result<ClsgenJson> {
     let path = dir.join(INFO);
     let failed = |what: String| {
-        Error::model(format!("{}: {what}", path.display())).hint(
-            "the checkpoint is damaged or was written by another program: name another of the run's, RUN/checkpoints/…",
-        )
+        Error::model(format!("{}: {what}", path.display()))
+            .hint("the checkpoint is damaged or another program's: name another of the run's, RUN/checkpoints/…")
     };
     let text = std::fs::read_to_string(&path)
         .map_err(|e| failed(reason(&e)).hint("is this a checkpoint directory (epoch-NN)?"))?;

@@ -103,8 +103,7 @@ impl Server {
             return Err(Trouble::ControlText);
         }
         let question = self.question(ids, None, Choice::scored())?;
-        let numbers = self.patiently(&question, |body| answer::log_probabilities(body, ids.len(), count));
-        numbers.map(|(numbers, _)| numbers)
+        self.patiently(&question, |body| answer::log_probabilities(body, ids.len(), count))
     }
 
     /// Whether it gives the log-probabilities of a prompt's own tokens.
@@ -119,26 +118,21 @@ impl Server {
 
     /// Asks, again where that may help; the seconds between two attempts double.
     pub fn ask(&self, question: &Question) -> Result<Answer, Trouble> {
-        let read = |body: &Value| answer::read(body, question.counts(self.way), question.max_tokens());
-        self.patiently(question, read).map(|(answer, _)| answer)
+        self.patiently(question, |body| answer::read(body, question.counts(self.way), question.max_tokens()))
     }
 
-    fn patiently<T>(
-        &self,
-        question: &Question,
-        read: impl Fn(&Value) -> Result<T, Trouble>,
-    ) -> Result<(T, u32), Trouble> {
+    fn patiently<T>(&self, question: &Question, read: impl Fn(&Value) -> Result<T, Trouble>) -> Result<T, Trouble> {
         let body = question.body(&self.place, self.all_fields);
         patiently(self.retries, || read(&self.client.post(question.path(), &body)?))
     }
 }
 
-/// Up to `retries` further attempts, as long as the trouble may pass; with the number of those that failed.
-fn patiently<T>(retries: u32, attempt: impl Fn() -> Result<T, Trouble>) -> Result<(T, u32), Trouble> {
+/// Up to `retries` further attempts, as long as the trouble may pass.
+fn patiently<T>(retries: u32, attempt: impl Fn() -> Result<T, Trouble>) -> Result<T, Trouble> {
     let mut failed = 0;
     loop {
         match attempt() {
-            Ok(value) => return Ok((value, failed)),
+            Ok(value) => return Ok(value),
             Err(trouble) if failed >= retries || !trouble.may_pass() => return Err(trouble),
             Err(trouble) => pause(trouble.wait().unwrap_or_else(|| doubling(failed)))?,
         }

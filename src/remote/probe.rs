@@ -49,7 +49,7 @@ impl Probe<'_> {
             Err(Trouble::Failed(status @ (500 | 501), _)) if failed.replace(1) == 1 => Err(Trouble::Refused(status)),
             reply => reply,
         };
-        self.settled(patiently(self.retries, attempt).map(|(body, _)| body))
+        self.settled(patiently(self.retries, attempt))
     }
 
     fn settled(&self, reply: Result<Value, Trouble>) -> Result<Option<Value>> {
@@ -65,7 +65,7 @@ impl Probe<'_> {
         // The first word to the server: that it is down is said at once.
         let listed = match self.client.get("/models") {
             Err(Trouble::Busy(_) | Trouble::Failed(..) | Trouble::TimedOut | Trouble::Lost) => {
-                patiently(self.retries, || self.client.get("/models")).map(|(body, _)| body)
+                patiently(self.retries, || self.client.get("/models"))
             }
             reply => reply,
         };

@@ -16,17 +16,26 @@ use crate::{
     ops::cross_entropy,
 };
 
+/// A record of a step, and how it is scored.
+#[derive(Clone, Copy)]
+pub(super) struct Scoring<'a> {
+    pub(super) model: &'a Model,
+    pub(super) sequence: &'a SequenceTargets,
+    pub(super) counts: Counts,
+    pub(super) pass: &'a Pass,
+}
+
 /// What pulls a record's head and text together: the row of the LM's logits that names the label, the divergence
 /// there, and what its gradients count.
 pub(super) type Pull = (usize, Divergence, f64);
 
 /// The divergence of head and LM of a record that both speak of, and the LM's row.
 pub(super) fn consistency(
+    scoring: Scoring<'_>,
     spoken: Option<&Spoken>,
     read: Option<&Read>,
-    sequence: &SequenceTargets,
-    pass: &Pass,
 ) -> Result<Option<(usize, Divergence)>> {
+    let Scoring { sequence, pass, .. } = scoring;
     let tokens = pass.label_tokens.as_deref().filter(|_| pass.weights.consistency > 0.0);
     let (Some(spoken), Some(read), Some(tokens)) = (spoken, read, tokens) else { return Ok(None) };
     let (from_end, ids) = tokens.read(sequence.class);
@@ -51,12 +60,8 @@ pub(super) struct Spoken {
 
 impl Spoken {
     /// `None` of a record without a target, and where L_gen is not trained.
-    pub(super) fn of(
-        model: &Model,
-        hidden_states: &Tensor,
-        sequence: &SequenceTargets,
-        pass: &Pass,
-    ) -> Result<Option<Self>> {
+    pub(super) fn of(scoring: Scoring<'_>, hidden_states: &Tensor) -> Result<Option<Self>> {
+        let Scoring { model, sequence, pass, .. } = scoring;
         if !pass.weights.trains_generation() || sequence.target().is_empty() {
             return Ok(None);
         }
@@ -70,13 +75,11 @@ impl Spoken {
     /// gradient.
     pub(super) fn backward(
         self,
-        model: &Model,
-        sequence: &SequenceTargets,
-        counts: Counts,
-        pass: &Pass,
+        scoring: Scoring<'_>,
         pull: Option<&Pull>,
         gradients: &mut Gradients,
     ) -> Result<(f64, Tensor)> {
+        let Scoring { model, sequence, counts, pass } = scoring;
         let targets = &sequence.next[self.first - sequence.start..];
         let of_prompt = sequence.t_n - self.first;
         let scale = pass.weights.generation / pass.weights.tokens(counts);
@@ -105,12 +108,8 @@ pub(super) struct Read {
 
 impl Read {
     /// `None` where L_cls is not trained.
-    pub(super) fn of(
-        model: &Model,
-        hidden_states: &Tensor,
-        sequence: &SequenceTargets,
-        pass: &Pass,
-    ) -> Result<Option<Self>> {
+    pub(super) fn of(scoring: Scoring<'_>, hidden_states: &Tensor) -> Result<Option<Self>> {
+        let Scoring { model, sequence, pass, .. } = scoring;
         if !pass.weights.trains_classification() {
             return Ok(None);
         }
@@ -123,18 +122,16 @@ impl Read {
     /// L_cls, and h_n's gradient.
     pub(super) fn backward(
         self,
-        model: &Model,
-        sequence: &SequenceTargets,
-        counts: Counts,
-        pass: &Pass,
+        scoring: Scoring<'_>,
         pull: Option<&Pull>,
         gradients: &mut Gradients,
     ) -> Result<(f64, Tensor)> {
+        let Scoring { model, sequence, counts, pass } = scoring;
         let scale = pass.weights.classification / counts.records as f64;
         let (loss, mut dlogits) = smoothed(self.logits, sequence.class, pass.label_smoothing, scale)?;
         if let Some((_, divergence, scale)) = pull {
             let slopes: Vec<f32> = divergence.by_head.iter().map(|slope| (scale * slope) as f32).collect();
-            dlogits = (dlogits.clone() + Tensor::from_vec(slopes, dlogits.shape(), dlogits.device())?)?;
+            dlogits = (&dlogits + Tensor::from_vec(slopes, dlogits.shape(), dlogits.device())?)?;
         }
         Ok((loss, model.head.backward(self.saved, &dlogits, gradients)?))
     }

@@ -109,8 +109,8 @@ fn greedy_texts_of_real_servers_are_those_of_our_engine() {
         let common_bytes: usize = ours.iter().zip(&theirs).map(begun).sum();
         let bytes: usize = ours.iter().map(String::len).sum();
         common::say(&format!(
-            "{:?}: {equal} of {TEXTS} greedy texts of {NEW_TOKENS} tokens equal ours, {:.1} % of their bytes before the \
-            first difference",
+            "{:?}: {equal} of {TEXTS} greedy texts of {NEW_TOKENS} tokens equal ours, {:.1} % of their bytes come \
+            before the first difference",
             remote.server().way(),
             100.0 * common_bytes as f64 / bytes as f64
         ));

@@ -35,10 +35,29 @@ pub enum Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn prompt(self, prompter: &Prompter, record: &Record) -> Result<Tokens> {
+    /// The prompt of the request that is asked next.
+    pub(super) fn prompt(self, prompter: &Prompter, record: &Record) -> Result<Tokens> {
         match self {
             Self::Here(_) => prompter.prompt(record),
             Self::There(remote) => remote.prompt_of_all(prompter, record),
+        }
+    }
+
+    /// Runs requests whose samples, or continuations, are all wanted, and emits them in order. Their prompts are no
+    /// longer than the `prompter`'s.
+    pub(super) fn run_in_order(
+        self,
+        prompter: &Prompter,
+        batch_tokens: Option<usize>,
+        requests: impl Iterator<Item = Result<Request>>,
+        emit: &mut dyn FnMut(Completed) -> Result<()>,
+    ) -> Result<()> {
+        match self {
+            Self::Here(model) => {
+                let budget = Budget::beside(&model.llama, prompter.max_input_tokens(), batch_tokens);
+                Engine::new(model, prompter.tokenizer(), budget).run_in_order(requests, emit)
+            }
+            Self::There(remote) => remote.run_in_order(requests, emit),
         }
     }
 }
@@ -73,9 +92,7 @@ impl Asker<'_> {
         emit: &mut dyn FnMut(Asked) -> Result<()>,
     ) -> Result<()> {
         let mut questions = questions.peekable();
-        let Some((prompter, _)) = questions.peek() else { return Ok(()) };
-        let tokenizer = prompter.tokenizer().clone();
-        let longest = prompter.max_input_tokens();
+        let Some(&(first, _)) = questions.peek() else { return Ok(()) };
         // What is known of the prompts under way, in order: answers come back in the same order.
         let under_way = RefCell::new(VecDeque::new());
         let mut asked = 0usize;
@@ -93,20 +110,13 @@ impl Asker<'_> {
                 continuations: Vec::new(),
             })
         });
-        let mut answered = |completed: Completed| {
+        self.model.run_in_order(first, self.batch_tokens, requests, &mut |completed| {
             let (prompt_tokens, truncated_tokens, opened_thought) =
                 under_way.borrow_mut().pop_front().unwrap_or_default();
             asked += 1;
             cut += usize::from(truncated_tokens > 0);
             emit(Asked { prompt_tokens, truncated_tokens, opened_thought, answers: completed.generations })
-        };
-        match self.model {
-            Writer::Here(model) => {
-                let budget = Budget::beside(&model.llama, longest, self.batch_tokens);
-                Engine::new(model, &tokenizer, budget).run_in_order(requests, &mut answered)?;
-            }
-            Writer::There(remote) => remote.run_in_order(requests, &mut answered)?,
-        }
+        })?;
         if cut > 0 {
             tracing::warn!("{cut} of {asked} prompts are longer than the window: their documents were cut");
         }

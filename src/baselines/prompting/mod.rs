@@ -22,7 +22,7 @@ mod vote;
 
 pub use ask::{Asked, Asker, Writer};
 pub use parse::{label, probabilities, probability, probability_line};
-pub use token::{ask_server, ask_tokens, token_prompt};
+pub use token::{ask_tokens, token_prompt};
 pub use vote::{Vote, vote};
 
 use serde::{Deserialize, Serialize};

@@ -6,21 +6,15 @@
 //! of the log-probabilities of label c's tokens, `probability = softmax(l)_1` (of more than two classes, all of
 //! softmax(l)). Sums are not divided by length: they are what the model would have to write.
 
-use std::{
-    cell::RefCell,
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use std::{cell::RefCell, collections::VecDeque};
 
-use super::{Line, Run};
+use super::{Line, Run, Writer};
 use crate::{
     data::Record,
     error::Result,
-    generate::{Budget, Engine, Request, Sampling, remote::Remote},
+    generate::{Request, Sampling},
     metrics::softmax,
-    model::Model,
     prompt::{PromptTemplate, Prompter},
-    remote::{Pool, Trouble},
     rng,
 };
 
@@ -32,17 +26,19 @@ pub fn token_prompt(own: &PromptTemplate) -> Result<PromptTemplate> {
 /// The probability of each class (of two: of class 1) for each record, in turn. `prompter` holds a [`token_prompt`];
 /// `batch_tokens` bounds cached tokens.
 pub fn ask_tokens(
-    model: &Model,
+    model: Writer<'_>,
     prompter: &Prompter,
     batch_tokens: Option<usize>,
     records: &[Record],
     emit: &mut dyn FnMut(Line) -> Result<()>,
 ) -> Result<()> {
-    let labels = endings(prompter)?;
+    // Token ids of ` <label>`, by class.
+    let ending = |label: &String| prompter.tokenizer().encode(&prompter.verdict().ending(label));
+    let labels: Vec<Vec<u32>> = prompter.labels().iter().map(ending).collect::<Result<_>>()?;
     // Lines under way, complete but for what the model says: answers come back in the records' order.
     let under_way = RefCell::new(VecDeque::new());
     let requests = records.iter().map(|record| {
-        let prompt = prompter.prompt(record)?;
+        let prompt = model.prompt(prompter, record)?;
         under_way.borrow_mut().push_back(Line {
             id: record.id.clone(),
             label: record.label,
@@ -60,67 +56,8 @@ pub fn ask_tokens(
             continuations: labels.clone(),
         })
     });
-    let budget = Budget::beside(&model.llama, prompter.max_input_tokens(), batch_tokens);
-    Engine::new(model, prompter.tokenizer(), budget).run_in_order(requests, &mut |completed| {
+    model.run_in_order(prompter, batch_tokens, requests, &mut |completed| {
         let Some(line) = under_way.borrow_mut().pop_front() else { return Ok(()) };
         emit(Line { runs: vec![Run::of_probabilities(softmax(&completed.log_probabilities))], ..line })
     })
-}
-
-/// Token ids of ` <label>`, by class.
-fn endings(prompter: &Prompter) -> Result<Vec<Vec<u32>>> {
-    prompter.labels().iter().map(|label| prompter.tokenizer().encode(&prompter.verdict().ending(label))).collect()
-}
-
-/// The same of a model on a server, which is sent the prompt with each label behind it; `emit` gets the lines in the
-/// order of the records. A record without an answer ends it, after those before.
-pub fn ask_server(
-    remote: &Remote,
-    prompter: &Prompter,
-    records: &[Record],
-    emit: &mut dyn FnMut(Line) -> Result<()>,
-) -> Result<()> {
-    let server = remote.server();
-    let labels = Arc::new(endings(prompter)?);
-    let mut pool: Pool<Result<Vec<f64>, Trouble>> = Pool::new(server)?;
-    let mut records = records.iter().enumerate();
-    let mut under_way: VecDeque<Line> = VecDeque::new();
-    let mut first = 0;
-    let mut done = BTreeMap::new();
-    loop {
-        while pool.has_room() && under_way.len() < 4 * server.concurrency() {
-            let Some((index, record)) = records.next() else { break };
-            let prompt = prompter.prompt(record)?;
-            under_way.push_back(Line {
-                id: record.id.clone(),
-                label: record.label,
-                prompt_tokens: prompt.ids.len(),
-                truncated_tokens: prompt.truncated_tokens,
-                runs: Vec::new(),
-            });
-            let labels = labels.clone();
-            pool.ask((index, 0), move |server| {
-                let score = |label: &Vec<u32>| {
-                    let numbers = server.log_probabilities(&[&prompt.ids[..], label].concat(), label.len())?;
-                    Ok(numbers.iter().sum())
-                };
-                labels.iter().map(score).collect()
-            })?;
-        }
-        if pool.is_idle() {
-            return Ok(());
-        }
-        let ((index, _), answer) = pool.wait()?;
-        done.insert(index, answer);
-        while let Some(answer) = done.remove(&first) {
-            let Some(mut line) = under_way.pop_front() else { break };
-            first += 1;
-            let named = |trouble: Trouble| {
-                let place = server.place();
-                trouble.into_error(place.key(), place.url()).context(format!("record {}", line.id))
-            };
-            line.runs = vec![Run::of_probabilities(softmax(&answer.map_err(named)?))];
-            emit(line)?;
-        }
-    }
 }

@@ -8,7 +8,7 @@ use super::{
     finished::Finished,
     place::Place,
     split::Split,
-    teacher::{self, Known, Purpose, Teacher},
+    teacher::{self, ConfiguredTeacher, Held, Purpose},
     trials::trials,
 };
 use crate::{
@@ -37,7 +37,7 @@ const RATIONALIZE: &str =
 pub(super) struct Job {
     pub dir: std::path::PathBuf,
     pub splits: Vec<Split>,
-    pub teacher: Known,
+    pub teacher: ConfiguredTeacher,
     /// Whether its prompts hold the date of the run.
     pub dated: bool,
     /// The part of each split that is this process's.
@@ -217,11 +217,11 @@ impl Job {
     /// Loads the teacher, if it is here, and runs every trial that is missing.
     fn ask_teacher(&self, context: &Context, todo: &[&Split], logs: &mut [Progress]) -> Result<()> {
         let options = &context.config.construct;
-        let source = match &self.teacher.teacher {
-            Teacher::Here(source) => source,
-            Teacher::There(_, Some(remote)) => return self.run_trials(context, remote, todo, logs),
-            Teacher::Offline(batch) => return self.run_trials(context, &**batch, todo, logs),
-            Teacher::There(place, None) => return Err(Error::run(format!("{} was not tried", place.url()))),
+        let source = match &self.teacher.held {
+            Held::Here(source) => source,
+            Held::There(_, Some(remote)) => return self.run_trials(context, remote, todo, logs),
+            Held::Offline(batch) => return self.run_trials(context, &**batch, todo, logs),
+            Held::There(place, None) => return Err(Error::run(format!("{} was not tried", place.url()))),
         };
         let model = loading::load_writer(context, "construct.teacher", source, teacher::longest(context))?;
         let budget = Budget::beside(&model.llama, options.max_input_tokens, context.config.generate.batch_tokens);

@@ -18,7 +18,7 @@ use crate::{
         construct::{Failure, Teacher},
         remote::choice,
     },
-    remote::{Answer, Place, Trouble, batch, batch::NoAnswer},
+    remote::{Place, Trouble, batch, batch::NoAnswer},
     storage,
 };
 
@@ -132,8 +132,8 @@ impl Batch {
             let Some((line, place)) = line else { return Ok(None) };
             let wrong = |what: &str, hint: &str| Err(Error::data(format!("{place}: {what}")).hint(hint));
             match batch::answer(&self.place, &line, request.prompt.len(), request.max_new_tokens) {
-                Ok(Answer { text, finish, generated_tokens }) => {
-                    let generation = Generation { ids: Vec::new(), text, finish, generated_tokens };
+                Ok(answer) => {
+                    let generation = Generation::from(answer);
                     let accepted = accept(index, sample, &generation);
                     generations.push(generation);
                     if accepted {

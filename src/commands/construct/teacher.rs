@@ -33,8 +33,8 @@ pub(super) enum Purpose {
     Merge,
 }
 
-/// The teacher.
-pub(super) enum Teacher {
+/// Where the teacher is.
+pub(super) enum Held {
     /// Its files are here.
     Here(ModelSource),
     /// A server has it.
@@ -44,15 +44,15 @@ pub(super) enum Teacher {
 }
 
 /// A teacher, and what it is known by.
-pub(super) struct Known {
-    pub teacher: Teacher,
+pub(super) struct ConfiguredTeacher {
+    pub held: Held,
     pub tokenizer: Arc<TextTokenizer>,
     /// Of its weights; of one on a server, of its tokenizer.
     hash: String,
 }
 
 /// Finds the teacher that the config names, and the base, whose tokenizer may be its own.
-pub(super) fn find(context: &Context, purpose: Purpose) -> Result<(Known, ModelSource)> {
+pub(super) fn find(context: &Context, purpose: Purpose) -> Result<(ConfiguredTeacher, ModelSource)> {
     let config = &context.config;
     let options = &config.construct;
     let search = [config.dir.as_path(), Path::new(".")];
@@ -83,7 +83,7 @@ pub(super) fn find(context: &Context, purpose: Purpose) -> Result<(Known, ModelS
         let place = Place::find(context, named, Some(base.tokenizer_path()))?;
         let tokenizer = place.tokenizer().clone();
         let hash = tokenizer.hash().to_owned();
-        return Ok((Known { teacher: Teacher::There(place, None), tokenizer, hash }, base));
+        return Ok((ConfiguredTeacher { held: Held::There(place, None), tokenizer, hash }, base));
     }
     let source = find("construct.teacher", &options.teacher)?;
     let base = find("model.base", &config.model.base)?;
@@ -93,24 +93,24 @@ pub(super) fn find(context: &Context, purpose: Purpose) -> Result<(Known, ModelS
         .context("construct")?;
     let tokenizer = Arc::new(TextTokenizer::load(source.tokenizer_path())?);
     tokenizer.check_vocab(shape.vocab_size)?;
-    Ok((Known { teacher: Teacher::Here(source), tokenizer, hash: String::new() }, base))
+    Ok((ConfiguredTeacher { held: Held::Here(source), tokenizer, hash: String::new() }, base))
 }
 
-impl Known {
+impl ConfiguredTeacher {
     /// Checks, before anything is asked, that the teacher can be: that memory holds it, that its server answers.
     pub fn prepare(&mut self, context: &Context) -> Result<()> {
         let options = &context.config.construct;
         let input = options.max_input_tokens;
         let output = options.max_output_tokens;
-        match &mut self.teacher {
-            Teacher::Here(source) => {
+        match &mut self.held {
+            Held::Here(source) => {
                 scoring::check_memory_of(context, source, longest(context)).context("construct.teacher")
             }
-            Teacher::There(place, remote) => {
+            Held::There(place, remote) => {
                 *remote = Some(Remote::new(Server::connect(context, place.clone(), input + output)?));
                 Ok(())
             }
-            Teacher::Offline(_) => Ok(()),
+            Held::Offline(_) => Ok(()),
         }
     }
 
@@ -122,17 +122,17 @@ impl Known {
         finished: &Finished,
         splits: &[String],
     ) -> Result<[(&'static str, Value); 4]> {
-        let (identity, dtype, prompts) = match &self.teacher {
-            Teacher::Here(source) => {
+        let (identity, dtype, prompts) = match &self.held {
+            Held::Here(source) => {
                 self.hash = source.hash()?;
                 (json!(self.hash), json!(context.dtype()?.as_str()), Value::Null)
             }
-            Teacher::There(place, Some(remote)) => {
+            Held::There(place, Some(remote)) => {
                 let chat = remote.server().way() == Way::Chat;
                 (place.identity(), Value::Null, if chat { json!("/chat/completions") } else { Value::Null })
             }
-            Teacher::Offline(batch) => (batch.place.identity(), Value::Null, Value::Null),
-            Teacher::There(place, None) => {
+            Held::Offline(batch) => (batch.place.identity(), Value::Null, Value::Null),
+            Held::There(place, None) => {
                 let held = splits.iter().find_map(|split| finished.settings(split));
                 let prompts = held.map_or(Value::Null, |held| held.get(PROMPTS).clone());
                 (place.identity(), Value::Null, prompts)
@@ -148,50 +148,50 @@ impl Known {
 
     /// What it is to a reader.
     pub fn shown(&self) -> PathBuf {
-        match &self.teacher {
-            Teacher::Here(source) => source.path.clone(),
-            Teacher::There(place, _) => PathBuf::from(format!("{} ({})", place.url(), place.name())),
-            Teacher::Offline(batch) => PathBuf::from(batch.place.name()),
+        match &self.held {
+            Held::Here(source) => source.path.clone(),
+            Held::There(place, _) => PathBuf::from(format!("{} ({})", place.url(), place.name())),
+            Held::Offline(batch) => PathBuf::from(batch.place.name()),
         }
     }
 
     /// What `run.json` names: of a teacher on a server its tokenizer, address and name stand in the config.
     pub fn used(&self) -> Used<'_> {
-        match &self.teacher {
-            Teacher::Here(source) => ("construct.teacher", &source.path, &self.hash),
-            Teacher::There(place, _) => ("construct.teacher_tokenizer", place.tokenizer_path(), &self.hash),
-            Teacher::Offline(batch) => ("construct.teacher_tokenizer", batch.place.tokenizer_path(), &self.hash),
+        match &self.held {
+            Held::Here(source) => ("construct.teacher", &source.path, &self.hash),
+            Held::There(place, _) => ("construct.teacher_tokenizer", place.tokenizer_path(), &self.hash),
+            Held::Offline(batch) => ("construct.teacher_tokenizer", batch.place.tokenizer_path(), &self.hash),
         }
     }
 
     /// From now on it is asked by files.
     pub fn use_batch(&mut self, batch: impl FnOnce(Place) -> Result<Batch>) -> Result<()> {
-        if let Teacher::There(place, _) = &self.teacher {
-            self.teacher = Teacher::Offline(Box::new(batch(place.clone())?));
+        if let Held::There(place, _) = &self.held {
+            self.held = Held::Offline(Box::new(batch(place.clone())?));
         }
         Ok(())
     }
 
     /// Ends the file of requests; how many it holds.
     pub fn close_batch(self) -> Result<usize> {
-        match self.teacher {
-            Teacher::Offline(batch) => batch.close(),
+        match self.held {
+            Held::Offline(batch) => batch.close(),
             _ => Ok(0),
         }
     }
 
     /// From now on trials of this split are asked, after so many others.
     pub fn enter(&self, split: &Split, trials_before: usize) {
-        if let Teacher::Offline(batch) = &self.teacher {
+        if let Held::Offline(batch) = &self.held {
             batch.enter(split, trials_before);
         }
     }
 
     /// The prompt of the record that is asked about next.
     pub fn prompt(&self, prompter: &Prompter, record: &crate::data::Record) -> Result<Tokens> {
-        match &self.teacher {
-            Teacher::There(_, Some(remote)) => remote.prompt(prompter, record),
-            Teacher::Offline(batch) => {
+        match &self.held {
+            Held::There(_, Some(remote)) => remote.prompt(prompter, record),
+            Held::Offline(batch) => {
                 batch.next_record(record.number);
                 prompter.prompt(record)
             }

@@ -72,22 +72,24 @@ enum Told {
 #[derive(Serialize, Deserialize)]
 struct Answer {
     request: usize,
-    /// As bits: they may be no numbers.
+    /// As bits, as are log-probabilities: they may be no numbers that JSON has.
     logits: Option<Vec<u32>>,
     generations: Vec<Generation>,
-    log_probabilities: Vec<f64>,
+    log_probabilities: Vec<u64>,
 }
 
 impl Answer {
     fn new(request: usize, completed: Completed) -> Self {
         let Completed { logits, generations, log_probabilities, .. } = completed;
         let logits = logits.map(|logits| logits.into_iter().map(f32::to_bits).collect());
+        let log_probabilities = log_probabilities.into_iter().map(f64::to_bits).collect();
         Self { request, logits, generations, log_probabilities }
     }
 
     fn completed(self) -> Completed {
         let Self { request, logits, generations, log_probabilities } = self;
         let logits = logits.map(|logits| logits.into_iter().map(f32::from_bits).collect());
+        let log_probabilities = log_probabilities.into_iter().map(f64::from_bits).collect();
         Completed { index: request, logits, generations, log_probabilities }
     }
 }

@@ -80,9 +80,12 @@ fn ranks_answer_what_one_process_answers() {
 }
 
 #[test]
-fn logits_that_are_no_numbers_arrive_as_they_are() {
-    let sent = Completed { logits: Some(vec![f32::NAN, f32::INFINITY, 0.1]), ..Completed::of(3) };
+fn what_is_no_number_arrives_as_it_is() {
+    let logits = Some(vec![f32::NAN, f32::INFINITY, 0.1]);
+    let sent = Completed { logits, log_probabilities: vec![f64::NEG_INFINITY, -0.1], ..Completed::of(3) };
     let read: Answer = read(&write(&Answer::new(3, sent.clone())).unwrap()).unwrap();
-    let bits = |completed: Completed| completed.logits.unwrap().into_iter().map(f32::to_bits).collect::<Vec<_>>();
-    assert_eq!(bits(read.completed()), bits(sent));
+    let read = read.completed();
+    let bits = |completed: &Completed| completed.logits.iter().flatten().map(|n| n.to_bits()).collect::<Vec<_>>();
+    assert_eq!(bits(&read), bits(&sent));
+    assert_eq!(read.log_probabilities, sent.log_probabilities);
 }

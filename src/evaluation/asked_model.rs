@@ -35,7 +35,7 @@ enum Held {
 }
 
 /// A model that is asked, found before any work.
-pub struct Asked {
+pub struct AskedModel {
     key: &'static str,
     held: Held,
     tokenizer: Arc<TextTokenizer>,
@@ -60,7 +60,7 @@ impl Ready<'_> {
     }
 }
 
-impl Asked {
+impl AskedModel {
     /// The model that `named.url` names; `own` is where the tokenizer of the task's model lies.
     pub fn find(context: &Context, named: Named<'_>, own: impl FnOnce() -> Option<PathBuf>) -> Result<Self> {
         let key = named.key;
