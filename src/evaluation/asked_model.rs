@@ -118,7 +118,7 @@ impl AskedModel {
         }
         Err(Error::usage(format!(
             "{}: the baseline token_probability cannot be had of {}: it gives no log-probabilities of a prompt's own \
-            tokens (echo with logprobs on /completions, by token ids or text)",
+            tokens (echo with logprobs on /completions, by token ids or text), or not those it writes them with",
             self.key,
             remote.server().place().url()
         ))

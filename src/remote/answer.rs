@@ -75,14 +75,28 @@ pub(super) fn log_probabilities(body: &Value, tokens: usize, wanted: usize) -> R
     if count(body, "prompt_tokens") != Some(tokens) {
         return Err(Trouble::Garbled);
     }
-    let all = only_choice(body)?["logprobs"]["token_logprobs"].as_array().ok_or(Trouble::Garbled)?;
+    let all = token_logprobs(only_choice(body)?)?;
     // The prompt's, and perhaps that of a token after it.
     if all.len() != tokens && all.len() != tokens + 1 {
         return Err(Trouble::Garbled);
     }
-    let numbers = all[..tokens]
-        .iter()
-        .skip(tokens - wanted.min(tokens))
-        .map(|number| number.as_f64().filter(|number| number.is_finite() && *number <= 1e-3).ok_or(Trouble::Garbled));
-    numbers.collect()
+    all[..tokens].iter().skip(tokens - wanted.min(tokens)).map(log_probability).collect()
+}
+
+/// An answer of one token, with its log-probability.
+pub(super) fn one_token(body: &Value) -> Result<(String, f64), Trouble> {
+    let choice = only_choice(body)?;
+    let text = choice["text"].as_str().ok_or(Trouble::Garbled)?;
+    match token_logprobs(choice)? {
+        [number] => Ok((text.to_owned(), log_probability(number)?)),
+        _ => Err(Trouble::Garbled),
+    }
+}
+
+fn token_logprobs(choice: &Value) -> Result<&[Value], Trouble> {
+    choice["logprobs"]["token_logprobs"].as_array().map(Vec::as_slice).ok_or(Trouble::Garbled)
+}
+
+fn log_probability(number: &Value) -> Result<f64, Trouble> {
+    number.as_f64().filter(|number| number.is_finite() && *number <= 1e-3).ok_or(Trouble::Garbled)
 }

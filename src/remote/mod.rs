@@ -22,6 +22,7 @@ mod place;
 mod pool;
 mod probe;
 mod question;
+mod scores;
 mod trouble;
 
 pub use answer::Answer;
@@ -95,25 +96,6 @@ impl Server {
     /// Requests that may be under way at once.
     pub fn concurrency(&self) -> usize {
         self.concurrency
-    }
-
-    /// The log-probabilities of the last `count` tokens of a prompt.
-    pub fn log_probabilities(&self, ids: &[u32], count: usize) -> Result<Vec<f64>, Trouble> {
-        if self.way == Way::Chat {
-            return Err(Trouble::ControlText);
-        }
-        let question = self.question(ids, None, Choice::scored())?;
-        self.patiently(&question, |body| answer::log_probabilities(body, ids.len(), count))
-    }
-
-    /// Whether it gives the log-probabilities of a prompt's own tokens.
-    pub fn scores(&self) -> Result<bool> {
-        let ids = self.tokenizer().read("The patient was discharged.")?;
-        match self.log_probabilities(&ids, 2) {
-            Ok(_) => Ok(true),
-            Err(Trouble::Garbled | Trouble::Refused(_) | Trouble::ControlText | Trouble::Failed(..)) => Ok(false),
-            Err(trouble) => Err(trouble.into_error(self.place.key, &self.place.url)),
-        }
     }
 
     /// Asks, again where that may help; the seconds between two attempts double.

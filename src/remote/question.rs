@@ -16,19 +16,27 @@ pub struct Choice {
     pub top_p: f64,
     /// Of this one answer.
     pub seed: u32,
-    /// The prompt's log-probabilities are wanted, not an answer.
-    scored: bool,
+    /// What is wanted beside the answer, or instead of it.
+    log_probabilities: Of,
+}
+
+/// Whose log-probabilities are wanted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    None,
+    Answer,
+    Prompt,
 }
 
 impl Choice {
     /// An answer of at most `max_tokens`.
     pub fn new(max_tokens: usize, temperature: f64, top_p: f64, seed: u32) -> Self {
-        Self { max_tokens, temperature, top_p, seed, scored: false }
+        Self { max_tokens, temperature, top_p, seed, log_probabilities: Of::None }
     }
 
-    /// No answer, but the log-probabilities of the prompt.
-    pub(super) fn scored() -> Self {
-        Self { max_tokens: 1, temperature: 0.0, top_p: 1.0, seed: 0, scored: true }
+    /// The likeliest token, with log-probabilities.
+    pub(super) fn scored(of: Of) -> Self {
+        Self { log_probabilities: of, ..Self::new(1, 0.0, 1.0, 0) }
     }
 }
 
@@ -160,9 +168,11 @@ impl Question {
                 }
             }
         }
-        if choice.scored {
-            set("echo", json!(true));
+        if choice.log_probabilities != Of::None {
             set("logprobs", json!(1));
+        }
+        if choice.log_probabilities == Of::Prompt {
+            set("echo", json!(true));
         }
         fields.into()
     }

@@ -47,8 +47,8 @@ fn baselines_of_a_model_on_a_server() {
         let probability = line["runs"][0]["probability"].as_f64().unwrap();
         assert!(probability > 0.0 && probability < 1.0);
     }
-    // 12 records: 3 runs of two prompts, one log-probability of each label; and one to see whether there are any.
-    assert_eq!(fake.questions().len(), 12 * 3 * 2 + 12 * 2 + 1);
+    // 12 records: 3 runs of two prompts, one log-probability of each label; and three to see whether they are any good.
+    assert_eq!(fake.questions().len(), 12 * 3 * 2 + 12 * 2 + 3);
     // All is there: nothing is asked again, the server may be gone.
     let before = fixture.read("run/eval/test/baselines.json");
     let gone = [
@@ -81,6 +81,19 @@ fn a_server_without_log_probabilities_is_told_before_any_work() {
     let output = eval(&fixture, &flags(&asked));
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     assert!(stderr(&output).contains("token_probability") && stderr(&output).contains("log-probabilities"));
+    assert!(!fixture.path("run/eval").exists());
+}
+
+#[test]
+fn a_server_that_gives_tokens_their_neighbours_log_probabilities_is_refused() {
+    let fixture = finished_run();
+    let off = mind(&fixture).off_by_one();
+    let fake = Fake::start(move |question| off.answer(question));
+    let url = format!("eval.baseline_model={}", fake.url);
+    let asked = ["--baselines", "token_probability", "--set", &url, "--set", "eval.baseline_model_name=tiny"];
+    let output = eval(&fixture, &flags(&asked));
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("or not those it writes them with"), "{}", stderr(&output));
     assert!(!fixture.path("run/eval").exists());
 }
 

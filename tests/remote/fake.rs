@@ -155,12 +155,20 @@ pub struct Mind {
     labels: Vec<String>,
     takes_ids: bool,
     takes_text: bool,
+    /// So many tokens away lies the one whose log-probability it gives.
+    neighbours: usize,
 }
 
 impl Mind {
     pub fn new(tokenizer: &std::path::Path, labels: &[&str]) -> Self {
         let labels = labels.iter().map(ToString::to_string).collect();
-        Self { tokenizer: TextTokenizer::load(tokenizer).unwrap(), labels, takes_ids: true, takes_text: true }
+        Self {
+            tokenizer: TextTokenizer::load(tokenizer).unwrap(),
+            labels,
+            takes_ids: true,
+            takes_text: true,
+            neighbours: 0,
+        }
     }
 
     /// One that takes text alone.
@@ -179,16 +187,22 @@ impl Mind {
         if question.path == "/v1/models" {
             return Reply::Json(json!({"object": "list", "data": [{"id": "tiny", "max_model_len": 100_000}]}));
         }
-        let tokens = match (question.path.as_str(), &body["prompt"]) {
-            ("/v1/completions", Value::Array(ids)) if self.takes_ids => ids.len(),
-            ("/v1/completions", Value::String(text)) if self.takes_text => self.tokenizer.read(text).unwrap().len(),
-            ("/v1/chat/completions", Value::Null) => 7,
+        let ids = match (question.path.as_str(), &body["prompt"]) {
+            ("/v1/completions", Value::Array(ids)) if self.takes_ids => {
+                ids.iter().map(|id| id.as_u64().unwrap() as u32).collect()
+            }
+            ("/v1/completions", Value::String(text)) if self.takes_text => self.tokenizer.read(text).unwrap(),
+            ("/v1/chat/completions", Value::Null) => vec![0; 7],
             _ => return refused(),
         };
+        let tokens = ids.len();
         let hash = clsgen::rng::hash_name(&format!("{}{}{}", body["prompt"], body["messages"], body["seed"]));
+        let x = self.tokenizer.read("x").unwrap();
+        let read = [ids, x].concat();
         if body["echo"] == true {
-            let numbers = |i: usize| if i == 0 { Value::Null } else { json!(-((hash % 97) as f64 + i as f64) / 100.0) };
-            let numbers: Vec<Value> = (0..=tokens).map(numbers).collect();
+            let numbers = (0..read.len())
+                .map(|i| if i == 0 { Value::Null } else { log_probability(&read[..=i - self.neighbours]) });
+            let numbers: Vec<Value> = numbers.collect();
             return Reply::Json(json!({
                 "choices": [{"text": "", "finish_reason": "length", "logprobs": {"token_logprobs": numbers}}],
                 "usage": {"prompt_tokens": tokens, "completion_tokens": 1}}));
@@ -198,9 +212,22 @@ impl Mind {
         let (text, finish, written) =
             if body["max_tokens"] == 1 { ("x".into(), "length", 1) } else { (text, "stop", 20) };
         let mut choice = json!({"index": 0, "text": text, "finish_reason": finish});
+        if body["logprobs"].is_number() {
+            choice["logprobs"] = json!({"token_logprobs": [log_probability(&read)]});
+        }
         if body["prompt"].is_null() {
             choice = json!({"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish});
         }
         Reply::Json(json!({"choices": [choice], "usage": {"prompt_tokens": tokens, "completion_tokens": written}}))
     }
+
+    /// One that gives each token the log-probability of the token before.
+    pub fn off_by_one(self) -> Self {
+        Self { neighbours: 1, ..self }
+    }
+}
+
+/// How likely the last of these is after the others.
+fn log_probability(ids: &[u32]) -> Value {
+    json!(-((clsgen::rng::hash_name(&format!("{ids:?}")) % 970) as f64) / 100.0)
 }

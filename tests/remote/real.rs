@@ -1,7 +1,11 @@
 //! Real servers, started by `tests/remote/run`: SmolLM2-135M-Instruct in f32 by llama.cpp's own server, which takes
 //! token ids, and by `llama_cpp.server`, which takes text alone.
 
-use std::{path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use candle_core::{DType, Device};
 use clsgen::{
@@ -54,6 +58,14 @@ fn context() -> Context {
     }
 }
 
+fn connect(url: &str, folder: &Path) -> Arc<Server> {
+    let mut context = context();
+    context.config.remote.concurrency = 2;
+    let named = Named { key: "construct.teacher", url, name: Some("smollm2"), tokenizer: folder.to_str() };
+    let place = Place::find(&context, named, None).unwrap();
+    Server::connect(&context, place, 1024 + 256).unwrap()
+}
+
 #[test]
 fn greedy_texts_of_real_servers_are_those_of_our_engine() {
     let (Some(servers), Some(folder)) = (servers(), common::smollm2()) else { return };
@@ -87,12 +99,8 @@ fn greedy_texts_of_real_servers_are_those_of_our_engine() {
         .unwrap();
     assert!(ours.iter().all(|text| !text.is_empty()));
 
-    let mut context = context();
-    context.config.remote.concurrency = 2;
     for (url, ids) in servers.iter().zip([true, false]) {
-        let named = Named { key: "construct.teacher", url, name: Some("smollm2"), tokenizer: folder.to_str() };
-        let place = Place::find(&context, named, None).unwrap();
-        let server = Server::connect(&context, place, 1024 + 256).unwrap();
+        let server = connect(url, &folder);
         assert_eq!(server.way() == Way::Ids, ids, "{:?}", server.way());
         assert_ne!(server.way(), Way::Chat);
         let remote = Remote::new(server);
@@ -116,6 +124,13 @@ fn greedy_texts_of_real_servers_are_those_of_our_engine() {
         ));
         assert!(equal as u64 * 10 >= TEXTS * 8, "{equal} of {TEXTS}");
     }
+}
+
+/// llama.cpp's server gives none; `llama_cpp.server` gives each token of a model without BOS its neighbour's.
+#[test]
+fn log_probabilities_of_real_servers_are_not_believed_untried() {
+    let (Some(servers), Some(folder)) = (servers(), common::smollm2()) else { return };
+    assert_eq!(servers.map(|url| connect(&url, &folder).scores().unwrap()), [false; 2]);
 }
 
 #[test]
