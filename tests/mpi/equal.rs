@@ -66,38 +66,46 @@ fn assert_close(one: &[f64], other: &[f64], what: &str) -> f64 {
     furthest
 }
 
-fn ranks_equal_one_process(parameters: &str) {
-    let fixture = fixture();
-    let set = format!("train.parameters=\"{parameters}\"");
-    let flags = [&TWENTY[..], &["--set", &set]].concat();
-    fixture.succeed("start", &[&flags[..], &STILL, &["--set", "train.max_steps=1"]].concat());
-    fixture.succeed("one", &flags);
+/// Trains twenty steps on one process and on each of these numbers of ranks, into checkpoints of this epoch.
+fn ranks_equal_one_process(fixture: &Fixture, flags: &[&str], epoch: usize, numbers: &[usize], what: &str) {
+    fixture.succeed("start", &[flags, &STILL, &["--set", "train.max_steps=1"]].concat());
+    fixture.succeed("one", flags);
     let checkpoint = |run: &str, epoch: usize| trained(&fixture.path(&format!("{run}/checkpoints/epoch-{epoch:02}")));
     let start = checkpoint("start", 1);
-    let one = checkpoint("one", 5);
+    let one = checkpoint("one", epoch);
     let moved = distance(&one, &start);
-    for n in [2, 3, 4] {
+    for &n in numbers {
         let name = format!("on-{n}");
-        let end = succeed(&fixture, n, &name, &flags);
+        let end = succeed(fixture, n, &name, flags);
         assert_eq!(end.stdout.lines().count(), 1, "rank 0 alone names the best checkpoint: {}", end.stdout);
         assert_eq!(fixture.log(&name, "step").len(), 20);
-        let furthest = assert_close(&losses(&fixture, "one"), &losses(&fixture, &name), &name);
-        let apart = distance(&checkpoint(&name, 5), &one) / moved;
+        let furthest = assert_close(&losses(fixture, "one"), &losses(fixture, &name), &name);
+        let apart = distance(&checkpoint(&name, epoch), &one) / moved;
         common::say(&format!(
-            "{parameters}, 20 steps on {n} ranks: |A_N - A_1| / |A_1 - A_0| = {apart:.1e}, losses within {furthest:.1e}"
+            "{what}, 20 steps on {n} ranks: |A_N - A_1| / |A_1 - A_0| = {apart:.1e}, losses within {furthest:.1e}"
         ));
-        assert!(apart <= 1e-3, "{parameters} on {n} ranks: {apart:e}");
+        assert!(apart <= 1e-3, "{what} on {n} ranks: {apart:e}");
     }
 }
 
 #[test]
 fn adapters_and_head_on_ranks_are_those_of_one_process() {
-    ranks_equal_one_process("lora");
+    ranks_equal_one_process(&fixture(), &TWENTY, 5, &[2, 3, 4], "lora");
 }
 
 #[test]
 fn all_weights_on_ranks_are_those_of_one_process() {
-    ranks_equal_one_process("full");
+    let flags = [&TWENTY[..], &["--set", "train.parameters=\"full\""]].concat();
+    ranks_equal_one_process(&fixture(), &flags, 5, &[2, 3, 4], "full");
+}
+
+#[test]
+fn smollm2_on_two_ranks_is_smollm2_on_one_process() {
+    let Some(model) = common::smollm2() else { return };
+    let base = format!("model.base={}", model.display());
+    let flags = ["--set", &base, "--set", "train.batch_size=1", "--set", "train.grad_accumulation=1"];
+    let once = ["--set", "train.effective_batch=2", "--set", "train.epochs=1"];
+    ranks_equal_one_process(&fixture(), &[&flags[..], &once].concat(), 1, &[2], "SmolLM2-135M");
 }
 
 #[test]
