@@ -11,6 +11,7 @@ mod classes;
 mod compare;
 mod curve;
 mod gate;
+mod journal;
 mod methods;
 mod paper;
 mod report;
@@ -29,6 +30,7 @@ use crate::{
         folder::{Asked, Folder},
         judge, positive,
         run_directory::Job,
+        targets,
     },
     generate::scoring,
     metrics::{AnyEvaluation, AnySample, Options, Sample, decision_curves::decision_curves, evaluate},
@@ -78,7 +80,10 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
     let context = &work.context(context);
     // Before any work; without dev nothing asks again.
     positive(context)?;
-    gate.map_or(Ok(()), |gate| gate.check_classes(&context.config.task.labels))?;
+    if let Some(gate) = gate {
+        gate.check_classes(&context.config.task.labels)?;
+        gate.check_asked(&targets(context), &context.config.eval.subgroups)?;
+    }
     let folder = Folder::find(context, &work, args.overwrite)?;
     let context = &folder.context(context);
     let asked = folder.asked(context, asked(args));
@@ -145,6 +150,7 @@ fn measure(
     evaluation.dev_overlap = scored.dev_overlap;
     let calibrated =
         scored.calibration.as_ref().map(|fitted| calibration_table::score(fitted, sample, options, &mut evaluation));
+    let journal = journal::fill(context, (scored, sample), &mut evaluation, options);
     // What follows changes none of the model's own numbers.
     let texts = judge::Texts::of(scored);
     let judged = judge::judge_or_keep(plans.judge.as_ref(), context, folder, texts, options)?;
@@ -188,7 +194,7 @@ fn measure(
     tables.extend(paper);
     // Wide columns are for the files and the report, not for a terminal.
     let mut all = tables.clone();
-    all.splice(1..1, calibrated);
+    all.splice(1..1, calibrated.into_iter().chain(journal));
     all.extend(report::leakage(&context.config));
     save(context, folder, (scored, sample, &evaluation), &all, &epochs, options, plans.include_text)?;
     folder.finish(context, asked)?;

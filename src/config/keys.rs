@@ -24,6 +24,8 @@ pub(super) enum Kind {
     Above(f64, f64),
     /// A number in `[low, high)`.
     Below(f64, f64),
+    /// Distinct numbers in `(low, high]`.
+    Numbers(f64, f64),
     /// `true` or `false`.
     Bool,
     /// One of these strings.
@@ -37,7 +39,9 @@ pub(super) enum Kind {
 }
 
 use Decides::{ByContent, ByValue};
-use Kind::{Above, Below, Bool, Integer, IntegerOf, Labels, List, Map, Model, Name, Number, OneOf, Path, Server, Text};
+use Kind::{
+    Above, Below, Bool, Integer, IntegerOf, Labels, List, Map, Model, Name, Number, Numbers, OneOf, Path, Server, Text,
+};
 use Stage::{Baselines, Cnn, Construct, Judge, Measure, Predict, Train};
 
 use super::Stage;
@@ -160,7 +164,10 @@ pub(super) const KEYS: &[(&str, Kind, Decides)] = &[
     ("eval.runs", Integer(1, 1000), ASKING),
     ("eval.bootstrap", Integer(0, 1_000_000), MEASURING),
     ("eval.positive", Text(false), MEASURING),
-    ("eval.subgroups", List(None, 0), ByValue(&[Predict])),
+    ("eval.subgroups", List(None, 0), ByValue(&[Predict, Measure])),
+    ("eval.sensitivities", Numbers(0.0, 1.0), MEASURING),
+    ("eval.specificities", Numbers(0.0, 1.0), MEASURING),
+    ("eval.alert_rates", Numbers(0.0, 1.0), MEASURING),
     (
         "eval.baselines",
         List(Some(&["verbalized", "label", "self_consistency", "token_probability", "cnn"]), 0),

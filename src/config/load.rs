@@ -197,6 +197,15 @@ fn set_value(kind: Kind, raw: &str) -> Value {
                     .collect(),
             )
         }),
+        // As a list of strings is: `0.8,0.9`, or one number.
+        Kind::Numbers(..) => match parsed {
+            Some(list @ Value::Array(_)) => list,
+            _ => format!("value = [{raw}]")
+                .parse::<Table>()
+                .ok()
+                .and_then(|mut table| table.remove("value"))
+                .unwrap_or_else(bare),
+        },
         // TOML wants a digit on both sides of the point; a shell user's `.00002` and `2.e-5` are plain numbers all the
         // same.
         Kind::Number(..) | Kind::Above(..) | Kind::Below(..) => parsed.unwrap_or_else(|| {

@@ -9,7 +9,8 @@ use crate::{
     error::{Error, Result},
     labels::Class,
     metrics::{
-        AnySample,
+        AnySample, Sample,
+        operating::{self, Target},
         threshold::{Costs, Thresholds},
     },
     storage,
@@ -42,6 +43,9 @@ pub struct Frozen {
     pub costs: Costs,
     /// The thresholds; null where dev allows none.
     pub thresholds: Thresholds,
+    /// Those of the operating points (`eval.sensitivities`, `eval.specificities`, `eval.alert_rates`).
+    #[serde(default)]
+    pub operating_points: Vec<operating::Frozen>,
 }
 
 impl Frozen {
@@ -49,20 +53,22 @@ impl Frozen {
     /// without it.
     pub fn tune(
         (dev, positive): (&AnySample, Option<Class>),
-        costs: Costs,
+        (costs, targets): (Costs, &[Target]),
         checkpoint: Option<Named>,
         path: &Path,
         hash: &str,
     ) -> Self {
-        let thresholds = match (dev, positive) {
-            (AnySample::Two(dev), _) => Thresholds::tune(dev, costs),
-            (AnySample::More(dev), Some(class)) => Thresholds::tune(&dev.one_vs_rest(class.into()), costs),
-            (AnySample::More(_), None) => Thresholds::default(),
+        let tuned =
+            |dev: &Sample| (Thresholds::tune(dev, costs), targets.iter().map(|target| target.freeze(dev)).collect());
+        let (thresholds, operating_points) = match (dev, positive) {
+            (AnySample::Two(dev), _) => tuned(dev),
+            (AnySample::More(dev), Some(class)) => tuned(&dev.one_vs_rest(class.into())),
+            (AnySample::More(_), None) => (Thresholds::default(), Vec::new()),
         };
         let dev_file = Named { path: path.display().to_string(), blake3: hash.to_owned() };
         // Of two classes it is class 1, and goes without saying.
         let positive = positive.filter(|_| matches!(dev, AnySample::More(_)));
-        Self { schema: 1, checkpoint, dev: dev_file, n: dev.len(), positive, costs, thresholds }
+        Self { schema: 1, checkpoint, dev: dev_file, n: dev.len(), positive, costs, thresholds, operating_points }
     }
 
     /// The file's bytes; written before test is read.

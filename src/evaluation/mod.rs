@@ -43,7 +43,11 @@ use crate::{
     fingerprint::Fingerprint,
     generate::scoring,
     labels::Class,
-    metrics::{AnySample, threshold::Costs},
+    metrics::{
+        AnySample,
+        operating::{Aim, Target},
+        threshold::Costs,
+    },
     model::tokenizer,
     prompt::Verdict,
 };
@@ -201,4 +205,16 @@ pub fn positive(context: &Context) -> Result<Option<Class>> {
 /// What errors cost, as the config says.
 pub fn costs(context: &Context) -> Costs {
     Costs { false_positive: context.config.eval.cost_fp, false_negative: context.config.eval.cost_fn }
+}
+
+/// What the operating points hold fixed, as the config says.
+pub fn targets(context: &Context) -> Vec<Target> {
+    let eval = &context.config.eval;
+    let of = |target, values: &[f64]| values.iter().map(|&at| Target { target, at }).collect::<Vec<_>>();
+    [
+        of(Aim::Sensitivity, &eval.sensitivities),
+        of(Aim::Specificity, &eval.specificities),
+        of(Aim::AlertRate, &eval.alert_rates),
+    ]
+    .concat()
 }

@@ -217,6 +217,8 @@ pub fn evaluate(sample: &Sample, thresholds: Option<&Thresholds>, options: &Opti
         parsable: take(parsable_rate),
         judge: Judge::default(),
         calibration: calibration_of(calibration.map(take)),
+        operating_points: Vec::new(),
+        subgroups: Default::default(),
     }
 }
 
@@ -242,11 +244,22 @@ pub fn parsable_and_kappa(sample: &Sample, options: &Options) -> [Metric; 2] {
 fn calibration_of(
     [brier, brier_skill, ece, mce, ece_equal_mass, slope, intercept, observed_expected]: [Metric; 8],
 ) -> Calibration {
-    Calibration { brier, brier_skill, ece, mce, ece_equal_mass, slope, intercept, observed_expected, after: None }
+    Calibration {
+        brier,
+        brier_skill,
+        ece,
+        mce,
+        ece_equal_mass,
+        slope,
+        intercept,
+        observed_expected,
+        smooth: None,
+        after: None,
+    }
 }
 
 /// Why a tuned value is missing.
-fn no_threshold(reason: Option<&str>) -> String {
+pub(super) fn no_threshold(reason: Option<&str>) -> String {
     let told = "no threshold could be tuned on dev";
     reason.map_or_else(|| told.to_owned(), |reason| format!("{told}: {reason}"))
 }

@@ -5,7 +5,7 @@
 
 use serde_json::json;
 
-use super::{Context, Outcome, Plans, compare, curve, document, methods, report, write_tables};
+use super::{Context, Outcome, Plans, compare, curve, document, journal, methods, report, write_tables};
 use crate::{
     error::Result,
     evaluation::{Scored, folder::Folder, judge, positive},
@@ -32,11 +32,15 @@ pub fn measure(
     evaluation.dev_overlap = scored.dev_overlap;
     let calibrated = calibrated(scored, sample, options, &mut evaluation);
     let against_rest = positive(context)?.map(|class| sample.one_vs_rest(class.into()));
+    let mut asked_by_journals = Vec::new();
     if let Some((class, label)) = against_rest.as_ref().zip(context.config.eval.positive.as_ref()) {
         let thresholds = scored.frozen.as_ref().map(|frozen| &frozen.thresholds);
         let mut evaluation_of = evaluate(class, thresholds, options);
         evaluation_of.dev_overlap = scored.dev_overlap;
+        asked_by_journals = journal::fill(context, (scored, class), &mut evaluation_of, options);
         evaluation.positive = Some(Box::new(Positive { label: label.clone(), evaluation: evaluation_of }));
+    } else {
+        journal::undefined(context, &mut evaluation);
     }
     let texts = judge::Texts::of(scored);
     let judged = judge::judge_or_keep(plans.judge.as_ref(), context, folder, texts, options)?;
@@ -76,6 +80,7 @@ pub fn measure(
     tables.extend(base.iter().chain(&against).map(|(_, table)| table.clone()));
     tables.extend(others.tables);
     let mut all = tables.clone();
+    all.extend(asked_by_journals);
     all.extend(report::leakage(&context.config));
 
     let evaluation = AnyEvaluation::More(Box::new(evaluation));

@@ -137,6 +137,8 @@ pub fn evaluate(sample: &Sample, names: &[String], ordinal: bool, options: &Opti
         per_class: per_class.collect(),
         confusion: confusion(sample),
         positive: None,
+        operating_points: None,
+        subgroups: None,
     }
 }
 
