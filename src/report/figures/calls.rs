@@ -6,7 +6,7 @@ use plotters::{
     style::text_anchor::{HPos, Pos, VPos},
 };
 
-use super::style::{Area, BLUE, Drawn, INK, MUTED, ORANGE, PAPER, Pen, Picture};
+use super::style::{Area, BLUE, Data, Drawn, INK, MUTED, ORANGE, PAPER, Pen, Picture, exact};
 use crate::metrics::{Sample, classification::Confusion};
 
 /// Confusion matrices at 0.5 and at the threshold tuned for F1.
@@ -42,6 +42,17 @@ impl Picture for Matrices {
         The stronger a \
          cell's colour, the larger that share."
             .into()
+    }
+
+    fn data(&self) -> Data {
+        let counts = |(heading, table): &(String, Confusion)| {
+            let counts = [table.true_negatives, table.false_positives, table.false_negatives, table.true_positives];
+            let row = |(k, count): (usize, u64)| {
+                [heading.clone(), (k / 2).to_string(), (k % 2).to_string(), count.to_string()]
+            };
+            counts.into_iter().enumerate().map(row).collect::<Vec<_>>()
+        };
+        Data::of(["threshold", "is", "called", "records"], self.tables.iter().flat_map(counts))
     }
 
     fn draw<B: DrawingBackend>(&self, area: &Area<B>, pen: Pen) -> Drawn<B> {
@@ -167,6 +178,12 @@ impl Picture for Histograms {
         two overlap, \
          the better they can be told apart; records right of a threshold are called positive."
             .into()
+    }
+
+    fn data(&self) -> Data {
+        let edge = |k: usize| exact(k as f64 / BINS as f64);
+        let row = |k: usize| [edge(k), edge(k + 1), exact(self.shares[0][k]), exact(self.shares[1][k])];
+        Data::of(["from", "to", "share_of_class_0", "share_of_class_1"], (0..BINS).map(row))
     }
 
     fn draw<B: DrawingBackend>(&self, area: &Area<B>, pen: Pen) -> Drawn<B> {
