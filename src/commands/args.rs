@@ -85,6 +85,11 @@ pub struct EvalArgs {
     /// Compare with these predictions of the same records, paired
     #[arg(long, value_name = "OTHER.jsonl", num_args = 1..)]
     pub against: Vec<PathBuf>,
+    /// Mean ± SD of these runs, which differ by their seed; each was evaluated before
+    #[arg(long, value_name = "RUN", num_args = 1..)]
+    #[arg(conflicts_with_all = ["predictions", "against", "paper", "curve", "baselines", "runs", "compare_base",
+        "include_text", "gate"])]
+    pub over: Vec<PathBuf>,
     /// Put text of records into the report (it holds none otherwise)
     #[arg(long)]
     pub include_text: bool,

@@ -13,6 +13,7 @@ mod curve;
 mod gate;
 mod journal;
 mod methods;
+mod over;
 mod paper;
 mod report;
 
@@ -55,6 +56,9 @@ pub struct Outcome {
 
 /// Runs the command.
 pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
+    if !args.over.is_empty() {
+        return over::run(context, args);
+    }
     let gate = args.gate.as_deref().map(Gate::load).transpose()?;
     args.gate.iter().for_each(|file| storage::protect(file));
     let Some(outcome) = execute(context, args, gate.as_ref())? else { return Ok(()) };

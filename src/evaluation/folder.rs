@@ -18,7 +18,9 @@ use crate::{
     storage,
 };
 
-const FILE: &str = "settings.json";
+const FILE: &str = SETTINGS;
+/// What made a split's folder.
+pub const SETTINGS: &str = "settings.json";
 /// Thresholds tuned on dev, beside the splits' folders.
 pub const THRESHOLDS: &str = "thresholds.json";
 /// Calibrators fitted on dev, beside them.

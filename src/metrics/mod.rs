@@ -17,6 +17,7 @@
 //! | [`direction`] | which way each metric is better | |
 //! | [`significance`] | McNemar, its sign-flip over groups, Holm, the normal distribution | McNemar 1947; Holm 1979 |
 //! | [`methods`] | other methods over runs, and each against the model, paired | paper Tables 2 and 4 |
+//! | [`runs`] | mean and SD over runs | |
 //! | [`judge`] | RLI, κ of rationale and label, readability | paper §5.3.2 |
 //! | [`quality`] | the score that picks the best epoch | paper A.2.2 |
 //! | [`multiclass`] | the same over K > 2 classes: arg max, one-vs-rest, macro means | Cohen 1968; Kull 2019 |
@@ -51,6 +52,7 @@ pub mod paired;
 mod parsable;
 pub mod quality;
 pub mod ranking;
+pub mod runs;
 pub mod sample;
 pub mod significance;
 pub mod smooth;

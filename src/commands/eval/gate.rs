@@ -17,6 +17,8 @@
 
 mod paths;
 
+pub(super) use paths::leaves_of;
+
 use std::path::Path;
 
 use serde_json::Value;

@@ -66,6 +66,25 @@ fn leaves(prefix: &str, value: &Value, out: &mut Vec<String>) {
     }
 }
 
+/// Every leaf by its path, entries of lists by their names.
+pub(in crate::commands::eval) fn leaves_of(value: &Value) -> Vec<(String, &Value)> {
+    fn walk<'a>(prefix: &str, value: &'a Value, out: &mut Vec<(String, &'a Value)>) {
+        let at = |name: &str| if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") };
+        match value {
+            leaf if leaf.get("ci95").is_some() => out.push((prefix.to_owned(), leaf)),
+            Value::Object(object) => object.iter().for_each(|(key, child)| walk(&at(key), child, out)),
+            Value::Array(entries) => entries.iter().for_each(|entry| {
+                let name = ["label", "name"].iter().find_map(|key| entry[key].as_str());
+                name.into_iter().for_each(|name| walk(&at(name), entry, out));
+            }),
+            _ => {}
+        }
+    }
+    let mut out = Vec::new();
+    walk("", value, &mut out);
+    out
+}
+
 /// Whether a path is the one that is known, some name in place of its word.
 pub(super) fn matches(known: &str, path: &str) -> bool {
     let word = NAMED.iter().find_map(|(list, word)| known.split_once(&format!("{list}.{word}.")).zip(Some(list)));
