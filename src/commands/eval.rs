@@ -29,13 +29,15 @@ use crate::{
         against::Against,
         baselines, costs,
         folder::{Asked, Folder},
-        judge, positive,
+        judge, language, positive,
         run_directory::Job,
         targets,
     },
     generate::scoring,
-    metrics::{AnyEvaluation, AnySample, Options, Sample, decision_curves::decision_curves, evaluate},
-    report::{Table, decision_tables, figures::EpochMetrics, metrics_table},
+    metrics::{
+        AnyEvaluation, AnySample, Options, Sample, decision_curves::decision_curves, evaluate, perplexity::Perplexity,
+    },
+    report::{Table, decision_tables, figures::EpochMetrics, metrics_table, perplexity_table},
     storage::{self, AtomicDir, run_record::Used},
 };
 use gate::Gate;
@@ -95,6 +97,7 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
     let comparable = asked.compare_base.then(|| compare::job(&work)).transpose()?;
     let judge = judge::Plan::find(context, &work, &folder)?;
     let baselines = baselines::Plan::find(context, &asked, args.overwrite, &work, &folder)?;
+    let language = language::Plan::find(context, &work, asked.forgetting)?;
     if !context.dry_run {
         let lock = run_record::lock(&context.run_dir)?;
         let against = asked.against.iter().map(PathBuf::as_path);
@@ -105,6 +108,7 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
         let splits = work.other_splits(context);
         let inputs: Vec<&Path> =
             work.inputs().into_iter().chain(splits.iter().map(PathBuf::as_path)).chain(against).collect();
+        let inputs = [inputs, language.iter().map(language::Plan::path).collect()].concat();
         run_record::write(context, "eval", &inputs, &models, lock)?;
         folder.begin()?;
     }
@@ -119,7 +123,11 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
             .map(|()| None);
     }
     let include_text = args.include_text;
-    let plans = Plans { asked, include_text, comparable, against, judge, baselines };
+    let perplexity = match (&language, &work) {
+        (Some(language), Work::Run(job)) => Some(language.run(context, &folder, job, &options)?),
+        _ => None,
+    };
+    let plans = Plans { asked, include_text, comparable, against, judge, baselines, perplexity };
     let options = Options { in_sample: scored.in_sample, ..options };
     let outcome = match &scored.sample {
         AnySample::Two(sample) => measure(context, &folder, plans, (&scored, sample), &options)?,
@@ -138,6 +146,8 @@ struct Plans<'a> {
     against: Option<Against>,
     judge: Option<judge::Plan>,
     baselines: Option<baselines::Plan<'a>>,
+    /// What tuning forgot.
+    perplexity: Option<Perplexity>,
 }
 
 /// Measures what was scored of two classes and writes it.
@@ -152,6 +162,7 @@ fn measure(
     let epochs = if asked.curve { curve::epochs(context, options)? } else { Vec::new() };
     let mut evaluation = evaluate(sample, scored.frozen.as_ref().map(|frozen| &frozen.thresholds), options);
     evaluation.dev_overlap = scored.dev_overlap;
+    evaluation.perplexity = plans.perplexity.clone().map(Box::new);
     let calibrated =
         scored.calibration.as_ref().map(|fitted| calibration_table::score(fitted, sample, options, &mut evaluation));
     let journal = journal::fill(context, (scored, sample), &mut evaluation, options);
@@ -192,6 +203,7 @@ fn measure(
     let mut tables = vec![metrics_table(&scored.title, &evaluation, options.in_sample)];
     let evaluation = AnyEvaluation::Two(Box::new(evaluation));
     let document = document(&evaluation, beside)?;
+    tables.extend(plans.perplexity.iter().map(perplexity_table));
     tables.extend(curve.clone());
     tables.extend(compared.iter().chain(&against).map(|compared| compared.table.clone()));
     tables.extend(others.tables);
@@ -283,6 +295,7 @@ fn asked(args: &EvalArgs) -> Asked {
         compare_base: args.compare_base,
         against: args.against.clone(),
         curve: args.curve,
+        forgetting: args.forgetting,
         paper: args.paper.clone(),
         cnn_embeddings: None,
     }

@@ -168,6 +168,8 @@ pub(super) const KEYS: &[(&str, Kind, Decides)] = &[
     ("eval.sensitivities", Numbers(0.0, 1.0), MEASURING),
     ("eval.specificities", Numbers(0.0, 1.0), MEASURING),
     ("eval.alert_rates", Numbers(0.0, 1.0), MEASURING),
+    // The lines that were made of it know its hash.
+    ("eval.language_text", Path(false), NOTHING),
     (
         "eval.baselines",
         List(Some(&["verbalized", "label", "self_consistency", "token_probability", "cnn"]), 0),

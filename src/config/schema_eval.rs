@@ -55,6 +55,9 @@ pub struct Eval {
     pub specificities: Vec<f64>,
     /// Shares of all records that are called, likewise.
     pub alert_rates: Vec<f64>,
+    /// What base and tuned model read for the forgetting check: `.txt` with a text a line, or records; without it the
+    /// documents of dev, under `--forgetting`.
+    pub language_text: Option<PathBuf>,
     /// Baselines to run.
     pub baselines: Vec<String>,
     /// Temperature of the sampled baselines.
@@ -90,6 +93,7 @@ impl Default for Eval {
             sensitivities: vec![0.8, 0.9],
             specificities: vec![0.9],
             alert_rates: vec![0.05, 0.1],
+            language_text: None,
             baselines: Vec::new(),
             temperature: 0.6,
             top_p: 0.9,

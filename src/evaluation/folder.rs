@@ -47,6 +47,8 @@ pub struct Asked {
     pub against: Vec<PathBuf>,
     /// The curve over the epochs.
     pub curve: bool,
+    /// The perplexity of base and tuned model.
+    pub forgetting: bool,
     /// Tables of the paper.
     pub paper: Vec<String>,
     /// `cnn.embeddings`, which measuring the CNN again needs.
@@ -161,6 +163,7 @@ impl Folder {
             all.against.clear();
         }
         all.curve |= self.earlier.curve;
+        all.forgetting |= self.earlier.forgetting;
         all
     }
 

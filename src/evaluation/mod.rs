@@ -7,7 +7,7 @@
 //!     then   split ─▶ predictions ─▶ inputs (AnySample) ─▶ Scored
 //!
 //! Folder  RUN/eval/<split>: whose settings made it, what is kept, replaced, continued (log)
-//! beside  judge, baselines, cnn, against: what other models say of the same records
+//! beside  judge, baselines, cnn, against: what other models say of the same records; language: what tuning forgot
 //! ```
 //!
 //! Labels of the split are read after dev's thresholds are on disk (SPEC A32). What is measured on a [`Scored`], and
@@ -23,6 +23,7 @@ pub mod frozen;
 mod in_sample;
 pub mod inputs;
 pub mod judge;
+pub mod language;
 pub mod log;
 mod prediction_files;
 mod predictions;

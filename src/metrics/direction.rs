@@ -12,7 +12,7 @@ pub enum Direction {
 }
 
 /// Metrics by the last key of their path in `metrics.json`, with their names in the tables.
-const DIRECTIONS: [(&str, &str, Direction); 37] = [
+const DIRECTIONS: [(&str, &str, Direction); 40] = [
     ("auroc", "AUROC", Direction::Higher),
     ("auprc", "AUPRC", Direction::Higher),
     ("aurc", "AURC", Direction::Lower),
@@ -50,6 +50,9 @@ const DIRECTIONS: [(&str, &str, Direction); 37] = [
     ("e50", "E50", Direction::Lower),
     ("e90", "E90", Direction::Lower),
     ("emax", "Emax", Direction::Lower),
+    ("base", "Perplexity, base", Direction::Lower),
+    ("tuned", "Perplexity, tuned", Direction::Lower),
+    ("ratio", "Perplexity, tuned : base", Direction::Lower),
 ];
 
 /// Which way the metric at `path` of `metrics.json` is better; calibrated ones (`…_after`) as their own. A subgroup's

@@ -219,6 +219,7 @@ pub fn evaluate(sample: &Sample, thresholds: Option<&Thresholds>, options: &Opti
         calibration: calibration_of(calibration.map(take)),
         operating_points: Vec::new(),
         subgroups: Default::default(),
+        perplexity: None,
     }
 }
 

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Metric, operating::OperatingPoint, smooth::Smooth, subgroups::Subgroups, threshold::Costs};
+use super::{
+    Metric, operating::OperatingPoint, perplexity::Perplexity, smooth::Smooth, subgroups::Subgroups, threshold::Costs,
+};
 
 /// How to evaluate.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -62,6 +64,9 @@ pub struct Evaluation {
     /// Each value of the columns of `eval.subgroups`, by column and value; the caller's to fill in.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub subgroups: Subgroups,
+    /// What tuning forgot of other text, where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub perplexity: Option<Box<Perplexity>>,
 }
 
 /// Whether there is none.

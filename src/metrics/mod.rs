@@ -19,6 +19,7 @@
 //! | [`methods`] | other methods over runs, and each against the model, paired | paper Tables 2 and 4 |
 //! | [`runs`] | mean and SD over runs | |
 //! | [`judge`] | RLI, κ of rationale and label, readability | paper §5.3.2 |
+//! | [`perplexity`] | of base and tuned model on the same texts | Jelinek 1977 |
 //! | [`quality`] | the score that picks the best epoch | paper A.2.2 |
 //! | [`multiclass`] | the same over K > 2 classes: arg max, one-vs-rest, macro means | Cohen 1968; Kull 2019 |
 //! | [`clusters`] | which records belong together | |
@@ -50,6 +51,7 @@ pub mod multiclass;
 pub mod operating;
 pub mod paired;
 mod parsable;
+pub mod perplexity;
 pub mod quality;
 pub mod ranking;
 pub mod runs;

@@ -143,6 +143,11 @@ impl TextTokenizer {
         self.encode_at(text, false)
     }
 
+    /// Ids of a text by itself, behind what HF puts before one by default (BOS): no control tokens within.
+    pub fn encode_alone(&self, text: &str) -> Result<Vec<u32>> {
+        Ok([self.default_special().0, &self.encode_at(text, true)?].concat())
+    }
+
     /// Ids of a text in which nothing is a control token. `begins` says that the text opens its prompt.
     pub(super) fn encode_at(&self, text: &str, begins: bool) -> Result<Vec<u32>> {
         let mut ids = Vec::new();

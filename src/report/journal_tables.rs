@@ -5,6 +5,7 @@ use crate::metrics::{
     Calibration, Metric,
     direction::name,
     operating::{Aim, OperatingPoint},
+    perplexity::Perplexity,
     subgroups::{MOST_VALUES, Subgroups},
 };
 
@@ -93,5 +94,22 @@ pub fn subgroup_table(title: &str, subgroups: &Subgroups, threshold: Option<f64>
         "{threshold} Difference: from all records of other values; 95 % intervals in parentheses, not adjusted for \
          their number. Columns of over {MOST_VALUES} values are left out."
     ));
+    table
+}
+
+/// The forgetting check.
+pub fn perplexity_table(perplexity: &Perplexity) -> Table {
+    let columns = ["Metric", "Value", "95 % CI", "Texts", "Tokens", "Note"];
+    let mut table = Table::new("perplexity", "Forgetting check: perplexity on other text", &columns);
+    for (key, metric) in perplexity.named() {
+        let name = name(key).unwrap_or(key).to_owned();
+        let counts = [perplexity.texts.to_string(), perplexity.tokens.to_string()];
+        let note = metric.reason.clone().unwrap_or_default();
+        table.row([name, number(metric.value), interval(metric.ci95)].into_iter().chain(counts).chain([note]));
+    }
+    table.note(
+        "Perplexity: exp of the mean −log p of a token, given all before it; no prompt, lower is better. A ratio above \
+         1 says that tuning cost language. Intervals resample texts.",
+    );
     table
 }

@@ -139,6 +139,7 @@ pub fn evaluate(sample: &Sample, names: &[String], ordinal: bool, options: &Opti
         positive: None,
         operating_points: None,
         subgroups: None,
+        perplexity: None,
     }
 }
 

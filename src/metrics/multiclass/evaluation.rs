@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::{self, Metric, evaluation::Judge};
+use crate::metrics::{self, Metric, evaluation::Judge, perplexity::Perplexity};
 
 /// `metrics.json` for K > 2 classes. A class is called where its probability is the highest, of equals the lowest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,6 +49,9 @@ pub struct Evaluation {
     /// The same of the subgroups that are asked for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub subgroups: Option<Metric>,
+    /// What tuning forgot of other text, where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub perplexity: Option<Box<Perplexity>>,
 }
 
 /// How the calls are made without a threshold.

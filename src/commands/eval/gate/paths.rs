@@ -8,9 +8,10 @@ use serde_json::Value;
 use crate::{
     error::{Error, Result},
     metrics::{
-        AnyEvaluation, Options, Sample, evaluate,
+        AnyEvaluation, Evaluation, Options, Sample, evaluate,
         multiclass::{self, Positive},
         operating::{Aim, Target, operating_points},
+        perplexity::perplexity,
         smooth::Smooth,
         subgroups::Subgroup,
         threshold::Thresholds,
@@ -36,13 +37,16 @@ pub(super) fn known() -> Result<Vec<String>> {
     empty.operating_points = operating_points(&Sample::new(), &[point], &Options::default());
     let value = [("VALUE".to_owned(), Subgroup::undefined("nothing", 0, 0))].into();
     empty.subgroups.insert("COLUMN".to_owned(), value);
+    empty.perplexity = Some(Box::new(perplexity(&[], &Options::default())));
     let labels = ["a", "b", "c"].map(String::from);
     let none = multiclass::Sample::new(labels.len(), std::iter::empty()).map_err(Error::run)?;
     let mut more = multiclass::evaluate(&none, &labels, true, &Options::default());
     more.calibration.after = Some(Box::new(more.calibration.clone().into()));
-    more.positive = Some(Box::new(Positive { label: labels[0].clone(), evaluation: empty.clone() }));
+    more.perplexity = empty.perplexity.take();
+    let two = Evaluation { perplexity: more.perplexity.clone(), ..empty.clone() };
+    more.positive = Some(Box::new(Positive { label: labels[0].clone(), evaluation: empty }));
     let mut known = Vec::new();
-    leaves("", &to_value(&AnyEvaluation::Two(Box::new(empty)))?, &mut known);
+    leaves("", &to_value(&AnyEvaluation::Two(Box::new(two)))?, &mut known);
     leaves("", &to_value(&AnyEvaluation::More(Box::new(more)))?, &mut known);
     Ok(known)
 }
