@@ -187,7 +187,7 @@ fn a_split_leaves_the_others_alone_and_its_predictions_give_its_numbers() {
     succeed(&fixture, &["--split", "dev", "--set", "data.dev=dev.jsonl"]);
     let own = "run/eval/test/predictions.jsonl";
     let files = ["--predictions", own, "--dev-predictions", "run/checkpoints/epoch-01/dev.predictions.jsonl"];
-    succeed(&fixture, &files);
+    succeed(&fixture, &[&files[..], &flags[2..]].concat());
     assert!(read(&fixture) == before, "another split's command touches nothing of test");
     // Clustered by the groups it carries, the run's own file gives the run's bytes.
     assert_eq!(fixture.read("run/eval/predictions/metrics.json"), before[0]);

@@ -45,7 +45,7 @@ pub struct Eval {
     pub runs: usize,
     /// Bootstrap resamples.
     pub bootstrap: usize,
-    /// Of more than two classes, the one that thresholds and decision curves are of, against the rest.
+    /// Of more than two classes, the one that thresholds, operating points, subgroups and decision curves are of.
     pub positive: Option<String>,
     /// Columns of the records that predictions carry along (sex, ward, …), whose values are measured one by one.
     pub subgroups: Vec<String>,
