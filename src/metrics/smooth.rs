@@ -124,7 +124,6 @@ impl<'a> Fit<'a> {
         }
         let loss = |b: &Terms| -> f64 { rows().map(|(x, y, w)| w * (softplus(dot(b, x)) - y * dot(b, x))).sum() };
         let mut b = start;
-        let mut current = loss(&b);
         for _ in 0..STEPS {
             let mut gradient = [0.0; MOST];
             let mut hessian = [[0.0; MOST]; MOST];
@@ -140,16 +139,17 @@ impl<'a> Fit<'a> {
             }
             let mut step = solve(hessian, gradient, self.basis.count()).ok_or(NOT_SETTLED)?;
             let moved = |step: &Terms| -> Terms { std::array::from_fn(|i| b[i] + step[i]) };
-            let mut next = loss(&moved(&step));
-            for _ in 0..40 {
-                if next <= current + 1e-12 * current.abs() {
-                    break;
+            // As in `calibration::logistic`: a step that moves no row's logit by more than 1 lowers the loss.
+            if rows().any(|(x, ..)| dot(&step, x).abs() > 1.0) {
+                let current = loss(&b);
+                for _ in 0..40 {
+                    if loss(&moved(&step)) <= current + 1e-12 * current.abs() {
+                        break;
+                    }
+                    step = step.map(|step| step / 2.0);
                 }
-                step = step.map(|step| step / 2.0);
-                next = loss(&moved(&step));
             }
             b = moved(&step);
-            current = next;
             if b.iter().zip(step).all(|(b, step)| step.abs() <= SETTLED * (1.0 + b.abs())) {
                 return Ok(b);
             }

@@ -60,7 +60,8 @@ pub fn smooth_table(title: &str, calibration: &Calibration) -> Table {
     table.note(
         "The curve is a logistic restricted cubic spline of logit p. ICI, E50, E90, Emax: mean, median, 90th \
          percentile and maximum of the distance between a record's probability and the curve there; 0 is best, and a \
-         calibrated model's are above 0 in any sample.",
+         calibrated model's are above 0 in any sample. Resamples keep the classes' shares: the intervals of intercept \
+         and O:E hold at this split's prevalence and leave out how uncertain that is.",
     );
     table
 }
