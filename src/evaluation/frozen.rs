@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::folder::{Folder, is_foreign};
 use crate::{
@@ -77,6 +78,13 @@ impl Frozen {
     }
 }
 
+/// Whether `theirs` is `ours` as a clsgen made it that knew no operating points: nothing that it says is lost.
+fn is_older(theirs: &[u8], ours: &[u8]) -> bool {
+    let read = |bytes| serde_json::from_slice::<Value>(bytes).ok();
+    let without = read(ours).and_then(|mut ours| ours.as_object_mut()?.remove("operating_points").map(|_| ours));
+    without.is_some() && without == read(theirs)
+}
+
 /// Replaces a file that the checkpoint's splits share, where it is the same or `overwrite` says so: `bytes` of none
 /// take it away.
 pub fn write(folder: &Folder, name: &str, bytes: Option<&[u8]>, dry_run: bool) -> Result<()> {
@@ -90,7 +98,8 @@ pub fn write(folder: &Folder, name: &str, bytes: Option<&[u8]>, dry_run: bool) -
         return Err(Error::usage(format!("{} was not made by clsgen", path.display()))
             .hint("move it away, or --overwrite replaces it"));
     }
-    if shared && theirs.is_some() && !folder.overwrite {
+    let older = theirs.as_deref().zip(bytes).is_some_and(|(theirs, ours)| is_older(theirs, ours));
+    if shared && theirs.is_some() && !older && !folder.overwrite {
         let message = format!(
             "{} is not what this checkpoint's dev predictions give under these settings: another checkpoint or other \
             settings made it, \
