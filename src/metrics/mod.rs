@@ -56,6 +56,7 @@ pub mod quality;
 pub mod ranking;
 pub mod runs;
 pub mod sample;
+mod shared;
 pub mod significance;
 pub mod smooth;
 mod softmax;

@@ -12,8 +12,8 @@ use super::{
     Metric, Options, Outcome, Sample,
     bootstrap::{Resampler, Statistic},
     classification::Confusion,
-    evaluate::{gold_table, in_sample, no_threshold},
     ranking::Ranking,
+    shared::{gold_table, in_sample, no_threshold},
     threshold::Tuned,
 };
 

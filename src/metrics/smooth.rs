@@ -23,10 +23,14 @@ const MOST: usize = 5;
 const POINTS: usize = 101;
 /// Newton's steps at most.
 const STEPS: usize = 60;
-/// Where a step no longer moves a coefficient by this share of it, the maximum is found.
-const SETTLED: f64 = 1e-10;
+/// Newton's decrement from which on a step ends the search: what is left to gain is its square. Where a tail of the
+/// curve holds one class alone its slope grows without end, but the curve has settled.
+const SETTLED: f64 = 1e-9;
+/// Mean loss of a record below which the classes are told apart throughout, and no curve has a slope.
+const PERFECT: f64 = 1e-7;
 
 const NOT_SETTLED: &str = "the calibration curve does not converge";
+const SEPARATED: &str = "the probabilities separate the classes, the curve is a step";
 
 /// How far the smooth curve lies from the probabilities.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -149,9 +153,11 @@ impl<'a> Fit<'a> {
                     step = step.map(|step| step / 2.0);
                 }
             }
+            let gained = dot(&gradient, &step);
             b = moved(&step);
-            if b.iter().zip(step).all(|(b, step)| step.abs() <= SETTLED * (1.0 + b.abs())) {
-                return Ok(b);
+            if gained <= SETTLED {
+                let n: f64 = rows().map(|(.., weight)| weight).sum();
+                return if loss(&b) < PERFECT * n { Err(SEPARATED) } else { Ok(b) };
             }
         }
         Err(NOT_SETTLED)
@@ -309,7 +315,7 @@ mod tests {
         let of = |rows: &[(f64, bool)]| smooth(&sample(rows), &Options::default()).ici;
         assert_eq!(of(&[]).reason.unwrap(), "no record");
         assert_eq!(of(&[(0.2, true), (0.3, true)]).reason.unwrap(), "only one class is present");
-        assert_eq!(of(&[(0.2, false), (0.3, false), (0.8, true), (0.9, true)]).reason.unwrap(), NOT_SETTLED);
+        assert_eq!(of(&[(0.2, false), (0.3, false), (0.8, true), (0.9, true)]).reason.unwrap(), SEPARATED);
         assert_eq!(of(&[(0.4, false), (0.4, true)]).reason.unwrap(), NOT_SETTLED);
         assert!(curve(&sample(&[(0.2, true)]), 10, 1).is_none());
     }

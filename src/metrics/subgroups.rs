@@ -13,8 +13,8 @@ use super::{
     bootstrap::{Resampler, Statistic},
     calibration::{self, LogisticFit, logistic, logistic_from, logit},
     classification::Confusion,
-    evaluate::{delong_auroc, in_sample},
     ranking::Ranking,
+    shared::{delong_auroc, in_sample},
 };
 
 /// Events, and non-events, below which nothing is measured.

@@ -8,7 +8,7 @@ use clsgen::metrics::{
 use super::*;
 
 /// Positives; two negatives each.
-const DESIGN: Design = Design { groups: 120, shared: 0.0 };
+const DESIGN: Design = Design { groups: 250, shared: 0.0 };
 
 const TARGETS: [Target; 5] = [
     Target { target: Aim::Sensitivity, at: 0.8 },

@@ -112,6 +112,8 @@ fn the_targets_are_the_configs_and_without_dev_there_is_a_reason() {
         });
     }
     // Everyone is an alert at a rate of 1: the interval of a proportion of 1 is exact.
+    let lowest = json!({"id": "lowest", "label": 0, "probability": 0.001});
+    bench.file("dev.jsonl", &jsonl(&[claims(1000, 300), vec![lowest]].concat()));
     bench.eval(&[&FILES[..], &targets].concat()).assert().success();
     let last = bench.json("metrics.json")["operating_points"][2].clone();
     assert_eq!((&last["name"], &last["alerts_per_100"]["value"]), (&json!("alert_rate_1"), &json!(100.0)));

@@ -12,10 +12,10 @@ use crate::metrics::{
     Metric, Options, Outcome,
     bootstrap::Statistic,
     comparison::Comparison,
-    evaluate::delong_auroc,
     evaluation::Judge,
     judge::{self, Judged, label_pairs},
     parsable,
+    shared::delong_auroc,
 };
 
 /// What is called: the arg max, against the verbalized class, over the parsable records.

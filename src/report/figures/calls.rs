@@ -11,15 +11,16 @@ use crate::metrics::{Sample, classification::Confusion};
 
 /// Confusion matrices at 0.5 and at the threshold tuned for F1.
 pub(super) struct Matrices {
-    tables: Vec<(String, Confusion)>,
+    tables: Vec<(f64, String, Confusion)>,
 }
 
 impl Matrices {
     /// The matrices of `sample`.
     pub(super) fn new(sample: &Sample, tuned: Option<f64>) -> Self {
         let at = |threshold| Confusion::at(sample.probabilities(), sample.labels(), threshold);
-        let default = ("At 0.5".to_owned(), at(0.5));
-        let tuned = tuned.map(|threshold| (format!("At {threshold:.3}, tuned on dev for F1"), at(threshold)));
+        let default = (0.5, "At 0.5".to_owned(), at(0.5));
+        let tuned =
+            tuned.map(|threshold| (threshold, format!("At {threshold:.3}, tuned on dev for F1"), at(threshold)));
         Self { tables: std::iter::once(default).chain(tuned).collect() }
     }
 }
@@ -45,10 +46,10 @@ impl Picture for Matrices {
     }
 
     fn data(&self) -> Data {
-        let counts = |(heading, table): &(String, Confusion)| {
+        let counts = |(threshold, _, table): &(f64, String, Confusion)| {
             let counts = [table.true_negatives, table.false_positives, table.false_negatives, table.true_positives];
             let row = |(k, count): (usize, u64)| {
-                [heading.clone(), (k / 2).to_string(), (k % 2).to_string(), count.to_string()]
+                [exact(*threshold), (k / 2).to_string(), (k % 2).to_string(), count.to_string()]
             };
             counts.into_iter().enumerate().map(row).collect::<Vec<_>>()
         };
@@ -56,7 +57,7 @@ impl Picture for Matrices {
     }
 
     fn draw<B: DrawingBackend>(&self, area: &Area<B>, pen: Pen) -> Drawn<B> {
-        for (half, (heading, table)) in area.split_evenly((1, self.tables.len())).iter().zip(&self.tables) {
+        for (half, (_, heading, table)) in area.split_evenly((1, self.tables.len())).iter().zip(&self.tables) {
             matrix(half, heading, table, pen)?;
         }
         Ok(())
