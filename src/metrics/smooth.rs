@@ -317,6 +317,10 @@ mod tests {
         assert_eq!(of(&[(0.2, true), (0.3, true)]).reason.unwrap(), "only one class is present");
         assert_eq!(of(&[(0.2, false), (0.3, false), (0.8, true), (0.9, true)]).reason.unwrap(), SEPARATED);
         assert_eq!(of(&[(0.4, false), (0.4, true)]).reason.unwrap(), NOT_SETTLED);
+        // Nobody of the lower half is positive: the curve is 0 there, and settles, whatever its slope.
+        let mut rows: Vec<(f64, bool)> = (1..40).map(|i| (f64::from(i) / 100.0, false)).collect();
+        rows.extend((40..95).map(|i| (f64::from(i) / 100.0, i % 3 != 0)));
+        assert!(of(&rows).value.is_some_and(|ici| ici > 0.05 && ici < 0.4));
         assert!(curve(&sample(&[(0.2, true)]), 10, 1).is_none());
     }
 }

@@ -7,8 +7,11 @@ use clsgen::metrics::{
 
 use super::*;
 
-/// Positives; two negatives each.
-const DESIGN: Design = Design { groups: 250, shared: 0.0 };
+/// Positives of the calibration's samples; two negatives each.
+const DESIGN: Design = Design { groups: 120, shared: 0.0 };
+/// Of the operating points'. Percentiles of a proportion close to 1 are a little short: of 120 positives, a sensitivity
+/// of 0.9 is held in 92.4 %, a specificity of 0.97 in 92.5 %, all others within 95 ± 2 %.
+const MORE: Design = Design { groups: 400, shared: 0.0 };
 
 const TARGETS: [Target; 5] = [
     Target { target: Aim::Sensitivity, at: 0.8 },
@@ -61,7 +64,7 @@ fn slope_intercept_and_observed_to_expected() {
 
 /// What a threshold on the log-odds leads to in the population, in the order of [`OperatingPoint::named`].
 fn population(threshold: f64) -> [f64; 6] {
-    let [false_rate, true_rate] = MEANS.map(|mean| normal_cdf((mean - threshold) / DESIGN.deviation()));
+    let [false_rate, true_rate] = MEANS.map(|mean| normal_cdf((mean - threshold) / MORE.deviation()));
     let ppv = true_rate / (true_rate + 2.0 * false_rate);
     let npv = 2.0 * (1.0 - false_rate) / (2.0 * (1.0 - false_rate) + 1.0 - true_rate);
     [true_rate, 1.0 - false_rate, ppv, npv, 100.0 * (true_rate + 2.0 * false_rate) / 3.0, 1.0 / ppv]
@@ -71,9 +74,9 @@ fn population(threshold: f64) -> [f64; 6] {
 fn operating_points_at_frozen_thresholds() {
     let mut held = [[0u64; 6]; TARGETS.len()];
     for step in 0..SETS {
-        let dev = DESIGN.draw(SETS + step).sample;
+        let dev = MORE.draw(SETS + step).sample;
         let frozen: Vec<_> = TARGETS.iter().map(|target| target.freeze(&dev)).collect();
-        let sample = DESIGN.draw(step).sample;
+        let sample = MORE.draw(step).sample;
         let options = Options { bootstrap: RESAMPLES, seed: step, ..Options::default() };
         for (held, point) in held.iter_mut().zip(operating_points(&sample, &frozen, &options)) {
             let p = point.threshold.unwrap();
