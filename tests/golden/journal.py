@@ -4,7 +4,7 @@
 
 Nothing here shares code or an algorithm with src/metrics: thresholds are searched by brute force in exact fractions, PPV
 and its like come from scikit-learn's confusion matrix, the spline is fitted by statsmodels on patsy's natural cubic
-regression spline `cr` (another basis of the same curves), and scipy gives the calibration slope by its own minimiser.
+regression spline `cr` (another basis of the same curves), and scipy gives the calibration slope as the root of the score.
 """
 
 import json
@@ -15,8 +15,8 @@ from fractions import Fraction
 import numpy as np
 import statsmodels.api as sm
 from patsy import dmatrix
-from scipy.optimize import minimize
-from scipy.special import expit, log_expit
+from scipy.optimize import root
+from scipy.special import expit
 from sklearn import metrics as sk
 
 warnings.filterwarnings("ignore")
@@ -93,9 +93,8 @@ def smooth(p, y):
 
 def slope(p, y):
     x = np.log(p / (1 - p))
-    loss = lambda w: -(y * log_expit(w[0] + w[1] * x) + (1 - y) * log_expit(-w[0] - w[1] * x)).sum()
-    gradient = lambda w: np.array([(expit(w[0] + w[1] * x) - y).sum(), ((expit(w[0] + w[1] * x) - y) * x).sum()])
-    return minimize(loss, [0, 1], jac=gradient, method="BFGS", options={"gtol": 1e-11}).x[1]
+    score = lambda w: [(expit(w[0] + w[1] * x) - y).sum(), ((expit(w[0] + w[1] * x) - y) * x).sum()]
+    return root(score, [0, 1], tol=1e-14).x[1]
 
 
 def measures(p, y, t):
