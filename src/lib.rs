@@ -39,6 +39,7 @@
 //! |   | [`device`], [`progress`] | device, memory and disk before any work; progress bars |
 //! | 0 | [`labels`] | the classes of a task: their names, how many there are |
 //! |   | [`shard`] | the part of the records that a process takes |
+//! |   | [`signals`] | what asks a run to save and stop, and waits that it ends |
 //! |   | [`error`], [`rng`] | errors with exit codes and hints; the random numbers, a function of their place |
 //!
 //! # Dimensions
@@ -73,5 +74,6 @@ pub mod report;
 pub mod rng;
 pub mod selftest;
 pub mod shard;
+pub mod signals;
 pub mod storage;
 pub mod train;

@@ -11,6 +11,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("labels", 0),
     ("rng", 0),
     ("shard", 0),
+    ("signals", 0),
     ("storage", 1),
     ("config", 1),
     ("device", 1),

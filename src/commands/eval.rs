@@ -27,12 +27,16 @@ use crate::{
         against::Against,
         baselines, costs,
         folder::{Asked, Folder},
-        judge, positive,
+        judge,
+        log::resumable,
+        positive,
         run_directory::Job,
     },
     generate::scoring,
     metrics::{AnyEvaluation, AnySample, Options, Sample, decision_curves::decision_curves, evaluate},
+    progress,
     report::{Table, decision_tables, figures::EpochMetrics, metrics_table},
+    signals::stoppable,
     storage::{self, AtomicDir, run_record::Used},
 };
 use gate::Gate;
@@ -55,7 +59,7 @@ pub struct Outcome {
 pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
     let gate = args.gate.as_deref().map(Gate::load).transpose()?;
     args.gate.iter().for_each(|file| storage::protect(file));
-    let Some(outcome) = execute(context, args, gate.as_ref())? else { return Ok(()) };
+    let Some(outcome) = stoppable(|| execute(context, args, gate.as_ref())).map_err(resumable)? else { return Ok(()) };
     if context.json {
         output::write(&storage::json(&outcome.document)?)?
     } else {
@@ -141,10 +145,12 @@ fn measure(
 ) -> Result<Outcome> {
     let asked = &plans.asked;
     let epochs = if asked.curve { curve::epochs(context, options)? } else { Vec::new() };
+    let measuring = progress::measuring(context.quiet, sample.len());
     let mut evaluation = evaluate(sample, scored.frozen.as_ref().map(|frozen| &frozen.thresholds), options);
     evaluation.dev_overlap = scored.dev_overlap;
     let calibrated =
         scored.calibration.as_ref().map(|fitted| calibration_table::score(fitted, sample, options, &mut evaluation));
+    drop(measuring);
     // What follows changes none of the model's own numbers.
     let texts = judge::Texts::of(scored);
     let judged = judge::judge_or_keep(plans.judge.as_ref(), context, folder, texts, options)?;
@@ -241,6 +247,7 @@ fn save(
     include_text: bool,
 ) -> Result<()> {
     let out = &folder.out;
+    let _measuring = progress::measuring(context.quiet, sample.len());
     // A row a point of a figure: for the files alone.
     let decisions = decision_curves(sample, options.bootstrap, options.seed);
     let points = decisions.as_ref().map(|curves| decision_tables(&scored.title, curves, sample.len()));

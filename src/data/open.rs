@@ -12,6 +12,7 @@ use serde::de::IgnoredAny;
 use crate::{
     config::{self, DataFormat},
     error::{Error, Result},
+    signals::{self, Interruptible, or_stopped},
     storage::reason,
 };
 
@@ -62,16 +63,17 @@ pub(super) fn open(
 ) -> Result<(Columns, Rows)> {
     let named = |error: Error| error.context(path.display());
     let (format, head, input) = if path == Path::new("-") {
-        let (head, input) = sniff(Box::new(BufReader::new(io::stdin()))).map_err(|e| named(unreadable(&e)))?;
+        let stdin = Interruptible::stdin().map_err(|e| named(unreadable(&e)))?;
+        let (head, input) = sniff(Box::new(BufReader::new(stdin))).map_err(|e| or_stopped(named(unreadable(&e))))?;
         (format(data, path, &head), head, input)
     } else {
-        let file = File::open(path).map_err(|e| named(unreadable(&e)))?;
-        if file.metadata().is_ok_and(|meta| meta.is_dir()) {
+        let file = signals::open(path).map_err(|e| named(unreadable(&e)))?;
+        if file.file().metadata().is_ok_and(|meta| meta.is_dir()) {
             return Err(Error::data(format!("{}: is a directory", path.display()))
                 .hint("name a .jsonl, .csv, .parquet or .json file"));
         }
         let (head, input) =
-            sniff(Box::new(BufReader::with_capacity(1 << 16, file))).map_err(|e| named(unreadable(&e)))?;
+            sniff(Box::new(BufReader::with_capacity(1 << 16, file))).map_err(|e| or_stopped(named(unreadable(&e))))?;
         (format(data, path, &head), head, input)
     };
     let compressed = COMPRESSED.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, name)| *name);

@@ -9,8 +9,12 @@ use std::{
 use super::{LlamaConfig, gguf, hub, mmap};
 use crate::{
     error::{Error, Result},
+    signals::check_interrupted,
     storage::{self, reason},
 };
+
+/// Bytes of a weight file that are hashed between two looks at whether a signal asks to stop.
+const HASHED_AT_ONCE: usize = 64 << 20;
 
 /// Where the weights are.
 #[derive(Debug, Clone)]
@@ -262,7 +266,12 @@ impl ModelSource {
             whole.update(
                 path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default().as_bytes(),
             );
-            whole.update(blake3::Hasher::new().update_rayon(&content).finalize().as_bytes());
+            let mut file = blake3::Hasher::new();
+            for part in content.chunks(HASHED_AT_ONCE) {
+                check_interrupted()?;
+                file.update_rayon(part);
+            }
+            whole.update(file.finalize().as_bytes());
         }
         Ok(whole.finalize().to_hex().to_string())
     }

@@ -66,8 +66,7 @@ impl Optimizer {
         let parts: Vec<adamw::ParamState<'_>> = gradients.iter().filter_map(part).collect();
         let norm = adamw::step(&parts, self.max_grad_norm, &settings)?;
         if !norm.is_finite() {
-            return Err(Error::run(format!("the gradient norm of step {k} is {norm}"))
-                .hint("lower train.learning_rate, or look for broken weights; the last checkpoint is untouched"));
+            return Err(Error::run(format!("the gradient norm of step {k} is {norm}")));
         }
         Ok(norm)
     }

@@ -16,6 +16,7 @@ use crate::{
     model::{Gradients, Model},
     ops::with_spinning_workers,
     parallel::Collective,
+    storage,
 };
 
 /// A model in training.
@@ -93,13 +94,19 @@ impl Trainer {
         let parameters = self.optimizer.parameters();
         let allreduce_seconds = replicas::sum(&self.ranks, parameters, &mut gradients, &mut sums)?;
 
-        let losses = pass.weights.losses(sums, counts);
+        let mut losses = pass.weights.losses(sums, counts);
+        losses.loss = storage::spoiled("train.loss", losses.loss);
+        let unfit = |error: Error| {
+            error.context(shown(&group)).or_hint(
+                "lower train.learning_rate, or look at these records and for broken weights; the last checkpoint is \
+                 untouched: --resume goes on from it",
+            )
+        };
         if !losses.loss.is_finite() {
-            return Err(Error::run(format!("the loss of step {k} is {}", losses.loss))
-                .hint("lower train.learning_rate, or look for broken weights; the last checkpoint is untouched"));
+            return Err(unfit(Error::run(format!("the loss of step {k} is {}", losses.loss))));
         }
         let lr = self.schedule.learning_rate(k);
-        let grad_norm = self.optimizer.step(&gradients, k, lr)?;
+        let grad_norm = self.optimizer.step(&gradients, k, lr).map_err(unfit)?;
 
         let seconds = start.elapsed().as_secs_f64();
         Ok(StepReport { step: k, sums, counts, losses, lr, grad_norm, seconds, allreduce_seconds })
@@ -110,6 +117,16 @@ impl Trainer {
         self.plan.micro_batches(group, self.ranks.rank())
     }
 }
+
+/// The records of a step by their numbers in the file that is trained on; of many the first.
+fn shown(group: &[Sample]) -> String {
+    let numbers: Vec<String> = group.iter().take(SHOWN).map(|sample| (sample.record + 1).to_string()).collect();
+    let more = if group.len() > SHOWN { format!(" and {} more", group.len() - SHOWN) } else { String::new() };
+    format!("train records {}{more}", numbers.join(", "))
+}
+
+/// Records that a message names.
+const SHOWN: usize = 32;
 
 #[cfg(test)]
 pub(super) mod tests {

@@ -15,6 +15,7 @@ use crate::{
         evaluate,
         multiclass::{self, Evaluation, Positive, Temperature},
     },
+    progress,
     report::{Table, confusion_table, decision_tables, metrics_table, multiclass_table},
     storage,
 };
@@ -28,6 +29,7 @@ pub fn measure(
     options: &Options,
 ) -> Result<Outcome> {
     let labels = &context.config.task.labels;
+    let measuring = progress::measuring(context.quiet, sample.len());
     let mut evaluation = multiclass::evaluate(sample, labels, context.config.task.ordinal, options);
     evaluation.dev_overlap = scored.dev_overlap;
     let calibrated = calibrated(scored, sample, options, &mut evaluation);
@@ -38,6 +40,7 @@ pub fn measure(
         evaluation_of.dev_overlap = scored.dev_overlap;
         evaluation.positive = Some(Box::new(Positive { label: label.clone(), evaluation: evaluation_of }));
     }
+    drop(measuring);
     let texts = judge::Texts::of(scored);
     let judged = judge::judge_or_keep(plans.judge.as_ref(), context, folder, texts, options)?;
     if let Some(judged) = &judged {
@@ -88,6 +91,7 @@ pub fn measure(
     ];
     let document = document(&evaluation, beside)?;
     storage::write_json(&folder.out.join("metrics.json"), &evaluation)?;
+    let _measuring = progress::measuring(context.quiet, sample.len());
     let decisions = against_rest.as_ref().and_then(|class| decision_curves(class, options.bootstrap, options.seed));
     let points = decisions.as_ref().map(|curves| decision_tables(&scored.title, curves, sample.len()));
     write_tables(&folder.out, &all.iter().chain(points.iter().flatten()).collect::<Vec<_>>())?;
