@@ -215,22 +215,31 @@ pub(super) fn is_table(path: &str) -> bool {
     })
 }
 
-/// The known key most like `path`, if any is close: in its section, then in any, then over the whole path.
-pub(super) fn nearest(path: &str) -> Option<&'static str> {
+/// The known keys that `path` may have been meant as: one that is spelt nearly like it in its section; else those of
+/// its name in other sections; else what is like it anywhere.
+pub(super) fn nearest(path: &str) -> Vec<&'static str> {
     let (section, name) = path.rsplit_once('.').unwrap_or(("", path));
     let split = |key: &'static str| key.rsplit_once('.').unwrap_or(("", key));
     let all = || KEYS.iter().map(|(key, ..)| *key);
-    let here = closest(name, all().filter(|key| split(key).0 == section).map(|key| split(key).1));
-    if let Some(near) = here {
-        return all().find(|key| split(key) == (section, near));
+    let here = || all().filter(|key| split(key).0 == section);
+    let near = closest(name, here().map(|key| split(key).1));
+    let as_key = |near: &str| here().filter(|key| split(key).1 == near).collect();
+    if let Some(near) = near.filter(|near| strsim::damerau_levenshtein(&name.to_lowercase(), near) <= SLIP) {
+        return as_key(near);
     }
-    // The right name in the wrong section, if only one other section has it.
-    let mut same = all().filter(|key| split(key).1 == name);
-    if let (Some(key), None) = (same.next(), same.next()) {
-        return Some(key);
+    let elsewhere: Vec<_> = all().filter(|key| split(key).1.eq_ignore_ascii_case(name)).collect();
+    match near {
+        _ if !elsewhere.is_empty() && elsewhere.len() <= SEVERAL => elsewhere,
+        Some(near) => as_key(near),
+        None if is_table(section) => Vec::new(),
+        None => closest(path, all()).into_iter().collect(),
     }
-    if is_table(section) { None } else { closest(path, all()) }
 }
+
+/// Letters that a finger slips on in one word.
+const SLIP: usize = 2;
+/// Keys that a message names at the most.
+const SEVERAL: usize = 4;
 
 /// The known section most like `name`, if any is close.
 pub(super) fn nearest_section(name: &str) -> Option<&'static str> {
@@ -239,9 +248,10 @@ pub(super) fn nearest_section(name: &str) -> Option<&'static str> {
 
 /// The candidate at the highest Jaro–Winkler similarity, from 0.8 on.
 pub(super) fn closest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let word = word.to_lowercase();
     candidates
         .map(|candidate| {
-            (strsim::jaro_winkler(word, candidate), strsim::damerau_levenshtein(word, candidate), candidate)
+            (strsim::jaro_winkler(&word, candidate), strsim::damerau_levenshtein(&word, candidate), candidate)
         })
         .filter(|(similarity, ..)| *similarity >= 0.8)
         .min_by(|a, b| a.1.cmp(&b.1).then(b.0.total_cmp(&a.0)))
