@@ -3,6 +3,7 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
+    io::Read,
     ops::Deref,
     path::{Path, PathBuf},
 };
@@ -10,6 +11,7 @@ use std::{
 use crate::{
     error::{Error, Result},
     labels::Labels,
+    signals::{self, check_interrupted, or_stopped},
     storage,
 };
 
@@ -56,8 +58,11 @@ impl Predictions {
                 return Err(Error::data(format!("{}: is a directory", path.display()))
                     .hint("name a file of predictions, one JSON object a line"));
             }
-            let bytes = std::fs::read(path)
-                .map_err(|e| Error::data(format!("{}: cannot be read: {}", path.display(), storage::reason(&e))))?;
+            let mut bytes = Vec::new();
+            // Perhaps a pipe: `<(zcat …)`.
+            signals::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(|e| {
+                or_stopped(Error::data(format!("{}: cannot be read: {}", path.display(), storage::reason(&e))))
+            })?;
             reader.add(path, &bytes)?;
         }
         reader.finish(&shown(paths))
@@ -133,6 +138,7 @@ impl<'a> Reader<'a> {
                 continue;
             }
             number += 1;
+            check_interrupted()?;
             let place = lines.place(number);
             match parse_line(line, self.labels, self.columns) {
                 Ok(prediction) => {

@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn hours_are_those_of_the_tokens() {
-        let example = |n| Example { prompt: vec![1; n], target: vec![1; 24], class: 0 };
+        let example = |n| Example { prompt: vec![1; n], target: vec![1; 24], class: 0, record: 0 };
         let told = hours(&[example(7400), example(3576)], 20, 100.0);
         assert_eq!(
             told,

@@ -97,7 +97,7 @@ impl Trainer {
         let mut losses = pass.weights.losses(sums, counts);
         losses.loss = storage::spoiled("train.loss", losses.loss);
         let unfit = |error: Error| {
-            error.context(shown(&group)).or_hint(
+            error.context(shown(examples, &group)).or_hint(
                 "lower train.learning_rate, or look at these records and for broken weights; the last checkpoint is \
                  untouched: --resume goes on from it",
             )
@@ -119,8 +119,9 @@ impl Trainer {
 }
 
 /// The records of a step by their numbers in the file that is trained on; of many the first.
-fn shown(group: &[Sample]) -> String {
-    let numbers: Vec<String> = group.iter().take(SHOWN).map(|sample| (sample.record + 1).to_string()).collect();
+fn shown(examples: &[Example], group: &[Sample]) -> String {
+    let numbers: Vec<String> =
+        group.iter().take(SHOWN).map(|sample| examples[sample.record].record.to_string()).collect();
     let more = if group.len() > SHOWN { format!(" and {} more", group.len() - SHOWN) } else { String::new() };
     format!("train records {}{more}", numbers.join(", "))
 }
@@ -184,8 +185,12 @@ pub(super) mod tests {
     }
 
     fn examples() -> Vec<Example> {
-        let example =
-            |prompt: &[u32], target: &[u32], class| Example { prompt: prompt.to_vec(), target: target.to_vec(), class };
+        let example = |prompt: &[u32], target: &[u32], class| Example {
+            prompt: prompt.to_vec(),
+            target: target.to_vec(),
+            class,
+            record: 0,
+        };
         vec![example(&[1, 2, 3, 4], &[5, 6, 0], 1), example(&[7, 8], &[], 0), example(&[9, 10, 11], &[12, 0], 0)]
     }
 
@@ -215,15 +220,20 @@ pub(super) mod tests {
     fn a_prompt_of_weight_one_is_learned_as_a_target_is_and_of_weight_zero_not_at_all() {
         // The same ids; only where the prompt ends differs. `lm` reads no t_n, so nothing else does.
         let short: Vec<Example> = vec![
-            Example { prompt: vec![1], target: vec![2, 3, 4, 5, 6, 0], class: 1 },
-            Example { prompt: vec![9], target: vec![10, 11, 12, 0], class: 0 },
-            Example { prompt: vec![7], target: vec![8, 0], class: 0 },
+            Example { prompt: vec![1], target: vec![2, 3, 4, 5, 6, 0], class: 1, record: 0 },
+            Example { prompt: vec![9], target: vec![10, 11, 12, 0], class: 0, record: 0 },
+            Example { prompt: vec![7], target: vec![8, 0], class: 0, record: 0 },
         ];
         let long: Vec<Example> = short
             .iter()
             .map(|example| {
                 let (more, target) = example.target.split_at(1);
-                Example { prompt: [&example.prompt, more].concat(), target: target.to_vec(), class: example.class }
+                Example {
+                    prompt: [&example.prompt, more].concat(),
+                    target: target.to_vec(),
+                    class: example.class,
+                    record: 0,
+                }
             })
             .collect();
         let step = |examples: &[Example], prompt: f64| {

@@ -30,7 +30,7 @@ fn under_umask_0_every_file_is_the_users_alone_and_so_is_one_that_was_open_to_al
         }
     }
     // What an older version, a copy or an editor left open to all.
-    let demo = ["demo", "--out", "demo", "--notes", "24"];
+    let demo = ["demo", "--out", "demo", "--notes", "40"];
     for (name, command) in [COMMANDS[3], COMMANDS[2], ("demo", &demo)] {
         let dir = if name == "demo" { "demo" } else { "run" };
         let overwrite: &[&str] = if name == "demo" { &[] } else { &["--overwrite"] };
@@ -105,8 +105,10 @@ fn no_command_writes_through_a_planted_link() {
             }
             // A refusal names the link, or the folder that holds it: then somebody takes it away.
             assert!(told.stderr.contains("hint: ") && told.code != Some(1), "{name}: {told:?}");
-            let named =
-                |path: &str| told.stderr.contains(&format!("{path} ")) || told.stderr.contains(&format!("{path}:"));
+            let named = |path: &str| {
+                let mut rests = told.stderr.match_indices(path).map(|(at, _)| &told.stderr[at + path.len()..]);
+                rests.any(|rest| rest.starts_with([' ', ':', ')', ',']))
+            };
             let is_named = |path: &str| {
                 std::path::Path::new(path)
                     .ancestors()
@@ -114,7 +116,13 @@ fn no_command_writes_through_a_planted_link() {
             };
             let (gone, kept): (Vec<_>, Vec<_>) = planted.into_iter().partition(|(_, path)| is_named(path));
             assert!(!gone.is_empty(), "{name}: no link is named: {told:?}");
-            gone.iter().for_each(|(_, path)| _ = std::fs::remove_file(work.path(path)));
+            for (_, path) in &gone {
+                // The command may have put a file of its own in its place before it was refused.
+                let _ = std::fs::remove_file(work.path(path));
+                // And the folders that were made for it.
+                let folders = std::path::Path::new(path).ancestors().skip(1);
+                folders.take_while(|folder| std::fs::remove_dir(work.path(folder.to_str().unwrap())).is_ok()).count();
+            }
             planted = kept;
         }
     }
@@ -134,21 +142,6 @@ fn a_temporary_has_a_name_that_nobody_can_foresee() {
         let left = work.files("").into_iter().find(|path| path.starts_with(&marker)).expect("a temporary");
         assert_eq!(work.mode(&left), 0o600);
         names.insert(left[marker.len()..].to_owned());
-        // Whoever comes next takes away what the dead one left.
-        assert_eq!(
-            work.run(&[
-                "predict",
-                "--overwrite",
-                "--model",
-                "run",
-                "--input",
-                "data/test.jsonl",
-                "--output",
-                "out.jsonl"
-            ])
-            .code,
-            Some(0)
-        );
     }
     assert!(names.len() == 3 && names.iter().all(|name| name.len() == 17), "{names:?}");
 }
@@ -206,26 +199,26 @@ fn another_users_run_directory_is_refused_and_root_is_told() {
     assert!(!own.stderr.contains("warning: run"), "{own:?}");
 
     // Open to all, so that only whose it is stands in the way.
-    give(&work.path("run"), 1235);
+    let own = |name: &str, user: u32| std::os::unix::fs::lchown(work.path(name), Some(user), Some(user)).unwrap();
+    own("run", 1235);
     work.set_mode("run", 0o777);
     let told = work.run_as(1234, &eval);
     assert_fails(&told, 2, &["run is of another user (uid 1235), not yours (uid 1234)", "hint: "]);
-    give(&work.path("run"), 1234);
     std::fs::rename(work.path("run"), work.path("mine")).unwrap();
+    own("mine", 1234);
     symlink(work.path("mine"), work.path("run")).unwrap();
-    give(&work.path("run"), 1235);
+    own("run", 1235);
     assert_fails(&work.run_as(1234, &eval), 2, &["run is a link of another user (uid 1235)", "hint: "]);
     std::fs::remove_file(work.path("run")).unwrap();
     std::fs::rename(work.path("mine"), work.path("run")).unwrap();
 
     // Its own, or root's, to which everybody may write: a word, and on it goes. For root, so is everybody's.
     for owner in [1234, 0] {
-        give(&work.path("run/.lock"), 1234);
-        std::os::unix::fs::chown(work.path("run"), Some(owner), None).unwrap();
+        own("run", owner);
         let told = work.run_as(1234, &eval);
         assert_fails(&told, 0, &["warning: everybody may write to run", "chmod o-w run"]);
     }
-    give(&work.path("run"), 1234);
+    own("run", 1234);
     work.set_mode("run", 0o700);
     let mut root = work.command(&eval);
     assert_fails(&common::outcome(&mut root), 0, &["warning: run belongs to user 1234, not to root"]);
