@@ -241,11 +241,12 @@ fn by_content(head: &[u8], stdin: bool) -> Option<DataFormat> {
 /// Whether a file is one document whose `data` array has other keys before it. In JSON Lines another line follows a
 /// whole object.
 fn is_lcd(path: &Path) -> bool {
+    // Of a FIFO nobody writes it a second time: even to open it would wait for ever.
+    if !path.metadata().is_ok_and(|meta| meta.is_file()) {
+        return false;
+    }
     let mut head = Vec::new();
-    let read = match File::open(path) {
-        Ok(file) if file.metadata().is_ok_and(|meta| meta.is_file()) => file.take(LCD_HEAD).read_to_end(&mut head),
-        _ => return false,
-    };
+    let read = File::open(path).and_then(|file| file.take(LCD_HEAD).read_to_end(&mut head));
     let mut lines = head.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
     let whole = lines.next().is_some_and(|line| serde_json::from_slice::<IgnoredAny>(line).is_ok());
     let is_lines = whole && lines.next().is_some();

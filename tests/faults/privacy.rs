@@ -116,7 +116,7 @@ fn words_of_records_and_keys_are_found_where_they_may_be_alone() {
             ],
         ),
         ("eval dev", &["eval", "--split", "dev"]),
-        ("plan", &["train", "--dry-run", "--set", "train.objective=joint"]),
+        ("plan", &["train", "--resume", "--dry-run", "--set", "train.objective=joint"]),
         (
             "dry predict",
             &["predict", "--dry-run", "--model", "run", "--input", "data/new.jsonl", "--output", "answers/o.jsonl"],
