@@ -1,16 +1,17 @@
 //! Every key of a config file with its type, its range and what it decides: what `check` compares a file and `--set`
 //! with, and what [`fingerprint`](crate::fingerprint) compares results by.
 
-/// What a key's value may be.
+/// What a key's value may be. Of the kinds with a flag, `true` allows the empty string, which means not given; `false`
+/// asks for a value where the key stands (a key may always be left out).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Kind {
-    /// A string; `true` when it may be empty (not given).
+    /// A string.
     Text(bool),
     /// A string usable as the name of a directory.
     Name,
-    /// A path; `true` when it may be empty.
+    /// A path.
     Path(bool),
-    /// A hub id or path of a model; `true` when it may be empty.
+    /// A hub id or path of a model.
     Model(bool),
     /// The same, or the address of a server that has it.
     Server(bool),
@@ -28,11 +29,11 @@ pub(super) enum Kind {
     Bool,
     /// One of these strings.
     OneOf(&'static [&'static str]),
-    /// Distinct strings, from these where given, at least so many.
+    /// At least so many distinct strings, each one of these where there are some.
     List(Option<&'static [&'static str]>, usize),
     /// Two or more distinct names of classes, each one trimmed line.
     Labels,
-    /// A table of any names, each with a string: `path` stands for `path.<name>`.
+    /// A table of strings under names of the user's choice: the entry `data.fields` stands for every `data.fields.<name>`.
     Map,
 }
 
@@ -50,7 +51,8 @@ const TOKENS: i64 = 10_000_000;
 pub(super) enum Decides {
     /// By its value.
     ByValue(&'static [Stage]),
-    /// By what it leads to: the command gives a hash, a prompt's text, the number type that `auto` came to.
+    /// Not by its value but by what it led to: the command hands in the hash of a file or model, a prompt's text, the
+    /// number type that `auto` came to, the seed that `--seed` gave.
     ByContent(&'static [Stage]),
 }
 
@@ -60,7 +62,7 @@ const READING: Decides = ByValue(&[Construct, Train, Predict, Baselines, Cnn]);
 const WINDOW: Decides = ByValue(&[Construct, Train, Predict, Baselines, Judge]);
 const CONSTRUCTING: Decides = ByValue(&[Construct]);
 const TRAINING: Decides = ByValue(&[Train]);
-/// Training scores dev after each epoch.
+/// How answers are drawn. Training too: it scores dev after each epoch, and picks the best by that.
 const DECODING: Decides = ByValue(&[Train, Predict]);
 const ASKING: Decides = ByValue(&[Baselines]);
 const MEASURING: Decides = ByValue(&[Measure]);
@@ -92,7 +94,7 @@ pub(super) const KEYS: &[(&str, Kind, Decides)] = &[
     ("model.truncate", OneOf(&["tail", "head", "middle"]), WINDOW),
     ("model.allow_long", Bool, NOTHING),
     ("construct.teacher", Server(true), ByContent(&[Construct])),
-    // What they lead to stands with the teacher.
+    // Name and tokenizer are part of what `construct.teacher` leads to.
     ("construct.teacher_name", Text(false), NOTHING),
     ("construct.teacher_tokenizer", Model(false), NOTHING),
     ("construct.max_input_tokens", Integer(1, TOKENS), CONSTRUCTING),
@@ -215,7 +217,8 @@ pub(super) fn is_table(path: &str) -> bool {
     })
 }
 
-/// The known key most like `path`, if any is close: in its section, then in any, then over the whole path.
+/// The known key most like `path`: the closest of its section; else the one key of another section that has exactly its
+/// name; else, where there is no such section, the closest of all.
 pub(super) fn nearest(path: &str) -> Option<&'static str> {
     let (section, name) = path.rsplit_once('.').unwrap_or(("", path));
     let split = |key: &'static str| key.rsplit_once('.').unwrap_or(("", key));
@@ -237,7 +240,8 @@ pub(super) fn nearest_section(name: &str) -> Option<&'static str> {
     closest(name, KEYS.iter().filter_map(|(key, ..)| key.split('.').next()))
 }
 
-/// The candidate at the highest Jaro–Winkler similarity, from 0.8 on.
+/// The candidate fewest edits away (Damerau–Levenshtein), of equals the most similar by Jaro–Winkler, of those that are
+/// at least 0.8 similar.
 pub(super) fn closest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .map(|candidate| {
