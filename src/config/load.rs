@@ -8,7 +8,7 @@ use toml::{
 };
 
 use super::{
-    Config, Init, LossSchedule, Parameters, check,
+    Config, Init, LossSchedule, Parameters, Quantize, check,
     keys::{self, Kind},
 };
 use crate::error::{Error, Result};
@@ -272,6 +272,12 @@ fn check_together(config: &Config) -> Result<()> {
     if train.w_consistency > 0.0 && train.objective != super::Objective::Joint {
         problems
             .add("train.w_consistency", "compares head and text, which train.objective = \"joint\" alone trains both");
+    }
+    if config.model.quantize != Quantize::None && train.parameters == Parameters::Full {
+        problems.add(
+            "model.quantize",
+            "stores a frozen base, which train.parameters = \"full\" trains: set one of the two otherwise",
+        );
     }
     if let Some(effective) = train.effective_batch.filter(|effective| effective % train.batch_size != 0) {
         problems.add(

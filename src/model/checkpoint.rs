@@ -7,12 +7,12 @@ use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ClsHead, Llama, Model, ModelSource, head, peft,
+    ClsHead, Llama, Model, ModelSource, Precision, head, peft,
     safetensors::SafetensorsFile,
     source::{self, resolve},
 };
 use crate::{
-    config::{Parameters, Truncate},
+    config::{Parameters, Quantize, Truncate},
     error::{Context as _, Error, Result},
     labels::Labels,
     prompt::TokenizerFiles,
@@ -66,12 +66,19 @@ pub struct ClsgenJson {
     /// Which part of a too-long document goes.
     #[serde(default)]
     pub truncate: Truncate,
+    /// How the base's projections were quantised in training: what they are in prediction too, unless told otherwise.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub quantize: Quantize,
     /// `false` where its epoch was cut short.
     #[serde(default = "complete")]
     pub complete: bool,
     /// Version of clsgen that wrote it.
     #[serde(default)]
     pub clsgen_version: String,
+}
+
+fn is_none(quantize: &Quantize) -> bool {
+    *quantize == Quantize::None
 }
 
 fn complete() -> bool {
@@ -119,13 +126,18 @@ pub struct BaseLookup<'a> {
 }
 
 /// Reads a checkpoint directory's model and its base.
-pub fn load_model(dir: &Path, lookup: BaseLookup<'_>, dtype: DType, device: &Device) -> Result<LoadedModel> {
+pub fn load_model(
+    dir: &Path,
+    lookup: BaseLookup<'_>,
+    precision: impl Into<Precision>,
+    device: &Device,
+) -> Result<LoadedModel> {
     check_manifest(dir)?;
     let info = read_info(dir)?;
     let adapter = dir.join(peft::CONFIG).is_file();
     let source = locate(dir, &info, lookup)?;
     let head = read_head(dir, &info, source.config()?.hidden_size, device)?;
-    let mut llama = Llama::load(&source, dtype, device)?;
+    let mut llama = Llama::load(&source, precision, device)?;
     if adapter {
         peft::load_adapter(&mut llama, dir)?;
     }

@@ -16,7 +16,7 @@ use candle_core::{
     quantized::gguf_file::{Content, Value},
 };
 
-use super::{LlamaConfig, safetensors::to_tensor, tensor_spec};
+use super::{LlamaConfig, precision::BaseWeight, safetensors::to_tensor, tensor_spec};
 use crate::{
     error::{Context as _, Error, Result},
     ops::rope::{Rope, RopeParameters, RopeScaling},
@@ -160,8 +160,8 @@ pub(super) fn load(
     path: &Path,
     config: &LlamaConfig,
     stored: impl Fn(&[usize]) -> DType,
-    device: &Device,
-) -> Result<BTreeMap<String, Tensor>> {
+    hold: impl Fn(&str, Tensor) -> Result<BaseWeight>,
+) -> Result<BTreeMap<String, BaseWeight>> {
     let (mut reader, content) = open(path)?;
     let mut found = BTreeMap::new();
     for (name, info) in content.tensor_infos.iter().filter(|(name, _)| *name != "rope_freqs.weight") {
@@ -177,9 +177,9 @@ pub(super) fn load(
         let quantized = content.tensor(&mut reader, name, &Device::Cpu).map_err(|e| failed(first_line(&e)))?;
         let tensor = pair_halves(&hf, quantized.dequantize(&Device::Cpu)?, config)?;
         let values = tensor.flatten_all()?.to_vec1::<f32>()?;
-        let tensor = to_tensor(values, &shape, stored(&shape), device)?
+        let tensor = to_tensor(values, &shape, stored(&shape), &Device::Cpu)?
             .ok_or_else(|| failed("holds NaN or infinite values".into()));
-        results.push(tensor.map(|tensor| (hf, tensor)));
+        results.push(tensor.and_then(|tensor| Ok((hf.clone(), hold(&hf, tensor)?))));
     }
     tensor_spec::gather(results)
 }

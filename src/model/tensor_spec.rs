@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use candle_core::{DType, Tensor};
+use candle_core::DType;
 
-use super::LlamaConfig;
+use super::{LlamaConfig, Precision};
 use crate::error::{Error, Result};
 
 /// Names shown of a long list.
@@ -43,9 +43,14 @@ pub fn shapes(config: &LlamaConfig) -> Vec<(String, Vec<usize>)> {
     all
 }
 
-/// Bytes the weights take in memory.
-pub fn bytes(config: &LlamaConfig, dtype: DType) -> u64 {
-    shapes(config).iter().map(|(_, shape)| elements(shape) * stored(dtype, shape).size_in_bytes() as u64).sum()
+/// Bytes the weights take in memory; of quantised ones with the room in which those of one product are dequantised.
+pub fn bytes(config: &LlamaConfig, precision: impl Into<Precision>) -> u64 {
+    let precision = precision.into();
+    let held = |(name, shape): &(String, Vec<usize>)| match (precision.format_of(name), shape.as_slice()) {
+        (Some(format), [out, input]) => format.bytes(*out, *input) as u64,
+        _ => elements(shape) * stored(precision.dtype, shape).size_in_bytes() as u64,
+    };
+    shapes(config).iter().map(held).sum::<u64>() + precision.scratch_bytes(config)
 }
 
 /// Parameters in all tensors.
@@ -63,7 +68,7 @@ pub(super) fn stored(dtype: DType, shape: &[usize]) -> DType {
 }
 
 /// The tensors, or one error that tells of the first few failures.
-pub(super) fn gather(results: Vec<Result<(String, Tensor)>>) -> Result<BTreeMap<String, Tensor>> {
+pub(super) fn gather<T>(results: Vec<Result<(String, T)>>) -> Result<BTreeMap<String, T>> {
     let (tensors, errors): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
     let messages: Vec<String> = errors.into_iter().filter_map(Result::err).map(|e| e.to_string()).collect();
     if messages.is_empty() {

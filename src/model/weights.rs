@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use super::{
     LlamaConfig, ModelSource, gguf,
     mmap::huge_zeros,
+    precision::{BaseWeight, Precision},
     safetensors::SafetensorsFile,
     source::{Weights, read_index},
     tensor_spec::{check_names, elements, gather, shapes, stored},
@@ -26,15 +27,17 @@ use crate::{
 pub(super) fn load(
     source: &ModelSource,
     config: &LlamaConfig,
-    dtype: DType,
+    precision: Precision,
     device: &Device,
-) -> Result<BTreeMap<String, Tensor>> {
+) -> Result<BTreeMap<String, BaseWeight>> {
+    let dtype = precision.dtype;
     if !matches!(dtype, DType::F32 | DType::BF16) {
         return Err(Error::run(format!("weights cannot be held as {dtype:?}")));
     }
+    let hold = |name: &str, tensor: Tensor| BaseWeight::hold(name, tensor, precision, device);
     let tensors = match &source.weights {
-        Weights::Gguf(path) => gguf::load(path, config, |shape| stored(dtype, shape), device),
-        Weights::Safetensors(files) => from_safetensors(&source.path, files, config, dtype, device),
+        Weights::Gguf(path) => gguf::load(path, config, |shape| stored(dtype, shape), hold),
+        Weights::Safetensors(files) => from_safetensors(&source.path, files, config, dtype, hold),
     }?;
     if device.is_cpu() { in_huge_pages(tensors) } else { Ok(tensors) }
 }
@@ -44,9 +47,15 @@ pub(super) const TOGETHER: usize = 64 << 20;
 
 /// The bf16 tensors side by side in a few large buffers, since a single one is often smaller than a huge page. (f32
 /// tensors may be trained, so each keeps a storage of its own.)
-fn in_huge_pages(tensors: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
-    let (mut frozen, mut moved): (BTreeMap<_, _>, BTreeMap<_, _>) =
-        tensors.into_iter().partition(|(_, t)| t.dtype() == DType::BF16);
+fn in_huge_pages(tensors: BTreeMap<String, BaseWeight>) -> Result<BTreeMap<String, BaseWeight>> {
+    let mut frozen = BTreeMap::new();
+    let mut moved = BTreeMap::new();
+    for (name, weight) in tensors {
+        match weight {
+            BaseWeight::Whole(tensor) if tensor.dtype() == DType::BF16 => drop(frozen.insert(name, tensor)),
+            other => drop(moved.insert(name, other)),
+        }
+    }
     while !frozen.is_empty() {
         let mut group = Vec::new();
         let mut count = 0;
@@ -67,7 +76,7 @@ fn in_huge_pages(tensors: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, T
         for (name, tensor) in group {
             let at = buffer.narrow(0, start, tensor.elem_count())?;
             start += tensor.elem_count();
-            moved.insert(name, at.reshape(tensor.shape())?);
+            moved.insert(name, at.reshape(tensor.shape())?.into());
         }
     }
     Ok(moved)
@@ -103,8 +112,8 @@ fn from_safetensors(
     paths: &[PathBuf],
     config: &LlamaConfig,
     dtype: DType,
-    device: &Device,
-) -> Result<BTreeMap<String, Tensor>> {
+    hold: impl Fn(&str, Tensor) -> Result<BaseWeight> + Sync,
+) -> Result<BTreeMap<String, BaseWeight>> {
     let files: Vec<SafetensorsFile> = paths.iter().map(|path| SafetensorsFile::open(path)).collect::<Result<_>>()?;
     let mut found: BTreeMap<&str, (&SafetensorsFile, &[usize])> = BTreeMap::new();
     for file in &files {
@@ -124,9 +133,9 @@ fn from_safetensors(
     check_index(dir, &files)?;
     let read = |(name, shape): &(String, Vec<usize>)| {
         let (file, _) = found.get(name.as_str()).ok_or_else(|| Error::model(format!("tensor {name} is missing")))?;
-        Ok((name.clone(), file.tensor(name, stored(dtype, shape), device)?))
+        Ok((name.clone(), hold(name, file.tensor(name, stored(dtype, shape), &Device::Cpu)?)?))
     };
-    let results: Vec<Result<(String, Tensor)>> = expected.par_iter().map(read).collect();
+    let results: Vec<Result<(String, BaseWeight)>> = expected.par_iter().map(read).collect();
     gather(results)
 }
 

@@ -13,6 +13,7 @@ pub fn changed(key: &str) -> Vec<&'static str> {
         "data.dev" => vec!["data.dev=longer.jsonl"],
         "model.base" => vec!["model.base=model2"],
         "model.dtype" => vec!["model.dtype=bf16"],
+        "model.quantize" => vec!["model.quantize=nf4"],
         "model.max_input_tokens" => vec!["model.max_input_tokens=561"],
         "model.max_output_tokens" => vec!["model.max_output_tokens=49"],
         "model.truncate" => vec!["model.truncate=head"],
