@@ -207,7 +207,7 @@ mod tests {
         let rows = tiny(&Device::Cpu, &[]);
         let missed: Vec<&Row> = rows.iter().filter(|row| !row.ok()).collect();
         assert!(missed.is_empty(), "{missed:?}");
-        let passes: Vec<&str> = rows.iter().map(|row| row.pass).collect();
+        let passes: Vec<&str> = rows.iter().map(|row| row.pass.as_str()).collect();
         assert_eq!(passes, ["mask", "loss", "adapters' gradients", "head's gradients", "again"]);
     }
 
