@@ -40,6 +40,7 @@
 //! | 0 | [`labels`] | the classes of a task: their names, how many there are |
 //! |   | [`shard`] | the part of the records that a process takes |
 //! |   | [`error`], [`rng`] | errors with exit codes and hints; the random numbers, a function of their place |
+//! |   | [`foreign`] | what others wrote: their files, their names in messages, libraries that panic over them |
 //!
 //! # Dimensions
 //!
@@ -60,6 +61,7 @@ pub mod device;
 pub mod error;
 pub mod evaluation;
 pub mod fingerprint;
+pub mod foreign;
 pub mod generate;
 pub mod labels;
 pub mod metrics;

@@ -8,6 +8,7 @@ mod files;
 
 const LAYERS: &[(&str, u32)] = &[
     ("error", 0),
+    ("foreign", 0),
     ("labels", 0),
     ("rng", 0),
     ("shard", 0),

@@ -18,6 +18,7 @@ use crate::{
     device,
     error::{Error, Result},
     fingerprint::{Fingerprint, TOKENIZER},
+    foreign,
     labels::Labels,
     model::{
         ClsHead, LlamaConfig, Model, ModelSource,
@@ -33,7 +34,7 @@ pub fn checkpoint_dir(path: &Path) -> Result<PathBuf> {
         return Ok(path.to_owned());
     }
     let best = path.join("best.json");
-    let Ok(bytes) = std::fs::read(&best) else {
+    let Ok(bytes) = foreign::read(&best, foreign::SMALL) else {
         return Err(Error::model(format!(
             "{} is neither a checkpoint (no clsgen.json) nor a finished run (no best.json)",
             path.display()
@@ -43,15 +44,21 @@ pub fn checkpoint_dir(path: &Path) -> Result<PathBuf> {
     let named: Option<String> = serde_json::from_slice::<serde_json::Value>(&bytes)
         .ok()
         .and_then(|best| Some(best.get("path")?.as_str()?.to_owned()));
-    let named = named.ok_or_else(|| Error::model(format!("{}: key path is missing", best.display())))?;
-    let inside = path.join(&named);
-    Ok(if inside.exists() || storage::stepped_aside(&inside).is_some() { inside } else { PathBuf::from(named) })
+    // As training writes it: relative to the run.
+    let named = named.filter(|named| foreign::is_within(named)).ok_or_else(|| {
+        Error::model(format!("{}: key path is missing or leads out of the run", best.display()))
+            .hint("name the checkpoint itself: RUN/checkpoints/epoch-NN")
+    })?;
+    Ok(path.join(named))
 }
 
 /// The prompt a checkpoint was trained with.
 pub fn template(dir: &Path, info: &ClsgenJson) -> Result<PromptTemplate> {
-    serde_json::from_value(info.prompt.clone())
-        .map_err(|e| Error::model(format!("{}: prompt: {e}", dir.join("clsgen.json").display())))
+    let failed = |what: String| Error::model(format!("{}: prompt: {what}", dir.join("clsgen.json").display()));
+    let template: PromptTemplate =
+        serde_json::from_value(info.prompt.clone()).map_err(|e| failed(foreign::reason(&e)))?;
+    template.check().map_err(|e| failed(foreign::reason(&e)))?;
+    Ok(template)
 }
 
 /// How long a prompt and an answer may be.

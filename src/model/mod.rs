@@ -44,7 +44,7 @@ pub use head::ClsHead;
 pub use llama::{ActivationCheckpointing, Llama};
 pub use loading::Loading;
 pub use lora::LoraConfig;
-pub use safetensors::save as save_tensors;
+pub use safetensors::{load as load_tensors, save as save_tensors};
 pub use source::ModelSource;
 pub use training::{LoraDropout, Saved, TrainingContext};
 

@@ -9,6 +9,7 @@ use std::{
 use super::{LlamaConfig, gguf, hub, mmap};
 use crate::{
     error::{Error, Result},
+    foreign,
     storage::{self, reason},
 };
 
@@ -151,7 +152,7 @@ fn convert(dir: &Path) -> String {
 
 /// `AutoModelForCausalLM` for a language model; the BERT of `cnn.embeddings` is none.
 fn class(dir: &Path) -> &'static str {
-    let config = std::fs::read_to_string(dir.join("config.json")).unwrap_or_default();
+    let config = foreign::read_text(&dir.join("config.json"), foreign::SMALL).unwrap_or_default();
     if config.contains("\"bert\"") { "" } else { "ForCausalLM" }
 }
 
@@ -195,15 +196,16 @@ fn safetensors(dir: &Path) -> Result<Option<Vec<PathBuf>>> {
     let files: BTreeSet<String> = index.into_values().collect();
     let mut paths = Vec::new();
     for file in files {
+        let name = foreign::name(&file);
         if file.contains(['/', '\\']) || file.starts_with('.') {
             return Err(Error::model(format!(
-                "{}: the index names {file:?}, which is not a file of this directory",
+                "{}: the index names \"{name}\", which is not a file of this directory",
                 dir.display()
             )));
         }
         let path = dir.join(&file);
         if !path.is_file() {
-            return Err(Error::model(format!("{}: shard {file} is missing", dir.display()))
+            return Err(Error::model(format!("{}: shard {name} is missing", dir.display()))
                 .hint("the download is incomplete: fetch it again"));
         }
         paths.push(path);
@@ -222,8 +224,9 @@ pub(super) fn read_index(dir: &Path) -> Result<Option<BTreeMap<String, String>>>
         return Ok(None);
     }
     let failed = |what: String| Error::model(format!("{}: {what}", path.display()));
-    let text = std::fs::read_to_string(&path).map_err(|e| failed(reason(&e)))?;
-    let index: Index = serde_json::from_str(&text).map_err(|e| failed(format!("not a weight index: {e}")))?;
+    let text = foreign::read_text(&path, foreign::SMALL).map_err(|e| failed(reason(&e)))?;
+    let index: Index =
+        serde_json::from_str(&text).map_err(|e| failed(format!("not a weight index: {}", foreign::reason(&e))))?;
     if index.weight_map.is_empty() {
         return Err(failed("names no tensor".into()));
     }

@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, HashSet};
 use candle_core::{DType, Tensor};
 
 use super::LlamaConfig;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    foreign,
+};
 
 /// Names shown of a long list.
 const SHOWN: usize = 5;
@@ -54,7 +57,7 @@ pub fn count(config: &LlamaConfig) -> u64 {
 }
 
 pub(super) fn elements(shape: &[usize]) -> u64 {
-    shape.iter().map(|&n| n as u64).product()
+    shape.iter().fold(1, |product: u64, &n| product.saturating_mul(n as u64))
 }
 
 /// Matrices are held as asked, vectors (norms, biases) in f32.
@@ -97,8 +100,7 @@ pub(super) fn check_names(
     let (ignored, unexpected): (Vec<&str>, Vec<&str>) =
         found.keys().filter(|name| !known.contains(*name)).partition(|name| superfluous(name, config));
     if !unexpected.is_empty() {
-        problems
-            .push(format!("unexpected tensors: {}", list(unexpected.into_iter().map(String::from).collect(), ", ")));
+        problems.push(format!("unexpected tensors: {}", foreign::names(unexpected)));
     }
     if !problems.is_empty() {
         return Err(
@@ -106,7 +108,7 @@ pub(super) fn check_names(
         );
     }
     if !ignored.is_empty() {
-        tracing::warn!("ignored tensors: {}", list(ignored.into_iter().map(String::from).collect(), ", "));
+        tracing::warn!("ignored tensors: {}", foreign::names(ignored));
     }
     Ok(())
 }

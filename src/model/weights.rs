@@ -20,6 +20,7 @@ use super::{
 use crate::{
     device,
     error::{Error, Result},
+    foreign,
 };
 
 /// Reads every tensor of `config`, or says all that is wrong.
@@ -86,7 +87,7 @@ pub fn read_one(source: &ModelSource, name: &str, device: &Device) -> Result<Ten
             |key: &&String| key.strip_suffix(name).is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('.'));
         for key in file.entries.keys().filter(fits) {
             // As it is read, and once more where the caller wants its numbers.
-            let need = 2 * elements(&file.entries[key].shape) * DType::F32.size_in_bytes() as u64;
+            let need = elements(&file.entries[key].shape).saturating_mul(2 * DType::F32.size_in_bytes() as u64);
             device::check_memory(need, device::memory_available(), &format!("{dir}: {name}"))
                 .map_err(|error| error.hint("a smaller table would fit, or more memory"))?;
             found.push(file.tensor(key, DType::F32, device)?);
@@ -111,7 +112,8 @@ fn from_safetensors(
         for (name, entry) in &file.entries {
             if let Some((other, _)) = found.insert(name, (file, &entry.shape)) {
                 return Err(Error::model(format!(
-                    "tensor {name} is in both {} and {}",
+                    "tensor {} is in both {} and {}",
+                    foreign::name(name),
                     other.path.display(),
                     file.path.display()
                 )));
@@ -137,8 +139,10 @@ fn check_index(dir: &Path, files: &[SafetensorsFile]) -> Result<()> {
         let holds = |f: &&SafetensorsFile| f.path.file_name().is_some_and(|name| name.to_string_lossy() == file);
         if !files.iter().find(holds).is_some_and(|f| f.entries.contains_key(&tensor)) {
             return Err(Error::model(format!(
-                "{}: the index puts tensor {tensor} into {file}, which does not hold it",
-                dir.display()
+                "{}: the index puts tensor {} into {}, which does not hold it",
+                dir.display(),
+                foreign::name(&tensor),
+                foreign::name(&file)
             )));
         }
     }

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fs::File, io::Read, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    foreign,
+};
 
 /// Name of the manifest inside its directory.
 pub const MANIFEST: &str = "manifest.json";
@@ -64,7 +67,7 @@ pub(super) fn describe(dir: &Path) -> Result<Manifest> {
 /// the first file that is missing, of another length or of another hash.
 pub fn verify_manifest(dir: &Path) -> Result<bool> {
     let path = dir.join(MANIFEST);
-    let bytes = match std::fs::read(&path) {
+    let bytes = match foreign::read(&path, foreign::SMALL) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         Err(e) => return Err(Error::model(format!("cannot read {}: {}", path.display(), super::reason(&e)))),
@@ -81,9 +84,9 @@ pub fn verify_file(dir: &Path, name: &str) -> Result<Vec<u8>> {
     let file = dir.join(name);
     let unread =
         |path: &Path, e: std::io::Error| Error::model(format!("cannot read {}: {}", path.display(), super::reason(&e)));
-    let content = std::fs::read(&file).map_err(|e| unread(&file, e))?;
+    let content = foreign::read(&file, foreign::LARGE).map_err(|e| unread(&file, e))?;
     let path = dir.join(MANIFEST);
-    let manifest = match std::fs::read(&path) {
+    let manifest = match foreign::read(&path, foreign::SMALL) {
         Ok(bytes) => parse(&path, &bytes)?,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(content),
         Err(e) => return Err(unread(&path, e)),
@@ -97,7 +100,18 @@ pub fn verify_file(dir: &Path, name: &str) -> Result<Vec<u8>> {
 }
 
 fn parse(path: &Path, bytes: &[u8]) -> Result<Manifest> {
-    serde_json::from_slice(bytes).map_err(|_| damaged(path, "it is not a manifest"))
+    let manifest: Manifest = serde_json::from_slice(bytes).map_err(|_| damaged(path, "it is not a manifest"))?;
+    if manifest.schema != 1 {
+        return Err(damaged(path, &format!("its schema is {}, 1 expected", manifest.schema)));
+    }
+    if manifest.files.is_empty() {
+        return Err(damaged(path, "it lists no file"));
+    }
+    // What it names is read: only what lies in its own directory.
+    match manifest.files.keys().find(|name| !foreign::is_within(name)) {
+        Some(name) => Err(damaged(path, &format!("it lists {}, which is not below it", foreign::name(name)))),
+        None => Ok(manifest),
+    }
 }
 
 impl Entry {
@@ -105,6 +119,7 @@ impl Entry {
         let Ok(meta) = std::fs::metadata(file) else {
             return Err(damaged(file, "listed in manifest.json but not there"));
         };
+        foreign::check(file).map_err(|e| damaged(file, &e.to_string()))?;
         if meta.len() != self.length {
             return Err(damaged(file, &format!("{} bytes, {} expected", meta.len(), self.length)));
         }

@@ -10,6 +10,7 @@ use candle_core::{DType, Tensor};
 use crate::{
     config,
     error::{Error, Result},
+    foreign,
     model::Gradients,
     ops::adamw,
 };
@@ -104,7 +105,10 @@ impl Optimizer {
             moments.second = take(format!("exp_avg_sq.{name}"), &moments.second.shape().clone())?;
         }
         match state.keys().next() {
-            Some(extra) => Err(Error::model(format!("trainer.safetensors: {extra} belongs to no trained tensor"))),
+            Some(extra) => {
+                let extra = foreign::name(extra);
+                Err(Error::model(format!("trainer.safetensors: {extra} belongs to no trained tensor")))
+            }
             None => Ok(()),
         }
     }
