@@ -11,7 +11,10 @@ use super::{
     Config, Init, LossSchedule, Parameters, check,
     keys::{self, Kind},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    foreign,
+};
 
 /// Where a value came from, and what is wrong with it.
 struct Problems(Vec<String>);
@@ -88,7 +91,7 @@ fn at(file: &str, text: &str, span: Option<Range<usize>>) -> String {
 
 fn read(path: &Path) -> Result<String> {
     let file = path.display();
-    let bytes = std::fs::read(path).map_err(|e| {
+    let bytes = foreign::read(path, foreign::SMALL).map_err(|e| {
         Error::usage(format!("cannot read config {file}: {}", crate::storage::reason(&e)))
             .hint("--config takes a TOML file; see configs/")
     })?;

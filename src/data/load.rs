@@ -8,6 +8,7 @@ use std::{
 use crate::{
     config::{self, DataFormat},
     error::{Context, Error, Result},
+    foreign,
     labels::Labels,
 };
 
@@ -48,6 +49,8 @@ impl Needs {
 
 /// Reads a whole split; every problem of every record is collected before the error (exit 3) is returned.
 pub fn load(data: &config::Data, path: &Path, needs: &Needs) -> Result<Vec<Record>> {
+    // A split is read more than once.
+    foreign::check(path).map_err(|e| unreadable(&e).context(path.display()))?;
     let (columns, rows) = open(data, path, &needs.fields, needs.label)?;
     let mut problems = Problems::default();
     let mut records = Vec::new();
@@ -173,7 +176,7 @@ pub fn source_hash_of<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<S
     let mut hasher = blake3::Hasher::new();
     for path in paths {
         let add = |file: File| hasher.update_reader(file).map(drop);
-        File::open(path).and_then(add).map_err(|e| unreadable(&e).context(path.display()))?;
+        foreign::open(path).and_then(add).map_err(|e| unreadable(&e).context(path.display()))?;
     }
     Ok(hasher.finalize().to_hex().to_string())
 }

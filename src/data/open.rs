@@ -12,6 +12,7 @@ use serde::de::IgnoredAny;
 use crate::{
     config::{self, DataFormat},
     error::{Error, Result},
+    foreign,
     storage::reason,
 };
 
@@ -66,6 +67,10 @@ pub(super) fn open(
         (format(data, path, &head), head, input)
     } else {
         let file = File::open(path).map_err(|e| named(unreadable(&e)))?;
+        if foreign::is_endless(&file, path) {
+            return Err(Error::data(format!("{}: is a device", path.display()))
+                .hint("name a .jsonl, .csv, .parquet or .json file, or a pipe"));
+        }
         if file.metadata().is_ok_and(|meta| meta.is_dir()) {
             return Err(Error::data(format!("{}: is a directory", path.display()))
                 .hint("name a .jsonl, .csv, .parquet or .json file"));
@@ -99,7 +104,7 @@ pub(super) fn open(
             Err(Error::data("is an encrypted Parquet file").hint("write it again without encryption"))
         }
         Some(DataFormat::Parquet) if path != Path::new("-") => {
-            let file = File::open(path).map_err(|e| named(unreadable(&e)))?;
+            let file = foreign::open(path).map_err(|e| named(unreadable(&e)))?;
             parquet(data, file, fields, label_required)
         }
         Some(DataFormat::Parquet) => {

@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     error::{Error, Result},
+    foreign,
     labels::Labels,
     storage,
 };
@@ -56,7 +57,7 @@ impl Predictions {
                 return Err(Error::data(format!("{}: is a directory", path.display()))
                     .hint("name a file of predictions, one JSON object a line"));
             }
-            let bytes = std::fs::read(path)
+            let bytes = foreign::read_piped(path, foreign::LOG)
                 .map_err(|e| Error::data(format!("{}: cannot be read: {}", path.display(), storage::reason(&e))))?;
             reader.add(path, &bytes)?;
         }

@@ -1,11 +1,13 @@
 //! Files that others wrote: opened without waiting, regular ones only, and of a plausible length.
 
 use std::{
-    fs::{File, FileType, OpenOptions},
+    fs::{File, FileType},
     io::{self, IsTerminal, Read},
-    os::unix::fs::{FileTypeExt, OpenOptionsExt},
+    os::unix::fs::FileTypeExt,
     path::{Component, Path},
 };
+
+use rustix::fs::{Mode, OFlags};
 
 /// Bytes of a config, an index, a manifest or a template at most; the largest known have under a megabyte.
 pub const SMALL: u64 = 16 << 20;
@@ -17,7 +19,8 @@ pub const LOG: u64 = 4 << 30;
 /// Opens a regular file. Anything else is an error at once: a pipe that nobody writes to would be waited for, and a
 /// device has no end.
 pub fn open(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
     match other(file.metadata()?.file_type()) {
         None => Ok(file),
         Some(what) => Err(refused(what)),
@@ -34,15 +37,28 @@ pub fn check(path: &Path) -> io::Result<()> {
 
 /// The bytes of a regular file of at most `most` bytes.
 pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    read_all(open(path)?, most)
+}
+
+fn read_all(file: File, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    file.take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it has over {} MB", most >> 20)));
     }
     Ok(bytes)
 }
 
-/// The same as text.
+/// The bytes of what may also be a pipe that somebody writes to, at most `most`; no device.
+pub fn read_piped(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    if is_endless(&file, path) {
+        return Err(refused("a device"));
+    }
+    read_all(file, most)
+}
+
+/// The same as [`read`], as text.
 pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
     String::from_utf8(read(path, most)?).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
 }

@@ -107,8 +107,8 @@ impl LlamaConfig {
         .hint("lower the window, or insist with --set model.allow_long=true"))
     }
 
-    /// Checks sizes and constants. The upper bounds, far beyond any model there is, catch files that are damaged or made
-    /// to exhaust memory: every product of sizes below them fits 64 bits.
+    /// Checks sizes and constants. The upper bounds, far beyond any model there is, catch files that are damaged or
+    /// made to exhaust memory: every product of sizes below them fits 64 bits.
     pub fn check(&self) -> Result<()> {
         let sizes = [
             ("vocab_size", self.vocab_size, 1 << 24),

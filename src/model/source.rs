@@ -40,20 +40,21 @@ pub fn resolve(base: &str, search: &[&Path], allow_network: bool) -> Result<Mode
     if let Some(path) = candidates.into_iter().find(|path| path.exists()) {
         return open(&path);
     }
+    let shown = foreign::name(base);
     if !hub::is_id(base) && hub::snapshot(base).is_none() {
-        return Err(Error::model(format!("model {base}: no such file or directory"))
+        return Err(Error::model(format!("model {shown}: no such file or directory"))
             .hint("model.base is a directory, a hub id (owner/name) or a .gguf file"));
     }
     match (hub::cached(base), hub::snapshot(base)) {
         (Some(dir), _) => open(&dir),
         (None, _) if allow_network => open(&hub::download(base)?),
         // What is there says what is missing: `.bin` weights, half a download.
-        (None, Some(dir)) => open(&dir).map_err(|e| e.context(base)),
+        (None, Some(dir)) => open(&dir).map_err(|e| e.context(shown)),
         (None, None) => Err(Error::model(format!(
-            "model {base} is neither a path here nor in the hub cache {}",
+            "model {shown} is neither a path here nor in the hub cache {}",
             hub::cache_dir().display()
         ))
-        .hint(format!("download it first (hf download {base}), or pass --allow-network"))),
+        .hint(format!("download it first (hf download {shown}), or pass --allow-network"))),
     }
 }
 
