@@ -9,6 +9,7 @@ use crate::{
     commands::{self, Context, args, output, ranks},
     config, device,
     error::{Error, Kind, Result},
+    foreign,
     model::source,
     ops::cpu::allocator,
     parallel::{self, Collective},
@@ -246,8 +247,9 @@ fn report(error: &Error) -> ExitCode {
         let rank = parallel::prefix();
         let hint = error.hint_text().or_else(|| error.general_hint());
         let hint = hint.map(|hint| format!("{rank}hint: {hint}\n")).unwrap_or_default();
-        // In one piece: ranks share a terminal.
-        let _ = std::io::stderr().write_all(format!("{rank}error: {error}\n{hint}").as_bytes());
+        let told = format!("{rank}error: {error}\n{hint}");
+        // In one piece: ranks share a terminal. Names of files and tensors are not its commands.
+        let _ = std::io::stderr().write_all(foreign::printable(&told).as_bytes());
     }
     ExitCode::from(error.exit_code())
 }

@@ -3,7 +3,7 @@
 //! A message says what is wrong and where (file, record, field); a hint says what to do next. Neither ever
 //! holds text of a record: build messages from names, numbers and paths only.
 
-use std::fmt;
+use std::{fmt, io};
 
 /// `Result` with the crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -161,6 +161,15 @@ impl<T, E: Into<Error>> Context<T> for Result<T, E> {
 
     fn or_hint(self, hint: &str) -> Result<T> {
         self.map_err(|e| e.into().or_hint(hint))
+    }
+}
+
+/// The system's reason without Rust's ` (os error 28)`.
+pub fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
     }
 }
 

@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::{
     config::{Config, Stage},
     error::{Error, Result},
+    foreign,
     parallel::Collective,
 };
 
@@ -161,6 +162,8 @@ fn describe(key: &str, was: &Value, is: &Value) -> String {
     let hash = |value: &Value| {
         value.as_str().is_some_and(|text| text.len() >= 32 && text.bytes().all(|b| b.is_ascii_hexdigit()))
     };
+    // The keys that were recorded may be anybody's.
+    let key = foreign::name(key);
     let opaque = |value: &Value| value.is_object() || hash(value) || value.to_string().len() > 100;
     match (was.is_null(), is.is_null()) {
         (false, false) if opaque(was) || opaque(is) => format!("{key} (its content differs)"),

@@ -39,7 +39,9 @@
 //! |   | [`device`], [`progress`] | device, memory and disk before any work; progress bars |
 //! | 0 | [`labels`] | the classes of a task: their names, how many there are |
 //! |   | [`shard`] | the part of the records that a process takes |
+//! |   | [`signals`] | what asks a run to save and stop, and waits that it ends |
 //! |   | [`error`], [`rng`] | errors with exit codes and hints; the random numbers, a function of their place |
+//! |   | [`foreign`] | what others wrote: their files, their names in messages, libraries that panic over them |
 //!
 //! # Dimensions
 //!
@@ -60,6 +62,7 @@ pub mod device;
 pub mod error;
 pub mod evaluation;
 pub mod fingerprint;
+pub mod foreign;
 pub mod generate;
 pub mod labels;
 pub mod metrics;
@@ -73,5 +76,6 @@ pub mod report;
 pub mod rng;
 pub mod selftest;
 pub mod shard;
+pub mod signals;
 pub mod storage;
 pub mod train;

@@ -120,8 +120,18 @@ impl Rng {
     /// Uniform integer in `0..bound`, by the multiply-shift of a 64-bit word (bias below 2^-32 for our bounds).
     pub fn below(&self, step: u64, index: u64, bound: usize) -> usize {
         let words = self.block(step, index);
-        let word = (u64::from(words[0]) << 32) | u64::from(words[1]);
-        ((u128::from(word) * bound as u128) >> 64) as usize
+        scaled(words[0], words[1], bound)
+    }
+
+    /// The numbers [`Self::below`] gives from `first` on, as many as `bound`: what a resample draws.
+    pub fn each_below(&self, step: u64, first: u64, bound: usize, mut each: impl FnMut(usize)) {
+        let mut left = bound;
+        for start in (first..first + bound as u64).step_by(LANES) {
+            let words = self.sixteen_blocks(step, start);
+            let blocks = words.as_chunks::<4>().0;
+            blocks.iter().take(left).for_each(|block| each(scaled(block[0], block[1], bound)));
+            left = left.saturating_sub(LANES);
+        }
     }
 
     /// A Fisher–Yates permutation of `0..n` that depends on `step` alone.
@@ -132,6 +142,12 @@ impl Rng {
         }
         order
     }
+}
+
+/// The 64-bit word of two halves, scaled down to `0..bound`.
+fn scaled(high: u32, low: u32, bound: usize) -> usize {
+    let word = (u64::from(high) << 32) | u64::from(low);
+    ((u128::from(word) * bound as u128) >> 64) as usize
 }
 
 /// A word's upper 24 bits as a number in `[0, 1)`.

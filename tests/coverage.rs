@@ -5,6 +5,9 @@
 //! have fixed sizes, as the stratified resamples have. `cargo test --release --test coverage -- --nocapture` prints the
 //! table of `benches/README.md`.
 
+#[path = "coverage/journal.rs"]
+mod journal;
+
 use clsgen::{
     metrics::{
         Outcome, Sample,

@@ -10,6 +10,8 @@ mod gate;
 mod honest;
 #[path = "eval/intervals.rs"]
 mod intervals;
+#[path = "eval/journal.rs"]
+mod journal;
 #[path = "eval/saturated.rs"]
 mod saturated;
 

@@ -29,6 +29,23 @@ fn test_is_scored_as_predict_scores_it_with_thresholds_of_the_checkpoints_dev() 
 }
 
 #[test]
+fn thresholds_of_an_older_clsgen_gain_the_operating_points() {
+    let fixture = finished_run();
+    succeed(&fixture, &TEST);
+    let whole = fixture.read("run/eval/thresholds.json");
+    let mut older: Value = serde_json::from_slice(&whole).unwrap();
+    assert_eq!(older.as_object_mut().unwrap().remove("operating_points").unwrap().as_array().unwrap().len(), 5);
+    fixture.write("run/eval/thresholds.json", older.to_string());
+    succeed(&fixture, &TEST);
+    assert_eq!(fixture.read("run/eval/thresholds.json"), whole);
+    // Anything else is somebody's edit.
+    older["n"] = 11.into();
+    fixture.write("run/eval/thresholds.json", older.to_string());
+    let output = eval(&fixture, &TEST);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+}
+
+#[test]
 fn a_stopped_evaluation_goes_on_and_a_finished_one_needs_no_model() {
     let fixture = finished_run();
     succeed(&fixture, &TEST);
@@ -187,7 +204,7 @@ fn a_split_leaves_the_others_alone_and_its_predictions_give_its_numbers() {
     succeed(&fixture, &["--split", "dev", "--set", "data.dev=dev.jsonl"]);
     let own = "run/eval/test/predictions.jsonl";
     let files = ["--predictions", own, "--dev-predictions", "run/checkpoints/epoch-01/dev.predictions.jsonl"];
-    succeed(&fixture, &files);
+    succeed(&fixture, &[&files[..], &flags[2..]].concat());
     assert!(read(&fixture) == before, "another split's command touches nothing of test");
     // Clustered by the groups it carries, the run's own file gives the run's bytes.
     assert_eq!(fixture.read("run/eval/predictions/metrics.json"), before[0]);

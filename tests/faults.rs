@@ -1,6 +1,22 @@
 //! What a kill, a full disk, a read-only place and a second process leave behind: the old state or the new, never half.
 
+#[path = "faults/clusters.rs"]
+mod clusters;
 mod common;
+#[path = "faults/numbers.rs"]
+mod numbers;
+#[path = "faults/places.rs"]
+mod places;
+#[path = "faults/privacy.rs"]
+mod privacy;
+#[path = "faults/signals.rs"]
+mod signals;
+#[path = "faults/together.rs"]
+mod together;
+#[path = "faults/typos.rs"]
+mod typos;
+#[path = "faults/work.rs"]
+mod work;
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -58,7 +74,7 @@ fn points(prefix: &str) -> impl Iterator<Item = &'static str> {
 #[test]
 fn every_fault_point_of_the_source_is_listed() {
     let grep = Command::new("grep")
-        .args(["-rhoE", r#"(fault|due|named)\("[a-z]+\.[a-z]+"\)"#, "src"])
+        .args(["-rhoE", r#"(fault|due|named|spoiled)\("[a-z]+\.[a-z]+"[,)]"#, "src"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();

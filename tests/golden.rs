@@ -16,6 +16,8 @@ mod fixture;
 mod gguf;
 #[path = "golden/gradients.rs"]
 mod gradients;
+#[path = "golden/quantize.rs"]
+mod quantize;
 #[path = "golden/smollm2.rs"]
 mod smollm2;
 #[path = "golden/sources.rs"]

@@ -8,9 +8,11 @@ mod files;
 
 const LAYERS: &[(&str, u32)] = &[
     ("error", 0),
+    ("foreign", 0),
     ("labels", 0),
     ("rng", 0),
     ("shard", 0),
+    ("signals", 0),
     ("storage", 1),
     ("config", 1),
     ("device", 1),

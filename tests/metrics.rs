@@ -1,5 +1,7 @@
 //! Metrics against scikit-learn, statsmodels, published examples, the paper's own counts, and properties.
 
+#[path = "metrics/journal.rs"]
+mod journal;
 #[path = "metrics/multiclass.rs"]
 mod multiclass;
 #[path = "metrics/multiclass_paired.rs"]

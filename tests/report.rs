@@ -13,8 +13,16 @@ use common::{Outcome, assert_fails, clsgen, outcome};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const FIGURES: [&str; 7] =
-    ["roc", "precision-recall", "reliability", "decision-curve", "risk-coverage", "confusion", "histogram"];
+const FIGURES: [&str; 8] = [
+    "roc",
+    "precision-recall",
+    "reliability",
+    "calibration-curve",
+    "decision-curve",
+    "risk-coverage",
+    "confusion",
+    "histogram",
+];
 
 /// A directory with prediction files of some records.
 struct Bench {

@@ -7,6 +7,8 @@ mod fixture;
 mod kept;
 #[path = "train/pytorch.rs"]
 mod pytorch;
+#[path = "train/quantized.rs"]
+mod quantized;
 #[path = "train/tensorboard.rs"]
 mod tensorboard;
 #[path = "train/told.rs"]

@@ -63,7 +63,7 @@ pub fn trainer(mut llama: Llama, memory: ActivationCheckpointing, steps: usize) 
 pub fn example(vocab: usize, tokens: usize, target: usize) -> Example {
     let ids: Vec<u32> = (0..tokens as u32).map(|i| i.wrapping_mul(2_654_435_761) % vocab as u32).collect();
     let (prompt, target) = ids.split_at(tokens - target);
-    Example { prompt: prompt.to_vec(), target: target.to_vec(), class: 1 }
+    Example { prompt: prompt.to_vec(), target: target.to_vec(), class: 1, record: 0 }
 }
 
 /// Median seconds of `steps` optimizer steps. One more comes first: it touches fresh memory and does not count.

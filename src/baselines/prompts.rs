@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::prompting::probability_line;
 use crate::{
     error::{Error, Result},
+    foreign,
     labels::Labels,
     prompt::{PromptFormat, PromptTemplate, Verdict},
     storage::reason,
@@ -114,7 +115,7 @@ fn judgement(text: &str, file: Option<&Path>, document: &str, format: PromptForm
 fn text(task: TaskPrompt<'_>, file: Option<&Path>, key: &str, [lcd, clinifact]: [&str; 2]) -> Result<String> {
     let names: Vec<&str> = task.labels.iter().map(String::as_str).collect();
     let text = match (file, &names[..]) {
-        (Some(path), _) => std::fs::read_to_string(path).map_err(|e| {
+        (Some(path), _) => foreign::read_text(path, foreign::SMALL).map_err(|e| {
             Error::usage(format!("{}: cannot read the prompt file: {}", path.display(), reason(&e)))
                 .hint(format!("{key} names it"))
         })?,

@@ -82,9 +82,17 @@ pub struct EvalArgs {
     /// Score the base model before tuning too
     #[arg(long)]
     pub compare_base: bool,
+    /// Perplexity of base and tuned model on other text (eval.language_text, else dev): what tuning forgot
+    #[arg(long)]
+    pub forgetting: bool,
     /// Compare with these predictions of the same records, paired
     #[arg(long, value_name = "OTHER.jsonl", num_args = 1..)]
     pub against: Vec<PathBuf>,
+    /// Mean ± SD of these runs, which differ by their seed; each was evaluated before
+    #[arg(long, value_name = "RUN", num_args = 1..)]
+    #[arg(conflicts_with_all = ["predictions", "against", "paper", "curve", "baselines", "runs", "compare_base",
+        "forgetting", "include_text", "gate"])]
+    pub over: Vec<PathBuf>,
     /// Put text of records into the report (it holds none otherwise)
     #[arg(long)]
     pub include_text: bool,

@@ -26,6 +26,7 @@ use super::{
 use crate::{
     config, demo,
     error::{Error, Result},
+    signals::stoppable,
 };
 
 /// Notes when `--notes` is not given: 800 to train on, 400 for dev, 400 for test.
@@ -67,8 +68,8 @@ fn go(context: &Context, demo: &Context, notes: u64) -> Result<()> {
     step(context, "3/4 eval: the test notes, before and after tuning");
     let asked =
         EvalArgs { split: "test".into(), curve: true, compare_base: true, include_text: true, ..EvalArgs::default() };
-    let scored =
-        recorded(demo, |demo| eval::execute(demo, &asked, None))?.ok_or_else(|| Error::run("nothing was scored"))?;
+    let scored = recorded(demo, |demo| stoppable(|| eval::execute(demo, &asked, None)))?
+        .ok_or_else(|| Error::run("nothing was scored"))?;
 
     step(context, "4/4 predict: notes without a label");
     let input = dir.join("data").join("new.jsonl");

@@ -11,7 +11,9 @@ mod classes;
 mod compare;
 mod curve;
 mod gate;
+mod journal;
 mod methods;
+mod over;
 mod paper;
 mod report;
 
@@ -27,12 +29,19 @@ use crate::{
         against::Against,
         baselines, costs,
         folder::{Asked, Folder},
-        judge, positive,
+        judge, language,
+        log::resumable,
+        positive,
         run_directory::Job,
+        targets,
     },
     generate::scoring,
-    metrics::{AnyEvaluation, AnySample, Options, Sample, decision_curves::decision_curves, evaluate},
-    report::{Table, decision_tables, figures::EpochMetrics, metrics_table},
+    metrics::{
+        AnyEvaluation, AnySample, Options, Sample, decision_curves::decision_curves, evaluate, perplexity::Perplexity,
+    },
+    progress,
+    report::{Table, decision_tables, figures::EpochMetrics, metrics_table, perplexity_table},
+    signals::stoppable,
     storage::{self, AtomicDir, run_record::Used},
 };
 use gate::Gate;
@@ -53,9 +62,12 @@ pub struct Outcome {
 
 /// Runs the command.
 pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
+    if !args.over.is_empty() {
+        return over::run(context, args);
+    }
     let gate = args.gate.as_deref().map(Gate::load).transpose()?;
     args.gate.iter().for_each(|file| storage::protect(file));
-    let Some(outcome) = execute(context, args, gate.as_ref())? else { return Ok(()) };
+    let Some(outcome) = stoppable(|| execute(context, args, gate.as_ref())).map_err(resumable)? else { return Ok(()) };
     if context.json {
         output::write(&storage::json(&outcome.document)?)?
     } else {
@@ -78,7 +90,10 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
     let context = &work.context(context);
     // Before any work; without dev nothing asks again.
     positive(context)?;
-    gate.map_or(Ok(()), |gate| gate.check_classes(&context.config.task.labels))?;
+    if let Some(gate) = gate {
+        gate.check_classes(&context.config.task.labels)?;
+        gate.check_asked(&targets(context), &context.config.eval.subgroups)?;
+    }
     let folder = Folder::find(context, &work, args.overwrite)?;
     let context = &folder.context(context);
     let asked = folder.asked(context, asked(args));
@@ -86,6 +101,7 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
     let comparable = asked.compare_base.then(|| compare::job(&work)).transpose()?;
     let judge = judge::Plan::find(context, &work, &folder)?;
     let baselines = baselines::Plan::find(context, &asked, args.overwrite, &work, &folder)?;
+    let language = language::Plan::find(context, &work, asked.forgetting)?;
     if !context.dry_run {
         let lock = run_record::lock(&context.run_dir)?;
         let against = asked.against.iter().map(PathBuf::as_path);
@@ -96,6 +112,7 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
         let splits = work.other_splits(context);
         let inputs: Vec<&Path> =
             work.inputs().into_iter().chain(splits.iter().map(PathBuf::as_path)).chain(against).collect();
+        let inputs = [inputs, language.iter().map(language::Plan::path).collect()].concat();
         run_record::write(context, "eval", &inputs, &models, lock)?;
         folder.begin()?;
     }
@@ -110,7 +127,11 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
             .map(|()| None);
     }
     let include_text = args.include_text;
-    let plans = Plans { asked, include_text, comparable, against, judge, baselines };
+    let perplexity = match (&language, &work) {
+        (Some(language), Work::Run(job)) => Some(language.run(context, &folder, job, &options)?),
+        _ => None,
+    };
+    let plans = Plans { asked, include_text, comparable, against, judge, baselines, perplexity };
     let options = Options { in_sample: scored.in_sample, ..options };
     let outcome = match &scored.sample {
         AnySample::Two(sample) => measure(context, &folder, plans, (&scored, sample), &options)?,
@@ -129,6 +150,8 @@ struct Plans<'a> {
     against: Option<Against>,
     judge: Option<judge::Plan>,
     baselines: Option<baselines::Plan<'a>>,
+    /// What tuning forgot.
+    perplexity: Option<Perplexity>,
 }
 
 /// Measures what was scored of two classes and writes it.
@@ -141,10 +164,14 @@ fn measure(
 ) -> Result<Outcome> {
     let asked = &plans.asked;
     let epochs = if asked.curve { curve::epochs(context, options)? } else { Vec::new() };
+    let measuring = progress::measuring(context.quiet, sample.len());
     let mut evaluation = evaluate(sample, scored.frozen.as_ref().map(|frozen| &frozen.thresholds), options);
     evaluation.dev_overlap = scored.dev_overlap;
+    evaluation.perplexity = plans.perplexity.clone().map(Box::new);
     let calibrated =
         scored.calibration.as_ref().map(|fitted| calibration_table::score(fitted, sample, options, &mut evaluation));
+    let journal = journal::fill(context, (scored, sample), &mut evaluation, options);
+    drop(measuring);
     // What follows changes none of the model's own numbers.
     let texts = judge::Texts::of(scored);
     let judged = judge::judge_or_keep(plans.judge.as_ref(), context, folder, texts, options)?;
@@ -182,13 +209,14 @@ fn measure(
     let mut tables = vec![metrics_table(&scored.title, &evaluation, options.in_sample)];
     let evaluation = AnyEvaluation::Two(Box::new(evaluation));
     let document = document(&evaluation, beside)?;
+    tables.extend(plans.perplexity.iter().map(perplexity_table));
     tables.extend(curve.clone());
     tables.extend(compared.iter().chain(&against).map(|compared| compared.table.clone()));
     tables.extend(others.tables);
     tables.extend(paper);
     // Wide columns are for the files and the report, not for a terminal.
     let mut all = tables.clone();
-    all.splice(1..1, calibrated);
+    all.splice(1..1, calibrated.into_iter().chain(journal));
     all.extend(report::leakage(&context.config));
     save(context, folder, (scored, sample, &evaluation), &all, &epochs, options, plans.include_text)?;
     folder.finish(context, asked)?;
@@ -241,6 +269,7 @@ fn save(
     include_text: bool,
 ) -> Result<()> {
     let out = &folder.out;
+    let _measuring = progress::measuring(context.quiet, sample.len());
     // A row a point of a figure: for the files alone.
     let decisions = decision_curves(sample, options.bootstrap, options.seed);
     let points = decisions.as_ref().map(|curves| decision_tables(&scored.title, curves, sample.len()));
@@ -273,6 +302,7 @@ fn asked(args: &EvalArgs) -> Asked {
         compare_base: args.compare_base,
         against: args.against.clone(),
         curve: args.curve,
+        forgetting: args.forgetting,
         paper: args.paper.clone(),
         cnn_embeddings: None,
     }

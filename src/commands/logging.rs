@@ -12,7 +12,10 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::parallel::{self, Collective};
+use crate::{
+    foreign,
+    parallel::{self, Collective},
+};
 
 /// Sends `tracing` events to stderr from the level the flags choose. A second call changes nothing.
 ///
@@ -59,7 +62,8 @@ where
         } else {
             write!(writer, "{word}")?;
         }
-        context.field_format().format_fields(writer.by_ref(), event)?;
-        writeln!(writer)
+        let mut told = String::new();
+        context.field_format().format_fields(Writer::new(&mut told), event)?;
+        writeln!(writer, "{}", foreign::printable(&told))
     }
 }

@@ -33,7 +33,7 @@ fn lock() -> Option<String> {
 /// BLAKE3 of this program, where its file can be read.
 pub(super) fn executable_hash() -> Option<&'static str> {
     static HASH: OnceLock<Option<String>> = OnceLock::new();
-    HASH.get_or_init(|| storage::hash_file(&std::env::current_exe().ok()?).ok()).as_deref()
+    HASH.get_or_init(|| storage::hash_written(&std::env::current_exe().ok()?).ok()).as_deref()
 }
 
 /// `name = "…"`, `version = "…"` pairs of a Cargo.lock.

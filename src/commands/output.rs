@@ -1,9 +1,13 @@
 //! stdout, where data goes: its failures are errors, not panics.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    os::fd::AsFd,
+};
 
 use crate::{
     error::{Error, Kind, Result},
+    signals::{self, or_stopped},
     storage,
 };
 
@@ -17,8 +21,9 @@ pub fn is_stop(error: &Error) -> bool {
 
 /// Writes all of `bytes` to stdout.
 pub fn write(bytes: &[u8]) -> Result<()> {
+    // Nobody else writes meanwhile, and nothing waits in the standard library's buffer.
     let mut stdout = io::stdout().lock();
-    stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|e| failed(&e))
+    stdout.flush().and_then(|()| signals::write_all(stdout.as_fd(), bytes)).map_err(|e| failed(&e))
 }
 
 /// Writes a line to stdout.
@@ -30,6 +35,8 @@ pub fn line(text: &str) -> Result<()> {
 pub fn failed(error: &io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::BrokenPipe => Error::new(Kind::Signal(SIGPIPE), "the reader of stdout is gone"),
+        // A reader that takes nothing, and a signal meanwhile.
+        io::ErrorKind::Other => or_stopped(Error::run(format!("cannot write to stdout: {error}"))),
         _ => Error::resources(format!("cannot write to stdout: {}", storage::reason(error)))
             .hint("free some space where stdout goes, or raise the limit of a file's size (ulimit -f)"),
     }

@@ -73,8 +73,8 @@ mod tests {
     #[test]
     fn a_miss_shows_in_the_table_and_in_json() {
         let rows = [
-            Row { op: "linear", pass: "forward", shape: "2x3".into(), error: 1e-7, bound: 2e-6 },
-            Row { op: "rope", pass: "backward", shape: "5".into(), error: f64::NAN, bound: 1e-5 },
+            Row { op: "linear", pass: "forward".into(), shape: "2x3".into(), error: 1e-7, bound: 2e-6 },
+            Row { op: "rope", pass: "backward".into(), shape: "5".into(), error: f64::NAN, bound: 1e-5 },
         ];
         let text = table(&rows);
         assert!(

@@ -22,7 +22,7 @@ use crate::{
     device,
     error::{Context as _, Error, Result},
     generate::{Sampling, predict},
-    model::{Loading, LoraConfig, Model, ModelSource, checkpoint as model_files},
+    model::{Loading, LoraConfig, Model, ModelSource, Precision, checkpoint as model_files},
     ops::cuda,
     prompt::{Prompter, TextTokenizer},
     storage,
@@ -72,9 +72,10 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     let elsewhere = args.assume.is_some();
     let device = if elsewhere { Device::Cpu } else { context.device()? };
     let dtype = if elsewhere { cards::dtype(config) } else { device::dtype(config.model.dtype, &device) };
+    let precision = Precision::new(dtype, config.model.quantize);
     let llama_config = source.config()?;
     // Before the files are read through for their hash: the weights alone must fit.
-    let loading = Loading::of(&source, &llama_config, dtype, &device);
+    let loading = Loading::of(&source, &llama_config, precision, &device);
     let what = format!("{} ({} of weights)", source.path.display(), device::format_bytes(loading.held));
     let fits = if elsewhere { Ok(()) } else { loading.check(0, &device, &what, &|_| None) };
     // A dry run says what is needed, then what is lacking here.
@@ -122,7 +123,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
 
     // The model, where the run left off or from the start.
     let model =
-        start::model(context, &source, (&base_hash, prompter.tokenizer().hash()), dtype, &device, resume.as_ref())?;
+        start::model(context, &source, (&base_hash, prompter.tokenizer().hash()), precision, &device, resume.as_ref())?;
     let trainer = trainer(context, model, plan.clone(), label_tokens, largest, resume.as_ref(), &device)?;
     let state = ranks::state(resume, &plan);
     let log = together.on_rank_0(|| {
@@ -340,6 +341,7 @@ fn clsgen_json(
         max_input_tokens: config.model.max_input_tokens,
         max_output_tokens: config.model.max_output_tokens,
         truncate: config.model.truncate,
+        quantize: config.model.quantize,
         complete: true,
         clsgen_version: env!("CARGO_PKG_VERSION").into(),
     })

@@ -28,6 +28,7 @@ pub(super) fn problem(kind: Kind, value: &Value) -> Option<String> {
         Kind::Number(low, high) => number(value, &format!("from {low} to {high}"), |x| (low..=high).contains(&x)),
         Kind::Above(low, high) => number(value, &format!("above {low}, at most {high}"), |x| x > low && x <= high),
         Kind::Below(low, high) => number(value, &format!("from {low}, below {high}"), |x| x >= low && x < high),
+        Kind::Numbers(low, high) => numbers(value, low, high),
         Kind::OneOf(list) => choice(value, list),
         Kind::List(of, least) => list(value, of, least),
         Kind::Labels => labels(value),
@@ -109,6 +110,23 @@ fn integer_range(low: i64, high: i64) -> String {
 fn number(value: &Value, range: &str, fits: impl Fn(f64) -> bool) -> Option<String> {
     let number = value.as_float().or_else(|| value.as_integer().map(|i| i as f64));
     (!number.is_some_and(|x| x.is_finite() && fits(x))).then(|| wanted(&format!("a number {range}"), value))
+}
+
+fn numbers(value: &Value, low: f64, high: f64) -> Option<String> {
+    let range = format!("above {low}, at most {high}");
+    let Some(items) = value.as_array() else { return Some(wanted(&format!("a list of numbers {range}"), value)) };
+    let mut seen = Vec::new();
+    for item in items {
+        if let Some(problem) = number(item, &range, |x| x > low && x <= high) {
+            return Some(format!("holds an item that {problem}"));
+        }
+        let number = item.as_float().or_else(|| item.as_integer().map(|i| i as f64));
+        if seen.contains(&number) {
+            return Some(format!("holds {} twice", display(item)));
+        }
+        seen.push(number);
+    }
+    None
 }
 
 fn one_of<S: AsRef<str>>(list: &[S]) -> String {

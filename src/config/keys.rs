@@ -1,16 +1,17 @@
 //! Every key of a config file with its type, its range and what it decides: what `check` compares a file and `--set`
 //! with, and what [`fingerprint`](crate::fingerprint) compares results by.
 
-/// What a key's value may be.
+/// What a key's value may be. Of the kinds with a flag, `true` allows the empty string, which means not given; `false`
+/// asks for a value where the key stands (a key may always be left out).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Kind {
-    /// A string; `true` when it may be empty (not given).
+    /// A string.
     Text(bool),
     /// A string usable as the name of a directory.
     Name,
-    /// A path; `true` when it may be empty.
+    /// A path.
     Path(bool),
-    /// A hub id or path of a model; `true` when it may be empty.
+    /// A hub id or path of a model.
     Model(bool),
     /// The same, or the address of a server that has it.
     Server(bool),
@@ -24,20 +25,24 @@ pub(super) enum Kind {
     Above(f64, f64),
     /// A number in `[low, high)`.
     Below(f64, f64),
+    /// Distinct numbers in `(low, high]`.
+    Numbers(f64, f64),
     /// `true` or `false`.
     Bool,
     /// One of these strings.
     OneOf(&'static [&'static str]),
-    /// Distinct strings, from these where given, at least so many.
+    /// At least so many distinct strings, each one of these where there are some.
     List(Option<&'static [&'static str]>, usize),
     /// Two or more distinct names of classes, each one trimmed line.
     Labels,
-    /// A table of any names, each with a string: `path` stands for `path.<name>`.
+    /// A table of strings under names of the user's choice: the entry `data.fields` stands for every `data.fields.<name>`.
     Map,
 }
 
 use Decides::{ByContent, ByValue};
-use Kind::{Above, Below, Bool, Integer, IntegerOf, Labels, List, Map, Model, Name, Number, OneOf, Path, Server, Text};
+use Kind::{
+    Above, Below, Bool, Integer, IntegerOf, Labels, List, Map, Model, Name, Number, Numbers, OneOf, Path, Server, Text,
+};
 use Stage::{Baselines, Cnn, Construct, Judge, Measure, Predict, Train};
 
 use super::Stage;
@@ -50,7 +55,8 @@ const TOKENS: i64 = 10_000_000;
 pub(super) enum Decides {
     /// By its value.
     ByValue(&'static [Stage]),
-    /// By what it leads to: the command gives a hash, a prompt's text, the number type that `auto` came to.
+    /// Not by its value but by what it led to: the command hands in the hash of a file or model, a prompt's text, the
+    /// number type that `auto` came to, the seed that `--seed` gave.
     ByContent(&'static [Stage]),
 }
 
@@ -60,7 +66,7 @@ const READING: Decides = ByValue(&[Construct, Train, Predict, Baselines, Cnn]);
 const WINDOW: Decides = ByValue(&[Construct, Train, Predict, Baselines, Judge]);
 const CONSTRUCTING: Decides = ByValue(&[Construct]);
 const TRAINING: Decides = ByValue(&[Train]);
-/// Training scores dev after each epoch.
+/// How answers are drawn. Training too: it scores dev after each epoch, and picks the best by that.
 const DECODING: Decides = ByValue(&[Train, Predict]);
 const ASKING: Decides = ByValue(&[Baselines]);
 const MEASURING: Decides = ByValue(&[Measure]);
@@ -87,12 +93,13 @@ pub(super) const KEYS: &[(&str, Kind, Decides)] = &[
     ("data.horizon", IntegerOf(&[30, 60, 90]), READING),
     ("model.base", Model(true), ByContent(&[Construct, Train, Predict, Baselines])),
     ("model.dtype", OneOf(&["auto", "f32", "bf16"]), ByContent(&[Construct, Train, Predict, Baselines, Judge])),
+    ("model.quantize", OneOf(&["none", "int8", "nf4"]), ByValue(&[Construct, Train, Predict, Baselines, Judge])),
     ("model.max_input_tokens", Integer(1, TOKENS), ByValue(&[Train, Predict, Baselines, Judge])),
     ("model.max_output_tokens", Integer(1, TOKENS), WINDOW),
     ("model.truncate", OneOf(&["tail", "head", "middle"]), WINDOW),
     ("model.allow_long", Bool, NOTHING),
     ("construct.teacher", Server(true), ByContent(&[Construct])),
-    // What they lead to stands with the teacher.
+    // Name and tokenizer are part of what `construct.teacher` leads to.
     ("construct.teacher_name", Text(false), NOTHING),
     ("construct.teacher_tokenizer", Model(false), NOTHING),
     ("construct.max_input_tokens", Integer(1, TOKENS), CONSTRUCTING),
@@ -160,7 +167,12 @@ pub(super) const KEYS: &[(&str, Kind, Decides)] = &[
     ("eval.runs", Integer(1, 1000), ASKING),
     ("eval.bootstrap", Integer(0, 1_000_000), MEASURING),
     ("eval.positive", Text(false), MEASURING),
-    ("eval.subgroups", List(None, 0), ByValue(&[Predict])),
+    ("eval.subgroups", List(None, 0), ByValue(&[Predict, Measure])),
+    ("eval.sensitivities", Numbers(0.0, 1.0), MEASURING),
+    ("eval.specificities", Numbers(0.0, 1.0), MEASURING),
+    ("eval.alert_rates", Numbers(0.0, 1.0), MEASURING),
+    // The lines that were made of it know its hash.
+    ("eval.language_text", Path(false), NOTHING),
     (
         "eval.baselines",
         List(Some(&["verbalized", "label", "self_consistency", "token_probability", "cnn"]), 0),
@@ -215,33 +227,44 @@ pub(super) fn is_table(path: &str) -> bool {
     })
 }
 
-/// The known key most like `path`, if any is close: in its section, then in any, then over the whole path.
-pub(super) fn nearest(path: &str) -> Option<&'static str> {
+/// The known keys that `path` may have been meant as: one that is spelt nearly like it in its section; else those of
+/// its name in other sections; else what is like it anywhere.
+pub(super) fn nearest(path: &str) -> Vec<&'static str> {
     let (section, name) = path.rsplit_once('.').unwrap_or(("", path));
     let split = |key: &'static str| key.rsplit_once('.').unwrap_or(("", key));
     let all = || KEYS.iter().map(|(key, ..)| *key);
-    let here = closest(name, all().filter(|key| split(key).0 == section).map(|key| split(key).1));
-    if let Some(near) = here {
-        return all().find(|key| split(key) == (section, near));
+    let here = || all().filter(|key| split(key).0 == section);
+    let near = closest(name, here().map(|key| split(key).1));
+    let as_key = |near: &str| here().filter(|key| split(key).1 == near).collect();
+    if let Some(near) = near.filter(|near| strsim::damerau_levenshtein(&name.to_lowercase(), near) <= SLIP) {
+        return as_key(near);
     }
-    // The right name in the wrong section, if only one other section has it.
-    let mut same = all().filter(|key| split(key).1 == name);
-    if let (Some(key), None) = (same.next(), same.next()) {
-        return Some(key);
+    let elsewhere: Vec<_> = all().filter(|key| split(key).1.eq_ignore_ascii_case(name)).collect();
+    match near {
+        _ if !elsewhere.is_empty() && elsewhere.len() <= SEVERAL => elsewhere,
+        Some(near) => as_key(near),
+        None if is_table(section) => Vec::new(),
+        None => closest(path, all()).into_iter().collect(),
     }
-    if is_table(section) { None } else { closest(path, all()) }
 }
+
+/// Letters that a finger slips on in one word.
+const SLIP: usize = 2;
+/// Keys that a message names at the most.
+const SEVERAL: usize = 4;
 
 /// The known section most like `name`, if any is close.
 pub(super) fn nearest_section(name: &str) -> Option<&'static str> {
     closest(name, KEYS.iter().filter_map(|(key, ..)| key.split('.').next()))
 }
 
-/// The candidate at the highest Jaro–Winkler similarity, from 0.8 on.
+/// The candidate fewest edits away (Damerau–Levenshtein), of equals the most similar by Jaro–Winkler, of those that are
+/// at least 0.8 similar.
 pub(super) fn closest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let word = word.to_lowercase();
     candidates
         .map(|candidate| {
-            (strsim::jaro_winkler(word, candidate), strsim::damerau_levenshtein(word, candidate), candidate)
+            (strsim::jaro_winkler(&word, candidate), strsim::damerau_levenshtein(&word, candidate), candidate)
         })
         .filter(|(similarity, ..)| *similarity >= 0.8)
         .min_by(|a, b| a.1.cmp(&b.1).then(b.0.total_cmp(&a.0)))

@@ -8,10 +8,14 @@ use toml::{
 };
 
 use super::{
-    Config, Init, LossSchedule, Parameters, check,
+    Config, check,
     keys::{self, Kind},
+    together::{Contradiction, contradictions},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    foreign,
+};
 
 /// Where a value came from, and what is wrong with it.
 struct Problems(Vec<String>);
@@ -49,17 +53,21 @@ pub fn parse(name: &str, text: &str, sets: &[String]) -> Result<Config> {
 fn resolved(file: Option<(&str, &str)>, sets: &[String]) -> Result<Config> {
     let mut problems = Problems(Vec::new());
     let mut table = Table::new();
+    let mut lines = BTreeMap::new();
+    let mut wrong = Vec::new();
     if let Some((file, text)) = file {
-        let lines = parse_toml(file, text, &mut problems);
-        if problems.0.is_empty() {
-            table = toml::from_str(text).map_err(|e| unread(&at(file, text, e.span()), &e))?;
-            check_table(file, &table, &lines, &mut problems);
+        lines = parse_toml(file, text, &mut problems);
+        // Of a broken file nobody knows what it says.
+        if !problems.0.is_empty() {
+            return problems.into_result().map(|()| Config::default());
         }
+        table = toml::from_str(text).map_err(|e| unread(&at(file, text, e.span()), &e))?;
+        wrong = check_table(file, &table, &lines, &mut problems);
     }
+    wrong.iter().for_each(|path| remove(&mut table, path));
     for set in sets {
         apply_set(set, &mut table, &mut problems);
     }
-    problems.into_result()?;
     let given = table.iter().filter_map(|(section, keys)| Some((section, keys.as_table()?)));
     let given = given.flat_map(|(section, keys)| keys.keys().map(move |key| format!("{section}.{key}"))).collect();
     let mut config: Config =
@@ -67,8 +75,32 @@ fn resolved(file: Option<(&str, &str)>, sets: &[String]) -> Result<Config> {
     config.given = given;
     config.data.carried.clone_from(&config.eval.subgroups);
     config.data.labels.clone_from(&config.task.labels);
-    check_together(&config)?;
-    Ok(config)
+    let name = file.map_or("", |(name, _)| name);
+    check_together(
+        &config,
+        &wrong,
+        |key| lines.get(key).map(|line| (*line, format!("{name}:{line}: "))),
+        &mut problems,
+    );
+    problems.into_result().map(|()| config)
+}
+
+/// Keys that contradict each other, where nothing is wrong with any of them alone; with the line of a file that gives
+/// one of them.
+fn check_together(
+    config: &Config,
+    wrong: &[String],
+    place: impl Fn(&str) -> Option<(usize, String)>,
+    problems: &mut Problems,
+) {
+    for Contradiction { keys, with, message } in contradictions(config) {
+        let named = || keys.iter().map(String::as_str);
+        if !named().chain(with.iter().copied()).any(|key| wrong.iter().any(|wrong| key == wrong)) {
+            let line = named().filter_map(&place).min().or_else(|| with.iter().copied().filter_map(&place).min());
+            let place = line.map(|(_, place)| place).unwrap_or_default();
+            problems.add(&format!("{place}{}", keys.join(", ")), message);
+        }
+    }
 }
 
 /// TOML that is well-formed and still cannot be taken, such as an integer beyond 64 bits.
@@ -88,7 +120,7 @@ fn at(file: &str, text: &str, span: Option<Range<usize>>) -> String {
 
 fn read(path: &Path) -> Result<String> {
     let file = path.display();
-    let bytes = std::fs::read(path).map_err(|e| {
+    let bytes = foreign::read(path, foreign::SMALL).map_err(|e| {
         Error::usage(format!("cannot read config {file}: {}", crate::storage::reason(&e)))
             .hint("--config takes a TOML file; see configs/")
     })?;
@@ -125,13 +157,26 @@ fn note_lines(
     }
 }
 
-/// Keys, types and ranges of a whole file, in the file's order.
-fn check_table(file: &str, table: &Table, lines: &BTreeMap<String, usize>, problems: &mut Problems) {
+/// Keys, types and ranges of a whole file, in the file's order; gives the keys that are wrong.
+fn check_table(file: &str, table: &Table, lines: &BTreeMap<String, usize>, problems: &mut Problems) -> Vec<String> {
     let mut found = Vec::new();
-    check_level("", table, &mut |path, message| found.push((lines.get(path).copied().unwrap_or(1), message)));
-    found.sort_by_key(|(line, _)| *line);
-    for (line, message) in found {
-        problems.add(&format!("{file}:{line}"), message);
+    check_level("", table, &mut |path, message| {
+        found.push((lines.get(path).copied().unwrap_or(1), message, path.to_owned()));
+    });
+    found.sort_by_key(|(line, ..)| *line);
+    found.iter().for_each(|(line, message, _)| problems.add(&format!("{file}:{line}"), message));
+    found.into_iter().map(|(.., path)| path).collect()
+}
+
+/// Takes a key out, so that the others can be looked at together.
+fn remove(table: &mut Table, path: &str) {
+    match path.split_once('.') {
+        Some((head, rest)) if table.get(head).is_some_and(Value::is_table) => {
+            if let Some(Value::Table(inner)) = table.get_mut(head) {
+                remove(inner, rest);
+            }
+        }
+        _ => _ = table.remove(path),
     }
 }
 
@@ -158,7 +203,11 @@ fn unknown(path: &str, section: bool) -> String {
         let near = keys::nearest_section(path).map(|near| format!("; did you mean [{near}]?")).unwrap_or_default();
         return format!("unknown section [{path}]{near}");
     }
-    let near = keys::nearest(path).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+    let near = match keys::nearest(path)[..] {
+        [] => String::new(),
+        [near] => format!("; did you mean {near}?"),
+        [ref more @ .., last] => format!("; did you mean {} or {last}?", more.join(", ")),
+    };
     format!("unknown key {path}{near}")
 }
 
@@ -197,6 +246,15 @@ fn set_value(kind: Kind, raw: &str) -> Value {
                     .collect(),
             )
         }),
+        // As a list of strings is: `0.8,0.9`, or one number.
+        Kind::Numbers(..) => match parsed {
+            Some(list @ Value::Array(_)) => list,
+            _ => format!("value = [{raw}]")
+                .parse::<Table>()
+                .ok()
+                .and_then(|mut table| table.remove("value"))
+                .unwrap_or_else(bare),
+        },
         // TOML wants a digit on both sides of the point; a shell user's `.00002` and `2.e-5` are plain numbers all the
         // same.
         Kind::Number(..) | Kind::Above(..) | Kind::Below(..) => parsed.unwrap_or_else(|| {
@@ -220,80 +278,6 @@ fn insert(table: &mut Table, path: &str, value: Value) {
             }
         }
     }
-}
-
-/// What no key can say alone.
-/// The keys of a prediction line, which no column of `eval.subgroups` may take.
-const PREDICTION_KEYS: [&str; 20] = [
-    "id",
-    "label",
-    "probability",
-    "calibrated_probability",
-    "logits",
-    "probabilities",
-    "calibrated_probabilities",
-    "predicted",
-    "verbalized_label",
-    "parsable",
-    "explanation",
-    "text",
-    "agreement",
-    "group",
-    "prompt_tokens",
-    "truncated_tokens",
-    "generated_tokens",
-    "finish",
-    "error",
-    "record",
-];
-
-fn check_together(config: &Config) -> Result<()> {
-    let mut problems = Problems(Vec::new());
-    if let Some(name) = config.eval.subgroups.iter().find(|name| PREDICTION_KEYS.contains(&name.as_str())) {
-        problems
-            .add("eval.subgroups", format!("`{name}` is a key of every prediction line: give the column another name"));
-    }
-    let train = &config.train;
-    let ends = [train.w_gen_end.unwrap_or(train.w_gen), train.w_cls_end.unwrap_or(train.w_cls)];
-    let always_zero =
-        train.w_gen == 0.0 && train.w_cls == 0.0 && (train.loss_schedule == LossSchedule::Constant || ends == [0.0; 2]);
-    if always_zero && train.objective == super::Objective::Joint {
-        problems.add("train.w_gen, train.w_cls", "both are 0: nothing would be trained");
-    }
-    match (train.loss_schedule, train.w_gen_end.or(train.w_cls_end)) {
-        (LossSchedule::Linear, None) => {
-            problems.add("train.loss_schedule", "\"linear\" needs train.w_gen_end or train.w_cls_end")
-        }
-        (LossSchedule::Constant, Some(_)) => {
-            problems.add("train.w_gen_end, train.w_cls_end", "are read under train.loss_schedule = \"linear\" alone");
-        }
-        _ => {}
-    }
-    if train.w_consistency > 0.0 && train.objective != super::Objective::Joint {
-        problems
-            .add("train.w_consistency", "compares head and text, which train.objective = \"joint\" alone trains both");
-    }
-    if let Some(effective) = train.effective_batch.filter(|effective| effective % train.batch_size != 0) {
-        problems.add(
-            "train.effective_batch",
-            format!("{effective} is not a multiple of train.batch_size = {}", train.batch_size),
-        );
-    }
-    if train.init == Init::Random && train.parameters != Parameters::Full {
-        problems.add(
-            "train.init",
-            "\"random\" leaves nothing for an adapter to adapt: it needs train.parameters = \"full\"",
-        );
-    }
-    for (key, model, name) in config.servers() {
-        if model.is_some_and(super::is_server) && name.is_none() {
-            problems.add(key, format!("names a server, so {key}_name must be the model's name there (GET /v1/models)"));
-        }
-    }
-    if train.init == Init::Random && train.init_from.is_some() {
-        problems.add("train.init, train.init_from", "weights come from one place: leave one of the two out");
-    }
-    problems.into_result()
 }
 
 #[cfg(test)]

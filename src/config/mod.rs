@@ -11,6 +11,7 @@ mod schema;
 mod schema_eval;
 mod schema_train;
 mod stage;
+mod together;
 
 use std::path::{Path, PathBuf};
 

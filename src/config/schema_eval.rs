@@ -45,10 +45,19 @@ pub struct Eval {
     pub runs: usize,
     /// Bootstrap resamples.
     pub bootstrap: usize,
-    /// Of more than two classes, the one that thresholds and decision curves are of, against the rest.
+    /// Of more than two classes, the one that thresholds, operating points, subgroups and decision curves are of.
     pub positive: Option<String>,
-    /// Columns of the records that predictions carry along (sex, ward, …).
+    /// Columns of the records that predictions carry along (sex, ward, …), whose values are measured one by one.
     pub subgroups: Vec<String>,
+    /// Sensitivities of the operating points, whose thresholds reach them on dev.
+    pub sensitivities: Vec<f64>,
+    /// Specificities likewise.
+    pub specificities: Vec<f64>,
+    /// Shares of all records that are called, likewise.
+    pub alert_rates: Vec<f64>,
+    /// What base and tuned model read for the forgetting check: `.txt` with a text a line, or records; without it the
+    /// documents of dev, under `--forgetting`.
+    pub language_text: Option<PathBuf>,
     /// Baselines to run.
     pub baselines: Vec<String>,
     /// Temperature of the sampled baselines.
@@ -81,6 +90,10 @@ impl Default for Eval {
             bootstrap: 2000,
             positive: None,
             subgroups: Vec::new(),
+            sensitivities: vec![0.8, 0.9],
+            specificities: vec![0.9],
+            alert_rates: vec![0.05, 0.1],
+            language_text: None,
             baselines: Vec::new(),
             temperature: 0.6,
             top_p: 0.9,

@@ -40,7 +40,9 @@ fn full() -> Config {
         *name = Some("x".into());
     }
     config.eval.positive = Some("1:death".into());
-    for path in [&mut config.eval.judge_prompt, &mut config.eval.verbalized_prompt, &mut config.cnn.embeddings] {
+    let eval = &mut config.eval;
+    let evals = [&mut eval.judge_prompt, &mut eval.verbalized_prompt, &mut eval.language_text];
+    for path in evals.into_iter().chain([&mut config.cnn.embeddings]) {
         *path = Some("x".into());
     }
     config.cnn.learning_rate = Some(0.5);

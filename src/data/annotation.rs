@@ -10,7 +10,7 @@ use parquet::{
 
 use super::row::Cell;
 
-/// Most digits of a decimal, those of the widest that anybody writes, and the bytes that hold them.
+/// Most digits of a decimal, those of Arrow's decimal256, and the bytes that hold them.
 const DIGITS: i32 = 76;
 const BYTES: usize = 32;
 
@@ -25,9 +25,9 @@ pub(super) enum Meaning {
     Decimal(usize),
     /// Days since 1970-01-01.
     Date,
-    /// This many a second since midnight.
+    /// Since midnight, in units of which a second has this many.
     Time(i64),
-    /// This many a second since 1970-01-01, and whether that is an instant (UTC) or a clock's reading.
+    /// Since 1970-01-01, in units of which a second has this many; whether that is an instant (UTC) or a clock's reading.
     Timestamp(i64, bool),
     /// 16 bytes.
     Uuid,
@@ -36,7 +36,7 @@ pub(super) enum Meaning {
 }
 
 impl Meaning {
-    /// Of a column; the type's name where its values are nothing that a field can be.
+    /// Of a column. The error ends the sentence "column x is …", for types that no field of a record can be read from.
     pub fn of(column: &ColumnDescriptor) -> Result<Self, &'static str> {
         match Self::annotated(column)? {
             Self::AsStored if column.physical_type() == Type::FIXED_LEN_BYTE_ARRAY => Err("of bytes, not of text"),
@@ -47,7 +47,8 @@ impl Meaning {
     fn annotated(column: &ColumnDescriptor) -> Result<Self, &'static str> {
         let decimal = |precision: i32, scale: i32| match usize::try_from(scale) {
             Ok(places) if scale <= precision && precision <= DIGITS => Ok(Self::Decimal(places)),
-            _ => Err("a decimal of more than 76 digits"),
+            _ if precision > DIGITS => Err("a decimal of more than 76 digits"),
+            _ => Err("a decimal whose point is outside its digits"),
         };
         if let Some(logical) = column.logical_type_ref() {
             return Ok(match logical {
@@ -99,6 +100,8 @@ impl Meaning {
             Self::Unsigned => Cell::Integer(value.cast_unsigned().into()),
             Self::Decimal(scale) => decimal(&value.to_be_bytes(), scale),
             Self::Date => written(moment(value, 1, 86_400).map(|moment| moment.date())),
+            // A day has no further hours.
+            Self::Time(unit) if !(0..86_400 * unit).contains(&value) => Cell::Other,
             Self::Time(unit) => written(moment(value, unit, 1).map(|moment| moment.time())),
             Self::Timestamp(unit, true) => written(moment(value, unit, 1).map(|moment| format!("{moment}Z"))),
             Self::Timestamp(unit, false) => written(moment(value, unit, 1)),
@@ -106,7 +109,7 @@ impl Meaning {
         }
     }
 
-    /// A value stored as bytes; `text` says that plain bytes are text.
+    /// A value stored as bytes, which without an annotation are text if `text` says so.
     pub fn bytes(self, bytes: &[u8], text: bool) -> Cell {
         match self {
             Self::Decimal(scale) => decimal(bytes, scale),
@@ -115,7 +118,8 @@ impl Meaning {
                 Cell::Written(format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
             }
             Self::Float16 => match bytes {
-                // As for the wider floats: only a whole number could be a class, and no float is one.
+                // As for the wider floats: a field is a text or an integer, never a float, and NaN is how pandas
+                // writes that there is no value.
                 [low, high] if f16::from_le_bytes([*low, *high]).is_nan() => Cell::Missing,
                 _ => Cell::Other,
             },
@@ -143,7 +147,7 @@ fn a_second(unit: &TimeUnit) -> i64 {
     }
 }
 
-/// `value` units of `seconds` / `a_second` seconds after 1970 began.
+/// 1970-01-01 plus `value · seconds / a_second` seconds: `seconds` is the length of a unit that is longer than one.
 fn moment(value: i64, a_second: i64, seconds: i64) -> Option<DateTime> {
     let whole = SignedDuration::from_secs(value.div_euclid(a_second).checked_mul(seconds)?);
     since_1970(whole, SignedDuration::from_nanos(value.rem_euclid(a_second) * (1_000_000_000 / a_second)))
@@ -160,7 +164,7 @@ fn written(value: Option<impl ToString>) -> Cell {
 }
 
 /// A number in two's complement, its most significant byte first, with all digits that the scale says: 10150 of scale 2
-/// is `101.50`. What is longer than its column can say is no number.
+/// is `101.50`. More bytes than [`BYTES`] hold no number that the format allows.
 fn decimal(bytes: &[u8], scale: usize) -> Cell {
     let negative = bytes.first().is_some_and(|byte| *byte >= 0x80);
     let sign = if negative { 0xff } else { 0 };
@@ -211,11 +215,20 @@ mod tests {
             (vec![0x80], 0, Cell::Integer(-128)),
             (long(0xff, 0xff), 0, Cell::Integer(-1)),
             (long(0, 0), 0, Cell::Integer(0)),
-            // Neither has a value.
+            // Too long, and empty.
             (long(1, 0), 0, Cell::Other),
             (vec![], 2, Cell::Other),
         ] {
             assert!(Meaning::Decimal(scale).bytes(&bytes, true) == cell, "{bytes:?}, scale {scale}");
+        }
+    }
+
+    #[test]
+    fn a_time_is_within_a_day() {
+        let noon = Cell::Written("12:00:00".into());
+        assert!(Meaning::Time(1_000).int64(43_200_000) == noon && Meaning::Time(1_000).int64(0) != Cell::Other);
+        for outside in [-1, 86_400_000, i64::MAX, i64::MIN] {
+            assert!(Meaning::Time(1_000).int64(outside) == Cell::Other, "{outside}");
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     config,
     error::{Error, Result},
+    foreign,
     labels::{Class, Labels},
 };
 
@@ -140,12 +141,19 @@ impl Columns {
                 .hint("save the file again as comma-separated CSV (RFC 4180)"));
         }
         let wanted = self.names();
-        let shown: Vec<&str> =
-            header.iter().map(String::as_str).filter(|name| names::can_be_shown(name, &wanted)).take(40).collect();
+        // Where a CSV file has no header its first record stands there: then no cell of it is shown.
+        let header_line = !self.textual || names::are_names(header, &wanted);
+        let shown: Vec<String> = header
+            .iter()
+            .map(String::as_str)
+            .filter(|name| header_line && names::can_be_shown(name, &wanted))
+            .take(40)
+            .map(foreign::name)
+            .collect();
         let error = Error::data(problems.join("; "));
         if shown.is_empty() {
             return Err(error.hint(format!(
-                "its first line is no header of column names, or all its {} names are unknown: map a field to its \
+                "its first line is no header of column names, or its {} names are unknown: map a field to its \
                  column with `--set data.fields.FIELD=COLUMN`",
                 header.len()
             )));

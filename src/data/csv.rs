@@ -10,13 +10,19 @@ use crate::{
     storage::reason,
 };
 
-use super::row::{Cell, ReadRows, Row, RowProblem};
+use super::row::{Cell, LONGEST, ReadRows, Row, RowProblem, too_long};
+
+/// Columns of a file at most.
+const MOST_COLUMNS: usize = 1 << 16;
 
 /// A row as bytes, and what is wrong with it.
 struct RawRow {
     /// The line it begins on, from 1.
     line: usize,
     cells: Vec<Vec<u8>>,
+    /// Cells beyond those that are kept, and bytes of those that are.
+    more: usize,
+    bytes: usize,
     problem: Option<&'static str>,
 }
 
@@ -44,10 +50,14 @@ impl<R: BufRead> CsvFile<R> {
     /// Reads the header.
     pub fn open(input: R) -> Result<Self> {
         let mut file = Self { input, after_cr: false, line: 1, new_line: false, header: Vec::new() };
-        let row = file.next_row().map_err(|e| Error::data(format!("cannot be read: {}", reason(&e))))?;
+        let row = file.next_row(MOST_COLUMNS).map_err(|e| Error::data(format!("cannot be read: {}", reason(&e))))?;
         let row = row.ok_or_else(|| {
             Error::data("is empty: a CSV file starts with a header").hint("name the columns in the first line")
         })?;
+        if row.more > 0 || row.bytes > LONGEST {
+            return Err(Error::data(format!("header: it has over {MOST_COLUMNS} columns, or {} MB", LONGEST >> 20))
+                .hint("name the columns in the first line"));
+        }
         if let Some(problem) = row.problem {
             return Err(Error::data(format!("header: {problem}"))
                 .hint("a quoted cell ends in a quote, and a quote within it is doubled: \"a \"\"b\"\" c\""));
@@ -65,9 +75,10 @@ impl<R: BufRead> CsvFile<R> {
         CsvRows { file: self, places, number: 0, done: false }
     }
 
-    /// One row, blank lines skipped; `None` at the end of the file.
-    fn next_row(&mut self) -> io::Result<Option<RawRow>> {
-        let mut builder = RowBuilder::new();
+    /// One row, blank lines skipped, and of it so many cells; `None` at the end of the file. A row that is too long ends
+    /// where it is.
+    fn next_row(&mut self, cells: usize) -> io::Result<Option<RawRow>> {
+        let mut builder = RowBuilder::new(cells);
         loop {
             let chunk = match self.input.fill_buf() {
                 Ok(chunk) => chunk,
@@ -96,7 +107,7 @@ impl<R: BufRead> CsvFile<R> {
                 }
             }
             self.input.consume(used);
-            if ended {
+            if ended || builder.row.bytes > LONGEST {
                 return Ok(Some(builder.row));
             }
         }
@@ -108,21 +119,29 @@ struct RowBuilder {
     row: RawRow,
     cell: Vec<u8>,
     state: State,
+    /// Cells that are kept.
+    kept: usize,
 }
 
 impl RowBuilder {
-    fn new() -> Self {
-        Self { row: RawRow { line: 1, cells: Vec::new(), problem: None }, cell: Vec::new(), state: State::CellStart }
+    fn new(kept: usize) -> Self {
+        let row = RawRow { line: 1, cells: Vec::new(), more: 0, bytes: 0, problem: None };
+        Self { row, cell: Vec::new(), state: State::CellStart, kept }
+    }
+
+    fn keep(&mut self, byte: u8) {
+        self.row.bytes += 1;
+        self.cell.push(byte);
     }
 
     /// Takes a byte; whether it ended the row.
     fn push(&mut self, byte: u8) -> bool {
         match (self.state, byte) {
             (State::Quoted, b'"') => self.state = State::QuoteInQuoted,
-            (State::Quoted, _) => self.cell.push(byte),
+            (State::Quoted, _) => self.keep(byte),
             (State::CellStart, b'"') => self.state = State::Quoted,
             (State::QuoteInQuoted, b'"') => {
-                self.cell.push(byte);
+                self.keep(byte);
                 self.state = State::Quoted;
             }
             (_, b',') => self.end_cell(),
@@ -136,7 +155,7 @@ impl RowBuilder {
                 self.state = State::Bare;
             }
             (State::CellStart | State::Bare, _) => {
-                self.cell.push(byte);
+                self.keep(byte);
                 self.state = State::Bare;
             }
         }
@@ -144,7 +163,12 @@ impl RowBuilder {
     }
 
     fn end_cell(&mut self) {
-        self.row.cells.push(std::mem::take(&mut self.cell));
+        let cell = std::mem::take(&mut self.cell);
+        if self.row.cells.len() < self.kept {
+            self.row.cells.push(cell);
+        } else {
+            self.row.more += 1;
+        }
         self.state = State::CellStart;
     }
 
@@ -204,8 +228,12 @@ impl<R: BufRead> CsvRows<R> {
         if self.done {
             return Ok(None);
         }
-        let read = self.file.next_row();
+        let read = self.file.next_row(self.file.header.len());
         self.done = !matches!(read, Ok(Some(_)));
+        if matches!(&read, Ok(Some(row)) if row.bytes > LONGEST) {
+            self.done = true;
+            return Err(too_long(self.number + 1));
+        }
         self.number += usize::from(!self.done);
         read.map_err(|error| Error::data(format!("cannot be read after record {}: {}", self.number, reason(&error))))
     }
@@ -214,7 +242,7 @@ impl<R: BufRead> CsvRows<R> {
         if let Some(problem) = row.problem {
             return Err(RowProblem::broken(problem));
         }
-        let cells = row.cells.len();
+        let cells = row.cells.len() + row.more;
         let columns = self.file.header.len();
         if cells != columns {
             return Err(RowProblem::broken(format!("has {cells} cells where the header has {columns}")));

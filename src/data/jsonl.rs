@@ -1,6 +1,9 @@
 //! JSON Lines: one object a line. A blank line is no record; from then on messages name the line too.
 
-use std::{fmt, io::BufRead};
+use std::{
+    fmt,
+    io::{self, BufRead},
+};
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
@@ -12,7 +15,7 @@ use crate::{
 
 use super::{
     ErrorKind,
-    row::{Cell, ReadRows, Row, RowProblem},
+    row::{Cell, LONGEST, ReadRows, Row, RowProblem, too_long},
 };
 
 /// Rows of a JSONL file.
@@ -35,8 +38,12 @@ impl<R: BufRead> JsonlRows<R> {
     fn read_line(&mut self, line: &mut Vec<u8>) -> Result<bool> {
         while !self.done {
             line.clear();
-            match self.input.read_until(b'\n', line) {
+            match io::Read::take(&mut self.input, LONGEST as u64 + 1).read_until(b'\n', line) {
                 Ok(0) => self.done = true,
+                Ok(read) if read > LONGEST => {
+                    self.done = true;
+                    return Err(too_long(self.number + 1));
+                }
                 Ok(_) if line.iter().all(u8::is_ascii_whitespace) => self.blank += 1,
                 Ok(_) => {
                     self.number += 1;

@@ -15,7 +15,7 @@ use crate::{
 
 use super::{
     jsonl::cells_of_object,
-    row::{ReadRows, Row},
+    row::{LONGEST, ReadRows, Row},
 };
 
 /// Rows of an LCD file.
@@ -37,6 +37,10 @@ impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
         Self::Unreadable(error)
     }
+}
+
+fn too_long() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("a value has over {} MB", LONGEST >> 20))
 }
 
 const ENDS: Fault = Fault::Broken("the file ends inside the document");
@@ -166,6 +170,9 @@ impl<R: BufRead> LcdRows<R> {
                 closes
             });
             let used = end.map_or(chunk.len(), |end| end + 1);
+            if into.len() + used > LONGEST {
+                return Err(too_long());
+            }
             into.extend_from_slice(&chunk[..used]);
             self.input.consume(used);
             if end.is_some() {
@@ -193,6 +200,9 @@ impl<R: BufRead> LcdRows<R> {
                 return Ok(true);
             }
             self.input.consume(1);
+            if into.len() >= LONGEST {
+                return Err(too_long());
+            }
             into.push(next);
             byte = next;
         }

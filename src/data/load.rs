@@ -8,7 +8,10 @@ use std::{
 use crate::{
     config::{self, DataFormat},
     error::{Context, Error, Result},
+    foreign,
     labels::Labels,
+    signals::{check_interrupted, or_stopped},
+    storage,
 };
 
 use super::{
@@ -48,6 +51,8 @@ impl Needs {
 
 /// Reads a whole split; every problem of every record is collected before the error (exit 3) is returned.
 pub fn load(data: &config::Data, path: &Path, needs: &Needs) -> Result<Vec<Record>> {
+    // A split is read more than once.
+    foreign::check(path).map_err(|e| unreadable(&e).context(path.display()))?;
     let (columns, rows) = open(data, path, &needs.fields, needs.label)?;
     let mut problems = Problems::default();
     let mut records = Vec::new();
@@ -55,6 +60,7 @@ pub fn load(data: &config::Data, path: &Path, needs: &Needs) -> Result<Vec<Recor
     let mut count = 0;
     for row in rows {
         count += 1;
+        check_interrupted()?;
         let row = row.context(path.display())?;
         let number = row.number;
         let line = row.line;
@@ -117,7 +123,7 @@ pub fn stream(data: &config::Data, path: &Path, fields: &[String]) -> Result<Rec
 /// again later is not found.
 pub fn stream_after(data: &config::Data, path: &Path, fields: &[String], skipped: usize) -> Result<RecordStream> {
     let (columns, mut rows) = open(data, path, fields, false)?;
-    rows.pass_over(skipped).context(path.display())?;
+    rows.pass_over(skipped).map_err(or_stopped).context(path.display())?;
     Ok(Box::new(Stream { path: path.to_owned(), columns, rows, ids: Ids::default(), ended: false }))
 }
 
@@ -136,7 +142,8 @@ impl Iterator for Stream {
         if self.ended {
             return None;
         }
-        let row = match self.rows.next()? {
+        let read = self.rows.next()?.map_err(or_stopped);
+        let row = match check_interrupted().and(read) {
             Ok(row) => row,
             Err(error) => {
                 self.ended = true;
@@ -172,8 +179,8 @@ pub fn source_hash(path: &Path) -> Result<String> {
 pub fn source_hash_of<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
     for path in paths {
-        let add = |file: File| hasher.update_reader(file).map(drop);
-        File::open(path).and_then(add).map_err(|e| unreadable(&e).context(path.display()))?;
+        let add = |file: File| storage::hash_into(&mut hasher, file);
+        foreign::open(path).and_then(add).map_err(|e| or_stopped(unreadable(&e).context(path.display())))?;
     }
     Ok(hasher.finalize().to_hex().to_string())
 }

@@ -12,6 +12,8 @@ use serde::de::IgnoredAny;
 use crate::{
     config::{self, DataFormat},
     error::{Error, Result},
+    foreign,
+    signals::{self, Interruptible, or_stopped},
     storage::reason,
 };
 
@@ -62,16 +64,21 @@ pub(super) fn open(
 ) -> Result<(Columns, Rows)> {
     let named = |error: Error| error.context(path.display());
     let (format, head, input) = if path == Path::new("-") {
-        let (head, input) = sniff(Box::new(BufReader::new(io::stdin()))).map_err(|e| named(unreadable(&e)))?;
+        let stdin = Interruptible::stdin().map_err(|e| named(unreadable(&e)))?;
+        let (head, input) = sniff(Box::new(BufReader::new(stdin))).map_err(|e| or_stopped(named(unreadable(&e))))?;
         (format(data, path, &head), head, input)
     } else {
-        let file = File::open(path).map_err(|e| named(unreadable(&e)))?;
-        if file.metadata().is_ok_and(|meta| meta.is_dir()) {
+        let file = signals::open(path).map_err(|e| named(unreadable(&e)))?;
+        if foreign::is_endless(file.file(), path) {
+            return Err(Error::data(format!("{}: is a device", path.display()))
+                .hint("name a .jsonl, .csv, .parquet or .json file, or a pipe"));
+        }
+        if file.file().metadata().is_ok_and(|meta| meta.is_dir()) {
             return Err(Error::data(format!("{}: is a directory", path.display()))
                 .hint("name a .jsonl, .csv, .parquet or .json file"));
         }
         let (head, input) =
-            sniff(Box::new(BufReader::with_capacity(1 << 16, file))).map_err(|e| named(unreadable(&e)))?;
+            sniff(Box::new(BufReader::with_capacity(1 << 16, file))).map_err(|e| or_stopped(named(unreadable(&e))))?;
         (format(data, path, &head), head, input)
     };
     let compressed = COMPRESSED.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, name)| *name);
@@ -99,7 +106,7 @@ pub(super) fn open(
             Err(Error::data("is an encrypted Parquet file").hint("write it again without encryption"))
         }
         Some(DataFormat::Parquet) if path != Path::new("-") => {
-            let file = File::open(path).map_err(|e| named(unreadable(&e)))?;
+            let file = foreign::open(path).map_err(|e| named(unreadable(&e)))?;
             parquet(data, file, fields, label_required)
         }
         Some(DataFormat::Parquet) => {
@@ -239,11 +246,12 @@ fn by_content(head: &[u8], stdin: bool) -> Option<DataFormat> {
 /// Whether a file is one document whose `data` array has other keys before it. In JSON Lines another line follows a
 /// whole object.
 fn is_lcd(path: &Path) -> bool {
+    // Of a FIFO nobody writes it a second time: even to open it would wait for ever.
+    if !path.metadata().is_ok_and(|meta| meta.is_file()) {
+        return false;
+    }
     let mut head = Vec::new();
-    let read = match File::open(path) {
-        Ok(file) if file.metadata().is_ok_and(|meta| meta.is_file()) => file.take(LCD_HEAD).read_to_end(&mut head),
-        _ => return false,
-    };
+    let read = File::open(path).and_then(|file| file.take(LCD_HEAD).read_to_end(&mut head));
     let mut lines = head.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
     let whole = lines.next().is_some_and(|line| serde_json::from_slice::<IgnoredAny>(line).is_ok());
     let is_lines = whole && lines.next().is_some();

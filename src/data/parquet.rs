@@ -1,7 +1,7 @@
 //! Apache Parquet through the column readers of the `parquet` crate (no Arrow): only the wanted columns are decoded,
 //! a small batch of rows at a time, and strings are checked for UTF-8 here.
 
-use std::{collections::VecDeque, fs::File, panic::AssertUnwindSafe};
+use std::{collections::VecDeque, fs::File};
 
 use parquet::{
     basic::{Compression, ConvertedType, LogicalType, Repetition},
@@ -11,15 +11,25 @@ use parquet::{
     schema::types::TypePtr,
 };
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    foreign,
+    ops::cpu::confined::{self, Limits},
+};
 
 use super::{
     annotation::{self, Meaning},
-    row::{Cell, ReadRows, Row},
+    row::{Cell, LONGEST, ReadRows, Row},
 };
 
 /// Rows decoded at once.
 const BATCH: usize = 64;
+/// What reading a footer may take.
+const FOOTER: Limits = Limits { bytes: 2 << 30, seconds: 60 };
+/// What decoding a batch of rows may take: a page has 2 GB at most, and mostly one MB.
+const PAGES: Limits = Limits { bytes: 6 << 30, seconds: 600 };
+/// Bytes of the texts that are decoded at once, at most: a dictionary gives its longest entry to any number of rows.
+const MOST_TEXT: usize = 2 * LONGEST;
 
 /// The file after its footer.
 pub(super) struct ParquetFile {
@@ -35,7 +45,11 @@ pub(super) struct ParquetFile {
 impl ParquetFile {
     /// Reads the footer.
     pub fn open(file: File) -> Result<Self> {
-        let reader = guarded(|| SerializedFileReader::new(file)).map_err(|()| damaged("its footer cannot be read"))?;
+        // A footer of some bytes can announce lists of gigabytes.
+        let reader = confined::run(FOOTER, || SerializedFileReader::new(file).ok())
+            .ok()
+            .flatten()
+            .ok_or_else(|| damaged("its footer cannot be read"))?;
         let mut found = Self { header: Vec::new(), leaves: Vec::new(), refused: Vec::new(), reader };
         let schema = found.reader.metadata().file_metadata().schema_descr_ptr();
         for (leaf, column) in schema.columns().iter().enumerate() {
@@ -60,7 +74,7 @@ impl ParquetFile {
     /// Refuses the first of these columns that no field can be read from.
     pub fn check(&self, columns: &[String]) -> Result<()> {
         match self.refused.iter().find(|(name, _)| columns.contains(name)) {
-            Some((name, what)) => Err(Error::data(format!("column {name} is {what}")).hint(
+            Some((name, what)) => Err(Error::data(format!("column {} is {what}", foreign::name(name))).hint(
                 "a field is text or a number; write that column anew, or map another with `--set \
                     data.fields.FIELD=COLUMN`",
             )),
@@ -72,21 +86,20 @@ impl ParquetFile {
     pub fn rows(self, columns: &[String]) -> ParquetRows {
         let leaf = |column: &String| self.header.iter().position(|name| name == column).map(|place| self.leaves[place]);
         let leaves = columns.iter().map(leaf).collect();
-        ParquetRows {
-            reader: self.reader,
-            leaves,
-            group: 0,
-            left: 0,
-            open: Vec::new(),
-            ready: VecDeque::new(),
-            number: 0,
-            done: false,
-        }
+        let decoder = Decoder { reader: self.reader, leaves, group: 0, left: 0, open: Vec::new() };
+        ParquetRows { decoder: Some(decoder), ready: VecDeque::new(), number: 0 }
     }
 }
 
 /// Rows of a Parquet file.
 pub(super) struct ParquetRows {
+    /// Behind the end of the file, or of what can be read of it, there is none.
+    decoder: Option<Decoder>,
+    ready: VecDeque<Vec<Cell>>,
+    number: usize,
+}
+
+struct Decoder {
     reader: SerializedFileReader<File>,
     /// Leaf column of each wanted column.
     leaves: Vec<Option<usize>>,
@@ -95,9 +108,6 @@ pub(super) struct ParquetRows {
     /// Rows of the open row group that are not decoded yet.
     left: usize,
     open: Vec<Option<OpenColumn>>,
-    ready: VecDeque<Vec<Cell>>,
-    number: usize,
-    done: bool,
 }
 
 struct OpenColumn {
@@ -106,11 +116,11 @@ struct OpenColumn {
     meaning: Meaning,
 }
 
-impl ParquetRows {
-    /// Decodes the next batch; `false` at the end of the file.
-    fn fill(&mut self) -> parquet::errors::Result<bool> {
+impl Decoder {
+    /// Decodes the next batch; nothing at the end of the file.
+    fn batch(&mut self) -> parquet::errors::Result<Vec<Vec<Cell>>> {
         if !self.open_group()? {
-            return Ok(false);
+            return Ok(Vec::new());
         }
         let rows = self.left.min(BATCH);
         let mut batch: Vec<Vec<Cell>> = (0..rows).map(|_| Vec::with_capacity(self.open.len())).collect();
@@ -122,36 +132,34 @@ impl ParquetRows {
             batch.iter_mut().zip(cells).for_each(|(row, cell)| row.push(cell));
         }
         self.left -= rows;
-        self.ready.extend(batch);
-        Ok(true)
+        Ok(batch)
     }
 
     /// Passes over rows that are not decoded yet: whole groups by what the footer says of them, the rest by the
-    /// decoder's own way.
-    fn pass(&mut self, mut count: usize) -> parquet::errors::Result<()> {
-        while count > 0 {
+    /// decoder's own way. Gives how many there were.
+    fn pass(&mut self, count: usize) -> parquet::errors::Result<usize> {
+        let mut passed = 0;
+        while passed < count {
             while self.left == 0 && self.group < self.reader.num_row_groups() {
                 let rows = usize::try_from(self.reader.metadata().row_group(self.group).num_rows());
                 let rows = rows.map_err(|_| damage())?;
-                if rows > count {
+                if rows > count - passed {
                     break;
                 }
                 self.group += 1;
-                self.number += rows;
-                count -= rows;
+                passed += rows;
             }
-            if count == 0 || !self.open_group()? {
+            if passed == count || !self.open_group()? {
                 break;
             }
-            let rows = self.left.min(count);
+            let rows = self.left.min(count - passed);
             for column in self.open.iter_mut().flatten() {
                 column.pass(rows)?;
             }
             self.left -= rows;
-            self.number += rows;
-            count -= rows;
+            passed += rows;
         }
-        Ok(())
+        Ok(passed)
     }
 
     /// Opens the next group that has rows, where the open one has none left; `false` at the end of the file.
@@ -191,20 +199,36 @@ impl ParquetRows {
     }
 }
 
+impl ParquetRows {
+    /// Lets the decoder work, confined: a page of some bytes can announce gigabytes. It may panic on bytes that no
+    /// writer would make, and its messages may quote values: both end here.
+    fn decode<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Decoder) -> parquet::errors::Result<T> + Send + 'static,
+    ) -> Result<Option<T>> {
+        let Some(mut decoder) = self.decoder.take() else { return Ok(None) };
+        let worked = confined::run(PAGES, move || work(&mut decoder).ok().map(|value| (decoder, value)));
+        let (decoder, value) =
+            worked.ok().flatten().ok_or_else(|| damaged(&format!("cannot be read after record {}", self.number)))?;
+        self.decoder = Some(decoder);
+        Ok(Some(value))
+    }
+}
+
 impl Iterator for ParquetRows {
     type Item = Result<Row>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.ready.is_empty() && !self.done {
-            match guarded(AssertUnwindSafe(|| self.fill())) {
-                Ok(more) => self.done = !more,
-                Err(()) => {
-                    self.done = true;
-                    return Some(Err(damaged(&format!("cannot be read after record {}", self.number))));
-                }
+        if self.ready.is_empty() {
+            match self.decode(Decoder::batch) {
+                Ok(batch) => self.ready.extend(batch.unwrap_or_default()),
+                Err(error) => return Some(Err(error)),
             }
         }
-        let cells = self.ready.pop_front()?;
+        let Some(cells) = self.ready.pop_front() else {
+            self.decoder = None;
+            return None;
+        };
         self.number += 1;
         Some(Ok(Row { number: self.number, line: None, cells: Ok(cells) }))
     }
@@ -215,13 +239,8 @@ impl ReadRows for ParquetRows {
         let decoded = count.min(self.ready.len());
         self.ready.drain(..decoded);
         self.number += decoded;
-        if self.done {
-            return Ok(());
-        }
-        guarded(AssertUnwindSafe(|| self.pass(count - decoded))).map_err(|()| {
-            self.done = true;
-            damaged(&format!("cannot be read after record {}", self.number))
-        })
+        self.number += self.decode(move |decoder| decoder.pass(count - decoded))?.unwrap_or_default();
+        Ok(())
     }
 }
 
@@ -295,9 +314,16 @@ fn read<T: DataType>(
     if read != rows {
         return Err(damage());
     }
-    let mut values = values.into_iter().map(cell);
-    let cells =
-        (0..rows).map(|row| if optional && levels.get(row) != Some(&1) { Some(Cell::Missing) } else { values.next() });
+    let mut bytes = 0usize;
+    let mut values = values.into_iter().map(|value| {
+        let cell = cell(value);
+        if let Cell::Text(text) = &cell {
+            bytes += text.len();
+        }
+        (bytes <= MOST_TEXT).then_some(cell)
+    });
+    let cells = (0..rows)
+        .map(|row| if optional && levels.get(row) != Some(&1) { Some(Cell::Missing) } else { values.next().flatten() });
     cells.collect::<Option<_>>().ok_or_else(damage)
 }
 
@@ -308,9 +334,4 @@ fn damage() -> parquet::errors::ParquetError {
 fn damaged(what: &str) -> Error {
     Error::data(format!("damaged Parquet file: {what}"))
         .hint("write the file again, without encryption; `parquet-tools` or pandas can check it")
-}
-
-/// Runs the decoder. It may panic on bytes no writer would make, and its messages may quote values: both end here.
-fn guarded<T>(decode: impl FnOnce() -> parquet::errors::Result<T>) -> Result<T, ()> {
-    std::panic::catch_unwind(AssertUnwindSafe(decode)).map_err(|_| ()).and_then(|result| result.map_err(|_| ()))
 }

@@ -3,13 +3,16 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
+    io::{self, Read},
     ops::Deref,
     path::{Path, PathBuf},
 };
 
 use crate::{
     error::{Error, Result},
+    foreign,
     labels::Labels,
+    signals::{self, check_interrupted, or_stopped},
     storage,
 };
 
@@ -56,8 +59,17 @@ impl Predictions {
                 return Err(Error::data(format!("{}: is a directory", path.display()))
                     .hint("name a file of predictions, one JSON object a line"));
             }
-            let bytes = std::fs::read(path)
-                .map_err(|e| Error::data(format!("{}: cannot be read: {}", path.display(), storage::reason(&e))))?;
+            // Perhaps a pipe: `<(zcat …)`.
+            let opened = signals::open(path).and_then(|mut file| {
+                if foreign::is_endless(file.file(), path) {
+                    return Err(io::Error::other("it is a device"));
+                }
+                let mut bytes = Vec::new();
+                file.read_to_end(&mut bytes).map(|_| bytes)
+            });
+            let bytes = opened.map_err(|e| {
+                or_stopped(Error::data(format!("{}: cannot be read: {}", path.display(), storage::reason(&e))))
+            })?;
             reader.add(path, &bytes)?;
         }
         reader.finish(&shown(paths))
@@ -133,6 +145,7 @@ impl<'a> Reader<'a> {
                 continue;
             }
             number += 1;
+            check_interrupted()?;
             let place = lines.place(number);
             match parse_line(line, self.labels, self.columns) {
                 Ok(prediction) => {

@@ -1,8 +1,17 @@
 //! What every reader gives: numbered rows of the wanted columns.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 use super::ErrorKind;
+
+/// Bytes of a record at most. The longest notes have some megabytes.
+pub(super) const LONGEST: usize = 256 << 20;
+
+/// Why a file is not read on behind this record.
+pub(super) fn too_long(number: usize) -> Error {
+    Error::data(format!("record {number} has over {} MB", LONGEST >> 20))
+        .hint("is it a file of records, one a line? Take that one out of it")
+}
 
 /// One value of a row.
 #[derive(Clone, PartialEq, Eq)]

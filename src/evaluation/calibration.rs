@@ -9,7 +9,7 @@ use super::{
     costs,
     folder::{CALIBRATION, Folder, THRESHOLDS},
     frozen::{self, Frozen, Named},
-    inputs, positive,
+    inputs, positive, targets,
 };
 use crate::{
     config::Calibrate,
@@ -143,7 +143,7 @@ pub fn freeze(
 ) -> Result<(Frozen, Option<Fitted>)> {
     let sample = inputs::sample(dev, &context.config.task.labels, None)?;
     let tuned_on = (&sample, positive(context)?);
-    let frozen = Frozen::tune(tuned_on, costs(context), checkpoint, shown, &dev.blake3);
+    let frozen = Frozen::tune(tuned_on, (costs(context), &targets(context)), checkpoint, shown, &dev.blake3);
     frozen::write(folder, THRESHOLDS, Some(&frozen.bytes()?), context.dry_run)?;
     let fitted = Fitted::fit(context, &sample, &frozen)?;
     Fitted::write(fitted.as_ref(), folder, context.dry_run)?;
@@ -219,7 +219,7 @@ mod tests {
     }
 
     fn frozen(dev: &AnySample) -> Frozen {
-        Frozen::tune((dev, None), Costs::default(), None, Path::new("dev.jsonl"), "hash")
+        Frozen::tune((dev, None), (Costs::default(), &[]), None, Path::new("dev.jsonl"), "hash")
     }
 
     #[test]

@@ -18,7 +18,9 @@ use crate::{
     storage,
 };
 
-const FILE: &str = "settings.json";
+const FILE: &str = SETTINGS;
+/// What made a split's folder.
+pub const SETTINGS: &str = "settings.json";
 /// Thresholds tuned on dev, beside the splits' folders.
 pub const THRESHOLDS: &str = "thresholds.json";
 /// Calibrators fitted on dev, beside them.
@@ -45,6 +47,8 @@ pub struct Asked {
     pub against: Vec<PathBuf>,
     /// The curve over the epochs.
     pub curve: bool,
+    /// The perplexity of base and tuned model.
+    pub forgetting: bool,
     /// Tables of the paper.
     pub paper: Vec<String>,
     /// `cnn.embeddings`, which measuring the CNN again needs.
@@ -159,6 +163,7 @@ impl Folder {
             all.against.clear();
         }
         all.curve |= self.earlier.curve;
+        all.forgetting |= self.earlier.forgetting;
         all
     }
 

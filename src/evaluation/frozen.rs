@@ -3,13 +3,15 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::folder::{Folder, is_foreign};
 use crate::{
     error::{Error, Result},
     labels::Class,
     metrics::{
-        AnySample,
+        AnySample, Sample,
+        operating::{self, Target},
         threshold::{Costs, Thresholds},
     },
     storage,
@@ -42,6 +44,9 @@ pub struct Frozen {
     pub costs: Costs,
     /// The thresholds; null where dev allows none.
     pub thresholds: Thresholds,
+    /// Those of the operating points (`eval.sensitivities`, `eval.specificities`, `eval.alert_rates`).
+    #[serde(default)]
+    pub operating_points: Vec<operating::Frozen>,
 }
 
 impl Frozen {
@@ -49,26 +54,35 @@ impl Frozen {
     /// without it.
     pub fn tune(
         (dev, positive): (&AnySample, Option<Class>),
-        costs: Costs,
+        (costs, targets): (Costs, &[Target]),
         checkpoint: Option<Named>,
         path: &Path,
         hash: &str,
     ) -> Self {
-        let thresholds = match (dev, positive) {
-            (AnySample::Two(dev), _) => Thresholds::tune(dev, costs),
-            (AnySample::More(dev), Some(class)) => Thresholds::tune(&dev.one_vs_rest(class.into()), costs),
-            (AnySample::More(_), None) => Thresholds::default(),
+        let tuned =
+            |dev: &Sample| (Thresholds::tune(dev, costs), targets.iter().map(|target| target.freeze(dev)).collect());
+        let (thresholds, operating_points) = match (dev, positive) {
+            (AnySample::Two(dev), _) => tuned(dev),
+            (AnySample::More(dev), Some(class)) => tuned(&dev.one_vs_rest(class.into())),
+            (AnySample::More(_), None) => (Thresholds::default(), Vec::new()),
         };
         let dev_file = Named { path: path.display().to_string(), blake3: hash.to_owned() };
         // Of two classes it is class 1, and goes without saying.
         let positive = positive.filter(|_| matches!(dev, AnySample::More(_)));
-        Self { schema: 1, checkpoint, dev: dev_file, n: dev.len(), positive, costs, thresholds }
+        Self { schema: 1, checkpoint, dev: dev_file, n: dev.len(), positive, costs, thresholds, operating_points }
     }
 
     /// The file's bytes; written before test is read.
     pub fn bytes(&self) -> Result<Vec<u8>> {
         storage::json(self)
     }
+}
+
+/// Whether `theirs` is `ours` as a clsgen made it that knew no operating points: nothing that it says is lost.
+fn is_older(theirs: &[u8], ours: &[u8]) -> bool {
+    let read = |bytes| serde_json::from_slice::<Value>(bytes).ok();
+    let without = read(ours).and_then(|mut ours| ours.as_object_mut()?.remove("operating_points").map(|_| ours));
+    without.is_some() && without == read(theirs)
 }
 
 /// Replaces a file that the checkpoint's splits share, where it is the same or `overwrite` says so: `bytes` of none
@@ -84,7 +98,8 @@ pub fn write(folder: &Folder, name: &str, bytes: Option<&[u8]>, dry_run: bool) -
         return Err(Error::usage(format!("{} was not made by clsgen", path.display()))
             .hint("move it away, or --overwrite replaces it"));
     }
-    if shared && theirs.is_some() && !folder.overwrite {
+    let older = theirs.as_deref().zip(bytes).is_some_and(|(theirs, ours)| is_older(theirs, ours));
+    if shared && theirs.is_some() && !older && !folder.overwrite {
         let message = format!(
             "{} is not what this checkpoint's dev predictions give under these settings: another checkpoint or other \
             settings made it, \

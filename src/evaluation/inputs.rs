@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::{
-    data::{Prediction, Predictions, Record},
+    data::{ErrorKind, Prediction, Predictions, Record},
     error::{Error, Result},
     labels::Labels,
     metrics::{
@@ -81,7 +81,9 @@ fn contradiction(prediction: &Prediction) -> Option<&'static str> {
 /// A prediction as the metrics want it, or the field that cannot be scored.
 fn row(prediction: &Prediction) -> Result<Row<'_>, (&'static str, String)> {
     if let Some(error) = &prediction.error {
-        return Err(("error", format!("this record was not predicted ({})", error.kind)));
+        // A foreign file may say anything there, a record's text among it.
+        let kind = ErrorKind::named(&error.kind).map_or("by an error of no known kind", ErrorKind::as_str);
+        return Err(("error", format!("this record was not predicted ({kind})")));
     }
     let label = prediction.label.ok_or(("label", "is null, but scoring needs the gold label".to_owned()))?;
     let field = if prediction.over_classes.is_some() { "probabilities" } else { "probability" };

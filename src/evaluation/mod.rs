@@ -7,7 +7,7 @@
 //!     then   split ─▶ predictions ─▶ inputs (AnySample) ─▶ Scored
 //!
 //! Folder  RUN/eval/<split>: whose settings made it, what is kept, replaced, continued (log)
-//! beside  judge, baselines, cnn, against: what other models say of the same records
+//! beside  judge, baselines, cnn, against: what other models say of the same records; language: what tuning forgot
 //! ```
 //!
 //! Labels of the split are read after dev's thresholds are on disk (SPEC A32). What is measured on a [`Scored`], and
@@ -23,6 +23,7 @@ pub mod frozen;
 mod in_sample;
 pub mod inputs;
 pub mod judge;
+pub mod language;
 pub mod log;
 mod prediction_files;
 mod predictions;
@@ -43,7 +44,11 @@ use crate::{
     fingerprint::Fingerprint,
     generate::scoring,
     labels::Class,
-    metrics::{AnySample, threshold::Costs},
+    metrics::{
+        AnySample,
+        operating::{Aim, Target},
+        threshold::Costs,
+    },
     model::tokenizer,
     prompt::Verdict,
 };
@@ -201,4 +206,16 @@ pub fn positive(context: &Context) -> Result<Option<Class>> {
 /// What errors cost, as the config says.
 pub fn costs(context: &Context) -> Costs {
     Costs { false_positive: context.config.eval.cost_fp, false_negative: context.config.eval.cost_fn }
+}
+
+/// What the operating points hold fixed, as the config says.
+pub fn targets(context: &Context) -> Vec<Target> {
+    let eval = &context.config.eval;
+    let of = |target, values: &[f64]| values.iter().map(|&at| Target { target, at }).collect::<Vec<_>>();
+    [
+        of(Aim::Sensitivity, &eval.sensitivities),
+        of(Aim::Specificity, &eval.specificities),
+        of(Aim::AlertRate, &eval.alert_rates),
+    ]
+    .concat()
 }

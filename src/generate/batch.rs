@@ -33,11 +33,12 @@ impl Job {
         Self { request, prefix, first, logits, generations }
     }
 
+    /// Keeps a finished sample.
     pub(super) fn file(&mut self, sample: usize, generation: Generation) {
         self.generations[sample] = Some(generation);
     }
 
-    /// Samples that are filed.
+    /// Finished samples.
     pub(super) fn written(&self) -> usize {
         self.generations.iter().flatten().count()
     }

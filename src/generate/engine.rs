@@ -5,6 +5,9 @@
 //!                 ▲                                                                          ▼
 //!                 └─ room in the budget ◀─ row leaves at its stop token ◀─ step: one token for every row
 //! ```
+//!
+//! t_n is the prompt's last token, h_n its hidden state. A request wants one of three things: samples of an answer, the
+//! classification alone (no samples), or the log-probabilities of given continuations (no samples either).
 
 use std::{collections::VecDeque, mem};
 
@@ -26,8 +29,8 @@ use crate::{
     prompt::TextTokenizer,
 };
 
-/// Prompts are prefilled together up to this many tokens: enough rows to fill the matrix units, few enough that the
-/// activations of one long note still set the memory's peak.
+/// Prompts are prefilled together up to this many tokens: enough rows to fill the matrix units, and fewer than one long
+/// note has, so that batching does not raise the peak of memory.
 pub(super) const PREFILL_TOKENS: usize = 2048;
 
 /// A request may be at most this far ahead of the oldest unfinished one, so that whoever restores the input order
@@ -48,7 +51,7 @@ impl<'a> Engine<'a> {
         Self { model, tokenizer, budget, constraint: None }
     }
 
-    /// Forces every answer to end in a verdict line.
+    /// Forces every answer to end in the prompt's verdict line (`Classification: <label>`).
     #[must_use]
     pub fn constrained(self, constraint: Option<&'a Constraint>) -> Self {
         Self { constraint, ..self }
@@ -70,7 +73,7 @@ impl<'a> Engine<'a> {
         self.run_paced(requests.map(Some), emit)
     }
 
-    /// The same of a source that holds back, by `None`, while something that it gave is still under way.
+    /// The same of a source that answers `None` while it waits for the result of a request that it gave before.
     pub fn run_paced(&self, requests: impl Iterator<Item = Option<Request>>, emit: &mut Emit<'_>) -> Result<()> {
         self.share_or_work(requests, None, emit)
     }
@@ -215,7 +218,8 @@ impl Run<'_, '_> {
         self.batch.prefixes.lookup_or_prefill(&self.engine.model.llama, &prompts, limit)
     }
 
-    /// Takes requests off the queue: up to [`PREFILL_TOKENS`] (at least one), within the budget and the window.
+    /// Takes requests off the queue: up to [`PREFILL_TOKENS`] (at least one), within the budget and the window. A prompt
+    /// that fits only without the cached prefixes takes their place.
     fn next_group(&mut self) -> Result<Vec<(usize, Request)>> {
         let mut group: Vec<(usize, Request)> = Vec::new();
         let mut prefill = 0;
@@ -259,7 +263,10 @@ impl Run<'_, '_> {
     /// One token for every row.
     fn step(&mut self) -> Result<()> {
         let Self { engine, batch, .. } = self;
-        let ids: Vec<u32> = batch.rows.iter().filter_map(|row| row.ids.last().copied()).collect();
+        // Each row has drawn its first token from its prompt's logits.
+        let last =
+            |row: &Row| row.ids.last().copied().ok_or_else(|| Error::run("a row decodes before its first token"));
+        let ids: Vec<u32> = batch.rows.iter().map(last).collect::<Result<_>>()?;
         let mut caches: Vec<&mut SequenceCache> = batch.rows.iter_mut().map(|row| &mut row.cache).collect();
         let hidden = engine.model.llama.decode(&ids, &mut caches)?;
         let draws = batch.rows.iter().map(Row::draw).collect();
@@ -268,7 +275,7 @@ impl Run<'_, '_> {
         // Rows choose on all cores: each choice depends on its own logits alone.
         let chosen = batch.rows.par_iter_mut().zip(logits.all()).par_map(|(row, logits)| match jobs.get(&row.job) {
             Some(job) => row.advance(logits, &job.request, engine.constraint, engine.tokenizer),
-            None => Ok(()),
+            None => Err(Error::run("a row has outlived its request")),
         });
         chosen.into_iter().collect()
     }
@@ -293,7 +300,7 @@ impl Run<'_, '_> {
         Ok(())
     }
 
-    /// Emits a request whose last sample is there or accepted; queues the next trial of another.
+    /// Emits a request whose samples are all there, or one of whose trials was accepted; else queues its next trial.
     fn settle(&mut self, index: usize, accepted: bool) -> Result<()> {
         let Some(job) = self.batch.jobs.get(&index) else { return Ok(()) };
         let written = job.written();
@@ -321,7 +328,7 @@ impl Engine<'_> {
         Ok(())
     }
 
-    /// Prefills prompts that will generate, behind what `caches` hold of them.
+    /// Prefills prompts that will generate: what of each its cache does not hold yet.
     fn prefill(&self, group: Vec<(usize, Request)>, mut caches: Vec<SequenceCache>) -> Result<Vec<(usize, Job)>> {
         if group.is_empty() {
             return Ok(Vec::new());
@@ -362,7 +369,7 @@ impl Engine<'_> {
     }
 }
 
-/// What is left to read of the prompts.
+/// The tokens of each prompt that its cache does not hold yet, one after another.
 fn concatenate(group: &[(usize, Request)], caches: &[SequenceCache]) -> (Vec<u32>, Offsets) {
     let rests: Vec<&[u32]> =
         group.iter().zip(caches).map(|((_, request), cache)| &request.prompt[cache.len()..]).collect();

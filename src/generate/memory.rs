@@ -8,7 +8,7 @@ use super::{batch::Budget, engine::PREFILL_TOKENS};
 use crate::{
     device,
     error::Result,
-    model::{Footprint, Llama, LlamaConfig, Loading, ModelSource, kv_cache},
+    model::{Footprint, Llama, LlamaConfig, Loading, ModelSource, Precision, kv_cache},
     ops::cuda,
 };
 
@@ -49,13 +49,18 @@ impl Needs {
     }
 }
 
-/// Fails (exit 5), before its weights are read, where the model at `source`, held as `dtype` on `device`, and its
+/// Fails (exit 5), before its weights are read, where the model at `source`, held as `precision` says on `device`, and its
 /// longest prompt cannot be held: says what is needed, what is free and what would fit.
-pub fn check_before_loading(source: &ModelSource, dtype: DType, device: &Device, longest: Longest) -> Result<()> {
+pub fn check_before_loading(
+    source: &ModelSource,
+    precision: Precision,
+    device: &Device,
+    longest: Longest,
+) -> Result<()> {
     let Longest { input, output, key } = longest;
     let config = source.config()?;
-    let needs = Needs::of(&config, dtype, device);
-    let loading = Loading::of(source, &config, dtype, device);
+    let needs = Needs::of(&config, precision.dtype, device);
+    let loading = Loading::of(source, &config, precision, device);
     let answer = needs.cache * output as u64;
     let what = format!(
         "{} ({} of weights) with a prompt of {input} tokens",

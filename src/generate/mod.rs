@@ -15,6 +15,7 @@ mod engine;
 mod in_order;
 pub mod loading;
 pub mod memory;
+pub mod perplexity;
 pub mod predict;
 mod prefix_cache;
 pub mod ranks;

@@ -1,6 +1,6 @@
 //! A prefix cache: the keys and values of token prefixes that several prompts share (a system part, a judge's template,
-//! a document that is asked about twice). Each is prefilled once a run; on a CPU the bits are those of prompts that are
-//! read whole.
+//! a document that is asked about twice). Each is prefilled once a run; on a CPU every result has the same bits as
+//! without the cache.
 //!
 //! Prefixes are found, not declared: one is cached when two prompts near each other start with the same tokens, and it
 //! stays while it is among the most recently used few and small beside the budget.
@@ -16,8 +16,8 @@ use crate::{
     ops::Offsets,
 };
 
-/// Fewest tokens of a cached prefix, and fewest by which it must be longer than one that is cached already: prefilling
-/// it costs a pass over the weights of its own, which fewer tokens do not save.
+/// Fewest tokens of a cached prefix, and fewest by which it must be longer than one that is cached already: its prefill
+/// is one more pass over the weights, and sharing fewer tokens saves less than that pass costs.
 const MIN_TOKENS: usize = 32;
 
 /// Most prefixes that are cached: kinds of prompts may alternate (a judge asks two questions about each record). It is
@@ -49,9 +49,9 @@ impl PrefixCache {
         self.cached.clear();
     }
 
-    /// For each prompt a sequence that starts with its longest cached prefix (empty if there is none) and leaves at
-    /// least its last token to prefill. Newly found prefixes are prefilled and cached here, as far as the cache then
-    /// holds at most `limit` tokens.
+    /// For each prompt a sequence that starts with as much of a cached prefix as the prompt shares (empty if there is
+    /// none) and leaves at least its last token to prefill. Newly found prefixes are prefilled and cached here if the
+    /// cache holds at most `limit` tokens with them.
     pub(super) fn lookup_or_prefill(
         &mut self,
         llama: &Llama,

@@ -13,14 +13,14 @@ use super::{
     predict::Settings,
 };
 use crate::{
-    config::{Config, Stage, Truncate},
+    config::{Config, Quantize, Stage, Truncate},
     context::Context,
-    device,
     error::{Error, Result},
     fingerprint::{Fingerprint, TOKENIZER},
+    foreign,
     labels::Labels,
     model::{
-        ClsHead, LlamaConfig, Model, ModelSource,
+        ClsHead, LlamaConfig, Model, ModelSource, Precision,
         checkpoint::{self, BaseLookup, ClsgenJson, LoadedModel},
     },
     prompt::{PromptTemplate, Prompter, TextTokenizer},
@@ -33,7 +33,7 @@ pub fn checkpoint_dir(path: &Path) -> Result<PathBuf> {
         return Ok(path.to_owned());
     }
     let best = path.join("best.json");
-    let Ok(bytes) = std::fs::read(&best) else {
+    let Ok(bytes) = foreign::read(&best, foreign::SMALL) else {
         return Err(Error::model(format!(
             "{} is neither a checkpoint (no clsgen.json) nor a finished run (no best.json)",
             path.display()
@@ -43,15 +43,21 @@ pub fn checkpoint_dir(path: &Path) -> Result<PathBuf> {
     let named: Option<String> = serde_json::from_slice::<serde_json::Value>(&bytes)
         .ok()
         .and_then(|best| Some(best.get("path")?.as_str()?.to_owned()));
-    let named = named.ok_or_else(|| Error::model(format!("{}: key path is missing", best.display())))?;
-    let inside = path.join(&named);
-    Ok(if inside.exists() || storage::stepped_aside(&inside).is_some() { inside } else { PathBuf::from(named) })
+    // As training writes it: relative to the run.
+    let named = named.filter(|named| foreign::is_within(named)).ok_or_else(|| {
+        Error::model(format!("{}: key path is missing or leads out of the run", best.display()))
+            .hint("name the checkpoint itself: RUN/checkpoints/epoch-NN")
+    })?;
+    Ok(path.join(named))
 }
 
 /// The prompt a checkpoint was trained with.
 pub fn template(dir: &Path, info: &ClsgenJson) -> Result<PromptTemplate> {
-    serde_json::from_value(info.prompt.clone())
-        .map_err(|e| Error::model(format!("{}: prompt: {e}", dir.join("clsgen.json").display())))
+    let failed = |what: String| Error::model(format!("{}: prompt: {what}", dir.join("clsgen.json").display()));
+    let template: PromptTemplate =
+        serde_json::from_value(info.prompt.clone()).map_err(|e| failed(foreign::reason(&e)))?;
+    template.check().map_err(|e| failed(foreign::reason(&e)))?;
+    Ok(template)
 }
 
 /// How long a prompt and an answer may be.
@@ -96,6 +102,16 @@ impl Windows {
     }
 }
 
+/// How the base's projections are quantised: as in training, but where the config file or `--set` says otherwise.
+pub(super) fn quantize(context: &Context, info: &ClsgenJson) -> Quantize {
+    let model = &context.config.model;
+    if context.config.given.contains("model.quantize") { model.quantize } else { info.quantize }
+}
+
+pub(super) fn precision(context: &Context, info: &ClsgenJson) -> Result<Precision> {
+    Ok(Precision::new(context.dtype()?, quantize(context, info)))
+}
+
 /// What a checkpoint's prompts and base are known by.
 pub struct Known {
     /// [`ModelSource::hash`] of the base; `None` where the checkpoint does not name it and the base is not there.
@@ -131,6 +147,8 @@ pub fn fingerprint(
     more: &[(&str, Value)],
 ) -> Result<Fingerprint> {
     let Known { base, tokenizer, date } = known(context, dir, info)?;
+    let mut config = windows(context, info).config(&context.config);
+    config.model.quantize = quantize(context, info);
     let mut contents = vec![
         ("clsgen_version", json!(env!("CARGO_PKG_VERSION"))),
         ("checkpoint", json!(hash)),
@@ -142,7 +160,7 @@ pub fn fingerprint(
         ("prompt date", json!(date)),
     ];
     contents.extend_from_slice(more);
-    Fingerprint::new(Stage::Predict, &windows(context, info).config(&context.config), &contents)
+    Fingerprint::new(Stage::Predict, &config, &contents)
 }
 
 /// How to score: the config's decoding.
@@ -159,27 +177,28 @@ pub fn settings(context: &Context, explanation: bool, windows: &Windows) -> Sett
 
 /// Refuses (exit 5), before anything large is read, a checkpoint whose model and longest prompt could not be held.
 pub fn check_memory(context: &Context, dir: &Path, info: &ClsgenJson, windows: &Windows) -> Result<()> {
-    check_memory_of(context, &look(context, dir, info, true)?, windows.longest())
+    let source = look(context, dir, info, true)?;
+    memory::check_before_loading(&source, precision(context, info)?, &context.device()?, windows.longest())
 }
 
 /// The same of a checkpoint's base alone.
 pub fn check_memory_of_base(context: &Context, dir: &Path, info: &ClsgenJson, windows: &Windows) -> Result<()> {
-    check_memory_of(context, &look(context, dir, info, false)?, windows.longest())
+    let source = look(context, dir, info, false)?;
+    memory::check_before_loading(&source, precision(context, info)?, &context.device()?, windows.longest())
 }
 
-/// The same of any model.
+/// The same of any model, held as the config says.
 pub fn check_memory_of(context: &Context, source: &ModelSource, longest: Longest) -> Result<()> {
-    let device = context.device()?;
-    memory::check_before_loading(source, device::dtype(context.config.model.dtype, &device), &device, longest)
+    memory::check_before_loading(source, Precision::of(context)?, &context.device()?, longest)
 }
 
 /// Reads the model, on this rank alone; `model.base` overrides the checkpoint's.
 pub(super) fn read(context: &Context, dir: &Path) -> Result<LoadedModel> {
     let device = context.device()?;
-    let dtype = device::dtype(context.config.model.dtype, &device);
     // Another process may train into this directory.
     storage::read_unchanged(dir, |dir| {
-        checkpoint::load_model(dir, lookup(context, &[&context.config.dir]), dtype, &device)
+        let precision = precision(context, &checkpoint::read_info(dir)?)?;
+        checkpoint::load_model(dir, lookup(context, &[&context.config.dir]), precision, &device)
     })
 }
 
@@ -203,7 +222,7 @@ fn lookup<'a>(context: &'a Context, search: &'a [&'a Path]) -> BaseLookup<'a> {
 /// The base model that a checkpoint was made from, as it was before tuning, on this rank alone.
 pub(super) fn read_base(context: &Context, dir: &Path, info: &ClsgenJson) -> Result<(Model, ModelSource)> {
     let source = checkpoint::find_base(dir, info, lookup(context, &[&context.config.dir]))?;
-    Ok((read_writer(context, &source)?, source))
+    Ok((Model::base(&source, precision(context, info)?, &context.device()?)?, source))
 }
 
 /// What a checkpoint's training started from: its base without an adapter, and a head of its shape as it is drawn; on
@@ -220,8 +239,7 @@ pub(super) fn read_untuned(context: &Context, dir: &Path, info: &ClsgenJson) -> 
 
 /// A model that only writes, on this rank alone.
 pub(super) fn read_writer(context: &Context, source: &ModelSource) -> Result<Model> {
-    let device = context.device()?;
-    Model::base(source, device::dtype(context.config.model.dtype, &device), &device)
+    Model::base(source, Precision::of(context)?, &context.device()?)
 }
 
 /// The prompter of a loaded model. `date` is now for a template that reads the clock and was trained without one.

@@ -16,7 +16,11 @@
 use rayon::prelude::*;
 
 use super::{Metric, Outcome, Sample, clusters::Clusters};
-use crate::rng::{Rng, streams};
+use crate::{
+    progress,
+    rng::{Rng, streams},
+    signals::leave_if_stopped,
+};
 
 /// An interval, or why there is none.
 pub type Interval = Result<[f64; 2], &'static str>;
@@ -84,14 +88,16 @@ impl<'a> Statistic<'a> {
 pub struct Resampler {
     rng: Rng,
     records: usize,
-    members: Vec<Vec<u32>>,
     strata: Vec<Stratum>,
 }
 
 /// Clusters that are drawn among themselves.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct Stratum {
-    clusters: Vec<u32>,
+    /// The records of the first cluster, then those of the second, and so on.
+    records: Vec<u32>,
+    /// Where each cluster ends among them.
+    ends: Vec<u32>,
     /// Why there is no interval where it is a single cluster.
     alone: &'static str,
 }
@@ -113,24 +119,32 @@ impl Resampler {
         seed: u64,
     ) -> Self {
         let members = clusters.members();
-        let mut strata: Vec<Stratum> = alone.iter().map(|alone| Stratum { clusters: Vec::new(), alone }).collect();
-        for (cluster, members) in members.iter().enumerate() {
-            strata[stratum(members)].clusters.push(cluster as u32);
+        let mut strata: Vec<Stratum> = alone.iter().map(|alone| Stratum { alone, ..Stratum::default() }).collect();
+        for members in &members {
+            let Stratum { records, ends, .. } = &mut strata[stratum(members)];
+            records.extend(members);
+            ends.push(records.len() as u32);
         }
-        Self { rng: Rng::new(seed, streams::BOOTSTRAP), records: clusters.of().len(), members, strata }
+        Self { rng: Rng::new(seed, streams::BOOTSTRAP), records: clusters.of().len(), strata }
     }
 
     /// How often resample number `resample` holds each record.
     pub fn weights(&self, resample: u64) -> Vec<u32> {
+        leave_if_stopped();
+        progress::resampled();
         let mut weights = vec![0; self.records];
         let mut draw = 0;
-        for Stratum { clusters: stratum, .. } in &self.strata {
-            for _ in 0..stratum.len() {
-                let cluster = stratum[self.rng.below(resample, draw, stratum.len())];
-                draw += 1;
-                for &i in &self.members[cluster as usize] {
-                    weights[i as usize] += 1;
+        for Stratum { records, ends, .. } in &self.strata {
+            // Clusters are counted first: a million records would be reached in random order, again and again.
+            let mut times = vec![0u32; ends.len()];
+            self.rng.each_below(resample, draw, ends.len(), |cluster| times[cluster] += 1);
+            draw += ends.len() as u64;
+            let mut start = 0;
+            for (&end, times) in ends.iter().zip(times) {
+                for &i in &records[start as usize..end as usize] {
+                    weights[i as usize] += times;
                 }
+                start = end;
             }
         }
         weights
@@ -138,7 +152,7 @@ impl Resampler {
 
     /// Which stratum holds a single cluster: it is the same in every resample, so no resample tells how it varies.
     fn thin(&self) -> Option<&'static str> {
-        self.strata.iter().find(|stratum| stratum.clusters.len() == 1).map(|stratum| stratum.alone)
+        self.strata.iter().find(|stratum| stratum.ends.len() == 1).map(|stratum| stratum.alone)
     }
 
     /// Every statistic, in order, with its interval from `resamples` resamples.

@@ -269,7 +269,7 @@ pub(super) fn logistic_from(
 }
 
 /// log(1 + eˣ) without overflow.
-fn softplus(x: f64) -> f64 {
+pub(super) fn softplus(x: f64) -> f64 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 

@@ -64,6 +64,11 @@ impl Confusion {
         self.ratio(self.true_negatives, self.true_negatives + self.false_positives, "no negative record")
     }
 
+    /// Share of those called negative that are.
+    pub fn negative_predictive_value(&self) -> Outcome {
+        self.ratio(self.true_negatives, self.true_negatives + self.false_negatives, "nothing is predicted negative")
+    }
+
     /// Share of the records called as they are.
     pub fn accuracy(&self) -> Outcome {
         self.ratio(self.true_positives + self.true_negatives, self.total(), NO_RECORD)

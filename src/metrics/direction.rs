@@ -12,7 +12,7 @@ pub enum Direction {
 }
 
 /// Metrics by the last key of their path in `metrics.json`, with their names in the tables.
-const DIRECTIONS: [(&str, &str, Direction); 28] = [
+const DIRECTIONS: [(&str, &str, Direction); 40] = [
     ("auroc", "AUROC", Direction::Higher),
     ("auprc", "AUPRC", Direction::Higher),
     ("aurc", "AURC", Direction::Lower),
@@ -41,18 +41,35 @@ const DIRECTIONS: [(&str, &str, Direction); 28] = [
     ("intercept", "Calibration intercept", Direction::Near(0.0)),
     ("observed_expected", "Observed : expected", Direction::Near(1.0)),
     ("youden", "Youden's J", Direction::Higher),
+    ("sensitivity", "Sensitivity", Direction::Higher),
+    ("ppv", "PPV", Direction::Higher),
+    ("npv", "NPV", Direction::Higher),
+    ("alerts_per_100", "Alerts per 100", Direction::Lower),
+    ("number_needed_to_evaluate", "Number needed to evaluate", Direction::Lower),
+    ("ici", "ICI", Direction::Lower),
+    ("e50", "E50", Direction::Lower),
+    ("e90", "E90", Direction::Lower),
+    ("emax", "Emax", Direction::Lower),
+    ("base", "Perplexity, base", Direction::Lower),
+    ("tuned", "Perplexity, tuned", Direction::Lower),
+    ("ratio", "Perplexity, tuned : base", Direction::Lower),
 ];
 
-/// Which way the metric at `path` of `metrics.json` is better; calibrated ones (`…_after`) as their own.
+/// Which way the metric at `path` of `metrics.json` is better; calibrated ones (`…_after`) as their own. A subgroup's
+/// difference from the rest is best at 0, whatever it is of.
 ///
 /// ```
 /// use clsgen::metrics::direction::{Direction, of};
 /// assert_eq!(of("judge.unparsable"), Some(Direction::Lower));
 /// assert_eq!(of("calibration.slope_after"), Some(Direction::Near(1.0)));
+/// assert_eq!(of("subgroups.sex.F.difference.auroc"), Some(Direction::Near(0.0)));
 /// ```
 pub fn of(path: &str) -> Option<Direction> {
-    let key = path.rsplit('.').next()?.trim_end_matches("_after");
-    DIRECTIONS.iter().find(|(name, ..)| *name == key).map(|(.., direction)| *direction)
+    let mut keys = path.rsplit('.');
+    let key = keys.next()?.trim_end_matches("_after");
+    let known = DIRECTIONS.iter().find(|(name, ..)| *name == key).map(|(.., direction)| *direction);
+    let of_difference = keys.next() == Some("difference");
+    known.map(|direction| if of_difference { Direction::Near(0.0) } else { direction })
 }
 
 /// The name that tables give the metric of this key.

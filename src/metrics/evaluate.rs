@@ -6,10 +6,10 @@ use super::{
     calibration,
     classification::Confusion,
     decision::Confidence,
-    delong,
     evaluation::{Calibration, Judge},
     parsable,
     ranking::Ranking,
+    shared::{delong_auroc, gold_table, in_sample, no_threshold, nothing_parsable},
     threshold::{Costs, Thresholds},
 };
 
@@ -90,11 +90,6 @@ impl<'a> StatisticSet<'a> {
     }
 }
 
-/// Why a statistic over the parsable records is undefined when there is none.
-fn nothing_parsable(sample: &Sample) -> &'static str {
-    parsable::nothing_parsable(sample.is_empty(), sample.is_silent())
-}
-
 /// A record as the calibration statistics read it. Sorted and taken to the logit scale once, not in every resample.
 struct Row {
     record: usize,
@@ -115,12 +110,6 @@ fn ascending(sample: &Sample) -> Vec<Row> {
         .collect();
     rows.sort_by(|a, b| a.probability.total_cmp(&b.probability));
     rows
-}
-
-/// Calls against gold.
-pub(super) fn gold_table(sample: &Sample, threshold: f64, weights: &[u32]) -> Confusion {
-    let rows = sample.probabilities().iter().zip(sample.labels()).zip(weights);
-    Confusion::count(rows.map(|((&probability, &label), &weight)| (label, probability >= threshold, weight)))
 }
 
 /// Calls against verbalized labels, over the parsable records.
@@ -217,6 +206,9 @@ pub fn evaluate(sample: &Sample, thresholds: Option<&Thresholds>, options: &Opti
         parsable: take(parsable_rate),
         judge: Judge::default(),
         calibration: calibration_of(calibration.map(take)),
+        operating_points: Vec::new(),
+        subgroups: Default::default(),
+        perplexity: None,
     }
 }
 
@@ -242,13 +234,18 @@ pub fn parsable_and_kappa(sample: &Sample, options: &Options) -> [Metric; 2] {
 fn calibration_of(
     [brier, brier_skill, ece, mce, ece_equal_mass, slope, intercept, observed_expected]: [Metric; 8],
 ) -> Calibration {
-    Calibration { brier, brier_skill, ece, mce, ece_equal_mass, slope, intercept, observed_expected, after: None }
-}
-
-/// Why a tuned value is missing.
-fn no_threshold(reason: Option<&str>) -> String {
-    let told = "no threshold could be tuned on dev";
-    reason.map_or_else(|| told.to_owned(), |reason| format!("{told}: {reason}"))
+    Calibration {
+        brier,
+        brier_skill,
+        ece,
+        mce,
+        ece_equal_mass,
+        slope,
+        intercept,
+        observed_expected,
+        smooth: None,
+        after: None,
+    }
 }
 
 fn untuned(n: usize, reason: &str) -> Calls {
@@ -288,27 +285,4 @@ fn calibration_handles<'a>(set: &mut StatisticSet<'a>, order: &'a [Row], bins: u
             calibration::observed_expected(each()),
         ]
     })
-}
-
-/// AUROC with DeLong's interval, over all records or these.
-pub(super) fn delong_auroc(sample: &Sample, labels: &[bool], rows: Option<&[u32]>) -> Metric {
-    let all: Vec<u32> = (0..sample.len() as u32).collect();
-    let rows = rows.unwrap_or(&all);
-    let pick = |i: &u32| *i as usize;
-    let scores: Vec<f64> = rows.iter().map(|i| sample.probabilities()[pick(i)]).collect();
-    let labels: Vec<bool> = rows.iter().map(|i| labels[pick(i)]).collect();
-    let clusters: Vec<u32> = rows.iter().map(|i| sample.clusters()[pick(i)]).collect();
-    if scores.is_empty() && !sample.is_empty() {
-        return Metric::undefined(nothing_parsable(sample), 0);
-    }
-    let area = delong::auroc(&scores, &labels, &clusters, sample.cluster_count());
-    super::auroc(&scores, &labels).with_interval(area.map_or(Err(delong::undefined(&labels)), |area| area.interval()))
-}
-
-/// Marks a value that `what` was fitted to.
-pub(super) fn in_sample(mut metric: Metric, what: &str) -> Metric {
-    if metric.value.is_some() {
-        metric.add_reason(&format!("in-sample: {what} on these records"));
-    }
-    metric
 }

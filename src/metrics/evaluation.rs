@@ -1,8 +1,12 @@
 //! The shape of `metrics.json` (SPEC §2).
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use super::{Metric, threshold::Costs};
+use super::{
+    Metric, operating::OperatingPoint, perplexity::Perplexity, smooth::Smooth, subgroups::Subgroups, threshold::Costs,
+};
 
 /// How to evaluate.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -54,6 +58,15 @@ pub struct Evaluation {
     pub judge: Judge,
     /// Whether the probabilities mean what they say.
     pub calibration: Calibration,
+    /// At the thresholds that reached a sensitivity, a specificity or an alert rate on dev; the caller's to fill in.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub operating_points: Vec<OperatingPoint>,
+    /// Each value of the columns of `eval.subgroups`, by column and value; the caller's to fill in.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub subgroups: Subgroups,
+    /// What tuning forgot of other text, where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub perplexity: Option<Box<Perplexity>>,
 }
 
 /// Whether there is none.
@@ -156,6 +169,9 @@ pub struct Calibration {
     pub intercept: Metric,
     /// Positives observed over expected.
     pub observed_expected: Metric,
+    /// How far the smooth curve lies from the probabilities; the caller's to fill in.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub smooth: Option<Box<Smooth>>,
     /// The same of the calibrated probabilities, where a calibrator was fitted on dev.
     #[serde(flatten, skip_serializing_if = "Option::is_none", default)]
     pub after: Option<Box<CalibrationAfter>>,
@@ -174,6 +190,7 @@ impl Calibration {
             slope: none(),
             intercept: none(),
             observed_expected: none(),
+            smooth: None,
             after: None,
         }
     }

@@ -13,9 +13,9 @@ use super::{
     classification::Confusion,
     comparison::Comparison,
     delong,
-    evaluate::gold_table,
     paired::auroc_without_interval,
     ranking::Ranking,
+    shared::gold_table,
 };
 
 /// What a method says of one record.

@@ -6,7 +6,10 @@
 //! | [`classification`] | confusion counts, precision, recall, F1 at a threshold | van Rijsbergen 1979 |
 //! | [`agreement`] | Cohen's κ, the Landis–Koch bands | Cohen 1960; Landis & Koch 1977 |
 //! | [`threshold`] | thresholds chosen on dev: F1, κ, Youden's J, cost | paper A.2.2; Youden 1950 |
+//! | [`operating`] | what follows from a fixed sensitivity, specificity or alert rate | Romero-Brufau 2015 |
 //! | [`calibration`] | Brier, ECE, MCE, slope and intercept, O:E | Brier 1950; Cox 1958; Naeini 2015 |
+//! | [`smooth`] | a smooth calibration curve, ICI, E50, E90, Emax | Harrell 2015; Austin & Steyerberg 2019 |
+//! | [`subgroups`] | each value of a column by itself, and its difference from the rest | SPEC A57 |
 //! | [`calibrators`] | temperature, Platt, isotonic | Guo 2017; Platt 1999; Zadrozny & Elkan 2002 |
 //! | [`decision`], [`decision_curves`] | net benefit, risk–coverage, AURC | Vickers & Elkin 2006; Geifman 2019 |
 //! | [`delong`] | AUROC intervals and paired tests, clustered by group | DeLong 1988; Sun & Xu 2014; Obuchowski 1997 |
@@ -14,7 +17,9 @@
 //! | [`direction`] | which way each metric is better | |
 //! | [`significance`] | McNemar, its sign-flip over groups, Holm, the normal distribution | McNemar 1947; Holm 1979 |
 //! | [`methods`] | other methods over runs, and each against the model, paired | paper Tables 2 and 4 |
+//! | [`runs`] | mean and SD over runs | |
 //! | [`judge`] | RLI, κ of rationale and label, readability | paper §5.3.2 |
+//! | [`perplexity`] | of base and tuned model on the same texts | Jelinek 1977 |
 //! | [`quality`] | the score that picks the best epoch | paper A.2.2 |
 //! | [`multiclass`] | the same over K > 2 classes: arg max, one-vs-rest, macro means | Cohen 1968; Kull 2019 |
 //! | [`clusters`] | which records belong together | |
@@ -43,13 +48,19 @@ pub mod evaluation;
 pub mod judge;
 pub mod methods;
 pub mod multiclass;
+pub mod operating;
 pub mod paired;
 mod parsable;
+pub mod perplexity;
 pub mod quality;
 pub mod ranking;
+pub mod runs;
 pub mod sample;
+mod shared;
 pub mod significance;
+pub mod smooth;
 mod softmax;
+pub mod subgroups;
 pub mod threshold;
 
 pub use any::{AnyEvaluation, AnySample};

@@ -8,8 +8,9 @@ use super::{
     bootstrap::{Resampler, Statistic},
     comparison::Comparison,
     delong,
-    evaluate::{gold_table, verbalized_table},
+    evaluate::verbalized_table,
     ranking::{self, Ranking},
+    shared::gold_table,
 };
 
 /// `second − first` of seven metrics, null where either side is undefined. The samples hold the same records in the

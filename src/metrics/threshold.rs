@@ -1,7 +1,8 @@
-//! Thresholds chosen on dev, to be frozen before test labels are read (paper A.2.2; SPEC A32, A39, §6).
+//! Thresholds between two classes, chosen on dev and frozen before test labels are read (the paper's A.2.2).
 //!
-//! Candidates are the distinct dev probabilities (for κ: over the parsable records); of equal values the highest
-//! threshold wins. One pass from the highest probability down visits them all.
+//! Candidates are the distinct dev probabilities (for κ: over the parsable records), and for the cost of errors one
+//! above them all, under which nobody is positive; of equally good ones the highest wins. One pass from the highest
+//! probability down visits them all.
 
 use serde::{Deserialize, Serialize};
 
@@ -59,7 +60,7 @@ impl Objective {
 /// A threshold and what it reached on dev.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Tuned {
-    /// Positive from here on.
+    /// Positive is p ≥ threshold.
     pub threshold: f64,
     /// The objective's value on dev: F1, κ, J, or mean cost.
     pub value: f64,
@@ -94,15 +95,19 @@ pub fn tune(dev: &Sample, objective: Objective) -> Result<Tuned, &'static str> {
     let mut table =
         Confusion { false_negatives: positives, true_negatives: rows.len() as u64 - positives, ..Confusion::default() };
     let mut best: Result<Tuned, &'static str> = Err("undefined at every threshold");
+    if let (Objective::Cost(_), Ok(value)) = (objective, objective.gain(&table)) {
+        let highest = dev.probabilities().iter().copied().fold(0.0, f64::max);
+        best = Ok(Tuned { threshold: highest.next_up(), value });
+    }
     for block in Ranking::of(dev.probabilities(), rows).blocks() {
         for &i in block {
-            let (called, missed) = if truth(i) {
+            let (gained, lost) = if truth(i) {
                 (&mut table.true_positives, &mut table.false_negatives)
             } else {
                 (&mut table.false_positives, &mut table.true_negatives)
             };
-            *called += 1;
-            *missed -= 1;
+            *gained += 1;
+            *lost -= 1;
         }
         let Ok(value) = objective.gain(&table) else { continue };
         if best.is_err() || best.is_ok_and(|best| value > best.value) {

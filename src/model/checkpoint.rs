@@ -7,13 +7,14 @@ use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ClsHead, Llama, Model, ModelSource, head, peft,
+    ClsHead, Llama, Model, ModelSource, Precision, head, peft,
     safetensors::SafetensorsFile,
     source::{self, resolve},
 };
 use crate::{
-    config::{Parameters, Truncate},
+    config::{Parameters, Quantize, Truncate},
     error::{Context as _, Error, Result},
+    foreign,
     labels::Labels,
     prompt::TokenizerFiles,
     storage::{self, AtomicDir, MANIFEST, reason, verify_manifest},
@@ -35,6 +36,11 @@ const TOKENIZER_FILES: [&str; 9] = [
     "vocab.json",
     "merges.txt",
 ];
+
+/// Tokens of a window at most.
+const MAX_TOKENS: usize = 1 << 24;
+/// Width of the head at most.
+const MAX_WIDTH: usize = 1 << 20;
 
 /// Shape of the head, as `clsgen.json` holds it.
 pub type HeadShape = crate::config::Head;
@@ -66,12 +72,19 @@ pub struct ClsgenJson {
     /// Which part of a too-long document goes.
     #[serde(default)]
     pub truncate: Truncate,
+    /// How the base's projections were quantised in training: what they are in prediction too, unless told otherwise.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub quantize: Quantize,
     /// `false` where its epoch was cut short.
     #[serde(default = "complete")]
     pub complete: bool,
     /// Version of clsgen that wrote it.
     #[serde(default)]
     pub clsgen_version: String,
+}
+
+fn is_none(quantize: &Quantize) -> bool {
+    *quantize == Quantize::None
 }
 
 fn complete() -> bool {
@@ -96,13 +109,26 @@ pub fn read_info(dir: &Path) -> Result<ClsgenJson> {
         Error::model(format!("{}: {what}", path.display()))
             .hint("the checkpoint is damaged or another program's: name another of the run's, RUN/checkpoints/…")
     };
-    let text = std::fs::read_to_string(&path)
+    let text = foreign::read_text(&path, foreign::SMALL)
         .map_err(|e| failed(reason(&e)).hint("is this a checkpoint directory (epoch-NN)?"))?;
-    let info: ClsgenJson =
-        serde_json::from_str(&text).map_err(|e| failed(format!("not a checkpoint description: {e}")))?;
+    let info: ClsgenJson = serde_json::from_str(&text)
+        .map_err(|e| failed(format!("not a checkpoint description: {}", foreign::reason(&e))))?;
     if info.schema != 1 {
         return Err(failed(format!("schema is {}, 1 expected", info.schema))
             .hint("it was written by another version of clsgen"));
+    }
+    let tokens = 1..=MAX_TOKENS;
+    if !tokens.contains(&info.max_input_tokens) || !tokens.contains(&info.max_output_tokens) {
+        return Err(failed(format!(
+            "max_input_tokens = {}, max_output_tokens = {}: one of them is out of range",
+            info.max_input_tokens, info.max_output_tokens
+        )));
+    }
+    if !(1..=MAX_WIDTH).contains(&info.head.hidden) || !(0.0..1.0).contains(&info.head.dropout) {
+        return Err(failed(format!(
+            "head.hidden = {}, head.dropout = {:e}: one of them is out of range",
+            info.head.hidden, info.head.dropout
+        )));
     }
     Ok(info)
 }
@@ -119,13 +145,18 @@ pub struct BaseLookup<'a> {
 }
 
 /// Reads a checkpoint directory's model and its base.
-pub fn load_model(dir: &Path, lookup: BaseLookup<'_>, dtype: DType, device: &Device) -> Result<LoadedModel> {
+pub fn load_model(
+    dir: &Path,
+    lookup: BaseLookup<'_>,
+    precision: impl Into<Precision>,
+    device: &Device,
+) -> Result<LoadedModel> {
     check_manifest(dir)?;
     let info = read_info(dir)?;
     let adapter = dir.join(peft::CONFIG).is_file();
     let source = locate(dir, &info, lookup)?;
     let head = read_head(dir, &info, source.config()?.hidden_size, device)?;
-    let mut llama = Llama::load(&source, dtype, device)?;
+    let mut llama = Llama::load(&source, precision, device)?;
     if adapter {
         peft::load_adapter(&mut llama, dir)?;
     }
@@ -229,7 +260,7 @@ pub fn write_folder(dir: &AtomicDir, llama: &Llama, source: Option<&ModelSource>
         let Some(path) = source.map(|source| source.tokenizer_path().join(name)).filter(|path| path.is_file()) else {
             continue;
         };
-        let bytes = std::fs::read(&path)
+        let bytes = foreign::read(&path, foreign::LARGE)
             .map_err(|e| Error::model(format!("cannot read {}: {}", path.display(), reason(&e))))?;
         dir.write_file(name, &bytes)?;
     }
@@ -268,6 +299,7 @@ pub fn find_base(dir: &Path, info: &ClsgenJson, lookup: BaseLookup<'_>) -> Resul
     let wanted = lookup.base.unwrap_or(&info.base_model);
     check_tokenizer(dir, info, &source)?;
     let Some(expected) = &info.base_hash else {
+        let wanted = foreign::name(wanted);
         tracing::warn!("{INFO} names no base_hash: that {wanted} is the right base cannot be checked");
         return Ok(source);
     };
@@ -277,7 +309,7 @@ pub fn find_base(dir: &Path, info: &ClsgenJson, lookup: BaseLookup<'_>) -> Resul
             "{} was trained on another base than {wanted}: its weights hash to {}…, {}… expected",
             dir.display(),
             &hash[..12],
-            expected.get(..12).unwrap_or(expected)
+            foreign::name(expected.get(..12).unwrap_or("no hash"))
         ))
         .hint("set model.base to the model it was trained on"));
     }
@@ -311,7 +343,7 @@ fn check_tokenizer(dir: &Path, info: &ClsgenJson, source: &ModelSource) -> Resul
         dir.display(),
         path.display(),
         &hash[..12],
-        expected.get(..12).unwrap_or(expected)
+        foreign::name(expected.get(..12).unwrap_or("no hash"))
     ))
     .hint("put the files back as they were, or set model.base to a folder that holds them"))
 }
@@ -331,7 +363,7 @@ fn head_of(dir: &Path, info: &ClsgenJson, hidden_size: usize, device: &Device) -
     let file = SafetensorsFile::open(&path)?;
     let shapes = head::shapes(hidden_size, shape.hidden, info.labels.count());
     if let Some(name) = file.entries.keys().find(|name| !shapes.iter().any(|(known, _)| known == name)) {
-        return Err(Error::model(format!("{}: tensor {name} is unexpected", path.display())));
+        return Err(Error::model(format!("{}: tensor {} is unexpected", path.display(), foreign::name(name))));
     }
     let [dense_weight, dense_bias, out_weight, out_bias] = shapes.map(|(name, shape)| {
         match file.entries.get(name) {

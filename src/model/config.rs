@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     error::{Context as _, Error, Result},
-    ops::rope::{RopeParameters, RopeScaling},
+    foreign,
+    ops::rope::{Rope, RopeParameters, RopeScaling},
 };
 
 /// Hyperparameters of a Llama model, under Hugging Face's names except `rope` and `eos_token_ids`.
@@ -57,9 +58,10 @@ impl LlamaConfig {
 
     fn read_keys(path: &Path) -> Result<Self> {
         let name = path.display();
-        let text = std::fs::read_to_string(path)
+        let text = foreign::read_text(path, foreign::SMALL)
             .map_err(|e| Error::model(format!("cannot read {name}: {}", crate::storage::reason(&e))))?;
-        let json: Value = serde_json::from_str(&text).map_err(|e| Error::model(format!("{name} is not JSON: {e}")))?;
+        let json: Value = serde_json::from_str(&text)
+            .map_err(|e| Error::model(format!("{name} is not JSON: {}", foreign::reason(&e))))?;
         let Value::Object(keys) = json else { return Err(Error::model(format!("{name} is not a JSON object"))) };
         Self::parse(&keys).map_err(|e| e.context(name))
     }
@@ -105,18 +107,20 @@ impl LlamaConfig {
         .hint("lower the window, or insist with --set model.allow_long=true"))
     }
 
-    /// Checks sizes and constants. The upper bound of 2²⁴ catches corrupt files.
+    /// Checks sizes and constants. The upper bounds, far beyond any model there is, catch files that are damaged or
+    /// made to exhaust memory: every product of sizes below them fits 64 bits.
     pub fn check(&self) -> Result<()> {
         let sizes = [
-            ("vocab_size", self.vocab_size),
-            ("hidden_size", self.hidden_size),
-            ("intermediate_size", self.intermediate_size),
-            ("num_hidden_layers", self.num_hidden_layers),
-            ("num_attention_heads", self.num_attention_heads),
-            ("num_key_value_heads", self.num_key_value_heads),
-            ("head_dim", self.head_dim),
+            ("vocab_size", self.vocab_size, 1 << 24),
+            ("hidden_size", self.hidden_size, 1 << 20),
+            ("intermediate_size", self.intermediate_size, 1 << 22),
+            ("num_hidden_layers", self.num_hidden_layers, 1 << 11),
+            ("num_attention_heads", self.num_attention_heads, 1 << 12),
+            ("num_key_value_heads", self.num_key_value_heads, 1 << 12),
+            ("head_dim", self.head_dim, 1 << 12),
+            ("max_position_embeddings", self.max_position_embeddings, 1 << 31),
         ];
-        if let Some((name, size)) = sizes.iter().find(|(_, size)| *size == 0 || *size > 1 << 24) {
+        if let Some((name, size, _)) = sizes.iter().find(|(_, size, most)| !(1..=*most).contains(size)) {
             return Err(Error::model(format!("{name} = {size} is out of range")));
         }
         if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
@@ -128,10 +132,10 @@ impl LlamaConfig {
         if !self.head_dim.is_multiple_of(2) {
             return Err(Error::model(format!("head_dim = {} is odd", self.head_dim)));
         }
-        if !(self.rms_norm_eps > 0.0 && self.rope.theta > 0.0 && self.rope.theta.is_finite()) {
-            return Err(Error::model("rms_norm_eps and rope_theta must be positive"));
+        if !(self.rms_norm_eps > 0.0 && self.rms_norm_eps < 1.0) {
+            return Err(Error::model(format!("rms_norm_eps = {} is not between 0 and 1", self.rms_norm_eps)));
         }
-        Ok(())
+        Rope::new(self.rope, self.head_dim).map(drop)
     }
 
     /// Whether two models have the same tensors and compute the same from them; special tokens and the trained length
@@ -179,18 +183,20 @@ fn refuse_other_models(keys: &Map<String, Value>) -> Result<()> {
     let hint = "clsgen fine-tunes Llama-architecture models (model_type \"llama\")";
     let model_type = keys.get("model_type").and_then(Value::as_str).unwrap_or("absent");
     if model_type != "llama" {
-        return Err(Error::model(format!("model_type is {model_type:?}, not \"llama\"")).hint(hint));
+        let model_type = foreign::name(model_type);
+        return Err(Error::model(format!("model_type is \"{model_type}\", not \"llama\"")).hint(hint));
     }
     let architectures: Vec<&str> =
         keys.get("architectures").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     if !architectures.is_empty() && !architectures.contains(&"LlamaForCausalLM") {
         return Err(
-            Error::model(format!("architecture is {}, not LlamaForCausalLM", architectures.join(", "))).hint(hint)
+            Error::model(format!("architecture is {}, not LlamaForCausalLM", foreign::names(architectures))).hint(hint)
         );
     }
     let activation = keys.get("hidden_act").and_then(Value::as_str).unwrap_or("silu");
     if activation != "silu" {
-        return Err(Error::model(format!("hidden_act is {activation:?}; only \"silu\" is supported")));
+        let activation = foreign::name(activation);
+        return Err(Error::model(format!("hidden_act is \"{activation}\"; only \"silu\" is supported")));
     }
     if keys.get("quantization_config").is_some_and(|value| !value.is_null()) {
         return Err(Error::model("the weights are quantized (quantization_config)")
@@ -235,7 +241,7 @@ fn rope(keys: &Map<String, Value>) -> Result<RopeParameters> {
             original_max_position_embeddings: number("original_max_position_embeddings")? as usize,
         },
         other => {
-            return Err(Error::model(format!("rope type {other:?} is not supported"))
+            return Err(Error::model(format!("rope type \"{}\" is not supported", foreign::name(other)))
                 .hint("supported: default, linear, llama3"));
         }
     };

@@ -16,25 +16,21 @@ use candle_core::{
     quantized::gguf_file::{Content, Value},
 };
 
-use super::{LlamaConfig, safetensors::to_tensor, tensor_spec};
+use super::{LlamaConfig, precision::BaseWeight, safetensors::to_tensor, tensor_spec};
 use crate::{
     error::{Context as _, Error, Result},
+    foreign,
     ops::rope::{Rope, RopeParameters, RopeScaling},
-    storage::reason,
+    prompt::gguf::open,
 };
 
-fn open(path: &Path) -> Result<(BufReader<File>, Content)> {
-    let file = File::open(path).map_err(|e| Error::model(format!("cannot read {}: {}", path.display(), reason(&e))))?;
-    let mut reader = BufReader::new(file);
-    let content = Content::read(&mut reader)
-        .map_err(|e| Error::model(format!("{}: not a readable GGUF file: {}", path.display(), first_line(&e))))
-        .or_hint("the file is damaged or incomplete: fetch it again")?;
-    Ok((reader, content))
-}
-
-/// candle's message without a backtrace.
-fn first_line(error: &candle_core::Error) -> String {
-    error.to_string().lines().next().unwrap_or_default().to_string()
+/// A tensor's numbers, or why there are none. candle panics on some bytes that no quantizer writes.
+fn dequantized(content: &Content, reader: &mut BufReader<File>, name: &str) -> Result<Tensor, String> {
+    let read = || content.tensor(reader, name, &Device::Cpu)?.dequantize(&Device::Cpu);
+    match foreign::caught(read) {
+        Some(read) => read.map_err(|e| foreign::reason(&e)),
+        None => Err("its blocks are damaged".into()),
+    }
 }
 
 /// The model's shape, from the metadata.
@@ -50,7 +46,8 @@ fn parse(content: &Content, reader: &mut BufReader<File>) -> Result<LlamaConfig>
     let meta = Metadata(&content.metadata);
     let architecture = meta.text("general.architecture").unwrap_or("absent");
     if architecture != "llama" {
-        return Err(Error::model(format!("architecture is {architecture:?}, not \"llama\"")));
+        let architecture = foreign::name(architecture);
+        return Err(Error::model(format!("architecture is \"{architecture}\", not \"llama\"")));
     }
     let hidden_size = meta.size("llama.embedding_length")?;
     let heads = meta.size("llama.attention.head_count")?;
@@ -77,8 +74,12 @@ fn parse(content: &Content, reader: &mut BufReader<File>) -> Result<LlamaConfig>
         attention_bias: content.tensor_infos.contains_key("blk.0.attn_q.bias"),
         mlp_bias: content.tensor_infos.contains_key("blk.0.ffn_gate.bias"),
         tie_word_embeddings: !content.tensor_infos.contains_key("output.weight"),
-        bos_token_id: meta.size("tokenizer.ggml.bos_token_id").ok().map(|id| id as u32),
-        eos_token_ids: meta.size("tokenizer.ggml.eos_token_id").into_iter().map(|id| id as u32).collect(),
+        bos_token_id: meta.size("tokenizer.ggml.bos_token_id").ok().and_then(|id| u32::try_from(id).ok()),
+        eos_token_ids: meta
+            .size("tokenizer.ggml.eos_token_id")
+            .into_iter()
+            .filter_map(|id| u32::try_from(id).ok())
+            .collect(),
     })
 }
 
@@ -117,11 +118,8 @@ fn rope(meta: &Metadata, content: &Content, reader: &mut BufReader<File>, head_d
     let theta = meta.number("llama.rope.freq_base").map(shortest).unwrap_or(10_000.0);
     let plain = RopeParameters { theta, scaling: RopeScaling::None };
     if content.tensor_infos.contains_key("rope_freqs.weight") {
-        let read = |e: candle_core::Error| Error::model(format!("tensor rope_freqs.weight: {}", first_line(&e)));
-        let factors = content
-            .tensor(reader, "rope_freqs.weight", &Device::Cpu)
-            .and_then(|t| t.dequantize(&Device::Cpu))
-            .map_err(read)?;
+        let factors = dequantized(content, reader, "rope_freqs.weight")
+            .map_err(|e| Error::model(format!("tensor rope_freqs.weight: {e}")))?;
         return llama3(plain, &factors.flatten_all()?.to_vec1::<f32>()?, head_dim);
     }
     match meta.text("llama.rope.scaling.type") {
@@ -130,7 +128,7 @@ fn rope(meta: &Metadata, content: &Content, reader: &mut BufReader<File>, head_d
             theta,
             scaling: RopeScaling::Linear { factor: meta.number("llama.rope.scaling.factor")? },
         }),
-        Some(other) => Err(Error::model(format!("rope scaling {other:?} is not supported"))),
+        Some(other) => Err(Error::model(format!("rope scaling \"{}\" is not supported", foreign::name(other)))),
     }
 }
 
@@ -160,8 +158,8 @@ pub(super) fn load(
     path: &Path,
     config: &LlamaConfig,
     stored: impl Fn(&[usize]) -> DType,
-    device: &Device,
-) -> Result<BTreeMap<String, Tensor>> {
+    hold: impl Fn(&str, Tensor) -> Result<BaseWeight>,
+) -> Result<BTreeMap<String, BaseWeight>> {
     let (mut reader, content) = open(path)?;
     let mut found = BTreeMap::new();
     for (name, info) in content.tensor_infos.iter().filter(|(name, _)| *name != "rope_freqs.weight") {
@@ -174,12 +172,11 @@ pub(super) fn load(
     for (hf, shape) in expected {
         let failed = |what: String| Error::model(format!("{}: tensor {hf}: {what}", path.display()));
         let Some((name, _)) = found.get(&hf) else { return Err(failed("missing".into())) };
-        let quantized = content.tensor(&mut reader, name, &Device::Cpu).map_err(|e| failed(first_line(&e)))?;
-        let tensor = pair_halves(&hf, quantized.dequantize(&Device::Cpu)?, config)?;
+        let tensor = pair_halves(&hf, dequantized(&content, &mut reader, name).map_err(failed)?, config)?;
         let values = tensor.flatten_all()?.to_vec1::<f32>()?;
-        let tensor = to_tensor(values, &shape, stored(&shape), device)?
+        let tensor = to_tensor(values, &shape, stored(&shape), &Device::Cpu)?
             .ok_or_else(|| failed("holds NaN or infinite values".into()));
-        results.push(tensor.map(|tensor| (hf, tensor)));
+        results.push(tensor.and_then(|tensor| Ok((hf.clone(), hold(&hf, tensor)?))));
     }
     tensor_spec::gather(results)
 }

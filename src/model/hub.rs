@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    foreign,
+};
 
 /// Files a model needs that may be absent from its repository.
 const OPTIONAL: [&str; 6] = [
@@ -60,8 +63,9 @@ pub(super) fn snapshot(id: &str) -> Option<PathBuf> {
 
 fn snapshot_in(cache: &Path, id: &str) -> Option<PathBuf> {
     let repo = cache.join(format!("models--{}", id.replace('/', "--")));
-    let commit = std::fs::read_to_string(repo.join("refs/main")).ok()?;
-    let snapshot = repo.join("snapshots").join(commit.trim());
+    let commit = foreign::read_text(&repo.join("refs/main"), foreign::SMALL).ok()?;
+    let commit = Some(commit.trim()).filter(|commit| foreign::is_within(commit))?;
+    let snapshot = repo.join("snapshots").join(commit);
     snapshot.is_dir().then_some(snapshot)
 }
 

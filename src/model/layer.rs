@@ -127,7 +127,9 @@ pub(super) struct DecoderLayer {
     pub down_proj: Projection,
 }
 
-/// What backward reads: x, 1/rms, k and v of every row, the others of the rows that are read (`Pass::read`).
+/// The activations that backward needs. Of the last layer, only the rows whose hidden states a head reads
+/// (`Pass::read`) go beyond k and v: x, `rstd1`, k and v hold every row, the others those rows alone, until
+/// [`Kept::scatter`] puts q, attention's output and its log-sum-exps back among the others.
 #[derive(Debug)]
 pub(super) struct Kept {
     x: Tensor,
@@ -144,8 +146,8 @@ pub(super) struct Kept {
     low_rank: LowRank,
 }
 
-/// What each adapter made of its input, rank numbers a token. The last projection's is computed again: its product is
-/// not part of [`DecoderLayer::forward_saving`].
+/// `u = scaling · A x (tokens, rank)` of each adapter. down_proj's is computed again in backward: its product is not
+/// part of [`DecoderLayer::forward_saving`].
 #[derive(Debug)]
 struct LowRank {
     q: Option<Tensor>,
@@ -162,7 +164,8 @@ impl Kept {
         &self.x
     }
 
-    /// What attention's backward reads, of every row: 0 where a row is not read, whose gradient is 0.
+    /// q, attention's output and its log-sum-exps as tensors of every row, for attention's and q_proj's backward. A row
+    /// that no head reads holds 0 there: the gradient that comes down to it is 0, so its value does not matter.
     fn scatter(self, read: &ReadRows) -> Result<Self> {
         let Self { q, attended, lse, mut low_rank, .. } = self;
         low_rank.q = low_rank.q.map(|u| read.scatter(&u)).transpose()?;
@@ -207,8 +210,8 @@ impl DecoderLayer {
         [&self.gate_proj, &self.up_proj, &self.down_proj].iter().any(|projection| projection.trains(trains))
     }
 
-    /// Training forward but for its last product: `x (tokens, hidden)` → what backward reads. What follows k and v is
-    /// made of the rows that are read (`pass.read`).
+    /// Training forward up to, and without, down_proj: `x (tokens, hidden)` → what backward needs. Where `pass.read`
+    /// names rows, q and all that follows attention is computed for these alone.
     pub fn forward_saving(&self, x: &Tensor, rope: &Rope, pass: &Pass) -> Result<Kept> {
         let Heads { heads, kv_heads, .. } = self.heads;
         let (normed, rstd1) = self.input_layernorm.forward(x)?;
@@ -258,11 +261,11 @@ impl DecoderLayer {
     ) -> Result<Option<Tensor>> {
         let trains = |projection: &Projection| projection.trains(pass.trains);
         let attention_trains = [&self.q_proj, &self.k_proj, &self.v_proj].into_iter().any(trains);
-        let below_middle = need_dx || attention_trains || trains(&self.o_proj);
-        if !below_middle && !self.mlp_trains(pass.trains) {
+        let need_dmiddle = need_dx || attention_trains || trains(&self.o_proj);
+        if !need_dmiddle && !self.mlp_trains(pass.trains) {
             return Ok(None);
         }
-        let Some(dmiddle) = self.mlp_backward(&kept, dy, &pass.of_read(), below_middle, gradients)? else {
+        let Some(dmiddle) = self.mlp_backward(&kept, dy, &pass.of_read(), need_dmiddle, gradients)? else {
             return Ok(None);
         };
         let (kept, dmiddle) = match pass.read {
@@ -270,13 +273,13 @@ impl DecoderLayer {
             None => (kept, dmiddle),
         };
         let attended = merge(&kept.attended)?;
-        let below = need_dx || attention_trains;
+        let need_dattended = need_dx || attention_trains;
         let Some(dattended) = self.o_proj.backward(
             Some(&attended),
             kept.low_rank.o.as_ref(),
             &dmiddle,
             pass,
-            GradInput::wanted(below),
+            GradInput::wanted(need_dattended),
             gradients,
         )?
         else {
@@ -289,7 +292,7 @@ impl DecoderLayer {
         Ok(Some(self.input_layernorm.backward_add([&kept.x, &kept.rstd1], &dnormed, &dmiddle, pass, gradients)?))
     }
 
-    /// From the layer's output back to m.
+    /// From the layer's output back to `middle`, the stream between attention and the MLP.
     fn mlp_backward(
         &self,
         kept: &Kept,
@@ -318,17 +321,18 @@ impl DecoderLayer {
         drop(product);
         let (dgate, dup) = swiglu::backward(gate, up, &dproduct)?;
         let normed = if gate_up { Some(self.post_attention_layernorm.forward(middle)?.0) } else { None };
-        let dx = GradInput::wanted(need_dmiddle);
-        let dx = self.gate_proj.backward(normed.as_ref(), low_rank.gate.as_ref(), &dgate, pass, dx, gradients)?;
-        let dx = self.up_proj.backward(
+        let dnormed = GradInput::wanted(need_dmiddle);
+        let dnormed =
+            self.gate_proj.backward(normed.as_ref(), low_rank.gate.as_ref(), &dgate, pass, dnormed, gradients)?;
+        let dnormed = self.up_proj.backward(
             normed.as_ref(),
             low_rank.up.as_ref(),
             &dup,
             pass,
-            GradInput::after(dx),
+            GradInput::after(dnormed),
             gradients,
         )?;
-        let Some(dnormed) = dx else { return Ok(None) };
+        let Some(dnormed) = dnormed else { return Ok(None) };
         Ok(Some(self.post_attention_layernorm.backward_add([middle, rstd2], &dnormed, dy, pass, gradients)?))
     }
 
@@ -339,7 +343,7 @@ impl DecoderLayer {
         dattended: &Tensor,
         rope: &Rope,
         pass: &Pass,
-        need_dx: bool,
+        need_dnormed: bool,
         gradients: &mut Gradients,
     ) -> Result<Option<Tensor>> {
         let Kept { q, k, v, attended, lse, low_rank, .. } = kept;
@@ -350,15 +354,18 @@ impl DecoderLayer {
         let dv = merge(&dv)?;
         let trained = [&self.q_proj, &self.k_proj, &self.v_proj].into_iter().any(|p| p.trains(pass.trains));
         let normed = if trained { Some(self.input_layernorm.forward(&kept.x)?.0) } else { None };
-        let dx = GradInput::wanted(need_dx);
-        let dx = self.q_proj.backward(normed.as_ref(), low_rank.q.as_ref(), &dq, pass, dx, gradients)?;
+        let dnormed = GradInput::wanted(need_dnormed);
+        let dnormed = self.q_proj.backward(normed.as_ref(), low_rank.q.as_ref(), &dq, pass, dnormed, gradients)?;
+        // dq is 0 on rows that no head reads, which q_proj may leave out; dk and dv are not.
         let pass = &pass.of_all();
-        let dx =
-            self.k_proj.backward(normed.as_ref(), low_rank.k.as_ref(), &dk, pass, GradInput::after(dx), gradients)?;
-        self.v_proj.backward(normed.as_ref(), low_rank.v.as_ref(), &dv, pass, GradInput::after(dx), gradients)
+        let dnormed = GradInput::after(dnormed);
+        let dnormed = self.k_proj.backward(normed.as_ref(), low_rank.k.as_ref(), &dk, pass, dnormed, gradients)?;
+        let dnormed = GradInput::after(dnormed);
+        self.v_proj.backward(normed.as_ref(), low_rank.v.as_ref(), &dv, pass, dnormed, gradients)
     }
 
-    /// Attention's operands in the precision of the weights, as those of the projections are.
+    /// q, k and v as attention multiplies them: rounded to bf16 where the weights are bf16, as the operands of the
+    /// projections' products are.
     fn as_weights(&self, operands: [&Tensor; 3]) -> Result<[Tensor; 3]> {
         let [q, k, v] = operands;
         match self.q_proj.weight.dtype() {

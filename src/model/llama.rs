@@ -9,6 +9,7 @@ use super::{
     kv_cache::{self, BlockPool},
     layer::{DecoderLayer, Heads, Norm},
     lora::{self, Adapter, LoraConfig},
+    precision::{BaseWeight, Precision},
     projection::Projection,
     tensor_spec, weights,
 };
@@ -50,10 +51,11 @@ pub enum ActivationCheckpointing {
 }
 
 impl Llama {
-    /// Reads and checks a model's weights into `dtype` (F32 or BF16; norms and biases are always f32).
-    pub fn load(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
+    /// Reads and checks a model's weights into a number type (F32 or BF16; norms and biases are always f32), the
+    /// projections quantised if `precision` says so.
+    pub fn load(source: &ModelSource, precision: impl Into<Precision>, device: &Device) -> Result<Self> {
         let config = source.config()?;
-        let tensors = weights::load(source, &config, dtype, device)?;
+        let tensors = weights::load(source, &config, precision.into(), device)?;
         Self::from_tensors(config, tensors, device)
     }
 
@@ -69,7 +71,7 @@ impl Llama {
                 1 => Tensor::ones(shape, DType::F32, device)?,
                 _ => random::normal(rng, hash_name(&name), 0.02, shape, dtype, device)?,
             };
-            tensors.insert(name, tensor);
+            tensors.insert(name, tensor.into());
         }
         Self::from_tensors(config, tensors, device)
     }
@@ -77,7 +79,7 @@ impl Llama {
     /// A model of tensors whose names and shapes are those of [`tensor_spec::shapes`].
     pub(super) fn from_tensors(
         config: LlamaConfig,
-        mut tensors: BTreeMap<String, Tensor>,
+        mut tensors: BTreeMap<String, BaseWeight>,
         device: &Device,
     ) -> Result<Self> {
         let rope = Rope::new(config.rope, config.head_dim)?;
@@ -90,11 +92,11 @@ impl Llama {
     }
 
     /// The same model elsewhere: matrices held as `dtype` (F32 or BF16) on `device`, vectors and adapters in f32. The
-    /// base may share tensors with this one, adapters do not.
+    /// base may share tensors with this one, adapters do not. A quantised model cannot be held otherwise.
     pub fn held_as(&self, dtype: DType, device: &Device) -> Result<Self> {
         let held = |(name, tensor): (String, Tensor)| {
             let dtype = if tensor.rank() == 1 { DType::F32 } else { dtype };
-            Ok((name, tensor.to_dtype(dtype)?.to_device(device)?))
+            Ok((name, tensor.to_dtype(dtype)?.to_device(device)?.into()))
         };
         let tensors = self.base_tensors().into_iter().map(held).collect::<Result<_>>()?;
         let mut llama = Self::from_tensors(self.config.clone(), tensors, device)?;
@@ -146,7 +148,8 @@ impl Llama {
         tensors
     }
 
-    /// Handles of the base's tensors under HF's names, sharing storage with the model.
+    /// Handles of the base's tensors under HF's names, sharing storage with the model; a quantised matrix is not among
+    /// them.
     pub fn base_tensors(&self) -> BTreeMap<String, Tensor> {
         let mut tensors = BTreeMap::from([
             ("model.embed_tokens.weight".to_string(), self.embed_tokens.clone()),
@@ -158,7 +161,8 @@ impl Llama {
                 tensors.insert(norm.name.clone(), norm.weight.clone());
             }
             for projection in layer.projections() {
-                tensors.insert(format!("{}.weight", projection.name), projection.weight.clone());
+                let weight = projection.weight.whole();
+                tensors.extend(weight.map(|weight| (format!("{}.weight", projection.name), weight.clone())));
                 tensors.extend(projection.bias.iter().map(|bias| (format!("{}.bias", projection.name), bias.clone())));
             }
         }
@@ -174,6 +178,10 @@ impl Llama {
                 Err(Error::usage("train.parameters = \"full\" cannot train a model that carries an adapter")
                     .hint("start from the base model, or set train.parameters = \"lora\""))
             }
+            (Parameters::Full, None) if self.is_quantized() => {
+                Err(Error::usage("train.parameters = \"full\" cannot train a quantised base")
+                    .hint("set model.quantize = \"none\", or train.parameters = \"lora\""))
+            }
             (Parameters::Full, None) if self.embed_tokens.dtype() != DType::F32 => {
                 Err(Error::usage("train.parameters = \"full\" needs f32 weights").hint("set model.dtype = \"f32\""))
             }
@@ -186,7 +194,12 @@ impl Llama {
         &self.device
     }
 
-    /// What its matrices are held as.
+    /// Whether the projections of its layers are quantised.
+    pub fn is_quantized(&self) -> bool {
+        self.layers.iter().flat_map(DecoderLayer::projections).any(|projection| projection.weight.whole().is_none())
+    }
+
+    /// The type of its products' operands, and of what is not quantised.
     pub fn dtype(&self) -> DType {
         self.embed_tokens.dtype()
     }
@@ -229,21 +242,25 @@ fn heads(config: &LlamaConfig) -> Heads {
     Heads { heads: config.num_attention_heads, kv_heads: config.num_key_value_heads, head_dim: config.head_dim }
 }
 
-fn take(tensors: &mut BTreeMap<String, Tensor>, name: &str) -> Result<Tensor> {
+fn take(tensors: &mut BTreeMap<String, BaseWeight>, name: &str) -> Result<Tensor> {
+    take_weight(tensors, name)?.matrix()
+}
+
+fn take_weight(tensors: &mut BTreeMap<String, BaseWeight>, name: &str) -> Result<BaseWeight> {
     tensors.remove(name).ok_or_else(|| Error::model(format!("tensor {name} is missing")))
 }
 
-fn norm(config: &LlamaConfig, tensors: &mut BTreeMap<String, Tensor>, name: &str) -> Result<Norm> {
+fn norm(config: &LlamaConfig, tensors: &mut BTreeMap<String, BaseWeight>, name: &str) -> Result<Norm> {
     Ok(Norm { name: name.to_string(), weight: take(tensors, name)?, eps: config.rms_norm_eps })
 }
 
-fn projection(tensors: &mut BTreeMap<String, Tensor>, name: String) -> Result<Projection> {
-    let weight = take(tensors, &format!("{name}.weight"))?;
-    let bias = tensors.remove(&format!("{name}.bias"));
+fn projection(tensors: &mut BTreeMap<String, BaseWeight>, name: String) -> Result<Projection> {
+    let weight = take_weight(tensors, &format!("{name}.weight"))?;
+    let bias = tensors.remove(&format!("{name}.bias")).map(|bias| bias.matrix()).transpose()?;
     Ok(Projection { name, weight, bias, adapter: None })
 }
 
-fn layer(config: &LlamaConfig, tensors: &mut BTreeMap<String, Tensor>, i: usize) -> Result<DecoderLayer> {
+fn layer(config: &LlamaConfig, tensors: &mut BTreeMap<String, BaseWeight>, i: usize) -> Result<DecoderLayer> {
     let name = |part: &str| format!("model.layers.{i}.{part}");
     Ok(DecoderLayer {
         heads: heads(config),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use candle_core::{DType, Device};
 
 use super::{
-    LlamaConfig, ModelSource,
+    LlamaConfig, ModelSource, Precision,
     footprint::usable,
     source::Weights,
     tensor_spec::{bytes, shapes},
@@ -25,9 +25,11 @@ pub struct Loading {
 }
 
 impl Loading {
-    /// Of the model at `source`, whose shape is `config`, with its matrices held as `dtype` on `device`.
-    pub fn of(source: &ModelSource, config: &LlamaConfig, dtype: DType, device: &Device) -> Self {
-        let held = bytes(config, dtype);
+    /// Of the model at `source`, whose shape is `config`, with its matrices held as `precision` says on `device`.
+    pub fn of(source: &ModelSource, config: &LlamaConfig, precision: impl Into<Precision>, device: &Device) -> Self {
+        let precision = precision.into();
+        let dtype = precision.dtype;
+        let held = bytes(config, precision);
         let largest = shapes(config).iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).max().unwrap_or(0);
         let length = |path: &PathBuf| path.metadata().map_or(0, |metadata| metadata.len());
         let (mapped, copies) = match &source.weights {
@@ -36,6 +38,9 @@ impl Loading {
             Weights::Safetensors(files) if dtype == DType::BF16 => (files.iter().map(length).sum(), 4 * largest),
             Weights::Safetensors(files) => (files.iter().map(length).sum(), 0),
         };
+        // A tensor a thread, before it is quantised.
+        let whole = if precision.quantize.is_some() { dtype.size_in_bytes() as u64 * largest } else { 0 };
+        let copies = copies + rayon::current_num_threads() as u64 * whole;
         let buffer = if device.is_cpu() && dtype == DType::BF16 { held.min(TOGETHER as u64) } else { 0 };
         // Tensors that were moved leave gaps in which no buffer fits.
         let gaps = if buffer > 0 { held - buffer } else { 0 };

@@ -4,6 +4,7 @@ use candle_core::{Device, Tensor};
 
 use crate::{
     error::{Error, Result},
+    foreign,
     ops::linear::{self, Kernel},
     rng::{Rng, hash_name, streams},
 };
@@ -56,8 +57,11 @@ impl LoraConfig {
             return Err(Error::model("a LoRA adapter needs a rank of at least 1 and at least one target"));
         }
         match self.targets.iter().find(|target| !PROJECTIONS.contains(&target.as_str())) {
-            Some(target) => Err(Error::model(format!("LoRA target {target:?} is not a projection of a Llama layer"))
-                .hint(format!("targets are {}", PROJECTIONS.join(", ")))),
+            Some(target) => Err(Error::model(format!(
+                "LoRA target \"{}\" is not a projection of a Llama layer",
+                foreign::name(target)
+            ))
+            .hint(format!("targets are {}", PROJECTIONS.join(", ")))),
             None => Ok(()),
         }
     }

@@ -2,14 +2,14 @@
 //! is here.
 #![allow(unsafe_code)]
 
-use std::{fs::File, path::Path};
+use std::path::Path;
 
 use half::bf16;
 use memmap2::Mmap;
 
 use crate::{
     error::{Error, Result},
-    storage,
+    foreign, storage,
 };
 
 /// Maps a weight file for reading. Everything read from it is copied out at once, while the model is loaded.
@@ -19,7 +19,7 @@ pub fn map(path: &Path) -> Result<Mmap> {
         std::io::ErrorKind::OutOfMemory => storage::error("cannot read", path, &e),
         _ => Error::model(format!("cannot read {}: {}", path.display(), storage::reason(&e))),
     };
-    let file = File::open(path).map_err(failed)?;
+    let file = foreign::open(path).map_err(failed)?;
     // SAFETY: the map is read-only and private to this process. If another process shrinks the file while the model
     // loads, the kernel ends us with SIGBUS; weight files are written once and renamed into place, so none does.
     unsafe { Mmap::map(&file) }.map_err(failed)

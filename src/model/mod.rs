@@ -23,6 +23,7 @@ mod loading;
 pub mod lora;
 mod mmap;
 pub mod peft;
+mod precision;
 mod projection;
 mod read_rows;
 mod safetensors;
@@ -34,7 +35,7 @@ pub mod weights;
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use crate::{config::Parameters, error::Result, parallel::Collective};
 
@@ -44,7 +45,8 @@ pub use head::ClsHead;
 pub use llama::{ActivationCheckpointing, Llama};
 pub use loading::Loading;
 pub use lora::LoraConfig;
-pub use safetensors::save as save_tensors;
+pub use precision::Precision;
+pub use safetensors::{load as load_tensors, save as save_tensors};
 pub use source::ModelSource;
 pub use training::{LoraDropout, Saved, TrainingContext};
 
@@ -88,8 +90,8 @@ impl Model {
     }
 
     /// A base model as it is, with a head that is never asked: teachers, judges and prompted baselines only write.
-    pub fn base(source: &ModelSource, dtype: DType, device: &Device) -> Result<Self> {
-        let llama = Llama::load(source, dtype, device)?;
+    pub fn base(source: &ModelSource, precision: impl Into<Precision>, device: &Device) -> Result<Self> {
+        let llama = Llama::load(source, precision, device)?;
         let head = ClsHead::new(llama.config.hidden_size, 1, 2, Default::default(), 0.0, 0, device)?;
         Ok(Self::new(llama, head))
     }

@@ -11,12 +11,14 @@ use candle_core::{DType, Tensor};
 use serde_json::{Value, json};
 
 use super::{
-    Llama,
-    lora::LoraConfig,
+    Llama, LlamaConfig,
+    lora::{self, LoraConfig},
     safetensors::{self, SafetensorsFile},
+    tensor_spec,
 };
 use crate::{
     error::{Context as _, Error, Result},
+    foreign,
     storage::{AtomicDir, reason},
 };
 
@@ -47,6 +49,9 @@ const REFUSED: [&str; 18] = [
     "monteclora_config",
 ];
 
+/// Ranks beyond this are no adapters': as wide as the widest models.
+const MAX_RANK: usize = 1 << 16;
+
 /// Initialisations that change the base weights as well, so that the adapter alone is not the model.
 const CHANGES_BASE: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
 
@@ -54,8 +59,8 @@ const CHANGES_BASE: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
 pub fn read_config(dir: &Path) -> Result<LoraConfig> {
     let path = dir.join(CONFIG);
     let failed = |what: String| Error::model(format!("{}: {what}", path.display()));
-    let text = std::fs::read_to_string(&path).map_err(|e| failed(reason(&e)))?;
-    let json: Value = serde_json::from_str(&text).map_err(|e| failed(format!("not JSON: {e}")))?;
+    let text = foreign::read_text(&path, foreign::SMALL).map_err(|e| failed(reason(&e)))?;
+    let json: Value = serde_json::from_str(&text).map_err(|e| failed(format!("not JSON: {}", foreign::reason(&e))))?;
     parse(&json, dir).context(path.display()).or_hint(
         "adapters of plain LoRA are read, of one rank and without biases: merge any other into its base (PEFT's \
         merge_and_unload) and name that as model.base",
@@ -77,7 +82,8 @@ fn parse(json: &Value, dir: &Path) -> Result<LoraConfig> {
     let start = json.get("init_lora_weights").and_then(Value::as_str).unwrap_or_default();
     if CHANGES_BASE.iter().any(|name| start.starts_with(name)) {
         return Err(Error::model(format!(
-            "init_lora_weights = {start:?} changes the base weights, which is not supported"
+            "init_lora_weights = \"{}\" changes the base weights, which is not supported",
+            foreign::name(start)
         )));
     }
     let number = |key: &str| {
@@ -93,6 +99,14 @@ fn parse(json: &Value, dir: &Path) -> Result<LoraConfig> {
         use_rslora: json.get("use_rslora").and_then(Value::as_bool).unwrap_or(false),
     };
     config.check()?;
+    let dropout = (0.0..1.0).contains(&config.dropout);
+    // A factor beyond f32 would make every activation infinite.
+    if config.rank > MAX_RANK || !dropout || !(config.scaling() as f32).is_finite() {
+        return Err(Error::model(format!(
+            "r = {}, lora_alpha = {:e}, lora_dropout = {:e}: one of them is out of range",
+            config.rank, config.alpha, config.dropout
+        )));
+    }
     Ok(config)
 }
 
@@ -132,18 +146,16 @@ pub fn load_adapter(llama: &mut Llama, dir: &Path) -> Result<()> {
     let config = read_config(dir)?;
     let path = weights(dir)?;
     let file = SafetensorsFile::open(&path)?;
-    llama.add_lora(&config, 0)?;
-    let slots = llama.adapter_tensors();
+    // Before room is made for what adapter_config.json says: the file must hold it.
+    let expected = shapes(&llama.config, &config);
     let mut problems: Vec<String> = Vec::new();
-    for (name, slot) in &slots {
+    for (name, shape) in &expected {
         match file.entries.get(name) {
             None => problems.push(format!("tensor {name} is missing")),
-            Some(entry) if entry.shape != slot.dims() => {
+            Some(entry) if entry.shape != shape => {
                 problems.push(format!(
-                    "tensor {name} has shape {:?}, {:?} expected (rank {})",
-                    entry.shape,
-                    slot.dims(),
-                    config.rank
+                    "tensor {name} has shape {:?}, {shape:?} expected (rank {})",
+                    entry.shape, config.rank
                 ));
             }
             Some(_) => {}
@@ -152,8 +164,8 @@ pub fn load_adapter(llama: &mut Llama, dir: &Path) -> Result<()> {
     problems.extend(
         file.entries
             .keys()
-            .filter(|name| !slots.contains_key(*name))
-            .map(|name| format!("tensor {name} is unexpected")),
+            .filter(|name| !expected.contains_key(*name))
+            .map(|name| format!("tensor {} is unexpected", foreign::name(name))),
     );
     if !problems.is_empty() {
         let more = if problems.len() > 5 { format!(" and {} more", problems.len() - 5) } else { String::new() };
@@ -161,10 +173,25 @@ pub fn load_adapter(llama: &mut Llama, dir: &Path) -> Result<()> {
         return Err(Error::model(format!("{}: {}{more}", path.display(), problems.join("; ")))
             .hint("does the adapter belong to this base model and this adapter_config.json?"));
     }
-    for (name, slot) in &slots {
+    llama.add_lora(&config, 0)?;
+    for (name, slot) in &llama.adapter_tensors() {
         slot.slice_set(&file.tensor(name, DType::F32, slot.device())?, 0, 0)?;
     }
     Ok(())
+}
+
+/// The tensors of an adapter of this model, by PEFT's names.
+fn shapes(model: &LlamaConfig, adapter: &LoraConfig) -> BTreeMap<String, [usize; 2]> {
+    let mut shapes = BTreeMap::new();
+    for (name, shape) in tensor_spec::shapes(model) {
+        let (Some(projection), &[out, input]) = (name.strip_suffix(".weight"), shape.as_slice()) else { continue };
+        let kind = projection.rsplit('.').next().unwrap_or_default();
+        if adapter.targets.iter().any(|target| target == kind) {
+            shapes.insert(lora::name_a(projection), [adapter.rank, input]);
+            shapes.insert(lora::name_b(projection), [out, adapter.rank]);
+        }
+    }
+    shapes
 }
 
 /// Writes the model's adapter, as `peft.PeftModel.from_pretrained` reads it.

@@ -11,6 +11,7 @@ use candle_core::Tensor;
 use super::{
     Gradients, LoraDropout, accumulate,
     lora::{self, Adapter},
+    precision::BaseWeight,
     read_rows::ReadRows,
 };
 use crate::{
@@ -103,8 +104,8 @@ impl GradInput {
 pub(super) struct Projection {
     /// HF's name without `.weight`: `model.layers.0.self_attn.q_proj`.
     pub name: String,
-    /// `(out, in)`, f32 or bf16.
-    pub weight: Tensor,
+    /// `(out, in)`.
+    pub weight: BaseWeight,
     /// `(out)`, f32.
     pub bias: Option<Tensor>,
     pub adapter: Option<Adapter>,
@@ -121,8 +122,13 @@ impl Projection {
         trains == Parameters::Full || self.adapter.is_some()
     }
 
-    fn base(&self) -> Affine<'_> {
-        (&self.weight, self.bias.as_ref())
+    /// Their matrices, quantised ones made for this one use.
+    fn matrices<const N: usize>(each: [&Self; N]) -> Result<[Tensor; N]> {
+        array(each.into_iter().map(|projection| projection.weight.matrix()))
+    }
+
+    fn with_biases<'a, const N: usize>(each: [&'a Self; N], matrices: &'a [Tensor; N]) -> [Affine<'a>; N] {
+        std::array::from_fn(|i| (&matrices[i], each[i].bias.as_ref()))
     }
 
     /// Without dropout.
@@ -133,7 +139,8 @@ impl Projection {
 
     /// Projections of one input, without dropout.
     pub fn infer_each<const N: usize>(each: [&Self; N], x: &Tensor, kernel: Kernel) -> Result<[Tensor; N]> {
-        let ys = kernel.apply_each(x, each.map(Self::base))?;
+        let matrices = Self::matrices(each)?;
+        let ys = kernel.apply_each(x, Self::with_biases(each, &matrices))?;
         let us = lora::reduce_each(each.map(|projection| projection.adapter.as_ref()), x, kernel)?;
         array(each.into_iter().zip(ys).zip(us).map(|((projection, y), u)| match (&projection.adapter, u) {
             (Some(adapter), Some(u)) => kernel.add(y, &u, &adapter.b),
@@ -153,7 +160,8 @@ impl Projection {
         x: &Tensor,
         pass: &Pass,
     ) -> Result<[(Tensor, Option<Tensor>); N]> {
-        let ys = linear::forward_each(x, each.map(Self::base))?;
+        let matrices = Self::matrices(each)?;
+        let ys = linear::forward_each(x, Self::with_biases(each, &matrices))?;
         let adapters = each.map(|projection| projection.adapter.as_ref());
         // With dropout each adapter has an input of its own.
         let us = if pass.dropout.is_some() && adapters.iter().flatten().any(|adapter| adapter.dropout > 0.0) {
@@ -183,8 +191,8 @@ impl Projection {
     ) -> Result<Option<Tensor>> {
         let mut dx = match dx {
             GradInput::Skip => None,
-            GradInput::Write => Some(pass.backward_input(dy, &self.weight)?),
-            GradInput::Accumulate(other) => Some(linear::add_backward_input(other, dy, &self.weight)?),
+            GradInput::Write => Some(pass.backward_input(dy, &self.weight.matrix()?)?),
+            GradInput::Accumulate(other) => Some(linear::add_backward_input(other, dy, &self.weight.matrix()?)?),
         };
         if let (Parameters::Full, Some(x)) = (pass.trains, x) {
             self.base_gradients(x, dy, pass, gradients)?;

@@ -20,11 +20,15 @@ use serde::{
 use super::mmap;
 use crate::{
     error::{Error, Result},
+    foreign,
     storage::{self, Writer},
 };
 
 /// Largest header taken: a 70-billion-parameter Llama's has 0.1 MB.
 const MAX_HEADER: u64 = 16 << 20;
+
+/// Dimensions of a tensor at most; a Llama's have two.
+const MAX_DIMS: usize = 8;
 
 /// Values that are written at once.
 const BLOCK: usize = 1 << 14;
@@ -69,7 +73,8 @@ impl<'de> Deserialize<'de> for Header {
                     match entries.entry(name) {
                         Slot::Vacant(free) => free.insert(map.next_value()?),
                         Slot::Occupied(held) => {
-                            return Err(M::Error::custom(format!("tensor {} is there twice", held.key())));
+                            let name = foreign::name(held.key());
+                            return Err(M::Error::custom(format!("tensor {name} is there twice")));
                         }
                     };
                 }
@@ -100,8 +105,8 @@ impl SafetensorsFile {
         let header = map
             .get(8..data)
             .ok_or_else(|| damaged(format!("truncated: {} bytes, the header alone has {data}", map.len())))?;
-        let Header(entries) =
-            serde_json::from_slice(header).map_err(|e| damaged(format!("not a safetensors header: {e}")))?;
+        let Header(entries) = serde_json::from_slice(header)
+            .map_err(|e| damaged(format!("not a safetensors header: {}", foreign::reason(&e))))?;
         check_layout(&entries, map.len() - data).map_err(damaged)?;
         Ok(Self { path: path.to_owned(), map, data, entries })
     }
@@ -109,7 +114,7 @@ impl SafetensorsFile {
     /// A tensor's values; errors name file and tensor.
     pub fn tensor(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
         let failed = |what: String| {
-            Error::model(format!("{}: tensor {name}: {what}", self.path.display()))
+            Error::model(format!("{}: tensor {}: {what}", self.path.display(), foreign::name(name)))
                 .hint("the file is damaged or of another model: fetch it again, or name another")
         };
         let entry = self.entries.get(name).ok_or_else(|| failed("missing".into()))?;
@@ -131,7 +136,8 @@ impl SafetensorsFile {
             "BF16" => pairs().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
             "F16" => pairs().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
             other => {
-                return Err(failed(format!("dtype {other} is not supported")).hint("weights must be F32, BF16 or F16"));
+                return Err(failed(format!("dtype {} is not supported", foreign::name(other)))
+                    .hint("weights must be F32, BF16 or F16"));
             }
         };
         to_tensor(values, shape, dtype, device)?.ok_or_else(not_finite)
@@ -165,6 +171,11 @@ fn check_layout(entries: &BTreeMap<String, Entry>, length: usize) -> Result<(), 
             _ => 1,
         };
         let size = shape.iter().try_fold(bytes, |product: usize, &n| product.checked_mul(n));
+        let name = foreign::name(name);
+        let dtype = foreign::name(dtype);
+        if shape.len() > MAX_DIMS {
+            return Err(format!("tensor {name} has {} dimensions", shape.len()));
+        }
         if *start > *end || *end > length {
             return Err(format!("truncated: tensor {name} lies at bytes {start}..{end} of {length}"));
         }
@@ -182,6 +193,16 @@ fn check_layout(entries: &BTreeMap<String, Entry>, length: usize) -> Result<(), 
         at = end;
     }
     if at != length { Err(format!("{} bytes follow the last tensor", length - at)) } else { Ok(()) }
+}
+
+/// Every tensor of a file, all of them f32.
+pub fn load(path: &Path, device: &Device) -> Result<BTreeMap<String, Tensor>> {
+    let file = SafetensorsFile::open(path)?;
+    if let Some((name, _)) = file.entries.iter().find(|(_, entry)| entry.dtype != "F32") {
+        return Err(Error::model(format!("{}: tensor {} is not F32", path.display(), foreign::name(name)))
+            .hint("the file is damaged or another program's: put an undamaged copy back"));
+    }
+    file.entries.keys().map(|name| Ok((name.clone(), file.tensor(name, DType::F32, device)?))).collect()
 }
 
 /// A file of f32 and bf16 tensors.

@@ -9,8 +9,13 @@ use std::{
 use super::{LlamaConfig, gguf, hub, mmap};
 use crate::{
     error::{Error, Result},
+    foreign,
+    signals::check_interrupted,
     storage::{self, reason},
 };
+
+/// Bytes of a weight file that are hashed between two looks at whether a signal asks to stop.
+const HASHED_AT_ONCE: usize = 64 << 20;
 
 /// Where the weights are.
 #[derive(Debug, Clone)]
@@ -39,20 +44,21 @@ pub fn resolve(base: &str, search: &[&Path], allow_network: bool) -> Result<Mode
     if let Some(path) = candidates.into_iter().find(|path| path.exists()) {
         return open(&path);
     }
+    let shown = foreign::name(base);
     if !hub::is_id(base) && hub::snapshot(base).is_none() {
-        return Err(Error::model(format!("model {base}: no such file or directory"))
+        return Err(Error::model(format!("model {shown}: no such file or directory"))
             .hint("model.base is a directory, a hub id (owner/name) or a .gguf file"));
     }
     match (hub::cached(base), hub::snapshot(base)) {
         (Some(dir), _) => open(&dir),
         (None, _) if allow_network => open(&hub::download(base)?),
         // What is there says what is missing: `.bin` weights, half a download.
-        (None, Some(dir)) => open(&dir).map_err(|e| e.context(base)),
+        (None, Some(dir)) => open(&dir).map_err(|e| e.context(shown)),
         (None, None) => Err(Error::model(format!(
-            "model {base} is neither a path here nor in the hub cache {}",
+            "model {shown} is neither a path here nor in the hub cache {}",
             hub::cache_dir().display()
         ))
-        .hint(format!("download it first (hf download {base}), or pass --allow-network"))),
+        .hint(format!("download it first (hf download {shown}), or pass --allow-network"))),
     }
 }
 
@@ -151,7 +157,7 @@ fn convert(dir: &Path) -> String {
 
 /// `AutoModelForCausalLM` for a language model; the BERT of `cnn.embeddings` is none.
 fn class(dir: &Path) -> &'static str {
-    let config = std::fs::read_to_string(dir.join("config.json")).unwrap_or_default();
+    let config = foreign::read_text(&dir.join("config.json"), foreign::SMALL).unwrap_or_default();
     if config.contains("\"bert\"") { "" } else { "ForCausalLM" }
 }
 
@@ -195,15 +201,16 @@ fn safetensors(dir: &Path) -> Result<Option<Vec<PathBuf>>> {
     let files: BTreeSet<String> = index.into_values().collect();
     let mut paths = Vec::new();
     for file in files {
+        let name = foreign::name(&file);
         if file.contains(['/', '\\']) || file.starts_with('.') {
             return Err(Error::model(format!(
-                "{}: the index names {file:?}, which is not a file of this directory",
+                "{}: the index names \"{name}\", which is not a file of this directory",
                 dir.display()
             )));
         }
         let path = dir.join(&file);
         if !path.is_file() {
-            return Err(Error::model(format!("{}: shard {file} is missing", dir.display()))
+            return Err(Error::model(format!("{}: shard {name} is missing", dir.display()))
                 .hint("the download is incomplete: fetch it again"));
         }
         paths.push(path);
@@ -222,8 +229,9 @@ pub(super) fn read_index(dir: &Path) -> Result<Option<BTreeMap<String, String>>>
         return Ok(None);
     }
     let failed = |what: String| Error::model(format!("{}: {what}", path.display()));
-    let text = std::fs::read_to_string(&path).map_err(|e| failed(reason(&e)))?;
-    let index: Index = serde_json::from_str(&text).map_err(|e| failed(format!("not a weight index: {e}")))?;
+    let text = foreign::read_text(&path, foreign::SMALL).map_err(|e| failed(reason(&e)))?;
+    let index: Index =
+        serde_json::from_str(&text).map_err(|e| failed(format!("not a weight index: {}", foreign::reason(&e))))?;
     if index.weight_map.is_empty() {
         return Err(failed("names no tensor".into()));
     }
@@ -262,7 +270,12 @@ impl ModelSource {
             whole.update(
                 path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default().as_bytes(),
             );
-            whole.update(blake3::Hasher::new().update_rayon(&content).finalize().as_bytes());
+            let mut file = blake3::Hasher::new();
+            for part in content.chunks(HASHED_AT_ONCE) {
+                check_interrupted()?;
+                file.update_rayon(part);
+            }
+            whole.update(file.finalize().as_bytes());
         }
         Ok(whole.finalize().to_hex().to_string())
     }

@@ -3,10 +3,13 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use candle_core::{DType, Tensor};
+use candle_core::DType;
 
-use super::LlamaConfig;
-use crate::error::{Error, Result};
+use super::{LlamaConfig, Precision};
+use crate::{
+    error::{Error, Result},
+    foreign,
+};
 
 /// Names shown of a long list.
 const SHOWN: usize = 5;
@@ -43,9 +46,14 @@ pub fn shapes(config: &LlamaConfig) -> Vec<(String, Vec<usize>)> {
     all
 }
 
-/// Bytes the weights take in memory.
-pub fn bytes(config: &LlamaConfig, dtype: DType) -> u64 {
-    shapes(config).iter().map(|(_, shape)| elements(shape) * stored(dtype, shape).size_in_bytes() as u64).sum()
+/// Bytes the weights take in memory; of quantised ones with the room in which those of one product are dequantised.
+pub fn bytes(config: &LlamaConfig, precision: impl Into<Precision>) -> u64 {
+    let precision = precision.into();
+    let held = |(name, shape): &(String, Vec<usize>)| match (precision.format_of(name), shape.as_slice()) {
+        (Some(format), [out, input]) => format.bytes(*out, *input) as u64,
+        _ => elements(shape) * stored(precision.dtype, shape).size_in_bytes() as u64,
+    };
+    shapes(config).iter().map(held).sum::<u64>() + precision.scratch_bytes(config)
 }
 
 /// Parameters in all tensors.
@@ -54,7 +62,7 @@ pub fn count(config: &LlamaConfig) -> u64 {
 }
 
 pub(super) fn elements(shape: &[usize]) -> u64 {
-    shape.iter().map(|&n| n as u64).product()
+    shape.iter().fold(1, |product: u64, &n| product.saturating_mul(n as u64))
 }
 
 /// Matrices are held as asked, vectors (norms, biases) in f32.
@@ -63,7 +71,7 @@ pub(super) fn stored(dtype: DType, shape: &[usize]) -> DType {
 }
 
 /// The tensors, or one error that tells of the first few failures.
-pub(super) fn gather(results: Vec<Result<(String, Tensor)>>) -> Result<BTreeMap<String, Tensor>> {
+pub(super) fn gather<T>(results: Vec<Result<(String, T)>>) -> Result<BTreeMap<String, T>> {
     let (tensors, errors): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
     let messages: Vec<String> = errors.into_iter().filter_map(Result::err).map(|e| e.to_string()).collect();
     if messages.is_empty() {
@@ -97,8 +105,7 @@ pub(super) fn check_names(
     let (ignored, unexpected): (Vec<&str>, Vec<&str>) =
         found.keys().filter(|name| !known.contains(*name)).partition(|name| superfluous(name, config));
     if !unexpected.is_empty() {
-        problems
-            .push(format!("unexpected tensors: {}", list(unexpected.into_iter().map(String::from).collect(), ", ")));
+        problems.push(format!("unexpected tensors: {}", foreign::names(unexpected)));
     }
     if !problems.is_empty() {
         return Err(
@@ -106,7 +113,7 @@ pub(super) fn check_names(
         );
     }
     if !ignored.is_empty() {
-        tracing::warn!("ignored tensors: {}", list(ignored.into_iter().map(String::from).collect(), ", "));
+        tracing::warn!("ignored tensors: {}", foreign::names(ignored));
     }
     Ok(())
 }

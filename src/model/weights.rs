@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use super::{
     LlamaConfig, ModelSource, gguf,
     mmap::huge_zeros,
+    precision::{BaseWeight, Precision},
     safetensors::SafetensorsFile,
     source::{Weights, read_index},
     tensor_spec::{check_names, elements, gather, shapes, stored},
@@ -20,21 +21,24 @@ use super::{
 use crate::{
     device,
     error::{Error, Result},
+    foreign,
 };
 
 /// Reads every tensor of `config`, or says all that is wrong.
 pub(super) fn load(
     source: &ModelSource,
     config: &LlamaConfig,
-    dtype: DType,
+    precision: Precision,
     device: &Device,
-) -> Result<BTreeMap<String, Tensor>> {
+) -> Result<BTreeMap<String, BaseWeight>> {
+    let dtype = precision.dtype;
     if !matches!(dtype, DType::F32 | DType::BF16) {
         return Err(Error::run(format!("weights cannot be held as {dtype:?}")));
     }
+    let hold = |name: &str, tensor: Tensor| BaseWeight::hold(name, tensor, precision, device);
     let tensors = match &source.weights {
-        Weights::Gguf(path) => gguf::load(path, config, |shape| stored(dtype, shape), device),
-        Weights::Safetensors(files) => from_safetensors(&source.path, files, config, dtype, device),
+        Weights::Gguf(path) => gguf::load(path, config, |shape| stored(dtype, shape), hold),
+        Weights::Safetensors(files) => from_safetensors(&source.path, files, config, dtype, hold),
     }?;
     if device.is_cpu() { in_huge_pages(tensors) } else { Ok(tensors) }
 }
@@ -44,9 +48,15 @@ pub(super) const TOGETHER: usize = 64 << 20;
 
 /// The bf16 tensors side by side in a few large buffers, since a single one is often smaller than a huge page. (f32
 /// tensors may be trained, so each keeps a storage of its own.)
-fn in_huge_pages(tensors: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
-    let (mut frozen, mut moved): (BTreeMap<_, _>, BTreeMap<_, _>) =
-        tensors.into_iter().partition(|(_, t)| t.dtype() == DType::BF16);
+fn in_huge_pages(tensors: BTreeMap<String, BaseWeight>) -> Result<BTreeMap<String, BaseWeight>> {
+    let mut frozen = BTreeMap::new();
+    let mut moved = BTreeMap::new();
+    for (name, weight) in tensors {
+        match weight {
+            BaseWeight::Whole(tensor) if tensor.dtype() == DType::BF16 => drop(frozen.insert(name, tensor)),
+            other => drop(moved.insert(name, other)),
+        }
+    }
     while !frozen.is_empty() {
         let mut group = Vec::new();
         let mut count = 0;
@@ -67,7 +77,7 @@ fn in_huge_pages(tensors: BTreeMap<String, Tensor>) -> Result<BTreeMap<String, T
         for (name, tensor) in group {
             let at = buffer.narrow(0, start, tensor.elem_count())?;
             start += tensor.elem_count();
-            moved.insert(name, at.reshape(tensor.shape())?);
+            moved.insert(name, at.reshape(tensor.shape())?.into());
         }
     }
     Ok(moved)
@@ -86,7 +96,7 @@ pub fn read_one(source: &ModelSource, name: &str, device: &Device) -> Result<Ten
             |key: &&String| key.strip_suffix(name).is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('.'));
         for key in file.entries.keys().filter(fits) {
             // As it is read, and once more where the caller wants its numbers.
-            let need = 2 * elements(&file.entries[key].shape) * DType::F32.size_in_bytes() as u64;
+            let need = elements(&file.entries[key].shape).saturating_mul(2 * DType::F32.size_in_bytes() as u64);
             device::check_memory(need, device::memory_available(), &format!("{dir}: {name}"))
                 .map_err(|error| error.hint("a smaller table would fit, or more memory"))?;
             found.push(file.tensor(key, DType::F32, device)?);
@@ -103,15 +113,16 @@ fn from_safetensors(
     paths: &[PathBuf],
     config: &LlamaConfig,
     dtype: DType,
-    device: &Device,
-) -> Result<BTreeMap<String, Tensor>> {
+    hold: impl Fn(&str, Tensor) -> Result<BaseWeight> + Sync,
+) -> Result<BTreeMap<String, BaseWeight>> {
     let files: Vec<SafetensorsFile> = paths.iter().map(|path| SafetensorsFile::open(path)).collect::<Result<_>>()?;
     let mut found: BTreeMap<&str, (&SafetensorsFile, &[usize])> = BTreeMap::new();
     for file in &files {
         for (name, entry) in &file.entries {
             if let Some((other, _)) = found.insert(name, (file, &entry.shape)) {
                 return Err(Error::model(format!(
-                    "tensor {name} is in both {} and {}",
+                    "tensor {} is in both {} and {}",
+                    foreign::name(name),
                     other.path.display(),
                     file.path.display()
                 )));
@@ -124,9 +135,9 @@ fn from_safetensors(
     check_index(dir, &files)?;
     let read = |(name, shape): &(String, Vec<usize>)| {
         let (file, _) = found.get(name.as_str()).ok_or_else(|| Error::model(format!("tensor {name} is missing")))?;
-        Ok((name.clone(), file.tensor(name, stored(dtype, shape), device)?))
+        Ok((name.clone(), hold(name, file.tensor(name, stored(dtype, shape), &Device::Cpu)?)?))
     };
-    let results: Vec<Result<(String, Tensor)>> = expected.par_iter().map(read).collect();
+    let results: Vec<Result<(String, BaseWeight)>> = expected.par_iter().map(read).collect();
     gather(results)
 }
 
@@ -137,8 +148,10 @@ fn check_index(dir: &Path, files: &[SafetensorsFile]) -> Result<()> {
         let holds = |f: &&SafetensorsFile| f.path.file_name().is_some_and(|name| name.to_string_lossy() == file);
         if !files.iter().find(holds).is_some_and(|f| f.entries.contains_key(&tensor)) {
             return Err(Error::model(format!(
-                "{}: the index puts tensor {tensor} into {file}, which does not hold it",
-                dir.display()
+                "{}: the index puts tensor {} into {}, which does not hold it",
+                dir.display(),
+                foreign::name(&tensor),
+                foreign::name(&file)
             )));
         }
     }

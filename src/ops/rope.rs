@@ -64,12 +64,15 @@ impl Rope {
         if head_dim == 0 || !head_dim.is_multiple_of(2) {
             return Err(Error::model(format!("head_dim {head_dim} is not a positive even number")));
         }
-        let inv_freq = (0..head_dim / 2)
+        let inv_freq: Vec<f32> = (0..head_dim / 2)
             .map(|i| {
                 let exponent = (2 * i) as f32 / head_dim as f32;
                 scaled(1.0 / parameters.theta.powf(f64::from(exponent)) as f32, parameters.scaling)
             })
             .collect();
+        if !(parameters.theta > 0.0 && inv_freq.iter().all(|frequency| frequency.is_finite())) {
+            return Err(Error::model("rope_theta and the rope scaling give frequencies that are no finite numbers"));
+        }
         Ok(Self { inv_freq: Arc::new(inv_freq), table: Arc::default() })
     }
 

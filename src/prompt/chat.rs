@@ -8,15 +8,11 @@
 
 use std::collections::BTreeMap;
 
-use minijinja::{Environment, Error as JinjaError, ErrorKind, Value, context, syntax::SyntaxConfig};
-
-use crate::error::{Error, Result};
-
-/// A message to render.
-pub(super) struct Message<'a> {
-    /// `system` or `user`.
-    pub role: &'a str,
-}
+use super::jinja::{LIMITS, Message, refused, render_text};
+use crate::{
+    error::{Error, Result},
+    ops::cpu::confined,
+};
 
 /// A stretch of the rendered prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +47,20 @@ fn placeholder(message: usize) -> String {
 ///
 /// `date` is now for `strftime_now`, local time; without one, a template that reads the clock is refused.
 pub(super) fn render(
+    source: &str,
+    special_tokens: &BTreeMap<&'static str, String>,
+    messages: &[Message],
+    date: Option<&str>,
+) -> Result<Vec<Piece>> {
+    let source = source.to_owned();
+    let special_tokens = special_tokens.clone();
+    let messages = messages.to_vec();
+    let date = date.map(str::to_owned);
+    let work = move || pieces(&source, &special_tokens, &messages, date.as_deref());
+    confined::run(LIMITS, work).unwrap_or_else(|stopped| Err(refused(stopped)))
+}
+
+fn pieces(
     source: &str,
     special_tokens: &BTreeMap<&'static str, String>,
     messages: &[Message],
@@ -92,8 +102,7 @@ pub(super) fn render(
 }
 
 fn transforms() -> Error {
-    Error::model("the chat template changes the text of its messages in a way other than stripping it")
-        .hint("set format = \"plain\" in the prompt file, or give the model folder another chat_template.jinja")
+    refused("changes the text of its messages in a way other than stripping it")
 }
 
 /// The literals around the placeholders, and whose placeholders they are.
@@ -120,77 +129,13 @@ fn cut(rendered: &str, messages: &[Message]) -> Result<(Vec<String>, Vec<usize>)
     Ok((literals, order))
 }
 
-/// One rendering, as `apply_chat_template(messages, tokenize=False, add_generation_prompt=True)`.
-pub(super) fn render_text(
-    source: &str,
-    special_tokens: &BTreeMap<&'static str, String>,
-    messages: &[Message],
-    contents: &[String],
-    date: Option<&str>,
-) -> Result<String> {
-    let source = without_generation_tags(source);
-    let messages: Vec<Value> = messages
-        .iter()
-        .zip(contents)
-        .map(|(message, content)| context! { role => message.role, content => content })
-        .collect();
-    let values = context! {
-        messages => messages,
-        tools => Value::from(()),
-        documents => Value::from(()),
-        add_generation_prompt => true,
-        ..Value::from_pairs(special_tokens.iter().map(|(name, text)| (*name, text.as_str())))
-    };
-    environment(date).and_then(|environment| environment.render_str(&source, values)).map_err(|e| {
-        Error::model(format!("the chat template fails: {e}"))
-            .hint("set format = \"plain\" in the prompt file for a model without roles")
-    })
-}
-
-fn environment(date: Option<&str>) -> Result<Environment<'static>, JinjaError> {
-    let mut environment = Environment::new();
-    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    environment.add_function("raise_exception", |message: String| -> Result<Value, JinjaError> {
-        Err(JinjaError::new(ErrorKind::InvalidOperation, message))
-    });
-    let date = date.and_then(|date| date.parse::<jiff::civil::DateTime>().ok());
-    environment.add_function("strftime_now", move |format: String| -> Result<String, JinjaError> {
-        let failed = |what: &'static str| JinjaError::new(ErrorKind::InvalidOperation, what);
-        // The machine's own clock would give another prompt tomorrow.
-        let date = date.ok_or_else(|| failed("strftime_now: the prompt has no date"))?;
-        jiff::fmt::strtime::format(&format, date).map_err(|_| failed("strftime_now: unknown format"))
-    });
-    Ok(environment)
-}
-
-/// HF's `{% generation %}` marks what an assistant wrote, for loss masks; it prints nothing.
-fn without_generation_tags(source: &str) -> String {
-    let mut result = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let Some(length) = rest[start..].find("%}").map(|end| end + 2) else { break };
-        let tag = &rest[start..start + length];
-        let name = tag[2..length - 2].trim_start_matches(['-', '+']).trim_end_matches(['-', '+']).trim();
-        result.push_str(&rest[..start]);
-        if matches!(name, "generation" | "endgeneration") {
-            // A comment keeps the tag's whitespace control.
-            result.push_str(&tag.replacen("{%", "{#", 1).replacen("%}", "#}", 1));
-        } else {
-            result.push_str(tag);
-        }
-        rest = &rest[start + length..];
-    }
-    result + rest
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const MESSAGES: [Message; 2] = [Message { role: "system" }, Message { role: "user" }];
 
-    fn pieces(source: &str) -> Result<Vec<Piece>> {
+    fn told(source: &str) -> Result<Vec<Piece>> {
         render(source, &BTreeMap::from([("bos_token", "<s>".to_owned())]), &MESSAGES, None)
     }
 
@@ -204,12 +149,12 @@ mod tests {
             if add_generation_prompt %}[a]{% endif %}";
         let content = |message| Piece::Content { message, trim_start: true, trim_end: true };
         assert_eq!(
-            pieces(source).unwrap(),
+            told(source).unwrap(),
             [literal("<s>[system]"), content(0), literal("[user]"), content(1), literal("[a]")]
         );
         let source = "{{ messages[0].content }}{{ messages[1].content.lstrip() }} ";
         assert_eq!(
-            pieces(source).unwrap(),
+            told(source).unwrap(),
             [
                 literal(""),
                 Piece::Content { message: 0, trim_start: false, trim_end: false },
@@ -231,9 +176,9 @@ mod tests {
             "{{ raise_exception('no system role') }}",
             "{{ messages[0].content",
         ] {
-            assert_eq!(pieces(source).unwrap_err().exit_code(), 4, "{source}");
+            assert_eq!(told(source).unwrap_err().exit_code(), 4, "{source}");
         }
-        assert!(pieces("{{ raise_exception('no system role') }}").unwrap_err().to_string().contains("no system role"));
+        assert!(told("{{ raise_exception('no system role') }}").unwrap_err().to_string().contains("no system role"));
     }
 
     #[test]

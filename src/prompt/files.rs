@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::{
     error::{Error, Result},
+    foreign,
     storage::reason,
 };
 
@@ -42,7 +43,8 @@ impl TokenizerFiles {
     /// Reads a model folder. Only `tokenizer.json` must be there.
     pub fn read(dir: &Path) -> Result<Self> {
         let read = |name: &str| -> Result<Option<Vec<u8>>> {
-            match std::fs::read(dir.join(name)) {
+            let most = if name == "tokenizer.json" { foreign::LARGE } else { foreign::SMALL };
+            match foreign::read(&dir.join(name), most) {
                 Ok(bytes) => Ok(Some(bytes)),
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
                 Err(e) => Err(Error::model(format!("{}: cannot read it: {}", dir.join(name).display(), reason(&e)))),
@@ -98,7 +100,7 @@ impl TokenizerFiles {
     pub(super) fn json(&self, file: &str, bytes: Option<&[u8]>) -> Result<Value> {
         bytes.map_or(Ok(Value::Null), |bytes| {
             serde_json::from_slice(bytes)
-                .map_err(|e| Error::model(format!("{}/{file}: not valid JSON: {e}", self.name)))
+                .map_err(|e| Error::model(format!("{}/{file}: not valid JSON: {}", self.name, foreign::reason(&e))))
         })
     }
 
@@ -114,10 +116,18 @@ impl TokenizerFiles {
         for (file, bytes) in [("generation_config.json", &self.generation_config), ("config.json", &self.config)] {
             stop_ids.extend(ids(&self.json(file, bytes.as_deref())?["eos_token_id"]));
         }
+        let own = self.chat_template.is_some();
+        let template_place = match Path::new(&self.name).extension() {
+            Some(extension) if extension.eq_ignore_ascii_case("gguf") => {
+                format!("{}, tokenizer.chat_template", self.name)
+            }
+            _ if own => format!("{}/chat_template.jinja", self.name),
+            _ => format!("{}/tokenizer_config.json", self.name),
+        };
         let chat_template = self.chat_template.clone().or_else(|| template_text(&config["chat_template"]));
         let added_tokens = config["added_tokens_decoder"].as_object().cloned().unwrap_or_default();
         let added_tokens = added_tokens.into_iter().filter_map(|(id, token)| Some((id.parse().ok()?, token))).collect();
-        Ok(Settings { special_tokens, stop_ids, chat_template, added_tokens })
+        Ok(Settings { special_tokens, stop_ids, chat_template, template_place, added_tokens })
     }
 }
 
@@ -129,6 +139,8 @@ pub(super) struct Settings {
     pub stop_ids: Vec<u32>,
     /// The chat template: its own file goes before the key in tokenizer_config.json.
     pub chat_template: Option<String>,
+    /// The file that the chat template stands in.
+    pub template_place: String,
     /// `added_tokens_decoder` by id.
     pub added_tokens: BTreeMap<u32, Value>,
 }

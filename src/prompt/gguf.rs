@@ -17,6 +17,8 @@ use serde_json::json;
 use super::files::TokenizerFiles;
 use crate::{
     error::{Error, Result},
+    foreign,
+    ops::cpu::confined::{self, Limits},
     storage::reason,
 };
 
@@ -32,14 +34,46 @@ const USER_DEFINED: i64 = 4;
 impl TokenizerFiles {
     /// Reads a `.gguf` file's metadata.
     pub fn from_gguf(path: &Path) -> Result<Self> {
-        let name = path.display();
-        let file = File::open(path).map_err(|e| Error::model(format!("{name}: cannot read it: {}", reason(&e))))?;
-        let content = Content::read(&mut BufReader::new(file)).map_err(|e| {
-            let line = e.to_string();
-            Error::model(format!("{name}: not a readable GGUF file: {}", line.lines().next().unwrap_or_default()))
-        })?;
-        from_metadata(&content.metadata, name.to_string()).map_err(|e| e.context(name))
+        let name = path.display().to_string();
+        let (_, content) = open(path)?;
+        let metadata = content.metadata;
+        let made = confined::run(LIMITS, {
+            let name = name.clone();
+            move || from_metadata(&metadata, name)
+        });
+        made.unwrap_or_else(|stopped| Err(Error::model(format!("its tokenizer {stopped}"))))
+            .map_err(|e| e.context(name))
     }
+}
+
+/// What reading a file's header, or making a tokenizer of it, may take: a hundred times what the largest do.
+const LIMITS: Limits = Limits { bytes: 4 << 30, seconds: 60 };
+
+/// Opens a `.gguf` file and reads what stands before its tensors. Each of them is known to lie in the file.
+pub fn open(path: &Path) -> Result<(BufReader<File>, Content)> {
+    let name = path.display();
+    let damaged = |what: String| {
+        Error::model(format!("{name}: {what}")).hint("the file is damaged or incomplete: fetch it again")
+    };
+    let file = foreign::open(path).map_err(|e| damaged(format!("cannot read it: {}", reason(&e))))?;
+    let length = file.metadata().map_err(|e| damaged(format!("cannot read it: {}", reason(&e))))?.len();
+    let read = confined::run(LIMITS, move || {
+        let mut reader = BufReader::new(file);
+        Content::read(&mut reader).map(|content| (reader, content))
+    });
+    let (reader, content) = read
+        .map_err(|stopped| damaged(format!("its header {stopped}")))?
+        .map_err(|e| damaged(format!("not a readable GGUF file: {}", foreign::reason(&e))))?;
+    for (tensor, info) in &content.tensor_infos {
+        let elements = info.shape.dims().iter().try_fold(1u64, |product, &n| product.checked_mul(n as u64));
+        let blocks = elements.map(|n| n.div_ceil(info.ggml_dtype.block_size() as u64));
+        let bytes = blocks.and_then(|n| n.checked_mul(info.ggml_dtype.type_size() as u64));
+        let end = content.tensor_data_offset.checked_add(info.offset).zip(bytes).and_then(|(at, n)| at.checked_add(n));
+        if end.is_none_or(|end| end > length) {
+            return Err(damaged(format!("tensor {} does not lie in its {length} bytes", foreign::name(tensor))));
+        }
+    }
+    Ok((reader, content))
 }
 
 /// `tokenizer.ggml.*` of a file.
@@ -102,7 +136,10 @@ fn from_metadata(metadata: &HashMap<String, Value>, name: String) -> Result<Toke
         "gpt2" => byte_level(&meta)?,
         "llama" => sentencepiece(&meta, &tokens, &types, &vocab)?,
         other => {
-            return Err(Error::model(format!("tokenizer model {other:?} is neither \"gpt2\" nor \"llama\"")).hint(HINT));
+            let other = foreign::name(other);
+            return Err(
+                Error::model(format!("tokenizer model \"{other}\" is neither \"gpt2\" nor \"llama\"")).hint(HINT)
+            );
         }
     };
     json["version"] = "1.0".into();
@@ -161,7 +198,9 @@ fn byte_level(meta: &Metadata) -> Result<serde_json::Value> {
         }
         "llama-bpe" | "llama3" | "llama-v3" => json!({"type": "Sequence", "pretokenizers": [
             {"type": "Split", "pattern": {"Regex": LLAMA3}, "behavior": "Isolated", "invert": false}, words(false)]}),
-        other => return Err(Error::model(format!("pre-tokenizer {other:?} is not known")).hint(HINT)),
+        other => {
+            return Err(Error::model(format!("pre-tokenizer \"{}\" is not known", foreign::name(other))).hint(HINT));
+        }
     };
     let merges = meta.list("merges", |merge| {
         let merge = merge.to_string().ok()?;

@@ -14,9 +14,11 @@
 //! exactly the ids that HF gives.
 
 mod chat;
+mod encoder;
 mod files;
 mod fit;
-mod gguf;
+pub mod gguf;
+mod jinja;
 mod pieces;
 #[cfg(test)]
 mod pieces_tests;

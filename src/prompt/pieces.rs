@@ -17,7 +17,10 @@ use tokenizers::{
     NormalizerWrapper, OffsetReferential, OffsetType, PreTokenizer, Tokenizer, pre_tokenizers::metaspace::Metaspace,
 };
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    foreign,
+};
 
 /// Bytes of text that are tokenised at once, where cuts are found.
 const STRETCH: usize = 1 << 16;
@@ -33,8 +36,6 @@ pub(super) struct Pieces {
     rule: Rule,
     /// Bytes of a piece, where cuts are found.
     pub(super) stretch: usize,
-    /// For a piece that follows another: without the space that is put before a text.
-    pub(super) normalizer: Option<NormalizerWrapper>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,17 +52,18 @@ enum Rule {
 }
 
 impl Pieces {
-    /// `tokenizer` is a `tokenizer.json` without its control tokens.
-    pub(super) fn of(tokenizer: &Value) -> Result<Self> {
+    /// Of a `tokenizer.json` without its control tokens, and the normalizer for a piece that follows another: without
+    /// the space that is put before a text.
+    pub(super) fn of(tokenizer: &Value) -> Result<(Self, Option<NormalizerWrapper>)> {
         let mut normalizer = tokenizer["normalizer"].clone();
         if normalizer["type"] == "Prepend" {
             normalizer = Value::Null;
         } else if let Some(steps) = normalizer.get_mut("normalizers").and_then(Value::as_array_mut) {
             steps.retain(|step| step["type"] != "Prepend");
         }
-        let normalizer =
-            serde_json::from_value(normalizer).map_err(|e| Error::model(format!("tokenizer.json, normalizer: {e}")))?;
-        Ok(Self { rule: rule(tokenizer), stretch: STRETCH, normalizer })
+        let normalizer = serde_json::from_value(normalizer)
+            .map_err(|e| Error::model(format!("tokenizer.json, normalizer: {}", foreign::reason(&e))))?;
+        Ok((Self { rule: rule(tokenizer), stretch: STRETCH }, normalizer))
     }
 
     /// Length in bytes of the first piece of a text that is not empty. A text of over 1 MB that cannot be cut within
@@ -93,9 +95,9 @@ impl Pieces {
                 let mut words =
                     tokenizer.get_added_vocabulary().extract_and_normalize(tokenizer.get_normalizer(), text);
                 if let Some(pre_tokenizer) = tokenizer.get_pre_tokenizer() {
-                    pre_tokenizer
-                        .pre_tokenize(&mut words)
-                        .map_err(|_| Error::run("the tokenizer cannot encode a text"))?;
+                    foreign::caught(|| pre_tokenizer.pre_tokenize(&mut words).ok())
+                        .flatten()
+                        .ok_or_else(cannot_encode)?;
                 }
                 let ends = words
                     .get_splits(OffsetReferential::Original, OffsetType::Byte)
@@ -113,6 +115,11 @@ impl Pieces {
             Rule::Nowhere => None,
         })
     }
+}
+
+/// What a text is told by that has no encoding; no word of it.
+pub(super) fn cannot_encode() -> Error {
+    Error::run("the tokenizer cannot encode a text")
 }
 
 const HINT: &str = "text is cut between words: such a word is no language but data; take it out of the record";
@@ -170,6 +177,16 @@ fn steps<'a>(json: &'a Value, key: &str) -> &'a [Value] {
         None if json.is_null() => &[],
         None => std::slice::from_ref(json),
     }
+}
+
+/// Whether a pre-tokenizer has no other regular expressions than known ones.
+pub(super) fn splits_are_known(pre_tokenizer: &Value) -> bool {
+    let known = |step: &Value| match step["type"].as_str() {
+        None => step.is_null(),
+        Some("Split") => step["pattern"]["Regex"].as_str().is_some_and(finds_words),
+        Some(kind) => matches!(kind, "ByteLevel" | "Digits" | "Metaspace"),
+    };
+    steps(pre_tokenizer, "pretokenizers").iter().all(known)
 }
 
 /// Digits one by one, perhaps; then one known regular expression; bytes as characters.

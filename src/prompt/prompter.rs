@@ -86,7 +86,13 @@ impl Prompter {
             segments,
             opens_thought,
         };
-        let empty = prompter.encode(&prompter.segments.assemble(|_| Ok(""))?)?;
+        let named = prompter.tokenizer.clone();
+        let own_words = |error: Error| match error.exit_code() {
+            1 => Error::model(format!("{}: {error} of the prompt", named.name()))
+                .hint("its vocabulary and its steps do not belong together: fetch the tokenizer's files again"),
+            _ => error,
+        };
+        let empty = prompter.encode(&prompter.segments.assemble(|_| Ok(""))?).map_err(own_words)?;
         prompter.opens_thought = ends_in_thought(&prompter.tokenizer.decode(&empty), &prompter.template.prefix);
         let needed = empty.len();
         if needed == 0 {
@@ -100,7 +106,7 @@ impl Prompter {
             .hint("raise model.max_input_tokens or shorten the prompt file"));
         }
         for class in prompter.labels.classes() {
-            let needed = prompter.target_ids("", class)?.len();
+            let needed = prompter.target_ids("", class).map_err(&own_words)?.len();
             if needed > max_output_tokens {
                 return Err(Error::usage(format!(
                     "the target takes {needed} tokens without its explanation, model.max_output_tokens is \

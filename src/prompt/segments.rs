@@ -6,12 +6,13 @@
 use std::borrow::Cow;
 
 use super::{
-    chat::{Message, Piece, render},
+    chat::{Piece, render},
+    jinja::Message,
     template::{Part, PromptFormat, PromptTemplate},
     tokenizer::TextTokenizer,
     vocab::ControlToken,
 };
-use crate::error::{Error, Result};
+use crate::error::{Context as _, Error, Result};
 
 /// What makes up a prompt, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,7 +93,8 @@ fn chat_steps(template: &PromptTemplate, tokenizer: &TextTokenizer, steps: &mut 
     }
     messages.push((Message { role: "user" }, template.parts(&template.user_message())));
     let (messages, contents): (Vec<_>, Vec<_>) = messages.into_iter().unzip();
-    for piece in render(source, tokenizer.special_tokens(), &messages, template.date.as_deref())? {
+    let rendered = render(source, tokenizer.special_tokens(), &messages, template.date.as_deref());
+    for piece in rendered.context(tokenizer.template_place())? {
         match piece {
             Piece::Literal(text) => literal(&text, tokenizer.controls(), steps),
             Piece::Content { message, trim_start, trim_end } => {

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    foreign,
     storage::reason,
 };
 
@@ -91,7 +92,7 @@ impl PromptTemplate {
     /// Reads and checks a prompt file; anything wrong with it is a usage error (exit 2).
     pub fn load(path: &Path) -> Result<Self> {
         let name = path.display();
-        let text = std::fs::read_to_string(path).map_err(|e| {
+        let text = foreign::read_text(path, foreign::SMALL).map_err(|e| {
             Error::usage(format!("{name}: cannot read the prompt file: {}", reason(&e)))
                 .hint("task.prompt names it, relative to the config file or the working directory")
         })?;

@@ -7,23 +7,24 @@ use std::{
 
 use serde_json::Value;
 use tokenizers::{
-    Decoder, Encoding, Model, OffsetType, PostProcessor, PostProcessorWrapper, PreTokenizer, PreTokenizerWrapper,
-    Token, Tokenizer,
+    Encoding, Model, OffsetType, PostProcessor, PostProcessorWrapper, PreTokenizerWrapper, Token, Tokenizer,
 };
 
 use super::{
+    encoder::{self, Encoder, Place},
     files::TokenizerFiles,
     pieces::Pieces,
     vocab::{self, ControlToken, Vocabulary},
 };
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    foreign,
+};
 
 /// A model's tokenizer with its control tokens kept apart from text: [`TextTokenizer::encode`] knows none of them.
 pub struct TextTokenizer {
     /// Knows no control tokens.
-    plain: Tokenizer,
-    /// For text that does not begin a prompt, where the pre-tokenizer tells the two apart (Metaspace, scheme `first`).
-    later: Option<PreTokenizerWrapper>,
+    encoder: Encoder,
     /// Cuts long texts.
     pub(super) pieces: Pieces,
     /// Longest first.
@@ -34,6 +35,8 @@ pub struct TextTokenizer {
     default_special: (Vec<u32>, Vec<u32>),
     special_tokens: BTreeMap<&'static str, String>,
     chat_template: Option<String>,
+    /// The file that it stands in.
+    template_place: String,
     vocab_size: usize,
     eog: u32,
     stop_ids: Vec<u32>,
@@ -57,7 +60,11 @@ impl TextTokenizer {
 
     /// From bytes in memory.
     pub fn from_files(files: &TokenizerFiles) -> Result<Self> {
-        Self::build(files).map_err(|e| if e.to_string().contains(&files.name) { e } else { e.context(&files.name) })
+        let owned = files.clone();
+        let bytes = files.named().map(|(_, bytes)| bytes.len()).sum();
+        encoder::build(bytes, move || Self::build(&owned))
+            .and_then(|tokenizer| tokenizer.encoder.try_out().map(|()| tokenizer))
+            .map_err(|e| if e.to_string().contains(&files.name) { e } else { e.context(&files.name) })
     }
 
     fn build(files: &TokenizerFiles) -> Result<Self> {
@@ -66,15 +73,18 @@ impl TextTokenizer {
         let json = files.json("tokenizer.json", Some(&files.tokenizer))?;
         let Vocabulary { plain, controls, post_processor, size } =
             vocab::take_apart(json, &settings.added_tokens, &specials)?;
+        encoder::check(&plain, controls.len())?;
+        let failed = |e: &dyn std::fmt::Display| Error::model(format!("tokenizer.json: {}", foreign::reason(e)));
         let later = later_pre_tokenizer(&plain["pre_tokenizer"])?;
-        let pieces = Pieces::of(&plain)?;
-        let bytes = serde_json::to_vec(&plain).map_err(|e| Error::model(format!("tokenizer.json: {e}")))?;
+        let (pieces, following) = Pieces::of(&plain)?;
+        let bytes = serde_json::to_vec(&plain).map_err(|e| failed(&e))?;
+        let tokenizer = Tokenizer::from_bytes(&bytes).map_err(|e| failed(&e))?;
+        let encoder = Encoder::new(&plain, tokenizer, later, following, &files.name);
         drop(plain);
-        let plain = Tokenizer::from_bytes(&bytes).map_err(|e| Error::model(format!("tokenizer.json: {e}")))?;
 
         let id_of = |text: &String| {
             let control = controls.iter().find(|control| control.content == *text).map(|control| control.id);
-            control.or_else(|| plain.token_to_id(text))
+            control.or_else(|| encoder.plain().token_to_id(text))
         };
         // Without a named end of turn, the first `eos_token_id` is one.
         let eog =
@@ -91,13 +101,13 @@ impl TextTokenizer {
             controls.iter().map(|control| (control.id, (!control.special).then(|| control.content.clone()))).collect();
         Ok(Self {
             default_special: default_special(post_processor)?,
-            plain,
-            later,
+            encoder,
             pieces,
             controls,
             control_text,
             special_tokens: settings.special_tokens,
             chat_template: settings.chat_template,
+            template_place: settings.template_place,
             vocab_size: size,
             eog,
             stop_ids,
@@ -143,6 +153,11 @@ impl TextTokenizer {
         self.encode_at(text, false)
     }
 
+    /// Ids of a text by itself, behind what HF puts before one by default (BOS): no control tokens within.
+    pub fn encode_alone(&self, text: &str) -> Result<Vec<u32>> {
+        Ok([self.default_special().0, &self.encode_at(text, true)?].concat())
+    }
+
     /// Ids of a text in which nothing is a control token. `begins` says that the text opens its prompt.
     pub(super) fn encode_at(&self, text: &str, begins: bool) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
@@ -183,8 +198,8 @@ impl TextTokenizer {
         let mut start = 0;
         while start < text.len() {
             let length = self.first_piece(&text[start..])?;
-            let piece = self.encode_piece(&text[start..start + length], begins && start == 0, start > 0, offsets);
-            take(start, piece.map_err(|_| Error::run("the tokenizer cannot encode a text"))?);
+            let place = Place { begins: begins && start == 0, follows: start > 0 };
+            take(start, self.encoder.encode(&text[start..start + length], place, offsets)?);
             start += length;
         }
         Ok(())
@@ -192,43 +207,21 @@ impl TextTokenizer {
 
     /// Length in bytes of a text's first piece.
     pub(super) fn first_piece(&self, text: &str) -> Result<usize> {
-        self.pieces.first(&self.plain, text)
-    }
-
-    /// [`Tokenizer::encode`] with another pre-tokenizer for what does not begin its prompt, and another normalizer for
-    /// what follows a piece of its own text.
-    fn encode_piece(
-        &self,
-        piece: &str,
-        begins: bool,
-        follows: bool,
-        offsets: OffsetType,
-    ) -> tokenizers::Result<Encoding> {
-        let normalizer = if follows { self.pieces.normalizer.as_ref() } else { self.plain.get_normalizer() };
-        let pre_tokenizer = self.later.as_ref().filter(|_| !begins).or(self.plain.get_pre_tokenizer());
-        let mut piece = self.plain.get_added_vocabulary().extract_and_normalize(normalizer, piece);
-        if let Some(pre_tokenizer) = pre_tokenizer {
-            pre_tokenizer.pre_tokenize(&mut piece)?;
-        }
-        self.plain.get_model().tokenize_in_pretokenized(&mut piece, None)?;
-        piece.into_encoding(None, 0, offsets)
+        self.pieces.first(self.encoder.plain(), text)
     }
 
     /// The text of ids, special tokens left out.
     pub fn decode(&self, ids: &[u32]) -> String {
-        let model = self.plain.get_model();
+        let plain = self.encoder.plain();
+        let model = plain.get_model();
         let tokens: Vec<String> = ids
             .iter()
             .filter_map(|id| match self.control_text.get(id) {
                 Some(text) => text.clone(),
-                None => self.plain.get_added_vocabulary().simple_id_to_token(*id).or_else(|| model.id_to_token(*id)),
+                None => plain.get_added_vocabulary().simple_id_to_token(*id).or_else(|| model.id_to_token(*id)),
             })
             .collect();
-        // No decoder fails on tokens of its own model; one that does gives nothing to show.
-        match self.plain.get_decoder() {
-            Some(decoder) => decoder.decode(tokens).unwrap_or_default(),
-            None => tokens.join(" "),
-        }
+        self.encoder.decode(tokens)
     }
 
     /// Control tokens, longest first.
@@ -239,6 +232,11 @@ impl TextTokenizer {
     /// What HF puts before and after a text by default: BOS, mostly.
     pub(super) fn default_special(&self) -> (&[u32], &[u32]) {
         (&self.default_special.0, &self.default_special.1)
+    }
+
+    /// What messages call it: the folder, mostly.
+    pub(super) fn name(&self) -> &str {
+        self.encoder.name()
     }
 
     /// [`TokenizerFiles::hash`] of the files that it was made from.
@@ -256,6 +254,11 @@ impl TextTokenizer {
         self.chat_template.as_deref()
     }
 
+    /// The file that the chat template stands in.
+    pub(super) fn template_place(&self) -> &str {
+        &self.template_place
+    }
+
     /// `bos_token` → its text, and so on, as a chat template sees them.
     pub(super) fn special_tokens(&self) -> &BTreeMap<&'static str, String> {
         &self.special_tokens
@@ -268,7 +271,9 @@ fn later_pre_tokenizer(json: &Value) -> Result<Option<PreTokenizerWrapper>> {
     if !replace_scheme(&mut json) {
         return Ok(None);
     }
-    serde_json::from_value(json).map(Some).map_err(|e| Error::model(format!("tokenizer.json, pre_tokenizer: {e}")))
+    serde_json::from_value(json)
+        .map(Some)
+        .map_err(|e| Error::model(format!("tokenizer.json, pre_tokenizer: {}", foreign::reason(&e))))
 }
 
 fn replace_scheme(json: &mut Value) -> bool {
@@ -286,7 +291,8 @@ fn default_special(post_processor: Value) -> Result<(Vec<u32>, Vec<u32>)> {
     if post_processor.is_null() {
         return Ok((Vec::new(), Vec::new()));
     }
-    let error = |e: &dyn std::fmt::Display| Error::model(format!("tokenizer.json, post_processor: {e}"));
+    let error =
+        |e: &dyn std::fmt::Display| Error::model(format!("tokenizer.json, post_processor: {}", foreign::reason(e)));
     let post_processor: PostProcessorWrapper = serde_json::from_value(post_processor).map_err(|e| error(&e))?;
     // A text of one token that no vocabulary has shows where a text stands.
     let text = Encoding::from_tokens(vec![Token::new(u32::MAX, String::new(), (0, 0))], 0);

@@ -11,7 +11,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::{Value, json};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    foreign,
+};
 
 /// A token that only the prompt may use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -136,8 +139,9 @@ fn check_ids(vocab: &HashMap<String, u32>, added: &[Value]) -> Result<()> {
             next = next.saturating_add(1);
         }
         if id != expected {
+            let text = foreign::name(text);
             return Err(Error::model(format!(
-                "tokenizer: added token {text:?} has id {id}, but would be given \
+                "tokenizer: added token \"{text}\" has id {id}, but would be given \
                 {expected}"
             ))
             .hint(
@@ -146,7 +150,8 @@ fn check_ids(vocab: &HashMap<String, u32>, added: &[Value]) -> Result<()> {
             ));
         }
         if let Some(other) = taken.insert(id, text) {
-            return Err(Error::model(format!("tokenizer: added tokens {other:?} and {text:?} share id {id}")));
+            let both = [other, text].map(foreign::name);
+            return Err(Error::model(format!("tokenizer: added tokens {both:?} share id {id}")));
         }
     }
     Ok(())

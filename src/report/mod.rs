@@ -5,6 +5,7 @@ pub mod compare;
 mod decision_tables;
 pub mod figures;
 pub mod html;
+mod journal_tables;
 pub mod metrics_table;
 mod multiclass_beside;
 mod multiclass_tables;
@@ -13,6 +14,7 @@ mod readings;
 pub mod table;
 
 pub use decision_tables::decision_tables;
+pub use journal_tables::{operating_table, perplexity_table, smooth_table, subgroup_table};
 pub use metrics_table::metrics_table;
 pub use multiclass_beside::{multiclass_baseline_tables, multiclass_compare_table};
 pub use multiclass_tables::{confusion_table, multiclass_table};

@@ -62,6 +62,15 @@ pub fn readings(evaluation: &Evaluation) -> Vec<Reading> {
     readings.push(read("Calibration error (ECE)", &evaluation.calibration.ece, |v| {
         format!("Probabilities are off by {:.1} percentage points on average.{}", v * 100.0, better("ece"))
     }));
+    if let Some(smooth) = &evaluation.calibration.smooth {
+        readings.push(read("Smooth calibration (ICI)", &smooth.ici, |v| {
+            format!(
+                "A probability lies {:.1} percentage points from the smooth calibration curve on average.{}",
+                v * 100.0,
+                better("ici")
+            )
+        }));
+    }
     if let Some(after) = &evaluation.calibration.after {
         readings.push(read("ECE after calibration", &after.ece_after, |v| {
             format!("After a calibrator fitted on dev they are off by {:.1} points.", v * 100.0)

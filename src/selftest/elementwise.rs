@@ -1,6 +1,6 @@
 //! Ops on elements: SwiGLU, activations, dropout, AdamW.
 
-use candle_core::DType;
+use candle_core::{DType, Device, Tensor};
 
 use super::{BF16, Bench, F32, numbers, reference, some_of};
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
         adamw::{self, AdamW, ParamState},
         dropout::{self, DropoutKey},
         grad_norm,
+        quantize::{Format, Quantized},
         random::normal,
         swiglu as glu,
     },
@@ -72,6 +73,24 @@ pub(super) fn random(bench: &mut Bench<'_>) -> Result<()> {
     let half = drawn(DType::BF16)?;
     bench.check("random", "f32", &wide, &expected, F32)?;
     bench.check("random", "bf16", &half, &expected, BF16)
+}
+
+pub(super) fn quantize(bench: &mut Bench<'_>) -> Result<()> {
+    for (format, pass) in [(Format::Nf4, "nf4"), (Format::Int8, "int8")] {
+        // Whole rows of eights, and rows that are not.
+        for dims in [[6, 128], [5, 77]] {
+            let (_, weight) = bench.random(40, &dims)?;
+            let weight: Vec<f32> = weight.into_iter().map(|x| x as f32).collect();
+            let here = Quantized::new(&Tensor::from_vec(weight, &dims[..], &Device::Cpu)?, format)?;
+            let there = here.to_device(bench.device)?;
+            for dtype in [DType::F32, DType::BF16] {
+                let expected = numbers(&here.dequantize(dtype)?)?;
+                // The same bits.
+                bench.check("quantize", pass, &there.dequantize(dtype)?, &expected, 0.0)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn adamw(bench: &mut Bench<'_>) -> Result<()> {

@@ -20,6 +20,7 @@ pub use export::export;
 use crate::{
     error::Result,
     model::ModelSource,
+    ops::attention::{has_wgmma, with_mma_sync},
     rng::{Rng, streams},
 };
 
@@ -29,7 +30,7 @@ pub struct Row {
     /// The op, with what is special about the case.
     pub op: &'static str,
     /// `forward`, `backward`, or the name of the function.
-    pub pass: &'static str,
+    pub pass: String,
     /// Shape of the result, `rows x columns`.
     pub shape: String,
     /// ‖ours − reference‖ / ‖reference‖.
@@ -46,7 +47,7 @@ impl Row {
 }
 
 /// What can be checked alone: the first word of a [`Row::op`], and the training passes.
-pub const OPS: [&str; 14] = [
+pub const OPS: [&str; 15] = [
     "linear",
     "rms_norm",
     "cross_entropy",
@@ -57,6 +58,7 @@ pub const OPS: [&str; 14] = [
     "activation",
     "dropout",
     "random",
+    "quantize",
     "adamw",
     "sample",
     "add",
@@ -95,10 +97,18 @@ fn ops(device: &Device, only: &[String]) -> Vec<Row> {
     bench.attempt("activation", elementwise::activation);
     bench.attempt("dropout", elementwise::dropout);
     bench.attempt("random", elementwise::random);
+    bench.attempt("quantize", elementwise::quantize);
     bench.attempt("adamw", elementwise::adamw);
     bench.attempt("sample", sample::sample);
     if device.is_cuda() {
         bf16::all(&mut bench);
+    }
+    if has_wgmma(device).unwrap_or(false) {
+        // The same once more by the kernel of other cards.
+        with_mma_sync(|| {
+            bench.note = ", mma.sync";
+            bench.attempt("attention", attention::attention);
+        });
     }
     bench.rows
 }
@@ -115,12 +125,14 @@ const BF16: f64 = 4e-3;
 struct Bench<'a> {
     device: &'a Device,
     only: &'a [String],
+    /// Behind the name of each pass.
+    note: &'static str,
     rows: Vec<Row>,
 }
 
 impl<'a> Bench<'a> {
     fn new(device: &'a Device, only: &'a [String]) -> Self {
-        Self { device, only, rows: Vec::new() }
+        Self { device, only, note: "", rows: Vec::new() }
     }
 
     /// Runs the checks of one op, if it is among those asked for; an error becomes a row.
@@ -137,7 +149,7 @@ impl<'a> Bench<'a> {
 
     fn push(&mut self, op: &'static str, pass: &'static str, dims: &[usize], error: f64, bound: f64) {
         let shape = dims.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
-        self.rows.push(Row { op, pass, shape, error, bound });
+        self.rows.push(Row { op, pass: format!("{pass}{}", self.note), shape, error, bound });
     }
 
     /// Compares a tensor with all of its reference.

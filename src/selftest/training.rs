@@ -171,7 +171,12 @@ fn adapt(llama: &mut Llama) -> Result<()> {
 fn loss_and_gradients(llama: &Llama, text: &[u32]) -> Result<(f64, Gradients)> {
     let example = |(first, prompt, target): (usize, usize, usize)| {
         let mut ids = text.iter().copied().cycle().skip(first).take(prompt + target);
-        Example { prompt: ids.by_ref().take(prompt).collect(), target: ids.collect(), class: first as u32 % 2 }
+        Example {
+            prompt: ids.by_ref().take(prompt).collect(),
+            target: ids.collect(),
+            class: first as u32 % 2,
+            record: 0,
+        }
     };
     let examples = RECORDS.map(example);
     let samples = [0, 1].map(|record| Sample { record, key: 11 + record as u64 });
@@ -207,7 +212,7 @@ mod tests {
         let rows = tiny(&Device::Cpu, &[]);
         let missed: Vec<&Row> = rows.iter().filter(|row| !row.ok()).collect();
         assert!(missed.is_empty(), "{missed:?}");
-        let passes: Vec<&str> = rows.iter().map(|row| row.pass).collect();
+        let passes: Vec<&str> = rows.iter().map(|row| row.pass.as_str()).collect();
         assert_eq!(passes, ["mask", "loss", "adapters' gradients", "head's gradients", "again"]);
     }
 

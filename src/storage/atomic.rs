@@ -5,15 +5,17 @@
 
 use std::{
     ffi::{OsStr, OsString},
+    hash::{BuildHasher, Hasher, RandomState},
     io,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::{
-    Writer, check_output, check_tree, create, create_dir_all, error, fault, manifest, remove_dir_all, sync_dir,
+    Writer, check_output, check_tree, create, create_dir_all, error, fault, manifest, private, remove_dir_all, sync,
 };
 use crate::error::{Error, Result};
 
@@ -36,9 +38,8 @@ impl AtomicDir {
         check_tree(destination)?;
         create_dir_all(parent)?;
         recover(destination)?;
-        let temporary = parent.join(temporary_name(destination)?);
-        remove_dir_all(&temporary)?;
-        create_dir_all(&temporary)?;
+        let temporary = private::create_temporary_dir(parent, &temporary_prefix(destination)?)
+            .map_err(|e| error("cannot create directory", destination, &e))?;
         fault("dir.create");
         Ok(Self { temporary, destination: destination.to_owned(), committed: false })
     }
@@ -76,7 +77,7 @@ impl AtomicDir {
         let replaced = self.replace().map_err(|e| error("cannot commit", &self.destination, &e))?;
         self.committed = true;
         fault("dir.renamed");
-        sync_dir(parent(&self.destination))?;
+        sync::dir(parent(&self.destination))?;
         if let Some(old) = replaced {
             remove_dir_all(&old)?;
         }
@@ -133,7 +134,7 @@ pub fn recover(destination: &Path) -> Result<()> {
         && let Some(whole) = whole_temporary(destination)
     {
         std::fs::rename(&whole, destination).map_err(|e| error("cannot recover", destination, &e))?;
-        sync_dir(parent(destination))?;
+        sync::dir(parent(destination))?;
     }
     sweep(parent(destination))
 }
@@ -143,32 +144,38 @@ fn whole_temporary(destination: &Path) -> Option<PathBuf> {
     let entries = std::fs::read_dir(parent(destination)).ok()?.flatten();
     let ours = entries.filter(|entry| whose(&entry.file_name()).as_deref() == destination.file_name());
     let mut dead = ours.filter(|entry| dead_process(&entry.file_name())).map(|entry| entry.path());
-    dead.find(|path| manifest::verify_manifest(path).is_ok_and(|verified| verified))
+    dead.find(|path| manifest::is_whole(path))
 }
 
-/// Whose a dot name is: `last` of `.last.old` (stepped aside) and of `.last.tmp-PID` (being written); `None` for any
+/// Whose a dot name is: `last` of `.last.old` (stepped aside) and of `.last.tmp-PID…` (being written); `None` for any
 /// other name.
 pub fn whose(name: &OsStr) -> Option<OsString> {
     let inner = name.as_bytes().strip_prefix(b".")?;
-    let inner = match inner.strip_suffix(b".old") {
+    let whose = match inner.strip_suffix(b".old") {
         Some(inner) => inner,
-        None => {
-            let marker = inner.windows(TEMPORARY.len()).rposition(|part| part == TEMPORARY.as_bytes())?;
-            std::str::from_utf8(&inner[marker + TEMPORARY.len()..]).ok()?.parse::<u32>().ok()?;
-            &inner[..marker]
-        }
+        None => writer(name)?.0,
     };
-    Some(OsStr::from_bytes(inner).to_owned())
+    Some(OsStr::from_bytes(whose).to_owned())
+}
+
+/// What a temporary will be, the process that writes it, and that process's own word (an older clsgen had none).
+fn writer(name: &OsStr) -> Option<(&[u8], u32, &str)> {
+    let inner = name.as_bytes().strip_prefix(b".")?;
+    let marker = inner.windows(TEMPORARY.len()).rposition(|part| part == TEMPORARY.as_bytes())?;
+    let behind = std::str::from_utf8(&inner[marker + TEMPORARY.len()..]).ok()?;
+    let (process, word) = behind.split_once('.').unwrap_or((behind, ""));
+    let word = word.split_once('-').map_or(word, |(word, _)| word);
+    Some((&inner[..marker], process.parse().ok()?, word))
 }
 
 /// Whether a name is that of a temporary whose process is gone.
 fn dead_process(name: &OsStr) -> bool {
-    let name = name.to_string_lossy();
-    name.starts_with('.')
-        && name.rsplit_once(TEMPORARY).is_some_and(|(_, process)| process.parse::<u32>().is_ok() && !alive(process))
+    writer(name).is_some_and(|(_, process, word)| {
+        if process == std::process::id() { !word.is_empty() && word != this_process() } else { !alive(process) }
+    })
 }
 
-/// Removes temporaries in `dir` (`.name.tmp-PID`) of processes that are gone.
+/// Removes temporaries in `dir` (`.name.tmp-PID…`) of processes that are gone.
 pub(super) fn sweep(dir: &Path) -> Result<()> {
     let Ok(entries) = std::fs::read_dir(dir) else { return Ok(()) };
     for entry in entries.flatten() {
@@ -184,8 +191,8 @@ pub(super) fn sweep(dir: &Path) -> Result<()> {
 }
 
 /// Without `/proc` nobody can be shown to be gone.
-fn alive(pid: &str) -> bool {
-    !Path::new("/proc/self").exists() || Path::new("/proc").join(pid).exists()
+pub(super) fn alive(process: u32) -> bool {
+    !Path::new("/proc/self").exists() || Path::new("/proc").join(process.to_string()).exists()
 }
 
 /// Writes a file so that its path holds either the old bytes or all of the new ones.
@@ -193,21 +200,17 @@ pub fn write_file_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let parent = parent(path);
     check_output(path)?;
     create_dir_all(parent)?;
-    let temporary = parent.join(temporary_name(path)?);
-    let result = (|| {
-        let mut writer = create(&temporary)?;
-        fault("file.write");
-        writer.put(bytes)?;
-        writer.finish()?;
-        fault("file.synced");
-        std::fs::rename(&temporary, path).map_err(|e| error("cannot write", path, &e))?;
-        fault("file.renamed");
-        sync_dir(parent)
-    })();
-    if result.is_err() {
-        let _ = std::fs::remove_file(&temporary);
-    }
-    result
+    // Dropped before it is in its place, it is removed.
+    let (file, temporary) =
+        private::create_temporary(parent, &temporary_prefix(path)?).map_err(|e| error("cannot create", path, &e))?;
+    let mut writer = Writer::of(path, file);
+    fault("file.write");
+    writer.put(bytes)?;
+    writer.finish()?;
+    fault("file.synced");
+    temporary.persist(path).map_err(|e| error("cannot write", path, &e.error))?;
+    fault("file.renamed");
+    sync::dir(parent)
 }
 
 /// The same, but a file that is there already is left alone: these very bytes are fine, any others are not ours (exit
@@ -224,9 +227,10 @@ pub fn write_own_file(path: &Path, bytes: &[u8]) -> Result<()> {
 
 fn sync_tree(dir: &Path) -> Result<()> {
     manifest::walk(dir, "", &mut |_, path| {
-        std::fs::File::open(path).and_then(|f| f.sync_all()).map_err(|e| error("cannot sync", path, &e))
+        let file = std::fs::File::open(path).map_err(|e| error("cannot sync", path, &e))?;
+        sync::file(path, &file)
     })?;
-    sync_dir(dir)
+    sync::dir(dir)
 }
 
 /// The directory that holds `path`.
@@ -242,8 +246,15 @@ pub(super) fn aside(destination: &Path) -> Result<PathBuf> {
     Ok(parent(destination).join(dotted(destination, ".old")?))
 }
 
-fn temporary_name(path: &Path) -> Result<OsString> {
-    dotted(path, &format!("{TEMPORARY}{}", std::process::id()))
+/// How the name of a temporary begins: `.NAME.tmp-PID.OURS-`, behind which it is random.
+fn temporary_prefix(path: &Path) -> Result<OsString> {
+    dotted(path, &format!("{TEMPORARY}{}.{}-", std::process::id(), this_process()))
+}
+
+/// What tells this process from an earlier one of the same number, as in containers, where all are number 7.
+fn this_process() -> &'static str {
+    static OURS: OnceLock<String> = OnceLock::new();
+    OURS.get_or_init(|| format!("{:08x}", RandomState::new().build_hasher().finish() as u32))
 }
 
 /// `.NAME` + `suffix`; a name is bytes, UTF-8 or not.

@@ -22,6 +22,7 @@ pub fn points() -> &'static [&'static str] {
         "log.append",
         "log.torn",
         "train.step",
+        "train.loss",
     ]
 }
 
@@ -33,6 +34,11 @@ pub fn fault(point: &str) {
         }
         std::process::abort();
     }
+}
+
+/// A number that a fault point spoils: it is none at the passage that `CLSGEN_FAULT` names.
+pub fn spoiled(point: &str, number: f64) -> f64 {
+    if due(point) { f64::NAN } else { number }
 }
 
 /// True at the passage that `CLSGEN_FAULT` names.

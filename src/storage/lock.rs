@@ -1,14 +1,28 @@
 //! One process at a time in a run directory, and at an output file.
 
 use std::{
-    fs::{File, TryLockError},
-    io::{Read, Seek, Write},
+    fs::{File, OpenOptions, TryLockError},
+    io::{self, Read, Seek, Write},
     path::{Path, PathBuf},
+    sync::Once,
+    time::{Duration, Instant},
 };
 
-use super::{atomic, guard};
-use crate::error::{Error, Result};
+use super::{
+    atomic, guard,
+    private::{self, Named},
+};
+use crate::{
+    error::{Error, Result},
+    signals::check_interrupted,
+};
 
+/// What a lock file begins with while one process holds it.
+const OURS: &str = "process ";
+/// Longest that a process waits for its turn, which takes the others a moment.
+const TURN: Duration = Duration::from_secs(60);
+/// Between two tries.
+const MOMENT: Duration = Duration::from_millis(20);
 /// What a lock file says while several processes hold it.
 const SEVERAL: &str = "processes that each work on a part of it";
 
@@ -53,6 +67,7 @@ impl RunLock {
                 Error::usage(format!("run directory {} is a file", dir.display())).hint("name another with --run")
             );
         }
+        private::check_run_dir(dir)?;
         super::create_dir_all(dir)?;
         let path = dir.join(".lock");
         let file = take(&path, &format!("run directory {}", dir.display()), "--run", mode)?;
@@ -119,29 +134,30 @@ impl Drop for OutputLock {
 
 /// Opens and locks the lock file `path` of `what` and writes our name into it.
 fn take(path: &Path, what: &str, flag: &str, mode: Mode) -> Result<File> {
-    let failed = |e: &std::io::Error| super::error("cannot lock", path, e);
+    let failed = |e: &io::Error| super::error("cannot lock", path, e);
+    let begun = Instant::now();
     loop {
-        let opened = super::options().read(true).write(true).create(true).truncate(false).open(path);
-        let mut file = opened.map_err(|e| failed(&e))?;
-        let locked = match mode {
-            Mode::Alone => file.try_lock(),
-            Mode::AloneInTurn => file.lock().map_err(TryLockError::Error),
-            Mode::Shared => file.try_lock_shared(),
-        };
-        match locked {
+        let mut file = private::open("cannot lock", path, Named::ByUs, OpenOptions::new().read(true).write(true))?;
+        match try_lock(&file, mode) {
             Ok(()) => {}
+            Err(TryLockError::WouldBlock) if mode == Mode::AloneInTurn && begun.elapsed() < TURN => {
+                check_interrupted()?;
+                std::thread::sleep(MOMENT);
+                continue;
+            }
             Err(TryLockError::WouldBlock) => return Err(held(what, flag, &mut file)),
+            Err(TryLockError::Error(e)) if knows_no_locks(&e) => without_locks(&mut file, (path, what, flag), &e)?,
             Err(TryLockError::Error(e)) => return Err(failed(&e)),
         }
         // The holder before us may have removed the file that we opened: then the lock is on nothing.
         let ours = guard::identity(&file.metadata().map_err(|e| failed(&e))?);
-        if !path.metadata().is_ok_and(|meta| guard::identity(&meta) == ours) {
+        if !path.symlink_metadata().is_ok_and(|meta| guard::identity(&meta) == ours) {
             continue;
         }
         refuse_foreign(path, what, &mut file)?;
         let holder = match mode {
             Mode::Shared => format!("{SEVERAL}\n"),
-            _ => format!("process {} on {}\n", std::process::id(), host()),
+            _ => format!("{OURS}{} on {}\n", std::process::id(), host()),
         };
         // Another that shares it may read or write the same words: they are never absent in between.
         file.rewind()
@@ -152,13 +168,61 @@ fn take(path: &Path, what: &str, flag: &str, mode: Mode) -> Result<File> {
     }
 }
 
+/// Locks a file for this process alone, if no other has locked it.
+pub(super) fn try_alone(file: &File) -> Result<(), TryLockError> {
+    try_lock(file, Mode::Alone)
+}
+
+/// Tries to take the lock; a signal in between is no answer.
+fn try_lock(file: &File, mode: Mode) -> Result<(), TryLockError> {
+    loop {
+        let locked = if mode == Mode::Shared { file.try_lock_shared() } else { file.try_lock() };
+        match locked {
+            Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Interrupted => {}
+            locked => return locked,
+        }
+    }
+}
+
+/// Whether it is the file system that has no locks: Lustre mounted without `flock`, NFS without its lock daemon.
+pub(super) fn knows_no_locks(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|number| [libc::ENOSYS, libc::EOPNOTSUPP, libc::ENOLCK].contains(&number))
+}
+
+/// Goes on where the file system has no locks, as other programs of clusters do, with one warning. What the lock file
+/// says still keeps out a second process of the same machine.
+fn without_locks(file: &mut File, (path, what, flag): (&Path, &str, &str), error: &io::Error) -> Result<()> {
+    static TOLD: Once = Once::new();
+    let holder = holder(file);
+    let process = holder.strip_prefix(OURS).and_then(|rest| rest.strip_suffix(&format!(" on {}", host())));
+    if process
+        .and_then(|number| number.parse().ok())
+        .is_some_and(|number| number != std::process::id() && atomic::alive(number))
+    {
+        return Err(held(what, flag, file));
+    }
+    TOLD.call_once(|| {
+        let other = if process.is_none() && holder.starts_with(OURS) {
+            format!(" (the last was {holder})")
+        } else {
+            String::new()
+        };
+        tracing::warn!(
+            "{} cannot be locked: {}. Nothing keeps out another machine's process{other}: start no other command there",
+            path.display(),
+            super::reason(error)
+        );
+    });
+    file.rewind().map_err(|e| super::error("cannot lock", path, &e))
+}
+
 /// Refuses (exit 2) a file that somebody else keeps under a lock's name: it would lose its content, and an input with
 /// it.
 fn refuse_foreign(path: &Path, what: &str, file: &mut File) -> Result<()> {
     guard::check_output(path)?;
     let mut start = Vec::new();
     file.take(8).read_to_end(&mut start).map_err(|e| super::error("cannot read", path, &e))?;
-    if start.is_empty() || start == b"process " || SEVERAL.as_bytes().starts_with(&start) {
+    if start.is_empty() || start == OURS.as_bytes() || SEVERAL.as_bytes().starts_with(&start) {
         Ok(())
     } else {
         Err(Error::usage(format!(
@@ -174,10 +238,16 @@ pub(super) fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-fn held(what: &str, flag: &str, file: &mut File) -> Error {
+/// What a lock file says of who holds it.
+fn holder(file: &mut File) -> String {
     let mut holder = String::new();
     let _ = file.take(200).read_to_string(&mut holder);
-    let holder = if holder.trim().is_empty() { "another process" } else { holder.trim() };
+    holder.trim().to_owned()
+}
+
+fn held(what: &str, flag: &str, file: &mut File) -> Error {
+    let holder = file.rewind().map(|()| holder(file)).unwrap_or_default();
+    let holder = if holder.is_empty() { "another process" } else { &holder };
     let other = match flag {
         "--run" => "directory",
         "--shard" => "part",

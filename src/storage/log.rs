@@ -1,14 +1,18 @@
 //! An append-only log of JSON lines that survives a kill: a torn last line is cut when it is opened again.
 
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
     io::{Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
 use serde::Serialize;
 
-use super::guard;
+use super::{
+    guard, lock,
+    private::{self, Named},
+    sync,
+};
 use crate::error::{Error, Result};
 
 /// A log of records, a line each. Every append is one write, so a reader sees whole lines.
@@ -23,11 +27,20 @@ pub struct RecordLog {
 }
 
 impl RecordLog {
-    /// Opens or creates the log and cuts a torn last line.
+    /// Opens or creates the log and cuts a torn last line. Its name is ours.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::opened(path, Named::ByUs)
+    }
+
+    /// The same of a file that a command line names.
+    pub fn open_output(path: &Path) -> Result<Self> {
+        Self::opened(path, Named::ByUser)
+    }
+
+    fn opened(path: &Path, named: Named) -> Result<Self> {
         super::check_output(path)?;
         let fail = |e: std::io::Error| super::error("cannot open", path, &e);
-        let mut file = super::options().read(true).write(true).create(true).truncate(false).open(path).map_err(fail)?;
+        let mut file = private::open("cannot open", path, named, OpenOptions::new().read(true).write(true))?;
         // A device or a pipe holds no records to keep (and /dev/full would never end).
         let (records, length) = if file.metadata().map_err(fail)?.is_file() {
             let whole = whole_lines(&mut file).map_err(fail)?;
@@ -79,7 +92,7 @@ impl RecordLog {
 
     /// Takes the file for this process alone, whatever name another uses for it.
     pub fn lock(&self) -> Result<()> {
-        match self.file.try_lock() {
+        match lock::try_alone(&self.file) {
             Err(std::fs::TryLockError::WouldBlock) => {
                 Err(Error::usage(format!("{} is being written by another process", self.path.display()))
                     .hint("wait until it ends, or choose another place"))
@@ -116,7 +129,7 @@ impl RecordLog {
 
     /// Waits until the disk has everything appended so far.
     pub fn sync(&self) -> Result<()> {
-        self.file.sync_data().or_else(super::ignore_no_sync).map_err(|e| super::error("cannot write", &self.path, &e))
+        sync::file(&self.path, &self.file)
     }
 }
 
@@ -172,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_full_device_is_a_resource_error() {
-        let error = RecordLog::open(Path::new("/dev/full")).unwrap().append(&1).unwrap_err();
+        let error = RecordLog::open_output(Path::new("/dev/full")).unwrap().append(&1).unwrap_err();
         assert_eq!(error.exit_code(), 5);
     }
 }

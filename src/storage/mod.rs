@@ -10,33 +10,39 @@ mod lock;
 mod log;
 mod manifest;
 mod packed;
+mod private;
 pub mod run_record;
 mod snapshot;
+mod sync;
 
 use std::{
     fs::{File, OpenOptions},
     io::{self, BufWriter, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 pub use atomic::{AtomicDir, recover, whose, write_file_atomic, write_own_file};
-pub use fault::{fault, points};
+pub use fault::{fault, points, spoiled};
 pub use guard::{check_output, check_stdout, check_tree, foreign, protect};
 pub use lock::{OutputLock, RunLock};
 pub use log::RecordLog;
-pub use manifest::{MANIFEST, hash_bytes, hash_file, verify_file, verify_manifest};
+pub use manifest::{MANIFEST, hash_bytes, hash_file, hash_into, hash_written, verify_file, verify_manifest};
 pub(crate) use packed::packed;
 pub use packed::unpack;
+use private::Named;
 pub use snapshot::{read_unchanged, stepped_aside};
 
-use crate::error::{Error, Kind, Result};
+pub use crate::error::reason;
+use crate::{
+    error::{Error, Kind, Result},
+    signals::{Interruptible, or_stopped},
+};
 
 /// A buffered file whose errors name it. Call [`Writer::finish`]: a dropped writer is flushed with its errors unseen.
 #[derive(Debug)]
 pub struct Writer {
     path: PathBuf,
-    file: BufWriter<File>,
+    file: BufWriter<Interruptible>,
 }
 
 impl Writer {
@@ -45,20 +51,24 @@ impl Writer {
         &self.path
     }
 
+    fn of(path: &Path, file: File) -> Self {
+        Self { path: path.to_owned(), file: BufWriter::new(Interruptible::new(file)) }
+    }
+
     /// Writes all of `bytes`.
     pub fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(|e| error("cannot write", &self.path, &e))
+        self.file.write_all(bytes).map_err(|e| or_stopped(error("cannot write", &self.path, &e)))
     }
 
     /// Hands buffered bytes to the operating system, where readers see them.
     pub fn flush_file(&mut self) -> Result<()> {
-        self.file.flush().map_err(|e| error("cannot write", &self.path, &e))
+        self.file.flush().map_err(|e| or_stopped(error("cannot write", &self.path, &e)))
     }
 
     /// Flushes, and waits until the disk has it.
     pub fn sync(&mut self) -> Result<()> {
         self.flush_file()?;
-        self.file.get_ref().sync_all().or_else(ignore_no_sync).map_err(|e| error("cannot write", &self.path, &e))
+        sync::file(&self.path, self.file.get_ref().file())
     }
 
     /// Flushes, syncs and closes.
@@ -77,36 +87,35 @@ impl Write for Writer {
     }
 }
 
-/// Pipes and devices (`/dev/stdout`, `/dev/full`) have nothing to sync: that is no failure.
-fn ignore_no_sync(error: io::Error) -> io::Result<()> {
-    match error.kind() {
-        io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported => Ok(()),
-        _ => Err(error),
-    }
-}
-
-/// Creates (or empties) a private file for streaming output.
+/// Creates a private file for streaming output. Whatever had its name is replaced.
 pub fn create(path: &Path) -> Result<Writer> {
     check_output(path)?;
-    let file =
-        options().write(true).create(true).truncate(true).open(path).map_err(|e| error("cannot create", path, &e))?;
-    Ok(Writer { path: path.to_owned(), file: BufWriter::new(file) })
+    Ok(Writer::of(path, private::create(path)?))
 }
 
-/// Opens (or creates) a private file to append to.
+/// Opens the file that a command line names, and empties it. It may be a pipe or a device.
+pub fn create_output(path: &Path) -> Result<Writer> {
+    check_output(path)?;
+    let file = private::open("cannot create", path, Named::ByUser, OpenOptions::new().write(true))?;
+    let emptied = if file.metadata().is_ok_and(|meta| meta.is_file()) { file.set_len(0) } else { Ok(()) };
+    emptied.map_err(|e| error("cannot create", path, &e))?;
+    Ok(Writer::of(path, file))
+}
+
+/// Opens the file that a command line names to append to: a pipe, a device, or a private file.
 pub fn append(path: &Path) -> Result<Writer> {
     check_output(path)?;
-    let file = options().append(true).create(true).open(path).map_err(|e| error("cannot open", path, &e))?;
-    Ok(Writer { path: path.to_owned(), file: BufWriter::new(file) })
+    let file = private::open("cannot open", path, Named::ByUser, OpenOptions::new().append(true))?;
+    Ok(Writer::of(path, file))
 }
 
 /// Creates a private directory and its missing parents.
 pub fn create_dir_all(path: &Path) -> Result<()> {
     guard::check_held(path)?;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| {
+    private::create_dir_all(path).unwrap_or_else(|e| {
         match path.ancestors().find(|above| above.exists()).filter(|above| !above.is_dir()) {
-            Some(file) => foreign(file, "and it is a file, not a directory"),
-            None => error("cannot create directory", path, &e),
+            Some(file) => Err(foreign(file, "and it is a file, not a directory")),
+            None => Err(error("cannot create directory", path, &e)),
         }
     })
 }
@@ -136,7 +145,7 @@ pub fn remove_dir_all(path: &Path) -> Result<()> {
 pub fn rename_dir(from: &Path, to: &Path) -> Result<()> {
     check_tree(from)?;
     std::fs::rename(from, to).map_err(|e| error("cannot move", from, &e))?;
-    sync_dir(atomic::parent(to))
+    sync::dir(atomic::parent(to))
 }
 
 /// Removes a file; one that is not there is fine.
@@ -165,15 +174,6 @@ pub fn error(action: &str, path: &Path, error: &io::Error) -> Error {
     }
 }
 
-/// The system's reason without Rust's ` (os error 28)`.
-pub fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.find(" (os error") {
-        Some(end) => text[..end].to_owned(),
-        None => text,
-    }
-}
-
 /// What to do about errors that are the machine's, not the program's.
 fn hint(error: &io::Error) -> Option<&'static str> {
     use io::ErrorKind as K;
@@ -190,19 +190,6 @@ fn hint(error: &io::Error) -> Option<&'static str> {
         _ if error.raw_os_error() == Some(libc::EMFILE) => "too many open files: raise ulimit -n",
         _ => return None,
     })
-}
-
-/// Options of every file we open for writing: private to the user.
-fn options() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.mode(0o600);
-    options
-}
-
-/// Waits until the directory entry itself is on disk.
-fn sync_dir(path: &Path) -> Result<()> {
-    let dir = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    File::open(dir).and_then(|d| d.sync_all().or_else(ignore_no_sync)).map_err(|e| error("cannot sync", dir, &e))
 }
 
 #[cfg(test)]
@@ -258,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_an_error_that_names_the_file() {
-        let mut writer = create(Path::new("/dev/full")).unwrap();
+        let mut writer = create_output(Path::new("/dev/full")).unwrap();
         writer.put(b"x").unwrap();
         let told = writer.finish().unwrap_err();
         assert_eq!(

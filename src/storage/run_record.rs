@@ -158,7 +158,7 @@ pub fn read(run: &Path) -> Option<Value> {
 }
 
 fn read_at(path: &Path) -> Option<Value> {
-    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    serde_json::from_slice(&crate::foreign::read(path, crate::foreign::LARGE).ok()?).ok()
 }
 
 /// What the record of a process that shares the run says of it alone: its part, when and where it ran, how it ended.

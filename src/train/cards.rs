@@ -10,7 +10,7 @@ use crate::{
     config::{self, ActivationMemory, Config, Parameters},
     device::format_bytes,
     model::{
-        ActivationCheckpointing, Footprint, LlamaConfig, LoraConfig,
+        ActivationCheckpointing, Footprint, LlamaConfig, LoraConfig, Precision,
         footprint::{head_parameters, lora_parameters, usable},
         tensor_spec,
     },
@@ -37,7 +37,7 @@ impl Needs {
     /// `model.dtype` says f32, as on a GPU.
     pub fn of(config: &Config, llama: &LlamaConfig, largest: Largest) -> Self {
         let dtype = dtype(config);
-        let weights = tensor_spec::bytes(llama, dtype);
+        let weights = tensor_spec::bytes(llama, Precision::new(dtype, config.model.quantize));
         let head = head_parameters(llama, config.head.hidden, config.task.labels.count());
         let (lora, trained) = match config.train.parameters {
             Parameters::Lora => {
@@ -135,11 +135,15 @@ mod tests {
         assert!(full.cards().contains("80 GB: too small; 141 GB: fits"), "{}", full.cards());
         let wide = needs(|config| config.model.dtype = config::Dtype::F32);
         assert!(wide.cards().starts_with("24 GB: too small; 40 GB: "), "{}", wide.cards());
+        // SPEC §8: with every layer recomputed at most 12 GB in nf4 and 16 GB in int8, where bf16 takes 20.
+        let gigabytes = |quantize| needs(|config| config.model.quantize = quantize).total(0) / 1_000_000_000;
+        let all = [config::Quantize::None, config::Quantize::Int8, config::Quantize::Nf4].map(gigabytes);
+        assert_eq!(all, [20, 13, 10]);
     }
 
     #[test]
     fn hours_are_those_of_the_tokens() {
-        let example = |n| Example { prompt: vec![1; n], target: vec![1; 24], class: 0 };
+        let example = |n| Example { prompt: vec![1; n], target: vec![1; 24], class: 0, record: 0 };
         let told = hours(&[example(7400), example(3576)], 20, 100.0);
         assert_eq!(
             told,

@@ -25,7 +25,8 @@ use crate::{
     config::Parameters,
     data::Prediction,
     error::{Context, Error, Result},
-    model::{ModelSource, checkpoint as model_files, peft},
+    foreign,
+    model::{self, ModelSource, checkpoint as model_files, peft},
     storage::{self, AtomicDir},
 };
 
@@ -35,6 +36,10 @@ pub const CHECKPOINTS: &str = "checkpoints";
 pub const DEV_PREDICTIONS: &str = "dev.predictions.jsonl";
 /// Metrics on dev within a checkpoint.
 pub const DEV_METRICS: &str = "dev.metrics.json";
+/// Tokens of an epoch at most: their sum with any batch's fits 64 bits.
+const MOST_TOKENS: usize = 1 << 60;
+/// Ranks of a job at most.
+const MOST_RANKS: usize = 1 << 20;
 const TRAINER_JSON: &str = "trainer.json";
 const TRAINER_TENSORS: &str = "trainer.safetensors";
 
@@ -83,6 +88,28 @@ fn is_one(ranks: &usize) -> bool {
 }
 
 impl TrainerState {
+    /// Whether one step of this plan after another leads to this state; else what does not.
+    pub fn check(&self, plan: &Plan) -> Result<()> {
+        let counts = [
+            self.epoch_records.max(self.epoch_explained) <= plan.records,
+            self.epoch_target_tokens.max(self.epoch_prompt_tokens) < MOST_TOKENS,
+        ];
+        let what = if self.step > plan.total_steps() {
+            format!("step is {}, the run has {}", self.step, plan.total_steps())
+        } else if self.epoch != plan.epoch_of(self.step.max(1)) {
+            format!("epoch is {}, step {} is of epoch {}", self.epoch, self.step, plan.epoch_of(self.step.max(1)))
+        } else if self.complete && !self.epoch_trained(plan) {
+            format!("epoch {} is said to be complete after step {}, which does not end it", self.epoch, self.step)
+        } else if self.data_order != plan.order(self.epoch) {
+            format!("data_order is not the order of epoch {} under seed {}", self.epoch, plan.seed)
+        } else if counts.contains(&false) {
+            "it counts more than an epoch has".to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(Error::model(format!("{TRAINER_JSON}: {what}")))
+    }
+
     /// Before the first step.
     pub fn start(plan: &Plan) -> Self {
         Self {
@@ -284,17 +311,21 @@ fn directories(run: &Path) -> BTreeSet<PathBuf> {
 
 /// A checkpoint's `trainer.json`.
 pub fn read_state(dir: &Path) -> Result<TrainerState> {
-    let path = dir.join(TRAINER_JSON);
-    serde_json::from_slice(&storage::verify_file(dir, TRAINER_JSON)?)
-        .map_err(|e| Error::model(format!("{}: {e}", path.display())))
+    let failed = |what: String| Error::model(format!("{}: {what}", dir.join(TRAINER_JSON).display()));
+    let state: TrainerState =
+        serde_json::from_slice(&storage::verify_file(dir, TRAINER_JSON)?).map_err(|e| failed(foreign::reason(&e)))?;
+    if state.schema != 1 || state.epoch == 0 || !(1..=MOST_RANKS).contains(&state.ranks) {
+        return Err(failed(format!(
+            "schema = {}, epoch = {}, ranks = {}: one of them is out of range",
+            state.schema, state.epoch, state.ranks
+        )));
+    }
+    Ok(state)
 }
 
 /// A checkpoint's moments.
 pub fn read_moments(dir: &Path, device: &Device) -> Result<BTreeMap<String, Tensor>> {
-    let path = dir.join(TRAINER_TENSORS);
-    let tensors =
-        candle_core::safetensors::load(&path, device).map_err(|e| Error::model(format!("{}: {e}", path.display())))?;
-    Ok(tensors.into_iter().collect())
+    model::load_tensors(&dir.join(TRAINER_TENSORS), device)
 }
 
 /// JSON on one line: the data order alone would be thousands.

@@ -66,9 +66,15 @@ impl LabelTokens {
         (target.get(place) == self.ids.get(class)).then_some(place)
     }
 
-    /// How many rows before the end of a target's logits the label is predicted, from 1, and the labels' ids.
-    pub(super) fn read(&self, class: u32) -> (usize, &[u32]) {
-        (self.from_end[class as usize], &self.ids)
+    /// The labels' tokens, by class.
+    pub(super) fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// How many rows before the end of a target's logits its label is predicted, from 1; it depends on the class, since
+    /// labels differ in length.
+    pub(super) fn rows_from_end(&self, class: u32) -> usize {
+        self.from_end[class as usize]
     }
 }
 

@@ -78,6 +78,7 @@ impl Dev {
     pub fn new(prompter: &Prompter, records: &[Record], objective: Objective, settings: Settings) -> Result<Self> {
         let mut dev = Self { records: Vec::with_capacity(records.len()), targets: Vec::new(), settings };
         for record in records {
+            device::check_interrupted()?;
             dev.records.push(PromptedRecord::new(record, prompter.prompt(record)?));
             dev.targets.push(examples::target(prompter, record, objective)?.map_or_else(Vec::new, |target| target.ids));
         }
@@ -184,7 +185,7 @@ fn generation_loss(model: &Model, record: &PromptedRecord, target: &[u32], weigh
     }
     device::check_interrupted()?;
     // Neither the class nor the key, which seeds dropout, has a part in this loss.
-    let example = Example { prompt: record.prompt.ids.clone(), target: target.to_vec(), class: 0 };
+    let example = Example { prompt: record.prompt.ids.clone(), target: target.to_vec(), class: 0, record: 0 };
     micro_batch::generation_loss(model, &Batch::new(&[example], &[Sample { record: 0, key: 0 }]))
 }
 

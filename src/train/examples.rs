@@ -18,6 +18,7 @@ use crate::{
     error::{Context, Error, Result},
     ops::Offsets,
     prompt::{Prompter, Tokens},
+    signals::check_interrupted,
 };
 
 /// A record ready to train on. `Debug` prints counts only.
@@ -29,6 +30,8 @@ pub struct Example {
     pub target: Vec<u32>,
     /// Gold class.
     pub class: u32,
+    /// Its record's number in the file that is trained on, for messages.
+    pub record: usize,
 }
 
 impl Example {
@@ -68,6 +71,7 @@ pub fn encode(prompter: &Prompter, records: &[Record], objective: Objective) -> 
     let mut examples = Vec::with_capacity(records.len());
     let mut found = Encoded::default();
     for record in records {
+        check_interrupted()?;
         let place = || format!("record {}", record.place());
         let class = record.label.ok_or_else(|| Error::data(format!("{}, field label: missing", place())))?;
         found.unexplained += usize::from(record.explanation.is_none());
@@ -79,7 +83,7 @@ pub fn encode(prompter: &Prompter, records: &[Record], objective: Objective) -> 
         let target = target(prompter, record, objective)?;
         found.truncated_targets += usize::from(target.as_ref().is_some_and(|target| target.truncated_tokens > 0));
         let target = target.map_or_else(Vec::new, |target| target.ids);
-        examples.push(Example { prompt: prompt.ids, target, class: class.index() as u32 });
+        examples.push(Example { prompt: prompt.ids, target, class: class.index() as u32, record: record.number });
     }
     Ok((examples, found))
 }
@@ -153,7 +157,7 @@ impl Batch {
         let mut ids = Vec::with_capacity(lengths.iter().sum());
         let mut sequences = Vec::with_capacity(samples.len());
         for sample in samples {
-            let Example { prompt, target, class } = &examples[sample.record];
+            let Example { prompt, target, class, .. } = &examples[sample.record];
             let start = ids.len();
             sequences.push(SequenceTargets {
                 key: sample.key,
@@ -176,9 +180,9 @@ mod tests {
     #[test]
     fn t_n_feeds_the_head_and_predicts_the_first_target() {
         let examples = [
-            Example { prompt: vec![1, 2, 3], target: vec![7, 8, 9], class: 1 },
-            Example { prompt: vec![4, 5], target: vec![], class: 0 },
-            Example { prompt: vec![6], target: vec![9], class: 1 },
+            Example { prompt: vec![1, 2, 3], target: vec![7, 8, 9], class: 1, record: 0 },
+            Example { prompt: vec![4, 5], target: vec![], class: 0, record: 0 },
+            Example { prompt: vec![6], target: vec![9], class: 1, record: 0 },
         ];
         let samples = [1, 0, 2].map(|record| Sample { record, key: 10 + record as u64 });
         let batch = Batch::new(&examples, &samples);

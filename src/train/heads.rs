@@ -1,6 +1,7 @@
-//! What the two heads say of a record, their losses, and the gradients of the rows that they read.
+//! Both heads on one record: forward, loss, and the gradient of the hidden states that they read.
 //!
-//! A record at a time: sums over rows do not depend on how records are batched, and the LM head's logits
+//! Losses come back as sums, as `metrics.jsonl` reports them; gradients are those of the step's mean, times the loss's
+//! weight. A record at a time: sums over rows do not depend on how records are batched, and the LM head's logits
 //! (`targets × vocab`) exist for one record only.
 
 use candle_core::{DType, Tensor};
@@ -16,33 +17,40 @@ use crate::{
     ops::cross_entropy,
 };
 
-/// A record of a step, and how it is scored.
+/// A record of a step, the model, and what its losses are weighted and divided by.
 #[derive(Clone, Copy)]
-pub(super) struct Scoring<'a> {
+pub(super) struct RecordScope<'a> {
     pub(super) model: &'a Model,
     pub(super) sequence: &'a SequenceTargets,
     pub(super) counts: Counts,
     pub(super) pass: &'a Pass,
 }
 
-/// What pulls a record's head and text together: the row of the LM's logits that names the label, the divergence
-/// there, and what its gradients count.
-pub(super) type Pull = (usize, Divergence, f64);
+/// The consistency loss of a record and what its gradient is multiplied by.
+pub(super) struct ConsistencyGradient {
+    /// Row of [`LmForward`]'s logits that predicts the label's token.
+    row: usize,
+    pub(super) divergence: Divergence,
+    /// w_consistency over the step's records with a target.
+    scale: f64,
+}
 
-/// The divergence of head and LM of a record that both speak of, and the LM's row.
+/// The divergence of the CLS head from the LM head on a record that both were computed for; `None` where it is not
+/// trained.
 pub(super) fn consistency(
-    scoring: Scoring<'_>,
-    spoken: Option<&Spoken>,
-    read: Option<&Read>,
-) -> Result<Option<(usize, Divergence)>> {
-    let Scoring { sequence, pass, .. } = scoring;
+    scope: RecordScope<'_>,
+    lm: Option<&LmForward>,
+    cls: Option<&ClsForward>,
+) -> Result<Option<ConsistencyGradient>> {
+    let RecordScope { sequence, counts, pass, .. } = scope;
     let tokens = pass.label_tokens.as_deref().filter(|_| pass.weights.consistency > 0.0);
-    let (Some(spoken), Some(read), Some(tokens)) = (spoken, read, tokens) else { return Ok(None) };
-    let (from_end, ids) = tokens.read(sequence.class);
-    let row = spoken.logits.dim(0)? - from_end;
-    let logits = values(&spoken.logits.narrow(0, row, 1)?)?;
-    let of_labels: Vec<f32> = ids.iter().map(|&id| logits[id as usize]).collect();
-    Ok(Some((row, Divergence::of(&values(&read.logits)?, &of_labels))))
+    let (Some(lm), Some(cls), Some(tokens)) = (lm, cls, tokens) else { return Ok(None) };
+    let from_end = tokens.rows_from_end(sequence.class);
+    let row = lm.logits.dim(0)? - from_end;
+    let logits = values(&lm.logits.narrow(0, row, 1)?)?;
+    let of_labels: Vec<f32> = tokens.ids().iter().map(|&id| logits[id as usize]).collect();
+    let divergence = Divergence::of(&values(&cls.logits)?, &of_labels);
+    Ok(Some(ConsistencyGradient { row, divergence, scale: pass.weights.consistency / counts.explained as f64 }))
 }
 
 /// The numbers of a tensor, on the host.
@@ -50,18 +58,20 @@ fn values(tensor: &Tensor) -> Result<Vec<f32>> {
     Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
 }
 
-/// The LM head's logits of the rows of a record that predict its target, and under `prompt_loss_weight` its prompt.
-pub(super) struct Spoken {
-    /// Row of the batch that is the first of them.
+/// The LM head's logits `(rows, vocab)` on the rows of a record that predict its target, and under
+/// `prompt_loss_weight` its prompt.
+pub(super) struct LmForward {
+    /// The first of these rows, counted over the batch.
     pub(super) first: usize,
+    /// Their hidden states `(rows, hidden)`.
     rows: Tensor,
     logits: Tensor,
 }
 
-impl Spoken {
+impl LmForward {
     /// `None` of a record without a target, and where L_gen is not trained.
-    pub(super) fn of(scoring: Scoring<'_>, hidden_states: &Tensor) -> Result<Option<Self>> {
-        let Scoring { model, sequence, pass, .. } = scoring;
+    pub(super) fn of(scope: RecordScope<'_>, hidden_states: &Tensor) -> Result<Option<Self>> {
+        let RecordScope { model, sequence, pass, .. } = scope;
         if !pass.weights.trains_generation() || sequence.target().is_empty() {
             return Ok(None);
         }
@@ -71,27 +81,28 @@ impl Spoken {
         Ok(Some(Self { first, rows, logits }))
     }
 
-    /// L_gen of the rows, the first of which predict the prompt: the weighted sum of cross-entropies, and the rows'
-    /// gradient.
+    /// The sum of the rows' cross-entropies, prompt tokens by their weight, and the gradient of their hidden states.
     pub(super) fn backward(
         self,
-        scoring: Scoring<'_>,
-        pull: Option<&Pull>,
+        scope: RecordScope<'_>,
+        consistency: Option<&ConsistencyGradient>,
         gradients: &mut Gradients,
     ) -> Result<(f64, Tensor)> {
-        let Scoring { model, sequence, counts, pass } = scoring;
+        let RecordScope { model, sequence, counts, pass } = scope;
         let targets = &sequence.next[self.first - sequence.start..];
         let of_prompt = sequence.t_n - self.first;
         let scale = pass.weights.generation / pass.weights.tokens(counts);
         let mut scales = vec![scale as f32; targets.len()];
         scales[..of_prompt].fill((pass.weights.prompt * scale) as f32);
         let (losses, dlogits) = cross_entropy::forward_backward(self.logits, targets, &scales)?;
-        if let Some((tokens, (row, divergence, scale))) = pass.label_tokens.as_deref().zip(pull) {
+        if let Some((tokens, consistency)) = pass.label_tokens.as_deref().zip(consistency) {
+            let ConsistencyGradient { row, divergence, scale: by } = consistency;
             let mut of_row = values(&dlogits.narrow(0, *row, 1)?)?;
-            for (&id, slope) in tokens.read(sequence.class).1.iter().zip(&divergence.by_lm) {
-                of_row[id as usize] += (scale * slope) as f32;
+            for (&id, slope) in tokens.ids().iter().zip(&divergence.by_lm) {
+                of_row[id as usize] += (by * slope) as f32;
             }
             let of_row = Tensor::from_vec(of_row, (1, dlogits.dim(1)?), dlogits.device())?;
+            // In place: nobody else holds these logits.
             dlogits.slice_set(&of_row.to_dtype(dlogits.dtype())?, 0, *row)?;
         }
         let d_rows = model.llama.logits_backward(&dlogits, &self.rows, pass.parameters, gradients)?;
@@ -100,16 +111,16 @@ impl Spoken {
     }
 }
 
-/// The CLS head's logits `(1, K)` of a record.
-pub(super) struct Read {
+/// The CLS head's logits `(1, classes)` on a record.
+pub(super) struct ClsForward {
     logits: Tensor,
     saved: HeadSaved,
 }
 
-impl Read {
+impl ClsForward {
     /// `None` where L_cls is not trained.
-    pub(super) fn of(scoring: Scoring<'_>, hidden_states: &Tensor) -> Result<Option<Self>> {
-        let Scoring { model, sequence, pass, .. } = scoring;
+    pub(super) fn of(scope: RecordScope<'_>, hidden_states: &Tensor) -> Result<Option<Self>> {
+        let RecordScope { model, sequence, pass, .. } = scope;
         if !pass.weights.trains_classification() {
             return Ok(None);
         }
@@ -119,18 +130,18 @@ impl Read {
         Ok(Some(Self { logits, saved }))
     }
 
-    /// L_cls, and h_n's gradient.
+    /// The record's cross-entropy, and the gradient of h_n `(1, hidden)`, f32.
     pub(super) fn backward(
         self,
-        scoring: Scoring<'_>,
-        pull: Option<&Pull>,
+        scope: RecordScope<'_>,
+        consistency: Option<&ConsistencyGradient>,
         gradients: &mut Gradients,
     ) -> Result<(f64, Tensor)> {
-        let Scoring { model, sequence, counts, pass } = scoring;
+        let RecordScope { model, sequence, counts, pass } = scope;
         let scale = pass.weights.classification / counts.records as f64;
         let (loss, mut dlogits) = smoothed(self.logits, sequence.class, pass.label_smoothing, scale)?;
-        if let Some((_, divergence, scale)) = pull {
-            let slopes: Vec<f32> = divergence.by_head.iter().map(|slope| (scale * slope) as f32).collect();
+        if let Some(ConsistencyGradient { divergence, scale: by, .. }) = consistency {
+            let slopes: Vec<f32> = divergence.by_head.iter().map(|slope| (by * slope) as f32).collect();
             dlogits = (&dlogits + Tensor::from_vec(slopes, dlogits.shape(), dlogits.device())?)?;
         }
         Ok((loss, model.head.backward(self.saved, &dlogits, gradients)?))
@@ -143,7 +154,7 @@ fn smoothed(logits: Tensor, class: u32, epsilon: f64, scale: f64) -> Result<(f64
     if epsilon == 0.0 {
         return Ok((sum(&losses), cross_entropy::backward(logits, &[class], &lse, &[scale as f32])?));
     }
-    // Linear in the target: 1 − ε + ε/K of the gold class and ε/K of each other.
+    // Cross-entropy is linear in its target: 1 − ε + ε/K times that of the gold class, ε/K times that of each other.
     let classes = logits.dim(1)?;
     let other = epsilon / classes as f64;
     let own = 1.0 - other * (classes - 1) as f64;

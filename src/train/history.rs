@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    storage,
+    foreign, storage,
 };
 
 /// Dev metrics of every epoch that has them: a checkpoint's own `dev.metrics.json`, else (the checkpoint was deleted)
@@ -17,7 +17,7 @@ use crate::{
 pub fn dev_history(run: &Path) -> Result<BTreeMap<usize, DevMetrics>> {
     let mut history = BTreeMap::new();
     // A torn last line is not JSON; an epoch without dev has null.
-    for line in std::fs::read_to_string(run.join(METRICS)).unwrap_or_default().lines() {
+    for line in foreign::read_text(&run.join(METRICS), foreign::LOG).unwrap_or_default().lines() {
         let Ok(mut value) = serde_json::from_str::<serde_json::Value>(line) else { continue };
         if let (true, Some(epoch)) = (value["type"] == "epoch", value["epoch"].as_u64())
             && let Ok(dev) = serde_json::from_value(value["dev"].take())
@@ -31,7 +31,7 @@ pub fn dev_history(run: &Path) -> Result<BTreeMap<usize, DevMetrics>> {
         let path = entry.path().join(DEV_METRICS);
         if let Some(epoch) = epoch.filter(|_| path.is_file()) {
             let dev = serde_json::from_slice(&storage::verify_file(&entry.path(), DEV_METRICS)?)
-                .map_err(|e| Error::model(format!("{}: {e}", path.display())))?;
+                .map_err(|e| Error::model(format!("{}: {}", path.display(), foreign::reason(&e))))?;
             history.insert(epoch, dev);
         }
     }

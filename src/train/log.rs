@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    progress,
+    foreign, progress,
     storage::{self, RecordLog},
 };
 
@@ -221,7 +221,7 @@ impl TrainLog {
 /// Drops the lines of steps after `done` and of epochs after `complete_epochs`.
 fn keep_until(path: &Path, done: usize, complete_epochs: usize) -> Result<()> {
     storage::check_output(path)?;
-    let Ok(file) = std::fs::File::open(path) else { return Ok(()) };
+    let Ok(file) = foreign::open(path) else { return Ok(()) };
     let mut kept: Vec<u8> = Vec::new();
     let lines = BufReader::new(file)
         .split(b'\n')

@@ -183,7 +183,7 @@ pub(super) mod tests {
     use super::*;
 
     fn example(prompt: usize, target: usize) -> Example {
-        Example { prompt: vec![1; prompt], target: vec![1; target], class: 0 }
+        Example { prompt: vec![1; prompt], target: vec![1; target], class: 0, record: 0 }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{
     examples::Batch,
-    heads::{Read, Scoring, Spoken, consistency},
+    heads::{ClsForward, LmForward, RecordScope, consistency},
     loss::{Counts, LossSums, Pass, sum},
 };
 use crate::{
@@ -33,22 +33,21 @@ pub fn forward_backward(
     let mut sums = LossSums::default();
     let d_hidden = hidden_states.zeros_like()?;
     for sequence in &batch.sequences {
-        let scoring = Scoring { model, sequence, counts, pass };
-        let spoken = Spoken::of(scoring, &hidden_states)?;
-        let read = Read::of(scoring, &hidden_states)?;
-        let pull = consistency(scoring, spoken.as_ref(), read.as_ref())?;
-        sums.consistency += pull.as_ref().map_or(0.0, |(_, divergence)| divergence.kl);
-        let pull = pull.map(|(row, divergence)| (row, divergence, pass.weights.consistency / counts.explained as f64));
+        let scope = RecordScope { model, sequence, counts, pass };
+        let lm = LmForward::of(scope, &hidden_states)?;
+        let cls = ClsForward::of(scope, &hidden_states)?;
+        let consistency = consistency(scope, lm.as_ref(), cls.as_ref())?;
+        sums.consistency += consistency.as_ref().map_or(0.0, |consistency| consistency.divergence.kl);
         let mut d_t_n = None;
-        if let Some(spoken) = spoken {
-            let first = spoken.first;
-            let (sum, d_rows) = spoken.backward(scoring, pull.as_ref(), gradients)?;
+        if let Some(lm) = lm {
+            let first = lm.first;
+            let (sum, d_rows) = lm.backward(scope, consistency.as_ref(), gradients)?;
             sums.generation += sum;
             d_hidden.slice_set(&d_rows, 0, first)?;
             d_t_n = Some(d_rows.narrow(0, sequence.t_n - first, 1)?);
         }
-        if let Some(read) = read {
-            let (sum, d_h_n) = read.backward(scoring, pull.as_ref(), gradients)?;
+        if let Some(cls) = cls {
+            let (sum, d_h_n) = cls.backward(scope, consistency.as_ref(), gradients)?;
             sums.classification += sum;
             let d_h_n = d_h_n.to_dtype(hidden_states.dtype())?;
             let both = d_t_n.map_or_else(|| Ok(d_h_n.clone()), |d_t_n| d_t_n + &d_h_n)?;

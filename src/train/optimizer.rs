@@ -10,6 +10,7 @@ use candle_core::{DType, Tensor};
 use crate::{
     config,
     error::{Error, Result},
+    foreign,
     model::Gradients,
     ops::adamw,
 };
@@ -66,8 +67,7 @@ impl Optimizer {
         let parts: Vec<adamw::ParamState<'_>> = gradients.iter().filter_map(part).collect();
         let norm = adamw::step(&parts, self.max_grad_norm, &settings)?;
         if !norm.is_finite() {
-            return Err(Error::run(format!("the gradient norm of step {k} is {norm}"))
-                .hint("lower train.learning_rate, or look for broken weights; the last checkpoint is untouched"));
+            return Err(Error::run(format!("the gradient norm of step {k} is {norm}")));
         }
         Ok(norm)
     }
@@ -104,7 +104,10 @@ impl Optimizer {
             moments.second = take(format!("exp_avg_sq.{name}"), &moments.second.shape().clone())?;
         }
         match state.keys().next() {
-            Some(extra) => Err(Error::model(format!("trainer.safetensors: {extra} belongs to no trained tensor"))),
+            Some(extra) => {
+                let extra = foreign::name(extra);
+                Err(Error::model(format!("trainer.safetensors: {extra} belongs to no trained tensor")))
+            }
             None => Ok(()),
         }
     }

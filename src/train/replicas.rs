@@ -101,7 +101,9 @@ mod tests {
     fn examples() -> Vec<Example> {
         let ids = |start: usize, n: usize| (start..start + n).map(|i| (7 * i % 39) as u32 + 1).collect::<Vec<_>>();
         let target = |i: usize| if i % 4 == 1 { Vec::new() } else { ids(i + 3, 1 + i % 3) };
-        (0..11).map(|i| Example { prompt: ids(i, 2 + i % 5), target: target(i), class: (i % 2) as u32 }).collect()
+        (0..11)
+            .map(|i| Example { prompt: ids(i, 2 + i % 5), target: target(i), class: (i % 2) as u32, record: 0 })
+            .collect()
     }
 
     fn values(parameters: &BTreeMap<String, Tensor>) -> Vec<f32> {

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    foreign,
     metrics::quality::{EpochTerms, quality},
     storage,
 };
@@ -43,7 +44,7 @@ fn choose(run: &Path, last: usize) -> Result<Best> {
         let path = checkpoint.join(DEV_METRICS);
         if path.is_file() {
             let metrics: DevMetrics = serde_json::from_slice(&storage::verify_file(&checkpoint, DEV_METRICS)?)
-                .map_err(|e| Error::model(format!("{}: {e}", path.display())))?;
+                .map_err(|e| Error::model(format!("{}: {}", path.display(), foreign::reason(&e))))?;
             epochs.push(epoch);
             terms.push(metrics.terms());
         }

@@ -16,6 +16,7 @@ use crate::{
     model::{Gradients, Model},
     ops::with_spinning_workers,
     parallel::Collective,
+    storage,
 };
 
 /// A model in training.
@@ -93,13 +94,19 @@ impl Trainer {
         let parameters = self.optimizer.parameters();
         let allreduce_seconds = replicas::sum(&self.ranks, parameters, &mut gradients, &mut sums)?;
 
-        let losses = pass.weights.losses(sums, counts);
+        let mut losses = pass.weights.losses(sums, counts);
+        losses.loss = storage::spoiled("train.loss", losses.loss);
+        let unfit = |error: Error| {
+            error.context(shown(examples, &group)).or_hint(
+                "lower train.learning_rate, or look at these records and for broken weights; the last checkpoint is \
+                 untouched: --resume goes on from it",
+            )
+        };
         if !losses.loss.is_finite() {
-            return Err(Error::run(format!("the loss of step {k} is {}", losses.loss))
-                .hint("lower train.learning_rate, or look for broken weights; the last checkpoint is untouched"));
+            return Err(unfit(Error::run(format!("the loss of step {k} is {}", losses.loss))));
         }
         let lr = self.schedule.learning_rate(k);
-        let grad_norm = self.optimizer.step(&gradients, k, lr)?;
+        let grad_norm = self.optimizer.step(&gradients, k, lr).map_err(unfit)?;
 
         let seconds = start.elapsed().as_secs_f64();
         Ok(StepReport { step: k, sums, counts, losses, lr, grad_norm, seconds, allreduce_seconds })
@@ -110,6 +117,17 @@ impl Trainer {
         self.plan.micro_batches(group, self.ranks.rank())
     }
 }
+
+/// The records of a step by their numbers in the file that is trained on; of many the first.
+fn shown(examples: &[Example], group: &[Sample]) -> String {
+    let numbers: Vec<String> =
+        group.iter().take(SHOWN).map(|sample| examples[sample.record].record.to_string()).collect();
+    let more = if group.len() > SHOWN { format!(" and {} more", group.len() - SHOWN) } else { String::new() };
+    format!("train records {}{more}", numbers.join(", "))
+}
+
+/// Records that a message names.
+const SHOWN: usize = 32;
 
 #[cfg(test)]
 pub(super) mod tests {
@@ -167,8 +185,12 @@ pub(super) mod tests {
     }
 
     fn examples() -> Vec<Example> {
-        let example =
-            |prompt: &[u32], target: &[u32], class| Example { prompt: prompt.to_vec(), target: target.to_vec(), class };
+        let example = |prompt: &[u32], target: &[u32], class| Example {
+            prompt: prompt.to_vec(),
+            target: target.to_vec(),
+            class,
+            record: 0,
+        };
         vec![example(&[1, 2, 3, 4], &[5, 6, 0], 1), example(&[7, 8], &[], 0), example(&[9, 10, 11], &[12, 0], 0)]
     }
 
@@ -198,15 +220,20 @@ pub(super) mod tests {
     fn a_prompt_of_weight_one_is_learned_as_a_target_is_and_of_weight_zero_not_at_all() {
         // The same ids; only where the prompt ends differs. `lm` reads no t_n, so nothing else does.
         let short: Vec<Example> = vec![
-            Example { prompt: vec![1], target: vec![2, 3, 4, 5, 6, 0], class: 1 },
-            Example { prompt: vec![9], target: vec![10, 11, 12, 0], class: 0 },
-            Example { prompt: vec![7], target: vec![8, 0], class: 0 },
+            Example { prompt: vec![1], target: vec![2, 3, 4, 5, 6, 0], class: 1, record: 0 },
+            Example { prompt: vec![9], target: vec![10, 11, 12, 0], class: 0, record: 0 },
+            Example { prompt: vec![7], target: vec![8, 0], class: 0, record: 0 },
         ];
         let long: Vec<Example> = short
             .iter()
             .map(|example| {
                 let (more, target) = example.target.split_at(1);
-                Example { prompt: [&example.prompt, more].concat(), target: target.to_vec(), class: example.class }
+                Example {
+                    prompt: [&example.prompt, more].concat(),
+                    target: target.to_vec(),
+                    class: example.class,
+                    record: 0,
+                }
             })
             .collect();
         let step = |examples: &[Example], prompt: f64| {

@@ -109,7 +109,12 @@ pub fn wait_for_lines(child: &mut Child, file: &Path, count: usize) {
 
 /// The lines of a file that are whole; none where there is no file.
 pub fn lines(path: &Path) -> usize {
-    std::fs::read(path).map_or(0, |bytes| bytes.iter().filter(|&&byte| byte == b'\n').count())
+    std::fs::read(path).map_or(0, |bytes| lines_of(&bytes))
+}
+
+/// The lines of a text that are whole.
+pub fn lines_of(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|&&byte| byte == b'\n').count()
 }
 
 /// Sends a process the signal of this name.

@@ -8,6 +8,7 @@ use tokenizers::Tokenizer;
 use crate::{
     data::Record,
     error::{Error, Result},
+    foreign,
     labels::Class,
     model::{source, weights},
 };
@@ -43,7 +44,9 @@ impl Embeddings {
         let source =
             source::resolve(&dir.display().to_string(), &[], false).map_err(|e| e.context("cnn.embeddings"))?;
         let path = dir.join("tokenizer.json");
-        let tokenizer = Tokenizer::from_file(&path).map_err(|_| {
+        let bytes = foreign::read(&path, foreign::LARGE).ok();
+        let read = |bytes: Vec<u8>| foreign::caught(|| Tokenizer::from_bytes(&bytes).ok()).flatten();
+        let tokenizer = bytes.and_then(read).ok_or_else(|| {
             Error::model(format!("{}: no word-piece tokenizer can be read", path.display())).hint(
                 "cnn.embeddings is a Hugging Face BERT folder; one with vocab.txt alone gets its tokenizer.json from \
                 transformers: \
@@ -82,10 +85,9 @@ impl Embeddings {
             let text = record
                 .field(field)
                 .ok_or_else(|| Error::data(format!("record {}: field {field} is missing", record.place())))?;
-            let encoding = self
-                .tokenizer
-                .encode_fast(text, false)
-                .map_err(|_| Error::run("the tokenizer cannot encode a text"))?;
+            let encoding = foreign::caught(|| self.tokenizer.encode_fast(text, false).ok())
+                .flatten()
+                .ok_or_else(|| Error::run("the tokenizer cannot encode a text"))?;
             ids.extend(self.separator.filter(|_| i > 0));
             ids.extend(encoding.get_ids());
         }

@@ -137,7 +137,8 @@ fn parts<'a>(context: &Context, job: &Job, split: &'a Split, problems: &mut Vec<
     Ok(whole.map(|settings| Parts { split, parts, settings }))
 }
 
-/// Into how many parts a split was cut, by the names of their files.
+/// The numbers of parts that a split was cut into, by the names of their files: more than one where an earlier cut was
+/// left lying.
 fn counts(dir: &Path, split: &str) -> Vec<usize> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let counts: BTreeSet<usize> =
@@ -145,7 +146,7 @@ fn counts(dir: &Path, split: &str) -> Vec<usize> {
     counts.into_iter().collect()
 }
 
-/// Under `model.dtype = "auto"` the device decides, and merging needs none: then it is what the parts say.
+/// `model.dtype = "auto"` means another type on another device. Merging uses none: it takes the parts' own.
 fn on_their_device(context: &Context, mut settings: Fingerprint, made: &Fingerprint) -> Fingerprint {
     if context.config.model.dtype == Dtype::Auto {
         settings.set("model.dtype", made.get("model.dtype").clone());
@@ -175,9 +176,13 @@ fn merge(context: &Context, job: &Job, found: &[Parts<'_>], finished: &mut Finis
         let path = job.place(parts.split).output();
         storage::write_own_file(&path, &bytes)?;
         splits.insert(parts.split.name.clone(), parts.split.entry(&parts.settings, &path, &statistics)?);
+    }
+    finished.add(splits, &dropped)?;
+    for parts in found {
+        let path = job.place(parts.split).output();
         tracing::info!("{}: {} parts; their files are needed no more", path.display(), parts.parts.len());
     }
-    finished.add(splits, &dropped)
+    Ok(())
 }
 
 /// What a part holds.
@@ -218,5 +223,6 @@ fn record(context: &Context, job: &Job, found: &[Parts<'_>], lock: RunLock) -> R
     shards.sort_by_key(|shard| (shard.of(), shard.part()));
     shards.dedup();
     let shards = shards.into_iter().filter_map(|shard| of_shard(&context.run_dir, shard)).collect();
+    // run.json keeps the lock until this process ends.
     run_record::write_with_shards(context, "construct", (&inputs, &[job.teacher.used()]), lock, shards)
 }

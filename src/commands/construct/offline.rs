@@ -54,7 +54,7 @@ impl Batch {
                 Error::usage(format!("{} is there already", path.display())).hint("remove it, or name another file")
             );
         }
-        Ok(Self::new(place, Direction::Out { file: storage::create(path)?, written: 0 }))
+        Ok(Self::new(place, Direction::Out { file: storage::create_output(path)?, written: 0 }))
     }
 
     /// Reads its answers from a file.

@@ -48,7 +48,7 @@ impl Split {
         Ok(json!({
             "source": { "path": self.path.to_string_lossy(), "blake3": self.settings.get("source") },
             "output": { "path": output.file_name().map(|name| name.to_string_lossy()),
-            "blake3": storage::hash_file(output)? },
+            "blake3": storage::hash_written(output)? },
             "settings": settings, "statistics": statistics,
         }))
     }

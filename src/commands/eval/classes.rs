@@ -5,7 +5,7 @@
 
 use serde_json::json;
 
-use super::{Context, Outcome, Plans, compare, curve, document, methods, report, write_tables};
+use super::{Context, Outcome, Plans, compare, curve, document, journal, methods, report, write_tables};
 use crate::{
     error::Result,
     evaluation::{Scored, folder::Folder, judge, positive},
@@ -15,7 +15,8 @@ use crate::{
         evaluate,
         multiclass::{self, Evaluation, Positive, Temperature},
     },
-    report::{Table, confusion_table, decision_tables, metrics_table, multiclass_table},
+    progress,
+    report::{Table, confusion_table, decision_tables, metrics_table, multiclass_table, perplexity_table},
     storage,
 };
 
@@ -28,16 +29,23 @@ pub fn measure(
     options: &Options,
 ) -> Result<Outcome> {
     let labels = &context.config.task.labels;
+    let measuring = progress::measuring(context.quiet, sample.len());
     let mut evaluation = multiclass::evaluate(sample, labels, context.config.task.ordinal, options);
     evaluation.dev_overlap = scored.dev_overlap;
+    evaluation.perplexity = plans.perplexity.clone().map(Box::new);
     let calibrated = calibrated(scored, sample, options, &mut evaluation);
     let against_rest = positive(context)?.map(|class| sample.one_vs_rest(class.into()));
+    let mut asked_by_journals = Vec::new();
     if let Some((class, label)) = against_rest.as_ref().zip(context.config.eval.positive.as_ref()) {
         let thresholds = scored.frozen.as_ref().map(|frozen| &frozen.thresholds);
         let mut evaluation_of = evaluate(class, thresholds, options);
         evaluation_of.dev_overlap = scored.dev_overlap;
+        asked_by_journals = journal::fill(context, (scored, class), &mut evaluation_of, options);
         evaluation.positive = Some(Box::new(Positive { label: label.clone(), evaluation: evaluation_of }));
+    } else {
+        journal::undefined(context, &mut evaluation);
     }
+    drop(measuring);
     let texts = judge::Texts::of(scored);
     let judged = judge::judge_or_keep(plans.judge.as_ref(), context, folder, texts, options)?;
     if let Some(judged) = &judged {
@@ -72,10 +80,12 @@ pub fn measure(
         let title = format!("{}: {} against the rest", scored.title, positive.label);
         Table { name: "metrics_positive".into(), ..metrics_table(&title, &positive.evaluation, options.in_sample) }
     }));
+    tables.extend(plans.perplexity.iter().map(perplexity_table));
     tables.extend(curve.clone());
     tables.extend(base.iter().chain(&against).map(|(_, table)| table.clone()));
     tables.extend(others.tables);
     let mut all = tables.clone();
+    all.extend(asked_by_journals);
     all.extend(report::leakage(&context.config));
 
     let evaluation = AnyEvaluation::More(Box::new(evaluation));
@@ -88,6 +98,7 @@ pub fn measure(
     ];
     let document = document(&evaluation, beside)?;
     storage::write_json(&folder.out.join("metrics.json"), &evaluation)?;
+    let _measuring = progress::measuring(context.quiet, sample.len());
     let decisions = against_rest.as_ref().and_then(|class| decision_curves(class, options.bootstrap, options.seed));
     let points = decisions.as_ref().map(|curves| decision_tables(&scored.title, curves, sample.len()));
     write_tables(&folder.out, &all.iter().chain(points.iter().flatten()).collect::<Vec<_>>())?;

@@ -11,7 +11,13 @@
 //! calibration.slope = { min = 0.8, max = 1.2 }
 //! per_class.better.recall = 0.60              # of more than two classes, one by its name
 //! per_class.0.auroc = 0.75                    # or by its number
+//! operating_points.sensitivity_0.8.ppv = 0.20 # a target of eval.sensitivities, specificities, alert_rates
+//! subgroups.sex.F.auroc = 0.75                # a column of eval.subgroups, and a value of it
 //! ```
+
+mod paths;
+
+pub(super) use paths::leaves_of;
 
 use std::path::Path;
 
@@ -21,14 +27,13 @@ use crate::{
     error::{Error, Result},
     labels::Labels,
     metrics::{
-        AnyEvaluation, Options, Sample,
+        AnyEvaluation,
         direction::{self, Direction},
-        evaluate,
-        multiclass::{self, Positive},
-        threshold::Thresholds,
+        operating::Target,
     },
     report::table::telling,
 };
+use paths::{PER_CLASS, POINTS, SUBGROUPS, entry, find, matches, to_value};
 
 /// What one metric must reach.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,11 +69,8 @@ impl Gate {
         if bounds.is_empty() {
             return Err(Error::usage(format!("{name}: names no metric")).hint(HINT));
         }
-        let known = known_metrics()?;
-        let is_known = |bound: &&Bound| match bound.of_class() {
-            Some((_, metric)) => known.contains(&format!("{ANY_CLASS}.{metric}")),
-            None => known.contains(&bound.path),
-        };
+        let known = paths::known()?;
+        let is_known = |bound: &&Bound| known.iter().any(|known| matches(known, &bound.path));
         if let Some(bound) = bounds.iter().find(|bound| !is_known(bound)) {
             return Err(unknown(&name, &bound.path, &known));
         }
@@ -80,7 +82,7 @@ impl Gate {
 
     /// Refuses (exit 2) a class that is none of `labels`, before any work.
     pub fn check_classes(&self, labels: &Labels) -> Result<()> {
-        let classes = self.bounds.iter().filter_map(|bound| Some((bound, bound.of_class()?.0)));
+        let classes = self.bounds.iter().filter_map(|bound| Some((bound, entry(&bound.path, PER_CLASS)?)));
         for (bound, class) in classes {
             let wrong = |message: &str| Error::usage(format!("{}: {}: {message}", self.name, bound.path));
             if labels.are_two() {
@@ -94,19 +96,40 @@ impl Gate {
         Ok(())
     }
 
+    /// Refuses (exit 2) an operating point that is none of `targets`, and a subgroup of none of `columns`, before any
+    /// work.
+    pub fn check_asked(&self, targets: &[Target], columns: &[String]) -> Result<()> {
+        let names: Vec<String> = targets.iter().map(Target::name).collect();
+        for bound in &self.bounds {
+            let wrong = |message: String| Error::usage(format!("{}: {}: {message}", self.name, bound.path));
+            let point = entry(&bound.path, POINTS);
+            if let Some(point) = point.filter(|point| class_of(point, &names).is_none()) {
+                return Err(wrong(format!("{point:?} is no operating point")).hint(format!(
+                    "by eval.sensitivities, eval.specificities, eval.alert_rates: {}",
+                    names.join(", ")
+                )));
+            }
+            let of_column = |group: &str| {
+                columns.iter().any(|column| group.strip_prefix(column).is_some_and(|rest| rest.starts_with('.')))
+            };
+            if let Some(group) = entry(&bound.path, SUBGROUPS).filter(|group| !of_column(group)) {
+                return Err(wrong(format!("{group:?} is a value of no column of eval.subgroups"))
+                    .hint("name the column there: subgroups.COLUMN.VALUE.METRIC"));
+            }
+        }
+        Ok(())
+    }
+
     /// Fails (exit 1) with every bound that is missed; a metric that is undefined misses.
     pub fn check(&self, evaluation: &AnyEvaluation) -> Result<()> {
         let metrics = to_value(evaluation)?;
         let mut missed = Vec::new();
         for bound in &self.bounds {
-            let leaf = match bound.of_class() {
-                Some((class, metric)) => {
-                    class_of(class, evaluation.classes()).and_then(|k| metrics[PER_CLASS][k].get(metric))
-                }
-                None => bound.path.split('.').try_fold(&metrics, |value, key| value.get(key)),
-            };
-            missed.extend(match leaf {
+            missed.extend(match find(&metrics, &bound.path) {
                 Some(leaf) => bound.miss(leaf),
+                None if entry(&bound.path, SUBGROUPS).is_some() => {
+                    Some(format!("{} is undefined: no such subgroup was measured", bound.path))
+                }
                 // `tuned` as a whole is null without dev, and what two classes have more do not.
                 None if evaluation.two().is_some() => {
                     let dev = evaluation.two().is_some_and(|two| two.tuned.is_some());
@@ -123,29 +146,10 @@ impl Gate {
     }
 }
 
-/// Every path of `metrics.json`, of two classes and of more, from evaluations of nothing.
-fn known_metrics() -> Result<Vec<String>> {
-    let mut empty = evaluate(&Sample::new(), Some(&Thresholds::default()), &Options::default());
-    empty.calibration.after = Some(Box::new(empty.calibration.clone().into()));
-    let labels = ["a", "b", "c"].map(String::from);
-    let none = multiclass::Sample::new(labels.len(), std::iter::empty()).map_err(Error::run)?;
-    let mut more = multiclass::evaluate(&none, &labels, true, &Options::default());
-    more.calibration.after = Some(Box::new(more.calibration.clone().into()));
-    more.positive = Some(Box::new(Positive { label: labels[0].clone(), evaluation: empty.clone() }));
-    let mut known = Vec::new();
-    leaves("", &to_value(&AnyEvaluation::Two(Box::new(empty)))?, &mut known);
-    leaves("", &to_value(&AnyEvaluation::More(Box::new(more)))?, &mut known);
-    Ok(known)
-}
-
 /// The place of the class of this name, or of this number: a name that is a number is its own (`task.labels`).
 fn class_of(class: &str, names: &[String]) -> Option<usize> {
     let named = names.iter().position(|name| name == class);
     named.or_else(|| class.parse().ok().filter(|&number| number < names.len()))
-}
-
-fn to_value(evaluation: &AnyEvaluation) -> Result<Value> {
-    serde_json::to_value(evaluation).map_err(|e| Error::run(format!("cannot write JSON: {e}")))
 }
 
 fn unknown(name: &str, path: &str, known: &[String]) -> Error {
@@ -154,21 +158,10 @@ fn unknown(name: &str, path: &str, known: &[String]) -> Error {
     Error::usage(format!("{name}: no metric is called `{path}`")).hint(hint)
 }
 
-/// The array of `metrics.json` with an entry a class.
-const PER_CLASS: &str = "per_class";
-
-/// An entry of it in [`known_metrics`], which all classes share.
-const ANY_CLASS: &str = "per_class.CLASS";
-
 const HINT: &str = "a gate names metrics as metrics.json does: `auroc = 0.8`, `default.f1 = 0.4`, `calibration.slope \
     = { min = 0.8, max = 1.2 }`, `per_class.NAME.recall = 0.6`";
 
 impl Bound {
-    /// Class and metric of a path `per_class.CLASS.METRIC`. A name may hold dots, a metric has none.
-    fn of_class(&self) -> Option<(&str, &str)> {
-        self.path.strip_prefix(PER_CLASS)?.strip_prefix('.')?.rsplit_once('.')
-    }
-
     /// What is wrong with a number alone where neither more nor less is better.
     fn best_between(&self) -> Option<String> {
         match direction::of(&self.path) {
@@ -230,40 +223,14 @@ fn collect(prefix: &str, value: &Value, bounds: &mut Vec<Bound>) -> Result<(), S
     Ok(())
 }
 
-/// Paths of all leaves.
-fn leaves(prefix: &str, value: &Value, out: &mut Vec<String>) {
-    for (key, child) in value.as_object().into_iter().flatten() {
-        let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-        match child {
-            _ if child.get("ci95").is_some() => out.push(path),
-            Value::Array(classes) if path == PER_CLASS => {
-                classes.iter().take(1).for_each(|class| leaves(ANY_CLASS, class, out))
-            }
-            _ => leaves(&path, child, out),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn every_metric_of_metrics_json_has_a_direction() {
-        let known = known_metrics().unwrap();
-        assert!(known.contains(&format!("{ANY_CLASS}.auroc_align")));
-        for path in known {
-            assert!(direction::of(&path).is_some(), "{path}");
-        }
-    }
-
-    #[test]
     fn a_class_goes_by_its_name_or_its_number() {
         let names = ["0", "v1.5", "min"].map(String::from);
-        let of = |path: &str| {
-            let bound = Bound { path: path.into(), min: None, max: None, bare: true };
-            bound.of_class().and_then(|(class, _)| class_of(class, &names))
-        };
+        let of = |path: &str| entry(path, PER_CLASS).and_then(|class| class_of(class, &names));
         assert_eq!([of("per_class.0.f1"), of("per_class.2.f1"), of("per_class.3.f1")], [Some(0), Some(2), None]);
         assert_eq!([of("per_class.v1.5.recall"), of("per_class.recall"), of("auroc")], [Some(1), None, None]);
         let mut bounds = Vec::new();

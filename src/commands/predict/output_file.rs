@@ -189,7 +189,7 @@ impl Output {
         }
         let sidecar = Sidecar { written, ..sidecar.clone() };
         sidecar.save(&beside)?;
-        let log = RecordLog::open(path)?;
+        let log = RecordLog::open_output(path)?;
         log.lock()?;
         let counts = count(path)?;
         Ok(Self::File(Box::new(Lines { log, counts, sidecar, _lock: lock })))
@@ -237,7 +237,7 @@ impl Output {
                 let written = Written {
                     lines: lines.log.records(),
                     bytes: lines.log.length(),
-                    blake3: storage::hash_file(path)?,
+                    blake3: storage::hash_written(path)?,
                 };
                 Sidecar { written: Some(written), ..lines.sidecar }.save(&sidecar_path(path))
             }

@@ -14,6 +14,7 @@ use crate::{
     config::Stage,
     error::{Error, Result},
     fingerprint::{Fingerprint, TOKENIZER},
+    foreign,
     generate::scoring,
     storage,
 };
@@ -68,7 +69,7 @@ impl Identity {
             return Err(storage::foreign(&file, "and it is a file, not a directory"));
         }
         let path = run.join(FILE);
-        let Ok(bytes) = std::fs::read(&path) else { return refuse_foreign(run) };
+        let Ok(bytes) = foreign::read(&path, foreign::LARGE) else { return refuse_foreign(run) };
         let recorded: Fingerprint =
             serde_json::from_slice(&bytes).map_err(|_| storage::foreign(&path, "and no clsgen wrote it"))?;
         let mut differing = self.fingerprint.differences(&recorded);

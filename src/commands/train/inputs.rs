@@ -13,6 +13,7 @@ use crate::{
     data::{self, Needs, Record},
     error::{Error, Result},
     fingerprint::Fingerprint,
+    foreign,
     labels::Labels,
     prompt::PromptTemplate,
 };
@@ -105,7 +106,8 @@ fn constructed(run: &Path, split: &str, source: (&Path, &str), config: &Config) 
         return construct::refuse_parts(run, split).map(|()| None);
     }
     let stats = run.join("construct").join("stats.json");
-    let recorded = std::fs::read(&stats).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+    let recorded =
+        foreign::read(&stats, foreign::LARGE).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
     let recorded = recorded.map(|stats| stats["splits"][split].clone()).unwrap_or_default();
     match recorded["source"]["blake3"].as_str() {
         Some(hash) if hash == source.1 => {

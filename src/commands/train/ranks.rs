@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::{
     commands::Context,
     config::{self, Init},
-    error::{Error, Result},
+    error::{Context as _, Error, Result},
     model::{ModelSource, source},
     train::{
         checkpoint::{self, CHECKPOINTS, Resumable, TrainerState},
@@ -68,11 +68,16 @@ fn newest(run: &Path, resume: bool) -> Result<Option<Resumable>> {
     Ok(found)
 }
 
-/// Refuses to go on with a run on another number of ranks, unless a step's records stay the same.
+/// Refuses to go on with a run on another number of ranks, unless a step's records stay the same, and from a state that
+/// this run cannot have come to.
 pub(super) fn check_steps(resume: Option<&Resumable>, plan: &Plan, settings: &config::Train) -> Result<()> {
-    let Some(before) = resume.map(|resume| resume.state.ranks) else { return Ok(()) };
+    let Some(Resumable { path, state }) = resume else { return Ok(()) };
+    let before = state.ranks;
     if before == plan.ranks || settings.effective_batch.is_some() {
-        return Ok(());
+        return state.check(plan).context(path.display()).or_hint(
+            "the checkpoint is damaged or was edited: put an undamaged copy back, or start over in another directory \
+            with --run",
+        );
     }
     Err(Error::usage(format!(
         "this run's steps are of {} records, on {before} ranks; on {} they would be of {}",

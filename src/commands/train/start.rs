@@ -3,14 +3,14 @@
 
 use std::path::Path;
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 
 use crate::{
     commands::Context,
     config::{Init, Parameters},
     error::{Error, Result},
     model::{
-        ClsHead, Llama, Model, ModelSource,
+        ClsHead, Llama, Model, ModelSource, Precision,
         checkpoint::{self, BaseLookup},
         lora::LoraConfig,
         peft,
@@ -24,7 +24,7 @@ pub(super) fn model(
     context: &Context,
     source: &ModelSource,
     (base_hash, tokenizer_hash): (&str, &str),
-    dtype: DType,
+    precision: Precision,
     device: &Device,
     resume: Option<&Resumable>,
 ) -> Result<Model> {
@@ -32,12 +32,12 @@ pub(super) fn model(
     let init_from = config.train.init_from.as_ref().map(|dir| config.resolve(dir));
     let from = resume.map(|resume| resume.path.clone()).or(init_from);
     let mut model = match from {
-        None => fresh(context, source, dtype, device)?,
+        None => fresh(context, source, precision, device)?,
         Some(dir) => {
             // `init_from` may lie in a run that is still training.
             storage::read_unchanged(&dir, |dir| {
                 check_shape(context, dir, base_hash, tokenizer_hash)?;
-                stored(config.train.parameters, dir, source, context, dtype, device)
+                stored(config.train.parameters, dir, source, context, precision, device)
             })?
         }
     };
@@ -47,11 +47,11 @@ pub(super) fn model(
     Ok(model)
 }
 
-fn fresh(context: &Context, source: &ModelSource, dtype: DType, device: &Device) -> Result<Model> {
+fn fresh(context: &Context, source: &ModelSource, precision: Precision, device: &Device) -> Result<Model> {
     let config = &context.config;
     let mut llama = match config.train.init {
-        Init::Pretrained => Llama::load(source, dtype, device)?,
-        Init::Random => Llama::random(source.config()?, dtype, context.seed, device)?,
+        Init::Pretrained => Llama::load(source, precision, device)?,
+        Init::Random => Llama::random(source.config()?, precision.dtype, context.seed, device)?,
     };
     if config.train.parameters == Parameters::Lora {
         llama.add_lora(&LoraConfig::from(&config.lora), context.seed)?;
@@ -72,16 +72,16 @@ fn stored(
     dir: &Path,
     source: &ModelSource,
     context: &Context,
-    dtype: DType,
+    precision: Precision,
     device: &Device,
 ) -> Result<Model> {
     if parameters == Parameters::Full {
         // Such a checkpoint is a whole model folder, or an adapter over this base, which cannot be trained in full.
         let lookup =
             BaseLookup { base: Some(&context.config.model.base), search: &[&context.config.dir], allow_network: false };
-        return Ok(checkpoint::load_model(dir, lookup, dtype, device)?.model);
+        return Ok(checkpoint::load_model(dir, lookup, precision, device)?.model);
     }
-    let llama = Llama::load(source, dtype, device)?;
+    let llama = Llama::load(source, precision, device)?;
     let head = head(context, llama.config.hidden_size, device)?;
     let mut model = Model::new(llama, head);
     checkpoint::load_into(&mut model, dir)?;

@@ -13,9 +13,13 @@ use crate::{
     context::Context,
     error::{Context as _, Result},
     fingerprint::{Fingerprint, TOKENIZER},
-    generate::{Budget, memory::Longest, scoring},
+    generate::{
+        Budget,
+        memory::{self, Longest},
+        scoring,
+    },
     model::{
-        Model, ModelSource, Replicas,
+        Model, ModelSource, Precision, Replicas,
         checkpoint::{self, ClsgenJson},
         source,
     },
@@ -75,6 +79,16 @@ struct Found {
     checkpoint: Option<(PathBuf, ClsgenJson)>,
 }
 
+impl Found {
+    fn check_memory(&self, context: &Context) -> Result<()> {
+        let precision = match &self.checkpoint {
+            Some((_, info)) => scoring::precision(context, info)?,
+            None => Precision::of(context)?,
+        };
+        memory::check_before_loading(&self.source, precision, &context.device()?, self.longest.clone())
+    }
+}
+
 impl Opening {
     /// What each rank does, all at once; ends all where one fails.
     fn together<T>(&self, context: &Context, read: impl FnOnce(Found) -> Result<T>) -> Result<T> {
@@ -82,7 +96,7 @@ impl Opening {
         let found = ranks.meet(self.find(context))?;
         found.identity.check_alike(ranks)?;
         // Every rank has looked at what memory is free before any takes some.
-        ranks.meet(scoring::check_memory_of(context, &found.source, found.longest.clone()))?;
+        ranks.meet(found.check_memory(context))?;
         ranks.meet(read(found))
     }
 
@@ -100,6 +114,7 @@ impl Opening {
         // Reading the base compares it with this hash.
         let base = info.base_hash.clone().map_or_else(|| source.hash(), Ok)?;
         let mut identity = identity(context, "model.base", base, &source)?;
+        identity.set("model.quantize", json!(scoring::quantize(context, &info)));
         identity.set("checkpoint", json!(scoring::checkpoint_hash(&dir)?));
         let longest = scoring::windows(context, &info).longest();
         Ok(Found { source, identity, longest, checkpoint: Some((dir, info)) })

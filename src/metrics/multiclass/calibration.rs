@@ -9,7 +9,7 @@ use crate::metrics::{
     Options, Outcome,
     bootstrap::Statistic,
     calibration::{equal_width, expected_error},
-    evaluate::in_sample,
+    shared::in_sample,
 };
 
 use super::{Calibration, Sample};

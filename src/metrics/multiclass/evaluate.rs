@@ -12,10 +12,10 @@ use crate::metrics::{
     Metric, Options, Outcome,
     bootstrap::Statistic,
     comparison::Comparison,
-    evaluate::delong_auroc,
     evaluation::Judge,
     judge::{self, Judged, label_pairs},
     parsable,
+    shared::delong_auroc,
 };
 
 /// What is called: the arg max, against the verbalized class, over the parsable records.
@@ -137,6 +137,9 @@ pub fn evaluate(sample: &Sample, names: &[String], ordinal: bool, options: &Opti
         per_class: per_class.collect(),
         confusion: confusion(sample),
         positive: None,
+        operating_points: None,
+        subgroups: None,
+        perplexity: None,
     }
 }
 

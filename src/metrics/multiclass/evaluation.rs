@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::{self, Metric, evaluation::Judge};
+use crate::metrics::{self, Metric, evaluation::Judge, perplexity::Perplexity};
 
 /// `metrics.json` for K > 2 classes. A class is called where its probability is the highest, of equals the lowest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,6 +43,15 @@ pub struct Evaluation {
     /// The class that `eval.positive` names, against the rest: all that two classes have; `None` without it.
     #[serde(default)]
     pub positive: Option<Box<Positive>>,
+    /// Why there are none, where `eval.positive` names no class; those of a class are in `positive`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub operating_points: Option<Metric>,
+    /// The same of the subgroups that are asked for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub subgroups: Option<Metric>,
+    /// What tuning forgot of other text, where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub perplexity: Option<Box<Perplexity>>,
 }
 
 /// How the calls are made without a threshold.
@@ -133,6 +142,9 @@ pub struct Calibration {
     pub ece: Metric,
     /// Mean −ln p of the gold class.
     pub log_loss: Metric,
+    /// Why there is no smooth curve, where `eval.positive` names no class.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub smooth: Option<Metric>,
     /// The same of the calibrated probabilities, where a temperature was fitted on dev.
     #[serde(flatten, skip_serializing_if = "Option::is_none", default)]
     pub after: Option<Box<CalibrationAfter>>,
@@ -142,13 +154,13 @@ impl Calibration {
     /// Nothing of `n` records, and why.
     pub fn undefined(reason: &str, n: usize) -> Self {
         let none = || Metric::undefined(reason, n);
-        Self { brier: none(), ece: none(), log_loss: none(), after: None }
+        Self { brier: none(), ece: none(), log_loss: none(), smooth: None, after: None }
     }
 
     /// From Brier score, ECE and log loss in this order.
     pub(super) fn take(metrics: &mut impl Iterator<Item = Metric>) -> Self {
         let mut next = || metrics.next().unwrap_or_default();
-        Self { brier: next(), ece: next(), log_loss: next(), after: None }
+        Self { brier: next(), ece: next(), log_loss: next(), smooth: None, after: None }
     }
 
     /// Every metric with its key, in the order of the tables.

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::{is_off, weights};
 use crate::{
     error::{Error, Result},
+    foreign,
     model::{lora::PROJECTIONS, safetensors::SafetensorsFile},
 };
 
@@ -48,9 +49,12 @@ impl Pattern {
             value if is_off(value) => Ok(None),
             Value::String(name) if name == "all-linear" => Ok(Some(Self::All)),
             Value::String(name) if PROJECTIONS.contains(&name.as_str()) => Ok(Some(Self::Ends(vec![name.clone()]))),
-            Value::String(pattern) if !pattern.is_empty() => Regex::new(&format!("^(?:{pattern})$"))
-                .map(|regex| Some(Self::Path(Box::new(regex))))
-                .map_err(|_| Error::model(format!("{key} = {pattern:?} is not a regular expression"))),
+            Value::String(pattern) if !pattern.is_empty() => {
+                Regex::new(&format!("^(?:{pattern})$")).map(|regex| Some(Self::Path(Box::new(regex)))).map_err(|_| {
+                    let pattern = foreign::name(pattern);
+                    Error::model(format!("{key} = \"{pattern}\" is not a regular expression"))
+                })
+            }
             Value::Array(names) => {
                 let names: Option<Vec<String>> = names.iter().map(|name| name.as_str().map(String::from)).collect();
                 names.map(|names| Some(Self::Ends(names))).ok_or_else(|| wrong(key))
@@ -62,9 +66,10 @@ impl Pattern {
     fn names(&self, module: &str) -> Result<bool> {
         match self {
             Self::All => Ok(true),
-            Self::Path(regex) => regex
-                .is_match(module)
-                .map_err(|_| Error::model(format!("the regular expression {:?} takes too long", regex.as_str()))),
+            Self::Path(regex) => regex.is_match(module).map_err(|_| {
+                let regex = foreign::name(regex.as_str());
+                Error::model(format!("the regular expression \"{regex}\" takes too long"))
+            }),
             Self::Ends(names) => {
                 let ends = |name: &String| module.strip_suffix(name.as_str()).is_some_and(|rest| rest.ends_with('.'));
                 Ok(names.iter().any(|name| name == module || ends(name)))
@@ -92,7 +97,8 @@ impl Selection {
         for module in &modules {
             if !self.holds(module)? {
                 return Err(Error::model(format!(
-                    "the adapter has tensors of {module}, which target_modules and exclude_modules leave out"
+                    "the adapter has tensors of {}, which target_modules and exclude_modules leave out",
+                    foreign::name(module)
                 )));
             }
         }

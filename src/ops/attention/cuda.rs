@@ -2,9 +2,11 @@
 //!
 //! Products take bf16 and sum in f32; softmax and log-sum-exp are f32; what is returned has the queries' type. Kernels
 //! exist for heads of 64 and 128 channels; others are padded with zeros, which changes neither scores nor outputs
-//! (cached keys and values are held so). `CLSGEN_ATTENTION=wgmma` takes `forward_90.cu` on a Hopper card: to be tested
-//! (`clsgen selftest --device cuda`) and timed there before it is what is taken anyway.
+//! (cached keys and values are held so). A Hopper card (9.0) takes `forward_90.cu`, by wgmma, unless
+//! `CLSGEN_ATTENTION=mma` asks for `forward.cu`, by mma.sync, which every other card takes.
 #![allow(unsafe_code)]
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::{DType, Tensor};
@@ -53,11 +55,26 @@ fn blocks(offsets: &Offsets, size: usize) -> u32 {
     offsets.ranges().map(|range| range.len().div_ceil(size)).max().unwrap_or(0) as u32
 }
 
+/// Set while `forward.cu` is asked for by [`with_mma_sync`].
+static MMA_SYNC: AtomicBool = AtomicBool::new(false);
+
+/// Whether this card has two forward kernels.
+pub(super) fn has_wgmma(device: &CudaDevice) -> Result<bool> {
+    Ok(device.cuda_stream().context().compute_capability().w()? == (9, 0))
+}
+
+/// Runs `work` by `forward.cu` on every card.
+pub(super) fn with_mma_sync<T>(work: impl FnOnce() -> T) -> T {
+    MMA_SYNC.store(true, Ordering::Relaxed);
+    let done = work();
+    MMA_SYNC.store(false, Ordering::Relaxed);
+    done
+}
+
 /// The forward kernel's file, its name, its threads and what it takes of shared memory beyond its tiles.
 fn forward_kernel(device: &CudaDevice) -> Result<(&'static str, &'static str, u32, usize)> {
-    let asked = std::env::var_os("CLSGEN_ATTENTION").is_some_and(|value| value == "wgmma");
-    let hopper = asked && device.cuda_stream().context().compute_capability().w()?.0 == 9;
-    Ok(if hopper {
+    let asked = std::env::var_os("CLSGEN_ATTENTION").is_some_and(|value| value == "mma");
+    Ok(if !asked && !MMA_SYNC.load(Ordering::Relaxed) && has_wgmma(device)? {
         ("attention/forward_90", "attention_forward_90", 256, 1024)
     } else {
         ("attention/forward", "attention_forward", 128, 0)

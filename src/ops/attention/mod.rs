@@ -20,7 +20,7 @@ mod score;
 #[cfg(test)]
 mod tests;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use super::Offsets;
 use super::cast::rounded;
@@ -69,6 +69,25 @@ pub fn forward(
         _ => return Err(mixed()),
     };
     Ok((tensor(out, (tq, dims.heads, dims.d))?, tensor(lse, (dims.heads, tq))?))
+}
+
+/// Whether the device has two forward kernels, by wgmma (which is taken) and by mma.sync.
+pub fn has_wgmma(device: &Device) -> Result<bool> {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(device) = device {
+        return cuda::has_wgmma(device);
+    }
+    let _ = device;
+    Ok(false)
+}
+
+/// Runs `work` with the forward kernel by mma.sync, which is the only one but on Hopper; on a CPU nothing changes. For
+/// checks: one at a time.
+pub fn with_mma_sync<T>(work: impl FnOnce() -> T) -> T {
+    #[cfg(feature = "cuda")]
+    return cuda::with_mma_sync(work);
+    #[cfg(not(feature = "cuda"))]
+    work()
 }
 
 /// `(dq, dk, dv)`, f32, for training: queries and keys share `offsets`; `out`, `lse` and `dout` are f32.

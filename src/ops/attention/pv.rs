@@ -5,7 +5,8 @@ use crate::ops::cpu::slice::Weight;
 use crate::ops::linear::pack::Element;
 
 vectorised! {
-    /// `o[g] += Σ_j weights[g·n + j]·v[j]`, keys in order.
+    /// `o (heads, d) += weights (heads, count) · v (count, d)`, keys in order: `o[g][c] += Σ_j weights[g·n + j]·v[j·d + c]`.
+    /// `sizes` is `[d, n, count]`: the head dimension, how far apart the rows of `weights` are, the keys of this run.
     pub(super) fn pv(weights: &[f32], v: Weight<'_>, sizes: [usize; 3], o: &mut [f32]) {
         match v {
             Weight::F32(v) => pv_by_width(weights, v, sizes, o),
@@ -24,8 +25,8 @@ fn pv_by_width<T: Element>(weights: &[f32], v: &[T], sizes: [usize; 3], o: &mut 
     }
 }
 
-/// Head widths known at compile time: 16 values at a time meet all query heads while they are in L1; the sums of up to
-/// `G` heads stay in registers.
+/// Head dimensions known at compile time: [`KEYS_IN_L1`] rows of V are used by all query heads while they are in L1,
+/// and the sums of up to `G` heads stay in registers.
 #[inline(always)]
 fn pv_fixed<T: Element, const D: usize, const G: usize>(
     weights: &[f32],
@@ -54,10 +55,10 @@ fn pv_fixed<T: Element, const D: usize, const G: usize>(
     }
 }
 
-/// Values that are processed together, so that they stay in L1 while all query heads use them.
+/// Rows of V that are processed together, so that they stay in L1 while all query heads use them.
 const KEYS_IN_L1: usize = 16;
 
-/// Up to `G` heads; returns how many it did.
+/// The first `G` heads of `o`; returns `G`.
 #[inline(always)]
 fn pv_heads<T: Element, const D: usize, const G: usize>(
     weights: &[f32],
@@ -65,13 +66,15 @@ fn pv_heads<T: Element, const D: usize, const G: usize>(
     [_, n, count]: [usize; 3],
     o: &mut [f32],
 ) -> usize {
-    // Loops: what `array::from_fn` and `map` call is not compiled for this CPU's vectors.
+    // Loops, no `array::from_fn` or `map`: a closure called by the standard library is compiled without this CPU's
+    // vector instructions.
     let mut sums = [[0.0f32; D]; G];
     for (g, sums) in sums.iter_mut().enumerate() {
         sums.copy_from_slice(&o[g * D..(g + 1) * D]);
     }
+    let (rows, _) = v[..count * D].as_chunks::<D>();
     for j in 0..count {
-        let Some(value) = v[j * D..].first_chunk::<D>() else { return G };
+        let value = &rows[j];
         let mut wide = [0.0f32; D];
         for c in 0..D {
             wide[c] = value[c].widen();

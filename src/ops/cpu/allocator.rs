@@ -7,7 +7,9 @@
 
 use std::{
     alloc::{GlobalAlloc, Layout},
+    cell::Cell,
     ffi::{c_int, c_long},
+    ptr,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -28,6 +30,43 @@ pub fn keep_freed_memory() {
     unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, MILLISECONDS) };
 }
 
+thread_local! {
+    /// Bytes that this thread may still ask for, and what becomes true when it asks for more.
+    static ALLOWANCE: Cell<(usize, *const AtomicBool)> = const { Cell::new((usize::MAX, ptr::null())) };
+}
+
+/// Runs `work`, which may ask for so many bytes in all; what it gives back does not count. When it asks for more,
+/// `exceeded` becomes true and this thread stops for ever, holding what it has: Rust has no other way out of an
+/// allocation than to end the process. So this is for a thread that somebody waits for; see [`super::confined`].
+pub(super) fn limited<T>(bytes: usize, exceeded: &AtomicBool, work: impl FnOnce() -> T) -> T {
+    let before = ALLOWANCE.replace((bytes, ptr::from_ref(exceeded)));
+    let result = work();
+    ALLOWANCE.set(before);
+    result
+}
+
+/// Takes an allocation off the thread's allowance.
+#[inline]
+fn spend(size: usize) {
+    let (left, exceeded) = ALLOWANCE.get();
+    if left != usize::MAX {
+        match left.checked_sub(size) {
+            Some(left) => ALLOWANCE.set((left, exceeded)),
+            None => stop(exceeded),
+        }
+    }
+}
+
+#[cold]
+fn stop(exceeded: *const AtomicBool) -> ! {
+    // SAFETY: `limited` was given a reference that lives as long as its call, which is under way and never returns.
+    unsafe { &*exceeded }.store(true, Ordering::SeqCst);
+    loop {
+        // SAFETY: waits for a signal.
+        unsafe { libc::pause() };
+    }
+}
+
 /// mimalloc, but memory that it cannot give ends the process with exit 5. (glibc's allocator keeps freed activations
 /// of odd sizes.)
 pub struct Allocator;
@@ -37,6 +76,7 @@ unsafe impl GlobalAlloc for Allocator {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         begin();
+        spend(layout.size());
         // SAFETY: the caller's layout.
         given(unsafe { MiMalloc.alloc(layout) }, layout.size())
     }
@@ -44,6 +84,7 @@ unsafe impl GlobalAlloc for Allocator {
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         begin();
+        spend(layout.size());
         // SAFETY: the caller's layout.
         given(unsafe { MiMalloc.alloc_zeroed(layout) }, layout.size())
     }
@@ -56,6 +97,7 @@ unsafe impl GlobalAlloc for Allocator {
 
     #[inline]
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        spend(size);
         // SAFETY: the caller's pointer, which came from here.
         given(unsafe { MiMalloc.realloc(pointer, layout, size) }, size)
     }

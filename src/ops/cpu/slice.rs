@@ -58,6 +58,11 @@ impl<'a> View<'a> {
         Ok(&self.cpu()?.as_slice::<f32>()?[self.range.clone()])
     }
 
+    /// Bytes of a u8 tensor.
+    pub fn u8(&self) -> Result<&[u8]> {
+        Ok(&self.cpu()?.as_slice::<u8>()?[self.range.clone()])
+    }
+
     /// Elements of an f32 or bf16 tensor.
     pub fn weight(&self) -> Result<Weight<'_>> {
         match self.cpu()? {

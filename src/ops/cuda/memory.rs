@@ -49,6 +49,7 @@ fn element(tensor: &Tensor, storage: &Storage, start: usize) -> Result<u64> {
         CudaStorageSlice::BF16(slice) => slice.device_ptr(&stream).0,
         CudaStorageSlice::F64(slice) => slice.device_ptr(&stream).0,
         CudaStorageSlice::U32(slice) => slice.device_ptr(&stream).0,
+        CudaStorageSlice::U8(slice) => slice.device_ptr(&stream).0,
         CudaStorageSlice::I64(slice) => slice.device_ptr(&stream).0,
         _ => return Err(Error::run(format!("no kernel takes {:?}", tensor.dtype()))),
     };

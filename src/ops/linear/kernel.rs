@@ -1,11 +1,13 @@
 //! The inner kernel of every product: a tile of up to 14 × 32 sums held in registers.
 //!
 //! `c[r][j] (+)= Σ_p a(r, p)·b[p][j]` for `rows` ≤ 14 and 32 columns, `a(r, p) = a[r·RS + p·CS]`. With AVX-512
-//! that is 28 accumulators of 16 lanes, two loads of `b` and 14 broadcasts of `a` a step: 28 FMAs in 14 cycles and 16
-//! loads in
-//! 8. Strides of `a` are constants so that its 14 addresses are one register and displacements. Each sum starts at zero
-//! and runs over `p` in order, fused: every instruction set and row count gives the same bits. With AVX512-BF16, a step
-//! can take a pair of bf16 from each operand, and a tile is done in half the time.
+//! that is 28 accumulators of 16 lanes; a step is two loads of `b`, 14 broadcasts of `a` and 28 FMAs. Two FMAs and two
+//! loads start a cycle, so a step's FMAs take 14 cycles and its loads 8: the FMAs are the limit. The strides of `a` are
+//! constants, so that its 14 addresses are offsets from one register.
+//!
+//! Of f32 operands each sum starts at zero and runs over `p` in order, each multiplication fused with its addition:
+//! every instruction set and row count gives the same bits. With AVX512-BF16 a step can take a pair of bf16 from each
+//! operand instead, in half the time and to bits of its own.
 #![allow(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]
@@ -23,19 +25,19 @@ macro_rules! with_rows {
     ($rows:expr, $($r:literal)*; $f:ident $args:tt) => {
         match $rows {
             $($r => with_rows!(@call $f $r $args),)*
-            _ => {}
+            rows => debug_assert_eq!(rows, 0, "more rows than a tile has"),
         }
     };
     (@call $f:ident $r:literal ($($arg:expr),*)) => { $f::<$r, RS, CS>($($arg),*) };
 }
 
-/// One tile. `a` is addressed as `RS`, `CS` say, `b` is `(k, ≥32)` with row stride `ldb`, `c` is `(rows, ≥32)` with
+/// One tile. `a(r, p)` lies at `a[r·RS + p·CS]`, `b` is `(k, ≥32)` with row stride `ldb`, `c` is `(rows, ≥32)` with
 /// row stride `ldc`; with `add` the sums are added to `c`, else written over it. With `PAIRS`, an element of `a` and
-/// `b` is a pair of bf16, and a step adds two products.
+/// `b` is a pair of bf16 in the 32 bits of an f32: `k`, `RS`, `CS` and `ldb` count pairs, and a step adds two products.
 ///
 /// # Safety
-/// `a`, `b` and `c` must be valid for the elements named above, and nothing else may touch those of `c` meanwhile.
-/// `PAIRS` needs a CPU with AVX512-BF16.
+/// The CPU has the instruction set `isa`, with `PAIRS` AVX512-BF16 (and `isa` is AVX-512). `a`, `b` and `c` are valid
+/// for the elements named above, and nothing else touches those of `c` meanwhile.
 #[allow(clippy::too_many_arguments)]
 #[inline]
 pub(crate) unsafe fn tile<const PAIRS: bool, const RS: usize, const CS: usize>(
@@ -50,7 +52,8 @@ pub(crate) unsafe fn tile<const PAIRS: bool, const RS: usize, const CS: usize>(
     add: bool,
 ) {
     debug_assert!(rows <= MR);
-    // SAFETY: the caller's promises are the kernels' own; the instruction set was detected.
+    debug_assert!(!PAIRS || has_bf16_products(), "pairs on a CPU that does not multiply them");
+    // SAFETY: each kernel asks for what the caller promises.
     unsafe {
         match isa {
             #[cfg(target_arch = "x86_64")]
@@ -79,8 +82,10 @@ pub(crate) unsafe fn tile<const PAIRS: bool, const RS: usize, const CS: usize>(
     }
 }
 
-/// `c (m, n) (+)= a·b` for small operands in place: `a(r, p) = a[r·RS + p·CS]`, `b (k, n)`, `n` a multiple of 32; of
-/// pairs of bf16, as in [`tile`], with `PAIRS`.
+/// `c (m, n) (+)= a·b` of small operands that are not packed first: `a(r, p) = a[r·RS + p·CS]`, `b (k, n)`, `n` a
+/// multiple of 32, `k` at least 1; of pairs of bf16, as in [`tile`], with `PAIRS`. `isa` is what [`isa()`] found.
+///
+/// [`isa()`]: crate::ops::cpu::simd::isa
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn product<const PAIRS: bool, const RS: usize, const CS: usize>(
     isa: Isa,
@@ -92,9 +97,10 @@ pub(crate) fn product<const PAIRS: bool, const RS: usize, const CS: usize>(
     ldc: usize,
     add: bool,
 ) {
-    if m == 0 || k == 0 || n == 0 {
+    if m == 0 || n == 0 {
         return;
     }
+    assert!(k > 0, "a product over nothing");
     assert!(!PAIRS || has_bf16_products(), "pairs on a CPU that does not multiply them");
     assert!(n % NR == 0 && a.len() > (m - 1) * RS + (k - 1) * CS);
     assert!(b.len() >= (k - 1) * ldb + n && c.len() >= (m - 1) * ldc + n);
@@ -237,7 +243,7 @@ unsafe fn avx2<const R: usize, const RS: usize, const CS: usize>(
     }
 }
 
-/// One row × 32 columns; the compiler vectorises it for the baseline.
+/// One row × 32 columns, in plain Rust: for processors without a kernel of their own.
 ///
 /// # Safety
 /// For the operands as [`tile`], with one row.

@@ -2,7 +2,7 @@
 
 use plotters::{chart::SeriesLabelPosition, prelude::*};
 
-use super::style::{Area, BLUE, Drawn, GRID, MUTED, ORANGE, Pen, Picture};
+use super::style::{Area, BLUE, Data, Drawn, GRID, MUTED, ORANGE, Pen, Picture, exact, with_ends};
 use crate::metrics::{
     Sample,
     calibration::{Bin, equal_width, rows},
@@ -31,6 +31,13 @@ impl Reliability {
             equal_width(rows(sample.probabilities(), sample.labels(), &ones), BINS)
         };
         Self { own: bins(sample), after: calibrated.map(|(name, sample)| (name.to_owned(), bins(sample))) }
+    }
+
+    /// A row a bin of [`COLUMNS`].
+    pub(super) fn rows(&self) -> impl Iterator<Item = [String; 8]> {
+        let after = self.after.as_ref().map(|(name, bins)| (name.as_str(), bins));
+        let series = std::iter::once(("model", &self.own)).chain(after);
+        series.flat_map(|(name, bins)| bins.iter().enumerate().map(move |(k, bin)| row(name, k, bin)))
     }
 
     /// The diagram without its histogram; `share` names the vertical axis.
@@ -83,6 +90,10 @@ impl Picture for Reliability {
         )
     }
 
+    fn data(&self) -> Data {
+        Data::of(COLUMNS, self.rows())
+    }
+
     fn draw<B: DrawingBackend>(&self, area: &Area<B>, pen: Pen) -> Drawn<B> {
         let (upper, lower) = area.split_vertically(pen.px(440));
         self.diagram(&upper, &self.title(), "Share that is positive", pen)?;
@@ -98,6 +109,18 @@ impl Picture for Reliability {
         histogram.draw_series(self.own.iter().enumerate().flat_map(bar))?;
         Ok(())
     }
+}
+
+/// Heads of a reliability diagram's numbers.
+pub(super) const COLUMNS: [&str; 8] =
+    ["series", "from", "to", "records", "mean_probability", "share_positive", "low", "high"];
+
+fn row(name: &str, k: usize, bin: &Bin) -> [String; 8] {
+    let mean = |sum: f64| exact(Some(sum / bin.weight).filter(|_| bin.weight > 0.0));
+    let [_, low, high] = with_ends(None, wilson(bin.observed as usize, bin.weight as usize));
+    let edge = |k: usize| exact(k as f64 / BINS as f64);
+    let records = bin.weight.to_string();
+    [name.to_owned(), edge(k), edge(k + 1), records, mean(bin.expected), mean(bin.observed), low, high]
 }
 
 /// The stretches of neighbouring bins with enough records for a line: two dots or more each.

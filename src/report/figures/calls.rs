@@ -6,20 +6,21 @@ use plotters::{
     style::text_anchor::{HPos, Pos, VPos},
 };
 
-use super::style::{Area, BLUE, Drawn, INK, MUTED, ORANGE, PAPER, Pen, Picture};
+use super::style::{Area, BLUE, Data, Drawn, INK, MUTED, ORANGE, PAPER, Pen, Picture, exact};
 use crate::metrics::{Sample, classification::Confusion};
 
 /// Confusion matrices at 0.5 and at the threshold tuned for F1.
 pub(super) struct Matrices {
-    tables: Vec<(String, Confusion)>,
+    tables: Vec<(f64, String, Confusion)>,
 }
 
 impl Matrices {
     /// The matrices of `sample`.
     pub(super) fn new(sample: &Sample, tuned: Option<f64>) -> Self {
         let at = |threshold| Confusion::at(sample.probabilities(), sample.labels(), threshold);
-        let default = ("At 0.5".to_owned(), at(0.5));
-        let tuned = tuned.map(|threshold| (format!("At {threshold:.3}, tuned on dev for F1"), at(threshold)));
+        let default = (0.5, "At 0.5".to_owned(), at(0.5));
+        let tuned =
+            tuned.map(|threshold| (threshold, format!("At {threshold:.3}, tuned on dev for F1"), at(threshold)));
         Self { tables: std::iter::once(default).chain(tuned).collect() }
     }
 }
@@ -44,8 +45,19 @@ impl Picture for Matrices {
             .into()
     }
 
+    fn data(&self) -> Data {
+        let counts = |(threshold, _, table): &(f64, String, Confusion)| {
+            let counts = [table.true_negatives, table.false_positives, table.false_negatives, table.true_positives];
+            let row = |(k, count): (usize, u64)| {
+                [exact(*threshold), (k / 2).to_string(), (k % 2).to_string(), count.to_string()]
+            };
+            counts.into_iter().enumerate().map(row).collect::<Vec<_>>()
+        };
+        Data::of(["threshold", "is", "called", "records"], self.tables.iter().flat_map(counts))
+    }
+
     fn draw<B: DrawingBackend>(&self, area: &Area<B>, pen: Pen) -> Drawn<B> {
-        for (half, (heading, table)) in area.split_evenly((1, self.tables.len())).iter().zip(&self.tables) {
+        for (half, (_, heading, table)) in area.split_evenly((1, self.tables.len())).iter().zip(&self.tables) {
             matrix(half, heading, table, pen)?;
         }
         Ok(())
@@ -167,6 +179,12 @@ impl Picture for Histograms {
         two overlap, \
          the better they can be told apart; records right of a threshold are called positive."
             .into()
+    }
+
+    fn data(&self) -> Data {
+        let edge = |k: usize| exact(k as f64 / BINS as f64);
+        let row = |k: usize| [edge(k), edge(k + 1), exact(self.shares[0][k]), exact(self.shares[1][k])];
+        Data::of(["from", "to", "share_of_class_0", "share_of_class_1"], (0..BINS).map(row))
     }
 
     fn draw<B: DrawingBackend>(&self, area: &Area<B>, pen: Pen) -> Drawn<B> {

@@ -2,7 +2,7 @@
 
 use plotters::{chart::SeriesLabelPosition, prelude::*};
 
-use super::style::{Area, BAND, BLUE, Drawn, MUTED, Pen, Picture, outline};
+use super::style::{Area, BAND, BLUE, Data, Drawn, MUTED, Pen, Picture, curve_rows, outline};
 use crate::metrics::{Metric, curves::BandedCurve};
 
 /// Where an axis of shares ends when the legend stands above the curves.
@@ -52,6 +52,10 @@ impl Picture for Roc<'_> {
             .into()
     }
 
+    fn data(&self) -> Data {
+        Data::of(["false_positive_rate", "true_positive_rate", "low", "high"], curve_rows(self.curve))
+    }
+
     fn draw<B: DrawingBackend>(&self, area: &Area<B>, pen: Pen) -> Drawn<B> {
         self.chart(area, &self.title(), pen)
     }
@@ -85,6 +89,10 @@ impl Picture for PrecisionRecall<'_> {
             .into()
     }
 
+    fn data(&self) -> Data {
+        Data::of(["recall", "precision", "low", "high"], curve_rows(self.curve))
+    }
+
     fn draw<B: DrawingBackend>(&self, area: &Area<B>, pen: Pen) -> Drawn<B> {
         let mut chart = pen.axes(area, &self.title(), ("Recall", 0.0..1.0), ("Precision", 0.0..LEGEND_ABOVE))?;
         let chance = [(0.0, self.prevalence), (1.0, self.prevalence)];
@@ -112,6 +120,10 @@ impl Picture for RiskCoverage<'_> {
          says that abstaining pays. Shaded: 95 % bootstrap band, point by point. The numbers are in \
          tables/risk_coverage."
             .into()
+    }
+
+    fn data(&self) -> Data {
+        Data::of(["coverage", "risk", "low", "high"], curve_rows(self.curve))
     }
 
     fn draw<B: DrawingBackend>(&self, area: &Area<B>, pen: Pen) -> Drawn<B> {

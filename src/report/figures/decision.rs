@@ -2,7 +2,7 @@
 
 use plotters::{chart::SeriesLabelPosition, prelude::*};
 
-use super::style::{Area, BAND, BLUE, Drawn, INK, ORANGE, Pen, Picture, outline};
+use super::style::{Area, BAND, BLUE, Data, Drawn, INK, ORANGE, Pen, Picture, curve_rows, outline};
 use crate::metrics::{curves::BandedCurve, decision_curves::DecisionCurves};
 
 /// Net benefit of deciding by the model, of treating all, of treating none.
@@ -64,6 +64,13 @@ impl Picture for Decision<'_> {
          one. Shaded: 95 % \
          bootstrap band, point by point. The numbers are in tables/decision_curve."
             .into()
+    }
+
+    fn data(&self) -> Data {
+        let all = curve_rows(&self.curves.all).map(|[_, y, low, high]| [y, low, high]);
+        let rows = curve_rows(&self.curves.model).zip(all);
+        let rows = rows.map(|([x, y, low, high], [all, all_low, all_high])| [x, y, low, high, all, all_low, all_high]);
+        Data::of(["threshold", "model", "model_low", "model_high", "everyone", "everyone_low", "everyone_high"], rows)
     }
 
     fn draw<B: DrawingBackend>(&self, area: &Area<B>, pen: Pen) -> Drawn<B> {

@@ -2,7 +2,7 @@
 
 use plotters::{chart::SeriesLabelPosition, prelude::*};
 
-use super::style::{Area, BLUE, Drawn, EPOCH, ORANGE, Pen, Picture};
+use super::style::{Area, BLUE, Data, Drawn, EPOCH, ORANGE, Pen, Picture, with_ends};
 use crate::metrics::Metric;
 
 /// Dev metrics of one epoch.
@@ -53,6 +53,16 @@ impl Picture for Epochs<'_> {
          alone lets (a) \
          and (c) collapse while (b) rises."
             .into()
+    }
+
+    fn data(&self) -> Data {
+        let lines = || PANELS.iter().flat_map(|(_, lines)| lines.iter());
+        let row = |(epoch, (name, _, metric)): (&EpochMetrics, &Line)| {
+            let [value, low, high] = with_ends(metric(epoch).value, metric(epoch).ci95);
+            [epoch.epoch.to_string(), (*name).to_owned(), value, low, high]
+        };
+        let rows = self.0.iter().flat_map(|epoch| lines().map(move |line| (epoch, line)));
+        Data::of(["epoch", "metric", "value", "low", "high"], rows.map(row))
     }
 
     fn draw<B: DrawingBackend>(&self, area: &Area<B>, pen: Pen) -> Drawn<B> {

@@ -1,22 +1,26 @@
-//! Figures of an evaluation, each as SVG and PNG: `RUN/eval/figures/`.
+//! Figures of an evaluation, each as SVG and PNG, its numbers as CSV: `RUN/eval/figures/`.
 //!
 //! | file | figure |
 //! |---|---|
 //! | `roc`, `precision-recall` | curves with 95 % bootstrap bands, clustered by group |
 //! | `reliability` | observed over predicted, with the histogram of the probabilities |
+//! | `calibration-curve` | the same as a smooth curve with its band, over the probabilities by outcome |
+//! | `subgroups` | the subgroups' AUROC, O:E and sensitivity with intervals |
 //! | `decision-curve`, `risk-coverage` | net benefit; errors among the most confident records; with bands |
 //! | `confusion`, `histogram` | calls at 0.5 and at the tuned threshold; probabilities by class |
 //! | `curve` | the paper's Fig. 1 a–c over this run's epochs |
 //! | `confusion-classes`, `roc-classes`, `reliability-classes` | K > 2: the K × K matrix, each against the rest |
 //!
-//! Numbers only: no figure holds text of a record.
+//! Numbers, and the values of `eval.subgroups`: no figure holds text of a record.
 
 mod calibration;
 mod calls;
 mod curves;
 mod decision;
 mod epochs;
+mod forest;
 mod multiclass;
+mod smooth;
 mod style;
 
 use std::path::Path;
@@ -92,6 +96,14 @@ fn draw_scored(dir: &AtomicDir, inputs: &Inputs<'_>, sample: &Sample, evaluation
     }
     let tuned = evaluation.tuned.as_ref().and_then(|tuned| tuned.f1.threshold);
     figures.push(style::emit(&calibration::Reliability::new(sample, inputs.calibrated), dir)?);
+    let resamples = inputs.bootstrap.min(BAND_RESAMPLES);
+    if let Some(curve) = crate::metrics::smooth::curve(sample, resamples, inputs.seed) {
+        let distances = evaluation.calibration.smooth.as_deref();
+        figures.push(style::emit(&smooth::CalibrationCurve::new(curve, distances, sample), dir)?);
+    }
+    if !evaluation.subgroups.is_empty() {
+        figures.push(style::emit(&forest::Forest(evaluation), dir)?);
+    }
     if let Some(decisions) = inputs.decisions {
         figures.push(style::emit(&decision::Decision::new(decisions), dir)?);
         figures.push(style::emit(&curves::RiskCoverage { curve: &decisions.risk, area: &evaluation.aurc }, dir)?);
@@ -135,6 +147,7 @@ mod tests {
                 "roc",
                 "precision-recall",
                 "reliability",
+                "calibration-curve",
                 "decision-curve",
                 "risk-coverage",
                 "confusion",
@@ -150,6 +163,9 @@ mod tests {
             );
             assert_eq!(std::fs::read_to_string(dir.join(format!("{}.svg", figure.name))).unwrap(), figure.svg);
             let png = std::fs::read(dir.join(format!("{}.png", figure.name))).unwrap();
+            let csv = std::fs::read_to_string(dir.join(format!("{}.csv", figure.name))).unwrap();
+            let widths: Vec<usize> = csv.lines().map(|line| line.split(',').count()).collect();
+            assert!(widths.len() > 4 && widths.iter().all(|width| *width == widths[0]), "{}: {csv}", figure.name);
             assert!(png.starts_with(b"\x89PNG") && png.len() > 5000, "{}: {} bytes", figure.name, png.len());
         }
     }

@@ -3,10 +3,10 @@
 use plotters::prelude::*;
 
 use super::{
-    calibration::Reliability,
+    calibration::{COLUMNS as RELIABILITY, Reliability},
     calls::{CELL, Grid},
     curves::Roc,
-    style::{Area, Drawn, Figure, Pen, Picture, emit},
+    style::{Area, Data, Drawn, Figure, Pen, Picture, curve_rows, emit},
 };
 use crate::{
     error::Result,
@@ -90,6 +90,14 @@ impl Picture for Matrix<'_> {
             .into()
     }
 
+    fn data(&self) -> Data {
+        let names = &self.0.classes;
+        let cell = |k: usize, j: usize, count: u64| [names[k].clone(), names[j].clone(), count.to_string()];
+        let rows = self.0.confusion.iter().enumerate();
+        let rows = rows.flat_map(|(k, row)| row.iter().enumerate().map(move |(j, &count)| cell(k, j, count)));
+        Data::of(["is", "called", "records"], rows)
+    }
+
     fn draw<B: DrawingBackend>(&self, area: &Area<B>, pen: Pen) -> Drawn<B> {
         let short = |letters: u32| self.0.classes.iter().map(move |name| shortened(name, letters as usize)).collect();
         let grid = Grid {
@@ -103,7 +111,7 @@ impl Picture for Matrix<'_> {
 }
 
 /// A name of at most so many letters.
-fn shortened(name: &str, letters: usize) -> String {
+pub(super) fn shortened(name: &str, letters: usize) -> String {
     if name.chars().count() <= letters {
         return name.to_owned();
     }
@@ -149,6 +157,13 @@ impl Picture for RocPanels<'_> {
             .into()
     }
 
+    fn data(&self) -> Data {
+        let rows = self.0.iter().flat_map(|(label, curve, _)| {
+            curve_rows(curve).map(move |[x, y, low, high]| [label.clone(), x, y, low, high])
+        });
+        Data::of(["class", "false_positive_rate", "true_positive_rate", "low", "high"], rows)
+    }
+
     fn draw<B: DrawingBackend>(&self, area: &Area<B>, pen: Pen) -> Drawn<B> {
         panels(area, &self.0, |cell, (label, curve, area)| Roc { curve, area }.chart(cell, &shortened(label, 40), pen))
     }
@@ -175,6 +190,14 @@ impl Picture for ReliabilityPanels {
          class, its bar is Wilson's 95 % interval; a line joins neighbours of 10 records or more. On the dashed \
          diagonal probabilities mean what they say; below it they promise too much."
             .into()
+    }
+
+    fn data(&self) -> Data {
+        let mut data = Data::new(&[&["class"], &RELIABILITY[..]].concat());
+        for (label, reliability) in &self.0 {
+            reliability.rows().for_each(|row| data.row(std::iter::once(label.clone()).chain(row)));
+        }
+        data
     }
 
     fn draw<B: DrawingBackend>(&self, area: &Area<B>, pen: Pen) -> Drawn<B> {

@@ -14,6 +14,8 @@ use plotters::{
 
 use crate::{
     error::{Error, Result},
+    metrics::curves::BandedCurve,
+    report::Table,
     storage::{AtomicDir, packed, unpack},
 };
 
@@ -55,8 +57,50 @@ pub(super) trait Picture {
     fn title(&self) -> String;
     /// How to read it.
     fn caption(&self) -> String;
+    /// The numbers that it draws.
+    fn data(&self) -> Data;
     /// Draws it, all lengths times `pen.scale`.
     fn draw<B: DrawingBackend>(&self, area: &Area<B>, pen: Pen) -> Drawn<B>;
+}
+
+/// The numbers behind a figure, to the last bit: heads, and a row a point.
+pub(super) struct Data(Table);
+
+impl Data {
+    /// Without a row yet.
+    pub(super) fn new(columns: &[&str]) -> Self {
+        Self(Table::new("", "", columns))
+    }
+
+    /// With these rows.
+    pub(super) fn of<const N: usize>(columns: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> Self {
+        let mut data = Self::new(&columns);
+        rows.into_iter().for_each(|row| data.row(row));
+        data
+    }
+
+    /// Adds a row.
+    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.0.row(cells);
+    }
+}
+
+/// A number as a program reads it; nothing where there is none.
+pub(super) fn exact(value: impl Into<Option<f64>>) -> String {
+    value.into().filter(|value| value.is_finite()).map_or_else(String::new, |value| value.to_string())
+}
+
+/// A value and the ends of its interval.
+pub(super) fn with_ends(value: impl Into<Option<f64>>, ends: Option<[f64; 2]>) -> [String; 3] {
+    [exact(value), exact(ends.map(|ends| ends[0])), exact(ends.map(|ends| ends[1]))]
+}
+
+/// A row a point of a curve: x, y, and the ends of its band.
+pub(super) fn curve_rows(curve: &BandedCurve) -> impl Iterator<Item = [String; 4]> {
+    curve.x.iter().zip(&curve.y).enumerate().map(|(k, (&x, &y))| {
+        let [y, low, high] = with_ends(y, curve.band.get(k).copied().flatten());
+        [exact(x), y, low, high]
+    })
 }
 
 /// A drawn figure: its SVG, for the report, and what to say of it.
@@ -72,7 +116,7 @@ pub struct Figure {
     pub svg: String,
 }
 
-/// Draws `picture` as `NAME.svg` and `NAME.png` into `dir`.
+/// Draws `picture` as `NAME.svg` and `NAME.png` into `dir`, its numbers beside them as `NAME.csv`.
 pub(super) fn emit<P: Picture>(picture: &P, dir: &AtomicDir) -> Result<Figure> {
     fonts()?;
     let failed = |e: &dyn std::fmt::Display| Error::run(format!("cannot draw {}: {e}", picture.name()));
@@ -99,6 +143,7 @@ pub(super) fn emit<P: Picture>(picture: &P, dir: &AtomicDir) -> Result<Figure> {
     // Encoded in memory: a full disk is then our own write's error, not the drawing library's.
     let png = encode(&pixels, size).map_err(|e| failed(&e))?;
     dir.write_file(&format!("{}.png", picture.name()), &png)?;
+    dir.write_file(&format!("{}.csv", picture.name()), picture.data().0.csv().as_bytes())?;
     Ok(Figure { name: picture.name(), title: picture.title(), caption: picture.caption(), svg })
 }
 

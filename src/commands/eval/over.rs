@@ -1,0 +1,206 @@
+//! `--over RUN…`: mean ± SD of the model's own metrics over runs that differ by their seed alone (SPEC A59).
+//!
+//! Every run was evaluated before: `RUN/eval/<split>/metrics.json` is read, nothing is scored. Runs of other data or
+//! another config are refused by what decided them: `RUN/train.json` and the split's `settings.json`.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::{
+    super::{args::EvalArgs, dry_run::Plan, output, run_record},
+    Context,
+    gate::leaves_of,
+    write_tables,
+};
+use crate::{
+    error::{Error, Result},
+    evaluation::folder::{self, Made},
+    fingerprint::Fingerprint,
+    metrics::runs::Spread,
+    report::{Table, table::number},
+    storage,
+};
+
+/// What a seed changes: itself, and what training made of it.
+const OF_THE_SEED: [&str; 4] = ["train.seed", "checkpoint", "dev predictions", "prompt date"];
+/// The document beside the tables.
+const FILE: &str = "over.json";
+
+/// A run that was evaluated.
+struct Evaluated {
+    path: PathBuf,
+    trained: Fingerprint,
+    made: Made,
+    metrics: Value,
+}
+
+/// Mean ± SD of `--over`, in `RUN/eval/over/<split>/`.
+pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
+    let runs = args.over.iter().map(|path| Evaluated::read(path, &args.split)).collect::<Result<Vec<_>>>()?;
+    check(&runs)?;
+    let root = context.run_dir.join("eval");
+    folder::refuse_older(&root)?;
+    let out = root.join("over").join(&args.split);
+    let named: Vec<Value> = runs.iter().map(Evaluated::named).collect();
+    refuse_others(&out, &named, args.overwrite)?;
+    let spreads = spreads(&runs);
+    if context.dry_run {
+        return Plan::new(context, "eval").with("runs", named).with("metrics", spreads.len()).print(context);
+    }
+    let lock = run_record::lock(&context.run_dir)?;
+    storage::create_dir_all(&out)?;
+    let files: Vec<PathBuf> = runs.iter().map(|run| metrics_file(&run.path, &args.split)).collect();
+    run_record::write(context, "eval", &files.iter().map(PathBuf::as_path).collect::<Vec<_>>(), &[], lock)?;
+    let table = table(&args.split, &spreads, runs.len());
+    let metrics: Map<String, Value> = spreads.iter().map(|(path, spread)| (path.clone(), json!(spread))).collect();
+    let document = json!({ "schema": 1, "split": args.split, "runs": named, "metrics": metrics });
+    storage::write_json(&out.join(FILE), &document)?;
+    write_tables(&out, &[&table])?;
+    tracing::info!("wrote {}", out.join(FILE).display());
+    if context.json { output::write(&storage::json(&document)?) } else { output::line(&table.markdown()) }
+}
+
+fn metrics_file(run: &Path, split: &str) -> PathBuf {
+    run.join("eval").join(split).join("metrics.json")
+}
+
+impl Evaluated {
+    fn read(path: &Path, split: &str) -> Result<Self> {
+        let metrics = metrics_file(path, split);
+        #[derive(Deserialize)]
+        struct Settings {
+            made: Made,
+        }
+        let settings: Settings = read(&metrics.with_file_name(folder::SETTINGS), path)?;
+        Ok(Self {
+            trained: read(&path.join("train.json"), path)?,
+            made: settings.made,
+            metrics: read(&metrics, path)?,
+            path: path.to_owned(),
+        })
+    }
+
+    fn seed(&self) -> &Value {
+        self.trained.get("train.seed")
+    }
+
+    fn named(&self) -> Value {
+        json!({ "path": self.path.display().to_string(), "seed": self.seed() })
+    }
+
+    /// Where it is another run than `first`, but for the seed.
+    fn differences(&self, first: &Self) -> Vec<String> {
+        let counts = |key: &str| !OF_THE_SEED.contains(&key);
+        let pairs = [
+            (&self.trained, &first.trained),
+            (&self.made.scoring, &first.made.scoring),
+            (&self.made.measuring, &first.made.measuring),
+        ];
+        let apart = pairs.map(|(own, first)| own.filtered(counts).differences(&first.filtered(counts)));
+        let mut all = apart.concat();
+        all.sort();
+        all.dedup();
+        all
+    }
+}
+
+fn read<T: for<'a> Deserialize<'a>>(path: &Path, run: &Path) -> Result<T> {
+    let bytes = std::fs::read(path).map_err(|e| {
+        Error::usage(format!("--over: cannot read {}: {}", path.display(), storage::reason(&e)))
+            .hint(format!("give run directories that were trained and evaluated: clsgen eval --run {}", run.display()))
+    })?;
+    serde_json::from_slice(&bytes).map_err(|e| Error::usage(format!("--over: {} cannot be read: {e}", path.display())))
+}
+
+/// Refuses (exit 2) fewer than two runs, one that is given twice, and others than the first but for the seed.
+fn check(runs: &[Evaluated]) -> Result<()> {
+    let [first, others @ ..] = runs else { return Err(Error::usage("--over needs runs")) };
+    if others.is_empty() {
+        return Err(Error::usage("--over: one run has no standard deviation")
+            .hint("give two runs or more, trained with --seed 1, --seed 2, …"));
+    }
+    for (k, run) in runs.iter().enumerate().skip(1) {
+        let differing = run.differences(first);
+        if !differing.is_empty() {
+            return Err(Error::usage(format!(
+                "--over: {} and {} differ by more than the seed: {}",
+                first.path.display(),
+                run.path.display(),
+                differing.join("; ")
+            ))
+            .hint("train and evaluate every run with the same config and data, each with a --seed of its own"));
+        }
+        if let Some(same) = runs[..k].iter().find(|other| other.seed() == run.seed()) {
+            return Err(Error::usage(format!(
+                "--over: {} and {} have the same seed, {}",
+                same.path.display(),
+                run.path.display(),
+                run.seed()
+            ))
+            .hint("a run counts once; train the other with a --seed of its own"));
+        }
+    }
+    Ok(())
+}
+
+/// What was made of other runs is kept until `--overwrite`.
+fn refuse_others(out: &Path, named: &[Value], overwrite: bool) -> Result<()> {
+    let path = out.join(FILE);
+    let Ok(bytes) = std::fs::read(&path) else { return Ok(()) };
+    let theirs: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    if overwrite || theirs["runs"].as_array().is_some_and(|runs| runs == named) {
+        return Ok(());
+    }
+    Err(Error::usage(format!("{} is of other runs", path.display()))
+        .hint("--overwrite replaces it; or give another --run"))
+}
+
+/// Each metric that the first run has, over all of them.
+fn spreads(runs: &[Evaluated]) -> Vec<(String, Spread)> {
+    let each: Vec<Vec<(String, &Value)>> = runs.iter().map(|run| leaves_of(&run.metrics)).collect();
+    let of = |path: &String| -> Vec<Option<f64>> {
+        let leaf = |leaves: &Vec<(String, &Value)>| {
+            leaves.iter().find(|(other, _)| other == path).and_then(|(_, leaf)| leaf["value"].as_f64())
+        };
+        each.iter().map(leaf).collect()
+    };
+    each.first().into_iter().flatten().map(|(path, _)| (path.clone(), Spread::of(of(path)))).collect()
+}
+
+/// A row a metric.
+fn table(split: &str, spreads: &[(String, Spread)], runs: usize) -> Table {
+    let title = format!("CLSGen over {runs} runs, {split} split");
+    let mut table = Table::new("over", &title, &["Metric", "Mean ± SD", "Mean", "SD", "Lowest", "Highest", "Note"]);
+    for (path, spread) in spreads {
+        let both = spread.mean.zip(spread.sd);
+        let both =
+            both.map_or_else(|| "–".to_owned(), |(mean, sd)| format!("{} ± {}", number(Some(mean)), number(Some(sd))));
+        let ends = [spread.mean, spread.sd, spread.lowest(), spread.highest()].map(number);
+        let note = spread.reason.clone().unwrap_or_default();
+        table.row([path.clone(), both].into_iter().chain(ends).chain([note]));
+    }
+    table.note("SD with n − 1. The runs differ by their seed alone; metrics go by their paths in metrics.json.");
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_leaf_that_the_runs_have_is_spread() {
+        let run = |auroc: f64, f1: Value| Evaluated {
+            path: PathBuf::new(),
+            trained: Fingerprint::default(),
+            made: Made { scoring: Fingerprint::default(), measuring: Fingerprint::default() },
+            metrics: json!({ "n": 3, "auroc": { "value": auroc, "ci95": null, "n": 3 },
+                "per_class": [{ "label": "a", "f1": { "value": f1, "ci95": null, "n": 3 } }] }),
+        };
+        let found = spreads(&[run(0.5, json!(0.25)), run(0.75, Value::Null)]);
+        assert_eq!(found.iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>(), ["auroc", "per_class.a.f1"]);
+        assert_eq!((found[0].1.mean, found[1].1.mean), (Some(0.625), None));
+        assert!(table("test", &found, 2).rows[1][6].contains("1 of 2"));
+    }
+}

@@ -1,0 +1,96 @@
+//! What no key can say alone: keys that contradict each other, or that need another.
+
+use super::{Config, Init, LossSchedule, Objective, Parameters, Quantize, is_server};
+
+/// Keys that do not go together.
+pub(super) struct Contradiction {
+    /// The keys that the message is about.
+    pub keys: Vec<String>,
+    /// Others whose values it follows from.
+    pub with: &'static [&'static str],
+    /// What is wrong with them.
+    pub message: String,
+}
+
+/// The keys of a prediction line, which no column of `eval.subgroups` may take.
+const PREDICTION_KEYS: [&str; 20] = [
+    "id",
+    "label",
+    "probability",
+    "calibrated_probability",
+    "logits",
+    "probabilities",
+    "calibrated_probabilities",
+    "predicted",
+    "verbalized_label",
+    "parsable",
+    "explanation",
+    "text",
+    "agreement",
+    "group",
+    "prompt_tokens",
+    "truncated_tokens",
+    "generated_tokens",
+    "finish",
+    "error",
+    "record",
+];
+
+/// Every one of a config.
+pub(super) fn contradictions(config: &Config) -> Vec<Contradiction> {
+    let mut found = Vec::new();
+    let mut add = |keys: &[&str], with: &'static [&'static str], message: String| {
+        found.push(Contradiction { keys: keys.iter().map(ToString::to_string).collect(), with, message });
+    };
+    if let Some(name) = config.eval.subgroups.iter().find(|name| PREDICTION_KEYS.contains(&name.as_str())) {
+        let message = format!("`{name}` is a key of every prediction line: give the column another name");
+        add(&["eval.subgroups"], &[], message);
+    }
+    let train = &config.train;
+    let ends = [train.w_gen_end.unwrap_or(train.w_gen), train.w_cls_end.unwrap_or(train.w_cls)];
+    let always_zero =
+        train.w_gen == 0.0 && train.w_cls == 0.0 && (train.loss_schedule == LossSchedule::Constant || ends == [0.0; 2]);
+    if always_zero && train.objective == Objective::Joint {
+        let with = &["train.loss_schedule", "train.w_gen_end", "train.w_cls_end", "train.objective"];
+        add(&["train.w_gen", "train.w_cls"], with, "both are 0: nothing would be trained".into());
+    }
+    match (train.loss_schedule, train.w_gen_end.or(train.w_cls_end)) {
+        (LossSchedule::Linear, None) => {
+            let message = "\"linear\" needs train.w_gen_end or train.w_cls_end".into();
+            add(&["train.loss_schedule"], &["train.w_gen_end", "train.w_cls_end"], message);
+        }
+        (LossSchedule::Constant, Some(_)) => {
+            let message = "are read under train.loss_schedule = \"linear\" alone".into();
+            add(&["train.w_gen_end", "train.w_cls_end"], &["train.loss_schedule"], message);
+        }
+        _ => {}
+    }
+    if train.w_consistency > 0.0 && train.objective != Objective::Joint {
+        let message = "compares head and text, which train.objective = \"joint\" alone trains both".into();
+        add(&["train.w_consistency"], &["train.objective"], message);
+    }
+    if config.model.quantize != Quantize::None && train.parameters == Parameters::Full {
+        let message = "stores a frozen base, which train.parameters = \"full\" trains: set one of the two otherwise";
+        add(&["model.quantize"], &["train.parameters"], message.into());
+    }
+    if let Some(effective) = train.effective_batch.filter(|effective| effective % train.batch_size != 0) {
+        let message = format!("{effective} is not a multiple of train.batch_size = {}", train.batch_size);
+        add(&["train.effective_batch"], &["train.batch_size"], message);
+    }
+    if train.init == Init::Random && train.parameters != Parameters::Full {
+        let message =
+            "\"random\" leaves nothing for an adapter to adapt: it needs train.parameters = \"full\"".to_owned();
+        add(&["train.init"], &["train.parameters"], message);
+    }
+    if train.init == Init::Random && train.init_from.is_some() {
+        let message = "weights come from one place: leave one of the two out".into();
+        add(&["train.init", "train.init_from"], &[], message);
+    }
+    for (key, model, name) in config.servers() {
+        if model.is_some_and(is_server) && name.is_none() {
+            let message = format!("names a server, so {key}_name must be the model's name there (GET /v1/models)");
+            add(&[key], &[], message);
+        }
+    }
+    found
+}

@@ -1,0 +1,100 @@
+//! Work over foreign bytes on a thread of its own, held to a time and to an amount of memory: a chat template is a
+//! program, and so is a tokenizer's regular expression.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{RecvTimeoutError, sync_channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::allocator;
+use crate::foreign;
+
+/// Stack of such a thread, of which only what is used takes memory: what was nested as deep as its parser lets it be
+/// must also be walked and freed.
+const STACK: usize = 64 << 20;
+/// How often is looked whether the thread has stopped.
+const GLANCE: Duration = Duration::from_millis(10);
+
+/// What the work may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes asked for in all, those given back among them.
+    pub bytes: usize,
+    /// Seconds.
+    pub seconds: u64,
+}
+
+/// Why there is no result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// It asked for more memory than it may.
+    Memory,
+    /// It took longer than it may.
+    Time(u64),
+    /// It panicked: a defect of the library that does the work, on bytes that no writer would make.
+    Panic,
+    /// There is no room for another thread.
+    NoThread,
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Memory => f.write_str("takes more memory than any known one"),
+            Self::Time(seconds) => write!(f, "takes longer than {seconds} seconds"),
+            Self::Panic => f.write_str("cannot be used: it is damaged"),
+            Self::NoThread => f.write_str("cannot be tried: there is no room for another thread"),
+        }
+    }
+}
+
+/// The result of `work`, or why there is none. What it had got by then is lost until the process ends: whoever is told
+/// [`Stopped::Memory`] or [`Stopped::Time`] ends the command.
+pub fn run<T: Send + 'static>(limits: Limits, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Stopped> {
+    let exceeded = Arc::new(AtomicBool::new(false));
+    let told = exceeded.clone();
+    let (sender, receiver) = sync_channel(1);
+    let confined = move || {
+        let result = allocator::limited(limits.bytes, &told, || foreign::caught(work));
+        // Nobody waits any more.
+        let _ = sender.send(result);
+    };
+    let thread = thread::Builder::new().stack_size(STACK).spawn(confined).map_err(|_| Stopped::NoThread)?;
+    let begun = Instant::now();
+    loop {
+        match receiver.recv_timeout(GLANCE) {
+            Ok(result) => {
+                let _ = thread.join();
+                return result.ok_or(Stopped::Panic);
+            }
+            Err(RecvTimeoutError::Disconnected) => return Err(Stopped::Panic),
+            Err(RecvTimeoutError::Timeout) if exceeded.load(Ordering::SeqCst) => return Err(Stopped::Memory),
+            Err(RecvTimeoutError::Timeout) if begun.elapsed().as_secs() >= limits.seconds => {
+                return Err(Stopped::Time(limits.seconds));
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_ends_or_is_left() {
+        let limits = Limits { bytes: 1 << 20, seconds: 1 };
+        assert_eq!(run(limits, || 7), Ok(7));
+        assert_eq!(run(limits, || -> u8 { panic!("of a library") }), Err(Stopped::Panic));
+        let forever = || loop {
+            thread::sleep(Duration::from_secs(1));
+        };
+        assert_eq!(run::<()>(limits, forever), Err(Stopped::Time(1)));
+    }
+}

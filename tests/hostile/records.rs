@@ -1,0 +1,80 @@
+//! Records: lines without end, depth, tables without a header, Parquet pages that announce gigabytes.
+
+use std::io::Write;
+
+use serde_json::json;
+
+use crate::bench::Bench;
+
+/// A file of `length` zero bytes that takes no room, behind `head`.
+fn endless(bench: &Bench, name: &str, head: &str, byte: &[u8], length: usize) {
+    let mut file = std::io::BufWriter::new(std::fs::File::create(bench.path(name)).unwrap());
+    file.write_all(head.as_bytes()).unwrap();
+    let block = byte.repeat((1 << 20) / byte.len());
+    for _ in 0..length / block.len() {
+        file.write_all(&block).unwrap();
+    }
+    file.flush().unwrap();
+}
+
+fn predict(bench: &mut Bench, what: &str, input: &str) -> crate::bench::Ended {
+    let _ = std::fs::remove_file(bench.path("o.jsonl"));
+    let _ = std::fs::remove_file(bench.path("o.jsonl.meta.json"));
+    let model = "run/checkpoints/epoch-01";
+    bench.run(
+        what,
+        &["predict", "--quiet", "--no-explanation", "--model", model, "--input", input, "--output", "o.jsonl"],
+    )
+}
+
+#[test]
+fn a_record_has_an_end() {
+    let mut bench = Bench::new("long records");
+    let long = 257 << 20;
+    endless(&bench, "line.jsonl", "{\"id\": \"a\", \"text\": \"", b"x", long);
+    predict(&mut bench, "a line", "line.jsonl").refused(3, &["line.jsonl", "record 1 has over 256 MB"]);
+    std::fs::remove_file(bench.path("line.jsonl")).unwrap();
+    endless(&bench, "cell.csv", "id,text\na,\"", b"x", long);
+    predict(&mut bench, "a cell", "cell.csv").refused(3, &["cell.csv", "record 1 has over 256 MB"]);
+    std::fs::remove_file(bench.path("cell.csv")).unwrap();
+    endless(&bench, "commas.csv", "id,text\n", b",", 64 << 20);
+    predict(&mut bench, "commas", "commas.csv").accepted();
+    endless(&bench, "commas.csv", "id,text", b",", 64 << 20);
+    predict(&mut bench, "columns", "commas.csv").refused(3, &["commas.csv", "columns"]);
+    std::fs::remove_file(bench.path("commas.csv")).unwrap();
+    endless(&bench, "lcd.json", "{\"data\":[{\"id\": 1, \"text\": \"", b"x", long);
+    predict(&mut bench, "a value of LCD", "lcd.json").refused(3, &["lcd.json", "256 MB"]);
+    std::fs::remove_file(bench.path("lcd.json")).unwrap();
+    let deep = "[".repeat(1 << 20);
+    let lines = format!("{{\"id\": \"b\", \"text\": \"fever\"}}\n{{\"id\": \"a\", \"text\": {deep}\n");
+    bench.fixture.write("deep.jsonl", lines);
+    predict(&mut bench, "depth", "deep.jsonl").accepted();
+    assert_eq!(bench.fixture.lines("o.jsonl")[1]["error"]["kind"], json!("invalid_json"));
+}
+
+#[test]
+fn cells_of_a_table_without_a_header_are_not_shown() {
+    let mut bench = Bench::new("tables without a header");
+    for table in [
+        "SECRET 12,patient report 12,0\n",
+        "patient note 12,Mr SECRET text,1\n",
+        "7,patient,label\n",
+        "a1,Patient note,death\n",
+        "id,patient report,Text \u{1b}[2J\n",
+    ] {
+        bench.fixture.write("t.csv", format!("{table}{table}"));
+        let ended = predict(&mut bench, "no header", "t.csv");
+        ended.refused(3, &["t.csv: field"]);
+        assert!(!ended.stderr.contains("patient"), "{}", ended.stderr);
+    }
+    bench.fixture.write("t.csv", "note_id,note_text,label\n1,x,0\n");
+    predict(&mut bench, "a header", "t.csv").refused(3, &["the header has: note_id, note_text, label"]);
+}
+
+#[test]
+fn kinds_of_errors_in_foreign_predictions_are_not_echoed() {
+    let mut bench = Bench::new("foreign predictions");
+    let line = json!({"id": "a", "label": 1, "error": {"kind": "SECRET note\u{1b}[2J", "message": "SECRET"}});
+    bench.fixture.write("p.jsonl", line.to_string());
+    bench.run("a kind", &["eval", "--predictions", "p.jsonl", "--run", "e"]).refused(3, &["no known kind"]);
+}
