@@ -327,7 +327,7 @@ fn a_broken_lcd_document_is_not_read_in_part() {
     work.write("nh.csv", "a1,ZEBRA,0\na2,ZEBRATOO,1\n");
     let predict = ["predict", "--model", "run", "--input", "nh.csv", "--output", "-", "--no-explanation"];
     let told = work.clsgen(&predict);
-    assert_fails(&told, 3, &["no column `text`", "all its 3 names are unknown"]);
+    assert_fails(&told, 3, &["no column `text`", "or its 3 names are unknown"]);
     assert!(!told.stderr.contains("ZEBRA") && !told.stderr.contains("a1"), "{told:?}");
 }
 

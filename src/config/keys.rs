@@ -35,7 +35,8 @@ pub(super) enum Kind {
     List(Option<&'static [&'static str]>, usize),
     /// Two or more distinct names of classes, each one trimmed line.
     Labels,
-    /// A table of strings under names of the user's choice: the entry `data.fields` stands for every `data.fields.<name>`.
+    /// A table of strings under names of the user's choice: the entry `data.fields` stands for every
+    /// `data.fields.<name>`.
     Map,
 }
 
@@ -258,8 +259,8 @@ pub(super) fn nearest_section(name: &str) -> Option<&'static str> {
     closest(name, KEYS.iter().filter_map(|(key, ..)| key.split('.').next()))
 }
 
-/// The candidate fewest edits away (Damerau–Levenshtein), of equals the most similar by Jaro–Winkler, of those that are
-/// at least 0.8 similar.
+/// The candidate fewest edits away (Damerau–Levenshtein), of equals the most similar by Jaro–Winkler, of those that
+/// are at least 0.8 similar.
 pub(super) fn closest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
     candidates

@@ -27,7 +27,8 @@ pub(super) enum Meaning {
     Date,
     /// Since midnight, in units of which a second has this many.
     Time(i64),
-    /// Since 1970-01-01, in units of which a second has this many; whether that is an instant (UTC) or a clock's reading.
+    /// Since 1970-01-01, in units of which a second has this many; whether that is an instant (UTC) or a clock's
+    /// reading.
     Timestamp(i64, bool),
     /// 16 bytes.
     Uuid,
@@ -36,7 +37,8 @@ pub(super) enum Meaning {
 }
 
 impl Meaning {
-    /// Of a column. The error ends the sentence "column x is …", for types that no field of a record can be read from.
+    /// Of a column. The error ends the sentence "column x is …", for types that no field of a record can be read
+    /// from.
     pub fn of(column: &ColumnDescriptor) -> Result<Self, &'static str> {
         match Self::annotated(column)? {
             Self::AsStored if column.physical_type() == Type::FIXED_LEN_BYTE_ARRAY => Err("of bytes, not of text"),

@@ -46,10 +46,10 @@ impl ParquetFile {
     /// Reads the footer.
     pub fn open(file: File) -> Result<Self> {
         // A footer of some bytes can announce lists of gigabytes.
+        let unreadable = || damaged("its footer cannot be read");
         let reader = confined::run(FOOTER, || SerializedFileReader::new(file).ok())
-            .ok()
-            .flatten()
-            .ok_or_else(|| damaged("its footer cannot be read"))?;
+            .map_err(|stopped| stopped.into_error(|_| unreadable()))?
+            .ok_or_else(unreadable)?;
         let mut found = Self { header: Vec::new(), leaves: Vec::new(), refused: Vec::new(), reader };
         let schema = found.reader.metadata().file_metadata().schema_descr_ptr();
         for (leaf, column) in schema.columns().iter().enumerate() {
@@ -208,8 +208,9 @@ impl ParquetRows {
     ) -> Result<Option<T>> {
         let Some(mut decoder) = self.decoder.take() else { return Ok(None) };
         let worked = confined::run(PAGES, move || work(&mut decoder).ok().map(|value| (decoder, value)));
+        let unreadable = || damaged(&format!("cannot be read after record {}", self.number));
         let (decoder, value) =
-            worked.ok().flatten().ok_or_else(|| damaged(&format!("cannot be read after record {}", self.number)))?;
+            worked.map_err(|stopped| stopped.into_error(|_| unreadable()))?.ok_or_else(unreadable)?;
         self.decoder = Some(decoder);
         Ok(Some(value))
     }

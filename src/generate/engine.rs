@@ -218,8 +218,8 @@ impl Run<'_, '_> {
         self.batch.prefixes.lookup_or_prefill(&self.engine.model.llama, &prompts, limit)
     }
 
-    /// Takes requests off the queue: up to [`PREFILL_TOKENS`] (at least one), within the budget and the window. A prompt
-    /// that fits only without the cached prefixes takes their place.
+    /// Takes requests off the queue: up to [`PREFILL_TOKENS`] (at least one), within the budget and the window. A
+    /// prompt that fits only without the cached prefixes takes their place.
     fn next_group(&mut self) -> Result<Vec<(usize, Request)>> {
         let mut group: Vec<(usize, Request)> = Vec::new();
         let mut prefill = 0;

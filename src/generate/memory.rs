@@ -49,8 +49,8 @@ impl Needs {
     }
 }
 
-/// Fails (exit 5), before its weights are read, where the model at `source`, held as `precision` says on `device`, and its
-/// longest prompt cannot be held: says what is needed, what is free and what would fit.
+/// Fails (exit 5), before its weights are read, where the model at `source`, held as `precision` says on `device`, and
+/// its longest prompt cannot be held: says what is needed, what is free and what would fit.
 pub fn check_before_loading(
     source: &ModelSource,
     precision: Precision,

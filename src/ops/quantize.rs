@@ -1,10 +1,11 @@
 //! Weight-only quantisation of a frozen matrix: codes of 4 or 8 bits, scales in f32, and the matrix they stand for.
 //!
-//! | format | codes | scales | a number is |
+//! | format | codes | scale | a number is |
 //! |---|---|---|---|
-//! | nf4 (Dettmers et al. 2023, QLoRA) | 4 bits, two a byte, the first in the upper half | the largest magnitude of 64 consecutive numbers, row by row | `NF4[code] · scale` |
-//! | int8 | 8 bits, signed | the largest magnitude of a row | `code · scale · (1/127)` |
+//! | nf4 | 4 bits, two a byte, the first in the upper half | largest magnitude of 64 | `NF4[code] · scale` |
+//! | int8 | 8 bits, signed | largest magnitude of a row | `code · scale · (1/127)` |
 //!
+//! The 64 numbers follow each other row by row. nf4 is that of QLoRA (Dettmers et al. 2023).
 //! Both are bitsandbytes' formats, without double quantisation (nf4) and without outlier columns (int8); codes, scales
 //! and dequantised numbers have the bits of its CPU implementation.
 

@@ -57,7 +57,7 @@ pub(super) fn render(
     let messages = messages.to_vec();
     let date = date.map(str::to_owned);
     let work = move || pieces(&source, &special_tokens, &messages, date.as_deref());
-    confined::run(LIMITS, work).unwrap_or_else(|stopped| Err(refused(stopped)))
+    confined::run(LIMITS, work).unwrap_or_else(|stopped| Err(stopped.into_error(refused)))
 }
 
 fn pieces(

@@ -72,8 +72,10 @@ pub(super) fn build<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> Resu
 }
 
 fn damaged(stopped: Stopped) -> Error {
-    Error::model(format!("tokenizer.json {stopped}"))
-        .hint("fetch the tokenizer's files again, or save them with HF's save_pretrained")
+    stopped.into_error(|stopped| {
+        Error::model(format!("tokenizer.json {stopped}"))
+            .hint("fetch the tokenizer's files again, or save them with HF's save_pretrained")
+    })
 }
 
 impl Encoder {

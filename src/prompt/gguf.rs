@@ -41,8 +41,8 @@ impl TokenizerFiles {
             let name = name.clone();
             move || from_metadata(&metadata, name)
         });
-        made.unwrap_or_else(|stopped| Err(Error::model(format!("its tokenizer {stopped}"))))
-            .map_err(|e| e.context(name))
+        let damaged = |stopped| Error::model(format!("its tokenizer {stopped}"));
+        made.unwrap_or_else(|stopped| Err(stopped.into_error(damaged))).map_err(|e| e.context(name))
     }
 }
 
@@ -62,7 +62,7 @@ pub fn open(path: &Path) -> Result<(BufReader<File>, Content)> {
         Content::read(&mut reader).map(|content| (reader, content))
     });
     let (reader, content) = read
-        .map_err(|stopped| damaged(format!("its header {stopped}")))?
+        .map_err(|stopped| stopped.into_error(|stopped| damaged(format!("its header {stopped}"))))?
         .map_err(|e| damaged(format!("not a readable GGUF file: {}", foreign::reason(&e))))?;
     for (tensor, info) in &content.tensor_infos {
         let elements = info.shape.dims().iter().try_fold(1u64, |product, &n| product.checked_mul(n as u64));

@@ -62,6 +62,7 @@ fn a_tokenizer_is_refused_when_it_is_read() {
     bench.fixture.write(FILE, &whole);
     bench.set(FILE, &["added_tokens"], json!([{"id": 99_999, "content": "\u{1b}[2J<x>\0", "special": true}]));
     bench.predict("an escape sequence").refused(4, &["\\u{1b}[2J<x>\\u{0}"]);
+    bench.fixture.write(FILE, &whole);
     bench.set(FILE, &["model", "type"], json!("\u{1b}[2J"));
     bench.predict("another kind").refused(4, &["tokenizer.json"]);
     bench.fixture.write(FILE, "[".repeat(1 << 20));

@@ -5,7 +5,8 @@ use crate::ops::cpu::slice::Weight;
 use crate::ops::linear::pack::Element;
 
 vectorised! {
-    /// `o (heads, d) += weights (heads, count) · v (count, d)`, keys in order: `o[g][c] += Σ_j weights[g·n + j]·v[j·d + c]`.
+    /// `o (heads, d) += weights (heads, count) · v (count, d)`, keys in order:
+    /// `o[g][c] += Σ_j weights[g·n + j]·v[j·d + c]`.
     /// `sizes` is `[d, n, count]`: the head dimension, how far apart the rows of `weights` are, the keys of this run.
     pub(super) fn pv(weights: &[f32], v: Weight<'_>, sizes: [usize; 3], o: &mut [f32]) {
         match v {

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::allocator;
-use crate::foreign;
+use crate::{error::Error, foreign};
 
 /// Stack of such a thread, of which only what is used takes memory: what was nested as deep as its parser lets it be
 /// must also be walked and freed.
@@ -41,6 +41,18 @@ pub enum Stopped {
     Panic,
     /// There is no room for another thread.
     NoThread,
+}
+
+impl Stopped {
+    /// Too little memory for a thread is no fault of the bytes (exit 5); of the rest, `damaged` makes an error.
+    pub fn into_error(self, damaged: impl FnOnce(Self) -> Error) -> Error {
+        if self == Self::NoThread {
+            Error::resources("there is no memory for another thread")
+                .hint("raise the limit of memory or of processes (ulimit -v, ulimit -u, the batch system's)")
+        } else {
+            damaged(self)
+        }
+    }
 }
 
 impl fmt::Display for Stopped {

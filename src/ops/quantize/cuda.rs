@@ -27,7 +27,8 @@ pub(super) fn dequantize(quantized: &Quantized, dtype: DType) -> Result<Tensor> 
         .tensor(&y)?
         .u64(n as u64);
     let launch = if quantized.format == Format::Int8 { launch.u64(columns as u64) } else { launch };
-    // SAFETY: the kernel's arguments in the order of its declaration; codes and scales are as many as the shape asks for.
+    // SAFETY: the kernel's arguments in the order of its declaration; codes and scales are as many as the shape asks
+    // for.
     unsafe { launch.run([blocks(n, THREADS), 1, 1], THREADS as u32, TABLE) }?;
     Ok(y)
 }
