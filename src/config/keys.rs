@@ -57,7 +57,7 @@ pub(super) enum Decides {
     /// By its value.
     ByValue(&'static [Stage]),
     /// Not by its value but by what it led to: the command hands in the hash of a file or model, a prompt's text, the
-    /// number type that `auto` came to, the seed that `--seed` gave.
+    /// number type that `auto` came to, what a checkpoint says where the config is silent, the seed that `--seed` gave.
     ByContent(&'static [Stage]),
 }
 
@@ -94,7 +94,7 @@ pub(super) const KEYS: &[(&str, Kind, Decides)] = &[
     ("data.horizon", IntegerOf(&[30, 60, 90]), READING),
     ("model.base", Model(true), ByContent(&[Construct, Train, Predict, Baselines])),
     ("model.dtype", OneOf(&["auto", "f32", "bf16"]), ByContent(&[Construct, Train, Predict, Baselines, Judge])),
-    ("model.quantize", OneOf(&["none", "int8", "nf4"]), ByValue(&[Construct, Train, Predict, Baselines, Judge])),
+    ("model.quantize", OneOf(&["none", "int8", "nf4"]), ByContent(&[Construct, Train, Predict, Baselines, Judge])),
     ("model.max_input_tokens", Integer(1, TOKENS), ByValue(&[Train, Predict, Baselines, Judge])),
     ("model.max_output_tokens", Integer(1, TOKENS), WINDOW),
     ("model.truncate", OneOf(&["tail", "head", "middle"]), WINDOW),

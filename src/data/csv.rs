@@ -75,7 +75,7 @@ impl<R: BufRead> CsvFile<R> {
         CsvRows { file: self, places, number: 0, done: false }
     }
 
-    /// One row, blank lines skipped, and of it so many cells; `None` at the end of the file. A row that is too long ends
+    /// One row, blank lines skipped, and of it so many cells; `None` at the end of the file. A row too long ends
     /// where it is.
     fn next_row(&mut self, cells: usize) -> io::Result<Option<RawRow>> {
         let mut builder = RowBuilder::new(cells);

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::log;
 use crate::{
     baselines::prompting::Writer,
-    config::is_server,
+    config::{Quantize, is_server},
     context::Context,
     error::{Context as _, Error, Result},
     generate::{
@@ -98,12 +98,13 @@ impl AskedModel {
         }
     }
 
-    /// Its arithmetic, where that is ours.
-    pub fn dtype(&self, context: &Context) -> Result<Value> {
-        match &self.held {
-            Held::Here { .. } => Ok(json!(context.dtype()?.as_str())),
-            Held::There { .. } => Ok(Value::Null),
-        }
+    /// Its arithmetic and how it is stored, where that is ours.
+    pub fn precision(&self, context: &Context) -> Result<[(&'static str, Value); 2]> {
+        let (dtype, quantize) = match &self.held {
+            Held::Here { .. } => (json!(context.dtype()?.as_str()), context.config.model.quantize),
+            Held::There { .. } => (Value::Null, Quantize::None),
+        };
+        Ok([("model.dtype", dtype), ("model.quantize", json!(quantize))])
     }
 
     /// Tries its server, unless `file` is there: what is finished needs none. With `scores`, it must give

@@ -270,17 +270,19 @@ impl<'a> Runner<'a> {
         let context = self.context;
         let plan = self.plan;
         let (runs, temperature) = draws.unzip();
-        let [other, prompts, base, tokenizer, dtype] = match &plan.asked {
+        let ([other, prompts, base, tokenizer], [dtype, quantize]) = match &plan.asked {
             Some(asked) => {
                 let file = self.file(baseline);
                 let longest = self.windows.input + self.windows.output;
                 let prompts = asked.prompts(context, &file, self.records.len(), longest)?;
                 let tokenizer = json!(asked.tokenizer().hash());
-                [asked.identity()?, prompts, Value::Null, tokenizer, asked.dtype(context)?]
+                ([asked.identity()?, prompts, Value::Null, tokenizer], asked.precision(context)?)
             }
             None => {
-                let dtype = json!(context.dtype()?.as_str());
-                [Value::Null, Value::Null, json!(plan.known.base), json!(plan.known.tokenizer), dtype]
+                let identity = [Value::Null, Value::Null, json!(plan.known.base), json!(plan.known.tokenizer)];
+                let dtype = ("model.dtype", json!(context.dtype()?.as_str()));
+                // The base is read as the checkpoint's own is.
+                (identity, [dtype, ("model.quantize", json!(scoring::quantize(context, &plan.info)))])
             }
         };
         let contents = [
@@ -293,7 +295,8 @@ impl<'a> Runner<'a> {
             (PROMPTS, prompts),
             ("model.base", base),
             (TOKENIZER, tokenizer),
-            ("model.dtype", dtype),
+            dtype,
+            quantize,
             ("train.seed", json!(context.seed)),
             ("eval.runs", json!(runs)),
             ("eval.temperature", json!(temperature)),

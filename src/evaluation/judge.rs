@@ -133,6 +133,7 @@ impl Plan {
         let cap = if thinks { config.max_output_tokens.max(cap) } else { cap };
         let file = folder.out.join(texts.file);
         let longest = config.max_input_tokens + cap;
+        let [dtype, quantize] = self.asked.precision(context)?;
         let contents = [
             ("clsgen_version", json!(env!("CARGO_PKG_VERSION"))),
             ("eval.judge", self.asked.identity()?),
@@ -141,7 +142,8 @@ impl Plan {
             ("predictions", json!(texts.predictions.blake3)),
             ("eval.judge_prompt", json!([&self.inconsistency, &self.readability])),
             ("labels", json!(self.labels)),
-            ("model.dtype", self.asked.dtype(context)?),
+            dtype,
+            quantize,
             ("max_new_tokens", json!(cap)),
         ];
         let made = Fingerprint::new(Stage::Judge, &context.config, &contents)?;

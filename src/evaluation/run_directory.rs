@@ -102,6 +102,7 @@ impl Job {
         if let Some(dev) = config.data.dev.as_ref().map(|dev| config.resolve(dev)).filter(|dev| dev.exists()) {
             ours.set("data.dev", json!(data::source_hash(&dev)?));
         }
+        ours.set("model.quantize", json!(config.model.quantize));
         if config.given.contains("task.prompt") {
             let date = self.template.date.clone();
             let named = PromptTemplate { date, ..PromptTemplate::load(&config.resolve(&config.task.prompt))? };
@@ -110,7 +111,9 @@ impl Job {
         // What has no default of the command's own counts only where it is given.
         let counts = |key: &str| match key {
             "task.labels" | "task.prompt" | "data.dev" | "data.format" => config.given.contains(key),
-            "model.max_input_tokens" | "model.max_output_tokens" | "model.truncate" => config.given.contains(key),
+            "model.max_input_tokens" | "model.max_output_tokens" | "model.truncate" | "model.quantize" => {
+                config.given.contains(key)
+            }
             _ => key == "data.horizon" || key.starts_with("data.fields.") || key.starts_with("generate."),
         };
         let differing = ours.filtered(counts).differences(&run.filtered(counts));

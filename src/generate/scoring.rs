@@ -103,7 +103,7 @@ impl Windows {
 }
 
 /// How the base's projections are quantised: as in training, but where the config file or `--set` says otherwise.
-pub(super) fn quantize(context: &Context, info: &ClsgenJson) -> Quantize {
+pub fn quantize(context: &Context, info: &ClsgenJson) -> Quantize {
     let model = &context.config.model;
     if context.config.given.contains("model.quantize") { model.quantize } else { info.quantize }
 }
@@ -147,20 +147,19 @@ pub fn fingerprint(
     more: &[(&str, Value)],
 ) -> Result<Fingerprint> {
     let Known { base, tokenizer, date } = known(context, dir, info)?;
-    let mut config = windows(context, info).config(&context.config);
-    config.model.quantize = quantize(context, info);
     let mut contents = vec![
         ("clsgen_version", json!(env!("CARGO_PKG_VERSION"))),
         ("checkpoint", json!(hash)),
         ("model.base", json!(base)),
         (TOKENIZER, json!(tokenizer)),
         ("model.dtype", json!(context.dtype()?.as_str())),
+        ("model.quantize", json!(quantize(context, info))),
         ("train.seed", json!(context.seed)),
         // The rest of the prompt is in the checkpoint's hash.
         ("prompt date", json!(date)),
     ];
     contents.extend_from_slice(more);
-    Fingerprint::new(Stage::Predict, &config, &contents)
+    Fingerprint::new(Stage::Predict, &windows(context, info).config(&context.config), &contents)
 }
 
 /// How to score: the config's decoding.

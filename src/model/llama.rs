@@ -178,10 +178,6 @@ impl Llama {
                 Err(Error::usage("train.parameters = \"full\" cannot train a model that carries an adapter")
                     .hint("start from the base model, or set train.parameters = \"lora\""))
             }
-            (Parameters::Full, None) if self.is_quantized() => {
-                Err(Error::usage("train.parameters = \"full\" cannot train a quantised base")
-                    .hint("set model.quantize = \"none\", or train.parameters = \"lora\""))
-            }
             (Parameters::Full, None) if self.embed_tokens.dtype() != DType::F32 => {
                 Err(Error::usage("train.parameters = \"full\" needs f32 weights").hint("set model.dtype = \"f32\""))
             }
@@ -192,11 +188,6 @@ impl Llama {
     /// Where it computes.
     pub fn device(&self) -> &Device {
         &self.device
-    }
-
-    /// Whether the projections of its layers are quantised.
-    pub fn is_quantized(&self) -> bool {
-        self.layers.iter().flat_map(DecoderLayer::projections).any(|projection| projection.weight.whole().is_none())
     }
 
     /// The type of its products' operands, and of what is not quantised.

@@ -116,11 +116,6 @@ impl Quantized {
         self.shape
     }
 
-    /// How it is quantised.
-    pub fn format(&self) -> Format {
-        self.format
-    }
-
     /// The bytes of its codes and its scales, on the host.
     pub fn parts(&self) -> Result<(Vec<u8>, Vec<f32>)> {
         Ok((self.codes.to_vec1()?, self.scales.to_vec1()?))

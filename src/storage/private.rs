@@ -152,8 +152,8 @@ pub(super) fn create_dir_all(path: &Path) -> io::Result<Result<()>> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map(Ok)
 }
 
-/// Refuses (exit 2) a run directory that is another user's, or that a link of another's leads to; says so where everybody
-/// may write to it. One that is not there yet will be ours.
+/// Refuses (exit 2) a run directory that is another user's, or that a link of another's leads to; says so where
+/// everybody may write to it. One that is not there yet will be ours.
 pub(super) fn check_run_dir(dir: &Path) -> Result<()> {
     for meta in [dir.symlink_metadata(), dir.metadata()].into_iter().flatten() {
         check_owner(dir, &meta)?;
@@ -164,7 +164,8 @@ pub(super) fn check_run_dir(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Takes from everybody else what they may do with a file. Pipes and devices stay as they are, where the user named one.
+/// Takes from everybody else what they may do with a file. Pipes and devices stay as they are, where the user named
+/// one.
 fn make_private(file: &File, path: &Path, named: Named) -> Result<()> {
     let meta = file.metadata().map_err(|e| super::error("cannot open", path, &e))?;
     if !meta.is_file() {

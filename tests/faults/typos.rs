@@ -111,7 +111,8 @@ fn contradictions_are_told_with_the_rest() {
     let work = Work::new(2);
     work.write(
         "c.toml",
-        "[train]\nepochs = 0\nw_gen = 0\nw_cls = 0\nbatch_size = 3\neffective_batch = 32\nloss_schedule = \"liner\"\n[eval]\nsubgroups = [\"id\"]\n",
+        "[train]\nepochs = 0\nw_gen = 0\nw_cls = 0\nbatch_size = 3\neffective_batch = 32\n\
+         loss_schedule = \"liner\"\n[eval]\nsubgroups = [\"id\"]\n",
     );
     let told =
         common::outcome(common::clsgen().current_dir(work.path("")).args(["train", "--dry-run", "--config", "c.toml"]));

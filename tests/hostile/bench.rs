@@ -40,7 +40,8 @@ impl Bench {
         bench.set("run/checkpoints/epoch-01/clsgen.json", &["prompt", "format"], "chat".into());
         bench.fixture.write(
             "base/chat_template.jinja",
-            "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}a: {% endif %}",
+            "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}\
+             {% if add_generation_prompt %}a: {% endif %}",
         );
         bench
     }

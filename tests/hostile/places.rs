@@ -51,7 +51,8 @@ fn records_configs_and_prompts_have_an_end() {
     bench.run("a config that is a pipe", &["train", "--config", "pipe"]).refused(2, &["pipe", "a named pipe"]);
     let train = |data: &str, prompt: &str| {
         format!(
-            "[task]\nname = \"t\"\nlabels = [\"0:a\", \"1:b\"]\nprompt = \"{prompt}\"\n[data]\nformat = \"jsonl\"\ntrain = \"{data}\"\n[model]\nbase = \"base\"\n"
+            "[task]\nname = \"t\"\nlabels = [\"0:a\", \"1:b\"]\nprompt = \"{prompt}\"\n\
+             [data]\nformat = \"jsonl\"\ntrain = \"{data}\"\n[model]\nbase = \"base\"\n"
         )
     };
     bench.fixture.write("prompt.toml", "user = \"{document}\"\nprefix = \"R: \"\nformat = \"plain\"\n");

@@ -74,7 +74,8 @@ fn large_templates_and_long_notes_are_taken() {
     let macros: String = (0..60).map(|i| format!("{{% macro m{i}(x) %}}{{{{ x ~ {i} }}}}{{% endmacro %}}\n")).collect();
     let template = format!(
         "{{# {} #}}{macros}{{% if tools %}}{dump}{{% endif %}}{{% for m in messages %}}{{% if m.role == 'x' %}}{}\
-         {{% else %}}{{{{ '<' ~ m.role ~ '>' }}}}{{{{ m.content | trim }}}}{{% endif %}}{{% endfor %}}{{{{ m3('!') }}}}",
+         {{% else %}}{{{{ '<' ~ m.role ~ '>' }}}}{{{{ m.content | trim }}}}{{% endif %}}{{% endfor %}}\
+         {{{{ m3('!') }}}}",
         "long ".repeat(20_000),
         arms(100)
     );

@@ -35,7 +35,8 @@ fn a_tokenizer_is_refused_when_it_is_read() {
         (
             "long prefixes",
             "normalizer",
-            json!({"type": "Sequence", "normalizers": vec![json!({"type": "Prepend", "prepend": "x".repeat(100_000)}); 99]}),
+            json!({"type": "Sequence",
+                "normalizers": vec![json!({"type": "Prepend", "prepend": "x".repeat(100_000)}); 99]}),
         ),
         ("a decoder that doubles", "decoder", doubling("decoders")),
         ("a decoder of an empty pattern", "decoder", replace("", "x")),

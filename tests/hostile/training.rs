@@ -6,7 +6,8 @@ use crate::bench::Bench;
 
 const CONFIG: &str = "[task]\nname = \"t\"\nlabels = [\"0:alive\", \"1:death\"]\nprompt = \"prompt.toml\"\n\
     [data]\ntrain = \"train.jsonl\"\n[model]\nbase = \"base\"\nmax_input_tokens = 128\nmax_output_tokens = 64\n\
-    [head]\nhidden = 16\n[lora]\nrank = 2\n[train]\nepochs = 3\nmax_steps = 4\ngrad_accumulation = 2\nwarmup_steps = 1\n";
+    [head]\nhidden = 16\n[lora]\nrank = 2\n\
+    [train]\nepochs = 3\nmax_steps = 4\ngrad_accumulation = 2\nwarmup_steps = 1\n";
 
 #[test]
 fn a_state_that_the_run_cannot_have_come_to_is_refused() {
@@ -44,7 +45,8 @@ fn a_state_that_the_run_cannot_have_come_to_is_refused() {
             let mut state = state.clone();
             state[key] = value.clone();
             let ended = resumed(&format!("{key} = {value}"), state.to_string().as_bytes());
-            // Few tokens or records of an epoch are no contradiction, and another number of ranks is a matter of config.
+            // Few tokens or records of an epoch are no contradiction, and another number of ranks is a matter of
+            // config.
             let free = key.starts_with("epoch_") || key == "ranks";
             assert!(ended.code == 4 || free, "{key} = {value}: {}: {}", ended.code, ended.stderr);
         }

@@ -36,6 +36,21 @@ fn a_quantised_base_trains_resumes_and_predicts_as_it_was_trained() {
     assert_eq!(predict("as-trained.jsonl", &[]), dev);
     assert_ne!(predict("whole.jsonl", &["--set", "model.quantize=none"]), dev);
     assert_ne!(predict("int8.jsonl", &["--set", "model.quantize=int8"]), dev);
+
+    // So does measuring, which has thresholds of such a base, and asks it for the baselines.
+    let eval = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_clsgen"));
+        command.current_dir(fixture.path(".")).args(["eval", "--config", "config.toml", "--run", "nf4", "--quiet"]);
+        command.args(["--split", "dev", "--baselines", "token_probability"]).args(more);
+        command.output().unwrap()
+    };
+    let measured = eval(&[]);
+    assert_eq!(measured.status.code(), Some(0), "{}", stderr(&measured));
+    let asked = fixture.read("nf4/eval/dev/baselines/token_probability.jsonl");
+    let refused = eval(&["--set", "model.quantize=none"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("model.quantize (\"nf4\" → \"none\")"), "{}", stderr(&refused));
+    assert_eq!(fixture.read("nf4/eval/dev/baselines/token_probability.jsonl"), asked);
 }
 
 fn probabilities(lines: &[u8]) -> Vec<Value> {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{finished::Finished, offline::Batch, split::Split};
 use crate::{
     commands::Context,
-    config::is_server,
+    config::{Quantize, is_server},
     error::{Context as _, Error, Result},
     generate::{memory::Longest, remote::Remote, scoring},
     model::{ModelSource, source},
@@ -121,10 +121,12 @@ impl ConfiguredTeacher {
         context: &Context,
         finished: &Finished,
         splits: &[String],
-    ) -> Result<[(&'static str, Value); 4]> {
+    ) -> Result<[(&'static str, Value); 5]> {
+        let mut quantize = Quantize::None;
         let (identity, dtype, prompts) = match &self.held {
             Held::Here(source) => {
                 self.hash = source.hash()?;
+                quantize = context.config.model.quantize;
                 (json!(self.hash), json!(context.dtype()?.as_str()), Value::Null)
             }
             Held::There(place, Some(remote)) => {
@@ -142,6 +144,7 @@ impl ConfiguredTeacher {
             ("construct.teacher", identity),
             ("teacher's tokenizer", json!(self.tokenizer.hash())),
             ("model.dtype", dtype),
+            ("model.quantize", json!(quantize)),
             (PROMPTS, prompts),
         ])
     }

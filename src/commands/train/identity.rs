@@ -45,6 +45,7 @@ impl Identity {
             ("model.base", json!(base_hash)),
             (TOKENIZER, json!(tokenizer_hash)),
             ("model.dtype", json!(context.dtype()?.as_str())),
+            ("model.quantize", json!(config.model.quantize)),
             ("data.train", json!(inputs.train_hash)),
             ("data.dev", hash(&inputs.dev_source)),
             ("construct/train.jsonl", hash(&inputs.constructed)),

@@ -1,5 +1,6 @@
-// The matrices that quantised ones stand for, n numbers: nf4 (two codes a byte, the first in the upper half, a scale for each 64
-// numbers) and int8 (a byte a number, a scale a row). Reads 0.56 or 1 byte a number and writes 2 or 4: bound by memory.
+// The matrices that quantised ones stand for, n numbers: nf4 (two codes a byte, the first in the upper half, a scale for
+// each 64 numbers) and int8 (a byte a number, a scale a row). Reads 0.56 or 1 byte a number and writes 2 or 4: bound by
+// memory.
 #include "../cuda/elements.cuh"
 
 // A thread takes 8 numbers, which have one scale: 64, and where it does so at all a row's length, is a multiple of 8.
@@ -7,7 +8,7 @@ constexpr int TOGETHER = 8;
 
 __device__ __forceinline__ void store8(bf16* y, const Numbers<8>& v) { store(y, v); }
 __device__ __forceinline__ void store8(float* y, const Numbers<8>& v) {
-  for (int j = 0; j < 8; j += 4) *reinterpret_cast<float4*>(y + j) = make_float4(v.x[j], v.x[j + 1], v.x[j + 2], v.x[j + 3]);
+  for (int j = 0; j < 8; j += 4) store(y + j, Numbers<4>{{v.x[j], v.x[j + 1], v.x[j + 2], v.x[j + 3]}});
 }
 
 // value(i) is number i; numbers(i) are eight from i on, a multiple of 8.
@@ -25,8 +26,9 @@ __device__ __forceinline__ void nf4(const uint8_t* codes, const float* scales, T
   DYNAMIC_SHARED(memory);
   float* table = reinterpret_cast<float*>(memory);
   if (threadIdx.x == 0) {
-    const float values[16] = {-1.0f,           -0.6961928f,  -0.52507305f, -0.3949175f, -0.28444138f, -0.18477343f, -0.091050036f, 0.0f,
-                              0.0795803f,      0.1609302f,   0.2461123f,   0.33791524f, 0.44070983f,  0.562617f,    0.72295684f,   1.0f};
+    const float values[16] = {-1.0f,        -0.6961928f,  -0.52507305f,  -0.3949175f, -0.28444138f, -0.18477343f,
+                              -0.091050036f, 0.0f,        0.0795803f,    0.1609302f,  0.2461123f,   0.33791524f,
+                              0.44070983f,   0.562617f,   0.72295684f,   1.0f};
     for (int i = 0; i < 16; i++) table[i] = values[i];
   }
   __syncthreads();
@@ -56,7 +58,8 @@ __device__ __forceinline__ void int8(const int8_t* codes, const float* scales, T
     float scale = scales[i / columns];
     Numbers<8> v;
     for (int j = 0; j < 4; j++) {
-      v.x[j] = number((int8_t)(bytes.x >> (8 * j) & 255), scale), v.x[4 + j] = number((int8_t)(bytes.y >> (8 * j) & 255), scale);
+      v.x[j] = number((int8_t)(bytes.x >> (8 * j) & 255), scale);
+      v.x[4 + j] = number((int8_t)(bytes.y >> (8 * j) & 255), scale);
     }
     return v;
   };
@@ -66,5 +69,9 @@ __device__ __forceinline__ void int8(const int8_t* codes, const float* scales, T
 // `memory` has room for 16 floats.
 KERNEL dequantize_nf4_bf16(const uint8_t* codes, const float* scales, bf16* y, size_t n) { nf4(codes, scales, y, n); }
 KERNEL dequantize_nf4_f32(const uint8_t* codes, const float* scales, float* y, size_t n) { nf4(codes, scales, y, n); }
-KERNEL dequantize_int8_bf16(const int8_t* codes, const float* scales, bf16* y, size_t n, size_t columns) { int8(codes, scales, y, n, columns); }
-KERNEL dequantize_int8_f32(const int8_t* codes, const float* scales, float* y, size_t n, size_t columns) { int8(codes, scales, y, n, columns); }
+KERNEL dequantize_int8_bf16(const int8_t* codes, const float* scales, bf16* y, size_t n, size_t columns) {
+  int8(codes, scales, y, n, columns);
+}
+KERNEL dequantize_int8_f32(const int8_t* codes, const float* scales, float* y, size_t n, size_t columns) {
+  int8(codes, scales, y, n, columns);
+}

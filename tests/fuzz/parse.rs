@@ -1,4 +1,4 @@
-//! libFuzzer over the parsers of files that others wrote: `CLSGEN_PARSER=gguf fuzz/run`. A panic, an abort, a hang or a
+//! libFuzzer over the parsers of files that others wrote: `CLSGEN_PARSER=gguf tests/fuzz/run`. A panic, an abort, a hang or a
 //! memory limit is a finding; a refusal is not.
 #![no_main]
 
@@ -74,7 +74,7 @@ fn parse(parser: &str, dir: &Path, bytes: &[u8]) {
                 records.for_each(drop);
             }
         }
-        other => panic!("CLSGEN_PARSER={other:?} is none of the parsers of fuzz/parse.rs"),
+        other => panic!("CLSGEN_PARSER={other:?} is none of the parsers of tests/fuzz/parse.rs"),
     }
 }
 
@@ -82,7 +82,8 @@ fn template(bytes: &[u8]) {
     let Ok(source) = String::from_utf8(bytes.to_vec()) else { return };
     let files = TokenizerFiles { chat_template: Some(source), ..embedded() };
     let tokenizer = TextTokenizer::from_files(&files).expect("the embedded tokenizer");
-    let prompt: PromptTemplate = serde_json::from_str(r#"{"system": "s", "user": "{document}", "prefix": "p"}"#).expect("a prompt");
+    let prompt = r#"{"system": "s", "user": "{document}", "prefix": "p"}"#;
+    let prompt: PromptTemplate = serde_json::from_str(prompt).expect("a prompt");
     let labels = Labels::two("0:alive", "1:death");
     drop(Prompter::new(prompt, tokenizer.into(), labels, 512, 64, config::Truncate::Tail));
 }
