@@ -32,6 +32,8 @@ pub mod streams {
     pub const NOTES: u32 = 9;
     /// Baselines that train (the CNN).
     pub const BASELINE: u32 = 10;
+    /// Order of a class's records under `train.sample = "balanced"` (step = class and pass).
+    pub const CLASS_ORDER: u32 = 11;
 }
 
 /// One stream of one seed. `Copy`, stateless, the same on every thread and device.

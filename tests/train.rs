@@ -124,6 +124,57 @@ fn each_option_alone_changes_the_run_and_a_bad_one_is_refused_by_name() {
 }
 
 #[test]
+fn balanced_epochs_resume_to_the_bit_and_draw_each_class_alike() {
+    let flags = ["--set", "train.sample=balanced"];
+    let fixture = Fixture::new();
+    fixture.succeed("whole", &flags);
+    let whole = fixture.result("whole");
+    for stop in [1, 3, 4] {
+        let run = format!("stopped-{stop}");
+        fixture.succeed(&run, &[&flags[..], &["--set", &format!("train.max_steps={stop}")]].concat());
+        fixture.succeed(&run, &[&flags[..], &["--resume"]].concat());
+        assert_same(&whole, &fixture.result(&run), &run);
+    }
+    let text = String::from_utf8(fixture.read("train.jsonl")).unwrap();
+    let labels: Vec<u64> =
+        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["label"].as_u64().unwrap()).collect();
+    for epoch in ["epoch-01", "epoch-02"] {
+        let order = fixture.json(&format!("whole/checkpoints/{epoch}/trainer.json"))["data_order"].clone();
+        let order = order.as_array().unwrap();
+        let positives = order.iter().filter(|record| labels[record.as_u64().unwrap() as usize] == 1).count();
+        assert_eq!((order.len(), positives), (11, 5), "{order:?}");
+    }
+    fixture.succeed("plain", &[]);
+    assert_ne!(whole, fixture.result("plain"));
+}
+
+#[test]
+fn class_weights_are_read_from_words_and_lists_and_refused_by_name() {
+    let fixture = Fixture::new();
+    let weights = |value: &str| vec!["--set".to_owned(), format!("train.class_weights={value}")];
+    let run = |run: &str, value: &str| {
+        let flags = weights(value);
+        fixture.succeed(run, &flags.iter().map(String::as_str).collect::<Vec<_>>());
+        fixture.result(run)
+    };
+    let equal = run("equal", "[1, 1]");
+    assert_same(&equal, &run("none", "none"), "weights of one");
+    assert_same(&run("list", "[1.0, 4]"), &run("bare", "1.0,4"), "a list without brackets");
+    assert_ne!(equal, run("balanced", "balanced"));
+    for (flags, named) in [
+        (&["--set", "train.class_weights=balance"][..], "train.class_weights"),
+        (&["--set", "train.class_weights=[1, 0]"], "holds an item that must be a number above 0"),
+        (&["--set", "train.class_weights=[1, 2, 3]"], "holds 3 numbers, task.labels names 2 classes"),
+        (&["--set", "train.class_weights=balanced", "--set", "train.sample=balanced"], "twice over"),
+        (&["--set", "train.class_weights=balanced", "--set", "train.objective=lm"], "train.objective"),
+        (&["--set", "train.sample=balanced", "--set", "train.shuffle=false"], "train.shuffle"),
+    ] {
+        let message = fixture.fail("refused", flags, 2);
+        assert!(message.contains(named) && message.contains("hint:"), "{message}");
+    }
+}
+
+#[test]
 fn threads_do_not_change_a_bit_and_neither_do_activations() {
     let fixture = Fixture::new();
     fixture.succeed("one", &["--threads", "1", "--set", "train.activation_memory=\"keep\""]);

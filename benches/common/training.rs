@@ -47,13 +47,22 @@ pub fn trainer(mut llama: Llama, memory: ActivationCheckpointing, steps: usize) 
         ranks: 1,
         epochs: steps + 1,
         shuffle: false,
+        balanced: None,
         short_first: None,
         seed: 1,
     };
     let objective = Objective::Joint;
     let weights = LossWeights { objective, generation: 1.0, classification: 1.0, consistency: 0.0, prompt: 0.0 };
     let parameters = Parameters::Lora;
-    let pass = Pass { weights, parameters, label_smoothing: 0.0, label_tokens: None, memory, dropout: None };
+    let pass = Pass {
+        weights,
+        parameters,
+        label_smoothing: 0.0,
+        class_balance: None,
+        label_tokens: None,
+        memory,
+        dropout: None,
+    };
     let schedule = LinearSchedule { peak: 1e-4, warmup: 0, total: steps + 1 };
     let weight_schedule = WeightSchedule { end: None, total: steps + 1 };
     Ok(Trainer { model, optimizer, plan, schedule, weight_schedule, pass, ranks: Collective::one() })

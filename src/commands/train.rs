@@ -18,7 +18,7 @@ use serde_json::json;
 use self::{identity::Identity, inputs::Inputs};
 use super::{Context, args::TrainArgs, output, ranks as command_ranks, run_record};
 use crate::{
-    config::{Config, LossSchedule, Objective},
+    config::{Config, EpochSample, LossSchedule, Objective},
     device,
     error::{Context as _, Error, Result},
     generate::{Sampling, predict},
@@ -29,6 +29,7 @@ use crate::{
     train::{
         cards::{self, Needs},
         checkpoint::{self, CheckpointWriter, Resumable},
+        class_balance::{BalancedSampler, ClassBalance},
         consistency::LabelTokens,
         dev::Dev,
         examples::{self, Example},
@@ -102,7 +103,8 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     // A dev record without a prompt must not come to light after an epoch's work.
     let dev = dev(context, &mut inputs, &prompter)?;
     let lengths = examples.iter().map(|example| example.prompt.len()).collect();
-    let plan = Plan::new(&config.train, lengths, together.size(), context.seed)?;
+    let (class_balance, sampler) = class_balance(config, &examples)?;
+    let plan = Plan::new(&config.train, lengths, sampler, together.size(), context.seed)?;
     ranks::check_steps(resume.as_ref(), &plan, &config.train)?;
     let largest = Largest::of(&examples, plan.batch_size, config.train.prompt_loss_weight > 0.0);
     command_ranks::announce(context);
@@ -124,7 +126,8 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     // The model, where the run left off or from the start.
     let model =
         start::model(context, &source, (&base_hash, prompter.tokenizer().hash()), precision, &device, resume.as_ref())?;
-    let trainer = trainer(context, model, plan.clone(), label_tokens, largest, resume.as_ref(), &device)?;
+    let of_losses = (label_tokens, class_balance);
+    let trainer = trainer(context, model, plan.clone(), of_losses, largest, resume.as_ref(), &device)?;
     let state = ranks::state(resume, &plan);
     let log = together.on_rank_0(|| {
         // The epochs to come, `last`, and one more while a directory is being replaced.
@@ -231,6 +234,27 @@ fn label_tokens(config: &Config, prompter: &Prompter, examples: &[Example]) -> R
     Ok(Some(Arc::new(tokens)))
 }
 
+/// What each class counts in the loss, and which records an epoch draws, where that is not every one alike.
+fn class_balance(
+    config: &Config,
+    examples: &[Example],
+) -> Result<(Option<Arc<ClassBalance>>, Option<BalancedSampler>)> {
+    let classes: Vec<u32> = examples.iter().map(|example| example.class).collect();
+    let count = config.task.labels.count();
+    let balance = ClassBalance::new(&config.train, &classes, count)?;
+    let balanced = config.train.sample == EpochSample::Balanced;
+    let sampler = balanced.then(|| BalancedSampler::new(&classes, count)).transpose()?;
+    if let Some(sampler) = &sampler {
+        let draws: Vec<String> = (0..count).map(|class| sampler.draws(class).to_string()).collect();
+        tracing::info!("train.sample = \"balanced\": an epoch draws {} records, by class", draws.join(", "));
+    }
+    if let Some(balance) = &balance {
+        let offsets: Vec<String> = balance.offsets.iter().map(|offset| format!("{offset:.3}")).collect();
+        tracing::info!("the classification loss adds {} to the logits, by class", offsets.join(", "));
+    }
+    Ok((balance.map(Arc::new), sampler))
+}
+
 fn announce(inputs: &Inputs, plan: &Plan, largest: Largest) {
     tracing::info!(
         "{} records, {} steps an epoch of {} records, {} steps in all; longest micro-batch {} tokens",
@@ -249,7 +273,7 @@ fn trainer(
     context: &Context,
     model: Model,
     plan: Plan,
-    label_tokens: Option<Arc<LabelTokens>>,
+    (label_tokens, class_balance): (Option<Arc<LabelTokens>>, Option<Arc<ClassBalance>>),
     largest: Largest,
     resume: Option<&Resumable>,
     device: &Device,
@@ -293,7 +317,7 @@ fn trainer(
         plan,
         schedule: LinearSchedule { peak: settings.learning_rate, warmup: settings.warmup_steps, total },
         weight_schedule: WeightSchedule { end: (settings.loss_schedule == LossSchedule::Linear).then_some(end), total },
-        pass: Pass { weights, parameters, label_smoothing, label_tokens, memory, dropout },
+        pass: Pass { weights, parameters, label_smoothing, class_balance, label_tokens, memory, dropout },
         ranks,
     })
 }

@@ -29,6 +29,7 @@ pub(super) fn problem(kind: Kind, value: &Value) -> Option<String> {
         Kind::Above(low, high) => number(value, &format!("above {low}, at most {high}"), |x| x > low && x <= high),
         Kind::Below(low, high) => number(value, &format!("from {low}, below {high}"), |x| x >= low && x < high),
         Kind::Numbers(low, high) => numbers(value, low, high),
+        Kind::Weights(words, high) => weights(value, words, high),
         Kind::OneOf(list) => choice(value, list),
         Kind::List(of, least) => list(value, of, least),
         Kind::Labels => labels(value),
@@ -127,6 +128,18 @@ fn numbers(value: &Value, low: f64, high: f64) -> Option<String> {
         seen.push(number);
     }
     None
+}
+
+fn weights(value: &Value, words: &[&str], high: f64) -> Option<String> {
+    let range = format!("above 0, at most {high}");
+    match value {
+        Value::String(word) if words.contains(&word.as_str()) => None,
+        Value::Array(items) => items
+            .iter()
+            .find_map(|item| number(item, &range, |x| x > 0.0 && x <= high))
+            .map(|problem| format!("holds an item that {problem}")),
+        _ => Some(wanted(&format!("{}, or a list of a number {range} for each class", one_of(words)), value)),
+    }
 }
 
 fn one_of<S: AsRef<str>>(list: &[S]) -> String {

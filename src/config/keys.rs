@@ -27,6 +27,8 @@ pub(super) enum Kind {
     Below(f64, f64),
     /// Distinct numbers in `(low, high]`.
     Numbers(f64, f64),
+    /// One of these strings, or a number in `(0, high]` for each class.
+    Weights(&'static [&'static str], f64),
     /// `true` or `false`.
     Bool,
     /// One of these strings.
@@ -43,6 +45,7 @@ pub(super) enum Kind {
 use Decides::{ByContent, ByValue};
 use Kind::{
     Above, Below, Bool, Integer, IntegerOf, Labels, List, Map, Model, Name, Number, Numbers, OneOf, Path, Server, Text,
+    Weights,
 };
 use Stage::{Baselines, Cnn, Construct, Judge, Measure, Predict, Train};
 
@@ -139,6 +142,8 @@ pub(super) const KEYS: &[(&str, Kind, Decides)] = &[
     ("train.w_cls_end", Number(0.0, 1e6), TRAINING),
     ("train.label_smoothing", Below(0.0, 1.0), TRAINING),
     ("train.w_consistency", Number(0.0, 1e6), TRAINING),
+    ("train.class_weights", Weights(&["none", "balanced"], 1e6), TRAINING),
+    ("train.sample", OneOf(&["natural", "balanced"]), TRAINING),
     ("train.prompt_loss_weight", Number(0.0, 1.0), TRAINING),
     ("train.parameters", OneOf(&["lora", "full"]), TRAINING),
     ("train.init", OneOf(&["pretrained", "random"]), TRAINING),

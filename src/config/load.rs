@@ -246,6 +246,11 @@ fn set_value(kind: Kind, raw: &str) -> Value {
                     .collect(),
             )
         }),
+        // A word, or the numbers of a list.
+        Kind::Weights(..) => parsed.filter(|value| value.is_array() || value.is_str()).unwrap_or_else(|| {
+            let list = raw.split(',').map(|item| item.trim().parse().map(Value::Float)).collect::<Result<_, _>>();
+            list.map_or_else(|_| bare(), Value::Array)
+        }),
         // As a list of strings is: `0.8,0.9`, or one number.
         Kind::Numbers(..) => match parsed {
             Some(list @ Value::Array(_)) => list,

@@ -74,6 +74,65 @@ pub enum Curriculum {
     ShortFirst,
 }
 
+/// What a record of each class counts in L_cls (SPEC §8).
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(from = "WeightsForm", into = "WeightsForm")]
+pub enum ClassWeights {
+    /// One as much as another.
+    #[default]
+    None,
+    /// w_k = n / (K·n_k): every class as much as another.
+    Balanced,
+    /// By class.
+    Given(Vec<f64>),
+}
+
+/// How `class_weights` stands in a file: a word or a list.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum WeightsForm {
+    Word(WeightsWord),
+    List(Vec<f64>),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum WeightsWord {
+    None,
+    Balanced,
+}
+
+impl From<WeightsForm> for ClassWeights {
+    fn from(form: WeightsForm) -> Self {
+        match form {
+            WeightsForm::Word(WeightsWord::None) => Self::None,
+            WeightsForm::Word(WeightsWord::Balanced) => Self::Balanced,
+            WeightsForm::List(weights) => Self::Given(weights),
+        }
+    }
+}
+
+impl From<ClassWeights> for WeightsForm {
+    fn from(weights: ClassWeights) -> Self {
+        match weights {
+            ClassWeights::None => Self::Word(WeightsWord::None),
+            ClassWeights::Balanced => Self::Word(WeightsWord::Balanced),
+            ClassWeights::Given(weights) => Self::List(weights),
+        }
+    }
+}
+
+/// Which records an epoch draws.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EpochSample {
+    /// Every one once.
+    #[default]
+    Natural,
+    /// As many, each class in the same number.
+    Balanced,
+}
+
 /// `[train]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -110,6 +169,10 @@ pub struct Train {
     pub label_smoothing: f64,
     /// Weight of the consistency loss, which pulls head and text towards one answer (SPEC A20); 0 leaves it out.
     pub w_consistency: f64,
+    /// What a record of each class counts in L_cls; the loss corrects for it.
+    pub class_weights: ClassWeights,
+    /// Which records an epoch draws; L_cls corrects for it.
+    pub sample: EpochSample,
     /// Weight, within L_gen, of a prompt token beside a target token: 0 trains on targets alone, 1 on the whole text.
     pub prompt_loss_weight: f64,
     /// What is trained.
@@ -151,6 +214,8 @@ impl Default for Train {
             w_cls_end: None,
             label_smoothing: 0.0,
             w_consistency: 0.0,
+            class_weights: ClassWeights::None,
+            sample: EpochSample::Natural,
             prompt_loss_weight: 0.0,
             parameters: Parameters::Lora,
             init: Init::Pretrained,

@@ -1,6 +1,6 @@
 //! What no key can say alone: keys that contradict each other, or that need another.
 
-use super::{Config, Init, LossSchedule, Objective, Parameters, Quantize, is_server};
+use super::{ClassWeights, Config, EpochSample, Init, LossSchedule, Objective, Parameters, Quantize, is_server};
 
 /// Keys that do not go together.
 pub(super) struct Contradiction {
@@ -68,6 +68,25 @@ pub(super) fn contradictions(config: &Config) -> Vec<Contradiction> {
     if train.w_consistency > 0.0 && train.objective != Objective::Joint {
         let message = "compares head and text, which train.objective = \"joint\" alone trains both".into();
         add(&["train.w_consistency"], &["train.objective"], message);
+    }
+    let classes = config.task.labels.count();
+    if let ClassWeights::Given(weights) = &train.class_weights
+        && weights.len() != classes
+    {
+        let message = format!("holds {} numbers, task.labels names {classes} classes", weights.len());
+        add(&["train.class_weights"], &["task.labels"], message);
+    }
+    if train.class_weights != ClassWeights::None && train.objective == Objective::Lm {
+        let message = "weighs the classification loss, which train.objective = \"lm\" does not train".into();
+        add(&["train.class_weights"], &["train.objective"], message);
+    }
+    if train.class_weights == ClassWeights::Balanced && train.sample == EpochSample::Balanced {
+        let message = "both are \"balanced\": a rare class would count twice over; leave one of the two out".into();
+        add(&["train.class_weights", "train.sample"], &[], message);
+    }
+    if train.sample == EpochSample::Balanced && !train.shuffle {
+        let message = "\"balanced\" draws an order of its own, train.shuffle = false keeps the file's".into();
+        add(&["train.sample"], &["train.shuffle"], message);
     }
     if config.model.quantize != Quantize::None && train.parameters == Parameters::Full {
         let message = "stores a frozen base, which train.parameters = \"full\" trains: set one of the two otherwise";

@@ -188,6 +188,7 @@ fn loss_and_gradients(llama: &Llama, text: &[u32]) -> Result<(f64, Gradients)> {
         weights,
         parameters: Parameters::Lora,
         label_smoothing: 0.0,
+        class_balance: None,
         label_tokens: None,
         memory: ActivationCheckpointing::KeepLast(1),
         dropout: Some(8),

@@ -130,7 +130,7 @@ impl ClsForward {
         Ok(Some(Self { logits, saved }))
     }
 
-    /// The record's cross-entropy, and the gradient of h_n `(1, hidden)`, f32.
+    /// The record's cross-entropy by its class's weight, and the gradient of h_n `(1, hidden)`, f32.
     pub(super) fn backward(
         self,
         scope: RecordScope<'_>,
@@ -139,12 +139,16 @@ impl ClsForward {
     ) -> Result<(f64, Tensor)> {
         let RecordScope { model, sequence, counts, pass } = scope;
         let scale = pass.weights.classification / counts.records as f64;
-        let (loss, mut dlogits) = smoothed(self.logits, sequence.class, pass.label_smoothing, scale)?;
+        let (logits, weight) = match pass.class_balance.as_deref() {
+            None => (self.logits, 1.0),
+            Some(balance) => (balance.adjusted(&self.logits)?, balance.weights[sequence.class as usize]),
+        };
+        let (loss, mut dlogits) = smoothed(logits, sequence.class, pass.label_smoothing, weight * scale)?;
         if let Some(ConsistencyGradient { divergence, scale: by, .. }) = consistency {
             let slopes: Vec<f32> = divergence.by_head.iter().map(|slope| (by * slope) as f32).collect();
             dlogits = (&dlogits + Tensor::from_vec(slopes, dlogits.shape(), dlogits.device())?)?;
         }
-        Ok((loss, model.head.backward(self.saved, &dlogits, gradients)?))
+        Ok((weight * loss, model.head.backward(self.saved, &dlogits, gradients)?))
     }
 }
 

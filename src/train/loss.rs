@@ -6,12 +6,14 @@
 //! step: it returns sums, and its gradient is scaled by the step's counts, so that adding the parts up gives the mean
 //! of the whole however it was cut.
 //!
-//! Under `label_smoothing` ε the target of L_cls is y(1 − ε) + ε/K over K classes (Szegedy et al., CVPR 2016).
+//! Under `class_weights` and `sample` L_cls is weighted and its logits adjusted ([`super::class_balance`]). Under
+//! `label_smoothing` ε the target of L_cls is y(1 − ε) + ε/K over K classes (Szegedy et al., CVPR 2016).
 //! [`super::micro_batch`] computes them.
 
 use std::sync::Arc;
 
 use super::{
+    class_balance::ClassBalance,
     consistency::LabelTokens,
     examples::{Example, SequenceTargets},
 };
@@ -147,6 +149,8 @@ pub struct Pass {
     pub parameters: Parameters,
     /// ε of L_cls.
     pub label_smoothing: f64,
+    /// What records of each class count in L_cls, and what its loss adds to the logits for it.
+    pub class_balance: Option<Arc<ClassBalance>>,
     /// Where the LM's answer is read, for L_consistency.
     pub label_tokens: Option<Arc<LabelTokens>>,
     /// What layers keep.

@@ -9,6 +9,7 @@
 
 pub mod cards;
 pub mod checkpoint;
+pub mod class_balance;
 pub mod consistency;
 pub mod dev;
 pub mod examples;

@@ -4,6 +4,7 @@
 //! partial last group is a step with its own means. A group is cut into micro-batches of `batch_size`, dealt to the
 //! ranks in turn. Nothing is stored: a resume asks for step k and gets what an uninterrupted run would have seen.
 
+use super::class_balance::BalancedSampler;
 use crate::{
     config,
     error::{Error, Result},
@@ -25,6 +26,8 @@ pub struct Plan {
     pub epochs: usize,
     /// A new order each epoch?
     pub shuffle: bool,
+    /// Draws an epoch's records, where that is not every one once.
+    pub balanced: Option<BalancedSampler>,
     /// Prompt tokens of each record, where the short ones go first in every epoch (SPEC A21).
     pub short_first: Option<Vec<usize>>,
     /// Seed of the order.
@@ -42,7 +45,13 @@ pub struct Sample {
 
 impl Plan {
     /// The plan `[train]` asks for, of records with so many prompt tokens, on so many ranks.
-    pub fn new(settings: &config::Train, prompt_tokens: Vec<usize>, ranks: usize, seed: u64) -> Result<Self> {
+    pub fn new(
+        settings: &config::Train,
+        prompt_tokens: Vec<usize>,
+        balanced: Option<BalancedSampler>,
+        ranks: usize,
+        seed: u64,
+    ) -> Result<Self> {
         let records = prompt_tokens.len();
         let epochs = settings.epochs;
         let shuffle = settings.shuffle;
@@ -55,7 +64,7 @@ impl Plan {
             }
             Some(effective) => return Err(indivisible(effective, batch_size, ranks)),
         };
-        Ok(Self { records, batch_size, accumulation, ranks, epochs, shuffle, short_first, seed })
+        Ok(Self { records, batch_size, accumulation, ranks, epochs, shuffle, balanced, short_first, seed })
     }
 
     /// Samples in a full group.
@@ -90,6 +99,10 @@ impl Plan {
         } else {
             (0..self.records).collect()
         };
+        if let Some(balanced) = &self.balanced {
+            let drawn = balanced.epoch(self.seed, epoch);
+            order.iter_mut().for_each(|place| *place = drawn[*place]);
+        }
         if let Some(tokens) = &self.short_first {
             // Stable: records of equal length stay shuffled.
             order.sort_by_key(|&record| tokens[record]);
@@ -139,6 +152,7 @@ mod tests {
             ranks: 1,
             epochs: 3,
             shuffle: true,
+            balanced: None,
             short_first: None,
             seed: 7,
         }
@@ -164,7 +178,7 @@ mod tests {
     fn short_prompts_go_first_and_equal_ones_are_shuffled_anew() {
         let tokens: Vec<usize> = (0..40).map(|record| 9 - record / 5).collect();
         let settings = config::Train { curriculum: config::Curriculum::ShortFirst, ..config::Train::default() };
-        let plan = Plan::new(&settings, tokens.clone(), 1, 7).unwrap();
+        let plan = Plan::new(&settings, tokens.clone(), None, 1, 7).unwrap();
         let first = plan.order(1);
         let second = plan.order(2);
         for order in [&first, &second] {
@@ -174,7 +188,7 @@ mod tests {
             assert_eq!(seen, (0..40).collect::<Vec<_>>());
         }
         assert_ne!(first, second);
-        assert_eq!(first, Plan::new(&settings, tokens.clone(), 1, 7).unwrap().order(1));
+        assert_eq!(first, Plan::new(&settings, tokens.clone(), None, 1, 7).unwrap().order(1));
         let in_file = Plan { shuffle: false, ..plan };
         assert_eq!(in_file.order(3)[..6], [35, 36, 37, 38, 39, 30]);
     }
@@ -203,7 +217,7 @@ mod tests {
     fn effective_batch_sets_accumulation_or_is_refused() {
         let plan = |batch_size, ranks| {
             let settings = config::Train { batch_size, effective_batch: Some(32), ..config::Train::default() };
-            Plan::new(&settings, vec![1; 100], ranks, 0)
+            Plan::new(&settings, vec![1; 100], None, ranks, 0)
         };
         assert_eq!([1, 2, 8].map(|ranks| plan(4, ranks).unwrap().accumulation), [8, 4, 1]);
         let refused = |batch_size, ranks| {

@@ -160,6 +160,7 @@ pub(super) mod tests {
             ranks: 1,
             epochs: 5,
             shuffle: true,
+            balanced: None,
             short_first: None,
             seed: 3,
         };
@@ -168,6 +169,7 @@ pub(super) mod tests {
             weights,
             parameters: Parameters::Lora,
             label_smoothing: 0.0,
+            class_balance: None,
             label_tokens: None,
             memory: ActivationCheckpointing::Recompute,
             dropout: Some(3),

@@ -1,12 +1,14 @@
 """Ten optimizer steps of the joint objective in PyTorch + PEFT: the reference of tests/train.rs.
 
-    python tests/golden/train.py [CLASSES [W]]  (torch, transformers, peft; writes tests/golden/train/)
+    python tests/golden/train.py [CLASSES [W [weights]]]  (torch, transformers, peft, scikit-learn; writes
+    tests/golden/train/)
 
 Writes a tiny random base model with a byte tokenizer, a checkpoint to start from (`train.init_from`), eleven records of
 which three have no explanation, and what each step must log. Dropout is off: its masks are ours alone. With a number of
 classes (3 and 7 are kept; after the run without one, which empties the folder) the same over a head of so many and label
 smoothing of 0.1, in `train/classes-K/`, over the same base. With W too (2 0.7 is kept) the consistency loss by that
-weight beside the others, in `train/consistency/`.
+weight beside the others, in `train/consistency/`. With `weights` (2 0 weights is kept) classes weighted by scikit-learn's
+"balanced", the logits of the loss moved by their logarithms, in `train/weights/`.
 """
 
 import json
@@ -14,17 +16,20 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from sklearn.utils.class_weight import compute_class_weight
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, get_linear_schedule_with_warmup
 
 CLASSES = int(sys.argv[1]) if len(sys.argv) > 1 else 2
 TWO = CLASSES == 2
 W_CONSISTENCY = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
-FIRST = TWO and W_CONSISTENCY == 0.0
+WEIGHTED = sys.argv[3:] == ["weights"]
+FIRST = TWO and W_CONSISTENCY == 0.0 and not WEIGHTED
 BASE = Path(__file__).parent / "train/base"
-OUT = Path(__file__).parent / ("train" if FIRST else "train/consistency" if TWO else f"train/classes-{CLASSES}")
+OUT = Path(__file__).parent / ("train" if FIRST else "train/weights" if WEIGHTED else "train/consistency" if TWO else f"train/classes-{CLASSES}")
 LABELS = ["0:alive", "1:death"] if TWO else [f"{k}:{'abcdefg'[k]}" for k in range(CLASSES)]
 SMOOTHING = 0.0 if TWO else 0.1
 PROMPT = {
@@ -130,8 +135,13 @@ def main():
     optimizer = torch.optim.AdamW(parameters, lr=LR, weight_decay=DECAY)
     groups = [encoded[i:i + BATCH * ACCUMULATION] for i in range(0, len(encoded), BATCH * ACCUMULATION)]
     schedule = get_linear_schedule_with_warmup(optimizer, WARMUP, EPOCHS * len(groups))
-    ce = lambda logits, targets, smoothing=0.0: torch.nn.functional.cross_entropy(
-        logits, torch.tensor(targets), reduction="sum", label_smoothing=smoothing)
+    ce = lambda logits, targets, smoothing=0.0, weight=None: torch.nn.functional.cross_entropy(
+        logits, torch.tensor(targets), reduction="sum", label_smoothing=smoothing, weight=weight)
+    weights, moved = None, 0.0
+    if WEIGHTED:
+        labels = [row["label"] for row in rows]
+        weights = torch.tensor(compute_class_weight("balanced", classes=np.arange(CLASSES), y=labels), dtype=torch.float32)
+        moved = torch.log(weights)
     label_ids = torch.tensor([tokenizer(" " + label, add_special_tokens=False)["input_ids"][1] for label in LABELS])
     lines = []
     for step in range(STEPS):
@@ -142,7 +152,7 @@ def main():
         for prompt, target, label in group:
             hidden = model.model.model(input_ids=torch.tensor([prompt + target])).last_hidden_state[0]
             of_head = head(hidden[len(prompt) - 1:len(prompt)])
-            loss_cls = ce(of_head, [label], SMOOTHING) / len(group)
+            loss_cls = ce(of_head + moved, [label], SMOOTHING, weights) / len(group)
             loss = W_CLS * loss_cls
             cls += loss_cls.item()
             if target:

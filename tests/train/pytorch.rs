@@ -55,6 +55,12 @@ fn ten_steps_of_the_consistency_loss_log_what_pytorch_computes() {
     ten_steps("consistency/", &["--set", "train.w_consistency=0.7"]);
 }
 
+/// Both classes weighing alike, four positives among eleven records, the loss corrected for it.
+#[test]
+fn ten_steps_of_weighted_classes_log_what_pytorch_computes() {
+    ten_steps("weights/", &["--set", "train.class_weights=balanced"]);
+}
+
 fn ten_steps(folder: &str, flags: &[&str]) {
     let golden = |name: &str| golden(&format!("{folder}{name}"));
     let fixture = Fixture::new();
