@@ -2,6 +2,8 @@
 
 #[path = "eval/run.rs"]
 mod run;
+#[path = "eval_baselines/results.rs"]
+mod results;
 #[path = "eval_baselines/thoughts.rs"]
 mod thoughts;
 

@@ -65,9 +65,10 @@ pub struct EvalArgs {
     /// Split to score
     #[arg(long, value_name = "SPLIT", value_parser = ["train", "dev", "test"], default_value = "test")]
     pub split: String,
-    /// Print these tables of the paper beside ours, with the difference
+    /// Print these tables of the paper beside ours, with the difference; `all`: its whole results section, with the
+    /// curve, the base before tuning and every baseline that the config allows
     #[arg(long, value_name = "TABLES", value_delimiter = ',')]
-    #[arg(value_parser = ["table1", "table2", "table3", "table4", "table7"])]
+    #[arg(value_parser = ["all", "table1", "table2", "table3", "table4", "table7"])]
     pub paper: Vec<String>,
     /// Table and figure of dev metrics over the epochs (Fig. 1 a–c)
     #[arg(long)]

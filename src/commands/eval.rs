@@ -16,6 +16,7 @@ mod methods;
 mod over;
 mod paper;
 mod report;
+mod results;
 
 use std::path::{Path, PathBuf};
 
@@ -97,6 +98,7 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
     let folder = Folder::find(context, &work, args.overwrite)?;
     let context = &folder.context(context);
     let asked = folder.asked(context, asked(args));
+    let (asked, parts) = results::expand(context, &work, &folder, asked)?;
     let against = Against::read(context, &asked.against)?;
     let comparable = asked.compare_base.then(|| compare::job(&work)).transpose()?;
     let judge = judge::Plan::find(context, &work, &folder)?;
@@ -116,6 +118,7 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
         run_record::write(context, "eval", &inputs, &models, lock)?;
         folder.begin()?;
     }
+    results::announce(&parts);
     let scored = work.score(context, &folder);
     // Before hours of baselines, not after them.
     let scored = scored.and_then(|scored| {
@@ -123,7 +126,7 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
     });
     let scored = if context.dry_run { scored? } else { folder.settle(scored)? };
     if context.dry_run {
-        return dry_run(context, &work, &scored, [judge.is_some(), baselines.is_some(), comparable.is_some()])
+        return dry_run(context, &work, &scored, [judge.is_some(), baselines.is_some(), comparable.is_some()], &parts)
             .map(|()| None);
     }
     let include_text = args.include_text;
@@ -238,7 +241,13 @@ fn document(evaluation: &AnyEvaluation, beside: [(&str, Option<Value>); 5]) -> R
 }
 
 /// What would be scored, and by what besides the model.
-fn dry_run(context: &Context, work: &Work<'_>, scored: &Scored, [judge, baselines, base]: [bool; 3]) -> Result<()> {
+fn dry_run(
+    context: &Context,
+    work: &Work<'_>,
+    scored: &Scored,
+    [judge, baselines, base]: [bool; 3],
+    parts: &[results::Part],
+) -> Result<()> {
     if let Work::Run(job) = work {
         let info = &job.info;
         let source = scoring::locate(context, &job.checkpoint, info)?;
@@ -248,14 +257,14 @@ fn dry_run(context: &Context, work: &Work<'_>, scored: &Scored, [judge, baseline
         scoring::prompter_of(&source, labels, &source.config()?, template, &windows, &context.prompt_date())?;
     }
     let inputs: Vec<String> = work.inputs().iter().map(|path| path.display().to_string()).collect();
-    Plan::new(context, "eval")
+    let plan = Plan::new(context, "eval")
         .with("reads", inputs)
         .with("records", scored.records.as_ref().map_or(scored.predictions.len(), |records| records.len()))
         .with("thresholds from dev", scored.frozen.is_some())
         .with("judge", judge)
         .with("baselines", baselines)
-        .with("base model before tuning", base)
-        .print(context)
+        .with("base model before tuning", base);
+    if parts.is_empty() { plan } else { plan.with("--paper all", json!(parts)) }.print(context)
 }
 
 /// Everything that is measured: metrics, tables, figures, report.

@@ -48,6 +48,11 @@ use answers::{by_run, read};
 /// Where the answers are kept in a split's folder.
 const FOLDER: &str = "baselines";
 
+/// The answers of a baseline; `out` is the split's folder.
+pub fn file(out: &Path, baseline: Baseline) -> PathBuf {
+    out.join(FOLDER).join(format!("{}.jsonl", baseline.name()))
+}
+
 /// Which baselines to run, checked before any work.
 pub struct Plan<'a> {
     job: &'a Job,
@@ -108,7 +113,7 @@ impl<'a> Plan<'a> {
         });
         let asked = other.transpose()?;
         let plan = Self { job, baselines, runs, info, known, own, overwrite, asked };
-        plan.check_server(context, &folder.out.join(FOLDER))?;
+        plan.check_server(context, &folder.out)?;
         if plan.baselines.contains(&Baseline::Verbalized) {
             plan.verbalized_prompt(context)?;
         }
@@ -119,12 +124,16 @@ impl<'a> Plan<'a> {
     }
 
     /// Tries the server, if one is asked, where an answer is missing.
-    fn check_server(&self, context: &Context, folder: &Path) -> Result<()> {
+    fn check_server(&self, context: &Context, out: &Path) -> Result<()> {
         let Some(asked) = &self.asked else { return Ok(()) };
         let windows = scoring::windows(context, &self.info);
         for baseline in self.baselines.iter().filter(|baseline| **baseline != Baseline::Cnn) {
-            let file = folder.join(format!("{}.jsonl", baseline.name()));
-            asked.check(context, &file, windows.input + windows.output, *baseline == Baseline::TokenProbability)?;
+            asked.check(
+                context,
+                &file(out, *baseline),
+                windows.input + windows.output,
+                *baseline == Baseline::TokenProbability,
+            )?;
         }
         Ok(())
     }
@@ -141,7 +150,7 @@ impl<'a> Plan<'a> {
     /// Runs what is missing; the answers of each baseline, run by run. `out` is the split's folder.
     pub fn run(&self, context: &Context, out: &Path) -> Result<Vec<(Baseline, Answers)>> {
         let records = self.job.records(context)?;
-        let runner = Runner::new(self, context, out.join(FOLDER), &records)?;
+        let runner = Runner::new(self, context, out, &records)?;
         self.baselines.iter().map(|&baseline| Ok((baseline, runner.answers(baseline)?))).collect()
     }
 }
@@ -155,16 +164,17 @@ struct Base<'a> {
 struct Runner<'a> {
     plan: &'a Plan<'a>,
     context: &'a Context,
-    folder: PathBuf,
+    /// The split's folder.
+    out: &'a Path,
     records: &'a [Record],
     windows: Windows,
     base: OnceCell<Base<'a>>,
 }
 
 impl<'a> Runner<'a> {
-    fn new(plan: &'a Plan<'a>, context: &'a Context, folder: PathBuf, records: &'a [Record]) -> Result<Self> {
+    fn new(plan: &'a Plan<'a>, context: &'a Context, out: &'a Path, records: &'a [Record]) -> Result<Self> {
         let windows = scoring::windows(context, &plan.info);
-        Ok(Self { plan, context, folder, records, windows, base: OnceCell::new() })
+        Ok(Self { plan, context, out, records, windows, base: OnceCell::new() })
     }
 
     /// The answers of a baseline, run by run.
@@ -178,7 +188,8 @@ impl<'a> Runner<'a> {
             Baseline::SelfConsistency => self.vote(&self.written(Baseline::Label, &self.plan.own, &read)?)?,
             Baseline::TokenProbability => self.token_probability()?,
             Baseline::Cnn => {
-                let folder = (self.folder.as_path(), self.plan.overwrite);
+                let folder = self.out.join(FOLDER);
+                let folder = (folder.as_path(), self.plan.overwrite);
                 let fields = self.plan.own.fields();
                 let runs = cnn::run(self.context, &fields, self.records, &self.plan.job.data_hash, folder)?;
                 return Ok(Answers::new(labels, runs));
@@ -258,10 +269,7 @@ impl<'a> Runner<'a> {
             text += &format!("{described}\n");
             lines.push(Line { runs: vec![run], ..line.clone() });
         }
-        storage::write_file_atomic(
-            &self.folder.join(format!("{}.jsonl", Baseline::SelfConsistency.name())),
-            text.as_bytes(),
-        )?;
+        storage::write_file_atomic(&file(self.out, Baseline::SelfConsistency), text.as_bytes())?;
         Ok(lines)
     }
 
@@ -272,7 +280,7 @@ impl<'a> Runner<'a> {
         let (runs, temperature) = draws.unzip();
         let ([other, prompts, base, tokenizer], [dtype, quantize]) = match &plan.asked {
             Some(asked) => {
-                let file = self.file(baseline);
+                let file = file(self.out, baseline);
                 let longest = self.windows.input + self.windows.output;
                 let prompts = asked.prompts(context, &file, self.records.len(), longest)?;
                 let tokenizer = json!(asked.tokenizer().hash());
@@ -309,7 +317,7 @@ impl<'a> Runner<'a> {
 
     /// The lines of a baseline's log; `work` appends those of the records that it lacks.
     fn logged(&self, baseline: Baseline, made: &Fingerprint, work: &log::Fill<'_, Record, Line>) -> Result<Vec<Line>> {
-        let file = self.file(baseline);
+        let file = file(self.out, baseline);
         // What was written stays on disk: ten answers a note would fill the memory of a large split.
         let shed = |line: &mut Line| line.runs.iter_mut().for_each(|run| run.text = None);
         let lines = log::fill(self.context, &file, (made, self.plan.overwrite), self.records, shed, work)?;
@@ -319,10 +327,6 @@ impl<'a> Runner<'a> {
             Err(Error::run(format!("{} holds other records than the split", file.display()))
                 .hint("delete it and try again"))
         }
-    }
-
-    fn file(&self, baseline: Baseline) -> PathBuf {
-        self.folder.join(format!("{}.jsonl", baseline.name()))
     }
 
     /// The model that is asked and a prompter of this template for it.

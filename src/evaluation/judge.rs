@@ -36,8 +36,10 @@ use crate::{
     remote::Named,
 };
 
-const FILE: &str = "judge.jsonl";
-const BASE_FILE: &str = "base.judge.jsonl";
+/// Its answers on the tuned model's texts, in the split's folder.
+pub const FILE: &str = "judge.jsonl";
+/// Those on the base's.
+pub const BASE_FILE: &str = "base.judge.jsonl";
 
 /// Texts to be judged.
 #[derive(Clone, Copy)]

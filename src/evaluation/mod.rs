@@ -26,7 +26,7 @@ pub mod judge;
 pub mod language;
 pub mod log;
 mod prediction_files;
-mod predictions;
+pub mod predictions;
 pub mod run_directory;
 
 use std::{
@@ -52,6 +52,8 @@ use crate::{
     model::tokenizer,
     prompt::Verdict,
 };
+pub use cnn::check as check_cnn;
+
 use calibration::Fitted;
 use folder::{Folder, Made};
 use frozen::Frozen;

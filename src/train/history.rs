@@ -38,6 +38,18 @@ pub fn dev_history(run: &Path) -> Result<BTreeMap<usize, DevMetrics>> {
     Ok(history)
 }
 
+/// What scoring a dev record took when the run was trained, prompt and text, after its last epoch; `None` where the log
+/// does not tell.
+pub fn seconds_a_record(run: &Path) -> Option<f64> {
+    let log = foreign::read_text(&run.join(METRICS), foreign::LOG).ok()?;
+    log.lines().rev().find_map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        let seconds = line["dev_seconds"].as_f64().filter(|seconds| seconds.is_finite() && *seconds > 0.0)?;
+        let records = line["dev"]["n"].as_u64().filter(|records| *records > 0)?;
+        Some(seconds / records as f64)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

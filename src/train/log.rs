@@ -73,6 +73,9 @@ struct EpochLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     loss_consistency: Option<f64>,
     records: usize,
+    /// What scoring dev took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dev_seconds: Option<f64>,
     dev: Option<&'a DevMetrics>,
 }
 
@@ -160,7 +163,8 @@ impl TrainLog {
         Ok(())
     }
 
-    /// Logs the end of an epoch, or (`complete` = false) of the run within it.
+    /// Logs the end of an epoch, or (`complete` = false) of the run within it; `dev`: its metrics and the seconds that
+    /// scoring it took.
     pub fn epoch(
         &mut self,
         epoch: usize,
@@ -168,11 +172,12 @@ impl TrainLog {
         complete: bool,
         means: &Losses,
         records: usize,
-        dev: Option<&DevMetrics>,
+        dev: Option<(&DevMetrics, f64)>,
     ) -> Result<()> {
         let Some(Files { lines, events }) = &mut self.files else { return Ok(()) };
         let Losses { loss, generation: loss_gen, classification: loss_cls, consistency: loss_consistency } = *means;
         let r#type = "epoch";
+        let (dev, dev_seconds) = dev.unzip();
         lines.append(&EpochLine {
             r#type,
             epoch,
@@ -183,6 +188,7 @@ impl TrainLog {
             loss_cls,
             loss_consistency,
             records,
+            dev_seconds,
             dev,
         })?;
         lines.sync()?;

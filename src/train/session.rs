@@ -1,5 +1,7 @@
 //! The run: step after step, a checkpoint an epoch, dev scored, the best epoch named; stopped and resumed at any step.
 
+use std::time::Instant;
+
 use super::{
     checkpoint::{CheckpointWriter, TrainerState},
     dev::Dev,
@@ -74,13 +76,17 @@ impl Session<'_> {
     fn finish_epoch(&mut self, complete: bool) -> Result<()> {
         // Dev's loss may name the best epoch: the same weights for every one.
         let weights = self.trainer.pass.weights;
+        let mut dev_seconds = 0.0;
         let scored = match &self.dev {
             None => None,
             Some(dev) => {
                 // Scoring may take hours: what was trained is safe before it begins.
                 self.writer.last(&self.trainer, &self.state)?;
                 self.log.scoring(self.state.epoch);
-                match dev.score(&self.trainer.ranks, &self.trainer.model, self.prompter, weights) {
+                let begun = Instant::now();
+                let scored = dev.score(&self.trainer.ranks, &self.trainer.model, self.prompter, weights);
+                dev_seconds = begun.elapsed().as_secs_f64();
+                match scored {
                     Ok(scored) => scored,
                     Err(error) => return Err(self.failed(error)?),
                 }
@@ -90,7 +96,7 @@ impl Session<'_> {
         let counts = self.state.epoch_counts();
         let means: Losses = self.trainer.weights(self.state.step).losses(self.state.epoch_sums, counts);
         // The line first: a resume that does not find the checkpoint drops the line and scores again.
-        let dev = scored.as_ref().map(|(_, metrics)| metrics);
+        let dev = scored.as_ref().map(|(_, metrics)| (metrics, dev_seconds));
         self.log.epoch(self.state.epoch, self.state.step, complete, &means, counts.records, dev)?;
         self.writer.epoch(&self.trainer, &self.state, scored.as_ref())?;
         let Some(best) = self.write_best()? else { return Ok(()) };

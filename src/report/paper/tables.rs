@@ -27,16 +27,23 @@ pub enum PaperTable {
 }
 
 impl PaperTable {
+    /// All of them, in the paper's order.
+    pub const ALL: [Self; 5] = [Self::Table1, Self::Table2, Self::Table3, Self::Table4, Self::Table7];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Table1 => "table1",
+            Self::Table2 => "table2",
+            Self::Table3 => "table3",
+            Self::Table4 => "table4",
+            Self::Table7 => "table7",
+        }
+    }
+
     /// `table1` … `table7`.
     pub fn parse(name: &str) -> Option<Self> {
-        Some(match name {
-            "table1" => Self::Table1,
-            "table2" => Self::Table2,
-            "table3" => Self::Table3,
-            "table4" => Self::Table4,
-            "table7" => Self::Table7,
-            _ => return None,
-        })
+        Self::ALL.into_iter().find(|table| table.name() == name)
     }
 }
 

@@ -1,0 +1,70 @@
+//! `eval --paper all`: what it says before it begins, what it makes, what it does when it is given again.
+
+use serde_json::Value;
+
+use super::{eval, run::finished_run, stderr, succeed};
+
+const ALL: [&str; 6] = ["--paper", "all", "--runs", "2", "--set", "task.name=lcd30"];
+
+#[test]
+fn the_whole_results_section_is_listed_made_and_gone_on_with() {
+    let fixture = finished_run();
+    let document = succeed(&fixture, &[&ALL[..], &["--dry-run", "--json"]].concat()).stdout;
+    let parts = serde_json::from_slice::<Value>(&document).unwrap()["dry_run"]["--paper all"].clone();
+    let part = |name: &str| {
+        let found = parts.as_array().unwrap().iter().find(|part| part["part"].as_str().unwrap().starts_with(name));
+        found.unwrap_or_else(|| panic!("{name}: {parts:#}")).clone()
+    };
+    for (name, answers) in
+        [("predictions", 12), ("base model", 12), ("baseline verbalized", 24), ("baseline label", 24)]
+    {
+        assert_eq!(part(name)["answers"], answers, "{name}");
+    }
+    for (name, key) in [("baseline cnn", "cnn.embeddings"), ("judge", "eval.judge"), ("table7", "clsgen construct")] {
+        assert!(part(name)["missing"].as_str().unwrap().contains(key), "{name}: {parts:#}");
+    }
+    assert!(!fixture.path("run/eval").exists());
+
+    let told = stderr(&succeed(&fixture, &ALL));
+    for line in ["baseline label: 24 answers to write", "judge: RLI", "left out, eval.judge names no model"] {
+        assert!(told.contains(line), "{line}: {told}");
+    }
+    for table in ["table1", "table2", "table3", "table4", "table7", "compare_base", "baselines"] {
+        assert!(fixture.path(&format!("run/eval/test/tables/{table}.md")).is_file(), "{table}");
+    }
+    let metrics = fixture.read("run/eval/test/metrics.json");
+    let baselines = fixture.read("run/eval/test/baselines.json");
+
+    // Everything is there: nothing is asked of a model again, which is gone.
+    std::fs::remove_dir_all(fixture.path("base")).unwrap();
+    let told = stderr(&succeed(&fixture, &ALL));
+    for line in ["predictions: there", "base model before tuning: there", "baseline verbalized: there"] {
+        assert!(told.contains(line), "{line}: {told}");
+    }
+    assert_eq!(fixture.read("run/eval/test/metrics.json"), metrics);
+    assert_eq!(fixture.read("run/eval/test/baselines.json"), baselines);
+}
+
+#[test]
+fn of_prediction_files_all_is_what_needs_no_model() {
+    let fixture = finished_run();
+    let flags = ["--predictions", "dev.out", "--paper", "all", "--set", "task.name=clinifact"];
+    let output = eval(&fixture, &flags);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("baseline label: left out, --predictions hold no records"), "{}", stderr(&output));
+    assert!(fixture.path("run/eval/predictions/tables/table2.md").is_file());
+}
+
+/// The time of dev's scoring, which training logs, is what the time of the answers is told by.
+#[test]
+fn the_time_is_told_by_what_dev_took() {
+    let fixture = finished_run();
+    let line = r#"{"type":"epoch","epoch":1,"dev_seconds":30.0,"dev":{"n":10}}"#;
+    fixture.write("run/metrics.jsonl", format!("{line}\n"));
+    let told = stderr(&succeed(&fixture, &[&ALL[..], &["--dry-run"]].concat()));
+    let document = succeed(&fixture, &[&ALL[..], &["--dry-run", "--json"]].concat()).stdout;
+    let parts = serde_json::from_slice::<Value>(&document).unwrap()["dry_run"]["--paper all"].clone();
+    let seconds: f64 = parts.as_array().unwrap().iter().filter_map(|part| part["seconds"].as_f64()).sum();
+    // Predictions and base 12 each, two baselines 24 each, the token probability 12, at 3 s.
+    assert_eq!(seconds, 3.0 * 84.0, "{told}");
+}
