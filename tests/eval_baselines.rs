@@ -1,9 +1,9 @@
 //! `clsgen eval --baselines` and `eval.judge`, on a tiny random checkpoint.
 
-#[path = "eval/run.rs"]
-mod run;
 #[path = "eval_baselines/results.rs"]
 mod results;
+#[path = "eval/run.rs"]
+mod run;
 #[path = "eval_baselines/thoughts.rs"]
 mod thoughts;
 

@@ -297,6 +297,50 @@ fn the_curve_needs_no_model_and_no_test_split() {
 }
 
 #[test]
+fn the_worst_errors_stand_in_the_report_and_only_with_text() {
+    let bench = Bench::new();
+    std::fs::write(bench.path("records.jsonl"), records(300)).unwrap();
+    bench.succeed(&["--set", "data.test=records.jsonl"]);
+    let page = bench.text("run/eval/predictions/report.html");
+    assert!(!page.contains("id=\"worst\"") && page.contains("Where does it fail?"));
+    bench.succeed(&["--include-text", "--set", "data.test=records.jsonl"]);
+    let page = bench.text("run/eval/predictions/report.html");
+    let (_, rest) = page.split_once("id=\"worst\">Surest and wrong: the 10 worst errors").unwrap();
+    let (table, _) = rest.split_once("</table>").unwrap();
+    let shown: Vec<&str> =
+        table.split("<th scope=\"row\" class=\"wrap\">").skip(1).map(|row| row.split_once('<').unwrap().0).collect();
+    let mut wrong: Vec<(f64, String)> = bench
+        .text("test.jsonl")
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .map(|line| {
+            let off = (line["probability"].as_f64().unwrap() - line["label"].as_f64().unwrap()).abs();
+            (off, line["id"].as_str().unwrap().to_owned())
+        })
+        .filter(|(off, _)| *off >= 0.5)
+        .collect();
+    wrong.sort_by(|a, b| b.0.total_cmp(&a.0));
+    assert_eq!(shown, wrong.iter().take(10).map(|(_, id)| id).collect::<Vec<_>>());
+    assert!(table.contains("&lt;b&gt;reason&lt;&#x2f;b&gt;") && !table.contains("<b>"), "{table}");
+}
+
+/// What is printed is one sheet: the question, the readings, four figures.
+#[test]
+fn the_report_prints_on_one_sheet() {
+    let bench = Bench::new();
+    std::fs::write(bench.path("records.jsonl"), records(300)).unwrap();
+    bench.succeed(&["--include-text", "--set", "data.test=records.jsonl"]);
+    let Some(mut browser) = chromium() else { return };
+    let sheet = bench.path("sheet.pdf");
+    let url = format!("file://{}", bench.path("run/eval/predictions/report.html").display());
+    let profile = format!("--user-data-dir={}", bench.path("profile").display());
+    let printed = browser.args([&profile, &format!("--print-to-pdf={}", sheet.display()), &url]).output().unwrap();
+    let pdf = std::fs::read(&sheet).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&printed.stderr)));
+    let pages = pdf.split(|&byte| byte == b'\n').filter(|line| line.ends_with(b"/Type /Page")).count();
+    assert_eq!(pages, 1);
+}
+
+#[test]
 fn the_report_works_in_a_browser_at_two_widths() {
     let bench = Bench::new();
     std::fs::write(bench.path("records.jsonl"), records(300)).unwrap();

@@ -63,6 +63,8 @@ use run_directory::Job;
 pub struct Scored {
     /// Its rows as the metrics want them.
     pub sample: AnySample,
+    /// What the model was asked of a record; prediction files do not tell.
+    pub question: Option<String>,
     /// "test", or the name of the split or file.
     pub title: String,
     /// Thresholds from dev; none without dev.

@@ -25,6 +25,7 @@ pub fn score(context: &Context, folder: &Folder, test: &[PathBuf], dev: &[PathBu
     let verdict = Verdict::default();
     Ok(Scored {
         sample,
+        question: None,
         title,
         frozen,
         calibration: calibration.flatten(),

@@ -169,6 +169,7 @@ impl Job {
         let in_sample = self.dev.is_some() && (self.split == "dev" || (shared > 0 && shared == records.len()));
         Ok(Scored {
             sample,
+            question: Some(self.template.question.clone()),
             title,
             frozen,
             calibration: calibration.flatten(),

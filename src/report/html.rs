@@ -48,6 +48,13 @@ pub struct RecordView {
     pub note: BTreeMap<String, String>,
 }
 
+impl RecordView {
+    /// The class that the head calls: of two, class 1 from 0.5 on.
+    fn called(&self) -> Option<usize> {
+        self.called.or_else(|| self.probability.map(|probability| usize::from(probability >= 0.5)))
+    }
+}
+
 /// What looks better than it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct InSample {
@@ -76,6 +83,8 @@ pub struct Report<'a> {
     pub labels: &'a [String],
     /// Of more than two classes, the one that `eval.positive` names.
     pub positive: Option<&'a str>,
+    /// What the model is asked of a record; `None` of another tool's predictions.
+    pub question: Option<&'a str>,
     /// What was scored.
     pub title: &'a str,
     /// The metrics that matter, each with its plain reading.
@@ -121,7 +130,9 @@ impl Report<'_> {
             label_names => block(&self.labels)?,
             positive => self.positive,
             title => self.title,
-            summary => jinja(&self.summary)?,
+            question => self.question,
+            summary => jinja(&self.summary.chunk_by(|a, b| a.about == b.about).collect::<Vec<_>>())?,
+            worst => jinja(&self.records.as_deref().map(worst))?,
             in_sample => jinja(&self.in_sample)?,
             dev_overlap => self.dev_overlap,
             tables => jinja(&self.tables)?,
@@ -132,6 +143,22 @@ impl Report<'_> {
         });
         page.map_err(failed)
     }
+}
+
+/// The records that the head is surest and wrong about, the worst first.
+fn worst(records: &[RecordView]) -> Vec<&RecordView> {
+    /// As many as a reader looks at.
+    const WORST: usize = 10;
+    // How far the probability of what is called lies beyond calling it by a hair.
+    let wrong = |record: &RecordView| {
+        let called = record.called();
+        let wrong = called.is_some() && record.label.is_some() && called != record.label;
+        record.probability.filter(|_| wrong).map(|p| if record.called.is_some() { p } else { (p - 0.5).abs() })
+    };
+    let mut worst: Vec<(&RecordView, f64)> =
+        records.iter().filter_map(|record| Some((record, wrong(record)?))).collect();
+    worst.sort_by(|a, b| b.1.total_cmp(&a.1));
+    worst.into_iter().take(WORST).map(|(record, _)| record).collect()
 }
 
 /// Anything of ours as a value of the template, by way of JSON.
@@ -227,12 +254,18 @@ mod tests {
         let run = json!({"command_line": ["clsgen", "eval"], "versions": {"clsgen": "1.2.3"}, "seeds": {"seed": 7},
             "config": {"a": "<b>"},
             "inputs": [{"path": "x<y.jsonl", "bytes": 3, "blake3": "abc"}]});
-        let summary =
-            vec![Reading { name: "AUROC", value: "0.8".into(), interval: None, sentence: "It is <good>.".into() }];
+        let summary = vec![Reading {
+            about: "Well?",
+            name: "AUROC",
+            value: "0.8".into(),
+            interval: None,
+            sentence: "It is <good>.".into(),
+        }];
         Report {
             task: "t&t",
             labels: &[],
             positive: None,
+            question: Some("Is <b>it</b>?"),
             title: "a <title>",
             summary,
             in_sample: None,

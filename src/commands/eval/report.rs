@@ -59,6 +59,7 @@ pub fn write(context: &Context, out: &Path, parts: &Parts<'_>, options: &Options
         task: &context.config.task.name,
         labels,
         positive: context.config.eval.positive.as_deref().filter(|_| !labels.are_two()),
+        question: scored.and_then(|scored| scored.question.as_deref()),
         title: scored.map_or("Training curve", |scored| &scored.title),
         summary,
         in_sample: scored.filter(|_| options.in_sample).and_then(in_sample),
