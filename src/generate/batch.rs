@@ -112,9 +112,9 @@ impl Row {
         Ok(())
     }
 
-    pub(super) fn finish(self, tokenizer: &TextTokenizer) -> Generation {
+    pub(super) fn finish(self, tokenizer: &TextTokenizer) -> Result<Generation> {
         let (finish, generated_tokens) = self.done.unwrap_or((Finish::Length, self.ids.len()));
-        Generation { text: tokenizer.decode(&self.ids), ids: self.ids, finish, generated_tokens }
+        Ok(Generation { text: tokenizer.decode(&self.ids)?, ids: self.ids, finish, generated_tokens })
     }
 }
 

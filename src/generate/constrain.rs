@@ -71,7 +71,7 @@ impl Constraint {
         };
         let closing = |(class, label): (usize, &String)| -> Result<Vec<u32>> {
             let ids = encode(&verdict.closing(label))?;
-            let text = format!("x{}", tokenizer.decode(&ids[..ids.len() - 1]));
+            let text = format!("x{}", tokenizer.decode(&ids[..ids.len() - 1])?);
             if verdict.parse(&text, labels, prefix).label == labels.class(class) {
                 return Ok(ids);
             }
@@ -133,7 +133,7 @@ impl Constraint {
             if !stops {
                 next_ids.push(id);
             }
-            let text = tokenizer.decode(&next_ids);
+            let text = tokenizer.decode(&next_ids)?;
             let rest = self.open_header(&text);
             if self.explains(&text, rest) {
                 return Ok(match rest {
@@ -228,7 +228,7 @@ mod tests {
                     ids.extend(&tail);
                     assert_eq!(ids.pop(), Some(tokenizer.eog()));
                     assert!(ids.len() < cap);
-                    return tokenizer.decode(&ids);
+                    return tokenizer.decode(&ids).unwrap();
                 }
             }
         }

@@ -287,7 +287,7 @@ impl Run<'_, '_> {
         for row in done {
             let index = row.job;
             let sample = row.sample;
-            let generation = row.finish(self.engine.tokenizer);
+            let generation = row.finish(self.engine.tokenizer)?;
             let trials = self.client.wants_trials();
             let accepted = if trials { self.client.judge(index, sample, &generation) } else { Some(false) };
             let Some(job) = self.batch.jobs.get_mut(&index) else { continue };

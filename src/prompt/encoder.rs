@@ -139,15 +139,17 @@ impl Encoder {
         encoded.ok_or_else(cannot_encode)
     }
 
-    /// The text of tokens. No decoder fails on tokens of its own model; one that does gives nothing to show.
-    pub(super) fn decode(&self, tokens: Vec<String>) -> String {
-        if self.decodes_confined {
+    /// The text of tokens. No decoder fails on tokens of its own model; one that does ends the command (exit 4): an
+    /// empty text would pass for the model's.
+    pub(super) fn decode(&self, tokens: Vec<String>) -> Result<String> {
+        let decoded = if self.decodes_confined {
             let parts = self.parts.clone();
             let bytes = tokens.iter().map(String::len).sum();
-            confined::run(limits(bytes), move || parts.decode(tokens)).unwrap_or_default()
+            confined::run(limits(bytes), move || parts.decode(tokens))
         } else {
-            foreign::caught(|| self.parts.decode(tokens)).unwrap_or_default()
-        }
+            foreign::caught(|| self.parts.decode(tokens)).ok_or(Stopped::Panic)
+        };
+        decoded.and_then(|text| text.ok_or(Stopped::Panic)).map_err(|stopped| damaged(stopped).context(&self.name))
     }
 }
 
@@ -165,10 +167,10 @@ impl Parts {
         piece.into_encoding(None, 0, offsets)
     }
 
-    fn decode(&self, tokens: Vec<String>) -> String {
+    fn decode(&self, tokens: Vec<String>) -> Option<String> {
         match self.plain.get_decoder() {
-            Some(decoder) => decoder.decode(tokens).unwrap_or_default(),
-            None => tokens.join(" "),
+            Some(decoder) => decoder.decode(tokens).ok(),
+            None => Some(tokens.join(" ")),
         }
     }
 }
@@ -235,6 +237,20 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    /// A text that is lost is an error: as an empty one it would pass for what the model wrote.
+    #[test]
+    fn a_decoder_that_fails_on_a_text_says_so() {
+        let stumbling = json!({"type": "Replace", "pattern": {"Regex": "q(z+)+$"}, "content": "x"});
+        let json = json!({"version": "1.0", "added_tokens": [], "decoder": stumbling,
+            "model": {"type": "BPE", "vocab": {"q": 0, "z": 1}, "merges": []}});
+        let plain: Tokenizer = serde_json::from_value(json.clone()).unwrap();
+        let encoder = Encoder::new(&json, plain, None, None, "base/tokenizer.json");
+        assert_eq!(encoder.decode(vec!["qzz".into(), "b".into()]).unwrap(), "xb");
+        let error = encoder.decode(vec![format!("q{}b", "z".repeat(60))]).unwrap_err();
+        assert_eq!(error.exit_code(), 4);
+        assert!(error.to_string().starts_with("base/tokenizer.json: tokenizer.json "), "{error}");
+    }
 
     #[test]
     fn steps_multiply() {

@@ -295,7 +295,10 @@ mod tests {
         assert_eq!(tokenizer.encode("ab aA").unwrap(), [4, 6, 3]);
         assert!(!tokenizer.encode("<s></s>ab<|turn|>").unwrap().iter().any(|&id| [1, 2, 10].contains(&id)));
         assert_eq!((tokenizer.eog(), tokenizer.stop_ids(), tokenizer.vocab_size()), (2, &[2, 10][..], 11));
-        assert_eq!((tokenizer.decode(&[4, 6, 2]), tokenizer.default_special()), ("ab a".into(), (&[1][..], &[][..])));
+        assert_eq!(
+            (tokenizer.decode(&[4, 6, 2]).unwrap(), tokenizer.default_special()),
+            ("ab a".into(), (&[1][..], &[][..]))
+        );
         assert_eq!(tokenizer.chat_template(), Some("{{ messages }}"));
     }
 

@@ -93,7 +93,7 @@ impl Prompter {
             _ => error,
         };
         let empty = prompter.encode(&prompter.segments.assemble(|_| Ok(""))?).map_err(own_words)?;
-        prompter.opens_thought = ends_in_thought(&prompter.tokenizer.decode(&empty), &prompter.template.prefix);
+        prompter.opens_thought = ends_in_thought(&prompter.tokenizer.decode(&empty)?, &prompter.template.prefix);
         let needed = empty.len();
         if needed == 0 {
             return Err(Error::usage("the prompt has no token without its document")

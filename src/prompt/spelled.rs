@@ -20,7 +20,7 @@ impl TextTokenizer {
         for run in ids.chunk_by(|a, b| !self.is_control(*a) && !self.is_control(*b)) {
             match self.controls().iter().find(|control| [control.id] == run) {
                 Some(control) => text.push_str(&control.content),
-                None => text.push_str(&self.decode(run)),
+                None => text.push_str(&self.decode(run).ok()?),
             }
         }
         self.read(&text).is_ok_and(|read| read == ids).then_some(text)

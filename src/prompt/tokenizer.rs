@@ -210,8 +210,8 @@ impl TextTokenizer {
         self.pieces.first(self.encoder.plain(), text)
     }
 
-    /// The text of ids, special tokens left out.
-    pub fn decode(&self, ids: &[u32]) -> String {
+    /// The text of ids, special tokens left out; fails (exit 4, 5) where the tokenizer's decoder does.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
         let plain = self.encoder.plain();
         let model = plain.get_model();
         let tokens: Vec<String> = ids
