@@ -129,7 +129,7 @@ impl AskedModel {
     /// How prompts are sent, for the fingerprint of `file`; of one that is whole, with its `lines`, how they were.
     pub fn prompts(&self, context: &Context, file: &Path, lines: usize, longest: usize) -> Result<Value> {
         let Held::There { .. } = &self.held else { return Ok(Value::Null) };
-        let whole = std::fs::read(file).is_ok_and(|bytes| bytes.split(|&byte| byte == b'\n').count() > lines);
+        let whole = log::lines(file) >= lines;
         if let Some(made) = log::made_by(file).filter(|_| whole) {
             return Ok(made.get(PROMPTS).clone());
         }

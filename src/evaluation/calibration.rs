@@ -16,6 +16,7 @@ use crate::{
     context::Context,
     data::Predictions,
     error::{Error, Result},
+    foreign,
     generate::scoring,
     metrics::{
         AnySample,
@@ -172,7 +173,7 @@ pub fn saved(model: &Path, dir: &Path) -> Result<(Calibrator, String)> {
     let path = candidates.into_iter().find(|path| path.is_file()).ok_or_else(|| {
         refuse(format!("there is no {} of {}", Path::new("eval").join(CALIBRATION).display(), model.display()))
     })?;
-    let bytes = std::fs::read(&path).map_err(|e| storage::error("cannot read", &path, &e))?;
+    let bytes = foreign::read(&path, foreign::LARGE).map_err(|e| storage::error("cannot read", &path, &e))?;
     let fitted: Fitted =
         serde_json::from_slice(&bytes).map_err(|e| refuse(format!("{} cannot be read: {e}", path.display())))?;
     if fitted.blake3 != fitted.hash()? {

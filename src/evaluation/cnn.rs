@@ -23,6 +23,7 @@ use crate::{
     data::{self, Needs, Record},
     error::{Context as _, Error, Result},
     fingerprint::{Fingerprint, TOKENIZER},
+    foreign,
     labels::Class,
     model::source,
     storage::{self, RecordLog},
@@ -112,7 +113,8 @@ pub fn run(
 /// Keeps a folder that was made from the same inputs; any other is refused, or emptied under `--overwrite`.
 fn begin(folder: &Path, made: &Fingerprint, overwrite: bool) -> Result<()> {
     let path = folder.join("meta.json");
-    let theirs: Option<Fingerprint> = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let theirs: Option<Fingerprint> =
+        foreign::read(&path, foreign::LARGE).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     match theirs.map(|theirs| made.differences(&theirs)) {
         Some(differing) if differing.is_empty() => return Ok(()),
         Some(differing) if !overwrite => {

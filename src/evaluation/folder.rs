@@ -15,7 +15,7 @@ use crate::{
     device,
     error::{Error, Result},
     fingerprint::Fingerprint,
-    storage,
+    foreign, storage,
 };
 
 const FILE: &str = SETTINGS;
@@ -103,7 +103,7 @@ impl Folder {
             recover(&out)?;
         }
         let path = out.join(FILE);
-        let earlier = match std::fs::read(&path) {
+        let earlier = match foreign::read(&path, foreign::LARGE) {
             Ok(bytes) => serde_json::from_slice::<Settings>(&bytes).ok(),
             Err(_) => None,
         };
@@ -186,8 +186,9 @@ impl Folder {
 
     /// What is there has these predictions: only what is measured on them differs, and logs check themselves.
     fn scores_the_same(&self) -> bool {
-        let theirs: Option<Settings> =
-            std::fs::read(self.out.join(FILE)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let theirs: Option<Settings> = foreign::read(&self.out.join(FILE), foreign::LARGE)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok());
         theirs.is_some_and(|theirs| self.made.scoring.differences(&theirs.made.scoring).is_empty())
     }
 
@@ -261,7 +262,7 @@ pub fn refuse_older(root: &Path) -> Result<()> {
 
 /// Whether a file beside the work is no clsgen's: by what is in it, whatever its name. An empty one holds nothing.
 pub fn is_foreign(path: &Path) -> bool {
-    let Ok(bytes) = std::fs::read(path) else { return path.is_dir() };
+    let Ok(bytes) = foreign::read(path, foreign::LARGE) else { return path.exists() };
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let value = || serde_json::from_slice::<serde_json::Value>(&bytes).unwrap_or_default();
     let holds = |keys: [&str; 2]| keys.iter().all(|key| value().get(key).is_some());

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::folder::{Folder, is_foreign};
 use crate::{
     error::{Error, Result},
+    foreign,
     labels::Class,
     metrics::{
         AnySample, Sample,
@@ -89,7 +90,7 @@ fn is_older(theirs: &[u8], ours: &[u8]) -> bool {
 /// take it away.
 pub fn write(folder: &Folder, name: &str, bytes: Option<&[u8]>, dry_run: bool) -> Result<()> {
     let path = folder.frozen.join(name);
-    let theirs = std::fs::read(&path).ok();
+    let theirs = foreign::read(&path, foreign::LARGE).ok();
     let shared = folder.frozen != folder.out;
     if dry_run || theirs.as_deref() == bytes {
         return Ok(());

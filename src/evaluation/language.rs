@@ -18,6 +18,7 @@ use crate::{
     data::{self, Needs},
     error::{Error, Result},
     fingerprint::{Fingerprint, TOKENIZER},
+    foreign,
     generate::{
         perplexity::{negative_log_likelihood, read_alone},
         scoring,
@@ -143,7 +144,7 @@ fn data_of_texts(context: &Context) -> crate::config::Data {
 
 /// A text a line; blank lines are none.
 fn lines(path: &Path) -> Result<Vec<String>> {
-    let bytes = std::fs::read(path)
+    let bytes = foreign::read(path, foreign::LOG)
         .map_err(|e| Error::data(format!("{}: cannot be read: {}", path.display(), storage::reason(&e))))?;
     let text = String::from_utf8(bytes)
         .map_err(|_| Error::data(format!("{}: is not UTF-8", path.display())).hint("save the file as UTF-8"))?;

@@ -17,7 +17,7 @@ use crate::{
     data::{Prediction, Predictions},
     error::{Error, Result},
     fingerprint::Fingerprint,
-    progress,
+    foreign, progress,
     storage::{self, RecordLog},
 };
 
@@ -147,8 +147,8 @@ fn verified_lines(file: &Path) -> Result<Vec<u8>> {
             ))),
         };
     }
-    let hashes = std::fs::read_to_string(&path).map_err(|e| storage::error("cannot read", &path, &e))?;
-    let mut bytes = std::fs::read(file).map_err(|e| storage::error("cannot read", file, &e))?;
+    let hashes = foreign::read_text(&path, foreign::LOG).map_err(|e| storage::error("cannot read", &path, &e))?;
+    let mut bytes = foreign::read(file, foreign::LOG).map_err(|e| storage::error("cannot read", file, &e))?;
     let mut verified = 0;
     let pairs = bytes.split_inclusive(|&byte| byte == b'\n').zip(hashes.split_inclusive('\n'));
     for (number, (line, recorded)) in pairs.enumerate() {
@@ -166,9 +166,14 @@ fn verified_lines(file: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// How many whole lines a file has; none of one that is not there.
+pub fn lines(file: &Path) -> usize {
+    foreign::read(file, foreign::LOG).map_or(0, |bytes| bytes.iter().filter(|&&byte| byte == b'\n').count())
+}
+
 /// The stored fingerprint of a file, if it can be read.
 pub fn made_by(file: &Path) -> Option<Fingerprint> {
-    serde_json::from_slice(&std::fs::read(file.with_extension("meta.json")).ok()?).ok()
+    serde_json::from_slice(&foreign::read(&file.with_extension("meta.json"), foreign::LARGE).ok()?).ok()
 }
 
 /// The lines of a file, verified, without opening it for writing.
@@ -211,7 +216,7 @@ pub fn fill<T, L: Serialize + DeserializeOwned>(
 
 /// Every line of a file of ours that has no hashes beside it.
 pub fn read<L: DeserializeOwned>(file: &Path) -> Result<Vec<L>> {
-    let bytes = std::fs::read(file)
+    let bytes = foreign::read(file, foreign::LOG)
         .map_err(|e| Error::data(format!("cannot read {}: {}", file.display(), storage::reason(&e))))?;
     parse(file, &bytes, |_| ())
 }

@@ -9,6 +9,7 @@ use crate::{
     data::{Prediction, Predictions, Record},
     error::{Error, Result},
     fingerprint::Fingerprint,
+    foreign,
     generate::{
         loading,
         predict::{Counts, PromptedRecord, score},
@@ -50,7 +51,7 @@ pub fn keep(out: &Path, all: Vec<Prediction>, dry_run: bool) -> Result<Predictio
         storage::create_dir_all(out)?;
         storage::remove_file(&out.join(META))?;
         let path = out.join(FILE);
-        if std::fs::read(&path).is_ok_and(|theirs| theirs != lines.as_bytes()) {
+        if foreign::read(&path, foreign::LOG).is_ok_and(|theirs| theirs != lines.as_bytes()) {
             tracing::warn!("{} was changed after it was written: made again from the checkpoint's", path.display());
         }
         storage::write_file_atomic(&path, lines.as_bytes())?;

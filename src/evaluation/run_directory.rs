@@ -24,6 +24,7 @@ use crate::{
     data::{self, Needs, Prediction, Predictions, Record},
     error::{Error, Result},
     fingerprint::Fingerprint,
+    foreign,
     generate::scoring::{self, checkpoint_hash},
     metrics::AnySample,
     model::checkpoint::{ClsgenJson, read_info},
@@ -93,7 +94,9 @@ impl Job {
     /// What the command leaves out is the checkpoint's, but for decoding and reading, which have defaults.
     fn check_settings(&self, context: &Context) -> Result<()> {
         let path = context.run_dir.join("train.json");
-        let Some(run) = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Fingerprint>(&bytes).ok())
+        let Some(run) = foreign::read(&path, foreign::LARGE)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<Fingerprint>(&bytes).ok())
         else {
             return Ok(());
         };

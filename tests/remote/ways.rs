@@ -39,11 +39,11 @@ fn a_control_token_in_a_note_stays_text_or_the_note_stays_here() {
         .questions()
         .iter()
         .map(|question| serde_json::from_value::<Vec<u32>>(question.body["prompt"].clone()).unwrap())
-        .filter(|ids| tokenizer.decode(ids).contains("PLANTED <|im_end|>"))
+        .filter(|ids| tokenizer.decode(ids).unwrap().contains("PLANTED <|im_end|>"))
         .collect();
     assert!(!planted.is_empty());
     for ids in planted {
-        let others: Vec<u32> = tokenizer.read(&tokenizer.decode(&ids)).unwrap();
+        let others: Vec<u32> = tokenizer.read(&tokenizer.decode(&ids).unwrap()).unwrap();
         assert!(others.contains(&end), "a reader of text takes it for the token");
         assert_eq!(tokenizer.spell(&ids), None);
     }

@@ -11,6 +11,7 @@ use crate::{
     config::{self, Train},
     device,
     error::{Error, Result},
+    foreign,
     labels::Class,
     metrics::{
         classification::Confusion,
@@ -155,7 +156,7 @@ impl<'a> Trainer<'a> {
 
 /// The state in a folder, where it is there and whole.
 fn read_state(folder: &Path) -> Option<State> {
-    let bytes = std::fs::read(folder.join(STATE)).ok()?;
+    let bytes = foreign::read(&folder.join(STATE), foreign::LOG).ok()?;
     verify_manifest(folder).ok().filter(|whole| *whole)?;
     serde_json::from_slice(&bytes).ok()
 }

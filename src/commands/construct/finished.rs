@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     error::{Error, Result},
     fingerprint::Fingerprint,
+    foreign,
     generate::construct::progress::refuse_other,
     storage,
 };
@@ -27,7 +28,7 @@ pub struct Finished {
 impl Finished {
     /// What earlier commands finished; a `stats.json` that does not tell is refused (exit 3).
     pub fn read(stats_path: &Path, dropped_path: &Path) -> Result<Self> {
-        let stats = match std::fs::read(stats_path) {
+        let stats = match foreign::read(stats_path, foreign::LARGE) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => json!({ "schema": 1, "splits": {} }),
             Err(e) => return Err(storage::error("cannot read", stats_path, &e)),
             Ok(bytes) => serde_json::from_slice(&bytes)
@@ -78,7 +79,7 @@ impl Finished {
     /// beside it, and it is not what was being written when a command was killed.
     pub fn refuse_foreign_list(&self, dropped: &[Value]) -> Result<()> {
         let alone = self.dropped_path.symlink_metadata().is_ok() && !self.stats_path.is_file();
-        if alone && std::fs::read(&self.dropped_path).ok() != Some(lines(dropped)?) {
+        if alone && foreign::read(&self.dropped_path, foreign::LOG).ok() != Some(lines(dropped)?) {
             return Err(storage::foreign(&self.dropped_path, "and construct did not make it"));
         }
         Ok(())
@@ -102,7 +103,7 @@ impl Finished {
     /// The lines of the finished splits, as they are. Others were left by a command that was killed before it wrote
     /// `stats.json`: their splits are written again.
     fn dropped(&self) -> Result<Vec<u8>> {
-        let bytes = match std::fs::read(&self.dropped_path) {
+        let bytes = match foreign::read(&self.dropped_path, foreign::LOG) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             read => read.map_err(|e| storage::error("cannot read", &self.dropped_path, &e))?,
         };

@@ -22,6 +22,7 @@ use crate::{
     config::Dtype,
     error::{Error, Result},
     fingerprint::Fingerprint,
+    foreign,
     generate::construct::Statistics,
     shard::Shard,
     storage::{self, RunLock, run_record::of_shard},
@@ -201,7 +202,7 @@ fn read_part(split: &Split, shard: Shard, place: &Place, finished: &Finished) ->
             .hint(format!("remove the files of part {shard} and make it again with --shard {shard}"))
     };
     let entry = finished.entry(&split.name).cloned().unwrap_or_default();
-    let bytes = std::fs::read(&path).map_err(|e| storage::error("cannot read", &path, &e))?;
+    let bytes = foreign::read(&path, foreign::LOG).map_err(|e| storage::error("cannot read", &path, &e))?;
     if entry["output"]["blake3"] != storage::hash_bytes(&bytes) {
         return Err(changed(path));
     }

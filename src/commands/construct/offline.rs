@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::split::Split;
 use crate::{
     error::{Error, Result},
+    foreign,
     generate::{
         Accept, Completed, Emit, Generation, Request,
         construct::{Failure, Teacher},
@@ -192,7 +193,7 @@ impl Answers {
     fn open(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
         let fail = |e: std::io::Error| storage::error("cannot read", path, &e);
-        let file = File::open(path).map_err(fail)?;
+        let file = foreign::open(path).map_err(fail)?;
         storage::protect(path);
         let mut lines: HashMap<String, (u64, usize, usize)> = HashMap::new();
         let mut reader = BufReader::new(&file);

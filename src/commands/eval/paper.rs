@@ -9,6 +9,7 @@ use crate::{
     data::{self, Needs},
     error::{Error, Result},
     evaluation::Scored,
+    foreign,
     generate::construct::Statistics,
     metrics::{AnySample, Evaluation},
     report::{
@@ -75,6 +76,7 @@ fn split_counts(context: &Context) -> Result<SplitCounts> {
 
 /// Statistics of the dev split from `RUN/construct/stats.json`, where construct has run.
 fn construct(run: &Path) -> Option<Statistics> {
-    let stats: Value = serde_json::from_slice(&std::fs::read(run.join("construct/stats.json")).ok()?).ok()?;
+    let stats: Value =
+        serde_json::from_slice(&foreign::read(&run.join("construct/stats.json"), foreign::LARGE).ok()?).ok()?;
     serde_json::from_value(stats["splits"]["dev"]["statistics"].clone()).ok()
 }

@@ -4,10 +4,7 @@
 //! is named with the key that would give it; what can is listed before it begins, with the answers that are still to be
 //! written and, from how long dev took when the run was trained, about how long that takes.
 
-use std::{
-    io::{BufRead, BufReader},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use indicatif::HumanDuration;
 use serde::Serialize;
@@ -20,11 +17,12 @@ use crate::{
     evaluation::{
         Work, baselines, check_cnn,
         folder::{Asked, Folder},
-        judge,
+        judge, log,
         predictions::{BASE_FILE, FILE},
         run_directory::Job,
     },
     fingerprint::Fingerprint,
+    foreign,
     report::paper::PaperTable,
     train::history,
 };
@@ -137,7 +135,7 @@ impl Run {
 
     /// `each` answers a record by a model of the run's size, into `file`, which may hold some.
     fn answers(&self, part: &str, file: &Path, each: usize) -> Part {
-        let left = self.records.saturating_sub(lines(file));
+        let left = self.records.saturating_sub(log::lines(file));
         let answers = left * each;
         Part {
             answers: Some(answers),
@@ -168,8 +166,9 @@ fn curve(context: &Context, run: bool, asked: &mut Asked) -> Part {
         return Part::missing(part, "it needs a run that was trained with data.dev");
     }
     asked.curve = true;
-    let trained: Option<Fingerprint> =
-        std::fs::read(context.run_dir.join("train.json")).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let trained: Option<Fingerprint> = foreign::read(&context.run_dir.join("train.json"), foreign::LARGE)
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let alone = trained.is_some_and(|trained| trained.get("train.objective") == "cls");
     let note = "the paper's is of a run with train.objective = \"cls\": eval --curve --run THAT";
     Part { note: (!alone).then_some(note), ..Part::ready(part) }
@@ -220,13 +219,7 @@ fn judged(context: &Context, run: Option<&Run>, folder: &Folder) -> Part {
     }
     let Some(run) = run else { return Part::ready(part) };
     // Two questions a text, of the tuned model's and of the base's.
-    let left = |file| run.records.saturating_sub(lines(&folder.out.join(file)));
+    let left = |file| run.records.saturating_sub(log::lines(&folder.out.join(file)));
     let answers = 2 * (left(judge::FILE) + left(judge::BASE_FILE));
     Part { answers: Some(answers), note: Some("by eval.judge"), ..Part::ready(part) }
-}
-
-/// Lines of a file; none of one that is not there.
-fn lines(file: &Path) -> usize {
-    let Ok(file) = std::fs::File::open(file) else { return 0 };
-    BufReader::new(file).split(b'\n').map_while(std::io::Result::ok).count()
 }

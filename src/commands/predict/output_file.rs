@@ -19,6 +19,7 @@ use crate::{
     data::Prediction,
     error::{Error, Result},
     fingerprint::Fingerprint,
+    foreign,
     generate::predict::Counts,
     storage::{self, OutputLock, RecordLog, Writer},
 };
@@ -165,7 +166,7 @@ fn refuse_run_file(path: &Path, run: &Path) -> Result<()> {
 
 /// A sidecar of ours, whatever it says.
 fn read_sidecar(beside: &Path) -> Option<Sidecar> {
-    let value: serde_json::Value = serde_json::from_slice(&std::fs::read(beside).ok()?).ok()?;
+    let value: serde_json::Value = serde_json::from_slice(&foreign::read(beside, foreign::LARGE).ok()?).ok()?;
     // An older clsgen's has no fingerprint, but settings of another shape.
     let older = value.get("clsgen_version").is_some() && value.get("settings").is_some();
     (older || value.get("fingerprint").is_some()).then(|| serde_json::from_value(value).ok()).flatten()

@@ -8,6 +8,7 @@ use super::Explained;
 use crate::{
     error::{Error, Result},
     fingerprint::Fingerprint,
+    foreign,
     storage::{self, RecordLog},
 };
 
@@ -37,7 +38,7 @@ impl Progress {
             progress.log.append(settings)?;
             return Ok(progress);
         }
-        let text = std::fs::read_to_string(path).map_err(|e| storage::error("cannot read", path, &e))?;
+        let text = foreign::read_text(path, foreign::LOG).map_err(|e| storage::error("cannot read", path, &e))?;
         let damaged = |line: usize| {
             Error::data(format!("{}, line {line}: not a line of this log", path.display()))
                 .hint("delete the file to construct this split again")
