@@ -71,3 +71,24 @@ fn records_configs_and_prompts_have_an_end() {
     writer.join().unwrap();
     assert_eq!(bench.fixture.lines("out.jsonl").len(), 1);
 }
+
+/// An evaluation's own files, where somebody has put a pipe: never waited for, and never taken for what it scored.
+#[test]
+fn pipes_in_an_evaluation_are_not_waited_for() {
+    let mut bench = Bench::new("pipes in an evaluation");
+    let line = |i: usize| format!("{{\"id\":\"n{i}\",\"label\":{},\"probability\":0.{i}}}\n", i % 2);
+    bench.fixture.write("scored.jsonl", (1..9).map(line).collect::<String>());
+    let eval = ["eval", "--predictions", "scored.jsonl", "--dev-predictions", "scored.jsonl", "--run", "scored"];
+    bench.run("an evaluation", &eval).accepted();
+    let folder = "scored/eval/predictions";
+    for name in ["settings.json", "thresholds.json", "calibration.json"] {
+        let path = bench.path(&format!("{folder}/{name}"));
+        let whole = bench.fixture.read(&format!("{folder}/{name}"));
+        std::fs::remove_file(&path).unwrap();
+        std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+        bench.run(&format!("{name} is a pipe"), &eval).refused(2, &[name]);
+        std::fs::remove_file(&path).unwrap();
+        bench.fixture.write(&format!("{folder}/{name}"), whole);
+    }
+    bench.run("as it was", &eval).accepted();
+}
