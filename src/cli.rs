@@ -110,6 +110,25 @@ So is the output of several GPUs, by a build with --features mpi:
       --output out.jsonl
 Stopped half-way, a prediction goes on when the same command is given again.";
 
+const LCD_EXAMPLES: &str = "\
+Examples:
+  clsgen data lcd --mimic-note mimic-iv-note-2.2 --mimic-hosp mimiciv-2.2 \\
+      --task out_hospital_mortality_30 --task out_hospital_mortality_90 \\
+      --out data/lcd
+  clsgen data lcd --out data/lcd --check other/lcd
+
+A --task is a folder with labels.json of the benchmark's repository
+(Machine-Learning-for-Medical-Language/long-clinical-doc). Text, ids, splits
+and order are those of its own program, create_data.py. A record's `group` is
+the patient. With --mimic-hosp it has sex, race, insurance, admission_type and
+anchor_year_group too, for eval.subgroups.
+
+--split-by year-group tests on the patients of the last anchor_year_group,
+with those of the one before as dev. It is the patient's first years that
+count: a later admission of a train patient may be after one of a test patient.
+
+--check compares by id, in the fields that both have; exit 1 if they differ.";
+
 /// Fine-tune a Llama-architecture model so that one pass over a document gives a probability, and the same model writes
 /// the explanation (CLSGen, arXiv 2604.11801).
 #[derive(Debug, Parser)]
@@ -180,6 +199,9 @@ enum Command {
     /// Predict a file of records
     #[command(after_help = PREDICT_EXAMPLES)]
     Predict(args::PredictArgs),
+    /// Make the records of a benchmark out of its source
+    #[command(subcommand)]
+    Data(DataCommand),
     /// Check every op, forward and backward, against its reference on the device
     Selftest(args::SelftestArgs),
     /// Print shell completions
@@ -189,6 +211,13 @@ enum Command {
     },
     /// Print the manual page (roff)
     Man,
+}
+
+#[derive(Debug, Subcommand)]
+enum DataCommand {
+    /// The LCD benchmark out of MIMIC-IV-Note 2.2
+    #[command(after_help = LCD_EXAMPLES)]
+    Lcd(args::LcdArgs),
 }
 
 fn parse_device(text: &str) -> Result<String, String> {
@@ -237,7 +266,7 @@ fn join(command: &Command) -> Result<Collective> {
         Command::Construct(_) => Collective::join("construct", true),
         Command::Eval(_) => Collective::join("eval", true),
         Command::Predict(_) => Collective::join("predict", true),
-        Command::Selftest(_) | Command::Completions { .. } | Command::Man => Ok(Collective::one()),
+        Command::Data(_) | Command::Selftest(_) | Command::Completions { .. } | Command::Man => Ok(Collective::one()),
     }
 }
 
@@ -285,8 +314,8 @@ fn run(cli: &Cli, ranks: &Collective) -> Result<()> {
 fn dry_run(command: &Command, context: &Context) -> Result<()> {
     let unnamed = context.config_path.is_none() && context.config.model.base.is_empty();
     let alone = unnamed && matches!(command, Command::Train(_) | Command::Construct(_));
-    // Under `--json` the plan and the config are one document; `demo` brings a config of its own.
-    if alone || !(context.json || matches!(command, Command::Demo(_))) {
+    // Under `--json` the plan and the config are one document; `demo` brings a config of its own, `data` reads none.
+    if alone || !(context.json || matches!(command, Command::Demo(_) | Command::Data(_))) {
         commands::dry_run::print_config(context)?;
     }
     if alone { Ok(()) } else { device::on_a_worker(|| run_command(command, context)) }
@@ -299,6 +328,7 @@ fn run_command(command: &Command, context: &Context) -> Result<()> {
         Command::Train(args) => commands::train::run(context, args),
         Command::Eval(args) => ranks::share(context, args, || commands::eval::run(context, args)),
         Command::Predict(args) => ranks::share(context, args, || commands::predict::run(context, args)),
+        Command::Data(DataCommand::Lcd(args)) => commands::lcd::run(context, args),
         Command::Selftest(args) => commands::selftest::run(context, args),
         Command::Completions { .. } | Command::Man => Ok(()),
     }

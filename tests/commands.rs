@@ -36,12 +36,13 @@ const LEFT_OUT: [(&str, &str); 4] = [
 const PAGES: [&str; 2] = ["README.md", "configs/README.md"];
 
 /// What a printed command calls by another name than the sandbox.
-const STAND_INS: [(&str, &str); 5] = [
+const STAND_INS: [(&str, &str); 6] = [
     ("/models/llama-3.1-8b", "llama --run runs/llama"),
     ("epoch-03", "epoch-01"),
     ("model.base=DIR", "model.base=smollm2"),
     ("TRAIN.jsonl", "train.jsonl"),
     ("DEV.jsonl", "dev.jsonl"),
+    ("--out data/lcd --check", "--out lcd-built --check"),
 ];
 
 fn repository() -> &'static Path {
@@ -84,8 +85,8 @@ fn all_commands() -> BTreeSet<String> {
     for page in PAGES {
         commands_of(&std::fs::read_to_string(repository().join(page)).unwrap(), "$ ", &mut found);
     }
-    for command in ["", "demo", "construct", "train", "eval", "predict", "selftest"] {
-        let args: Vec<&str> = [command, "--help"].into_iter().filter(|arg| !arg.is_empty()).collect();
+    for command in ["", "demo", "construct", "train", "eval", "predict", "data lcd", "selftest"] {
+        let args: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         commands_of(&run(&args).stdout, "  ", &mut found);
     }
     let configs = std::fs::read_dir(repository().join("configs")).unwrap().map(|entry| entry.unwrap().path());

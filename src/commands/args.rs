@@ -130,6 +130,32 @@ pub struct PredictArgs {
     pub no_explanation: bool,
 }
 
+/// `clsgen data lcd`
+#[derive(Debug, Clone, Default, Args)]
+pub struct LcdArgs {
+    /// MIMIC-IV-Note 2.2: the folder with discharge.csv or discharge.csv.gz
+    #[arg(long, value_name = "DIR", required_unless_present = "check", requires = "task")]
+    pub mimic_note: Option<PathBuf>,
+    /// MIMIC-IV: the folder with patients and admissions, for subgroups
+    #[arg(long, value_name = "DIR", requires = "mimic_note")]
+    pub mimic_hosp: Option<PathBuf>,
+    /// A task's folder, with its labels.json; repeated, records have the label of each
+    #[arg(long, value_name = "DIR", requires = "mimic_note")]
+    pub task: Vec<PathBuf>,
+    /// The build: train.json, dev.json, test.json, metadata.json
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// The benchmark's own splits, or by the years of the patients (needs --mimic-hosp)
+    #[arg(long, value_name = "HOW", value_parser = ["benchmark", "year-group"], default_value = "benchmark")]
+    pub split_by: String,
+    /// Compare the build, made now or before, with this one
+    #[arg(long, value_name = "OTHER")]
+    pub check: Option<PathBuf>,
+    /// Replace a build that is there
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
 /// `clsgen selftest`
 #[derive(Debug, Clone, Default, Args)]
 pub struct SelftestArgs {
