@@ -160,7 +160,8 @@ fn finish(args: &LcdArgs, agreement: Option<Agreement>) -> Result<()> {
     let fields = if fields.is_empty() { String::new() } else { format!("; records differ: {}", fields.join(", ")) };
     let [missing_here, missing_there] = agreement.missing;
     Err(Error::run(format!(
-        "{} and {} differ: {missing_here} records are not in the first, {missing_there} not in the second{fields}\n  {}",
+        "{} and {} differ: {missing_here} records are not in the first, {missing_there} not in the second{fields}\n  \
+         {}",
         args.out.display(),
         other.display(),
         agreement.listed.join("\n  ")

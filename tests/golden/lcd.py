@@ -52,7 +52,8 @@ def identity(note_id, text):
 
 def main():
     draw = random.Random(53)
-    parts = [*"abcABC019.,:;'\"_&#<>/\\-", "__", "___", "&#039;", "\r\n", "\n", "\r", "\t", "  ", "é", "µ", "\U0001f600", *SPACES]
+    parts = [*"abcABC019.,:;'\"_&#<>/\\-", "__", "___", "&#039;", "\r\n", "\n", "\r", "\t", "  "]
+    parts += ["é", "µ", "\U0001f600", *SPACES]
     notes = list(WRITTEN)
     while len(notes) < 300:
         notes.append("x" + "".join(draw.choices(parts, k=draw.randint(1, 60))))

@@ -40,7 +40,7 @@ impl Note {
     }
 
     pub fn label(&self) -> u8 {
-        u8::from(self.number % 5 == 0)
+        u8::from(self.number.is_multiple_of(5))
     }
 
     pub fn year_group(&self) -> &'static str {

@@ -33,6 +33,9 @@ pub struct Entry {
     pub found: Option<usize>,
 }
 
+/// An id, and what stands under it.
+type Labelled = (String, Map<String, Value>);
+
 /// All tasks of a build.
 pub struct Tasks {
     /// Their names, in the order given.
@@ -113,11 +116,11 @@ pub fn file(dir: &Path) -> PathBuf {
 }
 
 /// The object's entries as they stand, repeated keys too.
-fn entries(bytes: &[u8]) -> Result<Vec<(String, Map<String, Value>)>, serde_json::Error> {
+fn entries(bytes: &[u8]) -> Result<Vec<Labelled>, serde_json::Error> {
     struct Entries;
 
     impl<'de> Visitor<'de> for Entries {
-        type Value = Vec<(String, Map<String, Value>)>;
+        type Value = Vec<Labelled>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("an object")

@@ -7,24 +7,24 @@
 //!
 //! # The definition
 //!
-//! That of `create_data.py` in Machine-Learning-for-Medical-Language/long-clinical-doc at commit 680b66e, whose results
-//! anybody's LCD files are:
+//! That of `create_data.py` in Machine-Learning-for-Medical-Language/long-clinical-doc at commit 680b66e, which made
+//! all LCD files there are:
 //!
 //! - **Notes**: the rows of `discharge.csv` in file order, as pandas reads them: RFC 4180, a cell's line breaks kept as
 //!   they are, `\r` and `\n` each for itself.
-//! - **Text** ([`clean::text`]), in this order: `&#039;` becomes an apostrophe; each `\n` and each `\r` becomes ` <cr> `;
-//!   a tab becomes a space; quotation marks go; runs of two or more `_` go together with the white space behind them;
-//!   then the words, split at white space, are joined by single spaces. White space is Python's: Unicode's and U+001C to
-//!   U+001F.
+//! - **Text** ([`clean::text`]), in this order: `&#039;` becomes an apostrophe; each `\n` and each `\r` becomes
+//!   ` <cr> `; a tab becomes a space; quotation marks go; runs of two or more `_` go together with the white space
+//!   behind them; then the words, split at white space, are joined by single spaces. White space is Python's: Unicode's
+//!   and U+001C to U+001F.
 //! - **Id** ([`clean::id`]): SHA-256 of the `note_id`, of the text, and of a constant, combined by exclusive or; as a
 //!   number in hexadecimal behind `0x` without leading zeros, and of that the first 32 characters.
-//! - **Labels and splits**: a task's `labels.json` maps ids to `data_type` and the label, whose key is the task's name. A
-//!   note whose id it lacks is left out.
-//! - **Files**: `{"data": [{text, TASK, data_type, id}, …]}` in file order, ASCII, indented by two; `metadata.json` maps
-//!   ids to the note's other cells. A note that occurs twice has one record, at its first place.
+//! - **Labels and splits**: a task's `labels.json` maps ids to `data_type` and the label, whose key is the task's name.
+//!   A note whose id it lacks is left out.
+//! - **Files**: `{"data": [{text, TASK, data_type, id}, …]}` in file order, ASCII, indented by two; `metadata.json`
+//!   maps ids to the note's other cells. A note that occurs twice has one record, at its first place.
 //!
-//! Ours adds keys behind `id` (`group` = `subject_id`, subgroup columns), and to `metadata.json` the key `clsgen`, which
-//! says what the build was made of. A cell of metadata without a value is null, where Python writes `NaN`.
+//! Ours adds keys behind `id` (`group` = `subject_id`, subgroup columns), and to `metadata.json` the key `clsgen`,
+//! which says what the build was made of. A cell of metadata without a value is null, where Python writes `NaN`.
 
 mod agree;
 mod ascii;
