@@ -110,25 +110,6 @@ So is the output of several GPUs, by a build with --features mpi:
       --output out.jsonl
 Stopped half-way, a prediction goes on when the same command is given again.";
 
-const LCD_EXAMPLES: &str = "\
-Examples:
-  clsgen data lcd --mimic-note mimic-iv-note-2.2 --mimic-hosp mimiciv-2.2 \\
-      --task out_hospital_mortality_30 --task out_hospital_mortality_90 \\
-      --out data/lcd
-  clsgen data lcd --out data/lcd --check other/lcd
-
-A --task is a folder with labels.json of the benchmark's repository
-(Machine-Learning-for-Medical-Language/long-clinical-doc). Text, ids, splits
-and order are those of its own program, create_data.py. A record's `group` is
-the patient. With --mimic-hosp it has sex, race, insurance, admission_type and
-anchor_year_group too, for eval.subgroups.
-
---split-by year-group tests on the patients of the last anchor_year_group,
-with those of the one before as dev. It is the patient's first years that
-count: a later admission of a train patient may be after one of a test patient.
-
---check compares by id, in the fields that both have; exit 1 if they differ.";
-
 /// Fine-tune a Llama-architecture model so that one pass over a document gives a probability, and the same model writes
 /// the explanation (CLSGen, arXiv 2604.11801).
 #[derive(Debug, Parser)]
@@ -199,6 +180,9 @@ enum Command {
     /// Predict a file of records
     #[command(after_help = PREDICT_EXAMPLES)]
     Predict(args::PredictArgs),
+    /// Merge a checkpoint into one Hugging Face folder
+    #[command(after_help = args::EXPORT_EXAMPLES)]
+    Export(args::ExportArgs),
     /// Make the records of a benchmark out of its source
     #[command(subcommand)]
     Data(DataCommand),
@@ -216,7 +200,7 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum DataCommand {
     /// The LCD benchmark out of MIMIC-IV-Note 2.2
-    #[command(after_help = LCD_EXAMPLES)]
+    #[command(after_help = args::LCD_EXAMPLES)]
     Lcd(args::LcdArgs),
 }
 
@@ -266,7 +250,9 @@ fn join(command: &Command) -> Result<Collective> {
         Command::Construct(_) => Collective::join("construct", true),
         Command::Eval(_) => Collective::join("eval", true),
         Command::Predict(_) => Collective::join("predict", true),
-        Command::Data(_) | Command::Selftest(_) | Command::Completions { .. } | Command::Man => Ok(Collective::one()),
+        Command::Data(_) | Command::Export(_) | Command::Selftest(_) | Command::Completions { .. } | Command::Man => {
+            Ok(Collective::one())
+        }
     }
 }
 
@@ -328,6 +314,7 @@ fn run_command(command: &Command, context: &Context) -> Result<()> {
         Command::Train(args) => commands::train::run(context, args),
         Command::Eval(args) => ranks::share(context, args, || commands::eval::run(context, args)),
         Command::Predict(args) => ranks::share(context, args, || commands::predict::run(context, args)),
+        Command::Export(args) => commands::export::run(context, args),
         Command::Data(DataCommand::Lcd(args)) => commands::lcd::run(context, args),
         Command::Selftest(args) => commands::selftest::run(context, args),
         Command::Completions { .. } | Command::Man => Ok(()),

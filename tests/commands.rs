@@ -85,7 +85,7 @@ fn all_commands() -> BTreeSet<String> {
     for page in PAGES {
         commands_of(&std::fs::read_to_string(repository().join(page)).unwrap(), "$ ", &mut found);
     }
-    for command in ["", "demo", "construct", "train", "eval", "predict", "data lcd", "selftest"] {
+    for command in ["", "demo", "construct", "train", "eval", "predict", "export", "data lcd", "selftest"] {
         let args: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         commands_of(&run(&args).stdout, "  ", &mut found);
     }
