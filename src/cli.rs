@@ -180,6 +180,12 @@ enum Command {
     /// Predict a file of records
     #[command(after_help = PREDICT_EXAMPLES)]
     Predict(args::PredictArgs),
+    /// Merge a checkpoint into one Hugging Face folder
+    #[command(after_help = args::EXPORT_EXAMPLES)]
+    Export(args::ExportArgs),
+    /// Make the records of a benchmark out of its source
+    #[command(subcommand)]
+    Data(DataCommand),
     /// Check every op, forward and backward, against its reference on the device
     Selftest(args::SelftestArgs),
     /// Print shell completions
@@ -189,6 +195,13 @@ enum Command {
     },
     /// Print the manual page (roff)
     Man,
+}
+
+#[derive(Debug, Subcommand)]
+enum DataCommand {
+    /// The LCD benchmark out of MIMIC-IV-Note 2.2
+    #[command(after_help = args::LCD_EXAMPLES)]
+    Lcd(args::LcdArgs),
 }
 
 fn parse_device(text: &str) -> Result<String, String> {
@@ -237,7 +250,9 @@ fn join(command: &Command) -> Result<Collective> {
         Command::Construct(_) => Collective::join("construct", true),
         Command::Eval(_) => Collective::join("eval", true),
         Command::Predict(_) => Collective::join("predict", true),
-        Command::Selftest(_) | Command::Completions { .. } | Command::Man => Ok(Collective::one()),
+        Command::Data(_) | Command::Export(_) | Command::Selftest(_) | Command::Completions { .. } | Command::Man => {
+            Ok(Collective::one())
+        }
     }
 }
 
@@ -285,8 +300,8 @@ fn run(cli: &Cli, ranks: &Collective) -> Result<()> {
 fn dry_run(command: &Command, context: &Context) -> Result<()> {
     let unnamed = context.config_path.is_none() && context.config.model.base.is_empty();
     let alone = unnamed && matches!(command, Command::Train(_) | Command::Construct(_));
-    // Under `--json` the plan and the config are one document; `demo` brings a config of its own.
-    if alone || !(context.json || matches!(command, Command::Demo(_))) {
+    // Under `--json` the plan and the config are one document; `demo` brings a config of its own, `data` reads none.
+    if alone || !(context.json || matches!(command, Command::Demo(_) | Command::Data(_))) {
         commands::dry_run::print_config(context)?;
     }
     if alone { Ok(()) } else { device::on_a_worker(|| run_command(command, context)) }
@@ -299,6 +314,8 @@ fn run_command(command: &Command, context: &Context) -> Result<()> {
         Command::Train(args) => commands::train::run(context, args),
         Command::Eval(args) => ranks::share(context, args, || commands::eval::run(context, args)),
         Command::Predict(args) => ranks::share(context, args, || commands::predict::run(context, args)),
+        Command::Export(args) => commands::export::run(context, args),
+        Command::Data(DataCommand::Lcd(args)) => commands::lcd::run(context, args),
         Command::Selftest(args) => commands::selftest::run(context, args),
         Command::Completions { .. } | Command::Man => Ok(()),
     }

@@ -17,7 +17,7 @@
 //! | Layer | Room | What is in it |
 //! |---|---|---|
 //! | 7 | [`cli`] | flags: parse, run, exit code |
-//! | 6 | [`commands`] | construct, train, eval, predict, demo, selftest: recipes that read top to bottom |
+//! | 6 | [`commands`] | construct, train, eval, predict, demo, export, data, selftest: recipes that read top to bottom |
 //! | 5 | [`evaluation`] | a scored split: its predictions, thresholds, calibrators, judge, baselines, directory |
 //! |   | [`baselines`] | the other methods' prompts, votes and CNN; the judge's questions |
 //! |   | [`report`] | tables, figures, report.html, of what [`metrics`] measured |
@@ -28,7 +28,7 @@
 //! |   | [`remote`] | models on a server: how their prompts are sent, and what comes back |
 //! | 2 | [`ops`] | one folder an op, forward and backward, CPU and CUDA |
 //! |   | [`prompt`] | templates, chat templates, tokenizer, the verdict read back |
-//! |   | [`data`] | readers of records and predictions, leakage |
+//! |   | [`data`] | readers of records and predictions, leakage; the LCD benchmark out of MIMIC |
 //! |   | [`demo`] | the embedded model, its tokenizer, the notes that it reads |
 //! |   | [`context`] | what every command is told: config, run directory, device, seed |
 //! | 1 | [`config`] | the keys, their defaults and checks, which stage each decides |

@@ -36,12 +36,13 @@ const LEFT_OUT: [(&str, &str); 4] = [
 const PAGES: [&str; 2] = ["README.md", "configs/README.md"];
 
 /// What a printed command calls by another name than the sandbox.
-const STAND_INS: [(&str, &str); 5] = [
+const STAND_INS: [(&str, &str); 6] = [
     ("/models/llama-3.1-8b", "llama --run runs/llama"),
     ("epoch-03", "epoch-01"),
     ("model.base=DIR", "model.base=smollm2"),
     ("TRAIN.jsonl", "train.jsonl"),
     ("DEV.jsonl", "dev.jsonl"),
+    ("--task out_hospital_mortality_90 --out data/lcd", "--task out_hospital_mortality_90 --out built"),
 ];
 
 fn repository() -> &'static Path {
@@ -84,8 +85,8 @@ fn all_commands() -> BTreeSet<String> {
     for page in PAGES {
         commands_of(&std::fs::read_to_string(repository().join(page)).unwrap(), "$ ", &mut found);
     }
-    for command in ["", "demo", "construct", "train", "eval", "predict", "selftest"] {
-        let args: Vec<&str> = [command, "--help"].into_iter().filter(|arg| !arg.is_empty()).collect();
+    for command in ["", "demo", "construct", "train", "eval", "predict", "export", "data lcd", "selftest"] {
+        let args: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         commands_of(&run(&args).stdout, "  ", &mut found);
     }
     let configs = std::fs::read_dir(repository().join("configs")).unwrap().map(|entry| entry.unwrap().path());
@@ -142,7 +143,24 @@ fn model(root: &Path, name: &str) {
     write(root, &format!("{name}/config.json"), config.to_string());
 }
 
+/// A MIMIC of one note, and the two tasks that have it.
+fn mimic(root: &Path) {
+    let notes: Value = serde_json::from_str(include_str!("golden/lcd.json")).unwrap();
+    let [note_id, id] = ["note_id", "id"].map(|key| notes[notes.as_array().unwrap().len() - 1][key].as_str().unwrap());
+    let header = "note_id,subject_id,hadm_id,note_type,note_seq,charttime,storetime,text";
+    let table = format!("{header}\n{note_id},1,2,DS,1,2150-01-01 00:00:00,,Short.\n");
+    write(root, "mimic-iv-note-2.2/note/discharge.csv", table);
+    write(root, "mimiciv-2.2/hosp/patients.csv", "subject_id,gender,anchor_year_group\n1,F,2008 - 2010\n");
+    write(root, "mimiciv-2.2/hosp/admissions.csv", "hadm_id,race,insurance,admission_type\n2,WHITE,Other,URGENT\n");
+    for days in [30, 90] {
+        let task = format!("out_hospital_mortality_{days}");
+        let labels = json!({ id: { "data_type": "train", &task: 1 } });
+        write(root, &format!("{task}/labels.json"), labels.to_string());
+    }
+}
+
 fn sandbox(root: &Path) {
+    mimic(root);
     for folder in ["configs", "prompts"] {
         for path in std::fs::read_dir(repository().join(folder)).unwrap().map(|entry| entry.unwrap().path()) {
             let Ok(mut text) = std::fs::read_to_string(&path) else { continue };
@@ -197,6 +215,9 @@ fn sandbox(root: &Path) {
             &format!("data/lcd/{split}.json"),
             json!({"data": (0..8).map(note).collect::<Vec<_>>()}).to_string(),
         );
+        std::fs::create_dir_all(root.join("other/lcd")).unwrap();
+        std::fs::copy(root.join(format!("data/lcd/{split}.json")), root.join(format!("other/lcd/{split}.json")))
+            .unwrap();
         let three = |i: usize| {
             json!({"id": format!("{split}{i}"), "claim": format!("Drug {split} {i} works"),
                 "abstract": format!("Helped {split} {i}"), "label": i % 3, "explanation": "It helped."})

@@ -131,6 +131,74 @@ pub struct PredictArgs {
     pub no_explanation: bool,
 }
 
+/// What the help of `clsgen export` ends in.
+pub const EXPORT_EXAMPLES: &str = "\
+Examples:
+  clsgen export --model runs/clinifact --merged merged
+
+DIR is a model of transformers, in bf16, and a checkpoint: predict --model DIR
+reads it, the head and clsgen.json lie beside the weights.";
+
+/// `clsgen export`
+#[derive(Debug, Clone, Default, Args)]
+pub struct ExportArgs {
+    /// A checkpoint, or a run directory (its best checkpoint)
+    #[arg(long, value_name = "RUN")]
+    pub model: PathBuf,
+    /// The folder to make
+    #[arg(long, value_name = "DIR")]
+    pub merged: PathBuf,
+    /// Replace a merged folder that is there
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
+/// What the help of `clsgen data lcd` ends in.
+pub const LCD_EXAMPLES: &str = "\
+Examples:
+  clsgen data lcd --mimic-note mimic-iv-note-2.2 --mimic-hosp mimiciv-2.2 \\
+      --task out_hospital_mortality_30 --task out_hospital_mortality_90 \\
+      --out data/lcd
+  clsgen data lcd --out data/lcd --check other/lcd
+
+A --task is a folder with labels.json of the benchmark's repository
+(Machine-Learning-for-Medical-Language/long-clinical-doc). Text, ids, splits
+and order are those of its own program, create_data.py. A record's `group` is
+the patient. With --mimic-hosp it has sex, race, insurance, admission_type and
+anchor_year_group too, for eval.subgroups.
+
+--split-by year-group tests on the patients of the last anchor_year_group,
+with those of the one before as dev. It is the patient's first years that
+count: a later admission of a train patient may be after one of a test patient.
+
+--check compares by id, in the fields that both have; exit 1 if they differ.";
+
+/// `clsgen data lcd`
+#[derive(Debug, Clone, Default, Args)]
+pub struct LcdArgs {
+    /// MIMIC-IV-Note 2.2: the folder with discharge.csv or discharge.csv.gz
+    #[arg(long, value_name = "DIR", required_unless_present = "check", requires = "task")]
+    pub mimic_note: Option<PathBuf>,
+    /// MIMIC-IV: the folder with patients and admissions, for subgroups
+    #[arg(long, value_name = "DIR", requires = "mimic_note")]
+    pub mimic_hosp: Option<PathBuf>,
+    /// A task's folder, with its labels.json; repeated, records have the label of each
+    #[arg(long, value_name = "DIR", requires = "mimic_note")]
+    pub task: Vec<PathBuf>,
+    /// The build: train.json, dev.json, test.json, metadata.json
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// The benchmark's own splits, or by the years of the patients (needs --mimic-hosp)
+    #[arg(long, value_name = "HOW", value_parser = ["benchmark", "year-group"], default_value = "benchmark")]
+    pub split_by: String,
+    /// Compare the build, made now or before, with this one
+    #[arg(long, value_name = "OTHER")]
+    pub check: Option<PathBuf>,
+    /// Replace a build that is there
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
 /// `clsgen selftest`
 #[derive(Debug, Clone, Default, Args)]
 pub struct SelftestArgs {

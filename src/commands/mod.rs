@@ -1,10 +1,12 @@
-//! The subcommands (construct, train, eval, predict, demo, selftest, man) and the options that they share. Layer 6.
+//! The subcommands (construct, train, eval, predict, demo, export, data, selftest, man) and the options that they share. Layer 6.
 
 pub mod args;
 pub mod construct;
 pub mod demo;
 pub mod dry_run;
 pub mod eval;
+pub mod export;
+pub mod lcd;
 pub mod logging;
 mod machine;
 pub mod man;

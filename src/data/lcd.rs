@@ -209,7 +209,7 @@ impl<R: BufRead> LcdRows<R> {
     }
 
     /// The bytes of the next element, counted; `Ok(None)` behind the document's end.
-    fn element(&mut self) -> Result<Option<Vec<u8>>> {
+    pub fn element(&mut self) -> Result<Option<Vec<u8>>> {
         if self.done {
             return Ok(None);
         }

@@ -4,6 +4,7 @@
 //! path ─▶ open (format, columns) ─▶ rows of cells ─▶ Columns::read ─▶ Record
 //!                                   jsonl csv parquet lcd             ├▶ load:   a split, every problem listed
 //!                                                                     └▶ stream: one by one, bad ones are items
+//! MIMIC-IV-Note ─▶ mimic ─▶ the LCD benchmark's files
 //! ```
 
 mod annotation;
@@ -13,6 +14,7 @@ mod jsonl;
 mod lcd;
 mod leakage;
 mod load;
+pub mod mimic;
 mod names;
 mod open;
 mod parquet;

@@ -256,16 +256,22 @@ pub fn write_folder(dir: &AtomicDir, llama: &Llama, source: Option<&ModelSource>
     }
     peft::write_tensors(dir, "model.safetensors", &tensors)?;
     dir.write_file("config.json", format!("{:#}\n", llama.config.to_json(dtype)).as_bytes())?;
+    source.map_or(Ok(()), |source| write_tokenizer(dir, source))
+}
+
+/// Writes the tokenizer files of `source`, its chat template and generation config.
+pub(super) fn write_tokenizer(dir: &AtomicDir, source: &ModelSource) -> Result<()> {
     for name in TOKENIZER_FILES {
-        let Some(path) = source.map(|source| source.tokenizer_path().join(name)).filter(|path| path.is_file()) else {
+        let path = source.tokenizer_path().join(name);
+        if !path.is_file() {
             continue;
-        };
+        }
         let bytes = foreign::read(&path, foreign::LARGE)
             .map_err(|e| Error::model(format!("cannot read {}: {}", path.display(), reason(&e))))?;
         dir.write_file(name, &bytes)?;
     }
     // A .gguf file alone holds its tokenizer: the folder gets it as Hugging Face's files.
-    match source.map(ModelSource::tokenizer_path).filter(|path| path.is_file()) {
+    match Some(source.tokenizer_path()).filter(|path| path.is_file()) {
         Some(gguf) => {
             TokenizerFiles::from_gguf(gguf)?.named().try_for_each(|(name, bytes)| dir.write_file(name, bytes))
         }

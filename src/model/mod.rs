@@ -21,6 +21,7 @@ mod layer;
 pub mod llama;
 mod loading;
 pub mod lora;
+pub mod merge;
 mod mmap;
 pub mod peft;
 mod precision;

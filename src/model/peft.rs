@@ -141,13 +141,13 @@ fn weights(dir: &Path) -> Result<PathBuf> {
     })
 }
 
-/// Gives `llama` the adapter stored in `dir`: every tensor there once, of the config's rank, finite.
-pub fn load_adapter(llama: &mut Llama, dir: &Path) -> Result<()> {
+/// The adapter stored in `dir` for a model of this shape: every tensor there once, of the config's rank.
+pub(super) fn open_adapter(model: &LlamaConfig, dir: &Path) -> Result<(LoraConfig, SafetensorsFile)> {
     let config = read_config(dir)?;
     let path = weights(dir)?;
     let file = SafetensorsFile::open(&path)?;
     // Before room is made for what adapter_config.json says: the file must hold it.
-    let expected = shapes(&llama.config, &config);
+    let expected = shapes(model, &config);
     let mut problems: Vec<String> = Vec::new();
     for (name, shape) in &expected {
         match file.entries.get(name) {
@@ -173,6 +173,12 @@ pub fn load_adapter(llama: &mut Llama, dir: &Path) -> Result<()> {
         return Err(Error::model(format!("{}: {}{more}", path.display(), problems.join("; ")))
             .hint("does the adapter belong to this base model and this adapter_config.json?"));
     }
+    Ok((config, file))
+}
+
+/// Gives `llama` the adapter stored in `dir`, whose values must be finite.
+pub fn load_adapter(llama: &mut Llama, dir: &Path) -> Result<()> {
+    let (config, file) = open_adapter(&llama.config, dir)?;
     llama.add_lora(&config, 0)?;
     for (name, slot) in &llama.adapter_tensors() {
         slot.slice_set(&file.tensor(name, DType::F32, slot.device())?, 0, 0)?;

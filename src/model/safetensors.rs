@@ -214,32 +214,40 @@ pub fn save(path: &Path, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
 
 /// Writes f32 or bf16 tensors, in name order, as transformers and PEFT do (`format: pt`).
 pub(super) fn write(writer: &mut Writer, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+    write_header(writer, tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.dtype(), tensor.dims())))?;
+    tensors.values().try_for_each(|tensor| write_values(writer, tensor))
+}
+
+/// The header of a file whose tensors follow in this order, bf16 or else f32.
+pub(super) fn write_header<'a>(
+    writer: &mut Writer,
+    tensors: impl Iterator<Item = (&'a str, DType, &'a [usize])>,
+) -> Result<()> {
     let mut header = serde_json::Map::from_iter([("__metadata__".to_string(), serde_json::json!({"format": "pt"}))]);
     let mut at = 0;
-    for (name, tensor) in tensors {
-        let (size, dtype) = if tensor.dtype() == DType::BF16 { (2, "BF16") } else { (4, "F32") };
-        let end = at + tensor.elem_count() * size;
-        header.insert(
-            name.clone(),
-            serde_json::json!({"dtype": dtype, "shape": tensor.dims(), "data_offsets": [at, end]}),
-        );
+    for (name, dtype, shape) in tensors {
+        let (size, dtype) = if dtype == DType::BF16 { (2, "BF16") } else { (4, "F32") };
+        let end = at + shape.iter().product::<usize>() * size;
+        let entry = serde_json::json!({"dtype": dtype, "shape": shape, "data_offsets": [at, end]});
+        header.insert(name.to_owned(), entry);
         at = end;
     }
     let mut header = serde_json::Value::Object(header).to_string().into_bytes();
     header.resize(header.len().next_multiple_of(8), b' ');
     writer.put(&(header.len() as u64).to_le_bytes())?;
-    writer.put(&header)?;
-    // In blocks: an embedding's bytes once more would be a gigabyte.
-    for tensor in tensors.values() {
-        let flat = tensor.flatten_all()?;
-        if tensor.dtype() == DType::BF16 {
-            for block in flat.to_vec1::<bf16>()?.chunks(BLOCK) {
-                writer.put(&block.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?;
-            }
-        } else {
-            for block in flat.to_dtype(DType::F32)?.to_vec1::<f32>()?.chunks(BLOCK) {
-                writer.put(&block.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?;
-            }
+    writer.put(&header)
+}
+
+/// A tensor's values, in blocks: an embedding's bytes once more would be a gigabyte.
+pub(super) fn write_values(writer: &mut Writer, tensor: &Tensor) -> Result<()> {
+    let flat = tensor.flatten_all()?;
+    if tensor.dtype() == DType::BF16 {
+        for block in flat.to_vec1::<bf16>()?.chunks(BLOCK) {
+            writer.put(&block.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?;
+        }
+    } else {
+        for block in flat.to_dtype(DType::F32)?.to_vec1::<f32>()?.chunks(BLOCK) {
+            writer.put(&block.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?;
         }
     }
     Ok(())

@@ -115,6 +115,23 @@ fn from_safetensors(
     dtype: DType,
     hold: impl Fn(&str, Tensor) -> Result<BaseWeight> + Sync,
 ) -> Result<BTreeMap<String, BaseWeight>> {
+    let files = open_all(dir, paths, config)?;
+    let read = |(name, shape): &(String, Vec<usize>)| {
+        let tensor = file_of(&files, name)?.tensor(name, stored(dtype, shape), &Device::Cpu)?;
+        Ok((name.clone(), hold(name, tensor)?))
+    };
+    let results: Vec<Result<(String, BaseWeight)>> = shapes(config).par_iter().map(read).collect();
+    gather(results)
+}
+
+/// The file that holds a tensor.
+pub(super) fn file_of<'a>(files: &'a [SafetensorsFile], name: &str) -> Result<&'a SafetensorsFile> {
+    let file = files.iter().find(|file| file.entries.contains_key(name));
+    file.ok_or_else(|| Error::model(format!("tensor {name} is missing")))
+}
+
+/// The files of a model, which together hold every tensor of `config` once and well shaped, and nothing else.
+pub(super) fn open_all(dir: &Path, paths: &[PathBuf], config: &LlamaConfig) -> Result<Vec<SafetensorsFile>> {
     let files: Vec<SafetensorsFile> = paths.iter().map(|path| SafetensorsFile::open(path)).collect::<Result<_>>()?;
     let mut found: BTreeMap<&str, (&SafetensorsFile, &[usize])> = BTreeMap::new();
     for file in &files {
@@ -129,16 +146,10 @@ fn from_safetensors(
             }
         }
     }
-    let expected = shapes(config);
     let found_shapes = found.iter().map(|(name, (_, shape))| (*name, *shape)).collect();
-    check_names(&expected, &found_shapes, config).map_err(|e| e.context(dir.display()))?;
+    check_names(&shapes(config), &found_shapes, config).map_err(|e| e.context(dir.display()))?;
     check_index(dir, &files)?;
-    let read = |(name, shape): &(String, Vec<usize>)| {
-        let (file, _) = found.get(name.as_str()).ok_or_else(|| Error::model(format!("tensor {name} is missing")))?;
-        Ok((name.clone(), hold(name, file.tensor(name, stored(dtype, shape), &Device::Cpu)?)?))
-    };
-    let results: Vec<Result<(String, BaseWeight)>> = expected.par_iter().map(read).collect();
-    gather(results)
+    Ok(files)
 }
 
 /// Each tensor lies in the shard the index says.

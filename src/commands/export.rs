@@ -1,0 +1,78 @@
+//! `clsgen export`: a checkpoint's base and adapter as one Hugging Face folder, the head beside it.
+
+use std::{collections::BTreeSet, path::Path};
+
+use serde_json::json;
+
+use super::{Context, args::ExportArgs, dry_run::Plan, output};
+use crate::{
+    config::Quantize,
+    device,
+    error::{Error, Result},
+    generate::scoring,
+    model::{checkpoint, merge, source, tensor_spec},
+    progress,
+    storage::{self, AtomicDir},
+};
+
+/// Room for what lies beside the weights: tokenizer, head.
+const BESIDE: u64 = 64 << 20;
+
+/// Runs the command.
+pub fn run(context: &Context, args: &ExportArgs) -> Result<()> {
+    let dir = scoring::checkpoint_dir(&args.model)?;
+    let info = checkpoint::read_info(&dir)?;
+    // A link's own name is not replaced, but what it leads to.
+    let out = args.merged.canonicalize().unwrap_or_else(|_| args.merged.clone());
+    storage::protect(&dir);
+    claim(&out, args.overwrite)?;
+    if !storage::verify_manifest(&dir)? {
+        tracing::warn!("{} has no {}: its files cannot be verified", dir.display(), storage::MANIFEST);
+    }
+    let model = scoring::locate(context, &dir, &info)?;
+    source::protect(&model.path);
+    merge::check(&model)?;
+    let config = model.config()?;
+    let bytes = merge::bytes(&config);
+    device::check_disk(&out, bytes + BESIDE)?;
+    let plan = Plan::of("export").with("checkpoint", json!(dir)).with("base model", json!(model.path));
+    let plan = plan.with("output", json!(args.merged)).with("bytes of weights", bytes);
+    if context.dry_run {
+        return plan.print(context);
+    }
+    if info.quantize != Quantize::None {
+        tracing::warn!(
+            "the checkpoint was trained over a base quantised as {}: it is merged into the base as it was before, so \
+             that logits differ from the checkpoint's by what was rounded there",
+            json!(info.quantize).as_str().unwrap_or_default()
+        );
+    }
+    let tensors = tensor_spec::shapes(&config).len();
+    let bar = progress::bar(context.quiet, Some(tensors), 0, "{wide_bar} {pos}/{len} tensors, {eta} left");
+    let folder = AtomicDir::create(&out)?;
+    merge::write(&folder, (&dir, &info), &model, merge::SHARD, || bar.inc(1))?;
+    bar.finish_and_clear();
+    folder.commit(true)?;
+    if context.json {
+        return output::line(&json!({ "merged": args.merged, "tensors": tensors, "bytes": bytes }).to_string());
+    }
+    output::line(&args.merged.display().to_string())
+}
+
+/// Refuses what is no merged folder, and what is one unless it may be replaced.
+fn claim(out: &Path, overwrite: bool) -> Result<()> {
+    if !out.exists() {
+        return Ok(());
+    }
+    let entries = std::fs::read_dir(out).map_err(|e| storage::error("cannot read", out, &e))?;
+    let names: BTreeSet<String> =
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    if !names.is_empty() && !merge::is_one(&names) {
+        return Err(Error::usage(format!("{} is there already, and export did not make it", out.display()))
+            .hint("choose another --merged; no option replaces it"));
+    }
+    if !names.is_empty() && !overwrite {
+        return Err(Error::usage(format!("{} is there already", out.display())).hint("--overwrite replaces it"));
+    }
+    Ok(())
+}

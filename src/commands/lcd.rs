@@ -1,0 +1,170 @@
+//! `clsgen data lcd`: the LCD benchmark out of MIMIC-IV-Note; two builds compared.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use super::{Context, args::LcdArgs, dry_run::Plan, output};
+use crate::{
+    data::mimic::{self, Agreement, Build, Built},
+    error::{Error, Result},
+    progress,
+    storage::{self, AtomicDir},
+};
+
+/// Runs the command.
+pub fn run(context: &Context, args: &LcdArgs) -> Result<()> {
+    let by_year_group = args.split_by == "year-group";
+    let note = args.mimic_note.as_deref();
+    if by_year_group && args.mimic_hosp.is_none() {
+        return Err(Error::usage("--split-by year-group goes by anchor_year_group of the table patients")
+            .hint("name the folder of MIMIC-IV that has it by --mimic-hosp"));
+    }
+    let build =
+        note.map(|note| Build::find(note, args.mimic_hosp.as_deref(), &args.task, by_year_group)).transpose()?;
+    let Some(build) = build else { return check_alone(context, args) };
+    // A link's own name is not replaced, but what it leads to.
+    let out = args.out.canonicalize().unwrap_or_else(|_| args.out.clone());
+    build.inputs().iter().for_each(|path| storage::protect(path));
+    claim(&out, args.overwrite)?;
+    if context.dry_run {
+        return dry_run(context, args, &build);
+    }
+    let bar = progress::bar(
+        context.quiet,
+        usize::try_from(build.bytes()).ok(),
+        0,
+        "{wide_bar} {bytes}/{total_bytes}, {eta} left",
+    );
+    let dir = AtomicDir::create(&out)?;
+    let built = mimic::build(&build, &dir, &bar);
+    bar.finish_and_clear();
+    let built = built?;
+    warn(&built);
+    dir.commit(false)?;
+    let agreement = args.check.as_ref().map(|other| mimic::agreement(&out, other)).transpose()?;
+    tell(context, Some(&built), agreement.as_ref())?;
+    finish(args, agreement)
+}
+
+/// `--check` without a build.
+fn check_alone(context: &Context, args: &LcdArgs) -> Result<()> {
+    let Some(other) = &args.check else { return Ok(()) };
+    if context.dry_run {
+        return Plan::of("data lcd").with("build", json!(args.out)).with("compared with", json!(other)).print(context);
+    }
+    let agreement = mimic::agreement(&args.out, other)?;
+    tell(context, None, Some(&agreement))?;
+    finish(args, Some(agreement))
+}
+
+/// Refuses what is no build, and what is one unless it may be replaced.
+fn claim(out: &Path, overwrite: bool) -> Result<()> {
+    if !out.exists() {
+        return Ok(());
+    }
+    let entries = std::fs::read_dir(out).map_err(|e| storage::error("cannot read", out, &e))?;
+    let names: Vec<PathBuf> = entries.flatten().map(|entry| PathBuf::from(entry.file_name())).collect();
+    if let Some(other) = names.iter().find(|name| !mimic::FILES.iter().any(|file| name.as_os_str() == *file)) {
+        return Err(Error::usage(format!(
+            "{} is there already, and it is no build: {}",
+            out.display(),
+            other.display()
+        ))
+        .hint("move it away, or choose another --out; no option replaces it"));
+    }
+    if !names.is_empty() && !overwrite {
+        return Err(Error::usage(format!("{} is there already", out.display()))
+            .hint("--overwrite replaces it; --check OTHER compares it with another build"));
+    }
+    Ok(())
+}
+
+fn dry_run(context: &Context, args: &LcdArgs, build: &Build) -> Result<()> {
+    let (tasks, notes) = build.check()?;
+    Plan::of("data lcd")
+        .with("inputs", json!(build.inputs()))
+        .with("tasks", tasks)
+        .with("notes with labels", notes)
+        .with("splits by", args.split_by.as_str())
+        .with("output", json!(args.out))
+        .print(context)
+}
+
+/// Whatever makes this another build than the benchmark's.
+fn warn(built: &Built) {
+    for path in &built.unnamed {
+        tracing::warn!(
+            "{}: its SHA-1 is none that the benchmark names: this is NOT the file that the benchmark was made of \
+             (metadata.json records it)",
+            path.display()
+        );
+    }
+    if built.missing > 0 {
+        tracing::warn!(
+            "{} notes have a label and are not in discharge.csv: the build is NOT the whole benchmark",
+            built.missing
+        );
+    }
+    if built.unknown > 0 {
+        tracing::warn!("{} notes are of patients or admissions that --mimic-hosp lacks: null", built.unknown);
+    }
+}
+
+fn tell(context: &Context, built: Option<&Built>, agreement: Option<&Agreement>) -> Result<()> {
+    if context.json {
+        let mut document = Map::new();
+        if let Some(built) = built {
+            document.insert("build".into(), built.record.clone());
+        }
+        if let Some(agreement) = agreement {
+            document.insert("check".into(), agreement.to_json());
+        }
+        return output::line(&Value::Object(document).to_string());
+    }
+    let mut text = String::new();
+    if let Some(built) = built {
+        text.push_str(&format!("{:<8} {:>9} {:>9}\n", "split", "labelled", "written"));
+        for (split, labelled, written) in &built.splits {
+            let labelled = labelled.map_or_else(|| "–".to_owned(), |labelled| labelled.to_string());
+            text.push_str(&format!("{split:<8} {labelled:>9} {written:>9}\n"));
+        }
+        let is = if built.is_the_benchmark() { "counts and inputs are" } else { "counts or inputs are not" };
+        text.push_str(&format!("{is} the benchmark's\n"));
+    }
+    if let Some(agreement) = agreement {
+        let [ours, theirs] = &agreement.alone;
+        let alone = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        text.push_str(&format!(
+            "records {} and {}, the same order: {}; fields of one alone, not compared: {}; of the other: {}\n",
+            agreement.counts.iter().map(|counts| counts[0]).sum::<usize>(),
+            agreement.counts.iter().map(|counts| counts[1]).sum::<usize>(),
+            if agreement.same_order { "yes" } else { "no" },
+            alone(ours),
+            alone(theirs),
+        ));
+    }
+    output::write(text.as_bytes())
+}
+
+/// Exit 1 where the builds differ.
+fn finish(args: &LcdArgs, agreement: Option<Agreement>) -> Result<()> {
+    let Some((agreement, other)) = agreement.filter(|agreement| !agreement.agree()).zip(args.check.as_ref()) else {
+        return Ok(());
+    };
+    let fields: Vec<String> = agreement
+        .differing
+        .iter()
+        .map(|(field, count)| format!("{count} in {}", crate::foreign::name(field)))
+        .collect();
+    let fields = if fields.is_empty() { String::new() } else { format!("; records differ: {}", fields.join(", ")) };
+    let [missing_here, missing_there] = agreement.missing;
+    Err(Error::run(format!(
+        "{} and {} differ: {missing_here} records are not in the first, {missing_there} not in the second{fields}\n  \
+         {}",
+        args.out.display(),
+        other.display(),
+        agreement.listed.join("\n  ")
+    ))
+    .hint("an id hashes note_id and text: other notes, or another MIMIC-IV-Note, have other ids"))
+}
