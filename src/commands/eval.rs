@@ -7,6 +7,7 @@
 //!    `predictions.jsonl`, `tables/`, `figures/`, `report.html`.
 
 mod calibration_table;
+mod card;
 mod classes;
 mod compare;
 mod curve;
@@ -80,7 +81,12 @@ pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
 /// alone. `gate` is asked whether the task has its classes; the caller checks it against the outcome.
 pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -> Result<Option<Outcome>> {
     let options = options(context);
-    if args.curve && args.predictions.is_empty() && args.split == "test" && context.config.data.test.is_none() {
+    if args.curve
+        && !args.card
+        && args.predictions.is_empty()
+        && args.split == "test"
+        && context.config.data.test.is_none()
+    {
         return curve::alone(context, &options).map(|()| None);
     }
     let work = match &args.predictions[..] {
@@ -127,6 +133,7 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
             .map(|()| None);
     }
     let include_text = args.include_text;
+    let with_card = asked.card;
     let perplexity = match (&language, &work) {
         (Some(language), Work::Run(job)) => Some(language.run(context, &folder, job, &options)?),
         _ => None,
@@ -137,6 +144,9 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
         AnySample::Two(sample) => measure(context, &folder, plans, (&scored, sample), &options)?,
         AnySample::More(sample) => classes::measure(context, &folder, plans, (&scored, sample), &options)?,
     };
+    if with_card {
+        card::write(context, (&folder, &work), (&scored, &outcome.evaluation), &options)?;
+    }
     warn_of_perfection(&outcome.evaluation);
     Ok(Some(outcome))
 }
@@ -304,6 +314,7 @@ fn asked(args: &EvalArgs) -> Asked {
         curve: args.curve,
         forgetting: args.forgetting,
         paper: args.paper.clone(),
+        card: args.card,
         cnn_embeddings: None,
     }
 }

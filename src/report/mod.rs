@@ -1,6 +1,7 @@
 //! Tables, figures, HTML. Layer 5.
 
 pub mod baselines;
+pub mod card;
 pub mod compare;
 mod decision_tables;
 pub mod figures;
