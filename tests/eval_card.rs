@@ -118,7 +118,7 @@ fn the_pages_say_what_the_runs_files_say() {
     for name in ["test.jsonl", "dev.jsonl"] {
         assert!(llm["5a"].contains(&blake3::hash(&fixture.read(name)).to_hex().to_string()), "{}", llm["5a"]);
     }
-    assert!(llm["16a"].contains("- test: 12 records: 6 (50.0 %) `0:alive`, 6 (50.0 %) `1:death`"), "{}", llm["16a"]);
+    assert!(llm["2e"].contains("- test: 12 records: 6 (50.0 %) `0:alive`, 6 (50.0 %) `1:death`"), "{}", llm["2e"]);
     let thresholds = json_of(&fixture, "thresholds.json");
     let f1 = thresholds["thresholds"]["f1"]["threshold"].to_string();
     assert!(llm["6e"].contains(&f1) && llm["6e"].contains(thresholds["dev"]["blake3"].as_str().unwrap()));
@@ -126,7 +126,8 @@ fn the_pages_say_what_the_runs_files_say() {
     let cut = fixture.lines("run/eval/test/predictions.jsonl");
     let cut = cut.iter().filter(|line| line["truncated_tokens"].as_u64().unwrap() > 0).count();
     assert!(llm["5d"].contains(&format!("documents cut to the window: {cut} (")) || cut == 0, "{}", llm["5d"]);
-    assert!(llm["2i"].contains("dev and test") && llm["2i"].contains("| 10  |"), "what splits share: {}", llm["2i"]);
+    let shared = llm["2i"].lines().find(|line| line.starts_with("| dev and test ")).unwrap_or(&llm["2i"]);
+    assert_eq!(shared.split('|').map(str::trim).collect::<Vec<_>>()[2..5], ["0", "10", "10 in text"], "{shared}");
     assert!(llm["12"].contains("energy: not recorded"), "{}", llm["12"]);
     // The run directory has no training of its own: none is claimed.
     assert!(
@@ -192,4 +193,36 @@ fn the_parts_that_were_asked_for_and_subgroups_are_in_it() {
     assert!(!text.contains("<b>") && !text.contains("SECRET"));
     let refused = eval(&fixture, &["--card", "--over", "run"]);
     assert!(refused.status.code() == Some(2) && stderr(&refused).contains("--card"), "{}", stderr(&refused));
+}
+
+#[test]
+fn of_three_classes_all_of_them_are_told() {
+    let fixture = Fixture::new();
+    let line = |i: usize| {
+        let shares = [[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.1, 0.2, 0.7]][(i + i / 10) % 3];
+        serde_json::json!({"id": i.to_string(), "label": i % 3, "probabilities": shares, "text": "SECRET",
+            "verbalized_label": (i + i / 7) % 3, "group": format!("g{}", i / 2)})
+        .to_string()
+            + "\n"
+    };
+    fixture.write("test.jsonl", (0..60).map(line).collect::<String>());
+    fixture.write("dev.jsonl", (60..120).map(line).collect::<String>());
+    let labels = ["--set", "task.labels=[\"worse\",\"the | same\",\"better\"]", "--set", "eval.positive=better"];
+    let files = ["--predictions", "test.jsonl", "--dev-predictions", "dev.jsonl", "--card"];
+    succeed(&fixture, &[&files[..], &labels].concat());
+    let text = page(&fixture, "predictions/tripod-llm.md");
+    let both = items(&text);
+    assert_filled_or_marked(&both);
+    let [llm, _] = &both;
+    let metrics = json_of(&fixture, "predictions/metrics.json");
+    let shown = format!("{:.4}", metrics["accuracy"]["value"].as_f64().unwrap());
+    assert!(llm["17"].contains("| Accuracy ") && llm["17"].contains(&shown), "{}", llm["17"]);
+    assert!(llm["17"].contains("the \\| same") && llm["7c"].contains("`better` is the one that thresholds are of"));
+    assert!(llm["2e"].contains("60 records: 20 (33.3 %) `worse`, 20 (33.3 %) `the | same`"), "{}", llm["2e"]);
+    let points = metrics["positive"]["operating_points"].as_array().unwrap();
+    let threshold = points[0]["threshold"].as_f64().unwrap();
+    assert!(llm["17"].contains("Operating points") && llm["17"].contains(&threshold.to_string()), "{}", llm["17"]);
+    let card = page(&fixture, "predictions/model-card.md");
+    assert_eq!(scores(&card).get("Accuracy").copied(), metrics["accuracy"]["value"].as_f64());
+    assert!(!text.contains("SECRET") && !card.contains("SECRET"));
 }
