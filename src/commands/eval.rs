@@ -41,7 +41,7 @@ use crate::{
         AnyEvaluation, AnySample, Options, Sample, decision_curves::decision_curves, evaluate, perplexity::Perplexity,
     },
     progress,
-    report::{Table, decision_tables, figures::EpochMetrics, metrics_table, perplexity_table},
+    report::{Table, decision_tables, evidence_table, figures::EpochMetrics, metrics_table, perplexity_table},
     signals::stoppable,
     storage::{self, AtomicDir, run_record::Used},
 };
@@ -178,6 +178,7 @@ fn measure(
     let mut evaluation = evaluate(sample, scored.frozen.as_ref().map(|frozen| &frozen.thresholds), options);
     evaluation.dev_overlap = scored.dev_overlap;
     evaluation.perplexity = plans.perplexity.clone().map(Box::new);
+    evaluation.evidence = journal::evidence(scored, options).map(Box::new);
     let calibrated =
         scored.calibration.as_ref().map(|fitted| calibration_table::score(fitted, sample, options, &mut evaluation));
     let journal = journal::fill(context, (scored, sample), &mut evaluation, options);
@@ -219,6 +220,7 @@ fn measure(
     let mut tables = vec![metrics_table(&scored.title, &evaluation, options.in_sample)];
     let evaluation = AnyEvaluation::Two(Box::new(evaluation));
     let document = document(&evaluation, beside)?;
+    tables.extend(evaluation.evidence().map(|evidence| evidence_table(&scored.title, evidence)));
     tables.extend(plans.perplexity.iter().map(perplexity_table));
     tables.extend(curve.clone());
     tables.extend(compared.iter().chain(&against).map(|compared| compared.table.clone()));

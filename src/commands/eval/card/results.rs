@@ -191,6 +191,9 @@ fn text(sources: &Sources<'_>) -> Vec<String> {
     if let Some(kappa) = evaluation.kappa() {
         named(&mut lines, "κ of head and text", kappa);
     }
+    for (key, metric) in evaluation.evidence().iter().flat_map(|evidence| evidence.named()) {
+        named(&mut lines, crate::metrics::direction::name(key).unwrap_or(key), metric);
+    }
     judged(evaluation).named().iter().for_each(|(name, metric)| named(&mut lines, name, metric));
     lines
 }
