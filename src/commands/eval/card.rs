@@ -11,6 +11,8 @@ mod data;
 mod model;
 mod results;
 
+use std::path::PathBuf;
+
 use serde_json::Value;
 
 use super::Context;
@@ -110,11 +112,13 @@ fn card<'a>(sources: &'a Sources<'_>) -> Card<'a> {
     let hub_id = |base: &String| {
         let parts: Vec<&str> = base.split('/').collect();
         let named = |part: &&str| !part.is_empty() && !part.starts_with('.') && !part.ends_with(".gguf");
-        parts.len() == 2 && parts.iter().all(named) && !std::path::Path::new(base).exists()
+        let beside = job.map(|job| job.checkpoint.join(base));
+        let places = [Some(base.into()), beside, Some(sources.context.config.resolve(base.as_ref()))];
+        parts.len() == 2 && parts.iter().all(named) && !places.into_iter().flatten().any(|path: PathBuf| path.exists())
     };
     let file = match sources.work {
         Work::Run(job) => Some(job.data.as_path()),
-        Work::Files { test, .. } => test.first().map(std::path::PathBuf::as_path),
+        Work::Files { test, .. } => test.first().map(PathBuf::as_path),
     };
     let file = file.and_then(|path| path.file_name()).unwrap_or_default();
     Card {

@@ -100,12 +100,51 @@ impl Card<'_> {
             quoted(self.split)
         );
         for Score { r#type, name, value } in &self.scores {
-            let _ = write!(yaml, "    - type: {}\n      name: {}\n      value: {value:?}\n", r#type, quoted(name));
+            let _ = write!(
+                yaml,
+                "    - type: {}\n      name: {}\n      value: {}\n",
+                r#type,
+                quoted(name),
+                yaml_number(*value)
+            );
         }
         yaml + "---\n"
     }
 }
 
+/// A number that YAML 1.1 reads as one: with a point, whatever its exponent.
+fn yaml_number(value: f64) -> String {
+    let shown = format!("{value:?}");
+    match shown.split_once('e') {
+        Some((digits, exponent)) if !digits.contains('.') => format!("{digits}.0e{exponent}"),
+        _ => shown,
+    }
+}
+
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn front_matter_is_yaml_of_numbers_and_quoted_text() {
+        let card = Card {
+            task: "a: \"b\"",
+            title: "t",
+            split: "test",
+            data: "x.jsonl".into(),
+            base: Some("org/model".into()),
+            adapter: false,
+            trained: true,
+            scores: vec![Score { r#type: "brier_score", name: "Brier".into(), value: 1e-7 }],
+        };
+        let page = card.page(&Facts::default());
+        assert!(page.starts_with("---\n# ") && page.contains("\nbase_model: \"org/model\"\npipeline_tag: "), "{page}");
+        assert!(page.contains("- name: \"a: \\\"b\\\"\"\n") && page.contains("      value: 1.0e-7\n---\n"), "{page}");
+        assert_eq!([yaml_number(0.25), yaml_number(1.5e-9), yaml_number(1.0)], ["0.25", "1.5e-9", "1.0"]);
+        assert!(page.contains("## Limits\n\nto be written by you: "), "{page}");
+    }
 }
