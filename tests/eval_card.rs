@@ -131,7 +131,7 @@ fn the_pages_say_what_the_runs_files_say() {
     assert!(llm["12"].contains("energy: not recorded"), "{}", llm["12"]);
     // The run directory has no training of its own: none is claimed.
     assert!(
-        llm["6b"].contains("not recorded in this run directory") && llm["6a"].contains("last trained: not recorded")
+        llm["2g"].contains("not recorded in this run directory") && llm["2f"].contains("last trained: not recorded")
     );
     // No record's text.
     assert!(!text.contains("SECRET") && !card.contains("SECRET"));
