@@ -88,12 +88,13 @@ Examples:
   clsgen eval --config configs/clinifact.toml
   clsgen eval --config configs/clinifact.toml --split dev
   clsgen eval --predictions test.jsonl --dev-predictions dev.jsonl --json
-  clsgen eval --config configs/clinifact.toml --curve --include-text
+  clsgen eval --config configs/clinifact.toml --curve --card --include-text
   clsgen eval --config configs/clinifact.toml --baselines verbalized,label
 
 Thresholds and calibrators are fitted on dev and frozen before test is read.
 Writes RUN/eval/SPLIT/ (`predictions` for --predictions): metrics.json, tables/,
-figures/, report.html. Other settings than a folder's need --overwrite.";
+figures/, report.html; under --card model-card.md and tripod-llm.md too. Other
+settings than a folder's need --overwrite.";
 
 const PREDICT_EXAMPLES: &str = "\
 Examples:

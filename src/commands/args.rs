@@ -92,8 +92,11 @@ pub struct EvalArgs {
     /// Mean ± SD of these runs, which differ by their seed; each was evaluated before
     #[arg(long, value_name = "RUN", num_args = 1..)]
     #[arg(conflicts_with_all = ["predictions", "against", "paper", "curve", "baselines", "runs", "compare_base",
-        "forgetting", "include_text", "gate"])]
+        "forgetting", "card", "include_text", "gate"])]
     pub over: Vec<PathBuf>,
+    /// Write model-card.md and tripod-llm.md: the items of TRIPOD-LLM and TRIPOD+AI, filled from the run's files
+    #[arg(long)]
+    pub card: bool,
     /// Put text of records into the report (it holds none otherwise)
     #[arg(long)]
     pub include_text: bool,

@@ -7,6 +7,7 @@
 //!    `predictions.jsonl`, `tables/`, `figures/`, `report.html`.
 
 mod calibration_table;
+mod card;
 mod classes;
 mod compare;
 mod curve;
@@ -41,7 +42,7 @@ use crate::{
         AnyEvaluation, AnySample, Options, Sample, decision_curves::decision_curves, evaluate, perplexity::Perplexity,
     },
     progress,
-    report::{Table, decision_tables, figures::EpochMetrics, metrics_table, perplexity_table},
+    report::{Table, decision_tables, evidence_table, figures::EpochMetrics, metrics_table, perplexity_table},
     signals::stoppable,
     storage::{self, AtomicDir, run_record::Used},
 };
@@ -81,7 +82,12 @@ pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
 /// alone. `gate` is asked whether the task has its classes; the caller checks it against the outcome.
 pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -> Result<Option<Outcome>> {
     let options = options(context);
-    if args.curve && args.predictions.is_empty() && args.split == "test" && context.config.data.test.is_none() {
+    if args.curve
+        && !args.card
+        && args.predictions.is_empty()
+        && args.split == "test"
+        && context.config.data.test.is_none()
+    {
         return curve::alone(context, &options).map(|()| None);
     }
     let work = match &args.predictions[..] {
@@ -130,6 +136,7 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
             .map(|()| None);
     }
     let include_text = args.include_text;
+    let with_card = asked.card;
     let perplexity = match (&language, &work) {
         (Some(language), Work::Run(job)) => Some(language.run(context, &folder, job, &options)?),
         _ => None,
@@ -140,6 +147,9 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
         AnySample::Two(sample) => measure(context, &folder, plans, (&scored, sample), &options)?,
         AnySample::More(sample) => classes::measure(context, &folder, plans, (&scored, sample), &options)?,
     };
+    if with_card {
+        card::write(context, (&folder, &work), (&scored, &outcome.evaluation), &options)?;
+    }
     warn_of_perfection(&outcome.evaluation);
     Ok(Some(outcome))
 }
@@ -171,6 +181,7 @@ fn measure(
     let mut evaluation = evaluate(sample, scored.frozen.as_ref().map(|frozen| &frozen.thresholds), options);
     evaluation.dev_overlap = scored.dev_overlap;
     evaluation.perplexity = plans.perplexity.clone().map(Box::new);
+    evaluation.evidence = journal::evidence(scored, options).map(Box::new);
     let calibrated =
         scored.calibration.as_ref().map(|fitted| calibration_table::score(fitted, sample, options, &mut evaluation));
     let journal = journal::fill(context, (scored, sample), &mut evaluation, options);
@@ -212,6 +223,7 @@ fn measure(
     let mut tables = vec![metrics_table(&scored.title, &evaluation, options.in_sample)];
     let evaluation = AnyEvaluation::Two(Box::new(evaluation));
     let document = document(&evaluation, beside)?;
+    tables.extend(evaluation.evidence().map(|evidence| evidence_table(&scored.title, evidence)));
     tables.extend(plans.perplexity.iter().map(perplexity_table));
     tables.extend(curve.clone());
     tables.extend(compared.iter().chain(&against).map(|compared| compared.table.clone()));
@@ -313,6 +325,7 @@ fn asked(args: &EvalArgs) -> Asked {
         curve: args.curve,
         forgetting: args.forgetting,
         paper: args.paper.clone(),
+        card: args.card,
         cnn_embeddings: None,
     }
 }

@@ -58,7 +58,7 @@ pub fn run(context: &Context, args: &PredictArgs) -> Result<()> {
     let reading = reading(context, prompter.labels());
     let records = data::stream_after(&reading, &args.input, &prompter.template().fields(), before + done)?;
     let records = records.take(total.map_or(usize::MAX, |total| total.saturating_sub(done)));
-    let records = prompted(records, prompter, args);
+    let records = prompted(records, prompter, settings, args);
     let outcome = score(&loaded.model, prompter, records, settings, &mut |mut prediction| {
         // Read well, but without a prompt: found only now, since it takes the tokenizer to know.
         if let Some(error) = prediction.error.as_ref().filter(|_| args.strict) {
@@ -235,10 +235,11 @@ fn strict_error(input: &Path, bad: &[RecordError], count: usize) -> Error {
 fn prompted<'r>(
     records: impl Iterator<Item = Result<Result<data::Record, RecordError>>> + 'r,
     prompter: &'r Prompter,
+    settings: &'r Settings,
     args: &'r PredictArgs,
 ) -> impl Iterator<Item = Result<Result<PromptedRecord, RecordError>>> + 'r {
     records.map(|record| match record? {
-        Ok(record) => PromptedRecord::of(prompter, &record),
+        Ok(record) => PromptedRecord::of(prompter, &record, settings),
         Err(bad) if args.strict => Err(strict_error(&args.input, &[bad], 1)),
         Err(bad) => Ok(Err(bad)),
     })

@@ -335,6 +335,8 @@ fn dev(context: &Context, inputs: &mut Inputs, prompter: &Prompter) -> Result<Op
         max_new_tokens: config.model.max_output_tokens,
         explanation: true,
         constrain: config.generate.constrain,
+        // Dev's texts are looked through by eval, where it is asked to.
+        evidence: false,
         batch_tokens: config.generate.batch_tokens,
     };
     Dev::new(prompter, &records, config.train.objective, settings).map(Some).context(path.display())

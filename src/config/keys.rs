@@ -158,6 +158,8 @@ pub(super) const KEYS: &[(&str, Kind, Decides)] = &[
     ("generate.top_p", Above(0.0, 1.0), DECODING),
     ("generate.batch_tokens", Integer(1, COUNT), NOTHING),
     ("generate.constrain", Bool, DECODING),
+    // It changes no text: what was trained without it is predicted with it all the same.
+    ("generate.evidence", Bool, ByValue(&[Predict])),
     ("remote.concurrency", Integer(1, 1024), NOTHING),
     ("remote.timeout_s", Integer(1, 86_400), NOTHING),
     ("remote.retries", Integer(0, 100), NOTHING),

@@ -372,10 +372,12 @@ pub struct Generate {
     pub batch_tokens: Option<usize>,
     /// Force the closing `Classification: <label>` (SPEC A46).
     pub constrain: bool,
+    /// Say of each explanation what of it stands in the record (SPEC A47).
+    pub evidence: bool,
 }
 
 impl Default for Generate {
     fn default() -> Self {
-        Self { temperature: 0.0, top_p: 1.0, batch_tokens: None, constrain: false }
+        Self { temperature: 0.0, top_p: 1.0, batch_tokens: None, constrain: false, evidence: false }
     }
 }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use crate::{
     error::{Error, Result},
     labels::{Class, Labels},
+    metrics::evidence::Evidence,
 };
 
 use super::{ErrorKind, Record, RecordError};
@@ -53,6 +54,10 @@ pub struct Prediction {
     pub parsable: Option<bool>,
     /// The explanation in the text.
     pub explanation: Option<String>,
+    /// What of the explanation stands in the record, under `generate.evidence`, which the outer `Some` says; null
+    /// without an explanation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Option<Vec<Evidence>>>,
     /// The raw generated text.
     pub text: Option<String>,
     /// Whether the head's class (of two: 1 where probability ≥ 0.5) is the verbalized one.
@@ -204,6 +209,7 @@ pub(super) fn parse_line(bytes: &[u8], labels: &Labels, columns: &[String]) -> R
         verbalized_label,
         parsable,
         explanation: keys.string("explanation")?,
+        evidence: keys.evidence()?,
         text,
         agreement: keys.boolean("agreement")?,
         group: keys.identifier("group")?,
@@ -265,6 +271,12 @@ impl Keys<'_> {
 
     fn count(&self, key: &str) -> Result<Option<usize>, Fault> {
         self.typed(key, "is not a whole number", |value| value.as_u64().and_then(|count| usize::try_from(count).ok()))
+    }
+
+    fn evidence(&self) -> Result<Option<Option<Vec<Evidence>>>, Fault> {
+        let what = "is not a list of {field, start, end, explanation_start, explanation_end, quoted, words, found}";
+        let read = |value: &Value| serde_json::from_value(value.clone()).ok();
+        self.object.get("evidence").map(|_| self.typed("evidence", what, read)).transpose()
     }
 
     fn logits(&self) -> Result<Option<Vec<f64>>, Fault> {

@@ -26,8 +26,16 @@ pub const THRESHOLDS: &str = "thresholds.json";
 /// Calibrators fitted on dev, beside them.
 pub const CALIBRATION: &str = "calibration.json";
 /// Everything that is made again from logs at no cost worth keeping it.
-const DERIVED: [&str; 6] =
-    ["metrics.json", "base.metrics.json", "against.metrics.json", "baselines.json", "report.html", FILE];
+const DERIVED: [&str; 8] = [
+    "metrics.json",
+    "base.metrics.json",
+    "against.metrics.json",
+    "baselines.json",
+    "report.html",
+    "model-card.md",
+    "tripod-llm.md",
+    FILE,
+];
 /// What an evaluation of the older layout left in `RUN/eval` itself.
 const OLDER: [&str; 4] = ["metrics.json", "predictions.jsonl", "report.html", "tables"];
 /// What a full evaluation writes beside its logs: tables, figures as PNG and SVG, the report.
@@ -51,8 +59,16 @@ pub struct Asked {
     pub forgetting: bool,
     /// Tables of the paper.
     pub paper: Vec<String>,
+    /// The model card and the guidelines' items.
+    #[serde(skip_serializing_if = "is_false")]
+    pub card: bool,
     /// `cnn.embeddings`, which measuring the CNN again needs.
     pub cnn_embeddings: Option<PathBuf>,
+}
+
+/// What a later key leaves as it was in files of commands that did not ask for it.
+fn is_false(asked: &bool) -> bool {
+    !asked
 }
 
 /// What decides a split's numbers.
@@ -164,6 +180,7 @@ impl Folder {
         }
         all.curve |= self.earlier.curve;
         all.forgetting |= self.earlier.forgetting;
+        all.card |= self.earlier.card;
         all
     }
 

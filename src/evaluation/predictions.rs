@@ -89,7 +89,7 @@ pub fn generate(context: &Context, folder: &Folder, source: &Source<'_>, records
         };
         let prompter = scoring::prompter(&loaded, source.template.clone(), &windows, &context.prompt_date())?;
         let bar = log::progress(context, "predictions", records.len(), done);
-        let rest = records[done..].iter().map(|record| PromptedRecord::of(&prompter, record));
+        let rest = records[done..].iter().map(|record| PromptedRecord::of(&prompter, record, &settings));
         let mut counts = Counts::default();
         let outcome = score(&loaded.model, &prompter, rest, &settings, &mut |prediction| {
             counts.add(&prediction);

@@ -25,7 +25,10 @@ use crate::{
     error::{Error, Result},
     fingerprint::Fingerprint,
     foreign,
-    generate::scoring::{self, checkpoint_hash},
+    generate::{
+        predict::add_evidence,
+        scoring::{self, checkpoint_hash},
+    },
     metrics::AnySample,
     model::checkpoint::{ClsgenJson, read_info},
     prompt::PromptTemplate,
@@ -163,7 +166,13 @@ impl Job {
         let (frozen, calibration) = self.freeze(context, folder)?.unzip();
         let records = self.records(context)?;
         let predictions = match self.dev.as_ref().filter(|_| self.split == "dev").and_then(|dev| kept(dev, &records)) {
-            Some(kept) => predictions::keep(out, kept, context.dry_run)?,
+            Some(mut kept) => {
+                if context.config.generate.evidence {
+                    let with_records = kept.iter_mut().zip(records.iter());
+                    with_records.for_each(|(line, record)| add_evidence(line, &record.fields));
+                }
+                predictions::keep(out, kept, context.dry_run)?
+            }
             None => predictions::generate(context, folder, &self.source(context, true)?, &records)?,
         };
         let sample = inputs::sample(&predictions, &context.config.task.labels, Some(&records))?;

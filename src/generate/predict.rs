@@ -1,6 +1,9 @@
 //! Records in, predictions out, in the order of the records (SPEC §2, Predictions).
 
-use std::{cell::RefCell, collections::HashMap};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+};
 
 use super::{
     Completed, Engine, Generation, Request, Sampling, batch::Budget, constrain::Constraint, in_order::InOrder,
@@ -10,7 +13,7 @@ use crate::{
     device,
     error::{Error, Result},
     labels::{Class, Labels},
-    metrics::softmax,
+    metrics::{evidence, softmax},
     model::Model,
     prompt::{Prompter, Tokens},
     rng,
@@ -27,6 +30,8 @@ pub struct Settings {
     pub explanation: bool,
     /// Force the closing verdict line.
     pub constrain: bool,
+    /// Say of each explanation what of it stands in the record.
+    pub evidence: bool,
     /// Cached tokens held at once; `None` goes by memory.
     pub batch_tokens: Option<usize>,
 }
@@ -65,7 +70,12 @@ pub struct PromptedRecord {
     pub prompt: Tokens,
     /// Its prediction, complete but for what the model says.
     pub prediction: Prediction,
+    /// Its texts, where evidence is looked for in them.
+    texts: Texts,
 }
+
+/// A record's texts by field.
+type Texts = BTreeMap<String, String>;
 
 impl PromptedRecord {
     /// `record` with its `prompt`.
@@ -79,13 +89,15 @@ impl PromptedRecord {
             truncated_tokens: Some(prompt.truncated_tokens),
             ..Prediction::default()
         };
-        Self { place: (record.number, record.line), prompt, prediction }
+        Self { place: (record.number, record.line), prompt, prediction, texts: Texts::new() }
     }
 
-    /// Makes the prompt of `record`. The inner error is the record's own, the outer one ends the run.
-    pub fn of(prompter: &Prompter, record: &Record) -> Result<Result<Self, RecordError>> {
+    /// Makes the prompt of `record`, to be scored under these settings. The inner error is the record's own, the outer
+    /// one ends the run.
+    pub fn of(prompter: &Prompter, record: &Record, settings: &Settings) -> Result<Result<Self, RecordError>> {
+        let texts = || if settings.evidence { record.fields.clone() } else { Texts::new() };
         match prompter.prompt(record) {
-            Ok(prompt) => Ok(Ok(Self::new(record, prompt))),
+            Ok(prompt) => Ok(Ok(Self { texts: texts(), ..Self::new(record, prompt) })),
             Err(error) => unfit(record, error).map(Err),
         }
     }
@@ -105,7 +117,10 @@ pub fn score(
     let budget = Budget::beside(&model.llama, prompter.max_input_tokens(), settings.batch_tokens);
     let engine = Engine::new(model, prompter.tokenizer(), budget).constrained(constraint.as_ref());
     let mut counts = Counts::default();
-    let mut emit = |prediction: Prediction| {
+    let mut emit = |mut prediction: Prediction| {
+        if settings.evidence {
+            prediction.evidence.get_or_insert(None);
+        }
         counts.add(&prediction);
         emit(prediction)
     };
@@ -137,14 +152,17 @@ pub fn score(
     failure.map_or(Ok(counts), Err)
 }
 
+/// A record's place in the stream and in its file, its prediction so far, its texts.
+type Open = (usize, Place, Prediction, Texts);
+
 /// Turns records into requests and results back into predictions of those records.
 struct Scoring<'a> {
     prompter: &'a Prompter,
     settings: &'a Settings,
     /// Requests made so far.
     asked: usize,
-    /// Those under way: of each one's record its place in the stream and in its file, and its prediction so far.
-    open: HashMap<usize, (usize, Place, Prediction)>,
+    /// Those under way.
+    open: HashMap<usize, Open>,
     ordered: InOrder<'a, Prediction>,
     /// What ended the stream.
     failure: Option<Error>,
@@ -170,7 +188,7 @@ impl Scoring<'_> {
         Prediction::from_error(bad, self.prompter.labels())
     }
 
-    fn open(&mut self, at: usize, PromptedRecord { place, prompt, prediction }: PromptedRecord) -> Request {
+    fn open(&mut self, at: usize, PromptedRecord { place, prompt, prediction, texts }: PromptedRecord) -> Request {
         let request = Request {
             key: rng::hash_name(prediction.id.as_deref().unwrap_or_default()),
             prompt: prompt.ids,
@@ -180,13 +198,13 @@ impl Scoring<'_> {
             want_probability: true,
             continuations: Vec::new(),
         };
-        self.open.insert(self.asked, (at, place, prediction));
+        self.open.insert(self.asked, (at, place, prediction, texts));
         self.asked += 1;
         request
     }
 
     fn file(&mut self, completed: Completed) -> Result<()> {
-        let (at, place, mut prediction) = self.open.remove(&completed.index).unwrap_or_default();
+        let (at, place, mut prediction, texts) = self.open.remove(&completed.index).unwrap_or_default();
         if completed.logits.as_ref().is_some_and(|logits| !logits.iter().all(|logit| logit.is_finite())) {
             let error = bad(place, prediction.id, ErrorKind::NotFinite, "its logits are not finite");
             let line = Prediction { label: prediction.label, ..self.error_line(&error) };
@@ -197,6 +215,9 @@ impl Scoring<'_> {
         }
         if let Some(generation) = completed.generations.into_iter().next() {
             self.add_text(&mut prediction, generation);
+        }
+        if self.settings.evidence {
+            add_evidence(&mut prediction, &texts);
         }
         self.ordered.put(at, prediction)
     }
@@ -211,6 +232,12 @@ impl Scoring<'_> {
         prediction.generated_tokens = Some(generation.generated_tokens);
         prediction.finish = Some(generation.finish);
     }
+}
+
+/// Says what of the explanation stands in these texts.
+pub fn add_evidence(prediction: &mut Prediction, texts: &BTreeMap<String, String>) {
+    let fields = || texts.iter().map(|(field, text)| (field.as_str(), text.as_str()));
+    prediction.evidence = Some(prediction.explanation.as_ref().map(|said| evidence::find(fields(), said)));
 }
 
 /// The error line of a record that has no prompt; errors that are no record's own end the run.

@@ -170,6 +170,7 @@ pub fn settings(context: &Context, explanation: bool, windows: &Windows) -> Sett
         max_new_tokens: windows.output,
         explanation,
         constrain: generate.constrain,
+        evidence: generate.evidence,
         batch_tokens: generate.batch_tokens,
     }
 }

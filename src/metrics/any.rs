@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Evaluation, Metric, Sample,
+    evidence::EvidenceMetrics,
     multiclass::{self, Row},
     quality::EpochTerms,
 };
@@ -141,6 +142,14 @@ impl AnyEvaluation {
         match self {
             Self::Two(evaluation) => &evaluation.parsable,
             Self::More(evaluation) => &evaluation.parsable,
+        }
+    }
+
+    /// What of the explanations stands in the records.
+    pub fn evidence(&self) -> Option<&EvidenceMetrics> {
+        match self {
+            Self::Two(evaluation) => evaluation.evidence.as_deref(),
+            Self::More(evaluation) => evaluation.evidence.as_deref(),
         }
     }
 

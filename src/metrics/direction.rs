@@ -12,7 +12,7 @@ pub enum Direction {
 }
 
 /// Metrics by the last key of their path in `metrics.json`, with their names in the tables.
-const DIRECTIONS: [(&str, &str, Direction); 40] = [
+const DIRECTIONS: [(&str, &str, Direction); 42] = [
     ("auroc", "AUROC", Direction::Higher),
     ("auprc", "AUPRC", Direction::Higher),
     ("aurc", "AURC", Direction::Lower),
@@ -53,6 +53,8 @@ const DIRECTIONS: [(&str, &str, Direction); 40] = [
     ("base", "Perplexity, base", Direction::Lower),
     ("tuned", "Perplexity, tuned", Direction::Lower),
     ("ratio", "Perplexity, tuned : base", Direction::Lower),
+    ("with_evidence", "Explanations with evidence", Direction::Higher),
+    ("quoted_words", "Quoted words in the record", Direction::Higher),
 ];
 
 /// Which way the metric at `path` of `metrics.json` is better; calibrated ones (`…_after`) as their own. A subgroup's

@@ -209,6 +209,7 @@ pub fn evaluate(sample: &Sample, thresholds: Option<&Thresholds>, options: &Opti
         operating_points: Vec::new(),
         subgroups: Default::default(),
         perplexity: None,
+        evidence: None,
     }
 }
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Metric, operating::OperatingPoint, perplexity::Perplexity, smooth::Smooth, subgroups::Subgroups, threshold::Costs,
+    Metric, evidence::EvidenceMetrics, operating::OperatingPoint, perplexity::Perplexity, smooth::Smooth,
+    subgroups::Subgroups, threshold::Costs,
 };
 
 /// How to evaluate.
@@ -67,6 +68,9 @@ pub struct Evaluation {
     /// What tuning forgot of other text, where it was asked for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub perplexity: Option<Box<Perplexity>>,
+    /// What of the explanations stands in the records, where the predictions say it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub evidence: Option<Box<EvidenceMetrics>>,
 }
 
 /// Whether there is none.

@@ -19,6 +19,7 @@
 //! | [`methods`] | other methods over runs, and each against the model, paired | paper Tables 2 and 4 |
 //! | [`runs`] | mean and SD over runs | |
 //! | [`judge`] | RLI, κ of rationale and label, readability | paper §5.3.2 |
+//! | [`evidence`], [`quoted`] | what of an explanation stands in the record, and how much that is | SPEC A47 |
 //! | [`perplexity`] | of base and tuned model on the same texts | Jelinek 1977 |
 //! | [`quality`] | the score that picks the best epoch | paper A.2.2 |
 //! | [`multiclass`] | the same over K > 2 classes: arg max, one-vs-rest, macro means | Cohen 1968; Kull 2019 |
@@ -45,6 +46,7 @@ pub mod delong;
 pub mod direction;
 mod evaluate;
 pub mod evaluation;
+pub mod evidence;
 pub mod judge;
 pub mod methods;
 pub mod multiclass;
@@ -53,6 +55,7 @@ pub mod paired;
 mod parsable;
 pub mod perplexity;
 pub mod quality;
+pub mod quoted;
 pub mod ranking;
 pub mod runs;
 pub mod sample;

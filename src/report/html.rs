@@ -11,7 +11,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Table, figures::Figure};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    metrics::evidence::Evidence,
+};
 
 pub use super::readings::{Reading, class_readings, readings};
 
@@ -44,6 +47,9 @@ pub struct RecordView {
     pub verbalized: Option<usize>,
     /// The explanation, or the raw text where it could not be parsed.
     pub explanation: Option<String>,
+    /// What of the explanation stands in them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub evidence: Vec<Evidence>,
     /// Its text fields by name; empty where the split's file is not known.
     pub note: BTreeMap<String, String>,
 }
@@ -307,6 +313,7 @@ mod tests {
             calibrated: None,
             verbalized: None,
             explanation: Some("</script><script>alert(1)</script>".into()),
+            evidence: Vec::new(),
             note: BTreeMap::from([("text".into(), "SECRET <b>".into())]),
         };
         let page = report(&[], &[], Some(vec![record])).render().unwrap();

@@ -4,6 +4,7 @@ use super::table::{Table, cell, interval, number, telling};
 use crate::metrics::{
     Calibration, Metric,
     direction::name,
+    evidence::EvidenceMetrics,
     operating::{Aim, OperatingPoint},
     perplexity::Perplexity,
     subgroups::{MOST_VALUES, Subgroups},
@@ -95,6 +96,23 @@ pub fn subgroup_table(title: &str, subgroups: &Subgroups, threshold: Option<f64>
         "{threshold} Difference: from all records of other values; 95 % intervals in parentheses, not adjusted for \
          their number. Columns of over {MOST_VALUES} values are left out."
     ));
+    table
+}
+
+/// What of the explanations stands in the records.
+pub fn evidence_table(title: &str, evidence: &EvidenceMetrics) -> Table {
+    let columns = ["Metric", "Value", "95 % CI", "n", "Note"];
+    let mut table = Table::new("evidence", &format!("Evidence: {title}"), &columns);
+    for (key, metric) in evidence.named() {
+        let note = metric.reason.clone().unwrap_or_default();
+        let name = name(key).unwrap_or(key).to_owned();
+        table.row([name, number(metric.value), interval(metric.ci95), metric.n.to_string(), note]);
+    }
+    table.note(
+        "Evidence: a quote of three words or more in quotation marks, or six words in a row, that stands in the \
+         record. The second row is over explanations that quote: words between quotation marks, and how many of them \
+         stand there.",
+    );
     table
 }
 

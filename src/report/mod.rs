@@ -1,6 +1,7 @@
 //! Tables, figures, HTML. Layer 5.
 
 pub mod baselines;
+pub mod card;
 pub mod compare;
 mod decision_tables;
 pub mod figures;
@@ -14,7 +15,7 @@ mod readings;
 pub mod table;
 
 pub use decision_tables::decision_tables;
-pub use journal_tables::{operating_table, perplexity_table, smooth_table, subgroup_table};
+pub use journal_tables::{evidence_table, operating_table, perplexity_table, smooth_table, subgroup_table};
 pub use metrics_table::metrics_table;
 pub use multiclass_beside::{multiclass_baseline_tables, multiclass_compare_table};
 pub use multiclass_tables::{confusion_table, multiclass_table};

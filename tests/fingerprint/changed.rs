@@ -59,6 +59,7 @@ pub fn changed(key: &str) -> Vec<&'static str> {
         "generate.temperature" => vec!["generate.temperature=0.7"],
         "generate.top_p" => vec!["generate.top_p=0.5"],
         "generate.constrain" => vec!["generate.constrain=true"],
+        "generate.evidence" => vec!["generate.evidence=true"],
         "eval.judge" => vec!["eval.judge=model2"],
         "eval.baseline_model" => vec!["eval.baseline_model=model2"],
         "eval.judge_prompt" => vec!["eval.judge_prompt=judge.toml"],

@@ -16,7 +16,9 @@ use crate::{
         multiclass::{self, Evaluation, Positive, Temperature},
     },
     progress,
-    report::{Table, confusion_table, decision_tables, metrics_table, multiclass_table, perplexity_table},
+    report::{
+        Table, confusion_table, decision_tables, evidence_table, metrics_table, multiclass_table, perplexity_table,
+    },
     storage,
 };
 
@@ -33,6 +35,7 @@ pub fn measure(
     let mut evaluation = multiclass::evaluate(sample, labels, context.config.task.ordinal, options);
     evaluation.dev_overlap = scored.dev_overlap;
     evaluation.perplexity = plans.perplexity.clone().map(Box::new);
+    evaluation.evidence = journal::evidence(scored, options).map(Box::new);
     let calibrated = calibrated(scored, sample, options, &mut evaluation);
     let against_rest = positive(context)?.map(|class| sample.one_vs_rest(class.into()));
     let mut asked_by_journals = Vec::new();
@@ -80,6 +83,7 @@ pub fn measure(
         let title = format!("{}: {} against the rest", scored.title, positive.label);
         Table { name: "metrics_positive".into(), ..metrics_table(&title, &positive.evaluation, options.in_sample) }
     }));
+    tables.extend(evaluation.evidence.iter().map(|evidence| evidence_table(&scored.title, evidence)));
     tables.extend(plans.perplexity.iter().map(perplexity_table));
     tables.extend(curve.clone());
     tables.extend(base.iter().chain(&against).map(|(_, table)| table.clone()));

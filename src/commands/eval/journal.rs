@@ -5,8 +5,11 @@ use super::Context;
 use crate::{
     evaluation::{Scored, targets},
     metrics::{
-        Evaluation, Metric, Options, Sample, multiclass,
+        Evaluation, Metric, Options, Sample,
+        evidence::{Evidence, EvidenceMetrics},
+        multiclass,
         operating::{Frozen, operating_points},
+        quoted::quoted,
         smooth::smooth,
         subgroups::{Column, MOST_VALUES, subgroups},
     },
@@ -48,6 +51,14 @@ pub fn undefined(context: &Context, evaluation: &mut multiclass::Evaluation) {
     evaluation.operating_points = none().filter(|_| !targets(context).is_empty());
     evaluation.subgroups = none().filter(|_| !context.config.eval.subgroups.is_empty());
     evaluation.calibration.smooth = none();
+}
+
+/// What of the explanations stands in the records, where the predictions say it.
+pub fn evidence(scored: &Scored, options: &Options) -> Option<EvidenceMetrics> {
+    let evidence: Vec<Option<&[Evidence]>> =
+        scored.predictions.iter().map(|line| line.evidence.as_ref()?.as_deref()).collect();
+    let asked = scored.predictions.iter().any(|line| line.evidence.is_some());
+    asked.then(|| quoted(&scored.sample, &evidence, options))
 }
 
 /// The columns of `eval.subgroups`.

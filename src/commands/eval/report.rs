@@ -180,6 +180,7 @@ fn records(context: &Context, scored: &Scored) -> Vec<RecordView> {
             .map(|(probability, calibrator)| calibrator.apply(probability, prediction.logits.as_deref())),
         verbalized: prediction.verbalized_label.filter(|_| prediction.parsable != Some(false)).map(Class::index),
         explanation: prediction.explanation.clone().or_else(|| prediction.text.clone()),
+        evidence: prediction.evidence.clone().flatten().unwrap_or_default(),
         note: prediction
             .id
             .as_deref()

@@ -140,6 +140,7 @@ pub fn evaluate(sample: &Sample, names: &[String], ordinal: bool, options: &Opti
         operating_points: None,
         subgroups: None,
         perplexity: None,
+        evidence: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::{self, Metric, evaluation::Judge, perplexity::Perplexity};
+use crate::metrics::{self, Metric, evaluation::Judge, evidence::EvidenceMetrics, perplexity::Perplexity};
 
 /// `metrics.json` for K > 2 classes. A class is called where its probability is the highest, of equals the lowest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -52,6 +52,9 @@ pub struct Evaluation {
     /// What tuning forgot of other text, where it was asked for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub perplexity: Option<Box<Perplexity>>,
+    /// What of the explanations stands in the records, where the predictions say it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub evidence: Option<Box<EvidenceMetrics>>,
 }
 
 /// How the calls are made without a threshold.

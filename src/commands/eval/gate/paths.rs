@@ -8,10 +8,11 @@ use serde_json::Value;
 use crate::{
     error::{Error, Result},
     metrics::{
-        AnyEvaluation, Evaluation, Options, Sample, evaluate,
+        AnyEvaluation, AnySample, Evaluation, Options, Sample, evaluate,
         multiclass::{self, Positive},
         operating::{Aim, Target, operating_points},
         perplexity::perplexity,
+        quoted::quoted,
         smooth::Smooth,
         subgroups::Subgroup,
         threshold::Thresholds,
@@ -38,12 +39,15 @@ pub(super) fn known() -> Result<Vec<String>> {
     let value = [("VALUE".to_owned(), Subgroup::undefined("nothing", 0, 0))].into();
     empty.subgroups.insert("COLUMN".to_owned(), value);
     empty.perplexity = Some(Box::new(perplexity(&[], &Options::default())));
+    let nothing = AnySample::Two(Sample::new());
+    empty.evidence = Some(Box::new(quoted(&nothing, &[], &Options::default())));
     let labels = ["a", "b", "c"].map(String::from);
     let none = multiclass::Sample::new(labels.len(), std::iter::empty()).map_err(Error::run)?;
     let mut more = multiclass::evaluate(&none, &labels, true, &Options::default());
     more.calibration.after = Some(Box::new(more.calibration.clone().into()));
     more.perplexity = empty.perplexity.take();
-    let two = Evaluation { perplexity: more.perplexity.clone(), ..empty.clone() };
+    more.evidence = empty.evidence.take();
+    let two = Evaluation { perplexity: more.perplexity.clone(), evidence: more.evidence.clone(), ..empty.clone() };
     more.positive = Some(Box::new(Positive { label: labels[0].clone(), evaluation: empty }));
     let mut known = Vec::new();
     leaves("", &to_value(&AnyEvaluation::Two(Box::new(two)))?, &mut known);
