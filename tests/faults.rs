@@ -3,10 +3,14 @@
 #[path = "faults/clusters.rs"]
 mod clusters;
 mod common;
+#[path = "faults/corruption.rs"]
+mod corruption;
 #[path = "faults/numbers.rs"]
 mod numbers;
 #[path = "faults/places.rs"]
 mod places;
+#[path = "faults/power.rs"]
+mod power;
 #[path = "faults/privacy.rs"]
 mod privacy;
 #[path = "faults/signals.rs"]

@@ -1,6 +1,8 @@
 //! Prompts against HF: small tokenizers of every kind here, real ones and real records where they are at hand.
 
 mod common;
+#[path = "prompt/injection.rs"]
+mod injection;
 #[path = "prompt/properties.rs"]
 mod properties;
 

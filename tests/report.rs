@@ -80,9 +80,15 @@ fn predictions(n: usize, salt: usize) -> String {
         let label = usize::from(draw(1) < 0.35);
         let probability = (0.15 + 0.3 * label as f64 + 0.6 * draw(2)).clamp(0.001, 0.999);
         let said = (i % 37 != 0).then_some(usize::from((probability >= 0.5) ^ (i % 10 == 0)));
+        let evidence = |field: Option<&str>, [start, end]: [usize; 2]| {
+            let at = |place: usize| field.map(|_| place);
+            json!({"field": field, "start": at(0), "end": at(6), "explanation_start": start, "explanation_end": end,
+                "quoted": field.is_none(), "words": 1, "found": usize::from(field.is_some())})
+        };
         let line = json!({"id": format!("r{i}"), "label": label, "probability": probability, "verbalized_label": said,
             "parsable": said.is_some(),
             "explanation": said.map(|_| format!("SECRET </script><b>reason</b> & {i}")), "text": "SECRET text",
+            "evidence": said.map(|_| [evidence(Some("text"), [0, 6]), evidence(None, [19, 25])]),
             "group": format!("g{}", i / 2)});
         let _ = writeln!(lines, "{line}");
     }
@@ -341,7 +347,7 @@ fn the_report_prints_on_one_sheet() {
 }
 
 #[test]
-fn the_report_works_in_a_browser_at_two_widths() {
+fn the_report_works_in_a_browser_at_two_widths_light_and_dark() {
     let bench = Bench::new();
     std::fs::write(bench.path("records.jsonl"), records(300)).unwrap();
     std::fs::write(bench.path("harness.html"), HARNESS).unwrap();
@@ -358,15 +364,9 @@ fn the_report_works_in_a_browser_at_two_widths() {
         let Some(browser) = chromium() else { return };
         let (dom, console) = browse(browser, &bench.path("profile"), &bench.path("run/eval/predictions/report.html"));
         assert!(dom.contains("</html>") && console.is_empty(), "{console:?}");
-        let Some(browser) = chromium() else { return };
-        let (dom, console) = browse(browser, &bench.path("profile"), &bench.path("harness.html"));
-        let seen =
-            dom.split_once("<pre id=\"seen\">").and_then(|(_, rest)| rest.split_once("</pre>")).map(|(seen, _)| seen);
-        let seen: Vec<Value> =
-            serde_json::from_str(seen.unwrap_or_default()).unwrap_or_else(|e| panic!("{e}: {dom:.2000} {console:?}"));
-        assert_eq!((seen.len(), console.len()), (2, 0), "{seen:?} {console:?}");
-        for (seen, width) in seen.iter().zip([1280, 390]) {
-            assert_eq!(seen["width"], width);
+        for (seen, [width, dark]) in [0, 1].into_iter().flat_map(|dark| looked(&bench, dark)) {
+            assert_eq!((&seen["width"], &seen["dark"]), (&json!(width), &json!(dark == 1)));
+            assert!(seen["contrast"].as_f64().unwrap() >= 4.5, "{seen}");
             let mut wanted = vec!["fits", "figures", "focusable"];
             if !flags.is_empty() {
                 wanted.extend(["onlyDisagreeing", "paged", "opened", "noMarkup"]);
@@ -376,8 +376,25 @@ fn the_report_works_in_a_browser_at_two_widths() {
                     "{seen}"
                 );
                 assert_eq!(seen["unparsable"].as_u64(), Some(unparsable as u64), "{seen}");
+                assert_eq!(
+                    (&seen["marks"], &seen["invented"]),
+                    (&json!(["SECRET", "reason", "SECRET"]), &json!("reason"))
+                );
             }
             assert!(wanted.iter().all(|name| seen[name] == true), "{width}: {seen}");
         }
     }
+}
+
+/// What the harness saw of the report at both widths; `dark` is 1 where the reader's screen is.
+fn looked(bench: &Bench, dark: usize) -> Vec<(Value, [usize; 2])> {
+    let Some(mut browser) = chromium() else { return Vec::new() };
+    browser.arg(format!("--blink-settings=preferredColorScheme={}", 1 - dark));
+    let (dom, console) = browse(browser, &bench.path("profile"), &bench.path("harness.html"));
+    let seen =
+        dom.split_once("<pre id=\"seen\">").and_then(|(_, rest)| rest.split_once("</pre>")).map(|(seen, _)| seen);
+    let seen: Vec<Value> =
+        serde_json::from_str(seen.unwrap_or_default()).unwrap_or_else(|e| panic!("{e}: {dom:.2000} {console:?}"));
+    assert_eq!((seen.len(), console.len()), (2, 0), "{seen:?} {console:?}");
+    seen.into_iter().zip([[1280, dark], [390, dark]]).collect()
 }

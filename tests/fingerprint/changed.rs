@@ -49,6 +49,8 @@ pub fn changed(key: &str) -> Vec<&'static str> {
         "train.w_cls_end" => vec!["train.w_cls_end=0.3", "train.loss_schedule=linear"],
         "train.w_consistency" => vec!["train.w_consistency=0.3"],
         "train.label_smoothing" => vec!["train.label_smoothing=0.3"],
+        "train.class_weights" => vec!["train.class_weights=[1.0, 3.0]"],
+        "train.sample" => vec!["train.sample=balanced"],
         "train.prompt_loss_weight" => vec!["train.prompt_loss_weight=0.3"],
         "train.parameters" => vec!["train.parameters=full"],
         "train.init" => vec!["train.init=random", "train.parameters=full"],

@@ -52,6 +52,27 @@ const look = (width) => new Promise((done) => {
     const fits = () => page.documentElement.scrollWidth <= view.innerWidth;
     const items = () => [...page.querySelectorAll(".record")];
     seen.fits = fits();
+    seen.dark = view.matchMedia("(prefers-color-scheme: dark)").matches;
+    // Contrast of text as WCAG 2 has it, the least on the page.
+    const rgb = (color) => color.match(/[\d.]+/g).map(Number);
+    const linear = (c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+    const weights = [0.2126, 0.7152, 0.0722];
+    const luminance = (color) => weights.reduce((sum, weight, i) => sum + weight * linear(color[i] / 255), 0);
+    const behind = (node) => {
+      for (let at = node; at; at = at.parentElement) {
+        const color = rgb(view.getComputedStyle(at).backgroundColor);
+        if (color.length === 3 || color[3] > 0) return color;
+      }
+      return [255, 255, 255];
+    };
+    const contrast = (node) => {
+      const both = [rgb(view.getComputedStyle(node).color), behind(node)].map(luminance);
+      return (Math.max(...both) + 0.05) / (Math.min(...both) + 0.05);
+    };
+    const hasText = (node) => [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim());
+    const texts = () => [...page.querySelectorAll("body *")]
+      .filter((node) => hasText(node) && !node.closest("svg, script, style, noscript, :disabled"));
+    seen.contrast = Math.min(...texts().map(contrast));
     seen.figures = page.querySelectorAll("figure svg text").length > 20;
     const focusable = [...page.querySelectorAll("a, select, input, button, summary, [tabindex]")];
     seen.focusable = focusable.every((node) => node.tabIndex >= 0);
@@ -73,6 +94,9 @@ const look = (width) => new Promise((done) => {
       setTimeout(() => {
         const opened = items()[1].textContent;
         seen.opened = opened.includes("SECRET <\/script><b>reason</b> & 1") && opened.includes("SECRET note 1 ");
+        seen.marks = [...items()[1].querySelectorAll("mark")].map((mark) => mark.textContent);
+        seen.invented = items()[1].querySelector("mark.invented")?.textContent;
+        seen.contrast = Math.min(...texts().map(contrast));
         seen.noMarkup = items()[1].querySelector("b b, .text b") === null;
         seen.fits = seen.fits && fits();
         done(seen);
