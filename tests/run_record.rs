@@ -43,15 +43,22 @@ fn a_killed_command_is_found_by_the_next_one_that_locks_the_run() {
     assert_eq!(told(&fixture), [json!("ok"), json!(0), json!("interrupted")]);
 }
 
+/// The command may come to see the first signal before the second is there; then that one is what it says. Whoever
+/// ends it, its exit code is that of its record.
 #[test]
 fn a_second_signal_ends_at_once_and_says_so() {
+    let seconds = (0..20).filter(|_| ended_by_the_second_signal()).count();
+    assert!(seconds > 0, "the command saw the first signal each time before the second came");
+}
+
+/// Two signals at once to a long evaluation: whether the second one ended it.
+fn ended_by_the_second_signal() -> bool {
     let fixture = Fixture::new();
     let line = |i: usize| {
         json!({"id": format!("p{i}"), "label": i % 2, "probability": (i * 7919 % 1000) as f64 / 1000.0}).to_string()
             + "\n"
     };
     fixture.write("p.jsonl", (0..4000).map(line).collect::<String>());
-    // Minutes of resampling, in which nobody asks whether a signal came.
     let flags = ["eval", "--predictions", "p.jsonl", "--run", "run", "--set", "eval.bootstrap=1000000"];
     let mut child = clsgen().current_dir(fixture.path("")).args(flags).spawn().unwrap();
     wait_until(&mut child, "run.json", || {
@@ -64,11 +71,12 @@ fn a_second_signal_ends_at_once_and_says_so() {
     // Of two that come at once either may be read first.
     let code = child.wait().unwrap().code().unwrap();
     assert!([130, 143].contains(&code), "{code}");
-    let second = json!(format!("ended by a second signal, {}", code - 128));
-    assert_eq!(told(&fixture), [second.clone(), json!(code), Value::Null]);
+    let [outcome, exit_code, earlier] = told(&fixture);
+    assert_eq!((&exit_code, &earlier), (&json!(code), &Value::Null), "{outcome}");
     assert!(fixture.json("run/run.json")["ended"].is_string());
     // The lock is free.
     let again = ["eval", "--predictions", "p.jsonl", "--run", "run", "--overwrite", "--set", "eval.bootstrap=0"];
     assert!(clsgen().current_dir(fixture.path("")).args(again).output().unwrap().status.success());
-    assert_eq!(told(&fixture), [json!("ok"), json!(0), second]);
+    assert_eq!(told(&fixture), [json!("ok"), json!(0), outcome.clone()]);
+    outcome == json!(format!("ended by a second signal, {}", code - 128))
 }

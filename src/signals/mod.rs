@@ -10,7 +10,7 @@ use std::{
     io::Read,
     os::unix::net::UnixStream,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
@@ -77,12 +77,20 @@ fn listener(last_words: impl Fn(i32) + Send + 'static) -> std::io::Result<impl F
         while told.read_exact(&mut [0]).is_ok() {
             if stopping.swap(true, Ordering::SeqCst) {
                 ending.store(true, Ordering::SeqCst);
+                leave();
                 let signal = interrupted().unwrap_or(libc::SIGTERM);
                 last_words(signal);
                 low_level::exit(128 + signal);
             }
         }
     })
+}
+
+/// Before the process ends and says how: of the command that is done and the second signal that ends it, one does both.
+/// Whoever comes later waits here for the end.
+pub fn leave() {
+    static LEAVING: Mutex<()> = Mutex::new(());
+    std::mem::forget(LEAVING.lock());
 }
 
 /// Whether this process ignores a signal, by the mask that Linux shows; elsewhere nobody knows.

@@ -42,7 +42,7 @@ fn no_damaged_checkpoint_is_gone_on_from() {
     for name in work.files(EPOCH) {
         let path = work.path(&name);
         let whole = std::fs::read(&path).unwrap();
-        let mut damage = |bytes: &[u8], counts: &mut [usize; 2]| {
+        let damage = |bytes: &[u8], counts: &mut [usize; 2]| {
             std::fs::write(&path, bytes).unwrap();
             counts[0] += 1;
             counts[1] += usize::from(!is_used(&work.path(EPOCH)));
@@ -52,7 +52,7 @@ fn no_damaged_checkpoint_is_gone_on_from() {
             bytes[place] ^= 1 << (place % 8);
             damage(&bytes, &mut flips);
             // The manifest's own last line break says nothing.
-            if whole[place..] != *b"\n" {
+            if !(name.ends_with("manifest.json") && whole[place..] == *b"\n") {
                 damage(&whole[..place], &mut cuts);
             }
         }
