@@ -226,14 +226,14 @@ pub fn main() -> ExitCode {
     commands::logging::start(&ranks, cli.global.quiet, cli.global.verbose);
     // A panic is a defect of ours; its hook has already said where. It must not look like success.
     let Ok(result) = std::panic::catch_unwind(AssertUnwindSafe(|| run(&cli, &ranks))) else {
-        device::leave();
+        device::claim_the_end();
         let _ = run_record::complete(1, "ended by an internal error");
         ranks.abort(1);
         return ExitCode::from(1);
     };
     // What one rank failed at is every rank's error by now, and rank 0 says it.
     let result = ranks.close(result);
-    device::leave();
+    device::claim_the_end();
     // The command's own failure matters more than one to note it.
     let noted = run_record::finish(&result);
     let code = match result.and(noted) {

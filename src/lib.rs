@@ -17,7 +17,7 @@
 //! | Layer | Room | What is in it |
 //! |---|---|---|
 //! | 7 | [`cli`] | flags: parse, run, exit code |
-//! | 6 | [`commands`] | construct, train, eval, predict, demo, export, data, selftest: recipes that read top to bottom |
+//! | 6 | [`commands`] | construct, train, eval, predict, export, data, demo, selftest: recipes, read top to bottom |
 //! | 5 | [`evaluation`] | a scored split: its predictions, thresholds, calibrators, judge, baselines, directory |
 //! |   | [`baselines`] | the other methods' prompts, votes and CNN; the judge's questions |
 //! |   | [`report`] | tables, figures, report.html, of what [`metrics`] measured |

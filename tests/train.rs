@@ -68,17 +68,23 @@ const OPTIONS: [&str; 10] = [
     "train.curriculum=short_first",
 ];
 
+/// Runs of these flags, stopped after some steps, that end as `whole` did.
+fn stopped_runs_resume(fixture: &Fixture, flags: &[&str], stops: &[usize]) {
+    let whole = fixture.result("whole");
+    for stop in stops {
+        let run = format!("stopped-{stop}");
+        fixture.succeed(&run, &[flags, &["--set", &format!("train.max_steps={stop}")]].concat());
+        fixture.succeed(&run, &[flags, &["--resume"]].concat());
+        assert_same(&whole, &fixture.result(&run), &run);
+    }
+}
+
 #[test]
 fn a_scheduled_smoothed_and_ordered_run_resumes_to_the_bit() {
     let fixture = Fixture::new();
     fixture.succeed("whole", &OPTIONS);
     let whole = fixture.result("whole");
-    for stop in [1, 3, 4] {
-        let run = format!("stopped-{stop}");
-        fixture.succeed(&run, &[&OPTIONS[..], &["--set", &format!("train.max_steps={stop}")]].concat());
-        fixture.succeed(&run, &[&OPTIONS[..], &["--resume"]].concat());
-        assert_same(&whole, &fixture.result(&run), &run);
-    }
+    stopped_runs_resume(&fixture, &OPTIONS, &[1, 3, 4]);
     let flags = [&OPTIONS[..], &["--set", "train.save_every_steps=2"]].concat();
     check(fixture.command("killed", &flags).env("CLSGEN_FAULT", "train.step:5").output().unwrap());
     fixture.succeed("killed", &[&OPTIONS[..], &["--resume"]].concat());
@@ -129,12 +135,7 @@ fn balanced_epochs_resume_to_the_bit_and_draw_each_class_alike() {
     let fixture = Fixture::new();
     fixture.succeed("whole", &flags);
     let whole = fixture.result("whole");
-    for stop in [1, 3, 4] {
-        let run = format!("stopped-{stop}");
-        fixture.succeed(&run, &[&flags[..], &["--set", &format!("train.max_steps={stop}")]].concat());
-        fixture.succeed(&run, &[&flags[..], &["--resume"]].concat());
-        assert_same(&whole, &fixture.result(&run), &run);
-    }
+    stopped_runs_resume(&fixture, &flags, &[1, 3, 4]);
     let text = String::from_utf8(fixture.read("train.jsonl")).unwrap();
     let labels: Vec<u64> =
         text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["label"].as_u64().unwrap()).collect();

@@ -1,4 +1,5 @@
-//! The subcommands (construct, train, eval, predict, demo, export, data, selftest, man) and the options that they share. Layer 6.
+//! The subcommands (construct, train, eval, predict, demo, export, data, selftest, man) and the options that they
+//! share. Layer 6.
 
 pub mod args;
 pub mod construct;

@@ -14,7 +14,9 @@ use crate::{
     error::{Error, Result},
 };
 
-pub use crate::signals::{check_interrupted, interrupted, leave, outlive_file_limit, signal_name, watch_signals};
+pub use crate::signals::{
+    check_interrupted, claim_the_end, interrupted, outlive_file_limit, signal_name, watch_signals,
+};
 
 /// What `--device` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

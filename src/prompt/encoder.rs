@@ -31,7 +31,8 @@ const MOST_CONTROLS: usize = 1 << 16;
 /// Seconds of a piece, and of building a tokenizer.
 const SECONDS: u64 = 60;
 /// What a hostile expression stumbles over, and every kind of sign.
-const TRIAL: &str = "The 2nd \"word\" isn't <i>é</i> — 你好, ﷺ 👩‍⚕️\r\n\n\t ##a_b|c {d} 1,234.5% \u{a0}▁x  \
+const TRIAL: &str = "The 2nd \"word\" isn't <i>é</i> — 你好, ﷺ 👩‍⚕️\r\n\n\t ##a_b|c \
+                     {d} 1,234.5% \u{a0}▁x  \
                      aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab";
 
 /// A tokenizer without its control tokens.

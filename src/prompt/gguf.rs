@@ -274,10 +274,11 @@ mod tests {
     }
 
     fn sentencepiece_file() -> HashMap<String, Value> {
+        let tokens = ["<unk>", "<s>", "</s>", "<0x41>", "▁ab", "ab", "▁a", "▁", "a", "b", "<|turn|>"];
         let scores = [0.0, 0.0, 0.0, 0.0, -1.0, -2.0, -3.0, -9.0, -9.0, -9.0, 0.0];
         metadata(vec![
             ("ggml.model", Value::String("llama".into())),
-            ("ggml.tokens", strings(&["<unk>", "<s>", "</s>", "<0x41>", "▁ab", "ab", "▁a", "▁", "a", "b", "<|turn|>"])),
+            ("ggml.tokens", strings(&tokens)),
             ("ggml.token_type", Value::Array([2, 3, 3, 6, 1, 1, 1, 1, 1, 1, 4].map(Value::I32).to_vec())),
             ("ggml.scores", Value::Array(scores.map(Value::F32).to_vec())),
             ("ggml.bos_token_id", Value::U32(1)),

@@ -127,8 +127,8 @@ pub fn perplexity_table(perplexity: &Perplexity) -> Table {
         table.row([name, number(metric.value), interval(metric.ci95)].into_iter().chain(counts).chain([note]));
     }
     table.note(
-        "Perplexity: exp of the mean −log p of a token, given all before it; no prompt, lower is better. A ratio above \
-         1 says that tuning cost language. Intervals resample texts.",
+        "Perplexity: exp of the mean −log p of a token, given all before it; no prompt, lower is better. A ratio \
+         above 1 says that tuning cost language. Intervals resample texts.",
     );
     table
 }

@@ -2,12 +2,12 @@
 
 use std::fmt::Write;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::metrics::Metric;
 
 /// Text in rows and columns, with a title and notes.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Table {
     /// Name of its files.
     pub name: String,
@@ -258,5 +258,6 @@ mod tests {
     fn json_reads_back() {
         let value: serde_json::Value = serde_json::from_str(&table().json()).unwrap();
         assert_eq!(value["rows"][1][0], "a|b");
+        assert_eq!(serde_json::from_value::<Table>(value).unwrap(), table());
     }
 }

@@ -77,7 +77,7 @@ fn listener(last_words: impl Fn(i32) + Send + 'static) -> std::io::Result<impl F
         while told.read_exact(&mut [0]).is_ok() {
             if stopping.swap(true, Ordering::SeqCst) {
                 ending.store(true, Ordering::SeqCst);
-                leave();
+                claim_the_end();
                 let signal = interrupted().unwrap_or(libc::SIGTERM);
                 last_words(signal);
                 low_level::exit(128 + signal);
@@ -88,7 +88,7 @@ fn listener(last_words: impl Fn(i32) + Send + 'static) -> std::io::Result<impl F
 
 /// Before the process ends and says how: of the command that is done and the second signal that ends it, one does both.
 /// Whoever comes later waits here for the end.
-pub fn leave() {
+pub fn claim_the_end() {
     static LEAVING: Mutex<()> = Mutex::new(());
     std::mem::forget(LEAVING.lock());
 }

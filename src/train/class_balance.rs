@@ -2,9 +2,9 @@
 //!
 //! Both make a model pay more heed to a rare class, and left alone both would also make it call that class far too
 //! likely: weighted cross-entropy is least where softmax ∝ w_k·P(k), a balanced sample's where softmax ∝
-//! P(k)·(drawn share / natural share)_k. So the loss is taken of logits + ln of that factor (logit adjustment, Menon et
-//! al., ICLR 2021; prior correction, King & Zeng 2001): it is least where softmax(logits) = P(k), and the probability
-//! that the head gives stays one that needs no correction afterwards.
+//! P(k)·(drawn share / natural share)_k. So the loss is taken of logits + ln of that factor (logit adjustment, Menon
+//! et al., ICLR 2021; prior correction, King & Zeng 2001): it is least where softmax(logits) = P(k), and the
+//! probability that the head gives stays one that needs no correction afterwards.
 //!
 //! ```text
 //! L_cls = 1/n Σ_i w_yi · CE(logits_i + offsets, y_i)      n: the step's records, whatever their weights

@@ -158,7 +158,8 @@ fn smoothed(logits: Tensor, class: u32, epsilon: f64, scale: f64) -> Result<(f64
     if epsilon == 0.0 {
         return Ok((sum(&losses), cross_entropy::backward(logits, &[class], &lse, &[scale as f32])?));
     }
-    // Cross-entropy is linear in its target: 1 − ε + ε/K times that of the gold class, ε/K times that of each other.
+    // Cross-entropy is linear in its target: 1 − ε + ε/K times that of the gold class, ε/K times that of each
+    // other.
     let classes = logits.dim(1)?;
     let other = epsilon / classes as f64;
     let own = 1.0 - other * (classes - 1) as f64;

@@ -25,13 +25,19 @@ fn the_whole_results_section_is_listed_made_and_gone_on_with() {
     }
     assert!(!fixture.path("run/eval").exists());
 
-    let told = stderr(&succeed(&fixture, &ALL));
+    let told = stderr(&succeed(&fixture, &[&ALL[..], &["--card"]].concat()));
     for line in ["baseline label: 24 answers to write", "judge: RLI", "left out, eval.judge names no model"] {
         assert!(told.contains(line), "{line}: {told}");
     }
     for table in ["table1", "table2", "table3", "table4", "table7", "compare_base", "baselines"] {
         assert!(fixture.path(&format!("run/eval/test/tables/{table}.md")).is_file(), "{table}");
     }
+    // The card names what was compared.
+    let card = String::from_utf8(fixture.read("run/eval/test/tripod-llm.md")).unwrap();
+    assert!(
+        card.contains("`baselines.json`): `verbalized`, `label`, `self_consistency`, `token_probability`"),
+        "{card}"
+    );
     let metrics = fixture.read("run/eval/test/metrics.json");
     let baselines = fixture.read("run/eval/test/baselines.json");
 

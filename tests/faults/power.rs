@@ -59,7 +59,6 @@ impl Disk {
 
     fn rename(&mut self, from: &Path, to: &Path) {
         self.renames += 1;
-        // What steps aside to be removed may be as it is.
         let unsafe_yet = self.unsynced.iter().chain(&self.changed).filter(|path| path.starts_with(from));
         self.faults.extend(unsafe_yet.map(|path| format!("{} renamed before it was synced", path.display())));
         for of in [&mut self.unsynced, &mut self.changed] {

@@ -1,5 +1,5 @@
-//! libFuzzer over the parsers of files that others wrote: `CLSGEN_PARSER=gguf tests/fuzz/run`. A panic, an abort, a hang or a
-//! memory limit is a finding; a refusal is not.
+//! libFuzzer over the parsers of files that others wrote: `tests/fuzz/run gguf`. A panic, an abort, a hang or a memory
+//! limit is a finding; a refusal is not.
 #![no_main]
 
 use std::{path::Path, sync::OnceLock};

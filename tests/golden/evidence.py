@@ -80,7 +80,8 @@ def find(fields, explanation):
 
 
 def fixture(rng):
-    vocabulary = ["pain", "Chest", "no", "BP", "120", "fever", "café", "cafe\u0301", "ﬁne", "x", "Σας", "mg", "1½"]
+    vocabulary = ["pain", "Chest", "no", "BP", "120", "fever", "café", "cafe\u0301", "ﬁne", "x", "Σας", "mg"]
+    vocabulary.append("1½")
     vocabulary = vocabulary[: rng.randint(2, len(vocabulary))]
     between = [" ", " ", " ", ", ", "/", "-", "\n", ". "]
     text = lambda n: "".join(rng.choice(vocabulary) + rng.choice(between) for _ in range(n))

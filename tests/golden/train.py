@@ -7,8 +7,8 @@ Writes a tiny random base model with a byte tokenizer, a checkpoint to start fro
 which three have no explanation, and what each step must log. Dropout is off: its masks are ours alone. With a number of
 classes (3 and 7 are kept; after the run without one, which empties the folder) the same over a head of so many and label
 smoothing of 0.1, in `train/classes-K/`, over the same base. With W too (2 0.7 is kept) the consistency loss by that
-weight beside the others, in `train/consistency/`. With `weights` (2 0 weights is kept) classes weighted by scikit-learn's
-"balanced", the logits of the loss moved by their logarithms, in `train/weights/`.
+weight beside the others, in `train/consistency/`. With `weights` (2 0 weights is kept) classes weighted by
+scikit-learn's "balanced", the logits of the loss moved by their logarithms, in `train/weights/`.
 """
 
 import json
@@ -29,7 +29,8 @@ W_CONSISTENCY = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
 WEIGHTED = sys.argv[3:] == ["weights"]
 FIRST = TWO and W_CONSISTENCY == 0.0 and not WEIGHTED
 BASE = Path(__file__).parent / "train/base"
-OUT = Path(__file__).parent / ("train" if FIRST else "train/weights" if WEIGHTED else "train/consistency" if TWO else f"train/classes-{CLASSES}")
+FOLDER = "train/weights" if WEIGHTED else "train/consistency" if TWO else f"train/classes-{CLASSES}"
+OUT = Path(__file__).parent / ("train" if FIRST else FOLDER)
 LABELS = ["0:alive", "1:death"] if TWO else [f"{k}:{'abcdefg'[k]}" for k in range(CLASSES)]
 SMOOTHING = 0.0 if TWO else 0.1
 PROMPT = {
@@ -140,7 +141,8 @@ def main():
     weights, moved = None, 0.0
     if WEIGHTED:
         labels = [row["label"] for row in rows]
-        weights = torch.tensor(compute_class_weight("balanced", classes=np.arange(CLASSES), y=labels), dtype=torch.float32)
+        weights = compute_class_weight("balanced", classes=np.arange(CLASSES), y=labels)
+        weights = torch.tensor(weights, dtype=torch.float32)
         moved = torch.log(weights)
     label_ids = torch.tensor([tokenizer(" " + label, add_special_tokens=False)["input_ids"][1] for label in LABELS])
     lines = []

@@ -4,7 +4,10 @@
 //! is named with the key that would give it; what can is listed before it begins, with the answers that are still to be
 //! written and, from how long dev took when the run was trained, about how long that takes.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use indicatif::HumanDuration;
 use serde::Serialize;
@@ -90,8 +93,8 @@ pub fn expand(context: &Context, work: &Work<'_>, folder: &Folder, mut asked: As
         Work::Files { .. } => None,
     };
     let mut parts = tables(context);
-    parts.extend(run.as_ref().map(|run| run.answers("predictions", &folder.out.join(FILE), 1)));
-    parts.push(curve(context, run.is_some(), &mut asked));
+    parts.extend(run.as_ref().map(|run| run.predictions(work, folder)));
+    parts.push(curve(context, run.is_some(), &mut asked)?);
     parts.extend(models(context, run.as_ref(), folder, &mut asked));
     parts.push(judged(context, run.as_ref(), folder));
     Ok((asked, parts))
@@ -133,6 +136,14 @@ impl Run {
         Ok(Self { records, seconds: history::seconds_a_record(&context.run_dir) })
     }
 
+    /// The model's own; those of dev were made when it was trained.
+    fn predictions(&self, work: &Work<'_>, folder: &Folder) -> Part {
+        if work.split() == Some("dev") {
+            return Part { note: Some("dev's were made when the model was trained"), ..Part::ready("predictions") };
+        }
+        self.answers("predictions", &folder.out.join(FILE), 1)
+    }
+
     /// `each` answers a record by a model of the run's size, into `file`, which may hold some.
     fn answers(&self, part: &str, file: &Path, each: usize) -> Part {
         let left = self.records.saturating_sub(log::lines(file));
@@ -159,11 +170,11 @@ fn tables(context: &Context) -> Vec<Part> {
     vec![counted, Part::ready("table2, table3, table4"), constructed]
 }
 
-fn curve(context: &Context, run: bool, asked: &mut Asked) -> Part {
+fn curve(context: &Context, run: bool, asked: &mut Asked) -> Result<Part> {
     let part = "figure 1";
-    let history = run.then(|| history::dev_history(&context.run_dir)).and_then(Result::ok).unwrap_or_default();
+    let history = if run { history::dev_history(&context.run_dir)? } else { BTreeMap::new() };
     if history.is_empty() {
-        return Part::missing(part, "it needs a run that was trained with data.dev");
+        return Ok(Part::missing(part, "it needs a run that was trained with data.dev"));
     }
     asked.curve = true;
     let trained: Option<Fingerprint> = foreign::read(&context.run_dir.join("train.json"), foreign::LARGE)
@@ -171,7 +182,7 @@ fn curve(context: &Context, run: bool, asked: &mut Asked) -> Part {
         .and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let alone = trained.is_some_and(|trained| trained.get("train.objective") == "cls");
     let note = "the paper's is of a run with train.objective = \"cls\": eval --curve --run THAT";
-    Part { note: (!alone).then_some(note), ..Part::ready(part) }
+    Ok(Part { note: (!alone).then_some(note), ..Part::ready(part) })
 }
 
 /// The base before tuning and the baselines.
@@ -218,8 +229,8 @@ fn judged(context: &Context, run: Option<&Run>, folder: &Folder) -> Part {
         return Part::missing(part, "eval.judge names no model: --set eval.judge=DIR");
     }
     let Some(run) = run else { return Part::ready(part) };
-    // Two questions a text, of the tuned model's and of the base's.
+    // Two questions a text, of the tuned model's and of the base's; a record without a text is asked nothing.
     let left = |file| run.records.saturating_sub(log::lines(&folder.out.join(file)));
     let answers = 2 * (left(judge::FILE) + left(judge::BASE_FILE));
-    Part { answers: Some(answers), note: Some("by eval.judge"), ..Part::ready(part) }
+    Part { answers: Some(answers), note: Some("at most, by eval.judge"), ..Part::ready(part) }
 }

@@ -1,6 +1,6 @@
-// The matrices that quantised ones stand for, n numbers: nf4 (two codes a byte, the first in the upper half, a scale for
-// each 64 numbers) and int8 (a byte a number, a scale a row). Reads 0.56 or 1 byte a number and writes 2 or 4: bound by
-// memory.
+// The matrices that quantised ones stand for, n numbers: nf4 (two codes a byte, the first in the upper half, a scale
+// for each 64 numbers) and int8 (a byte a number, a scale a row). Reads 0.56 or 1 byte a number and writes 2 or 4:
+// bound by memory.
 #include "../cuda/elements.cuh"
 
 // A thread takes 8 numbers, which have one scale: 64, and where it does so at all a row's length, is a multiple of 8.

@@ -9,7 +9,6 @@ use serde_json::Value;
 
 use super::{Sources, share, shown};
 use crate::{
-    commands::eval::report::leakage,
     data::{self, Finish, Needs, Record},
     evaluation::Work,
     labels::Class,
@@ -79,8 +78,10 @@ pub fn state(sources: &Sources<'_>, facts: &mut Facts) {
     facts.list("fields", fields(sources));
     facts.list("reading", reading(sources));
     facts.list("missing", missing(sources, &splits));
-    let shared = sources.job().and_then(|_| leakage(&sources.context.config));
-    let mut shared: Vec<String> = shared.iter().map(|table| columns(table, &[0, 1, 2, 3])).collect();
+    // As it stands among the tables that were just written.
+    let leakage = sources.job().and_then(|_| super::read(&sources.folder.out.join("tables/leakage.json")));
+    let leakage: Option<Table> = leakage.and_then(|table| serde_json::from_value(table).ok());
+    let mut shared: Vec<String> = leakage.iter().map(|table| columns(table, &[0, 1, 2, 3])).collect();
     match sources.scored.dev_overlap {
         0 => {}
         n => shared.push(format!("{n} of the scored records are dev's too.")),

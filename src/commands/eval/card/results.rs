@@ -128,8 +128,8 @@ fn measures(sources: &Sources<'_>) -> Vec<String> {
     vec![
         format!("measures: {}", plain(&names.join("; "))),
         format!(
-            "95 % intervals: DeLong's for an AUROC of two classes, Clopper–Pearson's for a proportion of 0 or 1, else \
-             percentiles of {} bootstrap resamples (seed {}), stratified by class{clustered}",
+            "95 % intervals: DeLong's for an AUROC of two classes, Clopper–Pearson's for a proportion of 0 or 1, \
+             else percentiles of {} bootstrap resamples (seed {}), stratified by class{clustered}",
             options.bootstrap, options.seed
         ),
         "a number that is not defined has none, with the reason".into(),
@@ -249,8 +249,9 @@ fn comparators(sources: &Sources<'_>) -> Vec<String> {
     };
     with("base.metrics.json", "the base model before tuning");
     with("against.metrics.json", "other predictions");
-    let methods = there("baselines.json").unwrap_or_default();
-    let names: Vec<String> = methods.as_object().into_iter().flatten().map(|(name, _)| code(name)).collect();
+    let baselines = there("baselines.json").unwrap_or_default();
+    let methods = baselines["methods"].as_array().into_iter().flatten();
+    let names: Vec<String> = methods.filter_map(|method| shown(&method["name"])).map(|name| code(&name)).collect();
     if !names.is_empty() {
         lines.push(format!("baselines (`baselines.json`): {}", names.join(", ")));
     }
@@ -282,13 +283,13 @@ fn limits(sources: &Sources<'_>) -> Vec<String> {
     if scored.frozen.is_none() {
         lines.push("there are no dev predictions: no threshold and no calibrator was fitted".into());
     }
-    let mut fewest: Vec<usize> = vec![0; sources.labels().len()];
+    let mut by_class: Vec<usize> = vec![0; sources.labels().len()];
     for class in scored.predictions.iter().filter_map(|line| line.label) {
-        if let Some(count) = fewest.get_mut(class.index()) {
+        if let Some(count) = by_class.get_mut(class.index()) {
             *count += 1;
         }
     }
-    lines.extend(fewest.iter().min().map(|fewest| format!("the rarest class has {fewest} scored records")));
+    lines.extend(by_class.iter().min().map(|fewest| format!("the rarest class has {fewest} scored records")));
     let cut = scored.predictions.iter().filter(|line| line.truncated_tokens.is_some_and(|tokens| tokens > 0)).count();
     if cut > 0 {
         lines.push(format!("{} of the scored documents were cut to the window", share(cut, scored.predictions.len())));
