@@ -4,23 +4,17 @@
 //! is synced. A directory that replaces another swaps with it in one system call.
 
 use std::{
-    ffi::{OsStr, OsString},
-    hash::{BuildHasher, Hasher, RandomState},
     io,
-    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
-    sync::OnceLock,
 };
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::{
     Writer, check_output, check_tree, create, create_dir_all, error, fault, manifest, private, remove_dir_all, sync,
+    temporary::{dead_process, dotted, parent, prefix, sweep, sweep_of, whose},
 };
 use crate::error::{Error, Result};
-
-/// Between a temporary's name and the process that writes it.
-const TEMPORARY: &str = ".tmp-";
 
 /// A directory being written under a temporary name; [`AtomicDir::commit`] makes it appear. Dropped uncommitted, it is
 /// removed.
@@ -38,7 +32,7 @@ impl AtomicDir {
         check_tree(destination)?;
         create_dir_all(parent)?;
         recover(destination)?;
-        let temporary = private::create_temporary_dir(parent, &temporary_prefix(destination)?)
+        let temporary = private::create_temporary_dir(parent, &prefix(destination)?)
             .map_err(|e| error("cannot create directory", destination, &e))?;
         fault("dir.create");
         Ok(Self { temporary, destination: destination.to_owned(), committed: false })
@@ -147,62 +141,15 @@ fn whole_temporary(destination: &Path) -> Option<PathBuf> {
     dead.find(|path| manifest::is_whole(path))
 }
 
-/// Whose a dot name is: `last` of `.last.old` (stepped aside) and of `.last.tmp-PID…` (being written); `None` for any
-/// other name.
-pub fn whose(name: &OsStr) -> Option<OsString> {
-    let inner = name.as_bytes().strip_prefix(b".")?;
-    let whose = match inner.strip_suffix(b".old") {
-        Some(inner) => inner,
-        None => writer(name)?.0,
-    };
-    Some(OsStr::from_bytes(whose).to_owned())
-}
-
-/// What a temporary will be, the process that writes it, and that process's own word (an older clsgen had none).
-fn writer(name: &OsStr) -> Option<(&[u8], u32, &str)> {
-    let inner = name.as_bytes().strip_prefix(b".")?;
-    let marker = inner.windows(TEMPORARY.len()).rposition(|part| part == TEMPORARY.as_bytes())?;
-    let behind = std::str::from_utf8(&inner[marker + TEMPORARY.len()..]).ok()?;
-    let (process, word) = behind.split_once('.').unwrap_or((behind, ""));
-    let word = word.split_once('-').map_or(word, |(word, _)| word);
-    Some((&inner[..marker], process.parse().ok()?, word))
-}
-
-/// Whether a name is that of a temporary whose process is gone.
-fn dead_process(name: &OsStr) -> bool {
-    writer(name).is_some_and(|(_, process, word)| {
-        if process == std::process::id() { !word.is_empty() && word != this_process() } else { !alive(process) }
-    })
-}
-
-/// Removes temporaries in `dir` (`.name.tmp-PID…`) of processes that are gone.
-pub(super) fn sweep(dir: &Path) -> Result<()> {
-    let Ok(entries) = std::fs::read_dir(dir) else { return Ok(()) };
-    for entry in entries.flatten() {
-        if !dead_process(&entry.file_name()) {
-            continue;
-        }
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() => remove_dir_all(&entry.path())?,
-            _ => super::remove_file(&entry.path())?,
-        }
-    }
-    Ok(())
-}
-
-/// Without `/proc` nobody can be shown to be gone.
-pub(super) fn alive(process: u32) -> bool {
-    !Path::new("/proc/self").exists() || Path::new("/proc").join(process.to_string()).exists()
-}
-
 /// Writes a file so that its path holds either the old bytes or all of the new ones.
 pub fn write_file_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let parent = parent(path);
     check_output(path)?;
     create_dir_all(parent)?;
+    sweep_of(path)?;
     // Dropped before it is in its place, it is removed.
     let (file, temporary) =
-        private::create_temporary(parent, &temporary_prefix(path)?).map_err(|e| error("cannot create", path, &e))?;
+        private::create_temporary(parent, &prefix(path)?).map_err(|e| error("cannot create", path, &e))?;
     let mut writer = Writer::of(path, file);
     fault("file.write");
     writer.put(bytes)?;
@@ -233,38 +180,9 @@ fn sync_tree(dir: &Path) -> Result<()> {
     sync::dir(dir)
 }
 
-/// The directory that holds `path`.
-pub(super) fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
 /// Where `destination` steps aside to.
 pub(super) fn aside(destination: &Path) -> Result<PathBuf> {
     Ok(parent(destination).join(dotted(destination, ".old")?))
-}
-
-/// How the name of a temporary begins: `.NAME.tmp-PID.OURS-`, behind which it is random.
-fn temporary_prefix(path: &Path) -> Result<OsString> {
-    dotted(path, &format!("{TEMPORARY}{}.{}-", std::process::id(), this_process()))
-}
-
-/// What tells this process from an earlier one of the same number, as in containers, where all are number 7.
-fn this_process() -> &'static str {
-    static OURS: OnceLock<String> = OnceLock::new();
-    OURS.get_or_init(|| format!("{:08x}", RandomState::new().build_hasher().finish() as u32))
-}
-
-/// `.NAME` + `suffix`; a name is bytes, UTF-8 or not.
-pub(super) fn dotted(path: &Path, suffix: &str) -> Result<OsString> {
-    let name =
-        path.file_name().ok_or_else(|| Error::usage(format!("{} names no file or directory", path.display())))?;
-    let mut dotted = OsString::from(".");
-    dotted.push(name);
-    dotted.push(suffix);
-    Ok(dotted)
 }
 
 #[cfg(test)]

@@ -9,8 +9,9 @@ use std::{
 };
 
 use super::{
-    atomic, guard,
+    guard,
     private::{self, Named},
+    temporary,
 };
 use crate::{
     error::{Error, Result},
@@ -50,7 +51,7 @@ impl RunLock {
     /// Creates the directory if need be and takes its lock, or fails (exit 2) naming who holds it.
     pub fn acquire(dir: &Path) -> Result<Self> {
         let lock = Self::take(dir, Mode::Alone)?;
-        atomic::sweep(dir)?;
+        temporary::sweep_run(dir)?;
         Ok(lock)
     }
 
@@ -119,7 +120,7 @@ impl OutputLock {
     fn take(output: &Path, flag: &str, mode: Mode) -> Result<Self> {
         // Two names of one file have one lock.
         let real = output.canonicalize().unwrap_or_else(|_| output.to_owned());
-        let path = atomic::parent(&real).join(atomic::dotted(&real, ".lock")?);
+        let path = temporary::parent(&real).join(temporary::dotted(&real, ".lock")?);
         let file = take(&path, &output.display().to_string(), flag, mode)?;
         Ok(Self { file, path })
     }
@@ -197,7 +198,7 @@ fn without_locks(file: &mut File, (path, what, flag): (&Path, &str, &str), error
     let process = holder.strip_prefix(OURS).and_then(|rest| rest.strip_suffix(&format!(" on {}", host())));
     if process
         .and_then(|number| number.parse().ok())
-        .is_some_and(|number| number != std::process::id() && atomic::alive(number))
+        .is_some_and(|number| number != std::process::id() && temporary::alive(number))
     {
         return Err(held(what, flag, file));
     }

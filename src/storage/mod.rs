@@ -14,6 +14,7 @@ mod private;
 pub mod run_record;
 mod snapshot;
 mod sync;
+mod temporary;
 
 use std::{
     fs::{File, OpenOptions},
@@ -21,7 +22,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use atomic::{AtomicDir, recover, whose, write_file_atomic, write_own_file};
+pub use atomic::{AtomicDir, recover, write_file_atomic, write_own_file};
 pub use fault::{fault, points, spoiled};
 pub use guard::{check_output, check_stdout, check_tree, foreign, protect};
 pub use lock::{OutputLock, RunLock};
@@ -31,6 +32,7 @@ pub(crate) use packed::packed;
 pub use packed::unpack;
 use private::Named;
 pub use snapshot::{read_unchanged, stepped_aside};
+pub use temporary::whose;
 
 pub use crate::error::reason;
 use crate::{
@@ -145,7 +147,7 @@ pub fn remove_dir_all(path: &Path) -> Result<()> {
 pub fn rename_dir(from: &Path, to: &Path) -> Result<()> {
     check_tree(from)?;
     std::fs::rename(from, to).map_err(|e| error("cannot move", from, &e))?;
-    sync::dir(atomic::parent(to))
+    sync::dir(temporary::parent(to))
 }
 
 /// Removes a file; one that is not there is fine.

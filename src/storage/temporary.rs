@@ -1,0 +1,160 @@
+//! Names of what is being written, and what becomes of it when its writer is killed.
+//!
+//! A temporary of `NAME` is `.NAME.tmp-PID.WORD-RANDOM` in the same directory. One whose process is gone is swept by
+//! the next that writes the same name or takes the run directory for itself.
+
+use std::{
+    ffi::{OsStr, OsString},
+    hash::{BuildHasher, Hasher, RandomState},
+    os::unix::ffi::OsStrExt,
+    path::Path,
+    sync::OnceLock,
+};
+
+use super::remove_dir_all;
+use crate::error::{Error, Result};
+
+/// Between a temporary's name and the process that writes it.
+const TEMPORARY: &str = ".tmp-";
+
+/// Whose a dot name is: `last` of `.last.old` (stepped aside) and of `.last.tmp-PID…` (being written); `None` for any
+/// other name.
+pub fn whose(name: &OsStr) -> Option<OsString> {
+    let inner = name.as_bytes().strip_prefix(b".")?;
+    let whose = match inner.strip_suffix(b".old") {
+        Some(inner) => inner,
+        None => writer(name)?.0,
+    };
+    Some(OsStr::from_bytes(whose).to_owned())
+}
+
+/// What a temporary will be, the process that writes it, and that process's own word (an older clsgen had none).
+fn writer(name: &OsStr) -> Option<(&[u8], u32, &str)> {
+    let inner = name.as_bytes().strip_prefix(b".")?;
+    let marker = inner.windows(TEMPORARY.len()).rposition(|part| part == TEMPORARY.as_bytes())?;
+    let behind = std::str::from_utf8(&inner[marker + TEMPORARY.len()..]).ok()?;
+    let (process, word) = behind.split_once('.').unwrap_or((behind, ""));
+    let word = word.split_once('-').map_or(word, |(word, _)| word);
+    Some((&inner[..marker], process.parse().ok()?, word))
+}
+
+/// Whether a name is that of a temporary whose process is gone.
+pub(super) fn dead_process(name: &OsStr) -> bool {
+    writer(name).is_some_and(|(_, process, word)| {
+        if process == std::process::id() { !word.is_empty() && word != this_process() } else { !alive(process) }
+    })
+}
+
+/// Removes temporaries in `dir` (`.name.tmp-PID…`) of processes that are gone.
+pub(super) fn sweep(dir: &Path) -> Result<()> {
+    sweep_those(dir, |_| true)
+}
+
+/// The same of those that were to be `path`. Others beside it may be another machine's, which knows whether its process
+/// is alive.
+pub(super) fn sweep_of(path: &Path) -> Result<()> {
+    sweep_those(parent(path), |name| whose(name).as_deref() == path.file_name())
+}
+
+fn sweep_those(dir: &Path, ours: impl Fn(&OsStr) -> bool) -> Result<()> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Ok(()) };
+    for entry in entries.flatten() {
+        if !dead_process(&entry.file_name()) || !ours(&entry.file_name()) {
+            continue;
+        }
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => remove_dir_all(&entry.path())?,
+            _ => super::remove_file(&entry.path())?,
+        }
+    }
+    Ok(())
+}
+
+/// Removes what killed processes left in a run directory that this process holds alone: temporaries beside its files,
+/// and those of files anywhere below. A directory of theirs deeper down may be whole: [`super::recover`] looks at it.
+pub(super) fn sweep_run(dir: &Path) -> Result<()> {
+    sweep(dir)?;
+    sweep_files(dir)
+}
+
+fn sweep_files(dir: &Path) -> Result<()> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Ok(()) };
+    for entry in entries.flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => sweep_files(&entry.path())?,
+            Ok(kind) if kind.is_file() && dead_process(&entry.file_name()) => super::remove_file(&entry.path())?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Without `/proc` nobody can be shown to be gone.
+pub(super) fn alive(process: u32) -> bool {
+    !Path::new("/proc/self").exists() || Path::new("/proc").join(process.to_string()).exists()
+}
+
+/// The directory that holds `path`.
+pub(super) fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// How the name of a temporary begins: `.NAME.tmp-PID.OURS-`, behind which it is random.
+pub(super) fn prefix(path: &Path) -> Result<OsString> {
+    dotted(path, &format!("{TEMPORARY}{}.{}-", std::process::id(), this_process()))
+}
+
+/// What tells this process from an earlier one of the same number, as in containers, where all are number 7.
+fn this_process() -> &'static str {
+    static OURS: OnceLock<String> = OnceLock::new();
+    OURS.get_or_init(|| format!("{:08x}", RandomState::new().build_hasher().finish() as u32))
+}
+
+/// `.NAME` + `suffix`; a name is bytes, UTF-8 or not.
+pub(super) fn dotted(path: &Path, suffix: &str) -> Result<OsString> {
+    let name =
+        path.file_name().ok_or_else(|| Error::usage(format!("{} names no file or directory", path.display())))?;
+    let mut dotted = OsString::from(".");
+    dotted.push(name);
+    dotted.push(suffix);
+    Ok(dotted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::write_file_atomic;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_written_again_sweeps_its_own_dead_only() {
+        let root = tempfile::tempdir().unwrap();
+        for name in [".a.json.tmp-4294967294.0f-xyz", ".b.json.tmp-4294967294.0f-xyz"] {
+            std::fs::write(root.path().join(name), "").unwrap();
+        }
+        write_file_atomic(&root.path().join("a.json"), b"{}").unwrap();
+        assert_eq!(names(root.path()), [".b.json.tmp-4294967294.0f-xyz", "a.json"]);
+    }
+
+    #[test]
+    fn a_run_is_swept_to_its_depth_but_for_directories_that_may_be_whole() {
+        let root = tempfile::tempdir().unwrap();
+        let deep = root.path().join("eval/test");
+        std::fs::create_dir_all(deep.join(".last.tmp-4294967294")).unwrap();
+        std::fs::write(deep.join(".metrics.json.tmp-4294967294.0f-xyz"), "").unwrap();
+        std::fs::write(deep.join("metrics.json"), "").unwrap();
+        std::fs::create_dir(root.path().join(".checkpoints.tmp-4294967294")).unwrap();
+        sweep_run(root.path()).unwrap();
+        assert_eq!(names(root.path()), ["eval"]);
+        assert_eq!(names(&deep), [".last.tmp-4294967294", "metrics.json"]);
+    }
+}
