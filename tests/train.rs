@@ -237,8 +237,9 @@ fn every_file_of_the_contract_is_there() {
     }
     let keys: Vec<String> = fixture.log("run", "step")[0].as_object().unwrap().keys().cloned().collect();
     let contract =
-        "type step epoch loss loss_gen loss_cls lr grad_norm records tokens target_tokens tokens_per_s seconds";
+        "type step epoch loss loss_gen loss_cls lr grad_norm records tokens target_tokens tokens_per_s seconds mfu";
     assert_eq!(keys.join(" "), contract);
+    assert!(fixture.log("run", "step").iter().all(|line| line["mfu"].as_f64().is_some_and(|mfu| mfu > 0.0)));
     assert_eq!(fixture.log("run", "epoch").len(), 2);
     for file in ["run.json", "train.json", "metrics.jsonl"] {
         assert!(!String::from_utf8(fixture.read(&format!("run/{file}"))).unwrap().contains(fixture::SECRET), "{file}");

@@ -1,8 +1,9 @@
 //! The joint training step: LoRA r = 8 on q, k, v, o and the 2,048-wide head, one record.
 
 use clsgen::{
+    config::Parameters,
     model::{ActivationCheckpointing, LlamaConfig},
-    train::step::Trainer,
+    train::{mfu::Operations, step::Trainer},
 };
 
 use crate::{
@@ -23,7 +24,9 @@ pub fn measure(subject: &Subject, trainer: &mut Trainer, report: &mut Report) {
             let name = format!("training step, {tokens} tokens, {name}");
             report.attempt(&name, |report| {
                 let seconds = time_steps(trainer, example(subject.config.vocab_size, tokens, target), STEPS)?;
-                let work = Work { bytes: 0.0, operations: operations(&subject.config, tokens, target) };
+                let counts = Operations::of(&subject.config, Parameters::Lora);
+                let operations = counts.total(tokens, tokens * (tokens + 1) / 2, target);
+                let work = Work { bytes: 0.0, operations };
                 report.row(&name, Some(seconds), format!("{:.0} tokens/s", tokens as f64 / seconds), Some(work));
                 Ok(())
             });
@@ -44,12 +47,4 @@ pub fn weights(config: &LlamaConfig) -> (usize, usize) {
 pub fn attention_forward(config: &LlamaConfig, tokens: usize) -> f64 {
     let pairs = tokens * (tokens + 1) / 2;
     4.0 * (pairs * config.num_attention_heads * config.head_dim) as f64
-}
-
-/// Operations of one step that does nothing twice: of a frozen base no gradients, LM head on the target rows alone.
-/// Adapters (0.2 %) are not counted.
-fn operations(config: &LlamaConfig, tokens: usize, target: usize) -> f64 {
-    let (body, vocabulary) = weights(config);
-    let attention = config.num_hidden_layers as f64 * attention_forward(config, tokens);
-    4.0 * body as f64 * tokens as f64 + 3.0 * attention + 4.0 * vocabulary as f64 * target as f64
 }

@@ -36,6 +36,7 @@ use crate::{
         log::TrainLog,
         loss::{LossWeights, Pass},
         memory::{self, Largest},
+        mfu::{Mfu, Operations},
         optimizer::Optimizer,
         plan::Plan,
         schedule::{LinearSchedule, WeightSchedule},
@@ -140,8 +141,14 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
         TrainLog::open(&context.run_dir, &plan, state.step, state.complete_epochs(), context.quiet)
     })?;
 
+    let mut log = log.unwrap_or_else(TrainLog::silent);
+    if together.rank() == 0 {
+        let operations = Operations::of(&llama_config, config.train.parameters);
+        log.measure_against(Mfu::new(operations, &trainer.pass.weights, together.size(), dtype, &device)?);
+    }
+
     let mut session = Session {
-        log: log.unwrap_or_else(TrainLog::silent),
+        log,
         trainer,
         examples: &examples,
         dev,

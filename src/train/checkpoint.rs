@@ -157,6 +157,7 @@ impl TrainerState {
             target_tokens: self.epoch_target_tokens,
             prompt_tokens: self.epoch_prompt_tokens,
             tokens: 0,
+            pairs: 0,
         }
     }
 

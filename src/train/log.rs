@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::{
     dev::DevMetrics,
     loss::{Counts, Losses},
+    mfu::Mfu,
     plan::Plan,
     step::StepReport,
     tensorboard::EventWriter,
@@ -52,6 +53,8 @@ struct StepLine {
     target_tokens: usize,
     tokens_per_s: f64,
     seconds: f64,
+    /// Model FLOPs utilisation, 0 to 1.
+    mfu: Option<f64>,
     /// The sum of gradients over ranks: only where there are several.
     #[serde(skip_serializing_if = "Option::is_none")]
     allreduce_seconds: Option<f64>,
@@ -93,6 +96,7 @@ pub struct TrainLog {
 struct Files {
     lines: RecordLog,
     events: EventWriter,
+    mfu: Option<Mfu>,
 }
 
 impl TrainLog {
@@ -103,7 +107,7 @@ impl TrainLog {
         let lines = RecordLog::open(&path)?;
         let events = EventWriter::create(&run.join("tensorboard"), done + 1)?;
         let bar = progress::bar(quiet, Some(plan.total_steps()), done, STEPS);
-        Ok(Self { files: Some(Files { lines, events }), bar, told: Instant::now() })
+        Ok(Self { files: Some(Files { lines, events, mfu: None }), bar, told: Instant::now() })
     }
 
     /// A log that says nothing.
@@ -111,9 +115,16 @@ impl TrainLog {
         Self { files: None, bar: ProgressBar::hidden(), told: Instant::now() }
     }
 
+    /// Tells of each step what share of the device's peak it used.
+    pub fn measure_against(&mut self, mfu: Mfu) {
+        if let Some(files) = &mut self.files {
+            files.mfu = Some(mfu);
+        }
+    }
+
     /// Logs a step.
     pub fn step(&mut self, epoch: usize, report: &StepReport) -> Result<()> {
-        let Some(Files { lines, events }) = &mut self.files else { return Ok(()) };
+        let Some(Files { lines, events, mfu }) = &mut self.files else { return Ok(()) };
         let Losses { loss, generation: loss_gen, classification: loss_cls, consistency: loss_consistency } =
             report.losses;
         let Counts { records, tokens, target_tokens, .. } = report.counts;
@@ -122,6 +133,7 @@ impl TrainLog {
         let lr = report.lr;
         let grad_norm = report.grad_norm;
         let seconds = report.seconds;
+        let mfu = mfu.map(|mfu| mfu.of(&report.counts, seconds));
         let allreduce_seconds = report.allreduce_seconds;
         let allreduce_share = allreduce_seconds.map(|sum| sum / seconds.max(1e-9));
         let r#type = "step";
@@ -140,6 +152,7 @@ impl TrainLog {
             target_tokens,
             tokens_per_s,
             seconds,
+            mfu,
             allreduce_seconds,
             allreduce_share,
         })?;
@@ -154,6 +167,10 @@ impl TrainLog {
         ];
         scalars.extend(loss_consistency.map(|loss| ("train/loss_consistency", Some(loss))));
         let mut message = format!("epoch {epoch}, loss {loss:.4}, {tokens_per_s:.0} tokens/s");
+        if let Some(share) = mfu {
+            scalars.push(("train/mfu", mfu));
+            message += &format!(", {:.0} % of peak", 100.0 * share);
+        }
         if let Some(share) = allreduce_share {
             scalars.push(("train/allreduce_share", Some(share)));
             message += &format!(", allreduce {:.1} % of the step", 100.0 * share);
@@ -174,7 +191,7 @@ impl TrainLog {
         records: usize,
         dev: Option<(&DevMetrics, f64)>,
     ) -> Result<()> {
-        let Some(Files { lines, events }) = &mut self.files else { return Ok(()) };
+        let Some(Files { lines, events, .. }) = &mut self.files else { return Ok(()) };
         let Losses { loss, generation: loss_gen, classification: loss_cls, consistency: loss_consistency } = *means;
         let r#type = "epoch";
         let (dev, dev_seconds) = dev.unzip();

@@ -35,6 +35,8 @@ pub struct Counts {
     pub target_tokens: usize,
     /// Prompt tokens that a row predicts, in records that have a target.
     pub prompt_tokens: usize,
+    /// Pairs of a token and one that it attends to, itself among them.
+    pub pairs: usize,
 }
 
 impl Counts {
@@ -46,6 +48,7 @@ impl Counts {
             tokens: sum.tokens + example.tokens(),
             target_tokens: sum.target_tokens + example.target.len(),
             prompt_tokens: sum.prompt_tokens + if example.target.is_empty() { 0 } else { example.prompt.len() - 1 },
+            pairs: sum.pairs + example.rows() * (example.rows() + 1) / 2,
         })
     }
 }
@@ -185,12 +188,12 @@ mod tests {
             prompt: 0.0,
         };
         let sums = LossSums { generation: 6.0, classification: 4.0, consistency: 0.0 };
-        let losses =
-            weights.losses(sums, Counts { records: 2, explained: 1, tokens: 9, target_tokens: 3, prompt_tokens: 6 });
+        let losses = weights
+            .losses(sums, Counts { records: 2, explained: 1, tokens: 9, target_tokens: 3, prompt_tokens: 6, pairs: 0 });
         assert_eq!(losses, Losses { loss: 5.0, generation: Some(2.0), classification: Some(2.0), consistency: None });
         let losses = weights.losses(
             LossSums { generation: 0.0, ..sums },
-            Counts { records: 2, explained: 0, tokens: 9, target_tokens: 0, prompt_tokens: 0 },
+            Counts { records: 2, explained: 0, tokens: 9, target_tokens: 0, prompt_tokens: 0, pairs: 0 },
         );
         assert_eq!(losses, Losses { loss: 1.0, generation: None, classification: Some(2.0), consistency: None });
     }

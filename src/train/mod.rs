@@ -18,6 +18,7 @@ pub mod history;
 pub mod log;
 pub mod loss;
 pub mod memory;
+pub mod mfu;
 pub mod micro_batch;
 pub mod optimizer;
 pub mod plan;

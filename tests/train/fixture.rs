@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 pub const SECRET: &str = "zebrafish";
 
 /// Keys of the log that say how long something took.
-const TIMES: [&str; 5] = ["seconds", "tokens_per_s", "allreduce_seconds", "allreduce_share", "dev_seconds"];
+const TIMES: [&str; 6] = ["seconds", "tokens_per_s", "mfu", "allreduce_seconds", "allreduce_share", "dev_seconds"];
 
 pub struct Fixture {
     dir: tempfile::TempDir,

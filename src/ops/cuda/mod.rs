@@ -23,4 +23,4 @@ mod open;
 pub(crate) use launch::{Launch, blocks, device_of, suffix};
 #[cfg(feature = "cuda")]
 pub(crate) use memory::{address, address_of_rows, uninit, upload, upload_u64};
-pub use open::{memory_available, open, take_peak_memory};
+pub use open::{memory_available, name, open, take_peak_memory};

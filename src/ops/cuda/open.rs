@@ -57,6 +57,16 @@ pub fn memory_available(device: &Device) -> u64 {
     crate::device::memory_available()
 }
 
+/// The name of the card, as in "NVIDIA H100 80GB HBM3"; `None` on a CPU.
+pub fn name(device: &Device) -> Option<String> {
+    #[cfg(feature = "cuda")]
+    if device.is_cuda() {
+        return device.as_cuda_device().ok()?.cuda_stream().context().name().ok();
+    }
+    let _ = device;
+    None
+}
+
 /// The most bytes of a GPU that this process had in use at once since it last asked (or began); `None` on a CPU.
 pub fn take_peak_memory(device: &Device) -> Option<u64> {
     #[cfg(feature = "cuda")]
