@@ -1,7 +1,13 @@
 //! Records: lines without end, depth, tables without a header, Parquet pages that announce gigabytes.
 
-use std::io::Write;
+use std::{io::Write, sync::Arc};
 
+use parquet::{
+    basic::{Compression, ZstdLevel},
+    data_type::{ByteArray, ByteArrayType},
+    file::{properties::WriterProperties, writer::SerializedFileWriter},
+    schema::parser::parse_message_type,
+};
 use serde_json::json;
 
 use crate::bench::Bench;
@@ -50,6 +56,41 @@ fn a_record_has_an_end() {
     bench.fixture.write("deep.jsonl", lines);
     predict(&mut bench, "depth", "deep.jsonl").accepted();
     assert_eq!(bench.fixture.lines("o.jsonl")[1]["error"]["kind"], json!("invalid_json"));
+}
+
+/// A Parquet file of ids and texts: one page of each, compressed.
+fn write_parquet(bench: &Bench, name: &str, ids: &[ByteArray], texts: &[ByteArray]) {
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3).unwrap()))
+        .set_dictionary_page_size_limit(1 << 30)
+        .set_data_page_size_limit(1 << 30)
+        .build();
+    let schema =
+        Arc::new(parse_message_type("message m { required binary id; required binary text (UTF8); }").unwrap());
+    let file = std::fs::File::create(bench.path(name)).unwrap();
+    let mut writer = SerializedFileWriter::new(file, schema, Arc::new(properties)).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    for column in [ids, texts] {
+        let mut to = group.next_column().unwrap().unwrap();
+        to.typed::<ByteArrayType>().write_batch(column, None, None).unwrap();
+        to.close().unwrap();
+    }
+    group.close().unwrap();
+    writer.close().unwrap();
+    let bytes = bench.path(name).metadata().unwrap().len();
+    assert!(bytes < 1 << 20, "{name} has {bytes} bytes");
+}
+
+#[test]
+fn a_small_parquet_file_may_hold_gigabytes() {
+    let mut bench = Bench::new("Parquet bombs");
+    let ids = |count: usize| -> Vec<ByteArray> { (0..count).map(|i| i.to_string().into_bytes().into()).collect() };
+    // A text of 1.5 GB that zstd makes small.
+    write_parquet(&bench, "long.parquet", &ids(1), &[vec![b'x'; 1536 << 20].into()]);
+    predict(&mut bench, "a long text", "long.parquet").refused(3, &["long.parquet"]);
+    // A dictionary's one entry of 100 MB, given to a hundred rows: 10 GB of texts.
+    write_parquet(&bench, "often.parquet", &ids(100), &vec![vec![b'x'; 100 << 20].into(); 100]);
+    predict(&mut bench, "one text often", "often.parquet").refused(3, &["often.parquet"]);
 }
 
 #[test]
