@@ -15,6 +15,8 @@ mod power;
 mod privacy;
 #[path = "faults/signals.rs"]
 mod signals;
+#[path = "faults/sweep.rs"]
+mod sweep;
 #[path = "faults/together.rs"]
 mod together;
 #[path = "faults/typos.rs"]

@@ -1,5 +1,5 @@
-//! Points at which a test can kill the process: `CLSGEN_FAULT=point[:n]` aborts at the n-th passage (default 1);
-//! `CLSGEN_PANIC=1` makes it a panic.
+//! Points at which a test can kill the process: `CLSGEN_FAULT=point[:n]` aborts at the n-th passage (default 1),
+//! `any:n` at the n-th passage of whichever point; `CLSGEN_PANIC=1` makes it a panic.
 
 use std::sync::{
     OnceLock,
@@ -38,13 +38,16 @@ pub fn fault(point: &str) {
 
 /// A number that a fault point spoils: it is none at the passage that `CLSGEN_FAULT` names.
 pub fn spoiled(point: &str, number: f64) -> f64 {
-    if due(point) { f64::NAN } else { number }
+    if named(point) && due(point) { f64::NAN } else { number }
 }
+
+/// Names every point.
+const ANY: &str = "any";
 
 /// True at the passage that `CLSGEN_FAULT` names.
 pub(super) fn due(point: &str) -> bool {
     static PASSED: AtomicU64 = AtomicU64::new(0);
-    wanted().is_some_and(|(name, n)| name == point && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == *n)
+    wanted().is_some_and(|(name, n)| (name == point || name == ANY) && PASSED.fetch_add(1, Ordering::Relaxed) + 1 == *n)
 }
 
 /// Whether `CLSGEN_FAULT` names this point, whatever the passage: for a way that is taken on some file systems only.

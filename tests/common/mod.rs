@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test file uses its own part
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     io::Write,
     path::{Path, PathBuf},
     process::{Child, Command},
@@ -55,6 +56,34 @@ pub fn write_demo(dir: &Path, splits: &[&str], count: u64, prevalence: f64) {
     for split in splits {
         std::fs::write(dir.join(format!("data/{split}.jsonl")), lines.join("\n")).unwrap();
     }
+}
+
+/// Copies a folder.
+pub fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-r").args([from, to]).status().unwrap().success());
+}
+
+/// Files below `dir` by name, but for those called so: there are some.
+pub fn files(dir: &Path, but_for: &[&str]) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    let mut open = vec![dir.to_owned()];
+    while let Some(folder) = open.pop() {
+        for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                open.push(path);
+            } else if !but_for.iter().any(|name| path.ends_with(name)) {
+                files.insert(path.strip_prefix(dir).unwrap().to_owned(), std::fs::read(path).unwrap());
+            }
+        }
+    }
+    assert!(!files.is_empty(), "{} is empty", dir.display());
+    files
+}
+
+/// Names of files that two folders do not have alike.
+pub fn differing<'a>(one: &'a BTreeMap<PathBuf, Vec<u8>>, other: &'a BTreeMap<PathBuf, Vec<u8>>) -> Vec<&'a PathBuf> {
+    let names: BTreeSet<&PathBuf> = one.keys().chain(other.keys()).collect();
+    names.into_iter().filter(|name| one.get(*name) != other.get(*name)).collect()
 }
 
 /// The program under test, as a command with no setting of the caller's in its environment.

@@ -1,6 +1,6 @@
 //! The embedded model, what it was trained to on synthetic notes, and commands over ranks on them.
 
-use std::{collections::BTreeMap, path::PathBuf, process::Command};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use clsgen::demo::notes::{NoteSettings, Notes, SyntheticNote};
 use serde_json::Value;
@@ -81,33 +81,17 @@ impl Work {
     }
 
     pub fn copy(&self, from: &str, to: &str) {
-        let status = Command::new("cp").arg("-r").args([self.0.path(from), self.0.path(to)]).status().unwrap();
-        assert!(status.success());
+        common::copy(&self.0.path(from), &self.0.path(to));
     }
 
-    /// Files below a folder by name, without those that tell of the machine, the time and the command line.
+    /// Files below a folder by name, but for those that tell of the machine, the time and the command line.
     pub fn files(&self, folder: &str) -> BTreeMap<PathBuf, Vec<u8>> {
-        let mut files = BTreeMap::new();
-        let mut open = vec![self.0.path(folder)];
-        while let Some(dir) = open.pop() {
-            for path in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
-                let told = ["run.json", "report.html"].iter().any(|name| path.ends_with(name));
-                if path.is_dir() {
-                    open.push(path);
-                } else if !told && path.extension().is_some_and(|extension| extension != "lock") {
-                    let name = path.strip_prefix(self.0.path(folder)).unwrap().to_owned();
-                    files.insert(name, std::fs::read(path).unwrap());
-                }
-            }
-        }
-        files
+        common::files(&self.0.path(folder), &["run.json", "report.html", ".lock"])
     }
 
     #[track_caller]
     pub fn assert_same_files(&self, one: &str, other: &str) {
         let files = [one, other].map(|folder| self.files(folder));
-        assert!(!files[0].is_empty() && files[0].keys().eq(files[1].keys()), "{one}, {other}: {:?}", files[1].keys());
-        let differing = files[0].iter().filter(|(name, bytes)| files[1][*name] != **bytes).map(|(name, _)| name);
-        assert_eq!(differing.collect::<Vec<_>>(), Vec::<&PathBuf>::new(), "{one}, {other}");
+        assert_eq!(common::differing(&files[0], &files[1]), Vec::<&PathBuf>::new(), "{one}, {other}");
     }
 }
