@@ -6,7 +6,7 @@
 #include "compat.cuh"
 
 // Describes an operand that begins at `address`. By rows (its rows are the product's m or n): 8 rows are 1,024 bytes on. Transposed
-// (its columns are n, its rows k): so are 8 rows, and the next 64 columns are `panel` bytes on.
+// (its columns are m or n, its rows k): so are 8 rows, and the next 64 columns are `panel` bytes on.
 __device__ __forceinline__ uint64_t descriptor(shared_t address, uint32_t panel) {
 #ifdef CUDA_EMU
   emu::wgmma_panel = panel;
@@ -31,13 +31,23 @@ __device__ __forceinline__ void wgmma_begin(float (&c)[N][4]) {
   wgmma_pin(c);
   asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory");
 }
-// The products since the last wait have been computed: c may be read and their operands overwritten.
-template <int N>
-__device__ __forceinline__ void wgmma_end(float (&c)[N][4]) {
-  asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
-  asm volatile("wgmma.wait_group.sync.aligned 0;\n" ::: "memory");
+// Closes the group of products that were begun since the last one.
+__device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory"); }
+// All but the LEFT youngest groups have been computed, among them what goes into c: it may be read and its operands overwritten.
+template <int LEFT, int N>
+__device__ __forceinline__ void wgmma_wait(float (&c)[N][4]) {
+  asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(LEFT) : "memory");
   wgmma_pin(c);
 }
+// The products since the last wait have been computed.
+template <int N>
+__device__ __forceinline__ void wgmma_end(float (&c)[N][4]) {
+  wgmma_commit();
+  wgmma_wait<0>(c);
+}
+
+// Sets two neighbouring elements of an operand.
+__device__ __forceinline__ void wgmma_operand(bf16* at, uint32_t pair) { *reinterpret_cast<uint32_t*>(at) = pair; }
 
 #define F4(c, i) "+f"(c[i][0]), "+f"(c[i][1]), "+f"(c[i][2]), "+f"(c[i][3])
 #define F32_OF(c, i) F4(c, i), F4(c, i + 1), F4(c, i + 2), F4(c, i + 3), F4(c, i + 4), F4(c, i + 5), F4(c, i + 6), F4(c, i + 7)
@@ -50,6 +60,18 @@ __device__ __forceinline__ void wgmma_end(float (&c)[N][4]) {
 // c (64, 64) += a (64, 16; shared) . b (its 64 rows; shared). A warp has rows 16 w.. of c, a lane what it has of mma's c.
 __device__ __forceinline__ void wgmma_rows(float (&c)[8][4], uint64_t a, uint64_t b) {
   asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" R32 "}, %32, %33, 1, 1, 1, 0, 0;\n"
+               : F32_OF(c, 0)
+               : "l"(a), "l"(b));
+}
+// The same, whatever c was.
+__device__ __forceinline__ void wgmma_rows_first(float (&c)[8][4], uint64_t a, uint64_t b) {
+  asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" R32 "}, %32, %33, 0, 1, 1, 0, 0;\n"
+               : F32_OF(c, 0)
+               : "l"(a), "l"(b));
+}
+// c (64, 64) += a^T (16 rows of 64 columns; shared) . b (16 rows of 64 columns; shared).
+__device__ __forceinline__ void wgmma_columns(float (&c)[8][4], uint64_t a, uint64_t b) {
+  asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" R32 "}, %32, %33, 1, 1, 1, 1, 1;\n"
                : F32_OF(c, 0)
                : "l"(a), "l"(b));
 }
