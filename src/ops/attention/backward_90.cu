@@ -48,7 +48,7 @@ struct Memory {
 // Where the walk is: the block's first query, and its head in the group.
 struct Place {
   int query, head;
-  __device__ __forceinline__ Place next(int group) const {
+  [[maybe_unused]] __device__ __forceinline__ Place next(int group) const {
     return head + 1 < group ? Place{query, head + 1} : Place{query - QUERIES, 0};
   }
 };
@@ -123,7 +123,7 @@ __device__ __forceinline__ void backward_90(const bf16* __restrict__ q, const bf
   copy_commit();
   if (steps > 0) load(0, at);
 
-  int lane = threadIdx.x & 31, row = threadIdx.x / 32 * 16, column = lane % 4 * 2, half = threadIdx.x / 128;
+  int lane = threadIdx.x & 31, row = threadIdx.x / 32 * 16, column = lane % 4 * 2, half = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
   float grad_k[D / 8][4] = {}, grad_v[D / 8][4] = {};
 
   for (int step = 0; step < steps; step++) {
