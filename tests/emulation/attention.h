@@ -187,7 +187,8 @@ inline void test_backward(Forward forward, Backward backward) {
     close(name + ", dq", widened(ours.dq), exact.dq, plain.dq);
     close(name + ", dk", widened(ours.dk), exact.dk, plain.dk);
     close(name + ", dv", widened(ours.dv), exact.dv, plain.dv);
-    check(name + ", again", same_bits(ours.dq, again.dq) && same_bits(ours.dk, again.dk) && same_bits(ours.dv, again.dv));
+    bool same = same_bits(ours.dq, again.dq) && same_bits(ours.dk, again.dk) && same_bits(ours.dv, again.dv);
+    check(name + ", again", same);
   }
   check("no bank conflicts", emu::bank_conflicts == 0, "%llu", (unsigned long long)emu::bank_conflicts);
 }

@@ -1,29 +1,34 @@
-// Attention, backward, for Hopper (sm_90a): all three gradients in one pass by the warpgroups' own matrix instruction.
+// Attention, backward, for Hopper (sm_90a): all three gradients in one pass, by wgmma.
 //
 //   p = exp(scale q k^T - lse);  ds = p * (dout v^T - delta);  dv = p^T dout;  dk = scale ds^T q;  dq = scale ds k
 //
-// backward_kv.cu, which says what dk and dv take, with dq's product added: 5 products where the two kernels by mma.sync have 7. A block
-// is 128 keys of one kv head, two warpgroups of 64; it walks over blocks of 64 queries, and for each over the query heads of the group.
-// Scores are transposed (keys are rows), so that p^T and ds^T go into the products for dv and dk out of registers. For dq, which sums
-// over all keys, ds^T also goes into shared memory; at D = 128 each warpgroup computes 64 columns of dq, at D = 64 they take turns.
+// As backward_kv.cu, which says how dk and dv come about, but dq too: 5 products where the two kernels by mma.sync have
+// 7. A block is 128 keys of one kv head, two warpgroups of 64. It walks over blocks of 64 queries, and with each over
+// the query heads of the group. Scores are transposed (keys are rows), so that p^T and ds^T go into the products for dv
+// and dk out of registers. For dq, which sums over all keys, ds^T goes into shared memory too: at D = 128 each
+// warpgroup computes 64 columns of dq, at D = 64 one of them does, this step the one, next step the other.
 //
-// dq sums over blocks of keys too. They add in turn (../cuda/turns.cuh), first keys first, to an f32 copy of dq in global memory:
-// the first block that sees a query writes, the last one rounds the sum into dq. So no bit depends on which block comes first, nothing is
-// set to 0 and nothing is left to round. Three choices keep the turns from costing time: all blocks of a head walk over the same
-// queries in the same order, the last ones first (which every key sees: later keys only stop earlier), so each stays one step
-// behind the last; blocks take their keys by the order in which they begin, first keys first, so what a block waits for has begun; and
-// these have the longest walks, so the short ones fill the end.
+// dq sums over blocks of keys as well. They add in turn (../cuda/turns.cuh), first keys first, to an f32 copy in global
+// memory: the first block sets it, the last that the queries see rounds the sum into dq. So no bit depends on which
+// block comes first, nothing is cleared before and nothing rounded after. What keeps turns from costing time:
+// - All blocks of a kv head walk over the same queries and heads in the same order, the last queries first (every key
+//   is seen by those: of later keys the walk only ends earlier). So each stays a step behind the one it waits for.
+// - Blocks take their keys in the order in which they begin, first keys first: what a block waits for has begun.
+// - First keys have the longest walks, so the short ones fill the end.
 //
-// In a step the products for p and dp are begun together; p is computed while dp's are, ds while dv's are. The turn is looked at when the
-// step begins and passed on in the middle of the next one, when the writes have long arrived.
+// In a step the products for p and dp are begun together, p is computed under dp's, ds under dv's, and the copy of dq
+// is read under dv's and dk's. A turn is looked at as its step begins, and passed on in the middle of the next one, by
+// when the writes have arrived.
 //
-// Shapes as in backward_kv.cu. `partial`: heads x blocks x 64 x D f32, each thread's elements where it alone finds them; `turns`: 1 + heads x
-// blocks zeros, blocks = tq / 64 + sequences. grid (kv_heads, sequences, blocks of 128 keys). Per visible pair and query head 10 D
-// operations (5 products). Bytes from L2 for 128 x 64 of them at D = 128: q, dout 32 KB, dq 32 KB read, 32 KB written: 109 operations a byte.
-// Shared memory at D = 128: k, v 64 KB, q, dout 2 x 32 KB, ds 16 KB: one block to a multiprocessor, as its registers (255) have it too.
+// Shapes as in backward_kv.cu. With B = tq / 64 + sequences: `partial` heads x B x 64 x D f32, of a tile each thread's
+// elements where that thread finds them; `turns` 1 + heads x B zeros. grid (kv_heads, sequences, blocks of 128 keys).
+// 10 D operations a visible pair and query head. From and to L2 for 128 x 64 of them at D = 128: q, dout 32 KB, dq
+// 32 KB read and 32 KB written, 107 operations a byte. Shared memory at D = 128: k, v 64 KB, q, dout 2 x 32 KB, ds
+// 16 KB; with 255 registers one block to a multiprocessor. A short batch makes fewer blocks than there are
+// multiprocessors: 2,048 tokens of 8 kv heads 128, the longest twice the mean.
 //
-// Not yet run on a GPU: the emulation checks numbers, waits, fences and layouts as the PTX ISA describes them, not that the hardware
-// agrees, and it runs one block after another. CLSGEN_ATTENTION_BACKWARD=wgmma asks for it.
+// Not yet run on a card, so not the default (CLSGEN_ATTENTION_BACKWARD=wgmma asks for it): the emulation checks
+// numbers, waits, fences and layouts as the PTX ISA describes them, one block after another.
 #include "../cuda/turns.cuh"
 #include "panels.cuh"
 
@@ -69,20 +74,33 @@ __device__ __forceinline__ void begin_scores(float (&c)[8][4], shared_t a, share
 
 // c += left (64, 64; registers) times the 64 rows of `tile`.
 template <int D>
-__device__ __forceinline__ void begin_gradient(float (&c)[D / 8][4], const uint32_t (&left)[QUERIES / 16][4], shared_t tile) {
+__device__ __forceinline__ void begin_gradient(float (&c)[D / 8][4], const uint32_t (&left)[QUERIES / 16][4],
+                                               shared_t tile) {
   wgmma_begin(c);
 #pragma unroll
   for (int j = 0; j < QUERIES / 16; j++) wgmma_tile(c, left[j], descriptor(tile + j * (16 * 128), QUERIES * 128));
   wgmma_commit();
 }
 
+// Rounds a lane's part of 16 rows and 64 columns, times `scale`; of its two rows those among the `rows` from `to` on.
+[[maybe_unused]] __device__ __forceinline__ void round_rows(bf16* to, int stride, const float (&c)[8][4], float scale,
+                                                            int rows) {
+#pragma unroll
+  for (int h = 0; h < 2; h++)
+    if (8 * h < rows) {
+#pragma unroll
+      for (int n = 0; n < 8; n++)
+        *reinterpret_cast<uint32_t*>(to + (size_t)(8 * h) * stride + n * 8) =
+            pack2(c[n][2 * h] * scale, c[n][2 * h + 1] * scale);
+    }
+}
+
 template <int D>
-__device__ __forceinline__ void backward_90(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
-                                            const bf16* __restrict__ dout, const float* __restrict__ lse,
-                                            const float* __restrict__ delta, bf16* __restrict__ dq, bf16* __restrict__ dk,
-                                            bf16* __restrict__ dv, float4* partial, uint32_t* turns,
-                                            const uint32_t* __restrict__ q_offsets, const uint32_t* __restrict__ kv_offsets, int heads,
-                                            int kv_heads, int tq, float log2_scale) {
+__device__ __forceinline__ void backward_90(
+    const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v, const bf16* __restrict__ dout,
+    const float* __restrict__ lse, const float* __restrict__ delta, bf16* __restrict__ dq, bf16* __restrict__ dk,
+    bf16* __restrict__ dv, float4* partial, uint32_t* turns, const uint32_t* __restrict__ q_offsets,
+    const uint32_t* __restrict__ kv_offsets, int heads, int kv_heads, int tq, float log2_scale) {
 #ifdef HOPPER
   DYNAMIC_SHARED(memory);
   Memory<D>& shared = *reinterpret_cast<Memory<D>*>(panels_in(memory));
@@ -123,7 +141,9 @@ __device__ __forceinline__ void backward_90(const bf16* __restrict__ q, const bf
   copy_commit();
   if (steps > 0) load(0, at);
 
-  int lane = threadIdx.x & 31, row = threadIdx.x / 32 * 16, column = lane % 4 * 2, half = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
+  int lane = threadIdx.x & 31, row = threadIdx.x / 32 * 16, column = lane % 4 * 2;
+  // The warpgroup's number: that of the whole warp, which the compiler is told so.
+  int half = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
   float grad_k[D / 8][4] = {}, grad_v[D / 8][4] = {};
 
   for (int step = 0; step < steps; step++) {
@@ -186,6 +206,7 @@ __device__ __forceinline__ void backward_90(const bf16* __restrict__ q, const bf
 
     if (D == 128 || (step & 1) == half) {
       int panel = D == 128 ? half : 0;
+      // A quarter of 64 rows and columns is a warp's: 8 x 32 lanes' 4 elements.
       float4* sums = partial + ((number_of(at) * (D / 64) + panel) * 4 + threadIdx.x / 32 % 4) * (8 * 32) + lane;
       float grad_q[8][4];
 #pragma unroll
@@ -203,17 +224,9 @@ __device__ __forceinline__ void backward_90(const bf16* __restrict__ q, const bf
 #pragma unroll
         for (int n = 0; n < 8; n++) turn_store(sums + n * 32, {grad_q[n][0], grad_q[n][1], grad_q[n][2], grad_q[n][3]});
       } else {
-        float scale = log2_scale * LN_2;
         int r = at.query + threadIdx.x / 32 % 4 * 16 + lane / 4;
-        bf16* to = dq + ((size_t)(theirs.start + r) * heads + kv_head * group + at.head) * D + panel * 64 + column;
-#pragma unroll
-        for (int h = 0; h < 2; h++)
-          if (r + 8 * h < theirs.length) {
-#pragma unroll
-            for (int n = 0; n < 8; n++)
-              *reinterpret_cast<uint32_t*>(to + (size_t)(8 * h) * stride + n * 8) =
-                  pack2(grad_q[n][2 * h] * scale, grad_q[n][2 * h + 1] * scale);
-          }
+        size_t head = (size_t)(theirs.start + r) * heads + kv_head * group + at.head;
+        round_rows(dq + head * D + panel * 64 + column, stride, grad_q, log2_scale * LN_2, theirs.length - r);
       }
     }
     wgmma_wait<0>(grad_v);
@@ -235,13 +248,13 @@ __device__ __forceinline__ void backward_90(const bf16* __restrict__ q, const bf
 }
 }  // namespace
 
-#define ENTRY(D)                                                                                                               \
-  KERNEL __launch_bounds__(THREADS, 1) attention_backward_90_d##D(                                                             \
-      const bf16* q, const bf16* k, const bf16* v, const bf16* dout, const float* lse, const float* delta, bf16* dq, bf16* dk, \
-      bf16* dv, float4* partial, uint32_t* turns, const uint32_t* q_offsets, const uint32_t* kv_offsets, int heads, int kv_heads, \
-      int tq, float log2_scale) {                                                                                              \
-    backward_90<D>(q, k, v, dout, lse, delta, dq, dk, dv, partial, turns, q_offsets, kv_offsets, heads, kv_heads, tq,          \
-                   log2_scale);                                                                                                \
+#define ENTRY(D)                                                                                                  \
+  KERNEL __launch_bounds__(THREADS, 1) attention_backward_90_d##D(                                                \
+      const bf16* q, const bf16* k, const bf16* v, const bf16* dout, const float* lse, const float* delta,        \
+      bf16* dq, bf16* dk, bf16* dv, float4* partial, uint32_t* turns, const uint32_t* q_offsets,                  \
+      const uint32_t* kv_offsets, int heads, int kv_heads, int tq, float log2_scale) {                            \
+    backward_90<D>(q, k, v, dout, lse, delta, dq, dk, dv, partial, turns, q_offsets, kv_offsets, heads, kv_heads, \
+                   tq, log2_scale);                                                                               \
   }
 ENTRY(64)
 ENTRY(128)

@@ -1,16 +1,17 @@
-// Blocks that add to the same numbers one after another, in an order that does not depend on which comes first: what they add up has
-// the same bits in every run. For nvcc; the emulation has functions of the same names (tests/emulation/emu/turns.h).
+// Blocks that add to the same numbers one after another, in an order that does not depend on which comes first: what
+// they add up has the same bits in every run. For nvcc; the emulation has functions of the same names
+// (tests/emulation/emu/turns.h).
 //
-// A turn is a counter in global memory, 0 at first. Block n of an order waits until it is n (`turn_wait`, one thread, then a barrier),
-// reads and writes the numbers (`turn_load`, `turn_store`), and after another barrier one thread sets it to n + 1 (`turn_pass`).
-// PTX ISA 8.10 (memory consistency): what a thread wrote before a barrier is seen by whoever sees what another wrote after a fence
-// behind that barrier.
+// A turn is a counter in global memory, 0 at first. Block n of an order waits until it is n (`turn_wait`, one thread,
+// then a barrier), reads and writes the numbers (`turn_load`, `turn_store`), and behind another barrier one thread sets
+// it to n + 1 (`turn_pass`). PTX ISA 8.8 to 8.10 (memory consistency): what was written before a barrier is seen by
+// whoever, behind a fence, has seen what a thread wrote behind that barrier and a fence.
 #pragma once
 #include "compat.cuh"
 
 #ifndef CUDA_EMU
-// The number of this block in the order in which blocks begin. A block may wait for those of smaller numbers: they hold a
-// multiprocessor, so they end. (blockIdx promises no order.) For one thread.
+// The number of this block in the order in which blocks begin. A block may wait for those of smaller numbers: they hold
+// a multiprocessor, so they end. (blockIdx promises no order.) For one thread.
 __device__ __forceinline__ uint32_t ticket(uint32_t* counter) { return atomicAdd(counter, 1u); }
 
 // The turn as it is by now, or was a moment ago; the number arrives when it is first used.
@@ -30,7 +31,9 @@ __device__ __forceinline__ void turn_pass(uint32_t* turn, uint32_t next) {
 }
 
 // Begins to fetch 128 bytes into L2, where everyone's writes are seen.
-__device__ __forceinline__ void turn_prefetch(const void* from) { asm volatile("prefetch.global.L2 [%0];\n" ::"l"(from)); }
+__device__ __forceinline__ void turn_prefetch(const void* from) {
+  asm volatile("prefetch.global.L2 [%0];\n" ::"l"(from));
+}
 // Past L1, which does not see what other multiprocessors write.
 __device__ __forceinline__ float4 turn_load(const float4* from) { return __ldcg(from); }
 __device__ __forceinline__ void turn_store(float4* to, float4 x) { __stcg(to, x); }

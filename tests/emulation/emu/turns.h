@@ -1,5 +1,6 @@
-// Blocks in turn (src/ops/cuda/turns.cuh). Blocks run one after another here, so a turn has come or never will; but what a block wrote is
-// there for others only once it was passed on behind a barrier, and is there for its threads only behind a wait and a barrier.
+// Blocks in turn (src/ops/cuda/turns.cuh). Blocks run one after another here, so a turn has come or never will; but what
+// a block wrote is there for others only if it was passed on behind a barrier, and a thread reads it only behind a wait
+// and a barrier: else there are NaNs.
 #pragma once
 #include <unordered_map>
 
@@ -46,4 +47,6 @@ static inline float4 turn_load(const float4* from) {
   if (wait == emu::waited.end() || !emu::ordered(wait->second)) memset(&value, emu::POISON, sizeof value);
   return value;
 }
-static inline void turn_store(float4* to, float4 value) { emu::written.push_back({to, value, {emu::current, emu::barriers}}); }
+static inline void turn_store(float4* to, float4 value) {
+  emu::written.push_back({to, value, {emu::current, emu::barriers}});
+}

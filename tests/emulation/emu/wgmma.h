@@ -1,11 +1,11 @@
-// Hopper's warpgroup products. A warp computes its own 16 rows when it waits for them, and nothing before: what is read too early is
-// still the old value. An operand in shared memory is looked at when its product is begun too: then all of it is seen by wgmma (a fence
-// after each write), and until the end nobody changes it.
+// Hopper's warpgroup products. A warp computes its own 16 rows when it waits for them, and nothing before: what is read
+// too early is still the old value. An operand in shared memory is looked at when its product is begun, too: all of it
+// must be seen by wgmma (a fence after each write), and nobody may change it until the end.
 #pragma once
 #include "warp.h"
 
 namespace emu {
-// Of the descriptor only what the kernels vary: the address; and how far the next 64 columns of a transposed operand are.
+// Of the descriptor only what kernels vary: the address; how far the next 64 columns of a transposed operand are.
 inline uint32_t wgmma_panel;
 
 // In shared memory, in panels of 128-byte rows: `by_rows`, 16 columns of a row each; else 16 rows of all columns.
@@ -83,7 +83,8 @@ inline void compute(const Product& one, Product* (&of)[32]) {
     for (int k = 0; k < 16; k++)
       for (int n = 0; n < columns; n++) c[r][n] += a[r][k] * b[k][n];
   for (int lane = 0; lane < 32; lane++)
-    for (int i = 0; i < columns / 2; i++) of[lane]->c[i] = c[lane / 4 + i / 2 % 2 * 8][i / 4 * 8 + 2 * (lane % 4) + i % 2];
+    for (int i = 0; i < columns / 2; i++)
+      of[lane]->c[i] = c[lane / 4 + i / 2 % 2 * 8][i / 4 * 8 + 2 * (lane % 4) + i % 2];
 }
 
 // All but the `left` youngest groups of the warp's products.
