@@ -35,6 +35,16 @@ __device__ __forceinline__ void turn_prefetch(const void* from) {
   asm volatile("prefetch.global.L2 [%0];\n" ::"l"(from));
 }
 // Past L1, which does not see what other multiprocessors write.
-__device__ __forceinline__ float4 turn_load(const float4* from) { return __ldcg(from); }
-__device__ __forceinline__ void turn_store(float4* to, float4 x) { __stcg(to, x); }
+__device__ __forceinline__ float4 turn_load(const float4* from) {
+  float4 x;
+  asm volatile("ld.global.cg.v4.f32 {%0,%1,%2,%3}, [%4];\n"
+               : "=f"(x.x), "=f"(x.y), "=f"(x.z), "=f"(x.w)
+               : "l"(from)
+               : "memory");
+  return x;
+}
+__device__ __forceinline__ void turn_store(float4* to, float4 x) {
+  asm volatile("st.global.cg.v4.f32 [%0], {%1,%2,%3,%4};\n" ::"l"(to), "f"(x.x), "f"(x.y), "f"(x.z), "f"(x.w)
+               : "memory");
+}
 #endif
