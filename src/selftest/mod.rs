@@ -20,7 +20,7 @@ pub use export::export;
 use crate::{
     error::Result,
     model::ModelSource,
-    ops::attention::{has_wgmma, with_mma_sync},
+    ops::attention::{has_wgmma, with_other_kernels},
     rng::{Rng, streams},
 };
 
@@ -104,9 +104,9 @@ fn ops(device: &Device, only: &[String]) -> Vec<Row> {
         bf16::all(&mut bench);
     }
     if has_wgmma(device).unwrap_or(false) {
-        // The same once more by the kernel of other cards.
-        with_mma_sync(|| {
-            bench.note = ", mma.sync";
+        // The same once more: what was by wgmma is by mma.sync, and the other way round.
+        with_other_kernels(|| {
+            bench.note = ", other kernels";
             bench.attempt("attention", attention::attention);
         });
     }

@@ -170,3 +170,25 @@ inline void test_forward(Run run) {
         same_bits(run(tail, part).out, std::vector<bf16>(all.out.begin() + from, all.out.end())));
   check("no bank conflicts", emu::bank_conflicts == 0, "%llu", (unsigned long long)emu::bank_conflicts);
 }
+
+struct Gradients {
+  std::vector<bf16> dq, dk, dv;
+};
+
+// All cases through `backward(case, inputs, forward(case, inputs))`.
+template <typename Forward, typename Backward>
+inline void test_backward(Forward forward, Backward backward) {
+  for (const Case& c : cases()) {
+    Inputs in(c);
+    Outputs saved = forward(c, in);
+    Gradients ours = backward(c, in, saved), again = backward(c, in, saved);
+    Results exact = attention(c, in, true, exactly), plain = attention(c, in, true, rounded);
+    std::string name = c.name;
+    close(name + ", dq", widened(ours.dq), exact.dq, plain.dq);
+    close(name + ", dk", widened(ours.dk), exact.dk, plain.dk);
+    close(name + ", dv", widened(ours.dv), exact.dv, plain.dv);
+    bool same = same_bits(ours.dq, again.dq) && same_bits(ours.dk, again.dk) && same_bits(ours.dv, again.dv);
+    check(name + ", again", same);
+  }
+  check("no bank conflicts", emu::bank_conflicts == 0, "%llu", (unsigned long long)emu::bank_conflicts);
+}

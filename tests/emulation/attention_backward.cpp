@@ -19,10 +19,6 @@ using namespace delta_file;
 using namespace kv_file;
 using namespace q_file;
 
-struct Gradients {
-  std::vector<bf16> dq, dk, dv;
-};
-
 static Gradients run(const Case& c, const Inputs& in, const Outputs& forward) {
   auto [heads, kv_heads, d] = c.shape;
   int h = heads, g = kv_heads;
@@ -50,17 +46,8 @@ static Gradients run(const Case& c, const Inputs& in, const Outputs& forward) {
 
 int main() {
   begin("attention backward");
-  for (const Case& c : cases()) {
-    Inputs in(c);
-    Outputs forward = run_forward(attention_forward_d64, attention_forward_d128, c, in);
-    Gradients ours = run(c, in, forward), again = run(c, in, forward);
-    Results exact = attention(c, in, true, exactly), plain = attention(c, in, true, rounded);
-    std::string name = c.name;
-    close(name + ", dq", widened(ours.dq), exact.dq, plain.dq);
-    close(name + ", dk", widened(ours.dk), exact.dk, plain.dk);
-    close(name + ", dv", widened(ours.dv), exact.dv, plain.dv);
-    check(name + ", again", same_bits(ours.dq, again.dq) && same_bits(ours.dk, again.dk) && same_bits(ours.dv, again.dv));
-  }
-  check("no bank conflicts", emu::bank_conflicts == 0, "%llu", (unsigned long long)emu::bank_conflicts);
+  test_backward([](const Case& c, const Inputs& in) {
+    return run_forward(attention_forward_d64, attention_forward_d128, c, in);
+  }, run);
   return end();
 }

@@ -2,8 +2,10 @@
 //!
 //! Products take bf16 and sum in f32; softmax and log-sum-exp are f32; what is returned has the queries' type. Kernels
 //! exist for heads of 64 and 128 channels; others are padded with zeros, which changes neither scores nor outputs
-//! (cached keys and values are held so). A Hopper card (9.0) takes `forward_90.cu`, by wgmma, unless
-//! `CLSGEN_ATTENTION=mma` asks for `forward.cu`, by mma.sync, which every other card takes.
+//! (cached keys and values are held so). A Hopper card (9.0) has two kernels of each pass, every other card those by
+//! mma.sync. Forward takes `forward_90.cu`, by wgmma, unless `CLSGEN_ATTENTION=mma` asks for `forward.cu`. Backward
+//! takes `backward_kv.cu` and `backward_q.cu` unless `CLSGEN_ATTENTION_BACKWARD=wgmma` asks for `backward_90.cu`, which
+//! has not yet run on a card.
 #![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -55,26 +57,35 @@ fn blocks(offsets: &Offsets, size: usize) -> u32 {
     offsets.ranges().map(|range| range.len().div_ceil(size)).max().unwrap_or(0) as u32
 }
 
-/// Set while `forward.cu` is asked for by [`with_mma_sync`].
-static MMA_SYNC: AtomicBool = AtomicBool::new(false);
+/// Set while [`with_other_kernels`] works.
+static OTHERS: AtomicBool = AtomicBool::new(false);
 
-/// Whether this card has two forward kernels.
+/// Whether this card has two kernels of each pass.
 pub(super) fn has_wgmma(device: &CudaDevice) -> Result<bool> {
     Ok(device.cuda_stream().context().compute_capability().w()? == (9, 0))
 }
 
-/// Runs `work` by `forward.cu` on every card.
-pub(super) fn with_mma_sync<T>(work: impl FnOnce() -> T) -> T {
-    MMA_SYNC.store(true, Ordering::Relaxed);
+/// Runs `work` by the kernels that are not taken else, where there are two.
+pub(super) fn with_other_kernels<T>(work: impl FnOnce() -> T) -> T {
+    OTHERS.store(true, Ordering::Relaxed);
     let done = work();
-    MMA_SYNC.store(false, Ordering::Relaxed);
+    OTHERS.store(false, Ordering::Relaxed);
     done
+}
+
+/// Whether a pass is by wgmma: as `variable` says (`wgmma` or `mma`), else as `usual` does, where the card has it.
+fn by_wgmma(device: &CudaDevice, variable: &str, usual: bool) -> Result<bool> {
+    let asked = match std::env::var_os(variable) {
+        Some(value) if value == "wgmma" => true,
+        Some(value) if value == "mma" => false,
+        _ => usual,
+    };
+    Ok(has_wgmma(device)? && asked != OTHERS.load(Ordering::Relaxed))
 }
 
 /// The forward kernel's file, its name, its threads and what it takes of shared memory beyond its tiles.
 fn forward_kernel(device: &CudaDevice) -> Result<(&'static str, &'static str, u32, usize)> {
-    let asked = std::env::var_os("CLSGEN_ATTENTION").is_some_and(|value| value == "mma");
-    Ok(if !asked && !MMA_SYNC.load(Ordering::Relaxed) && has_wgmma(device)? {
+    Ok(if by_wgmma(device, "CLSGEN_ATTENTION", true)? {
         ("attention/forward_90", "attention_forward_90", 256, 1024)
     } else {
         ("attention/forward", "attention_forward", 128, 0)
@@ -157,6 +168,18 @@ pub(super) fn backward(
     let sequences = offsets.count() as u32;
     // Keys, values; two steps of q, dout, lse and delta.
     let shared = (2 * ROWS + 4 * STEP) * width * BF16 + 4 * STEP * size_of::<f32>();
+    if by_wgmma(&device, "CLSGEN_ATTENTION_BACKWARD", false)? {
+        // Sums of dq, where more than one block of keys adds to them, and whose turn it is.
+        let tiles = heads * (t / STEP + offsets.count());
+        let partial = uninit(&device, (if blocks > 1 { tiles } else { 0 }, STEP, width), DType::F32)?;
+        let turns = Tensor::zeros(1 + tiles, DType::U32, q.device())?;
+        let kernel = launch("backward_90", &[&dq, &dk, &dv, &partial, &turns], "attention/backward_90")?;
+        // Besides: ds, a ticket, and room to align.
+        let shared = shared + ROWS * STEP * BF16 + 16 + 1024;
+        // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
+        unsafe { kernel.run([kv_heads as u32, sequences, blocks], 256, shared) }?;
+        return Ok((result(dq, q)?, result(dk, k)?, result(dv, v)?));
+    }
     let kernel = launch("backward_kv", &[&dk, &dv], "attention/backward_kv")?;
     // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
     unsafe { kernel.run([kv_heads as u32, blocks, sequences], 256, shared) }?;

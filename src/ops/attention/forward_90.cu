@@ -4,35 +4,11 @@
 // queries are two warpgroups of 64 rows, q k^T takes both operands from shared memory, p v takes p from registers (wgmma's
 // accumulators have mma's layout, warp by warp). Two blocks to an SM, so that one's softmax runs under the other's products.
 // Copies are cp.async as there; TMA and a warp that only copies (FlashAttention-3, arXiv 2407.08608) may follow where a GPU can
-// time them.
-//
-// Not yet run on a GPU: the emulation checks numbers and the layout as the PTX ISA describes it, not that the hardware agrees.
-#include "../cuda/wgmma.cuh"
-#include "tile.cuh"
-
-#if defined(CUDA_EMU) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define HOPPER 1
-#endif
+// time them. Measured on an H200: benches/README.md.
+#include "panels.cuh"
 
 namespace {
 [[maybe_unused]] constexpr int QUERIES = 128, KEYS = 64, THREADS = 256;
-
-// The element at which chunk `c` of row `r` begins, in panels of 64 columns.
-template <int ROWS>
-__device__ __forceinline__ int panel_place(int r, int c) {
-  return c / 8 * (ROWS * 64) + r * 64 + ((c & 7) ^ (r & 7)) * 8;
-}
-
-// As load_tile, in panels.
-template <int D, int ROWS>
-__device__ __forceinline__ void load_panels(bf16* tile, const bf16* from, int stride, int valid) {
-  constexpr int CHUNKS = D / 8, STEP = THREADS / CHUNKS;
-  int row = threadIdx.x / CHUNKS, c = threadIdx.x % CHUNKS;
-  bf16* to = tile + panel_place<ROWS>(row, c);
-  from += row * stride + c * 8;
-#pragma unroll
-  for (int i = 0; i < ROWS; i += STEP, from += STEP * stride) copy16(to + i * 64, from, row + i < valid);
-}
 
 template <int D>
 __device__ __forceinline__ void forward_90(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
@@ -41,8 +17,7 @@ __device__ __forceinline__ void forward_90(const bf16* __restrict__ q, const bf1
                                            float log2_scale) {
 #ifdef HOPPER
   DYNAMIC_SHARED(memory);
-  // 1,024 bytes more than needed were asked for: panels begin at multiples of that.
-  bf16* queries = reinterpret_cast<bf16*>(memory + (1024 - shared_address(memory) % 1024) % 1024);
+  bf16* queries = reinterpret_cast<bf16*>(panels_in(memory));
   bf16 *keys = queries + QUERIES * D, *values = keys + KEYS * D;
 
   QueryBlock block = query_block<QUERIES>(q_offsets, kv_offsets, blockIdx.y, blockIdx.z);
@@ -53,8 +28,8 @@ __device__ __forceinline__ void forward_90(const bf16* __restrict__ q, const bf1
   k += ((size_t)block.theirs.start * kv_heads + kv_head) * D;
   v += ((size_t)block.theirs.start * kv_heads + kv_head) * D;
 
-  load_panels<D, QUERIES>(queries, q, stride, valid);
-  load_panels<D, KEYS>(keys, k, kv_stride, key_count);
+  load_panels<D, QUERIES, THREADS>(queries, q, stride, valid);
+  load_panels<D, KEYS, THREADS>(keys, k, kv_stride, key_count);
   copy_commit();
 
   int lane = threadIdx.x & 31, row = threadIdx.x / 32 * 16;
@@ -67,7 +42,7 @@ __device__ __forceinline__ void forward_90(const bf16* __restrict__ q, const bf1
     copy_wait<0>();
     wgmma_see_shared();
     __syncthreads();
-    load_panels<D, KEYS>(values, v, kv_stride, remaining);
+    load_panels<D, KEYS, THREADS>(values, v, kv_stride, remaining);
     copy_commit();
     v += (size_t)KEYS * kv_stride;
 
@@ -86,7 +61,7 @@ __device__ __forceinline__ void forward_90(const bf16* __restrict__ q, const bf1
     __syncthreads();
     if (remaining > KEYS) {
       k += (size_t)KEYS * kv_stride;
-      load_panels<D, KEYS>(keys, k, kv_stride, remaining - KEYS);
+      load_panels<D, KEYS, THREADS>(keys, k, kv_stride, remaining - KEYS);
       copy_commit();
     }
 

@@ -71,7 +71,7 @@ pub fn forward(
     Ok((tensor(out, (tq, dims.heads, dims.d))?, tensor(lse, (dims.heads, tq))?))
 }
 
-/// Whether the device has two forward kernels, by wgmma (which is taken) and by mma.sync.
+/// Whether the device has two kernels of each pass, by wgmma and by mma.sync; which are taken, `cuda.rs` says.
 pub fn has_wgmma(device: &Device) -> Result<bool> {
     #[cfg(feature = "cuda")]
     if let Device::Cuda(device) = device {
@@ -81,11 +81,11 @@ pub fn has_wgmma(device: &Device) -> Result<bool> {
     Ok(false)
 }
 
-/// Runs `work` with the forward kernel by mma.sync, which is the only one but on Hopper; on a CPU nothing changes. For
+/// Runs `work` by the kernels that are not taken else, where [`has_wgmma`]; on other devices nothing changes. For
 /// checks: one at a time.
-pub fn with_mma_sync<T>(work: impl FnOnce() -> T) -> T {
+pub fn with_other_kernels<T>(work: impl FnOnce() -> T) -> T {
     #[cfg(feature = "cuda")]
-    return cuda::with_mma_sync(work);
+    return cuda::with_other_kernels(work);
     #[cfg(not(feature = "cuda"))]
     work()
 }

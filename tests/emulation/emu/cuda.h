@@ -1,7 +1,15 @@
 // The CUDA side of `src/ops/cuda/compat.cuh` for a C++ compiler.
 #pragma once
+#include "turns.h"
 #include "warp.h"
 #include "wgmma.h"
+
+// A block begins: nothing of the last one is left.
+inline void emu::begin_block() {
+  written.clear(), waited.clear();
+  std::fill(writers.begin(), writers.end(), 0);
+  for (unsigned i = 0; i < count; i++) products[i].clear(), closed[i].clear(), begun[i].clear();
+}
 
 #define KERNEL extern "C" void
 #define DYNAMIC_SHARED(name) unsigned char* name = emu::shared->data()

@@ -60,6 +60,8 @@ struct Thread {
   std::vector<Copy> copies;
   std::vector<size_t> groups;
   size_t ungrouped;
+  // Words of shared memory that it wrote and wgmma does not see yet.
+  std::vector<uint32_t> unseen;
 };
 
 // What a lane brings to an operation of its warp, and takes from it.
@@ -83,6 +85,8 @@ inline Thread threads[MOST_THREADS];
 inline Warp warps[MOST_THREADS / 32];
 inline Context outside;
 inline unsigned current, count, warp_count, barrier_arrived;
+// Barriers that the block is past.
+inline unsigned barriers;
 inline bool backwards;
 inline dim3 block_index, block_size, grid_size;
 inline std::function<void()> body;
@@ -134,6 +138,7 @@ inline void barrier() {
   if (warp.at_operation) stop("a barrier while the warp waits for this thread elsewhere");
   if (++barrier_arrived == count) {
     barrier_arrived = 0;
+    barriers++;
     for (unsigned i = 0; i < warp_count; i++) {
       warps[i].runnable |= warps[i].at_barrier;
       warps[i].at_barrier = 0;
@@ -199,12 +204,15 @@ inline void prepare() {
   sigaction(SIGBUS, &action, nullptr);
 }
 
+// What the other headers keep of a block.
+inline void begin_block();
+
 inline void run_block() {
   order ^= order << 13, order ^= order >> 7, order ^= order << 17;
   backwards = order & 1;
   if (shared_bytes) memset(shared->data(), POISON, shared_bytes);
   if (__start_emu_shared) memset(__start_emu_shared, POISON, __stop_emu_shared - __start_emu_shared);
-  barrier_arrived = 0;
+  barrier_arrived = barriers = 0;
   for (unsigned w = 0; w < warp_count; w++) {
     unsigned lanes = min(32u, count - w * 32);
     uint32_t all = lanes == 32 ? ~0u : (1u << lanes) - 1;
@@ -218,7 +226,9 @@ inline void run_block() {
     t.copies.clear();
     t.groups.clear();
     t.ungrouped = 0;
+    t.unseen.clear();
   }
+  begin_block();
   current = (order >> 8) % warp_count * 32;
   change(outside, threads[current].context);
 }

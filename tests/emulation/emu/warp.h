@@ -77,6 +77,18 @@ inline void ldmatrix_of(Warp& warp, bool transposed) {
   }
 }
 
+// Which thread (its number + 1) wrote a word of dynamic shared memory that wgmma does not see yet.
+inline std::vector<uint16_t> writers;
+
+inline void unseen_by_wgmma(const void* at, int bytes) {
+  size_t word = ((const unsigned char*)at - shared->data()) / 4;
+  if (writers.size() <= word + bytes / 4) writers.resize(word + bytes / 4 + 1);
+  for (int i = 0; i < bytes / 4; i++) {
+    writers[word + i] = current + 1;
+    threads[current].unseen.push_back(word + i);
+  }
+}
+
 // What is under way has not arrived: until its thread waits for it, the place holds NaNs. So a missing wait, a missing
 // barrier after it, and a copy begun while others still read the place all show.
 inline void copy(void* to, const void* from, int bytes, bool valid) {
@@ -103,6 +115,7 @@ inline void wait(size_t youngest) {
     const Copy& c = t.copies[i];
     if (c.valid) memcpy(c.to, c.from, c.bytes);
     else memset(c.to, 0, c.bytes);
+    if (c.bytes == 16) unseen_by_wgmma(c.to, c.bytes);
   }
   t.copies.erase(t.copies.begin(), t.copies.begin() + done);
   t.groups.erase(t.groups.begin(), t.groups.begin() + groups);
