@@ -31,8 +31,8 @@ pub(super) struct Scaled<'a> {
     pub scales: &'a Tensor,
 }
 
-/// `x (rows, inner)`, `w (out, inner)` → `x·wᵀ` with both's scales, `(rows, out)` in bf16 or f32. Sizes are multiples
-/// of 16; there are as many rows as x has scales.
+/// `x (rows, inner)`, `w (out, inner)` → `x·wᵀ` with both's scales, `(rows, out)` in bf16 or f32. Sizes are
+/// multiples of 16; there are as many rows as x has scales.
 pub(super) fn product(x: Scaled<'_>, w: Scaled<'_>, [out, inner]: [usize; 2], dtype: DType) -> Result<Tensor> {
     let rows = x.scales.elem_count();
     if x.codes.elem_count() != rows * inner || w.codes.elem_count() != out * inner || w.scales.elem_count() != out {
@@ -47,7 +47,7 @@ pub(super) fn product(x: Scaled<'_>, w: Scaled<'_>, [out, inner]: [usize; 2], dt
     let y = uninit(&device, (rows, out), dtype)?;
     let workspace = uninit(&device, WORKSPACE, DType::U8)?;
     let handle = handle(&device)?;
-    // cuBLASLt counts columns first: our w is its (inner, out), and yᵀ (out, rows) = that, transposed, by (inner, rows).
+    // cuBLASLt counts columns first: w is its (inner, out), x its (inner, rows), y its (out, rows) = w transposed · x.
     let product = Owned::new(
         result::create_matmul_desc(sys::cublasComputeType_t::CUBLAS_COMPUTE_32F, Kind::CUDA_R_32F),
         result::destroy_matmul_desc,
