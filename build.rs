@@ -167,7 +167,7 @@ fn jumps() -> String {
         // NOT_INITIALIZED of the library's own codes: cudarc takes no others.
         let code = match library {
             "cuda" => 3,
-            "cublas" => 1,
+            "cublas" | "cublasLt" => 1,
             "curand" => 101,
             _ => fail(&format!("{library}: its code for what is not initialized is not known")),
         };

@@ -54,7 +54,7 @@ fn each_missing_part_is_told_apart() {
     let driver = tempfile::tempdir().unwrap();
     let all = tempfile::tempdir().unwrap();
     fake(driver.path(), &["cuda"]);
-    fake(all.path(), &["cuda", "cublas", "curand"]);
+    fake(all.path(), &["cuda", "cublas", "cublasLt", "curand"]);
     let run = |device, answers| selftest(device, all.path(), answers);
     assert_fails(
         &run("cuda", (12_040, 0, 1)),
@@ -87,7 +87,7 @@ fn each_missing_part_is_told_apart() {
 #[test]
 fn functions_that_a_library_lacks_are_named() {
     let all = tempfile::tempdir().unwrap();
-    fake(all.path(), &["cuda", "cublas", "curand"]);
+    fake(all.path(), &["cuda", "cublas", "cublasLt", "curand"]);
     let told = selftest("cuda", all.path(), (13_010, 0, 1));
     assert_fails(
         &told,
@@ -113,7 +113,7 @@ fn calls_reach_the_libraries() {
 #[test]
 fn auto_computes_on_the_cpu_and_says_nothing_of_it() {
     let all = tempfile::tempdir().unwrap();
-    fake(all.path(), &["cuda", "cublas", "curand"]);
+    fake(all.path(), &["cuda", "cublas", "cublasLt", "curand"]);
     let told = selftest("auto", all.path(), (13_000, 100, 0));
     assert_eq!(told.code, Some(0), "{told:?}");
     assert!(told.stderr.contains("on cpu") && !told.stderr.to_lowercase().contains("cuda"), "{}", told.stderr);

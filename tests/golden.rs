@@ -12,6 +12,8 @@ mod damage;
 mod files;
 #[path = "golden/fixture.rs"]
 mod fixture;
+#[path = "golden/fp8.rs"]
+mod fp8;
 #[path = "golden/gguf.rs"]
 mod gguf;
 #[path = "golden/gradients.rs"]

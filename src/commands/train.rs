@@ -75,6 +75,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     let device = if elsewhere { Device::Cpu } else { context.device()? };
     let dtype = if elsewhere { cards::dtype(config) } else { device::dtype(config.model.dtype, &device) };
     let precision = Precision::new(dtype, config.model.quantize);
+    precision.check(&device)?;
     let llama_config = source.config()?;
     // Before the files are read through for their hash: the weights alone must fit.
     let loading = Loading::of(&source, &llama_config, precision, &device);
@@ -113,8 +114,8 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     let lora = LoraConfig::from(&config.lora);
     let trained = (config.train.parameters, &lora);
     let here = (&device, cuda::memory_available(&device));
-    let fits =
-        fits.and_then(|()| memory::check_before_loading(&llama_config, (loading.held, dtype), trained, largest, here));
+    let fits = fits
+        .and_then(|()| memory::check_before_loading(&llama_config, (loading.held, precision), trained, largest, here));
     if context.dry_run {
         let needs = Needs::of(config, &llama_config, largest);
         dry_run(context, args, &source, (&plan, &examples, largest), &needs)?;

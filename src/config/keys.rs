@@ -97,7 +97,11 @@ pub(super) const KEYS: &[(&str, Kind, Decides)] = &[
     ("data.horizon", IntegerOf(&[30, 60, 90]), READING),
     ("model.base", Model(true), ByContent(&[Construct, Train, Predict, Baselines])),
     ("model.dtype", OneOf(&["auto", "f32", "bf16"]), ByContent(&[Construct, Train, Predict, Baselines, Judge])),
-    ("model.quantize", OneOf(&["none", "int8", "nf4"]), ByContent(&[Construct, Train, Predict, Baselines, Judge])),
+    (
+        "model.quantize",
+        OneOf(&["none", "fp8", "int8", "nf4"]),
+        ByContent(&[Construct, Train, Predict, Baselines, Judge]),
+    ),
     ("model.max_input_tokens", Integer(1, TOKENS), ByValue(&[Train, Predict, Baselines, Judge])),
     ("model.max_output_tokens", Integer(1, TOKENS), WINDOW),
     ("model.truncate", OneOf(&["tail", "head", "middle"]), WINDOW),

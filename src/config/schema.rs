@@ -168,6 +168,8 @@ pub enum Quantize {
     /// In the numbers of `model.dtype`.
     #[default]
     None,
+    /// 8 bits a weight, 8 bits an activation, multiplied as they are.
+    Fp8,
     /// 8 bits a weight.
     Int8,
     /// 4 bits a weight.
@@ -195,8 +197,9 @@ pub struct Model {
     pub base: String,
     /// Arithmetic.
     pub dtype: Dtype,
-    /// Storage of the frozen projections: `nf4` takes a quarter of bf16's memory, `int8` half. The arithmetic stays
-    /// that of `model.dtype`; adapters and head stay f32.
+    /// Storage of the frozen projections: `nf4` takes a quarter of bf16's memory, `int8` half; the arithmetic stays
+    /// that of `model.dtype`. `fp8` takes as much as bf16 and multiplies in 8 bits, on Hopper. Adapters and head stay
+    /// f32.
     pub quantize: Quantize,
     /// Window of the prompt, in tokens.
     pub max_input_tokens: usize,

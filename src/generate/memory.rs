@@ -34,10 +34,10 @@ struct Needs {
 }
 
 impl Needs {
-    fn of(config: &LlamaConfig, dtype: DType, device: &Device) -> Self {
+    fn of(config: &LlamaConfig, precision: Precision, device: &Device) -> Self {
         Self {
-            cache: kv_cache::bytes_per_token(config, dtype, device) as u64,
-            row: Footprint::of(config, dtype, device.is_cuda(), None).working,
+            cache: kv_cache::bytes_per_token(config, precision.dtype, device) as u64,
+            row: Footprint::of(config, precision, device.is_cuda(), None).working,
             logits: (3 * Budget::ROWS * config.vocab_size * DType::F32.size_in_bytes()) as u64,
         }
     }
@@ -58,8 +58,9 @@ pub fn check_before_loading(
     longest: Longest,
 ) -> Result<()> {
     let Longest { input, output, key } = longest;
+    precision.check(device)?;
     let config = source.config()?;
-    let needs = Needs::of(&config, precision.dtype, device);
+    let needs = Needs::of(&config, precision, device);
     let loading = Loading::of(source, &config, precision, device);
     let answer = needs.cache * output as u64;
     let what = format!(
@@ -80,7 +81,7 @@ impl Budget {
     /// `longest` tokens leave of it while they are read; the rest is for activations and everyone else. `tokens`
     /// (`generate.batch_tokens`) goes first.
     pub fn beside(llama: &Llama, longest: usize, tokens: Option<usize>) -> Self {
-        let needs = Needs::of(&llama.config, llama.dtype(), llama.device());
+        let needs = Needs::of(&llama.config, llama.precision(), llama.device());
         let free = cuda::memory_available(llama.device());
         let fits = (free / 2).min(free.saturating_sub(needs.working(longest))) / needs.cache.max(1);
         Self { tokens: tokens.unwrap_or(usize::try_from(fits).unwrap_or(usize::MAX)), rows: Self::ROWS }

@@ -1,8 +1,6 @@
 //! Estimates the activation memory of a training pass per token, from the model's dimensions and dtypes.
 
-use candle_core::DType;
-
-use super::{LlamaConfig, LoraConfig, head, tensor_spec};
+use super::{LlamaConfig, LoraConfig, Precision, head, tensor_spec};
 
 /// Bytes of activation memory per token, by component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,10 +21,11 @@ pub struct Footprint {
 }
 
 impl Footprint {
-    /// For a model whose matrices have dtype `weights` (f32 or bf16). Activations are f32 on a CPU and of the weights'
-    /// type on CUDA; attention's operands have the weights' type on both; log-sum-exps and norms' 1/rms are f32.
-    pub fn of(config: &LlamaConfig, weights: DType, cuda: bool, lora: Option<&LoraConfig>) -> Self {
-        let weight = weights.size_in_bytes() as u64;
+    /// For a model whose matrices are held in this precision. Activations are f32 on a CPU and of the weights' type on
+    /// CUDA; attention's operands have the weights' type on both; log-sum-exps and norms' 1/rms are f32.
+    pub fn of(config: &LlamaConfig, weights: impl Into<Precision>, cuda: bool, lora: Option<&LoraConfig>) -> Self {
+        let precision = weights.into();
+        let weight = precision.dtype.size_in_bytes() as u64;
         let activation = if cuda { weight } else { 4 };
         let wide = 4;
         let d = config.hidden_size as u64;
@@ -46,7 +45,7 @@ impl Footprint {
             kept: weight * (q + 2 * kv) + activation * (q + d + 2 * ffn + lora_ax) + wide * (heads + 2),
             // Counted from layer.rs's backward: six of the stream's width, q and its gradient, k and v's, three of the
             // MLP's width.
-            working: activation * (6 * d + 2 * q + 2 * kv + 3 * ffn),
+            working: activation * (6 * d + 2 * q + 2 * kv + 3 * ffn) + precision.row_bytes(config, cuda, activation),
             ends: activation * 4 * d,
             logits: (activation + weight) * config.vocab_size as u64,
         }
@@ -81,7 +80,7 @@ pub fn usable(available: u64, cuda: bool) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
+    use candle_core::{DType, Device};
 
     use super::*;
     use crate::{

@@ -206,9 +206,14 @@ impl Llama {
         self.kv_pool.in_use() * crate::ops::kv_store::BLOCK
     }
 
+    /// How the matrices are held.
+    pub fn precision(&self) -> Precision {
+        self.layers.first().map_or_else(|| self.dtype().into(), |layer| layer.q_proj.weight.precision())
+    }
+
     /// What rows of a training pass take.
     pub fn footprint(&self) -> Footprint {
-        Footprint::of(&self.config, self.embed_tokens.dtype(), self.device.is_cuda(), self.lora.as_ref())
+        Footprint::of(&self.config, self.precision(), self.device.is_cuda(), self.lora.as_ref())
     }
 
     /// The LM head's weight, tied or not.

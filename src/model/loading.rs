@@ -29,7 +29,7 @@ impl Loading {
     pub fn of(source: &ModelSource, config: &LlamaConfig, precision: impl Into<Precision>, device: &Device) -> Self {
         let precision = precision.into();
         let dtype = precision.dtype;
-        let held = bytes(config, precision);
+        let held = bytes(config, precision, device.is_cuda());
         let largest = shapes(config).iter().map(|(_, shape)| shape.iter().product::<usize>() as u64).max().unwrap_or(0);
         let length = |path: &PathBuf| path.metadata().map_or(0, |metadata| metadata.len());
         let (mapped, copies) = match &source.weights {

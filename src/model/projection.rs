@@ -20,7 +20,7 @@ use crate::{
     ops::{
         Offsets, add, dropout,
         dropout::DropoutKey,
-        linear::{self, Affine, Kernel, array},
+        linear::{self, Kernel, array},
     },
     rng::{Rng, hash_name, streams},
 };
@@ -70,10 +70,10 @@ impl<'a> Pass<'a> {
     }
 
     /// `dy W` of `dy (tokens, out)`.
-    fn backward_input(&self, dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    fn backward_input(&self, dy: &Tensor, weight: &BaseWeight) -> Result<Tensor> {
         match self.read {
-            Some(read) => read.scatter(&linear::backward_input(&read.gather(dy)?, weight)?),
-            None => linear::backward_input(dy, weight),
+            Some(read) => read.scatter(&weight.backward_input(&read.gather(dy)?)?),
+            None => weight.backward_input(dy),
         }
     }
 }
@@ -122,13 +122,9 @@ impl Projection {
         trains == Parameters::Full || self.adapter.is_some()
     }
 
-    /// Their matrices, quantised ones made for this one use.
-    fn matrices<const N: usize>(each: [&Self; N]) -> Result<[Tensor; N]> {
-        array(each.into_iter().map(|projection| projection.weight.matrix()))
-    }
-
-    fn with_biases<'a, const N: usize>(each: [&'a Self; N], matrices: &'a [Tensor; N]) -> [Affine<'a>; N] {
-        std::array::from_fn(|i| (&matrices[i], each[i].bias.as_ref()))
+    /// `W x + b` of each.
+    fn base_each<const N: usize>(each: [&Self; N], x: &Tensor, kernel: Kernel) -> Result<[Tensor; N]> {
+        BaseWeight::forward_each(each.map(|projection| (&projection.weight, projection.bias.as_ref())), x, kernel)
     }
 
     /// Without dropout.
@@ -139,8 +135,7 @@ impl Projection {
 
     /// Projections of one input, without dropout.
     pub fn infer_each<const N: usize>(each: [&Self; N], x: &Tensor, kernel: Kernel) -> Result<[Tensor; N]> {
-        let matrices = Self::matrices(each)?;
-        let ys = kernel.apply_each(x, Self::with_biases(each, &matrices))?;
+        let ys = Self::base_each(each, x, kernel)?;
         let us = lora::reduce_each(each.map(|projection| projection.adapter.as_ref()), x, kernel)?;
         array(each.into_iter().zip(ys).zip(us).map(|((projection, y), u)| match (&projection.adapter, u) {
             (Some(adapter), Some(u)) => kernel.add(y, &u, &adapter.b),
@@ -160,8 +155,7 @@ impl Projection {
         x: &Tensor,
         pass: &Pass,
     ) -> Result<[(Tensor, Option<Tensor>); N]> {
-        let matrices = Self::matrices(each)?;
-        let ys = linear::forward_each(x, Self::with_biases(each, &matrices))?;
+        let ys = Self::base_each(each, x, Kernel::Forward)?;
         let adapters = each.map(|projection| projection.adapter.as_ref());
         // With dropout each adapter has an input of its own.
         let us = if pass.dropout.is_some() && adapters.iter().flatten().any(|adapter| adapter.dropout > 0.0) {
@@ -191,8 +185,8 @@ impl Projection {
     ) -> Result<Option<Tensor>> {
         let mut dx = match dx {
             GradInput::Skip => None,
-            GradInput::Write => Some(pass.backward_input(dy, &self.weight.matrix()?)?),
-            GradInput::Accumulate(other) => Some(linear::add_backward_input(other, dy, &self.weight.matrix()?)?),
+            GradInput::Write => Some(pass.backward_input(dy, &self.weight)?),
+            GradInput::Accumulate(other) => Some(self.weight.add_backward_input(other, dy)?),
         };
         if let (Parameters::Full, Some(x)) = (pass.trains, x) {
             self.base_gradients(x, dy, pass, gradients)?;

@@ -47,13 +47,13 @@ pub fn shapes(config: &LlamaConfig) -> Vec<(String, Vec<usize>)> {
 }
 
 /// Bytes the weights take in memory; of quantised ones with the room in which those of one product are dequantised.
-pub fn bytes(config: &LlamaConfig, precision: impl Into<Precision>) -> u64 {
+pub fn bytes(config: &LlamaConfig, precision: impl Into<Precision>, cuda: bool) -> u64 {
     let precision = precision.into();
     let held = |(name, shape): &(String, Vec<usize>)| match (precision.format_of(name), shape.as_slice()) {
-        (Some(format), [out, input]) => format.bytes(*out, *input) as u64,
+        (Some(format), [out, input]) => format.bytes(*out, *input, cuda) as u64,
         _ => elements(shape) * stored(precision.dtype, shape).size_in_bytes() as u64,
     };
-    shapes(config).iter().map(held).sum::<u64>() + precision.scratch_bytes(config)
+    shapes(config).iter().map(held).sum::<u64>() + precision.scratch_bytes(config, cuda)
 }
 
 /// Parameters in all tensors.

@@ -35,6 +35,7 @@ pub(super) fn load(
     if !matches!(dtype, DType::F32 | DType::BF16) {
         return Err(Error::run(format!("weights cannot be held as {dtype:?}")));
     }
+    precision.check(device)?;
     let hold = |name: &str, tensor: Tensor| BaseWeight::hold(name, tensor, precision, device);
     let tensors = match &source.weights {
         Weights::Gguf(path) => gguf::load(path, config, |shape| stored(dtype, shape), hold),

@@ -1,16 +1,20 @@
-//! Weight-only quantisation of a frozen matrix: codes of 4 or 8 bits, scales in f32, and the matrix they stand for.
+//! Quantisation of a frozen matrix: codes of 4 or 8 bits, scales in f32, and the matrix they stand for.
 //!
 //! | format | codes | scale | a number is |
 //! |---|---|---|---|
 //! | nf4 | 4 bits, two a byte, the first in the upper half | largest magnitude of 64 | `NF4[code] · scale` |
 //! | int8 | 8 bits, signed | largest magnitude of a row | `code · scale · (1/127)` |
+//! | fp8 | 8 bits, [`e4m3`] | largest magnitude of a row, over 448 | `e4m3(code) · scale` |
 //!
 //! The 64 numbers follow each other row by row. nf4 is that of QLoRA (Dettmers et al. 2023).
-//! Both are bitsandbytes' formats, without double quantisation (nf4) and without outlier columns (int8); codes, scales
-//! and dequantised numbers have the bits of its CPU implementation.
+//! nf4 and int8 are bitsandbytes' formats, without double quantisation (nf4) and without outlier columns (int8); codes,
+//! scales and dequantised numbers have the bits of its CPU implementation. A matrix in one of them is dequantised for
+//! each use; [`fp8`] multiplies the codes.
 
 #[cfg(feature = "cuda")]
 mod cuda;
+pub mod e4m3;
+pub mod fp8;
 
 use std::mem::MaybeUninit;
 
@@ -61,13 +65,16 @@ pub enum Format {
     Nf4,
     /// 8 bits a number.
     Int8,
+    /// 8 bits a number, which products take as they are.
+    Fp8,
 }
 
 impl Format {
-    /// Bytes that a matrix `(rows, columns)` takes.
-    pub fn bytes(self, rows: usize, columns: usize) -> usize {
+    /// Bytes that a matrix `(rows, columns)` takes; in fp8 CUDA holds it a second time, transposed.
+    pub fn bytes(self, rows: usize, columns: usize, cuda: bool) -> usize {
         let (codes, scales) = self.lengths(rows, columns);
-        codes + scales * size_of::<f32>()
+        let again = if self == Self::Fp8 && cuda { codes + columns * size_of::<f32>() } else { 0 };
+        codes + scales * size_of::<f32>() + again
     }
 
     /// Bytes of codes, number of scales.
@@ -75,7 +82,7 @@ impl Format {
         let n = rows * columns;
         match self {
             Self::Nf4 => (n.div_ceil(2), n.div_ceil(BLOCK)),
-            Self::Int8 => (n, rows),
+            Self::Int8 | Self::Fp8 => (n, rows),
         }
     }
 }
@@ -90,6 +97,9 @@ pub struct Quantized {
     codes: Tensor,
     /// f32.
     scales: Tensor,
+    /// What fp8's backward multiplies by.
+    #[cfg(feature = "cuda")]
+    transposed: Option<fp8::Transposed>,
 }
 
 impl Quantized {
@@ -108,7 +118,14 @@ impl Quantized {
             shape: (rows, columns),
             codes: Tensor::from_vec(codes, count, &Device::Cpu)?,
             scales: Tensor::from_slice(&scales, scales.len(), &Device::Cpu)?,
+            #[cfg(feature = "cuda")]
+            transposed: None,
         })
+    }
+
+    /// How it is quantised.
+    pub fn format(&self) -> Format {
+        self.format
     }
 
     /// `(rows, columns)`.
@@ -123,6 +140,10 @@ impl Quantized {
 
     /// The same on another device.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        if self.format == Format::Fp8 && device.is_cuda() {
+            return fp8::to_cuda(self, device);
+        }
         Ok(Self { codes: self.codes.to_device(device)?, scales: self.scales.to_device(device)?, ..self.clone() })
     }
 
@@ -159,12 +180,16 @@ impl Quantized {
                     }
                 });
             }
-            Format::Int8 => {
+            Format::Int8 | Format::Fp8 => {
+                let number = |code: u8, scale: f32| match self.format {
+                    Format::Fp8 => e4m3::decode(code) * scale,
+                    _ => f32::from(code.cast_signed()) * scale * OF_127,
+                };
                 let rows =
                     y.par_chunks_mut(columns.max(1)).zip(codes.par_chunks(columns.max(1))).zip(scales.par_iter());
                 rows.par_for_each(|((y, codes), scale)| {
                     for (y, code) in y.iter_mut().zip(codes) {
-                        y.write(store(f32::from(code.cast_signed()) * scale * OF_127));
+                        y.write(store(number(*code, *scale)));
                     }
                 });
             }
@@ -208,6 +233,16 @@ fn encode<T: Element>(format: Format, values: &[T], rows: usize, columns: usize)
                 }
             });
         }
+        Format::Fp8 => {
+            let width = columns.max(1);
+            let all = codes.par_chunks_mut(width).zip(values.par_chunks(width)).zip(maxima.par_iter_mut());
+            all.par_for_each(|((codes, values), scale)| {
+                *scale = fp8::scale(largest(values));
+                for (code, value) in codes.iter_mut().zip(values) {
+                    *code = e4m3::encode(value.widen() / *scale);
+                }
+            });
+        }
     }
     (codes, maxima)
 }
@@ -247,7 +282,7 @@ mod tests {
 
     #[test]
     fn zeros_stay_zero_and_odd_sizes_have_all_their_numbers() {
-        for format in [Format::Nf4, Format::Int8] {
+        for format in [Format::Nf4, Format::Int8, Format::Fp8] {
             for (rows, columns) in [(1, 1), (3, 7), (2, 64), (5, 129)] {
                 let zeros = Tensor::zeros((rows, columns), DType::F32, &Device::Cpu).unwrap();
                 let back = Quantized::new(&zeros, format).unwrap().dequantize(DType::F32).unwrap();
@@ -255,12 +290,16 @@ mod tests {
                 let weight = matrix(rows, columns);
                 let quantized = Quantized::new(&weight, format).unwrap();
                 let (codes, scales) = quantized.parts().unwrap();
-                assert_eq!(codes.len() + 4 * scales.len(), format.bytes(rows, columns));
+                assert_eq!(codes.len() + 4 * scales.len(), format.bytes(rows, columns, false));
                 let back = quantized.dequantize(DType::F32).unwrap();
                 let largest = weight.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
                 let apart = (&back - &weight).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
                 // Half the widest gap between two values.
-                let gap = if format == Format::Nf4 { 0.152 } else { 0.5 / 127.0 };
+                let gap = match format {
+                    Format::Nf4 => 0.152,
+                    Format::Int8 => 0.5 / 127.0,
+                    Format::Fp8 => 16.0 / 448.0,
+                };
                 assert!(apart <= 1.001 * gap * largest, "{format:?} {rows} x {columns}: {apart} of {largest}");
             }
         }
@@ -268,7 +307,7 @@ mod tests {
 
     #[test]
     fn bf16_is_f32_rounded() {
-        for format in [Format::Nf4, Format::Int8] {
+        for format in [Format::Nf4, Format::Int8, Format::Fp8] {
             let quantized = Quantized::new(&matrix(4, 96), format).unwrap();
             let wide = quantized.dequantize(DType::F32).unwrap().to_dtype(DType::BF16).unwrap();
             let half = quantized.dequantize(DType::BF16).unwrap();

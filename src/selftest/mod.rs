@@ -9,6 +9,7 @@ mod attention_bf16;
 mod bf16;
 mod elementwise;
 mod export;
+mod fp8;
 mod reference;
 mod rows;
 mod sample;
@@ -98,6 +99,7 @@ fn ops(device: &Device, only: &[String]) -> Vec<Row> {
     bench.attempt("dropout", elementwise::dropout);
     bench.attempt("random", elementwise::random);
     bench.attempt("quantize", elementwise::quantize);
+    bench.attempt("quantize, fp8", fp8::fp8);
     bench.attempt("adamw", elementwise::adamw);
     bench.attempt("sample", sample::sample);
     if device.is_cuda() {

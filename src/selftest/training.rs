@@ -78,7 +78,7 @@ pub(super) fn check_memory(source: &ModelSource) -> Result<()> {
         * footprint.row(footprint.layers);
     let logits = RECORDS.iter().map(|(_, _, target)| *target as u64).max().unwrap_or(0) * footprint.logits;
     let what = format!("{} as bf16 and as f32", source.path.display());
-    loading.check(tensor_spec::bytes(&config, DType::F32) + pass + logits, &Device::Cpu, &what, &|_| None)
+    loading.check(tensor_spec::bytes(&config, DType::F32, false) + pass + logits, &Device::Cpu, &what, &|_| None)
 }
 
 /// The same pass of a given model, whose weights are taken as bf16 holds them.

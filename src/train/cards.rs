@@ -7,7 +7,7 @@ use super::{
     memory::{Estimate, F32, Largest},
 };
 use crate::{
-    config::{self, ActivationMemory, Config, Parameters},
+    config::{self, ActivationMemory, Config, Parameters, Quantize},
     device::format_bytes,
     model::{
         ActivationCheckpointing, Footprint, LlamaConfig, LoraConfig, Precision,
@@ -25,6 +25,7 @@ const RANKS: [usize; 4] = [1, 2, 4, 8];
 pub struct Needs {
     estimate: Estimate,
     setting: ActivationMemory,
+    quantize: Quantize,
     weights: u64,
     /// Trained parameters beside the weights, their gradients, both moments.
     trained: u64,
@@ -37,7 +38,8 @@ impl Needs {
     /// `model.dtype` says f32, as on a GPU.
     pub fn of(config: &Config, llama: &LlamaConfig, largest: Largest) -> Self {
         let dtype = dtype(config);
-        let weights = tensor_spec::bytes(llama, Precision::new(dtype, config.model.quantize));
+        let precision = Precision::new(dtype, config.model.quantize);
+        let weights = tensor_spec::bytes(llama, precision, true);
         let head = head_parameters(llama, config.head.hidden, config.task.labels.count());
         let (lora, trained) = match config.train.parameters {
             Parameters::Lora => {
@@ -47,11 +49,12 @@ impl Needs {
             }
             Parameters::Full => (None, 3 * F32 * tensor_spec::count(llama) + 4 * F32 * head),
         };
-        let footprint = Footprint::of(llama, dtype, true, lora.as_ref());
+        let footprint = Footprint::of(llama, precision, true, lora.as_ref());
         let kv = 2 * llama.num_hidden_layers * llama.num_key_value_heads * llama.head_dim * dtype.size_in_bytes();
         let dev = ((config.model.max_input_tokens + config.model.max_output_tokens) * kv) as u64;
         let estimate = Estimate { footprint, fixed: weights + trained, largest };
-        Self { estimate, setting: config.train.activation_memory, weights, trained, dev }
+        let setting = config.train.activation_memory;
+        Self { estimate, setting, quantize: config.model.quantize, weights, trained, dev }
     }
 
     /// Bytes of a step in which so many layers keep their activations, or of dev where that takes more.
@@ -88,7 +91,8 @@ impl Needs {
             };
             format!("{gigabytes} GB: {how}")
         });
-        told.join("; ")
+        let only = if self.quantize == Quantize::Fp8 { "; fp8 needs compute capability 9.0 (H100, H200)" } else { "" };
+        told.join("; ") + only
     }
 }
 
@@ -139,6 +143,13 @@ mod tests {
         let gigabytes = |quantize| needs(|config| config.model.quantize = quantize).total(0) / 1_000_000_000;
         let all = [config::Quantize::None, config::Quantize::Int8, config::Quantize::Nf4].map(gigabytes);
         assert_eq!(all, [20, 13, 10]);
+        // Both copies of each projection: W's codes and those of its transpose, with a scale for each row of either.
+        let fp8 = needs(|config| config.model.quantize = config::Quantize::Fp8);
+        let projections = 32 * (2 * 4096 * 4096 + 2 * 1024 * 4096 + 3 * 14_336 * 4096);
+        let rows = 32 * (4096 + 2 * 1024 + 4096 + 2 * 14_336 + 4096);
+        let columns = 32 * (3 * 4096 + 4096 + 2 * 4096 + 14_336);
+        assert_eq!(fp8.weights, lora.weights - 2 * projections + 2 * projections + 4 * (rows + columns));
+        assert!(fp8.cards().ends_with("(H100, H200)"), "{}", fp8.cards());
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! What a run needs, before it starts: memory and disk (SPEC §5: exit 5 in seconds, naming what would fit).
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 
 use super::{examples::Example, optimizer::Optimizer};
 use crate::{
     config::{ActivationMemory, Parameters},
     device::format_bytes,
     error::{Error, Result},
-    model::{ActivationCheckpointing, Footprint, LlamaConfig, LoraConfig, Model, footprint::usable, tensor_spec},
+    model::{
+        ActivationCheckpointing, Footprint, LlamaConfig, LoraConfig, Model, Precision, footprint::usable, tensor_spec,
+    },
 };
 
 /// Bytes of an f32.
@@ -139,11 +141,11 @@ impl Estimate {
     }
 }
 
-/// Fails (exit 5) before anything is loaded when `weights` (bytes of them, and their type), moments and the smallest
-/// pass cannot fit.
+/// Fails (exit 5) before anything is loaded when `weights` (bytes of them, and how they are held), moments and the
+/// smallest pass cannot fit.
 pub fn check_before_loading(
     config: &LlamaConfig,
-    (weights, dtype): (u64, DType),
+    (weights, precision): (u64, Precision),
     trained: (Parameters, &LoraConfig),
     largest: Largest,
     (device, available): (&Device, u64),
@@ -153,8 +155,11 @@ pub fn check_before_loading(
         Parameters::Lora => (Some(lora), 0),
         Parameters::Full => (None, 3 * F32 * tensor_spec::count(config)),
     };
-    let estimate =
-        Estimate { footprint: Footprint::of(config, dtype, device.is_cuda(), lora), fixed: weights + state, largest };
+    let estimate = Estimate {
+        footprint: Footprint::of(config, precision, device.is_cuda(), lora),
+        fixed: weights + state,
+        largest,
+    };
     estimate.check(usable(available, device.is_cuda()), "the model and its training")
 }
 
@@ -180,6 +185,8 @@ pub fn checkpoint_bytes(optimizer: &Optimizer) -> u64 {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use candle_core::DType;
+
     use super::*;
 
     fn example(prompt: usize, target: usize) -> Example {
@@ -211,8 +218,8 @@ pub(super) mod tests {
         assert_eq!(tensor_spec::count(&config), 8_030_261_248);
         let largest = Largest { rows: 7424, target_rows: 384 };
         let lora = LoraConfig::from(&crate::config::Lora::default());
-        let check = |gib: u64, dtype| {
-            let weights = (tensor_spec::bytes(&config, dtype), dtype);
+        let check = |gib: u64, dtype: DType| {
+            let weights = (tensor_spec::bytes(&config, dtype, false), dtype.into());
             check_before_loading(&config, weights, (Parameters::Lora, &lora), largest, (&Device::Cpu, gib << 30))
         };
         assert!(check(80, DType::F32).is_ok());

@@ -8,7 +8,7 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 use clsgen::{
     config::Parameters,
-    model::{ActivationCheckpointing, Model, TrainingContext, checkpoint},
+    model::{ActivationCheckpointing, Model, Precision, TrainingContext, checkpoint},
 };
 use serde::Deserialize;
 
@@ -68,7 +68,12 @@ pub fn foreign_checkpoint(case: &str) -> tempfile::TempDir {
 
 /// The case's base, PEFT-written adapter and head.
 pub fn tuned(case: &str) -> Model {
-    checkpoint::load_model(foreign_checkpoint(case).path(), checkpoint::BaseLookup::default(), DType::F32, &CPU)
+    tuned_on(case, DType::F32)
+}
+
+/// The same on a base held in this precision.
+pub fn tuned_on(case: &str, precision: impl Into<Precision>) -> Model {
+    checkpoint::load_model(foreign_checkpoint(case).path(), checkpoint::BaseLookup::default(), precision, &CPU)
         .unwrap()
         .model
 }

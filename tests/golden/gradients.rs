@@ -18,7 +18,7 @@ fn context(memory: ActivationCheckpointing, trains: Parameters) -> TrainingConte
 }
 
 /// Adds the gradient of the joint loss over `batch`, a part of a step over `all`; gives (sum of L_gen, sum of L_cls).
-fn joint(
+pub fn joint(
     model: &Model,
     batch: &[Sequence],
     all: &[Sequence],

@@ -9,6 +9,7 @@
 #include "emu/cuda.h"
 #else
 #include <cuda_bf16.h>
+#include <cuda_fp8.h>
 #include <stdint.h>
 
 typedef __nv_bfloat16 bf16;
@@ -37,6 +38,11 @@ __device__ __forceinline__ uint32_t pack2(float low, float high) {
 
 __device__ __forceinline__ float2 unpack2(uint32_t pair) {
   return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u));
+}
+
+// Two numbers as e4m3, to nearest, ties to even, beyond 448 as 448; the code of `low` is the lower byte.
+__device__ __forceinline__ uint32_t pack2_e4m3(float low, float high) {
+  return __nv_cvt_float2_to_fp8x2(make_float2(low, high), __NV_SATFINITE, __NV_E4M3);
 }
 
 // c (16, 8) += a (16, 16) . b (16, 8), the warp's lanes holding (g = lane / 4, t = lane % 4)

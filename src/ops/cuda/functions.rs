@@ -2,7 +2,8 @@
 //! reads this file too. The linker names a function that is missing here.
 
 /// Each library's name, `libNAME.so`, and its functions.
-pub const LIBRARIES: [(&str, &[&str]); 3] = [("cuda", CUDA), ("cublas", CUBLAS), ("curand", CURAND)];
+pub const LIBRARIES: [(&str, &[&str]); 4] =
+    [("cuda", CUDA), ("cublas", CUBLAS), ("cublasLt", CUBLAS_LT), ("curand", CURAND)];
 
 /// The driver's.
 pub const CUDA: &[&str] = &[
@@ -55,6 +56,21 @@ pub const CUBLAS: &[&str] = &[
     "cublasGemmEx",
     "cublasGemmStridedBatchedEx",
     "cublasSetStream_v2",
+];
+
+/// cuBLASLt's, for products in fp8.
+pub const CUBLAS_LT: &[&str] = &[
+    "cublasLtCreate",
+    "cublasLtMatmul",
+    "cublasLtMatmulAlgoGetHeuristic",
+    "cublasLtMatmulDescCreate",
+    "cublasLtMatmulDescDestroy",
+    "cublasLtMatmulDescSetAttribute",
+    "cublasLtMatmulPreferenceCreate",
+    "cublasLtMatmulPreferenceDestroy",
+    "cublasLtMatmulPreferenceSetAttribute",
+    "cublasLtMatrixLayoutCreate",
+    "cublasLtMatrixLayoutDestroy",
 ];
 
 /// cuRAND's: candle has a generator in each device, and its random tensors of it, which clsgen does not ask for.

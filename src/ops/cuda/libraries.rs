@@ -9,9 +9,9 @@
 use std::ffi::{CString, c_void};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-use super::functions::{CUBLAS, CUDA, CURAND, LIBRARIES};
+use super::functions::{CUBLAS, CUBLAS_LT, CUDA, CURAND, LIBRARIES};
 
-const COUNT: usize = CUDA.len() + CUBLAS.len() + CURAND.len();
+const COUNT: usize = CUDA.len() + CUBLAS.len() + CUBLAS_LT.len() + CURAND.len();
 
 /// How the libraries' files end: as they are installed to link with, then by version (cuBLAS is 13, cuRAND 10, the
 /// driver 1). It is the order of cudarc, where that opens them itself.

@@ -64,6 +64,7 @@ pub(crate) fn uninit(device: &CudaDevice, shape: impl Into<Shape>, dtype: DType)
         DType::BF16 => alloc::<bf16>(device, shape.elem_count()),
         DType::F64 => alloc::<f64>(device, shape.elem_count()),
         DType::U32 => alloc::<u32>(device, shape.elem_count()),
+        DType::U8 => alloc::<u8>(device, shape.elem_count()),
         _ => Err(Error::run(format!("no kernel writes {dtype:?}"))),
     }?;
     Ok(wrap(storage, shape))

@@ -95,17 +95,21 @@ mod found {
 
     /// The shared libraries, opened by name from where the system looks for libraries.
     pub fn libraries() -> Result<Vec<Library>> {
-        let [driver, cublas, curand] = libraries::open();
+        let [driver, cublas, cublas_lt, curand] = libraries::open();
         if driver.is_none() {
             return Err(Error::resources("no CUDA driver on this machine: libcuda.so.1 cannot be loaded")
                 .hint(format!("{CPU_HINT}, or install the NVIDIA driver (580 or newer)")));
         }
-        let missing: Vec<&str> = [(&cublas, "cuBLAS (libcublas.so.13)"), (&curand, "cuRAND (libcurand.so.10)")]
-            .into_iter()
-            .filter_map(|(library, name)| library.is_none().then_some(name))
-            .collect();
+        let missing: Vec<&str> = [
+            (&cublas, "cuBLAS (libcublas.so.13)"),
+            (&cublas_lt, "cuBLASLt (libcublasLt.so.13)"),
+            (&curand, "cuRAND (libcurand.so.10)"),
+        ]
+        .into_iter()
+        .filter_map(|(library, name)| library.is_none().then_some(name))
+        .collect();
         if missing.is_empty() {
-            return Ok([driver, cublas, curand].into_iter().flatten().collect());
+            return Ok([driver, cublas, cublas_lt, curand].into_iter().flatten().collect());
         }
         Err(Error::resources(format!(
             "CUDA 13 is incomplete on this machine: {} cannot be \

@@ -4,7 +4,7 @@
 use candle_core::{DType, Tensor};
 
 use super::{Format, Quantized};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::cuda::{Launch, blocks, device_of, suffix, uninit};
 
 const THREADS: usize = 256;
@@ -20,6 +20,9 @@ pub(super) fn dequantize(quantized: &Quantized, dtype: DType) -> Result<Tensor> 
     let name = match quantized.format {
         Format::Nf4 => "dequantize_nf4_",
         Format::Int8 => "dequantize_int8_",
+        Format::Fp8 => {
+            return Err(Error::run("CUDA multiplies a matrix in fp8 as it is, and has no kernel to widen it"));
+        }
     };
     let launch = Launch::new(&device, "quantize/kernels", &format!("{name}{}", suffix(dtype)?))?
         .tensor(&quantized.codes)?

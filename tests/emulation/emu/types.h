@@ -48,6 +48,23 @@ static inline bf16 to_bf16(float x) {
 static inline uint32_t pack2(float low, float high) { return to_bf16(low).bits | (uint32_t)to_bf16(high).bits << 16; }
 static inline float2 unpack2(uint32_t pair) { return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u)}; }
 
+// The e4m3 number nearest to x, of two the even one, by trying all: the stand-in for an instruction.
+static inline float e4m3_value(uint8_t code) {
+  int exponent = code >> 3 & 15, mantissa = code & 7;
+  return exponent ? ldexpf(8 + mantissa, exponent - 10) : ldexpf(mantissa, -9);
+}
+static inline uint8_t to_e4m3(float x) {
+  uint8_t sign = __float_as_uint(x) >> 24 & 128;
+  if (x != x) return 127;
+  float size = std::min(fabsf(x), 448.0f);
+  uint8_t code = 0;
+  while (code < 126 && e4m3_value(code + 1) <= size) code++;
+  // The middle of two neighbours is exact.
+  float middle = code < 126 ? (e4m3_value(code) + e4m3_value(code + 1)) / 2 : size + 1;
+  return sign | (uint8_t)(code + (size > middle || (size == middle && code % 2)));
+}
+static inline uint32_t pack2_e4m3(float low, float high) { return to_e4m3(low) | (uint32_t)to_e4m3(high) << 8; }
+
 using std::max;
 using std::min;
 static inline float exp2_fast(float x) { return exp2f(x); }
