@@ -232,7 +232,7 @@ fn measure(
     // Wide columns are for the files and the report, not for a terminal.
     let mut all = tables.clone();
     all.splice(1..1, calibrated.into_iter().chain(journal));
-    all.extend(report::leakage(&context.config));
+    all.extend(report::leakage(&context.config, &scored.fields));
     save(context, folder, (scored, sample, &evaluation), &all, &epochs, options, plans.include_text)?;
     folder.finish(context, asked)?;
     let wrote = ["metrics.json", "report.html"].map(|name| folder.out.join(name));

@@ -28,6 +28,7 @@ pub mod log;
 mod prediction_files;
 pub mod predictions;
 pub mod run_directory;
+pub mod splits;
 
 use std::{
     path::{Path, PathBuf},
@@ -65,6 +66,8 @@ pub struct Scored {
     pub sample: AnySample,
     /// What the model was asked of a record; prediction files do not tell.
     pub question: Option<String>,
+    /// Text fields that its prompt names.
+    pub fields: Vec<String>,
     /// "test", or the name of the split or file.
     pub title: String,
     /// Thresholds from dev; none without dev.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Scored, calibration::freeze, folder::Folder, in_sample::Dev, inputs};
+use super::{Scored, calibration::freeze, folder::Folder, in_sample::Dev, inputs, splits};
 use crate::{
     context::Context,
     data::{Predictions, shown},
@@ -26,6 +26,7 @@ pub fn score(context: &Context, folder: &Folder, test: &[PathBuf], dev: &[PathBu
     Ok(Scored {
         sample,
         question: None,
+        fields: splits::fields(&context.config),
         title,
         frozen,
         calibration: calibration.flatten(),

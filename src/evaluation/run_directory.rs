@@ -17,6 +17,7 @@ use super::{
     in_sample::Dev,
     inputs,
     predictions::{self, Source},
+    splits,
 };
 use crate::{
     config::Stage,
@@ -182,6 +183,7 @@ impl Job {
         Ok(Scored {
             sample,
             question: Some(self.template.question.clone()),
+            fields: self.template.fields(),
             title,
             frozen,
             calibration: calibration.flatten(),
@@ -199,9 +201,11 @@ impl Job {
         if self.split == "dev" {
             return records.len();
         }
-        let data = &context.config.data;
-        let tuned =
-            data.dev.as_ref().and_then(|path| data::load(data, &context.config.resolve(path), &Needs::default()).ok());
+        let load = |path: &PathBuf| splits::load(&context.config, path, &self.template.fields());
+        let tuned = context.config.data.dev.as_ref().map(load).transpose().unwrap_or_else(|error| {
+            tracing::warn!("records of dev among those scored are told by their ids alone: {error}");
+            None
+        });
         Dev::new(dev, &tuned.unwrap_or_default()).holds(predictions, Some(records))
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{eval, run::finished_run, stderr, succeed};
+use super::{eval, json, run::finished_run, stderr, succeed};
 
 const ALL: [&str; 6] = ["--paper", "all", "--runs", "2", "--set", "task.name=lcd30"];
 
@@ -73,4 +73,31 @@ fn the_time_is_told_by_what_dev_took() {
     let seconds: f64 = parts.as_array().unwrap().iter().filter_map(|part| part["seconds"].as_f64()).sum();
     // Predictions and base 12 each, two baselines 24 each, the token probability 12, at 3 s.
     assert_eq!(seconds, 3.0 * 84.0, "{told}");
+}
+
+#[test]
+fn the_texts_of_other_splits_are_those_that_the_prompt_names() {
+    let fixture = finished_run();
+    // The same run with `note` for `text`, and a train split that shares notes with both.
+    let checkpoint = "run/checkpoints/epoch-01/clsgen.json";
+    let mut info: Value = serde_json::from_slice(&fixture.read(checkpoint)).unwrap();
+    info["prompt"]["user"] = "Note: {note}".into();
+    info["prompt"]["document"] = "note".into();
+    fixture.write(checkpoint, info.to_string());
+    for split in ["dev.jsonl", "test.jsonl"] {
+        let renamed = String::from_utf8(fixture.read(split)).unwrap().replace("\"text\"", "\"note\"");
+        fixture.write(split, renamed);
+    }
+    fixture.write("train.jsonl", fixture.read("test.jsonl"));
+    let splits = ["--set", "data.train=train.jsonl", "--set", "data.dev=dev.jsonl"];
+    let told = stderr(&succeed(&fixture, &[&["--paper", "table1", "--set", "task.name=lcd30"], &splits[..]].concat()));
+    assert!(!told.contains("by their ids alone"), "{told}");
+    let table = |name: &str| String::from_utf8(fixture.read(&format!("run/eval/test/tables/{name}.md"))).unwrap();
+    let leakage = table("leakage");
+    for row in ["train and dev | 0 | 10 | 10 in note", "train and test | 0 | 12 | 12 in note"] {
+        let found: Vec<&str> = leakage.split_whitespace().collect();
+        assert!(found.join(" ").contains(row), "{row}: {leakage}");
+    }
+    assert!(table("table1").contains("12"), "{}", table("table1"));
+    assert_eq!(json(&fixture, "metrics.json")["dev_overlap"], 10);
 }

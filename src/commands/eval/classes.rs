@@ -90,7 +90,7 @@ pub fn measure(
     tables.extend(others.tables);
     let mut all = tables.clone();
     all.extend(asked_by_journals);
-    all.extend(report::leakage(&context.config));
+    all.extend(report::leakage(&context.config, &scored.fields));
 
     let evaluation = AnyEvaluation::More(Box::new(evaluation));
     let beside = [

@@ -6,9 +6,8 @@ use serde_json::Value;
 
 use super::Context;
 use crate::{
-    data::{self, Needs},
     error::{Error, Result},
-    evaluation::Scored,
+    evaluation::{Scored, splits},
     foreign,
     generate::construct::Statistics,
     metrics::{AnySample, Evaluation},
@@ -49,7 +48,11 @@ pub fn tables(
     let task = task(context, scored)?;
     let ours = Ours {
         evaluation: Some(evaluation.clone()),
-        splits: if names.iter().any(|name| name == "table1") { split_counts(context)? } else { SplitCounts::default() },
+        splits: if names.iter().any(|name| name == "table1") {
+            split_counts(context, &scored.fields)?
+        } else {
+            SplitCounts::default()
+        },
         construct: construct(&context.run_dir),
         baselines,
     };
@@ -63,13 +66,13 @@ pub fn tables(
 }
 
 /// Records of each split that the config names and that is there.
-fn split_counts(context: &Context) -> Result<SplitCounts> {
+fn split_counts(context: &Context, fields: &[String]) -> Result<SplitCounts> {
     let data = &context.config.data;
     let count = |path: &Option<std::path::PathBuf>| -> Result<Option<usize>> {
         let Some(path) = path.as_ref().map(|path| context.config.resolve(path)).filter(|path| path.is_file()) else {
             return Ok(None);
         };
-        Ok(Some(data::load(data, &path, &Needs::default())?.len()))
+        Ok(Some(splits::load(&context.config, &path, fields)?.len()))
     };
     Ok(SplitCounts { train: count(&data.train)?, dev: count(&data.dev)?, test: count(&data.test)? })
 }

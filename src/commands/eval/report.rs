@@ -7,9 +7,9 @@ use serde_json::Value;
 use super::Context;
 use crate::{
     config::Config,
-    data::{self, Needs, Record},
+    data::{self, Record},
     error::Result,
-    evaluation::Scored,
+    evaluation::{Scored, splits},
     labels::Class,
     metrics::{AnyEvaluation, AnySample, Options, Sample, decision_curves::DecisionCurves, multiclass},
     report::{
@@ -120,9 +120,9 @@ fn sources(scored: Option<&Scored>) -> Vec<Source> {
 
 /// What the splits share that they should not; `None` where fewer than two can be read. What is wrong with a split that
 /// is not scored is for `train` to say.
-pub fn leakage(config: &Config) -> Option<Table> {
+pub fn leakage(config: &Config, fields: &[String]) -> Option<Table> {
     let files = [("train", &config.data.train), ("dev", &config.data.dev), ("test", &config.data.test)];
-    let load = |path: &std::path::PathBuf| data::load(&config.data, &config.resolve(path), &Needs::default()).ok();
+    let load = |path: &std::path::PathBuf| splits::load(config, path, fields).ok();
     let splits: Vec<(&str, Vec<Record>)> =
         files.into_iter().filter_map(|(name, path)| Some((name, load(path.as_ref()?)?))).collect();
     if splits.len() < 2 {
@@ -157,7 +157,7 @@ pub fn leakage(config: &Config) -> Option<Table> {
 fn records(context: &Context, scored: &Scored) -> Vec<RecordView> {
     let config = &context.config;
     let loaded = match (&scored.records, &config.data.test) {
-        (None, Some(test)) => data::load(&config.data, &config.resolve(test), &Needs::default()).unwrap_or_default(),
+        (None, Some(test)) => splits::load(config, test, &scored.fields).unwrap_or_default(),
         _ => Vec::new(),
     };
     let records = scored.records.as_deref().unwrap_or(&loaded);

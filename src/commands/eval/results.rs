@@ -15,7 +15,6 @@ use serde::Serialize;
 use super::Context;
 use crate::{
     baselines::Baseline,
-    data::{self, Needs},
     error::{Error, Result},
     evaluation::{
         Work, baselines, check_cnn,
@@ -23,6 +22,7 @@ use crate::{
         judge, log,
         predictions::{BASE_FILE, FILE},
         run_directory::Job,
+        splits,
     },
     fingerprint::Fingerprint,
     foreign,
@@ -132,7 +132,7 @@ struct Run {
 impl Run {
     fn of(context: &Context, job: &Job) -> Result<Self> {
         // Their number alone: labels are read once dev's thresholds are frozen.
-        let records = data::load(&context.config.data, &job.data, &Needs::default())?.len();
+        let records = splits::load(&context.config, &job.data, &job.template.fields())?.len();
         Ok(Self { records, seconds: history::seconds_a_record(&context.run_dir) })
     }
 

@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::{Sources, share, shown};
 use crate::{
-    data::{self, Finish, Needs, Record},
-    evaluation::Work,
+    data::{Finish, Record},
+    evaluation::{Work, splits},
     labels::Class,
     report::{
         Table,
@@ -97,7 +97,7 @@ fn splits(sources: &Sources<'_>) -> Vec<Split> {
         let rows = sources.scored.predictions.iter().map(|line| (line.label, line.group.as_deref()));
         return vec![Split::of("scored", classes, rows)];
     }
-    let load = |path: &PathBuf| data::load(&config.data, &config.resolve(path), &Needs::default()).ok();
+    let load = |path: &PathBuf| splits::load(config, path, &sources.scored.fields).ok();
     let named = named_splits(sources).into_iter();
     named.filter_map(|(name, path)| Some(Split::of_records(name, classes, &load(&path)?))).collect()
 }
