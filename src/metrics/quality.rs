@@ -41,7 +41,9 @@ const TIE: f64 = 1e-12;
 pub fn quality(epochs: &[EpochTerms]) -> Quality {
     let terms: [fn(&EpochTerms) -> Option<f64>; 3] = [|e| e.auroc, |e| e.auroc_align, |e| e.kappa];
     let columns = terms.map(|term| z_scores(&epochs.iter().map(term).collect::<Vec<_>>()));
-    let scores: Vec<f64> = (0..epochs.len()).map(|i| columns.iter().map(|column| column[i]).sum()).collect();
+    // Nothing below a tie is said of them: a score of −1e-15 is 0.
+    let rounded = |sum: f64| (sum / TIE).round() / TIE.recip() + 0.0;
+    let scores: Vec<f64> = (0..epochs.len()).map(|i| rounded(columns.iter().map(|column| column[i]).sum())).collect();
     let informed = epochs.iter().any(|epoch| terms.iter().any(|term| finite(term(epoch)).is_some()));
     let best = if informed {
         earliest_highest(scores.iter().map(|&score| Some(score)))
@@ -118,6 +120,14 @@ mod tests {
             epoch(Some(0.4), Some(0.1), Some(0.2)),
         ];
         assert_eq!(quality(&rotated).best, Some(0));
+    }
+
+    #[test]
+    fn two_epochs_that_each_win_one_term_score_zero() {
+        let scores =
+            quality(&[epoch(Some(0.674_405_749), None, Some(0.0)), epoch(Some(0.75), None, Some(-0.008))]).scores;
+        assert_eq!(scores, [0.0, 0.0]);
+        assert!(scores.iter().all(|score| score.is_sign_positive()));
     }
 
     #[test]
