@@ -126,21 +126,16 @@ impl<'a> Fit<'a> {
         if classes != [true; 2] {
             return Err(if classes == [false; 2] { "no record" } else { "only one class is present" });
         }
-        let loss = |b: &Terms| -> f64 { rows().map(|(x, y, w)| w * (softplus(dot(b, x)) - y * dot(b, x))).sum() };
+        let part = |b: &Terms, (x, y, w): Row<'_>| w * (softplus(dot(b, x)) - y * dot(b, x));
+        let loss = |b: &Terms| -> f64 { rows().map(|row| part(b, row)).sum() };
         let mut b = start;
         for _ in 0..STEPS {
-            let mut gradient = [0.0; MOST];
-            let mut hessian = [[0.0; MOST]; MOST];
-            for (x, y, w) in rows() {
-                let q = sigmoid(dot(&b, x));
-                let curvature = w * q * (1.0 - q);
-                for i in 0..self.basis.count() {
-                    gradient[i] += w * (y - q) * x[i];
-                    for j in 0..=i {
-                        hessian[i][j] += curvature * x[i] * x[j];
-                    }
-                }
-            }
+            let (gradient, hessian) = match self.basis.count() {
+                2 => slopes::<2>(rows(), &b),
+                3 => slopes::<3>(rows(), &b),
+                4 => slopes::<4>(rows(), &b),
+                _ => slopes::<MOST>(rows(), &b),
+            };
             let mut step = solve(hessian, gradient, self.basis.count()).ok_or(NOT_SETTLED)?;
             let moved = |step: &Terms| -> Terms { std::array::from_fn(|i| b[i] + step[i]) };
             // As in `calibration::logistic`: a step that moves no row's logit by more than 1 lowers the loss.
@@ -157,7 +152,14 @@ impl<'a> Fit<'a> {
             b = moved(&step);
             if gained <= SETTLED {
                 let n: f64 = rows().map(|(.., weight)| weight).sum();
-                return if loss(&b) < PERFECT * n { Err(SEPARATED) } else { Ok(b) };
+                let most = PERFECT * n;
+                // No record's part is below 0: mostly the first few say that it is more.
+                let mut sum = 0.0;
+                let perfect = rows().map(|row| part(&b, row)).all(|part| {
+                    sum += part;
+                    sum < most
+                });
+                return if perfect { Err(SEPARATED) } else { Ok(b) };
             }
         }
         Err(NOT_SETTLED)
@@ -179,6 +181,27 @@ impl<'a> Fit<'a> {
         let most = gaps.last().map_or(f64::NAN, |gap| gap.0);
         [mean, weighted_percentile(&gaps, n, 0.5), weighted_percentile(&gaps, n, 0.9), most]
     }
+}
+
+/// Terms, label and weight of a record.
+type Row<'a> = (&'a Terms, f64, f64);
+
+/// Gradient and negative Hessian (lower triangle) of the log-likelihood over `N` terms: a number that the compiler
+/// knows, so that the sums stay in registers.
+fn slopes<'a, const N: usize>(rows: impl Iterator<Item = Row<'a>>, b: &Terms) -> (Terms, [Terms; MOST]) {
+    let mut gradient = [0.0; MOST];
+    let mut hessian = [[0.0; MOST]; MOST];
+    for (x, y, w) in rows {
+        let q = sigmoid(dot(b, x));
+        let curvature = w * q * (1.0 - q);
+        for i in 0..N {
+            gradient[i] += w * (y - q) * x[i];
+            for j in 0..=i {
+                hessian[i][j] += curvature * x[i] * x[j];
+            }
+        }
+    }
+    (gradient, hessian)
 }
 
 fn dot(b: &Terms, x: &Terms) -> f64 {
