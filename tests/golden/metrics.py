@@ -219,8 +219,8 @@ def calibrators():
 
 def main():
     kinds = ["random"] * 110 + ["ties"] * 60 + ["one_class"] * 20 + ["all_equal"] * 10 + ["binary"] * 20 + ["separated"] * 20
-    out = {"fixtures": [fixture(kind, int(rng.integers(4, 28))) for kind in kinds], "paired": [paired() for _ in range(20)]}
-    out["calibrators"] = [calibrators() for _ in range(12)]
+    out = {"fixtures": [fixture(kind, int(rng.integers(4, 28))) for kind in kinds], "paired": [paired() for _ in range(120)]}
+    out["calibrators"] = [calibrators() for _ in range(100)]
     tables = [(0, 0), (1, 0), (3, 9), (12, 12), (40, 71), (300, 251)]
     out["mcnemar"] = [{"b": b, "c": c, "p": 1.0 if b + c == 0 else float(mcnemar([[0, b], [c, 0]], exact=True).pvalue)} for b, c in tables]
     families = [rng.random(k).round(4).tolist() for k in (1, 2, 5, 9)] + [[0.01, 0.01, 0.04, 0.9]]
