@@ -139,17 +139,14 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
         let models = [("model.base", source.path.as_path(), base_hash.as_str())];
         lock.map_or(Ok(()), |lock| run_record::write(context, "train", &inputs.files(), &models, lock))?;
         identity.write(&context.run_dir)?;
-        TrainLog::open(&context.run_dir, &plan, state.step, state.complete_epochs(), context.quiet)
+        let operations = Operations::of(&llama_config, config.train.parameters);
+        let mfu = Mfu::new(operations, &trainer.pass.weights, together.size(), dtype, &device)
+            .inspect_err(|error| tracing::warn!("metrics.jsonl has no mfu: {error}"));
+        TrainLog::open(&context.run_dir, &plan, state.step, state.complete_epochs(), mfu.ok(), context.quiet)
     })?;
 
-    let mut log = log.unwrap_or_else(TrainLog::silent);
-    if together.rank() == 0 {
-        let operations = Operations::of(&llama_config, config.train.parameters);
-        log.measure_against(Mfu::new(operations, &trainer.pass.weights, together.size(), dtype, &device)?);
-    }
-
     let mut session = Session {
-        log,
+        log: log.unwrap_or_else(TrainLog::silent),
         trainer,
         examples: &examples,
         dev,

@@ -15,6 +15,15 @@ pub fn load(config: &Config, path: &Path, fields: &[String]) -> Result<Vec<Recor
     data::load(&config.data, &config.resolve(path), &needs)
 }
 
+/// The same of a split that an evaluation can do without. One that is not on this machine is passed over; of one that
+/// cannot be read it is told why.
+pub fn readable(config: &Config, path: &Path, fields: &[String]) -> Option<Vec<Record>> {
+    if !config.resolve(path).exists() {
+        return None;
+    }
+    load(config, path, fields).inspect_err(|error| tracing::warn!("left out of leakage and report: {error}")).ok()
+}
+
 /// The text fields that the config's prompt names. Prediction files need no prompt: without one the data format's own.
 pub fn fields(config: &Config) -> Vec<String> {
     let template = PromptTemplate::load(&config.resolve(&config.task.prompt));

@@ -1,7 +1,7 @@
 //! Smooth calibration (SPEC A56): a logistic regression of the label on a restricted cubic spline of logit p.
 //!
-//! Knots lie at Harrell's percentiles (*Regression Modeling Strategies*, 2015, §2.4.6): five of them, three where p has
-//! too few values for five, none (a line) where it has too few for three. They are the sample's own and stay where
+//! Knots lie at Harrell's percentiles (*Regression Modeling Strategies*, 2015, §2.4.6): five of them, three where p
+//! has too few values for five, none (a line) where it has too few for three. They are the sample's own and stay where
 //! they are in every resample. With p̂ the curve at a record's p: ICI is the mean of |p − p̂|, E50 and E90 its
 //! percentiles, Emax its maximum (Austin & Steyerberg, *Stat. Med.* 38, 2019). All are 0 of a calibrated model, and
 //! above it in any finite sample.

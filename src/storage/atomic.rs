@@ -186,11 +186,11 @@ pub(super) fn aside(destination: &Path) -> Result<PathBuf> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::storage::{MANIFEST, verify_manifest};
 
-    fn names(dir: &Path) -> Vec<String> {
+    pub fn names(dir: &Path) -> Vec<String> {
         let mut names: Vec<String> =
             std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();

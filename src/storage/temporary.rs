@@ -126,14 +126,7 @@ pub(super) fn dotted(path: &Path, suffix: &str) -> Result<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::write_file_atomic;
-
-    fn names(dir: &Path) -> Vec<String> {
-        let mut names: Vec<String> =
-            std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
+    use crate::storage::{atomic::tests::names, write_file_atomic};
 
     #[test]
     fn a_file_written_again_sweeps_its_own_dead_only() {

@@ -101,25 +101,26 @@ struct Files {
 
 impl TrainLog {
     /// Opens the log of `run`; a resume after step `done` drops the lines of later steps first.
-    pub fn open(run: &Path, plan: &Plan, done: usize, complete_epochs: usize, quiet: bool) -> Result<Self> {
+    /// With `mfu` each step says what share of the devices' peak it used.
+    pub fn open(
+        run: &Path,
+        plan: &Plan,
+        done: usize,
+        complete_epochs: usize,
+        mfu: Option<Mfu>,
+        quiet: bool,
+    ) -> Result<Self> {
         let path = run.join(METRICS);
         keep_until(&path, done, complete_epochs)?;
         let lines = RecordLog::open(&path)?;
         let events = EventWriter::create(&run.join("tensorboard"), done + 1)?;
         let bar = progress::bar(quiet, Some(plan.total_steps()), done, STEPS);
-        Ok(Self { files: Some(Files { lines, events, mfu: None }), bar, told: Instant::now() })
+        Ok(Self { files: Some(Files { lines, events, mfu }), bar, told: Instant::now() })
     }
 
     /// A log that says nothing.
     pub fn silent() -> Self {
         Self { files: None, bar: ProgressBar::hidden(), told: Instant::now() }
-    }
-
-    /// Tells of each step what share of the device's peak it used.
-    pub fn measure_against(&mut self, mfu: Mfu) {
-        if let Some(files) = &mut self.files {
-            files.mfu = Some(mfu);
-        }
     }
 
     /// Logs a step.

@@ -83,7 +83,8 @@ pub struct Mfu {
 }
 
 impl Mfu {
-    /// For a run on `ranks` devices like this one, whose weights have dtype `dtype`.
+    /// For a run on `ranks` devices like this one, whose weights have dtype `dtype`. Quantised ones count against it
+    /// too.
     pub fn new(operations: Operations, weights: &LossWeights, ranks: usize, dtype: DType, on: &Device) -> Result<Self> {
         let peak = peak(on, dtype)?;
         tracing::debug!("mfu counts against {:.3} TFLOP/s a device", peak / 1e12);

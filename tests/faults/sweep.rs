@@ -53,7 +53,7 @@ impl Sweep<'_> {
     fn run(&self, folder: &str, point: Option<usize>) -> bool {
         let args: Vec<String> = self.args.iter().map(|arg| arg.replace("FOLDER", folder)).collect();
         let mut args: Vec<&str> = args.iter().map(String::as_str).collect();
-        if point.is_none() && self.from.is_none() && folder == "killed" {
+        if point.is_none() && folder == "killed" {
             args.extend(self.again);
         }
         let mut command = common::clsgen();

@@ -118,13 +118,12 @@ fn sources(scored: Option<&Scored>) -> Vec<Source> {
     named.map(|(what, named)| Source { what, path: named.path.clone(), blake3: named.blake3.clone() }).collect()
 }
 
-/// What the splits share that they should not; `None` where fewer than two can be read. What is wrong with a split that
-/// is not scored is for `train` to say.
+/// What the splits share that they should not; `None` where fewer than two can be read.
 pub fn leakage(config: &Config, fields: &[String]) -> Option<Table> {
     let files = [("train", &config.data.train), ("dev", &config.data.dev), ("test", &config.data.test)];
-    let load = |path: &std::path::PathBuf| splits::load(config, path, fields).ok();
+    let read = |path: &std::path::PathBuf| splits::readable(config, path, fields);
     let splits: Vec<(&str, Vec<Record>)> =
-        files.into_iter().filter_map(|(name, path)| Some((name, load(path.as_ref()?)?))).collect();
+        files.into_iter().filter_map(|(name, path)| Some((name, read(path.as_ref()?)?))).collect();
     if splits.len() < 2 {
         return None;
     }
@@ -157,7 +156,7 @@ pub fn leakage(config: &Config, fields: &[String]) -> Option<Table> {
 fn records(context: &Context, scored: &Scored) -> Vec<RecordView> {
     let config = &context.config;
     let loaded = match (&scored.records, &config.data.test) {
-        (None, Some(test)) => splits::load(config, test, &scored.fields).unwrap_or_default(),
+        (None, Some(test)) => splits::readable(config, test, &scored.fields).unwrap_or_default(),
         _ => Vec::new(),
     };
     let records = scored.records.as_deref().unwrap_or(&loaded);

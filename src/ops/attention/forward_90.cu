@@ -1,18 +1,20 @@
-// Attention, forward, for Hopper (sm_90a): forward.cu with the warpgroups' own matrix instruction, which alone reaches the card's rate.
+// Attention, forward, for Hopper (sm_90a): forward.cu with the warpgroups' own matrix instruction, which alone reaches
+// the card's rate.
 //
 // Same grid, blocks, walk and masks as forward.cu, which says what is computed; only the products differ: a block's 128
-// queries are two warpgroups of 64 rows, q k^T takes both operands from shared memory, p v takes p from registers (wgmma's
-// accumulators have mma's layout, warp by warp). Two blocks to an SM, so that one's softmax runs under the other's products.
-// Copies are cp.async as there; TMA and a warp that only copies (FlashAttention-3, arXiv 2407.08608) may follow where a GPU can
-// time them. Measured on an H200: benches/README.md.
+// queries are two warpgroups of 64 rows, q k^T takes both operands from shared memory, p v takes p from registers
+// (wgmma's accumulators have mma's layout, warp by warp). Two blocks to an SM, so that one's softmax runs under the
+// other's products. Copies are cp.async as there; TMA and a warp that only copies (FlashAttention-3, arXiv 2407.08608)
+// may follow where a GPU can time them. Measured on an H200: benches/README.md.
 #include "panels.cuh"
 
 namespace {
 [[maybe_unused]] constexpr int QUERIES = 128, KEYS = 64, THREADS = 256;
 
 template <int D>
-__device__ __forceinline__ void forward_90(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
-                                           bf16* __restrict__ out, float* __restrict__ lse, const uint32_t* __restrict__ q_offsets,
+__device__ __forceinline__ void forward_90(const bf16* __restrict__ q, const bf16* __restrict__ k,
+                                           const bf16* __restrict__ v, bf16* __restrict__ out, float* __restrict__ lse,
+                                           const uint32_t* __restrict__ q_offsets,
                                            const uint32_t* __restrict__ kv_offsets, int heads, int kv_heads, int tq,
                                            float log2_scale) {
 #ifdef HOPPER
@@ -97,7 +99,8 @@ __device__ __forceinline__ void forward_90(const bf16* __restrict__ q, const bf1
     for (int j = 0; j < KEYS / 16; j++) as_left(p[j], s[2 * j], s[2 * j + 1]);
     wgmma_begin(o);
 #pragma unroll
-    for (int j = 0; j < KEYS / 16; j++) wgmma_tile(o, p[j], descriptor(shared_address(values) + j * (16 * 128), KEYS * 128));
+    for (int j = 0; j < KEYS / 16; j++)
+      wgmma_tile(o, p[j], descriptor(shared_address(values) + j * (16 * 128), KEYS * 128));
     wgmma_end(o);
   }
 
@@ -120,11 +123,11 @@ __device__ __forceinline__ void forward_90(const bf16* __restrict__ q, const bf1
 }
 }  // namespace
 
-#define ENTRY(D)                                                                                                               \
-  KERNEL __launch_bounds__(THREADS, 2)                                                                                         \
-      attention_forward_90_d##D(const bf16* q, const bf16* k, const bf16* v, bf16* out, float* lse, const uint32_t* q_offsets, \
-                                const uint32_t* kv_offsets, int heads, int kv_heads, int tq, float log2_scale) {               \
-    forward_90<D>(q, k, v, out, lse, q_offsets, kv_offsets, heads, kv_heads, tq, log2_scale);                                  \
+#define ENTRY(D)                                                                                     \
+  KERNEL __launch_bounds__(THREADS, 2) attention_forward_90_d##D(                                    \
+      const bf16* q, const bf16* k, const bf16* v, bf16* out, float* lse, const uint32_t* q_offsets, \
+      const uint32_t* kv_offsets, int heads, int kv_heads, int tq, float log2_scale) {               \
+    forward_90<D>(q, k, v, out, lse, q_offsets, kv_offsets, heads, kv_heads, tq, log2_scale);        \
   }
 ENTRY(64)
 ENTRY(128)

@@ -70,7 +70,9 @@ __device__ __forceinline__ T* in_global(T* p) {
 
 // An address in shared memory: there 32 bits.
 typedef uint32_t shared_t;
-__device__ __forceinline__ shared_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
+__device__ __forceinline__ shared_t shared_address(const void* p) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+}
 
 // Four 8 x 8 matrices of 16-bit elements: lane 8i + r points to row r of matrix i (16 bytes, aligned) and gets
 // [lane / 4][2 (lane % 4)] and its right neighbour of each.
@@ -91,11 +93,15 @@ __device__ __forceinline__ void ldmatrix_transposed(uint32_t (&r)[4], shared_t r
 
 // Global to shared memory past the registers and L1. Without `valid`, zeros are written and nothing is read.
 __device__ __forceinline__ void copy16(void* to, const void* from, bool valid) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(to)), "l"(from), "r"(valid ? 16 : 0) : "memory");
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(to)), "l"(from),
+               "r"(valid ? 16 : 0)
+               : "memory");
 }
 
 __device__ __forceinline__ void copy4(void* to, const void* from, bool valid) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;\n" ::"r"(shared_address(to)), "l"(from), "r"(valid ? 4 : 0) : "memory");
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;\n" ::"r"(shared_address(to)), "l"(from),
+               "r"(valid ? 4 : 0)
+               : "memory");
 }
 
 // Closes the group of copies that this thread began since the last one.

@@ -6,8 +6,8 @@
 #pragma once
 #include "compat.cuh"
 
-// Describes an operand that begins at `address`. By rows (its rows are the product's m or n): 8 rows are 1,024 bytes on.
-// Transposed (its columns are m or n, its rows k): so are 8 rows, and the next 64 columns are `panel` bytes on.
+// Describes an operand that begins at `address`. By rows (its rows are the product's m or n): 8 rows are 1,024 bytes
+// on. Transposed (its columns are m or n, its rows k): so are 8 rows, and the next 64 columns are `panel` bytes on.
 __device__ __forceinline__ uint64_t descriptor(shared_t address, uint32_t panel) {
 #ifdef CUDA_EMU
   emu::wgmma_panel = panel;

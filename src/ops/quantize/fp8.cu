@@ -1,12 +1,13 @@
-// Rows as e4m3, each number over its row's scale: the row's largest magnitude over 448. A block takes a row and reads it
-// twice, the second time out of the cache: bound by memory.
+// Rows as e4m3, each number over its row's scale: the row's largest magnitude over 448. A block takes a row and reads
+// it twice, the second time out of the cache: bound by memory.
 #include "../cuda/elements.cuh"
 
 constexpr float LARGEST = 448.0f;
 // The smallest normal f32: a smaller scale would have too few bits, and such a row is 0 at the scale 1.
 constexpr float SMALLEST = 1.17549435e-38f;
 
-// The block's greatest number, in every thread; a NaN is passed over. `shared` has a place for each warp; whole warps only.
+// The block's greatest number, in every thread; a NaN is passed over. `shared` has a place for each warp; whole warps
+// only.
 __device__ __forceinline__ float block_max(float x, float* shared) {
   for (int bits = 16; bits > 0; bits >>= 1) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, bits));
   if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;
@@ -22,7 +23,10 @@ __device__ __forceinline__ void store_codes(uint8_t* p, const Numbers<N>& v) {
     *p = (uint8_t)pack2_e4m3(v.x[0], 0);
   } else {
     uint32_t words[N / 4];
-    for (int i = 0; i < N / 4; i++) words[i] = pack2_e4m3(v.x[4 * i], v.x[4 * i + 1]) | pack2_e4m3(v.x[4 * i + 2], v.x[4 * i + 3]) << 16;
+    for (int i = 0; i < N / 4; i++) {
+      words[i] = pack2_e4m3(v.x[4 * i], v.x[4 * i + 1]);
+      words[i] |= pack2_e4m3(v.x[4 * i + 2], v.x[4 * i + 3]) << 16;
+    }
     if constexpr (N == 4) {
       *reinterpret_cast<uint32_t*>(p) = words[0];
     } else {
@@ -31,10 +35,11 @@ __device__ __forceinline__ void store_codes(uint8_t* p, const Numbers<N>& v) {
   }
 }
 
-// Row `blockIdx.x` of x (rows, columns), its numbers first multiplied by `factors` (columns) where there are any. A block
-// beyond the rows writes a row of zeros, with which products are padded.
+// Row `blockIdx.x` of x (rows, columns), its numbers first multiplied by `factors` (columns) where there are any. A
+// block beyond the rows writes a row of zeros, with which products are padded.
 template <typename T>
-__device__ __forceinline__ void e4m3_rows(const T* x, const float* factors, uint8_t* codes, float* scales, size_t rows, size_t columns) {
+__device__ __forceinline__ void e4m3_rows(const T* x, const float* factors, uint8_t* codes, float* scales, size_t rows,
+                                          size_t columns) {
   DYNAMIC_SHARED(memory);
   size_t row = blockIdx.x;
   bool there = row < rows;

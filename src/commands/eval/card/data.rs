@@ -97,6 +97,7 @@ fn splits(sources: &Sources<'_>) -> Vec<Split> {
         let rows = sources.scored.predictions.iter().map(|line| (line.label, line.group.as_deref()));
         return vec![Split::of("scored", classes, rows)];
     }
+    // What cannot be read was told with leakage.
     let load = |path: &PathBuf| splits::load(config, path, &sources.scored.fields).ok();
     let named = named_splits(sources).into_iter();
     named.filter_map(|(name, path)| Some(Split::of_records(name, classes, &load(&path)?))).collect()
