@@ -99,17 +99,18 @@ impl Kernels<'_> {
         let d = config.head_dim;
         let t = self.t - self.subject.target;
         let scale = 1.0 / (d as f32).sqrt();
-        for rows in [1, self.subject.rows] {
+        let all = self.subject.rows;
+        for (rows, prompts) in [(1, 1), (all, all), (all, 1)] {
             let q = self.activations(&[rows, heads, d])?;
             let cache = || self.activations(&[t, kv_heads, d]);
-            let held = (0..rows).map(|_| kv_store::blocks_of(&cache()?, &cache()?)).collect::<Result<Vec<_>>>()?;
-            let step = PagedBatch::new(
-                held.iter().map(|blocks| PagedSequence { blocks: blocks.iter().collect(), len: t, new: 0 }).collect(),
-            )?;
-            let decoding = attention::Decoding::new(&step)?;
+            let held = (0..prompts).map(|_| kv_store::blocks_of(&cache()?, &cache()?)).collect::<Result<Vec<_>>>()?;
+            let row = |i: usize| PagedSequence { blocks: held[i % prompts].iter().collect(), len: t, new: 0 };
+            let step = PagedBatch::new((0..rows).map(row).collect())?;
+            let decoding = attention::Decoding::new(&step, heads)?;
             let work =
-                Work { operations: 4.0 * (rows * t * heads * d) as f64, ..self.moves(2 * rows * t * kv_heads * d) };
-            report.kernel(&format!("attention decode, {rows} rows behind {t} tokens"), work, || {
+                Work { operations: 4.0 * (rows * t * heads * d) as f64, ..self.moves(2 * prompts * t * kv_heads * d) };
+            let of = if prompts < rows { " of one prompt" } else { "" };
+            report.kernel(&format!("attention decode, {rows} rows behind {t} tokens{of}"), work, || {
                 decoding.attend(&q, 0, scale)
             });
         }

@@ -117,7 +117,7 @@ impl Llama {
         let positions: Vec<u32> = caches.iter().map(|cache| cache.len() as u32).collect();
         caches.iter_mut().try_for_each(|cache| cache.reserve(1, &self.kv_pool))?;
         let step = PagedBatch::new(caches.iter().map(|cache| cache.paged(1)).collect())?;
-        let decoding = Decoding::new(&step)?;
+        let decoding = Decoding::new(&step, self.config.num_attention_heads)?;
         let mut x = embedding::forward(&self.embed_tokens, ids)?;
         for (i, layer) in self.layers.iter().enumerate() {
             let (q, k, v) = layer.infer_qkv(&x, &self.rope, &positions, Kernel::Decode)?;

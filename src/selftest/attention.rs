@@ -77,7 +77,7 @@ fn sequences(q: &[f64], k: &[f64], v: &[f64], q_offsets: &Offsets, kv_offsets: &
 }
 
 /// f32 operands, and bf16 ones: probabilities and the output's gradient are rounded to bf16 too. A GPU has bf16 alone,
-/// and cases of its own, decoding among them.
+/// and cases of its own.
 pub(super) fn attention(bench: &mut Bench<'_>) -> Result<()> {
     if bench.device.is_cuda() {
         return attention_bf16::rows(bench);
@@ -128,7 +128,7 @@ fn after_a_prefix(bench: &mut Bench<'_>) -> Result<()> {
 
 pub(super) fn decode(bench: &mut Bench<'_>) -> Result<()> {
     if bench.device.is_cuda() {
-        return Ok(());
+        return attention_bf16::decoding_rows(bench);
     }
     let Heads { heads, kv_heads, d } = SHAPE;
     let scale = 1.0 / (d as f32).sqrt();

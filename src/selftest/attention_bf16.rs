@@ -38,14 +38,22 @@ const FORWARD: f64 = 3e-3;
 const BACKWARD: f64 = 6e-3;
 const LSE: f64 = 1e-5;
 
-/// Every case on a GPU.
+/// Every case of forward and backward on a GPU.
 pub(super) fn rows(bench: &mut Bench<'_>) -> Result<()> {
     for case in SHORT.iter().chain(LONG) {
         training(bench, case, DType::BF16)?;
     }
     for (op, shape) in [("attention 64", NARROW), ("attention 128", WIDE)] {
         after_a_prefix(bench, op, shape)?;
+    }
+    Ok(())
+}
+
+/// Every case of decoding on a GPU.
+pub(super) fn decoding_rows(bench: &mut Bench<'_>) -> Result<()> {
+    for (op, shape) in [("attention 64", NARROW), ("attention 128", WIDE)] {
         decoding(bench, op, shape, DType::BF16)?;
+        samples(bench, op, shape, DType::BF16)?;
     }
     Ok(())
 }
@@ -153,6 +161,29 @@ fn decoding(bench: &mut Bench<'_>, op: &'static str, shape: Heads, dtype: DType)
     Ok(())
 }
 
+/// Samples of one prompt, more than the shared kernel takes together, of several lengths; and by the other kernel.
+fn samples(bench: &mut Bench<'_>, op: &'static str, shape: Heads, dtype: DType) -> Result<()> {
+    let Heads { heads, kv_heads, d } = shape;
+    let scale = 1.0 / (d as f32).sqrt();
+    let [(k, k32), (v, v32)] =
+        [bench.operand(25, [600, kv_heads, d], dtype)?, bench.operand(26, [600, kv_heads, d], dtype)?];
+    let [(own_k, own_k32), (own_v, own_v32)] =
+        [bench.operand(27, [330, kv_heads, d], dtype)?, bench.operand(28, [330, kv_heads, d], dtype)?];
+    // 8 blocks, two chunks, and a half that each row has for itself; the last has one chunk more.
+    let lengths: Vec<_> = (0..19).map(|i| (600, 1 + 3 * i)).chain([(512, 1), (600, 330)]).collect();
+    let (q, q32) = bench.operand(29, [lengths.len(), heads, d], dtype)?;
+    let held = |prefix: [&Tensor; 2], own: [&Tensor; 2]| -> Result<Vec<Held>> {
+        let shared = blocks_of(prefix[0], prefix[1])?;
+        lengths.iter().map(|&n| blocks(n, [prefix[0], own[0]], [prefix[1], own[1]], &shared)).collect()
+    };
+    let rows = held([&k, &v], [&own_k, &own_v])?;
+    let out = attention::decode(&q, table(&rows), scale)?;
+    let expected = attention::decode(&q32, table(&held([&k32, &v32], [&own_k32, &own_v32])?), scale)?;
+    bench.check(op, "decode, samples", &out, &numbers(&expected)?, FORWARD)?;
+    let other = attention::with_other_kernels(|| attention::decode(&q, table(&rows), scale))?;
+    bench.again(op, &[&out], &[&other])
+}
+
 /// A sequence's blocks and its length.
 pub(super) type Held = (Vec<Tensor>, usize);
 
@@ -190,6 +221,7 @@ mod tests {
         }
         after_a_prefix(&mut bench, "attention 64", NARROW).unwrap();
         decoding(&mut bench, "attention 64", NARROW, DType::F32).unwrap();
+        samples(&mut bench, "attention 64", NARROW, DType::F32).unwrap();
         let missed: Vec<_> = bench.rows.iter().filter(|row| !row.ok()).collect();
         assert!(missed.is_empty(), "{missed:?}");
     }

@@ -105,11 +105,15 @@ fn ops(device: &Device, only: &[String]) -> Vec<Row> {
     if device.is_cuda() {
         bf16::all(&mut bench);
     }
-    if has_wgmma(device).unwrap_or(false) {
-        // The same once more: what was by wgmma is by mma.sync, and the other way round.
+    if device.is_cuda() {
+        // The same once more: what was by wgmma is by mma.sync, and the other way round; rows that share keys decode
+        // together, or each alone.
         with_other_kernels(|| {
             bench.note = ", other kernels";
-            bench.attempt("attention", attention::attention);
+            if has_wgmma(device).unwrap_or(false) {
+                bench.attempt("attention", attention::attention);
+            }
+            bench.attempt("attention, decode", attention::decode);
         });
     }
     bench.rows

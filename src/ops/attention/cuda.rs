@@ -5,7 +5,8 @@
 //! (cached keys and values are held so). A Hopper card (9.0) has two kernels of each pass, every other card those by
 //! mma.sync. Forward takes `forward_90.cu`, by wgmma, unless `CLSGEN_ATTENTION=mma` asks for `forward.cu`. Backward
 //! takes `backward_kv.cu` and `backward_q.cu` unless `CLSGEN_ATTENTION_BACKWARD=wgmma` asks for `backward_90.cu`, which
-//! has not yet run on a card.
+//! has not yet run on a card. Decoding reads the keys of each row for it alone unless `CLSGEN_DECODE=shared` asks that
+//! those which several rows have be read once for all of them; that has not yet run on a card either.
 #![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::{DType, Tensor};
 
+use super::shared::{CHUNK, Items, QUERIES};
 use super::{Dims, Offsets};
 use crate::error::{Error, Result};
 use crate::ops::cuda::{Launch, address, device_of, uninit, upload, upload_u64};
@@ -22,8 +24,6 @@ use crate::ops::kv_store::{BLOCK, Layout, PagedBatch, kernel_width};
 const ROWS: usize = 128;
 /// Rows that meet a block's own at a time.
 const STEP: usize = 64;
-/// Keys of a block of `decode.cu`.
-const CHUNK: usize = 256;
 /// Query heads a kv head may have in `decode.cu`: the rows of an mma.
 const MOST_HEADS: usize = 16;
 /// Tokens of a block of `backward_delta.cu`.
@@ -57,30 +57,35 @@ fn blocks(offsets: &Offsets, size: usize) -> u32 {
     offsets.ranges().map(|range| range.len().div_ceil(size)).max().unwrap_or(0) as u32
 }
 
-/// Set while [`with_other_kernels`] works.
+/// Changed while [`with_other_kernels`] works.
 static OTHERS: AtomicBool = AtomicBool::new(false);
 
-/// Whether this card has two kernels of each pass.
+/// Whether this card has two kernels of forward and backward.
 pub(super) fn has_wgmma(device: &CudaDevice) -> Result<bool> {
     Ok(device.cuda_stream().context().compute_capability().w()? == (9, 0))
 }
 
 /// Runs `work` by the kernels that are not taken else, where there are two.
 pub(super) fn with_other_kernels<T>(work: impl FnOnce() -> T) -> T {
-    OTHERS.store(true, Ordering::Relaxed);
+    OTHERS.fetch_xor(true, Ordering::Relaxed);
     let done = work();
-    OTHERS.store(false, Ordering::Relaxed);
+    OTHERS.fetch_xor(true, Ordering::Relaxed);
     done
 }
 
-/// Whether a pass is by wgmma: as `variable` says (`wgmma` or `mma`), else as `usual` does, where the card has it.
-fn by_wgmma(device: &CudaDevice, variable: &str, usual: bool) -> Result<bool> {
+/// Which of two kernels: the first if `variable` says the first name, the second if the second, else as `usual`.
+fn first_of(variable: &str, [first, second]: [&str; 2], usual: bool) -> bool {
     let asked = match std::env::var_os(variable) {
-        Some(value) if value == "wgmma" => true,
-        Some(value) if value == "mma" => false,
+        Some(value) if value == first => true,
+        Some(value) if value == second => false,
         _ => usual,
     };
-    Ok(has_wgmma(device)? && asked != OTHERS.load(Ordering::Relaxed))
+    asked != OTHERS.load(Ordering::Relaxed)
+}
+
+/// Whether a pass is by wgmma: where the card has it.
+fn by_wgmma(device: &CudaDevice, variable: &str, usual: bool) -> Result<bool> {
+    Ok(has_wgmma(device)? && first_of(variable, ["wgmma", "mma"], usual))
 }
 
 /// The forward kernel's file, its name, its threads and what it takes of shared memory beyond its tiles.
@@ -197,13 +202,15 @@ pub(super) struct Table {
     rows: Tensor,
     /// Addresses.
     blocks: Tensor,
+    /// Items, their rows and how many items there are, where rows that share keys have them read once.
+    shared: Option<(Tensor, Tensor, usize)>,
     count: usize,
     /// Tokens of the longest row.
     longest: usize,
 }
 
 impl Table {
-    pub fn new(step: &PagedBatch<'_>) -> Result<Self> {
+    pub fn new(step: &PagedBatch<'_>, heads: usize) -> Result<Self> {
         let mut words = Vec::new();
         let mut addresses = Vec::new();
         for row in step.rows() {
@@ -214,12 +221,26 @@ impl Table {
         }
         let count = words.len();
         let longest = step.rows().iter().map(|row| row.len).max().unwrap_or(0);
-        words.extend(addresses);
+        let mut plan = Items::default();
+        if first_of("CLSGEN_DECODE", ["shared", "alone"], false) {
+            let first = |word: u64| word as u32 as usize;
+            let rows = step.rows().iter().zip(&words).map(|(row, word)| (&addresses[first(*word)..], row.len));
+            plan = Items::new(&rows.collect::<Vec<_>>(), heads / step.layout().kv_heads);
+        }
+        let Items { items, members } = plan;
+        words.extend(&addresses);
+        let pair = |pair: &[u32]| u64::from(pair[0]) | u64::from(*pair.get(1).unwrap_or(&0)) << 32;
+        words.extend(items.iter().map(|item| pair(item)));
+        words.extend(members.chunks(2).map(pair));
         // One copy to the device; the words there are of 32 bits.
         let table = upload_u64(step.device().as_cuda_device()?, &words)?;
-        let rows = table.narrow(0, 0, 2 * count)?;
-        let blocks = table.narrow(0, 2 * count, 2 * (words.len() - count))?;
-        Ok(Self { rows, blocks, count, longest })
+        let part = |first: usize, words: usize| table.narrow(0, 2 * first, words);
+        let rest = count + addresses.len();
+        let shared = match items.len() {
+            0 => None,
+            n => Some((part(rest, 2 * n)?, part(rest + n, members.len())?, n - 1)),
+        };
+        Ok(Self { rows: part(0, 2 * count)?, blocks: part(count, 2 * addresses.len())?, shared, count, longest })
     }
 }
 
@@ -249,20 +270,30 @@ pub(super) fn decode(
     let partial_o = uninit(&device, (n, heads, chunks, width), DType::F32)?;
     let partial_ml = uninit(&device, (n, heads, chunks, 2), DType::F32)?;
     let out = uninit(&device, (n, heads, width), DType::BF16)?;
-    // Two tiles of 16 keys and values for each of 4 warps; the chunk's blocks; maxima and sums of 4 warps.
-    let shared = 4 * 4 * 16 * width * BF16 + CHUNK / BLOCK * size_of::<u64>() + 2 * 4 * MOST_HEADS * size_of::<f32>();
-    let kernel = Launch::new(&device, "attention/decode", &format!("attention_decode_d{width}"))?
+    let (name, grid, queries) = match table.shared {
+        Some((_, _, items)) => ("attention_decode_shared", [items, kv_heads, 1], QUERIES),
+        None => ("attention_decode", [n, kv_heads, chunks], MOST_HEADS),
+    };
+    let mut kernel = Launch::new(&device, "attention/decode", &format!("{name}_d{width}"))?
         .tensor(&operand(q, width)?)?
         .tensor(&table.rows)?
-        .tensor(&table.blocks)?
+        .tensor(&table.blocks)?;
+    if let Some((items, members, _)) = &table.shared {
+        kernel = kernel.tensor(items)?.tensor(members)?.u32(chunks)?;
+    }
+    kernel = kernel
         .tensor(&partial_o)?
         .tensor(&partial_ml)?
         .u32(heads)?
         .u32(kv_heads)?
         .u64(layout.layer(layer) as u64)
         .f32(log2_scale(scale));
+    // Two tiles of 16 keys and values for each of 4 warps; the chunk's blocks; of each query its number, and maxima and
+    // sums of 4 warps.
+    let of_queries = queries * (1 + 2 * 4) * size_of::<f32>();
+    let shared = 4 * 4 * 16 * width * BF16 + CHUNK / BLOCK * size_of::<u64>() + of_queries;
     // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
-    unsafe { kernel.run([n as u32, kv_heads as u32, chunks as u32], 128, shared) }?;
+    unsafe { kernel.run(grid.map(|n| n as u32), 128, shared) }?;
     let kernel = Launch::new(&device, "attention/decode_merge", &format!("attention_decode_merge_d{width}"))?
         .tensor(&partial_o)?
         .tensor(&partial_ml)?

@@ -13,3 +13,8 @@ struct Row {
 
 // Keys a thread block takes: whole blocks, cut at the row's own positions, whoever shares them or the batch.
 constexpr int CHUNK = 256;
+
+// A chunk of rows that have its blocks in common: `members[first]` up to the next item's first.
+struct Item {
+  uint32_t chunk, first;
+};

@@ -17,6 +17,8 @@ mod decode;
 mod forward;
 mod pv;
 mod score;
+#[cfg(any(test, feature = "cuda"))]
+mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -71,7 +73,8 @@ pub fn forward(
     Ok((tensor(out, (tq, dims.heads, dims.d))?, tensor(lse, (dims.heads, tq))?))
 }
 
-/// Whether the device has two kernels of each pass, by wgmma and by mma.sync; which are taken, `cuda.rs` says.
+/// Whether the device has two kernels of forward and backward, by wgmma and by mma.sync; which are taken, `cuda.rs`
+/// says.
 pub fn has_wgmma(device: &Device) -> Result<bool> {
     #[cfg(feature = "cuda")]
     if let Device::Cuda(device) = device {
@@ -81,8 +84,9 @@ pub fn has_wgmma(device: &Device) -> Result<bool> {
     Ok(false)
 }
 
-/// Runs `work` by the kernels that are not taken else, where [`has_wgmma`]; on other devices nothing changes. For
-/// checks: one at a time.
+/// Runs `work` by the kernels that are not taken else: on CUDA those of decoding, and the others where [`has_wgmma`].
+/// On a CPU nothing changes. For checks: one at a time, though `work` may itself ask for the kernels that are taken
+/// else.
 pub fn with_other_kernels<T>(work: impl FnOnce() -> T) -> T {
     #[cfg(feature = "cuda")]
     return cuda::with_other_kernels(work);
@@ -151,6 +155,8 @@ fn mixed() -> Error {
 #[derive(Debug)]
 pub struct Decoding<'a> {
     step: &'a PagedBatch<'a>,
+    /// Query heads.
+    heads: usize,
     way: Way<'a>,
 }
 
@@ -163,13 +169,13 @@ enum Way<'a> {
 }
 
 impl<'a> Decoding<'a> {
-    /// Over the sequences of this step.
-    pub fn new(step: &'a PagedBatch<'a>) -> Result<Self> {
+    /// Of `heads` query heads over the sequences of this step.
+    pub fn new(step: &'a PagedBatch<'a>, heads: usize) -> Result<Self> {
         #[cfg(feature = "cuda")]
         if step.device().is_cuda() {
-            return Ok(Self { step, way: Way::Cuda(cuda::Table::new(step)?) });
+            return Ok(Self { step, heads, way: Way::Cuda(cuda::Table::new(step, heads)?) });
         }
-        Ok(Self { step, way: Way::Host(decode::Plan::new(step.rows())) })
+        Ok(Self { step, heads, way: Way::Host(decode::Plan::new(step.rows())) })
     }
 
     /// `q (rows, heads, d)` f32 (on CUDA bf16 too) → as much, f32 (on CUDA of the queries' type). On a CPU keys and
@@ -178,7 +184,9 @@ impl<'a> Decoding<'a> {
         let (rows, heads, d) = q.dims3()?;
         let layout = self.step.layout();
         let dims = Dims { heads, kv_heads: layout.kv_heads, d };
-        let fits = rows == self.step.rows().len() && heads % layout.kv_heads == 0 && layer < layout.layers;
+        let fits = (rows, heads) == (self.step.rows().len(), self.heads)
+            && heads % layout.kv_heads == 0
+            && layer < layout.layers;
         if !fits || kv_store::width(d, self.step.device()) != layout.width {
             return Err(Error::run(format!(
                 "attention: queries {:?} in layer {layer} of blocks of {layout:?}",
@@ -206,7 +214,7 @@ impl<'a> Decoding<'a> {
 
 /// [`Decoding`] of one layer, whose blocks hold no other.
 pub fn decode(q: &Tensor, rows: Vec<PagedSequence<'_>>, scale: f32) -> Result<Tensor> {
-    Decoding::new(&PagedBatch::new(rows)?)?.attend(q, 0, scale)
+    Decoding::new(&PagedBatch::new(rows)?, q.dim(1)?)?.attend(q, 0, scale)
 }
 
 fn check(q: &Tensor, k: &Tensor, v: &Tensor, q_offsets: &Offsets, kv_offsets: &Offsets) -> Result<Dims> {
