@@ -1,10 +1,10 @@
 //! Tensors as kernels see them: addresses, outputs nobody has written yet, and small arrays from the host.
 #![allow(unsafe_code)]
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
-use candle_core::cuda_backend::cudarc::driver::{DevicePtr, DeviceRepr};
-use candle_core::cuda_backend::{CudaDType, CudaDevice, CudaStorage, CudaStorageSlice};
+use candle_core::cuda_backend::cudarc::driver::{DevicePtr, DevicePtrMut, DeviceRepr, result};
+use candle_core::cuda_backend::{CudaDType, CudaDevice, CudaStorage, CudaStorageSlice, WrapErr};
 use candle_core::op::BackpropOp;
 use candle_core::{DType, Shape, Storage, Tensor};
 use half::bf16;
@@ -56,6 +56,10 @@ fn element(tensor: &Tensor, storage: &Storage, start: usize) -> Result<u64> {
     Ok(base + (start * tensor.dtype().size_in_bytes()) as u64)
 }
 
+/// Whether `CLSGEN_UNINIT=nan` asks that what [`uninit`] makes be NaNs: then an element that its kernel leaves out is
+/// seen in any comparison, where compute-sanitizer's initcheck does not see what TMA writes, cuBLAS's outputs among it.
+static POISONED: LazyLock<bool> = LazyLock::new(|| std::env::var_os("CLSGEN_UNINIT").is_some_and(|how| how == "nan"));
+
 /// A tensor whose elements are whatever the memory holds: for a kernel to write all of.
 pub(crate) fn uninit(device: &CudaDevice, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
     let shape = shape.into();
@@ -73,7 +77,14 @@ pub(crate) fn uninit(device: &CudaDevice, shape: impl Into<Shape>, dtype: DType)
 fn alloc<T: DeviceRepr + CudaDType>(device: &CudaDevice, count: usize) -> Result<CudaStorage> {
     // The driver refuses an allocation of nothing.
     // SAFETY: the host cannot read device memory but by a copy, and every bit pattern is a value of these types.
-    let slice = unsafe { device.alloc::<T>(count.max(1)) }?;
+    let mut slice = unsafe { device.alloc::<T>(count.max(1)) }?;
+    if *POISONED {
+        let stream = device.cuda_stream();
+        let bytes = slice.num_bytes();
+        // Ones in all bits are a NaN of each float.
+        // SAFETY: the bytes are the slice's, which the stream of the writing made.
+        unsafe { result::memset_d8_async(slice.device_ptr_mut(&stream).0, 0xff, bytes, stream.cu_stream()) }.w()?;
+    }
     Ok(CudaStorage::wrap_cuda_slice(slice, device.clone()))
 }
 
