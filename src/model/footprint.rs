@@ -1,6 +1,7 @@
 //! Estimates the activation memory of a training pass per token, from the model's dimensions and dtypes.
 
 use super::{LlamaConfig, LoraConfig, Precision, head, tensor_spec};
+use crate::ops::attention::backward_scratch;
 
 /// Bytes of activation memory per token, by component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,7 +12,7 @@ pub struct Footprint {
     pub input: u64,
     /// Other activations of a layer that backward reads, saved when the layer is not recomputed.
     pub kept: u64,
-    /// Temporaries of one layer's backward pass.
+    /// Temporaries of one layer's backward pass, [`Footprint::phases`] among them.
     pub working: u64,
     /// Embedding, final norm and their gradients.
     pub ends: u64,
@@ -37,18 +38,26 @@ impl Footprint {
         let lora_ax = lora
             .map_or(0, |lora| lora.rank * lora.targets.iter().filter(|target| *target != "down_proj").count())
             as u64;
+        let scratch = if cuda { backward_scratch(config.num_attention_heads, config.head_dim) } else { 0 };
         Self {
             layers: config.num_hidden_layers as u64,
             input: activation * d,
             // q, k, v as attention reads them · attention's output, the stream behind it, gate and up, A·x ·
             // log-sum-exp a head and two 1/rms.
             kept: weight * (q + 2 * kv) + activation * (q + d + 2 * ffn + lora_ax) + wide * (heads + 2),
-            // Counted from layer.rs's backward: six of the stream's width, q and its gradient, k and v's, three of the
-            // MLP's width.
-            working: activation * (6 * d + 2 * q + 2 * kv + 3 * ffn) + precision.row_bytes(config, cuda, activation),
+            // Counted from layer.rs's backward: six of the stream's width, q and its gradient, k and v's.
+            working: activation * (6 * d + 2 * q + 2 * kv)
+                + Self::phases(activation * ffn, scratch)
+                + precision.row_bytes(config, cuda, activation),
             ends: activation * 4 * d,
             logits: (activation + weight) * config.vocab_size as u64,
         }
+    }
+
+    /// What one half of a layer's backward gives back before the other begins: three of the MLP's width, then
+    /// attention's scratch.
+    fn phases(mlp: u64, attention: u64) -> u64 {
+        (3 * mlp).max(attention)
     }
 
     /// Bytes per token of a pass in which `kept` layers keep their activations and the others are recomputed. The layer
@@ -88,6 +97,13 @@ mod tests {
         model::{ActivationCheckpointing, Llama, TrainingContext, config::tests::tiny},
         ops::Offsets,
     };
+
+    /// Attention's scratch of an 8B, 16 KB a token, lies where the MLP's gradients did; beside a narrow MLP it counts.
+    #[test]
+    fn attention_has_what_the_mlp_gave_back() {
+        assert_eq!(Footprint::phases(2 * 14_336, 4 * 4096), 3 * 2 * 14_336);
+        assert_eq!(Footprint::phases(2 * 1024, 4 * 4096), 4 * 4096);
+    }
 
     /// The storage behind every tensor that a forward pass keeps, against the estimate: to the byte.
     #[test]

@@ -15,7 +15,7 @@ use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::{DType, Tensor};
 
 use super::shared::{CHUNK, Items, QUERIES};
-use super::{Dims, Offsets};
+use super::{BACKWARD, Dims, Offsets};
 use crate::error::{Error, Result};
 use crate::ops::cuda::{Launch, address, device_of, uninit, upload, upload_u64};
 use crate::ops::kv_store::{BLOCK, Layout, PagedBatch, kernel_width};
@@ -173,8 +173,8 @@ pub(super) fn backward(
     let sequences = offsets.count() as u32;
     // Keys, values; two steps of q, dout, lse and delta.
     let shared = (2 * ROWS + 4 * STEP) * width * BF16 + 4 * STEP * size_of::<f32>();
-    if by_wgmma(&device, "CLSGEN_ATTENTION_BACKWARD", false)? {
-        // Sums of dq, where more than one block of keys adds to them, and whose turn it is.
+    if by_wgmma(&device, BACKWARD, false)? {
+        // Sums of dq, where more than one block of keys adds to them, and whose turn it is: `super::backward_scratch`.
         let tiles = heads * (t / STEP + offsets.count());
         let partial = uninit(&device, (if blocks > 1 { tiles } else { 0 }, STEP, width), DType::F32)?;
         let turns = Tensor::zeros(1 + tiles, DType::U32, q.device())?;

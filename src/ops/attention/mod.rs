@@ -147,6 +147,19 @@ fn operand(x: &Tensor) -> Result<Tensor> {
     Ok(if x.dtype() == DType::BF16 && !has_fast_bf16_pairs() { x.to_dtype(DType::F32)? } else { x })
 }
 
+/// Which kernel of CUDA's backward is asked for: `wgmma` or `mma`.
+const BACKWARD: &str = "CLSGEN_ATTENTION_BACKWARD";
+
+/// Bytes a token that CUDA's backward takes beyond its operands and results: of `backward_90.cu`, where that is asked
+/// for, the sums of dq in f32.
+pub fn backward_scratch(heads: usize, d: usize) -> u64 {
+    if std::env::var_os(BACKWARD).is_some_and(|kernel| kernel == "wgmma") { sums_of_dq(heads, d) } else { 0 }
+}
+
+fn sums_of_dq(heads: usize, d: usize) -> u64 {
+    (heads * kv_store::kernel_width(d).unwrap_or(d) * size_of::<f32>()) as u64
+}
+
 fn mixed() -> Error {
     Error::run("attention: queries, keys and values must all be f32 or all be bf16")
 }
