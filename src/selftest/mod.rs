@@ -10,6 +10,7 @@ mod bf16;
 mod elementwise;
 mod export;
 mod fp8;
+mod lora;
 mod reference;
 mod rows;
 mod sample;
@@ -21,7 +22,7 @@ pub use export::export;
 use crate::{
     error::Result,
     model::ModelSource,
-    ops::attention::{has_wgmma, with_other_kernels},
+    ops::{attention::has_wgmma, cuda::with_other_kernels},
     rng::{Rng, streams},
 };
 
@@ -48,8 +49,9 @@ impl Row {
 }
 
 /// What can be checked alone: the first word of a [`Row::op`], and the training passes.
-pub const OPS: [&str; 15] = [
+pub const OPS: [&str; 16] = [
     "linear",
+    "lora",
     "rms_norm",
     "cross_entropy",
     "embedding",
@@ -77,7 +79,10 @@ pub fn run(device: &Device, only: &[String], given: Option<&ModelSource>) -> Res
         training::check_memory(source)?;
     }
     let mut rows = ops(device, only);
-    rows.extend(training::tiny(device, only));
+    rows.extend(training::tiny(device, only, ""));
+    if device.is_cuda() {
+        rows.extend(with_other_kernels(|| training::tiny(device, only, OTHERS)));
+    }
     if let Some(source) = given {
         rows.extend(training::model(source, device)?);
     }
@@ -88,6 +93,7 @@ pub fn run(device: &Device, only: &[String], given: Option<&ModelSource>) -> Res
 fn ops(device: &Device, only: &[String]) -> Vec<Row> {
     let mut bench = Bench::new(device, only);
     bench.attempt("linear", rows::linear);
+    bench.attempt("lora", lora::lora);
     bench.attempt("rms_norm", rows::rms_norm);
     bench.attempt("cross_entropy", rows::cross_entropy);
     bench.attempt("embedding", rows::embedding);
@@ -105,16 +111,21 @@ fn ops(device: &Device, only: &[String]) -> Vec<Row> {
     if device.is_cuda() {
         bf16::all(&mut bench);
     }
-    if has_wgmma(device).unwrap_or(false) {
-        // The same once more: what was by wgmma is by mma.sync, and the other way round.
+    if device.is_cuda() {
+        // The same once more by the other kernels, where a pass has two.
         with_other_kernels(|| {
-            bench.note = ", other kernels";
-            bench.attempt("attention", attention::attention);
+            bench.note = OTHERS;
+            bench.attempt("lora", lora::lora);
+            if has_wgmma(device).unwrap_or(false) {
+                bench.attempt("attention", attention::attention);
+            }
         });
     }
     bench.rows
 }
 
+/// Behind the name of a pass by the kernels that are not the usual ones.
+const OTHERS: &str = ", other kernels";
 /// Bound of a pass in f32 with a few hundred terms a sum.
 const F32: f64 = 2e-6;
 /// Bound of a pass that rounds intermediate numbers to bf16 (2⁻⁹ each at most) on the way.
@@ -250,6 +261,7 @@ mod tests {
         assert!(missed.is_empty(), "{missed:?}");
         for op in [
             "linear",
+            "lora",
             "rms_norm",
             "rope",
             "attention",

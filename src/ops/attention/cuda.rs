@@ -8,14 +8,12 @@
 //! has not yet run on a card.
 #![allow(unsafe_code)]
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::{DType, Tensor};
 
 use super::{Dims, Offsets};
 use crate::error::{Error, Result};
-use crate::ops::cuda::{Launch, address, device_of, uninit, upload, upload_u64};
+use crate::ops::cuda::{Launch, address, device_of, takes_first, uninit, upload, upload_u64};
 use crate::ops::kv_store::{BLOCK, Layout, PagedBatch, kernel_width};
 
 /// Queries of a block of `forward.cu` and of `backward_q.cu`; keys of one of `backward_kv.cu`.
@@ -57,30 +55,14 @@ fn blocks(offsets: &Offsets, size: usize) -> u32 {
     offsets.ranges().map(|range| range.len().div_ceil(size)).max().unwrap_or(0) as u32
 }
 
-/// Set while [`with_other_kernels`] works.
-static OTHERS: AtomicBool = AtomicBool::new(false);
-
 /// Whether this card has two kernels of each pass.
 pub(super) fn has_wgmma(device: &CudaDevice) -> Result<bool> {
     Ok(device.cuda_stream().context().compute_capability().w()? == (9, 0))
 }
 
-/// Runs `work` by the kernels that are not taken else, where there are two.
-pub(super) fn with_other_kernels<T>(work: impl FnOnce() -> T) -> T {
-    OTHERS.store(true, Ordering::Relaxed);
-    let done = work();
-    OTHERS.store(false, Ordering::Relaxed);
-    done
-}
-
 /// Whether a pass is by wgmma: as `variable` says (`wgmma` or `mma`), else as `usual` does, where the card has it.
 fn by_wgmma(device: &CudaDevice, variable: &str, usual: bool) -> Result<bool> {
-    let asked = match std::env::var_os(variable) {
-        Some(value) if value == "wgmma" => true,
-        Some(value) if value == "mma" => false,
-        _ => usual,
-    };
-    Ok(has_wgmma(device)? && asked != OTHERS.load(Ordering::Relaxed))
+    Ok(has_wgmma(device)? && takes_first(variable, ["wgmma", "mma"], usual))
 }
 
 /// The forward kernel's file, its name, its threads and what it takes of shared memory beyond its tiles.
