@@ -173,24 +173,29 @@ struct Gradients {
   std::vector<float> da;
 };
 
-// Onto `dx`, where it is not empty, and `before`, likewise.
+// Of sequences from `first` on, before `last`: onto `dx`, where it is not empty, and `before`, likewise.
 static Gradients backward(const Inputs& in, const std::vector<std::vector<bf16>>& du, const std::vector<bf16>& dx,
-                          const std::vector<float>& before) {
+                          const std::vector<float>& before, size_t first, size_t last) {
   static decltype(&backward_file::lora_backward_r8_x1) table[4][3] = TABLE(backward_file::lora_backward);
   const Case& c = in.c;
-  unsigned sequences = c.lengths.size(), longest = 0;
-  std::vector<uint32_t> ends = {0};
-  for (int length : c.lengths) {
-    unsigned count = (length + 255) / 256;
+  unsigned sequences = last - first, longest = 0;
+  std::vector<uint32_t> ends = {0}, words;
+  for (size_t s = first; s < last; s++) {
+    unsigned count = (c.lengths[s] + 255) / 256;
     ends.push_back(ends.back() + count), longest = std::max(longest, count);
   }
+  auto all = in.step_words();
+  for (size_t i = 0; i < (size_t)c.adapters; i++)
+    for (size_t s = first; s < last; s++)
+      for (int word : {0, 1}) words.push_back(all[2 * (i * c.lengths.size() + s) + word]);
   size_t n = (size_t)c.rank * c.width;
   emu::Array<bf16> x(in.x), sum(dx), a(in.a), du0(du[0]), du1(du[1 % c.adapters]), du2(du[2 % c.adapters]);
-  emu::Array<uint32_t> starts(in.starts), chunks(ends), steps(in.step_words());
+  emu::Array<uint32_t> starts(in.starts), chunks(ends), steps(words);
   emu::Array<float> partial(c.adapters * ends.back() * n), held(before), total(c.adapters * n);
   emu::launch(dim3((c.width + 127) / 128, longest, sequences), dim3(256), 0, [&] {
     chosen(table, c)(x.data(), dx.empty() ? nullptr : sum.data(), a.data(), du0.data(), du1.data(), du2.data(),
-                     partial.data(), starts.data(), chunks.data(), steps.data(), c.width, SEED, STREAM, c.p, in.scale);
+                     partial.data(), starts.data() + first, chunks.data(), steps.data(), c.width, SEED, STREAM, c.p,
+                     in.scale);
   });
   for (int i = 0; i < c.adapters; i++) {
     const float* from = before.empty() ? nullptr : held.data() + i * n;
@@ -227,11 +232,12 @@ static void test_backward(const Inputs& in) {
           if (in.kept(i, s, (row - in.starts[s]) * c.width + k)) exact_dx[row * c.width + k] += back * in.scale;
         }
   }
-  auto found = backward(in, du, dx, before);
+  size_t count = c.lengths.size();
+  auto found = backward(in, du, dx, before, 0, count);
   close<bf16>(std::string(c.name) + ", dx", widened(found.dx), exact_dx, 4);
   std::vector<double> da(found.da.begin(), found.da.end());
   close<float>(std::string(c.name) + ", dA", da, exact_da, 4 * sqrt(in.rows));
-  auto without = backward(in, du, {}, before);
+  auto without = backward(in, du, {}, before, 0, count);
   check(std::string(c.name) + ", dA without dx", same_bits(without.da, found.da));
 
   // Each sequence alone, its dA onto that of those before it.
@@ -242,11 +248,14 @@ static void test_backward(const Inputs& in) {
     Case alone;
     std::vector<std::vector<bf16>> du_alone;
     for (auto& each : du) du_alone.push_back(in.rows_of(each, s, c.rank));
-    auto gradients = backward(Inputs(in, alone, s), du_alone, in.rows_of(dx, s, c.width), sum);
+    auto gradients = backward(Inputs(in, alone, s), du_alone, in.rows_of(dx, s, c.width), sum, 0, 1);
     same &= same_bits(gradients.dx, in.rows_of(found.dx, s, c.width));
     sum = gradients.da;
   }
   check(std::string(c.name) + ", backward a sequence at a time", same && same_bits(sum, found.da));
+  auto half = backward(in, du, dx, before, 0, count / 2);
+  half = backward(in, du, half.dx, half.da, count / 2, count);
+  check(std::string(c.name) + ", backward in two groups", same_bits(half.dx, found.dx) && same_bits(half.da, found.da));
 }
 
 int main() {
