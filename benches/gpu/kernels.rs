@@ -11,7 +11,9 @@ use clsgen::{
         dropout::{self, DropoutKey},
         embedding,
         kv_store::{self, PagedBatch, PagedSequence},
-        linear, random, rms_norm,
+        linear,
+        lora::{self, Backward, Reduction, Rows},
+        random, rms_norm,
         rope::Rope,
         swiglu,
     },
@@ -37,6 +39,7 @@ pub fn measure(subject: &Subject, report: &mut Report) {
     report.attempt("cross-entropy", |report| kernels.cross_entropy(report));
     report.attempt("AdamW", |report| kernels.adamw(report));
     report.attempt("linear", |report| kernels.linear(report));
+    report.attempt("adapters with dropout", |report| kernels.adapters(report));
 }
 
 struct Kernels<'a> {
@@ -244,6 +247,41 @@ impl Kernels<'_> {
         report.kernel(&format!("adapter dA, {RANK} x {m} x {d}"), through(d, 1), || linear::backward_weight(&u, &x));
         report.kernel(&format!("adapter dx added, {m} x {RANK} x {d}"), through(d, 2), || {
             linear::add_backward_input(x.clone(), &u, &a)
+        });
+        Ok(())
+    }
+
+    /// q, k and v's adapters before B, with dropout: forward, and the gradients of A and x.
+    fn adapters(&self, report: &mut Report) -> Result<()> {
+        let m = self.t;
+        let d = self.subject.config.hidden_size;
+        let x = self.activations(&[m, d])?;
+        let dx = self.activations(&[m, d])?;
+        let du = self.activations(&[m, RANK])?;
+        let a = self.random(&[RANK, d], DType::F32)?;
+        let offsets = Offsets::from_lengths(&[m]);
+        let rows = Rows { offsets: &offsets, first: None };
+        let key = |step| DropoutKey { p: 0.05, rng: Rng::new(1, streams::LORA_DROPOUT), steps: vec![step] };
+        let reductions: [Reduction<'_>; 3] =
+            std::array::from_fn(|i| Reduction { a: &a, scaling: 2.0, dropout: Some(key(i as u64)) });
+        // x once, and dx read and written in the backward pass.
+        let passes = |n: usize, products: usize| Work {
+            bytes: self.bytes(m * (n * d + 3 * RANK)),
+            operations: 2.0 * (products * m * d * 3 * RANK) as f64,
+        };
+        let name = format!("{m} x {d}, three of rank {RANK}");
+        report.kernel(&format!("adapters with dropout, A, {name}"), passes(1, 1), || {
+            lora::forward_each(&x, reductions.each_ref().map(Some), rows)
+        });
+        let u = self.activations(&[m, RANK])?;
+        report.kernel(&format!("adapters with dropout, dA and dx, {name}"), passes(3, 2), || {
+            let mut each: [Backward<'_>; 3] = std::array::from_fn(|i| Backward {
+                reduction: reductions[i].clone(),
+                du: du.clone(),
+                u: Some(u.clone()),
+                da: None,
+            });
+            lora::backward_each(&x, &mut each, Some(dx.clone()), rows)
         });
         Ok(())
     }

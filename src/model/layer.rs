@@ -321,15 +321,11 @@ impl DecoderLayer {
         drop(product);
         let (dgate, dup) = swiglu::backward(gate, up, &dproduct)?;
         let normed = if gate_up { Some(self.post_attention_layernorm.forward(middle)?.0) } else { None };
-        let dnormed = GradInput::wanted(need_dmiddle);
-        let dnormed =
-            self.gate_proj.backward(normed.as_ref(), low_rank.gate.as_ref(), &dgate, pass, dnormed, gradients)?;
-        let dnormed = self.up_proj.backward(
+        let dnormed = Projection::backward_each(
+            [(&self.gate_proj, low_rank.gate.as_ref(), &dgate), (&self.up_proj, low_rank.up.as_ref(), &dup)],
             normed.as_ref(),
-            low_rank.up.as_ref(),
-            &dup,
             pass,
-            GradInput::after(dnormed),
+            GradInput::wanted(need_dmiddle),
             gradients,
         )?;
         let Some(dnormed) = dnormed else { return Ok(None) };
@@ -354,14 +350,13 @@ impl DecoderLayer {
         let dv = merge(&dv)?;
         let trained = [&self.q_proj, &self.k_proj, &self.v_proj].into_iter().any(|p| p.trains(pass.trains));
         let normed = if trained { Some(self.input_layernorm.forward(&kept.x)?.0) } else { None };
-        let dnormed = GradInput::wanted(need_dnormed);
-        let dnormed = self.q_proj.backward(normed.as_ref(), low_rank.q.as_ref(), &dq, pass, dnormed, gradients)?;
-        // dq is 0 on rows that no head reads, which q_proj may leave out; dk and dv are not.
-        let pass = &pass.of_all();
-        let dnormed = GradInput::after(dnormed);
-        let dnormed = self.k_proj.backward(normed.as_ref(), low_rank.k.as_ref(), &dk, pass, dnormed, gradients)?;
-        let dnormed = GradInput::after(dnormed);
-        self.v_proj.backward(normed.as_ref(), low_rank.v.as_ref(), &dv, pass, dnormed, gradients)
+        // dq is 0 on rows that no head reads, which q_proj may leave out; dk and dv are not, and are added to all.
+        let each = [
+            (&self.q_proj, low_rank.q.as_ref(), &dq),
+            (&self.k_proj, low_rank.k.as_ref(), &dk),
+            (&self.v_proj, low_rank.v.as_ref(), &dv),
+        ];
+        Projection::backward_each(each, normed.as_ref(), pass, GradInput::wanted(need_dnormed), gradients)
     }
 
     /// q, k and v as attention multiplies them: rounded to bf16 where the weights are bf16, as the operands of the

@@ -5,7 +5,6 @@ use candle_core::{Device, Tensor};
 use crate::{
     error::{Error, Result},
     foreign,
-    ops::linear::{self, Kernel},
     rng::{Rng, hash_name, streams},
 };
 
@@ -110,31 +109,6 @@ impl Adapter {
             dropout: config.dropout as f32,
         })
     }
-
-    /// `u = scaling · A x`, `(tokens, rank)`.
-    pub fn reduce(&self, x: &Tensor) -> Result<Tensor> {
-        let [u] = linear::scaled_forward_each(x, [&self.a], self.scaling)?;
-        Ok(u)
-    }
-}
-
-/// `u` of every adapter of one input: in one product where all are there and scale alike, else one by one.
-pub(super) fn reduce_each<const N: usize>(
-    adapters: [Option<&Adapter>; N],
-    x: &Tensor,
-    kernel: Kernel,
-) -> Result<[Option<Tensor>; N]> {
-    let first = adapters.iter().flatten().map(|adapter| adapter.scaling).next();
-    let all = adapters.iter().all(|adapter| adapter.is_some_and(|adapter| Some(adapter.scaling) == first));
-    if let (true, Some(scaling)) = (all, first) {
-        let a: [&Tensor; N] = linear::array(adapters.into_iter().flatten().map(|adapter| Ok(&adapter.a)))?;
-        return Ok(kernel.scaled_each(x, a, scaling)?.map(Some));
-    }
-    linear::array(adapters.into_iter().map(|adapter| {
-        let Some(adapter) = adapter else { return Ok(None) };
-        let [u] = kernel.scaled_each(x, [&adapter.a], adapter.scaling)?;
-        Ok(Some(u))
-    }))
 }
 
 /// PEFT's name of a projection's A.

@@ -18,9 +18,10 @@ use crate::{
     config::Parameters,
     error::Result,
     ops::{
-        Offsets, add, dropout,
+        Offsets,
         dropout::DropoutKey,
         linear::{self, Kernel, array},
+        lora::{self as adapters, Backward, Reduction, Rows},
     },
     rng::{Rng, hash_name, streams},
 };
@@ -64,9 +65,9 @@ impl<'a> Pass<'a> {
         })
     }
 
-    /// The same over every row, each of which has a gradient.
-    pub fn of_all(&self) -> Self {
-        self.of_last(None)
+    /// The rows of a projection's input.
+    fn rows(&self) -> Rows<'a> {
+        Rows { offsets: self.offsets, first: self.first }
     }
 
     /// `dy W` of `dy (tokens, out)`.
@@ -96,6 +97,14 @@ impl GradInput {
     /// For the next projection of the same input, after one has returned `dx`.
     pub fn after(dx: Option<Tensor>) -> Self {
         dx.map_or(Self::Skip, Self::Accumulate)
+    }
+
+    /// The gradient so far.
+    fn sum(self) -> Option<Tensor> {
+        match self {
+            Self::Accumulate(dx) => Some(dx),
+            Self::Skip | Self::Write => None,
+        }
     }
 }
 
@@ -136,7 +145,8 @@ impl Projection {
     /// Projections of one input, without dropout.
     pub fn infer_each<const N: usize>(each: [&Self; N], x: &Tensor, kernel: Kernel) -> Result<[Tensor; N]> {
         let ys = Self::base_each(each, x, kernel)?;
-        let us = lora::reduce_each(each.map(|projection| projection.adapter.as_ref()), x, kernel)?;
+        let a = each.map(|projection| projection.adapter.as_ref().map(|adapter| (&adapter.a, adapter.scaling)));
+        let us = adapters::reduce_each(a, x, kernel)?;
         array(each.into_iter().zip(ys).zip(us).map(|((projection, y), u)| match (&projection.adapter, u) {
             (Some(adapter), Some(u)) => kernel.add(y, &u, &adapter.b),
             _ => Ok(y),
@@ -156,16 +166,8 @@ impl Projection {
         pass: &Pass,
     ) -> Result<[(Tensor, Option<Tensor>); N]> {
         let ys = Self::base_each(each, x, Kernel::Forward)?;
-        let adapters = each.map(|projection| projection.adapter.as_ref());
-        // With dropout each adapter has an input of its own.
-        let us = if pass.dropout.is_some() && adapters.iter().flatten().any(|adapter| adapter.dropout > 0.0) {
-            array(each.into_iter().map(|projection| {
-                let reduce = |adapter: &Adapter| adapter.reduce(&projection.dropped(x, pass)?);
-                projection.adapter.as_ref().map(reduce).transpose()
-            }))?
-        } else {
-            lora::reduce_each(adapters, x, Kernel::Forward)?
-        };
+        let reductions = each.map(|projection| projection.reduction(pass));
+        let us = adapters::forward_each(x, reductions.each_ref().map(Option::as_ref), pass.rows())?;
         array(each.into_iter().zip(ys).zip(us).map(|((projection, y), u)| match (&projection.adapter, u) {
             (Some(adapter), Some(u)) => Ok((linear::add_forward(y, &u, &adapter.b)?, Some(u))),
             _ => Ok((y, None)),
@@ -183,7 +185,42 @@ impl Projection {
         dx: GradInput,
         gradients: &mut Gradients,
     ) -> Result<Option<Tensor>> {
-        let mut dx = match dx {
+        Self::backward_each([(self, u, dy)], x, pass, dx, gradients)
+    }
+
+    /// [`Projection::backward`] of projections of one input, each with its `u` and dy: one after the other, or, where
+    /// adapters are fused, first the bases and then all adapters in one pass.
+    pub fn backward_each<const N: usize>(
+        each: [(&Self, Option<&Tensor>, &Tensor); N],
+        x: Option<&Tensor>,
+        pass: &Pass,
+        mut dx: GradInput,
+        gradients: &mut Gradients,
+    ) -> Result<Option<Tensor>> {
+        let reductions = each.each_ref().map(|(projection, ..)| projection.reduction(pass));
+        let adapted: Vec<&Reduction<'_>> = reductions.iter().flatten().collect();
+        let together = if x.is_some_and(|x| adapters::fuses(x, &adapted, pass.rows())) { N } else { 1 };
+        for projections in each.chunks(together) {
+            for (projection, _, dy) in projections {
+                dx = GradInput::after(projection.base_backward(x, dy, pass, dx, gradients)?);
+            }
+            if let (Some(x), Parameters::Lora) = (x, pass.trains) {
+                dx = GradInput::after(Self::adapters_backward(projections, x, pass, dx.sum(), gradients)?);
+            }
+        }
+        Ok(dx.sum())
+    }
+
+    /// The base's part of [`Projection::backward`].
+    fn base_backward(
+        &self,
+        x: Option<&Tensor>,
+        dy: &Tensor,
+        pass: &Pass,
+        dx: GradInput,
+        gradients: &mut Gradients,
+    ) -> Result<Option<Tensor>> {
+        let dx = match dx {
             GradInput::Skip => None,
             GradInput::Write => Some(pass.backward_input(dy, &self.weight)?),
             GradInput::Accumulate(other) => Some(self.weight.add_backward_input(other, dy)?),
@@ -191,22 +228,32 @@ impl Projection {
         if let (Parameters::Full, Some(x)) = (pass.trains, x) {
             self.base_gradients(x, dy, pass, gradients)?;
         }
-        if let (Some(adapter), Some(x), Parameters::Lora) = (&self.adapter, x, pass.trains) {
+        Ok(dx)
+    }
+
+    /// The adapters' part, onto `dx`.
+    fn adapters_backward(
+        each: &[(&Self, Option<&Tensor>, &Tensor)],
+        x: &Tensor,
+        pass: &Pass,
+        dx: Option<Tensor>,
+        gradients: &mut Gradients,
+    ) -> Result<Option<Tensor>> {
+        let mut outer = Vec::with_capacity(each.len());
+        let mut inner = Vec::with_capacity(each.len());
+        for (projection, u, dy) in each {
+            let (Some(adapter), Some(reduction)) = (&projection.adapter, projection.reduction(pass)) else { continue };
             let du = linear::scaled_backward_input(dy, &adapter.b, adapter.scaling)?;
-            let x = match (dx.take(), pass.dropout) {
-                (Some(before), Some(_)) => {
-                    let [x, back] = self.dropped_each([x, &linear::backward_input(&du, &adapter.a)?], pass)?;
-                    dx = Some(add(before, &back)?);
-                    x
-                }
-                (before, _) => {
-                    dx = before.map(|before| linear::add_backward_input(before, &du, &adapter.a)).transpose()?;
-                    self.dropped(x, pass)?
-                }
-            };
-            let u = u.map_or_else(|| adapter.reduce(&x), |u| Ok(u.clone()))?;
-            weight_gradient(gradients, &lora::name_b(&self.name), dy, &u, pass.offsets)?;
-            weight_gradient(gradients, &lora::name_a(&self.name), &du, &x, pass.offsets)?;
+            let da = gradients.remove(&lora::name_a(&projection.name));
+            outer.push((&projection.name, dy));
+            inner.push(Backward { reduction, du, u: u.cloned(), da });
+        }
+        let dx = adapters::backward_each(x, &mut inner, dx, pass.rows())?;
+        for ((name, dy), Backward { u, da, .. }) in outer.into_iter().zip(inner) {
+            if let Some(u) = u {
+                weight_gradient(gradients, &lora::name_b(name), dy, &u, pass.offsets)?;
+            }
+            gradients.extend(da.map(|da| (lora::name_a(name), da)));
         }
         Ok(dx)
     }
@@ -222,32 +269,25 @@ impl Projection {
         Ok(())
     }
 
-    /// Dropout of the adapter's input, or (the same function) of its gradient.
-    fn dropped(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        let [x] = self.dropped_each([x], pass)?;
-        Ok(x)
-    }
-
-    /// [`Projection::dropped`] of both, whose mask is one.
-    fn dropped_each<const N: usize>(&self, xs: [&Tensor; N], pass: &Pass) -> Result<[Tensor; N]> {
-        let (Some(adapter), Some(settings)) = (&self.adapter, pass.dropout) else { return Ok(xs.map(Tensor::clone)) };
-        let tensor = hash_name(&lora::name_a(&self.name));
-        let steps = settings
-            .record_keys
-            .iter()
-            .map(|&key| tensor.wrapping_add(key.wrapping_mul(0x9E37_79B9_7F4A_7C15)))
-            .collect();
-        let key = DropoutKey { p: adapter.dropout, rng: Rng::new(settings.seed, streams::LORA_DROPOUT), steps };
-        dropout::forward_each(xs, &key, pass.offsets, pass.first)
+    /// The adapter's part before B.
+    fn reduction(&self, pass: &Pass) -> Option<Reduction<'_>> {
+        let adapter = self.adapter.as_ref()?;
+        let dropout = pass.dropout.map(|settings| {
+            let tensor = hash_name(&lora::name_a(&self.name));
+            let steps = settings
+                .record_keys
+                .iter()
+                .map(|&key| tensor.wrapping_add(key.wrapping_mul(0x9E37_79B9_7F4A_7C15)))
+                .collect();
+            DropoutKey { p: adapter.dropout, rng: Rng::new(settings.seed, streams::LORA_DROPOUT), steps }
+        });
+        Some(Reduction { a: &adapter.a, scaling: adapter.scaling, dropout })
     }
 }
 
-/// Adds `dyᵀ x` a sequence at a time, so that the sum does not depend on how records are batched.
+/// Adds `dyᵀ x`, as [`linear::add_backward_weight`].
 fn weight_gradient(gradients: &mut Gradients, name: &str, dy: &Tensor, x: &Tensor, offsets: &Offsets) -> Result<()> {
-    for range in offsets.ranges().filter(|range| !range.is_empty()) {
-        let dy = dy.narrow(0, range.start, range.len())?;
-        let x = x.narrow(0, range.start, range.len())?;
-        accumulate(gradients, name, linear::backward_weight(&dy, &x)?)?;
-    }
+    let sum = linear::add_backward_weight(gradients.remove(name), dy, x, offsets)?;
+    gradients.extend(sum.map(|sum| (name.to_owned(), sum)));
     Ok(())
 }

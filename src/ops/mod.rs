@@ -12,6 +12,7 @@ pub mod dropout;
 pub mod embedding;
 pub mod kv_store;
 pub mod linear;
+pub mod lora;
 pub mod quantize;
 pub mod random;
 pub mod rms_norm;

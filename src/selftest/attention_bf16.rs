@@ -8,6 +8,7 @@ use crate::{
     error::Result,
     ops::{
         Offsets, attention,
+        cuda::with_other_kernels,
         kv_store::{BLOCK, PagedSequence, blocks_of},
     },
 };
@@ -180,7 +181,7 @@ fn samples(bench: &mut Bench<'_>, op: &'static str, shape: Heads, dtype: DType) 
     let out = attention::decode(&q, table(&rows), scale)?;
     let expected = attention::decode(&q32, table(&held([&k32, &v32], [&own_k32, &own_v32])?), scale)?;
     bench.check(op, "decode, samples", &out, &numbers(&expected)?, FORWARD)?;
-    let other = attention::with_other_kernels(|| attention::decode(&q, table(&rows), scale))?;
+    let other = with_other_kernels(|| attention::decode(&q, table(&rows), scale))?;
     bench.again(op, &[&out], &[&other])
 }
 

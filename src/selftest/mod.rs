@@ -10,6 +10,7 @@ mod bf16;
 mod elementwise;
 mod export;
 mod fp8;
+mod lora;
 mod reference;
 mod rows;
 mod sample;
@@ -21,7 +22,7 @@ pub use export::export;
 use crate::{
     error::Result,
     model::ModelSource,
-    ops::attention::{has_wgmma, with_other_kernels},
+    ops::{attention::has_wgmma, cuda::with_other_kernels},
     rng::{Rng, streams},
 };
 
@@ -48,8 +49,9 @@ impl Row {
 }
 
 /// What can be checked alone: the first word of a [`Row::op`], and the training passes.
-pub const OPS: [&str; 15] = [
+pub const OPS: [&str; 16] = [
     "linear",
+    "lora",
     "rms_norm",
     "cross_entropy",
     "embedding",
@@ -77,7 +79,10 @@ pub fn run(device: &Device, only: &[String], given: Option<&ModelSource>) -> Res
         training::check_memory(source)?;
     }
     let mut rows = ops(device, only);
-    rows.extend(training::tiny(device, only));
+    rows.extend(training::tiny(device, only, ""));
+    if device.is_cuda() {
+        rows.extend(with_other_kernels(|| training::tiny(device, only, OTHERS)));
+    }
     if let Some(source) = given {
         rows.extend(training::model(source, device)?);
     }
@@ -88,6 +93,7 @@ pub fn run(device: &Device, only: &[String], given: Option<&ModelSource>) -> Res
 fn ops(device: &Device, only: &[String]) -> Vec<Row> {
     let mut bench = Bench::new(device, only);
     bench.attempt("linear", rows::linear);
+    bench.attempt("lora", lora::lora);
     bench.attempt("rms_norm", rows::rms_norm);
     bench.attempt("cross_entropy", rows::cross_entropy);
     bench.attempt("embedding", rows::embedding);
@@ -106,10 +112,11 @@ fn ops(device: &Device, only: &[String]) -> Vec<Row> {
         bf16::all(&mut bench);
     }
     if device.is_cuda() {
-        // The same once more: what was by wgmma is by mma.sync, and the other way round; rows that share keys decode
-        // together, or each alone.
+        // The same once more by the other kernels, where a pass has two: what was by wgmma is by mma.sync, and the
+        // other way round; rows that share keys decode together, or each alone.
         with_other_kernels(|| {
-            bench.note = ", other kernels";
+            bench.note = OTHERS;
+            bench.attempt("lora", lora::lora);
             if has_wgmma(device).unwrap_or(false) {
                 bench.attempt("attention", attention::attention);
             }
@@ -119,6 +126,8 @@ fn ops(device: &Device, only: &[String]) -> Vec<Row> {
     bench.rows
 }
 
+/// Behind the name of a pass by the kernels that are not the usual ones.
+const OTHERS: &str = ", other kernels";
 /// Bound of a pass in f32 with a few hundred terms a sum.
 const F32: f64 = 2e-6;
 /// Bound of a pass that rounds intermediate numbers to bf16 (2⁻⁹ each at most) on the way.
@@ -254,6 +263,7 @@ mod tests {
         assert!(missed.is_empty(), "{missed:?}");
         for op in [
             "linear",
+            "lora",
             "rms_norm",
             "rope",
             "attention",

@@ -51,9 +51,9 @@ const DROPOUT: f64 = 0.1;
 /// The two records: where in the text they begin, tokens of the prompt, tokens of the target.
 const RECORDS: [(usize, usize, usize); 2] = [(0, 71, 20), (91, 40, 7)];
 
-/// Dropout's masks, and a pass of a tiny Llama; of `only` these ops, where it names any.
-pub(super) fn tiny(device: &Device, only: &[String]) -> Vec<Row> {
-    let mut bench = Bench::new(device, only);
+/// Dropout's masks, and a pass of a tiny Llama; of `only` these ops, where it names any. `note` goes behind the names.
+pub(super) fn tiny(device: &Device, only: &[String], note: &'static str) -> Vec<Row> {
+    let mut bench = Bench { note, ..Bench::new(device, only) };
     bench.attempt("dropout", |bench| masks(bench, device));
     bench.attempt("training, tiny Llama", |bench| {
         let config = serde_json::json!({
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn bf16_weights_give_the_gradients_of_f32() {
-        let rows = tiny(&Device::Cpu, &[]);
+        let rows = tiny(&Device::Cpu, &[], "");
         let missed: Vec<&Row> = rows.iter().filter(|row| !row.ok()).collect();
         assert!(missed.is_empty(), "{missed:?}");
         let passes: Vec<&str> = rows.iter().map(|row| row.pass.as_str()).collect();

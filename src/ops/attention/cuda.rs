@@ -9,15 +9,13 @@
 //! those which several rows have be read once for all of them; that has not yet run on a card either.
 #![allow(unsafe_code)]
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::{DType, Tensor};
 
 use super::shared::{CHUNK, Items, QUERIES};
 use super::{BACKWARD, Dims, Offsets};
 use crate::error::{Error, Result};
-use crate::ops::cuda::{Launch, address, device_of, uninit, upload, upload_u64};
+use crate::ops::cuda::{Launch, address, device_of, takes_first, uninit, upload, upload_u64};
 use crate::ops::kv_store::{BLOCK, Layout, PagedBatch, kernel_width};
 
 /// Queries of a block of `forward.cu` and of `backward_q.cu`; keys of one of `backward_kv.cu`.
@@ -57,35 +55,14 @@ fn blocks(offsets: &Offsets, size: usize) -> u32 {
     offsets.ranges().map(|range| range.len().div_ceil(size)).max().unwrap_or(0) as u32
 }
 
-/// Changed while [`with_other_kernels`] works.
-static OTHERS: AtomicBool = AtomicBool::new(false);
-
 /// Whether this card has two kernels of forward and backward.
 pub(super) fn has_wgmma(device: &CudaDevice) -> Result<bool> {
     Ok(device.cuda_stream().context().compute_capability().w()? == (9, 0))
 }
 
-/// Runs `work` by the kernels that are not taken else, where there are two.
-pub(super) fn with_other_kernels<T>(work: impl FnOnce() -> T) -> T {
-    OTHERS.fetch_xor(true, Ordering::Relaxed);
-    let done = work();
-    OTHERS.fetch_xor(true, Ordering::Relaxed);
-    done
-}
-
-/// Which of two kernels: the first if `variable` says the first name, the second if the second, else as `usual`.
-fn first_of(variable: &str, [first, second]: [&str; 2], usual: bool) -> bool {
-    let asked = match std::env::var_os(variable) {
-        Some(value) if value == first => true,
-        Some(value) if value == second => false,
-        _ => usual,
-    };
-    asked != OTHERS.load(Ordering::Relaxed)
-}
-
-/// Whether a pass is by wgmma: where the card has it.
+/// Whether a pass is by wgmma: as `variable` says (`wgmma` or `mma`), else as `usual` does, where the card has it.
 fn by_wgmma(device: &CudaDevice, variable: &str, usual: bool) -> Result<bool> {
-    Ok(has_wgmma(device)? && first_of(variable, ["wgmma", "mma"], usual))
+    Ok(has_wgmma(device)? && takes_first(variable, ["wgmma", "mma"], usual))
 }
 
 /// The forward kernel's file, its name, its threads and what it takes of shared memory beyond its tiles.
@@ -222,7 +199,7 @@ impl Table {
         let count = words.len();
         let longest = step.rows().iter().map(|row| row.len).max().unwrap_or(0);
         let mut plan = Items::default();
-        if first_of("CLSGEN_DECODE", ["shared", "alone"], false) {
+        if takes_first("CLSGEN_DECODE", ["shared", "alone"], false) {
             let first = |word: u64| word as u32 as usize;
             let rows = step.rows().iter().zip(&words).map(|(row, word)| (&addresses[first(*word)..], row.len));
             plan = Items::new(&rows.collect::<Vec<_>>(), heads / step.layout().kv_heads);

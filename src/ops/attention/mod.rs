@@ -84,16 +84,6 @@ pub fn has_wgmma(device: &Device) -> Result<bool> {
     Ok(false)
 }
 
-/// Runs `work` by the kernels that are not taken else: on CUDA those of decoding, and the others where [`has_wgmma`].
-/// On a CPU nothing changes. For checks: one at a time, though `work` may itself ask for the kernels that are taken
-/// else.
-pub fn with_other_kernels<T>(work: impl FnOnce() -> T) -> T {
-    #[cfg(feature = "cuda")]
-    return cuda::with_other_kernels(work);
-    #[cfg(not(feature = "cuda"))]
-    work()
-}
-
 /// `(dq, dk, dv)`, f32, for training: queries and keys share `offsets`; `out`, `lse` and `dout` are f32.
 #[allow(clippy::too_many_arguments)]
 pub fn backward(

@@ -1,9 +1,11 @@
 // Tiles of rows in shared memory, and how a warp's matrix operands are read from them.
 //
-// A tile is `(rows, D)` bf16. The 16-byte chunk `c` of row `r` lies where chunk `c ^ (r % 8)` would: the 8 rows that one
-// pass of ldmatrix reads at the same column then lie in 8 different groups of banks, and so do the rows that copy16 writes.
+// A tile is `(rows, D)` bf16. The 16-byte chunk `c` of row `r` lies where chunk `c ^ (r % 8)` would: the 8 rows that
+// one pass of ldmatrix reads at the same column then lie in 8 different groups of banks, and so do the rows that copy16
+// writes.
 #pragma once
 #include "../cuda/compat.cuh"
+#include "../cuda/span.cuh"
 
 // Exponentials are powers of 2, so kernels take `log2_scale` = scale / ln 2.
 constexpr float LN_2 = 0.6931471805599453f, LOG2_E = 1.4426950408889634f;
@@ -26,16 +28,17 @@ __device__ __forceinline__ void load_tile(bf16* tile, const bf16* from, int stri
   for (int i = 0; i < ROWS; i += STEP, from += STEP * stride) copy16(to + i * D, from, row + i < valid);
 }
 
-// Where a lane points in the ldmatrix of a tile's first 16 rows and columns. Other columns are an exclusive or away (a tile
-// begins at a multiple of 128 bytes), other rows and further halves of a row a constant: one register a tile.
+// Where a lane points in the ldmatrix of a tile's first 16 rows and columns. Other columns are an exclusive or away (a
+// tile begins at a multiple of 128 bytes), other rows and further halves of a row a constant: one register a tile.
 template <int D>
 struct Pointer {
   shared_t address;
 
-  __device__ __forceinline__ Pointer(const bf16* tile, int row, int chunk) : address(shared_address(tile + place<D>(row, chunk))) {}
+  __device__ __forceinline__ Pointer(const bf16* tile, int row, int chunk)
+      : address(shared_address(tile + place<D>(row, chunk))) {}
 
-  // The four 8 x 8 matrices in the order (upper left, lower left, upper right, lower right): the left operand of mma, and
-  // the right one when transposed. `first` is a multiple of 8.
+  // The four 8 x 8 matrices in the order (upper left, lower left, upper right, lower right): the left operand of mma,
+  // and the right one when transposed. `first` is a multiple of 8.
   static __device__ __forceinline__ Pointer down_first(const bf16* tile, int first = 0) {
     int lane = threadIdx.x & 31;
     return Pointer(tile, first + (lane & 15), lane >> 4);
@@ -114,7 +117,8 @@ __device__ __forceinline__ void write_rows(bf16* to, int stride, const bf16* til
   for (int i = 0; i < ROWS * CHUNKS / 32; i++) {
     int row = first + lane / CHUNKS + i * (32 / CHUNKS);
     if (row < valid) {
-      *reinterpret_cast<uint4*>(to + (size_t)row * stride + c * 8) = *reinterpret_cast<const uint4*>(tile + place<D>(row, c));
+      *reinterpret_cast<uint4*>(to + (size_t)row * stride + c * 8) =
+          *reinterpret_cast<const uint4*>(tile + place<D>(row, c));
     }
   }
 }
@@ -129,17 +133,8 @@ __device__ __forceinline__ float row_max(float x) {
   return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
 }
 
-// A sequence of a concatenated batch: its first row, its length.
-struct Span {
-  int start, length;
-};
-__device__ __forceinline__ Span span(const uint32_t* offsets, int sequence) {
-  int start = (int)offsets[sequence];
-  return {start, (int)offsets[sequence + 1] - start};
-}
-
-// The queries that block (y, z) of a grid over (blocks of SIZE, sequences) works on; blocks with many keys come first. None where
-// the sequence has fewer (`valid` <= 0).
+// The queries that block (y, z) of a grid over (blocks of SIZE, sequences) works on; blocks with many keys come first.
+// None where the sequence has fewer (`valid` <= 0).
 struct QueryBlock {
   Span mine, theirs;
   int first, valid;
@@ -149,7 +144,8 @@ struct QueryBlock {
   __device__ __forceinline__ int key_count() const { return theirs.length - mine.length + first + valid; }
 };
 template <int SIZE>
-__device__ __forceinline__ QueryBlock query_block(const uint32_t* q_offsets, const uint32_t* kv_offsets, uint32_t y, uint32_t z) {
+__device__ __forceinline__ QueryBlock query_block(const uint32_t* q_offsets, const uint32_t* kv_offsets, uint32_t y,
+                                                  uint32_t z) {
   Span mine = span(q_offsets, z), theirs = span(kv_offsets, z);
   int first = (int)(gridDim.y - 1 - y) * SIZE;
   return {mine, theirs, first, min(SIZE, mine.length - first)};

@@ -2,7 +2,8 @@
 // fiber for each CUDA thread (tests/emulation). Kernels use only what stands here and what both sides know anyway
 // (threadIdx, __syncthreads, __shfl_*_sync with a full mask, float2/float4/uint4, fmaxf ...).
 //
-// The PTX ISA's names and layouts: mma.m16n8k16 (9.7.14.5.8), ldmatrix (9.7.14.5.15), cp.async (9.7.9.25.3).
+// The PTX ISA's names and layouts: mma.m16n8k16 (9.7.14.5.8), ldmatrix (9.7.14.5.15), movmatrix (9.7.14.5.17),
+// cp.async (9.7.9.25.3).
 #pragma once
 
 #ifdef CUDA_EMU
@@ -53,6 +54,14 @@ __device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint3
   asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// An 8 x 8 matrix of 16-bit elements, of which each lane has [lane / 4][2 (lane % 4)] and its right neighbour,
+// transposed.
+__device__ __forceinline__ uint32_t transposed(uint32_t pair) {
+  uint32_t result;
+  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;\n" : "=r"(result) : "r"(pair));
+  return result;
 }
 
 // The same number, of which the compiler does not know that it has it already.

@@ -57,25 +57,30 @@ pub(super) fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Res
 /// `x (m, k)`, each `weight (nᵢ, k)` → `scale · x·weightᵀ`: one product with all weights, one below the other.
 /// Each result is a strip of columns of the product's, `(m, nᵢ)` and not contiguous.
 pub(super) fn scaled_each<const N: usize>(x: &Tensor, weights: [&Tensor; N], scale: f64) -> Result<[Tensor; N]> {
-    let device = device_of(x)?;
-    let (m, k) = x.dims2()?;
+    let m = x.dim(0)?;
     let rows: [usize; N] = array(weights.iter().map(|weight| Ok(weight.dim(0)?)))?;
     let starts: [usize; N] = std::array::from_fn(|i| rows[..i].iter().sum());
     let n: usize = rows.iter().sum();
     let stacked = match weights.as_slice() {
         [weight] => (*weight).clone(),
-        _ => {
-            // Adapters are f32 and would be cast anyway: each into its place.
-            let stacked = uninit(&device, (n, k), operand_type(x, weights[0]))?;
-            for ((weight, start), rows) in weights.iter().zip(starts).zip(rows) {
-                cast_into(weight, &stacked.narrow(0, start, rows)?)?;
-            }
-            stacked
-        }
+        // Adapters are f32 and would be cast anyway: each into its place.
+        _ => stacked(&weights, operand_type(x, weights[0]))?,
     };
-    let y = uninit(&device, (m, n), x.dtype())?;
+    let y = uninit(&device_of(x)?, (m, n), x.dtype())?;
     product((x, As::Plain), (&stacked, As::Transposed), &y, Factors { alpha: scale as f32, beta: 0.0 })?;
     array(starts.into_iter().zip(rows).map(|(start, rows)| Ok(y.narrow(1, start, rows)?)))
+}
+
+/// Weights `(nᵢ, k)` one below the other, as `dtype`.
+pub(in crate::ops) fn stacked(weights: &[&Tensor], dtype: DType) -> Result<Tensor> {
+    let rows = weights.iter().map(|weight| Ok(weight.dim(0)?)).collect::<Result<Vec<usize>>>()?;
+    let stacked = uninit(&device_of(weights[0])?, (rows.iter().sum(), weights[0].dim(1)?), dtype)?;
+    let mut start = 0;
+    for (weight, rows) in weights.iter().zip(rows) {
+        cast_into(weight, &stacked.narrow(0, start, rows)?)?;
+        start += rows;
+    }
+    Ok(stacked)
 }
 
 /// `dy (m, k)`, `weight (k, n)` → `dx (m, n) = scale · dy·weight`.

@@ -24,9 +24,12 @@ use std::mem::MaybeUninit;
 
 pub use adapter::{decode_add, scaled_backward_input, scaled_decode_each, scaled_forward_each};
 use candle_core::Tensor;
+#[cfg(feature = "cuda")]
+pub(in crate::ops) use cuda::stacked;
 pub(crate) use output::Output;
 pub(crate) use variant::Kernel;
 
+use super::Offsets;
 use super::cpu::slice::{View, Weight, init_with, tensor, update_f32};
 use crate::error::{Error, Result};
 
@@ -186,6 +189,25 @@ pub fn backward_weight(dy: &Tensor, x: &Tensor) -> Result<Tensor> {
     // SAFETY: a product writes every element.
     let [dw] = unsafe { init_with([m * n], |[dw]| cpu::dyt_x(dy, x, [m, k, n], Output::uninit(dw))) };
     tensor(dw, (m, n))
+}
+
+/// `dyᵀ·x` added to `sum` a sequence at a time, so that the sum does not depend on how records are batched.
+pub fn add_backward_weight(
+    mut sum: Option<Tensor>,
+    dy: &Tensor,
+    x: &Tensor,
+    offsets: &Offsets,
+) -> Result<Option<Tensor>> {
+    for range in offsets.ranges().filter(|range| !range.is_empty()) {
+        let dy = dy.narrow(0, range.start, range.len())?;
+        let x = x.narrow(0, range.start, range.len())?;
+        let dw = backward_weight(&dy, &x)?;
+        sum = Some(match sum {
+            Some(sum) => (sum + dw)?,
+            None => dw,
+        });
+    }
+    Ok(sum)
 }
 
 fn check(op: &str, fits: bool, a: &Tensor, b: &Tensor) -> Result<()> {

@@ -72,6 +72,13 @@ static inline void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint3
   emu::together(emu::MMA, emu::mma_of);
   memcpy(c, me.sums, 16);
 }
+static inline uint32_t transposed(uint32_t pair) {
+  // Column lane / 4 of rows 2 (lane % 4) and the next.
+  uint32_t upper = emu::shuffle(pair, [](unsigned i) { return i % 4 * 8 + i / 8; });
+  uint32_t lower = emu::shuffle(pair, [](unsigned i) { return i % 4 * 8 + 4 + i / 8; });
+  int bits = emu::current / 4 % 2 * 16;
+  return (upper >> bits & 0xffffu) | (lower >> bits & 0xffffu) << 16;
+}
 static inline void ldmatrix(uint32_t (&r)[4], shared_t row) {
   emu::lane().p = (const void*)row;
   emu::together(emu::LDMATRIX, [](emu::Warp& warp) { emu::ldmatrix_of(warp, false); });

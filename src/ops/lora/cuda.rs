@@ -1,0 +1,243 @@
+//! Launches of `forward.cu` and `backward.cu`, which say how they work. Not yet run on a card, so not the default:
+//! `CLSGEN_LORA=fused` asks for them, `CLSGEN_LORA=products` for dropped copies and cuBLAS.
+#![allow(unsafe_code)]
+
+use std::ops::Range;
+
+use candle_core::{DType, Tensor};
+
+use super::{Backward, Reduction, Rows};
+use crate::error::{Error, Result};
+use crate::ops::Offsets;
+use crate::ops::cast::cast;
+use crate::ops::cuda::{Launch, blocks, device_of, takes_first, uninit, upload, upload_u64};
+use crate::ops::dropout::DropoutKey;
+use crate::ops::linear::stacked;
+
+/// Ranks that there are kernels for, each for 1 to [`MOST`] adapters.
+const RANKS: [usize; 4] = [8, 16, 32, 64];
+const MOST: usize = 3;
+/// Rows of a block of the forward pass.
+const ROWS: usize = 16;
+/// Rows of a chunk of the backward pass, and channels of a block.
+const TOKENS: usize = 256;
+const CHANNELS: usize = 128;
+const THREADS: u32 = 256;
+
+/// Whether the kernels are asked for and take these adapters: of one rank that there are kernels for, one rate, one
+/// scaling; activations in bf16, whole sequences.
+pub(super) fn fuses(x: &Tensor, reductions: &[&Reduction<'_>], rows: Rows<'_>) -> bool {
+    let [first, others @ ..] = reductions else { return false };
+    let rank = |reduction: &Reduction<'_>| reduction.a.dims().first().copied().unwrap_or(0);
+    let alike = |other: &&Reduction<'_>| {
+        let dropout = |reduction| key(reduction).map(|key| (key.p.to_bits(), key.rng));
+        rank(other) == rank(first) && other.scaling == first.scaling && dropout(other) == dropout(first)
+    };
+    x.device().is_cuda()
+        && takes_first("CLSGEN_LORA", ["fused", "products"], false)
+        && x.dtype() == DType::BF16
+        && x.dims().last().is_some_and(|width| width % 8 == 0)
+        && reductions.len() <= MOST
+        && RANKS.contains(&rank(first))
+        && reductions.iter().all(|reduction| reduction.a.dims() == [rank(first), x.dims()[1]])
+        && others.iter().all(alike)
+        && rows.first.is_none_or(|first| first.iter().all(|&first| first == 0))
+}
+
+/// What decides an adapter's mask, where it has one.
+fn key<'a>(reduction: &'a Reduction<'_>) -> Option<&'a DropoutKey> {
+    reduction.dropout.as_ref().filter(|key| key.p > 0.0)
+}
+
+/// What launches have in common.
+struct Adapters<'a> {
+    reductions: Vec<&'a Reduction<'a>>,
+    rank: usize,
+    /// bf16, one below the other.
+    a: Tensor,
+}
+
+impl<'a> Adapters<'a> {
+    fn new(x: &Tensor, reductions: Vec<&'a Reduction<'a>>, offsets: &Offsets) -> Result<Self> {
+        let rank = reductions[0].a.dim(0)?;
+        let fits = |key: &DropoutKey| key.steps.len() == offsets.count();
+        if offsets.total() != x.dim(0)? || !reductions.iter().all(|reduction| key(reduction).is_none_or(fits)) {
+            return Err(Error::run(format!(
+                "lora: {} rows of {} sequences do not fit {:?}",
+                offsets.total(),
+                offsets.count(),
+                x.dims()
+            )));
+        }
+        let a = stacked(&reductions.iter().map(|reduction| reduction.a).collect::<Vec<_>>(), DType::BF16)?;
+        Ok(Self { reductions, rank, a })
+    }
+
+    fn count(&self) -> usize {
+        self.reductions.len()
+    }
+
+    /// The kernel of a pass for them.
+    fn launch(&self, file: &'static str, pass: &str) -> Result<Launch> {
+        let device = device_of(&self.a)?;
+        Launch::new(&device, file, &format!("lora_{pass}_r{}_x{}", self.rank, self.count()))
+    }
+
+    /// Adds what decides the masks of some of the sequences.
+    fn masks(&self, launch: Launch, sequences: Range<usize>) -> Result<Launch> {
+        let first = key(self.reductions[0]);
+        let p = first.map_or(0.0, |key| key.p);
+        // At the rate 0 nothing is drawn.
+        let steps = self.reductions.iter().flat_map(|reduction| match key(reduction) {
+            Some(key) => key.steps[sequences.clone()].to_vec(),
+            None => vec![0; sequences.len()],
+        });
+        let steps = upload_u64(&device_of(&self.a)?, &steps.collect::<Vec<_>>())?;
+        Ok(launch
+            .tensor(&steps)?
+            .u32(self.a.dim(1)?)?
+            .u64(first.map_or(0, |key| key.rng.seed()))
+            .u64(first.map_or(0, |key| u64::from(key.rng.stream())))
+            .f32(p)
+            .f32(1.0 / (1.0 - p)))
+    }
+}
+
+/// `u` of each: strips of columns of one tensor.
+pub(super) fn forward(x: &Tensor, reductions: &[&Reduction<'_>], offsets: &Offsets) -> Result<Vec<Tensor>> {
+    let adapters = Adapters::new(x, reductions.to_vec(), offsets)?;
+    let device = device_of(x)?;
+    let columns = adapters.count() * adapters.rank;
+    let u = uninit(&device, (x.dim(0)?, columns), DType::BF16)?;
+    let kernel = adapters
+        .launch("lora/forward", "forward")?
+        .tensor(&x.contiguous()?)?
+        .tensor(&adapters.a)?
+        .tensor(&u)?
+        .tensor(&upload(&device, &offsets.starts())?)?;
+    let kernel = adapters.masks(kernel, 0..offsets.count())?.f32(reductions[0].scaling as f32);
+    let longest = offsets.ranges().map(|range| range.len()).max().unwrap_or(0);
+    let grid = [longest.div_ceil(ROWS) as u32, offsets.count() as u32, 1];
+    // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
+    unsafe { kernel.run(grid, THREADS, 64 * columns) }?;
+    (0..adapters.count()).map(|i| Ok(u.narrow(1, i * adapters.rank, adapters.rank)?)).collect()
+}
+
+/// dx, written over; each adapter's `da` is replaced by its sum with the new one.
+pub(super) fn backward(
+    x: &Tensor,
+    adapters: &mut [Backward<'_>],
+    dx: Option<Tensor>,
+    offsets: &Offsets,
+) -> Result<Option<Tensor>> {
+    let shared = Adapters::new(x, adapters.iter().map(|adapter| &adapter.reduction).collect(), offsets)?;
+    let rows = x.dim(0)?;
+    let dx = dx.map(|dx| dx.contiguous()).transpose()?;
+    let x = x.contiguous()?;
+    let du = |adapter: &Backward<'_>| -> Result<Tensor> { Ok(cast(&adapter.du, DType::BF16)?.contiguous()?) };
+    let dus = adapters.iter().map(du).collect::<Result<Vec<_>>>()?;
+    if dx.as_ref().is_some_and(|dx| dx.dims() != x.dims() || dx.dtype() != DType::BF16)
+        || dus.iter().any(|du| du.dims() != [rows, shared.rank])
+    {
+        return Err(Error::run(format!("lora: gradients that do not fit an input of shape {:?}", x.dims())));
+    }
+    let mut sums: Vec<Option<Tensor>> = adapters.iter().map(|adapter| adapter.da.clone()).collect();
+    for group in groups(offsets, rows / (shared.count() * shared.rank)) {
+        let (partial, chunks) = partial_sums(&shared, &x, dx.as_ref(), &dus, offsets, &group)?;
+        for (i, sum) in sums.iter_mut().enumerate() {
+            *sum = Some(added(sum.as_ref(), &partial.narrow(0, i, 1)?, &chunks, group.len())?);
+        }
+    }
+    for (adapter, sum) in adapters.iter_mut().zip(sums) {
+        adapter.da = sum;
+    }
+    Ok(dx)
+}
+
+fn chunks(range: &Range<usize>) -> usize {
+    range.len().div_ceil(TOKENS)
+}
+
+/// Sequences in turn, as many at a time as have no more than `most` chunks, one at least: sums of many short ones would
+/// take more memory than the dropped copies that they are instead of. A sequence's own chunks stay together, so that
+/// groups change no bit.
+fn groups(offsets: &Offsets, most: usize) -> Vec<Range<usize>> {
+    let mut groups: Vec<(Range<usize>, usize)> = Vec::new();
+    for (i, range) in offsets.ranges().enumerate().filter(|(_, range)| !range.is_empty()) {
+        let more = chunks(&range);
+        match groups.last_mut() {
+            Some((group, count)) if *count + more <= most => (group.end, *count) = (i + 1, *count + more),
+            _ => groups.push((i..i + 1, more)),
+        }
+    }
+    groups.into_iter().map(|(group, _)| group).collect()
+}
+
+/// dx of some sequences, and their chunks' `(adapters, chunks, rank, in)` with each sequence's first chunk and their
+/// number in all.
+fn partial_sums(
+    adapters: &Adapters<'_>,
+    x: &Tensor,
+    dx: Option<&Tensor>,
+    dus: &[Tensor],
+    offsets: &Offsets,
+    group: &Range<usize>,
+) -> Result<(Tensor, Tensor)> {
+    let device = device_of(x)?;
+    let width = x.dim(1)?;
+    let lengths: Vec<usize> = group.clone().map(|i| chunks(&offsets.range(i))).collect();
+    let chunks = Offsets::from_lengths(&lengths);
+    let partial = uninit(&device, (adapters.count(), chunks.total(), adapters.rank, width), DType::F32)?;
+    let chunk_starts = upload(&device, &chunks.starts())?;
+    let mut kernel = adapters.launch("lora/backward", "backward")?.tensor(x)?.optional(dx)?.tensor(&adapters.a)?;
+    for i in 0..MOST {
+        kernel = kernel.optional(dus.get(i))?;
+    }
+    let kernel = kernel
+        .tensor(&partial)?
+        .tensor(&upload(&device, &offsets.starts()[group.start..=group.end])?)?
+        .tensor(&chunk_starts)?;
+    let kernel = adapters.masks(kernel, group.clone())?;
+    let longest = lengths.iter().max().copied().unwrap_or(0);
+    let grid = [width.div_ceil(CHANNELS) as u32, longest as u32, group.len() as u32];
+    // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
+    unsafe { kernel.run(grid, THREADS, 0) }?;
+    Ok((partial, chunk_starts))
+}
+
+/// `sum` and what `partial (1, chunks, rank, in)` holds of `sequences` sequences.
+fn added(sum: Option<&Tensor>, partial: &Tensor, chunks: &Tensor, sequences: usize) -> Result<Tensor> {
+    let (_, _, rank, width) = partial.dims4()?;
+    if sum.is_some_and(|sum| sum.dims() != [rank, width] || sum.dtype() != DType::F32) {
+        return Err(Error::run(format!("lora: a gradient's sum that is not of shape ({rank}, {width}) and f32")));
+    }
+    let device = device_of(partial)?;
+    let total = uninit(&device, (rank, width), DType::F32)?;
+    let n = rank * width;
+    let sum = sum.map(|sum| sum.contiguous()).transpose()?;
+    let kernel = Launch::new(&device, "lora/backward", "lora_backward_sum")?
+        .tensor(partial)?
+        .optional(sum.as_ref())?
+        .tensor(&total)?
+        .tensor(chunks)?
+        .u32(sequences)?
+        .u64(n as u64);
+    // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
+    unsafe { kernel.run([blocks(2 * n, THREADS as usize), 1, 1], THREADS, 0) }?;
+    Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_hold_every_sequence_once_and_few_chunks() {
+        let offsets = Offsets::from_lengths(&[0, 257, 1, 0, 256, 600, 5, 0]);
+        let ends = |most| groups(&offsets, most).iter().map(|group| (group.start, group.end)).collect::<Vec<_>>();
+        assert_eq!(ends(3), [(1, 3), (4, 5), (5, 6), (6, 7)]);
+        assert_eq!(ends(0), [(1, 2), (2, 3), (4, 5), (5, 6), (6, 7)]);
+        assert_eq!(ends(100), [(1, 7)]);
+        assert!(groups(&Offsets::from_lengths(&[0, 0]), 5).is_empty());
+    }
+}

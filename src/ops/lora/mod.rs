@@ -1,0 +1,168 @@
+//! What low-rank adapters make of a projection's input, `u = scaling · A dropout(x)`, and the gradients behind it.
+//!
+//! ```text
+//! x (tokens, in)   A (rank, in)   u, du (tokens, rank)   dx += dropout'(du A)   dA += duᵀ dropout(x)
+//! ```
+//!
+//! Projections of one input (q, k, v) share it, each with a mask of its own. Masks are those of [`dropout`]. On CUDA
+//! `CLSGEN_LORA=fused` asks for `forward.cu` and `backward.cu`, which read x once for all of them and keep no dropped
+//! copy; else, and on a CPU, dropped copies are made and multiplied.
+
+#[cfg(feature = "cuda")]
+mod cuda;
+
+use candle_core::Tensor;
+
+use super::Offsets;
+use super::add;
+use super::dropout::{self, DropoutKey};
+use super::linear::{self, Kernel, array};
+use crate::error::Result;
+
+/// One adapter of an input.
+#[derive(Debug, Clone)]
+pub struct Reduction<'a> {
+    /// `(rank, in)`, f32.
+    pub a: &'a Tensor,
+    /// Factor of `A x`.
+    pub scaling: f64,
+    /// Dropout on x.
+    pub dropout: Option<DropoutKey>,
+}
+
+/// The sequences of x, and the position of each one's first row; `None`: 0.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a> {
+    /// Where the sequences lie.
+    pub offsets: &'a Offsets,
+    /// Positions, as [`dropout::forward_each`] takes them.
+    pub first: Option<&'a [usize]>,
+}
+
+/// What one adapter brings to the backward pass, and takes from it.
+#[derive(Debug)]
+pub struct Backward<'a> {
+    /// The adapter.
+    pub reduction: Reduction<'a>,
+    /// `(tokens, rank)`, scaled.
+    pub du: Tensor,
+    /// What forward gave; where there is none, it is computed again.
+    pub u: Option<Tensor>,
+    /// The sum of A's gradients so far, to which this one's is added a sequence at a time.
+    pub da: Option<Tensor>,
+}
+
+impl Reduction<'_> {
+    /// `u` of x after dropout.
+    fn reduce(&self, dropped: &Tensor) -> Result<Tensor> {
+        let [u] = linear::scaled_forward_each(dropped, [self.a], self.scaling)?;
+        Ok(u)
+    }
+
+    /// Dropout of x, or (the same function) of its gradient.
+    fn dropped<const N: usize>(&self, xs: [&Tensor; N], rows: Rows<'_>) -> Result<[Tensor; N]> {
+        match &self.dropout {
+            Some(key) => dropout::forward_each(xs, key, rows.offsets, rows.first),
+            None => Ok(xs.map(Tensor::clone)),
+        }
+    }
+
+    fn drops(&self) -> bool {
+        self.dropout.as_ref().is_some_and(|key| key.p > 0.0)
+    }
+}
+
+/// Whether adapters of `x` are fused: [`backward_each`] is one pass for all of them.
+pub fn fuses(x: &Tensor, reductions: &[&Reduction<'_>], rows: Rows<'_>) -> bool {
+    #[cfg(feature = "cuda")]
+    return cuda::fuses(x, reductions, rows);
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = (x, reductions, rows);
+        false
+    }
+}
+
+/// `u` of every adapter of `x`; perhaps not contiguous.
+pub fn forward_each<const N: usize>(
+    x: &Tensor,
+    reductions: [Option<&Reduction<'_>>; N],
+    rows: Rows<'_>,
+) -> Result<[Option<Tensor>; N]> {
+    #[cfg(feature = "cuda")]
+    {
+        let there: Vec<&Reduction<'_>> = reductions.into_iter().flatten().collect();
+        if fuses(x, &there, rows) {
+            let mut us = cuda::forward(x, &there, rows.offsets)?.into_iter();
+            return Ok(reductions.map(|reduction| reduction.and_then(|_| us.next())));
+        }
+    }
+    if !reductions.iter().flatten().any(|reduction| reduction.drops()) {
+        return reduce_each(reductions.map(|reduction| reduction.map(|r| (r.a, r.scaling))), x, Kernel::Forward);
+    }
+    // With dropout each adapter has an input of its own.
+    array(reductions.into_iter().map(|reduction| {
+        let Some(reduction) = reduction else { return Ok(None) };
+        let [dropped] = reduction.dropped([x], rows)?;
+        reduction.reduce(&dropped).map(Some)
+    }))
+}
+
+/// `scaling · A x` of each `(A, scaling)`: in one product where all are there and scale alike, else one by one.
+pub(crate) fn reduce_each<const N: usize>(
+    reductions: [Option<(&Tensor, f64)>; N],
+    x: &Tensor,
+    kernel: Kernel,
+) -> Result<[Option<Tensor>; N]> {
+    let first = reductions.iter().flatten().map(|(_, scaling)| *scaling).next();
+    let all = reductions.iter().all(|reduction| reduction.is_some_and(|(_, scaling)| Some(scaling) == first));
+    if let (true, Some(scaling)) = (all, first) {
+        let a: [&Tensor; N] = array(reductions.into_iter().flatten().map(|(a, _)| Ok(a)))?;
+        return Ok(kernel.scaled_each(x, a, scaling)?.map(Some));
+    }
+    array(reductions.into_iter().map(|reduction| {
+        let Some((a, scaling)) = reduction else { return Ok(None) };
+        let [u] = kernel.scaled_each(x, [a], scaling)?;
+        Ok(Some(u))
+    }))
+}
+
+/// Adds what is behind each adapter to `dx (tokens, in)`, where there is one, and to its `da`; computes the `u`s that
+/// are not there. `dx` may be written over.
+pub fn backward_each(
+    x: &Tensor,
+    adapters: &mut [Backward<'_>],
+    mut dx: Option<Tensor>,
+    rows: Rows<'_>,
+) -> Result<Option<Tensor>> {
+    #[cfg(feature = "cuda")]
+    {
+        let reductions: Vec<&Reduction<'_>> = adapters.iter().map(|adapter| &adapter.reduction).collect();
+        if fuses(x, &reductions, rows) {
+            for adapter in adapters.iter_mut().filter(|adapter| adapter.u.is_none()) {
+                let [u] = forward_each(x, [Some(&adapter.reduction)], rows)?;
+                adapter.u = u;
+            }
+            return cuda::backward(x, adapters, dx, rows.offsets);
+        }
+    }
+    for Backward { reduction, du, u, da } in adapters {
+        let dropped = match (dx.take(), &reduction.dropout) {
+            (Some(before), Some(_)) => {
+                let [x, back] = reduction.dropped([x, &linear::backward_input(du, reduction.a)?], rows)?;
+                dx = Some(add(before, &back)?);
+                x
+            }
+            (before, _) => {
+                dx = before.map(|before| linear::add_backward_input(before, du, reduction.a)).transpose()?;
+                let [x] = reduction.dropped([x], rows)?;
+                x
+            }
+        };
+        if u.is_none() {
+            *u = Some(reduction.reduce(&dropped)?);
+        }
+        *da = linear::add_backward_weight(da.take(), du, &dropped, rows.offsets)?;
+    }
+    Ok(dx)
+}
