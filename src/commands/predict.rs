@@ -27,7 +27,8 @@ use crate::{
     labels::Labels,
     metrics::{calibrators::Calibrator, multiclass::Temperature},
     model::{
-        checkpoint::{self, LoadedModel},
+        ModelSource,
+        checkpoint::{self, ClsgenJson, LoadedModel},
         source,
     },
     progress,
@@ -93,7 +94,7 @@ fn dry_run(context: &Context, args: &PredictArgs) -> Result<()> {
     let windows = scoring::windows(context, &info);
     storage::verify_manifest(&dir)?;
     let source = scoring::locate(context, &dir, &info)?;
-    scoring::prompter_of(&source, info.labels, &source.config()?, template, &windows, &context.prompt_date())?;
+    prompter(context, &source, &info, template, &windows)?;
     let there = args.output.exists();
     let plan = Plan::of("predict");
     let plan = match (context.shard, total) {
@@ -136,9 +137,11 @@ fn prepare(context: &Context, args: &PredictArgs) -> Result<Job> {
         let total = check_input(context, args, &info.labels, &template)?;
         let windows = scoring::windows(context, &info);
         let settings = scoring::settings(context, !args.no_explanation, &windows);
+        // The tokenizer first: what reading it takes is free again before the weights come, and counted in what is.
+        let source = scoring::locate(context, dir, &info)?;
+        let prompter = prompter(context, &source, &info, template, &windows)?;
         scoring::check_memory(context, dir, &info, &windows)?;
         let loaded = loading::load(context, dir)?;
-        let prompter = scoring::prompter(&loaded, template, &windows, &context.prompt_date())?;
         let input = if is_pipe(&args.input) { None } else { Some(storage::hash_file(&args.input)?) };
         part::check_date(context, (dir, &info), &prompter)?;
         let mut more = vec![
@@ -154,6 +157,17 @@ fn prepare(context: &Context, args: &PredictArgs) -> Result<Job> {
         let total = part.map_or(total, |part| Some(part.len()));
         Ok(Job { total, before, settings, loaded, prompter, sidecar, calibrator })
     })
+}
+
+/// The prompter of a checkpoint whose model, at `source`, is not read.
+fn prompter(
+    context: &Context,
+    source: &ModelSource,
+    info: &ClsgenJson,
+    template: PromptTemplate,
+    windows: &scoring::Windows,
+) -> Result<Prompter> {
+    scoring::prompter_of(source, info.labels.clone(), &source.config()?, template, windows, &context.prompt_date())
 }
 
 /// Refuses (exit 2) labels and a prompt that are given and not those that the checkpoint was trained with: its own are

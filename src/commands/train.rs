@@ -303,7 +303,9 @@ fn trainer(
     // Every rank's weights are in memory by now, and counted in what is free.
     ranks.meet(Ok(()))?;
     let fixed = memory::gradient_bytes(&optimizer, ranks.size(), device);
-    let memory = memory::plan(&model, fixed, settings.activation_memory, largest, cuda::memory_available(device))?;
+    let held = memory::held_bytes(&model, &optimizer, settings.parameters);
+    let free = cuda::memory_available(device);
+    let memory = memory::plan(&model, held, fixed, settings.activation_memory, largest, free)?;
     let total = plan.total_steps();
     if settings.warmup_steps >= total {
         tracing::warn!(

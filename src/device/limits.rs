@@ -87,10 +87,20 @@ fn meminfo(name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
+/// Bytes of memory that this process holds now.
+pub fn memory_held() -> u64 {
+    pages_used(1)
+}
+
 /// Bytes of address space in use, as `RLIMIT_AS` counts them.
 fn address_space_used() -> u64 {
+    pages_used(0)
+}
+
+/// A field of `/proc/self/statm`, in bytes.
+fn pages_used(field: usize) -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: u64 = statm.split_whitespace().next().and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    let pages: u64 = statm.split_whitespace().nth(field).and_then(|pages| pages.parse().ok()).unwrap_or(0);
     pages * rustix::param::page_size() as u64
 }
 

@@ -5,8 +5,8 @@ mod limits;
 use candle_core::{DType, Device};
 
 pub use limits::{
-    addresses_available, check_disk, check_memory, disk_available, format_bytes, memory_available, memory_total,
-    share_memory,
+    addresses_available, check_disk, check_memory, disk_available, format_bytes, memory_available, memory_held,
+    memory_total, share_memory,
 };
 
 use crate::{

@@ -8,7 +8,7 @@ use super::{batch::Budget, engine::PREFILL_TOKENS};
 use crate::{
     device,
     error::Result,
-    model::{Footprint, Llama, LlamaConfig, Loading, ModelSource, Precision, kv_cache},
+    model::{Footprint, Llama, LlamaConfig, Loading, ModelSource, Precision, footprint::LIBRARIES, kv_cache},
     ops::cuda,
 };
 
@@ -68,7 +68,11 @@ pub fn check_before_loading(
         source.path.display(),
         device::format_bytes(loading.held)
     );
-    loading.check(needs.working(input) + needs.cache * input as u64 + answer, device, &what, &|free| {
+    let work = needs.working(input) + needs.cache * input as u64 + answer;
+    let beside = if device.is_cuda() { LIBRARIES } else { device::memory_held() };
+    let [all, beside] = [beside + loading.held + work, beside].map(device::format_bytes);
+    tracing::debug!("{what} needs about {all} of memory, this process itself ({beside}) included");
+    loading.check(work, device, &what, &|free| {
         let fits = free.saturating_sub(loading.held + needs.logits + answer) / (needs.row + needs.cache);
         // Shorter prompts would be read together and take as much.
         (fits as usize > PREFILL_TOKENS)

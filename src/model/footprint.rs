@@ -80,10 +80,11 @@ pub fn head_parameters(config: &LlamaConfig, hidden: usize, classes: usize) -> u
     head::shapes(config.hidden_size, hidden, classes).iter().map(|(_, shape)| tensor_spec::elements(shape)).sum()
 }
 
-/// Free memory that tensors may use. On a GPU 512 MiB are set aside for libraries and kernels, which are loaded when
-/// they are first used.
+/// Set aside of a GPU for libraries and kernels, which are loaded when they are first used.
+pub const LIBRARIES: u64 = 512 << 20;
+
+/// Free memory that tensors may use.
 pub fn usable(available: u64, cuda: bool) -> u64 {
-    const LIBRARIES: u64 = 512 << 20;
     if cuda { available.saturating_sub(LIBRARIES) } else { available }
 }
 

@@ -5,10 +5,12 @@ use candle_core::Device;
 use super::{examples::Example, optimizer::Optimizer};
 use crate::{
     config::{ActivationMemory, Parameters},
-    device::format_bytes,
+    device::{format_bytes, memory_held},
     error::{Error, Result},
     model::{
-        ActivationCheckpointing, Footprint, LlamaConfig, LoraConfig, Model, Precision, footprint::usable, tensor_spec,
+        ActivationCheckpointing, Footprint, LlamaConfig, LoraConfig, Model, Precision,
+        footprint::{LIBRARIES, usable},
+        tensor_spec,
     },
 };
 
@@ -44,10 +46,23 @@ pub fn gradient_bytes(optimizer: &Optimizer, ranks: usize, device: &Device) -> u
     copies * F32 * optimizer.elements()
 }
 
-/// Chooses what layers keep, or fails (exit 5) naming what would fit. Weights and moments are allocated already;
-/// `fixed` bytes of gradients are not.
+/// Bytes that this process takes of the device between steps: weights, adapters, head, both moments, and itself.
+pub fn held_bytes(model: &Model, optimizer: &Optimizer, parameters: Parameters) -> u64 {
+    let llama = &model.llama;
+    let cuda = llama.device().is_cuda();
+    // In full training the weights are the parameters, but for the small head.
+    let beside = if parameters == Parameters::Full { 2 } else { 3 };
+    let weights = tensor_spec::bytes(&llama.config, llama.precision(), cuda);
+    let tensors = weights + beside * F32 * optimizer.elements();
+    // Moments that are still zero are in no memory yet.
+    if cuda { LIBRARIES + tensors } else { memory_held().max(tensors) }
+}
+
+/// Chooses what layers keep, or fails (exit 5) naming what would fit. Beside the `held` bytes a step takes `fixed` bytes
+/// of gradients.
 pub fn plan(
     model: &Model,
+    held: u64,
     fixed: u64,
     setting: ActivationMemory,
     largest: Largest,
@@ -56,7 +71,8 @@ pub fn plan(
     let available = usable(available, model.llama.device().is_cuda());
     let estimate = Estimate { footprint: model.llama.footprint(), fixed, largest };
     let memory = estimate.plan(setting, available)?;
-    tracing::info!("{}, {} are free", estimate.describe(memory), format_bytes(available));
+    let [held, free] = [held, available].map(format_bytes);
+    tracing::info!("{}; {free} are free, {held} held by this process", estimate.describe(memory));
     Ok(memory)
 }
 
