@@ -1,6 +1,6 @@
-// Attention in f64, and as a plain computation in bf16: what enters a product (probabilities, scores' gradients) and what
-// leaves the function is rounded to bf16, all else exact. (PyTorch without a fused kernel rounds the scores as well.) The
-// kernels may be twice as far from the first as the second is.
+// Attention in f64, and as a plain computation in bf16: what enters a product (probabilities, scores' gradients) and
+// what leaves the function is rounded to bf16, all else exact. (PyTorch without a fused kernel rounds the scores as
+// well.) The kernels may be twice as far from the first as the second is.
 #pragma once
 #include "check.h"
 
@@ -122,8 +122,8 @@ inline bool close(const std::string& test, const std::vector<double>& ours, cons
                   const std::vector<double>& plain) {
   Error e = error(ours, exact), bound = error(plain, exact);
   double worst = 2 * bound.worst + 1e-5, mean = 2 * bound.mean + 1e-6;
-  return check(test, e.worst <= worst && e.mean <= mean, "greatest error %.1e (%.2f of bound), mean %.1e (%.2f)", e.worst,
-               e.worst / worst, e.mean, e.mean / mean);
+  return check(test, e.worst <= worst && e.mean <= mean, "greatest error %.1e (%.2f of bound), mean %.1e (%.2f)",
+               e.worst, e.worst / worst, e.mean, e.mean / mean);
 }
 
 struct Outputs {
@@ -131,9 +131,11 @@ struct Outputs {
   std::vector<float> lse;
 };
 
-// Runs a forward kernel: src/ops/attention/forward.cu's, or one launched as it is but for its threads and `more` shared memory.
+// Runs a forward kernel: src/ops/attention/forward.cu's, or one launched as it is but for its threads and `more` shared
+// memory.
 template <typename Kernel>
-inline Outputs run_forward(Kernel kernel64, Kernel kernel128, const Case& c, const Inputs& in, int threads = 128, size_t more = 0) {
+inline Outputs run_forward(Kernel kernel64, Kernel kernel128, const Case& c, const Inputs& in, int threads = 128,
+                           size_t more = 0) {
   auto [heads, kv_heads, d] = c.shape;
   emu::Array<bf16> q(in.q), k(in.k), v(in.v), out(in.q.size());
   emu::Array<float> lse((size_t)heads * in.tq);
@@ -142,8 +144,8 @@ inline Outputs run_forward(Kernel kernel64, Kernel kernel128, const Case& c, con
   auto kernel = d == 64 ? kernel64 : kernel128;
   emu::launch(dim3(heads, (longest + 127) / 128, c.q.size()), dim3(threads), (128 + 64 + 64) * d * 2 + more,
               [&, heads = heads, kv_heads = kv_heads] {
-    kernel(q.data(), k.data(), v.data(), out.data(), lse.data(), q_offsets.data(), kv_offsets.data(), heads, kv_heads, in.tq,
-           in.scale * LOG2_E);
+    kernel(q.data(), k.data(), v.data(), out.data(), lse.data(), q_offsets.data(), kv_offsets.data(), heads, kv_heads,
+           in.tq, in.scale * LOG2_E);
   });
   return {out.values(), lse.values()};
 }
