@@ -3,24 +3,28 @@
 use std::{
     env,
     io::Read,
+    os::unix::ffi::OsStrExt,
     time::{Duration, SystemTime},
 };
 
 use serde_json::Value;
 use ureq::{
-    Agent, Proxy,
-    http::{HeaderMap, Response, Uri},
+    Agent,
+    http::{HeaderMap, Response},
     tls::{PemItem, RootCerts, TlsConfig, parse_pem},
 };
 
-use super::{Place, Trouble};
+use super::{
+    Place, Trouble,
+    proxy::{is_this_machine, proxy},
+};
 use crate::{
     config,
     error::{Error, Result},
     storage,
 };
 
-/// An answer is at most so long: log-probabilities of a long prompt take a few megabytes.
+/// Longest answer read: log-probabilities of a long prompt take a few megabytes.
 const MOST_BYTES: u64 = 64 << 20;
 
 /// Talks to one server.
@@ -59,7 +63,7 @@ impl Client {
         })
     }
 
-    /// What `path` gives.
+    /// GETs JSON.
     pub fn get(&self, path: &str) -> Result<Value, Trouble> {
         let mut request = self.agent.get(format!("{}{path}", self.url));
         if let Some(key) = &self.key {
@@ -68,7 +72,7 @@ impl Client {
         self.read(request.call())
     }
 
-    /// What `path` answers to `body`.
+    /// POSTs JSON and reads JSON.
     pub fn post(&self, path: &str, body: &[u8]) -> Result<Value, Trouble> {
         let mut request = self.agent.post(format!("{}{path}", self.url)).content_type("application/json");
         if let Some(key) = &self.key {
@@ -88,17 +92,14 @@ impl Client {
         }
         let mut bytes = Vec::new();
         let mut body = reply.into_body().into_with_config().limit(u64::MAX).reader().take(MOST_BYTES + 1);
-        body.read_to_end(&mut bytes).map_err(|error| match error.kind() {
-            std::io::ErrorKind::TimedOut => Trouble::TimedOut,
-            _ => Trouble::Lost,
-        })?;
+        body.read_to_end(&mut bytes).map_err(|error| trouble(&error.into()))?;
         if bytes.len() as u64 > MOST_BYTES {
             return Err(Trouble::Garbled);
         }
         serde_json::from_slice(&bytes).map_err(|_| Trouble::Garbled)
     }
 
-    /// `Retry-After`, seconds or a date, up to the time that a request may take.
+    /// `Retry-After` (seconds or a date), at most `remote.timeout_s`.
     fn wait(&self, headers: &HeaderMap) -> Option<Duration> {
         let text = headers.get("retry-after")?.to_str().ok()?.trim();
         let seconds = text.parse::<u64>().ok().map(Duration::from_secs).or_else(|| {
@@ -109,7 +110,7 @@ impl Client {
     }
 }
 
-/// What went wrong below HTTP.
+/// A failure without a status.
 fn trouble(error: &ureq::Error) -> Trouble {
     use ureq::{Error as E, Timeout};
     match error {
@@ -122,7 +123,7 @@ fn trouble(error: &ureq::Error) -> Trouble {
             | std::io::ErrorKind::NetworkUnreachable
             | std::io::ErrorKind::AddrNotAvailable => Trouble::Unreachable,
             std::io::ErrorKind::TimedOut => Trouble::TimedOut,
-            // rustls refuses a certificate by an error of the stream.
+            // rustls reports a bad certificate as an I/O error.
             std::io::ErrorKind::InvalidData => Trouble::Untrusted,
             _ => Trouble::Lost,
         },
@@ -135,65 +136,21 @@ fn trouble(error: &ureq::Error) -> Trouble {
 /// The key in the variable `name`, if there is one.
 fn key(name: &str, place: &Place) -> Result<Option<String>> {
     let Some(key) = env::var_os(name) else { return Ok(None) };
-    let key = key.into_string().unwrap_or_default();
-    let key = key.trim();
+    let key = key.as_bytes().trim_ascii();
     if key.is_empty() {
         return Ok(None);
     }
-    if !key.bytes().all(|byte| (0x21..0x7f).contains(&byte)) {
+    let printable = |key: &[u8]| key.iter().all(|byte| (0x21..0x7f).contains(byte));
+    let Some(key) = std::str::from_utf8(key).ok().filter(|_| printable(key)) else {
         return Err(Error::usage(format!("remote.key_env: the variable {name} holds no key that HTTP can carry")));
-    }
+    };
     if place.url.starts_with("http://") && !is_this_machine(&place.url) {
         tracing::warn!("{}: the key in {name} goes to {} unencrypted: it is no https address", place.key, place.url);
     }
     Ok(Some(format!("Bearer {key}")))
 }
 
-/// The proxy that HF's tools and curl would take: of the environment, by the address's scheme. A warning names it; this
-/// machine is never asked through one.
-fn proxy(url: &str) -> Result<Option<Proxy>> {
-    if is_this_machine(url) {
-        return Ok(None);
-    }
-    let variables = if url.starts_with("https://") {
-        ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
-    } else {
-        ["http_proxy", "HTTP_PROXY", "ALL_PROXY", "all_proxy"]
-    };
-    let set = |name: &&str| env::var(name).is_ok_and(|value| !value.trim().is_empty());
-    let Some(name) = variables.into_iter().find(set) else { return Ok(None) };
-    let wrong = || Error::usage(format!("the variable {name} names no proxy")).hint("as in http://HOST:PORT");
-    let given = Proxy::new(env::var(name).unwrap_or_default().trim()).map_err(|_| wrong())?;
-    let mut proxy = Proxy::builder(given.protocol()).host(given.host()).port(given.port());
-    if let Some(user) = given.username() {
-        proxy = proxy.username(user);
-    }
-    if let Some(password) = given.password() {
-        proxy = proxy.password(password);
-    }
-    let except = env::var("NO_PROXY").or_else(|_| env::var("no_proxy")).unwrap_or_default();
-    for host in except.split(',').map(str::trim).filter(|host| !host.is_empty()) {
-        proxy = proxy.no_proxy(host);
-    }
-    let proxy = proxy.build().map_err(|_| wrong())?;
-    if url.parse::<Uri>().is_ok_and(|uri| proxy.is_no_proxy(&uri)) {
-        return Ok(None);
-    }
-    tracing::warn!(
-        "{url} is asked through the proxy {}:{} of {name}; NO_PROXY would leave it out",
-        proxy.host(),
-        proxy.port()
-    );
-    Ok(Some(proxy))
-}
-
-fn is_this_machine(url: &str) -> bool {
-    let uri = url.parse::<Uri>().ok();
-    let host = uri.as_ref().and_then(Uri::host).unwrap_or_default().trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-/// The certificates of `SSL_CERT_FILE`, as OpenSSL and Python read it; without it Mozilla's.
+/// The certificates of `SSL_CERT_FILE`, as OpenSSL and Python read it; `None`: Mozilla's.
 fn roots() -> Result<Option<RootCerts>> {
     let Some(path) = env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()) else { return Ok(None) };
     let path = std::path::PathBuf::from(path);

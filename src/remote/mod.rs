@@ -21,6 +21,7 @@ mod client;
 mod place;
 mod pool;
 mod probe;
+mod proxy;
 mod question;
 mod scores;
 mod trouble;

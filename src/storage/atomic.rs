@@ -12,7 +12,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::{
     Writer, check_output, check_tree, create, create_dir_all, error, fault, manifest, private, remove_dir_all, sync,
-    temporary::{dead_process, dotted, parent, prefix, sweep, sweep_of, whose},
+    temporary::{dead_process, dotted, parent, prefix, sweep_of, whose},
 };
 use crate::error::{Error, Result};
 
@@ -114,7 +114,7 @@ impl Drop for AtomicDir {
 }
 
 /// Mends what a kill left beside `destination`: puts back a directory that had stepped aside; where there is none, ends
-/// the commit of a temporary that is whole; removes temporaries of processes that are gone.
+/// the commit of a temporary that is whole; removes its temporaries of processes that are gone.
 pub fn recover(destination: &Path) -> Result<()> {
     let aside = aside(destination)?;
     if aside.exists() {
@@ -130,7 +130,7 @@ pub fn recover(destination: &Path) -> Result<()> {
         std::fs::rename(&whole, destination).map_err(|e| error("cannot recover", destination, &e))?;
         sync::dir(parent(destination))?;
     }
-    sweep(parent(destination))
+    sweep_of(destination)
 }
 
 /// A temporary of `destination` that a process now gone had written to the end, manifest and all.
@@ -233,16 +233,17 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn recovery_puts_back_a_directory_that_stepped_aside_and_sweeps_the_dead() {
+    fn recovery_puts_back_a_directory_that_stepped_aside_and_sweeps_its_own_dead() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("last");
         std::fs::create_dir(root.path().join(".last.old")).unwrap();
         std::fs::create_dir(root.path().join(".last.tmp-4294967294")).unwrap();
+        // Perhaps another machine's, which is writing it.
         std::fs::write(root.path().join(".best.json.tmp-4294967294"), "").unwrap();
-        let alive = format!(".other.tmp-{}", std::process::id());
+        let alive = format!(".last.tmp-{}", std::process::id());
         std::fs::write(root.path().join(&alive), "").unwrap();
         recover(&path).unwrap();
-        assert_eq!(names(root.path()), [alive, "last".into()]);
+        assert_eq!(names(root.path()), [".best.json.tmp-4294967294", &alive, "last"]);
     }
 
     #[test]

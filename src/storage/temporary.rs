@@ -1,7 +1,8 @@
 //! Names of what is being written, and what becomes of it when its writer is killed.
 //!
 //! A temporary of `NAME` is `.NAME.tmp-PID.WORD-RANDOM` in the same directory. One whose process is gone is swept by
-//! the next that writes the same name or takes the run directory for itself.
+//! the next that writes the same name or takes the run directory for itself. Those of other names in a shared place may
+//! be another machine's or container's, whose processes cannot be seen from here.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -11,13 +12,18 @@ use std::{
     sync::OnceLock,
 };
 
+use rustix::{
+    io::Errno,
+    process::{Pid, test_kill_process},
+};
+
 use super::remove_dir_all;
 use crate::error::{Error, Result};
 
 /// Between a temporary's name and the process that writes it.
 const TEMPORARY: &str = ".tmp-";
 
-/// Whose a dot name is: `last` of `.last.old` (stepped aside) and of `.last.tmp-PID…` (being written); `None` for any
+/// The name behind a dot name: `last` of `.last.old` (stepped aside) and of `.last.tmp-PID…` (being written); `None` for any
 /// other name.
 pub fn whose(name: &OsStr) -> Option<OsString> {
     let inner = name.as_bytes().strip_prefix(b".")?;
@@ -45,35 +51,30 @@ pub(super) fn dead_process(name: &OsStr) -> bool {
     })
 }
 
-/// Removes temporaries in `dir` (`.name.tmp-PID…`) of processes that are gone.
-pub(super) fn sweep(dir: &Path) -> Result<()> {
-    sweep_those(dir, |_| true)
-}
-
-/// The same of those that were to be `path`. Others beside it may be another machine's, which knows whether its process
-/// is alive.
+/// Removes temporaries that were to be `path`, of processes that are gone.
 pub(super) fn sweep_of(path: &Path) -> Result<()> {
     sweep_those(parent(path), |name| whose(name).as_deref() == path.file_name())
 }
 
-fn sweep_those(dir: &Path, ours: impl Fn(&OsStr) -> bool) -> Result<()> {
+fn sweep_those(dir: &Path, wanted: impl Fn(&OsStr) -> bool) -> Result<()> {
     let Ok(entries) = std::fs::read_dir(dir) else { return Ok(()) };
     for entry in entries.flatten() {
-        if !dead_process(&entry.file_name()) || !ours(&entry.file_name()) {
+        if !dead_process(&entry.file_name()) || !wanted(&entry.file_name()) {
             continue;
         }
         match entry.file_type() {
             Ok(kind) if kind.is_dir() => remove_dir_all(&entry.path())?,
-            _ => super::remove_file(&entry.path())?,
+            Ok(_) => super::remove_file(&entry.path())?,
+            Err(_) => {}
         }
     }
     Ok(())
 }
 
 /// Removes what killed processes left in a run directory that this process holds alone: temporaries beside its files,
-/// and those of files anywhere below. A directory of theirs deeper down may be whole: [`super::recover`] looks at it.
+/// and those of files anywhere below. A temporary directory further down may be whole: [`super::recover`] decides.
 pub(super) fn sweep_run(dir: &Path) -> Result<()> {
-    sweep(dir)?;
+    sweep_those(dir, |_| true)?;
     sweep_files(dir)
 }
 
@@ -89,9 +90,17 @@ fn sweep_files(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Without `/proc` nobody can be shown to be gone.
+/// Whether a process of this machine has this number and has not ended: a zombie waits for its parent alone. Another
+/// user's may be hidden from `/proc`, but not from signals.
 pub(super) fn alive(process: u32) -> bool {
-    !Path::new("/proc/self").exists() || Path::new("/proc").join(process.to_string()).exists()
+    let stat = std::fs::read(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The state comes behind the name, which stands in brackets and may hold some itself.
+    let name_ends = stat.iter().rposition(|&byte| byte == b')');
+    if let Some(state) = name_ends.and_then(|end| stat.get(end + 2)) {
+        return !matches!(state, b'Z' | b'X');
+    }
+    let process = i32::try_from(process).ok().and_then(Pid::from_raw);
+    process.is_some_and(|process| test_kill_process(process) != Err(Errno::SRCH))
 }
 
 /// The directory that holds `path`.
@@ -107,7 +116,7 @@ pub(super) fn prefix(path: &Path) -> Result<OsString> {
     dotted(path, &format!("{TEMPORARY}{}.{}-", std::process::id(), this_process()))
 }
 
-/// What tells this process from an earlier one of the same number, as in containers, where all are number 7.
+/// What tells this process from an earlier one of the same number: in containers numbers recur.
 fn this_process() -> &'static str {
     static OURS: OnceLock<String> = OnceLock::new();
     OURS.get_or_init(|| format!("{:08x}", RandomState::new().build_hasher().finish() as u32))
@@ -136,6 +145,20 @@ mod tests {
         }
         write_file_atomic(&root.path().join("a.json"), b"{}").unwrap();
         assert_eq!(names(root.path()), [".b.json.tmp-4294967294.0f-xyz", "a.json"]);
+    }
+
+    #[test]
+    fn a_process_is_gone_once_it_has_ended() {
+        assert!(alive(std::process::id()) && alive(1) && !alive(u32::MAX - 1) && !alive(0));
+        // Nobody has asked how it ended.
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let mut waited = 0;
+        while alive(child.id()) {
+            assert!(waited < 1000, "it has not ended");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            waited += 1;
+        }
+        child.wait().unwrap();
     }
 
     #[test]

@@ -262,6 +262,7 @@ fn a_gate_names_operating_points_subgroups_and_the_curve() {
         "operating_points.sensitivity_0.8.ppv = 0.999",
         "subgroups.phase.\"(missing)\".auroc = 0.5",
         "subgroups.sex.X.auroc = 0.5",
+        "perplexity.ratio = 1.5",
     ];
     let (code, told) = gate(&missed.join("\n"));
     assert_eq!(code, Some(1));
@@ -269,14 +270,16 @@ fn a_gate_names_operating_points_subgroups_and_the_curve() {
         "operating_points.sensitivity_0.8.ppv = 0",
         "subgroups.phase.(missing).auroc is undefined: fewer than 10",
         "subgroups.sex.X.auroc is undefined: no such subgroup",
+        "perplexity.ratio is undefined: eval.language_text names no text",
     ] {
         assert!(told.contains(missed), "{missed}: {told}");
     }
     for (text, want) in [
         ("operating_points.sensitivity_0.85.ppv = 0.1", "is no operating point"),
-        ("subgroups.ward.a.auroc = 0.1", "is a value of no column of eval.subgroups"),
+        ("subgroups.ward.a.auroc = 0.1", "has no column of eval.subgroups"),
         ("operating_points.sensitivity_0.8.pvp = 0.1", "no metric is called"),
         ("subgroups.sex.M.difference.auroc = 0.1", "is best at 0"),
+        ("auroc = {}", "an empty table bounds nothing"),
     ] {
         let (code, told) = gate(text);
         assert!(code == Some(2) && told.contains(want), "{text}: {told}");

@@ -26,7 +26,7 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// What earlier commands finished; a `stats.json` that does not tell is refused (exit 3).
+    /// What earlier commands finished; a `stats.json` that does not name splits is refused (exit 3).
     pub fn read(stats_path: &Path, dropped_path: &Path) -> Result<Self> {
         let stats = match foreign::read(stats_path, foreign::LARGE) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => json!({ "schema": 1, "splits": {} }),
@@ -64,15 +64,9 @@ impl Finished {
         Some(serde_json::from_value(entry["settings"].clone()).unwrap_or_default())
     }
 
-    /// The lines of the list of dropped records, which holds finished splits alone.
+    /// The lines of `dropped.jsonl` that belong to finished splits.
     pub fn dropped_lines(&self) -> Result<Vec<Value>> {
-        let line = |line: &[u8]| {
-            serde_json::from_slice(line).map_err(|_| {
-                Error::data(format!("{}: holds a line that construct did not write", self.dropped_path.display()))
-                    .hint("remove this part's files and make it again")
-            })
-        };
-        self.dropped()?.split_inclusive(|&byte| byte == b'\n').map(line).collect()
+        Ok(self.dropped()?.into_iter().map(|(_, line)| line).collect())
     }
 
     /// Refuses (exit 2) to replace a list of dropped records that nobody of ours can have written: no `stats.json` is
@@ -87,7 +81,8 @@ impl Finished {
 
     /// Adds splits, each with its entry of `stats.json`, and their lines of `dropped.jsonl`.
     pub fn add(&mut self, splits: Map<String, Value>, dropped: &[Value]) -> Result<()> {
-        let list = [self.dropped()?, lines(dropped)?].concat();
+        let held = self.dropped()?.into_iter().flat_map(|(bytes, _)| bytes);
+        let list: Vec<u8> = held.chain(lines(dropped)?).collect();
         storage::write_file_atomic(&self.dropped_path, &list)?;
         for (name, entry) in splits {
             self.stats["splits"][name] = entry;
@@ -100,23 +95,33 @@ impl Finished {
         self.stats
     }
 
-    /// The lines of the finished splits, as they are. Others were left by a command that was killed before it wrote
-    /// `stats.json`: their splits are written again.
-    fn dropped(&self) -> Result<Vec<u8>> {
+    /// The lines of the finished splits, as they are and as JSON. Others were left by a command that was killed before
+    /// it wrote `stats.json`: their splits are written again. A line of no split is refused (exit 3): the list is
+    /// always written whole.
+    fn dropped(&self) -> Result<Vec<(Vec<u8>, Value)>> {
         let bytes = match foreign::read(&self.dropped_path, foreign::LOG) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             read => read.map_err(|e| storage::error("cannot read", &self.dropped_path, &e))?,
         };
-        let finished = |line: &&[u8]| {
-            let split =
-                serde_json::from_slice::<Value>(line).ok().and_then(|line| Some(line["split"].as_str()?.to_owned()));
-            split.is_some_and(|split| self.stats["splits"].get(split).is_some())
-        };
-        Ok(bytes.split_inclusive(|&byte| byte == b'\n').filter(finished).flatten().copied().collect())
+        let mut held = Vec::new();
+        for bytes in bytes.split_inclusive(|&byte| byte == b'\n') {
+            let line = serde_json::from_slice::<Value>(bytes).ok().filter(|line| line["split"].is_string());
+            let Some(line) = line else {
+                return Err(Error::data(format!(
+                    "{}: holds a line that construct did not write",
+                    self.dropped_path.display()
+                ))
+                .hint("put it back as construct wrote it, or choose another directory with --run"));
+            };
+            if line["split"].as_str().is_some_and(|split| self.names(split)) {
+                held.push((bytes.to_vec(), line));
+            }
+        }
+        Ok(held)
     }
 }
 
-/// Entries of the list of dropped records as it holds them.
+/// Dropped records as JSON lines.
 fn lines(dropped: &[Value]) -> Result<Vec<u8>> {
     let mut lines = Vec::new();
     for line in dropped {
@@ -163,6 +168,25 @@ mod tests {
         let error = finished.holds("train", &settings(1, 4)).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains("construct.trials (3 → 4)"), "{error}");
+    }
+
+    #[test]
+    fn a_list_with_a_line_of_no_split_is_not_rewritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut finished = read(dir.path()).unwrap();
+        finished.add(splits("train", 1), &[json!({ "split": "train", "id": "a" })]).unwrap();
+        let path = dir.path().join("dropped.jsonl");
+        for line in ["{\"split\":\"tra\n", "{\"id\":\"b\"}\n", "\n"] {
+            let list = [&std::fs::read(&path).unwrap(), line.as_bytes()].concat();
+            std::fs::write(&path, &list).unwrap();
+            let mut finished = read(dir.path()).unwrap();
+            assert_eq!(finished.dropped_lines().unwrap_err().exit_code(), 3, "{line}");
+            assert_eq!(finished.add(splits("dev", 1), &[]).unwrap_err().exit_code(), 3, "{line}");
+            assert_eq!(std::fs::read(&path).unwrap(), list);
+            finished = read(dir.path()).unwrap();
+            std::fs::remove_file(&path).unwrap();
+            finished.add(splits("train", 1), &[json!({ "split": "train", "id": "a" })]).unwrap();
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! `--gate FILE`: the worst values allowed; exit 1 names what missed (SPEC A51).
 //!
 //! A TOML (or, by extension, JSON) file with the paths of `metrics.json`. A bare number is the worst value allowed: a
-//! floor, or a ceiling where lower is better ([`direction`]). `{ min = …, max = … }` says it outright, and must
-//! where a value in between is best.
+//! floor, or a ceiling where lower is better ([`direction`]). `{ min = …, max = … }` states the side, as it must where
+//! a value in between is best.
 //!
 //! ```toml
 //! auroc = 0.80
@@ -86,9 +86,9 @@ impl Gate {
         for (bound, class) in classes {
             let wrong = |message: &str| Error::usage(format!("{}: {}: {message}", self.name, bound.path));
             if labels.are_two() {
-                return Err(wrong("only more than two classes are measured one by one").hint(HINT));
+                return Err(wrong("per-class metrics need more than two classes").hint(HINT));
             }
-            if class_of(class, labels).is_none() {
+            if index_of(class, labels).is_none() {
                 let hint = format!("a class by its name ({}) or its number from 0", labels.join(", "));
                 return Err(wrong(&format!("{class:?} is none of task.labels")).hint(hint));
             }
@@ -96,14 +96,14 @@ impl Gate {
         Ok(())
     }
 
-    /// Refuses (exit 2) an operating point that is none of `targets`, and a subgroup of none of `columns`, before any
-    /// work.
+    /// Refuses (exit 2) an operating point that is none of `targets`, and a subgroup of no column in `columns`, before
+    /// any work.
     pub fn check_asked(&self, targets: &[Target], columns: &[String]) -> Result<()> {
         let names: Vec<String> = targets.iter().map(Target::name).collect();
         for bound in &self.bounds {
             let wrong = |message: String| Error::usage(format!("{}: {}: {message}", self.name, bound.path));
             let point = entry(&bound.path, POINTS);
-            if let Some(point) = point.filter(|point| class_of(point, &names).is_none()) {
+            if let Some(point) = point.filter(|point| index_of(point, &names).is_none()) {
                 return Err(wrong(format!("{point:?} is no operating point")).hint(format!(
                     "by eval.sensitivities, eval.specificities, eval.alert_rates: {}",
                     names.join(", ")
@@ -113,7 +113,7 @@ impl Gate {
                 columns.iter().any(|column| group.strip_prefix(column).is_some_and(|rest| rest.starts_with('.')))
             };
             if let Some(group) = entry(&bound.path, SUBGROUPS).filter(|group| !of_column(group)) {
-                return Err(wrong(format!("{group:?} is a value of no column of eval.subgroups"))
+                return Err(wrong(format!("{group:?} has no column of eval.subgroups"))
                     .hint("name the column there: subgroups.COLUMN.VALUE.METRIC"));
             }
         }
@@ -130,13 +130,7 @@ impl Gate {
                 None if entry(&bound.path, SUBGROUPS).is_some() => {
                     Some(format!("{} is undefined: no such subgroup was measured", bound.path))
                 }
-                // `tuned` as a whole is null without dev, and what two classes have more do not.
-                None if evaluation.two().is_some() => {
-                    let dev = evaluation.two().is_some_and(|two| two.tuned.is_some());
-                    let reason = if dev { "eval.calibrate asks for no calibrator" } else { "no dev predictions" };
-                    Some(format!("{} is undefined: {reason}", bound.path))
-                }
-                None => Some(format!("{} is not measured of these classes", bound.path)),
+                None => Some(format!("{} is undefined: {}", bound.path, why_absent(&bound.path, evaluation))),
             });
         }
         match missed.as_slice() {
@@ -146,8 +140,25 @@ impl Gate {
     }
 }
 
-/// The place of the class of this name, or of this number: a name that is a number is its own (`task.labels`).
-fn class_of(class: &str, names: &[String]) -> Option<usize> {
+/// Why metrics.json has no such metric, which other evaluations have.
+fn why_absent(path: &str, evaluation: &AnyEvaluation) -> &'static str {
+    let of = |part: &str| path.strip_prefix(part).is_some_and(|rest| rest.starts_with('.'));
+    let two = evaluation.two();
+    match two {
+        _ if of("perplexity") => "eval.language_text names no text to measure it on",
+        _ if of("evidence") => "the predictions say no evidence (generate.evidence)",
+        Some(two) if of("tuned") && two.tuned.is_none() => "no dev predictions",
+        Some(two) if of("calibration") && path.contains("_after") => match two.tuned {
+            Some(_) => "eval.calibrate asks for no calibrator",
+            None => "no dev predictions",
+        },
+        Some(_) => "this evaluation does not have it",
+        None => "it is not measured of these classes",
+    }
+}
+
+/// The index of this name, else of this number: a name that is a number comes first (`task.labels`).
+fn index_of(class: &str, names: &[String]) -> Option<usize> {
     let named = names.iter().position(|name| name == class);
     named.or_else(|| class.parse().ok().filter(|&number| number < names.len()))
 }
@@ -198,10 +209,10 @@ fn collect(prefix: &str, value: &Value, bounds: &mut Vec<Bound>) -> Result<(), S
             value.as_f64().filter(|bound| bound.is_finite()).ok_or(format!("{path}: a bound is a number"))
         };
         match value {
-            // A class may be named `min`: what is under it is a table.
+            Value::Object(inner) if inner.is_empty() => return Err(format!("{path}: an empty table bounds nothing")),
+            // A class may be named `min`; its value is then a table.
             Value::Object(inner)
-                if !inner.is_empty()
-                    && inner.iter().all(|(key, side)| (key == "min" || key == "max") && !side.is_object()) =>
+                if inner.iter().all(|(key, side)| (key == "min" || key == "max") && !side.is_object()) =>
             {
                 let side = |name: &str| inner.get(name).map(number).transpose();
                 let min = side("min")?;
@@ -230,7 +241,7 @@ mod tests {
     #[test]
     fn a_class_goes_by_its_name_or_its_number() {
         let names = ["0", "v1.5", "min"].map(String::from);
-        let of = |path: &str| entry(path, PER_CLASS).and_then(|class| class_of(class, &names));
+        let of = |path: &str| entry(path, PER_CLASS).and_then(|class| index_of(class, &names));
         assert_eq!([of("per_class.0.f1"), of("per_class.2.f1"), of("per_class.3.f1")], [Some(0), Some(2), None]);
         assert_eq!([of("per_class.v1.5.recall"), of("per_class.recall"), of("auroc")], [Some(1), None, None]);
         let mut bounds = Vec::new();

@@ -1,9 +1,9 @@
 //! Which rows read the same keys in a decoding step: the work items of `decode.cu`'s shared kernel.
 //!
-//! Rows are cut into chunks of [`CHUNK`] keys, at their own positions. Rows that have the same blocks in a chunk, and
-//! as many keys in them, need those keys read once: they form an item, of no more queries than the kernel takes.
-//! Samples of one prompt share all of its whole chunks, wherever they stand in the batch. Items are the same in every
-//! layer: planned once a step.
+//! Each row's keys are cut into chunks of [`CHUNK`], from its first. Rows that have the same blocks in a chunk, and as
+//! many keys in them, need those keys read once: they form an item, of at most [`QUERIES`] queries. Samples of one
+//! prompt share all of its whole chunks, wherever they stand in the batch. Items are the same in every layer: planned
+//! once a step.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use crate::ops::kv_store::BLOCK;
 /// Keys of a chunk: those of a thread block of `decode.cu`.
 pub(super) const CHUNK: usize = 256;
 
-/// Queries of an item at most: the rows of two mma.
+/// Most queries of an item: the rows of two mma.
 pub(super) const QUERIES: usize = 32;
 
 /// Items in the order of their chunks, so that those that read the same keys run at the same time.
@@ -32,20 +32,20 @@ impl Items {
         let mut plan = Self::default();
         for (chunk, first) in (0..longest).step_by(CHUNK).enumerate() {
             let mut groups: Vec<Vec<u32>> = Vec::new();
-            // The group that has room, by blocks and number of keys.
+            // The last group by blocks and number of keys; it may be full.
             let mut open = HashMap::new();
             for (row, (blocks, len)) in (0..).zip(rows).filter(|(_, (_, len))| *len > first) {
                 let end = (*len).min(first + CHUNK);
-                let group = open.entry((&blocks[first / BLOCK..end.div_ceil(BLOCK)], end)).or_insert(groups.len());
-                if groups.get(*group).is_none_or(|rows| rows.len() == most) {
-                    *group = groups.len();
+                let last = open.entry((&blocks[first / BLOCK..end.div_ceil(BLOCK)], end)).or_insert(groups.len());
+                if groups.get(*last).is_none_or(|members| members.len() == most) {
+                    *last = groups.len();
                     groups.push(Vec::new());
                 }
-                groups[*group].push(row);
+                groups[*last].push(row);
             }
-            for rows in groups {
+            for members in groups {
                 plan.items.push([chunk as u32, plan.members.len() as u32]);
-                plan.members.extend(rows);
+                plan.members.extend(members);
             }
         }
         plan.items.push([0, plan.members.len() as u32]);

@@ -1,8 +1,9 @@
-// Keys and values of new tokens to their places in blocks of 64 tokens, and those of whole sequences side by side.
+// Stores new tokens' keys and values in blocks of 64 tokens; gathers whole sequences' from them.
 //
-// A block is (layers, 2, kv_heads, 64, width) bf16, width >= d. `slots[token]` is the address of the token's place among the keys of
-// layer 0, head 0 of its block, `offset` the elements before the layer. k, v (tokens, kv_heads, d): f32 or bf16 where they are
-// stored, bf16 where they are gathered. grid (tokens, 2): keys, then values. Reads and writes each number once: bound by memory.
+// A block is (layers, 2, kv_heads, 64, width) bf16, width >= d (the rest stays zero). `slots[token]` is the address of
+// the token's place among the keys of layer 0, head 0 of its block, `offset` the elements before the layer. k, v
+// (tokens, kv_heads, d): f32 or bf16 to store, bf16 to gather. grid (tokens, 2): keys, then values. Reads and writes
+// each number once: bound by memory.
 #include "../cuda/elements.cuh"
 
 namespace {
@@ -17,19 +18,20 @@ __device__ __forceinline__ Numbers<N> wide(const bf16* p) {
   return load<N>(p);
 }
 
-// Element i of a token's row (kv_heads, d), counted in its block from head 0 on.
-__device__ __forceinline__ size_t in_block(size_t i, int d, int width) {
+// Offset of element i of a token's row (kv_heads, d) from the token's slot.
+__device__ __forceinline__ size_t in_slot(size_t i, int d, int width) {
   int head = (int)i / d, channel = (int)i % d;
   return (size_t)head * (BLOCK * width) + channel;
 }
 
 template <typename T>
-__device__ __forceinline__ void store_token(const T* k, const T* v, bf16* const* slots, int kv_heads, int d, int width, size_t offset) {
+__device__ __forceinline__ void store_token(const T* k, const T* v, bf16* const* slots, int kv_heads, int d, int width,
+                                            size_t offset) {
   const T* from = (blockIdx.y ? v : k) + blockIdx.x * (size_t)(kv_heads * d);
   bf16* to = in_global(slots[blockIdx.x]) + offset + blockIdx.y * (size_t)(kv_heads * BLOCK * width);
   over_block<bf16>(kv_heads * d, d % WIDTH<bf16> == 0 && aligned(from) && aligned(to), [=](size_t i, auto count) {
     constexpr int N = decltype(count)::value;
-    store(to + in_block(i, d, width), wide<N>(from + i));
+    store(to + in_slot(i, d, width), wide<N>(from + i));
   });
 }
 }  // namespace
@@ -46,6 +48,6 @@ KERNEL kv_gather(bf16* k, bf16* v, const bf16* const* slots, int kv_heads, int d
   bf16* to = (blockIdx.y ? v : k) + blockIdx.x * (size_t)(kv_heads * d);
   over_block<bf16>(kv_heads * d, d % WIDTH<bf16> == 0 && aligned(from) && aligned(to), [=](size_t i, auto count) {
     constexpr int N = decltype(count)::value;
-    store(to + i, load<N>(from + in_block(i, d, width)));
+    store(to + i, load<N>(from + in_slot(i, d, width)));
   });
 }

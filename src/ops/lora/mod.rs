@@ -1,12 +1,12 @@
-//! What low-rank adapters make of a projection's input, `u = scaling · A dropout(x)`, and the gradients behind it.
+//! The A half of low-rank adapters, `u = scaling · A dropout(x)`, and its gradients; B is applied by the projection.
 //!
 //! ```text
 //! x (tokens, in)   A (rank, in)   u, du (tokens, rank)   dx += dropout'(du A)   dA += duᵀ dropout(x)
 //! ```
 //!
-//! Projections of one input (q, k, v) share it, each with a mask of its own. Masks are those of [`dropout`]. On CUDA
-//! `CLSGEN_LORA=fused` asks for `forward.cu` and `backward.cu`, which read x once for all of them and keep no dropped
-//! copy; else, and on a CPU, dropped copies are made and multiplied.
+//! Projections that share x (q, k, v) have a mask each, those of [`dropout`]. On CUDA `CLSGEN_LORA=fused`, which has
+//! not yet run on a card, asks for `forward.cu` and `backward.cu`: they read x once for all of them and keep no dropped
+//! copy. Else, and on a CPU, dropped copies are made and multiplied.
 
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -44,9 +44,9 @@ pub struct Rows<'a> {
 pub struct Backward<'a> {
     /// The adapter.
     pub reduction: Reduction<'a>,
-    /// `(tokens, rank)`, scaled.
+    /// `(tokens, rank)`: `scaling` times the gradient of `B u`'s input.
     pub du: Tensor,
-    /// What forward gave; where there is none, it is computed again.
+    /// Forward's `u`, which B's gradient needs; `None`: computed again.
     pub u: Option<Tensor>,
     /// The sum of A's gradients so far, to which this one's is added a sequence at a time.
     pub da: Option<Tensor>,
@@ -91,9 +91,9 @@ pub fn forward_each<const N: usize>(
 ) -> Result<[Option<Tensor>; N]> {
     #[cfg(feature = "cuda")]
     {
-        let there: Vec<&Reduction<'_>> = reductions.into_iter().flatten().collect();
-        if fuses(x, &there, rows) {
-            let mut us = cuda::forward(x, &there, rows.offsets)?.into_iter();
+        let present: Vec<&Reduction<'_>> = reductions.into_iter().flatten().collect();
+        if fuses(x, &present, rows) {
+            let mut us = cuda::forward(x, &present, rows.offsets)?.into_iter();
             return Ok(reductions.map(|reduction| reduction.and_then(|_| us.next())));
         }
     }
@@ -127,8 +127,8 @@ pub(crate) fn reduce_each<const N: usize>(
     }))
 }
 
-/// Adds what is behind each adapter to `dx (tokens, in)`, where there is one, and to its `da`; computes the `u`s that
-/// are not there. `dx` may be written over.
+/// Adds each adapter's gradients to `dx (tokens, in)`, if given, and to its `da`; computes the `u`s that are missing.
+/// `dx` may be written over.
 pub fn backward_each(
     x: &Tensor,
     adapters: &mut [Backward<'_>],
