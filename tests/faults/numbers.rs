@@ -97,6 +97,9 @@ fn threads_clock_time_zone_and_language_change_no_byte() {
             let told = common::outcome(command.envs(environment.iter().copied()));
             assert_eq!(told.code, Some(0), "{wrapper:?} {threads} {environment:?}: {told:?}");
         }
+        // Intervals by resampling are what a seed decides.
+        let metrics: Value = serde_json::from_str(&work.read("run/eval/test/metrics.json")).unwrap();
+        assert!(metrics["calibration"]["brier"]["ci95"].is_array(), "{}", metrics["calibration"]["brier"]);
         hashes.insert(made(&work));
         std::fs::remove_dir_all(work.path("run")).unwrap();
     }

@@ -14,7 +14,7 @@ use crate::common::{self, Outcome};
 /// Settings that make every command short.
 pub const SHORT: &str = "model.max_output_tokens=24 construct.max_output_tokens=24 construct.trials=1 \
                          construct.on_fail=label_only train.max_steps=2 train.epochs=1 train.objective=cls \
-                         eval.bootstrap=20";
+                         eval.bootstrap=200";
 
 pub struct Work(tempfile::TempDir);
 
