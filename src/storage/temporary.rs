@@ -23,8 +23,8 @@ use crate::error::{Error, Result};
 /// Between a temporary's name and the process that writes it.
 const TEMPORARY: &str = ".tmp-";
 
-/// The name behind a dot name: `last` of `.last.old` (stepped aside) and of `.last.tmp-PID…` (being written); `None` for any
-/// other name.
+/// The name behind a dot name: `last` of `.last.old` (stepped aside) and of `.last.tmp-PID…` (being written); `None`
+/// for any other name.
 pub fn whose(name: &OsStr) -> Option<OsString> {
     let inner = name.as_bytes().strip_prefix(b".")?;
     let whose = match inner.strip_suffix(b".old") {
