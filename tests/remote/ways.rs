@@ -1,6 +1,13 @@
 //! How prompts are sent: what a server takes decides, and what the record holds.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    net::TcpListener,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use serde_json::{Value, json};
 
@@ -147,4 +154,35 @@ fn what_does_not_fit_the_server_is_said_before_any_work() {
     let mut unnamed = common::clsgen();
     unnamed.args(["construct", "--set", "construct.teacher=http://localhost:1/v1"]);
     common::assert_fails(&common::outcome(&mut unnamed), 2, &["construct.teacher_name"]);
+}
+
+/// Whether notes go through a proxy that the environment names is decided as curl and Python decide it.
+#[test]
+fn a_proxy_is_asked_unless_no_proxy_names_the_host_or_what_it_is_below() {
+    let work = Work::new();
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", proxy.local_addr().unwrap());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    // It hangs up on everybody.
+    std::thread::spawn(move || proxy.incoming().for_each(|_| _ = count.fetch_add(1, Ordering::SeqCst)));
+    for (variable, value, through) in [
+        ("no_proxy", "", true),
+        ("no_proxy", "other.invalid,p.invalid,10.0.0.0/8", true),
+        ("NO_PROXY", "gpu.corp.invalid", false),
+        ("NO_PROXY", "corp.invalid", false),
+        ("no_proxy", "other.invalid, .corp.invalid:8000", false),
+        ("no_proxy", "*", false),
+    ] {
+        asked.store(0, Ordering::SeqCst);
+        let mut command = work.command("run", "http://gpu.corp.invalid:8000/v1");
+        for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"] {
+            command.env_remove(name);
+        }
+        command.env("http_proxy", &address).env(variable, value);
+        let told = common::outcome(command.args(["--set", "remote.retries=0"]));
+        assert_eq!(told.code, Some(1), "{value}: {told:?}");
+        assert_eq!(asked.load(Ordering::SeqCst) > 0, through, "{value}: {told:?}");
+        assert_eq!(told.stderr.contains("is asked through the proxy"), through, "{value}: {told:?}");
+    }
 }

@@ -26,10 +26,14 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// What earlier commands finished; a `stats.json` that does not name splits is refused (exit 3).
+    /// What earlier commands finished; a `stats.json` that does not name splits is refused (exit 3), and so is a list
+    /// beside it that holds lines of nobody's: now, not when further splits are done.
     pub fn read(stats_path: &Path, dropped_path: &Path) -> Result<Self> {
+        let of = |stats| Self { stats_path: stats_path.to_owned(), dropped_path: dropped_path.to_owned(), stats };
         let stats = match foreign::read(stats_path, foreign::LARGE) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => json!({ "schema": 1, "splits": {} }),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(of(json!({ "schema": 1, "splits": {} })));
+            }
             Err(e) => return Err(storage::error("cannot read", stats_path, &e)),
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .ok()
@@ -39,7 +43,9 @@ impl Finished {
                         .hint("put it back as construct wrote it, or choose another directory with --run")
                 })?,
         };
-        Ok(Self { stats_path: stats_path.to_owned(), dropped_path: dropped_path.to_owned(), stats })
+        let finished = of(stats);
+        finished.dropped()?;
+        Ok(finished)
     }
 
     /// The entry of a finished split.
@@ -176,16 +182,14 @@ mod tests {
         let mut finished = read(dir.path()).unwrap();
         finished.add(splits("train", 1), &[json!({ "split": "train", "id": "a" })]).unwrap();
         let path = dir.path().join("dropped.jsonl");
+        let whole = std::fs::read(&path).unwrap();
         for line in ["{\"split\":\"tra\n", "{\"id\":\"b\"}\n", "\n"] {
-            let list = [&std::fs::read(&path).unwrap(), line.as_bytes()].concat();
+            let list = [&whole, line.as_bytes()].concat();
             std::fs::write(&path, &list).unwrap();
-            let mut finished = read(dir.path()).unwrap();
-            assert_eq!(finished.dropped_lines().unwrap_err().exit_code(), 3, "{line}");
+            assert_eq!(read(dir.path()).err().unwrap().exit_code(), 3, "{line}");
+            // It came while a command was at work.
             assert_eq!(finished.add(splits("dev", 1), &[]).unwrap_err().exit_code(), 3, "{line}");
             assert_eq!(std::fs::read(&path).unwrap(), list);
-            finished = read(dir.path()).unwrap();
-            std::fs::remove_file(&path).unwrap();
-            finished.add(splits("train", 1), &[json!({ "split": "train", "id": "a" })]).unwrap();
         }
     }
 
