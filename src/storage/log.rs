@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{
     guard, lock,
     private::{self, Named},
-    sync,
+    sync, temporary,
 };
 use crate::error::{Error, Result};
 
@@ -51,6 +51,11 @@ impl RecordLog {
         };
         let meta = file.metadata().map_err(fail)?;
         let identity = meta.is_file().then(|| guard::identity(&meta));
+        if identity.is_some() && length == 0 {
+            // The name before what is written under it: after a power failure no log has lines whose companion, opened
+            // with it, is not there.
+            sync::dir(temporary::parent(path))?;
+        }
         Ok(Self { path: path.to_owned(), file, records, length, identity })
     }
 
