@@ -25,7 +25,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     model::{Model, kv_cache::SequenceCache},
-    ops::{DECODE_THREADS, Offsets, ParFor, sample, with_spinning_workers},
+    ops::{DECODE_THREADS, Offsets, ParFor, decode_step::DecodeGraphs, sample, with_spinning_workers},
     prompt::TextTokenizer,
 };
 
@@ -101,6 +101,7 @@ impl<'a> Engine<'a> {
             batch: Batch::default(),
             waiting: VecDeque::new(),
             unjudged: 0,
+            graphs: DecodeGraphs::as_asked(),
         }
         .finish()
     }
@@ -124,6 +125,7 @@ struct Run<'e, 'a> {
     waiting: VecDeque<(usize, usize)>,
     /// Open jobs whose last trial is not judged yet.
     unjudged: usize,
+    graphs: DecodeGraphs,
 }
 
 impl Run<'_, '_> {
@@ -262,15 +264,15 @@ impl Run<'_, '_> {
 
     /// One token for every row.
     fn step(&mut self) -> Result<()> {
-        let Self { engine, batch, .. } = self;
+        let Self { engine, batch, graphs, .. } = self;
         // Each row has drawn its first token from its prompt's logits.
         let last =
             |row: &Row| row.ids.last().copied().ok_or_else(|| Error::run("a row decodes before its first token"));
         let ids: Vec<u32> = batch.rows.iter().map(last).collect::<Result<_>>()?;
         let mut caches: Vec<&mut SequenceCache> = batch.rows.iter_mut().map(|row| &mut row.cache).collect();
-        let hidden = engine.model.llama.decode(&ids, &mut caches)?;
+        let logits = engine.model.llama.decode_to_logits(&ids, &mut caches, graphs)?;
         let draws = batch.rows.iter().map(Row::draw).collect();
-        let logits = sample::Rows::new(engine.model.llama.decode_logits(&hidden)?, draws)?;
+        let logits = sample::Rows::new(logits, draws)?;
         let jobs = &batch.jobs;
         // Rows choose on all cores: each choice depends on its own logits alone.
         let chosen = batch.rows.par_iter_mut().zip(logits.all()).par_map(|(row, logits)| match jobs.get(&row.job) {

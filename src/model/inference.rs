@@ -6,8 +6,8 @@ use super::{Llama, kv_cache::SequenceCache, layer::DecoderLayer};
 use crate::{
     error::{Error, Result},
     ops::{
-        DECODE_THREADS, Offsets,
-        attention::Decoding,
+        DECODE_THREADS, Indices, Offsets,
+        decode_step::{DecodeGraphs, Inputs},
         embedding,
         kv_store::{self, PagedBatch, PagedSequence},
         linear::Kernel,
@@ -93,7 +93,7 @@ impl Llama {
         with_spinning_workers(&self.device, usize::MAX, || {
             for (i, layer) in self.layers.iter().enumerate() {
                 let (attended, rows) = if i + 1 < self.layers.len() {
-                    let (q, k, v) = layer.infer_qkv(&x, &self.rope, &positions, Kernel::Forward)?;
+                    let (q, k, v) = layer.infer_qkv(&x, &self.rope, Indices::from(&positions), Kernel::Forward)?;
                     (attend(i, layer, [&q, &k, &v], offsets)?, x)
                 } else {
                     let [q, k, v] = layer.infer_qkv_of_rows(&x, &ends, &self.rope, [&end_positions, &positions])?;
@@ -107,25 +107,52 @@ impl Llama {
 
     /// One token a sequence → hidden states after the final norm `(rows, hidden)`; the caches grow by it.
     pub fn decode(&self, ids: &[u32], caches: &mut [&mut SequenceCache]) -> Result<Tensor> {
+        self.decode_step(ids, caches, &mut DecodeGraphs::new(false), Ok)
+    }
+
+    /// As [`Llama::decode`], behind it the LM head: logits `(rows, vocab)`, perhaps by a graph of an earlier step, and
+    /// then overwritten by the next.
+    pub fn decode_to_logits(
+        &self,
+        ids: &[u32],
+        caches: &mut [&mut SequenceCache],
+        graphs: &mut DecodeGraphs,
+    ) -> Result<Tensor> {
+        self.decode_step(ids, caches, graphs, |hidden| self.decode_logits(&hidden))
+    }
+
+    fn decode_step(
+        &self,
+        ids: &[u32],
+        caches: &mut [&mut SequenceCache],
+        graphs: &mut DecodeGraphs,
+        rest: impl Fn(Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
         if ids.len() != caches.len() || ids.is_empty() {
             return Err(Error::run(format!("decode: {} tokens for {} caches", ids.len(), caches.len())));
         }
-        with_spinning_workers(&self.device, DECODE_THREADS, || self.decode_layers(ids, caches))
-    }
-
-    fn decode_layers(&self, ids: &[u32], caches: &mut [&mut SequenceCache]) -> Result<Tensor> {
+        embedding::check(self.config.vocab_size, ids)?;
         let positions: Vec<u32> = caches.iter().map(|cache| cache.len() as u32).collect();
         caches.iter_mut().try_for_each(|cache| cache.reserve(1, &self.kv_pool))?;
-        let step = PagedBatch::new(caches.iter().map(|cache| cache.paged(1)).collect())?;
-        let decoding = Decoding::new(&step, self.config.num_attention_heads)?;
-        let mut x = embedding::forward(&self.embed_tokens, ids)?;
+        let batch = PagedBatch::new(caches.iter().map(|cache| cache.paged(1)).collect())?;
+        let done = with_spinning_workers(&self.device, DECODE_THREADS, || {
+            graphs.run([ids, &positions], &batch, self.config.num_attention_heads, |inputs| {
+                rest(self.decode_layers(inputs)?)
+            })
+        })?;
+        drop(batch);
+        caches.iter_mut().for_each(|cache| cache.grow(1));
+        Ok(done)
+    }
+
+    fn decode_layers(&self, inputs: Inputs<'_>) -> Result<Tensor> {
+        let mut x = embedding::forward(&self.embed_tokens, inputs.ids)?;
         for (i, layer) in self.layers.iter().enumerate() {
-            let (q, k, v) = layer.infer_qkv(&x, &self.rope, &positions, Kernel::Decode)?;
-            kv_store::store(&step, i, &k, &v)?;
-            let attended = decoding.attend(&q, i, layer.heads.scale())?;
+            let (q, k, v) = layer.infer_qkv(&x, &self.rope, inputs.positions, Kernel::Decode)?;
+            kv_store::store(inputs.batch, i, &k, &v)?;
+            let attended = inputs.decoding.attend(&q, i, layer.heads.scale())?;
             x = layer.infer_rest(&x, &attended, Kernel::Decode)?;
         }
-        caches.iter_mut().for_each(|cache| cache.grow(1));
         Ok(self.norm.forward(&x)?.0)
     }
 

@@ -5,13 +5,15 @@ mod cuda;
 
 use candle_core::Tensor;
 
+use super::Indices;
 use super::cpu::slice::{View, Weight, tensor};
 use crate::error::{Error, Result};
 
 /// `weight (vocab, hidden)` f32 or bf16, `ids (tokens)` → `(tokens, hidden)`, f32 (on CUDA in the table's type).
-pub fn forward(weight: &Tensor, ids: &[u32]) -> Result<Tensor> {
+pub fn forward<'a>(weight: &Tensor, ids: impl Into<Indices<'a>>) -> Result<Tensor> {
     let (vocab, hidden) = weight.dims2()?;
-    check(vocab, ids)?;
+    let ids = ids.into();
+    check(vocab, ids.values())?;
     #[cfg(feature = "cuda")]
     if weight.device().is_cuda() {
         return cuda::forward(weight, ids);
@@ -19,6 +21,7 @@ pub fn forward(weight: &Tensor, ids: &[u32]) -> Result<Tensor> {
     let weight = weight.contiguous()?;
     let weight = View::of(&weight)?;
     let weight = weight.weight()?;
+    let ids = ids.values();
     let mut rows = Vec::with_capacity(ids.len() * hidden);
     for &id in ids {
         let range = id as usize * hidden..(id as usize + 1) * hidden;
@@ -50,7 +53,8 @@ pub fn backward(vocab: usize, ids: &[u32], dy: &Tensor) -> Result<Tensor> {
     tensor(dweight, (vocab, hidden))
 }
 
-fn check(vocab: usize, ids: &[u32]) -> Result<()> {
+/// Fails on an id that is not in a table of `vocab` rows.
+pub(crate) fn check(vocab: usize, ids: &[u32]) -> Result<()> {
     match ids.iter().find(|&&id| id as usize >= vocab) {
         Some(id) => Err(Error::run(format!("embedding: id {id} for a table of {vocab} rows"))),
         None => Ok(()),

@@ -8,8 +8,10 @@ pub mod cast;
 pub mod cpu;
 pub mod cross_entropy;
 pub mod cuda;
+pub mod decode_step;
 pub mod dropout;
 pub mod embedding;
+mod indices;
 pub mod kv_store;
 pub mod linear;
 pub mod lora;
@@ -28,6 +30,7 @@ pub use adamw::grad_norm;
 pub use add::add;
 pub(crate) use cpu::par_for::ParFor;
 pub use cpu::thread_team::{DECODE_THREADS, with_spinning_workers};
+pub use indices::Indices;
 
 /// Where each sequence of a concatenated batch begins: sequence `i` owns rows `range(i)`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,6 +13,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use candle_core::Tensor;
 use rayon::prelude::*;
 
+use super::Indices;
 use super::cpu::par_for::ParFor;
 use super::cpu::simd::vectorised;
 use super::cpu::slice::{View, init_with, tensor};
@@ -56,6 +57,8 @@ pub struct RopeParameters {
 pub struct Rope {
     inv_freq: Arc<Vec<f32>>,
     table: Arc<RwLock<Arc<Vec<f32>>>>,
+    #[cfg(feature = "cuda")]
+    on_device: cuda::OnDevice,
 }
 
 impl Rope {
@@ -73,7 +76,12 @@ impl Rope {
         if !(parameters.theta > 0.0 && inv_freq.iter().all(|frequency| frequency.is_finite())) {
             return Err(Error::model("rope_theta and the rope scaling give frequencies that are no finite numbers"));
         }
-        Ok(Self { inv_freq: Arc::new(inv_freq), table: Arc::default() })
+        Ok(Self {
+            inv_freq: Arc::new(inv_freq),
+            table: Arc::default(),
+            #[cfg(feature = "cuda")]
+            on_device: cuda::OnDevice::default(),
+        })
     }
 
     /// The inverse frequencies, `head_dim / 2` of them.
@@ -83,27 +91,28 @@ impl Rope {
 
     /// Turns `x (tokens, heads, head_dim)` by each token's position.
     pub fn forward(&self, x: &Tensor, positions: &[u32]) -> Result<Tensor> {
-        let [y] = self.turn([x], positions, 1.0)?;
+        let [y] = self.turn([x], positions.into(), 1.0)?;
         Ok(y)
     }
 
     /// [`Rope::forward`] of the queries and the keys of the same tokens in one launch.
-    pub fn forward_both(&self, q: &Tensor, k: &Tensor, positions: &[u32]) -> Result<[Tensor; 2]> {
-        self.turn([q, k], positions, 1.0)
+    pub fn forward_both<'a>(&self, q: &Tensor, k: &Tensor, positions: impl Into<Indices<'a>>) -> Result<[Tensor; 2]> {
+        self.turn([q, k], positions.into(), 1.0)
     }
 
     /// Turns a gradient back.
     pub fn backward(&self, dx: &Tensor, positions: &[u32]) -> Result<Tensor> {
-        let [dx] = self.turn([dx], positions, -1.0)?;
+        let [dx] = self.turn([dx], positions.into(), -1.0)?;
         Ok(dx)
     }
 
     /// [`Rope::backward`] of the queries' and the keys' gradients in one launch.
     pub fn backward_both(&self, dq: &Tensor, dk: &Tensor, positions: &[u32]) -> Result<[Tensor; 2]> {
-        self.turn([dq, dk], positions, -1.0)
+        self.turn([dq, dk], positions.into(), -1.0)
     }
 
-    fn turn<const N: usize>(&self, xs: [&Tensor; N], positions: &[u32], sign: f32) -> Result<[Tensor; N]> {
+    fn turn<const N: usize>(&self, xs: [&Tensor; N], at: Indices<'_>, sign: f32) -> Result<[Tensor; N]> {
+        let positions = at.values();
         for x in xs {
             let (tokens, _, head_dim) = x.dims3()?;
             if tokens != positions.len() || head_dim != 2 * self.inv_freq.len() {
@@ -117,7 +126,7 @@ impl Rope {
         }
         #[cfg(feature = "cuda")]
         if xs.iter().all(|x| x.device().is_cuda()) {
-            return cuda::turn(xs, positions, &self.inv_freq, sign);
+            return cuda::turn(xs, at, self, sign);
         }
         let table = self.table_for(positions.iter().max().map_or(0, |&p| p as usize + 1));
         let head_dim = 2 * self.inv_freq.len();

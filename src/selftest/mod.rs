@@ -7,6 +7,7 @@
 mod attention;
 mod attention_bf16;
 mod bf16;
+mod decoding;
 mod elementwise;
 mod export;
 mod fp8;
@@ -49,7 +50,7 @@ impl Row {
 }
 
 /// What can be checked alone: the first word of a [`Row::op`], and the training passes.
-pub const OPS: [&str; 16] = [
+pub const OPS: [&str; 18] = [
     "linear",
     "lora",
     "rms_norm",
@@ -57,6 +58,7 @@ pub const OPS: [&str; 16] = [
     "embedding",
     "rope",
     "attention",
+    "attention_long",
     "swiglu",
     "activation",
     "dropout",
@@ -65,6 +67,7 @@ pub const OPS: [&str; 16] = [
     "adamw",
     "sample",
     "add",
+    "decoding",
     "training",
 ];
 
@@ -79,6 +82,7 @@ pub fn run(device: &Device, only: &[String], given: Option<&ModelSource>) -> Res
         training::check_memory(source)?;
     }
     let mut rows = ops(device, only);
+    rows.extend(decoding::rows(device, only));
     rows.extend(training::tiny(device, only, ""));
     if device.is_cuda() {
         rows.extend(with_other_kernels(|| training::tiny(device, only, OTHERS)));
@@ -109,9 +113,8 @@ fn ops(device: &Device, only: &[String]) -> Vec<Row> {
     bench.attempt("adamw", elementwise::adamw);
     bench.attempt("sample", sample::sample);
     if device.is_cuda() {
+        bench.attempt("attention_long", attention_bf16::long);
         bf16::all(&mut bench);
-    }
-    if device.is_cuda() {
         // The same once more by the other kernels, where a pass has two: what was by wgmma is by mma.sync, and the
         // other way round; rows that share keys decode together, or each alone.
         with_other_kernels(|| {
@@ -119,6 +122,7 @@ fn ops(device: &Device, only: &[String]) -> Vec<Row> {
             bench.attempt("lora", lora::lora);
             if has_wgmma(device).unwrap_or(false) {
                 bench.attempt("attention", attention::attention);
+                bench.attempt("attention_long", attention_bf16::long);
             }
             bench.attempt("attention, decode", attention::decode);
         });

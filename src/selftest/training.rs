@@ -56,16 +56,25 @@ pub(super) fn tiny(device: &Device, only: &[String], note: &'static str) -> Vec<
     let mut bench = Bench { note, ..Bench::new(device, only) };
     bench.attempt("dropout", |bench| masks(bench, device));
     bench.attempt("training, tiny Llama", |bench| {
-        let config = serde_json::json!({
-            "model_type": "llama", "vocab_size": 515, "hidden_size": 256, "intermediate_size": 392,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5, "rope_theta": 10000.0
-        });
-        let config = LlamaConfig::parse(config.as_object().ok_or_else(|| Error::run("no shape"))?)?;
-        let text: Vec<u32> = (0..138u32).map(|i| i.wrapping_mul(2_654_435_761) % 515).collect();
-        pass(bench, "tiny Llama", COSINE, Llama::random(config, DType::BF16, 5, &Device::Cpu)?, &text, device)
+        pass(bench, "tiny Llama", COSINE, tiny_llama()?, &tiny_text(138), device)
     });
     bench.rows
+}
+
+/// A Llama of three layers, bf16 on the CPU.
+pub(super) fn tiny_llama() -> Result<Llama> {
+    let config = serde_json::json!({
+        "model_type": "llama", "vocab_size": 515, "hidden_size": 256, "intermediate_size": 392,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5, "rope_theta": 10000.0
+    });
+    let config = LlamaConfig::parse(config.as_object().ok_or_else(|| Error::run("no shape"))?)?;
+    Llama::random(config, DType::BF16, 5, &Device::Cpu)
+}
+
+/// Ids that it has.
+pub(super) fn tiny_text(tokens: u32) -> Vec<u32> {
+    (0..tokens).map(|i| i.wrapping_mul(2_654_435_761) % 515).collect()
 }
 
 /// Fails (exit 5), before it is loaded, where a given model's pass cannot be held on the host: its weights as bf16
@@ -151,7 +160,7 @@ fn lora() -> LoraConfig {
 }
 
 /// Adapters whose B is drawn too.
-fn adapt(llama: &mut Llama) -> Result<()> {
+pub(super) fn adapt(llama: &mut Llama) -> Result<()> {
     llama.add_lora(&lora(), 6)?;
     for (name, tensor) in llama.adapter_tensors().iter().filter(|(name, _)| name.contains("lora_B")) {
         let drawn = random::normal(

@@ -6,7 +6,7 @@ use super::{DecoderLayer, Heads, merge};
 use crate::{
     error::Result,
     model::projection::Projection,
-    ops::{Offsets, add, attention, linear::Kernel, rope::Rope, swiglu},
+    ops::{Indices, Offsets, add, attention, linear::Kernel, rope::Rope, swiglu},
 };
 
 impl DecoderLayer {
@@ -15,7 +15,7 @@ impl DecoderLayer {
         &self,
         x: &Tensor,
         rope: &Rope,
-        positions: &[u32],
+        positions: Indices<'_>,
         kernel: Kernel,
     ) -> Result<(Tensor, Tensor, Tensor)> {
         let Heads { heads, kv_heads, .. } = self.heads;

@@ -9,14 +9,18 @@
 //! those which several rows have be read once for all of them; that has not yet run on a card either.
 #![allow(unsafe_code)]
 
+mod table;
+
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::{DType, Tensor};
 
-use super::shared::{CHUNK, Items, QUERIES};
+use super::shared::{CHUNK, QUERIES};
 use super::{BACKWARD, Dims, Offsets};
 use crate::error::{Error, Result};
-use crate::ops::cuda::{Launch, address, device_of, takes_first, uninit, upload, upload_u64};
-use crate::ops::kv_store::{BLOCK, Layout, PagedBatch, kernel_width};
+use crate::ops::cuda::{Launch, device_of, takes_first, uninit, upload};
+use crate::ops::kv_store::{BLOCK, Layout, kernel_width};
+
+pub(crate) use table::Table;
 
 /// Queries of a block of `forward.cu` and of `backward_q.cu`; keys of one of `backward_kv.cu`.
 const ROWS: usize = 128;
@@ -170,55 +174,6 @@ pub(super) fn backward(
     // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
     unsafe { kernel.run([heads as u32, blocks, sequences], 256, 4 * STEP * width * BF16) }?;
     Ok((result(dq, q)?, result(dk, k)?, result(dv, v)?))
-}
-
-/// The tables of `decode.cuh` on the device, for all layers of a step.
-#[derive(Debug)]
-pub(super) struct Table {
-    /// Each row's first block among `blocks`, and its length.
-    rows: Tensor,
-    /// Addresses.
-    blocks: Tensor,
-    /// Items, their rows and how many items there are, where rows that share keys have them read once.
-    shared: Option<(Tensor, Tensor, usize)>,
-    count: usize,
-    /// Tokens of the longest row.
-    longest: usize,
-}
-
-impl Table {
-    pub fn new(step: &PagedBatch<'_>, heads: usize) -> Result<Self> {
-        let mut words = Vec::new();
-        let mut addresses = Vec::new();
-        for row in step.rows() {
-            words.push(addresses.len() as u64 | (row.len as u64) << 32);
-            for block in &row.blocks[..row.len.div_ceil(BLOCK)] {
-                addresses.push(address(block)?);
-            }
-        }
-        let count = words.len();
-        let longest = step.rows().iter().map(|row| row.len).max().unwrap_or(0);
-        let mut plan = Items::default();
-        if takes_first("CLSGEN_DECODE", ["shared", "alone"], false) {
-            let first = |word: u64| word as u32 as usize;
-            let rows = step.rows().iter().zip(&words).map(|(row, word)| (&addresses[first(*word)..], row.len));
-            plan = Items::new(&rows.collect::<Vec<_>>(), heads / step.layout().kv_heads);
-        }
-        let Items { items, members } = plan;
-        words.extend(&addresses);
-        let pair = |pair: &[u32]| u64::from(pair[0]) | u64::from(*pair.get(1).unwrap_or(&0)) << 32;
-        words.extend(items.iter().map(|item| pair(item)));
-        words.extend(members.chunks(2).map(pair));
-        // One copy to the device; the words there are of 32 bits.
-        let table = upload_u64(step.device().as_cuda_device()?, &words)?;
-        let part = |first: usize, words: usize| table.narrow(0, 2 * first, words);
-        let rest = count + addresses.len();
-        let shared = match items.len() {
-            0 => None,
-            n => Some((part(rest, 2 * n)?, part(rest + n, members.len())?, n - 1)),
-        };
-        Ok(Self { rows: part(0, 2 * count)?, blocks: part(count, 2 * addresses.len())?, shared, count, longest })
-    }
 }
 
 /// `(rows, heads, d)` of one query a row.

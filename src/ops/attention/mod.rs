@@ -24,6 +24,8 @@ mod tests;
 
 use candle_core::{DType, Device, Tensor};
 
+#[cfg(feature = "cuda")]
+pub(crate) use self::{cuda::Table, shared::CHUNK};
 use super::Offsets;
 use super::cast::rounded;
 use super::cpu::simd::has_fast_bf16_pairs;
@@ -179,6 +181,12 @@ impl<'a> Decoding<'a> {
             return Ok(Self { step, heads, way: Way::Cuda(cuda::Table::new(step, heads)?) });
         }
         Ok(Self { step, heads, way: Way::Host(decode::Plan::new(step.rows())) })
+    }
+
+    /// By a table that is filled later.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn placed(step: &'a PagedBatch<'a>, heads: usize, table: Table) -> Self {
+        Self { step, heads, way: Way::Cuda(table) }
     }
 
     /// `q (rows, heads, d)` f32 (on CUDA bf16 too) → as much, f32 (on CUDA of the queries' type). On a CPU keys and

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use crate::ops::kv_store::BLOCK;
 
 /// Keys of a chunk: those of a thread block of `decode.cu`.
-pub(super) const CHUNK: usize = 256;
+pub(crate) const CHUNK: usize = 256;
 
 /// Most queries of an item: the rows of two mma.
 pub(super) const QUERIES: usize = 32;

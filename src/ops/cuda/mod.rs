@@ -12,6 +12,8 @@
 #[cfg(feature = "cuda")]
 mod functions;
 #[cfg(feature = "cuda")]
+mod graph;
+#[cfg(feature = "cuda")]
 mod launch;
 #[cfg(feature = "cuda")]
 mod libraries;
@@ -20,6 +22,8 @@ mod memory;
 mod open;
 mod other_kernels;
 
+#[cfg(feature = "cuda")]
+pub(crate) use graph::{Graph, Places};
 #[cfg(feature = "cuda")]
 pub(crate) use launch::{Launch, blocks, device_of, suffix};
 #[cfg(feature = "cuda")]

@@ -6,23 +6,25 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Tensor};
 
 use crate::error::Result;
+use crate::ops::Indices;
 use crate::ops::cuda::{Launch, device_of, suffix, uninit, upload};
 
 const FILE: &str = "embedding/kernels";
 const THREADS: u32 = 256;
 
 /// In the table's type.
-pub(super) fn forward(weight: &Tensor, ids: &[u32]) -> Result<Tensor> {
+pub(super) fn forward(weight: &Tensor, ids: Indices<'_>) -> Result<Tensor> {
     let device = device_of(weight)?;
     let hidden = weight.dim(1)?;
-    let y = uninit(&device, (ids.len(), hidden), weight.dtype())?;
+    let rows = ids.values().len();
+    let y = uninit(&device, (rows, hidden), weight.dtype())?;
     let kernel = Launch::new(&device, FILE, &format!("embedding_forward_{}", suffix(weight.dtype())?))?
         .tensor(&weight.contiguous()?)?
-        .tensor(&upload(&device, ids)?)?
+        .tensor(&ids.on_device(&device)?)?
         .tensor(&y)?
         .u32(hidden)?;
     // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
-    unsafe { kernel.run([ids.len() as u32, 1, 1], THREADS, 0) }?;
+    unsafe { kernel.run([rows as u32, 1, 1], THREADS, 0) }?;
     Ok(y)
 }
 

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use candle_core::{DType, Tensor};
 
-use super::{BLOCK, PagedBatch};
+use super::{BLOCK, PagedBatch, PagedSequence};
 use crate::error::{Error, Result};
 use crate::ops::cuda::{Launch, address, device_of, suffix, uninit, upload_u64};
 
@@ -23,7 +23,7 @@ pub(super) struct Tables {
 
 pub(super) fn store(step: &PagedBatch<'_>, layer: usize, k: &Tensor, v: &Tensor) -> Result<()> {
     let (tokens, kv_heads, d) = k.dims3()?;
-    let slots = table(step, &step.tables.new, |row| row.len - row.new)?;
+    let slots = table(step, &step.tables.new, first_new)?;
     let kernel = Launch::new(&device_of(k)?, FILE, &format!("kv_store_{}", suffix(k.dtype())?))?
         .tensor(&k.contiguous()?)?
         .tensor(&v.to_dtype(k.dtype())?.contiguous()?)?
@@ -56,15 +56,37 @@ pub(super) fn gather(step: &PagedBatch<'_>, layer: usize, d: usize) -> Result<(T
     Ok((k, v))
 }
 
-/// Where each row's tokens from its `first` on lie, in layer 0.
+impl PagedBatch<'_> {
+    /// Addresses of the new tokens' places in their blocks, in layer 0.
+    pub(crate) fn slots_of_new(&self) -> Result<Vec<u64>> {
+        slots(self, first_new)
+    }
+
+    /// The same sequences, whose [`PagedBatch::slots_of_new`] will be found at this place, `(2 new tokens)` u32.
+    pub(crate) fn with_slots_of_new(&self, place: Tensor) -> Self {
+        let tables = Tables { new: OnceLock::from(place), all: OnceLock::new() };
+        Self { rows: self.rows.clone(), layout: self.layout, runs: Vec::new(), tables }
+    }
+}
+
+fn first_new(row: &PagedSequence<'_>) -> usize {
+    row.len - row.new
+}
+
+/// Where each row's tokens from its `first` on lie, in layer 0, on the device.
 fn table(
     step: &PagedBatch<'_>,
     held: &OnceLock<Tensor>,
-    first: impl Fn(&super::PagedSequence<'_>) -> usize,
+    first: impl Fn(&PagedSequence<'_>) -> usize,
 ) -> Result<Tensor> {
     if let Some(table) = held.get() {
         return Ok(table.clone());
     }
+    let table = upload_u64(&device_of(step.rows[0].blocks[0])?, &slots(step, first)?)?;
+    Ok(held.get_or_init(|| table).clone())
+}
+
+fn slots(step: &PagedBatch<'_>, first: impl Fn(&PagedSequence<'_>) -> usize) -> Result<Vec<u64>> {
     if step.layout.dtype != DType::BF16 {
         return Err(Error::run(format!("blocks of keys and values on CUDA are bf16, not {:?}", step.layout.dtype)));
     }
@@ -77,6 +99,5 @@ fn table(
             slots.extend(tokens.map(|token| start + (token % BLOCK * step.layout.width) as u64 * BF16));
         }
     }
-    let table = upload_u64(&device_of(step.rows[0].blocks[0])?, &slots)?;
-    Ok(held.get_or_init(|| table).clone())
+    Ok(slots)
 }
