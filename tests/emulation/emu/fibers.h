@@ -1,6 +1,6 @@
-// The block's threads as fibers: each runs until it must wait for others. A warp runs as far as it can before another is
-// looked at, from a warp and in a direction that change with every block, so that a missing barrier shows as wrong numbers.
-// A wait that can never end (some threads gone, or waiting for something else) stops the program.
+// The block's threads as fibers: each runs until it must wait for others. A warp runs as far as it can before another
+// is looked at, from a warp and in a direction that change with every block, so that a missing barrier shows as wrong
+// numbers. A wait that can never end (some threads gone, or waiting for something else) stops the program.
 #pragma once
 #include <functional>
 
@@ -18,7 +18,7 @@ namespace emu {
 #ifndef EMU_UCONTEXT
 // Saves the registers that a call must keep, changes stacks, restores.
 extern "C" void emu_switch(void** save, void* load);
-asm(".pushsection .text\n.globl emu_switch\nemu_switch:\n"
+asm(".pushsection .text\n.weak emu_switch\nemu_switch:\n"
     "pushq %rbp\npushq %rbx\npushq %r12\npushq %r13\npushq %r14\npushq %r15\n"
     "movq %rsp, (%rdi)\nmovq %rsi, %rsp\n"
     "popq %r15\npopq %r14\npopq %r13\npopq %r12\npopq %rbx\npopq %rbp\nret\n.popsection\n");
@@ -169,7 +169,8 @@ inline void together(int operation, F&& carry_out) {
     return;
   }
   for (unsigned i = 0; i < 32; i++)
-    if ((warp.all >> i & 1) && warp.lanes[i].operation != operation) stop("a warp's threads are at different operations");
+    if ((warp.all >> i & 1) && warp.lanes[i].operation != operation)
+      stop("a warp's threads are at different operations");
   carry_out(warp);
   warp.runnable = warp.all;
   warp.at_operation = 0;
@@ -191,7 +192,8 @@ inline void prepare() {
   static bool done = false;
   if (done) return;
   done = true;
-  stacks = (unsigned char*)mmap(nullptr, STACK * MOST_THREADS, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  int how = MAP_PRIVATE | MAP_ANONYMOUS;
+  stacks = (unsigned char*)mmap(nullptr, STACK * MOST_THREADS, PROT_READ | PROT_WRITE, how, -1, 0);
   static unsigned char alternative[64 << 10];
   stack_t stack = {};
   stack.ss_sp = alternative;
@@ -236,7 +238,7 @@ inline void run_block() {
 // Runs `kernel` for every block, one after another.
 inline void launch(dim3 grid, dim3 block, size_t dynamic_shared, std::function<void()> kernel) {
   prepare();
-  Guarded memory(dynamic_shared);
+  Guarded memory(dynamic_shared, 128);
   shared = &memory, shared_bytes = dynamic_shared;
   grid_size = grid, block_size = block, body = std::move(kernel);
   count = block.x * block.y * block.z, warp_count = (count + 31) / 32;

@@ -1,5 +1,5 @@
-// Memory that tells: arrays that end at a page no one may touch, filled with NaNs; shared memory filled with NaNs for every
-// block.
+// Memory that tells: arrays that end at a page no one may touch, filled with NaNs; shared memory filled with NaNs for
+// every block.
 #pragma once
 #include <csignal>
 #include <sys/mman.h>
@@ -13,10 +13,11 @@ constexpr size_t PAGE = 4096;
 // As bf16 and as f32 a NaN, as an index out of every range.
 constexpr unsigned char POISON = 0xff;
 
-// `bytes` bytes that end (up to 16 bytes of alignment) where an inaccessible page begins; another lies before them.
+// `bytes` bytes that end (up to their alignment) where an inaccessible page begins; another lies before them.
 class Guarded {
  public:
-  explicit Guarded(size_t bytes) : bytes_(bytes), pages_((bytes + PAGE - 1) / PAGE) {
+  explicit Guarded(size_t bytes, size_t alignment = 16)
+      : bytes_(bytes), pages_((bytes + PAGE - 1) / PAGE), room_((bytes + alignment - 1) / alignment * alignment) {
     region_ = (unsigned char*)mmap(nullptr, (pages_ + 2) * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (region_ == MAP_FAILED || (pages_ && mprotect(region_ + PAGE, pages_ * PAGE, PROT_READ | PROT_WRITE) != 0)) {
       perror("EMU: memory");
@@ -27,7 +28,7 @@ class Guarded {
   ~Guarded() { munmap(region_, (pages_ + 2) * PAGE); }
   Guarded(const Guarded&) = delete;
   Guarded& operator=(const Guarded&) = delete;
-  unsigned char* data() const { return region_ + (pages_ + 1) * PAGE - (bytes_ + 15) / 16 * 16; }
+  unsigned char* data() const { return region_ + (pages_ + 1) * PAGE - room_; }
   // Nothing was written around the array where no page can tell.
   bool intact() const {
     for (unsigned char* p = region_ + PAGE; p < data(); p++)
@@ -38,7 +39,7 @@ class Guarded {
   }
 
  private:
-  size_t bytes_, pages_;
+  size_t bytes_, pages_, room_;
   unsigned char* region_;
 };
 
