@@ -1,7 +1,7 @@
 // CUDA's driver on a machine without a card: "device memory" is guarded host memory, a launch runs the kernel's own
 // source under the emulation, everything at once and in the order of the calls. EMULATED_CAPABILITY=8.0 is another card
-// than 9.0, EMULATED_TRACE=1 names each launch. The functions are those of src/ops/cuda/functions.rs, their numbers
-// those of cuda.h.
+// than 9.0, EMULATED_DEVICES=2 are two of them, EMULATED_TRACE=1 names each launch and the bytes in use. The functions
+// are those of src/ops/cuda/functions.rs, their numbers those of cuda.h.
 #include <memory>
 
 #include "device.h"
@@ -92,7 +92,10 @@ void device::submit(std::function<void()> work) {
 
 API int cuInit(unsigned) { return SUCCESS; }
 API int cuDriverGetVersion(int* version) { return *version = 13000, SUCCESS; }
-API int cuDeviceGetCount(int* count) { return *count = 1, SUCCESS; }
+API int cuDeviceGetCount(int* count) {
+  const char* asked = getenv("EMULATED_DEVICES");
+  return *count = asked ? atoi(asked) : 1, SUCCESS;
+}
 API int cuDeviceGet(int* device, int ordinal) { return *device = ordinal, SUCCESS; }
 API int cuDeviceGetName(char* name, int length, int) {
   // A card whose peak is tabled: to measure it takes minutes here.
@@ -226,7 +229,8 @@ API int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsig
   std::vector<uint64_t> values(2 * kernel->sizes.size());
   for (size_t i = 0; i < kernel->sizes.size(); i++) memcpy(&values[2 * i], parameters[i], kernel->sizes[i]);
   dim3 grid(x, y, z), block(threads_x, threads_y, threads_z);
-  if (getenv("EMULATED_TRACE")) fprintf(stderr, "EMU: %s (%u, %u, %u) x %u\n", name.c_str(), x, y, z, threads_x);
+  if (getenv("EMULATED_TRACE"))
+    fprintf(stderr, "EMU: %s (%u, %u, %u) x %u, %lu bytes\n", name.c_str(), x, y, z, threads_x, (unsigned long)used);
   device::submit([=, kernel = kernel, values = std::move(values)]() mutable {
     std::vector<void*> at;
     for (size_t i = 0; i < kernel->sizes.size(); i++) at.push_back(&values[2 * i]);
