@@ -1,10 +1,10 @@
 //! A decoding step of a whole model, one token a row: run op by op, or on a GPU as a graph that was captured of an
 //! earlier step (`CLSGEN_GRAPH=on`; off else, since it has not yet run on a card).
 //!
-//! Of a step only its [`Inputs`] change: ids, positions, and where keys and values lie. A graph holds the launches of one
-//! step with every address in them, so that a whole step costs the host one launch; it reads its inputs at places that
-//! stay, which are written before. Its results have the bits of a step that runs op by op: the same kernels on the same
-//! numbers.
+//! Of a step only its [`Inputs`] change: ids, positions, and where keys and values lie. A graph holds the launches of
+//! one step with every address in them, so that a whole step costs the host one launch; it reads its inputs at places
+//! that stay, which are written before. Its results have the bits of a step that runs op by op: the same kernels on the
+//! same numbers.
 
 #[cfg(feature = "cuda")]
 mod cuda;

@@ -1,5 +1,5 @@
-//! Whole decoding steps of a tiny Llama: on the device in bf16 against the CPU in f32, and on a GPU by graphs against op
-//! by op, where not a bit may differ.
+//! Whole decoding steps of a tiny Llama: on the device in bf16 against the CPU in f32; and on a GPU by graphs against
+//! op by op, where not a bit may differ.
 
 use candle_core::{DType, Device, Tensor};
 

@@ -138,8 +138,8 @@ API int cublasLtMatmulAlgoGetHeuristic(void*, void* d, void* a, void* b, void* c
   return *count ? SUCCESS : NOT_SUPPORTED;
 }
 API int cublasLtMatmul(void*, void* description, const void* alpha, const void* a, void* of_a, const void* b,
-                       void* of_b, const void* beta, const void*, void*, void* y, void* of_y, const void*, void*, size_t,
-                       void*) {
+                       void* of_b, const void* beta, const void*, void*, void* y, void* of_y, const void*, void*,
+                       size_t, void*) {
   const Description& d = *(Description*)description;
   Layout left = *(Layout*)of_a, right = *(Layout*)of_b, out = *(Layout*)of_y;
   if (!supported(d, left, right, out)) return NOT_SUPPORTED;
