@@ -5,7 +5,10 @@
 //! as they are. `stats.json` is written last: a split that it does not name is not finished, whatever else lies in the
 //! directory.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use serde_json::{Map, Value, json};
 
@@ -76,13 +79,18 @@ impl Finished {
     }
 
     /// Refuses (exit 2) to replace a list of dropped records that nobody of ours can have written: no `stats.json` is
-    /// beside it, and it is not what was being written when a command was killed.
+    /// beside it, and it has lines that are not among those to write. A command that was killed between the two files
+    /// leaves a list of the same splits, or of fewer.
     pub fn refuse_foreign_list(&self, dropped: &[Value]) -> Result<()> {
-        let alone = self.dropped_path.symlink_metadata().is_ok() && !self.stats_path.is_file();
-        if alone && foreign::read(&self.dropped_path, foreign::LOG).ok() != Some(lines(dropped)?) {
-            return Err(storage::foreign(&self.dropped_path, "and construct did not make it"));
+        if self.dropped_path.symlink_metadata().is_err() || self.stats_path.is_file() {
+            return Ok(());
         }
-        Ok(())
+        let ours = lines(dropped)?;
+        let ours: HashSet<&[u8]> = ours.split_inclusive(|&byte| byte == b'\n').collect();
+        match foreign::read(&self.dropped_path, foreign::LOG) {
+            Ok(held) if held.split_inclusive(|&byte| byte == b'\n').all(|line| ours.contains(line)) => Ok(()),
+            _ => Err(storage::foreign(&self.dropped_path, "and construct did not make it")),
+        }
     }
 
     /// Adds splits, each with its entry of `stats.json`, and their lines of `dropped.jsonl`.
@@ -190,6 +198,24 @@ mod tests {
             // It came while a command was at work.
             assert_eq!(finished.add(splits("dev", 1), &[]).unwrap_err().exit_code(), 3, "{line}");
             assert_eq!(std::fs::read(&path).unwrap(), list);
+        }
+    }
+
+    #[test]
+    fn a_list_alone_is_replaced_where_its_lines_are_ours() {
+        let dir = tempfile::tempdir().unwrap();
+        let finished = read(dir.path()).unwrap();
+        let dropped = ["train", "dev"].map(|split| json!({ "split": split, "id": "a" }));
+        let path = dir.path().join("dropped.jsonl");
+        for (list, refused) in [
+            (lines(&dropped).unwrap(), false),
+            (lines(&dropped[..1]).unwrap(), false),
+            (lines(&[json!({ "split": "train", "id": "b" })]).unwrap(), true),
+            (b"notes of somebody's\n".to_vec(), true),
+        ] {
+            std::fs::write(&path, &list).unwrap();
+            let exit = finished.refuse_foreign_list(&dropped).err().map(|e| e.exit_code());
+            assert_eq!(exit, refused.then_some(2), "{}", String::from_utf8_lossy(&list));
         }
     }
 
