@@ -243,7 +243,10 @@ impl Kernels<'_> {
         report.kernel(&format!("adapter B added, {m} x {RANK} x {q}"), through(q, 2), || {
             linear::add_forward(dy.clone(), &u, &b)
         });
-        report.kernel(&format!("adapter dB, {q} x {m} x {RANK}"), through(q, 1), || linear::backward_weight(&dy, &u));
+        let offsets = Offsets::from_lengths(&[m]);
+        report.kernel(&format!("adapter dB, {q} x {m} x {RANK}"), through(q, 1), || {
+            lora::add_b_gradient(None, &dy, &u, &offsets)
+        });
         report.kernel(&format!("adapter dA, {RANK} x {m} x {d}"), through(d, 1), || linear::backward_weight(&u, &x));
         report.kernel(&format!("adapter dx added, {m} x {RANK} x {d}"), through(d, 2), || {
             linear::add_backward_input(x.clone(), &u, &a)
@@ -263,7 +266,7 @@ impl Kernels<'_> {
         let rows = Rows { offsets: &offsets, first: None };
         let key = |step| DropoutKey { p: 0.05, rng: Rng::new(1, streams::LORA_DROPOUT), steps: vec![step] };
         let reductions: [Reduction<'_>; 3] =
-            std::array::from_fn(|i| Reduction { a: &a, scaling: 2.0, dropout: Some(key(i as u64)) });
+            std::array::from_fn(|i| Reduction { a: &a, stacked_a: None, scaling: 2.0, dropout: Some(key(i as u64)) });
         // x once, and dx read and written in the backward pass.
         let passes = |n: usize, products: usize| Work {
             bytes: self.bytes(m * (n * d + 3 * RANK)),

@@ -198,7 +198,9 @@ pub(super) fn read(context: &Context, dir: &Path) -> Result<LoadedModel> {
     // Another process may train into this directory.
     storage::read_unchanged(dir, |dir| {
         let precision = precision(context, &checkpoint::read_info(dir)?)?;
-        checkpoint::load_model(dir, lookup(context, &[&context.config.dir]), precision, &device)
+        let mut loaded = checkpoint::load_model(dir, lookup(context, &[&context.config.dir]), precision, &device)?;
+        loaded.model.llama.prepare_inference()?;
+        Ok(loaded)
     })
 }
 

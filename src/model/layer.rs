@@ -205,6 +205,16 @@ impl DecoderLayer {
         ]
     }
 
+    /// The projections by their input: those of each, in order.
+    pub fn by_input_mut(&mut self) -> [Vec<&mut Projection>; 4] {
+        [
+            vec![&mut self.q_proj, &mut self.k_proj, &mut self.v_proj],
+            vec![&mut self.o_proj],
+            vec![&mut self.gate_proj, &mut self.up_proj],
+            vec![&mut self.down_proj],
+        ]
+    }
+
     /// Whether a pass trains anything of the MLP.
     pub fn mlp_trains(&self, trains: Parameters) -> bool {
         [&self.gate_proj, &self.up_proj, &self.down_proj].iter().any(|projection| projection.trains(trains))

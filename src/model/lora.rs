@@ -5,6 +5,7 @@ use candle_core::{Device, Tensor};
 use crate::{
     error::{Error, Result},
     foreign,
+    ops::lora::Reduction,
     rng::{Rng, hash_name, streams},
 };
 
@@ -78,11 +79,14 @@ impl From<&crate::config::Lora> for LoraConfig {
     }
 }
 
-/// One projection's adapter, f32.
+/// One projection's adapter, f32; of a pass on CUDA in bf16 ([`super::rounded`]).
 #[derive(Debug, Clone)]
 pub(super) struct Adapter {
     /// `(rank, in)`.
     pub a: Tensor,
+    /// In bf16, A of this projection and of those behind it that read the same input, one below the other: `(their
+    /// ranks, in)`.
+    pub stacked_a: Option<Tensor>,
     /// `(out, rank)`.
     pub b: Tensor,
     /// Factor of `B A x`.
@@ -92,6 +96,11 @@ pub(super) struct Adapter {
 }
 
 impl Adapter {
+    /// The part before B, without dropout.
+    pub fn reduction(&self) -> Reduction<'_> {
+        Reduction { a: &self.a, stacked_a: self.stacked_a.as_ref(), scaling: self.scaling, dropout: None }
+    }
+
     /// PEFT's start: A Kaiming-uniform with a = √5, that is U(±1/√in), and B zero, so the model's function is
     /// unchanged.
     pub fn init(
@@ -104,6 +113,7 @@ impl Adapter {
         let rng = Rng::new(seed, streams::LORA_INIT);
         Ok(Self {
             a: uniform(rng, &name_a(projection), (config.rank, input), input, device)?,
+            stacked_a: None,
             b: Tensor::zeros((out, config.rank), candle_core::DType::F32, device)?,
             scaling: config.scaling(),
             dropout: config.dropout as f32,

@@ -27,6 +27,7 @@ pub mod peft;
 mod precision;
 mod projection;
 mod read_rows;
+mod rounded;
 mod safetensors;
 pub mod source;
 pub mod tensor_spec;

@@ -6,6 +6,8 @@
 //! dx = dy W + dropout'(du A)                    dW = dyᵀ x      db = Σ dy       (the last two: full training)
 //! ```
 
+mod infer;
+
 use candle_core::Tensor;
 
 use super::{
@@ -136,23 +138,6 @@ impl Projection {
         BaseWeight::forward_each(each.map(|projection| (&projection.weight, projection.bias.as_ref())), x, kernel)
     }
 
-    /// Without dropout.
-    pub fn infer(&self, x: &Tensor, kernel: Kernel) -> Result<Tensor> {
-        let [y] = Self::infer_each([self], x, kernel)?;
-        Ok(y)
-    }
-
-    /// Projections of one input, without dropout.
-    pub fn infer_each<const N: usize>(each: [&Self; N], x: &Tensor, kernel: Kernel) -> Result<[Tensor; N]> {
-        let ys = Self::base_each(each, x, kernel)?;
-        let a = each.map(|projection| projection.adapter.as_ref().map(|adapter| (&adapter.a, adapter.scaling)));
-        let us = adapters::reduce_each(a, x, kernel)?;
-        array(each.into_iter().zip(ys).zip(us).map(|((projection, y), u)| match (&projection.adapter, u) {
-            (Some(adapter), Some(u)) => kernel.add(y, &u, &adapter.b),
-            _ => Ok(y),
-        }))
-    }
-
     /// `(y, u)` with the pass's dropout on the adapter's input; `u` goes into [`Projection::backward`].
     pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<(Tensor, Option<Tensor>)> {
         let [forward] = Self::forward_each([self], x, pass)?;
@@ -251,7 +236,9 @@ impl Projection {
         let dx = adapters::backward_each(x, &mut inner, dx, pass.rows())?;
         for ((name, dy), Backward { u, da, .. }) in outer.into_iter().zip(inner) {
             if let Some(u) = u {
-                weight_gradient(gradients, &lora::name_b(name), dy, &u, pass.offsets)?;
+                let name = lora::name_b(name);
+                let sum = adapters::add_b_gradient(gradients.remove(&name), dy, &u, pass.offsets)?;
+                gradients.extend(sum.map(|sum| (name, sum)));
             }
             gradients.extend(da.map(|da| (lora::name_a(name), da)));
         }
@@ -269,7 +256,7 @@ impl Projection {
         Ok(())
     }
 
-    /// The adapter's part before B.
+    /// The adapter's part before B, with the pass's dropout.
     fn reduction(&self, pass: &Pass) -> Option<Reduction<'_>> {
         let adapter = self.adapter.as_ref()?;
         let dropout = pass.dropout.map(|settings| {
@@ -281,7 +268,7 @@ impl Projection {
                 .collect();
             DropoutKey { p: adapter.dropout, rng: Rng::new(settings.seed, streams::LORA_DROPOUT), steps }
         });
-        Some(Reduction { a: &adapter.a, scaling: adapter.scaling, dropout })
+        Some(Reduction { dropout, ..adapter.reduction() })
     }
 }
 

@@ -3,7 +3,10 @@
 use candle_core::Tensor;
 
 use super::{
-    ActivationCheckpointing, Gradients, Llama, accumulate, layer::Kept, projection::Pass, read_rows::ReadRows,
+    ActivationCheckpointing, Gradients, Llama, accumulate,
+    layer::{DecoderLayer, Kept},
+    projection::Pass,
+    read_rows::ReadRows,
 };
 use crate::{
     config::Parameters,
@@ -51,6 +54,8 @@ pub struct Saved {
     positions: Vec<u32>,
     context: TrainingContext,
     layers: Vec<SavedLayer>,
+    /// The layers of the pass, where they are not the model's own.
+    rounded: Option<Vec<DecoderLayer>>,
     read: Option<ReadRows>,
     /// The final norm's input and 1/rms, of the rows that are read.
     last: (Tensor, Tensor),
@@ -118,8 +123,9 @@ impl Llama {
         let pass = Pass::new(offsets, &positions, context.dropout.as_ref(), context.trains);
         let read = self.rows_read(offsets, context)?;
         let mut x = embedding::forward(&self.embed_tokens, ids)?;
+        let rounded = self.rounded_layers()?;
         let mut layers = Vec::with_capacity(self.layers.len());
-        for (i, layer) in self.layers.iter().enumerate() {
+        for (i, layer) in rounded.as_ref().unwrap_or(&self.layers).iter().enumerate() {
             device::check_interrupted()?;
             let pass = if i + 1 == self.layers.len() { pass.of_last(read.as_ref()) } else { pass };
             let kept = layer.forward_saving(&x, &self.rope, &pass)?;
@@ -139,20 +145,21 @@ impl Llama {
         let ids = ids.to_vec();
         let offsets = offsets.clone();
         let context = context.clone();
-        Ok((hidden_states, Saved { ids, offsets, positions, context, layers, read, last: (x, rstd) }))
+        Ok((hidden_states, Saved { ids, offsets, positions, context, layers, rounded, read, last: (x, rstd) }))
     }
 
     /// Adds to `gradients` those of everything `context.trains` names, from `d_hidden (tokens, hidden)`.
     ///
     /// With a frozen base nothing below the first layer is trained, so its dx is never computed.
     pub fn backward(&self, saved: Saved, d_hidden: &Tensor, gradients: &mut Gradients) -> Result<()> {
-        let Saved { ids, offsets, positions, context, layers, read, last: (x, rstd) } = saved;
+        let Saved { ids, offsets, positions, context, layers, rounded, read, last: (x, rstd) } = saved;
         let pass = Pass::new(&offsets, &positions, context.dropout.as_ref(), context.trains);
         let trains_embedding = context.trains == Parameters::Full;
         let d_hidden = read.as_ref().map_or_else(|| Ok(d_hidden.clone()), |read| read.gather(d_hidden))?;
         let last = pass.of_last(read.as_ref());
         let mut dx = Some(self.norm.backward(&x, &rstd, &d_hidden, &last.of_read(), gradients)?);
-        for (i, (layer, saved)) in self.layers.iter().zip(layers).enumerate().rev() {
+        let of_pass = rounded.as_ref().unwrap_or(&self.layers);
+        for (i, (layer, saved)) in of_pass.iter().zip(layers).enumerate().rev() {
             device::check_interrupted()?;
             let Some(dy) = dx else { break };
             let pass = if i + 1 == self.layers.len() { last } else { pass };

@@ -1,5 +1,5 @@
-//! Whole decoding steps of a tiny Llama: on the device in bf16 against the CPU in f32; and on a GPU by graphs against
-//! op by op, where not a bit may differ.
+//! Whole decoding steps of a tiny Llama: on the device in bf16 against the CPU in f32; and on a GPU prepared for
+//! inference and by graphs against adapters as they are trained and op by op, where not a bit may differ.
 
 use candle_core::{DType, Device, Tensor};
 
@@ -34,7 +34,10 @@ pub(super) fn rows(device: &Device, only: &[String]) -> Vec<Row> {
         let (exact, _) = decoded(&llama.held_as(DType::F32, &Device::Cpu)?, false)?;
         bench.check(OP, "logits", &logits, &numbers(&exact)?, LOGITS)?;
         if device.is_cuda() {
-            let (by_graph, launches) = decoded(&ours, true)?;
+            let mut prepared = ours.clone();
+            prepared.prepare_inference()?;
+            bench.again(OP, &[&logits], &[&decoded(&prepared, false)?.0])?;
+            let (by_graph, launches) = decoded(&prepared, true)?;
             bench.again(OP, &[&logits], &[&by_graph])?;
             bench.push(OP, "by graph", &[BY_GRAPH], BY_GRAPH.abs_diff(launches) as f64, 0.0);
         }

@@ -9,7 +9,7 @@ use crate::{
         Offsets,
         dropout::DropoutKey,
         linear::array,
-        lora::{Backward, Reduction, Rows, backward_each, forward_each, fuses},
+        lora::{Backward, Reduction, Rows, add_b_gradient, backward_each, forward_each, fuses},
     },
     rng::{Rng, streams},
 };
@@ -26,13 +26,37 @@ pub(super) fn lora(bench: &mut Bench<'_>) -> Result<()> {
     case::<3>(bench, "lora, rank 64, three", 64, 136, Some(0.05))?;
     case::<3>(bench, "lora, no dropout, three", 32, 96, None)?;
     // A rank and a width that no kernel takes.
-    case::<2>(bench, "lora, rank 12, two", 12, 90, Some(0.1))
+    case::<2>(bench, "lora, rank 12, two", 12, 90, Some(0.1))?;
+    b_gradient(bench, "lora, rank 8", 8, 136)?;
+    b_gradient(bench, "lora, rank 64", 64, 392)?;
+    b_gradient(bench, "lora, rank 12, two", 12, 90)
+}
+
+/// B's gradient, of a `u` that is a strip of two adapters', onto a sum.
+fn b_gradient(bench: &mut Bench<'_>, op: &'static str, rank: usize, width: usize) -> Result<()> {
+    let (dtype, bound) = if bench.device.is_cuda() { (DType::BF16, BF16) } else { (DType::F32, F32) };
+    let offsets = Offsets::from_lengths(&[15, 0, 513, 1, 33]);
+    let m = offsets.total();
+    let (dy, dy64) = bench.random_as(74, &[m, width], dtype)?;
+    let (us, us64) = bench.random_as(75, &[m, 2 * rank], dtype)?;
+    let (sum, mut sum64) = bench.random_as(76, &[width, rank], DType::F32)?;
+    let u = us.narrow(1, rank, rank)?;
+    let u64: Vec<f64> = us64.chunks(2 * rank).flat_map(|row| row[rank..].to_vec()).collect();
+    let run =
+        || -> Result<Vec<Tensor>> { Ok(add_b_gradient(Some(sum.copy()?), &dy, &u, &offsets)?.into_iter().collect()) };
+    let found = run()?;
+    let new = reference::linear(&reference::transpose(&dy64, width), &reference::transpose(&u64, rank), None, m);
+    sum64.iter_mut().zip(&new).for_each(|(sum, new)| *sum += new);
+    bench.check(op, "backward B", &found[0], &sum64, bound)?;
+    bench.again(op, &found.iter().collect::<Vec<_>>(), &run()?.iter().collect::<Vec<_>>())
 }
 
 /// Adapters of one input.
 struct Operands<const N: usize> {
     x: Tensor,
     a: [Tensor; N],
+    /// As a pass on CUDA has them.
+    stacked_a: Option<Tensor>,
     du: [Tensor; N],
     /// What dx and each dA are added to.
     dx: Tensor,
@@ -45,7 +69,8 @@ impl<const N: usize> Operands<N> {
     fn reductions(&self) -> [Reduction<'_>; N] {
         std::array::from_fn(|i| {
             let dropout = self.keys.as_ref().map(|keys| keys[i].clone());
-            Reduction { a: &self.a[i], scaling: SCALING, dropout }
+            let stacked_a = self.stacked_a.as_ref().filter(|_| i == 0);
+            Reduction { a: &self.a[i], stacked_a, scaling: SCALING, dropout }
         })
     }
 
@@ -61,6 +86,7 @@ impl<const N: usize> Operands<N> {
         Ok(Self {
             x: part(&self.x)?,
             a: self.a.clone(),
+            stacked_a: self.stacked_a.clone(),
             du: array(self.du.iter().map(part))?,
             dx: part(&self.dx)?,
             da,
@@ -107,13 +133,14 @@ fn case<const N: usize>(
     };
     // Products round A to bf16 on a GPU; these are.
     let (a, a64) = each(62, [rank, width], DType::BF16)?;
+    let stacked_a = if N == 2 { Some(Tensor::cat(&a, 0)?) } else { None };
     let a = array(a.iter().map(|a| bench.cast(a, DType::F32)))?;
     let (du, du64) = each(66, [m, rank], dtype)?;
     let (da, da64) = each(70, [rank, width], DType::F32)?;
     let rng = Rng::new(5, streams::LORA_DROPOUT);
     let steps = |adapter: u64| (0..LENGTHS.len() as u64).map(|i| u64::MAX - 7 * i - adapter).collect::<Vec<_>>();
     let keys = p.map(|p| std::array::from_fn(|i| DropoutKey { p, rng, steps: steps(i as u64) }));
-    let operands = Operands { x, a, du, dx, da, keys, offsets };
+    let operands = Operands { x, a, stacked_a, du, dx, da, keys, offsets };
 
     let found = operands.run()?;
     for i in 0..N {

@@ -4,6 +4,8 @@
 
 #include "rows.h"
 
+#include "../../src/ops/cuda/parts.cuh"
+
 // Each file has functions of the same names.
 namespace swiglu {
 #include "../../src/ops/swiglu/kernels.cu"
@@ -36,9 +38,11 @@ namespace adamw {
 
 template <typename T, typename Forward, typename Backward>
 static void test_swiglu(const char* type, Forward forward, Backward backward, size_t n, size_t offset) {
-  Row<T> gate(n, Normals{4}, offset), up(n, Normals(), offset), dact(n, Normals(), offset), act(n, offset), dgate(n, offset), dup(n, offset);
+  Row<T> gate(n, Normals{4}, offset), up(n, Normals(), offset), dact(n, Normals(), offset), act(n, offset),
+      dgate(n, offset), dup(n, offset);
   emu::launch(dim3(3), dim3(64), 0, [&] { forward(gate.data(), up.data(), act.data(), n); });
-  emu::launch(dim3(2), dim3(96), 0, [&] { backward(gate.data(), up.data(), dact.data(), dgate.data(), dup.data(), n); });
+  emu::launch(dim3(2), dim3(96), 0,
+              [&] { backward(gate.data(), up.data(), dact.data(), dgate.data(), dup.data(), n); });
   std::vector<double> y(n), dg(n), du(n);
   for (size_t i = 0; i < n; i++) {
     double g = gate.wide(i), s = 1 / (1 + exp(-g));
@@ -61,7 +65,8 @@ static void test_rope(const char* type, Kernel kernel, int heads, int half) {
   emu::Array<uint32_t> p(positions);
   emu::Array<float> f(frequencies);
   auto run = [&](const T* from, T* to, int count, const T* from_k, T* to_k, int count_k, float sign) {
-    emu::launch(dim3(tokens), dim3(96), 8 * half, [&] { kernel(from, to, count, from_k, to_k, count_k, p.data(), f.data(), half, sign); });
+    emu::launch(dim3(tokens), dim3(96), 8 * half,
+                [&] { kernel(from, to, count, from_k, to_k, count_k, p.data(), f.data(), half, sign); });
   };
   run(q.data(), q_turned.data(), heads, k.data(), k_turned.data(), kv_heads, 1);
   run(q.data(), q_back.data(), heads, nullptr, nullptr, 0, -1);
@@ -75,7 +80,8 @@ static void test_rope(const char* type, Kernel kernel, int heads, int half) {
         expected[head * 2 * half + c] = a * cos(angle) - b * sin(angle);
         expected[head * 2 * half + c + half] = b * cos(angle) + a * sin(angle);
       }
-    close<T>(std::string("rope ") + type + ", " + std::to_string(heads) + " x " + std::to_string(2 * half) + what, y.all(), expected);
+    close<T>(std::string("rope ") + type + ", " + std::to_string(heads) + " x " + std::to_string(2 * half) + what,
+             y.all(), expected);
   };
   check(", q", q, q_turned, heads, 1);
   check(", q back, alone", q, q_back, heads, -1);
@@ -103,17 +109,49 @@ static void test_cast(size_t n) {
   emu::launch(dim3(2), dim3(32), 0, [&] { cast_file::cast_f32_to_bf16(x.data(), y.data(), n); });
   emu::launch(dim3(2), dim3(32), 0, [&] { cast_file::cast_bf16_to_f32(y.data(), back.data(), n); });
   bool same = true;
-  for (size_t i = 0; i < n; i++) same &= y.data()[i].bits == to_bf16(x.data()[i]).bits && back.data()[i] == to_float(y.data()[i]);
+  for (size_t i = 0; i < n; i++)
+    same &= y.data()[i].bits == to_bf16(x.data()[i]).bits && back.data()[i] == to_float(y.data()[i]);
   check("cast " + std::to_string(n) + ", there and back", same);
+}
+
+// Several arrays at once, of which some are not aligned, one is of nothing, and some are of more than a block.
+static void test_cast_each() {
+  struct Arrays {
+    Row<float> x;
+    Row<bf16> y;
+    Arrays(size_t n, size_t offset) : x(n, Normals{3}, offset), y(n) {}
+  };
+  std::deque<Arrays> arrays;
+  int per_block = 64;
+  std::vector<cast_file::Part> parts;
+  std::vector<uint32_t> of_block;
+  std::pair<size_t, size_t> sizes[] = {{1, 0}, {64, 0}, {0, 0}, {65, 1}, {300, 0}};
+  for (auto [n, offset] : sizes) {
+    Arrays& each = arrays.emplace_back(n, offset);
+    parts.push_back({each.x.data(), each.y.data(), n, of_block.size()});
+    of_block.insert(of_block.end(), (n + per_block - 1) / per_block, parts.size() - 1);
+  }
+  emu::Array<cast_file::Part> table(parts);
+  emu::Array<uint32_t> blocks(of_block);
+  emu::launch(dim3(of_block.size()), dim3(32), 0,
+              [&] { cast_file::cast_f32_to_bf16_each(table.data(), blocks.data(), per_block); });
+  bool same = true;
+  for (size_t k = 0; k < arrays.size(); k++)
+    for (size_t i = 0; i < sizes[k].first; i++)
+      same &= arrays[k].y.data()[i].bits == to_bf16(arrays[k].x.data()[i]).bits;
+  check("cast of several", same);
 }
 
 static void test_activations(size_t n) {
   Row<float> x(n, Normals{2}), dy(n, Normals());
-  auto f = [](int kind, double a) { return kind == 0 ? 0.5 * a * (1 + erf(a / sqrt(2))) : kind == 1 ? (a > 0 ? a : 0) : tanh(a); };
+  auto f = [](int kind, double a) {
+    return kind == 0 ? 0.5 * a * (1 + erf(a / sqrt(2))) : kind == 1 ? (a > 0 ? a : 0) : tanh(a);
+  };
   for (int kind = 0; kind < 3; kind++) {
     Row<float> y(n), dx(n);
     emu::launch(dim3(2), dim3(32), 0, [&] { activation::activation_forward_f32(x.data(), y.data(), kind, n); });
-    emu::launch(dim3(2), dim3(32), 0, [&] { activation::activation_backward_f32(x.data(), dy.data(), dx.data(), kind, n); });
+    emu::launch(dim3(2), dim3(32), 0,
+                [&] { activation::activation_backward_f32(x.data(), dy.data(), dx.data(), kind, n); });
     std::vector<double> value(n), slope(n);
     for (size_t i = 0; i < n; i++) {
       double a = x.wide(i);
@@ -131,7 +169,8 @@ static void test_embedding(const char* type, Kernel kernel, int n) {
   emu::Array<uint32_t> i(ids);
   emu::launch(dim3(ids.size()), dim3(64), 0, [&] { kernel(table.data(), i.data(), y.data(), n); });
   std::vector<double> expected;
-  for (uint32_t id : ids) for (int c = 0; c < n; c++) expected.push_back(table.wide(id * n + c));
+  for (uint32_t id : ids)
+    for (int c = 0; c < n; c++) expected.push_back(table.wide(id * n + c));
   check(std::string("embedding ") + type + ", " + std::to_string(n), y.all() == expected);
 }
 
@@ -140,21 +179,28 @@ static void test_embedding_backward(int n) {
   Row<float> dy(4 * n, Normals());
   emu::Array<float> dtable(7 * n);
   memset(dtable.data(), 0, 7 * n * 4);
-  emu::Array<uint32_t> ids(std::vector<uint32_t>{0, 4, 6}), starts(std::vector<uint32_t>{0, 1, 3, 4}), rows(std::vector<uint32_t>{1, 0, 2, 3});
-  emu::launch(dim3(3), dim3(64), 0, [&] { embedding::embedding_backward_f32(dy.data(), ids.data(), starts.data(), rows.data(), dtable.data(), n); });
+  emu::Array<uint32_t> ids(std::vector<uint32_t>{0, 4, 6}), starts(std::vector<uint32_t>{0, 1, 3, 4}),
+      rows(std::vector<uint32_t>{1, 0, 2, 3});
+  emu::launch(dim3(3), dim3(64), 0, [&] {
+    embedding::embedding_backward_f32(dy.data(), ids.data(), starts.data(), rows.data(), dtable.data(), n);
+  });
   bool same = true;
   for (int c = 0; c < n; c++)
-    same &= dtable[4 * n + c] == dy.data()[c] + dy.data()[2 * n + c] && dtable[c] == dy.data()[n + c] && dtable[6 * n + c] == dy.data()[3 * n + c] &&
-            dtable[n + c] == 0 && dtable[5 * n + c] == 0;
+    same &= dtable[4 * n + c] == dy.data()[c] + dy.data()[2 * n + c] && dtable[c] == dy.data()[n + c] &&
+            dtable[6 * n + c] == dy.data()[3 * n + c] && dtable[n + c] == 0 && dtable[5 * n + c] == 0;
   check("embedding backward, " + std::to_string(n), same);
 }
 
 // The vectors published with Random123, and a block beyond 32 bits: a test of src/rng.rs holds the same numbers.
 static void test_philox() {
-  auto is = [](dropout::Words words, std::vector<uint32_t> expected) { return std::equal(expected.begin(), expected.end(), words.w); };
-  check("philox, published vector 1", is(dropout::random_block(0, 0, 0, 0), {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
-  check("philox, published vector 3", is(dropout::random_block(0x299f31d0a4093822ull, 0x03707344, 0x13198a2e85a308d3ull, 0x243f6a88),
-                                         {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
+  auto is = [](dropout::Words words, std::vector<uint32_t> expected) {
+    return std::equal(expected.begin(), expected.end(), words.w);
+  };
+  check("philox, published vector 1",
+        is(dropout::random_block(0, 0, 0, 0), {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
+  check("philox, published vector 3",
+        is(dropout::random_block(0x299f31d0a4093822ull, 0x03707344, 0x13198a2e85a308d3ull, 0x243f6a88),
+           {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
   check("philox, beyond 32 bits", is(dropout::random_block(0x123456789abcull, 4, 0xfffffffffffffffeull, 3ull << 32 | 7),
                                      {0xf634a615, 0xef2ac1e9, 0x0269b18d, 0x11e1f601}));
 }
@@ -170,7 +216,8 @@ static void test_dropout(const char* type, Kernel kernel, int width) {
   Row<T> x(n, Normals()), y(n);
   emu::Array<uint32_t> from(starts), step_words(words);
   float p = 0.3f, scale = 1 / (1 - p);
-  emu::launch(dim3(2, 3), dim3(32), 0, [&] { kernel(x.data(), y.data(), from.data(), step_words.data(), width, seed, 4, p, scale); });
+  emu::launch(dim3(2, 3), dim3(32), 0,
+              [&] { kernel(x.data(), y.data(), from.data(), step_words.data(), width, seed, 4, p, scale); });
   std::vector<double> expected;
   for (size_t s = 0; s < 3; s++)
     for (uint64_t i = 0; i < lengths[s] * width; i++) {
@@ -194,18 +241,24 @@ static void test_normal(const char* type, Kernel kernel, size_t n, size_t offset
     float z = (float)(sqrt(-2 * log(1 - unit(words.w[0], words.w[1]))) * cos(2 * M_PI * unit(words.w[2], words.w[3])));
     expected.push_back(Row<T>::held(0.02f * z));
   }
-  check(std::string("normal ") + type + ", " + std::to_string(n) + (offset ? ", not aligned" : ""), y.all() == expected);
+  check(std::string("normal ") + type + ", " + std::to_string(n) + (offset ? ", not aligned" : ""),
+        y.all() == expected);
 }
 
-// Several tensors at once, some not aligned, one of nothing, some of more than a block. The norm against f64; the update step by step
-// as PyTorch and src/ops/adamw.rs do, each operation rounded to f32.
-static void test_adamw(const char* name, std::vector<std::pair<size_t, size_t>> sizes, double max_norm, float broken = 0) {
+// Several tensors at once, some not aligned, one of nothing, some of more than a block. The norm against f64; the
+// update step by step as PyTorch and src/ops/adamw.rs do, each operation rounded to f32.
+static void test_adamw(const char* name, std::vector<std::pair<size_t, size_t>> sizes, double max_norm,
+                       float broken = 0) {
   struct Tensors {
     Row<float> grad, param, m, v;
     std::vector<float> p, a, b;
     Tensors(size_t n, size_t offset)
-        : grad(n, Normals(), offset), param(n, Normals()), m(n, Normals{0.1}, offset), v(n, Normals{0.1}),
-          p(param.data(), param.data() + n), a(m.data(), m.data() + n) {
+        : grad(n, Normals(), offset),
+          param(n, Normals()),
+          m(n, Normals{0.1}, offset),
+          v(n, Normals{0.1}),
+          p(param.data(), param.data() + n),
+          a(m.data(), m.data() + n) {
       for (size_t i = 0; i < n; i++) v.data()[i] = fabsf(v.data()[i]);
       b.assign(v.data(), v.data() + n);
     }
@@ -229,10 +282,14 @@ static void test_adamw(const char* name, std::vector<std::pair<size_t, size_t>> 
   emu::launch(grid, dim3(64), 16, [&] { adamw::square_sums_f32(table.data(), blocks.data(), per_block, sums.data()); });
   emu::launch(dim3(1), dim3(32), 8, [&] { adamw::norm_f64(sums.data(), norm.data(), of_block.size(), max_norm); });
   float decay = 0.998f, c1 = 0.1f, beta2 = 0.999f, c2 = 0.001f, root2 = 0.0316f, eps = 1e-8f, size = 0.2f;
-  emu::launch(grid, dim3(32), 0, [&] { adamw::adamw_f32(table.data(), blocks.data(), per_block, norm.data(), decay, c1, beta2, c2, root2, eps, size); });
+  emu::launch(grid, dim3(32), 0, [&] {
+    adamw::adamw_f32(table.data(), blocks.data(), per_block, norm.data(), decay, c1, beta2, c2, root2, eps, size);
+  });
 
   double clip = max_norm > 0 ? fmin(1, max_norm / (sqrt(exact) + 1e-6)) : 1;
-  if (!broken) check(std::string(name) + ", norm and factor", fabs(norm[0] / sqrt(exact) - 1) < 1e-12 && fabs(norm[1] / clip - 1) < 1e-12);
+  if (!broken)
+    check(std::string(name) + ", norm and factor",
+          fabs(norm[0] / sqrt(exact) - 1) < 1e-12 && fabs(norm[1] / clip - 1) < 1e-12);
   bool same = true;
   for (Tensors& t : tensors) {
     for (size_t i = 0; i < t.p.size() && !broken; i++) {
@@ -245,7 +302,9 @@ static void test_adamw(const char* name, std::vector<std::pair<size_t, size_t>> 
       x = sqrtf(t.b[i]), x = x / root2, x = x + eps;
       u = size * t.a[i], u = u / x, t.p[i] = t.p[i] - u;
     }
-    auto equal = [](const Row<float>& x, const std::vector<float>& y) { return y.empty() || memcmp(x.data(), y.data(), 4 * y.size()) == 0; };
+    auto equal = [](const Row<float>& x, const std::vector<float>& y) {
+      return y.empty() || memcmp(x.data(), y.data(), 4 * y.size()) == 0;
+    };
     same &= equal(t.param, t.p) && equal(t.m, t.a) && equal(t.v, t.b);
   }
   check(std::string(name) + (broken ? ", nothing changes" : ", the CPU's bits"), same);
@@ -273,6 +332,7 @@ int main() {
     test_rope<bf16>("bf16", rope::rope_bf16, heads, half);
     test_rope<float>("f32", rope::rope_f32, heads, half);
   }
+  test_cast_each();
   test_adamw("adamw", {{1, 0}, {63, 0}, {0, 0}, {64, 1}, {65, 0}, {3003, 0}, {200, 3}}, 0);
   test_adamw("adamw, clipped", {{300, 1}, {5, 0}, {64, 0}}, 0.5);
   test_adamw("adamw, below the limit", {{7, 0}, {70, 0}}, 1000);

@@ -11,6 +11,9 @@ namespace forward_file {
 namespace backward_file {
 #include "../../src/ops/lora/backward.cu"
 }
+namespace b_gradient_file {
+#include "../../src/ops/lora/b_gradient.cu"
+}
 
 struct Case {
   const char* name;
@@ -258,6 +261,62 @@ static void test_backward(const Inputs& in) {
   check(std::string(c.name) + ", backward in two groups", same_bits(half.dx, found.dx) && same_bits(half.da, found.da));
 }
 
+// dB of the last adapter, whose u is a strip of `u`: of sequences from `first` on, before `last`, onto `before`.
+static std::vector<float> b_gradient(const Inputs& in, const std::vector<bf16>& dy, const std::vector<bf16>& u,
+                                     const std::vector<float>& before, size_t first, size_t last) {
+  using namespace b_gradient_file;
+  const Case& c = in.c;
+  auto kernel = c.rank == 8    ? lora_b_gradient_r8
+                : c.rank == 16 ? lora_b_gradient_r16
+                : c.rank == 32 ? lora_b_gradient_r32
+                               : lora_b_gradient_r64;
+  std::vector<uint32_t> ends = {0};
+  unsigned longest = 0;
+  for (size_t s = first; s < last; s++) {
+    unsigned count = (c.lengths[s] + TOKENS - 1) / TOKENS;
+    ends.push_back(ends.back() + count), longest = std::max(longest, count);
+  }
+  size_t n = (size_t)c.width * c.rank;
+  emu::Array<bf16> gradient(dy), reduced(u);
+  emu::Array<uint32_t> starts(in.starts), chunks(ends);
+  emu::Array<float> partial(ends.back() * n), held(before), total(n);
+  emu::launch(dim3((c.width + 127) / 128, longest, last - first), dim3(256), 0, [&] {
+    kernel(gradient.data(), reduced.data() + in.columns - c.rank, partial.data(), starts.data() + first, chunks.data(),
+           c.width, in.columns);
+  });
+  emu::launch(dim3(2), dim3(32), 0, [&] {
+    backward_file::lora_backward_sum(partial.data(), before.empty() ? nullptr : held.data(), total.data(),
+                                     chunks.data(), last - first, n);
+  });
+  return total.values();
+}
+
+static void test_b_gradient(const Inputs& in) {
+  const Case& c = in.c;
+  auto dy = normals_bf16((size_t)in.rows * c.width), u = normals_bf16((size_t)in.rows * in.columns);
+  std::vector<float> before((size_t)c.width * c.rank);
+  for (float& value : before) value = normal();
+  std::vector<double> exact(before.begin(), before.end());
+  for (int row = 0; row < in.rows; row++)
+    for (int k = 0; k < c.width; k++)
+      for (int r = 0; r < c.rank; r++)
+        exact[k * c.rank + r] +=
+            (double)to_float(dy[(size_t)row * c.width + k]) * to_float(u[(row + 1) * in.columns - c.rank + r]);
+  size_t count = c.lengths.size();
+  auto found = b_gradient(in, dy, u, before, 0, count);
+  close<float>(std::string(c.name) + ", dB", {found.begin(), found.end()}, exact, 4 * sqrt(in.rows));
+
+  std::vector<float> sum = before;
+  for (size_t s = 0; s < count; s++) {
+    if (!c.lengths[s]) continue;
+    Case alone;
+    sum = b_gradient(Inputs(in, alone, s), in.rows_of(dy, s, c.width), in.rows_of(u, s, in.columns), sum, 0, 1);
+  }
+  check(std::string(c.name) + ", dB a sequence at a time", same_bits(sum, found));
+  auto half = b_gradient(in, dy, u, before, 0, count / 2);
+  check(std::string(c.name) + ", dB in two groups", same_bits(b_gradient(in, dy, u, half, count / 2, count), found));
+}
+
 int main() {
   begin("lora");
   test_draw();
@@ -269,12 +328,14 @@ int main() {
       {"rank 32 x 2, width 32", 32, 2, 32, {18, 14}, 0.05f},
       {"rank 64 x 3, width 136", 64, 3, 136, {16, 47}, 0.1f},
       {"rank 16 x 3, width 96, no dropout", 16, 3, 96, {20, 3}, 0},
+      {"rank 8 x 2, width 24, two chunks of dB", 8, 2, 24, {3, 513, 512, 530}, 0.05f},
   };
   for (const Case& c : cases) {
     Inputs in(c);
     test_forward(in);
     test_mask(in);
     test_backward(in);
+    test_b_gradient(in);
   }
   return end();
 }

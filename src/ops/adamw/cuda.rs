@@ -7,30 +7,23 @@ use candle_core::{DType, Tensor};
 
 use super::{ParamState, Scalars};
 use crate::error::{Error, Result};
-use crate::ops::cuda::{Launch, address, device_of, uninit, upload, upload_u64};
+use crate::ops::cuda::{Launch, Parts, address, device_of, uninit};
 
 const FILE: &str = "adamw/kernels";
 const THREADS: u32 = 256;
 /// An f64 for each warp.
 const SHARED: usize = 8 * THREADS as usize / 32;
-/// Numbers of one tensor that a block takes.
-const PER_BLOCK: usize = 8192;
-
-/// What a launch over many tensors reads to find its own: `struct Part` and `of_block` of `kernels.cu`.
+/// Tensors of one launch.
 struct Table {
     device: CudaDevice,
-    parts: Tensor,
-    of_block: Tensor,
-    blocks: usize,
+    parts: Parts,
 }
 
 impl Table {
     /// Each row is gradient, parameter and moments, contiguous and of one size; the last three may be missing where
     /// only sums are asked.
     fn new(device: CudaDevice, rows: &[Vec<&Tensor>]) -> Result<Self> {
-        let mut words = Vec::with_capacity(6 * rows.len());
-        let mut of_block = Vec::new();
-        for (i, row) in rows.iter().enumerate() {
+        let parts = rows.iter().map(|row| {
             if row.iter().any(|tensor| tensor.dtype() != DType::F32) {
                 return Err(Error::run("adamw: f32 tensors only"));
             }
@@ -38,28 +31,32 @@ impl Table {
             for (place, tensor) in addresses.iter_mut().zip(row) {
                 *place = address(tensor)?;
             }
-            words.extend(addresses);
-            words.extend([row[0].elem_count() as u64, of_block.len() as u64]);
-            of_block.extend(std::iter::repeat_n(i as u32, row[0].elem_count().div_ceil(PER_BLOCK)));
-        }
-        let parts = upload_u64(&device, &words)?;
-        let blocks = of_block.len();
-        Ok(Self { parts, of_block: upload(&device, &of_block)?, device, blocks })
+            Ok((addresses, row[0].elem_count()))
+        });
+        let parts = Parts::new(&device, &parts.collect::<Result<Vec<_>>>()?)?;
+        Ok(Self { device, parts })
+    }
+
+    fn blocks(&self) -> usize {
+        self.parts.blocks()
     }
 
     fn launch(&self, kernel: &str) -> Result<Launch> {
-        Launch::new(&self.device, FILE, kernel)?.tensor(&self.parts)?.tensor(&self.of_block)?.u32(PER_BLOCK)
+        self.parts.launch(&self.device, FILE, kernel)
     }
 
     /// `(2)` f64 on the device: the norm of all gradients, and what clipping to `max_norm` multiplies them by.
     fn norm(&self, max_norm: f64) -> Result<Tensor> {
-        let sums = uninit(&self.device, self.blocks, DType::F64)?;
+        let sums = uninit(&self.device, self.blocks(), DType::F64)?;
         let norm = uninit(&self.device, 2, DType::F64)?;
         let kernel = self.launch("square_sums_f32")?.tensor(&sums)?;
         // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
-        unsafe { kernel.run([self.blocks as u32, 1, 1], THREADS, SHARED) }?;
-        let kernel =
-            Launch::new(&self.device, FILE, "norm_f64")?.tensor(&sums)?.tensor(&norm)?.u32(self.blocks)?.f64(max_norm);
+        unsafe { kernel.run([self.blocks() as u32, 1, 1], THREADS, SHARED) }?;
+        let kernel = Launch::new(&self.device, FILE, "norm_f64")?
+            .tensor(&sums)?
+            .tensor(&norm)?
+            .u32(self.blocks())?
+            .f64(max_norm);
         // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
         unsafe { kernel.run([1, 1, 1], THREADS, SHARED) }?;
         Ok(norm)
@@ -85,7 +82,7 @@ pub(super) fn step(parts: &[ParamState<'_>], max_norm: f64, scalars: Scalars) ->
         .f32(scalars.eps)
         .f32(scalars.step_size);
     // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
-    unsafe { kernel.run([table.blocks as u32, 1, 1], THREADS, 0) }?;
+    unsafe { kernel.run([table.blocks() as u32, 1, 1], THREADS, 0) }?;
     Ok(norm.to_vec1::<f64>()?[0])
 }
 

@@ -4,7 +4,7 @@
 use candle_core::{DType, Tensor};
 
 use crate::error::{Error, Result};
-use crate::ops::cuda::{Launch, blocks, device_of, uninit};
+use crate::ops::cuda::{Launch, Parts, address, blocks, device_of, uninit};
 
 const THREADS: usize = 256;
 
@@ -34,4 +34,38 @@ pub(in crate::ops) fn cast_into(x: &Tensor, y: &Tensor) -> Result<()> {
         Launch::new(&device_of(x)?, "cast/kernels", kernel)?.tensor(&x.contiguous()?)?.tensor(y)?.u64(n as u64);
     // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
     unsafe { launch.run([blocks(n, THREADS), 1, 1], THREADS as u32, 0) }
+}
+
+/// As `to_bf16_stacked`: parts of one tensor, each on a multiple of 16 bytes.
+pub(super) fn to_bf16_stacked(groups: &[Vec<&Tensor>]) -> Result<Vec<Tensor>> {
+    let Some(first) = groups.iter().flatten().next() else { return Ok(Vec::new()) };
+    let device = device_of(first)?;
+    let mut starts = Vec::with_capacity(groups.len());
+    let mut total = 0;
+    for group in groups {
+        starts.push(total);
+        total += group.iter().map(|tensor| tensor.elem_count()).sum::<usize>().next_multiple_of(8);
+    }
+    let all = uninit(&device, total, DType::BF16)?;
+    let held = groups.iter().flatten().map(|tensor| Ok(tensor.contiguous()?)).collect::<Result<Vec<_>>>()?;
+    let mut each = held.iter();
+    let mut parts = Vec::with_capacity(held.len());
+    let mut stacked = Vec::with_capacity(groups.len());
+    for (group, start) in groups.iter().zip(starts) {
+        let mut end = start;
+        for tensor in each.by_ref().take(group.len()) {
+            if tensor.dtype() != DType::F32 {
+                return Err(Error::run(format!("cast: {:?} where f32 belongs", tensor.dtype())));
+            }
+            parts.push(([address(tensor)?, address(&all.narrow(0, end, 1)?)?], tensor.elem_count()));
+            end += tensor.elem_count();
+        }
+        let columns = group.first().map_or(Ok(1), |tensor| tensor.dim(1))?;
+        stacked.push(all.narrow(0, start, end - start)?.reshape(((), columns))?);
+    }
+    let parts = Parts::new(&device, &parts)?;
+    let kernel = parts.launch(&device, "cast/kernels", "cast_f32_to_bf16_each")?;
+    // SAFETY: the kernel's arguments are the table; its parts lie in tensors that are held here and in `all`.
+    unsafe { kernel.run([parts.blocks() as u32, 1, 1], THREADS as u32, 0) }?;
+    Ok(stacked)
 }

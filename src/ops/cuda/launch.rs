@@ -9,7 +9,7 @@ use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::{DType, Tensor};
 
-use super::memory::address;
+use super::memory::{address, address_of_rows};
 use crate::error::{Error, Result};
 
 // `static FATBINS: &[(&str, &[u8])]`: each kernel file's path below `src/ops`, without `.cu`, and its fat binary.
@@ -101,6 +101,13 @@ impl Launch {
     pub fn tensor(mut self, tensor: &Tensor) -> Result<Self> {
         self.arguments.push(address(tensor)?);
         self.tensors.push(tensor.clone());
+        Ok(self)
+    }
+
+    /// A pointer to a matrix whose rows are whole, as [`address_of_rows`] takes them.
+    pub fn rows(mut self, matrix: &Tensor) -> Result<Self> {
+        self.arguments.push(address_of_rows(matrix)?.0);
+        self.tensors.push(matrix.clone());
         Ok(self)
     }
 

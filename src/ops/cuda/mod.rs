@@ -21,6 +21,8 @@ mod libraries;
 mod memory;
 mod open;
 mod other_kernels;
+#[cfg(feature = "cuda")]
+mod parts;
 
 #[cfg(feature = "cuda")]
 pub(crate) use graph::{Graph, Places};
@@ -32,3 +34,5 @@ pub use open::{memory_available, name, open, take_peak_memory};
 #[cfg(feature = "cuda")]
 pub(crate) use other_kernels::takes_first;
 pub use other_kernels::with_other_kernels;
+#[cfg(feature = "cuda")]
+pub(crate) use parts::Parts;

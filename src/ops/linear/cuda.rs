@@ -57,18 +57,25 @@ pub(super) fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Res
 /// `x (m, k)`, each `weight (nᵢ, k)` → `scale · x·weightᵀ`: one product with all weights, one below the other.
 /// Each result is a strip of columns of the product's, `(m, nᵢ)` and not contiguous.
 pub(super) fn scaled_each<const N: usize>(x: &Tensor, weights: [&Tensor; N], scale: f64) -> Result<[Tensor; N]> {
-    let m = x.dim(0)?;
     let rows: [usize; N] = array(weights.iter().map(|weight| Ok(weight.dim(0)?)))?;
-    let starts: [usize; N] = std::array::from_fn(|i| rows[..i].iter().sum());
-    let n: usize = rows.iter().sum();
     let stacked = match weights.as_slice() {
         [weight] => (*weight).clone(),
-        // Adapters are f32 and would be cast anyway: each into its place.
+        // Adapters in training are f32 and would be cast anyway: each into its place.
         _ => stacked(&weights, operand_type(x, weights[0]))?,
     };
-    let y = uninit(&device_of(x)?, (m, n), x.dtype())?;
-    product((x, As::Plain), (&stacked, As::Transposed), &y, Factors { alpha: scale as f32, beta: 0.0 })?;
-    array(starts.into_iter().zip(rows).map(|(start, rows)| Ok(y.narrow(1, start, rows)?)))
+    scaled_stacked(x, &stacked, rows, scale)
+}
+
+/// [`scaled_each`] of weights that lie one below the other, so many `rows` each.
+pub(super) fn scaled_stacked<const N: usize>(
+    x: &Tensor,
+    weights: &Tensor,
+    rows: [usize; N],
+    scale: f64,
+) -> Result<[Tensor; N]> {
+    let y = uninit(&device_of(x)?, (x.dim(0)?, weights.dim(0)?), x.dtype())?;
+    product((x, As::Plain), (weights, As::Transposed), &y, Factors { alpha: scale as f32, beta: 0.0 })?;
+    array((0..N).map(|i| Ok(y.narrow(1, rows[..i].iter().sum(), rows[i])?)))
 }
 
 /// Weights `(nᵢ, k)` one below the other, as `dtype`.

@@ -1,9 +1,12 @@
-//! Launches of `forward.cu` and `backward.cu`, which say how they work. Not yet run on a card, so not the default:
+//! Launches of `forward.cu`, `backward.cu` and `b_gradient.cu`, which say how they work. Not yet run on a card, so not the default:
 //! `CLSGEN_LORA=fused` asks for them, `CLSGEN_LORA=products` for dropped copies and cuBLAS.
 #![allow(unsafe_code)]
 
+mod b_gradient;
+
 use std::ops::Range;
 
+pub(super) use b_gradient::{b_gradient, fuses_b};
 use candle_core::{DType, Tensor};
 
 use super::{Backward, Reduction, Rows};
@@ -33,15 +36,18 @@ pub(super) fn fuses(x: &Tensor, reductions: &[&Reduction<'_>], rows: Rows<'_>) -
         let dropout = |reduction| key(reduction).map(|key| (key.p.to_bits(), key.rng));
         rank(other) == rank(first) && other.scaling == first.scaling && dropout(other) == dropout(first)
     };
-    x.device().is_cuda()
-        && takes_first("CLSGEN_LORA", ["fused", "products"], false)
-        && x.dtype() == DType::BF16
+    asked(x)
         && x.dims().last().is_some_and(|width| width % 8 == 0)
         && reductions.len() <= MOST
         && RANKS.contains(&rank(first))
         && reductions.iter().all(|reduction| reduction.a.dims() == [rank(first), x.dims()[1]])
         && others.iter().all(alike)
         && rows.first.is_none_or(|first| first.iter().all(|&first| first == 0))
+}
+
+/// Whether the kernels are asked for, of rows in bf16.
+fn asked(rows: &Tensor) -> bool {
+    rows.device().is_cuda() && takes_first("CLSGEN_LORA", ["fused", "products"], false) && rows.dtype() == DType::BF16
 }
 
 /// What decides an adapter's mask, where it has one.
@@ -69,7 +75,11 @@ impl<'a> Adapters<'a> {
                 x.dims()
             )));
         }
-        let a = stacked(&reductions.iter().map(|reduction| reduction.a).collect::<Vec<_>>(), DType::BF16)?;
+        let a = match (super::stacked(&reductions), reductions.as_slice()) {
+            (Some(all), _) => cast(all, DType::BF16)?,
+            (None, [alone]) => cast(alone.a, DType::BF16)?.contiguous()?,
+            (None, each) => stacked(&each.iter().map(|reduction| reduction.a).collect::<Vec<_>>(), DType::BF16)?,
+        };
         Ok(Self { reductions, rank, a })
     }
 
@@ -142,7 +152,7 @@ pub(super) fn backward(
         return Err(Error::run(format!("lora: gradients that do not fit an input of shape {:?}", x.dims())));
     }
     let mut sums: Vec<Option<Tensor>> = adapters.iter().map(|adapter| adapter.da.clone()).collect();
-    for group in groups(offsets, rows / (shared.count() * shared.rank)) {
+    for group in groups(offsets, TOKENS, rows / (shared.count() * shared.rank)) {
         let (partial, chunks) = partial_sums(&shared, &x, dx.as_ref(), &dus, offsets, &group)?;
         for (i, sum) in sums.iter_mut().enumerate() {
             *sum = Some(added(sum.as_ref(), &partial.narrow(0, i, 1)?, &chunks, group.len())?);
@@ -154,23 +164,24 @@ pub(super) fn backward(
     Ok(dx)
 }
 
-fn chunks(range: &Range<usize>) -> usize {
-    range.len().div_ceil(TOKENS)
-}
-
-/// Sequences in turn, as many at a time as have no more than `most` chunks, one at least: sums of many short ones would
-/// take more memory than the dropped copies that they are instead of. A sequence's own chunks stay together, so that
-/// groups change no bit.
-fn groups(offsets: &Offsets, most: usize) -> Vec<Range<usize>> {
+/// Sequences in turn, as many at a time as have no more than `most` chunks of `tokens`, one at least: sums of many short
+/// ones would take more memory than the dropped copies that they are instead of. A sequence's own chunks stay together,
+/// so that groups change no bit.
+fn groups(offsets: &Offsets, tokens: usize, most: usize) -> Vec<Range<usize>> {
     let mut groups: Vec<(Range<usize>, usize)> = Vec::new();
     for (i, range) in offsets.ranges().enumerate().filter(|(_, range)| !range.is_empty()) {
-        let more = chunks(&range);
+        let more = range.len().div_ceil(tokens);
         match groups.last_mut() {
             Some((group, count)) if *count + more <= most => (group.end, *count) = (i + 1, *count + more),
             _ => groups.push((i..i + 1, more)),
         }
     }
     groups.into_iter().map(|(group, _)| group).collect()
+}
+
+/// Chunks of `tokens` of each of some sequences.
+fn chunks_of(offsets: &Offsets, group: &Range<usize>, tokens: usize) -> Vec<usize> {
+    group.clone().map(|i| offsets.range(i).len().div_ceil(tokens)).collect()
 }
 
 /// dx of some sequences, and their chunks' `(adapters, chunks, rank, in)` with each sequence's first chunk and their
@@ -185,7 +196,7 @@ fn partial_sums(
 ) -> Result<(Tensor, Tensor)> {
     let device = device_of(x)?;
     let width = x.dim(1)?;
-    let lengths: Vec<usize> = group.clone().map(|i| chunks(&offsets.range(i))).collect();
+    let lengths = chunks_of(offsets, group, TOKENS);
     let chunks = Offsets::from_lengths(&lengths);
     let partial = uninit(&device, (adapters.count(), chunks.total(), adapters.rank, width), DType::F32)?;
     let chunk_starts = upload(&device, &chunks.starts())?;
@@ -205,15 +216,15 @@ fn partial_sums(
     Ok((partial, chunk_starts))
 }
 
-/// `sum` and what `partial (1, chunks, rank, in)` holds of `sequences` sequences.
+/// `sum` and what `partial (1, chunks, rank, in)`, or of B `(1, chunks, out, rank)`, holds of `sequences` sequences.
 fn added(sum: Option<&Tensor>, partial: &Tensor, chunks: &Tensor, sequences: usize) -> Result<Tensor> {
-    let (_, _, rank, width) = partial.dims4()?;
-    if sum.is_some_and(|sum| sum.dims() != [rank, width] || sum.dtype() != DType::F32) {
-        return Err(Error::run(format!("lora: a gradient's sum that is not of shape ({rank}, {width}) and f32")));
+    let (_, _, rows, columns) = partial.dims4()?;
+    if sum.is_some_and(|sum| sum.dims() != [rows, columns] || sum.dtype() != DType::F32) {
+        return Err(Error::run(format!("lora: a gradient's sum that is not of shape ({rows}, {columns}) and f32")));
     }
     let device = device_of(partial)?;
-    let total = uninit(&device, (rank, width), DType::F32)?;
-    let n = rank * width;
+    let total = uninit(&device, (rows, columns), DType::F32)?;
+    let n = rows * columns;
     let sum = sum.map(|sum| sum.contiguous()).transpose()?;
     let kernel = Launch::new(&device, "lora/backward", "lora_backward_sum")?
         .tensor(partial)?
@@ -234,10 +245,11 @@ mod tests {
     #[test]
     fn groups_hold_every_sequence_once_and_few_chunks() {
         let offsets = Offsets::from_lengths(&[0, 257, 1, 0, 256, 600, 5, 0]);
-        let ends = |most| groups(&offsets, most).iter().map(|group| (group.start, group.end)).collect::<Vec<_>>();
+        let ends =
+            |most| groups(&offsets, TOKENS, most).iter().map(|group| (group.start, group.end)).collect::<Vec<_>>();
         assert_eq!(ends(3), [(1, 3), (4, 5), (5, 6), (6, 7)]);
         assert_eq!(ends(0), [(1, 2), (2, 3), (4, 5), (5, 6), (6, 7)]);
         assert_eq!(ends(100), [(1, 7)]);
-        assert!(groups(&Offsets::from_lengths(&[0, 0]), 5).is_empty());
+        assert!(groups(&Offsets::from_lengths(&[0, 0]), TOKENS, 5).is_empty());
     }
 }

@@ -4,9 +4,12 @@
 //! x (tokens, in)   A (rank, in)   u, du (tokens, rank)   dx += dropout'(du A)   dA += duᵀ dropout(x)
 //! ```
 //!
+//! B's own gradient is here too: dB += dyᵀ u, dy (tokens, out).
+//!
 //! Projections that share x (q, k, v) have a mask each, those of [`dropout`]. On CUDA `CLSGEN_LORA=fused`, which has
 //! not yet run on a card, asks for `forward.cu` and `backward.cu`: they read x once for all of them and keep no dropped
-//! copy. Else, and on a CPU, dropped copies are made and multiplied.
+//! copy; and for `b_gradient.cu`, one launch for all sequences. Else, and on a CPU, dropped copies are made and
+//! multiplied.
 
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -22,8 +25,11 @@ use crate::error::Result;
 /// One adapter of an input.
 #[derive(Debug, Clone)]
 pub struct Reduction<'a> {
-    /// `(rank, in)`, f32.
+    /// `(rank, in)`, f32, or of a pass on CUDA rounded to bf16.
     pub a: &'a Tensor,
+    /// A of this adapter and of those of the same input behind it, one below the other, `(their ranks, in)`, where
+    /// somebody has put them there: on CUDA no product has to.
+    pub stacked_a: Option<&'a Tensor>,
     /// Factor of `A x`.
     pub scaling: f64,
     /// Dropout on x.
@@ -52,7 +58,17 @@ pub struct Backward<'a> {
     pub da: Option<Tensor>,
 }
 
+/// A of all of these, where it lies one below the other.
+fn stacked<'a>(reductions: &[&Reduction<'a>]) -> Option<&'a Tensor> {
+    let ranks: usize = reductions.iter().map(|reduction| reduction.rank()).sum();
+    reductions.first()?.stacked_a.filter(|stacked| stacked.dims()[0] == ranks)
+}
+
 impl Reduction<'_> {
+    fn rank(&self) -> usize {
+        self.a.dims()[0]
+    }
+
     /// `u` of x after dropout.
     fn reduce(&self, dropped: &Tensor) -> Result<Tensor> {
         let [u] = linear::scaled_forward_each(dropped, [self.a], self.scaling)?;
@@ -98,7 +114,7 @@ pub fn forward_each<const N: usize>(
         }
     }
     if !reductions.iter().flatten().any(|reduction| reduction.drops()) {
-        return reduce_each(reductions.map(|reduction| reduction.map(|r| (r.a, r.scaling))), x, Kernel::Forward);
+        return reduce_each(reductions, x, Kernel::Forward);
     }
     // With dropout each adapter has an input of its own.
     array(reductions.into_iter().map(|reduction| {
@@ -108,21 +124,27 @@ pub fn forward_each<const N: usize>(
     }))
 }
 
-/// `scaling · A x` of each `(A, scaling)`: in one product where all are there and scale alike, else one by one.
+/// `scaling · A x` of each, without dropout: in one product where all are there and scale alike, else one by one.
 pub(crate) fn reduce_each<const N: usize>(
-    reductions: [Option<(&Tensor, f64)>; N],
+    reductions: [Option<&Reduction<'_>>; N],
     x: &Tensor,
     kernel: Kernel,
 ) -> Result<[Option<Tensor>; N]> {
-    let first = reductions.iter().flatten().map(|(_, scaling)| *scaling).next();
-    let all = reductions.iter().all(|reduction| reduction.is_some_and(|(_, scaling)| Some(scaling) == first));
-    if let (true, Some(scaling)) = (all, first) {
-        let a: [&Tensor; N] = array(reductions.into_iter().flatten().map(|(a, _)| Ok(a)))?;
-        return Ok(kernel.scaled_each(x, a, scaling)?.map(Some));
+    let present: Vec<&Reduction<'_>> = reductions.into_iter().flatten().collect();
+    let alike = present.iter().all(|reduction| reduction.scaling == present[0].scaling);
+    if let (true, Some(first)) = (alike && present.len() == N, present.first()) {
+        let us = match stacked(&present) {
+            Some(all) => {
+                let ranks = array(present.iter().map(|reduction| Ok(reduction.rank())))?;
+                linear::scaled_stacked(kernel, x, all, ranks, first.scaling)?
+            }
+            None => kernel.scaled_each(x, array(present.iter().map(|reduction| Ok(reduction.a)))?, first.scaling)?,
+        };
+        return Ok(us.map(Some));
     }
     array(reductions.into_iter().map(|reduction| {
-        let Some((a, scaling)) = reduction else { return Ok(None) };
-        let [u] = kernel.scaled_each(x, [a], scaling)?;
+        let Some(reduction) = reduction else { return Ok(None) };
+        let [u] = kernel.scaled_each(x, [reduction.a], reduction.scaling)?;
         Ok(Some(u))
     }))
 }
@@ -165,4 +187,13 @@ pub fn backward_each(
         *da = linear::add_backward_weight(da.take(), du, &dropped, rows.offsets)?;
     }
     Ok(dx)
+}
+
+/// Adds B's gradient `dyᵀ u (out, rank)` to `sum`, a sequence at a time: `dy (tokens, out)`, `u (tokens, rank)`.
+pub fn add_b_gradient(sum: Option<Tensor>, dy: &Tensor, u: &Tensor, offsets: &Offsets) -> Result<Option<Tensor>> {
+    #[cfg(feature = "cuda")]
+    if cuda::fuses_b(dy, u) {
+        return cuda::b_gradient(sum, dy, u, offsets);
+    }
+    linear::add_backward_weight(sum, dy, u, offsets)
 }

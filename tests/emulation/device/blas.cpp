@@ -87,6 +87,7 @@ API int cublasGemmStridedBatchedEx(void*, int a_op, int b_op, int m, int n, int 
                                    long long b_step, const void* beta, void* c, int c_kind, int ldc, long long c_step,
                                    int batch, int, int) {
   double by = *(const float*)alpha, of_c = *(const float*)beta;
+  if (getenv("EMULATED_TRACE")) fprintf(stderr, "EMU: product %d x %d x %d, %d\n", m, n, k, batch);
   if (lda < (a_op ? k : m) || ldb < (b_op ? n : k) || ldc < m || a_kind != b_kind) return INVALID_VALUE;
   device::submit([=] {
     for (int i = 0; i < batch; i++)
@@ -144,6 +145,7 @@ API int cublasLtMatmul(void*, void* description, const void* alpha, const void* 
   Layout left = *(Layout*)of_a, right = *(Layout*)of_b, out = *(Layout*)of_y;
   if (!supported(d, left, right, out)) return NOT_SUPPORTED;
   double by = *(const float*)alpha, of_c = *(const float*)beta;
+  if (getenv("EMULATED_TRACE")) fprintf(stderr, "EMU: product of e4m3\n");
   auto a_scales = (const float*)d.at(A_SCALES), b_scales = (const float*)d.at(B_SCALES);
   device::submit([=] {
     product(out.rows, out.columns, left.rows, by, {a, E4M3, (size_t)left.stride, true},

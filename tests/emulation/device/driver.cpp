@@ -1,7 +1,7 @@
 // CUDA's driver on a machine without a card: "device memory" is guarded host memory, a launch runs the kernel's own
 // source under the emulation, everything at once and in the order of the calls. EMULATED_CAPABILITY=8.0 is another card
-// than 9.0, EMULATED_DEVICES=2 are two of them, EMULATED_TRACE=1 names each launch and the bytes in use. The functions
-// are those of src/ops/cuda/functions.rs, their numbers those of cuda.h.
+// than 9.0, EMULATED_DEVICES=2 are two of them, EMULATED_TRACE=1 names each launch and product and the bytes in use.
+// The functions are those of src/ops/cuda/functions.rs, their numbers those of cuda.h.
 #include <memory>
 
 #include "device.h"
