@@ -116,6 +116,7 @@ fn run(arguments: &[String]) -> Result<()> {
                 train::measure(&subject, &mut trainer, report);
             }
             if wanted("decode") {
+                trainer.model.llama.prepare_inference()?;
                 decode::measure(&subject, &trainer.model.llama, report);
             }
             Ok(())
