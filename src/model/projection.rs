@@ -236,9 +236,7 @@ impl Projection {
         let dx = adapters::backward_each(x, &mut inner, dx, pass.rows())?;
         for ((name, dy), Backward { u, da, .. }) in outer.into_iter().zip(inner) {
             if let Some(u) = u {
-                let name = lora::name_b(name);
-                let sum = adapters::add_b_gradient(gradients.remove(&name), dy, &u, pass.offsets)?;
-                gradients.extend(sum.map(|sum| (name, sum)));
+                add_to(gradients, &lora::name_b(name), |sum| adapters::add_b_gradient(sum, dy, &u, pass.offsets))?;
             }
             gradients.extend(da.map(|da| (lora::name_a(name), da)));
         }
@@ -274,7 +272,16 @@ impl Projection {
 
 /// Adds `dyᵀ x`, as [`linear::add_backward_weight`].
 fn weight_gradient(gradients: &mut Gradients, name: &str, dy: &Tensor, x: &Tensor, offsets: &Offsets) -> Result<()> {
-    let sum = linear::add_backward_weight(gradients.remove(name), dy, x, offsets)?;
+    add_to(gradients, name, |sum| linear::add_backward_weight(sum, dy, x, offsets))
+}
+
+/// Replaces the sum under `name` by what `add` makes of it.
+fn add_to(
+    gradients: &mut Gradients,
+    name: &str,
+    add: impl FnOnce(Option<Tensor>) -> Result<Option<Tensor>>,
+) -> Result<()> {
+    let sum = add(gradients.remove(name))?;
     gradients.extend(sum.map(|sum| (name.to_owned(), sum)));
     Ok(())
 }

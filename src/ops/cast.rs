@@ -30,8 +30,8 @@ pub fn to_bf16(x: &Tensor) -> Result<Tensor> {
     Ok(Tensor::from_vec(rounded(view.f32()?), x.shape(), &Device::Cpu)?)
 }
 
-/// Of each group the f32 tensors `(rowsᵢ, columns)` one below the other as bf16, `(Σ rowsᵢ, columns)`; on CUDA by one
-/// launch for all groups.
+/// Of each group the f32 tensors `(rowsᵢ, columns)`, one at least, one below the other as bf16, `(Σ rowsᵢ,
+/// columns)`; on CUDA by one launch for all groups.
 pub fn to_bf16_stacked(groups: &[Vec<&Tensor>]) -> Result<Vec<Tensor>> {
     #[cfg(feature = "cuda")]
     if groups.iter().flatten().any(|tensor| tensor.device().is_cuda()) {

@@ -60,8 +60,8 @@ pub(super) fn to_bf16_stacked(groups: &[Vec<&Tensor>]) -> Result<Vec<Tensor>> {
             parts.push(([address(tensor)?, address(&all.narrow(0, end, 1)?)?], tensor.elem_count()));
             end += tensor.elem_count();
         }
-        let columns = group.first().map_or(Ok(1), |tensor| tensor.dim(1))?;
-        stacked.push(all.narrow(0, start, end - start)?.reshape(((), columns))?);
+        let Some(first) = group.first() else { return Err(Error::run("cast: a group of nothing")) };
+        stacked.push(all.narrow(0, start, end - start)?.reshape(((), first.dim(1)?))?);
     }
     let parts = Parts::new(&device, &parts)?;
     let kernel = parts.launch(&device, "cast/kernels", "cast_f32_to_bf16_each")?;

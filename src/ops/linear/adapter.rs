@@ -35,8 +35,8 @@ fn scaled<const N: usize>(
     array(plain()?.into_iter().map(|y| Ok((y * scale)?)))
 }
 
-/// [`scaled_decode_each`] or [`scaled_forward_each`] of weights that lie one below the other in `stacked (Σ outᵢ, in)`,
-/// so many rows each: on CUDA no pass copies them there.
+/// [`scaled_decode_each`] or [`scaled_forward_each`] of weights that lie one below the other in `stacked (Σ outᵢ,
+/// in)`, so many rows each: on CUDA nothing is copied.
 pub(crate) fn scaled_stacked<const N: usize>(
     kernel: Kernel,
     x: &Tensor,

@@ -1,5 +1,5 @@
-//! Launches of `forward.cu`, `backward.cu` and `b_gradient.cu`, which say how they work. Not yet run on a card, so not the default:
-//! `CLSGEN_LORA=fused` asks for them, `CLSGEN_LORA=products` for dropped copies and cuBLAS.
+//! Launches of `forward.cu`, `backward.cu` and `b_gradient.cu`, which say how they work. Not yet run on a card, so not
+//! the default: `CLSGEN_LORA=fused` asks for them, `CLSGEN_LORA=products` for dropped copies and cuBLAS.
 #![allow(unsafe_code)]
 
 mod b_gradient;
@@ -7,6 +7,7 @@ mod b_gradient;
 use std::ops::Range;
 
 pub(super) use b_gradient::{b_gradient, fuses_b};
+use candle_core::cuda_backend::CudaDevice;
 use candle_core::{DType, Tensor};
 
 use super::{Backward, Reduction, Rows};
@@ -22,8 +23,9 @@ const RANKS: [usize; 4] = [8, 16, 32, 64];
 const MOST: usize = 3;
 /// Rows of a block of the forward pass.
 const ROWS: usize = 16;
-/// Rows of a chunk of the backward pass, and channels of a block.
+/// Rows of a chunk of `backward.cu`.
 const TOKENS: usize = 256;
+/// Channels of a block of the kernels that sum over rows.
 const CHANNELS: usize = 128;
 const THREADS: u32 = 256;
 
@@ -153,9 +155,10 @@ pub(super) fn backward(
     }
     let mut sums: Vec<Option<Tensor>> = adapters.iter().map(|adapter| adapter.da.clone()).collect();
     for group in groups(offsets, TOKENS, rows / (shared.count() * shared.rank)) {
-        let (partial, chunks) = partial_sums(&shared, &x, dx.as_ref(), &dus, offsets, &group)?;
+        let group = Group::new(&device_of(&x)?, offsets, group, TOKENS)?;
+        let partial = partial_sums(&shared, &x, dx.as_ref(), &dus, &group)?;
         for (i, sum) in sums.iter_mut().enumerate() {
-            *sum = Some(added(sum.as_ref(), &partial.narrow(0, i, 1)?, &chunks, group.len())?);
+            *sum = Some(added(sum.as_ref(), &partial.narrow(0, i, 1)?, &group)?);
         }
     }
     for (adapter, sum) in adapters.iter_mut().zip(sums) {
@@ -164,9 +167,9 @@ pub(super) fn backward(
     Ok(dx)
 }
 
-/// Sequences in turn, as many at a time as have no more than `most` chunks of `tokens`, one at least: sums of many short
-/// ones would take more memory than the dropped copies that they are instead of. A sequence's own chunks stay together,
-/// so that groups change no bit.
+/// Sequences in turn, as many at a time as have no more than `most` chunks of `tokens`, one at least: sums of many
+/// short ones would take more memory than what they are sums of. A sequence's own chunks stay together, so that groups
+/// change no bit.
 fn groups(offsets: &Offsets, tokens: usize, most: usize) -> Vec<Range<usize>> {
     let mut groups: Vec<(Range<usize>, usize)> = Vec::new();
     for (i, range) in offsets.ranges().enumerate().filter(|(_, range)| !range.is_empty()) {
@@ -179,45 +182,63 @@ fn groups(offsets: &Offsets, tokens: usize, most: usize) -> Vec<Range<usize>> {
     groups.into_iter().map(|(group, _)| group).collect()
 }
 
-/// Chunks of `tokens` of each of some sequences.
-fn chunks_of(offsets: &Offsets, group: &Range<usize>, tokens: usize) -> Vec<usize> {
-    group.clone().map(|i| offsets.range(i).len().div_ceil(tokens)).collect()
+/// Some sequences, whose chunks are summed by one launch.
+struct Group {
+    sequences: Range<usize>,
+    /// On the device: each one's first row, and the end of the last.
+    starts: Tensor,
+    /// On the device: each one's first chunk, and how many there are.
+    chunks: Tensor,
+    /// Chunks of all.
+    total: usize,
+    /// Chunks of the longest.
+    longest: usize,
 }
 
-/// dx of some sequences, and their chunks' `(adapters, chunks, rank, in)` with each sequence's first chunk and their
-/// number in all.
+impl Group {
+    /// In chunks of `tokens` rows.
+    fn new(device: &CudaDevice, offsets: &Offsets, sequences: Range<usize>, tokens: usize) -> Result<Self> {
+        let counts: Vec<usize> = sequences.clone().map(|i| offsets.range(i).len().div_ceil(tokens)).collect();
+        let chunks = Offsets::from_lengths(&counts);
+        Ok(Self {
+            starts: upload(device, &offsets.starts()[sequences.start..=sequences.end])?,
+            chunks: upload(device, &chunks.starts())?,
+            total: chunks.total(),
+            longest: counts.into_iter().max().unwrap_or(0),
+            sequences,
+        })
+    }
+
+    /// A block for each of its channels and chunks.
+    fn grid(&self, width: usize) -> [u32; 3] {
+        [width.div_ceil(CHANNELS) as u32, self.longest as u32, self.sequences.len() as u32]
+    }
+}
+
+/// dx of some sequences, and their chunks' `(adapters, chunks, rank, in)`.
 fn partial_sums(
     adapters: &Adapters<'_>,
     x: &Tensor,
     dx: Option<&Tensor>,
     dus: &[Tensor],
-    offsets: &Offsets,
-    group: &Range<usize>,
-) -> Result<(Tensor, Tensor)> {
+    group: &Group,
+) -> Result<Tensor> {
     let device = device_of(x)?;
     let width = x.dim(1)?;
-    let lengths = chunks_of(offsets, group, TOKENS);
-    let chunks = Offsets::from_lengths(&lengths);
-    let partial = uninit(&device, (adapters.count(), chunks.total(), adapters.rank, width), DType::F32)?;
-    let chunk_starts = upload(&device, &chunks.starts())?;
+    let partial = uninit(&device, (adapters.count(), group.total, adapters.rank, width), DType::F32)?;
     let mut kernel = adapters.launch("lora/backward", "backward")?.tensor(x)?.optional(dx)?.tensor(&adapters.a)?;
     for i in 0..MOST {
         kernel = kernel.optional(dus.get(i))?;
     }
-    let kernel = kernel
-        .tensor(&partial)?
-        .tensor(&upload(&device, &offsets.starts()[group.start..=group.end])?)?
-        .tensor(&chunk_starts)?;
-    let kernel = adapters.masks(kernel, group.clone())?;
-    let longest = lengths.iter().max().copied().unwrap_or(0);
-    let grid = [width.div_ceil(CHANNELS) as u32, longest as u32, group.len() as u32];
+    let kernel = kernel.tensor(&partial)?.tensor(&group.starts)?.tensor(&group.chunks)?;
+    let kernel = adapters.masks(kernel, group.sequences.clone())?;
     // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
-    unsafe { kernel.run(grid, THREADS, 0) }?;
-    Ok((partial, chunk_starts))
+    unsafe { kernel.run(group.grid(width), THREADS, 0) }?;
+    Ok(partial)
 }
 
-/// `sum` and what `partial (1, chunks, rank, in)`, or of B `(1, chunks, out, rank)`, holds of `sequences` sequences.
-fn added(sum: Option<&Tensor>, partial: &Tensor, chunks: &Tensor, sequences: usize) -> Result<Tensor> {
+/// `sum` and what `partial (1, chunks, rank, in)`, or of B `(1, chunks, out, rank)`, holds of a group.
+fn added(sum: Option<&Tensor>, partial: &Tensor, group: &Group) -> Result<Tensor> {
     let (_, _, rows, columns) = partial.dims4()?;
     if sum.is_some_and(|sum| sum.dims() != [rows, columns] || sum.dtype() != DType::F32) {
         return Err(Error::run(format!("lora: a gradient's sum that is not of shape ({rows}, {columns}) and f32")));
@@ -230,8 +251,8 @@ fn added(sum: Option<&Tensor>, partial: &Tensor, chunks: &Tensor, sequences: usi
         .tensor(partial)?
         .optional(sum.as_ref())?
         .tensor(&total)?
-        .tensor(chunks)?
-        .u32(sequences)?
+        .tensor(&group.chunks)?
+        .u32(group.sequences.len())?
         .u64(n as u64);
     // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
     unsafe { kernel.run([blocks(2 * n, THREADS as usize), 1, 1], THREADS, 0) }?;
