@@ -12,7 +12,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::{
     Writer, check_output, check_tree, create, create_dir_all, error, fault, manifest, private, remove_dir_all, sync,
-    temporary::{dead_process, dotted, parent, prefix, sweep_of, whose},
+    temporary::{abandoned, dead_process, dotted, parent, prefix, sweep_of, whose},
 };
 use crate::error::{Error, Result};
 
@@ -137,7 +137,8 @@ pub fn recover(destination: &Path) -> Result<()> {
 fn whole_temporary(destination: &Path) -> Option<PathBuf> {
     let entries = std::fs::read_dir(parent(destination)).ok()?.flatten();
     let ours = entries.filter(|entry| whose(&entry.file_name()).as_deref() == destination.file_name());
-    let mut dead = ours.filter(|entry| dead_process(&entry.file_name())).map(|entry| entry.path());
+    let left = ours.filter(|entry| dead_process(&entry.file_name()) && !abandoned(&entry.file_name()));
+    let mut dead = left.map(|entry| entry.path());
     dead.find(|path| manifest::is_whole(path))
 }
 

@@ -134,12 +134,19 @@ pub fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
     write_file_atomic(path, &json(value)?)
 }
 
-/// Removes a directory and all it holds; one that is not there is fine.
+/// Removes a directory and all it holds; one that is not there is fine. Files of it that somebody reads stay on NFS
+/// until they are closed: what is left then gives its name free, and whoever sweeps next tries again.
 pub fn remove_dir_all(path: &Path) -> Result<()> {
+    if remove_tree(path)? { Ok(()) } else { temporary::abandon(path).map_err(|e| error("cannot remove", path, &e)) }
+}
+
+/// Removes a directory and all it holds, as far as nobody reads it: whether it is gone.
+fn remove_tree(path: &Path) -> Result<bool> {
     check_tree(path)?;
     match std::fs::remove_dir_all(path) {
+        Err(e) if matches!(e.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy) => Ok(false),
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(error("cannot remove", path, &e)),
-        _ => Ok(()),
+        _ => Ok(true),
     }
 }
 

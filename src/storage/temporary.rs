@@ -7,6 +7,7 @@
 use std::{
     ffi::{OsStr, OsString},
     hash::{BuildHasher, Hasher, RandomState},
+    io,
     os::unix::ffi::OsStrExt,
     path::Path,
     sync::OnceLock,
@@ -17,7 +18,7 @@ use rustix::{
     process::{Pid, test_kill_process},
 };
 
-use super::remove_dir_all;
+use super::{private, remove_tree};
 use crate::error::{Error, Result};
 
 /// Between a temporary's name and the process that writes it.
@@ -63,12 +64,28 @@ fn sweep_those(dir: &Path, wanted: impl Fn(&OsStr) -> bool) -> Result<()> {
             continue;
         }
         match entry.file_type() {
-            Ok(kind) if kind.is_dir() => remove_dir_all(&entry.path())?,
+            Ok(kind) if kind.is_dir() => {
+                remove_tree(&entry.path())?;
+            }
             Ok(_) => super::remove_file(&entry.path())?,
             Err(_) => {}
         }
     }
     Ok(())
+}
+
+/// Gives a directory that could not be removed whole the name of a temporary of process 0, which never is.
+pub(super) fn abandon(path: &Path) -> io::Result<()> {
+    // What was aside or a temporary itself is swept with those of the same name.
+    let name = path.file_name().and_then(whose).map_or(path.to_owned(), |name| path.with_file_name(name));
+    let prefix = dotted(&name, &format!("{TEMPORARY}0.{}-", this_process())).map_err(io::Error::other)?;
+    let free = private::create_temporary_dir(parent(path), &prefix)?;
+    std::fs::rename(path, &free).inspect_err(|_| drop(std::fs::remove_dir(&free)))
+}
+
+/// Whether a name is that of a directory that could not be removed.
+pub(super) fn abandoned(name: &OsStr) -> bool {
+    writer(name).is_some_and(|(_, process, _)| process == 0)
 }
 
 /// Removes what killed processes left in a run directory that this process holds alone: temporaries beside its files,
@@ -82,6 +99,9 @@ fn sweep_files(dir: &Path) -> Result<()> {
     let Ok(entries) = std::fs::read_dir(dir) else { return Ok(()) };
     for entry in entries.flatten() {
         match entry.file_type() {
+            Ok(kind) if kind.is_dir() && abandoned(&entry.file_name()) => {
+                remove_tree(&entry.path())?;
+            }
             Ok(kind) if kind.is_dir() => sweep_files(&entry.path())?,
             Ok(kind) if kind.is_file() && dead_process(&entry.file_name()) => super::remove_file(&entry.path())?,
             _ => {}

@@ -94,3 +94,31 @@ fn a_file_system_that_syncs_nothing_is_as_good_as_it_gets_and_an_error_of_the_di
     assert_fails(&told, 5, &["Input/output error", "hint: the disk reports an error"]);
     assert!(!work.path("run/checkpoints/epoch-01").exists());
 }
+
+#[test]
+fn a_folder_that_somebody_reads_is_left_for_a_later_sweep() {
+    if !has_strace() {
+        return;
+    }
+    // NFS keeps a removed file that is open, and so its folder. Here nothing at all can be removed.
+    let work = Work::new(8);
+    let steps = "train.save_every_steps=1 --set train.batch_size=2 --set train.grad_accumulation=1";
+    let train = format!("train --config demo.toml --set {steps} --run");
+    let train: Vec<&str> = train.split(' ').collect();
+    assert_eq!(work.run(&[&train[..], &["alone"]].concat()).code, Some(0));
+    let left = |run| {
+        let names = std::fs::read_dir(work.path(run).join("checkpoints")).unwrap().map(|entry| entry.unwrap());
+        names.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b".last.tmp-0.")).count()
+    };
+    for error in ["ENOTEMPTY", "EBUSY"] {
+        let told = with(&work, &format!("unlinkat:error={error}"), &[&train[..], &[error]].concat());
+        assert_eq!(told.code, Some(0), "{error}: {told:?}");
+        assert!(left(error) > 0, "{error}: all was removed");
+        for file in ["checkpoints/epoch-01/adapter_model.safetensors", "best.json"] {
+            let [read, alone] = [error, "alone"].map(|run| std::fs::read(work.path(run).join(file)).unwrap());
+            assert!(read == alone, "{error}: {file} differs");
+        }
+        assert_eq!(work.run(&[&train[..], &[error, "--resume"]].concat()).code, Some(0));
+        assert_eq!(left(error), 0, "{error}");
+    }
+}
