@@ -19,7 +19,7 @@ pub enum Kind {
     Data,
     /// Model or checkpoint files: exit 4.
     Model,
-    /// ActivationCheckpointing, disk or device: exit 5.
+    /// Memory, disk or device: exit 5.
     Resources,
     /// Stopped by this signal, state saved: exit 128 + signal.
     Signal(i32),

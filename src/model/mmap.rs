@@ -2,18 +2,37 @@
 //! is here.
 #![allow(unsafe_code)]
 
-use std::path::Path;
+mod watched;
+
+use std::{ops::Deref, path::Path};
 
 use half::bf16;
 use memmap2::Mmap;
+use watched::Watched;
 
 use crate::{
     error::{Error, Result},
     foreign, storage,
 };
 
+/// The bytes of a mapped file.
+#[derive(Debug)]
+pub struct Mapped {
+    // Before the map, so that it is dropped before it.
+    _watched: Watched,
+    map: Mmap,
+}
+
+impl Deref for Mapped {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.map
+    }
+}
+
 /// Maps a weight file for reading. Everything read from it is copied out at once, while the model is loaded.
-pub fn map(path: &Path) -> Result<Mmap> {
+pub fn map(path: &Path) -> Result<Mapped> {
     // A lack of addresses or memory is the machine's; everything else is the file's.
     let failed = |e: std::io::Error| match e.kind() {
         std::io::ErrorKind::OutOfMemory => storage::error("cannot read", path, &e),
@@ -21,8 +40,9 @@ pub fn map(path: &Path) -> Result<Mmap> {
     };
     let file = foreign::open(path).map_err(failed)?;
     // SAFETY: the map is read-only and private to this process. If another process shrinks the file while the model
-    // loads, the kernel ends us with SIGBUS; weight files are written once and renamed into place, so none does.
-    unsafe { Mmap::map(&file) }.map_err(failed)
+    // loads, SIGBUS ends us (`watched`); weight files are written once and renamed into place, so none does.
+    let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
+    Ok(Mapped { _watched: Watched::new(path, &map), map })
 }
 
 /// Zeros in huge pages, where the system has them to give: a decoding step reads every weight once, and with pages of 4

@@ -11,13 +11,12 @@ use std::{
 
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
-use memmap2::Mmap;
 use serde::{
     Deserialize, Deserializer,
     de::{Error as _, IgnoredAny, MapAccess, Visitor},
 };
 
-use super::mmap;
+use super::mmap::{self, Mapped};
 use crate::{
     error::{Error, Result},
     foreign,
@@ -45,7 +44,7 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) struct SafetensorsFile {
     pub path: PathBuf,
-    map: Mmap,
+    map: Mapped,
     data: usize,
     pub entries: BTreeMap<String, Entry>,
 }
