@@ -1,5 +1,6 @@
-"""What is looked at on NFS, in the small machine that `run` makes: /a is the export, /b the same by another client, /v3 by
-version 3, /mnt an export with little room, /squashed one where root is nobody. The last line is `N passed, N failed`.
+"""What is looked at on NFS, in the small machine that `run` makes: /a is the export, /b the same by another client,
+/v3 by version 3, /mnt an export with little room, /squashed one where root is nobody. The last line is
+`N passed, N failed`.
 """
 import os
 import shutil
