@@ -88,16 +88,20 @@ fn template(bytes: &[u8]) {
     drop(Prompter::new(prompt, tokenizer.into(), labels, 512, 64, config::Truncate::Tail));
 }
 
-/// The embedded model's tokenizer.
+/// The embedded model's tokenizer; unpacking it takes longer than most parsers.
 fn embedded() -> TokenizerFiles {
-    let mut files = TokenizerFiles { name: "embedded".into(), ..TokenizerFiles::default() };
-    for (name, bytes) in demo::model_files().expect("the embedded model") {
-        match name {
-            "tokenizer.json" => files.tokenizer = bytes,
-            "tokenizer_config.json" => files.tokenizer_config = Some(bytes),
-            "generation_config.json" => files.generation_config = Some(bytes),
-            _ => {}
+    static FILES: OnceLock<TokenizerFiles> = OnceLock::new();
+    let unpacked = || {
+        let mut files = TokenizerFiles { name: "embedded".into(), ..TokenizerFiles::default() };
+        for (name, bytes) in demo::model_files().expect("the embedded model") {
+            match name {
+                "tokenizer.json" => files.tokenizer = bytes,
+                "tokenizer_config.json" => files.tokenizer_config = Some(bytes),
+                "generation_config.json" => files.generation_config = Some(bytes),
+                _ => {}
+            }
         }
-    }
-    files
+        files
+    };
+    FILES.get_or_init(unpacked).clone()
 }
