@@ -8,7 +8,7 @@ use candle_core::Device;
 use clsgen::{
     config, data, demo, foreign,
     labels::Labels,
-    model::{LlamaConfig, checkpoint, load_tensors, peft},
+    model::{LlamaConfig, checkpoint, load_tensors, peft, source},
     prompt::{PromptTemplate, Prompter, TextTokenizer, TokenizerFiles, gguf},
     storage, train,
 };
@@ -44,6 +44,7 @@ fn parse(parser: &str, dir: &Path, bytes: &[u8]) {
             let path = write("m.gguf");
             drop(gguf::open(&path));
             drop(TokenizerFiles::from_gguf(&path));
+            drop(source::resolve(&path.to_string_lossy(), &[], false).and_then(|source| source.config()));
         }
         "tokenizer" => {
             let files = TokenizerFiles { tokenizer: bytes.to_vec(), ..embedded() };
