@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-from sweep import COMMANDS, KILLS, Sweep, files
+from sweep import COMMANDS, KILLS, Sweep, differing, files
 
 PROGRAM = "/usr/bin/clsgen"
 passed = failed = 0
@@ -26,7 +26,7 @@ def check(what, wrong):
         print(f"ok   {what}", flush=True)
 
 
-class Remounted:
+class Exported:
     """A folder of the export; what is gone on with is what the server has: the client's memory of it is dropped."""
 
     def __init__(self, work, number):
@@ -57,10 +57,6 @@ def outcome(told, code, words):
     if told.returncode != code or any(word not in told.stderr for word in words):
         return f"exit code {told.returncode}: {told.stderr[-800:]}"
     return None
-
-
-def differing(left, right):
-    return sorted(path for path in left.keys() | right.keys() if left.get(path) != right.get(path))
 
 
 def same_bytes():
@@ -186,7 +182,7 @@ def main():
     server_gone()
     same_bytes()
     for work, name in [("/a/work", name) for name in COMMANDS] + [("/v3/third", "train")]:
-        wrong = Sweep(PROGRAM, work, name).run(f"NFS, {work}", Remounted)
+        wrong = Sweep(PROGRAM, work, name).run(f"NFS, {work}", Exported)
         passed, failed = passed + KILLS - wrong, failed + wrong
     print(f"{passed} passed, {failed} failed", flush=True)
 

@@ -36,6 +36,11 @@ def files(folder, but_for):
     return found
 
 
+def differing(left, right):
+    """Names of files that are not the same in both."""
+    return sorted(path for path in left.keys() | right.keys() if left.get(path) != right.get(path))
+
+
 class Sweep:
     def __init__(self, program, work, name):
         self.program, self.work, self.name = program, work, name
@@ -81,8 +86,8 @@ class Sweep:
             if told.returncode != 0:
                 return f"point {point}, {disk}: exit code {told.returncode}: {told.stderr[-800:]}"
             there = files(f"{self.work}/{folder}", self.but_for)
-        differing = sorted(path for path in whole.keys() | there.keys() if whole.get(path) != there.get(path))
-        return f"point {point}, {disk}: {differing} differ" if differing else None
+        names = differing(whole, there)
+        return f"point {point}, {disk}: {names} differ" if names else None
 
     def run(self, what, disk_of):
         """At KILLS points, each on a disk that `disk_of` makes of the work's folder and the point's number."""
