@@ -14,7 +14,7 @@ use parquet::{
 use crate::{
     error::{Error, Result},
     foreign,
-    ops::cpu::confined::{self, Limits},
+    ops::cpu::confined::{self, Limits, Stopped},
 };
 
 use super::{
@@ -24,10 +24,14 @@ use super::{
 
 /// Rows decoded at once.
 const BATCH: usize = 64;
-/// What reading a footer may take.
+/// What reading a footer may take at most.
 const FOOTER: Limits = Limits { bytes: 2 << 30, seconds: 60 };
-/// What decoding a batch of rows may take: a page has 2 GB at most, and mostly one MB.
+/// What decoding a batch of rows may take at most: a page has 2 GB at most, and mostly one MB.
 const PAGES: Limits = Limits { bytes: 6 << 30, seconds: 600 };
+/// Seconds that a file without length may take; each of its MB earns it another. A list of two billion elements
+/// without bytes of their own stands in six bytes, in a footer or a page's header, and the crate passes over them one
+/// by one.
+const SECONDS: u64 = 2;
 /// Bytes of the texts that are decoded at once, at most: a dictionary gives its longest entry to any number of rows.
 const MOST_TEXT: usize = 2 * LONGEST;
 
@@ -40,17 +44,21 @@ pub(super) struct ParquetFile {
     leaves: Vec<usize>,
     /// Columns that no field can be read from, and what they are.
     refused: Vec<(String, String)>,
+    /// What decoding a batch of its rows may take.
+    pages: Limits,
 }
 
 impl ParquetFile {
     /// Reads the footer.
     pub fn open(file: File) -> Result<Self> {
+        let footer = |stopped| unreadable("its footer", stopped);
+        let length = file.metadata().map_err(|_| footer(None))?.len();
         // A footer of some bytes can announce lists of gigabytes.
-        let unreadable = || damaged("its footer cannot be read");
-        let reader = confined::run(FOOTER, || SerializedFileReader::new(file).ok())
-            .map_err(|stopped| stopped.into_error(|_| unreadable()))?
-            .ok_or_else(unreadable)?;
-        let mut found = Self { header: Vec::new(), leaves: Vec::new(), refused: Vec::new(), reader };
+        let reader = confined::run(limits(FOOTER, length), || SerializedFileReader::new(file).ok())
+            .map_err(|stopped| stopped.into_error(|stopped| footer(Some(stopped))))?
+            .ok_or_else(|| footer(None))?;
+        let pages = limits(PAGES, length);
+        let mut found = Self { header: Vec::new(), leaves: Vec::new(), refused: Vec::new(), pages, reader };
         let schema = found.reader.metadata().file_metadata().schema_descr_ptr();
         for (leaf, column) in schema.columns().iter().enumerate() {
             let flat = column.path().parts().len() == 1 && column.max_rep_level() == 0 && column.max_def_level() <= 1;
@@ -87,7 +95,7 @@ impl ParquetFile {
         let leaf = |column: &String| self.header.iter().position(|name| name == column).map(|place| self.leaves[place]);
         let leaves = columns.iter().map(leaf).collect();
         let decoder = Decoder { reader: self.reader, leaves, group: 0, left: 0, open: Vec::new() };
-        ParquetRows { decoder: Some(decoder), ready: VecDeque::new(), number: 0 }
+        ParquetRows { decoder: Some(decoder), limits: self.pages, ready: VecDeque::new(), number: 0 }
     }
 }
 
@@ -95,6 +103,8 @@ impl ParquetFile {
 pub(super) struct ParquetRows {
     /// Behind the end of the file, or of what can be read of it, there is none.
     decoder: Option<Decoder>,
+    /// Of a batch.
+    limits: Limits,
     ready: VecDeque<Vec<Cell>>,
     number: usize,
 }
@@ -207,10 +217,11 @@ impl ParquetRows {
         work: impl FnOnce(&mut Decoder) -> parquet::errors::Result<T> + Send + 'static,
     ) -> Result<Option<T>> {
         let Some(mut decoder) = self.decoder.take() else { return Ok(None) };
-        let worked = confined::run(PAGES, move || work(&mut decoder).ok().map(|value| (decoder, value)));
-        let unreadable = || damaged(&format!("cannot be read after record {}", self.number));
-        let (decoder, value) =
-            worked.map_err(|stopped| stopped.into_error(|_| unreadable()))?.ok_or_else(unreadable)?;
+        let worked = confined::run(self.limits, move || work(&mut decoder).ok().map(|value| (decoder, value)));
+        let what = || format!("what follows record {}", self.number);
+        let (decoder, value) = worked
+            .map_err(|stopped| stopped.into_error(|stopped| unreadable(&what(), Some(stopped))))?
+            .ok_or_else(|| unreadable(&what(), None))?;
         self.decoder = Some(decoder);
         Ok(Some(value))
     }
@@ -326,6 +337,18 @@ fn read<T: DataType>(
     let cells = (0..rows)
         .map(|row| if optional && levels.get(row) != Some(&1) { Some(Cell::Missing) } else { values.next().flatten() });
     cells.collect::<Option<_>>().ok_or_else(damage)
+}
+
+/// What a file of so many bytes may take of `most`.
+fn limits(most: Limits, length: u64) -> Limits {
+    Limits { seconds: most.seconds.min(SECONDS + (length >> 20)), ..most }
+}
+
+fn unreadable(what: &str, stopped: Option<Stopped>) -> Error {
+    match stopped {
+        Some(stopped @ (Stopped::Memory | Stopped::Time(_))) => damaged(&format!("{what} {stopped}")),
+        _ => damaged(&format!("{what} cannot be read")),
+    }
 }
 
 fn damage() -> parquet::errors::ParquetError {

@@ -93,6 +93,33 @@ fn a_small_parquet_file_may_hold_gigabytes() {
     predict(&mut bench, "one text often", "often.parquet").refused(3, &["often.parquet"]);
 }
 
+/// Fields of Thrift's compact form that nothing knows: each a list that announces 2³¹ − 1 booleans and has no bytes
+/// for them.
+fn lists_without_bytes(count: usize) -> Vec<u8> {
+    [0xf9, 0xf1, 0xff, 0xff, 0xff, 0xff, 0x07].repeat(count)
+}
+
+#[test]
+fn parquet_lists_without_bytes_are_not_waited_for() {
+    let mut bench = Bench::new("Parquet lists without bytes");
+    let mut footer = lists_without_bytes(10);
+    footer.push(0);
+    let length = (footer.len() as u32).to_le_bytes();
+    bench.fixture.write("footer.parquet", [b"PAR1", &footer[..], &length, b"PAR1"].concat());
+    predict(&mut bench, "a footer", "footer.parquet").refused(3, &["footer.parquet", "its footer takes longer than"]);
+
+    let texts: Vec<ByteArray> = (0..100).map(|i| format!("note {i} {}", "x".repeat(100)).into_bytes().into()).collect();
+    let ids: Vec<ByteArray> = (0..100).map(|i| i.to_string().into_bytes().into()).collect();
+    write_parquet(&bench, "page.parquet", &ids, &texts);
+    predict(&mut bench, "before it is changed", "page.parquet").accepted();
+    let mut file = bench.fixture.read("page.parquet");
+    // The first page begins behind the file's magic bytes.
+    file[4..][..footer.len()].copy_from_slice(&footer);
+    bench.fixture.write("page.parquet", &file);
+    let ended = predict(&mut bench, "a page", "page.parquet");
+    ended.refused(3, &["page.parquet", "what follows record 0 takes longer than"]);
+}
+
 #[test]
 fn cells_of_a_table_without_a_header_are_not_shown() {
     let mut bench = Bench::new("tables without a header");
