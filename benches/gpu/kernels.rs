@@ -12,7 +12,7 @@ use clsgen::{
         embedding,
         kv_store::{self, PagedBatch, PagedSequence},
         linear,
-        lora::{self, Backward, Reduction, Rows},
+        lora::{self, Backward, Output, Reduction, Rows},
         random, rms_norm,
         rope::Rope,
         swiglu,
@@ -245,7 +245,7 @@ impl Kernels<'_> {
         });
         let offsets = Offsets::from_lengths(&[m]);
         report.kernel(&format!("adapter dB, {q} x {m} x {RANK}"), through(q, 1), || {
-            lora::add_b_gradient(None, &dy, &u, &offsets)
+            lora::add_b_gradients(vec![None], &[(&dy, &u)], &offsets)
         });
         report.kernel(&format!("adapter dA, {RANK} x {m} x {d}"), through(d, 1), || linear::backward_weight(&u, &x));
         report.kernel(&format!("adapter dx added, {m} x {RANK} x {d}"), through(d, 2), || {
@@ -285,6 +285,33 @@ impl Kernels<'_> {
                 da: None,
             });
             lora::backward_each(&x, &mut each, Some(dx.clone()), rows)
+        });
+        self.outputs(report)
+    }
+
+    /// What q, k and v's adapters do after A: B forward, and the gradients of u and B.
+    fn outputs(&self, report: &mut Report) -> Result<()> {
+        let m = self.t;
+        let config = &self.subject.config;
+        let kv = config.num_key_value_heads;
+        let widths = [config.num_attention_heads, kv, kv].map(|heads| heads * config.head_dim);
+        let all: usize = widths.iter().sum();
+        let ys = widths.iter().map(|&width| self.activations(&[m, width])).collect::<Result<Vec<_>>>()?;
+        let bs = widths.iter().map(|&width| self.activations(&[width, RANK])).collect::<Result<Vec<_>>>()?;
+        let u = self.activations(&[m, RANK])?;
+        let offsets = Offsets::from_lengths(&[m]);
+        let passes =
+            |n: usize| Work { bytes: self.bytes(m * (n * all + 3 * RANK)), operations: 2.0 * (m * all * RANK) as f64 };
+        let name = format!("{m} x {all}, three of rank {RANK}");
+        report.kernel(&format!("adapters, B added, {name}"), passes(2), || {
+            let each: [Tensor; 3] = std::array::from_fn(|i| ys[i].clone());
+            lora::add_forward_each(each, std::array::from_fn(|i| Some((&u, &bs[i]))))
+        });
+        let outputs: Vec<Output<'_>> = ys.iter().zip(&bs).map(|(dy, b)| Output { dy, b, scaling: 2.0 }).collect();
+        report.kernel(&format!("adapters, du, {name}"), passes(1), || lora::backward_u_each(&outputs));
+        let pairs: Vec<(&Tensor, &Tensor)> = ys.iter().map(|dy| (dy, &u)).collect();
+        report.kernel(&format!("adapters, dB, {name}"), passes(1), || {
+            lora::add_b_gradients(vec![None; 3], &pairs, &offsets)
         });
         Ok(())
     }

@@ -18,12 +18,12 @@ use super::{
 };
 use crate::{
     config::Parameters,
-    error::Result,
+    error::{Error, Result},
     ops::{
         Offsets,
         dropout::DropoutKey,
         linear::{self, Kernel, array},
-        lora::{self as adapters, Backward, Reduction, Rows},
+        lora::{self as adapters, Backward, Output, Reduction, Rows},
     },
     rng::{Rng, hash_name, streams},
 };
@@ -153,10 +153,9 @@ impl Projection {
         let ys = Self::base_each(each, x, Kernel::Forward)?;
         let reductions = each.map(|projection| projection.reduction(pass));
         let us = adapters::forward_each(x, reductions.each_ref().map(Option::as_ref), pass.rows())?;
-        array(each.into_iter().zip(ys).zip(us).map(|((projection, y), u)| match (&projection.adapter, u) {
-            (Some(adapter), Some(u)) => Ok((linear::add_forward(y, &u, &adapter.b)?, Some(u))),
-            _ => Ok((y, None)),
-        }))
+        let pairs = std::array::from_fn(|i| us[i].as_ref().zip(each[i].adapter.as_ref().map(|adapter| &adapter.b)));
+        let ys = adapters::add_forward_each(ys, pairs)?;
+        array(ys.into_iter().zip(us).map(Ok))
     }
 
     /// Adds the gradients of what is trained; gives dx as `dx` says. `x` may be `None` when nothing here is trained;
@@ -224,21 +223,31 @@ impl Projection {
         dx: Option<Tensor>,
         gradients: &mut Gradients,
     ) -> Result<Option<Tensor>> {
-        let mut outer = Vec::with_capacity(each.len());
-        let mut inner = Vec::with_capacity(each.len());
-        for (projection, u, dy) in each {
-            let (Some(adapter), Some(reduction)) = (&projection.adapter, projection.reduction(pass)) else { continue };
-            let du = linear::scaled_backward_input(dy, &adapter.b, adapter.scaling)?;
+        let adapted = each.iter().filter_map(|(projection, u, dy)| {
+            Some((projection, projection.adapter.as_ref()?, projection.reduction(pass)?, u, *dy))
+        });
+        let adapted: Vec<_> = adapted.collect();
+        let outputs =
+            adapted.iter().map(|(_, adapter, _, _, dy)| Output { dy, b: &adapter.b, scaling: adapter.scaling });
+        let dus = adapters::backward_u_each(&outputs.collect::<Vec<_>>())?;
+        let mut names = Vec::with_capacity(adapted.len());
+        let mut inner = Vec::with_capacity(adapted.len());
+        for ((projection, _, reduction, u, dy), du) in adapted.into_iter().zip(dus) {
             let da = gradients.remove(&lora::name_a(&projection.name));
-            outer.push((&projection.name, dy));
+            names.push((&projection.name, dy));
             inner.push(Backward { reduction, du, u: u.cloned(), da });
         }
         let dx = adapters::backward_each(x, &mut inner, dx, pass.rows())?;
-        for ((name, dy), Backward { u, da, .. }) in outer.into_iter().zip(inner) {
-            if let Some(u) = u {
-                add_to(gradients, &lora::name_b(name), |sum| adapters::add_b_gradient(sum, dy, &u, pass.offsets))?;
-            }
-            gradients.extend(da.map(|da| (lora::name_a(name), da)));
+        let pairs = names.iter().zip(&inner).map(|((_, dy), each)| match &each.u {
+            Some(u) => Ok((*dy, u)),
+            None => Err(Error::run("lora: an adapter without u")),
+        });
+        let pairs = pairs.collect::<Result<Vec<_>>>()?;
+        let sums = names.iter().map(|(name, _)| gradients.remove(&lora::name_b(name))).collect();
+        let dbs = adapters::add_b_gradients(sums, &pairs, pass.offsets)?;
+        for (((name, _), each), db) in names.into_iter().zip(inner).zip(dbs) {
+            gradients.extend(each.da.map(|da| (lora::name_a(name), da)));
+            gradients.extend(db.map(|db| (lora::name_b(name), db)));
         }
         Ok(dx)
     }

@@ -9,7 +9,10 @@ use crate::{
         Offsets,
         dropout::DropoutKey,
         linear::array,
-        lora::{Backward, Reduction, Rows, add_b_gradient, backward_each, forward_each, fuses},
+        lora::{
+            Backward, Output, Reduction, Rows, add_b_gradients, add_forward_each, backward_each, backward_u_each,
+            forward_each, fuses,
+        },
     },
     rng::{Rng, streams},
 };
@@ -27,27 +30,53 @@ pub(super) fn lora(bench: &mut Bench<'_>) -> Result<()> {
     case::<3>(bench, "lora, no dropout, three", 32, 96, None)?;
     // A rank and a width that no kernel takes.
     case::<2>(bench, "lora, rank 12, two", 12, 90, Some(0.1))?;
-    b_gradient(bench, "lora, rank 8", 8, 136)?;
-    b_gradient(bench, "lora, rank 64", 64, 392)?;
-    b_gradient(bench, "lora, rank 12, two", 12, 90)
+    outputs(bench, "lora, rank 8", 8, [136])?;
+    outputs(bench, "lora, rank 16, two", 16, [264, 8])?;
+    outputs(bench, "lora, rank 64, three", 64, [392, 72, 104])?;
+    outputs(bench, "lora, rank 12, two", 12, [90, 20])
 }
 
-/// B's gradient, of a `u` that is a strip of two adapters', onto a sum.
-fn b_gradient(bench: &mut Bench<'_>, op: &'static str, rank: usize, width: usize) -> Result<()> {
+/// What B adds, and its gradients, of `u`s that are strips of one tensor.
+fn outputs<const N: usize>(bench: &mut Bench<'_>, op: &'static str, rank: usize, widths: [usize; N]) -> Result<()> {
     let (dtype, bound) = if bench.device.is_cuda() { (DType::BF16, BF16) } else { (DType::F32, F32) };
     let offsets = Offsets::from_lengths(&[15, 0, 513, 1, 33]);
     let m = offsets.total();
-    let (dy, dy64) = bench.random_as(74, &[m, width], dtype)?;
-    let (us, us64) = bench.random_as(75, &[m, 2 * rank], dtype)?;
-    let (sum, mut sum64) = bench.random_as(76, &[width, rank], DType::F32)?;
-    let u = us.narrow(1, rank, rank)?;
-    let u64: Vec<f64> = us64.chunks(2 * rank).flat_map(|row| row[rank..].to_vec()).collect();
-    let run =
-        || -> Result<Vec<Tensor>> { Ok(add_b_gradient(Some(sum.copy()?), &dy, &u, &offsets)?.into_iter().collect()) };
+    let (us, us64) = bench.random_as(74, &[m, N * rank], dtype)?;
+    let each = |seed: u64, shape: &dyn Fn(usize) -> [usize; 2], dtype| -> Result<([Tensor; N], Vec<Vec<f64>>)> {
+        let drawn = (0..N).map(|i| bench.random_as(seed + i as u64, &shape(widths[i]), dtype));
+        let (tensors, values): (Vec<_>, Vec<_>) = drawn.collect::<Result<Vec<_>>>()?.into_iter().unzip();
+        Ok((array(tensors.into_iter().map(Ok))?, values))
+    };
+    let (ys, ys64) = each(75, &|width| [m, width], dtype)?;
+    let (dys, dys64) = each(78, &|width| [m, width], dtype)?;
+    let (sums, sums64) = each(81, &|width| [width, rank], DType::F32)?;
+    // Products round B to bf16 on a GPU; these are.
+    let (bs, bs64) = each(84, &|width| [width, rank], DType::BF16)?;
+    let bs: [Tensor; N] = array(bs.iter().map(|b| bench.cast(b, DType::F32)))?;
+    let us: [Tensor; N] = array((0..N).map(|i| Ok(us.narrow(1, i * rank, rank)?)))?;
+    let run = || -> Result<Vec<Tensor>> {
+        let copies: [Tensor; N] = array(ys.iter().map(|y| Ok(y.copy()?)))?;
+        let ys = add_forward_each(copies, std::array::from_fn(|i| Some((&us[i], &bs[i]))))?;
+        let outputs: Vec<Output<'_>> = dys.iter().zip(&bs).map(|(dy, b)| Output { dy, b, scaling: SCALING }).collect();
+        let dus = backward_u_each(&outputs)?;
+        let pairs: Vec<(&Tensor, &Tensor)> = dys.iter().zip(&us).collect();
+        let sums = sums.iter().map(|sum| Ok(Some(sum.copy()?))).collect::<Result<_>>()?;
+        let dbs = add_b_gradients(sums, &pairs, &offsets)?;
+        Ok(ys.into_iter().chain(dus).chain(dbs.into_iter().flatten()).collect())
+    };
     let found = run()?;
-    let new = reference::linear(&reference::transpose(&dy64, width), &reference::transpose(&u64, rank), None, m);
-    sum64.iter_mut().zip(&new).for_each(|(sum, new)| *sum += new);
-    bench.check(op, "backward B", &found[0], &sum64, bound)?;
+    for (i, &width) in widths.iter().enumerate() {
+        let u64: Vec<f64> = us64.chunks(N * rank).flat_map(|row| row[i * rank..][..rank].to_vec()).collect();
+        let sum = |before: &[f64], new: Vec<f64>| before.iter().zip(new).map(|(a, b)| a + b).collect::<Vec<_>>();
+        let y = sum(&ys64[i], reference::linear(&u64, &bs64[i], None, rank));
+        bench.check(op, "forward B", &found[i], &y, bound)?;
+        let du = reference::linear(&dys64[i], &reference::transpose(&bs64[i], rank), None, width);
+        let du: Vec<f64> = du.iter().map(|du| SCALING * du).collect();
+        bench.check(op, "backward u", &found[N + i], &du, bound)?;
+        let [dy, u] = [reference::transpose(&dys64[i], width), reference::transpose(&u64, rank)];
+        let db = sum(&sums64[i], reference::linear(&dy, &u, None, m));
+        bench.check(op, "backward B", &found[2 * N + i], &db, bound)?;
+    }
     bench.again(op, &found.iter().collect::<Vec<_>>(), &run()?.iter().collect::<Vec<_>>())
 }
 

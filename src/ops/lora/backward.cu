@@ -4,7 +4,7 @@
 //
 // x, dx (rows, width) bf16, dx perhaps null; a (adapters · rank, width) bf16; du0 to du2 (rows, rank) bf16, one for
 // each adapter. Sequence s has rows starts[s] to starts[s + 1] and chunks of TOKENS rows chunks[s] to chunks[s + 1];
-// steps (adapters, sequences) pairs of words. partial (adapters, all chunks, rank, width) f32: each chunk's dA. width
+// steps (adapters, sequences) pairs of words. partial (all chunks, adapters, rank, width) f32: each chunk's dAs. width
 // is a multiple of 8. grid = (blocks of 128 channels, chunks of the longest sequence, sequences), 256 threads.
 //
 // A warp has 16 channels, of which a lane has 4 neighbouring ones (a block of the generator) of two rows, and goes
@@ -15,6 +15,7 @@
 #include "../cuda/elements.cuh"
 #include "../cuda/span.cuh"
 #include "mask.cuh"
+#include "place.cuh"
 
 constexpr int TOKENS = 256, WARPS = 8, CHANNELS = 16;
 
@@ -126,13 +127,13 @@ __device__ __forceinline__ void lora_backward(const bf16* x, bf16* dx, const bf1
   if (!inside) return;
 #pragma unroll
   for (int i = 0; i < ADAPTERS; i++) {
-    size_t chunk = (size_t)i * chunks[gridDim.z] + chunks[blockIdx.z] + blockIdx.y;
+    size_t place = (size_t)(chunks[blockIdx.z] + blockIdx.y) * ADAPTERS + i;
 #pragma unroll
     for (int e = 0; e < K * 2; e++) {
       const auto& grad = adapters[i].grad[e / 2];
       int rank = e * 8 + g, upper = e % 2 * 2;
       float4 four = make_float4(grad[0][upper], grad[0][upper + 1], grad[1][upper], grad[1][upper + 1]);
-      if (rank < RANK) *reinterpret_cast<float4*>(partial + (chunk * RANK + rank) * width + channel) = four;
+      if (rank < RANK) *reinterpret_cast<float4*>(partial + (place * RANK + rank) * width + channel) = four;
     }
   }
 }
@@ -151,14 +152,17 @@ LORA_BACKWARD_EACH(16)
 LORA_BACKWARD_EACH(32)
 LORA_BACKWARD_EACH(64)
 
-// One adapter's dA (n numbers, a multiple of 4): `before`, where there is one, and each sequence's sum of its chunks,
-// in turn. partial (all chunks, n).
-KERNEL lora_backward_sum(const float* partial, const float* before, float* total, const uint32_t* chunks, int sequences,
-                         size_t n) {
+// Gradients of up to three adapters (dA or dB, n numbers in all), one behind the other: what stood there, and each
+// sequence's sum of its chunks, in turn. partial (all chunks, n); before0 to before2, perhaps null, have n0, n1 and the
+// remaining numbers, all of them multiples of 4.
+KERNEL lora_backward_sum(const float* partial, const float* before0, const float* before1, const float* before2,
+                         float* total, const uint32_t* chunks, int sequences, size_t n, size_t n0, size_t n1) {
   size_t step = gridDim.x * (size_t)blockDim.x * 4;
   for (size_t i = (blockIdx.x * (size_t)blockDim.x + threadIdx.x) * 4; i < n; i += step) {
+    int adapter = i < n0 ? 0 : i < n0 + n1 ? 1 : 2;
+    const float* before = of(adapter, before0, before1, before2);
     Numbers<4> sum = {};
-    if (before) sum = load<4>(before + i);
+    if (before) sum = load<4>(before + i - of(adapter, (size_t)0, n0, n0 + n1));
     for (int s = 0; s < sequences; s++) {
       Numbers<4> of_sequence = {};
       for (uint32_t chunk = chunks[s]; chunk < chunks[s + 1]; chunk++) {

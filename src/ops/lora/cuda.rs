@@ -1,12 +1,12 @@
-//! Launches of `forward.cu`, `backward.cu` and `b_gradient.cu`, which say how they work. Not yet run on a card, so not
-//! the default: `CLSGEN_LORA=fused` asks for them, `CLSGEN_LORA=products` for dropped copies and cuBLAS.
+//! Launches of `forward.cu` and `backward.cu`, and of B's kernels, which say how they work. Not yet run on a card, so
+//! not the default: `CLSGEN_LORA=fused` asks for them, `CLSGEN_LORA=products` for dropped copies and cuBLAS.
 #![allow(unsafe_code)]
 
-mod b_gradient;
+mod b;
 
 use std::ops::Range;
 
-pub(super) use b_gradient::{b_gradient, fuses_b};
+pub(super) use b::{add_forward, b_gradients, backward_u, fuses_b_gradients, fuses_backward_u, fuses_forward};
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::{DType, Tensor};
 
@@ -25,7 +25,7 @@ const MOST: usize = 3;
 const ROWS: usize = 16;
 /// Rows of a chunk of `backward.cu`.
 const TOKENS: usize = 256;
-/// Channels of a block of the kernels that sum over rows.
+/// Channels of a block of `backward.cu`.
 const CHANNELS: usize = 128;
 const THREADS: u32 = 256;
 
@@ -157,9 +157,7 @@ pub(super) fn backward(
     for group in groups(offsets, TOKENS, rows / (shared.count() * shared.rank)) {
         let group = Group::new(&device_of(&x)?, offsets, group, TOKENS)?;
         let partial = partial_sums(&shared, &x, dx.as_ref(), &dus, &group)?;
-        for (i, sum) in sums.iter_mut().enumerate() {
-            *sum = Some(added(sum.as_ref(), &partial.narrow(0, i, 1)?, &group)?);
-        }
+        sums = added(&sums, &vec![[shared.rank, x.dim(1)?]; shared.count()], &partial, &group)?;
     }
     for (adapter, sum) in adapters.iter_mut().zip(sums) {
         adapter.da = sum;
@@ -209,13 +207,13 @@ impl Group {
         })
     }
 
-    /// A block for each of its channels and chunks.
-    fn grid(&self, width: usize) -> [u32; 3] {
-        [width.div_ceil(CHANNELS) as u32, self.longest as u32, self.sequences.len() as u32]
+    /// A block for each of these and its chunks.
+    fn grid(&self, blocks: u32) -> [u32; 3] {
+        [blocks, self.longest as u32, self.sequences.len() as u32]
     }
 }
 
-/// dx of some sequences, and their chunks' `(adapters, chunks, rank, in)`.
+/// dx of some sequences, and their chunks' `(chunks, adapters · rank · in)`.
 fn partial_sums(
     adapters: &Adapters<'_>,
     x: &Tensor,
@@ -225,38 +223,63 @@ fn partial_sums(
 ) -> Result<Tensor> {
     let device = device_of(x)?;
     let width = x.dim(1)?;
-    let partial = uninit(&device, (adapters.count(), group.total, adapters.rank, width), DType::F32)?;
-    let mut kernel = adapters.launch("lora/backward", "backward")?.tensor(x)?.optional(dx)?.tensor(&adapters.a)?;
-    for i in 0..MOST {
-        kernel = kernel.optional(dus.get(i))?;
-    }
-    let kernel = kernel.tensor(&partial)?.tensor(&group.starts)?.tensor(&group.chunks)?;
+    let partial = uninit(&device, (group.total, adapters.count() * adapters.rank * width), DType::F32)?;
+    let kernel = adapters.launch("lora/backward", "backward")?.tensor(x)?.optional(dx)?.tensor(&adapters.a)?;
+    let kernel = three(kernel, dus)?.tensor(&partial)?.tensor(&group.starts)?.tensor(&group.chunks)?;
     let kernel = adapters.masks(kernel, group.sequences.clone())?;
     // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
-    unsafe { kernel.run(group.grid(width), THREADS, 0) }?;
+    unsafe { kernel.run(group.grid(width.div_ceil(CHANNELS) as u32), THREADS, 0) }?;
     Ok(partial)
 }
 
-/// `sum` and what `partial (1, chunks, rank, in)`, or of B `(1, chunks, out, rank)`, holds of a group.
-fn added(sum: Option<&Tensor>, partial: &Tensor, group: &Group) -> Result<Tensor> {
-    let (_, _, rows, columns) = partial.dims4()?;
-    if sum.is_some_and(|sum| sum.dims() != [rows, columns] || sum.dtype() != DType::F32) {
-        return Err(Error::run(format!("lora: a gradient's sum that is not of shape ({rows}, {columns}) and f32")));
+/// Pointers to up to three tensors.
+fn three(mut launch: Launch, tensors: &[Tensor]) -> Result<Launch> {
+    for i in 0..MOST {
+        launch = launch.optional(tensors.get(i))?;
+    }
+    Ok(launch)
+}
+
+/// Each adapter's sum of this shape and what `partial (chunks, numbers of all)` holds of a group.
+fn added(
+    sums: &[Option<Tensor>],
+    shapes: &[[usize; 2]],
+    partial: &Tensor,
+    group: &Group,
+) -> Result<Vec<Option<Tensor>>> {
+    let sizes: Vec<usize> = shapes.iter().map(|[rows, columns]| rows * columns).collect();
+    let n = partial.dim(1)?;
+    let fits = |(sum, shape): (&Option<Tensor>, &[usize; 2])| {
+        sum.as_ref().is_none_or(|sum| sum.dims() == shape && sum.dtype() == DType::F32)
+    };
+    if sizes.iter().sum::<usize>() != n || !sums.iter().zip(shapes).all(fits) {
+        return Err(Error::run(format!("lora: sums of gradients that are not of shapes {shapes:?} and f32")));
     }
     let device = device_of(partial)?;
-    let total = uninit(&device, (rows, columns), DType::F32)?;
-    let n = rows * columns;
-    let sum = sum.map(|sum| sum.contiguous()).transpose()?;
-    let kernel = Launch::new(&device, "lora/backward", "lora_backward_sum")?
-        .tensor(partial)?
-        .optional(sum.as_ref())?
+    let total = uninit(&device, n, DType::F32)?;
+    let mut kernel = Launch::new(&device, "lora/backward", "lora_backward_sum")?.tensor(partial)?;
+    for i in 0..MOST {
+        let before = sums.get(i).and_then(Option::as_ref).map(Tensor::contiguous).transpose()?;
+        kernel = kernel.optional(before.as_ref())?;
+    }
+    let size = |i: usize| sizes.get(i).map_or(0, |&size| size as u64);
+    let kernel = kernel
         .tensor(&total)?
         .tensor(&group.chunks)?
         .u32(group.sequences.len())?
-        .u64(n as u64);
+        .u64(n as u64)
+        .u64(size(0))
+        .u64(size(1));
     // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
     unsafe { kernel.run([blocks(2 * n, THREADS as usize), 1, 1], THREADS, 0) }?;
-    Ok(total)
+    let starts = sizes.iter().scan(0, |end, size| {
+        *end += size;
+        Some(*end - size)
+    });
+    let strips = starts
+        .zip(shapes)
+        .map(|(start, &[rows, columns])| Ok(Some(total.narrow(0, start, rows * columns)?.reshape((rows, columns))?)));
+    strips.collect()
 }
 
 #[cfg(test)]

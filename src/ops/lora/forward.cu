@@ -8,10 +8,10 @@
 //
 // A block has 16 rows; its warps take 32 channels at a time, in turn. A lane reads 8 neighbouring channels of two rows
 // into registers that are, once dropped, mma's left operand: the order of channels within a product is free, and this
-// one gives a lane whole blocks of the generator. A is read likewise, out of L2. Then the warps' sums are added in
-// order: a row's bits depend on nothing but the row. Most instructions are the generator's.
+// one gives a lane whole blocks of the generator. A is read likewise, out of L2. Most instructions are the generator's.
 #include "../cuda/span.cuh"
 #include "mask.cuh"
+#include "warps.cuh"
 
 constexpr int ROWS = 16, WARPS = 8, STEP = 32;
 
@@ -59,31 +59,8 @@ __device__ __forceinline__ void lora_forward(const bf16* x, const bf16* a, bf16*
     }
   }
 
-  // (tiles, halves of the rows, lanes)
-  DYNAMIC_SHARED(memory);
-  float2* sums = reinterpret_cast<float2*>(memory);
-  for (int w = 0; w < WARPS; w++) {
-    if (warp == w) {
-#pragma unroll
-      for (int n = 0; n < TILES; n++) {
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-          float2* sum = sums + (n * 2 + h) * 32 + lane;
-          float2 before = w > 0 ? *sum : make_float2(0.0f, 0.0f);
-          *sum = make_float2(before.x + c[n][2 * h], before.y + c[n][2 * h + 1]);
-        }
-      }
-    }
-    __syncthreads();
-  }
-  u += (size_t)(mine.start + first) * COLUMNS + 2 * t;
-  for (int i = warp; i < TILES * 2; i += WARPS) {
-    int n = i / 2, h = i % 2;
-    float2 sum = sums[i * 32 + lane];
-    if (there(h)) {
-      *reinterpret_cast<uint32_t*>(u + (g + 8 * h) * COLUMNS + n * 8) = pack2(sum.x * scaling, sum.y * scaling);
-    }
-  }
+  bf16* rows = u + (size_t)(mine.start + first) * COLUMNS;
+  store_rows<WARPS, TILES>(rows, c, mine.length - first, scaling);
 }
 
 #define LORA_FORWARD(RANK, ADAPTERS)                                                                                   \

@@ -1,19 +1,19 @@
-//! The A half of low-rank adapters, `u = scaling · A dropout(x)`, and its gradients; B is applied by the projection.
+//! Low-rank adapters of one input: the A half, `u = scaling · A dropout(x)`, and its gradients; `b.rs` has the other.
 //!
 //! ```text
 //! x (tokens, in)   A (rank, in)   u, du (tokens, rank)   dx += dropout'(du A)   dA += duᵀ dropout(x)
 //! ```
 //!
-//! B's own gradient is here too: dB += dyᵀ u, dy (tokens, out).
-//!
 //! Projections that share x (q, k, v) have a mask each, those of [`dropout`]. On CUDA `CLSGEN_LORA=fused`, which has
 //! not yet run on a card, asks for `forward.cu` and `backward.cu`: they read x once for all of them and keep no dropped
-//! copy; and for `b_gradient.cu`, one launch for all sequences. Else, and on a CPU, dropped copies are made and
-//! multiplied.
+//! copy; and for B's kernels, one launch for all of them and all sequences. Else, and on a CPU, dropped copies are made
+//! and multiplied.
 
+mod b;
 #[cfg(feature = "cuda")]
 mod cuda;
 
+pub use b::{Output, add_b_gradients, add_forward_each, backward_u_each};
 use candle_core::Tensor;
 
 use super::Offsets;
@@ -187,13 +187,4 @@ pub fn backward_each(
         *da = linear::add_backward_weight(da.take(), du, &dropped, rows.offsets)?;
     }
     Ok(dx)
-}
-
-/// Adds B's gradient `dyᵀ u (out, rank)` to `sum`, a sequence at a time: `dy (tokens, out)`, `u (tokens, rank)`.
-pub fn add_b_gradient(sum: Option<Tensor>, dy: &Tensor, u: &Tensor, offsets: &Offsets) -> Result<Option<Tensor>> {
-    #[cfg(feature = "cuda")]
-    if cuda::fuses_b(dy, u) {
-        return cuda::b_gradient(sum, dy, u, offsets);
-    }
-    linear::add_backward_weight(sum, dy, u, offsets)
 }
