@@ -302,7 +302,7 @@ fn trainer(
     let ranks = context.ranks.clone();
     // Every rank's weights are in memory by now, and counted in what is free.
     ranks.meet(Ok(()))?;
-    let fixed = memory::gradient_bytes(&optimizer, ranks.size(), device);
+    let fixed = memory::gradient_bytes(&optimizer, ranks.size(), device) + model.llama.rounded_bytes();
     let held = memory::held_bytes(&model, &optimizer, settings.parameters);
     let free = cuda::memory_available(device);
     let memory = memory::plan(&model, held, fixed, settings.activation_memory, largest, free)?;

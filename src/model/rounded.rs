@@ -8,12 +8,25 @@ use super::{Llama, layer::DecoderLayer, lora::Adapter};
 use crate::{error::Result, ops::cast};
 
 impl Llama {
+    fn adapters(&self) -> impl Iterator<Item = &Adapter> {
+        self.layers.iter().flat_map(DecoderLayer::projections).filter_map(|projection| projection.adapter.as_ref())
+    }
+
+    fn rounds(&self) -> bool {
+        let in_f32 = self.adapters().next().is_some_and(|adapter| adapter.a.dtype() == DType::F32);
+        self.device.is_cuda() && self.dtype() == DType::BF16 && in_f32
+    }
+
+    /// Bytes that a pass takes for them.
+    pub fn rounded_bytes(&self) -> u64 {
+        let elements: usize = self.adapters().map(|adapter| adapter.a.elem_count() + adapter.b.elem_count()).sum();
+        if self.rounds() { (elements * DType::BF16.size_in_bytes()) as u64 } else { 0 }
+    }
+
     /// Layers whose adapters are rounded to bf16, A of one input one below the other; `None` where they are taken as
     /// they are: on a CPU, by f32 products, or rounded already.
     pub(super) fn rounded_layers(&self) -> Result<Option<Vec<DecoderLayer>>> {
-        let mut adapters = self.layers.iter().flat_map(DecoderLayer::projections).filter_map(|p| p.adapter.as_ref());
-        let in_f32 = adapters.next().is_some_and(|adapter| adapter.a.dtype() == DType::F32);
-        if !self.device.is_cuda() || self.dtype() != DType::BF16 || !in_f32 {
+        if !self.rounds() {
             return Ok(None);
         }
         let mut layers = self.layers.clone();

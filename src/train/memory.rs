@@ -62,7 +62,7 @@ pub fn held_bytes(model: &Model, optimizer: &Optimizer, parameters: Parameters) 
 }
 
 /// Chooses what layers keep, or fails (exit 5) naming what would fit. Beside the `held` bytes a step takes `fixed` ones
-/// of gradients.
+/// of gradients and of adapters that are rounded for it.
 pub fn plan(
     model: &Model,
     held: u64,
