@@ -337,12 +337,12 @@ fn shipped_prompts_are_the_papers() {
 fn wrong_prompt_files_are_usage_errors_that_name_the_file() {
     let dir = tempfile::tempdir().expect("a directory");
     for (text, part) in [
-        ("user = \"{document}\"\nsuffix = \"x\"", "suffix"),
+        ("user = \"{document}\"\nsuffix = \"x\"", "p.toml:2: has a key"),
         ("system = \"x\"", "user"),
         ("user = \"no placeholder\"", "{document}"),
-        ("user = 3", "user"),
+        ("user = 3", "p.toml:1: has a value"),
         ("user = \"{document}\"\nresponse = \"{label}\"", "response"),
-        ("user = \"{document}\"\nformat = \"xml\"", "xml"),
+        ("user = \"{document}\"\nformat = \"xml\"", "p.toml:2: has a value"),
     ] {
         let path = dir.path().join("p.toml");
         std::fs::write(&path, text).expect("written");

@@ -7,10 +7,8 @@ use serde::Deserialize;
 use super::prompting::probability_line;
 use crate::{
     error::{Error, Result},
-    foreign,
     labels::Labels,
-    prompt::{PromptFormat, PromptTemplate, Verdict},
-    storage::reason,
+    prompt::{PromptFormat, PromptTemplate, Verdict, parse_prompt_file, read_prompt_file},
 };
 
 const VERBALIZED_LCD: &str = include_str!("../../prompts/baselines/verbalized-lcd.toml");
@@ -71,7 +69,7 @@ pub fn verbalized(task: TaskPrompt<'_>, own: &PromptTemplate, file: Option<&Path
     let Question { system, question } = read(&text, file, "system and question")?;
     let fill = |text: String| if two { text } else { of_classes(&text, task.labels, own) };
     let template = PromptTemplate { system: fill(system), question: fill(question), ..own.clone() }.without_prefix();
-    template.check()?;
+    template.check().map_err(|error| error.context(name(file)))?;
     Ok(template)
 }
 
@@ -95,6 +93,10 @@ pub fn readability(format: PromptFormat) -> Result<PromptTemplate> {
 
 fn judgement(text: &str, file: Option<&Path>, document: &str, format: PromptFormat) -> Result<PromptTemplate> {
     let Judgement { system, template } = read(text, file, "system and template")?;
+    if !["{document}".to_owned(), format!("{{{document}}}")].iter().any(|field| template.contains(field)) {
+        return Err(Error::usage(format!("{}: key template has no `{{{document}}}`", name(file)))
+            .hint(format!("`{{{document}}}` stands for the explanation that is judged")));
+    }
     let bare = PromptTemplate {
         system,
         user: template,
@@ -107,7 +109,7 @@ fn judgement(text: &str, file: Option<&Path>, document: &str, format: PromptForm
         format,
         date: None,
     };
-    bare.check()?;
+    bare.check().map_err(|error| error.context(name(file)))?;
     Ok(bare)
 }
 
@@ -115,10 +117,7 @@ fn judgement(text: &str, file: Option<&Path>, document: &str, format: PromptForm
 fn text(task: TaskPrompt<'_>, file: Option<&Path>, key: &str, [lcd, clinifact]: [&str; 2]) -> Result<String> {
     let names: Vec<&str> = task.labels.iter().map(String::as_str).collect();
     let text = match (file, &names[..]) {
-        (Some(path), _) => foreign::read_text(path, foreign::SMALL).map_err(|e| {
-            Error::usage(format!("{}: cannot read the prompt file: {}", path.display(), reason(&e)))
-                .hint(format!("{key} names it"))
-        })?,
+        (Some(path), _) => read_prompt_file(path, key)?,
         (None, ["0:alive", "1:death"]) => lcd.to_owned(),
         (None, ["FALSE", "TRUE"]) => clinifact.to_owned(),
         (None, _) => {
@@ -132,11 +131,11 @@ fn text(task: TaskPrompt<'_>, file: Option<&Path>, key: &str, [lcd, clinifact]: 
 }
 
 fn read<T: serde::de::DeserializeOwned>(text: &str, file: Option<&Path>, keys: &str) -> Result<T> {
-    toml::from_str(text).map_err(|e| {
-        let name = file.map_or_else(|| "built-in prompt".to_owned(), |path| path.display().to_string());
-        Error::usage(format!("{name}: {}", e.to_string().trim_end()))
-            .hint(format!("this prompt file has the keys {keys}"))
-    })
+    parse_prompt_file(&name(file), text, &format!("this prompt file has the keys {keys}"))
+}
+
+fn name(file: Option<&Path>) -> String {
+    file.map_or_else(|| "built-in prompt".to_owned(), |path| path.display().to_string())
 }
 
 #[cfg(test)]

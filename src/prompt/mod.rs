@@ -22,6 +22,7 @@ mod jinja;
 mod pieces;
 #[cfg(test)]
 mod pieces_tests;
+mod prompt_file;
 mod prompter;
 mod segments;
 mod spelled;
@@ -32,6 +33,7 @@ mod verdict;
 mod vocab;
 
 pub use files::TokenizerFiles;
+pub use prompt_file::{parse_prompt_file, read_prompt_file};
 pub use prompter::{Message, Prompter, Tokens};
 pub use template::{PromptFormat, PromptTemplate};
 pub use thoughts::after_thoughts;

@@ -7,13 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     TextTokenizer,
+    prompt_file::{parse_prompt_file, read_prompt_file},
     verdict::{DEFAULT, Verdict},
 };
-use crate::{
-    error::{Error, Result},
-    foreign,
-    storage::reason,
-};
+use crate::error::{Error, Result};
 
 /// The `response` of a prompt whose explanations are whole answers.
 const WHOLE_ANSWER: &str = "{explanation}";
@@ -92,12 +89,8 @@ impl PromptTemplate {
     /// Reads and checks a prompt file; anything wrong with it is a usage error (exit 2).
     pub fn load(path: &Path) -> Result<Self> {
         let name = path.display();
-        let text = foreign::read_text(path, foreign::SMALL).map_err(|e| {
-            Error::usage(format!("{name}: cannot read the prompt file: {}", reason(&e)))
-                .hint("task.prompt names it, relative to the config file or the working directory")
-        })?;
-        let mut template: Self = toml::from_str(&text)
-            .map_err(|e| Error::usage(format!("{name}: {}", e.to_string().trim_end())).hint(KEYS))?;
+        let text = read_prompt_file(path, "task.prompt")?;
+        let mut template: Self = parse_prompt_file(&name.to_string(), &text, KEYS)?;
         template.check().map_err(|e| e.context(&name))?;
         if template.response.is_empty() {
             template.response = template.verdict()?.response("{explanation}", "{label}");
@@ -117,19 +110,19 @@ impl PromptTemplate {
             return Err(Error::usage("key document is empty").hint("it names the field that may be cut, such as text"));
         }
         if !self.fields().contains(&self.document) {
-            return Err(Error::usage(format!("key user has no `{{document}}` or `{{{}}}`", self.document)).hint(hint));
+            return Err(
+                Error::usage("key user has neither `{document}` nor the field that key document names").hint(hint)
+            );
         }
         if let Some(date) = &self.date {
             date.parse::<jiff::civil::DateTime>().map_err(|_| {
-                Error::usage(format!("key date: {date:?} is not a date"))
-                    .hint("write it as \"2026-11-28\" or \"2026-11-28T07:46:13\"")
+                Error::usage("key date is not a date").hint("write it as \"2026-11-28\" or \"2026-11-28T07:46:13\"")
             })?;
         }
-        if let Some(field) = self.parts(&self.prefix).into_iter().find_map(Part::into_field) {
-            return Err(Error::usage(format!(
-                "key prefix holds `{{{field}}}`, but no field of a record may stand there"
-            ))
-            .hint(hint));
+        if self.parts(&self.prefix).into_iter().find_map(Part::into_field).is_some() {
+            return Err(
+                Error::usage("key prefix holds a field in braces, but none of a record may stand there").hint(hint)
+            );
         }
         self.check_response()
     }
@@ -140,7 +133,7 @@ impl PromptTemplate {
         if [derived.as_str(), WHOLE_ANSWER, ""].contains(&self.response.as_str()) {
             return Ok(());
         }
-        Err(Error::usage(format!("key response must be {derived:?} or {WHOLE_ANSWER:?}"))
+        Err(Error::usage(format!("key response must be what follows from key verdict, or {WHOLE_ANSWER:?}"))
             .hint("leave it out: it follows from key verdict, whose line is how an answer is read back"))
     }
 

@@ -58,6 +58,9 @@ fn records_configs_and_prompts_have_an_end() {
     bench.fixture.write("prompt.toml", "user = \"{document}\"\nprefix = \"R: \"\nformat = \"plain\"\n");
     bench.fixture.write("prompt.cfg", train("in.jsonl", "pipe"));
     bench.run("a prompt that is a pipe", &["train", "--config", "prompt.cfg"]).refused(2, &["pipe", "a named pipe"]);
+    bench.fixture.write("notes.jsonl", format!("{{\"id\": \"a\", \"text\": {:?}}}\n", crate::bench::NOTE));
+    bench.fixture.write("prompt.cfg", train("notes.jsonl", "notes.jsonl"));
+    bench.run("records as a prompt", &["train", "--config", "prompt.cfg"]).refused(2, &["notes.jsonl:1: is not TOML"]);
     bench.fixture.write("data.cfg", train("pipe", "prompt.toml"));
     bench.run("a split that is a pipe", &["train", "--config", "data.cfg"]).refused(3, &["pipe", "a named pipe"]);
     bench.fixture.write("data.cfg", train("/dev/zero", "prompt.toml"));
