@@ -197,7 +197,13 @@ fn wrong_labels_and_predictions_are_told() {
     fixture.write("train.jsonl", notes(6).replace("\"better\"", "\"best\""));
     let output = fixture.train("run", &["--set", LABELS]);
     assert_eq!(output.status.code(), Some(3));
-    assert!(stderr(&output).contains("field label: is not an integer"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains(
+            "field label: is neither a class's number (from 0, in JSON without quotes) nor one of task.labels"
+        ),
+        "{}",
+        stderr(&output)
+    );
     fixture.write("train.jsonl", notes(2));
     let output = fixture.train("run", &["--set", LABELS]);
     assert!(stderr(&output).contains("no record has class 2"), "{}", stderr(&output));

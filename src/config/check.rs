@@ -189,7 +189,7 @@ fn labels(value: &Value) -> Option<String> {
     let Some(names) = names else { return Some(wanted("a list of strings, class 0 then class 1 and so on", value)) };
     // In a file it would be taken for the number of another class.
     let misleading = |(k, name): &(usize, &String)| name.parse::<usize>().is_ok_and(|number| number != *k);
-    if let Some((k, name)) = names.iter().enumerate().find(misleading).filter(|_| names.len() > 2) {
+    if let Some((k, name)) = names.iter().enumerate().find(misleading) {
         return Some(format!("names class {k} {name:?}: classes are numbered from 0, so a number may only be its own"));
     }
     Labels::new(names).err()

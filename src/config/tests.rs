@@ -55,6 +55,8 @@ fn a_label_that_is_the_number_of_another_class_is_refused() {
     let told = |labels: &str| load(None, &[format!("task.labels={labels}")]).err().map(|error| error.to_string());
     assert_eq!(told(r#"["0","1","2"]"#), None);
     assert!(told(r#"["1","2","3"]"#).unwrap().contains("names class 0 \"1\""));
+    assert_eq!(told(r#"["0","1"]"#), None);
+    assert!(told(r#"["1","0"]"#).unwrap().contains("names class 0 \"1\""));
 }
 
 #[test]

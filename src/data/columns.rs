@@ -45,13 +45,15 @@ impl Layout {
         }
     }
 
-    /// Whether a header is CliniFact's.
-    pub fn of_header(header: &[String]) -> Self {
+    /// Whether a header is CliniFact's; of its two layouts a task of two classes has the one that makes two of three.
+    pub fn of_header(header: &[String], labels: &Labels) -> Self {
         let has = |name: &str| header.iter().any(|column| column == name);
-        if ["index", "nctId", "claim", "article_abstract"].into_iter().all(has) && !has("id") {
+        if !["index", "nctId", "claim", "article_abstract"].into_iter().all(has) || has("id") {
+            Self::Canonical
+        } else if labels.are_two() {
             Self::Clinifact
         } else {
-            Self::Canonical
+            Self::Clinifact3
         }
     }
 }
@@ -227,7 +229,7 @@ impl Columns {
                 Some(integer) => Some(integer),
                 // A label by its name, but for the data sets that number theirs.
                 None if self.layout == Layout::Canonical => {
-                    return self.labels.named(text.trim()).map(Some).ok_or(NO_INTEGER);
+                    return self.labels.named(text.trim()).map(Some).ok_or(NO_CLASS);
                 }
                 None => return Err(NO_INTEGER),
             },
@@ -260,6 +262,9 @@ impl Columns {
 type Checked<T> = Result<T, (ErrorKind, &'static str)>;
 
 const NO_INTEGER: (ErrorKind, &str) = (ErrorKind::BadLabel, "is not an integer");
+
+const NO_CLASS: (ErrorKind, &str) =
+    (ErrorKind::BadLabel, "is neither a class's number (from 0, in JSON without quotes) nor one of task.labels");
 
 const NOT_UTF8: (ErrorKind, &str) = (ErrorKind::InvalidUtf8, "is not UTF-8");
 

@@ -163,6 +163,7 @@ impl<'de> Visitor<'de> for Wanted<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<Cell>, A::Error> {
         let mut cells = vec![Cell::Missing; self.0.len()];
+        let mut given = vec![false; self.0.len()];
         while let Some(key) = map.next_key::<Key>()? {
             if !self.0.contains(&key.0) {
                 map.next_value::<IgnoredAny>()?;
@@ -170,11 +171,12 @@ impl<'de> Visitor<'de> for Wanted<'_> {
             }
             let Read(cell) = map.next_value()?;
             // One column may be two fields (id and group).
-            self.0
-                .iter()
-                .zip(&mut cells)
-                .filter(|(column, _)| **column == key.0)
-                .for_each(|(_, place)| place.clone_from(&cell));
+            for i in (0..cells.len()).filter(|&i| self.0[i] == key.0) {
+                if std::mem::replace(&mut given[i], true) {
+                    return Err(serde::de::Error::custom("twice"));
+                }
+                cells[i].clone_from(&cell);
+            }
         }
         Ok(cells)
     }
@@ -240,7 +242,11 @@ impl<'de> Visitor<'de> for ReadVisitor {
 /// Says where, in words of our own: nothing of the line is repeated.
 fn describe(error: &serde_json::Error) -> String {
     match error.classify() {
+        // The one error that is ours.
+        serde_json::error::Category::Data => "a key that is read stands in the object twice".into(),
         serde_json::error::Category::Eof => "broken JSON: the line ends inside the object".into(),
+        // A text with a raw line break in it.
+        _ if error.column() == 0 => "broken JSON: the line ends inside the object".into(),
         _ => format!("broken JSON near column {}", error.column()),
     }
 }

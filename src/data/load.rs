@@ -92,8 +92,25 @@ pub fn load(data: &config::Data, path: &Path, needs: &Needs) -> Result<Vec<Recor
             problems.add(format!("field label: no record has class {class}"), hint);
         }
     }
+    warn_of_absent(data, path, &records);
     problems.add_absent(&data.carried, records.iter().map(|record| &record.columns));
     problems.into_result(path, records)
+}
+
+/// Names each field of `data.fields` that no record has: a column is looked for in a header, but of JSON objects each
+/// may lack a key.
+fn warn_of_absent(data: &config::Data, path: &Path, records: &[Record]) {
+    for (field, column) in &data.fields {
+        let has = |record: &Record| match field.as_str() {
+            // Told already; and dev and test need no explanations.
+            "id" | "label" | "explanation" => true,
+            "group" => record.group.is_some(),
+            field => record.fields.contains_key(field),
+        };
+        if !records.is_empty() && !records.iter().any(has) {
+            tracing::warn!("{}: no record has a `{column}`, which data.fields.{field} names", path.display());
+        }
+    }
 }
 
 /// Reads a file in canonical form whatever `data.fields` says: what construct wrote of a task with these labels.

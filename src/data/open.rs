@@ -183,7 +183,7 @@ fn csv(data: &config::Data, input: Input, fields: &[String], label_required: boo
     let layout = match data.format {
         DataFormat::Clinifact => Layout::Clinifact,
         DataFormat::Clinifact3 => Layout::Clinifact3,
-        DataFormat::Auto => Layout::of_header(&file.header),
+        DataFormat::Auto => Layout::of_header(&file.header, &data.labels),
         _ => Layout::Canonical,
     };
     let columns = Columns::new(data, layout, true, fields);
@@ -194,7 +194,7 @@ fn csv(data: &config::Data, input: Input, fields: &[String], label_required: boo
 
 fn parquet(data: &config::Data, file: File, fields: &[String], label_required: bool) -> Result<(Columns, Rows)> {
     let file = ParquetFile::open(file)?;
-    let columns = Columns::new(data, Layout::of_header(&file.header), false, fields);
+    let columns = Columns::new(data, Layout::of_header(&file.header, &data.labels), false, fields);
     columns.check_header(&file.header, label_required)?;
     file.check(&columns.names())?;
     let rows = file.rows(&columns.names());
@@ -205,7 +205,7 @@ fn parquet(data: &config::Data, file: File, fields: &[String], label_required: b
 pub(super) fn unreadable(error: &io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::NotFound => Error::data("no such file")
-            .hint("paths in a config file are relative to that file's directory, then to the working directory"),
+            .hint("paths are relative to the working directory, those in a config file first to that file's directory"),
         _ => Error::data(format!("cannot be read: {}", reason(error))),
     }
 }

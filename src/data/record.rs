@@ -137,7 +137,7 @@ impl ErrorKind {
             Self::InvalidJson => {
                 "each record must be one JSON object on one line, or a CSV row as wide as the header (RFC 4180 quoting)"
             }
-            Self::InvalidUtf8 => "save the file as UTF-8, for example with `iconv -t UTF-8`",
+            Self::InvalidUtf8 => "save the file as UTF-8, for example with `iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW`",
             Self::EmptyText => "give the record a text or leave it out of the file",
             Self::BadLabel => {
                 "a label is the number of a class, from 0, or its name in task.labels; map another column with \

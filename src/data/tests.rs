@@ -90,15 +90,17 @@ fn jsonl_lists_every_problem_with_number_and_field_and_no_text() {
         format!(r#"{{"id": "j", "text": {secret}, "label": 1}}"#),
         format!(r#""{secret}""#),
         r#"{"id": "l", "text": "\ud800", "label": 1}"#.into(),
+        format!(r#"{{"id": "m", "text": "{secret}", "label": 1, "label": 0}}"#),
+        format!("{{\"id\": \"n\", \"label\": 1, \"text\": \"{secret}\n\"}}"),
     ];
     let message = load_bytes("x.jsonl", lines.join("\n")).unwrap_err();
     assert!(!message.contains(secret), "{message}");
     let expected = [
-        "x.jsonl: 14 problems",
+        "x.jsonl: 17 problems",
         "record 1, field label: is not 0 or 1",
         "record 2, field id: the same as record 1's",
         "record 2, field label: is not an integer",
-        "record 3, field label: is not an integer",
+        "record 3, field label: is neither a class's number (from 0, in JSON without quotes) nor one of task.labels",
         "record 4, field label: is not an integer",
         "record 5, field label: is missing",
         "record 6, field label: is not an integer",
@@ -109,6 +111,9 @@ fn jsonl_lists_every_problem_with_number_and_field_and_no_text() {
         "record 10: broken JSON near column 21",
         "record 11: is not a JSON object",
         "record 12: broken JSON near column 28",
+        "record 13: a key that is read stands in the object twice",
+        "record 14: broken JSON: the line ends inside the object",
+        "record 15: broken JSON: the line ends inside the object",
     ];
     let lines: Vec<&str> = message.lines().map(|line| line.trim().trim_start_matches("x.jsonl, ")).collect();
     assert_eq!(lines, expected);
@@ -178,7 +183,7 @@ fn csv_reports_broken_rows_by_record_number() {
         "record 3: has 4 cells where the header has 3",
         "record 4: text follows a closing quote",
         "record 5, field text: is not UTF-8",
-        "record 6, field label: is not an integer",
+        "record 6, field label: is neither a class's number (from 0, in JSON without quotes) nor one of task.labels",
         "record 7, field label: is missing",
         "record 8, field text: is blank",
         "record 9, field label: is not 0 or 1",
@@ -286,8 +291,9 @@ fn labels_of_three_classes_are_numbers_or_names() {
     };
     assert_eq!(read(&own, "x.jsonl", &[line(-1), line(0), line(1)].concat()).unwrap(), [0, 1, 2]);
     assert!(read(&own, "x.jsonl", &line(2)).unwrap_err().to_string().contains("is not −1, 0 or 1"));
-    let three = Data { format: DataFormat::Clinifact3, ..data };
     let text = "index,nctId,claim,PMID,article_abstract,label\n10,N,c,1,a,0\n11,N,c,1,b,1\n12,N,c,1,c,2\n";
+    assert_eq!(read(&data, "x.csv", text).unwrap(), [0, 1, 2]);
+    let three = Data { format: DataFormat::Clinifact3, ..data };
     assert_eq!(read(&three, "x.csv", text).unwrap(), [0, 1, 2]);
     let every = Needs { label: true, every_class: true, ..Needs::default() };
     let error = load(&three, &file("x.csv", &text[..text.len() - 13]).path, &every).unwrap_err();
