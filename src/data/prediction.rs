@@ -247,11 +247,12 @@ impl Keys<'_> {
         self.typed(key, "is not a string", |value| value.as_str().map(String::from))
     }
 
+    /// A string or an integer; a blank one says that there is none, as in a file of records.
     fn identifier(&self, key: &str) -> Result<Option<String>, Fault> {
         let read = |value: &Value| {
             value.as_str().map(String::from).or_else(|| (value.is_i64() || value.is_u64()).then(|| value.to_string()))
         };
-        self.typed(key, "is not a string or an integer", read)
+        Ok(self.typed(key, "is not a string or an integer", read)?.filter(|name| !name.trim().is_empty()))
     }
 
     fn boolean(&self, key: &str) -> Result<Option<bool>, Fault> {

@@ -92,7 +92,8 @@ fn columns_round_trip_where_they_are_asked_for() {
 #[test]
 fn files_of_other_tools_are_read() {
     let lines = "{\"id\": 7, \"probability\": 1, \"verbalized_label\": 1, \"finish\": \"eos\", \"model\": \
-        {}}\n\n{\"id\": \"b\", \"probability\": null, \"label\": 0, \"group\": \"g\"}\n";
+        {}}\n\n{\"id\": \"b\", \"probability\": null, \"label\": 0, \"group\": \"g\"}\n\
+        {\"id\": \"c\", \"probability\": 0.5, \"group\": \" \"}\n";
     let file = file("p.jsonl", lines);
     let read = read(&file.path).unwrap();
     assert_eq!(
@@ -103,6 +104,8 @@ fn files_of_other_tools_are_read() {
         (read[1].parsable, read[1].agreement, read[1].label, read[1].group.as_deref()),
         (None, None, Some(Class::ZERO), Some("g"))
     );
+    // As in a file of records.
+    assert_eq!(read[2].group, None);
 }
 
 #[test]

@@ -76,11 +76,8 @@ pub fn brier_skill(rows: impl Iterator<Item = (f64, bool, f64)> + Clone) -> Outc
 pub fn observed_expected(rows: impl Iterator<Item = (f64, bool, f64)>) -> Outcome {
     let add = |(o, e, n): (f64, f64, f64), (p, y, w): (f64, bool, f64)| (o + w * f64::from(y), e + w * p, n + w);
     let (observed, expected, n) = rows.fold((0.0, 0.0, 0.0), add);
-    if expected == 0.0 {
-        Err(if n == 0.0 { EMPTY } else { "no positive is expected" })
-    } else {
-        Ok(observed / expected)
-    }
+    let ratio = observed / expected;
+    if ratio.is_finite() { Ok(ratio) } else { Err(if n == 0.0 { EMPTY } else { "no positive is expected" }) }
 }
 
 /// A bin of the reliability diagram.
@@ -200,10 +197,20 @@ pub(super) fn intercept_from(start: f64, rows: &[(f64, f64, f64)]) -> Outcome {
     Ok(shift)
 }
 
-/// Expected minus observed positives, each row's part as exact as its own size: 1 − q is never a difference.
+/// Expected minus observed positives: those that are called so too many, which are counted, and what each row lacks of
+/// certainty, which is as exact as its own size. Of sure rows the second sum decides where wrong calls of both kinds
+/// are as many.
 fn excess_of_sure(rows: &[(f64, f64, f64)], shift: f64) -> f64 {
-    let part = |&(x, y, w): &(f64, f64, f64)| w * ((1.0 - y) * sigmoid(x + shift) - y * sigmoid(-(x + shift)));
-    rows.iter().map(part).sum()
+    let add = |(called, doubt): (f64, f64), &(x, y, w): &(f64, f64, f64)| {
+        let z = x + shift;
+        if z > 0.0 {
+            (called + w * (1.0 - y), doubt - w * sigmoid(-z))
+        } else {
+            (called - w * y, doubt + w * sigmoid(z))
+        }
+    };
+    let (called, doubt) = rows.iter().fold((0.0, 0.0), add);
+    called + doubt
 }
 
 /// A fitted line on the logit scale.
@@ -291,8 +298,44 @@ fn separable(rows: impl Iterator<Item = (f64, f64, f64)>) -> Result<(), &'static
         return Err(if negative == positive { EMPTY } else { "only one class is present" });
     }
     if negative.0.min(positive.0) == negative.1.max(positive.1) {
-        return Err("every probability is the same");
+        let sure = negative.0 <= logit(0.0) || negative.0 >= logit(1.0);
+        return Err(if sure {
+            "every probability is within 1e-12 of the same end"
+        } else {
+            "every probability is the same"
+        });
     }
     let overlap = positive.0 < negative.1 && negative.0 < positive.1;
     if overlap { Ok(()) } else { Err("the probabilities separate the classes, the slope is infinite") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where every row is sure, and as many are wrong on either side, what is left of certainty decides: in closed form
+    /// ½ (ln (TP + FP) / (TN + FN) − logit 1 − logit 0), whatever the order of the rows.
+    #[test]
+    fn the_intercept_of_hard_calls_is_that_of_their_counts() {
+        let counts = [(1.0, true, 3000), (1.0, false, 800), (0.0, true, 800), (0.0, false, 5400)];
+        let mut rows: Vec<(f64, bool, f64)> = Vec::new();
+        for (p, y, count) in counts {
+            rows.extend(std::iter::repeat_n((p, y, 1.0), count));
+        }
+        let want = 0.5 * ((3800.0f64 / 6200.0).ln() - logit(1.0) - logit(0.0));
+        for _ in 0..2 {
+            let found = intercept(rows.iter().copied()).unwrap();
+            assert!((found - want).abs() < 1e-9, "{found}, not {want}");
+            rows.sort_by(|a, b| (a.1, a.0).partial_cmp(&(b.1, b.0)).unwrap());
+        }
+    }
+
+    #[test]
+    fn probabilities_at_one_end_are_not_called_the_same() {
+        for [a, b] in [[1e-13, 1e-15], [1.0 - 1e-13, 1.0 - 1e-14]] {
+            let told = slope([(a, true, 1.0), (b, false, 1.0)].into_iter());
+            assert_eq!(told, Err("every probability is within 1e-12 of the same end"));
+        }
+        assert_eq!(slope([(0.3, true, 1.0), (0.3, false, 1.0)].into_iter()), Err("every probability is the same"));
+    }
 }

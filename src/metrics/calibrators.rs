@@ -110,6 +110,9 @@ impl Calibrator {
     }
 }
 
+/// 1/T beyond which every logit that is not 0 makes its row sure.
+const FURTHEST: f64 = 1e30;
+
 /// Maximum likelihood of the temperature.
 fn temperature(dev: &Sample) -> Result<Calibrator, String> {
     let logits = dev.log_odds();
@@ -120,20 +123,27 @@ fn temperature(dev: &Sample) -> Result<Calibrator, String> {
     if logits.iter().all(|&x| x == 0.0) {
         return Err("no temperature fits: every probability is 0.5".to_owned());
     }
-    Ok(Calibrator::Temperature { temperature: likeliest_temperature(gradient)? })
+    let scale = logits.iter().map(|x| x.abs()).sum();
+    Ok(Calibrator::Temperature { temperature: likeliest_temperature(gradient, scale)? })
 }
 
 /// The temperature at which the likelihood's derivative by 1/T is 0. That falls with 1/T, so bisection on log T cannot
-/// miss.
-pub(super) fn likeliest_temperature(gradient: impl Fn(f64) -> f64) -> Result<f64, String> {
-    // Beyond these bounds the map is a constant or a step.
+/// miss. `scale` is the sum of the sizes of what the derivative adds up, which says what of it is rounding.
+pub(super) fn likeliest_temperature(gradient: impl Fn(f64) -> f64, scale: f64) -> Result<f64, String> {
+    if gradient(0.0) <= 1e-12 * scale {
+        return Err("no finite temperature fits: the probabilities are no better than chance".to_owned());
+    }
     let mut low = 1e-3f64.ln();
     let mut high = 1e3f64.ln();
-    if gradient(high.exp()) >= 0.0 {
-        return Err("no finite temperature fits: the probabilities are right throughout".to_owned());
+    // Probabilities that hardly differ, or hardly differ from 0 and 1, have theirs further out.
+    while gradient(low.exp()) <= 0.0 && low > FURTHEST.recip().ln() {
+        low -= 1.0;
     }
-    if gradient(low.exp()) <= 0.0 {
-        return Err("no finite temperature fits: the probabilities are no better than chance".to_owned());
+    while gradient(high.exp()) >= 0.0 {
+        if high > FURTHEST.ln() {
+            return Err("no finite temperature fits: the probabilities are right throughout".to_owned());
+        }
+        high += 1.0;
     }
     for _ in 0..200 {
         let middle = (low + high) / 2.0;
@@ -188,5 +198,41 @@ fn interpolate(x: &[f64], y: &[f64], at: f64) -> f64 {
         0 => y.first().copied().unwrap_or(at),
         k if k == x.len() => y.last().copied().unwrap_or(at),
         k => y[k - 1] + (y[k] - y[k - 1]) * (at - x[k - 1]) / (x[k] - x[k - 1]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fitted(rows: impl Iterator<Item = (f64, bool)>) -> Result<f64, String> {
+        let mut dev = Sample::new();
+        rows.for_each(|(p, y)| dev.push(p, y, None, None));
+        match temperature(&dev)? {
+            Calibrator::Temperature { temperature } => Ok(temperature),
+            other => Err(format!("{other:?}")),
+        }
+    }
+
+    /// Of one probability throughout, half of it right, the derivative without end of T is 0 but for rounding, whose
+    /// sign goes with the order of the records.
+    #[test]
+    fn chance_is_told_in_any_order() {
+        for n in 1..40 {
+            for first in [false, true] {
+                let told = fitted((0..2 * n).map(|i| (0.01, (i < n) == first)));
+                assert!(told.unwrap_err().contains("no better than chance"), "{n} {first}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_temperature_may_be_far_from_1() {
+        // 9 of 10 are right at p = 0.5 ± 1e-5, 51 of 100 at p within 1e-9 of 0 and 1: the log-odds become those of
+        // the shares.
+        let near = fitted((0..200).map(|i| (if i % 2 == 0 { 0.500_01 } else { 0.499_99 }, (i % 2 == 0) != (i < 20))));
+        let sure = fitted((0..200).map(|i| (if i % 2 == 0 { 1.0 - 1e-9 } else { 1e-9 }, (i % 2 == 0) != (i < 98))));
+        assert!((near.unwrap() / (4e-5 / (0.9f64 / 0.1).ln()) - 1.0).abs() < 1e-4);
+        assert!((sure.unwrap() / (1e9f64.ln() / (0.51f64 / 0.49).ln()) - 1.0).abs() < 1e-4);
     }
 }

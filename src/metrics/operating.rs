@@ -238,8 +238,9 @@ fn needed_to_evaluate(ppv: &Metric) -> Metric {
     match (ppv.value, ppv.ci95) {
         (Some(0.0), _) => Metric::undefined("nothing that is called is positive", ppv.n),
         (Some(value), Some([0.0, _])) => {
-            let reason = Some("no interval: the PPV's reaches 0".to_owned());
-            Metric { value: Some(1.0 / value), ci95: None, n: ppv.n, reason }
+            let none = "no interval: the PPV's reaches 0";
+            let reason = ppv.reason.as_ref().map_or_else(|| none.to_owned(), |told| format!("{told}; {none}"));
+            Metric { value: Some(1.0 / value), ci95: None, n: ppv.n, reason: Some(reason) }
         }
         (value, ci95) => Metric {
             value: value.map(f64::recip),

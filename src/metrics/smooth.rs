@@ -1,11 +1,16 @@
 //! Smooth calibration (SPEC A56): a logistic regression of the label on a restricted cubic spline of logit p.
 //!
-//! Knots lie at Harrell's percentiles (*Regression Modeling Strategies*, 2015, §2.4.6): five of them, three where p
-//! has too few values for five, none (a line) where it has too few for three. They are the sample's own and stay where
-//! they are in every resample. With p̂ the curve at a record's p: ICI is the mean of |p − p̂|, E50 and E90 its
-//! percentiles, Emax its maximum (Austin & Steyerberg, *Stat. Med.* 38, 2019). All are 0 of a calibrated model, and
-//! above it in any finite sample.
+//! Knots lie at Harrell's percentiles (*Regression Modeling Strategies*, 2015, §2.4.6): five of them; three where p
+//! has too few values for five, or a curve of five no finite maximum of its likelihood, as in small samples; none (a
+//! line) where it is so with three. They are the sample's own and stay where they are in every resample. With p̂ the
+//! curve at a record's p: ICI is the mean of |p − p̂|, E50 and E90 its percentiles, Emax its maximum (Austin &
+//! Steyerberg, *Stat. Med.* 38, 2019). All are 0 of a calibrated model, and above it in any finite sample.
 
+mod basis;
+
+#[cfg(test)]
+use basis::percentile;
+use basis::{Basis, MOST, Terms};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -15,10 +20,6 @@ use super::{
     curves::{BandedCurve, banded},
 };
 
-/// Percentiles of five knots, and of three.
-const KNOTS: [&[f64]; 2] = [&[0.05, 0.275, 0.5, 0.725, 0.95], &[0.1, 0.5, 0.9]];
-/// Coefficients at most: an intercept, a line, three bends.
-const MOST: usize = 5;
 /// Points of the curve in a figure.
 const POINTS: usize = 101;
 /// Newton's steps at most.
@@ -58,62 +59,35 @@ impl Smooth {
     }
 }
 
-/// A row of the design: an intercept, then the basis at a record's logit; what is beyond its coefficients is 0.
-type Terms = [f64; MOST];
-
-/// The basis of the curve.
-#[derive(Debug, Clone, PartialEq)]
-struct Basis {
-    /// Ascending; fewer than three make a line.
-    knots: Vec<f64>,
-}
-
-impl Basis {
-    /// Of ascending logits.
-    fn of(sorted: &[f64]) -> Self {
-        let distinct = sorted.chunk_by(|a, b| a == b).count();
-        let placed = KNOTS.iter().map(|shares| shares.iter().map(|&share| percentile(sorted, share)).collect());
-        let fits = |knots: &Vec<f64>| distinct >= knots.len() && knots.windows(2).all(|pair| pair[0] < pair[1]);
-        Self { knots: placed.into_iter().find(fits).unwrap_or_default() }
-    }
-
-    /// Coefficients of the curve.
-    fn count(&self) -> usize {
-        self.knots.len().max(2)
-    }
-
-    /// The row at `x`: linear beyond the outer knots.
-    fn terms(&self, x: f64) -> Terms {
-        let mut terms = [0.0; MOST];
-        (terms[0], terms[1]) = (1.0, x);
-        let [first, .., before_last, last] = self.knots[..] else { return terms };
-        let cube = |from: f64| (x - from).max(0.0).powi(3);
-        // Divided by the square of the knots' range: on the scale of x.
-        let range = (last - first).powi(2);
-        for (term, &knot) in terms[2..].iter_mut().zip(&self.knots[..self.knots.len() - 2]) {
-            let back = cube(before_last) * (last - knot) - cube(last) * (before_last - knot);
-            *term = (cube(knot) - back / (last - before_last)) / range;
-        }
-        terms
-    }
-}
-
 /// A curve to be fitted to weighted records: everything that no resample changes.
 pub struct Fit<'a> {
     sample: &'a Sample,
     basis: Basis,
     terms: Vec<Terms>,
+    /// The coefficients of all records.
+    whole: Terms,
 }
 
 impl<'a> Fit<'a> {
-    /// The curve's design over the records of `sample`.
-    pub fn new(sample: &'a Sample) -> Self {
+    /// The most supple curve over the records of `sample` that has a finite maximum; or why a line has none.
+    pub fn new(sample: &'a Sample) -> Result<Self, &'static str> {
         let logits: Vec<f64> = sample.probabilities().iter().map(|&p| logit(p)).collect();
         let mut sorted = logits.clone();
         sorted.sort_by(f64::total_cmp);
-        let basis = Basis::of(&sorted);
-        let terms = logits.iter().map(|&x| basis.terms(x)).collect();
-        Self { sample, basis, terms }
+        let ones = vec![1; sample.len()];
+        let mut outcome = Err(NOT_SETTLED);
+        for basis in Basis::each(&sorted) {
+            let terms = logits.iter().map(|&x| basis.terms(x)).collect();
+            let mut fit = Self { sample, basis, terms, whole: [0.0; MOST] };
+            outcome = fit.coefficients(fit.whole, &ones).map(|whole| {
+                fit.whole = whole;
+                fit
+            });
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        outcome
     }
 
     /// The coefficients of highest likelihood, by iteratively reweighted least squares from `start` on.
@@ -163,11 +137,6 @@ impl<'a> Fit<'a> {
             }
         }
         Err(NOT_SETTLED)
-    }
-
-    /// The coefficients of all records; of none, where there is no finite maximum.
-    fn whole(&self) -> Result<Terms, &'static str> {
-        self.coefficients([0.0; MOST], &vec![1; self.sample.len()])
     }
 
     /// ICI, E50, E90 and Emax of these coefficients.
@@ -234,14 +203,6 @@ fn solve(mut a: [[f64; MOST]; MOST], mut y: Terms, n: usize) -> Option<Terms> {
     Some(y)
 }
 
-/// The percentile of ascending values, linear between order statistics (numpy's default).
-fn percentile(sorted: &[f64], share: f64) -> f64 {
-    let position = share * sorted.len().saturating_sub(1) as f64;
-    let at = |place: usize| sorted.get(place).or(sorted.last()).copied().unwrap_or(f64::NAN);
-    let low = at(position.floor() as usize);
-    low + position.fract() * (at(position.floor() as usize + 1) - low)
-}
-
 /// The percentile of ascending values that count `weight` times each, `n` in all, as of the list with its copies.
 fn weighted_percentile(sorted: &[(f64, u32)], n: u64, share: f64) -> f64 {
     let position = share * n.saturating_sub(1) as f64;
@@ -259,14 +220,12 @@ fn weighted_percentile(sorted: &[(f64, u32)], n: u64, share: f64) -> f64 {
 
 /// ICI, E50, E90 and Emax of `sample` with percentile intervals.
 pub fn smooth(sample: &Sample, options: &Options) -> Smooth {
-    let fit = Fit::new(sample);
-    let whole = fit.whole();
-    let start = match whole {
-        Ok(start) => start,
+    let fit = match Fit::new(sample) {
+        Ok(fit) => fit,
         Err(reason) => return Smooth::undefined(reason, sample.len()),
     };
     let statistic = Statistic::several(sample.len(), |weights| -> [Outcome; 4] {
-        match fit.coefficients(start, weights) {
+        match fit.coefficients(fit.whole, weights) {
             Ok(b) => fit.distances(&b, weights).map(Ok),
             Err(reason) => [Err(reason); 4],
         }
@@ -279,13 +238,12 @@ pub fn smooth(sample: &Sample, options: &Options) -> Smooth {
 /// The curve over the range of the probabilities, with a band from `resamples` resamples; `None` where it cannot be
 /// fitted.
 pub fn curve(sample: &Sample, resamples: usize, seed: u64) -> Option<BandedCurve> {
-    let fit = Fit::new(sample);
-    let start = fit.whole().ok()?;
+    let fit = Fit::new(sample).ok()?;
     let ends = sample.probabilities().iter().fold([1.0, 0.0], |[low, high], &p| [f64::min(low, p), f64::max(high, p)]);
     let step = (ends[1] - ends[0]) / (POINTS - 1) as f64;
     let x: Vec<f64> = (0..POINTS).map(|k| (ends[0] + step * k as f64).min(ends[1])).collect();
     let terms: Vec<Terms> = x.iter().map(|&p| fit.basis.terms(logit(p))).collect();
-    let read = |weights: &[u32]| match fit.coefficients(start, weights) {
+    let read = |weights: &[u32]| match fit.coefficients(fit.whole, weights) {
         Ok(b) => [terms.iter().map(|x| sigmoid(dot(&b, x))).collect()],
         Err(_) => [vec![f64::NAN; POINTS]],
     };
@@ -297,26 +255,28 @@ pub fn curve(sample: &Sample, resamples: usize, seed: u64) -> Option<BandedCurve
 mod tests {
     use super::*;
 
+    /// Six of 60 records are positive, none of the lower half: five knots have no finite maximum, three have that of
+    /// statsmodels' GLM over the same spline.
     #[test]
-    fn knots_go_down_with_the_values_that_there_are() {
-        let of = |values: &[f64]| Basis::of(values).knots.len();
-        let spread: Vec<f64> = (0..50).map(f64::from).collect();
-        assert_eq!(of(&spread), 5);
-        // Three values cannot carry five coefficients, whatever the percentiles between them.
-        assert_eq!(of(&[-1.0, 0.0, 0.0, 0.0, 1.0]), 3);
-        assert_eq!([of(&[0.0, 0.0, 0.0, 1.0]), of(&[0.5; 9]), of(&[])], [0; 3]);
-    }
-
-    #[test]
-    fn the_basis_is_a_line_beyond_the_outer_knots() {
-        let basis = Basis { knots: vec![-2.0, -1.0, 0.0, 1.0, 2.0] };
-        for from in [-9.0, 4.0] {
-            let [a, b, c] = [0.0, 1.0, 2.0].map(|step| basis.terms(from + step));
-            for k in 0..MOST {
-                assert!((a[k] - 2.0 * b[k] + c[k]).abs() < 1e-9, "term {k} from {from}");
-            }
+    fn a_small_sample_has_a_curve_of_fewer_knots() {
+        let thousandths = [
+            8, 13, 17, 20, 23, 27, 30, 33, 36, 39, 42, 45, 49, 52, 55, 59, 62, 65, 69, 73, 77, 81, 85, 89, 93, 97, 102,
+            107, 112, 117, 122, 127, 133, 139, 145, 152, 158, 166, 173, 181, 189, 198, 207, 217, 228, 239, 251, 264,
+            278, 293, 310, 329, 350, 373, 401, 432, 471, 519, 587, 705,
+        ];
+        let mut sample = Sample::new();
+        for (i, p) in thousandths.into_iter().enumerate() {
+            sample.push(f64::from(p) / 1000.0, i >= 35 && i % 4 == 0, None, None);
         }
-        assert_eq!(basis.terms(-3.0)[2..], [0.0; 3]);
+        let found = smooth(&sample, &Options { bootstrap: 0, ..Options::default() });
+        for ((name, metric), want) in found.named().into_iter().zip([
+            0.088_759_259_047_459_77,
+            0.063_489_039_775_096_79,
+            0.136_158_970_446_443_98,
+            0.642_871_390_454_167_5,
+        ]) {
+            assert!((metric.value.unwrap() - want).abs() < 1e-9, "{name}: {metric:?}");
+        }
     }
 
     #[test]

@@ -78,7 +78,9 @@ pub fn compare_table(sides: &Sides, before: &Evaluation, after: &Evaluation, dif
     let p_values: Vec<Option<f64>> =
         compared.iter().map(|compared| compared.and_then(|comparison| comparison.p_value)).collect();
     let adjusted = holm_defined(&p_values);
+    let mut reasons = Vec::new();
     for (k, (_, name, pick)) in rows.into_iter().enumerate() {
+        reasons.extend(compared[k].and_then(|it| Some(format!("{name}: {}", it.difference.reason.as_ref()?))));
         table.row([
             name.to_owned(),
             shown(pick(before)),
@@ -93,6 +95,9 @@ pub fn compare_table(sides: &Sides, before: &Evaluation, after: &Evaluation, dif
         Holm's adjustment is over all p-values of this table. {}",
         sides.note()
     ));
+    if !reasons.is_empty() {
+        table.note(format!("Of the differences: {}.", reasons.join("; ")));
+    }
     table
 }
 

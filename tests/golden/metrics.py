@@ -123,8 +123,12 @@ def calibration(p, y):
 
 
 def aurc(p, y):
-    """Mean over k of the expected errors among the k most confident, ties in random order (Geifman 2019)."""
-    confidence = np.maximum(p, 1 - p)
+    """Mean over k of the expected errors among the k most confident, ties in random order (Geifman 2019).
+
+    Of the decimals that the probabilities are written as: in binary 1 - 0.07 is not 0.93.
+    """
+    exact = [Fraction(str(float(x))) for x in p]
+    confidence = np.array([max(x, 1 - x) for x in exact])
     wrong = (p >= 0.5) != (y == 1)
     risks = []
     for k in range(1, len(p) + 1):

@@ -62,5 +62,6 @@ fn fit(logits: &[f64], classes: usize, labels: &[u8]) -> Result<Temperature, Str
     if logits.chunks_exact(classes).all(|row| row.iter().all(|logit| *logit == row[0])) {
         return Err("no temperature fits: every probability is the same".to_owned());
     }
-    Ok(Temperature { temperature: likeliest_temperature(gradient)? })
+    let scale = logits.iter().map(|logit| logit.abs()).sum();
+    Ok(Temperature { temperature: likeliest_temperature(gradient, scale)? })
 }
