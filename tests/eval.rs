@@ -302,6 +302,9 @@ fn bad_predictions_exit_3_with_file_record_and_field_and_no_text() {
         bench.eval(&["--predictions", "test.jsonl"]).assert().code(3);
     }
     Bench::new().eval(&["--predictions", "absent.jsonl"]).assert().code(3);
+    let output = Bench::new().eval(&["--predictions", "/dev/stdin"]).write_stdin(good).assert().code(3);
+    let stderr = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    assert!(stderr.contains("is a named pipe") && stderr.contains("hint: write them to a file"), "{stderr}");
 }
 
 #[test]
@@ -384,5 +387,12 @@ fn paper_tables_stand_beside_ours_with_the_difference() {
     let output = bench.eval(&["--predictions", "other.jsonl", "--paper", "table2"]).assert().code(2);
     assert!(String::from_utf8_lossy(&output.get_output().stderr).contains("task.name=lcd30"));
     bench.eval(&["--predictions", "other.jsonl", "--paper", "table2", "--set", "task.name=lcd30"]).assert().success();
+    assert!(bench.text("tables/table2.md").contains("LCD benchmark 30 days"));
+    // What was asked for stays, with the task that it was asked for.
+    let mut again = Command::cargo_bin("clsgen").unwrap();
+    again.current_dir(bench.dir.path()).args(["eval", "--run", "run", "--set", "eval.bootstrap=200"]);
+    again.args(["--predictions", "other.jsonl"]).assert().success();
+    again.args(["--paper", "table4"]).assert().success();
+    assert!(bench.text("tables/table4.md").contains("LCD benchmark 30 days"));
     assert!(bench.text("tables/table2.md").contains("LCD benchmark 30 days"));
 }

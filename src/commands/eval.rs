@@ -19,7 +19,10 @@ mod paper;
 mod report;
 mod results;
 
-use std::path::{Path, PathBuf};
+use std::{
+    os::unix::fs::FileTypeExt,
+    path::{Path, PathBuf},
+};
 
 use serde_json::{Value, json};
 
@@ -90,6 +93,14 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
     {
         return curve::alone(context, &options).map(|()| None);
     }
+    let is_pipe = |path: &&PathBuf| path.metadata().is_ok_and(|meta| meta.file_type().is_fifo());
+    if let Some(pipe) = args.predictions.iter().chain(&args.dev_predictions).find(is_pipe) {
+        return Err(Error::data(format!(
+            "{}: is a named pipe, and predictions are read more than once",
+            pipe.display()
+        ))
+        .hint("write them to a file, and name that"));
+    }
     let work = match &args.predictions[..] {
         [] => Work::Run(Box::new(Job::find(context, &args.split)?)),
         test => Work::Files { test, dev: &args.dev_predictions },
@@ -103,13 +114,14 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
     }
     let folder = Folder::find(context, &work, args.overwrite)?;
     let context = &folder.context(context);
-    let asked = folder.asked(context, asked(args));
+    let asked = folder.asked(context, asked(context, args));
     let (asked, parts) = results::expand(context, &work, &folder, asked)?;
     let against = Against::read(context, &asked.against)?;
     let comparable = asked.compare_base.then(|| compare::job(&work)).transpose()?;
     let judge = judge::Plan::find(context, &work, &folder)?;
     let baselines = baselines::Plan::find(context, &asked, args.overwrite, &work, &folder)?;
     let language = language::Plan::find(context, &work, asked.forgetting)?;
+    paper::check(context, &work, &asked)?;
     if !context.dry_run {
         let lock = run_record::lock(&context.run_dir)?;
         let against = asked.against.iter().map(PathBuf::as_path);
@@ -126,10 +138,8 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
     }
     results::announce(&parts);
     let scored = work.score(context, &folder);
-    // Before hours of baselines, not after them.
-    let scored = scored.and_then(|scored| {
-        if asked.paper.is_empty() { Ok(scored) } else { paper::task(context, &scored).map(|_| scored) }
-    });
+    // Of prediction files nothing told it before.
+    let scored = scored.and_then(|scored| paper::task_of(context, &asked, &scored).map(|_| scored));
     let scored = if context.dry_run { scored? } else { folder.settle(scored)? };
     if context.dry_run {
         return dry_run(context, &work, &scored, [judge.is_some(), baselines.is_some(), comparable.is_some()], &parts)
@@ -212,7 +222,7 @@ fn measure(
         None => None,
     };
     let curve = asked.curve.then(|| curve::table(&epochs, true));
-    let paper = paper::tables(context, &asked.paper, scored, &evaluation, others.methods)?;
+    let paper = paper::tables(context, asked, scored, &evaluation, others.methods)?;
     let beside = [
         ("compare", compared.as_ref().map(|compared| json!({ "base": compared.base, "table": compared.table }))),
         ("against", against.as_ref().map(|against| json!({ "other": against.base, "table": against.table }))),
@@ -316,7 +326,7 @@ fn warn_of_perfection(evaluation: &AnyEvaluation) {
 }
 
 /// The parts that the flags ask for.
-fn asked(args: &EvalArgs) -> Asked {
+fn asked(context: &Context, args: &EvalArgs) -> Asked {
     Asked {
         baselines: args.baselines.clone(),
         runs: args.runs,
@@ -325,6 +335,7 @@ fn asked(args: &EvalArgs) -> Asked {
         curve: args.curve,
         forgetting: args.forgetting,
         paper: args.paper.clone(),
+        paper_task: paper::named(context).filter(|_| !args.paper.is_empty()),
         card: args.card,
         cnn_embeddings: None,
     }

@@ -59,7 +59,6 @@ impl Predictions {
                 return Err(Error::data(format!("{}: is a directory", path.display()))
                     .hint("name a file of predictions, one JSON object a line"));
             }
-            // Perhaps a pipe: `<(zcat …)`.
             let opened = signals::open(path).and_then(|mut file| {
                 if foreign::is_endless(file.file(), path) {
                     return Err(io::Error::other("it is a device"));

@@ -59,6 +59,9 @@ pub struct Asked {
     pub forgetting: bool,
     /// Tables of the paper.
     pub paper: Vec<String>,
+    /// `task.name` as it was when they were asked for, where it said which of the paper's tasks this is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paper_task: Option<String>,
     /// The model card and the guidelines' items.
     #[serde(skip_serializing_if = "is_false")]
     pub card: bool,
@@ -82,8 +85,14 @@ pub struct Made {
 
 impl Made {
     fn differences(&self, recorded: &Self) -> Vec<String> {
-        let scoring = self.scoring.differences(&recorded.scoring);
-        scoring.into_iter().chain(self.measuring.differences(&recorded.measuring)).collect()
+        let mut all = self.scoring.differences(&recorded.scoring);
+        // A key may decide both.
+        for told in self.measuring.differences(&recorded.measuring) {
+            if !all.contains(&told) {
+                all.push(told);
+            }
+        }
+        all
     }
 }
 
@@ -169,6 +178,7 @@ impl Folder {
             list.extend(new);
         };
         add(&mut all.baselines, &self.earlier.baselines);
+        all.paper_task = all.paper_task.or_else(|| self.earlier.paper_task.clone());
         add(&mut all.paper, &self.earlier.paper);
         all.compare_base |= self.earlier.compare_base;
         if all.against.is_empty() {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::Context;
 use crate::{
     error::{Error, Result},
-    evaluation::{Scored, splits},
+    evaluation::{Scored, Work, folder::Asked, splits},
     foreign,
     generate::construct::Statistics,
     metrics::{AnySample, Evaluation},
@@ -17,35 +17,67 @@ use crate::{
     },
 };
 
-/// The paper's task, which the tables named need; refused (exit 2) where neither name nor records tell it.
-pub fn task(context: &Context, scored: &Scored) -> Result<Task> {
-    let AnySample::Two(sample) = &scored.sample else {
+/// Whether there is a task of the paper's for the tables that are asked for: before hours of work, as far as it can be
+/// told without predictions.
+pub fn check(context: &Context, work: &Work<'_>, asked: &Asked) -> Result<()> {
+    if asked.paper.is_empty() {
+        return Ok(());
+    }
+    if !context.config.task.labels.are_two() {
         return Err(Error::usage("--paper: the paper's tasks have two classes").hint("leave --paper out"));
-    };
-    Task::guess(&context.config.task.name, sample.len(), sample.positives()).ok_or_else(|| {
-        Error::usage(format!(
-            "--paper: task `{}` is none of the paper's, nor are the records",
-            context.config.task.name
-        ))
-        .hint(format!(
-            "say which one with --set task.name=lcd30, lcd90 or clinifact, and the run with --run {}",
-            context.run_dir.display()
-        ))
-    })
+    }
+    let Work::Run(job) = work else { return Ok(()) };
+    if Task::guess(name(context, asked), 0, 0).is_some() {
+        return Ok(());
+    }
+    // Their number alone: labels are read once dev's thresholds are frozen.
+    let records = splits::load(&context.config, &job.data, &job.template.fields())?.len();
+    if Task::has_split_of(records) { Ok(()) } else { Err(unknown(context, asked)) }
+}
+
+fn name<'a>(context: &'a Context, asked: &'a Asked) -> &'a str {
+    asked.paper_task.as_deref().unwrap_or(&context.config.task.name)
+}
+
+/// The paper's task, which the tables named need; refused (exit 2) where neither name nor records tell it.
+fn task(context: &Context, asked: &Asked, records: usize, positives: usize) -> Result<Task> {
+    Task::guess(name(context, asked), records, positives).ok_or_else(|| unknown(context, asked))
+}
+
+fn unknown(context: &Context, asked: &Asked) -> Error {
+    let name = name(context, asked);
+    Error::usage(format!("--paper: task `{name}` is none of the paper's, nor are the records")).hint(format!(
+        "say which one with --set task.name=lcd30, lcd90 or clinifact, and the run with --run {}",
+        context.run_dir.display()
+    ))
+}
+
+/// The config's name of the task, where it is one of the paper's: what a later command without it goes by.
+pub fn named(context: &Context) -> Option<String> {
+    let name = &context.config.task.name;
+    Task::guess(name, 0, 0).map(|_| name.clone())
+}
+
+/// The task of what was scored; `None` where no table is asked for.
+pub fn task_of(context: &Context, asked: &Asked, scored: &Scored) -> Result<Option<Task>> {
+    match &scored.sample {
+        AnySample::Two(sample) if !asked.paper.is_empty() => {
+            task(context, asked, sample.len(), sample.positives()).map(Some)
+        }
+        _ => Ok(None),
+    }
 }
 
 /// The tables named, in their order.
 pub fn tables(
     context: &Context,
-    names: &[String],
+    asked: &Asked,
     scored: &Scored,
     evaluation: &Evaluation,
     baselines: BTreeMap<String, Measured>,
 ) -> Result<Vec<Table>> {
-    if names.is_empty() {
-        return Ok(Vec::new());
-    }
-    let task = task(context, scored)?;
+    let names = &asked.paper;
+    let Some(task) = task_of(context, asked, scored)? else { return Ok(Vec::new()) };
     let ours = Ours {
         evaluation: Some(evaluation.clone()),
         splits: if names.iter().any(|name| name == "table1") {

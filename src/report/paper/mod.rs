@@ -42,6 +42,11 @@ impl Task {
         }
     }
 
+    /// Whether a test split of the paper's has so many records.
+    pub fn has_split_of(records: usize) -> bool {
+        [7568, 394].contains(&records)
+    }
+
     /// Its key in `tables.toml`.
     fn key(self) -> &'static str {
         match self {
