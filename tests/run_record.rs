@@ -41,6 +41,15 @@ fn a_killed_command_is_found_by_the_next_one_that_locks_the_run() {
     assert_eq!(told(&fixture), [json!("interrupted"), Value::Null, Value::Null]);
     fixture.succeed("run", &["--resume"]);
     assert_eq!(told(&fixture), [json!("ok"), json!(0), json!("interrupted")]);
+    // Nothing was left to do: the record is still that of who did it.
+    let record = fixture.json("run/run.json");
+    fixture.succeed("run", &["--resume"]);
+    assert_eq!(fixture.json("run/run.json"), record);
+    let short = ["--set", "train.max_steps=1", "--resume"];
+    fixture.succeed("short", &short);
+    let record = fixture.json("short/run.json");
+    fixture.succeed("short", &short);
+    assert_eq!(fixture.json("short/run.json"), record);
 }
 
 /// The command may come to see the first signal before the second is there; then that one is what it says. Whoever

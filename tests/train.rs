@@ -299,6 +299,9 @@ fn a_checkpoint_of_another_shape_is_no_start() {
     let init = format!("train.init_from={:?}", golden("init"));
     let message = fixture.fail("run", &["--set", &init, "--set", "lora.rank=8"], 4);
     assert!(message.contains("rank 4"), "{message}");
+    assert_eq!(fixture.fail("run", &["--set", &init, "--set", "lora.rank=8", "--dry-run"], 4), message);
+    fixture.fail("run", &["--set", &init, "--set", "train.parameters=full", "--dry-run"], 2);
+    fixture.fail("run", &["--set", "train.init_from=absent", "--dry-run", "--resume"], 4);
     assert!(fixture.fail("run", &["--set", &init, "--set", "head.hidden=8"], 4).contains("head"));
     let told = fixture.fail("run", &["--set", &init, "--set", r#"task.labels=["b", "a"]"#], 2);
     assert!(told.contains("its labels are [") && told.contains(r#"task.labels is ["b", "a"]"#), "{told}");

@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-pub use record::{finish, lock};
+pub use record::{ended_well, finish, lock};
 
 /// Writes `RUN/run.json` for `command`, with the hash of every input (a directory: of every file in it) and of every
 /// model used. The config and prompt files are added by themselves. [`finish`] completes it when the command ends;

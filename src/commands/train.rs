@@ -64,7 +64,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     command_ranks::check_started_alike(context, &[("--resume", json!(args.resume))])?;
     let together = &context.ranks;
     let lock = || run_record::lock(&context.run_dir);
-    let lock = if context.dry_run { None } else { together.on_rank_0(lock)? };
+    let mut lock = if context.dry_run { None } else { together.on_rank_0(lock)? };
 
     // Records, base model, and whether this is the run the directory holds.
     let mut inputs = Inputs::load(context)?;
@@ -117,8 +117,12 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     let fits = fits
         .and_then(|()| memory::check_before_loading(&llama_config, (loading.held, precision), trained, largest, here));
     if context.dry_run {
+        let goes_on = args.resume && checkpoint::any(&context.run_dir).is_some();
+        if !goes_on {
+            start::check(context, &base_hash, prompter.tokenizer().hash())?;
+        }
         let needs = Needs::of(config, &llama_config, largest);
-        dry_run(context, args, &source, (&plan, &examples, largest), &needs)?;
+        dry_run(context, (args, goes_on), &source, (&plan, &examples, largest), &needs)?;
         return together.meet(if elsewhere { Ok(None) } else { fits.map(|()| None) });
     }
     fits?;
@@ -137,7 +141,12 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
         device::check_disk(&context.run_dir, memory::checkpoint_bytes(&trainer.optimizer) * checkpoints)?;
         // Only now, when nothing can be refused any more, does the directory become this run's.
         let models = [("model.base", source.path.as_path(), base_hash.as_str())];
-        lock.map_or(Ok(()), |lock| run_record::write(context, "train", &inputs.files(), &models, lock))?;
+        // A run that has nothing left to do keeps the record of who trained it.
+        let over = state.is_over(&plan, config.train.max_steps);
+        let done = over && run_record::ended_well(&context.run_dir, "train");
+        if let Some(lock) = lock.take_if(|_| !done) {
+            run_record::write(context, "train", &inputs.files(), &models, lock)?;
+        }
         identity.write(&context.run_dir)?;
         let operations = Operations::of(&llama_config, config.train.parameters);
         let mfu = Mfu::new(operations, &trainer.pass.weights, together.size(), dtype, &device)
@@ -166,12 +175,11 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
 
 fn dry_run(
     context: &Context,
-    args: &TrainArgs,
+    (args, goes_on): (&TrainArgs, bool),
     source: &ModelSource,
     (plan, examples, largest): (&Plan, &[Example], Largest),
     needs: &Needs,
 ) -> Result<()> {
-    let goes_on = args.resume.then(|| checkpoint::any(&context.run_dir)).flatten().is_some();
     let told = super::dry_run::Plan::new(context, "train")
         .with("starts", if goes_on { "from the newest whole checkpoint" } else { "anew" })
         .with("model.base", json!(source.path))

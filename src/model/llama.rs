@@ -174,10 +174,7 @@ impl Llama {
         match (parameters, &self.lora) {
             (Parameters::Lora, None) => Err(Error::run("train.parameters = \"lora\", and the model has no adapters")),
             (Parameters::Lora, Some(_)) => Ok(self.adapter_tensors()),
-            (Parameters::Full, Some(_)) => {
-                Err(Error::usage("train.parameters = \"full\" cannot train a model that carries an adapter")
-                    .hint("start from the base model, or set train.parameters = \"lora\""))
-            }
+            (Parameters::Full, Some(_)) => Err(carries_adapter()),
             (Parameters::Full, None) if self.embed_tokens.dtype() != DType::F32 => {
                 Err(Error::usage("train.parameters = \"full\" needs f32 weights").hint("set model.dtype = \"f32\""))
             }
@@ -270,4 +267,10 @@ fn layer(config: &LlamaConfig, tensors: &mut BTreeMap<String, BaseWeight>, i: us
         up_proj: projection(tensors, name("mlp.up_proj"))?,
         down_proj: projection(tensors, name("mlp.down_proj"))?,
     })
+}
+
+/// Full training of what is a base and an adapter (exit 2).
+pub fn carries_adapter() -> Error {
+    Error::usage("train.parameters = \"full\" cannot train a model that carries an adapter")
+        .hint("start from the base model, or set train.parameters = \"lora\"")
 }

@@ -44,7 +44,7 @@ use crate::{config::Parameters, error::Result, parallel::Collective};
 pub use config::LlamaConfig;
 pub use footprint::Footprint;
 pub use head::ClsHead;
-pub use llama::{ActivationCheckpointing, Llama};
+pub use llama::{ActivationCheckpointing, Llama, carries_adapter};
 pub use loading::Loading;
 pub use lora::LoraConfig;
 pub use precision::Precision;

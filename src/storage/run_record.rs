@@ -157,6 +157,16 @@ pub fn read(run: &Path) -> Option<Value> {
     read_at(&path(run, None))
 }
 
+/// Whether the newest of this command's records in a run directory says that it came to its end.
+pub fn ended_well(run: &Path, command: &str) -> bool {
+    let Some(record) = read(run) else { return false };
+    let earlier = record["earlier"].as_array().into_iter().flatten();
+    std::iter::once(&record)
+        .chain(earlier)
+        .find(|record| record["command"] == command)
+        .is_some_and(|r| r["outcome"] == "ok")
+}
+
 fn read_at(path: &Path) -> Option<Value> {
     serde_json::from_slice(&crate::foreign::read(path, crate::foreign::LARGE).ok()?).ok()
 }

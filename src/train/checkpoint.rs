@@ -166,6 +166,12 @@ impl TrainerState {
         self.step > 0 && plan.ends_epoch(self.step)
     }
 
+    /// Whether a run of at most so many steps has none left, its epoch finished where it was trained to its end.
+    pub fn is_over(&self, plan: &Plan, max_steps: Option<usize>) -> bool {
+        let last = max_steps.unwrap_or(usize::MAX).min(plan.total_steps());
+        self.step >= last && (self.complete || !self.epoch_trained(plan))
+    }
+
     /// Epochs that are over.
     pub fn complete_epochs(&self) -> usize {
         if self.complete { self.epoch } else { self.epoch - 1 }

@@ -1,7 +1,7 @@
 //! The model that training starts from: fresh adapters and head, those of `train.init_from`, or where a resume left
 //! off.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 
@@ -10,7 +10,7 @@ use crate::{
     config::{Init, Parameters},
     error::{Error, Result},
     model::{
-        ClsHead, Llama, Model, ModelSource, Precision,
+        ClsHead, Llama, Model, ModelSource, Precision, carries_adapter,
         checkpoint::{self, BaseLookup},
         lora::LoraConfig,
         peft,
@@ -29,8 +29,7 @@ pub(super) fn model(
     resume: Option<&Resumable>,
 ) -> Result<Model> {
     let config = &context.config;
-    let init_from = config.train.init_from.as_ref().map(|dir| config.resolve(dir));
-    let from = resume.map(|resume| resume.path.clone()).or(init_from);
+    let from = resume.map(|resume| resume.path.clone()).or_else(|| init_from(context));
     let mut model = match from {
         None => fresh(context, source, precision, device)?,
         Some(dir) => {
@@ -45,6 +44,17 @@ pub(super) fn model(
     model.head.dropout = config.head.dropout;
     model.llama.set_lora_dropout(config.lora.dropout);
     Ok(model)
+}
+
+fn init_from(context: &Context) -> Option<PathBuf> {
+    let config = &context.config;
+    config.train.init_from.as_ref().map(|dir| config.resolve(dir))
+}
+
+/// Whether `train.init_from` can be started from, as far as can be told without its weights: for a dry run.
+pub(super) fn check(context: &Context, base_hash: &str, tokenizer_hash: &str) -> Result<()> {
+    init_from(context)
+        .map_or(Ok(()), |dir| storage::read_unchanged(&dir, |dir| check_shape(context, dir, base_hash, tokenizer_hash)))
 }
 
 fn fresh(context: &Context, source: &ModelSource, precision: Precision, device: &Device) -> Result<Model> {
@@ -121,6 +131,9 @@ fn check_shape(context: &Context, dir: &Path, base_hash: &str, tokenizer_hash: &
             info.labels.count(),
             config.task.labels.count()
         ));
+    }
+    if config.train.parameters == Parameters::Full && dir.join(peft::CONFIG).is_file() {
+        return Err(carries_adapter().context(dir.display()));
     }
     if config.train.parameters == Parameters::Lora {
         let theirs = peft::read_config(dir)?;
