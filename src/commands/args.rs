@@ -78,7 +78,7 @@ pub struct EvalArgs {
         value_parser = ["verbalized", "label", "self_consistency", "token_probability", "cnn"])]
     pub baselines: Vec<String>,
     /// Runs of each sampled baseline [default: eval.runs]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub runs: Option<u32>,
     /// Score the base model before tuning too
     #[arg(long)]

@@ -93,6 +93,11 @@ fn print(context: &Context, stats: &Value) -> Result<()> {
         let part = stats["splits"][name]["settings"]["shard"].as_str().map(|shard| format!(", part {shard}"));
         let title = format!("{} ({name}{})", context.config.task.name, part.unwrap_or_default());
         output::line(&statistics.table(&title, &context.config.task.labels))?;
+        if statistics.generated.total() == 0 && statistics.original.total() > 0 {
+            tracing::warn!(
+                "{name}: no explanation was kept; construct.trials, construct.min_words and their like decide"
+            );
+        }
         if let Some(truncation) = statistics.truncation() {
             output::line(&format!("{truncation}.\n"))?;
         }

@@ -32,7 +32,7 @@ impl Problems {
             [one] => Error::usage(one.clone()),
             many => Error::usage(format!("{} problems in the configuration\n  {}", many.len(), many.join("\n  "))),
         };
-        Err(error.hint("`clsgen train --dry-run` without --config prints every key with its default"))
+        Err(error.hint("`clsgen train --dry-run --json` without --config prints every key with its default"))
     }
 }
 
@@ -106,7 +106,7 @@ fn check_together(
 /// TOML that is well-formed and still cannot be taken, such as an integer beyond 64 bits.
 fn unread(place: &str, error: &toml::de::Error) -> Error {
     Error::usage(format!("{place}: {}", error.message()))
-        .hint("`clsgen train --dry-run` without --config prints every key with its default")
+        .hint("`clsgen train --dry-run --json` without --config prints every key with its default")
 }
 
 fn line(text: &str, span: &Range<usize>) -> usize {
@@ -219,8 +219,15 @@ fn apply_set(set: &str, table: &mut Table, problems: &mut Problems) {
     };
     let path = path.trim();
     let raw = raw.trim();
-    let Some(kind) = keys::kind_of(path).filter(|kind| *kind != Kind::Map) else {
-        return problems.add(&place, unknown(path, false));
+    let kind = match keys::kind_of(path) {
+        Some(Kind::Map) => {
+            return problems.add(&place, format!("{path} is a table: set each of its keys, {path}.NAME=VALUE"));
+        }
+        Some(kind) => kind,
+        None if keys::is_table(path) => {
+            return problems.add(&place, format!("{path} is a section: set each of its keys, {path}.KEY=VALUE"));
+        }
+        None => return problems.add(&place, unknown(path, false)),
     };
     let value = set_value(kind, raw);
     match check::problem(kind, &value) {

@@ -47,6 +47,17 @@ impl Config {
         if path.is_absolute() || beside.exists() { beside } else { path.to_owned() }
     }
 
+    /// Fails (exit 2) where keys that a command cannot do without are not set, naming all of them at once: `keys` says
+    /// of each whether it is set.
+    pub fn require(command: &str, keys: &[(&str, bool)]) -> Result<()> {
+        let missing: Vec<&str> = keys.iter().filter_map(|(key, set)| (!set).then_some(*key)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Error::usage(format!("`clsgen {command}` needs {}", missing.join(", ")))
+            .hint("give a config with --config FILE, or the keys with --set key=value"))
+    }
+
     /// Everything on this machine that a key names: record and prompt files, models' folders.
     pub fn named_paths(&self) -> Vec<PathBuf> {
         let values = serde_json::to_value(self).unwrap_or_default();

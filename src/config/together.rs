@@ -93,7 +93,13 @@ pub(super) fn contradictions(config: &Config) -> Vec<Contradiction> {
         add(&["model.quantize"], &["train.parameters"], message.into());
     }
     if let Some(effective) = train.effective_batch.filter(|effective| effective % train.batch_size != 0) {
-        let message = format!("{effective} is not a multiple of train.batch_size = {}", train.batch_size);
+        let below = effective / train.batch_size * train.batch_size;
+        let near = [below, below + train.batch_size].map(|near| near.to_string());
+        let message = format!(
+            "{effective} is not a multiple of train.batch_size = {}, as {} would be",
+            train.batch_size,
+            near[usize::from(below == 0)..].join(" or ")
+        );
         add(&["train.effective_batch"], &["train.batch_size"], message);
     }
     if train.init == Init::Random && train.parameters != Parameters::Full {

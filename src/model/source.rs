@@ -46,8 +46,10 @@ pub fn resolve(base: &str, search: &[&Path], allow_network: bool) -> Result<Mode
     }
     let shown = foreign::name(base);
     if !hub::is_id(base) && hub::snapshot(base).is_none() {
-        return Err(Error::model(format!("model {shown}: no such file or directory"))
-            .hint("model.base is a directory, a hub id (owner/name) or a .gguf file"));
+        return Err(Error::model(format!("model {shown}: no such file or directory")).hint(
+            "a model is named by its directory, by a hub id (owner/name), by a .gguf file where it is a base, or by \
+                http://… where a server has it",
+        ));
     }
     match (hub::cached(base), hub::snapshot(base)) {
         (Some(dir), _) => open(&dir),

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     commands::{Context, dry_run::Plan, run_record},
-    config::OnFail,
+    config::{Config, OnFail},
     data::Record,
     device,
     error::{Context as _, Error, Result},
@@ -54,6 +54,13 @@ impl Job {
     pub fn prepare(context: &Context, purpose: Purpose) -> Result<Self> {
         let config = &context.config;
         let options = &config.construct;
+        Config::require(
+            "construct",
+            &[
+                ("model.base", !config.model.base.is_empty()),
+                ("task.prompt", !config.task.prompt.as_os_str().is_empty()),
+            ],
+        )?;
         let template = PromptTemplate::load(&config.resolve(&config.task.prompt))?;
         let (mut teacher, base) = teacher::find(context, purpose)?;
         let teacher_tokenizer = teacher.tokenizer.clone();

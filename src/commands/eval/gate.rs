@@ -164,7 +164,15 @@ fn index_of(class: &str, names: &[String]) -> Option<usize> {
 }
 
 fn unknown(name: &str, path: &str, known: &[String]) -> Error {
-    let nearest = known.iter().max_by(|a, b| strsim::jaro_winkler(a, path).total_cmp(&strsim::jaro_winkler(b, path)));
+    if let Some((metric, _)) = path.rsplit_once('.').filter(|(metric, _)| known.iter().any(|known| known == metric)) {
+        return Error::usage(format!("{name}: `{path}` is no bound of {metric}"))
+            .hint(format!("`{metric} = {{ min = 0.8, max = 0.9 }}`, or one of the two"));
+    }
+    // The last part of a name is what people remember of it.
+    let last = known.iter().filter(|known| known.rsplit('.').next() == Some(path)).min_by_key(|known| known.len());
+    let nearest = last.or_else(|| {
+        known.iter().max_by(|a, b| strsim::jaro_winkler(a, path).total_cmp(&strsim::jaro_winkler(b, path)))
+    });
     let hint = nearest.map_or_else(|| HINT.to_owned(), |nearest| format!("did you mean `{nearest}`?"));
     Error::usage(format!("{name}: no metric is called `{path}`")).hint(hint)
 }

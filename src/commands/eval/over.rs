@@ -108,8 +108,10 @@ impl Evaluated {
 
 fn read<T: for<'a> Deserialize<'a>>(path: &Path, run: &Path) -> Result<T> {
     let bytes = std::fs::read(path).map_err(|e| {
-        Error::usage(format!("--over: cannot read {}: {}", path.display(), storage::reason(&e)))
-            .hint(format!("give run directories that were trained and evaluated: clsgen eval --run {}", run.display()))
+        Error::usage(format!("--over: cannot read {}: {}", path.display(), storage::reason(&e))).hint(format!(
+            "give run directories that were trained and evaluated: clsgen eval --config FILE --run {}",
+            run.display()
+        ))
     })?;
     serde_json::from_slice(&bytes).map_err(|e| Error::usage(format!("--over: {} cannot be read: {e}", path.display())))
 }

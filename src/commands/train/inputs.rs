@@ -44,7 +44,14 @@ impl Inputs {
     /// Reads and checks every record before any work.
     pub fn load(context: &Context) -> Result<Self> {
         let config = &context.config;
-        required(config)?;
+        Config::require(
+            "train",
+            &[
+                ("data.train", config.data.train.is_some()),
+                ("model.base", !config.model.base.is_empty()),
+                ("task.prompt", !config.task.prompt.as_os_str().is_empty()),
+            ],
+        )?;
         let template = PromptTemplate::load(&config.resolve(&config.task.prompt))?;
         let fields = template.fields();
         let train_path = config.resolve(config.data.train.as_deref().unwrap_or(Path::new("")));
@@ -77,24 +84,6 @@ impl Inputs {
     pub fn files(&self) -> Vec<&Path> {
         let sources = self.constructed.iter().chain(&self.dev_source).chain(&self.constructed_dev);
         std::iter::once(self.train_path.as_path()).chain(sources.map(|(path, _)| path.as_path())).collect()
-    }
-}
-
-/// Keys that `train` cannot do without, all of them at once.
-fn required(config: &Config) -> Result<()> {
-    let missing: Vec<&str> = [
-        ("data.train", config.data.train.is_none()),
-        ("model.base", config.model.base.is_empty()),
-        ("task.prompt", config.task.prompt.as_os_str().is_empty()),
-    ]
-    .into_iter()
-    .filter_map(|(key, missing)| missing.then_some(key))
-    .collect();
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        Err(Error::usage(format!("`clsgen train` needs {}", missing.join(", ")))
-            .hint("give a config with --config FILE, or the keys with --set key=value"))
     }
 }
 
