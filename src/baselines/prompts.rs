@@ -93,10 +93,6 @@ pub fn readability(format: PromptFormat) -> Result<PromptTemplate> {
 
 fn judgement(text: &str, file: Option<&Path>, document: &str, format: PromptFormat) -> Result<PromptTemplate> {
     let Judgement { system, template } = read(text, file, "system and template")?;
-    if !["{document}".to_owned(), format!("{{{document}}}")].iter().any(|field| template.contains(field)) {
-        return Err(Error::usage(format!("{}: key template has no `{{{document}}}`", name(file)))
-            .hint(format!("`{{{document}}}` stands for the explanation that is judged")));
-    }
     let bare = PromptTemplate {
         system,
         user: template,
@@ -109,6 +105,10 @@ fn judgement(text: &str, file: Option<&Path>, document: &str, format: PromptForm
         format,
         date: None,
     };
+    if !bare.fields().contains(&bare.document) {
+        return Err(Error::usage(format!("{}: key template has no `{{{document}}}`", name(file)))
+            .hint(format!("`{{{document}}}` stands for what is judged")));
+    }
     bare.check().map_err(|error| error.context(name(file)))?;
     Ok(bare)
 }

@@ -138,7 +138,7 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
     }
     results::announce(&parts);
     let scored = work.score(context, &folder);
-    // Of prediction files nothing told it before.
+    // Whose task this is: prediction files are counted here first, and a run's labels.
     let scored = scored.and_then(|scored| paper::task_of(context, &asked, &scored).map(|_| scored));
     let scored = if context.dry_run { scored? } else { folder.settle(scored)? };
     if context.dry_run {

@@ -11,6 +11,12 @@ namespace b_gradient_file {
 #include "../../src/ops/lora/b_gradient.cu"
 }
 
+// Of four kernels, the one for a rank.
+template <typename Kernel>
+static Kernel of_rank(int rank, Kernel r8, Kernel r16, Kernel r32, Kernel r64) {
+  return rank == 8 ? r8 : rank == 16 ? r16 : rank == 32 ? r32 : r64;
+}
+
 // Outputs of a case's adapters, as q, k and v have them: the first is the widest. Nothing, zero, where there is none.
 static int out_width(const Case& c, int i) { return i >= c.adapters ? 0 : i == 0 ? c.width : (c.width / 16 + i) * 8; }
 
@@ -20,10 +26,7 @@ static std::vector<float> b_gradient(const Inputs& in, const std::vector<std::ve
                                      size_t last) {
   using namespace b_gradient_file;
   const Case& c = in.c;
-  auto kernel = c.rank == 8    ? lora_b_gradient_r8
-                : c.rank == 16 ? lora_b_gradient_r16
-                : c.rank == 32 ? lora_b_gradient_r32
-                               : lora_b_gradient_r64;
+  auto kernel = of_rank(c.rank, lora_b_gradient_r8, lora_b_gradient_r16, lora_b_gradient_r32, lora_b_gradient_r64);
   std::vector<uint32_t> ends = {0};
   unsigned longest = 0;
   for (size_t s = first; s < last; s++) {
@@ -90,10 +93,7 @@ static std::vector<std::vector<bf16>> b_forward(const Inputs& in, std::vector<st
                                                 int first, int last) {
   using namespace b_forward_file;
   const Case& c = in.c;
-  auto kernel = c.rank == 8    ? lora_b_forward_r8
-                : c.rank == 16 ? lora_b_forward_r16
-                : c.rank == 32 ? lora_b_forward_r32
-                               : lora_b_forward_r64;
+  auto kernel = of_rank(c.rank, lora_b_forward_r8, lora_b_forward_r16, lora_b_forward_r32, lora_b_forward_r64);
   int blocks = 0;
   for (int i = 0; i < c.adapters; i++) {
     size_t width = out_width(c, i);
@@ -119,10 +119,7 @@ static std::vector<std::vector<bf16>> b_backward(const Inputs& in, std::vector<s
                                                  int last) {
   using namespace b_backward_file;
   const Case& c = in.c;
-  auto kernel = c.rank == 8    ? lora_b_backward_r8
-                : c.rank == 16 ? lora_b_backward_r16
-                : c.rank == 32 ? lora_b_backward_r32
-                               : lora_b_backward_r64;
+  auto kernel = of_rank(c.rank, lora_b_backward_r8, lora_b_backward_r16, lora_b_backward_r32, lora_b_backward_r64);
   for (int i = 0; i < c.adapters; i++) {
     size_t width = out_width(c, i);
     dy[i] = {dy[i].begin() + first * width, dy[i].begin() + last * width};

@@ -178,7 +178,7 @@ fn table(split: &str, spreads: &[(String, Spread)], runs: usize) -> Table {
     for (path, spread) in spreads {
         let both = spread.mean.zip(spread.sd);
         let both =
-            both.map_or_else(|| "–".to_owned(), |(mean, sd)| format!("{} ± {}", number(Some(mean)), number(Some(sd))));
+            both.map_or_else(|| number(None), |(mean, sd)| format!("{} ± {}", number(Some(mean)), number(Some(sd))));
         let ends = [spread.mean, spread.sd, spread.lowest(), spread.highest()].map(number);
         let note = spread.reason.clone().unwrap_or_default();
         table.row([path.clone(), both].into_iter().chain(ends).chain([note]));

@@ -24,27 +24,28 @@ pub enum Task {
     Clinifact,
 }
 
+/// Records and positives of the paper's test splits.
+const TEST_SPLITS: [(usize, usize, Task); 3] =
+    [(7568, 261, Task::Lcd30), (7568, 596, Task::Lcd90), (394, 113, Task::Clinifact)];
+
 impl Task {
-    /// The task that a run is about: by its name, else by the size of its test split (7,568 with 261 or 596 positives;
-    /// 394 with 113).
+    /// The task that a run is about: by its name, else by records and positives of its test split.
     pub fn guess(name: &str, n: usize, positives: usize) -> Option<Self> {
         let name: String = name.to_lowercase().chars().filter(char::is_ascii_alphanumeric).collect();
         match name.as_str() {
             name if name.starts_with("clinifact") => Some(Self::Clinifact),
             name if name.starts_with("lcd") && name.contains("30") => Some(Self::Lcd30),
             name if name.starts_with("lcd") && name.contains("90") => Some(Self::Lcd90),
-            _ => match (n, positives) {
-                (7568, 261) => Some(Self::Lcd30),
-                (7568, 596) => Some(Self::Lcd90),
-                (394, 113) => Some(Self::Clinifact),
-                _ => None,
-            },
+            _ => TEST_SPLITS
+                .into_iter()
+                .find(|&(records, of_1, _)| (records, of_1) == (n, positives))
+                .map(|(.., task)| task),
         }
     }
 
     /// Whether a test split of the paper's has so many records.
     pub fn has_split_of(records: usize) -> bool {
-        [7568, 394].contains(&records)
+        TEST_SPLITS.iter().any(|(of_paper, ..)| *of_paper == records)
     }
 
     /// Its key in `tables.toml`.
