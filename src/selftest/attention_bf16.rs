@@ -8,7 +8,7 @@ use crate::{
     error::Result,
     ops::{
         Offsets, attention,
-        cuda::with_other_kernels,
+        cuda::{DECODE, Switch},
         kv_store::{BLOCK, PagedSequence, blocks_of},
     },
 };
@@ -186,7 +186,7 @@ fn samples(bench: &mut Bench<'_>, op: &'static str, shape: Heads, dtype: DType) 
     let out = attention::decode(&q, table(&rows), scale)?;
     let expected = attention::decode(&q32, table(&held([&k32, &v32], [&own_k32, &own_v32])?), scale)?;
     bench.check(op, "decode, samples", &out, &numbers(&expected)?, FORWARD)?;
-    let other = with_other_kernels(|| attention::decode(&q, table(&rows), scale))?;
+    let other = Switch::turned(&[&DECODE], || attention::decode(&q, table(&rows), scale))?;
     bench.again(op, &[&out], &[&other])
 }
 

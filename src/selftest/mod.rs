@@ -23,7 +23,10 @@ pub use export::export;
 use crate::{
     error::Result,
     model::ModelSource,
-    ops::{attention::has_wgmma, cuda::with_other_kernels},
+    ops::{
+        attention::has_wgmma,
+        cuda::{ATTENTION, ATTENTION_BACKWARD, DECODE, LORA, Switch},
+    },
     rng::{Rng, streams},
 };
 
@@ -85,7 +88,8 @@ pub fn run(device: &Device, only: &[String], given: Option<&ModelSource>) -> Res
     rows.extend(decoding::rows(device, only));
     rows.extend(training::tiny(device, only, ""));
     if device.is_cuda() {
-        rows.extend(with_other_kernels(|| training::tiny(device, only, OTHERS)));
+        let all = [&ATTENTION, &ATTENTION_BACKWARD, &DECODE, &LORA];
+        rows.extend(Switch::turned(&all, || training::tiny(device, only, OTHERS)));
     }
     if let Some(source) = given {
         rows.extend(training::model(source, device)?);
@@ -115,19 +119,36 @@ fn ops(device: &Device, only: &[String]) -> Vec<Row> {
     if device.is_cuda() {
         bench.attempt("attention_long", attention_bf16::long);
         bf16::all(&mut bench);
-        // The same once more by the other kernels, where a pass has two: what was by wgmma is by mma.sync, and the
-        // other way round; rows that share keys decode together, or each alone.
-        with_other_kernels(|| {
-            bench.note = OTHERS;
-            bench.attempt("lora", lora::lora);
-            if has_wgmma(device).unwrap_or(false) {
-                bench.attempt("attention", attention::attention);
-                bench.attempt("attention_long", attention_bf16::long);
-            }
-            bench.attempt("attention, decode", attention::decode);
-        });
+        other_kernels(&mut bench);
     }
     bench.rows
+}
+
+/// The same once more by the other kernels, where a pass has two: attention by mma.sync instead of wgmma, or over the
+/// keys once instead of twice; rows that share keys decoded together; adapters fused. Or the other way round, where the
+/// environment has asked for these.
+fn other_kernels(bench: &mut Bench<'_>) {
+    let ways: &[(&str, &[&Switch])] = if has_wgmma(bench.device).unwrap_or(false) {
+        &[
+            (", other products", &[&ATTENTION]),
+            (", other passes", &[&ATTENTION_BACKWARD]),
+            (", other products and passes", &[&ATTENTION, &ATTENTION_BACKWARD]),
+        ]
+    } else {
+        &[(", other passes", &[&ATTENTION_BACKWARD])]
+    };
+    for &(note, switches) in ways {
+        bench.note = note;
+        Switch::turned(switches, || {
+            bench.attempt("attention", attention::attention);
+            bench.attempt("attention_long", attention_bf16::long);
+        });
+    }
+    bench.note = OTHERS;
+    Switch::turned(&[&DECODE, &LORA], || {
+        bench.attempt("lora", lora::lora);
+        bench.attempt("attention, decode", attention::decode);
+    });
 }
 
 /// Behind the name of a pass by the kernels that are not the usual ones.

@@ -177,6 +177,33 @@ struct Gradients {
   std::vector<bf16> dq, dk, dv;
 };
 
+// Runs delta and a backward kernel of one pass: src/ops/attention/backward_80.cu's or backward_90.cu's, which takes
+// `queries` at a time and `shared` memory.
+template <typename Delta, typename Kernel>
+inline Gradients run_one_pass(Delta delta64, Delta delta128, Kernel kernel64, Kernel kernel128, int queries,
+                              size_t shared, const Case& c, const Inputs& in, const Outputs& forward) {
+  auto [heads, kv_heads, d] = c.shape;
+  int h = heads, g = kv_heads;
+  emu::Array<bf16> q(in.q), k(in.k), v(in.v), out(forward.out), dout(in.dout);
+  emu::Array<bf16> dq(in.q.size()), dk(in.k.size()), dv(in.v.size());
+  emu::Array<float> lse(forward.lse), delta(lse.size());
+  emu::Array<uint32_t> q_offsets(in.q_offsets), kv_offsets(in.kv_offsets);
+  unsigned sequences = c.q.size(), blocks = (*std::max_element(c.kv.begin(), c.kv.end()) + 127) / 128;
+  size_t tiles = (size_t)h * (in.tq / queries + sequences);
+  emu::Array<float4> partial(tiles * queries * d / 4);
+  emu::Array<uint32_t> turns(std::vector<uint32_t>(1 + tiles));
+  auto delta_kernel = d == 64 ? delta64 : delta128;
+  auto kernel = d == 64 ? kernel64 : kernel128;
+  emu::launch(dim3(h, (in.tq + 7) / 8), dim3(256), 0, [&] {
+    delta_kernel(out.data(), dout.data(), delta.data(), h, in.tq);
+  });
+  emu::launch(dim3(g, sequences, blocks), dim3(256), shared, [&] {
+    kernel(q.data(), k.data(), v.data(), dout.data(), lse.data(), delta.data(), dq.data(), dk.data(), dv.data(),
+           partial.data(), turns.data(), q_offsets.data(), kv_offsets.data(), h, g, in.tq, in.scale * LOG2_E);
+  });
+  return {dq.values(), dk.values(), dv.values()};
+}
+
 // All cases through `backward(case, inputs, forward(case, inputs))`.
 template <typename Forward, typename Backward>
 inline void test_backward(Forward forward, Backward backward) {

@@ -8,13 +8,7 @@
 // and dk out of registers. For dq, which sums over all keys, ds^T goes into shared memory too: at D = 128 each
 // warpgroup computes 64 columns of dq, at D = 64 one of them does, this step the one, next step the other.
 //
-// dq sums over blocks of keys as well. They add in turn (../cuda/turns.cuh), first keys first, to an f32 copy in global
-// memory: the first block sets it, the last that the queries see rounds the sum into dq. So no bit depends on which
-// block comes first, nothing is cleared before and nothing rounded after. What keeps turns from costing time:
-// - All blocks of a kv head walk over the same queries and heads in the same order, the last queries first (every key
-//   is seen by those: of later keys the walk only ends earlier). So each stays a step behind the one it waits for.
-// - Blocks take their keys in the order in which they begin, first keys first: what a block waits for has begun.
-// - First keys have the longest walks, so the short ones fill the end.
+// dq is summed over blocks of keys as one_pass.cuh says.
 //
 // In a step the products for p and dp are begun together, p is computed under dp's, ds under dv's, and the copy of dq
 // is read under dv's and dk's. A turn is looked at as its step begins, and passed on in the middle of the next one, by
@@ -27,9 +21,9 @@
 // 16 KB; with 255 registers one block to a multiprocessor. A short batch makes fewer blocks than there are
 // multiprocessors: 2,048 tokens of 8 kv heads 128, the longest twice the mean.
 //
-// Not yet run on a card, so not the default (CLSGEN_ATTENTION_BACKWARD=wgmma asks for it): the emulation checks
+// Not yet run on a card, so not the default (CLSGEN_ATTENTION_BACKWARD=one-pass asks for it): the emulation checks
 // numbers, waits, fences and layouts as the PTX ISA describes them, one block after another.
-#include "../cuda/turns.cuh"
+#include "one_pass.cuh"
 #include "panels.cuh"
 
 namespace {
@@ -48,14 +42,6 @@ struct Memory {
   bf16 ds[KEYS * QUERIES];
   float lse[2][QUERIES], delta[2][QUERIES];
   uint32_t ticket;
-};
-
-// Where the walk is: the block's first query, and its head in the group.
-struct Place {
-  int query, head;
-  [[maybe_unused]] __device__ __forceinline__ Place next(int group) const {
-    return head + 1 < group ? Place{query, head + 1} : Place{query - QUERIES, 0};
-  }
 };
 
 // c = 64 rows of `a` times the rows of `b` over D columns, both in panels.
@@ -80,19 +66,6 @@ __device__ __forceinline__ void begin_gradient(float (&c)[D / 8][4], const uint3
 #pragma unroll
   for (int j = 0; j < QUERIES / 16; j++) wgmma_tile(c, left[j], descriptor(tile + j * (16 * 128), QUERIES * 128));
   wgmma_commit();
-}
-
-// Rounds a lane's part of 16 rows and 64 columns, times `scale`; of its two rows those among the `rows` from `to` on.
-[[maybe_unused]] __device__ __forceinline__ void round_rows(bf16* to, int stride, const float (&c)[8][4], float scale,
-                                                            int rows) {
-#pragma unroll
-  for (int h = 0; h < 2; h++)
-    if (8 * h < rows) {
-#pragma unroll
-      for (int n = 0; n < 8; n++)
-        *reinterpret_cast<uint32_t*>(to + (size_t)(8 * h) * stride + n * 8) =
-            pack2(c[n][2 * h] * scale, c[n][2 * h + 1] * scale);
-    }
 }
 
 template <int D>
@@ -128,10 +101,8 @@ __device__ __forceinline__ void backward_90(
     else if (threadIdx.x < 2 * QUERIES) copy4(shared.delta[step & 1] + i, delta + line + i, i < rows);
     copy_commit();
   };
-  // The number of a block of queries among all heads': what two sequences share of 64 rows is one block of each.
-  int rows = tq / QUERIES + sequences;
   auto number_of = [&](Place at) {
-    return (size_t)(kv_head * group + at.head) * rows + (theirs.start + at.query) / QUERIES + sequence;
+    return tile_number<QUERIES>(kv_head * group + at.head, theirs.start + at.query, sequence, tq, sequences);
   };
 
   Place at = {end + (blocks - 1) * QUERIES, 0}, last = at;
@@ -156,7 +127,7 @@ __device__ __forceinline__ void backward_90(
     begin_scores<D, KEYS, QUERIES>(p, shared_address(shared.k) + half * (64 * 128), shared_address(here.q));
     begin_scores<D, KEYS, QUERIES>(ds, shared_address(shared.v) + half * (64 * 128), shared_address(here.dout));
 
-    if (step + 1 < steps) load(step + 1, at.next(group));
+    if (step + 1 < steps) load(step + 1, at.next<QUERIES>(group));
     const uint32_t* turn = turns + number_of(at);
     if (block > 0 && threadIdx.x < 2 * D) turn_prefetch(partial + number_of(at) * (16 * D) + threadIdx.x * 8);
     uint32_t seen = threadIdx.x == 0 ? turn_peek(turn) : 0;
@@ -231,7 +202,7 @@ __device__ __forceinline__ void backward_90(
     }
     wgmma_wait<0>(grad_v);
     wgmma_wait<0>(grad_k);
-    at = at.next(group);
+    at = at.next<QUERIES>(group);
   }
 
   // The keys' and values' places take the gradients, in backward_kv.cu's layout: since this barrier nobody reads them.

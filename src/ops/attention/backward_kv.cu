@@ -2,45 +2,47 @@
 //
 //   p = exp(scale q k^T - lse);  ds = p * (dout v^T - delta);  dv = p^T dout;  dk = scale ds^T q
 //
-// FlashAttention-2 (arXiv 2307.08691), algorithm 2, without its atomic additions to dq: those make the bits depend on which
-// block comes first. Here a second kernel (backward_q.cu) computes p and ds again for dq. That costs 7 products where
-// 5 would do (40 % more operations), and buys: the same bits in every run, no f32 copy of dq (4 D bytes per row and head, written
-// and read), no order among blocks. dk, dv of a kv head are summed here over its query heads, first head first, in registers.
+// FlashAttention-2 (arXiv 2307.08691), algorithm 2, without its atomic additions to dq: those make the bits depend on
+// which block comes first. Here a second kernel (backward_q.cu) computes p and ds again for dq. That costs 7 products
+// where 5 would do (40 % more operations), and buys: the same bits in every run, no f32 copy of dq (4 D bytes per row
+// and head, written and read), no order among blocks. dk, dv of a kv head are summed here over its query heads, first
+// head first, in registers.
 //
-// A block is 128 keys of one kv head of one sequence, 8 warps of 16 keys. It holds its keys and values in shared memory and walks
-// over the query heads of the group and, for each, blocks of 64 queries from the diagonal on; q, dout, lse, delta of the next step
-// are copied while this one is computed. Scores are computed transposed (keys are rows): so the accumulators of p^T and ds^T are,
-// rounded, the left operands of the next products and never leave the registers.
+// A block is 128 keys of one kv head of one sequence, 8 warps of 16 keys. It holds its keys and values in shared memory
+// and walks over the query heads of the group and, for each, blocks of 64 queries from the diagonal on; q, dout, lse,
+// delta of the next step are copied while this one is computed. Scores are computed transposed (keys are rows): so the
+// accumulators of p^T and ds^T are, rounded, the left operands of the next products and never leave the registers.
 //
-// Shapes as in forward.cu; dout as q; dk, dv as k; delta as lse. grid (kv_heads, blocks of 128 keys, sequences): the first keys,
-// which most queries see, start first. Shared memory at D = 128: k, v 64 KB, q, dout 2 x 32 KB, lse, delta 1 KB. Operations
+// Shapes as in forward.cu; dout as q; dk, dv as k; delta as lse. grid (kv_heads, blocks of 128 keys, sequences): the
+// first keys, which most queries see, start first. Shared memory at D = 128: k, v 64 KB, q, dout 2 x 32 KB, lse, delta
+// 1 KB. Cards of 8.6 and 8.9 have no more than 99 KB: there D = 128 takes 32 queries at a time, 96.5 KB. Operations
 // 8 D per visible pair and query head (4 products).
 #include "tile.cuh"
 
 namespace {
-constexpr int KEYS = 128, QUERIES = 64, THREADS = 256;
+constexpr int KEYS = 128, THREADS = 256;
 
 // One step's queries.
-template <int D>
+template <int D, int QUERIES>
 struct Step {
   bf16 q[QUERIES * D], dout[QUERIES * D];
   float lse[QUERIES], delta[QUERIES];
 };
 
-template <int D>
+template <int D, int QUERIES>
 struct Memory {
   bf16 k[KEYS * D], v[KEYS * D];
-  Step<D> steps[2];
+  Step<D, QUERIES> steps[2];
 };
 
-template <int D>
-__device__ __forceinline__ void backward_kv(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
-                                            const bf16* __restrict__ dout, const float* __restrict__ lse,
-                                            const float* __restrict__ delta, bf16* __restrict__ dk, bf16* __restrict__ dv,
-                                            const uint32_t* __restrict__ q_offsets, const uint32_t* __restrict__ kv_offsets, int heads,
-                                            int kv_heads, int tq, float log2_scale) {
+template <int D, int QUERIES>
+__device__ __forceinline__ void backward_kv(
+    const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v, const bf16* __restrict__ dout,
+    const float* __restrict__ lse, const float* __restrict__ delta, bf16* __restrict__ dk, bf16* __restrict__ dv,
+    const uint32_t* __restrict__ q_offsets, const uint32_t* __restrict__ kv_offsets, int heads, int kv_heads, int tq,
+    float log2_scale) {
   DYNAMIC_SHARED(memory);
-  Memory<D>& shared = *reinterpret_cast<Memory<D>*>(memory);
+  Memory<D, QUERIES>& shared = *reinterpret_cast<Memory<D, QUERIES>*>(memory);
 
   Span mine = span(kv_offsets, blockIdx.z), theirs = span(q_offsets, blockIdx.z);
   int first = blockIdx.y * KEYS, valid = min(KEYS, mine.length - first);
@@ -53,7 +55,7 @@ __device__ __forceinline__ void backward_kv(const bf16* __restrict__ q, const bf
   int blocks = max(0, (theirs.length - begin + QUERIES - 1) / QUERIES), steps = blocks * group;
 
   auto load = [&](int step) {
-    Step<D>& to = shared.steps[step & 1];
+    Step<D, QUERIES>& to = shared.steps[step & 1];
     int head = kv_head * group + step / blocks, query = begin + step % blocks * QUERIES;
     size_t row = (size_t)(theirs.start + query), from = (row * heads + head) * D, number = (size_t)head * tq + row;
     int rows = theirs.length - query, i = threadIdx.x % QUERIES;
@@ -81,7 +83,7 @@ __device__ __forceinline__ void backward_kv(const bf16* __restrict__ q, const bf
       copy_wait<0>();
     }
     __syncthreads();
-    const Step<D>& here = shared.steps[step & 1];
+    const Step<D, QUERIES>& here = shared.steps[step & 1];
     // The query that sees this warp's first key is number `diagonal` of the block.
     int diagonal = first + row - ahead - (begin + step % blocks * QUERIES);
     if (diagonal < QUERIES) {
@@ -114,8 +116,8 @@ __device__ __forceinline__ void backward_kv(const bf16* __restrict__ q, const bf
     __syncthreads();
   }
 
-  // The keys' and values' places take the gradients: only their own warp reads these rows. (Without a step, their copies are
-  // still under way.)
+  // The keys' and values' places take the gradients: only their own warp reads these rows. (Without a step, their
+  // copies are still under way.)
   copy_wait<0>();
   __syncthreads();
   // Found anew: kept through the loop it would cost registers that are not there.
@@ -131,12 +133,15 @@ __device__ __forceinline__ void backward_kv(const bf16* __restrict__ q, const bf
 }
 }  // namespace
 
-#define ENTRY(D)                                                                                                             \
-  KERNEL __launch_bounds__(THREADS) attention_backward_kv_d##D(                                                              \
-      const bf16* q, const bf16* k, const bf16* v, const bf16* dout, const float* lse, const float* delta, bf16* dk, bf16* dv, \
-      const uint32_t* q_offsets, const uint32_t* kv_offsets, int heads, int kv_heads, int tq, float log2_scale) {            \
-    backward_kv<D>(q, k, v, dout, lse, delta, dk, dv, q_offsets, kv_offsets, heads, kv_heads, tq, log2_scale);               \
+#define ENTRY(NAME, D, QUERIES)                                                                                     \
+  KERNEL __launch_bounds__(THREADS) attention_backward_kv_##NAME(                                                  \
+      const bf16* q, const bf16* k, const bf16* v, const bf16* dout, const float* lse, const float* delta,         \
+      bf16* dk, bf16* dv, const uint32_t* q_offsets, const uint32_t* kv_offsets, int heads, int kv_heads, int tq,  \
+      float log2_scale) {                                                                                          \
+    backward_kv<D, QUERIES>(q, k, v, dout, lse, delta, dk, dv, q_offsets, kv_offsets, heads, kv_heads, tq,         \
+                            log2_scale);                                                                           \
   }
-ENTRY(64)
-ENTRY(128)
+ENTRY(d64, 64, 64)
+ENTRY(d128, 128, 64)
+ENTRY(less_d128, 128, 32)
 #undef ENTRY

@@ -2,24 +2,24 @@
 //!
 //! Products take bf16 and sum in f32; softmax and log-sum-exp are f32; what is returned has the queries' type. Kernels
 //! exist for heads of 64 and 128 channels; others are padded with zeros, which changes neither scores nor outputs
-//! (cached keys and values are held so). A Hopper card (9.0) has two kernels of each pass, every other card those by
-//! mma.sync. Forward takes `forward_90.cu`, by wgmma, unless `CLSGEN_ATTENTION=mma` asks for `forward.cu`. Backward
-//! takes `backward_kv.cu` and `backward_q.cu` unless `CLSGEN_ATTENTION_BACKWARD=wgmma` asks for `backward_90.cu`, which
-//! has not yet run on a card. Decoding reads the keys of each row for it alone unless `CLSGEN_DECODE=shared` asks that
-//! those which several rows have be read once for all of them; that has not yet run on a card either.
+//! (cached keys and values are held so). Forward takes `forward_90.cu`, by wgmma, on a Hopper card (9.0), unless
+//! `CLSGEN_ATTENTION=mma` asks for mma.sync everywhere; all other cards take `forward.cu`. Backward: `cuda/backward.rs`. Decoding reads the keys of each row for it alone unless `CLSGEN_DECODE=shared` asks that those which several
+//! rows have be read once for all of them; that has not yet run on a card.
 #![allow(unsafe_code)]
 
+mod backward;
 mod table;
 
 use candle_core::cuda_backend::{CudaDevice, WrapErr};
 use candle_core::{DType, Tensor};
 
 use super::shared::{CHUNK, QUERIES};
-use super::{BACKWARD, Dims, Offsets};
+use super::{Dims, Offsets};
 use crate::error::{Error, Result};
-use crate::ops::cuda::{Launch, device_of, takes_first, uninit, upload};
+use crate::ops::cuda::{ATTENTION, Launch, device_of, uninit, upload};
 use crate::ops::kv_store::{BLOCK, Layout, kernel_width};
 
+pub(super) use backward::backward;
 pub(crate) use table::Table;
 
 /// Queries of a block of `forward.cu` and of `backward_q.cu`; keys of one of `backward_kv.cu`.
@@ -28,8 +28,6 @@ const ROWS: usize = 128;
 const STEP: usize = 64;
 /// Query heads a kv head may have in `decode.cu`: the rows of an mma.
 const MOST_HEADS: usize = 16;
-/// Tokens of a block of `backward_delta.cu`.
-const TOKENS: usize = 8;
 const BF16: usize = 2;
 
 /// Channels of the kernels that serve heads of `d` channels.
@@ -59,19 +57,19 @@ fn blocks(offsets: &Offsets, size: usize) -> u32 {
     offsets.ranges().map(|range| range.len().div_ceil(size)).max().unwrap_or(0) as u32
 }
 
-/// Whether this card has two kernels of forward and backward.
+/// Whether this card has wgmma.
 pub(super) fn has_wgmma(device: &CudaDevice) -> Result<bool> {
     Ok(device.cuda_stream().context().compute_capability().w()? == (9, 0))
 }
 
-/// Whether a pass is by wgmma: as `variable` says (`wgmma` or `mma`), else as `usual` does, where the card has it.
-fn by_wgmma(device: &CudaDevice, variable: &str, usual: bool) -> Result<bool> {
-    Ok(has_wgmma(device)? && takes_first(variable, ["wgmma", "mma"], usual))
+/// Whether a pass that can be by wgmma is.
+fn by_wgmma(device: &CudaDevice) -> Result<bool> {
+    Ok(has_wgmma(device)? && ATTENTION.takes_first())
 }
 
 /// The forward kernel's file, its name, its threads and what it takes of shared memory beyond its tiles.
 fn forward_kernel(device: &CudaDevice) -> Result<(&'static str, &'static str, u32, usize)> {
-    Ok(if by_wgmma(device, "CLSGEN_ATTENTION", true)? {
+    Ok(if by_wgmma(device)? {
         ("attention/forward_90", "attention_forward_90", 256, 1024)
     } else {
         ("attention/forward", "attention_forward", 128, 0)
@@ -112,68 +110,6 @@ pub(super) fn forward(
         )
     }?;
     Ok((result(out, q)?, lse))
-}
-
-/// `(dq, dk, dv)`.
-pub(super) fn backward(
-    [q, k, v, out, lse, dout]: [&Tensor; 6],
-    dims: Dims,
-    offsets: &Offsets,
-    scale: f32,
-) -> Result<(Tensor, Tensor, Tensor)> {
-    let Dims { heads, kv_heads, d } = dims;
-    let device = device_of(q)?;
-    let width = width(d)?;
-    let t = offsets.total();
-    let starts = upload(&device, &offsets.starts())?;
-    let lse = lse.contiguous()?;
-    let dout = operand(dout, width)?;
-    let delta = uninit(&device, (heads, t), DType::F32)?;
-    let kernel = Launch::new(&device, "attention/backward_delta", &format!("attention_backward_delta_d{width}"))?
-        .tensor(&operand(out, width)?)?
-        .tensor(&dout)?
-        .tensor(&delta)?
-        .u32(heads)?
-        .u32(t)?;
-    // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
-    unsafe { kernel.run([heads as u32, t.div_ceil(TOKENS) as u32, 1], TOKENS as u32 * 32, 0) }?;
-
-    let operands = [operand(q, width)?, operand(k, width)?, operand(v, width)?, dout, lse, delta];
-    let launch = |name: &str, outputs: &[&Tensor], file| -> Result<Launch> {
-        let mut launch = Launch::new(&device, file, &format!("attention_{name}_d{width}"))?;
-        for tensor in operands.iter().chain(outputs.iter().copied()).chain([&starts, &starts]) {
-            launch = launch.tensor(tensor)?;
-        }
-        Ok(launch.u32(heads)?.u32(kv_heads)?.u32(t)?.f32(log2_scale(scale)))
-    };
-    let gradient = |heads: usize| uninit(&device, (t, heads, width), DType::BF16);
-    let dq = gradient(heads)?;
-    let dk = gradient(kv_heads)?;
-    let dv = gradient(kv_heads)?;
-    let blocks = blocks(offsets, ROWS);
-    let sequences = offsets.count() as u32;
-    // Keys, values; two steps of q, dout, lse and delta.
-    let shared = (2 * ROWS + 4 * STEP) * width * BF16 + 4 * STEP * size_of::<f32>();
-    if by_wgmma(&device, BACKWARD, false)? {
-        // Sums of dq, where more than one block of keys adds to them, and whose turn it is: `super::backward_scratch`.
-        let tiles = heads * (t / STEP + offsets.count());
-        let partial = uninit(&device, (if blocks > 1 { tiles } else { 0 }, STEP, width), DType::F32)?;
-        let turns = Tensor::zeros(1 + tiles, DType::U32, q.device())?;
-        let kernel = launch("backward_90", &[&dq, &dk, &dv, &partial, &turns], "attention/backward_90")?;
-        // Besides: ds, a ticket, and room to align.
-        let shared = shared + ROWS * STEP * BF16 + 16 + 1024;
-        // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
-        unsafe { kernel.run([kv_heads as u32, sequences, blocks], 256, shared) }?;
-        return Ok((result(dq, q)?, result(dk, k)?, result(dv, v)?));
-    }
-    let kernel = launch("backward_kv", &[&dk, &dv], "attention/backward_kv")?;
-    // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
-    unsafe { kernel.run([kv_heads as u32, blocks, sequences], 256, shared) }?;
-    // Two steps of keys and values.
-    let kernel = launch("backward_q", &[&dq], "attention/backward_q")?;
-    // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
-    unsafe { kernel.run([heads as u32, blocks, sequences], 256, 4 * STEP * width * BF16) }?;
-    Ok((result(dq, q)?, result(dk, k)?, result(dv, v)?))
 }
 
 /// `(rows, heads, d)` of one query a row.

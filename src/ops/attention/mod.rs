@@ -30,6 +30,7 @@ use super::Offsets;
 use super::cast::rounded;
 use super::cpu::simd::has_fast_bf16_pairs;
 use super::cpu::slice::{View, Weight, tensor};
+use super::cuda::ATTENTION_BACKWARD;
 use super::kv_store::{self, PagedBatch, PagedSequence};
 use super::linear::pack::{AsF32, Bf16x2};
 use crate::error::{Error, Result};
@@ -75,8 +76,7 @@ pub fn forward(
     Ok((tensor(out, (tq, dims.heads, dims.d))?, tensor(lse, (dims.heads, tq))?))
 }
 
-/// Whether the device has two kernels of forward and backward, by wgmma and by mma.sync; which are taken, `cuda.rs`
-/// says.
+/// Whether the device has attention by wgmma and by mma.sync; which is taken, `cuda.rs` says.
 pub fn has_wgmma(device: &Device) -> Result<bool> {
     #[cfg(feature = "cuda")]
     if let Device::Cuda(device) = device {
@@ -139,13 +139,10 @@ fn operand(x: &Tensor) -> Result<Tensor> {
     Ok(if x.dtype() == DType::BF16 && !has_fast_bf16_pairs() { x.to_dtype(DType::F32)? } else { x })
 }
 
-/// Which kernel of CUDA's backward is asked for: `wgmma` or `mma`.
-const BACKWARD: &str = "CLSGEN_ATTENTION_BACKWARD";
-
-/// Bytes a token that CUDA's backward takes beyond its operands and results: of `backward_90.cu`, where that is asked
-/// for, the sums of dq in f32.
+/// Bytes a token that CUDA's backward takes beyond its operands and results: in one pass, where that is asked for, the
+/// sums of dq in f32.
 pub fn backward_scratch(heads: usize, d: usize) -> u64 {
-    if std::env::var_os(BACKWARD).is_some_and(|kernel| kernel == "wgmma") { sums_of_dq(heads, d) } else { 0 }
+    if ATTENTION_BACKWARD.takes_first() { sums_of_dq(heads, d) } else { 0 }
 }
 
 fn sums_of_dq(heads: usize, d: usize) -> u64 {

@@ -291,7 +291,7 @@ fn rows_that_share_blocks_have_the_bits_of_each_alone() {
 
 /// 122 MB of the longest record: 64 rows of f32 a tile, as wide as the kernel.
 #[test]
-fn the_scratch_of_backward_by_wgmma_is_counted() {
+fn the_scratch_of_backward_in_one_pass_is_counted() {
     assert_eq!(7424 * sums_of_dq(32, 128), (32 * 7424 / 64) * 64 * 128 * 4);
     assert_eq!([sums_of_dq(9, 64), sums_of_dq(3, 10)], [9 * 64 * 4, 3 * 64 * 4]);
 }

@@ -1,8 +1,8 @@
 // Tiles of rows in shared memory, and how a warp's matrix operands are read from them.
 //
-// A tile is `(rows, D)` bf16. The 16-byte chunk `c` of row `r` lies where chunk `c ^ (r % 8)` would: the 8 rows that
-// one pass of ldmatrix reads at the same column then lie in 8 different groups of banks, and so do the rows that copy16
-// writes.
+// A tile is `(rows, D)` bf16. The 16-byte chunk `c` of row `r` lies where chunk `c ^ (r % 8)` would (where a row is 64
+// bytes, `c ^ (r / 2 % 4)`): the 8 rows that one pass of ldmatrix reads at the same column then lie in 8 different
+// groups of banks, and so do the rows that copy16 writes.
 #pragma once
 #include "../cuda/compat.cuh"
 #include "../cuda/span.cuh"
@@ -13,7 +13,7 @@ constexpr float LN_2 = 0.6931471805599453f, LOG2_E = 1.4426950408889634f;
 // The element at which chunk `c` of row `r` begins.
 template <int D>
 __device__ __forceinline__ int place(int r, int c) {
-  return r * D + (c ^ (r & 7)) * 8;
+  return r * D + (c ^ (D == 32 ? r / 2 & 3 : r & 7)) * 8;
 }
 
 // Begins to copy ROWS rows, `stride` elements apart; those from `valid` on become zeros.
@@ -38,15 +38,16 @@ struct Pointer {
       : address(shared_address(tile + place<D>(row, chunk))) {}
 
   // The four 8 x 8 matrices in the order (upper left, lower left, upper right, lower right): the left operand of mma,
-  // and the right one when transposed. `first` is a multiple of 8.
-  static __device__ __forceinline__ Pointer down_first(const bf16* tile, int first = 0) {
+  // and the right one when transposed. `first` is a multiple of 8, `chunk` of what `at` will add to it.
+  static __device__ __forceinline__ Pointer down_first(const bf16* tile, int first = 0, int chunk = 0) {
     int lane = threadIdx.x & 31;
-    return Pointer(tile, first + (lane & 15), lane >> 4);
+    return Pointer(tile, first + (lane & 15), chunk + (lane >> 4));
   }
-  // (upper left, upper right, lower left, lower right): the right operand of mma, whose columns are the tile's rows.
-  static __device__ __forceinline__ Pointer right_first(const bf16* tile) {
+  // (upper left, upper right, lower left, lower right): the right operand of mma, whose columns are the tile's rows;
+  // the left one when transposed.
+  static __device__ __forceinline__ Pointer right_first(const bf16* tile, int chunk = 0) {
     int lane = threadIdx.x & 31;
-    return Pointer(tile, (lane & 7) + (lane >> 4) * 8, lane >> 3 & 1);
+    return Pointer(tile, (lane & 7) + (lane >> 4) * 8, chunk + (lane >> 3 & 1));
   }
   // The 16 rows from `first` (a multiple of 8), columns from 16 k on.
   __device__ __forceinline__ shared_t at(int first, int k) const {

@@ -60,6 +60,13 @@ pub(crate) fn device_of(tensor: &Tensor) -> Result<CudaDevice> {
     Ok(tensor.device().as_cuda_device()?.clone())
 }
 
+/// Bytes of dynamic shared memory that a block may have on this card: 163 KB on one of 8.0, 99 on 8.6 and 8.9, 227 on
+/// 9.0.
+pub(crate) fn most_shared(device: &CudaDevice) -> Result<usize> {
+    let attribute = sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+    Ok(device.cuda_stream().context().attribute(attribute).w()? as usize)
+}
+
 /// How kernels' names end for tensors of this type.
 pub(crate) fn suffix(dtype: DType) -> Result<&'static str> {
     match dtype {

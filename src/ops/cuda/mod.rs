@@ -20,19 +20,17 @@ mod libraries;
 #[cfg(feature = "cuda")]
 mod memory;
 mod open;
-mod other_kernels;
 #[cfg(feature = "cuda")]
 mod parts;
+mod switch;
 
 #[cfg(feature = "cuda")]
 pub(crate) use graph::{Graph, Places};
 #[cfg(feature = "cuda")]
-pub(crate) use launch::{Launch, blocks, device_of, suffix};
+pub(crate) use launch::{Launch, blocks, device_of, most_shared, suffix};
 #[cfg(feature = "cuda")]
 pub(crate) use memory::{address, address_of_rows, uninit, upload, upload_u64};
 pub use open::{memory_available, name, open, take_peak_memory};
 #[cfg(feature = "cuda")]
-pub(crate) use other_kernels::takes_first;
-pub use other_kernels::with_other_kernels;
-#[cfg(feature = "cuda")]
 pub(crate) use parts::Parts;
+pub use switch::{ATTENTION, ATTENTION_BACKWARD, DECODE, LORA, Switch};

@@ -157,8 +157,27 @@ mod found {
                 Err(Error::resources(format!("there is no CUDA device {ordinal}: this machine has {count}"))
                     .hint(NVIDIA_SMI))
             }
-            Ok(_) => Ok(()),
+            Ok(_) => capable(ordinal),
         }
+    }
+
+    /// A card that bf16's matrix products and asynchronous copies exist for.
+    fn capable(ordinal: usize) -> Result<()> {
+        use driver::sys::CUdevice_attribute_enum as Attribute;
+        let device = driver::result::device::get(ordinal as i32).map_err(failed)?;
+        let asked = |attribute| {
+            // SAFETY: a device that the driver has just given.
+            unsafe { driver::result::device::get_attribute(device, attribute) }.map_err(failed)
+        };
+        let major = asked(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+        let minor = asked(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+        if major >= 8 {
+            return Ok(());
+        }
+        Err(Error::resources(format!(
+            "CUDA device {ordinal} has compute capability {major}.{minor}, clsgen's kernels need 8.0"
+        ))
+        .hint(format!("use an A100, a card of the RTX 30 series or a newer one, or {CPU_HINT}")))
     }
 
     pub fn memory_available(device: &Device) -> Result<u64> {

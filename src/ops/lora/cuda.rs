@@ -14,7 +14,7 @@ use super::{Backward, Reduction, Rows};
 use crate::error::{Error, Result};
 use crate::ops::Offsets;
 use crate::ops::cast::cast;
-use crate::ops::cuda::{Launch, blocks, device_of, takes_first, uninit, upload, upload_u64};
+use crate::ops::cuda::{LORA, Launch, blocks, device_of, uninit, upload, upload_u64};
 use crate::ops::dropout::DropoutKey;
 use crate::ops::linear::stacked;
 
@@ -49,7 +49,7 @@ pub(super) fn fuses(x: &Tensor, reductions: &[&Reduction<'_>], rows: Rows<'_>) -
 
 /// Whether the kernels are asked for, of rows in bf16.
 fn asked(rows: &Tensor) -> bool {
-    rows.device().is_cuda() && takes_first("CLSGEN_LORA", ["fused", "products"], false) && rows.dtype() == DType::BF16
+    rows.device().is_cuda() && LORA.takes_first() && rows.dtype() == DType::BF16
 }
 
 /// What decides an adapter's mask, where it has one.

@@ -8,7 +8,13 @@
 
 namespace {
 enum Result { SUCCESS = 0, INVALID_VALUE = 1, NOT_INITIALIZED = 3, NOT_FOUND = 500, CAPTURE_UNSUPPORTED = 900 };
-enum DeviceAttribute { MULTIPROCESSORS = 16, CAPABILITY_MAJOR = 75, CAPABILITY_MINOR = 76, MEMORY_POOLS = 115 };
+enum DeviceAttribute {
+  MULTIPROCESSORS = 16,
+  CAPABILITY_MAJOR = 75,
+  CAPABILITY_MINOR = 76,
+  MOST_SHARED = 97,
+  MEMORY_POOLS = 115,
+};
 enum PoolAttribute { RESERVED_CURRENT = 5, RESERVED_HIGH = 6, USED_CURRENT = 7, USED_HIGH = 8 };
 constexpr size_t CARD = 8ull << 30;
 
@@ -82,6 +88,14 @@ int capability() {
   const char* asked = getenv("EMULATED_CAPABILITY");
   return asked && strlen(asked) == 3 ? (asked[0] - '0') * 10 + asked[2] - '0' : 90;
 }
+// Bytes of shared memory that a block may ask for.
+int most_shared() {
+  switch (capability()) {
+    case 80: return 163 << 10;
+    case 86: case 89: case 120: return 99 << 10;
+    default: return 227 << 10;
+  }
+}
 }  // namespace
 
 void device::submit(std::function<void()> work) {
@@ -107,6 +121,7 @@ API int cuDeviceGetAttribute(int* value, int attribute, int) {
     case MULTIPROCESSORS: return *value = 4, SUCCESS;
     case CAPABILITY_MAJOR: return *value = capability() / 10, SUCCESS;
     case CAPABILITY_MINOR: return *value = capability() % 10, SUCCESS;
+    case MOST_SHARED: return *value = most_shared(), SUCCESS;
     case MEMORY_POOLS: return *value = 1, SUCCESS;
     default: fprintf(stderr, "EMU: device attribute %d\n", attribute); return INVALID_VALUE;
   }
@@ -216,7 +231,7 @@ API int cuModuleGetFunction(void** made, void*, const char* name) {
 }
 API int cuFuncSetAttribute(void* function, int attribute, int value) {
   ONE_AT_A_TIME;
-  if (attribute != 8 || value > 227 << 10) return INVALID_VALUE;  // MAX_DYNAMIC_SHARED_SIZE_BYTES, Hopper's
+  if (attribute != 8 || value > most_shared()) return INVALID_VALUE;  // MAX_DYNAMIC_SHARED_SIZE_BYTES
   return ((Function*)function)->shared = value, SUCCESS;
 }
 API int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned threads_x, unsigned threads_y,

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::super::shared::Items;
 use crate::error::Result;
-use crate::ops::cuda::{address, takes_first, upload_u64};
+use crate::ops::cuda::{DECODE, address, upload_u64};
 use crate::ops::kv_store::{BLOCK, PagedBatch};
 
 /// The tables of `decode.cuh` on the device, for all layers of a step.
@@ -32,7 +32,7 @@ pub(crate) struct Words {
 impl Table {
     /// Whether rows that share keys have them read once for all.
     pub fn is_shared() -> bool {
-        takes_first("CLSGEN_DECODE", ["shared", "alone"], false)
+        DECODE.takes_first()
     }
 
     pub fn words(step: &PagedBatch<'_>) -> Result<Words> {

@@ -1,0 +1,52 @@
+//! Passes that have two kernels: the usual one, and the one that an environment variable asks for.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Which of two kernels a pass takes.
+#[derive(Debug)]
+pub struct Switch {
+    variable: &'static str,
+    values: [&'static str; 2],
+    first_is_usual: bool,
+    // Changed while `turned` works.
+    turned: AtomicBool,
+}
+
+/// Attention by Hopper's products or by mma.sync, where the card has both.
+pub static ATTENTION: Switch = Switch::new("CLSGEN_ATTENTION", ["wgmma", "mma"], true);
+/// Attention's backward going over the keys once or twice; the former has not yet run on a card.
+pub static ATTENTION_BACKWARD: Switch = Switch::new("CLSGEN_ATTENTION_BACKWARD", ["one-pass", "two-pass"], false);
+/// Decoding that reads keys which several rows share once, or for each row alone; the former has not yet run on a card.
+pub static DECODE: Switch = Switch::new("CLSGEN_DECODE", ["shared", "alone"], false);
+/// Adapters by kernels of their own or by cuBLAS's products; the former have not yet run on a card.
+pub static LORA: Switch = Switch::new("CLSGEN_LORA", ["fused", "products"], false);
+
+impl Switch {
+    const fn new(variable: &'static str, values: [&'static str; 2], first_is_usual: bool) -> Self {
+        Self { variable, values, first_is_usual, turned: AtomicBool::new(false) }
+    }
+
+    /// Whether it is the first of the two: as the variable says, which may hold either's name, else as usual.
+    pub(crate) fn takes_first(&self) -> bool {
+        let asked = match std::env::var_os(self.variable) {
+            Some(value) if value == self.values[0] => true,
+            Some(value) if value == self.values[1] => false,
+            _ => self.first_is_usual,
+        };
+        asked != self.turned.load(Ordering::Relaxed)
+    }
+
+    /// Runs `work` by the kernels that these passes do not take else; on a CPU nothing changes. For checks: one at a
+    /// time, though `work` may itself turn a switch back.
+    pub fn turned<T>(switches: &[&Self], work: impl FnOnce() -> T) -> T {
+        let turn = || {
+            for switch in switches {
+                switch.turned.fetch_xor(true, Ordering::Relaxed);
+            }
+        };
+        turn();
+        let done = work();
+        turn();
+        done
+    }
+}
