@@ -54,9 +54,11 @@ fn first_set<'a>(names: &[&'a str]) -> Option<(&'a str, String)> {
 fn excepts(list: &str, host: &str) -> bool {
     list.split([',', ' ']).map(|entry| entry.trim().to_ascii_lowercase()).any(|entry| {
         // A port says nothing; an IPv6 address has colons of its own.
-        let entry = match entry.split_once(':') {
+        let bracketed = entry.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+        let entry = match bracketed.or_else(|| entry.split_once(':')) {
+            Some((address, _)) if bracketed.is_some() => address,
             Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-            _ => entry.trim_matches(['[', ']']),
+            _ => entry.as_str(),
         };
         let name = entry.trim_start_matches('*').trim_start_matches('.');
         match name.strip_suffix('*') {
@@ -104,6 +106,7 @@ mod tests {
             ("0.0.0.0/0", "192.0.2.1"),
             ("2001:db8::/32", "2001:db8::7"),
             ("[2001:db8::7]", "2001:db8::7"),
+            ("[2001:db8::7]:8000", "2001:db8::7"),
         ] {
             assert!(excepts(list, host), "{list} {host}");
         }
