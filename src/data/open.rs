@@ -201,8 +201,8 @@ fn parquet(data: &config::Data, file: File, fields: &[String], label_required: b
     Ok((columns, Box::new(rows)))
 }
 
-/// Why a record file cannot be opened or read.
-pub(super) fn unreadable(error: &io::Error) -> Error {
+/// Why a file of records, or of answers, cannot be opened or read.
+pub(crate) fn unreadable(error: &io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::NotFound => Error::data("no such file")
             .hint("paths are relative to the working directory, those in a config file first to that file's directory"),

@@ -103,6 +103,7 @@ fn answers_of_others_are_refused() {
     let work = Work::new();
     let tokenizer = TextTokenizer::load(work.path("model")).unwrap();
     assert_eq!(work.batch("run", &["--batch-out", "out.jsonl"]).code, Some(0));
+    common::assert_fails(&work.batch("run", &["--batch-in", "none.jsonl"]), 3, &["none.jsonl: no such file"]);
     let right: Vec<Value> = work.requests("out.jsonl").iter().map(|request| answer(&tokenizer, request)).collect();
     let wrong = |change: &dyn Fn(&mut Value), told: &str| {
         let mut answers = right.clone();

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::split::Split;
 use crate::{
+    data,
     error::{Error, Result},
     foreign,
     generate::{
@@ -193,7 +194,7 @@ impl Answers {
     fn open(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
         let fail = |e: std::io::Error| storage::error("cannot read", path, &e);
-        let file = foreign::open(path).map_err(fail)?;
+        let file = foreign::open(path).map_err(|e| data::unreadable(&e).context(&name))?;
         storage::protect(path);
         let mut lines: HashMap<String, (u64, usize, usize)> = HashMap::new();
         let mut reader = BufReader::new(&file);
