@@ -328,6 +328,10 @@ fn the_worst_errors_stand_in_the_report_and_only_with_text() {
     wrong.sort_by(|a, b| b.0.total_cmp(&a.0));
     assert_eq!(shown, wrong.iter().take(10).map(|(_, id)| id).collect::<Vec<_>>());
     assert!(table.contains("&lt;b&gt;reason&lt;&#x2f;b&gt;") && !table.contains("<b>"), "{table}");
+    // A file of other records, and a flag that a prediction file leaves nothing to: told.
+    std::fs::write(bench.path("others.jsonl"), records(3).replace("\"id\":\"", "\"id\":\"other")).unwrap();
+    let told = bench.succeed(&["--include-text", "--set", "data.test=others.jsonl", "--split", "dev"]).stderr;
+    assert!(told.contains("no record of data.test has the id of one") && told.contains("--split dev says"), "{told}");
 }
 
 /// What is printed is one sheet: the question, the readings, four figures.

@@ -62,9 +62,9 @@ pub struct EvalArgs {
     /// Tune thresholds on these predictions of the dev split
     #[arg(long, value_name = "DEV.jsonl", num_args = 1.., requires = "predictions")]
     pub dev_predictions: Vec<PathBuf>,
-    /// Split to score
-    #[arg(long, value_name = "SPLIT", value_parser = ["train", "dev", "test"], default_value = "test")]
-    pub split: String,
+    /// Split to score [default: test]
+    #[arg(long, value_name = "SPLIT", value_parser = ["train", "dev", "test"])]
+    pub split: Option<String>,
     /// Print these tables of the paper beside ours, with the difference; `all`: its whole results section, with the
     /// curve, the base before tuning and every baseline that the config allows
     #[arg(long, value_name = "TABLES", value_delimiter = ',')]
@@ -106,6 +106,13 @@ pub struct EvalArgs {
     /// Exit 1 when a metric misses a floor of this file
     #[arg(long, value_name = "FILE")]
     pub gate: Option<PathBuf>,
+}
+
+impl EvalArgs {
+    /// The split to score.
+    pub fn split(&self) -> &str {
+        self.split.as_deref().unwrap_or("test")
+    }
 }
 
 /// `clsgen predict`

@@ -66,8 +66,7 @@ fn go(context: &Context, demo: &Context, notes: u64) -> Result<()> {
     recorded(demo, |demo| train::execute(demo, &TrainArgs { resume: dir.join("checkpoints").is_dir(), assume: None }))?;
 
     step(context, "3/4 eval: the test notes, before and after tuning");
-    let asked =
-        EvalArgs { split: "test".into(), curve: true, compare_base: true, include_text: true, ..EvalArgs::default() };
+    let asked = EvalArgs { curve: true, compare_base: true, include_text: true, ..EvalArgs::default() };
     let scored = recorded(demo, |demo| stoppable(|| eval::execute(demo, &asked, None)))?
         .ok_or_else(|| Error::run("nothing was scored"))?;
 

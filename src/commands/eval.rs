@@ -88,7 +88,7 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
     if args.curve
         && !args.card
         && args.predictions.is_empty()
-        && args.split == "test"
+        && args.split() == "test"
         && context.config.data.test.is_none()
     {
         return curve::alone(context, &options).map(|()| None);
@@ -101,8 +101,11 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
         ))
         .hint("write them to a file, and name that"));
     }
+    if let (Some(split), false) = (&args.split, args.predictions.is_empty()) {
+        tracing::warn!("--split {split} says nothing beside --predictions: what is scored is that file");
+    }
     let work = match &args.predictions[..] {
-        [] => Work::Run(Box::new(Job::find(context, &args.split)?)),
+        [] => Work::Run(Box::new(Job::find(context, args.split())?)),
         test => Work::Files { test, dev: &args.dev_predictions },
     };
     let context = &work.context(context);

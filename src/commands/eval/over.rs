@@ -38,11 +38,11 @@ struct Evaluated {
 
 /// Mean ± SD of `--over`, in `RUN/eval/over/<split>/`.
 pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
-    let runs = args.over.iter().map(|path| Evaluated::read(path, &args.split)).collect::<Result<Vec<_>>>()?;
+    let runs = args.over.iter().map(|path| Evaluated::read(path, args.split())).collect::<Result<Vec<_>>>()?;
     check(&runs)?;
     let root = context.run_dir.join("eval");
     folder::refuse_older(&root)?;
-    let out = root.join("over").join(&args.split);
+    let out = root.join("over").join(args.split());
     let named: Vec<Value> = runs.iter().map(Evaluated::named).collect();
     refuse_others(&out, &named, args.overwrite)?;
     let spreads = spreads(&runs);
@@ -51,11 +51,11 @@ pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
     }
     let lock = run_record::lock(&context.run_dir)?;
     storage::create_dir_all(&out)?;
-    let files: Vec<PathBuf> = runs.iter().map(|run| metrics_file(&run.path, &args.split)).collect();
+    let files: Vec<PathBuf> = runs.iter().map(|run| metrics_file(&run.path, args.split())).collect();
     run_record::write(context, "eval", &files.iter().map(PathBuf::as_path).collect::<Vec<_>>(), &[], lock)?;
-    let table = table(&args.split, &spreads, runs.len());
+    let table = table(args.split(), &spreads, runs.len());
     let metrics: Map<String, Value> = spreads.iter().map(|(path, spread)| (path.clone(), json!(spread))).collect();
-    let document = json!({ "schema": 1, "split": args.split, "runs": named, "metrics": metrics });
+    let document = json!({ "schema": 1, "split": args.split(), "runs": named, "metrics": metrics });
     storage::write_json(&out.join(FILE), &document)?;
     write_tables(&out, &[&table])?;
     tracing::info!("wrote {}", out.join(FILE).display());

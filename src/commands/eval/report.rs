@@ -161,11 +161,14 @@ fn records(context: &Context, scored: &Scored) -> Vec<RecordView> {
     };
     let records = scored.records.as_deref().unwrap_or(&loaded);
     let by_id: HashMap<&str, &Record> = records.iter().map(|record| (record.id.as_str(), record)).collect();
-    if by_id.is_empty() {
-        tracing::warn!(
-            "the report's records have no note text: a prediction file holds none, name the records with --set \
-            data.test=FILE"
-        );
+    let of = |prediction: &data::Prediction| by_id.get(prediction.id.as_deref()?).copied();
+    if !scored.predictions.iter().any(|prediction| of(prediction).is_some()) {
+        let (why, hint) = if by_id.is_empty() {
+            ("a prediction file holds none", "name the records with --set data.test=FILE")
+        } else {
+            ("no record of data.test has the id of one", "name the file that was predicted from")
+        };
+        tracing::warn!("the report's records have no note text: {why}, {hint}");
     }
     let calibrator = scored.calibration.as_ref().and_then(|fitted| fitted.chosen().ok());
     let view = |prediction: &data::Prediction| RecordView {
@@ -180,12 +183,7 @@ fn records(context: &Context, scored: &Scored) -> Vec<RecordView> {
         verbalized: prediction.verbalized_label.filter(|_| prediction.parsable != Some(false)).map(Class::index),
         explanation: prediction.explanation.clone().or_else(|| prediction.text.clone()),
         evidence: prediction.evidence.clone().flatten().unwrap_or_default(),
-        note: prediction
-            .id
-            .as_deref()
-            .and_then(|id| by_id.get(id))
-            .map(|record| record.fields.clone())
-            .unwrap_or_default(),
+        note: of(prediction).map(|record| record.fields.clone()).unwrap_or_default(),
     };
     scored.predictions.iter().map(view).collect()
 }
