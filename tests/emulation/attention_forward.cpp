@@ -4,6 +4,8 @@
 
 int main() {
   begin("attention forward");
-  test_forward([](const Case& c, const Inputs& in) { return run_forward(attention_forward_d64, attention_forward_d128, c, in); });
+  test_forward([](const Case& c, const Inputs& in) {
+    return run_forward(attention_forward_d64, attention_forward_d128, c, in);
+  });
   return end();
 }

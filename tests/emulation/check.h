@@ -3,8 +3,8 @@
 //   #include "check.h"
 //   int main() { begin("swiglu"); ...; check("forward, 3 x 7", error <= bound, "error %.1e", error); return end(); }
 //
-// `begin` prints the seed; EMU_SEED=n repeats a run. Kernels: `#include "../../src/ops/.../x.cu"`, arrays in emu::Array, run
-// with `emu::launch(grid, block, dynamic_shared_bytes, [&] { kernel(arguments); })`.
+// `begin` prints the seed; EMU_SEED=n repeats a run. Kernels: `#include "../../src/ops/.../x.cu"`, arrays in
+// emu::Array, run with `emu::launch(grid, block, dynamic_shared_bytes, [&] { kernel(arguments); })`.
 #pragma once
 #include <chrono>
 #include <cstdarg>
@@ -19,14 +19,16 @@ inline int failed_tests;
 
 inline void begin(const char* name) {
   const char* given = getenv("EMU_SEED");
-  uint64_t seed = given ? strtoull(given, nullptr, 10) : (uint64_t)std::chrono::system_clock::now().time_since_epoch().count();
+  uint64_t seed =
+      given ? strtoull(given, nullptr, 10) : (uint64_t)std::chrono::system_clock::now().time_since_epoch().count();
   generator.seed(seed);
   emu::order ^= seed * 2;
   program = name;
   printf("# %s: EMU_SEED=%llu\n", name, (unsigned long long)seed);
 }
 
-__attribute__((format(printf, 3, 4))) inline bool check(const std::string& test, bool passed, const char* detail = "", ...) {
+__attribute__((format(printf, 3, 4))) inline bool check(const std::string& test, bool passed, const char* detail = "",
+                                                        ...) {
   char text[200];
   va_list arguments;
   va_start(arguments, detail);

@@ -6,7 +6,8 @@ namespace fp8 {
 }
 
 template <typename T, typename Kernel>
-static void test_rows(const char* type, Kernel kernel, size_t rows, size_t padded, size_t columns, bool factors, size_t offset) {
+static void test_rows(const char* type, Kernel kernel, size_t rows, size_t padded, size_t columns, bool factors,
+                      size_t offset) {
   Row<T> x(rows * columns, Normals{3}, offset);
   // A row of zeros, one too small for a scale, one with an infinity and one with a NaN.
   for (size_t i = 0; i < columns; i++) {
@@ -34,8 +35,8 @@ static void test_rows(const char* type, Kernel kernel, size_t rows, size_t padde
     same &= scales.data()[row] == scale;
     for (size_t i = 0; i < columns; i++) same &= codes.data()[row * columns + i] == to_e4m3(numbers[i] / scale);
   }
-  check(std::string("rows as e4m3, ") + type + ", " + std::to_string(rows) + " of " + std::to_string(padded) + " x " + std::to_string(columns) +
-            (factors ? ", multiplied" : "") + (offset ? ", not aligned" : ""),
+  check(std::string("rows as e4m3, ") + type + ", " + std::to_string(rows) + " of " + std::to_string(padded) + " x " +
+            std::to_string(columns) + (factors ? ", multiplied" : "") + (offset ? ", not aligned" : ""),
         same);
 }
 
@@ -43,7 +44,8 @@ int main() {
   begin("fp8");
   for (bool factors : {false, true}) {
     for (size_t offset : {0, 1}) {
-      for (auto [rows, padded, columns] : std::vector<std::array<size_t, 3>>{{1, 16, 16}, {5, 16, 48}, {16, 16, 1040}, {3, 3, 7}}) {
+      for (auto [rows, padded, columns] :
+           std::vector<std::array<size_t, 3>>{{1, 16, 16}, {5, 16, 48}, {16, 16, 1040}, {3, 3, 7}}) {
         test_rows<bf16>("bf16", fp8::e4m3_rows_bf16, rows, padded, columns, factors, offset);
         test_rows<float>("f32", fp8::e4m3_rows_f32, rows, padded, columns, factors, offset);
       }

@@ -15,11 +15,14 @@ struct Cache {
   Sizes s;
   Cache(Sizes s, int count) : s(s) {
     for (int i = 0; i < count; i++) {
-      blocks.push_back(std::make_unique<emu::Array<bf16>>(normals_bf16((size_t)LAYERS * 2 * s.kv_heads * BLOCK * s.width)));
+      blocks.push_back(
+          std::make_unique<emu::Array<bf16>>(normals_bf16((size_t)LAYERS * 2 * s.kv_heads * BLOCK * s.width)));
     }
   }
   bf16* slot(int token) const { return blocks[token / BLOCK]->data() + token % BLOCK * s.width; }
-  size_t at(int layer, int half, int head) const { return (((size_t)layer * 2 + half) * s.kv_heads + head) * BLOCK * s.width; }
+  size_t at(int layer, int half, int head) const {
+    return (((size_t)layer * 2 + half) * s.kv_heads + head) * BLOCK * s.width;
+  }
   std::vector<std::vector<bf16>> values() const {
     std::vector<std::vector<bf16>> all;
     for (auto& block : blocks) all.push_back(block->values());
@@ -31,8 +34,8 @@ template <typename T, typename Store>
 static void test(const char* type, Store kernel, Sizes s, size_t offset) {
   auto [kv_heads, d, width] = s;
   int h = kv_heads, channels = d, w = width, layer = 1;
-  std::string name = std::string(type) + ", " + std::to_string(h) + " x " + std::to_string(d) + " of " + std::to_string(w) +
-                     (offset ? ", not aligned" : "");
+  std::string name = std::string(type) + ", " + std::to_string(h) + " x " + std::to_string(d) + " of " +
+                     std::to_string(w) + (offset ? ", not aligned" : "");
   // Two sequences: tokens 60 to 64 of the one, 0 to 2 of the other.
   Cache one(s, 2), two(s, 1);
   std::vector<std::pair<Cache*, int>> tokens;
@@ -53,7 +56,8 @@ static void test(const char* type, Store kernel, Sizes s, size_t offset) {
   }
   emu::Array<bf16*> slots(addresses);
   size_t before = one.at(layer, 0, 0);
-  emu::launch(dim3(tokens.size(), 2), dim3(64), 0, [&] { kernel(k.data(), v.data(), slots.data(), h, channels, w, before); });
+  emu::launch(dim3(tokens.size(), 2), dim3(64), 0,
+              [&] { kernel(k.data(), v.data(), slots.data(), h, channels, w, before); });
   bool stored = true;
   for (size_t i = 0; i < 2; i++) stored &= same_bits(one.values()[i], expected[0][i]);
   check(name + ", stored", stored && same_bits(two.values()[0], expected[1][0]));
@@ -64,13 +68,15 @@ static void test(const char* type, Store kernel, Sizes s, size_t offset) {
   for (int token = 0; token < 3; token++) sources.push_back(two.slot(token));
   emu::Array<const bf16*> from(sources);
   Row<bf16> all_k(sources.size() * row, offset), all_v(sources.size() * row, offset);
-  emu::launch(dim3(sources.size(), 2), dim3(64), 0, [&] { kv_gather(all_k.data(), all_v.data(), from.data(), h, channels, w, before); });
+  emu::launch(dim3(sources.size(), 2), dim3(64), 0,
+              [&] { kv_gather(all_k.data(), all_v.data(), from.data(), h, channels, w, before); });
   bool gathered = true;
   for (size_t i = 0; i < sources.size(); i++)
     for (int half = 0; half < 2; half++)
       for (int head = 0; head < h; head++)
         for (int c = 0; c < d; c++)
-          gathered &= (half ? all_v : all_k).wide(i * row + head * d + c) == to_float(sources[i][one.at(layer, half, head) + c]);
+          gathered &= (half ? all_v : all_k).wide(i * row + head * d + c) ==
+                      to_float(sources[i][one.at(layer, half, head) + c]);
   check(name + ", gathered", gathered);
 }
 

@@ -5,8 +5,9 @@ namespace quantize {
 #include "../../src/ops/quantize/kernels.cu"
 }
 
-static const float NF4[16] = {-1.0f,           -0.6961928f,  -0.52507305f, -0.3949175f, -0.28444138f, -0.18477343f, -0.091050036f, 0.0f,
-                              0.0795803f,      0.1609302f,   0.2461123f,   0.33791524f, 0.44070983f,  0.562617f,    0.72295684f,   1.0f};
+static const float NF4[16] = {-1.0f,         -0.6961928f, -0.52507305f, -0.3949175f, -0.28444138f, -0.18477343f,
+                              -0.091050036f, 0.0f,        0.0795803f,   0.1609302f,  0.2461123f,   0.33791524f,
+                              0.44070983f,   0.562617f,   0.72295684f,  1.0f};
 
 // `n` bytes behind `offset` others.
 struct Bytes {
@@ -47,8 +48,10 @@ static void test_int8(const char* type, Kernel kernel, size_t rows, size_t colum
   Row<T> y(n);
   emu::launch(dim3(2), dim3(64), 0, [&] { kernel((const int8_t*)codes.data(), scales.data(), y.data(), n, columns); });
   std::vector<float> expected(n);
-  for (size_t i = 0; i < n; i++) expected[i] = (float)(int8_t)codes.data()[i] * scales.data()[i / columns] * 7.874016e-3f;
-  check(std::string("int8 ") + type + ", " + std::to_string(rows) + " x " + std::to_string(columns), equal(y, expected));
+  for (size_t i = 0; i < n; i++)
+    expected[i] = (float)(int8_t)codes.data()[i] * scales.data()[i / columns] * 7.874016e-3f;
+  check(std::string("int8 ") + type + ", " + std::to_string(rows) + " x " + std::to_string(columns),
+        equal(y, expected));
 }
 
 int main() {

@@ -42,7 +42,8 @@ template <typename T>
 static void test_norm(const char* type, const NormKernels<T>& k, int rows, int n) {
   std::string name = std::string("rms_norm ") + type + ", " + std::to_string(rows) + " x " + std::to_string(n);
   size_t all = (size_t)rows * n;
-  Row<T> x(all, Normals{2}), other(all, Normals()), dy(all, Normals()), residual(all, Normals()), y(all), sum(all), y2(all), dx(all), dx2(all);
+  Row<T> x(all, Normals{2}), other(all, Normals()), dy(all, Normals()), residual(all, Normals()), y(all), sum(all),
+      y2(all), dx(all), dx2(all);
   Row<float> w(n, Normals()), rstd(rows), rstd2(rows), dw(n);
   int shared = 4 * THREADS / 32;
   emu::launch(dim3(rows), dim3(THREADS), shared, [&] { k.forward(x.data(), w.data(), y.data(), rstd.data(), n, EPS); });
@@ -50,13 +51,16 @@ static void test_norm(const char* type, const NormKernels<T>& k, int rows, int n
   close<T>(name + ", y", y.all(), expected.y);
   close<float>(name + ", rstd", rstd.all(), expected.rstd);
 
-  emu::launch(dim3(rows), dim3(THREADS), shared, [&] { k.backward(x.data(), w.data(), rstd.data(), dy.data(), nullptr, dx.data(), n); });
+  emu::launch(dim3(rows), dim3(THREADS), shared,
+              [&] { k.backward(x.data(), w.data(), rstd.data(), dy.data(), nullptr, dx.data(), n); });
   close<T>(name + ", dx", dx.all(), expected.dx, 1);
-  emu::launch(dim3(rows), dim3(THREADS), shared, [&] { k.backward(x.data(), w.data(), rstd.data(), dy.data(), residual.data(), dx2.data(), n); });
+  emu::launch(dim3(rows), dim3(THREADS), shared,
+              [&] { k.backward(x.data(), w.data(), rstd.data(), dy.data(), residual.data(), dx2.data(), n); });
   std::vector<double> with = expected.dx;
   for (size_t i = 0; i < all; i++) with[i] += residual.wide(i);
   close<T>(name + ", dx + residual", dx2.all(), with, 1);
-  emu::launch(dim3((n + 31) / 32), dim3(256), 1024, [&] { k.backward_weight(x.data(), rstd.data(), dy.data(), dw.data(), rows, n); });
+  emu::launch(dim3((n + 31) / 32), dim3(256), 1024,
+              [&] { k.backward_weight(x.data(), rstd.data(), dy.data(), dw.data(), rows, n); });
   close<float>(name + ", dw", dw.all(), expected.dw);
 
   // The norm after a residual connection has the bits of the norm of the sum.
@@ -65,7 +69,8 @@ static void test_norm(const char* type, const NormKernels<T>& k, int rows, int n
   });
   bool sums = true;
   for (size_t i = 0; i < all; i++) sums &= sum.wide(i) == Row<T>::held((float)x.wide(i) + (float)other.wide(i));
-  emu::launch(dim3(rows), dim3(THREADS), shared, [&] { k.forward(sum.data(), w.data(), y.data(), rstd.data(), n, EPS); });
+  emu::launch(dim3(rows), dim3(THREADS), shared,
+              [&] { k.forward(sum.data(), w.data(), y.data(), rstd.data(), n, EPS); });
   check(name + ", after an addition", sums && y.all() == y2.all() && rstd.all() == rstd2.all());
 }
 
@@ -98,13 +103,15 @@ static void test_loss(const char* type, const LossKernels<T>& k, int rows, int v
   emu::Array<uint32_t> t(targets);
   emu::Array<float> s(scales);
   int shared = 8 * THREADS / 32;
-  emu::launch(dim3(rows), dim3(THREADS), shared, [&] { k.forward(logits.data(), t.data(), loss.data(), lse.data(), vocab); });
+  emu::launch(dim3(rows), dim3(THREADS), shared,
+              [&] { k.forward(logits.data(), t.data(), loss.data(), lse.data(), vocab); });
   close<float>(name + ", loss", loss.all(), losses, size);
   close<float>(name + ", lse", lse.all(), lses);
   emu::launch(dim3(rows), dim3(THREADS), 0, [&] { k.backward(logits.data(), t.data(), lse.data(), s.data(), vocab); });
   // Of a likely target it is the small difference of numbers near 1, the larger one off by lse's rounding.
   close<T>(name + ", dlogits", logits.all(), gradient, 2);
-  emu::launch(dim3(rows), dim3(THREADS), shared, [&] { k.in_place(both.data(), t.data(), s.data(), loss2.data(), vocab); });
+  emu::launch(dim3(rows), dim3(THREADS), shared,
+              [&] { k.in_place(both.data(), t.data(), s.data(), loss2.data(), vocab); });
   check(name + ", at once, same bits", loss.all() == loss2.all() && logits.all() == both.all());
 }
 
@@ -114,31 +121,37 @@ static void test_nan() {
     Row<float> logits(1000, Normals()), loss(1), lse(1);
     for (int i = 0; i < count; i++) logits.data()[at + i] = NAN;
     emu::Array<uint32_t> target(std::vector<uint32_t>{5});
-    emu::launch(dim3(1), dim3(THREADS), 24, [&] { ce::cross_entropy_forward_f32(logits.data(), target.data(), loss.data(), lse.data(), 1000); });
-    check("cross_entropy, " + std::to_string(count) + " NaN at " + std::to_string(at) + " not hidden", std::isnan(lse.wide(0)));
+    emu::launch(dim3(1), dim3(THREADS), 24,
+                [&] { ce::cross_entropy_forward_f32(logits.data(), target.data(), loss.data(), lse.data(), 1000); });
+    check("cross_entropy, " + std::to_string(count) + " NaN at " + std::to_string(at) + " not hidden",
+          std::isnan(lse.wide(0)));
   }
   // A masked vocabulary: -inf everywhere but at three places.
   Row<float> logits(1000), loss(1), lse(1);
   for (int i = 0; i < 1000; i++) logits.data()[i] = -INFINITY;
   logits.data()[5] = 1, logits.data()[6] = 2, logits.data()[990] = 1;
   emu::Array<uint32_t> target(std::vector<uint32_t>{5});
-  emu::launch(dim3(1), dim3(THREADS), 24, [&] { ce::cross_entropy_forward_f32(logits.data(), target.data(), loss.data(), lse.data(), 1000); });
+  emu::launch(dim3(1), dim3(THREADS), 24,
+              [&] { ce::cross_entropy_forward_f32(logits.data(), target.data(), loss.data(), lse.data(), 1000); });
   close<float>("cross_entropy, -inf elsewhere", loss.all(), {log(2 * exp(1.0) + exp(2.0)) - 1});
 }
 
 int main() {
   begin("rows");
-  NormKernels<bf16> norm_bf16 = {norm::rms_norm_forward_bf16, norm::rms_norm_add_forward_bf16, norm::rms_norm_backward_bf16,
-                                 norm::rms_norm_backward_weight_bf16};
-  NormKernels<float> norm_f32 = {norm::rms_norm_forward_f32, norm::rms_norm_add_forward_f32, norm::rms_norm_backward_f32,
-                                 norm::rms_norm_backward_weight_f32};
+  NormKernels<bf16> norm_bf16 = {norm::rms_norm_forward_bf16, norm::rms_norm_add_forward_bf16,
+                                 norm::rms_norm_backward_bf16, norm::rms_norm_backward_weight_bf16};
+  NormKernels<float> norm_f32 = {norm::rms_norm_forward_f32, norm::rms_norm_add_forward_f32,
+                                 norm::rms_norm_backward_f32, norm::rms_norm_backward_weight_f32};
   for (auto [rows, n] : std::vector<std::pair<int, int>>{{1, 1}, {3, 63}, {2, 64}, {5, 65}, {17, 576}, {2, 4096}}) {
     test_norm("bf16", norm_bf16, rows, n);
     test_norm("f32", norm_f32, rows, n);
   }
-  LossKernels<bf16> loss_bf16 = {ce::cross_entropy_forward_bf16, ce::cross_entropy_backward_bf16, ce::cross_entropy_in_place_bf16};
-  LossKernels<float> loss_f32 = {ce::cross_entropy_forward_f32, ce::cross_entropy_backward_f32, ce::cross_entropy_in_place_f32};
-  for (auto [rows, vocab] : std::vector<std::pair<int, int>>{{1, 2}, {3, 63}, {2, 64}, {3, 65}, {2, 49153}, {1, 128256}}) {
+  LossKernels<bf16> loss_bf16 = {ce::cross_entropy_forward_bf16, ce::cross_entropy_backward_bf16,
+                                 ce::cross_entropy_in_place_bf16};
+  LossKernels<float> loss_f32 = {ce::cross_entropy_forward_f32, ce::cross_entropy_backward_f32,
+                                 ce::cross_entropy_in_place_f32};
+  for (auto [rows, vocab] :
+       std::vector<std::pair<int, int>>{{1, 2}, {3, 63}, {2, 64}, {3, 65}, {2, 49153}, {1, 128256}}) {
     test_loss("bf16", loss_bf16, rows, vocab, 5);
     test_loss("f32", loss_f32, rows, vocab, 5);
   }

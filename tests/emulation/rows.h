@@ -33,15 +33,17 @@ class Row {
   emu::Array<T> memory_;
 };
 
-// At most twice the error of the exact result rounded to T, which is the least a plain computation in T has; and room for
-// a few operations' rounding in f32, of numbers as large as the greatest result or `terms` (where large terms cancel).
+// At most twice the error of the exact result rounded to T, which is the least a plain computation in T has; and room
+// for a few operations' rounding in f32, of numbers as large as the greatest result or `terms` (where large terms
+// cancel).
 template <typename T>
-inline bool close(const std::string& test, const std::vector<double>& ours, const std::vector<double>& exact, double terms = 0) {
+inline bool close(const std::string& test, const std::vector<double>& ours, const std::vector<double>& exact,
+                  double terms = 0) {
   std::vector<double> plain(exact.size());
   double size = terms;
   for (size_t i = 0; i < exact.size(); i++) plain[i] = Row<T>::held(exact[i]), size = std::max(size, fabs(exact[i]));
   Error e = error(ours, exact), bound = error(plain, exact);
   double room = size * 1e-6, worst = 2 * bound.worst + room, mean = 2 * bound.mean + room;
-  return check(test, e.worst <= worst && e.mean <= mean, "greatest error %.1e (%.2f of bound), mean %.1e (%.2f)", e.worst, e.worst / worst,
-               e.mean, e.mean / mean);
+  return check(test, e.worst <= worst && e.mean <= mean, "greatest error %.1e (%.2f of bound), mean %.1e (%.2f)",
+               e.worst, e.worst / worst, e.mean, e.mean / mean);
 }

@@ -19,7 +19,8 @@ static uint32_t expected(const std::vector<double>& logits, const Draw& draw, bo
   if (draw.temperature <= 0) return first;
   std::vector<uint64_t> weights(n);
   for (size_t i = 0; i < n; i++)
-    if (!std::isnan(logits[i])) weights[i] = (uint64_t)llround(UNIT * exp((double)(float)(logits[i] - best) / draw.temperature));
+    if (!std::isnan(logits[i]))
+      weights[i] = (uint64_t)llround(UNIT * exp((double)(float)(logits[i] - best) / draw.temperature));
   uint64_t total = std::accumulate(weights.begin(), weights.end(), (uint64_t)0);
   std::vector<uint32_t> order(n);
   std::iota(order.begin(), order.end(), 0);
@@ -27,7 +28,8 @@ static uint32_t expected(const std::vector<double>& logits, const Draw& draw, bo
   if (draw.top_p < 1) {
     std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return weights[a] > weights[b]; });
     uint64_t mass = 0;
-    for (kept = 0; kept == 0 || (kept < n && (long double)mass < (long double)draw.top_p * total); kept++) mass += weights[order[kept]];
+    for (kept = 0; kept == 0 || (kept < n && (long double)mass < (long double)draw.top_p * total); kept++)
+      mass += weights[order[kept]];
     total = mass;
     size_t heavy = std::count_if(weights.begin(), weights.end(), [](uint64_t w) { return w >= HEAVY; });
     listed = heavy <= (size_t)LISTED && weights[order[kept - 1]] >= HEAVY;
@@ -42,7 +44,8 @@ static uint32_t expected(const std::vector<double>& logits, const Draw& draw, bo
 
 // Rows of logits in steps of `step` (ties), each with its own draw; some NaN and -inf among them.
 template <typename T, typename Kernel>
-static void test(const char* type, Kernel kernel, int threads, int vocab, double temperature, double top_p, float step) {
+static void test(const char* type, Kernel kernel, int threads, int vocab, double temperature, double top_p,
+                 float step) {
   int rows = 6;
   Row<T> logits((size_t)rows * vocab);
   std::vector<Draw> draws;
@@ -67,7 +70,8 @@ static void test(const char* type, Kernel kernel, int threads, int vocab, double
     wrong += chosen[row] != (listed ? id : FOR_HOST), left += !listed;
   }
   char name[100];
-  snprintf(name, sizeof name, "%s, %d threads, %d tokens, temperature %g, top_p %g", type, threads, vocab, temperature, top_p);
+  snprintf(name, sizeof name, "%s, %d threads, %d tokens, temperature %g, top_p %g", type, threads, vocab, temperature,
+           top_p);
   check(name, wrong == 0, "%d of %d wrong, %d left to the host", wrong, rows, left);
 }
 
@@ -92,7 +96,8 @@ static void test_edges() {
       check(name + ", an infinite logit", one(infinite, draw) == FOR_HOST);
       check(name + ", one token", one({-3.0f}, draw) == 0);
     }
-  // 100 equals, of which a tenth is kept: 10, or 11 by the rounding of a tenth; the last target falls on the last of them.
+  // 100 equals, of which a tenth is kept: 10, or 11 by the rounding of a tenth; the last target falls on the last of
+  // them.
   check("the lowest of equals, greedy", one(std::vector<float>(100, 2.0f), {0, 1, 0}) == 0);
   check("the lowest of equals, first", one(std::vector<float>(100, 2.0f), {1, 0.1, 0}) == 0);
   uint32_t last = one(std::vector<float>(100, 2.0f), {1, 0.1, 0xffffffffu});
@@ -121,7 +126,8 @@ int main() {
   test_weights();
   test_edges();
   for (int vocab : {1, 2, 7, 63, 64, 65, 1003, 4099})
-    for (auto [temperature, top_p] : std::vector<std::pair<double, double>>{{0, 1}, {0.7, 1}, {5, 1}, {0.7, 0.5}, {1, 0.9}, {0.3, 0.999}, {5, 0.95}}) {
+    for (auto [temperature, top_p] : std::vector<std::pair<double, double>>{
+             {0, 1}, {0.7, 1}, {5, 1}, {0.7, 0.5}, {1, 0.9}, {0.3, 0.999}, {5, 0.95}}) {
       test<float>("f32", sample_f32, 96, vocab, temperature, top_p, 0.25f);
       test<bf16>("bf16", sample_bf16, 64, vocab, temperature, top_p, 0.25f);
       test<float>("f32, no ties", sample_f32, 1024, vocab, temperature, top_p, 1e-5f);

@@ -1,6 +1,8 @@
-// Activations of the CLS head: exact (erf) GELU (Hendrycks and Gimpel, arXiv 1606.08415), ReLU, tanh; and their backward passes.
+// Activations of the CLS head: exact (erf) GELU (Hendrycks and Gimpel, arXiv 1606.08415), ReLU, tanh; and their
+// backward passes.
 //
-// n f32 elements: one row a record, so the arithmetic is f64, rounded once, as on the CPU. kind: 0 GELU, 1 ReLU, 2 tanh.
+// n f32 elements: one row a record, so the arithmetic is f64, rounded once, as on the CPU. kind: 0 GELU, 1 ReLU, 2
+// tanh.
 #include "../cuda/elements.cuh"
 
 __device__ __forceinline__ double phi(double x) { return 0.5 * (1.0 + erf(x * 0.70710678118654752440)); }

@@ -1,6 +1,7 @@
 // a += b, of bf16 or of f32: residual streams and sums of gradients. And y += bias for every row of y.
 //
-// n elements; reads 2n, writes n; one f32 addition each, rounded once: bound by memory. bias (width) f32, y (rows, width).
+// n elements; reads 2n, writes n; one f32 addition each, rounded once: bound by memory. bias (width) f32, y (rows,
+// width).
 #include "../cuda/elements.cuh"
 
 template <typename T>

@@ -9,8 +9,8 @@ namespace {
 constexpr int TOKENS = 8;
 
 template <int D>
-__device__ __forceinline__ void delta_of(const bf16* __restrict__ out, const bf16* __restrict__ dout, float* __restrict__ delta,
-                                         int heads, int tq) {
+__device__ __forceinline__ void delta_of(const bf16* __restrict__ out, const bf16* __restrict__ dout,
+                                         float* __restrict__ delta, int heads, int tq) {
   int lane = threadIdx.x & 31, token = blockIdx.y * TOKENS + threadIdx.x / 32, head = blockIdx.x;
   if (token >= tq) return;
   size_t from = ((size_t)token * heads + head) * D + lane * (D / 32);

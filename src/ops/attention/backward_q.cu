@@ -2,10 +2,11 @@
 //
 //   p = exp(scale q k^T - lse);  ds = p * (dout v^T - delta);  dq = scale ds k
 //
-// The other half of backward_kv.cu (which says why there are two): a block owns 128 queries of one head of one sequence, 8 warps
-// of 16 rows, and walks over blocks of 64 keys up to the diagonal; keys and values of the next step are copied while this one is
-// computed. The warp's rows of q and dout stay in registers, as the left operands they are (4 D / 16 each), so that shared memory
-// serves keys and values alone: 64 KB at D = 128, which the 128 rows of q and dout just fill on their way into registers.
+// The other half of backward_kv.cu (which says why there are two): a block owns 128 queries of one head of one
+// sequence, 8 warps of 16 rows, and walks over blocks of 64 keys up to the diagonal; keys and values of the next step
+// are copied while this one is computed. The warp's rows of q and dout stay in registers, as the left operands they are
+// (4 D / 16 each), so that shared memory serves keys and values alone: 64 KB at D = 128, which the 128 rows of q and
+// dout just fill on their way into registers.
 //
 // Shapes and grid as in forward.cu. Operations 6 D per visible pair (3 products).
 #include "tile.cuh"
@@ -14,11 +15,12 @@ namespace {
 constexpr int QUERIES = 128, KEYS = 64, THREADS = 256;
 
 template <int D>
-__device__ __forceinline__ void backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
-                                           const bf16* __restrict__ dout, const float* __restrict__ lse,
-                                           const float* __restrict__ delta, bf16* __restrict__ dq,
-                                           const uint32_t* __restrict__ q_offsets, const uint32_t* __restrict__ kv_offsets, int heads,
-                                           int kv_heads, int tq, float log2_scale) {
+__device__ __forceinline__ void backward_q(const bf16* __restrict__ q, const bf16* __restrict__ k,
+                                           const bf16* __restrict__ v, const bf16* __restrict__ dout,
+                                           const float* __restrict__ lse, const float* __restrict__ delta,
+                                           bf16* __restrict__ dq, const uint32_t* __restrict__ q_offsets,
+                                           const uint32_t* __restrict__ kv_offsets, int heads, int kv_heads, int tq,
+                                           float log2_scale) {
   DYNAMIC_SHARED(memory);
   // Two steps' keys and values, one after another.
   bf16* tiles = reinterpret_cast<bf16*>(memory);
@@ -108,12 +110,12 @@ __device__ __forceinline__ void backward_q(const bf16* __restrict__ q, const bf1
 }
 }  // namespace
 
-#define ENTRY(D)                                                                                                             \
-  KERNEL __launch_bounds__(THREADS)                                                                                          \
-      attention_backward_q_d##D(const bf16* q, const bf16* k, const bf16* v, const bf16* dout, const float* lse,             \
-                                const float* delta, bf16* dq, const uint32_t* q_offsets, const uint32_t* kv_offsets,         \
-                                int heads, int kv_heads, int tq, float log2_scale) {                                         \
-    backward_q<D>(q, k, v, dout, lse, delta, dq, q_offsets, kv_offsets, heads, kv_heads, tq, log2_scale);                    \
+#define ENTRY(D)                                                                                                       \
+  KERNEL __launch_bounds__(THREADS)                                                                                    \
+      attention_backward_q_d##D(const bf16* q, const bf16* k, const bf16* v, const bf16* dout, const float* lse,       \
+                                const float* delta, bf16* dq, const uint32_t* q_offsets, const uint32_t* kv_offsets,   \
+                                int heads, int kv_heads, int tq, float log2_scale) {                                   \
+    backward_q<D>(q, k, v, dout, lse, delta, dq, q_offsets, kv_offsets, heads, kv_heads, tq, log2_scale);              \
   }
 ENTRY(64)
 ENTRY(128)

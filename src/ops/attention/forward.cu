@@ -1,29 +1,30 @@
 // Attention, forward: out = softmax(scale q k^T) v, causal, scores never leave the registers.
 //
-// FlashAttention-2 (arXiv 2307.08691), algorithm 1 with the loop over keys inside a block. Shapes: q, out (tq, heads, D);
-// k, v (tk, kv_heads, D); lse (heads, tq) f32; D = 64 or 128. Sequences are concatenated: q_offsets, kv_offsets hold each one's
-// first row and, last, the total. A sequence's queries are aligned with the END of its keys: query i sees keys
-// 0..=kv_len - q_len + i.
+// FlashAttention-2 (arXiv 2307.08691), algorithm 1 with the loop over keys inside a block. Shapes: q, out (tq, heads,
+// D); k, v (tk, kv_heads, D); lse (heads, tq) f32; D = 64 or 128. Sequences are concatenated: q_offsets, kv_offsets
+// hold each one's first row and, last, the total. A sequence's queries are aligned with the END of its keys: query i
+// sees keys 0..=kv_len - q_len + i.
 //
 // A block is 128 queries of one head of one sequence, 4 warps of 32 rows. It walks over blocks of 64 keys up to the
-// diagonal, from the first key on: so a query's bits depend on its own keys only (a masked score adds an exact 0), not on
-// where a cached prefix ends or who shares the batch. Keys and values each have one buffer and take turns: values arrive
-// while q k^T is computed, the next keys while the softmax and p v are. That leaves two blocks to an SM of an A100
-// (64 KB shared memory at D = 128), and each hides the other's barriers. A warp of 32 rows reads every key and value
-// fragment for two products, else shared memory would be the limit.
+// diagonal, from the first key on: so a query's bits depend on its own keys only (a masked score adds an exact 0), not
+// on where a cached prefix ends or who shares the batch. Keys and values each have one buffer and take turns: values
+// arrive while q k^T is computed, the next keys while the softmax and p v are. That leaves two blocks to an SM of an
+// A100 (64 KB shared memory at D = 128), and each hides the other's barriers. A warp of 32 rows reads every key and
+// value fragment for two products, else shared memory would be the limit.
 //
-// grid (heads, blocks of 128 queries, sequences): heads that share keys run side by side, blocks with many keys start first.
-// Operations 4 D per visible pair (2 products); bytes from memory: q, out once, k, v once if L2 (50 MB) holds the heads under
-// way; from L2 2 * 2 D bytes per key and 128 queries: 128 operations a byte.
+// grid (heads, blocks of 128 queries, sequences): heads that share keys run side by side, blocks with many keys start
+// first. Operations 4 D per visible pair (2 products); bytes from memory: q, out once, k, v once if L2 (50 MB) holds
+// the heads under way; from L2 2 * 2 D bytes per key and 128 queries: 128 operations a byte.
 #include "tile.cuh"
 
 namespace {
 constexpr int QUERIES = 128, KEYS = 64, THREADS = 128, ROWS = 32;
 
 template <int D>
-__device__ __forceinline__ void forward(const bf16* __restrict__ q, const bf16* __restrict__ k, const bf16* __restrict__ v,
-                                        bf16* __restrict__ out, float* __restrict__ lse, const uint32_t* __restrict__ q_offsets,
-                                        const uint32_t* __restrict__ kv_offsets, int heads, int kv_heads, int tq, float log2_scale) {
+__device__ __forceinline__ void forward(const bf16* __restrict__ q, const bf16* __restrict__ k,
+                                        const bf16* __restrict__ v, bf16* __restrict__ out, float* __restrict__ lse,
+                                        const uint32_t* __restrict__ q_offsets, const uint32_t* __restrict__ kv_offsets,
+                                        int heads, int kv_heads, int tq, float log2_scale) {
   DYNAMIC_SHARED(memory);
   bf16* queries = reinterpret_cast<bf16*>(memory);
   bf16 *keys = queries + QUERIES * D, *values = keys + KEYS * D;
@@ -41,7 +42,8 @@ __device__ __forceinline__ void forward(const bf16* __restrict__ q, const bf16* 
   copy_commit();
 
   int lane = threadIdx.x & 31, row = threadIdx.x / 32 * ROWS;
-  auto left_q = Pointer<D>::down_first(queries, row), right_k = Pointer<D>::right_first(keys), right_v = Pointer<D>::down_first(values);
+  auto left_q = Pointer<D>::down_first(queries, row), right_k = Pointer<D>::right_first(keys),
+       right_v = Pointer<D>::down_first(values);
   float o[2][D / 8][4] = {}, m[2][2], l[2][2] = {};
 #pragma unroll
   for (int i = 0; i < 2; i++) m[i][0] = m[i][1] = -INFINITY;
@@ -147,7 +149,8 @@ __device__ __forceinline__ void forward(const bf16* __restrict__ q, const bf16* 
       float sum = row_sum(l[i][h]);
       by[h] = 1.0f / sum;
       int r = row + 16 * i + lane / 4 + 8 * h;
-      if (lane % 4 == 0 && r < valid) lse[(size_t)head * tq + block.row() + r] = (m[i][h] * log2_scale + log2f(sum)) * LN_2;
+      if (lane % 4 == 0 && r < valid)
+        lse[(size_t)head * tq + block.row() + r] = (m[i][h] * log2_scale + log2f(sum)) * LN_2;
     }
     store_rows<D>(queries, row + 16 * i, o[i], by);
   }
@@ -157,11 +160,12 @@ __device__ __forceinline__ void forward(const bf16* __restrict__ q, const bf16* 
 }
 }  // namespace
 
-#define ENTRY(D)                                                                                                             \
-  KERNEL __launch_bounds__(THREADS, 2)                                                                                       \
-      attention_forward_d##D(const bf16* q, const bf16* k, const bf16* v, bf16* out, float* lse, const uint32_t* q_offsets,  \
-                             const uint32_t* kv_offsets, int heads, int kv_heads, int tq, float log2_scale) {                \
-    forward<D>(q, k, v, out, lse, q_offsets, kv_offsets, heads, kv_heads, tq, log2_scale);                                     \
+#define ENTRY(D)                                                                                                       \
+  KERNEL __launch_bounds__(THREADS, 2)                                                                                 \
+      attention_forward_d##D(const bf16* q, const bf16* k, const bf16* v, bf16* out, float* lse,                       \
+                             const uint32_t* q_offsets, const uint32_t* kv_offsets, int heads, int kv_heads, int tq,   \
+                             float log2_scale) {                                                                       \
+    forward<D>(q, k, v, out, lse, q_offsets, kv_offsets, heads, kv_heads, tq, log2_scale);                             \
   }
 ENTRY(64)
 ENTRY(128)

@@ -1,9 +1,10 @@
-// Cross-entropy over rows of logits: loss = lse - logits[target]; dlogits = scale (softmax - onehot), written over the logits.
+// Cross-entropy over rows of logits: loss = lse - logits[target]; dlogits = scale (softmax - onehot), written over the
+// logits.
 //
-// logits (rows, vocab) bf16 or f32; targets (rows) u32, each below vocab; losses, lse, scales (rows) f32. A block a row, whole
-// warps, two floats of dynamic shared memory a warp; grid = rows. The sum of exponentials is kept beside the greatest logit so
-// far (Milakov and Gimelshein, Online normalizer calculation for softmax, arXiv 1805.02867), so that it takes one read.
-// Arithmetic f32, exponentials by exp2 (2 ulp); sums in a fixed order.
+// logits (rows, vocab) bf16 or f32; targets (rows) u32, each below vocab; losses, lse, scales (rows) f32. A block a
+// row, whole warps, two floats of dynamic shared memory a warp; grid = rows. The sum of exponentials is kept beside the
+// greatest logit so far (Milakov and Gimelshein, Online normalizer calculation for softmax, arXiv 1805.02867), so that
+// it takes one read. Arithmetic f32, exponentials by exp2 (2 ulp); sums in a fixed order.
 //   forward   reads vocab elements a row
 //   backward  reads and writes vocab elements a row
 //   in_place  both: the second read of a row (251 KB at 128,256 bf16) comes from L2
@@ -61,13 +62,15 @@ __device__ __forceinline__ void soften(T* row, int target, float lse, float scal
   over_block<T>(vocab, wide, [=](size_t i, auto count) {
     constexpr int N = decltype(count)::value;
     Numbers<N> v = load<N>((const T*)row + i);
-    for (int j = 0; j < N; j++) v.x[j] = exp2_fast((v.x[j] - lse) * LOG2_OF_E) * scale - ((int)i + j == target ? scale : 0.0f);
+    for (int j = 0; j < N; j++)
+      v.x[j] = exp2_fast((v.x[j] - lse) * LOG2_OF_E) * scale - ((int)i + j == target ? scale : 0.0f);
     store(row + i, v);
   });
 }
 
 template <typename T>
-__device__ __forceinline__ void forward(const T* logits, const uint32_t* targets, float* losses, float* lse, int vocab, float* shared) {
+__device__ __forceinline__ void forward(const T* logits, const uint32_t* targets, float* losses, float* lse, int vocab,
+                                        float* shared) {
   const T* row = logits + blockIdx.x * (size_t)vocab;
   float l = log_sum_exp(row, vocab, aligned(row), shared);
   if (threadIdx.x == 0) {
@@ -77,13 +80,15 @@ __device__ __forceinline__ void forward(const T* logits, const uint32_t* targets
 }
 
 template <typename T>
-__device__ __forceinline__ void backward(T* logits, const uint32_t* targets, const float* lse, const float* scales, int vocab) {
+__device__ __forceinline__ void backward(T* logits, const uint32_t* targets, const float* lse, const float* scales,
+                                         int vocab) {
   T* row = logits + blockIdx.x * (size_t)vocab;
   soften(row, (int)targets[blockIdx.x], lse[blockIdx.x], scales[blockIdx.x], vocab, aligned(row));
 }
 
 template <typename T>
-__device__ __forceinline__ void in_place(T* logits, const uint32_t* targets, const float* scales, float* losses, int vocab, float* shared) {
+__device__ __forceinline__ void in_place(T* logits, const uint32_t* targets, const float* scales, float* losses,
+                                         int vocab, float* shared) {
   T* row = logits + blockIdx.x * (size_t)vocab;
   int target = (int)targets[blockIdx.x];
   float l = log_sum_exp((const T*)row, vocab, aligned(row), shared);
@@ -93,17 +98,20 @@ __device__ __forceinline__ void in_place(T* logits, const uint32_t* targets, con
   soften(row, target, l, scales[blockIdx.x], vocab, aligned(row));
 }
 
-#define CROSS_ENTROPY(T, SUFFIX)                                                                                              \
-  KERNEL cross_entropy_forward_##SUFFIX(const T* logits, const uint32_t* targets, float* losses, float* lse, int vocab) {     \
-    DYNAMIC_SHARED(shared);                                                                                                   \
-    forward(logits, targets, losses, lse, vocab, (float*)shared);                                                             \
-  }                                                                                                                           \
-  KERNEL cross_entropy_backward_##SUFFIX(T* logits, const uint32_t* targets, const float* lse, const float* scales, int vocab) { \
-    backward(logits, targets, lse, scales, vocab);                                                                            \
-  }                                                                                                                           \
-  KERNEL cross_entropy_in_place_##SUFFIX(T* logits, const uint32_t* targets, const float* scales, float* losses, int vocab) { \
-    DYNAMIC_SHARED(shared);                                                                                                   \
-    in_place(logits, targets, scales, losses, vocab, (float*)shared);                                                         \
+#define CROSS_ENTROPY(T, SUFFIX)                                                                                       \
+  KERNEL cross_entropy_forward_##SUFFIX(const T* logits, const uint32_t* targets, float* losses, float* lse,           \
+                                        int vocab) {                                                                   \
+    DYNAMIC_SHARED(shared);                                                                                            \
+    forward(logits, targets, losses, lse, vocab, (float*)shared);                                                      \
+  }                                                                                                                    \
+  KERNEL cross_entropy_backward_##SUFFIX(T* logits, const uint32_t* targets, const float* lse, const float* scales,    \
+                                         int vocab) {                                                                  \
+    backward(logits, targets, lse, scales, vocab);                                                                     \
+  }                                                                                                                    \
+  KERNEL cross_entropy_in_place_##SUFFIX(T* logits, const uint32_t* targets, const float* scales, float* losses,       \
+                                         int vocab) {                                                                  \
+    DYNAMIC_SHARED(shared);                                                                                            \
+    in_place(logits, targets, scales, losses, vocab, (float*)shared);                                                  \
   }
 CROSS_ENTROPY(bf16, bf16)
 CROSS_ENTROPY(float, f32)

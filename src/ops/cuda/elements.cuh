@@ -1,5 +1,5 @@
-// What kernels on elements and on rows share: 16-byte reads and writes of bf16 and f32 as f32 numbers, loops over them, and
-// sums over a warp and a block in a fixed order.
+// What kernels on elements and on rows share: 16-byte reads and writes of bf16 and f32 as f32 numbers, loops over them,
+// and sums over a warp and a block in a fixed order.
 #pragma once
 #include "compat.cuh"
 
@@ -53,11 +53,13 @@ __device__ __forceinline__ void store(T* p, const Numbers<N>& v) {
   } else if constexpr (sizeof(T) == 4) {
     *reinterpret_cast<float4*>(p) = make_float4(v.x[0], v.x[1], v.x[2], v.x[3]);
   } else {
-    *reinterpret_cast<uint4*>(p) = make_uint4(pack2(v.x[0], v.x[1]), pack2(v.x[2], v.x[3]), pack2(v.x[4], v.x[5]), pack2(v.x[6], v.x[7]));
+    *reinterpret_cast<uint4*>(p) =
+        make_uint4(pack2(v.x[0], v.x[1]), pack2(v.x[2], v.x[3]), pack2(v.x[4], v.x[5]), pack2(v.x[6], v.x[7]));
   }
 }
 
-// N f32 numbers (a norm's weight beside bf16 activations): 16 bytes at a time where N allows; p a multiple of 16 bytes then.
+// N f32 numbers (a norm's weight beside bf16 activations): 16 bytes at a time where N allows; p a multiple of 16 bytes
+// then.
 template <int N>
 __device__ __forceinline__ Numbers<N> load_f32(const float* p) {
   Numbers<N> v;
@@ -74,8 +76,8 @@ __device__ __forceinline__ Numbers<N> load_f32(const float* p) {
 
 __device__ __forceinline__ bool aligned(const void* p) { return (reinterpret_cast<uintptr_t>(p) & 15) == 0; }
 
-// Calls f(i, Count<N>) so that all of 0..n is covered once by `count` workers, of which this is number `me`: WIDTH<T> at a time
-// where `wide` (every array involved is aligned), the rest one by one.
+// Calls f(i, Count<N>) so that all of 0..n is covered once by `count` workers, of which this is number `me`: WIDTH<T>
+// at a time where `wide` (every array involved is aligned), the rest one by one.
 template <typename T, typename F>
 __device__ __forceinline__ void share_out(size_t n, bool wide, size_t me, size_t count, F f) {
   size_t packs = wide ? n / WIDTH<T> : 0;

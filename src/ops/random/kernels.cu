@@ -1,8 +1,9 @@
-// Normal numbers (Box and Muller, A note on the generation of random normal deviates, 1958) of the generator of src/rng.rs.
+// Normal numbers (Box and Muller, A note on the generation of random normal deviates, 1958) of the generator of
+// src/rng.rs.
 //
-// y (n) bf16 or f32: element i is deviation * cos(2 pi b) sqrt(-2 ln(1 - a)), a and b the 53-bit numbers that block i of the stream
-// makes, in f64 and rounded once, as on the CPU. Writes each element once; some 200 operations of f64 an element, so bound by those:
-// this is done once, when a random model is made.
+// y (n) bf16 or f32: element i is deviation * cos(2 pi b) sqrt(-2 ln(1 - a)), a and b the 53-bit numbers that block i
+// of the stream makes, in f64 and rounded once, as on the CPU. Writes each element once; some 200 operations of f64 an
+// element, so bound by those: this is done once, when a random model is made.
 #include "../cuda/elements.cuh"
 #include "../dropout/philox.cuh"
 
@@ -25,5 +26,9 @@ __device__ __forceinline__ void normal(T* y, uint64_t seed, uint32_t stream, uin
   });
 }
 
-KERNEL normal_bf16(bf16* y, uint64_t seed, uint32_t stream, uint64_t step, float deviation, size_t n) { normal(y, seed, stream, step, deviation, n); }
-KERNEL normal_f32(float* y, uint64_t seed, uint32_t stream, uint64_t step, float deviation, size_t n) { normal(y, seed, stream, step, deviation, n); }
+KERNEL normal_bf16(bf16* y, uint64_t seed, uint32_t stream, uint64_t step, float deviation, size_t n) {
+  normal(y, seed, stream, step, deviation, n);
+}
+KERNEL normal_f32(float* y, uint64_t seed, uint32_t stream, uint64_t step, float deviation, size_t n) {
+  normal(y, seed, stream, step, deviation, n);
+}

@@ -1,19 +1,20 @@
 // RMSNorm (Zhang and Sennrich, Root Mean Square Layer Normalization, arXiv 1910.07467):
 // rstd = 1 / sqrt(mean(x^2) + eps), y = w * x * rstd; the residual add before it; and the backward passes.
 //
-// x, y, dy, dx (rows, n) of one type T (bf16 or f32); w (n), rstd (rows) f32. A block a row, whole warps, one float of dynamic
-// shared memory a warp; grid = rows. Arithmetic is f32, each result rounded once. A row is read twice, the second time from the
-// cache (a row of 4,096 bf16 is 8 KB):
+// x, y, dy, dx (rows, n) of one type T (bf16 or f32); w (n), rstd (rows) f32. A block a row, whole warps, one float of
+// dynamic shared memory a warp; grid = rows. Arithmetic is f32, each result rounded once. A row is read twice, the
+// second time from the cache (a row of 4,096 bf16 is 8 KB):
 //   forward      memory: reads n, writes n elements;        ~4n operations
 //   add_forward  memory: reads 2n, writes 2n elements;      ~5n operations  (unfused: reads 3n, writes 2n)
 //   backward     memory: reads 2n (+n), writes n elements;  ~9n operations
-// backward_weight is for training the norms themselves: a block 32 channels, its 8 warps each every 8th row, added in order.
-// All are bound by memory.
+// backward_weight is for training the norms themselves: a block 32 channels, its 8 warps each every 8th row, added in
+// order. All are bound by memory.
 #include "../cuda/elements.cuh"
 
 // From here on `x` (which may have been written by this same block) to y; gives rstd.
 template <typename T>
-__device__ __forceinline__ void normalise(const T* x, const float* w, T* y, float* rstd, int n, float eps, bool wide, float* shared) {
+__device__ __forceinline__ void normalise(const T* x, const float* w, T* y, float* rstd, int n, float eps, bool wide,
+                                          float* shared) {
   float sum = 0;
   over_block<T>(n, wide, [&](size_t i, auto count) {
     constexpr int N = decltype(count)::value;
@@ -31,15 +32,18 @@ __device__ __forceinline__ void normalise(const T* x, const float* w, T* y, floa
 }
 
 template <typename T>
-__device__ __forceinline__ void forward(const T* x, const float* w, T* y, float* rstd, int n, float eps, float* shared) {
+__device__ __forceinline__ void forward(const T* x, const float* w, T* y, float* rstd, int n, float eps,
+                                        float* shared) {
   size_t row = blockIdx.x * (size_t)n;
   x += row, y += row;
   normalise(x, w, y, rstd + blockIdx.x, n, eps, aligned(x) && aligned(y) && aligned(w), shared);
 }
 
-// sum = a + b as a T holds it; the norm is that of `sum`. Each thread reads in the second pass what it wrote in the first.
+// sum = a + b as a T holds it; the norm is that of `sum`. Each thread reads in the second pass what it wrote in the
+// first.
 template <typename T>
-__device__ __forceinline__ void add_forward(const T* a, const T* b, const float* w, T* sum, T* y, float* rstd, int n, float eps, float* shared) {
+__device__ __forceinline__ void add_forward(const T* a, const T* b, const float* w, T* sum, T* y, float* rstd, int n,
+                                            float eps, float* shared) {
   size_t row = blockIdx.x * (size_t)n;
   a += row, b += row, sum += row, y += row;
   bool wide = aligned(a) && aligned(b) && aligned(sum) && aligned(y) && aligned(w);
@@ -54,7 +58,8 @@ __device__ __forceinline__ void add_forward(const T* a, const T* b, const float*
 
 // dx = rstd * (w dy - x^ mean(w dy x^)) with x^ = x rstd; `residual`, where there is one, is added.
 template <typename T>
-__device__ __forceinline__ void backward(const T* x, const float* w, const float* rstd, const T* dy, const T* residual, T* dx, int n, float* shared) {
+__device__ __forceinline__ void backward(const T* x, const float* w, const float* rstd, const T* dy, const T* residual,
+                                         T* dx, int n, float* shared) {
   size_t row = blockIdx.x * (size_t)n;
   x += row, dy += row, dx += row;
   if (residual) residual += row;
@@ -80,11 +85,13 @@ __device__ __forceinline__ void backward(const T* x, const float* w, const float
 
 // dw = sum over rows of dy x rstd. 256 threads; grid = n / 32, rounded up; shared: 256 floats.
 template <typename T>
-__device__ __forceinline__ void backward_weight(const T* x, const float* rstd, const T* dy, float* dw, int rows, int n, float* shared) {
+__device__ __forceinline__ void backward_weight(const T* x, const float* rstd, const T* dy, float* dw, int rows, int n,
+                                                float* shared) {
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32, channel = blockIdx.x * 32 + lane;
   float sum = 0;
   if (channel < n)
-    for (size_t row = warp; row < (size_t)rows; row += 8) sum += number(dy[row * n + channel]) * (number(x[row * n + channel]) * rstd[row]);
+    for (size_t row = warp; row < (size_t)rows; row += 8)
+      sum += number(dy[row * n + channel]) * (number(x[row * n + channel]) * rstd[row]);
   shared[threadIdx.x] = sum;
   __syncthreads();
   if (warp == 0 && channel < n) {
@@ -94,22 +101,24 @@ __device__ __forceinline__ void backward_weight(const T* x, const float* rstd, c
   }
 }
 
-#define RMS_NORM(T, SUFFIX)                                                                                                        \
-  KERNEL rms_norm_forward_##SUFFIX(const T* x, const float* w, T* y, float* rstd, int n, float eps) {                              \
-    DYNAMIC_SHARED(shared);                                                                                                        \
-    forward(x, w, y, rstd, n, eps, (float*)shared);                                                                                \
-  }                                                                                                                                \
-  KERNEL rms_norm_add_forward_##SUFFIX(const T* a, const T* b, const float* w, T* sum, T* y, float* rstd, int n, float eps) {      \
-    DYNAMIC_SHARED(shared);                                                                                                        \
-    add_forward(a, b, w, sum, y, rstd, n, eps, (float*)shared);                                                                    \
-  }                                                                                                                                \
-  KERNEL rms_norm_backward_##SUFFIX(const T* x, const float* w, const float* rstd, const T* dy, const T* residual, T* dx, int n) { \
-    DYNAMIC_SHARED(shared);                                                                                                        \
-    backward(x, w, rstd, dy, residual, dx, n, (float*)shared);                                                                     \
-  }                                                                                                                                \
-  KERNEL rms_norm_backward_weight_##SUFFIX(const T* x, const float* rstd, const T* dy, float* dw, int rows, int n) {               \
-    DYNAMIC_SHARED(shared);                                                                                                        \
-    backward_weight(x, rstd, dy, dw, rows, n, (float*)shared);                                                                     \
+#define RMS_NORM(T, SUFFIX)                                                                                            \
+  KERNEL rms_norm_forward_##SUFFIX(const T* x, const float* w, T* y, float* rstd, int n, float eps) {                  \
+    DYNAMIC_SHARED(shared);                                                                                            \
+    forward(x, w, y, rstd, n, eps, (float*)shared);                                                                    \
+  }                                                                                                                    \
+  KERNEL rms_norm_add_forward_##SUFFIX(const T* a, const T* b, const float* w, T* sum, T* y, float* rstd, int n,       \
+                                       float eps) {                                                                    \
+    DYNAMIC_SHARED(shared);                                                                                            \
+    add_forward(a, b, w, sum, y, rstd, n, eps, (float*)shared);                                                        \
+  }                                                                                                                    \
+  KERNEL rms_norm_backward_##SUFFIX(const T* x, const float* w, const float* rstd, const T* dy, const T* residual,     \
+                                    T* dx, int n) {                                                                    \
+    DYNAMIC_SHARED(shared);                                                                                            \
+    backward(x, w, rstd, dy, residual, dx, n, (float*)shared);                                                         \
+  }                                                                                                                    \
+  KERNEL rms_norm_backward_weight_##SUFFIX(const T* x, const float* rstd, const T* dy, float* dw, int rows, int n) {   \
+    DYNAMIC_SHARED(shared);                                                                                            \
+    backward_weight(x, rstd, dy, dw, rows, n, (float*)shared);                                                         \
   }
 RMS_NORM(bf16, bf16)
 RMS_NORM(float, f32)

@@ -1,17 +1,21 @@
 // The next token of each row of logits by the rule of src/ops/sample/mod.rs, with the CPU's ids.
 //
-// logits (rows, vocab) bf16 or f32; draws (rows): temperature and top_p f64, the row's random word; chosen (rows) u32. A block a
-// row, whole warps, at least two; grid = rows. Reads vocab elements a row for the greatest logit and once more where the
-// temperature is above 0 (251 KB at 128,256 bf16: from L2, as later reads of a part are); ~25 f64 operations an element of the
-// second read, none of the first; 4 bytes a row go to the host.
+// logits (rows, vocab) bf16 or f32; draws (rows): temperature and top_p f64, the row's random word; chosen (rows) u32.
+// A block a row, whole warps, at least two; grid = rows. Reads vocab elements a row for the greatest logit and once
+// more where the temperature is above 0 (251 KB at 128,256 bf16: from L2, as later reads of a part are); ~25 f64
+// operations an element of the second read, none of the first; 4 bytes a row go to the host.
 //
-// A weight is e^((logit - greatest) / temperature) as an integer in units of 2^-40: sums of integers have no order, so any number
-// of threads finds the CPU's. It comes of the same f64 operations in the same order as there, each product fused with its sum.
+// A weight is e^((logit - greatest) / temperature) as an integer in units of 2^-40: sums of integers have no order, so
+// any number of threads finds the CPU's. It comes of the same f64 operations in the same order as there, each product
+// fused with its sum.
 //   greedy    the greatest logit, ties to the lowest id
-//   top_p 1   a warp sums a part of the row; the block goes on in the part that holds the target, until that is one token
-//   top_p < 1 tokens of at least 2^-10 of the best one's weight are listed; for each, the mass of those before it (a heavier one,
-//             or as heavy a one of lower id) tells whether the nucleus ends with it, and whether the target falls on it
-// FOR_HOST where no logit is finite, and where the list overflows or does not reach top_p: the CPU's sampler takes that row.
+//   top_p 1   a warp sums a part of the row; the block goes on in the part that holds the target, until that is one
+//             token
+//   top_p < 1 tokens of at least 2^-10 of the best one's weight are listed; for each, the mass of those before it (a
+//             heavier one, or as heavy a one of lower id) tells whether the nucleus ends with it, and whether the
+//             target falls on it
+// FOR_HOST where no logit is finite, and where the list overflows or does not reach top_p: the CPU's sampler takes that
+// row.
 #include "../cuda/elements.cuh"
 
 constexpr uint32_t FOR_HOST = 0xffffffffu;
@@ -156,20 +160,23 @@ __device__ __forceinline__ uint32_t of_nucleus(const T* row, int vocab, float be
 }
 
 template <typename T>
-__device__ __forceinline__ void choose(const T* logits, const Draw* draws, uint32_t* chosen, int vocab, Shared& shared) {
+__device__ __forceinline__ void choose(const T* logits, const Draw* draws, uint32_t* chosen, int vocab,
+                                       Shared& shared) {
   const T* row = logits + blockIdx.x * (size_t)vocab;
   Draw draw = draws[blockIdx.x];
   Best best = greatest(row, vocab, shared);
   uint32_t id = best.id;
   if (!(fabsf(best.logit) < INFINITY)) id = FOR_HOST;
-  else if (draw.temperature > 0) id = draw.top_p >= 1 ? by_id(row, vocab, best.logit, draw, shared) : of_nucleus(row, vocab, best.logit, draw, shared);
+  else if (draw.temperature > 0)
+    id = draw.top_p >= 1 ? by_id(row, vocab, best.logit, draw, shared)
+                         : of_nucleus(row, vocab, best.logit, draw, shared);
   if (threadIdx.x == 0) chosen[blockIdx.x] = id;
 }
 
-#define SAMPLE(T, SUFFIX)                                                                                                     \
-  KERNEL __launch_bounds__(1024) sample_##SUFFIX(const T* logits, const Draw* draws, uint32_t* chosen, int vocab) {           \
-    __shared__ Shared shared;                                                                                                 \
-    choose(logits, draws, chosen, vocab, shared);                                                                             \
+#define SAMPLE(T, SUFFIX)                                                                                              \
+  KERNEL __launch_bounds__(1024) sample_##SUFFIX(const T* logits, const Draw* draws, uint32_t* chosen, int vocab) {    \
+    __shared__ Shared shared;                                                                                          \
+    choose(logits, draws, chosen, vocab, shared);                                                                      \
   }
 SAMPLE(bf16, bf16)
 SAMPLE(float, f32)

@@ -1,7 +1,8 @@
-// SwiGLU's gate (Shazeer, GLU Variants Improve Transformer, arXiv 2002.05202): act = silu(gate) * up, and its backward pass.
+// SwiGLU's gate (Shazeer, GLU Variants Improve Transformer, arXiv 2002.05202): act = silu(gate) * up, and its backward
+// pass.
 //
-// All arrays have n elements of one type T (bf16 or f32), contiguous. A thread takes 16 bytes of each array at a time; the
-// arithmetic is f32, each result rounded once.
+// All arrays have n elements of one type T (bf16 or f32), contiguous. A thread takes 16 bytes of each array at a time;
+// the arithmetic is f32, each result rounded once.
 //   forward:  reads 2n, writes n elements;  ~6n operations and an exponential each
 //   backward: reads 3n, writes 2n elements; ~12n operations and an exponential each
 // Both are bound by memory. launch: 1-dimensional grid of any size, any number of threads.

@@ -1,6 +1,6 @@
-// Blocks in turn (src/ops/cuda/turns.cuh). Blocks run one after another here, so a turn has come or never will; but what
-// a block wrote is there for others only if it was passed on behind a barrier, and a thread reads it only behind a wait
-// and a barrier: else there are NaNs.
+// Blocks in turn (src/ops/cuda/turns.cuh). Blocks run one after another here, so a turn has come or never will; but
+// what a block wrote is there for others only if it was passed on behind a barrier, and a thread reads it only behind a
+// wait and a barrier: else there are NaNs.
 #pragma once
 #include <unordered_map>
 

@@ -46,7 +46,9 @@ static inline bf16 to_bf16(float x) {
   return bf16{(uint16_t)((u + 0x7fff + ((u >> 16) & 1)) >> 16)};
 }
 static inline uint32_t pack2(float low, float high) { return to_bf16(low).bits | (uint32_t)to_bf16(high).bits << 16; }
-static inline float2 unpack2(uint32_t pair) { return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u)}; }
+static inline float2 unpack2(uint32_t pair) {
+  return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u)};
+}
 
 // The e4m3 number nearest to x, of two the even one, by trying all: the stand-in for an instruction.
 static inline float e4m3_value(uint8_t code) {
