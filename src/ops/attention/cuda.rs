@@ -3,8 +3,9 @@
 //! Products take bf16 and sum in f32; softmax and log-sum-exp are f32; what is returned has the queries' type. Kernels
 //! exist for heads of 64 and 128 channels; others are padded with zeros, which changes neither scores nor outputs
 //! (cached keys and values are held so). Forward takes `forward_90.cu`, by wgmma, on a Hopper card (9.0), unless
-//! `CLSGEN_ATTENTION=mma` asks for mma.sync everywhere; all other cards take `forward.cu`. Backward: `cuda/backward.rs`. Decoding reads the keys of each row for it alone unless `CLSGEN_DECODE=shared` asks that those which several
-//! rows have be read once for all of them; that has not yet run on a card.
+//! `CLSGEN_ATTENTION=mma` asks for mma.sync everywhere; all other cards take `forward.cu`. Backward:
+//! `cuda/backward.rs`. Decoding reads the keys of each row for it alone unless `CLSGEN_DECODE=shared` asks that those
+//! which several rows have be read once for all of them; that has not yet run on a card.
 #![allow(unsafe_code)]
 
 mod backward;

@@ -1,6 +1,6 @@
 //! Attention's backward pass on a CUDA device: `backward_delta.cu`, then `backward_kv.cu` and `backward_q.cu`, which go
-//! over keys twice, unless `CLSGEN_ATTENTION_BACKWARD=one-pass` asks for `backward_90.cu` (where forward is by wgmma) or
-//! `backward_80.cu`. Neither of these has yet run on a card.
+//! over keys twice, unless `CLSGEN_ATTENTION_BACKWARD=one-pass` asks for `backward_90.cu` (where forward is by wgmma)
+//! or `backward_80.cu`. Neither of these has yet run on a card.
 #![allow(unsafe_code)]
 
 use candle_core::cuda_backend::CudaDevice;
