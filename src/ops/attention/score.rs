@@ -13,7 +13,7 @@ use std::mem::MaybeUninit;
 use crate::ops::cpu::horizontal_sum::horizontal_sum16;
 use crate::ops::cpu::simd::{self, L2, LANES, sum_lanes, vectorised};
 #[cfg(target_arch = "x86_64")]
-use crate::ops::cpu::simd::{Isa, L1, isa};
+use crate::ops::cpu::simd::{L1, isa};
 use crate::ops::cpu::slice::Weight;
 use crate::ops::linear::pack::Element;
 
@@ -71,7 +71,7 @@ fn each<T: Element>(q: &[f32], k: &[T], [d, n, count]: [usize; 3], scale: f32, s
 fn whole_sixteens<T: Element>(q: &[f32], k: &[T], sizes: [usize; 3], scale: f32, scores: &mut [f32]) -> usize {
     let [d, n, count] = sizes;
     #[cfg(target_arch = "x86_64")]
-    if isa() == Isa::Avx512 && matches!(d, 32 | 64 | 128) {
+    if isa().is_avx512() && matches!(d, 32 | 64 | 128) {
         let done = count / LANES * LANES;
         for first in (0..done).step_by(LANES) {
             let keys = &k[first * d..][..LANES * d];

@@ -9,14 +9,14 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 #[cfg(target_arch = "x86_64")]
-use super::simd::{Isa, isa};
+use super::simd::isa;
 use super::simd::{LANES, sum_lanes, vectorised};
 
 /// `y[j]` is the sum of `sums[j]`'s lanes.
 pub(crate) fn horizontal_sums(sums: &[[f32; LANES]], y: &mut [MaybeUninit<f32>]) {
     let mut done = 0;
     #[cfg(target_arch = "x86_64")]
-    if isa() == Isa::Avx512 {
+    if isa().is_avx512() {
         for (sums, y) in sums.as_chunks::<LANES>().0.iter().zip(y.as_chunks_mut::<LANES>().0) {
             // SAFETY: AVX-512 was detected; both are sixteen vectors, and one, long.
             unsafe { sixteen_horizontal_sums(sums, y) }

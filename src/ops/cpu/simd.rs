@@ -5,17 +5,32 @@
 //! bits: sums run over 16 lanes in one fixed order, and `mul_add` is fused everywhere (in hardware or not).
 #![allow(unsafe_code)]
 
-/// Vector instructions, the widest first.
+/// Vector instructions, the widest first. Who holds one may use them: [`isa`] alone makes those that not every CPU has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Isa {
     /// AVX-512 F, BW, DQ, VL.
     #[cfg(target_arch = "x86_64")]
-    Avx512,
+    Avx512(Detected),
     /// AVX2 and FMA.
     #[cfg(target_arch = "x86_64")]
-    Avx2,
+    Avx2(Detected),
     /// Whatever the target's baseline has.
     Portable,
+}
+
+/// That this CPU was asked and has them.
+#[cfg(target_arch = "x86_64")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Detected(());
+
+impl Isa {
+    /// Whether it is AVX-512.
+    pub fn is_avx512(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return matches!(self, Self::Avx512(_));
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
 }
 
 /// The widest instructions of this CPU (the standard library caches the detection).
@@ -31,10 +46,10 @@ pub(crate) fn isa() -> Isa {
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl");
         if avx512 {
-            return Isa::Avx512;
+            return Isa::Avx512(Detected(()));
         }
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            return Isa::Avx2;
+            return Isa::Avx2(Detected(()));
         }
     }
     Isa::Portable
@@ -43,7 +58,7 @@ pub(crate) fn isa() -> Isa {
 /// Whether the CPU multiplies pairs of bf16 and adds them up in f32 (AVX512-BF16).
 pub(crate) fn has_bf16_products() -> bool {
     #[cfg(target_arch = "x86_64")]
-    return isa() == Isa::Avx512 && is_x86_feature_detected!("avx512bf16");
+    return isa().is_avx512() && is_x86_feature_detected!("avx512bf16");
     #[cfg(not(target_arch = "x86_64"))]
     false
 }
@@ -102,9 +117,9 @@ macro_rules! vectorised {
                 fn avx2($($arg: $type),*) $(-> $ret)? { body($($arg),*) }
                 match $crate::ops::cpu::simd::isa() {
                     // SAFETY: `isa` found these features on this CPU.
-                    $crate::ops::cpu::simd::Isa::Avx512 => return unsafe { avx512($($arg),*) },
+                    $crate::ops::cpu::simd::Isa::Avx512(_) => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
-                    $crate::ops::cpu::simd::Isa::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::ops::cpu::simd::Isa::Avx2(_) => return unsafe { avx2($($arg),*) },
                     $crate::ops::cpu::simd::Isa::Portable => {}
                 }
             }
@@ -233,11 +248,12 @@ pub(crate) mod tests {
         let mut all = vec![Isa::Portable];
         #[cfg(target_arch = "x86_64")]
         {
+            // Whoever has AVX-512 has AVX2.
             if isa() != Isa::Portable {
-                all.push(Isa::Avx2);
+                all.push(Isa::Avx2(Detected(())));
             }
-            if isa() == Isa::Avx512 {
-                all.push(Isa::Avx512);
+            if isa().is_avx512() {
+                all.push(isa());
             }
         }
         all

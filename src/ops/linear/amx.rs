@@ -22,7 +22,7 @@ use super::output::{Output, SharedOutput};
 use super::output_tiles::{OutputTile, output_tiles};
 use super::pack::{Bf16x2, Line, floats_mut};
 use crate::ops::cpu::par_for::ParFor;
-use crate::ops::cpu::simd::Isa;
+use crate::ops::cpu::simd::{has_bf16_tiles, isa};
 
 /// Rows of a tile.
 const ROWS: usize = 32;
@@ -38,11 +38,11 @@ thread_local! {
     static RIGHT: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
 }
 
-/// `y (m, n) = a (m, k) · b (k, n)`, or `+=` with `add`, `a` rounded to bf16. The CPU must have AMX
-/// ([`crate::ops::cpu::simd::has_bf16_tiles`]).
+/// `y (m, n) = a (m, k) · b (k, n)`, or `+=` with `add`, `a` rounded to bf16.
 pub(super) fn product(a: &[f32], b: Operand<'_, bf16>, [m, k, n]: [usize; 3], y: Output<'_>, add: bool) {
     let (Operand::Plain(b_all) | Operand::Transposed(b_all)) = b;
     assert!(a.len() == m * k && b_all.len() == k * n && y.len() == m * n, "operands of the wrong size");
+    assert!(has_bf16_tiles(), "tiles on a CPU that has none");
     assert!(!add || y.is_initialised(), "a sum onto an output that holds no numbers");
     if k == 0 && !add {
         return y.fill(std::iter::repeat(0.0));
@@ -126,7 +126,7 @@ unsafe fn chunk(
             right.resize(used.div_ceil(16), Line::default());
         }
         let right = &mut floats_mut(right)[..used];
-        pack_right::<Bf16x2>(Isa::Avx512, b, [k, n], columns, steps, right, groups * DEPTH / 2);
+        pack_right::<Bf16x2>(isa(), b, [k, n], columns, steps, right, groups * DEPTH / 2);
         let tiles = Tiles::configure();
         for (panel, b) in right.chunks_exact(groups * GROUP).enumerate() {
             let column = columns.start + panel * NR;
@@ -182,13 +182,14 @@ impl Tiles {
         Self
     }
 
-    /// `c (32, 32) (+)= a·b`: `a` and `b` packed, `c` with row stride `ldc`.
+    /// `c (32, 32) (+)= a·b`: `a` and `b` packed, the same whole number of groups of each, `c` with row stride `ldc`.
     ///
     /// # Safety
     /// `c` is valid for 32 rows of 32 numbers, which nothing else touches.
     #[inline]
     unsafe fn accumulate(&self, a: &[f32], b: &[f32], c: *mut f32, ldc: usize, add: bool) {
-        debug_assert!(a.len() == b.len() && a.len().is_multiple_of(GROUP));
+        // The loop counts groups down to none.
+        assert!(a.len() == b.len() && !a.is_empty() && a.len().is_multiple_of(GROUP));
         let stride = 4 * ldc;
         let below = c.wrapping_add(16 * ldc);
         // SAFETY: `a` and `b` hold a whole number of groups of 2048 bytes, read in turn; `c` is the caller's; only tile

@@ -36,8 +36,8 @@ macro_rules! with_rows {
 /// `b` is a pair of bf16 in the 32 bits of an f32: `k`, `RS`, `CS` and `ldb` count pairs, and a step adds two products.
 ///
 /// # Safety
-/// The CPU has the instruction set `isa`, with `PAIRS` AVX512-BF16 (and `isa` is AVX-512). `a`, `b` and `c` are valid
-/// for the elements named above, and nothing else touches those of `c` meanwhile.
+/// With `PAIRS` the CPU has AVX512-BF16 (and `isa` is AVX-512). `a`, `b` and `c` are valid for the elements named
+/// above, and nothing else touches those of `c` meanwhile.
 #[allow(clippy::too_many_arguments)]
 #[inline]
 pub(crate) unsafe fn tile<const PAIRS: bool, const RS: usize, const CS: usize>(
@@ -57,13 +57,13 @@ pub(crate) unsafe fn tile<const PAIRS: bool, const RS: usize, const CS: usize>(
     unsafe {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 if PAIRS => {
+            Isa::Avx512(_) if PAIRS => {
                 with_rows!(rows, 1 2 3 4 5 6 7 8 9 10 11 12 13 14; avx512_pairs(k, a, b, ldb, c, ldc, add))
             }
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => with_rows!(rows, 1 2 3 4 5 6 7 8 9 10 11 12 13 14; avx512(k, a, b, ldb, c, ldc, add)),
+            Isa::Avx512(_) => with_rows!(rows, 1 2 3 4 5 6 7 8 9 10 11 12 13 14; avx512(k, a, b, ldb, c, ldc, add)),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => {
+            Isa::Avx2(_) => {
                 for r in (0..rows).step_by(6) {
                     for j in (0..NR).step_by(16) {
                         let a = a.add(r * RS);
@@ -83,9 +83,7 @@ pub(crate) unsafe fn tile<const PAIRS: bool, const RS: usize, const CS: usize>(
 }
 
 /// `c (m, n) (+)= a·b` of small operands that are not packed first: `a(r, p) = a[r·RS + p·CS]`, `b (k, n)`, `n` a
-/// multiple of 32, `k` at least 1; of pairs of bf16, as in [`tile`], with `PAIRS`. `isa` is what [`isa()`] found.
-///
-/// [`isa()`]: crate::ops::cpu::simd::isa
+/// multiple of 32, `k` at least 1; of pairs of bf16, as in [`tile`], with `PAIRS`.
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn product<const PAIRS: bool, const RS: usize, const CS: usize>(
     isa: Isa,

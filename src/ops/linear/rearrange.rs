@@ -28,12 +28,12 @@ pub(crate) fn transpose<P: Packing>(
             && (rows == 0 || cols == 0 || from.len() >= (rows - 1) * stride + cols)
     );
     #[cfg(target_arch = "x86_64")]
-    if isa == Isa::Avx512 {
+    if isa.is_avx512() {
         for r in (0..width).step_by(16) {
             for u in (0..units).step_by(16) {
                 let height = rows.saturating_sub(r).min(16);
                 let written = (width - r).min(16);
-                // SAFETY: AVX-512 was detected; the assertion above covers the tile's source and destination.
+                // SAFETY: `isa` says that AVX-512 was detected; the assertion above covers the tile's source and destination.
                 unsafe {
                     let from = from.as_ptr().wrapping_add(r * stride + u * P::PER);
                     let there = (cols - u * P::PER).min(16 * P::PER);
@@ -156,7 +156,7 @@ pub(crate) fn copy_rows<P: Packing>(
     panel: usize,
 ) {
     #[cfg(target_arch = "x86_64")]
-    if isa == Isa::Avx512 {
+    if isa.is_avx512() {
         /// # Safety
         /// The CPU has AVX-512 F, BW and VL.
         #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
@@ -170,7 +170,7 @@ pub(crate) fn copy_rows<P: Packing>(
         ) {
             copy_rows_plainly::<P>(from, stride, shape, to, width, panel);
         }
-        // SAFETY: AVX-512 was detected.
+        // SAFETY: `isa` says that AVX-512 was detected.
         return unsafe { avx512::<P>(from, stride, shape, to, width, panel) };
     }
     let _ = isa;

@@ -108,6 +108,7 @@ where
     X::Item: Element,
     W::Item: Element,
 {
+    assert!(X::PER == 1 || has_bf16_products(), "pairs on a CPU that does not multiply them");
     let &Task { w, y, first, n } = task;
     let rows = w.len() / k;
     SUMS.with_borrow_mut(|sums| {
@@ -126,15 +127,18 @@ where
                     let w = &w[j * k + start..];
                     let sums = &mut sums[i * rows + j..];
                     let tile = Tile { k, steps, rows, first: start == 0, ahead: i == 0 };
-                    match (4.min(m - i), height) {
-                        (4, 4) => tile.run::<X, W, 4, 4>(isa, x, w, sums),
-                        (3, 4) => tile.run::<X, W, 3, 4>(isa, x, w, sums),
-                        (2, 4) => tile.run::<X, W, 2, 4>(isa, x, w, sums),
-                        (1, 4) => tile.run::<X, W, 1, 4>(isa, x, w, sums),
-                        (4, _) => tile.run::<X, W, 4, 1>(isa, x, w, sums),
-                        (3, _) => tile.run::<X, W, 3, 1>(isa, x, w, sums),
-                        (2, _) => tile.run::<X, W, 2, 1>(isa, x, w, sums),
-                        _ => tile.run::<X, W, 1, 1>(isa, x, w, sums),
+                    // SAFETY: pairs are multiplied, as asserted above.
+                    unsafe {
+                        match (4.min(m - i), height) {
+                            (4, 4) => tile.run::<X, W, 4, 4>(isa, x, w, sums),
+                            (3, 4) => tile.run::<X, W, 3, 4>(isa, x, w, sums),
+                            (2, 4) => tile.run::<X, W, 2, 4>(isa, x, w, sums),
+                            (1, 4) => tile.run::<X, W, 1, 4>(isa, x, w, sums),
+                            (4, _) => tile.run::<X, W, 4, 1>(isa, x, w, sums),
+                            (3, _) => tile.run::<X, W, 3, 1>(isa, x, w, sums),
+                            (2, _) => tile.run::<X, W, 2, 1>(isa, x, w, sums),
+                            _ => tile.run::<X, W, 1, 1>(isa, x, w, sums),
+                        }
                     }
                 }
                 j += height;
@@ -168,8 +172,11 @@ struct Tile {
 
 impl Tile {
     /// `sums[i·rows + j] (+)= x[i] ⊙ w[j]`, lane by lane, for `I` rows of `x` and `J` of `w`.
+    ///
+    /// # Safety
+    /// Where a unit is a pair of bf16 ([`Packing::PER`]), the CPU multiplies such pairs.
     #[inline]
-    fn run<X: Packing, W: Packing, const I: usize, const J: usize>(
+    unsafe fn run<X: Packing, W: Packing, const I: usize, const J: usize>(
         self,
         isa: Isa,
         x: &[X::Item],
@@ -182,11 +189,11 @@ impl Tile {
         let Tile { k, steps, rows, first, .. } = self;
         assert!(x.len() >= I * steps && w.len() >= (J - 1) * k + steps && sums.len() >= (I - 1) * rows + J);
         #[cfg(target_arch = "x86_64")]
-        if isa == Isa::Avx512 {
+        if isa.is_avx512() {
             let x = x.as_ptr();
             let w = w.as_ptr();
             let sums = sums.as_mut_ptr();
-            // SAFETY: AVX-512 was detected, and BF16 before pairs were chosen; the assertion covers every element
+            // SAFETY: `isa` says that AVX-512 was detected, the caller that BF16 was; the assertion covers every element
             // touched.
             unsafe {
                 match X::PER {
