@@ -20,6 +20,8 @@ pub use schema::*;
 pub use schema_eval::*;
 pub use schema_train::*;
 pub use stage::Stage;
+#[cfg(test)]
+pub(crate) use together::PREDICTION_KEYS;
 
 use crate::error::{Error, Result};
 

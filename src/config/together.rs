@@ -13,7 +13,7 @@ pub(super) struct Contradiction {
 }
 
 /// The keys of a prediction line, which no column of `eval.subgroups` may take.
-const PREDICTION_KEYS: [&str; 20] = [
+pub(crate) const PREDICTION_KEYS: [&str; 21] = [
     "id",
     "label",
     "probability",
@@ -25,6 +25,7 @@ const PREDICTION_KEYS: [&str; 20] = [
     "verbalized_label",
     "parsable",
     "explanation",
+    "evidence",
     "text",
     "agreement",
     "group",

@@ -31,6 +31,22 @@ fn line() -> Prediction {
 }
 
 #[test]
+fn every_key_of_a_line_is_one_that_no_column_may_take() {
+    let line = Prediction {
+        over_classes: Some(OverClasses::default()),
+        evidence: Some(None),
+        record: Some(1),
+        ..Prediction::default()
+    };
+    let line: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&line.to_line().unwrap()).unwrap();
+    let mut taken = crate::config::PREDICTION_KEYS.to_vec();
+    taken.sort_unstable();
+    let mut keys: Vec<&str> = line.keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    assert_eq!(keys, taken);
+}
+
+#[test]
 fn keys_come_in_the_contracts_order_and_numbers_round_trip() {
     let text = line().to_line().unwrap();
     assert_eq!(
