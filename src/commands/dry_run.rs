@@ -5,7 +5,10 @@
 use serde_json::{Map, Value, json};
 
 use super::{Context, output};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    storage,
+};
 
 /// What a command would do, in the order it is told.
 pub struct Plan(Map<String, Value>);
@@ -34,7 +37,7 @@ impl Plan {
             return Ok(());
         }
         if context.json {
-            return output::line(&document(context, Some(Value::Object(self.0)))?);
+            return output::write(&document(context, Some(Value::Object(self.0)))?);
         }
         output::line("\n# Dry run: everything above was checked, nothing was written.")?;
         self.0.iter().try_for_each(|(name, value)| {
@@ -50,18 +53,18 @@ pub fn print_config(context: &Context) -> Result<()> {
         return Ok(());
     }
     if context.json {
-        output::line(&document(context, None)?)
+        output::write(&document(context, None)?)
     } else {
         output::write(context.config.to_toml()?.as_bytes())
     }
 }
 
 /// The config with the plan as one key more.
-fn document(context: &Context, plan: Option<Value>) -> Result<String> {
-    let failed = |e| Error::run(format!("cannot print the config: {e}"));
-    let mut config = serde_json::to_value(&context.config).map_err(failed)?;
+fn document(context: &Context, plan: Option<Value>) -> Result<Vec<u8>> {
+    let mut config =
+        serde_json::to_value(&context.config).map_err(|e| Error::run(format!("cannot print the config: {e}")))?;
     if let Some(plan) = plan {
         config["dry_run"] = plan;
     }
-    serde_json::to_string_pretty(&config).map_err(failed)
+    storage::json(&config)
 }

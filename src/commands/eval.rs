@@ -357,8 +357,10 @@ fn options(context: &Context) -> Options {
 /// Writes the tables; those of an earlier command that are no longer among them go.
 fn write_tables(out: &Path, tables: &[&Table]) -> Result<()> {
     let folder = AtomicDir::create(&out.join("tables"))?;
-    for (name, content) in tables.iter().flat_map(|table| table.files()) {
-        folder.write_file(&name, content.as_bytes())?;
+    for table in tables {
+        for (name, content) in table.files()? {
+            folder.write_file(&name, &content)?;
+        }
     }
     folder.commit(false)
 }

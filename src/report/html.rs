@@ -14,6 +14,7 @@ use super::{Table, figures::Figure};
 use crate::{
     error::{Error, Result},
     metrics::evidence::Evidence,
+    storage,
 };
 
 pub use super::readings::{Reading, class_readings, readings};
@@ -144,7 +145,7 @@ impl Report<'_> {
             tables => jinja(&self.tables)?,
             figures => figures.collect::<Vec<JinjaValue>>(),
             sources => jinja(&self.sources)?,
-            run => jinja(&manifest(&self.run))?,
+            run => jinja(&manifest(&self.run)?)?,
             records => self.records.as_ref().map(block).transpose()?,
         });
         page.map_err(failed)
@@ -215,7 +216,7 @@ struct Manifest {
     config: String,
 }
 
-fn manifest(run: &Value) -> Manifest {
+fn manifest(run: &Value) -> Result<Manifest> {
     let shown = |value: &Value| match value {
         Value::String(text) => text.clone(),
         Value::Array(items) => items
@@ -235,8 +236,8 @@ fn manifest(run: &Value) -> Manifest {
     }
     let inputs = run["inputs"].as_array().into_iter().flatten();
     let inputs = inputs.map(|input| (shown(&input["path"]), shown(&input["bytes"]), shown(&input["blake3"]))).collect();
-    let config = run.get("config").and_then(|config| serde_json::to_string_pretty(config).ok()).unwrap_or_default();
-    Manifest { rows, inputs, config }
+    let config = run.get("config").map(storage::json).transpose()?.unwrap_or_default();
+    Ok(Manifest { rows, inputs, config: String::from_utf8_lossy(config.trim_ascii_end()).into_owned() })
 }
 
 /// Leaves of a section with their paths.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::Metric;
+use crate::{error::Result, metrics::Metric, storage};
 
 /// Text in rows and columns, with a title and notes.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -105,15 +105,20 @@ impl Table {
     }
 
     /// A JSON object with `title`, `columns`, `rows`, `notes`.
-    pub fn json(&self) -> String {
+    pub fn json(&self) -> Result<Vec<u8>> {
         let rows = self.rows.iter().map(|row| row.iter().map(|cell| ascii_minus(cell)).collect()).collect();
-        serde_json::to_string_pretty(&Self { rows, ..self.clone() }).unwrap_or_default() + "\n"
+        storage::json(&Self { rows, ..self.clone() })
     }
 
     /// Its four files: name and content.
-    pub fn files(&self) -> [(String, String); 4] {
-        let file = |extension: &str, content: String| (format!("{}.{extension}", self.name), content);
-        [file("md", self.markdown()), file("tex", self.latex()), file("csv", self.csv()), file("json", self.json())]
+    pub fn files(&self) -> Result<[(String, Vec<u8>); 4]> {
+        let file = |extension: &str, content: Vec<u8>| (format!("{}.{extension}", self.name), content);
+        Ok([
+            file("md", self.markdown().into_bytes()),
+            file("tex", self.latex().into_bytes()),
+            file("csv", self.csv().into_bytes()),
+            file("json", self.json()?),
+        ])
     }
 }
 
@@ -241,7 +246,7 @@ mod tests {
         table.row(["Model − method", "−1.5000 (−2.0000 to 0.1000)"]);
         assert!(
             table.csv().ends_with("Model − method,-1.5000 (-2.0000 to 0.1000)\r\n")
-                && table.json().contains("\"-1.5000 (-2.0000")
+                && String::from_utf8(table.json().unwrap()).unwrap().contains("\"-1.5000 (-2.0000")
         );
         assert!(table.markdown().contains("−1.5000 (−2.0000"));
     }
@@ -256,7 +261,7 @@ mod tests {
 
     #[test]
     fn json_reads_back() {
-        let value: serde_json::Value = serde_json::from_str(&table().json()).unwrap();
+        let value: serde_json::Value = serde_json::from_slice(&table().json().unwrap()).unwrap();
         assert_eq!(value["rows"][1][0], "a|b");
         assert_eq!(serde_json::from_value::<Table>(value).unwrap(), table());
     }

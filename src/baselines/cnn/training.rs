@@ -80,10 +80,7 @@ impl<'a> Trainer<'a> {
         let (network, moments) = match held {
             None => (Network::new(embeddings.width()?, classes, cnn, seed)?, None),
             Some(_) => {
-                let path = folder.join(TENSORS);
-                let tensors = candle_core::safetensors::load(&path, &Device::Cpu).map_err(|e| {
-                    Error::model(format!("{}: {e}", path.display())).hint("delete the folder and try again")
-                })?;
+                let tensors = model::load_tensors(&folder.join(TENSORS), &Device::Cpu)?;
                 let (moments, weights) = tensors.into_iter().partition(|(name, _)| name.starts_with("exp_avg"));
                 (Network::from_tensors(weights)?, Some(moments))
             }
