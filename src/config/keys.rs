@@ -224,12 +224,20 @@ pub(super) fn paths() -> impl Iterator<Item = &'static str> {
     KEYS.iter().filter(|(_, kind, _)| matches!(kind, Path(_) | Model(_) | Server(_))).map(|(key, ..)| *key)
 }
 
-/// The keys that decide a stage's result, `data.fields` for its whole table; `true` where they count by content.
-pub(super) fn deciding(stage: Stage) -> impl Iterator<Item = (&'static str, bool)> {
-    KEYS.iter().filter_map(move |(key, _, decides)| match decides {
-        ByValue(stages) => stages.contains(&stage).then_some((*key, false)),
-        ByContent(stages) => stages.contains(&stage).then_some((*key, true)),
-    })
+impl Stage {
+    /// The keys that decide this stage's result, `data.fields` for its whole table, each with whether it counts by what
+    /// it leads to (a file's hash) instead of by its value.
+    pub fn keys(self) -> impl Iterator<Item = (&'static str, bool)> {
+        KEYS.iter().filter_map(move |(key, _, decides)| match decides {
+            ByValue(stages) => stages.contains(&self).then_some((*key, false)),
+            ByContent(stages) => stages.contains(&self).then_some((*key, true)),
+        })
+    }
+
+    /// Something for every key that counts by content.
+    pub fn contents<T>(self, mut of: impl FnMut(&str) -> T) -> Vec<(&'static str, T)> {
+        self.keys().filter(|(_, by_content)| *by_content).map(|(key, _)| (key, of(key))).collect()
+    }
 }
 
 /// True for a table that holds keys: a section, or `data.expect`, `data.fields`.

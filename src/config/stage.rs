@@ -1,7 +1,5 @@
 //! The results that commands keep on disk and go on with.
 
-use super::keys;
-
 /// A result that later commands continue or reuse, if it was made by the same settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
@@ -25,15 +23,4 @@ impl Stage {
     /// Every stage.
     pub const ALL: [Self; 7] =
         [Self::Construct, Self::Train, Self::Predict, Self::Measure, Self::Baselines, Self::Judge, Self::Cnn];
-
-    /// The config's keys that decide it, each with whether it counts by what it leads to (a file's hash) instead of by
-    /// its value.
-    pub fn keys(self) -> impl Iterator<Item = (&'static str, bool)> {
-        keys::deciding(self)
-    }
-
-    /// Something for every key that counts by content.
-    pub fn contents<T>(self, mut of: impl FnMut(&str) -> T) -> Vec<(&'static str, T)> {
-        self.keys().filter(|(_, by_content)| *by_content).map(|(key, _)| (key, of(key))).collect()
-    }
 }

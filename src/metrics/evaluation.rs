@@ -6,29 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Metric, evidence::EvidenceMetrics, operating::OperatingPoint, perplexity::Perplexity, smooth::Smooth,
-    subgroups::Subgroups, threshold::Costs,
+    subgroups::Subgroups,
 };
-
-/// How to evaluate.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Options {
-    /// Bootstrap resamples; 0 leaves out all intervals but DeLong's.
-    pub bootstrap: usize,
-    /// Seed of the resamples.
-    pub seed: u64,
-    /// Bins of the calibration errors.
-    pub bins: usize,
-    /// What errors cost.
-    pub costs: Costs,
-    /// The thresholds were tuned on these very records.
-    pub in_sample: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { bootstrap: 0, seed: 42, bins: 10, costs: Costs::default(), in_sample: false }
-    }
-}
 
 /// `metrics.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -24,6 +24,7 @@
 //! | [`quality`] | the score that picks the best epoch | paper A.2.2 |
 //! | [`multiclass`] | the same over K > 2 classes: arg max, one-vs-rest, macro means | Cohen 1968; Kull 2019 |
 //! | [`clusters`] | which records belong together | |
+//! | [`Options`] | resamples, bins, costs | |
 //! | [`evaluation`] | all of them over one set of predictions: `metrics.json` | SPEC §2 |
 //!
 //! Everywhere a record is called positive when its probability is ≥ the threshold. What is undefined is `null` with a
@@ -51,6 +52,7 @@ pub mod judge;
 pub mod methods;
 pub mod multiclass;
 pub mod operating;
+mod options;
 pub mod paired;
 mod parsable;
 pub mod perplexity;
@@ -68,7 +70,8 @@ pub mod threshold;
 
 pub use any::{AnyEvaluation, AnySample};
 pub use evaluate::{evaluate, evaluate_calibration, parsable_and_kappa};
-pub use evaluation::{Calibration, CalibrationAfter, Calls, Evaluation, KappaCall, Options, TunedCalls};
+pub use evaluation::{Calibration, CalibrationAfter, Calls, Evaluation, KappaCall, TunedCalls};
+pub use options::Options;
 pub use sample::Sample;
 pub use softmax::softmax;
 

@@ -27,6 +27,15 @@ pub struct LoraConfig {
     pub use_rslora: bool,
 }
 
+/// Dropout of LoRA inputs: masks depend on the seed, the tensor's name and the record's key, not on the batch.
+#[derive(Debug, Clone)]
+pub struct LoraDropout {
+    /// Seed of the run.
+    pub seed: u64,
+    /// A key a sequence (record and step).
+    pub record_keys: Vec<u64>,
+}
+
 impl LoraConfig {
     /// Factor of the adapter's output.
     pub fn scaling(&self) -> f64 {

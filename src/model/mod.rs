@@ -46,11 +46,11 @@ pub use footprint::Footprint;
 pub use head::ClsHead;
 pub use llama::{ActivationCheckpointing, Llama, carries_adapter};
 pub use loading::Loading;
-pub use lora::LoraConfig;
+pub use lora::{LoraConfig, LoraDropout};
 pub use precision::Precision;
 pub use safetensors::{load as load_tensors, save as save_tensors};
 pub use source::ModelSource;
-pub use training::{LoraDropout, Saved, TrainingContext};
+pub use training::{Saved, TrainingContext};
 
 /// Gradients by tensor name, walked in name order.
 pub type Gradients = BTreeMap<String, Tensor>;

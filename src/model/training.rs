@@ -5,6 +5,7 @@ use candle_core::Tensor;
 use super::{
     ActivationCheckpointing, Gradients, Llama, accumulate,
     layer::{DecoderLayer, Kept},
+    lora::LoraDropout,
     projection::Pass,
     read_rows::ReadRows,
 };
@@ -14,15 +15,6 @@ use crate::{
     error::{Error, Result},
     ops::{Offsets, embedding, linear},
 };
-
-/// Dropout of LoRA inputs: masks depend on the seed, the tensor's name and the record's key, not on the batch.
-#[derive(Debug, Clone)]
-pub struct LoraDropout {
-    /// Seed of the run.
-    pub seed: u64,
-    /// A key a sequence (record and step).
-    pub record_keys: Vec<u64>,
-}
 
 /// How a training pass runs.
 #[derive(Debug, Clone)]

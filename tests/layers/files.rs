@@ -1,7 +1,8 @@
 //! Which source file imports which, from its `use` items and its paths that begin with `crate` or `super`.
 //!
 //! A file and one below it (`ops/linear/mod.rs`, `ops/linear/cpu.rs`) share a module and may name each other; between
-//! any two others an import goes one way, so that every file can be understood after those that it stands on.
+//! any two others an import goes one way, so that every file can be understood after those that it stands on. What a
+//! module has from another by `pub use` is imported from there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,15 +11,29 @@ use super::{code_only, shipped};
 /// A file by its module path: `["ops", "linear", "cpu"]`.
 type Module = Vec<String>;
 
+/// What of a file counts here.
+#[derive(Default)]
+struct File {
+    /// Paths that begin with `crate` or `super`.
+    paths: Vec<Vec<String>>,
+    /// What it has from elsewhere under a name of its own: `pub use b::B` is B from `b::B`.
+    exports: BTreeMap<String, Vec<String>>,
+}
+
+type Files = BTreeMap<Module, File>;
+
 /// File → files that it imports, those above and below it left out.
 pub fn graph(sources: &[(String, String)]) -> BTreeMap<Module, BTreeSet<Module>> {
-    let files: BTreeMap<Module, &str> = sources.iter().map(|(path, source)| (module(path), source.as_str())).collect();
-    let imports = |own: &Module, source: &str| {
+    let read = |source: &str| {
         let code = code_only(source);
-        let named = paths(shipped(&code)).into_iter().filter_map(|path| resolve(own, &path, &files));
+        File { paths: paths(shipped(&code)), exports: exports(shipped(&code)) }
+    };
+    let files: Files = sources.iter().map(|(path, source)| (module(path), read(source))).collect();
+    let imports = |own: &Module, file: &File| {
+        let named = file.paths.iter().flat_map(|path| resolve(own, path, &files));
         named.filter(|other| !other.starts_with(own) && !own.starts_with(other)).collect()
     };
-    files.iter().map(|(own, source)| (own.clone(), imports(own, source))).collect()
+    files.iter().map(|(own, file)| (own.clone(), imports(own, file))).collect()
 }
 
 /// The groups of files that reach each other, each by its paths.
@@ -52,23 +67,30 @@ fn module(path: &str) -> Module {
     names
 }
 
-/// The longest part of a path, as seen from `own`, that is a file.
-fn resolve(own: &Module, path: &[String], files: &BTreeMap<Module, &str>) -> Option<Module> {
+/// The longest part of a path, as seen from `own`, that is a file; and where that has the rest from, if it exports it.
+fn resolve(own: &Module, path: &[String], files: &Files) -> Vec<Module> {
     let supers = path.iter().take_while(|name| *name == "super").count();
-    let (mut at, rest) = match path.first()?.as_str() {
-        "crate" => (Module::new(), &path[1..]),
-        "super" => (own[..own.len().checked_sub(supers)?].to_vec(), &path[supers..]),
-        _ => return None,
+    let (mut at, rest) = match path.first().map(String::as_str) {
+        Some("crate") => (Module::new(), &path[1..]),
+        Some("super") if supers <= own.len() => (own[..own.len() - supers].to_vec(), &path[supers..]),
+        Some("self") => (own.clone(), &path[1..]),
+        // A module below, in `pub use b::B`.
+        Some(name) if files.contains_key(&[&own[..], &[name.to_owned()]].concat()) => (own.clone(), path),
+        _ => return Vec::new(),
     };
-    let mut found = files.contains_key(&at).then(|| at.clone());
-    for name in rest {
+    let mut found = files.contains_key(&at).then(|| (at.clone(), rest.first()));
+    for (i, name) in rest.iter().enumerate() {
         at.push(name.clone());
         if !files.contains_key(&at) {
             break;
         }
-        found = Some(at.clone());
+        found = Some((at.clone(), rest.get(i + 1)));
     }
-    found
+    let Some((module, item)) = found else { return Vec::new() };
+    let exported = item.and_then(|name| files[&module].exports.get(name));
+    let mut all = exported.map_or_else(Vec::new, |path| resolve(&module, path, files));
+    all.push(module);
+    all
 }
 
 /// Paths that begin with `crate` or `super`, groups spread out.
@@ -81,11 +103,23 @@ fn paths(code: &str) -> Vec<Vec<String>> {
     for (at, _) in starts {
         spread(&code[at..], &mut Vec::new(), &mut paths);
     }
-    paths
+    paths.into_iter().map(|(path, _)| path).collect()
 }
 
-/// Reads one path; returns how many bytes it took.
-fn spread(code: &str, before: &mut Vec<String>, paths: &mut Vec<Vec<String>>) -> usize {
+/// What `pub use`, `pub(crate) use` and the like name.
+fn exports(code: &str) -> BTreeMap<String, Vec<String>> {
+    let mut paths = Vec::new();
+    for (at, word) in code.match_indices("use ") {
+        let item = code[..at].rsplit([';', '}', ']']).next().unwrap_or_default().trim();
+        if item == "pub" || item.starts_with("pub(") && item.ends_with(')') {
+            spread(&code[at + word.len()..], &mut Vec::new(), &mut paths);
+        }
+    }
+    paths.into_iter().map(|(path, name)| (name, path)).collect()
+}
+
+/// Reads one path, with the name that it is given; returns how many bytes it took.
+fn spread(code: &str, before: &mut Vec<String>, paths: &mut Vec<(Vec<String>, String)>) -> usize {
     let begin = code.len() - code.trim_start().len();
     if code[begin..].starts_with('{') {
         let mut at = begin + 1;
@@ -96,7 +130,8 @@ fn spread(code: &str, before: &mut Vec<String>, paths: &mut Vec<Vec<String>>) ->
         }
         return at + code[at..].find('}').map_or(0, |end| end + 1);
     }
-    let name: String = code[begin..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+    let identifier = |code: &str| code.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let name = identifier(&code[begin..]);
     let end = begin + name.len();
     if name.is_empty() {
         return end;
@@ -105,7 +140,9 @@ fn spread(code: &str, before: &mut Vec<String>, paths: &mut Vec<Vec<String>>) ->
     if code[end..].starts_with("::") {
         return end + 2 + spread(&code[end + 2..], before, paths);
     }
-    paths.push(before.clone());
+    let renamed = code[end..].trim_start().strip_prefix("as ").map(|rest| identifier(rest.trim_start()));
+    let own = if before.last().is_some_and(|last| last == "self") { before.iter().nth_back(1) } else { before.last() };
+    paths.push((before.clone(), renamed.or_else(|| own.cloned()).unwrap_or_default()));
     end
 }
 
@@ -121,4 +158,10 @@ fn a_circle_is_found_through_groups_and_supers() {
     assert!(circles(&graph(&sources)).is_empty());
     sources[3].1 = "use crate::{f, a::b::B};".into();
     assert_eq!(circles(&graph(&sources)), [["a/b", "a/c", "e"]]);
+    // By what the module above has from `a/b`, under another name.
+    sources[0].1 = "mod b; mod c; pub(crate) use self::{b::{B as Named}, c::C};".into();
+    sources[3].1 = "use crate::a::Named;".into();
+    assert_eq!(circles(&graph(&sources)), [["a/b", "a/c", "e"]]);
+    sources[3].1 = "use crate::a::Other;".into();
+    assert!(circles(&graph(&sources)).is_empty());
 }

@@ -5,7 +5,7 @@
 
 use candle_core::Tensor;
 
-use super::{Kernel, array, backward_input, check, decode, decode_each, forward_each};
+use super::{array, backward_input, check, decode, decode_each, forward_each};
 use crate::error::Result;
 use crate::ops::add;
 
@@ -33,25 +33,6 @@ fn scaled<const N: usize>(
         return super::cuda::scaled_each(x, weights, scale);
     }
     array(plain()?.into_iter().map(|y| Ok((y * scale)?)))
-}
-
-/// [`scaled_decode_each`] or [`scaled_forward_each`] of weights that lie one below the other in `stacked (Σ outᵢ,
-/// in)`, so many rows each: on CUDA nothing is copied.
-pub(crate) fn scaled_stacked<const N: usize>(
-    kernel: Kernel,
-    x: &Tensor,
-    stacked: &Tensor,
-    rows: [usize; N],
-    scale: f64,
-) -> Result<[Tensor; N]> {
-    let (total, k) = stacked.dims2()?;
-    check("linear::scaled_stacked", k == x.dims2()?.1 && total == rows.iter().sum::<usize>(), x, stacked)?;
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return super::cuda::scaled_stacked(x, stacked, rows, scale);
-    }
-    let strips: [Tensor; N] = array((0..N).map(|i| Ok(stacked.narrow(0, rows[..i].iter().sum(), rows[i])?)))?;
-    kernel.scaled_each(x, strips.each_ref(), scale)
 }
 
 /// `scale · dy·W`: `dy (m, out)`, `weight (out, in)` → `(m, in)`.

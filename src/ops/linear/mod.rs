@@ -22,7 +22,6 @@ mod variant;
 
 use std::mem::MaybeUninit;
 
-pub(crate) use adapter::scaled_stacked;
 pub use adapter::{decode_add, scaled_backward_input, scaled_decode_each, scaled_forward_each};
 use candle_core::Tensor;
 #[cfg(feature = "cuda")]

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::Affine;
+use super::{Affine, array, check};
 use crate::error::Result;
 
 /// Which kernel multiplies: the two may differ in the last bits, so each use keeps to one.
@@ -33,6 +33,25 @@ impl Kernel {
             Self::Forward => super::scaled_forward_each(x, weights, scale),
             Self::Decode => super::scaled_decode_each(x, weights, scale),
         }
+    }
+
+    /// [`Kernel::scaled_each`] of weights that lie one below the other in `stacked (Σ outᵢ, in)`, so many rows each: on
+    /// CUDA nothing is copied.
+    pub fn scaled_stacked<const N: usize>(
+        self,
+        x: &Tensor,
+        stacked: &Tensor,
+        rows: [usize; N],
+        scale: f64,
+    ) -> Result<[Tensor; N]> {
+        let (total, k) = stacked.dims2()?;
+        check("linear::scaled_stacked", k == x.dims2()?.1 && total == rows.iter().sum::<usize>(), x, stacked)?;
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            return super::cuda::scaled_stacked(x, stacked, rows, scale);
+        }
+        let strips: [Tensor; N] = array((0..N).map(|i| Ok(stacked.narrow(0, rows[..i].iter().sum(), rows[i])?)))?;
+        self.scaled_each(x, strips.each_ref(), scale)
     }
 
     /// `y + W x` over `y`.

@@ -6,6 +6,7 @@
 
 use candle_core::Tensor;
 
+use super::Output;
 use crate::error::Result;
 use crate::ops::Offsets;
 use crate::ops::linear::{self, array};
@@ -29,17 +30,6 @@ pub fn add_forward_each<const N: usize>(
         Some((u, b)) => linear::add_forward(y, u, b),
         None => Ok(y),
     }))
-}
-
-/// What an adapter's B takes of the backward pass.
-#[derive(Debug, Clone, Copy)]
-pub struct Output<'a> {
-    /// `(tokens, out)`.
-    pub dy: &'a Tensor,
-    /// `(out, rank)`, f32, or of a pass on CUDA rounded to bf16.
-    pub b: &'a Tensor,
-    /// Factor of `A x`.
-    pub scaling: f64,
 }
 
 /// Each `du`.

@@ -13,7 +13,7 @@ mod b;
 #[cfg(feature = "cuda")]
 mod cuda;
 
-pub use b::{Output, add_b_gradients, add_forward_each, backward_u_each};
+pub use b::{add_b_gradients, add_forward_each, backward_u_each};
 use candle_core::Tensor;
 
 use super::Offsets;
@@ -34,6 +34,17 @@ pub struct Reduction<'a> {
     pub scaling: f64,
     /// Dropout on x.
     pub dropout: Option<DropoutKey>,
+}
+
+/// What an adapter's B takes of the backward pass.
+#[derive(Debug, Clone, Copy)]
+pub struct Output<'a> {
+    /// `(tokens, out)`.
+    pub dy: &'a Tensor,
+    /// `(out, rank)`, f32, or of a pass on CUDA rounded to bf16.
+    pub b: &'a Tensor,
+    /// Factor of `A x`.
+    pub scaling: f64,
 }
 
 /// The sequences of x, and the position of each one's first row; `None`: 0.
@@ -136,7 +147,7 @@ pub(crate) fn reduce_each<const N: usize>(
         let us = match stacked(&present) {
             Some(all) => {
                 let ranks = array(present.iter().map(|reduction| Ok(reduction.rank())))?;
-                linear::scaled_stacked(kernel, x, all, ranks, first.scaling)?
+                kernel.scaled_stacked(x, all, ranks, first.scaling)?
             }
             None => kernel.scaled_each(x, array(present.iter().map(|reduction| Ok(reduction.a)))?, first.scaling)?,
         };
