@@ -28,6 +28,11 @@ impl Class {
         usize::from(self.0)
     }
 
+    /// Of two classes, the one that class 1's probability calls: class 1 from 0.5 on.
+    pub fn of_probability(probability: f64) -> Self {
+        if probability >= 0.5 { Self::ONE } else { Self::ZERO }
+    }
+
     /// The class of the largest score, the lowest of those that share it; class 0 of no scores.
     pub fn of_largest(scores: impl IntoIterator<Item = f64>) -> Self {
         let largest = |best: (usize, f64), (index, score): (usize, f64)| {
@@ -47,12 +52,6 @@ impl fmt::Display for Class {
 impl From<Class> for u8 {
     fn from(class: Class) -> Self {
         class.0
-    }
-}
-
-impl From<u8> for Class {
-    fn from(index: u8) -> Self {
-        Self(index)
     }
 }
 

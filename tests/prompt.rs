@@ -291,7 +291,14 @@ fn a_target_loses_the_end_of_its_explanation_only() {
         assert!(explanation.starts_with(kept), "{max}");
     }
     assert_eq!(new(least - 2).expect_err("too small").exit_code(), 2);
-    assert_eq!(new(NO_LIMIT).expect("a prompter").target("x", Class::from(2)).expect_err("no class").exit_code(), 3);
+    assert_eq!(
+        new(NO_LIMIT)
+            .expect("a prompter")
+            .target("x", Class::new(2).expect("a class"))
+            .expect_err("no class")
+            .exit_code(),
+        3
+    );
 }
 
 #[test]

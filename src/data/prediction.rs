@@ -131,7 +131,7 @@ impl Prediction {
     pub fn called(&self) -> Option<Class> {
         match &self.over_classes {
             Some(over) => over.predicted,
-            None => self.probability.map(|probability| if probability >= 0.5 { Class::ONE } else { Class::ZERO }),
+            None => self.probability.map(Class::of_probability),
         }
     }
 

@@ -5,6 +5,7 @@ use candle_core::{DType, Tensor};
 use super::PrefixCache;
 use crate::{
     error::{Error, Result},
+    metrics::log_softmax,
     model::{Llama, kv_cache::round_up_to_blocks},
     ops::Offsets,
 };
@@ -45,32 +46,10 @@ fn logits(llama: &Llama, hidden: &Tensor) -> Result<Vec<f32>> {
     Ok(llama.decode_logits(hidden)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
 }
 
-/// In f64: `x − max − log Σ exp(x − max)`.
-fn log_softmax(logits: &[f32]) -> Vec<f64> {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let shifted = |x: &f32| f64::from(*x) - f64::from(max);
-    let log_sum = logits.iter().map(|x| shifted(x).exp()).sum::<f64>().ln();
-    logits.iter().map(|x| shifted(x) - log_sum).collect()
-}
-
 fn pick(log_probabilities: &[f64], id: u32) -> Result<f64> {
     let value = log_probabilities.get(id as usize).copied().filter(|value| value.is_finite());
     value.ok_or_else(|| {
         Error::model("the model's output is not a number, or lacks a token of the label")
             .hint("the weights may be damaged")
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn log_softmax_sums_to_one_at_any_size() {
-        for logits in [[0.0, 1.0, 2.0], [1000.0, -1000.0, 999.0]] {
-            let sum: f64 = log_softmax(&logits).iter().map(|x| x.exp()).sum();
-            assert!((sum - 1.0).abs() < 1e-12);
-        }
-        assert!((log_softmax(&[0.0, 3f32.ln()])[1].exp() - 0.75).abs() < 1e-7);
-    }
 }

@@ -73,7 +73,7 @@ pub use evaluate::{evaluate, evaluate_calibration, parsable_and_kappa};
 pub use evaluation::{Calibration, CalibrationAfter, Calls, Evaluation, KappaCall, TunedCalls};
 pub use options::Options;
 pub use sample::Sample;
-pub use softmax::softmax;
+pub use softmax::{log_softmax, softmax};
 
 /// A statistic, or why it is undefined.
 pub type Outcome = std::result::Result<f64, &'static str>;

@@ -19,9 +19,17 @@ pub fn softmax(logits: &[f64]) -> Vec<f64> {
     powers.iter().map(|power| power / sum).collect()
 }
 
+/// log softmax of f32 logits, in f64: `x − max − log Σ exp(x − max)`.
+pub fn log_softmax(logits: &[f32]) -> Vec<f64> {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let shifted = |x: &f32| f64::from(*x) - f64::from(max);
+    let log_sum = logits.iter().map(|x| shifted(x).exp()).sum::<f64>().ln();
+    logits.iter().map(|x| shifted(x) - log_sum).collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::softmax;
+    use super::{log_softmax, softmax};
 
     #[test]
     fn softmax_holds_at_any_size() {
@@ -32,5 +40,14 @@ mod tests {
         for (p, logit) in softmax(&[1.0, 2.0, 4.0]).iter().zip([1.0f64, 2.0, 4.0]) {
             assert!((p - logit.exp() / total).abs() < 1e-15);
         }
+    }
+
+    #[test]
+    fn log_softmax_sums_to_one_at_any_size() {
+        for logits in [[0.0, 1.0, 2.0], [1000.0, -1000.0, 999.0]] {
+            let sum: f64 = log_softmax(&logits).iter().map(|x| x.exp()).sum();
+            assert!((sum - 1.0).abs() < 1e-12);
+        }
+        assert!((log_softmax(&[0.0, 3f32.ln()])[1].exp() - 0.75).abs() < 1e-7);
     }
 }

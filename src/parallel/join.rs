@@ -9,6 +9,8 @@ use super::{Collective, launch::Launch};
 #[cfg(feature = "mpi")]
 use super::{transport::Transport, world::World};
 use crate::error::{Error, Result};
+#[cfg(feature = "mpi")]
+use crate::storage::host_name;
 
 /// Where a rank runs.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -59,7 +61,7 @@ impl Collective {
             .hint("start it with `srun --mpi=pmix`, or with the mpirun of the MPI library that it was built with"));
         }
         let alone = Self::new(world.rank(), vec![Place::default(); world.size()], 0, Transport::Mpi(world));
-        let place = Place { host: host(), cores: cores() };
+        let place = Place { host: host_name(), cores: cores() };
         let own = serde_json::to_vec(&place).map_err(|e| Error::run(format!("cannot describe this machine: {e}")))?;
         let all = alone.all_gather(&own)?;
         let places: Vec<Place> = all.iter().map(|bytes| serde_json::from_slice(bytes).unwrap_or_default()).collect();
@@ -68,12 +70,6 @@ impl Collective {
         let inner = Arc::into_inner(alone.0).ok_or_else(|| Error::run("MPI was joined twice"))?;
         Ok(Self::new(inner.rank, places, gpu, inner.transport))
     }
-}
-
-/// This machine's name.
-#[cfg(feature = "mpi")]
-fn host() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// The cores that this process may use.

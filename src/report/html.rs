@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::{Table, figures::Figure};
 use crate::{
     error::{Error, Result},
+    labels::Class,
     metrics::evidence::Evidence,
     storage,
 };
@@ -58,7 +59,7 @@ pub struct RecordView {
 impl RecordView {
     /// The class that the head calls: of two, class 1 from 0.5 on.
     fn called(&self) -> Option<usize> {
-        self.called.or_else(|| self.probability.map(|probability| usize::from(probability >= 0.5)))
+        self.called.or_else(|| self.probability.map(|probability| Class::of_probability(probability).index()))
     }
 }
 

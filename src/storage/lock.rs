@@ -158,7 +158,7 @@ fn take(path: &Path, what: &str, flag: &str, mode: Mode) -> Result<File> {
         refuse_foreign(path, what, &mut file)?;
         let holder = match mode {
             Mode::Shared => format!("{SEVERAL}\n"),
-            _ => format!("{OURS}{} on {}\n", std::process::id(), host()),
+            _ => format!("{OURS}{} on {}\n", std::process::id(), host_name()),
         };
         // Another that shares it may read or write the same words: they are never absent in between.
         file.rewind()
@@ -195,7 +195,7 @@ pub(super) fn knows_no_locks(error: &io::Error) -> bool {
 fn without_locks(file: &mut File, (path, what, flag): (&Path, &str, &str), error: &io::Error) -> Result<()> {
     static TOLD: Once = Once::new();
     let holder = holder(file);
-    let process = holder.strip_prefix(OURS).and_then(|rest| rest.strip_suffix(&format!(" on {}", host())));
+    let process = holder.strip_prefix(OURS).and_then(|rest| rest.strip_suffix(&format!(" on {}", host_name())));
     if process
         .and_then(|number| number.parse().ok())
         .is_some_and(|number| number != std::process::id() && temporary::alive(number))
@@ -235,7 +235,7 @@ fn refuse_foreign(path: &Path, what: &str, file: &mut File) -> Result<()> {
 }
 
 /// The machine's name.
-pub(super) fn host() -> String {
+pub(crate) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 

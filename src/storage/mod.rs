@@ -25,6 +25,8 @@ use std::{
 pub use atomic::{AtomicDir, recover, write_file_atomic, write_own_file};
 pub use fault::{fault, points, spoiled};
 pub use guard::{check_output, check_stdout, check_tree, foreign, protect};
+#[cfg(feature = "mpi")]
+pub(crate) use lock::host_name;
 pub use lock::{OutputLock, RunLock};
 pub use log::RecordLog;
 pub use manifest::{MANIFEST, hash_bytes, hash_file, hash_into, hash_written, verify_file, verify_manifest};

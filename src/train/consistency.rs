@@ -8,6 +8,7 @@ use super::examples::Example;
 use crate::{
     error::{Error, Result},
     labels::Class,
+    metrics::log_softmax,
     prompt::Prompter,
 };
 
@@ -99,12 +100,6 @@ impl Divergence {
             by_lm: log_p.iter().zip(&log_q).map(|(p, q)| q.exp() - p.exp()).collect(),
         }
     }
-}
-
-fn log_softmax(logits: &[f32]) -> Vec<f64> {
-    let top = logits.iter().fold(f64::NEG_INFINITY, |top, &logit| top.max(f64::from(logit)));
-    let total: f64 = logits.iter().map(|&logit| (f64::from(logit) - top).exp()).sum();
-    logits.iter().map(|&logit| f64::from(logit) - top - total.ln()).collect()
 }
 
 #[cfg(test)]

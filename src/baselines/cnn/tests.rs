@@ -57,6 +57,10 @@ fn small() -> config::Cnn {
     config::Cnn { filters: 32, projection: 16, dropout: 0.2, epochs: 12, batch_size: 8, ..config::Cnn::default() }
 }
 
+fn class(index: usize) -> Class {
+    Class::new(index).unwrap()
+}
+
 #[test]
 fn it_learns_a_word_order_and_a_resumed_run_is_the_same_run() {
     let embeddings = embeddings();
@@ -101,7 +105,7 @@ fn fields_are_joined_by_the_separator_and_a_note_cannot_write_one() {
 #[test]
 fn selection_counts_the_minority() {
     let probabilities = [0.9, 0.8, 0.3, 0.6].map(|one| vec![1.0 - one, one]);
-    let labels = [1, 1, 0, 0].map(Class::from);
+    let labels = [1, 1, 0, 0].map(class);
     // AUROC 1; class 1: TP 2, FP 1; class 0: TP 1, FN 1.
     let score = |rarest| selection_score(&probabilities, &labels, rarest);
     assert!((score(Class::ONE) - (1.0 + 0.8) / 2.0).abs() < 1e-12);
@@ -115,7 +119,7 @@ fn selection_counts_the_minority() {
 fn selection_of_more_classes_takes_macro_auroc_and_the_rarest() {
     let rows = [[0.6, 0.3, 0.1], [0.2, 0.5, 0.3], [0.3, 0.4, 0.3], [0.4, 0.4, 0.2], [0.1, 0.2, 0.7], [0.3, 0.3, 0.4]];
     let probabilities = rows.map(Vec::from);
-    let labels = [0, 0, 1, 1, 2, 1].map(Class::from);
+    let labels = [0, 0, 1, 1, 2, 1].map(class);
     let above = |class: usize| {
         let column: Vec<f64> = rows.iter().map(|row| row[class]).collect();
         let is: Vec<bool> = labels.iter().map(|label| label.index() == class).collect();
@@ -124,7 +128,7 @@ fn selection_of_more_classes_takes_macro_auroc_and_the_rarest() {
     let macro_auroc = (above(0) + above(1) + above(2)) / 3.0;
     assert_eq!(above(2), 1.0);
     // The arg max calls 0 1 1 0 2 2: of class 2, TP 1, FP 1; of class 0, TP 1, FP 1, FN 1.
-    let score = |class: u8| selection_score(&probabilities, &labels, class.into());
+    let score = |rarest| selection_score(&probabilities, &labels, class(rarest));
     assert!((score(2) - (macro_auroc + 2.0 / 3.0) / 2.0).abs() < 1e-12);
     assert!((score(0) - (macro_auroc + 0.5) / 2.0).abs() < 1e-12);
     // Without a class the macro mean is undefined, and counts as 0.
@@ -133,7 +137,7 @@ fn selection_of_more_classes_takes_macro_auroc_and_the_rarest() {
 
 #[test]
 fn the_rarest_class_is_the_train_splits() {
-    let of = |classes, labels: &[u8]| rarest(classes, labels.iter().map(|&label| label.into())).index();
+    let of = |classes, labels: &[usize]| rarest(classes, labels.iter().map(|&label| class(label))).index();
     assert_eq!([of(2, &[0, 0, 1]), of(2, &[0, 1]), of(2, &[0, 1, 1])], [1, 1, 0]);
     assert_eq!([of(3, &[0, 0, 1, 2, 2]), of(3, &[2, 2, 1, 1, 0, 0]), of(3, &[0, 0, 1, 1, 2])], [1, 0, 2]);
 }
@@ -172,7 +176,7 @@ fn agrees_with_pytorch(golden: &serde_json::Value, classes: usize) {
         .zip(golden["labels"].as_array().unwrap())
         .map(|(ids, label)| Document {
             ids: numbers(ids).iter().map(|id| *id as u32).collect(),
-            label: Class::from(label.as_u64().unwrap() as u8),
+            label: class(label.as_u64().unwrap() as usize),
         })
         .collect();
     let logits: Vec<Tensor> =

@@ -183,7 +183,7 @@ pub fn rarest(classes: usize, labels: impl Iterator<Item = Class>) -> Class {
 pub fn selection_score(probabilities: &[Vec<f64>], labels: &[Class], rarest: Class) -> f64 {
     let classes = probabilities.first().map_or(0, Vec::len);
     let call = |row: &Vec<f64>| match row[..] {
-        [_, one] => Class::from(u8::from(one >= 0.5)),
+        [_, one] => Class::of_probability(one),
         _ => Class::of_largest(row.iter().copied()),
     };
     let auroc = if classes == 2 {

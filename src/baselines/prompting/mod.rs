@@ -69,8 +69,8 @@ pub struct Run {
 impl Run {
     /// A probability of class 1; the call is class 1 from 0.5 on.
     pub fn of_probability(probability: f64) -> Self {
-        let label = if probability >= 0.5 { Class::ONE } else { Class::ZERO };
-        Self { probability: Some(probability), verbalized_label: Some(label), ..Self::default() }
+        let label = Some(Class::of_probability(probability));
+        Self { probability: Some(probability), verbalized_label: label, ..Self::default() }
     }
 
     /// Probabilities of all classes; the call is the largest, of two class 1 from 0.5 on.

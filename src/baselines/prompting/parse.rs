@@ -151,7 +151,7 @@ mod tests {
             ("Classification:TRUE", None),
             ("", None),
         ] {
-            assert_eq!(label(text, &verdict, &labels), expected.map(Class::from), "{text:?}");
+            assert_eq!(label(text, &verdict, &labels), expected.and_then(Class::new), "{text:?}");
         }
     }
 }

@@ -72,14 +72,14 @@ impl Notes {
         let mut draws = Draws::new(self.seed, index, 0);
         let patient = Patient::draw(&mut draws);
         let probability = sigmoid(self.intercept + patient.score());
-        let label = u8::from(draws.chance(probability));
+        let label = if draws.chance(probability) { Class::ONE } else { Class::ZERO };
         let words = (self.settings.words as f64 * (0.8 + 0.4 * draws.uniform())) as usize;
         let text = note::write(&patient, words, &mut draws);
         let text = typos::misspell(&text, self.settings.typos, &mut draws);
         let record = Record {
             id: format!("note-{index:06}"),
             fields: [("text".to_owned(), text)].into(),
-            label: Some(Class::from(label)),
+            label: Some(label),
             explanation: None,
             group: None,
             columns: [].into(),

@@ -192,7 +192,8 @@ mod tests {
         for (label, kept, count) in [(0, true, 219), (1, true, 65), (0, false, 14), (1, false, 18)] {
             let kept = kept.then(|| Kept { trial: 1, explanation: "x".into() });
             let explained = Explained { kept, generated_tokens: 1, ..Explained::default() };
-            (0..count).for_each(|_| statistics.add(Class::from(label), &explained));
+            let class = [Class::ZERO, Class::ONE][label];
+            (0..count).for_each(|_| statistics.add(class, &explained));
         }
         let table = statistics.table("CliniFact (Dev)", &labels);
         assert!(table.contains("| Original dataset | 233 | 83 | 26.3% |"), "{table}");

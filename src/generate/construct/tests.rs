@@ -71,7 +71,7 @@ fn record(number: usize, label: u8) -> Record {
     Record {
         id: format!("r{number}"),
         fields,
-        label: Some(Class::from(label)),
+        label: Class::new(usize::from(label)),
         explanation: None,
         group: None,
         columns: BTreeMap::new(),
