@@ -151,7 +151,7 @@ fn an_interrupt_says_what_is_saved_and_how_to_go_on() {
         let log = work.path(signal).join("construct/train.progress.jsonl");
         common::wait_for_lines(&mut child, &log, 2);
         common::send(signal, &child);
-        let told = child.wait_with_output().unwrap();
+        let told = common::end_of(child);
         let stderr = String::from_utf8(told.stderr).unwrap();
         assert_eq!(told.status.code(), Some(code), "{stderr}");
         for text in [&format!("stopped by SIG{signal}"), "what is done is saved", "hint: the same command goes on"] {

@@ -147,7 +147,7 @@ fn an_interrupted_demonstration_says_what_goes_on() {
     let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
     common::wait_for_lines(&mut child, &log, 1);
     common::send("INT", &child);
-    let told = child.wait_with_output().unwrap();
+    let told = common::end_of(child);
     let stderr = String::from_utf8_lossy(&told.stderr);
     assert_eq!(told.status.code(), Some(130), "{stderr}");
     assert!(

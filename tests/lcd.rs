@@ -284,6 +284,6 @@ fn a_build_that_is_stopped_leaves_nothing() {
     let mut child = mimic.command(&flags).stderr(std::process::Stdio::null()).spawn().unwrap();
     common::wait_until(&mut child, "a build under way", || mimic.names().len() > before.len());
     common::send("INT", &child);
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(common::end_of(child).status.code(), Some(130));
     assert_eq!(mimic.names(), before);
 }

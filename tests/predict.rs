@@ -84,7 +84,7 @@ fn the_bytes_depend_on_neither_batch_nor_threads_nor_the_channel() {
     assert_eq!(plain, run("d.jsonl", &["--threads", "3"]));
     let mut child = fixture.command("-", "-", &sampled).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    assert_eq!(plain, child.wait_with_output().unwrap().stdout);
+    assert_eq!(plain, common::end_of(child).stdout);
     let reversed: String = input.lines().rev().map(|line| format!("{line}\n")).collect();
     fixture.write("in.jsonl", reversed);
     let mut backwards = parse_lines(&run("e.jsonl", &[]));
@@ -287,7 +287,7 @@ fn a_reader_that_leaves_is_no_panic() {
     let mut child =
         fixture.command("in.jsonl", "-", &[]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
-    let result = child.wait_with_output().unwrap();
+    let result = common::end_of(child);
     assert!(result.status.code().is_some());
     assert!(!stderr(&result).contains("panic") && !stderr(&result).contains("internal error"), "{}", stderr(&result));
 }
@@ -300,7 +300,7 @@ fn an_interrupt_leaves_finished_lines_and_the_same_command_goes_on() {
     let mut child = fixture.command("in.jsonl", "out.jsonl", &flags).stderr(Stdio::piped()).spawn().unwrap();
     common::wait_for_lines(&mut child, &fixture.path("out.jsonl"), 1);
     common::send("INT", &child);
-    let result = child.wait_with_output().unwrap();
+    let result = common::end_of(child);
     assert_eq!(result.status.code(), Some(130), "{}", stderr(&result));
     let left = fixture.lines("out.jsonl").len();
     assert!((1..400).contains(&left), "{left}");

@@ -386,6 +386,6 @@ fn a_signal_ends_the_wait_for_an_answer() {
     let mut child = work.command("run", &fake.url).stderr(Stdio::piped()).spawn().unwrap();
     common::wait_until(&mut child, "a question", || !fake.questions().is_empty());
     common::send("INT", &child);
-    let output = child.wait_with_output().unwrap();
+    let output = common::end_of(child);
     assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
 }

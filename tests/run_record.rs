@@ -7,7 +7,7 @@ mod fixture;
 
 use std::process::Command;
 
-use common::{clsgen, wait_until};
+use common::{clsgen, end_of, wait_until};
 use fixture::{Fixture, stderr};
 use serde_json::{Value, json};
 
@@ -78,7 +78,7 @@ fn ended_by_the_second_signal() -> bool {
     let both = format!("kill -INT {0}; kill -TERM {0}", child.id());
     assert!(Command::new("sh").args(["-c", &both]).status().unwrap().success());
     // Of two that come at once either may be read first.
-    let code = child.wait().unwrap().code().unwrap();
+    let code = end_of(child).status.code().unwrap();
     assert!([130, 143].contains(&code), "{code}");
     let [outcome, exit_code, earlier] = told(&fixture);
     assert_eq!((&exit_code, &earlier), (&json!(code), &Value::Null), "{outcome}");

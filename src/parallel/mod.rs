@@ -17,7 +17,7 @@ mod number;
 mod status;
 mod sum;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod transport;
 #[cfg(feature = "mpi")]
 mod world;

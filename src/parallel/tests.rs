@@ -1,5 +1,22 @@
+use std::time::{Duration, Instant};
+
 use super::*;
 use crate::error::Kind;
+
+/// Longest that a rank waits for another; one that waits longer fails its test, and the others with it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Looks until there is one.
+pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begun.elapsed() < PATIENCE, "waiting for {what}: not within {PATIENCE:?}");
+        std::thread::yield_now();
+    }
+}
 
 /// What every rank returns, each on a thread of its own.
 fn on_ranks<T: Send>(size: usize, work: impl Fn(Collective) -> T + Sync) -> Vec<T> {
@@ -111,10 +128,7 @@ fn long_work_stops_for_another_ranks_error_and_does_not_hide_it() {
             if ranks.rank() == 1 {
                 return Err(Error::new(Kind::Signal(15), "stopped"));
             }
-            loop {
-                ranks.check_others()?;
-                std::thread::yield_now();
-            }
+            Err(wait_for("rank 1's error", || ranks.check_others().err()))
         };
         let met = ranks.meet::<()>(part()).unwrap_err();
         // The next meeting begins anew.
@@ -136,7 +150,7 @@ fn letters_of_any_length_come_whole_and_in_order_beside_the_meetings() {
         ranks.sum(&mut [1.0]).unwrap();
         let mut come = Vec::new();
         while come.len() < 2 * lengths.len() {
-            come.extend(ranks.receive());
+            come.push(wait_for("a letter", || ranks.receive()));
         }
         assert!(ranks.receive().is_none());
         (ranks.rank(), come)
@@ -157,16 +171,14 @@ fn who_waits_for_letters_sees_rank_0_and_any_error_come_to_a_meeting() {
             if ranks.rank() == failing {
                 return ranks.close::<()>(Err(Error::run("late"))).unwrap_err().to_string();
             }
-            while !ranks.is_called() {
-                std::thread::yield_now();
-            }
+            wait_for("a call", || ranks.is_called().then_some(()));
             ranks.close(ranks.broadcast(&[])).unwrap_err().to_string()
         });
         assert_eq!(ends, vec![format!("rank {failing} on host{}: late", failing / 2); 3]);
     }
     let met = on_ranks(2, |ranks| {
-        while !ranks.leads() && !ranks.is_called() {
-            std::thread::yield_now();
+        if !ranks.leads() {
+            wait_for("a call", || ranks.is_called().then_some(()));
         }
         ranks.broadcast(b"go").unwrap()
     });

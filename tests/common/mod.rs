@@ -5,7 +5,8 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io::Write,
     path::{Path, PathBuf},
-    process::{Child, Command},
+    process::{Child, Command, Output},
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
@@ -134,6 +135,21 @@ pub fn wait_until(child: &mut Child, what: &str, mut reached: impl FnMut() -> bo
 #[track_caller]
 pub fn wait_for_lines(child: &mut Child, file: &Path, count: usize) {
     wait_until(child, &format!("{count} lines in {}", file.display()), || lines(file) >= count);
+}
+
+/// What a process gives at its end. One that has not ended after [`PATIENCE`] is killed, and the test fails.
+#[track_caller]
+pub fn end_of(child: Child) -> Output {
+    let id = child.id().to_string();
+    let (ended, watched) = mpsc::channel::<()>();
+    let watch = std::thread::spawn(move || {
+        let late = watched.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout);
+        late && Command::new("kill").args(["-KILL", &id]).status().is_ok()
+    });
+    let output = child.wait_with_output().unwrap();
+    drop(ended);
+    assert!(!watch.join().unwrap(), "the process did not end within {PATIENCE:?}: {output:?}");
+    output
 }
 
 /// The lines of a file that are whole; none where there is no file.

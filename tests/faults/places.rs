@@ -138,7 +138,7 @@ fn a_temporary_has_a_name_that_nobody_can_foresee() {
         let mut command = work.command(&predict);
         let child = command.env("CLSGEN_FAULT", "file.write").spawn().unwrap();
         let marker = format!(".out.jsonl.meta.json.tmp-{}.", child.id());
-        assert!(!child.wait_with_output().unwrap().status.success());
+        assert!(!common::end_of(child).status.success());
         let left = work.files("").into_iter().find(|path| path.starts_with(&marker)).expect("a temporary");
         assert_eq!(work.mode(&left), 0o600);
         names.insert(left[marker.len()..].to_owned());

@@ -31,7 +31,7 @@ fn a_second_command_in_a_run_directory_is_refused_and_the_first_ends_well() {
         let work = if first == EVAL { Work::trained(8) } else { Work::new(8) };
         let line = |i: usize| format!("{{\"id\": \"{i}\", \"label\": {}, \"probability\": 0.{i}}}\n", i % 2);
         work.write("p.jsonl", (1..9).map(line).collect::<String>());
-        let mut child = held(&work, first, "run/.lock");
+        let child = held(&work, first, "run/.lock");
         let before = work.files("run");
         for second in [CONSTRUCT, TRAIN, EVAL, FILES] {
             if second == EVAL && first != EVAL {
@@ -45,7 +45,7 @@ fn a_second_command_in_a_run_directory_is_refused_and_the_first_ends_well() {
             pairs += 1;
         }
         send("CONT", &child);
-        assert_eq!(child.wait().unwrap().code(), Some(0), "{first:?}");
+        assert_eq!(common::end_of(child).status.code(), Some(0), "{first:?}");
         // Now there is room.
         let next = work.run(if first == CONSTRUCT { TRAIN } else { FILES });
         assert_eq!(next.code, Some(0), "{first:?}, then: {next:?}");
@@ -56,20 +56,20 @@ fn a_second_command_in_a_run_directory_is_refused_and_the_first_ends_well() {
 #[test]
 fn predictions_have_one_writer_and_read_a_run_that_others_work_in() {
     let work = Work::trained(8);
-    let mut child = held(&work, PREDICT, ".out.jsonl.lock");
+    let child = held(&work, PREDICT, ".out.jsonl.lock");
     let told = work.run(PREDICT);
     assert_fails(&told, 2, &[&format!("out.jsonl is locked by process {}", child.id()), "hint: "]);
     assert_fails(&work.run(&[PREDICT, &["--overwrite"]].concat()), 2, &["out.jsonl is locked by process"]);
     send("CONT", &child);
-    assert_eq!((child.wait().unwrap().code(), common::lines(&work.path("out.jsonl"))), (Some(0), 8));
+    assert_eq!((common::end_of(child).status.code(), common::lines(&work.path("out.jsonl"))), (Some(0), 8));
     let alone = work.read("out.jsonl");
 
     for other in [EVAL, CONSTRUCT] {
-        let mut child = held(&work, other, "run/.lock");
+        let child = held(&work, other, "run/.lock");
         let told = work.run(&[PREDICT, &["--overwrite"]].concat());
         assert_eq!(told.code, Some(0), "{other:?}: {told:?}");
         assert_eq!(work.read("out.jsonl"), alone);
         send("CONT", &child);
-        assert_eq!(child.wait().unwrap().code(), Some(0), "{other:?}");
+        assert_eq!(common::end_of(child).status.code(), Some(0), "{other:?}");
     }
 }

@@ -66,12 +66,7 @@ fn a_rank_killed_while_models_are_read_ends_the_job() {
     // The output is there before the first line; so is a rank from the start on.
     for rank in [1, 0] {
         let mut job = work.start(2, &command);
-        let pid = loop {
-            if let Some(pid) = job.find_rank(rank) {
-                break pid;
-            }
-            job.wait_for("a moment", || true);
-        };
+        let pid = job.wait_for_rank(rank);
         send("KILL", pid);
         let end = job.end();
         assert_ne!(end.code, Some(0), "{}", end.stderr);

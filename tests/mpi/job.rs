@@ -56,28 +56,25 @@ impl Job {
 
     /// The process of this rank.
     pub fn rank(&self, rank: usize) -> u32 {
-        self.find_rank(rank).unwrap_or_else(|| panic!("no rank {rank} runs"))
+        find_rank(self.mpirun(), rank).unwrap_or_else(|| panic!("no rank {rank} runs"))
     }
 
-    /// The same, if it has been started.
-    pub fn find_rank(&self, rank: usize) -> Option<u32> {
-        let wanted = format!("OMPI_COMM_WORLD_RANK={rank}");
-        let is = |pid: &u32| {
-            let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environ.split(|&byte| byte == 0).any(|variable| variable == wanted.as_bytes())
-        };
-        self.children().into_iter().find(is)
+    /// The same, once it has been started.
+    #[track_caller]
+    pub fn wait_for_rank(&mut self, rank: usize) -> u32 {
+        let mpirun = self.mpirun();
+        let mut found = None;
+        self.wait_for(&format!("rank {rank}"), || {
+            found = find_rank(mpirun, rank);
+            found.is_some()
+        });
+        found.unwrap()
     }
 
     /// The process of this name that the started one has started.
     pub fn child(&self, name: &str) -> u32 {
         let is = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name);
-        self.children().into_iter().find(is).unwrap_or_else(|| panic!("no {name} runs"))
-    }
-
-    fn children(&self) -> Vec<u32> {
-        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.child.id())).unwrap();
-        children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+        children(self.child.id()).into_iter().find(is).unwrap_or_else(|| panic!("no {name} runs"))
     }
 
     /// The process of `mpirun` itself.
@@ -125,6 +122,22 @@ impl Job {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// The process of this rank, if this `mpirun` has started it.
+fn find_rank(mpirun: u32, rank: usize) -> Option<u32> {
+    let wanted = format!("OMPI_COMM_WORLD_RANK={rank}");
+    let is = |pid: &u32| {
+        let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environ.split(|&byte| byte == 0).any(|variable| variable == wanted.as_bytes())
+    };
+    children(mpirun).into_iter().find(is)
+}
+
+/// The processes that this one has started; none where it has ended.
+fn children(pid: u32) -> Vec<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
 /// Sends a process the signal of this name.

@@ -160,7 +160,7 @@ fn every_stopping_signal_leaves_finished_lines_and_its_code() {
         let mut child = common::hearing_hangups(&command).stderr(Stdio::piped()).spawn().unwrap();
         common::wait_for_lines(&mut child, &fixture.path(&output), 1);
         common::send(signal, &child);
-        let result = child.wait_with_output().unwrap();
+        let result = common::end_of(child);
         let told = stderr(&result);
         assert_eq!(result.status.code(), Some(code), "{told}");
         assert!(told.contains(&format!("stopped by SIG{signal}")) && told.contains("holds what is done"), "{told}");
@@ -179,7 +179,7 @@ fn an_output_that_is_removed_is_not_written_to_in_the_dark() {
         .unwrap();
     common::wait_for_lines(&mut child, &fixture.path("out.jsonl"), 1);
     std::fs::remove_file(fixture.path("out.jsonl")).unwrap();
-    let result = child.wait_with_output().unwrap();
+    let result = common::end_of(child);
     assert!(
         result.status.code() == Some(1) && stderr(&result).contains("was removed or replaced"),
         "{}",

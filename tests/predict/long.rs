@@ -73,7 +73,7 @@ fn a_stream_of_bad_lines_alone_can_be_stopped() {
     let mut child = command.stdin(endless.stdout.take().unwrap()).stderr(Stdio::null()).spawn().unwrap();
     common::wait_for_lines(&mut child, &fixture.path("out.jsonl"), 10);
     common::send("INT", &child);
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(common::end_of(child).status.code(), Some(130));
     endless.kill().unwrap();
     endless.wait().unwrap();
 }

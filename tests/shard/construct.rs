@@ -91,7 +91,7 @@ fn merged_parts_are_what_one_process_writes() {
     let seven: Vec<String> = (1..=7).map(|part| format!("{part}/7")).collect();
     let children: Vec<Child> = seven.iter().map(|shard| work.start("seven", &["--shard", shard])).collect();
     for child in children {
-        let told = child.wait_with_output().unwrap();
+        let told = common::end_of(child);
         assert_eq!(told.status.code(), Some(0), "{}", String::from_utf8_lossy(&told.stderr));
     }
     work.succeed("two", &["--shard", "2/2"]);
@@ -148,7 +148,7 @@ fn a_rationalized_run_is_the_same_in_parts_and_train_waits_for_the_merge() {
 #[test]
 fn parts_of_one_run_are_made_at_once_each_by_one_process() {
     let work = Work::new();
-    let mut first = work.start("run", &["--shard", "1/2"]);
+    let first = work.start("run", &["--shard", "1/2"]);
     common::wait_for_lines(&mut first, &work.path("run/construct/train.part-1-of-2.progress.jsonl"), 2);
     common::send("STOP", &first);
     let same = work.construct("run", &["--shard", "1/2"]);
@@ -164,7 +164,7 @@ fn parts_of_one_run_are_made_at_once_each_by_one_process() {
     }
     work.succeed("run", &["--shard", "2/2"]);
     common::send("CONT", &first);
-    assert_eq!(first.wait().unwrap().code(), Some(0));
+    assert_eq!(common::end_of(first).status.code(), Some(0));
     work.succeed("run", &["--merge"]);
     work.succeed("whole", &[]);
     assert!(work.files("run") == work.files("whole"));
@@ -186,7 +186,7 @@ fn a_part_that_was_killed_goes_on_and_so_does_a_merge() {
     let mut stopped = work.start("run", &["--shard", "1/2"]);
     common::wait_for_lines(&mut stopped, &log, 5);
     common::send("TERM", &stopped);
-    let told = stopped.wait_with_output().unwrap();
+    let told = common::end_of(stopped);
     let stderr = String::from_utf8(told.stderr).unwrap();
     assert!(told.status.code() == Some(143) && stderr.contains("what is done is saved"), "{stderr}");
     // Train's own file, its dropped list, its statistics; then dev's statistics.
@@ -270,7 +270,7 @@ fn processes_of_one_run_agree_on_the_date_of_their_prompts() {
     };
     let both = [start("1/2", "Pacific/Kiritimati"), start("2/2", "Etc/GMT+12")];
     for child in both {
-        let told = child.wait_with_output().unwrap();
+        let told = common::end_of(child);
         assert_eq!(told.status.code(), Some(0), "{}", String::from_utf8_lossy(&told.stderr));
     }
     work.succeed("run", &[&set[..], &["--merge"]].concat());

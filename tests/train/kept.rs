@@ -11,7 +11,7 @@ fn every_stopping_signal_saves_and_has_its_code_and_nohup_stays_nohup() {
         let mut child = common::hearing_hangups(&command).stderr(Stdio::piped()).spawn().unwrap();
         common::wait_for_lines(&mut child, &log(signal), 2);
         common::send(signal, &child);
-        let output = child.wait_with_output().unwrap();
+        let output = common::end_of(child);
         let told = stderr(&output);
         assert_eq!(output.status.code(), Some(code), "{signal}: {told}");
         assert!(told.contains(&format!("stopped by SIG{signal} after step")) && told.contains("state saved"), "{told}");
@@ -31,7 +31,7 @@ fn every_stopping_signal_saves_and_has_its_code_and_nohup_stays_nohup() {
     let seen = fixture.log("nohup", "step").len();
     common::wait_until(&mut child, "three steps after SIGHUP", || fixture.log("nohup", "step").len() >= seen + 3);
     common::send("TERM", &child);
-    assert_eq!(child.wait().unwrap().code(), Some(143));
+    assert_eq!(common::end_of(child).status.code(), Some(143));
 }
 
 /// NFS and Lustre cannot swap two directories: the old one steps aside first, and a kill comes before the new one takes
@@ -122,7 +122,7 @@ fn a_run_directory_removed_while_training_is_not_made_anew() {
     common::wait_for_lines(&mut child, &fixture.path("run/metrics.jsonl"), 2);
     // In one step: while its files go one by one, others may still come.
     std::fs::rename(fixture.path("run"), fixture.path("gone")).unwrap();
-    let output = child.wait_with_output().unwrap();
+    let output = common::end_of(child);
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert!(stderr(&output).contains("/run was removed while this command worked in it"), "{}", stderr(&output));
     assert!(!fixture.path("run").exists());
@@ -182,7 +182,7 @@ fn a_signal_saves_the_epoch_and_a_resume_goes_on() {
         fixture.command("run", &["--quiet", "--set", "train.epochs=500"]).stderr(Stdio::null()).spawn().unwrap();
     common::wait_for_lines(&mut child, &fixture.path("run/metrics.jsonl"), 2);
     common::send("TERM", &child);
-    assert_eq!(child.wait().unwrap().code(), Some(143));
+    assert_eq!(common::end_of(child).status.code(), Some(143));
     let done = fixture.log("run", "step").len();
     let epoch = done.div_ceil(3);
     let state = fixture.json(&format!("run/checkpoints/epoch-{epoch:02}/trainer.json"));

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     generate::{Budget, Engine},
     model::Replicas,
-    parallel::Collective,
+    parallel::{Collective, tests::wait_for},
 };
 
 const BUDGET: Budget = Budget { tokens: 100_000, rows: 4 };
@@ -42,12 +42,7 @@ fn on(n: usize, asked: &[Request], trials: bool) -> BTreeMap<usize, Completed> {
             .unwrap();
         } else {
             let held = Held { number: 5, model, tokenizer: tokenizer_with_stops(&[7]), budget: BUDGET };
-            let letter = loop {
-                if let Some((_, letter)) = ranks.receive() {
-                    break letter;
-                }
-                std::thread::yield_now();
-            };
+            let (_, letter) = wait_for("rank 0's letter", || ranks.receive());
             answer(&ranks, Some(&held), &letter).unwrap();
         }
         found
