@@ -1,6 +1,7 @@
 //! Three classes from end to end through the binary: train, eval with all that it offers, predict; another verdict
 //! line.
 
+mod common;
 #[path = "train/fixture.rs"]
 #[allow(dead_code)]
 mod fixture;

@@ -4,25 +4,22 @@ mod common;
 #[path = "construct/splits.rs"]
 mod splits;
 
-use std::{
-    path::PathBuf,
-    process::{Command, Stdio},
-};
+use std::process::{Command, Stdio};
+
+use common::{Scratch, in_scratch};
 
 const RECORDS: u64 = 24;
 
 /// A scratch directory with the embedded model, notes and a config.
-struct Work(tempfile::TempDir);
+struct Work(Scratch);
+
+in_scratch!(Work);
 
 impl Work {
     fn new() -> Self {
-        let work = Self(tempfile::tempdir().unwrap());
-        common::write_demo(work.0.path(), &["train"], RECORDS, 0.4);
+        let work = Self(Scratch::new());
+        common::write_demo(&work.path(""), &["train"], RECORDS, 0.4);
         work
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
     }
 
     /// `clsgen construct` into `run`: three short trials a record, two records at a time, so that records end one by

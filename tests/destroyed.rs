@@ -3,33 +3,20 @@
 
 mod common;
 
-use std::path::PathBuf;
-
 use clsgen::demo;
-use common::{Outcome, assert_fails, outcome};
+use common::{Outcome, Scratch, assert_fails, in_scratch, outcome};
 
-struct Work(tempfile::TempDir);
+struct Work(Scratch);
+
+in_scratch!(Work);
 
 impl Work {
     fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
-        std::fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
-        std::fs::write(self.path(name), bytes).unwrap();
-    }
-
-    fn read(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+        Self(Scratch::new())
     }
 
     fn clsgen(&self, args: &[&str]) -> Outcome {
-        outcome(common::clsgen().current_dir(self.0.path()).args(args))
+        outcome(common::clsgen().current_dir(self.path("")).args(args))
     }
 
     /// A model, a prompt and records that construct and train can work on.
@@ -203,7 +190,7 @@ fn a_file_that_is_not_what_its_format_says_is_refused_whole() {
         assert_fails(&work.clsgen(&predict), 3, &["in.jsonl", words, "hint: "]);
     }
     let mut piped = common::clsgen();
-    piped.current_dir(work.0.path()).args([
+    piped.current_dir(work.path("")).args([
         "predict",
         "--model",
         "run",
@@ -301,7 +288,7 @@ fn a_broken_lcd_document_is_not_read_in_part() {
         // A file is read through before any work, a pipe as far as it goes.
         assert!(told.stdout.is_empty() && !told.stderr.contains("ZEBRA"), "{told:?}");
         let mut piped = common::clsgen();
-        piped.current_dir(work.0.path()).stdin(std::fs::File::open(work.path("in.json")).unwrap());
+        piped.current_dir(work.path("")).stdin(std::fs::File::open(work.path("in.json")).unwrap());
         piped.args(["predict", "--model", "run", "--input", "-", "--output", "-", "--no-explanation"]);
         let told = outcome(&mut piped);
         assert_fails(&told, 3, &["broken JSON", place, "hint: "]);
@@ -319,7 +306,7 @@ fn a_broken_lcd_document_is_not_read_in_part() {
     }
     // Of a pipe no more is looked at than its first bytes.
     let mut piped = common::clsgen();
-    piped.current_dir(work.0.path()).stdin(std::fs::File::open(work.path("in.json")).unwrap());
+    piped.current_dir(work.path("")).stdin(std::fs::File::open(work.path("in.json")).unwrap());
     piped.args(["predict", "--model", "run", "--input", "-", "--output", "-", "--no-explanation"]);
     assert_fails(&outcome(&mut piped), 3, &["over several lines", "--set data.format=lcd"]);
 
@@ -338,7 +325,7 @@ fn a_limit_of_file_size_is_told() {
     let limited = |kib: usize, args: &[&str]| {
         let mut command = std::process::Command::new("bash");
         command.args(["-c", &format!("ulimit -f {kib}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_clsgen")]);
-        outcome(command.args(args).current_dir(work.0.path()))
+        outcome(command.args(args).current_dir(work.path("")))
     };
     let told = limited(16, &["train", "--config", "c.toml", "--run", "limited"]);
     assert_fails(&told, 5, &["File too large", "hint: ", "ulimit -f"]);

@@ -22,21 +22,21 @@ use std::{
 
 use assert_cmd::Command;
 use clsgen::metrics::agreement::landis_koch;
+use common::{Scratch, in_scratch};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 /// A directory, and files in it.
-struct Bench {
-    dir: TempDir,
-}
+struct Bench(Scratch);
+
+in_scratch!(Bench);
 
 impl Bench {
     fn new() -> Self {
-        Self { dir: TempDir::new().unwrap() }
+        Self(Scratch::new())
     }
 
     fn file(&self, name: &str, lines: &str) -> PathBuf {
-        let path = self.dir.path().join(name);
+        let path = self.path(name);
         std::fs::write(&path, lines).unwrap();
         path
     }
@@ -44,7 +44,7 @@ impl Bench {
     fn eval(&self, arguments: &[&str]) -> Command {
         let mut command = Command::cargo_bin("clsgen").unwrap();
         command
-            .current_dir(self.dir.path())
+            .current_dir(self.path(""))
             .args(["eval", "--run", "run", "--set", "eval.bootstrap=200", "--overwrite"])
             .args(arguments);
         command
@@ -55,7 +55,7 @@ impl Bench {
     }
 
     fn text(&self, name: &str) -> String {
-        std::fs::read_to_string(self.dir.path().join("run/eval/predictions").join(name)).unwrap()
+        std::fs::read_to_string(self.path("run/eval/predictions").join(name)).unwrap()
     }
 }
 
@@ -184,16 +184,16 @@ fn thresholds_come_from_dev_alone_and_are_written_before_test_is_read() {
     assert!(thresholds["checkpoint"].is_null());
     assert_eq!(bench.json("metrics.json")["tuned"]["f1"]["threshold"], thresholds["thresholds"]["f1"]["threshold"]);
 
-    std::fs::remove_dir_all(bench.dir.path().join("run")).unwrap();
+    std::fs::remove_dir_all(bench.path("run")).unwrap();
     bench.file("broken.jsonl", "{\"id\": \"a\"\n");
     bench.eval(&["--predictions", "broken.jsonl", "--dev-predictions", "dev.jsonl"]).assert().code(3);
     assert_eq!(bench.text("thresholds.json"), frozen[0]);
-    assert!(!bench.dir.path().join("run/eval/predictions/metrics.json").exists());
+    assert!(!bench.path("run/eval/predictions/metrics.json").exists());
 }
 
 impl Bench {
     fn text_of(&self, name: &str) -> String {
-        std::fs::read_to_string(self.dir.path().join(name)).unwrap()
+        std::fs::read_to_string(self.path(name)).unwrap()
     }
 }
 
@@ -201,7 +201,7 @@ impl Bench {
 fn thresholds_tuned_on_the_scored_records_are_called_in_sample() {
     let bench = Bench::new();
     bench.file("dev.jsonl", &counted(200, 50, 30, 70));
-    std::fs::copy(bench.dir.path().join("dev.jsonl"), bench.dir.path().join("copy.jsonl")).unwrap();
+    std::fs::copy(bench.path("dev.jsonl"), bench.path("copy.jsonl")).unwrap();
     let output = bench.eval(&["--predictions", "copy.jsonl", "--dev-predictions", "dev.jsonl"]).assert().success();
     assert!(String::from_utf8_lossy(&output.get_output().stdout).contains("in-sample"));
     let metrics = bench.json("metrics.json");
@@ -294,7 +294,7 @@ fn bad_predictions_exit_3_with_file_record_and_field_and_no_text() {
         let stderr = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
         assert!(stderr.contains("test.jsonl") && stderr.contains(want) && stderr.contains("hint:"), "{name}: {stderr}");
         assert!(!stderr.contains("secret"), "{name} prints text: {stderr}");
-        assert!(!bench.dir.path().join("run/eval/predictions/metrics.json").exists());
+        assert!(!bench.path("run/eval/predictions/metrics.json").exists());
     }
     for lines in ["", "\n\n"] {
         let bench = Bench::new();
@@ -363,7 +363,7 @@ fn a_dry_run_writes_nothing() {
     let bench = Bench::new();
     bench.file("test.jsonl", &counted(50, 20, 10, 20));
     bench.eval(&["--predictions", "test.jsonl", "--dry-run"]).assert().success();
-    assert!(!Path::new(&bench.dir.path().join("run")).exists());
+    assert!(!Path::new(&bench.path("run")).exists());
 }
 
 #[test]
@@ -390,7 +390,7 @@ fn paper_tables_stand_beside_ours_with_the_difference() {
     assert!(bench.text("tables/table2.md").contains("LCD benchmark 30 days"));
     // What was asked for stays, with the task that it was asked for.
     let mut again = Command::cargo_bin("clsgen").unwrap();
-    again.current_dir(bench.dir.path()).args(["eval", "--run", "run", "--set", "eval.bootstrap=200"]);
+    again.current_dir(bench.path("")).args(["eval", "--run", "run", "--set", "eval.bootstrap=200"]);
     again.args(["--predictions", "other.jsonl"]).assert().success();
     again.args(["--paper", "table4"]).assert().success();
     assert!(bench.text("tables/table4.md").contains("LCD benchmark 30 days"));

@@ -1,5 +1,6 @@
 //! `clsgen eval --baselines` and `eval.judge`, on a tiny random checkpoint.
 
+mod common;
 #[path = "eval_baselines/results.rs"]
 mod results;
 #[path = "eval/run.rs"]

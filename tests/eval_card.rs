@@ -1,5 +1,6 @@
 //! `clsgen eval --card`: `model-card.md` and `tripod-llm.md` say what the run's files say, and nothing else.
 
+mod common;
 #[path = "eval/run.rs"]
 mod run;
 

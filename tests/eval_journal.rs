@@ -1,6 +1,7 @@
 //! What a journal asks of several runs and of the base: `clsgen eval --over`, `clsgen eval --forgetting`, on runs that
 //! were trained.
 
+mod common;
 #[path = "train/fixture.rs"]
 #[allow(dead_code)]
 mod fixture;

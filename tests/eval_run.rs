@@ -1,5 +1,6 @@
 //! `clsgen eval` of a run directory, on a tiny random checkpoint.
 
+mod common;
 #[path = "eval/run.rs"]
 mod run;
 

@@ -1,6 +1,7 @@
 //! `generate.evidence`: what of an explanation stands in the record, against a brute-force reference
 //! (`golden/evidence.py`) and through the program.
 
+mod common;
 #[path = "eval/run.rs"]
 mod run;
 

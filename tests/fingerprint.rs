@@ -15,7 +15,7 @@ use clsgen::{
         notes::{NoteSettings, Notes},
     },
 };
-use common::{Outcome, assert_fails, outcome};
+use common::{Outcome, Scratch, assert_fails, in_scratch, outcome};
 use serde_json::{Value, json};
 
 /// Settings under which every decoding draws, so that top_p and the seed decide something.
@@ -64,11 +64,13 @@ learning_rate = 1e-3
 "#;
 
 /// A folder with a model, notes, explanations, a trained run, its predictions and its evaluation.
-struct World(tempfile::TempDir);
+struct World(Scratch);
+
+in_scratch!(World);
 
 impl World {
     fn new() -> Self {
-        let world = Self(tempfile::tempdir().unwrap());
+        let world = Self(Scratch::new());
         demo::write_model(&world.path("model")).unwrap();
         world.write("prompt.toml", demo::PROMPT.1);
         world.write("clsgen.toml", SETTINGS);
@@ -85,15 +87,6 @@ impl World {
         }
         world.word_embeddings();
         world
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
-        std::fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
-        std::fs::write(self.path(name), bytes).unwrap();
     }
 
     /// A copy of a model folder with one more blank in one of its files.
@@ -129,7 +122,7 @@ impl World {
     /// `clsgen COMMAND` in this folder; `sets` are `--set`s.
     fn clsgen(&self, command: &[&str], sets: &[String]) -> Outcome {
         let mut clsgen = common::clsgen();
-        clsgen.current_dir(self.0.path()).args(command).args(["--config", "clsgen.toml", "--run", "run"]);
+        clsgen.current_dir(self.path("")).args(command).args(["--config", "clsgen.toml", "--run", "run"]);
         for set in sets {
             clsgen.args(["--set", set]);
         }
@@ -290,7 +283,7 @@ fn a_template_that_reads_the_clock_reads_the_runs_own() {
     let away = |command: &[&str], zone: &str| {
         let mut clsgen = common::clsgen();
         clsgen
-            .current_dir(world.0.path())
+            .current_dir(world.path(""))
             .args(command)
             .args(["--config", "clsgen.toml", "--run", "run"])
             .env("TZ", zone);

@@ -15,11 +15,10 @@ mod told;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use candle_core::{Device, Tensor, safetensors};
-use clsgen::rng::{Rng, hash_name, streams};
 use common::{Outcome, assert_fails, clsgen, outcome, run};
 use fixture::{Bench, PROMPT};
 use serde_json::{Value, json};
@@ -77,9 +76,9 @@ fn every_form_of_a_base_model_gives_the_same_bits() {
     bench.write("alone/another.GGUF", &gguf);
     into_hub(&bench, "model", "hub", "owner--tiny");
     into_hub(&bench, "folder-of-one", "hub", "owner--tiny-GGUF");
-    let hub = bench.text("hub");
+    let hub = bench.spelled("hub");
     let forms = [
-        ("a folder by its whole path", bench.text("model")),
+        ("a folder by its whole path", bench.spelled("model")),
         ("a folder by a relative path", "model".into()),
         ("a config.json of transformers 5", "v5".into()),
         ("weights in shards", "sharded".into()),
@@ -142,7 +141,7 @@ fn every_command_takes_a_gguf_file_alone() {
     ];
     let succeed = |args: &[&str]| {
         let run: &[&str] = if args.contains(&"--run") { &[] } else { &["--run", "run"] };
-        let told = outcome(clsgen().current_dir(bench.dir.path()).args([args, &common, &small, run].concat()));
+        let told = outcome(clsgen().current_dir(bench.path("")).args([args, &common, &small, run].concat()));
         assert_eq!(told.code, Some(0), "{args:?}: {told:?}");
     };
     succeed(&["construct", "--set", "construct.on_fail=label_only"]);
@@ -270,7 +269,7 @@ fn what_is_not_read_says_how_to_make_it_readable() {
     assert_fails(&base("parts"), 4, &["llama-gguf-split --merge"]);
     // A repository in the cache that holds `.bin` weights alone is there, and says so.
     into_hub(&bench, "bin", "hub", "owner--old");
-    let hub = bench.text("hub");
+    let hub = bench.spelled("hub");
     let told =
         bench.predict("checkpoint", "notes.jsonl", &["--set", "model.base=owner/old"], &[("HF_HUB_CACHE", &hub)]).0;
     assert_fails(&told, 4, &["owner/old: ", "hint: PyTorch .bin weights"]);
@@ -307,7 +306,7 @@ fn smollm2s_gguf_file_alone_trains_and_predicts() {
         "model.max_output_tokens=16",
     ];
     let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
-    let told = outcome(clsgen().current_dir(bench.dir.path()).args([&["train", "--run", "run"][..], &sets].concat()));
+    let told = outcome(clsgen().current_dir(bench.path("")).args([&["train", "--run", "run"][..], &sets].concat()));
     assert_eq!(told.code, Some(0), "{told:?}");
     let (told, logits) = bench.predict("run", "notes.jsonl", &[], &[]);
     assert_eq!((told.code, logits.len()), (Some(0), records::COUNT), "{told:?}");

@@ -38,7 +38,7 @@ fn texts_ids_order_and_splits_are_the_definitions() {
         let keys: Vec<&String> = records[0].as_object().unwrap().keys().collect();
         assert_eq!(keys, ["text", TASK, "data_type", "id", "group"]);
         written += records.len();
-        let bytes = mimic.read(&format!("build/{split}.json"));
+        let bytes = mimic.text(&format!("build/{split}.json"));
         // As Python's json.dump(indent=2) writes it.
         assert!(bytes.starts_with("{\n  \"data\": [\n    {\n      \"text\": \"") && bytes.ends_with("\n    }\n  ]\n}"));
         assert!(bytes.is_ascii());
@@ -48,7 +48,7 @@ fn texts_ids_order_and_splits_are_the_definitions() {
     assert!(told.stdout.contains("counts or inputs are not the benchmark's"), "{}", told.stdout);
     assert_eq!(mimic::names(&mimic.path("build")), ["dev.json", "metadata.json", "test.json", "train.json"]);
 
-    let metadata: Value = serde_json::from_str(&mimic.read("build/metadata.json")).unwrap();
+    let metadata: Value = serde_json::from_str(&mimic.text("build/metadata.json")).unwrap();
     let note = &mimic.notes[9];
     let wanted = json!({ "note_id": note.note_id, "subject_id": 10_000_003, "hadm_id": 20_000_009, "note_type": "DS",
         "note_seq": 9, "charttime": "2150-01-02 00:00:00", "storetime": null, "data_type": note.split() });
@@ -63,7 +63,7 @@ fn unknown_files_are_warned_of_and_recorded() {
     for file in ["discharge.csv", "labels.json"] {
         assert!(told.stderr.contains(&format!("{file}: its SHA-1 is none that the benchmark names")), "{told:?}");
     }
-    let metadata: Value = serde_json::from_str(&mimic.read("build/metadata.json")).unwrap();
+    let metadata: Value = serde_json::from_str(&mimic.text("build/metadata.json")).unwrap();
     let record = &metadata["clsgen"];
     assert_eq!(serde_json::from_str::<Value>(&told.stdout).unwrap()["build"], *record);
     let discharge = std::process::Command::new("sha1sum").arg(mimic.path("note/discharge.csv")).output().unwrap();
@@ -96,8 +96,8 @@ fn packed_tables_and_other_line_ends_give_the_same_build() {
         assert_eq!(told.code, Some(0), "{told:?}");
         for split in SPLITS {
             assert_eq!(
-                mimic.read(&format!("{out}/{split}.json")),
-                mimic.read(&format!("build/{split}.json")),
+                mimic.text(&format!("{out}/{split}.json")),
+                mimic.text(&format!("build/{split}.json")),
                 "{name}"
             );
         }
@@ -163,7 +163,7 @@ fn by_year_groups_the_last_patients_are_tested() {
     }
     let wanted = mimic::GROUPS.into_iter().map(str::to_owned).zip(["train", "train", "dev", "test"]);
     assert_eq!(seen, wanted.collect::<BTreeMap<_, _>>());
-    let metadata: Value = serde_json::from_str(&mimic.read("build/metadata.json")).unwrap();
+    let metadata: Value = serde_json::from_str(&mimic.text("build/metadata.json")).unwrap();
     assert_eq!(metadata["clsgen"]["year_groups"], json!(seen));
 }
 
@@ -236,7 +236,7 @@ fn nothing_is_replaced_unasked() {
     assert_fails(&mimic.build(&[]), 2, &["build is there already", "--overwrite"]);
     mimic.write("build/mine.txt", "kept");
     assert_fails(&mimic.build(&["--overwrite"]), 2, &["it is no build: mine.txt"]);
-    assert_eq!(mimic.read("build/mine.txt"), "kept");
+    assert_eq!(mimic.text("build/mine.txt"), "kept");
     std::fs::remove_file(mimic.path("build/mine.txt")).unwrap();
     assert_eq!(mimic.build(&["--overwrite"]).code, Some(0));
     for input in ["task30", "note"] {
@@ -257,7 +257,7 @@ fn builds_that_differ_are_told_apart_record_by_record() {
     let first = mimic.records("other", "test")[0].clone();
     let id = first["id"].as_str().unwrap();
     let text = serde_json::to_string(&first["text"]).unwrap();
-    let file = mimic.read("other/test.json");
+    let file = mimic.text("other/test.json");
     let spoiled = file.replacen("\"text\": \"", "\"text\": \"SECRET ", 1);
     assert!(spoiled != file && text.len() > 2);
     mimic.write("other/test.json", spoiled);
@@ -269,7 +269,7 @@ fn builds_that_differ_are_told_apart_record_by_record() {
     assert_fails(&check(), 3, &["other/test.json, record 1, field id: is missing"]);
     mimic.write("other/test.json", &file[..file.len() / 2]);
     assert_fails(&check(), 3, &["other/test.json: broken JSON after record "]);
-    mimic.write("other/test.json", mimic.read("other/dev.json"));
+    mimic.write("other/test.json", mimic.text("other/dev.json"));
     assert_fails(&check(), 3, &["other/test.json: ", "field id: occurs a second time"]);
 }
 

@@ -3,23 +3,21 @@
 
 mod common;
 
-use std::path::PathBuf;
+use common::{Scratch, in_scratch};
 
 /// MB of address space: from where the program starts to where every command ends well.
 const LIMITS: [u64; 10] = [32, 34, 38, 46, 54, 62, 74, 90, 110, 700];
 
 /// A scratch directory with a model, notes, a config, and a checkpoint of one step.
-struct Work(tempfile::TempDir);
+struct Work(Scratch);
+
+in_scratch!(Work);
 
 impl Work {
     fn new() -> Self {
-        let work = Self(tempfile::tempdir().unwrap());
-        common::write_demo(work.0.path(), &["train", "dev", "test"], 4, 0.5);
+        let work = Self(Scratch::new());
+        common::write_demo(&work.path(""), &["train", "dev", "test"], 4, 0.5);
         work
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
     }
 
     /// The program under a limit of so many MB.
@@ -34,7 +32,7 @@ impl Work {
                 None => command.env_remove(name),
             };
         }
-        common::outcome(command.args(arguments).args(["--threads", "2"]).current_dir(self.0.path()))
+        common::outcome(command.args(arguments).args(["--threads", "2"]).current_dir(self.path("")))
     }
 
     fn remove(&self, name: &str) {

@@ -1,5 +1,6 @@
 //! Metrics against scikit-learn, statsmodels, published examples, the paper's own counts, and properties.
 
+mod common;
 #[path = "metrics/journal.rs"]
 mod journal;
 #[path = "metrics/multiclass.rs"]
@@ -19,12 +20,8 @@ use clsgen::metrics::{
     decision, delong, evaluate, ranking, significance,
     threshold::{self, Objective, Thresholds},
 };
+use common::golden;
 use serde_json::Value;
-
-fn golden() -> Value {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/metrics.json");
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-}
 
 fn floats(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
@@ -56,7 +53,7 @@ fn sample(fixture: &Value, groups: bool) -> Sample {
 
 #[test]
 fn fixtures_agree_with_scikit_learn_and_statsmodels() {
-    let golden = golden();
+    let golden: Value = golden("metrics.json");
     let fixtures = golden["fixtures"].as_array().unwrap();
     assert!(fixtures.len() >= 200);
     for (k, fixture) in fixtures.iter().enumerate() {
@@ -103,7 +100,7 @@ fn fixtures_agree_with_scikit_learn_and_statsmodels() {
 
 #[test]
 fn tuned_thresholds_agree_with_a_brute_force_search_in_fractions() {
-    for (k, fixture) in golden()["fixtures"].as_array().unwrap().iter().enumerate() {
+    for (k, fixture) in golden::<Value>("metrics.json")["fixtures"].as_array().unwrap().iter().enumerate() {
         let sample = sample(fixture, false);
         for (name, objective) in [("f1", Objective::F1), ("kappa", Objective::Kappa), ("youden", Objective::Youden)] {
             let want = &fixture["want"]["tuned"][name];
@@ -120,7 +117,7 @@ fn tuned_thresholds_agree_with_a_brute_force_search_in_fractions() {
 
 #[test]
 fn delong_agrees_with_the_kernel_and_with_obuchowski() {
-    let golden = golden();
+    let golden: Value = golden("metrics.json");
     let mut clustered = 0;
     for (k, fixture) in golden["fixtures"].as_array().unwrap().iter().enumerate() {
         for (groups, key) in [(false, "variance"), (true, "clustered_variance")] {
@@ -187,7 +184,7 @@ fn delong_gives_the_published_ovarian_cancer_example() {
 
 #[test]
 fn mcnemar_and_holm_agree_with_statsmodels() {
-    let golden = golden();
+    let golden: Value = golden("metrics.json");
     for case in golden["mcnemar"].as_array().unwrap() {
         let p = significance::mcnemar(case["b"].as_u64().unwrap(), case["c"].as_u64().unwrap());
         close("mcnemar", Some(p), &case["p"]);
@@ -203,7 +200,7 @@ fn mcnemar_and_holm_agree_with_statsmodels() {
 
 #[test]
 fn calibrators_agree_with_scikit_learn_and_scipy() {
-    for case in golden()["calibrators"].as_array().unwrap() {
+    for case in golden::<Value>("metrics.json")["calibrators"].as_array().unwrap() {
         let scores = floats(&case["p"]);
         let labels = bools(&case["y"]);
         let dev = sample_of(&scores.iter().copied().zip(labels.iter().copied()).collect::<Vec<_>>());
@@ -285,7 +282,7 @@ fn sample_of(rows: &[(f64, bool)]) -> Sample {
 
 #[test]
 fn intervals_do_not_depend_on_threads_and_do_depend_on_the_seed() {
-    let golden = golden();
+    let golden: Value = golden("metrics.json");
     let options = |seed| Options { bootstrap: 300, seed, ..Options::default() };
     let samples = golden["fixtures"].as_array().unwrap().iter().map(|fixture| sample(fixture, true));
     let told = |sample: &Sample| evaluate(sample, None, &options(42)).calibration.brier.ci95.is_some();

@@ -43,8 +43,7 @@ fn template(system: &str, user: &str, prefix: &str) -> PromptTemplate {
 }
 
 fn toy() -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/prompt_toy.json");
-    serde_json::from_slice(&std::fs::read(path).expect("the fixture")).expect("JSON")
+    common::golden("prompt_toy.json")
 }
 
 fn toy_tokenizer(kind: &Value, chat_template: Option<&str>) -> TextTokenizer {

@@ -20,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use common::{Scratch, in_scratch};
 use fake::{Fake, Mind, Question, Reply};
 use serde_json::{Value, json};
 
@@ -28,21 +29,19 @@ const LABELS: [&str; 2] = ["0:alive", "1:death"];
 const KEY: &str = "sk-hush-5417";
 
 /// A scratch directory with the embedded model's tokenizer, notes and a config.
-struct Work(tempfile::TempDir);
+struct Work(Scratch);
+
+in_scratch!(Work);
 
 impl Work {
     fn new() -> Self {
-        let work = Self(tempfile::tempdir().unwrap());
-        common::write_demo(work.path(""), &["train"], RECORDS, 0.4);
+        let work = Self(Scratch::new());
+        common::write_demo(&work.path(""), &["train"], RECORDS, 0.4);
         work
     }
 
-    fn path(&self, name: &str) -> &Path {
-        Box::leak(self.0.path().join(name).into_boxed_path())
-    }
-
     fn mind(&self) -> Mind {
-        Mind::new(self.path("model"), &LABELS)
+        Mind::new(&self.path("model"), &LABELS)
     }
 
     /// `clsgen construct` into `run` by the teacher at `url`: three trials a record.
@@ -106,7 +105,7 @@ fn without_the_flag_no_socket_is_opened() {
         // The kernel's own word, where it can be had.
         let trace = work.path("trace");
         let mut traced = Command::new("strace");
-        traced.args(["-f", "-e", "trace=socket,connect", "-o"]).arg(trace).arg(asked.get_program());
+        traced.args(["-f", "-e", "trace=socket,connect", "-o"]).arg(&trace).arg(asked.get_program());
         traced.args(asked.get_args()).stdout(Stdio::null()).stderr(Stdio::null());
         match traced.status() {
             Ok(status) => {
@@ -138,7 +137,7 @@ fn a_teacher_is_asked_by_token_ids_until_a_trial_is_right() {
     assert!(kept.iter().any(|line| line["trial"] != 1), "some first trials are wrong");
     assert!(dropped.iter().all(|line| line["trials"] == json!(vec!["wrong_label"; 3])), "{dropped:?}");
 
-    let tokenizer = clsgen::prompt::TextTokenizer::load(work.path("model")).unwrap();
+    let tokenizer = clsgen::prompt::TextTokenizer::load(&work.path("model")).unwrap();
     for question in &questions {
         let body = &question.body;
         assert_eq!(question.authorization.as_deref(), Some(&*format!("Bearer {KEY}")));
@@ -165,7 +164,7 @@ fn a_teacher_is_asked_by_token_ids_until_a_trial_is_right() {
     assert_eq!(seeds.len(), questions.len(), "each trial has a seed of its own");
 
     // The key is nowhere; the address and the name are in run.json.
-    for file in files(work.path("run")) {
+    for file in files(&work.path("run")) {
         assert!(!String::from_utf8_lossy(&std::fs::read(&file).unwrap()).contains(KEY), "{}", file.display());
     }
     let record: Value = serde_json::from_slice(&std::fs::read(work.path("run/run.json")).unwrap()).unwrap();
@@ -322,7 +321,7 @@ fn a_server_that_is_not_there_or_goes_away_costs_nothing() {
     });
     let outcome = work.construct("run", &fake.url);
     common::assert_fails(&outcome, 1, &["HTTP 401", "remote.key_env"]);
-    let logged = common::lines(work.path("run/construct/train.progress.jsonl"));
+    let logged = common::lines(&work.path("run/construct/train.progress.jsonl"));
     assert!((2..=6).contains(&logged), "{logged}");
     let good = mind.clone();
     let fake = Fake::start(move |question| good.answer(question));
@@ -343,7 +342,7 @@ fn a_kill_after_every_record_asks_no_logged_answer_again() {
     let mut prompts: BTreeMap<usize, Value> = BTreeMap::new();
     let log = work.path("killed/construct/train.progress.jsonl");
     let logged = || -> Vec<usize> {
-        let text = std::fs::read_to_string(log).unwrap_or_default();
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
         text.lines()
             .skip(1)
             .map(|line| serde_json::from_str::<Value>(line).unwrap()["record"].as_u64().unwrap() as usize)
@@ -356,7 +355,7 @@ fn a_kill_after_every_record_asks_no_logged_answer_again() {
         let status =
             command.args(["--set", "remote.concurrency=1"]).env("CLSGEN_FAULT", "log.append:2").output().unwrap();
         assert_eq!(status.status.code(), None);
-        assert_eq!(common::lines(log), written);
+        assert_eq!(common::lines(&log), written);
         for question in fake.questions() {
             for record in &before {
                 assert_ne!(prompts.get(record), Some(&question.body["prompt"]), "record {record} was logged");

@@ -6,12 +6,11 @@
 mod browser;
 mod common;
 
-use std::{fmt::Write, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{fmt::Write, os::unix::fs::PermissionsExt};
 
 use browser::{HARNESS, browse, chromium};
-use common::{Outcome, assert_fails, clsgen, outcome};
+use common::{Outcome, Scratch, assert_fails, clsgen, in_scratch, outcome};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 const FIGURES: [&str; 8] = [
     "roc",
@@ -25,35 +24,23 @@ const FIGURES: [&str; 8] = [
 ];
 
 /// A directory with prediction files of some records.
-struct Bench {
-    dir: TempDir,
-}
+struct Bench(Scratch);
+
+in_scratch!(Bench);
 
 impl Bench {
     fn new() -> Self {
-        let bench = Self { dir: TempDir::new().unwrap() };
+        let bench = Self(Scratch::new());
         std::fs::write(bench.path("test.jsonl"), predictions(300, 1)).unwrap();
         std::fs::write(bench.path("dev.jsonl"), predictions(200, 2)).unwrap();
         bench
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn text(&self, name: &str) -> String {
-        std::fs::read_to_string(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
-    }
-
-    fn json(&self, name: &str) -> Value {
-        serde_json::from_str(&self.text(name)).unwrap()
     }
 
     fn eval(&self, flags: &[&str]) -> Outcome {
         let files = ["--predictions", "test.jsonl", "--dev-predictions", "dev.jsonl"];
         let mut command = clsgen();
         command
-            .current_dir(self.dir.path())
+            .current_dir(self.path(""))
             .args(["eval", "--run", "run", "--set", "eval.bootstrap=300", "--overwrite"])
             .args(files)
             .args(flags);
@@ -252,7 +239,7 @@ fn write_epoch(bench: &Bench, run: &str, epoch: usize, salt: usize) {
     std::fs::create_dir_all(&dir).unwrap();
     std::fs::write(dir.join("dev.predictions.jsonl"), predictions(100, salt)).unwrap();
     let mut command = clsgen();
-    command.current_dir(bench.dir.path()).args([
+    command.current_dir(bench.path("")).args([
         "eval",
         "--run",
         "scratch",
@@ -276,7 +263,7 @@ fn the_curve_needs_no_model_and_no_test_split() {
         let mut command = clsgen();
         outcome(
             command
-                .current_dir(bench.dir.path())
+                .current_dir(bench.path(""))
                 .args(["eval", "--curve", "--set", "eval.bootstrap=300", "--run"])
                 .args(flags),
         )

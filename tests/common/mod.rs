@@ -1,5 +1,9 @@
 //! What the integration tests share: the program, files that may be absent, processes that are killed.
-#![allow(dead_code)] // each test file uses its own part
+#![allow(dead_code, unused_imports, unused_macros)] // each test file uses its own part
+
+mod golden;
+mod scratch;
+mod tensors;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +18,11 @@ use clsgen::demo::{
     self,
     notes::{NoteSettings, Notes},
 };
+pub use golden::{golden, golden_path};
+pub use scratch::Scratch;
+pub(crate) use scratch::in_scratch;
 use serde_json::Value;
+pub use tensors::{gguf_name, gguf_permuted, random};
 
 /// A file or folder of `../shared` (or of `$CLSGEN_SHARED`); absent, a `SKIP:` line says so.
 pub fn shared(path: &str) -> Option<PathBuf> {

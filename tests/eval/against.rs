@@ -48,15 +48,15 @@ fn a_later_command_of_the_same_settings_keeps_the_comparison() {
     let table = bench.text("tables/against.json");
     let again = || {
         let mut command = Command::cargo_bin("clsgen").unwrap();
-        command.current_dir(bench.dir.path()).args(["eval", "--run", "run", "--set", "eval.bootstrap=200"]);
+        command.current_dir(bench.path("")).args(["eval", "--run", "run", "--set", "eval.bootstrap=200"]);
         command.args(["--predictions", "a.jsonl"]).assert().success()
     };
     again();
     assert_eq!(bench.text("tables/against.json"), table);
-    std::fs::remove_file(bench.dir.path().join("b.jsonl")).unwrap();
+    std::fs::remove_file(bench.path("b.jsonl")).unwrap();
     let told = again();
     assert!(String::from_utf8_lossy(&told.get_output().stderr).contains("b.jsonl is gone"));
-    assert!(!bench.dir.path().join("run/eval/predictions/tables/against.json").exists());
+    assert!(!bench.path("run/eval/predictions/tables/against.json").exists());
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn a_gate_exits_1_with_what_missed_after_everything_is_written() {
     let output = bench.eval(&["--predictions", "test.jsonl", "--gate", "never.toml"]).assert().code(2);
     let stderr = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
     assert!(stderr.contains("never.toml: auroc: min is above max"), "{stderr}");
-    assert!(bench.dir.path().join("run/eval/predictions/metrics.json").exists());
+    assert!(bench.path("run/eval/predictions/metrics.json").exists());
     for (name, text, want) in [
         ("typo.toml", "aurok = 0.5", "did you mean `auroc`"),
         ("bad.toml", "auroc = \"high\"", "a bound is a number"),

@@ -90,12 +90,12 @@ fn foreign_files_under_an_evaluations_names_are_kept() {
         let bench = Bench::new();
         bench.file("test.jsonl", &counted(60, 20, 12, 25));
         bench.file("dev.jsonl", &(0..60).map(|i| line(900 + i, u8::from(i % 3 == 0), 0.4, None)).collect::<String>());
-        let folder = bench.dir.path().join("run/eval/predictions");
+        let folder = bench.path("run/eval/predictions");
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join(name), "mine").unwrap();
         let eval = ["eval", "--run", "run", "--predictions", "test.jsonl", "--dev-predictions", "dev.jsonl"];
         let mut command = Command::cargo_bin("clsgen").unwrap();
-        command.current_dir(bench.dir.path()).args(eval).assert().code(2);
+        command.current_dir(bench.path("")).args(eval).assert().code(2);
         assert_eq!(bench.text(name), "mine");
         command.arg("--overwrite").assert().success();
         assert!(

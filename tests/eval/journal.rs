@@ -151,7 +151,7 @@ fn the_smooth_curve_is_measured_and_drawn() {
 fn every_figure_has_its_numbers_beside_it() {
     let bench = bench();
     bench.eval(&[&FILES[..], &COLUMNS].concat()).assert().success();
-    let names = std::fs::read_dir(bench.dir.path().join("run/eval/predictions/figures")).unwrap();
+    let names = std::fs::read_dir(bench.path("run/eval/predictions/figures")).unwrap();
     let names: Vec<String> = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     let figures: Vec<&str> = names.iter().filter_map(|name| name.strip_suffix(".svg")).collect();
     assert!(figures.len() >= 9, "{names:?}");

@@ -17,11 +17,11 @@ fn a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_good_checkpoint() {
     // The last `--set` of a key counts.
     spoiled.args(more).env("CLSGEN_FAULT", "train.loss:3");
     let told = common::outcome(&mut spoiled);
-    let record: Value = serde_json::from_str(&work.read("run/run.json")).unwrap();
+    let record: Value = work.json("run/run.json");
     assert_eq!((told.code, &record["exit_code"]), (Some(1), &Value::from(1)), "{told:?}");
     assert_fails(&told, 1, &["error: train records ", ": the loss of step 3 is NaN", "hint: ", "--resume"]);
     // Which ones: those of the third step of the order that is saved.
-    let state: Value = serde_json::from_str(&work.read("run/checkpoints/last/trainer.json")).unwrap();
+    let state: Value = work.json("run/checkpoints/last/trainer.json");
     assert_eq!(state["step"], 2, "{state}");
     let order: Vec<u64> = state["data_order"].as_array().unwrap().iter().map(|i| i.as_u64().unwrap() + 1).collect();
     let named = format!("train records {}, {}: ", order[4], order[5]);
@@ -54,7 +54,7 @@ fn made(work: &Work) -> String {
         let bytes = std::fs::read(work.path(&name)).unwrap();
         hasher.update(name.as_bytes()).update(&bytes);
     }
-    let losses = work.read("run/metrics.jsonl");
+    let losses = work.text("run/metrics.jsonl");
     for line in losses.lines() {
         let mut line: Value = serde_json::from_str(line).unwrap();
         for timed in ["seconds", "tokens_per_s", "mfu", "allreduce_seconds", "dev_seconds"] {
@@ -98,7 +98,7 @@ fn threads_clock_time_zone_and_language_change_no_byte() {
             assert_eq!(told.code, Some(0), "{wrapper:?} {threads} {environment:?}: {told:?}");
         }
         // Intervals by resampling are what a seed decides.
-        let metrics: Value = serde_json::from_str(&work.read("run/eval/test/metrics.json")).unwrap();
+        let metrics: Value = work.json("run/eval/test/metrics.json");
         assert!(metrics["calibration"]["brier"]["ci95"].is_array(), "{}", metrics["calibration"]["brier"]);
         hashes.insert(made(&work));
         std::fs::remove_dir_all(work.path("run")).unwrap();

@@ -54,7 +54,7 @@ fn under_umask_0_every_file_is_the_users_alone_and_so_is_one_that_was_open_to_al
 fn an_output_that_is_continued_is_closed_to_others() {
     let work = Work::trained(8);
     let predict = ["predict", "--model", "run", "--input", "data/test.jsonl", "--output", "out.jsonl"];
-    let lines = || work.read("out.jsonl").lines().map(str::to_owned).collect::<Vec<_>>();
+    let lines = || work.text("out.jsonl").lines().map(str::to_owned).collect::<Vec<_>>();
     let mut half = work.command(&predict);
     assert!(!half.env("CLSGEN_FAULT", "log.append:4").status().unwrap().success());
     let before = lines();
@@ -98,7 +98,7 @@ fn no_command_writes_through_a_planted_link() {
         loop {
             let told = work.run(command);
             for k in 0..all {
-                assert_eq!((work.read(&victim(k)).as_str(), work.mode(&victim(k))), ("mine\n", 0o644), "{name}");
+                assert_eq!((work.text(&victim(k)).as_str(), work.mode(&victim(k))), ("mine\n", 0o644), "{name}");
             }
             if told.code == Some(0) {
                 break;
@@ -155,7 +155,7 @@ fn a_lock_is_a_file_of_ours() {
     symlink(work.path("victim"), work.path("run/.lock")).unwrap();
     let eval = ["eval", "--config", "demo.toml", "--run", "run"];
     assert_fails(&work.run(&eval), 2, &["run/.lock is there already, and it is a symbolic link", "hint: "]);
-    assert_eq!(work.read("victim"), "mine\n");
+    assert_eq!(work.text("victim"), "mine\n");
     std::fs::remove_file(work.path("run/.lock")).unwrap();
     assert!(std::process::Command::new("mkfifo").arg(work.path("run/.lock")).status().unwrap().success());
     assert_fails(&work.run(&eval), 2, &["run/.lock is there already, and it is no file", "hint: "]);

@@ -170,7 +170,7 @@ fn a_long_evaluation_ends_and_leaves_no_half_of_it() {
     let told = told(&mut child);
     assert!(told.contains("stopped by SIGTERM") && told.contains("hint: ") && !told.contains("internal"), "{told}");
     assert!(!work.path("scored/eval/predictions/metrics.json").exists());
-    let record: serde_json::Value = serde_json::from_str(&work.read("scored/run.json")).unwrap();
+    let record: serde_json::Value = work.json("scored/run.json");
     assert_eq!((&record["exit_code"], &record["outcome"]), (&json!(143), &json!("stopped by signal 15")));
     assert!(work.files("scored").iter().all(|path| !path.contains(".tmp-")), "{:?}", work.files("scored"));
     let again = work.run(&[&eval[..], &["--overwrite"]].concat());

@@ -124,7 +124,7 @@ fn a_command_killed_anywhere_leaves_what_it_would_have_left() {
         Sweep { work: &work, name, from, args: args.to_vec(), again, but_for }.sweep();
     };
     sweep("construct", None, &["construct", "--run", "FOLDER"], &[], &["run.json", ".lock"]);
-    let explained = work.read("data/train.jsonl").replace("\"label\":", "\"explanation\": \"A note.\", \"label\":");
+    let explained = work.text("data/train.jsonl").replace("\"label\":", "\"explanation\": \"A note.\", \"label\":");
     work.write("explained.jsonl", explained);
     let train = ["train", "--run", "FOLDER", "--set", "data.train=explained.jsonl"];
     sweep("train", None, &train, &["--resume"], &["run.json", "metrics.jsonl", ".lock"]);

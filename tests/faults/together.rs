@@ -62,13 +62,13 @@ fn predictions_have_one_writer_and_read_a_run_that_others_work_in() {
     assert_fails(&work.run(&[PREDICT, &["--overwrite"]].concat()), 2, &["out.jsonl is locked by process"]);
     send("CONT", &child);
     assert_eq!((common::end_of(child).status.code(), common::lines(&work.path("out.jsonl"))), (Some(0), 8));
-    let alone = work.read("out.jsonl");
+    let alone = work.text("out.jsonl");
 
     for other in [EVAL, CONSTRUCT] {
         let child = held(&work, other, "run/.lock");
         let told = work.run(&[PREDICT, &["--overwrite"]].concat());
         assert_eq!(told.code, Some(0), "{other:?}: {told:?}");
-        assert_eq!(work.read("out.jsonl"), alone);
+        assert_eq!(work.text("out.jsonl"), alone);
         send("CONT", &child);
         assert_eq!(common::end_of(child).status.code(), Some(0), "{other:?}");
     }

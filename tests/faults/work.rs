@@ -9,20 +9,22 @@ use std::{
     process::Command,
 };
 
-use crate::common::{self, Outcome};
+use crate::common::{self, Outcome, Scratch, in_scratch};
 
 /// Settings that make every command short.
 pub const SHORT: &str = "model.max_output_tokens=24 construct.max_output_tokens=24 construct.trials=1 \
                          construct.on_fail=label_only train.max_steps=2 train.epochs=1 train.objective=cls \
                          eval.bootstrap=200";
 
-pub struct Work(tempfile::TempDir);
+pub struct Work(Scratch);
+
+in_scratch!(Work);
 
 impl Work {
     /// `count` notes in each split.
     pub fn new(count: u64) -> Self {
-        let work = Self(tempfile::tempdir().unwrap());
-        common::write_demo(work.0.path(), &["train", "dev", "test"], count, 0.5);
+        let work = Self(Scratch::new());
+        common::write_demo(&work.path(""), &["train", "dev", "test"], count, 0.5);
         work
     }
 
@@ -32,19 +34,6 @@ impl Work {
         let told = work.run(&["train", "--config", "demo.toml", "--run", "run"]);
         assert_eq!(told.code, Some(0), "{told:?}");
         work
-    }
-
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
-        std::fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
-        std::fs::write(self.path(name), bytes).unwrap();
-    }
-
-    pub fn read(&self, name: &str) -> String {
-        std::fs::read_to_string(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
     }
 
     pub fn mode(&self, name: &str) -> u32 {
@@ -64,7 +53,7 @@ impl Work {
     /// The program with these arguments, made short.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = common::clsgen();
-        command.current_dir(self.0.path()).args(args);
+        command.current_dir(self.path("")).args(args);
         SHORT.split_whitespace().for_each(|set| _ = command.args(["--set", set]));
         command
     }
@@ -77,7 +66,7 @@ impl Work {
     pub fn under(&self, wrapper: &[&str], args: &[&str]) -> Command {
         let inner = self.command(args);
         let mut outer = Command::new(wrapper[0]);
-        outer.args(&wrapper[1..]).arg(inner.get_program()).args(inner.get_args()).current_dir(self.0.path());
+        outer.args(&wrapper[1..]).arg(inner.get_program()).args(inner.get_args()).current_dir(self.path(""));
         for (name, value) in inner.get_envs() {
             match value {
                 Some(value) => outer.env(name, value),
@@ -89,7 +78,7 @@ impl Work {
 
     /// Everything in here becomes this user's, who can come in.
     pub fn give_to(&self, user: u32) {
-        give(self.0.path(), user);
+        give(&self.path(""), user);
         self.set_mode("", 0o755);
     }
 
@@ -102,7 +91,7 @@ impl Work {
         }
         let asked = self.command(args);
         let mut command = Command::new(&program);
-        command.args(asked.get_args()).current_dir(self.0.path()).uid(user).gid(user).env("HOME", "/nonexistent");
+        command.args(asked.get_args()).current_dir(self.path("")).uid(user).gid(user).env("HOME", "/nonexistent");
         common::outcome(&mut command)
     }
 

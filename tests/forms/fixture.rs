@@ -1,38 +1,25 @@
 //! A folder with the embedded model, a checkpoint over it and notes; and what `predict` makes of them.
 
 use super::*;
+use crate::common::{Scratch, in_scratch, random};
 
-pub struct Bench {
-    pub dir: tempfile::TempDir,
-}
+pub struct Bench(Scratch);
+
+in_scratch!(Bench);
 
 impl Bench {
     /// `model/`, the embedded model as a Hugging Face folder; `checkpoint/`, an adapter and head over it;
     /// `notes.jsonl`.
     pub fn new() -> Self {
-        let bench = Self { dir: tempfile::tempdir().unwrap() };
+        let bench = Self(Scratch::new());
         clsgen::demo::write_model(&bench.path("model")).unwrap();
         bench.checkpoint("checkpoint", json!(["q_proj", "v_proj"]), "plain");
         bench.write("notes.jsonl", records::jsonl());
         bench
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    pub fn text(&self, name: &str) -> String {
+    pub fn spelled(&self, name: &str) -> String {
         self.path(name).display().to_string()
-    }
-
-    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
-        let path = self.path(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, bytes).unwrap();
-    }
-
-    pub fn json(&self, name: &str) -> Value {
-        serde_json::from_slice(&std::fs::read(self.path(name)).unwrap()).unwrap()
     }
 
     /// `model/` under another name, without the files named.
@@ -90,13 +77,7 @@ impl Bench {
         variables: &[(&str, &str)],
     ) -> (Outcome, BTreeMap<String, Value>) {
         let mut command = clsgen();
-        command.current_dir(self.dir.path()).args([
-            "predict",
-            "--no-explanation",
-            "--overwrite",
-            "--model",
-            checkpoint,
-        ]);
+        command.current_dir(self.path("")).args(["predict", "--no-explanation", "--overwrite", "--model", checkpoint]);
         command.args(["--input", input, "--output", "out.jsonl"]).args(more).envs(variables.iter().copied());
         let told = outcome(&mut command);
         let lines = std::fs::read_to_string(self.path("out.jsonl")).unwrap_or_default();
@@ -121,13 +102,6 @@ impl Bench {
         assert!(logits.values().all(Value::is_array));
         logits
     }
-}
-
-pub fn random(name: &str, shape: &[usize], std: f32) -> Tensor {
-    let rng = Rng::new(17, streams::MODEL_INIT);
-    let values: Vec<f32> =
-        (0..shape.iter().product::<usize>()).map(|i| std * rng.normal(hash_name(name), i as u64)).collect();
-    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
 }
 
 pub const PROMPT: &str = r#"

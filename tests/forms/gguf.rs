@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use candle_core::{
-    DType, Device, Tensor,
+    DType, Device,
     quantized::{
         GgmlDType, QTensor,
         gguf_file::{Value, write},
@@ -12,47 +12,10 @@ use candle_core::{
     safetensors,
 };
 
+use crate::common::{gguf_name, gguf_permuted};
+
 fn json(path: &Path) -> serde_json::Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
-}
-
-fn llama_name(name: &str) -> String {
-    let pairs = [
-        ("model.embed_tokens", "token_embd"),
-        ("model.norm", "output_norm"),
-        ("model.layers.", "blk."),
-        ("self_attn.q_proj", "attn_q"),
-        ("self_attn.k_proj", "attn_k"),
-        ("self_attn.v_proj", "attn_v"),
-        ("self_attn.o_proj", "attn_output"),
-        ("mlp.gate_proj", "ffn_gate"),
-        ("mlp.up_proj", "ffn_up"),
-        ("mlp.down_proj", "ffn_down"),
-        ("post_attention_layernorm", "ffn_norm"),
-        ("input_layernorm", "attn_norm"),
-    ];
-    pairs.iter().fold(name.to_owned(), |name, (from, to)| name.replace(from, to))
-}
-
-/// Channel c of a head beside channel c + d/2.
-fn interleaved(name: &str, tensor: Tensor, config: &serde_json::Value) -> Tensor {
-    let key = match name {
-        name if name.contains("q_proj") => "num_attention_heads",
-        name if name.contains("k_proj") => "num_key_value_heads",
-        _ => return tensor,
-    };
-    let heads = config[key].as_u64().unwrap() as usize;
-    let head_dim = config["head_dim"].as_u64().unwrap() as usize;
-    let shape = tensor.dims().to_vec();
-    tensor
-        .reshape((heads, 2, head_dim / 2, ()))
-        .unwrap()
-        .transpose(1, 2)
-        .unwrap()
-        .contiguous()
-        .unwrap()
-        .reshape(shape)
-        .unwrap()
 }
 
 /// The file's bytes, weights in f32. The pre-tokenizer is called GPT-2's: the embedded model's own has no name, and
@@ -61,8 +24,9 @@ pub fn of_folder(folder: &Path) -> Vec<u8> {
     let config = json(&folder.join("config.json"));
     let tokenizer = json(&folder.join("tokenizer.json"));
     let settings = json(&folder.join("tokenizer_config.json"));
-    let number = |key: &str| Value::U32(config[key].as_u64().unwrap() as u32);
-    let mut tokens = vec![String::new(); config["vocab_size"].as_u64().unwrap() as usize];
+    let size = |key: &str| config[key].as_u64().unwrap() as usize;
+    let number = |key: &str| Value::U32(size(key) as u32);
+    let mut tokens = vec![String::new(); size("vocab_size")];
     let mut kinds = vec![1; tokens.len()];
     for (token, id) in tokenizer["model"]["vocab"].as_object().unwrap() {
         tokens[id.as_u64().unwrap() as usize] = token.clone();
@@ -102,10 +66,11 @@ pub fn of_folder(folder: &Path) -> Vec<u8> {
         ("tokenizer.ggml.tokens", strings(tokens.clone())),
     ];
     let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(key, value)| (*key, value)).collect();
+    let heads = [size("num_attention_heads"), size("num_key_value_heads")];
     let mut tensors: Vec<(String, QTensor)> = Vec::new();
     for (name, tensor) in safetensors::load(folder.join("model.safetensors"), &Device::Cpu).unwrap() {
-        let tensor = interleaved(&name, tensor.to_dtype(DType::F32).unwrap(), &config);
-        tensors.push((llama_name(&name), QTensor::quantize(&tensor, GgmlDType::F32).unwrap()));
+        let tensor = gguf_permuted(&name, &tensor.to_dtype(DType::F32).unwrap(), heads, size("head_dim"));
+        tensors.push((gguf_name(&name), QTensor::quantize(&tensor, GgmlDType::F32).unwrap()));
     }
     tensors.sort_by(|a, b| a.0.cmp(&b.0));
     let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();

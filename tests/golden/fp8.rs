@@ -1,7 +1,5 @@
 //! FP8 beside PyTorch on a CPU: `fp8.json` and `fp8.safetensors`, made by `fp8.py`.
 
-use std::path::{Path, PathBuf};
-
 use candle_core::{DType, Tensor};
 use clsgen::{
     config::{Lora, Parameters, Quantize},
@@ -14,7 +12,7 @@ use half::bf16;
 use serde::Deserialize;
 
 use crate::{
-    common::{self, say},
+    common::{self, golden, golden_path, say},
     fixture::*,
     gradients::joint,
 };
@@ -51,12 +49,8 @@ struct Product {
     dx: Vec<u32>,
 }
 
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
-}
-
 fn reference() -> Reference {
-    json(&golden("fp8.json"))
+    golden("fp8.json")
 }
 
 fn matrix(bits: &[u32], shape: impl Into<candle_core::Shape>) -> Tensor {
@@ -134,7 +128,7 @@ fn held(quantize: Quantize) -> Precision {
 /// To the bit it cannot be: where two sums in f32 differ in their last bit, a number may be rounded to another code.
 #[test]
 fn losses_and_gradients_on_a_model_are_those_of_torch() {
-    let expected = candle_core::safetensors::load(golden("fp8.safetensors"), &CPU).unwrap();
+    let expected = candle_core::safetensors::load(golden_path("fp8.safetensors"), &CPU).unwrap();
     for case in CASES {
         let batch = batch(case);
         let (whole_losses, whole) = pass(&tuned(case), &batch);

@@ -14,35 +14,10 @@ use clsgen::{
     ops::rope::RopeScaling,
 };
 
-use crate::fixture::*;
-
-/// llama.cpp's name of an HF tensor.
-fn name(hf: &str) -> String {
-    let pairs = [
-        ("model.layers.", "blk."),
-        ("model.embed_tokens", "token_embd"),
-        ("model.norm", "output_norm"),
-        ("lm_head", "output"),
-        ("input_layernorm", "attn_norm"),
-        ("post_attention_layernorm", "ffn_norm"),
-        ("self_attn.o_proj", "attn_output"),
-        ("self_attn.", "attn_"),
-        ("mlp.", "ffn_"),
-        ("_proj", ""),
-    ];
-    pairs.iter().fold(hf.to_string(), |name, (from, to)| name.replace(from, to))
-}
-
-/// As convert_hf_to_gguf.py permutes q and k: `(heads, 2, head_dim/2)` → `(heads, head_dim/2, 2)`.
-fn permuted(hf: &str, tensor: &Tensor, config: &LlamaConfig) -> Tensor {
-    let heads = match hf {
-        hf if hf.contains("q_proj") => config.num_attention_heads,
-        hf if hf.contains("k_proj") => config.num_key_value_heads,
-        _ => return tensor.clone(),
-    };
-    let split = tensor.reshape((heads, 2, config.head_dim / 2, ())).unwrap();
-    split.transpose(1, 2).unwrap().contiguous().unwrap().reshape(tensor.dims()).unwrap()
-}
+use crate::{
+    common::{gguf_name, gguf_permuted},
+    fixture::*,
+};
 
 fn metadata(config: &LlamaConfig) -> BTreeMap<String, Value> {
     let number = |n: usize| Value::U32(n as u32);
@@ -76,9 +51,12 @@ fn write(path: &Path, metadata: &BTreeMap<String, Value>, tensors: &BTreeMap<Str
 }
 
 fn quantized(llama: &Llama) -> BTreeMap<String, QTensor> {
-    let store =
-        |hf: &String, tensor: &Tensor| QTensor::quantize(&permuted(hf, tensor, &llama.config), GgmlDType::F32).unwrap();
-    llama.base_tensors().iter().map(|(hf, tensor)| (name(hf), store(hf, tensor))).collect()
+    let config = &llama.config;
+    let heads = [config.num_attention_heads, config.num_key_value_heads];
+    let store = |hf: &String, tensor: &Tensor| {
+        QTensor::quantize(&gguf_permuted(hf, tensor, heads, config.head_dim), GgmlDType::F32).unwrap()
+    };
+    llama.base_tensors().iter().map(|(hf, tensor)| (gguf_name(hf), store(hf, tensor))).collect()
 }
 
 fn load(path: &Path) -> clsgen::error::Result<Llama> {

@@ -1,6 +1,6 @@
 //! Quantised bases beside bitsandbytes on a CPU: `quantize.json`, made by `quantize.py`.
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 use candle_core::{DType, Tensor};
 use clsgen::{
@@ -14,7 +14,10 @@ use clsgen::{
 use half::bf16;
 use serde::Deserialize;
 
-use crate::fixture::*;
+use crate::{
+    common::{golden, golden_path},
+    fixture::*,
+};
 
 #[derive(Deserialize)]
 struct Reference {
@@ -47,17 +50,13 @@ struct Logits {
     f32: Vec<u32>,
 }
 
-fn golden(name: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
-}
-
 fn bf16_bits(tensor: &Tensor) -> Vec<u32> {
     tensor.flatten_all().unwrap().to_vec1::<bf16>().unwrap().iter().map(|x| u32::from(x.to_bits())).collect()
 }
 
 #[test]
 fn codes_scales_and_dequantised_bits_are_those_of_bitsandbytes() {
-    let reference: Reference = json(&golden("quantize.json"));
+    let reference: Reference = golden("quantize.json");
     let mut compared = 0;
     for matrix in &reference.matrices {
         let wide = matrix.weight.iter().map(|&bits| f32::from_bits(bits)).collect::<Vec<_>>();
@@ -83,8 +82,8 @@ fn codes_scales_and_dequantised_bits_are_those_of_bitsandbytes() {
 
 #[test]
 fn logits_on_quantised_projections_are_those_of_transformers() {
-    let reference: Reference = json(&golden("quantize.json"));
-    let source = source::resolve(golden("train/base").to_str().unwrap(), &[], false).unwrap();
+    let reference: Reference = golden("quantize.json");
+    let source = source::resolve(golden_path("train/base").to_str().unwrap(), &[], false).unwrap();
     let logits = |precision: Precision| {
         let llama = Llama::load(&source, precision, &CPU).unwrap();
         let offsets = Offsets::from_lengths(&[reference.ids.len()]);

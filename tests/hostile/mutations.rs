@@ -6,7 +6,7 @@ use candle_core::quantized::{GgmlDType, QTensor, gguf_file};
 use clsgen::rng::{Rng, hash_name, streams};
 use serde_json::json;
 
-use crate::bench::Bench;
+use crate::{bench::Bench, common::gguf_name};
 
 /// Files of each kind.
 const EACH: u64 = 40;
@@ -69,22 +69,7 @@ fn write_gguf(bench: &Bench) {
         candle_core::safetensors::load(bench.path("base/model.safetensors"), &candle_core::Device::Cpu).unwrap();
     let named: Vec<(String, QTensor)> = tensors
         .iter()
-        .map(|(name, tensor)| {
-            let pairs = [
-                ("model.layers.", "blk."),
-                ("model.embed_tokens", "token_embd"),
-                ("model.norm", "output_norm"),
-                ("lm_head", "output"),
-                ("input_layernorm", "attn_norm"),
-                ("post_attention_layernorm", "ffn_norm"),
-                ("self_attn.o_proj", "attn_output"),
-                ("self_attn.", "attn_"),
-                ("mlp.", "ffn_"),
-                ("_proj", ""),
-            ];
-            let name = pairs.iter().fold(name.clone(), |name, (from, to)| name.replace(from, to));
-            (name, QTensor::quantize(tensor, GgmlDType::F32).unwrap())
-        })
+        .map(|(name, tensor)| (gguf_name(name), QTensor::quantize(tensor, GgmlDType::F32).unwrap()))
         .collect();
     use gguf_file::Value::{Array, F32, I32, String as Text, U32};
     let tokenizer: serde_json::Value = serde_json::from_slice(&bench.fixture.read("base/tokenizer.json")).unwrap();

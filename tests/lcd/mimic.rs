@@ -1,14 +1,11 @@
 //! A folder shaped as MIMIC-IV and MIMIC-IV-Note are, and the tasks of the benchmark over it: nothing of it is real.
 
-use std::{
-    io::Write,
-    path::{Path, PathBuf},
-};
+use std::{io::Write, path::Path};
 
 use flate2::{Compression, write::GzEncoder};
 use serde_json::{Map, Value, json};
 
-use crate::common::{self, Outcome};
+use crate::common::{self, Outcome, Scratch, in_scratch};
 
 const SPLITS: [&str; 3] = ["train", "dev", "test"];
 pub const GROUPS: [&str; 4] = ["2008 - 2010", "2011 - 2013", "2014 - 2016", "2017 - 2019"];
@@ -76,13 +73,15 @@ pub fn notes() -> Vec<Note> {
 
 /// A scratch directory with the tables and tasks.
 pub struct Mimic {
-    dir: tempfile::TempDir,
+    scratch: Scratch,
     pub notes: Vec<Note>,
 }
 
+in_scratch!(Mimic, scratch);
+
 impl Mimic {
     pub fn new() -> Self {
-        let mimic = Self { dir: tempfile::tempdir().unwrap(), notes: notes() };
+        let mimic = Self { scratch: Scratch::new(), notes: notes() };
         mimic.write("note/discharge.csv", mimic.discharge("\n"));
         mimic.write_labels("task30", TASK, |_, _| {});
         let mut patients = "subject_id,gender,anchor_age,anchor_year_group\n".to_owned();
@@ -120,23 +119,9 @@ impl Mimic {
         self.write(&format!("{dir}/labels.json"), serde_json::to_string_pretty(&labels).unwrap());
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
-        let path = self.path(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, bytes).unwrap();
-    }
-
-    pub fn read(&self, name: &str) -> String {
-        std::fs::read_to_string(self.path(name)).unwrap()
-    }
-
     /// Records of a file of the build in `dir`.
     pub fn records(&self, dir: &str, split: &str) -> Vec<Value> {
-        let file: Value = serde_json::from_str(&self.read(&format!("{dir}/{split}.json"))).unwrap();
+        let file: Value = serde_json::from_str(&self.text(&format!("{dir}/{split}.json"))).unwrap();
         file["data"].as_array().unwrap().clone()
     }
 
@@ -154,13 +139,13 @@ impl Mimic {
 
     pub fn command(&self, flags: &[&str]) -> std::process::Command {
         let mut command = common::clsgen();
-        command.current_dir(self.dir.path()).args(["data", "lcd"]).args(flags);
+        command.current_dir(self.path("")).args(["data", "lcd"]).args(flags);
         command
     }
 
     /// What lies in the scratch directory.
     pub fn names(&self) -> Vec<String> {
-        names(self.dir.path())
+        names(&self.path(""))
     }
 }
 

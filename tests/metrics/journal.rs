@@ -8,11 +8,6 @@ use clsgen::metrics::{
 
 use super::*;
 
-fn journal() -> Value {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/journal.json");
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-}
-
 fn digits(value: &Value) -> Vec<bool> {
     value.as_str().unwrap().bytes().map(|digit| digit == b'1').collect()
 }
@@ -34,7 +29,7 @@ fn near(what: &str, ours: Option<f64>, want: &Value) {
 
 #[test]
 fn operating_points_agree_with_a_brute_force_search_and_scikit_learn() {
-    let golden = journal();
+    let golden: Value = golden("journal.json");
     let aim = |name: &Value| match name.as_str().unwrap() {
         "sensitivity" => Aim::Sensitivity,
         "specificity" => Aim::Specificity,
@@ -65,7 +60,7 @@ fn operating_points_agree_with_a_brute_force_search_and_scikit_learn() {
 
 #[test]
 fn the_smooth_curve_agrees_with_statsmodels_on_another_basis() {
-    for (k, fixture) in journal()["fixtures"].as_array().unwrap().iter().enumerate() {
+    for (k, fixture) in golden::<Value>("journal.json")["fixtures"].as_array().unwrap().iter().enumerate() {
         let sample = records(fixture, usize::MAX);
         let want = &fixture["smooth"];
         for (i, (key, metric)) in smooth(&sample, &Options::default()).named().into_iter().enumerate() {
@@ -81,7 +76,7 @@ fn the_smooth_curve_agrees_with_statsmodels_on_another_basis() {
 #[test]
 fn subgroups_agree_with_scikit_learn_and_scipy() {
     let mut measured = 0;
-    for (k, fixture) in journal()["fixtures"].as_array().unwrap().iter().enumerate() {
+    for (k, fixture) in golden::<Value>("journal.json")["fixtures"].as_array().unwrap().iter().enumerate() {
         let Some(want) = fixture["subgroups"].as_array() else { continue };
         measured += 1;
         let sample = records(fixture, usize::MAX);

@@ -11,10 +11,7 @@ use clsgen::metrics::{
 };
 use serde_json::Value;
 
-fn golden() -> Vec<Value> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/multiclass.json");
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-}
+use crate::common::golden;
 
 fn sample(fixture: &Value) -> Sample {
     let denominator = fixture["denominator"].as_f64().unwrap();
@@ -63,7 +60,7 @@ fn compare_calls(what: &str, averages: &Averages, classes: &[&ClassCalls], want:
 
 #[test]
 fn multiclass_metrics_agree_with_scikit_learn() {
-    let golden = golden();
+    let golden: Vec<Value> = golden("multiclass.json");
     assert!(golden.len() >= 5);
     for fixture in &golden {
         let sample = sample(fixture);
@@ -103,7 +100,7 @@ fn multiclass_metrics_agree_with_scikit_learn() {
 
 #[test]
 fn answers_without_a_class_agree_with_scikit_learn() {
-    for fixture in golden() {
+    for fixture in golden::<Vec<Value>>("multiclass.json") {
         let sample = sample(&fixture);
         let what = fixture["name"].as_str().unwrap();
         let names = names(sample.classes());
@@ -123,7 +120,7 @@ fn answers_without_a_class_agree_with_scikit_learn() {
 
 #[test]
 fn the_temperature_agrees_with_scipy_and_calls_the_same() {
-    for fixture in golden() {
+    for fixture in golden::<Vec<Value>>("multiclass.json") {
         let sample = sample(&fixture);
         let ours = Temperature::fit(&sample).unwrap();
         let want = fixture["want"]["temperature"].as_f64().unwrap();
@@ -141,7 +138,9 @@ fn the_temperature_agrees_with_scipy_and_calls_the_same() {
 
 #[test]
 fn a_macro_mean_is_null_where_a_class_has_none_and_names_it() {
-    let find = |name: &str| golden().into_iter().find(|fixture| fixture["name"] == name).unwrap();
+    let find = |name: &str| {
+        golden::<Vec<Value>>("multiclass.json").into_iter().find(|fixture| fixture["name"] == name).unwrap()
+    };
     let missing = evaluate(&sample(&find("missing")), &names(3), false, &Options::default());
     assert_eq!(missing.calls.balanced_accuracy.reason.as_deref(), Some("class class-1: no positive record"));
     assert_eq!(missing.auroc.reason.as_deref(), Some("class class-1: only one class is present"));

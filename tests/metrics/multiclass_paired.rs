@@ -12,16 +12,13 @@ use clsgen::metrics::{
 };
 use serde_json::Value;
 
+use crate::common::golden;
+
 /// The order of the fixture's columns.
 const METRICS: [&str; 4] = ["auroc", "accuracy", "balanced_accuracy", "macro.f1"];
 
 /// Resamples of ours and of the fixture.
 const RESAMPLES: [f64; 2] = [10_000.0, 2_000.0];
-
-fn golden() -> Vec<Value> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/multiclass_paired.json");
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-}
 
 fn shares(row: &Value) -> Option<Vec<f64>> {
     Some(row.as_array()?.iter().map(|units| units.as_f64().unwrap() / 100.0).collect())
@@ -92,7 +89,7 @@ fn agree(fixture: &Value, compared: &[Comparison]) {
 
 #[test]
 fn a_method_is_compared_as_scikit_learn_and_scipy_do() {
-    let golden = golden();
+    let golden: Vec<Value> = golden("multiclass_paired.json");
     assert!(golden.iter().filter(|fixture| fixture["want"]["accuracy_p"].is_f64()).count() >= 3);
     let options = Options { bootstrap: RESAMPLES[0] as usize, ..Options::default() };
     for fixture in &golden {
@@ -117,7 +114,7 @@ fn a_method_is_compared_as_scikit_learn_and_scipy_do() {
 
 #[test]
 fn two_models_are_compared_as_scikit_learn_and_scipy_do() {
-    let golden = golden();
+    let golden: Vec<Value> = golden("multiclass_paired.json");
     let fixture = golden.iter().find(|fixture| fixture["name"] == "answers all").unwrap();
     let names = names(fixture);
     let model = sample(fixture, &rows(&fixture["p"]));

@@ -7,8 +7,9 @@ use std::{
 };
 
 use candle_core::{Device, Tensor, safetensors};
-use clsgen::rng::{Rng, hash_name, streams};
 use serde_json::{Map, Value, json};
+
+use crate::common::{Scratch, in_scratch, random};
 
 const HIDDEN: usize = 32;
 const FFN: usize = 48;
@@ -16,29 +17,19 @@ const VOCAB: usize = 257;
 const RANK: usize = 4;
 
 /// A scratch directory with a base model, a checkpoint in a run directory, and inputs.
-pub struct Fixture {
-    dir: tempfile::TempDir,
-}
+pub struct Fixture(Scratch);
+
+in_scratch!(Fixture);
 
 impl Fixture {
     pub fn new() -> Self {
-        let fixture = Self { dir: tempfile::tempdir().unwrap() };
+        let fixture = Self(Scratch::new());
         fixture.write_base();
         fixture.write_checkpoint();
         fixture
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
-        let path = self.path(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, bytes).unwrap();
-        path
-    }
-
+    /// What a file holds: nothing where there is none.
     pub fn read(&self, name: &str) -> Vec<u8> {
         std::fs::read(self.path(name)).unwrap_or_default()
     }
@@ -67,7 +58,7 @@ impl Fixture {
     /// `clsgen predict` on the checkpoint, in the scratch directory.
     pub fn command(&self, input: &str, output: &str, flags: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_clsgen"));
-        command.current_dir(self.dir.path()).args(["predict", "--model", "run/checkpoints/epoch-01"]);
+        command.current_dir(self.path("")).args(["predict", "--model", "run/checkpoints/epoch-01"]);
         command.args(["--input", input, "--output", output]).args(flags).env("RUST_BACKTRACE", "0");
         command
     }
@@ -180,13 +171,6 @@ pub fn stderr(output: &Output) -> String {
 
 pub fn mode(path: &Path) -> u32 {
     std::os::unix::fs::MetadataExt::mode(&path.metadata().unwrap()) & 0o777
-}
-
-fn random(name: &str, shape: &[usize], std: f32) -> Tensor {
-    let rng = Rng::new(17, streams::MODEL_INIT);
-    let values: Vec<f32> =
-        (0..shape.iter().product::<usize>()).map(|i| std * rng.normal(hash_name(name), i as u64)).collect();
-    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
 }
 
 /// A token a byte (GPT-2's byte alphabet), and an end-of-turn token.

@@ -47,7 +47,7 @@ fn answer(tokenizer: &TextTokenizer, request: &Value) -> Value {
 fn what_goes_out_comes_in_whenever_it_does() {
     let work = Work::new();
     super::ways::plant(&work);
-    let tokenizer = TextTokenizer::load(work.path("model")).unwrap();
+    let tokenizer = TextTokenizer::load(&work.path("model")).unwrap();
     let outcome = work.batch("run", &["--batch-out", "out.jsonl"]);
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
     let requests = work.requests("out.jsonl");
@@ -101,7 +101,7 @@ fn what_goes_out_comes_in_whenever_it_does() {
 #[test]
 fn answers_of_others_are_refused() {
     let work = Work::new();
-    let tokenizer = TextTokenizer::load(work.path("model")).unwrap();
+    let tokenizer = TextTokenizer::load(&work.path("model")).unwrap();
     assert_eq!(work.batch("run", &["--batch-out", "out.jsonl"]).code, Some(0));
     common::assert_fails(&work.batch("run", &["--batch-in", "none.jsonl"]), 3, &["none.jsonl: no such file"]);
     let right: Vec<Value> = work.requests("out.jsonl").iter().map(|request| answer(&tokenizer, request)).collect();

@@ -2,7 +2,6 @@
 
 use std::{
     net::TcpListener,
-    path::Path,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -19,7 +18,7 @@ use super::{
 /// A note that quotes a control token, as the split's second record.
 pub fn plant(work: &Work) {
     let path = work.path("data/train.jsonl");
-    let text = std::fs::read_to_string(path).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
     let mut lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     lines[1]["text"] = json!(format!("PLANTED <|im_end|> {}", lines[1]["text"].as_str().unwrap()));
     std::fs::write(path, lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
@@ -34,7 +33,7 @@ pub fn dropped(work: &Work, run: &str) -> Vec<(String, String)> {
 fn a_control_token_in_a_note_stays_text_or_the_note_stays_here() {
     let work = Work::new();
     plant(&work);
-    let tokenizer = clsgen::prompt::TextTokenizer::load(work.path("model")).unwrap();
+    let tokenizer = clsgen::prompt::TextTokenizer::load(&work.path("model")).unwrap();
     let end = tokenizer.read("<|im_end|>").unwrap()[0];
     // By ids: one token fewer of that name than a reader of text would find.
     let mind = Arc::new(work.mind());
@@ -110,7 +109,7 @@ fn messages_are_the_last_resort_and_told() {
 fn refused(work: &Work, fake: &Fake, more: &[&str], told: &[&str]) {
     let mut command = work.command("refused", &fake.url);
     common::assert_fails(&common::outcome(command.args(more)), 2, told);
-    assert!(!Path::new(work.path("refused/construct/train.progress.jsonl")).exists());
+    assert!(!work.path("refused/construct/train.progress.jsonl").exists());
 }
 
 #[test]

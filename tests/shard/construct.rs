@@ -1,26 +1,25 @@
 //! `construct --shard` and `--merge`: several processes in one run directory, and the files that one would have made.
 
-use std::{
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-};
+use std::process::{Child, Command, Stdio};
 
 use clsgen::demo::notes::{NoteSettings, Notes};
 use serde_json::Value;
 
-use super::common::{self, Outcome, assert_fails};
+use super::common::{self, Outcome, Scratch, assert_fails, in_scratch};
 
 const TRAIN: u64 = 16;
 const DEV: u64 = 4;
 const FILES: [&str; 4] = ["train.jsonl", "dev.jsonl", "dropped.jsonl", "stats.json"];
 
 /// A scratch directory with the embedded model, two splits and a config.
-struct Work(tempfile::TempDir);
+struct Work(Scratch);
+
+in_scratch!(Work);
 
 impl Work {
     fn new() -> Self {
-        let work = Self(tempfile::tempdir().unwrap());
-        common::write_demo(work.0.path(), &["train"], TRAIN, 0.4);
+        let work = Self(Scratch::new());
+        common::write_demo(&work.path(""), &["train"], TRAIN, 0.4);
         let notes = Notes::new(3, NoteSettings { words: 120, prevalence: 0.4, typos: 0.0 });
         let notes = notes.range(TRAIN..TRAIN + DEV);
         let lines: String = notes.iter().map(|note| format!("{}\n", Value::Object(note.record.to_json()))).collect();
@@ -28,14 +27,10 @@ impl Work {
         work
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
     /// `clsgen construct` of both splits into `run`: two short trials a record, two records at a time.
     fn command(&self, run: &str, args: &[&str]) -> Command {
         let mut command = common::clsgen();
-        command.current_dir(self.0.path()).args(["construct", "--config", "demo.toml", "--run", run]);
+        command.current_dir(self.path("")).args(["construct", "--config", "demo.toml", "--run", run]);
         for set in [
             "construct.trials=2",
             "construct.max_output_tokens=64",
@@ -75,10 +70,6 @@ impl Work {
     fn files(&self, run: &str) -> [Vec<u8>; 4] {
         FILES.map(|name| self.file(run, name))
     }
-
-    fn json(&self, run: &str, name: &str) -> Value {
-        serde_json::from_slice(&std::fs::read(self.path(run).join(name)).unwrap()).unwrap()
-    }
 }
 
 #[test]
@@ -113,7 +104,7 @@ fn merged_parts_are_what_one_process_writes() {
         work.succeed(run, &[]);
         assert!(work.files(run) == files, "{run}");
         // The run's record: the command that merged, and under it each process.
-        let record = work.json(run, "run.json");
+        let record = work.json(&format!("{run}/run.json"));
         let merging = std::iter::once(&record).chain(record["earlier"].as_array().unwrap());
         let merging = merging.filter(|record| record["shards"].is_array()).collect::<Vec<_>>();
         assert_eq!(merging.len(), 1, "{run}");
@@ -134,7 +125,7 @@ fn a_rationalized_run_is_the_same_in_parts_and_train_waits_for_the_merge() {
     }
     let train = || {
         let mut command = common::clsgen();
-        command.current_dir(work.0.path()).args(["train", "--config", "demo.toml", "--run", "parts"]);
+        command.current_dir(work.path("")).args(["train", "--config", "demo.toml", "--run", "parts"]);
         common::outcome(command.args(["--dry-run", "--set", "data.dev=data/dev.jsonl"]))
     };
     assert_fails(&train(), 2, &["parts of train", "hint: ", "--merge"]);
@@ -148,7 +139,7 @@ fn a_rationalized_run_is_the_same_in_parts_and_train_waits_for_the_merge() {
 #[test]
 fn parts_of_one_run_are_made_at_once_each_by_one_process() {
     let work = Work::new();
-    let first = work.start("run", &["--shard", "1/2"]);
+    let mut first = work.start("run", &["--shard", "1/2"]);
     common::wait_for_lines(&mut first, &work.path("run/construct/train.part-1-of-2.progress.jsonl"), 2);
     common::send("STOP", &first);
     let same = work.construct("run", &["--shard", "1/2"]);
@@ -274,7 +265,7 @@ fn processes_of_one_run_agree_on_the_date_of_their_prompts() {
         assert_eq!(told.status.code(), Some(0), "{}", String::from_utf8_lossy(&told.stderr));
     }
     work.succeed("run", &[&set[..], &["--merge"]].concat());
-    let date = |name: &str| work.json("run", name)["prompt_date"].clone();
+    let date = |name: &str| work.json(&format!("run/{name}"))["prompt_date"].clone();
     assert!(date("run.json").is_string());
     for part in [1, 2] {
         assert_eq!(date(&format!("construct/part-{part}-of-2.run.json")), date("run.json"));

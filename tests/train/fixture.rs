@@ -2,11 +2,13 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Output},
 };
 
 use serde_json::{Value, json};
+
+use crate::common::{Scratch, golden_path, in_scratch};
 
 /// A word of every note: it must never be seen outside the files that hold text on purpose.
 pub const SECRET: &str = "zebrafish";
@@ -14,42 +16,24 @@ pub const SECRET: &str = "zebrafish";
 /// Keys of the log that say how long something took.
 const TIMES: [&str; 6] = ["seconds", "tokens_per_s", "mfu", "allreduce_seconds", "allreduce_share", "dev_seconds"];
 
-pub struct Fixture {
-    dir: tempfile::TempDir,
-}
+pub struct Fixture(Scratch);
+
+in_scratch!(Fixture);
 
 /// The golden files.
 pub fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/train").join(name)
+    golden_path("train").join(name)
 }
 
 impl Fixture {
     /// Eleven records to train on, of which three have no explanation; six for dev.
     pub fn new() -> Self {
-        let fixture = Self { dir: tempfile::tempdir().unwrap() };
+        let fixture = Self(Scratch::new());
         fixture.write("train.jsonl", notes(11, true));
         fixture.write("dev.jsonl", notes(6, false));
         fixture.write("prompt.toml", PROMPT);
         fixture.write("config.toml", config());
         fixture
-    }
-
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
-        let path = self.path(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, bytes).unwrap();
-    }
-
-    pub fn read(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
-    }
-
-    pub fn json(&self, name: &str) -> Value {
-        serde_json::from_slice(&self.read(name)).unwrap()
     }
 
     /// Lines of a log of this type.
@@ -64,7 +48,7 @@ impl Fixture {
     /// `clsgen train` into `run`.
     pub fn command(&self, run: &str, flags: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_clsgen"));
-        command.current_dir(self.dir.path()).args(["train", "--config", "config.toml", "--run", run]).args(flags);
+        command.current_dir(self.path("")).args(["train", "--config", "config.toml", "--run", run]).args(flags);
         command.env("RUST_BACKTRACE", "0").env_remove("CLSGEN_FAULT");
         command
     }
