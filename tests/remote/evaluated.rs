@@ -1,6 +1,6 @@
 //! `clsgen eval`, whose judge and baselines are on a server.
 
-#[path = "../eval/run.rs"]
+#[path = "../evaluation/run.rs"]
 mod run;
 
 use std::sync::{

@@ -1,7 +1,7 @@
 //! `clsgen eval` of a run directory, on a tiny random checkpoint.
 
 mod common;
-#[path = "eval/run.rs"]
+#[path = "evaluation/run.rs"]
 mod run;
 
 use std::{collections::BTreeMap, mem::MaybeUninit};

@@ -2,10 +2,10 @@
 //!
 //! Scores are normal, `N(mean of the class, 1)` plus a shared effect of the record's group, and the probability is
 //! their sigmoid: so sensitivity, F1, κ and AUROC are formulas of Φ, and the Brier score is one integral. Classes
-//! have fixed sizes, as the stratified resamples have. `cargo test --release --test coverage -- --nocapture` prints the
-//! table of `benches/README.md`.
+//! have fixed sizes, as the stratified resamples have. `cargo test --release --test metrics_coverage -- --nocapture`
+//! prints the table of `benches/README.md`.
 
-#[path = "coverage/journal.rs"]
+#[path = "metrics_coverage/journal.rs"]
 mod journal;
 
 use clsgen::{

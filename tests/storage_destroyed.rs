@@ -1,4 +1,4 @@
-//! What a second audit found destroyed: inputs inside an evaluation that is replaced, evaluations whose replacement
+//! Files that a command must not destroy: inputs inside an evaluation that is replaced, evaluations whose replacement
 //! fails, foreign files under names of ours. And files that are not what their format says.
 
 mod common;

@@ -1,18 +1,18 @@
 //! `clsgen eval --predictions`: from prediction files of any tool to `RUN/eval`.
 
-#[path = "eval/against.rs"]
+#[path = "evaluation/against.rs"]
 mod against;
 #[path = "common/mod.rs"]
 mod common;
-#[path = "eval/gate.rs"]
+#[path = "evaluation/gate.rs"]
 mod gate;
-#[path = "eval/honest.rs"]
+#[path = "evaluation/honest.rs"]
 mod honest;
-#[path = "eval/intervals.rs"]
+#[path = "evaluation/intervals.rs"]
 mod intervals;
-#[path = "eval/journal.rs"]
+#[path = "evaluation/journal.rs"]
 mod journal;
-#[path = "eval/saturated.rs"]
+#[path = "evaluation/saturated.rs"]
 mod saturated;
 
 use std::{
@@ -54,8 +54,9 @@ impl Bench {
         serde_json::from_str(&self.text(name)).unwrap()
     }
 
+    /// A file of the evaluation.
     fn text(&self, name: &str) -> String {
-        std::fs::read_to_string(self.path("run/eval/predictions").join(name)).unwrap()
+        self.0.text(&format!("run/eval/predictions/{name}"))
     }
 }
 
@@ -168,7 +169,8 @@ fn thresholds_come_from_dev_alone_and_are_written_before_test_is_read() {
     let dev = bench.file("dev.jsonl", &counted(200, 50, 30, 70));
     bench.file("test.jsonl", &counted(300, 90, 60, 100));
     let flipped = bench
-        .text_of("test.jsonl")
+        .0
+        .text("test.jsonl")
         .replace("\"label\":0", "\"label\":x")
         .replace("\"label\":1", "\"label\":0")
         .replace("\"label\":x", "\"label\":1");
@@ -189,12 +191,6 @@ fn thresholds_come_from_dev_alone_and_are_written_before_test_is_read() {
     bench.eval(&["--predictions", "broken.jsonl", "--dev-predictions", "dev.jsonl"]).assert().code(3);
     assert_eq!(bench.text("thresholds.json"), frozen[0]);
     assert!(!bench.path("run/eval/predictions/metrics.json").exists());
-}
-
-impl Bench {
-    fn text_of(&self, name: &str) -> String {
-        std::fs::read_to_string(self.path(name)).unwrap()
-    }
 }
 
 #[test]

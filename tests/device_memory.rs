@@ -1,5 +1,5 @@
-//! ActivationCheckpointing and disk that do not suffice, through the program: each command under `ulimit -v` ends with
-//! 0 or with 5, whatever the limit.
+//! Memory and disk that do not suffice, through the program: each command under `ulimit -v` ends with 0 or with 5,
+//! whatever the limit.
 
 mod common;
 

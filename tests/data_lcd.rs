@@ -5,7 +5,7 @@ mod common;
 #[path = "predict/fixture.rs"]
 #[allow(dead_code)] // of this fixture only the checkpoint and `predict` are used
 mod fixture;
-#[path = "lcd/mimic.rs"]
+#[path = "data_lcd/mimic.rs"]
 mod mimic;
 
 use std::collections::BTreeMap;

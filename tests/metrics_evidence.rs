@@ -2,7 +2,7 @@
 //! (`golden/evidence.py`) and through the program.
 
 mod common;
-#[path = "eval/run.rs"]
+#[path = "evaluation/run.rs"]
 mod run;
 
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! `clsgen eval --card`: `model-card.md` and `tripod-llm.md` say what the run's files say, and nothing else.
 
 mod common;
-#[path = "eval/run.rs"]
+#[path = "evaluation/run.rs"]
 mod run;
 
 use std::collections::BTreeMap;

@@ -1,11 +1,11 @@
 //! `clsgen eval --baselines` and `eval.judge`, on a tiny random checkpoint.
 
 mod common;
-#[path = "eval_baselines/results.rs"]
+#[path = "evaluation_baselines/results.rs"]
 mod results;
-#[path = "eval/run.rs"]
+#[path = "evaluation/run.rs"]
 mod run;
-#[path = "eval_baselines/thoughts.rs"]
+#[path = "evaluation_baselines/thoughts.rs"]
 mod thoughts;
 
 use std::process::Output;

@@ -4,13 +4,13 @@
 //! must be those of the plain form.
 
 mod common;
-#[path = "forms/fixture.rs"]
+#[path = "model_forms/fixture.rs"]
 mod fixture;
-#[path = "forms/gguf.rs"]
+#[path = "model_forms/gguf.rs"]
 mod gguf;
-#[path = "forms/records.rs"]
+#[path = "model_forms/records.rs"]
 mod records;
-#[path = "forms/told.rs"]
+#[path = "model_forms/told.rs"]
 mod told;
 
 use std::{
