@@ -1,10 +1,14 @@
-//! The shape of the house (see `lib.rs`): imports go downward, files stay short, `unsafe` and writing to disk stay in
-//! their rooms.
+//! The shape of the house (see `lib.rs`): imports go downward, files, functions and lines stay short, `unsafe` and
+//! writing to disk stay in their rooms.
 
 use std::path::{Path, PathBuf};
 
 #[path = "layers/files.rs"]
 mod files;
+#[path = "layers/functions.rs"]
+mod functions;
+#[path = "layers/lines.rs"]
+mod lines;
 
 const LAYERS: &[(&str, u32)] = &[
     ("error", 0),
