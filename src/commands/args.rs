@@ -103,7 +103,7 @@ pub struct EvalArgs {
     /// Replace the split's folder that other settings made
     #[arg(long)]
     pub overwrite: bool,
-    /// Exit 1 when a metric misses a floor of this file
+    /// Exit 1 when a metric misses a bound of this file
     #[arg(long, value_name = "FILE")]
     pub gate: Option<PathBuf>,
 }

@@ -165,7 +165,7 @@ pub struct Train {
     pub w_gen_end: Option<f64>,
     /// Weight of L_cls at the last step, likewise.
     pub w_cls_end: Option<f64>,
-    /// ε of L_cls: its target is y(1 − ε) + ε/2 instead of y. Dev's loss is never smoothed.
+    /// ε of L_cls: its target is y(1 − ε) + ε/K over K classes instead of y. Dev's loss is never smoothed.
     pub label_smoothing: f64,
     /// Weight of the consistency loss, which pulls head and text towards one answer (SPEC A20); 0 leaves it out.
     pub w_consistency: f64,
