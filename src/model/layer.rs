@@ -129,9 +129,9 @@ pub(super) struct DecoderLayer {
 
 /// The activations that backward needs. Of the last layer, only the rows whose hidden states a head reads
 /// (`Pass::read`) go beyond k and v: x, `rstd1`, k and v hold every row, the others those rows alone, until
-/// [`Kept::scatter`] puts q, attention's output and its log-sum-exps back among the others.
+/// [`SavedActivations::scatter`] puts q, attention's output and its log-sum-exps back among the others.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct SavedActivations {
     x: Tensor,
     rstd1: Tensor,
     q: Tensor,
@@ -158,7 +158,7 @@ struct LowRank {
     up: Option<Tensor>,
 }
 
-impl Kept {
+impl SavedActivations {
     /// The layer's input.
     pub fn input(&self) -> &Tensor {
         &self.x
@@ -222,7 +222,7 @@ impl DecoderLayer {
 
     /// Training forward up to, and without, down_proj: `x (tokens, hidden)` → what backward needs. Where `pass.read`
     /// names rows, q and all that follows attention is computed for these alone.
-    pub fn forward_saving(&self, x: &Tensor, rope: &Rope, pass: &Pass) -> Result<Kept> {
+    pub fn forward_saving(&self, x: &Tensor, rope: &Rope, pass: &Pass) -> Result<SavedActivations> {
         let Heads { heads, kv_heads, .. } = self.heads;
         let (normed, rstd1) = self.input_layernorm.forward(x)?;
         let of_read = &pass.of_read();
@@ -250,11 +250,11 @@ impl DecoderLayer {
         let [(gate, u_gate), (up, u_up)] =
             Projection::forward_each([&self.gate_proj, &self.up_proj], &normed, of_read)?;
         let low_rank = LowRank { q: u_q, k: u_k, v: u_v, o: u_o, gate: u_gate, up: u_up };
-        Ok(Kept { x: x.clone(), rstd1, q, k, v, attended, lse, middle, rstd2, gate, up, low_rank })
+        Ok(SavedActivations { x: x.clone(), rstd1, q, k, v, attended, lse, middle, rstd2, gate, up, low_rank })
     }
 
     /// The layer's output of the rows that are read, from what [`DecoderLayer::forward_saving`] gave.
-    pub fn output(&self, kept: &Kept, pass: &Pass) -> Result<Tensor> {
+    pub fn output(&self, kept: &SavedActivations, pass: &Pass) -> Result<Tensor> {
         add(self.down_proj.forward(&swiglu::forward(&kept.gate, &kept.up)?, &pass.of_read())?.0, &kept.middle)
     }
 
@@ -262,7 +262,7 @@ impl DecoderLayer {
     /// layer's is wanted only with the embedding trained).
     pub fn backward(
         &self,
-        kept: Kept,
+        kept: SavedActivations,
         dy: &Tensor,
         rope: &Rope,
         pass: &Pass,
@@ -305,13 +305,13 @@ impl DecoderLayer {
     /// From the layer's output back to `middle`, the stream between attention and the MLP.
     fn mlp_backward(
         &self,
-        kept: &Kept,
+        kept: &SavedActivations,
         dy: &Tensor,
         pass: &Pass,
         need_dmiddle: bool,
         gradients: &mut Gradients,
     ) -> Result<Option<Tensor>> {
-        let Kept { gate, up, middle, rstd2, low_rank, .. } = kept;
+        let SavedActivations { gate, up, middle, rstd2, low_rank, .. } = kept;
         let [gate_up, down] = [
             self.gate_proj.trains(pass.trains) || self.up_proj.trains(pass.trains),
             self.down_proj.trains(pass.trains),
@@ -345,14 +345,14 @@ impl DecoderLayer {
     /// From attention's output back to the first norm's output.
     fn qkv_backward(
         &self,
-        kept: &Kept,
+        kept: &SavedActivations,
         dattended: &Tensor,
         rope: &Rope,
         pass: &Pass,
         need_dnormed: bool,
         gradients: &mut Gradients,
     ) -> Result<Option<Tensor>> {
-        let Kept { q, k, v, attended, lse, low_rank, .. } = kept;
+        let SavedActivations { q, k, v, attended, lse, low_rank, .. } = kept;
         let (dq, dk, dv) = attention::backward(q, k, v, attended, lse, dattended, pass.offsets, self.heads.scale())?;
         let [dq, dk] = rope.backward_both(&dq, &dk, pass.positions)?;
         let dq = merge(&dq)?;

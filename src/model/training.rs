@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::{
     ActivationCheckpointing, Gradients, Llama, accumulate,
-    layer::{DecoderLayer, Kept},
+    layer::{DecoderLayer, SavedActivations},
     lora::LoraDropout,
     projection::Pass,
     read_rows::ReadRows,
@@ -33,7 +33,7 @@ pub struct TrainingContext {
 #[derive(Debug)]
 enum SavedLayer {
     /// Everything backward reads.
-    Keep(Box<Kept>),
+    Keep(Box<SavedActivations>),
     /// The layer's input; the rest is computed again, to the same bits.
     Recompute(Tensor),
 }
