@@ -73,7 +73,7 @@ pub struct Method<'a> {
 
 /// A kept trial.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept {
+pub struct AcceptedTrial {
     /// Which trial, from 1.
     pub trial: usize,
     /// The explanation.
@@ -84,7 +84,7 @@ pub struct Kept {
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explained {
     /// The kept trial, if any.
-    pub kept: Option<Kept>,
+    pub kept: Option<AcceptedTrial>,
     /// Why each trial before it failed.
     pub failures: Vec<Failure>,
     /// Tokens written in all trials.
@@ -142,7 +142,9 @@ pub fn explain(
         };
         for (trial, generation) in completed.generations.iter().enumerate() {
             match check_trial(records[completed.index], generation, method)? {
-                Ok(explanation) => explained.kept = Some(Kept { trial: method.trials_before + trial + 1, explanation }),
+                Ok(explanation) => {
+                    explained.kept = Some(AcceptedTrial { trial: method.trials_before + trial + 1, explanation })
+                }
                 Err(failure) => explained.failures.push(failure),
             }
         }

@@ -182,7 +182,7 @@ impl Statistics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generate::construct::Kept;
+    use crate::generate::construct::AcceptedTrial;
 
     /// The CliniFact dev rows of the paper's Table 7.
     #[test]
@@ -190,7 +190,7 @@ mod tests {
         let labels = Labels::two("FALSE", "TRUE");
         let mut statistics = Statistics::new(&labels);
         for (label, kept, count) in [(0, true, 219), (1, true, 65), (0, false, 14), (1, false, 18)] {
-            let kept = kept.then(|| Kept { trial: 1, explanation: "x".into() });
+            let kept = kept.then(|| AcceptedTrial { trial: 1, explanation: "x".into() });
             let explained = Explained { kept, generated_tokens: 1, ..Explained::default() };
             let class = [Class::ZERO, Class::ONE][label];
             (0..count).for_each(|_| statistics.add(class, &explained));

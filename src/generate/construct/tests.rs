@@ -147,7 +147,7 @@ fn a_log_gives_back_what_was_filed_and_refuses_other_settings() {
     let settings = |seed: u64| Fingerprint::of_contents(&[("train.seed", seed.into()), ("teacher", "t".into())]);
     let failed =
         Explained { kept: None, failures: vec![Failure::WrongLabel], generated_tokens: 4, ..Explained::default() };
-    let kept = Some(Kept { trial: 2, explanation: "because".into() });
+    let kept = Some(AcceptedTrial { trial: 2, explanation: "because".into() });
     let told = Explained { kept, failures: vec![], generated_tokens: 3, truncated_tokens: 5 };
     let mut progress = Progress::open(&path, &settings(1)).unwrap();
     progress.add(7, false, failed).unwrap();
@@ -171,7 +171,7 @@ fn a_split_is_written_in_input_order_with_its_dropped_list() {
     let dir = tempfile::tempdir().unwrap();
     let records = [record(1, 1), record(2, 0)];
     let explained = |number: usize| {
-        let kept = (number == 1).then(|| Kept { trial: 2, explanation: "because".into() });
+        let kept = (number == 1).then(|| AcceptedTrial { trial: 2, explanation: "because".into() });
         Some(Explained { kept, failures: vec![Failure::Unparsable], generated_tokens: 1, ..Explained::default() })
     };
     for (on_fail, lines) in [(crate::config::OnFail::Drop, 1), (crate::config::OnFail::LabelOnly, 2)] {
