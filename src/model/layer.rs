@@ -15,7 +15,7 @@ use candle_core::{DType, Tensor};
 
 use super::{
     Gradients, accumulate,
-    projection::{GradInput, Pass, Projection},
+    projection::{GradInput, LayerPass, Projection},
     read_rows::ReadRows,
 };
 use crate::{
@@ -49,7 +49,7 @@ impl Norm {
         x: &Tensor,
         rstd: &Tensor,
         dy: &Tensor,
-        pass: &Pass,
+        pass: &LayerPass,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         self.weight_gradient(x, rstd, dy, pass, gradients)?;
@@ -62,7 +62,7 @@ impl Norm {
         [x, rstd]: [&Tensor; 2],
         dy: &Tensor,
         residual: &Tensor,
-        pass: &Pass,
+        pass: &LayerPass,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         self.weight_gradient(x, rstd, dy, pass, gradients)?;
@@ -75,7 +75,7 @@ impl Norm {
         x: &Tensor,
         rstd: &Tensor,
         dy: &Tensor,
-        pass: &Pass,
+        pass: &LayerPass,
         gradients: &mut Gradients,
     ) -> Result<()> {
         if pass.trains == Parameters::Full {
@@ -128,7 +128,7 @@ pub(super) struct DecoderLayer {
 }
 
 /// The activations that backward needs. Of the last layer, only the rows whose hidden states a head reads
-/// (`Pass::read`) go beyond k and v: x, `rstd1`, k and v hold every row, the others those rows alone, until
+/// (`LayerPass::read`) go beyond k and v: x, `rstd1`, k and v hold every row, the others those rows alone, until
 /// [`SavedActivations::scatter`] puts q, attention's output and its log-sum-exps back among the others.
 #[derive(Debug)]
 pub(super) struct SavedActivations {
@@ -222,7 +222,7 @@ impl DecoderLayer {
 
     /// Training forward up to, and without, down_proj: `x (tokens, hidden)` → what backward needs. Where `pass.read`
     /// names rows, q and all that follows attention is computed for these alone.
-    pub fn forward_saving(&self, x: &Tensor, rope: &Rope, pass: &Pass) -> Result<SavedActivations> {
+    pub fn forward_saving(&self, x: &Tensor, rope: &Rope, pass: &LayerPass) -> Result<SavedActivations> {
         let Heads { heads, kv_heads, .. } = self.heads;
         let (normed, rstd1) = self.input_layernorm.forward(x)?;
         let of_read = &pass.of_read();
@@ -254,7 +254,7 @@ impl DecoderLayer {
     }
 
     /// The layer's output of the rows that are read, from what [`DecoderLayer::forward_saving`] gave.
-    pub fn output(&self, kept: &SavedActivations, pass: &Pass) -> Result<Tensor> {
+    pub fn output(&self, kept: &SavedActivations, pass: &LayerPass) -> Result<Tensor> {
         add(self.down_proj.forward(&swiglu::forward(&kept.gate, &kept.up)?, &pass.of_read())?.0, &kept.middle)
     }
 
@@ -265,7 +265,7 @@ impl DecoderLayer {
         kept: SavedActivations,
         dy: &Tensor,
         rope: &Rope,
-        pass: &Pass,
+        pass: &LayerPass,
         need_dx: bool,
         gradients: &mut Gradients,
     ) -> Result<Option<Tensor>> {
@@ -307,7 +307,7 @@ impl DecoderLayer {
         &self,
         kept: &SavedActivations,
         dy: &Tensor,
-        pass: &Pass,
+        pass: &LayerPass,
         need_dmiddle: bool,
         gradients: &mut Gradients,
     ) -> Result<Option<Tensor>> {
@@ -348,7 +348,7 @@ impl DecoderLayer {
         kept: &SavedActivations,
         dattended: &Tensor,
         rope: &Rope,
-        pass: &Pass,
+        pass: &LayerPass,
         need_dnormed: bool,
         gradients: &mut Gradients,
     ) -> Result<Option<Tensor>> {

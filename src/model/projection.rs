@@ -30,7 +30,7 @@ use crate::{
 
 /// What a layer is told of the training pass.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pass<'a> {
+pub(super) struct LayerPass<'a> {
     pub offsets: &'a Offsets,
     pub positions: &'a [u32],
     pub dropout: Option<&'a LoraDropout>,
@@ -41,7 +41,7 @@ pub(super) struct Pass<'a> {
     first: Option<&'a [usize]>,
 }
 
-impl<'a> Pass<'a> {
+impl<'a> LayerPass<'a> {
     pub fn new(
         offsets: &'a Offsets,
         positions: &'a [u32],
@@ -139,7 +139,7 @@ impl Projection {
     }
 
     /// `(y, u)` with the pass's dropout on the adapter's input; `u` goes into [`Projection::backward`].
-    pub fn forward(&self, x: &Tensor, pass: &Pass) -> Result<(Tensor, Option<Tensor>)> {
+    pub fn forward(&self, x: &Tensor, pass: &LayerPass) -> Result<(Tensor, Option<Tensor>)> {
         let [forward] = Self::forward_each([self], x, pass)?;
         Ok(forward)
     }
@@ -148,7 +148,7 @@ impl Projection {
     pub fn forward_each<const N: usize>(
         each: [&Self; N],
         x: &Tensor,
-        pass: &Pass,
+        pass: &LayerPass,
     ) -> Result<[(Tensor, Option<Tensor>); N]> {
         let ys = Self::base_each(each, x, Kernel::Forward)?;
         let reductions = each.map(|projection| projection.reduction(pass));
@@ -165,7 +165,7 @@ impl Projection {
         x: Option<&Tensor>,
         u: Option<&Tensor>,
         dy: &Tensor,
-        pass: &Pass,
+        pass: &LayerPass,
         dx: GradInput,
         gradients: &mut Gradients,
     ) -> Result<Option<Tensor>> {
@@ -177,7 +177,7 @@ impl Projection {
     pub fn backward_each<const N: usize>(
         each: [(&Self, Option<&Tensor>, &Tensor); N],
         x: Option<&Tensor>,
-        pass: &Pass,
+        pass: &LayerPass,
         mut dx: GradInput,
         gradients: &mut Gradients,
     ) -> Result<Option<Tensor>> {
@@ -200,7 +200,7 @@ impl Projection {
         &self,
         x: Option<&Tensor>,
         dy: &Tensor,
-        pass: &Pass,
+        pass: &LayerPass,
         dx: GradInput,
         gradients: &mut Gradients,
     ) -> Result<Option<Tensor>> {
@@ -219,7 +219,7 @@ impl Projection {
     fn adapters_backward(
         each: &[(&Self, Option<&Tensor>, &Tensor)],
         x: &Tensor,
-        pass: &Pass,
+        pass: &LayerPass,
         dx: Option<Tensor>,
         gradients: &mut Gradients,
     ) -> Result<Option<Tensor>> {
@@ -252,7 +252,7 @@ impl Projection {
         Ok(dx)
     }
 
-    fn base_gradients(&self, x: &Tensor, dy: &Tensor, pass: &Pass, gradients: &mut Gradients) -> Result<()> {
+    fn base_gradients(&self, x: &Tensor, dy: &Tensor, pass: &LayerPass, gradients: &mut Gradients) -> Result<()> {
         weight_gradient(gradients, &format!("{}.weight", self.name), dy, x, pass.offsets)?;
         if self.bias.is_some() {
             for range in pass.offsets.ranges() {
@@ -264,7 +264,7 @@ impl Projection {
     }
 
     /// The adapter's part before B, with the pass's dropout.
-    fn reduction(&self, pass: &Pass) -> Option<Reduction<'_>> {
+    fn reduction(&self, pass: &LayerPass) -> Option<Reduction<'_>> {
         let adapter = self.adapter.as_ref()?;
         let dropout = pass.dropout.map(|settings| {
             let tensor = hash_name(&lora::name_a(&self.name));

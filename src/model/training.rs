@@ -6,7 +6,7 @@ use super::{
     ActivationCheckpointing, Gradients, Llama, accumulate,
     layer::{DecoderLayer, SavedActivations},
     lora::LoraDropout,
-    projection::Pass,
+    projection::LayerPass,
     read_rows::ReadRows,
 };
 use crate::{
@@ -112,7 +112,7 @@ impl Llama {
             )));
         }
         let positions = offsets.positions();
-        let pass = Pass::new(offsets, &positions, context.dropout.as_ref(), context.trains);
+        let pass = LayerPass::new(offsets, &positions, context.dropout.as_ref(), context.trains);
         let read = self.rows_read(offsets, context)?;
         let mut x = embedding::forward(&self.embed_tokens, ids)?;
         let rounded = self.rounded_layers()?;
@@ -145,7 +145,7 @@ impl Llama {
     /// With a frozen base nothing below the first layer is trained, so its dx is never computed.
     pub fn backward(&self, saved: Saved, d_hidden: &Tensor, gradients: &mut Gradients) -> Result<()> {
         let Saved { ids, offsets, positions, context, layers, rounded, read, last: (x, rstd) } = saved;
-        let pass = Pass::new(&offsets, &positions, context.dropout.as_ref(), context.trains);
+        let pass = LayerPass::new(&offsets, &positions, context.dropout.as_ref(), context.trains);
         let trains_embedding = context.trains == Parameters::Full;
         let d_hidden = read.as_ref().map_or_else(|| Ok(d_hidden.clone()), |read| read.gather(d_hidden))?;
         let last = pass.of_last(read.as_ref());
