@@ -9,7 +9,7 @@ use clsgen::{
     parallel::Collective,
     train::{
         examples::Example,
-        loss::{LossWeights, Pass},
+        loss::{LossWeights, StepSettings},
         optimizer::Optimizer,
         plan::Plan,
         schedule::{LinearSchedule, WeightSchedule},
@@ -54,7 +54,7 @@ pub fn trainer(mut llama: Llama, memory: ActivationCheckpointing, steps: usize) 
     let objective = Objective::Joint;
     let weights = LossWeights { objective, generation: 1.0, classification: 1.0, consistency: 0.0, prompt: 0.0 };
     let parameters = Parameters::Lora;
-    let pass = Pass {
+    let pass = StepSettings {
         weights,
         parameters,
         label_smoothing: 0.0,

@@ -34,7 +34,7 @@ use crate::{
         dev::Dev,
         examples::{self, Example},
         log::TrainLog,
-        loss::{LossWeights, Pass},
+        loss::{LossWeights, StepSettings},
         memory::{self, Largest},
         mfu::{Mfu, Operations},
         optimizer::Optimizer,
@@ -332,7 +332,7 @@ fn trainer(
         plan,
         schedule: LinearSchedule { peak: settings.learning_rate, warmup: settings.warmup_steps, total },
         weight_schedule: WeightSchedule { end: (settings.loss_schedule == LossSchedule::Linear).then_some(end), total },
-        pass: Pass { weights, parameters, label_smoothing, class_balance, label_tokens, memory, dropout },
+        pass: StepSettings { weights, parameters, label_smoothing, class_balance, label_tokens, memory, dropout },
         ranks,
     })
 }

@@ -22,7 +22,7 @@ use crate::{
     rng::{Rng, hash_name, streams},
     train::{
         examples::{Batch, Example},
-        loss::{Counts, LossWeights, Pass},
+        loss::{Counts, LossWeights, StepSettings},
         micro_batch::forward_backward,
         plan::Sample,
     },
@@ -193,7 +193,7 @@ fn loss_and_gradients(llama: &Llama, text: &[u32]) -> Result<(f64, Gradients)> {
     let model = Model::new(llama.clone(), head);
     let objective = Objective::Joint;
     let weights = LossWeights { objective, generation: 1.0, classification: 1.0, consistency: 0.0, prompt: 0.0 };
-    let pass = Pass {
+    let pass = StepSettings {
         weights,
         parameters: Parameters::Lora,
         label_smoothing: 0.0,

@@ -9,7 +9,7 @@ use candle_core::{DType, Tensor};
 use super::{
     consistency::Divergence,
     examples::SequenceTargets,
-    loss::{Counts, Pass, sum},
+    loss::{Counts, StepSettings, sum},
 };
 use crate::{
     error::Result,
@@ -23,7 +23,7 @@ pub(super) struct RecordScope<'a> {
     pub(super) model: &'a Model,
     pub(super) sequence: &'a SequenceTargets,
     pub(super) counts: Counts,
-    pub(super) pass: &'a Pass,
+    pub(super) pass: &'a StepSettings,
 }
 
 /// The consistency loss of a record and what its gradient is multiplied by.

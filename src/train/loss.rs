@@ -145,7 +145,7 @@ impl LossWeights {
 
 /// How a micro-batch is computed.
 #[derive(Debug, Clone)]
-pub struct Pass {
+pub struct StepSettings {
     /// Losses.
     pub weights: LossWeights,
     /// Trained tensors.
@@ -162,7 +162,7 @@ pub struct Pass {
     pub dropout: Option<u64>,
 }
 
-impl Pass {
+impl StepSettings {
     /// First row of a sequence whose hidden state a head reads.
     pub(super) fn first_read(&self, sequence: &SequenceTargets) -> usize {
         if self.weights.prompt > 0.0 && self.weights.trains_generation() { sequence.start } else { sequence.t_n }

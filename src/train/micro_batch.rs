@@ -3,7 +3,7 @@
 use super::{
     examples::Batch,
     heads::{ClsForward, LmForward, RecordScope, consistency},
-    loss::{Counts, LossSums, Pass, sum},
+    loss::{Counts, LossSums, StepSettings, sum},
 };
 use crate::{
     config::Parameters,
@@ -17,7 +17,7 @@ pub fn forward_backward(
     model: &Model,
     batch: &Batch,
     counts: Counts,
-    pass: &Pass,
+    pass: &StepSettings,
     gradients: &mut Gradients,
 ) -> Result<LossSums> {
     let context = TrainingContext {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{
     examples::{Batch, Example},
-    loss::{Counts, LossSums, LossWeights, Losses, Pass},
+    loss::{Counts, LossSums, LossWeights, Losses, StepSettings},
     micro_batch::forward_backward,
     optimizer::Optimizer,
     plan::{Plan, Sample},
@@ -33,7 +33,7 @@ pub struct Trainer {
     /// Weights of the losses, beginning with those of `pass`.
     pub weight_schedule: WeightSchedule,
     /// How a micro-batch of the first step is computed.
-    pub pass: Pass,
+    pub pass: StepSettings,
     /// This process among the `plan.ranks` that train together.
     pub ranks: Collective,
 }
@@ -81,7 +81,7 @@ impl Trainer {
         let counts = Counts::of(group.iter().map(|sample| &examples[sample.record]));
 
         // Accumulate: each micro-batch adds its share of the mean's gradient.
-        let pass = Pass { weights: self.weights(k), ..self.pass.clone() };
+        let pass = StepSettings { weights: self.weights(k), ..self.pass.clone() };
         let mut gradients = Gradients::new();
         let accumulate = |sums: LossSums, samples: &[Sample]| {
             let batch = Batch::new(examples, samples);
@@ -165,7 +165,7 @@ pub(super) mod tests {
             seed: 3,
         };
         let weights = LossWeights { objective, generation: 1.0, classification: 1.0, consistency: 0.0, prompt: 0.0 };
-        let pass = Pass {
+        let pass = StepSettings {
             weights,
             parameters: Parameters::Lora,
             label_smoothing: 0.0,
@@ -258,7 +258,7 @@ pub(super) mod tests {
     fn the_gradient_of_a_smoothed_and_scheduled_step_is_the_slope_of_its_loss() {
         let mut trainer = trainer(Objective::Joint);
         trainer.weight_schedule = WeightSchedule { end: Some([0.25, 3.0]), total: 10 };
-        let pass = Pass { weights: trainer.weights(7), label_smoothing: 0.3, ..trainer.pass.clone() };
+        let pass = StepSettings { weights: trainer.weights(7), label_smoothing: 0.3, ..trainer.pass.clone() };
         assert!(pass.weights.generation < 0.6 && pass.weights.classification > 2.0);
         let examples = examples();
         let samples = [0, 1, 2].map(|record| Sample { record, key: record as u64 });
