@@ -146,7 +146,7 @@ impl From<candle_core::Error> for Error {
 }
 
 /// Adds context to any of our errors on its way up.
-pub trait Context<T> {
+pub trait ResultExt<T> {
     /// Puts `context: ` before the error's message.
     fn context(self, context: impl fmt::Display) -> Result<T>;
 
@@ -154,7 +154,7 @@ pub trait Context<T> {
     fn or_hint(self, hint: &str) -> Result<T>;
 }
 
-impl<T, E: Into<Error>> Context<T> for Result<T, E> {
+impl<T, E: Into<Error>> ResultExt<T> for Result<T, E> {
     fn context(self, context: impl fmt::Display) -> Result<T> {
         self.map_err(|e| e.into().context(context))
     }

@@ -17,7 +17,7 @@ use super::{Context, args::PredictArgs, dry_run::Plan, output};
 use crate::{
     config,
     data::{self, Prediction, RecordError},
-    error::{Context as _, Error, Result},
+    error::{Error, Result, ResultExt},
     evaluation::calibration,
     generate::{
         loading,

@@ -20,7 +20,7 @@ use super::{Context, args::TrainArgs, output, ranks as command_ranks, run_record
 use crate::{
     config::{Config, EpochSample, LossSchedule, Objective},
     device,
-    error::{Context as _, Error, Result},
+    error::{Error, Result, ResultExt},
     generate::{Sampling, predict},
     model::{Loading, LoraConfig, Model, ModelSource, Precision, checkpoint as model_files},
     ops::cuda,

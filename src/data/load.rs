@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     config::{self, DataFormat},
-    error::{Context, Error, Result},
+    error::{Error, Result, ResultExt},
     foreign,
     labels::Labels,
     signals::{check_interrupted, or_stopped},

@@ -13,7 +13,7 @@ use crate::{
     baselines::prompting::Writer,
     config::{Quantize, is_server},
     context::Context,
-    error::{Context as _, Error, Result},
+    error::{Error, Result, ResultExt},
     generate::{
         loading,
         memory::Longest,

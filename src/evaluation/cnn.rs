@@ -21,7 +21,7 @@ use crate::{
     config::{Cnn, Stage},
     context::Context,
     data::{self, Needs, Record},
-    error::{Context as _, Error, Result},
+    error::{Error, Result, ResultExt},
     fingerprint::{Fingerprint, TOKENIZER},
     foreign,
     labels::Class,

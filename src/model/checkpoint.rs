@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     config::{Parameters, Quantize, Truncate},
-    error::{Context as _, Error, Result},
+    error::{Error, Result, ResultExt},
     foreign,
     labels::Labels,
     prompt::TokenizerFiles,

@@ -7,7 +7,7 @@ use candle_core::DType;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    error::{Context as _, Error, Result},
+    error::{Error, Result, ResultExt},
     foreign,
     ops::rope::{Rope, RopeParameters, RopeScaling},
 };

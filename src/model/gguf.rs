@@ -18,7 +18,7 @@ use candle_core::{
 
 use super::{LlamaConfig, precision::BaseWeight, safetensors::to_tensor, tensor_spec};
 use crate::{
-    error::{Context as _, Error, Result},
+    error::{Error, Result, ResultExt},
     foreign,
     ops::rope::{Rope, RopeParameters, RopeScaling},
     prompt::gguf::open,

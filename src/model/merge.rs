@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     config::Quantize,
-    error::{Context as _, Error, Result},
+    error::{Error, Result, ResultExt},
     foreign,
     signals::check_interrupted,
     storage::{self, AtomicDir, reason},

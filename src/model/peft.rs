@@ -17,7 +17,7 @@ use super::{
     tensor_spec,
 };
 use crate::{
-    error::{Context as _, Error, Result},
+    error::{Error, Result, ResultExt},
     foreign,
     storage::{AtomicDir, reason},
 };

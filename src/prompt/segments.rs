@@ -12,7 +12,7 @@ use super::{
     tokenizer::TextTokenizer,
     vocab::ControlToken,
 };
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Error, Result, ResultExt};
 
 /// What makes up a prompt, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]

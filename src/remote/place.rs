@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     context::Context,
-    error::{Context as _, Error, Result},
+    error::{Error, Result, ResultExt},
     model::tokenizer,
     prompt::TextTokenizer,
 };

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     config::Parameters,
     data::Prediction,
-    error::{Context, Error, Result},
+    error::{Error, Result, ResultExt},
     foreign,
     model::{self, ModelSource, checkpoint as model_files, peft},
     storage::{self, AtomicDir},

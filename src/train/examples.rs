@@ -15,7 +15,7 @@ use super::plan::Sample;
 use crate::{
     config::Objective,
     data::Record,
-    error::{Context, Error, Result},
+    error::{Error, Result, ResultExt},
     ops::Offsets,
     prompt::{Prompter, Tokens},
     signals::check_interrupted,

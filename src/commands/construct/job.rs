@@ -16,7 +16,7 @@ use crate::{
     config::{Config, OnFail},
     data::Record,
     device,
-    error::{Context as _, Error, Result},
+    error::{Error, Result, ResultExt},
     fingerprint::Fingerprint,
     generate::{
         Budget, Engine, Sampling,

@@ -11,7 +11,7 @@ use super::{finished::Finished, offline::Batch, split::Split};
 use crate::{
     commands::Context,
     config::{Quantize, is_server},
-    error::{Context as _, Error, Result},
+    error::{Error, Result, ResultExt},
     generate::{memory::Longest, remote::Remote, scoring},
     model::{ModelSource, source},
     prompt::{Prompter, TextTokenizer, Tokens},

@@ -16,7 +16,7 @@ use crate::{
         self,
         notes::{Explainer, Notes},
     },
-    error::{Context as _, Result},
+    error::{Result, ResultExt},
     generate::scoring,
     model::checkpoint::{self, BaseLookup},
     storage::AtomicDir,

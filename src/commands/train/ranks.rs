@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::{
     commands::Context,
     config::{self, Init},
-    error::{Context as _, Error, Result},
+    error::{Error, Result, ResultExt},
     model::{ModelSource, source},
     train::{
         checkpoint::{self, CHECKPOINTS, Resumable, TrainerState},

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::SPLITS;
 use crate::{
     data::{lcd::LcdRows, open::unreadable, problems::Problems},
-    error::{Context, Result},
+    error::{Result, ResultExt},
     foreign,
     signals::check_interrupted,
 };

@@ -20,7 +20,7 @@ use crate::{
         record::place,
         row::Cell,
     },
-    error::{Context, Error, Result},
+    error::{Error, Result, ResultExt},
     foreign,
     signals::{check_interrupted, or_stopped},
 };

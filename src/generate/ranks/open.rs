@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{Order, write};
 use crate::{
     context::Context,
-    error::{Context as _, Result},
+    error::{Result, ResultExt},
     fingerprint::{Fingerprint, TOKENIZER},
     generate::{
         Budget,
