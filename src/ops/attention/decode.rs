@@ -5,7 +5,7 @@
 //! of 512. A task is one split, of one kv head, for the rows of one prefix group; it yields for each query the maximum
 //! score, the sum of exponentials and the weighted sum of values. The splits of a row are then merged in order. No sum
 //! runs over several queries, so the bits depend neither on what is shared, nor on the other rows, nor on threads.
-//! Groups and splits are the same in every layer: [`Plan`] is made once a step.
+//! Groups and splits are the same in every layer: [`KvSplitPlan`] is made once a step.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -28,7 +28,7 @@ const MAX_GROUP_ROWS: usize = 8;
 
 /// The splits of a decoding step's rows: for each of them one task a kv head and layer.
 #[derive(Debug)]
-pub(crate) struct Plan<'a> {
+pub(crate) struct KvSplitPlan<'a> {
     /// The distinct blocks of all rows.
     pub blocks: Vec<&'a Tensor>,
     splits: Vec<KvSplit>,
@@ -57,7 +57,7 @@ struct SplitBlock {
     count: usize,
 }
 
-impl<'a> Plan<'a> {
+impl<'a> KvSplitPlan<'a> {
     pub fn new(rows: &[PagedSequence<'a>]) -> Self {
         let mut blocks = Vec::new();
         let mut numbers = HashMap::<TensorId, usize>::new();
@@ -133,8 +133,8 @@ struct Partial {
 }
 
 /// `q (rows, heads, d)` → `(rows, heads, d)`. `keys` has the keys and the values, `(kv_heads, 64, d)` each, of each
-/// block in [`Plan::blocks`].
-pub(crate) fn decode(q: &[f32], keys: &[[Weight<'_>; 2]], plan: &Plan<'_>, dims: Dims, scale: f32) -> Vec<f32> {
+/// block in [`KvSplitPlan::blocks`].
+pub(crate) fn decode(q: &[f32], keys: &[[Weight<'_>; 2]], plan: &KvSplitPlan<'_>, dims: Dims, scale: f32) -> Vec<f32> {
     let Dims { heads, kv_heads, d } = dims;
     let group = heads / kv_heads;
     let n = plan.splits.len();

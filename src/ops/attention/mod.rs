@@ -165,7 +165,7 @@ pub struct Decoding<'a> {
 /// What is the same in every layer.
 #[derive(Debug)]
 enum Way<'a> {
-    Host(decode::Plan<'a>),
+    Host(decode::KvSplitPlan<'a>),
     #[cfg(feature = "cuda")]
     Cuda(cuda::Table),
 }
@@ -177,7 +177,7 @@ impl<'a> Decoding<'a> {
         if step.device().is_cuda() {
             return Ok(Self { step, heads, way: Way::Cuda(cuda::Table::new(step, heads)?) });
         }
-        Ok(Self { step, heads, way: Way::Host(decode::Plan::new(step.rows())) })
+        Ok(Self { step, heads, way: Way::Host(decode::KvSplitPlan::new(step.rows())) })
     }
 
     /// By a table that is filled later.
