@@ -20,7 +20,7 @@ use super::{
     Context,
     args::{DemoArgs, EvalArgs, PredictArgs, TrainArgs},
     construct,
-    dry_run::{Plan, print_config},
+    dry_run::{DryRunReport, print_config},
     eval, output, predict, run_record, train,
 };
 use crate::{
@@ -133,7 +133,7 @@ fn dry_run(context: &Context, args: &DemoArgs) -> Result<()> {
     if !context.json {
         print_config(&context)?;
     }
-    Plan::new(&context, "demo").with("synthetic notes", notes).with("steps", steps).print(&context)
+    DryRunReport::new(&context, "demo").with("synthetic notes", notes).with("steps", steps).print(&context)
 }
 
 /// Runs a command of the demonstration; `run.json` says when it began and how it ended.

@@ -11,16 +11,16 @@ use crate::{
 };
 
 /// What a command would do, in the order it is told.
-pub struct Plan(Map<String, Value>);
+pub struct DryRunReport(Map<String, Value>);
 
-impl Plan {
-    /// The plan of `command`, which works in the context's run directory.
+impl DryRunReport {
+    /// The report of `command`, which works in the context's run directory.
     pub fn new(context: &Context, command: &str) -> Self {
         let there = if context.run_dir.is_dir() { "there already" } else { "would be made" };
         Self::of(command).with("run directory", json!(context.run_dir)).with("it is", there)
     }
 
-    /// The plan of a `command` that has no run directory.
+    /// The report of a `command` that has no run directory.
     pub fn of(command: &str) -> Self {
         Self(Map::new()).with("command", command)
     }

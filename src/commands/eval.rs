@@ -26,7 +26,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{Context, args::EvalArgs, dry_run::Plan, output, run_record};
+use super::{Context, args::EvalArgs, dry_run::DryRunReport, output, run_record};
 use crate::{
     error::{Error, Result},
     evaluation::{
@@ -282,7 +282,7 @@ fn dry_run(
         scoring::prompter_of(&source, labels, &source.config()?, template, &windows, &context.prompt_date())?;
     }
     let inputs: Vec<String> = work.inputs().iter().map(|path| path.display().to_string()).collect();
-    let plan = Plan::new(context, "eval")
+    let plan = DryRunReport::new(context, "eval")
         .with("reads", inputs)
         .with("records", scored.records.as_ref().map_or(scored.predictions.len(), |records| records.len()))
         .with("thresholds from dev", scored.frozen.is_some())

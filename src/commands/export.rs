@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::Path};
 
 use serde_json::json;
 
-use super::{Context, args::ExportArgs, dry_run::Plan, output};
+use super::{Context, args::ExportArgs, dry_run::DryRunReport, output};
 use crate::{
     config::Quantize,
     device,
@@ -35,7 +35,7 @@ pub fn run(context: &Context, args: &ExportArgs) -> Result<()> {
     let config = model.config()?;
     let bytes = merge::bytes(&config);
     device::check_disk(&out, bytes + BESIDE)?;
-    let plan = Plan::of("export").with("checkpoint", json!(dir)).with("base model", json!(model.path));
+    let plan = DryRunReport::of("export").with("checkpoint", json!(dir)).with("base model", json!(model.path));
     let plan = plan.with("output", json!(args.merged)).with("bytes of weights", bytes);
     if context.dry_run {
         return plan.print(context);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::{Context, args::LcdArgs, dry_run::Plan, output};
+use super::{Context, args::LcdArgs, dry_run::DryRunReport, output};
 use crate::{
     data::mimic::{self, Agreement, Build, Built},
     error::{Error, Result},
@@ -51,7 +51,10 @@ pub fn run(context: &Context, args: &LcdArgs) -> Result<()> {
 fn check_alone(context: &Context, args: &LcdArgs) -> Result<()> {
     let Some(other) = &args.check else { return Ok(()) };
     if context.dry_run {
-        return Plan::of("data lcd").with("build", json!(args.out)).with("compared with", json!(other)).print(context);
+        return DryRunReport::of("data lcd")
+            .with("build", json!(args.out))
+            .with("compared with", json!(other))
+            .print(context);
     }
     let agreement = mimic::agreement(&args.out, other)?;
     tell(context, None, Some(&agreement))?;
@@ -82,7 +85,7 @@ fn claim(out: &Path, overwrite: bool) -> Result<()> {
 
 fn dry_run(context: &Context, args: &LcdArgs, build: &Build) -> Result<()> {
     let (tasks, notes) = build.check()?;
-    Plan::of("data lcd")
+    DryRunReport::of("data lcd")
         .with("inputs", json!(build.inputs()))
         .with("tasks", tasks)
         .with("notes with labels", notes)

@@ -13,7 +13,7 @@ use std::path::Path;
 use serde_json::json;
 
 use self::output_file::{Claim, Output, Sidecar};
-use super::{Context, args::PredictArgs, dry_run::Plan, output};
+use super::{Context, args::PredictArgs, dry_run::DryRunReport, output};
 use crate::{
     config,
     data::{self, Prediction, RecordError},
@@ -96,7 +96,7 @@ fn dry_run(context: &Context, args: &PredictArgs) -> Result<()> {
     let source = scoring::locate(context, &dir, &info)?;
     prompter(context, &source, &info, template, &windows)?;
     let there = args.output.exists();
-    let plan = Plan::of("predict");
+    let plan = DryRunReport::of("predict");
     let plan = match (context.shard, total) {
         (Some(shard), Some(total)) => plan.with("part", part::describe(shard, total)),
         _ => plan,

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::{Context, args::SelftestArgs, dry_run::Plan, output};
+use super::{Context, args::SelftestArgs, dry_run::DryRunReport, output};
 use crate::{
     error::{Error, Result},
     model::{save_tensors, source},
@@ -17,7 +17,7 @@ pub fn run(context: &Context, args: &SelftestArgs) -> Result<()> {
     let name = if device.is_cpu() { "cpu".to_owned() } else { context.device.clone() };
     if context.dry_run {
         let model = args.model.as_ref().map(|model| source::resolve(model, &[], context.allow_network)).transpose()?;
-        let plan = Plan::of("selftest").with("device", name).with("only", args.only.as_slice());
+        let plan = DryRunReport::of("selftest").with("device", name).with("only", args.only.as_slice());
         return plan.with("model", json!(model.map(|model| model.path))).print(context);
     }
     if let Some(dir) = &args.write {

@@ -180,7 +180,7 @@ fn dry_run(
     (plan, examples, largest): (&Plan, &[Example], Largest),
     needs: &Needs,
 ) -> Result<()> {
-    let told = super::dry_run::Plan::new(context, "train")
+    let told = super::dry_run::DryRunReport::new(context, "train")
         .with("starts", if goes_on { "from the newest whole checkpoint" } else { "anew" })
         .with("model.base", json!(source.path))
         .with("tokenizer", json!(source.tokenizer_path()))

@@ -12,7 +12,7 @@ use super::{
     trials::trials,
 };
 use crate::{
-    commands::{Context, dry_run::Plan, run_record},
+    commands::{Context, dry_run::DryRunReport, run_record},
     config::{Config, OnFail},
     data::Record,
     device,
@@ -124,7 +124,7 @@ impl Job {
     pub fn dry_run(&self, context: &Context) -> Result<()> {
         let todo = self.missing(&self.finished()?)?;
         self.refuse_foreign_files(&todo, None)?;
-        let mut plan = Plan::new(context, "construct")
+        let mut plan = DryRunReport::new(context, "construct")
             .with("construct.teacher", json!(self.teacher.shown()))
             .with("trials of a record, at most", context.config.construct.trials)
             .with("done already", todo.is_empty());

@@ -18,7 +18,7 @@ use super::{
     teacher::Purpose,
 };
 use crate::{
-    commands::{Context, dry_run::Plan, run_record},
+    commands::{Context, dry_run::DryRunReport, run_record},
     config::Dtype,
     error::{Error, Result},
     fingerprint::Fingerprint,
@@ -59,7 +59,7 @@ pub(super) fn run(context: &Context) -> Result<Option<Value>> {
 }
 
 fn plan(context: &Context, job: &Job, found: &[Parts<'_>]) -> Result<()> {
-    let mut plan = Plan::new(context, "construct --merge").with("done already", found.is_empty());
+    let mut plan = DryRunReport::new(context, "construct --merge").with("done already", found.is_empty());
     for split in &job.splits {
         let parts = found.iter().find(|parts| parts.split.name == split.name);
         let told = parts.map_or_else(|| json!("done already"), |parts| json!(parts.parts.len()));

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{
-    super::{dry_run::Plan, output, run_record},
+    super::{dry_run::DryRunReport, output, run_record},
     Context, report, write_tables,
 };
 use crate::{
@@ -26,7 +26,7 @@ pub fn alone(context: &Context, options: &Options) -> Result<()> {
     let table = self::table(&epochs, context.config.task.labels.are_two());
     folder::refuse_older(&context.run_dir.join("eval"))?;
     if context.dry_run {
-        return Plan::new(context, "eval")
+        return DryRunReport::new(context, "eval")
             .with("scores", "nothing: data.test names no file, only the curve is made")
             .print(context);
     }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    super::{args::EvalArgs, dry_run::Plan, output, run_record},
+    super::{args::EvalArgs, dry_run::DryRunReport, output, run_record},
     Context,
     gate::leaves_of,
     write_tables,
@@ -47,7 +47,7 @@ pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
     refuse_others(&out, &named, args.overwrite)?;
     let spreads = spreads(&runs);
     if context.dry_run {
-        return Plan::new(context, "eval").with("runs", named).with("metrics", spreads.len()).print(context);
+        return DryRunReport::new(context, "eval").with("runs", named).with("metrics", spreads.len()).print(context);
     }
     let lock = run_record::lock(&context.run_dir)?;
     storage::create_dir_all(&out)?;
