@@ -11,7 +11,7 @@ use clsgen::{
         examples::Example,
         loss::{LossWeights, StepSettings},
         optimizer::Optimizer,
-        plan::Plan,
+        plan::BatchPlan,
         schedule::{LinearSchedule, WeightSchedule},
         step::Trainer,
     },
@@ -40,7 +40,7 @@ pub fn trainer(mut llama: Llama, memory: ActivationCheckpointing, steps: usize) 
     let head = ClsHead::new(llama.config.hidden_size, 2048, 2, Activation::Gelu, 0.0, 1, llama.device())?;
     let model = Model::new(llama, head);
     let optimizer = Optimizer::new(model.trainable(Parameters::Lora)?, &Train::default())?;
-    let plan = Plan {
+    let plan = BatchPlan {
         records: 1,
         batch_size: 1,
         accumulation: 1,

@@ -38,7 +38,7 @@ use crate::{
         memory::{self, Largest},
         mfu::{Mfu, Operations},
         optimizer::Optimizer,
-        plan::Plan,
+        plan::BatchPlan,
         schedule::{LinearSchedule, WeightSchedule},
         select::Best,
         session::Session,
@@ -106,7 +106,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     let dev = dev(context, &mut inputs, &prompter)?;
     let lengths = examples.iter().map(|example| example.prompt.len()).collect();
     let (class_balance, sampler) = class_balance(config, &examples)?;
-    let plan = Plan::new(&config.train, lengths, sampler, together.size(), context.seed)?;
+    let plan = BatchPlan::new(&config.train, lengths, sampler, together.size(), context.seed)?;
     ranks::check_steps(resume.as_ref(), &plan, &config.train)?;
     let largest = Largest::of(&examples, plan.batch_size, config.train.prompt_loss_weight > 0.0);
     command_ranks::announce(context);
@@ -177,7 +177,7 @@ fn dry_run(
     context: &Context,
     (args, goes_on): (&TrainArgs, bool),
     source: &ModelSource,
-    (plan, examples, largest): (&Plan, &[Example], Largest),
+    (plan, examples, largest): (&BatchPlan, &[Example], Largest),
     needs: &Needs,
 ) -> Result<()> {
     let told = super::dry_run::DryRunReport::new(context, "train")
@@ -268,7 +268,7 @@ fn class_balance(
     Ok((balance.map(Arc::new), sampler))
 }
 
-fn announce(inputs: &Inputs, plan: &Plan, largest: Largest) {
+fn announce(inputs: &Inputs, plan: &BatchPlan, largest: Largest) {
     tracing::info!(
         "{} records, {} steps an epoch of {} records, {} steps in all; longest micro-batch {} tokens",
         plan.records,
@@ -285,7 +285,7 @@ fn announce(inputs: &Inputs, plan: &Plan, largest: Largest) {
 fn trainer(
     context: &Context,
     model: Model,
-    plan: Plan,
+    plan: BatchPlan,
     (label_tokens, class_balance): (Option<Arc<LabelTokens>>, Option<Arc<ClassBalance>>),
     largest: Largest,
     resume: Option<&Resumable>,

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     dev::DevMetrics,
     loss::{Counts, LossSums},
-    plan::Plan,
+    plan::BatchPlan,
     replicas,
     step::Trainer,
 };
@@ -89,7 +89,7 @@ fn is_one(ranks: &usize) -> bool {
 
 impl TrainerState {
     /// Whether one step of this plan after another leads to this state; else what does not.
-    pub fn check(&self, plan: &Plan) -> Result<()> {
+    pub fn check(&self, plan: &BatchPlan) -> Result<()> {
         let counts = [
             self.epoch_records.max(self.epoch_explained) <= plan.records,
             self.epoch_target_tokens.max(self.epoch_prompt_tokens) < MOST_TOKENS,
@@ -111,7 +111,7 @@ impl TrainerState {
     }
 
     /// Before the first step.
-    pub fn start(plan: &Plan) -> Self {
+    pub fn start(plan: &BatchPlan) -> Self {
         Self {
             schema: 1,
             step: 0,
@@ -131,7 +131,7 @@ impl TrainerState {
     }
 
     /// The state before the next step: a new epoch begins where the last one is over.
-    pub fn begin_step(&mut self, plan: &Plan) {
+    pub fn begin_step(&mut self, plan: &BatchPlan) {
         let epoch = plan.epoch_of(self.step + 1);
         if epoch != self.epoch {
             *self = Self { step: self.step, epoch, data_order: plan.order(epoch), ..Self::start(plan) };
@@ -162,12 +162,12 @@ impl TrainerState {
     }
 
     /// Is the epoch's last step done?
-    pub fn epoch_trained(&self, plan: &Plan) -> bool {
+    pub fn epoch_trained(&self, plan: &BatchPlan) -> bool {
         self.step > 0 && plan.ends_epoch(self.step)
     }
 
     /// Whether a run of at most so many steps has none left, its epoch finished where it was trained to its end.
-    pub fn is_over(&self, plan: &Plan, max_steps: Option<usize>) -> bool {
+    pub fn is_over(&self, plan: &BatchPlan, max_steps: Option<usize>) -> bool {
         let last = max_steps.unwrap_or(usize::MAX).min(plan.total_steps());
         self.step >= last && (self.complete || !self.epoch_trained(plan))
     }

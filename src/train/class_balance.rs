@@ -140,7 +140,7 @@ mod tests {
         model::{ActivationCheckpointing, TrainingContext},
         train::{
             examples::{Batch, Example},
-            plan::{Plan, Sample},
+            plan::{BatchPlan, Sample},
             step,
         },
     };
@@ -179,7 +179,7 @@ mod tests {
             let mut trainer = step::tests::trainer(Objective::Cls);
             let balanced = settings.sample == EpochSample::Balanced;
             let balanced = balanced.then(|| BalancedSampler::new(&classes, 2).unwrap());
-            trainer.plan = Plan { records: 20, batch_size: 20, epochs: 300, balanced, ..trainer.plan };
+            trainer.plan = BatchPlan { records: 20, batch_size: 20, epochs: 300, balanced, ..trainer.plan };
             trainer.schedule.total = 1000;
             trainer.pass.dropout = None;
             let mut balance = ClassBalance::new(settings, &classes, 2).unwrap();

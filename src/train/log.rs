@@ -16,7 +16,7 @@ use super::{
     dev::DevMetrics,
     loss::{Counts, Losses},
     mfu::Mfu,
-    plan::Plan,
+    plan::BatchPlan,
     step::StepReport,
     tensorboard::EventWriter,
 };
@@ -104,7 +104,7 @@ impl TrainLog {
     /// With `mfu` each step says what share of the devices' peak it used.
     pub fn open(
         run: &Path,
-        plan: &Plan,
+        plan: &BatchPlan,
         done: usize,
         complete_epochs: usize,
         mfu: Option<Mfu>,

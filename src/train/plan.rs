@@ -13,7 +13,7 @@ use crate::{
 
 /// The shape of a training run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
+pub struct BatchPlan {
     /// Records of the train split (n).
     pub records: usize,
     /// Records in one forward pass.
@@ -43,7 +43,7 @@ pub struct Sample {
     pub key: u64,
 }
 
-impl Plan {
+impl BatchPlan {
     /// The plan `[train]` asks for, of records with so many prompt tokens, on so many ranks.
     pub fn new(
         settings: &config::Train,
@@ -110,7 +110,7 @@ impl Plan {
         order
     }
 
-    /// The samples of optimizer step `k`; `order` is [`Plan::order`] of its epoch.
+    /// The samples of optimizer step `k`; `order` is [`BatchPlan::order`] of its epoch.
     pub fn group(&self, k: usize, order: &[usize]) -> Vec<Sample> {
         let start = (k - 1) % self.steps_per_epoch() * self.group_size();
         let end = (start + self.group_size()).min(self.records);
@@ -144,8 +144,8 @@ fn indivisible(effective: usize, batch_size: usize, ranks: usize) -> Error {
 mod tests {
     use super::*;
 
-    fn plan() -> Plan {
-        Plan {
+    fn plan() -> BatchPlan {
+        BatchPlan {
             records: 11,
             batch_size: 2,
             accumulation: 2,
@@ -178,7 +178,7 @@ mod tests {
     fn short_prompts_go_first_and_equal_ones_are_shuffled_anew() {
         let tokens: Vec<usize> = (0..40).map(|record| 9 - record / 5).collect();
         let settings = config::Train { curriculum: config::Curriculum::ShortFirst, ..config::Train::default() };
-        let plan = Plan::new(&settings, tokens.clone(), None, 1, 7).unwrap();
+        let plan = BatchPlan::new(&settings, tokens.clone(), None, 1, 7).unwrap();
         let first = plan.order(1);
         let second = plan.order(2);
         for order in [&first, &second] {
@@ -188,25 +188,25 @@ mod tests {
             assert_eq!(seen, (0..40).collect::<Vec<_>>());
         }
         assert_ne!(first, second);
-        assert_eq!(first, Plan::new(&settings, tokens.clone(), None, 1, 7).unwrap().order(1));
-        let in_file = Plan { shuffle: false, ..plan };
+        assert_eq!(first, BatchPlan::new(&settings, tokens.clone(), None, 1, 7).unwrap().order(1));
+        let in_file = BatchPlan { shuffle: false, ..plan };
         assert_eq!(in_file.order(3)[..6], [35, 36, 37, 38, 39, 30]);
     }
 
     #[test]
     fn keys_do_not_depend_on_batching_or_ranks() {
-        let keys = |plan: Plan| -> Vec<Sample> {
+        let keys = |plan: BatchPlan| -> Vec<Sample> {
             (1..=plan.total_steps()).flat_map(|k| plan.group(k, &plan.order(plan.epoch_of(k)))).collect()
         };
         let one = keys(plan());
-        assert_eq!(one, keys(Plan { batch_size: 1, accumulation: 4, ..plan() }));
-        assert_eq!(one, keys(Plan { batch_size: 1, accumulation: 1, ranks: 4, ..plan() }));
+        assert_eq!(one, keys(BatchPlan { batch_size: 1, accumulation: 4, ..plan() }));
+        assert_eq!(one, keys(BatchPlan { batch_size: 1, accumulation: 1, ranks: 4, ..plan() }));
         assert_eq!(one.iter().map(|s| s.key).collect::<Vec<_>>(), (0..33).collect::<Vec<_>>());
     }
 
     #[test]
     fn ranks_share_a_group_without_overlap() {
-        let plan = Plan { batch_size: 1, accumulation: 2, ranks: 2, ..plan() };
+        let plan = BatchPlan { batch_size: 1, accumulation: 2, ranks: 2, ..plan() };
         let group = plan.group(1, &plan.order(1));
         let dealt: Vec<Sample> =
             (0..2).flat_map(|rank| plan.micro_batches(&group, rank).flatten().copied().collect::<Vec<_>>()).collect();
@@ -217,7 +217,7 @@ mod tests {
     fn effective_batch_sets_accumulation_or_is_refused() {
         let plan = |batch_size, ranks| {
             let settings = config::Train { batch_size, effective_batch: Some(32), ..config::Train::default() };
-            Plan::new(&settings, vec![1; 100], None, ranks, 0)
+            BatchPlan::new(&settings, vec![1; 100], None, ranks, 0)
         };
         assert_eq!([1, 2, 8].map(|ranks| plan(4, ranks).unwrap().accumulation), [8, 4, 1]);
         let refused = |batch_size, ranks| {

@@ -92,7 +92,7 @@ mod tests {
         train::{
             examples::Example,
             optimizer::Optimizer,
-            plan::Plan,
+            plan::BatchPlan,
             step::{Trainer, tests::trainer},
         },
     };
@@ -119,7 +119,7 @@ mod tests {
         let mut trainer: Trainer = trainer(Objective::Joint);
         let n = ranks.size();
         trainer.plan =
-            Plan { records: 11, batch_size: 1, accumulation: 6 / n, ranks: n, epochs: 10, ..trainer.plan.clone() };
+            BatchPlan { records: 11, batch_size: 1, accumulation: 6 / n, ranks: n, epochs: 10, ..trainer.plan.clone() };
         if parameters == Parameters::Full {
             trainer.model.llama.lora = None;
         }

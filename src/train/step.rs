@@ -7,7 +7,7 @@ use super::{
     loss::{Counts, LossSums, LossWeights, Losses, StepSettings},
     micro_batch::forward_backward,
     optimizer::Optimizer,
-    plan::{Plan, Sample},
+    plan::{BatchPlan, Sample},
     replicas,
     schedule::{LinearSchedule, WeightSchedule},
 };
@@ -27,7 +27,7 @@ pub struct Trainer {
     /// Moments and clipping.
     pub optimizer: Optimizer,
     /// Which records when.
-    pub plan: Plan,
+    pub plan: BatchPlan,
     /// Learning rate.
     pub schedule: LinearSchedule,
     /// Weights of the losses, beginning with those of `pass`.
@@ -153,7 +153,7 @@ pub(super) mod tests {
         let head = ClsHead::new(16, 8, 2, config::Activation::Gelu, 0.1, 3, &Device::Cpu).unwrap();
         let model = Model::new(llama, head);
         let optimizer = Optimizer::new(model.trainable(Parameters::Lora).unwrap(), &config::Train::default()).unwrap();
-        let plan = Plan {
+        let plan = BatchPlan {
             records: 3,
             batch_size: 2,
             accumulation: 1,

@@ -9,7 +9,7 @@ use crate::{
     model::{ModelSource, source},
     train::{
         checkpoint::{self, CHECKPOINTS, Resumable, TrainerState},
-        plan::Plan,
+        plan::BatchPlan,
     },
 };
 
@@ -70,7 +70,7 @@ fn newest(run: &Path, resume: bool) -> Result<Option<Resumable>> {
 
 /// Refuses to go on with a run on another number of ranks, unless a step's records stay the same, and from a state that
 /// this run cannot have come to.
-pub(super) fn check_steps(resume: Option<&Resumable>, plan: &Plan, settings: &config::Train) -> Result<()> {
+pub(super) fn check_steps(resume: Option<&Resumable>, plan: &BatchPlan, settings: &config::Train) -> Result<()> {
     let Some(Resumable { path, state }) = resume else { return Ok(()) };
     let before = state.ranks;
     if before == plan.ranks || settings.effective_batch.is_some() {
@@ -89,7 +89,7 @@ pub(super) fn check_steps(resume: Option<&Resumable>, plan: &Plan, settings: &co
 }
 
 /// Where the run is, on the ranks of now.
-pub(super) fn state(resume: Option<Resumable>, plan: &Plan) -> TrainerState {
+pub(super) fn state(resume: Option<Resumable>, plan: &BatchPlan) -> TrainerState {
     match resume {
         Some(Resumable { state, .. }) => TrainerState { ranks: plan.ranks, ..state },
         None => TrainerState::start(plan),
