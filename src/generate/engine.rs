@@ -93,7 +93,7 @@ impl<'a> Engine<'a> {
 
     /// Works for a client until it is done.
     pub(super) fn work(&self, client: &mut dyn Client) -> Result<()> {
-        Run {
+        Scheduler {
             engine: self,
             client,
             next: None,
@@ -112,8 +112,8 @@ impl<'a> Engine<'a> {
     }
 }
 
-/// One run: the batch, and what waits to enter it.
-struct Run<'e, 'a> {
+/// One run of the engine: the batch, and what waits to enter it.
+struct Scheduler<'e, 'a> {
     engine: &'e Engine<'a>,
     client: &'e mut dyn Client,
     /// The next request, with its place among them.
@@ -128,7 +128,7 @@ struct Run<'e, 'a> {
     graphs: DecodeGraphs,
 }
 
-impl Run<'_, '_> {
+impl Scheduler<'_, '_> {
     fn finish(mut self) -> Result<()> {
         let mut idle = false;
         loop {

@@ -67,7 +67,7 @@ impl Remote {
         requests: impl Iterator<Item = Result<Request>>,
         emit: &mut dyn FnMut(Completed) -> Result<()>,
     ) -> Result<()> {
-        in_order(requests, emit, |requests, emit| Run::new(self, requests, None)?.finish(emit))
+        in_order(requests, emit, |requests, emit| RemoteScheduler::new(self, requests, None)?.finish(emit))
     }
 
     fn error(&self, trouble: Trouble) -> Error {
@@ -82,7 +82,7 @@ impl Teacher for Remote {
         accept: &mut Accept<'_>,
         emit: &mut Emit<'_>,
     ) -> Result<()> {
-        Run::new(self, requests, Some(accept))?.finish(emit)
+        RemoteScheduler::new(self, requests, Some(accept))?.finish(emit)
     }
 
     fn refusal(&self, index: usize) -> Option<Failure> {
@@ -118,8 +118,8 @@ impl From<Answer> for Generation {
     }
 }
 
-/// One run.
-struct Run<'e, 'f> {
+/// One run: the requests that a server works on, and what waits to be asked.
+struct RemoteScheduler<'e, 'f> {
     remote: &'e Remote,
     requests: &'e mut dyn Iterator<Item = Request>,
     /// With it samples are trials, asked one after another.
@@ -137,7 +137,7 @@ struct Run<'e, 'f> {
     failed: Option<(usize, Trouble)>,
 }
 
-impl<'e, 'f> Run<'e, 'f> {
+impl<'e, 'f> RemoteScheduler<'e, 'f> {
     fn new(
         remote: &'e Remote,
         requests: &'e mut dyn Iterator<Item = Request>,
