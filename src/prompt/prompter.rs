@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt, sync::Arc};
 use super::{
     Parsed, PromptTemplate, TextTokenizer, Verdict,
     fit::Cuts,
-    segments::{Run, Segments},
+    segments::{PromptSpan, Segments},
 };
 use crate::{
     config::Truncate,
@@ -244,7 +244,7 @@ impl Prompter {
         error.context(format!("record {}, field {}", record.place(), alone.unwrap_or(&self.template.document)))
     }
 
-    fn encode(&self, runs: &[Run]) -> Result<Vec<u32>> {
+    fn encode(&self, runs: &[PromptSpan]) -> Result<Vec<u32>> {
         self.tokenizer.encode_runs(runs)
     }
 

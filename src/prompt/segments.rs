@@ -33,7 +33,7 @@ enum Step {
 
 /// A stretch of a record's prompt.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) enum Run {
+pub(super) enum PromptSpan {
     /// A control token.
     Id(u32),
     /// Text, encoded as one piece. `begins` tells whether it opens the prompt.
@@ -65,11 +65,11 @@ impl Segments {
     }
 
     /// The prompt with this text for each field, in stretches.
-    pub(super) fn assemble<'a>(&self, field: impl Fn(&str) -> Result<&'a str>) -> Result<Vec<Run>> {
+    pub(super) fn assemble<'a>(&self, field: impl Fn(&str) -> Result<&'a str>) -> Result<Vec<PromptSpan>> {
         let mut assembly = Assembly::default();
         for step in &self.steps {
             match step {
-                Step::Default(id) => assembly.runs.push(Run::Id(*id)),
+                Step::Default(id) => assembly.runs.push(PromptSpan::Id(*id)),
                 Step::Control(control) => assembly.control(control),
                 Step::Literal(text) => assembly.text(text),
                 Step::Field(name) => assembly.text(field(name)?),
@@ -154,7 +154,7 @@ pub(super) fn is_python_space(c: char) -> bool {
 /// Runs under construction.
 #[derive(Default)]
 struct Assembly {
-    runs: Vec<Run>,
+    runs: Vec<PromptSpan>,
     /// The run being written.
     text: String,
     /// How much of `text` no stripping may touch.
@@ -182,7 +182,7 @@ impl Assembly {
             self.text.truncate(self.text.trim_end().len());
         }
         self.flush();
-        self.runs.push(Run::Id(control.id));
+        self.runs.push(PromptSpan::Id(control.id));
         self.begun = true;
         self.skip = control.rstrip.then_some(char::is_whitespace);
     }
@@ -200,7 +200,7 @@ impl Assembly {
 
     fn flush(&mut self) {
         if !self.text.is_empty() {
-            self.runs.push(Run::Text { text: std::mem::take(&mut self.text), begins: !self.begun });
+            self.runs.push(PromptSpan::Text { text: std::mem::take(&mut self.text), begins: !self.begun });
             self.begun = true;
         }
         self.floor = 0;
@@ -215,11 +215,11 @@ mod tests {
         ControlToken { id, content: content.into(), special: true, lstrip: false, rstrip: false }
     }
 
-    fn show(runs: &[Run]) -> Vec<String> {
+    fn show(runs: &[PromptSpan]) -> Vec<String> {
         runs.iter()
             .map(|run| match run {
-                Run::Id(id) => format!("#{id}"),
-                Run::Text { text, begins } => format!("{}{text}", if *begins { "^" } else { "" }),
+                PromptSpan::Id(id) => format!("#{id}"),
+                PromptSpan::Text { text, begins } => format!("{}{text}", if *begins { "^" } else { "" }),
             })
             .collect()
     }

@@ -2,7 +2,7 @@
 
 use super::{
     TextTokenizer,
-    segments::{Run, Segments},
+    segments::{PromptSpan, Segments},
 };
 use crate::error::Result;
 
@@ -37,12 +37,12 @@ impl TextTokenizer {
     }
 
     /// Ids of a prompt's stretches.
-    pub(super) fn encode_runs(&self, runs: &[Run]) -> Result<Vec<u32>> {
+    pub(super) fn encode_runs(&self, runs: &[PromptSpan]) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
         for run in runs {
             match run {
-                Run::Id(id) => ids.push(*id),
-                Run::Text { text, begins } => ids.extend(self.encode_at(text, *begins)?),
+                PromptSpan::Id(id) => ids.push(*id),
+                PromptSpan::Text { text, begins } => ids.extend(self.encode_at(text, *begins)?),
             }
         }
         Ok(ids)
