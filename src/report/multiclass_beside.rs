@@ -145,7 +145,7 @@ mod tests {
         let sample = sample(2);
         let names = names();
         let options = Options::default();
-        let run = methods::Run { calls: sample.verbalized().to_vec(), probabilities: vec![None; 60] };
+        let run = methods::MethodRun { calls: sample.verbalized().to_vec(), probabilities: vec![None; 60] };
         let runs = std::slice::from_ref(&run);
         let mut method = ScoredMethod {
             name: "label".into(),

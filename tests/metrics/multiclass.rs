@@ -6,7 +6,7 @@ use clsgen::metrics::{
     multiclass::{
         Averages, ClassCalls, Row, Sample, Temperature, evaluate, evaluate_agreement, evaluate_calibration, judge,
         macro_auroc,
-        methods::{Run, measure},
+        methods::{MethodRun, measure},
     },
 };
 use serde_json::Value;
@@ -104,7 +104,7 @@ fn answers_without_a_class_agree_with_scikit_learn() {
         let sample = sample(&fixture);
         let what = fixture["name"].as_str().unwrap();
         let names = names(sample.classes());
-        let run = |calls: Vec<Option<u8>>| Run { probabilities: vec![None; calls.len()], calls };
+        let run = |calls: Vec<Option<u8>>| MethodRun { probabilities: vec![None; calls.len()], calls };
         let texts = run(sample.verbalized().to_vec());
         let ours = measure(&sample, &names, std::slice::from_ref(&texts), true, &Options::default());
         let classes: Vec<&ClassCalls> = ours.per_class.iter().collect();

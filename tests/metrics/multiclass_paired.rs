@@ -6,7 +6,7 @@ use clsgen::metrics::{
     comparison::Comparison,
     multiclass::{
         Row, Sample, evaluate,
-        methods::{Run, compare, measure},
+        methods::{MethodRun, compare, measure},
         paired::differences,
     },
 };
@@ -46,10 +46,10 @@ fn names(fixture: &Value) -> Vec<String> {
 }
 
 /// The method as a run: of equal probabilities the lowest class is its answer.
-fn run(fixture: &Value) -> Run {
+fn run(fixture: &Value) -> MethodRun {
     let probabilities = rows(&fixture["q"]);
     let largest = |row: &Vec<f64>| (1..row.len()).fold(0, |best, k| if row[k] > row[best] { k } else { best }) as u8;
-    Run { calls: probabilities.iter().map(|row| row.as_ref().map(largest)).collect(), probabilities }
+    MethodRun { calls: probabilities.iter().map(|row| row.as_ref().map(largest)).collect(), probabilities }
 }
 
 fn number(value: &Value) -> f64 {

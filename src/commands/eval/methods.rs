@@ -109,7 +109,7 @@ fn method(baseline: Baseline, runs: &[Answers], sample: &Sample, options: &Optio
 /// The same of more than two classes.
 fn class_method(
     baseline: Baseline,
-    runs: &[multiclass::methods::Run],
+    runs: &[multiclass::methods::MethodRun],
     (sample, names): (&multiclass::Sample, &[String]),
     options: &Options,
 ) -> ScoredMethod<multiclass::methods::MethodMetrics> {

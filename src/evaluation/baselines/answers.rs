@@ -15,7 +15,7 @@ pub enum Answers {
     /// Of two classes: a call, and a score where the method gives one.
     Two(Vec<methods::Answers>),
     /// Of more: a class, and a probability of each where the method gives them.
-    More(Vec<multiclass::methods::Run>),
+    More(Vec<multiclass::methods::MethodRun>),
 }
 
 impl Answers {
@@ -26,7 +26,7 @@ impl Answers {
         }
         let classes = labels.count();
         let call = |run: &Run| run.verbalized_label.filter(|class| class.index() < classes).map(u8::from);
-        let of_run = |run: Vec<Run>| multiclass::methods::Run {
+        let of_run = |run: Vec<Run>| multiclass::methods::MethodRun {
             calls: run.iter().map(call).collect(),
             probabilities: run.into_iter().map(|run| run.probabilities.filter(|p| p.len() == classes)).collect(),
         };

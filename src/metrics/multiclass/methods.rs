@@ -24,14 +24,14 @@ use crate::metrics::{
 
 /// One run of a method: an entry a record, in the records' order.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Run {
+pub struct MethodRun {
     /// The class that it names; `None`: unparsable.
     pub calls: Answers,
     /// The probability of each class, (K); `None` where it gives none.
     pub probabilities: Vec<Option<Vec<f64>>>,
 }
 
-impl Run {
+impl MethodRun {
     /// The records whose classes it gives probabilities.
     fn scored(&self) -> Vec<u32> {
         (0..self.probabilities.len() as u32).filter(|&i| self.probabilities[i as usize].is_some()).collect()
@@ -75,17 +75,23 @@ impl MethodMetrics {
 /// unparsable.
 ///
 /// ```
-/// use clsgen::metrics::{Options, multiclass::{Row, Sample, methods::{Run, measure}}};
+/// use clsgen::metrics::{Options, multiclass::{Row, Sample, methods::{MethodRun, measure}}};
 /// let row = |label| Row { probabilities: &[0.3, 0.3, 0.4], label, verbalized: None, group: None };
 /// let sample = Sample::new(3, [0, 1, 2, 2].map(row).into_iter()).unwrap();
 /// let names = ["a", "b", "c"].map(String::from);
-/// let run = Run { calls: vec![Some(0), Some(1), Some(2), None], probabilities: vec![None; 4] };
+/// let run = MethodRun { calls: vec![Some(0), Some(1), Some(2), None], probabilities: vec![None; 4] };
 /// let measured = measure(&sample, &names, &[run], true, &Options::default());
 /// assert_eq!(measured.averages.accuracy.value, Some(0.75));
 /// assert_eq!((measured.per_class[2].recall.value, measured.parsable.value), (Some(0.5), Some(0.75)));
 /// assert_eq!(measured.auroc.reason.as_deref(), Some("the method gives no score"));
 /// ```
-pub fn measure(sample: &Sample, names: &[String], runs: &[Run], written: bool, options: &Options) -> MethodMetrics {
+pub fn measure(
+    sample: &Sample,
+    names: &[String],
+    runs: &[MethodRun],
+    written: bool,
+    options: &Options,
+) -> MethodMetrics {
     let calls: Vec<&Answers> = runs.iter().map(|run| &run.calls).collect();
     let scored = Scored { sample, runs: &calls };
     let rankings: Vec<Option<OneVsRest>> = runs.iter().map(|run| run.ranking(sample)).collect();
@@ -118,7 +124,13 @@ pub fn measure(sample: &Sample, names: &[String], runs: &[Run], written: bool, o
 /// The model (its probabilities and their arg max) against one run of a method: macro AUROC, on the records to which
 /// the run gives probabilities, balanced accuracy, macro F1 and, where the run is `written`, the parsable rate by the
 /// paired bootstrap; accuracy by McNemar's exact test or its sign-flip over groups.
-pub fn compare(sample: &Sample, names: &[String], run: &Run, written: bool, options: &Options) -> Vec<Comparison> {
+pub fn compare(
+    sample: &Sample,
+    names: &[String],
+    run: &MethodRun,
+    written: bool,
+    options: &Options,
+) -> Vec<Comparison> {
     if run.calls.is_empty() {
         return Vec::new();
     }
@@ -161,9 +173,9 @@ mod tests {
     }
 
     /// A run that gives its class 0.6 and the others 0.2.
-    fn run(calls: [Option<u8>; 6]) -> Run {
+    fn run(calls: [Option<u8>; 6]) -> MethodRun {
         let probabilities = |class: u8| (0..3).map(|k| if k == class { 0.6 } else { 0.2 }).collect();
-        Run { calls: calls.to_vec(), probabilities: calls.iter().map(|call| call.map(probabilities)).collect() }
+        MethodRun { calls: calls.to_vec(), probabilities: calls.iter().map(|call| call.map(probabilities)).collect() }
     }
 
     #[test]
@@ -186,7 +198,7 @@ mod tests {
     #[test]
     fn a_method_without_probabilities_is_compared_by_its_calls() {
         let calls = vec![Some(0), Some(0), Some(1), Some(1), Some(2), Some(2)];
-        let right = Run { calls, probabilities: vec![None; 6] };
+        let right = MethodRun { calls, probabilities: vec![None; 6] };
         let found = compare(&sample(), &names(), &right, false, &Options { bootstrap: 300, ..Options::default() });
         let metrics: Vec<&str> = found.iter().map(|comparison| comparison.metric.as_str()).collect();
         assert_eq!(metrics, ["accuracy", "balanced_accuracy", "macro.f1"]);
@@ -199,7 +211,7 @@ mod tests {
     fn the_model_against_itself_does_not_differ() {
         let sample = sample();
         let probabilities = sample.rows().map(|row| Some(row.to_vec())).collect();
-        let itself = Run { calls: sample.calls(), probabilities };
+        let itself = MethodRun { calls: sample.calls(), probabilities };
         let found = compare(&sample, &names(), &itself, true, &Options { bootstrap: 300, ..Options::default() });
         assert_eq!(found[0].metric, "auroc");
         for comparison in found.iter().filter(|comparison| comparison.metric != "parsable") {
