@@ -23,7 +23,7 @@ use super::{
 use crate::{
     baselines::{
         Baseline,
-        prompting::{self, Asker, Line, Run},
+        prompting::{self, Asker, BaselineAnswer, Line},
         prompts::{self, TaskPrompt},
     },
     config::Stage,
@@ -199,7 +199,12 @@ impl<'a> Runner<'a> {
     }
 
     /// N runs of a prompt: those of the file, and those it lacks.
-    fn written(&self, baseline: Baseline, template: &PromptTemplate, read: &dyn Fn(&str) -> Run) -> Result<Vec<Line>> {
+    fn written(
+        &self,
+        baseline: Baseline,
+        template: &PromptTemplate,
+        read: &dyn Fn(&str) -> BaselineAnswer,
+    ) -> Result<Vec<Line>> {
         let eval = &self.context.config.eval;
         let sampling = Sampling { temperature: eval.temperature, top_p: eval.top_p, seed: self.context.seed };
         let made = self.made(baseline, template, Some((self.plan.runs, sampling.temperature)))?;
@@ -215,7 +220,7 @@ impl<'a> Runner<'a> {
             let mut answered = rest.iter();
             asker.ask(rest.iter().map(|record| (&prompter, record)), &mut |asked| {
                 let Some(record) = answered.next() else { return Ok(()) };
-                let runs = asked.answers.iter().map(|answer| Run {
+                let runs = asked.answers.iter().map(|answer| BaselineAnswer {
                     generated_tokens: Some(answer.generated_tokens),
                     finish: Some(answer.finish),
                     text: Some(answer.text.clone()),

@@ -16,7 +16,7 @@ use super::{log, run_directory::split_path};
 use crate::{
     baselines::{
         cnn::{Document, Embeddings, EpochResult, GRID, GRID_SEED, Trainer, predict, rarest, selection_score},
-        prompting::Run,
+        prompting::BaselineAnswer,
     },
     config::{Cnn, Stage},
     context::Context,
@@ -68,7 +68,7 @@ pub fn run(
     records: &[Record],
     data_hash: &str,
     (folder, overwrite): (&Path, bool),
-) -> Result<Vec<Vec<Run>>> {
+) -> Result<Vec<Vec<BaselineAnswer>>> {
     let labels = &context.config.task.labels;
     let cnn = &context.config.cnn;
     let folder = folder.join("cnn");
@@ -164,7 +164,7 @@ impl Work<'_> {
             let probabilities = predict(trainer.network(), &self.embeddings, &test)?;
             let mut lines = String::new();
             for (record, probabilities) in records.iter().zip(probabilities) {
-                let Run { probability, probabilities, .. } = Run::of_probabilities(probabilities);
+                let BaselineAnswer { probability, probabilities, .. } = BaselineAnswer::of_probabilities(probabilities);
                 let line = Line { id: record.id.clone(), label: record.label, probability, probabilities };
                 lines += &serde_json::to_string(&line).map_err(|e| Error::run(format!("cannot write JSON: {e}")))?;
                 lines.push('\n');
@@ -233,15 +233,17 @@ impl Work<'_> {
 }
 
 /// What a seed says, in the records' order.
-fn answers(file: &Path, records: &[Record], classes: usize) -> Result<Vec<Run>> {
+fn answers(file: &Path, records: &[Record], classes: usize) -> Result<Vec<BaselineAnswer>> {
     let lines: Vec<Line> = log::read(file)?;
     let said = |line: Line| match (line.probability, line.probabilities) {
-        (Some(probability), None) if classes == 2 => Some(Run::of_probability(probability)),
-        (None, Some(probabilities)) if classes == probabilities.len() => Some(Run::of_probabilities(probabilities)),
+        (Some(probability), None) if classes == 2 => Some(BaselineAnswer::of_probability(probability)),
+        (None, Some(probabilities)) if classes == probabilities.len() => {
+            Some(BaselineAnswer::of_probabilities(probabilities))
+        }
         _ => None,
     };
     let same = lines.iter().map(|line| &line.id).eq(records.iter().map(|record| &record.id));
-    let runs: Option<Vec<Run>> = lines.into_iter().map(said).collect();
+    let runs: Option<Vec<BaselineAnswer>> = lines.into_iter().map(said).collect();
     match runs {
         Some(runs) if same => Ok(runs),
         _ => Err(Error::run(format!("{} holds other records than the split", file.display()))

@@ -41,12 +41,12 @@ pub struct Line {
     /// Tokens of the document that did not fit.
     pub truncated_tokens: usize,
     /// An entry a run.
-    pub runs: Vec<Run>,
+    pub runs: Vec<BaselineAnswer>,
 }
 
 /// What one run says of a record.
 #[derive(Clone, Default, Serialize, Deserialize)]
-pub struct Run {
+pub struct BaselineAnswer {
     /// Probability of class 1, where the method gives one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub probability: Option<f64>,
@@ -66,7 +66,7 @@ pub struct Run {
     pub finish: Option<Finish>,
 }
 
-impl Run {
+impl BaselineAnswer {
     /// A probability of class 1; the call is class 1 from 0.5 on.
     pub fn of_probability(probability: f64) -> Self {
         let label = Some(Class::of_probability(probability));
@@ -90,10 +90,10 @@ impl Run {
     }
 }
 
-impl std::fmt::Debug for Run {
+impl std::fmt::Debug for BaselineAnswer {
     /// No text: what is written may quote its record.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Run")
+        f.debug_struct("BaselineAnswer")
             .field("probability", &self.probability)
             .field("verbalized_label", &self.verbalized_label)
             .finish_non_exhaustive()

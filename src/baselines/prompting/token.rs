@@ -8,7 +8,7 @@
 
 use std::{cell::RefCell, collections::VecDeque};
 
-use super::{Line, Run, Writer};
+use super::{BaselineAnswer, Line, Writer};
 use crate::{
     data::Record,
     error::Result,
@@ -58,6 +58,6 @@ pub fn ask_tokens(
     });
     model.run_in_order(prompter, batch_tokens, requests, &mut |completed| {
         let Some(line) = under_way.borrow_mut().pop_front() else { return Ok(()) };
-        emit(Line { runs: vec![Run::of_probabilities(softmax(&completed.log_probabilities))], ..line })
+        emit(Line { runs: vec![BaselineAnswer::of_probabilities(softmax(&completed.log_probabilities))], ..line })
     })
 }

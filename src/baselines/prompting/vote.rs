@@ -1,6 +1,6 @@
 //! Self-consistency (Wang et al. 2022): many runs, one verdict.
 
-use super::Run;
+use super::BaselineAnswer;
 use crate::labels::{Class, Labels};
 
 /// The verdict of a record's runs.
@@ -19,13 +19,13 @@ impl Vote {
     }
 
     /// The vote as a run of its own: the shares are the scores that AUROC reads, of two classes class 1's.
-    pub fn run(&self, labels: &Labels) -> Run {
+    pub fn run(&self, labels: &Labels) -> BaselineAnswer {
         let verbalized_label = Some(self.label);
         if labels.are_two() {
-            Run { probability: Some(self.share(Class::ONE)), verbalized_label, ..Run::default() }
+            BaselineAnswer { probability: Some(self.share(Class::ONE)), verbalized_label, ..BaselineAnswer::default() }
         } else {
             let shares = labels.classes().map(|class| self.share(class)).collect();
-            Run { probabilities: Some(shares), verbalized_label, ..Run::default() }
+            BaselineAnswer { probabilities: Some(shares), verbalized_label, ..BaselineAnswer::default() }
         }
     }
 }

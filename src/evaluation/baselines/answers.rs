@@ -3,7 +3,7 @@
 use crate::{
     baselines::{
         Baseline,
-        prompting::{self, Line, Run},
+        prompting::{self, BaselineAnswer, Line},
     },
     labels::Labels,
     metrics::{methods, multiclass},
@@ -20,13 +20,13 @@ pub enum Answers {
 
 impl Answers {
     /// `runs` holds an entry a record, in the records' order.
-    pub(super) fn new(labels: &Labels, runs: Vec<Vec<Run>>) -> Self {
+    pub(super) fn new(labels: &Labels, runs: Vec<Vec<BaselineAnswer>>) -> Self {
         if labels.are_two() {
-            return Self::Two(runs.iter().map(|run| run.iter().map(Run::answer).collect()).collect());
+            return Self::Two(runs.iter().map(|run| run.iter().map(BaselineAnswer::answer).collect()).collect());
         }
         let classes = labels.count();
-        let call = |run: &Run| run.verbalized_label.filter(|class| class.index() < classes).map(u8::from);
-        let of_run = |run: Vec<Run>| multiclass::methods::MethodRun {
+        let call = |run: &BaselineAnswer| run.verbalized_label.filter(|class| class.index() < classes).map(u8::from);
+        let of_run = |run: Vec<BaselineAnswer>| multiclass::methods::MethodRun {
             calls: run.iter().map(call).collect(),
             probabilities: run.into_iter().map(|run| run.probabilities.filter(|p| p.len() == classes)).collect(),
         };
@@ -35,18 +35,20 @@ impl Answers {
 }
 
 /// What a text answers to the prompt of a baseline.
-pub(super) fn read(baseline: Baseline, text: &str, verdict: &Verdict, labels: &Labels) -> Run {
+pub(super) fn read(baseline: Baseline, text: &str, verdict: &Verdict, labels: &Labels) -> BaselineAnswer {
     match baseline {
         Baseline::Verbalized if labels.are_two() => {
-            prompting::probability(text).map(Run::of_probability).unwrap_or_default()
+            prompting::probability(text).map(BaselineAnswer::of_probability).unwrap_or_default()
         }
-        Baseline::Verbalized => prompting::probabilities(text, labels).map(Run::of_probabilities).unwrap_or_default(),
-        _ => Run { verbalized_label: prompting::label(text, verdict, labels), ..Run::default() },
+        Baseline::Verbalized => {
+            prompting::probabilities(text, labels).map(BaselineAnswer::of_probabilities).unwrap_or_default()
+        }
+        _ => BaselineAnswer { verbalized_label: prompting::label(text, verdict, labels), ..BaselineAnswer::default() },
     }
 }
 
 /// The lines' runs, turned: an entry a run, in it one a record.
-pub(super) fn by_run(lines: Vec<Line>) -> Vec<Vec<Run>> {
+pub(super) fn by_run(lines: Vec<Line>) -> Vec<Vec<BaselineAnswer>> {
     let mut runs = vec![Vec::with_capacity(lines.len()); lines.first().map_or(0, |line| line.runs.len())];
     for line in lines {
         let mut of_line = line.runs.into_iter();
@@ -79,9 +81,10 @@ mod tests {
     #[test]
     fn answers_of_more_classes_keep_their_probabilities_and_nothing_that_does_not_fit() {
         let labels = Labels::new(["a", "b", "c"].map(String::from).to_vec()).unwrap();
-        let of = |shares: &[f64]| Run::of_probabilities(shares.to_vec());
+        let of = |shares: &[f64]| BaselineAnswer::of_probabilities(shares.to_vec());
         let line = |runs| Line { id: "n".into(), label: None, prompt_tokens: 1, truncated_tokens: 0, runs };
-        let lines = vec![line(vec![of(&[0.2, 0.5, 0.3]), Run::default()]), line(vec![of(&[0.1, 0.2, 0.3, 0.4])])];
+        let lines =
+            vec![line(vec![of(&[0.2, 0.5, 0.3]), BaselineAnswer::default()]), line(vec![of(&[0.1, 0.2, 0.3, 0.4])])];
         let Answers::More(runs) = Answers::new(&labels, by_run(lines)) else { panic!("more than two classes") };
         assert_eq!(runs[0].calls, [Some(1), None], "there is no fourth class");
         assert_eq!(runs[0].probabilities, [Some(vec![0.2, 0.5, 0.3]), None]);
