@@ -23,7 +23,7 @@ use super::{
 use crate::{
     baselines::{
         Baseline,
-        prompting::{self, Asker, BaselineAnswer, Line},
+        prompting::{self, Asker, BaselineAnswer, BaselineRecord},
         prompts::{self, TaskPrompt},
     },
     config::Stage,
@@ -204,7 +204,7 @@ impl<'a> Runner<'a> {
         baseline: Baseline,
         template: &PromptTemplate,
         read: &dyn Fn(&str) -> BaselineAnswer,
-    ) -> Result<Vec<Line>> {
+    ) -> Result<Vec<BaselineRecord>> {
         let eval = &self.context.config.eval;
         let sampling = Sampling { temperature: eval.temperature, top_p: eval.top_p, seed: self.context.seed };
         let made = self.made(baseline, template, Some((self.plan.runs, sampling.temperature)))?;
@@ -226,7 +226,7 @@ impl<'a> Runner<'a> {
                     text: Some(answer.text.clone()),
                     ..asked.said(answer).map(read).unwrap_or_default()
                 });
-                lines.append(Line {
+                lines.append(BaselineRecord {
                     id: record.id.clone(),
                     label: record.label,
                     prompt_tokens: asked.prompt_tokens,
@@ -239,7 +239,7 @@ impl<'a> Runner<'a> {
         })
     }
 
-    fn token_probability(&self) -> Result<Vec<Line>> {
+    fn token_probability(&self) -> Result<Vec<BaselineRecord>> {
         let template = prompting::token_prompt(&self.plan.own)?;
         let made = self.made(Baseline::TokenProbability, &template, None)?;
         self.logged(Baseline::TokenProbability, &made, &|rest, lines, bar| {
@@ -255,7 +255,7 @@ impl<'a> Runner<'a> {
     }
 
     /// The majority of the label runs, written as a baseline of its own.
-    fn vote(&self, runs: &[Line]) -> Result<Vec<Line>> {
+    fn vote(&self, runs: &[BaselineRecord]) -> Result<Vec<BaselineRecord>> {
         let mut text = String::new();
         let mut lines = Vec::new();
         for line in runs {
@@ -272,7 +272,7 @@ impl<'a> Runner<'a> {
                 described["probabilities"] = json!(shares);
             }
             text += &format!("{described}\n");
-            lines.push(Line { runs: vec![run], ..line.clone() });
+            lines.push(BaselineRecord { runs: vec![run], ..line.clone() });
         }
         storage::write_file_atomic(&file(self.out, Baseline::SelfConsistency), text.as_bytes())?;
         Ok(lines)
@@ -321,10 +321,15 @@ impl<'a> Runner<'a> {
     }
 
     /// The lines of a baseline's log; `work` appends those of the records that it lacks.
-    fn logged(&self, baseline: Baseline, made: &Fingerprint, work: &log::Fill<'_, Record, Line>) -> Result<Vec<Line>> {
+    fn logged(
+        &self,
+        baseline: Baseline,
+        made: &Fingerprint,
+        work: &log::Fill<'_, Record, BaselineRecord>,
+    ) -> Result<Vec<BaselineRecord>> {
         let file = file(self.out, baseline);
         // What was written stays on disk: ten answers a note would fill the memory of a large split.
-        let shed = |line: &mut Line| line.runs.iter_mut().for_each(|run| run.text = None);
+        let shed = |line: &mut BaselineRecord| line.runs.iter_mut().for_each(|run| run.text = None);
         let lines = log::fill(self.context, &file, (made, self.plan.overwrite), self.records, shed, work)?;
         if lines.iter().map(|line| &line.id).eq(self.records.iter().map(|record| &record.id)) {
             Ok(lines)

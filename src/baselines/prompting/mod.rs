@@ -31,7 +31,7 @@ use crate::{data::Finish, labels::Class, metrics::methods::Answer};
 
 /// A line of `RUN/eval/baselines/<name>.jsonl`: one record, all its runs.
 #[derive(Clone, Serialize, Deserialize)]
-pub struct Line {
+pub struct BaselineRecord {
     /// The record's id.
     pub id: String,
     /// Its gold class.
@@ -100,8 +100,8 @@ impl std::fmt::Debug for BaselineAnswer {
     }
 }
 
-impl std::fmt::Debug for Line {
+impl std::fmt::Debug for BaselineRecord {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Line").field("label", &self.label).field("runs", &self.runs).finish_non_exhaustive()
+        f.debug_struct("BaselineRecord").field("label", &self.label).field("runs", &self.runs).finish_non_exhaustive()
     }
 }

@@ -8,7 +8,7 @@
 
 use std::{cell::RefCell, collections::VecDeque};
 
-use super::{BaselineAnswer, Line, Writer};
+use super::{BaselineAnswer, BaselineRecord, Writer};
 use crate::{
     data::Record,
     error::Result,
@@ -30,7 +30,7 @@ pub fn ask_tokens(
     prompter: &Prompter,
     batch_tokens: Option<usize>,
     records: &[Record],
-    emit: &mut dyn FnMut(Line) -> Result<()>,
+    emit: &mut dyn FnMut(BaselineRecord) -> Result<()>,
 ) -> Result<()> {
     // Token ids of ` <label>`, by class.
     let ending = |label: &String| prompter.tokenizer().encode(&prompter.verdict().ending(label));
@@ -39,7 +39,7 @@ pub fn ask_tokens(
     let under_way = RefCell::new(VecDeque::new());
     let requests = records.iter().map(|record| {
         let prompt = model.prompt(prompter, record)?;
-        under_way.borrow_mut().push_back(Line {
+        under_way.borrow_mut().push_back(BaselineRecord {
             id: record.id.clone(),
             label: record.label,
             prompt_tokens: prompt.ids.len(),
@@ -58,6 +58,9 @@ pub fn ask_tokens(
     });
     model.run_in_order(prompter, batch_tokens, requests, &mut |completed| {
         let Some(line) = under_way.borrow_mut().pop_front() else { return Ok(()) };
-        emit(Line { runs: vec![BaselineAnswer::of_probabilities(softmax(&completed.log_probabilities))], ..line })
+        emit(BaselineRecord {
+            runs: vec![BaselineAnswer::of_probabilities(softmax(&completed.log_probabilities))],
+            ..line
+        })
     })
 }

@@ -3,7 +3,7 @@
 use crate::{
     baselines::{
         Baseline,
-        prompting::{self, BaselineAnswer, Line},
+        prompting::{self, BaselineAnswer, BaselineRecord},
     },
     labels::Labels,
     metrics::{methods, multiclass},
@@ -48,7 +48,7 @@ pub(super) fn read(baseline: Baseline, text: &str, verdict: &Verdict, labels: &L
 }
 
 /// The lines' runs, turned: an entry a run, in it one a record.
-pub(super) fn by_run(lines: Vec<Line>) -> Vec<Vec<BaselineAnswer>> {
+pub(super) fn by_run(lines: Vec<BaselineRecord>) -> Vec<Vec<BaselineAnswer>> {
     let mut runs = vec![Vec::with_capacity(lines.len()); lines.first().map_or(0, |line| line.runs.len())];
     for line in lines {
         let mut of_line = line.runs.into_iter();
@@ -82,7 +82,7 @@ mod tests {
     fn answers_of_more_classes_keep_their_probabilities_and_nothing_that_does_not_fit() {
         let labels = Labels::new(["a", "b", "c"].map(String::from).to_vec()).unwrap();
         let of = |shares: &[f64]| BaselineAnswer::of_probabilities(shares.to_vec());
-        let line = |runs| Line { id: "n".into(), label: None, prompt_tokens: 1, truncated_tokens: 0, runs };
+        let line = |runs| BaselineRecord { id: "n".into(), label: None, prompt_tokens: 1, truncated_tokens: 0, runs };
         let lines =
             vec![line(vec![of(&[0.2, 0.5, 0.3]), BaselineAnswer::default()]), line(vec![of(&[0.1, 0.2, 0.3, 0.4])])];
         let Answers::More(runs) = Answers::new(&labels, by_run(lines)) else { panic!("more than two classes") };
