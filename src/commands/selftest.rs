@@ -7,7 +7,7 @@ use super::{Context, args::SelftestArgs, dry_run::DryRunReport, output};
 use crate::{
     error::{Error, Result},
     model::{save_tensors, source},
-    selftest::{self, Row},
+    selftest::{self, CheckResult},
     storage,
 };
 
@@ -44,7 +44,7 @@ pub fn run(context: &Context, args: &SelftestArgs) -> Result<()> {
     Ok(())
 }
 
-fn as_json(device: &str, rows: &[Row]) -> serde_json::Value {
+fn as_json(device: &str, rows: &[CheckResult]) -> serde_json::Value {
     let finite = |x: f64| x.is_finite().then_some(x);
     let rows: Vec<_> = rows
         .iter()
@@ -56,11 +56,11 @@ fn as_json(device: &str, rows: &[Row]) -> serde_json::Value {
     json!({ "schema": 1, "device": device, "ok": rows.iter().all(|row| row["ok"] == true), "rows": rows })
 }
 
-fn table(rows: &[Row]) -> String {
+fn table(rows: &[CheckResult]) -> String {
     let mut text = format!("{:<26} {:<20} {:<12} {:>9} {:>9}\n", "op", "pass", "shape", "error", "bound");
     for row in rows {
         let verdict = if row.ok() { "ok" } else { "MISS" };
-        let Row { op, pass, shape, error, bound } = row;
+        let CheckResult { op, pass, shape, error, bound } = row;
         text.push_str(&format!("{op:<26} {pass:<20} {shape:<12} {error:>9.1e} {bound:>9.1e}  {verdict}\n"));
     }
     text
@@ -73,8 +73,8 @@ mod tests {
     #[test]
     fn a_miss_shows_in_the_table_and_in_json() {
         let rows = [
-            Row { op: "linear", pass: "forward".into(), shape: "2x3".into(), error: 1e-7, bound: 2e-6 },
-            Row { op: "rope", pass: "backward".into(), shape: "5".into(), error: f64::NAN, bound: 1e-5 },
+            CheckResult { op: "linear", pass: "forward".into(), shape: "2x3".into(), error: 1e-7, bound: 2e-6 },
+            CheckResult { op: "rope", pass: "backward".into(), shape: "5".into(), error: f64::NAN, bound: 1e-5 },
         ];
         let text = table(&rows);
         assert!(

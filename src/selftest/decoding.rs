@@ -4,7 +4,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::{
-    Bench, Row, numbers,
+    Bench, CheckResult, numbers,
     training::{adapt, tiny_llama, tiny_text},
 };
 use crate::{
@@ -23,7 +23,7 @@ const BY_GRAPH: usize = STEPS[0] - 1 + STEPS[1] - 1;
 const LOGITS: f64 = 1.5e-2;
 
 /// The checks, if they are among `only` or all are asked for.
-pub(super) fn rows(device: &Device, only: &[String]) -> Vec<Row> {
+pub(super) fn rows(device: &Device, only: &[String]) -> Vec<CheckResult> {
     let mut bench = Bench::new(device, only);
     bench.attempt("decoding", |bench| {
         const OP: &str = "decoding, tiny Llama";

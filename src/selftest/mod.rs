@@ -32,7 +32,7 @@ use crate::{
 
 /// One op's pass and how far it is from its reference.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Row {
+pub struct CheckResult {
     /// The op, with what is special about the case.
     pub op: &'static str,
     /// `forward`, `backward`, or the name of the function.
@@ -45,14 +45,14 @@ pub struct Row {
     pub bound: f64,
 }
 
-impl Row {
+impl CheckResult {
     /// Within its bound? (Not a number is not.)
     pub fn ok(&self) -> bool {
         self.error <= self.bound
     }
 }
 
-/// What can be checked alone: the first word of a [`Row::op`], and the training passes.
+/// What can be checked alone: the first word of a [`CheckResult::op`], and the training passes.
 pub const OPS: [&str; 18] = [
     "linear",
     "lora",
@@ -79,7 +79,7 @@ pub const OPS: [&str; 18] = [
 ///
 /// # Errors
 /// The given model cannot be read; the host has no memory for its pass (exit 5, before anything is run).
-pub fn run(device: &Device, only: &[String], given: Option<&ModelSource>) -> Result<Vec<Row>> {
+pub fn run(device: &Device, only: &[String], given: Option<&ModelSource>) -> Result<Vec<CheckResult>> {
     let given = given.filter(|_| only.is_empty() || only.iter().any(|op| op == "training"));
     if let Some(source) = given {
         training::check_memory(source)?;
@@ -98,7 +98,7 @@ pub fn run(device: &Device, only: &[String], given: Option<&ModelSource>) -> Res
 }
 
 /// The checks of single ops.
-fn ops(device: &Device, only: &[String]) -> Vec<Row> {
+fn ops(device: &Device, only: &[String]) -> Vec<CheckResult> {
     let mut bench = Bench::new(device, only);
     bench.attempt("linear", rows::linear);
     bench.attempt("lora", lora::lora);
@@ -167,7 +167,7 @@ struct Bench<'a> {
     only: &'a [String],
     /// Behind the name of each pass.
     note: &'static str,
-    rows: Vec<Row>,
+    rows: Vec<CheckResult>,
 }
 
 impl<'a> Bench<'a> {
@@ -189,7 +189,7 @@ impl<'a> Bench<'a> {
 
     fn push(&mut self, op: &'static str, pass: &'static str, dims: &[usize], error: f64, bound: f64) {
         let shape = dims.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
-        self.rows.push(Row { op, pass: format!("{pass}{}", self.note), shape, error, bound });
+        self.rows.push(CheckResult { op, pass: format!("{pass}{}", self.note), shape, error, bound });
     }
 
     /// Compares a tensor with all of its reference.
@@ -284,7 +284,7 @@ mod tests {
     #[test]
     fn every_op_is_within_its_bound_on_the_cpu() {
         let rows = ops(&Device::Cpu, &[]);
-        let missed: Vec<&Row> = rows.iter().filter(|row| !row.ok()).collect();
+        let missed: Vec<&CheckResult> = rows.iter().filter(|row| !row.ok()).collect();
         assert!(missed.is_empty(), "{missed:?}");
         for op in [
             "linear",
@@ -315,7 +315,7 @@ mod tests {
         bench.check("x", "short", &ours.narrow(0, 0, 9).unwrap(), &reference, F32).unwrap();
         bench.check("x", "nan", &(ours * f64::NAN).unwrap(), &reference, F32).unwrap();
         bench.attempt("y", |_| Err(crate::error::Error::run("no")));
-        assert_eq!(bench.rows.iter().map(Row::ok).collect::<Vec<_>>(), [true, false, false, false, false]);
+        assert_eq!(bench.rows.iter().map(CheckResult::ok).collect::<Vec<_>>(), [true, false, false, false, false]);
         assert_eq!((bench.rows[0].shape.as_str(), bench.rows[4].op), ("10", "y"));
     }
 }

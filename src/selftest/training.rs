@@ -5,7 +5,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{Bench, Row, numbers};
+use super::{Bench, CheckResult, numbers};
 use crate::{
     config::{Activation, Objective, Parameters},
     error::{Error, Result},
@@ -52,7 +52,7 @@ const DROPOUT: f64 = 0.1;
 const RECORDS: [(usize, usize, usize); 2] = [(0, 71, 20), (91, 40, 7)];
 
 /// Dropout's masks, and a pass of a tiny Llama; of `only` these ops, where it names any. `note` goes behind the names.
-pub(super) fn tiny(device: &Device, only: &[String], note: &'static str) -> Vec<Row> {
+pub(super) fn tiny(device: &Device, only: &[String], note: &'static str) -> Vec<CheckResult> {
     let mut bench = Bench { note, ..Bench::new(device, only) };
     bench.attempt("dropout", |bench| masks(bench, device));
     bench.attempt("training, tiny Llama", |bench| {
@@ -91,7 +91,7 @@ pub(super) fn check_memory(source: &ModelSource) -> Result<()> {
 }
 
 /// The same pass of a given model, whose weights are taken as bf16 holds them.
-pub(super) fn model(source: &ModelSource, device: &Device) -> Result<Vec<Row>> {
+pub(super) fn model(source: &ModelSource, device: &Device) -> Result<Vec<CheckResult>> {
     let text = TextTokenizer::load(source.tokenizer_path())?.encode(TEXT)?;
     let llama = Llama::load(source, DType::BF16, &Device::Cpu)?;
     let mut bench = Bench::new(device, &[]);
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn bf16_weights_give_the_gradients_of_f32() {
         let rows = tiny(&Device::Cpu, &[], "");
-        let missed: Vec<&Row> = rows.iter().filter(|row| !row.ok()).collect();
+        let missed: Vec<&CheckResult> = rows.iter().filter(|row| !row.ok()).collect();
         assert!(missed.is_empty(), "{missed:?}");
         let passes: Vec<&str> = rows.iter().map(|row| row.pass.as_str()).collect();
         assert_eq!(passes, ["mask", "loss", "adapters' gradients", "head's gradients", "again"]);
