@@ -7,7 +7,7 @@ use clsgen::{
     model::{Llama, kv_cache::SequenceCache},
     ops::{
         DECODE_THREADS, Offsets,
-        sample::{Draw, Row, Rows, Sampling},
+        sample::{Draw, RowLogits, Rows, Sampling},
         with_spinning_workers,
     },
 };
@@ -42,5 +42,5 @@ fn step(llama: &Llama, ids: &[u32], caches: &mut [SequenceCache]) -> Result<Vec<
     let mut rows: Vec<&mut SequenceCache> = caches.iter_mut().collect();
     let hidden = llama.decode(ids, &mut rows)?;
     let draws = vec![Draw { sampling: Sampling::greedy(), step: 0, position: 0 }; rows.len()];
-    Rows::new(llama.decode_logits(&hidden)?, draws)?.all().iter().map(Row::choose).collect()
+    Rows::new(llama.decode_logits(&hidden)?, draws)?.all().iter().map(RowLogits::choose).collect()
 }

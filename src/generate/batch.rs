@@ -84,7 +84,7 @@ impl Row {
     /// Takes the token that follows from `logits`.
     pub(super) fn advance(
         &mut self,
-        logits: sample::Row<'_>,
+        logits: sample::RowLogits<'_>,
         request: &Request,
         constraint: Option<&Constraint>,
         tokenizer: &TextTokenizer,

@@ -52,7 +52,7 @@ pub enum Next {
 #[derive(Clone, Copy)]
 pub struct Draw<'a> {
     /// The row's logits and how a token is drawn from them.
-    pub row: sample::Row<'a>,
+    pub row: sample::RowLogits<'a>,
     /// Tokens the cap still allows.
     pub remaining: usize,
 }
@@ -123,7 +123,7 @@ impl Constraint {
 
     /// A token of the explanation. Refused, and chosen again without it: a token that would leave the explanation
     /// empty (a stop at once, blanks alone, nothing but the prefix once more, a verdict line with nothing before it).
-    fn explain(&self, ids: &[u32], row: sample::Row<'_>, tokenizer: &TextTokenizer) -> Result<Free> {
+    fn explain(&self, ids: &[u32], row: sample::RowLogits<'_>, tokenizer: &TextTokenizer) -> Result<Free> {
         let mut refused: Vec<u32> = Vec::new();
         let mut next_ids = ids.to_vec();
         loop {
@@ -173,7 +173,7 @@ impl Constraint {
 }
 
 /// The next token of the closing, or all that is left of it once the label is decided.
-fn close(state: &mut State, row: sample::Row<'_>) -> Result<Next> {
+fn close(state: &mut State, row: sample::RowLogits<'_>) -> Result<Next> {
     // Each once: a token that begins two labels is not twice as likely for it.
     let mut allowed: Vec<u32> = Vec::new();
     for id in state.closing.iter().filter_map(|ids| ids.get(state.written).copied()) {
@@ -221,7 +221,7 @@ mod tests {
             }
             logits[wish.as_bytes().get(ids.len()).map_or(256, |&byte| usize::from(byte))] = 9.0;
             let greedy = sample::Draw { sampling: sample::Sampling::greedy(), step: 0, position: ids.len() as u64 };
-            let draw = Draw { row: sample::Row::new(&logits, greedy), remaining: cap - ids.len() };
+            let draw = Draw { row: sample::RowLogits::new(&logits, greedy), remaining: cap - ids.len() };
             match constraint.next(&mut state, &ids, draw, &tokenizer).unwrap() {
                 Next::Token(id) => ids.push(id),
                 Next::Close(tail) => {

@@ -167,7 +167,7 @@ impl Scheduler<'_, '_> {
             self.waiting.pop_front();
             let mut row = Row::new(index, sample, job);
             row.advance(
-                sample::Row::new(&job.first, row.draw()),
+                sample::RowLogits::new(&job.first, row.draw()),
                 &job.request,
                 self.engine.constraint,
                 self.engine.tokenizer,

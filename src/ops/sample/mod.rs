@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::cpu::simd::{max, vectorised};
 use crate::rng::{Rng, streams};
 
-pub use rows::{Row, Rows};
+pub use rows::{RowLogits, Rows};
 
 /// How a token is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

@@ -40,19 +40,19 @@ impl Rows {
     }
 
     /// Every row, first to last.
-    pub fn all(&self) -> Vec<Row<'_>> {
+    pub fn all(&self) -> Vec<RowLogits<'_>> {
         let source = |i: usize| match &self.logits {
             Logits::Host { values, vocab } => Source::Host(&values[i * vocab..(i + 1) * vocab]),
             #[cfg(feature = "cuda")]
             Logits::Device { logits, chosen } => Source::Device { logits, row: i, chosen: chosen[i] },
         };
-        self.draws.iter().enumerate().map(|(i, &draw)| Row { draw, source: source(i) }).collect()
+        self.draws.iter().enumerate().map(|(i, &draw)| RowLogits { draw, source: source(i) }).collect()
     }
 }
 
 /// One row of logits and how its token is drawn.
 #[derive(Clone, Copy)]
-pub struct Row<'a> {
+pub struct RowLogits<'a> {
     draw: Draw,
     source: Source<'a>,
 }
@@ -68,7 +68,7 @@ enum Source<'a> {
     },
 }
 
-impl<'a> Row<'a> {
+impl<'a> RowLogits<'a> {
     /// A row on the host.
     pub fn new(logits: &'a [f32], draw: Draw) -> Self {
         Self { draw, source: Source::Host(logits) }
