@@ -50,7 +50,7 @@ impl Job {
 }
 
 /// One sample being written: one row of the decoding batch.
-pub(super) struct Row {
+pub(super) struct ActiveSample {
     /// Index of its request.
     pub(super) job: usize,
     pub(super) sample: usize,
@@ -64,7 +64,7 @@ pub(super) struct Row {
     done: Option<(Finish, usize)>,
 }
 
-impl Row {
+impl ActiveSample {
     pub(super) fn new(index: usize, sample: usize, job: &Job) -> Self {
         let cache = job.prefix.clone();
         let step = step(job.request.key, sample);
@@ -137,7 +137,7 @@ impl Budget {
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) jobs: BTreeMap<usize, Job>,
-    pub(super) rows: Vec<Row>,
+    pub(super) rows: Vec<ActiveSample>,
     /// Prefixes that later prompts may share.
     pub(super) prefixes: PrefixCache,
 }

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 
 use super::{
     Completed, Request,
-    batch::{Batch, Budget, Job, Row},
+    batch::{ActiveSample, Batch, Budget, Job},
     client::{Accept, Client, Emit, Local},
     constrain::Constraint,
     continuations::log_probabilities,
@@ -165,7 +165,7 @@ impl Scheduler<'_, '_> {
                 return Ok(());
             }
             self.waiting.pop_front();
-            let mut row = Row::new(index, sample, job);
+            let mut row = ActiveSample::new(index, sample, job);
             row.advance(
                 sample::RowLogits::new(&job.first, row.draw()),
                 &job.request,
@@ -266,12 +266,13 @@ impl Scheduler<'_, '_> {
     fn step(&mut self) -> Result<()> {
         let Self { engine, batch, graphs, .. } = self;
         // Each row has drawn its first token from its prompt's logits.
-        let last =
-            |row: &Row| row.ids.last().copied().ok_or_else(|| Error::run("a row decodes before its first token"));
+        let last = |row: &ActiveSample| {
+            row.ids.last().copied().ok_or_else(|| Error::run("a row decodes before its first token"))
+        };
         let ids: Vec<u32> = batch.rows.iter().map(last).collect::<Result<_>>()?;
         let mut caches: Vec<&mut SequenceCache> = batch.rows.iter_mut().map(|row| &mut row.cache).collect();
         let logits = engine.model.llama.decode_to_logits(&ids, &mut caches, graphs)?;
-        let draws = batch.rows.iter().map(Row::draw).collect();
+        let draws = batch.rows.iter().map(ActiveSample::draw).collect();
         let logits = sample::Rows::new(logits, draws)?;
         let jobs = &batch.jobs;
         // Rows choose on all cores: each choice depends on its own logits alone.
@@ -284,7 +285,8 @@ impl Scheduler<'_, '_> {
 
     /// Takes finished rows out of the batch, in order; queues the next trial or emits the finished request.
     fn retire(&mut self) -> Result<()> {
-        let (done, running): (Vec<Row>, Vec<Row>) = mem::take(&mut self.batch.rows).into_iter().partition(Row::is_done);
+        let (done, running): (Vec<ActiveSample>, Vec<ActiveSample>) =
+            mem::take(&mut self.batch.rows).into_iter().partition(ActiveSample::is_done);
         self.batch.rows = running;
         for row in done {
             let index = row.job;
