@@ -11,7 +11,7 @@ use crate::{
 
 use super::{
     ErrorKind, Record, RecordError, names,
-    row::{Cell, Row},
+    row::{Cell, RawRecord},
 };
 
 /// Fields with a meaning of their own; every other name in `data.fields` is a text field.
@@ -171,7 +171,7 @@ impl Columns {
     }
 
     /// The record in a row, or everything that is wrong with it.
-    pub fn read(&self, row: Row, label_required: bool) -> Result<Record, Vec<RecordError>> {
+    pub fn read(&self, row: RawRecord, label_required: bool) -> Result<Record, Vec<RecordError>> {
         let number = row.number;
         let line = row.line;
         let cells = row.cells.map_err(|problem| {

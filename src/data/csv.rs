@@ -10,7 +10,7 @@ use crate::{
     storage::reason,
 };
 
-use super::row::{Cell, LONGEST, ReadRows, Row, RowProblem, too_long};
+use super::row::{Cell, LONGEST, RawRecord, ReadRows, RowProblem, too_long};
 
 /// Columns of a file at most.
 const MOST_COLUMNS: usize = 1 << 16;
@@ -199,14 +199,14 @@ pub(super) struct CsvRows<R> {
 }
 
 impl<R: BufRead> Iterator for CsvRows<R> {
-    type Item = Result<Row>;
+    type Item = Result<RawRecord>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let row = self.raw().transpose()?;
         Some(row.map(|row| {
             // The header is line 1.
             let line = Some(row.line).filter(|line| *line != self.number + 1);
-            Row { number: self.number, line, cells: self.cells(row) }
+            RawRecord { number: self.number, line, cells: self.cells(row) }
         }))
     }
 }

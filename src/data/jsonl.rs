@@ -15,7 +15,7 @@ use crate::{
 
 use super::{
     ErrorKind,
-    row::{Cell, LONGEST, ReadRows, Row, RowProblem, too_long},
+    row::{Cell, LONGEST, RawRecord, ReadRows, RowProblem, too_long},
 };
 
 /// Rows of a JSONL file.
@@ -61,7 +61,7 @@ impl<R: BufRead> JsonlRows<R> {
 }
 
 impl<R: BufRead> Iterator for JsonlRows<R> {
-    type Item = Result<Row>;
+    type Item = Result<RawRecord>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut line = Vec::new();
@@ -75,7 +75,11 @@ impl<R: BufRead> Iterator for JsonlRows<R> {
             }
             Ok(true) => {
                 let line_number = (self.blank > 0).then_some(self.number + self.blank);
-                Some(Ok(Row { number: self.number, line: line_number, cells: cells_of_object(&line, &self.columns) }))
+                Some(Ok(RawRecord {
+                    number: self.number,
+                    line: line_number,
+                    cells: cells_of_object(&line, &self.columns),
+                }))
             }
             Ok(false) => None,
             Err(error) => Some(Err(error)),

@@ -15,7 +15,7 @@ use crate::{
 
 use super::{
     jsonl::cells_of_object,
-    row::{LONGEST, ReadRows, Row},
+    row::{LONGEST, RawRecord, ReadRows},
 };
 
 /// Rows of an LCD file.
@@ -241,12 +241,12 @@ impl<R: BufRead> LcdRows<R> {
 }
 
 impl<R: BufRead> Iterator for LcdRows<R> {
-    type Item = Result<Row>;
+    type Item = Result<RawRecord>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let element = self.element().transpose()?;
         let number = self.number;
-        Some(element.map(|bytes| Row { number, line: None, cells: cells_of_object(&bytes, &self.columns) }))
+        Some(element.map(|bytes| RawRecord { number, line: None, cells: cells_of_object(&bytes, &self.columns) }))
     }
 }
 

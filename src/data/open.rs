@@ -23,7 +23,7 @@ use super::{
     jsonl::JsonlRows,
     lcd::LcdRows,
     parquet::ParquetFile,
-    row::{Cell, ReadRows, Row, Rows},
+    row::{Cell, RawRecord, ReadRows, Rows},
 };
 
 /// How LCD files begin, white space aside.
@@ -150,12 +150,12 @@ struct Lcd {
 }
 
 impl Iterator for Lcd {
-    type Item = Result<Row>;
+    type Item = Result<RawRecord>;
 
     fn next(&mut self) -> Option<Self::Item> {
         static TOLD: Once = Once::new();
         let row = self.rows.next();
-        if let Some(Ok(Row { cells: Ok(cells), .. })) = &row
+        if let Some(Ok(RawRecord { cells: Ok(cells), .. })) = &row
             && cells.get(1) == Some(&Cell::Missing)
             && cells.last() != Some(&Cell::Missing)
         {

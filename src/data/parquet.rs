@@ -19,7 +19,7 @@ use crate::{
 
 use super::{
     annotation::{self, Meaning},
-    row::{Cell, LONGEST, ReadRows, Row},
+    row::{Cell, LONGEST, RawRecord, ReadRows},
 };
 
 /// Rows decoded at once.
@@ -228,7 +228,7 @@ impl ParquetRows {
 }
 
 impl Iterator for ParquetRows {
-    type Item = Result<Row>;
+    type Item = Result<RawRecord>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.ready.is_empty() {
@@ -242,7 +242,7 @@ impl Iterator for ParquetRows {
             return None;
         };
         self.number += 1;
-        Some(Ok(Row { number: self.number, line: None, cells: Ok(cells) }))
+        Some(Ok(RawRecord { number: self.number, line: None, cells: Ok(cells) }))
     }
 }
 

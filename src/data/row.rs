@@ -46,7 +46,7 @@ impl RowProblem {
 }
 
 /// The cells of the wanted columns, in the order they were asked for.
-pub(super) struct Row {
+pub(super) struct RawRecord {
     /// Position among the records of the file, from 1.
     pub number: usize,
     /// The line it begins on, where its number does not lead there.
@@ -58,7 +58,7 @@ pub(super) struct Row {
 pub(super) type Rows = Box<dyn ReadRows>;
 
 /// What every reader is.
-pub(super) trait ReadRows: Iterator<Item = Result<Row>> + Send {
+pub(super) trait ReadRows: Iterator<Item = Result<RawRecord>> + Send {
     /// Passes over the next `count` rows, or those that are left, without reading their cells.
     fn pass_over(&mut self, count: usize) -> Result<()>;
 }
