@@ -42,7 +42,7 @@ use crate::{
     storage,
 };
 
-pub use answers::Answers;
+pub use answers::BaselineRuns;
 use answers::{by_run, read};
 
 /// Where the answers are kept in a split's folder.
@@ -148,7 +148,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Runs what is missing; the answers of each baseline, run by run. `out` is the split's folder.
-    pub fn run(&self, context: &Context, out: &Path) -> Result<Vec<(Baseline, Answers)>> {
+    pub fn run(&self, context: &Context, out: &Path) -> Result<Vec<(Baseline, BaselineRuns)>> {
         let records = self.job.records(context)?;
         let runner = Runner::new(self, context, out, &records)?;
         self.baselines.iter().map(|&baseline| Ok((baseline, runner.answers(baseline)?))).collect()
@@ -178,7 +178,7 @@ impl<'a> Runner<'a> {
     }
 
     /// The answers of a baseline, run by run.
-    fn answers(&self, baseline: Baseline) -> Result<Answers> {
+    fn answers(&self, baseline: Baseline) -> Result<BaselineRuns> {
         let labels = &self.plan.info.labels;
         let verdict = self.plan.own.verdict()?;
         let read = |text: &str| read(baseline, text, &verdict, labels);
@@ -192,10 +192,10 @@ impl<'a> Runner<'a> {
                 let folder = (folder.as_path(), self.plan.overwrite);
                 let fields = self.plan.own.fields();
                 let runs = cnn::run(self.context, &fields, self.records, &self.plan.job.data_hash, folder)?;
-                return Ok(Answers::new(labels, runs));
+                return Ok(BaselineRuns::new(labels, runs));
             }
         };
-        Ok(Answers::new(labels, by_run(lines)))
+        Ok(BaselineRuns::new(labels, by_run(lines)))
     }
 
     /// N runs of a prompt: those of the file, and those it lacks.

@@ -20,7 +20,7 @@ use super::{
 
 /// What a method says of one record.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Answer {
+pub struct BinaryAnswer {
     /// Ranks records for AUROC; a probability or a share of votes.
     pub score: Option<f64>,
     /// Whether it calls the record positive.
@@ -28,7 +28,7 @@ pub struct Answer {
 }
 
 /// One run of a method: an answer a record, in the records' order; `None` where it is unparsable.
-pub type Answers = Vec<Option<Answer>>;
+pub type BinaryAnswers = Vec<Option<BinaryAnswer>>;
 
 /// A method's metrics: means over its runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -89,7 +89,7 @@ pub(super) fn unscored(answered: bool) -> &'static str {
 }
 
 /// A run's scores in order, over the records that have one.
-fn ranking(answers: &Answers) -> Option<Ranking> {
+fn ranking(answers: &BinaryAnswers) -> Option<Ranking> {
     let scores: Vec<f64> =
         answers.iter().map(|answer| answer.and_then(|answer| answer.score).unwrap_or(f64::NAN)).collect();
     let scored: Vec<u32> = (0..scores.len() as u32).filter(|&i| !scores[i as usize].is_nan()).collect();
@@ -97,18 +97,18 @@ fn ranking(answers: &Answers) -> Option<Ranking> {
 }
 
 /// A run's calls over all records: what cannot be parsed is no positive call.
-fn calls(sample: &Sample, answers: &Answers, weights: &[u32]) -> Confusion {
+fn calls(sample: &Sample, answers: &BinaryAnswers, weights: &[u32]) -> Confusion {
     let rows = answers.iter().zip(sample.labels()).zip(weights);
     Confusion::count(rows.map(|((answer, &label), &weight)| (label, is_call(answer), weight)))
 }
 
-fn is_call(answer: &Option<Answer>) -> bool {
+fn is_call(answer: &Option<BinaryAnswer>) -> bool {
     answer.is_some_and(|answer| answer.call)
 }
 
 /// The parsable rate of a run.
-fn parsable(answers: &Answers, weights: &[u32]) -> Outcome {
-    let part = |keep: fn(&Option<Answer>) -> bool| {
+fn parsable(answers: &BinaryAnswers, weights: &[u32]) -> Outcome {
+    let part = |keep: fn(&Option<BinaryAnswer>) -> bool| {
         answers
             .iter()
             .zip(weights)
@@ -135,7 +135,7 @@ pub(super) fn mean(values: impl Iterator<Item = Outcome>) -> Outcome {
 }
 
 /// Metrics of `runs` on the records of `sample`. `written` says that an answer may be unparsable.
-pub fn measure(sample: &Sample, runs: &[Answers], written: bool, options: &Options) -> MethodMetrics {
+pub fn measure(sample: &Sample, runs: &[BinaryAnswers], written: bool, options: &Options) -> MethodMetrics {
     let rankings: Vec<Option<Ranking>> = runs.iter().map(ranking).collect();
     // Records to whose AUROC some run adds.
     let scored = (0..sample.len())
@@ -178,7 +178,7 @@ pub fn measure(sample: &Sample, runs: &[Answers], written: bool, options: &Optio
 }
 
 /// DeLong's interval of one run's AUROC, or Obuchowski's of records in groups: as the model's own has it.
-fn delong_interval(sample: &Sample, run: &Answers) -> Interval {
+fn delong_interval(sample: &Sample, run: &BinaryAnswers) -> Interval {
     let rows: Vec<(usize, f64)> =
         run.iter().enumerate().filter_map(|(i, answer)| Some((i, answer.and_then(|answer| answer.score)?))).collect();
     let scores: Vec<f64> = rows.iter().map(|row| row.1).collect();
@@ -191,7 +191,7 @@ fn delong_interval(sample: &Sample, run: &Answers) -> Interval {
 /// The model (its probability, called at 0.5) against one run of a method: AUROC by DeLong's paired test on the records
 /// that the run scores; F1, precision, recall and, where the run is `written`, the parsable rate by the paired
 /// bootstrap, right and wrong calls by McNemar's exact test or its sign-flip over groups, on all records.
-pub fn compare(sample: &Sample, run: &Answers, written: bool, options: &Options) -> Vec<Comparison> {
+pub fn compare(sample: &Sample, run: &BinaryAnswers, written: bool, options: &Options) -> Vec<Comparison> {
     let mut compared: Vec<Comparison> = delong_difference(sample, run).into_iter().collect();
     if !run.is_empty() {
         compared.extend(bootstrap_differences(sample, run, written && !sample.is_silent(), options));
@@ -200,7 +200,7 @@ pub fn compare(sample: &Sample, run: &Answers, written: bool, options: &Options)
     compared
 }
 
-fn delong_difference(sample: &Sample, run: &Answers) -> Option<Comparison> {
+fn delong_difference(sample: &Sample, run: &BinaryAnswers) -> Option<Comparison> {
     let rows: Vec<(usize, f64)> =
         run.iter().enumerate().filter_map(|(i, answer)| Some((i, answer.and_then(|answer| answer.score)?))).collect();
     let column = |pick: &dyn Fn(usize) -> f64| rows.iter().map(|&(i, _)| pick(i)).collect::<Vec<_>>();
@@ -231,7 +231,7 @@ fn model_call(sample: &Sample, i: usize) -> bool {
 
 fn bootstrap_differences(
     sample: &Sample,
-    run: &Answers,
+    run: &BinaryAnswers,
     written: bool,
     options: &Options,
 ) -> impl Iterator<Item = Comparison> {
@@ -243,8 +243,8 @@ fn bootstrap_differences(
     };
     let mut statistics = vec![of_calls(Confusion::f1), of_calls(Confusion::precision), of_calls(Confusion::recall)];
     if written {
-        let own: Answers =
-            sample.verbalized().iter().map(|label| label.map(|call| Answer { score: None, call })).collect();
+        let own: BinaryAnswers =
+            sample.verbalized().iter().map(|label| label.map(|call| BinaryAnswer { score: None, call })).collect();
         statistics
             .push(Statistic::new(n, move |weights: &[u32]| Ok(parsable(&own, weights)? - parsable(run, weights)?)));
     }
@@ -254,11 +254,11 @@ fn bootstrap_differences(
 }
 
 /// Whether the run is right of record i; an answer that cannot be parsed is not.
-fn is_right(sample: &Sample, run: &Answers, i: usize) -> bool {
+fn is_right(sample: &Sample, run: &BinaryAnswers, i: usize) -> bool {
     run[i].is_some_and(|answer| answer.call == sample.labels()[i])
 }
 
-fn accuracy_difference(sample: &Sample, run: &Answers, options: &Options) -> Comparison {
+fn accuracy_difference(sample: &Sample, run: &BinaryAnswers, options: &Options) -> Comparison {
     let of_record: Vec<i64> = (0..sample.len())
         .map(|i| i64::from(model_call(sample, i) == sample.labels()[i]) - i64::from(is_right(sample, run, i)))
         .collect();
@@ -278,8 +278,8 @@ mod tests {
         sample
     }
 
-    fn run(calls: [Option<(f64, bool)>; 6]) -> Answers {
-        calls.into_iter().map(|call| call.map(|(score, call)| Answer { score: Some(score), call })).collect()
+    fn run(calls: [Option<(f64, bool)>; 6]) -> BinaryAnswers {
+        calls.into_iter().map(|call| call.map(|(score, call)| BinaryAnswer { score: Some(score), call })).collect()
     }
 
     #[test]
@@ -320,7 +320,8 @@ mod tests {
 
     #[test]
     fn a_method_without_scores_has_no_auroc_and_the_reason_is_said() {
-        let calls: Answers = sample().labels().iter().map(|&call| Some(Answer { score: None, call })).collect();
+        let calls: BinaryAnswers =
+            sample().labels().iter().map(|&call| Some(BinaryAnswer { score: None, call })).collect();
         let metrics = measure(&sample(), std::slice::from_ref(&calls), false, &Options::default());
         assert_eq!((metrics.auroc.value, metrics.auroc.reason.as_deref()), (None, Some(NO_SCORE)));
         assert_eq!((metrics.f1.value, metrics.parsable.value), (Some(1.0), None));
@@ -337,8 +338,8 @@ mod tests {
     #[test]
     fn the_model_against_itself_does_not_differ() {
         let sample = sample();
-        let itself: Answers =
-            sample.probabilities().iter().map(|&p| Some(Answer { score: Some(p), call: p >= 0.5 })).collect();
+        let itself: BinaryAnswers =
+            sample.probabilities().iter().map(|&p| Some(BinaryAnswer { score: Some(p), call: p >= 0.5 })).collect();
         for comparison in compare(&sample, &itself, false, &Options { bootstrap: 300, ..Options::default() }) {
             assert_eq!((comparison.difference.value, comparison.p_value), (Some(0.0), Some(1.0)), "{comparison:?}");
         }

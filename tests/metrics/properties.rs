@@ -103,7 +103,7 @@ proptest! {
 fn one_run_of_a_method_has_the_interval_that_the_models_own_auroc_has() {
     use clsgen::metrics::{
         Options, evaluate,
-        methods::{Answer, measure},
+        methods::{BinaryAnswer, measure},
     };
     for groups in [60, 20] {
         let mut sample = clsgen::metrics::Sample::new();
@@ -112,7 +112,7 @@ fn one_run_of_a_method_has_the_interval_that_the_models_own_auroc_has() {
             sample.push((i * 37 % 60) as f64 / 60.0, (i * 37 % 60) + (i * 11 % 30) > 50, None, Some(&group));
         }
         let run: Vec<_> =
-            sample.probabilities().iter().map(|&p| Some(Answer { score: Some(p), call: p >= 0.5 })).collect();
+            sample.probabilities().iter().map(|&p| Some(BinaryAnswer { score: Some(p), call: p >= 0.5 })).collect();
         let options = Options { bootstrap: 300, ..Options::default() };
         let own = evaluate(&sample, None, &options).auroc;
         assert!(own.ci95.is_some());
@@ -120,7 +120,7 @@ fn one_run_of_a_method_has_the_interval_that_the_models_own_auroc_has() {
         assert_eq!(measure(&sample, &[run.clone(), run.clone()], false, &options).auroc, own);
         // Runs that differ keep the resampled interval of their mean.
         let mut other = run.clone();
-        other[0] = Some(Answer { score: Some(0.99), call: true });
+        other[0] = Some(BinaryAnswer { score: Some(0.99), call: true });
         assert_ne!(measure(&sample, &[run, other], false, &options).auroc.ci95, own.ci95);
     }
 }

@@ -27,7 +27,7 @@ pub use vote::{Vote, vote};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{data::Finish, labels::Class, metrics::methods::Answer};
+use crate::{data::Finish, labels::Class, metrics::methods::BinaryAnswer};
 
 /// A line of `RUN/eval/baselines/<name>.jsonl`: one record, all its runs.
 #[derive(Clone, Serialize, Deserialize)]
@@ -85,8 +85,8 @@ impl BaselineAnswer {
     }
 
     /// As the metrics want it; `None` where it cannot be read.
-    pub fn answer(&self) -> Option<Answer> {
-        self.verbalized_label.map(|label| Answer { score: self.probability, call: label == Class::ONE })
+    pub fn answer(&self) -> Option<BinaryAnswer> {
+        self.verbalized_label.map(|label| BinaryAnswer { score: self.probability, call: label == Class::ONE })
     }
 }
 

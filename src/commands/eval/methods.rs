@@ -12,7 +12,7 @@ use crate::{
     evaluation::{Scored, baselines},
     metrics::{
         Evaluation, Metric, Options, Sample,
-        methods::{Answers, MethodMetrics, compare, measure},
+        methods::{BinaryAnswers, MethodMetrics, compare, measure},
         multiclass,
     },
     report::{
@@ -37,15 +37,15 @@ pub struct Outcome {
 
 /// Scores the answers of each baseline against the model's own sample; `out` is the split's folder.
 pub fn score(
-    answered: &[(Baseline, baselines::Answers)],
+    answered: &[(Baseline, baselines::BaselineRuns)],
     out: &Path,
     (scored, sample): (&Scored, &Sample),
     evaluation: &Evaluation,
     options: &Options,
 ) -> Result<Outcome> {
     let each = answered.iter().filter_map(|(baseline, answers)| match answers {
-        baselines::Answers::Two(runs) => Some(method(*baseline, runs, sample, options)),
-        baselines::Answers::More(_) => None,
+        baselines::BaselineRuns::Two(runs) => Some(method(*baseline, runs, sample, options)),
+        baselines::BaselineRuns::More(_) => None,
     });
     let mut methods: Vec<ScoredMethod> = each.collect();
     adjust(&mut methods);
@@ -61,15 +61,15 @@ pub fn score(
 
 /// The same of more than two classes, which have these `names` and no table in the paper.
 pub fn score_classes(
-    answered: &[(Baseline, baselines::Answers)],
+    answered: &[(Baseline, baselines::BaselineRuns)],
     out: &Path,
     (scored, sample): (&Scored, &multiclass::Sample),
     (names, evaluation): (&[String], &multiclass::Evaluation),
     options: &Options,
 ) -> Result<Outcome> {
     let each = answered.iter().filter_map(|(baseline, answers)| match answers {
-        baselines::Answers::More(runs) => Some(class_method(*baseline, runs, (sample, names), options)),
-        baselines::Answers::Two(_) => None,
+        baselines::BaselineRuns::More(runs) => Some(class_method(*baseline, runs, (sample, names), options)),
+        baselines::BaselineRuns::Two(_) => None,
     });
     let mut methods: Vec<_> = each.collect();
     adjust(&mut methods);
@@ -88,7 +88,7 @@ fn describe<M: Serialize>(methods: &[ScoredMethod<M>], out: &Path, title: &str, 
 }
 
 /// A baseline's numbers from its answers.
-fn method(baseline: Baseline, runs: &[Answers], sample: &Sample, options: &Options) -> ScoredMethod {
+fn method(baseline: Baseline, runs: &[BinaryAnswers], sample: &Sample, options: &Options) -> ScoredMethod {
     let written = baseline.is_written();
     let each: Vec<_> = runs
         .iter()

@@ -11,14 +11,14 @@ use crate::{
 };
 
 /// A baseline's answers, run by run.
-pub enum Answers {
+pub enum BaselineRuns {
     /// Of two classes: a call, and a score where the method gives one.
-    Two(Vec<methods::Answers>),
+    Two(Vec<methods::BinaryAnswers>),
     /// Of more: a class, and a probability of each where the method gives them.
     More(Vec<multiclass::methods::MethodRun>),
 }
 
-impl Answers {
+impl BaselineRuns {
     /// `runs` holds an entry a record, in the records' order.
     pub(super) fn new(labels: &Labels, runs: Vec<Vec<BaselineAnswer>>) -> Self {
         if labels.are_two() {
@@ -85,7 +85,9 @@ mod tests {
         let line = |runs| BaselineRecord { id: "n".into(), label: None, prompt_tokens: 1, truncated_tokens: 0, runs };
         let lines =
             vec![line(vec![of(&[0.2, 0.5, 0.3]), BaselineAnswer::default()]), line(vec![of(&[0.1, 0.2, 0.3, 0.4])])];
-        let Answers::More(runs) = Answers::new(&labels, by_run(lines)) else { panic!("more than two classes") };
+        let BaselineRuns::More(runs) = BaselineRuns::new(&labels, by_run(lines)) else {
+            panic!("more than two classes")
+        };
         assert_eq!(runs[0].calls, [Some(1), None], "there is no fourth class");
         assert_eq!(runs[0].probabilities, [Some(vec![0.2, 0.5, 0.3]), None]);
         assert_eq!((runs.len(), &runs[1].calls[..]), (2, &[None, None][..]));

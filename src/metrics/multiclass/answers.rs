@@ -15,7 +15,7 @@ use crate::metrics::{
 };
 
 /// One run's calls: the class that it names of each record, in the records' order; `None`: unparsable.
-pub type Answers = Vec<Option<u8>>;
+pub type ClassAnswers = Vec<Option<u8>>;
 
 /// A run's calls by gold class. An answer that names no class is wrong for accuracy and a miss for its gold class.
 pub(super) fn table(sample: &Sample, answers: &[Option<u8>], weights: &[u32]) -> Confusion {
@@ -34,7 +34,7 @@ const AVERAGES: usize = 5;
 #[derive(Clone, Copy)]
 pub(super) struct Scored<'a> {
     pub(super) sample: &'a Sample,
-    pub(super) runs: &'a [&'a Answers],
+    pub(super) runs: &'a [&'a ClassAnswers],
 }
 
 impl<'a> Scored<'a> {

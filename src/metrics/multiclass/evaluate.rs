@@ -2,7 +2,7 @@
 
 use super::{
     Calibration, ClassMetrics, Confusion, Disagreement, Evaluation, Sample,
-    answers::{Answers, Scored},
+    answers::{ClassAnswers, Scored},
     calibration,
     confusion::{ClassOutcome, NAMELESS, named, unnamed},
     evaluation::DefaultCalls,
@@ -107,7 +107,7 @@ pub struct AgreementMetrics {
 /// Computes every metric of `sample`, whose classes have these `names`, an order if `ordinal`. `judge`, `positive` and
 /// `calibration.after` are the caller's to fill in.
 pub fn evaluate(sample: &Sample, names: &[String], ordinal: bool, options: &Options) -> Evaluation {
-    let own: Answers = sample.calls();
+    let own: ClassAnswers = sample.calls();
     let calls = Scored { sample, runs: &[&own] };
     let agreement = Agreement::new(sample);
     let mut statistics = vec![calls.statistic(), calibration::statistic(sample, options.bins)];

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Averages, ClassCalls, Sample,
-    answers::{Answers, Scored, noted},
+    answers::{ClassAnswers, Scored, noted},
     confusion::{ClassOutcome, NAMELESS, unnamed},
     paired::{self, Called, Pair},
     ranking::OneVsRest,
@@ -26,7 +26,7 @@ use crate::metrics::{
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct MethodRun {
     /// The class that it names; `None`: unparsable.
-    pub calls: Answers,
+    pub calls: ClassAnswers,
     /// The probability of each class, (K); `None` where it gives none.
     pub probabilities: Vec<Option<Vec<f64>>>,
 }
@@ -92,7 +92,7 @@ pub fn measure(
     written: bool,
     options: &Options,
 ) -> MethodMetrics {
-    let calls: Vec<&Answers> = runs.iter().map(|run| &run.calls).collect();
+    let calls: Vec<&ClassAnswers> = runs.iter().map(|run| &run.calls).collect();
     let scored = Scored { sample, runs: &calls };
     let rankings: Vec<Option<OneVsRest>> = runs.iter().map(|run| run.ranking(sample)).collect();
     let unscored = unscored(calls.iter().any(|calls| calls.iter().any(Option::is_some)));
@@ -146,7 +146,7 @@ pub fn compare(
     pairs.push(Pair::new("balanced_accuracy", sample.len(), called, Called::balanced_accuracy));
     pairs.push(Pair::new("macro.f1", sample.len(), called, Called::macro_f1));
     if written && !sample.is_silent() {
-        let rate = |calls: &Answers, weights: &[u32]| -> ClassOutcome {
+        let rate = |calls: &ClassAnswers, weights: &[u32]| -> ClassOutcome {
             parsable::rate(calls, false, weights).map_err(|why| (NAMELESS, why))
         };
         pairs.push(Pair::new("parsable", sample.len(), [&texts, &run.calls], rate));

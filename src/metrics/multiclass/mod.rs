@@ -26,7 +26,7 @@ mod ranking;
 mod sample;
 mod temperature;
 
-pub use answers::Answers;
+pub use answers::ClassAnswers;
 pub use calibration::evaluate_calibration;
 pub use confusion::{ClassOutcome, Confusion, Disagreement};
 pub use evaluate::{AgreementMetrics, evaluate, evaluate_agreement, judge, judge_differences};

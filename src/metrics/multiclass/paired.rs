@@ -6,7 +6,7 @@
 
 use super::{
     Confusion, Disagreement, Sample,
-    answers::{Answers, table},
+    answers::{ClassAnswers, table},
     calibration::Terms,
     confusion::{ClassOutcome, NAMELESS, named, unnamed},
     evaluate::Agreement,
@@ -53,7 +53,7 @@ pub(super) fn bootstrap(sample: &Sample, names: &[String], pairs: &[Pair<'_>], o
 /// What is called of each record.
 pub(super) struct Called<'a> {
     pub(super) sample: &'a Sample,
-    pub(super) calls: &'a Answers,
+    pub(super) calls: &'a ClassAnswers,
 }
 
 impl Called<'_> {
