@@ -15,7 +15,7 @@ use crate::{
     data::Record,
     error::{Error, Result},
     prompt::{Message, Prompter, Tokens},
-    remote::{Answer, Choice, Pool, Server, Trouble, Way},
+    remote::{Choice, Completion, Pool, Server, Trouble, Way},
     rng::{Rng, streams},
 };
 
@@ -106,14 +106,14 @@ impl Open {
 
 /// What a server made of a sample, or of all continuations of a request.
 enum Made {
-    Text(Answer),
+    Text(Completion),
     Scores(Vec<f64>),
 }
 
-impl From<Answer> for Generation {
+impl From<Completion> for Generation {
     /// Its token ids are the server's own.
-    fn from(answer: Answer) -> Self {
-        let Answer { text, finish, generated_tokens } = answer;
+    fn from(answer: Completion) -> Self {
+        let Completion { text, finish, generated_tokens } = answer;
         Self { ids: Vec::new(), text, finish, generated_tokens }
     }
 }

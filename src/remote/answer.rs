@@ -7,7 +7,7 @@ use crate::data::Finish;
 
 /// An answer.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct Completion {
     /// What was written.
     pub text: String,
     /// Why it ended.
@@ -16,15 +16,15 @@ pub struct Answer {
     pub generated_tokens: usize,
 }
 
-impl std::fmt::Debug for Answer {
+impl std::fmt::Debug for Completion {
     /// No text: an answer can quote its record.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Answer").field("finish", &self.finish).finish_non_exhaustive()
+        f.debug_struct("Completion").field("finish", &self.finish).finish_non_exhaustive()
     }
 }
 
 /// The one answer of a completion, whose prompt must have had so many tokens.
-pub(super) fn read(body: &Value, counts: Option<(usize, Way)>, max_tokens: usize) -> Result<Answer, Trouble> {
+pub(super) fn read(body: &Value, counts: Option<(usize, Way)>, max_tokens: usize) -> Result<Completion, Trouble> {
     let choice = only_choice(body)?;
     if let Some((tokens, way)) = counts {
         match (count(body, "prompt_tokens"), way) {
@@ -45,7 +45,7 @@ pub(super) fn read(body: &Value, counts: Option<(usize, Way)>, max_tokens: usize
         None => choice["text"].as_str().ok_or(Trouble::Garbled)?.to_owned(),
     };
     let generated_tokens = count(body, "completion_tokens").filter(|&written| written <= max_tokens);
-    Ok(Answer { text, finish, generated_tokens: generated_tokens.ok_or(Trouble::Garbled)? })
+    Ok(Completion { text, finish, generated_tokens: generated_tokens.ok_or(Trouble::Garbled)? })
 }
 
 /// A chat's message; thoughts that the server took out of it stand before it again.

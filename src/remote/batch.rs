@@ -7,7 +7,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    Answer, Choice, Place, Trouble, Way, answer,
+    Choice, Completion, Place, Trouble, Way, answer,
     question::{Question, spelled},
 };
 
@@ -34,7 +34,7 @@ pub fn request(place: &Place, id: &str, ids: &[u32], choice: Choice) -> Result<V
 }
 
 /// What a line answers to a prompt of so many tokens.
-pub fn answer(place: &Place, line: &Value, tokens: usize, max_tokens: usize) -> Result<Answer, NoAnswer> {
+pub fn answer(place: &Place, line: &Value, tokens: usize, max_tokens: usize) -> Result<Completion, NoAnswer> {
     let response = &line["response"];
     if !line["error"].is_null() || response["status_code"].as_u64().is_some_and(|status| status != 200) {
         return Err(NoAnswer::Failed);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Place (address, name, tokenizer) ─▶ probe ─▶ Server (token ids | text | chat)
-//! ids of a prompt ─▶ Question ─▶ Pool (threads, retries) ─▶ Answer, or Trouble
+//! ids of a prompt ─▶ Question ─▶ Pool (threads, retries) ─▶ Completion, or Trouble
 //! ```
 //!
 //! No socket is opened without `--allow-network`, to this machine's own servers neither. The prompt goes out as token
@@ -26,7 +26,7 @@ mod question;
 mod scores;
 mod trouble;
 
-pub use answer::Answer;
+pub use answer::Completion;
 pub use place::{Named, Place};
 pub use pool::Pool;
 pub use question::{Choice, Question};
@@ -100,7 +100,7 @@ impl Server {
     }
 
     /// Asks, again where that may help; the seconds between two attempts double.
-    pub fn ask(&self, question: &Question) -> Result<Answer, Trouble> {
+    pub fn ask(&self, question: &Question) -> Result<Completion, Trouble> {
         self.patiently(question, |body| answer::read(body, question.counts(self.way), question.max_tokens()))
     }
 

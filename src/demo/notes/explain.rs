@@ -42,7 +42,7 @@ const MISTAKES: [Mistake; 6] = [
 
 /// An answer of the rule-based teacher.
 #[derive(Clone, PartialEq)]
-pub struct Answer {
+pub struct TeacherAnswer {
     /// What it wrote: explanation, blank line, verdict.
     pub text: String,
     /// The class that its verdict line names, if it has one.
@@ -74,7 +74,7 @@ impl Explainer {
     }
 
     /// What the teacher answers in trial `trial`: a judgement drawn from the true risk, right or wrong, argued for.
-    pub fn answer(&self, note: &SyntheticNote, trial: u64) -> Answer {
+    pub fn answer(&self, note: &SyntheticNote, trial: u64) -> TeacherAnswer {
         let mut draws = self.draws(note, trial);
         // Closer to the risk than one patient's fate is, as a teacher that reads well would judge.
         let judged = logit(note.probability) + logit(draws.uniform()) / SHARPNESS;
@@ -103,7 +103,7 @@ impl Explainer {
         };
         let thoughts =
             if self.thinks { format!("<think>\n{}\n</think>\n\n", think(note, &mut draws)) } else { String::new() };
-        Answer { text: thoughts + &text, label, mistake }
+        TeacherAnswer { text: thoughts + &text, label, mistake }
     }
 
     fn draws(&self, note: &SyntheticNote, trial: u64) -> Draws {

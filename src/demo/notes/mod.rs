@@ -13,7 +13,7 @@ mod scenarios;
 mod typos;
 mod words;
 
-pub use explain::{Answer, Explainer, Mistake};
+pub use explain::{Explainer, Mistake, TeacherAnswer};
 pub use patient::Term;
 
 use crate::{data::Record, labels::Class};

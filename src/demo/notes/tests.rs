@@ -142,7 +142,7 @@ fn the_teacher_is_mostly_right_sometimes_wrong_and_makes_every_mistake() {
     let notes = notes(1000, NoteSettings { words: 0, ..NoteSettings::default() });
     let right = notes.iter().filter(|note| explainer(0.0).answer(note, 0).label == note.record.label).count();
     assert!((700..970).contains(&right), "{right}");
-    let answers: Vec<Answer> = notes.iter().map(|note| explainer(0.5).answer(note, 1)).collect();
+    let answers: Vec<TeacherAnswer> = notes.iter().map(|note| explainer(0.5).answer(note, 1)).collect();
     let mistakes: HashSet<String> = answers.iter().map(|answer| format!("{:?}", answer.mistake)).collect();
     assert_eq!(mistakes.len(), 7, "{mistakes:?}");
     for answer in &answers {
