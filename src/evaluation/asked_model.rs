@@ -22,7 +22,7 @@ use crate::{
     },
     model::{Model, ModelSource, source},
     prompt::TextTokenizer,
-    remote::{Named, Place, Server, Way},
+    remote::{Named, RemoteModel, Server, Way},
 };
 
 /// How prompts were sent, in a fingerprint: null where they are ours, token by token.
@@ -31,7 +31,7 @@ pub const PROMPTS: &str = "prompts";
 /// Where the model is.
 enum Held {
     Here { source: ModelSource, hash: OnceCell<String> },
-    There { place: Box<Place>, remote: OnceCell<Remote> },
+    There { place: Box<RemoteModel>, remote: OnceCell<Remote> },
 }
 
 /// A model that is asked, found before any work.
@@ -67,7 +67,7 @@ impl AskedModel {
         if is_server(named.url) {
             named.allow(context)?;
             let own = own().filter(|_| named.tokenizer.is_none());
-            let place = Box::new(Place::find(context, named, own.as_deref())?);
+            let place = Box::new(RemoteModel::find(context, named, own.as_deref())?);
             let tokenizer = place.tokenizer().clone();
             return Ok(Self { key, held: Held::There { place, remote: OnceCell::new() }, tokenizer });
         }
@@ -153,7 +153,7 @@ impl AskedModel {
     fn remote(&self, context: &Context, longest: usize) -> Result<Option<&Remote>> {
         let Held::There { place, remote } = &self.held else { return Ok(None) };
         if remote.get().is_none() {
-            let _ = remote.set(Remote::new(Server::connect(context, Place::clone(place), longest)?));
+            let _ = remote.set(Remote::new(Server::connect(context, RemoteModel::clone(place), longest)?));
         }
         Ok(remote.get())
     }

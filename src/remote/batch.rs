@@ -7,7 +7,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    Choice, Completion, Place, Trouble, Way, answer,
+    Choice, Completion, RemoteModel, Trouble, Way, answer,
     question::{Question, spelled},
 };
 
@@ -26,7 +26,7 @@ pub enum NoAnswer {
 ///
 /// # Errors
 /// [`Trouble::ControlText`] where no text stands for the ids.
-pub fn request(place: &Place, id: &str, ids: &[u32], choice: Choice) -> Result<Value, Trouble> {
+pub fn request(place: &RemoteModel, id: &str, ids: &[u32], choice: Choice) -> Result<Value, Trouble> {
     let text = spelled(place.tokenizer(), ids, false)?;
     let question = Question::raw(text, ids.len(), choice);
     let url = format!("/v1{}", question.path());
@@ -34,7 +34,7 @@ pub fn request(place: &Place, id: &str, ids: &[u32], choice: Choice) -> Result<V
 }
 
 /// What a line answers to a prompt of so many tokens.
-pub fn answer(place: &Place, line: &Value, tokens: usize, max_tokens: usize) -> Result<Completion, NoAnswer> {
+pub fn answer(place: &RemoteModel, line: &Value, tokens: usize, max_tokens: usize) -> Result<Completion, NoAnswer> {
     let response = &line["response"];
     if !line["error"].is_null() || response["status_code"].as_u64().is_some_and(|status| status != 200) {
         return Err(NoAnswer::Failed);

@@ -15,7 +15,7 @@ use ureq::{
 };
 
 use super::{
-    Place, Trouble,
+    RemoteModel, Trouble,
     proxy::{is_this_machine, proxy},
 };
 use crate::{
@@ -37,7 +37,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub fn new(place: &Place, remote: &config::Remote) -> Result<Self> {
+    pub fn new(place: &RemoteModel, remote: &config::Remote) -> Result<Self> {
         let timeout = Duration::from_secs(remote.timeout_s);
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
@@ -134,7 +134,7 @@ fn trouble(error: &ureq::Error) -> Trouble {
 }
 
 /// The key in the variable `name`, if there is one.
-fn key(name: &str, place: &Place) -> Result<Option<String>> {
+fn key(name: &str, place: &RemoteModel) -> Result<Option<String>> {
     let Some(key) = env::var_os(name) else { return Ok(None) };
     let key = key.as_bytes().trim_ascii();
     if key.is_empty() {

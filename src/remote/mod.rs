@@ -1,7 +1,7 @@
 //! Models on an OpenAI-compatible server (vLLM, SGLang, llama.cpp, TGI): how they are asked. Layer 3.
 //!
 //! ```text
-//! Place (address, name, tokenizer) ─▶ probe ─▶ Server (token ids | text | chat)
+//! RemoteModel (address, name, tokenizer) ─▶ probe ─▶ Server (token ids | text | chat)
 //! ids of a prompt ─▶ Question ─▶ Pool (threads, retries) ─▶ Completion, or Trouble
 //! ```
 //!
@@ -27,7 +27,7 @@ mod scores;
 mod trouble;
 
 pub use answer::Completion;
-pub use place::{Named, Place};
+pub use place::{Named, RemoteModel};
 pub use pool::Pool;
 pub use question::{Choice, Question};
 pub use trouble::Trouble;
@@ -55,7 +55,7 @@ pub enum Way {
 
 /// A server that answered when it was tried.
 pub struct Server {
-    place: Place,
+    place: RemoteModel,
     client: Client,
     way: Way,
     /// Fields beyond OpenAI's are taken.
@@ -70,7 +70,7 @@ impl Server {
     /// # Errors
     /// `--allow-network` is missing, the server does not answer, has no model of that name or another tokenizer, or
     /// its window is too small.
-    pub fn connect(context: &Context, place: Place, longest: usize) -> Result<Arc<Self>> {
+    pub fn connect(context: &Context, place: RemoteModel, longest: usize) -> Result<Arc<Self>> {
         place.allow(context)?;
         let remote = &context.config.remote;
         let client = Client::new(&place, remote)?;
@@ -80,7 +80,7 @@ impl Server {
     }
 
     /// Where it is and what it is asked for.
-    pub fn place(&self) -> &Place {
+    pub fn place(&self) -> &RemoteModel {
         &self.place
     }
 

@@ -44,7 +44,7 @@ fn allow(context: &Context, key: &str, url: &str) -> Result<()> {
 
 /// A model on a server.
 #[derive(Clone)]
-pub struct Place {
+pub struct RemoteModel {
     pub(super) key: &'static str,
     /// Without a slash at its end.
     pub(super) url: String,
@@ -53,7 +53,7 @@ pub struct Place {
     tokenizer_path: PathBuf,
 }
 
-impl Place {
+impl RemoteModel {
     /// Finds the tokenizer: the one named, else the one that the model's name stands for here, else the task's `own`.
     pub fn find(context: &Context, named: Named<'_>, own: Option<&Path>) -> Result<Self> {
         let Named { key, url, name, tokenizer: given } = named;

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use serde_json::Value;
 
-use super::{Place, Question, Trouble, Way, answer::count, client::Client, patiently};
+use super::{Question, RemoteModel, Trouble, Way, answer::count, client::Client, patiently};
 use crate::error::{Error, Result};
 
 /// Words and signs that two tokenizers hardly ever cut into as many pieces.
@@ -13,7 +13,7 @@ const WORDS: &str = "The 83 y/o patient's creatinine rose 1.7 \u{2192} 2.35 mg/d
     \u{43e}\u{441}\u{43a}\u{432}\u{430} \u{1f600} q.i.d. ICD-10 I50.9   Levothyroxine 112mcg";
 
 /// The way that the server takes prompts, and whether it takes fields beyond OpenAI's.
-pub(super) fn probe(client: &Client, place: &Place, longest: usize, retries: u32) -> Result<(Way, bool)> {
+pub(super) fn probe(client: &Client, place: &RemoteModel, longest: usize, retries: u32) -> Result<(Way, bool)> {
     let probe = Probe { client, place, retries };
     probe.check_models(longest)?;
     for all_fields in [true, false] {
@@ -35,7 +35,7 @@ pub(super) fn probe(client: &Client, place: &Place, longest: usize, retries: u32
 
 struct Probe<'a> {
     client: &'a Client,
-    place: &'a Place,
+    place: &'a RemoteModel,
     retries: u32,
 }
 
@@ -70,7 +70,7 @@ impl Probe<'_> {
             reply => reply,
         };
         let Some(listed) = self.settled(listed)? else { return Ok(()) };
-        let Place { key, url, name, .. } = self.place;
+        let RemoteModel { key, url, name, .. } = self.place;
         let Some(models) = listed["data"].as_array().filter(|models| !models.is_empty()) else { return Ok(()) };
         let Some(model) = models.iter().find(|model| model["id"] == name.as_str()) else {
             let names: Vec<&str> = models.iter().filter_map(|model| model["id"].as_str()).take(8).collect();
@@ -138,7 +138,7 @@ impl Probe<'_> {
     }
 
     fn other_tokenizer(&self, ours: usize, theirs: usize) -> Error {
-        let Place { key, url, name, .. } = self.place;
+        let RemoteModel { key, url, name, .. } = self.place;
         Error::usage(format!(
             "{key}_tokenizer: {name} on {url} has another tokenizer than {}: a text of {ours} tokens has {theirs}",
             self.place.tokenizer_path().display()

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Place, Server, Trouble, Way};
+use super::{RemoteModel, Server, Trouble, Way};
 use crate::prompt::{Message, TextTokenizer};
 
 /// How tokens are chosen, and how many.
@@ -125,13 +125,13 @@ impl Question {
     }
 
     /// What is sent, as JSON.
-    pub fn body(&self, place: &Place, all_fields: bool) -> Vec<u8> {
+    pub fn body(&self, place: &RemoteModel, all_fields: bool) -> Vec<u8> {
         serde_json::to_vec(&self.fields(place, all_fields)).unwrap_or_default()
     }
 
     /// The same as a value. Beside what decides an answer, every sampler field that a server would otherwise fill in
     /// (from the model's `generation_config.json`, say) has the value that changes nothing.
-    pub fn fields(&self, place: &Place, all_fields: bool) -> Value {
+    pub fn fields(&self, place: &RemoteModel, all_fields: bool) -> Value {
         let choice = &self.choice;
         let tokenizer = place.tokenizer();
         let mut fields = Map::new();

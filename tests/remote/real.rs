@@ -18,7 +18,7 @@ use clsgen::{
     model::{Model, source},
     parallel::Collective,
     prompt::{PromptTemplate, Prompter, TextTokenizer},
-    remote::{Named, Place, Server, Way},
+    remote::{Named, RemoteModel, Server, Way},
 };
 
 use super::common;
@@ -62,7 +62,7 @@ fn connect(url: &str, folder: &Path) -> Arc<Server> {
     let mut context = context();
     context.config.remote.concurrency = 2;
     let named = Named { key: "construct.teacher", url, name: Some("smollm2"), tokenizer: folder.to_str() };
-    let place = Place::find(&context, named, None).unwrap();
+    let place = RemoteModel::find(&context, named, None).unwrap();
     Server::connect(&context, place, 1024 + 256).unwrap()
 }
 

@@ -20,13 +20,13 @@ use crate::{
         construct::{Failure, Teacher},
         remote::choice,
     },
-    remote::{Place, Trouble, batch, batch::NoAnswer},
+    remote::{RemoteModel, Trouble, batch, batch::NoAnswer},
     storage,
 };
 
 /// A teacher of files.
 pub(super) struct Batch {
-    pub place: Place,
+    pub place: RemoteModel,
     file: RefCell<Direction>,
     /// The split, and the trials before those that are asked now.
     at: RefCell<(String, usize)>,
@@ -50,7 +50,7 @@ struct Answers {
 
 impl Batch {
     /// Writes its questions to a file, not over what is there.
-    pub fn to(place: Place, path: &Path) -> Result<Self> {
+    pub fn to(place: RemoteModel, path: &Path) -> Result<Self> {
         if path.metadata().is_ok_and(|meta| meta.is_file() && meta.len() > 0) {
             return Err(
                 Error::usage(format!("{} is there already", path.display())).hint("remove it, or name another file")
@@ -60,11 +60,11 @@ impl Batch {
     }
 
     /// Reads its answers from a file.
-    pub fn from(place: Place, path: &Path) -> Result<Self> {
+    pub fn from(place: RemoteModel, path: &Path) -> Result<Self> {
         Ok(Self::new(place, Direction::In(Answers::open(path)?)))
     }
 
-    fn new(place: Place, file: Direction) -> Self {
+    fn new(place: RemoteModel, file: Direction) -> Self {
         Self {
             place,
             file: RefCell::new(file),

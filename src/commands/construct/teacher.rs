@@ -15,7 +15,7 @@ use crate::{
     generate::{memory::Longest, remote::Remote, scoring},
     model::{ModelSource, source},
     prompt::{Prompter, TextTokenizer, Tokens},
-    remote::{Named, Place, Server, Way},
+    remote::{Named, RemoteModel, Server, Way},
     storage::run_record::Used,
 };
 
@@ -38,7 +38,7 @@ pub(super) enum Held {
     /// Its files are here.
     Here(ModelSource),
     /// A server has it.
-    There(Place, Option<Remote>),
+    There(RemoteModel, Option<Remote>),
     /// It is asked by files.
     Offline(Box<Batch>),
 }
@@ -80,7 +80,7 @@ pub(super) fn find(context: &Context, purpose: Purpose) -> Result<(ConfiguredTea
             named.allow(context)?;
         }
         let base = find("model.base", &config.model.base)?;
-        let place = Place::find(context, named, Some(base.tokenizer_path()))?;
+        let place = RemoteModel::find(context, named, Some(base.tokenizer_path()))?;
         let tokenizer = place.tokenizer().clone();
         let hash = tokenizer.hash().to_owned();
         return Ok((ConfiguredTeacher { held: Held::There(place, None), tokenizer, hash }, base));
@@ -168,7 +168,7 @@ impl ConfiguredTeacher {
     }
 
     /// From now on it is asked by files.
-    pub fn use_batch(&mut self, batch: impl FnOnce(Place) -> Result<Batch>) -> Result<()> {
+    pub fn use_batch(&mut self, batch: impl FnOnce(RemoteModel) -> Result<Batch>) -> Result<()> {
         if let Held::There(place, _) = &self.held {
             self.held = Held::Offline(Box::new(batch(place.clone())?));
         }
