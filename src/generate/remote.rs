@@ -15,7 +15,7 @@ use crate::{
     data::Record,
     error::{Error, Result},
     prompt::{Message, Prompter, Tokens},
-    remote::{Choice, Completion, Pool, Server, Trouble, Way},
+    remote::{Choice, Completion, Pool, RequestFailure, Server, Way},
     rng::{Rng, streams},
 };
 
@@ -28,7 +28,7 @@ pub struct Remote {
     /// Messages of the prompts that were made and not asked yet, in order.
     messages: RefCell<VecDeque<Option<Vec<Message>>>>,
     /// Why the request that is being emitted came to nothing.
-    refused: Cell<Option<(usize, Trouble)>>,
+    refused: Cell<Option<(usize, RequestFailure)>>,
 }
 
 impl Remote {
@@ -70,7 +70,7 @@ impl Remote {
         in_order(requests, emit, |requests, emit| RemoteScheduler::new(self, requests, None)?.finish(emit))
     }
 
-    fn error(&self, trouble: Trouble) -> Error {
+    fn error(&self, trouble: RequestFailure) -> Error {
         trouble.into_error(self.server.place().key(), self.server.place().url())
     }
 }
@@ -124,7 +124,7 @@ struct RemoteScheduler<'e, 'f> {
     requests: &'e mut dyn Iterator<Item = Request>,
     /// With it samples are trials, asked one after another.
     accept: Option<&'e mut Accept<'f>>,
-    pool: Pool<Result<Made, Trouble>>,
+    pool: Pool<Result<Made, RequestFailure>>,
     /// Requests taken from the source.
     taken: usize,
     exhausted: bool,
@@ -132,9 +132,9 @@ struct RemoteScheduler<'e, 'f> {
     /// Samples (request, sample) that are to be asked.
     waiting: VecDeque<(usize, usize)>,
     /// Requests that came to nothing since the server's last answer.
-    troubled: Vec<(Completed, Trouble)>,
+    troubled: Vec<(Completed, RequestFailure)>,
     /// The first request of all that came to nothing, where none may.
-    failed: Option<(usize, Trouble)>,
+    failed: Option<(usize, RequestFailure)>,
 }
 
 impl<'e, 'f> RemoteScheduler<'e, 'f> {
@@ -238,7 +238,7 @@ impl<'e, 'f> RemoteScheduler<'e, 'f> {
         Ok(())
     }
 
-    fn came_to_nothing(&mut self, index: usize, trouble: Trouble, emit: &mut Emit<'_>) -> Result<()> {
+    fn came_to_nothing(&mut self, index: usize, trouble: RequestFailure, emit: &mut Emit<'_>) -> Result<()> {
         let Some(open) = self.open.remove(&index) else { return Ok(()) };
         let place = self.remote.server.place();
         if self.accept.is_none() {
@@ -249,7 +249,7 @@ impl<'e, 'f> RemoteScheduler<'e, 'f> {
         }
         trouble.raise_if_everyones(place.key(), place.url())?;
         let completed = open.complete(index);
-        if trouble == Trouble::ControlText {
+        if trouble == RequestFailure::ControlText {
             self.remote.refused.set(Some((index, trouble)));
             return emit(completed);
         }
@@ -274,7 +274,7 @@ impl<'e, 'f> RemoteScheduler<'e, 'f> {
 }
 
 /// log p(continuation | prompt) of each.
-fn scores(server: &Server, prompt: &[u32], continuations: &[Vec<u32>]) -> Result<Vec<f64>, Trouble> {
+fn scores(server: &Server, prompt: &[u32], continuations: &[Vec<u32>]) -> Result<Vec<f64>, RequestFailure> {
     let score = |continuation: &Vec<u32>| {
         let numbers = server.log_probabilities(&[prompt, continuation].concat(), continuation.len())?;
         Ok(numbers.iter().sum())

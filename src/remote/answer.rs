@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Trouble, Way};
+use super::{RequestFailure, Way};
 use crate::data::Finish;
 
 /// An answer.
@@ -24,37 +24,41 @@ impl std::fmt::Debug for Completion {
 }
 
 /// The one answer of a completion, whose prompt must have had so many tokens.
-pub(super) fn read(body: &Value, counts: Option<(usize, Way)>, max_tokens: usize) -> Result<Completion, Trouble> {
+pub(super) fn read(
+    body: &Value,
+    counts: Option<(usize, Way)>,
+    max_tokens: usize,
+) -> Result<Completion, RequestFailure> {
     let choice = only_choice(body)?;
     if let Some((tokens, way)) = counts {
         match (count(body, "prompt_tokens"), way) {
             (Some(counted), _) if counted == tokens => {}
             // It read other tokens in the text than were meant.
-            (Some(_), Way::Text { .. }) => return Err(Trouble::ControlText),
-            _ => return Err(Trouble::Garbled),
+            (Some(_), Way::Text { .. }) => return Err(RequestFailure::ControlText),
+            _ => return Err(RequestFailure::Garbled),
         }
     }
     let finish = match choice["finish_reason"].as_str() {
         Some("stop" | "eos_token" | "stop_sequence") => Finish::Stop,
         Some("length") => Finish::Length,
         // Cut off by a filter, aborted, a call of a tool: not an answer.
-        _ => return Err(Trouble::Garbled),
+        _ => return Err(RequestFailure::Garbled),
     };
     let text = match choice.get("message") {
         Some(message) => said(message)?,
-        None => choice["text"].as_str().ok_or(Trouble::Garbled)?.to_owned(),
+        None => choice["text"].as_str().ok_or(RequestFailure::Garbled)?.to_owned(),
     };
     let generated_tokens = count(body, "completion_tokens").filter(|&written| written <= max_tokens);
-    Ok(Completion { text, finish, generated_tokens: generated_tokens.ok_or(Trouble::Garbled)? })
+    Ok(Completion { text, finish, generated_tokens: generated_tokens.ok_or(RequestFailure::Garbled)? })
 }
 
 /// A chat's message; thoughts that the server took out of it stand before it again.
-fn said(message: &Value) -> Result<String, Trouble> {
+fn said(message: &Value) -> Result<String, RequestFailure> {
     let thought = ["reasoning_content", "reasoning"].into_iter().find_map(|key| message[key].as_str());
     match (message["content"].as_str(), thought.filter(|thought| !thought.is_empty())) {
         (Some(text), None) => Ok(text.to_owned()),
         (text, Some(thought)) => Ok(format!("<think>{thought}</think>{}", text.unwrap_or_default())),
-        (None, None) => Err(Trouble::Garbled),
+        (None, None) => Err(RequestFailure::Garbled),
     }
 }
 
@@ -63,40 +67,40 @@ pub(super) fn count(body: &Value, name: &str) -> Option<usize> {
     usize::try_from(body["usage"][name].as_u64()?).ok()
 }
 
-fn only_choice(body: &Value) -> Result<&Value, Trouble> {
+fn only_choice(body: &Value) -> Result<&Value, RequestFailure> {
     match body["choices"].as_array().map(Vec::as_slice) {
         Some([choice]) => Ok(choice),
-        _ => Err(Trouble::Garbled),
+        _ => Err(RequestFailure::Garbled),
     }
 }
 
 /// The log-probabilities of the last `wanted` of a prompt's `tokens` tokens, of a completion that repeats its prompt.
-pub(super) fn log_probabilities(body: &Value, tokens: usize, wanted: usize) -> Result<Vec<f64>, Trouble> {
+pub(super) fn log_probabilities(body: &Value, tokens: usize, wanted: usize) -> Result<Vec<f64>, RequestFailure> {
     if count(body, "prompt_tokens") != Some(tokens) {
-        return Err(Trouble::Garbled);
+        return Err(RequestFailure::Garbled);
     }
     let all = token_logprobs(only_choice(body)?)?;
     // The prompt's, and perhaps that of a token after it.
     if all.len() != tokens && all.len() != tokens + 1 {
-        return Err(Trouble::Garbled);
+        return Err(RequestFailure::Garbled);
     }
     all[..tokens].iter().skip(tokens - wanted.min(tokens)).map(log_probability).collect()
 }
 
 /// An answer of one token, with its log-probability.
-pub(super) fn one_token(body: &Value) -> Result<(String, f64), Trouble> {
+pub(super) fn one_token(body: &Value) -> Result<(String, f64), RequestFailure> {
     let choice = only_choice(body)?;
-    let text = choice["text"].as_str().ok_or(Trouble::Garbled)?;
+    let text = choice["text"].as_str().ok_or(RequestFailure::Garbled)?;
     match token_logprobs(choice)? {
         [number] => Ok((text.to_owned(), log_probability(number)?)),
-        _ => Err(Trouble::Garbled),
+        _ => Err(RequestFailure::Garbled),
     }
 }
 
-fn token_logprobs(choice: &Value) -> Result<&[Value], Trouble> {
-    choice["logprobs"]["token_logprobs"].as_array().map(Vec::as_slice).ok_or(Trouble::Garbled)
+fn token_logprobs(choice: &Value) -> Result<&[Value], RequestFailure> {
+    choice["logprobs"]["token_logprobs"].as_array().map(Vec::as_slice).ok_or(RequestFailure::Garbled)
 }
 
-fn log_probability(number: &Value) -> Result<f64, Trouble> {
-    number.as_f64().filter(|number| number.is_finite() && *number <= 1e-3).ok_or(Trouble::Garbled)
+fn log_probability(number: &Value) -> Result<f64, RequestFailure> {
+    number.as_f64().filter(|number| number.is_finite() && *number <= 1e-3).ok_or(RequestFailure::Garbled)
 }

@@ -7,7 +7,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    Choice, Completion, RemoteModel, Trouble, Way, answer,
+    Choice, Completion, RemoteModel, RequestFailure, Way, answer,
     question::{Question, spelled},
 };
 
@@ -25,8 +25,8 @@ pub enum NoAnswer {
 /// The line that asks for an answer to a prompt of these ids.
 ///
 /// # Errors
-/// [`Trouble::ControlText`] where no text stands for the ids.
-pub fn request(place: &RemoteModel, id: &str, ids: &[u32], choice: Choice) -> Result<Value, Trouble> {
+/// [`RequestFailure::ControlText`] where no text stands for the ids.
+pub fn request(place: &RemoteModel, id: &str, ids: &[u32], choice: Choice) -> Result<Value, RequestFailure> {
     let text = spelled(place.tokenizer(), ids, false)?;
     let question = Question::raw(text, ids.len(), choice);
     let url = format!("/v1{}", question.path());
@@ -44,7 +44,7 @@ pub fn answer(place: &RemoteModel, line: &Value, tokens: usize, max_tokens: usiz
         return Err(NoAnswer::OtherModel);
     }
     answer::read(body, Some((tokens, Way::Text { adds_bos: false })), max_tokens).map_err(|trouble| match trouble {
-        Trouble::ControlText => NoAnswer::OtherPrompt,
+        RequestFailure::ControlText => NoAnswer::OtherPrompt,
         _ => NoAnswer::Failed,
     })
 }

@@ -15,7 +15,7 @@ use ureq::{
 };
 
 use super::{
-    RemoteModel, Trouble,
+    RemoteModel, RequestFailure,
     proxy::{is_this_machine, proxy},
 };
 use crate::{
@@ -64,7 +64,7 @@ impl Client {
     }
 
     /// GETs JSON.
-    pub fn get(&self, path: &str) -> Result<Value, Trouble> {
+    pub fn get(&self, path: &str) -> Result<Value, RequestFailure> {
         let mut request = self.agent.get(format!("{}{path}", self.url));
         if let Some(key) = &self.key {
             request = request.header("Authorization", key);
@@ -73,7 +73,7 @@ impl Client {
     }
 
     /// POSTs JSON and reads JSON.
-    pub fn post(&self, path: &str, body: &[u8]) -> Result<Value, Trouble> {
+    pub fn post(&self, path: &str, body: &[u8]) -> Result<Value, RequestFailure> {
         let mut request = self.agent.post(format!("{}{path}", self.url)).content_type("application/json");
         if let Some(key) = &self.key {
             request = request.header("Authorization", key);
@@ -81,22 +81,22 @@ impl Client {
         self.read(request.send(body))
     }
 
-    fn read(&self, reply: Result<Response<ureq::Body>, ureq::Error>) -> Result<Value, Trouble> {
+    fn read(&self, reply: Result<Response<ureq::Body>, ureq::Error>) -> Result<Value, RequestFailure> {
         let reply = reply.map_err(|error| trouble(&error))?;
         let status = reply.status().as_u16();
         match status {
             200..=299 => {}
-            429 => return Err(Trouble::Busy(self.wait(reply.headers()))),
-            408 | 500..=599 => return Err(Trouble::Failed(status, self.wait(reply.headers()))),
-            _ => return Err(Trouble::Refused(status)),
+            429 => return Err(RequestFailure::Busy(self.wait(reply.headers()))),
+            408 | 500..=599 => return Err(RequestFailure::Failed(status, self.wait(reply.headers()))),
+            _ => return Err(RequestFailure::Refused(status)),
         }
         let mut bytes = Vec::new();
         let mut body = reply.into_body().into_with_config().limit(u64::MAX).reader().take(MOST_BYTES + 1);
         body.read_to_end(&mut bytes).map_err(|error| trouble(&error.into()))?;
         if bytes.len() as u64 > MOST_BYTES {
-            return Err(Trouble::Garbled);
+            return Err(RequestFailure::Garbled);
         }
-        serde_json::from_slice(&bytes).map_err(|_| Trouble::Garbled)
+        serde_json::from_slice(&bytes).map_err(|_| RequestFailure::Garbled)
     }
 
     /// `Retry-After` (seconds or a date), at most `remote.timeout_s`.
@@ -111,25 +111,25 @@ impl Client {
 }
 
 /// A failure without a status.
-fn trouble(error: &ureq::Error) -> Trouble {
+fn trouble(error: &ureq::Error) -> RequestFailure {
     use ureq::{Error as E, Timeout};
     match error {
-        E::Timeout(Timeout::Connect | Timeout::Resolve) => Trouble::Unreachable,
-        E::Timeout(_) => Trouble::TimedOut,
-        E::HostNotFound | E::ConnectionFailed | E::ConnectProxyFailed(_) => Trouble::Unreachable,
+        E::Timeout(Timeout::Connect | Timeout::Resolve) => RequestFailure::Unreachable,
+        E::Timeout(_) => RequestFailure::TimedOut,
+        E::HostNotFound | E::ConnectionFailed | E::ConnectProxyFailed(_) => RequestFailure::Unreachable,
         E::Io(error) => match error.kind() {
             std::io::ErrorKind::ConnectionRefused
             | std::io::ErrorKind::HostUnreachable
             | std::io::ErrorKind::NetworkUnreachable
-            | std::io::ErrorKind::AddrNotAvailable => Trouble::Unreachable,
-            std::io::ErrorKind::TimedOut => Trouble::TimedOut,
+            | std::io::ErrorKind::AddrNotAvailable => RequestFailure::Unreachable,
+            std::io::ErrorKind::TimedOut => RequestFailure::TimedOut,
             // rustls reports a bad certificate as an I/O error.
-            std::io::ErrorKind::InvalidData => Trouble::Untrusted,
-            _ => Trouble::Lost,
+            std::io::ErrorKind::InvalidData => RequestFailure::Untrusted,
+            _ => RequestFailure::Lost,
         },
-        E::Tls(_) | E::Rustls(_) | E::Pem(_) | E::TlsRequired => Trouble::Untrusted,
-        E::Protocol(_) | E::LargeResponseHeader(..) | E::Http(_) => Trouble::Garbled,
-        _ => Trouble::Lost,
+        E::Tls(_) | E::Rustls(_) | E::Pem(_) | E::TlsRequired => RequestFailure::Untrusted,
+        E::Protocol(_) | E::LargeResponseHeader(..) | E::Http(_) => RequestFailure::Garbled,
+        _ => RequestFailure::Lost,
     }
 }
 

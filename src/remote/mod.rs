@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! RemoteModel (address, name, tokenizer) ─▶ probe ─▶ Server (token ids | text | chat)
-//! ids of a prompt ─▶ Question ─▶ Pool (threads, retries) ─▶ Completion, or Trouble
+//! ids of a prompt ─▶ Question ─▶ Pool (threads, retries) ─▶ Completion, or RequestFailure
 //! ```
 //!
 //! No socket is opened without `--allow-network`, to this machine's own servers neither. The prompt goes out as token
@@ -30,7 +30,7 @@ pub use answer::Completion;
 pub use place::{Named, RemoteModel};
 pub use pool::Pool;
 pub use question::{Choice, Question};
-pub use trouble::Trouble;
+pub use trouble::RequestFailure;
 
 use std::{sync::Arc, time::Duration};
 
@@ -100,18 +100,22 @@ impl Server {
     }
 
     /// Asks, again where that may help; the seconds between two attempts double.
-    pub fn ask(&self, question: &Question) -> Result<Completion, Trouble> {
+    pub fn ask(&self, question: &Question) -> Result<Completion, RequestFailure> {
         self.patiently(question, |body| answer::read(body, question.counts(self.way), question.max_tokens()))
     }
 
-    fn patiently<T>(&self, question: &Question, read: impl Fn(&Value) -> Result<T, Trouble>) -> Result<T, Trouble> {
+    fn patiently<T>(
+        &self,
+        question: &Question,
+        read: impl Fn(&Value) -> Result<T, RequestFailure>,
+    ) -> Result<T, RequestFailure> {
         let body = question.body(&self.place, self.all_fields);
         patiently(self.retries, || read(&self.client.post(question.path(), &body)?))
     }
 }
 
 /// Up to `retries` further attempts, as long as the trouble may pass.
-fn patiently<T>(retries: u32, attempt: impl Fn() -> Result<T, Trouble>) -> Result<T, Trouble> {
+fn patiently<T>(retries: u32, attempt: impl Fn() -> Result<T, RequestFailure>) -> Result<T, RequestFailure> {
     let mut failed = 0;
     loop {
         match attempt() {
@@ -129,11 +133,11 @@ fn doubling(failed: u32) -> Duration {
 }
 
 /// Sleeps, but not on when the process is to end.
-fn pause(time: Duration) -> Result<(), Trouble> {
+fn pause(time: Duration) -> Result<(), RequestFailure> {
     let step = Duration::from_millis(50);
     let mut left = time;
     while !left.is_zero() {
-        device::check_interrupted().map_err(|_| Trouble::Lost)?;
+        device::check_interrupted().map_err(|_| RequestFailure::Lost)?;
         std::thread::sleep(left.min(step));
         left = left.saturating_sub(step);
     }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use serde_json::Value;
 
-use super::{Question, RemoteModel, Trouble, Way, answer::count, client::Client, patiently};
+use super::{Question, RemoteModel, RequestFailure, Way, answer::count, client::Client, patiently};
 use crate::error::{Error, Result};
 
 /// Words and signs that two tokenizers hardly ever cut into as many pieces.
@@ -46,16 +46,18 @@ impl Probe<'_> {
         let failed = Cell::new(0);
         let attempt = || match self.client.post(question.path(), &body) {
             // Some say 500 to what they do not take, and say it again.
-            Err(Trouble::Failed(status @ (500 | 501), _)) if failed.replace(1) == 1 => Err(Trouble::Refused(status)),
+            Err(RequestFailure::Failed(status @ (500 | 501), _)) if failed.replace(1) == 1 => {
+                Err(RequestFailure::Refused(status))
+            }
             reply => reply,
         };
         self.settled(patiently(self.retries, attempt))
     }
 
-    fn settled(&self, reply: Result<Value, Trouble>) -> Result<Option<Value>> {
+    fn settled(&self, reply: Result<Value, RequestFailure>) -> Result<Option<Value>> {
         match reply {
             Ok(body) => Ok(Some(body)),
-            Err(Trouble::Refused(400 | 404 | 405 | 415 | 422 | 500 | 501)) => Ok(None),
+            Err(RequestFailure::Refused(400 | 404 | 405 | 415 | 422 | 500 | 501)) => Ok(None),
             Err(trouble) => Err(trouble.into_error(self.place.key, &self.place.url)),
         }
     }
@@ -64,9 +66,9 @@ impl Probe<'_> {
     fn check_models(&self, longest: usize) -> Result<()> {
         // The first word to the server: that it is down is said at once.
         let listed = match self.client.get("/models") {
-            Err(Trouble::Busy(_) | Trouble::Failed(..) | Trouble::TimedOut | Trouble::Lost) => {
-                patiently(self.retries, || self.client.get("/models"))
-            }
+            Err(
+                RequestFailure::Busy(_) | RequestFailure::Failed(..) | RequestFailure::TimedOut | RequestFailure::Lost,
+            ) => patiently(self.retries, || self.client.get("/models")),
             reply => reply,
         };
         let Some(listed) = self.settled(listed)? else { return Ok(()) };

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{RemoteModel, Server, Trouble, Way};
+use super::{RemoteModel, RequestFailure, Server, Way};
 use crate::prompt::{Message, TextTokenizer};
 
 /// How tokens are chosen, and how many.
@@ -64,20 +64,25 @@ impl Server {
     /// The question that a prompt of these ids is. `messages` are what a server that takes no prompts is sent instead.
     ///
     /// # Errors
-    /// [`Trouble::ControlText`] where the prompt cannot be sent as it is.
-    pub fn question(&self, ids: &[u32], messages: Option<Vec<Message>>, choice: Choice) -> Result<Question, Trouble> {
+    /// [`RequestFailure::ControlText`] where the prompt cannot be sent as it is.
+    pub fn question(
+        &self,
+        ids: &[u32],
+        messages: Option<Vec<Message>>,
+        choice: Choice,
+    ) -> Result<Question, RequestFailure> {
         let prompt = match self.way() {
             Way::Ids => Prompt::Ids(ids.to_vec()),
             Way::Text { adds_bos } => Prompt::Text(spelled(self.tokenizer(), ids, adds_bos)?),
-            Way::Chat => Prompt::Chat(messages.ok_or(Trouble::ControlText)?),
+            Way::Chat => Prompt::Chat(messages.ok_or(RequestFailure::ControlText)?),
         };
         Ok(Question { prompt, tokens: ids.len(), choice })
     }
 }
 
 /// The text that a server reads as these ids. One that puts its BOS before every text is not sent ours.
-pub(super) fn spelled(tokenizer: &TextTokenizer, ids: &[u32], adds_bos: bool) -> Result<String, Trouble> {
-    let text = tokenizer.spell(ids).ok_or(Trouble::ControlText)?;
+pub(super) fn spelled(tokenizer: &TextTokenizer, ids: &[u32], adds_bos: bool) -> Result<String, RequestFailure> {
+    let text = tokenizer.spell(ids).ok_or(RequestFailure::ControlText)?;
     let first = ids.first().and_then(|&id| tokenizer.control_name(id));
     match first.filter(|_| adds_bos).and_then(|bos| text.strip_prefix(bos)) {
         Some(rest) => Ok(rest.to_owned()),

@@ -1,7 +1,7 @@
 //! Log-probabilities of a prompt's own tokens, and whether a server's are to be trusted.
 
 use super::{
-    Server, Trouble, Way, answer,
+    RequestFailure, Server, Way, answer,
     question::{Choice, Of, Question},
 };
 use crate::error::Result;
@@ -15,7 +15,7 @@ const TOLERANCE: f64 = 0.1;
 
 impl Server {
     /// The log-probabilities of the last `count` tokens of a prompt.
-    pub fn log_probabilities(&self, ids: &[u32], count: usize) -> Result<Vec<f64>, Trouble> {
+    pub fn log_probabilities(&self, ids: &[u32], count: usize) -> Result<Vec<f64>, RequestFailure> {
         let question = self.scored(ids, Of::Prompt)?;
         self.patiently(&question, |body| answer::log_probabilities(body, ids.len(), count))
     }
@@ -30,7 +30,12 @@ impl Server {
                 Ok(Some(false)) => return Ok(false),
                 Ok(Some(true)) => compared += 1,
                 Ok(None) => {}
-                Err(Trouble::Garbled | Trouble::Refused(_) | Trouble::ControlText | Trouble::Failed(..)) => {
+                Err(
+                    RequestFailure::Garbled
+                    | RequestFailure::Refused(_)
+                    | RequestFailure::ControlText
+                    | RequestFailure::Failed(..),
+                ) => {
                     return Ok(false);
                 }
                 Err(trouble) => return Err(trouble.into_error(self.place().key(), self.place().url())),
@@ -40,8 +45,8 @@ impl Server {
     }
 
     /// `None` where what it writes is not one token of ours.
-    fn reads_as_it_writes(&self, beginning: &str) -> Result<Option<bool>, Trouble> {
-        let read = |text: &str| self.tokenizer().read(text).map_err(|_| Trouble::ControlText);
+    fn reads_as_it_writes(&self, beginning: &str) -> Result<Option<bool>, RequestFailure> {
+        let read = |text: &str| self.tokenizer().read(text).map_err(|_| RequestFailure::ControlText);
         let mut ids = read(beginning)?;
         let question = self.scored(&ids, Of::Answer)?;
         let (text, written) = self.patiently(&question, answer::one_token)?;
@@ -51,9 +56,9 @@ impl Server {
         Ok(numbers.first().map(|number| (number - written).abs() <= TOLERANCE))
     }
 
-    fn scored(&self, ids: &[u32], of: Of) -> Result<Question, Trouble> {
+    fn scored(&self, ids: &[u32], of: Of) -> Result<Question, RequestFailure> {
         if self.way() == Way::Chat {
-            return Err(Trouble::ControlText);
+            return Err(RequestFailure::ControlText);
         }
         self.question(ids, None, Choice::scored(of))
     }

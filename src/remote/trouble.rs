@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 
 /// Why a question was not answered. None of them holds a word of the server's: its errors may quote the prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trouble {
+pub enum RequestFailure {
     /// The server takes text alone, and would read a control token in this one.
     ControlText,
     /// No connection came about.
@@ -27,7 +27,7 @@ pub enum Trouble {
     Untrusted,
 }
 
-impl Trouble {
+impl RequestFailure {
     /// Whether asking again may help.
     pub fn may_pass(self) -> bool {
         !matches!(self, Self::ControlText | Self::Refused(_) | Self::Untrusted)
@@ -68,7 +68,7 @@ impl Trouble {
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for RequestFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ControlText => f.write_str("takes text alone, and would read a control token in that of a record"),

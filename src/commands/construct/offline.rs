@@ -20,7 +20,7 @@ use crate::{
         construct::{Failure, Teacher},
         remote::choice,
     },
-    remote::{RemoteModel, Trouble, batch, batch::NoAnswer},
+    remote::{RemoteModel, RequestFailure, batch, batch::NoAnswer},
     storage,
 };
 
@@ -185,7 +185,7 @@ impl Teacher for Batch {
     }
 
     fn refusal(&self, index: usize) -> Option<Failure> {
-        self.refused.take().filter(|refused| *refused == index).map(|_| Trouble::ControlText.into())
+        self.refused.take().filter(|refused| *refused == index).map(|_| RequestFailure::ControlText.into())
     }
 }
 

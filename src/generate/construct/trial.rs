@@ -6,7 +6,7 @@ use crate::{
     generate::{Finish, Generation},
     labels::{Class, Labels},
     prompt::{Verdict, after_thoughts},
-    remote::Trouble,
+    remote::RequestFailure,
 };
 
 /// Why a trial was not kept.
@@ -41,16 +41,16 @@ pub enum Failure {
     NoAnswer,
 }
 
-impl From<Trouble> for Failure {
-    fn from(trouble: Trouble) -> Self {
+impl From<RequestFailure> for Failure {
+    fn from(trouble: RequestFailure) -> Self {
         match trouble {
-            Trouble::ControlText => Self::ControlText,
-            Trouble::Refused(_) => Self::ServerRefused,
-            Trouble::Busy(_) => Self::ServerBusy,
-            Trouble::Failed(..) => Self::ServerFailed,
-            Trouble::TimedOut => Self::TimedOut,
-            Trouble::Lost | Trouble::Unreachable | Trouble::Untrusted => Self::ConnectionLost,
-            Trouble::Garbled => Self::NoAnswer,
+            RequestFailure::ControlText => Self::ControlText,
+            RequestFailure::Refused(_) => Self::ServerRefused,
+            RequestFailure::Busy(_) => Self::ServerBusy,
+            RequestFailure::Failed(..) => Self::ServerFailed,
+            RequestFailure::TimedOut => Self::TimedOut,
+            RequestFailure::Lost | RequestFailure::Unreachable | RequestFailure::Untrusted => Self::ConnectionLost,
+            RequestFailure::Garbled => Self::NoAnswer,
         }
     }
 }
