@@ -22,7 +22,7 @@ use crate::{
     },
     model::{Model, ModelSource, source},
     prompt::TextTokenizer,
-    remote::{Named, RemoteModel, Server, Way},
+    remote::{Named, PromptTransport, RemoteModel, Server},
 };
 
 /// How prompts were sent, in a fingerprint: null where they are ours, token by token.
@@ -133,7 +133,7 @@ impl AskedModel {
         if let Some(made) = log::made_by(file).filter(|_| whole) {
             return Ok(made.get(PROMPTS).clone());
         }
-        let chat = self.remote(context, longest)?.is_some_and(|remote| remote.server().way() == Way::Chat);
+        let chat = self.remote(context, longest)?.is_some_and(|remote| remote.server().way() == PromptTransport::Chat);
         Ok(if chat { json!("/chat/completions") } else { Value::Null })
     }
 

@@ -15,7 +15,7 @@ use crate::{
     data::Record,
     error::{Error, Result},
     prompt::{Message, Prompter, Tokens},
-    remote::{Choice, Completion, Pool, RequestFailure, Server, Way},
+    remote::{Choice, Completion, Pool, PromptTransport, RequestFailure, Server},
     rng::{Rng, streams},
 };
 
@@ -44,7 +44,7 @@ impl Remote {
 
     /// The prompt of the next request. Requests are asked in the order in which their prompts are made here.
     pub fn prompt(&self, prompter: &Prompter, record: &Record) -> Result<Tokens> {
-        if self.server.way() == Way::Chat {
+        if self.server.way() == PromptTransport::Chat {
             self.messages.borrow_mut().push_back(prompter.messages(record)?);
         }
         prompter.prompt(record)

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{RequestFailure, Way};
+use super::{PromptTransport, RequestFailure};
 use crate::data::Finish;
 
 /// An answer.
@@ -26,7 +26,7 @@ impl std::fmt::Debug for Completion {
 /// The one answer of a completion, whose prompt must have had so many tokens.
 pub(super) fn read(
     body: &Value,
-    counts: Option<(usize, Way)>,
+    counts: Option<(usize, PromptTransport)>,
     max_tokens: usize,
 ) -> Result<Completion, RequestFailure> {
     let choice = only_choice(body)?;
@@ -34,7 +34,7 @@ pub(super) fn read(
         match (count(body, "prompt_tokens"), way) {
             (Some(counted), _) if counted == tokens => {}
             // It read other tokens in the text than were meant.
-            (Some(_), Way::Text { .. }) => return Err(RequestFailure::ControlText),
+            (Some(_), PromptTransport::Text { .. }) => return Err(RequestFailure::ControlText),
             _ => return Err(RequestFailure::Garbled),
         }
     }

@@ -7,7 +7,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    Choice, Completion, RemoteModel, RequestFailure, Way, answer,
+    Choice, Completion, PromptTransport, RemoteModel, RequestFailure, answer,
     question::{Question, spelled},
 };
 
@@ -43,8 +43,10 @@ pub fn answer(place: &RemoteModel, line: &Value, tokens: usize, max_tokens: usiz
     if body["model"].as_str().is_some_and(|model| model != place.name()) {
         return Err(NoAnswer::OtherModel);
     }
-    answer::read(body, Some((tokens, Way::Text { adds_bos: false })), max_tokens).map_err(|trouble| match trouble {
-        RequestFailure::ControlText => NoAnswer::OtherPrompt,
-        _ => NoAnswer::Failed,
+    answer::read(body, Some((tokens, PromptTransport::Text { adds_bos: false })), max_tokens).map_err(|trouble| {
+        match trouble {
+            RequestFailure::ControlText => NoAnswer::OtherPrompt,
+            _ => NoAnswer::Failed,
+        }
     })
 }

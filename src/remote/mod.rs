@@ -41,7 +41,7 @@ use crate::{context::Context, device, error::Result, prompt::TextTokenizer};
 
 /// How a prompt is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum PromptTransport {
     /// Token ids to `/completions`.
     Ids,
     /// Text to `/completions`.
@@ -57,7 +57,7 @@ pub enum Way {
 pub struct Server {
     place: RemoteModel,
     client: Client,
-    way: Way,
+    way: PromptTransport,
     /// Fields beyond OpenAI's are taken.
     all_fields: bool,
     retries: u32,
@@ -90,7 +90,7 @@ impl Server {
     }
 
     /// How prompts are sent.
-    pub fn way(&self) -> Way {
+    pub fn way(&self) -> PromptTransport {
         self.way
     }
 

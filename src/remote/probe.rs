@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use serde_json::Value;
 
-use super::{Question, RemoteModel, RequestFailure, Way, answer::count, client::Client, patiently};
+use super::{PromptTransport, Question, RemoteModel, RequestFailure, answer::count, client::Client, patiently};
 use crate::error::{Error, Result};
 
 /// Words and signs that two tokenizers hardly ever cut into as many pieces.
@@ -13,7 +13,12 @@ const WORDS: &str = "The 83 y/o patient's creatinine rose 1.7 \u{2192} 2.35 mg/d
     \u{43e}\u{441}\u{43a}\u{432}\u{430} \u{1f600} q.i.d. ICD-10 I50.9   Levothyroxine 112mcg";
 
 /// The way that the server takes prompts, and whether it takes fields beyond OpenAI's.
-pub(super) fn probe(client: &Client, place: &RemoteModel, longest: usize, retries: u32) -> Result<(Way, bool)> {
+pub(super) fn probe(
+    client: &Client,
+    place: &RemoteModel,
+    longest: usize,
+    retries: u32,
+) -> Result<(PromptTransport, bool)> {
     let probe = Probe { client, place, retries };
     probe.check_models(longest)?;
     for all_fields in [true, false] {
@@ -89,7 +94,7 @@ impl Probe<'_> {
         }
     }
 
-    fn way(&self, all_fields: bool) -> Result<Option<Way>> {
+    fn way(&self, all_fields: bool) -> Result<Option<PromptTransport>> {
         let tokenizer = self.place.tokenizer();
         let plain = tokenizer.read(WORDS)?;
         let ids = self.try_once(&Question::trial(Ok(&plain)), all_fields)?;
@@ -104,7 +109,7 @@ impl Probe<'_> {
             Some(counted) if counted == plain.len() => false,
             Some(counted) if counted == plain.len() + 1 => true,
             Some(counted) => return Err(self.other_tokenizer(plain.len(), counted)),
-            None if takes_ids => return Ok(Some(Way::Ids)),
+            None if takes_ids => return Ok(Some(PromptTransport::Ids)),
             None => return self.chat(all_fields),
         };
         // The end of a turn, which the server must find in a text where it stands for itself.
@@ -120,12 +125,12 @@ impl Probe<'_> {
                     self.place.key
                 );
             }
-            return Ok(Some(Way::Ids));
+            return Ok(Some(PromptTransport::Ids));
         }
-        if turns == Some(expected) { Ok(Some(Way::Text { adds_bos })) } else { self.chat(all_fields) }
+        if turns == Some(expected) { Ok(Some(PromptTransport::Text { adds_bos })) } else { self.chat(all_fields) }
     }
 
-    fn chat(&self, all_fields: bool) -> Result<Option<Way>> {
+    fn chat(&self, all_fields: bool) -> Result<Option<PromptTransport>> {
         if self.try_once(&Question::trial_chat(WORDS), all_fields)?.is_none() {
             return Ok(None);
         }
@@ -136,7 +141,7 @@ impl Probe<'_> {
             self.place.key,
             self.place.url
         );
-        Ok(Some(Way::Chat))
+        Ok(Some(PromptTransport::Chat))
     }
 
     fn other_tokenizer(&self, ours: usize, theirs: usize) -> Error {

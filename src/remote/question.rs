@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{RemoteModel, RequestFailure, Server, Way};
+use super::{PromptTransport, RemoteModel, RequestFailure, Server};
 use crate::prompt::{Message, TextTokenizer};
 
 /// How tokens are chosen, and how many.
@@ -72,9 +72,9 @@ impl Server {
         choice: Choice,
     ) -> Result<Question, RequestFailure> {
         let prompt = match self.way() {
-            Way::Ids => Prompt::Ids(ids.to_vec()),
-            Way::Text { adds_bos } => Prompt::Text(spelled(self.tokenizer(), ids, adds_bos)?),
-            Way::Chat => Prompt::Chat(messages.ok_or(RequestFailure::ControlText)?),
+            PromptTransport::Ids => Prompt::Ids(ids.to_vec()),
+            PromptTransport::Text { adds_bos } => Prompt::Text(spelled(self.tokenizer(), ids, adds_bos)?),
+            PromptTransport::Chat => Prompt::Chat(messages.ok_or(RequestFailure::ControlText)?),
         };
         Ok(Question { prompt, tokens: ids.len(), choice })
     }
@@ -112,8 +112,8 @@ impl Question {
     }
 
     /// The tokens that the server must have counted; `None` where the prompt is its own.
-    pub(super) fn counts(&self, way: Way) -> Option<(usize, Way)> {
-        (way != Way::Chat).then_some((self.tokens, way))
+    pub(super) fn counts(&self, way: PromptTransport) -> Option<(usize, PromptTransport)> {
+        (way != PromptTransport::Chat).then_some((self.tokens, way))
     }
 
     /// Cap on new tokens.

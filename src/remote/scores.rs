@@ -1,7 +1,7 @@
 //! Log-probabilities of a prompt's own tokens, and whether a server's are to be trusted.
 
 use super::{
-    RequestFailure, Server, Way, answer,
+    PromptTransport, RequestFailure, Server, answer,
     question::{Choice, Of, Question},
 };
 use crate::error::Result;
@@ -57,7 +57,7 @@ impl Server {
     }
 
     fn scored(&self, ids: &[u32], of: Of) -> Result<Question, RequestFailure> {
-        if self.way() == Way::Chat {
+        if self.way() == PromptTransport::Chat {
             return Err(RequestFailure::ControlText);
         }
         self.question(ids, None, Choice::scored(of))

@@ -18,7 +18,7 @@ use clsgen::{
     model::{Model, source},
     parallel::Collective,
     prompt::{PromptTemplate, Prompter, TextTokenizer},
-    remote::{Named, RemoteModel, Server, Way},
+    remote::{Named, PromptTransport, RemoteModel, Server},
 };
 
 use super::common;
@@ -101,8 +101,8 @@ fn greedy_texts_of_real_servers_are_those_of_our_engine() {
 
     for (url, ids) in servers.iter().zip([true, false]) {
         let server = connect(url, &folder);
-        assert_eq!(server.way() == Way::Ids, ids, "{:?}", server.way());
-        assert_ne!(server.way(), Way::Chat);
+        assert_eq!(server.way() == PromptTransport::Ids, ids, "{:?}", server.way());
+        assert_ne!(server.way(), PromptTransport::Chat);
         let remote = Remote::new(server);
         let mut theirs = Vec::new();
         let requests = records.iter().map(|record| Ok(request(remote.prompt(&prompter, record)?.ids)));

@@ -15,7 +15,7 @@ use crate::{
     generate::{memory::Longest, remote::Remote, scoring},
     model::{ModelSource, source},
     prompt::{Prompter, TextTokenizer, Tokens},
-    remote::{Named, RemoteModel, Server, Way},
+    remote::{Named, PromptTransport, RemoteModel, Server},
     storage::run_record::Used,
 };
 
@@ -130,7 +130,7 @@ impl ConfiguredTeacher {
                 (json!(self.hash), json!(context.dtype()?.as_str()), Value::Null)
             }
             Held::There(place, Some(remote)) => {
-                let chat = remote.server().way() == Way::Chat;
+                let chat = remote.server().way() == PromptTransport::Chat;
                 (place.identity(), Value::Null, if chat { json!("/chat/completions") } else { Value::Null })
             }
             Held::Offline(batch) => (batch.place.identity(), Value::Null, Value::Null),
