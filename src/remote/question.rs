@@ -17,12 +17,12 @@ pub struct Choice {
     /// Of this one answer.
     pub seed: u32,
     /// What is wanted beside the answer, or instead of it.
-    log_probabilities: Of,
+    log_probabilities: LogProbabilities,
 }
 
 /// Whose log-probabilities are wanted.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Of {
+pub(super) enum LogProbabilities {
     None,
     Answer,
     Prompt,
@@ -31,11 +31,11 @@ pub(super) enum Of {
 impl Choice {
     /// An answer of at most `max_tokens`.
     pub fn new(max_tokens: usize, temperature: f64, top_p: f64, seed: u32) -> Self {
-        Self { max_tokens, temperature, top_p, seed, log_probabilities: Of::None }
+        Self { max_tokens, temperature, top_p, seed, log_probabilities: LogProbabilities::None }
     }
 
     /// The likeliest token, with log-probabilities.
-    pub(super) fn scored(of: Of) -> Self {
+    pub(super) fn scored(of: LogProbabilities) -> Self {
         Self { log_probabilities: of, ..Self::new(1, 0.0, 1.0, 0) }
     }
 }
@@ -173,10 +173,10 @@ impl Question {
                 }
             }
         }
-        if choice.log_probabilities != Of::None {
+        if choice.log_probabilities != LogProbabilities::None {
             set("logprobs", json!(1));
         }
-        if choice.log_probabilities == Of::Prompt {
+        if choice.log_probabilities == LogProbabilities::Prompt {
             set("echo", json!(true));
         }
         fields.into()

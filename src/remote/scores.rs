@@ -2,7 +2,7 @@
 
 use super::{
     PromptTransport, RequestFailure, Server, answer,
-    question::{Choice, Of, Question},
+    question::{Choice, LogProbabilities, Question},
 };
 use crate::error::Result;
 
@@ -16,7 +16,7 @@ const TOLERANCE: f64 = 0.1;
 impl Server {
     /// The log-probabilities of the last `count` tokens of a prompt.
     pub fn log_probabilities(&self, ids: &[u32], count: usize) -> Result<Vec<f64>, RequestFailure> {
-        let question = self.scored(ids, Of::Prompt)?;
+        let question = self.scored(ids, LogProbabilities::Prompt)?;
         self.patiently(&question, |body| answer::log_probabilities(body, ids.len(), count))
     }
 
@@ -48,7 +48,7 @@ impl Server {
     fn reads_as_it_writes(&self, beginning: &str) -> Result<Option<bool>, RequestFailure> {
         let read = |text: &str| self.tokenizer().read(text).map_err(|_| RequestFailure::ControlText);
         let mut ids = read(beginning)?;
-        let question = self.scored(&ids, Of::Answer)?;
+        let question = self.scored(&ids, LogProbabilities::Answer)?;
         let (text, written) = self.patiently(&question, answer::one_token)?;
         let &[next] = &*read(&text)? else { return Ok(None) };
         ids.push(next);
@@ -56,7 +56,7 @@ impl Server {
         Ok(numbers.first().map(|number| (number - written).abs() <= TOLERANCE))
     }
 
-    fn scored(&self, ids: &[u32], of: Of) -> Result<Question, RequestFailure> {
+    fn scored(&self, ids: &[u32], of: LogProbabilities) -> Result<Question, RequestFailure> {
         if self.way() == PromptTransport::Chat {
             return Err(RequestFailure::ControlText);
         }
