@@ -18,19 +18,19 @@
 mod answer;
 pub mod batch;
 mod client;
-mod place;
+mod failure;
+mod model;
 mod pool;
 mod probe;
 mod proxy;
 mod question;
 mod scores;
-mod trouble;
 
 pub use answer::Completion;
-pub use place::{Named, RemoteModel};
+pub use failure::RequestFailure;
+pub use model::{Named, RemoteModel};
 pub use pool::Pool;
 pub use question::{Choice, Question};
-pub use trouble::RequestFailure;
 
 use std::{sync::Arc, time::Duration};
 
