@@ -13,8 +13,8 @@ mod job;
 mod merge;
 mod offline;
 mod part;
-mod place;
 mod split;
+mod split_files;
 mod teacher;
 mod trials;
 
@@ -67,7 +67,7 @@ pub(super) fn execute(context: &Context) -> Result<Value> {
         job.finish(&todo, &logs, &mut finished)?;
     }
     // Only now that stats.json names the split; a kill may have left an earlier one's.
-    job.splits.iter().try_for_each(|split| storage::remove_file(&job.place(split).log()))?;
+    job.splits.iter().try_for_each(|split| storage::remove_file(&job.files(split).log()))?;
     Ok(finished.into_stats())
 }
 
@@ -76,7 +76,7 @@ pub(super) fn refuse_parts(run: &Path, split: &str) -> Result<()> {
     let dir = run.join("construct");
     let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
     let mut names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    if names.any(|name| place::part_of(&name, split).is_some()) {
+    if names.any(|name| split_files::part_of(&name, split).is_some()) {
         return Err(Error::usage(format!("{} holds parts of {split}, which were not put together", dir.display()))
             .hint("construct with --merge does that, under the same config; or move the parts away"));
     }

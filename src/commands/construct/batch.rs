@@ -50,7 +50,7 @@ pub(super) fn execute(context: &Context, args: &ConstructArgs) -> Result<Value> 
         match job.open_records(split, log) {
             0 => {
                 job.finish(&[split], std::slice::from_ref(log), &mut finished)?;
-                storage::remove_file(&job.place(split).log())?;
+                storage::remove_file(&job.files(split).log())?;
             }
             count => open.push(format!("{count} of {} records of {}", split.records.len(), split.name)),
         }

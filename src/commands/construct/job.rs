@@ -6,8 +6,8 @@ use serde_json::{Map, json};
 
 use super::{
     finished::Finished,
-    place::Place,
     split::Split,
+    split_files::SplitFiles,
     teacher::{self, ConfiguredTeacher, Held, Purpose},
     trials::trials,
 };
@@ -102,7 +102,7 @@ impl Job {
         let labels = config.task.labels.clone();
         let base =
             Prompter::new(template.clone(), base_tokenizer.clone(), labels, input, output, config.model.truncate)?;
-        let of_teacher = teacher.contents(context, &Place::new(&dir, "", None).finished()?, &options.splits)?;
+        let of_teacher = teacher.contents(context, &SplitFiles::new(&dir, "", None).finished()?, &options.splits)?;
         let method = [
             ("task.prompt", json!(template)),
             // Only its tokenizer counts: whether an explanation fits its window.
@@ -138,12 +138,12 @@ impl Job {
 
     /// The whole splits that are finished.
     pub fn finished(&self) -> Result<Finished> {
-        Place::new(&self.dir, "", None).finished()
+        SplitFiles::new(&self.dir, "", None).finished()
     }
 
     /// The files of a split, or of this process's part of it.
-    pub fn place(&self, split: &Split) -> Place {
-        Place::new(&self.dir, &split.name, self.shard)
+    pub fn files(&self, split: &Split) -> SplitFiles {
+        SplitFiles::new(&self.dir, &split.name, self.shard)
     }
 
     /// Everything that the outcome here depends on: of a part, which part too.
@@ -165,7 +165,7 @@ impl Job {
     /// Nothing that is read is written, whatever `construct.splits` and `--run` say.
     pub fn protect_inputs(&self) -> Result<()> {
         self.splits.iter().for_each(|split| storage::protect(&split.path));
-        self.splits.iter().try_for_each(|split| storage::check_output(&self.place(split).output()))
+        self.splits.iter().try_for_each(|split| storage::check_output(&self.files(split).output()))
     }
 
     /// Runs every trial of these splits that is missing: their logs, whole. The command's record keeps the run's
@@ -176,7 +176,7 @@ impl Job {
         run_record::write(context, "construct", &inputs, &[self.teacher.used()], lock)?;
         let mut logs = Vec::new();
         for split in todo {
-            logs.push(Progress::open(&self.place(split).log(), &self.settings(split)).context("construct")?);
+            logs.push(Progress::open(&self.files(split).log(), &self.settings(split)).context("construct")?);
         }
         if todo.iter().zip(&logs).any(|(split, log)| self.unfinished(split, log)) {
             self.refuse_foreign_files(todo, Some(&logs))?;
@@ -190,17 +190,17 @@ impl Job {
     /// log) was not made by us, and is not replaced.
     fn refuse_foreign_files(&self, todo: &[&Split], logs: Option<&[Progress]>) -> Result<()> {
         for split in todo {
-            let place = self.place(split);
-            let dropped = place.dropped();
-            let with_it = todo.iter().map(|split| self.place(split)).filter(|other| other.dropped() == dropped);
-            let begun = place.stats().is_file() || with_it.map(|other| other.log()).any(|log| log.is_file());
+            let files = self.files(split);
+            let dropped = files.dropped();
+            let with_it = todo.iter().map(|split| self.files(split)).filter(|other| other.dropped() == dropped);
+            let begun = files.stats().is_file() || with_it.map(|other| other.log()).any(|log| log.is_file());
             if dropped.symlink_metadata().is_ok() && !begun {
                 return Err(storage::foreign(&dropped, "and construct did not make it"));
             }
         }
         for (i, split) in todo.iter().enumerate() {
-            let path = self.place(split).output();
-            let log = self.place(split).log();
+            let path = self.files(split).output();
+            let log = self.files(split).log();
             let ours = logs.map_or_else(|| log.is_file(), |logs| !self.unfinished(split, &logs[i]));
             if path.symlink_metadata().is_ok() && !ours {
                 return Err(storage::foreign(&path, "and construct did not make it"));
@@ -300,7 +300,7 @@ impl Job {
         let mut splits = Map::new();
         let mut dropped = Vec::new();
         for (split, log) in todo.iter().zip(logs) {
-            let path = self.place(split).output();
+            let path = self.files(split).output();
             let written = write_split(
                 &path,
                 &split.name,
@@ -321,9 +321,9 @@ impl Job {
 
 /// Whether an earlier command finished all of these splits, or the part of each.
 fn all_done(dir: &Path, splits: &[String], shard: Option<Shard>) -> Result<bool> {
-    let whole = Place::new(dir, "", None).finished()?;
+    let whole = SplitFiles::new(dir, "", None).finished()?;
     for split in splits {
-        if !whole.names(split) && (shard.is_none() || !Place::new(dir, split, shard).finished()?.names(split)) {
+        if !whole.names(split) && (shard.is_none() || !SplitFiles::new(dir, split, shard).finished()?.names(split)) {
             return Ok(false);
         }
     }

@@ -13,8 +13,8 @@ use serde_json::{Map, Value, json};
 use super::{
     finished::Finished,
     job::Job,
-    place::{Place, part_of},
     split::Split,
+    split_files::{SplitFiles, part_of},
     teacher::Purpose,
 };
 use crate::{
@@ -35,7 +35,7 @@ const LISTED: usize = 20;
 struct Parts<'a> {
     split: &'a Split,
     /// What each part's files say, in order.
-    parts: Vec<(Shard, Place, Finished)>,
+    parts: Vec<(Shard, SplitFiles, Finished)>,
     /// The settings of the whole.
     settings: Fingerprint,
 }
@@ -118,11 +118,11 @@ fn parts<'a>(context: &Context, job: &Job, split: &'a Split, problems: &mut Vec<
     // The first part says on what device all of them were made.
     let mut settings: Option<Fingerprint> = None;
     for shard in (1..=of).filter_map(|part| Shard::new(part, of)) {
-        let place = Place::new(&job.dir, name, Some(shard));
-        let finished = place.finished()?;
+        let files = SplitFiles::new(&job.dir, name, Some(shard));
+        let finished = files.finished()?;
         let Some(held) = finished.settings(name) else {
-            let state = if place.log().is_file() { "unfinished" } else { "missing" };
-            problems.push(format!("part {shard} of {name} is {state} ({})", place.output().display()));
+            let state = if files.log().is_file() { "unfinished" } else { "missing" };
+            problems.push(format!("part {shard} of {name} is {state} ({})", files.output().display()));
             continue;
         };
         let whole = settings.get_or_insert_with(|| on_their_device(context, split.settings.clone(), &held));
@@ -132,7 +132,7 @@ fn parts<'a>(context: &Context, job: &Job, split: &'a Split, problems: &mut Vec<
         if !differing.is_empty() {
             problems.push(format!("part {shard} of {name} was made with other settings: {}", differing.join("; ")));
         }
-        parts.push((shard, place, finished));
+        parts.push((shard, files, finished));
     }
     let whole = settings.filter(|_| problems.len() == told);
     Ok(whole.map(|settings| Parts { split, parts, settings }))
@@ -162,8 +162,8 @@ fn merge(context: &Context, job: &Job, found: &[Parts<'_>], finished: &mut Finis
     for parts in found {
         let mut bytes = Vec::new();
         let mut statistics = Statistics::new(&context.config.task.labels);
-        for (shard, place, finished) in &parts.parts {
-            let part = read_part(parts.split, *shard, place, finished)?;
+        for (shard, files, finished) in &parts.parts {
+            let part = read_part(parts.split, *shard, files, finished)?;
             bytes.extend(part.bytes);
             statistics.add_all(&part.statistics);
             dropped.extend(part.dropped);
@@ -174,13 +174,13 @@ fn merge(context: &Context, job: &Job, found: &[Parts<'_>], finished: &mut Finis
     record(context, job, found, lock)?;
     let mut splits = Map::new();
     for (parts, bytes, statistics) in texts {
-        let path = job.place(parts.split).output();
+        let path = job.files(parts.split).output();
         storage::write_own_file(&path, &bytes)?;
         splits.insert(parts.split.name.clone(), parts.split.entry(&parts.settings, &path, &statistics)?);
     }
     finished.add(splits, &dropped)?;
     for parts in found {
-        let path = job.place(parts.split).output();
+        let path = job.files(parts.split).output();
         tracing::info!("{}: {} parts; their files are needed no more", path.display(), parts.parts.len());
     }
     Ok(())
@@ -194,8 +194,8 @@ struct Part {
 }
 
 /// Reads a part, whose files must be as they were written (exit 3).
-fn read_part(split: &Split, shard: Shard, place: &Place, finished: &Finished) -> Result<Part> {
-    let path = place.output();
+fn read_part(split: &Split, shard: Shard, files: &SplitFiles, finished: &Finished) -> Result<Part> {
+    let path = files.output();
     storage::protect(&path);
     let changed = |path: PathBuf| {
         Error::data(format!("{}: is not what construct wrote there: it was changed since", path.display()))
@@ -207,10 +207,10 @@ fn read_part(split: &Split, shard: Shard, place: &Place, finished: &Finished) ->
         return Err(changed(path));
     }
     let statistics: Statistics =
-        serde_json::from_value(entry["statistics"].clone()).map_err(|_| changed(place.stats()))?;
+        serde_json::from_value(entry["statistics"].clone()).map_err(|_| changed(files.stats()))?;
     let dropped = finished.dropped_lines()?;
     if dropped.len() != statistics.failed.total() {
-        return Err(changed(place.dropped()));
+        return Err(changed(files.dropped()));
     }
     Ok(Part { bytes, statistics, dropped })
 }
@@ -218,7 +218,7 @@ fn read_part(split: &Split, shard: Shard, place: &Place, finished: &Finished) ->
 /// `run.json` of the run, with what the processes say of themselves that made the parts.
 fn record(context: &Context, job: &Job, found: &[Parts<'_>], lock: RunLock) -> Result<()> {
     let outputs: Vec<PathBuf> =
-        found.iter().flat_map(|parts| &parts.parts).map(|(_, place, _)| place.output()).collect();
+        found.iter().flat_map(|parts| &parts.parts).map(|(_, files, _)| files.output()).collect();
     let inputs: Vec<&Path> = job.splits.iter().map(|split| &split.path).chain(&outputs).map(PathBuf::as_path).collect();
     let mut shards: Vec<Shard> = found.iter().flat_map(|parts| &parts.parts).map(|(shard, ..)| *shard).collect();
     shards.sort_by_key(|shard| (shard.of(), shard.part()));

@@ -29,9 +29,9 @@ pub(super) fn execute(context: &Context, shard: Shard) -> Result<Value> {
     let whole = job.finished()?;
     let mut parts = Vec::new();
     for split in job.missing(&whole)? {
-        let place = job.place(split);
-        let alone = OutputLock::of_part(&place.output())?;
-        parts.push((split, place.finished()?, alone));
+        let files = job.files(split);
+        let alone = OutputLock::of_part(&files.output())?;
+        parts.push((split, files.finished()?, alone));
     }
     let mut todo: Vec<&Split> = Vec::new();
     for (split, finished, _) in &parts {
@@ -48,7 +48,7 @@ pub(super) fn execute(context: &Context, shard: Shard) -> Result<Value> {
             }
         }
     }
-    parts.iter().try_for_each(|(split, ..)| storage::remove_file(&job.place(split).log()))?;
+    parts.iter().try_for_each(|(split, ..)| storage::remove_file(&job.files(split).log()))?;
     let mut stats = whole.into_stats();
     stats["shard"] = json!(shard.to_string());
     for (split, finished, _) in parts {

@@ -6,14 +6,14 @@ use super::finished::Finished;
 use crate::{error::Result, shard::Shard};
 
 /// The files of a split, or of a part of it.
-pub(super) struct Place {
+pub(super) struct SplitFiles {
     dir: PathBuf,
     /// What their names begin with.
     stem: String,
     part: bool,
 }
 
-impl Place {
+impl SplitFiles {
     /// Those of `split`, or of its `shard`, in a `construct` directory.
     pub fn new(dir: &Path, split: &str, shard: Option<Shard>) -> Self {
         let stem = shard.map_or_else(|| split.to_owned(), |shard| format!("{split}.{}", shard.file_name()));
