@@ -14,7 +14,7 @@ use crate::storage::host_name;
 
 /// Where a rank runs.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(super) struct Place {
+pub(super) struct RankLocation {
     /// Its machine.
     pub host: String,
     /// The cores it may use, as Linux lists them.
@@ -60,11 +60,12 @@ impl Collective {
             ))
             .hint("start it with `srun --mpi=pmix`, or with the mpirun of the MPI library that it was built with"));
         }
-        let alone = Self::new(world.rank(), vec![Place::default(); world.size()], 0, Transport::Mpi(world));
-        let place = Place { host: host_name(), cores: cores() };
+        let alone = Self::new(world.rank(), vec![RankLocation::default(); world.size()], 0, Transport::Mpi(world));
+        let place = RankLocation { host: host_name(), cores: cores() };
         let own = serde_json::to_vec(&place).map_err(|e| Error::run(format!("cannot describe this machine: {e}")))?;
         let all = alone.all_gather(&own)?;
-        let places: Vec<Place> = all.iter().map(|bytes| serde_json::from_slice(bytes).unwrap_or_default()).collect();
+        let places: Vec<RankLocation> =
+            all.iter().map(|bytes| serde_json::from_slice(bytes).unwrap_or_default()).collect();
         let before = places.iter().take(alone.rank()).filter(|other| other.host == place.host).count();
         let gpu = launch.gpu(before);
         let inner = Arc::into_inner(alone.0).ok_or_else(|| Error::run("MPI was joined twice"))?;

@@ -30,7 +30,7 @@ use std::{
     },
 };
 
-use self::{join::Place, launch::Launch, letters::Letters, transport::Transport};
+use self::{join::RankLocation, launch::Launch, letters::Letters, transport::Transport};
 use crate::error::{Error, Result};
 
 /// What this process's lines on stderr begin with: nothing on rank 0, or where there is one process.
@@ -48,7 +48,7 @@ pub struct Collective(Arc<Inner>);
 struct Inner {
     rank: usize,
     /// The ranks' machines.
-    places: Vec<Place>,
+    places: Vec<RankLocation>,
     /// Which GPU of its machine is this rank's.
     gpu: usize,
     /// The last meeting ended in an error that every rank knows.
@@ -68,10 +68,10 @@ impl fmt::Debug for Collective {
 impl Collective {
     /// This process alone.
     pub fn one() -> Self {
-        Self::new(0, vec![Place::default()], 0, Transport::One)
+        Self::new(0, vec![RankLocation::default()], 0, Transport::One)
     }
 
-    fn new(rank: usize, places: Vec<Place>, gpu: usize, transport: Transport) -> Self {
+    fn new(rank: usize, places: Vec<RankLocation>, gpu: usize, transport: Transport) -> Self {
         let [failed, gives_way] = [false; 2].map(AtomicBool::new);
         let letters = Letters::new(places.len());
         Self(Arc::new(Inner { rank, places, gpu, failed, gives_way, letters, transport }))
@@ -286,8 +286,8 @@ impl Collective {
     /// Ranks that are threads of one process.
     #[cfg(test)]
     pub fn threads(size: usize) -> Vec<Self> {
-        let place = |rank| Place { host: format!("host{}", rank / 2), cores: "0-3".into() };
-        let places: Vec<Place> = (0..size).map(place).collect();
+        let place = |rank| RankLocation { host: format!("host{}", rank / 2), cores: "0-3".into() };
+        let places: Vec<RankLocation> = (0..size).map(place).collect();
         let transports = transport::Threads::connected(size).into_iter().enumerate();
         transports.map(|(rank, threads)| Self::new(rank, places.clone(), 0, Transport::Threads(threads))).collect()
     }
