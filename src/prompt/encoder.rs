@@ -55,7 +55,7 @@ struct Parts {
 
 /// Where a piece stands.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct PiecePosition {
     /// It opens its prompt.
     pub begins: bool,
     /// It follows another piece of its own text.
@@ -116,7 +116,7 @@ impl Encoder {
         let parts = self.parts.clone();
         let trial = move || {
             for (begins, follows) in [(true, false), (false, false), (false, true)] {
-                let encoding = parts.encode(TRIAL, Place { begins, follows }, OffsetType::Byte);
+                let encoding = parts.encode(TRIAL, PiecePosition { begins, follows }, OffsetType::Byte);
                 let Ok(encoding) = encoding else { continue };
                 let _ = parts.decode(encoding.get_tokens().to_vec());
             }
@@ -125,7 +125,7 @@ impl Encoder {
     }
 
     /// The encoding of a piece. An error of exit 1 is the piece's own; one of exit 4 ends the command.
-    pub(super) fn encode(&self, piece: &str, place: Place, offsets: OffsetType) -> Result<Encoding> {
+    pub(super) fn encode(&self, piece: &str, place: PiecePosition, offsets: OffsetType) -> Result<Encoding> {
         let encoded = if self.confined {
             let parts = self.parts.clone();
             let text = piece.to_owned();
@@ -157,7 +157,7 @@ impl Encoder {
 impl Parts {
     /// [`Tokenizer::encode`] with another pre-tokenizer for what does not begin its prompt, and another normalizer for
     /// what follows a piece of its own text.
-    fn encode(&self, piece: &str, place: Place, offsets: OffsetType) -> tokenizers::Result<Encoding> {
+    fn encode(&self, piece: &str, place: PiecePosition, offsets: OffsetType) -> tokenizers::Result<Encoding> {
         let normalizer = if place.follows { self.following.as_ref() } else { self.plain.get_normalizer() };
         let pre_tokenizer = self.later.as_ref().filter(|_| !place.begins).or(self.plain.get_pre_tokenizer());
         let mut piece = self.plain.get_added_vocabulary().extract_and_normalize(normalizer, piece);

@@ -11,7 +11,7 @@ use tokenizers::{
 };
 
 use super::{
-    encoder::{self, Encoder, Place},
+    encoder::{self, Encoder, PiecePosition},
     files::TokenizerFiles,
     pieces::Pieces,
     vocab::{self, ControlToken, Vocabulary},
@@ -198,7 +198,7 @@ impl TextTokenizer {
         let mut start = 0;
         while start < text.len() {
             let length = self.first_piece(&text[start..])?;
-            let place = Place { begins: begins && start == 0, follows: start > 0 };
+            let place = PiecePosition { begins: begins && start == 0, follows: start > 0 };
             take(start, self.encoder.encode(&text[start..start + length], place, offsets)?);
             start += length;
         }
