@@ -23,7 +23,7 @@ pub(super) struct Index<'a> {
 }
 
 /// Words in a row, in a field.
-pub(super) struct Place<'a> {
+pub(super) struct QuotedSpan<'a> {
     pub field: &'a str,
     /// In code points.
     pub start: usize,
@@ -60,17 +60,17 @@ impl<'a> Index<'a> {
     }
 
     /// Where all of these words first stand in a row.
-    pub fn place(&self, said: &[u32]) -> Option<Place<'a>> {
+    pub fn place(&self, said: &[u32]) -> Option<QuotedSpan<'a>> {
         let from = self.suffixes.partition_point(|&at| self.behind(at) < said);
         let to = self.suffixes.partition_point(|&at| self.begin_of(at, said.len()) <= said);
         let begin = self.smallest(from, to)? as usize;
         let (field, start, _) = *self.places.get(begin)?;
         let (.., end) = *self.places.get(begin + said.len().checked_sub(1)?)?;
-        Some(Place { field, start, end })
+        Some(QuotedSpan { field, start, end })
     }
 
     /// The most of these words, from the first on, that stand in a row, if they are so many.
-    pub fn longest(&self, said: &[u32], least: usize) -> Option<(usize, Place<'a>)> {
+    pub fn longest(&self, said: &[u32], least: usize) -> Option<(usize, QuotedSpan<'a>)> {
         let at = self.suffixes.partition_point(|&at| self.behind(at) < said);
         let beside = [at.checked_sub(1), Some(at)].into_iter().flatten().filter_map(|at| self.suffixes.get(at));
         let alike = |&at: &u32| self.behind(at).iter().zip(said).take_while(|(a, b)| a == b).count();

@@ -21,7 +21,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use self::{
-    index::{Index, Place},
+    index::{Index, QuotedSpan},
     words::{Word, quotes, words},
 };
 use super::Metric;
@@ -127,7 +127,7 @@ pub fn find<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>, explanatio
 }
 
 /// These words of the explanation, and where they stand.
-fn entry(said: &[Word], place: Option<&Place<'_>>, quoted: bool) -> Evidence {
+fn entry(said: &[Word], place: Option<&QuotedSpan<'_>>, quoted: bool) -> Evidence {
     Evidence {
         field: place.map(|place| place.field.to_owned()),
         start: place.map(|place| place.start),
