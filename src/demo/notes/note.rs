@@ -5,7 +5,7 @@ use super::{
     draws::Draws,
     filler,
     patient::Patient,
-    words::{DISPOSITION, FINDINGS, MOBILITY, Place},
+    words::{DISPOSITION, FINDINGS, FindingSection, MOBILITY},
 };
 
 /// How often an absent finding is denied in so many words, and how often it is only mentioned.
@@ -172,10 +172,10 @@ fn core(draft: &mut Draft, patient: &Patient, draws: &mut Draws) {
     draft.add(Section::Course, draws.pick(scenario.courses));
     for (finding, present) in FINDINGS.iter().zip(patient.findings) {
         let section = match finding.place {
-            Place::Story => Section::Story,
-            Place::History => Section::History,
-            Place::Exam => Section::Exam,
-            Place::Course => Section::Course,
+            FindingSection::Story => Section::Story,
+            FindingSection::History => Section::History,
+            FindingSection::Exam => Section::Exam,
+            FindingSection::Course => Section::Course,
         };
         let manner = draws.uniform();
         let list = match present {

@@ -2,7 +2,7 @@
 
 /// Where a sentence about a finding belongs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Place {
+pub(super) enum FindingSection {
     Story,
     History,
     Exam,
@@ -17,7 +17,7 @@ pub(super) struct Finding {
     pub weight: f64,
     /// How often it is there at average frailty.
     pub rate: f64,
-    pub place: Place,
+    pub place: FindingSection,
     /// Sentences that say it is there.
     pub stated: &'static [&'static str],
     /// Sentences that say it is not.
@@ -32,7 +32,7 @@ pub(super) const FINDINGS: [Finding; 9] = [
         name: "metastatic cancer",
         weight: 1.7,
         rate: 0.11,
-        place: Place::Story,
+        place: FindingSection::Story,
         stated: &[
             "{He} carries a diagnosis of metastatic lung cancer with progression on second line chemotherapy.",
             "History is notable for pancreatic adenocarcinoma with liver metastases.",
@@ -54,7 +54,7 @@ pub(super) const FINDINGS: [Finding; 9] = [
         name: "a decision for comfort oriented care",
         weight: 1.4,
         rate: 0.1,
-        place: Place::Course,
+        place: FindingSection::Course,
         stated: &[
             "Palliative care met with the family and the patient was made DNR/DNI.",
             "After a goals of care discussion {he} elected to be DNR/DNI with no return to the ICU.",
@@ -75,7 +75,7 @@ pub(super) const FINDINGS: [Finding; 9] = [
         name: "cachexia with weight loss",
         weight: 0.9,
         rate: 0.1,
-        place: Place::Exam,
+        place: FindingSection::Exam,
         stated: &[
             "General: cachectic, temporal wasting, ill appearing.",
             "General: thin and frail with marked muscle wasting, 30 lb weight loss this year.",
@@ -96,7 +96,7 @@ pub(super) const FINDINGS: [Finding; 9] = [
         name: "advanced dementia",
         weight: 0.5,
         rate: 0.12,
-        place: Place::History,
+        place: FindingSection::History,
         stated: &[
             "Advanced Alzheimer's dementia, nonverbal at baseline",
             "Vascular dementia, dependent for all ADLs",
@@ -113,7 +113,7 @@ pub(super) const FINDINGS: [Finding; 9] = [
         name: "septic shock",
         weight: 0.8,
         rate: 0.11,
-        place: Place::Course,
+        place: FindingSection::Course,
         stated: &[
             "{He} developed septic shock and needed norepinephrine for three days.",
             "Course was complicated by septic shock from a gram negative bacteremia, treated with pressors and \
@@ -135,7 +135,7 @@ pub(super) const FINDINGS: [Finding; 9] = [
         name: "respiratory failure with mechanical ventilation",
         weight: 0.7,
         rate: 0.13,
-        place: Place::Course,
+        place: FindingSection::Course,
         stated: &[
             "{He} was intubated for hypoxemic respiratory failure and extubated on day 6.",
             "Respiratory status worsened and {he} required mechanical ventilation in the MICU.",
@@ -156,7 +156,7 @@ pub(super) const FINDINGS: [Finding; 9] = [
         name: "acute kidney injury",
         weight: 0.5,
         rate: 0.24,
-        place: Place::Course,
+        place: FindingSection::Course,
         stated: &[
             "Acute kidney injury with a creatinine peak of {creatinine} was attributed to ATN.",
             "# AKI: creatinine rose to {creatinine}, renal was consulted, no dialysis was needed.",
@@ -177,7 +177,7 @@ pub(super) const FINDINGS: [Finding; 9] = [
         name: "end stage heart failure",
         weight: 0.7,
         rate: 0.12,
-        place: Place::History,
+        place: FindingSection::History,
         stated: &[
             "End stage systolic heart failure, EF 15%, NYHA class IV",
             "Ischemic cardiomyopathy with EF 10-15%, not a transplant candidate",
@@ -194,7 +194,7 @@ pub(super) const FINDINGS: [Finding; 9] = [
         name: "repeated recent admissions",
         weight: 0.5,
         rate: 0.16,
-        place: Place::Story,
+        place: FindingSection::Story,
         stated: &[
             "This is {his} fourth admission in six months.",
             "{He} was discharged only nine days ago after a similar stay.",
