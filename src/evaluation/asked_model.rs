@@ -29,7 +29,7 @@ use crate::{
 pub const PROMPTS: &str = "prompts";
 
 /// Where the model is.
-enum Held {
+enum ModelLocation {
     Here { source: ModelSource, hash: OnceCell<String> },
     There { place: Box<RemoteModel>, remote: OnceCell<Remote> },
 }
@@ -37,7 +37,7 @@ enum Held {
 /// A model that is asked, found before any work.
 pub struct AskedModel {
     key: &'static str,
-    held: Held,
+    held: ModelLocation,
     tokenizer: Arc<TextTokenizer>,
 }
 
@@ -69,11 +69,11 @@ impl AskedModel {
             let own = own().filter(|_| named.tokenizer.is_none());
             let place = Box::new(RemoteModel::find(context, named, own.as_deref())?);
             let tokenizer = place.tokenizer().clone();
-            return Ok(Self { key, held: Held::There { place, remote: OnceCell::new() }, tokenizer });
+            return Ok(Self { key, held: ModelLocation::There { place, remote: OnceCell::new() }, tokenizer });
         }
         let source = source::resolve(named.url, &[&context.config.dir], context.allow_network).context(key)?;
         let tokenizer = Arc::new(TextTokenizer::load(source.tokenizer_path())?);
-        Ok(Self { key, held: Held::Here { source, hash: OnceCell::new() }, tokenizer })
+        Ok(Self { key, held: ModelLocation::Here { source, hash: OnceCell::new() }, tokenizer })
     }
 
     /// Its tokenizer.
@@ -85,24 +85,26 @@ impl AskedModel {
     /// config.
     pub fn used(&self) -> Result<(PathBuf, String)> {
         match &self.held {
-            Held::Here { source, hash } => Ok((source.path.clone(), hashed(source, hash)?.to_owned())),
-            Held::There { place, .. } => Ok((place.tokenizer_path().to_owned(), self.tokenizer.hash().to_owned())),
+            ModelLocation::Here { source, hash } => Ok((source.path.clone(), hashed(source, hash)?.to_owned())),
+            ModelLocation::There { place, .. } => {
+                Ok((place.tokenizer_path().to_owned(), self.tokenizer.hash().to_owned()))
+            }
         }
     }
 
     /// What it is known by in a fingerprint.
     pub fn identity(&self) -> Result<Value> {
         match &self.held {
-            Held::Here { source, hash } => Ok(json!(hashed(source, hash)?)),
-            Held::There { place, .. } => Ok(place.identity()),
+            ModelLocation::Here { source, hash } => Ok(json!(hashed(source, hash)?)),
+            ModelLocation::There { place, .. } => Ok(place.identity()),
         }
     }
 
     /// Its arithmetic and how it is stored, where that is ours.
     pub fn precision(&self, context: &Context) -> Result<[(&'static str, Value); 2]> {
         let (dtype, quantize) = match &self.held {
-            Held::Here { .. } => (json!(context.dtype()?.as_str()), context.config.model.quantize),
-            Held::There { .. } => (Value::Null, Quantize::None),
+            ModelLocation::Here { .. } => (json!(context.dtype()?.as_str()), context.config.model.quantize),
+            ModelLocation::There { .. } => (Value::Null, Quantize::None),
         };
         Ok([("model.dtype", dtype), ("model.quantize", json!(quantize))])
     }
@@ -128,7 +130,7 @@ impl AskedModel {
 
     /// How prompts are sent, for the fingerprint of `file`; of one that is whole, with its `lines`, how they were.
     pub fn prompts(&self, context: &Context, file: &Path, lines: usize, longest: usize) -> Result<Value> {
-        let Held::There { .. } = &self.held else { return Ok(Value::Null) };
+        let ModelLocation::There { .. } = &self.held else { return Ok(Value::Null) };
         let whole = log::lines(file) >= lines;
         if let Some(made) = log::made_by(file).filter(|_| whole) {
             return Ok(made.get(PROMPTS).clone());
@@ -139,7 +141,7 @@ impl AskedModel {
 
     /// Reads the model, or tries its server.
     pub fn ready(&self, context: &Context, windows: &Windows) -> Result<Ready<'_>> {
-        let Held::Here { source, .. } = &self.held else {
+        let ModelLocation::Here { source, .. } = &self.held else {
             return Ok(Ready(None, self.remote(context, windows.input + windows.output)?));
         };
         let shape = source.config()?;
@@ -151,7 +153,7 @@ impl AskedModel {
     }
 
     fn remote(&self, context: &Context, longest: usize) -> Result<Option<&Remote>> {
-        let Held::There { place, remote } = &self.held else { return Ok(None) };
+        let ModelLocation::There { place, remote } = &self.held else { return Ok(None) };
         if remote.get().is_none() {
             let _ = remote.set(Remote::new(Server::connect(context, RemoteModel::clone(place), longest)?));
         }

@@ -8,7 +8,7 @@ use super::{
     finished::Finished,
     split::Split,
     split_files::SplitFiles,
-    teacher::{self, ConfiguredTeacher, Held, Purpose},
+    teacher::{self, ConfiguredTeacher, Purpose, TeacherSource},
     trials::trials,
 };
 use crate::{
@@ -225,10 +225,10 @@ impl Job {
     fn ask_teacher(&self, context: &Context, todo: &[&Split], logs: &mut [Progress]) -> Result<()> {
         let options = &context.config.construct;
         let source = match &self.teacher.held {
-            Held::Here(source) => source,
-            Held::There(_, Some(remote)) => return self.run_trials(context, remote, todo, logs),
-            Held::Offline(batch) => return self.run_trials(context, &**batch, todo, logs),
-            Held::There(place, None) => return Err(Error::run(format!("{} was not tried", place.url()))),
+            TeacherSource::Here(source) => source,
+            TeacherSource::There(_, Some(remote)) => return self.run_trials(context, remote, todo, logs),
+            TeacherSource::Offline(batch) => return self.run_trials(context, &**batch, todo, logs),
+            TeacherSource::There(place, None) => return Err(Error::run(format!("{} was not tried", place.url()))),
         };
         let model = loading::load_writer(context, "construct.teacher", source, teacher::longest(context))?;
         let budget = Budget::beside(&model.llama, options.max_input_tokens, context.config.generate.batch_tokens);

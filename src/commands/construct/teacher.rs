@@ -34,7 +34,7 @@ pub(super) enum Purpose {
 }
 
 /// Where the teacher is.
-pub(super) enum Held {
+pub(super) enum TeacherSource {
     /// Its files are here.
     Here(ModelSource),
     /// A server has it.
@@ -45,7 +45,7 @@ pub(super) enum Held {
 
 /// A teacher, and what it is known by.
 pub(super) struct ConfiguredTeacher {
-    pub held: Held,
+    pub held: TeacherSource,
     pub tokenizer: Arc<TextTokenizer>,
     /// Of its weights; of one on a server, of its tokenizer.
     hash: String,
@@ -83,7 +83,7 @@ pub(super) fn find(context: &Context, purpose: Purpose) -> Result<(ConfiguredTea
         let place = RemoteModel::find(context, named, Some(base.tokenizer_path()))?;
         let tokenizer = place.tokenizer().clone();
         let hash = tokenizer.hash().to_owned();
-        return Ok((ConfiguredTeacher { held: Held::There(place, None), tokenizer, hash }, base));
+        return Ok((ConfiguredTeacher { held: TeacherSource::There(place, None), tokenizer, hash }, base));
     }
     let source = find("construct.teacher", &options.teacher)?;
     let base = find("model.base", &config.model.base)?;
@@ -93,7 +93,7 @@ pub(super) fn find(context: &Context, purpose: Purpose) -> Result<(ConfiguredTea
         .context("construct")?;
     let tokenizer = Arc::new(TextTokenizer::load(source.tokenizer_path())?);
     tokenizer.check_vocab(shape.vocab_size)?;
-    Ok((ConfiguredTeacher { held: Held::Here(source), tokenizer, hash: String::new() }, base))
+    Ok((ConfiguredTeacher { held: TeacherSource::Here(source), tokenizer, hash: String::new() }, base))
 }
 
 impl ConfiguredTeacher {
@@ -103,14 +103,14 @@ impl ConfiguredTeacher {
         let input = options.max_input_tokens;
         let output = options.max_output_tokens;
         match &mut self.held {
-            Held::Here(source) => {
+            TeacherSource::Here(source) => {
                 scoring::check_memory_of(context, source, longest(context)).context("construct.teacher")
             }
-            Held::There(place, remote) => {
+            TeacherSource::There(place, remote) => {
                 *remote = Some(Remote::new(Server::connect(context, place.clone(), input + output)?));
                 Ok(())
             }
-            Held::Offline(_) => Ok(()),
+            TeacherSource::Offline(_) => Ok(()),
         }
     }
 
@@ -124,17 +124,17 @@ impl ConfiguredTeacher {
     ) -> Result<[(&'static str, Value); 5]> {
         let mut quantize = Quantize::None;
         let (identity, dtype, prompts) = match &self.held {
-            Held::Here(source) => {
+            TeacherSource::Here(source) => {
                 self.hash = source.hash()?;
                 quantize = context.config.model.quantize;
                 (json!(self.hash), json!(context.dtype()?.as_str()), Value::Null)
             }
-            Held::There(place, Some(remote)) => {
+            TeacherSource::There(place, Some(remote)) => {
                 let chat = remote.server().way() == PromptTransport::Chat;
                 (place.identity(), Value::Null, if chat { json!("/chat/completions") } else { Value::Null })
             }
-            Held::Offline(batch) => (batch.place.identity(), Value::Null, Value::Null),
-            Held::There(place, None) => {
+            TeacherSource::Offline(batch) => (batch.place.identity(), Value::Null, Value::Null),
+            TeacherSource::There(place, None) => {
                 let held = splits.iter().find_map(|split| finished.settings(split));
                 let prompts = held.map_or(Value::Null, |held| held.get(PROMPTS).clone());
                 (place.identity(), Value::Null, prompts)
@@ -152,25 +152,25 @@ impl ConfiguredTeacher {
     /// What it is to a reader.
     pub fn shown(&self) -> PathBuf {
         match &self.held {
-            Held::Here(source) => source.path.clone(),
-            Held::There(place, _) => PathBuf::from(format!("{} ({})", place.url(), place.name())),
-            Held::Offline(batch) => PathBuf::from(batch.place.name()),
+            TeacherSource::Here(source) => source.path.clone(),
+            TeacherSource::There(place, _) => PathBuf::from(format!("{} ({})", place.url(), place.name())),
+            TeacherSource::Offline(batch) => PathBuf::from(batch.place.name()),
         }
     }
 
     /// What `run.json` names: of a teacher on a server its tokenizer, address and name stand in the config.
     pub fn used(&self) -> Used<'_> {
         match &self.held {
-            Held::Here(source) => ("construct.teacher", &source.path, &self.hash),
-            Held::There(place, _) => ("construct.teacher_tokenizer", place.tokenizer_path(), &self.hash),
-            Held::Offline(batch) => ("construct.teacher_tokenizer", batch.place.tokenizer_path(), &self.hash),
+            TeacherSource::Here(source) => ("construct.teacher", &source.path, &self.hash),
+            TeacherSource::There(place, _) => ("construct.teacher_tokenizer", place.tokenizer_path(), &self.hash),
+            TeacherSource::Offline(batch) => ("construct.teacher_tokenizer", batch.place.tokenizer_path(), &self.hash),
         }
     }
 
     /// From now on it is asked by files.
     pub fn use_batch(&mut self, batch: impl FnOnce(RemoteModel) -> Result<Batch>) -> Result<()> {
-        if let Held::There(place, _) = &self.held {
-            self.held = Held::Offline(Box::new(batch(place.clone())?));
+        if let TeacherSource::There(place, _) = &self.held {
+            self.held = TeacherSource::Offline(Box::new(batch(place.clone())?));
         }
         Ok(())
     }
@@ -178,14 +178,14 @@ impl ConfiguredTeacher {
     /// Ends the file of requests; how many it holds.
     pub fn close_batch(self) -> Result<usize> {
         match self.held {
-            Held::Offline(batch) => batch.close(),
+            TeacherSource::Offline(batch) => batch.close(),
             _ => Ok(0),
         }
     }
 
     /// From now on trials of this split are asked, after so many others.
     pub fn enter(&self, split: &Split, trials_before: usize) {
-        if let Held::Offline(batch) = &self.held {
+        if let TeacherSource::Offline(batch) = &self.held {
             batch.enter(split, trials_before);
         }
     }
@@ -193,8 +193,8 @@ impl ConfiguredTeacher {
     /// The prompt of the record that is asked about next.
     pub fn prompt(&self, prompter: &Prompter, record: &crate::data::Record) -> Result<Tokens> {
         match &self.held {
-            Held::There(_, Some(remote)) => remote.prompt(prompter, record),
-            Held::Offline(batch) => {
+            TeacherSource::There(_, Some(remote)) => remote.prompt(prompter, record),
+            TeacherSource::Offline(batch) => {
                 batch.next_record(record.number);
                 prompter.prompt(record)
             }
