@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, thread};
 
-use super::{Answer, Asked, NAP, Order, Told, open::Held, read, write};
+use super::{Answer, Asked, NAP, Order, Told, open::WorkerModel, read, write};
 use crate::{
     context::Context,
     device,
@@ -17,7 +17,7 @@ use crate::{
 /// What this rank failed at, or any other.
 pub fn serve(context: &Context) -> Result<()> {
     let ranks = &context.ranks;
-    let mut held: Option<Held> = None;
+    let mut held: Option<WorkerModel> = None;
     loop {
         device::check_interrupted()?;
         if let Some((_, letter)) = ranks.receive() {
@@ -38,7 +38,7 @@ pub fn serve(context: &Context) -> Result<()> {
 }
 
 /// Answers requests from the letter on that says they follow.
-pub(super) fn answer(ranks: &Collective, held: Option<&Held>, letter: &[u8]) -> Result<()> {
+pub(super) fn answer(ranks: &Collective, held: Option<&WorkerModel>, letter: &[u8]) -> Result<()> {
     let unexpected = || Error::run("rank 0 asks for what was not agreed");
     let Asked::Begin { opening, trials, constraint } = read(letter)? else { return Err(unexpected()) };
     let held = held.filter(|held| held.number == opening).ok_or_else(unexpected)?;

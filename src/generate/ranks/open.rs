@@ -43,7 +43,7 @@ pub(in crate::generate) enum Opening {
 }
 
 /// A model that this rank holds for rank 0.
-pub(super) struct Held {
+pub(super) struct WorkerModel {
     pub number: usize,
     pub model: Model,
     pub tokenizer: TextTokenizer,
@@ -121,7 +121,7 @@ impl Opening {
     }
 
     /// Reads the model for rank 0 to ask.
-    pub(super) fn hold(&self, context: &Context, number: usize) -> Result<Held> {
+    pub(super) fn hold(&self, context: &Context, number: usize) -> Result<WorkerModel> {
         self.together(context, |found| {
             let model = match (self, &found.checkpoint) {
                 (Self::Tuned(_), Some((dir, _))) => scoring::read(context, dir)?.model,
@@ -134,7 +134,7 @@ impl Opening {
         })
         .map(|(model, tokenizer, longest)| {
             let budget = Budget::beside(&model.llama, longest, context.config.generate.batch_tokens);
-            Held { number, model, tokenizer, budget }
+            WorkerModel { number, model, tokenizer, budget }
         })
     }
 }

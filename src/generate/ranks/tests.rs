@@ -4,7 +4,7 @@ use super::{
     super::tests::{hot, model, requests, tokenizer_with_stops},
     follow::answer,
     lead::share,
-    open::Held,
+    open::WorkerModel,
     *,
 };
 use crate::{
@@ -41,7 +41,7 @@ fn on(n: usize, asked: &[Request], trials: bool) -> BTreeMap<usize, Completed> {
             }
             .unwrap();
         } else {
-            let held = Held { number: 5, model, tokenizer: tokenizer_with_stops(&[7]), budget: BUDGET };
+            let held = WorkerModel { number: 5, model, tokenizer: tokenizer_with_stops(&[7]), budget: BUDGET };
             let (_, letter) = wait_for("rank 0's letter", || ranks.receive());
             answer(&ranks, Some(&held), &letter).unwrap();
         }
