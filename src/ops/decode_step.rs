@@ -33,7 +33,7 @@ pub struct Inputs<'a> {
 #[derive(Debug)]
 pub struct DecodeGraphs {
     #[cfg(feature = "cuda")]
-    held: cuda::Held,
+    held: cuda::GraphCache,
 }
 
 impl DecodeGraphs {
@@ -42,7 +42,7 @@ impl DecodeGraphs {
         let _ = wanted;
         Self {
             #[cfg(feature = "cuda")]
-            held: cuda::Held::new(wanted),
+            held: cuda::GraphCache::new(wanted),
         }
     }
 

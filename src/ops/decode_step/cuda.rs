@@ -48,8 +48,9 @@ enum Step {
     },
 }
 
+/// The graphs captured so far.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct GraphCache {
     /// The one used last is the last.
     steps: Vec<(Key, Step)>,
     /// Steps are to be captured, and no capture has failed: what failed once fails again.
@@ -57,7 +58,7 @@ pub(super) struct Held {
     pub launches: usize,
 }
 
-impl Held {
+impl GraphCache {
     pub fn new(on: bool) -> Self {
         Self { steps: Vec::new(), on, launches: 0 }
     }
