@@ -178,7 +178,7 @@ fn samples(bench: &mut Bench<'_>, op: &'static str, shape: Heads, dtype: DType) 
     // 8 blocks, two chunks, and a half that each row has for itself; the last has one chunk more.
     let lengths: Vec<_> = (0..19).map(|i| (600, 1 + 3 * i)).chain([(512, 1), (600, 330)]).collect();
     let (q, q32) = bench.operand(29, [lengths.len(), heads, d], dtype)?;
-    let held = |prefix: [&Tensor; 2], own: [&Tensor; 2]| -> Result<Vec<Held>> {
+    let held = |prefix: [&Tensor; 2], own: [&Tensor; 2]| -> Result<Vec<OwnedSequence>> {
         let shared = blocks_of(prefix[0], prefix[1])?;
         lengths.iter().map(|&n| blocks(n, [prefix[0], own[0]], [prefix[1], own[1]], &shared)).collect()
     };
@@ -191,7 +191,7 @@ fn samples(bench: &mut Bench<'_>, op: &'static str, shape: Heads, dtype: DType) 
 }
 
 /// A sequence's blocks and its length.
-pub(super) type Held = (Vec<Tensor>, usize);
+pub(super) type OwnedSequence = (Vec<Tensor>, usize);
 
 /// `prefix` tokens of the first of `k` and `v`, then `own` of the second; what `shared` holds of the prefix is taken
 /// from there.
@@ -200,7 +200,7 @@ pub(super) fn blocks(
     k: [&Tensor; 2],
     v: [&Tensor; 2],
     shared: &[Tensor],
-) -> Result<Held> {
+) -> Result<OwnedSequence> {
     let full = shared.len().min(prefix / BLOCK);
     let tail = |x: [&Tensor; 2]| -> Result<Tensor> {
         let parts =
@@ -210,7 +210,7 @@ pub(super) fn blocks(
     Ok((shared[..full].iter().cloned().chain(blocks_of(&tail(k)?, &tail(v)?)?).collect(), prefix + own))
 }
 
-pub(super) fn table(rows: &[Held]) -> Vec<PagedSequence<'_>> {
+pub(super) fn table(rows: &[OwnedSequence]) -> Vec<PagedSequence<'_>> {
     rows.iter().map(|(blocks, len)| PagedSequence { blocks: blocks.iter().collect(), len: *len, new: 0 }).collect()
 }
 
