@@ -12,7 +12,7 @@ use clsgen::{
         embedding,
         kv_store::{self, PagedBatch, PagedSequence},
         linear,
-        lora::{self, Backward, Output, Reduction, Rows},
+        lora::{self, Backward, LoraA, Output, Rows},
         random, rms_norm,
         rope::Rope,
         swiglu,
@@ -265,8 +265,8 @@ impl Kernels<'_> {
         let offsets = Offsets::from_lengths(&[m]);
         let rows = Rows { offsets: &offsets, first: None };
         let key = |step| DropoutKey { p: 0.05, rng: Rng::new(1, streams::LORA_DROPOUT), steps: vec![step] };
-        let reductions: [Reduction<'_>; 3] =
-            std::array::from_fn(|i| Reduction { a: &a, stacked_a: None, scaling: 2.0, dropout: Some(key(i as u64)) });
+        let lora_as: [LoraA<'_>; 3] =
+            std::array::from_fn(|i| LoraA { a: &a, stacked_a: None, scaling: 2.0, dropout: Some(key(i as u64)) });
         // x once, and dx read and written in the backward pass.
         let passes = |n: usize, products: usize| Work {
             bytes: self.bytes(m * (n * d + 3 * RANK)),
@@ -274,12 +274,12 @@ impl Kernels<'_> {
         };
         let name = format!("{m} x {d}, three of rank {RANK}");
         report.kernel(&format!("adapters with dropout, A, {name}"), passes(1, 1), || {
-            lora::forward_each(&x, reductions.each_ref().map(Some), rows)
+            lora::forward_each(&x, lora_as.each_ref().map(Some), rows)
         });
         let u = self.activations(&[m, RANK])?;
         report.kernel(&format!("adapters with dropout, dA and dx, {name}"), passes(3, 2), || {
             let mut each: [Backward<'_>; 3] = std::array::from_fn(|i| Backward {
-                reduction: reductions[i].clone(),
+                lora_a: lora_as[i].clone(),
                 du: du.clone(),
                 u: Some(u.clone()),
                 da: None,

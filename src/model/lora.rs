@@ -5,7 +5,7 @@ use candle_core::{Device, Tensor};
 use crate::{
     error::{Error, Result},
     foreign,
-    ops::lora::Reduction,
+    ops::lora::LoraA,
     rng::{Rng, hash_name, streams},
 };
 
@@ -106,8 +106,8 @@ pub(super) struct Adapter {
 
 impl Adapter {
     /// The part before B, without dropout.
-    pub fn reduction(&self) -> Reduction<'_> {
-        Reduction { a: &self.a, stacked_a: self.stacked_a.as_ref(), scaling: self.scaling, dropout: None }
+    pub fn lora_a(&self) -> LoraA<'_> {
+        LoraA { a: &self.a, stacked_a: self.stacked_a.as_ref(), scaling: self.scaling, dropout: None }
     }
 
     /// PEFT's start: A Kaiming-uniform with a = √5, that is U(±1/√in), and B zero, so the model's function is

@@ -23,7 +23,7 @@ use crate::{
         Offsets,
         dropout::DropoutKey,
         linear::{self, Kernel, array},
-        lora::{self as adapters, Backward, Output, Reduction, Rows},
+        lora::{self as adapters, Backward, LoraA, Output, Rows},
     },
     rng::{Rng, hash_name, streams},
 };
@@ -151,8 +151,8 @@ impl Projection {
         pass: &LayerPass,
     ) -> Result<[(Tensor, Option<Tensor>); N]> {
         let ys = Self::base_each(each, x, Kernel::Forward)?;
-        let reductions = each.map(|projection| projection.reduction(pass));
-        let us = adapters::forward_each(x, reductions.each_ref().map(Option::as_ref), pass.rows())?;
+        let lora_as = each.map(|projection| projection.lora_a(pass));
+        let us = adapters::forward_each(x, lora_as.each_ref().map(Option::as_ref), pass.rows())?;
         let pairs = std::array::from_fn(|i| us[i].as_ref().zip(each[i].adapter.as_ref().map(|adapter| &adapter.b)));
         let ys = adapters::add_forward_each(ys, pairs)?;
         array(ys.into_iter().zip(us).map(Ok))
@@ -181,8 +181,8 @@ impl Projection {
         mut dx: GradInput,
         gradients: &mut Gradients,
     ) -> Result<Option<Tensor>> {
-        let reductions = each.each_ref().map(|(projection, ..)| projection.reduction(pass));
-        let adapted: Vec<&Reduction<'_>> = reductions.iter().flatten().collect();
+        let lora_as = each.each_ref().map(|(projection, ..)| projection.lora_a(pass));
+        let adapted: Vec<&LoraA<'_>> = lora_as.iter().flatten().collect();
         let together = if x.is_some_and(|x| adapters::fuses(x, &adapted, pass.rows())) { N } else { 1 };
         for projections in each.chunks(together) {
             for (projection, _, dy) in projections {
@@ -224,7 +224,7 @@ impl Projection {
         gradients: &mut Gradients,
     ) -> Result<Option<Tensor>> {
         let adapted = each.iter().filter_map(|(projection, u, dy)| {
-            Some((projection, projection.adapter.as_ref()?, projection.reduction(pass)?, u, *dy))
+            Some((projection, projection.adapter.as_ref()?, projection.lora_a(pass)?, u, *dy))
         });
         let adapted: Vec<_> = adapted.collect();
         let outputs =
@@ -232,10 +232,10 @@ impl Projection {
         let dus = adapters::backward_u_each(&outputs.collect::<Vec<_>>())?;
         let mut names = Vec::with_capacity(adapted.len());
         let mut inner = Vec::with_capacity(adapted.len());
-        for ((projection, _, reduction, u, dy), du) in adapted.into_iter().zip(dus) {
+        for ((projection, _, lora_a, u, dy), du) in adapted.into_iter().zip(dus) {
             let da = gradients.remove(&lora::name_a(&projection.name));
             names.push((&projection.name, dy));
-            inner.push(Backward { reduction, du, u: u.cloned(), da });
+            inner.push(Backward { lora_a, du, u: u.cloned(), da });
         }
         let dx = adapters::backward_each(x, &mut inner, dx, pass.rows())?;
         let pairs = names.iter().zip(&inner).map(|((_, dy), each)| match &each.u {
@@ -264,7 +264,7 @@ impl Projection {
     }
 
     /// The adapter's part before B, with the pass's dropout.
-    fn reduction(&self, pass: &LayerPass) -> Option<Reduction<'_>> {
+    fn lora_a(&self, pass: &LayerPass) -> Option<LoraA<'_>> {
         let adapter = self.adapter.as_ref()?;
         let dropout = pass.dropout.map(|settings| {
             let tensor = hash_name(&lora::name_a(&self.name));
@@ -275,7 +275,7 @@ impl Projection {
                 .collect();
             DropoutKey { p: adapter.dropout, rng: Rng::new(settings.seed, streams::LORA_DROPOUT), steps }
         });
-        Some(Reduction { dropout, ..adapter.reduction() })
+        Some(LoraA { dropout, ..adapter.lora_a() })
     }
 }
 

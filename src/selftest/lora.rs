@@ -10,7 +10,7 @@ use crate::{
         dropout::DropoutKey,
         linear::array,
         lora::{
-            Backward, Output, Reduction, Rows, add_b_gradients, add_forward_each, backward_each, backward_u_each,
+            Backward, LoraA, Output, Rows, add_b_gradients, add_forward_each, backward_each, backward_u_each,
             forward_each, fuses,
         },
     },
@@ -95,11 +95,11 @@ struct Operands<const N: usize> {
 }
 
 impl<const N: usize> Operands<N> {
-    fn reductions(&self) -> [Reduction<'_>; N] {
+    fn lora_as(&self) -> [LoraA<'_>; N] {
         std::array::from_fn(|i| {
             let dropout = self.keys.as_ref().map(|keys| keys[i].clone());
             let stacked_a = self.stacked_a.as_ref().filter(|_| i == 0);
-            Reduction { a: &self.a[i], stacked_a, scaling: SCALING, dropout }
+            LoraA { a: &self.a[i], stacked_a, scaling: SCALING, dropout }
         })
     }
 
@@ -126,16 +126,16 @@ impl<const N: usize> Operands<N> {
 
     /// Each u, dx, each dA.
     fn run(&self) -> Result<Vec<Tensor>> {
-        let reductions = self.reductions();
-        let us = forward_each(&self.x, reductions.each_ref().map(Some), self.rows())?;
+        let lora_as = self.lora_as();
+        let us = forward_each(&self.x, lora_as.each_ref().map(Some), self.rows())?;
         let us: [Tensor; N] = array(us.into_iter().flatten().map(Ok))?;
-        let mut each: Vec<Backward<'_>> = reductions
+        let mut each: Vec<Backward<'_>> = lora_as
             .into_iter()
             .enumerate()
-            .map(|(i, reduction)| {
+            .map(|(i, lora_a)| {
                 // The first u is computed again.
                 let u = (i > 0).then(|| us[i].clone());
-                Backward { reduction, du: self.du[i].clone(), u, da: Some(self.da[i].clone()) }
+                Backward { lora_a, du: self.du[i].clone(), u, da: Some(self.da[i].clone()) }
             })
             .collect();
         let dx = backward_each(&self.x, &mut each, Some(self.dx.copy()?), self.rows())?;
@@ -188,9 +188,9 @@ fn case<const N: usize>(
 
     let again = operands.run()?;
     bench.again(op, &found.iter().collect::<Vec<_>>(), &again.iter().collect::<Vec<_>>())?;
-    let reductions = operands.reductions();
+    let lora_as = operands.lora_as();
     // cuBLAS may take another kernel for fewer rows.
-    if fuses(&operands.x, &reductions.each_ref(), operands.rows()) {
+    if fuses(&operands.x, &lora_as.each_ref(), operands.rows()) {
         alone(bench, op, &operands, &found)?;
     }
     Ok(())

@@ -21,8 +21,8 @@ impl Projection {
     /// [`Projection::infer`] of projections of one input.
     pub fn infer_each<const N: usize>(each: [&Self; N], x: &Tensor, kernel: Kernel) -> Result<[Tensor; N]> {
         let ys = Self::base_each(each, x, kernel)?;
-        let reductions = each.map(|projection| projection.adapter.as_ref().map(Adapter::reduction));
-        let us = adapters::reduce_each(reductions.each_ref().map(Option::as_ref), x, kernel)?;
+        let lora_as = each.map(|projection| projection.adapter.as_ref().map(Adapter::lora_a));
+        let us = adapters::reduce_each(lora_as.each_ref().map(Option::as_ref), x, kernel)?;
         array(each.into_iter().zip(ys).zip(us).map(|((projection, y), u)| match (&projection.adapter, u) {
             (Some(adapter), Some(u)) => kernel.add(y, &u, &adapter.b),
             _ => Ok(y),

@@ -10,7 +10,7 @@ pub(super) use b::{add_forward, b_gradients, backward_u, fuses_b_gradients, fuse
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::{DType, Tensor};
 
-use super::{Backward, Reduction, Rows};
+use super::{Backward, LoraA, Rows};
 use crate::error::{Error, Result};
 use crate::ops::Offsets;
 use crate::ops::cast::cast;
@@ -31,18 +31,18 @@ const THREADS: u32 = 256;
 
 /// Whether the kernels are asked for and take these adapters: of one rank that there are kernels for, one rate, one
 /// scaling; activations in bf16, whole sequences.
-pub(super) fn fuses(x: &Tensor, reductions: &[&Reduction<'_>], rows: Rows<'_>) -> bool {
-    let [first, others @ ..] = reductions else { return false };
-    let rank = |reduction: &Reduction<'_>| reduction.a.dims().first().copied().unwrap_or(0);
-    let alike = |other: &&Reduction<'_>| {
-        let dropout = |reduction| key(reduction).map(|key| (key.p.to_bits(), key.rng));
+pub(super) fn fuses(x: &Tensor, lora_as: &[&LoraA<'_>], rows: Rows<'_>) -> bool {
+    let [first, others @ ..] = lora_as else { return false };
+    let rank = |lora_a: &LoraA<'_>| lora_a.a.dims().first().copied().unwrap_or(0);
+    let alike = |other: &&LoraA<'_>| {
+        let dropout = |lora_a| key(lora_a).map(|key| (key.p.to_bits(), key.rng));
         rank(other) == rank(first) && other.scaling == first.scaling && dropout(other) == dropout(first)
     };
     asked(x)
         && x.dims().last().is_some_and(|width| width % 8 == 0)
-        && reductions.len() <= MOST
+        && lora_as.len() <= MOST
         && RANKS.contains(&rank(first))
-        && reductions.iter().all(|reduction| reduction.a.dims() == [rank(first), x.dims()[1]])
+        && lora_as.iter().all(|lora_a| lora_a.a.dims() == [rank(first), x.dims()[1]])
         && others.iter().all(alike)
         && rows.first.is_none_or(|first| first.iter().all(|&first| first == 0))
 }
@@ -53,23 +53,23 @@ fn asked(rows: &Tensor) -> bool {
 }
 
 /// What decides an adapter's mask, where it has one.
-fn key<'a>(reduction: &'a Reduction<'_>) -> Option<&'a DropoutKey> {
-    reduction.dropout.as_ref().filter(|key| key.p > 0.0)
+fn key<'a>(lora_a: &'a LoraA<'_>) -> Option<&'a DropoutKey> {
+    lora_a.dropout.as_ref().filter(|key| key.p > 0.0)
 }
 
 /// What launches have in common.
 struct Adapters<'a> {
-    reductions: Vec<&'a Reduction<'a>>,
+    lora_as: Vec<&'a LoraA<'a>>,
     rank: usize,
     /// bf16, one below the other.
     a: Tensor,
 }
 
 impl<'a> Adapters<'a> {
-    fn new(x: &Tensor, reductions: Vec<&'a Reduction<'a>>, offsets: &Offsets) -> Result<Self> {
-        let rank = reductions[0].a.dim(0)?;
+    fn new(x: &Tensor, lora_as: Vec<&'a LoraA<'a>>, offsets: &Offsets) -> Result<Self> {
+        let rank = lora_as[0].a.dim(0)?;
         let fits = |key: &DropoutKey| key.steps.len() == offsets.count();
-        if offsets.total() != x.dim(0)? || !reductions.iter().all(|reduction| key(reduction).is_none_or(fits)) {
+        if offsets.total() != x.dim(0)? || !lora_as.iter().all(|lora_a| key(lora_a).is_none_or(fits)) {
             return Err(Error::run(format!(
                 "lora: {} rows of {} sequences do not fit {:?}",
                 offsets.total(),
@@ -77,16 +77,16 @@ impl<'a> Adapters<'a> {
                 x.dims()
             )));
         }
-        let a = match (super::stacked(&reductions), reductions.as_slice()) {
+        let a = match (super::stacked(&lora_as), lora_as.as_slice()) {
             (Some(all), _) => cast(all, DType::BF16)?,
             (None, [alone]) => cast(alone.a, DType::BF16)?.contiguous()?,
-            (None, each) => stacked(&each.iter().map(|reduction| reduction.a).collect::<Vec<_>>(), DType::BF16)?,
+            (None, each) => stacked(&each.iter().map(|lora_a| lora_a.a).collect::<Vec<_>>(), DType::BF16)?,
         };
-        Ok(Self { reductions, rank, a })
+        Ok(Self { lora_as, rank, a })
     }
 
     fn count(&self) -> usize {
-        self.reductions.len()
+        self.lora_as.len()
     }
 
     /// The kernel of a pass for them.
@@ -97,10 +97,10 @@ impl<'a> Adapters<'a> {
 
     /// Adds what decides the masks of some of the sequences.
     fn masks(&self, launch: Launch, sequences: Range<usize>) -> Result<Launch> {
-        let first = key(self.reductions[0]);
+        let first = key(self.lora_as[0]);
         let p = first.map_or(0.0, |key| key.p);
         // At the rate 0 nothing is drawn.
-        let steps = self.reductions.iter().flat_map(|reduction| match key(reduction) {
+        let steps = self.lora_as.iter().flat_map(|lora_a| match key(lora_a) {
             Some(key) => key.steps[sequences.clone()].to_vec(),
             None => vec![0; sequences.len()],
         });
@@ -116,8 +116,8 @@ impl<'a> Adapters<'a> {
 }
 
 /// `u` of each: strips of columns of one tensor.
-pub(super) fn forward(x: &Tensor, reductions: &[&Reduction<'_>], offsets: &Offsets) -> Result<Vec<Tensor>> {
-    let adapters = Adapters::new(x, reductions.to_vec(), offsets)?;
+pub(super) fn forward(x: &Tensor, lora_as: &[&LoraA<'_>], offsets: &Offsets) -> Result<Vec<Tensor>> {
+    let adapters = Adapters::new(x, lora_as.to_vec(), offsets)?;
     let device = device_of(x)?;
     let columns = adapters.count() * adapters.rank;
     let u = uninit(&device, (x.dim(0)?, columns), DType::BF16)?;
@@ -127,7 +127,7 @@ pub(super) fn forward(x: &Tensor, reductions: &[&Reduction<'_>], offsets: &Offse
         .tensor(&adapters.a)?
         .tensor(&u)?
         .tensor(&upload(&device, &offsets.starts())?)?;
-    let kernel = adapters.masks(kernel, 0..offsets.count())?.f32(reductions[0].scaling as f32);
+    let kernel = adapters.masks(kernel, 0..offsets.count())?.f32(lora_as[0].scaling as f32);
     let longest = offsets.ranges().map(|range| range.len()).max().unwrap_or(0);
     let grid = [longest.div_ceil(ROWS) as u32, offsets.count() as u32, 1];
     // SAFETY: the kernel's arguments in the order of its declaration, their shapes and types checked.
@@ -142,7 +142,7 @@ pub(super) fn backward(
     dx: Option<Tensor>,
     offsets: &Offsets,
 ) -> Result<Option<Tensor>> {
-    let shared = Adapters::new(x, adapters.iter().map(|adapter| &adapter.reduction).collect(), offsets)?;
+    let shared = Adapters::new(x, adapters.iter().map(|adapter| &adapter.lora_a).collect(), offsets)?;
     let rows = x.dim(0)?;
     let dx = dx.map(|dx| dx.contiguous()).transpose()?;
     let x = x.contiguous()?;

@@ -24,7 +24,7 @@ use crate::error::Result;
 
 /// One adapter of an input.
 #[derive(Debug, Clone)]
-pub struct Reduction<'a> {
+pub struct LoraA<'a> {
     /// `(rank, in)`, f32, or of a pass on CUDA rounded to bf16.
     pub a: &'a Tensor,
     /// A of this adapter and of those of the same input behind it, one below the other, `(their ranks, in)`, where
@@ -60,7 +60,7 @@ pub struct Rows<'a> {
 #[derive(Debug)]
 pub struct Backward<'a> {
     /// The adapter.
-    pub reduction: Reduction<'a>,
+    pub lora_a: LoraA<'a>,
     /// `(tokens, rank)`: `scaling` times the gradient of `B u`'s input.
     pub du: Tensor,
     /// Forward's `u`, which B's gradient needs; `None`: computed again.
@@ -70,12 +70,12 @@ pub struct Backward<'a> {
 }
 
 /// A of all of these, where it lies one below the other.
-fn stacked<'a>(reductions: &[&Reduction<'a>]) -> Option<&'a Tensor> {
-    let ranks: usize = reductions.iter().map(|reduction| reduction.rank()).sum();
-    reductions.first()?.stacked_a.filter(|stacked| stacked.dims()[0] == ranks)
+fn stacked<'a>(lora_as: &[&LoraA<'a>]) -> Option<&'a Tensor> {
+    let ranks: usize = lora_as.iter().map(|lora_a| lora_a.rank()).sum();
+    lora_as.first()?.stacked_a.filter(|stacked| stacked.dims()[0] == ranks)
 }
 
-impl Reduction<'_> {
+impl LoraA<'_> {
     fn rank(&self) -> usize {
         self.a.dims()[0]
     }
@@ -100,12 +100,12 @@ impl Reduction<'_> {
 }
 
 /// Whether adapters of `x` are fused: [`backward_each`] is one pass for all of them.
-pub fn fuses(x: &Tensor, reductions: &[&Reduction<'_>], rows: Rows<'_>) -> bool {
+pub fn fuses(x: &Tensor, lora_as: &[&LoraA<'_>], rows: Rows<'_>) -> bool {
     #[cfg(feature = "cuda")]
-    return cuda::fuses(x, reductions, rows);
+    return cuda::fuses(x, lora_as, rows);
     #[cfg(not(feature = "cuda"))]
     {
-        let _ = (x, reductions, rows);
+        let _ = (x, lora_as, rows);
         false
     }
 }
@@ -113,49 +113,49 @@ pub fn fuses(x: &Tensor, reductions: &[&Reduction<'_>], rows: Rows<'_>) -> bool 
 /// `u` of every adapter of `x`; perhaps not contiguous.
 pub fn forward_each<const N: usize>(
     x: &Tensor,
-    reductions: [Option<&Reduction<'_>>; N],
+    lora_as: [Option<&LoraA<'_>>; N],
     rows: Rows<'_>,
 ) -> Result<[Option<Tensor>; N]> {
     #[cfg(feature = "cuda")]
     {
-        let present: Vec<&Reduction<'_>> = reductions.into_iter().flatten().collect();
+        let present: Vec<&LoraA<'_>> = lora_as.into_iter().flatten().collect();
         if fuses(x, &present, rows) {
             let mut us = cuda::forward(x, &present, rows.offsets)?.into_iter();
-            return Ok(reductions.map(|reduction| reduction.and_then(|_| us.next())));
+            return Ok(lora_as.map(|lora_a| lora_a.and_then(|_| us.next())));
         }
     }
-    if !reductions.iter().flatten().any(|reduction| reduction.drops()) {
-        return reduce_each(reductions, x, Kernel::Forward);
+    if !lora_as.iter().flatten().any(|lora_a| lora_a.drops()) {
+        return reduce_each(lora_as, x, Kernel::Forward);
     }
     // With dropout each adapter has an input of its own.
-    array(reductions.into_iter().map(|reduction| {
-        let Some(reduction) = reduction else { return Ok(None) };
-        let [dropped] = reduction.dropped([x], rows)?;
-        reduction.reduce(&dropped).map(Some)
+    array(lora_as.into_iter().map(|lora_a| {
+        let Some(lora_a) = lora_a else { return Ok(None) };
+        let [dropped] = lora_a.dropped([x], rows)?;
+        lora_a.reduce(&dropped).map(Some)
     }))
 }
 
 /// `scaling · A x` of each, without dropout: in one product where all are there and scale alike, else one by one.
 pub(crate) fn reduce_each<const N: usize>(
-    reductions: [Option<&Reduction<'_>>; N],
+    lora_as: [Option<&LoraA<'_>>; N],
     x: &Tensor,
     kernel: Kernel,
 ) -> Result<[Option<Tensor>; N]> {
-    let present: Vec<&Reduction<'_>> = reductions.into_iter().flatten().collect();
-    let alike = present.iter().all(|reduction| reduction.scaling == present[0].scaling);
+    let present: Vec<&LoraA<'_>> = lora_as.into_iter().flatten().collect();
+    let alike = present.iter().all(|lora_a| lora_a.scaling == present[0].scaling);
     if let (true, Some(first)) = (alike && present.len() == N, present.first()) {
         let us = match stacked(&present) {
             Some(all) => {
-                let ranks = array(present.iter().map(|reduction| Ok(reduction.rank())))?;
+                let ranks = array(present.iter().map(|lora_a| Ok(lora_a.rank())))?;
                 kernel.scaled_stacked(x, all, ranks, first.scaling)?
             }
-            None => kernel.scaled_each(x, array(present.iter().map(|reduction| Ok(reduction.a)))?, first.scaling)?,
+            None => kernel.scaled_each(x, array(present.iter().map(|lora_a| Ok(lora_a.a)))?, first.scaling)?,
         };
         return Ok(us.map(Some));
     }
-    array(reductions.into_iter().map(|reduction| {
-        let Some(reduction) = reduction else { return Ok(None) };
-        let [u] = kernel.scaled_each(x, [reduction.a], reduction.scaling)?;
+    array(lora_as.into_iter().map(|lora_a| {
+        let Some(lora_a) = lora_a else { return Ok(None) };
+        let [u] = kernel.scaled_each(x, [lora_a.a], lora_a.scaling)?;
         Ok(Some(u))
     }))
 }
@@ -170,30 +170,30 @@ pub fn backward_each(
 ) -> Result<Option<Tensor>> {
     #[cfg(feature = "cuda")]
     {
-        let reductions: Vec<&Reduction<'_>> = adapters.iter().map(|adapter| &adapter.reduction).collect();
-        if fuses(x, &reductions, rows) {
+        let lora_as: Vec<&LoraA<'_>> = adapters.iter().map(|adapter| &adapter.lora_a).collect();
+        if fuses(x, &lora_as, rows) {
             for adapter in adapters.iter_mut().filter(|adapter| adapter.u.is_none()) {
-                let [u] = forward_each(x, [Some(&adapter.reduction)], rows)?;
+                let [u] = forward_each(x, [Some(&adapter.lora_a)], rows)?;
                 adapter.u = u;
             }
             return cuda::backward(x, adapters, dx, rows.offsets);
         }
     }
-    for Backward { reduction, du, u, da } in adapters {
-        let dropped = match (dx.take(), &reduction.dropout) {
+    for Backward { lora_a, du, u, da } in adapters {
+        let dropped = match (dx.take(), &lora_a.dropout) {
             (Some(before), Some(_)) => {
-                let [x, back] = reduction.dropped([x, &linear::backward_input(du, reduction.a)?], rows)?;
+                let [x, back] = lora_a.dropped([x, &linear::backward_input(du, lora_a.a)?], rows)?;
                 dx = Some(add(before, &back)?);
                 x
             }
             (before, _) => {
-                dx = before.map(|before| linear::add_backward_input(before, du, reduction.a)).transpose()?;
-                let [x] = reduction.dropped([x], rows)?;
+                dx = before.map(|before| linear::add_backward_input(before, du, lora_a.a)).transpose()?;
+                let [x] = lora_a.dropped([x], rows)?;
                 x
             }
         };
         if u.is_none() {
-            *u = Some(reduction.reduce(&dropped)?);
+            *u = Some(lora_a.reduce(&dropped)?);
         }
         *da = linear::add_backward_weight(da.take(), du, &dropped, rows.offsets)?;
     }
