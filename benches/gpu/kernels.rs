@@ -12,7 +12,7 @@ use clsgen::{
         embedding,
         kv_store::{self, PagedBatch, PagedSequence},
         linear,
-        lora::{self, Backward, LoraA, Output, Rows},
+        lora::{self, Backward, LoraA, LoraB, Rows},
         random, rms_norm,
         rope::Rope,
         swiglu,
@@ -307,7 +307,7 @@ impl Kernels<'_> {
             let each: [Tensor; 3] = std::array::from_fn(|i| ys[i].clone());
             lora::add_forward_each(each, std::array::from_fn(|i| Some((&u, &bs[i]))))
         });
-        let outputs: Vec<Output<'_>> = ys.iter().zip(&bs).map(|(dy, b)| Output { dy, b, scaling: 2.0 }).collect();
+        let outputs: Vec<LoraB<'_>> = ys.iter().zip(&bs).map(|(dy, b)| LoraB { dy, b, scaling: 2.0 }).collect();
         report.kernel(&format!("adapters, du, {name}"), passes(1), || lora::backward_u_each(&outputs));
         let pairs: Vec<(&Tensor, &Tensor)> = ys.iter().map(|dy| (dy, &u)).collect();
         report.kernel(&format!("adapters, dB, {name}"), passes(1), || {

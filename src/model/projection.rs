@@ -23,7 +23,7 @@ use crate::{
         Offsets,
         dropout::DropoutKey,
         linear::{self, Kernel, array},
-        lora::{self as adapters, Backward, LoraA, Output, Rows},
+        lora::{self as adapters, Backward, LoraA, LoraB, Rows},
     },
     rng::{Rng, hash_name, streams},
 };
@@ -228,7 +228,7 @@ impl Projection {
         });
         let adapted: Vec<_> = adapted.collect();
         let outputs =
-            adapted.iter().map(|(_, adapter, _, _, dy)| Output { dy, b: &adapter.b, scaling: adapter.scaling });
+            adapted.iter().map(|(_, adapter, _, _, dy)| LoraB { dy, b: &adapter.b, scaling: adapter.scaling });
         let dus = adapters::backward_u_each(&outputs.collect::<Vec<_>>())?;
         let mut names = Vec::with_capacity(adapted.len());
         let mut inner = Vec::with_capacity(adapted.len());

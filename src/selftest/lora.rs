@@ -10,7 +10,7 @@ use crate::{
         dropout::DropoutKey,
         linear::array,
         lora::{
-            Backward, LoraA, Output, Rows, add_b_gradients, add_forward_each, backward_each, backward_u_each,
+            Backward, LoraA, LoraB, Rows, add_b_gradients, add_forward_each, backward_each, backward_u_each,
             forward_each, fuses,
         },
     },
@@ -57,7 +57,7 @@ fn outputs<const N: usize>(bench: &mut Bench<'_>, op: &'static str, rank: usize,
     let run = || -> Result<Vec<Tensor>> {
         let copies: [Tensor; N] = array(ys.iter().map(|y| Ok(y.copy()?)))?;
         let ys = add_forward_each(copies, std::array::from_fn(|i| Some((&us[i], &bs[i]))))?;
-        let outputs: Vec<Output<'_>> = dys.iter().zip(&bs).map(|(dy, b)| Output { dy, b, scaling: SCALING }).collect();
+        let outputs: Vec<LoraB<'_>> = dys.iter().zip(&bs).map(|(dy, b)| LoraB { dy, b, scaling: SCALING }).collect();
         let dus = backward_u_each(&outputs)?;
         let pairs: Vec<(&Tensor, &Tensor)> = dys.iter().zip(&us).collect();
         let sums = sums.iter().map(|sum| Ok(Some(sum.copy()?))).collect::<Result<_>>()?;

@@ -6,7 +6,7 @@
 
 use candle_core::Tensor;
 
-use super::Output;
+use super::LoraB;
 use crate::error::Result;
 use crate::ops::Offsets;
 use crate::ops::linear::{self, array};
@@ -32,8 +32,8 @@ pub fn add_forward_each<const N: usize>(
     }))
 }
 
-/// Each `du`.
-pub fn backward_u_each(outputs: &[Output<'_>]) -> Result<Vec<Tensor>> {
+/// `du = scaling · dy B (tokens, rank)` of each adapter.
+pub fn backward_u_each(outputs: &[LoraB<'_>]) -> Result<Vec<Tensor>> {
     #[cfg(feature = "cuda")]
     if super::cuda::fuses_backward_u(outputs) {
         return super::cuda::backward_u(outputs);

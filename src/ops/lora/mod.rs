@@ -38,7 +38,7 @@ pub struct LoraA<'a> {
 
 /// What an adapter's B takes of the backward pass.
 #[derive(Debug, Clone, Copy)]
-pub struct Output<'a> {
+pub struct LoraB<'a> {
     /// `(tokens, out)`.
     pub dy: &'a Tensor,
     /// `(out, rank)`, f32, or of a pass on CUDA rounded to bf16.

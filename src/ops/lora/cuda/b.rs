@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::ops::Offsets;
 use crate::ops::cast::cast;
 use crate::ops::cuda::{Launch, address_of_rows, device_of, uninit};
-use crate::ops::lora::Output;
+use crate::ops::lora::LoraB;
 
 /// Channels and rows of a block of `b_forward.cu`.
 const CHANNELS: usize = 256;
@@ -97,18 +97,18 @@ pub(in crate::ops::lora) fn add_forward(each: &[[&Tensor; 3]]) -> Result<()> {
 }
 
 /// Whether [`backward_u`] takes these.
-pub(in crate::ops::lora) fn fuses_backward_u(outputs: &[Output<'_>]) -> bool {
+pub(in crate::ops::lora) fn fuses_backward_u(outputs: &[LoraB<'_>]) -> bool {
     let dys: Vec<&Tensor> = outputs.iter().map(|output| output.dy).collect();
-    let rank = |output: &Output<'_>| output.b.dims().last().copied().unwrap_or(0);
-    let alike = |output: &Output<'_>| rank(output) == rank(&outputs[0]) && output.scaling == outputs[0].scaling;
+    let rank = |output: &LoraB<'_>| output.b.dims().last().copied().unwrap_or(0);
+    let alike = |output: &LoraB<'_>| rank(output) == rank(&outputs[0]) && output.scaling == outputs[0].scaling;
     takes_outputs(&dys) && RANKS.contains(&rank(&outputs[0])) && outputs.iter().all(alike)
 }
 
 /// `scaling · dy B` of each.
-pub(in crate::ops::lora) fn backward_u(outputs: &[Output<'_>]) -> Result<Vec<Tensor>> {
-    let Output { dy, b, scaling } = outputs[0];
+pub(in crate::ops::lora) fn backward_u(outputs: &[LoraB<'_>]) -> Result<Vec<Tensor>> {
+    let LoraB { dy, b, scaling } = outputs[0];
     let [rows, rank] = [dy.dim(0)?, b.dim(1)?];
-    for Output { dy, b, .. } in outputs {
+    for LoraB { dy, b, .. } in outputs {
         check(b.dims() == [dy.dims()[1], rank], "gradients and B", dy, b)?;
     }
     let device = device_of(dy)?;
