@@ -12,7 +12,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use self::output_file::{Claim, Output, Sidecar};
+use self::output_file::{Claim, PredictionOutput, Sidecar};
 use super::{Context, args::PredictArgs, dry_run::DryRunReport, output};
 use crate::{
     config,
@@ -49,7 +49,7 @@ pub fn run(context: &Context, args: &PredictArgs) -> Result<()> {
     let job = prepare(context, args)?;
     let Job { total, before, settings, loaded, prompter, sidecar, calibrator } = &job;
     source::protect(&loaded.source.path);
-    let mut output = Output::open(claim, sidecar, args.overwrite)?;
+    let mut output = PredictionOutput::open(claim, sidecar, args.overwrite)?;
     let done = output.lines();
     if done > 0 {
         tracing::info!("{}: continuing after {done} records", args.output.display());
@@ -276,7 +276,7 @@ fn report(context: &Context, args: &PredictArgs, counts: &Counts) {
 }
 
 /// Syncs the output whatever happened, and says how to go on after a signal.
-fn finish(outcome: Result<()>, output: Output, args: &PredictArgs) -> Result<()> {
+fn finish(outcome: Result<()>, output: PredictionOutput, args: &PredictArgs) -> Result<()> {
     let continues = output.continues();
     let synced = output.finish();
     match outcome {

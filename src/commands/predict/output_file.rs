@@ -46,7 +46,7 @@ pub(super) struct Written {
 }
 
 /// An open output.
-pub(super) enum Output {
+pub(super) enum PredictionOutput {
     Stdout,
     /// A regular file.
     File(Box<Lines>),
@@ -172,7 +172,7 @@ fn read_sidecar(beside: &Path) -> Option<Sidecar> {
     (older || value.get("fingerprint").is_some()).then(|| serde_json::from_value(value).ok()).flatten()
 }
 
-impl Output {
+impl PredictionOutput {
     /// Opens what was claimed: a file is begun, continued where its sidecar equals `sidecar`, or refused (exit 2).
     pub(super) fn open(claim: Claim, sidecar: &Sidecar, overwrite: bool) -> Result<Self> {
         let path = claim.path.as_path();
