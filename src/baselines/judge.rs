@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::prompting::{Asked, Asker};
+use super::prompting::{AnsweredPrompt, Asker};
 use crate::{
     data::{Prediction, Record},
     error::Result,
@@ -129,7 +129,7 @@ pub fn ask(
 }
 
 /// The class that the judge's answer names after any `<think>` block; `None` if it cannot be parsed.
-fn answered_class(asked: &Asked, verdict: &Verdict, values: &Labels) -> Option<Class> {
+fn answered_class(asked: &AnsweredPrompt, verdict: &Verdict, values: &Labels) -> Option<Class> {
     let said = asked.answers.first().and_then(|answer| asked.said(answer))?;
     verdict.find(said, values).map(|(_, class)| class)
 }
@@ -178,7 +178,7 @@ mod tests {
     fn answers_are_one_line_or_unparsable() {
         let read_after = |opened_thought: bool, text: &str, (verdict, values): &(Verdict, Labels)| {
             let answer = Generation { ids: Vec::new(), text: text.into(), finish: Finish::Stop, generated_tokens: 3 };
-            let asked = Asked { prompt_tokens: 1, truncated_tokens: 0, opened_thought, answers: vec![answer] };
+            let asked = AnsweredPrompt { prompt_tokens: 1, truncated_tokens: 0, opened_thought, answers: vec![answer] };
             answered_class(&asked, verdict, values).map(Class::index)
         };
         let label = (Verdict::default(), labels());

@@ -64,7 +64,7 @@ impl Writer<'_> {
 
 /// A prompt that was answered.
 #[derive(Debug)]
-pub struct Asked {
+pub struct AnsweredPrompt {
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
     /// Tokens of the document that did not fit.
@@ -75,7 +75,7 @@ pub struct Asked {
     pub answers: Vec<Generation>,
 }
 
-impl Asked {
+impl AnsweredPrompt {
     /// What an answer says once its thoughts are over; `None` where they never are: no verdict is read inside a
     /// thought.
     pub fn said<'a>(&self, answer: &'a Generation) -> Option<&'a str> {
@@ -89,7 +89,7 @@ impl Asker<'_> {
     pub fn ask<'r>(
         &self,
         questions: impl Iterator<Item = (&'r Prompter, &'r Record)>,
-        emit: &mut dyn FnMut(Asked) -> Result<()>,
+        emit: &mut dyn FnMut(AnsweredPrompt) -> Result<()>,
     ) -> Result<()> {
         let mut questions = questions.peekable();
         let Some(&(first, _)) = questions.peek() else { return Ok(()) };
@@ -115,7 +115,7 @@ impl Asker<'_> {
                 under_way.borrow_mut().pop_front().unwrap_or_default();
             asked += 1;
             cut += usize::from(truncated_tokens > 0);
-            emit(Asked { prompt_tokens, truncated_tokens, opened_thought, answers: completed.generations })
+            emit(AnsweredPrompt { prompt_tokens, truncated_tokens, opened_thought, answers: completed.generations })
         })?;
         if cut > 0 {
             tracing::warn!("{cut} of {asked} prompts are longer than the window: their documents were cut");

@@ -20,7 +20,7 @@ mod parse;
 mod token;
 mod vote;
 
-pub use ask::{Asked, Asker, Writer};
+pub use ask::{AnsweredPrompt, Asker, Writer};
 pub use parse::{label, probabilities, probability, probability_line};
 pub use token::{ask_tokens, token_prompt};
 pub use vote::{Vote, vote};
