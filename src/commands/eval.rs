@@ -33,7 +33,7 @@ use crate::{
         Scored, Work,
         against::Against,
         baselines, costs,
-        folder::{Asked, Folder},
+        folder::{EvalRequest, Folder},
         judge, language,
         log::resumable,
         positive,
@@ -169,7 +169,7 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
 
 /// What else was asked for, found before any work.
 struct Plans<'a> {
-    asked: Asked,
+    asked: EvalRequest,
     /// `--include-text`
     include_text: bool,
     comparable: Option<&'a Job>,
@@ -329,8 +329,8 @@ fn warn_of_perfection(evaluation: &AnyEvaluation) {
 }
 
 /// The parts that the flags ask for.
-fn asked(context: &Context, args: &EvalArgs) -> Asked {
-    Asked {
+fn asked(context: &Context, args: &EvalArgs) -> EvalRequest {
+    EvalRequest {
         baselines: args.baselines.clone(),
         runs: args.runs,
         compare_base: args.compare_base,

@@ -72,7 +72,7 @@ impl<'a> Plan<'a> {
     /// The baselines that flags or config name; `None` where there are none.
     pub fn find(
         context: &Context,
-        asked: &folder::Asked,
+        asked: &folder::EvalRequest,
         overwrite: bool,
         work: &'a Work<'_>,
         folder: &Folder,

@@ -44,7 +44,7 @@ const SPACE: u64 = 16 << 20;
 /// Parts that commands of the same settings asked for.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Asked {
+pub struct EvalRequest {
     /// Baselines by name.
     pub baselines: Vec<String>,
     /// Their runs.
@@ -100,7 +100,7 @@ impl Made {
 struct Settings {
     schema: u32,
     made: Made,
-    asked: Asked,
+    asked: EvalRequest,
 }
 
 /// A split's folder, claimed for these settings.
@@ -113,7 +113,7 @@ pub struct Folder {
     /// Files of other settings may be replaced.
     pub overwrite: bool,
     made: Made,
-    earlier: Asked,
+    earlier: EvalRequest,
 }
 
 impl Folder {
@@ -163,7 +163,7 @@ impl Folder {
     }
 
     /// What the command asks for, and what earlier ones of the same settings did.
-    pub fn asked(&self, context: &Context, now: Asked) -> Asked {
+    pub fn asked(&self, context: &Context, now: EvalRequest) -> EvalRequest {
         let names_none = now.baselines.is_empty();
         let names_file = !now.against.is_empty();
         let mut all = now;
@@ -241,17 +241,17 @@ impl Folder {
     }
 
     /// Records what the folder now holds, so that later commands keep it.
-    pub fn finish(&self, context: &Context, asked: &Asked) -> Result<()> {
+    pub fn finish(&self, context: &Context, asked: &EvalRequest) -> Result<()> {
         // A path is kept whole, so that it is found from anywhere; a hub id stays one.
         let whole =
             |named: &PathBuf| std::path::absolute(context.config.resolve(named)).ok().filter(|path| path.exists());
         let cnn_embeddings =
             context.config.cnn.embeddings.as_ref().map(|named| whole(named).unwrap_or_else(|| named.clone()));
         let against = asked.against.iter().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
-        self.write(Asked { cnn_embeddings, against: against.collect(), ..asked.clone() })
+        self.write(EvalRequest { cnn_embeddings, against: against.collect(), ..asked.clone() })
     }
 
-    fn write(&self, asked: Asked) -> Result<()> {
+    fn write(&self, asked: EvalRequest) -> Result<()> {
         let settings = Settings { schema: 1, made: self.made.clone(), asked };
         storage::write_json(&self.out.join(FILE), &settings)
     }

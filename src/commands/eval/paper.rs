@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::Context;
 use crate::{
     error::{Error, Result},
-    evaluation::{Scored, Work, folder::Asked, splits},
+    evaluation::{Scored, Work, folder::EvalRequest, splits},
     foreign,
     generate::construct::Statistics,
     metrics::{AnySample, Evaluation},
@@ -19,7 +19,7 @@ use crate::{
 
 /// Whether there is a task of the paper's for the tables that are asked for: before hours of work, as far as it can be
 /// told without predictions.
-pub fn check(context: &Context, work: &Work<'_>, asked: &Asked) -> Result<()> {
+pub fn check(context: &Context, work: &Work<'_>, asked: &EvalRequest) -> Result<()> {
     if asked.paper.is_empty() {
         return Ok(());
     }
@@ -35,16 +35,16 @@ pub fn check(context: &Context, work: &Work<'_>, asked: &Asked) -> Result<()> {
     if Task::has_split_of(records) { Ok(()) } else { Err(unknown(context, asked)) }
 }
 
-fn name<'a>(context: &'a Context, asked: &'a Asked) -> &'a str {
+fn name<'a>(context: &'a Context, asked: &'a EvalRequest) -> &'a str {
     asked.paper_task.as_deref().unwrap_or(&context.config.task.name)
 }
 
 /// The paper's task, which the tables named need; refused (exit 2) where neither name nor records tell it.
-fn task(context: &Context, asked: &Asked, records: usize, positives: usize) -> Result<Task> {
+fn task(context: &Context, asked: &EvalRequest, records: usize, positives: usize) -> Result<Task> {
     Task::guess(name(context, asked), records, positives).ok_or_else(|| unknown(context, asked))
 }
 
-fn unknown(context: &Context, asked: &Asked) -> Error {
+fn unknown(context: &Context, asked: &EvalRequest) -> Error {
     let name = name(context, asked);
     Error::usage(format!("--paper: task `{name}` is none of the paper's, nor are the records")).hint(format!(
         "say which one with --set task.name=lcd30, lcd90 or clinifact, and the run with --run {}",
@@ -59,7 +59,7 @@ pub fn named(context: &Context) -> Option<String> {
 }
 
 /// The task of what was scored; `None` where no table is asked for.
-pub fn task_of(context: &Context, asked: &Asked, scored: &Scored) -> Result<Option<Task>> {
+pub fn task_of(context: &Context, asked: &EvalRequest, scored: &Scored) -> Result<Option<Task>> {
     match &scored.sample {
         AnySample::Two(sample) if !asked.paper.is_empty() => {
             task(context, asked, sample.len(), sample.positives()).map(Some)
@@ -71,7 +71,7 @@ pub fn task_of(context: &Context, asked: &Asked, scored: &Scored) -> Result<Opti
 /// The tables named, in their order.
 pub fn tables(
     context: &Context,
-    asked: &Asked,
+    asked: &EvalRequest,
     scored: &Scored,
     evaluation: &Evaluation,
     baselines: BTreeMap<String, Measured>,

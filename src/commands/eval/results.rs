@@ -18,7 +18,7 @@ use crate::{
     error::{Error, Result},
     evaluation::{
         Work, baselines, check_cnn,
-        folder::{Asked, Folder},
+        folder::{EvalRequest, Folder},
         judge, log,
         predictions::{BASE_FILE, FILE},
         run_directory::Job,
@@ -80,7 +80,12 @@ impl Part {
 }
 
 /// `all` among the asked tables becomes every part that can be made; the list of all parts, none without `all`.
-pub fn expand(context: &Context, work: &Work<'_>, folder: &Folder, mut asked: Asked) -> Result<(Asked, Vec<Part>)> {
+pub fn expand(
+    context: &Context,
+    work: &Work<'_>,
+    folder: &Folder,
+    mut asked: EvalRequest,
+) -> Result<(EvalRequest, Vec<Part>)> {
     if !asked.paper.iter().any(|name| name == ALL) {
         return Ok((asked, Vec::new()));
     }
@@ -170,7 +175,7 @@ fn tables(context: &Context) -> Vec<Part> {
     vec![counted, Part::ready("table2, table3, table4"), constructed]
 }
 
-fn curve(context: &Context, run: bool, asked: &mut Asked) -> Result<Part> {
+fn curve(context: &Context, run: bool, asked: &mut EvalRequest) -> Result<Part> {
     let part = "figure 1";
     let history = if run { history::dev_history(&context.run_dir)? } else { BTreeMap::new() };
     if history.is_empty() {
@@ -186,7 +191,7 @@ fn curve(context: &Context, run: bool, asked: &mut Asked) -> Result<Part> {
 }
 
 /// The base before tuning and the baselines.
-fn models(context: &Context, run: Option<&Run>, folder: &Folder, asked: &mut Asked) -> Vec<Part> {
+fn models(context: &Context, run: Option<&Run>, folder: &Folder, asked: &mut EvalRequest) -> Vec<Part> {
     let named = |baseline: &Baseline| format!("baseline {}", baseline.name());
     let Some(run) = run else {
         let what = "--predictions hold no records: give --run and --config";
