@@ -146,7 +146,7 @@ struct Global {
     seed: Option<u64>,
     /// Part I of N of the records, for predict and construct (auto: by the Slurm array task)
     #[arg(long, global = true, value_name = "I/N")]
-    shard: Option<shard::Asked>,
+    shard: Option<shard::ShardArgument>,
     /// Results on stdout as JSON
     #[arg(long, global = true)]
     json: bool,
@@ -341,7 +341,7 @@ fn context(global: &Global, ranks: &Collective) -> Result<Context> {
     device::share_memory(ranks.on_this_host());
     Ok(Context {
         seed: config.train.seed,
-        shard: global.shard.map(shard::Asked::resolve).transpose()?,
+        shard: global.shard.map(shard::ShardArgument::resolve).transpose()?,
         run_dir: global.run.clone().unwrap_or_else(|| PathBuf::from("runs").join(&config.task.name)),
         config,
         sets: global.set.clone(),

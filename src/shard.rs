@@ -16,7 +16,7 @@ pub struct Shard {
 
 /// What `--shard` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
+pub enum ShardArgument {
     /// This part.
     Part(Shard),
     /// The part that this task of a Slurm job array takes.
@@ -98,7 +98,7 @@ impl fmt::Display for Shard {
     }
 }
 
-impl Asked {
+impl ShardArgument {
     /// The part that is meant.
     pub fn resolve(self) -> Result<Shard> {
         match self {
@@ -108,7 +108,7 @@ impl Asked {
     }
 }
 
-impl FromStr for Asked {
+impl FromStr for ShardArgument {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -153,10 +153,10 @@ mod tests {
     #[test]
     fn a_part_is_read_as_it_is_written_and_nothing_else_is_one() {
         let shard = Shard::new(2, 8).unwrap();
-        assert_eq!("2/8".parse(), Ok(Asked::Part(shard)));
-        assert_eq!("auto".parse(), Ok(Asked::Auto));
+        assert_eq!("2/8".parse(), Ok(ShardArgument::Part(shard)));
+        assert_eq!("auto".parse(), Ok(ShardArgument::Auto));
         for wrong in ["", "2", "/", "2/", "/8", "0/8", "9/8", "1/0", "-1/8", "+1/8", "1.0/8", "1/8/8", "a/b", "Auto"] {
-            assert!(wrong.parse::<Asked>().is_err(), "{wrong}");
+            assert!(wrong.parse::<ShardArgument>().is_err(), "{wrong}");
         }
         assert_eq!((shard.to_string(), shard.file_name()), ("2/8".into(), "part-2-of-8".into()));
         assert_eq!(Shard::of_file_name("part-2-of-8"), Some(shard));
