@@ -22,7 +22,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use self::{job::Job, teacher::Purpose};
+use self::{job::ConstructJob, teacher::Purpose};
 use super::{Context, args::ConstructArgs, output, run_record};
 use crate::{
     error::{Error, Result},
@@ -41,7 +41,7 @@ pub fn run(context: &Context, args: &ConstructArgs) -> Result<()> {
     }
     let batch = args.batch_out.is_some() || args.batch_in.is_some();
     if context.dry_run {
-        return Job::prepare(context, if batch { Purpose::Batch } else { Purpose::Ask })?.dry_run(context);
+        return ConstructJob::prepare(context, if batch { Purpose::Batch } else { Purpose::Ask })?.dry_run(context);
     }
     if batch {
         let stats = batch::execute(context, args)?;
@@ -56,7 +56,7 @@ pub fn run(context: &Context, args: &ConstructArgs) -> Result<()> {
 
 /// Constructs every split named that is not finished yet: `stats.json`, with all that are.
 pub(super) fn execute(context: &Context) -> Result<Value> {
-    let job = Job::prepare(context, Purpose::Ask)?;
+    let job = ConstructJob::prepare(context, Purpose::Ask)?;
     let lock = run_record::lock(&context.run_dir)?;
     job.protect_inputs()?;
     storage::create_dir_all(&job.dir)?;

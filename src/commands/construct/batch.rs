@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::{job::Job, offline::Batch, teacher::Purpose};
+use super::{job::ConstructJob, offline::Batch, teacher::Purpose};
 use crate::{
     commands::{Context, args::ConstructArgs, run_record},
     error::{Error, Result},
@@ -18,7 +18,7 @@ pub(super) fn execute(context: &Context, args: &ConstructArgs) -> Result<Value> 
     if context.shard.is_some() {
         return Err(Error::usage("batch files hold whole splits: they take no --shard"));
     }
-    let mut job = Job::prepare(context, Purpose::Batch)?;
+    let mut job = ConstructJob::prepare(context, Purpose::Batch)?;
     let lock = run_record::lock(&context.run_dir)?;
     job.protect_inputs()?;
     storage::create_dir_all(&job.dir)?;

@@ -34,7 +34,7 @@ const RATIONALIZE: &str =
     "\n\nThe true classification is known: {label}. Explain which findings in the document point to it, then state it.";
 
 /// All that is known before the teacher's weights are read.
-pub(super) struct Job {
+pub(super) struct ConstructJob {
     pub dir: std::path::PathBuf,
     pub splits: Vec<Split>,
     pub teacher: ConfiguredTeacher,
@@ -50,7 +50,7 @@ pub(super) struct Job {
     on_fail: OnFail,
 }
 
-impl Job {
+impl ConstructJob {
     pub fn prepare(context: &Context, purpose: Purpose) -> Result<Self> {
         let config = &context.config;
         let options = &config.construct;

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     finished::Finished,
-    job::Job,
+    job::ConstructJob,
     split::Split,
     split_files::{SplitFiles, part_of},
     teacher::Purpose,
@@ -42,7 +42,7 @@ struct Parts<'a> {
 
 /// Merges every split named that is not finished yet: `stats.json`, with all that are; `None` where that is only told.
 pub(super) fn run(context: &Context) -> Result<Option<Value>> {
-    let job = Job::prepare(context, Purpose::Merge)?;
+    let job = ConstructJob::prepare(context, Purpose::Merge)?;
     // Named before the lock is asked for: a part that is unfinished may be being made, by a process that holds it.
     let found = find(context, &job, &job.finished()?)?;
     if context.dry_run {
@@ -58,7 +58,7 @@ pub(super) fn run(context: &Context) -> Result<Option<Value>> {
     Ok(Some(finished.into_stats()))
 }
 
-fn plan(context: &Context, job: &Job, found: &[Parts<'_>]) -> Result<()> {
+fn plan(context: &Context, job: &ConstructJob, found: &[Parts<'_>]) -> Result<()> {
     let mut plan = DryRunReport::new(context, "construct --merge").with("done already", found.is_empty());
     for split in &job.splits {
         let parts = found.iter().find(|parts| parts.split.name == split.name);
@@ -69,7 +69,7 @@ fn plan(context: &Context, job: &Job, found: &[Parts<'_>]) -> Result<()> {
 }
 
 /// The parts of every split that is not finished; what is wrong with any of them is one error (exit 2).
-fn find<'a>(context: &Context, job: &'a Job, finished: &Finished) -> Result<Vec<Parts<'a>>> {
+fn find<'a>(context: &Context, job: &'a ConstructJob, finished: &Finished) -> Result<Vec<Parts<'a>>> {
     let mut found = Vec::new();
     let mut problems = Vec::new();
     for split in &job.splits {
@@ -94,7 +94,12 @@ fn find<'a>(context: &Context, job: &'a Job, finished: &Finished) -> Result<Vec<
 }
 
 /// The parts of a split, where nothing is wrong with any.
-fn parts<'a>(context: &Context, job: &Job, split: &'a Split, problems: &mut Vec<String>) -> Result<Option<Parts<'a>>> {
+fn parts<'a>(
+    context: &Context,
+    job: &ConstructJob,
+    split: &'a Split,
+    problems: &mut Vec<String>,
+) -> Result<Option<Parts<'a>>> {
     let dir = job.dir.display();
     let name = &split.name;
     let counts = counts(&job.dir, name);
@@ -156,7 +161,13 @@ fn on_their_device(context: &Context, mut settings: Fingerprint, made: &Fingerpr
 }
 
 /// Writes the splits, the dropped list and, last, the statistics that mark them as done.
-fn merge(context: &Context, job: &Job, found: &[Parts<'_>], finished: &mut Finished, lock: RunLock) -> Result<()> {
+fn merge(
+    context: &Context,
+    job: &ConstructJob,
+    found: &[Parts<'_>],
+    finished: &mut Finished,
+    lock: RunLock,
+) -> Result<()> {
     let mut texts = Vec::new();
     let mut dropped = Vec::new();
     for parts in found {
@@ -216,7 +227,7 @@ fn read_part(split: &Split, shard: Shard, files: &SplitFiles, finished: &Finishe
 }
 
 /// `run.json` of the run, with what the processes say of themselves that made the parts.
-fn record(context: &Context, job: &Job, found: &[Parts<'_>], lock: RunLock) -> Result<()> {
+fn record(context: &Context, job: &ConstructJob, found: &[Parts<'_>], lock: RunLock) -> Result<()> {
     let outputs: Vec<PathBuf> =
         found.iter().flat_map(|parts| &parts.parts).map(|(_, files, _)| files.output()).collect();
     let inputs: Vec<&Path> = job.splits.iter().map(|split| &split.path).chain(&outputs).map(PathBuf::as_path).collect();

@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::{job::Job, split::Split, teacher::Purpose};
+use super::{job::ConstructJob, split::Split, teacher::Purpose};
 use crate::{
     commands::Context,
     error::Result,
@@ -17,12 +17,12 @@ use crate::{
 /// each.
 pub(super) fn execute(context: &Context, shard: Shard) -> Result<Value> {
     let date = context.prompt_date();
-    let mut job = Job::prepare(context, Purpose::Ask)?;
+    let mut job = ConstructJob::prepare(context, Purpose::Ask)?;
     let lock = RunLock::share(&context.run_dir)?;
     storage::create_dir_all(&job.dir)?;
     if job.dated && run_record::settle_date(&context.run_dir, &date)? != date {
         // Another process began the run a moment before: its date is in all prompts.
-        job = Job::prepare(context, Purpose::Ask)?;
+        job = ConstructJob::prepare(context, Purpose::Ask)?;
     }
     job.protect_inputs()?;
     // A split that is finished whole has no use for parts.
