@@ -37,7 +37,7 @@ use crate::{
         judge, language,
         log::resumable,
         positive,
-        run_directory::Job,
+        run_directory::EvalJob,
         targets,
     },
     generate::scoring,
@@ -105,7 +105,7 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
         tracing::warn!("--split {split} says nothing beside --predictions: what is scored is that file");
     }
     let work = match &args.predictions[..] {
-        [] => Work::Run(Box::new(Job::find(context, args.split())?)),
+        [] => Work::Run(Box::new(EvalJob::find(context, args.split())?)),
         test => Work::Files { test, dev: &args.dev_predictions },
     };
     let context = &work.context(context);
@@ -172,7 +172,7 @@ struct Plans<'a> {
     asked: EvalRequest,
     /// `--include-text`
     include_text: bool,
-    comparable: Option<&'a Job>,
+    comparable: Option<&'a EvalJob>,
     against: Option<Against>,
     judge: Option<judge::Plan>,
     baselines: Option<baselines::Plan<'a>>,

@@ -18,7 +18,7 @@ use super::{
     cnn,
     folder::{self, Folder},
     log,
-    run_directory::Job,
+    run_directory::EvalJob,
 };
 use crate::{
     baselines::{
@@ -55,7 +55,7 @@ pub fn file(out: &Path, baseline: Baseline) -> PathBuf {
 
 /// Which baselines to run, checked before any work.
 pub struct Plan<'a> {
-    job: &'a Job,
+    job: &'a EvalJob,
     baselines: Vec<Baseline>,
     runs: usize,
     info: ClsgenJson,

@@ -12,7 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Work, folder::Folder, log, run_directory::Job};
+use super::{Work, folder::Folder, log, run_directory::EvalJob};
 use crate::{
     context::Context,
     data::{self, Needs},
@@ -84,7 +84,7 @@ impl Plan {
     }
 
     /// Both perplexities.
-    pub fn run(&self, context: &Context, folder: &Folder, job: &Job, options: &Options) -> Result<Perplexity> {
+    pub fn run(&self, context: &Context, folder: &Folder, job: &EvalJob, options: &Options) -> Result<Perplexity> {
         let base = self.read(context, folder, job, false)?;
         let tuned = self.read(context, folder, job, true)?;
         let pair = |(base, tuned): (Line, Line)| Text {
@@ -96,7 +96,7 @@ impl Plan {
     }
 
     /// A line a text, those of an earlier command kept.
-    fn read(&self, context: &Context, folder: &Folder, job: &Job, tuned: bool) -> Result<Vec<Line>> {
+    fn read(&self, context: &Context, folder: &Folder, job: &EvalJob, tuned: bool) -> Result<Vec<Line>> {
         let name = if tuned { "language.tuned" } else { "language.base" };
         let windows = scoring::windows(context, &job.info);
         let known = scoring::known(context, &job.checkpoint, &job.info)?;

@@ -58,7 +58,7 @@ pub use cnn::check as check_cnn;
 use calibration::Fitted;
 use folder::{Folder, Made};
 use frozen::Frozen;
-use run_directory::Job;
+use run_directory::EvalJob;
 
 /// A scored split: test, with thresholds from dev.
 pub struct Scored {
@@ -96,7 +96,7 @@ pub enum Work<'a> {
         dev: &'a [PathBuf],
     },
     /// The best checkpoint of the run directory.
-    Run(Box<Job>),
+    Run(Box<EvalJob>),
 }
 
 impl Work<'_> {

@@ -38,7 +38,7 @@ use crate::{
 };
 
 /// What is to be scored, found before any work, each file of it read once.
-pub struct Job {
+pub struct EvalJob {
     /// The checkpoint's directory.
     pub checkpoint: PathBuf,
     /// The checkpoint's path as files and titles name it.
@@ -64,11 +64,11 @@ pub struct Job {
 pub struct Base {
     /// Its predictions.
     pub predictions: Predictions,
-    /// The same, record for record as [`Job::score`] has the tuned model's.
+    /// The same, record for record as [`EvalJob::score`] has the tuned model's.
     pub sample: AnySample,
 }
 
-impl Job {
+impl EvalJob {
     /// Finds the run's checkpoint and the split's file.
     ///
     /// # Errors

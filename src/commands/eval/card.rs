@@ -21,7 +21,7 @@ use crate::{
     evaluation::{
         Scored, Work,
         folder::{CALIBRATION, Folder, THRESHOLDS},
-        run_directory::Job,
+        run_directory::EvalJob,
     },
     foreign,
     metrics::{AnyEvaluation, Options},
@@ -48,7 +48,7 @@ struct Sources<'a> {
 
 impl Sources<'_> {
     /// The run directory's checkpoint; none of prediction files.
-    fn job(&self) -> Option<&Job> {
+    fn job(&self) -> Option<&EvalJob> {
         match self.work {
             Work::Run(job) => Some(job),
             Work::Files { .. } => None,

@@ -9,7 +9,7 @@ use crate::{
         against::Against,
         folder::Folder,
         judge::{self, Judgement, Texts},
-        run_directory::{Base, Job},
+        run_directory::{Base, EvalJob},
     },
     metrics::{
         AnySample, Evaluation, Options, Sample, comparison::Comparison, evaluate, evaluation::Judge, multiclass, paired,
@@ -33,7 +33,7 @@ pub struct Compared {
 }
 
 /// The job whose base can be scored; prediction files have none.
-pub fn job<'a>(work: &'a Work<'_>) -> Result<&'a Job> {
+pub fn job<'a>(work: &'a Work<'_>) -> Result<&'a EvalJob> {
     match work {
         Work::Run(job) => Ok(job),
         Work::Files { .. } => {
@@ -47,7 +47,7 @@ pub fn job<'a>(work: &'a Work<'_>) -> Result<&'a Job> {
 pub struct Tuned<'a> {
     pub context: &'a Context,
     pub folder: &'a Folder,
-    pub job: &'a Job,
+    pub job: &'a EvalJob,
     pub scored: &'a Scored,
     /// Who judges the base's texts, as it did the tuned model's.
     pub judge: Option<&'a judge::Plan>,

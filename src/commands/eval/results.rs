@@ -21,7 +21,7 @@ use crate::{
         folder::{EvalRequest, Folder},
         judge, log,
         predictions::{BASE_FILE, FILE},
-        run_directory::Job,
+        run_directory::EvalJob,
         splits,
     },
     fingerprint::Fingerprint,
@@ -135,7 +135,7 @@ struct Run {
 }
 
 impl Run {
-    fn of(context: &Context, job: &Job) -> Result<Self> {
+    fn of(context: &Context, job: &EvalJob) -> Result<Self> {
         // Their number alone: labels are read once dev's thresholds are frozen.
         let records = splits::load(&context.config, &job.data, &job.template.fields())?.len();
         Ok(Self { records, seconds: history::seconds_a_record(&context.run_dir) })
