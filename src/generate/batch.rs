@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// A prompt that was prefilled and whose samples are not all done.
-pub(super) struct Job {
+pub(super) struct SequenceGroup {
     pub(super) request: Request,
     /// Keys and values of the prompt, shared by its samples.
     pub(super) prefix: SequenceCache,
@@ -27,7 +27,7 @@ pub(super) struct Job {
     generations: Vec<Option<Generation>>,
 }
 
-impl Job {
+impl SequenceGroup {
     pub(super) fn new(request: Request, prefix: SequenceCache, first: Vec<f32>, logits: Option<Vec<f32>>) -> Self {
         let generations = (0..request.samples).map(|_| None).collect();
         Self { request, prefix, first, logits, generations }
@@ -65,7 +65,7 @@ pub(super) struct ActiveSample {
 }
 
 impl ActiveSample {
-    pub(super) fn new(index: usize, sample: usize, job: &Job) -> Self {
+    pub(super) fn new(index: usize, sample: usize, job: &SequenceGroup) -> Self {
         let cache = job.prefix.clone();
         let step = step(job.request.key, sample);
         let sampling = job.request.sampling;
@@ -136,7 +136,7 @@ impl Budget {
 /// The open prompts and running rows of one run.
 #[derive(Default)]
 pub(super) struct Batch {
-    pub(super) jobs: BTreeMap<usize, Job>,
+    pub(super) jobs: BTreeMap<usize, SequenceGroup>,
     pub(super) rows: Vec<ActiveSample>,
     /// Prefixes that later prompts may share.
     pub(super) prefixes: PrefixCache,

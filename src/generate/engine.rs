@@ -16,7 +16,7 @@ use rayon::prelude::*;
 
 use super::{
     Completed, Request,
-    batch::{ActiveSample, Batch, Budget, Job},
+    batch::{ActiveSample, Batch, Budget, SequenceGroup},
     client::{Accept, Client, Emit, Local},
     constrain::Constraint,
     continuations::log_probabilities,
@@ -333,7 +333,11 @@ impl Engine<'_> {
     }
 
     /// Prefills prompts that will generate: what of each its cache does not hold yet.
-    fn prefill(&self, group: Vec<(usize, Request)>, mut caches: Vec<SequenceCache>) -> Result<Vec<(usize, Job)>> {
+    fn prefill(
+        &self,
+        group: Vec<(usize, Request)>,
+        mut caches: Vec<SequenceCache>,
+    ) -> Result<Vec<(usize, SequenceGroup)>> {
         if group.is_empty() {
             return Ok(Vec::new());
         }
@@ -349,7 +353,7 @@ impl Engine<'_> {
         let jobs = group.into_iter().zip(caches).zip(first.into_iter().zip(cls));
         let open = |(((index, request), cache), (first, cls)): (((usize, Request), _), (_, Option<_>))| {
             let logits = cls.filter(|_| request.want_probability);
-            (index, Job::new(request, cache, first, logits))
+            (index, SequenceGroup::new(request, cache, first, logits))
         };
         Ok(jobs.map(open).collect())
     }
