@@ -312,7 +312,7 @@ fn save(
     write_tables(out, &files)?;
     let scored = Some((scored, evaluation));
     let decisions = decisions.as_ref();
-    let parts = report::Parts { scored, tables: all, decisions, epochs, classes: None };
+    let parts = report::ReportParts { scored, tables: all, decisions, epochs, classes: None };
     report::write(context, out, &parts, options, include_text)?;
     Ok(())
 }

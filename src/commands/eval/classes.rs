@@ -106,7 +106,7 @@ pub fn measure(
     let decisions = against_rest.as_ref().and_then(|class| decision_curves(class, options.bootstrap, options.seed));
     let points = decisions.as_ref().map(|curves| decision_tables(&scored.title, curves, sample.len()));
     write_tables(&folder.out, &all.iter().chain(points.iter().flatten()).collect::<Vec<_>>())?;
-    let parts = report::Parts {
+    let parts = report::ReportParts {
         scored: Some((scored, &evaluation)),
         tables: &all,
         decisions: decisions.as_ref(),

@@ -35,7 +35,7 @@ pub fn alone(context: &Context, options: &Options) -> Result<()> {
     storage::create_dir_all(&out)?;
     run_record::write(context, "eval", &[], &[], lock)?;
     write_tables(&out, &[&table])?;
-    let parts = report::Parts {
+    let parts = report::ReportParts {
         scored: None,
         tables: std::slice::from_ref(&table),
         decisions: None,

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Everything a report is made of.
-pub struct Parts<'a> {
+pub struct ReportParts<'a> {
     /// The scored records and what was measured; none when only the curve was asked for.
     pub scored: Option<(&'a Scored, &'a AnyEvaluation)>,
     /// Tables in their order.
@@ -45,7 +45,13 @@ pub struct Classes<'a> {
 }
 
 /// Draws the figures and writes the report; text of records only with `include_text`.
-pub fn write(context: &Context, out: &Path, parts: &Parts<'_>, options: &Options, include_text: bool) -> Result<()> {
+pub fn write(
+    context: &Context,
+    out: &Path,
+    parts: &ReportParts<'_>,
+    options: &Options,
+    include_text: bool,
+) -> Result<()> {
     let figures = draw(out, parts, options)?;
     let scored = parts.scored.map(|(scored, _)| scored);
     let records = scored.filter(|_| include_text).map(|scored| records(context, scored));
@@ -73,7 +79,7 @@ pub fn write(context: &Context, out: &Path, parts: &Parts<'_>, options: &Options
     storage::write_file_atomic(&out.join("report.html"), report.render()?.as_bytes())
 }
 
-fn draw(out: &Path, parts: &Parts<'_>, options: &Options) -> Result<Vec<Figure>> {
+fn draw(out: &Path, parts: &ReportParts<'_>, options: &Options) -> Result<Vec<Figure>> {
     let mut inputs = figures::Inputs {
         scored: None,
         calibrated: None,
