@@ -21,7 +21,7 @@ use crate::{
     evaluation::calibration,
     generate::{
         loading,
-        predict::{Counts, PromptedRecord, Settings, score},
+        predict::{Counts, PredictSettings, PromptedRecord, score},
         scoring,
     },
     labels::Labels,
@@ -117,7 +117,7 @@ struct Job {
     total: Option<usize>,
     /// Records before them, which are another process's.
     before: usize,
-    settings: Settings,
+    settings: PredictSettings,
     loaded: LoadedModel,
     prompter: Prompter,
     sidecar: Sidecar,
@@ -249,7 +249,7 @@ fn strict_error(input: &Path, bad: &[RecordError], count: usize) -> Error {
 fn prompted<'r>(
     records: impl Iterator<Item = Result<Result<data::Record, RecordError>>> + 'r,
     prompter: &'r Prompter,
-    settings: &'r Settings,
+    settings: &'r PredictSettings,
     args: &'r PredictArgs,
 ) -> impl Iterator<Item = Result<Result<PromptedRecord, RecordError>>> + 'r {
     records.map(|record| match record? {

@@ -341,7 +341,7 @@ fn trainer(
 fn dev(context: &Context, inputs: &mut Inputs, prompter: &Prompter) -> Result<Option<Dev>> {
     let config = &context.config;
     let Some((records, (path, _))) = inputs.dev.take().zip(inputs.dev_source.as_ref()) else { return Ok(None) };
-    let settings = predict::Settings {
+    let settings = predict::PredictSettings {
         sampling: Sampling {
             temperature: config.generate.temperature,
             top_p: config.generate.top_p,

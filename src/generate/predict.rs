@@ -21,7 +21,7 @@ use crate::{
 
 /// How records are scored.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
+pub struct PredictSettings {
     /// How a token is chosen.
     pub sampling: Sampling,
     /// Cap on new tokens.
@@ -94,7 +94,7 @@ impl PromptedRecord {
 
     /// Makes the prompt of `record`, to be scored under these settings. The inner error is the record's own, the outer
     /// one ends the run.
-    pub fn of(prompter: &Prompter, record: &Record, settings: &Settings) -> Result<Result<Self, RecordError>> {
+    pub fn of(prompter: &Prompter, record: &Record, settings: &PredictSettings) -> Result<Result<Self, RecordError>> {
         let texts = || if settings.evidence { record.fields.clone() } else { Texts::new() };
         match prompter.prompt(record) {
             Ok(prompt) => Ok(Ok(Self { texts: texts(), ..Self::new(record, prompt) })),
@@ -110,7 +110,7 @@ pub fn score(
     model: &Model,
     prompter: &Prompter,
     records: impl Iterator<Item = Result<Result<PromptedRecord, RecordError>>>,
-    settings: &Settings,
+    settings: &PredictSettings,
     emit: &mut dyn FnMut(Prediction) -> Result<()>,
 ) -> Result<Counts> {
     let constraint = if settings.constrain && settings.explanation { Some(Constraint::new(prompter)?) } else { None };
@@ -158,7 +158,7 @@ type Open = (usize, Place, Prediction, Texts);
 /// Turns records into requests and results back into predictions of those records.
 struct Scoring<'a> {
     prompter: &'a Prompter,
-    settings: &'a Settings,
+    settings: &'a PredictSettings,
     /// Requests made so far.
     asked: usize,
     /// Those under way.

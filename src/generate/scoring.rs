@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{
     Sampling,
     memory::{self, Longest},
-    predict::Settings,
+    predict::PredictSettings,
 };
 use crate::{
     config::{Config, Quantize, Stage, Truncate},
@@ -163,9 +163,9 @@ pub fn fingerprint(
 }
 
 /// How to score: the config's decoding.
-pub fn settings(context: &Context, explanation: bool, windows: &Windows) -> Settings {
+pub fn settings(context: &Context, explanation: bool, windows: &Windows) -> PredictSettings {
     let generate = &context.config.generate;
-    Settings {
+    PredictSettings {
         sampling: Sampling { temperature: generate.temperature, top_p: generate.top_p, seed: context.seed },
         max_new_tokens: windows.output,
         explanation,

@@ -15,7 +15,7 @@ use crate::{
     data::{Prediction, Record},
     device,
     error::{Error, Result},
-    generate::predict::{PromptedRecord, Settings, score},
+    generate::predict::{PredictSettings, PromptedRecord, score},
     labels::{Class, Labels},
     metrics::{
         self, AnyEvaluation, AnySample, Options,
@@ -33,7 +33,7 @@ pub struct Dev {
     records: Vec<PromptedRecord>,
     /// Target ids of each, empty where there is none to write: L_gen of dev is computed on these.
     targets: Vec<Vec<u32>>,
-    settings: Settings,
+    settings: PredictSettings,
 }
 
 /// `dev.metrics.json`: the metrics of `eval/metrics.json`, without bootstrap intervals, and the losses.
@@ -75,7 +75,12 @@ impl DevMetrics {
 
 impl Dev {
     /// Tokenizes the split, which is then not needed any more. `settings` are those of decoding.
-    pub fn new(prompter: &Prompter, records: &[Record], objective: Objective, settings: Settings) -> Result<Self> {
+    pub fn new(
+        prompter: &Prompter,
+        records: &[Record],
+        objective: Objective,
+        settings: PredictSettings,
+    ) -> Result<Self> {
         let mut dev = Self { records: Vec::with_capacity(records.len()), targets: Vec::new(), settings };
         for record in records {
             device::check_interrupted()?;
