@@ -105,7 +105,7 @@ impl TokenizerFiles {
     }
 
     /// What the small files say.
-    pub(super) fn settings(&self) -> Result<Settings> {
+    pub(super) fn settings(&self) -> Result<TokenizerSettings> {
         let config = self.json("tokenizer_config.json", self.tokenizer_config.as_deref())?;
         let map = self.json("special_tokens_map.json", self.special_tokens_map.as_deref())?;
         let special_tokens = SPECIAL_NAMES
@@ -127,12 +127,12 @@ impl TokenizerFiles {
         let chat_template = self.chat_template.clone().or_else(|| template_text(&config["chat_template"]));
         let added_tokens = config["added_tokens_decoder"].as_object().cloned().unwrap_or_default();
         let added_tokens = added_tokens.into_iter().filter_map(|(id, token)| Some((id.parse().ok()?, token))).collect();
-        Ok(Settings { special_tokens, stop_ids, chat_template, template_place, added_tokens })
+        Ok(TokenizerSettings { special_tokens, stop_ids, chat_template, template_place, added_tokens })
     }
 }
 
 /// What HF reads beside `tokenizer.json`.
-pub(super) struct Settings {
+pub(super) struct TokenizerSettings {
     /// `bos_token` → its text, and so on.
     pub special_tokens: BTreeMap<&'static str, String>,
     /// Every `eos_token_id` of generation_config.json and config.json, in that order.
