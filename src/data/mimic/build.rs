@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     EXPECTED, SPLITS, ascii, clean, files,
-    files::Table,
+    files::MimicTable,
     hosp::{COLUMNS, Hospital},
     known, labels,
     labels::Tasks,
@@ -60,7 +60,7 @@ impl Build {
         let hidden = ProgressBar::hidden();
         let tasks = Tasks::read(&self.tasks)?;
         self.read_hospital(&hidden)?;
-        Table::open(&self.notes, NOTES, &hidden)?;
+        MimicTable::open(&self.notes, NOTES, &hidden)?;
         Ok((tasks.names, tasks.notes.len()))
     }
 
@@ -114,7 +114,7 @@ pub fn build(build: &Build, out: &AtomicDir, bar: &ProgressBar) -> Result<Built>
     let mut tasks = Tasks::read(&build.tasks)?;
     let hospital = build.read_hospital(bar)?;
     let mut splits = Splits::create(out)?;
-    let mut table = Table::open(&build.notes, NOTES, bar)?;
+    let mut table = MimicTable::open(&build.notes, NOTES, bar)?;
     let mut problems = Problems::default();
     let mut notes: Vec<Note> = Vec::new();
     let mut unknown = 0;

@@ -64,14 +64,14 @@ impl Read for Hashed {
 }
 
 /// A table being read.
-pub struct Table {
+pub struct MimicTable {
     path: PathBuf,
     columns: &'static [&'static str],
     rows: CsvRows<BufReader<Hashed>>,
     sha1: Rc<RefCell<Sha1>>,
 }
 
-impl Table {
+impl MimicTable {
     /// Opens a table whose header has these columns, whatever else it has.
     pub fn open(path: &Path, columns: &'static [&'static str], bar: &ProgressBar) -> Result<Self> {
         let named = |error: Error| error.context(path.display());
@@ -123,7 +123,7 @@ impl Table {
         }
     }
 
-    /// SHA-1 of all that was read, unpacked: of the whole file once [`Table::next`] has come to its end.
+    /// SHA-1 of all that was read, unpacked: of the whole file once [`MimicTable::next`] has come to its end.
     pub fn sha1(&self) -> String {
         hex(&self.sha1.borrow().clone().finalize())
     }

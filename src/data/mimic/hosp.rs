@@ -4,7 +4,7 @@ use std::{collections::HashMap, path::Path};
 
 use indicatif::ProgressBar;
 
-use super::files::Table;
+use super::files::MimicTable;
 use crate::{
     data::problems::Problems,
     error::{Error, Result},
@@ -26,7 +26,7 @@ struct Rows {
 
 impl Rows {
     fn read(path: &Path, columns: &'static [&'static str], bar: &ProgressBar) -> Result<Self> {
-        let mut table = Table::open(path, columns, bar)?;
+        let mut table = MimicTable::open(path, columns, bar)?;
         let mut rows = Self { values: Vec::new(), rows: HashMap::new(), sha1: String::new() };
         let mut places: HashMap<String, u16> = HashMap::new();
         let mut problems = Problems::default();
