@@ -21,7 +21,7 @@ use crate::ops::cuda::{ATTENTION, Launch, device_of, uninit, upload};
 use crate::ops::kv_store::{BLOCK, Layout, kernel_width};
 
 pub(super) use backward::backward;
-pub(crate) use table::Table;
+pub(crate) use table::BlockTable;
 
 /// Queries of a block of `forward.cu` and of `backward_q.cu`; keys of one of `backward_kv.cu`.
 const ROWS: usize = 128;
@@ -116,7 +116,7 @@ pub(super) fn forward(
 /// `(rows, heads, d)` of one query a row.
 pub(super) fn decode(
     q: &Tensor,
-    table: &Table,
+    table: &BlockTable,
     dims: Dims,
     layout: Layout,
     layer: usize,

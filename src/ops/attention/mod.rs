@@ -25,7 +25,7 @@ mod tests;
 use candle_core::{DType, Device, Tensor};
 
 #[cfg(feature = "cuda")]
-pub(crate) use self::{cuda::Table, shared::CHUNK};
+pub(crate) use self::{cuda::BlockTable, shared::CHUNK};
 use super::Offsets;
 use super::cast::rounded;
 use super::cpu::simd::has_fast_bf16_pairs;
@@ -167,7 +167,7 @@ pub struct Decoding<'a> {
 enum Way<'a> {
     Host(decode::KvSplitPlan<'a>),
     #[cfg(feature = "cuda")]
-    Cuda(cuda::Table),
+    Cuda(cuda::BlockTable),
 }
 
 impl<'a> Decoding<'a> {
@@ -175,14 +175,14 @@ impl<'a> Decoding<'a> {
     pub fn new(step: &'a PagedBatch<'a>, heads: usize) -> Result<Self> {
         #[cfg(feature = "cuda")]
         if step.device().is_cuda() {
-            return Ok(Self { step, heads, way: Way::Cuda(cuda::Table::new(step, heads)?) });
+            return Ok(Self { step, heads, way: Way::Cuda(cuda::BlockTable::new(step, heads)?) });
         }
         Ok(Self { step, heads, way: Way::Host(decode::KvSplitPlan::new(step.rows())) })
     }
 
     /// By a table that is filled later.
     #[cfg(feature = "cuda")]
-    pub(crate) fn placed(step: &'a PagedBatch<'a>, heads: usize, table: Table) -> Self {
+    pub(crate) fn placed(step: &'a PagedBatch<'a>, heads: usize, table: BlockTable) -> Self {
         Self { step, heads, way: Way::Cuda(table) }
     }
 

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Shape, Tensor};
 
-use super::super::attention::{CHUNK, Decoding, Table};
+use super::super::attention::{BlockTable, CHUNK, Decoding};
 use super::super::cuda::{Graph, Places};
 use super::super::kv_store::{BLOCK, PagedBatch};
 use super::{Indices, Inputs};
@@ -101,7 +101,7 @@ impl GraphCache {
 
     fn wanted(&self, batch: &PagedBatch<'_>) -> bool {
         // Rows that share keys are decoded by items, whose number changes.
-        self.on && batch.device().is_cuda() && !Table::is_shared()
+        self.on && batch.device().is_cuda() && !BlockTable::is_shared()
     }
 
     /// A step will run op by op: what candle copies from the host for a strided tensor is kept while this is, for a
@@ -126,7 +126,7 @@ impl GraphCache {
 
 /// What the places hold, in the order that [`capture`] gives them out.
 fn words(key: Key, [ids, positions]: [&[u32]; 2], batch: &PagedBatch<'_>) -> Result<Vec<u32>> {
-    let table = Table::words(batch)?;
+    let table = BlockTable::words(batch)?;
     let mut words = [ids, positions].concat();
     for word in batch.slots_of_new()?.into_iter().chain(table.rows).chain(table.blocks) {
         words.extend([word as u32, (word >> 32) as u32]);
@@ -155,7 +155,7 @@ fn capture(
     let (place_of_ids, place_of_positions) = (place(key.rows)?, place(key.rows)?);
     // The step itself may yet run op by op: this capture's places are not its own.
     let placed = batch.with_slots_of_new(place(2 * key.rows)?);
-    let table = Table::placed(place(2 * key.rows)?, place(2 * key.blocks())?, key.rows, key.chunks * CHUNK);
+    let table = BlockTable::placed(place(2 * key.rows)?, place(2 * key.blocks())?, key.rows, key.chunks * CHUNK);
     let decoding = Decoding::placed(&placed, heads, table);
     let inputs = Inputs {
         ids: Indices::placed(ids, &place_of_ids),

@@ -9,7 +9,7 @@ use crate::ops::kv_store::{BLOCK, PagedBatch};
 
 /// The tables of `decode.cuh` on the device, for all layers of a step.
 #[derive(Debug)]
-pub(crate) struct Table {
+pub(crate) struct BlockTable {
     /// Each row's first block among `blocks`, and its length.
     pub(super) rows: Tensor,
     /// Addresses.
@@ -29,7 +29,7 @@ pub(crate) struct Words {
     pub blocks: Vec<u64>,
 }
 
-impl Table {
+impl BlockTable {
     /// Whether rows that share keys have them read once for all.
     pub fn is_shared() -> bool {
         DECODE.takes_first()
@@ -46,7 +46,7 @@ impl Table {
         Ok(words)
     }
 
-    /// A table whose [`Table::words`] will be found at these places; no row will be longer than `longest` tokens.
+    /// A table whose [`BlockTable::words`] will be found at these places; no row will be longer than `longest` tokens.
     pub fn placed(rows: Tensor, blocks: Tensor, count: usize, longest: usize) -> Self {
         Self { rows, blocks, shared: None, count, longest }
     }
