@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! launch: what mpirun or srun says ─▶ transport: one process · MPI ─▶ Collective: meet, sum, gather
-//!                                                                      letters: from one rank to another
+//!                                                                      messages: from one rank to another
 //! ```
 //!
 //! Only host slices pass through here; whoever holds tensors copies them. Every operation is a meeting of all ranks,
@@ -12,7 +12,7 @@
 
 mod join;
 mod launch;
-mod letters;
+mod messages;
 mod number;
 mod status;
 mod sum;
@@ -30,7 +30,7 @@ use std::{
     },
 };
 
-use self::{join::RankLocation, launch::Launch, letters::Letters, transport::Transport};
+use self::{join::RankLocation, launch::Launch, messages::Messages, transport::Transport};
 use crate::error::{Error, Result};
 
 /// What this process's lines on stderr begin with: nothing on rank 0, or where there is one process.
@@ -55,7 +55,7 @@ struct Inner {
     failed: AtomicBool,
     /// This rank stopped what it did for another's error.
     gives_way: AtomicBool,
-    letters: Letters,
+    messages: Messages,
     transport: Transport,
 }
 
@@ -73,8 +73,8 @@ impl Collective {
 
     fn new(rank: usize, places: Vec<RankLocation>, gpu: usize, transport: Transport) -> Self {
         let [failed, gives_way] = [false; 2].map(AtomicBool::new);
-        let letters = Letters::new(places.len());
-        Self(Arc::new(Inner { rank, places, gpu, failed, gives_way, letters, transport }))
+        let messages = Messages::new(places.len());
+        Self(Arc::new(Inner { rank, places, gpu, failed, gives_way, messages, transport }))
     }
 
     /// This process among [`Collective::size`], from 0.

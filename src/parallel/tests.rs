@@ -141,7 +141,7 @@ fn long_work_stops_for_another_ranks_error_and_does_not_hide_it() {
 }
 
 #[test]
-fn letters_of_any_length_come_whole_and_in_order_beside_the_meetings() {
+fn messages_of_any_length_come_whole_and_in_order_beside_the_meetings() {
     let lengths = [0, 1, 3063, 3064, 3065, 100_000];
     let told = on_ranks(3, |ranks| {
         for to in (0..3).filter(|&to| to != ranks.rank()) {
@@ -157,15 +157,15 @@ fn letters_of_any_length_come_whole_and_in_order_beside_the_meetings() {
     });
     for (rank, come) in told {
         for from in (0..3).filter(|&from| from != rank) {
-            let letters = come.iter().filter(|(sender, _)| *sender == from).map(|(_, letter)| letter);
+            let messages = come.iter().filter(|(sender, _)| *sender == from).map(|(_, message)| message);
             let expected: Vec<Vec<u8>> = lengths.iter().map(|&length| vec![from as u8; length]).collect();
-            assert!(letters.eq(expected.iter()), "from {from} to {rank}");
+            assert!(messages.eq(expected.iter()), "from {from} to {rank}");
         }
     }
 }
 
 #[test]
-fn who_waits_for_letters_sees_rank_0_and_any_error_come_to_a_meeting() {
+fn who_waits_for_messages_sees_rank_0_and_any_error_come_to_a_meeting() {
     for failing in [0, 2] {
         let ends = on_ranks(3, |ranks| {
             if ranks.rank() == failing {

@@ -9,7 +9,7 @@ pub(super) use threads::Threads;
 const MESSAGE: usize = 64 << 20;
 
 /// Tags: what ranks exchange at a meeting; the note that goes before a rank's error, so that others see it coming; a
-/// packet of a letter.
+/// packet of a message.
 const MEETING: i32 = 0;
 const FAILURE: i32 = 1;
 const LETTER: i32 = 2;
@@ -80,12 +80,12 @@ impl Transport {
         false
     }
 
-    /// Sends a packet of a letter.
+    /// Sends a packet of a message.
     pub fn send(&self, to: usize, packet: &[u8]) {
         self.exchange_tagged(LETTER, vec![(to, packet)], Vec::new());
     }
 
-    /// The next packet of a letter from this rank, if one has come.
+    /// The next packet of a message from this rank, if one has come.
     pub fn receive(&self, from: usize) -> Option<Vec<u8>> {
         match self {
             Self::One => _ = from,

@@ -1,7 +1,7 @@
-//! Letters: bytes from one rank to another, outside of the meetings of all.
+//! Messages: bytes from one rank to another, outside of the meetings of all.
 //!
-//! A letter travels in packets so small that every MPI library keeps them for a receiver that does not look yet: the
-//! sender goes on with its work. Packets of one sender come in their order; the first tells the letter's length.
+//! A message travels in packets so small that every MPI library keeps them for a receiver that does not look yet: the
+//! sender goes on with its work. Packets of one sender come in their order; the first tells the message's length.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -11,41 +11,41 @@ use super::Collective;
 /// libraries larger ones.
 const PACKET: usize = 3 << 10;
 
-/// Letters that have come in part, one a rank.
-pub(super) struct Letters(Vec<Mutex<Vec<u8>>>);
+/// Messages that have come in part, one a rank.
+pub(super) struct Messages(Vec<Mutex<Vec<u8>>>);
 
-impl Letters {
+impl Messages {
     pub fn new(ranks: usize) -> Self {
         Self((0..ranks).map(|_| Mutex::default()).collect())
     }
 
-    /// Adds a packet from this rank; the letter, where it is whole now.
+    /// Adds a packet from this rank; the message, where it is whole now.
     fn add(&self, from: usize, packet: &[u8]) -> Option<Vec<u8>> {
         let mut begun = self.0[from].lock().unwrap_or_else(PoisonError::into_inner);
         begun.extend(packet);
-        let (length, letter) = begun.split_first_chunk::<8>()?;
-        if (letter.len() as u64) < u64::from_le_bytes(*length) {
+        let (length, message) = begun.split_first_chunk::<8>()?;
+        if (message.len() as u64) < u64::from_le_bytes(*length) {
             return None;
         }
-        let letter = letter.to_vec();
+        let message = message.to_vec();
         begun.clear();
-        Some(letter)
+        Some(message)
     }
 }
 
 impl Collective {
-    /// Sends a letter to another rank, which need not wait for it.
-    pub fn send(&self, to: usize, letter: &[u8]) {
-        let whole = [&(letter.len() as u64).to_le_bytes(), letter].concat();
+    /// Sends a message to another rank, which need not wait for it.
+    pub fn send(&self, to: usize, message: &[u8]) {
+        let whole = [&(message.len() as u64).to_le_bytes(), message].concat();
         whole.chunks(PACKET).for_each(|packet| self.0.transport.send(to, packet));
     }
 
-    /// A letter that has come, with the rank that sent it; `None` where none is here. Nobody waits.
+    /// A message that has come, with the rank that sent it; `None` where none is here. Nobody waits.
     pub fn receive(&self) -> Option<(usize, Vec<u8>)> {
         for from in (0..self.size()).filter(|&from| from != self.rank()) {
             while let Some(packet) = self.0.transport.receive(from) {
-                if let Some(letter) = self.0.letters.add(from, &packet) {
-                    return Some((from, letter));
+                if let Some(message) = self.0.messages.add(from, &packet) {
+                    return Some((from, message));
                 }
             }
         }
