@@ -51,19 +51,19 @@ fn measure(ranks: &Collective) -> Result<()> {
     let mut by_mpi = Vec::new();
     for _ in 0..=SUMS {
         sum.copy_from_slice(&own);
-        ranks.meet(Ok(()))?;
+        ranks.agree(Ok(()))?;
         let begun = Instant::now();
         ranks.sum(&mut sum)?;
         in_order.push(begun.elapsed().as_secs_f64());
         if let Some(i) = (0..NUMBERS).find(|&i| sum[i] != expected(i)) {
             return Err(Error::run(format!("number {i} is {}, not {}", sum[i], expected(i))));
         }
-        ranks.meet(Ok(()))?;
+        ranks.agree(Ok(()))?;
         let begun = Instant::now();
         SimpleCommunicator::world().all_reduce_into(&own[..], &mut sum[..], SystemOperation::sum());
         by_mpi.push(begun.elapsed().as_secs_f64());
     }
-    if ranks.leads() {
+    if ranks.is_root() {
         let megabytes = 4.0 * NUMBERS as f64 / 1e6;
         println!("{:5}  {megabytes:.0}  {:20.3}  {:16.3}", ranks.size(), median(in_order), median(by_mpi));
     }

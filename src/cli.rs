@@ -238,7 +238,7 @@ pub fn main() -> ExitCode {
     let noted = run_record::finish(&result);
     let code = match result.and(noted) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if ranks.leads() => report(&error),
+        Err(error) if ranks.is_root() => report(&error),
         Err(error) => ExitCode::from(error.exit_code()),
     };
     ranks.leave();

@@ -33,7 +33,7 @@ impl DryRunReport {
 
     /// Behind the resolved config on stdout as TOML comments; under `--json` as its key `dry_run`.
     pub fn print(self, context: &Context) -> Result<()> {
-        if !context.ranks.leads() {
+        if !context.ranks.is_root() {
             return Ok(());
         }
         if context.json {
@@ -49,7 +49,7 @@ impl DryRunReport {
 
 /// The resolved config on stdout, as TOML that `--config` reads back, or as JSON.
 pub fn print_config(context: &Context) -> Result<()> {
-    if !context.ranks.leads() {
+    if !context.ranks.is_root() {
         return Ok(());
     }
     if context.json {

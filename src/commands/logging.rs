@@ -22,7 +22,7 @@ use crate::{
 /// Every rank would say the same: of others than rank 0 only errors are heard, unless `-v` asks for more.
 pub fn start(ranks: &Collective, quiet: bool, verbose: u8) {
     let level = match (quiet, verbose) {
-        (_, 0) if !ranks.leads() => LevelFilter::ERROR,
+        (_, 0) if !ranks.is_root() => LevelFilter::ERROR,
         (true, _) => LevelFilter::WARN,
         (false, 0) => LevelFilter::INFO,
         (false, 1) => LevelFilter::DEBUG,

@@ -14,7 +14,7 @@ pub fn share(context: &Context, args: &impl Debug, command: impl FnOnce() -> Res
         return command();
     }
     check_started_alike(context, &[("options", json!(format!("{args:?}")))])?;
-    if !ranks.leads() {
+    if !ranks.is_root() {
         return generate::ranks::serve(context);
     }
     announce(context);

@@ -123,11 +123,11 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
         }
         let needs = Needs::of(config, &llama_config, largest);
         dry_run(context, (args, goes_on), &source, (&plan, &examples, largest), &needs)?;
-        return together.meet(if elsewhere { Ok(None) } else { fits.map(|()| None) });
+        return together.agree(if elsewhere { Ok(None) } else { fits.map(|()| None) });
     }
     fits?;
     // Every rank has looked at what memory is free before any takes some.
-    together.meet(device::check_interrupted())?;
+    together.agree(device::check_interrupted())?;
 
     // The model, where the run left off or from the start.
     let model =
@@ -309,7 +309,7 @@ fn trainer(
     }
     let ranks = context.ranks.clone();
     // Every rank's weights are in memory by now, and counted in what is free.
-    ranks.meet(Ok(()))?;
+    ranks.agree(Ok(()))?;
     let fixed = memory::gradient_bytes(&optimizer, ranks.size(), device) + model.llama.rounded_bytes();
     let held = memory::held_bytes(&model, &optimizer, settings.parameters);
     let free = cuda::memory_available(device);

@@ -1,7 +1,7 @@
 //! Data-parallel processes: one, or the ranks of an MPI job (feature `mpi`), behind one type. Layer 1.
 //!
 //! ```text
-//! launch: what mpirun or srun says ─▶ transport: one process · MPI ─▶ Collective: meet, sum, gather
+//! launch: what mpirun or srun says ─▶ transport: one process · MPI ─▶ Collective: agree, sum, gather
 //!                                                                      messages: from one rank to another
 //! ```
 //!
@@ -54,7 +54,7 @@ struct Inner {
     /// The last meeting ended in an error that every rank knows.
     failed: AtomicBool,
     /// This rank stopped what it did for another's error.
-    gives_way: AtomicBool,
+    yields_to_other_error: AtomicBool,
     messages: Messages,
     transport: Transport,
 }
@@ -72,9 +72,9 @@ impl Collective {
     }
 
     fn new(rank: usize, places: Vec<RankLocation>, gpu: usize, transport: Transport) -> Self {
-        let [failed, gives_way] = [false; 2].map(AtomicBool::new);
+        let [failed, yields_to_other_error] = [false; 2].map(AtomicBool::new);
         let messages = Messages::new(places.len());
-        Self(Arc::new(Inner { rank, places, gpu, failed, gives_way, messages, transport }))
+        Self(Arc::new(Inner { rank, places, gpu, failed, yields_to_other_error, messages, transport }))
     }
 
     /// This process among [`Collective::size`], from 0.
@@ -88,7 +88,7 @@ impl Collective {
     }
 
     /// Is this the one that writes files and speaks to the user?
-    pub fn leads(&self) -> bool {
+    pub fn is_root(&self) -> bool {
         self.rank() == 0
     }
 
@@ -114,9 +114,9 @@ impl Collective {
         self.0.places.iter().filter(|place| *place == own).count()
     }
 
-    /// All ranks meet. Where every one is well each goes on with its own value; else none does, and all have the error
+    /// All ranks agree how to go on. Where all are well each has its own value; else none has, and all have the error
     /// of the first that failed, its rank and machine named unless all failed alike.
-    pub fn meet<T>(&self, result: Result<T>) -> Result<T> {
+    pub fn agree<T>(&self, result: Result<T>) -> Result<T> {
         if self.size() == 1 {
             return result;
         }
@@ -136,18 +136,18 @@ impl Collective {
         if !self.0.transport.holds_failure() {
             return Ok(());
         }
-        self.0.gives_way.store(true, Ordering::Relaxed);
+        self.0.yields_to_other_error.store(true, Ordering::Relaxed);
         Err(Error::run("another rank failed"))
     }
 
     /// Does `work` on rank 0 alone, before any rank goes on; what fails there fails everywhere. `None` on other ranks.
     pub fn on_rank_0<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
-        self.meet(if self.leads() { work().map(Some) } else { Ok(None) })
+        self.agree(if self.is_root() { work().map(Some) } else { Ok(None) })
     }
 
     /// Adds up `values` over the ranks, in rank order: the same bits on every rank, and in every run of as many.
     pub fn sum(&self, values: &mut [f32]) -> Result<()> {
-        self.meet(Ok(()))?;
+        self.agree(Ok(()))?;
         sum::in_rank_order(&self.0.transport, self.rank(), self.size(), values);
         Ok(())
     }
@@ -168,16 +168,16 @@ impl Collective {
 
     /// Every rank's bytes, on every rank.
     pub fn all_gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
-        self.meet(Ok(()))?;
+        self.agree(Ok(()))?;
         Ok(self.round(own))
     }
 
     /// Every rank's bytes on rank 0; nothing on the others.
     pub fn gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
-        self.meet(Ok(()))?;
+        self.agree(Ok(()))?;
         let lengths = self.0.transport.all_to_all(self.rank(), self.size(), own.len() as u64, false);
         let mut parts: Vec<Vec<u8>> = Vec::new();
-        if self.leads() {
+        if self.is_root() {
             parts.push(own.to_vec());
             parts.extend(lengths[1..].iter().map(|&length| vec![0; length as usize]));
             let receives = parts.iter_mut().enumerate().skip(1).map(|(rank, part)| (rank, part.as_mut_slice()));
@@ -190,25 +190,25 @@ impl Collective {
 
     /// Rank 0's bytes, on every rank.
     pub fn broadcast(&self, own: &[u8]) -> Result<Vec<u8>> {
-        let mut parts = self.all_gather(if self.leads() { own } else { &[] })?;
+        let mut parts = self.all_gather(if self.is_root() { own } else { &[] })?;
         Ok(parts.swap_remove(0))
     }
 
     /// The items that fall to this rank: dealt out in turn, so that each rank has long and short ones alike.
-    pub fn dealt<'a, T>(&self, items: &'a [T]) -> impl Iterator<Item = &'a T> + use<'a, T> {
+    pub fn round_robin<'a, T>(&self, items: &'a [T]) -> impl Iterator<Item = &'a T> + use<'a, T> {
         items.iter().skip(self.rank()).step_by(self.size())
     }
 
     /// What each rank made of what was dealt to it, an item a value, in the order of the items; nothing on other ranks
     /// than 0.
-    pub fn gather_dealt(&self, own: Vec<Vec<u8>>) -> Result<Option<Vec<Vec<u8>>>> {
+    pub fn gather_round_robin(&self, own: Vec<Vec<u8>>) -> Result<Option<Vec<Vec<u8>>>> {
         if self.size() == 1 {
             return Ok(Some(own));
         }
         let own: Vec<u8> =
             own.iter().flat_map(|value| [&(value.len() as u64).to_le_bytes(), &value[..]].concat()).collect();
         let parts = self.gather(&own)?;
-        if !self.leads() {
+        if !self.is_root() {
             return Ok(None);
         }
         let mut rest: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
@@ -248,8 +248,8 @@ impl Collective {
 
     /// A meeting to which this rank brings an error.
     fn tell(&self, error: &Error) -> Vec<Vec<u8>> {
-        let gives_way = self.0.gives_way.swap(false, Ordering::Relaxed);
-        self.round_of(&status::failed(error, gives_way), true)
+        let yields_to_other_error = self.0.yields_to_other_error.swap(false, Ordering::Relaxed);
+        self.round_of(&status::failed(error, yields_to_other_error), true)
     }
 
     /// Waits until every rank has said what it has to say: none may end with an error before, since whoever started

@@ -44,8 +44,8 @@ impl Told {
 }
 
 /// The word of a rank that failed, or that only gives way to one that did.
-pub(super) fn failed(error: &Error, gives_way: bool) -> Vec<u8> {
-    let code = if gives_way { 0 } else { error.exit_code() };
+pub(super) fn failed(error: &Error, yields_to_other_error: bool) -> Vec<u8> {
+    let code = if yields_to_other_error { 0 } else { error.exit_code() };
     let told = Told { code, message: error.to_string(), hint: error.hint_text().map(str::to_owned) };
     // Strings and a number always have a JSON form.
     serde_json::to_vec(&told).unwrap_or_else(|_| b"{}".to_vec())

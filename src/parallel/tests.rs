@@ -56,17 +56,17 @@ fn sums_are_in_rank_order_and_the_same_on_every_rank() {
 fn bytes_reach_rank_0_or_everyone() {
     let gathered = on_ranks(3, |ranks| {
         let own = vec![ranks.rank() as u8; ranks.rank()];
-        let dealt: Vec<usize> = ranks.dealt(&[0, 1, 2, 3, 4, 5, 6]).copied().collect();
-        let made = dealt.iter().map(|&item| vec![9; item]).collect();
-        let made = ranks.gather_dealt(made).unwrap();
-        assert_eq!(made, ranks.leads().then(|| (0..7).map(|item| vec![9; item]).collect::<Vec<_>>()));
-        (ranks.gather(&own).unwrap(), ranks.all_gather(&own).unwrap(), ranks.broadcast(&[7, 7]).unwrap(), dealt)
+        let own_items: Vec<usize> = ranks.round_robin(&[0, 1, 2, 3, 4, 5, 6]).copied().collect();
+        let made = own_items.iter().map(|&item| vec![9; item]).collect();
+        let made = ranks.gather_round_robin(made).unwrap();
+        assert_eq!(made, ranks.is_root().then(|| (0..7).map(|item| vec![9; item]).collect::<Vec<_>>()));
+        (ranks.gather(&own).unwrap(), ranks.all_gather(&own).unwrap(), ranks.broadcast(&[7, 7]).unwrap(), own_items)
     });
     let all = vec![vec![], vec![1], vec![2, 2]];
-    for (rank, (gathered, everywhere, first, dealt)) in gathered.into_iter().enumerate() {
+    for (rank, (gathered, everywhere, first, own_items)) in gathered.into_iter().enumerate() {
         assert_eq!(gathered, if rank == 0 { all.clone() } else { Vec::new() });
         assert_eq!((everywhere, first), (all.clone(), vec![7, 7]));
-        assert_eq!(dealt, [vec![0, 3, 6], vec![1, 4], vec![2, 5]][rank]);
+        assert_eq!(own_items, [vec![0, 3, 6], vec![1, 4], vec![2, 5]][rank]);
     }
 }
 
@@ -95,7 +95,7 @@ fn a_rank_that_fails_between_meetings_ends_all_at_the_next() {
 
 #[test]
 fn an_error_of_all_is_said_plainly_and_a_late_one_still_reaches_all() {
-    let ends = on_ranks(2, |ranks| ranks.close(ranks.meet::<()>(Err(Error::usage("no config")))).unwrap_err());
+    let ends = on_ranks(2, |ranks| ranks.close(ranks.agree::<()>(Err(Error::usage("no config")))).unwrap_err());
     assert!(ends.iter().all(|end| end.to_string() == "no config"), "{ends:?}");
     let ends = on_ranks(3, |ranks| {
         let late = if ranks.rank() == 1 { Err(Error::run("disk")) } else { Ok(()) };
@@ -105,16 +105,16 @@ fn an_error_of_all_is_said_plainly_and_a_late_one_still_reaches_all() {
 }
 
 #[test]
-fn a_signal_to_one_rank_is_everyones_and_gives_way_to_an_error() {
+fn a_signal_to_one_rank_is_everyones_and_yields_to_an_error() {
     let signal = |number| Error::new(Kind::Signal(number), "stopped");
-    let meet = |results: [Option<Error>; 3]| {
-        on_ranks(3, |ranks| ranks.meet(results[ranks.rank()].clone().map_or(Ok(()), Err)).unwrap_err().kind())
+    let agree = |results: [Option<Error>; 3]| {
+        on_ranks(3, |ranks| ranks.agree(results[ranks.rank()].clone().map_or(Ok(()), Err)).unwrap_err().kind())
     };
-    assert_eq!(meet([None, Some(signal(10)), Some(signal(15))]), [Kind::Signal(10); 3]);
-    assert_eq!(meet([Some(signal(15)), None, Some(Error::data("x"))]), [Kind::Data; 3]);
+    assert_eq!(agree([None, Some(signal(10)), Some(signal(15))]), [Kind::Signal(10); 3]);
+    assert_eq!(agree([Some(signal(15)), None, Some(Error::data("x"))]), [Kind::Data; 3]);
     // All go on together afterwards: they save.
     let saved = on_ranks(2, |ranks| {
-        let met = ranks.meet(if ranks.leads() { Ok(()) } else { Err(signal(15)) }).unwrap_err();
+        let met = ranks.agree(if ranks.is_root() { Ok(()) } else { Err(signal(15)) }).unwrap_err();
         ranks.on_rank_0(|| Ok(()))?;
         ranks.close::<()>(Err(met))
     });
@@ -130,7 +130,7 @@ fn long_work_stops_for_another_ranks_error_and_does_not_hide_it() {
             }
             Err(wait_for("rank 1's error", || ranks.check_others().err()))
         };
-        let met = ranks.meet::<()>(part()).unwrap_err();
+        let met = ranks.agree::<()>(part()).unwrap_err();
         // The next meeting begins anew.
         ranks.check_others().unwrap();
         ranks.sum(&mut [1.0]).unwrap();
@@ -177,7 +177,7 @@ fn who_waits_for_messages_sees_rank_0_and_any_error_come_to_a_meeting() {
         assert_eq!(ends, vec![format!("rank {failing} on host{}: late", failing / 2); 3]);
     }
     let met = on_ranks(2, |ranks| {
-        if !ranks.leads() {
+        if !ranks.is_root() {
             wait_for("a call", || ranks.is_called().then_some(()));
         }
         ranks.broadcast(b"go").unwrap()

@@ -98,7 +98,7 @@ impl Dev {
         prompter: &Prompter,
         weights: LossWeights,
     ) -> Result<Option<(Vec<Prediction>, DevMetrics)>> {
-        let part = ranks.meet(self.score_part(ranks, model, prompter, weights))?;
+        let part = ranks.agree(self.score_part(ranks, model, prompter, weights))?;
         let Some(scored) = self.gather(ranks, part, prompter.labels())? else { return Ok(None) };
         // The sum is over records in their order, whoever scored them.
         let generation = scored.iter().map(|(_, loss)| loss).sum();
@@ -116,7 +116,7 @@ impl Dev {
         weights: LossWeights,
     ) -> Result<Vec<(Prediction, f64)>> {
         let mut predictions = Vec::new();
-        let records = ranks.dealt(&self.records).map(|record| Ok(Ok(record.clone())));
+        let records = ranks.round_robin(&self.records).map(|record| Ok(Ok(record.clone())));
         score(model, prompter, records, &self.settings, &mut |prediction| {
             // Metrics over what is left would pass for metrics over all.
             if let Some(error) = &prediction.error {
@@ -125,7 +125,7 @@ impl Dev {
             predictions.push(prediction);
             ranks.check_others()
         })?;
-        let references = ranks.dealt(&self.records).zip(ranks.dealt(&self.targets));
+        let references = ranks.round_robin(&self.records).zip(ranks.round_robin(&self.targets));
         let with_loss = |(prediction, (record, target)): (Prediction, (&PromptedRecord, &Vec<u32>))| {
             ranks.check_others()?;
             Ok((prediction, generation_loss(model, record, target, weights)?))
@@ -147,7 +147,7 @@ impl Dev {
             Ok([&loss.to_le_bytes(), prediction.to_line()?.as_bytes()].concat())
         };
         let own = part.into_iter().map(bytes).collect::<Result<Vec<_>>>()?;
-        let Some(all) = ranks.gather_dealt(own)? else { return Ok(None) };
+        let Some(all) = ranks.gather_round_robin(own)? else { return Ok(None) };
         let read = |(bytes, record): (Vec<u8>, &PromptedRecord)| {
             let columns: Vec<String> = record.prediction.columns.keys().cloned().collect();
             let (loss, line) = bytes.split_first_chunk::<8>()?;

@@ -90,7 +90,7 @@ impl Trainer {
         let accumulated = self.micro_batches(&group).try_fold(LossSums::default(), accumulate);
 
         // Add up over the ranks; everything else is already the same on each.
-        let mut sums = self.ranks.meet(accumulated)?;
+        let mut sums = self.ranks.agree(accumulated)?;
         let parameters = self.optimizer.parameters();
         let allreduce_seconds = replicas::sum(&self.ranks, parameters, &mut gradients, &mut sums)?;
 

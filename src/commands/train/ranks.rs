@@ -39,7 +39,7 @@ pub(super) fn resume_point(context: &Context, resume: bool) -> Result<Option<Res
     let found = ranks.on_rank_0(|| newest(&context.run_dir, resume))?.flatten();
     let name = found.as_ref().and_then(|found| found.path.file_name()).unwrap_or_default();
     let name = String::from_utf8_lossy(&ranks.broadcast(name.as_encoded_bytes())?).into_owned();
-    if ranks.leads() || name.is_empty() {
+    if ranks.is_root() || name.is_empty() {
         return Ok(found);
     }
     let path = context.run_dir.join(CHECKPOINTS).join(name);

@@ -41,12 +41,12 @@ pub(in crate::generate) fn share<'f>(
         begun: Vec::new(),
         loads: vec![Load::default(); ranks.size()],
         open: BTreeMap::new(),
-        gave_way: false,
+        yielded: false,
     };
     match engine.work(&mut lead) {
         Ok(()) => tell_all(ranks, &Asked::End),
         // Its error is this command's, which says what is saved.
-        Err(error) if lead.gave_way => ranks.meet(Err(error)),
+        Err(error) if lead.yielded => ranks.agree(Err(error)),
         Err(error) => Err(error),
     }
 }
@@ -96,13 +96,13 @@ struct Lead<'l, 'f, I: Iterator<Item = Option<Request>>> {
     /// Requests that are under way: on which rank, and what they cost it.
     open: BTreeMap<usize, (usize, Load)>,
     /// It stopped for another rank's error.
-    gave_way: bool,
+    yielded: bool,
 }
 
 impl<I: Iterator<Item = Option<Request>>> Lead<'_, '_, I> {
     /// Gives each next request to the rank with the least to do, as long as any has room.
     fn deal(&mut self) -> Result<bool> {
-        let mut dealt = false;
+        let mut dispatched = false;
         let window = WINDOW * self.ranks.size();
         while self.open.first_key_value().is_none_or(|(oldest, _)| self.taken - oldest < window) {
             let ranks = self.loads.iter().enumerate().filter(|(_, load)| load.rows < AHEAD);
@@ -120,9 +120,9 @@ impl<I: Iterator<Item = Option<Request>>> Lead<'_, '_, I> {
             } else {
                 self.ranks.send(rank, &write(&Asked::Request(number, request))?);
             }
-            dealt = true;
+            dispatched = true;
         }
-        Ok(dealt)
+        Ok(dispatched)
     }
 
     fn accepts(&mut self, number: usize, sample: usize, generation: &Generation) -> bool {
@@ -159,7 +159,7 @@ impl<I: Iterator<Item = Option<Request>>> Client for Lead<'_, '_, I> {
 
     fn between_steps(&mut self, idle: bool) -> Result<Vec<(usize, bool)>> {
         device::check_interrupted()?;
-        self.ranks.check_others().inspect_err(|_| self.gave_way = true)?;
+        self.ranks.check_others().inspect_err(|_| self.yielded = true)?;
         let mut heard = false;
         while let Some((rank, letter)) = self.ranks.receive() {
             heard = true;

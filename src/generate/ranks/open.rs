@@ -93,11 +93,11 @@ impl Opening {
     /// What each rank does, all at once; ends all where one fails.
     fn together<T>(&self, context: &Context, read: impl FnOnce(Found) -> Result<T>) -> Result<T> {
         let ranks = &context.ranks;
-        let found = ranks.meet(self.find(context))?;
+        let found = ranks.agree(self.find(context))?;
         found.identity.check_alike(ranks)?;
         // Every rank has looked at what memory is free before any takes some.
-        ranks.meet(found.check_memory(context))?;
-        ranks.meet(read(found))
+        ranks.agree(found.check_memory(context))?;
+        ranks.agree(read(found))
     }
 
     fn find(&self, context: &Context) -> Result<Found> {
