@@ -2,48 +2,48 @@
 //!
 //! ```text
 //! rank 0: a command ─▶ open: every rank reads the model
-//!                   ─▶ Engine ─▶ lead ─┬▶ its own engine
-//!                                      └▶ letters ─▶ follow: an engine on each other rank ─▶ letters back
+//!                   ─▶ Engine ─▶ root ─┬▶ its own engine
+//!                                      └▶ messages ─▶ worker: an engine on each other rank ─▶ messages back
 //! ```
 //!
 //! Rank 0 runs the command as one process does: it alone reads records and writes files. The others wait for its orders
 //! ([`serve`]). What they answer is a function of (model, request), so the command's files are those of one process.
 //!
-//! A model is opened, and a job is ended, at meetings; requests and answers go by letter while every rank works. An
+//! A model is opened, and a job is ended, at meetings; requests and answers go by message while every rank works. An
 //! error on one rank is told at a meeting, which the others look for between their steps. Prompts and answers pass from
 //! memory to memory and are in no log.
 
-mod follow;
-mod lead;
 pub(super) mod open;
+mod root;
 #[cfg(test)]
 mod tests;
+mod worker;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-pub use self::{follow::serve, lead::dismiss};
-pub(super) use lead::share;
+pub use self::{root::dismiss, worker::serve};
+pub(super) use root::share;
 
 use super::{Completed, Generation, Request, constrain::Constraint};
 use crate::error::{Error, Result};
 
 /// How long a rank that has nothing to do sleeps before it looks again.
-const NAP: Duration = Duration::from_millis(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// What rank 0 orders at a meeting.
 #[derive(Serialize, Deserialize)]
-enum Order {
+enum Command {
     /// Read this model, the one of this number, in place of the one before.
     Open(usize, open::Opening),
     /// The command is done.
     End,
 }
 
-/// A letter of rank 0's.
+/// A message of rank 0's.
 #[derive(Serialize, Deserialize)]
-enum Asked {
+enum RootMessage {
     /// Requests follow, to be answered by the model of this number.
     Begin {
         opening: usize,
@@ -59,18 +59,18 @@ enum Asked {
     End,
 }
 
-/// A letter of another rank's.
+/// A message of another rank's.
 #[derive(Serialize, Deserialize)]
-enum Told {
+enum WorkerMessage {
     /// A trial of this request, to be judged.
     Trial(usize, usize, Generation),
     /// This request is done.
-    Done(Answer),
+    Done(CompletedMessage),
 }
 
 /// A [`Completed`] on its way.
 #[derive(Serialize, Deserialize)]
-struct Answer {
+struct CompletedMessage {
     request: usize,
     /// As bits, as are log-probabilities: they may be no numbers that JSON has.
     logits: Option<Vec<u32>>,
@@ -78,7 +78,7 @@ struct Answer {
     log_probabilities: Vec<u64>,
 }
 
-impl Answer {
+impl CompletedMessage {
     fn new(request: usize, completed: Completed) -> Self {
         let Completed { logits, generations, log_probabilities, .. } = completed;
         let logits = logits.map(|logits| logits.into_iter().map(f32::to_bits).collect());

@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Order, write};
+use super::{Command, write};
 use crate::{
     context::Context,
     error::{Result, ResultExt},
@@ -63,7 +63,7 @@ pub(in crate::generate) fn on_every_rank<T>(
     }
     let opening = opening();
     let number = OPENED.fetch_add(1, Ordering::Relaxed);
-    ranks.broadcast(&write(&Order::Open(number, opening.clone()))?)?;
+    ranks.broadcast(&write(&Command::Open(number, opening.clone()))?)?;
     let mut read = opening.together(context, |_| read())?;
     model(&mut read).replicas = Some(Replicas { ranks: ranks.clone(), opening: number });
     Ok(read)

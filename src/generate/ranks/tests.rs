@@ -2,9 +2,9 @@ use std::collections::BTreeMap;
 
 use super::{
     super::tests::{hot, model, requests, tokenizer_with_stops},
-    follow::answer,
-    lead::share,
     open::WorkerModel,
+    root::share,
+    worker::answer,
     *,
 };
 use crate::{
@@ -42,8 +42,8 @@ fn on(n: usize, asked: &[Request], trials: bool) -> BTreeMap<usize, Completed> {
             .unwrap();
         } else {
             let held = WorkerModel { number: 5, model, tokenizer: tokenizer_with_stops(&[7]), budget: BUDGET };
-            let (_, letter) = wait_for("rank 0's letter", || ranks.receive());
-            answer(&ranks, Some(&held), &letter).unwrap();
+            let (_, message) = wait_for("rank 0's message", || ranks.receive());
+            answer(&ranks, Some(&held), &message).unwrap();
         }
         found
     };
@@ -78,7 +78,7 @@ fn ranks_answer_what_one_process_answers() {
 fn what_is_no_number_arrives_as_it_is() {
     let logits = Some(vec![f32::NAN, f32::INFINITY, 0.1]);
     let sent = Completed { logits, log_probabilities: vec![f64::NEG_INFINITY, -0.1], ..Completed::of(3) };
-    let read: Answer = read(&write(&Answer::new(3, sent.clone())).unwrap()).unwrap();
+    let read: CompletedMessage = read(&write(&CompletedMessage::new(3, sent.clone())).unwrap()).unwrap();
     let read = read.completed();
     let bits = |completed: &Completed| completed.logits.iter().flatten().map(|n| n.to_bits()).collect::<Vec<_>>();
     assert_eq!(bits(&read), bits(&sent));

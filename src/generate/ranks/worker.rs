@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, thread};
 
-use super::{Answer, Asked, NAP, Order, Told, open::WorkerModel, read, write};
+use super::{Command, CompletedMessage, POLL_INTERVAL, RootMessage, WorkerMessage, open::WorkerModel, read, write};
 use crate::{
     context::Context,
     device,
@@ -20,35 +20,35 @@ pub fn serve(context: &Context) -> Result<()> {
     let mut held: Option<WorkerModel> = None;
     loop {
         device::check_interrupted()?;
-        if let Some((_, letter)) = ranks.receive() {
-            answer(ranks, held.as_ref(), &letter)?;
+        if let Some((_, message)) = ranks.receive() {
+            answer(ranks, held.as_ref(), &message)?;
         } else if !ranks.is_called() {
-            thread::sleep(NAP);
+            thread::sleep(POLL_INTERVAL);
         } else {
             match read(&ranks.broadcast(&[])?)? {
-                Order::Open(number, opening) => {
+                Command::Open(number, opening) => {
                     // Two models may not fit.
                     drop(held.take());
                     held = Some(opening.hold(context, number)?);
                 }
-                Order::End => return Ok(()),
+                Command::End => return Ok(()),
             }
         }
     }
 }
 
-/// Answers requests from the letter on that says they follow.
-pub(super) fn answer(ranks: &Collective, held: Option<&WorkerModel>, letter: &[u8]) -> Result<()> {
+/// Answers requests from the message on that says they follow.
+pub(super) fn answer(ranks: &Collective, held: Option<&WorkerModel>, message: &[u8]) -> Result<()> {
     let unexpected = || Error::run("rank 0 asks for what was not agreed");
-    let Asked::Begin { opening, trials, constraint } = read(letter)? else { return Err(unexpected()) };
+    let RootMessage::Begin { opening, trials, constraint } = read(message)? else { return Err(unexpected()) };
     let held = held.filter(|held| held.number == opening).ok_or_else(unexpected)?;
     let engine = Engine::new(&held.model, &held.tokenizer, held.budget).constrained(constraint.as_ref());
     let (requests, begun) = (VecDeque::new(), Vec::new());
-    engine.work(&mut Follow { ranks, trials, requests, begun, ended: false })
+    engine.work(&mut Worker { ranks, trials, requests, begun, ended: false })
 }
 
 /// The client of this rank's engine, which speaks for rank 0.
-struct Follow<'f> {
+struct Worker<'f> {
     ranks: &'f Collective,
     trials: bool,
     /// Requests that the engine has not taken yet.
@@ -59,7 +59,7 @@ struct Follow<'f> {
     ended: bool,
 }
 
-impl Client for Follow<'_> {
+impl Client for Worker<'_> {
     fn wants_trials(&self) -> bool {
         self.trials
     }
@@ -72,13 +72,13 @@ impl Client for Follow<'_> {
 
     fn judge(&mut self, request: usize, sample: usize, generation: &Generation) -> Option<bool> {
         // What has no JSON form is refused, and missed when the request is done.
-        let letter = write(&Told::Trial(self.begun[request], sample, generation.clone()));
-        letter.map(|letter| self.ranks.send(0, &letter)).is_err().then_some(false)
+        let message = write(&WorkerMessage::Trial(self.begun[request], sample, generation.clone()));
+        message.map(|message| self.ranks.send(0, &message)).is_err().then_some(false)
     }
 
     fn emit(&mut self, completed: Completed) -> Result<()> {
         let number = self.begun[completed.index];
-        self.ranks.send(0, &write(&Told::Done(Answer::new(number, completed)))?);
+        self.ranks.send(0, &write(&WorkerMessage::Done(CompletedMessage::new(number, completed)))?);
         Ok(())
     }
 
@@ -89,21 +89,21 @@ impl Client for Follow<'_> {
         let mut heard = false;
         // What comes behind the end may begin anew.
         while !self.ended
-            && let Some((_, letter)) = self.ranks.receive()
+            && let Some((_, message)) = self.ranks.receive()
         {
             heard = true;
-            match read(&letter)? {
-                Asked::Request(number, request) => self.requests.push_back((number, request)),
-                Asked::Judged(number, accepted) => {
+            match read(&message)? {
+                RootMessage::Request(number, request) => self.requests.push_back((number, request)),
+                RootMessage::Judged(number, accepted) => {
                     let taken = self.begun.iter().rposition(|begun| *begun == number);
                     judged.extend(taken.map(|request| (request, accepted)));
                 }
-                Asked::End => self.ended = true,
-                Asked::Begin { .. } => return Err(Error::run("rank 0 begins before it has ended")),
+                RootMessage::End => self.ended = true,
+                RootMessage::Begin { .. } => return Err(Error::run("rank 0 begins before it has ended")),
             }
         }
         if idle && !heard {
-            thread::sleep(NAP);
+            thread::sleep(POLL_INTERVAL);
         }
         Ok(judged)
     }

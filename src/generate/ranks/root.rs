@@ -6,7 +6,7 @@ use std::{
     thread,
 };
 
-use super::{Asked, NAP, Order, Told, read, write};
+use super::{Command, POLL_INTERVAL, RootMessage, WorkerMessage, read, write};
 use crate::{
     device,
     error::Result,
@@ -29,8 +29,8 @@ pub(in crate::generate) fn share<'f>(
     let ranks = &replicas.ranks;
     let trials = accept.is_some();
     let constraint = engine.constraint().cloned();
-    tell_all(ranks, &Asked::Begin { opening: replicas.opening, trials, constraint })?;
-    let mut lead = Lead {
+    tell_all(ranks, &RootMessage::Begin { opening: replicas.opening, trials, constraint })?;
+    let mut root = Root {
         engine,
         ranks,
         requests: requests.fuse(),
@@ -43,22 +43,22 @@ pub(in crate::generate) fn share<'f>(
         open: BTreeMap::new(),
         yielded: false,
     };
-    match engine.work(&mut lead) {
-        Ok(()) => tell_all(ranks, &Asked::End),
+    match engine.work(&mut root) {
+        Ok(()) => tell_all(ranks, &RootMessage::End),
         // Its error is this command's, which says what is saved.
-        Err(error) if lead.yielded => ranks.agree(Err(error)),
+        Err(error) if root.yielded => ranks.agree(Err(error)),
         Err(error) => Err(error),
     }
 }
 
 /// Lets the other ranks go, at the end of a command.
 pub fn dismiss(ranks: &Collective) -> Result<()> {
-    ranks.broadcast(&write(&Order::End)?).map(drop)
+    ranks.broadcast(&write(&Command::End)?).map(drop)
 }
 
-fn tell_all(ranks: &Collective, letter: &Asked) -> Result<()> {
-    let letter = write(letter)?;
-    (1..ranks.size()).for_each(|rank| ranks.send(rank, &letter));
+fn tell_all(ranks: &Collective, message: &RootMessage) -> Result<()> {
+    let message = write(message)?;
+    (1..ranks.size()).for_each(|rank| ranks.send(rank, &message));
     Ok(())
 }
 
@@ -80,7 +80,7 @@ impl Load {
 }
 
 /// The client of rank 0's own engine, which deals in the others between its steps.
-struct Lead<'l, 'f, I: Iterator<Item = Option<Request>>> {
+struct Root<'l, 'f, I: Iterator<Item = Option<Request>>> {
     engine: &'l Engine<'l>,
     ranks: &'l Collective,
     requests: Fuse<I>,
@@ -99,7 +99,7 @@ struct Lead<'l, 'f, I: Iterator<Item = Option<Request>>> {
     yielded: bool,
 }
 
-impl<I: Iterator<Item = Option<Request>>> Lead<'_, '_, I> {
+impl<I: Iterator<Item = Option<Request>>> Root<'_, '_, I> {
     /// Gives each next request to the rank with the least to do, as long as any has room.
     fn deal(&mut self) -> Result<bool> {
         let mut dispatched = false;
@@ -118,7 +118,7 @@ impl<I: Iterator<Item = Option<Request>>> Lead<'_, '_, I> {
             if rank == 0 {
                 self.own.push_back((number, request));
             } else {
-                self.ranks.send(rank, &write(&Asked::Request(number, request))?);
+                self.ranks.send(rank, &write(&RootMessage::Request(number, request))?);
             }
             dispatched = true;
         }
@@ -138,7 +138,7 @@ impl<I: Iterator<Item = Option<Request>>> Lead<'_, '_, I> {
     }
 }
 
-impl<I: Iterator<Item = Option<Request>>> Client for Lead<'_, '_, I> {
+impl<I: Iterator<Item = Option<Request>>> Client for Root<'_, '_, I> {
     fn wants_trials(&self) -> bool {
         self.accept.is_some()
     }
@@ -161,18 +161,18 @@ impl<I: Iterator<Item = Option<Request>>> Client for Lead<'_, '_, I> {
         device::check_interrupted()?;
         self.ranks.check_others().inspect_err(|_| self.yielded = true)?;
         let mut heard = false;
-        while let Some((rank, letter)) = self.ranks.receive() {
+        while let Some((rank, message)) = self.ranks.receive() {
             heard = true;
-            match read(&letter)? {
-                Told::Trial(number, sample, generation) => {
+            match read(&message)? {
+                WorkerMessage::Trial(number, sample, generation) => {
                     let accepted = self.accepts(number, sample, &generation);
-                    self.ranks.send(rank, &write(&Asked::Judged(number, accepted))?);
+                    self.ranks.send(rank, &write(&RootMessage::Judged(number, accepted))?);
                 }
-                Told::Done(answer) => self.done(answer.completed())?,
+                WorkerMessage::Done(answer) => self.done(answer.completed())?,
             }
         }
         if !self.deal()? && idle && !heard {
-            thread::sleep(NAP);
+            thread::sleep(POLL_INTERVAL);
         }
         Ok(Vec::new())
     }
