@@ -22,7 +22,7 @@ use rustix::{
 use super::check_interrupted;
 
 /// Longest that a signal is not noticed, in nanoseconds.
-const MOMENT: i64 = 100_000_000;
+const POLL_INTERVAL: i64 = 100_000_000;
 /// What a pipe that can be written to takes without waiting (PIPE_BUF).
 const AT_ONCE: usize = 4096;
 
@@ -110,7 +110,7 @@ pub fn open(path: &Path) -> io::Result<Interruptible> {
 fn wait(fd: BorrowedFd<'_>, until: PollFlags) -> io::Result<()> {
     loop {
         let mut fds = [PollFd::from_borrowed_fd(fd, until)];
-        match poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: MOMENT })) {
+        match poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: POLL_INTERVAL })) {
             Ok(0) | Err(Errno::INTR) => check_interrupted().map_err(io::Error::other)?,
             // What cannot be polled does not wait either.
             _ => return Ok(()),

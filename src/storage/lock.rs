@@ -23,7 +23,7 @@ const OURS: &str = "process ";
 /// Longest that a process waits for its turn, which takes the others a moment.
 const TURN: Duration = Duration::from_secs(60);
 /// Between two tries.
-const MOMENT: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// What a lock file says while several processes hold it.
 const SEVERAL: &str = "processes that each work on a part of it";
 
@@ -143,7 +143,7 @@ fn take(path: &Path, what: &str, flag: &str, mode: Mode) -> Result<File> {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) if mode == Mode::AloneInTurn && begun.elapsed() < TURN => {
                 check_interrupted()?;
-                std::thread::sleep(MOMENT);
+                std::thread::sleep(POLL_INTERVAL);
                 continue;
             }
             Err(TryLockError::WouldBlock) => return Err(held(what, flag, &mut file)),

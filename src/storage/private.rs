@@ -42,7 +42,7 @@ const TRIES: usize = 20;
 /// Letters and digits that a temporary's name ends in: about 47 bits.
 const RANDOM: usize = 8;
 /// Between two looks at a FIFO that has no reader yet.
-const MOMENT: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Opens a file to write as `options` say, which create and empty nothing; one that is not there is made. `action` is
 /// for the message.
@@ -92,7 +92,7 @@ fn open_fifo(path: &Path, options: &OpenOptions) -> io::Result<File> {
         match options.open(path) {
             Err(e) if e.raw_os_error() == Some(libc::ENXIO) => {
                 check_interrupted().map_err(io::Error::other)?;
-                std::thread::sleep(MOMENT);
+                std::thread::sleep(POLL_INTERVAL);
             }
             opened => return opened,
         }

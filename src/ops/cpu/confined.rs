@@ -24,7 +24,7 @@ use crate::{error::Error, foreign};
 /// must also be walked and freed.
 const STACK: usize = 64 << 20;
 /// How often is looked whether the thread has stopped.
-const GLANCE: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What the work may take.
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +85,7 @@ pub fn run<T: Send + 'static>(limits: Limits, work: impl FnOnce() -> T + Send + 
     let thread = thread::Builder::new().stack_size(STACK).spawn(confined).map_err(|_| Stopped::NoThread)?;
     let clock = Clock::of(&thread);
     loop {
-        match receiver.recv_timeout(GLANCE) {
+        match receiver.recv_timeout(POLL_INTERVAL) {
             Ok(result) => {
                 let _ = thread.join();
                 return result.ok_or(Stopped::Panic);
