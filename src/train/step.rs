@@ -97,7 +97,7 @@ impl Trainer {
         let mut losses = pass.weights.losses(sums, counts);
         losses.loss = storage::spoiled("train.loss", losses.loss);
         let unfit = |error: Error| {
-            error.context(shown(examples, &group)).or_hint(
+            error.context(list_records(examples, &group)).or_hint(
                 "lower train.learning_rate, or look at these records and for broken weights; the last checkpoint is \
                  untouched: --resume goes on from it",
             )
@@ -119,7 +119,7 @@ impl Trainer {
 }
 
 /// The records of a step by their numbers in the file that is trained on; of many the first.
-fn shown(examples: &[Example], group: &[Sample]) -> String {
+fn list_records(examples: &[Example], group: &[Sample]) -> String {
     let numbers: Vec<String> =
         group.iter().take(SHOWN).map(|sample| examples[sample.record].record.to_string()).collect();
     let more = if group.len() > SHOWN { format!(" and {} more", group.len() - SHOWN) } else { String::new() };
