@@ -28,7 +28,7 @@ pub use leakage::{LeakageReport, PairLeakage, leakage};
 pub use load::{Needs, RecordStream, load, load_canonical, source_hash, source_hash_of, stream, stream_after};
 pub(crate) use open::unreadable;
 pub use prediction::{Finish, OverClasses, Prediction, PredictionError};
-pub use predictions::{Predictions, shown};
+pub use predictions::{Predictions, display_path};
 pub use record::{ErrorKind, Record, RecordError};
 
 #[cfg(test)]

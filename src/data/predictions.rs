@@ -71,7 +71,7 @@ impl Predictions {
             })?;
             reader.add(path, &bytes)?;
         }
-        reader.finish(&shown(paths))
+        reader.finish(&display_path(paths))
     }
 
     /// The same of the bytes of one file.
@@ -194,7 +194,7 @@ impl<'a> Reader<'a> {
 
 /// The files' names, for a title or a message: of many the first and the last.
 #[must_use]
-pub fn shown(paths: &[PathBuf]) -> PathBuf {
+pub fn display_path(paths: &[PathBuf]) -> PathBuf {
     match paths {
         [] => PathBuf::new(),
         [path] => path.clone(),

@@ -8,7 +8,7 @@ use std::{
 use super::{Scored, inputs};
 use crate::{
     context::Context,
-    data::{Prediction, Predictions, shown},
+    data::{Prediction, Predictions, display_path},
     error::{Error, Result},
     metrics::AnySample,
 };
@@ -29,7 +29,7 @@ impl Against {
         let predictions = Predictions::read(files, &context.config.task.labels, &[])?;
         // Where they lie is no part of a table.
         let names: Vec<PathBuf> = files.iter().filter_map(|file| file.file_name().map(PathBuf::from)).collect();
-        let name = shown(&names).display().to_string();
+        let name = display_path(&names).display().to_string();
         Ok(Some(Self { predictions, name }))
     }
 

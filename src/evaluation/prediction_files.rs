@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{Scored, calibration::freeze, folder::Folder, in_sample::Dev, inputs, splits};
 use crate::{
     context::Context,
-    data::{Predictions, shown},
+    data::{Predictions, display_path},
     error::Result,
     prompt::Verdict,
 };
@@ -14,11 +14,11 @@ use crate::{
 pub fn score(context: &Context, folder: &Folder, test: &[PathBuf], dev: &[PathBuf]) -> Result<Scored> {
     let labels = &context.config.task.labels;
     let tuned = (!dev.is_empty()).then(|| Predictions::read(dev, labels, &[])).transpose()?;
-    let on = |tuned| freeze(context, folder, tuned, &shown(dev), None);
+    let on = |tuned| freeze(context, folder, tuned, &display_path(dev), None);
     let (frozen, calibration) = tuned.as_ref().map(on).transpose()?.unzip();
     let predictions = Predictions::read(test, labels, &context.config.eval.subgroups)?;
     let sample = inputs::sample(&predictions, labels, None)?;
-    let title = format!("{} ({})", shown(test).display(), sample.counts());
+    let title = format!("{} ({})", display_path(test).display(), sample.counts());
     let shared = tuned.map_or(0, |dev| Dev::new(&dev, &[]).holds(&predictions, None));
     let in_sample = shared > 0 && shared == predictions.len();
     // A prediction file is taken to have the paper's verdict line.
