@@ -125,7 +125,7 @@ impl ConstructJob {
         let todo = self.missing(&self.finished()?)?;
         self.refuse_foreign_files(&todo, None)?;
         let mut plan = DryRunReport::new(context, "construct")
-            .with("construct.teacher", json!(self.teacher.shown()))
+            .with("construct.teacher", json!(self.teacher.display_name()))
             .with("trials of a record, at most", context.config.construct.trials)
             .with("done already", todo.is_empty());
         for split in &self.splits {

@@ -150,7 +150,7 @@ impl ConfiguredTeacher {
     }
 
     /// What it is to a reader.
-    pub fn shown(&self) -> PathBuf {
+    pub fn display_name(&self) -> PathBuf {
         match &self.held {
             TeacherSource::Here(source) => source.path.clone(),
             TeacherSource::There(place, _) => PathBuf::from(format!("{} ({})", place.url(), place.name())),
