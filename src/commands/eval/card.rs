@@ -163,12 +163,12 @@ fn read(path: &std::path::Path) -> Option<Value> {
 }
 
 /// A value of a JSON document as a person reads it; none where it is null.
-fn shown(value: &Value) -> Option<String> {
+fn display_value(value: &Value) -> Option<String> {
     match value {
         Value::Null => None,
         Value::String(text) => Some(text.clone()),
         Value::Array(items) => {
-            let items: Vec<String> = items.iter().filter_map(shown).collect();
+            let items: Vec<String> = items.iter().filter_map(display_value).collect();
             (!items.is_empty()).then(|| items.join(", "))
         }
         other => Some(other.to_string()),

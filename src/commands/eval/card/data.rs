@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Sources, share, shown};
+use super::{Sources, display_value, share};
 use crate::{
     data::{Finish, Record},
     evaluation::{Work, splits},
@@ -117,8 +117,8 @@ fn files(sources: &Sources<'_>) -> Vec<String> {
         [Some(&sources.run), sources.command("train")].into_iter().flatten().flat_map(inputs).collect();
     let line = |role: &str, path: &Path| {
         let entry = listed.iter().find(|input| input["path"] == *path.to_string_lossy())?;
-        let bytes = shown(&entry["bytes"]).map_or_else(String::new, |bytes| format!(", {bytes} bytes"));
-        let hash = shown(&entry["blake3"])
+        let bytes = display_value(&entry["bytes"]).map_or_else(String::new, |bytes| format!(", {bytes} bytes"));
+        let hash = display_value(&entry["blake3"])
             .map_or_else(|| ", no hash recorded".into(), |hash| format!(", BLAKE3 {}", code(&hash)));
         Some(format!("{role}: {}{bytes}{hash}", code(&path.to_string_lossy())))
     };
@@ -208,7 +208,7 @@ fn fields(sources: &Sources<'_>) -> Vec<String> {
 fn reading(sources: &Sources<'_>) -> Vec<String> {
     let Some(job) = sources.job() else { return Vec::new() };
     let config = serde_json::to_value(&sources.context.config).unwrap_or_default();
-    let format = shown(&config["data"]["format"]).unwrap_or_default();
+    let format = display_value(&config["data"]["format"]).unwrap_or_default();
     let cut = serde_json::to_value(job.info.truncate).unwrap_or_default();
     let mut lines = vec![
         format!("read as data.format = {}, every split alike", code(&format)),
@@ -216,7 +216,7 @@ fn reading(sources: &Sources<'_>) -> Vec<String> {
             "window: {} tokens of prompt, {} of text; of a longer document the {} goes, of the prompt nothing",
             job.info.max_input_tokens,
             job.info.max_output_tokens,
-            shown(&cut).map_or_else(String::new, |part| match part.as_str() {
+            display_value(&cut).map_or_else(String::new, |part| match part.as_str() {
                 "tail" => "end".into(),
                 "head" => "start".into(),
                 other => other.to_owned(),

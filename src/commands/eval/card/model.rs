@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Sources, shown};
+use super::{Sources, display_value};
 use crate::{
     foreign,
     report::card::{Facts, block, code},
@@ -106,7 +106,7 @@ fn model(sources: &Sources<'_>) -> Vec<String> {
     if !info.clsgen_version.is_empty() {
         lines.push(format!("written by clsgen {}", info.clsgen_version));
     }
-    lines.push(match sources.command("train").and_then(|record| shown(&record["ended"])) {
+    lines.push(match sources.command("train").and_then(|record| display_value(&record["ended"])) {
         Some(ended) => format!("last trained: {ended}"),
         None => "last trained: not recorded".into(),
     });
@@ -116,7 +116,7 @@ fn model(sources: &Sources<'_>) -> Vec<String> {
 fn building(sources: &Sources<'_>) -> Vec<String> {
     let Some(job) = sources.job() else { return Vec::new() };
     let head = serde_json::to_value(&job.info.head).unwrap_or_default();
-    let of_head = |key: &str| shown(&head[key]).unwrap_or_default();
+    let of_head = |key: &str| display_value(&head[key]).unwrap_or_default();
     let mut lines = vec![format!(
         "head: hidden state of the prompt's last token, after the final norm → {} → {} logits, {}, dropout {}",
         of_head("hidden"),
@@ -135,7 +135,7 @@ fn building(sources: &Sources<'_>) -> Vec<String> {
         let told: Vec<String> = given
             .filter_map(|(key, name)| {
                 let value = key.split('.').fold(config, |value, part| &value[part]);
-                Some(format!("{name} {}", shown(value)?))
+                Some(format!("{name} {}", display_value(value)?))
             })
             .collect();
         lines.push(format!("{name}: {}", told.join(", ")));
@@ -147,14 +147,14 @@ fn building(sources: &Sources<'_>) -> Vec<String> {
 fn selection(sources: &Sources<'_>) -> Vec<String> {
     let Some(best) = sources.of_run("best.json") else { return Vec::new() };
     let epochs = log(sources).map_or(0, |log| log.epochs);
-    let chosen = shown(&best["epoch"]).unwrap_or_default();
-    let score =
-        shown(&best["score"]).map_or_else(|| "no dev metric defines a score".into(), |score| format!("score {score}"));
+    let chosen = display_value(&best["epoch"]).unwrap_or_default();
+    let score = display_value(&best["score"])
+        .map_or_else(|| "no dev metric defines a score".into(), |score| format!("score {score}"));
     let of = if epochs > 0 { format!(" of {epochs}") } else { String::new() };
     vec![
         "rule: the epoch with the highest sum of z-scores of AUROC, AUROC-Align and κ on dev; ties go to the earliest"
             .into(),
-        format!("chosen: epoch {chosen}{of}, {score} ({})", code(&shown(&best["path"]).unwrap_or_default())),
+        format!("chosen: epoch {chosen}{of}, {score} ({})", code(&display_value(&best["path"]).unwrap_or_default())),
     ]
 }
 
@@ -163,7 +163,8 @@ fn imbalance(sources: &Sources<'_>) -> Vec<String> {
     let Some(record) = sources.command("train") else { return Vec::new() };
     let train = &record["config"]["train"];
     let said = [("class_weights", "weights of the classes in the loss"), ("sample", "sampling of the records")];
-    let told = said.iter().filter_map(|(key, name)| Some(format!("{name} (train.{key}): {}", shown(&train[*key])?)));
+    let told =
+        said.iter().filter_map(|(key, name)| Some(format!("{name} (train.{key}): {}", display_value(&train[*key])?)));
     let mut told: Vec<String> = told.collect();
     if told.is_empty() {
         told.push("no weights of classes and no resampling: the settings of the training have none".into());
@@ -177,7 +178,7 @@ fn teacher(sources: &Sources<'_>) -> Vec<String> {
     let mut lines = Vec::new();
     for (split, stats) in stats["splits"].as_object().into_iter().flatten() {
         let settings = &stats["settings"];
-        let setting = |key: &str| shown(&settings[format!("construct.{key}").as_str()]);
+        let setting = |key: &str| display_value(&settings[format!("construct.{key}").as_str()]);
         let told = [
             ("trials at most", setting("trials")),
             ("temperature", setting("temperature")),
@@ -190,7 +191,7 @@ fn teacher(sources: &Sources<'_>) -> Vec<String> {
         lines.push(format!("explanations of {split}: written by a teacher model ({hash}), {}", told.join(", ")));
     }
     if let Some(teacher) =
-        sources.command("construct").and_then(|record| shown(&record["config"]["construct"]["teacher"]))
+        sources.command("construct").and_then(|record| display_value(&record["config"]["construct"]["teacher"]))
     {
         lines.push(format!("construct.teacher: {}", code(&teacher)));
     }
@@ -214,12 +215,14 @@ fn decoding(sources: &Sources<'_>) -> Vec<String> {
     let generate = &config["generate"];
     let told = ["temperature", "top_p", "constrain"]
         .iter()
-        .filter_map(|key| Some(format!("generate.{key} = {}", shown(&generate[*key])?)));
+        .filter_map(|key| Some(format!("generate.{key} = {}", display_value(&generate[*key])?)));
     let mut lines = vec![
         told.collect::<Vec<_>>().join(", "),
         format!("at most {} tokens of text; seed {}", job.info.max_output_tokens, sources.context.seed),
     ];
-    lines.extend(shown(&sources.run["prompt_date"]).map(|date| format!("date in prompts that print one: {date}")));
+    lines.extend(
+        display_value(&sources.run["prompt_date"]).map(|date| format!("date in prompts that print one: {date}")),
+    );
     lines
 }
 
@@ -273,11 +276,11 @@ fn compute(sources: &Sources<'_>) -> Vec<String> {
 fn hardware(value: &Value) -> String {
     let named = [("device", "device"), ("dtype", "numbers"), ("cpu", "CPU"), ("gpus", "GPUs"), ("ranks", "hosts")];
     let mut told: Vec<String> =
-        named.iter().filter_map(|(key, name)| Some(format!("{name} {}", shown(&value[*key])?))).collect();
-    told.extend(shown(&value["threads"]).map(|threads| {
+        named.iter().filter_map(|(key, name)| Some(format!("{name} {}", display_value(&value[*key])?))).collect();
+    told.extend(display_value(&value["threads"]).map(|threads| {
         format!(
             "{threads} threads of {} cores",
-            shown(&value["cores"]).unwrap_or_else(|| "an unknown number of".into())
+            display_value(&value["cores"]).unwrap_or_else(|| "an unknown number of".into())
         )
     }));
     told.extend(
@@ -289,8 +292,8 @@ fn hardware(value: &Value) -> String {
 /// The program, and the command lines that led here.
 fn program(sources: &Sources<'_>) -> Vec<String> {
     let run = &sources.run;
-    let Some(version) = shown(&run["versions"]["clsgen"]) else { return Vec::new() };
-    let hash = shown(&run["versions"]["executable_blake3"])
+    let Some(version) = display_value(&run["versions"]["clsgen"]) else { return Vec::new() };
+    let hash = display_value(&run["versions"]["executable_blake3"])
         .map_or_else(String::new, |hash| format!(", BLAKE3 {}", code(&hash)));
     let mut lines = vec![format!("clsgen {version}{hash}")];
     let mut newest: BTreeMap<&str, &Value> = BTreeMap::new();
@@ -304,9 +307,10 @@ fn program(sources: &Sources<'_>) -> Vec<String> {
     }
     for name in ["construct", "train", "eval"] {
         let Some(record) = newest.get(name) else { continue };
-        let words: Vec<String> = record["command_line"].as_array().into_iter().flatten().filter_map(shown).collect();
-        let seed = shown(&record["seeds"]["seed"]).unwrap_or_default();
-        let started = shown(&record["started"]).unwrap_or_default();
+        let words: Vec<String> =
+            record["command_line"].as_array().into_iter().flatten().filter_map(display_value).collect();
+        let seed = display_value(&record["seeds"]["seed"]).unwrap_or_default();
+        let started = display_value(&record["started"]).unwrap_or_default();
         lines.push(format!("{name}: {} (began {started}, seed {seed})", code(&words.join(" "))));
     }
     lines

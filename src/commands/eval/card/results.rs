@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{Sources, share, shown};
+use super::{Sources, display_value, share};
 use crate::{
     metrics::{AnyEvaluation, Metric, evaluation::Judge},
     report::{
@@ -70,9 +70,9 @@ fn output(sources: &Sources<'_>) -> Vec<String> {
 
 fn thresholds(sources: &Sources<'_>) -> Vec<String> {
     let frozen = &sources.thresholds;
-    let Some(dev) = shown(&frozen["dev"]["path"]) else { return Vec::new() };
-    let hash = shown(&frozen["dev"]["blake3"]).unwrap_or_default();
-    let n = shown(&frozen["n"]).unwrap_or_default();
+    let Some(dev) = display_value(&frozen["dev"]["path"]) else { return Vec::new() };
+    let hash = display_value(&frozen["dev"]["blake3"]).unwrap_or_default();
+    let n = display_value(&frozen["n"]).unwrap_or_default();
     let when = if sources.options.in_sample {
         "these are the scored records"
     } else {
@@ -86,7 +86,7 @@ fn thresholds(sources: &Sources<'_>) -> Vec<String> {
         ("cost", "the lowest cost"),
     ];
     for (key, rule) in rules {
-        let value = shown(&frozen["thresholds"][key]["threshold"]).unwrap_or_else(|| "dev allows none".into());
+        let value = display_value(&frozen["thresholds"][key]["threshold"]).unwrap_or_else(|| "dev allows none".into());
         lines.push(format!("{rule} on dev: {value}"));
     }
     lines.push("a record is called positive where its probability is at least the threshold".into());
@@ -95,14 +95,19 @@ fn thresholds(sources: &Sources<'_>) -> Vec<String> {
 
 fn calibration(sources: &Sources<'_>) -> Vec<String> {
     let fitted = &sources.calibration;
-    let Some(method) = shown(&fitted["method"]) else { return Vec::new() };
+    let Some(method) = display_value(&fitted["method"]) else { return Vec::new() };
     let chosen = &fitted["methods"][method.as_str()];
     let calibrator = chosen["calibrator"].as_object();
     let numbers = calibrator.into_iter().flatten().filter(|(_, value)| value.is_number());
-    let numbers: Vec<String> = numbers.filter_map(|(key, value)| Some(format!("{key} {}", shown(value)?))).collect();
-    let how = match (calibrator, shown(&chosen["reason"])) {
+    let numbers: Vec<String> =
+        numbers.filter_map(|(key, value)| Some(format!("{key} {}", display_value(value)?))).collect();
+    let how = match (calibrator, display_value(&chosen["reason"])) {
         (Some(_), _) => {
-            format!("fitted on {} dev predictions {}", shown(&fitted["n"]).unwrap_or_default(), numbers.join(", "))
+            format!(
+                "fitted on {} dev predictions {}",
+                display_value(&fitted["n"]).unwrap_or_default(),
+                numbers.join(", ")
+            )
         }
         (None, reason) => {
             format!("could not be fitted on dev: {}", reason.map_or_else(String::new, |reason| plain(&reason)))
@@ -231,8 +236,8 @@ fn judge(sources: &Sources<'_>) -> Vec<String> {
     let records = std::iter::once(&sources.run).chain(earlier.filter(|record| record["command"] == "eval"));
     let inputs = |record: &'_ Value| record["inputs"].as_array().cloned().unwrap_or_default();
     let named = records.flat_map(inputs).find(|input| input["role"] == "eval.judge").unwrap_or_default();
-    let who = shown(&named["path"]).map_or_else(|| "its name is not recorded".into(), |path| code(&path));
-    let hash = shown(&named["blake3"]).map_or_else(String::new, |hash| format!(", {}", code(&hash)));
+    let who = display_value(&named["path"]).map_or_else(|| "its name is not recorded".into(), |path| code(&path));
+    let hash = display_value(&named["blake3"]).map_or_else(String::new, |hash| format!(", {}", code(&hash)));
     vec![format!("a language model judged the explanations, without seeing the label: {who}{hash}")]
 }
 
@@ -251,7 +256,8 @@ fn comparators(sources: &Sources<'_>) -> Vec<String> {
     with("against.metrics.json", "other predictions");
     let baselines = there("baselines.json").unwrap_or_default();
     let methods = baselines["methods"].as_array().into_iter().flatten();
-    let names: Vec<String> = methods.filter_map(|method| shown(&method["name"])).map(|name| code(&name)).collect();
+    let names: Vec<String> =
+        methods.filter_map(|method| display_value(&method["name"])).map(|name| code(&name)).collect();
     if !names.is_empty() {
         lines.push(format!("baselines (`baselines.json`): {}", names.join(", ")));
     }
