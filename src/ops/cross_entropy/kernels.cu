@@ -58,7 +58,7 @@ __device__ __forceinline__ float log_sum_exp(const T* row, int vocab, bool wide,
 
 // Each element becomes scale (e^(x - lse) - [it is the target]).
 template <typename T>
-__device__ __forceinline__ void soften(T* row, int target, float lse, float scale, int vocab, bool wide) {
+__device__ __forceinline__ void softmax_inplace(T* row, int target, float lse, float scale, int vocab, bool wide) {
   over_block<T>(vocab, wide, [=](size_t i, auto count) {
     constexpr int N = decltype(count)::value;
     Numbers<N> v = load<N>((const T*)row + i);
@@ -83,7 +83,7 @@ template <typename T>
 __device__ __forceinline__ void backward(T* logits, const uint32_t* targets, const float* lse, const float* scales,
                                          int vocab) {
   T* row = logits + blockIdx.x * (size_t)vocab;
-  soften(row, (int)targets[blockIdx.x], lse[blockIdx.x], scales[blockIdx.x], vocab, aligned(row));
+  softmax_inplace(row, (int)targets[blockIdx.x], lse[blockIdx.x], scales[blockIdx.x], vocab, aligned(row));
 }
 
 template <typename T>
@@ -95,7 +95,7 @@ __device__ __forceinline__ void in_place(T* logits, const uint32_t* targets, con
   if (threadIdx.x == 0) losses[blockIdx.x] = l - number(row[target]);
   // The target's logit is read before it is written over.
   __syncthreads();
-  soften(row, target, l, scales[blockIdx.x], vocab, aligned(row));
+  softmax_inplace(row, target, l, scales[blockIdx.x], vocab, aligned(row));
 }
 
 #define CROSS_ENTROPY(T, SUFFIX)                                                                                       \
