@@ -90,7 +90,7 @@ fn kappa(verdicts: &[Option<Judged>], weights: &[u32]) -> Outcome {
 }
 
 /// The weighted sum of a count a record.
-fn weighed<L>(verdicts: &[Option<Judged<L>>], weights: &[u32], count: impl Fn(&Judged<L>) -> u32) -> f64 {
+fn weighted_sum<L>(verdicts: &[Option<Judged<L>>], weights: &[u32], count: impl Fn(&Judged<L>) -> u32) -> f64 {
     let each = verdicts.iter().zip(weights);
     let each = each.map(|(verdict, &weight)| f64::from(verdict.as_ref().map_or(0, &count)) * f64::from(weight));
     each.fold(0.0, |sum, count| sum + count)
@@ -122,8 +122,8 @@ fn rl_kappa<L: Copy + PartialEq>(
 }
 
 fn readability<L>(verdicts: &[Option<Judged<L>>], weights: &[u32]) -> Outcome {
-    let readable = weighed(verdicts, weights, |v| u32::from(v.written && v.asked && v.readable == Some(true)));
-    let written = weighed(verdicts, weights, |v| u32::from(v.written));
+    let readable = weighted_sum(verdicts, weights, |v| u32::from(v.written && v.asked && v.readable == Some(true)));
+    let written = weighted_sum(verdicts, weights, |v| u32::from(v.written));
     share([readable, written], "the predictions hold no generated text")
 }
 
@@ -164,7 +164,7 @@ pub(super) fn measure<L: Copy + PartialEq + Sync>(
         Statistic::new(count(|v| v.written), |weights: &[u32]| readability(verdicts, weights))
             .proportion_of(clusters.among(among(|v| v.written))),
         Statistic::new(asked as usize, |weights: &[u32]| {
-            let count = |which: usize| weighed(verdicts, weights, |v| v.answers()[which]);
+            let count = |which: usize| weighted_sum(verdicts, weights, |v| v.answers()[which]);
             share([count(1), count(0)], "the judge was asked nothing")
         })
         .proportion_of(clusters.among(among(|v| v.answers()[0] > 0))),
