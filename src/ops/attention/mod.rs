@@ -159,12 +159,12 @@ pub struct Decoding<'a> {
     step: &'a PagedBatch<'a>,
     /// Query heads.
     heads: usize,
-    way: Way<'a>,
+    backend: DecodeBackend<'a>,
 }
 
 /// What is the same in every layer.
 #[derive(Debug)]
-enum Way<'a> {
+enum DecodeBackend<'a> {
     Host(decode::KvSplitPlan<'a>),
     #[cfg(feature = "cuda")]
     Cuda(cuda::BlockTable),
@@ -175,15 +175,15 @@ impl<'a> Decoding<'a> {
     pub fn new(step: &'a PagedBatch<'a>, heads: usize) -> Result<Self> {
         #[cfg(feature = "cuda")]
         if step.device().is_cuda() {
-            return Ok(Self { step, heads, way: Way::Cuda(cuda::BlockTable::new(step, heads)?) });
+            return Ok(Self { step, heads, backend: DecodeBackend::Cuda(cuda::BlockTable::new(step, heads)?) });
         }
-        Ok(Self { step, heads, way: Way::Host(decode::KvSplitPlan::new(step.rows())) })
+        Ok(Self { step, heads, backend: DecodeBackend::Host(decode::KvSplitPlan::new(step.rows())) })
     }
 
     /// By a table that is filled later.
     #[cfg(feature = "cuda")]
     pub(crate) fn placed(step: &'a PagedBatch<'a>, heads: usize, table: BlockTable) -> Self {
-        Self { step, heads, way: Way::Cuda(table) }
+        Self { step, heads, backend: DecodeBackend::Cuda(table) }
     }
 
     /// `q (rows, heads, d)` f32 (on CUDA bf16 too) → as much, f32 (on CUDA of the queries' type). On a CPU keys and
@@ -201,8 +201,8 @@ impl<'a> Decoding<'a> {
                 q.dims()
             )));
         }
-        match &self.way {
-            Way::Host(plan) => {
+        match &self.backend {
+            DecodeBackend::Host(plan) => {
                 let views = plan.blocks.iter().map(|block| View::of(block)).collect::<Result<Vec<_>>>()?;
                 let at = layout.layer(layer);
                 let mut keys = Vec::with_capacity(views.len());
@@ -215,7 +215,7 @@ impl<'a> Decoding<'a> {
                 tensor(decode::decode(q.f32()?, &keys, plan, dims, scale), (rows, heads, d))
             }
             #[cfg(feature = "cuda")]
-            Way::Cuda(table) => cuda::decode(q, table, dims, layout, layer, scale),
+            DecodeBackend::Cuda(table) => cuda::decode(q, table, dims, layout, layer, scale),
         }
     }
 }
