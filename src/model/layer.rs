@@ -289,7 +289,7 @@ impl DecoderLayer {
             kept.low_rank.o.as_ref(),
             &dmiddle,
             pass,
-            GradInput::wanted(need_dattended),
+            GradInput::write_if(need_dattended),
             gradients,
         )?
         else {
@@ -322,7 +322,7 @@ impl DecoderLayer {
             None,
             dy,
             pass,
-            GradInput::wanted(need_dmiddle || gate_up),
+            GradInput::write_if(need_dmiddle || gate_up),
             gradients,
         )?
         else {
@@ -335,7 +335,7 @@ impl DecoderLayer {
             [(&self.gate_proj, low_rank.gate.as_ref(), &dgate), (&self.up_proj, low_rank.up.as_ref(), &dup)],
             normed.as_ref(),
             pass,
-            GradInput::wanted(need_dmiddle),
+            GradInput::write_if(need_dmiddle),
             gradients,
         )?;
         let Some(dnormed) = dnormed else { return Ok(None) };
@@ -366,7 +366,7 @@ impl DecoderLayer {
             (&self.k_proj, low_rank.k.as_ref(), &dk),
             (&self.v_proj, low_rank.v.as_ref(), &dv),
         ];
-        Projection::backward_each(each, normed.as_ref(), pass, GradInput::wanted(need_dnormed), gradients)
+        Projection::backward_each(each, normed.as_ref(), pass, GradInput::write_if(need_dnormed), gradients)
     }
 
     /// q, k and v as attention multiplies them: rounded to bf16 where the weights are bf16, as the operands of the

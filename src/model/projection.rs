@@ -92,7 +92,7 @@ pub(super) enum GradInput {
 }
 
 impl GradInput {
-    pub fn wanted(wanted: bool) -> Self {
+    pub fn write_if(wanted: bool) -> Self {
         if wanted { Self::Write } else { Self::Skip }
     }
 
