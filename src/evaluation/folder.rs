@@ -76,14 +76,14 @@ fn is_false(asked: &bool) -> bool {
 
 /// What decides a split's numbers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Made {
+pub struct Fingerprints {
     /// Its predictions.
     pub scoring: Fingerprint,
     /// What is measured on them.
     pub measuring: Fingerprint,
 }
 
-impl Made {
+impl Fingerprints {
     fn differences(&self, recorded: &Self) -> Vec<String> {
         let mut all = self.scoring.differences(&recorded.scoring);
         // A key may decide both.
@@ -99,7 +99,7 @@ impl Made {
 #[derive(Serialize, Deserialize)]
 struct Settings {
     schema: u32,
-    made: Made,
+    made: Fingerprints,
     asked: EvalRequest,
 }
 
@@ -112,7 +112,7 @@ pub struct Folder {
     pub frozen: PathBuf,
     /// Files of other settings may be replaced.
     pub overwrite: bool,
-    made: Made,
+    made: Fingerprints,
     earlier: EvalRequest,
 }
 

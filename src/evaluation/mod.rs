@@ -56,7 +56,7 @@ use crate::{
 pub use cnn::check as check_cnn;
 
 use calibration::Fitted;
-use folder::{Folder, Made};
+use folder::{Fingerprints, Folder};
 use frozen::Frozen;
 use run_directory::EvalJob;
 
@@ -180,7 +180,7 @@ impl Work<'_> {
     }
 
     /// Everything that decides the numbers of a split's folder.
-    fn made(&self, context: &Context) -> Result<Made> {
+    fn made(&self, context: &Context) -> Result<Fingerprints> {
         let (scoring, dev) = match self {
             Self::Files { test, dev } => {
                 let hash = |paths: &[PathBuf]| data::source_hash_of(paths.iter().map(PathBuf::as_path));
@@ -190,7 +190,7 @@ impl Work<'_> {
             Self::Run(job) => job.made(context)?,
         };
         let contents = [("train.seed", json!(context.seed)), ("dev predictions", json!(dev))];
-        Ok(Made { scoring, measuring: Fingerprint::new(Stage::Measure, &context.config, &contents)? })
+        Ok(Fingerprints { scoring, measuring: Fingerprint::new(Stage::Measure, &context.config, &contents)? })
     }
 }
 

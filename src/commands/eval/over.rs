@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    evaluation::folder::{self, Made},
+    evaluation::folder::{self, Fingerprints},
     fingerprint::Fingerprint,
     metrics::runs::Spread,
     report::{Table, table::number},
@@ -32,7 +32,7 @@ const FILE: &str = "over.json";
 struct Evaluated {
     path: PathBuf,
     trained: Fingerprint,
-    made: Made,
+    made: Fingerprints,
     metrics: Value,
 }
 
@@ -71,7 +71,7 @@ impl Evaluated {
         let metrics = metrics_file(path, split);
         #[derive(Deserialize)]
         struct Settings {
-            made: Made,
+            made: Fingerprints,
         }
         let settings: Settings = read(&metrics.with_file_name(folder::SETTINGS), path)?;
         Ok(Self {
@@ -196,7 +196,7 @@ mod tests {
         let run = |auroc: f64, f1: Value| Evaluated {
             path: PathBuf::new(),
             trained: Fingerprint::default(),
-            made: Made { scoring: Fingerprint::default(), measuring: Fingerprint::default() },
+            made: Fingerprints { scoring: Fingerprint::default(), measuring: Fingerprint::default() },
             metrics: json!({ "n": 3, "auroc": { "value": auroc, "ci95": null, "n": 3 },
                 "per_class": [{ "label": "a", "f1": { "value": f1, "ci95": null, "n": 3 } }] }),
         };
