@@ -30,7 +30,7 @@ use super::{Context, args::EvalArgs, dry_run::DryRunReport, output, run_record};
 use crate::{
     error::{Error, Result},
     evaluation::{
-        Scored, Work,
+        PredictionSource, Scored,
         against::Against,
         baselines, costs,
         folder::{EvalRequest, Folder},
@@ -105,8 +105,8 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
         tracing::warn!("--split {split} says nothing beside --predictions: what is scored is that file");
     }
     let work = match &args.predictions[..] {
-        [] => Work::Run(Box::new(EvalJob::find(context, args.split())?)),
-        test => Work::Files { test, dev: &args.dev_predictions },
+        [] => PredictionSource::Run(Box::new(EvalJob::find(context, args.split())?)),
+        test => PredictionSource::Files { test, dev: &args.dev_predictions },
     };
     let context = &work.context(context);
     // Before any work; without dev nothing asks again.
@@ -151,7 +151,7 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
     let include_text = args.include_text;
     let with_card = asked.card;
     let perplexity = match (&language, &work) {
-        (Some(language), Work::Run(job)) => Some(language.run(context, &folder, job, &options)?),
+        (Some(language), PredictionSource::Run(job)) => Some(language.run(context, &folder, job, &options)?),
         _ => None,
     };
     let plans = Plans { asked, include_text, comparable, against, judge, baselines, perplexity };
@@ -268,12 +268,12 @@ fn document(evaluation: &AnyEvaluation, beside: [(&str, Option<Value>); 5]) -> R
 /// What would be scored, and by what besides the model.
 fn dry_run(
     context: &Context,
-    work: &Work<'_>,
+    work: &PredictionSource<'_>,
     scored: &Scored,
     [judge, baselines, base]: [bool; 3],
     parts: &[results::Part],
 ) -> Result<()> {
-    if let Work::Run(job) = work {
+    if let PredictionSource::Run(job) = work {
         let info = &job.info;
         let source = scoring::locate(context, &job.checkpoint, info)?;
         let windows = scoring::windows(context, info);

@@ -13,7 +13,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    Work,
+    PredictionSource,
     asked_model::{AskedModel, PROMPTS, Ready},
     cnn,
     folder::{self, Folder},
@@ -74,7 +74,7 @@ impl<'a> Plan<'a> {
         context: &Context,
         asked: &folder::EvalRequest,
         overwrite: bool,
-        work: &'a Work<'_>,
+        work: &'a PredictionSource<'_>,
         folder: &Folder,
     ) -> Result<Option<Self>> {
         let named = if asked.baselines.is_empty() { &context.config.eval.baselines } else { &asked.baselines };
@@ -86,7 +86,7 @@ impl<'a> Plan<'a> {
                 None => Ok(None),
             };
         }
-        let Work::Run(job) = work else {
+        let PredictionSource::Run(job) = work else {
             if asked.baselines.is_empty() {
                 tracing::warn!("eval.baselines are left out: prediction files hold no records to run them on");
                 return Ok(None);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::Work;
+use super::PredictionSource;
 use crate::{
     context::Context,
     device,
@@ -118,7 +118,7 @@ pub struct Folder {
 
 impl Folder {
     /// Looks at what is there, before any work; refuses what other settings made.
-    pub fn find(context: &Context, work: &Work<'_>, overwrite: bool) -> Result<Self> {
+    pub fn find(context: &Context, work: &PredictionSource<'_>, overwrite: bool) -> Result<Self> {
         let made = work.made(context)?;
         let root = context.run_dir.join("eval");
         refuse_older(&root)?;

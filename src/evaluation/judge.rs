@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use serde_json::json;
 
 use super::{
-    Scored, Work,
+    PredictionSource, Scored,
     asked_model::{AskedModel, PROMPTS},
     folder::Folder,
     log,
@@ -88,13 +88,13 @@ pub struct Plan {
 
 impl Plan {
     /// The judge that `eval.judge` names; `None` where it names none.
-    pub fn find(context: &Context, work: &Work<'_>, folder: &Folder) -> Result<Option<Self>> {
+    pub fn find(context: &Context, work: &PredictionSource<'_>, folder: &Folder) -> Result<Option<Self>> {
         let config = &context.config;
         let Some(judge) = &config.eval.judge else { return Ok(None) };
         let labels = config.task.labels.clone();
         let own = match work {
-            Work::Run(job) => Some(&job.template),
-            Work::Files { .. } => None,
+            PredictionSource::Run(job) => Some(&job.template),
+            PredictionSource::Files { .. } => None,
         };
         let named = Named {
             key: "eval.judge",

@@ -12,7 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Work, folder::Folder, log, run_directory::EvalJob};
+use super::{PredictionSource, folder::Folder, log, run_directory::EvalJob};
 use crate::{
     context::Context,
     data::{self, Needs},
@@ -49,12 +49,12 @@ struct Line {
 
 impl Plan {
     /// The texts, where they are `asked` for or named; a prediction file has no model to read them.
-    pub fn find(context: &Context, work: &Work<'_>, asked: bool) -> Result<Option<Self>> {
+    pub fn find(context: &Context, work: &PredictionSource<'_>, asked: bool) -> Result<Option<Self>> {
         let config = &context.config;
         let named = config.eval.language_text.as_ref();
         let job = match work {
-            Work::Run(job) if asked || named.is_some() => job,
-            Work::Files { .. } if asked => {
+            PredictionSource::Run(job) if asked || named.is_some() => job,
+            PredictionSource::Files { .. } if asked => {
                 return Err(Error::usage("--forgetting needs a run directory: a prediction file names no model")
                     .hint("leave --predictions out"));
             }

@@ -2,7 +2,7 @@
 //! them. Layer 5.
 //!
 //! ```text
-//! prediction files, run directory ─▶ Work
+//! prediction files, run directory ─▶ PredictionSource
 //!     first  dev ─▶ frozen (thresholds.json), calibration (calibration.json)
 //!     then   split ─▶ predictions ─▶ inputs (AnySample) ─▶ Scored
 //!
@@ -87,7 +87,7 @@ pub struct Scored {
 }
 
 /// Where the predictions come from.
-pub enum Work<'a> {
+pub enum PredictionSource<'a> {
     /// Prediction files of any tool.
     Files {
         /// Those that are scored.
@@ -99,7 +99,7 @@ pub enum Work<'a> {
     Run(Box<EvalJob>),
 }
 
-impl Work<'_> {
+impl PredictionSource<'_> {
     /// The split that is scored; prediction files have none.
     pub fn split(&self) -> Option<&str> {
         match self {

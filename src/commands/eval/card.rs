@@ -19,7 +19,7 @@ use super::Context;
 use crate::{
     error::Result,
     evaluation::{
-        Scored, Work,
+        PredictionSource, Scored,
         folder::{CALIBRATION, Folder, THRESHOLDS},
         run_directory::EvalJob,
     },
@@ -35,7 +35,7 @@ pub const FILES: [&str; 2] = ["model-card.md", "tripod-llm.md"];
 /// What the pages are made from.
 struct Sources<'a> {
     context: &'a Context,
-    work: &'a Work<'a>,
+    work: &'a PredictionSource<'a>,
     folder: &'a Folder,
     scored: &'a Scored,
     evaluation: &'a AnyEvaluation,
@@ -50,8 +50,8 @@ impl Sources<'_> {
     /// The run directory's checkpoint; none of prediction files.
     fn job(&self) -> Option<&EvalJob> {
         match self.work {
-            Work::Run(job) => Some(job),
-            Work::Files { .. } => None,
+            PredictionSource::Run(job) => Some(job),
+            PredictionSource::Files { .. } => None,
         }
     }
 
@@ -76,7 +76,7 @@ impl Sources<'_> {
 /// Writes both pages beside the split's `metrics.json`.
 pub fn write(
     context: &Context,
-    (folder, work): (&Folder, &Work<'_>),
+    (folder, work): (&Folder, &PredictionSource<'_>),
     (scored, evaluation): (&Scored, &AnyEvaluation),
     options: &Options,
 ) -> Result<()> {
@@ -117,8 +117,8 @@ fn card<'a>(sources: &'a Sources<'_>) -> Card<'a> {
         parts.len() == 2 && parts.iter().all(named) && !places.into_iter().flatten().any(|path: PathBuf| path.exists())
     };
     let file = match sources.work {
-        Work::Run(job) => Some(job.data.as_path()),
-        Work::Files { test, .. } => test.first().map(PathBuf::as_path),
+        PredictionSource::Run(job) => Some(job.data.as_path()),
+        PredictionSource::Files { test, .. } => test.first().map(PathBuf::as_path),
     };
     let file = file.and_then(|path| path.file_name()).unwrap_or_default();
     Card {

@@ -5,7 +5,7 @@ use super::Context;
 use crate::{
     error::{Error, Result},
     evaluation::{
-        Scored, Work,
+        PredictionSource, Scored,
         against::Against,
         folder::Folder,
         judge::{self, Judgement, Texts},
@@ -33,10 +33,10 @@ pub struct Compared {
 }
 
 /// The job whose base can be scored; prediction files have none.
-pub fn job<'a>(work: &'a Work<'_>) -> Result<&'a EvalJob> {
+pub fn job<'a>(work: &'a PredictionSource<'_>) -> Result<&'a EvalJob> {
     match work {
-        Work::Run(job) => Ok(job),
-        Work::Files { .. } => {
+        PredictionSource::Run(job) => Ok(job),
+        PredictionSource::Files { .. } => {
             Err(Error::usage("--compare-base needs a run directory: a prediction file names no base model")
                 .hint("leave --predictions out, or score the base's predictions by themselves"))
         }

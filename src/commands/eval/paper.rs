@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::Context;
 use crate::{
     error::{Error, Result},
-    evaluation::{Scored, Work, folder::EvalRequest, splits},
+    evaluation::{PredictionSource, Scored, folder::EvalRequest, splits},
     foreign,
     generate::construct::Statistics,
     metrics::{AnySample, Evaluation},
@@ -19,14 +19,14 @@ use crate::{
 
 /// Whether there is a task of the paper's for the tables that are asked for: before hours of work, as far as it can be
 /// told without predictions.
-pub fn check(context: &Context, work: &Work<'_>, asked: &EvalRequest) -> Result<()> {
+pub fn check(context: &Context, work: &PredictionSource<'_>, asked: &EvalRequest) -> Result<()> {
     if asked.paper.is_empty() {
         return Ok(());
     }
     if !context.config.task.labels.are_two() {
         return Err(Error::usage("--paper: the paper's tasks have two classes").hint("leave --paper out"));
     }
-    let Work::Run(job) = work else { return Ok(()) };
+    let PredictionSource::Run(job) = work else { return Ok(()) };
     if Task::guess(name(context, asked), 0, 0).is_some() {
         return Ok(());
     }

@@ -17,7 +17,7 @@ use crate::{
     baselines::Baseline,
     error::{Error, Result},
     evaluation::{
-        Work, baselines, check_cnn,
+        PredictionSource, baselines, check_cnn,
         folder::{EvalRequest, Folder},
         judge, log,
         predictions::{BASE_FILE, FILE},
@@ -82,7 +82,7 @@ impl Part {
 /// `all` among the asked tables becomes every part that can be made; the list of all parts, none without `all`.
 pub fn expand(
     context: &Context,
-    work: &Work<'_>,
+    work: &PredictionSource<'_>,
     folder: &Folder,
     mut asked: EvalRequest,
 ) -> Result<(EvalRequest, Vec<Part>)> {
@@ -94,8 +94,8 @@ pub fn expand(
     }
     asked.paper = PaperTable::ALL.iter().map(|table| table.name().to_owned()).collect();
     let run = match work {
-        Work::Run(job) => Some(Run::of(context, job)?),
-        Work::Files { .. } => None,
+        PredictionSource::Run(job) => Some(Run::of(context, job)?),
+        PredictionSource::Files { .. } => None,
     };
     let mut parts = tables(context);
     parts.extend(run.as_ref().map(|run| run.predictions(work, folder)));
@@ -142,7 +142,7 @@ impl Run {
     }
 
     /// The model's own; those of dev were made when it was trained.
-    fn predictions(&self, work: &Work<'_>, folder: &Folder) -> Part {
+    fn predictions(&self, work: &PredictionSource<'_>, folder: &Folder) -> Part {
         if work.split() == Some("dev") {
             return Part { note: Some("dev's were made when the model was trained"), ..Part::ready("predictions") };
         }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{Sources, display_value, share};
 use crate::{
     data::{Finish, Record},
-    evaluation::{Work, splits},
+    evaluation::{PredictionSource, splits},
     labels::Class,
     report::{
         Table,
@@ -124,11 +124,11 @@ fn files(sources: &Sources<'_>) -> Vec<String> {
     };
     let config = &sources.context.config;
     let mut lines: Vec<String> = match sources.work {
-        Work::Files { test, dev } => {
+        PredictionSource::Files { test, dev } => {
             let test = test.iter().filter_map(|path| line("scored predictions", path));
             test.chain(dev.iter().filter_map(|path| line("dev predictions", path))).collect()
         }
-        Work::Run(_) => {
+        PredictionSource::Run(_) => {
             named_splits(sources).iter().filter_map(|(name, path)| line(name, &config.resolve(path))).collect()
         }
     };
