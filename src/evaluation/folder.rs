@@ -18,7 +18,6 @@ use crate::{
     foreign, storage,
 };
 
-const FILE: &str = SETTINGS;
 /// What made a split's folder.
 pub const SETTINGS: &str = "settings.json";
 /// Thresholds tuned on dev, beside the splits' folders.
@@ -34,7 +33,7 @@ const DERIVED: [&str; 8] = [
     "report.html",
     "model-card.md",
     "tripod-llm.md",
-    FILE,
+    SETTINGS,
 ];
 /// What an evaluation of the older layout left in `RUN/eval` itself.
 const OLDER: [&str; 4] = ["metrics.json", "predictions.jsonl", "report.html", "tables"];
@@ -127,7 +126,7 @@ impl Folder {
         if !context.dry_run {
             recover(&out)?;
         }
-        let path = out.join(FILE);
+        let path = out.join(SETTINGS);
         let earlier = match foreign::read(&path, foreign::LARGE) {
             Ok(bytes) => serde_json::from_slice::<Settings>(&bytes).ok(),
             Err(_) => None,
@@ -143,7 +142,7 @@ impl Folder {
         if !same && !overwrite && holds_work(&out) {
             let what = match &differing {
                 Some(differing) => format!("was made by other settings: {}", differing.join("; ")),
-                None => format!("holds files, and no {FILE} says what made them"),
+                None => format!("holds files, and no {SETTINGS} says what made them"),
             };
             return Err(Error::usage(format!("{} {what}", out.display())).hint(
                 "--overwrite replaces this folder and no other; or give the settings that made it, or another --run",
@@ -213,7 +212,7 @@ impl Folder {
 
     /// What is there has these predictions: only what is measured on them differs, and logs check themselves.
     fn scores_the_same(&self) -> bool {
-        let theirs: Option<Settings> = foreign::read(&self.out.join(FILE), foreign::LARGE)
+        let theirs: Option<Settings> = foreign::read(&self.out.join(SETTINGS), foreign::LARGE)
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok());
         theirs.is_some_and(|theirs| self.made.scoring.differences(&theirs.made.scoring).is_empty())
@@ -253,7 +252,7 @@ impl Folder {
 
     fn write(&self, asked: EvalRequest) -> Result<()> {
         let settings = Settings { schema: 1, made: self.made.clone(), asked };
-        storage::write_json(&self.out.join(FILE), &settings)
+        storage::write_json(&self.out.join(SETTINGS), &settings)
     }
 }
 
@@ -295,7 +294,7 @@ pub fn is_foreign(path: &Path) -> bool {
     let holds = |keys: [&str; 2]| keys.iter().all(|key| value().get(key).is_some());
     let is_hash = |line: &str| line.len() == 34 && line.trim_matches('"').bytes().all(|byte| byte.is_ascii_hexdigit());
     let ours = match &*name {
-        FILE => holds(["schema", "made"]),
+        SETTINGS => holds(["schema", "made"]),
         THRESHOLDS => holds(["schema", "thresholds"]),
         CALIBRATION => holds(["schema", "methods"]),
         _ if name.ends_with(".hashes") => String::from_utf8_lossy(&bytes).lines().all(is_hash),
@@ -308,7 +307,7 @@ pub fn is_foreign(path: &Path) -> bool {
 fn holds_work(folder: &Path) -> bool {
     let counts = |entry: std::fs::DirEntry| {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let beside = [FILE, THRESHOLDS, CALIBRATION].contains(&name.as_str());
+        let beside = [SETTINGS, THRESHOLDS, CALIBRATION].contains(&name.as_str());
         let beside = beside || name.ends_with(".meta.json") || name.ends_with(".hashes");
         let beside = beside && !is_foreign(&entry.path());
         !beside && entry.metadata().is_ok_and(|metadata| metadata.is_dir() || metadata.len() > 0)
