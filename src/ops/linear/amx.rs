@@ -6,8 +6,8 @@
 //! tile   c (32 × 32 f32, four registers) += 2 left registers × 2 right registers, 32 steps at a time
 //! ```
 //!
-//! A sum runs over pairs of steps in order, whatever the other rows are and wherever the output is cut. Registers are
-//! set up and given back within one chunk of the output, so no thread carries tile state through the scheduler.
+//! A sum runs over pairs of steps in order, whatever the other rows are and however the output is tiled. Registers are
+//! set up and given back within one tile of the output, so no thread carries tile state through the scheduler.
 #![allow(unsafe_code)]
 
 use std::arch::{asm, x86_64::*};
@@ -67,8 +67,8 @@ pub(super) fn product(a: &[f32], b: Operand<'_, bf16>, [m, k, n]: [usize; 3], y:
             unsafe { pack_left(rows, k, ROWS.min(m - panel * ROWS), steps, to) }
         });
         tiles.par_iter().with_max_len(1).par_for_each(|output_tile| {
-            // SAFETY: the cuts are disjoint and lie within (m, n), the size of `y`.
-            unsafe { chunk(left, b, [k, n], output_tile, steps, add || start > 0, y) }
+            // SAFETY: the tiles are disjoint and lie within (m, n), the size of `y`.
+            unsafe { tile_task(left, b, [k, n], output_tile, steps, add || start > 0, y) }
         });
     }
     LEFT.set(buffer);
@@ -110,7 +110,7 @@ fn mask(there: usize) -> u16 {
 /// # Safety
 /// The chunk lies within the `(m, n)` output, and no other thread touches it.
 #[allow(clippy::too_many_arguments)]
-unsafe fn chunk(
+unsafe fn tile_task(
     left: &[f32],
     b: Operand<'_, bf16>,
     [k, n]: [usize; 2],

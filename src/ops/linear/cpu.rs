@@ -9,7 +9,7 @@
 //! ```
 //!
 //! An output element is the sum over blocks of KC steps, in order, of sums over the steps, in order: nothing in that
-//! depends on the other rows, on how the output is output_tile, or on threads.
+//! depends on the other rows, on how the output is tiled, or on threads.
 #![allow(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
@@ -152,8 +152,8 @@ fn products<A: Packing, B: Packing>(
             left.chunks_mut(length).enumerate().for_each(pack);
         }
         let run = |&(b, n, output, ref output_tile): &(_, _, _, OutputTile)| {
-            // SAFETY: an output's cuts are disjoint and lie within (m, n), its size.
-            unsafe { chunk::<B>(isa, left, b, [k, n], output_tile, steps, add || start > 0, output) }
+            // SAFETY: an output's tiles are disjoint and lie within (m, n), its size.
+            unsafe { tile_task::<B>(isa, left, b, [k, n], output_tile, steps, add || start > 0, output) }
         };
         if parallel {
             tasks.par_iter().with_max_len(1).par_for_each(run);
@@ -206,7 +206,7 @@ fn pack_left<A: Packing>(
 /// # Safety
 /// The chunk lies within the `(m, n)` output, and no other thread touches it.
 #[allow(clippy::too_many_arguments)]
-unsafe fn chunk<B: Packing>(
+unsafe fn tile_task<B: Packing>(
     isa: Isa,
     left: &[f32],
     b: Operand<'_, B::Item>,
@@ -286,7 +286,7 @@ unsafe fn edge<B: Packing>(
     add: bool,
 ) {
     let mut whole = [0.0; MR * NR];
-    // SAFETY: as in `chunk`, with a whole tile of our own as the output.
+    // SAFETY: as in `tile_task`, with a whole tile of our own as the output.
     unsafe { packed_tile::<B>(isa, rows, length, a, b, whole.as_mut_ptr(), NR, false) };
     for (r, sums) in whole.chunks(NR).take(rows).enumerate() {
         for (j, sum) in sums.iter().enumerate().take(columns) {
