@@ -13,7 +13,7 @@ use crate::{
     model::source,
     ops::cpu::allocator,
     parallel::{self, Collective},
-    shard,
+    shard, signals,
     storage::run_record,
 };
 
@@ -211,7 +211,7 @@ fn parse_device(text: &str) -> Result<String, String> {
 
 /// Parses the command line, runs the command, and maps what came of it to messages and an exit code.
 pub fn main() -> ExitCode {
-    device::outlive_file_limit();
+    signals::outlive_file_limit();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -226,14 +226,14 @@ pub fn main() -> ExitCode {
     commands::logging::start(&ranks, cli.global.quiet, cli.global.verbose);
     // A panic is a defect of ours; its hook has already said where. It must not look like success.
     let Ok(result) = std::panic::catch_unwind(AssertUnwindSafe(|| run(&cli, &ranks))) else {
-        device::claim_the_end();
+        signals::claim_the_end();
         let _ = run_record::complete(1, "ended by an internal error");
         ranks.abort(1);
         return ExitCode::from(1);
     };
     // What one rank failed at is every rank's error by now, and rank 0 says it.
     let result = ranks.close(result);
-    device::claim_the_end();
+    signals::claim_the_end();
     // The command's own failure matters more than one to note it.
     let noted = run_record::finish(&result);
     let code = match result.and(noted) {
@@ -292,7 +292,7 @@ fn run(cli: &Cli, ranks: &Collective) -> Result<()> {
         return dry_run(&cli.command, &context);
     }
     allocator::keep_freed_memory();
-    device::watch_signals(|signal| {
+    signals::watch_signals(|signal| {
         let _ = run_record::complete(128 + signal as u8, &format!("ended by a second signal, {signal}"));
     })?;
     device::on_a_worker(|| run_command(&cli.command, &context))

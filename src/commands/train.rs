@@ -25,7 +25,7 @@ use crate::{
     model::{Loading, LoraConfig, Model, ModelSource, Precision, checkpoint as model_files},
     ops::cuda,
     prompt::{Prompter, TextTokenizer},
-    storage,
+    signals, storage,
     train::{
         cards::{self, Needs},
         checkpoint::{self, CheckpointWriter, Resumable},
@@ -127,7 +127,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     }
     fits?;
     // Every rank has looked at what memory is free before any takes some.
-    together.agree(device::check_interrupted())?;
+    together.agree(signals::check_interrupted())?;
 
     // The model, where the run left off or from the start.
     let model =

@@ -14,9 +14,7 @@ use crate::{
     error::{Error, Result},
 };
 
-pub use crate::signals::{
-    check_interrupted, claim_the_end, interrupted, outlive_file_limit, signal_name, watch_signals,
-};
+pub use crate::signals::check_interrupted;
 
 /// What `--device` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

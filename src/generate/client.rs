@@ -3,7 +3,7 @@
 use std::iter::Fuse;
 
 use super::{Completed, Generation, Request};
-use crate::{device, error::Result};
+use crate::{error::Result, signals};
 
 /// Decides whether a sample (of request, of trial) is good enough: `true` = no further trial of this request.
 pub type Accept<'f> = dyn FnMut(usize, usize, &Generation) -> bool + 'f;
@@ -65,7 +65,7 @@ impl<I: Iterator<Item = Option<Request>>> Client for Local<'_, '_, I> {
     }
 
     fn between_steps(&mut self, _: bool) -> Result<Vec<(usize, bool)>> {
-        device::check_interrupted().map(|()| Vec::new())
+        signals::check_interrupted().map(|()| Vec::new())
     }
 
     /// A source holds back only while something that it gave is under way.

@@ -10,13 +10,12 @@ use super::{
 };
 use crate::{
     data::{ErrorKind, OverClasses, Prediction, Record, RecordError},
-    device,
     error::{Error, Result},
     labels::{Class, Labels},
     metrics::{evidence, softmax},
     model::Model,
     prompt::{Prompter, Tokens},
-    rng,
+    rng, signals,
 };
 
 /// How records are scored.
@@ -178,7 +177,7 @@ impl Scoring<'_> {
         let filed = match record {
             Ok(Ok(record)) => return Some(Some(self.open(place, record))),
             // Nobody else may ask for a long time.
-            Ok(Err(bad)) => device::check_interrupted().and_then(|()| self.ordered.put(place, self.error_line(&bad))),
+            Ok(Err(bad)) => signals::check_interrupted().and_then(|()| self.ordered.put(place, self.error_line(&bad))),
             Err(error) => Err(error),
         };
         filed.map(|()| None).map_err(|error| self.failure = Some(error)).ok()

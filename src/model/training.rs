@@ -11,9 +11,9 @@ use super::{
 };
 use crate::{
     config::Parameters,
-    device,
     error::{Error, Result},
     ops::{Offsets, embedding, linear},
+    signals,
 };
 
 /// How a training pass runs.
@@ -118,7 +118,7 @@ impl Llama {
         let rounded = self.rounded_layers()?;
         let mut layers = Vec::with_capacity(self.layers.len());
         for (i, layer) in rounded.as_ref().unwrap_or(&self.layers).iter().enumerate() {
-            device::check_interrupted()?;
+            signals::check_interrupted()?;
             let pass = if i + 1 == self.layers.len() { pass.of_last(read.as_ref()) } else { pass };
             let kept = layer.forward_saving(&x, &self.rope, &pass)?;
             let y = layer.output(&kept, &pass)?;
@@ -152,7 +152,7 @@ impl Llama {
         let mut dx = Some(self.norm.backward(&x, &rstd, &d_hidden, &last.of_read(), gradients)?);
         let of_pass = rounded.as_ref().unwrap_or(&self.layers);
         for (i, (layer, saved)) in of_pass.iter().zip(layers).enumerate().rev() {
-            device::check_interrupted()?;
+            signals::check_interrupted()?;
             let Some(dy) = dx else { break };
             let pass = if i + 1 == self.layers.len() { last } else { pass };
             let kept = match saved {

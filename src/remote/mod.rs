@@ -37,7 +37,7 @@ use std::{sync::Arc, time::Duration};
 use client::Client;
 use serde_json::Value;
 
-use crate::{context::Context, device, error::Result, prompt::TextTokenizer};
+use crate::{context::Context, error::Result, prompt::TextTokenizer, signals};
 
 /// How a prompt is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,7 +137,7 @@ fn pause(time: Duration) -> Result<(), RequestFailure> {
     let step = Duration::from_millis(50);
     let mut left = time;
     while !left.is_zero() {
-        device::check_interrupted().map_err(|_| RequestFailure::Lost)?;
+        signals::check_interrupted().map_err(|_| RequestFailure::Lost)?;
         std::thread::sleep(left.min(step));
         left = left.saturating_sub(step);
     }

@@ -10,8 +10,8 @@ use std::{
 
 use super::Server;
 use crate::{
-    device,
     error::{Error, Result},
+    signals,
 };
 
 /// A question's place among its asker's.
@@ -76,7 +76,7 @@ impl<T: Send + 'static> Pool<T> {
     /// The next answer, whichever comes first. A signal ends the wait.
     pub fn wait(&mut self) -> Result<(Tag, T)> {
         loop {
-            device::check_interrupted()?;
+            signals::check_interrupted()?;
             match self.answers.recv_timeout(Duration::from_millis(50)) {
                 Ok(answer) => {
                     self.under_way -= 1;

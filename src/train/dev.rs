@@ -13,7 +13,6 @@ use super::{
 use crate::{
     config::Objective,
     data::{Prediction, Record},
-    device,
     error::{Error, Result},
     generate::predict::{PredictSettings, PromptedRecord, score},
     labels::{Class, Labels},
@@ -25,6 +24,7 @@ use crate::{
     model::Model,
     parallel::Collective,
     prompt::Prompter,
+    signals,
 };
 
 /// The dev split, ready to score.
@@ -83,7 +83,7 @@ impl Dev {
     ) -> Result<Self> {
         let mut dev = Self { records: Vec::with_capacity(records.len()), targets: Vec::new(), settings };
         for record in records {
-            device::check_interrupted()?;
+            signals::check_interrupted()?;
             dev.records.push(PromptedRecord::new(record, prompter.prompt(record)?));
             dev.targets.push(examples::target(prompter, record, objective)?.map_or_else(Vec::new, |target| target.ids));
         }
@@ -188,7 +188,7 @@ fn generation_loss(model: &Model, record: &PromptedRecord, target: &[u32], weigh
     if target.is_empty() || !weights.trains_generation() {
         return Ok(0.0);
     }
-    device::check_interrupted()?;
+    signals::check_interrupted()?;
     // Neither the class nor the key, which seeds dropout, has a part in this loss.
     let example = Example { prompt: record.prompt.ids.clone(), target: target.to_vec(), class: 0, record: 0 };
     micro_batch::generation_loss(model, &Batch::new(&[example], &[Sample { record: 0, key: 0 }]))

@@ -12,10 +12,9 @@ use super::{
     step::Trainer,
 };
 use crate::{
-    device,
     error::{Error, Kind, Result},
     prompt::Prompter,
-    storage,
+    signals, storage,
 };
 
 /// Everything a run holds while it trains.
@@ -127,7 +126,7 @@ impl Session<'_> {
             self.writer.epoch(&self.trainer, &self.state, None)?;
             self.write_best()?;
         }
-        let name = device::signal_name(signal);
+        let name = signals::signal_name(signal);
         let message =
             format!("stopped by {name} after step {} of {}, state saved", self.state.step, self.state.total_steps);
         Ok(Error::new(Kind::Signal(signal), message)

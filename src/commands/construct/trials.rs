@@ -3,11 +3,11 @@
 use crate::{
     commands::{Context, output},
     data::Record,
-    device,
     error::{Error, Result},
     generate::construct::{Explained, Method, Teacher, explain},
     progress,
     prompt::Tokens,
+    signals,
 };
 
 /// Runs the trials of `records` under a progress bar; `file` gets each record's number and outcome as it is done.
@@ -38,7 +38,7 @@ pub(super) fn trials(
         file(records[index].number, explained)?;
         bar.inc(1);
         bar.set_message(format!("kept {kept} dropped {dropped}"));
-        device::check_interrupted()
+        signals::check_interrupted()
     })
     .map_err(|error| saved(error, kept + dropped, records.len()))?;
     bar.finish_and_clear();

@@ -8,11 +8,11 @@ use std::{
 
 use super::{Command, POLL_INTERVAL, RootMessage, WorkerMessage, read, write};
 use crate::{
-    device,
     error::Result,
     generate::{Accept, Budget, Completed, Emit, Engine, Generation, Request, client::Client, engine::WINDOW},
     model::Replicas,
     parallel::Collective,
+    signals,
 };
 
 /// Rows of the decoding batch for which a rank has requests at most: those that run, and as many to follow them.
@@ -158,7 +158,7 @@ impl<I: Iterator<Item = Option<Request>>> Client for Root<'_, '_, I> {
     }
 
     fn between_steps(&mut self, idle: bool) -> Result<Vec<(usize, bool)>> {
-        device::check_interrupted()?;
+        signals::check_interrupted()?;
         self.ranks.check_others().inspect_err(|_| self.yielded = true)?;
         let mut heard = false;
         while let Some((rank, message)) = self.ranks.receive() {

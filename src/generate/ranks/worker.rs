@@ -5,10 +5,10 @@ use std::{collections::VecDeque, thread};
 use super::{Command, CompletedMessage, POLL_INTERVAL, RootMessage, WorkerMessage, open::WorkerModel, read, write};
 use crate::{
     context::Context,
-    device,
     error::{Error, Result},
     generate::{Completed, Engine, Generation, Request, client::Client},
     parallel::Collective,
+    signals,
 };
 
 /// Follows rank 0's orders until its command is done.
@@ -19,7 +19,7 @@ pub fn serve(context: &Context) -> Result<()> {
     let ranks = &context.ranks;
     let mut held: Option<WorkerModel> = None;
     loop {
-        device::check_interrupted()?;
+        signals::check_interrupted()?;
         if let Some((_, message)) = ranks.receive() {
             answer(ranks, held.as_ref(), &message)?;
         } else if !ranks.is_called() {
@@ -83,7 +83,7 @@ impl Client for Worker<'_> {
     }
 
     fn between_steps(&mut self, idle: bool) -> Result<Vec<(usize, bool)>> {
-        device::check_interrupted()?;
+        signals::check_interrupted()?;
         self.ranks.check_others()?;
         let mut judged = Vec::new();
         let mut heard = false;
