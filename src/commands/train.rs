@@ -5,9 +5,9 @@
 //!     ─▶ model ─▶ session ─▶ best.json
 //! ```
 
+mod agreement;
 mod identity;
 mod inputs;
-mod ranks;
 mod start;
 
 use std::{path::Path, sync::Arc};
@@ -16,7 +16,7 @@ use candle_core::Device;
 use serde_json::json;
 
 use self::{identity::Identity, inputs::Inputs};
-use super::{Context, args::TrainArgs, output, ranks as command_ranks, run_record};
+use super::{Context, args::TrainArgs, output, ranks, run_record};
 use crate::{
     config::{Config, EpochSample, LossSchedule, Objective},
     device,
@@ -61,7 +61,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
         return Err(Error::usage("--assume plans a run on other machines: it trains nothing")
             .hint("add --dry-run, or leave --assume out"));
     }
-    command_ranks::check_started_alike(context, &[("--resume", json!(args.resume))])?;
+    ranks::check_started_alike(context, &[("--resume", json!(args.resume))])?;
     let together = &context.ranks;
     let lock = || run_record::lock(&context.run_dir);
     let mut lock = if context.dry_run { None } else { together.on_rank_0(lock)? };
@@ -69,7 +69,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     // Records, base model, and whether this is the run the directory holds.
     let mut inputs = Inputs::load(context)?;
     inputs.files().into_iter().for_each(storage::protect);
-    let source = ranks::base(context)?;
+    let source = agreement::base(context)?;
     // A job's plan, made on a login node: its device is elsewhere.
     let elsewhere = args.assume.is_some();
     let device = if elsewhere { Device::Cpu } else { context.device()? };
@@ -85,12 +85,12 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     let fits = if context.dry_run { fits } else { fits.map(|()| Ok(()))? };
     let base_hash = source.hash()?;
     let tokenizer = Arc::new(TextTokenizer::load(source.tokenizer_path())?);
-    inputs.template = inputs.template.dated(&tokenizer, &ranks::prompt_date(context)?);
+    inputs.template = inputs.template.dated(&tokenizer, &agreement::prompt_date(context)?);
     let identity = Identity::of(context, &inputs, &base_hash, tokenizer.hash())?;
     identity.check_ranks(context, &device)?;
     together.on_rank_0(|| identity.check(&context.run_dir))?;
     // Finding it may put a directory in order that a kill left half replaced: not in a dry run.
-    let resume = if context.dry_run && args.resume { None } else { ranks::resume_point(context, args.resume)? };
+    let resume = if context.dry_run && args.resume { None } else { agreement::resume_point(context, args.resume)? };
 
     // Records as tokens, and what the run will do with them.
     tokenizer.check_vocab(llama_config.vocab_size)?;
@@ -107,9 +107,9 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     let lengths = examples.iter().map(|example| example.prompt.len()).collect();
     let (class_balance, sampler) = class_balance(config, &examples)?;
     let plan = BatchPlan::new(&config.train, lengths, sampler, together.size(), context.seed)?;
-    ranks::check_steps(resume.as_ref(), &plan, &config.train)?;
+    agreement::check_steps(resume.as_ref(), &plan, &config.train)?;
     let largest = Largest::of(&examples, plan.batch_size, config.train.prompt_loss_weight > 0.0);
-    command_ranks::announce(context);
+    ranks::announce(context);
     announce(&inputs, &plan, largest);
     let lora = LoraConfig::from(&config.lora);
     let trained = (config.train.parameters, &lora);
@@ -134,7 +134,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
         start::model(context, &source, (&base_hash, prompter.tokenizer().hash()), precision, &device, resume.as_ref())?;
     let of_losses = (label_tokens, class_balance);
     let trainer = trainer(context, model, plan.clone(), of_losses, largest, resume.as_ref(), &device)?;
-    let state = ranks::state(resume, &plan);
+    let state = agreement::state(resume, &plan);
     let log = together.on_rank_0(|| {
         // The epochs to come, `last`, and one more while a directory is being replaced.
         let checkpoints = (config.train.epochs - state.complete_epochs() + 2) as u64;
