@@ -109,7 +109,7 @@ mod tests {
     /// The storage behind every tensor that a forward pass keeps, against the estimate: to the byte.
     #[test]
     fn a_layer_holds_what_is_said() {
-        let all = crate::model::lora::PROJECTIONS.map(String::from).to_vec();
+        let all = crate::model::adapter::PROJECTIONS.map(String::from).to_vec();
         for weights in [DType::F32, DType::BF16] {
             for targets in [Lora::default().targets, all.clone()] {
                 let mut llama = Llama::random(tiny(), weights, 3, &Device::Cpu).unwrap();

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
-use super::{Gradients, accumulate, lora::uniform};
+use super::{Gradients, accumulate, adapter::uniform};
 use crate::{
     config::Activation,
     error::{Error, Result},

@@ -6,9 +6,9 @@ use candle_core::{DType, Device, Tensor};
 
 use super::{
     Footprint, LlamaConfig, ModelSource,
+    adapter::{self, Adapter, LoraConfig},
     kv_cache::{self, BlockPool},
     layer::{DecoderLayer, Heads, Norm},
-    lora::{self, Adapter, LoraConfig},
     precision::{BaseWeight, Precision},
     projection::Projection,
     tensor_spec, weights,
@@ -141,8 +141,8 @@ impl Llama {
         let mut tensors = BTreeMap::new();
         for projection in self.layers.iter().flat_map(DecoderLayer::projections) {
             if let Some(adapter) = &projection.adapter {
-                tensors.insert(lora::name_a(&projection.name), adapter.a.clone());
-                tensors.insert(lora::name_b(&projection.name), adapter.b.clone());
+                tensors.insert(adapter::name_a(&projection.name), adapter.a.clone());
+                tensors.insert(adapter::name_b(&projection.name), adapter.b.clone());
             }
         }
         tensors

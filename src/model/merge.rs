@@ -9,9 +9,9 @@ use candle_core::{DType, Device};
 use serde_json::{Map, json};
 
 use super::{
-    LlamaConfig, ModelSource,
+    LlamaConfig, ModelSource, adapter,
     checkpoint::{self, ClsgenJson, HEAD, INFO},
-    lora, peft,
+    peft,
     safetensors::{self, SafetensorsFile, to_tensor},
     source::Weights,
     tensor_spec::{elements, shapes},
@@ -107,16 +107,16 @@ pub fn write(
 fn write_tensor(
     writer: &mut storage::Writer,
     file: &SafetensorsFile,
-    adapter: Option<&(lora::LoraConfig, SafetensorsFile)>,
+    adapter: Option<&(adapter::LoraConfig, SafetensorsFile)>,
     (name, shape): (&str, &[usize]),
 ) -> Result<bool> {
     let projection = name.strip_suffix(".weight").unwrap_or(name);
-    let of_adapter = adapter.filter(|(_, file)| file.entries.contains_key(&lora::name_a(projection)));
+    let of_adapter = adapter.filter(|(_, file)| file.entries.contains_key(&adapter::name_a(projection)));
     let Some((config, low_rank)) = of_adapter else {
         return safetensors::write_values(writer, &file.tensor(name, DType::BF16, &Device::Cpu)?).map(|()| false);
     };
     let part = |name: String| low_rank.tensor(&name, DType::F32, &Device::Cpu);
-    let product = (part(lora::name_b(projection))?.matmul(&part(lora::name_a(projection))?)? * config.scaling())?;
+    let product = (part(adapter::name_b(projection))?.matmul(&part(adapter::name_a(projection))?)? * config.scaling())?;
     let sum = (file.tensor(name, DType::F32, &Device::Cpu)? + product)?;
     let rounded = to_tensor(sum.flatten_all()?.to_vec1()?, shape, DType::BF16, &Device::Cpu)?;
     let rounded = rounded.ok_or_else(|| Error::model("holds NaN or infinite values once it is merged"));

@@ -9,6 +9,7 @@
 //! [`source`] finds the files, [`config`] and `weights` check them, [`llama`] computes (training: forward and its
 //! hand-written backward; inference: prefill and decode over a [`kv_cache`]), [`peft`] and [`checkpoint`] store.
 
+pub mod adapter;
 pub mod checkpoint;
 pub mod config;
 pub mod footprint;
@@ -20,7 +21,6 @@ pub mod kv_cache;
 mod layer;
 pub mod llama;
 mod loading;
-pub mod lora;
 pub mod merge;
 mod mmap;
 pub mod peft;
@@ -41,12 +41,12 @@ use candle_core::{Device, Tensor};
 
 use crate::{config::Parameters, error::Result, parallel::Collective};
 
+pub use adapter::{LoraConfig, LoraDropout};
 pub use config::LlamaConfig;
 pub use footprint::Footprint;
 pub use head::ClsHead;
 pub use llama::{ActivationCheckpointing, Llama, carries_adapter};
 pub use loading::Loading;
-pub use lora::{LoraConfig, LoraDropout};
 pub use precision::Precision;
 pub use safetensors::{load as load_tensors, save as save_tensors};
 pub use source::ModelSource;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     Llama, LlamaConfig,
-    lora::{self, LoraConfig},
+    adapter::{self, LoraConfig},
     safetensors::{self, SafetensorsFile},
     tensor_spec,
 };
@@ -193,8 +193,8 @@ fn shapes(model: &LlamaConfig, adapter: &LoraConfig) -> BTreeMap<String, [usize;
         let (Some(projection), &[out, input]) = (name.strip_suffix(".weight"), shape.as_slice()) else { continue };
         let kind = projection.rsplit('.').next().unwrap_or_default();
         if adapter.targets.iter().any(|target| target == kind) {
-            shapes.insert(lora::name_a(projection), [adapter.rank, input]);
-            shapes.insert(lora::name_b(projection), [out, adapter.rank]);
+            shapes.insert(adapter::name_a(projection), [adapter.rank, input]);
+            shapes.insert(adapter::name_b(projection), [out, adapter.rank]);
         }
     }
     shapes

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{LlamaConfig, lora::PROJECTIONS};
+use super::{LlamaConfig, adapter::PROJECTIONS};
 use crate::{
     config::Quantize,
     context::Context,

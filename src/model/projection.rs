@@ -12,7 +12,7 @@ use candle_core::Tensor;
 
 use super::{
     Gradients, LoraDropout, accumulate,
-    lora::{self, Adapter},
+    adapter::{self, Adapter},
     precision::BaseWeight,
     read_rows::ReadRows,
 };
@@ -23,7 +23,7 @@ use crate::{
         Offsets,
         dropout::DropoutKey,
         linear::{self, Kernel, array},
-        lora::{self as adapters, Backward, LoraA, LoraB, Rows},
+        lora::{self, Backward, LoraA, LoraB, Rows},
     },
     rng::{Rng, hash_name, streams},
 };
@@ -152,9 +152,9 @@ impl Projection {
     ) -> Result<[(Tensor, Option<Tensor>); N]> {
         let ys = Self::base_each(each, x, Kernel::Forward)?;
         let lora_as = each.map(|projection| projection.lora_a(pass));
-        let us = adapters::forward_each(x, lora_as.each_ref().map(Option::as_ref), pass.rows())?;
+        let us = lora::forward_each(x, lora_as.each_ref().map(Option::as_ref), pass.rows())?;
         let pairs = std::array::from_fn(|i| us[i].as_ref().zip(each[i].adapter.as_ref().map(|adapter| &adapter.b)));
-        let ys = adapters::add_forward_each(ys, pairs)?;
+        let ys = lora::add_forward_each(ys, pairs)?;
         array(ys.into_iter().zip(us).map(Ok))
     }
 
@@ -183,7 +183,7 @@ impl Projection {
     ) -> Result<Option<Tensor>> {
         let lora_as = each.each_ref().map(|(projection, ..)| projection.lora_a(pass));
         let adapted: Vec<&LoraA<'_>> = lora_as.iter().flatten().collect();
-        let together = if x.is_some_and(|x| adapters::fuses(x, &adapted, pass.rows())) { N } else { 1 };
+        let together = if x.is_some_and(|x| lora::fuses(x, &adapted, pass.rows())) { N } else { 1 };
         for projections in each.chunks(together) {
             for (projection, _, dy) in projections {
                 dx = GradInput::after(projection.base_backward(x, dy, pass, dx, gradients)?);
@@ -229,25 +229,25 @@ impl Projection {
         let adapted: Vec<_> = adapted.collect();
         let outputs =
             adapted.iter().map(|(_, adapter, _, _, dy)| LoraB { dy, b: &adapter.b, scaling: adapter.scaling });
-        let dus = adapters::backward_u_each(&outputs.collect::<Vec<_>>())?;
+        let dus = lora::backward_u_each(&outputs.collect::<Vec<_>>())?;
         let mut names = Vec::with_capacity(adapted.len());
         let mut inner = Vec::with_capacity(adapted.len());
         for ((projection, _, lora_a, u, dy), du) in adapted.into_iter().zip(dus) {
-            let da = gradients.remove(&lora::name_a(&projection.name));
+            let da = gradients.remove(&adapter::name_a(&projection.name));
             names.push((&projection.name, dy));
             inner.push(Backward { lora_a, du, u: u.cloned(), da });
         }
-        let dx = adapters::backward_each(x, &mut inner, dx, pass.rows())?;
+        let dx = lora::backward_each(x, &mut inner, dx, pass.rows())?;
         let pairs = names.iter().zip(&inner).map(|((_, dy), each)| match &each.u {
             Some(u) => Ok((*dy, u)),
             None => Err(Error::run("lora: an adapter without u")),
         });
         let pairs = pairs.collect::<Result<Vec<_>>>()?;
-        let sums = names.iter().map(|(name, _)| gradients.remove(&lora::name_b(name))).collect();
-        let dbs = adapters::add_b_gradients(sums, &pairs, pass.offsets)?;
+        let sums = names.iter().map(|(name, _)| gradients.remove(&adapter::name_b(name))).collect();
+        let dbs = lora::add_b_gradients(sums, &pairs, pass.offsets)?;
         for (((name, _), each), db) in names.into_iter().zip(inner).zip(dbs) {
-            gradients.extend(each.da.map(|da| (lora::name_a(name), da)));
-            gradients.extend(db.map(|db| (lora::name_b(name), db)));
+            gradients.extend(each.da.map(|da| (adapter::name_a(name), da)));
+            gradients.extend(db.map(|db| (adapter::name_b(name), db)));
         }
         Ok(dx)
     }
@@ -267,7 +267,7 @@ impl Projection {
     fn lora_a(&self, pass: &LayerPass) -> Option<LoraA<'_>> {
         let adapter = self.adapter.as_ref()?;
         let dropout = pass.dropout.map(|settings| {
-            let tensor = hash_name(&lora::name_a(&self.name));
+            let tensor = hash_name(&adapter::name_a(&self.name));
             let steps = settings
                 .record_keys
                 .iter()

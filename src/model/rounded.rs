@@ -4,7 +4,7 @@
 
 use candle_core::{DType, Tensor};
 
-use super::{Llama, layer::DecoderLayer, lora::Adapter};
+use super::{Llama, adapter::Adapter, layer::DecoderLayer};
 use crate::{error::Result, ops::cast};
 
 impl Llama {

@@ -4,8 +4,8 @@ use candle_core::Tensor;
 
 use super::{
     ActivationCheckpointing, Gradients, Llama, accumulate,
+    adapter::LoraDropout,
     layer::{DecoderLayer, SavedActivations},
-    lora::LoraDropout,
     projection::LayerPass,
     read_rows::ReadRows,
 };
@@ -225,7 +225,7 @@ mod tests {
     fn model(lora: bool) -> Llama {
         let mut llama = Llama::random(tiny(), DType::F32, 3, &Device::Cpu).unwrap();
         if lora {
-            let targets = crate::model::lora::PROJECTIONS.map(String::from).to_vec();
+            let targets = crate::model::adapter::PROJECTIONS.map(String::from).to_vec();
             llama.add_lora(&LoraConfig { rank: 2, alpha: 3.0, dropout: 0.2, targets, use_rslora: false }, 4).unwrap();
         }
         for (i, tensor) in llama.base_tensors().values().chain(llama.adapter_tensors().values()).enumerate() {

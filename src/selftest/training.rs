@@ -11,7 +11,7 @@ use crate::{
     error::{Error, Result},
     model::{
         ActivationCheckpointing, ClsHead, Footprint, Gradients, Llama, LlamaConfig, Loading, LoraConfig, Model,
-        ModelSource, lora::PROJECTIONS, tensor_spec,
+        ModelSource, adapter::PROJECTIONS, tensor_spec,
     },
     ops::{
         Offsets,

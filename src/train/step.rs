@@ -139,7 +139,7 @@ pub(super) mod tests {
     use super::*;
     use crate::{
         config::{self, Objective, Parameters},
-        model::{ActivationCheckpointing, ClsHead, Llama, LlamaConfig, lora::LoraConfig},
+        model::{ActivationCheckpointing, ClsHead, Llama, LlamaConfig, adapter::LoraConfig},
     };
 
     pub fn trainer(objective: Objective) -> Trainer {

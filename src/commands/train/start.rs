@@ -10,9 +10,10 @@ use crate::{
     config::{Init, Parameters},
     error::{Error, Result},
     model::{
-        ClsHead, Llama, Model, ModelSource, Precision, carries_adapter,
+        ClsHead, Llama, Model, ModelSource, Precision,
+        adapter::LoraConfig,
+        carries_adapter,
         checkpoint::{self, BaseLookup},
-        lora::LoraConfig,
         peft,
     },
     storage,

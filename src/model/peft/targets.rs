@@ -13,7 +13,7 @@ use super::{is_off, weights};
 use crate::{
     error::{Error, Result},
     foreign,
-    model::{lora::PROJECTIONS, safetensors::SafetensorsFile},
+    model::{adapter::PROJECTIONS, safetensors::SafetensorsFile},
 };
 
 /// The adapted projections of `adapter_config.json`.

@@ -7,7 +7,7 @@ use crate::{
     error::Result,
     ops::{
         linear::{Kernel, array},
-        lora as adapters,
+        lora,
     },
 };
 
@@ -22,7 +22,7 @@ impl Projection {
     pub fn infer_each<const N: usize>(each: [&Self; N], x: &Tensor, kernel: Kernel) -> Result<[Tensor; N]> {
         let ys = Self::base_each(each, x, kernel)?;
         let lora_as = each.map(|projection| projection.adapter.as_ref().map(Adapter::lora_a));
-        let us = adapters::reduce_each(lora_as.each_ref().map(Option::as_ref), x, kernel)?;
+        let us = lora::reduce_each(lora_as.each_ref().map(Option::as_ref), x, kernel)?;
         array(each.into_iter().zip(ys).zip(us).map(|((projection, y), u)| match (&projection.adapter, u) {
             (Some(adapter), Some(u)) => kernel.add(y, &u, &adapter.b),
             _ => Ok(y),
