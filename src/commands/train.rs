@@ -22,7 +22,7 @@ use crate::{
     device,
     error::{Error, Result, ResultExt},
     generate::{Sampling, predict},
-    model::{Loading, LoraConfig, Model, ModelSource, Precision, checkpoint as model_files},
+    model::{Loading, LoraConfig, Model, ModelSource, Precision, checkpoint::ClsgenJson},
     ops::cuda,
     prompt::{Prompter, TextTokenizer},
     signals, storage,
@@ -362,7 +362,7 @@ fn clsgen_json(
     inputs: &Inputs,
     source: &ModelSource,
     (base_hash, tokenizer_hash): (String, &str),
-) -> Result<model_files::ClsgenJson> {
+) -> Result<ClsgenJson> {
     // A path is stored whole, so that the checkpoint finds its base from anywhere; a hub id stays one.
     let local = config.resolve(Path::new(&config.model.base)).exists();
     // Links stay as named: a `.gguf` file's name is part of its hash.
@@ -370,7 +370,7 @@ fn clsgen_json(
         Ok(path) if local => path.display().to_string(),
         _ => config.model.base.clone(),
     };
-    Ok(model_files::ClsgenJson {
+    Ok(ClsgenJson {
         schema: 1,
         base_model,
         base_hash: Some(base_hash),

@@ -26,7 +26,11 @@ use crate::{
     data::Prediction,
     error::{Error, Result, ResultExt},
     foreign,
-    model::{self, ModelSource, checkpoint as model_files, peft},
+    model::{
+        self, ModelSource,
+        checkpoint::{ClsgenJson, write_model_files},
+        peft,
+    },
     storage::{self, AtomicDir},
 };
 
@@ -186,7 +190,7 @@ pub struct CheckpointWriter {
     /// The base model.
     pub source: ModelSource,
     /// `clsgen.json`.
-    pub info: model_files::ClsgenJson,
+    pub info: ClsgenJson,
     /// Adapter or whole model.
     pub parameters: Parameters,
 }
@@ -228,8 +232,8 @@ impl CheckpointWriter {
         dev: Option<&(Vec<Prediction>, DevMetrics)>,
     ) -> Result<()> {
         let dir = AtomicDir::create(path)?;
-        let info = model_files::ClsgenJson { complete: state.complete, ..self.info.clone() };
-        model_files::write_model_files(&dir, &trainer.model, &self.source, &info, self.parameters)?;
+        let info = ClsgenJson { complete: state.complete, ..self.info.clone() };
+        write_model_files(&dir, &trainer.model, &self.source, &info, self.parameters)?;
         dir.write_file(TRAINER_JSON, &line(state)?)?;
         peft::write_tensors(&dir, TRAINER_TENSORS, &trainer.optimizer.state())?;
         if let Some((predictions, metrics)) = dev {
