@@ -23,7 +23,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use self::{job::ConstructJob, teacher::Purpose};
-use super::{Context, args::ConstructArgs, output, run_record};
+use super::{Context, args::ConstructArgs, output, run_json};
 use crate::{
     error::{Error, Result},
     generate::construct::Statistics,
@@ -57,7 +57,7 @@ pub fn run(context: &Context, args: &ConstructArgs) -> Result<()> {
 /// Constructs every split named that is not finished yet: `stats.json`, with all that are.
 pub(super) fn execute(context: &Context) -> Result<Value> {
     let job = ConstructJob::prepare(context, Purpose::Ask)?;
-    let lock = run_record::lock(&context.run_dir)?;
+    let lock = run_json::lock(&context.run_dir)?;
     job.protect_inputs()?;
     storage::create_dir_all(&job.dir)?;
     let mut finished = job.finished()?;

@@ -21,7 +21,7 @@ use super::{
     args::{DemoArgs, EvalArgs, PredictArgs, TrainArgs},
     construct,
     dry_run::{DryRunReport, print_config},
-    eval, output, predict, run_record, train,
+    eval, output, predict, run_json, train,
 };
 use crate::{
     config, demo,
@@ -141,7 +141,7 @@ fn recorded<T>(demo: &Context, command: impl FnOnce(&Context) -> Result<T>) -> R
     let context = Context { started: SystemTime::now(), ..demo.clone() };
     let result = command(&context);
     // What the command itself says comes first.
-    let recorded = run_record::finish(&result);
+    let recorded = run_json::finish(&result);
     result.and_then(|value| recorded.map(|()| value))
 }
 

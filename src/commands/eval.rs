@@ -26,7 +26,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{Context, args::EvalArgs, dry_run::DryRunReport, output, run_record};
+use super::{Context, args::EvalArgs, dry_run::DryRunReport, output, run_json};
 use crate::{
     error::{Error, Result},
     evaluation::{
@@ -126,7 +126,7 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
     let language = language::Plan::find(context, &work, asked.forgetting)?;
     paper::check(context, &work, &asked)?;
     if !context.dry_run {
-        let lock = run_record::lock(&context.run_dir)?;
+        let lock = run_json::lock(&context.run_dir)?;
         let against = asked.against.iter().map(PathBuf::as_path);
         work.inputs().into_iter().chain(against.clone()).for_each(storage::protect);
         let models = work.models(judge.as_ref(), baselines.as_ref())?;
@@ -136,7 +136,7 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
         let inputs: Vec<&Path> =
             work.inputs().into_iter().chain(splits.iter().map(PathBuf::as_path)).chain(against).collect();
         let inputs = [inputs, language.iter().map(language::Plan::path).collect()].concat();
-        run_record::write(context, "eval", &inputs, &models, lock)?;
+        run_json::write(context, "eval", &inputs, &models, lock)?;
         folder.begin()?;
     }
     results::announce(&parts);

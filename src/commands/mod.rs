@@ -14,7 +14,7 @@ pub mod man;
 pub mod output;
 pub mod predict;
 pub mod ranks;
-pub mod run_record;
+pub mod run_json;
 pub mod selftest;
 pub mod train;
 

@@ -16,7 +16,7 @@ use candle_core::Device;
 use serde_json::json;
 
 use self::{identity::Identity, inputs::Inputs};
-use super::{Context, args::TrainArgs, output, ranks, run_record};
+use super::{Context, args::TrainArgs, output, ranks, run_json};
 use crate::{
     config::{Config, EpochSample, LossSchedule, Objective},
     device,
@@ -63,7 +63,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     }
     ranks::check_started_alike(context, &[("--resume", json!(args.resume))])?;
     let together = &context.ranks;
-    let lock = || run_record::lock(&context.run_dir);
+    let lock = || run_json::lock(&context.run_dir);
     let mut lock = if context.dry_run { None } else { together.on_rank_0(lock)? };
 
     // Records, base model, and whether this is the run the directory holds.
@@ -143,9 +143,9 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
         let models = [("model.base", source.path.as_path(), base_hash.as_str())];
         // A run that has nothing left to do keeps the record of who trained it.
         let over = state.is_over(&plan, config.train.max_steps);
-        let done = over && run_record::ended_well(&context.run_dir, "train");
+        let done = over && run_json::ended_well(&context.run_dir, "train");
         if let Some(lock) = lock.take_if(|_| !done) {
-            run_record::write(context, "train", &inputs.files(), &models, lock)?;
+            run_json::write(context, "train", &inputs.files(), &models, lock)?;
         }
         identity.write(&context.run_dir)?;
         let operations = Operations::of(&llama_config, config.train.parameters);

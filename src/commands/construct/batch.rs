@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{job::ConstructJob, offline::Batch, teacher::Purpose};
 use crate::{
-    commands::{Context, args::ConstructArgs, run_record},
+    commands::{Context, args::ConstructArgs, run_json},
     error::{Error, Result},
     storage,
 };
@@ -19,7 +19,7 @@ pub(super) fn execute(context: &Context, args: &ConstructArgs) -> Result<Value> 
         return Err(Error::usage("batch files hold whole splits: they take no --shard"));
     }
     let mut job = ConstructJob::prepare(context, Purpose::Batch)?;
-    let lock = run_record::lock(&context.run_dir)?;
+    let lock = run_json::lock(&context.run_dir)?;
     job.protect_inputs()?;
     storage::create_dir_all(&job.dir)?;
     let mut finished = job.finished()?;

@@ -12,7 +12,7 @@ use super::{
     trials::trials,
 };
 use crate::{
-    commands::{Context, dry_run::DryRunReport, run_record},
+    commands::{Context, dry_run::DryRunReport, run_json},
     config::{Config, OnFail},
     data::Record,
     device,
@@ -173,7 +173,7 @@ impl ConstructJob {
     pub fn explain(&self, context: &Context, todo: &[&Split], lock: RunLock) -> Result<Vec<Progress>> {
         self.refuse_foreign_files(todo, None)?;
         let inputs: Vec<&Path> = self.splits.iter().map(|split| split.path.as_path()).collect();
-        run_record::write(context, "construct", &inputs, &[self.teacher.used()], lock)?;
+        run_json::write(context, "construct", &inputs, &[self.teacher.used()], lock)?;
         let mut logs = Vec::new();
         for split in todo {
             logs.push(Progress::open(&self.files(split).log(), &self.settings(split)).context("construct")?);

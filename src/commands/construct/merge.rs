@@ -18,7 +18,7 @@ use super::{
     teacher::Purpose,
 };
 use crate::{
-    commands::{Context, dry_run::DryRunReport, run_record},
+    commands::{Context, dry_run::DryRunReport, run_json},
     config::Dtype,
     error::{Error, Result},
     fingerprint::Fingerprint,
@@ -48,7 +48,7 @@ pub(super) fn run(context: &Context) -> Result<Option<Value>> {
     if context.dry_run {
         return plan(context, &job, &found).map(|()| None);
     }
-    let lock = run_record::lock(&context.run_dir)?;
+    let lock = run_json::lock(&context.run_dir)?;
     job.protect_inputs()?;
     let mut finished = job.finished()?;
     let found = find(context, &job, &finished)?;
@@ -236,5 +236,5 @@ fn record(context: &Context, job: &ConstructJob, found: &[Parts<'_>], lock: RunL
     shards.dedup();
     let shards = shards.into_iter().filter_map(|shard| of_shard(&context.run_dir, shard)).collect();
     // run.json keeps the lock until this process ends.
-    run_record::write_with_shards(context, "construct", (&inputs, &[job.teacher.used()]), lock, shards)
+    run_json::write_with_shards(context, "construct", (&inputs, &[job.teacher.used()]), lock, shards)
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{
-    super::{dry_run::DryRunReport, output, run_record},
+    super::{dry_run::DryRunReport, output, run_json},
     Context, report, write_tables,
 };
 use crate::{
@@ -31,9 +31,9 @@ pub fn alone(context: &Context, options: &Options) -> Result<()> {
             .print(context);
     }
     let out = context.run_dir.join("eval").join("curve");
-    let lock = run_record::lock(&context.run_dir)?;
+    let lock = run_json::lock(&context.run_dir)?;
     storage::create_dir_all(&out)?;
-    run_record::write(context, "eval", &[], &[], lock)?;
+    run_json::write(context, "eval", &[], &[], lock)?;
     write_tables(&out, &[&table])?;
     let parts = report::ReportParts {
         scored: None,

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    super::{args::EvalArgs, dry_run::DryRunReport, output, run_record},
+    super::{args::EvalArgs, dry_run::DryRunReport, output, run_json},
     Context,
     gate::leaves_of,
     write_tables,
@@ -49,10 +49,10 @@ pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
     if context.dry_run {
         return DryRunReport::new(context, "eval").with("runs", named).with("metrics", spreads.len()).print(context);
     }
-    let lock = run_record::lock(&context.run_dir)?;
+    let lock = run_json::lock(&context.run_dir)?;
     storage::create_dir_all(&out)?;
     let files: Vec<PathBuf> = runs.iter().map(|run| metrics_file(&run.path, args.split())).collect();
-    run_record::write(context, "eval", &files.iter().map(PathBuf::as_path).collect::<Vec<_>>(), &[], lock)?;
+    run_json::write(context, "eval", &files.iter().map(PathBuf::as_path).collect::<Vec<_>>(), &[], lock)?;
     let table = table(args.split(), &spreads, runs.len());
     let metrics: Map<String, Value> = spreads.iter().map(|(path, spread)| (path.clone(), json!(spread))).collect();
     let document = json!({ "schema": 1, "split": args.split(), "runs": named, "metrics": metrics });

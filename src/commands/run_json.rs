@@ -1,4 +1,4 @@
-//! What a command writes into `run.json` ([`record`]): the config, its inputs, this program and machine.
+//! What a command writes into `run.json` ([`run_record`]): the config, its inputs, this program and machine.
 
 use std::path::{Path, PathBuf};
 
@@ -9,11 +9,11 @@ use crate::{
     error::Result,
     storage::{
         RunLock,
-        run_record::{self as record, Begun, Used},
+        run_record::{self, Begun, Used},
     },
 };
 
-pub use record::{ended_well, finish, lock};
+pub use run_record::{ended_well, finish, lock};
 
 /// Writes `RUN/run.json` for `command`, with the hash of every input (a directory: of every file in it) and of every
 /// model used. The config and prompt files are added by themselves. [`finish`] completes it when the command ends;
@@ -45,7 +45,7 @@ pub fn write_with_shards(
         config: json!(context.config),
         shards,
     };
-    record::begin(&record::path(&context.run_dir, context.shard), begun, lock)
+    run_record::begin(&run_record::path(&context.run_dir, context.shard), begun, lock)
 }
 
 #[cfg(test)]
@@ -78,7 +78,7 @@ mod tests {
         write(&context, "eval", &[], &[], lock(dir.path()).unwrap()).unwrap();
         finish(&Ok(())).unwrap();
 
-        let record = record::read(dir.path()).unwrap();
+        let record = run_record::read(dir.path()).unwrap();
         assert_eq!((record["command"].as_str(), record["outcome"].as_str()), (Some("eval"), Some("ok")));
         assert_eq!(record["versions"]["clsgen"], env!("CARGO_PKG_VERSION"));
         assert_eq!(record["config"]["lora"]["rank"], 8);
