@@ -118,7 +118,7 @@ impl<'a> Plan<'a> {
             plan.verbalized_prompt(context)?;
         }
         if plan.baselines.contains(&Baseline::Cnn) {
-            cnn::check(context)?;
+            cnn::check_cnn(context)?;
         }
         Ok(Some(plan))
     }

@@ -43,7 +43,7 @@ struct Line {
 }
 
 /// What is missing for the CNN, said before any work.
-pub fn check(context: &Context) -> Result<()> {
+pub fn check_cnn(context: &Context) -> Result<()> {
     embeddings_folder(context)?;
     split_path(context, "train")?;
     split_path(context, "dev").map(|_| ())

@@ -25,13 +25,7 @@ use crate::{
     fingerprint::{Fingerprint, TOKENIZER},
     generate::{Sampling, scoring::Windows},
     labels::{Class, Labels},
-    metrics::{
-        self, AnySample, Options,
-        comparison::Comparison,
-        evaluation::Judge,
-        judge::{Judged, judge as measure},
-        multiclass,
-    },
+    metrics::{self, AnySample, Options, comparison::Comparison, evaluation::Judge, judge::Judged, multiclass},
     prompt::{PromptFormat, PromptTemplate, Prompter, Verdict},
     remote::Named,
 };
@@ -231,7 +225,9 @@ fn measured(texts: Texts<'_>, cases: usize, judged: Vec<JudgeLine>, options: &Op
     let lines = judged.into_iter().map(|line| (line.id.clone(), line)).collect();
     let judgement = Judgement { metrics: Judge::default(), lines };
     let metrics = match texts.sample {
-        AnySample::Two(sample) => measure(sample, &rows(texts, &judgement, |class| class == Class::ONE), options),
+        AnySample::Two(sample) => {
+            metrics::judge::judge(sample, &rows(texts, &judgement, |class| class == Class::ONE), options)
+        }
         AnySample::More(sample) => multiclass::judge(sample, &rows(texts, &judgement, u8::from), options),
     };
     let unparsable = metrics.unparsable.value.map_or(0.0, |share| share * metrics.unparsable.n as f64);

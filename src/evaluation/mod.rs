@@ -53,7 +53,7 @@ use crate::{
     model::tokenizer,
     prompt::Verdict,
 };
-pub use cnn::check as check_cnn;
+pub use cnn::check_cnn;
 
 use calibration::Fitted;
 use folder::{Fingerprints, Folder};

@@ -5,7 +5,7 @@ use candle_core::{DType, Tensor};
 use super::{Bench, F32, numbers, reference, some_of};
 use crate::{
     error::Result,
-    ops::{cross_entropy as ce, embedding as embed, linear as lin, rms_norm as norm},
+    ops::{cross_entropy, embedding, linear, rms_norm},
 };
 
 pub(super) fn linear(bench: &mut Bench<'_>) -> Result<()> {
@@ -18,12 +18,12 @@ pub(super) fn linear(bench: &mut Bench<'_>) -> Result<()> {
     let (b, b64) = bench.random(3, &[n_out])?;
     let (dy, dy64) = bench.random(4, &[m, n_out])?;
     let y64 = reference::linear(&x64, &w64, Some(&b64), n_in);
-    bench.check("linear", "forward", &lin::forward(&x, &w, Some(&b))?, &y64, F32)?;
-    bench.check("linear", "decode", &lin::decode(&x.narrow(0, 0, 3)?, &w, Some(&b))?, &y64[..3 * n_out], F32)?;
+    bench.check("linear", "forward", &linear::forward(&x, &w, Some(&b))?, &y64, F32)?;
+    bench.check("linear", "decode", &linear::decode(&x.narrow(0, 0, 3)?, &w, Some(&b))?, &y64[..3 * n_out], F32)?;
     let dx64 = reference::linear(&dy64, &reference::transpose(&w64, n_in), None, n_out);
-    bench.check("linear", "backward x", &lin::backward_input(&dy, &w)?, &dx64, F32)?;
+    bench.check("linear", "backward x", &linear::backward_input(&dy, &w)?, &dx64, F32)?;
     let dw64 = reference::linear(&reference::transpose(&dy64, n_out), &reference::transpose(&x64, n_in), None, m);
-    bench.check("linear", "backward w", &lin::backward_weight(&dy, &x)?, &dw64, F32)?;
+    bench.check("linear", "backward w", &linear::backward_weight(&dy, &x)?, &dw64, F32)?;
 
     // With a bf16 weight both operands are bf16: the reference takes them as rounded, so that only the arithmetic is
     // measured.
@@ -35,16 +35,16 @@ pub(super) fn linear(bench: &mut Bench<'_>) -> Result<()> {
     let x64 = numbers(&x)?;
     let dy64 = numbers(&dy)?;
     let y64 = reference::linear(&x64, &w64, None, n_in);
-    bench.check("linear, bf16 weight", "forward", &lin::forward(&x, &w, None)?, &y64, F32)?;
+    bench.check("linear, bf16 weight", "forward", &linear::forward(&x, &w, None)?, &y64, F32)?;
     bench.check(
         "linear, bf16 weight",
         "decode",
-        &lin::decode(&x.narrow(0, 0, 3)?, &w, None)?,
+        &linear::decode(&x.narrow(0, 0, 3)?, &w, None)?,
         &y64[..3 * n_out],
         F32,
     )?;
     let dx64 = reference::linear(&dy64, &reference::transpose(&w64, n_in), None, n_out);
-    bench.check("linear, bf16 weight", "backward x", &lin::backward_input(&dy, &w)?, &dx64, F32)
+    bench.check("linear, bf16 weight", "backward x", &linear::backward_input(&dy, &w)?, &dx64, F32)
 }
 
 pub(super) fn rms_norm(bench: &mut Bench<'_>) -> Result<()> {
@@ -54,14 +54,14 @@ pub(super) fn rms_norm(bench: &mut Bench<'_>) -> Result<()> {
     let (x, x64) = bench.random(5, &[rows, hidden])?;
     let (w, w64) = bench.random(6, &[hidden])?;
     let (dy, dy64) = bench.random(7, &[rows, hidden])?;
-    let (y, rstd) = norm::forward(&x, &w, eps)?;
+    let (y, rstd) = rms_norm::forward(&x, &w, eps)?;
     bench.check("rms_norm", "forward", &y, &reference::rms_norm(&x64, &w64, eps), F32)?;
     let at = some_of(x64.len(), 200);
     let dx64 = reference::gradient(&x64, &at, &dy64, |x| reference::rms_norm(x, &w64, eps));
-    bench.check_at("rms_norm", "backward x", &norm::backward(&x, &w, &rstd, &dy)?, &at, &dx64, F32)?;
+    bench.check_at("rms_norm", "backward x", &rms_norm::backward(&x, &w, &rstd, &dy)?, &at, &dx64, F32)?;
     let at = some_of(hidden, hidden);
     let dw64 = reference::gradient(&w64, &at, &dy64, |w| reference::rms_norm(&x64, w, eps));
-    bench.check_at("rms_norm", "backward w", &norm::backward_weight(&x, &rstd, &dy)?, &at, &dw64, F32)
+    bench.check_at("rms_norm", "backward w", &rms_norm::backward_weight(&x, &rstd, &dy)?, &at, &dw64, F32)
 }
 
 pub(super) fn cross_entropy(bench: &mut Bench<'_>) -> Result<()> {
@@ -70,7 +70,7 @@ pub(super) fn cross_entropy(bench: &mut Bench<'_>) -> Result<()> {
     let (logits, logits64) = bench.random(8, &[rows, vocab])?;
     let targets: Vec<u32> = vec![0, 1002, 500, 7, 7];
     let scales = [0.5f32, 0.25, 1.0, 2.0, 0.125];
-    let (losses, lse) = ce::forward(&logits, &targets)?;
+    let (losses, lse) = cross_entropy::forward(&logits, &targets)?;
     let losses: Vec<f64> = losses.into_iter().map(f64::from).collect();
     bench.compare(
         "cross_entropy",
@@ -86,7 +86,14 @@ pub(super) fn cross_entropy(bench: &mut Bench<'_>) -> Result<()> {
         .collect();
     let dy: Vec<f64> = scales.iter().map(|&s| f64::from(s)).collect();
     let expected = reference::gradient(&logits64, &at, &dy, |x| reference::cross_entropy(x, &targets));
-    bench.check_at("cross_entropy", "backward", &ce::backward(logits, &targets, &lse, &scales)?, &at, &expected, F32)
+    bench.check_at(
+        "cross_entropy",
+        "backward",
+        &cross_entropy::backward(logits, &targets, &lse, &scales)?,
+        &at,
+        &expected,
+        F32,
+    )
 }
 
 pub(super) fn embedding(bench: &mut Bench<'_>) -> Result<()> {
@@ -97,8 +104,8 @@ pub(super) fn embedding(bench: &mut Bench<'_>) -> Result<()> {
     let (dy, dy64) = bench.random(10, &[ids.len(), hidden])?;
     let lookup =
         |w: &[f64]| ids.iter().flat_map(|&id| w[id as usize * hidden..][..hidden].to_vec()).collect::<Vec<f64>>();
-    bench.check("embedding", "forward", &embed::forward(&weight, &ids)?, &lookup(&w64), F32)?;
+    bench.check("embedding", "forward", &embedding::forward(&weight, &ids)?, &lookup(&w64), F32)?;
     let at = some_of(w64.len(), w64.len());
     let expected = reference::gradient(&w64, &at, &dy64, lookup);
-    bench.check_at("embedding", "backward", &embed::backward(vocab, &ids, &dy)?, &at, &expected, F32)
+    bench.check_at("embedding", "backward", &embedding::backward(vocab, &ids, &dy)?, &at, &expected, F32)
 }
