@@ -2,7 +2,7 @@
 //!
 //! 1. The dev predictions come from a file or from the best checkpoint.
 //! 2. Thresholds are tuned on them and written to `RUN/eval/thresholds.json`.
-//!    So is the calibrator: `calibration.json`.
+//!    The calibrator is fitted on them as well and written to `calibration.json`.
 //! 3. Only now test labels are read and scored, into `RUN/eval/<split>/` ([`Folder`]): `metrics.json`,
 //!    `predictions.jsonl`, `tables/`, `figures/`, `report.html`.
 

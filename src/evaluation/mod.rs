@@ -194,7 +194,8 @@ impl PredictionSource<'_> {
     }
 }
 
-/// The class that `eval.positive` names, of more than two; of two it is class 1, whatever the key says not (exit 2).
+/// The class that `eval.positive` names, if it names one. Of two classes it can only be class 1: another is refused, as
+/// is a name that is none of the labels (exit 2).
 pub fn positive(context: &Context) -> Result<Option<Class>> {
     let (Some(name), labels) = (&context.config.eval.positive, &context.config.task.labels) else { return Ok(None) };
     let told = |message: String| {

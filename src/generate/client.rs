@@ -33,7 +33,7 @@ pub(super) trait Client {
     fn is_done(&self) -> bool;
 }
 
-/// The rest of this process.
+/// The client of an engine without other ranks: requests from an iterator, results to `emit`.
 pub(super) struct Local<'c, 'f, I: Iterator<Item = Option<Request>>> {
     requests: Fuse<I>,
     accept: Option<&'c mut Accept<'f>>,

@@ -138,9 +138,9 @@ pub fn finish<T>(result: &Result<T>) -> Result<()> {
     }
 }
 
-/// The same where the command itself has no say any more: what ended it, with this exit code.
+/// The same where no result of the command says how it ended (a panic, a second signal): `outcome` does.
 pub fn complete(exit_code: u8, outcome: &str) -> Result<()> {
-    // Held until it is written: whoever ends the process beside us waits for that.
+    // The lock is held until the record is written: another thread that ends the process waits for it.
     let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
     let Some((path, _lock)) = open.take() else { return Ok(()) };
     // Somebody may have removed the directory.

@@ -88,7 +88,7 @@ pub(super) struct Divergence {
 }
 
 impl Divergence {
-    /// Of a logit a class, of the head and of the LM.
+    /// `head`, `lm`: one logit a class.
     pub fn of(head: &[f32], lm: &[f32]) -> Self {
         let log_p = log_softmax(head);
         let log_q = log_softmax(lm);

@@ -180,7 +180,7 @@ impl<'a> Decoding<'a> {
         Ok(Self { step, heads, backend: DecodeBackend::Host(decode::KvSplitPlan::new(step.rows())) })
     }
 
-    /// By a table that is filled later.
+    /// The same with a block table whose contents are written before each launch (CUDA graphs).
     #[cfg(feature = "cuda")]
     pub(crate) fn placed(step: &'a PagedBatch<'a>, heads: usize, table: BlockTable) -> Self {
         Self { step, heads, backend: DecodeBackend::Cuda(table) }

@@ -27,8 +27,8 @@ use crate::error::Result;
 pub struct LoraA<'a> {
     /// `(rank, in)`, f32, or of a pass on CUDA rounded to bf16.
     pub a: &'a Tensor,
-    /// A of this adapter and of those of the same input behind it, one below the other, `(their ranks, in)`, where
-    /// somebody has put them there: on CUDA no product has to.
+    /// A of this adapter and of the following ones of the same input, stacked: `(sum of their ranks, in)`. `None`: not
+    /// stacked yet; a product on CUDA then stacks them itself.
     pub stacked_a: Option<&'a Tensor>,
     /// Factor of `A x`.
     pub scaling: f64,
