@@ -45,12 +45,10 @@ impl Fingerprint {
             serde_json::to_value(config).map_err(|e| Error::usage(format!("the config cannot be stored: {e}")))?;
         let mut keys = BTreeMap::new();
         for (key, by_content) in stage.keys() {
-            match by_content {
-                true if !contents.iter().any(|(name, _)| *name == key) => {
-                    return Err(Error::run(format!("the fingerprint of {stage:?} lacks what {key} leads to")));
-                }
-                true => {}
-                false => flatten(key, key.split('.').fold(&all, |value, name| &value[name]), &mut keys),
+            if !by_content {
+                flatten(key, key.split('.').fold(&all, |value, name| &value[name]), &mut keys);
+            } else if !contents.iter().any(|(name, _)| *name == key) {
+                return Err(Error::run(format!("the fingerprint of {stage:?} lacks what {key} leads to")));
             }
         }
         for (key, value) in contents {

@@ -236,10 +236,12 @@ impl<'a> Bench<'a> {
         let distance = norm(&mut ours.iter().zip(reference).map(|(a, b)| a - b));
         let size = norm(&mut reference.iter().copied());
         // Nothing but zeros expected and given is no error.
-        let error = match ours.len() == reference.len() {
-            true if distance == 0.0 => 0.0,
-            true => distance / size,
-            false => f64::NAN,
+        let error = if ours.len() != reference.len() {
+            f64::NAN
+        } else if distance == 0.0 {
+            0.0
+        } else {
+            distance / size
         };
         self.push(op, pass, dims, error, bound);
     }

@@ -178,11 +178,14 @@ fn core(draft: &mut Draft, patient: &Patient, draws: &mut Draws) {
             FindingSection::Course => Section::Course,
         };
         let manner = draws.uniform();
-        let list = match present {
-            true => finding.stated,
-            false if manner < NEGATED => finding.negated,
-            false if manner < NEGATED + DISTRACTED => finding.distractor,
-            false => continue,
+        let list = if present {
+            finding.stated
+        } else if manner < NEGATED {
+            finding.negated
+        } else if manner < NEGATED + DISTRACTED {
+            finding.distractor
+        } else {
+            continue;
         };
         draft.add(section, draws.pick(list));
     }
