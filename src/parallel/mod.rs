@@ -72,7 +72,8 @@ impl Collective {
     }
 
     fn new(rank: usize, places: Vec<RankLocation>, gpu: usize, transport: Transport) -> Self {
-        let [failed, yields_to_other_error] = [false; 2].map(AtomicBool::new);
+        let failed = AtomicBool::new(false);
+        let yields_to_other_error = AtomicBool::new(false);
         let messages = Messages::new(places.len());
         Self(Arc::new(Inner { rank, places, gpu, failed, yields_to_other_error, messages, transport }))
     }

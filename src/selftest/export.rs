@@ -100,8 +100,10 @@ impl Export<'_> {
     fn decode(&mut self, [heads, kv_heads, d]: [usize; 3]) -> Result<()> {
         let case = format!("decode/7 rows of {d}");
         let lengths = [(700, 5), (700, 80), (0, 1), (0, 64), (63, 2), (256, 1), (511, 65)];
-        let [prefix_k, prefix_v] = [self.operand(20, &[700, kv_heads, d])?, self.operand(21, &[700, kv_heads, d])?];
-        let [own_k, own_v] = [self.operand(22, &[80, kv_heads, d])?, self.operand(23, &[80, kv_heads, d])?];
+        let prefix_k = self.operand(20, &[700, kv_heads, d])?;
+        let prefix_v = self.operand(21, &[700, kv_heads, d])?;
+        let own_k = self.operand(22, &[80, kv_heads, d])?;
+        let own_v = self.operand(23, &[80, kv_heads, d])?;
         let q = self.activation(24, &[lengths.len(), heads, d])?;
         let held = lengths.map(|row| blocks(row, [&prefix_k, &own_k], [&prefix_v, &own_v], &[]));
         let held = held.into_iter().collect::<Result<Vec<_>>>()?;
@@ -119,7 +121,9 @@ impl Export<'_> {
     fn rms_norm(&mut self, dims @ [rows, hidden]: [usize; 2]) -> Result<()> {
         let case = format!("rms_norm/{rows}x{hidden}");
         let eps = 1e-5;
-        let [x, residual, dy] = [self.activation(41, &dims)?, self.activation(42, &dims)?, self.activation(43, &dims)?];
+        let x = self.activation(41, &dims)?;
+        let residual = self.activation(42, &dims)?;
+        let dy = self.activation(43, &dims)?;
         let weight = self.rounded(44, &[hidden])?;
         let (sum, y, rstd) = rms_norm::add_forward(x.copy()?, &residual, &weight, eps)?;
         let dx = rms_norm::backward(&sum, &weight, &rstd, &dy)?;
@@ -134,7 +138,9 @@ impl Export<'_> {
 
     fn swiglu(&mut self, dims @ [rows, width]: [usize; 2]) -> Result<()> {
         let case = format!("swiglu/{rows}x{width}");
-        let [gate, up, dy] = [self.activation(46, &dims)?, self.activation(47, &dims)?, self.activation(48, &dims)?];
+        let gate = self.activation(46, &dims)?;
+        let up = self.activation(47, &dims)?;
+        let dy = self.activation(48, &dims)?;
         let y = swiglu::forward(&gate, &up)?;
         let (dgate, dup) = swiglu::backward(&gate, &up, &dy)?;
         self.put(&case, "in", &[("gate", &gate), ("up", &up), ("dy", &dy)])?;

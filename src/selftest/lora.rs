@@ -73,7 +73,8 @@ fn outputs<const N: usize>(bench: &mut Bench<'_>, op: &'static str, rank: usize,
         let du = reference::linear(&dys64[i], &reference::transpose(&bs64[i], rank), None, width);
         let du: Vec<f64> = du.iter().map(|du| SCALING * du).collect();
         bench.check(op, "backward u", &found[N + i], &du, bound)?;
-        let [dy, u] = [reference::transpose(&dys64[i], width), reference::transpose(&u64, rank)];
+        let dy = reference::transpose(&dys64[i], width);
+        let u = reference::transpose(&u64, rank);
         let db = sum(&sums64[i], reference::linear(&dy, &u, None, m));
         bench.check(op, "backward B", &found[2 * N + i], &db, bound)?;
     }

@@ -43,8 +43,7 @@ pub(super) fn answer(ranks: &Collective, held: Option<&WorkerModel>, message: &[
     let RootMessage::Begin { opening, trials, constraint } = read(message)? else { return Err(unexpected()) };
     let held = held.filter(|held| held.number == opening).ok_or_else(unexpected)?;
     let engine = Engine::new(&held.model, &held.tokenizer, held.budget).constrained(constraint.as_ref());
-    let (requests, begun) = (VecDeque::new(), Vec::new());
-    engine.work(&mut Worker { ranks, trials, requests, begun, ended: false })
+    engine.work(&mut Worker { ranks, trials, requests: VecDeque::new(), begun: Vec::new(), ended: false })
 }
 
 /// The client of this rank's engine, which speaks for rank 0.

@@ -152,7 +152,8 @@ fn capture(
         taken += words;
         places.part(taken - words, words)
     };
-    let (place_of_ids, place_of_positions) = (place(key.rows)?, place(key.rows)?);
+    let place_of_ids = place(key.rows)?;
+    let place_of_positions = place(key.rows)?;
     // The step itself may yet run op by op: this capture's places are not its own.
     let placed = batch.with_slots_of_new(place(2 * key.rows)?);
     let table = BlockTable::placed(place(2 * key.rows)?, place(2 * key.blocks())?, key.rows, key.chunks * CHUNK);

@@ -107,7 +107,8 @@ pub(in crate::ops::lora) fn fuses_backward_u(outputs: &[LoraB<'_>]) -> bool {
 /// `scaling · dy B` of each.
 pub(in crate::ops::lora) fn backward_u(outputs: &[LoraB<'_>]) -> Result<Vec<Tensor>> {
     let LoraB { dy, b, scaling } = outputs[0];
-    let [rows, rank] = [dy.dim(0)?, b.dim(1)?];
+    let rows = dy.dim(0)?;
+    let rank = b.dim(1)?;
     for LoraB { dy, b, .. } in outputs {
         check(b.dims() == [dy.dims()[1], rank], "gradients and B", dy, b)?;
     }
