@@ -13,6 +13,7 @@ use candle_core::Tensor;
 
 use super::Indices;
 use super::attention::Decoding;
+use super::cuda::GRAPH;
 use super::kv_store::PagedBatch;
 use crate::error::Result;
 
@@ -48,7 +49,7 @@ impl DecodeGraphs {
 
     /// As `CLSGEN_GRAPH` says.
     pub fn as_asked() -> Self {
-        Self::new(std::env::var_os("CLSGEN_GRAPH").is_some_and(|asked| asked == "on"))
+        Self::new(GRAPH.takes_first())
     }
 
     /// Steps that were launched as a graph.

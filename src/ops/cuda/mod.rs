@@ -33,4 +33,4 @@ pub(crate) use memory::{address, address_of_rows, uninit, upload, upload_u64};
 pub use open::{memory_available, name, open, take_peak_memory};
 #[cfg(feature = "cuda")]
 pub(crate) use parts::Parts;
-pub use switch::{ATTENTION, ATTENTION_BACKWARD, DECODE, LORA, Switch};
+pub use switch::{ATTENTION, ATTENTION_BACKWARD, DECODE, GRAPH, LORA, Switch};

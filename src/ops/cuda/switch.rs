@@ -1,8 +1,8 @@
-//! Passes that have two kernels: the usual one, and the one that an environment variable asks for.
+//! Passes that can run in two ways: the usual one, and the one that an environment variable asks for.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Which of two kernels a pass takes.
+/// Which of its two ways a pass takes.
 #[derive(Debug)]
 pub struct Switch {
     variable: &'static str,
@@ -20,6 +20,8 @@ pub static ATTENTION_BACKWARD: Switch = Switch::new("CLSGEN_ATTENTION_BACKWARD",
 pub static DECODE: Switch = Switch::new("CLSGEN_DECODE", ["shared", "alone"], false);
 /// Adapters by kernels of their own or by cuBLAS's products; the former have not yet run on a card.
 pub static LORA: Switch = Switch::new("CLSGEN_LORA", ["fused", "products"], false);
+/// Decoding steps launched as captured graphs or op by op; the former has not yet run on a card.
+pub static GRAPH: Switch = Switch::new("CLSGEN_GRAPH", ["on", "off"], false);
 
 impl Switch {
     const fn new(variable: &'static str, values: [&'static str; 2], first_is_usual: bool) -> Self {
@@ -36,7 +38,7 @@ impl Switch {
         asked != self.turned.load(Ordering::Relaxed)
     }
 
-    /// Runs `work` by the kernels that these passes do not take else; on a CPU nothing changes. For checks: one at a
+    /// Runs `work` in the way that these passes do not take else; on a CPU nothing changes. For checks: one at a
     /// time, though `work` may itself turn a switch back.
     pub fn turned<T>(switches: &[&Self], work: impl FnOnce() -> T) -> T {
         let turn = || {
