@@ -1,4 +1,4 @@
-//! The one error type, its exit codes and its hints (SPEC §1, §5).
+//! The one error type, its exit codes and its hints.
 //!
 //! A message says what is wrong and where (file, record, field); a hint says what to do next. Neither ever
 //! holds text of a record: build messages from names, numbers and paths only.

@@ -1,7 +1,7 @@
 //! The classes of a task: K ≥ 2 names, and an index into them. Layer 0.
 //!
 //! The one place that knows how many classes there are. A task of two classes has a positive one, class 1, whose
-//! probability is *the* probability; with more classes each has its own (SPEC A48).
+//! probability is *the* probability; with more classes each has its own.
 
 use std::{fmt, ops::Deref};
 

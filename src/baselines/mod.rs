@@ -19,15 +19,15 @@ use crate::error::{Error, Result};
 /// A baseline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Baseline {
-    /// The base model says a probability in words (A25).
+    /// The base model says a probability in words.
     Verbalized,
-    /// The base model names a label (A26).
+    /// The base model names a label.
     Label,
-    /// Majority over the runs of [`Baseline::Label`] (A27).
+    /// Majority over the runs of [`Baseline::Label`].
     SelfConsistency,
-    /// The base model's own probability of the two labels (A29).
+    /// The base model's own probability of the two labels.
     TokenProbability,
-    /// The CNN of Table 6 (A28).
+    /// The CNN of Table 6.
     Cnn,
 }
 

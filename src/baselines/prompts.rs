@@ -54,8 +54,8 @@ pub fn task_days(template: Option<&PromptTemplate>, horizon: u32) -> u32 {
     template.and_then(|template| said(&template.system).or_else(|| said(&template.question))).unwrap_or(horizon)
 }
 
-/// The verbalized-probability prompt (A25): the task's own document under another instruction, without a generation
-/// prefix.
+/// The verbalized-probability prompt (paper §5.2): the task's own document under another instruction, without a
+/// generation prefix.
 ///
 /// `file` is `eval.verbalized_prompt`; without it the labels choose between the paper's two tasks. Of more than two
 /// classes one prompt serves any task: `{labels}` are its classes, `{question}` is its own question (its system message
@@ -80,13 +80,13 @@ fn of_classes(text: &str, labels: &Labels, own: &PromptTemplate) -> String {
     text.replace("{labels}", &labels.join(", ")).replace("{answer}", &lines.join("\n")).replace("{question}", asked)
 }
 
-/// The judge's question about what `{explanation}` implies (A35). `file` is `eval.judge_prompt`.
+/// The judge's question about what `{explanation}` implies (paper A.4.1). `file` is `eval.judge_prompt`.
 pub fn inconsistency(task: TaskPrompt<'_>, file: Option<&Path>, format: PromptFormat) -> Result<PromptTemplate> {
     let text = text(task, file, "eval.judge_prompt", [INCONSISTENCY_LCD, INCONSISTENCY_CLINIFACT])?;
     judgement(&text, file, "explanation", format)
 }
 
-/// The judge's question about whether `{text}` can be read (A36).
+/// The judge's question about whether `{text}` can be read (paper A.4.1).
 pub fn readability(format: PromptFormat) -> Result<PromptTemplate> {
     judgement(READABILITY, None, "text", format)
 }
@@ -156,7 +156,7 @@ mod tests {
         }
     }
 
-    /// What the paper prints (A.4, A.4.1), copied by hand: wrapped lines joined, quotes straight (SPEC §4, §6).
+    /// What the paper prints (A.4, A.4.1), copied by hand: wrapped lines joined, quotes straight.
     fn papers(name: &str) -> String {
         let fixture = include_str!("../../tests/golden/prompts_of_the_paper.txt");
         let start = format!("=== {name}\n");

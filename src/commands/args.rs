@@ -1,4 +1,4 @@
-//! Flags of each command, as clap reads them (SPEC §1, and §6 "More flags").
+//! Flags of each command, as clap reads them.
 
 use std::path::PathBuf;
 

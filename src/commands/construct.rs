@@ -1,4 +1,4 @@
-//! `clsgen construct`: Algorithm 1 on each split named (paper §4.2, SPEC A1–A7, A52).
+//! `clsgen construct`: Algorithm 1 on each split named (paper §4.2).
 //!
 //! ```text
 //! Job (prompts, teacher, records) ─▶ log of trials ─▶ <split>.jsonl, stats.json, dropped.jsonl

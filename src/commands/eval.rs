@@ -1,4 +1,4 @@
-//! `clsgen eval`: thresholds frozen on dev, then every metric on test (SPEC §1, A31–A34).
+//! `clsgen eval`: thresholds frozen on dev, then every metric on test (paper §5.3).
 //!
 //! 1. The dev predictions come from a file or from the best checkpoint.
 //! 2. Thresholds are tuned on them and written to `RUN/eval/thresholds.json`.

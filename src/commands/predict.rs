@@ -1,4 +1,4 @@
-//! `clsgen predict`: a file of records in, one line per record out (SPEC §6, Predict).
+//! `clsgen predict`: a file of records in, one line per record out.
 //!
 //! ```text
 //! checkpoint, input ─▶ checks (ids, --strict) ─▶ model

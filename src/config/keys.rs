@@ -76,7 +76,7 @@ const ASKING: Decides = ByValue(&[Baselines]);
 const MEASURING: Decides = ByValue(&[Measure]);
 const NETWORK: Decides = ByValue(&[Cnn]);
 
-/// `(key, kind, what it decides)`, in the order of SPEC §2.
+/// `(key, kind, what it decides)`, table by table.
 pub(super) const KEYS: &[(&str, Kind, Decides)] = &[
     ("task.name", Name, NOTHING),
     ("task.labels", Labels, ByValue(&[Construct, Train])),

@@ -1,4 +1,4 @@
-//! The keys of a config file (SPEC §2), with their defaults and ranges in one place.
+//! The keys of a config file, with their defaults and ranges in one place.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -225,7 +225,7 @@ impl Default for Model {
     }
 }
 
-/// What becomes of a record that no trial explained (SPEC A5).
+/// What becomes of a record that no trial explained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFail {
@@ -373,9 +373,9 @@ pub struct Generate {
     pub top_p: f64,
     /// KV-cache tokens held at once; `None` goes by memory.
     pub batch_tokens: Option<usize>,
-    /// Force the closing `Classification: <label>` (SPEC A46).
+    /// Force the closing `Classification: <label>`.
     pub constrain: bool,
-    /// Say of each explanation what of it stands in the record (SPEC A47).
+    /// Say of each explanation what of it stands in the record.
     pub evidence: bool,
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// Which losses train the model (SPEC A12, A18).
+/// Which losses train the model (paper §4.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Objective {
@@ -52,7 +52,7 @@ pub enum ActivationMemory {
     Recompute,
 }
 
-/// How the weights of the losses move over a run (SPEC A20).
+/// How the weights of the losses move over a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LossSchedule {
@@ -63,7 +63,7 @@ pub enum LossSchedule {
     Linear,
 }
 
-/// Which records an epoch begins with (SPEC A21).
+/// Which records an epoch begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Curriculum {
@@ -74,7 +74,7 @@ pub enum Curriculum {
     ShortFirst,
 }
 
-/// What a record of each class counts in L_cls (SPEC §8).
+/// What a record of each class counts in L_cls.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(from = "WeightsForm", into = "WeightsForm")]
 pub enum ClassWeights {
@@ -167,7 +167,7 @@ pub struct Train {
     pub w_cls_end: Option<f64>,
     /// ε of L_cls: its target is y(1 − ε) + ε/K over K classes instead of y. Dev's loss is never smoothed.
     pub label_smoothing: f64,
-    /// Weight of the consistency loss, which pulls head and text towards one answer (SPEC A20); 0 leaves it out.
+    /// Weight of the consistency loss, which pulls head and text towards one answer; 0 leaves it out.
     pub w_consistency: f64,
     /// What a record of each class counts in L_cls; the loss corrects for it.
     pub class_weights: ClassWeights,

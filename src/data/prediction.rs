@@ -82,7 +82,7 @@ pub struct Prediction {
     pub record: Option<usize>,
 }
 
-/// The head's answer over K > 2 classes, each key null on an error line (SPEC A48).
+/// The head's answer over K > 2 classes, each key null on an error line.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct OverClasses {
     /// softmax(logits), K numbers.

@@ -88,7 +88,7 @@ impl fmt::Debug for Record {
     }
 }
 
-/// What is wrong with a record: the `kind` of a prediction line's `error` (SPEC §6, Predict).
+/// What is wrong with a record: the `kind` of a prediction line's `error`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ErrorKind {
     /// The row is not one record: broken JSON, or a CSV row of another width than the header.

@@ -71,7 +71,7 @@ pub fn check_disk(dir: &Path, need: u64) -> Result<()> {
     }
 }
 
-/// Bytes as a person reads them: `512 B`, `3.4 MB`, `7.9 GB` (powers of 1,000, as disks and SPEC say).
+/// Bytes as a person reads them: `512 B`, `3.4 MB`, `7.9 GB` (powers of 1,000, as disks have them).
 pub fn format_bytes(bytes: u64) -> String {
     let scale = [(1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
     match scale.iter().find(|(unit, _)| bytes as f64 >= *unit) {

@@ -51,7 +51,7 @@ pub fn select(name: &str, own: usize, open_cuda: impl FnOnce(usize) -> Result<De
     }
 }
 
-/// The arithmetic `model.dtype` means on this device: `auto` is f32 on a CPU and bf16 on CUDA (SPEC §6, Precision).
+/// The arithmetic `model.dtype` means on this device: `auto` is f32 on a CPU and bf16 on CUDA.
 pub fn dtype(wanted: Dtype, device: &Device) -> DType {
     match wanted {
         Dtype::F32 => DType::F32,

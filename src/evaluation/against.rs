@@ -1,4 +1,4 @@
-//! `--against`: other predictions of the records that were scored (SPEC §2, A58), whoever made them.
+//! `--against`: other predictions of the records that were scored, whoever made them.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,4 @@
-//! `eval --baselines`: the paper's other methods on the records that the model was scored on (SPEC A25–A29).
+//! `eval --baselines`: the paper's other methods on the records that the model was scored on (paper §5.2).
 //!
 //! Answers go to `RUN/eval/<split>/baselines/<name>.jsonl` as they come and are continued by the same command.
 

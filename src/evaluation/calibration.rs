@@ -1,5 +1,5 @@
 //! `RUN/eval/calibration.json`: calibrators fitted on dev before test labels are read, and the one
-//! `predict --calibrated` applies (SPEC A45).
+//! `predict --calibrated` applies.
 
 use std::{collections::BTreeMap, path::Path};
 

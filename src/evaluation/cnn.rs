@@ -1,4 +1,5 @@
-//! The CNN baseline (A28): its grid on dev, then its seeds on the scored split; every epoch and every seed is kept.
+//! The CNN baseline (paper §5.2, Table 6): its grid on dev, then its seeds on the scored split; every
+//! epoch and every seed is kept.
 //!
 //! ```text
 //! RUN/eval/baselines/cnn/  meta.json   what everything here was made from; other inputs begin anew

@@ -1,4 +1,4 @@
-//! `RUN/eval/thresholds.json`: thresholds tuned on dev, frozen before test labels are read (SPEC A32).
+//! `RUN/eval/thresholds.json`: thresholds tuned on dev, frozen before test labels are read.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! `eval.judge`: LLM-as-a-judge over the texts that were just scored (SPEC A35, A36), in `judge.jsonl` of the split's
-//! folder; over those of the base before tuning (SPEC A19) in `base.judge.jsonl`.
+//! `eval.judge`: LLM-as-a-judge over the texts that were just scored (paper §5.3.2), in `judge.jsonl` of the split's
+//! folder; over those of the base before tuning in `base.judge.jsonl`.
 
 use std::collections::HashMap;
 

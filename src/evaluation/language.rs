@@ -1,4 +1,4 @@
-//! The forgetting check (SPEC A63): base and tuned model read the same held-out texts, without a prompt.
+//! The forgetting check: base and tuned model read the same held-out texts, without a prompt.
 //!
 //! `eval.language_text` names them, by default the documents of dev. A text begins with what the tokenizer puts before
 //! one (BOS), is cut to `model.max_input_tokens`, and counts once however many records have it. `language.base.jsonl`

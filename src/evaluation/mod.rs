@@ -10,7 +10,7 @@
 //! beside  judge, baselines, cnn, against: what other models say of the same records; language: what tuning forgot
 //! ```
 //!
-//! Labels of the split are read after dev's thresholds are on disk (SPEC A32). What is measured on a [`Scored`], and
+//! Labels of the split are read after dev's thresholds are on disk. What is measured on a [`Scored`], and
 //! the tables and figures of it, are the command's.
 
 pub mod against;

@@ -1,4 +1,4 @@
-//! Constrained decoding of the closing `Classification: <label>` line (SPEC A46): with it, every answer parses.
+//! Constrained decoding of the closing `Classification: <label>` line: with it, every answer parses.
 //!
 //! The explanation is written freely. The line is forced (a) when the model would stop without it, (b) when only just
 //! enough tokens are left for it, and (c) from the moment the model itself has written `Classification:` at the start

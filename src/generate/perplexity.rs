@@ -1,4 +1,4 @@
-//! How likely a model finds a text as it stands, without a prompt: the forgetting check (SPEC A63).
+//! How likely a model finds a text as it stands, without a prompt: the forgetting check.
 
 use super::scoring::{read, read_base};
 use crate::{

@@ -1,4 +1,4 @@
-//! Records in, predictions out, in the order of the records (SPEC §2, Predictions).
+//! Records in, predictions out, in the order of the records.
 
 use std::{
     cell::RefCell,

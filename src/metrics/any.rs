@@ -161,7 +161,7 @@ impl AnyEvaluation {
         }
     }
 
-    /// What the quality score of an epoch is made of (SPEC A17, A48), but for the loss.
+    /// What the quality score of an epoch is made of (paper A.2.2), but for the loss.
     pub fn terms(&self) -> EpochTerms {
         EpochTerms {
             auroc: self.auroc().value,

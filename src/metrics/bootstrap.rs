@@ -6,7 +6,7 @@
 //! together. Intervals are the 2.5 and 97.5 percentiles (Efron & Tibshirani, *An
 //! Introduction to the Bootstrap*, 1993, §13.3) over the resamples in which the statistic is defined.
 //!
-//! There is an interval only where resamples can tell one (SPEC §8), in this order: a proportion of 0 or 1 gets
+//! There is an interval only where resamples can tell one, in this order: a proportion of 0 or 1 gets
 //! Clopper and Pearson's with the clusters of its denominator; none where a stratum is a single cluster, none from
 //! fewer than 200 resamples in which the statistic is defined or under 95 % of them, and none where the resamples do
 //! not vary, or where resampling biases the statistic so much that its own value lies outside of the percentiles.

@@ -1,4 +1,4 @@
-//! Maps from a probability to a better one, fitted on dev only (SPEC A45).
+//! Maps from a probability to a better one, fitted on dev only.
 //!
 //! `z` is the head's own log-odds, the difference of its logits; where a prediction has no logits, `logit p`.
 //!

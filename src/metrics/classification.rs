@@ -2,7 +2,7 @@
 //!
 //! F1 is `2TP / (2TP + FP + FN)` (van Rijsbergen, *Information Retrieval*, 1979): 0 where nothing true is called
 //! positive, undefined only where there is nothing to find and nothing was called. Precision with nothing called
-//! positive is undefined (SPEC §6), not 0.
+//! positive is undefined, not 0.
 
 use super::Outcome;
 

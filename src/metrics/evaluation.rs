@@ -1,4 +1,4 @@
-//! The shape of `metrics.json` (SPEC §2).
+//! The shape of `metrics.json`.
 
 use std::collections::BTreeMap;
 

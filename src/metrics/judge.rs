@@ -1,4 +1,4 @@
-//! LLM-as-a-judge as numbers (paper §5.3.2, SPEC A35, A36).
+//! LLM-as-a-judge as numbers (paper §5.3.2).
 //!
 //! RLI is the share of explanations whose implied label differs from the verbalized one; κ_RL is Cohen's κ of the
 //! two: both over the parsable records of which the judge's answer can be read. Readability is the share of all
@@ -79,7 +79,7 @@ pub fn judge(sample: &Sample, verdicts: &[Option<Judged>], options: &Options) ->
     measure(sample.grouping(), &Resampler::new(sample, options.seed), verdicts, kappa, options.bootstrap)
 }
 
-/// `second − first` of RLI, κ and readability (SPEC A19), null where either is undefined. Both have an entry a
+/// `second − first` of RLI, κ and readability, null where either is undefined. Both have an entry a
 /// record of `sample`.
 pub fn differences(sample: &Sample, pair: [&[Option<Judged>]; 2], options: &Options) -> Vec<Comparison> {
     paired(&Resampler::new(sample, options.seed), pair, kappa, options.bootstrap)

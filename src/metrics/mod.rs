@@ -9,7 +9,7 @@
 //! | [`operating`] | what follows from a fixed sensitivity, specificity or alert rate | Romero-Brufau 2015 |
 //! | [`calibration`] | Brier, ECE, MCE, slope and intercept, O:E | Brier 1950; Cox 1958; Naeini 2015 |
 //! | [`smooth`] | a smooth calibration curve, ICI, E50, E90, Emax | Harrell 2015; Austin & Steyerberg 2019 |
-//! | [`subgroups`] | each value of a column by itself, and its difference from the rest | SPEC A57 |
+//! | [`subgroups`] | each value of a column by itself, and its difference from the rest | |
 //! | [`calibrators`] | temperature, Platt, isotonic | Guo 2017; Platt 1999; Zadrozny & Elkan 2002 |
 //! | [`decision`], [`decision_curves`] | net benefit, risk–coverage, AURC | Vickers & Elkin 2006; Geifman 2019 |
 //! | [`delong`] | AUROC intervals and paired tests, clustered by group | DeLong 1988; Sun & Xu 2014; Obuchowski 1997 |
@@ -19,16 +19,16 @@
 //! | [`methods`] | other methods over runs, and each against the model, paired | paper Tables 2 and 4 |
 //! | [`runs`] | mean and SD over runs | |
 //! | [`judge`] | RLI, κ of rationale and label, readability | paper §5.3.2 |
-//! | [`evidence`], [`quoted`] | what of an explanation stands in the record, and how much that is | SPEC A47 |
+//! | [`evidence`], [`quoted`] | what of an explanation stands in the record, and how much that is | |
 //! | [`perplexity`] | of base and tuned model on the same texts | Jelinek 1977 |
 //! | [`quality`] | the score that picks the best epoch | paper A.2.2 |
 //! | [`multiclass`] | the same over K > 2 classes: arg max, one-vs-rest, macro means | Cohen 1968; Kull 2019 |
 //! | [`clusters`] | which records belong together | |
 //! | [`Options`] | resamples, bins, costs | |
-//! | [`evaluation`] | all of them over one set of predictions: `metrics.json` | SPEC §2 |
+//! | [`evaluation`] | all of them over one set of predictions: `metrics.json` | |
 //!
 //! Everywhere a record is called positive when its probability is ≥ the threshold. What is undefined is `null` with a
-//! reason, never 0.5, 0 or NaN (SPEC §2).
+//! reason, never 0.5, 0 or NaN.
 
 use serde::{Deserialize, Serialize};
 

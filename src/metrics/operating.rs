@@ -1,4 +1,4 @@
-//! Operating points (SPEC A55): what follows from the threshold that reaches a sensitivity, a specificity or an alert
+//! Operating points: what follows from the threshold that reaches a sensitivity, a specificity or an alert
 //! rate on dev.
 //!
 //! Candidates are the distinct dev probabilities. A sensitivity is reached by the highest of them whose sensitivity is

@@ -1,5 +1,5 @@
 //! Paired comparison of two sets of predictions of the same records: the main metrics' differences, with intervals and
-//! p-values that are not adjusted for their number (SPEC A19, A40).
+//! p-values that are not adjusted for their number.
 //!
 //! AUROC by DeLong's paired test; the rest by the paired bootstrap, both sets seeing the same resamples.
 

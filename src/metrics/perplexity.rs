@@ -1,4 +1,4 @@
-//! Perplexity of a base and of what was tuned from it, on the same texts: what tuning forgot (SPEC A63).
+//! Perplexity of a base and of what was tuned from it, on the same texts: what tuning forgot.
 //!
 //! exp(Σ −log p / tokens) over all texts (Jelinek et al., *J. Acoust. Soc. Am.* 62, 1977). Intervals resample texts.
 

@@ -1,9 +1,9 @@
 //! The quality score that picks the best epoch (paper A.2.2): `S = z(AUROC) + z(AUROC-Align) + z(κ at 0.5)` on dev,
 //! where `z` runs over all checkpoints.
 //!
-//! Rulings of SPEC §6: `z` uses the population SD; a term that does not vary is 0 throughout; a null counts as that
-//! metric's lowest finite value; a metric that is null everywhere is 0; ties go to the earliest epoch; with nothing to
-//! go by at all, the lowest dev loss wins.
+//! Where the paper says nothing: `z` uses the population SD; a term that does not vary is 0 throughout; a null counts
+//! as that metric's lowest finite value; a metric that is null everywhere is 0; ties go to the earliest epoch; with
+//! nothing to go by at all, the lowest dev loss wins.
 
 /// What one checkpoint brings to the score.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]

@@ -1,4 +1,4 @@
-//! How much of what explanations quote stands in the record (SPEC A47), with intervals.
+//! How much of what explanations quote stands in the record, with intervals.
 
 use super::{
     AnySample, Options, Outcome,

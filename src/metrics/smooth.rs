@@ -1,4 +1,4 @@
-//! Smooth calibration (SPEC A56): a logistic regression of the label on a restricted cubic spline of logit p.
+//! Smooth calibration: a logistic regression of the label on a restricted cubic spline of logit p.
 //!
 //! Knots lie at Harrell's percentiles (*Regression Modeling Strategies*, 2015, §2.4.6): five of them; three where p
 //! has too few values for five, or a curve of five no finite maximum of its likelihood, as in small samples; none (a

@@ -1,4 +1,4 @@
-//! Subgroups (SPEC A57): each value of a column by itself, and how it differs from the records of every other value.
+//! Subgroups: each value of a column by itself, and how it differs from the records of every other value.
 //!
 //! Resamples are the whole sample's, so a group of records that spans subgroups moves them together. A subgroup with
 //! fewer than ten events or non-events is counted, not measured (its numbers would be noise, and few people behind

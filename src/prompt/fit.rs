@@ -1,4 +1,4 @@
-//! How much of a text can stay (SPEC §6, Truncation).
+//! How much of a text can stay.
 
 use crate::{config::Truncate, error::Result};
 

@@ -24,7 +24,7 @@ use crate::{
 
 /// Bytes of text that are tokenised at once, where cuts are found.
 const STRETCH: usize = 1 << 16;
-/// Bytes of a text without a place to cut, at most (SPEC §8, very long text).
+/// Bytes of a text without a place to cut, at most.
 const LONGEST: usize = 1_000_000;
 /// How many bytes behind a word its regular expression may look, generously: `'re` is the longest that it tries.
 const LOOK_AHEAD: usize = 64;

@@ -1,5 +1,4 @@
-//! The prompt file: `system`, `user`, `question`, `prefix`, `verdict`, `response`, `date` and what they may hold
-//! (SPEC §2).
+//! The prompt file: `system`, `user`, `question`, `prefix`, `verdict`, `response`, `date` and what they may hold.
 
 use std::path::Path;
 

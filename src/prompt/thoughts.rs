@@ -1,4 +1,4 @@
-//! What a reasoning model thinks before it answers is no answer (SPEC §6, Construct → train).
+//! What a reasoning model thinks before it answers is no answer.
 
 /// What a text says once its thoughts are over: what follows the last `</think>`, or all of it where nothing was
 /// thought. `None` for a thought that never ends. `opened` tells that the prompt ended inside one

@@ -1,5 +1,5 @@
-//! The line that names the class, `Classification: <label>`: written, found, and opened in this one place (SPEC §6,
-//! Parsing; the prompt file's `verdict` may name another line).
+//! The line that names the class, `Classification: <label>`: written, found, and opened in this one place
+//! (the prompt file's `verdict` may name another line).
 //!
 //! ```text
 //! {explanation}

@@ -1,4 +1,4 @@
-//! Two sets of predictions of the same records, side by side: before and after tuning (SPEC A19), or any (A58).
+//! Two sets of predictions of the same records, side by side: before and after tuning, or any.
 
 use super::table::{Table, cell, number, p_value};
 use crate::metrics::{Evaluation, Metric, comparison::Comparison, significance::holm_defined};

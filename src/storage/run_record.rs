@@ -1,4 +1,4 @@
-//! `run.json` (SPEC A50): what made a run. Names, numbers and hashes only, never text of a record.
+//! `run.json`: what made a run. Names, numbers and hashes only, never text of a record.
 //!
 //! The top level describes the latest command in the run directory; `earlier` lists those before it, newest first.
 //!

@@ -139,7 +139,7 @@ mod tests {
         assert!(full.cards().contains("80 GB: too small; 141 GB: fits"), "{}", full.cards());
         let wide = needs(|config| config.model.dtype = config::Dtype::F32);
         assert!(wide.cards().starts_with("24 GB: too small; 40 GB: "), "{}", wide.cards());
-        // SPEC §8: with every layer recomputed at most 12 GB in nf4 and 16 GB in int8, where bf16 takes 20.
+        // With every layer recomputed at most 12 GB in nf4 and 16 GB in int8, where bf16 takes 20.
         let gigabytes = |quantize| needs(|config| config.model.quantize = quantize).total(0) / 1_000_000_000;
         let all = [config::Quantize::None, config::Quantize::Int8, config::Quantize::Nf4].map(gigabytes);
         assert_eq!(all, [20, 13, 10]);

@@ -1,4 +1,4 @@
-//! Rare classes: weights of the classification loss, and epochs that draw every class equally often (SPEC §8).
+//! Rare classes: weights of the classification loss, and epochs that draw every class equally often.
 //!
 //! Both make a model pay more heed to a rare class, and left alone both would also make it call that class far too
 //! likely: weighted cross-entropy is least where softmax ∝ w_k·P(k), a balanced sample's where softmax ∝

@@ -1,4 +1,4 @@
-//! The consistency loss: head and text are pulled towards one answer (SPEC A20, §8).
+//! The consistency loss: head and text are pulled towards one answer.
 //!
 //! KL(p ‖ q), the mean over the records that have a target: p is the head's softmax, q the LM head's over the labels,
 //! read teacher-forced where the verdict line names one: softmax over the first token in which the labels differ.

@@ -1,4 +1,4 @@
-//! L = w_gen·L_gen + w_cls·L_cls + w_consistency·L_consistency, and its gradient (SPEC A12, A20).
+//! L = w_gen·L_gen + w_cls·L_cls + w_consistency·L_consistency, and its gradient (paper §4.3).
 //!
 //! L_gen is the mean cross-entropy over all target tokens of the optimizer step (and, under `prompt_loss_weight` w,
 //! over the prompt tokens of the same records, each counting w of a target token), L_cls the mean over its records,

@@ -1,4 +1,4 @@
-//! What a run needs, before it starts: memory and disk (SPEC §5: exit 5 in seconds, naming what would fit).
+//! What a run needs, before it starts: memory and disk (exit 5 in seconds, naming what would fit).
 
 use candle_core::Device;
 

@@ -1,4 +1,4 @@
-//! AdamW over every trainable tensor, in name order, after clipping by the global norm (SPEC A14).
+//! AdamW over every trainable tensor, in name order, after clipping by the global norm (paper A.2.3).
 //!
 //! PyTorch's betas and eps, decoupled decay on every trainable tensor. A tensor without a gradient is left alone, as
 //! PyTorch leaves `grad = None` alone.

@@ -28,7 +28,7 @@ pub struct BatchPlan {
     pub shuffle: bool,
     /// Draws an epoch's records, where that is not every one once.
     pub balanced: Option<BalancedSampler>,
-    /// Prompt tokens of each record, where the short ones go first in every epoch (SPEC A21).
+    /// Prompt tokens of each record, where the short ones go first in every epoch.
     pub short_first: Option<Vec<usize>>,
     /// Seed of the order.
     pub seed: u64,

@@ -1,5 +1,5 @@
 //! Every rank holds a replica of the model: their gradients are added up before a step, their parameters compared at
-//! checkpoints (SPEC A16).
+//! checkpoints.
 
 use std::{collections::BTreeMap, time::Instant};
 

@@ -60,8 +60,7 @@ impl CosineSchedule {
     }
 }
 
-/// w_gen and w_cls from the first step to the last: w(k) = (1 − t)·start + t·end, t = (k − 1) / max(1, T − 1)
-/// (SPEC A20).
+/// w_gen and w_cls from the first step to the last: w(k) = (1 − t)·start + t·end, t = (k − 1) / max(1, T − 1).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WeightSchedule {
     /// w_gen and w_cls at step T; `None`: the start's, always.

@@ -1,4 +1,4 @@
-//! Model selection: the checkpoint with the highest quality score on dev (SPEC A17), named in `best.json`.
+//! Model selection: the checkpoint with the highest quality score on dev (paper A.2.2), named in `best.json`.
 //!
 //! The score is over all checkpoints there are, so it is computed anew after each epoch. An epoch cut short counts
 //! where its dev split was scored. Without any dev metrics the latest epoch is the best one known.

@@ -1,4 +1,4 @@
-//! The CNN of the paper's Table 6: trained from scratch on frozen word-piece embeddings (SPEC A28; Kim, EMNLP 2014).
+//! The CNN of the paper's Table 6: trained from scratch on frozen word-piece embeddings (Kim, EMNLP 2014).
 //!
 //! ```text
 //! ids ─▶ word embeddings (frozen, L × D) ─▶ convolutions, kernels 2 3 4 5, 512 filters each

@@ -1,4 +1,4 @@
-//! The untuned base model, asked in words: no training, one engine (paper §5.2, SPEC A25–A27, A29).
+//! The untuned base model, asked in words: no training, one engine (paper §5.2).
 //!
 //! | baseline | prompt | what is read |
 //! |---|---|---|

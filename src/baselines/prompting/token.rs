@@ -1,4 +1,4 @@
-//! Token probability of the label (SPEC A29): what the base model would give the labels, without writing a word.
+//! Token probability of the label: what the base model would give the labels, without writing a word.
 //!
 //! The prompt is the task's own with `Classification:` (the opening of its verdict) in place of its generation prefix.
 //! Every label is read as it would follow it, ` <label>` tokenised apart (in a byte-level BPE a word carries its

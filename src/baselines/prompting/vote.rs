@@ -6,7 +6,7 @@ use crate::labels::{Class, Labels};
 /// The verdict of a record's runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Vote {
-    /// The majority; a tie is the lowest of its classes (SPEC §6).
+    /// The majority; a tie is the lowest of its classes.
     pub label: Class,
     /// Parsable runs for each class.
     pub votes: Vec<usize>,

@@ -1,4 +1,4 @@
-//! `--card`: `model-card.md` and `tripod-llm.md`, from what the files of the run state (SPEC A60).
+//! `--card`: `model-card.md` and `tripod-llm.md`, from what the files of the run state.
 //!
 //! ```text
 //! run.json, best.json, metrics.jsonl, construct/stats.json, the checkpoint ─┐

@@ -1,4 +1,4 @@
-//! What `clsgen eval` measures and writes of more than two classes (SPEC A48).
+//! What `clsgen eval` measures and writes of more than two classes.
 //!
 //! The class that `eval.positive` names is measured against the rest besides, with all that two classes have: its
 //! thresholds come from dev, its tables and figures follow those of all classes.

@@ -1,5 +1,5 @@
-//! `--compare-base` (SPEC A19): the base model before tuning, with the same prompts, records and metrics. `--against`
-//! (SPEC A58): other predictions of the same records.
+//! `--compare-base`: the base model before tuning, with the same prompts, records and metrics. `--against`:
+//! other predictions of the same records.
 
 use super::Context;
 use crate::{

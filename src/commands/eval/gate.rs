@@ -1,4 +1,4 @@
-//! `--gate FILE`: the worst values allowed; exit 1 names what missed (SPEC A51).
+//! `--gate FILE`: the worst values allowed; exit 1 names what missed.
 //!
 //! A TOML (or, by extension, JSON) file with the paths of `metrics.json`. A bare number is the worst value allowed: a
 //! floor, or a ceiling where lower is better ([`direction`]). `{ min = …, max = … }` states the side, as it must

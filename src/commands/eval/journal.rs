@@ -1,5 +1,4 @@
-//! What a journal's reviewer asks for of the scored split: operating points, smooth calibration, subgroups (SPEC
-//! A55–A57).
+//! What a journal's reviewer asks for of the scored split: operating points, smooth calibration, subgroups.
 
 use super::Context;
 use crate::{

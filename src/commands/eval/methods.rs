@@ -1,4 +1,4 @@
-//! Numbers of `eval --baselines`, beside the model's own (SPEC A25–A29): `baselines.json`, two tables, and, of two
+//! Numbers of `eval --baselines`, beside the model's own (paper §5.2): `baselines.json`, two tables, and, of two
 //! classes, the baselines' columns of Tables 2 and 4.
 
 use std::{collections::BTreeMap, path::Path};

@@ -1,4 +1,4 @@
-//! `--over RUN…`: mean ± SD of the model's own metrics over runs that differ by their seed alone (SPEC A59).
+//! `--over RUN…`: mean ± SD of the model's own metrics over runs that differ by their seed alone.
 //!
 //! Every run was evaluated before: `RUN/eval/<split>/metrics.json` is read, nothing is scored. Runs of other data or
 //! another config are refused by what decided them: `RUN/train.json` and the split's `settings.json`.

@@ -1,4 +1,4 @@
-//! `--paper all`: everything of the paper's results section that this run allows, and what it would take (SPEC A62).
+//! `--paper all`: everything of the paper's results section that this run allows, and what it would take.
 //!
 //! Tables 1–4 and 7, the figure of the epochs, the base before tuning, every baseline, the judge. What cannot be made
 //! is named with the key that would give it; what can is listed before it begins, with the answers that are still to be

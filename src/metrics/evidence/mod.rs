@@ -1,4 +1,4 @@
-//! Evidence (SPEC A47): which words of an explanation stand in the record, where, and which quotes are invented.
+//! Evidence: which words of an explanation stand in the record, where, and which quotes are invented.
 //!
 //! A quote is text in quotation marks of at least three words (`words.rs` says what both are); a span is at least six
 //! words in a row. Texts are compared word by word: case, punctuation, blanks and Unicode's ways of writing the same

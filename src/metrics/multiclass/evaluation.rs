@@ -1,4 +1,4 @@
-//! The shape of `metrics.json` for K > 2 classes (SPEC A48).
+//! The shape of `metrics.json` for K > 2 classes.
 
 use serde::{Deserialize, Serialize};
 

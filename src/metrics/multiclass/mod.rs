@@ -1,4 +1,4 @@
-//! The metrics of K > 2 classes (SPEC A48). Two classes never come here.
+//! The metrics of K > 2 classes. Two classes never come here.
 //!
 //! A class is called where its probability is the highest, of equals the lowest. What two classes have of "the
 //! positives" is had here of every class against the rest, and its macro mean, which is null where one class has none.

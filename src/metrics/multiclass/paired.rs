@@ -1,5 +1,5 @@
 //! Two sets of predictions of the same records of K > 2 classes: their differences, with intervals and p-values that
-//! are not adjusted for their number (SPEC A19, A40, A48).
+//! are not adjusted for their number.
 //!
 //! Accuracy by McNemar's exact test or its sign-flip over groups; the rest by the paired bootstrap, both sets seeing
 //! the same resamples.

@@ -167,7 +167,7 @@ impl Sample {
         metrics::Sample::from_columns(self.column(class), labels, verbalized, self.clusters.clone(), self.silent)
     }
 
-    /// Resamples of the clusters, stratified by the rarest class that a cluster holds (SPEC §8); of equally rare ones
+    /// Resamples of the clusters, stratified by the rarest class that a cluster holds; of equally rare ones
     /// the lowest.
     pub(crate) fn resampler(&self, seed: u64) -> Resampler {
         let counts = self.class_counts();

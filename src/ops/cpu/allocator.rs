@@ -1,7 +1,7 @@
 //! The process's allocator: mimalloc, told how long to keep what ops give back, and an exit code where memory runs out.
 //!
 //! Rust ends a process whose allocation fails by SIGABRT. Nothing of ours goes on without memory that it asked for,
-//! so the failed call itself ends the process as every other lack of resources does (SPEC section 1, exit 5). What
+//! so the failed call itself ends the process as every other lack of resources does (exit 5). What
 //! was finished is on disk, and the same command goes on with it, as after a kill.
 #![allow(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! `tripod-llm.md` and `model-card.md`: what journals and Hugging Face ask to be told of a run (SPEC A60).
+//! `tripod-llm.md` and `model-card.md`: what journals and Hugging Face ask to be told of a run.
 //!
 //! Both are written from [`Facts`]: what the run's own files state, under names of ours. An item of a guideline
 //! (`items.toml`) is filled with the facts that it names, or, where the run has none of them, marked as the author's

@@ -1,4 +1,4 @@
-//! The paper's tables beside ours (SPEC A38): paper, ours, delta.
+//! The paper's tables beside ours: paper, ours, delta.
 //!
 //! The paper's numbers are data, in `tables.toml`, read only to be compared with: no metric is ever computed from them.
 
