@@ -135,7 +135,8 @@ impl AskedModel {
         if let Some(made) = log::made_by(file).filter(|_| whole) {
             return Ok(made.get(PROMPTS).clone());
         }
-        let chat = self.remote(context, longest)?.is_some_and(|remote| remote.server().way() == PromptTransport::Chat);
+        let chat =
+            self.remote(context, longest)?.is_some_and(|remote| remote.server().transport() == PromptTransport::Chat);
         Ok(if chat { json!("/chat/completions") } else { Value::Null })
     }
 

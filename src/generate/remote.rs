@@ -44,7 +44,7 @@ impl Remote {
 
     /// The prompt of the next request. Requests are asked in the order in which their prompts are made here.
     pub fn prompt(&self, prompter: &Prompter, record: &Record) -> Result<Tokens> {
-        if self.server.way() == PromptTransport::Chat {
+        if self.server.transport() == PromptTransport::Chat {
             self.messages.borrow_mut().push_back(prompter.messages(record)?);
         }
         prompter.prompt(record)

@@ -30,8 +30,8 @@ pub(super) fn read(
     max_tokens: usize,
 ) -> Result<Completion, RequestFailure> {
     let choice = only_choice(body)?;
-    if let Some((tokens, way)) = counts {
-        match (count(body, "prompt_tokens"), way) {
+    if let Some((tokens, transport)) = counts {
+        match (count(body, "prompt_tokens"), transport) {
             (Some(counted), _) if counted == tokens => {}
             // It read other tokens in the text than were meant.
             (Some(_), PromptTransport::Text { .. }) => return Err(RequestFailure::ControlText),

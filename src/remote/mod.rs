@@ -57,7 +57,7 @@ pub enum PromptTransport {
 pub struct Server {
     place: RemoteModel,
     client: Client,
-    way: PromptTransport,
+    transport: PromptTransport,
     /// Fields beyond OpenAI's are taken.
     all_fields: bool,
     retries: u32,
@@ -74,9 +74,9 @@ impl Server {
         place.allow(context)?;
         let remote = &context.config.remote;
         let client = Client::new(&place, remote)?;
-        let (way, all_fields) = probe::probe(&client, &place, longest, remote.retries)?;
+        let (transport, all_fields) = probe::probe(&client, &place, longest, remote.retries)?;
         let concurrency = remote.concurrency;
-        Ok(Arc::new(Self { place, client, way, all_fields, retries: remote.retries, concurrency }))
+        Ok(Arc::new(Self { place, client, transport, all_fields, retries: remote.retries, concurrency }))
     }
 
     /// Where it is and what it is asked for.
@@ -90,8 +90,8 @@ impl Server {
     }
 
     /// How prompts are sent.
-    pub fn way(&self) -> PromptTransport {
-        self.way
+    pub fn transport(&self) -> PromptTransport {
+        self.transport
     }
 
     /// Requests that may be under way at once.
@@ -101,7 +101,7 @@ impl Server {
 
     /// Asks, again where that may help; the seconds between two attempts double.
     pub fn ask(&self, question: &Question) -> Result<Completion, RequestFailure> {
-        self.patiently(question, |body| answer::read(body, question.counts(self.way), question.max_tokens()))
+        self.patiently(question, |body| answer::read(body, question.counts(self.transport), question.max_tokens()))
     }
 
     fn patiently<T>(

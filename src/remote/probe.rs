@@ -22,7 +22,7 @@ pub(super) fn probe(
     let probe = Probe { client, place, retries };
     probe.check_models(longest)?;
     for all_fields in [true, false] {
-        if let Some(way) = probe.way(all_fields)? {
+        if let Some(transport) = probe.transport(all_fields)? {
             if !all_fields {
                 tracing::warn!(
                     "{}: {} takes no sampler fields beyond OpenAI's: top_k, min_p and repetition penalties are as it \
@@ -31,7 +31,7 @@ pub(super) fn probe(
                     place.url
                 );
             }
-            return Ok((way, all_fields));
+            return Ok((transport, all_fields));
         }
     }
     Err(Error::run(format!("{}: the server {} takes no prompt: not as ids, text or messages", place.key, place.url))
@@ -94,7 +94,7 @@ impl Probe<'_> {
         }
     }
 
-    fn way(&self, all_fields: bool) -> Result<Option<PromptTransport>> {
+    fn transport(&self, all_fields: bool) -> Result<Option<PromptTransport>> {
         let tokenizer = self.place.tokenizer();
         let plain = tokenizer.read(WORDS)?;
         let ids = self.try_once(&Question::trial(Ok(&plain)), all_fields)?;

@@ -71,7 +71,7 @@ impl Server {
         messages: Option<Vec<Message>>,
         choice: Choice,
     ) -> Result<Question, RequestFailure> {
-        let prompt = match self.way() {
+        let prompt = match self.transport() {
             PromptTransport::Ids => Prompt::Ids(ids.to_vec()),
             PromptTransport::Text { adds_bos } => Prompt::Text(spelled(self.tokenizer(), ids, adds_bos)?),
             PromptTransport::Chat => Prompt::Chat(messages.ok_or(RequestFailure::ControlText)?),
@@ -112,8 +112,8 @@ impl Question {
     }
 
     /// The tokens that the server must have counted; `None` where the prompt is its own.
-    pub(super) fn counts(&self, way: PromptTransport) -> Option<(usize, PromptTransport)> {
-        (way != PromptTransport::Chat).then_some((self.tokens, way))
+    pub(super) fn counts(&self, transport: PromptTransport) -> Option<(usize, PromptTransport)> {
+        (transport != PromptTransport::Chat).then_some((self.tokens, transport))
     }
 
     /// Cap on new tokens.

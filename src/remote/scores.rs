@@ -57,7 +57,7 @@ impl Server {
     }
 
     fn scored(&self, ids: &[u32], of: LogProbabilities) -> Result<Question, RequestFailure> {
-        if self.way() == PromptTransport::Chat {
+        if self.transport() == PromptTransport::Chat {
             return Err(RequestFailure::ControlText);
         }
         self.question(ids, None, Choice::scored(of))

@@ -101,8 +101,8 @@ fn greedy_texts_of_real_servers_are_those_of_our_engine() {
 
     for (url, ids) in servers.iter().zip([true, false]) {
         let server = connect(url, &folder);
-        assert_eq!(server.way() == PromptTransport::Ids, ids, "{:?}", server.way());
-        assert_ne!(server.way(), PromptTransport::Chat);
+        assert_eq!(server.transport() == PromptTransport::Ids, ids, "{:?}", server.transport());
+        assert_ne!(server.transport(), PromptTransport::Chat);
         let remote = Remote::new(server);
         let mut theirs = Vec::new();
         let requests = records.iter().map(|record| Ok(request(remote.prompt(&prompter, record)?.ids)));
@@ -119,7 +119,7 @@ fn greedy_texts_of_real_servers_are_those_of_our_engine() {
         common::say(&format!(
             "{:?}: {equal} of {TEXTS} greedy texts of {NEW_TOKENS} tokens equal ours, {:.1} % of their bytes come \
             before the first difference",
-            remote.server().way(),
+            remote.server().transport(),
             100.0 * common_bytes as f64 / bytes as f64
         ));
         assert!(equal as u64 * 10 >= TEXTS * 8, "{equal} of {TEXTS}");

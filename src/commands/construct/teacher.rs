@@ -130,7 +130,7 @@ impl ConfiguredTeacher {
                 (json!(self.hash), json!(context.dtype()?.as_str()), Value::Null)
             }
             TeacherSource::There(place, Some(remote)) => {
-                let chat = remote.server().way() == PromptTransport::Chat;
+                let chat = remote.server().transport() == PromptTransport::Chat;
                 (place.identity(), Value::Null, if chat { json!("/chat/completions") } else { Value::Null })
             }
             TeacherSource::Offline(batch) => (batch.place.identity(), Value::Null, Value::Null),
