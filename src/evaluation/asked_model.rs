@@ -31,7 +31,7 @@ pub const PROMPTS: &str = "prompts";
 /// Where the model is.
 enum ModelLocation {
     Here { source: ModelSource, hash: OnceCell<String> },
-    There { place: Box<RemoteModel>, remote: OnceCell<Remote> },
+    There { model: Box<RemoteModel>, remote: OnceCell<Remote> },
 }
 
 /// A model that is asked, found before any work.
@@ -67,9 +67,9 @@ impl AskedModel {
         if is_server(named.url) {
             named.allow(context)?;
             let own = own().filter(|_| named.tokenizer.is_none());
-            let place = Box::new(RemoteModel::find(context, named, own.as_deref())?);
-            let tokenizer = place.tokenizer().clone();
-            return Ok(Self { key, held: ModelLocation::There { place, remote: OnceCell::new() }, tokenizer });
+            let model = Box::new(RemoteModel::find(context, named, own.as_deref())?);
+            let tokenizer = model.tokenizer().clone();
+            return Ok(Self { key, held: ModelLocation::There { model, remote: OnceCell::new() }, tokenizer });
         }
         let source = source::resolve(named.url, &[&context.config.dir], context.allow_network).context(key)?;
         let tokenizer = Arc::new(TextTokenizer::load(source.tokenizer_path())?);
@@ -86,8 +86,8 @@ impl AskedModel {
     pub fn used(&self) -> Result<(PathBuf, String)> {
         match &self.held {
             ModelLocation::Here { source, hash } => Ok((source.path.clone(), hashed(source, hash)?.to_owned())),
-            ModelLocation::There { place, .. } => {
-                Ok((place.tokenizer_path().to_owned(), self.tokenizer.hash().to_owned()))
+            ModelLocation::There { model, .. } => {
+                Ok((model.tokenizer_path().to_owned(), self.tokenizer.hash().to_owned()))
             }
         }
     }
@@ -96,7 +96,7 @@ impl AskedModel {
     pub fn identity(&self) -> Result<Value> {
         match &self.held {
             ModelLocation::Here { source, hash } => Ok(json!(hashed(source, hash)?)),
-            ModelLocation::There { place, .. } => Ok(place.identity()),
+            ModelLocation::There { model, .. } => Ok(model.identity()),
         }
     }
 
@@ -123,7 +123,7 @@ impl AskedModel {
             "{}: the baseline token_probability cannot be had of {}: it gives no log-probabilities of a prompt's own \
             tokens (echo with logprobs on /completions, by token ids or text), or not those it writes them with",
             self.key,
-            remote.server().place().url()
+            remote.server().model().url()
         ))
         .hint("vLLM gives them; or name a model folder, or leave token_probability out"))
     }
@@ -154,9 +154,9 @@ impl AskedModel {
     }
 
     fn remote(&self, context: &Context, longest: usize) -> Result<Option<&Remote>> {
-        let ModelLocation::There { place, remote } = &self.held else { return Ok(None) };
+        let ModelLocation::There { model, remote } = &self.held else { return Ok(None) };
         if remote.get().is_none() {
-            let _ = remote.set(Remote::new(Server::connect(context, RemoteModel::clone(place), longest)?));
+            let _ = remote.set(Remote::new(Server::connect(context, RemoteModel::clone(model), longest)?));
         }
         Ok(remote.get())
     }

@@ -71,7 +71,7 @@ impl Remote {
     }
 
     fn error(&self, trouble: RequestFailure) -> Error {
-        trouble.into_error(self.server.place().key(), self.server.place().url())
+        trouble.into_error(self.server.model().key(), self.server.model().url())
     }
 }
 
@@ -240,14 +240,14 @@ impl<'e, 'f> RemoteScheduler<'e, 'f> {
 
     fn came_to_nothing(&mut self, index: usize, trouble: RequestFailure, emit: &mut Emit<'_>) -> Result<()> {
         let Some(open) = self.open.remove(&index) else { return Ok(()) };
-        let place = self.remote.server.place();
+        let model = self.remote.server.model();
         if self.accept.is_none() {
             self.failed = self.failed.filter(|(failed, _)| *failed < index).or(Some((index, trouble)));
             let first = self.failed.map_or(index, |(failed, _)| failed);
             self.open.retain(|index, _| *index < first);
             return Ok(());
         }
-        trouble.raise_if_everyones(place.key(), place.url())?;
+        trouble.raise_if_everyones(model.key(), model.url())?;
         let completed = open.complete(index);
         if trouble == RequestFailure::ControlText {
             self.remote.refused.set(Some((index, trouble)));

@@ -26,21 +26,21 @@ pub enum NoAnswer {
 ///
 /// # Errors
 /// [`RequestFailure::ControlText`] where no text stands for the ids.
-pub fn request(place: &RemoteModel, id: &str, ids: &[u32], choice: Choice) -> Result<Value, RequestFailure> {
-    let text = spelled(place.tokenizer(), ids, false)?;
+pub fn request(model: &RemoteModel, id: &str, ids: &[u32], choice: Choice) -> Result<Value, RequestFailure> {
+    let text = spelled(model.tokenizer(), ids, false)?;
     let question = Question::raw(text, ids.len(), choice);
     let url = format!("/v1{}", question.path());
-    Ok(json!({ "custom_id": id, "method": "POST", "url": url, "body": question.fields(place, true) }))
+    Ok(json!({ "custom_id": id, "method": "POST", "url": url, "body": question.fields(model, true) }))
 }
 
 /// What a line answers to a prompt of so many tokens.
-pub fn answer(place: &RemoteModel, line: &Value, tokens: usize, max_tokens: usize) -> Result<Completion, NoAnswer> {
+pub fn answer(model: &RemoteModel, line: &Value, tokens: usize, max_tokens: usize) -> Result<Completion, NoAnswer> {
     let response = &line["response"];
     if !line["error"].is_null() || response["status_code"].as_u64().is_some_and(|status| status != 200) {
         return Err(NoAnswer::Failed);
     }
     let body = &response["body"];
-    if body["model"].as_str().is_some_and(|model| model != place.name()) {
+    if body["model"].as_str().is_some_and(|name| name != model.name()) {
         return Err(NoAnswer::OtherModel);
     }
     answer::read(body, Some((tokens, PromptTransport::Text { adds_bos: false })), max_tokens).map_err(|trouble| {

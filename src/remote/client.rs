@@ -37,7 +37,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub fn new(place: &RemoteModel, remote: &config::Remote) -> Result<Self> {
+    pub fn new(model: &RemoteModel, remote: &config::Remote) -> Result<Self> {
         let timeout = Duration::from_secs(remote.timeout_s);
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
@@ -51,14 +51,14 @@ impl Client {
             .max_idle_connections_per_host(remote.concurrency)
             .user_agent(concat!("clsgen/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
-            .proxy(proxy(&place.url)?);
+            .proxy(proxy(&model.url)?);
         if let Some(roots) = roots()? {
             config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
         }
         Ok(Self {
             agent: config.build().new_agent(),
-            url: place.url.clone(),
-            key: key(&remote.key_env, place)?,
+            url: model.url.clone(),
+            key: key(&remote.key_env, model)?,
             longest_wait: timeout,
         })
     }
@@ -134,7 +134,7 @@ fn trouble(error: &ureq::Error) -> RequestFailure {
 }
 
 /// The key in the variable `name`, if there is one.
-fn key(name: &str, place: &RemoteModel) -> Result<Option<String>> {
+fn key(name: &str, model: &RemoteModel) -> Result<Option<String>> {
     let Some(key) = env::var_os(name) else { return Ok(None) };
     let key = key.as_bytes().trim_ascii();
     if key.is_empty() {
@@ -144,8 +144,8 @@ fn key(name: &str, place: &RemoteModel) -> Result<Option<String>> {
     let Some(key) = std::str::from_utf8(key).ok().filter(|_| printable(key)) else {
         return Err(Error::usage(format!("remote.key_env: the variable {name} holds no key that HTTP can carry")));
     };
-    if place.url.starts_with("http://") && !is_this_machine(&place.url) {
-        tracing::warn!("{}: the key in {name} goes to {} unencrypted: it is no https address", place.key, place.url);
+    if model.url.starts_with("http://") && !is_this_machine(&model.url) {
+        tracing::warn!("{}: the key in {name} goes to {} unencrypted: it is no https address", model.key, model.url);
     }
     Ok(Some(format!("Bearer {key}")))
 }

@@ -55,7 +55,7 @@ pub enum PromptTransport {
 
 /// A server that answered when it was tried.
 pub struct Server {
-    place: RemoteModel,
+    model: RemoteModel,
     client: Client,
     transport: PromptTransport,
     /// Fields beyond OpenAI's are taken.
@@ -65,28 +65,28 @@ pub struct Server {
 }
 
 impl Server {
-    /// Finds out how the server at `place` takes prompts; `longest` is a prompt's and an answer's length together.
+    /// Finds out how the server at `model` takes prompts; `longest` is a prompt's and an answer's length together.
     ///
     /// # Errors
     /// `--allow-network` is missing, the server does not answer, has no model of that name or another tokenizer, or
     /// its window is too small.
-    pub fn connect(context: &Context, place: RemoteModel, longest: usize) -> Result<Arc<Self>> {
-        place.allow(context)?;
+    pub fn connect(context: &Context, model: RemoteModel, longest: usize) -> Result<Arc<Self>> {
+        model.allow(context)?;
         let remote = &context.config.remote;
-        let client = Client::new(&place, remote)?;
-        let (transport, all_fields) = probe::probe(&client, &place, longest, remote.retries)?;
+        let client = Client::new(&model, remote)?;
+        let (transport, all_fields) = probe::probe(&client, &model, longest, remote.retries)?;
         let concurrency = remote.concurrency;
-        Ok(Arc::new(Self { place, client, transport, all_fields, retries: remote.retries, concurrency }))
+        Ok(Arc::new(Self { model, client, transport, all_fields, retries: remote.retries, concurrency }))
     }
 
     /// Where it is and what it is asked for.
-    pub fn place(&self) -> &RemoteModel {
-        &self.place
+    pub fn model(&self) -> &RemoteModel {
+        &self.model
     }
 
     /// The tokenizer of its prompts.
     pub fn tokenizer(&self) -> &Arc<TextTokenizer> {
-        self.place.tokenizer()
+        self.model.tokenizer()
     }
 
     /// How prompts are sent.
@@ -109,7 +109,7 @@ impl Server {
         question: &Question,
         read: impl Fn(&Value) -> Result<T, RequestFailure>,
     ) -> Result<T, RequestFailure> {
-        let body = question.body(&self.place, self.all_fields);
+        let body = question.body(&self.model, self.all_fields);
         patiently(self.retries, || read(&self.client.post(question.path(), &body)?))
     }
 }

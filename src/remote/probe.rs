@@ -15,11 +15,11 @@ const WORDS: &str = "The 83 y/o patient's creatinine rose 1.7 \u{2192} 2.35 mg/d
 /// The way that the server takes prompts, and whether it takes fields beyond OpenAI's.
 pub(super) fn probe(
     client: &Client,
-    place: &RemoteModel,
+    model: &RemoteModel,
     longest: usize,
     retries: u32,
 ) -> Result<(PromptTransport, bool)> {
-    let probe = Probe { client, place, retries };
+    let probe = Probe { client, model, retries };
     probe.check_models(longest)?;
     for all_fields in [true, false] {
         if let Some(transport) = probe.transport(all_fields)? {
@@ -27,27 +27,27 @@ pub(super) fn probe(
                 tracing::warn!(
                     "{}: {} takes no sampler fields beyond OpenAI's: top_k, min_p and repetition penalties are as it \
                     has them",
-                    place.key,
-                    place.url
+                    model.key,
+                    model.url
                 );
             }
             return Ok((transport, all_fields));
         }
     }
-    Err(Error::run(format!("{}: the server {} takes no prompt: not as ids, text or messages", place.key, place.url))
+    Err(Error::run(format!("{}: the server {} takes no prompt: not as ids, text or messages", model.key, model.url))
         .hint("see its log; its address must end where /completions and /chat/completions begin"))
 }
 
 struct Probe<'a> {
     client: &'a Client,
-    place: &'a RemoteModel,
+    model: &'a RemoteModel,
     retries: u32,
 }
 
 impl Probe<'_> {
     /// What comes of a trial; `None` where the server will have none of it.
     fn try_once(&self, question: &Question, all_fields: bool) -> Result<Option<Value>> {
-        let body = question.body(self.place, all_fields);
+        let body = question.body(self.model, all_fields);
         let failed = Cell::new(0);
         let attempt = || match self.client.post(question.path(), &body) {
             // Some say 500 to what they do not take, and say it again.
@@ -63,7 +63,7 @@ impl Probe<'_> {
         match reply {
             Ok(body) => Ok(Some(body)),
             Err(RequestFailure::Refused(400 | 404 | 405 | 415 | 422 | 500 | 501)) => Ok(None),
-            Err(trouble) => Err(trouble.into_error(self.place.key, &self.place.url)),
+            Err(trouble) => Err(trouble.into_error(self.model.key, &self.model.url)),
         }
     }
 
@@ -77,7 +77,7 @@ impl Probe<'_> {
             reply => reply,
         };
         let Some(listed) = self.settled(listed)? else { return Ok(()) };
-        let RemoteModel { key, url, name, .. } = self.place;
+        let RemoteModel { key, url, name, .. } = self.model;
         let Some(models) = listed["data"].as_array().filter(|models| !models.is_empty()) else { return Ok(()) };
         let Some(model) = models.iter().find(|model| model["id"] == name.as_str()) else {
             let names: Vec<&str> = models.iter().filter_map(|model| model["id"].as_str()).take(8).collect();
@@ -95,7 +95,7 @@ impl Probe<'_> {
     }
 
     fn transport(&self, all_fields: bool) -> Result<Option<PromptTransport>> {
-        let tokenizer = self.place.tokenizer();
+        let tokenizer = self.model.tokenizer();
         let plain = tokenizer.read(WORDS)?;
         let ids = self.try_once(&Question::trial(Ok(&plain)), all_fields)?;
         let takes_ids = ids.is_some_and(|body| count(&body, "prompt_tokens") == Some(plain.len()));
@@ -120,9 +120,9 @@ impl Probe<'_> {
             if turns != Some(expected) {
                 tracing::warn!(
                     "{}: {} does not count {named:?} as we do: see that {}_tokenizer is its tokenizer",
-                    self.place.key,
-                    self.place.url,
-                    self.place.key
+                    self.model.key,
+                    self.model.url,
+                    self.model.key
                 );
             }
             return Ok(Some(PromptTransport::Ids));
@@ -138,17 +138,17 @@ impl Probe<'_> {
             "{}: {} takes neither token ids nor text whose tokens can be counted. Prompts go to /chat/completions, \
             where the SERVER'S chat template makes them: they are not ours byte for byte, and what it does with them \
             cannot be checked",
-            self.place.key,
-            self.place.url
+            self.model.key,
+            self.model.url
         );
         Ok(Some(PromptTransport::Chat))
     }
 
     fn other_tokenizer(&self, ours: usize, theirs: usize) -> Error {
-        let RemoteModel { key, url, name, .. } = self.place;
+        let RemoteModel { key, url, name, .. } = self.model;
         Error::usage(format!(
             "{key}_tokenizer: {name} on {url} has another tokenizer than {}: a text of {ours} tokens has {theirs}",
-            self.place.tokenizer_path().display()
+            self.model.tokenizer_path().display()
         ))
         .hint(format!("name the folder or hub id of the model that is served: --set {key}_tokenizer=DIR"))
     }

@@ -130,18 +130,18 @@ impl Question {
     }
 
     /// What is sent, as JSON.
-    pub fn body(&self, place: &RemoteModel, all_fields: bool) -> Vec<u8> {
-        serde_json::to_vec(&self.fields(place, all_fields)).unwrap_or_default()
+    pub fn body(&self, model: &RemoteModel, all_fields: bool) -> Vec<u8> {
+        serde_json::to_vec(&self.fields(model, all_fields)).unwrap_or_default()
     }
 
     /// The same as a value. Beside what decides an answer, every sampler field that a server would otherwise fill in
     /// (from the model's `generation_config.json`, say) has the value that changes nothing.
-    pub fn fields(&self, place: &RemoteModel, all_fields: bool) -> Value {
+    pub fn fields(&self, model: &RemoteModel, all_fields: bool) -> Value {
         let choice = &self.choice;
-        let tokenizer = place.tokenizer();
+        let tokenizer = model.tokenizer();
         let mut fields = Map::new();
         let mut set = |key: &str, value: Value| drop(fields.insert(key.to_owned(), value));
-        set("model", json!(place.name));
+        set("model", json!(model.name));
         set("max_tokens", json!(choice.max_tokens));
         set("temperature", json!(choice.temperature));
         set("top_p", json!(choice.top_p));

@@ -38,7 +38,7 @@ impl Server {
                 ) => {
                     return Ok(false);
                 }
-                Err(trouble) => return Err(trouble.into_error(self.place().key(), self.place().url())),
+                Err(trouble) => return Err(trouble.into_error(self.model().key(), self.model().url())),
             }
         }
         Ok(compared > 0)

@@ -62,8 +62,8 @@ fn connect(url: &str, folder: &Path) -> Arc<Server> {
     let mut context = context();
     context.config.remote.concurrency = 2;
     let named = Named { key: "construct.teacher", url, name: Some("smollm2"), tokenizer: folder.to_str() };
-    let place = RemoteModel::find(&context, named, None).unwrap();
-    Server::connect(&context, place, 1024 + 256).unwrap()
+    let model = RemoteModel::find(&context, named, None).unwrap();
+    Server::connect(&context, model, 1024 + 256).unwrap()
 }
 
 #[test]

@@ -27,9 +27,9 @@ pub(super) fn execute(context: &Context, args: &ConstructArgs) -> Result<Value> 
         tracing::info!("every split named is finished: there is nothing to ask");
         return Ok(finished.into_stats());
     }
-    job.teacher.use_batch(|place| match (&args.batch_out, &args.batch_in) {
-        (Some(path), _) => Batch::to(place, path),
-        (None, Some(path)) => Batch::from(place, path),
+    job.teacher.use_batch(|model| match (&args.batch_out, &args.batch_in) {
+        (Some(path), _) => Batch::to(model, path),
+        (None, Some(path)) => Batch::from(model, path),
         (None, None) => Err(Error::run("no batch file is named")),
     })?;
     let todo = job.missing(&finished)?;

@@ -228,7 +228,7 @@ impl ConstructJob {
             TeacherSource::Here(source) => source,
             TeacherSource::There(_, Some(remote)) => return self.run_trials(context, remote, todo, logs),
             TeacherSource::Offline(batch) => return self.run_trials(context, &**batch, todo, logs),
-            TeacherSource::There(place, None) => return Err(Error::run(format!("{} was not tried", place.url()))),
+            TeacherSource::There(model, None) => return Err(Error::run(format!("{} was not tried", model.url()))),
         };
         let model = loading::load_writer(context, "construct.teacher", source, teacher::longest(context))?;
         let budget = Budget::beside(&model.llama, options.max_input_tokens, context.config.generate.batch_tokens);

@@ -26,7 +26,7 @@ use crate::{
 
 /// A teacher of files.
 pub(super) struct Batch {
-    pub place: RemoteModel,
+    pub model: RemoteModel,
     file: RefCell<Direction>,
     /// The split, and the trials before those that are asked now.
     at: RefCell<(String, usize)>,
@@ -50,23 +50,23 @@ struct Answers {
 
 impl Batch {
     /// Writes its questions to a file, not over what is there.
-    pub fn to(place: RemoteModel, path: &Path) -> Result<Self> {
+    pub fn to(model: RemoteModel, path: &Path) -> Result<Self> {
         if path.metadata().is_ok_and(|meta| meta.is_file() && meta.len() > 0) {
             return Err(
                 Error::usage(format!("{} is there already", path.display())).hint("remove it, or name another file")
             );
         }
-        Ok(Self::new(place, Direction::Out { file: storage::create_output(path)?, written: 0 }))
+        Ok(Self::new(model, Direction::Out { file: storage::create_output(path)?, written: 0 }))
     }
 
     /// Reads its answers from a file.
-    pub fn from(place: RemoteModel, path: &Path) -> Result<Self> {
-        Ok(Self::new(place, Direction::In(Answers::open(path)?)))
+    pub fn from(model: RemoteModel, path: &Path) -> Result<Self> {
+        Ok(Self::new(model, Direction::In(Answers::open(path)?)))
     }
 
-    fn new(place: RemoteModel, file: Direction) -> Self {
+    fn new(model: RemoteModel, file: Direction) -> Self {
         Self {
-            place,
+            model,
             file: RefCell::new(file),
             at: RefCell::default(),
             records: RefCell::default(),
@@ -97,8 +97,8 @@ impl Batch {
         let (split, before) = &*self.at.borrow();
         let choice = choice(request, sample);
         let decides = json!([
-            self.place.name(),
-            self.place.tokenizer().hash(),
+            self.model.name(),
+            self.model.tokenizer().hash(),
             request.prompt,
             choice.max_tokens,
             choice.temperature,
@@ -122,7 +122,7 @@ impl Batch {
             let id = self.id(record, request, sample);
             let line = match &mut *self.file.borrow_mut() {
                 Direction::Out { file, written } => {
-                    let Ok(line) = batch::request(&self.place, &id, &request.prompt, choice(request, sample)) else {
+                    let Ok(line) = batch::request(&self.model, &id, &request.prompt, choice(request, sample)) else {
                         return Ok(None);
                     };
                     file.put(format!("{line}\n").as_bytes())?;
@@ -133,7 +133,7 @@ impl Batch {
             };
             let Some((line, place)) = line else { return Ok(None) };
             let wrong = |what: &str, hint: &str| Err(Error::data(format!("{place}: {what}")).hint(hint));
-            match batch::answer(&self.place, &line, request.prompt.len(), request.max_new_tokens) {
+            match batch::answer(&self.model, &line, request.prompt.len(), request.max_new_tokens) {
                 Ok(answer) => {
                     let generation = Generation::from(answer);
                     let accepted = accept(index, sample, &generation);
@@ -167,7 +167,7 @@ impl Teacher for Batch {
     ) -> Result<()> {
         for (index, request) in requests.enumerate() {
             let record = self.records.borrow_mut().pop_front().unwrap_or_default();
-            let speakable = self.place.tokenizer().spell(&request.prompt).is_some();
+            let speakable = self.model.tokenizer().spell(&request.prompt).is_some();
             let out = matches!(&*self.file.borrow(), Direction::Out { .. });
             let generations = match (speakable, out) {
                 (false, true) => continue,

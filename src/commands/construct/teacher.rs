@@ -80,10 +80,10 @@ pub(super) fn find(context: &Context, purpose: Purpose) -> Result<(ConfiguredTea
             named.allow(context)?;
         }
         let base = find("model.base", &config.model.base)?;
-        let place = RemoteModel::find(context, named, Some(base.tokenizer_path()))?;
-        let tokenizer = place.tokenizer().clone();
+        let model = RemoteModel::find(context, named, Some(base.tokenizer_path()))?;
+        let tokenizer = model.tokenizer().clone();
         let hash = tokenizer.hash().to_owned();
-        return Ok((ConfiguredTeacher { held: TeacherSource::There(place, None), tokenizer, hash }, base));
+        return Ok((ConfiguredTeacher { held: TeacherSource::There(model, None), tokenizer, hash }, base));
     }
     let source = find("construct.teacher", &options.teacher)?;
     let base = find("model.base", &config.model.base)?;
@@ -106,8 +106,8 @@ impl ConfiguredTeacher {
             TeacherSource::Here(source) => {
                 scoring::check_memory_of(context, source, longest(context)).context("construct.teacher")
             }
-            TeacherSource::There(place, remote) => {
-                *remote = Some(Remote::new(Server::connect(context, place.clone(), input + output)?));
+            TeacherSource::There(model, remote) => {
+                *remote = Some(Remote::new(Server::connect(context, model.clone(), input + output)?));
                 Ok(())
             }
             TeacherSource::Offline(_) => Ok(()),
@@ -129,15 +129,15 @@ impl ConfiguredTeacher {
                 quantize = context.config.model.quantize;
                 (json!(self.hash), json!(context.dtype()?.as_str()), Value::Null)
             }
-            TeacherSource::There(place, Some(remote)) => {
+            TeacherSource::There(model, Some(remote)) => {
                 let chat = remote.server().transport() == PromptTransport::Chat;
-                (place.identity(), Value::Null, if chat { json!("/chat/completions") } else { Value::Null })
+                (model.identity(), Value::Null, if chat { json!("/chat/completions") } else { Value::Null })
             }
-            TeacherSource::Offline(batch) => (batch.place.identity(), Value::Null, Value::Null),
-            TeacherSource::There(place, None) => {
+            TeacherSource::Offline(batch) => (batch.model.identity(), Value::Null, Value::Null),
+            TeacherSource::There(model, None) => {
                 let held = splits.iter().find_map(|split| finished.settings(split));
                 let prompts = held.map_or(Value::Null, |held| held.get(PROMPTS).clone());
-                (place.identity(), Value::Null, prompts)
+                (model.identity(), Value::Null, prompts)
             }
         };
         Ok([
@@ -153,8 +153,8 @@ impl ConfiguredTeacher {
     pub fn display_name(&self) -> PathBuf {
         match &self.held {
             TeacherSource::Here(source) => source.path.clone(),
-            TeacherSource::There(place, _) => PathBuf::from(format!("{} ({})", place.url(), place.name())),
-            TeacherSource::Offline(batch) => PathBuf::from(batch.place.name()),
+            TeacherSource::There(model, _) => PathBuf::from(format!("{} ({})", model.url(), model.name())),
+            TeacherSource::Offline(batch) => PathBuf::from(batch.model.name()),
         }
     }
 
@@ -162,15 +162,15 @@ impl ConfiguredTeacher {
     pub fn used(&self) -> Used<'_> {
         match &self.held {
             TeacherSource::Here(source) => ("construct.teacher", &source.path, &self.hash),
-            TeacherSource::There(place, _) => ("construct.teacher_tokenizer", place.tokenizer_path(), &self.hash),
-            TeacherSource::Offline(batch) => ("construct.teacher_tokenizer", batch.place.tokenizer_path(), &self.hash),
+            TeacherSource::There(model, _) => ("construct.teacher_tokenizer", model.tokenizer_path(), &self.hash),
+            TeacherSource::Offline(batch) => ("construct.teacher_tokenizer", batch.model.tokenizer_path(), &self.hash),
         }
     }
 
     /// From now on it is asked by files.
     pub fn use_batch(&mut self, batch: impl FnOnce(RemoteModel) -> Result<Batch>) -> Result<()> {
-        if let TeacherSource::There(place, _) = &self.held {
-            self.held = TeacherSource::Offline(Box::new(batch(place.clone())?));
+        if let TeacherSource::There(model, _) = &self.held {
+            self.held = TeacherSource::Offline(Box::new(batch(model.clone())?));
         }
         Ok(())
     }
