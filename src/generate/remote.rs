@@ -56,7 +56,7 @@ impl Remote {
         let messages = || self.messages.borrow().back().cloned().flatten();
         match self.server.question(&tokens.ids, messages(), Choice::new(1, 0.0, 1.0, 0)) {
             Ok(_) => Ok(tokens),
-            Err(trouble) => Err(self.error(trouble).context(format!("record {}", record.place()))),
+            Err(failure) => Err(self.error(failure).context(format!("record {}", record.place()))),
         }
     }
 
@@ -70,8 +70,8 @@ impl Remote {
         in_order(requests, emit, |requests, emit| RemoteScheduler::new(self, requests, None)?.finish(emit))
     }
 
-    fn error(&self, trouble: RequestFailure) -> Error {
-        trouble.into_error(self.server.model().key(), self.server.model().url())
+    fn error(&self, failure: RequestFailure) -> Error {
+        failure.into_error(self.server.model().key(), self.server.model().url())
     }
 }
 
@@ -86,7 +86,7 @@ impl Teacher for Remote {
     }
 
     fn refusal(&self, index: usize) -> Option<Failure> {
-        self.refused.take().filter(|(refused, _)| *refused == index).map(|(_, trouble)| trouble.into())
+        self.refused.take().filter(|(refused, _)| *refused == index).map(|(_, failure)| failure.into())
     }
 }
 
@@ -132,7 +132,7 @@ struct RemoteScheduler<'e, 'f> {
     /// Samples (request, sample) that are to be asked.
     waiting: VecDeque<(usize, usize)>,
     /// Requests that came to nothing since the server's last answer.
-    troubled: Vec<(Completed, RequestFailure)>,
+    failures: Vec<(Completed, RequestFailure)>,
     /// The first request of all that came to nothing, where none may.
     failed: Option<(usize, RequestFailure)>,
 }
@@ -153,7 +153,7 @@ impl<'e, 'f> RemoteScheduler<'e, 'f> {
             exhausted: false,
             open: BTreeMap::new(),
             waiting: VecDeque::new(),
-            troubled: Vec::new(),
+            failures: Vec::new(),
             failed: None,
         })
     }
@@ -167,7 +167,7 @@ impl<'e, 'f> RemoteScheduler<'e, 'f> {
             let ((index, sample), answer) = self.pool.wait()?;
             match answer {
                 Ok(made) => self.answered(index, sample, made, emit)?,
-                Err(trouble) => self.came_to_nothing(index, trouble, emit)?,
+                Err(failure) => self.came_to_nothing(index, failure, emit)?,
             }
             // Nothing behind a failure is wanted any more.
             if self.failed.is_some() && self.open.is_empty() {
@@ -175,7 +175,7 @@ impl<'e, 'f> RemoteScheduler<'e, 'f> {
             }
         }
         self.let_go(emit)?;
-        self.failed.map_or(Ok(()), |(_, trouble)| Err(self.remote.error(trouble)))
+        self.failed.map_or(Ok(()), |(_, failure)| Err(self.remote.error(failure)))
     }
 
     /// Asks the next sample; false where there is none to ask now.
@@ -190,7 +190,7 @@ impl<'e, 'f> RemoteScheduler<'e, 'f> {
         let choice = choice(&open.request, sample);
         match self.remote.server.question(&open.request.prompt, open.messages.clone(), choice) {
             Ok(question) => self.pool.ask((index, sample), move |server| server.ask(&question).map(Made::Text))?,
-            Err(trouble) => self.came_to_nothing(index, trouble, emit)?,
+            Err(failure) => self.came_to_nothing(index, failure, emit)?,
         }
         Ok(true)
     }
@@ -238,35 +238,35 @@ impl<'e, 'f> RemoteScheduler<'e, 'f> {
         Ok(())
     }
 
-    fn came_to_nothing(&mut self, index: usize, trouble: RequestFailure, emit: &mut Emit<'_>) -> Result<()> {
+    fn came_to_nothing(&mut self, index: usize, failure: RequestFailure, emit: &mut Emit<'_>) -> Result<()> {
         let Some(open) = self.open.remove(&index) else { return Ok(()) };
         let model = self.remote.server.model();
         if self.accept.is_none() {
-            self.failed = self.failed.filter(|(failed, _)| *failed < index).or(Some((index, trouble)));
+            self.failed = self.failed.filter(|(failed, _)| *failed < index).or(Some((index, failure)));
             let first = self.failed.map_or(index, |(failed, _)| failed);
             self.open.retain(|index, _| *index < first);
             return Ok(());
         }
-        trouble.raise_if_everyones(model.key(), model.url())?;
+        failure.raise_if_everyones(model.key(), model.url())?;
         let completed = open.complete(index);
-        if trouble == RequestFailure::ControlText {
-            self.remote.refused.set(Some((index, trouble)));
+        if failure == RequestFailure::ControlText {
+            self.remote.refused.set(Some((index, failure)));
             return emit(completed);
         }
-        self.troubled.push((completed, trouble));
-        if self.troubled.len() < IN_A_ROW {
+        self.failures.push((completed, failure));
+        if self.failures.len() < IN_A_ROW {
             return Ok(());
         }
         Err(self
             .remote
-            .error(trouble)
+            .error(failure)
             .context(format!("{IN_A_ROW} records in a row got no answer, they are kept open")))
     }
 
     /// Emits what came to nothing: it was not the server that is gone.
     fn let_go(&mut self, emit: &mut Emit<'_>) -> Result<()> {
-        for (completed, trouble) in self.troubled.drain(..) {
-            self.remote.refused.set(Some((completed.index, trouble)));
+        for (completed, failure) in self.failures.drain(..) {
+            self.remote.refused.set(Some((completed.index, failure)));
             emit(completed)?;
         }
         Ok(())

@@ -43,8 +43,8 @@ pub fn answer(model: &RemoteModel, line: &Value, tokens: usize, max_tokens: usiz
     if body["model"].as_str().is_some_and(|name| name != model.name()) {
         return Err(NoAnswer::OtherModel);
     }
-    answer::read(body, Some((tokens, PromptTransport::Text { adds_bos: false })), max_tokens).map_err(|trouble| {
-        match trouble {
+    answer::read(body, Some((tokens, PromptTransport::Text { adds_bos: false })), max_tokens).map_err(|failure| {
+        match failure {
             RequestFailure::ControlText => NoAnswer::OtherPrompt,
             _ => NoAnswer::Failed,
         }

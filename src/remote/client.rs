@@ -82,7 +82,7 @@ impl Client {
     }
 
     fn read(&self, reply: Result<Response<ureq::Body>, ureq::Error>) -> Result<Value, RequestFailure> {
-        let reply = reply.map_err(|error| trouble(&error))?;
+        let reply = reply.map_err(|error| failure(&error))?;
         let status = reply.status().as_u16();
         match status {
             200..=299 => {}
@@ -92,7 +92,7 @@ impl Client {
         }
         let mut bytes = Vec::new();
         let mut body = reply.into_body().into_with_config().limit(u64::MAX).reader().take(MOST_BYTES + 1);
-        body.read_to_end(&mut bytes).map_err(|error| trouble(&error.into()))?;
+        body.read_to_end(&mut bytes).map_err(|error| failure(&error.into()))?;
         if bytes.len() as u64 > MOST_BYTES {
             return Err(RequestFailure::Garbled);
         }
@@ -111,7 +111,7 @@ impl Client {
 }
 
 /// A failure without a status.
-fn trouble(error: &ureq::Error) -> RequestFailure {
+fn failure(error: &ureq::Error) -> RequestFailure {
     use ureq::{Error as E, Timeout};
     match error {
         E::Timeout(Timeout::Connect | Timeout::Resolve) => RequestFailure::Unreachable,

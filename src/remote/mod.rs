@@ -120,8 +120,8 @@ fn patiently<T>(retries: u32, attempt: impl Fn() -> Result<T, RequestFailure>) -
     loop {
         match attempt() {
             Ok(value) => return Ok(value),
-            Err(trouble) if failed >= retries || !trouble.may_pass() => return Err(trouble),
-            Err(trouble) => pause(trouble.wait().unwrap_or_else(|| doubling(failed)))?,
+            Err(failure) if failed >= retries || !failure.may_pass() => return Err(failure),
+            Err(failure) => pause(failure.wait().unwrap_or_else(|| doubling(failed)))?,
         }
         failed += 1;
     }

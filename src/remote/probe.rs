@@ -63,7 +63,7 @@ impl Probe<'_> {
         match reply {
             Ok(body) => Ok(Some(body)),
             Err(RequestFailure::Refused(400 | 404 | 405 | 415 | 422 | 500 | 501)) => Ok(None),
-            Err(trouble) => Err(trouble.into_error(self.model.key, &self.model.url)),
+            Err(failure) => Err(failure.into_error(self.model.key, &self.model.url)),
         }
     }
 

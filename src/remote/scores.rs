@@ -38,7 +38,7 @@ impl Server {
                 ) => {
                     return Ok(false);
                 }
-                Err(trouble) => return Err(trouble.into_error(self.model().key(), self.model().url())),
+                Err(failure) => return Err(failure.into_error(self.model().key(), self.model().url())),
             }
         }
         Ok(compared > 0)

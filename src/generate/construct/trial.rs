@@ -42,8 +42,8 @@ pub enum Failure {
 }
 
 impl From<RequestFailure> for Failure {
-    fn from(trouble: RequestFailure) -> Self {
-        match trouble {
+    fn from(failure: RequestFailure) -> Self {
+        match failure {
             RequestFailure::ControlText => Self::ControlText,
             RequestFailure::Refused(_) => Self::ServerRefused,
             RequestFailure::Busy(_) => Self::ServerBusy,
