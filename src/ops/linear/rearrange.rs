@@ -33,7 +33,8 @@ pub(crate) fn transpose<P: Packing>(
             for u in (0..units).step_by(16) {
                 let height = rows.saturating_sub(r).min(16);
                 let written = (width - r).min(16);
-                // SAFETY: `isa` says that AVX-512 was detected; the assertion above covers the tile's source and destination.
+                // SAFETY: `isa` says that AVX-512 was detected; the assertion above covers the tile's source and
+                // destination.
                 unsafe {
                     let from = from.as_ptr().wrapping_add(r * stride + u * P::PER);
                     let there = (cols - u * P::PER).min(16 * P::PER);

@@ -193,8 +193,8 @@ impl Tile {
             let x = x.as_ptr();
             let w = w.as_ptr();
             let sums = sums.as_mut_ptr();
-            // SAFETY: `isa` says that AVX-512 was detected, the caller that BF16 was; the assertion covers every element
-            // touched.
+            // SAFETY: `isa` says that AVX-512 was detected, the caller that BF16 was; the assertion covers every
+            // element touched.
             unsafe {
                 match X::PER {
                     1 => one_by_one::<X, W, I, J>(self, x, w, sums),
