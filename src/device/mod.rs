@@ -14,8 +14,6 @@ use crate::{
     error::{Error, Result},
 };
 
-pub use crate::signals::check_interrupted;
-
 /// What `--device` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {

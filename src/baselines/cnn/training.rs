@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use super::{Document, Embeddings, network::Network};
 use crate::{
     config::{self, Train},
-    device,
     error::{Error, Result},
     foreign,
     labels::Class,
@@ -20,6 +19,7 @@ use crate::{
     },
     model::{self, Gradients, peft},
     rng::{Rng, streams},
+    signals,
     storage::{AtomicDir, verify_manifest},
     train::{optimizer::Optimizer, schedule::CosineSchedule},
 };
@@ -111,7 +111,7 @@ impl<'a> Trainer<'a> {
         let train = self.train;
         let mut sum = 0.0;
         for (i, batch) in order.chunks(self.cnn.batch_size).enumerate() {
-            device::check_interrupted()?;
+            signals::check_interrupted()?;
             let step = self.state.epoch * steps + i + 1;
             let documents: Vec<&Document> = batch.iter().map(|&index| &train[index]).collect();
             sum += self.step(&documents, step)? * batch.len() as f64;
