@@ -267,7 +267,7 @@ fn the_cnn_is_trained_on_train_picked_on_dev_and_kept_seed_by_seed() {
     assert_eq!(eval(&fixture, &[&flags[..], &["--set", "cnn.embeddings=nowhere"]].concat()).status.code(), Some(4));
 }
 
-/// CliniFact's test split, decoded from the paper's Table 2 (SPEC A27): 394 records, 113 positive; ten label runs find
+/// CliniFact's test split, decoded from the paper's Table 2: 394 records, 113 positive; ten label runs find
 /// 900 of 1,130 positives, their majority calls 109 and is right of 95; three positives get no vote at all. A vote of
 /// run r for record i.
 fn vote(i: usize, run: usize) -> Option<u8> {

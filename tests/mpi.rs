@@ -1,5 +1,4 @@
-//! `mpirun -n N clsgen train|predict|construct|eval`: what one process does, and an end whatever happens to a rank
-//! (SPEC A16).
+//! `mpirun -n N clsgen train|predict|construct|eval`: what one process does, and an end whatever happens to a rank.
 //!
 //! Built with `--features mpi` alone; `tests/mpi/run` does so.
 

@@ -54,7 +54,7 @@ fn a_run_killed_after_any_step_resumes_to_the_bit() {
     common::say("kill sweep: 6 points, train.step after each step");
 }
 
-/// Every option of SPEC A20 and A21.
+/// Every option of the loss's weights, the order and smoothing.
 const OPTIONS: [&str; 10] = [
     "--set",
     "train.loss_schedule=linear",

@@ -43,7 +43,7 @@ def arguments():
 
 
 class Encoder:
-    """Token ids of a record's prompt and target, by the rules of the project's SPEC (document cut at its tail)."""
+    """Token ids of a record's prompt and target, by the project's rules (document cut at its tail)."""
 
     def __init__(self, args):
         self.tokenizer = AutoTokenizer.from_pretrained(args.model)

@@ -45,11 +45,12 @@ use crate::{
         AnyEvaluation, AnySample, Options, Sample, decision_curves::decision_curves, evaluate, perplexity::Perplexity,
     },
     progress,
-    report::{Table, decision_tables, evidence_table, figures::EpochMetrics, metrics_table, perplexity_table},
+    report::{Table, decision_tables, evidence_table, metrics_table, perplexity_table},
     signals::stoppable,
     storage::{self, AtomicDir, run_record::Used},
 };
 use gate::Gate;
+use report::ReportParts;
 
 /// What an evaluation found.
 pub struct Outcome {
@@ -246,7 +247,9 @@ fn measure(
     let mut all = tables.clone();
     all.splice(1..1, calibrated.into_iter().chain(journal));
     all.extend(report::leakage(&context.config, &scored.fields));
-    save(context, folder, (scored, sample, &evaluation), &all, &epochs, options, plans.include_text)?;
+    let scored = Some((scored, &evaluation));
+    let parts = ReportParts { scored, tables: &all, decisions: None, epochs: &epochs, classes: None };
+    save(context, folder, &evaluation, Some(sample), parts, options, plans.include_text)?;
     folder.finish(context, asked)?;
     let wrote = ["metrics.json", "report.html"].map(|name| folder.out.join(name));
     tracing::info!("wrote {} and {}", wrote[0].display(), wrote[1].display());
@@ -292,29 +295,27 @@ fn dry_run(
     if parts.is_empty() { plan } else { plan.with("--paper all", json!(parts)) }.print(context)
 }
 
-/// Everything that is measured: metrics, tables, figures, report.
+/// Everything that is measured: metrics, tables, figures, report; with the decision curves of the positive class, where
+/// there is one.
 fn save(
     context: &Context,
     folder: &Folder,
-    (scored, sample, evaluation): (&Scored, &Sample, &AnyEvaluation),
-    all: &[Table],
-    epochs: &[EpochMetrics],
+    evaluation: &AnyEvaluation,
+    positive: Option<&Sample>,
+    parts: ReportParts<'_>,
     options: &Options,
     include_text: bool,
 ) -> Result<()> {
     let out = &folder.out;
-    let _measuring = progress::measuring(context.quiet, sample.len());
-    // A row a point of a figure: for the files alone.
-    let decisions = decision_curves(sample, options.bootstrap, options.seed);
-    let points = decisions.as_ref().map(|curves| decision_tables(&scored.title, curves, sample.len()));
-    let files: Vec<&Table> = all.iter().chain(points.iter().flatten()).collect();
+    let _measuring = progress::measuring(context.quiet, evaluation.n());
     storage::write_json(&out.join("metrics.json"), evaluation)?;
-    write_tables(out, &files)?;
-    let scored = Some((scored, evaluation));
-    let decisions = decisions.as_ref();
-    let parts = report::ReportParts { scored, tables: all, decisions, epochs, classes: None };
-    report::write(context, out, &parts, options, include_text)?;
-    Ok(())
+    let decisions = positive.and_then(|sample| decision_curves(sample, options.bootstrap, options.seed));
+    let title = parts.scored.map_or("", |(scored, _)| &scored.title);
+    // A row a point of a figure: for the files alone.
+    let points = decisions.as_ref().map(|curves| decision_tables(title, curves, evaluation.n()));
+    write_tables(out, &parts.tables.iter().chain(points.iter().flatten()).collect::<Vec<_>>())?;
+    let parts = ReportParts { decisions: decisions.as_ref(), ..parts };
+    report::write(context, out, &parts, options, include_text)
 }
 
 /// Says that an AUROC of exactly 1 is seldom what it seems.

@@ -1,5 +1,5 @@
 //! Words that stand in one place only, in every text, name, answer and key that a command reads: afterwards they are
-//! found where SPEC allows them, and nowhere else.
+//! found where they may be, and nowhere else.
 
 use std::process::Command;
 

@@ -6,8 +6,7 @@ use super::{code_only, sources};
 const LONGEST: usize = 90;
 
 /// Those that are longer today: file, function, lines at most. One that is split leaves the list.
-const LONGER: [(&str, &str, usize); 2] =
-    [("commands/train.rs", "execute", 117), ("commands/eval/classes.rs", "measure", 95)];
+const LONGER: [(&str, &str, usize); 1] = [("commands/train.rs", "execute", 117)];
 
 /// Every function with a body: its name, the line where it begins, how many lines it has.
 fn functions(code: &str) -> Vec<(String, usize, usize)> {

@@ -5,21 +5,16 @@
 
 use serde_json::json;
 
-use super::{Context, Outcome, Plans, compare, curve, document, journal, methods, report, write_tables};
+use super::{Context, Outcome, Plans, compare, curve, document, journal, methods, report, report::ReportParts, save};
 use crate::{
     error::Result,
     evaluation::{Scored, folder::Folder, judge, positive},
     metrics::{
-        AnyEvaluation, Options,
-        decision_curves::decision_curves,
-        evaluate,
+        AnyEvaluation, Options, evaluate,
         multiclass::{self, Evaluation, Positive, Temperature},
     },
     progress,
-    report::{
-        Table, confusion_table, decision_tables, evidence_table, metrics_table, multiclass_table, perplexity_table,
-    },
-    storage,
+    report::{Table, confusion_table, evidence_table, metrics_table, multiclass_table, perplexity_table},
 };
 
 /// Measures what was scored and writes it.
@@ -101,19 +96,11 @@ pub fn measure(
         ("paper", None),
     ];
     let document = document(&evaluation, beside)?;
-    storage::write_json(&folder.out.join("metrics.json"), &evaluation)?;
-    let _measuring = progress::measuring(context.quiet, sample.len());
-    let decisions = against_rest.as_ref().and_then(|class| decision_curves(class, options.bootstrap, options.seed));
-    let points = decisions.as_ref().map(|curves| decision_tables(&scored.title, curves, sample.len()));
-    write_tables(&folder.out, &all.iter().chain(points.iter().flatten()).collect::<Vec<_>>())?;
-    let parts = report::ReportParts {
-        scored: Some((scored, &evaluation)),
-        tables: &all,
-        decisions: decisions.as_ref(),
-        epochs: &epochs,
-        classes: Some(report::Classes { sample, calibrated: calibrated.as_ref(), against_rest: against_rest.as_ref() }),
-    };
-    report::write(context, &folder.out, &parts, options, plans.include_text)?;
+    let against_rest = against_rest.as_ref();
+    let classes = Some(report::Classes { sample, calibrated: calibrated.as_ref(), against_rest });
+    let scored = Some((scored, &evaluation));
+    let parts = ReportParts { scored, tables: &all, decisions: None, epochs: &epochs, classes };
+    save(context, folder, &evaluation, against_rest, parts, options, plans.include_text)?;
     folder.finish(context, &plans.asked)?;
     let base = base.map(|(base, _)| AnyEvaluation::More(Box::new(base)));
     Ok(Outcome { evaluation, base, curve, tables, document })
