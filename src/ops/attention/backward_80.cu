@@ -19,8 +19,8 @@
 // thread's elements where that thread finds them; `turns` 1 + heads x B zeros. grid (kv_heads, sequences, blocks of 128
 // keys). 10 D operations a visible pair and query head.
 //
-// Not yet run on a card, so not the default (CLSGEN_ATTENTION_BACKWARD=one-pass asks for it): the emulation checks
-// numbers, waits and layouts, one block after another.
+// Not yet run on a card, so not the default (CLSGEN_ATTENTION_BACKWARD=one-pass asks for it, on a Hopper card beside
+// CLSGEN_ATTENTION=mma): the emulation checks numbers, waits and layouts, one block after another.
 #include "one_pass.cuh"
 
 namespace {
