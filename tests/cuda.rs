@@ -19,6 +19,12 @@ static int from(const char *name) { const char *value = getenv(name); return val
 int cuDriverGetVersion(int *version) { *version = from(\"FAKE_VERSION\"); return 0; }
 int cuInit(unsigned flags) { (void)flags; return from(\"FAKE_INIT\"); }
 int cuDeviceGetCount(int *count) { *count = from(\"FAKE_COUNT\"); return 0; }
+int cuDeviceGet(int *device, int ordinal) { *device = ordinal; return 0; }
+int cuDeviceGetAttribute(int *value, int attribute, int device) {
+  int capability = from(\"FAKE_CAPABILITY\");
+  *value = attribute == 75 ? capability / 10 : attribute == 76 ? capability % 10 : 0;
+  return (void)device, 0;
+}
 ";
 
 /// Libraries of these names in `dir`, all with the fake driver's functions.
@@ -40,13 +46,17 @@ fn fake_of(dir: &Path, libraries: &[&str], code: &str) {
 }
 
 /// `selftest --device DEVICE` with libraries from `dir` and a driver that answers (version, cuInit's result, devices).
-fn selftest(device: &str, dir: &Path, (version, init, count): (i32, i32, i32)) -> Outcome {
+fn selftest(device: &str, dir: &Path, answers: (i32, i32, i32)) -> Outcome {
+    outcome(&mut selftest_command(device, dir, answers))
+}
+
+fn selftest_command(device: &str, dir: &Path, (version, init, count): (i32, i32, i32)) -> Command {
     let mut command = clsgen();
     command.args(["selftest", "--device", device]).env("LD_LIBRARY_PATH", dir);
     for (name, value) in [("FAKE_VERSION", version), ("FAKE_INIT", init), ("FAKE_COUNT", count)] {
         command.env(name, value.to_string());
     }
-    outcome(&mut command)
+    command
 }
 
 #[test]
@@ -96,8 +106,8 @@ fn functions_that_a_library_lacks_are_named() {
     );
 }
 
-/// Of libraries that have every function, the one that opens a device says "out of memory" here; a jump that leads
-/// nowhere would say "not initialized".
+/// Libraries that have every function: what the driver answers is heard, and of the others, which all say "out of
+/// memory" here, the first that opens a device. A jump that leads nowhere would say "not initialized".
 #[test]
 fn calls_reach_the_libraries() {
     let all = tempfile::tempdir().unwrap();
@@ -106,8 +116,20 @@ fn calls_reach_the_libraries() {
         let others: String = others.map(|function| format!("int {function}(void) {{ return 2; }}\n")).collect();
         fake_of(all.path(), &[library], &(DRIVER.to_owned() + &others));
     }
-    let told = selftest("cuda", all.path(), (13_010, 0, 1));
-    assert_fails(&told, 5, &["CUDA device 0 cannot be opened", "CUDA_ERROR_OUT_OF_MEMORY"]);
+    let told = |capability: &str| {
+        let mut command = selftest_command("cuda", all.path(), (13_010, 0, 1));
+        outcome(command.env("FAKE_CAPABILITY", capability))
+    };
+    assert_fails(
+        &told("75"),
+        5,
+        &["CUDA device 0 has compute capability 7.5, clsgen's kernels need 8.0", "hint: use an A100"],
+    );
+    assert_fails(
+        &told("90"),
+        5,
+        &["CUDA device 0 cannot be opened", "CUDA_ERROR_OUT_OF_MEMORY", "hint: see nvidia-smi"],
+    );
 }
 
 #[test]

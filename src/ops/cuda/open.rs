@@ -32,12 +32,11 @@ pub fn open(ordinal: usize) -> Result<Device> {
     }
     let libraries = found::libraries()?;
     found::devices(ordinal)?;
-    // Asked last: an old driver lacks functions too, and is better told by its version.
+    // Asked after those: an old driver lacks functions too, and is better told by its version.
     found::functions(&libraries)?;
+    found::capable(ordinal)?;
     // A stream of our own, not one a thread: weights are read by many threads.
-    let device = Device::new_cuda_with_stream(ordinal).map_err(|error| {
-        Error::resources(format!("CUDA device {ordinal} cannot be opened: {error}")).hint(found::NVIDIA_SMI)
-    })?;
+    let device = Device::new_cuda_with_stream(ordinal).map_err(|error| found::closed(ordinal, error))?;
     found::settle(&device)?;
     opened.insert(ordinal, device.clone());
     Ok(device)
@@ -157,17 +156,17 @@ mod found {
                 Err(Error::resources(format!("there is no CUDA device {ordinal}: this machine has {count}"))
                     .hint(NVIDIA_SMI))
             }
-            Ok(_) => capable(ordinal),
+            Ok(_) => Ok(()),
         }
     }
 
     /// A card that bf16's matrix products and asynchronous copies exist for.
-    fn capable(ordinal: usize) -> Result<()> {
+    pub fn capable(ordinal: usize) -> Result<()> {
         use driver::sys::CUdevice_attribute_enum as Attribute;
-        let device = driver::result::device::get(ordinal as i32).map_err(failed)?;
+        let device = driver::result::device::get(ordinal as i32).map_err(|error| closed(ordinal, error))?;
         let asked = |attribute| {
             // SAFETY: a device that the driver has just given.
-            unsafe { driver::result::device::get_attribute(device, attribute) }.map_err(failed)
+            unsafe { driver::result::device::get_attribute(device, attribute) }.map_err(|error| closed(ordinal, error))
         };
         let major = asked(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
         let minor = asked(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
@@ -178,6 +177,11 @@ mod found {
             "CUDA device {ordinal} has compute capability {major}.{minor}, clsgen's kernels need 8.0"
         ))
         .hint(format!("use an A100, a card of the RTX 30 series or a newer one, or {CPU_HINT}")))
+    }
+
+    /// The device is there, and the driver does not give it to us.
+    pub fn closed(ordinal: usize, error: impl std::fmt::Display) -> Error {
+        Error::resources(format!("CUDA device {ordinal} cannot be opened: {error}")).hint(NVIDIA_SMI)
     }
 
     pub fn memory_available(device: &Device) -> Result<u64> {
