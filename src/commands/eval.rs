@@ -8,13 +8,13 @@
 
 mod calibration_table;
 mod card;
-mod classes;
 mod compare;
 mod curve;
 mod gate;
 mod journal;
 mod methods;
 mod over;
+mod own;
 mod paper;
 mod report;
 mod results;
@@ -41,15 +41,14 @@ use crate::{
         targets,
     },
     generate::scoring,
-    metrics::{
-        AnyEvaluation, AnySample, Options, Sample, decision_curves::decision_curves, evaluate, perplexity::Perplexity,
-    },
+    metrics::{AnyEvaluation, Options, Sample, decision_curves::decision_curves, perplexity::Perplexity},
     progress,
-    report::{Table, decision_tables, evidence_table, metrics_table, perplexity_table},
+    report::{Table, decision_tables, evidence_table, perplexity_table},
     signals::stoppable,
     storage::{self, AtomicDir, run_record::Used},
 };
 use gate::Gate;
+use own::Own;
 use report::ReportParts;
 
 /// What an evaluation found.
@@ -94,14 +93,7 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
     {
         return curve::alone(context, &options).map(|()| None);
     }
-    let is_pipe = |path: &&PathBuf| path.metadata().is_ok_and(|meta| meta.file_type().is_fifo());
-    if let Some(pipe) = args.predictions.iter().chain(&args.dev_predictions).find(is_pipe) {
-        return Err(Error::data(format!(
-            "{}: is a named pipe, and predictions are read more than once",
-            pipe.display()
-        ))
-        .hint("write them to a file, and name that"));
-    }
+    refuse_pipes(args)?;
     if let (Some(split), false) = (&args.split, args.predictions.is_empty()) {
         tracing::warn!("--split {split} says nothing beside --predictions: what is scored is that file");
     }
@@ -127,17 +119,7 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
     let language = language::Plan::find(context, &work, asked.forgetting)?;
     paper::check(context, &work, &asked)?;
     if !context.dry_run {
-        let lock = run_json::lock(&context.run_dir)?;
-        let against = asked.against.iter().map(PathBuf::as_path);
-        work.inputs().into_iter().chain(against.clone()).for_each(storage::protect);
-        let models = work.models(judge.as_ref(), baselines.as_ref())?;
-        let models: Vec<Used<'_>> =
-            models.iter().map(|(role, path, hash)| (*role, path.as_path(), hash.as_str())).collect();
-        let splits = work.other_splits(context);
-        let inputs: Vec<&Path> =
-            work.inputs().into_iter().chain(splits.iter().map(PathBuf::as_path)).chain(against).collect();
-        let inputs = [inputs, language.iter().map(language::Plan::path).collect()].concat();
-        run_json::write(context, "eval", &inputs, &models, lock)?;
+        begin(context, &work, &asked.against, language.as_ref(), (judge.as_ref(), baselines.as_ref()))?;
         folder.begin()?;
     }
     results::announce(&parts);
@@ -157,15 +139,45 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
     };
     let plans = Plans { asked, include_text, comparable, against, judge, baselines, perplexity };
     let options = Options { in_sample: scored.in_sample, ..options };
-    let outcome = match &scored.sample {
-        AnySample::Two(sample) => measure(context, &folder, plans, (&scored, sample), &options)?,
-        AnySample::More(sample) => classes::measure(context, &folder, plans, (&scored, sample), &options)?,
-    };
+    let outcome = measure(context, &folder, plans, &scored, &options)?;
     if with_card {
         card::write(context, (&folder, &work), (&scored, &outcome.evaluation), &options)?;
     }
     warn_of_perfection(&outcome.evaluation);
     Ok(Some(outcome))
+}
+
+/// Predictions are read more than once.
+fn refuse_pipes(args: &EvalArgs) -> Result<()> {
+    let is_pipe = |path: &&PathBuf| path.metadata().is_ok_and(|meta| meta.file_type().is_fifo());
+    match args.predictions.iter().chain(&args.dev_predictions).find(is_pipe) {
+        None => Ok(()),
+        Some(pipe) => {
+            Err(Error::data(format!("{}: is a named pipe, and predictions are read more than once", pipe.display()))
+                .hint("write them to a file, and name that"))
+        }
+    }
+}
+
+/// Takes the run directory and writes into its record what is read, by which models, before any work.
+fn begin(
+    context: &Context,
+    work: &PredictionSource<'_>,
+    against: &[PathBuf],
+    language: Option<&language::Plan>,
+    (judge, baselines): (Option<&judge::Plan>, Option<&baselines::Plan<'_>>),
+) -> Result<()> {
+    let lock = run_json::lock(&context.run_dir)?;
+    let against: Vec<&Path> = against.iter().map(PathBuf::as_path).collect();
+    work.inputs().into_iter().chain(against.iter().copied()).for_each(storage::protect);
+    let models = work.models(judge, baselines)?;
+    let models: Vec<Used<'_>> =
+        models.iter().map(|(role, path, hash)| (*role, path.as_path(), hash.as_str())).collect();
+    let splits = work.other_splits(context);
+    let splits = splits.iter().map(PathBuf::as_path);
+    let inputs: Vec<&Path> =
+        work.inputs().into_iter().chain(splits).chain(against).chain(language.map(language::Plan::path)).collect();
+    run_json::write(context, "eval", &inputs, &models, lock)
 }
 
 /// What else was asked for, found before any work.
@@ -181,80 +193,69 @@ struct Plans<'a> {
     perplexity: Option<Perplexity>,
 }
 
-/// Measures what was scored of two classes and writes it.
+/// Measures what was scored and writes it.
 fn measure(
     context: &Context,
     folder: &Folder,
     plans: Plans<'_>,
-    (scored, sample): (&Scored, &Sample),
+    scored: &Scored,
     options: &Options,
 ) -> Result<Outcome> {
     let asked = &plans.asked;
+    let labels = &context.config.task.labels;
     let epochs = if asked.curve { curve::epochs(context, options)? } else { Vec::new() };
-    let measuring = progress::measuring(context.quiet, sample.len());
-    let mut evaluation = evaluate(sample, scored.frozen.as_ref().map(|frozen| &frozen.thresholds), options);
-    evaluation.dev_overlap = scored.dev_overlap;
-    evaluation.perplexity = plans.perplexity.clone().map(Box::new);
-    evaluation.evidence = journal::evidence(scored, options).map(Box::new);
-    let calibrated =
-        scored.calibration.as_ref().map(|fitted| calibration_table::score(fitted, sample, options, &mut evaluation));
-    let journal = journal::fill(context, (scored, sample), &mut evaluation, options);
+    let measuring = progress::measuring(context.quiet, scored.sample.len());
+    let mut own = Own::measure(context, scored, options)?;
+    own.evaluation.set_perplexity(plans.perplexity.clone());
+    own.evaluation.set_evidence(journal::evidence(scored, options));
     drop(measuring);
     // What follows changes none of the model's own numbers.
-    let texts = judge::Texts::of(scored);
-    let judged = judge::judge_or_keep(plans.judge.as_ref(), context, folder, texts, options)?;
+    let judge = plans.judge.as_ref();
+    let judged = judge::judge_or_keep(judge, context, folder, judge::Texts::of(scored), options)?;
     if let Some(judged) = &judged {
-        evaluation.judge = judged.metrics.clone();
+        own.evaluation.set_judge(judged.metrics.clone());
     }
-    let others = match plans.baselines {
+    let evaluation = &own.evaluation;
+    let others = match &plans.baselines {
         Some(baselines) => {
             let answered = baselines.run(context, &folder.out)?;
-            methods::score(&answered, &folder.out, (scored, sample), &evaluation, options)?
+            methods::score(&answered, &folder.out, (scored, evaluation), labels, options)?
         }
         None => methods::Outcome::default(),
     };
-    let compared = match plans.comparable {
-        Some(job) => {
-            let judge = plans.judge.as_ref();
-            let tuned = compare::Tuned { context, folder, job, scored, judge, judged: judged.as_ref(), options };
-            Some(tuned.compare(sample, &evaluation)?)
-        }
-        None => None,
-    };
-    let against = match &plans.against {
-        Some(against) => Some(compare::against(context, folder, against, (scored, sample, &evaluation), options)?),
-        None => None,
-    };
-    let curve = asked.curve.then(|| curve::table(&epochs, true));
-    let paper = paper::tables(context, asked, scored, &evaluation, others.methods)?;
+    let tuned = compare::Tuned { context, folder, scored, evaluation, options };
+    let compared = plans.comparable.map(|job| tuned.with_base(job, judge, judged.as_ref())).transpose()?;
+    let against = plans.against.as_ref().map(|against| tuned.with_predictions(against)).transpose()?;
+    let curve = asked.curve.then(|| curve::table(&epochs, labels.are_two()));
+    let paper = paper::tables(context, asked, scored, evaluation, others.methods)?;
     let beside = [
-        ("compare", compared.as_ref().map(|compared| json!({ "base": compared.base, "table": compared.table }))),
-        ("against", against.as_ref().map(|against| json!({ "other": against.base, "table": against.table }))),
+        ("compare", compared.as_ref().map(|compared| json!({ "base": compared.other, "table": compared.table }))),
+        ("against", against.as_ref().map(|against| json!({ "other": against.other, "table": against.table }))),
         ("baselines", others.described),
         ("curve", curve.as_ref().map(|curve| json!(curve))),
         ("paper", (!paper.is_empty()).then(|| json!(paper))),
     ];
-    let mut tables = vec![metrics_table(&scored.title, &evaluation, options.in_sample)];
-    let evaluation = AnyEvaluation::Two(Box::new(evaluation));
-    let document = document(&evaluation, beside)?;
+    let document = document(evaluation, beside)?;
+    let mut tables = own.tables(&scored.title, options.in_sample);
+    let of_the_model = tables.len();
     tables.extend(evaluation.evidence().map(|evidence| evidence_table(&scored.title, evidence)));
     tables.extend(plans.perplexity.iter().map(perplexity_table));
     tables.extend(curve.clone());
     tables.extend(compared.iter().chain(&against).map(|compared| compared.table.clone()));
     tables.extend(others.tables);
     tables.extend(paper);
-    // Wide columns are for the files and the report, not for a terminal.
     let mut all = tables.clone();
-    all.splice(1..1, calibrated.into_iter().chain(journal));
+    all.splice(of_the_model..of_the_model, own.wide.iter().cloned());
     all.extend(report::leakage(&context.config, &scored.fields));
-    let scored = Some((scored, &evaluation));
-    let parts = ReportParts { scored, tables: &all, decisions: None, epochs: &epochs, classes: None };
-    save(context, folder, &evaluation, Some(sample), parts, options, plans.include_text)?;
+    let classes = own.classes(&scored.sample);
+    let parts =
+        ReportParts { scored: Some((scored, evaluation)), tables: &all, decisions: None, epochs: &epochs, classes };
+    save(context, folder, evaluation, own.positive(&scored.sample), parts, options, plans.include_text)?;
     folder.finish(context, asked)?;
     let wrote = ["metrics.json", "report.html"].map(|name| folder.out.join(name));
     tracing::info!("wrote {} and {}", wrote[0].display(), wrote[1].display());
-    let base = compared.map(|compared| AnyEvaluation::Two(Box::new(compared.base)));
-    Ok(Outcome { evaluation, base, curve, tables, document })
+    let base = compared.map(|compared| compared.other);
+    Ok(Outcome { evaluation: own.evaluation, base, curve, tables, document })
 }
 
 /// The metrics as `--json` prints them, and beside them what else was made.

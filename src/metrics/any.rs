@@ -4,8 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Evaluation, Metric, Sample,
+    evaluation::Judge,
     evidence::EvidenceMetrics,
     multiclass::{self, Row},
+    perplexity::Perplexity,
     quality::EpochTerms,
 };
 
@@ -151,6 +153,30 @@ impl AnyEvaluation {
             Self::Two(evaluation) => evaluation.evidence.as_deref(),
             Self::More(evaluation) => evaluation.evidence.as_deref(),
         }
+    }
+
+    /// Says what of the explanations stands in the records.
+    pub fn set_evidence(&mut self, evidence: Option<EvidenceMetrics>) {
+        *match self {
+            Self::Two(evaluation) => &mut evaluation.evidence,
+            Self::More(evaluation) => &mut evaluation.evidence,
+        } = evidence.map(Box::new);
+    }
+
+    /// Says what tuning forgot.
+    pub fn set_perplexity(&mut self, perplexity: Option<Perplexity>) {
+        *match self {
+            Self::Two(evaluation) => &mut evaluation.perplexity,
+            Self::More(evaluation) => &mut evaluation.perplexity,
+        } = perplexity.map(Box::new);
+    }
+
+    /// Says what the judge found.
+    pub fn set_judge(&mut self, judge: Judge) {
+        *match self {
+            Self::Two(evaluation) => &mut evaluation.judge,
+            Self::More(evaluation) => &mut evaluation.judge,
+        } = judge;
     }
 
     /// Brier score.

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use crate::{
     baselines::Baseline,
-    error::Result,
-    evaluation::{Scored, baselines},
+    error::{Error, Result},
+    evaluation::{Scored, baselines::BaselineRuns},
     metrics::{
-        Evaluation, Metric, Options, Sample,
+        AnyEvaluation, AnySample, Metric, Options, Sample,
         methods::{BinaryAnswers, MethodMetrics, compare, measure},
         multiclass,
     },
@@ -35,49 +35,42 @@ pub struct Outcome {
     pub described: Option<Value>,
 }
 
-/// Scores the answers of each baseline against the model's own sample; `out` is the split's folder.
+/// Scores the answers of each baseline against the model's own; `out` is the split's folder, `names` those of the
+/// classes.
 pub fn score(
-    answered: &[(Baseline, baselines::BaselineRuns)],
+    answered: &[(Baseline, BaselineRuns)],
     out: &Path,
-    (scored, sample): (&Scored, &Sample),
-    evaluation: &Evaluation,
+    (scored, evaluation): (&Scored, &AnyEvaluation),
+    names: &[String],
     options: &Options,
 ) -> Result<Outcome> {
-    let each = answered.iter().filter_map(|(baseline, answers)| match answers {
-        baselines::BaselineRuns::Two(runs) => Some(method(*baseline, runs, sample, options)),
-        baselines::BaselineRuns::More(_) => None,
-    });
-    let mut methods: Vec<ScoredMethod> = each.collect();
-    adjust(&mut methods);
-    Ok(Outcome {
-        tables: baseline_tables(&scored.title, evaluation, &methods).into(),
-        described: Some(describe(&methods, out, &scored.title, sample.len())?),
-        methods: methods
-            .into_iter()
-            .map(|method| (method.name, Measured { runs: method.runs, metrics: method.metrics }))
-            .collect(),
-    })
-}
-
-/// The same of more than two classes, which have these `names` and no table in the paper.
-pub fn score_classes(
-    answered: &[(Baseline, baselines::BaselineRuns)],
-    out: &Path,
-    (scored, sample): (&Scored, &multiclass::Sample),
-    (names, evaluation): (&[String], &multiclass::Evaluation),
-    options: &Options,
-) -> Result<Outcome> {
-    let each = answered.iter().filter_map(|(baseline, answers)| match answers {
-        baselines::BaselineRuns::More(runs) => Some(class_method(*baseline, runs, (sample, names), options)),
-        baselines::BaselineRuns::Two(_) => None,
-    });
-    let mut methods: Vec<_> = each.collect();
-    adjust(&mut methods);
-    Ok(Outcome {
-        tables: multiclass_baseline_tables(&scored.title, evaluation, &methods).into(),
-        described: Some(describe(&methods, out, &scored.title, sample.len())?),
-        methods: BTreeMap::new(),
-    })
+    let title = &scored.title;
+    match (&scored.sample, evaluation) {
+        (AnySample::Two(sample), AnyEvaluation::Two(evaluation)) => {
+            let mut methods: Vec<ScoredMethod> = answered
+                .iter()
+                .filter_map(|(baseline, runs)| Some(method(*baseline, runs.two()?, sample, options)))
+                .collect();
+            adjust(&mut methods);
+            let tables = baseline_tables(title, evaluation, &methods).into();
+            let described = Some(describe(&methods, out, title, sample.len())?);
+            let measured =
+                |method: ScoredMethod| (method.name, Measured { runs: method.runs, metrics: method.metrics });
+            Ok(Outcome { tables, described, methods: methods.into_iter().map(measured).collect() })
+        }
+        (AnySample::More(sample), AnyEvaluation::More(evaluation)) => {
+            let mut methods: Vec<_> = answered
+                .iter()
+                .filter_map(|(baseline, runs)| Some(class_method(*baseline, runs.more()?, (sample, names), options)))
+                .collect();
+            adjust(&mut methods);
+            let tables = multiclass_baseline_tables(title, evaluation, &methods).into();
+            let described = Some(describe(&methods, out, title, sample.len())?);
+            // The paper has no table of them.
+            Ok(Outcome { tables, described, methods: BTreeMap::new() })
+        }
+        _ => Err(Error::run("the scored records are of another number of classes than what was measured")),
+    }
 }
 
 /// Writes `baselines.json` and gives its content.

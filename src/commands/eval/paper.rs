@@ -10,7 +10,7 @@ use crate::{
     evaluation::{PredictionSource, Scored, folder::EvalRequest, splits},
     foreign,
     generate::construct::Statistics,
-    metrics::{AnySample, Evaluation},
+    metrics::{AnyEvaluation, AnySample},
     report::{
         Table,
         paper::{Measured, Ours, PaperTable, SplitCounts, Task, paper_table},
@@ -73,11 +73,13 @@ pub fn tables(
     context: &Context,
     asked: &EvalRequest,
     scored: &Scored,
-    evaluation: &Evaluation,
+    evaluation: &AnyEvaluation,
     baselines: BTreeMap<String, Measured>,
 ) -> Result<Vec<Table>> {
     let names = &asked.paper;
-    let Some(task) = task_of(context, asked, scored)? else { return Ok(Vec::new()) };
+    let Some((task, evaluation)) = task_of(context, asked, scored)?.zip(evaluation.two()) else {
+        return Ok(Vec::new());
+    };
     let ours = Ours {
         evaluation: Some(evaluation.clone()),
         splits: if names.iter().any(|name| name == "table1") {

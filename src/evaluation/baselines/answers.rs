@@ -19,6 +19,22 @@ pub enum BaselineRuns {
 }
 
 impl BaselineRuns {
+    /// Runs of two classes.
+    pub fn two(&self) -> Option<&[methods::BinaryAnswers]> {
+        match self {
+            Self::Two(runs) => Some(runs),
+            Self::More(_) => None,
+        }
+    }
+
+    /// Runs of more.
+    pub fn more(&self) -> Option<&[multiclass::methods::MethodRun]> {
+        match self {
+            Self::Two(_) => None,
+            Self::More(runs) => Some(runs),
+        }
+    }
+
     /// `runs` holds an entry a record, in the records' order.
     pub(super) fn new(labels: &Labels, runs: Vec<Vec<BaselineAnswer>>) -> Self {
         if labels.are_two() {
