@@ -150,7 +150,8 @@ fn of_prediction_files_nothing_is_said_of_a_model() {
     let fixture = finished_run();
     fixture.write("run/metrics.jsonl", "{\"type\":\"step\",\"seconds\":7200,\"tokens\":1}\n");
     fixture.succeed("test.jsonl", "test.out", &[]);
-    for dev in [&[][..], &["--dev-predictions", "dev.out"][..]] {
+    // The last is again without dev: nothing of the one before is said of it.
+    for dev in [&[][..], &["--dev-predictions", "dev.out"][..], &[][..]] {
         succeed(&fixture, &[&["--predictions", "test.out", "--card", "--overwrite"], dev].concat());
         let text = page(&fixture, "predictions/tripod-llm.md");
         let both = items(&text);
@@ -161,6 +162,10 @@ fn of_prediction_files_nothing_is_said_of_a_model() {
         }
         assert!(marked(ai, "22") && marked(ai, "12c") && marked(ai, "16"));
         assert_eq!(marked(llm, "6e"), dev.is_empty(), "{}", llm["6e"]);
+        for frozen in ["thresholds.json", "calibration.json"] {
+            let there = fixture.path(&format!("run/eval/predictions/{frozen}")).exists();
+            assert_eq!(there, !dev.is_empty(), "{frozen}");
+        }
         assert!(llm["5e"].contains("none of 12"), "{}", llm["5e"]);
         assert!(!marked(llm, "17") && !llm["12"].contains("2.000 hours"));
         let card = page(&fixture, "predictions/model-card.md");

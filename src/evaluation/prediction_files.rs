@@ -2,7 +2,14 @@
 
 use std::path::PathBuf;
 
-use super::{Scored, calibration::freeze, folder::Folder, in_sample::Dev, inputs, splits};
+use super::{
+    Scored,
+    calibration::freeze,
+    folder::{CALIBRATION, Folder, THRESHOLDS},
+    frozen,
+    in_sample::Dev,
+    inputs, splits,
+};
 use crate::{
     context::Context,
     data::{Predictions, display_path},
@@ -16,6 +23,12 @@ pub fn score(context: &Context, folder: &Folder, test: &[PathBuf], dev: &[PathBu
     let tuned = (!dev.is_empty()).then(|| Predictions::read(dev, labels, &[])).transpose()?;
     let on = |tuned| freeze(context, folder, tuned, &display_path(dev), None);
     let (frozen, calibration) = tuned.as_ref().map(on).transpose()?.unzip();
+    if frozen.is_none() {
+        // Those of an earlier evaluation would pass for this one's.
+        for name in [THRESHOLDS, CALIBRATION] {
+            frozen::write(folder, name, None, context.dry_run)?;
+        }
+    }
     let predictions = Predictions::read(test, labels, &context.config.eval.subgroups)?;
     let sample = inputs::sample(&predictions, labels, None)?;
     let title = format!("{} ({})", display_path(test).display(), sample.counts());

@@ -55,7 +55,8 @@ impl Sources<'_> {
         }
     }
 
-    /// The record of the run's newest command of this name; none of prediction files.
+    /// The record of the run's newest earlier command of this name, of those that `run.json` keeps; none of prediction
+    /// files.
     fn command(&self, name: &str) -> Option<&Value> {
         self.job()?;
         self.run["earlier"].as_array()?.iter().find(|record| record["command"] == name)
@@ -80,11 +81,12 @@ pub fn write(
     (scored, evaluation): (&Scored, &AnyEvaluation),
     options: &Options,
 ) -> Result<()> {
-    let beside = |name: &str| read(&folder.frozen.join(name)).unwrap_or_default();
+    // Those of this evaluation: a file of an earlier one may lie there.
+    let beside = |name: &str, ours: bool| ours.then(|| read(&folder.frozen.join(name))).flatten().unwrap_or_default();
     let sources = Sources {
         run: run_record::read(&context.run_dir).unwrap_or_default(),
-        thresholds: beside(THRESHOLDS),
-        calibration: beside(CALIBRATION),
+        thresholds: beside(THRESHOLDS, scored.frozen.is_some()),
+        calibration: beside(CALIBRATION, scored.calibration.is_some()),
         context,
         work,
         folder,
@@ -157,7 +159,7 @@ fn scores(evaluation: &AnyEvaluation) -> Vec<Score> {
     named.into_iter().filter_map(score).collect()
 }
 
-/// A JSON file, where it is there and whole.
+/// A JSON file; one that is broken counts as none.
 fn read(path: &std::path::Path) -> Option<Value> {
     serde_json::from_slice(&foreign::read(path, foreign::LARGE).ok()?).ok()
 }
