@@ -286,6 +286,11 @@ fn the_curve_needs_no_model_and_no_test_split() {
     let told = curve(&["curved", "--predictions", "test.jsonl"]);
     assert_eq!(told.code, Some(0), "{told:?}");
     assert_eq!(bench.text("curved/eval/predictions/report.html").matches("<figure ").count(), FIGURES.len() + 1);
+    // What needs a split is not left out in silence: its checkpoint is looked for, and there is none here.
+    bench.write("gate.toml", "auroc = 0.9");
+    for asked in [&["--gate", "gate.toml"][..], &["--paper", "table2"], &["--compare-base"], &["--runs", "2"]] {
+        assert_fails(&curve(&[&["curved"], asked].concat()), 4, &["curved is neither a checkpoint", "hint: "]);
+    }
     assert_fails(&curve(&["empty"]), 4, &["no epoch of empty has dev metrics", "hint: "]);
 }
 

@@ -85,12 +85,7 @@ pub fn run(context: &Context, args: &EvalArgs) -> Result<()> {
 /// alone. `gate` is asked whether the task has its classes; the caller checks it against the outcome.
 pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -> Result<Option<Outcome>> {
     let options = options(context);
-    if args.curve
-        && !args.card
-        && args.predictions.is_empty()
-        && args.split() == "test"
-        && context.config.data.test.is_none()
-    {
+    if is_curve_alone(context, args) {
         return curve::alone(context, &options).map(|()| None);
     }
     refuse_pipes(args)?;
@@ -145,6 +140,21 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
     }
     warn_of_perfection(&outcome.evaluation);
     Ok(Some(outcome))
+}
+
+/// Whether `--curve` is all there is to make: of a run without a test split, and nothing asked that needs one.
+fn is_curve_alone(context: &Context, args: &EvalArgs) -> bool {
+    let of_a_split = !args.predictions.is_empty()
+        || !args.baselines.is_empty()
+        || !args.paper.is_empty()
+        || !args.against.is_empty()
+        || args.runs.is_some()
+        || args.gate.is_some()
+        || args.compare_base
+        || args.forgetting
+        || args.include_text
+        || args.card;
+    args.curve && !of_a_split && args.split() == "test" && context.config.data.test.is_none()
 }
 
 /// Predictions are read more than once.
