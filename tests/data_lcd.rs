@@ -239,6 +239,17 @@ fn nothing_is_replaced_unasked() {
     assert_eq!(mimic.text("build/mine.txt"), "kept");
     std::fs::remove_file(mimic.path("build/mine.txt")).unwrap();
     assert_eq!(mimic.build(&["--overwrite"]).code, Some(0));
+    // The build that is replaced is not what the new one is compared with; one that is none is found before.
+    std::os::unix::fs::symlink(mimic.path("build"), mimic.path("link")).unwrap();
+    let before = mimic.text("build/test.json");
+    for (other, code) in [("build", 2), ("link", 2), ("nowhere", 3)] {
+        assert_fails(&mimic.build(&["--overwrite", "--check", other]), code, &[other]);
+    }
+    mimic.write("build/test.json", "spoiled");
+    assert_fails(&mimic.build(&["--overwrite", "--check", "nowhere"]), 3, &["nowhere/train.json: no such file"]);
+    assert_eq!(mimic.text("build/test.json"), "spoiled");
+    assert_eq!(mimic.build(&["--overwrite"]).code, Some(0));
+    assert_eq!(mimic.text("build/test.json"), before);
     for input in ["task30", "note"] {
         let told = mimic.lcd(&["--mimic-note", ".", "--task", "task30", "--out", input, "--overwrite"]);
         assert_fails(&told, 2, &["is there already"]);

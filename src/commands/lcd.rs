@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Context, args::LcdArgs, dry_run::DryRunReport, output};
 use crate::{
-    data::mimic::{self, Agreement, Build, Built},
+    data::mimic::{self, Agreement, Build, Built, ReadBuild},
     error::{Error, Result},
     progress,
     storage::{self, AtomicDir},
@@ -22,8 +22,9 @@ pub fn run(context: &Context, args: &LcdArgs) -> Result<()> {
     }
     let build =
         note.map(|note| Build::find(note, args.mimic_hosp.as_deref(), &args.task, by_year_group)).transpose()?;
-    let Some(build) = build else { return check_alone(context, args) };
-    // A link's own name is not replaced, but what it leads to.
+    let other = args.check.as_deref().map(|other| check_other(args, other)).transpose()?;
+    let Some(build) = build else { return check_alone(context, args, other.as_ref()) };
+    // Where --out is a symbolic link, the folder that it leads to is replaced, not the link.
     let out = args.out.canonicalize().unwrap_or_else(|_| args.out.clone());
     build.inputs().iter().for_each(|path| storage::protect(path));
     claim(&out, args.overwrite)?;
@@ -42,21 +43,30 @@ pub fn run(context: &Context, args: &LcdArgs) -> Result<()> {
     let built = built?;
     warn(&built);
     dir.commit(false)?;
-    let agreement = args.check.as_ref().map(|other| mimic::agreement(&out, other)).transpose()?;
+    let agreement = other.map(|other| Ok::<_, Error>(ReadBuild::read(&out)?.agreement(&other))).transpose()?;
     tell(context, Some(&built), agreement.as_ref())?;
     finish(args, agreement)
 }
 
+/// The build to compare with, read before any work: it must be another than the one that is made or named.
+fn check_other(args: &LcdArgs, other: &Path) -> Result<ReadBuild> {
+    if args.out.canonicalize().is_ok_and(|out| other.canonicalize().is_ok_and(|other| out == other)) {
+        return Err(Error::usage(format!("--check {}: is --out itself", other.display()))
+            .hint("name another build; one that is to be replaced must be copied first"));
+    }
+    ReadBuild::read(other)
+}
+
 /// `--check` without a build.
-fn check_alone(context: &Context, args: &LcdArgs) -> Result<()> {
-    let Some(other) = &args.check else { return Ok(()) };
+fn check_alone(context: &Context, args: &LcdArgs, other: Option<&ReadBuild>) -> Result<()> {
+    let Some(other) = other else { return Ok(()) };
     if context.dry_run {
         return DryRunReport::of("data lcd")
             .with("build", json!(args.out))
-            .with("compared with", json!(other))
+            .with("compared with", json!(args.check))
             .print(context);
     }
-    let agreement = mimic::agreement(&args.out, other)?;
+    let agreement = ReadBuild::read(&args.out)?.agreement(other);
     tell(context, None, Some(&agreement))?;
     finish(args, Some(agreement))
 }
@@ -91,6 +101,7 @@ fn dry_run(context: &Context, args: &LcdArgs, build: &Build) -> Result<()> {
         .with("notes with labels", notes)
         .with("splits by", args.split_by.as_str())
         .with("output", json!(args.out))
+        .with("compared with", json!(args.check))
         .print(context)
 }
 
@@ -110,7 +121,10 @@ fn warn(built: &Built) {
         );
     }
     if built.unknown > 0 {
-        tracing::warn!("{} notes are of patients or admissions that --mimic-hosp lacks: null", built.unknown);
+        tracing::warn!(
+            "{} notes are of patients or admissions that --mimic-hosp lacks: their subgroup columns are null",
+            built.unknown
+        );
     }
 }
 

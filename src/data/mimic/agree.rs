@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io::BufReader,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use serde_json::{Map, Value, json};
@@ -29,9 +29,10 @@ struct Seen {
     fields: BTreeMap<String, Digest>,
 }
 
-/// A build as it is read.
+/// The records of a build, read to be compared.
 #[derive(Default)]
-struct Records {
+pub struct ReadBuild {
+    folder: PathBuf,
     by_id: HashMap<String, Seen>,
     /// Ids of each split in the order of its file.
     order: [blake3::Hasher; SPLITS.len()],
@@ -39,9 +40,10 @@ struct Records {
     names: BTreeSet<String>,
 }
 
-impl Records {
-    fn read(dir: &Path) -> Result<Self> {
-        let mut records = Self::default();
+impl ReadBuild {
+    /// Reads the files of all splits in `dir`.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let mut records = Self { folder: dir.to_owned(), ..Self::default() };
         for (split, name) in SPLITS.iter().enumerate() {
             let path = dir.join(format!("{name}.json"));
             let file = foreign::open(&path).map_err(|e| unreadable(&e).context(path.display()))?;
@@ -80,6 +82,53 @@ impl Records {
             problems.into_result(&path, ())?;
         }
         Ok(records)
+    }
+
+    /// Compares two builds by id.
+    pub fn agreement(&self, other: &Self) -> Agreement {
+        let (a, b) = (self, other);
+        let mut ids: Vec<&String> =
+            a.by_id.keys().chain(b.by_id.keys().filter(|id| !a.by_id.contains_key(*id))).collect();
+        ids.sort();
+        let common: Vec<&String> = a.names.intersection(&b.names).collect();
+        let mut missing = [0, 0];
+        let mut differing = BTreeMap::new();
+        let mut listed = Vec::new();
+        for id in ids {
+            let what = match (a.by_id.get(id), b.by_id.get(id)) {
+                (Some(a), Some(b)) => {
+                    let differs = |name: &&&String| a.fields.get(**name) != b.fields.get(**name);
+                    let mut fields: Vec<&str> = common.iter().filter(differs).map(|name| name.as_str()).collect();
+                    if a.split != b.split {
+                        fields.push("split");
+                    }
+                    for field in &fields {
+                        *differing.entry((*field).to_owned()).or_insert(0) += 1;
+                    }
+                    fields.iter().map(|field| foreign::name(field)).collect::<Vec<_>>().join(", ")
+                }
+                (Some(_), None) => {
+                    missing[1] += 1;
+                    format!("not in {}", b.folder.display())
+                }
+                (None, _) => {
+                    missing[0] += 1;
+                    format!("not in {}", a.folder.display())
+                }
+            };
+            if !what.is_empty() && listed.len() < LISTED {
+                listed.push(format!("{}: {what}", foreign::name(id)));
+            }
+        }
+        let alone = |of: &Self, other: &Self| of.names.difference(&other.names).cloned().collect();
+        Agreement {
+            counts: std::array::from_fn(|split| [a.counts[split], b.counts[split]]),
+            missing,
+            differing,
+            alone: [alone(a, b), alone(b, a)],
+            same_order: a.order.iter().zip(&b.order).all(|(a, b)| a.finalize() == b.finalize()),
+            listed,
+        }
     }
 }
 
@@ -120,51 +169,4 @@ impl Agreement {
             "first": self.listed,
         })
     }
-}
-
-/// Compares the builds in two folders, by id.
-pub fn agreement(a: &Path, b: &Path) -> Result<Agreement> {
-    let folders = [a, b];
-    let [a, b] = [Records::read(a)?, Records::read(b)?];
-    let mut ids: Vec<&String> = a.by_id.keys().chain(b.by_id.keys().filter(|id| !a.by_id.contains_key(*id))).collect();
-    ids.sort();
-    let common: Vec<&String> = a.names.intersection(&b.names).collect();
-    let mut missing = [0, 0];
-    let mut differing = BTreeMap::new();
-    let mut listed = Vec::new();
-    for id in ids {
-        let what = match (a.by_id.get(id), b.by_id.get(id)) {
-            (Some(a), Some(b)) => {
-                let mut fields: Vec<&str> = common
-                    .iter()
-                    .filter(|name| a.fields.get(**name) != b.fields.get(**name))
-                    .map(|name| name.as_str())
-                    .collect();
-                if a.split != b.split {
-                    fields.push("split");
-                }
-                for field in &fields {
-                    *differing.entry((*field).to_owned()).or_insert(0) += 1;
-                }
-                fields.iter().map(|field| foreign::name(field)).collect::<Vec<_>>().join(", ")
-            }
-            (there, _) => {
-                let place = usize::from(there.is_some());
-                missing[place] += 1;
-                format!("not in {}", folders[place].display())
-            }
-        };
-        if !what.is_empty() && listed.len() < LISTED {
-            listed.push(format!("{}: {what}", foreign::name(id)));
-        }
-    }
-    let alone = |of: &Records, other: &Records| of.names.difference(&other.names).cloned().collect();
-    Ok(Agreement {
-        counts: std::array::from_fn(|split| [a.counts[split], b.counts[split]]),
-        missing,
-        differing,
-        alone: [alone(&a, &b), alone(&b, &a)],
-        same_order: a.order.iter().zip(&b.order).all(|(a, b)| a.finalize() == b.finalize()),
-        listed,
-    })
 }

@@ -34,7 +34,7 @@ mod files;
 mod hosp;
 mod labels;
 
-pub use agree::{Agreement, agreement};
+pub use agree::{Agreement, ReadBuild};
 pub use build::{Build, Built, FILES, build};
 
 /// The benchmark's splits.
