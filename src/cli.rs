@@ -339,12 +339,13 @@ fn context(global: &Global, ranks: &Collective) -> Result<Context> {
         config.train.seed = seed;
     }
     device::share_memory(ranks.on_this_host());
+    let seed_set = global.seed.map(|seed| format!("train.seed={seed}"));
     Ok(Context {
         seed: config.train.seed,
         shard: global.shard.map(shard::ShardArgument::resolve).transpose()?,
         run_dir: global.run.clone().unwrap_or_else(|| PathBuf::from("runs").join(&config.task.name)),
         config,
-        sets: global.set.clone(),
+        sets: global.set.iter().cloned().chain(seed_set).collect(),
         config_path: global.config.clone(),
         device: global.device.clone(),
         json: global.json,

@@ -11,7 +11,7 @@ use crate::{config::Config, device, error::Result, ops, parallel::Collective, sh
 pub struct Context {
     /// The validated config: file, then `--set`, then `--seed`.
     pub config: Config,
-    /// `--set`, as given: `demo` applies them to a config of its own.
+    /// `--set`, and `--seed` as one: `demo` applies them to a config of its own.
     pub sets: Vec<String>,
     /// The config file, if one was given.
     pub config_path: Option<PathBuf>,

@@ -119,7 +119,14 @@ fn a_dry_run_makes_nothing_and_prints_config_and_plan() {
     let json: Value = serde_json::from_str(&told.stdout).unwrap();
     assert_eq!((&json["dry_run"]["command"], &json["train"]["epochs"]), (&"demo".into(), &1.into()));
     let pretrain = root.path().join("base");
-    assert_eq!(run(&["demo", "--dry-run", "--pretrain", pretrain.to_str().unwrap()]).code, Some(0));
+    let pretrain = ["demo", "--dry-run", "--pretrain", pretrain.to_str().unwrap()];
+    for (flags, seed) in [(&[][..], 7), (&["--seed", "3"], 3), (&["--set", "train.seed=5"], 5)] {
+        let told = run(&[&pretrain[..], &["--json"], flags].concat());
+        assert_eq!(told.code, Some(0), "{told:?}");
+        assert_eq!(serde_json::from_str::<Value>(&told.stdout).unwrap()["train"]["seed"], seed);
+    }
+    let told = run(&[&pretrain[..], &["--config", "configs/demo.toml"]].concat());
+    assert_fails(&told, 2, &["--pretrain` brings its own config"]);
     assert_fails(&demo(&dir, &["--dry-run", "--notes", "10"]), 2, &["--notes 10"]);
     assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
 }
@@ -178,6 +185,7 @@ fn a_demonstration_replaces_no_file_of_the_users() {
         (pretrain, "prompts/demo-pretrain.toml"),
         (pretrain, "base/config.json"),
         (pretrain, "base/tokenizer.json"),
+        (pretrain, "model/config.json"),
     ] {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("d");
@@ -190,7 +198,8 @@ fn a_demonstration_replaces_no_file_of_the_users() {
         }
         std::fs::write(&file, "mine").unwrap();
         let told = run(&[&args[..], &[dir.to_str().unwrap()]].concat());
-        assert_fails(&told, 2, &[name, "hint: choose another directory"]);
+        let named = if args == pretrain { name.trim_start_matches("model/config.json") } else { name };
+        assert_fails(&told, 2, &[named, "hint: choose another directory"]);
         let mut files = Vec::new();
         each_file(root.path(), &mut |path| files.push(path.canonicalize().unwrap()));
         files.dedup();

@@ -116,6 +116,8 @@ fn dry_run(context: &Context, args: &DemoArgs) -> Result<()> {
     let (text, run_dir, notes, steps) = match &args.pretrain {
         Some(dir) => {
             let notes = args.notes.map_or(pretrain::NOTES, u64::from);
+            pretrain::config(context)?;
+            pretrain::check_model(dir)?;
             notes::check_once(&pretrain::settings(dir))?;
             (demo::PRETRAIN_CONFIG.to_owned(), dir.join("run"), notes, "train from a random start, export the model")
         }

@@ -1,4 +1,5 @@
-//! `clsgen demo --pretrain DIR`: makes the embedded model again, from nothing but a seed.
+//! `clsgen demo --pretrain DIR`: makes the embedded model again, from nothing but a seed (`--seed`, else that of its
+//! config). A training that was stopped goes on; `DIR/model` is written at its end.
 //!
 //! ```text
 //! seed ─▶ notes, answers by rules ─▶ DIR/corpus.jsonl ─▶ DIR/base/tokenizer.json
@@ -8,15 +9,16 @@
 use std::path::Path;
 
 use candle_core::{DType, Device};
+use serde_json::json;
 
 use crate::{
     commands::{Context, args, output, train},
-    config,
+    config::{self, Config},
     demo::{
         self,
         notes::{Explainer, Notes},
     },
-    error::{Result, ResultExt},
+    error::{Error, Result, ResultExt},
     generate::scoring,
     model::checkpoint::{self, BaseLookup},
     storage::AtomicDir,
@@ -28,16 +30,20 @@ use super::notes::DemoFile;
 pub(super) const NOTES: u64 = 30_000;
 /// Of these the tokenizer reads the first.
 const TOKENIZER_NOTES: usize = 3_000;
+/// In DIR: what it was trained by, and what came of it.
+const CONFIG: &str = "pretrain.toml";
+const MODEL: &str = "model";
 /// How often an answer of the corpus has a mistake.
 const MISTAKES: f64 = 0.3;
 
 /// Writes the corpus and the shape into `dir`, trains, and exports the model.
 pub(super) fn run(context: &Context, dir: &Path, notes: Option<u64>) -> Result<()> {
-    let config = config::parse("pretrain.toml", demo::PRETRAIN_CONFIG, &context.sets)?;
+    let config = config(context)?;
+    check_model(dir)?;
     let mut files = settings(dir);
     files.extend(corpus(&config, dir, notes.unwrap_or(NOTES))?);
     super::notes::write_once(&files)?;
-    let config_path = dir.join("pretrain.toml");
+    let config_path = dir.join(CONFIG);
     let config = config::load(Some(&config_path), &context.sets)?;
     let run_dir = dir.join("run");
     let resume = run_dir.join("checkpoints").is_dir();
@@ -49,15 +55,36 @@ pub(super) fn run(context: &Context, dir: &Path, notes: Option<u64>) -> Result<(
         ..context.clone()
     };
     train::execute(&training, &args::TrainArgs { resume, assume: None })?;
-    export(&run_dir, &dir.join("model"))?;
-    output::line(&dir.join("model").display().to_string())
+    let model = dir.join(MODEL);
+    export(&run_dir, &model)?;
+    let made = if context.json { json!({ "output": model }).to_string() } else { model.display().to_string() };
+    output::line(&made)
+}
+
+/// The config that is trained by: the built-in one, `--set`, `--seed`.
+pub(super) fn config(context: &Context) -> Result<Config> {
+    if context.config_path.is_some() {
+        return Err(Error::usage("`clsgen demo --pretrain` brings its own config")
+            .hint("leave --config out; --set changes single keys"));
+    }
+    config::parse(CONFIG, demo::PRETRAIN_CONFIG, &context.sets)
+}
+
+/// Refuses (exit 2) a directory whose model is not of an earlier pretraining: it would be replaced.
+pub(super) fn check_model(dir: &Path) -> Result<()> {
+    let model = dir.join(MODEL);
+    if model.exists() && !dir.join(CONFIG).exists() {
+        return Err(Error::usage(format!("{} is no pretraining's, and would be replaced", model.display()))
+            .hint("choose another directory with --pretrain"));
+    }
+    Ok(())
 }
 
 /// Config, prompt and the model's shape: files that a user can train from by hand.
 pub(super) fn settings(dir: &Path) -> Vec<DemoFile> {
     let (prompt, text) = demo::PRETRAIN_PROMPT;
     let mut files = vec![
-        (dir.join("pretrain.toml"), demo::PRETRAIN_CONFIG.as_bytes().to_vec()),
+        (dir.join(CONFIG), demo::PRETRAIN_CONFIG.as_bytes().to_vec()),
         (dir.join("prompts").join(prompt), text.as_bytes().to_vec()),
     ];
     files.extend(demo::shape_files().into_iter().map(|(name, bytes)| (dir.join("base").join(name), bytes)));
@@ -65,14 +92,15 @@ pub(super) fn settings(dir: &Path) -> Vec<DemoFile> {
 }
 
 /// Notes with answers by rules, and the tokenizer of their words.
-fn corpus(config: &config::Config, dir: &Path, notes: u64) -> Result<[DemoFile; 2]> {
+fn corpus(config: &Config, dir: &Path, notes: u64) -> Result<[DemoFile; 2]> {
     let source = Notes::new(config.train.seed, super::notes::SETTINGS);
     let explainer =
         Explainer { seed: config.train.seed, labels: config.task.labels.clone(), mistakes: MISTAKES, thinks: false };
     let mut lines = Vec::new();
     let mut words = vec![demo::PRETRAIN_PROMPT.1.to_owned()];
     for note in source.range(0..notes) {
-        let answer = explainer.answer(&note, 0).text;
+        let first_trial = 0;
+        let answer = explainer.answer(&note, first_trial).text;
         if words.len() <= TOKENIZER_NOTES {
             words.push(format!("{}\n\n{answer}", note.record.field("text").unwrap_or_default()));
         }
