@@ -210,6 +210,11 @@ impl Folder {
         self.write(self.earlier.clone())
     }
 
+    /// Whether the answers that are there stay when this begins; those of other settings are looked at one by one.
+    pub fn keeps(&self) -> bool {
+        !self.overwrite || self.scores_the_same()
+    }
+
     /// What is there has these predictions: only what is measured on them differs, and logs check themselves.
     fn scores_the_same(&self) -> bool {
         let theirs: Option<Settings> = foreign::read(&self.out.join(SETTINGS), foreign::LARGE)

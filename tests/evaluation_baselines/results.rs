@@ -41,6 +41,14 @@ fn the_whole_results_section_is_listed_made_and_gone_on_with() {
     let metrics = fixture.read("run/eval/test/metrics.json");
     let baselines = fixture.read("run/eval/test/baselines.json");
 
+    // What other settings made is not there.
+    let other = ["--set", "generate.temperature=0.9", "--overwrite", "--dry-run", "--json"];
+    let document = succeed(&fixture, &[&ALL[..], &other].concat()).stdout;
+    let parts = serde_json::from_slice::<Value>(&document).unwrap()["dry_run"]["--paper all"].clone();
+    let answers = |part: &Value| Some((part["part"].as_str()?.to_owned(), part["answers"].as_u64()?));
+    let listed: Vec<(String, u64)> = parts.as_array().unwrap().iter().filter_map(answers).collect();
+    assert_eq!(listed.iter().map(|(_, answers)| answers).sum::<u64>(), 84, "{listed:?}");
+
     // Everything is there: nothing is asked of a model again, which is gone.
     std::fs::remove_dir_all(fixture.path("base")).unwrap();
     let told = stderr(&succeed(&fixture, &ALL));

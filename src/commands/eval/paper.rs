@@ -112,7 +112,7 @@ fn split_counts(context: &Context, fields: &[String]) -> Result<SplitCounts> {
 }
 
 /// Statistics of the dev split from `RUN/construct/stats.json`, where construct has run.
-fn construct(run: &Path) -> Option<Statistics> {
+pub(super) fn construct(run: &Path) -> Option<Statistics> {
     let stats: Value =
         serde_json::from_slice(&foreign::read(&run.join("construct/stats.json"), foreign::LARGE).ok()?).ok()?;
     serde_json::from_value(stats["splits"]["dev"]["statistics"].clone()).ok()

@@ -2,7 +2,8 @@
 //!
 //! Tables 1–4 and 7, the figure of the epochs, the base before tuning, every baseline, the judge. What cannot be made
 //! is named with the key that would give it; what can is listed before it begins, with the answers that are still to be
-//! written and, from how long dev took when the run was trained, about how long that takes.
+//! written and, from how long dev took when the run was trained, about how long that takes. Files are counted by their
+//! lines: answers that another prompt or other sampling made, which `--overwrite` begins anew, still count here.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +13,7 @@ use std::{
 use indicatif::HumanDuration;
 use serde::Serialize;
 
-use super::Context;
+use super::{Context, paper};
 use crate::{
     baselines::Baseline,
     error::{Error, Result},
@@ -94,7 +95,7 @@ pub fn expand(
     }
     asked.paper = PaperTable::ALL.iter().map(|table| table.name().to_owned()).collect();
     let run = match work {
-        PredictionSource::Run(job) => Some(Run::of(context, job)?),
+        PredictionSource::Run(job) => Some(Run::of(context, job, folder)?),
         PredictionSource::Files { .. } => None,
     };
     let mut parts = tables(context);
@@ -114,10 +115,12 @@ pub fn announce(parts: &[Part]) {
     parts.iter().for_each(|part| tracing::info!("  {}", part.line()));
     let seconds: f64 = parts.iter().filter_map(|part| part.seconds).sum();
     let untimed = parts.iter().filter(|part| part.answers.unwrap_or(0) > 0 && part.seconds.is_none()).count();
+    let timed = parts.iter().any(|part| part.seconds.is_some());
     match (seconds > 0.0, untimed) {
         (false, 0) => {}
         (true, 0) => tracing::info!("about {} in all", duration(seconds)),
         (true, _) => tracing::info!("about {} in all, and what has no time beside it", duration(seconds)),
+        (false, _) if timed => tracing::info!("how long that takes cannot be told: another model answers"),
         (false, _) => tracing::info!("how long that takes cannot be told: metrics.jsonl has no time of dev's scoring"),
     }
     tracing::info!("every answer is kept as it comes: the same command goes on where it was stopped");
@@ -130,15 +133,23 @@ fn duration(seconds: f64) -> HumanDuration {
 /// A run whose split is scored.
 struct Run {
     records: usize,
-    /// Of scoring a record, prompt and text; none where the log of the run does not tell.
+    /// Of scoring a record, prompt and text, on the clock of the training job, all its ranks together; none where the
+    /// log of the run does not tell.
     seconds: Option<f64>,
+    /// Files of answers that are there go on.
+    keeps: bool,
 }
 
 impl Run {
-    fn of(context: &Context, job: &EvalJob) -> Result<Self> {
+    fn of(context: &Context, job: &EvalJob, folder: &Folder) -> Result<Self> {
         // Their number alone: labels are read once dev's thresholds are frozen.
         let records = splits::load(&context.config, &job.data, &job.template.fields())?.len();
-        Ok(Self { records, seconds: history::seconds_a_record(&context.run_dir) })
+        Ok(Self { records, seconds: history::seconds_a_record(&context.run_dir), keeps: folder.keeps() })
+    }
+
+    /// Records that have no line in `file` yet.
+    fn left(&self, file: &Path) -> usize {
+        self.records.saturating_sub(if self.keeps { log::lines(file) } else { 0 })
     }
 
     /// The model's own; those of dev were made when it was trained.
@@ -151,8 +162,7 @@ impl Run {
 
     /// `each` answers a record by a model of the run's size, into `file`, which may hold some.
     fn answers(&self, part: &str, file: &Path, each: usize) -> Part {
-        let left = self.records.saturating_sub(log::lines(file));
-        let answers = left * each;
+        let answers = self.left(file) * each;
         Part {
             answers: Some(answers),
             seconds: self.seconds.map(|seconds| seconds * answers as f64),
@@ -167,10 +177,12 @@ fn tables(context: &Context) -> Vec<Part> {
     let there = |path: &Option<PathBuf>| path.as_ref().is_some_and(|path| config.resolve(path).is_file());
     let counted = if splits.into_iter().all(there) { None } else { Some("of the splits that data.* names, if there") };
     let counted = Part { note: counted, ..Part::ready("table1") };
-    let constructed = if context.run_dir.join("construct/stats.json").is_file() {
-        Part::ready("table7")
-    } else {
-        Part::missing("table7", "its counts are made by `clsgen construct` into this --run")
+    let constructed = match paper::construct(&context.run_dir) {
+        Some(_) => Part::ready("table7"),
+        None => Part::missing(
+            "table7",
+            "it counts dev's explanations: `clsgen construct` into this --run, dev among construct.splits",
+        ),
     };
     vec![counted, Part::ready("table2, table3, table4"), constructed]
 }
@@ -234,8 +246,10 @@ fn judged(context: &Context, run: Option<&Run>, folder: &Folder) -> Part {
         return Part::missing(part, "eval.judge names no model: --set eval.judge=DIR");
     }
     let Some(run) = run else { return Part::ready(part) };
-    // Two questions a text, of the tuned model's and of the base's; a record without a text is asked nothing.
-    let left = |file| run.records.saturating_sub(log::lines(&folder.out.join(file)));
-    let answers = 2 * (left(judge::FILE) + left(judge::BASE_FILE));
-    Part { answers: Some(answers), note: Some("at most, by eval.judge"), ..Part::ready(part) }
+    // Two questions a text, of the tuned model's and of the base's. A record without a text is asked nothing and has no
+    // line, so that this never comes to 0 where there is one.
+    let answers =
+        2 * [judge::FILE, judge::BASE_FILE].iter().map(|file| run.left(&folder.out.join(file))).sum::<usize>();
+    let note = (answers > 0).then_some("at most, by eval.judge");
+    Part { answers: Some(answers), note, ..Part::ready(part) }
 }
