@@ -14,6 +14,8 @@
 //! operating_points.sensitivity_0.8.ppv = 0.20 # a target of eval.sensitivities, specificities, alert_rates
 //! subgroups.sex.F.auroc = 0.75                # a column of eval.subgroups, and a value of it
 //! ```
+//!
+//! Of more than two classes the last two begin with `positive.`, and need `eval.positive`.
 
 mod paths;
 
@@ -27,7 +29,7 @@ use crate::{
     error::{Error, Result},
     labels::Labels,
     metrics::{
-        AnyEvaluation,
+        AnyEvaluation, Evaluation,
         direction::{self, Direction},
         operating::Target,
     },
@@ -45,7 +47,8 @@ struct Bound {
     bare: bool,
 }
 
-/// A gate, read and checked before any work.
+/// A gate, read before any work: what its metrics are called is checked then, whether this task measures them at the
+/// end.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gate {
     name: String,
@@ -143,17 +146,29 @@ impl Gate {
 /// Why metrics.json has no such metric, which other evaluations have.
 fn why_absent(path: &str, evaluation: &AnyEvaluation) -> &'static str {
     let of = |part: &str| path.strip_prefix(part).is_some_and(|rest| rest.starts_with('.'));
-    let two = evaluation.two();
-    match two {
+    match evaluation {
         _ if of("perplexity") => "eval.language_text names no text to measure it on",
         _ if of("evidence") => "the predictions say no evidence (generate.evidence)",
-        Some(two) if of("tuned") && two.tuned.is_none() => "no dev predictions",
-        Some(two) if of("calibration") && path.contains("_after") => match two.tuned {
+        AnyEvaluation::Two(two) if of("calibration") && path.contains("_after") => match two.tuned {
             Some(_) => "eval.calibrate asks for no calibrator",
             None => "no dev predictions",
         },
-        Some(_) => "this evaluation does not have it",
-        None => "it is not measured of these classes",
+        AnyEvaluation::Two(two) => binary_absent(path, two),
+        AnyEvaluation::More(more) => match (path.strip_prefix("positive."), &more.positive) {
+            (Some(inside), Some(positive)) => binary_absent(inside, &positive.evaluation),
+            (Some(_), None) => "eval.positive names no class",
+            (None, _) if of("calibration") => "no calibrator was fitted: that takes dev predictions and eval.calibrate",
+            (None, _) if path == "kappa_quadratic" => "the classes have no order (task.ordinal)",
+            (None, _) => "it is not measured of more than two classes",
+        },
+    }
+}
+
+/// The same of two classes, or of one against the rest.
+fn binary_absent(path: &str, evaluation: &Evaluation) -> &'static str {
+    match &evaluation.tuned {
+        None if path.starts_with("tuned.") => "no dev predictions",
+        _ => "this evaluation does not have it",
     }
 }
 
