@@ -30,7 +30,7 @@ pub struct TaskPrompt<'a> {
 /// `system` and `question`, which take the place of the task's own.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Question {
+struct QuestionFile {
     system: String,
     question: String,
 }
@@ -38,12 +38,12 @@ struct Question {
 /// `system` and `template`, a whole message.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Judgement {
+struct JudgeFile {
     system: String,
     template: String,
 }
 
-/// The days that the task's own prompt speaks of (`within 90 days`), else `horizon`.
+/// The days that the task's own system message or question speaks of (`within 90 days`, on one line), else `horizon`.
 pub fn task_days(template: Option<&PromptTemplate>, horizon: u32) -> u32 {
     let said = |text: &String| {
         text.match_indices("within ").find_map(|(at, word)| {
@@ -58,19 +58,28 @@ pub fn task_days(template: Option<&PromptTemplate>, horizon: u32) -> u32 {
 /// generation prefix.
 ///
 /// `file` is `eval.verbalized_prompt`; without it the labels choose between the paper's two tasks. Of more than two
-/// classes one prompt serves any task: `{labels}` are its classes, `{question}` is its own question (its system message
-/// where it asks there) and `{answer}` the lines that [`super::prompting::probabilities`] reads.
+/// classes, and of these alone, one prompt serves any task: `{labels}` are its classes, `{question}` is its own
+/// question (its system message where it asks there) and `{answer}` the lines that [`super::prompting::probabilities`] reads.
+/// What else stands in braces must be a field of the task's own prompt: of no other is read.
 pub fn verbalized(task: TaskPrompt<'_>, own: &PromptTemplate, file: Option<&Path>) -> Result<PromptTemplate> {
     let two = task.labels.are_two();
     let text = match file {
         None if !two => VERBALIZED_CLASSES.to_owned(),
         _ => text(task, file, "eval.verbalized_prompt", [VERBALIZED_LCD, VERBALIZED_CLINIFACT])?,
     };
-    let Question { system, question } = read(&text, file, "system and question")?;
+    let QuestionFile { system, question } = read(&text, file, "system and question")?;
     let fill = |text: String| if two { text } else { of_classes(&text, task.labels, own) };
     let template = PromptTemplate { system: fill(system), question: fill(question), ..own.clone() }.without_prefix();
     template.check().map_err(|error| error.context(name(file)))?;
-    Ok(template)
+    let known = own.fields();
+    match template.fields().into_iter().find(|field| !known.contains(field)) {
+        None => Ok(template),
+        Some(field) => {
+            Err(Error::usage(format!("{}: `{{{field}}}` is no field of the task's own prompt", name(file))).hint(
+                format!("its fields are {}; a label with a word in braces is taken for a field too", known.join(", ")),
+            ))
+        }
+    }
 }
 
 /// `text` with what it says of the classes filled in; the task's own question comes last, being no text of ours.
@@ -80,7 +89,8 @@ fn of_classes(text: &str, labels: &Labels, own: &PromptTemplate) -> String {
     text.replace("{labels}", &labels.join(", ")).replace("{answer}", &lines.join("\n")).replace("{question}", asked)
 }
 
-/// The judge's question about what `{explanation}` implies (paper A.4.1). `file` is `eval.judge_prompt`.
+/// The judge's question about what `{explanation}` implies (paper A.4.1). `file` is `eval.judge_prompt`, which labels
+/// other than the paper's need (exit 2).
 pub fn inconsistency(task: TaskPrompt<'_>, file: Option<&Path>, format: PromptFormat) -> Result<PromptTemplate> {
     let text = text(task, file, "eval.judge_prompt", [INCONSISTENCY_LCD, INCONSISTENCY_CLINIFACT])?;
     judgement(&text, file, "explanation", format)
@@ -92,13 +102,13 @@ pub fn readability(format: PromptFormat) -> Result<PromptTemplate> {
 }
 
 fn judgement(text: &str, file: Option<&Path>, document: &str, format: PromptFormat) -> Result<PromptTemplate> {
-    let Judgement { system, template } = read(text, file, "system and template")?;
+    let JudgeFile { system, template } = read(text, file, "system and template")?;
     let bare = PromptTemplate {
         system,
         user: template,
         question: String::new(),
         prefix: String::new(),
-        // Never used, since a judge learns nothing, but part of what its answers were made from.
+        // Never learned, but part of what a judge's answers were made from; its answer is read by `verdict`.
         response: Verdict::default().response("{explanation}", "{label}"),
         verdict: Verdict::default().template(),
         document: document.to_owned(),
@@ -201,11 +211,11 @@ mod tests {
 
     #[test]
     fn any_task_of_more_classes_is_asked_for_a_line_each() {
-        let labels = Labels::new(["worse", "the {labels}", "better"].map(String::from).to_vec()).unwrap();
+        let labels = Labels::new(["worse", "the {1}", "better"].map(String::from).to_vec()).unwrap();
         let task = TaskPrompt { labels: &labels, days: 30 };
         let own = PromptTemplate { question: "Worse, or {answer}?".into(), ..own() };
         let template = verbalized(task, &own, None).unwrap();
-        assert!(template.system.contains("each of these classes: worse, the {labels}, better."), "{}", template.system);
+        assert!(template.system.contains("each of these classes: worse, the {1}, better."), "{}", template.system);
         let question = template.question;
         assert!(question.starts_with("Worse, or {answer}?\n\nDo not answer with one class"), "{question}");
         let lines = labels.iter().map(|label| format!("\nProbability of {label}: <integer>")).collect::<String>();
@@ -219,10 +229,19 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "system = 'One of {labels}'\nquestion = '{answer}'").unwrap();
         let template = verbalized(task, &asks_first, Some(file.path())).unwrap();
-        assert_eq!(
-            (template.system, template.question),
-            ("One of worse, the {labels}, better".into(), lines[1..].into())
-        );
+        assert_eq!((template.system, template.question), ("One of worse, the {1}, better".into(), lines[1..].into()));
+    }
+
+    #[test]
+    fn a_field_that_is_not_read_is_refused_at_once() {
+        let labels = Labels::new(["worse", "the {labels}", "better"].map(String::from).to_vec()).unwrap();
+        let error = verbalized(TaskPrompt { labels: &labels, days: 30 }, &own(), None).unwrap_err();
+        assert_eq!((error.exit_code(), error.hint_text().unwrap().contains("text")), (2, true), "{error}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "system = 'Of age {age}'\nquestion = 'Dead?'").unwrap();
+        let labels = Labels::two("no", "yes");
+        let error = verbalized(TaskPrompt { labels: &labels, days: 30 }, &own(), Some(file.path())).unwrap_err();
+        assert!(error.to_string().contains("`{age}` is no field of the task's own prompt"), "{error}");
     }
 
     #[test]
