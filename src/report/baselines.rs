@@ -55,10 +55,9 @@ pub fn baseline_tables(title: &str, evaluation: &Evaluation, methods: &[ScoredMe
     table.row(["Model, threshold 0.5".to_owned(), "1".to_owned(), n(), auroc, n(), f1, precision, recall, parsable]);
     table.note(
         "Means over runs ± SD over runs (n − 1), in parentheses the 95 % CI over records, clustered by group, with \
-        the runs held fixed. \
-         F1, precision and recall are over all n records: an answer that cannot be parsed is no positive call. AUROC \
-         is over the records \
-         that are answered, of several runs by any.",
+        the runs held fixed. F1, precision and recall are over all n records: an answer that cannot be parsed is no \
+        positive call. A run's AUROC is over the records that it answers; the number beside is of those that any run \
+        does.",
     );
     note_undefined_runs(&mut table, methods, plain);
     let note = "The model's calls are those at 0.5; a method enters by its first run: with AUROC on the records it \

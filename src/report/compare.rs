@@ -95,10 +95,15 @@ pub fn compare_table(sides: &Sides, before: &Evaluation, after: &Evaluation, dif
         Holm's adjustment is over all p-values of this table. {}",
         sides.note()
     ));
+    note_reasons(&mut table, &reasons);
+    table
+}
+
+/// Says why differences are undefined.
+pub(super) fn note_reasons(table: &mut Table, reasons: &[String]) {
     if !reasons.is_empty() {
         table.note(format!("Of the differences: {}.", reasons.join("; ")));
     }
-    table
 }
 
 #[cfg(test)]

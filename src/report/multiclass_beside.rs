@@ -2,7 +2,7 @@
 
 use super::{
     baselines::{ScoredMethod, comparison_table, mean_cell, most_runs, note_undefined_runs},
-    compare::Sides,
+    compare::{Sides, note_reasons},
     multiclass_tables::of_all,
     table::{Table, cell, number, p_value},
 };
@@ -37,8 +37,8 @@ pub fn multiclass_baseline_tables(
     table.note(
         "Means over runs ± SD over runs (n − 1), in parentheses the 95 % CI over records, clustered by group, with \
         the runs held fixed. All but AUROC are over all n records: an answer that cannot be parsed is no class, wrong \
-        for accuracy and a miss for its own class. AUROC is over the records that are answered, of several runs by \
-        any.",
+        for accuracy and a miss for its own class. A run's AUROC is over the records that it answers; the number \
+        beside is of those that any run does.",
     );
     note_undefined_runs(&mut table, methods, of_all);
     let note = "The model's calls are its arg max; a method enters by its first run: with AUROC on the records it \
@@ -54,23 +54,24 @@ fn row(start: [String; 3], scored: usize, cells: impl IntoIterator<Item = String
     start.into_iter().chain(auroc).chain([scored.to_string()]).chain(cells)
 }
 
-/// Two sets of predictions of the same records, such as the base's before tuning and the tuned model's; `differences`
-/// are second minus first.
+/// The first side against the second on the same records; `differences` are second minus first.
 pub fn multiclass_compare_table(
     sides: &Sides,
-    base: &Evaluation,
-    tuned: &Evaluation,
+    before: &Evaluation,
+    after: &Evaluation,
     differences: &[Comparison],
 ) -> Table {
     let mut table = sides.table();
     let p_values: Vec<Option<f64>> = differences.iter().map(|comparison| comparison.p_value).collect();
     let shown = |metric: Option<&Metric>| metric.map_or_else(|| number(None), cell);
+    let mut reasons = Vec::new();
     for (comparison, adjusted) in differences.iter().zip(holm_defined(&p_values)) {
         let key = comparison.metric.as_str();
+        reasons.extend(comparison.difference.reason.as_ref().map(|reason| format!("{}: {reason}", of_all(key))));
         table.row([
             of_all(key),
-            shown(metric(base, key)),
-            shown(metric(tuned, key)),
+            shown(metric(before, key)),
+            shown(metric(after, key)),
             cell(&comparison.difference),
             p_value(comparison.p_value),
             p_value(adjusted),
@@ -82,6 +83,7 @@ pub fn multiclass_compare_table(
         the balanced accuracy. {}",
         sides.note()
     ));
+    note_reasons(&mut table, &reasons);
     table
 }
 
@@ -138,6 +140,19 @@ mod tests {
             assert!(row[1..].iter().all(|cell| cell != "–"), "{row:?}");
         }
         assert_eq!(table.rows[7][3..], ["0.0000", "1.0000", "1.0000"]);
+    }
+
+    #[test]
+    fn a_difference_that_is_undefined_has_its_reason() {
+        let row =
+            |i: usize| Row { probabilities: &[0.5, 0.3, 0.2], label: (i % 2) as u8, verbalized: None, group: None };
+        let without_one = Sample::new(3, (0..20).map(row)).unwrap();
+        let options = Options { bootstrap: 200, ..Options::default() };
+        let evaluation = evaluate(&without_one, &names(), false, &options);
+        let differences = paired::differences(&without_one, &without_one, &names(), &options);
+        let table = multiclass_compare_table(&Sides::base("t"), &evaluation, &evaluation, &differences);
+        let reasons = table.notes.iter().find(|note| note.starts_with("Of the differences: AUROC, macro: "));
+        assert!(reasons.is_some(), "{:?}", table.notes);
     }
 
     #[test]

@@ -80,7 +80,8 @@ impl<'a> Trainer<'a> {
         let (network, moments) = match held {
             None => (Network::new(embeddings.width()?, classes, cnn, seed)?, None),
             Some(_) => {
-                let tensors = model::load_tensors(&folder.join(TENSORS), &Device::Cpu)?;
+                let tensors = model::load_tensors(&folder.join(TENSORS), &Device::Cpu)
+                    .map_err(|error| error.hint("delete that folder: its training begins anew"))?;
                 let (moments, weights) = tensors.into_iter().partition(|(name, _)| name.starts_with("exp_avg"));
                 (Network::from_tensors(weights)?, Some(moments))
             }

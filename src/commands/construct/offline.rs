@@ -194,7 +194,10 @@ impl Answers {
     fn open(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
         let fail = |e: std::io::Error| storage::error("cannot read", path, &e);
-        let file = foreign::open(path).map_err(|e| data::unreadable(&e).context(&name))?;
+        let file = foreign::open(path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => data::unreadable(&e).context(&name),
+            _ => fail(e),
+        })?;
         storage::protect(path);
         let mut lines: HashMap<String, (u64, usize, usize)> = HashMap::new();
         let mut reader = BufReader::new(&file);
