@@ -60,7 +60,8 @@ pub fn task_days(template: Option<&PromptTemplate>, horizon: u32) -> u32 {
 /// `file` is `eval.verbalized_prompt`; without it the labels choose between the paper's two tasks. Of more than two
 /// classes, and of these alone, one prompt serves any task: `{labels}` are its classes, `{question}` is its own
 /// question (its system message where it asks there) and `{answer}` the lines that
-/// [`super::prompting::probabilities`] reads. What else stands in braces must be a field of the task's own prompt: of no other is read.
+/// [`super::prompting::probabilities`] reads. What else stands in braces must be a field of the task's own
+/// prompt: no other is read of a record.
 pub fn verbalized(task: TaskPrompt<'_>, own: &PromptTemplate, file: Option<&Path>) -> Result<PromptTemplate> {
     let two = task.labels.are_two();
     let text = match file {
