@@ -93,6 +93,19 @@ fn each_missing_part_is_told_apart() {
     }
 }
 
+/// A way that no kernel has is not taken for another.
+#[test]
+fn a_switch_of_another_word_is_refused() {
+    for (variable, device) in
+        [("ATTENTION", "cuda"), ("ATTENTION_BACKWARD", "auto"), ("DECODE", "cuda"), ("LORA", "auto"), ("GRAPH", "cuda")]
+    {
+        let variable = format!("CLSGEN_{variable}");
+        let mut command = clsgen();
+        let told = outcome(command.args(["selftest", "--device", device]).env(&variable, "fast"));
+        assert_fails(&told, 2, &[&format!("{variable} is neither `"), "hint: set it to one of these"]);
+    }
+}
+
 /// Those of an old driver are told by its version, before.
 #[test]
 fn functions_that_a_library_lacks_are_named() {

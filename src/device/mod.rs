@@ -37,15 +37,19 @@ pub fn parse(name: &str) -> Result<Choice> {
 }
 
 /// The device `name` stands for, on a process whose own GPU is `own`. `open_cuda` opens CUDA device N or says why
-/// it cannot (exit 5): an error where CUDA was asked for by name, the CPU where `auto` was.
+/// it cannot (exit 5): an error where CUDA was asked for by name, the CPU where `auto` was; what is wrong about how it
+/// was asked (exit 2) is an error in either case.
 pub fn select(name: &str, own: usize, open_cuda: impl FnOnce(usize) -> Result<Device>) -> Result<Device> {
     match parse(name)? {
         Choice::Cpu => Ok(Device::Cpu),
         Choice::Cuda(ordinal) => open_cuda(ordinal.unwrap_or(own)),
-        Choice::Auto => Ok(open_cuda(own).unwrap_or_else(|error| {
+        Choice::Auto => open_cuda(own).or_else(|error| {
+            if error.exit_code() != 5 {
+                return Err(error);
+            }
             tracing::debug!("computing on the CPU: {error}");
-            Device::Cpu
-        })),
+            Ok(Device::Cpu)
+        }),
     }
 }
 
@@ -110,6 +114,7 @@ mod tests {
         assert!(select("auto", 0, none).unwrap().is_cpu());
         assert!(select("cpu", 0, |_| panic!("the CPU was asked for")).unwrap().is_cpu());
         assert_eq!(select("cuda:1", 0, none).unwrap_err().exit_code(), 5);
+        assert_eq!(select("auto", 0, |_| Err(Error::usage("misspelt"))).unwrap_err().exit_code(), 2);
         let asked = std::cell::Cell::new(0);
         let open = |ordinal| {
             asked.set(ordinal);

@@ -90,6 +90,10 @@ pub fn run(device: &Device, only: &[String], given: Option<&ModelSource>) -> Res
     if device.is_cuda() {
         let all = [&ATTENTION, &ATTENTION_BACKWARD, &DECODE, &LORA];
         rows.extend(Switch::turned(&all, || training::tiny(device, only, OTHERS)));
+        // Both of attention's switches turned is one pass by mma.sync: that by wgmma is trained by here.
+        if has_wgmma(device).unwrap_or(false) {
+            rows.extend(Switch::turned(&[&ATTENTION_BACKWARD], || training::tiny(device, only, OTHER_PASSES)));
+        }
     }
     if let Some(source) = given {
         rows.extend(training::model(source, device)?);
@@ -131,11 +135,11 @@ fn other_kernels(bench: &mut Bench<'_>) {
     let ways: &[(&str, &[&Switch])] = if has_wgmma(bench.device).unwrap_or(false) {
         &[
             (", other products", &[&ATTENTION]),
-            (", other passes", &[&ATTENTION_BACKWARD]),
+            (OTHER_PASSES, &[&ATTENTION_BACKWARD]),
             (", other products and passes", &[&ATTENTION, &ATTENTION_BACKWARD]),
         ]
     } else {
-        &[(", other passes", &[&ATTENTION_BACKWARD])]
+        &[(OTHER_PASSES, &[&ATTENTION_BACKWARD])]
     };
     for &(note, switches) in ways {
         bench.note = note;
@@ -153,6 +157,8 @@ fn other_kernels(bench: &mut Bench<'_>) {
 
 /// Behind the name of a pass by the kernels that are not the usual ones.
 const OTHERS: &str = ", other kernels";
+/// The same where the backward alone goes another way.
+const OTHER_PASSES: &str = ", other passes";
 /// Bound of a pass in f32 with a few hundred terms a sum.
 const F32: f64 = 2e-6;
 /// Bound of a pass that rounds intermediate numbers to bf16 (2⁻⁹ each at most) on the way.

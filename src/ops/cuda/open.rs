@@ -7,6 +7,8 @@ use std::sync::{Mutex, PoisonError};
 
 use candle_core::Device;
 
+#[cfg(feature = "cuda")]
+use super::switch::Switch;
 use crate::error::{Error, Result};
 
 const CPU_HINT: &str = "use --device cpu";
@@ -30,6 +32,7 @@ pub fn open(ordinal: usize) -> Result<Device> {
     if let Some(device) = opened.get(&ordinal) {
         return Ok(device.clone());
     }
+    Switch::check_all()?;
     let libraries = found::libraries()?;
     found::devices(ordinal)?;
     // Asked after those: an old driver lacks functions too, and is better told by its version.

@@ -2,6 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+#[cfg(feature = "cuda")]
+use crate::error::{Error, Result};
+
 /// Which of its two ways a pass takes.
 #[derive(Debug)]
 pub struct Switch {
@@ -30,12 +33,27 @@ impl Switch {
 
     /// Whether it is the first of the two: as the variable says, which may hold either's name, else as usual.
     pub(crate) fn takes_first(&self) -> bool {
-        let asked = match std::env::var_os(self.variable) {
-            Some(value) if value == self.values[0] => true,
-            Some(value) if value == self.values[1] => false,
-            _ => self.first_is_usual,
-        };
-        asked != self.turned.load(Ordering::Relaxed)
+        self.asked().unwrap_or(self.first_is_usual) != self.turned.load(Ordering::Relaxed)
+    }
+
+    /// What the variable asks for; `None` where it is not set, or holds neither name.
+    fn asked(&self) -> Option<bool> {
+        let value = std::env::var_os(self.variable)?;
+        let place = self.values.iter().position(|name| value == *name)?;
+        Some(place == 0)
+    }
+
+    /// Refuses (exit 2) variables that hold neither name: what is then timed would be taken for what was asked.
+    #[cfg(feature = "cuda")]
+    pub(super) fn check_all() -> Result<()> {
+        let wrong = |switch: &&&Self| std::env::var_os(switch.variable).is_some() && switch.asked().is_none();
+        match [&ATTENTION, &ATTENTION_BACKWARD, &DECODE, &LORA, &GRAPH].iter().find(wrong) {
+            None => Ok(()),
+            Some(Self { variable, values: [first, second], .. }) => {
+                Err(Error::usage(format!("{variable} is neither `{first}` nor `{second}`"))
+                    .hint(format!("set it to one of these, or unset it: unset {variable}")))
+            }
+        }
     }
 
     /// Runs `work` in the way that these passes do not take else; on a CPU nothing changes. For checks: one at a
