@@ -1,5 +1,5 @@
-//! The subcommands (construct, train, eval, predict, demo, export, data, selftest, man) and the options that they
-//! share. Layer 6.
+//! The subcommands ([`lcd`] is `data lcd`), each one's flags ([`args`]), and what several do alike: their output, their
+//! record in `run.json`, work on several ranks. Flags that all share are resolved into a [`Context`]. Layer 6.
 
 pub mod args;
 pub mod construct;

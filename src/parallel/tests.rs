@@ -150,7 +150,7 @@ fn messages_of_any_length_come_whole_and_in_order_beside_the_meetings() {
         ranks.sum(&mut [1.0]).unwrap();
         let mut come = Vec::new();
         while come.len() < 2 * lengths.len() {
-            come.push(wait_for("a letter", || ranks.receive()));
+            come.push(wait_for("a message", || ranks.receive()));
         }
         assert!(ranks.receive().is_none());
         (ranks.rank(), come)

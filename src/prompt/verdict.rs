@@ -4,7 +4,7 @@
 //! ```text
 //! {explanation}
 //!                                blank line
-//! Classification: 1:death        the verdict: opening, ending
+//! Classification: 1:death        the verdict: opening "Classification:", ending " 1:death"
 //!                                blank line
 //! ```
 
@@ -75,7 +75,8 @@ impl Verdict {
         Ok(Self { key: key.to_owned() })
     }
 
-    /// A line of `key` and then the label: what somebody else's prompt asks for.
+    /// A line of `key` and then the label: what somebody else's prompt asks for. Nothing is checked: lines are trimmed
+    /// before they are read, so that a `key` with a blank at its start is never found.
     pub fn after(key: &str) -> Self {
         Self { key: key.to_owned() }
     }
@@ -120,7 +121,8 @@ impl Verdict {
     /// Reads the last verdict of `text`.
     ///
     /// What follows its line is ignored. The explanation is what comes before it, trimmed, without one leading
-    /// `prefix` (models repeat the prefix they were given); when nothing is left, the text is unparsable.
+    /// `prefix`, the blank at its end included (models repeat the prefix they were given); when nothing is left, the
+    /// text is unparsable.
     pub fn parse(&self, text: &str, labels: &Labels, prefix: &str) -> Parsed {
         let Some((start, class)) = self.find(text, labels) else { return Parsed::default() };
         // Only the start is trimmed before the prefix is taken off: the prefix may itself end in a space.

@@ -12,9 +12,9 @@
 // A100 (64 KB shared memory at D = 128), and each hides the other's barriers. A warp of 32 rows reads every key and
 // value fragment for two products, else shared memory would be the limit.
 //
-// grid (heads, blocks of 128 queries, sequences): heads that share keys run side by side, blocks with many keys start
-// first. Operations 4 D per visible pair (2 products); bytes from memory: q, out once, k, v once if L2 (50 MB) holds
-// the heads under way; from L2 2 * 2 D bytes per key and 128 queries: 128 operations a byte.
+// grid (heads, blocks of 128 queries, sequences): heads that share keys run side by side, and of a sequence the blocks
+// with many keys start first. Operations 4 D per visible pair (2 products); bytes from memory: q, out once, k, v once
+// if L2 (40 MB) holds the heads under way; from L2 2 * 2 D bytes per key and 128 queries: 128 operations a byte.
 #include "tile.cuh"
 
 namespace {
@@ -48,7 +48,8 @@ __device__ __forceinline__ void forward(const bf16* __restrict__ q, const bf16* 
 #pragma unroll
   for (int i = 0; i < 2; i++) m[i][0] = m[i][1] = -INFINITY;
 
-  // For the mask: the last key this thread's first element sees, the end of what its warp's last row sees.
+  // For the mask, both to be added to the keys still to come: the last key this thread's first element sees, counted
+  // from its own column; how many keys its warp's last row sees.
   int first_seen = row + lane / 4 - lane % 4 * 2 - valid, last_row = row + ROWS - valid;
   // `left` keys are still to come; of these row r sees the keys 0..=left - valid + r.
   for (int left = key_count; left > 0; left -= KEYS) {

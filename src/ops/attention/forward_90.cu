@@ -5,7 +5,8 @@
 // queries are two warpgroups of 64 rows, q k^T takes both operands from shared memory, p v takes p from registers
 // (wgmma's accumulators have mma's layout, warp by warp). Two blocks to an SM, so that one's softmax runs under the
 // other's products. Copies are cp.async as there; TMA and a warp that only copies (FlashAttention-3, arXiv 2407.08608)
-// may follow where a GPU can time them. Measured on an H200: benches/README.md.
+// are not tried yet. No warp skips a step that its rows do not see: wgmma takes all four of a group. Timed on an H200:
+// benches/README.md.
 #include "panels.cuh"
 
 namespace {
@@ -35,9 +36,9 @@ __device__ __forceinline__ void forward_90(const bf16* __restrict__ q, const bf1
   copy_commit();
 
   int lane = threadIdx.x & 31, row = threadIdx.x / 32 * 16;
-  shared_t left = shared_address(queries) + threadIdx.x / 128 * (64 * 128);
+  shared_t queries_at = shared_address(queries) + threadIdx.x / 128 * (64 * 128);
   float o[D / 8][4] = {}, m[2] = {-INFINITY, -INFINITY}, l[2] = {};
-  // Of the `left` keys still to come, a thread's first element sees those up to `left + first_seen`.
+  // Of the `remaining` keys, a thread's first element sees those up to `remaining + first_seen`, from its column on.
   int first_seen = row + lane / 4 - lane % 4 * 2 - valid;
 
   for (int remaining = key_count; remaining > 0; remaining -= KEYS) {
@@ -52,7 +53,7 @@ __device__ __forceinline__ void forward_90(const bf16* __restrict__ q, const bf1
     wgmma_begin(s);
 #pragma unroll
     for (int d = 0; d < D / 16; d++) {
-      uint64_t a = descriptor(left + d / 4 * (QUERIES * 128) + d % 4 * 32, 16);
+      uint64_t a = descriptor(queries_at + d / 4 * (QUERIES * 128) + d % 4 * 32, 16);
       uint64_t b = descriptor(shared_address(keys) + d / 4 * (KEYS * 128) + d % 4 * 32, 16);
       wgmma_rows(s, a, b);
     }

@@ -4,9 +4,9 @@
 //! Sequences are concatenated. Each sequence's queries are aligned with the END of its keys: query `i` sees keys
 //! `0..=kv_len − q_len + i`, so a prefill may follow a cached prefix.
 //!
-//! Of bf16 `q, k, v`, the products take bf16 (probabilities and the output's gradient rounded to it) and sum in f32,
-//! where the CPU is faster so; softmax and what is returned are f32 in any case. On CUDA the products take bf16 always,
-//! and what is returned (but for the log-sum-exp, f32) has the type of `q`.
+//! On a CPU what is returned is f32. Of bf16 `q, k, v`, the products take bf16 (probabilities and the output's gradient
+//! rounded to it) and sum in f32, where the CPU is faster so (`has_fast_bf16_pairs`); others widen them first. On CUDA
+//! the products take bf16 always, and what is returned (but for the log-sum-exp, f32) has the type of `q`.
 
 mod arithmetic;
 mod backward;
@@ -43,7 +43,7 @@ pub(crate) struct Dims {
     pub d: usize,
 }
 
-/// `(out, lse)`, f32: `lse (heads, tq)` is each row's log-sum-exp of scaled scores, which backward needs.
+/// `(out, lse)`: `lse (heads, tq)`, f32, is each row's log-sum-exp of scaled scores, which backward needs.
 pub fn forward(
     q: &Tensor,
     k: &Tensor,
@@ -76,7 +76,7 @@ pub fn forward(
     Ok((tensor(out, (tq, dims.heads, dims.d))?, tensor(lse, (dims.heads, tq))?))
 }
 
-/// Whether the device has attention by wgmma and by mma.sync; which is taken, `cuda.rs` says.
+/// Whether the device has both attention by wgmma and by mma.sync, as Hopper (9.0) has; `cuda.rs` says which is taken.
 pub fn has_wgmma(device: &Device) -> Result<bool> {
     #[cfg(feature = "cuda")]
     if let Device::Cuda(device) = device {
@@ -86,7 +86,8 @@ pub fn has_wgmma(device: &Device) -> Result<bool> {
     Ok(false)
 }
 
-/// `(dq, dk, dv)`, f32, for training: queries and keys share `offsets`; `out`, `lse` and `dout` are f32.
+/// `(dq, dk, dv)`, for training: queries and keys share `offsets`; `out` and `lse` are what `forward` gave.
+/// `dout` and the three have the type of `out`.
 #[allow(clippy::too_many_arguments)]
 pub fn backward(
     q: &Tensor,
@@ -139,8 +140,8 @@ fn operand(x: &Tensor) -> Result<Tensor> {
     Ok(if x.dtype() == DType::BF16 && !has_fast_bf16_pairs() { x.to_dtype(DType::F32)? } else { x })
 }
 
-/// Bytes a token that CUDA's backward takes beyond its operands and results: in one pass, where that is asked for, the
-/// sums of dq in f32.
+/// Bytes a token of the f32 sums of dq that CUDA's backward in one pass keeps beside its operands and results; 0 where
+/// it goes twice. What is the same for both (a number a row, padding of narrow heads) is not counted.
 pub fn backward_scratch(heads: usize, d: usize) -> u64 {
     if ATTENTION_BACKWARD.takes_first() { sums_of_dq(heads, d) } else { 0 }
 }
