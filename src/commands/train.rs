@@ -6,6 +6,7 @@
 //! ```
 
 mod agreement;
+mod base;
 mod identity;
 mod inputs;
 mod start;
@@ -15,14 +16,14 @@ use std::{path::Path, sync::Arc};
 use candle_core::Device;
 use serde_json::json;
 
-use self::{identity::Identity, inputs::Inputs};
+use self::{base::FoundBase, identity::Identity, inputs::Inputs};
 use super::{Context, args::TrainArgs, output, ranks, run_json};
 use crate::{
     config::{Config, EpochSample, LossSchedule, Objective},
     device,
     error::{Error, Result, ResultExt},
     generate::{Sampling, predict},
-    model::{Loading, LoraConfig, Model, ModelSource, Precision, checkpoint::ClsgenJson},
+    model::{LoraConfig, Model, checkpoint::ClsgenJson},
     ops::cuda,
     prompt::{Prompter, TextTokenizer},
     signals, storage,
@@ -69,37 +70,18 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     // Records, base model, and whether this is the run the directory holds.
     let mut inputs = Inputs::load(context)?;
     inputs.files().into_iter().for_each(storage::protect);
-    let source = agreement::base(context)?;
-    // A job's plan, made on a login node: its device is elsewhere.
     let elsewhere = args.assume.is_some();
-    let device = if elsewhere { Device::Cpu } else { context.device()? };
-    let dtype = if elsewhere { cards::dtype(config) } else { device::dtype(config.model.dtype, &device) };
-    let precision = Precision::new(dtype, config.model.quantize);
-    precision.check(&device)?;
-    let llama_config = source.config()?;
-    // Before the files are read through for their hash: the weights alone must fit.
-    let loading = Loading::of(&source, &llama_config, precision, &device);
-    let what = format!("{} ({} of weights)", source.path.display(), device::format_bytes(loading.held));
-    let fits = if elsewhere { Ok(()) } else { loading.check(0, &device, &what, &|_| None) };
-    // A dry run says what is needed, then what is lacking here.
-    let fits = if context.dry_run { fits } else { fits.map(|()| Ok(()))? };
-    let base_hash = source.hash()?;
-    let tokenizer = Arc::new(TextTokenizer::load(source.tokenizer_path())?);
-    inputs.template = inputs.template.dated(&tokenizer, &agreement::prompt_date(context)?);
-    let identity = Identity::of(context, &inputs, &base_hash, tokenizer.hash())?;
-    identity.check_ranks(context, &device)?;
+    let (base, fits) = FoundBase::find(context, elsewhere)?;
+    inputs.template = inputs.template.dated(&base.tokenizer, &agreement::prompt_date(context)?);
+    let identity = Identity::of(context, &inputs, &base.hash, base.tokenizer.hash())?;
+    identity.check_ranks(context, &base.device)?;
     together.on_rank_0(|| identity.check(&context.run_dir))?;
     // Finding it may put a directory in order that a kill left half replaced: not in a dry run.
     let resume = if context.dry_run && args.resume { None } else { agreement::resume_point(context, args.resume)? };
 
     // Records as tokens, and what the run will do with them.
-    tokenizer.check_vocab(llama_config.vocab_size)?;
-    llama_config.check_window(
-        config.model.max_input_tokens,
-        config.model.max_output_tokens,
-        config.model.allow_long,
-    )?;
-    let prompter = prompter(config, &inputs, tokenizer)?;
+    base.check_window(context)?;
+    let prompter = prompter(config, &inputs, base.tokenizer.clone())?;
     let examples = encode(config, &inputs, &prompter)?;
     let label_tokens = label_tokens(config, &prompter, &examples)?;
     // A dev record without a prompt must not come to light after an epoch's work.
@@ -111,18 +93,9 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     let largest = Largest::of(&examples, plan.batch_size, config.train.prompt_loss_weight > 0.0);
     ranks::announce(context);
     announce(&inputs, &plan, largest);
-    let lora = LoraConfig::from(&config.lora);
-    let trained = (config.train.parameters, &lora);
-    let here = (&device, cuda::memory_available(&device));
-    let fits = fits
-        .and_then(|()| memory::check_before_loading(&llama_config, (loading.held, precision), trained, largest, here));
+    let fits = fits.and(room(config, &base, largest));
     if context.dry_run {
-        let goes_on = args.resume && checkpoint::any(&context.run_dir).is_some();
-        if !goes_on {
-            start::check(context, &base_hash, prompter.tokenizer().hash())?;
-        }
-        let needs = Needs::of(config, &llama_config, largest);
-        dry_run(context, (args, goes_on), &source, (&plan, &examples, largest), &needs)?;
+        dry_run(context, args, &base, (&plan, &examples, largest))?;
         return together.agree(if elsewhere { Ok(None) } else { fits.map(|()| None) });
     }
     fits?;
@@ -130,17 +103,16 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     together.agree(signals::check_interrupted())?;
 
     // The model, where the run left off or from the start.
-    let model =
-        start::model(context, &source, (&base_hash, prompter.tokenizer().hash()), precision, &device, resume.as_ref())?;
+    let model = start::model(context, &base, resume.as_ref())?;
     let of_losses = (label_tokens, class_balance);
-    let trainer = trainer(context, model, plan.clone(), of_losses, largest, resume.as_ref(), &device)?;
+    let trainer = trainer(context, model, plan.clone(), of_losses, largest, resume.as_ref(), &base.device)?;
     let state = agreement::state(resume, &plan);
     let log = together.on_rank_0(|| {
         // The epochs to come, `last`, and one more while a directory is being replaced.
         let checkpoints = (config.train.epochs - state.complete_epochs() + 2) as u64;
         device::check_disk(&context.run_dir, memory::checkpoint_bytes(&trainer.optimizer) * checkpoints)?;
         // Only now, when nothing can be refused any more, does the directory become this run's.
-        let models = [("model.base", source.path.as_path(), base_hash.as_str())];
+        let models = [("model.base", base.source.path.as_path(), base.hash.as_str())];
         // A run that has nothing left to do keeps the record of who trained it.
         let over = state.is_over(&plan, config.train.max_steps);
         let done = over && run_json::ended_well(&context.run_dir, "train");
@@ -148,10 +120,8 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
             run_json::write(context, "train", &inputs.files(), &models, lock)?;
         }
         identity.write(&context.run_dir)?;
-        let operations = Operations::of(&llama_config, config.train.parameters);
-        let mfu = Mfu::new(operations, &trainer.pass.weights, together.size(), dtype, &device)
-            .inspect_err(|error| tracing::warn!("metrics.jsonl has no mfu: {error}"));
-        TrainLog::open(&context.run_dir, &plan, state.step, state.complete_epochs(), mfu.ok(), context.quiet)
+        let mfu = mfu(context, &base, &trainer);
+        TrainLog::open(&context.run_dir, &plan, state.step, state.complete_epochs(), mfu, context.quiet)
     })?;
 
     let mut session = Session {
@@ -162,8 +132,8 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
         prompter: &prompter,
         writer: CheckpointWriter {
             run: context.run_dir.clone(),
-            info: clsgen_json(config, &inputs, &source, (base_hash, prompter.tokenizer().hash()))?,
-            source,
+            info: clsgen_json(config, &inputs, &base)?,
+            source: base.source,
             parameters: config.train.parameters,
         },
         state,
@@ -173,17 +143,36 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     session.run()
 }
 
+/// Whether weights, what is trained and the largest micro-batch have room on the device, by what it has free now.
+fn room(config: &Config, base: &FoundBase, largest: Largest) -> Result<()> {
+    let trained = (config.train.parameters, &LoraConfig::from(&config.lora));
+    let here = (&base.device, cuda::memory_available(&base.device));
+    memory::check_before_loading(&base.llama_config, (base.held, base.precision), trained, largest, here)
+}
+
+/// The model FLOPs utilization of this run's steps, where the card's peak is known.
+fn mfu(context: &Context, base: &FoundBase, trainer: &Trainer) -> Option<Mfu> {
+    let operations = Operations::of(&base.llama_config, context.config.train.parameters);
+    Mfu::new(operations, &trainer.pass.weights, context.ranks.size(), base.dtype, &base.device)
+        .inspect_err(|error| tracing::warn!("metrics.jsonl has no mfu: {error}"))
+        .ok()
+}
+
 fn dry_run(
     context: &Context,
-    (args, goes_on): (&TrainArgs, bool),
-    source: &ModelSource,
+    args: &TrainArgs,
+    base: &FoundBase,
     (plan, examples, largest): (&BatchPlan, &[Example], Largest),
-    needs: &Needs,
 ) -> Result<()> {
+    let goes_on = args.resume && checkpoint::any(&context.run_dir).is_some();
+    if !goes_on {
+        start::check(context, base)?;
+    }
+    let needs = Needs::of(&context.config, &base.llama_config, largest);
     let told = super::dry_run::DryRunReport::new(context, "train")
         .with("starts", if goes_on { "from the newest whole checkpoint" } else { "anew" })
-        .with("model.base", json!(source.path))
-        .with("tokenizer", json!(source.tokenizer_path()))
+        .with("model.base", json!(base.source.path))
+        .with("tokenizer", json!(base.source.tokenizer_path()))
         .with("records", plan.records)
         .with("epochs", context.config.train.epochs)
         .with("steps in all", plan.total_steps())
@@ -357,24 +346,19 @@ fn dev(context: &Context, inputs: &mut Inputs, prompter: &Prompter) -> Result<Op
     Dev::new(prompter, &records, config.train.objective, settings).map(Some).context(path.display())
 }
 
-fn clsgen_json(
-    config: &Config,
-    inputs: &Inputs,
-    source: &ModelSource,
-    (base_hash, tokenizer_hash): (String, &str),
-) -> Result<ClsgenJson> {
+fn clsgen_json(config: &Config, inputs: &Inputs, base: &FoundBase) -> Result<ClsgenJson> {
     // A path is stored whole, so that the checkpoint finds its base from anywhere; a hub id stays one.
     let local = config.resolve(Path::new(&config.model.base)).exists();
     // Links stay as named: a `.gguf` file's name is part of its hash.
-    let base_model = match std::path::absolute(&source.path) {
+    let base_model = match std::path::absolute(&base.source.path) {
         Ok(path) if local => path.display().to_string(),
         _ => config.model.base.clone(),
     };
     Ok(ClsgenJson {
         schema: 1,
         base_model,
-        base_hash: Some(base_hash),
-        tokenizer_hash: Some(tokenizer_hash.to_owned()),
+        base_hash: Some(base.hash.clone()),
+        tokenizer_hash: Some(base.tokenizer.hash().to_owned()),
         labels: config.task.labels.clone(),
         prompt: serde_json::to_value(&inputs.template)
             .map_err(|e| Error::usage(format!("the prompt cannot be stored: {e}")))?,

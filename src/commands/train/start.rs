@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 
+use super::base::FoundBase;
 use crate::{
     commands::Context,
     config::{Init, Parameters},
     error::{Error, Result},
     model::{
-        ClsHead, Llama, Model, ModelSource, Precision,
+        ClsHead, Llama, Model,
         adapter::LoraConfig,
         carries_adapter,
         checkpoint::{self, BaseLookup},
@@ -21,23 +22,16 @@ use crate::{
 };
 
 /// Base, adapters and head.
-pub(super) fn model(
-    context: &Context,
-    source: &ModelSource,
-    (base_hash, tokenizer_hash): (&str, &str),
-    precision: Precision,
-    device: &Device,
-    resume: Option<&Resumable>,
-) -> Result<Model> {
+pub(super) fn model(context: &Context, base: &FoundBase, resume: Option<&Resumable>) -> Result<Model> {
     let config = &context.config;
     let from = resume.map(|resume| resume.path.clone()).or_else(|| init_from(context));
     let mut model = match from {
-        None => fresh(context, source, precision, device)?,
+        None => fresh(context, base)?,
         Some(dir) => {
             // `init_from` may lie in a run that is still training.
             storage::read_unchanged(&dir, |dir| {
-                check_shape(context, dir, base_hash, tokenizer_hash)?;
-                stored(config.train.parameters, dir, source, context, precision, device)
+                check_shape(context, dir, base)?;
+                stored(context, dir, base)
             })?
         }
     };
@@ -53,16 +47,16 @@ fn init_from(context: &Context) -> Option<PathBuf> {
 }
 
 /// Whether `train.init_from` can be started from, as far as can be told without its weights: for a dry run.
-pub(super) fn check(context: &Context, base_hash: &str, tokenizer_hash: &str) -> Result<()> {
-    init_from(context)
-        .map_or(Ok(()), |dir| storage::read_unchanged(&dir, |dir| check_shape(context, dir, base_hash, tokenizer_hash)))
+pub(super) fn check(context: &Context, base: &FoundBase) -> Result<()> {
+    init_from(context).map_or(Ok(()), |dir| storage::read_unchanged(&dir, |dir| check_shape(context, dir, base)))
 }
 
-fn fresh(context: &Context, source: &ModelSource, precision: Precision, device: &Device) -> Result<Model> {
+fn fresh(context: &Context, base: &FoundBase) -> Result<Model> {
     let config = &context.config;
+    let FoundBase { source, llama_config, precision, device, .. } = base;
     let mut llama = match config.train.init {
-        Init::Pretrained => Llama::load(source, precision, device)?,
-        Init::Random => Llama::random(source.config()?, precision.dtype, context.seed, device)?,
+        Init::Pretrained => Llama::load(source, *precision, device)?,
+        Init::Random => Llama::random(llama_config.clone(), precision.dtype, context.seed, device)?,
     };
     if config.train.parameters == Parameters::Lora {
         llama.add_lora(&LoraConfig::from(&config.lora), context.seed)?;
@@ -78,21 +72,15 @@ fn head(context: &Context, hidden_size: usize, device: &Device) -> Result<ClsHea
     ClsHead::new(hidden_size, shape.hidden, classes, shape.activation, shape.dropout, context.seed, device)
 }
 
-fn stored(
-    parameters: Parameters,
-    dir: &Path,
-    source: &ModelSource,
-    context: &Context,
-    precision: Precision,
-    device: &Device,
-) -> Result<Model> {
-    if parameters == Parameters::Full {
+fn stored(context: &Context, dir: &Path, base: &FoundBase) -> Result<Model> {
+    let FoundBase { source, precision, device, .. } = base;
+    if context.config.train.parameters == Parameters::Full {
         // Such a checkpoint is a whole model folder, or an adapter over this base, which cannot be trained in full.
         let lookup =
             BaseLookup { base: Some(&context.config.model.base), search: &[&context.config.dir], allow_network: false };
-        return Ok(checkpoint::load_model(dir, lookup, precision, device)?.model);
+        return Ok(checkpoint::load_model(dir, lookup, *precision, device)?.model);
     }
-    let llama = Llama::load(source, precision, device)?;
+    let llama = Llama::load(source, *precision, device)?;
     let head = head(context, llama.config.hidden_size, device)?;
     let mut model = Model::new(llama, head);
     checkpoint::load_into(&mut model, dir)?;
@@ -101,7 +89,7 @@ fn stored(
 
 /// A checkpoint of other labels (exit 2), or of another base, rank or head (exit 4), cannot be gone on with under this
 /// config: told before the base is read.
-fn check_shape(context: &Context, dir: &Path, base_hash: &str, tokenizer_hash: &str) -> Result<()> {
+fn check_shape(context: &Context, dir: &Path, base: &FoundBase) -> Result<()> {
     let config = &context.config;
     let info = checkpoint::read_info(dir)?;
     if info.labels.count() == config.task.labels.count() && info.labels != config.task.labels {
@@ -114,10 +102,10 @@ fn check_shape(context: &Context, dir: &Path, base_hash: &str, tokenizer_hash: &
         .hint("make task.labels those of the checkpoint: its head and its answers know the classes by them"));
     }
     let mut differing = Vec::new();
-    if info.base_hash.as_deref().is_some_and(|hash| hash != base_hash) {
+    if info.base_hash.as_deref().is_some_and(|hash| hash != base.hash) {
         differing.push("its base model is not the one model.base names".to_owned());
     }
-    if info.tokenizer_hash.as_deref().is_some_and(|hash| hash != tokenizer_hash) {
+    if info.tokenizer_hash.as_deref().is_some_and(|hash| hash != base.tokenizer.hash()) {
         differing.push("its tokenizer, chat template or generation_config is not the one in model.base".to_owned());
     }
     if (info.head.hidden, info.head.activation) != (config.head.hidden, config.head.activation) {
