@@ -54,6 +54,24 @@ fn a_run_killed_after_any_step_resumes_to_the_bit() {
     common::say("kill sweep: 6 points, train.step after each step");
 }
 
+/// `last` holds the step at which `max_steps` ends the run before dev is scored: a kill between the two.
+#[test]
+fn a_run_that_max_steps_ends_is_scored_though_it_was_killed() {
+    let fixture = Fixture::new();
+    let flags = ["--set", "train.max_steps=2"];
+    fixture.succeed("whole", &flags);
+    let output = check(fixture.command("killed", &flags).env("CLSGEN_FAULT", "dir.done:1").output().unwrap());
+    assert!(output.status.code().is_none() && !fixture.path("killed/best.json").exists(), "{}", stderr(&output));
+    for _ in 0..2 {
+        fixture.succeed("killed", &[&flags[..], &["--resume"]].concat());
+        let best = fixture.json("killed/best.json");
+        assert_eq!(best, fixture.json("whole/best.json"));
+        let metrics = format!("{}/dev.metrics.json", best["path"].as_str().unwrap());
+        assert_eq!(fixture.json(&format!("killed/{metrics}")), fixture.json(&format!("whole/{metrics}")));
+        assert_eq!(fixture.log("killed", "epoch").len(), 1);
+    }
+}
+
 /// Every option of the loss's weights, the order and smoothing.
 const OPTIONS: [&str; 10] = [
     "--set",

@@ -41,7 +41,7 @@ use crate::{
         optimizer::Optimizer,
         plan::BatchPlan,
         schedule::{LinearSchedule, WeightSchedule},
-        select::Best,
+        select::{Best, is_scored},
         session::Session,
         step::Trainer,
     },
@@ -121,7 +121,10 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
         }
         identity.write(&context.run_dir)?;
         let mfu = mfu(context, &base, &trainer);
-        TrainLog::open(&context.run_dir, &plan, state.step, state.complete_epochs(), mfu, context.quiet)
+        // The line of an epoch that `max_steps` cut goes where the epoch goes on.
+        let is_kept = over && is_scored(&context.run_dir, state.epoch, dev.is_some());
+        let epochs = if is_kept { state.epoch } else { state.complete_epochs() };
+        TrainLog::open(&context.run_dir, &plan, state.step, epochs, mfu, context.quiet)
     })?;
 
     let mut session = Session {

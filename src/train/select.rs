@@ -15,6 +15,7 @@ use crate::{
     error::{Error, Result},
     foreign,
     metrics::quality::{EpochTerms, quality},
+    model::checkpoint::INFO,
     storage,
 };
 
@@ -29,14 +30,21 @@ pub struct Best {
     pub score: Option<f64>,
 }
 
-/// Chooses among the checkpoints of epochs 1 to `last` and writes `RUN/best.json`.
-pub fn write_best(run: &Path, last: usize) -> Result<Best> {
+/// Chooses among the checkpoints of epochs 1 to `last` and writes `RUN/best.json`; nothing where there is none of them
+/// yet.
+pub fn write_best(run: &Path, last: usize) -> Result<Option<Best>> {
     let best = choose(run, last)?;
-    storage::write_json(&run.join("best.json"), &best)?;
+    best.iter().try_for_each(|best| storage::write_json(&run.join("best.json"), best))?;
     Ok(best)
 }
 
-fn choose(run: &Path, last: usize) -> Result<Best> {
+/// Whether the epoch has a checkpoint and, where `dev` is scored, dev's metrics in it.
+pub fn is_scored(run: &Path, epoch: usize, dev: bool) -> bool {
+    let checkpoint = run.join(epoch_path(epoch));
+    checkpoint.join(if dev { DEV_METRICS } else { INFO }).is_file()
+}
+
+fn choose(run: &Path, last: usize) -> Result<Option<Best>> {
     let mut epochs = Vec::new();
     let mut terms: Vec<EpochTerms> = Vec::new();
     for epoch in 1..=last {
@@ -51,8 +59,11 @@ fn choose(run: &Path, last: usize) -> Result<Best> {
     }
     let quality = quality(&terms);
     let Some(index) = quality.best else {
-        return Ok(Best { epoch: last, path: epoch_path(last), score: None });
+        // That of an epoch that is under way is not there yet.
+        let latest = (1..=last).rev().find(|&epoch| is_scored(run, epoch, false));
+        return Ok(latest.map(|epoch| Best { epoch, path: epoch_path(epoch), score: None }));
     };
     let informed = terms.iter().any(|t| t.auroc.or(t.auroc_align).or(t.kappa).is_some());
-    Ok(Best { epoch: epochs[index], path: epoch_path(epochs[index]), score: informed.then_some(quality.scores[index]) })
+    let score = informed.then_some(quality.scores[index]);
+    Ok(Some(Best { epoch: epochs[index], path: epoch_path(epochs[index]), score }))
 }

@@ -8,7 +8,7 @@ use super::{
     examples::Example,
     log::TrainLog,
     loss::Losses,
-    select::{Best, write_best},
+    select::{Best, is_scored, write_best},
     step::Trainer,
 };
 use crate::{
@@ -42,13 +42,18 @@ pub struct Session<'a> {
 impl Session<'_> {
     /// Trains from where the state is to the last step; returns the best epoch, on rank 0.
     pub fn run(&mut self) -> Result<Option<Best>> {
-        // A resume may find an epoch trained but not scored, or scored but not compared.
-        if self.state.epoch_trained(&self.trainer.plan) && !self.state.complete {
-            self.finish_epoch(true)?;
-        } else if self.state.step > 0 {
+        let last = self.max_steps.unwrap_or(usize::MAX).min(self.trainer.plan.total_steps());
+        // A resume may find an epoch trained, to its end or to `max_steps`, but not scored, or scored but not compared.
+        if self.state.epoch_trained(&self.trainer.plan) {
+            if !self.state.complete {
+                self.finish_epoch(true)?;
+            }
+        } else if self.state.step > 0 && self.state.step >= last && !self.is_scored()? {
+            self.finish_epoch(false)?;
+        }
+        if self.state.step > 0 {
             self.write_best()?;
         }
-        let last = self.max_steps.unwrap_or(usize::MAX).min(self.trainer.plan.total_steps());
         while self.state.step < last {
             self.state.begin_step(&self.trainer.plan);
             let report = match self.trainer.step(self.state.step + 1, self.examples, &self.state.data_order) {
@@ -111,9 +116,16 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Names the best epoch so far, on rank 0.
+    /// Whether the epoch has its checkpoint, with dev's metrics where there is a dev split: rank 0 looks.
+    fn is_scored(&self) -> Result<bool> {
+        let ranks = &self.trainer.ranks;
+        let looked = ranks.on_rank_0(|| Ok(is_scored(&self.writer.run, self.state.epoch, self.dev.is_some())))?;
+        Ok(ranks.broadcast(&[looked.unwrap_or(false).into()])? == [1])
+    }
+
+    /// Names the best epoch so far, on rank 0; `None` on others, and where no epoch has a checkpoint yet.
     fn write_best(&self) -> Result<Option<Best>> {
-        self.trainer.ranks.on_rank_0(|| write_best(&self.writer.run, self.state.epoch))
+        Ok(self.trainer.ranks.on_rank_0(|| write_best(&self.writer.run, self.state.epoch))?.flatten())
     }
 
     /// What ends the process after `error`. A signal saves the epoch as it is first; any other error leaves the last
@@ -121,8 +133,11 @@ impl Session<'_> {
     fn failed(&mut self, error: Error) -> Result<Error> {
         self.log.finish();
         let Kind::Signal(signal) = error.kind() else { return Ok(error) };
-        // A signal right after an epoch's checkpoint finds nothing new to save.
-        if self.state.epoch_records > 0 || self.state.step == 0 {
+        // A model that was not trained is no epoch's: kept for --resume alone. Right after an epoch's checkpoint
+        // nothing is new.
+        if self.state.step == 0 {
+            self.writer.last(&self.trainer, &self.state)?;
+        } else if self.state.epoch_records > 0 {
             self.writer.epoch(&self.trainer, &self.state, None)?;
             self.write_best()?;
         }
