@@ -29,6 +29,29 @@ fn test_is_scored_as_predict_scores_it_with_thresholds_of_the_checkpoints_dev() 
     assert_eq!(run["command"], "eval");
 }
 
+/// A checkpoint stays as it was written: what names it by its content would no longer find it.
+#[test]
+fn a_checkpoint_is_no_run_directory() {
+    let fixture = finished_run();
+    let mut command = common::clsgen();
+    command.current_dir(fixture.path(".")).args(["eval", "--run", "run/checkpoints/epoch-01"]).args(TEST);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("is a checkpoint, not a run directory"), "{}", stderr(&output));
+    for made in ["run.json", "eval"] {
+        assert!(!fixture.path(&format!("run/checkpoints/epoch-01/{made}")).exists(), "{made}");
+    }
+}
+
+/// The split that is scored needs no dev file: thresholds come from the checkpoint.
+#[test]
+fn a_dev_file_that_is_gone_is_told_and_not_taken_for_another() {
+    let fixture = finished_run();
+    fixture.write("run/train.json", r#"{"data.dev": "00ff"}"#);
+    let output = succeed(&fixture, &[&TEST[..], &["--set", "data.dev=gone.jsonl"]].concat());
+    assert!(stderr(&output).contains("gone.jsonl is not there"), "{}", stderr(&output));
+}
+
 #[test]
 fn thresholds_of_an_older_clsgen_gain_the_operating_points() {
     let fixture = finished_run();

@@ -6,14 +6,28 @@ use serde_json::{Value, json};
 
 use super::{Context, machine};
 use crate::{
-    error::Result,
+    error::{Error, Result},
+    model::checkpoint::INFO,
     storage::{
         RunLock,
         run_record::{self, Begun, Used},
     },
 };
 
-pub use run_record::{ended_well, finish, lock};
+pub use run_record::{ended_well, finish};
+
+/// Takes the run directory for this command.
+///
+/// # Errors
+/// Another process has it; or it is a checkpoint, which never changes once it is written: what a command adds would
+/// make another of it (exit 2).
+pub fn lock(run: &Path) -> Result<RunLock> {
+    if run.join(INFO).is_file() {
+        return Err(Error::usage(format!("{} is a checkpoint, not a run directory", run.display()))
+            .hint("give the RUN that it is of; or score it by predict, and its file by eval --predictions"));
+    }
+    run_record::lock(run)
+}
 
 /// Writes `RUN/run.json` for `command`, with the hash of every input (a directory: of every file in it) and of every
 /// model used. The config and prompt files are added by themselves. [`finish`] completes it when the command ends;
@@ -53,10 +67,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{
-        error::{Error, Kind},
-        storage,
-    };
+    use crate::{error::Kind, storage};
 
     #[test]
     fn a_second_command_keeps_the_first_under_earlier() {

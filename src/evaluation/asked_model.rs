@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::log;
+use super::{folder::Folder, log};
 use crate::{
     baselines::prompting::Writer,
     config::{Quantize, is_server},
@@ -109,10 +109,16 @@ impl AskedModel {
         Ok([("model.dtype", dtype), ("model.quantize", json!(quantize))])
     }
 
-    /// Tries its server, unless `file` is there: what is finished needs none. With `scores`, it must give
-    /// log-probabilities of prompts (exit 2).
-    pub fn check(&self, context: &Context, file: &Path, longest: usize, scores: bool) -> Result<()> {
-        if file.exists() {
+    /// Tries its server, unless `file` holds answers that `folder` keeps: what is finished needs none. With `scores`,
+    /// it must give log-probabilities of prompts (exit 2).
+    pub fn check(
+        &self,
+        context: &Context,
+        (folder, file): (&Folder, &Path),
+        longest: usize,
+        scores: bool,
+    ) -> Result<()> {
+        if folder.keeps() && file.metadata().is_ok_and(|held| held.len() > 0) {
             return Ok(());
         }
         let Some(remote) = self.remote(context, longest)? else { return Ok(()) };

@@ -113,7 +113,7 @@ impl<'a> Plan<'a> {
         });
         let asked = other.transpose()?;
         let plan = Self { job, baselines, runs, info, known, own, overwrite, asked };
-        plan.check_server(context, &folder.out)?;
+        plan.check_server(context, folder)?;
         if plan.baselines.contains(&Baseline::Verbalized) {
             plan.verbalized_prompt(context)?;
         }
@@ -124,13 +124,13 @@ impl<'a> Plan<'a> {
     }
 
     /// Tries the server, if one is asked, where an answer is missing.
-    fn check_server(&self, context: &Context, out: &Path) -> Result<()> {
+    fn check_server(&self, context: &Context, folder: &Folder) -> Result<()> {
         let Some(asked) = &self.asked else { return Ok(()) };
         let windows = scoring::windows(context, &self.info);
         for baseline in self.baselines.iter().filter(|baseline| **baseline != Baseline::Cnn) {
             asked.check(
                 context,
-                &file(out, *baseline),
+                (folder, &file(&folder.out, *baseline)),
                 windows.input + windows.output,
                 *baseline == Baseline::TokenProbability,
             )?;

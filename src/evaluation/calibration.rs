@@ -145,8 +145,9 @@ pub fn freeze(
     let sample = inputs::sample(dev, &context.config.task.labels, None)?;
     let tuned_on = (&sample, positive(context)?);
     let frozen = Frozen::tune(tuned_on, (costs(context), &targets(context)), checkpoint, shown, &dev.blake3);
-    frozen::write(folder, THRESHOLDS, Some(&frozen.bytes()?), context.dry_run)?;
+    // May be refused: before anything is written.
     let fitted = Fitted::fit(context, &sample, &frozen)?;
+    frozen::write(folder, THRESHOLDS, Some(&frozen.bytes()?), context.dry_run)?;
     Fitted::write(fitted.as_ref(), folder, context.dry_run)?;
     Ok((frozen, fitted))
 }

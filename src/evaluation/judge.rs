@@ -107,7 +107,7 @@ impl Plan {
         let readability = prompts::readability(format)?.dated(tokenizer, &date);
 
         let longest = config.model.max_input_tokens + config.model.max_output_tokens;
-        asked.check(context, &folder.out.join(FILE), longest, false)?;
+        asked.check(context, (folder, &folder.out.join(FILE)), longest, false)?;
         Ok(Some(Self { asked, labels, inconsistency, readability }))
     }
 
@@ -170,13 +170,28 @@ fn windows(config: &config::Model) -> Windows {
 /// blank it. `None` where none did, or not to the end.
 pub fn kept(folder: &Folder, texts: Texts<'_>, options: &Options) -> Result<Option<Judgement>> {
     let file = folder.out.join(texts.file);
-    let Some(made) = log::made_by(&file).filter(|_| file.is_file()) else { return Ok(None) };
+    if !file.is_file() {
+        return Ok(None);
+    }
+    let Some(made) = log::made_by(&file) else {
+        tracing::warn!("{}: nothing beside it says what made it: not counted", file.display());
+        return Ok(None);
+    };
     let Ok(labels) = serde_json::from_value::<Labels>(made.get("labels").clone()) else { return Ok(None) };
     if *made.get("predictions") != json!(texts.predictions.blake3) {
         tracing::warn!("{} judges other predictions: not counted", file.display());
         return Ok(None);
     }
-    let judged: Vec<JudgeLine> = log::verified(&file)?;
+    let judged: Vec<JudgeLine> = match log::verified(&file) {
+        // Without a judge it cannot be made again.
+        Err(error) if folder.overwrite => {
+            tracing::warn!("{error}: not counted");
+            return Ok(None);
+        }
+        read => {
+            read.map_err(|error| error.hint("--overwrite leaves it out, or judges again where eval.judge is set"))?
+        }
+    };
     let cases = texts.cases(&labels).len();
     if judged.len() < cases {
         tracing::warn!(

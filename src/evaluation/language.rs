@@ -48,7 +48,8 @@ struct Line {
 }
 
 impl Plan {
-    /// The texts, where they are `asked` for or named; a prediction file has no model to read them.
+    /// The texts, where they are `asked` for or named. Prediction files have no model to read them: an error where they
+    /// are asked for, none where the config names them.
     pub fn find(context: &Context, work: &PredictionSource<'_>, asked: bool) -> Result<Option<Self>> {
         let config = &context.config;
         let named = config.eval.language_text.as_ref();

@@ -1,4 +1,5 @@
-//! JSONL files of an evaluation (answers of baselines and judge) that resume an interrupted command.
+//! JSONL files of an evaluation (predictions, answers of baselines and judge, likelihoods of texts) that resume an
+//! interrupted command.
 //!
 //! Beside `<name>.jsonl`, `<name>.meta.json` stores the fingerprint (hashes, prompts, settings) that produced it and
 //! `<name>.hashes` one hash per line. Under the same fingerprint the lines are verified and kept, and only the missing

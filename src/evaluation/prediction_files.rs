@@ -14,7 +14,7 @@ use crate::{
     context::Context,
     data::{Predictions, display_path},
     error::Result,
-    prompt::Verdict,
+    prompt::{PromptTemplate, Verdict},
 };
 
 /// Freezes thresholds on `dev`, unless there is none, then scores `test`.
@@ -34,8 +34,12 @@ pub fn score(context: &Context, folder: &Folder, test: &[PathBuf], dev: &[PathBu
     let title = format!("{} ({})", display_path(test).display(), sample.counts());
     let shared = tuned.map_or(0, |dev| Dev::new(&dev, &[]).holds(&predictions, None));
     let in_sample = shared > 0 && shared == predictions.len();
-    // A prediction file is taken to have the paper's verdict line.
-    let verdict = Verdict::default();
+    // A prediction file is taken to have the paper's verdict line, where no prompt says another.
+    let prompt = context.config.given.contains("task.prompt").then(|| &context.config.task.prompt);
+    let verdict = match prompt.map(|path| context.config.resolve(path)).filter(|path| path.exists()) {
+        Some(path) => PromptTemplate::load(&path)?.verdict()?,
+        None => Verdict::default(),
+    };
     Ok(Scored {
         sample,
         question: None,

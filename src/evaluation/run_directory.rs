@@ -94,20 +94,23 @@ impl EvalJob {
         Ok(job)
     }
 
-    /// Refuses (exit 2) settings other than the run's: its thresholds were tuned on dev predictions that those made.
-    /// What the command leaves out is the checkpoint's, but for decoding and reading, which have defaults.
+    /// Refuses (exit 2) labels, prompt, dev, reading, windows and decoding other than the run's: its thresholds were
+    /// tuned on dev predictions that those made. What the command leaves out is the checkpoint's, but for decoding and
+    /// reading, which have defaults.
     fn check_settings(&self, context: &Context) -> Result<()> {
-        let path = context.run_dir.join("train.json");
-        let Some(run) = foreign::read(&path, foreign::LARGE)
-            .ok()
-            .and_then(|bytes| serde_json::from_slice::<Fingerprint>(&bytes).ok())
-        else {
-            return Ok(());
-        };
+        let Some(run) = trained(context)? else { return Ok(()) };
         let config = &context.config;
         let mut ours = Fingerprint::new(Stage::Train, config, &Stage::Train.contents(|_| Value::Null))?;
-        if let Some(dev) = config.data.dev.as_ref().map(|dev| config.resolve(dev)).filter(|dev| dev.exists()) {
-            ours.set("data.dev", json!(data::source_hash(&dev)?));
+        let dev = config.data.dev.as_ref().map(|dev| config.resolve(dev));
+        if let Some(gone) = dev.as_ref().filter(|dev| !dev.exists()) {
+            tracing::warn!(
+                "data.dev: {} is not there: that the run's dev split is this cannot be checked",
+                gone.display()
+            );
+        }
+        let dev = dev.filter(|dev| dev.exists());
+        if let Some(dev) = &dev {
+            ours.set("data.dev", json!(data::source_hash(dev)?));
         }
         ours.set("model.quantize", json!(config.model.quantize));
         if config.given.contains("task.prompt") {
@@ -117,7 +120,8 @@ impl EvalJob {
         }
         // What has no default of the command's own counts only where it is given.
         let counts = |key: &str| match key {
-            "task.labels" | "task.prompt" | "data.dev" | "data.format" => config.given.contains(key),
+            "data.dev" => dev.is_some(),
+            "task.labels" | "task.prompt" | "data.format" => config.given.contains(key),
             "model.max_input_tokens" | "model.max_output_tokens" | "model.truncate" | "model.quantize" => {
                 config.given.contains(key)
             }
@@ -166,7 +170,8 @@ impl EvalJob {
         let out = &folder.out;
         let (frozen, calibration) = self.freeze(context, folder)?.unzip();
         let records = self.records(context)?;
-        let predictions = match self.dev.as_ref().filter(|_| self.split == "dev").and_then(|dev| kept(dev, &records)) {
+        let dev = self.dev.as_ref().filter(|_| self.split == "dev" && self.drew_alike(context));
+        let predictions = match dev.and_then(|dev| kept(dev, &records)) {
             Some(mut kept) => {
                 if context.config.generate.evidence {
                     let with_records = kept.iter_mut().zip(records.iter());
@@ -195,7 +200,24 @@ impl EvalJob {
         })
     }
 
-    /// How many of the records are those of the checkpoint's dev predictions, by ids and texts.
+    /// Whether training scored dev as this command would: in its arithmetic, where that is given, and drawing by its
+    /// seed, where texts are drawn at all.
+    fn drew_alike(&self, context: &Context) -> bool {
+        let config = &context.config;
+        let Ok(Some(run)) = trained(context) else { return true };
+        let dtype = run.get("model.dtype");
+        let known = !dtype.is_null() && dtype != "auto";
+        let ours = context.dtype().map_or(Value::Null, |dtype| json!(dtype.as_str()));
+        let other_dtype = known && ours != *dtype;
+        if other_dtype && !config.given.contains("model.dtype") {
+            tracing::warn!("dev's predictions are those of training, in {dtype}; this command computes in {ours}");
+        }
+        let other_seed = config.generate.temperature > 0.0 && *run.get("train.seed") != json!(context.seed);
+        !other_seed && !(other_dtype && config.given.contains("model.dtype"))
+    }
+
+    /// How many of the records are those of the checkpoint's dev predictions, by their texts or, where dev cannot be
+    /// read, by id and label; all of them of dev itself.
     fn of_dev(&self, context: &Context, predictions: &[Prediction], records: &[Record]) -> usize {
         let Some(dev) = &self.dev else { return 0 };
         if self.split == "dev" {
@@ -234,6 +256,19 @@ impl EvalJob {
     }
 }
 
+/// What the run's training was made of; `None` where the run does not say (a checkpoint of another tool's, copied
+/// alone).
+fn trained(context: &Context) -> Result<Option<Fingerprint>> {
+    let path = context.run_dir.join("train.json");
+    let told =
+        |what: &str| Error::model(format!("{}: {what}", path.display())).hint("put it back as training wrote it");
+    match foreign::read(&path, foreign::LARGE) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(told(&format!("cannot be read: {}", storage::reason(&e)))),
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|_| told("no clsgen wrote it")),
+    }
+}
+
 /// The file of a split.
 pub fn split_path(context: &Context, split: &str) -> Result<PathBuf> {
     let data = &context.config.data;
@@ -263,8 +298,7 @@ fn dev_predictions(checkpoint: &Path, info: &ClsgenJson) -> Result<Option<Predic
     Predictions::parse(&path, &storage::verify_file(checkpoint, DEV_PREDICTIONS)?, &info.labels, &[]).map(Some)
 }
 
-/// The checkpoint's dev predictions, where they are of exactly these records with these labels: what scoring them again
-/// would give.
+/// The checkpoint's dev predictions, where ids and labels are exactly these records'.
 fn kept(dev: &[Prediction], records: &[Record]) -> Option<Vec<Prediction>> {
     if dev.len() != records.len() {
         return None;
