@@ -1,7 +1,8 @@
 //! `--over RUN…`: mean ± SD of the model's own metrics over runs that differ by their seed alone.
 //!
 //! Every run was evaluated before: `RUN/eval/<split>/metrics.json` is read, nothing is scored. Runs of other data or
-//! another config are refused by what decided them: `RUN/train.json` and the split's `settings.json`.
+//! another config are refused by what decided them: `RUN/train.json` and the split's `settings.json`; so are runs that
+//! were not trained as far, and metrics of another checkpoint than the run's best is now.
 
 use std::path::{Path, PathBuf};
 
@@ -18,12 +19,15 @@ use crate::{
     error::{Error, Result},
     evaluation::folder::{self, Fingerprints},
     fingerprint::Fingerprint,
+    foreign,
+    generate::scoring,
     metrics::runs::Spread,
     report::{Table, table::number},
     storage,
+    train::checkpoint::newest_valid,
 };
 
-/// What a seed changes: itself, and what training made of it.
+/// What may differ: the seed, what training made of it, and the day that a prompt's clock was read.
 const OF_THE_SEED: [&str; 4] = ["train.seed", "checkpoint", "dev predictions", "prompt date"];
 /// The document beside the tables.
 const FILE: &str = "over.json";
@@ -34,6 +38,8 @@ struct Evaluated {
     trained: Fingerprint,
     made: Fingerprints,
     metrics: Value,
+    /// Steps of its newest checkpoint; none where its checkpoints are gone.
+    steps: Option<usize>,
 }
 
 /// Mean ± SD of `--over`, in `RUN/eval/over/<split>/`.
@@ -74,7 +80,18 @@ impl Evaluated {
             made: Fingerprints,
         }
         let settings: Settings = read(&metrics.with_file_name(folder::SETTINGS), path)?;
+        let best = scoring::checkpoint_dir(path).ok().filter(|best| best.is_dir());
+        let now = best.as_deref().map(scoring::checkpoint_hash).transpose()?;
+        let measured = settings.made.scoring.get("checkpoint");
+        if now.is_some_and(|now| !measured.is_null() && *measured != json!(now)) {
+            return Err(Error::usage(format!(
+                "--over: {} is of another checkpoint than the run's best is now",
+                metrics.display()
+            ))
+            .hint(format!("evaluate it again: clsgen eval --config FILE --run {} --overwrite", path.display())));
+        }
         Ok(Self {
+            steps: newest_valid(path)?.map(|newest| newest.state.step),
             trained: read(&path.join("train.json"), path)?,
             made: settings.made,
             metrics: read(&metrics, path)?,
@@ -87,7 +104,7 @@ impl Evaluated {
     }
 
     fn named(&self) -> Value {
-        json!({ "path": self.path.display().to_string(), "seed": self.seed() })
+        json!({ "path": std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone()), "seed": self.seed() })
     }
 
     /// Where it is another run than `first`, but for the seed.
@@ -100,6 +117,11 @@ impl Evaluated {
         ];
         let apart = pairs.map(|(own, first)| own.filtered(counts).differences(&first.filtered(counts)));
         let mut all = apart.concat();
+        if let (Some(own), Some(first)) = (self.steps, first.steps)
+            && own != first
+        {
+            all.push(format!("steps trained ({first} → {own})"));
+        }
         all.sort();
         all.dedup();
         all
@@ -113,7 +135,10 @@ fn read<T: for<'a> Deserialize<'a>>(path: &Path, run: &Path) -> Result<T> {
             run.display()
         ))
     })?;
-    serde_json::from_slice(&bytes).map_err(|e| Error::usage(format!("--over: {} cannot be read: {e}", path.display())))
+    serde_json::from_slice(&bytes).map_err(|e| {
+        Error::usage(format!("--over: {} cannot be read: {}", path.display(), foreign::reason(&e)))
+            .hint(format!("evaluate {} again", run.display()))
+    })
 }
 
 /// Refuses (exit 2) fewer than two runs, one that is given twice, and others than the first but for the seed.
@@ -194,6 +219,7 @@ mod tests {
     #[test]
     fn every_leaf_that_the_runs_have_is_spread() {
         let run = |auroc: f64, f1: Value| Evaluated {
+            steps: None,
             path: PathBuf::new(),
             trained: Fingerprint::default(),
             made: Fingerprints { scoring: Fingerprint::default(), measuring: Fingerprint::default() },
