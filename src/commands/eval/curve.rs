@@ -10,7 +10,9 @@ use crate::{
     data::Predictions,
     error::{Error, Result},
     evaluation::{folder, inputs},
+    generate::scoring,
     metrics::{AnySample, Metric, Options, multiclass, parsable_and_kappa},
+    model::checkpoint::read_info,
     report::{Table, figures::EpochMetrics, table::cell},
     storage,
     train::{
@@ -22,6 +24,12 @@ use crate::{
 /// `--curve` of a run that has no test split to score: the table and the figure, from its epochs alone, in
 /// `RUN/eval/curve/`.
 pub fn alone(context: &Context, options: &Options) -> Result<()> {
+    let mut context = context.clone();
+    // The config need not repeat the run's classes.
+    if let Ok(info) = scoring::checkpoint_dir(&context.run_dir).and_then(|dir| read_info(&dir)) {
+        context.config.task.labels = info.labels;
+    }
+    let context = &context;
     let epochs = self::epochs(context, options)?;
     let table = self::table(&epochs, context.config.task.labels.are_two());
     folder::refuse_older(&context.run_dir.join("eval"))?;
@@ -94,8 +102,8 @@ pub fn table(epochs: &[EpochMetrics], two_classes: bool) -> Table {
     table
 }
 
-/// What has bootstrap intervals again from the checkpoint's dev predictions, with them; as it was where those are gone
-/// or are of another evaluation.
+/// `measured` with bootstrap intervals, from the epoch's dev predictions; as it is where those are gone or are of
+/// another evaluation.
 fn with_bootstrap(context: &Context, measured: EpochMetrics, options: &Options) -> EpochMetrics {
     let labels = &context.config.task.labels;
     let path = context.run_dir.join(epoch_path(measured.epoch)).join(DEV_PREDICTIONS);
