@@ -127,6 +127,24 @@ fn without_explanation_the_probability_is_the_same() {
     }
 }
 
+/// What is there is not replaced before it is known that the input can be read.
+#[test]
+fn an_input_that_cannot_be_read_costs_no_earlier_output() {
+    let fixture = Fixture::new();
+    fixture.write("in.jsonl", notes(3));
+    fixture.succeed("in.jsonl", "out.jsonl", &[]);
+    let before = fixture.read("out.jsonl");
+    std::fs::create_dir(fixture.path("folder")).unwrap();
+    fixture.write("packed", [0x1f, 0x8b, 8, 0]);
+    let folder = fixture.command("folder", "out.jsonl", &["--overwrite"]).output().unwrap();
+    let mut piped = fixture.command("-", "out.jsonl", &["--overwrite"]);
+    let packed = piped.stdin(std::fs::File::open(fixture.path("packed")).unwrap()).output().unwrap();
+    for output in [folder, packed] {
+        assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+        assert_eq!(fixture.read("out.jsonl"), before, "{}", stderr(&output));
+    }
+}
+
 #[test]
 fn constrained_answers_all_parse() {
     let fixture = Fixture::new();

@@ -49,6 +49,10 @@ pub fn run(context: &Context, args: &PredictArgs) -> Result<()> {
     let job = prepare(context, args)?;
     let Job { total, before, settings, loaded, prompter, sidecar, calibrator } = &job;
     source::protect(&loaded.source.path);
+    let reading = reading(context, prompter.labels());
+    let stream = |skipped| data::stream_after(&reading, &args.input, &prompter.template().fields(), skipped);
+    // What a pipe holds is known once it is opened: before anything is replaced.
+    let pipe = is_pipe(&args.input).then(|| stream(*before)).transpose()?;
     let mut output = PredictionOutput::open(claim, sidecar, args.overwrite)?;
     let done = output.lines();
     if done > 0 {
@@ -56,8 +60,10 @@ pub fn run(context: &Context, args: &PredictArgs) -> Result<()> {
     }
     let bar = progress::bar(context.quiet, *total, done, "{wide_bar} {pos}/{len} records, {per_sec}, {eta} left");
     let mut counts = output.counts();
-    let reading = reading(context, prompter.labels());
-    let records = data::stream_after(&reading, &args.input, &prompter.template().fields(), before + done)?;
+    let records = match pipe {
+        Some(records) => records,
+        None => stream(before + done)?,
+    };
     let records = records.take(total.map_or(usize::MAX, |total| total.saturating_sub(done)));
     let records = prompted(records, prompter, settings, args);
     let outcome = score(&loaded.model, prompter, records, settings, &mut |mut prediction| {
@@ -95,7 +101,11 @@ fn dry_run(context: &Context, args: &PredictArgs) -> Result<()> {
     storage::verify_manifest(&dir)?;
     let source = scoring::locate(context, &dir, &info)?;
     prompter(context, &source, &info, template, &windows)?;
-    let there = args.output.exists();
+    let output_is = match (args.output.exists(), args.overwrite) {
+        (false, _) => "new",
+        (true, true) => "there: written anew",
+        (true, false) => "there: gone on with if this very command made it",
+    };
     let plan = DryRunReport::of("predict");
     let plan = match (context.shard, total) {
         (Some(shard), Some(total)) => plan.with("part", part::describe(shard, total)),
@@ -106,7 +116,7 @@ fn dry_run(context: &Context, args: &PredictArgs) -> Result<()> {
         .with("input", json!(args.input))
         .with("records", total.map_or_else(|| "those of a pipe".into(), |total| json!(total)))
         .with("output", json!(args.output))
-        .with("output is", if there { "there: gone on with if this very command made it" } else { "new" })
+        .with("output is", output_is)
         .with("explanations", !args.no_explanation)
         .print(context)
 }
@@ -183,8 +193,9 @@ fn check_given(context: &Context, dir: &Path, labels: &Labels, template: &Prompt
     }
     if config.given.contains("task.prompt") {
         let path = config.resolve(&config.task.prompt);
-        // The checkpoint needs no file of the prompt: one that has gone since is not asked for.
-        let given = if path.exists() { Some(PromptTemplate::load(&path)?) } else { None };
+        // The checkpoint needs no file of the prompt: one that has gone since is not asked for, but one named by --set.
+        let named_now = context.sets.iter().any(|set| set.trim_start().starts_with("task.prompt"));
+        let given = if named_now || path.exists() { Some(PromptTemplate::load(&path)?) } else { None };
         let date = template.date.clone();
         if given.is_some_and(|given| PromptTemplate { date, ..given } != *template) {
             return Err(refuse("task.prompt"));
@@ -261,7 +272,7 @@ fn prompted<'r>(
 
 /// Whether a path cannot be read twice: stdin, a FIFO, a device.
 fn is_pipe(path: &Path) -> bool {
-    path.as_os_str() == "-" || path.metadata().is_ok_and(|meta| !meta.is_file())
+    path.as_os_str() == "-" || path.metadata().is_ok_and(|meta| !meta.is_file() && !meta.is_dir())
 }
 
 /// The counts on stderr; as JSON on stdout under `--json` when stdout is not the output.
