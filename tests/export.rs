@@ -105,15 +105,16 @@ fn a_large_model_goes_into_shards_with_an_index() {
     let dir = scoring::checkpoint_dir(&fixture.path("run")).unwrap();
     let info = checkpoint::read_info(&dir).unwrap();
     let source = checkpoint::locate(&dir, &info, checkpoint::BaseLookup::default()).unwrap();
+    let opened = merge::Opened::open(&dir, info, source).unwrap();
     let out = AtomicDir::create(&fixture.path("shards")).unwrap();
     let mut tensors = 0;
-    merge::write(&out, (&dir, &info), &source, 20_000, || tensors += 1).unwrap();
+    merge::write(&out, &opened, 20_000, || tensors += 1).unwrap();
     out.commit(true).unwrap();
     let index: Value = serde_json::from_slice(&fixture.read("shards/model.safetensors.index.json")).unwrap();
     let map = index["weight_map"].as_object().unwrap();
     let files: std::collections::BTreeSet<&str> = map.values().map(|file| file.as_str().unwrap()).collect();
     assert!(files.len() > 2 && map.len() == tensors, "{files:?}");
-    assert_eq!(index["metadata"]["total_size"], merge::bytes(&source.config().unwrap()));
+    assert_eq!(index["metadata"]["total_size"], merge::bytes(&opened.config));
     assert_eq!(logits(&fixture, "shards"), logits(&fixture, "merged"));
 }
 
@@ -127,6 +128,13 @@ fn nothing_is_replaced_unasked_and_nothing_half_is_left() {
     assert_fails(&export(&fixture, &[]), 2, &["merged is there already", "--overwrite"]);
     assert_eq!(export(&fixture, &["--overwrite"]).code, Some(0));
     assert_eq!(fixture.read("merged/model.safetensors"), weights);
+    // A file of the user's among those of the export is not lost with them.
+    for mine in ["merged/model.gguf", "merged/notes/mine.txt"] {
+        fixture.write(mine, "mine");
+        assert_fails(&export(&fixture, &["--overwrite"]), 2, &["which export did not write", "hint: move that away"]);
+        assert_eq!(fixture.read(mine), b"mine");
+        std::fs::remove_file(fixture.path(mine)).unwrap();
+    }
     for foreign in ["run", "base", "run/checkpoints/epoch-01"] {
         let mut command = common::clsgen();
         command.current_dir(fixture.path("")).args(["export", "--model", "run", "--overwrite", "--merged", foreign]);

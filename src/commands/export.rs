@@ -21,19 +21,14 @@ const BESIDE: u64 = 64 << 20;
 /// Runs the command.
 pub fn run(context: &Context, args: &ExportArgs) -> Result<()> {
     let dir = scoring::checkpoint_dir(&args.model)?;
-    let info = checkpoint::read_info(&dir)?;
     // A link's own name is not replaced, but what it leads to.
     let out = args.merged.canonicalize().unwrap_or_else(|_| args.merged.clone());
     storage::protect(&dir);
     claim(&out, args.overwrite)?;
-    if !storage::verify_manifest(&dir)? {
-        tracing::warn!("{} has no {}: its files cannot be verified", dir.display(), storage::MANIFEST);
-    }
-    let model = scoring::locate(context, &dir, &info)?;
+    let opened = storage::read_unchanged(&dir, |dir| open(context, dir))?;
+    let merge::Opened { info, source: model, config, .. } = &opened;
     source::protect(&model.path);
-    merge::check(&model)?;
-    let config = model.config()?;
-    let bytes = merge::bytes(&config);
+    let bytes = merge::bytes(config);
     device::check_disk(&out, bytes + BESIDE)?;
     let plan = DryRunReport::of("export").with("checkpoint", json!(dir)).with("base model", json!(model.path));
     let plan = plan.with("output", json!(args.merged)).with("bytes of weights", bytes);
@@ -47,11 +42,13 @@ pub fn run(context: &Context, args: &ExportArgs) -> Result<()> {
             json!(info.quantize).as_str().unwrap_or_default()
         );
     }
-    let tensors = tensor_spec::shapes(&config).len();
+    let tensors = tensor_spec::shapes(config).len();
     let bar = progress::bar(context.quiet, Some(tensors), 0, "{wide_bar} {pos}/{len} tensors, {eta} left");
     let folder = AtomicDir::create(&out)?;
-    merge::write(&folder, (&dir, &info), &model, merge::SHARD, || bar.inc(1))?;
+    merge::write(&folder, &opened, merge::SHARD, || bar.inc(1))?;
     bar.finish_and_clear();
+    // Somebody may have come meanwhile.
+    claim(&out, args.overwrite)?;
     folder.commit(true)?;
     if context.json {
         return output::line(&json!({ "merged": args.merged, "tensors": tensors, "bytes": bytes }).to_string());
@@ -59,9 +56,23 @@ pub fn run(context: &Context, args: &ExportArgs) -> Result<()> {
     output::line(&args.merged.display().to_string())
 }
 
-/// Refuses what is no merged folder, and what is one unless it may be replaced.
+/// All that the checkpoint brings, verified.
+fn open(context: &Context, dir: &Path) -> Result<merge::Opened> {
+    let info = checkpoint::read_info(dir)?;
+    if !storage::verify_manifest(dir)? {
+        tracing::warn!("{} has no {}: its files cannot be verified", dir.display(), storage::MANIFEST);
+    }
+    let source = scoring::locate(context, dir, &info)?;
+    merge::Opened::open(dir, info, source)
+}
+
+/// Refuses what is no merged folder, and what is one unless it may be replaced and holds nothing else.
 fn claim(out: &Path, overwrite: bool) -> Result<()> {
     if !out.exists() {
+        if out.is_symlink() {
+            return Err(Error::usage(format!("{} is a link that leads nowhere", out.display()))
+                .hint("remove it, or choose another --merged"));
+        }
         return Ok(());
     }
     let entries = std::fs::read_dir(out).map_err(|e| storage::error("cannot read", out, &e))?;
@@ -73,6 +84,10 @@ fn claim(out: &Path, overwrite: bool) -> Result<()> {
     }
     if !names.is_empty() && !overwrite {
         return Err(Error::usage(format!("{} is there already", out.display())).hint("--overwrite replaces it"));
+    }
+    if let Some(other) = storage::unlisted(out)?.filter(|_| !names.is_empty()) {
+        return Err(Error::usage(format!("{} holds {other}, which export did not write", out.display()))
+            .hint("move that away, or choose another --merged; no option replaces it"));
     }
     Ok(())
 }

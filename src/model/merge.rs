@@ -3,7 +3,10 @@
 //! The layout is that of a checkpoint trained in full (`train.parameters = "full"`), head and `clsgen.json` beside the
 //! weights: the folder is a checkpoint itself, and a model of transformers.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use candle_core::{DType, Device};
 use serde_json::{Map, json};
@@ -49,22 +52,43 @@ pub fn check(source: &ModelSource) -> Result<()> {
     }
 }
 
-/// Writes the merged folder of the checkpoint in `dir`, whose base (or, trained in full, whose weights) is `source`,
-/// in files of `shard` bytes; `done` hears of each tensor.
-pub fn write(
-    out: &AtomicDir,
-    (dir, info): (&Path, &ClsgenJson),
-    source: &ModelSource,
-    shard: u64,
-    mut done: impl FnMut(),
-) -> Result<()> {
-    check(source)?;
-    let config = source.config()?;
-    let Weights::Safetensors(paths) = &source.weights else { return Ok(()) };
-    let files = weights::open_all(&source.path, paths, &config)?;
-    let adapter = if dir.join(peft::CONFIG).is_file() { Some(peft::open_adapter(&config, dir)?) } else { None };
+/// A checkpoint and its base, opened: what is read of them later is of this moment, though the checkpoint be replaced
+/// meanwhile.
+pub struct Opened {
+    dir: PathBuf,
+    /// `clsgen.json`.
+    pub info: ClsgenJson,
+    /// Its base or, trained in full, its own weights.
+    pub source: ModelSource,
+    /// The base's shape.
+    pub config: LlamaConfig,
+    files: Vec<SafetensorsFile>,
+    adapter: Option<(adapter::LoraConfig, SafetensorsFile)>,
+    head: Vec<u8>,
+}
+
+impl Opened {
+    /// Opens the checkpoint in `dir`, over `source`.
+    pub fn open(dir: &Path, info: ClsgenJson, source: ModelSource) -> Result<Self> {
+        check(&source)?;
+        let config = source.config()?;
+        let files = match &source.weights {
+            Weights::Safetensors(paths) => weights::open_all(&source.path, paths, &config)?,
+            Weights::Gguf(_) => Vec::new(),
+        };
+        let adapter = if dir.join(peft::CONFIG).is_file() { Some(peft::open_adapter(&config, dir)?) } else { None };
+        let head = dir.join(HEAD);
+        let head = foreign::read(&head, foreign::LARGE)
+            .map_err(|e| Error::model(format!("cannot read {}: {}", head.display(), reason(&e))))?;
+        Ok(Self { dir: dir.to_owned(), info, source, config, files, adapter, head })
+    }
+}
+
+/// Writes the merged folder of a checkpoint, in files of `shard` bytes; `done` hears of each tensor.
+pub fn write(out: &AtomicDir, opened: &Opened, shard: u64, mut done: impl FnMut()) -> Result<()> {
+    let Opened { dir, info, source, config, files, adapter, head } = opened;
     let mut merged = 0;
-    let parts = parts(&config, shard);
+    let parts = parts(config, shard);
     let mut index = Map::new();
     for (number, part) in parts.iter().enumerate() {
         let name = match parts.len() {
@@ -78,7 +102,7 @@ pub fn write(
         )?;
         for (tensor, shape) in part {
             check_interrupted()?;
-            let file = weights::file_of(&files, tensor)?;
+            let file = weights::file_of(files, tensor)?;
             merged += usize::from(write_tensor(&mut writer, file, adapter.as_ref(), (tensor, shape))?);
             index.insert(tensor.clone(), name.clone().into());
             done();
@@ -89,15 +113,12 @@ pub fn write(
         return Err(Error::model(format!("{}: the adapter is not of this base", dir.display())));
     }
     if parts.len() > 1 {
-        let index = json!({ "metadata": { "total_size": bytes(&config) }, "weight_map": index });
+        let index = json!({ "metadata": { "total_size": bytes(config) }, "weight_map": index });
         out.write_file("model.safetensors.index.json", &storage::json(&index)?)?;
     }
     out.write_file("config.json", format!("{:#}\n", config.to_json(DType::BF16)).as_bytes())?;
     checkpoint::write_tokenizer(out, source)?;
-    let head = dir.join(HEAD);
-    let head = foreign::read(&head, foreign::LARGE)
-        .map_err(|e| Error::model(format!("cannot read {}: {}", head.display(), reason(&e))))?;
-    out.write_file(HEAD, &head)?;
+    out.write_file(HEAD, head)?;
     // The weights here are whole, whatever those of the training were.
     let info = ClsgenJson { base_hash: None, quantize: Quantize::None, ..info.clone() };
     out.write_file(INFO, &storage::json(&info)?)
@@ -143,7 +164,8 @@ fn parts(config: &LlamaConfig, shard: u64) -> Vec<Vec<(String, Vec<usize>)>> {
     parts
 }
 
-/// Files of a merged folder: what may be replaced where one is made again.
+/// Whether these names have what a merged folder has, others among them perhaps, and nothing of a training's
+/// checkpoint.
 pub fn is_one(names: &BTreeSet<String>) -> bool {
     [INFO, HEAD, "config.json", storage::MANIFEST].iter().all(|name| names.contains(*name))
         && ![peft::CONFIG, "trainer.json"].iter().any(|name| names.contains(*name))

@@ -114,6 +114,23 @@ fn verify(dir: &Path, check: &dyn Fn() -> Result<()>) -> Result<bool> {
     Ok(true)
 }
 
+/// A file below a directory that its manifest does not list; one without a manifest lists none.
+pub fn unlisted(dir: &Path) -> Result<Option<String>> {
+    let path = dir.join(MANIFEST);
+    let listed = match foreign::read(&path, foreign::SMALL) {
+        Ok(bytes) => parse(&path, &bytes)?.files,
+        Err(_) => BTreeMap::new(),
+    };
+    let mut found = None;
+    walk(dir, "", &mut |name, _| {
+        if name != MANIFEST && !listed.contains_key(name) {
+            found.get_or_insert_with(|| name.to_owned());
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
 /// The bytes of one file of a directory, checked against the manifest where that lists it (exit 4 where they differ).
 pub fn verify_file(dir: &Path, name: &str) -> Result<Vec<u8>> {
     let file = dir.join(name);

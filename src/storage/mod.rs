@@ -29,7 +29,7 @@ pub use guard::{check_output, check_stdout, check_tree, foreign, protect};
 pub(crate) use lock::host_name;
 pub use lock::{OutputLock, RunLock};
 pub use log::RecordLog;
-pub use manifest::{MANIFEST, hash_bytes, hash_file, hash_into, hash_written, verify_file, verify_manifest};
+pub use manifest::{MANIFEST, hash_bytes, hash_file, hash_into, hash_written, unlisted, verify_file, verify_manifest};
 pub(crate) use packed::packed;
 pub use packed::unpack;
 use private::Named;
