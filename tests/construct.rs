@@ -91,6 +91,26 @@ fn a_kill_after_every_record_loses_none_doubles_none_and_changes_no_byte() {
     assert!(trials.contains(&1) && (trials.iter().any(|&trial| trial > 1) || !dropped.is_empty()), "{trials:?}");
 }
 
+/// What stats.json calls finished is looked at: training would silently go without it.
+#[test]
+fn a_finished_split_whose_file_is_gone_is_not_called_done() {
+    let work = Work::new();
+    work.finish("whole");
+    let file = work.path("whole").join("construct/train.jsonl");
+    let bytes = std::fs::read(&file).unwrap();
+    let refused = |what: &str| {
+        let output = work.command("whole").stderr(Stdio::piped()).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(3) && stderr.contains(what), "{stderr}");
+    };
+    std::fs::remove_file(&file).unwrap();
+    refused("train.jsonl is gone since train was finished");
+    std::fs::write(&file, &bytes[1..]).unwrap();
+    refused("train.jsonl was changed since train was finished");
+    std::fs::write(&file, &bytes).unwrap();
+    work.finish("whole");
+}
+
 fn id(line: &str) -> String {
     serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].as_str().unwrap().to_owned()
 }

@@ -40,6 +40,9 @@ pub fn run(context: &Context, args: &ConstructArgs) -> Result<()> {
         return merge::run(context)?.map_or(Ok(()), |stats| print(context, &stats));
     }
     let batch = args.batch_out.is_some() || args.batch_in.is_some();
+    if batch {
+        batch::check(context)?;
+    }
     if context.dry_run {
         return ConstructJob::prepare(context, if batch { Purpose::Batch } else { Purpose::Ask })?.dry_run(context);
     }
@@ -66,12 +69,12 @@ pub(super) fn execute(context: &Context) -> Result<Value> {
         let logs = job.explain(context, &todo, lock)?;
         job.finish(&todo, &logs, &mut finished)?;
     }
-    // Only now that stats.json names the split; a kill may have left an earlier one's.
+    // Logs go only now that stats.json names their splits; a kill before this leaves them to the next command.
     job.splits.iter().try_for_each(|split| storage::remove_file(&job.files(split).log()))?;
     Ok(finished.into_stats())
 }
 
-/// Refuses (exit 2) to do without the explanations of a split whose parts are there and were not put together.
+/// Exit 2 where parts of `split` are there that `--merge` has not put together: training would go without them.
 pub(super) fn refuse_parts(run: &Path, split: &str) -> Result<()> {
     let dir = run.join("construct");
     let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();

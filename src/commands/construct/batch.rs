@@ -13,11 +13,16 @@ use crate::{
     storage,
 };
 
+/// Refuses (exit 2) what batch files cannot hold.
+pub(super) fn check(context: &Context) -> Result<()> {
+    match context.shard {
+        Some(_) => Err(Error::usage("batch files hold whole splits: they take no --shard")),
+        None => Ok(()),
+    }
+}
+
 /// Runs `construct` with either flag; `stats.json` as it is then.
 pub(super) fn execute(context: &Context, args: &ConstructArgs) -> Result<Value> {
-    if context.shard.is_some() {
-        return Err(Error::usage("batch files hold whole splits: they take no --shard"));
-    }
     let mut job = ConstructJob::prepare(context, Purpose::Batch)?;
     let lock = run_json::lock(&context.run_dir)?;
     job.protect_inputs()?;

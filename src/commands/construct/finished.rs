@@ -67,6 +67,20 @@ impl Finished {
         refuse_other(&self.stats_path, &held, settings).map(|()| true)
     }
 
+    /// Refuses (exit 3) a finished split whose file, `output`, is gone or is not as construct wrote it.
+    pub fn check_output(&self, split: &str, output: &Path) -> Result<()> {
+        let Some(written) = self.entry(split).and_then(|entry| entry["output"]["blake3"].as_str()) else {
+            return Ok(());
+        };
+        let there = output.is_file();
+        if there && storage::hash_file(output)? == written {
+            return Ok(());
+        }
+        let what = if there { "was changed" } else { "is gone" };
+        Err(Error::data(format!("{} {what} since {split} was finished", output.display()))
+            .hint("put it back as construct wrote it; or construct again, into another --run"))
+    }
+
     /// The settings of a finished split.
     pub fn settings(&self, split: &str) -> Option<Fingerprint> {
         let entry = self.entry(split)?;

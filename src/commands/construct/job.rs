@@ -28,6 +28,8 @@ use crate::{
     storage::{self, RunLock},
 };
 
+/// Fields that a line has besides those of its record.
+const MADE: [&str; 2] = ["explanation", "trial"];
 /// Appended to the question of a record whose K trials failed, under `on_fail = "rationalize"` (Zelikman et al. 2022,
 /// STaR).
 const RATIONALIZE: &str =
@@ -62,6 +64,10 @@ impl ConstructJob {
             ],
         )?;
         let template = PromptTemplate::load(&config.resolve(&config.task.prompt))?;
+        if let Some(field) = template.fields().into_iter().find(|field| MADE.contains(&field.as_str())) {
+            return Err(Error::usage(format!("task.prompt has the field `{field}`, which construct writes itself"))
+                .hint("give the field another name in the prompt, and its column by data.fields"));
+        }
         let (mut teacher, base) = teacher::find(context, purpose)?;
         let teacher_tokenizer = teacher.tokenizer.clone();
         let dir = context.run_dir.join("construct");
@@ -102,7 +108,7 @@ impl ConstructJob {
         let labels = config.task.labels.clone();
         let base =
             Prompter::new(template.clone(), base_tokenizer.clone(), labels, input, output, config.model.truncate)?;
-        let of_teacher = teacher.contents(context, &SplitFiles::new(&dir, "", None).finished()?, &options.splits)?;
+        let of_teacher = teacher.contents(context, &held_settings(&dir, &options.splits, context.shard)?)?;
         let method = [
             ("task.prompt", json!(template)),
             // Only its tokenizer counts: whether an explanation fits its window.
@@ -122,7 +128,12 @@ impl ConstructJob {
 
     /// The checks that asking the teacher would begin with, and what would be asked.
     pub fn dry_run(&self, context: &Context) -> Result<()> {
-        let todo = self.missing(&self.finished()?)?;
+        let mut todo = Vec::new();
+        for split in self.missing(&self.finished()?)? {
+            let of_part = self.shard.map(|_| self.files(split).finished()).transpose()?;
+            let done = of_part.map(|part| part.holds(&split.name, &self.settings(split))).transpose()?;
+            todo.extend((!done.unwrap_or(false)).then_some(split));
+        }
         self.refuse_foreign_files(&todo, None)?;
         let mut plan = DryRunReport::new(context, "construct")
             .with("construct.teacher", json!(self.teacher.display_name()))
@@ -136,7 +147,7 @@ impl ConstructJob {
         plan.print(context)
     }
 
-    /// The whole splits that are finished.
+    /// The splits that `stats.json` names: those that are finished as a whole. Parts have files of their own.
     pub fn finished(&self) -> Result<Finished> {
         SplitFiles::new(&self.dir, "", None).finished()
     }
@@ -157,6 +168,8 @@ impl ConstructJob {
         for split in &self.splits {
             if !finished.holds(&split.name, &split.settings)? {
                 missing.push(split);
+            } else {
+                finished.check_output(&split.name, &SplitFiles::new(&self.dir, &split.name, None).output())?;
             }
         }
         Ok(missing)
@@ -186,8 +199,8 @@ impl ConstructJob {
         Ok(logs)
     }
 
-    /// A split's file is written once its log is whole: one that is there before (without `logs`: before there is any
-    /// log) was not made by us, and is not replaced.
+    /// A split's file is written once its log is whole. One that lies where one of `todo` goes without a whole log
+    /// (before `logs` are opened: without any) was not made by us, and is not replaced.
     fn refuse_foreign_files(&self, todo: &[&Split], logs: Option<&[Progress]>) -> Result<()> {
         for split in todo {
             let files = self.files(split);
@@ -317,6 +330,16 @@ impl ConstructJob {
         }
         finished.add(splits, &dropped)
     }
+}
+
+/// The settings of those splits, or of this process's parts of them, that earlier commands finished.
+fn held_settings(dir: &Path, splits: &[String], shard: Option<Shard>) -> Result<Vec<Fingerprint>> {
+    let whole = SplitFiles::new(dir, "", None).finished()?;
+    let mut held: Vec<Fingerprint> = splits.iter().filter_map(|split| whole.settings(split)).collect();
+    for split in splits.iter().filter(|_| shard.is_some()) {
+        held.extend(SplitFiles::new(dir, split, shard).finished()?.settings(split));
+    }
+    Ok(held)
 }
 
 /// Whether an earlier command finished all of these splits, or the part of each.

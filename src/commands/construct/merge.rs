@@ -15,7 +15,7 @@ use super::{
     job::ConstructJob,
     split::Split,
     split_files::{SplitFiles, part_of},
-    teacher::Purpose,
+    teacher::{PROMPTS, Purpose},
 };
 use crate::{
     commands::{Context, dry_run::DryRunReport, run_json},
@@ -152,8 +152,10 @@ fn counts(dir: &Path, split: &str) -> Vec<usize> {
     counts.into_iter().collect()
 }
 
-/// `model.dtype = "auto"` means another type on another device. Merging uses none: it takes the parts' own.
+/// `model.dtype = "auto"` means another type on another device, and how a server takes prompts is known once it is
+/// asked. Merging uses no device and asks nobody: it takes the parts' own.
 fn on_their_device(context: &Context, mut settings: Fingerprint, made: &Fingerprint) -> Fingerprint {
+    settings.set(PROMPTS, made.get(PROMPTS).clone());
     if context.config.model.dtype == Dtype::Auto {
         settings.set("model.dtype", made.get("model.dtype").clone());
     }

@@ -37,6 +37,8 @@ pub(super) fn execute(context: &Context, shard: Shard) -> Result<Value> {
     for (split, finished, _) in &parts {
         if !finished.holds(&split.name, &job.settings(split))? {
             todo.push(split);
+        } else {
+            finished.check_output(&split.name, &job.files(split).output())?;
         }
     }
     if !todo.is_empty() {

@@ -7,11 +7,12 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{finished::Finished, offline::Batch, split::Split};
+use super::{offline::Batch, split::Split};
 use crate::{
     commands::Context,
     config::{Quantize, is_server},
     error::{Error, Result, ResultExt},
+    fingerprint::Fingerprint,
     generate::{memory::Longest, remote::Remote, scoring},
     model::{ModelSource, source},
     prompt::{Prompter, TextTokenizer, Tokens},
@@ -20,7 +21,7 @@ use crate::{
 };
 
 /// How a teacher's prompts were sent, in a fingerprint: null where they are ours, token by token.
-const PROMPTS: &str = "teacher's prompts";
+pub(super) const PROMPTS: &str = "teacher's prompts";
 
 /// What a job is prepared for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -114,14 +115,9 @@ impl ConfiguredTeacher {
         }
     }
 
-    /// What it is known by in a fingerprint. A server that was not asked took prompts as the splits say that are
-    /// `finished`.
-    pub fn contents(
-        &mut self,
-        context: &Context,
-        finished: &Finished,
-        splits: &[String],
-    ) -> Result<[(&'static str, Value); 5]> {
+    /// What it is known by in a fingerprint. A server that was not asked took prompts as the settings say that finished
+    /// splits, or parts of them, `held`.
+    pub fn contents(&mut self, context: &Context, held: &[Fingerprint]) -> Result<[(&'static str, Value); 5]> {
         let mut quantize = Quantize::None;
         let (identity, dtype, prompts) = match &self.held {
             TeacherSource::Here(source) => {
@@ -135,8 +131,7 @@ impl ConfiguredTeacher {
             }
             TeacherSource::Offline(batch) => (batch.model.identity(), Value::Null, Value::Null),
             TeacherSource::There(model, None) => {
-                let held = splits.iter().find_map(|split| finished.settings(split));
-                let prompts = held.map_or(Value::Null, |held| held.get(PROMPTS).clone());
+                let prompts = held.first().map_or(Value::Null, |held| held.get(PROMPTS).clone());
                 (model.identity(), Value::Null, prompts)
             }
         };
