@@ -163,6 +163,11 @@ fn the_self_test_of_some_operations_is_those_rows_alone() {
         assert!(ops.iter().all(|name| name.starts_with("rope") || name.starts_with("linear")), "{ops:?}");
     }
     assert!(ops(&["--only", "training"]).iter().all(|name| name == "tiny Llama"));
+    // What was asked for is checked, or said not to be.
+    let told = run(&["selftest", "--device", "cpu", "--only", "rope,attention_long"]);
+    assert_fails(&told, 2, &["cpu has no check of attention_long"]);
+    let told = run(&["selftest", "--device", "cpu", "--only", "rope", "--model", "nowhere"]);
+    assert_fails(&told, 2, &["--model is a training pass", "hint: add training to --only"]);
     assert_fails(&run(&["selftest", "--only", "softmax"]), 2, &["softmax", "rms_norm", "training"]);
 }
 

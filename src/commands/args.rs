@@ -220,6 +220,6 @@ pub struct SelftestArgs {
     #[arg(long, value_name = "DIR")]
     pub model: Option<String>,
     /// Check nothing: write the kernels' inputs and outputs to DIR/kernels.safetensors, for tests/golden/kernels.py
-    #[arg(long, value_name = "DIR", conflicts_with = "model")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["model", "only"])]
     pub write: Option<PathBuf>,
 }
