@@ -40,9 +40,23 @@ impl Problems {
 /// range; the error (exit 2) lists all that is wrong.
 pub fn load(path: Option<&Path>, sets: &[String]) -> Result<Config> {
     let file = path.map(|path| read(path).map(|text| (path.display().to_string(), text))).transpose()?;
-    let mut config = resolved(file.as_ref().map(|(name, text)| (name.as_str(), text.as_str())), sets)?;
-    config.dir = path.and_then(Path::parent).map(Path::to_owned).unwrap_or_default();
+    let dir = path.and_then(Path::parent).map(Path::to_owned).unwrap_or_default();
+    let sets: Vec<String> = sets.iter().map(|set| from_here(set, &dir).unwrap_or_else(|| set.clone())).collect();
+    let mut config = resolved(file.as_ref().map(|(name, text)| (name.as_str(), text.as_str())), &sets)?;
+    config.dir = dir;
     Ok(config)
+}
+
+/// A `--set` of a path as an absolute one, where it leads to one thing from the working directory and to another from
+/// the config's, where the config's own paths begin: who types it is here.
+fn from_here(set: &str, dir: &Path) -> Option<String> {
+    let (key, raw) = set.split_once('=')?;
+    let named = Path::new(raw.trim().trim_matches(['"', '\'']));
+    if !keys::paths().any(|path| path == key.trim()) || named.as_os_str().is_empty() || !dir.join(named).exists() {
+        return None;
+    }
+    let here = named.canonicalize().ok()?;
+    (here != dir.join(named).canonicalize().ok()?).then(|| format!("{key}={}", here.display()))
 }
 
 /// As [`load`], of a text that is not in a file; `name` is what messages call it.

@@ -120,13 +120,15 @@ pub(super) fn cells_of_object(bytes: &[u8], columns: &[String]) -> Result<Vec<Ce
         let cells = Wanted(columns).deserialize(&mut json)?;
         json.end().map(|()| cells)
     };
-    // Python writes NaN and Infinity, which JSON has not: numbers too large for a float stand for them.
+    // Python writes NaN and Infinity, which JSON has not.
     read(text)
         .or_else(|error| read(&without_nan(text).ok_or(error)?))
         .map_err(|error| RowProblem::broken(describe(&error)))
 }
 
-/// The text with `1e999` for each NaN and Infinity outside of strings; `None` where there is none.
+/// The text with null for each NaN outside of strings, which is how pandas writes what is missing, and for each
+/// Infinity a number that no float holds: under a key that is skipped it passes, under one that is read it is an error.
+/// `None` where there is neither.
 fn without_nan(text: &str) -> Option<String> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -141,7 +143,11 @@ fn without_nan(text: &str) -> Option<String> {
         };
         inside ^= c == '"';
         found |= word.is_some();
-        out.push_str(if word.is_some() { "1e999" } else { &rest[..taken] });
+        out.push_str(match word {
+            Some("NaN") => "null",
+            Some(_) => "1e999",
+            None => &rest[..taken],
+        });
         rest = &rest[taken..];
     }
     found.then_some(out)

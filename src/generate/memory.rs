@@ -29,7 +29,7 @@ struct Needs {
     cache: u64,
     /// A row of a prefill.
     row: u64,
-    /// Logits of the rows that decode together: those of the step, those they are drawn from, those of their prompts.
+    /// Three sets of logits of the rows that decode together: the step's, their copy to draw from, the prompts'.
     logits: u64,
 }
 
@@ -74,8 +74,9 @@ pub fn check_before_loading(
     tracing::debug!("{what} needs about {all} of memory, this process itself ({beside}) included");
     loading.check(work, device, &what, &|free| {
         let fits = free.saturating_sub(loading.held + needs.logits + answer) / (needs.row + needs.cache);
-        // Shorter prompts would be read together and take as much.
-        (fits as usize > PREFILL_TOKENS)
+        // Prompts are read PREFILL_TOKENS at a time: below that nothing is saved; and where loading is what lacks room,
+        // no limit helps.
+        (fits as usize > PREFILL_TOKENS && (fits as usize) < input)
             .then(|| format!("about {fits} tokens would fit: --set {key}={fits}, or a smaller model"))
     })
 }

@@ -83,6 +83,10 @@ impl Tasks {
                 problems.add(format!("{place}, field {}: is not 0 or 1", foreign::name(&name)), FORM);
                 continue;
             };
+            if let Some(other) = entry.iter().find(|(key, value)| *key != SPLIT && **key != name && value.is_u64()) {
+                problems.add(format!("{place}, field {}: is a second label", foreign::name(other.0)), FORM);
+                continue;
+            }
             match self.notes.get_mut(id) {
                 None if first => {
                     self.notes.insert(id.clone(), Entry { split, labels: vec![label], found: None });
