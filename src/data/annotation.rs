@@ -25,9 +25,9 @@ pub(super) enum Meaning {
     Decimal(usize),
     /// Days since 1970-01-01.
     Date,
-    /// Since midnight, in units of which a second has this many.
+    /// Since midnight, in units; this many are a second.
     Time(i64),
-    /// Since 1970-01-01, in units of which a second has this many; whether that is an instant (UTC) or a clock's
+    /// Since 1970-01-01, in units, of which this many are a second; whether that is an instant (UTC) or a clock's
     /// reading.
     Timestamp(i64, bool),
     /// 16 bytes.

@@ -72,6 +72,7 @@ pub(super) struct Columns {
     textual: bool,
     labels: Labels,
     reserved: [String; 4],
+    /// Fields that `data.fields` names.
     mapped: BTreeSet<String>,
     text: Vec<TextField>,
     /// Columns that are carried along and never shown to a model (`eval.subgroups`).

@@ -1,4 +1,4 @@
-//! Models that are asked, read on every rank of a job ([`super::ranks`]); alone, on this process.
+//! Loads models that predict or write: on every rank of a job ([`super::ranks`]); without one, in this process.
 
 use std::path::Path;
 

@@ -1,6 +1,6 @@
-//! Adapters as CUDA's products take them. They are trained in f32 and multiplied in bf16: cast by each product, they
-//! would be two launches an adapter in a forward pass and two in its backward (of a decoding step 14 of a layer's 40).
-//! Here one launch casts all of them, for a pass or, where nothing trains them, once; the bits are the same.
+//! Adapters in bf16, as CUDA's products take them; they are trained in f32. Cast one by one they cost two launches an
+//! adapter in a forward pass and two in its backward (in decoding, 14 of the 40 launches of a layer). Here one launch
+//! casts all of them, for a pass or, where nothing trains them, once; the bits are the same.
 
 use candle_core::{DType, Tensor};
 

@@ -69,7 +69,7 @@ impl Segments {
         let mut assembly = Assembly::default();
         for step in &self.steps {
             match step {
-                Step::Default(id) => assembly.runs.push(PromptSpan::Id(*id)),
+                Step::Default(id) => assembly.spans.push(PromptSpan::Id(*id)),
                 Step::Control(control) => assembly.control(control),
                 Step::Literal(text) => assembly.text(text),
                 Step::Field(name) => assembly.text(field(name)?),
@@ -78,7 +78,7 @@ impl Segments {
             }
         }
         assembly.flush();
-        Ok(assembly.runs)
+        Ok(assembly.spans)
     }
 }
 
@@ -151,11 +151,11 @@ pub(super) fn is_python_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
-/// Runs under construction.
+/// Spans under construction.
 #[derive(Default)]
 struct Assembly {
-    runs: Vec<PromptSpan>,
-    /// The run being written.
+    spans: Vec<PromptSpan>,
+    /// The text of the span being written.
     text: String,
     /// How much of `text` no stripping may touch.
     floor: usize,
@@ -182,7 +182,7 @@ impl Assembly {
             self.text.truncate(self.text.trim_end().len());
         }
         self.flush();
-        self.runs.push(PromptSpan::Id(control.id));
+        self.spans.push(PromptSpan::Id(control.id));
         self.begun = true;
         self.skip = control.rstrip.then_some(char::is_whitespace);
     }
@@ -200,7 +200,7 @@ impl Assembly {
 
     fn flush(&mut self) {
         if !self.text.is_empty() {
-            self.runs.push(PromptSpan::Text { text: std::mem::take(&mut self.text), begins: !self.begun });
+            self.spans.push(PromptSpan::Text { text: std::mem::take(&mut self.text), begins: !self.begun });
             self.begun = true;
         }
         self.floor = 0;

@@ -19,7 +19,7 @@ use crate::{
 pub struct Named<'a> {
     /// The key: `construct.teacher`.
     pub key: &'static str,
-    /// Its value, an address.
+    /// Its value: an address, or a folder or hub id where the model may be here too.
     pub url: &'a str,
     /// `<key>_name`
     pub name: Option<&'a str>,

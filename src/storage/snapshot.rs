@@ -49,7 +49,7 @@ pub fn stepped_aside(dir: &Path) -> Option<PathBuf> {
 /// A file of a directory: name, identity, length, and when its content or its inode last changed.
 type FileStamp = (std::ffi::OsString, guard::Identity, u64, (i64, i64), (i64, i64));
 
-/// The directory's identity, and that of every file in it.
+/// The directory's identity, and that of every entry directly in it; `None` where one cannot be looked at.
 fn stamp(dir: &Path) -> Option<(guard::Identity, Vec<FileStamp>)> {
     let identity = guard::identity(&dir.metadata().ok()?);
     let mut files = Vec::new();

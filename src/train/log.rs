@@ -63,7 +63,7 @@ struct StepLine {
     allreduce_share: Option<f64>,
 }
 
-/// A line for an epoch: means over its steps, then what dev says.
+/// A line for an epoch: means over its records and tokens, weighted as its last step is; then what dev says.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct EpochLine<'a> {
     r#type: &'static str,

@@ -5,8 +5,8 @@
 //! masked = rotate_right(crc, 15) + 0xa282ead8
 //! ```
 //!
-//! A process writes a file of its own; after a resume its first event says `SESSION START` at the step it starts from,
-//! and TensorBoard then hides what earlier files hold from that step on.
+//! A process writes a file of its own; after a resume its first event says `SESSION START` at the step it starts from
+//! (the one after its checkpoint's), and TensorBoard then hides what earlier files hold from there on.
 
 use std::{
     path::Path,
