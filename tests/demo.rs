@@ -126,7 +126,7 @@ fn a_dry_run_makes_nothing_and_prints_config_and_plan() {
         assert_eq!(serde_json::from_str::<Value>(&told.stdout).unwrap()["train"]["seed"], seed);
     }
     let told = run(&[&pretrain[..], &["--config", "configs/demo.toml"]].concat());
-    assert_fails(&told, 2, &["--pretrain` brings its own config"]);
+    assert_fails(&told, 2, &["--pretrain brings its own config"]);
     assert_fails(&demo(&dir, &["--dry-run", "--notes", "10"]), 2, &["--notes 10"]);
     assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
 }

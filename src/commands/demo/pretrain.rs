@@ -64,8 +64,9 @@ pub(super) fn run(context: &Context, dir: &Path, notes: Option<u64>) -> Result<(
 /// The config that is trained by: the built-in one, `--set`, `--seed`.
 pub(super) fn config(context: &Context) -> Result<Config> {
     if context.config_path.is_some() {
-        return Err(Error::usage("`clsgen demo --pretrain` brings its own config")
-            .hint("leave --config out; --set changes single keys"));
+        return Err(
+            Error::usage("--pretrain brings its own config").hint("leave --config out; --set changes single keys")
+        );
     }
     config::parse(CONFIG, demo::PRETRAIN_CONFIG, &context.sets)
 }
