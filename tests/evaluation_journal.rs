@@ -48,7 +48,7 @@ fn runs_that_differ_by_their_seed_have_a_mean_and_others_are_refused() {
     let output = succeed(&fixture, "all", &["--over", "a", "b", "c", "--json"]);
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(told, fixture.json("all/eval/over/dev/over.json"));
-    assert_eq!(told["runs"][1], json!({ "path": "b", "seed": 2 }));
+    assert_eq!(told["runs"][1], json!({ "path": fixture.path("b"), "seed": 2 }));
     let values: Vec<f64> = ["a", "b", "c"]
         .map(|run| {
             fixture.json(&format!("{run}/eval/dev/metrics.json"))["calibration"]["brier"]["value"].as_f64().unwrap()
@@ -73,6 +73,12 @@ fn runs_that_differ_by_their_seed_have_a_mean_and_others_are_refused() {
     refused(&fixture, &["--over", "a", "d"], "a and d differ by more than the seed: train.learning_rate");
     succeed(&fixture, "c", &["--seed", "3", "--set", "eval.cost_fp=2", "--overwrite"]);
     refused(&fixture, &["--over", "a", "c"], "eval.cost_fp (1.0 → 2.0)");
+    // One that was not trained as far, and one that was trained on since it was evaluated.
+    fixture.succeed("e", &["--seed", "5", "--set", "train.max_steps=1"]);
+    succeed(&fixture, "e", &["--seed", "5"]);
+    refused(&fixture, &["--over", "a", "e"], "steps trained (");
+    fixture.succeed("e", &["--seed", "5", "--resume"]);
+    refused(&fixture, &["--over", "a", "e"], "e/eval/dev/metrics.json is of another checkpoint");
     assert_eq!(fixture.json("all/eval/over/dev/over.json"), told, "what was made stays");
 }
 
