@@ -35,7 +35,7 @@ pub fn score(context: &Context, folder: &Folder, test: &[PathBuf], dev: &[PathBu
     let shared = tuned.map_or(0, |dev| Dev::new(&dev, &[]).holds(&predictions, None));
     let in_sample = shared > 0 && shared == predictions.len();
     // A prediction file is taken to have the paper's verdict line, where no prompt says another.
-    let prompt = context.config.given.contains("task.prompt").then(|| &context.config.task.prompt);
+    let prompt = context.config.given.contains("task.prompt").then_some(&context.config.task.prompt);
     let verdict = match prompt.map(|path| context.config.resolve(path)).filter(|path| path.exists()) {
         Some(path) => PromptTemplate::load(&path)?.verdict()?,
         None => Verdict::default(),

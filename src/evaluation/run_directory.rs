@@ -209,11 +209,12 @@ impl EvalJob {
         let known = !dtype.is_null() && dtype != "auto";
         let ours = context.dtype().map_or(Value::Null, |dtype| json!(dtype.as_str()));
         let other_dtype = known && ours != *dtype;
-        if other_dtype && !config.given.contains("model.dtype") {
+        let asked = config.given.contains("model.dtype");
+        if other_dtype && !asked {
             tracing::warn!("dev's predictions are those of training, in {dtype}; this command computes in {ours}");
         }
         let other_seed = config.generate.temperature > 0.0 && *run.get("train.seed") != json!(context.seed);
-        !other_seed && !(other_dtype && config.given.contains("model.dtype"))
+        !(other_seed || (other_dtype && asked))
     }
 
     /// How many of the records are those of the checkpoint's dev predictions, by their texts or, where dev cannot be
