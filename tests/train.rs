@@ -70,6 +70,14 @@ fn a_run_that_max_steps_ends_is_scored_though_it_was_killed() {
         assert_eq!(fixture.json(&format!("killed/{metrics}")), fixture.json(&format!("whole/{metrics}")));
         assert_eq!(fixture.log("killed", "epoch").len(), 1);
     }
+    // The same where the epoch has a checkpoint already, of fewer steps.
+    fixture.succeed("further", &["--set", "train.max_steps=1"]);
+    let on = [&flags[..], &["--resume"]].concat();
+    let output = check(fixture.command("further", &on).env("CLSGEN_FAULT", "dir.done:1").output().unwrap());
+    assert!(output.status.code().is_none(), "{}", stderr(&output));
+    fixture.succeed("further", &on);
+    assert_same(&fixture.result("whole"), &fixture.result("further"), "further");
+    assert_eq!(fixture.json("further/checkpoints/epoch-01/trainer.json")["step"], 2);
 }
 
 /// Every option of the loss's weights, the order and smoothing.

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::{Context, machine};
 use crate::{
-    error::{Error, Result},
-    model::checkpoint::INFO,
+    error::Result,
+    generate::scoring,
     storage::{
         RunLock,
         run_record::{self, Begun, Used},
@@ -19,13 +19,9 @@ pub use run_record::{ended_well, finish};
 /// Takes the run directory for this command.
 ///
 /// # Errors
-/// Another process has it; or it is a checkpoint, which never changes once it is written: what a command adds would
-/// make another of it (exit 2).
+/// Another process has it; or it is a checkpoint (exit 2).
 pub fn lock(run: &Path) -> Result<RunLock> {
-    if run.join(INFO).is_file() {
-        return Err(Error::usage(format!("{} is a checkpoint, not a run directory", run.display()))
-            .hint("give the RUN that it is of; or score it by predict, and its file by eval --predictions"));
-    }
+    scoring::refuse_checkpoint(run)?;
     run_record::lock(run)
 }
 
@@ -67,7 +63,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{error::Kind, storage};
+    use crate::{
+        error::{Error, Kind},
+        storage,
+    };
 
     #[test]
     fn a_second_command_keeps_the_first_under_earlier() {

@@ -1,14 +1,13 @@
 //! `clsgen selftest`: every op, forward and backward, and whole training passes, against references on the device; exit
 //! 1 on a miss.
 
-use candle_core::Device;
 use serde_json::json;
 
 use super::{Context, args::SelftestArgs, dry_run::DryRunReport, output};
 use crate::{
     error::{Error, Result},
-    model::{ModelSource, save_tensors, source},
-    selftest::{self, CheckResult},
+    model::{save_tensors, source},
+    selftest::{self, CheckResult, ON_A_GPU_ALONE},
     storage,
 };
 
@@ -20,6 +19,9 @@ pub fn run(context: &Context, args: &SelftestArgs) -> Result<()> {
         return Err(Error::usage("--model is a training pass, and --only leaves that out")
             .hint("add training to --only, or leave --model out"));
     }
+    if let Some(op) = args.only.iter().find(|op| device.is_cpu() && ON_A_GPU_ALONE.contains(&op.as_str())) {
+        return Err(Error::usage(format!("{name} has no check of {op}")).hint("this one is checked on a GPU alone"));
+    }
     if context.dry_run {
         let model = args.model.as_ref().map(|model| source::resolve(model, &[], context.allow_network)).transpose()?;
         let plan = DryRunReport::of("selftest").with("device", name).with("only", args.only.as_slice());
@@ -30,7 +32,7 @@ pub fn run(context: &Context, args: &SelftestArgs) -> Result<()> {
         return save_tensors(&dir.join("kernels.safetensors"), &selftest::export(&device)?);
     }
     let source = args.model.as_ref().map(|model| source::resolve(model, &[], context.allow_network)).transpose()?;
-    let rows = rows(&device, &name, &args.only, source.as_ref())?;
+    let rows = selftest::run(&device, &args.only, source.as_ref())?;
     let missed = rows.iter().filter(|row| !row.ok()).count();
     if context.json {
         output::line(&as_json(&name, &rows).to_string())?;
@@ -43,22 +45,6 @@ pub fn run(context: &Context, args: &SelftestArgs) -> Result<()> {
     }
     tracing::info!("{} checks within their bounds on {name}", rows.len());
     Ok(())
-}
-
-/// The checks of the operations named, of each at least one; all of them where none is named.
-fn rows(device: &Device, name: &str, only: &[String], given: Option<&ModelSource>) -> Result<Vec<CheckResult>> {
-    if only.is_empty() {
-        return selftest::run(device, only, given);
-    }
-    let mut rows = Vec::new();
-    for op in only {
-        let of_op = selftest::run(device, std::slice::from_ref(op), given)?;
-        if of_op.is_empty() {
-            return Err(Error::usage(format!("{name} has no check of {op}")).hint("this one is checked on a GPU alone"));
-        }
-        rows.extend(of_op);
-    }
-    Ok(rows)
 }
 
 fn as_json(device: &str, rows: &[CheckResult]) -> serde_json::Value {

@@ -113,8 +113,8 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
         device::check_disk(&context.run_dir, memory::checkpoint_bytes(&trainer.optimizer) * checkpoints)?;
         // Only now, when nothing can be refused any more, does the directory become this run's.
         let models = [("model.base", base.source.path.as_path(), base.hash.as_str())];
-        // A run that has nothing left to do keeps the record of who trained it.
-        let over = state.is_over(&plan, config.train.max_steps);
+        // A run that has nothing left to do, not even to score, keeps the record of who trained it.
+        let over = state.is_over(&plan, config.train.max_steps) && is_scored(&context.run_dir, &state, dev.is_some());
         let done = over && run_json::ended_well(&context.run_dir, "train");
         if let Some(lock) = lock.take_if(|_| !done) {
             run_json::write(context, "train", &inputs.files(), &models, lock)?;
@@ -122,8 +122,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
         identity.write(&context.run_dir)?;
         let mfu = mfu(context, &base, &trainer);
         // The line of an epoch that `max_steps` cut goes where the epoch goes on.
-        let is_kept = over && is_scored(&context.run_dir, state.epoch, dev.is_some());
-        let epochs = if is_kept { state.epoch } else { state.complete_epochs() };
+        let epochs = if over { state.epoch } else { state.complete_epochs() };
         TrainLog::open(&context.run_dir, &plan, state.step, epochs, mfu, context.quiet)
     })?;
 

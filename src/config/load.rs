@@ -56,7 +56,9 @@ fn from_here(set: &str, dir: &Path) -> Option<String> {
         return None;
     }
     let here = named.canonicalize().ok()?;
-    (here != dir.join(named).canonicalize().ok()?).then(|| format!("{key}={}", here.display()))
+    // A link stays as named.
+    let whole = std::path::absolute(named).ok()?;
+    (here != dir.join(named).canonicalize().ok()?).then(|| format!("{key}={}", whole.display()))
 }
 
 /// As [`load`], of a text that is not in a file; `name` is what messages call it.

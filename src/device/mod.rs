@@ -44,7 +44,7 @@ pub fn select(name: &str, own: usize, open_cuda: impl FnOnce(usize) -> Result<De
         Choice::Cpu => Ok(Device::Cpu),
         Choice::Cuda(ordinal) => open_cuda(ordinal.unwrap_or(own)),
         Choice::Auto => open_cuda(own).or_else(|error| {
-            if error.exit_code() != 5 {
+            if error.exit_code() == 2 {
                 return Err(error);
             }
             tracing::debug!("computing on the CPU: {error}");

@@ -184,7 +184,7 @@ pub fn kept(folder: &Folder, texts: Texts<'_>, options: &Options) -> Result<Opti
     }
     let judged: Vec<JudgeLine> = match log::verified(&file) {
         // Without a judge it cannot be made again.
-        Err(error) if folder.overwrite => {
+        Err(error) if folder.overwrite && error.exit_code() == 3 => {
             tracing::warn!("{error}: not counted");
             return Ok(None);
         }

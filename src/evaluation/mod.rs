@@ -185,7 +185,12 @@ impl PredictionSource<'_> {
             Self::Files { test, dev } => {
                 let hash = |paths: &[PathBuf]| data::source_hash_of(paths.iter().map(PathBuf::as_path));
                 let dev = (!dev.is_empty()).then(|| hash(dev)).transpose()?;
-                (Fingerprint::of_contents(&[("predictions", json!(hash(test)?))]), dev)
+                let mut scoring = Fingerprint::of_contents(&[("predictions", json!(hash(test)?))]);
+                let verdict = prediction_files::verdict(context)?;
+                if verdict != Verdict::default() {
+                    scoring.set("verdict", json!(verdict.template()));
+                }
+                (scoring, dev)
             }
             Self::Run(job) => job.made(context)?,
         };

@@ -20,6 +20,7 @@ use crate::{
 /// Freezes thresholds on `dev`, unless there is none, then scores `test`.
 pub fn score(context: &Context, folder: &Folder, test: &[PathBuf], dev: &[PathBuf]) -> Result<Scored> {
     let labels = &context.config.task.labels;
+    let verdict = verdict(context)?;
     let tuned = (!dev.is_empty()).then(|| Predictions::read(dev, labels, &[])).transpose()?;
     let on = |tuned| freeze(context, folder, tuned, &display_path(dev), None);
     let (frozen, calibration) = tuned.as_ref().map(on).transpose()?.unzip();
@@ -34,12 +35,6 @@ pub fn score(context: &Context, folder: &Folder, test: &[PathBuf], dev: &[PathBu
     let title = format!("{} ({})", display_path(test).display(), sample.counts());
     let shared = tuned.map_or(0, |dev| Dev::new(&dev, &[]).holds(&predictions, None));
     let in_sample = shared > 0 && shared == predictions.len();
-    // A prediction file is taken to have the paper's verdict line, where no prompt says another.
-    let prompt = context.config.given.contains("task.prompt").then_some(&context.config.task.prompt);
-    let verdict = match prompt.map(|path| context.config.resolve(path)).filter(|path| path.exists()) {
-        Some(path) => PromptTemplate::load(&path)?.verdict()?,
-        None => Verdict::default(),
-    };
     Ok(Scored {
         sample,
         question: None,
@@ -53,4 +48,13 @@ pub fn score(context: &Context, folder: &Folder, test: &[PathBuf], dev: &[PathBu
         verdict,
         records: None,
     })
+}
+
+/// A prediction file is taken to have the paper's verdict line, where no prompt says another.
+pub fn verdict(context: &Context) -> Result<Verdict> {
+    let prompt = context.config.given.contains("task.prompt").then_some(&context.config.task.prompt);
+    match prompt.map(|path| context.config.resolve(path)).filter(|path| path.exists()) {
+        Some(path) => PromptTemplate::load(&path)?.verdict(),
+        None => Ok(Verdict::default()),
+    }
 }

@@ -20,7 +20,7 @@ use super::{
     splits,
 };
 use crate::{
-    config::Stage,
+    config::{Dtype, Stage},
     context::Context,
     data::{self, Needs, Prediction, Predictions, Record},
     error::{Error, Result},
@@ -74,7 +74,9 @@ impl EvalJob {
     /// # Errors
     /// There is neither; or the settings are not the run's (exit 2).
     pub fn find(context: &Context, split: &str) -> Result<Self> {
-        let checkpoint = scoring::checkpoint_dir(&context.run_dir)?;
+        scoring::refuse_checkpoint(&context.run_dir)?;
+        let checkpoint = scoring::checkpoint_dir(&context.run_dir)
+            .map_err(|error| error.hint("give --run a run directory whose first epoch is done"))?;
         let data = split_path(context, split)?;
         let shown = checkpoint.strip_prefix(&context.run_dir).unwrap_or(&checkpoint).display().to_string();
         let info = read_info(&checkpoint)?;
@@ -200,8 +202,8 @@ impl EvalJob {
         })
     }
 
-    /// Whether training scored dev as this command would: in its arithmetic, where that is given, and drawing by its
-    /// seed, where texts are drawn at all.
+    /// Whether training scored dev as this command would: in its arithmetic, where one is named, and drawing by its
+    /// `--seed`, where one is given and texts are drawn at all.
     fn drew_alike(&self, context: &Context) -> bool {
         let config = &context.config;
         let Ok(Some(run)) = trained(context) else { return true };
@@ -209,11 +211,13 @@ impl EvalJob {
         let known = !dtype.is_null() && dtype != "auto";
         let ours = context.dtype().map_or(Value::Null, |dtype| json!(dtype.as_str()));
         let other_dtype = known && ours != *dtype;
-        let asked = config.given.contains("model.dtype");
+        let asked = config.given.contains("model.dtype") && config.model.dtype != Dtype::Auto;
         if other_dtype && !asked {
             tracing::warn!("dev's predictions are those of training, in {dtype}; this command computes in {ours}");
         }
-        let other_seed = config.generate.temperature > 0.0 && *run.get("train.seed") != json!(context.seed);
+        let seeded = context.sets.iter().any(|set| set.trim_start().starts_with("train.seed"));
+        let draws = config.generate.temperature > 0.0;
+        let other_seed = draws && seeded && *run.get("train.seed") != json!(context.seed);
         !(other_seed || (other_dtype && asked))
     }
 

@@ -21,7 +21,7 @@ use crate::{
     labels::Labels,
     model::{
         ClsHead, LlamaConfig, Model, ModelSource, Precision,
-        checkpoint::{self, BaseLookup, ClsgenJson, LoadedModel},
+        checkpoint::{self, BaseLookup, ClsgenJson, INFO, LoadedModel},
     },
     prompt::{PromptTemplate, Prompter, TextTokenizer},
     storage,
@@ -49,6 +49,16 @@ pub fn checkpoint_dir(path: &Path) -> Result<PathBuf> {
             .hint("name the checkpoint itself: RUN/checkpoints/epoch-NN")
     })?;
     Ok(path.join(named))
+}
+
+/// Refuses (exit 2) a checkpoint in a run directory's place: it never changes once it is written, and what a command
+/// adds would make another of it.
+pub fn refuse_checkpoint(run: &Path) -> Result<()> {
+    if !run.join(INFO).is_file() {
+        return Ok(());
+    }
+    Err(Error::usage(format!("{} is a checkpoint, not a run directory", run.display()))
+        .hint("give the RUN that it is of; or score it by predict, and its file by eval --predictions"))
 }
 
 /// The prompt a checkpoint was trained with.

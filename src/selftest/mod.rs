@@ -74,6 +74,9 @@ pub const OPS: [&str; 18] = [
     "training",
 ];
 
+/// Those of [`OPS`] that have no check on a CPU: other kernels, or lengths, than it has.
+pub const ON_A_GPU_ALONE: [&str; 2] = ["attention_long", "add"];
+
 /// Runs the checks of these [`OPS`], all of them where none is named, on `device`; the last is a training pass of
 /// `given`. A check that fails altogether is a miss, and the others go on.
 ///

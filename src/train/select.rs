@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{
-    checkpoint::{DEV_METRICS, epoch_path},
+    checkpoint::{DEV_METRICS, TrainerState, epoch_path, read_state},
     dev::DevMetrics,
 };
 use crate::{
@@ -38,10 +38,11 @@ pub fn write_best(run: &Path, last: usize) -> Result<Option<Best>> {
     Ok(best)
 }
 
-/// Whether the epoch has a checkpoint and, where `dev` is scored, dev's metrics in it.
-pub fn is_scored(run: &Path, epoch: usize, dev: bool) -> bool {
-    let checkpoint = run.join(epoch_path(epoch));
-    checkpoint.join(if dev { DEV_METRICS } else { INFO }).is_file()
+/// Whether this state has its epoch's checkpoint and, where `dev` is scored, dev's metrics in it.
+pub fn is_scored(run: &Path, state: &TrainerState, dev: bool) -> bool {
+    let checkpoint = run.join(epoch_path(state.epoch));
+    let same = read_state(&checkpoint).is_ok_and(|held| held.step == state.step);
+    same && (!dev || checkpoint.join(DEV_METRICS).is_file())
 }
 
 fn choose(run: &Path, last: usize) -> Result<Option<Best>> {
@@ -60,7 +61,7 @@ fn choose(run: &Path, last: usize) -> Result<Option<Best>> {
     let quality = quality(&terms);
     let Some(index) = quality.best else {
         // That of an epoch that is under way is not there yet.
-        let latest = (1..=last).rev().find(|&epoch| is_scored(run, epoch, false));
+        let latest = (1..=last).rev().find(|&epoch| run.join(epoch_path(epoch)).join(INFO).is_file());
         return Ok(latest.map(|epoch| Best { epoch, path: epoch_path(epoch), score: None }));
     };
     let informed = terms.iter().any(|t| t.auroc.or(t.auroc_align).or(t.kappa).is_some());

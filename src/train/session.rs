@@ -119,7 +119,7 @@ impl Session<'_> {
     /// Whether the epoch has its checkpoint, with dev's metrics where there is a dev split: rank 0 looks.
     fn is_scored(&self) -> Result<bool> {
         let ranks = &self.trainer.ranks;
-        let looked = ranks.on_rank_0(|| Ok(is_scored(&self.writer.run, self.state.epoch, self.dev.is_some())))?;
+        let looked = ranks.on_rank_0(|| Ok(is_scored(&self.writer.run, &self.state, self.dev.is_some())))?;
         Ok(ranks.broadcast(&[looked.unwrap_or(false).into()])? == [1])
     }
 

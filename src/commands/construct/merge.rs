@@ -77,6 +77,7 @@ fn find<'a>(context: &Context, job: &'a ConstructJob, finished: &Finished) -> Re
         if let Some(held) = &held {
             // As any command of other settings is refused.
             finished.holds(&split.name, &on_their_device(context, split.settings.clone(), held))?;
+            finished.check_output(&split.name, &SplitFiles::new(&job.dir, &split.name, None).output())?;
         } else {
             found.extend(parts(context, job, split, &mut problems)?);
         }

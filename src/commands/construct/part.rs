@@ -9,6 +9,7 @@ use super::{job::ConstructJob, split::Split, teacher::Purpose};
 use crate::{
     commands::Context,
     error::Result,
+    generate::scoring,
     shard::Shard,
     storage::{self, OutputLock, RunLock, run_record},
 };
@@ -18,6 +19,7 @@ use crate::{
 pub(super) fn execute(context: &Context, shard: Shard) -> Result<Value> {
     let date = context.prompt_date();
     let mut job = ConstructJob::prepare(context, Purpose::Ask)?;
+    scoring::refuse_checkpoint(&context.run_dir)?;
     let lock = RunLock::share(&context.run_dir)?;
     storage::create_dir_all(&job.dir)?;
     if job.dated && run_record::settle_date(&context.run_dir, &date)? != date {
@@ -38,7 +40,9 @@ pub(super) fn execute(context: &Context, shard: Shard) -> Result<Value> {
         if !finished.holds(&split.name, &job.settings(split))? {
             todo.push(split);
         } else {
-            finished.check_output(&split.name, &job.files(split).output())?;
+            finished.check_output(&split.name, &job.files(split).output()).map_err(|error| {
+                error.hint("put it back as construct wrote it; or remove the part's files and make it again")
+            })?;
         }
     }
     if !todo.is_empty() {

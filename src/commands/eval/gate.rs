@@ -157,7 +157,9 @@ fn why_absent(path: &str, evaluation: &AnyEvaluation) -> &'static str {
         AnyEvaluation::More(more) => match (path.strip_prefix("positive."), &more.positive) {
             (Some(inside), Some(positive)) => binary_absent(inside, &positive.evaluation),
             (Some(_), None) => "eval.positive names no class",
-            (None, _) if of("calibration") => "no calibrator was fitted: that takes dev predictions and eval.calibrate",
+            (None, _) if of("calibration") && path.contains("_after") => {
+                "no calibrator was fitted: that takes dev predictions and eval.calibrate"
+            }
             (None, _) if path == "kappa_quadratic" => "the classes have no order (task.ordinal)",
             (None, _) => "it is not measured of more than two classes",
         },

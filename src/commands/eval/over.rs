@@ -24,7 +24,7 @@ use crate::{
     metrics::runs::Spread,
     report::{Table, table::number},
     storage,
-    train::checkpoint::newest_valid,
+    train::log::METRICS,
 };
 
 /// What may differ: the seed, what training made of it, and the day that a prompt's clock was read.
@@ -38,8 +38,8 @@ struct Evaluated {
     trained: Fingerprint,
     made: Fingerprints,
     metrics: Value,
-    /// Steps of its newest checkpoint; none where its checkpoints are gone.
-    steps: Option<usize>,
+    /// Steps that were trained; none where its log is gone.
+    steps: Option<u64>,
 }
 
 /// Mean ± SD of `--over`, in `RUN/eval/over/<split>/`.
@@ -88,10 +88,10 @@ impl Evaluated {
                 "--over: {} is of another checkpoint than the run's best is now",
                 metrics.display()
             ))
-            .hint(format!("evaluate it again: clsgen eval --config FILE --run {} --overwrite", path.display())));
+            .hint(format!("evaluate it again: give eval --overwrite, --split {split} and --run {}", path.display())));
         }
         Ok(Self {
-            steps: newest_valid(path)?.map(|newest| newest.state.step),
+            steps: steps(path),
             trained: read(&path.join("train.json"), path)?,
             made: settings.made,
             metrics: read(&metrics, path)?,
@@ -126,6 +126,13 @@ impl Evaluated {
         all.dedup();
         all
     }
+}
+
+/// How far the run was trained, by its log: it may be under way, so that its checkpoints are not ours to look into.
+fn steps(run: &Path) -> Option<u64> {
+    let log = foreign::read(&run.join(METRICS), foreign::LOG).ok()?;
+    let lines = log.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    lines.filter(|line| line["type"] == "step").filter_map(|line| line["step"].as_u64()).max()
 }
 
 fn read<T: for<'a> Deserialize<'a>>(path: &Path, run: &Path) -> Result<T> {
@@ -177,7 +184,13 @@ fn refuse_others(out: &Path, named: &[Value], overwrite: bool) -> Result<()> {
     let path = out.join(FILE);
     let Ok(bytes) = std::fs::read(&path) else { return Ok(()) };
     let theirs: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    if overwrite || theirs["runs"].as_array().is_some_and(|runs| runs == named) {
+    // An older clsgen kept paths as they were given.
+    let whole = |run: &Value| {
+        let path = run["path"].as_str().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.into()));
+        json!({ "path": path, "seed": run["seed"] })
+    };
+    let same = |runs: &Vec<Value>| runs.iter().map(whole).eq(named.iter().cloned());
+    if overwrite || theirs["runs"].as_array().is_some_and(same) {
         return Ok(());
     }
     Err(Error::usage(format!("{} is of other runs", path.display()))

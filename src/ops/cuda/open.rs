@@ -40,7 +40,7 @@ pub fn open(ordinal: usize) -> Result<Device> {
     found::capable(ordinal)?;
     // A stream of our own, not one a thread: weights are read by many threads.
     let device = Device::new_cuda_with_stream(ordinal).map_err(|error| found::closed(ordinal, error))?;
-    found::settle(&device)?;
+    found::settle(&device).map_err(|error| found::closed(ordinal, error))?;
     opened.insert(ordinal, device.clone());
     Ok(device)
 }

@@ -46,7 +46,8 @@ impl Switch {
     /// Refuses (exit 2) variables that hold neither name: what is then timed would be taken for what was asked.
     #[cfg(feature = "cuda")]
     pub(super) fn check_all() -> Result<()> {
-        let wrong = |switch: &&&Self| std::env::var_os(switch.variable).is_some() && switch.asked().is_none();
+        let is_set = |switch: &Self| std::env::var_os(switch.variable).is_some_and(|value| !value.is_empty());
+        let wrong = |switch: &&&Self| is_set(switch) && switch.asked().is_none();
         match [&ATTENTION, &ATTENTION_BACKWARD, &DECODE, &LORA, &GRAPH].iter().find(wrong) {
             None => Ok(()),
             Some(Self { variable, values: [first, second], .. }) => {
