@@ -9,7 +9,9 @@ use candle_core::Device;
 
 #[cfg(feature = "cuda")]
 use super::switch::Switch;
-use crate::error::{Error, Result};
+#[cfg(not(feature = "cuda"))]
+use crate::error::Error;
+use crate::error::Result;
 
 const CPU_HINT: &str = "use --device cpu";
 
