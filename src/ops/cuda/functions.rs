@@ -1,7 +1,7 @@
 //! The functions of CUDA's libraries that candle, cudarc and the ops call: all that the program is linked to. build.rs
 //! reads this file too. The linker names a function that is missing here.
 
-/// Each library's name, `libNAME.so`, and its functions.
+/// Each library's name, as in `-lNAME`, and its functions.
 pub const LIBRARIES: [(&str, &[&str]); 4] =
     [("cuda", CUDA), ("cublas", CUBLAS), ("cublasLt", CUBLAS_LT), ("curand", CURAND)];
 

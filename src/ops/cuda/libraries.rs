@@ -13,9 +13,9 @@ use super::functions::{CUBLAS, CUBLAS_LT, CUDA, CURAND, LIBRARIES};
 
 const COUNT: usize = CUDA.len() + CUBLAS.len() + CUBLAS_LT.len() + CURAND.len();
 
-/// How the libraries' files end: as they are installed to link with, then by version (cuBLAS is 13, cuRAND 10, the
-/// driver 1). It is the order of cudarc, where that opens them itself.
-const ENDS: [&str; 7] = ["so", "so.13", "so.12", "so.11", "so.10", "so.9", "so.1"];
+/// The files of [`LIBRARIES`], by version: without one, a folder of another CUDA that is searched later, or of stubs to
+/// link with, would come first.
+const FILES: [&str; LIBRARIES.len()] = ["libcuda.so.1", "libcublas.so.13", "libcublasLt.so.13", "libcurand.so.10"];
 
 unsafe extern "C" {
     /// The addresses that the jumps go to, of all functions of [`LIBRARIES`] in their order.
@@ -24,8 +24,7 @@ unsafe extern "C" {
 
 /// A library that was found.
 pub struct Library {
-    /// The name it was found by.
-    pub file: String,
+    pub file: &'static str,
     /// Functions of the list that are not in it.
     pub lacks: Vec<&'static str>,
 }
@@ -33,13 +32,14 @@ pub struct Library {
 /// Opens each of [`LIBRARIES`] that the system finds, for good, and sends the jumps to its functions.
 pub fn open() -> [Option<Library>; LIBRARIES.len()] {
     let mut first = 0;
-    LIBRARIES.map(|(name, functions)| {
+    let mut files = FILES.into_iter();
+    LIBRARIES.map(|(_, functions)| {
         // SAFETY: build.rs makes the array of the same list, a slot for every function. What is written there once the
         // program runs is written here, 8 bytes at a time, as the jumps read it.
         let slots = unsafe { &CLSGEN_CUDA_SLOTS[first..first + functions.len()] };
         first += functions.len();
-        let mut files = ENDS.iter().map(|end| format!("lib{name}.{end}"));
-        let (file, library) = files.find_map(|file| load(&file).map(|library| (file, library)))?;
+        let file = files.next()?;
+        let library = load(file)?;
         let there = |function: &str, slot: &AtomicPtr<c_void>| match address(library, function) {
             Some(address) => {
                 slot.store(address, Ordering::Release);

@@ -4,7 +4,7 @@
 //! binary a file. An op's public function looks at its tensor's device and goes to its own `cuda.rs`, which checks
 //! shapes, makes the outputs and launches. Conventions of all kernels:
 //!
-//! - tensors are contiguous, activations bf16 or f32, arithmetic f32 (sums that feed a norm: f64);
+//! - tensors are contiguous, activations bf16 or f32, arithmetic f32 (the gradients' norm: f64);
 //! - no atomics on floats, sums in a fixed order: two runs give the same bits;
 //! - launches return at once; only a copy to the host waits. Everything goes to one stream, in the order it was called,
 //!   so memory freed on the host may still be in use by a kernel before it.
