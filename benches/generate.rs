@@ -18,7 +18,7 @@ use clsgen::{
     error::Result,
     generate::{Budget, Engine, Request, Sampling},
     model::{ClsHead, Llama, Model, ModelSource, source},
-    ops,
+    ops::{self, decode_step::DecodeGraphs},
     prompt::TextTokenizer,
 };
 
@@ -59,7 +59,7 @@ fn run() -> Result<()> {
 fn decoding(llama: &Llama, rows: usize, steps: usize) -> Result<()> {
     let seconds = best(|| {
         let prefix = inference::time_prefill(llama, 2048)?.1;
-        inference::time_decode(llama, vec![prefix; rows], steps)
+        inference::time_decode(llama, vec![prefix; rows], steps, &mut DecodeGraphs::new(false))
     })?;
     println!("decode batch {rows}: {:.1} tok/s", (steps * rows) as f64 / seconds);
     Ok(())

@@ -27,22 +27,19 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
 }
 ";
 
-/// Libraries of these names in `dir`, all with the fake driver's functions.
-fn fake(dir: &Path, libraries: &[&str]) {
-    fake_of(dir, libraries, DRIVER);
+/// The files of [`LIBRARIES`].
+const FILES: [&str; 4] = ["libcuda.so.1", "libcublas.so.13", "libcublasLt.so.13", "libcurand.so.10"];
+
+/// Libraries in `dir`, all with the fake driver's functions.
+fn fake(dir: &Path, files: &[&str]) {
+    files.iter().for_each(|file| fake_of(dir, file, DRIVER));
 }
 
-fn fake_of(dir: &Path, libraries: &[&str], code: &str) {
+fn fake_of(dir: &Path, file: &str, code: &str) {
     let source = dir.join("fake.c");
     std::fs::write(&source, code).unwrap();
-    for library in libraries {
-        let built = Command::new("cc")
-            .args(["-shared", "-fPIC", "-o"])
-            .arg(dir.join(format!("lib{library}.so")))
-            .arg(&source)
-            .status();
-        assert!(built.unwrap().success(), "cc makes lib{library}.so");
-    }
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(dir.join(file)).arg(&source).status();
+    assert!(built.unwrap().success(), "cc makes {file}");
 }
 
 /// `selftest --device DEVICE` with libraries from `dir` and a driver that answers (version, cuInit's result, devices).
@@ -63,8 +60,8 @@ fn selftest_command(device: &str, dir: &Path, (version, init, count): (i32, i32,
 fn each_missing_part_is_told_apart() {
     let driver = tempfile::tempdir().unwrap();
     let all = tempfile::tempdir().unwrap();
-    fake(driver.path(), &["cuda"]);
-    fake(all.path(), &["cuda", "cublas", "cublasLt", "curand"]);
+    fake(driver.path(), &FILES[..1]);
+    fake(all.path(), &FILES);
     let run = |device, answers| selftest(device, all.path(), answers);
     assert_fails(
         &run("cuda", (12_040, 0, 1)),
@@ -93,6 +90,21 @@ fn each_missing_part_is_told_apart() {
     }
 }
 
+/// A folder that is searched first may hold another CUDA's libraries, or stubs to link with.
+#[test]
+fn other_versions_are_passed_over() {
+    let all = tempfile::tempdir().unwrap();
+    let other = tempfile::tempdir().unwrap();
+    fake(all.path(), &FILES);
+    for file in ["libcuda.so", "libcublas.so", "libcublas.so.12", "libcublasLt.so", "libcurand.so"] {
+        fake_of(other.path(), file, "int nothing;");
+    }
+    let paths = std::env::join_paths([other.path(), all.path()]).unwrap();
+    let mut command = selftest_command("cuda", all.path(), (12_040, 0, 1));
+    let told = outcome(command.env("LD_LIBRARY_PATH", paths));
+    assert_fails(&told, 5, &["the NVIDIA driver knows CUDA 12.4"]);
+}
+
 /// A way that no kernel has is not taken for another.
 #[test]
 fn a_switch_of_another_word_is_refused() {
@@ -106,16 +118,24 @@ fn a_switch_of_another_word_is_refused() {
     }
 }
 
+#[test]
+fn graphs_of_steps_that_no_graph_holds_are_refused() {
+    let mut command = clsgen();
+    let asked = [("CLSGEN_GRAPH", "on"), ("CLSGEN_DECODE", "shared")];
+    let told = outcome(command.args(["selftest", "--device", "cuda"]).envs(asked));
+    assert_fails(&told, 2, &["CLSGEN_GRAPH=on does not go with CLSGEN_DECODE=shared", "hint: unset one of them"]);
+}
+
 /// Those of an old driver are told by its version, before.
 #[test]
 fn functions_that_a_library_lacks_are_named() {
     let all = tempfile::tempdir().unwrap();
-    fake(all.path(), &["cuda", "cublas", "cublasLt", "curand"]);
+    fake(all.path(), &FILES);
     let told = selftest("cuda", all.path(), (13_010, 0, 1));
     assert_fails(
         &told,
         5,
-        &["libcuda.so is not that of CUDA 13.0: it lacks functions: cuCtxDestroy_v2, ", "hint: install driver 580"],
+        &["libcuda.so.1 is not that of CUDA 13.0: it lacks functions: cuCtxDestroy_v2, ", "hint: install driver 580"],
     );
 }
 
@@ -124,10 +144,10 @@ fn functions_that_a_library_lacks_are_named() {
 #[test]
 fn calls_reach_the_libraries() {
     let all = tempfile::tempdir().unwrap();
-    for (library, functions) in LIBRARIES {
+    for (file, (_, functions)) in FILES.iter().zip(LIBRARIES) {
         let others = functions.iter().filter(|function| !DRIVER.contains(&format!("{function}(")));
         let others: String = others.map(|function| format!("int {function}(void) {{ return 2; }}\n")).collect();
-        fake_of(all.path(), &[library], &(DRIVER.to_owned() + &others));
+        fake_of(all.path(), file, &(DRIVER.to_owned() + &others));
     }
     let told = |capability: &str| {
         let mut command = selftest_command("cuda", all.path(), (13_010, 0, 1));
@@ -148,7 +168,7 @@ fn calls_reach_the_libraries() {
 #[test]
 fn auto_computes_on_the_cpu_and_says_nothing_of_it() {
     let all = tempfile::tempdir().unwrap();
-    fake(all.path(), &["cuda", "cublas", "cublasLt", "curand"]);
+    fake(all.path(), &FILES);
     let told = selftest("auto", all.path(), (13_000, 100, 0));
     assert_eq!(told.code, Some(0), "{told:?}");
     assert!(told.stderr.contains("on cpu") && !told.stderr.to_lowercase().contains("cuda"), "{}", told.stderr);

@@ -3,6 +3,7 @@
 use clsgen::{
     error::Result,
     model::{Llama, kv_cache::SequenceCache},
+    ops::decode_step::DecodeGraphs,
 };
 
 use crate::{
@@ -50,15 +51,18 @@ fn decode(llama: &Llama, prompt: usize, rows: usize, shared: bool, report: &mut 
         }
         Ok(vec![cache()?; rows])
     };
-    time_decode(llama, caches()?, 2)?;
-    let seconds =
-        median((0..RUNS).map(|_| Ok(time_decode(llama, caches()?, STEPS)? / STEPS as f64)).collect::<Result<_>>()?);
+    let mut graphs = DecodeGraphs::as_asked();
+    // The first step runs op by op, the second is captured.
+    time_decode(llama, caches()?, 2, &mut graphs)?;
+    let mut run = || Ok(time_decode(llama, caches()?, STEPS, &mut graphs)? / STEPS as f64);
+    let seconds = median((0..RUNS).map(|_| run()).collect::<Result<_>>()?);
     let (body, vocabulary) = weights(&llama.config);
     let keys_and_values = llama.kv_bytes_per_token() * (prompt + STEPS / 2) * if shared { 1 } else { rows };
     let work = Work { bytes: (2 * (body + vocabulary) + keys_and_values) as f64, operations: 0.0 };
     let name = format!(
-        "decoding, {rows} rows behind {prompt} tokens{}",
-        if shared { " of one prompt" } else { " of their own" }
+        "decoding, {rows} rows behind {prompt} tokens{}{}",
+        if shared { " of one prompt" } else { " of their own" },
+        if graphs.launches() > 0 { ", by graphs" } else { "" }
     );
     report.row(&name, Some(seconds), format!("{:.0} tokens/s", rows as f64 / seconds), Some(work));
     Ok(())

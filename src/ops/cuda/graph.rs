@@ -32,8 +32,12 @@ impl Graph {
         let _guard = device.enable_cuda_graph_htod_cache();
         stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).w()?;
         let done = work();
+        // An error of what was freed meanwhile, as after a call that broke the capture: cudarc would answer with it
+        // instead of ending the capture, and the stream would stay in it.
+        let freed = stream.context().check_err();
         let graph = stream.end_capture(sys::CUgraphInstantiate_flags(0));
         done?;
+        freed.w()?;
         graph.w()?.map(Self).ok_or_else(|| Error::run("a capture of nothing"))
     }
 

@@ -43,12 +43,18 @@ impl Switch {
         Some(place == 0)
     }
 
-    /// Refuses (exit 2) variables that hold neither name: what is then timed would be taken for what was asked.
+    /// Refuses (exit 2) variables that hold neither name, and graphs of steps that no graph holds: what is then timed
+    /// would be taken for what was asked.
     #[cfg(feature = "cuda")]
     pub(super) fn check_all() -> Result<()> {
         let is_set = |switch: &Self| std::env::var_os(switch.variable).is_some_and(|value| !value.is_empty());
         let wrong = |switch: &&&Self| is_set(switch) && switch.asked().is_none();
         match [&ATTENTION, &ATTENTION_BACKWARD, &DECODE, &LORA, &GRAPH].iter().find(wrong) {
+            // Rows that share keys are decoded by items, whose number changes from step to step.
+            None if GRAPH.takes_first() && DECODE.takes_first() => {
+                Err(Error::usage("CLSGEN_GRAPH=on does not go with CLSGEN_DECODE=shared: no graph holds such a step")
+                    .hint("unset one of them: unset CLSGEN_DECODE"))
+            }
             None => Ok(()),
             Some(Self { variable, values: [first, second], .. }) => {
                 Err(Error::usage(format!("{variable} is neither `{first}` nor `{second}`"))

@@ -139,9 +139,11 @@ def predictions():
             worst = max([worst] + [abs(a - b) / size for a, b in zip(our["logits"], exact["logits"])])
         check(f"predict, {name}", right and worst <= LOGIT, f"logits {worst:.1e}")
     usual = predicted("card bf16", BF16, "cuda")
-    for variable, value in [("CLSGEN_GRAPH", "on"), ("CLSGEN_DECODE", "shared"), ("CLSGEN_UNINIT", "nan")]:
-        other = predicted(f"card {variable}", BF16, "cuda", {variable: value})
-        check(f"predict, {variable}={value}", usual and other == usual, "the same bytes")
+    graph = {"CLSGEN_GRAPH": "on"}
+    for env in [graph, {**graph, "EMULATED_BREAK": "1"}, {"CLSGEN_DECODE": "shared"}, {"CLSGEN_UNINIT": "nan"}]:
+        name = " ".join("=".join(asked) for asked in env.items())
+        other = predicted(f"card {name}", BF16, "cuda", env)
+        check(f"predict, {name}", usual and other == usual, "the same bytes")
 
 
 def constructs():

@@ -1,13 +1,21 @@
 // CUDA's driver on a machine without a card: "device memory" is guarded host memory, a launch runs the kernel's own
 // source under the emulation, everything at once and in the order of the calls. EMULATED_CAPABILITY=8.0 is another card
-// than 9.0, EMULATED_DEVICES=2 are two of them, EMULATED_TRACE=1 names each launch and product and the bytes in use.
+// than 9.0, EMULATED_DEVICES=2 are two of them, EMULATED_TRACE=1 names each launch and product and the bytes in use,
+// EMULATED_BREAK=1 breaks each capture of more than a few launches.
 // The functions are those of src/ops/cuda/functions.rs, their numbers those of cuda.h.
 #include <memory>
 
 #include "device.h"
 
 namespace {
-enum Result { SUCCESS = 0, INVALID_VALUE = 1, NOT_INITIALIZED = 3, NOT_FOUND = 500, CAPTURE_UNSUPPORTED = 900 };
+enum Result {
+  SUCCESS = 0,
+  INVALID_VALUE = 1,
+  NOT_INITIALIZED = 3,
+  NOT_FOUND = 500,
+  CAPTURE_UNSUPPORTED = 900,
+  CAPTURE_INVALIDATED = 901,
+};
 enum DeviceAttribute {
   MULTIPROCESSORS = 16,
   CAPABILITY_MAJOR = 75,
@@ -58,20 +66,27 @@ bool within(uint64_t address, size_t bytes) {
   return address + bytes <= start + array.bytes;
 }
 
+// What a graph holds: its work in order, and the arrays made while it was captured; of these, those that are not freed.
+// Once a call has been refused it is broken: the stream's calls fail until the capture is ended, which fails too.
+struct Graph {
+  std::vector<std::function<void()>> work;
+  std::vector<uint64_t> arrays, unfreed;
+  bool broken = false;
+};
+Graph* capturing;
+
+// The answer to what a capture must not do.
+Result refused() { return capturing->broken = true, CAPTURE_UNSUPPORTED; }
+bool in_broken_capture() { return capturing && capturing->broken; }
+
 // A copy between places that the driver can tell are too small.
 Result copy(void* to, const void* from, size_t bytes, bool to_device, bool from_device) {
+  if (in_broken_capture()) return CAPTURE_INVALIDATED;
   if (to_device && !within((uint64_t)to, bytes)) return INVALID_VALUE;
   if (from_device && !within((uint64_t)from, bytes)) return INVALID_VALUE;
   device::submit([=] { memmove(to, from, bytes); });
   return SUCCESS;
 }
-
-// What a graph holds: its work in order, and the arrays made while it was captured; of these, those that are not freed.
-struct Graph {
-  std::vector<std::function<void()>> work;
-  std::vector<uint64_t> arrays, unfreed;
-};
-Graph* capturing;
 
 struct Function {
   std::string name;
@@ -128,6 +143,7 @@ API int cuDeviceGetAttribute(int* value, int attribute, int) {
 }
 API int cuGetErrorString(int error, const char** text) {
   *text = error == CAPTURE_UNSUPPORTED ? "operation not permitted when stream is capturing"
+          : error == CAPTURE_INVALIDATED ? "operation failed due to a previous error during capture"
           : error == NOT_FOUND         ? "named symbol not found"
                                        : "an error of the emulated driver";
   return SUCCESS;
@@ -140,8 +156,8 @@ API int cuCtxGetCurrent(void** current) { return *current = current_context, SUC
 API int cuCtxSetCurrent(void* to) { return current_context = to, SUCCESS; }
 
 // Nothing may wait for a stream that is being captured.
-API int cuCtxSynchronize() { return capturing ? CAPTURE_UNSUPPORTED : SUCCESS; }
-API int cuStreamSynchronize(void*) { return capturing ? CAPTURE_UNSUPPORTED : SUCCESS; }
+API int cuCtxSynchronize() { return capturing ? refused() : SUCCESS; }
+API int cuStreamSynchronize(void*) { return capturing ? refused() : SUCCESS; }
 API int cuStreamCreate(void** made, unsigned) { return *made = &stream, SUCCESS; }
 API int cuStreamDestroy_v2(void*) { return SUCCESS; }
 API int cuStreamWaitEvent(void*, void*, unsigned) { return SUCCESS; }
@@ -166,11 +182,12 @@ API int cuMemPoolSetAttribute(void*, int attribute, void*) {
 }
 API int cuMemAlloc_v2(uint64_t* address, size_t bytes) {
   ONE_AT_A_TIME;
-  if (capturing) return CAPTURE_UNSUPPORTED;
+  if (capturing) return refused();
   return bytes ? (*address = allocate(bytes), SUCCESS) : INVALID_VALUE;
 }
 API int cuMemAllocAsync(uint64_t* address, size_t bytes, void*) {
   ONE_AT_A_TIME;
+  if (in_broken_capture()) return CAPTURE_INVALIDATED;
   if (!bytes) return INVALID_VALUE;
   *address = allocate(bytes);
   if (capturing) capturing->arrays.push_back(*address), capturing->unfreed.push_back(*address);
@@ -178,11 +195,12 @@ API int cuMemAllocAsync(uint64_t* address, size_t bytes, void*) {
 }
 API int cuMemFree_v2(uint64_t address) {
   ONE_AT_A_TIME;
-  return capturing ? CAPTURE_UNSUPPORTED : release(address);
+  return capturing ? refused() : release(address);
 }
 // Within a capture the array stays the graph's; from here on it holds NaNs, as if another had its place.
 API int cuMemFreeAsync(uint64_t address, void*) {
   ONE_AT_A_TIME;
+  if (in_broken_capture()) return CAPTURE_INVALIDATED;
   if (!capturing) return release(address);
   auto found = std::find(capturing->unfreed.begin(), capturing->unfreed.end(), address);
   if (found == capturing->unfreed.end()) return INVALID_VALUE;
@@ -202,14 +220,15 @@ API int cuMemcpyPeerAsync(uint64_t to, void*, uint64_t from, void*, size_t bytes
 // A graph would copy from and to what the host has freed long since.
 API int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void*) {
   ONE_AT_A_TIME;
-  return capturing ? CAPTURE_UNSUPPORTED : copy(to, (void*)from, bytes, false, true);
+  return capturing ? refused() : copy(to, (void*)from, bytes, false, true);
 }
 API int cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, void*) {
   ONE_AT_A_TIME;
-  return capturing ? CAPTURE_UNSUPPORTED : copy((void*)to, from, bytes, true, false);
+  return capturing ? refused() : copy((void*)to, from, bytes, true, false);
 }
 API int cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void*) {
   ONE_AT_A_TIME;
+  if (in_broken_capture()) return CAPTURE_INVALIDATED;
   if (!within(to, bytes)) return INVALID_VALUE;
   device::submit([=] { memset((void*)to, value, bytes); });
   return SUCCESS;
@@ -243,6 +262,9 @@ API int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsig
   // The parameters are copied: the caller's end with the call.
   std::vector<uint64_t> values(2 * kernel->sizes.size());
   for (size_t i = 0; i < kernel->sizes.size(); i++) memcpy(&values[2 * i], parameters[i], kernel->sizes[i]);
+  if (in_broken_capture()) return CAPTURE_INVALIDATED;
+  // As a call would that no capture holds, in the midst of a step.
+  if (capturing && capturing->work.size() == 10 && getenv("EMULATED_BREAK")) return refused();
   dim3 grid(x, y, z), block(threads_x, threads_y, threads_z);
   if (getenv("EMULATED_TRACE"))
     fprintf(stderr, "EMU: %s (%u, %u, %u) x %u, %lu bytes\n", name.c_str(), x, y, z, threads_x, (unsigned long)used);
@@ -264,7 +286,11 @@ API int cuStreamEndCapture(void*, void** made) {
   ONE_AT_A_TIME;
   if (!capturing) return INVALID_VALUE;
   *made = capturing, capturing = nullptr;
-  return SUCCESS;
+  Graph* graph = (Graph*)*made;
+  if (!graph->broken) return SUCCESS;
+  for (uint64_t address : graph->arrays) release(address);
+  delete graph;
+  return *made = nullptr, CAPTURE_INVALIDATED;
 }
 // A graph and what is launched of it are one here: who destroys the former keeps it for the latter.
 API int cuGraphInstantiateWithFlags(void** made, void* graph, unsigned long long) { return *made = graph, SUCCESS; }
@@ -276,8 +302,8 @@ API int cuGraphExecDestroy(void* graph) {
 }
 API int cuGraphLaunch(void* graph, void*) {
   ONE_AT_A_TIME;
-  if (capturing) return CAPTURE_UNSUPPORTED;
-  auto& [work, arrays, unfreed] = *(Graph*)graph;
+  if (capturing) return refused();
+  auto& [work, arrays, unfreed, broken] = *(Graph*)graph;
   // (A first launch would succeed, the next not.)
   if (!unfreed.empty()) {
     fprintf(stderr, "EMU: a graph with %zu arrays that it does not free\n", unfreed.size());
