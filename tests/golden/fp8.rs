@@ -1,9 +1,11 @@
 //! FP8 beside PyTorch on a CPU: `fp8.json` and `fp8.safetensors`, made by `fp8.py`.
 
+use std::path::Path;
+
 use candle_core::{DType, Tensor};
 use clsgen::{
     config::{Lora, Parameters, Quantize},
-    model::{ActivationCheckpointing, Gradients, LoraConfig, Model, Precision, TrainingContext, source},
+    model::{ActivationCheckpointing, Gradients, LoraConfig, Model, ModelSource, Precision, TrainingContext, source},
     ops::quantize::{Format, Quantized, e4m3, fp8},
     prompt::TextTokenizer,
     rng::Rng,
@@ -168,8 +170,8 @@ fn adapters_gradients_on_smollm2_are_turned_by_little() {
     let ids = tokenizer.encode(NOTE).unwrap();
     let half = ids.len() / 2;
     let batch = [Sequence { prompt: ids[..half].to_vec(), target: ids[half..].to_vec(), class: 1 }];
-    let of = |quantize| {
-        let mut model = Model::base(&source, held(quantize), &CPU).unwrap();
+    let of = |source: &ModelSource, quantize| {
+        let mut model = Model::base(source, held(quantize), &CPU).unwrap();
         model.llama.add_lora(&LoraConfig::from(&Lora::default()), 1).unwrap();
         let trained = model.trainable(Parameters::Lora).unwrap();
         for (name, tensor) in trained.iter().filter(|(name, _)| name.contains("lora_B")) {
@@ -179,9 +181,13 @@ fn adapters_gradients_on_smollm2_are_turned_by_little() {
         }
         pass(&model, &batch)
     };
-    let (losses, whole) = of(Quantize::None);
+    let (losses, whole) = of(&source, Quantize::None);
+    // Of FP8's rounding the part that is W's own, whatever activations and gradients are held in.
+    let dir = tempfile::tempdir().unwrap();
+    let (_, of_rounded) = of(&with_projections_rounded(&folder, dir.path()), Quantize::None);
+    say(&format!("Fp8, W alone, SmolLM2: adapters' gradients' cosine {:.4}", cosine(&whole, &of_rounded)));
     for quantize in [Quantize::Fp8, Quantize::Int8, Quantize::Nf4] {
-        let (ours, gradients) = of(quantize);
+        let (ours, gradients) = of(&source, quantize);
         let cosine = cosine(&whole, &gradients);
         say(&format!(
             "{quantize:?}, SmolLM2: losses {ours:.4?} and {losses:.4?}, adapters' gradients' cosine {cosine:.4}"
@@ -191,4 +197,17 @@ fn adapters_gradients_on_smollm2_are_turned_by_little() {
             assert!((0.9..0.9999).contains(&cosine), "{cosine}");
         }
     }
+}
+
+/// The model of `folder` in `dir`, its projections those that FP8's codes stand for.
+fn with_projections_rounded(folder: &Path, dir: &Path) -> ModelSource {
+    let mut tensors = candle_core::safetensors::load(folder.join("model.safetensors"), &CPU).unwrap();
+    for (_, tensor) in tensors.iter_mut().filter(|(name, _)| name.ends_with("_proj.weight")) {
+        *tensor = Quantized::new(tensor, Format::Fp8).unwrap().dequantize(DType::F32).unwrap();
+    }
+    candle_core::safetensors::save(&tensors, dir.join("model.safetensors")).unwrap();
+    for file in ["config.json", "tokenizer.json"] {
+        std::fs::copy(folder.join(file), dir.join(file)).unwrap();
+    }
+    source::resolve(dir.to_str().unwrap(), &[], false).unwrap()
 }
