@@ -122,12 +122,15 @@ fn rope(meta: &Metadata, content: &Content, reader: &mut BufReader<File>, head_d
             .map_err(|e| Error::model(format!("tensor rope_freqs.weight: {e}")))?;
         return llama3(plain, &factors.flatten_all()?.to_vec1::<f32>()?, head_dim);
     }
+    // llama.cpp's defaults: the type is linear, the factor 1; it had another name once. 0 stands for 1.
+    let names = ["llama.rope.scaling.factor", "llama.rope.scale_linear"];
+    let factor = names.into_iter().find(|name| meta.0.contains_key(*name)).map(|name| meta.number(name)).transpose()?;
     match meta.text("llama.rope.scaling.type") {
-        None | Some("none") => Ok(plain),
-        Some("linear") => Ok(RopeParameters {
-            theta,
-            scaling: RopeScaling::Linear { factor: meta.number("llama.rope.scaling.factor")? },
-        }),
+        Some("none") => Ok(plain),
+        None | Some("linear") => match factor.filter(|factor| ![0.0, 1.0].contains(factor)) {
+            Some(factor) => Ok(RopeParameters { theta, scaling: RopeScaling::Linear { factor } }),
+            None => Ok(plain),
+        },
         Some(other) => Err(Error::model(format!("rope scaling \"{}\" is not supported", foreign::name(other)))),
     }
 }

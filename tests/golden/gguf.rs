@@ -78,6 +78,34 @@ fn a_gguf_file_is_the_same_model() {
     }
 }
 
+/// llama.cpp's defaults: a factor without a type is linear, its old name counts, and 0 and 1 scale nothing.
+#[test]
+fn a_rope_factor_alone_is_a_linear_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.gguf");
+    let llama = untuned("gqa").llama;
+    let scaling = |keys: &[(&str, Value)]| {
+        let mut metadata = metadata(&llama.config);
+        metadata.retain(|key, _| !key.starts_with("llama.rope.scal"));
+        metadata.extend(keys.iter().map(|(key, value)| (format!("llama.rope.{key}"), value.clone())));
+        write(&path, &metadata, &quantized(&llama));
+        load(&path).unwrap().config.rope.scaling
+    };
+    let linear = RopeScaling::Linear { factor: 4.0 };
+    let text = |value: &str| Value::String(value.into());
+    assert_eq!(scaling(&[("scaling.factor", Value::F32(4.0))]), linear);
+    assert_eq!(scaling(&[("scale_linear", Value::F32(4.0))]), linear);
+    assert_eq!(scaling(&[("scaling.type", text("linear")), ("scale_linear", Value::F32(4.0))]), linear);
+    for plain in [
+        &[("scaling.type", text("none")), ("scaling.factor", Value::F32(4.0))][..],
+        &[("scaling.factor", Value::F32(0.0))],
+        &[("scaling.factor", Value::F32(1.0))],
+        &[],
+    ] {
+        assert_eq!(scaling(plain), RopeScaling::None);
+    }
+}
+
 #[test]
 fn damaged_gguf_files_are_refused() {
     let dir = tempfile::tempdir().unwrap();
