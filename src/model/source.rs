@@ -52,6 +52,14 @@ pub fn resolve(base: &str, search: &[&Path], allow_network: bool) -> Result<Mode
         ));
     }
     match (hub::cached(base), hub::snapshot(base)) {
+        // A download that was cut off; the files that are there are not fetched again.
+        (Some(dir), _) if allow_network && hub::is_id(base) && !is_whole(&dir) => match hub::download(base) {
+            Ok(dir) => open(&dir),
+            Err(error) => {
+                tracing::warn!("{error}; going on with what is in {}", dir.display());
+                open(&dir)
+            }
+        },
         (Some(dir), _) => open(&dir),
         (None, _) if allow_network => open(&hub::download(base)?),
         // What is there says what is missing: `.bin` weights, half a download.
@@ -61,6 +69,17 @@ pub fn resolve(base: &str, search: &[&Path], allow_network: bool) -> Result<Mode
             hub::cache_dir().display()
         ))
         .hint(format!("download it first (hf download {shown}), or pass --allow-network"))),
+    }
+}
+
+/// Whether a snapshot has all weights, and the tokenizer's files: they come after the weights.
+fn is_whole(snapshot: &Path) -> bool {
+    match open(snapshot).map(|source| source.weights) {
+        Ok(Weights::Gguf(_)) => true,
+        Ok(Weights::Safetensors(_)) => {
+            ["tokenizer.json", "tokenizer_config.json"].iter().all(|name| snapshot.join(name).exists())
+        }
+        Err(_) => false,
     }
 }
 
@@ -280,5 +299,25 @@ impl ModelSource {
             whole.update(file.finalize().as_bytes());
         }
         Ok(whole.finalize().to_hex().to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_download_is_whole_with_the_tokenizers_files() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!is_whole(dir.path()));
+        for name in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+            assert!(!is_whole(dir.path()), "before {name}");
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        assert!(is_whole(dir.path()));
+        let index = r#"{"weight_map": {"a": "model-00001-of-00001.safetensors"}}"#;
+        std::fs::remove_file(dir.path().join("model.safetensors")).unwrap();
+        std::fs::write(dir.path().join("model.safetensors.index.json"), index).unwrap();
+        assert!(!is_whole(dir.path()), "a shard is missing");
     }
 }
