@@ -135,6 +135,11 @@ impl Prediction {
         }
     }
 
+    /// The class that its text names; none where the text is not parsable, whatever the line says of a class.
+    pub fn parsed_label(&self) -> Option<Class> {
+        self.verbalized_label.filter(|_| self.parsable != Some(false))
+    }
+
     /// Gives the line every one of these columns: null where nothing is known.
     pub fn carry(&mut self, columns: &[String]) {
         for name in columns {
@@ -225,7 +230,8 @@ pub(super) fn parse_line(bytes: &[u8], labels: &Labels, columns: &[String]) -> R
         error,
         record: keys.count("record")?,
     };
-    prediction.agreement = prediction.agreement.or_else(|| Some(prediction.called()? == verbalized_label?));
+    let agreement = || Some(prediction.called()? == prediction.parsed_label()?);
+    prediction.agreement = prediction.agreement.or_else(agreement);
     Ok(prediction)
 }
 
@@ -275,8 +281,10 @@ impl Keys<'_> {
     }
 
     fn evidence(&self) -> Result<Option<Option<Vec<Evidence>>>, Fault> {
-        let what = "is not a list of {field, start, end, explanation_start, explanation_end, quoted, words, found}";
-        let read = |value: &Value| serde_json::from_value(value.clone()).ok();
+        let what = "is not a list of {field, start, end, explanation_start, explanation_end, quoted, words, found}, \
+                    with found up to words";
+        let possible = |all: &Vec<Evidence>| all.iter().all(|one| one.found <= one.words);
+        let read = |value: &Value| serde_json::from_value(value.clone()).ok().filter(possible);
         self.object.get("evidence").map(|_| self.typed("evidence", what, read)).transpose()
     }
 

@@ -255,3 +255,20 @@ fn files_are_one_in_the_order_given_and_an_id_is_in_one_of_them() {
     assert!(told(&[a, b], &["ward".into()]).contains("field ward: no record has it"));
     assert!(told(&[none], &[]).contains("none, holds no prediction"));
 }
+
+/// A share of the words that were found cannot be above 1, nor does a text that is not parsable agree with anything.
+#[test]
+fn what_a_line_says_of_itself_must_be_possible() {
+    let quote = |found: usize| {
+        let spans = r#"{"field":null,"start":null,"end":null,"explanation_start":0,"explanation_end":9,"quoted":true"#;
+        format!(r#"{{"id":"a","label":1,"probability":0.5,"evidence":[{spans},"words":3,"found":{found}}}]}}"#)
+    };
+    let given = file("p.jsonl", quote(3).as_bytes());
+    assert!(read(&given.path).unwrap()[0].evidence.is_some());
+    let given = file("p.jsonl", quote(30).as_bytes());
+    let told = read(&given.path).unwrap_err();
+    assert!(told.exit_code() == 3 && told.to_string().contains("field evidence"), "{told}");
+    let line = r#"{"id":"a","label":1,"probability":0.9,"verbalized_label":1,"parsable":false}"#;
+    let given = file("p.jsonl", line.as_bytes());
+    assert_eq!(read(&given.path).unwrap()[0].agreement, None);
+}

@@ -236,9 +236,13 @@ pub(super) fn logistic_from(
     rows: impl Iterator<Item = (f64, f64, f64)> + Clone,
 ) -> Result<LogisticFit, &'static str> {
     separable(rows.clone())?;
+    // About the mean of x: elsewhere a narrow band of x, far from 0, makes a and b nearly one.
+    let (sum, weight) = rows.clone().fold((0.0, 0.0), |(sum, weight), (x, _, w)| (sum + w * x, weight + w));
+    let centre = sum / weight;
+    let rows = rows.map(|(x, t, w)| (x - centre, t, w));
     let loss = |a: f64, b: f64| rows.clone().map(|(x, t, w)| w * (softplus(a + b * x) - t * (a + b * x))).sum::<f64>();
     let reach = rows.clone().fold(0.0, |reach, (x, ..)| f64::max(reach, x.abs()));
-    let mut a = start.intercept;
+    let mut a = start.intercept + start.slope * centre;
     let mut b = start.slope;
     for _ in 0..100 {
         let mut gradient = [0.0; 2];
@@ -269,7 +273,7 @@ pub(super) fn logistic_from(
         }
         (a, b) = (a + step_a, b + step_b);
         if step_a.abs() <= 1e-12 * (1.0 + a.abs()) && step_b.abs() <= 1e-12 * (1.0 + b.abs()) {
-            return Ok(LogisticFit { intercept: a, slope: b });
+            return Ok(LogisticFit { intercept: a - b * centre, slope: b });
         }
     }
     Err("the logistic fit does not converge")
@@ -327,6 +331,21 @@ mod tests {
             let found = intercept(rows.iter().copied()).unwrap();
             assert!((found - want).abs() < 1e-9, "{found}, not {want}");
             rows.sort_by(|a, b| (a.1, a.0).partial_cmp(&(b.1, b.0)).unwrap());
+        }
+    }
+
+    /// Moved along, the line has the same slope: of log-odds in a band of a thousandth, too.
+    #[test]
+    fn a_narrow_band_far_from_0_has_a_slope() {
+        let rows = |shift: f64, width: f64| {
+            let at = move |i: u32| f64::from(i * 7919 % 1000) / 1000.0 - 0.5;
+            (0..2000).map(move |i| (shift + width * at(i), f64::from(u8::from(i % 25 == 0)), 1.0))
+        };
+        for width in [1e-1, 1e-3, 1e-5] {
+            let wanted = logistic(rows(0.0, width)).unwrap();
+            let found = logistic(rows(-3.2, width)).unwrap();
+            assert!((found.slope / wanted.slope - 1.0).abs() < 1e-6, "{found:?}, not {wanted:?}");
+            assert!((found.intercept - found.slope * 3.2 - wanted.intercept).abs() < 1e-6, "{found:?}, not {wanted:?}");
         }
     }
 

@@ -131,7 +131,7 @@ fn temperature(dev: &Sample) -> Result<Calibrator, String> {
 /// miss. `scale` is the sum of the sizes of what the derivative adds up, which says what of it is rounding.
 pub(super) fn likeliest_temperature(gradient: impl Fn(f64) -> f64, scale: f64) -> Result<f64, String> {
     if gradient(0.0) <= 1e-12 * scale {
-        return Err("no finite temperature fits: the probabilities are no better than chance".to_owned());
+        return Err("no finite temperature fits: none does better than equal probabilities for every class".to_owned());
     }
     let mut low = 1e-3f64.ln();
     let mut high = 1e3f64.ln();
@@ -221,7 +221,7 @@ mod tests {
         for n in 1..40 {
             for first in [false, true] {
                 let told = fitted((0..2 * n).map(|i| (0.01, (i < n) == first)));
-                assert!(told.unwrap_err().contains("no better than chance"), "{n} {first}");
+                assert!(told.unwrap_err().contains("none does better than equal probabilities"), "{n} {first}");
             }
         }
     }

@@ -109,7 +109,7 @@ pub struct Judge {
     pub rl_kappa: Metric,
     /// Share of readable texts.
     pub readability: Metric,
-    /// Share of the judge's answers, two a record, that could not be parsed.
+    /// Share of the judge's answers that could not be parsed: two a record, one where the text is not parsable.
     #[serde(default)]
     pub unparsable: Metric,
 }

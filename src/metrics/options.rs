@@ -5,7 +5,8 @@ use super::threshold::Costs;
 /// How to evaluate.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Options {
-    /// Bootstrap resamples; 0 leaves out all intervals but DeLong's.
+    /// Bootstrap resamples; 0 leaves out all intervals but those of a formula: DeLong's, and Clopper and Pearson's of a
+    /// share of 0 or 1.
     pub bootstrap: usize,
     /// Seed of the resamples.
     pub seed: u64,

@@ -110,13 +110,19 @@ pub fn tune(dev: &Sample, objective: Objective) -> Result<Tuned, &'static str> {
             *lost -= 1;
         }
         let Ok(value) = objective.gain(&table) else { continue };
-        if best.is_err() || best.is_ok_and(|best| value > best.value) {
+        if best.is_err() || best.is_ok_and(|best| is_more(value, best.value)) {
             best = Ok(Tuned { threshold: dev.probabilities()[block[0] as usize], value });
         }
     }
     best.map(
         |tuned| if matches!(objective, Objective::Cost(_)) { Tuned { value: -tuned.value, ..tuned } } else { tuned },
     )
+}
+
+/// Whether `value` is above `other` by more than rounding: costs such as 0.1 are no binary numbers, and equal sums of
+/// them differ in their last bits.
+fn is_more(value: f64, other: f64) -> bool {
+    value - other > 1e-12 * value.abs().max(other.abs())
 }
 
 /// Every threshold tuned on dev, as `thresholds.json` keeps them.
@@ -142,5 +148,22 @@ impl Thresholds {
             .map(|objective| tune(dev, objective));
         let [f1, kappa, youden, cost] = tuned.map(Result::ok);
         Self { f1, kappa, youden, cost, reasons: tuned.map(Result::err) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three false positives at 0.1 each sum to more than 0.3, in binary.
+    #[test]
+    fn costs_that_are_equal_but_for_rounding_leave_the_highest_threshold() {
+        let mut dev = Sample::new();
+        let rows = [(0.9, true), (0.5, true), (0.5, true), (0.5, true), (0.5, false)];
+        rows.into_iter().chain([(0.1, false); 5]).for_each(|(p, y)| dev.push(p, y, None, None));
+        for unit in [1.0, 0.1] {
+            let costs = Costs { false_positive: 3.0 * unit, false_negative: unit };
+            assert_eq!(tune(&dev, Objective::Cost(costs)).unwrap().threshold, 0.9, "{unit}");
+        }
     }
 }
