@@ -168,3 +168,33 @@ impl Batch {
         self.rows.is_empty() || (self.rows.len() < budget.rows && self.tokens() + tokens <= budget.tokens)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Tensor};
+
+    use super::super::{
+        Sampling,
+        tests::{WIDE, model, requests, run},
+    };
+
+    /// A prompt that the model makes no number of is told by its head's logits, and the others have their answers.
+    #[test]
+    fn a_prompt_without_finite_logits_ends_alone() {
+        let model = model();
+        let mut requests = requests(3, 1, Sampling::greedy());
+        requests.iter_mut().for_each(|request| request.prompt.retain(|&id| id != 7));
+        let expected = run(&model, WIDE, &requests);
+        // All that the model knows of a token that only the second prompt has.
+        let embedding = model.llama.base_tensors().remove("model.embed_tokens.weight").unwrap();
+        embedding.slice_set(&Tensor::full(f32::NAN, (1, 32), &Device::Cpu).unwrap(), 0, 7).unwrap();
+        requests[1].prompt[0] = 7;
+        let found = run(&model, WIDE, &requests);
+        for request in [&requests[0], &requests[2]] {
+            assert_eq!(found[&request.key], expected[&request.key]);
+        }
+        let (logits, generations) = &found[&requests[1].key];
+        assert!(logits.as_ref().unwrap().iter().all(|&bits| f32::from_bits(bits).is_nan()));
+        assert!(generations.is_empty());
+    }
+}

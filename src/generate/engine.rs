@@ -206,6 +206,11 @@ impl Scheduler<'_, '_> {
         }
         let caches = self.lookup_or_prefill(&generating, limit)?;
         for (index, job) in self.engine.prefill(generating, caches)? {
+            // Of such logits the head's say enough; samples of the others' could only fail.
+            if job.logits.iter().flatten().any(|logit| !logit.is_finite()) {
+                self.client.emit(job.complete(index))?;
+                continue;
+            }
             let first_wave = if self.client.wants_trials() { 1 } else { job.request.samples };
             self.waiting.extend((0..first_wave).map(|sample| (index, sample)));
             self.batch.jobs.insert(index, job);
