@@ -7,6 +7,8 @@ mod common;
 mod evaluated;
 #[path = "remote/fake.rs"]
 mod fake;
+#[path = "remote/outage.rs"]
+mod outage;
 #[path = "remote/real.rs"]
 mod real;
 #[path = "remote/ways.rs"]
@@ -247,58 +249,6 @@ fn whatever_goes_wrong_once_changes_no_byte() {
     assert!(!outcome.stderr.contains("SECRET"), "{}", outcome.stderr);
     assert_eq!(work.outputs("bad"), work.outputs("good"));
     assert!(fake.questions().iter().filter(|question| question.before > 0).count() >= 12);
-}
-
-#[test]
-fn what_goes_wrong_each_time_is_dropped_with_its_reason() {
-    let (work, mind) = with_good_run();
-    let prompts = std::sync::Mutex::new(Vec::new());
-    let fake = Fake::start(move |question| {
-        let right = mind.answer(question);
-        if question.is_probe() || question.body.is_null() {
-            return right;
-        }
-        let number = number(&prompts, question);
-        match number {
-            0 | 1 | 3 | 6 | 7 | 11 => wrong(number, right),
-            2 => Reply::Status(413, "", format!("{} is too long", question.body["prompt"])),
-            _ => right,
-        }
-    });
-    // One after another, so that the first prompts are the first records'.
-    let mut command = work.command("bad", &fake.url);
-    let quick = ["--set", "remote.timeout_s=2", "--set", "remote.retries=1", "--set", "remote.concurrency=1"];
-    let outcome = common::outcome(command.args(quick));
-    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
-    let reasons: BTreeMap<String, String> = work
-        .lines("bad", "dropped.jsonl")
-        .iter()
-        .map(|line| {
-            (line["id"].as_str().unwrap().into(), line["trials"].as_array().unwrap().last().unwrap().to_string())
-        })
-        .collect();
-    for (record, reason) in [
-        (0, "server_busy"),
-        (1, "server_failed"),
-        (2, "server_refused"),
-        (3, "connection_lost"),
-        (6, "no_answer"),
-        (7, "no_answer"),
-        (11, "timed_out"),
-    ] {
-        assert_eq!(reasons[&format!("note-{record:06}")], format!("{reason:?}"), "{reasons:?}");
-    }
-    // Of the others nothing changed.
-    let good: BTreeMap<String, Value> = work
-        .lines("good", "train.jsonl")
-        .into_iter()
-        .map(|line| (line["id"].as_str().unwrap().to_owned(), line))
-        .collect();
-    let kept = work.lines("bad", "train.jsonl");
-    assert!(!kept.is_empty());
-    for line in kept {
-        assert_eq!(line, good[line["id"].as_str().unwrap()]);
-    }
 }
 
 #[test]

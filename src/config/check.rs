@@ -21,7 +21,7 @@ pub(super) fn problem(kind: Kind, value: &Value) -> Option<String> {
             (!right).then(|| wanted(&integer_range(low, high), value))
         }
         Kind::IntegerOf(list) => {
-            let right = value.as_integer().is_some_and(|i| list.contains(&i));
+            let right = value.as_integer().is_some_and(|i| list.iter().any(|one| i64::from(*one) == i));
             let list: Vec<String> = list.iter().map(ToString::to_string).collect();
             (!right).then(|| wanted(&one_of(&list), value))
         }

@@ -18,7 +18,7 @@ pub(super) enum Kind {
     /// An integer in this closed range.
     Integer(i64, i64),
     /// One of these integers.
-    IntegerOf(&'static [i64]),
+    IntegerOf(&'static [u32]),
     /// A number in this closed range.
     Number(f64, f64),
     /// A number in `(low, high]`.
@@ -49,7 +49,7 @@ use Kind::{
 };
 use Stage::{Baselines, Cnn, Construct, Judge, Measure, Predict, Train};
 
-use super::Stage;
+use super::{HORIZONS, Stage};
 
 const COUNT: i64 = 1_000_000_000;
 const TOKENS: i64 = 10_000_000;
@@ -94,7 +94,7 @@ pub(super) const KEYS: &[(&str, Kind, Decides)] = &[
     ("data.expect.train", Integer(0, COUNT), NOTHING),
     ("data.expect.dev", Integer(0, COUNT), NOTHING),
     ("data.expect.test", Integer(0, COUNT), NOTHING),
-    ("data.horizon", IntegerOf(&[30, 60, 90]), READING),
+    ("data.horizon", IntegerOf(&HORIZONS), READING),
     ("model.base", Model(true), ByContent(&[Construct, Train, Predict, Baselines])),
     ("model.dtype", OneOf(&["auto", "f32", "bf16"]), ByContent(&[Construct, Train, Predict, Baselines, Judge])),
     (
@@ -167,6 +167,7 @@ pub(super) const KEYS: &[(&str, Kind, Decides)] = &[
     ("remote.concurrency", Integer(1, 1024), NOTHING),
     ("remote.timeout_s", Integer(1, 86_400), NOTHING),
     ("remote.retries", Integer(0, 100), NOTHING),
+    ("remote.drop_failed", Bool, NOTHING),
     ("remote.key_env", Text(false), NOTHING),
     ("eval.judge", Server(false), ByContent(&[Judge])),
     ("eval.judge_name", Text(false), NOTHING),

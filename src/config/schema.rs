@@ -89,6 +89,9 @@ pub enum DataFormat {
     EvidenceInference,
 }
 
+/// LCD: the days of its mortality labels.
+pub const HORIZONS: [u32; 3] = [30, 60, 90];
+
 /// `[data]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -106,8 +109,11 @@ pub struct Data {
     pub fields: BTreeMap<String, String>,
     /// Records expected in each split.
     pub expect: Expect,
-    /// LCD: which mortality label, in days: 30, 60 or 90.
+    /// LCD: which mortality label, in days: one of [`HORIZONS`].
     pub horizon: u32,
+    /// Nobody said `horizon` of a model that may have another: labels of several are refused, not chosen from.
+    #[serde(skip)]
+    pub horizon_unsaid: bool,
     /// The columns of `eval.subgroups`, which every reader carries along.
     #[serde(skip)]
     pub carried: Vec<String>,
@@ -130,6 +136,7 @@ impl Default for Data {
             fields: BTreeMap::new(),
             expect: Expect::default(),
             horizon: 30,
+            horizon_unsaid: false,
             carried: Vec::new(),
             labels: default_labels(),
         }
@@ -353,13 +360,15 @@ pub struct Remote {
     pub timeout_s: u64,
     /// Attempts after the first.
     pub retries: u32,
+    /// Whether `construct` drops a record whose every attempt failed for the server's reasons, or leaves it open.
+    pub drop_failed: bool,
     /// The environment variable that holds the key, if there is one.
     pub key_env: String,
 }
 
 impl Default for Remote {
     fn default() -> Self {
-        Self { concurrency: 16, timeout_s: 600, retries: 6, key_env: "OPENAI_API_KEY".into() }
+        Self { concurrency: 16, timeout_s: 600, retries: 6, drop_failed: false, key_env: "OPENAI_API_KEY".into() }
     }
 }
 

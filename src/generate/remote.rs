@@ -29,12 +29,28 @@ pub struct Remote {
     messages: RefCell<VecDeque<Option<Vec<Message>>>>,
     /// Why the request that is being emitted came to nothing.
     refused: Cell<Option<(usize, RequestFailure)>>,
+    /// How many requests were left open for the server's trouble, and what the last one's was.
+    left_open: Cell<Option<(usize, RequestFailure)>>,
+    /// None is: they are the records' own trouble.
+    drops_failed: bool,
 }
 
 impl Remote {
     /// Asks this server.
     pub fn new(server: Arc<Server>) -> Self {
-        Self { server, messages: RefCell::default(), refused: Cell::new(None) }
+        Self {
+            server,
+            messages: RefCell::default(),
+            refused: Cell::new(None),
+            left_open: Cell::new(None),
+            drops_failed: false,
+        }
+    }
+
+    /// Leaves no request open, if `drops_failed`: one whose every attempt failed has then had its answer.
+    #[must_use]
+    pub fn dropping(self, drops_failed: bool) -> Self {
+        Self { drops_failed, ..self }
     }
 
     /// The server.
@@ -68,6 +84,21 @@ impl Remote {
         emit: &mut dyn FnMut(Completed) -> Result<()>,
     ) -> Result<()> {
         in_order(requests, emit, |requests, emit| RemoteScheduler::new(self, requests, None)?.finish(emit))
+    }
+
+    /// An error where records were left open: what their requests came to is the server's trouble, not theirs.
+    pub fn check_none_left_open(&self) -> Result<()> {
+        let Some((count, failure)) = self.left_open.get() else { return Ok(()) };
+        let are = if count == 1 { "record is" } else { "records are" };
+        Err(self.error(failure).context(format!("{count} {are} open for the server's reasons")).hint(
+            "what is answered is kept: the same command asks only those again; remote.retries and remote.timeout_s \
+                give the server longer, and remote.drop_failed = true drops what fails each time",
+        ))
+    }
+
+    fn leave_open(&self, failure: RequestFailure) {
+        let before = self.left_open.get().map_or(0, |(count, _)| count);
+        self.left_open.set(Some((before + 1, failure)));
     }
 
     fn error(&self, failure: RequestFailure) -> Error {
@@ -131,7 +162,9 @@ struct RemoteScheduler<'e, 'f> {
     open: BTreeMap<usize, Open>,
     /// Samples (request, sample) that are to be asked.
     waiting: VecDeque<(usize, usize)>,
-    /// Requests that came to nothing since the server's last answer.
+    /// How many requests came to nothing since the server's last answer.
+    failed_in_a_row: usize,
+    /// Those of them whose own trouble it is: they wait to be emitted until an answer shows that the server is there.
     failures: Vec<(Completed, RequestFailure)>,
     /// The first request of all that came to nothing, where none may.
     failed: Option<(usize, RequestFailure)>,
@@ -153,6 +186,7 @@ impl<'e, 'f> RemoteScheduler<'e, 'f> {
             exhausted: false,
             open: BTreeMap::new(),
             waiting: VecDeque::new(),
+            failed_in_a_row: 0,
             failures: Vec::new(),
             failed: None,
         })
@@ -217,6 +251,7 @@ impl<'e, 'f> RemoteScheduler<'e, 'f> {
     }
 
     fn answered(&mut self, index: usize, sample: usize, made: Made, emit: &mut Emit<'_>) -> Result<()> {
+        self.failed_in_a_row = 0;
         self.let_go(emit)?;
         let Some(open) = self.open.get_mut(&index) else { return Ok(()) };
         let generation: Generation = match made {
@@ -248,13 +283,17 @@ impl<'e, 'f> RemoteScheduler<'e, 'f> {
             return Ok(());
         }
         failure.raise_if_everyones(model.key(), model.url())?;
-        let completed = open.complete(index);
         if failure == RequestFailure::ControlText {
             self.remote.refused.set(Some((index, failure)));
-            return emit(completed);
+            return emit(open.complete(index));
         }
-        self.failures.push((completed, failure));
-        if self.failures.len() < IN_A_ROW {
+        if failure.is_the_servers() && !self.remote.drops_failed {
+            self.remote.leave_open(failure);
+        } else {
+            self.failures.push((open.complete(index), failure));
+        }
+        self.failed_in_a_row += 1;
+        if self.failed_in_a_row < IN_A_ROW {
             return Ok(());
         }
         Err(self

@@ -35,21 +35,21 @@ pub(super) fn read(
             (Some(counted), _) if counted == tokens => {}
             // It read other tokens in the text than were meant.
             (Some(_), PromptTransport::Text { .. }) => return Err(RequestFailure::ControlText),
-            _ => return Err(RequestFailure::Garbled),
+            _ => return Err(RequestFailure::Unusable),
         }
     }
     let finish = match choice["finish_reason"].as_str() {
         Some("stop" | "eos_token" | "stop_sequence") => Finish::Stop,
         Some("length") => Finish::Length,
         // Cut off by a filter, aborted, a call of a tool: not an answer.
-        _ => return Err(RequestFailure::Garbled),
+        _ => return Err(RequestFailure::Unusable),
     };
     let text = match choice.get("message") {
         Some(message) => said(message)?,
-        None => choice["text"].as_str().ok_or(RequestFailure::Garbled)?.to_owned(),
+        None => choice["text"].as_str().ok_or(RequestFailure::Unusable)?.to_owned(),
     };
     let generated_tokens = count(body, "completion_tokens").filter(|&written| written <= max_tokens);
-    Ok(Completion { text, finish, generated_tokens: generated_tokens.ok_or(RequestFailure::Garbled)? })
+    Ok(Completion { text, finish, generated_tokens: generated_tokens.ok_or(RequestFailure::Unusable)? })
 }
 
 /// A chat's message; thoughts that the server took out of it stand before it again.
@@ -58,7 +58,7 @@ fn said(message: &Value) -> Result<String, RequestFailure> {
     match (message["content"].as_str(), thought.filter(|thought| !thought.is_empty())) {
         (Some(text), None) => Ok(text.to_owned()),
         (text, Some(thought)) => Ok(format!("<think>{thought}</think>{}", text.unwrap_or_default())),
-        (None, None) => Err(RequestFailure::Garbled),
+        (None, None) => Err(RequestFailure::Unusable),
     }
 }
 

@@ -33,13 +33,17 @@ pub fn request(model: &RemoteModel, id: &str, ids: &[u32], choice: Choice) -> Re
     Ok(json!({ "custom_id": id, "method": "POST", "url": url, "body": question.fields(model, true) }))
 }
 
+/// Whether a line says that its request failed.
+pub fn failed(line: &Value) -> bool {
+    !line["error"].is_null() || line["response"]["status_code"].as_u64().is_some_and(|status| status != 200)
+}
+
 /// What a line answers to a prompt of so many tokens.
 pub fn answer(model: &RemoteModel, line: &Value, tokens: usize, max_tokens: usize) -> Result<Completion, NoAnswer> {
-    let response = &line["response"];
-    if !line["error"].is_null() || response["status_code"].as_u64().is_some_and(|status| status != 200) {
+    if failed(line) {
         return Err(NoAnswer::Failed);
     }
-    let body = &response["body"];
+    let body = &line["response"]["body"];
     if body["model"].as_str().is_some_and(|name| name != model.name()) {
         return Err(NoAnswer::OtherModel);
     }

@@ -123,8 +123,9 @@ fn failure(error: &ureq::Error) -> RequestFailure {
             | std::io::ErrorKind::NetworkUnreachable
             | std::io::ErrorKind::AddrNotAvailable => RequestFailure::Unreachable,
             std::io::ErrorKind::TimedOut => RequestFailure::TimedOut,
-            // rustls reports a bad certificate as an I/O error.
-            std::io::ErrorKind::InvalidData => RequestFailure::Untrusted,
+            // rustls reports a bad certificate, which it names, and what is no TLS as I/O errors.
+            std::io::ErrorKind::InvalidData if error.to_string().contains("certificate") => RequestFailure::Untrusted,
+            std::io::ErrorKind::InvalidData => RequestFailure::NoTls,
             _ => RequestFailure::Lost,
         },
         E::Tls(_) | E::Rustls(_) | E::Pem(_) | E::TlsRequired => RequestFailure::Untrusted,
@@ -165,4 +166,18 @@ fn roots() -> Result<Option<RootCerts>> {
         return Err(Error::usage(format!("SSL_CERT_FILE {}: it holds no certificate", path.display())));
     }
     Ok(Some(found.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_trouble_with_a_certificate_is_told_as_that() {
+        // As rustls words them.
+        let told = |text: &str| failure(&std::io::Error::new(std::io::ErrorKind::InvalidData, text).into());
+        assert_eq!(told("invalid peer certificate: UnknownIssuer"), RequestFailure::Untrusted);
+        assert_eq!(told("peer sent no certificates"), RequestFailure::Untrusted);
+        assert_eq!(told("received corrupt message of type InvalidContentType"), RequestFailure::NoTls);
+    }
 }

@@ -19,18 +19,22 @@ pub enum RequestFailure {
     Busy(Option<Duration>),
     /// HTTP 5xx or 408, and how long to wait.
     Failed(u16, Option<Duration>),
-    /// Not an answer: no JSON, no choice, counts that cannot be, no end.
+    /// Not an answer: no JSON, no choice.
     Garbled,
+    /// An answer to this question, but of no use: cut off by a filter, no text, counts that cannot be.
+    Unusable,
     /// Another HTTP status: asking again changes nothing.
     Refused(u16),
     /// The certificate is not one that is trusted here.
     Untrusted,
+    /// At an `https` address, something that is no TLS.
+    NoTls,
 }
 
 impl RequestFailure {
     /// Whether asking again may help.
     pub fn may_pass(self) -> bool {
-        !matches!(self, Self::ControlText | Self::Refused(_) | Self::Untrusted)
+        !matches!(self, Self::ControlText | Self::Refused(_) | Self::Untrusted | Self::NoTls)
     }
 
     /// How long the server asks to wait.
@@ -43,7 +47,15 @@ impl RequestFailure {
 
     /// Whether no question would be answered: the server is gone, or refuses us, not this question.
     pub fn is_everyones(self) -> bool {
-        matches!(self, Self::Unreachable | Self::Untrusted | Self::Refused(300..=399 | 401 | 403 | 404 | 405))
+        matches!(
+            self,
+            Self::Unreachable | Self::Untrusted | Self::NoTls | Self::Refused(300..=399 | 401 | 403 | 404 | 405)
+        )
+    }
+
+    /// Whether it says nothing of the question: the server had trouble of its own, and may answer it another time.
+    pub fn is_the_servers(self) -> bool {
+        matches!(self, Self::Lost | Self::TimedOut | Self::Busy(_) | Self::Failed(..) | Self::Garbled)
     }
 
     /// As an error about the server at `url`; `key` is the config's key that names it.
@@ -57,6 +69,9 @@ impl RequestFailure {
             Self::Refused(300..=399) => error.hint("redirects are not followed: give the address it redirects to"),
             Self::Refused(404 | 405) => error.hint("the address ends in /v1, mostly: http://HOST:PORT/v1"),
             Self::Untrusted => error.hint("a certificate of your own is trusted by SSL_CERT_FILE=FILE.pem"),
+            Self::NoTls => error.hint(
+                "give http:// instead of https://, if the server is yours: without TLS others on the way read along",
+            ),
             Self::ControlText => error.hint("a server that takes token ids (vLLM) has no such trouble"),
             _ => error.hint("what was finished is kept: the same command goes on where this one stopped"),
         }
@@ -77,9 +92,10 @@ impl fmt::Display for RequestFailure {
             Self::TimedOut => f.write_str("did not answer within remote.timeout_s"),
             Self::Busy(_) => f.write_str("is busy (HTTP 429)"),
             Self::Failed(status, _) => write!(f, "failed (HTTP {status})"),
-            Self::Garbled => f.write_str("sent what is no answer"),
+            Self::Garbled | Self::Unusable => f.write_str("sent what is no answer"),
             Self::Refused(status) => write!(f, "refused (HTTP {status})"),
             Self::Untrusted => f.write_str("has a certificate that is not trusted"),
+            Self::NoTls => f.write_str("does not speak TLS there"),
         }
     }
 }

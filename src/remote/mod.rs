@@ -121,10 +121,15 @@ fn patiently<T>(retries: u32, attempt: impl Fn() -> Result<T, RequestFailure>) -
         match attempt() {
             Ok(value) => return Ok(value),
             Err(failure) if failed >= retries || !failure.may_pass() => return Err(failure),
-            Err(failure) => pause(failure.wait().unwrap_or_else(|| doubling(failed)))?,
+            Err(failure) => pause(delay(failure, failed))?,
         }
         failed += 1;
     }
+}
+
+/// As long as the server asks for, but no shorter than without its word: it may say 0, or a date that is past.
+fn delay(failure: RequestFailure, failed: u32) -> Duration {
+    failure.wait().unwrap_or_default().max(doubling(failed))
 }
 
 /// Half a second, then twice as long each time, a minute at most.
@@ -142,4 +147,18 @@ fn pause(time: Duration) -> Result<(), RequestFailure> {
         left = left.saturating_sub(step);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_may_lengthen_the_wait_but_not_shorten_it() {
+        let asks = |seconds| RequestFailure::Busy(Some(Duration::from_secs(seconds)));
+        assert_eq!(delay(asks(0), 0), Duration::from_millis(500));
+        assert_eq!(delay(asks(0), 3), Duration::from_secs(4));
+        assert_eq!(delay(asks(90), 3), Duration::from_secs(90));
+        assert_eq!(delay(RequestFailure::Lost, 1), Duration::from_secs(1));
+    }
 }

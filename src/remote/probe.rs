@@ -56,7 +56,11 @@ impl Probe<'_> {
             }
             reply => reply,
         };
-        self.settled(patiently(self.retries, attempt))
+        match patiently(self.retries, attempt) {
+            // With no attempt left it is not said again.
+            Err(RequestFailure::Failed(500 | 501, _)) => Ok(None),
+            reply => self.settled(reply),
+        }
     }
 
     fn settled(&self, reply: Result<Value, RequestFailure>) -> Result<Option<Value>> {

@@ -34,7 +34,7 @@ impl Server {
                     RequestFailure::Garbled
                     | RequestFailure::Refused(_)
                     | RequestFailure::ControlText
-                    | RequestFailure::Failed(..),
+                    | RequestFailure::Failed(500 | 501, _),
                 ) => {
                     return Ok(false);
                 }

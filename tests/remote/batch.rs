@@ -84,8 +84,13 @@ fn what_goes_out_comes_in_whenever_it_does() {
     assert_eq!(work.batch("run", &["--batch-out", "rest.jsonl"]).code, Some(0));
     let rest = work.requests("rest.jsonl");
     assert!(rest.len() == 6 && rest.iter().all(|line| of(line, 5) || of(line, 7)), "{}", rest.len());
-    let answered: Vec<Value> = rest.iter().map(|request| answer(&tokenizer, request)).collect();
-    work.write("more.jsonl", &answered);
+    // A first line that says that it failed, by its status alone, does not hide the answer behind it.
+    let failed = |request: &Value| {
+        let response = json!({"status_code": 500, "request_id": "vllm-batch-1", "body": null});
+        json!({"custom_id": request["custom_id"], "error": null, "response": response})
+    };
+    let answered = rest.iter().flat_map(|request| [failed(request), answer(&tokenizer, request)]);
+    work.write("more.jsonl", &answered.collect::<Vec<_>>());
     let outcome = work.batch("run", &["--batch-in", "more.jsonl"]);
     assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
     assert_eq!(work.outputs("run"), work.outputs("whole"), "the same answers, the same files");

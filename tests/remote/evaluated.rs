@@ -72,16 +72,28 @@ fn baselines_of_a_model_on_a_server() {
 #[test]
 fn a_server_without_log_probabilities_is_told_before_any_work() {
     let fixture = finished_run();
-    let good = mind(&fixture);
-    let fake = Fake::start(move |question| {
-        if question.body["echo"].is_null() { good.answer(question) } else { Reply::Status(400, "", "echo?".into()) }
-    });
-    let url = format!("eval.baseline_model={}", fake.url);
-    let asked = ["--baselines", "token_probability", "--set", &url, "--set", "eval.baseline_model_name=tiny"];
-    let output = eval(&fixture, &flags(&asked));
-    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
-    assert!(stderr(&output).contains("token_probability") && stderr(&output).contains("log-probabilities"));
-    assert!(!fixture.path("run/eval").exists());
+    let good = Arc::new(mind(&fixture));
+    let ask = |status: u16| {
+        let good = good.clone();
+        let fake = Fake::start(move |question| {
+            let echo = !question.body["echo"].is_null();
+            if echo { Reply::Status(status, "", "echo?".into()) } else { good.answer(question) }
+        });
+        let url = format!("eval.baseline_model={}", fake.url);
+        let asked = ["--baselines", "token_probability", "--set", &url, "--set", "eval.baseline_model_name=tiny"];
+        let output = eval(&fixture, &flags(&asked));
+        assert!(!fixture.path("run/eval").exists());
+        (output.status.code(), stderr(&output))
+    };
+    for status in [400, 500] {
+        let (code, told) = ask(status);
+        assert_eq!(code, Some(2), "{told}");
+        assert!(told.contains("token_probability") && told.contains("log-probabilities"), "{told}");
+    }
+    // One that is down for now says nothing of what it can do.
+    let (code, told) = ask(503);
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("HTTP 503") && told.contains("goes on"), "{told}");
 }
 
 #[test]

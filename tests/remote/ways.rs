@@ -147,6 +147,14 @@ fn what_does_not_fit_the_server_is_said_before_any_work() {
     });
     let outcome = work.finish("strict", &strict.url);
     assert!(outcome.stderr.contains("no sampler fields beyond OpenAI's"), "{}", outcome.stderr);
+    // Others say 500 to them; that is understood where nothing is asked twice, too.
+    let good = mind.clone();
+    let failing = Fake::start(move |question| {
+        if question.body["min_p"].is_null() { good.answer(question) } else { Reply::Status(500, "", "min_p?".into()) }
+    });
+    let outcome = common::outcome(work.command("failing", &failing.url).args(["--set", "remote.retries=0"]));
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert_eq!(work.outputs("failing"), work.outputs("strict"));
     for url in ["http://user:word@host/v1", "http://host", "http:///v1", "http://host:0/v1", "https://host/v1?key=1"] {
         common::assert_fails(&work.construct("url", url), 2, &["construct.teacher"]);
     }

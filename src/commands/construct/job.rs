@@ -28,8 +28,8 @@ use crate::{
     storage::{self, RunLock},
 };
 
-/// Fields that a line has besides those of its record.
-const MADE: [&str; 2] = ["explanation", "trial"];
+/// The field that a line has besides those of its record and the explanation, which no task's prompt shows.
+const MADE: &str = "trial";
 /// Appended to the question of a record whose K trials failed, under `on_fail = "rationalize"` (Zelikman et al. 2022,
 /// STaR).
 const RATIONALIZE: &str =
@@ -64,8 +64,8 @@ impl ConstructJob {
             ],
         )?;
         let template = PromptTemplate::load(&config.resolve(&config.task.prompt))?;
-        if let Some(field) = template.fields().into_iter().find(|field| MADE.contains(&field.as_str())) {
-            return Err(Error::usage(format!("task.prompt has the field `{field}`, which construct writes itself"))
+        if template.fields().iter().any(|field| field == MADE) {
+            return Err(Error::usage(format!("task.prompt has the field `{MADE}`, which construct writes itself"))
                 .hint("give the field another name in the prompt, and its column by data.fields"));
         }
         let (mut teacher, base) = teacher::find(context, purpose)?;
@@ -239,7 +239,10 @@ impl ConstructJob {
         let options = &context.config.construct;
         let source = match &self.teacher.held {
             TeacherSource::Here(source) => source,
-            TeacherSource::There(_, Some(remote)) => return self.run_trials(context, remote, todo, logs),
+            TeacherSource::There(_, Some(remote)) => {
+                self.run_trials(context, remote, todo, logs)?;
+                return remote.check_none_left_open();
+            }
             TeacherSource::Offline(batch) => return self.run_trials(context, &**batch, todo, logs),
             TeacherSource::There(model, None) => return Err(Error::run(format!("{} was not tried", model.url()))),
         };

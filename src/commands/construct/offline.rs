@@ -215,7 +215,7 @@ impl Answers {
                     Error::data(format!("{name}, line {number}: no line of batch answers (custom_id, response)"))
                         .hint("--batch-in takes what vllm run-batch wrote")
                 })?;
-                if value["error"].is_null() {
+                if !batch::failed(&value) {
                     lines.entry(id.to_owned()).or_insert((start, length, number));
                 }
             }

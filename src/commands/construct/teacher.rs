@@ -108,7 +108,8 @@ impl ConfiguredTeacher {
                 scoring::check_memory_of(context, source, longest(context)).context("construct.teacher")
             }
             TeacherSource::There(model, remote) => {
-                *remote = Some(Remote::new(Server::connect(context, model.clone(), input + output)?));
+                let server = Server::connect(context, model.clone(), input + output)?;
+                *remote = Some(Remote::new(server).dropping(context.config.remote.drop_failed));
                 Ok(())
             }
             TeacherSource::Offline(_) => Ok(()),

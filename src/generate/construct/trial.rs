@@ -29,6 +29,7 @@ pub enum Failure {
     ControlText,
     /// The server refused this prompt.
     ServerRefused,
+    // Under `remote.drop_failed` alone, the next four and some of the fifth: else such records stay open.
     /// The server was busy each time (HTTP 429).
     ServerBusy,
     /// The server failed each time (HTTP 5xx).
@@ -49,8 +50,10 @@ impl From<RequestFailure> for Failure {
             RequestFailure::Busy(_) => Self::ServerBusy,
             RequestFailure::Failed(..) => Self::ServerFailed,
             RequestFailure::TimedOut => Self::TimedOut,
-            RequestFailure::Lost | RequestFailure::Unreachable | RequestFailure::Untrusted => Self::ConnectionLost,
-            RequestFailure::Garbled => Self::NoAnswer,
+            RequestFailure::Lost | RequestFailure::Unreachable | RequestFailure::Untrusted | RequestFailure::NoTls => {
+                Self::ConnectionLost
+            }
+            RequestFailure::Garbled | RequestFailure::Unusable => Self::NoAnswer,
         }
     }
 }
