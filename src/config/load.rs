@@ -260,15 +260,7 @@ fn set_value(kind: Kind, raw: &str) -> Value {
         Kind::Text(_) | Kind::Name | Kind::Path(_) | Kind::Model(_) | Kind::Server(_) | Kind::OneOf(_) => {
             parsed.filter(Value::is_str).unwrap_or_else(bare)
         }
-        Kind::List(..) | Kind::Labels => parsed.filter(Value::is_array).unwrap_or_else(|| {
-            Value::Array(
-                raw.split(',')
-                    .map(str::trim)
-                    .filter(|item| !item.is_empty())
-                    .map(|item| Value::String(item.into()))
-                    .collect(),
-            )
-        }),
+        Kind::List(..) | Kind::Labels => parsed.filter(Value::is_array).unwrap_or_else(|| list_value(raw)),
         // A word, or the numbers of a list.
         Kind::Weights(..) => parsed.filter(|value| value.is_array() || value.is_str()).unwrap_or_else(|| {
             let list = raw.split(',').map(|item| item.trim().parse().map(Value::Float)).collect::<Result<_, _>>();
@@ -291,6 +283,20 @@ fn set_value(kind: Kind, raw: &str) -> Value {
         }),
         _ => parsed.unwrap_or_else(bare),
     }
+}
+
+/// A list as a shell user writes it, `a,b,c` or `"a","b"`. A bracket means TOML, whose quotes the shell may have taken
+/// away: that is no list.
+fn list_value(raw: &str) -> Value {
+    let items = || raw.split(',').map(str::trim).filter(|item| !item.is_empty());
+    if raw.starts_with('[') {
+        return Value::String(raw.to_owned());
+    }
+    if items().any(|item| item.starts_with(['"', '\''])) {
+        let parsed = format!("value = [{raw}]").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
+        return parsed.unwrap_or_else(|| Value::String(raw.to_owned()));
+    }
+    Value::Array(items().map(|item| Value::String(item.to_owned())).collect())
 }
 
 fn insert(table: &mut Table, path: &str, value: Value) {

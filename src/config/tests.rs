@@ -169,6 +169,17 @@ fn set_reads_strings_without_quotes_and_lists_with_commas() {
     assert_eq!(config.data.expect.test, Some(7));
 }
 
+/// A shell takes quotes away that are not quoted themselves: labels with brackets would train.
+#[test]
+fn a_list_without_its_quotes_is_refused() {
+    let labels = |raw: &str| load(None, &[format!("task.labels={raw}")]).map(|config| config.task.labels.to_vec());
+    assert!(labels("[0:alive,1:death]").unwrap_err().to_string().contains("must be a list of strings"));
+    assert!(labels(r#""no","ye"#).unwrap_err().to_string().contains("must be a list of strings"));
+    assert_eq!(labels(r#""no","yes""#).unwrap(), ["no", "yes"]);
+    assert_eq!(labels(r#""no, not","yes""#).unwrap(), ["no, not", "yes"]);
+    assert_eq!(labels("no, don't know").unwrap(), ["no", "don't know"]);
+}
+
 #[test]
 fn set_goes_over_the_file_and_the_last_one_wins() {
     let config = from_text("[lora]\nrank = 4\nalpha = 8\n", &["lora.rank=2", "lora.rank=3"]).unwrap();
@@ -186,6 +197,21 @@ fn not_a_number_and_infinity_are_out_of_range() {
 fn keys_that_contradict_each_other_are_refused() {
     assert!(load(None, &["train.w_gen=0".into(), "train.w_cls=0".into()]).is_err());
     assert!(load(None, &["train.effective_batch=32".into(), "train.batch_size=3".into()]).is_err());
+    let told = |sets: &[&str]| load(None, &sets.iter().map(ToString::to_string).collect::<Vec<_>>()).map(|_| ());
+    assert!(told(&["train.objective=cls", "train.w_cls=0"]).unwrap_err().to_string().starts_with("train.w_cls: is 0"));
+    assert!(told(&["train.objective=lm", "train.w_gen=0"]).unwrap_err().to_string().starts_with("train.w_gen: is 0"));
+    told(&["train.objective=cls", "train.w_gen=0"]).unwrap();
+    told(&["train.w_gen=0", "train.w_cls=0", "train.w_consistency=1"]).unwrap();
+    let three = ["data.format=clinifact", "task.labels=inconclusive,evidence,not enough information"];
+    let merged = told(&three).unwrap_err().to_string();
+    assert!(
+        merged.starts_with("data.format: \"clinifact\" makes two classes") && merged.contains("names 3"),
+        "{merged}"
+    );
+    told(&["data.format=clinifact3", three[1]]).unwrap();
+    told(&["data.format=clinifact"]).unwrap();
+    let full = told(&["train.parameters=full", "model.dtype=bf16"]).unwrap_err();
+    assert!(full.to_string().contains("trains weights in f32"), "{full}");
 }
 
 #[test]

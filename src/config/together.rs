@@ -1,6 +1,9 @@
 //! What no key can say alone: keys that contradict each other, or that need another.
 
-use super::{ClassWeights, Config, EpochSample, Init, LossSchedule, Objective, Parameters, Quantize, is_server};
+use super::{
+    ClassWeights, Config, DataFormat, Dtype, EpochSample, Init, LossSchedule, Objective, Parameters, Quantize,
+    is_server,
+};
 
 /// Keys that do not go together.
 pub(super) struct Contradiction {
@@ -39,21 +42,28 @@ pub(crate) const PREDICTION_KEYS: [&str; 21] = [
 
 /// Every one of a config.
 pub(super) fn contradictions(config: &Config) -> Vec<Contradiction> {
-    let mut found = Vec::new();
+    let mut found = of_records(config);
     let mut add = |keys: &[&str], with: &'static [&'static str], message: String| {
         found.push(Contradiction { keys: keys.iter().map(ToString::to_string).collect(), with, message });
     };
-    if let Some(name) = config.eval.subgroups.iter().find(|name| PREDICTION_KEYS.contains(&name.as_str())) {
-        let message = format!("`{name}` is a key of every prediction line: give the column another name");
-        add(&["eval.subgroups"], &[], message);
-    }
     let train = &config.train;
-    let ends = [train.w_gen_end.unwrap_or(train.w_gen), train.w_cls_end.unwrap_or(train.w_cls)];
-    let always_zero =
-        train.w_gen == 0.0 && train.w_cls == 0.0 && (train.loss_schedule == LossSchedule::Constant || ends == [0.0; 2]);
-    if always_zero && train.objective == Objective::Joint {
-        let with = &["train.loss_schedule", "train.w_gen_end", "train.w_cls_end", "train.objective"];
-        add(&["train.w_gen", "train.w_cls"], with, "both are 0: nothing would be trained".into());
+    let always_zero = |weight: f64, end: Option<f64>| {
+        weight == 0.0 && (train.loss_schedule == LossSchedule::Constant || end.unwrap_or(weight) == 0.0)
+    };
+    let no_text = always_zero(train.w_gen, train.w_gen_end);
+    let no_class = always_zero(train.w_cls, train.w_cls_end);
+    let with = &["train.loss_schedule", "train.w_gen_end", "train.w_cls_end", "train.w_consistency", "train.objective"];
+    match train.objective {
+        Objective::Joint if no_text && no_class && train.w_consistency == 0.0 => {
+            add(&["train.w_gen", "train.w_cls"], with, "both are 0: nothing would be trained".into());
+        }
+        Objective::Lm if no_text => add(&["train.w_gen"], with, "is 0: nothing would be trained".into()),
+        Objective::Cls if no_class => add(&["train.w_cls"], with, "is 0: nothing would be trained".into()),
+        _ => {}
+    }
+    if train.parameters == Parameters::Full && config.model.dtype == Dtype::Bf16 {
+        let message = "\"full\" trains weights in f32: set model.dtype = \"f32\"".into();
+        add(&["train.parameters"], &["model.dtype"], message);
     }
     match (train.loss_schedule, train.w_gen_end.or(train.w_cls_end)) {
         (LossSchedule::Linear, None) => {
@@ -117,6 +127,25 @@ pub(super) fn contradictions(config: &Config) -> Vec<Contradiction> {
             let message = format!("names a server, so {key}_name must be the model's name there (GET /v1/models)");
             add(&[key], &[], message);
         }
+    }
+    found
+}
+
+/// Those of what is read of records.
+fn of_records(config: &Config) -> Vec<Contradiction> {
+    let mut found = Vec::new();
+    if let Some(name) = config.eval.subgroups.iter().find(|name| PREDICTION_KEYS.contains(&name.as_str())) {
+        let message = format!("`{name}` is a key of every prediction line: give the column another name");
+        found.push(Contradiction { keys: vec!["eval.subgroups".to_owned()], with: &[], message });
+    }
+    let labels = &config.task.labels;
+    if config.data.format == DataFormat::Clinifact && !labels.are_two() {
+        let message = format!(
+            "\"clinifact\" makes two classes of the file's three labels, task.labels names {}: \"clinifact3\" keeps \
+             all three",
+            labels.count()
+        );
+        found.push(Contradiction { keys: vec!["data.format".to_owned()], with: &["task.labels"], message });
     }
     found
 }

@@ -4,7 +4,7 @@ use candle_core::DType;
 
 use super::{
     examples::Example,
-    memory::{Estimate, F32, Largest},
+    memory::{Estimate, F32, Largest, tied_gradient},
 };
 use crate::{
     config::{self, ActivationMemory, Config, Parameters, Quantize},
@@ -34,8 +34,7 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// Of a run of `config` on a base of this shape, whose largest micro-batch is `largest`. Weights are bf16 unless
-    /// `model.dtype` says f32, as on a GPU.
+    /// Of a run of `config` on a base of this shape, whose largest micro-batch is `largest`, with weights as on a GPU.
     pub fn of(config: &Config, llama: &LlamaConfig, largest: Largest) -> Self {
         let dtype = dtype(config);
         let precision = Precision::new(dtype, config.model.quantize);
@@ -47,7 +46,7 @@ impl Needs {
                 let trained = 4 * F32 * (lora_parameters(llama, &lora) + head);
                 (Some(lora), trained)
             }
-            Parameters::Full => (None, 3 * F32 * tensor_spec::count(llama) + 4 * F32 * head),
+            Parameters::Full => (None, 3 * F32 * tensor_spec::count(llama) + 4 * F32 * head + tied_gradient(llama)),
         };
         let footprint = Footprint::of(llama, precision, true, lora.as_ref());
         let kv = 2 * llama.num_hidden_layers * llama.num_key_value_heads * llama.head_dim * dtype.size_in_bytes();
@@ -96,9 +95,10 @@ impl Needs {
     }
 }
 
-/// The arithmetic that `model.dtype` means on a GPU.
+/// The arithmetic that `model.dtype` means on a GPU; a full training has none but f32.
 pub fn dtype(config: &Config) -> DType {
-    if config.model.dtype == config::Dtype::F32 { DType::F32 } else { DType::BF16 }
+    let wide = config.model.dtype == config::Dtype::F32 || config.train.parameters == Parameters::Full;
+    if wide { DType::F32 } else { DType::BF16 }
 }
 
 /// How long training takes on 1, 2, 4 and 8 ranks, each of which trains so many tokens a second.
@@ -134,7 +134,7 @@ mod tests {
         let cards = lora.cards();
         assert!(cards.starts_with("24 GB: fits, "), "{cards}");
         assert!(cards.ends_with("141 GB: fits, every layer keeps its activations"), "{cards}");
-        // 12 bytes a weight beside its own two: only a larger card than there is.
+        // 16 bytes a weight.
         let full = needs(|config| config.train.parameters = Parameters::Full);
         assert!(full.cards().contains("80 GB: too small; 141 GB: fits"), "{}", full.cards());
         let wide = needs(|config| config.model.dtype = config::Dtype::F32);

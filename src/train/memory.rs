@@ -172,7 +172,7 @@ pub fn check_before_loading(
     let (parameters, lora) = trained;
     let (lora, state) = match parameters {
         Parameters::Lora => (Some(lora), 0),
-        Parameters::Full => (None, 3 * F32 * tensor_spec::count(config)),
+        Parameters::Full => (None, 3 * F32 * tensor_spec::count(config) + tied_gradient(config)),
     };
     let estimate = Estimate {
         footprint: Footprint::of(config, precision, device.is_cuda(), lora),
@@ -182,6 +182,12 @@ pub fn check_before_loading(
     estimate.check(usable(available, device.is_cuda()), "the model and its training")
 }
 
+/// Bytes of the LM head's gradient, which full training of a tied model sums beside the embedding's.
+pub(super) fn tied_gradient(config: &LlamaConfig) -> u64 {
+    let bytes = F32 * (config.vocab_size * config.hidden_size) as u64;
+    if config.tie_word_embeddings { bytes } else { 0 }
+}
+
 fn too_little(need: u64, available: u64, rows: u64, what: &str) -> Error {
     let error = Error::resources(format!(
         "{what} needs about {} of memory, {} are free",
@@ -189,7 +195,7 @@ fn too_little(need: u64, available: u64, rows: u64, what: &str) -> Error {
         format_bytes(available)
     ));
     match rows {
-        0 => error.hint("a smaller base model would fit, or model.dtype = \"bf16\", or train.parameters = \"lora\""),
+        0 => error.hint("a smaller base model would fit, or model.dtype = \"bf16\" with train.parameters = \"lora\""),
         rows => error.hint(format!(
             "about {rows} tokens in a forward pass would fit: lower train.batch_size, or model.max_input_tokens + \
             model.max_output_tokens"

@@ -6,8 +6,9 @@ use candle_core::{DType, Device};
 
 use super::{super::Context, agreement};
 use crate::{
+    config::{Dtype, Parameters},
     device,
-    error::Result,
+    error::{Error, Result},
     model::{LlamaConfig, Loading, ModelSource, Precision},
     prompt::TextTokenizer,
     train::cards,
@@ -37,6 +38,14 @@ impl FoundBase {
         let source = agreement::base(context)?;
         let device = if elsewhere { Device::Cpu } else { context.device()? };
         let dtype = if elsewhere { cards::dtype(config) } else { device::dtype(config.model.dtype, &device) };
+        // As "auto" is elsewhere, where the device is a GPU.
+        let asked = if elsewhere && config.model.dtype == Dtype::Auto { DType::BF16 } else { dtype };
+        if config.train.parameters == Parameters::Full && asked != DType::F32 {
+            return Err(Error::usage(
+                "train.parameters = \"full\" trains weights in f32, which model.dtype is not here",
+            )
+            .hint("add --set model.dtype=f32"));
+        }
         let precision = Precision::new(dtype, config.model.quantize);
         precision.check(&device)?;
         let llama_config = source.config()?;
