@@ -348,6 +348,8 @@ fn wrong_prompt_files_are_usage_errors_that_name_the_file() {
         ("user = \"no placeholder\"", "{document}"),
         ("user = 3", "p.toml:1: has a value"),
         ("user = \"{document}\"\nresponse = \"{label}\"", "response"),
+        ("user = \"{document} {label}\"", "the field `label`"),
+        ("user = \"{document}\"\nquestion = \"Is {explanation} right?\"", "the field `explanation`"),
         ("user = \"{document}\"\nformat = \"xml\"", "p.toml:2: has a value"),
     ] {
         let path = dir.path().join("p.toml");

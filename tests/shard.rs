@@ -35,7 +35,7 @@ fn write_inputs(fixture: &Fixture) -> [(&'static str, usize); 4] {
     let rows: String = (0..8).map(row).collect();
     fixture.write(
         "in.csv",
-        format!("id,text,label\r\n\r\n{rows}wide,cough,1,1\r\nc9,cough,maybe\r\nopen,\"never closed\n"),
+        format!("id,text,label\r\n\r\n{rows}wide,cough,1,1\r\nc9,cough,maybe\r\nlate,\"closed\" too early,1\n"),
     );
 
     let schema = "message m { required binary id (UTF8); optional binary text (UTF8); }";

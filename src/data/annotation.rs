@@ -120,15 +120,18 @@ impl Meaning {
                 Cell::Written(format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
             }
             Self::Float16 => match bytes {
-                // As for the wider floats: a field is a text or an integer, never a float, and NaN is how pandas
-                // writes that there is no value.
-                [low, high] if f16::from_le_bytes([*low, *high]).is_nan() => Cell::Missing,
+                [low, high] => float(f16::from_le_bytes([*low, *high]).is_nan()),
                 _ => Cell::Other,
             },
             _ if text => String::from_utf8(bytes.to_vec()).map_or(Cell::NotUtf8, Cell::Text),
             _ => Cell::Other,
         }
     }
+}
+
+/// A number of any width with a fraction: no field is one, and NaN is how pandas writes that there is no value.
+pub(super) fn float(is_nan: bool) -> Cell {
+    if is_nan { Cell::Missing } else { Cell::Other }
 }
 
 /// The older 12-byte timestamps: nanoseconds of the day, then the Julian day.

@@ -22,7 +22,8 @@ const RESERVED: [&str; 4] = ["id", "label", "explanation", "group"];
 pub(super) enum Layout {
     /// Columns named as the fields are.
     Canonical,
-    /// CliniFact's repository: 1 = TRUE → 1, 0 and 2 → 0.
+    /// CliniFact's repository: 1 = TRUE → 1, 0 and 2 → 0. A model of three classes has the file's own labels all the
+    /// same.
     Clinifact,
     /// The same with its own three labels: inconclusive, evidence, not enough information.
     Clinifact3,
@@ -33,7 +34,8 @@ pub(super) enum Layout {
 }
 
 impl Layout {
-    fn column(self, field: &str) -> String {
+    /// The column of a field that `data.fields` does not map.
+    pub fn column(self, field: &str) -> String {
         match (self, field) {
             (Self::Clinifact | Self::Clinifact3, "id") => "index".into(),
             (Self::Clinifact | Self::Clinifact3, "group") => "nctId".into(),
@@ -249,7 +251,7 @@ impl Columns {
     /// The class that a number in this layout's column means.
     fn class(&self, integer: i128) -> Checked<Class> {
         let (integer, what) = match self.layout {
-            Layout::Clinifact if integer == 2 => (0, "is not 0, 1 or 2"),
+            Layout::Clinifact if integer == 2 && self.labels.are_two() => (0, "is not 0, 1 or 2"),
             Layout::Clinifact => (integer, "is not 0, 1 or 2"),
             Layout::EvidenceInference => (integer.saturating_add(1), "is not −1, 0 or 1"),
             _ if self.labels.are_two() => (integer, "is not 0 or 1"),

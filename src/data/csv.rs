@@ -1,7 +1,7 @@
 //! RFC 4180 with the slack of real files: quoted newlines, CRLF or LF, blank lines skipped, quotes inside bare cells.
 //!
-//! Strict where slack would lose records silently: a quote that never closes, text after a closing quote and a row
-//! of another width than the header are problems of that record.
+//! Strict where slack would lose records silently: text after a closing quote and a row of another width than the
+//! header are problems of that record, and a quote that never closes ends the reading, for it took all that follows.
 
 use std::io::{self, BufRead};
 
@@ -10,10 +10,17 @@ use crate::{
     storage::reason,
 };
 
-use super::row::{Cell, LONGEST, RawRecord, ReadRows, RowProblem, too_long};
+use super::{
+    record::place,
+    row::{Cell, LONGEST, RawRecord, ReadRows, RowProblem, too_long},
+};
 
 /// Columns of a file at most.
 const MOST_COLUMNS: usize = 1 << 16;
+/// The problem of a row that the file ends in.
+const NEVER_CLOSED: &str = "a quoted cell is never closed";
+/// How cells are quoted.
+const QUOTES: &str = "a quoted cell ends in a quote, and a quote within it is doubled: \"a \"\"b\"\" c\"";
 
 /// A row as bytes, and what is wrong with it.
 struct RawRow {
@@ -59,8 +66,7 @@ impl<R: BufRead> CsvFile<R> {
                 .hint("name the columns in the first line"));
         }
         if let Some(problem) = row.problem {
-            return Err(Error::data(format!("header: {problem}"))
-                .hint("a quoted cell ends in a quote, and a quote within it is doubled: \"a \"\"b\"\" c\""));
+            return Err(Error::data(format!("header: {problem}")).hint(QUOTES));
         }
         let names = row.cells.into_iter().map(|name| String::from_utf8(name).map(|name| name.trim().to_owned()));
         file.header = names
@@ -183,11 +189,16 @@ impl RowBuilder {
             return None;
         }
         if self.state == State::Quoted {
-            self.row.problem = Some("a quoted cell is never closed");
+            self.row.problem = Some(NEVER_CLOSED);
         }
         self.end_cell();
         Some(self.row)
     }
+}
+
+/// The line that record `number` begins on, where its number does not lead there: the header is line 1.
+fn line(number: usize, row: &RawRow) -> Option<usize> {
+    Some(row.line).filter(|line| *line != number + 1)
 }
 
 /// Rows of a CSV file.
@@ -203,11 +214,7 @@ impl<R: BufRead> Iterator for CsvRows<R> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let row = self.raw().transpose()?;
-        Some(row.map(|row| {
-            // The header is line 1.
-            let line = Some(row.line).filter(|line| *line != self.number + 1);
-            RawRecord { number: self.number, line, cells: self.cells(row) }
-        }))
+        Some(row.map(|row| RawRecord { number: self.number, line: line(self.number, &row), cells: self.cells(row) }))
     }
 }
 
@@ -233,6 +240,18 @@ impl<R: BufRead> CsvRows<R> {
         if matches!(&read, Ok(Some(row)) if row.bytes > LONGEST) {
             self.done = true;
             return Err(too_long(self.number + 1));
+        }
+        if let Ok(Some(row)) = &read
+            && row.problem == Some(NEVER_CLOSED)
+        {
+            self.done = true;
+            let number = self.number + 1;
+            return Err(Error::data(format!(
+                "record {}: {NEVER_CLOSED}: everything from line {} on was taken into this record",
+                place(number, line(number, row)),
+                row.line
+            ))
+            .hint(QUOTES));
         }
         self.number += usize::from(!self.done);
         read.map_err(|error| Error::data(format!("cannot be read after record {}: {}", self.number, reason(&error))))

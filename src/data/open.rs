@@ -10,7 +10,7 @@ use std::{
 use serde::de::IgnoredAny;
 
 use crate::{
-    config::{self, DataFormat},
+    config::{self, DataFormat, HORIZONS},
     error::{Error, Result},
     foreign,
     signals::{self, Interruptible, or_stopped},
@@ -117,7 +117,7 @@ pub(super) fn open(
         }
         Some(DataFormat::Lcd) => {
             let columns = Columns::new(data, Layout::Lcd(data.horizon), false, fields);
-            lcd(path, input, columns.names()).map(|rows| (columns, rows))
+            lcd(data, path, input, columns.names()).map(|rows| (columns, rows))
         }
         Some(format @ (DataFormat::Jsonl | DataFormat::Auto | DataFormat::EvidenceInference)) => {
             let own = format == DataFormat::EvidenceInference;
@@ -134,11 +134,15 @@ pub(super) fn open(
 }
 
 /// Rows of an LCD file.
-fn lcd(path: &Path, input: Input, mut names: Vec<String>) -> Result<Rows> {
+fn lcd(data: &config::Data, path: &Path, input: Input, mut names: Vec<String>) -> Result<Rows> {
     let wanted = names.get(1).cloned().unwrap_or_default();
-    // One cell more than `Columns::read` takes.
+    let unsaid = data.horizon_unsaid && !data.fields.contains_key("label");
+    let others: Vec<u32> = HORIZONS.into_iter().filter(|days| unsaid && *days != data.horizon).collect();
+    // More cells than `Columns::read` takes.
+    let label = names.len();
     names.push("label".into());
-    Ok(Box::new(Lcd { rows: LcdRows::open(input, names)?, path: path.to_owned(), wanted }))
+    names.extend(others.iter().map(|days| Layout::Lcd(*days).column("label")));
+    Ok(Box::new(Lcd { rows: LcdRows::open(input, names)?, path: path.to_owned(), wanted, label, others }))
 }
 
 /// Rows of an LCD file, and a warning where a record has its label under the name that other files have it under.
@@ -147,6 +151,25 @@ struct Lcd {
     path: PathBuf,
     /// The column of the label.
     wanted: String,
+    /// The place of the cell `label`; behind it are the labels of `others`.
+    label: usize,
+    /// Horizons that may be the model's just as well.
+    others: Vec<u32>,
+}
+
+impl Lcd {
+    /// Refuses (exit 2) a record with the label of another horizon, where nobody said which is the model's.
+    fn check_horizon(&self, number: usize, cells: &[Cell]) -> Result<()> {
+        let mut labels = self.others.iter().zip(cells.iter().skip(self.label + 1));
+        match labels.find(|(_, cell)| **cell != Cell::Missing) {
+            None => Ok(()),
+            Some((days, _)) => Err(Error::usage(format!(
+                "record {number}, field label: it has one of {days} days, and neither the command nor a run of the \
+                 model says which horizon the model predicts"
+            ))
+            .hint(format!("say it, as `--set data.horizon={days}`"))),
+        }
+    }
 }
 
 impl Iterator for Lcd {
@@ -155,9 +178,14 @@ impl Iterator for Lcd {
     fn next(&mut self) -> Option<Self::Item> {
         static TOLD: Once = Once::new();
         let row = self.rows.next();
+        if let Some(Ok(RawRecord { number, cells: Ok(cells), .. })) = &row
+            && let Err(error) = self.check_horizon(*number, cells)
+        {
+            return Some(Err(error));
+        }
         if let Some(Ok(RawRecord { cells: Ok(cells), .. })) = &row
             && cells.get(1) == Some(&Cell::Missing)
-            && cells.last() != Some(&Cell::Missing)
+            && cells.get(self.label) != Some(&Cell::Missing)
         {
             TOLD.call_once(|| {
                 tracing::warn!(
@@ -252,10 +280,11 @@ fn is_lcd(path: &Path) -> bool {
     }
     let mut head = Vec::new();
     let read = File::open(path).and_then(|file| file.take(LCD_HEAD).read_to_end(&mut head));
+    let head = head.strip_prefix(BOM).unwrap_or(&head);
     let mut lines = head.split(|&byte| byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
     let whole = lines.next().is_some_and(|line| serde_json::from_slice::<IgnoredAny>(line).is_ok());
     let is_lines = whole && lines.next().is_some();
-    read.is_ok() && !is_lines && LcdRows::open(&head[..], Vec::new()).is_ok()
+    read.is_ok() && !is_lines && LcdRows::open(head, Vec::new()).is_ok()
 }
 
 /// Reads just enough bytes to tell a format, and gives an input that has them again (without a byte order mark).

@@ -284,8 +284,12 @@ impl OpenColumn {
             ColumnReader::Int96ColumnReader(reader) => {
                 read(reader, self.optional, rows, |value| annotation::int96(value.data()))
             }
-            ColumnReader::FloatColumnReader(reader) => read(reader, self.optional, rows, |_| Cell::Other),
-            ColumnReader::DoubleColumnReader(reader) => read(reader, self.optional, rows, |_| Cell::Other),
+            ColumnReader::FloatColumnReader(reader) => {
+                read(reader, self.optional, rows, |value| annotation::float(value.is_nan()))
+            }
+            ColumnReader::DoubleColumnReader(reader) => {
+                read(reader, self.optional, rows, |value| annotation::float(value.is_nan()))
+            }
             ColumnReader::FixedLenByteArrayColumnReader(reader) => {
                 read(reader, self.optional, rows, |value| meaning.bytes(value.data(), false))
             }

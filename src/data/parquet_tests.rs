@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ::parquet::{
     basic::Compression,
-    data_type::{ByteArray, ByteArrayType, DoubleType, Int64Type},
+    data_type::{ByteArray, ByteArrayType, DoubleType, FloatType, Int64Type},
     file::{properties::WriterProperties, writer::SerializedFileWriter},
     schema::parser::parse_message_type,
 };
@@ -98,6 +98,37 @@ fn parquet_problems_are_the_records_own() {
     data.fields.insert("label".into(), "score".into());
     let error = load(&data, &file.path, &Needs { label: true, ..Needs::default() }).unwrap_err().to_string();
     assert!(error.contains("record 1, field label: is missing"), "{error}");
+}
+
+/// How pandas writes that there is no value, in a column of floats as in JSON.
+#[test]
+fn a_float_that_is_nan_is_missing() {
+    let schema = "message m { required binary id (UTF8); required binary text (UTF8); required double label; required \
+        float group; }";
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let mut bytes = Vec::new();
+    let properties = Arc::new(WriterProperties::builder().build());
+    let mut writer = SerializedFileWriter::new(&mut bytes, schema, properties).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    for texts in [["a", "b", "c"], ["x", "y", "z"]] {
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<ByteArrayType>().write_batch(&texts.map(ByteArray::from), None, None).unwrap();
+        column.close().unwrap();
+    }
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<DoubleType>().write_batch(&[f64::NAN, 0.5, f64::NAN], None, None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<FloatType>().write_batch(&[f32::NAN, f32::NAN, 0.5], None, None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    writer.close().unwrap();
+    let file = file("x.parquet", bytes);
+    let read: Vec<_> = stream(&Data::default(), &file.path, &[]).unwrap().map(Result::unwrap).collect();
+    let missing = read[0].as_ref().unwrap();
+    assert_eq!((missing.label, &missing.group), (None, &None));
+    let field = |record: usize| read[record].as_ref().unwrap_err().field.as_deref();
+    assert_eq!([field(1), field(2)], [Some("label"), Some("group")]);
 }
 
 #[test]

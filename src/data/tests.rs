@@ -174,8 +174,7 @@ fn csv_reads_quotes_newlines_crlf_bom_and_blank_lines() {
 
 #[test]
 fn csv_reports_broken_rows_by_record_number() {
-    let text =
-        b"id,text,label\na,x,1\nb,x\nc,x,1,2\nd,\"x\"y,1\ne,\xff,1\nf,x,1.0\ng,x,\nh,,1\ni,x,-1\nj,\"x,1\nk,x,1\n";
+    let text = b"id,text,label\na,x,1\nb,x\nc,x,1,2\nd,\"x\"y,1\ne,\xff,1\nf,x,1.0\ng,x,\nh,,1\ni,x,-1\n";
     let message = load_bytes("x.csv", text).unwrap_err();
     let lines: Vec<&str> = message.lines().skip(1).map(|line| line.trim().trim_start_matches("x.csv, ")).collect();
     let expected = [
@@ -187,7 +186,6 @@ fn csv_reports_broken_rows_by_record_number() {
         "record 7, field label: is missing",
         "record 8, field text: is blank",
         "record 9, field label: is not 0 or 1",
-        "record 10: a quoted cell is never closed",
     ];
     assert_eq!(lines, expected);
     let kinds: Vec<_> = streamed("x.csv", text).into_iter().map(|item| item.map_err(|(_, kind)| kind)).collect();
@@ -244,6 +242,7 @@ fn lcd_reads_its_horizon_one_element_at_a_time() {
     let told = |name: &str, text: &str| load(&Data::default(), &self::file(name, text).path, &strict());
     assert_eq!(told("x.json", text).unwrap().len(), 2);
     assert_eq!(told("x.json", &text.replace('\n', " ")).unwrap().len(), 2);
+    assert_eq!(told("x.json", &format!("\u{feff}{text}")).unwrap().len(), 2, "a byte order mark");
     let lines = "{\"id\": 1, \"data\": [{}], \"text\": \"a\", \"label\": 0}\n\
         {\"id\": 2, \"text\": \"b\", \"label\": 1}\n";
     assert_eq!(told("x.json", lines).unwrap().len(), 2);
@@ -293,6 +292,8 @@ fn labels_of_three_classes_are_numbers_or_names() {
     assert!(read(&own, "x.jsonl", &line(2)).unwrap_err().to_string().contains("is not −1, 0 or 1"));
     let text = "index,nctId,claim,PMID,article_abstract,label\n10,N,c,1,a,0\n11,N,c,1,b,1\n12,N,c,1,c,2\n";
     assert_eq!(read(&data, "x.csv", text).unwrap(), [0, 1, 2]);
+    let two = Data { format: DataFormat::Clinifact, ..data.clone() };
+    assert_eq!(read(&two, "x.csv", text).unwrap(), [0, 1, 2], "a checkpoint's classes: 2 is none of the others");
     let three = Data { format: DataFormat::Clinifact3, ..data };
     assert_eq!(read(&three, "x.csv", text).unwrap(), [0, 1, 2]);
     let every = Needs { label: true, every_class: true, ..Needs::default() };

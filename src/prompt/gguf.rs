@@ -1,8 +1,8 @@
 //! A tokenizer from a GGUF file's metadata, as the files HF would have.
 //!
 //! llama.cpp keeps the vocabulary, its merges (byte-level BPE, `gpt2`) or scores (sentencepiece, `llama`), the ids of
-//! the named tokens and the chat template. The pre-tokenizer is kept by name only; unknown names are refused, for a
-//! wrong one gives wrong ids in silence.
+//! the named tokens and the chat template. The pre-tokenizer is kept by name only; unknown names, and none at all, are
+//! refused, for a wrong one gives wrong ids in silence.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -25,6 +25,9 @@ use crate::{
 /// Llama 3's split of a text into words, as its `tokenizer.json` writes it.
 const LLAMA3: &str = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| \
     ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+
+/// What llama.cpp calls that split.
+const LLAMA3_NAMES: [&str; 3] = ["llama-bpe", "llama3", "llama-v3"];
 
 // llama.cpp's `llama_token_type`.
 const UNKNOWN: i64 = 2;
@@ -86,6 +89,15 @@ impl Metadata<'_> {
 
     fn text(&self, key: &str) -> &str {
         self.get(key).and_then(|value| value.to_string().ok()).map_or("", String::as_str)
+    }
+
+    /// The pre-tokenizer's name. Where an old file gives none, the model may tell: GPT-2 has its own.
+    fn pre_tokenizer(&self) -> &str {
+        let architecture = self.0.get("general.architecture").and_then(string);
+        match self.text("pre") {
+            "" | "default" if architecture.as_deref() == Some("gpt2") => "gpt-2",
+            name => name,
+        }
     }
 
     fn flag(&self, key: &str) -> Option<bool> {
@@ -154,8 +166,9 @@ fn from_metadata(metadata: &HashMap<String, Value>, name: String) -> Result<Toke
     json["added_tokens"] = types.iter().enumerate().filter_map(added).collect();
 
     let token = |key: &str| meta.id(key).and_then(|id| tokens.get(id as usize).map(|token| (id, token)));
-    // Only the sentencepiece kind begins a text with BOS unless the file says otherwise.
-    let add_bos = meta.flag("add_bos_token").unwrap_or(meta.text("model") == "llama");
+    // As in llama.cpp, the sentencepiece kind and Llama 3 begin a text with BOS unless the file says otherwise.
+    let begins_with_bos = meta.text("model") == "llama" || LLAMA3_NAMES.contains(&meta.pre_tokenizer());
+    let add_bos = meta.flag("add_bos_token").unwrap_or(begins_with_bos);
     if let (true, Some((id, bos))) = (add_bos, token("bos_token_id")) {
         json["post_processor"] = json!({
             "type": "TemplateProcessing",
@@ -191,13 +204,18 @@ fn byte_level(meta: &Metadata) -> Result<serde_json::Value> {
         json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
         "use_regex": use_regex})
     };
-    let split = match meta.text("pre") {
-        "" | "default" | "gpt-2" => words(true),
+    let name = meta.pre_tokenizer();
+    let split = match name {
+        "gpt-2" => words(true),
         "smollm" => {
             json!({"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": true}, words(true)]})
         }
-        "llama-bpe" | "llama3" | "llama-v3" => json!({"type": "Sequence", "pretokenizers": [
+        name if LLAMA3_NAMES.contains(&name) => json!({"type": "Sequence", "pretokenizers": [
             {"type": "Split", "pattern": {"Regex": LLAMA3}, "behavior": "Isolated", "invert": false}, words(false)]}),
+        "" => {
+            let message = "metadata tokenizer.ggml.pre is missing: how texts are split into words is not known";
+            return Err(Error::model(message).hint(HINT));
+        }
         other => {
             return Err(Error::model(format!("pre-tokenizer \"{}\" is not known", foreign::name(other))).hint(HINT));
         }
@@ -207,7 +225,7 @@ fn byte_level(meta: &Metadata) -> Result<serde_json::Value> {
         merge.split_once(' ').map(|(a, b)| [a.to_owned(), b.to_owned()])
     })?;
     // Llama 3's vocabulary has words that no merges lead to.
-    let ignore_merges = meta.text("pre").starts_with("llama");
+    let ignore_merges = LLAMA3_NAMES.contains(&name);
     Ok(json!({
         "pre_tokenizer": split,
         "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
@@ -301,6 +319,38 @@ mod tests {
             ("ab a".into(), (&[1][..], &[][..]))
         );
         assert_eq!(tokenizer.chat_template(), Some("{{ messages }}"));
+    }
+
+    #[test]
+    fn a_byte_level_file_is_what_its_pre_tokenizer_is_called() {
+        let read = |changes: &[(&str, Value)]| {
+            let mut file = metadata(vec![
+                ("ggml.model", Value::String("gpt2".into())),
+                ("ggml.tokens", strings(&["a", "b", "ab", "<s>", "</s>"])),
+                ("ggml.token_type", Value::Array([1, 1, 1, 3, 3].map(Value::I32).to_vec())),
+                ("ggml.merges", strings(&["a b"])),
+                ("ggml.bos_token_id", Value::U32(3)),
+                ("ggml.eos_token_id", Value::U32(4)),
+            ]);
+            file.extend(changes.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
+            let tokenizer = from_metadata(&file, "x".into()).and_then(|files| TextTokenizer::from_files(&files));
+            tokenizer.map(|tokenizer| tokenizer.default_special().0.to_vec())
+        };
+        let pre = |name: &str| ("tokenizer.ggml.pre", Value::String(name.into()));
+        let bos = |add: bool| ("tokenizer.ggml.add_bos_token", Value::Bool(add));
+        let gpt2 = ("general.architecture", Value::String("gpt2".into()));
+        for name in LLAMA3_NAMES {
+            assert_eq!(read(&[pre(name)]).unwrap(), [3], "{name}: as in llama.cpp and HF");
+            assert!(read(&[pre(name), bos(false)]).unwrap().is_empty(), "{name}");
+        }
+        assert!(read(&[pre("gpt-2")]).unwrap().is_empty());
+        assert_eq!(read(&[pre("gpt-2"), bos(true)]).unwrap(), [3]);
+        assert!(read(std::slice::from_ref(&gpt2)).unwrap().is_empty() && read(&[pre("default"), gpt2]).is_ok());
+        for (unknown, told) in [(&[][..], "tokenizer.ggml.pre is missing"), (&[pre("default")][..], "\"default\"")] {
+            let error = read(unknown).unwrap_err();
+            assert!(error.to_string().contains(told) && error.hint_text() == Some(HINT), "{error}");
+            assert_eq!(error.exit_code(), 4);
+        }
     }
 
     #[test]

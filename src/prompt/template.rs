@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 
 /// The `response` of a prompt whose explanations are whole answers.
 const WHOLE_ANSWER: &str = "{explanation}";
+/// Fields of a record that a task's own prompt asks for.
+const ASKED_FOR: [&str; 2] = ["label", "explanation"];
 
 const KEYS: &str =
     "a prompt file has the keys system, user, question, prefix, verdict, response, document, format and date";
@@ -28,7 +30,8 @@ pub enum PromptFormat {
     Plain,
 }
 
-/// A prompt file. `{document}` stands for the field that may be cut, `{name}` for any other field of the record.
+/// A prompt file. `{document}` stands for the field that may be cut, `{name}` for any other field of the record but its
+/// label and explanation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PromptTemplate {
@@ -90,7 +93,7 @@ impl PromptTemplate {
         let name = path.display();
         let text = read_prompt_file(path, "task.prompt")?;
         let mut template: Self = parse_prompt_file(&name.to_string(), &text, KEYS)?;
-        template.check().map_err(|e| e.context(&name))?;
+        template.check_task().map_err(|e| e.context(&name))?;
         if template.response.is_empty() {
             template.response = template.verdict()?.response("{explanation}", "{label}");
         }
@@ -100,6 +103,19 @@ impl PromptTemplate {
     /// The line that names the class (exit 2 where the key `verdict` is none).
     pub fn verdict(&self) -> Result<Verdict> {
         Verdict::new(&self.verdict)
+    }
+
+    /// As [`PromptTemplate::check`], of a task's own prompt: it shows nothing of what it asks for. A judge's shows the
+    /// explanation that is judged.
+    pub fn check_task(&self) -> Result<()> {
+        self.check()?;
+        match self.fields().into_iter().find(|field| ASKED_FOR.contains(&field.as_str())) {
+            None => Ok(()),
+            Some(field) => {
+                Err(Error::usage(format!("it shows the field `{field}` of a record, which is what it asks for"))
+                    .hint("give a field that is no answer another name in the prompt, and its column by data.fields"))
+            }
+        }
     }
 
     /// Checks placeholders, for templates that came from elsewhere than [`PromptTemplate::load`].
@@ -260,6 +276,25 @@ mod tests {
         template.document = "abstract".into();
         assert_eq!(template.fields(), ["claim", "abstract"]);
         template.check().unwrap();
+    }
+
+    #[test]
+    fn a_task_does_not_show_what_it_asks_for() {
+        for field in ASKED_FOR {
+            let shown = format!("{{{field}}}");
+            let plain = template("{document}");
+            let document = PromptTemplate { document: field.to_owned(), ..plain.clone() };
+            for wrong in [
+                PromptTemplate { system: shown.clone(), ..plain.clone() },
+                PromptTemplate { question: format!("Is it {shown}?"), ..plain },
+                template(&format!("{{document}} {shown}")),
+                document,
+            ] {
+                wrong.check().unwrap();
+                let error = wrong.check_task().unwrap_err();
+                assert!(error.exit_code() == 2 && error.to_string().contains(&format!("`{field}`")), "{error}");
+            }
+        }
     }
 
     #[test]

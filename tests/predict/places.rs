@@ -49,6 +49,31 @@ fn a_csv_file_is_counted_by_records_too() {
     );
 }
 
+/// All that follows would be one bad record, and the rest of the file gone with an exit code of 0.
+#[test]
+fn a_quote_that_is_never_closed_ends_the_run() {
+    let fixture = Fixture::new();
+    let rows = |from: usize, to: usize| (from..to).map(|i| format!("{i},\"SECRET {i}\"\n")).collect::<String>();
+    for (before, told) in [("", "record 4"), ("\n\n", "record 4 (line 7)")] {
+        fixture.write("in.csv", format!("id,text\n{before}{}3,\"SECRET\n4,plain\n5,plain\n", rows(0, 3)));
+        let told = format!("{told}: a quoted cell is never closed: everything from line {}", 5 + before.len());
+        for flags in [&["--no-explanation"][..], &["--no-explanation", "--shard", "1/3"]] {
+            let result = fixture.predict("in.csv", "-", flags);
+            assert_eq!(result.status.code(), Some(3), "{}", stderr(&result));
+            assert!(
+                stderr(&result).contains(&told) && stderr(&result).contains("hint: a quoted cell ends in"),
+                "{told}"
+            );
+            assert!(result.stdout.is_empty(), "a file is read through before any work");
+        }
+    }
+    // The records before it are those of a pipe, and what follows them is an error too.
+    let mut piped = fixture.command("-", "-", &["--no-explanation"]);
+    let result = piped.stdin(std::fs::File::open(fixture.path("in.csv")).unwrap()).output().unwrap();
+    assert!(result.status.code() == Some(3) && stderr(&result).contains("never closed"), "{}", stderr(&result));
+    assert_eq!(super::parse_lines(&result.stdout).len(), 3);
+}
+
 #[test]
 fn a_prompt_that_does_not_fit_is_named_like_any_other() {
     let fixture = Fixture::new();

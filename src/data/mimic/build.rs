@@ -1,6 +1,10 @@
-//! One pass over the notes: each that a task has is written to its split.
+//! One pass over the notes: each that a task has is written to its split. Where splits go by year group, another pass
+//! before it finds the groups that these notes' patients are of.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use indicatif::ProgressBar;
 use serde_json::{Map, Value, json};
@@ -49,9 +53,10 @@ impl Build {
         std::iter::once(self.notes.clone()).chain(self.hospital.iter().flatten().cloned()).chain(tasks).collect()
     }
 
-    /// Their bytes, the tasks' aside: what a progress bar goes over.
+    /// Their bytes, the tasks' aside and the notes' once a pass: what a progress bar goes over.
     pub fn bytes(&self) -> u64 {
-        let tables = std::iter::once(&self.notes).chain(self.hospital.iter().flatten());
+        let passes = 1 + usize::from(self.by_year_group);
+        let tables = std::iter::repeat_n(&self.notes, passes).chain(self.hospital.iter().flatten());
         tables.filter_map(|path| path.metadata().ok()).map(|meta| meta.len()).sum()
     }
 
@@ -66,16 +71,37 @@ impl Build {
 
     fn read_hospital(&self, bar: &ProgressBar) -> Result<Option<Hospital>> {
         let Some([patients, admissions]) = &self.hospital else { return Ok(None) };
-        let hospital = Hospital::read(patients, admissions, bar)?;
-        if self.by_year_group && hospital.year_groups.len() < SPLITS.len() {
-            return Err(Error::data(format!(
-                "{}, field anchor_year_group: has {} different values, three splits need three",
-                patients.display(),
-                hospital.year_groups.len()
+        let hospital = Some(Hospital::read(patients, admissions, bar)?);
+        self.check_groups("has", &hospital)?;
+        Ok(hospital)
+    }
+
+    /// Refuses (exit 3) fewer groups of years than there are splits, where these go by them.
+    fn check_groups(&self, have: &str, hospital: &Option<Hospital>) -> Result<()> {
+        let tables = self.hospital.as_ref().zip(hospital.as_ref()).filter(|_| self.by_year_group);
+        match tables.map(|([patients, _], hospital)| (patients, hospital.year_groups.len())) {
+            Some((patients, groups)) if groups < SPLITS.len() => Err(Error::data(format!(
+                "{}, field anchor_year_group: {have} {groups} different values, three splits need three",
+                patients.display()
             ))
-            .hint("leave --split-by out, or name the whole MIMIC-IV by --mimic-hosp"));
+            .hint("leave --split-by out, or name the whole MIMIC-IV by --mimic-hosp")),
+            _ => Ok(()),
         }
-        Ok(Some(hospital))
+    }
+
+    /// Leaves of the year groups those that have a patient with one of the tasks' notes: of the others a split would be
+    /// empty. What is wrong with a row is told when the notes are read once more.
+    fn keep_groups_of_notes(&self, hospital: &mut Hospital, tasks: &Tasks, bar: &ProgressBar) -> Result<()> {
+        let mut table = MimicTable::open(&self.notes, NOTES, bar)?;
+        let mut found = BTreeSet::new();
+        while let Some((_, cells)) = table.next(&mut Problems::default())? {
+            let [note, subject, admission, .., text] = &cells[..] else { continue };
+            if tasks.notes.contains_key(&clean::id(note, &clean::text(text))) {
+                found.extend(hospital.values(subject, admission)[4].map(str::to_owned));
+            }
+        }
+        hospital.year_groups.retain(|group| found.contains(group));
+        Ok(())
     }
 }
 
@@ -112,7 +138,10 @@ struct Note {
 /// Writes the splits and `metadata.json` into `out`, which is not committed here.
 pub fn build(build: &Build, out: &AtomicDir, bar: &ProgressBar) -> Result<Built> {
     let mut tasks = Tasks::read(&build.tasks)?;
-    let hospital = build.read_hospital(bar)?;
+    let mut hospital = build.read_hospital(bar)?;
+    if let Some(hospital) = hospital.as_mut().filter(|_| build.by_year_group) {
+        build.keep_groups_of_notes(hospital, &tasks, bar)?;
+    }
     let mut splits = Splits::create(out)?;
     let mut table = MimicTable::open(&build.notes, NOTES, bar)?;
     let mut problems = Problems::default();
@@ -172,6 +201,7 @@ pub fn build(build: &Build, out: &AtomicDir, bar: &ProgressBar) -> Result<Built>
         return Err(Error::data(format!("{}: none of its notes is in the tasks' labels.json", build.notes.display()))
             .hint("ids depend on every byte of a note: the notes must be those of MIMIC-IV-Note 2.2"));
     }
+    build.check_groups("the patients of the notes have", &hospital)?;
     splits.finish()?;
     let built = describe(build, &tasks, &hospital, (&notes, unknown), table.sha1());
     write_metadata(out, &built.record, &notes)?;
@@ -180,7 +210,7 @@ pub fn build(build: &Build, out: &AtomicDir, bar: &ProgressBar) -> Result<Built>
 
 /// By year groups the last is test, the one before dev, all earlier ones train.
 fn split_of(group: &str, groups: &[String]) -> Option<usize> {
-    let from_last = groups.len() - 1 - groups.iter().position(|known| known == group)?;
+    let from_last = groups.iter().rev().position(|known| known == group)?;
     Some((SPLITS.len() - 1).saturating_sub(from_last))
 }
 
