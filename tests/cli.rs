@@ -145,6 +145,10 @@ fn the_self_test_passes_here_in_words_and_in_json() {
     let json: serde_json::Value =
         serde_json::from_str(&run(&["selftest", "--device", "cpu", "--json", "--quiet"]).stdout).unwrap();
     assert_eq!(json["ok"], true);
+    // The device is the one that was used, by its own name.
+    let json: serde_json::Value =
+        serde_json::from_str(&run(&["selftest", "--only", "rope", "--json", "--quiet"]).stdout).unwrap();
+    assert!(json["device"] == "cpu" || json["device"] == "cuda:0", "{json}");
 }
 
 #[test]

@@ -5,6 +5,8 @@ mod annotated;
 mod common;
 #[path = "predict/fixture.rs"]
 mod fixture;
+#[path = "predict/horizon.rs"]
+mod horizon;
 #[path = "predict/kept.rs"]
 mod kept;
 #[path = "predict/long.rs"]

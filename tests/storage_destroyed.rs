@@ -162,6 +162,19 @@ fn a_file_is_no_folder_to_write_into() {
         assert_eq!(told.code, Some(code), "{command}: {told:?}");
     }
     assert_eq!(work.read("file"), b"mine\n");
+    // Nor is a link that leads nowhere, or to itself.
+    work.write("p.jsonl", predictions(0.2));
+    for (link, to) in [("nowhere", "gone"), ("circle", "circle")] {
+        std::os::unix::fs::symlink(to, work.path(link)).unwrap();
+        for run in [link, &format!("{link}/run")] {
+            let told = work.clsgen(&["eval", "--predictions", "p.jsonl", "--run", run]);
+            assert_fails(&told, 2, &[link, "is there already, and it is a link that leads to no directory", "hint: "]);
+        }
+    }
+    for dry in [&[][..], &["--dry-run"]] {
+        let predict = ["predict", "--model", "run", "--input", "train.jsonl", "--output", "circle"];
+        assert_fails(&work.clsgen(&[&predict[..], dry].concat()), 2, &["circle", "hint: check the path"]);
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::OnceLock};
 
-use candle_core::DeviceLocation;
+use candle_core::{Device, DeviceLocation};
 use serde_json::{Value, json};
 
 use super::Context;
@@ -71,11 +71,16 @@ pub(super) fn hardware(context: &Context) -> Value {
 
 /// `cpu` or `cuda:N`, as the flag resolves on this machine; `None` where it cannot be had.
 fn device_used(context: &Context) -> Option<String> {
-    Some(match context.device().ok()?.location() {
+    context.device().ok().map(|device| device_name(&device))
+}
+
+/// `cpu` or `cuda:N`.
+pub(super) fn device_name(device: &Device) -> String {
+    match device.location() {
         DeviceLocation::Cpu => "cpu".into(),
         DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
         DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
-    })
+    }
 }
 
 /// Models of the NVIDIA GPUs, as their kernel module lists them.

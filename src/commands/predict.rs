@@ -5,6 +5,7 @@
 //!     ─▶ output: new, continued or refused ─▶ score ─▶ lines
 //! ```
 
+mod horizon;
 mod output_file;
 mod part;
 
@@ -41,6 +42,7 @@ const LISTED: usize = 20;
 
 /// Runs the command.
 pub fn run(context: &Context, args: &PredictArgs) -> Result<()> {
+    let context = &horizon::of_run(context, &args.model);
     if context.dry_run {
         return dry_run(context, args);
     }
@@ -279,7 +281,7 @@ fn is_pipe(path: &Path) -> bool {
 fn report(context: &Context, args: &PredictArgs, counts: &Counts) {
     let Counts { records, errors, truncated, unparsable } = counts;
     tracing::info!("{records} records, {errors} errors, {truncated} truncated, {unparsable} unparsable");
-    if context.json && args.output.as_os_str() != "-" {
+    if context.json && !output_file::is_stdout(&args.output) {
         let line = json!({"records": records, "errors": errors, "truncated": truncated, "unparsable": unparsable,
             "output": args.output.to_string_lossy()});
         let _ = output::line(&line.to_string());

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::{Context, args::SelftestArgs, dry_run::DryRunReport, output};
+use super::{Context, args::SelftestArgs, dry_run::DryRunReport, machine, output};
 use crate::{
     error::{Error, Result},
     model::{save_tensors, source},
@@ -14,7 +14,8 @@ use crate::{
 /// Runs the command.
 pub fn run(context: &Context, args: &SelftestArgs) -> Result<()> {
     let device = context.device()?;
-    let name = if device.is_cpu() { "cpu".to_owned() } else { context.device.clone() };
+    // What `auto` stands for on this machine, not the word.
+    let name = machine::device_name(&device);
     if args.model.is_some() && !args.only.is_empty() && !args.only.iter().any(|op| op == "training") {
         return Err(Error::usage("--model is a training pass, and --only leaves that out")
             .hint("add training to --only, or leave --model out"));

@@ -100,7 +100,7 @@ impl EvalJob {
     /// tuned on dev predictions that those made. What the command leaves out is the checkpoint's, but for decoding and
     /// reading, which have defaults.
     fn check_settings(&self, context: &Context) -> Result<()> {
-        let Some(run) = trained(context)? else { return Ok(()) };
+        let Some(run) = trained(&context.run_dir)? else { return Ok(()) };
         let config = &context.config;
         let mut ours = Fingerprint::new(Stage::Train, config, &Stage::Train.contents(|_| Value::Null))?;
         let dev = config.data.dev.as_ref().map(|dev| config.resolve(dev));
@@ -186,7 +186,7 @@ impl EvalJob {
         let sample = inputs::sample(&predictions, &context.config.task.labels, Some(&records))?;
         let title = format!("{}, {} split ({})", self.shown, self.split, sample.counts());
         let shared = self.of_dev(context, &predictions, &records);
-        let in_sample = self.dev.is_some() && (self.split == "dev" || (shared > 0 && shared == records.len()));
+        let in_sample = shared > 0 && shared == records.len();
         Ok(Scored {
             sample,
             question: Some(self.template.question.clone()),
@@ -206,7 +206,7 @@ impl EvalJob {
     /// `--seed`, where one is given and texts are drawn at all.
     fn drew_alike(&self, context: &Context) -> bool {
         let config = &context.config;
-        let Ok(Some(run)) = trained(context) else { return true };
+        let Ok(Some(run)) = trained(&context.run_dir) else { return true };
         let dtype = run.get("model.dtype");
         let known = !dtype.is_null() && dtype != "auto";
         let ours = context.dtype().map_or(Value::Null, |dtype| json!(dtype.as_str()));
@@ -222,11 +222,14 @@ impl EvalJob {
     }
 
     /// How many of the records are those of the checkpoint's dev predictions, by their texts or, where dev cannot be
-    /// read, by id and label; all of them of dev itself.
+    /// read, by id and label; all of them of the file that training names as its dev.
     fn of_dev(&self, context: &Context, predictions: &[Prediction], records: &[Record]) -> usize {
         let Some(dev) = &self.dev else { return 0 };
         if self.split == "dev" {
-            return records.len();
+            // A checkpoint alone does not name its dev, and what is called so here may be any file.
+            let named = |run: Fingerprint| *run.get("data.dev") == json!(self.data_hash);
+            let own = trained(&context.run_dir).ok().flatten().is_some_and(named);
+            return if own { records.len() } else { Dev::new(dev, &[]).holds(predictions, None) };
         }
         let load = |path: &PathBuf| splits::load(&context.config, path, &self.template.fields());
         let tuned = context.config.data.dev.as_ref().map(load).transpose().unwrap_or_else(|error| {
@@ -263,8 +266,8 @@ impl EvalJob {
 
 /// What the run's training was made of; `None` where the run does not say (a checkpoint of another tool's, copied
 /// alone).
-fn trained(context: &Context) -> Result<Option<Fingerprint>> {
-    let path = context.run_dir.join("train.json");
+pub fn trained(run: &Path) -> Result<Option<Fingerprint>> {
+    let path = run.join("train.json");
     let told =
         |what: &str| Error::model(format!("{}: {what}", path.display())).hint("put it back as training wrote it");
     match foreign::read(&path, foreign::LARGE) {

@@ -82,8 +82,7 @@ pub fn check_tree(dir: &Path) -> Result<()> {
 /// The error (exit 2) for a file of somebody else's that lies where one of a run's would go; `why` says how that is
 /// known.
 pub fn foreign(path: &Path, why: &str) -> Error {
-    Error::usage(format!("{} is there already, {why}", path.display()))
-        .hint("move it away, or choose another directory with --run")
+    Error::usage(format!("{} is there already, {why}", path.display())).hint("move it away, or choose another place")
 }
 
 /// Refuses to write to stdout where that is a file that is read (`>> INPUT`).

@@ -6,6 +6,7 @@
 mod atomic;
 mod fault;
 mod guard;
+mod kept;
 mod lock;
 mod log;
 mod manifest;
@@ -25,6 +26,7 @@ use std::{
 pub use atomic::{AtomicDir, recover, write_file_atomic, write_own_file};
 pub use fault::{fault, points, spoiled};
 pub use guard::{check_output, check_stdout, check_tree, foreign, protect};
+pub use kept::keep_others;
 #[cfg(feature = "mpi")]
 pub(crate) use lock::host_name;
 pub use lock::{OutputLock, RunLock};
@@ -113,11 +115,34 @@ pub fn append(path: &Path) -> Result<Writer> {
     Ok(Writer::of(path, file))
 }
 
+/// The file that a name on the command line leads to through links, whether that file is there yet or not.
+pub fn followed(path: &Path) -> Result<PathBuf> {
+    let failed = |e: io::Error| error("cannot open", path, &e);
+    match path.canonicalize() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        found => return found.map_err(failed),
+    }
+    let folder = temporary::parent(path);
+    match path.read_link() {
+        // Links in a circle are another error than this: it ends.
+        Ok(next) => followed(&folder.join(next)),
+        Err(_) => Ok(folder.canonicalize().map_err(failed)?.join(path.file_name().unwrap_or_default())),
+    }
+}
+
+/// Removes the file that a name on the command line leads to; a link stays, and so leads to the file that is made next.
+pub fn remove_output(path: &Path) -> Result<()> {
+    check_output(path)?;
+    private::check_owners(path)?;
+    remove_file(&followed(path)?)
+}
+
 /// Creates a private directory and its missing parents.
 pub fn create_dir_all(path: &Path) -> Result<()> {
     guard::check_held(path)?;
     private::create_dir_all(path).unwrap_or_else(|e| {
-        match path.ancestors().find(|above| above.exists()).filter(|above| !above.is_dir()) {
+        match path.ancestors().find(|above| above.symlink_metadata().is_ok()).filter(|above| !above.is_dir()) {
+            Some(link) if link.is_symlink() => Err(foreign(link, "and it is a link that leads to no directory")),
             Some(file) => Err(foreign(file, "and it is a file, not a directory")),
             None => Err(error("cannot create directory", path, &e)),
         }
@@ -178,9 +203,13 @@ pub fn error(action: &str, path: &Path, error: &io::Error) -> Error {
     match error.kind() {
         // The path itself is wrong: what was typed, not what the machine lacks.
         io::ErrorKind::NotFound
+        | io::ErrorKind::AlreadyExists
         | io::ErrorKind::IsADirectory
         | io::ErrorKind::NotADirectory
         | io::ErrorKind::InvalidFilename => Error::usage(message).hint("check the path"),
+        _ if error.raw_os_error() == Some(libc::ELOOP) => {
+            Error::usage(message).hint("check the path: its links lead in a circle")
+        }
         _ => Error::new(Kind::Run, message),
     }
 }
@@ -189,12 +218,10 @@ pub fn error(action: &str, path: &Path, error: &io::Error) -> Error {
 fn hint(error: &io::Error) -> Option<&'static str> {
     use io::ErrorKind as K;
     Some(match error.kind() {
-        K::StorageFull => "free some space, or choose another place with --run or --output",
-        K::QuotaExceeded => {
-            "your disk quota is used up: free some space, or choose another place with --run or --output"
-        }
-        K::ReadOnlyFilesystem => "the file system is read-only: choose another place with --run or --output",
-        K::PermissionDenied => "check the permissions, or choose another place with --run or --output",
+        K::StorageFull => "free some space, or choose another place",
+        K::QuotaExceeded => "your disk quota is used up: free some space, or choose another place",
+        K::ReadOnlyFilesystem => "the file system is read-only: choose another place",
+        K::PermissionDenied => "check the permissions, or choose another place",
         K::FileTooLarge => "the file system or a limit (ulimit -f) allows no file of this size",
         K::OutOfMemory => "memory, or a limit on it (ulimit -v, the batch system's), is used up",
         _ if error.raw_os_error() == Some(libc::EIO) => "the disk reports an error: check it before going on",
@@ -243,6 +270,9 @@ mod tests {
             (libc::EACCES, 5),
             (libc::EDQUOT, 5),
             (libc::ENOENT, 2),
+            (libc::EEXIST, 2),
+            (libc::ENOTDIR, 2),
+            (libc::ELOOP, 2),
             (libc::EBADF, 1),
         ] {
             let told = error("cannot write", path, &io::Error::from_raw_os_error(number));
@@ -251,7 +281,11 @@ mod tests {
                 told.to_string().starts_with("cannot write /x/y: ") && !told.to_string().contains("os error"),
                 "{told}"
             );
+            // --run, --output, --merged, --out: each command has a flag of its own for the place.
+            assert!(told.hint_text().is_none_or(|hint| !hint.contains("--")), "{told:?}");
+            assert_eq!(told.hint_text().is_some(), code != 1, "{told:?}");
         }
+        assert_eq!(foreign(path, "and so on").hint_text(), Some("move it away, or choose another place"));
     }
 
     #[test]

@@ -155,9 +155,7 @@ pub(super) fn create_dir_all(path: &Path) -> io::Result<Result<()>> {
 /// Refuses (exit 2) a run directory that is another user's, or that a link of another's leads to; says so where
 /// everybody may write to it. One that is not there yet will be ours.
 pub(super) fn check_run_dir(dir: &Path) -> Result<()> {
-    for meta in [dir.symlink_metadata(), dir.metadata()].into_iter().flatten() {
-        check_owner(dir, &meta)?;
-    }
+    check_owners(dir)?;
     if dir.metadata().is_ok_and(|meta| meta.mode() & 0o002 != 0) {
         tracing::warn!("everybody may write to {0}, and so replace what is in it: chmod o-w {0}", dir.display());
     }
@@ -185,6 +183,14 @@ fn make_private(file: &File, path: &Path, named: Named) -> Result<()> {
         }
         Ok(()) => Ok(()),
     }
+}
+
+/// Refuses (exit 2) a path that is another user's, or that a link of another's leads to. What is not there is fine.
+pub(super) fn check_owners(path: &Path) -> Result<()> {
+    for meta in [path.symlink_metadata(), path.metadata()].into_iter().flatten() {
+        check_owner(path, &meta)?;
+    }
+    Ok(())
 }
 
 /// Refuses (exit 2) what another user owns; root is warned.

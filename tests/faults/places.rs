@@ -168,22 +168,23 @@ fn the_users_own_link_at_an_output_is_followed_and_anothers_is_not() {
     symlink(work.path("real.jsonl"), work.path("link.jsonl")).unwrap();
     assert_eq!(work.run(&predict).code, Some(0));
     assert_eq!((common::lines(&work.path("real.jsonl")), work.mode("real.jsonl")), (4, 0o600));
+    // --overwrite replaces what the link leads to, not the link.
+    work.write("real.jsonl", "stale\n");
+    assert_eq!(work.run(&[&predict[..], &["--overwrite"]].concat()).code, Some(0));
+    assert!(work.path("link.jsonl").is_symlink());
+    assert_eq!((common::lines(&work.path("real.jsonl")), work.mode("real.jsonl")), (4, 0o600));
     if !is_root() {
         return;
     }
     work.give_to(1234);
     give(&work.path("link.jsonl"), 1235);
     std::fs::remove_file(work.path("real.jsonl")).unwrap();
-    let told = work.run_as(1234, &[&predict[..], &["--overwrite"]].concat());
-    // --overwrite replaces the link; without it nothing is written to where it leads.
-    assert_eq!(told.code, Some(0), "{told:?}");
-    assert!(!work.path("real.jsonl").exists());
-    std::fs::remove_file(work.path("link.jsonl")).unwrap();
-    std::fs::remove_file(work.path("link.jsonl.meta.json")).unwrap();
-    symlink(work.path("real.jsonl"), work.path("link.jsonl")).unwrap();
-    give(&work.path("link.jsonl"), 1235);
-    assert_fails(&work.run_as(1234, &predict), 2, &["link.jsonl is a link of another user (uid 1235)", "hint: "]);
-    assert!(!work.path("real.jsonl").exists());
+    // Another's stays as it is, and nothing is written to where it leads.
+    for more in [&[][..], &["--overwrite"]] {
+        let told = work.run_as(1234, &[&predict[..], more].concat());
+        assert_fails(&told, 2, &["link.jsonl is a link of another user (uid 1235)", "hint: "]);
+        assert!(work.path("link.jsonl").is_symlink() && !work.path("real.jsonl").exists());
+    }
 }
 
 #[test]

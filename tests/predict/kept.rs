@@ -61,6 +61,53 @@ fn an_output_that_is_an_input_is_refused_untouched() {
     assert!(fixture.tree() == before);
 }
 
+/// A run's own files are known whatever its checkpoint is called.
+#[test]
+fn a_short_name_of_the_model_gives_no_file_of_its_run_away() {
+    let fixture = Fixture::new();
+    fixture.write("in.jsonl", notes(2));
+    fixture.write("run/metrics.jsonl", "{}\n");
+    let checkpoint = fixture.path("run/checkpoints/epoch-01");
+    std::os::unix::fs::symlink(&checkpoint, fixture.path("link")).unwrap();
+    std::os::unix::fs::symlink(checkpoint.join("new.jsonl"), fixture.path("out.jsonl")).unwrap();
+    for (folder, model, output) in [
+        ("run/checkpoints", "epoch-01", "../metrics.jsonl"),
+        ("run/checkpoints/epoch-01", ".", "../../metrics.jsonl"),
+        ("", "link", "run/metrics.jsonl"),
+        ("", "link", "out.jsonl"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_clsgen"));
+        command.current_dir(fixture.path(folder)).args(["predict", "--model", model, "--output", output]);
+        command.args(["--no-explanation", "--overwrite", "--input"]).arg(fixture.path("in.jsonl"));
+        let told = command.output().unwrap();
+        let refused = stderr(&told).contains("is a file of a run or checkpoint");
+        assert_eq!((told.status.code(), refused), (Some(2), true), "{model}, {output}: {}", stderr(&told));
+        assert_eq!(fixture.read("run/metrics.jsonl"), b"{}\n", "{model}, {output}");
+    }
+    assert!(!checkpoint.join("new.jsonl").exists());
+}
+
+/// Stdout and whatever else the shell has opened has no sidecar, not even where it is a file.
+#[test]
+fn what_is_open_already_is_written_like_the_dash() {
+    let fixture = Fixture::new();
+    fixture.write("in.jsonl", notes(3));
+    fixture.succeed("in.jsonl", "plain.jsonl", &["--no-explanation"]);
+    for output in ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
+        let file = std::fs::File::create(fixture.path("first.jsonl")).unwrap();
+        let mut command = fixture.command("in.jsonl", output, &["--no-explanation", "--json"]);
+        let result = command.stdout(file).output().unwrap();
+        assert_eq!(result.status.code(), Some(0), "{output}: {}", stderr(&result));
+        assert_eq!(fixture.read("first.jsonl"), fixture.read("plain.jsonl"), "{output}");
+    }
+    let inner = fixture.command("in.jsonl", "/dev/fd/3", &["--no-explanation"]);
+    let mut shell = Command::new("sh");
+    shell.current_dir(fixture.path("")).args(["-c", "exec \"$0\" \"$@\" 3> third.jsonl"]);
+    let result = shell.arg(inner.get_program()).args(inner.get_args()).output().unwrap();
+    assert_eq!(result.status.code(), Some(0), "{}", stderr(&result));
+    assert_eq!(fixture.read("third.jsonl"), fixture.read("plain.jsonl"));
+}
+
 #[test]
 fn a_foreign_file_in_the_sidecars_place_is_kept() {
     let fixture = Fixture::new();
@@ -194,7 +241,8 @@ fn a_checkpoint_that_stepped_aside_is_read_where_it_is() {
     fixture.write("in.jsonl", notes(3));
     fixture.succeed("in.jsonl", "out.jsonl", &[]);
     let checkpoints = fixture.path("run/checkpoints");
-    std::fs::rename(checkpoints.join("epoch-01"), checkpoints.join(".epoch-01.old")).unwrap();
+    let aside = checkpoints.join(".epoch-01.aside-4294967294.0123abcd");
+    std::fs::rename(checkpoints.join("epoch-01"), aside).unwrap();
     fixture.succeed("in.jsonl", "aside.jsonl", &[]);
     assert_eq!(fixture.read("aside.jsonl"), fixture.read("out.jsonl"));
 }

@@ -20,7 +20,7 @@ use crate::{
     error::{Error, Result},
     fingerprint::Fingerprint,
     foreign,
-    generate::predict::Counts,
+    generate::{predict::Counts, scoring},
     storage::{self, OutputLock, RecordLog, Writer},
 };
 
@@ -88,10 +88,7 @@ pub(super) fn check(context: &Context, args: &PredictArgs) -> Result<()> {
         storage::protect(&args.input);
     }
     if is_stream(path) {
-        if path.as_os_str() == "-" {
-            storage::check_stdout()?;
-        }
-        return Ok(());
+        return if is_stdout(path) { storage::check_stdout() } else { storage::check_output(path) };
     }
     if path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/") {
         return Err(Error::usage(format!("--output {} is a folder", path.display())).hint("name a file in it"));
@@ -105,11 +102,13 @@ pub(super) fn check(context: &Context, args: &PredictArgs) -> Result<()> {
     }
     storage::check_output(path)?;
     storage::check_output(&beside)?;
-    for run in [Some(context.run_dir.as_path()), Some(args.model.as_path()), args.model.ancestors().nth(2)]
-        .into_iter()
-        .flatten()
-    {
-        refuse_run_file(path, run)?;
+    let real = storage::followed(path)?;
+    // A checkpoint is RUN/checkpoints/epoch-NN, also where it is called `epoch-NN`, `.` or by a link.
+    let checkpoint = scoring::checkpoint_dir(&args.model).unwrap_or_else(|_| args.model.clone());
+    let names = [checkpoint.canonicalize(), std::path::absolute(&checkpoint)];
+    let of_checkpoint = names.iter().flatten().filter_map(|name| name.ancestors().nth(2));
+    for run in [context.run_dir.as_path(), args.model.as_path()].into_iter().chain(of_checkpoint) {
+        refuse_run_file(path, &real, run)?;
     }
     if beside.symlink_metadata().is_ok() && read_sidecar(&beside).is_none() {
         return Err(Error::usage(format!(
@@ -138,14 +137,9 @@ const RUN_FILES: [&str; 9] = [
     ".lock",
 ];
 
-/// Refuses an output that is a file of a run directory's own, or would lie in a checkpoint, which never changes.
-fn refuse_run_file(path: &Path, run: &Path) -> Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let real = match (path.canonicalize(), parent.canonicalize(), path.file_name()) {
-        (Ok(real), ..) => real,
-        (_, Ok(parent), Some(name)) => parent.join(name),
-        _ => return Ok(()),
-    };
+/// Refuses an output that leads to a file of a run directory's own (`real`), or would lie in a checkpoint, which never
+/// changes.
+fn refuse_run_file(path: &Path, real: &Path, run: &Path) -> Result<()> {
     let in_checkpoint = real.parent().is_some_and(|parent| parent.join("clsgen.json").is_file());
     let is_run = ["checkpoints", "best.json", "run.json"].iter().any(|name| run.join(name).exists());
     let inside =
@@ -154,7 +148,7 @@ fn refuse_run_file(path: &Path, run: &Path) -> Result<()> {
         let first = inside.components().next().map(|first| first.as_os_str().to_owned()).unwrap_or_default();
         // Earlier predictions may lie anywhere.
         RUN_FILES.iter().any(|name| first == *name)
-            && (first == "checkpoints" || (real.exists() && !sidecar_path(&real).exists()))
+            && (first == "checkpoints" || (real.exists() && !sidecar_path(real).exists()))
     });
     if in_checkpoint || own {
         Err(Error::usage(format!("{} is a file of a run or checkpoint, not a place for predictions", path.display()))
@@ -176,7 +170,7 @@ impl PredictionOutput {
     /// Opens what was claimed: a file is begun, continued where its sidecar equals `sidecar`, or refused (exit 2).
     pub(super) fn open(claim: Claim, sidecar: &Sidecar, overwrite: bool) -> Result<Self> {
         let path = claim.path.as_path();
-        if path.as_os_str() == "-" {
+        if is_stdout(path) {
             return Ok(Self::Stdout);
         }
         let Some(lock) = claim.lock else { return Ok(Self::Device(storage::append(path)?)) };
@@ -184,7 +178,7 @@ impl PredictionOutput {
         storage::check_output(path)?;
         let mut written = None;
         if overwrite {
-            storage::remove_file(path)?;
+            storage::remove_output(path)?;
         } else if holds_lines(path) || (path.exists() && sidecar.is_of_another_part(&beside)) {
             written = check_same(path, &beside, sidecar)?;
         }
@@ -253,8 +247,19 @@ fn holds_lines(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.len() > 0)
 }
 
+/// Names of stdout.
+const STDOUT: [&str; 4] = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
+/// Folders of what is open already, whatever the shell has opened: a file too is written as it comes.
+const OPENED: [&str; 2] = ["/dev/fd", "/proc/self/fd"];
+
+/// Whether predictions to this path go to stdout.
+pub(super) fn is_stdout(path: &Path) -> bool {
+    path.to_str().is_some_and(|path| STDOUT.contains(&path))
+}
+
 fn is_stream(path: &Path) -> bool {
-    path.as_os_str() == "-" || path.metadata().is_ok_and(|meta| !meta.is_file() && !meta.is_dir())
+    let opened = path.parent().and_then(Path::to_str).is_some_and(|folder| OPENED.contains(&folder));
+    is_stdout(path) || opened || path.metadata().is_ok_and(|meta| !meta.is_file() && !meta.is_dir())
 }
 
 fn sidecar_path(path: &Path) -> PathBuf {

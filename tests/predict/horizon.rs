@@ -1,0 +1,39 @@
+//! Which of the LCD benchmark's labels stands in a prediction.
+
+use serde_json::Value;
+
+use super::{Fixture, common, json, parse_lines, stderr};
+
+/// A checkpoint does not say which of the labels it predicts: its run does, or the command.
+#[test]
+fn the_label_of_a_prediction_is_the_runs_or_refused() {
+    const TASK: &str = "out_hospital_mortality_30";
+    const LATER: &str = "out_hospital_mortality_90";
+    let fixture = Fixture::new();
+    fixture.write("one.json", json!({ "data": [{ "id": 1, "text": "a note", TASK: 0 }] }).to_string());
+    fixture.write("other.json", json!({ "data": [{ "id": 1, "text": "a note", LATER: 1 }] }).to_string());
+    let both = |id: usize| json!({ "id": id, "text": "a note", TASK: 0, LATER: 1 });
+    fixture.write("both.json", json!({ "data": [both(1), both(2)] }).to_string());
+    let labels = |input: &str, flags: &[&str]| -> Vec<Value> {
+        fixture.succeed(input, "out.jsonl", &[&["--no-explanation", "--overwrite"], flags].concat());
+        fixture.lines("out.jsonl").iter().map(|line| line["label"].clone()).collect()
+    };
+    for input in ["both.json", "other.json"] {
+        let refused = fixture.predict(input, "refused.jsonl", &["--no-explanation"]);
+        let told = stderr(&refused);
+        assert_eq!(refused.status.code(), Some(2), "{told}");
+        assert!(told.contains("record 1, field label: ") && told.contains("--set data.horizon=90"), "{told}");
+        assert!(!fixture.path("refused.jsonl").exists());
+    }
+    assert_eq!(labels("one.json", &[]), [0]);
+    assert_eq!(labels("both.json", &["--set", "data.horizon=30"]), [0, 0]);
+    assert_eq!(labels("both.json", &["--set", &format!("data.fields.label={LATER}")]), [1, 1]);
+    fixture.write("run/train.json", json!({ "data.horizon": 90 }).to_string());
+    assert_eq!(labels("both.json", &[]), [1, 1]);
+    assert_eq!(labels("both.json", &["--set", "data.horizon=30"]), [0, 0]);
+    let mut by_run = common::clsgen();
+    by_run.current_dir(fixture.path("")).args(["predict", "--model", "run", "--no-explanation"]);
+    let told = common::outcome(by_run.args(["--input", "both.json", "--output", "-"]));
+    assert_eq!(told.code, Some(0), "{told:?}");
+    assert_eq!(parse_lines(told.stdout.as_bytes())[1]["label"], 1);
+}
