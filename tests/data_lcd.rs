@@ -8,7 +8,11 @@ mod fixture;
 #[path = "data_lcd/mimic.rs"]
 mod mimic;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{Read, Write},
+    os::{fd::OwnedFd, unix::net::UnixStream},
+};
 
 use common::assert_fails;
 use mimic::{Mimic, Note, TASK, packed};
@@ -168,6 +172,31 @@ fn by_year_groups_the_last_patients_are_tested() {
 }
 
 #[test]
+fn a_year_group_without_notes_makes_no_split_empty() {
+    let mimic = Mimic::new();
+    let build = |group: fn(&Note) -> &'static str| {
+        let rows = mimic.notes.iter().map(|note| format!("{},F,60,{}\n", note.subject(), group(note)));
+        let rows: BTreeSet<String> = rows.collect();
+        // Of the first patient there is no note.
+        let mut table = "subject_id,gender,anchor_age,anchor_year_group\n1,F,60,2020 - 2022\n".to_owned();
+        table.extend(rows);
+        mimic.write("hosp/patients.csv.gz", packed(table.as_bytes()));
+        mimic.build(&["--split-by", "year-group", "--mimic-hosp", ".", "--overwrite"])
+    };
+    let told = build(Note::year_group);
+    assert_eq!(told.code, Some(0), "{told:?}");
+    let tested = mimic.records("build", "test");
+    assert!(!tested.is_empty() && tested.iter().all(|record| record["anchor_year_group"] == mimic::GROUPS[3]));
+    let metadata: Value = serde_json::from_str(&mimic.text("build/metadata.json")).unwrap();
+    assert_eq!(metadata["clsgen"]["year_groups"].as_object().unwrap().len(), 4);
+    let before = mimic.text("build/test.json");
+    let told = build(|note| mimic::GROUPS[usize::from(note.sex() == "F")]);
+    let few = "patients.csv.gz, field anchor_year_group: the patients of the notes have 2 different values";
+    assert_fails(&told, 3, &[few, "hint: "]);
+    assert_eq!(mimic.text("build/test.json"), before);
+}
+
+#[test]
 fn what_is_wrong_is_named_by_file_record_and_field() {
     let mimic = Mimic::new();
     let good = mimic.discharge("\n");
@@ -230,6 +259,10 @@ fn what_is_wrong_is_named_by_file_record_and_field() {
 #[test]
 fn nothing_is_replaced_unasked() {
     let mimic = Mimic::new();
+    std::os::unix::fs::symlink("nowhere", mimic.path("build")).unwrap();
+    let told = mimic.build(&["--dry-run"]);
+    assert_fails(&told, 2, &["build is a link that leads nowhere", "hint: remove it, or choose another --out"]);
+    std::fs::remove_file(mimic.path("build")).unwrap();
     assert_eq!(mimic.build(&["--dry-run"]).code, Some(0));
     assert!(!mimic.path("build").exists());
     assert_eq!(mimic.build(&[]).code, Some(0));
@@ -273,6 +306,10 @@ fn builds_that_differ_are_told_apart_record_by_record() {
     assert!(spoiled != file && text.len() > 2);
     mimic.write("other/test.json", spoiled);
     assert_fails(&check(), 1, &[&format!("{id}: text"), "1 in text", "0 records are not in the first"]);
+    // A field's name is shown, not obeyed.
+    mimic.write("other/test.json", file.replacen("\"text\": ", r#""\u001b[2Jnote": 1, "text": "#, 1));
+    let told = check();
+    assert!(told.code == Some(0) && told.stdout.contains(r"of the other: \u{1b}[2Jnote, admission_type"), "{told:?}");
     mimic.write("other/test.json", file.replacen(id, "0xffff", 1));
     let told = check();
     assert_fails(&told, 1, &["1 records are not in the first, 1 not in the second", "0xffff: not in build"]);
@@ -297,4 +334,26 @@ fn a_build_that_is_stopped_leaves_nothing() {
     common::send("INT", &child);
     assert_eq!(common::end_of(child).status.code(), Some(130));
     assert_eq!(mimic.names(), before);
+}
+
+#[test]
+fn a_folder_that_comes_while_a_build_is_made_is_not_replaced() {
+    let mimic = Mimic::new();
+    let before = mimic.names();
+    // Stderr takes nothing until it is read: what the build is not is told once it is made, before it has its name.
+    let (mut stderr, mut full) = UnixStream::pair().unwrap();
+    full.set_nonblocking(true).unwrap();
+    while full.write_all(b".").is_ok() {}
+    full.set_nonblocking(false).unwrap();
+    let mut command = mimic.command(&["--mimic-note", ".", "--task", "task30", "--out", "build"]);
+    let mut child = command.stderr(OwnedFd::from(full)).spawn().unwrap();
+    // Our own end of it, which would keep the reader waiting.
+    drop(command);
+    common::wait_until(&mut child, "a build under way", || mimic.names().len() > before.len());
+    mimic.write("build/thesis.txt", "mine");
+    let mut told = String::new();
+    stderr.read_to_string(&mut told).unwrap();
+    assert_eq!(common::end_of(child).status.code(), Some(2), "{told}");
+    assert!(told.contains("build is there already, and it is no build: thesis.txt"), "{told}");
+    assert_eq!(mimic::names(&mimic.path("build")), ["thesis.txt"]);
 }

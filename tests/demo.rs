@@ -207,3 +207,24 @@ fn a_demonstration_replaces_no_file_of_the_users() {
         assert_eq!(std::fs::read(&file).unwrap(), b"mine", "{name}");
     }
 }
+
+/// A user's file beside the weights is found before anything is trained, not removed with the earlier model.
+#[test]
+fn a_pretrained_model_is_replaced_only_where_it_is_all_of_the_folder() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("d");
+    let pretrain =
+        |more: &[&str]| run(&[&["demo", "--notes", "2", "--pretrain", dir.to_str().unwrap()][..], more].concat());
+    for _ in ["new", "again"] {
+        let told = pretrain(&[]);
+        assert_eq!(told.code, Some(0), "{told:?}");
+    }
+    let mine = dir.join("model/README.md");
+    std::fs::write(&mine, "mine").unwrap();
+    for more in [&[][..], &["--dry-run"]] {
+        let told = pretrain(more);
+        assert_fails(&told, 2, &["model holds README.md, which demo --pretrain did not write", "hint: move that away"]);
+        assert!(!told.stderr.contains("resuming"), "{told:?}");
+    }
+    assert_eq!(std::fs::read(&mine).unwrap(), b"mine");
+}

@@ -5,7 +5,7 @@ mod common;
 #[allow(dead_code)] // of this fixture only the checkpoint and the runs are used
 mod fixture;
 
-use std::{collections::BTreeMap, process::Command};
+use std::{collections::BTreeMap, ffi::OsString, process::Command};
 
 use candle_core::{DType, Device, Tensor, safetensors};
 use clsgen::{
@@ -17,10 +17,22 @@ use common::{Outcome, assert_fails, outcome};
 use fixture::{Fixture, mode, notes, parse_lines};
 use serde_json::Value;
 
-fn export(fixture: &Fixture, flags: &[&str]) -> Outcome {
+fn command(fixture: &Fixture, flags: &[&str]) -> Command {
     let mut command = common::clsgen();
     command.current_dir(fixture.path("")).args(["export", "--model", "run", "--merged", "merged"]).args(flags);
-    outcome(&mut command)
+    command
+}
+
+fn export(fixture: &Fixture, flags: &[&str]) -> Outcome {
+    outcome(&mut command(fixture, flags))
+}
+
+/// What lies in the scratch directory.
+fn names(fixture: &Fixture) -> Vec<OsString> {
+    let entries = std::fs::read_dir(fixture.path("")).unwrap();
+    let mut names: Vec<OsString> = entries.map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    names
 }
 
 /// Logits of each note by this checkpoint.
@@ -151,9 +163,46 @@ fn nothing_is_replaced_unasked_and_nothing_half_is_left() {
     tensors.remove(name);
     safetensors::save(&tensors, &adapter).unwrap();
     assert_fails(&export(&fixture, &[]), 4, &[name, "missing"]);
-    let mut names: Vec<_> = std::fs::read_dir(fixture.path("")).unwrap().map(|e| e.unwrap().file_name()).collect();
-    names.sort();
-    assert_eq!(names, ["base", "run"]);
+    assert_eq!(names(&fixture), ["base", "run"]);
+}
+
+/// A kill leaves nothing in the way of the same command, and no other replaces what was there.
+#[test]
+fn a_killed_export_is_made_by_the_same_command() {
+    let fixture = Fixture::new();
+    let kill = |point: &str, flags: &[&str]| {
+        let told = outcome(command(&fixture, flags).env("CLSGEN_FAULT", point));
+        assert_eq!(told.code, None, "{point}: {told:?}");
+    };
+    for point in ["dir.create", "dir.write", "dir.manifest", "dir.synced"] {
+        kill(point, &[]);
+        let told = export(&fixture, &[]);
+        assert_eq!((told.code, told.stdout.as_str()), (Some(0), "merged\n"), "{point}: {told:?}");
+        assert_eq!(names(&fixture), ["base", "merged", "run"], "{point}");
+        std::fs::remove_dir_all(fixture.path("merged")).unwrap();
+    }
+    // Where two folders cannot be swapped, the old one has stepped aside: it is refused before any work.
+    assert_eq!(export(&fixture, &[]).code, Some(0));
+    kill("dir.aside", &["--overwrite"]);
+    assert!(!fixture.path("merged").exists());
+    let left = names(&fixture);
+    assert_fails(&export(&fixture, &[]), 2, &["merged is there already", "--overwrite"]);
+    assert_eq!(names(&fixture), left);
+    assert_eq!(export(&fixture, &["--overwrite"]).code, Some(0));
+    assert_eq!(names(&fixture), ["base", "merged", "run"]);
+}
+
+#[test]
+fn a_users_folder_of_a_dot_name_is_neither_removed_nor_taken_for_the_merged_one() {
+    let fixture = Fixture::new();
+    let thesis = ".merged.old/thesis.txt";
+    fixture.write(thesis, "mine");
+    for flags in [&[][..], &["--overwrite"]] {
+        let told = export(&fixture, flags);
+        assert_eq!(told.code, Some(0), "{told:?}");
+        assert_eq!(fixture.read(thesis), b"mine");
+    }
+    assert_eq!(names(&fixture), [".merged.old", "base", "merged", "run"]);
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! `clsgen export`: a checkpoint's base and adapter as one Hugging Face folder, the head beside it.
 
-use std::{collections::BTreeSet, path::Path};
+use std::path::Path;
 
 use serde_json::json;
 
-use super::{Context, args::ExportArgs, dry_run::DryRunReport, output};
+use super::{Context, args::ExportArgs, dry_run::DryRunReport, folder, output};
 use crate::{
     config::Quantize,
     device,
@@ -44,12 +44,12 @@ pub fn run(context: &Context, args: &ExportArgs) -> Result<()> {
     }
     let tensors = tensor_spec::shapes(config).len();
     let bar = progress::bar(context.quiet, Some(tensors), 0, "{wide_bar} {pos}/{len} tensors, {eta} left");
-    let folder = AtomicDir::create(&out)?;
-    merge::write(&folder, &opened, merge::SHARD, || bar.inc(1))?;
+    let merged = AtomicDir::create(&out)?;
+    merge::write(&merged, &opened, merge::SHARD, || bar.inc(1))?;
     bar.finish_and_clear();
     // Somebody may have come meanwhile.
     claim(&out, args.overwrite)?;
-    folder.commit(true)?;
+    merged.commit(true)?;
     if context.json {
         return output::line(&json!({ "merged": args.merged, "tensors": tensors, "bytes": bytes }).to_string());
     }
@@ -68,26 +68,16 @@ fn open(context: &Context, dir: &Path) -> Result<merge::Opened> {
 
 /// Refuses what is no merged folder, and what is one unless it may be replaced and holds nothing else.
 fn claim(out: &Path, overwrite: bool) -> Result<()> {
-    if !out.exists() {
-        if out.is_symlink() {
-            return Err(Error::usage(format!("{} is a link that leads nowhere", out.display()))
-                .hint("remove it, or choose another --merged"));
-        }
+    let names = folder::names(out, "--merged")?;
+    if names.is_empty() {
         return Ok(());
     }
-    let entries = std::fs::read_dir(out).map_err(|e| storage::error("cannot read", out, &e))?;
-    let names: BTreeSet<String> =
-        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    if !names.is_empty() && !merge::is_one(&names) {
+    if !merge::is_one(&names) {
         return Err(Error::usage(format!("{} is there already, and export did not make it", out.display()))
             .hint("choose another --merged; no option replaces it"));
     }
-    if !names.is_empty() && !overwrite {
+    if !overwrite {
         return Err(Error::usage(format!("{} is there already", out.display())).hint("--overwrite replaces it"));
     }
-    if let Some(other) = storage::unlisted(out)?.filter(|_| !names.is_empty()) {
-        return Err(Error::usage(format!("{} holds {other}, which export did not write", out.display()))
-            .hint("move that away, or choose another --merged; no option replaces it"));
-    }
-    Ok(())
+    folder::refuse_unlisted(out, "export", "--merged")
 }

@@ -1,10 +1,10 @@
 //! `clsgen data lcd`: the LCD benchmark out of MIMIC-IV-Note; two builds compared.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{Context, args::LcdArgs, dry_run::DryRunReport, output};
+use super::{Context, args::LcdArgs, dry_run::DryRunReport, folder, output};
 use crate::{
     data::mimic::{self, Agreement, Build, Built, ReadBuild},
     error::{Error, Result},
@@ -42,6 +42,8 @@ pub fn run(context: &Context, args: &LcdArgs) -> Result<()> {
     bar.finish_and_clear();
     let built = built?;
     warn(&built);
+    // Somebody may have come meanwhile.
+    claim(&out, args.overwrite)?;
     dir.commit(false)?;
     let agreement = other.map(|other| Ok::<_, Error>(ReadBuild::read(&out)?.agreement(&other))).transpose()?;
     tell(context, Some(&built), agreement.as_ref())?;
@@ -73,18 +75,10 @@ fn check_alone(context: &Context, args: &LcdArgs, other: Option<&ReadBuild>) -> 
 
 /// Refuses what is no build, and what is one unless it may be replaced.
 fn claim(out: &Path, overwrite: bool) -> Result<()> {
-    if !out.exists() {
-        return Ok(());
-    }
-    let entries = std::fs::read_dir(out).map_err(|e| storage::error("cannot read", out, &e))?;
-    let names: Vec<PathBuf> = entries.flatten().map(|entry| PathBuf::from(entry.file_name())).collect();
-    if let Some(other) = names.iter().find(|name| !mimic::FILES.iter().any(|file| name.as_os_str() == *file)) {
-        return Err(Error::usage(format!(
-            "{} is there already, and it is no build: {}",
-            out.display(),
-            other.display()
-        ))
-        .hint("move it away, or choose another --out; no option replaces it"));
+    let names = folder::names(out, "--out")?;
+    if let Some(other) = names.iter().find(|name| !mimic::FILES.contains(&name.as_str())) {
+        return Err(Error::usage(format!("{} is there already, and it is no build: {other}", out.display()))
+            .hint("move it away, or choose another --out; no option replaces it"));
     }
     if !names.is_empty() && !overwrite {
         return Err(Error::usage(format!("{} is there already", out.display()))
@@ -151,7 +145,10 @@ fn tell(context: &Context, built: Option<&Built>, agreement: Option<&Agreement>)
     }
     if let Some(agreement) = agreement {
         let [ours, theirs] = &agreement.alone;
-        let alone = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        let alone = |names: &[String]| match names {
+            [] => "none".to_owned(),
+            names => names.iter().map(|name| crate::foreign::name(name)).collect::<Vec<_>>().join(", "),
+        };
         text.push_str(&format!(
             "records {} and {}, the same order: {}; fields of one alone, not compared: {}; of the other: {}\n",
             agreement.counts.iter().map(|counts| counts[0]).sum::<usize>(),

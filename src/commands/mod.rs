@@ -1,5 +1,6 @@
-//! The subcommands ([`lcd`] is `data lcd`), each one's flags ([`args`]), and what several do alike: their output, their
-//! record in `run.json`, work on several ranks. Flags that all share are resolved into a [`Context`]. Layer 6.
+//! The subcommands ([`lcd`] is `data lcd`), each one's flags ([`args`]), and what several do alike: their output, the
+//! folders that they replace, their record in `run.json`, work on several ranks. Flags that all share are resolved into
+//! a [`Context`]. Layer 6.
 
 pub mod args;
 pub mod construct;
@@ -7,6 +8,7 @@ pub mod demo;
 pub mod dry_run;
 pub mod eval;
 pub mod export;
+mod folder;
 pub mod lcd;
 pub mod logging;
 mod machine;

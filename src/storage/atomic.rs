@@ -12,7 +12,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::{
     Writer, check_output, check_tree, create, create_dir_all, error, fault, manifest, private, remove_dir_all, sync,
-    temporary::{abandoned, dead_process, dotted, parent, prefix, sweep_of, whose},
+    temporary::{abandoned, aside_name, dead_process, is_aside, parent, prefix, sweep_of, whose},
 };
 use crate::error::{Error, Result};
 
@@ -26,12 +26,14 @@ pub struct AtomicDir {
 }
 
 impl AtomicDir {
-    /// Begins a directory that will be `destination`, sweeping what killed processes left of earlier tries.
+    /// Begins a directory that will be `destination`, sweeping what killed processes left of earlier tries. One that
+    /// was whole goes too: this one takes its place, and nobody has seen it there.
     pub fn create(destination: &Path) -> Result<Self> {
         let parent = parent(destination);
         check_tree(destination)?;
         create_dir_all(parent)?;
-        recover(destination)?;
+        put_back(destination)?;
+        sweep_of(destination)?;
         let temporary = private::create_temporary_dir(parent, &prefix(destination)?)
             .map_err(|e| error("cannot create directory", destination, &e))?;
         fault("dir.create");
@@ -95,7 +97,8 @@ impl AtomicDir {
             Ok(()) => Ok(Some(self.temporary.clone())),
             // File systems without the swap (NFS, some overlays): step aside first; `recover` undoes a kill between.
             Err(_) => {
-                let aside = aside(&self.destination).map_err(|e| io::Error::other(e.to_string()))?;
+                let name = aside_name(&self.destination).map_err(|e| io::Error::other(e.to_string()))?;
+                let aside = parent(&self.destination).join(name);
                 std::fs::rename(&self.destination, &aside)?;
                 fault::fault("dir.aside");
                 std::fs::rename(&self.temporary, &self.destination)?;
@@ -116,14 +119,7 @@ impl Drop for AtomicDir {
 /// Mends what a kill left beside `destination`: puts back a directory that had stepped aside; where there is none, ends
 /// the commit of a temporary that is whole; removes its temporaries of processes that are gone.
 pub fn recover(destination: &Path) -> Result<()> {
-    let aside = aside(destination)?;
-    if aside.exists() {
-        if destination.exists() {
-            remove_dir_all(&aside)?;
-        } else {
-            std::fs::rename(&aside, destination).map_err(|e| error("cannot recover", destination, &e))?;
-        }
-    }
+    put_back(destination)?;
     if !destination.exists()
         && let Some(whole) = whole_temporary(destination)
     {
@@ -133,13 +129,32 @@ pub fn recover(destination: &Path) -> Result<()> {
     sweep_of(destination)
 }
 
+/// Puts back a directory that had stepped aside, or removes it where a new one has its place.
+fn put_back(destination: &Path) -> Result<()> {
+    match aside(destination) {
+        Some(aside) if destination.exists() => remove_dir_all(&aside),
+        Some(aside) => std::fs::rename(&aside, destination).map_err(|e| error("cannot recover", destination, &e)),
+        None => Ok(()),
+    }
+}
+
+/// Where `destination` is while it has stepped aside, if it has.
+pub(super) fn aside(destination: &Path) -> Option<PathBuf> {
+    let mut asides = beside(destination).filter(|entry| is_aside(&entry.file_name())).map(|entry| entry.path());
+    asides.find(|path| path.is_dir())
+}
+
 /// A temporary of `destination` that a process now gone had written to the end, manifest and all.
 fn whole_temporary(destination: &Path) -> Option<PathBuf> {
-    let entries = std::fs::read_dir(parent(destination)).ok()?.flatten();
-    let ours = entries.filter(|entry| whose(&entry.file_name()).as_deref() == destination.file_name());
-    let left = ours.filter(|entry| dead_process(&entry.file_name()) && !abandoned(&entry.file_name()));
+    let left = beside(destination).filter(|entry| dead_process(&entry.file_name()) && !abandoned(&entry.file_name()));
     let mut dead = left.map(|entry| entry.path());
     dead.find(|path| manifest::is_whole(path))
+}
+
+/// What lies beside `destination` under dot names of it.
+fn beside(destination: &Path) -> impl Iterator<Item = std::fs::DirEntry> {
+    let entries = std::fs::read_dir(parent(destination)).into_iter().flatten().flatten();
+    entries.filter(move |entry| whose(&entry.file_name()).as_deref() == destination.file_name())
 }
 
 /// Writes a file so that its path holds either the old bytes or all of the new ones.
@@ -175,15 +190,14 @@ pub fn write_own_file(path: &Path, bytes: &[u8]) -> Result<()> {
 
 fn sync_tree(dir: &Path) -> Result<()> {
     manifest::walk(dir, "", &mut |_, path| {
+        // What is kept of others may be a pipe, or a link to nowhere.
+        if !path.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
+            return Ok(());
+        }
         let file = std::fs::File::open(path).map_err(|e| error("cannot sync", path, &e))?;
         sync::file(path, &file)
     })?;
     sync::dir(dir)
-}
-
-/// Where `destination` steps aside to.
-pub(super) fn aside(destination: &Path) -> Result<PathBuf> {
-    Ok(parent(destination).join(dotted(destination, ".old")?))
 }
 
 #[cfg(test)]
@@ -237,14 +251,15 @@ pub(super) mod tests {
     fn recovery_puts_back_a_directory_that_stepped_aside_and_sweeps_its_own_dead() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("last");
+        std::fs::create_dir(root.path().join(".last.aside-4294967294.0123abcd")).unwrap();
         std::fs::create_dir(root.path().join(".last.old")).unwrap();
         std::fs::create_dir(root.path().join(".last.tmp-4294967294")).unwrap();
-        // Perhaps another machine's, which is writing it.
+        // Perhaps another machine's, which is writing it; `.last.old` is its user's.
         std::fs::write(root.path().join(".best.json.tmp-4294967294"), "").unwrap();
         let alive = format!(".last.tmp-{}", std::process::id());
         std::fs::write(root.path().join(&alive), "").unwrap();
         recover(&path).unwrap();
-        assert_eq!(names(root.path()), [".best.json.tmp-4294967294", &alive, "last"]);
+        assert_eq!(names(root.path()), [".best.json.tmp-4294967294", ".last.old", &alive, "last"]);
     }
 
     #[test]

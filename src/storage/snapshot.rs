@@ -43,7 +43,7 @@ pub fn read_unchanged<T>(dir: &Path, mut read: impl FnMut(&Path) -> Result<T>) -
 /// Where a directory is that is not in its place: its writer moved it aside and was killed, or is about to put a new
 /// one there.
 pub fn stepped_aside(dir: &Path) -> Option<PathBuf> {
-    atomic::aside(dir).ok().filter(|aside| aside.is_dir() && !dir.exists())
+    if dir.exists() { None } else { atomic::aside(dir) }
 }
 
 /// A file of a directory: name, identity, length, and when its content or its inode last changed.

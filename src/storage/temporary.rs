@@ -2,7 +2,8 @@
 //!
 //! A temporary of `NAME` is `.NAME.tmp-PID.WORD-RANDOM` in the same directory. One whose process is gone is swept by
 //! the next that writes the same name or takes the run directory for itself. Those of other names in a shared place may
-//! be another machine's or container's, whose processes cannot be seen from here.
+//! be another machine's or container's, whose processes cannot be seen from here. A directory that steps aside for a
+//! new one is `.NAME.aside-PID.WORD` meanwhile, which no user calls a folder: `.NAME.old` may be somebody's own.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -23,26 +24,41 @@ use crate::error::{Error, Result};
 
 /// Between a temporary's name and the process that writes it.
 const TEMPORARY: &str = ".tmp-";
+/// Between the name of a directory that stepped aside and the process that moved it.
+const ASIDE: &str = ".aside-";
+/// Hexadecimal digits of a process's own word.
+const WORD: usize = 8;
 
-/// The name behind a dot name: `last` of `.last.old` (stepped aside) and of `.last.tmp-PID…` (being written); `None`
-/// for any other name.
+/// The name behind a dot name: `last` of `.last.aside-PID…` (stepped aside) and of `.last.tmp-PID…` (being written);
+/// `None` for any other name.
 pub fn whose(name: &OsStr) -> Option<OsString> {
-    let inner = name.as_bytes().strip_prefix(b".")?;
-    let whose = match inner.strip_suffix(b".old") {
-        Some(inner) => inner,
-        None => writer(name)?.0,
-    };
+    let (whose, ..) = mover(name).or_else(|| writer(name))?;
     Some(OsStr::from_bytes(whose).to_owned())
 }
 
 /// What a temporary will be, the process that writes it, and that process's own word (an older clsgen had none).
 fn writer(name: &OsStr) -> Option<(&[u8], u32, &str)> {
+    let (whose, process, word) = parts(name, TEMPORARY)?;
+    Some((whose, process, word.split_once('-').map_or(word, |(word, _)| word)))
+}
+
+/// What a directory was that stepped aside, the process that moved it, and that process's own word.
+fn mover(name: &OsStr) -> Option<(&[u8], u32, &str)> {
+    parts(name, ASIDE).filter(|(_, _, word)| word.len() == WORD && word.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// A dot name, taken apart: what stands before the marker, the process behind it, and what follows after a point.
+fn parts<'a>(name: &'a OsStr, marker: &str) -> Option<(&'a [u8], u32, &'a str)> {
     let inner = name.as_bytes().strip_prefix(b".")?;
-    let marker = inner.windows(TEMPORARY.len()).rposition(|part| part == TEMPORARY.as_bytes())?;
-    let behind = std::str::from_utf8(&inner[marker + TEMPORARY.len()..]).ok()?;
-    let (process, word) = behind.split_once('.').unwrap_or((behind, ""));
-    let word = word.split_once('-').map_or(word, |(word, _)| word);
-    Some((&inner[..marker], process.parse().ok()?, word))
+    let at = inner.windows(marker.len()).rposition(|part| part == marker.as_bytes())?;
+    let behind = std::str::from_utf8(&inner[at + marker.len()..]).ok()?;
+    let (process, rest) = behind.split_once('.').unwrap_or((behind, ""));
+    Some((&inner[..at], process.parse().ok()?, rest))
+}
+
+/// Whether a name is that of a directory that stepped aside.
+pub(super) fn is_aside(name: &OsStr) -> bool {
+    mover(name).is_some()
 }
 
 /// Whether a name is that of a temporary whose process is gone.
@@ -136,10 +152,15 @@ pub(super) fn prefix(path: &Path) -> Result<OsString> {
     dotted(path, &format!("{TEMPORARY}{}.{}-", std::process::id(), this_process()))
 }
 
+/// The name that a directory steps aside to: `.NAME.aside-PID.OURS`.
+pub(super) fn aside_name(path: &Path) -> Result<OsString> {
+    dotted(path, &format!("{ASIDE}{}.{}", std::process::id(), this_process()))
+}
+
 /// What tells this process from an earlier one of the same number: in containers numbers recur.
 fn this_process() -> &'static str {
     static OURS: OnceLock<String> = OnceLock::new();
-    OURS.get_or_init(|| format!("{:08x}", RandomState::new().build_hasher().finish() as u32))
+    OURS.get_or_init(|| format!("{:0WORD$x}", RandomState::new().build_hasher().finish() as u32))
 }
 
 /// `.NAME` + `suffix`; a name is bytes, UTF-8 or not.
@@ -165,6 +186,20 @@ mod tests {
         }
         write_file_atomic(&root.path().join("a.json"), b"{}").unwrap();
         assert_eq!(names(root.path()), [".b.json.tmp-4294967294.0f-xyz", "a.json"]);
+    }
+
+    #[test]
+    fn names_tell_whose_they_are_and_nobody_elses_is_taken_for_ours() {
+        let told = |name: &str| whose(OsStr::new(name)).map(|name| name.into_string().unwrap());
+        let aside = aside_name(Path::new("runs/last")).unwrap();
+        let temporary = prefix(Path::new("runs/last")).unwrap().into_string().unwrap() + "xyz";
+        assert!(is_aside(&aside) && !is_aside(OsStr::new(&temporary)));
+        for name in [aside.to_str().unwrap(), &temporary, ".last.tmp-7"] {
+            assert_eq!(told(name).as_deref(), Some("last"), "{name}");
+        }
+        for name in ["last", ".last", ".last.old", ".last.aside", ".last.aside-7", ".last.aside-7.old", ".last.tmp-x"] {
+            assert_eq!(told(name), None, "{name}");
+        }
     }
 
     #[test]

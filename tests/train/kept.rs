@@ -47,14 +47,15 @@ fn a_kill_between_two_renames_loses_nothing() {
         let killed =
             fixture.command(&run, &every_step).env("CLSGEN_FAULT", format!("dir.aside:{passage}")).output().unwrap();
         assert_eq!(killed.status.code(), None, "{}", stderr(&killed));
-        assert!(fixture.path(&format!("{run}/checkpoints/.last.old/trainer.json")).exists());
-        assert!(!fixture.path(&format!("{run}/checkpoints/last")).exists());
+        let last = fixture.path(&format!("{run}/checkpoints/last"));
+        let aside = clsgen::storage::stepped_aside(&last).unwrap();
+        assert!(aside.join("trainer.json").exists() && !last.exists());
         let refused = fixture.fail(&run, &[], 2);
         assert!(refused.contains("holds a training run already"), "{refused}");
         let resumed = fixture.succeed(&run, &["--resume"]);
         assert!(stderr(&resumed).contains("resuming from"), "{}", stderr(&resumed));
         assert_same(&whole, &fixture.result(&run), &run);
-        assert!(!fixture.path(&format!("{run}/checkpoints/.last.old")).exists());
+        assert!(!aside.exists());
     }
 }
 
@@ -63,7 +64,8 @@ fn a_run_of_which_only_dot_names_are_left_is_not_new() {
     let fixture = Fixture::new();
     fixture.succeed("whole", &[]);
     let whole = fixture.result("whole");
-    for (name, kept) in [(".epoch-02.old", "epoch-02"), (".epoch-02.tmp-4294967294", "epoch-02")] {
+    for (name, kept) in [(".epoch-02.aside-4294967294.0123abcd", "epoch-02"), (".epoch-02.tmp-4294967294", "epoch-02")]
+    {
         let run = name.trim_start_matches('.').to_owned();
         fixture.succeed(&run, &[]);
         let checkpoints = fixture.path(&format!("{run}/checkpoints"));

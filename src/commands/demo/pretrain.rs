@@ -6,13 +6,13 @@
 //!                                         └▶ train (all weights, random start, LM loss) ─▶ DIR/model (bf16)
 //! ```
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
 use serde_json::json;
 
 use crate::{
-    commands::{Context, args, output, train},
+    commands::{Context, args, folder, output, train},
     config::{self, Config},
     demo::{
         self,
@@ -55,8 +55,7 @@ pub(super) fn run(context: &Context, dir: &Path, notes: Option<u64>) -> Result<(
         ..context.clone()
     };
     train::execute(&training, &args::TrainArgs { resume, assume: None })?;
-    let model = dir.join(MODEL);
-    export(&run_dir, &model)?;
+    let model = export(&run_dir, dir)?;
     let made = if context.json { json!({ "output": model }).to_string() } else { model.display().to_string() };
     output::line(&made)
 }
@@ -71,14 +70,18 @@ pub(super) fn config(context: &Context) -> Result<Config> {
     config::parse(CONFIG, demo::PRETRAIN_CONFIG, &context.sets)
 }
 
-/// Refuses (exit 2) a directory whose model is not of an earlier pretraining: it would be replaced.
+/// Refuses (exit 2) a directory whose model is not of an earlier pretraining, or holds anything else: it would be
+/// replaced.
 pub(super) fn check_model(dir: &Path) -> Result<()> {
     let model = dir.join(MODEL);
-    if model.exists() && !dir.join(CONFIG).exists() {
+    if folder::names(&model, "--pretrain")?.is_empty() {
+        return Ok(());
+    }
+    if !dir.join(CONFIG).exists() {
         return Err(Error::usage(format!("{} is no pretraining's, and would be replaced", model.display()))
             .hint("choose another directory with --pretrain"));
     }
-    Ok(())
+    folder::refuse_unlisted(&model, "demo --pretrain", "--pretrain")
 }
 
 /// Config, prompt and the model's shape: files that a user can train from by hand.
@@ -113,12 +116,16 @@ fn corpus(config: &Config, dir: &Path, notes: u64) -> Result<[DemoFile; 2]> {
     Ok([(dir.join("corpus.jsonl"), lines), (dir.join("base").join("tokenizer.json"), tokenizer)])
 }
 
-/// The trained weights as a bf16 Hugging Face folder.
-fn export(run_dir: &Path, model: &Path) -> Result<()> {
+/// The trained weights as a bf16 Hugging Face folder in `dir`; where it is.
+fn export(run_dir: &Path, dir: &Path) -> Result<PathBuf> {
     let trained = scoring::checkpoint_dir(run_dir)?;
     let loaded =
         checkpoint::load_model(&trained, BaseLookup::default(), DType::F32, &Device::Cpu).context("pretraining")?;
-    let dir = AtomicDir::create(model)?;
-    checkpoint::write_folder(&dir, &loaded.model.llama, Some(&loaded.source), DType::BF16)?;
-    dir.commit(false)
+    let model = dir.join(MODEL);
+    let folder = AtomicDir::create(&model)?;
+    checkpoint::write_folder(&folder, &loaded.model.llama, Some(&loaded.source), DType::BF16)?;
+    // Somebody may have put something in it meanwhile.
+    check_model(dir)?;
+    folder.commit(true)?;
+    Ok(model)
 }
