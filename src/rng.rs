@@ -18,7 +18,8 @@ pub mod streams {
     pub const LORA_INIT: u32 = 2;
     /// Initial CLS-head weights (step = hash of the tensor's name).
     pub const HEAD_INIT: u32 = 3;
-    /// Dropout masks of LoRA inputs (step = micro-batch, index = element).
+    /// Dropout masks of LoRA inputs (step = hash of the tensor's name and the record's key, index = element of the
+    /// record's rows).
     pub const LORA_DROPOUT: u32 = 4;
     /// Dropout masks of the CLS head.
     pub const HEAD_DROPOUT: u32 = 5;

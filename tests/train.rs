@@ -143,9 +143,32 @@ fn threads_do_not_change_a_bit_and_neither_do_activations() {
 #[test]
 fn batching_does_not_change_a_bit() {
     let fixture = Fixture::new();
-    fixture.succeed("one", &["--set", "train.batch_size=1", "--set", "train.grad_accumulation=4"]);
-    fixture.succeed("four", &["--set", "train.batch_size=4", "--set", "train.effective_batch=4"]);
-    assert_same(&fixture.result("one"), &fixture.result("four"), "batching");
+    let batches = [
+        ("one", ["--set", "train.batch_size=1", "--set", "train.grad_accumulation=4"]),
+        ("four", ["--set", "train.batch_size=4", "--set", "train.effective_batch=4"]),
+    ];
+    // Of all parameters the embedding is the LM head too.
+    write_shape(&fixture, true);
+    let full = ["--set", "model.base=shape", "--set", "train.init=random", "--set", "train.parameters=full"];
+    for (trained, flags) in [("lora", &[][..]), ("full", &full[..])] {
+        let [one, four] = batches.map(|(batch, sizes)| {
+            let run = format!("{trained}-{batch}");
+            fixture.succeed(&run, &[flags, &sizes].concat());
+            fixture.result(&run)
+        });
+        assert_same(&one, &four, trained);
+    }
+}
+
+/// `shape/`: a model without weights, whose LM head is its embedding or not.
+fn write_shape(fixture: &Fixture, tied: bool) {
+    for name in ["generation_config.json", "tokenizer.json", "tokenizer_config.json"] {
+        fixture.write(&format!("shape/{name}"), std::fs::read(golden("base").join(name)).unwrap());
+    }
+    let config = std::fs::read(golden("base").join("config.json")).unwrap();
+    let mut config: Value = serde_json::from_slice(&config).unwrap();
+    config["tie_word_embeddings"] = json!(tied);
+    fixture.write("shape/config.json", config.to_string());
 }
 
 #[test]
@@ -301,9 +324,7 @@ fn full_training_writes_a_model_folder_that_resumes() {
 #[test]
 fn a_model_is_pretrained_from_a_shape_and_a_tokenizer_alone() {
     let fixture = Fixture::new();
-    for name in ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"] {
-        fixture.write(&format!("shape/{name}"), std::fs::read(golden("base").join(name)).unwrap());
-    }
+    write_shape(&fixture, false);
     let flags = [
         "model.base=shape",
         "train.init=random",

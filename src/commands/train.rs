@@ -73,7 +73,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     let elsewhere = args.assume.is_some();
     let (base, fits) = FoundBase::find(context, elsewhere)?;
     inputs.template = inputs.template.dated(&base.tokenizer, &agreement::prompt_date(context)?);
-    let identity = Identity::of(context, &inputs, &base.hash, base.tokenizer.hash())?;
+    let mut identity = Identity::of(context, &inputs, &base.hash, base.tokenizer.hash())?;
     identity.check_ranks(context, &base.device)?;
     together.on_rank_0(|| identity.check(&context.run_dir))?;
     // Finding it may put a directory in order that a kill left half replaced: not in a dry run.
@@ -109,7 +109,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     let state = agreement::state(resume, &plan);
     let log = together.on_rank_0(|| {
         // The epochs to come, `last`, and one more while a directory is being replaced.
-        let checkpoints = (config.train.epochs - state.complete_epochs() + 2) as u64;
+        let checkpoints = (state.epochs_left(&plan, config.train.max_steps) + 2) as u64;
         device::check_disk(&context.run_dir, memory::checkpoint_bytes(&trainer.optimizer) * checkpoints)?;
         // Only now, when nothing can be refused any more, does the directory become this run's.
         let models = [("model.base", base.source.path.as_path(), base.hash.as_str())];
@@ -121,9 +121,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
         }
         identity.write(&context.run_dir)?;
         let mfu = mfu(context, &base, &trainer);
-        // The line of an epoch that `max_steps` cut goes where the epoch goes on.
-        let epochs = if over { state.epoch } else { state.complete_epochs() };
-        TrainLog::open(&context.run_dir, &plan, state.step, epochs, mfu, context.quiet)
+        TrainLog::open(&context.run_dir, &plan, state.step, state.complete_epochs(), mfu, context.quiet)
     })?;
 
     let mut session = Session {
@@ -138,6 +136,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
             source: base.source,
             parameters: config.train.parameters,
         },
+        resumed_at: state.step,
         state,
         save_every_steps: config.train.save_every_steps,
         max_steps: config.train.max_steps,
@@ -245,7 +244,9 @@ fn class_balance(
 ) -> Result<(Option<Arc<ClassBalance>>, Option<BalancedSampler>)> {
     let classes: Vec<u32> = examples.iter().map(|example| example.class).collect();
     let count = config.task.labels.count();
-    let balance = ClassBalance::new(&config.train, &classes, count)?;
+    // No loss reads the logits of a head that is not trained.
+    let balance =
+        ClassBalance::new(&config.train, &classes, count)?.filter(|_| config.train.objective != Objective::Lm);
     let balanced = config.train.sample == EpochSample::Balanced;
     let sampler = balanced.then(|| BalancedSampler::new(&classes, count)).transpose()?;
     if let Some(sampler) = &sampler {
@@ -301,7 +302,8 @@ fn trainer(
     let ranks = context.ranks.clone();
     // Every rank's weights are in memory by now, and counted in what is free.
     ranks.agree(Ok(()))?;
-    let fixed = memory::gradient_bytes(&optimizer, ranks.size(), device) + model.llama.rounded_bytes();
+    let beside = model.llama.rounded_bytes() + model.llama.tied_gradient_bytes(settings.parameters);
+    let fixed = memory::gradient_bytes(&optimizer, ranks.size(), device) + beside;
     let held = memory::held_bytes(&model, &optimizer, settings.parameters);
     let free = cuda::memory_available(device);
     let memory = memory::plan(&model, held, fixed, settings.activation_memory, largest, free)?;

@@ -1,6 +1,6 @@
 //! The training pass over all layers: forward, and its backward from the last layer to the first.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::{
     ActivationCheckpointing, Gradients, Llama, accumulate,
@@ -15,6 +15,9 @@ use crate::{
     ops::{Offsets, embedding, linear},
     signals,
 };
+
+const EMBEDDING: &str = "model.embed_tokens.weight";
+const LM_HEAD: &str = "lm_head.weight";
 
 /// How a training pass runs.
 #[derive(Debug, Clone)]
@@ -142,7 +145,8 @@ impl Llama {
 
     /// Adds to `gradients` those of everything `context.trains` names, from `d_hidden (tokens, hidden)`.
     ///
-    /// With a frozen base nothing below the first layer is trained, so its dx is never computed.
+    /// With a frozen base nothing below the first layer is trained, so its dx is never computed. Where the embedding is
+    /// the LM head too, [`Llama::tie_gradients`] ends the sum.
     pub fn backward(&self, saved: Saved, d_hidden: &Tensor, gradients: &mut Gradients) -> Result<()> {
         let Saved { ids, offsets, positions, context, layers, rounded, read, last: (x, rstd) } = saved;
         let pass = LayerPass::new(&offsets, &positions, context.dropout.as_ref(), context.trains);
@@ -165,10 +169,24 @@ impl Llama {
             for range in offsets.ranges() {
                 let rows = dx.narrow(0, range.start, range.len())?;
                 let gradient = embedding::backward(self.config.vocab_size, &ids[range], &rows)?;
-                accumulate(gradients, "model.embed_tokens.weight", gradient)?;
+                accumulate(gradients, EMBEDDING, gradient)?;
             }
         }
         Ok(())
+    }
+
+    /// Adds the LM head's gradient to the embedding's where they are one tensor: once, behind the last micro-batch of a
+    /// step. A micro-batch has all its records' LM head before the first one's embedding, so one sum of both would
+    /// depend on how records are batched.
+    pub fn tie_gradients(&self, gradients: &mut Gradients) -> Result<()> {
+        let tied = if self.lm_head.is_none() { gradients.remove(LM_HEAD) } else { None };
+        tied.map_or(Ok(()), |of_head| accumulate(gradients, EMBEDDING, of_head))
+    }
+
+    /// Bytes of the second of these gradients.
+    pub fn tied_gradient_bytes(&self, trains: Parameters) -> u64 {
+        let tied = trains == Parameters::Full && self.lm_head.is_none();
+        if tied { (self.embed_tokens.elem_count() * DType::F32.size_in_bytes()) as u64 } else { 0 }
     }
 
     /// The rows that are read, where the last layer leaves the others out: on a CPU, under a frozen MLP. A sum over
@@ -195,8 +213,7 @@ impl Llama {
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         if trains == Parameters::Full {
-            let name = if self.lm_head.is_some() { "lm_head.weight" } else { "model.embed_tokens.weight" };
-            accumulate(gradients, name, linear::backward_weight(dlogits, hidden_rows)?)?;
+            accumulate(gradients, LM_HEAD, linear::backward_weight(dlogits, hidden_rows)?)?;
         }
         linear::backward_input(dlogits, self.lm_head_weight())
     }
@@ -204,7 +221,7 @@ impl Llama {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Device};
+    use candle_core::Device;
 
     use super::*;
     use crate::{

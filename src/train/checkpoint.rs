@@ -172,8 +172,12 @@ impl TrainerState {
 
     /// Whether a run of at most so many steps has none left, its epoch finished where it was trained to its end.
     pub fn is_over(&self, plan: &BatchPlan, max_steps: Option<usize>) -> bool {
-        let last = max_steps.unwrap_or(usize::MAX).min(plan.total_steps());
-        self.step >= last && (self.complete || !self.epoch_trained(plan))
+        self.step >= plan.last_step(max_steps) && (self.complete || !self.epoch_trained(plan))
+    }
+
+    /// Epochs that a run of at most so many steps has yet to end, its last one where `max_steps` cuts it.
+    pub fn epochs_left(&self, plan: &BatchPlan, max_steps: Option<usize>) -> usize {
+        plan.epoch_of(plan.last_step(max_steps)).saturating_sub(self.complete_epochs())
     }
 
     /// Epochs that are over.

@@ -95,12 +95,26 @@ pub struct TrainLog {
 #[derive(Debug)]
 struct Files {
     lines: RecordLog,
+    /// How many of the lines stay when the run goes on; `None` once it has.
+    staying: Option<usize>,
     events: EventWriter,
     mfu: Option<Mfu>,
 }
 
+impl Files {
+    /// Appends a line. Before the first, that of an epoch which goes on is cut: not earlier, since a run that is
+    /// stopped before it has done a step leaves the epoch's checkpoint as it was.
+    fn append(&mut self, line: &impl Serialize) -> Result<()> {
+        if let Some(staying) = self.staying.take() {
+            self.lines.keep(staying)?;
+        }
+        self.lines.append(line)
+    }
+}
+
 impl TrainLog {
-    /// Opens the log of `run`; a resume after step `done` drops the lines of later steps first.
+    /// Opens the log of `run`; a resume after step `done` drops the lines of later steps first, and that of an epoch
+    /// after `complete_epochs` as soon as it logs anything.
     /// With `mfu` each step says what share of the devices' peak it used.
     pub fn open(
         run: &Path,
@@ -111,11 +125,11 @@ impl TrainLog {
         quiet: bool,
     ) -> Result<Self> {
         let path = run.join(METRICS);
-        keep_until(&path, done, complete_epochs)?;
+        let staying = Some(keep_until(&path, done, complete_epochs)?);
         let lines = RecordLog::open(&path)?;
         let events = EventWriter::create(&run.join("tensorboard"), done + 1)?;
         let bar = progress::bar(quiet, Some(plan.total_steps()), done, STEPS);
-        Ok(Self { files: Some(Files { lines, events, mfu }), bar, told: Instant::now() })
+        Ok(Self { files: Some(Files { lines, staying, events, mfu }), bar, told: Instant::now() })
     }
 
     /// A log that says nothing.
@@ -125,7 +139,7 @@ impl TrainLog {
 
     /// Logs a step.
     pub fn step(&mut self, epoch: usize, report: &StepReport) -> Result<()> {
-        let Some(Files { lines, events, mfu }) = &mut self.files else { return Ok(()) };
+        let Some(files) = &mut self.files else { return Ok(()) };
         let Losses { loss, generation: loss_gen, classification: loss_cls, consistency: loss_consistency } =
             report.losses;
         let Counts { records, tokens, target_tokens, .. } = report.counts;
@@ -134,11 +148,11 @@ impl TrainLog {
         let lr = report.lr;
         let grad_norm = report.grad_norm;
         let seconds = report.seconds;
-        let mfu = mfu.map(|mfu| mfu.of(&report.counts, seconds));
+        let mfu = files.mfu.map(|mfu| mfu.of(&report.counts, seconds));
         let allreduce_seconds = report.allreduce_seconds;
         let allreduce_share = allreduce_seconds.map(|sum| sum / seconds.max(1e-9));
         let r#type = "step";
-        lines.append(&StepLine {
+        files.append(&StepLine {
             r#type,
             step,
             epoch,
@@ -176,7 +190,7 @@ impl TrainLog {
             scalars.push(("train/allreduce_share", Some(share)));
             message += &format!(", allreduce {:.1} % of the step", 100.0 * share);
         }
-        events.scalars(step, &scalars)?;
+        files.events.scalars(step, &scalars)?;
         self.show(step, message);
         Ok(())
     }
@@ -192,11 +206,11 @@ impl TrainLog {
         records: usize,
         dev: Option<(&DevMetrics, f64)>,
     ) -> Result<()> {
-        let Some(Files { lines, events, .. }) = &mut self.files else { return Ok(()) };
+        let Some(files) = &mut self.files else { return Ok(()) };
         let Losses { loss, generation: loss_gen, classification: loss_cls, consistency: loss_consistency } = *means;
         let r#type = "epoch";
         let (dev, dev_seconds) = dev.unzip();
-        lines.append(&EpochLine {
+        files.append(&EpochLine {
             r#type,
             epoch,
             step,
@@ -209,11 +223,15 @@ impl TrainLog {
             dev_seconds,
             dev,
         })?;
-        lines.sync()?;
         let mut scalars = vec![("epoch/loss", Some(loss)), ("epoch/loss_gen", loss_gen), ("epoch/loss_cls", loss_cls)];
         scalars.extend(loss_consistency.map(|loss| ("epoch/loss_consistency", Some(loss))));
         scalars.extend(dev.map(DevMetrics::scalars).unwrap_or_default());
-        events.scalars(step, &scalars)
+        files.events.scalars(step, &scalars)
+    }
+
+    /// Waits until the disk has every line: before a checkpoint whose steps they are of.
+    pub fn sync(&self) -> Result<()> {
+        self.files.as_ref().map_or(Ok(()), |files| files.lines.sync())
     }
 
     /// Moves the bar; where there is none (a batch job's log) says the same in a line once a minute.
@@ -242,11 +260,13 @@ impl TrainLog {
     }
 }
 
-/// Drops the lines of steps after `done` and of epochs after `complete_epochs`.
-fn keep_until(path: &Path, done: usize, complete_epochs: usize) -> Result<()> {
+/// Drops the lines of steps after `done`. Returns how many of the others stay when the run goes on: all but the last
+/// where that is of an epoch after `complete_epochs`.
+fn keep_until(path: &Path, done: usize, complete_epochs: usize) -> Result<usize> {
     storage::check_output(path)?;
-    let Ok(file) = foreign::open(path) else { return Ok(()) };
+    let Ok(file) = foreign::open(path) else { return Ok(0) };
     let mut kept: Vec<u8> = Vec::new();
+    let mut staying = 0;
     let lines = BufReader::new(file)
         .split(b'\n')
         .collect::<std::io::Result<Vec<_>>>()
@@ -265,13 +285,15 @@ fn keep_until(path: &Path, done: usize, complete_epochs: usize) -> Result<()> {
             ))
             .hint("move it away, or choose another directory with --run"));
         }
-        let (key, last) = if value["type"] == "epoch" { ("epoch", complete_epochs) } else { ("step", done) };
-        if value[key].as_u64().is_some_and(|n| n <= last as u64) {
+        let within = |key: &str, last: usize| value[key].as_u64().is_some_and(|n| n <= last as u64);
+        if within("step", done) {
             kept.extend_from_slice(line);
             kept.push(b'\n');
+            staying += usize::from(value["type"] == "step" || within("epoch", complete_epochs));
         }
     }
-    storage::write_file_atomic(path, &kept)
+    storage::write_file_atomic(path, &kept)?;
+    Ok(staying)
 }
 
 #[cfg(test)]
@@ -285,7 +307,11 @@ mod tests {
         let line = |kind, step, epoch| format!("{{\"type\":\"{kind}\",\"step\":{step},\"epoch\":{epoch}}}\n");
         let kept = line("step", 1, 1) + &line("step", 2, 1) + &line("epoch", 2, 1) + &line("step", 3, 2);
         std::fs::write(&path, kept.clone() + &line("step", 4, 2) + &line("epoch", 4, 2) + "{\"type\":\"st").unwrap();
-        keep_until(&path, 3, 1).unwrap();
+        assert_eq!(keep_until(&path, 3, 1).unwrap(), 4);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), kept);
+        // Of an epoch that was cut the line is there until the epoch goes on.
+        let cut = line("step", 1, 1) + &line("step", 2, 1) + &line("epoch", 2, 1);
+        assert_eq!(keep_until(&path, 2, 0).unwrap(), 2);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), cut);
     }
 }

@@ -82,6 +82,11 @@ impl BatchPlan {
         self.epochs * self.steps_per_epoch()
     }
 
+    /// The last optimizer step of a run of at most so many.
+    pub fn last_step(&self, max_steps: Option<usize>) -> usize {
+        max_steps.unwrap_or(usize::MAX).min(self.total_steps())
+    }
+
     /// The epoch, counted from 1, of optimizer step `k`, counted from 1.
     pub fn epoch_of(&self, k: usize) -> usize {
         (k - 1) / self.steps_per_epoch() + 1

@@ -33,6 +33,8 @@ pub struct Session<'a> {
     pub log: TrainLog,
     /// Where the run is.
     pub state: TrainerState,
+    /// Steps of the checkpoint that it goes on from; 0 of a run that begins.
+    pub resumed_at: usize,
     /// `train.save_every_steps`.
     pub save_every_steps: usize,
     /// `train.max_steps`.
@@ -42,7 +44,7 @@ pub struct Session<'a> {
 impl Session<'_> {
     /// Trains from where the state is to the last step; returns the best epoch, on rank 0.
     pub fn run(&mut self) -> Result<Option<Best>> {
-        let last = self.max_steps.unwrap_or(usize::MAX).min(self.trainer.plan.total_steps());
+        let last = self.trainer.plan.last_step(self.max_steps);
         // A resume may find an epoch trained, to its end or to `max_steps`, but not scored, or scored but not compared.
         if self.state.epoch_trained(&self.trainer.plan) {
             if !self.state.complete {
@@ -68,6 +70,7 @@ impl Session<'_> {
             } else if self.state.step == last {
                 self.finish_epoch(false)?;
             } else if self.state.step.is_multiple_of(self.save_every_steps.max(1)) {
+                self.log.sync()?;
                 self.writer.last(&self.trainer, &self.state)?;
             }
         }
@@ -85,6 +88,7 @@ impl Session<'_> {
             None => None,
             Some(dev) => {
                 // Scoring may take hours: what was trained is safe before it begins.
+                self.log.sync()?;
                 self.writer.last(&self.trainer, &self.state)?;
                 self.log.scoring(self.state.epoch);
                 let begun = Instant::now();
@@ -102,6 +106,7 @@ impl Session<'_> {
         // The line first: a resume that does not find the checkpoint drops the line and scores again.
         let dev = scored.as_ref().map(|(_, metrics)| (metrics, dev_seconds));
         self.log.epoch(self.state.epoch, self.state.step, complete, &means, counts.records, dev)?;
+        self.log.sync()?;
         self.writer.epoch(&self.trainer, &self.state, scored.as_ref())?;
         let Some(best) = self.write_best()? else { return Ok(()) };
         let score = best.score.map_or_else(|| "no dev metrics".into(), |score| format!("quality score {score:.3}"));
@@ -133,11 +138,12 @@ impl Session<'_> {
     fn failed(&mut self, error: Error) -> Result<Error> {
         self.log.finish();
         let Kind::Signal(signal) = error.kind() else { return Ok(error) };
-        // A model that was not trained is no epoch's: kept for --resume alone. Right after an epoch's checkpoint
-        // nothing is new.
+        // A model that was not trained is no epoch's: kept for --resume alone. Right after an epoch's checkpoint, or
+        // after the one that the run goes on from, nothing is new.
         if self.state.step == 0 {
             self.writer.last(&self.trainer, &self.state)?;
-        } else if self.state.epoch_records > 0 {
+        } else if self.state.epoch_records > 0 && self.state.step > self.resumed_at {
+            self.log.sync()?;
             self.writer.epoch(&self.trainer, &self.state, None)?;
             self.write_best()?;
         }

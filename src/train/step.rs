@@ -88,6 +88,7 @@ impl Trainer {
             Ok(sums + forward_backward(&self.model, &batch, counts, &pass, &mut gradients)?)
         };
         let accumulated = self.micro_batches(&group).try_fold(LossSums::default(), accumulate);
+        let accumulated = accumulated.and_then(|sums| self.model.llama.tie_gradients(&mut gradients).map(|()| sums));
 
         // Add up over the ranks; everything else is already the same on each.
         let mut sums = self.ranks.agree(accumulated)?;

@@ -61,12 +61,30 @@ impl Disk {
         self.renames += 1;
         let unsafe_yet = self.unsynced.iter().chain(&self.changed).filter(|path| path.starts_with(from));
         self.faults.extend(unsafe_yet.map(|path| format!("{} renamed before it was synced", path.display())));
+        // A checkpoint that is there without the lines of its steps: nothing would write these any more.
+        if to.parent().is_some_and(|parent| parent.ends_with("checkpoints")) {
+            let logs = self.unsynced.iter().filter(|path| path.ends_with("metrics.jsonl"));
+            self.faults.extend(logs.map(|path| format!("{} not synced before {}", path.display(), to.display())));
+        }
         for of in [&mut self.unsynced, &mut self.changed] {
             of.retain(|path| !path.starts_with(from));
         }
         self.renamed_in.extend([from, to].iter().filter_map(|path| path.parent().map(Path::to_owned)));
     }
 }
+
+/// With a checkpoint within the epoch.
+const TRAIN: [&str; 9] = [
+    "train",
+    "--config",
+    "demo.toml",
+    "--run",
+    "run",
+    "--set",
+    "train.batch_size=2",
+    "--set",
+    "train.save_every_steps=1",
+];
 
 /// The calls of a command, looked through to its end.
 fn watched(work: &Work, args: &[&str]) -> Disk {
@@ -91,7 +109,7 @@ fn everything_is_on_the_disk_before_it_has_its_name() {
     let mut renames = 0;
     for args in [
         &["construct", "--config", "demo.toml", "--run", "run"][..],
-        &["train", "--config", "demo.toml", "--run", "run"],
+        &TRAIN,
         &["eval", "--config", "demo.toml", "--run", "run"],
         &["predict", "--model", "run", "--input", "data/test.jsonl", "--output", "out.jsonl"],
         &["export", "--model", "run", "--merged", "merged"],
@@ -123,4 +141,11 @@ fn a_rename_before_its_sync_would_be_seen() {
     assert_eq!(faults(&[open, sync, write, sync_names, rename, sync_parent]), (1, 0));
     assert_eq!(faults(&[open, write, sync, rename, sync_parent]), (1, 0));
     assert_eq!(faults(&[open, write, rename, sync_parent]), (2, 0));
+
+    let log = r#"7 write(6</w/run/metrics.jsonl>, "x", 1) = 1"#;
+    let sync_log = "7 fsync(6</w/run/metrics.jsonl>) = 0";
+    let commit = r#"7 renameat(AT_FDCWD</w>, "run/checkpoints/t", AT_FDCWD</w>, "run/checkpoints/last") = 0"#;
+    let sync_checkpoints = "7 fsync(5</w/run/checkpoints>) = 0";
+    assert_eq!(faults(&[log, sync_log, commit, sync_checkpoints]), (0, 0));
+    assert_eq!(faults(&[log, commit, sync_log, sync_checkpoints]), (1, 0));
 }

@@ -2,14 +2,14 @@
 
 use std::{
     io::{Read, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
 use serde_json::json;
 
-use super::work::Work;
-use crate::common::{self, send};
+use super::{clusters::has_strace, work::Work};
+use crate::common::{self, assert_fails, send};
 
 /// Waits until a process has ended; one that never does is killed, and the test fails.
 #[track_caller]
@@ -175,6 +175,40 @@ fn a_long_evaluation_ends_and_leaves_no_half_of_it() {
     assert!(work.files("scored").iter().all(|path| !path.contains(".tmp-")), "{:?}", work.files("scored"));
     let again = work.run(&[&eval[..], &["--overwrite"]].concat());
     assert_eq!(again.code, Some(0), "{again:?}");
+}
+
+/// No weight has changed since the checkpoint that it goes on from, which holds what dev says of them.
+#[test]
+fn a_resume_that_is_stopped_before_its_first_step_replaces_nothing() {
+    if !has_strace() {
+        return;
+    }
+    let work = Work::new(8);
+    let train = ["train", "--config", "demo.toml", "--run", "run", "--set", "train.batch_size=2"];
+    let resume = [&train[..], &["--resume"]].concat();
+    let first = common::outcome(work.command(&train).args(["--set", "train.max_steps=1"]));
+    assert_eq!(first.code, Some(0), "{first:?}");
+    let kept = || {
+        let texts = ["best.json", "metrics.jsonl"].map(|name| work.text(&format!("run/{name}")));
+        (common::files(&work.path("run/checkpoints"), &[]), texts)
+    };
+    let before = kept();
+    assert!(before.0.contains_key(Path::new("epoch-01/dev.metrics.json")), "{:?}", before.0.keys());
+
+    // It comes when all is loaded: as the folder of events is looked for.
+    let signal = ["-P", "run/tensorboard", "-e", "inject=?mkdir,mkdirat:signal=INT"];
+    let wrapper = [&["strace", "-f", "-qq", "-o", "strace.log"][..], &signal].concat();
+    let told = common::outcome(&mut work.under(&wrapper, &resume));
+    assert_fails(&told, 130, &["stopped by SIGINT after step 1 of 2, state saved"]);
+    let after = kept();
+    assert_eq!(common::differing(&before.0, &after.0), Vec::<&PathBuf>::new());
+    assert_eq!(before.1, after.1);
+
+    // It goes on, and then the log has one line of the epoch.
+    let told = work.run(&resume);
+    assert_eq!(told.code, Some(0), "{told:?}");
+    let log = work.text("run/metrics.jsonl");
+    assert_eq!(["step", "epoch"].map(|kind| log.matches(&format!(r#""type":"{kind}""#)).count()), [2, 1], "{log}");
 }
 
 /// A file that takes minutes to hash.

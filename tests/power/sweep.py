@@ -16,13 +16,20 @@ SETTINGS = [
 # Arguments, those of going on, what the folder begins with, and files that tell the time.
 COMMANDS = {
     "train": (["train", "--run", "FOLDER", "--set", "data.train=explained.jsonl"], ["--resume"], None,
-              {"run.json", "metrics.jsonl"}),
+              {"run.json"}),
     "construct": (["construct", "--run", "FOLDER"], [], None, {"run.json"}),
     "predict": (["predict", "--model", "trained", "--input", "data/test.jsonl", "--output", "FOLDER/o.jsonl"], [], None,
                 {"o.jsonl.meta.json"}),
     "eval": (["eval", "--run", "FOLDER", "--baselines", "label", "--runs", "2"], [], "trained",
              {"run.json", "report.html"}),
 }
+# What a line of metrics.jsonl tells of the time.
+TIMES = {"seconds", "tokens_per_s", "mfu", "allreduce_seconds", "allreduce_share", "dev_seconds"}
+
+
+def without_times(log):
+    lines = [json.loads(line) for line in log.splitlines()]
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
 
 
 def files(folder, but_for):
@@ -32,7 +39,7 @@ def files(folder, but_for):
             path = os.path.relpath(f"{at}/{name}", folder)
             if name not in but_for and name != ".lock" and not path.startswith("tensorboard"):
                 with open(f"{at}/{name}", "rb") as file:
-                    found[path] = file.read()
+                    found[path] = without_times(file.read()) if name == "metrics.jsonl" else file.read()
     return found
 
 

@@ -48,6 +48,23 @@ fn a_run_killed_after_any_step_resumes_to_the_bit() {
     common::say("kill sweep: 6 points, train.step after each step");
 }
 
+/// It is not needed any more, and may be there again at the next resume.
+#[test]
+fn a_start_that_is_gone_for_a_while_stays_recorded() {
+    let fixture = Fixture::new();
+    common::copy(&golden("init"), &fixture.path("init"));
+    let train = |more: &[&str]| {
+        fixture.succeed("run", &[&["--set", "train.init_from=init"][..], more].concat());
+        fixture.json("run/train.json")["train.init_from"].clone()
+    };
+    let recorded = train(&["--set", "train.max_steps=1"]);
+    assert!(recorded.is_string(), "{recorded}");
+    std::fs::rename(fixture.path("init"), fixture.path("away")).unwrap();
+    assert_eq!(train(&["--resume", "--set", "train.max_steps=2"]), recorded);
+    std::fs::rename(fixture.path("away"), fixture.path("init")).unwrap();
+    assert_eq!(train(&["--resume", "--set", "train.max_steps=3"]), recorded);
+}
+
 /// `last` holds the step at which `max_steps` ends the run before dev is scored: a kill between the two.
 #[test]
 fn a_run_that_max_steps_ends_is_scored_though_it_was_killed() {

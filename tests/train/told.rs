@@ -39,6 +39,28 @@ fn a_warmup_that_never_ends_is_one_warning() {
 }
 
 #[test]
+fn a_loss_that_is_not_trained_is_not_spoken_of() {
+    let fixture = Fixture::new();
+    for (objective, spoken_of) in [("train.objective=joint", true), ("train.objective=lm", false)] {
+        let flags = ["--set", "train.sample=balanced", "--set", "train.max_steps=1", "--set", objective];
+        let told = stderr(&fixture.succeed(&objective.replace('=', "-"), &flags));
+        assert!(told.contains("train.sample = \"balanced\": an epoch draws "), "{told}");
+        assert_eq!(told.contains("the classification loss adds "), spoken_of, "{objective}: {told}");
+    }
+}
+
+/// Of many epochs `max_steps` leaves one.
+#[test]
+fn a_run_is_asked_for_room_for_the_checkpoints_that_it_writes() {
+    let fixture = Fixture::new();
+    let Some(_mount) = common::Mount::tmpfs(&fixture.path("small"), "size=16m") else { return };
+    let epochs = ["--set", "train.epochs=100000"];
+    let told = fixture.fail("small/run", &epochs, 5);
+    assert!(told.contains("No space left on device: ") && told.contains("hint: free some space"), "{told}");
+    fixture.succeed("small/run", &[&epochs[..], &["--set", "train.max_steps=1"]].concat());
+}
+
+#[test]
 fn a_missing_file_and_a_model_on_a_server_are_named_in_plain_words() {
     let fixture = Fixture::new();
     let told = fixture.fail("run", &["--set", "data.train=\"nowhere.jsonl\""], 3);

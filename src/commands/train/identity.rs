@@ -20,6 +20,8 @@ use crate::{
 };
 
 const FILE: &str = "train.json";
+/// The checkpoint that a run starts from, by its hash.
+const START: &str = "train.init_from";
 
 /// The fingerprint of a run.
 pub(super) struct Identity {
@@ -50,7 +52,7 @@ impl Identity {
             ("data.dev", hash(&inputs.dev_source)),
             ("construct/train.jsonl", hash(&inputs.constructed)),
             ("construct/dev.jsonl", hash(&inputs.constructed_dev)),
-            ("train.init_from", json!(init_from)),
+            (START, json!(init_from)),
         ];
         Ok(Self { fingerprint: Fingerprint::new(Stage::Train, config, &contents)?, start_gone: gone })
     }
@@ -62,8 +64,8 @@ impl Identity {
         found.check_alike(&context.ranks)
     }
 
-    /// Refuses a run directory that holds another run.
-    pub fn check(&self, run: &Path) -> Result<()> {
+    /// Refuses a run directory that holds another run. A start that is gone stays what was recorded of it.
+    pub fn check(&mut self, run: &Path) -> Result<()> {
         // Before hours whose checkpoints would find no place.
         let file = ["checkpoints", "tensorboard"].map(|name| run.join(name)).into_iter().find(|path| path.is_file());
         if let Some(file) = file {
@@ -73,8 +75,10 @@ impl Identity {
         let Ok(bytes) = foreign::read(&path, foreign::LARGE) else { return refuse_foreign(run) };
         let recorded: Fingerprint =
             serde_json::from_slice(&bytes).map_err(|_| storage::foreign(&path, "and no clsgen wrote it"))?;
-        let mut differing = self.fingerprint.differences(&recorded);
-        differing.retain(|key| !(self.start_gone && key.starts_with("train.init_from ")));
+        if self.start_gone {
+            self.fingerprint.set(START, recorded.get(START).clone());
+        }
+        let differing = self.fingerprint.differences(&recorded);
         if differing.is_empty() {
             return Ok(());
         }
