@@ -138,3 +138,20 @@ fn without_a_text_it_is_the_documents_of_dev_and_only_when_asked() {
     assert_eq!(fixture.json("run/eval/dev/metrics.json")["perplexity"]["texts"], 6);
     refused(&fixture, &["--forgetting", "--predictions", "run/eval/dev/predictions.jsonl"], "needs a run directory");
 }
+
+#[test]
+fn a_later_command_reads_the_text_that_an_earlier_one_named() {
+    let fixture = Fixture::new();
+    fixture.succeed("run", &[]);
+    fixture.write("words.txt", "Some words.\nOther words.\n");
+    let texts = || fixture.json("run/eval/dev/metrics.json")["perplexity"]["texts"].clone();
+    succeed(&fixture, "run", &["--set", "eval.language_text=words.txt"]);
+    for flags in [&[][..], &["--forgetting"]] {
+        succeed(&fixture, "run", flags);
+        assert_eq!(texts(), 2, "{flags:?}");
+    }
+    assert!(fixture.path("run/eval/dev/tables/perplexity.csv").is_file());
+    std::fs::remove_file(fixture.path("words.txt")).unwrap();
+    let told = stderr(&succeed(&fixture, "run", &[]));
+    assert!(told.contains("words.txt is gone") && texts().is_null(), "{told}");
+}

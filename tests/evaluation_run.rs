@@ -1,6 +1,8 @@
 //! `clsgen eval` of a run directory, on a tiny random checkpoint.
 
 mod common;
+#[path = "evaluation/kept.rs"]
+mod kept;
 #[path = "evaluation/run.rs"]
 mod run;
 

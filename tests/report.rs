@@ -4,6 +4,8 @@
 
 #[path = "report/browser.rs"]
 mod browser;
+#[path = "report/classes.rs"]
+mod classes;
 mod common;
 
 use std::{fmt::Write, os::unix::fs::PermissionsExt};

@@ -44,8 +44,10 @@ pub struct JudgeLine {
 /// theirs. An unjudged prediction counts as without a label.
 pub fn judged<L>(prediction: &Prediction, line: Option<&JudgeLine>, label: impl Fn(Class) -> L) -> Judged<L> {
     let written = prediction.text.is_some();
+    // An older clsgen asked which label the explanation of an unparsable text implies: that answer counts no more.
+    let verbalized = line.and_then(|line| line.verbalized_label).filter(|_| prediction.parsed_label().is_some());
     Judged {
-        verbalized: line.and_then(|line| line.verbalized_label).map(&label),
+        verbalized: verbalized.map(&label),
         inferred: line.and_then(|line| line.inferred_label).map(&label),
         written,
         asked: written && line.is_some(),
@@ -66,7 +68,7 @@ pub struct Case {
 /// The judge's input for a prediction, of its `number` from 1: its explanation if it is parsable, else its whole text;
 /// `None` if no text is left. `verdict` is the task's own line, of which none is shown.
 pub fn case(prediction: &Prediction, number: usize, verdict: &Verdict, labels: &Labels) -> Option<Case> {
-    let explained = prediction.verbalized_label.zip(prediction.explanation.as_deref());
+    let explained = prediction.parsed_label().zip(prediction.explanation.as_deref());
     let judged = explained.map(|(_, explanation)| explanation).or(prediction.text.as_deref())?;
     let is_reasoning = |line: &&str| verdict.find(line, labels).is_none();
     let text = judged.split('\n').filter(is_reasoning).collect::<Vec<_>>().join("\n").trim().to_owned();
@@ -172,6 +174,24 @@ mod tests {
         let case = case_of(&unparsable).unwrap();
         assert_eq!((case.record.field("text"), case.label, case.written), (Some("It"), None, true));
         assert!(case_of(&Prediction { text: None, ..unparsable }).is_none());
+    }
+
+    /// Some tools write a label beside `parsable: false`: the metrics go by the latter, and so does the judge.
+    #[test]
+    fn an_unparsable_text_has_no_label_to_judge_even_where_its_line_names_one() {
+        let text = Some("As it came.".to_owned());
+        let unparsable = Prediction { parsable: Some(false), text, ..prediction("It helps.") };
+        let case = case_of(&unparsable).unwrap();
+        assert_eq!((case.record.field("text"), case.label, case.written), (Some("As it came."), None, true));
+        // Nor where an older answer has one.
+        let one = Some(Class::ONE);
+        let line = JudgeLine { id: "a".into(), verbalized_label: one, inferred_label: one, readable: Some(true) };
+        let of = |parsable| {
+            let prediction = Prediction { parsable: Some(parsable), ..unparsable.clone() };
+            judged(&prediction, Some(&line), |class| class == Class::ONE)
+        };
+        assert_eq!((of(false).verbalized, of(true).verbalized), (None, Some(true)));
+        assert_eq!((of(false).asked, of(false).readable), (true, Some(true)));
     }
 
     #[test]

@@ -352,7 +352,7 @@ fn asked(context: &Context, args: &EvalArgs) -> EvalRequest {
         paper: args.paper.clone(),
         paper_task: paper::named(context).filter(|_| !args.paper.is_empty()),
         card: args.card,
-        cnn_embeddings: None,
+        ..EvalRequest::default()
     }
 }
 
@@ -366,13 +366,16 @@ fn options(context: &Context) -> Options {
     }
 }
 
-/// Writes the tables; those of an earlier command that are no longer among them go.
+/// Writes the tables; those of an earlier command that are no longer among them go, what others put there stays.
 fn write_tables(out: &Path, tables: &[&Table]) -> Result<()> {
-    let folder = AtomicDir::create(&out.join("tables"))?;
+    let out = out.join("tables");
+    let folder = AtomicDir::create(&out)?;
     for table in tables {
         for (name, content) in table.files()? {
+            debug_assert!(Table::is_ours(&name), "{name} would stay when it is no longer made");
             folder.write_file(&name, &content)?;
         }
     }
+    storage::keep_others(&out, folder.path(), Table::is_ours)?;
     folder.commit(false)
 }

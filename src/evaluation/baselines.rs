@@ -43,7 +43,7 @@ use crate::{
 };
 
 pub use answers::BaselineRuns;
-use answers::{by_run, read};
+use answers::{by_run, keeping_runs, read, runs_of};
 
 /// Where the answers are kept in a split's folder.
 const FOLDER: &str = "baselines";
@@ -58,6 +58,8 @@ pub struct Plan<'a> {
     job: &'a EvalJob,
     baselines: Vec<Baseline>,
     runs: usize,
+    /// Those that are asked as often as an earlier command asked them.
+    kept: Vec<Baseline>,
     info: ClsgenJson,
     known: Known,
     /// The task's own prompt.
@@ -99,6 +101,7 @@ impl<'a> Plan<'a> {
         let known = scoring::known(context, &job.checkpoint, &info)?;
         own.date.clone_from(&known.date);
         let runs = asked.runs.map_or(context.config.eval.runs, |runs| runs as usize);
+        let kept = keeping_runs(asked);
         let prompted = baselines.iter().any(|baseline| *baseline != Baseline::Cnn);
         let other = context.config.eval.baseline_model.as_deref().filter(|_| prompted);
         let other = other.map(|url| {
@@ -112,7 +115,7 @@ impl<'a> Plan<'a> {
             AskedModel::find(context, named, || work.tokenizer_path(context))
         });
         let asked = other.transpose()?;
-        let plan = Self { job, baselines, runs, info, known, own, overwrite, asked };
+        let plan = Self { job, baselines, runs, kept, info, known, own, overwrite, asked };
         plan.check_server(context, folder)?;
         if plan.baselines.contains(&Baseline::Verbalized) {
             plan.verbalized_prompt(context)?;
@@ -207,14 +210,16 @@ impl<'a> Runner<'a> {
     ) -> Result<Vec<BaselineRecord>> {
         let eval = &self.context.config.eval;
         let sampling = Sampling { temperature: eval.temperature, top_p: eval.top_p, seed: self.context.seed };
-        let made = self.made(baseline, template, Some((self.plan.runs, sampling.temperature)))?;
+        let answered = self.plan.kept.contains(&baseline).then(|| file(self.out, baseline));
+        let runs = answered.and_then(|file| runs_of(&file)).unwrap_or(self.plan.runs);
+        let made = self.made(baseline, template, Some((runs, sampling.temperature)))?;
         self.logged(baseline, &made, &|rest, lines, bar| {
             let (base, prompter) = self.prompter(template)?;
             let asker = Asker {
                 model: base.ready.writer()?,
                 sampling,
                 max_new_tokens: self.windows.output,
-                runs: self.plan.runs,
+                runs,
                 batch_tokens: self.context.config.generate.batch_tokens,
             };
             let mut answered = rest.iter();

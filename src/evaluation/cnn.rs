@@ -26,7 +26,7 @@ use crate::{
     fingerprint::{Fingerprint, TOKENIZER},
     foreign,
     labels::Class,
-    model::source,
+    model::{ModelSource, source},
     storage::{self, RecordLog},
 };
 
@@ -45,21 +45,19 @@ struct Line {
 
 /// What is missing for the CNN, said before any work.
 pub fn check_cnn(context: &Context) -> Result<()> {
-    embeddings_folder(context)?;
+    embeddings(context)?;
     split_path(context, "train")?;
     split_path(context, "dev").map(|_| ())
 }
 
 /// The BERT folder that `cnn.embeddings` names, by path or by hub id.
-fn embeddings_folder(context: &Context) -> Result<PathBuf> {
+fn embeddings(context: &Context) -> Result<ModelSource> {
     let config = &context.config;
     let named = config.cnn.embeddings.as_ref().ok_or_else(|| {
         Error::usage("the baseline cnn needs word embeddings, and cnn.embeddings is not set")
             .hint("name a Hugging Face BERT folder or a hub id: --set cnn.embeddings=DIR")
     })?;
-    let source = source::resolve(&named.display().to_string(), &[&config.dir], context.allow_network)
-        .context("cnn.embeddings")?;
-    Ok(source.path)
+    source::resolve(&named.display().to_string(), &[&config.dir], context.allow_network).context("cnn.embeddings")
 }
 
 /// Trains what is not trained yet; what every test seed says of `records` (of a file with this hash), read by `fields`.
@@ -75,8 +73,10 @@ pub fn run(
     let folder = folder.join("cnn");
     let train_path = split_path(context, "train")?;
     let dev_path = split_path(context, "dev")?;
-    let words = embeddings_folder(context)?;
-    let weights = storage::hash_file(&words.join("model.safetensors")).ok();
+    let source = embeddings(context)?;
+    let words = &source.path;
+    let single = words.join("model.safetensors");
+    let weights = if single.is_file() { storage::hash_file(&single)? } else { source.hash()? };
     let contents = [
         ("clsgen_version", json!(env!("CARGO_PKG_VERSION"))),
         ("cnn.embeddings", json!(weights)),
@@ -93,7 +93,7 @@ pub fn run(
     begin(&folder, &made, overwrite)?;
     let missing = (0..cnn.seeds).filter(|&seed| !seed_file(&folder, seed).is_file()).count();
     if missing > 0 {
-        let embeddings = Embeddings::load(&words)?;
+        let embeddings = Embeddings::load(words)?;
         let split = |name: &str, path: &Path| -> Result<Vec<Document>> {
             let records = data::load(&context.config.data, path, &Needs::split(&context.config.data, name, fields))?;
             documents(&embeddings, &records, fields, cnn)
@@ -111,7 +111,8 @@ pub fn run(
     (0..cnn.seeds).map(|seed| answers(&seed_file(&folder, seed), records, labels.count())).collect()
 }
 
-/// Keeps a folder that was made from the same inputs; any other is refused, or emptied under `--overwrite`.
+/// Keeps a folder that was made from the same inputs; any other that holds something is refused, or emptied under
+/// `--overwrite`.
 fn begin(folder: &Path, made: &Fingerprint, overwrite: bool) -> Result<()> {
     let path = folder.join("meta.json");
     let theirs: Option<Fingerprint> =
@@ -121,6 +122,10 @@ fn begin(folder: &Path, made: &Fingerprint, overwrite: bool) -> Result<()> {
         Some(differing) if !overwrite => {
             let message = format!("{} was made with other settings: {}", folder.display(), differing.join("; "));
             return Err(Error::usage(message).hint("--overwrite makes it again; or give the settings that made it"));
+        }
+        None if !overwrite && std::fs::read_dir(folder).is_ok_and(|mut held| held.next().is_some()) => {
+            let message = format!("{}: {} does not say what made it", folder.display(), path.display());
+            return Err(Error::data(message).hint("--overwrite makes it again; or put that file back"));
         }
         _ => {}
     }

@@ -1,9 +1,10 @@
 //! `RUN/eval/<split>/` (`predictions` for prediction files): all of one split, made by one command's settings.
 //!
 //! `settings.json` says what made a folder. The same settings go on in it and extend it; others are refused (exit 2)
-//! until `--overwrite`, which replaces this folder and no other. What earlier commands of these settings added
-//! (baselines, the base, the curve, the paper's tables) is measured again from its own files, so that a later command
-//! does not blank it.
+//! until `--overwrite`, which replaces this folder and no other; interrupted, what it was to replace waits beside it
+//! until the new one is scored or the old settings are given again. What earlier commands of these settings added by
+//! flag or key (baselines, the base, the curve, the paper's tables) is measured again from its own files, so that a
+//! later command does not blank it.
 
 use std::path::{Path, PathBuf};
 
@@ -37,6 +38,8 @@ const DERIVED: [&str; 8] = [
 ];
 /// What an evaluation of the older layout left in `RUN/eval` itself.
 const OLDER: [&str; 4] = ["metrics.json", "predictions.jsonl", "report.html", "tables"];
+/// Whose order says which class is which in prediction files; a checkpoint has its own.
+pub const LABELS: &str = "task.labels";
 /// What a full evaluation writes beside its logs: tables, figures as PNG and SVG, the report.
 const SPACE: u64 = 16 << 20;
 
@@ -46,6 +49,9 @@ const SPACE: u64 = 16 << 20;
 pub struct EvalRequest {
     /// Baselines by name.
     pub baselines: Vec<String>,
+    /// Those of them that an earlier command ran and this one does not name: they keep their runs.
+    #[serde(skip)]
+    pub kept: Vec<String>,
     /// Their runs.
     pub runs: Option<u32>,
     /// The base before tuning.
@@ -66,6 +72,9 @@ pub struct EvalRequest {
     pub card: bool,
     /// `cnn.embeddings`, which measuring the CNN again needs.
     pub cnn_embeddings: Option<PathBuf>,
+    /// What base and tuned model read for their perplexity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub language_text: Option<PathBuf>,
 }
 
 /// What a later key leaves as it was in files of commands that did not ask for it.
@@ -85,8 +94,10 @@ pub struct Fingerprints {
 impl Fingerprints {
     fn differences(&self, recorded: &Self) -> Vec<String> {
         let mut all = self.scoring.differences(&recorded.scoring);
+        // An older clsgen kept no labels of prediction files: they cannot be compared.
+        let compared = |key: &str| key != LABELS || !recorded.measuring.get(LABELS).is_null();
         // A key may decide both.
-        for told in self.measuring.differences(&recorded.measuring) {
+        for told in self.measuring.filtered(compared).differences(&recorded.measuring) {
             if !all.contains(&told) {
                 all.push(told);
             }
@@ -100,6 +111,18 @@ struct Settings {
     schema: u32,
     made: Fingerprints,
     asked: EvalRequest,
+}
+
+impl Settings {
+    /// Those of a folder, if they can be read.
+    fn of(folder: &Path) -> Option<Self> {
+        serde_json::from_slice(&foreign::read(&folder.join(SETTINGS), foreign::LARGE).ok()?).ok()
+    }
+
+    /// Whether what they made has the predictions of `made`.
+    fn score_as(&self, made: &Fingerprints) -> bool {
+        made.scoring.differences(&self.made.scoring).is_empty()
+    }
 }
 
 /// A split's folder, claimed for these settings.
@@ -126,11 +149,8 @@ impl Folder {
         if !context.dry_run {
             recover(&out)?;
         }
-        let path = out.join(SETTINGS);
-        let earlier = match foreign::read(&path, foreign::LARGE) {
-            Ok(bytes) => serde_json::from_slice::<Settings>(&bytes).ok(),
-            Err(_) => None,
-        };
+        let earlier = Settings::of(&out);
+        let waiting = Settings::of(&aside(&out)).filter(|waiting| waiting.score_as(&made));
         let differing = earlier.as_ref().map(|earlier| made.differences(&earlier.made));
         let same = differing.as_ref().is_some_and(Vec::is_empty);
         // Those of a run lie beside its splits' folders: here they would pass for what this split was measured with.
@@ -144,30 +164,55 @@ impl Folder {
                 Some(differing) => format!("was made by other settings: {}", differing.join("; ")),
                 None => format!("holds files, and no {SETTINGS} says what made them"),
             };
-            return Err(Error::usage(format!("{} {what}", out.display())).hint(
-                "--overwrite replaces this folder and no other; or give the settings that made it, or another --run",
-            ));
+            let replaces = match &waiting {
+                Some(_) => format!(
+                    "--overwrite brings back {}, which these settings made and an interrupted --overwrite set aside",
+                    aside(&out).display()
+                ),
+                None => "--overwrite replaces this folder and no other".to_owned(),
+            };
+            return Err(Error::usage(format!("{} {what}", out.display()))
+                .hint(format!("{replaces}; or give the settings that made it, or another --run")));
         }
-        let earlier = earlier.filter(|_| same && !overwrite).map(|earlier| earlier.asked).unwrap_or_default();
+        let earlier = match waiting.filter(|_| overwrite) {
+            // It comes back as it was.
+            Some(waiting) => Some(waiting).filter(|waiting| made.differences(&waiting.made).is_empty()),
+            None => earlier.filter(|_| same && !overwrite),
+        };
+        let earlier = earlier.map(|earlier| earlier.asked).unwrap_or_default();
         let frozen = if split.is_some() { root } else { out.clone() };
         Ok(Self { frozen, out, overwrite, made, earlier })
     }
 
-    /// The context with `cnn.embeddings` as an earlier command of the same settings had it, where this one names none.
+    /// The context with `cnn.embeddings` and `eval.language_text` as an earlier command of the same settings had them,
+    /// where this one names none.
     pub fn context(&self, context: &Context) -> Context {
         let mut context = context.clone();
         let cnn = &mut context.config.cnn;
         cnn.embeddings = cnn.embeddings.take().or_else(|| self.earlier.cnn_embeddings.clone());
+        let eval = &mut context.config.eval;
+        let earlier = || self.earlier.language_text.clone().filter(|path| path.exists());
+        eval.language_text = eval.language_text.take().or_else(earlier);
         context
     }
 
-    /// What the command asks for, and what earlier ones of the same settings did.
+    /// What the command asks for by flags and keys, and what earlier ones of the same settings did.
     pub fn asked(&self, context: &Context, now: EvalRequest) -> EvalRequest {
         let names_none = now.baselines.is_empty();
         let names_file = !now.against.is_empty();
+        let eval = &context.config.eval;
         let mut all = now;
-        if names_none && !self.earlier.baselines.is_empty() {
-            all.baselines.clone_from(&context.config.eval.baselines);
+        // What the config names is left out of prediction files, which have no records and no model.
+        if self.is_of_a_run() {
+            if names_none {
+                all.baselines.clone_from(&eval.baselines);
+            }
+            all.forgetting |= eval.language_text.is_some();
+        }
+        // Runs that are given for no baseline by name are those of all.
+        if !names_none || all.runs.is_none() {
+            let unnamed = self.earlier.baselines.iter().filter(|name| !all.baselines.contains(name));
+            all.kept = unnamed.cloned().collect();
         }
         if names_none && all.runs.is_none() {
             all.runs = self.earlier.runs;
@@ -188,7 +233,12 @@ impl Folder {
             all.against.clear();
         }
         all.curve |= self.earlier.curve;
-        all.forgetting |= self.earlier.forgetting;
+        match &self.earlier.language_text {
+            Some(gone) if !all.forgetting && self.earlier.forgetting => {
+                tracing::warn!("{} is gone: base and tuned model do not read it again", gone.display());
+            }
+            _ => all.forgetting |= self.earlier.forgetting,
+        }
         all.card |= self.earlier.card;
         all
     }
@@ -198,13 +248,23 @@ impl Folder {
         storage::create_dir_all(&self.out)?;
         // Before hours of work whose tables and report would not fit on the disk.
         device::check_disk(&self.out, SPACE)?;
+        let aside = aside(&self.out);
+        if self.overwrite && Settings::of(&aside).is_some_and(|waiting| waiting.score_as(&self.made)) {
+            storage::remove_dir_all(&self.out)?;
+            storage::rename_dir(&aside, &self.out)?;
+            tracing::warn!("{} is back, which an interrupted --overwrite was to replace", self.out.display());
+        }
         if self.overwrite && holds_work(&self.out) {
             if self.scores_the_same() {
                 return storage::check_tree(&self.out);
             }
-            let aside = aside(&self.out);
-            storage::remove_dir_all(&aside)?;
-            storage::rename_dir(&self.out, &aside)?;
+            if holds_work(&aside) {
+                // What waits there was there first; what was to replace it was never scored to its end.
+                storage::remove_dir_all(&self.out)?;
+            } else {
+                storage::remove_dir_all(&aside)?;
+                storage::rename_dir(&self.out, &aside)?;
+            }
             storage::create_dir_all(&self.out)?;
         }
         self.write(self.earlier.clone())
@@ -217,10 +277,12 @@ impl Folder {
 
     /// What is there has these predictions: only what is measured on them differs, and logs check themselves.
     fn scores_the_same(&self) -> bool {
-        let theirs: Option<Settings> = foreign::read(&self.out.join(SETTINGS), foreign::LARGE)
-            .ok()
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        theirs.is_some_and(|theirs| self.made.scoring.differences(&theirs.made.scoring).is_empty())
+        Settings::of(&self.out).is_some_and(|theirs| theirs.score_as(&self.made))
+    }
+
+    /// Whether the split is a run's; prediction files keep their thresholds with them.
+    fn is_of_a_run(&self) -> bool {
+        self.frozen != self.out
     }
 
     /// Once the split is scored, what was replaced goes; where it could not be, and nothing of it was, that comes back.
@@ -232,7 +294,7 @@ impl Folder {
                 if self.overwrite {
                     DERIVED.iter().try_for_each(|name| storage::remove_file(&self.out.join(name)))?;
                     ["tables", "figures"].iter().try_for_each(|name| storage::remove_dir_all(&self.out.join(name)))?;
-                    if self.frozen != self.out {
+                    if self.is_of_a_run() {
                         [THRESHOLDS, CALIBRATION]
                             .iter()
                             .try_for_each(|name| storage::remove_file(&self.out.join(name)))?;
@@ -252,7 +314,9 @@ impl Folder {
         let cnn_embeddings =
             context.config.cnn.embeddings.as_ref().map(|named| whole(named).unwrap_or_else(|| named.clone()));
         let against = asked.against.iter().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
-        self.write(EvalRequest { cnn_embeddings, against: against.collect(), ..asked.clone() })
+        let read = context.config.eval.language_text.as_ref().or(context.config.data.dev.as_ref());
+        let language_text = read.filter(|_| asked.forgetting).and_then(whole);
+        self.write(EvalRequest { cnn_embeddings, language_text, against: against.collect(), ..asked.clone() })
     }
 
     fn write(&self, asked: EvalRequest) -> Result<()> {

@@ -48,13 +48,12 @@ struct Line {
 }
 
 impl Plan {
-    /// The texts, where they are `asked` for or named. Prediction files have no model to read them: an error where they
-    /// are asked for, none where the config names them.
+    /// The texts, where they are `asked` for. Prediction files have no model to read them: an error.
     pub fn find(context: &Context, work: &PredictionSource<'_>, asked: bool) -> Result<Option<Self>> {
         let config = &context.config;
         let named = config.eval.language_text.as_ref();
         let job = match work {
-            PredictionSource::Run(job) if asked || named.is_some() => job,
+            PredictionSource::Run(job) if asked => job,
             PredictionSource::Files { .. } if asked => {
                 return Err(Error::usage("--forgetting needs a run directory: a prediction file names no model")
                     .hint("leave --predictions out"));

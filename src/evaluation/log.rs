@@ -135,7 +135,7 @@ fn reusable_lines(file: &Path, made: &Fingerprint) -> Result<Option<Vec<u8>>> {
 }
 
 /// The lines of a file, each compared with its stored hash. An interrupted command leaves at most one trailing line
-/// without a hash.
+/// without a hash; a power failure may leave more, but not in an evaluation that was measured.
 fn verified_lines(file: &Path) -> Result<Vec<u8>> {
     let path = file.with_extension("hashes");
     if !path.exists() {
@@ -151,6 +151,7 @@ fn verified_lines(file: &Path) -> Result<Vec<u8>> {
     let hashes = foreign::read_text(&path, foreign::LOG).map_err(|e| storage::error("cannot read", &path, &e))?;
     let mut bytes = foreign::read(file, foreign::LOG).map_err(|e| storage::error("cannot read", file, &e))?;
     let mut verified = 0;
+    let mut unchecked = bytes.iter().filter(|&&byte| byte == b'\n').count();
     let pairs = bytes.split_inclusive(|&byte| byte == b'\n').zip(hashes.split_inclusive('\n'));
     for (number, (line, recorded)) in pairs.enumerate() {
         let (Some(text), Some(recorded)) = (line.strip_suffix(b"\n"), recorded.strip_suffix('\n')) else { break };
@@ -162,9 +163,26 @@ fn verified_lines(file: &Path) -> Result<Vec<u8>> {
             )));
         }
         verified += line.len();
+        unchecked -= 1;
+    }
+    if unchecked > 1 {
+        let told = format!("{}: {unchecked} of its lines have no hash in {}", file.display(), path.display());
+        if was_measured(file) {
+            return Err(Error::data(format!("{told}, so they cannot be checked")));
+        }
+        tracing::warn!("{told}, as a power failure may leave it: they do not count");
     }
     bytes.truncate(verified);
     Ok(bytes)
+}
+
+/// Whether an evaluation was measured on a log as it is: every log is on the disk before `metrics.json` is.
+fn was_measured(file: &Path) -> bool {
+    let modified = |path: &Path| path.metadata().and_then(|metadata| metadata.modified()).ok();
+    let written = modified(file);
+    // A baseline's lies in a folder of the split's.
+    let mut metrics = file.ancestors().skip(1).take(2).filter_map(|folder| modified(&folder.join("metrics.json")));
+    metrics.any(|measured| Some(measured) >= written)
 }
 
 /// How many whole lines a file has; none of one that is not there.

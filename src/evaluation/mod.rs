@@ -194,7 +194,10 @@ impl PredictionSource<'_> {
             }
             Self::Run(job) => job.made(context)?,
         };
-        let contents = [("train.seed", json!(context.seed)), ("dev predictions", json!(dev))];
+        let mut contents = vec![("train.seed", json!(context.seed)), ("dev predictions", json!(dev))];
+        if let Self::Files { .. } = self {
+            contents.push((folder::LABELS, json!(context.config.task.labels)));
+        }
         Ok(Fingerprints { scoring, measuring: Fingerprint::new(Stage::Measure, &context.config, &contents)? })
     }
 }

@@ -10,8 +10,8 @@ use crate::metrics::{
     subgroups::{MOST_VALUES, Subgroups},
 };
 
-/// What follows from each operating point's threshold.
-pub fn operating_table(title: &str, points: &[OperatingPoint]) -> Table {
+/// What follows from each operating point's threshold; `in_sample` says which scored records dev holds, if any.
+pub fn operating_table(title: &str, points: &[OperatingPoint], in_sample: Option<&str>) -> Table {
     let keys = ["sensitivity", "specificity", "ppv", "npv", "alerts_per_100", "number_needed_to_evaluate"];
     let heads = keys.map(|key| name(key).unwrap_or(key));
     let columns: Vec<&str> = ["Held fixed on dev", "Threshold"].into_iter().chain(heads).collect();
@@ -39,6 +39,9 @@ pub fn operating_table(title: &str, points: &[OperatingPoint]) -> Table {
          or alert rate. 95 % intervals in parentheses; resamples keep the classes' shares, so they hold at this \
          split's prevalence. Number needed to evaluate: records called for each positive one among them.",
     );
+    if let Some(in_sample) = in_sample.filter(|_| !all.is_empty()) {
+        table.note(in_sample);
+    }
     table
 }
 
@@ -67,8 +70,8 @@ pub fn smooth_table(title: &str, calibration: &Calibration) -> Table {
     table
 }
 
-/// Every subgroup, and its difference from the rest.
-pub fn subgroup_table(title: &str, subgroups: &Subgroups, threshold: Option<f64>) -> Table {
+/// Every subgroup, and its difference from the rest; `in_sample` says which scored records dev holds, if any.
+pub fn subgroup_table(title: &str, subgroups: &Subgroups, threshold: Option<f64>, in_sample: Option<&str>) -> Table {
     let names = ["auroc", "slope", "observed_expected", "sensitivity", "ppv"].map(|key| name(key).unwrap_or(key));
     let differences = names.map(|name| format!("{name}, difference"));
     let columns = ["Column", "Value", "n", "Events"].into_iter().chain(names).chain(differences.iter().map(|d| &**d));
@@ -88,6 +91,7 @@ pub fn subgroup_table(title: &str, subgroups: &Subgroups, threshold: Option<f64>
     reasons.sort();
     reasons.dedup();
     reasons.iter().for_each(|reason| table.note(format!("–: {reason}.")));
+    let in_sample = in_sample.filter(|_| threshold.is_some());
     let threshold = threshold.map_or_else(
         || "Sensitivity and PPV need dev's threshold.".to_owned(),
         |threshold| format!("Sensitivity and PPV at {}, dev's best threshold for F1.", telling(threshold, &[])),
@@ -96,6 +100,9 @@ pub fn subgroup_table(title: &str, subgroups: &Subgroups, threshold: Option<f64>
         "{threshold} Difference: from all records of other values; 95 % intervals in parentheses, not adjusted for \
          their number. Columns of over {MOST_VALUES} values are left out."
     ));
+    if let Some(in_sample) = in_sample {
+        table.note(in_sample);
+    }
     table
 }
 

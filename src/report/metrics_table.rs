@@ -49,18 +49,28 @@ pub fn metrics_table(title: &str, evaluation: &Evaluation, in_sample: bool) -> T
     if let Some(note) = direction::note(table.rows.clone().iter().map(|row| row[0].as_str())) {
         table.note(note);
     }
-    match (&evaluation.tuned, in_sample) {
-        (None, _) => table.note("No dev predictions: no tuned thresholds."),
-        (Some(_), true) => {
-            table.note("Tuned values are in-sample: their thresholds were chosen on these very records.")
-        }
-        (Some(_), false) if evaluation.dev_overlap > 0 => table.note(format!(
-            "{} of the {} scored records are dev's too: tuned and calibrated values are in-sample for these.",
-            evaluation.dev_overlap, evaluation.n
-        )),
-        (Some(_), false) => table.note("Tuned thresholds were chosen on dev and frozen before test labels were read."),
-    }
+    let in_sample = in_sample_note(in_sample, evaluation.dev_overlap, evaluation.n);
+    table.note(match (&evaluation.tuned, in_sample) {
+        (None, _) => "No dev predictions: no tuned thresholds.".to_owned(),
+        (Some(_), Some(in_sample)) => in_sample,
+        (Some(_), None) => "Tuned thresholds were chosen on dev and frozen before test labels were read.".to_owned(),
+    });
     table
+}
+
+/// What is said below a table of tuned values where dev, which gave their thresholds, holds all of the `n` scored
+/// records or `dev_overlap` of them; `None` where it holds none.
+pub fn in_sample_note(in_sample: bool, dev_overlap: usize, n: usize) -> Option<String> {
+    if in_sample {
+        return Some("Tuned values are in-sample: their thresholds were chosen on these very records.".to_owned());
+    }
+    let told = || {
+        format!(
+            "{dev_overlap} of the {n} scored records are dev's too: tuned and calibrated values are in-sample for \
+             these."
+        )
+    };
+    (dev_overlap > 0).then(told)
 }
 
 fn add_calibration(table: &mut Table, evaluation: &Evaluation) {

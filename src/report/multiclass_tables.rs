@@ -1,7 +1,7 @@
 //! The tables of K > 2 classes: every metric, and who was called what.
 
 use super::{
-    metrics_table::{add_row, note_band},
+    metrics_table::{add_row, in_sample_note, note_band},
     table::Table,
 };
 use crate::metrics::{
@@ -11,7 +11,7 @@ use crate::metrics::{
 
 /// Every metric of `evaluation` with its interval, and what is missing and why; those of the class of `eval.positive`
 /// are a [`super::metrics_table`] of their own.
-pub fn multiclass_table(title: &str, evaluation: &Evaluation) -> Table {
+pub fn multiclass_table(title: &str, evaluation: &Evaluation, in_sample: bool) -> Table {
     let mut table = Table::new("metrics", title, &["Metric", "Class", "Value", "95 % CI", "n", "Note"]);
     add(&mut table, &of_all("auroc"), "", &evaluation.auroc);
     for (key, metric) in evaluation.calls.named() {
@@ -42,11 +42,13 @@ pub fn multiclass_table(title: &str, evaluation: &Evaluation) -> Table {
             add(&mut table, &format!("{}, temperature", name(key)), "", metric);
         }
     }
-    if evaluation.dev_overlap > 0 {
-        table.note(format!(
-            "{} of the {} scored records are dev's too: tuned and calibrated values are in-sample for these.",
-            evaluation.dev_overlap, evaluation.n
-        ));
+    let calibrated = evaluation.calibration.after.as_ref().is_some_and(|after| after.brier_after.value.is_some());
+    if in_sample && calibrated {
+        table.note("Values after the temperature are in-sample: it was fitted on these very records.");
+    }
+    // All classes have no tuned values of their own: of these the table of `eval.positive` tells.
+    if let Some(note) = in_sample_note(false, evaluation.dev_overlap, evaluation.n) {
+        table.note(note);
     }
     if let Some(note) = direction::note(table.rows.clone().iter().map(|row| row[0].as_str())) {
         table.note(note);
@@ -122,7 +124,7 @@ mod tests {
 
     #[test]
     fn every_class_has_its_rows_and_no_metric_lacks_a_name() {
-        let table = multiclass_table("Test", &evaluation());
+        let table = multiclass_table("Test", &evaluation(), false);
         let rows = |name: &str| table.rows.iter().filter(|row| row[0] == name).count();
         assert_eq!([rows("Recall"), rows("F1, macro"), rows("Balanced accuracy"), rows("Log loss")], [3, 1, 1, 1]);
         assert_eq!(rows("κ (head, text), quadratic"), 1);

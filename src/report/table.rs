@@ -6,6 +6,35 @@ use serde::{Deserialize, Serialize};
 
 use crate::{error::Result, metrics::Metric, storage};
 
+/// Names of the tables that evaluations write.
+const NAMES: [&str; 23] = [
+    "against",
+    "baselines",
+    "calibration",
+    "calibration_smooth",
+    "compare_base",
+    "comparisons",
+    "confusion",
+    "curve",
+    "decision_curve",
+    "evidence",
+    "leakage",
+    "metrics",
+    "metrics_positive",
+    "operating_points",
+    "over",
+    "perplexity",
+    "risk_coverage",
+    "subgroups",
+    "table1",
+    "table2",
+    "table3",
+    "table4",
+    "table7",
+];
+/// What the names of their files end in.
+const EXTENSIONS: [&str; 4] = ["md", "tex", "csv", "json"];
+
 /// Text in rows and columns, with a title and notes.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Table {
@@ -119,6 +148,12 @@ impl Table {
             file("csv", self.csv().into_bytes()),
             file("json", self.json()?),
         ])
+    }
+
+    /// Whether a file of `tables/` is one of ours, by its name.
+    pub fn is_ours(file: &str) -> bool {
+        let parts = file.rsplit_once('.');
+        parts.is_some_and(|(name, extension)| NAMES.contains(&name) && EXTENSIONS.contains(&extension))
     }
 }
 

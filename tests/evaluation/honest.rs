@@ -103,3 +103,83 @@ fn foreign_files_under_an_evaluations_names_are_kept() {
         );
     }
 }
+
+#[test]
+fn values_tuned_on_the_scored_records_are_labelled_in_every_table() {
+    let bench = Bench::new();
+    let lines = counted(200, 50, 30, 70);
+    let with_sex =
+        |(i, line): (usize, &str)| format!("{},\"sex\":\"{}\"}}\n", &line[..line.len() - 1], ["f", "m"][i % 2]);
+    let test: String = lines.lines().enumerate().map(with_sex).collect();
+    bench.file("test.jsonl", &test);
+    let others: String =
+        (0..100).map(|i| line(1000 + i, u8::from(i % 3 == 0), 0.2 + 0.005 * i as f64, Some(0))).collect();
+    let half = test.lines().take(40).map(|line| line.to_owned() + "\n").collect::<String>() + &others;
+    let files = ["--predictions", "test.jsonl", "--dev-predictions", "dev.jsonl"];
+    let more = ["--paper", "table2,table3", "--set", "task.name=clinifact", "--set", "eval.subgroups=[\"sex\"]"];
+    for (dev, told) in [
+        (&test, "Tuned values are in-sample: their thresholds were chosen on these very records."),
+        (&half, "40 of the 200 scored records are dev's too: tuned and calibrated values are in-sample for these."),
+        (&others, ""),
+    ] {
+        bench.file("dev.jsonl", dev);
+        bench.eval(&[&files[..], &more].concat()).assert().success();
+        for table in ["metrics", "operating_points", "subgroups", "table2", "table3"] {
+            let table = bench.text(&format!("tables/{table}.md"));
+            assert!(table.contains(told) && table.contains("in-sample") != told.is_empty(), "{told}: {table}");
+        }
+    }
+}
+
+#[test]
+fn calibrated_values_of_more_classes_are_labelled_where_dev_is_what_is_scored() {
+    let bench = Bench::new();
+    let lines = |id: &str| -> String {
+        let line = |i: usize| {
+            let mut probabilities = [0.2; 3];
+            probabilities[i * 7 % 3] = 0.6;
+            let label = if i.is_multiple_of(4) { (i * 7 + 1) % 3 } else { i * 7 % 3 };
+            json!({"id": format!("{id}{i}"), "label": label, "probabilities": probabilities}).to_string() + "\n"
+        };
+        (0..120).map(line).collect()
+    };
+    bench.file("test.jsonl", &lines("t"));
+    let files = ["--predictions", "test.jsonl", "--dev-predictions", "dev.jsonl", "--set", "eval.positive=c"];
+    let labels = ["--set", r#"task.labels=["a","b","c"]"#];
+    for (id, in_sample) in [("t", true), ("d", false)] {
+        bench.file("dev.jsonl", &lines(id));
+        bench.eval(&[&files[..], &labels].concat()).assert().success();
+        let table = bench.text("tables/metrics.md");
+        assert!(table.contains("Brier, temperature"), "{table}");
+        let told = "Values after the temperature are in-sample: it was fitted on these very records.";
+        assert_eq!(table.contains(told), in_sample, "{table}");
+        for name in ["metrics_positive", "operating_points"] {
+            let table = bench.text(&format!("tables/{name}.md"));
+            assert_eq!(table.contains("Tuned values are in-sample"), in_sample, "{table}");
+        }
+    }
+}
+
+#[test]
+fn what_somebody_put_beside_tables_and_figures_is_kept() {
+    let bench = Bench::new();
+    bench.file("test.jsonl", &counted(60, 20, 12, 25));
+    let eval = || {
+        let mut command = Command::cargo_bin("clsgen").unwrap();
+        command.current_dir(bench.path("")).args(["eval", "--run", "run", "--set", "eval.bootstrap=200"]);
+        command.args(["--predictions", "test.jsonl"]).assert().success();
+    };
+    eval();
+    let theirs = ["tables/mine.csv", "tables/slides/notes.txt", "tables/metrics.xlsx", "figures/mine.svg"];
+    let ours = ["tables/against.md", "figures/subgroups.png"];
+    for name in theirs.iter().chain(&ours) {
+        bench.write(&format!("run/eval/predictions/{name}"), "mine");
+    }
+    eval();
+    theirs.iter().for_each(|name| assert_eq!(bench.text(name), "mine", "{name}"));
+    // Those of an earlier command, which this one does not make, are gone.
+    for name in ours {
+        assert!(!bench.path(&format!("run/eval/predictions/{name}")).exists(), "{name}");
+    }
+    assert!(bench.text("tables/metrics.md").contains("AUROC") && bench.text("figures/roc.svg").starts_with("<svg"));
+}

@@ -69,6 +69,25 @@ fn of_prediction_files_all_is_what_needs_no_model() {
     assert!(fixture.path("run/eval/predictions/tables/table2.md").is_file());
 }
 
+/// What is refused for its records is refused before a record is predicted, and nothing else is.
+#[test]
+fn a_dry_run_knows_the_papers_task_by_the_records() {
+    let fixture = finished_run();
+    let note = |i: usize, positives: usize| {
+        serde_json::json!({"id": format!("n{i}"), "text": "SECRET fever", "label": usize::from(i < positives)})
+            .to_string()
+            + "\n"
+    };
+    // CliniFact's test split by its counts, and one positive fewer.
+    for (positives, code) in [(113, 0), (112, 2)] {
+        fixture.write("test.jsonl", (0..394).map(|i| note(i, positives)).collect::<String>());
+        let output = eval(&fixture, &["--dry-run", "--paper", "table2"]);
+        assert_eq!(output.status.code(), Some(code), "{positives}: {}", stderr(&output));
+        assert_eq!(stderr(&output).contains("hint: say which one with --set task.name=lcd30"), code == 2);
+    }
+    assert!(!fixture.path("run/eval").exists());
+}
+
 /// The time of dev's scoring, which training logs, is what the time of the answers is told by.
 #[test]
 fn the_time_is_told_by_what_dev_took() {

@@ -12,7 +12,7 @@ use crate::{
         smooth::smooth,
         subgroups::{Column, MOST_VALUES, subgroups},
     },
-    report::{Table, operating_table, smooth_table, subgroup_table},
+    report::{Table, in_sample_note, operating_table, smooth_table, subgroup_table},
 };
 
 /// Why nothing of these is measured of more than two classes.
@@ -33,13 +33,15 @@ pub fn fill(
     let reason = tuned.map_or("no dev predictions", |calls| calls.f1.reason.as_deref().unwrap_or("no threshold"));
     let threshold = tuned.and_then(|calls| calls.threshold);
     evaluation.subgroups = of_columns(context, (scored, sample), threshold.ok_or(reason), options);
+    let in_sample = in_sample_note(options.in_sample, evaluation.dev_overlap, evaluation.n);
+    let in_sample = in_sample.as_deref();
     let mut tables = Vec::new();
     if !evaluation.operating_points.is_empty() {
-        tables.push(operating_table(&scored.title, &evaluation.operating_points));
+        tables.push(operating_table(&scored.title, &evaluation.operating_points, in_sample));
     }
     tables.push(smooth_table(&scored.title, &evaluation.calibration));
     if !evaluation.subgroups.is_empty() {
-        tables.push(subgroup_table(&scored.title, &evaluation.subgroups, threshold));
+        tables.push(subgroup_table(&scored.title, &evaluation.subgroups, threshold, in_sample));
     }
     tables
 }

@@ -72,7 +72,8 @@ impl Own {
         match &self.evaluation {
             AnyEvaluation::Two(evaluation) => vec![metrics_table(title, evaluation, in_sample)],
             AnyEvaluation::More(evaluation) => {
-                let mut tables = vec![multiclass_table(title, evaluation), confusion_table(title, evaluation)];
+                let mut tables =
+                    vec![multiclass_table(title, evaluation, in_sample), confusion_table(title, evaluation)];
                 tables.extend(evaluation.positive.as_ref().map(|positive| {
                     let title = format!("{title}: {} against the rest", positive.label);
                     let table = metrics_table(&title, &positive.evaluation, in_sample);

@@ -10,6 +10,7 @@ use crate::{
     evaluation::{PredictionSource, Scored, folder::EvalRequest, splits},
     foreign,
     generate::construct::Statistics,
+    labels::Class,
     metrics::{AnyEvaluation, AnySample},
     report::{
         Table,
@@ -60,12 +61,16 @@ pub fn named(context: &Context) -> Option<String> {
 
 /// The task of what was scored; `None` where no table is asked for.
 pub fn task_of(context: &Context, asked: &EvalRequest, scored: &Scored) -> Result<Option<Task>> {
-    match &scored.sample {
-        AnySample::Two(sample) if !asked.paper.is_empty() => {
-            task(context, asked, sample.len(), sample.positives()).map(Some)
-        }
-        _ => Ok(None),
+    let AnySample::Two(sample) = &scored.sample else { return Ok(None) };
+    if asked.paper.is_empty() {
+        return Ok(None);
     }
+    // By the records where they are known: a dry run predicts none of them.
+    let (records, positives) = match &scored.records {
+        Some(records) => (records.len(), records.iter().filter(|record| record.label == Some(Class::ONE)).count()),
+        None => (sample.len(), sample.positives()),
+    };
+    task(context, asked, records, positives).map(Some)
 }
 
 /// The tables named, in their order.
@@ -82,6 +87,7 @@ pub fn tables(
     };
     let ours = Ours {
         evaluation: Some(evaluation.clone()),
+        in_sample: scored.in_sample,
         splits: if names.iter().any(|name| name == "table1") {
             split_counts(context, &scored.fields)?
         } else {

@@ -82,6 +82,7 @@ pub fn write(
 fn draw(out: &Path, parts: &ReportParts<'_>, options: &Options) -> Result<Vec<Figure>> {
     let mut inputs = figures::Inputs {
         scored: None,
+        positive: None,
         calibrated: None,
         decisions: parts.decisions,
         epochs: parts.epochs,
@@ -99,8 +100,9 @@ fn draw(out: &Path, parts: &ReportParts<'_>, options: &Options) -> Result<Vec<Fi
         }
         Some((_, _, AnyEvaluation::More(evaluation))) => {
             let Some(classes) = &parts.classes else { return figures::draw(&out, &inputs) };
-            let positive = evaluation.positive.as_ref().map(|positive| &positive.evaluation);
-            inputs.scored = classes.against_rest.zip(positive);
+            let positive = evaluation.positive.as_ref();
+            inputs.scored = classes.against_rest.zip(positive.map(|positive| &positive.evaluation));
+            inputs.positive = positive.map(|positive| positive.label.as_str());
             let calibrated = classes.calibrated.map(|sample| ("temperature", sample));
             figures::draw_classes(&out, &figures::Classes { sample: classes.sample, evaluation, calibrated }, &inputs)
         }
@@ -186,7 +188,7 @@ fn records(context: &Context, scored: &Scored) -> Vec<RecordView> {
             .probability
             .zip(calibrator)
             .map(|(probability, calibrator)| calibrator.apply(probability, prediction.logits.as_deref())),
-        verbalized: prediction.verbalized_label.filter(|_| prediction.parsable != Some(false)).map(Class::index),
+        verbalized: prediction.parsed_label().map(Class::index),
         explanation: prediction.explanation.clone().or_else(|| prediction.text.clone()),
         evidence: prediction.evidence.clone().flatten().unwrap_or_default(),
         note: of(prediction).map(|record| record.fields.clone()).unwrap_or_default(),

@@ -1,10 +1,13 @@
 //! What baselines answered: texts read, runs turned round for the metrics.
 
+use std::path::Path;
+
 use crate::{
     baselines::{
         Baseline,
         prompting::{self, BaselineAnswer, BaselineRecord},
     },
+    evaluation::{folder::EvalRequest, log},
     labels::Labels,
     metrics::{methods, multiclass},
     prompt::Verdict,
@@ -71,6 +74,25 @@ pub(super) fn by_run(lines: Vec<BaselineRecord>) -> Vec<Vec<BaselineAnswer>> {
         runs.iter_mut().for_each(|run| run.push(of_line.next().unwrap_or_default()));
     }
     runs
+}
+
+/// The baselines with answers of their own whose runs stay: an earlier command asked them, and this one does not say how
+/// often.
+pub(super) fn keeping_runs(asked: &EvalRequest) -> Vec<Baseline> {
+    let among = |names: &[String], baseline: Baseline| names.iter().any(|name| name == baseline.name());
+    let stay = |all: &[Baseline]| {
+        let kept = all.iter().any(|baseline| among(&asked.kept, *baseline));
+        let new = |baseline: &Baseline| among(&asked.baselines, *baseline) && !among(&asked.kept, *baseline);
+        kept && !(asked.runs.is_some() && all.iter().any(new))
+    };
+    // Self-consistency votes over the answers of label.
+    let files = [&[Baseline::Verbalized][..], &[Baseline::Label, Baseline::SelfConsistency][..]];
+    files.into_iter().filter(|all| stay(all)).filter_map(|all| all.first().copied()).collect()
+}
+
+/// The runs that a file of answers was asked for.
+pub(super) fn runs_of(file: &Path) -> Option<usize> {
+    usize::try_from(log::made_by(file)?.get("eval.runs").as_u64()?).ok()
 }
 
 #[cfg(test)]

@@ -6,28 +6,42 @@ use plotters::{
     style::text_anchor::{HPos, Pos, VPos},
 };
 
-use super::style::{Area, BLUE, Data, Drawn, INK, MUTED, ORANGE, PAPER, Pen, Picture, exact};
+use super::{
+    names::Sides,
+    style::{Area, BLUE, Data, Drawn, INK, MUTED, ORANGE, PAPER, Pen, Picture, exact},
+};
 use crate::metrics::{Sample, classification::Confusion};
 
 /// Confusion matrices at 0.5 and at the threshold tuned for F1.
-pub(super) struct Matrices {
+pub(super) struct Matrices<'a> {
     tables: Vec<(f64, String, Confusion)>,
+    sides: Sides<'a>,
 }
 
-impl Matrices {
+impl<'a> Matrices<'a> {
     /// The matrices of `sample`.
-    pub(super) fn new(sample: &Sample, tuned: Option<f64>) -> Self {
+    pub(super) fn new(sample: &Sample, tuned: Option<f64>, sides: Sides<'a>) -> Self {
         let at = |threshold| Confusion::at(sample.probabilities(), sample.labels(), threshold);
         let default = (0.5, "At 0.5".to_owned(), at(0.5));
         let tuned =
             tuned.map(|threshold| (threshold, format!("At {threshold:.3}, tuned on dev for F1"), at(threshold)));
-        Self { tables: std::iter::once(default).chain(tuned).collect() }
+        Self { tables: std::iter::once(default).chain(tuned).collect(), sides }
+    }
+
+    /// Two classes' matrix, centred in `area`.
+    fn matrix<B: DrawingBackend>(&self, area: &Area<B>, heading: &str, table: &Confusion, pen: Pen) -> Drawn<B> {
+        let heads = |of: &str| [0, 1].map(|side| format!("{of} {}", self.sides.head(side))).to_vec();
+        let rows =
+            vec![vec![table.true_negatives, table.false_positives], vec![table.false_negatives, table.true_positives]];
+        let cell = if self.sides.0.is_some() { NAMED_CELL } else { CELL };
+        Grid { rows, row_names: heads("is"), column_names: heads("called"), cell }.draw(area, heading, pen)
     }
 }
 
-impl Picture for Matrices {
+impl Picture for Matrices<'_> {
     fn size(&self) -> (u32, u32) {
-        (820, 340)
+        // Names take more room than numbers.
+        if self.sides.0.is_some() { (1000, 340) } else { (820, 340) }
     }
 
     fn name(&self) -> &'static str {
@@ -49,7 +63,7 @@ impl Picture for Matrices {
         let counts = |(threshold, _, table): &(f64, String, Confusion)| {
             let counts = [table.true_negatives, table.false_positives, table.false_negatives, table.true_positives];
             let row = |(k, count): (usize, u64)| {
-                [exact(*threshold), (k / 2).to_string(), (k % 2).to_string(), count.to_string()]
+                [exact(*threshold), self.sides.key(k / 2), self.sides.key(k % 2), count.to_string()]
             };
             counts.into_iter().enumerate().map(row).collect::<Vec<_>>()
         };
@@ -58,22 +72,16 @@ impl Picture for Matrices {
 
     fn draw<B: DrawingBackend>(&self, area: &Area<B>, pen: Pen) -> Drawn<B> {
         for (half, (_, heading, table)) in area.split_evenly((1, self.tables.len())).iter().zip(&self.tables) {
-            matrix(half, heading, table, pen)?;
+            self.matrix(half, heading, table, pen)?;
         }
         Ok(())
     }
 }
 
-/// Two classes' matrix, centred in `area`.
-fn matrix<B: DrawingBackend>(area: &Area<B>, heading: &str, table: &Confusion, pen: Pen) -> Drawn<B> {
-    let names = |of: &str| (0..2).map(|class| format!("{of} {class}")).collect();
-    let rows =
-        vec![vec![table.true_negatives, table.false_positives], vec![table.false_negatives, table.true_positives]];
-    Grid { rows, row_names: names("is"), column_names: names("called"), cell: CELL }.draw(area, heading, pen)
-}
-
 /// Width and height of a cell of two classes.
 pub(super) const CELL: (u32, u32) = (134, 110);
+/// The same below a class's name.
+const NAMED_CELL: (u32, u32) = (154, 110);
 
 /// A confusion matrix: counts by what records are (rows) and what they are called (columns).
 pub(super) struct Grid {
@@ -145,15 +153,16 @@ impl Grid {
 const BINS: usize = 20;
 
 /// Histograms of the probability, one a class.
-pub(super) struct Histograms {
+pub(super) struct Histograms<'a> {
     shares: [Vec<f64>; 2],
     counts: [usize; 2],
     thresholds: Vec<(String, f64)>,
+    sides: Sides<'a>,
 }
 
-impl Histograms {
+impl<'a> Histograms<'a> {
     /// The histograms of `sample`, with lines at 0.5 and at the tuned threshold.
-    pub(super) fn new(sample: &Sample, tuned: Option<f64>) -> Self {
+    pub(super) fn new(sample: &Sample, tuned: Option<f64>, sides: Sides<'a>) -> Self {
         let mut shares = [vec![0.0; BINS], vec![0.0; BINS]];
         let counts = [sample.len() - sample.positives(), sample.positives()];
         for (&probability, &label) in sample.probabilities().iter().zip(sample.labels()) {
@@ -161,11 +170,12 @@ impl Histograms {
             shares[usize::from(label)][bin] += 1.0 / counts[usize::from(label)] as f64;
         }
         let tuned = tuned.map(|threshold| (format!("Tuned threshold, {threshold:.3}"), threshold));
-        Self { shares, counts, thresholds: std::iter::once(("Threshold 0.5".to_owned(), 0.5)).chain(tuned).collect() }
+        let thresholds = std::iter::once(("Threshold 0.5".to_owned(), 0.5)).chain(tuned).collect();
+        Self { shares, counts, thresholds, sides }
     }
 }
 
-impl Picture for Histograms {
+impl Picture for Histograms<'_> {
     fn name(&self) -> &'static str {
         "histogram"
     }
@@ -184,7 +194,8 @@ impl Picture for Histograms {
     fn data(&self) -> Data {
         let edge = |k: usize| exact(k as f64 / BINS as f64);
         let row = |k: usize| [edge(k), edge(k + 1), exact(self.shares[0][k]), exact(self.shares[1][k])];
-        Data::of(["from", "to", "share_of_class_0", "share_of_class_1"], (0..BINS).map(row))
+        let heads = [0, 1].map(|side| self.sides.share(side));
+        Data::of(["from", "to", &heads[0], &heads[1]], (0..BINS).map(row))
     }
 
     fn draw<B: DrawingBackend>(&self, area: &Area<B>, pen: Pen) -> Drawn<B> {
@@ -196,7 +207,7 @@ impl Picture for Histograms {
             let bars = self.shares[class].iter().enumerate().filter(|(_, share)| **share > 0.0);
             let bars = bars
                 .map(|(k, &share)| Rectangle::new([(edge(k), 0.0), (edge(k + 1), share)], color.mix(0.45).filled()));
-            let label = format!("Class {class} ({} records)", self.counts[class]);
+            let label = format!("{} ({} records)", self.sides.legend(class), self.counts[class]);
             chart.draw_series(bars)?.label(label).legend(pen.key(color));
         }
         let most = most * 1.25;
@@ -217,7 +228,7 @@ mod tests {
     fn histograms_are_shares_of_their_class() {
         let mut sample = Sample::new();
         [(0.0, false), (0.04, false), (1.0, true)].into_iter().for_each(|(p, y)| sample.push(p, y, None, None));
-        let histograms = Histograms::new(&sample, None);
+        let histograms = Histograms::new(&sample, None, Sides(None));
         assert_eq!((histograms.shares[0][0], histograms.shares[1][BINS - 1], histograms.counts), (1.0, 1.0, [2, 1]));
         assert_eq!(histograms.shares[0].iter().sum::<f64>(), 1.0);
     }

@@ -6,7 +6,7 @@ use plotters::{
 };
 
 use super::{
-    multiclass::shortened,
+    names::shortened,
     style::{Area, BLUE, Data, Drawn, GRID, INK, MUTED, Pen, Picture, with_ends},
 };
 use crate::metrics::{

@@ -20,6 +20,7 @@ mod decision;
 mod epochs;
 mod forest;
 mod multiclass;
+mod names;
 mod smooth;
 mod style;
 
@@ -27,13 +28,33 @@ use std::path::Path;
 
 pub use epochs::EpochMetrics;
 pub use multiclass::Classes;
+use names::Sides;
 pub use style::Figure;
 
 use crate::{
     error::Result,
     metrics::{Evaluation, Sample, decision_curves::DecisionCurves},
-    storage::AtomicDir,
+    storage::{self, AtomicDir},
 };
+
+/// Names of all figures.
+const NAMES: [&str; 13] = [
+    "calibration-curve",
+    "confusion",
+    "confusion-classes",
+    "curve",
+    "decision-curve",
+    "histogram",
+    "precision-recall",
+    "reliability",
+    "reliability-classes",
+    "risk-coverage",
+    "roc",
+    "roc-classes",
+    "subgroups",
+];
+/// What the names of their files end in.
+const EXTENSIONS: [&str; 3] = ["svg", "png", "csv"];
 
 /// Resamples of the bands: their edges need fewer than an interval that is printed with four digits.
 const BAND_RESAMPLES: usize = 500;
@@ -43,6 +64,8 @@ const BAND_RESAMPLES: usize = 500;
 pub struct Inputs<'a> {
     /// The scored records and what was measured on them; none when only the curve is wanted.
     pub scored: Option<(&'a Sample, &'a Evaluation)>,
+    /// Of more than two classes, the one that they are measured for, against the rest; none of two.
+    pub positive: Option<&'a str>,
     /// The calibrated probabilities with the method's name.
     pub calibrated: Option<(&'a str, &'a Sample)>,
     /// Net benefit and risk–coverage of the scored records; none where there is no record.
@@ -55,12 +78,12 @@ pub struct Inputs<'a> {
     pub seed: u64,
 }
 
-/// Draws every figure there is something to show for, replacing the directory `out` whole.
+/// Draws every figure there is something to show for into the directory `out`: earlier ones go, what others put there
+/// stays.
 pub fn draw(out: &Path, inputs: &Inputs<'_>) -> Result<Vec<Figure>> {
     let dir = AtomicDir::create(out)?;
     let figures = draw_into(&dir, inputs)?;
-    dir.commit(false)?;
-    Ok(figures)
+    finish(out, dir, figures)
 }
 
 /// [`draw`] for K > 2 classes: their own figures before those of `inputs`, whose scored records are the class of
@@ -69,8 +92,20 @@ pub fn draw_classes(out: &Path, classes: &Classes<'_>, inputs: &Inputs<'_>) -> R
     let dir = AtomicDir::create(out)?;
     let mut figures = classes.draw(&dir, inputs.bootstrap.min(BAND_RESAMPLES), inputs.seed)?;
     figures.extend(draw_into(&dir, inputs)?);
+    finish(out, dir, figures)
+}
+
+fn finish(out: &Path, dir: AtomicDir, figures: Vec<Figure>) -> Result<Vec<Figure>> {
+    debug_assert!(figures.iter().all(|figure| NAMES.contains(&figure.name)), "one would stay when it is drawn no more");
+    storage::keep_others(out, dir.path(), is_ours)?;
     dir.commit(false)?;
     Ok(figures)
+}
+
+/// Whether a file of the figures' directory is one of ours, by its name.
+fn is_ours(file: &str) -> bool {
+    let parts = file.rsplit_once('.');
+    parts.is_some_and(|(name, extension)| NAMES.contains(&name) && EXTENSIONS.contains(&extension))
 }
 
 fn draw_into(dir: &AtomicDir, inputs: &Inputs<'_>) -> Result<Vec<Figure>> {
@@ -95,11 +130,12 @@ fn draw_scored(dir: &AtomicDir, inputs: &Inputs<'_>, sample: &Sample, evaluation
         figures.push(style::emit(&precision_recall, dir)?);
     }
     let tuned = evaluation.tuned.as_ref().and_then(|tuned| tuned.f1.threshold);
+    let sides = Sides(inputs.positive);
     figures.push(style::emit(&calibration::Reliability::new(sample, inputs.calibrated), dir)?);
     let resamples = inputs.bootstrap.min(BAND_RESAMPLES);
     if let Some(curve) = crate::metrics::smooth::curve(sample, resamples, inputs.seed) {
         let distances = evaluation.calibration.smooth.as_deref();
-        figures.push(style::emit(&smooth::CalibrationCurve::new(curve, distances, sample), dir)?);
+        figures.push(style::emit(&smooth::CalibrationCurve::new(curve, distances, sample, sides), dir)?);
     }
     if !evaluation.subgroups.is_empty() {
         figures.push(style::emit(&forest::Forest(evaluation), dir)?);
@@ -108,8 +144,8 @@ fn draw_scored(dir: &AtomicDir, inputs: &Inputs<'_>, sample: &Sample, evaluation
         figures.push(style::emit(&decision::Decision::new(decisions), dir)?);
         figures.push(style::emit(&curves::RiskCoverage { curve: &decisions.risk, area: &evaluation.aurc }, dir)?);
     }
-    figures.push(style::emit(&calls::Matrices::new(sample, tuned), dir)?);
-    figures.push(style::emit(&calls::Histograms::new(sample, tuned), dir)?);
+    figures.push(style::emit(&calls::Matrices::new(sample, tuned, sides), dir)?);
+    figures.push(style::emit(&calls::Histograms::new(sample, tuned, sides), dir)?);
     Ok(figures)
 }
 
@@ -125,6 +161,10 @@ mod tests {
         sample
     }
 
+    fn nothing() -> Inputs<'static> {
+        Inputs { scored: None, positive: None, calibrated: None, decisions: None, epochs: &[], bootstrap: 50, seed: 1 }
+    }
+
     fn names(figures: &[Figure]) -> Vec<&str> {
         figures.iter().map(|figure| figure.name).collect()
     }
@@ -138,8 +178,7 @@ mod tests {
         let evaluation = evaluate(&sample, None, &Options::default());
         let decisions = decision_curves(&sample, 50, 1);
         let scored = Some((&sample, &evaluation));
-        let inputs =
-            Inputs { scored, calibrated: None, decisions: decisions.as_ref(), epochs: &epochs, bootstrap: 50, seed: 1 };
+        let inputs = Inputs { scored, decisions: decisions.as_ref(), epochs: &epochs, ..nothing() };
         let figures = draw(&dir, &inputs).unwrap();
         assert_eq!(
             names(&figures),
@@ -190,8 +229,7 @@ mod tests {
             let evaluation = evaluate(&sample, None, &Options::default());
             let decisions = decision_curves(&sample, 50, 1);
             let scored = Some((&sample, &evaluation));
-            let inputs =
-                Inputs { scored, calibrated: None, decisions: decisions.as_ref(), epochs: &[], bootstrap: 50, seed: 1 };
+            let inputs = Inputs { scored, decisions: decisions.as_ref(), ..nothing() };
             assert_eq!(names(&draw(&out.path().join("figures"), &inputs).unwrap()), want);
         }
     }

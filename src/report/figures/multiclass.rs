@@ -6,6 +6,7 @@ use super::{
     calibration::{COLUMNS as RELIABILITY, Reliability},
     calls::{CELL, Grid},
     curves::Roc,
+    names::shortened,
     style::{Area, Data, Drawn, Figure, Pen, Picture, curve_rows, emit},
 };
 use crate::{
@@ -108,15 +109,6 @@ impl Picture for Matrix<'_> {
         };
         grid.draw(area, "Rows: what records are; columns: what they are called", pen)
     }
-}
-
-/// A name of at most so many letters.
-pub(super) fn shortened(name: &str, letters: usize) -> String {
-    if name.chars().count() <= letters {
-        return name.to_owned();
-    }
-    let start: String = name.chars().take(letters.saturating_sub(1)).collect();
-    format!("{}…", start.trim_end())
 }
 
 /// Panels of the classes in a grid, each drawn by `draw`.
@@ -234,6 +226,7 @@ mod tests {
         let classes = Classes { sample: &sample, evaluation: &evaluation, calibrated: Some(("temperature", &sample)) };
         let inputs = super::super::Inputs {
             scored: None,
+            positive: None,
             calibrated: None,
             decisions: None,
             epochs: &[],

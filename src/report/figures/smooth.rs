@@ -3,7 +3,10 @@
 
 use plotters::{chart::SeriesLabelPosition, prelude::*};
 
-use super::style::{Area, BAND, BLUE, Data, Drawn, MUTED, ORANGE, Pen, Picture, curve_rows, exact, outline};
+use super::{
+    names::Sides,
+    style::{Area, BAND, BLUE, Data, Drawn, MUTED, ORANGE, Pen, Picture, curve_rows, exact, outline},
+};
 use crate::metrics::{Metric, Sample, curves::BandedCurve, smooth::Smooth};
 
 /// Bins of the distribution.
@@ -19,11 +22,12 @@ pub(super) struct CalibrationCurve<'a> {
     end: f64,
     /// Records of each bin, negative and positive ones.
     counts: [Vec<usize>; 2],
+    sides: Sides<'a>,
 }
 
 impl<'a> CalibrationCurve<'a> {
     /// The figure of `curve`, over the probabilities of `sample`.
-    pub(super) fn new(curve: BandedCurve, smooth: Option<&'a Smooth>, sample: &Sample) -> Self {
+    pub(super) fn new(curve: BandedCurve, smooth: Option<&'a Smooth>, sample: &Sample, sides: Sides<'a>) -> Self {
         let highest = curve.x.iter().chain(&curve.y).chain(curve.band.iter().flatten().map(|band| &band[1]));
         let end = (highest.fold(0.0, |end, &y| f64::max(end, y)) * TENTHS).ceil() / TENTHS;
         let end = end.clamp(1.0 / TENTHS, 1.0);
@@ -32,7 +36,7 @@ impl<'a> CalibrationCurve<'a> {
             let bin = ((probability / end * BINS as f64) as usize).min(BINS - 1);
             counts[usize::from(label)][bin] += 1;
         }
-        Self { curve, smooth, end, counts }
+        Self { curve, smooth, end, counts, sides }
     }
 
     fn edge(&self, k: usize) -> f64 {
@@ -65,7 +69,8 @@ impl<'a> CalibrationCurve<'a> {
             });
             let count: usize = self.counts[class].iter().sum();
             let place = if class == 1 { "above" } else { "below" };
-            chart.draw_series(bars)?.label(format!("Class {class}, {place} ({count} records)")).legend(pen.key(color));
+            let label = format!("{}, {place} ({count} records)", self.sides.legend(class));
+            chart.draw_series(bars)?.label(label).legend(pen.key(color));
         }
         pen.legend(&mut chart, SeriesLabelPosition::UpperRight)
     }
@@ -101,7 +106,7 @@ impl Picture for CalibrationCurve<'_> {
             shares.map(move |(k, share)| {
                 let ends = [exact(self.edge(k)), exact(self.edge(k + 1))];
                 let [from, to] = ends;
-                [format!("share_of_class_{class}"), from, to, exact(share), String::new(), String::new()]
+                [self.sides.share(class), from, to, exact(share), String::new(), String::new()]
             })
         });
         Data::of(["series", "probability", "to", "value", "low", "high"], curve.chain(bars))

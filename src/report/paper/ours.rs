@@ -65,6 +65,8 @@ pub struct Measured {
 pub struct Ours {
     /// The evaluated model.
     pub evaluation: Option<Evaluation>,
+    /// The scored records are those that its thresholds were tuned on.
+    pub in_sample: bool,
     /// Records of each split.
     pub splits: SplitCounts,
     /// Baselines by the paper's column: `verbalized`, `label`, `self_consistency`, `cnn`.

@@ -7,6 +7,7 @@ use crate::{
     metrics::Metric,
     report::{
         baselines::mean_cell,
+        in_sample_note,
         table::{Table, cell, difference, number},
     },
 };
@@ -161,7 +162,16 @@ fn table2(task: Task, paper: &Paper, ours: &Ours) -> Table {
         over all records: an answer that cannot be parsed is no positive call; AUROC is over the answered ones, n \
         where those are fewer. The paper gives AUROC and parsable rate of CLSGen once, whatever the threshold.",
     );
+    note_in_sample(&mut table, ours);
     table
+}
+
+/// Says below tuned values that their thresholds saw records that are scored here.
+fn note_in_sample(table: &mut Table, ours: &Ours) {
+    let tuned = ours.evaluation.as_ref().filter(|evaluation| evaluation.tuned.is_some());
+    if let Some(note) = tuned.and_then(|tuned| in_sample_note(ours.in_sample, tuned.dev_overlap, tuned.n)) {
+        table.note(note);
+    }
 }
 
 fn table3(task: Task, paper: &Paper, ours: &Ours) -> Table {
@@ -184,6 +194,7 @@ fn table3(task: Task, paper: &Paper, ours: &Ours) -> Table {
         let value = metric.and_then(|metric| metric.value);
         table.row([name.to_owned(), number(paper), metric.map_or_else(|| "–".to_owned(), cell), delta(value, paper)]);
     }
+    note_in_sample(&mut table, ours);
     table
 }
 

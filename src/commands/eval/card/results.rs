@@ -10,7 +10,8 @@ use crate::{
     report::{
         Table,
         card::{Facts, code, columns, plain},
-        confusion_table, metrics_table, multiclass_table, operating_table, smooth_table, subgroup_table,
+        confusion_table, in_sample_note, metrics_table, multiclass_table, operating_table, smooth_table,
+        subgroup_table,
         table::{cell, number},
     },
 };
@@ -39,15 +40,19 @@ pub fn state(sources: &Sources<'_>, facts: &mut Facts) {
     };
     let Some(one) = one else { return };
     let title = &sources.scored.title;
+    let in_sample = in_sample_note(sources.options.in_sample, one.dev_overlap, one.n);
+    let in_sample = in_sample.as_deref();
     if !one.operating_points.is_empty() {
+        let table = operating_table(title, &one.operating_points, in_sample);
         // Target, threshold, sensitivity, specificity, PPV, number needed to evaluate.
-        facts.set("operating", columns(&operating_table(title, &one.operating_points), &[0, 1, 2, 3, 4, 7]));
+        facts.set("operating", columns(&table, &[0, 1, 2, 3, 4, 7]));
     }
     facts.set("smooth", columns(&smooth_table(title, &one.calibration), &[0, 1, 2, 3]));
     if !one.subgroups.is_empty() {
         let threshold = one.tuned.as_ref().and_then(|tuned| tuned.f1.threshold);
+        let table = subgroup_table(title, &one.subgroups, threshold, in_sample);
         // Column, value, records, events, AUROC, sensitivity.
-        facts.set("subgroups", columns(&subgroup_table(title, &one.subgroups, threshold), &[0, 1, 2, 3, 4, 7]));
+        facts.set("subgroups", columns(&table, &[0, 1, 2, 3, 4, 7]));
     }
 }
 
@@ -145,7 +150,7 @@ fn main_table(sources: &Sources<'_>) -> Table {
     let title = &sources.scored.title;
     match sources.evaluation {
         AnyEvaluation::Two(two) => metrics_table(title, two, sources.options.in_sample),
-        AnyEvaluation::More(more) => multiclass_table(title, more),
+        AnyEvaluation::More(more) => multiclass_table(title, more, sources.options.in_sample),
     }
 }
 
