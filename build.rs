@@ -84,6 +84,12 @@ fn compile_all(nvcc: &Path, out: &Path) {
         Some("cuh") => newest = newest.max(modified(path)),
         _ => {}
     });
+    // Another compiler makes all of them anew.
+    let compiler = format!("{} {:?} {:?}", nvcc.display(), modified(nvcc), env::var_os("NVCC_CCBIN"));
+    let by = out.join("compiler");
+    if fs::read_to_string(&by).is_ok_and(|before| before != compiler) {
+        newest = SystemTime::now();
+    }
     sources.sort();
     let names: Vec<String> = sources
         .iter()
@@ -104,6 +110,7 @@ fn compile_all(nvcc: &Path, out: &Path) {
             });
         }
     });
+    written(&by, fs::write(&by, compiler));
     let entries: String =
         names.iter().map(|name| format!("    ({name:?}, include_bytes!({:?})),\n", fatbin(name))).collect();
     let table = format!("static FATBINS: &[(&str, &[u8])] = &[\n{entries}];\n");
@@ -121,8 +128,10 @@ fn compile(nvcc: &Path, source: &Path, target: &Path) {
     if let Some(compiler) = env::var_os("NVCC_CCBIN") {
         command.arg("-ccbin").arg(compiler);
     }
-    match command.arg("-o").arg(target).arg(source).status() {
-        Ok(status) if status.success() => {}
+    // One that is killed leaves no half of a file under its name.
+    let unfinished = target.with_extension("unfinished.fatbin");
+    match command.arg("-o").arg(&unfinished).arg(source).status() {
+        Ok(status) if status.success() => written(target, fs::rename(&unfinished, target)),
         Ok(_) => fail(&format!("nvcc failed on {}", source.display())),
         Err(e) => fail(&format!(
             "{}: {e}. The feature `cuda` needs the CUDA 13.0 compiler: set NVCC, or CUDA_HOME to where bin/nvcc is \

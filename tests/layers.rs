@@ -160,9 +160,20 @@ fn imported(code: &str) -> Vec<String> {
     modules
 }
 
-/// The part of a file that ships: what comes before its tests.
+/// The part of a file that ships: what comes before its tests. `mod tests;` may stand above it.
 fn shipped(code: &str) -> &str {
-    &code[..code.find("#[cfg(test)]\nmod ").or_else(|| code.find("#[cfg(test)]\n#[path")).unwrap_or(code.len())]
+    let mut from = 0;
+    while let Some(found) = code[from..].find("#[cfg(test)]\n") {
+        let at = from + found;
+        let declared = code[at..].lines().skip(1).find(|line| !line.trim_start().starts_with("#["));
+        let is_module = declared.is_some_and(|line| line.contains("mod "));
+        let behind = declared.map_or("", |line| code[at..].split_once(line).map_or("", |(_, behind)| behind));
+        if is_module && (declared.is_some_and(|line| line.ends_with('{')) || behind.trim().is_empty()) {
+            return &code[..at];
+        }
+        from = at + 1;
+    }
+    code
 }
 
 #[test]

@@ -69,7 +69,7 @@ inline Error error(const std::vector<double>& ours, const std::vector<double>& r
   if (ours.size() != reference.size()) return {NAN, NAN};
   for (size_t i = 0; i < ours.size(); i++) {
     double difference = fabs(ours[i] - reference[i]);
-    if (!(difference <= e.worst)) e.worst = difference;
+    if (!(difference <= e.worst) && !std::isnan(e.worst)) e.worst = difference;
     e.mean += difference * difference;
   }
   e.mean = sqrt(e.mean / std::max<size_t>(1, ours.size()));

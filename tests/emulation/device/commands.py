@@ -11,7 +11,9 @@ import sys
 import tempfile
 
 CLSGEN, LIBRARIES = (os.path.abspath(path) for path in sys.argv[1:])
-WORK = pathlib.Path(tempfile.mkdtemp())
+# Removed with the process.
+FOLDER = tempfile.TemporaryDirectory()
+WORK = pathlib.Path(FOLDER.name)
 PASSED, FAILED = [], []
 
 # bf16 has 8 bits: a loss is a mean over tokens, a norm one over weights.
