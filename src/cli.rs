@@ -105,8 +105,9 @@ Examples:
   clsgen predict --model runs/lcd30 --input notes.jsonl --output part-2.jsonl \\
       --shard 2/8
 
-The parts 1/8 to 8/8, one after another, are the whole output byte for byte.
-So is the output of several GPUs, by a build with --features mpi:
+The parts 1/8 to 8/8, one after another, are the whole output: on a CPU byte
+for byte, on GPUs with numbers within rounding. So is the output of several
+GPUs, by a build with --features mpi:
   mpirun -n 4 clsgen predict --model runs/lcd30 --input notes.jsonl \\
       --output out.jsonl
 Stopped half-way, a prediction goes on when the same command is given again.";

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # sbatch configs/slurm/infer.sh predict --model runs/lcd30 --input notes.jsonl --output out.jsonl
-# predict, construct or eval over four GPUs of one node, a rank each; the files are those of one process. Five minutes
+# predict, construct or eval over four GPUs of one node, a rank each; the files are those of one process
+# but for rounding. Five minutes
 # before the time is up what is done is saved and the job goes back into the queue; it then goes on where it stopped.
 # clsgen is one that was built with --features cuda,mpi.
 #SBATCH --job-name=clsgen

@@ -121,7 +121,7 @@ pub struct PredictArgs {
     /// A checkpoint, or a run directory (its best checkpoint)
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Records to predict (.jsonl, .csv, .parquet); `-` is JSONL on stdin
+    /// Records to predict (.jsonl, .csv, .parquet, LCD's .json); `-` is stdin, in any of them but Parquet
     #[arg(long, value_name = "FILE")]
     pub input: PathBuf,
     /// Predictions, a JSON line a record in input order; `-` is stdout

@@ -35,11 +35,11 @@ pub struct Eval {
     pub baseline_model_name: Option<String>,
     /// Whose tokenizer and chat template make its prompts; without it what the name stands for here, else the base's.
     pub baseline_model_tokenizer: Option<String>,
-    /// The judge's question about an explanation (`system`, `template` with `{explanation}`); the paper's for its two
-    /// tasks.
+    /// The judge's question about an explanation (`system`, `template` with `{explanation}`); without it that of
+    /// the paper's two tasks.
     pub judge_prompt: Option<PathBuf>,
-    /// The verbalized-probability prompt (`system`, `question`); the paper's for its two tasks, of more than two
-    /// classes one made of the labels.
+    /// The verbalized-probability prompt (`system`, `question`); without it that of the paper's two tasks, of more
+    /// than two classes one made of the labels.
     pub verbalized_prompt: Option<PathBuf>,
     /// Runs of the sampled baselines.
     pub runs: usize,

@@ -70,15 +70,16 @@ fn script(fixture: &Fixture, srun: &str, id: usize, more: &[&str]) -> Output {
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/slurm/predict-array.sh"));
     command.args(["run/checkpoints/epoch-01", "in.jsonl", "parts"]).args(more);
     array_task(&mut command, [id, 1, 2]);
+    command.env("SLURM_CPUS_PER_TASK", "1");
     command.output().unwrap()
 }
 
-/// Starts its task and waits for it.
-const SRUN: &str = "#!/bin/bash\nshift\nexec \"$@\"\n";
+/// Starts its task, on a CPU where the script says cuda, and waits for it.
+const SRUN: &str = "#!/bin/bash\nshift 2\nexec \"${@/#cuda/cpu}\"\n";
 /// The same, and sends it USR1 when its first line is written.
 const OUT_OF_TIME: &str = "#!/bin/bash
-shift
-\"$@\" & task=$!
+shift 2
+\"${@/#cuda/cpu}\" & task=$!
 until [ -s parts/part-00001.jsonl ]; do sleep 0.01; done
 kill -USR1 $task
 wait $task
