@@ -53,8 +53,8 @@ pub fn run(context: &Context, args: &PredictArgs) -> Result<()> {
     source::protect(&loaded.source.path);
     let reading = reading(context, prompter.labels());
     let stream = |skipped| data::stream_after(&reading, &args.input, &prompter.template().fields(), skipped);
-    // What a pipe holds is known once it is opened: before anything is replaced.
-    let pipe = is_pipe(&args.input).then(|| stream(*before)).transpose()?;
+    // What a pipe holds is known once its first record is read: before anything is replaced.
+    let pipe = is_pipe(&args.input).then(|| begun(stream(*before)?)).transpose()?;
     let mut output = PredictionOutput::open(claim, sidecar, args.overwrite)?;
     let done = output.lines();
     if done > 0 {
@@ -241,6 +241,15 @@ fn calibrate(prediction: &mut Prediction, calibrator: &Calibrator) {
         let temperature = Temperature { temperature: *temperature };
         over.calibrated_probabilities = over.probabilities.as_ref().map(|shares| temperature.apply(shares));
     }
+}
+
+/// The records, the first of which is read.
+fn begun(mut records: data::RecordStream) -> Result<data::RecordStream> {
+    let first = records.next();
+    if let Some(Err(error)) = first {
+        return Err(error);
+    }
+    Ok(Box::new(first.into_iter().chain(records)))
 }
 
 /// How records are read: as the config says, their labels the checkpoint's.

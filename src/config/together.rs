@@ -1,8 +1,7 @@
 //! What no key can say alone: keys that contradict each other, or that need another.
 
 use super::{
-    ClassWeights, Config, DataFormat, Dtype, EpochSample, Init, LossSchedule, Objective, Parameters, Quantize,
-    is_server,
+    ClassWeights, Config, DataFormat, EpochSample, Init, LossSchedule, Objective, Parameters, Quantize, is_server,
 };
 
 /// Keys that do not go together.
@@ -60,10 +59,6 @@ pub(super) fn contradictions(config: &Config) -> Vec<Contradiction> {
         Objective::Lm if no_text => add(&["train.w_gen"], with, "is 0: nothing would be trained".into()),
         Objective::Cls if no_class => add(&["train.w_cls"], with, "is 0: nothing would be trained".into()),
         _ => {}
-    }
-    if train.parameters == Parameters::Full && config.model.dtype == Dtype::Bf16 {
-        let message = "\"full\" trains weights in f32: set model.dtype = \"f32\"".into();
-        add(&["train.parameters"], &["model.dtype"], message);
     }
     match (train.loss_schedule, train.w_gen_end.or(train.w_cls_end)) {
         (LossSchedule::Linear, None) => {

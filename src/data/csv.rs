@@ -19,6 +19,8 @@ use super::{
 const MOST_COLUMNS: usize = 1 << 16;
 /// The problem of a row that the file ends in.
 const NEVER_CLOSED: &str = "a quoted cell is never closed";
+/// The same where the cell has taken lines that may be records.
+const TOOK_LINES: &str = "a quoted cell is never closed, and took the lines behind it";
 /// How cells are quoted.
 const QUOTES: &str = "a quoted cell ends in a quote, and a quote within it is doubled: \"a \"\"b\"\" c\"";
 
@@ -189,7 +191,8 @@ impl RowBuilder {
             return None;
         }
         if self.state == State::Quoted {
-            self.row.problem = Some(NEVER_CLOSED);
+            let took_lines = self.cell.trim_ascii_end().iter().any(|byte| matches!(byte, b'\r' | b'\n'));
+            self.row.problem = Some(if took_lines { TOOK_LINES } else { NEVER_CLOSED });
         }
         self.end_cell();
         Some(self.row)
@@ -242,7 +245,7 @@ impl<R: BufRead> CsvRows<R> {
             return Err(too_long(self.number + 1));
         }
         if let Ok(Some(row)) = &read
-            && row.problem == Some(NEVER_CLOSED)
+            && row.problem == Some(TOOK_LINES)
         {
             self.done = true;
             let number = self.number + 1;

@@ -130,6 +130,7 @@ pub(super) fn open(
             "say it with `--set data.format=jsonl` (or csv, parquet, lcd, clinifact, clinifact3, evidence-inference)",
         )),
     }
+    .and_then(|(columns, rows)| columns.check().map(|()| (columns, rows)))
     .map_err(named)
 }
 
@@ -160,15 +161,18 @@ struct Lcd {
 impl Lcd {
     /// Refuses (exit 2) a record with the label of another horizon, where nobody said which is the model's.
     fn check_horizon(&self, number: usize, cells: &[Cell]) -> Result<()> {
-        let mut labels = self.others.iter().zip(cells.iter().skip(self.label + 1));
-        match labels.find(|(_, cell)| **cell != Cell::Missing) {
-            None => Ok(()),
-            Some((days, _)) => Err(Error::usage(format!(
-                "record {number}, field label: it has one of {days} days, and neither the command nor a run of the \
-                 model says which horizon the model predicts"
-            ))
-            .hint(format!("say it, as `--set data.horizon={days}`"))),
+        let labels = self.others.iter().zip(cells.iter().skip(self.label + 1));
+        let days = labels.filter(|(_, cell)| **cell != Cell::Missing).map(|(days, _)| days.to_string());
+        let days: Vec<String> = days.collect();
+        if days.is_empty() {
+            return Ok(());
         }
+        Err(Error::usage(format!(
+            "record {number}, field label: it has one of {} days, and neither the command nor a run of the model says \
+             which horizon the model predicts",
+            days.join(" and one of ")
+        ))
+        .hint("say it: --set data.horizon=30, --set data.horizon=60 or --set data.horizon=90"))
     }
 }
 

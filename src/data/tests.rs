@@ -174,7 +174,7 @@ fn csv_reads_quotes_newlines_crlf_bom_and_blank_lines() {
 
 #[test]
 fn csv_reports_broken_rows_by_record_number() {
-    let text = b"id,text,label\na,x,1\nb,x\nc,x,1,2\nd,\"x\"y,1\ne,\xff,1\nf,x,1.0\ng,x,\nh,,1\ni,x,-1\n";
+    let text = b"id,text,label\na,x,1\nb,x\nc,x,1,2\nd,\"x\"y,1\ne,\xff,1\nf,x,1.0\ng,x,\nh,,1\ni,x,-1\nj,\"x,1\n";
     let message = load_bytes("x.csv", text).unwrap_err();
     let lines: Vec<&str> = message.lines().skip(1).map(|line| line.trim().trim_start_matches("x.csv, ")).collect();
     let expected = [
@@ -186,6 +186,7 @@ fn csv_reports_broken_rows_by_record_number() {
         "record 7, field label: is missing",
         "record 8, field text: is blank",
         "record 9, field label: is not 0 or 1",
+        "record 10: a quoted cell is never closed",
     ];
     assert_eq!(lines, expected);
     let kinds: Vec<_> = streamed("x.csv", text).into_iter().map(|item| item.map_err(|(_, kind)| kind)).collect();
@@ -373,4 +374,23 @@ fn leakage_counts_shared_groups_ids_and_texts() {
     assert_eq!((pair.shared_groups, pair.shared_ids, pair.identical_texts["text"]), (1, 1, 1));
     assert_eq!(report.to_string(), "train and test share 1 group, 1 id, 1 identical text in text");
     assert!(!report.is_clean() && report.pairs[1].is_clean());
+}
+
+#[test]
+fn no_text_field_is_read_from_the_column_of_the_answer() {
+    let with = |fields: &[(&str, &str)]| Data {
+        fields: fields.iter().map(|(field, column)| ((*field).to_owned(), (*column).to_owned())).collect(),
+        ..Data::default()
+    };
+    let file = file("x.csv", "id,text,died,why\na,x,1,y\n");
+    let told = |data: &Data, shown: &str| {
+        let opened = stream(data, &file.path, &["text".to_owned(), shown.to_owned()]).map(|_| ());
+        opened.map_err(|error| (error.exit_code(), error.to_string()))
+    };
+    let (code, message) = told(&with(&[("label", "died")]), "died").unwrap_err();
+    assert!(code == 2 && message.contains("`died`") && message.contains("holds the label"), "{message}");
+    let (code, message) =
+        told(&with(&[("label", "died"), ("explanation", "why"), ("reason", "why")]), "reason").unwrap_err();
+    assert!(code == 2 && message.contains("holds the explanation"), "{message}");
+    told(&with(&[("label", "died")]), "why").unwrap();
 }

@@ -92,6 +92,10 @@ pub fn generate(context: &Context, folder: &Folder, source: &Source<'_>, records
         let rest = records[done..].iter().map(|record| PromptedRecord::of(&prompter, record, &settings));
         let mut counts = Counts::default();
         let outcome = score(&loaded.model, &prompter, rest, &settings, &mut |prediction| {
+            // It would be missed when all are scored, hours later.
+            if let Some(error) = &prediction.error {
+                return Err(error.fatal());
+            }
             counts.add(&prediction);
             lines.append(prediction)?;
             bar.inc(1);

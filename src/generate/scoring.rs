@@ -66,7 +66,10 @@ pub fn template(dir: &Path, info: &ClsgenJson) -> Result<PromptTemplate> {
     let failed = |what: String| Error::model(format!("{}: prompt: {what}", dir.join("clsgen.json").display()));
     let template: PromptTemplate =
         serde_json::from_value(info.prompt.clone()).map_err(|e| failed(foreign::reason(&e)))?;
-    template.check_task().map_err(|e| failed(foreign::reason(&e)))?;
+    template.check().map_err(|e| failed(foreign::reason(&e)))?;
+    if let Err(error) = template.check_task() {
+        tracing::warn!("{}: prompt: {error}", dir.join("clsgen.json").display());
+    }
     Ok(template)
 }
 

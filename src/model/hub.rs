@@ -69,9 +69,10 @@ fn snapshot_in(cache: &Path, id: &str) -> Option<PathBuf> {
     snapshot.is_dir().then_some(snapshot)
 }
 
-/// Fetches a model into the cache. Called only under `--allow-network`.
+/// Fetches a model into the cache, or what is missing of a download that was cut off, which stays the commit that it
+/// was. Called only under `--allow-network`.
 pub(super) fn download(id: &str) -> Result<PathBuf> {
-    use hf_hub::{Cache, api::sync::ApiBuilder};
+    use hf_hub::{Cache, Repo, RepoType, api::sync::ApiBuilder};
     let failed = |e: &dyn std::fmt::Display| {
         Error::model(format!("cannot download {id}: {e}")).hint("check the id, the network and HF_TOKEN")
     };
@@ -81,7 +82,11 @@ pub(super) fn download(id: &str) -> Result<PathBuf> {
         .with_progress(false)
         .build()
         .map_err(|e| failed(&e))?;
-    let repo = api.model(id.to_string());
+    let begun = snapshot(id).and_then(|snapshot| Some(snapshot.file_name()?.to_string_lossy().into_owned()));
+    let repo = api.repo(match begun {
+        Some(commit) => Repo::with_revision(id.to_string(), RepoType::Model, commit),
+        None => Repo::new(id.to_string(), RepoType::Model),
+    });
     let names: Vec<String> =
         repo.info().map_err(|e| failed(&e))?.siblings.into_iter().map(|file| file.rfilename).collect();
     let wanted = |name: &&String| {

@@ -125,7 +125,9 @@ fn failure(error: &ureq::Error) -> RequestFailure {
             std::io::ErrorKind::TimedOut => RequestFailure::TimedOut,
             // rustls reports a bad certificate, which it names, and what is no TLS as I/O errors.
             std::io::ErrorKind::InvalidData if error.to_string().contains("certificate") => RequestFailure::Untrusted,
-            std::io::ErrorKind::InvalidData => RequestFailure::NoTls,
+            std::io::ErrorKind::InvalidData if error.to_string().contains("InvalidContentType") => {
+                RequestFailure::NoTls
+            }
             _ => RequestFailure::Lost,
         },
         E::Tls(_) | E::Rustls(_) | E::Pem(_) | E::TlsRequired => RequestFailure::Untrusted,
@@ -179,5 +181,6 @@ mod tests {
         assert_eq!(told("invalid peer certificate: UnknownIssuer"), RequestFailure::Untrusted);
         assert_eq!(told("peer sent no certificates"), RequestFailure::Untrusted);
         assert_eq!(told("received corrupt message of type InvalidContentType"), RequestFailure::NoTls);
+        assert_eq!(told("received fatal alert: HandshakeFailure"), RequestFailure::Lost);
     }
 }

@@ -50,7 +50,7 @@ impl Session<'_> {
             if !self.state.complete {
                 self.finish_epoch(true)?;
             }
-        } else if self.state.step > 0 && self.state.step >= last && !self.is_scored()? {
+        } else if self.state.step > 0 && self.state.step >= last && !self.is_kept(self.dev.is_some())? {
             self.finish_epoch(false)?;
         }
         if self.state.step > 0 {
@@ -121,10 +121,10 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Whether the epoch has its checkpoint, with dev's metrics where there is a dev split: rank 0 looks.
-    fn is_scored(&self) -> Result<bool> {
+    /// Whether the epoch has its checkpoint, with dev's metrics where `dev` is scored: rank 0 looks.
+    fn is_kept(&self, dev: bool) -> Result<bool> {
         let ranks = &self.trainer.ranks;
-        let looked = ranks.on_rank_0(|| Ok(is_scored(&self.writer.run, &self.state, self.dev.is_some())))?;
+        let looked = ranks.on_rank_0(|| Ok(is_scored(&self.writer.run, &self.state, dev)))?;
         Ok(ranks.broadcast(&[looked.unwrap_or(false).into()])? == [1])
     }
 
@@ -139,10 +139,10 @@ impl Session<'_> {
         self.log.finish();
         let Kind::Signal(signal) = error.kind() else { return Ok(error) };
         // A model that was not trained is no epoch's: kept for --resume alone. Right after an epoch's checkpoint, or
-        // after the one that the run goes on from, nothing is new.
+        // that of a part of one which the run goes on from, nothing is new.
         if self.state.step == 0 {
             self.writer.last(&self.trainer, &self.state)?;
-        } else if self.state.epoch_records > 0 && self.state.step > self.resumed_at {
+        } else if self.state.epoch_records > 0 && (self.state.step > self.resumed_at || !self.is_kept(false)?) {
             self.log.sync()?;
             self.writer.epoch(&self.trainer, &self.state, None)?;
             self.write_best()?;

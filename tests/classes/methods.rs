@@ -180,7 +180,9 @@ fn a_class_is_gated_by_its_name_or_its_number() {
     fixture.write("p.jsonl", predictions());
     let gated = |name: &str, gate: &str, labels: &str| {
         fixture.write(name, gate);
-        clsgen(&fixture, &["eval", "--predictions", "p.jsonl", "--run", "r", "--gate", name, "--set", labels])
+        // Other labels are another evaluation.
+        let run = if labels == LABELS { "r" } else { "other" };
+        clsgen(&fixture, &["eval", "--predictions", "p.jsonl", "--run", run, "--gate", name, "--set", labels])
     };
     let told = |gate: &str, code: i32| {
         let output = gated("gate.toml", gate, LABELS);
@@ -222,7 +224,9 @@ fn a_class_is_gated_by_its_name_or_its_number() {
     let output = gated("gate.json", r#"{"per_class.v2.0.recall": 0.8}"#, dotted);
     assert!(stderr(&output).contains("per_class.v2.0.recall = 0.7500, below 0.8"), "{}", stderr(&output));
     // Two classes have no others to be told apart from.
-    let output = gated("two.toml", "per_class.0.recall = 0.5", r#"task.labels=["no","yes"]"#);
+    let two = ["--set", r#"task.labels=["no","yes"]"#, "--gate", "two.toml"];
+    fixture.write("two.toml", "per_class.0.recall = 0.5");
+    let output = clsgen(&fixture, &[&["eval", "--predictions", "p.jsonl", "--run", "two"][..], &two].concat());
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     assert!(stderr(&output).contains("more than two classes"), "{}", stderr(&output));
 }

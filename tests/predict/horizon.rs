@@ -28,6 +28,13 @@ fn the_label_of_a_prediction_is_the_runs_or_refused() {
     assert_eq!(labels("one.json", &[]), [0]);
     assert_eq!(labels("both.json", &["--set", "data.horizon=30"]), [0, 0]);
     assert_eq!(labels("both.json", &["--set", &format!("data.fields.label={LATER}")]), [1, 1]);
+    // What a run says without having read such a label, it does not say: a default, or a name of its own.
+    for unsaid in [json!({ "data.horizon": 30 }), json!({ "data.horizon": 90, "data.fields.label": LATER })] {
+        fixture.write("run/train.json", unsaid.to_string());
+        assert_eq!(fixture.predict("both.json", "refused.jsonl", &["--no-explanation"]).status.code(), Some(2));
+    }
+    fixture.write("run/train.json", json!({ "data.horizon": 30, "data.format": "lcd" }).to_string());
+    assert_eq!(labels("both.json", &[]), [0, 0]);
     fixture.write("run/train.json", json!({ "data.horizon": 90 }).to_string());
     assert_eq!(labels("both.json", &[]), [1, 1]);
     assert_eq!(labels("both.json", &["--set", "data.horizon=30"]), [0, 0]);

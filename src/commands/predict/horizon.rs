@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{commands::Context, evaluation::run_directory, generate::scoring};
+use crate::{commands::Context, config::Data, evaluation::run_directory, generate::scoring};
 
 /// The context with the horizon that `model`, a run or a checkpoint of one, was trained with, where the command gives
 /// none. Where the run does not say it either, records with labels of several horizons are refused.
@@ -17,10 +17,13 @@ pub(super) fn of_run(context: &Context, model: &Path) -> Context {
     context
 }
 
-/// A run's record that cannot be read says nothing: predictions need none but of files that leave a choice.
+/// A run's record that cannot be read says nothing, as does the default where the run may have read something else:
+/// records of another format, or a label by a name of its own. Predictions need none but of files that leave a choice.
 fn trained_horizon(model: &Path) -> Option<u32> {
     let trained = run_directory::trained(&run_of(model)?).ok()??;
-    trained.get("data.horizon").as_u64()?.try_into().ok()
+    let days: u32 = trained.get("data.horizon").as_u64()?.try_into().ok()?;
+    let given = days != Data::default().horizon || *trained.get("data.format") == "lcd";
+    Some(days).filter(|_| given && trained.get("data.fields.label").is_null())
 }
 
 /// The run that `model` is or is a checkpoint of: a checkpoint is RUN/checkpoints/epoch-03.

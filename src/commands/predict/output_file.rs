@@ -179,6 +179,8 @@ impl PredictionOutput {
         let mut written = None;
         if overwrite {
             storage::remove_output(path)?;
+            // What stood beside the file that a link leads to spoke of the old lines.
+            storage::remove_file(&sidecar_path(&storage::followed(path)?))?;
         } else if holds_lines(path) || (path.exists() && sidecar.is_of_another_part(&beside)) {
             written = check_same(path, &beside, sidecar)?;
         }
