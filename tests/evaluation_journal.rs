@@ -137,6 +137,10 @@ fn without_a_text_it_is_the_documents_of_dev_and_only_when_asked() {
     succeed(&fixture, "run", &[]);
     assert_eq!(fixture.json("run/eval/dev/metrics.json")["perplexity"]["texts"], 6);
     refused(&fixture, &["--forgetting", "--predictions", "run/eval/dev/predictions.jsonl"], "needs a run directory");
+    // Nor does it matter where dev is by then.
+    std::fs::rename(fixture.path("dev.jsonl"), fixture.path("moved.jsonl")).unwrap();
+    let told = stderr(&succeed(&fixture, "run", &["--set", "data.dev=moved.jsonl"]));
+    assert_eq!(fixture.json("run/eval/dev/metrics.json")["perplexity"]["texts"], 6, "{told}");
 }
 
 #[test]

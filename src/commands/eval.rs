@@ -106,7 +106,7 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
     let folder = Folder::find(context, &work, args.overwrite)?;
     let context = &folder.context(context);
     let asked = folder.asked(context, asked(context, args));
-    let (asked, parts) = results::expand(context, &work, &folder, asked)?;
+    let (asked, parts) = results::expand(context, &work, &folder, asked, &args.baselines)?;
     let against = Against::read(context, &asked.against)?;
     let comparable = asked.compare_base.then(|| compare::job(&work)).transpose()?;
     let judge = judge::Plan::find(context, &work, &folder)?;

@@ -118,7 +118,7 @@ impl AskedModel {
         longest: usize,
         scores: bool,
     ) -> Result<()> {
-        if folder.keeps() && file.metadata().is_ok_and(|held| held.len() > 0) {
+        if folder.holds(file) {
             return Ok(());
         }
         let Some(remote) = self.remote(context, longest)? else { return Ok(()) };

@@ -42,8 +42,8 @@ use crate::{
     storage,
 };
 
-pub use answers::BaselineRuns;
-use answers::{by_run, keeping_runs, read, runs_of};
+pub use answers::{BaselineRuns, kept};
+use answers::{are_of, by_run, finished, keeping_runs, read, runs_of, without_texts};
 
 /// Where the answers are kept in a split's folder.
 const FOLDER: &str = "baselines";
@@ -58,8 +58,10 @@ pub struct Plan<'a> {
     job: &'a EvalJob,
     baselines: Vec<Baseline>,
     runs: usize,
-    /// Those that are asked as often as an earlier command asked them.
+    /// Those whose answers count as they are.
     kept: Vec<Baseline>,
+    /// Those that are asked as often as an earlier command asked them.
+    keeping_runs: Vec<Baseline>,
     info: ClsgenJson,
     known: Known,
     /// The task's own prompt.
@@ -101,7 +103,8 @@ impl<'a> Plan<'a> {
         let known = scoring::known(context, &job.checkpoint, &info)?;
         own.date.clone_from(&known.date);
         let runs = asked.runs.map_or(context.config.eval.runs, |runs| runs as usize);
-        let kept = keeping_runs(asked);
+        let kept = kept(context, asked, folder);
+        let keeping_runs = keeping_runs(asked);
         let prompted = baselines.iter().any(|baseline| *baseline != Baseline::Cnn);
         let other = context.config.eval.baseline_model.as_deref().filter(|_| prompted);
         let other = other.map(|url| {
@@ -115,12 +118,13 @@ impl<'a> Plan<'a> {
             AskedModel::find(context, named, || work.tokenizer_path(context))
         });
         let asked = other.transpose()?;
-        let plan = Self { job, baselines, runs, kept, info, known, own, overwrite, asked };
+        let plan = Self { job, baselines, runs, kept, keeping_runs, info, known, own, overwrite, asked };
         plan.check_server(context, folder)?;
-        if plan.baselines.contains(&Baseline::Verbalized) {
+        let asks = |baseline| plan.baselines.contains(&baseline) && !plan.kept.contains(&baseline);
+        if asks(Baseline::Verbalized) {
             plan.verbalized_prompt(context)?;
         }
-        if plan.baselines.contains(&Baseline::Cnn) {
+        if asks(Baseline::Cnn) {
             cnn::check_cnn(context)?;
         }
         Ok(Some(plan))
@@ -185,20 +189,29 @@ impl<'a> Runner<'a> {
         let labels = &self.plan.info.labels;
         let verdict = self.plan.own.verdict()?;
         let read = |text: &str| read(baseline, text, &verdict, labels);
-        let lines = match baseline {
-            Baseline::Verbalized => self.written(baseline, &self.plan.verbalized_prompt(self.context)?, &read)?,
-            Baseline::Label => self.written(baseline, &self.plan.own, &read)?,
-            Baseline::SelfConsistency => self.vote(&self.written(Baseline::Label, &self.plan.own, &read)?)?,
-            Baseline::TokenProbability => self.token_probability()?,
-            Baseline::Cnn => {
-                let folder = self.out.join(FOLDER);
-                let folder = (folder.as_path(), self.plan.overwrite);
-                let fields = self.plan.own.fields();
-                let runs = cnn::run(self.context, &fields, self.records, &self.plan.job.data_hash, folder)?;
-                return Ok(BaselineRuns::new(labels, runs));
+        let is_kept = self.plan.kept.contains(&baseline);
+        let kept = if is_kept { finished((self.out, baseline), self.records, self.plan.overwrite)? } else { None };
+        let lines = match (baseline, kept) {
+            (Baseline::SelfConsistency, Some(runs)) => self.vote(&runs)?,
+            (_, Some(lines)) => lines,
+            (Baseline::Verbalized, None) => {
+                self.written(baseline, &self.plan.verbalized_prompt(self.context)?, &read)?
             }
+            (Baseline::Label, None) => self.written(baseline, &self.plan.own, &read)?,
+            (Baseline::SelfConsistency, None) => self.vote(&self.written(Baseline::Label, &self.plan.own, &read)?)?,
+            (Baseline::TokenProbability, None) => self.token_probability()?,
+            (Baseline::Cnn, None) => return Ok(BaselineRuns::new(labels, self.cnn()?)),
         };
         Ok(BaselineRuns::new(labels, by_run(lines)))
+    }
+
+    fn cnn(&self) -> Result<Vec<Vec<BaselineAnswer>>> {
+        let folder = self.out.join(FOLDER);
+        if self.plan.kept.contains(&Baseline::Cnn) {
+            return cnn::kept(self.context, self.records, &folder);
+        }
+        let fields = self.plan.own.fields();
+        cnn::run(self.context, &fields, self.records, &self.plan.job.data_hash, (&folder, self.plan.overwrite))
     }
 
     /// N runs of a prompt: those of the file, and those it lacks.
@@ -210,8 +223,17 @@ impl<'a> Runner<'a> {
     ) -> Result<Vec<BaselineRecord>> {
         let eval = &self.context.config.eval;
         let sampling = Sampling { temperature: eval.temperature, top_p: eval.top_p, seed: self.context.seed };
-        let answered = self.plan.kept.contains(&baseline).then(|| file(self.out, baseline));
-        let runs = answered.and_then(|file| runs_of(&file)).unwrap_or(self.plan.runs);
+        let answered = self.plan.keeping_runs.contains(&baseline).then(|| file(self.out, baseline));
+        let stay = answered.and_then(|file| runs_of(&file));
+        let given = self.context.config.given.contains("eval.runs");
+        if let Some(runs) = stay.filter(|runs| given && *runs != eval.runs) {
+            tracing::warn!(
+                "{}: its {runs} runs of an earlier command stay: eval.runs = {} is of new answers",
+                baseline.name(),
+                eval.runs
+            );
+        }
+        let runs = stay.unwrap_or(self.plan.runs);
         let made = self.made(baseline, template, Some((runs, sampling.temperature)))?;
         self.logged(baseline, &made, &|rest, lines, bar| {
             let (base, prompter) = self.prompter(template)?;
@@ -333,10 +355,8 @@ impl<'a> Runner<'a> {
         work: &log::Fill<'_, Record, BaselineRecord>,
     ) -> Result<Vec<BaselineRecord>> {
         let file = file(self.out, baseline);
-        // What was written stays on disk: ten answers a note would fill the memory of a large split.
-        let shed = |line: &mut BaselineRecord| line.runs.iter_mut().for_each(|run| run.text = None);
-        let lines = log::fill(self.context, &file, (made, self.plan.overwrite), self.records, shed, work)?;
-        if lines.iter().map(|line| &line.id).eq(self.records.iter().map(|record| &record.id)) {
+        let lines = log::fill(self.context, &file, (made, self.plan.overwrite), self.records, without_texts, work)?;
+        if are_of(&lines, self.records) {
             Ok(lines)
         } else {
             Err(Error::run(format!("{} holds other records than the split", file.display()))

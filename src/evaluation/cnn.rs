@@ -8,10 +8,13 @@
 //!                          seed-N.jsonl  predictions of a finished seed
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{log, run_directory::split_path};
 use crate::{
@@ -29,6 +32,9 @@ use crate::{
     model::{ModelSource, source},
     storage::{self, RecordLog},
 };
+
+/// The hash of the word embeddings beside the keys.
+const EMBEDDINGS: &str = "cnn.embeddings";
 
 /// A line of a seed's predictions.
 #[derive(Serialize, Deserialize)]
@@ -75,11 +81,9 @@ pub fn run(
     let dev_path = split_path(context, "dev")?;
     let source = embeddings(context)?;
     let words = &source.path;
-    let single = words.join("model.safetensors");
-    let weights = if single.is_file() { storage::hash_file(&single)? } else { source.hash()? };
     let contents = [
         ("clsgen_version", json!(env!("CARGO_PKG_VERSION"))),
-        ("cnn.embeddings", json!(weights)),
+        (EMBEDDINGS, json!(weights_of(&source)?)),
         (TOKENIZER, json!(storage::hash_file(&words.join("tokenizer.json")).ok())),
         ("data.train", json!(data::source_hash(&train_path)?)),
         ("data.dev", json!(data::source_hash(&dev_path)?)),
@@ -111,13 +115,47 @@ pub fn run(
     (0..cnn.seeds).map(|seed| answers(&seed_file(&folder, seed), records, labels.count())).collect()
 }
 
+/// What the word embeddings are known by: the one file that they lie in, or all shards.
+fn weights_of(source: &ModelSource) -> Result<String> {
+    let single = source.path.join("model.safetensors");
+    let index = foreign::read(&source.path.join("model.safetensors.index.json"), foreign::SMALL).ok();
+    let index: Option<Value> = index.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let Some(index) = index.filter(|_| !single.is_file()) else {
+        return if single.is_file() { storage::hash_file(&single) } else { source.hash() };
+    };
+    let map = index["weight_map"].as_object();
+    let shards: BTreeSet<&str> = map.into_iter().flatten().filter_map(|(_, file)| file.as_str()).collect();
+    let hashes = shards.into_iter().map(|shard| storage::hash_file(&source.path.join(shard)));
+    Ok(storage::hash_bytes(hashes.collect::<Result<Vec<_>>>()?.concat().as_bytes()))
+}
+
+/// How many of the seeds are finished in the baselines' `folder`.
+pub fn finished(context: &Context, folder: &Path) -> usize {
+    let folder = folder.join("cnn");
+    if !folder.join("meta.json").is_file() {
+        return 0;
+    }
+    (0..context.config.cnn.seeds).take_while(|&seed| seed_file(&folder, seed).is_file()).count()
+}
+
+/// What those say of `records`, whatever settings made them: it takes neither train nor word embeddings.
+pub fn kept(context: &Context, records: &[Record], folder: &Path) -> Result<Vec<Vec<BaselineAnswer>>> {
+    let classes = context.config.task.labels.count();
+    let file = |seed| seed_file(&folder.join("cnn"), seed);
+    (0..finished(context, folder)).map(|seed| answers(&file(seed), records, classes)).collect()
+}
+
 /// Keeps a folder that was made from the same inputs; any other that holds something is refused, or emptied under
 /// `--overwrite`.
 fn begin(folder: &Path, made: &Fingerprint, overwrite: bool) -> Result<()> {
     let path = folder.join("meta.json");
     let theirs: Option<Fingerprint> =
         foreign::read(&path, foreign::LARGE).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    match theirs.map(|theirs| made.differences(&theirs)) {
+    // An older clsgen kept no hash of shards: they cannot be compared.
+    let differences = |theirs: Fingerprint| {
+        made.filtered(|key| key != EMBEDDINGS || !theirs.get(EMBEDDINGS).is_null()).differences(&theirs)
+    };
+    match theirs.map(differences) {
         Some(differing) if differing.is_empty() => return Ok(()),
         Some(differing) if !overwrite => {
             let message = format!("{} was made with other settings: {}", folder.display(), differing.join("; "));

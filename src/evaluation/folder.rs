@@ -6,6 +6,8 @@
 //! flag or key (baselines, the base, the curve, the paper's tables) is measured again from its own files, so that a
 //! later command does not blank it.
 
+mod replaced;
+
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +20,7 @@ use crate::{
     fingerprint::Fingerprint,
     foreign, storage,
 };
+use replaced::{aside, bring_back, recover, set_aside};
 
 /// What made a split's folder.
 pub const SETTINGS: &str = "settings.json";
@@ -49,10 +52,13 @@ const SPACE: u64 = 16 << 20;
 pub struct EvalRequest {
     /// Baselines by name.
     pub baselines: Vec<String>,
-    /// Those of them that an earlier command ran and this one does not name: they keep their runs.
+    /// Those of them that an earlier command ran and this one does not name: their answers count as they are.
     #[serde(skip)]
     pub kept: Vec<String>,
-    /// Their runs.
+    /// Those that an earlier command ran and this one gives no runs: they keep theirs.
+    #[serde(skip)]
+    pub keeping_runs: Vec<String>,
+    /// `--runs`
     pub runs: Option<u32>,
     /// The base before tuning.
     pub compare_base: bool,
@@ -72,7 +78,7 @@ pub struct EvalRequest {
     pub card: bool,
     /// `cnn.embeddings`, which measuring the CNN again needs.
     pub cnn_embeddings: Option<PathBuf>,
-    /// What base and tuned model read for their perplexity.
+    /// `eval.language_text`, which base and tuned model read for their perplexity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub language_text: Option<PathBuf>,
 }
@@ -136,6 +142,8 @@ pub struct Folder {
     pub overwrite: bool,
     made: Fingerprints,
     earlier: EvalRequest,
+    /// What `--overwrite` brings back was made by the same settings: nothing of it is replaced.
+    returns: bool,
 }
 
 impl Folder {
@@ -146,8 +154,9 @@ impl Folder {
         refuse_older(&root)?;
         let split = work.split();
         let out = root.join(split.unwrap_or("predictions"));
+        let frozen = if split.is_some() { root } else { out.clone() };
         if !context.dry_run {
-            recover(&out)?;
+            recover(&out, &frozen)?;
         }
         let earlier = Settings::of(&out);
         let waiting = Settings::of(&aside(&out)).filter(|waiting| waiting.score_as(&made));
@@ -174,14 +183,15 @@ impl Folder {
             return Err(Error::usage(format!("{} {what}", out.display()))
                 .hint(format!("{replaces}; or give the settings that made it, or another --run")));
         }
-        let earlier = match waiting.filter(|_| overwrite) {
+        let waiting = waiting.filter(|_| overwrite);
+        let returns = waiting.as_ref().is_some_and(|waiting| made.differences(&waiting.made).is_empty());
+        let earlier = match waiting {
             // It comes back as it was.
-            Some(waiting) => Some(waiting).filter(|waiting| made.differences(&waiting.made).is_empty()),
+            Some(waiting) => Some(waiting).filter(|_| returns),
             None => earlier.filter(|_| same && !overwrite),
         };
         let earlier = earlier.map(|earlier| earlier.asked).unwrap_or_default();
-        let frozen = if split.is_some() { root } else { out.clone() };
-        Ok(Self { frozen, out, overwrite, made, earlier })
+        Ok(Self { frozen, out, overwrite, made, earlier, returns })
     }
 
     /// The context with `cnn.embeddings` and `eval.language_text` as an earlier command of the same settings had them,
@@ -214,9 +224,8 @@ impl Folder {
             let unnamed = self.earlier.baselines.iter().filter(|name| !all.baselines.contains(name));
             all.kept = unnamed.cloned().collect();
         }
-        if names_none && all.runs.is_none() {
-            all.runs = self.earlier.runs;
-        }
+        let keeping_runs = if all.runs.is_none() { &self.earlier.baselines } else { &all.kept };
+        all.keeping_runs.clone_from(keeping_runs);
         let add = |list: &mut Vec<String>, more: &[String]| {
             let new: Vec<String> = more.iter().filter(|name| !list.contains(name)).cloned().collect();
             list.extend(new);
@@ -248,31 +257,42 @@ impl Folder {
         storage::create_dir_all(&self.out)?;
         // Before hours of work whose tables and report would not fit on the disk.
         device::check_disk(&self.out, SPACE)?;
-        let aside = aside(&self.out);
-        if self.overwrite && Settings::of(&aside).is_some_and(|waiting| waiting.score_as(&self.made)) {
-            storage::remove_dir_all(&self.out)?;
-            storage::rename_dir(&aside, &self.out)?;
+        if self.brings_back() {
+            bring_back(&self.out, &self.frozen)?;
             tracing::warn!("{} is back, which an interrupted --overwrite was to replace", self.out.display());
         }
         if self.overwrite && holds_work(&self.out) {
             if self.scores_the_same() {
                 return storage::check_tree(&self.out);
             }
-            if holds_work(&aside) {
+            if holds_work(&aside(&self.out)) {
                 // What waits there was there first; what was to replace it was never scored to its end.
                 storage::remove_dir_all(&self.out)?;
             } else {
-                storage::remove_dir_all(&aside)?;
-                storage::rename_dir(&self.out, &aside)?;
+                set_aside(&self.out, &self.frozen)?;
             }
             storage::create_dir_all(&self.out)?;
         }
         self.write(self.earlier.clone())
     }
 
-    /// Whether the answers that are there stay when this begins; those of other settings are looked at one by one.
-    pub fn keeps(&self) -> bool {
-        !self.overwrite || self.scores_the_same()
+    /// Where what lies at `path` is now, if it stays or comes back when this begins; what other settings made is looked
+    /// at one by one.
+    pub fn held(&self, path: &Path) -> Option<PathBuf> {
+        if self.brings_back() {
+            return path.strip_prefix(&self.out).ok().map(|path| aside(&self.out).join(path));
+        }
+        (!self.overwrite || self.scores_the_same()).then(|| path.to_owned())
+    }
+
+    /// Whether such a file has anything in it.
+    pub fn holds(&self, file: &Path) -> bool {
+        self.held(file).is_some_and(|held| held.metadata().is_ok_and(|held| held.len() > 0))
+    }
+
+    /// A folder waits that has these predictions.
+    fn brings_back(&self) -> bool {
+        self.overwrite && Settings::of(&aside(&self.out)).is_some_and(|waiting| waiting.score_as(&self.made))
     }
 
     /// What is there has these predictions: only what is measured on them differs, and logs check themselves.
@@ -288,10 +308,10 @@ impl Folder {
     /// Once the split is scored, what was replaced goes; where it could not be, and nothing of it was, that comes back.
     pub fn settle<T>(&self, scored: Result<T>) -> Result<T> {
         match &scored {
-            Err(_) => recover(&self.out)?,
+            Err(_) => recover(&self.out, &self.frozen)?,
             Ok(_) => {
                 storage::remove_dir_all(&aside(&self.out))?;
-                if self.overwrite {
+                if self.overwrite && !self.returns {
                     DERIVED.iter().try_for_each(|name| storage::remove_file(&self.out.join(name)))?;
                     ["tables", "figures"].iter().try_for_each(|name| storage::remove_dir_all(&self.out.join(name)))?;
                     if self.is_of_a_run() {
@@ -314,8 +334,8 @@ impl Folder {
         let cnn_embeddings =
             context.config.cnn.embeddings.as_ref().map(|named| whole(named).unwrap_or_else(|| named.clone()));
         let against = asked.against.iter().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone()));
-        let read = context.config.eval.language_text.as_ref().or(context.config.data.dev.as_ref());
-        let language_text = read.filter(|_| asked.forgetting).and_then(whole);
+        // Dev is found by its key.
+        let language_text = context.config.eval.language_text.as_ref().filter(|_| asked.forgetting).and_then(whole);
         self.write(EvalRequest { cnn_embeddings, language_text, against: against.collect(), ..asked.clone() })
     }
 
@@ -323,21 +343,6 @@ impl Folder {
         let settings = Settings { schema: 1, made: self.made.clone(), asked };
         storage::write_json(&self.out.join(SETTINGS), &settings)
     }
-}
-
-/// Where a folder waits that `--overwrite` replaces.
-fn aside(out: &Path) -> PathBuf {
-    out.with_file_name(format!(".{}.replaced", out.file_name().unwrap_or_default().to_string_lossy()))
-}
-
-/// Brings back a folder that was to be replaced where nothing has taken its place.
-fn recover(out: &Path) -> Result<()> {
-    let aside = aside(out);
-    if !aside.exists() || holds_work(out) {
-        return Ok(());
-    }
-    storage::remove_dir_all(out)?;
-    storage::rename_dir(&aside, out)
 }
 
 /// An evaluation of the layout before splits had folders is neither read nor touched.

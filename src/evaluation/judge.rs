@@ -182,7 +182,7 @@ pub fn kept(folder: &Folder, texts: Texts<'_>, options: &Options) -> Result<Opti
         tracing::warn!("{} judges other predictions: not counted", file.display());
         return Ok(None);
     }
-    let judged: Vec<JudgeLine> = match log::verified(&file) {
+    let judged: Vec<JudgeLine> = match log::verified(&file, |_| ()) {
         // Without a judge it cannot be made again.
         Err(error) if folder.overwrite && error.exit_code() == 3 => {
             tracing::warn!("{error}: not counted");

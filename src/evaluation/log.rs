@@ -195,10 +195,10 @@ pub fn made_by(file: &Path) -> Option<Fingerprint> {
     serde_json::from_slice(&foreign::read(&file.with_extension("meta.json"), foreign::LARGE).ok()?).ok()
 }
 
-/// The lines of a file, verified, without opening it for writing.
-pub fn verified<L: DeserializeOwned>(file: &Path) -> Result<Vec<L>> {
+/// The lines of a file, each after `shed`, verified, without opening it for writing.
+pub fn verified<L: DeserializeOwned>(file: &Path, shed: fn(&mut L)) -> Result<Vec<L>> {
     let bytes = verified_lines(file).map_err(|error| error.hint("--overwrite computes it again"))?;
-    parse(file, &bytes, |_| ())
+    parse(file, &bytes, shed)
 }
 
 /// Computes the given items and appends a line for each.

@@ -4,9 +4,14 @@ use super::*;
 
 /// `clsgen eval` of the run, killed before it has the hash of its second line.
 fn killed(fixture: &Fixture, flags: &[&str]) {
+    killed_at(fixture, 4, flags);
+}
+
+/// The same, killed before that append: two of them are a line and its hash.
+fn killed_at(fixture: &Fixture, append: usize, flags: &[&str]) {
     let mut command = common::clsgen();
     command.current_dir(fixture.path(".")).args(["eval", "--run", "run", "--set", "eval.bootstrap=300"]);
-    let output = command.args(flags).env("CLSGEN_FAULT", "log.append:4").output().unwrap();
+    let output = command.args(flags).env("CLSGEN_FAULT", format!("log.append:{append}")).output().unwrap();
     assert_eq!(output.status.code(), None, "{}", stderr(&output));
 }
 
@@ -17,6 +22,7 @@ fn what_an_interrupted_overwrite_was_to_replace_comes_back() {
     let names = ["predictions.jsonl", "metrics.json", "base.metrics.json"];
     let read = || names.map(|name| fixture.read(&format!("run/eval/test/{name}")));
     let whole = read();
+    fixture.write("run/eval/test/tables/mine.txt", "mine");
     // Neither the first nor the next costs it.
     for (name, count) in [("other.jsonl", 11), ("third.jsonl", 9)] {
         fixture.write(name, notes(count));
@@ -26,10 +32,35 @@ fn what_an_interrupted_overwrite_was_to_replace_comes_back() {
     let output = eval(&fixture, &TEST);
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     assert!(stderr(&output).contains("--overwrite brings back run/eval/.test.replaced"), "{}", stderr(&output));
+    // What waits is known before it is back.
+    let all = ["--overwrite", "--paper", "all", "--set", "task.name=lcd30", "--dry-run", "--json"];
+    let document: Value = serde_json::from_slice(&succeed(&fixture, &[&TEST[..], &all].concat()).stdout).unwrap();
+    let parts = document["dry_run"]["--paper all"].as_array().unwrap();
+    let predictions = parts.iter().find(|part| part["part"] == "predictions").unwrap();
+    assert_eq!(predictions["answers"], 0, "{document:#}");
     let output = succeed(&fixture, &[&TEST[..], &["--overwrite"]].concat());
     assert!(stderr(&output).contains("12 of 12 records are scored already"), "{}", stderr(&output));
     assert!(read() == whole, "{}", stderr(&output));
+    assert_eq!(fixture.read("run/eval/test/tables/mine.txt"), b"mine");
     assert!(!fixture.path("run/eval/.test.replaced").exists());
+}
+
+#[test]
+fn what_splits_share_comes_back_with_the_folder() {
+    let fixture = finished_run();
+    let plain = [&TEST[..], &["--set", "eval.calibrate=none"]].concat();
+    succeed(&fixture, &[&plain[..], &["--compare-base"]].concat());
+    let read = || ["thresholds.json", "test/base.metrics.json"].map(|name| fixture.read(&format!("run/eval/{name}")));
+    let whole = read();
+    fixture.write("other.jsonl", notes(11));
+    // It tunes and fits anew, and is killed before it keeps a line.
+    killed_at(&fixture, 1, &["--overwrite", "--set", "data.test=other.jsonl", "--set", "eval.cost_fp=3"]);
+    assert!(fixture.path("run/eval/.test.replaced").exists() && fixture.path("run/eval/calibration.json").exists());
+    assert!(fixture.read("run/eval/thresholds.json") != whole[0]);
+    succeed(&fixture, &plain);
+    assert!(read() == whole);
+    assert!(!fixture.path("run/eval/calibration.json").exists());
+    assert!(!fixture.path("run/eval/test/calibration.json").exists());
 }
 
 #[test]

@@ -38,6 +38,62 @@ fn baselines_added_later_leave_the_runs_of_those_that_are_there() {
     assert!(stderr(&output).contains("eval.runs (2 → 3)"), "{}", stderr(&output));
 }
 
+#[test]
+fn runs_that_one_command_gives_its_baselines_are_not_those_of_others() {
+    let fixture = finished_run();
+    let named = ["--set", r#"eval.baselines=["label"]"#, "--set", "eval.runs=2"];
+    let runs = |name: &str| {
+        let lines = fixture.lines(&format!("run/eval/test/baselines/{name}.jsonl"));
+        lines[0]["runs"].as_array().unwrap().len()
+    };
+    succeed(&fixture, &["--baselines", "verbalized", "--runs", "1"]);
+    for flags in [&[][..], &["--baselines", "verbalized", "--runs", "1"], &[]] {
+        let flags = if flags.is_empty() { &named[..] } else { flags };
+        succeed(&fixture, flags);
+        assert_eq!((runs("label"), runs("verbalized")), (2, 1), "{flags:?}");
+    }
+    // Named again without a number of runs, they keep theirs.
+    let told = stderr(&succeed(&fixture, &["--baselines", "label,verbalized", "--set", "eval.runs=2"]));
+    assert_eq!((runs("label"), runs("verbalized")), (2, 1), "{told}");
+    assert!(told.contains("verbalized: its 1 runs of an earlier command stay"), "{told}");
+}
+
+#[test]
+fn what_no_command_names_counts_as_it_was_asked() {
+    let fixture = finished_run();
+    fixture.write("asked.toml", "system = \"\"\nquestion = \"How likely is death? Probability: 0 to 100\"\n");
+    let keys = ["--set", "eval.temperature=0.3", "--set", "eval.verbalized_prompt=asked.toml"];
+    let asked = ["--baselines", "verbalized,label,self_consistency", "--runs", "1"];
+    succeed(&fixture, &[&asked[..], &keys].concat());
+    let methods = json(&fixture, "baselines.json")["methods"].clone();
+    std::fs::remove_file(fixture.path("asked.toml")).unwrap();
+    for flags in [&[][..], &["--card"]] {
+        succeed(&fixture, flags);
+        assert_eq!(json(&fixture, "baselines.json")["methods"], methods, "{flags:?}");
+    }
+    // Named again, one is asked by the keys of today.
+    let output = eval(&fixture, &["--baselines", "self_consistency"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("eval.temperature (0.3 → 0.6)"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_finished_cnn_needs_nothing_that_it_was_trained_with() {
+    let fixture = finished_run();
+    word_embeddings(&fixture);
+    fixture.write("train.jsonl", notes(20));
+    succeed(&fixture, &CNN);
+    let methods = json(&fixture, "baselines.json")["methods"].clone();
+    std::fs::remove_dir_all(fixture.path("bert")).unwrap();
+    std::fs::remove_file(fixture.path("train.jsonl")).unwrap();
+    for flags in [&[][..], &["--card"]] {
+        succeed(&fixture, flags);
+        assert_eq!(json(&fixture, "baselines.json")["methods"], methods, "{flags:?}");
+    }
+    let output = eval(&fixture, &["--baselines", "cnn"]);
+    assert_ne!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
 /// A small CNN.
 const CNN: [&str; 18] = [
     "--baselines",
@@ -86,7 +142,6 @@ fn word_embeddings_in_shards_are_known_by_them() {
     std::fs::rename(fixture.path("bert/model.safetensors"), fixture.path(&format!("bert/{shard}"))).unwrap();
     let map = json!({"bert.embeddings.word_embeddings.weight": shard, "bert.pooler.dense.bias": shard});
     fixture.write("bert/model.safetensors.index.json", json!({"weight_map": map}).to_string());
-    fixture.write("bert/config.json", r#"{"model_type": "bert"}"#);
     succeed(&fixture, &CNN);
     // Others under the same names.
     let mut bytes = fixture.read(&format!("bert/{shard}"));
@@ -95,4 +150,10 @@ fn word_embeddings_in_shards_are_known_by_them() {
     let output = eval(&fixture, &CNN);
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     assert!(stderr(&output).contains("cnn.embeddings (its content differs)"), "{}", stderr(&output));
+    // An older clsgen kept no hash of shards.
+    let meta = "run/eval/test/baselines/cnn/meta.json";
+    let mut older: Value = serde_json::from_slice(&fixture.read(meta)).unwrap();
+    older["cnn.embeddings"] = Value::Null;
+    fixture.write(meta, older.to_string());
+    succeed(&fixture, &CNN);
 }

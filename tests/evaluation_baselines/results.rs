@@ -59,6 +59,18 @@ fn the_whole_results_section_is_listed_made_and_gone_on_with() {
     assert_eq!(fixture.read("run/eval/test/baselines.json"), baselines);
 }
 
+/// What the config names, and no flag, is left out where it cannot be made.
+#[test]
+fn a_cnn_without_word_embeddings_is_left_out_unless_a_flag_names_it() {
+    let fixture = finished_run();
+    let config = [&ALL[..], &["--set", r#"eval.baselines=["label","cnn"]"#]].concat();
+    let told = stderr(&succeed(&fixture, &config));
+    assert!(told.contains("baseline cnn: left out") && told.contains("cnn.embeddings"), "{told}");
+    let output = eval(&fixture, &[&ALL[..], &["--baselines", "cnn"]].concat());
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("cnn.embeddings is not set"), "{}", stderr(&output));
+}
+
 #[test]
 fn of_prediction_files_all_is_what_needs_no_model() {
     let fixture = finished_run();

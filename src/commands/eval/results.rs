@@ -80,12 +80,14 @@ impl Part {
     }
 }
 
-/// `all` among the asked tables becomes every part that can be made; the list of all parts, none without `all`.
+/// `all` among the asked tables becomes every part that can be made; the list of all parts, none without `all`. `flags`
+/// are the baselines that `--baselines` names: one that cannot be made is an error.
 pub fn expand(
     context: &Context,
     work: &PredictionSource<'_>,
     folder: &Folder,
     mut asked: EvalRequest,
+    flags: &[String],
 ) -> Result<(EvalRequest, Vec<Part>)> {
     if !asked.paper.iter().any(|name| name == ALL) {
         return Ok((asked, Vec::new()));
@@ -101,7 +103,7 @@ pub fn expand(
     let mut parts = tables(context);
     parts.extend(run.as_ref().map(|run| run.predictions(work, folder)));
     parts.push(curve(context, run.is_some(), &mut asked)?);
-    parts.extend(models(context, run.as_ref(), folder, &mut asked));
+    parts.extend(models(context, run.as_ref(), folder, &mut asked, flags));
     parts.push(judged(context, run.as_ref(), folder));
     Ok((asked, parts))
 }
@@ -131,25 +133,25 @@ fn duration(seconds: f64) -> HumanDuration {
 }
 
 /// A run whose split is scored.
-struct Run {
+struct Run<'a> {
     records: usize,
     /// Of scoring a record, prompt and text, on the clock of the training job, all its ranks together; none where the
     /// log of the run does not tell.
     seconds: Option<f64>,
-    /// Files of answers that are there go on.
-    keeps: bool,
+    /// Files of answers that it keeps go on.
+    folder: &'a Folder,
 }
 
-impl Run {
-    fn of(context: &Context, job: &EvalJob, folder: &Folder) -> Result<Self> {
+impl<'a> Run<'a> {
+    fn of(context: &Context, job: &EvalJob, folder: &'a Folder) -> Result<Self> {
         // Their number alone: labels are read once dev's thresholds are frozen.
         let records = splits::load(&context.config, &job.data, &job.template.fields())?.len();
-        Ok(Self { records, seconds: history::seconds_a_record(&context.run_dir), keeps: folder.keeps() })
+        Ok(Self { records, seconds: history::seconds_a_record(&context.run_dir), folder })
     }
 
     /// Records that have no line in `file` yet.
     fn left(&self, file: &Path) -> usize {
-        self.records.saturating_sub(if self.keeps { log::lines(file) } else { 0 })
+        self.records.saturating_sub(self.folder.held(file).map_or(0, |held| log::lines(&held)))
     }
 
     /// The model's own; those of dev were made when it was trained.
@@ -203,7 +205,13 @@ fn curve(context: &Context, run: bool, asked: &mut EvalRequest) -> Result<Part> 
 }
 
 /// The base before tuning and the baselines.
-fn models(context: &Context, run: Option<&Run>, folder: &Folder, asked: &mut EvalRequest) -> Vec<Part> {
+fn models(
+    context: &Context,
+    run: Option<&Run<'_>>,
+    folder: &Folder,
+    asked: &mut EvalRequest,
+    flags: &[String],
+) -> Vec<Part> {
     let named = |baseline: &Baseline| format!("baseline {}", baseline.name());
     let Some(run) = run else {
         let what = "--predictions hold no records: give --run and --config";
@@ -212,6 +220,7 @@ fn models(context: &Context, run: Option<&Run>, folder: &Folder, asked: &mut Eva
     };
     asked.compare_base = true;
     let runs = asked.runs.map_or(context.config.eval.runs, |runs| runs as usize);
+    let kept = baselines::kept(context, asked, folder);
     let mut parts = vec![run.answers("base model before tuning", &folder.out.join(BASE_FILE), 1)];
     for baseline in Baseline::ALL {
         let part = named(&baseline);
@@ -221,11 +230,13 @@ fn models(context: &Context, run: Option<&Run>, folder: &Folder, asked: &mut Eva
             Baseline::Verbalized | Baseline::Label => run.answers(&part, &file, runs),
             Baseline::TokenProbability => run.answers(&part, &file, 1),
             Baseline::SelfConsistency => Part { note: Some("votes of baseline label"), ..Part::ready(part) },
+            Baseline::Cnn if kept.contains(&baseline) => Part { answers: Some(0), ..Part::ready(part) },
             Baseline::Cnn => match check_cnn(context) {
                 Ok(()) => Part { note: Some("trains a grid and its seeds"), ..Part::ready(part) },
                 Err(error) => {
                     let hint = error.hint_text().map(|hint| format!("; {hint}")).unwrap_or_default();
                     parts.push(Part::missing(part, format!("{error}{hint}")));
+                    asked.baselines.retain(|name| name != baseline.name() || flags.contains(name));
                     continue;
                 }
             },
@@ -240,7 +251,7 @@ fn models(context: &Context, run: Option<&Run>, folder: &Folder, asked: &mut Eva
     parts
 }
 
-fn judged(context: &Context, run: Option<&Run>, folder: &Folder) -> Part {
+fn judged(context: &Context, run: Option<&Run<'_>>, folder: &Folder) -> Part {
     let part = "judge: RLI, κ_RL and readability of table3";
     if context.config.eval.judge.is_none() {
         return Part::missing(part, "eval.judge names no model: --set eval.judge=DIR");

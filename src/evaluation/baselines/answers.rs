@@ -2,12 +2,20 @@
 
 use std::path::Path;
 
+use super::{FOLDER, file};
 use crate::{
     baselines::{
         Baseline,
         prompting::{self, BaselineAnswer, BaselineRecord},
     },
-    evaluation::{folder::EvalRequest, log},
+    context::Context,
+    data::Record,
+    error::Result,
+    evaluation::{
+        cnn,
+        folder::{EvalRequest, Folder},
+        log,
+    },
     labels::Labels,
     metrics::{methods, multiclass},
     prompt::Verdict,
@@ -76,23 +84,70 @@ pub(super) fn by_run(lines: Vec<BaselineRecord>) -> Vec<Vec<BaselineAnswer>> {
     runs
 }
 
-/// The baselines with answers of their own whose runs stay: an earlier command asked them, and this one does not say how
-/// often.
-pub(super) fn keeping_runs(asked: &EvalRequest) -> Vec<Baseline> {
-    let among = |names: &[String], baseline: Baseline| names.iter().any(|name| name == baseline.name());
-    let stay = |all: &[Baseline]| {
-        let kept = all.iter().any(|baseline| among(&asked.kept, *baseline));
-        let new = |baseline: &Baseline| among(&asked.baselines, *baseline) && !among(&asked.kept, *baseline);
-        kept && !(asked.runs.is_some() && all.iter().any(new))
+/// Baselines by the files of answers that they are measured on: self-consistency votes over those of label.
+const READERS: [&[Baseline]; 4] = [
+    &[Baseline::Verbalized],
+    &[Baseline::Label, Baseline::SelfConsistency],
+    &[Baseline::TokenProbability],
+    &[Baseline::Cnn],
+];
+
+/// The baselines whose answers count as they are, whatever settings made them: an earlier command finished them, and
+/// this one names none of their file.
+pub fn kept(context: &Context, asked: &EvalRequest, folder: &Folder) -> Vec<Baseline> {
+    let is_there = |baseline: &Baseline| match baseline {
+        Baseline::Cnn => folder.held(&folder.out.join(FOLDER)).is_some_and(|held| cnn::finished(context, &held) > 0),
+        _ => folder.holds(&file(&folder.out, *baseline)),
     };
-    // Self-consistency votes over the answers of label.
-    let files = [&[Baseline::Verbalized][..], &[Baseline::Label, Baseline::SelfConsistency][..]];
-    files.into_iter().filter(|all| stay(all)).filter_map(|all| all.first().copied()).collect()
+    of_earlier(asked, &asked.kept, true).into_iter().filter(is_there).collect()
+}
+
+/// The baselines whose runs stay: an earlier command asked them, and this one does not say how often.
+pub(super) fn keeping_runs(asked: &EvalRequest) -> Vec<Baseline> {
+    of_earlier(asked, &asked.keeping_runs, asked.runs.is_some())
+}
+
+/// The baselines of every file that one `among` them reads; where `alone`, of none that another reads as well.
+fn of_earlier(asked: &EvalRequest, among: &[String], alone: bool) -> Vec<Baseline> {
+    let named = |names: &[String], baseline: Baseline| names.iter().any(|name| name == baseline.name());
+    let new = |baseline: Baseline| named(&asked.baselines, baseline) && !named(among, baseline);
+    let stay = |readers: &&[Baseline]| {
+        let earlier = readers.iter().any(|baseline| named(among, *baseline));
+        earlier && !(alone && readers.iter().any(|baseline| new(*baseline)))
+    };
+    READERS.into_iter().filter(stay).flatten().copied().collect()
 }
 
 /// The runs that a file of answers was asked for.
 pub(super) fn runs_of(file: &Path) -> Option<usize> {
     usize::try_from(log::made_by(file)?.get("eval.runs").as_u64()?).ok()
+}
+
+/// The lines that a baseline is measured on, where its file in the split's folder has every record, whatever settings
+/// made it; none of any other file or, under `overwrite`, of one that was changed: it is gone on with, or refused.
+pub(super) fn finished(
+    (out, baseline): (&Path, Baseline),
+    records: &[Record],
+    overwrite: bool,
+) -> Result<Option<Vec<BaselineRecord>>> {
+    let file = file(out, if baseline == Baseline::SelfConsistency { Baseline::Label } else { baseline });
+    if log::made_by(&file).is_none() || log::lines(&file) < records.len() {
+        return Ok(None);
+    }
+    match log::verified(&file, without_texts) {
+        Err(_) if overwrite => Ok(None),
+        lines => Ok(Some(lines?).filter(|lines| are_of(lines, records))),
+    }
+}
+
+/// Whether there is a line for each of the records, in their order.
+pub(super) fn are_of(lines: &[BaselineRecord], records: &[Record]) -> bool {
+    lines.iter().map(|line| &line.id).eq(records.iter().map(|record| &record.id))
+}
+
+/// What was written stays on disk: ten answers a note would fill the memory of a large split.
+pub(super) fn without_texts(line: &mut BaselineRecord) {
+    line.runs.iter_mut().for_each(|run| run.text = None);
 }
 
 #[cfg(test)]
