@@ -80,6 +80,10 @@ fn claim(out: &Path, overwrite: bool) -> Result<()> {
         return Err(Error::usage(format!("{} is there already, and it is no build: {other}", out.display()))
             .hint("move it away, or choose another --out; no option replaces it"));
     }
+    if !names.is_empty() && !names.contains("metadata.json") {
+        return Err(Error::usage(format!("{} is there already, and it is no build: no metadata.json", out.display()))
+            .hint("move it away, or choose another --out; no option replaces it"));
+    }
     if !names.is_empty() && !overwrite {
         return Err(Error::usage(format!("{} is there already", out.display()))
             .hint("--overwrite replaces it; --check OTHER compares it with another build"));

@@ -111,9 +111,9 @@ pub struct Data {
     pub expect: Expect,
     /// LCD: which mortality label, in days: one of [`HORIZONS`].
     pub horizon: u32,
-    /// Nobody said `horizon` of a model that may have another: labels of several are refused, not chosen from.
+    /// Horizons that the model may be of just as well, as far as anybody says: their labels are refused, not chosen from.
     #[serde(skip)]
-    pub horizon_unsaid: bool,
+    pub horizons_in_doubt: Vec<u32>,
     /// The columns of `eval.subgroups`, which every reader carries along.
     #[serde(skip)]
     pub carried: Vec<String>,
@@ -136,7 +136,7 @@ impl Default for Data {
             fields: BTreeMap::new(),
             expect: Expect::default(),
             horizon: 30,
-            horizon_unsaid: false,
+            horizons_in_doubt: Vec::new(),
             carried: Vec::new(),
             labels: default_labels(),
         }

@@ -200,6 +200,15 @@ fn keys_that_contradict_each_other_are_refused() {
     let told = |sets: &[&str]| load(None, &sets.iter().map(ToString::to_string).collect::<Vec<_>>()).map(|_| ());
     assert!(told(&["train.objective=cls", "train.w_cls=0"]).unwrap_err().to_string().starts_with("train.w_cls: is 0"));
     assert!(told(&["train.objective=lm", "train.w_gen=0"]).unwrap_err().to_string().starts_with("train.w_gen: is 0"));
+    // A correction of L_cls for rare classes goes through nothing else.
+    for (sets, key) in [
+        (["train.class_weights=balanced", "train.label_smoothing=0.1"], "train.label_smoothing: does not go with"),
+        (["train.sample=balanced", "train.label_smoothing=0.1"], "train.label_smoothing: does not go with"),
+        (["train.sample=balanced", "train.w_consistency=1"], "train.w_consistency: does not go with"),
+    ] {
+        assert!(told(&sets).unwrap_err().to_string().starts_with(key), "{sets:?}");
+    }
+    told(&["train.class_weights=balanced", "train.w_consistency=1"]).unwrap();
     told(&["train.objective=cls", "train.w_gen=0"]).unwrap();
     told(&["train.w_gen=0", "train.w_cls=0", "train.w_consistency=1"]).unwrap();
     let three = ["data.format=clinifact", "task.labels=inconclusive,evidence,not enough information"];

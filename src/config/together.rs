@@ -1,7 +1,8 @@
 //! What no key can say alone: keys that contradict each other, or that need another.
 
 use super::{
-    ClassWeights, Config, DataFormat, EpochSample, Init, LossSchedule, Objective, Parameters, Quantize, is_server,
+    ClassWeights, Config, DataFormat, EpochSample, Init, LossSchedule, Objective, Parameters, Quantize, Train,
+    is_server,
 };
 
 /// Keys that do not go together.
@@ -42,6 +43,7 @@ pub(crate) const PREDICTION_KEYS: [&str; 21] = [
 /// Every one of a config.
 pub(super) fn contradictions(config: &Config) -> Vec<Contradiction> {
     let mut found = of_records(config);
+    found.extend(of_class_balance(&config.train));
     let mut add = |keys: &[&str], with: &'static [&'static str], message: String| {
         found.push(Contradiction { keys: keys.iter().map(ToString::to_string).collect(), with, message });
     };
@@ -122,6 +124,27 @@ pub(super) fn contradictions(config: &Config) -> Vec<Contradiction> {
             let message = format!("names a server, so {key}_name must be the model's name there (GET /v1/models)");
             add(&[key], &[], message);
         }
+    }
+    found
+}
+
+/// Those of losses that a correction for rare classes would go through: it is L_cls's alone, and of whole labels.
+fn of_class_balance(train: &Train) -> Vec<Contradiction> {
+    let balanced = train.sample == EpochSample::Balanced;
+    let corrected = balanced || train.class_weights != ClassWeights::None;
+    let mut found = Vec::new();
+    let mut add = |key: &str, message: &str| {
+        let with = &["train.sample", "train.class_weights"];
+        found.push(Contradiction { keys: vec![key.to_owned()], with, message: message.to_owned() });
+    };
+    if train.label_smoothing > 0.0 && corrected {
+        let message = "does not go with train.sample = \"balanced\" or train.class_weights: what it gives to the other \
+                       classes would be multiplied by the same weights, and no rare class could be called";
+        add("train.label_smoothing", message);
+    }
+    if train.w_consistency > 0.0 && balanced {
+        let message = "does not go with train.sample = \"balanced\": it would pull the probability to the shares drawn";
+        add("train.w_consistency", message);
     }
     found
 }

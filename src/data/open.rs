@@ -10,7 +10,7 @@ use std::{
 use serde::de::IgnoredAny;
 
 use crate::{
-    config::{self, DataFormat, HORIZONS},
+    config::{self, DataFormat},
     error::{Error, Result},
     foreign,
     signals::{self, Interruptible, or_stopped},
@@ -137,8 +137,7 @@ pub(super) fn open(
 /// Rows of an LCD file.
 fn lcd(data: &config::Data, path: &Path, input: Input, mut names: Vec<String>) -> Result<Rows> {
     let wanted = names.get(1).cloned().unwrap_or_default();
-    let unsaid = data.horizon_unsaid && !data.fields.contains_key("label");
-    let others: Vec<u32> = HORIZONS.into_iter().filter(|days| unsaid && *days != data.horizon).collect();
+    let others = if data.fields.contains_key("label") { Vec::new() } else { data.horizons_in_doubt.clone() };
     // More cells than `Columns::read` takes.
     let label = names.len();
     names.push("label".into());

@@ -129,13 +129,15 @@ fn weights_of(source: &ModelSource) -> Result<String> {
     Ok(storage::hash_bytes(hashes.collect::<Result<Vec<_>>>()?.concat().as_bytes()))
 }
 
-/// How many of the seeds are finished in the baselines' `folder`.
+/// How many of the seeds are finished in the baselines' `folder`: of as many as this command names, else of all.
 pub fn finished(context: &Context, folder: &Path) -> usize {
     let folder = folder.join("cnn");
     if !folder.join("meta.json").is_file() {
         return 0;
     }
-    (0..context.config.cnn.seeds).take_while(|&seed| seed_file(&folder, seed).is_file()).count()
+    let config = &context.config;
+    let most = if config.given.contains("cnn.seeds") { config.cnn.seeds } else { usize::MAX };
+    (0..most).take_while(|&seed| seed_file(&folder, seed).is_file()).count()
 }
 
 /// What those say of `records`, whatever settings made them: it takes neither train nor word embeddings.

@@ -41,7 +41,7 @@ impl Dev {
         };
         // Numbered records share ids by chance, but hardly every label with them.
         let ids = predictions.iter().filter(|p| p.id.as_ref().is_some_and(|id| self.labels.contains_key(id))).count();
-        let known = records.is_some() || (shared > 1 && shared == ids);
+        let known = (records.is_some() && !self.texts.is_empty()) || (shared > 1 && shared == ids);
         if shared > 0 && shared < all && known {
             tracing::warn!(
                 "{shared} of the {all} scored records are dev's too: tuned and calibrated values are in-sample for \

@@ -1,7 +1,7 @@
 //! `eval.judge`: LLM-as-a-judge over the texts that were just scored (paper §5.3.2), in `judge.jsonl` of the split's
 //! folder; over those of the base before tuning in `base.judge.jsonl`.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, path::Path};
 
 use serde_json::json;
 
@@ -164,6 +164,15 @@ fn windows(config: &config::Model) -> Windows {
     let input = config.max_input_tokens;
     let output = config.max_output_tokens;
     Windows { input, output, truncate: config.truncate, allow_long: config.allow_long }
+}
+
+/// Whether one judge has judged the texts of the base and of those scored, by the same prompts.
+pub fn is_of_both(out: &Path) -> bool {
+    let made = |file: &str| log::made_by(&out.join(file)).map(|made| made.filtered(|key| key != "predictions"));
+    match (made(FILE), made(BASE_FILE)) {
+        (Some(scored), Some(base)) => scored.differences(&base).is_empty(),
+        _ => true,
+    }
 }
 
 /// What an earlier command's judge said of these very predictions, measured again: a later one without a judge does not

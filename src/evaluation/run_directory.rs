@@ -15,7 +15,7 @@ use super::{
     folder::Folder,
     frozen::{Frozen, Named},
     in_sample::Dev,
-    inputs,
+    inputs, log,
     predictions::{self, Source},
     splits,
 };
@@ -172,7 +172,9 @@ impl EvalJob {
         let out = &folder.out;
         let (frozen, calibration) = self.freeze(context, folder)?.unzip();
         let records = self.records(context)?;
-        let dev = self.dev.as_ref().filter(|_| self.split == "dev" && self.drew_alike(context));
+        // A log that says what made it is of a command that drew for itself: it is gone on with or refused.
+        let drawn = log::made_by(&out.join(predictions::FILE)).is_some();
+        let dev = self.dev.as_ref().filter(|_| self.split == "dev" && !drawn && self.drew_alike(context));
         let predictions = match dev.and_then(|dev| kept(dev, &records)) {
             Some(mut kept) => {
                 if context.config.generate.evidence {

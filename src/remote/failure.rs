@@ -49,7 +49,7 @@ impl RequestFailure {
     pub fn is_everyones(self) -> bool {
         matches!(
             self,
-            Self::Unreachable | Self::Untrusted | Self::NoTls | Self::Refused(300..=399 | 401 | 403 | 404 | 405)
+            Self::Unreachable | Self::Untrusted | Self::NoTls | Self::Refused(300..=399 | 401..=405 | 407)
         )
     }
 

@@ -18,19 +18,19 @@ fn the_label_of_a_prediction_is_the_runs_or_refused() {
         fixture.succeed(input, "out.jsonl", &[&["--no-explanation", "--overwrite"], flags].concat());
         fixture.lines("out.jsonl").iter().map(|line| line["label"].clone()).collect()
     };
-    for input in ["both.json", "other.json"] {
+    for input in ["both.json", "one.json", "other.json"] {
         let refused = fixture.predict(input, "refused.jsonl", &["--no-explanation"]);
         let told = stderr(&refused);
         assert_eq!(refused.status.code(), Some(2), "{told}");
-        assert!(told.contains("record 1, field label: ") && told.contains("--set data.horizon=90"), "{told}");
+        assert!(told.contains("record 1, field label: ") && told.contains("--set data.horizon=90"), "{input}: {told}");
         assert!(!fixture.path("refused.jsonl").exists());
     }
-    assert_eq!(labels("one.json", &[]), [0]);
     assert_eq!(labels("both.json", &["--set", "data.horizon=30"]), [0, 0]);
     assert_eq!(labels("both.json", &["--set", &format!("data.fields.label={LATER}")]), [1, 1]);
     // What a run says without having read such a label, it does not say: a default, or a name of its own.
     for unsaid in [json!({ "data.horizon": 30 }), json!({ "data.horizon": 90, "data.fields.label": LATER })] {
         fixture.write("run/train.json", unsaid.to_string());
+        assert_eq!(labels("one.json", &[]), [0], "no other is there");
         assert_eq!(fixture.predict("both.json", "refused.jsonl", &["--no-explanation"]).status.code(), Some(2));
     }
     fixture.write("run/train.json", json!({ "data.horizon": 30, "data.format": "lcd" }).to_string());

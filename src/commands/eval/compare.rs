@@ -61,9 +61,11 @@ impl Tuned<'_> {
         let (mut numbers, mut differences) = self.measure(&base.sample)?;
         let texts = Texts::of_base(&base, self.scored);
         if let Some(of_base) = judge::judge_or_keep(judge, self.context, self.folder, texts, self.options)? {
-            if let Some(judged) = judged {
+            if let Some(judged) = judged.filter(|_| judge::is_of_both(&self.folder.out)) {
                 let tuned = (Texts::of(self.scored), judged);
                 differences.extend(judge::differences((texts, &of_base), tuned, self.options));
+            } else if judged.is_some() {
+                tracing::warn!("the base's texts were judged by another judge than the model's: they are not compared");
             }
             numbers.set_judge(of_base.metrics);
         }

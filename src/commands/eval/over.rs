@@ -17,7 +17,10 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    evaluation::folder::{self, Fingerprints},
+    evaluation::{
+        folder::{self, Fingerprints},
+        judge, log,
+    },
     fingerprint::Fingerprint,
     foreign,
     generate::scoring,
@@ -37,6 +40,8 @@ struct Evaluated {
     path: PathBuf,
     trained: Fingerprint,
     made: Fingerprints,
+    /// What made the judge's answers and the base's perplexities, where there are some.
+    others: [Option<Fingerprint>; 2],
     metrics: Value,
     /// Steps that were trained; none where its log is gone.
     steps: Option<u64>,
@@ -94,6 +99,7 @@ impl Evaluated {
             steps: steps(path),
             trained: read(&path.join("train.json"), path)?,
             made: settings.made,
+            others: [judge::FILE, "language.base.jsonl"].map(|file| log::made_by(&metrics.with_file_name(file))),
             metrics: read(&metrics, path)?,
             path: path.to_owned(),
         })
@@ -117,6 +123,13 @@ impl Evaluated {
         ];
         let apart = pairs.map(|(own, first)| own.filtered(counts).differences(&first.filtered(counts)));
         let mut all = apart.concat();
+        // Who judged, and what was read for the perplexity, are in no settings of the split.
+        for (own, first) in self.others.iter().zip(&first.others) {
+            if let (Some(own), Some(first)) = (own, first) {
+                let counts = |key: &str| counts(key) && key != "predictions";
+                all.extend(own.filtered(counts).differences(&first.filtered(counts)));
+            }
+        }
         if let (Some(own), Some(first)) = (self.steps, first.steps)
             && own != first
         {
@@ -236,6 +249,7 @@ mod tests {
             path: PathBuf::new(),
             trained: Fingerprint::default(),
             made: Fingerprints { scoring: Fingerprint::default(), measuring: Fingerprint::default() },
+            others: [None, None],
             metrics: json!({ "n": 3, "auroc": { "value": auroc, "ci95": null, "n": 3 },
                 "per_class": [{ "label": "a", "f1": { "value": f1, "ci95": null, "n": 3 } }] }),
         };

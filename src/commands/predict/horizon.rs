@@ -2,28 +2,37 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{commands::Context, config::Data, evaluation::run_directory, generate::scoring};
+use crate::{
+    commands::Context,
+    config::{Data, HORIZONS},
+    evaluation::run_directory,
+    fingerprint::Fingerprint,
+    generate::scoring,
+};
 
 /// The context with the horizon that `model`, a run or a checkpoint of one, was trained with, where the command gives
-/// none. Where the run does not say it either, records with labels of several horizons are refused.
+/// none. Where the run does not say it either, records with labels of horizons that it may be are refused: of all of
+/// them without its run, of others than the default else.
 pub(super) fn of_run(context: &Context, model: &Path) -> Context {
     let mut context = context.clone();
     if !context.config.given.contains("data.horizon") {
-        match trained_horizon(model) {
-            Some(days) => context.config.data.horizon = days,
-            None => context.config.data.horizon_unsaid = true,
+        let run = run_of(model).and_then(|run| run_directory::trained(&run).ok()?);
+        let data = &mut context.config.data;
+        match run.as_ref().map(horizon) {
+            Some(Some(days)) => data.horizon = days,
+            Some(None) => data.horizons_in_doubt = HORIZONS.into_iter().filter(|days| *days != data.horizon).collect(),
+            None => data.horizons_in_doubt = HORIZONS.into(),
         }
     }
     context
 }
 
-/// A run's record that cannot be read says nothing, as does the default where the run may have read something else:
-/// records of another format, or a label by a name of its own. Predictions need none but of files that leave a choice.
-fn trained_horizon(model: &Path) -> Option<u32> {
-    let trained = run_directory::trained(&run_of(model)?).ok()??;
-    let days: u32 = trained.get("data.horizon").as_u64()?.try_into().ok()?;
-    let given = days != Data::default().horizon || *trained.get("data.format") == "lcd";
-    Some(days).filter(|_| given && trained.get("data.fields.label").is_null())
+/// The default says nothing where the run may have read something else: records of another format, or a label by a name
+/// of its own.
+fn horizon(run: &Fingerprint) -> Option<u32> {
+    let days: u32 = run.get("data.horizon").as_u64()?.try_into().ok()?;
+    let given = days != Data::default().horizon || *run.get("data.format") == "lcd";
+    Some(days).filter(|_| given && run.get("data.fields.label").is_null())
 }
 
 /// The run that `model` is or is a checkpoint of: a checkpoint is RUN/checkpoints/epoch-03.

@@ -110,13 +110,16 @@ pub(super) fn check(context: &Context, args: &PredictArgs) -> Result<()> {
     for run in [context.run_dir.as_path(), args.model.as_path()].into_iter().chain(of_checkpoint) {
         refuse_run_file(path, &real, run)?;
     }
-    if beside.symlink_metadata().is_ok() && read_sidecar(&beside).is_none() {
-        return Err(Error::usage(format!(
-            "{} is there already and is no sidecar of ours: predictions to {} would replace it",
-            beside.display(),
-            path.display()
-        ))
-        .hint("give another --output, or move that file away; --overwrite does not replace it"));
+    // Of a link, too, what stands beside the file that it leads to: --overwrite removes it.
+    for beside in [&beside, &sidecar_path(&real)] {
+        if beside.symlink_metadata().is_ok() && read_sidecar(beside).is_none() {
+            return Err(Error::usage(format!(
+                "{} is there already and is no sidecar of ours: predictions to {} would replace it",
+                beside.display(),
+                path.display()
+            ))
+            .hint("give another --output, or move that file away; --overwrite does not replace it"));
+        }
     }
     if !args.overwrite && holds_lines(path) && !beside.is_file() {
         return Err(refusal(path, "no sidecar says what made it"));
