@@ -111,7 +111,7 @@ pub struct Data {
     pub expect: Expect,
     /// LCD: which mortality label, in days: one of [`HORIZONS`].
     pub horizon: u32,
-    /// Horizons that the model may be of just as well, as far as anybody says: their labels are refused, not chosen from.
+    /// Horizons that the model may be of just as well, as far as anybody says: their labels are refused.
     #[serde(skip)]
     pub horizons_in_doubt: Vec<u32>,
     /// The columns of `eval.subgroups`, which every reader carries along.

@@ -110,20 +110,20 @@ impl Columns {
         }
     }
 
-    /// Refuses (exit 2) a text field that is read from the label's or the explanation's column: the model would be shown
-    /// what it is asked for.
+    /// Refuses (exit 2) a text field that is read from the column of the label or the explanation: the model would be
+    /// shown what it is asked for.
     pub fn check(&self) -> Result<()> {
-        let asked_for =
-            RESERVED.iter().zip(&self.reserved).filter(|(field, _)| ["label", "explanation"].contains(field));
+        let answers = ["label", "explanation"];
+        let asked_for = RESERVED.iter().zip(&self.reserved).filter(|(field, _)| answers.contains(field));
         let texts = || self.text.iter().filter(|text| !RESERVED.contains(&text.name.as_str()));
         let shown = |column: &String| texts().find(|text| text.column == *column);
         match asked_for.into_iter().find_map(|(field, column)| Some((field, shown(column)?))) {
             None => Ok(()),
             Some((field, TextField { name, column, .. })) => Err(Error::usage(format!(
-                "the field `{name}` is read from the column `{column}`, which holds the {field}: the model would be shown \
-                 what it is asked for"
+                "the field `{name}` is read from the column `{column}`, which holds the {field}: the model would be \
+                 shown what it is asked for"
             ))
-            .hint(format!("if that column is no answer, name another for the {field}: --set data.fields.{field}=NONE"))),
+            .hint(format!("if it is no answer, name another column for the {field}: --set data.fields.{field}=NONE"))),
         }
     }
 

@@ -224,7 +224,8 @@ impl Folder {
             let unnamed = self.earlier.baselines.iter().filter(|name| !all.baselines.contains(name));
             all.kept = unnamed.cloned().collect();
         }
-        let keeping_runs = if all.runs.is_none() { &self.earlier.baselines } else { &all.kept };
+        let says_runs = all.runs.is_some() || context.config.given.contains("eval.runs");
+        let keeping_runs = if says_runs { &all.kept } else { &self.earlier.baselines };
         all.keeping_runs.clone_from(keeping_runs);
         let add = |list: &mut Vec<String>, more: &[String]| {
             let new: Vec<String> = more.iter().filter(|name| !list.contains(name)).cloned().collect();
