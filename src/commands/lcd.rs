@@ -8,7 +8,7 @@ use super::{Context, args::LcdArgs, dry_run::DryRunReport, folder, output};
 use crate::{
     data::mimic::{self, Agreement, Build, Built, ReadBuild},
     error::{Error, Result},
-    progress,
+    foreign, progress,
     storage::{self, AtomicDir},
 };
 
@@ -151,7 +151,7 @@ fn tell(context: &Context, built: Option<&Built>, agreement: Option<&Agreement>)
         let [ours, theirs] = &agreement.alone;
         let alone = |names: &[String]| match names {
             [] => "none".to_owned(),
-            names => names.iter().map(|name| crate::foreign::name(name)).collect::<Vec<_>>().join(", "),
+            names => names.iter().map(|name| foreign::name(name)).collect::<Vec<_>>().join(", "),
         };
         text.push_str(&format!(
             "records {} and {}, the same order: {}; fields of one alone, not compared: {}; of the other: {}\n",

@@ -302,7 +302,7 @@ fn trainer(
     let ranks = context.ranks.clone();
     // Every rank's weights are in memory by now, and counted in what is free.
     ranks.agree(Ok(()))?;
-    let beside = model.llama.rounded_bytes() + model.llama.tied_gradient_bytes(settings.parameters);
+    let beside = model.llama.rounded_bytes() + memory::tied_gradient_bytes(&model.llama.config, settings.parameters);
     let fixed = memory::gradient_bytes(&optimizer, ranks.size(), device) + beside;
     let held = memory::held_bytes(&model, &optimizer, settings.parameters);
     let free = cuda::memory_available(device);

@@ -22,8 +22,7 @@ const RESERVED: [&str; 4] = ["id", "label", "explanation", "group"];
 pub(super) enum Layout {
     /// Columns named as the fields are.
     Canonical,
-    /// CliniFact's repository: 1 = TRUE → 1, 0 and 2 → 0. A model of three classes has the file's own labels all the
-    /// same.
+    /// CliniFact's repository: 1 = TRUE → 1, 0 and 2 → 0; of three classes the file's own labels all the same.
     Clinifact,
     /// The same with its own three labels: inconclusive, evidence, not enough information.
     Clinifact3,

@@ -8,13 +8,10 @@
 //!                          seed-N.jsonl  predictions of a finished seed
 //! ```
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{log, run_directory::split_path};
 use crate::{
@@ -115,18 +112,13 @@ pub fn run(
     (0..cnn.seeds).map(|seed| answers(&seed_file(&folder, seed), records, labels.count())).collect()
 }
 
-/// What the word embeddings are known by: the one file that they lie in, or all shards.
+/// What the word embeddings are known by: the hash of the one file that they lie in, or of all shards' hashes.
 fn weights_of(source: &ModelSource) -> Result<String> {
-    let single = source.path.join("model.safetensors");
-    let index = foreign::read(&source.path.join("model.safetensors.index.json"), foreign::SMALL).ok();
-    let index: Option<Value> = index.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    let Some(index) = index.filter(|_| !single.is_file()) else {
-        return if single.is_file() { storage::hash_file(&single) } else { source.hash() };
-    };
-    let map = index["weight_map"].as_object();
-    let shards: BTreeSet<&str> = map.into_iter().flatten().filter_map(|(_, file)| file.as_str()).collect();
-    let hashes = shards.into_iter().map(|shard| storage::hash_file(&source.path.join(shard)));
-    Ok(storage::hash_bytes(hashes.collect::<Result<Vec<_>>>()?.concat().as_bytes()))
+    let mut hashes = source.weight_files().iter().map(|file| storage::hash_file(file)).collect::<Result<Vec<_>>>()?;
+    match hashes.as_mut_slice() {
+        [one] => Ok(std::mem::take(one)),
+        all => Ok(storage::hash_bytes(all.concat().as_bytes())),
+    }
 }
 
 /// How many of the seeds are finished in the baselines' `folder`: of as many as this command names, else of all.

@@ -34,6 +34,10 @@ use crate::{
 /// The extension of a file that holds a text a line, and nothing else.
 const PLAIN: &str = "txt";
 
+/// The lines of the base before tuning, and of the model.
+pub const BASE_FILE: &str = "language.base.jsonl";
+const TUNED_FILE: &str = "language.tuned.jsonl";
+
 /// What is read, found before any work.
 pub struct Plan {
     path: PathBuf,
@@ -97,7 +101,7 @@ impl Plan {
 
     /// A line a text, those of an earlier command kept.
     fn read(&self, context: &Context, folder: &Folder, job: &EvalJob, tuned: bool) -> Result<Vec<Line>> {
-        let name = if tuned { "language.tuned" } else { "language.base" };
+        let name = if tuned { TUNED_FILE } else { BASE_FILE };
         let windows = scoring::windows(context, &job.info);
         let known = scoring::known(context, &job.checkpoint, &job.info)?;
         let mut made = vec![
@@ -131,7 +135,7 @@ impl Plan {
             }
             Ok(())
         };
-        let file = folder.out.join(format!("{name}.jsonl"));
+        let file = folder.out.join(name);
         let made = Fingerprint::of_contents(&made);
         log::fill(context, &file, (&made, folder.overwrite), &self.texts, |_| (), &work)
     }

@@ -277,14 +277,21 @@ impl ModelSource {
         }
     }
 
+    /// The files that hold its weights, in name order.
+    pub fn weight_files(&self) -> &[PathBuf] {
+        match &self.weights {
+            Weights::Gguf(path) => std::slice::from_ref(path),
+            Weights::Safetensors(files) => files,
+        }
+    }
+
     /// BLAKE3, in hex, over name and content of config and weight files.
     pub fn hash(&self) -> Result<String> {
-        let files = match &self.weights {
-            Weights::Gguf(path) => vec![path.clone()],
-            Weights::Safetensors(files) => {
-                [self.path.join("config.json")].into_iter().chain(files.iter().cloned()).collect()
-            }
+        let config = match &self.weights {
+            Weights::Gguf(_) => None,
+            Weights::Safetensors(_) => Some(self.path.join("config.json")),
         };
+        let files = config.into_iter().chain(self.weight_files().iter().cloned());
         let mut whole = blake3::Hasher::new();
         for path in files {
             let content = mmap::map(&path)?;

@@ -1,6 +1,6 @@
 //! The training pass over all layers: forward, and its backward from the last layer to the first.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 use super::{
     ActivationCheckpointing, Gradients, Llama, accumulate,
@@ -183,12 +183,6 @@ impl Llama {
         tied.map_or(Ok(()), |of_head| accumulate(gradients, EMBEDDING, of_head))
     }
 
-    /// Bytes of the second of these gradients.
-    pub fn tied_gradient_bytes(&self, trains: Parameters) -> u64 {
-        let tied = trains == Parameters::Full && self.lm_head.is_none();
-        if tied { (self.embed_tokens.elem_count() * DType::F32.size_in_bytes()) as u64 } else { 0 }
-    }
-
     /// The rows that are read, where the last layer leaves the others out: on a CPU, under a frozen MLP. A sum over
     /// rows (a trained weight's gradient) would have other parts than over all of them.
     fn rows_read(&self, offsets: &Offsets, context: &TrainingContext) -> Result<Option<ReadRows>> {
@@ -221,7 +215,7 @@ impl Llama {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
+    use candle_core::{DType, Device};
 
     use super::*;
     use crate::{

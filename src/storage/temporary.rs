@@ -29,8 +29,8 @@ const ASIDE: &str = ".aside-";
 /// Hexadecimal digits of a process's own word.
 const WORD: usize = 8;
 
-/// The name behind a dot name: `last` of `.last.aside-PID…` (stepped aside) and of `.last.tmp-PID…` (being written);
-/// `None` for any other name.
+/// The name behind a dot name: `last` of `.last.aside-PID…`, which stepped aside, and of `.last.tmp-PID…`, which is
+/// being written; `None` for any other name.
 pub fn whose(name: &OsStr) -> Option<OsString> {
     let (whose, ..) = mover(name).or_else(|| writer(name))?;
     Some(OsStr::from_bytes(whose).to_owned())

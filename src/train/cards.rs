@@ -4,7 +4,7 @@ use candle_core::DType;
 
 use super::{
     examples::Example,
-    memory::{Estimate, F32, Largest, tied_gradient},
+    memory::{Estimate, F32, Largest, tied_gradient_bytes},
 };
 use crate::{
     config::{self, ActivationMemory, Config, Parameters, Quantize},
@@ -46,8 +46,9 @@ impl Needs {
                 let trained = 4 * F32 * (lora_parameters(llama, &lora) + head);
                 (Some(lora), trained)
             }
-            Parameters::Full => (None, 3 * F32 * tensor_spec::count(llama) + 4 * F32 * head + tied_gradient(llama)),
+            Parameters::Full => (None, 3 * F32 * tensor_spec::count(llama) + 4 * F32 * head),
         };
+        let trained = trained + tied_gradient_bytes(llama, config.train.parameters);
         let footprint = Footprint::of(llama, precision, true, lora.as_ref());
         let kv = 2 * llama.num_hidden_layers * llama.num_key_value_heads * llama.head_dim * dtype.size_in_bytes();
         let dev = ((config.model.max_input_tokens + config.model.max_output_tokens) * kv) as u64;

@@ -172,7 +172,7 @@ pub fn check_before_loading(
     let (parameters, lora) = trained;
     let (lora, state) = match parameters {
         Parameters::Lora => (Some(lora), 0),
-        Parameters::Full => (None, 3 * F32 * tensor_spec::count(config) + tied_gradient(config)),
+        Parameters::Full => (None, 3 * F32 * tensor_spec::count(config) + tied_gradient_bytes(config, parameters)),
     };
     let estimate = Estimate {
         footprint: Footprint::of(config, precision, device.is_cuda(), lora),
@@ -182,10 +182,11 @@ pub fn check_before_loading(
     estimate.check(usable(available, device.is_cuda()), "the model and its training")
 }
 
-/// Bytes of the LM head's gradient, which full training of a tied model sums beside the embedding's.
-pub(super) fn tied_gradient(config: &LlamaConfig) -> u64 {
+/// Bytes of the LM head's gradient, which full training of a tied model sums beside the embedding's
+/// ([`crate::model::Llama::tie_gradients`]).
+pub fn tied_gradient_bytes(config: &LlamaConfig, parameters: Parameters) -> u64 {
     let bytes = F32 * (config.vocab_size * config.hidden_size) as u64;
-    if config.tie_word_embeddings { bytes } else { 0 }
+    if parameters == Parameters::Full && config.tie_word_embeddings { bytes } else { 0 }
 }
 
 fn too_little(need: u64, available: u64, rows: u64, what: &str) -> Error {

@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Result},
     evaluation::{
         folder::{self, Fingerprints},
-        judge, log,
+        judge, language, log,
     },
     fingerprint::Fingerprint,
     foreign,
@@ -99,7 +99,7 @@ impl Evaluated {
             steps: steps(path),
             trained: read(&path.join("train.json"), path)?,
             made: settings.made,
-            others: [judge::FILE, "language.base.jsonl"].map(|file| log::made_by(&metrics.with_file_name(file))),
+            others: [judge::FILE, language::BASE_FILE].map(|file| log::made_by(&metrics.with_file_name(file))),
             metrics: read(&metrics, path)?,
             path: path.to_owned(),
         })
