@@ -1,25 +1,37 @@
 //! What somebody else put into a directory that is replaced whole.
 
-use std::{io, path::Path};
+use std::{
+    ffi::{OsStr, OsString},
+    io,
+    path::Path,
+};
 
 use super::{create_dir_all, error, sync};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Gives `to`, which will replace the directory `from`, everything in there whose name is not one of ours. Linked, it
 /// is in both until the old one goes: a kill between loses nothing.
+///
+/// # Errors
+/// `to` holds a name that is not one of ours: the next directory would be given it as somebody else's.
 pub fn keep_others(from: &Path, to: &Path, is_ours: impl Fn(&str) -> bool) -> Result<()> {
-    let unread = |e: io::Error| error("cannot read", from, &e);
-    let entries = match std::fs::read_dir(from) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries.map_err(unread)?,
-    };
-    for entry in entries {
-        let entry = entry.map_err(unread)?;
-        if !entry.file_name().to_str().is_some_and(&is_ours) {
-            keep(&entry.path(), &to.join(entry.file_name()))?;
-        }
+    let is_ours = |name: &OsStr| name.to_str().is_some_and(&is_ours);
+    if let Some(name) = names(to)?.into_iter().find(|name| !is_ours(name)) {
+        return Err(Error::run(format!("{} is not among the names of its directory", to.join(name).display())));
+    }
+    for name in names(from)?.into_iter().filter(|name| !is_ours(name)) {
+        keep(&from.join(&name), &to.join(&name))?;
     }
     Ok(())
+}
+
+/// The names in a directory; none where it is not there.
+fn names(directory: &Path) -> Result<Vec<OsString>> {
+    let unread = |e: io::Error| error("cannot read", directory, &e);
+    match std::fs::read_dir(directory) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries.map_err(unread)?.map(|entry| Ok(entry.map_err(unread)?.file_name())).collect(),
+    }
 }
 
 fn keep(from: &Path, to: &Path) -> Result<()> {
@@ -27,7 +39,7 @@ fn keep(from: &Path, to: &Path) -> Result<()> {
     let kind = from.symlink_metadata().map_err(failed)?.file_type();
     if kind.is_dir() {
         create_dir_all(to)?;
-        keep_others(from, to, |_| false)?;
+        names(from)?.into_iter().try_for_each(|name| keep(&from.join(&name), &to.join(&name)))?;
         return sync::dir(to);
     }
     match std::fs::hard_link(from, to) {
@@ -56,7 +68,9 @@ mod tests {
         for _ in 0..2 {
             let dir = AtomicDir::create(&path).unwrap();
             dir.write_file("new.md", b"anew").unwrap();
-            keep_others(&path, dir.path(), |name| name == "ours.md").unwrap();
+            let is_ours = |name: &str| ["ours.md", "new.md"].contains(&name);
+            assert!(keep_others(&path, dir.path(), |name| name == "ours.md").is_err(), "nobody knows new.md");
+            keep_others(&path, dir.path(), is_ours).unwrap();
             dir.commit(false).unwrap();
         }
         let read = |name: &str| std::fs::read_to_string(path.join(name)).ok();
@@ -65,6 +79,6 @@ mod tests {
             assert_eq!(read(name).as_deref(), Some(name));
         }
         assert_eq!(path.join("link").read_link().unwrap(), Path::new("nowhere"));
-        keep_others(&root.path().join("absent"), &path, |_| false).unwrap();
+        keep_others(&root.path().join("absent"), &root.path().join("none"), |_| false).unwrap();
     }
 }
