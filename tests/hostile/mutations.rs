@@ -186,7 +186,7 @@ fn damaged_records_are_refused_or_read() {
     let parquet = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/annotations.parquet")).unwrap();
     let lcd = lcd.to_string();
     let columns: [&[&str]; 2] = [
-        &["--set", "data.format=lcd"],
+        &["--set", "data.format=lcd", "--set", "data.horizon=30"],
         &[
             "--set",
             "data.fields.text=zstd",
