@@ -70,7 +70,7 @@ fn lines(fixture: &Fixture, name: &str) -> Vec<Value> {
 
 #[test]
 fn three_classes_are_trained_scored_and_predicted() {
-    let fixture = trained();
+    let fixture = trained_under(&["--set", "task.ordinal=true"]);
     let best = fixture.json("run/best.json")["path"].as_str().unwrap().to_owned();
     let head = candle_core::safetensors::load(
         fixture.path(&format!("run/{best}/cls_head.safetensors")),
@@ -81,6 +81,7 @@ fn three_classes_are_trained_scored_and_predicted() {
     assert_eq!(fixture.json(&format!("run/{best}/clsgen.json"))["prompt"]["verdict"], "Answer: {label}");
     let dev = fixture.json(&format!("run/{best}/dev.metrics.json"));
     assert_eq!((&dev["n"], dev["confusion"].as_array().unwrap().len()), (&json!(18), 3));
+    assert_eq!(dev["kappa_quadratic"]["n"], 18);
 
     // The labels are the checkpoint's: the command need not say them.
     let flags = ["eval", "--config", "config.toml", "--run", "run", "--split", "dev", "--json", "--curve"];

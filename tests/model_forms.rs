@@ -230,7 +230,7 @@ fn every_form_of_records_gives_the_same_predictions() {
     let forms: [(&str, &[&str]); 6] = [
         ("notes.csv", &[]),
         ("notes.parquet", &[]),
-        ("notes.json", &["--set", "data.format=lcd"]),
+        ("notes.json", &["--set", "data.format=lcd", "--set", "data.horizon=30"]),
         ("clinifact.csv", &["--set", "data.format=clinifact", "--set", "data.fields.text=article_abstract"]),
         ("clinifact.csv", &["--set", "data.fields.text=article_abstract"]),
         ("no-extension", &["--set", "data.format=jsonl"]),

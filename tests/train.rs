@@ -252,6 +252,39 @@ fn each_objective_trains_its_own_loss() {
     assert_eq!(steps.len(), 4);
 }
 
+/// Its AUROC is that of random weights: chance would choose the epoch.
+#[test]
+fn of_a_head_that_is_not_trained_the_loss_chooses() {
+    let fixture = Fixture::new();
+    fixture.write("dev.jsonl", fixture::notes(6, true));
+    let lm = ["--set", "train.objective=lm", "--set", "train.epochs=4", "--set", "train.learning_rate=1e-2"];
+    fixture.succeed("lm", &lm);
+    let losses: Vec<f64> =
+        fixture.log("lm", "epoch").iter().map(|epoch| epoch["dev"]["loss"].as_f64().unwrap()).collect();
+    let least = (0..4).min_by(|&a, &b| losses[a].total_cmp(&losses[b])).unwrap();
+    assert_eq!(
+        fixture.json("lm/best.json"),
+        json!({
+            "epoch": least + 1,
+            "path": format!("checkpoints/epoch-{:02}", least + 1),
+            "score": null,
+        })
+    );
+    let told = |run: &str| {
+        let predict = ["predict", "--model", run, "--input", "dev.jsonl", "--output", &format!("{run}.jsonl")];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_clsgen"));
+        let output = command.current_dir(fixture.path(".")).args(predict).arg("--no-explanation").output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        stderr(&output).contains("trained no classification head")
+    };
+    assert!(told("lm"));
+    // A head that the run before trained is one still.
+    fixture.succeed("joint", &["--set", "train.max_steps=1"]);
+    let from = ["--set", "train.init_from=joint/checkpoints/epoch-01", "--set", "train.max_steps=1"];
+    fixture.succeed("then", &[&lm[..], &from].concat());
+    assert!(!told("joint") && !told("then"));
+}
+
 #[test]
 fn joint_without_any_explanation_is_refused() {
     let fixture = Fixture::new();

@@ -50,6 +50,7 @@ pub fn run(context: &Context, args: &PredictArgs) -> Result<()> {
     let claim = Claim::stake(context, args)?;
     let job = prepare(context, args)?;
     let Job { total, before, settings, loaded, prompter, sidecar, calibrator } = &job;
+    scoring::warn_of_untrained_head(&args.model, &loaded.info);
     source::protect(&loaded.source.path);
     let reading = reading(context, prompter.labels());
     let stream = |skipped| data::stream_after(&reading, &args.input, &prompter.template().fields(), skipped);

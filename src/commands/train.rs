@@ -90,7 +90,8 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     let (class_balance, sampler) = class_balance(config, &examples)?;
     let plan = BatchPlan::new(&config.train, lengths, sampler, together.size(), context.seed)?;
     agreement::check_steps(resume.as_ref(), &plan, &config.train)?;
-    let largest = Largest::of(&examples, plan.batch_size, config.train.prompt_loss_weight > 0.0);
+    let whole = config.train.prompt_loss_weight > 0.0;
+    let largest = Largest::of(&examples, plan.batch_size, plan.balanced.as_ref(), whole);
     ranks::announce(context);
     announce(&inputs, &plan, largest);
     let fits = fits.and(room(config, &base, largest));
@@ -103,7 +104,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     together.agree(signals::check_interrupted())?;
 
     // The model, where the run left off or from the start.
-    let model = start::model(context, &base, resume.as_ref())?;
+    let (model, head_trained) = start::model(context, &base, resume.as_ref(), identity.start_hash())?;
     let of_losses = (label_tokens, class_balance);
     let trainer = trainer(context, model, plan.clone(), of_losses, largest, resume.as_ref(), &base.device)?;
     let state = agreement::state(resume, &plan);
@@ -121,7 +122,8 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
         }
         identity.write(&context.run_dir)?;
         let mfu = mfu(context, &base, &trainer);
-        TrainLog::open(&context.run_dir, &plan, state.step, state.complete_epochs(), mfu, context.quiet)
+        let last = plan.last_step(config.train.max_steps);
+        TrainLog::open(&context.run_dir, last, state.step, state.complete_epochs(), mfu, context.quiet)
     })?;
 
     let mut session = Session {
@@ -132,7 +134,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
         prompter: &prompter,
         writer: CheckpointWriter {
             run: context.run_dir.clone(),
-            info: clsgen_json(config, &inputs, &base)?,
+            info: ClsgenJson { head_trained, ..clsgen_json(config, &inputs, &base)? },
             source: base.source,
             parameters: config.train.parameters,
         },
@@ -184,7 +186,7 @@ fn dry_run(
     match args.assume {
         Some(rate) => {
             let title = format!("hours at {rate} tokens/s a rank");
-            told.with(&title, cards::hours(examples, context.config.train.epochs, rate))
+            told.with(&title, cards::hours(examples, plan, &context.config.train, rate))
         }
         None => told,
     }
@@ -347,7 +349,9 @@ fn dev(context: &Context, inputs: &mut Inputs, prompter: &Prompter) -> Result<Op
         evidence: false,
         batch_tokens: config.generate.batch_tokens,
     };
-    Dev::new(prompter, &records, config.train.objective, settings).map(Some).context(path.display())
+    Dev::new(prompter, &records, config.train.objective, config.task.ordinal, settings)
+        .map(Some)
+        .context(path.display())
 }
 
 fn clsgen_json(config: &Config, inputs: &Inputs, base: &FoundBase) -> Result<ClsgenJson> {
@@ -372,6 +376,7 @@ fn clsgen_json(config: &Config, inputs: &Inputs, base: &FoundBase) -> Result<Cls
         truncate: config.model.truncate,
         quantize: config.model.quantize,
         complete: true,
+        head_trained: true,
         clsgen_version: env!("CARGO_PKG_VERSION").into(),
     })
 }

@@ -80,6 +80,7 @@ impl EvalJob {
         let data = split_path(context, split)?;
         let shown = checkpoint.strip_prefix(&context.run_dir).unwrap_or(&checkpoint).display().to_string();
         let info = read_info(&checkpoint)?;
+        scoring::warn_of_untrained_head(&checkpoint, &info);
         let job = Self {
             hash: checkpoint_hash(&checkpoint)?,
             template: scoring::template(&checkpoint, &info)?,

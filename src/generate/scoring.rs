@@ -73,6 +73,17 @@ pub fn template(dir: &Path, info: &ClsgenJson) -> Result<PromptTemplate> {
     Ok(template)
 }
 
+/// Says that probabilities of this checkpoint mean nothing, where that is so.
+pub fn warn_of_untrained_head(dir: &Path, info: &ClsgenJson) {
+    if !info.head_trained {
+        tracing::warn!(
+            "{}: train.objective = \"lm\" trained no classification head: its probabilities are those of random \
+            weights, only what the model writes says anything",
+            dir.display()
+        );
+    }
+}
+
 /// How long a prompt and an answer may be.
 pub struct Windows {
     /// Tokens of a prompt at most.

@@ -76,8 +76,12 @@ pub struct ClsgenJson {
     #[serde(default, skip_serializing_if = "is_none")]
     pub quantize: Quantize,
     /// `false` where its epoch was cut short.
-    #[serde(default = "complete")]
+    #[serde(default = "yes")]
     pub complete: bool,
+    /// `false` where neither its run nor one that it started from trained the head (`train.objective = "lm"`): it is as
+    /// it was drawn, and its probabilities mean nothing.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub head_trained: bool,
     /// Version of clsgen that wrote it.
     #[serde(default)]
     pub clsgen_version: String,
@@ -87,8 +91,12 @@ fn is_none(quantize: &Quantize) -> bool {
     *quantize == Quantize::None
 }
 
-fn complete() -> bool {
+fn yes() -> bool {
     true
+}
+
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 /// A checkpoint, ready to predict.

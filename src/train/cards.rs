@@ -5,6 +5,7 @@ use candle_core::DType;
 use super::{
     examples::Example,
     memory::{Estimate, F32, Largest, tied_gradient_bytes},
+    plan::BatchPlan,
 };
 use crate::{
     config::{self, ActivationMemory, Config, Parameters, Quantize},
@@ -27,7 +28,7 @@ pub struct Needs {
     setting: ActivationMemory,
     quantize: Quantize,
     weights: u64,
-    /// Trained parameters beside the weights, their gradients, both moments.
+    /// Trained parameters beside the weights, their gradients, both moments, adapters as a pass rounds them.
     trained: u64,
     /// Keys and values of dev's longest record: more are held where there is room.
     dev: u64,
@@ -43,8 +44,9 @@ impl Needs {
         let (lora, trained) = match config.train.parameters {
             Parameters::Lora => {
                 let lora = LoraConfig::from(&config.lora);
-                let trained = 4 * F32 * (lora_parameters(llama, &lora) + head);
-                (Some(lora), trained)
+                let adapters = lora_parameters(llama, &lora);
+                let rounded = if dtype == DType::BF16 { adapters * dtype.size_in_bytes() as u64 } else { 0 };
+                (Some(lora), 4 * F32 * (adapters + head) + rounded)
             }
             Parameters::Full => (None, 3 * F32 * tensor_spec::count(llama) + 4 * F32 * head),
         };
@@ -102,21 +104,38 @@ pub fn dtype(config: &Config) -> DType {
     if wide { DType::F32 } else { DType::BF16 }
 }
 
-/// How long training takes on 1, 2, 4 and 8 ranks, each of which trains so many tokens a second.
-pub fn hours(examples: &[Example], epochs: usize, tokens_per_second: f64) -> String {
-    let tokens: usize = examples.iter().map(Example::rows).sum();
-    let alone = (tokens * epochs) as f64 / tokens_per_second / 3600.0;
-    let on = RANKS.map(|ranks| {
-        let hours = alone / ranks as f64;
-        format!("{hours:.*} on {ranks}", if hours < 10.0 { 2 } else { 1 })
+/// How long training takes on 1, 2, 4 and 8 ranks, each of which trains so many tokens a second: those of the records
+/// that are drawn, up to `train.max_steps`. `plan` is that of any number of ranks.
+pub fn hours(examples: &[Example], plan: &BatchPlan, settings: &config::Train, tokens_per_second: f64) -> String {
+    let tokens_on = |ranks| {
+        let lengths = examples.iter().map(|example| example.prompt.len()).collect();
+        // Where `train.effective_batch` cannot be dealt to so many there is no such run.
+        let plan = BatchPlan::new(settings, lengths, plan.balanced.clone(), ranks, plan.seed).ok()?;
+        Some(tokens(examples, &plan, plan.last_step(settings.max_steps)))
+    };
+    let on = RANKS.iter().filter_map(|&ranks| {
+        let hours = tokens_on(ranks)? as f64 / (tokens_per_second * ranks as f64) / 3600.0;
+        Some(format!("{hours:.*} on {ranks}", if hours < 10.0 { 2 } else { 1 }))
     });
-    format!("{} ranks, of {tokens} tokens an epoch; scoring dev is not counted", on.join(", "))
+    let on: Vec<String> = on.collect();
+    let planned = tokens(examples, plan, plan.last_step(settings.max_steps));
+    format!("{} ranks; {planned} tokens on {}; scoring dev is not counted", on.join(", "), plan.ranks)
+}
+
+/// Tokens of the optimizer steps up to `last`.
+fn tokens(examples: &[Example], plan: &BatchPlan, last: usize) -> usize {
+    let of_epoch = |epoch: usize| {
+        let steps = last - last.min((epoch - 1) * plan.steps_per_epoch());
+        let records = plan.records.min(steps * plan.group_size());
+        plan.order(epoch)[..records].iter().map(|&record| examples[record].rows()).sum::<usize>()
+    };
+    (1..=last.div_ceil(plan.steps_per_epoch())).map(of_epoch).sum()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::memory::tests::llama_8b;
+    use crate::train::{class_balance::BalancedSampler, memory::tests::llama_8b};
 
     fn needs(change: impl FnOnce(&mut Config)) -> Needs {
         let mut config = Config::default();
@@ -129,8 +148,9 @@ mod tests {
     fn an_8b_model_is_told_the_cards_it_fits_on() {
         let lora = needs(|_| {});
         assert_eq!(lora.weights, 2 * 8_030_261_248 + 2 * 65 * 4096);
-        // As many numbers as the ranks of such a run add up.
-        assert_eq!(lora.trained, 16 * 15_210_498);
+        // As many numbers as the ranks of such a run add up; the adapters of rank 8 once more in bf16.
+        let adapters = 32 * 8 * 2 * ((4096 + 4096) + (4096 + 1024));
+        assert_eq!(lora.trained, 16 * 15_210_498 + 2 * adapters);
         assert_eq!(lora.dev, 7424 * 131_072);
         let cards = lora.cards();
         assert!(cards.starts_with("24 GB: fits, "), "{cards}");
@@ -155,11 +175,27 @@ mod tests {
 
     #[test]
     fn hours_are_those_of_the_tokens() {
-        let example = |n| Example { prompt: vec![1; n], target: vec![1; 24], class: 0, record: 0 };
-        let told = hours(&[example(7400), example(3576)], 20, 100.0);
-        assert_eq!(
-            told,
-            "0.61 on 1, 0.31 on 2, 0.15 on 4, 0.08 on 8 ranks, of 11022 tokens an epoch; scoring dev is not counted"
-        );
+        let example = |n, class| Example { prompt: vec![1; n], target: vec![1; 24], class, record: 0 };
+        let examples = [example(7401, 0), example(3575, 1), example(3575, 1), example(3575, 1)];
+        let told = |change: fn(&mut config::Train)| {
+            let mut settings = config::Train { grad_accumulation: 1, ..config::Train::default() };
+            change(&mut settings);
+            let classes: Vec<u32> = examples.iter().map(|example| example.class).collect();
+            let balanced = settings.sample == config::EpochSample::Balanced;
+            let sampler = balanced.then(|| BalancedSampler::new(&classes, 2).unwrap());
+            let lengths = examples.iter().map(|example| example.prompt.len()).collect();
+            let plan = BatchPlan::new(&settings, lengths, sampler, 1, 7).unwrap();
+            hours(&examples, &plan, &settings, 100.0)
+        };
+        // 20 epochs of 7424 + 3 · 3598 tokens.
+        let all = "1.01 on 1, 0.51 on 2, 0.25 on 4, 0.13 on 8 ranks; 364360 tokens on 1; scoring dev is not counted";
+        assert_eq!(told(|_| {}), all);
+        // Two draws of each class: the long record comes twice.
+        assert!(told(|settings| settings.sample = config::EpochSample::Balanced).contains("; 440880 tokens on 1;"));
+        // A whole epoch on one rank is two on two, each of half as many steps, and stays one of a batch that is given.
+        let stopped = told(|settings| settings.max_steps = Some(4));
+        assert!(stopped.starts_with("0.05 on 1, 0.05 on 2, 0.05 on 4, 0.03 on 8 ranks; 18218 tokens"), "{stopped}");
+        let given = told(|settings| (settings.max_steps, settings.effective_batch) = (Some(2), Some(2)));
+        assert!(given.starts_with("0.05 on 1, 0.03 on 2 ranks; 18218 tokens"), "{given}");
     }
 }

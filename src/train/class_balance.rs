@@ -86,6 +86,14 @@ impl BalancedSampler {
         share(self.records, self.by_class.len(), class)
     }
 
+    /// How often an epoch draws a record of `class` at most: once of each order that its draws, which may begin within
+    /// one, have a part of.
+    pub fn most_often(&self, class: u32) -> usize {
+        let class = class as usize;
+        let draws = self.draws(class);
+        draws.min(draws.saturating_sub(1).div_ceil(self.by_class[class].len()) + 1)
+    }
+
     /// The records of `epoch`, counted from 1, class after class.
     pub fn epoch(&self, seed: u64, epoch: usize) -> Vec<usize> {
         let rng = Rng::new(seed, streams::CLASS_ORDER);

@@ -34,6 +34,8 @@ pub struct Dev {
     /// Target ids of each, empty where there is none to write: L_gen of dev is computed on these.
     targets: Vec<Vec<u32>>,
     settings: PredictSettings,
+    /// Whether the classes have an order (`task.ordinal`).
+    ordinal: bool,
 }
 
 /// `dev.metrics.json`: the metrics of `eval/metrics.json`, without bootstrap intervals, and the losses.
@@ -54,6 +56,11 @@ impl DevMetrics {
     /// The inputs of the quality score that selects a checkpoint.
     pub fn terms(&self) -> EpochTerms {
         EpochTerms { dev_loss: self.loss, ..self.evaluation.terms() }
+    }
+
+    /// The same of a head that is not trained.
+    pub fn loss_alone(&self) -> EpochTerms {
+        EpochTerms { dev_loss: self.loss, ..EpochTerms::default() }
     }
 
     /// What TensorBoard shows.
@@ -79,9 +86,10 @@ impl Dev {
         prompter: &Prompter,
         records: &[Record],
         objective: Objective,
+        ordinal: bool,
         settings: PredictSettings,
     ) -> Result<Self> {
-        let mut dev = Self { records: Vec::with_capacity(records.len()), targets: Vec::new(), settings };
+        let mut dev = Self { records: Vec::with_capacity(records.len()), targets: Vec::new(), settings, ordinal };
         for record in records {
             signals::check_interrupted()?;
             dev.records.push(PromptedRecord::new(record, prompter.prompt(record)?));
@@ -178,7 +186,7 @@ impl Dev {
             loss_gen: losses.generation,
             // Reported under `objective = "lm"` too, where the head is untrained and it is no part of `loss`.
             loss_cls: (n > 0).then(|| classification / n as f64),
-            evaluation: evaluate(rows().map(|(prediction, label, _)| (prediction, label)), labels)?,
+            evaluation: evaluate(rows().map(|(prediction, label, _)| (prediction, label)), labels, self.ordinal)?,
         })
     }
 }
@@ -195,7 +203,11 @@ fn generation_loss(model: &Model, record: &PromptedRecord, target: &[u32], weigh
 }
 
 /// The metrics of predictions with their gold classes, without intervals.
-fn evaluate<'a>(rows: impl Iterator<Item = (&'a Prediction, Class)>, labels: &Labels) -> Result<AnyEvaluation> {
+fn evaluate<'a>(
+    rows: impl Iterator<Item = (&'a Prediction, Class)>,
+    labels: &Labels,
+    ordinal: bool,
+) -> Result<AnyEvaluation> {
     let rows = rows.filter_map(|(prediction, label)| {
         Some(Row {
             probabilities: prediction.scores()?,
@@ -208,7 +220,7 @@ fn evaluate<'a>(rows: impl Iterator<Item = (&'a Prediction, Class)>, labels: &La
     Ok(match AnySample::new(labels.count(), rows).map_err(Error::run)? {
         AnySample::Two(sample) => AnyEvaluation::Two(Box::new(metrics::evaluate(&sample, None, &options))),
         AnySample::More(sample) => {
-            AnyEvaluation::More(Box::new(multiclass::evaluate(&sample, labels, false, &options)))
+            AnyEvaluation::More(Box::new(multiclass::evaluate(&sample, labels, ordinal, &options)))
         }
     })
 }

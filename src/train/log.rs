@@ -16,7 +16,6 @@ use super::{
     dev::DevMetrics,
     loss::{Counts, Losses},
     mfu::Mfu,
-    plan::BatchPlan,
     step::StepReport,
     tensorboard::EventWriter,
 };
@@ -113,12 +112,12 @@ impl Files {
 }
 
 impl TrainLog {
-    /// Opens the log of `run`; a resume after step `done` drops the lines of later steps first, and that of an epoch
-    /// after `complete_epochs` as soon as it logs anything.
+    /// Opens the log of `run`, which ends with step `last`; a resume after step `done` drops the lines of later steps
+    /// first, and that of an epoch after `complete_epochs` as soon as it logs anything.
     /// With `mfu` each step says what share of the devices' peak it used.
     pub fn open(
         run: &Path,
-        plan: &BatchPlan,
+        last: usize,
         done: usize,
         complete_epochs: usize,
         mfu: Option<Mfu>,
@@ -128,7 +127,7 @@ impl TrainLog {
         let staying = Some(keep_until(&path, done, complete_epochs)?);
         let lines = RecordLog::open(&path)?;
         let events = EventWriter::create(&run.join("tensorboard"), done + 1)?;
-        let bar = progress::bar(quiet, Some(plan.total_steps()), done, STEPS);
+        let bar = progress::bar(quiet, Some(last), done, STEPS);
         Ok(Self { files: Some(Files { lines, staying, events, mfu }), bar, told: Instant::now() })
     }
 

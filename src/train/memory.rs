@@ -1,8 +1,10 @@
 //! What a run needs, before it starts: memory and disk (exit 5 in seconds, naming what would fit).
 
+use std::iter::repeat_n;
+
 use candle_core::Device;
 
-use super::{examples::Example, optimizer::Optimizer};
+use super::{class_balance::BalancedSampler, examples::Example, optimizer::Optimizer};
 use crate::{
     config::{ActivationMemory, Parameters},
     device::format_bytes,
@@ -27,11 +29,13 @@ pub struct Largest {
 }
 
 impl Largest {
-    /// Over all batches of `batch_size` that a shuffle can make; the LM head takes a record at a time.
+    /// Over all batches of `batch_size` that a shuffle, or `sampler`, can make; the LM head takes a record at a time.
     ///
     /// `whole`: the LM head reads the prompt's rows too.
-    pub fn of(examples: &[Example], batch_size: usize, whole: bool) -> Self {
-        let mut rows: Vec<usize> = examples.iter().map(Example::rows).collect();
+    pub fn of(examples: &[Example], batch_size: usize, sampler: Option<&BalancedSampler>, whole: bool) -> Self {
+        let drawn = |example: &Example| sampler.map_or(1, |sampler| sampler.most_often(example.class));
+        let mut rows: Vec<usize> =
+            examples.iter().flat_map(|one| repeat_n(one.rows(), drawn(one).min(batch_size))).collect();
         rows.sort_unstable_by(|a, b| b.cmp(a));
         let read = |example: &Example| if whole { example.rows() } else { example.target.len() };
         let target_rows = examples.iter().map(read).max().unwrap_or(0);
@@ -222,10 +226,16 @@ pub(super) mod tests {
     #[test]
     fn the_largest_batch_is_that_of_the_longest_records() {
         let examples = [example(10, 3), example(4, 0), example(7, 5)];
-        assert_eq!(Largest::of(&examples, 1, false), Largest { rows: 12, target_rows: 5 });
-        assert_eq!(Largest::of(&examples, 2, false), Largest { rows: 23, target_rows: 5 });
-        assert_eq!(Largest::of(&examples, 9, false), Largest { rows: 27, target_rows: 5 });
-        assert_eq!(Largest::of(&examples, 1, true), Largest { rows: 12, target_rows: 12 });
+        assert_eq!(Largest::of(&examples, 1, None, false), Largest { rows: 12, target_rows: 5 });
+        assert_eq!(Largest::of(&examples, 2, None, false), Largest { rows: 23, target_rows: 5 });
+        assert_eq!(Largest::of(&examples, 9, None, false), Largest { rows: 27, target_rows: 5 });
+        assert_eq!(Largest::of(&examples, 1, None, true), Largest { rows: 12, target_rows: 12 });
+        // Three draws of each class: the one record of class 1 is all three of its own, and may fill a batch.
+        let mut rare = [10, 4, 4, 4, 4, 4].map(|n| example(n, 0));
+        rare[0].class = 1;
+        let sampler = BalancedSampler::new(&rare.each_ref().map(|one| one.class), 2).unwrap();
+        assert_eq!(Largest::of(&rare, 3, Some(&sampler), false), Largest { rows: 30, target_rows: 0 });
+        assert_eq!(Largest::of(&rare, 4, Some(&sampler), false), Largest { rows: 34, target_rows: 0 });
     }
 
     /// Llama-3.1-8B.

@@ -31,9 +31,9 @@ pub struct Best {
 }
 
 /// Chooses among the checkpoints of epochs 1 to `last` and writes `RUN/best.json`; nothing where there is none of them
-/// yet.
-pub fn write_best(run: &Path, last: usize) -> Result<Option<Best>> {
-    let best = choose(run, last)?;
+/// yet. Of a head that is not trained (`objective = "lm"`) the metrics are noise: dev's loss chooses.
+pub fn write_best(run: &Path, last: usize, head_trained: bool) -> Result<Option<Best>> {
+    let best = choose(run, last, head_trained)?;
     best.iter().try_for_each(|best| storage::write_json(&run.join("best.json"), best))?;
     Ok(best)
 }
@@ -45,7 +45,7 @@ pub fn is_scored(run: &Path, state: &TrainerState, dev: bool) -> bool {
     same && (!dev || checkpoint.join(DEV_METRICS).is_file())
 }
 
-fn choose(run: &Path, last: usize) -> Result<Option<Best>> {
+fn choose(run: &Path, last: usize, head_trained: bool) -> Result<Option<Best>> {
     let mut epochs = Vec::new();
     let mut terms: Vec<EpochTerms> = Vec::new();
     for epoch in 1..=last {
@@ -55,7 +55,7 @@ fn choose(run: &Path, last: usize) -> Result<Option<Best>> {
             let metrics: DevMetrics = serde_json::from_slice(&storage::verify_file(&checkpoint, DEV_METRICS)?)
                 .map_err(|e| Error::model(format!("{}: {}", path.display(), foreign::reason(&e))))?;
             epochs.push(epoch);
-            terms.push(metrics.terms());
+            terms.push(if head_trained { metrics.terms() } else { metrics.loss_alone() });
         }
     }
     let quality = quality(&terms);

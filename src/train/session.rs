@@ -130,7 +130,8 @@ impl Session<'_> {
 
     /// Names the best epoch so far, on rank 0; `None` on others, and where no epoch has a checkpoint yet.
     fn write_best(&self) -> Result<Option<Best>> {
-        Ok(self.trainer.ranks.on_rank_0(|| write_best(&self.writer.run, self.state.epoch))?.flatten())
+        let head_trained = self.trainer.pass.weights.trains_classification();
+        Ok(self.trainer.ranks.on_rank_0(|| write_best(&self.writer.run, self.state.epoch, head_trained))?.flatten())
     }
 
     /// What ends the process after `error`. A signal saves the epoch as it is first; any other error leaves the last

@@ -35,5 +35,9 @@ fn an_lcd_file_whose_labels_are_called_label_is_one_warning() {
             .count()
     };
     assert_eq!(told("label", &[]), 1);
-    assert_eq!((told("out_hospital_mortality_30", &[]), told("label", &["--set", "data.fields.label=label"])), (0, 0));
+    let days = ["--set", "data.horizon=30"];
+    assert_eq!(
+        (told("out_hospital_mortality_30", &days), told("label", &["--set", "data.fields.label=label"])),
+        (0, 0)
+    );
 }

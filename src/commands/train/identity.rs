@@ -86,6 +86,11 @@ impl Identity {
             .hint("undo the change, or choose another directory with --run"))
     }
 
+    /// The checkpoint that the run starts from, where it does from one, by its hash.
+    pub fn start_hash(&self) -> Option<&str> {
+        self.fingerprint.get(START).as_str()
+    }
+
     /// Records the run's identity.
     pub fn write(&self, run: &Path) -> Result<()> {
         storage::write_json(&run.join(FILE), &self.fingerprint)

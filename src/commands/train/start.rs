@@ -8,8 +8,9 @@ use candle_core::Device;
 use super::base::FoundBase;
 use crate::{
     commands::Context,
-    config::{Init, Parameters},
+    config::{Init, Objective, Parameters},
     error::{Error, Result},
+    generate::scoring,
     model::{
         ClsHead, Llama, Model,
         adapter::LoraConfig,
@@ -21,24 +22,39 @@ use crate::{
     train::checkpoint::Resumable,
 };
 
-/// Base, adapters and head.
-pub(super) fn model(context: &Context, base: &FoundBase, resume: Option<&Resumable>) -> Result<Model> {
+/// Base, adapters and head, and whether training has ever reached the head or will. `start_hash`: the checkpoint of
+/// `train.init_from` as the run records it.
+pub(super) fn model(
+    context: &Context,
+    base: &FoundBase,
+    resume: Option<&Resumable>,
+    start_hash: Option<&str>,
+) -> Result<(Model, bool)> {
     let config = &context.config;
     let from = resume.map(|resume| resume.path.clone()).or_else(|| init_from(context));
-    let mut model = match from {
-        None => fresh(context, base)?,
+    let (mut model, head_trained) = match from {
+        None => (fresh(context, base)?, false),
         Some(dir) => {
             // `init_from` may lie in a run that is still training.
             storage::read_unchanged(&dir, |dir| {
                 check_shape(context, dir, base)?;
-                stored(context, dir, base)
+                if resume.is_none() && start_hash != Some(scoring::checkpoint_hash(dir)?.as_str()) {
+                    return Err(replaced(dir));
+                }
+                Ok((stored(context, dir, base)?, checkpoint::read_info(dir)?.head_trained))
             })?
         }
     };
     // Dropout is a setting of this run, whatever the checkpoint was trained with.
     model.head.dropout = config.head.dropout;
     model.llama.set_lora_dropout(config.lora.dropout);
-    Ok(model)
+    Ok((model, head_trained || config.train.objective != Objective::Lm))
+}
+
+/// The run would record another start than it had.
+fn replaced(dir: &Path) -> Error {
+    Error::model(format!("train.init_from: {} was replaced while this run was being prepared", dir.display()))
+        .hint("start again, from a checkpoint that stays, such as RUN/checkpoints/epoch-01")
 }
 
 fn init_from(context: &Context) -> Option<PathBuf> {
