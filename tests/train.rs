@@ -272,17 +272,27 @@ fn of_a_head_that_is_not_trained_the_loss_chooses() {
     );
     let told = |run: &str| {
         let predict = ["predict", "--model", run, "--input", "dev.jsonl", "--output", &format!("{run}.jsonl")];
-        let mut command = Command::new(env!("CARGO_BIN_EXE_clsgen"));
-        let output = command.current_dir(fixture.path(".")).args(predict).arg("--no-explanation").output().unwrap();
-        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-        stderr(&output).contains("trained no classification head")
+        let told =
+            common::outcome(common::clsgen().current_dir(fixture.path(".")).args(predict).arg("--no-explanation"));
+        assert_eq!(told.code, Some(0), "{told:?}");
+        told.stderr.contains("trained no classification head")
     };
     assert!(told("lm"));
-    // A head that the run before trained is one still.
+    // A head that the run before trained is one still; where that was killed as it replaced its checkpoint, too.
     fixture.succeed("joint", &["--set", "train.max_steps=1"]);
+    let place = |name: &str| fixture.path(&format!("joint/checkpoints/{name}"));
     let from = ["--set", "train.init_from=joint/checkpoints/epoch-01", "--set", "train.max_steps=1"];
     fixture.succeed("then", &[&lm[..], &from].concat());
     assert!(!told("joint") && !told("then"));
+    std::fs::rename(place("epoch-01"), place(".epoch-01.aside-4294967294.0123abcd")).unwrap();
+    fixture.succeed("aside", &[&lm[..], &from].concat());
+    let start = |run: &str| fixture.json(&format!("{run}/train.json"))["train.init_from"].clone();
+    assert!(start("aside").is_string() && start("aside") == start("then"));
+
+    // Without an explanation in dev there is no loss to go by.
+    fixture.write("dev.jsonl", fixture::notes(6, false));
+    fixture.succeed("unexplained", &lm);
+    assert_eq!(fixture.json("unexplained/best.json")["epoch"], 4);
 }
 
 #[test]

@@ -134,7 +134,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
         prompter: &prompter,
         writer: CheckpointWriter {
             run: context.run_dir.clone(),
-            info: ClsgenJson { head_trained, ..clsgen_json(config, &inputs, &base)? },
+            info: clsgen_json(config, &inputs, &base, head_trained)?,
             source: base.source,
             parameters: config.train.parameters,
         },
@@ -354,7 +354,7 @@ fn dev(context: &Context, inputs: &mut Inputs, prompter: &Prompter) -> Result<Op
         .context(path.display())
 }
 
-fn clsgen_json(config: &Config, inputs: &Inputs, base: &FoundBase) -> Result<ClsgenJson> {
+fn clsgen_json(config: &Config, inputs: &Inputs, base: &FoundBase, head_trained: bool) -> Result<ClsgenJson> {
     // A path is stored whole, so that the checkpoint finds its base from anywhere; a hub id stays one.
     let local = config.resolve(Path::new(&config.model.base)).exists();
     // Links stay as named: a `.gguf` file's name is part of its hash.
@@ -376,7 +376,7 @@ fn clsgen_json(config: &Config, inputs: &Inputs, base: &FoundBase) -> Result<Cls
         truncate: config.model.truncate,
         quantize: config.model.quantize,
         complete: true,
-        head_trained: true,
+        head_trained,
         clsgen_version: env!("CARGO_PKG_VERSION").into(),
     })
 }

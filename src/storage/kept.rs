@@ -17,7 +17,8 @@ use crate::error::{Error, Result};
 pub fn keep_others(from: &Path, to: &Path, is_ours: impl Fn(&str) -> bool) -> Result<()> {
     let is_ours = |name: &OsStr| name.to_str().is_some_and(&is_ours);
     if let Some(name) = names(to)?.into_iter().find(|name| !is_ours(name)) {
-        return Err(Error::run(format!("{} is not among the names of its directory", to.join(name).display())));
+        let message = format!("{} is no name that clsgen knows for its own", to.join(name).display());
+        return Err(Error::run(message).hint("this is a fault of clsgen, not of the input: please report it"));
     }
     for name in names(from)?.into_iter().filter(|name| !is_ours(name)) {
         keep(&from.join(&name), &to.join(&name))?;

@@ -58,9 +58,9 @@ impl DevMetrics {
         EpochTerms { dev_loss: self.loss, ..self.evaluation.terms() }
     }
 
-    /// The same of a head that is not trained.
-    pub fn loss_alone(&self) -> EpochTerms {
-        EpochTerms { dev_loss: self.loss, ..EpochTerms::default() }
+    /// The same of a run that does not train the head; `None` where there is no loss either.
+    pub fn loss_alone(&self) -> Option<EpochTerms> {
+        self.loss.map(|loss| EpochTerms { dev_loss: Some(loss), ..EpochTerms::default() })
     }
 
     /// What TensorBoard shows.

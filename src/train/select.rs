@@ -31,9 +31,10 @@ pub struct Best {
 }
 
 /// Chooses among the checkpoints of epochs 1 to `last` and writes `RUN/best.json`; nothing where there is none of them
-/// yet. Of a head that is not trained (`objective = "lm"`) the metrics are noise: dev's loss chooses.
-pub fn write_best(run: &Path, last: usize, head_trained: bool) -> Result<Option<Best>> {
-    let best = choose(run, last, head_trained)?;
+/// yet. A run that does not train the head (`objective = "lm"`) is not chosen by what the head says: dev's loss chooses,
+/// and of a dev split without explanations, which has none, the latest epoch is the best known.
+pub fn write_best(run: &Path, last: usize, trains_head: bool) -> Result<Option<Best>> {
+    let best = choose(run, last, trains_head)?;
     best.iter().try_for_each(|best| storage::write_json(&run.join("best.json"), best))?;
     Ok(best)
 }
@@ -45,7 +46,7 @@ pub fn is_scored(run: &Path, state: &TrainerState, dev: bool) -> bool {
     same && (!dev || checkpoint.join(DEV_METRICS).is_file())
 }
 
-fn choose(run: &Path, last: usize, head_trained: bool) -> Result<Option<Best>> {
+fn choose(run: &Path, last: usize, trains_head: bool) -> Result<Option<Best>> {
     let mut epochs = Vec::new();
     let mut terms: Vec<EpochTerms> = Vec::new();
     for epoch in 1..=last {
@@ -54,8 +55,10 @@ fn choose(run: &Path, last: usize, head_trained: bool) -> Result<Option<Best>> {
         if path.is_file() {
             let metrics: DevMetrics = serde_json::from_slice(&storage::verify_file(&checkpoint, DEV_METRICS)?)
                 .map_err(|e| Error::model(format!("{}: {}", path.display(), foreign::reason(&e))))?;
-            epochs.push(epoch);
-            terms.push(if head_trained { metrics.terms() } else { metrics.loss_alone() });
+            if let Some(known) = if trains_head { Some(metrics.terms()) } else { metrics.loss_alone() } {
+                epochs.push(epoch);
+                terms.push(known);
+            }
         }
     }
     let quality = quality(&terms);

@@ -109,7 +109,7 @@ impl Session<'_> {
         self.log.sync()?;
         self.writer.epoch(&self.trainer, &self.state, scored.as_ref())?;
         let Some(best) = self.write_best()? else { return Ok(()) };
-        let score = best.score.map_or_else(|| "no dev metrics".into(), |score| format!("quality score {score:.3}"));
+        let score = best.score.map_or_else(|| "no quality score".into(), |score| format!("quality score {score:.3}"));
         self.log.bar().suspend(|| {
             tracing::info!(
                 "epoch {}: loss {:.4}; best so far epoch {} ({score})",
@@ -130,8 +130,8 @@ impl Session<'_> {
 
     /// Names the best epoch so far, on rank 0; `None` on others, and where no epoch has a checkpoint yet.
     fn write_best(&self) -> Result<Option<Best>> {
-        let head_trained = self.trainer.pass.weights.trains_classification();
-        Ok(self.trainer.ranks.on_rank_0(|| write_best(&self.writer.run, self.state.epoch, head_trained))?.flatten())
+        let trains_head = self.trainer.pass.weights.trains_classification();
+        Ok(self.trainer.ranks.on_rank_0(|| write_best(&self.writer.run, self.state.epoch, trains_head))?.flatten())
     }
 
     /// What ends the process after `error`. A signal saves the epoch as it is first; any other error leaves the last

@@ -3,7 +3,7 @@
 //! `RUN/train.json` holds them as a [`Fingerprint`]. A later `train` in the same directory with another one is refused
 //! with exit 2, naming the keys.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 use serde_json::{Value, json};
@@ -39,8 +39,9 @@ impl Identity {
         let hash = |source: &Option<(_, String)>| source.as_ref().map_or(Value::Null, |(_, hash)| json!(hash));
         let init_from = config.train.init_from.as_ref().map(|dir| config.resolve(dir));
         // Gone since: a resumed run does not need it, and a new one says so when it reads it.
-        let gone = init_from.as_ref().is_some_and(|dir| !dir.exists());
-        let init_from = init_from.filter(|_| !gone).map(|dir| scoring::checkpoint_hash(&dir)).transpose()?;
+        let gone = init_from.as_ref().is_some_and(|dir| !dir.exists() && storage::stepped_aside(dir).is_none());
+        let start_hash = |dir: PathBuf| storage::read_unchanged(&dir, scoring::checkpoint_hash);
+        let init_from = init_from.filter(|_| !gone).map(start_hash).transpose()?;
         let contents = [
             ("task.prompt", template),
             ("train.seed", json!(context.seed)),

@@ -15,15 +15,15 @@ use crate::{
         ClsHead, Llama, Model,
         adapter::LoraConfig,
         carries_adapter,
-        checkpoint::{self, BaseLookup},
+        checkpoint::{self, BaseLookup, ClsgenJson},
         peft,
     },
     storage,
     train::checkpoint::Resumable,
 };
 
-/// Base, adapters and head, and whether training has ever reached the head or will. `start_hash`: the checkpoint of
-/// `train.init_from` as the run records it.
+/// Base, adapters and head; and whether the head is trained, by this run or by one that it starts from. `start_hash` is
+/// the hash by which the run records the checkpoint of `train.init_from`.
 pub(super) fn model(
     context: &Context,
     base: &FoundBase,
@@ -37,11 +37,11 @@ pub(super) fn model(
         Some(dir) => {
             // `init_from` may lie in a run that is still training.
             storage::read_unchanged(&dir, |dir| {
-                check_shape(context, dir, base)?;
+                let info = check_shape(context, dir, base)?;
                 if resume.is_none() && start_hash != Some(scoring::checkpoint_hash(dir)?.as_str()) {
                     return Err(replaced(dir));
                 }
-                Ok((stored(context, dir, base)?, checkpoint::read_info(dir)?.head_trained))
+                Ok((stored(context, dir, base)?, info.head_trained))
             })?
         }
     };
@@ -64,7 +64,8 @@ fn init_from(context: &Context) -> Option<PathBuf> {
 
 /// Whether `train.init_from` can be started from, as far as can be told without its weights: for a dry run.
 pub(super) fn check(context: &Context, base: &FoundBase) -> Result<()> {
-    init_from(context).map_or(Ok(()), |dir| storage::read_unchanged(&dir, |dir| check_shape(context, dir, base)))
+    let check = |dir: PathBuf| storage::read_unchanged(&dir, |dir| check_shape(context, dir, base).map(drop));
+    init_from(context).map_or(Ok(()), check)
 }
 
 fn fresh(context: &Context, base: &FoundBase) -> Result<Model> {
@@ -104,8 +105,8 @@ fn stored(context: &Context, dir: &Path, base: &FoundBase) -> Result<Model> {
 }
 
 /// A checkpoint of other labels (exit 2), or of another base, rank or head (exit 4), cannot be gone on with under this
-/// config: told before the base is read.
-fn check_shape(context: &Context, dir: &Path, base: &FoundBase) -> Result<()> {
+/// config: told before the base is read. Returns what the checkpoint says of itself.
+fn check_shape(context: &Context, dir: &Path, base: &FoundBase) -> Result<ClsgenJson> {
     let config = &context.config;
     let info = checkpoint::read_info(dir)?;
     if info.labels.count() == config.task.labels.count() && info.labels != config.task.labels {
@@ -152,7 +153,7 @@ fn check_shape(context: &Context, dir: &Path, base: &FoundBase) -> Result<()> {
         }
     }
     if differing.is_empty() {
-        Ok(())
+        Ok(info)
     } else {
         Err(Error::model(format!("{}: {}", dir.display(), differing.join("; ")))
             .hint("make task.labels, [lora], [head] and model.base those of the checkpoint"))
