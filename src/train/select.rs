@@ -31,7 +31,7 @@ pub struct Best {
 }
 
 /// Chooses among the checkpoints of epochs 1 to `last` and writes `RUN/best.json`; nothing where there is none of them
-/// yet. A run that does not train the head (`objective = "lm"`) is not chosen by what the head says: dev's loss chooses,
+/// yet. Where a run does not train the head (`objective = "lm"`), what the head says chooses nothing: dev's loss does,
 /// and of a dev split without explanations, which has none, the latest epoch is the best known.
 pub fn write_best(run: &Path, last: usize, trains_head: bool) -> Result<Option<Best>> {
     let best = choose(run, last, trains_head)?;
