@@ -64,28 +64,30 @@ impl Constraint {
     }
 
     pub(super) fn of(tokenizer: &TextTokenizer, labels: &Labels, verdict: &Verdict, prefix: &str) -> Result<Self> {
-        let encode = |text: &str| -> Result<Vec<u32>> {
-            let mut ids = tokenizer.encode(text)?;
+        // The ids of `rest` and the end of turn, which behind `written` name the class.
+        let completed = |class: usize, written: &str, rest: &str| -> Result<Vec<u32>> {
+            let mut ids = tokenizer.encode_within(rest)?;
+            let whole = [&tokenizer.encode_within(written)?[..], &ids].concat();
+            if verdict.parse(&tokenizer.decode(&whole)?, labels, prefix).label != labels.class(class) {
+                return Err(Error::model(format!(
+                    "constrained decoding: the tokenizer cannot write the verdict line of class {class}"
+                ))
+                .hint("set generate.constrain = false"));
+            }
             ids.push(tokenizer.eog());
             Ok(ids)
         };
-        let closing = |(class, label): (usize, &String)| -> Result<Vec<u32>> {
-            let ids = encode(&verdict.closing(label))?;
-            let text = format!("x{}", tokenizer.decode(&ids[..ids.len() - 1])?);
-            if verdict.parse(&text, labels, prefix).label == labels.class(class) {
-                return Ok(ids);
-            }
-            Err(Error::model(format!(
-                "constrained decoding: the tokenizer cannot write the verdict line of class {class}"
-            ))
-            .hint("set generate.constrain = false"))
-        };
-        let tails = |ending: &String| -> Result<Vec<Option<Vec<u32>>>> {
-            (0..=ending.len()).map(|n| ending.get(n..).map(|rest| encode(&format!("{rest}\n\n"))).transpose()).collect()
-        };
         let endings: Vec<String> = labels.iter().map(|label| verdict.ending(label)).collect();
+        let closing = |(class, label): (usize, &String)| completed(class, "x", &verdict.closing(label));
         let closings = labels.iter().enumerate().map(closing).collect::<Result<Vec<_>>>()?;
-        let tails = endings.iter().map(tails).collect::<Result<Vec<_>>>()?;
+        let tails = |(class, ending): (usize, &String)| -> Result<Vec<Option<Vec<u32>>>> {
+            let opened = format!("x\n\n{}", verdict.opening());
+            let tail = |n| {
+                ending.split_at_checked(n).map(|(a, b)| completed(class, &format!("{opened}{a}"), &format!("{b}\n\n")))
+            };
+            (0..=ending.len()).map(|n| tail(n).transpose()).collect()
+        };
+        let tails = endings.iter().enumerate().map(tails).collect::<Result<Vec<_>>>()?;
         let reserve = tails.iter().flatten().flatten().chain(&closings).map(Vec::len).max().unwrap_or(0);
         Ok(Self {
             labels: labels.clone(),
@@ -205,7 +207,10 @@ enum Free {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::{super::tests::byte_tokenizer, *};
+    use crate::prompt::TokenizerFiles;
 
     /// A model that wants to write `wish` and then stop, and prefers `label` among bytes it did not wish for.
     fn write(wish: &str, labels: [&str; 2], prefers: usize, cap: usize) -> String {
@@ -263,6 +268,32 @@ mod tests {
         let wish = "x\n\nClassification: 1:d";
         assert_eq!(write(&format!("{wish}\n\n"), ["1:d", "1:death"], 0, 90), format!("{wish}\n\n"));
         assert_eq!(write(&format!("{wish}eath\n\n"), ["1:d", "1:death"], 0, 90), format!("{wish}eath\n\n"));
+    }
+
+    #[test]
+    fn closing_and_label_are_written_as_the_target_of_training_has_them() {
+        let labels = Labels::two("0:alive", "1:death");
+        let toy: Value = serde_json::from_str(include_str!("../../tests/golden/prompt_toy.json")).unwrap();
+        for (name, kind) in toy["tokenizers"].as_object().unwrap() {
+            let config = json!({"bos_token": kind["bos_token"], "eos_token": kind["eos_token"]});
+            let tokenizer = TextTokenizer::from_files(&TokenizerFiles {
+                tokenizer: kind["tokenizer"].to_string().into_bytes(),
+                tokenizer_config: Some(config.to_string().into_bytes()),
+                ..TokenizerFiles::default()
+            })
+            .unwrap();
+            let constraint = Constraint::of(&tokenizer, &labels, &Verdict::default(), "Reasoning: ").unwrap();
+            let explanation = tokenizer.encode("Stable").unwrap();
+            for class in [0, 1] {
+                let label = ["0:alive", "1:death"][class];
+                let target = tokenizer.encode(&Verdict::default().response("Stable", label)).unwrap();
+                let closing = constraint.closings[class].split_last().unwrap();
+                assert_eq!([&explanation[..], closing.1].concat(), target, "{name}");
+                assert_eq!(*closing.0, tokenizer.eog());
+                let tail = constraint.tails[class][0].as_ref().unwrap().split_last().unwrap().1;
+                assert!(target.ends_with(tail), "{name}: {target:?} {tail:?}");
+            }
+        }
     }
 
     #[test]

@@ -49,8 +49,15 @@ struct Parts {
     plain: Tokenizer,
     /// For text that does not begin a prompt, where the pre-tokenizer tells the two apart (Metaspace, scheme `first`).
     later: Option<PreTokenizerWrapper>,
-    /// For a piece that follows another.
-    following: Option<NormalizerWrapper>,
+    following: Following,
+}
+
+/// The steps for a piece that follows another, or other ids, within a text: nothing is put before it.
+#[derive(Default)]
+pub(super) struct Following {
+    pub normalizer: Option<NormalizerWrapper>,
+    /// Where it differs from the one of a text that does not begin its prompt.
+    pub pre_tokenizer: Option<PreTokenizerWrapper>,
 }
 
 /// Where a piece stands.
@@ -58,7 +65,7 @@ struct Parts {
 pub(super) struct PiecePosition {
     /// It opens its prompt.
     pub begins: bool,
-    /// It follows another piece of its own text.
+    /// It goes on within a text.
     pub follows: bool,
 }
 
@@ -85,7 +92,7 @@ impl Encoder {
         json: &Value,
         plain: Tokenizer,
         later: Option<PreTokenizerWrapper>,
-        following: Option<NormalizerWrapper>,
+        following: Following,
         name: &str,
     ) -> Self {
         let known = growth(&json["normalizer"]).is_some_and(|growth| growth <= KNOWN_GROWTH)
@@ -155,11 +162,14 @@ impl Encoder {
 }
 
 impl Parts {
-    /// [`Tokenizer::encode`] with another pre-tokenizer for what does not begin its prompt, and another normalizer for
-    /// what follows a piece of its own text.
+    /// [`Tokenizer::encode`] with another pre-tokenizer for what does not begin its prompt, and other steps for what
+    /// goes on within a text.
     fn encode(&self, piece: &str, place: PiecePosition, offsets: OffsetType) -> tokenizers::Result<Encoding> {
-        let normalizer = if place.follows { self.following.as_ref() } else { self.plain.get_normalizer() };
-        let pre_tokenizer = self.later.as_ref().filter(|_| !place.begins).or(self.plain.get_pre_tokenizer());
+        let following = place.follows.then_some(&self.following);
+        let normalizer = following.map_or(self.plain.get_normalizer(), |steps| steps.normalizer.as_ref());
+        let later = self.later.as_ref().filter(|_| !place.begins);
+        let pre_tokenizer = following.and_then(|steps| steps.pre_tokenizer.as_ref()).or(later);
+        let pre_tokenizer = pre_tokenizer.or(self.plain.get_pre_tokenizer());
         let mut piece = self.plain.get_added_vocabulary().extract_and_normalize(normalizer, piece);
         if let Some(pre_tokenizer) = pre_tokenizer {
             pre_tokenizer.pre_tokenize(&mut piece)?;
@@ -246,7 +256,7 @@ mod tests {
         let json = json!({"version": "1.0", "added_tokens": [], "decoder": stumbling,
             "model": {"type": "BPE", "vocab": {"q": 0, "z": 1}, "merges": []}});
         let plain: Tokenizer = serde_json::from_value(json.clone()).unwrap();
-        let encoder = Encoder::new(&json, plain, None, None, "base/tokenizer.json");
+        let encoder = Encoder::new(&json, plain, None, Following::default(), "base/tokenizer.json");
         assert_eq!(encoder.decode(vec!["qzz".into(), "b".into()]).unwrap(), "xb");
         let error = encoder.decode(vec![format!("q{}b", "z".repeat(60))]).unwrap_err();
         assert_eq!(error.exit_code(), 4);

@@ -11,7 +11,7 @@ use tokenizers::{
 };
 
 use super::{
-    encoder::{self, Encoder, PiecePosition},
+    encoder::{self, Encoder, Following, PiecePosition},
     files::TokenizerFiles,
     pieces::Pieces,
     vocab::{self, ControlToken, Vocabulary},
@@ -76,7 +76,8 @@ impl TextTokenizer {
         encoder::check(&plain, controls.len())?;
         let failed = |e: &dyn std::fmt::Display| Error::model(format!("tokenizer.json: {}", foreign::reason(e)));
         let later = later_pre_tokenizer(&plain["pre_tokenizer"])?;
-        let (pieces, following) = Pieces::of(&plain)?;
+        let (pieces, normalizer) = Pieces::of(&plain)?;
+        let following = Following { normalizer, pre_tokenizer: following_pre_tokenizer(&plain["pre_tokenizer"])? };
         let bytes = serde_json::to_vec(&plain).map_err(|e| failed(&e))?;
         let tokenizer = Tokenizer::from_bytes(&bytes).map_err(|e| failed(&e))?;
         let encoder = Encoder::new(&plain, tokenizer, later, following, &files.name);
@@ -148,9 +149,17 @@ impl TextTokenizer {
         Ok(())
     }
 
-    /// Ids of a text that follows others: no control tokens, nothing put before or after.
+    /// Ids of a text that stands for itself behind others (sentencepiece puts a blank before it): no control tokens.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         self.encode_at(text, false)
+    }
+
+    /// Ids of a text that goes on within what is written already: nothing is put before it.
+    pub fn encode_within(&self, text: &str) -> Result<Vec<u32>> {
+        let mut ids = Vec::new();
+        let place = PiecePosition { begins: false, follows: true };
+        self.each_piece(text, place, OffsetType::None, |_, piece| ids.extend_from_slice(piece.get_ids()))?;
+        Ok(ids)
     }
 
     /// Ids of a text by itself, behind what HF puts before one by default (BOS): no control tokens within.
@@ -161,7 +170,8 @@ impl TextTokenizer {
     /// Ids of a text in which nothing is a control token. `begins` says that the text opens its prompt.
     pub(super) fn encode_at(&self, text: &str, begins: bool) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
-        self.each_piece(text, begins, OffsetType::None, |_, piece| ids.extend_from_slice(piece.get_ids()))?;
+        let place = PiecePosition { begins, follows: false };
+        self.each_piece(text, place, OffsetType::None, |_, piece| ids.extend_from_slice(piece.get_ids()))?;
         Ok(ids)
     }
 
@@ -171,7 +181,8 @@ impl TextTokenizer {
         let mut boundaries = vec![0];
         let mut end = 0;
         let mut tokens = 0;
-        self.each_piece(text, true, OffsetType::Byte, |first, piece| {
+        let place = PiecePosition { begins: true, follows: false };
+        self.each_piece(text, place, OffsetType::Byte, |first, piece| {
             for (start, token_end) in piece.get_offsets().iter().map(|(start, end)| (first + start, first + end)) {
                 if start >= end && start > boundaries[boundaries.len() - 1] && text.is_char_boundary(start) {
                     boundaries.push(start);
@@ -186,20 +197,20 @@ impl TextTokenizer {
         Ok((boundaries, tokens))
     }
 
-    /// Encodes a text piece by piece: `take` gets where each piece begins (in bytes) and its encoding. `begins` says
-    /// that the text opens its prompt. A piece of over 1 MB is an error (exit 3).
+    /// Encodes a text piece by piece: `take` gets where each piece begins (in bytes) and its encoding. `place` is the
+    /// first one's. A piece of over 1 MB is an error (exit 3).
     fn each_piece(
         &self,
         text: &str,
-        begins: bool,
+        mut place: PiecePosition,
         offsets: OffsetType,
         mut take: impl FnMut(usize, Encoding),
     ) -> Result<()> {
         let mut start = 0;
         while start < text.len() {
             let length = self.first_piece(&text[start..])?;
-            let place = PiecePosition { begins: begins && start == 0, follows: start > 0 };
             take(start, self.encoder.encode(&text[start..start + length], place, offsets)?);
+            place = PiecePosition { begins: false, follows: true };
             start += length;
         }
         Ok(())
@@ -268,11 +279,24 @@ impl TextTokenizer {
 /// The pre-tokenizer of text that does not begin a prompt, where that differs.
 fn later_pre_tokenizer(json: &Value) -> Result<Option<PreTokenizerWrapper>> {
     let mut json = json.clone();
-    if !replace_scheme(&mut json) {
-        return Ok(None);
-    }
+    replace_scheme(&mut json).then(|| pre_tokenizer(json)).transpose()
+}
+
+/// Of a Metaspace that puts a blank before every text: the same without. One among others may need it, for words that
+/// were split from their blanks before it.
+fn following_pre_tokenizer(json: &Value) -> Result<Option<PreTokenizerWrapper>> {
+    let mut json = json.clone();
+    let prepends = json["type"] == "Metaspace" && json["prepend_scheme"] != "never";
+    prepends
+        .then(|| {
+            json["prepend_scheme"] = "never".into();
+            pre_tokenizer(json)
+        })
+        .transpose()
+}
+
+fn pre_tokenizer(json: Value) -> Result<PreTokenizerWrapper> {
     serde_json::from_value(json)
-        .map(Some)
         .map_err(|e| Error::model(format!("tokenizer.json, pre_tokenizer: {}", foreign::reason(&e))))
 }
 

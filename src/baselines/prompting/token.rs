@@ -33,7 +33,7 @@ pub fn ask_tokens(
     emit: &mut dyn FnMut(BaselineRecord) -> Result<()>,
 ) -> Result<()> {
     // Token ids of ` <label>`, by class.
-    let ending = |label: &String| prompter.tokenizer().encode(&prompter.verdict().ending(label));
+    let ending = |label: &String| prompter.tokenizer().encode_within(&prompter.verdict().ending(label));
     let labels: Vec<Vec<u32>> = prompter.labels().iter().map(ending).collect::<Result<_>>()?;
     // Lines under way, complete but for what the model says: answers come back in the records' order.
     let under_way = RefCell::new(VecDeque::new());
