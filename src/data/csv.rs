@@ -1,7 +1,8 @@
 //! RFC 4180 with the slack of real files: quoted newlines, CRLF or LF, blank lines skipped, quotes inside bare cells.
 //!
 //! Strict where slack would lose records silently: text after a closing quote and a row of another width than the
-//! header are problems of that record, and a quote that never closes ends the reading, for it took all that follows.
+//! header are problems of that record. A quote that never closes ends the reading, for it took all that follows; and so
+//! does one out of place in a row that took lines, for they may be records.
 
 use std::io::{self, BufRead};
 
@@ -21,6 +22,8 @@ const MOST_COLUMNS: usize = 1 << 16;
 const NEVER_CLOSED: &str = "a quoted cell is never closed";
 /// The same where the cell has taken lines that may be records.
 const TOOK_LINES: &str = "a quoted cell is never closed, and took the lines behind it";
+/// The problem of a row in which a quoted cell ended at a quote that may open another, some records further on.
+const MISPLACED: &str = "a quote is out of place in a record of several lines";
 /// How cells are quoted.
 const QUOTES: &str = "a quoted cell ends in a quote, and a quote within it is doubled: \"a \"\"b\"\" c\"";
 
@@ -127,6 +130,8 @@ struct RowBuilder {
     row: RawRow,
     cell: Vec<u8>,
     state: State,
+    /// A quoted cell has taken lines.
+    took_lines: bool,
     /// Cells that are kept.
     kept: usize,
 }
@@ -134,7 +139,7 @@ struct RowBuilder {
 impl RowBuilder {
     fn new(kept: usize) -> Self {
         let row = RawRow { line: 1, cells: Vec::new(), more: 0, bytes: 0, problem: None };
-        Self { row, cell: Vec::new(), state: State::CellStart, kept }
+        Self { row, cell: Vec::new(), state: State::CellStart, took_lines: false, kept }
     }
 
     fn keep(&mut self, byte: u8) {
@@ -146,6 +151,10 @@ impl RowBuilder {
     fn push(&mut self, byte: u8) -> bool {
         match (self.state, byte) {
             (State::Quoted, b'"') => self.state = State::QuoteInQuoted,
+            (State::Quoted, b'\r' | b'\n') => {
+                self.keep(byte);
+                self.took_lines = true;
+            }
             (State::Quoted, _) => self.keep(byte),
             (State::CellStart, b'"') => self.state = State::Quoted,
             (State::QuoteInQuoted, b'"') => {
@@ -159,9 +168,11 @@ impl RowBuilder {
                 return true;
             }
             (State::QuoteInQuoted, _) => {
-                self.row.problem = Some("text follows a closing quote");
+                let problem = if self.took_lines { MISPLACED } else { "text follows a closing quote" };
+                self.row.problem = Some(problem);
                 self.state = State::Bare;
             }
+            (State::Bare, b'"') if self.took_lines => self.row.problem = Some(MISPLACED),
             (State::CellStart | State::Bare, _) => {
                 self.keep(byte);
                 self.state = State::Bare;
@@ -245,16 +256,16 @@ impl<R: BufRead> CsvRows<R> {
             return Err(too_long(self.number + 1));
         }
         if let Ok(Some(row)) = &read
-            && row.problem == Some(TOOK_LINES)
+            && let Some(problem @ (TOOK_LINES | MISPLACED)) = row.problem
         {
             self.done = true;
             let number = self.number + 1;
-            return Err(Error::data(format!(
-                "record {}: {NEVER_CLOSED}: everything from line {} on was taken into this record",
-                place(number, line(number, row)),
-                row.line
-            ))
-            .hint(QUOTES));
+            let place = place(number, line(number, row));
+            let what = match problem {
+                MISPLACED => format!("{MISPLACED}: records behind line {} may have been taken into this one", row.line),
+                _ => format!("{NEVER_CLOSED}: everything from line {} on was taken into this record", row.line),
+            };
+            return Err(Error::data(format!("record {place}: {what}")).hint(QUOTES));
         }
         self.number += usize::from(!self.done);
         read.map_err(|error| Error::data(format!("cannot be read after record {}: {}", self.number, reason(&error))))

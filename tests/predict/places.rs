@@ -74,6 +74,23 @@ fn a_quote_that_is_never_closed_ends_the_run() {
     assert_eq!(super::parse_lines(&result.stdout).len(), 3);
 }
 
+/// The quote that opens a later cell closes it: the records between would be gone with one bad record.
+#[test]
+fn a_quote_that_a_later_cell_closes_ends_the_run() {
+    let fixture = Fixture::new();
+    for (opened, later) in [("\"SECRET", "\"quoted\""), ("\"SECRET", "\", quoted\""), ("\"a\n\"SECRET", "plain")] {
+        fixture.write("in.csv", format!("id,text\n1,one\n2,{opened}\n3,three\n4,{later}\n5,five\n"));
+        let result = fixture.predict("in.csv", "-", &["--no-explanation"]);
+        let told =
+            "record 2: a quote is out of place in a record of several lines: records behind line 3 may have been";
+        assert_eq!(result.status.code(), Some(3), "{}", stderr(&result));
+        assert!(stderr(&result).contains(told) && !stderr(&result).contains("SECRET"), "{}", stderr(&result));
+    }
+    // A quote within one line costs its own record alone, and quotes in cells without them are text.
+    fixture.write("in.csv", "id,text\n1,\"one\" more\n2,5\" wide\n3,\"two\nlines, \"\"so\"\"\"\n");
+    assert_eq!(errors(&fixture, "in.csv"), [(1, "record 1: text follows a closing quote".to_owned())]);
+}
+
 #[test]
 fn a_prompt_that_does_not_fit_is_named_like_any_other() {
     let fixture = Fixture::new();
