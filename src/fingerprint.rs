@@ -102,6 +102,12 @@ impl Fingerprint {
         self.0.get(key).unwrap_or(&Value::Null)
     }
 
+    /// Keys and values of a map in the config, by what follows its name.
+    pub fn under<'a>(&'a self, map: &'a str) -> impl Iterator<Item = (&'a str, &'a Value)> {
+        let within = move |key: &'a String| key.strip_prefix(map)?.strip_prefix('.');
+        self.0.iter().filter_map(move |(key, value)| Some((within(key)?, value)))
+    }
+
     /// How `config` reads a record: what a label or a text that was made of one depends on.
     pub fn of_reading(config: &Config) -> Result<Self> {
         Ok(Self::new(Stage::Train, config, &Stage::Train.contents(|_| Value::Null))?.reading())

@@ -5,7 +5,7 @@
 //!     ─▶ output: new, continued or refused ─▶ score ─▶ lines
 //! ```
 
-mod horizon;
+mod from_run;
 mod output_file;
 mod part;
 
@@ -42,7 +42,8 @@ const LISTED: usize = 20;
 
 /// Runs the command.
 pub fn run(context: &Context, args: &PredictArgs) -> Result<()> {
-    let context = &horizon::of_run(context, &args.model);
+    let context = &from_run::with_horizon(context, &args.model);
+    from_run::warn_of_columns(context, &args.model);
     if context.dry_run {
         return dry_run(context, args);
     }

@@ -44,3 +44,22 @@ fn the_label_of_a_prediction_is_the_runs_or_refused() {
     assert_eq!(told.code, Some(0), "{told:?}");
     assert_eq!(parse_lines(told.stdout.as_bytes())[1]["label"], 1);
 }
+
+/// An input that has a column of the usual name beside the one that the run read would be predicted by the wrong one.
+#[test]
+fn columns_that_the_run_read_by_other_names_are_told() {
+    let fixture = Fixture::new();
+    let told = |flags: &[&str]| {
+        let result = fixture.predict("in.csv", "out.jsonl", &[&["--no-explanation", "--overwrite"], flags].concat());
+        assert_eq!(result.status.code(), Some(0), "{}", stderr(&result));
+        stderr(&result).contains("its run read other columns (text=full_note) than this command does")
+    };
+    fixture.write("in.csv", "id,text,full_note\n1,short,whole\n");
+    assert!(!told(&[]));
+    fixture.write(
+        "run/train.json",
+        json!({ "data.fields.text": "full_note", "data.fields.explanation": "why" }).to_string(),
+    );
+    assert!(told(&[]));
+    assert!(!told(&["--set", "data.fields.text=full_note"]) && !told(&["--set", "data.fields.text=text"]));
+}
