@@ -307,6 +307,7 @@ fn baselines_decode_like_the_papers_counts() {
     }
     fixture.write("dev.jsonl", records);
     fixture.write("run/checkpoints/epoch-01/dev.predictions.jsonl", predictions);
+    run::write_trained(&fixture, json!({ "model.max_input_tokens": 1200 }));
     std::fs::remove_dir_all(fixture.path("base")).unwrap();
     let flags =
         ["--split", "dev", "--set", "data.dev=dev.jsonl", "--baselines", "label,self_consistency", "--paper", "table2"];

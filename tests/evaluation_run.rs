@@ -8,7 +8,7 @@ mod run;
 
 use std::{collections::BTreeMap, mem::MaybeUninit};
 
-use run::{Fixture, eval, finished_run, json, json_of, notes, stderr, succeed};
+use run::{Fixture, eval, finished_run, json, json_of, notes, stderr, succeed, write_trained};
 use rustix::fs::inotify::{self, ReadFlags, WatchFlags};
 use serde_json::Value;
 
@@ -102,6 +102,7 @@ fn a_stopped_evaluation_goes_on_and_a_finished_one_needs_no_model() {
 #[test]
 fn dev_keeps_the_checkpoints_predictions_and_is_called_in_sample() {
     let fixture = finished_run();
+    write_trained(&fixture, serde_json::json!({}));
     std::fs::remove_dir_all(fixture.path("base")).unwrap();
     let output = succeed(&fixture, &["--split", "dev", "--set", "data.dev=dev.jsonl"]);
     assert!(String::from_utf8_lossy(&output.stdout).contains("in-sample"));

@@ -141,6 +141,7 @@ fn the_pages_say_what_the_runs_files_say() {
     std::fs::remove_file(fixture.path("run/eval/test/model-card.md")).unwrap();
     succeed(&fixture, &TEST);
     page(&fixture, "test/model-card.md");
+    std::fs::rename(fixture.path("gone"), fixture.path("base")).unwrap();
     succeed(&fixture, &["--split", "dev", "--set", "data.dev=dev.jsonl"]);
     assert!(!fixture.path("run/eval/dev/model-card.md").exists());
 }

@@ -206,10 +206,18 @@ impl EvalJob {
     }
 
     /// Whether training scored dev as this command would: in its arithmetic, where one is named, and drawing by its
-    /// `--seed`, where one is given and texts are drawn at all.
+    /// `--seed`, where one is given and texts are drawn at all. A checkpoint without its run does not say in which
+    /// windows, with which texts and how its dev was written.
     fn drew_alike(&self, context: &Context) -> bool {
         let config = &context.config;
-        let Ok(Some(run)) = trained(&context.run_dir) else { return true };
+        let Ok(Some(run)) = trained(&context.run_dir) else {
+            tracing::warn!(
+                "{}: no train.json says how its checkpoint's {DEV_PREDICTIONS} was made: dev is predicted anew, and \
+                 the texts there cannot be compared with these",
+                context.run_dir.display()
+            );
+            return false;
+        };
         let dtype = run.get("model.dtype");
         let known = !dtype.is_null() && dtype != "auto";
         let ours = context.dtype().map_or(Value::Null, |dtype| json!(dtype.as_str()));

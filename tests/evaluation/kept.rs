@@ -118,3 +118,43 @@ fn what_is_called_dev_is_in_sample_by_its_records() {
     succeed(&fixture, &["--split", "dev", "--set", "data.dev=test.jsonl", "--overwrite"]);
     assert_eq!(json_of(&fixture, "dev/metrics.json")["dev_overlap"], 10);
 }
+
+/// What a checkpoint without its run said of dev may be of other windows and other decoding: neither ids nor labels
+/// tell.
+#[test]
+fn dev_of_a_checkpoint_without_its_run_is_predicted_anew() {
+    const DEV: [&str; 4] = ["--split", "dev", "--set", "data.dev=dev.jsonl"];
+    for known in [false, true] {
+        let fixture = finished_run();
+        fixture.succeed("dev.jsonl", "other.out", &["--set", "model.max_input_tokens=100"]);
+        let [now, then] = ["dev.out", "other.out"].map(|name| fixture.read(name));
+        assert!(now != then, "some notes are longer than the window");
+        fixture.write("run/checkpoints/epoch-01/dev.predictions.jsonl", &then);
+        if known {
+            write_trained(&fixture, serde_json::json!({}));
+        }
+        let output = succeed(&fixture, &DEV);
+        assert!(fixture.read("run/eval/dev/predictions.jsonl") == if known { then } else { now }, "{known}");
+        assert_eq!(stderr(&output).contains("no train.json says how"), !known, "{}", stderr(&output));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("in-sample"), "{known}");
+        // What is finished needs no model, whoever made it.
+        std::fs::remove_dir_all(fixture.path("base")).unwrap();
+        succeed(&fixture, &DEV);
+    }
+}
+
+/// What `--paper all` has still to write of dev is what will be written.
+#[test]
+fn the_plan_counts_dev_where_it_is_predicted_anew() {
+    let fixture = finished_run();
+    let plan = || -> Value {
+        let all = ["--split", "dev", "--set", "data.dev=dev.jsonl", "--paper", "all", "--set", "task.name=lcd30"];
+        let output = succeed(&fixture, &[&all[..], &["--dry-run", "--json"]].concat());
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let parts = document["dry_run"]["--paper all"].as_array().unwrap().clone();
+        parts.into_iter().find(|part| part["part"] == "predictions").unwrap()["answers"].clone()
+    };
+    assert_eq!(plan(), 10);
+    write_trained(&fixture, serde_json::json!({}));
+    assert_eq!(plan(), Value::Null);
+}

@@ -21,6 +21,12 @@ pub fn finished_run() -> Fixture {
     fixture
 }
 
+/// `train.json` of the run, as far as an evaluation reads it: its dev split, and what `more` says of its settings.
+pub fn write_trained(fixture: &Fixture, mut more: Value) {
+    more["data.dev"] = blake3::hash(&fixture.read("dev.jsonl")).to_hex().to_string().into();
+    fixture.write("run/train.json", more.to_string());
+}
+
 /// `clsgen eval` of the run; no record's text may be on stderr.
 pub fn eval(fixture: &Fixture, flags: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_clsgen"));

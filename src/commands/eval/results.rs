@@ -22,7 +22,7 @@ use crate::{
         folder::{EvalRequest, Folder},
         judge, log,
         predictions::{BASE_FILE, FILE},
-        run_directory::EvalJob,
+        run_directory::{self, EvalJob},
         splits,
     },
     fingerprint::Fingerprint,
@@ -138,6 +138,8 @@ struct Run<'a> {
     /// Of scoring a record, prompt and text, on the clock of the training job, all its ranks together; none where the
     /// log of the run does not tell.
     seconds: Option<f64>,
+    /// Its `train.json` says how the checkpoint's predictions of dev were made: they are kept.
+    keeps_dev: bool,
     /// Files of answers that it keeps go on.
     folder: &'a Folder,
 }
@@ -146,7 +148,8 @@ impl<'a> Run<'a> {
     fn of(context: &Context, job: &EvalJob, folder: &'a Folder) -> Result<Self> {
         // Their number alone: labels are read once dev's thresholds are frozen.
         let records = splits::load(&context.config, &job.data, &job.template.fields())?.len();
-        Ok(Self { records, seconds: history::seconds_a_record(&context.run_dir), folder })
+        let keeps_dev = run_directory::trained(&context.run_dir)?.is_some();
+        Ok(Self { records, seconds: history::seconds_a_record(&context.run_dir), keeps_dev, folder })
     }
 
     /// Records that have no line in `file` yet.
@@ -154,9 +157,9 @@ impl<'a> Run<'a> {
         self.records.saturating_sub(self.folder.held(file).map_or(0, |held| log::lines(&held)))
     }
 
-    /// The model's own; those of dev were made when it was trained.
+    /// The model's own; those of dev were made when it was trained, where that is known.
     fn predictions(&self, work: &PredictionSource<'_>, folder: &Folder) -> Part {
-        if work.split() == Some("dev") {
+        if self.keeps_dev && work.split() == Some("dev") {
             return Part { note: Some("dev's were made when the model was trained"), ..Part::ready("predictions") };
         }
         self.answers("predictions", &folder.out.join(FILE), 1)
