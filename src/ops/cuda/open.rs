@@ -71,7 +71,8 @@ pub fn name(device: &Device) -> Option<String> {
     None
 }
 
-/// The most bytes of a GPU that this process had in use at once since it last asked (or began); `None` on a CPU.
+/// The most bytes of a GPU that this process had in use at once since it last asked (or began), without what CUDA
+/// graphs hold; `None` on a CPU.
 pub fn take_peak_memory(device: &Device) -> Option<u64> {
     #[cfg(feature = "cuda")]
     if device.is_cuda() {

@@ -6,7 +6,7 @@ use super::super::attention::{BlockTable, CHUNK, Decoding};
 use super::super::cuda::{Graph, Places};
 use super::super::kv_store::{BLOCK, PagedBatch};
 use super::{Indices, Inputs};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Graphs held at once: rows leave a batch one by one, and each number of them has its own.
 const MOST: usize = 16;
@@ -80,23 +80,29 @@ impl GraphCache {
         let step = match step {
             Step::Seen(shape, dtype) => match capture(key, [ids, positions], batch, heads, (&shape, dtype), work) {
                 Ok(step) => step,
-                Err(error) => {
-                    tracing::warn!("decoding goes on without CUDA graphs: {error}");
-                    *self = Self::new(false);
-                    return Ok(None);
-                }
+                Err(error) => return Ok(self.give_up(&error)),
             },
             captured @ Step::Captured { .. } => captured,
         };
         let mut result = None;
         if let Step::Captured { graph, places, result: held } = &step {
             places.write(&words(key, [ids, positions], batch)?)?;
-            graph.launch()?;
+            // Its first launch may find no room for what the graph holds; nothing of the step is done then.
+            if let Err(error) = graph.launch() {
+                return Ok(self.give_up(&error));
+            }
             self.launches += 1;
             result = Some(held.clone());
         }
         self.steps.push((key, step));
         Ok(result)
+    }
+
+    /// No graphs from here on: the step runs op by op.
+    fn give_up(&mut self, error: &Error) -> Option<Tensor> {
+        tracing::warn!("decoding goes on without CUDA graphs: {error}");
+        *self = Self::new(false);
+        None
     }
 
     fn wanted(&self, batch: &PagedBatch<'_>) -> bool {
@@ -147,6 +153,8 @@ fn capture(
 ) -> Result<Step> {
     let places = Places::new(batch.device(), key.words())?;
     let result = Tensor::zeros(shape, dtype, batch.device())?;
+    // The kernel of a copy into a tensor: no step runs it op by op, and within the capture it could not be loaded.
+    result.slice_set(&result.zeros_like()?, 0, 0)?;
     let mut taken = 0;
     let mut place = |words: usize| {
         taken += words;

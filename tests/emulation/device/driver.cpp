@@ -234,8 +234,15 @@ API int cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void*) {
   return SUCCESS;
 }
 
-API int cuModuleLoadData(void** made, const void*) { return *made = &module, SUCCESS; }
-API int cuModuleLoad(void** made, const char*) { return *made = &module, SUCCESS; }
+// A load may wait for all that runs, which no capture holds.
+API int cuModuleLoadData(void** made, const void*) {
+  ONE_AT_A_TIME;
+  return capturing ? refused() : (*made = &module, SUCCESS);
+}
+API int cuModuleLoad(void** made, const char*) {
+  ONE_AT_A_TIME;
+  return capturing ? refused() : (*made = &module, SUCCESS);
+}
 API int cuModuleUnload(void*) { return SUCCESS; }
 API int cuModuleGetFunction(void** made, void*, const char* name) {
   ONE_AT_A_TIME;
