@@ -83,7 +83,7 @@ pub(super) fn execute(context: &Context, args: &TrainArgs) -> Result<Option<Best
     base.check_window(context)?;
     let prompter = prompter(config, &inputs, base.tokenizer.clone())?;
     let examples = encode(config, &inputs, &prompter)?;
-    let label_tokens = label_tokens(config, &prompter, &examples)?;
+    let label_tokens = label_tokens(config, &inputs, &prompter, &examples)?;
     // A dev record without a prompt must not come to light after an epoch's work.
     let dev = dev(context, &mut inputs, &prompter)?;
     let lengths = examples.iter().map(|example| example.prompt.len()).collect();
@@ -209,9 +209,8 @@ fn encode(config: &Config, inputs: &Inputs, prompter: &Prompter) -> Result<Vec<E
         return Err(Error::usage(message)
             .hint("run `clsgen construct` first, map data.fields.explanation, or set train.objective = \"cls\""));
     }
-    let source = inputs.constructed.as_ref().map_or(&inputs.train_path, |(path, _)| path);
     let (examples, found) =
-        examples::encode(prompter, &inputs.train, objective).map_err(|e| e.context(source.display()))?;
+        examples::encode(prompter, &inputs.train, objective).map_err(|e| e.context(inputs.source().display()))?;
     if found.unexplained > 0 && objective != Objective::Cls {
         let fate = if objective == Objective::Lm { "left out" } else { "trained on their label alone" };
         tracing::warn!("{} of {} records have no explanation: {fate}", found.unexplained, inputs.train.len());
@@ -230,12 +229,17 @@ fn encode(config: &Config, inputs: &Inputs, prompter: &Prompter) -> Result<Vec<E
 }
 
 /// Where the consistency loss reads the LM's answer, if it is trained.
-fn label_tokens(config: &Config, prompter: &Prompter, examples: &[Example]) -> Result<Option<Arc<LabelTokens>>> {
+fn label_tokens(
+    config: &Config,
+    inputs: &Inputs,
+    prompter: &Prompter,
+    examples: &[Example],
+) -> Result<Option<Arc<LabelTokens>>> {
     if config.train.w_consistency == 0.0 {
         return Ok(None);
     }
     let tokens = LabelTokens::new(prompter)?;
-    tokens.check(examples)?;
+    tokens.check(examples).map_err(|e| e.context(inputs.source().display()))?;
     Ok(Some(Arc::new(tokens)))
 }
 

@@ -25,13 +25,18 @@ impl LabelTokens {
     /// Those of the task's labels.
     ///
     /// # Errors
-    /// Two labels share it (exit 2): the LM's answer could not be read from one token.
+    /// Two labels share it, or no target names its label (exit 2): the LM's answer could not be read from one token.
     pub fn new(prompter: &Prompter) -> Result<Self> {
         let labels = prompter.labels();
         let target = |class: Class| prompter.target("x", class).map(|target| target.ids);
         let targets: Vec<Vec<u32>> = (0..labels.count()).filter_map(Class::new).map(target).collect::<Result<_>>()?;
         // No target is the beginning of another: each ends in the end token.
-        let place = (0..).find(|&i| targets.iter().any(|target| target.get(i) != targets[0].get(i))).unwrap_or(0);
+        let longest = targets.iter().map(Vec::len).max().unwrap_or(0);
+        let place = (0..longest).find(|&i| targets.iter().any(|target| target.get(i) != targets[0].get(i)));
+        let place = place.ok_or_else(|| {
+            Error::usage("train.w_consistency: the prompt's response is the explanation alone, which names no label")
+                .hint("leave key response out of the prompt file, or train.w_consistency out")
+        })?;
         let ids: Vec<u32> = targets.iter().filter_map(|target| target.get(place).copied()).collect();
         for (k, id) in ids.iter().enumerate() {
             if let Some(first) = ids[..k].iter().position(|other| other == id) {
@@ -53,9 +58,10 @@ impl LabelTokens {
     /// another way behind that explanation.
     pub fn check(&self, examples: &[Example]) -> Result<()> {
         let named = |example: &Example| self.place(&example.target, example.class).is_some();
-        let bad = examples.iter().position(|example| !example.target.is_empty() && !named(example));
+        let bad = examples.iter().find(|example| !example.target.is_empty() && !named(example));
         bad.map_or(Ok(()), |bad| {
-            Err(Error::data(format!("train.w_consistency: record {}: its label has other tokens than usual", bad + 1))
+            let number = bad.record;
+            Err(Error::data(format!("record {number}: train.w_consistency: its label has other tokens than usual"))
                 .hint("end that record's explanation in a full stop, or leave train.w_consistency out"))
         })
     }

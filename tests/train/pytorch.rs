@@ -116,8 +116,10 @@ fn the_consistency_loss_is_refused_where_it_has_no_meaning() {
     fixture.write("three.jsonl", std::fs::read(golden("classes-3/train.jsonl")).unwrap());
     let consistency = ["--set", "train.w_consistency=1"];
     let labels = r#"task.labels=["alive","alone","dead"]"#;
+    fixture.write("whole.toml", "format = \"plain\"\nuser = \"{document}\"\nresponse = \"{explanation}\"\n");
     for (flags, words) in [
         (&["--set", labels, "--set", "data.train=\"three.jsonl\""][..], "\"alive\" and \"alone\" have the first token"),
+        (&["--set", "task.prompt=whole.toml"], "train.w_consistency: the prompt's response is the explanation alone"),
         (&["--set", "train.objective=cls"], "train.w_consistency: compares head and text"),
         (&["--set", "train.objective=lm"], "train.w_consistency: compares head and text"),
     ] {
