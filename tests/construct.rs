@@ -111,6 +111,18 @@ fn a_finished_split_whose_file_is_gone_is_not_called_done() {
     work.finish("whole");
 }
 
+/// Its text ends before the verdict: learned as a whole answer, no text would name a label.
+#[test]
+fn explanations_are_not_constructed_to_be_whole_answers() {
+    let work = Work::new();
+    std::fs::write(work.path("whole.toml"), "user = \"{document}\"\nresponse = \"{explanation}\"\n").unwrap();
+    let prompt = format!("task.prompt={}", work.path("whole.toml").display());
+    let output = work.command("run").args(["--set", &prompt]).stderr(Stdio::piped()).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && stderr.contains("hint: leave key response out"), "{stderr}");
+    assert!(!work.path("run").exists());
+}
+
 fn id(line: &str) -> String {
     serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].as_str().unwrap().to_owned()
 }

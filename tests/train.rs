@@ -259,17 +259,18 @@ fn of_a_head_that_is_not_trained_the_loss_chooses() {
     fixture.write("dev.jsonl", fixture::notes(6, true));
     let lm = ["--set", "train.objective=lm", "--set", "train.epochs=4", "--set", "train.learning_rate=1e-2"];
     fixture.succeed("lm", &lm);
-    let losses: Vec<f64> =
-        fixture.log("lm", "epoch").iter().map(|epoch| epoch["dev"]["loss"].as_f64().unwrap()).collect();
-    let least = (0..4).min_by(|&a, &b| losses[a].total_cmp(&losses[b])).unwrap();
-    assert_eq!(
-        fixture.json("lm/best.json"),
-        json!({
-            "epoch": least + 1,
-            "path": format!("checkpoints/epoch-{:02}", least + 1),
-            "score": null,
-        })
-    );
+    let least = |run: &str| {
+        let epochs = fixture.log(run, "epoch");
+        let loss = |epoch: usize| epochs[epoch - 1]["dev"]["loss_gen"].as_f64().unwrap();
+        let epoch = (1..=4).min_by(|&a, &b| loss(a).total_cmp(&loss(b))).unwrap();
+        json!({"epoch": epoch, "path": format!("checkpoints/epoch-{epoch:02}"), "score": null})
+    };
+    assert_eq!(fixture.json("lm/best.json"), least("lm"));
+    // Dev's loss has the first step's weights: none at all here.
+    let from_nothing = ["train.loss_schedule=linear", "train.w_gen=0", "train.w_gen_end=1"];
+    fixture.succeed("linear", &[&lm[..], &from_nothing.map(|set| ["--set", set]).concat()].concat());
+    assert_eq!(fixture.json("linear/best.json"), least("linear"));
+    assert_ne!(fixture.json("linear/best.json")["epoch"], 1);
     let told = |run: &str| {
         let predict = ["predict", "--model", run, "--input", "dev.jsonl", "--output", &format!("{run}.jsonl")];
         let told =

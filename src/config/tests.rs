@@ -199,6 +199,7 @@ fn keys_that_contradict_each_other_are_refused() {
     assert!(load(None, &["train.effective_batch=32".into(), "train.batch_size=3".into()]).is_err());
     let told = |sets: &[&str]| load(None, &sets.iter().map(ToString::to_string).collect::<Vec<_>>()).map(|_| ());
     assert!(told(&["train.objective=cls", "train.w_cls=0"]).unwrap_err().to_string().starts_with("train.w_cls: is 0"));
+    assert!(told(&["train.w_cls=0"]).unwrap_err().to_string().starts_with("train.w_cls: is 0"));
     assert!(told(&["train.objective=lm", "train.w_gen=0"]).unwrap_err().to_string().starts_with("train.w_gen: is 0"));
     // A correction of L_cls for rare classes goes through nothing else.
     for (sets, key) in [
@@ -236,7 +237,7 @@ fn a_schedule_and_its_ends_come_together() {
     refused(&["train.label_smoothing=1"], "--set train.label_smoothing=1: train.label_smoothing must be");
     refused(&["train.curriculum=long_first"], "--set train.curriculum=long_first: train.curriculum must be one of");
     let from_nothing =
-        ["train.w_gen=0", "train.w_cls=0", "train.loss_schedule=linear", "train.w_gen_end=1"].map(String::from);
+        ["train.w_gen=0", "train.w_cls=1", "train.loss_schedule=linear", "train.w_gen_end=1"].map(String::from);
     assert_eq!(load(None, &from_nothing).unwrap().train.w_gen_end, Some(1.0));
 }
 

@@ -58,6 +58,10 @@ pub(super) fn contradictions(config: &Config) -> Vec<Contradiction> {
         Objective::Joint if no_text && no_class && train.w_consistency == 0.0 => {
             add(&["train.w_gen", "train.w_cls"], with, "both are 0: nothing would be trained".into());
         }
+        Objective::Joint if no_class && train.w_consistency == 0.0 => {
+            let message = "is 0: the head would stay as it is; train.objective = \"lm\" trains the text alone";
+            add(&["train.w_cls"], with, message.into());
+        }
         Objective::Lm if no_text => add(&["train.w_gen"], with, "is 0: nothing would be trained".into()),
         Objective::Cls if no_class => add(&["train.w_cls"], with, "is 0: nothing would be trained".into()),
         _ => {}

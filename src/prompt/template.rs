@@ -183,6 +183,19 @@ impl PromptTemplate {
         self
     }
 
+    /// Refuses (exit 2) constructed explanations, which end before their verdict line, where they are to be learned as
+    /// whole answers.
+    pub fn check_constructed(&self) -> Result<()> {
+        if self.response != WHOLE_ANSWER {
+            return Ok(());
+        }
+        Err(Error::usage(format!(
+            "task.prompt: key response = {WHOLE_ANSWER:?} is for answers that hold their verdict line, which \
+             construct takes off: no text would name a label"
+        ))
+        .hint("leave key response out of the prompt file"))
+    }
+
     /// The response for an explanation and a label.
     pub(super) fn respond(&self, explanation: &str, label: &str, verdict: &Verdict) -> String {
         if self.response == WHOLE_ANSWER { explanation.to_owned() } else { verdict.response(explanation, label) }

@@ -58,9 +58,10 @@ impl DevMetrics {
         EpochTerms { dev_loss: self.loss, ..self.evaluation.terms() }
     }
 
-    /// The same of a run that does not train the head; `None` where there is no loss either.
+    /// The same of a run that does not train the head; `None` where dev has no explanations. Their own loss, whose
+    /// weight may be 0 at the first step.
     pub fn loss_alone(&self) -> Option<EpochTerms> {
-        self.loss.map(|loss| EpochTerms { dev_loss: Some(loss), ..EpochTerms::default() })
+        self.loss_gen.map(|loss| EpochTerms { dev_loss: Some(loss), ..EpochTerms::default() })
     }
 
     /// What TensorBoard shows.

@@ -1,7 +1,7 @@
 //! AdamW over every trainable tensor, in name order, after clipping by the global norm (paper A.2.3).
 //!
 //! PyTorch's betas and eps, decoupled decay on every trainable tensor. A tensor without a gradient is left alone, as
-//! PyTorch leaves `grad = None` alone.
+//! PyTorch leaves `grad = None` alone; but moments are corrected by the run's steps, PyTorch's by the tensor's own.
 
 use std::collections::BTreeMap;
 

@@ -113,7 +113,14 @@ fn constructed_records_that_were_changed_are_refused() {
         let told = fixture.fail("run", &[], 3);
         assert!(told.contains("construct/train.jsonl was changed since"), "{told}");
     }
+    // Training on the source instead would be another run, and no file would say so.
+    std::fs::remove_file(fixture.path("run/construct/train.jsonl")).unwrap();
+    let told = fixture.fail("run", &["--set", "train.objective=cls"], 3);
+    assert!(told.contains("construct/train.jsonl is gone, and "), "{told}");
     fixture.write("run/construct/train.jsonl", &records);
+    fixture.write("whole.toml", "user = \"{document}\"\nresponse = \"{explanation}\"\n");
+    let told = fixture.fail("run", &["--set", "task.prompt=whole.toml"], 2);
+    assert!(told.contains("which construct takes off"), "{told}");
     fixture.succeed("run", &[]);
 }
 

@@ -68,6 +68,7 @@ impl ConstructJob {
             return Err(Error::usage(format!("task.prompt has the field `{MADE}`, which construct writes itself"))
                 .hint("give the field another name in the prompt, and its column by data.fields"));
         }
+        template.check_constructed()?;
         let (mut teacher, base) = teacher::find(context, purpose)?;
         let teacher_tokenizer = teacher.tokenizer.clone();
         let dir = context.run_dir.join("construct");

@@ -58,6 +58,7 @@ impl Inputs {
         let needs = Needs::split(&config.data, "train", &fields);
         let train_hash = data::source_hash(&train_path)?;
         let constructed = constructed(&context.run_dir, "train", (&train_path, &train_hash), config)?;
+        constructed.iter().try_for_each(|_| template.check_constructed())?;
         let train = match &constructed {
             Some((path, _)) => data::load_canonical(path, &config.task.labels, &Needs { expect: None, ..needs })?,
             None => data::load(&config.data, &train_path, &needs)?,
@@ -80,6 +81,11 @@ impl Inputs {
         Ok(Self { template, train_path, train_hash, constructed, train, dev_source, constructed_dev, dev, leakage })
     }
 
+    /// The file that is trained on.
+    pub fn source(&self) -> &Path {
+        self.constructed.as_ref().map_or(&self.train_path, |(path, _)| path)
+    }
+
     /// Every input file, for `run.json`.
     pub fn files(&self) -> Vec<&Path> {
         let sources = self.constructed.iter().chain(&self.dev_source).chain(&self.constructed_dev);
@@ -91,13 +97,18 @@ impl Inputs {
 /// and read that as `config` does; made from another or in another way, exit 2.
 fn constructed(run: &Path, split: &str, source: (&Path, &str), config: &Config) -> Result<Option<(PathBuf, String)>> {
     let path = run.join("construct").join(format!("{split}.jsonl"));
-    if !path.is_file() {
-        return construct::refuse_parts(run, split).map(|()| None);
-    }
     let stats = run.join("construct").join("stats.json");
     let recorded =
         foreign::read(&stats, foreign::LARGE).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
     let recorded = recorded.map(|stats| stats["splits"][split].clone()).unwrap_or_default();
+    if !path.is_file() {
+        construct::refuse_parts(run, split)?;
+        if recorded.is_null() {
+            return Ok(None);
+        }
+        return Err(Error::data(format!("{} is gone, and {} says that it was made", path.display(), stats.display()))
+            .hint("put it back as construct wrote it, or choose another directory with --run"));
+    }
     match recorded["source"]["blake3"].as_str() {
         Some(hash) if hash == source.1 => {
             let hash = unchanged(&path, &stats, &recorded)?;
