@@ -43,7 +43,7 @@ use crate::{
     generate::scoring,
     metrics::{AnyEvaluation, Options, Sample, decision_curves::decision_curves, perplexity::Perplexity},
     progress,
-    report::{Table, decision_tables, evidence_table, perplexity_table},
+    report::{Table, decision_tables, evidence_table, figures, perplexity_table},
     signals::stoppable,
     storage::{self, AtomicDir, run_record::Used},
 };
@@ -121,7 +121,7 @@ pub(super) fn execute(context: &Context, args: &EvalArgs, gate: Option<&Gate>) -
     let scored = work.score(context, &folder);
     // Whose task this is: prediction files are counted here first, and a run's labels.
     let scored = scored.and_then(|scored| paper::task_of(context, &asked, &scored).map(|_| scored));
-    let scored = if context.dry_run { scored? } else { folder.settle(scored)? };
+    let scored = if context.dry_run { scored? } else { folder.settle(scored, remove_shown)? };
     if context.dry_run {
         return dry_run(context, &work, &scored, [judge.is_some(), baselines.is_some(), comparable.is_some()], &parts)
             .map(|()| None);
@@ -367,6 +367,12 @@ fn options(context: &Context) -> Options {
 }
 
 /// Writes the tables; those of an earlier command that are no longer among them go, what others put there stays.
+/// Removes what [`write_tables`] and [`figures::draw`] have written; what lies beside it is somebody's.
+fn remove_shown(out: &Path) -> Result<()> {
+    storage::remove_ours(&out.join("tables"), Table::is_ours)?;
+    storage::remove_ours(&out.join("figures"), figures::is_ours)
+}
+
 fn write_tables(out: &Path, tables: &[&Table]) -> Result<()> {
     let out = out.join("tables");
     let folder = AtomicDir::create(&out)?;

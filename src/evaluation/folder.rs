@@ -307,14 +307,15 @@ impl Folder {
     }
 
     /// Once the split is scored, what was replaced goes; where it could not be, and nothing of it was, that comes back.
-    pub fn settle<T>(&self, scored: Result<T>) -> Result<T> {
+    /// `remove_shown` removes our tables and figures of such a folder: they are of the settings before.
+    pub fn settle<T>(&self, scored: Result<T>, remove_shown: impl FnOnce(&Path) -> Result<()>) -> Result<T> {
         match &scored {
             Err(_) => recover(&self.out, &self.frozen)?,
             Ok(_) => {
                 storage::remove_dir_all(&aside(&self.out))?;
                 if self.overwrite && !self.returns {
                     DERIVED.iter().try_for_each(|name| storage::remove_file(&self.out.join(name)))?;
-                    ["tables", "figures"].iter().try_for_each(|name| storage::remove_dir_all(&self.out.join(name)))?;
+                    remove_shown(&self.out)?;
                     if self.is_of_a_run() {
                         [THRESHOLDS, CALIBRATION]
                             .iter()

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use super::{create_dir_all, error, sync};
+use super::{create_dir_all, error, remove_file, sync};
 use crate::error::{Error, Result};
 
 /// Gives `to`, which will replace the directory `from`, everything in there whose name is not one of ours. Linked, it
@@ -24,6 +24,13 @@ pub fn keep_others(from: &Path, to: &Path, is_ours: impl Fn(&str) -> bool) -> Re
         keep(&from.join(&name), &to.join(&name))?;
     }
     Ok(())
+}
+
+/// Removes the files of a directory whose names are ours, if it is there.
+pub fn remove_ours(directory: &Path, is_ours: impl Fn(&str) -> bool) -> Result<()> {
+    let ours = names(directory)?.into_iter().filter(|name| name.to_str().is_some_and(&is_ours));
+    let files = ours.map(|name| directory.join(name)).filter(|path| !path.is_dir());
+    files.into_iter().try_for_each(|path| remove_file(&path))
 }
 
 /// The names in a directory; none where it is not there.
@@ -81,5 +88,8 @@ mod tests {
         }
         assert_eq!(path.join("link").read_link().unwrap(), Path::new("nowhere"));
         keep_others(&root.path().join("absent"), &root.path().join("none"), |_| false).unwrap();
+        remove_ours(&path, |name| ["new.md", "mine"].contains(&name)).unwrap();
+        assert!(read("new.md").is_none() && read("mine/deep/notes").is_some());
+        remove_ours(&root.path().join("absent"), |_| true).unwrap();
     }
 }

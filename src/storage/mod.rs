@@ -26,7 +26,7 @@ use std::{
 pub use atomic::{AtomicDir, recover, write_file_atomic, write_own_file};
 pub use fault::{fault, points, spoiled};
 pub use guard::{check_output, check_stdout, check_tree, foreign, protect};
-pub use kept::keep_others;
+pub use kept::{keep_others, remove_ours};
 #[cfg(feature = "mpi")]
 pub(crate) use lock::host_name;
 pub use lock::{OutputLock, RunLock};

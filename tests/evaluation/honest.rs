@@ -164,22 +164,38 @@ fn calibrated_values_of_more_classes_are_labelled_where_dev_is_what_is_scored() 
 fn what_somebody_put_beside_tables_and_figures_is_kept() {
     let bench = Bench::new();
     bench.file("test.jsonl", &counted(60, 20, 12, 25));
-    let eval = || {
+    let eval = |flags: &[&str]| {
         let mut command = Command::cargo_bin("clsgen").unwrap();
         command.current_dir(bench.path("")).args(["eval", "--run", "run", "--set", "eval.bootstrap=200"]);
-        command.args(["--predictions", "test.jsonl"]).assert().success();
+        command.args(["--predictions", "test.jsonl"]).args(flags).assert().success();
     };
-    eval();
+    eval(&[]);
     let theirs = ["tables/mine.csv", "tables/slides/notes.txt", "tables/metrics.xlsx", "figures/mine.svg"];
     let ours = ["tables/against.md", "figures/subgroups.png"];
     for name in theirs.iter().chain(&ours) {
         bench.write(&format!("run/eval/predictions/{name}"), "mine");
     }
-    eval();
+    eval(&[]);
     theirs.iter().for_each(|name| assert_eq!(bench.text(name), "mine", "{name}"));
     // Those of an earlier command, which this one does not make, are gone.
     for name in ours {
         assert!(!bench.path(&format!("run/eval/predictions/{name}")).exists(), "{name}");
     }
     assert!(bench.text("tables/metrics.md").contains("AUROC") && bench.text("figures/roc.svg").starts_with("<svg"));
+    // The same predictions measured otherwise replace what was measured, and nothing else.
+    bench.write("run/eval/predictions/tables/against.md", "mine");
+    eval(&["--set", "eval.bootstrap=300", "--overwrite"]);
+    theirs.iter().for_each(|name| assert_eq!(bench.text(name), "mine", "{name}"));
+    assert!(!bench.path("run/eval/predictions/tables/against.md").exists());
+}
+
+/// Nobody is shown a record: the prompt only says how the verdict is written.
+#[test]
+fn predictions_are_scored_whatever_their_prompt_showed() {
+    let bench = Bench::new();
+    bench.file("test.jsonl", &counted(60, 20, 12, 25));
+    bench.write("leak.toml", "user = \"{document} {explanation}\"\n");
+    let mut command = Command::cargo_bin("clsgen").unwrap();
+    command.current_dir(bench.path("")).args(["eval", "--run", "run", "--set", "eval.bootstrap=200"]);
+    command.args(["--predictions", "test.jsonl", "--set", "task.prompt=leak.toml"]).assert().success();
 }

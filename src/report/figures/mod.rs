@@ -102,7 +102,7 @@ fn finish(out: &Path, dir: AtomicDir, figures: Vec<Figure>) -> Result<Vec<Figure
 }
 
 /// Whether a file of the figures' directory is one of ours, by its name.
-fn is_ours(file: &str) -> bool {
+pub fn is_ours(file: &str) -> bool {
     let parts = file.rsplit_once('.');
     parts.is_some_and(|(name, extension)| NAMES.contains(&name) && EXTENSIONS.contains(&extension))
 }
