@@ -21,9 +21,14 @@ shift 3
 mkdir -p -m 700 "$folder"
 # With leading zeros part 10 comes behind part 9 where a shell sorts names.
 output=$folder/part-$(printf %05d "$SLURM_ARRAY_TASK_ID").jsonl
+device=cuda
+for option in "$@"; do
+    case $option in --device | --device=*) device= ;; esac
+done
 status=0
 srun --kill-on-bad-exit=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
-    clsgen predict --device cuda --model "$model" --input "$input" --output "$output" --shard auto "$@" || status=$?
+    clsgen predict ${device:+--device "$device"} --model "$model" --input "$input" --output "$output" --shard auto \
+    "$@" || status=$?
 # USR1 came five minutes before the time limit (--signal): what is done is saved, and the same task goes on from there.
 if [ "$status" -eq 138 ]; then
     scontrol requeue "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"

@@ -114,7 +114,8 @@ impl Columns {
     pub fn check(&self) -> Result<()> {
         let answers = ["label", "explanation"];
         let asked_for = RESERVED.iter().zip(&self.reserved).filter(|(field, _)| answers.contains(field));
-        let texts = || self.text.iter().filter(|text| !RESERVED.contains(&text.name.as_str()));
+        // One that no prompt names is shown to nobody.
+        let texts = || self.text.iter().filter(|text| text.required && !RESERVED.contains(&text.name.as_str()));
         let shown = |column: &String| texts().find(|text| text.column == *column);
         match asked_for.into_iter().find_map(|(field, column)| Some((field, shown(column)?))) {
             None => Ok(()),
@@ -122,7 +123,10 @@ impl Columns {
                 "the field `{name}` is read from the column `{column}`, which holds the {field}: the model would be \
                  shown what it is asked for"
             ))
-            .hint(format!("if it is no answer, name another column for the {field}: --set data.fields.{field}=NONE"))),
+            .hint(format!(
+                "name another column for `{name}` with --set data.fields.{name}=COLUMN; or, if this one is no answer, \
+                 for the {field}"
+            ))),
         }
     }
 
@@ -331,4 +335,22 @@ fn whole(number: &str) -> Option<i128> {
 fn is_blank(text: &str) -> bool {
     text.chars()
         .all(|c| c.is_whitespace() || c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_prompt_shows_the_column_that_it_asks_for() {
+        let fields = [("label", "died"), ("outcome", "died")].map(|(field, column)| (field.into(), column.into()));
+        let data = config::Data { fields: fields.into(), ..config::Data::default() };
+        let shown = |fields: &[&str]| {
+            let fields: Vec<String> = fields.iter().map(ToString::to_string).collect();
+            Columns::new(&data, Layout::Canonical, true, &fields).check()
+        };
+        shown(&["text"]).unwrap();
+        let refused = shown(&["text", "outcome"]).unwrap_err();
+        assert!(refused.exit_code() == 2 && refused.to_string().contains("`outcome` is read from the column `died`"));
+    }
 }

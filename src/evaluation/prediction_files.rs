@@ -54,7 +54,7 @@ pub fn score(context: &Context, folder: &Folder, test: &[PathBuf], dev: &[PathBu
 pub fn verdict(context: &Context) -> Result<Verdict> {
     let prompt = context.config.given.contains("task.prompt").then_some(&context.config.task.prompt);
     match prompt.map(|path| context.config.resolve(path)).filter(|path| path.exists()) {
-        Some(path) => PromptTemplate::load(&path)?.verdict(),
+        Some(path) => PromptTemplate::of_answers(&path)?.verdict(),
         None => Ok(Verdict::default()),
     }
 }

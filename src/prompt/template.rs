@@ -90,10 +90,17 @@ pub(super) enum Part {
 impl PromptTemplate {
     /// Reads and checks a prompt file; anything wrong with it is a usage error (exit 2).
     pub fn load(path: &Path) -> Result<Self> {
+        let template = Self::of_answers(path)?;
+        template.check_task().map_err(|e| e.context(path.display()))?;
+        Ok(template)
+    }
+
+    /// The same where answers are there, and nobody is shown a record: what it shows is not looked at.
+    pub fn of_answers(path: &Path) -> Result<Self> {
         let name = path.display();
         let text = read_prompt_file(path, "task.prompt")?;
         let mut template: Self = parse_prompt_file(&name.to_string(), &text, KEYS)?;
-        template.check_task().map_err(|e| e.context(&name))?;
+        template.check().map_err(|e| e.context(&name))?;
         if template.response.is_empty() {
             template.response = template.verdict()?.response("{explanation}", "{label}");
         }

@@ -114,6 +114,8 @@ fn a_dry_run_says_on_which_cards_a_run_fits_and_for_how_long() {
     let trained = fixture.fail("run", &["--assume", "100"], 2);
     assert!(trained.contains("hint: add --dry-run"), "{trained}");
     assert!(fixture.fail("run", &["--dry-run", "--assume", "0"], 2).contains("not a positive number"));
+    let full = ["--dry-run", "--assume", "100", "--set", "train.parameters=full", "--set", "model.dtype=bf16"];
+    assert!(fixture.fail("run", &full, 2).contains("trains weights in f32"));
     assert!(!fixture.path("run").exists());
 }
 

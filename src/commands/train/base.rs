@@ -38,8 +38,8 @@ impl FoundBase {
         let source = agreement::base(context)?;
         let device = if elsewhere { Device::Cpu } else { context.device()? };
         let dtype = if elsewhere { cards::dtype(config) } else { device::dtype(config.model.dtype, &device) };
-        // As "auto" is elsewhere, where the device is a GPU.
-        let asked = if elsewhere && config.model.dtype == Dtype::Auto { DType::BF16 } else { dtype };
+        // What a GPU, which is elsewhere, makes of the key: "auto" is bf16 there.
+        let asked = if elsewhere && config.model.dtype != Dtype::F32 { DType::BF16 } else { dtype };
         if config.train.parameters == Parameters::Full && asked != DType::F32 {
             return Err(Error::usage(
                 "train.parameters = \"full\" trains weights in f32, which model.dtype is not here",
