@@ -43,7 +43,7 @@ use crate::{
 };
 
 pub use answers::{BaselineRuns, kept};
-use answers::{are_of, by_run, finished, keeping_runs, read, runs_of, without_texts};
+use answers::{are_of, by_run, finished, keeping_runs, read, runs_of, tell_kept, tell_runs, without_texts};
 
 /// Where the answers are kept in a split's folder.
 const FOLDER: &str = "baselines";
@@ -191,6 +191,9 @@ impl<'a> Runner<'a> {
         let read = |text: &str| read(baseline, text, &verdict, labels);
         let is_kept = self.plan.kept.contains(&baseline);
         let kept = if is_kept { finished((self.out, baseline), self.records, self.plan.overwrite)? } else { None };
+        if kept.is_some() && baseline != Baseline::Cnn {
+            tell_kept(self.context, self.plan.asked.as_ref(), (self.out, baseline))?;
+        }
         let lines = match (baseline, kept) {
             (Baseline::SelfConsistency, Some(runs)) => self.vote(&runs)?,
             (_, Some(lines)) => lines,
@@ -225,14 +228,7 @@ impl<'a> Runner<'a> {
         let sampling = Sampling { temperature: eval.temperature, top_p: eval.top_p, seed: self.context.seed };
         let answered = self.plan.keeping_runs.contains(&baseline).then(|| file(self.out, baseline));
         let stay = answered.and_then(|file| runs_of(&file));
-        let given = self.context.config.given.contains("eval.runs");
-        if let Some(runs) = stay.filter(|runs| given && *runs != eval.runs) {
-            tracing::warn!(
-                "{}: its {runs} runs of an earlier command stay: eval.runs = {} is of new answers",
-                baseline.name(),
-                eval.runs
-            );
-        }
+        tell_runs(self.context, baseline, stay);
         let runs = stay.unwrap_or(self.plan.runs);
         let made = self.made(baseline, template, Some((runs, sampling.temperature)))?;
         self.logged(baseline, &made, &|rest, lines, bar| {

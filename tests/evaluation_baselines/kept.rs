@@ -73,6 +73,14 @@ fn what_no_command_names_counts_as_it_was_asked() {
         succeed(&fixture, flags);
         assert_eq!(json(&fixture, "baselines.json")["methods"], methods, "{flags:?}");
     }
+    // What this command gives for it, and it was not asked by, is told.
+    let told = |flags: &[&str]| stderr(&succeed(&fixture, flags));
+    for name in ["verbalized", "label"] {
+        assert!(told(&["--set", "eval.runs=3"]).contains(&format!("{name}: its 1 runs of an earlier command stay")));
+        let other = told(&["--set", "eval.baseline_model=base"]);
+        assert!(other.contains(&format!("{name}: its answers of an earlier command stay, which another model")));
+    }
+    assert_eq!(json(&fixture, "baselines.json")["methods"], methods);
     // Named again, one is asked by the keys of today.
     let output = eval(&fixture, &["--baselines", "self_consistency"]);
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));

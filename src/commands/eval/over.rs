@@ -95,12 +95,16 @@ impl Evaluated {
             ))
             .hint(format!("evaluate it again: give eval --overwrite, --split {split} and --run {}", path.display())));
         }
+        let values: Value = read(&metrics, path)?;
+        let made_by = |file: &str| log::made_by(&metrics.with_file_name(file));
+        // A text that is gone or was changed since leaves its answers, but no perplexity.
+        let read_text = made_by(language::BASE_FILE).filter(|_| !values["perplexity"].is_null());
         Ok(Self {
             steps: steps(path),
             trained: read(&path.join("train.json"), path)?,
             made: settings.made,
-            others: [judge::FILE, language::BASE_FILE].map(|file| log::made_by(&metrics.with_file_name(file))),
-            metrics: read(&metrics, path)?,
+            others: [made_by(judge::FILE), read_text],
+            metrics: values,
             path: path.to_owned(),
         })
     }

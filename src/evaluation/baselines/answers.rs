@@ -12,6 +12,7 @@ use crate::{
     data::Record,
     error::Result,
     evaluation::{
+        asked_model::AskedModel,
         cnn,
         folder::{EvalRequest, Folder},
         log,
@@ -121,6 +122,39 @@ fn of_earlier(asked: &EvalRequest, among: &[String], alone: bool) -> Vec<Baselin
 /// The runs that a file of answers was asked for.
 pub(super) fn runs_of(file: &Path) -> Option<usize> {
     usize::try_from(log::made_by(file)?.get("eval.runs").as_u64()?).ok()
+}
+
+/// Says what this command gives that a baseline's answers of an earlier one, which it does not name, were not asked by.
+pub(super) fn tell_kept(
+    context: &Context,
+    asked: Option<&AskedModel>,
+    (out, baseline): (&Path, Baseline),
+) -> Result<()> {
+    let file = file(out, if baseline == Baseline::SelfConsistency { Baseline::Label } else { baseline });
+    tell_runs(context, baseline, runs_of(&file));
+    let other = asked.map(AskedModel::identity).transpose()?;
+    if let (Some(other), Some(made)) = (other, log::made_by(&file))
+        && *made.get("eval.baseline_model") != other
+    {
+        tracing::warn!(
+            "{0}: its answers of an earlier command stay, which another model than eval.baseline_model gave; \
+             --baselines {0} asks this one",
+            baseline.name()
+        );
+    }
+    Ok(())
+}
+
+/// Says where so many runs of a baseline stay and the command gives another number.
+pub(super) fn tell_runs(context: &Context, baseline: Baseline, stay: Option<usize>) {
+    let runs = context.config.eval.runs;
+    let given = context.config.given.contains("eval.runs");
+    if let Some(stay) = stay.filter(|stay| given && *stay != runs) {
+        tracing::warn!(
+            "{}: its {stay} runs of an earlier command stay: eval.runs = {runs} is of new answers",
+            baseline.name()
+        );
+    }
 }
 
 /// The lines that a baseline is measured on, where its file in the split's folder has every record, whatever settings
