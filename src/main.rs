@@ -11,6 +11,7 @@ static ALLOCATOR: Allocator = Allocator;
 const SIGNAL_STACK: usize = 3 << 12;
 
 fn main() -> ExitCode {
+    clsgen::storage::forbid_core_dumps();
     // A panic's payload could hold text of a record, so only its place is printed.
     std::panic::set_hook(Box::new(|panic| {
         // A thread for whose signal stack there is no room: the standard library panics, and would abort.

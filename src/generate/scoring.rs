@@ -23,7 +23,7 @@ use crate::{
         ClsHead, LlamaConfig, Model, ModelSource, Precision,
         checkpoint::{self, BaseLookup, ClsgenJson, INFO, LoadedModel},
     },
-    prompt::{PromptTemplate, Prompter, TextTokenizer},
+    prompt::{self, PromptTemplate, Prompter, TextTokenizer},
     storage,
 };
 
@@ -65,7 +65,7 @@ pub fn refuse_checkpoint(run: &Path) -> Result<()> {
 pub fn template(dir: &Path, info: &ClsgenJson) -> Result<PromptTemplate> {
     let failed = |what: String| Error::model(format!("{}: prompt: {what}", dir.join("clsgen.json").display()));
     let template: PromptTemplate =
-        serde_json::from_value(info.prompt.clone()).map_err(|e| failed(foreign::reason(&e)))?;
+        serde_json::from_value(info.prompt.clone()).map_err(|e| failed(prompt::of_keys(&e.to_string())))?;
     template.check().map_err(|e| failed(foreign::reason(&e)))?;
     if let Err(error) = template.check_task() {
         tracing::warn!("{}: prompt: {error}", dir.join("clsgen.json").display());

@@ -16,7 +16,7 @@ use crate::{
     error::{Error, Result, ResultExt},
     foreign,
     labels::Labels,
-    prompt::TokenizerFiles,
+    prompt::{TokenizerFiles, of_keys},
     storage::{self, AtomicDir, MANIFEST, reason, verify_manifest},
 };
 
@@ -119,8 +119,12 @@ pub fn read_info(dir: &Path) -> Result<ClsgenJson> {
     };
     let text = foreign::read_text(&path, foreign::SMALL)
         .map_err(|e| failed(reason(&e)).hint("is this a checkpoint directory (epoch-NN)?"))?;
-    let info: ClsgenJson = serde_json::from_str(&text)
-        .map_err(|e| failed(format!("not a checkpoint description: {}", foreign::reason(&e))))?;
+    // The prompt may hold examples: nothing of the file is repeated.
+    let info: ClsgenJson = serde_json::from_str(&text).map_err(|e| {
+        let (line, column) = (e.line(), e.column());
+        let what = if e.is_data() { of_keys(&e.to_string()) } else { "is no JSON".to_owned() };
+        failed(format!("not a checkpoint description: line {line}, column {column}: {what}"))
+    })?;
     if info.schema != 1 {
         return Err(failed(format!("schema is {}, 1 expected", info.schema))
             .hint("it was written by another version of clsgen"));

@@ -33,7 +33,7 @@ mod verdict;
 mod vocab;
 
 pub use files::TokenizerFiles;
-pub use prompt_file::{parse_prompt_file, read_prompt_file};
+pub use prompt_file::{of_keys, parse_prompt_file, read_prompt_file};
 pub use prompter::{Message, Prompter, Tokens};
 pub use template::{PromptFormat, PromptTemplate};
 pub use thoughts::after_thoughts;

@@ -37,6 +37,11 @@ fn what(text: &str, message: &str) -> String {
     if text.parse::<toml::Table>().is_err() {
         return "is not TOML from here on".to_owned();
     }
+    of_keys(message)
+}
+
+/// The same of any file's keys and values.
+pub fn of_keys(message: &str) -> String {
     match message.strip_prefix("missing field ") {
         Some(key) => format!("lacks the key {}", key.trim_end()),
         None if message.starts_with("unknown field") => "has a key that such a file does not have".to_owned(),

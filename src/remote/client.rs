@@ -38,6 +38,9 @@ pub(super) struct Client {
 
 impl Client {
     pub fn new(model: &RemoteModel, remote: &config::Remote) -> Result<Self> {
+        if is_open(model) {
+            tracing::warn!("{}: what prompts hold of records goes to {} unencrypted", model.key, model.url);
+        }
         let timeout = Duration::from_secs(remote.timeout_s);
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
@@ -136,6 +139,11 @@ fn failure(error: &ureq::Error) -> RequestFailure {
     }
 }
 
+/// Whether others on the way read along.
+fn is_open(model: &RemoteModel) -> bool {
+    model.url.starts_with("http://") && !is_this_machine(&model.url)
+}
+
 /// The key in the variable `name`, if there is one.
 fn key(name: &str, model: &RemoteModel) -> Result<Option<String>> {
     let Some(key) = env::var_os(name) else { return Ok(None) };
@@ -147,7 +155,7 @@ fn key(name: &str, model: &RemoteModel) -> Result<Option<String>> {
     let Some(key) = std::str::from_utf8(key).ok().filter(|_| printable(key)) else {
         return Err(Error::usage(format!("remote.key_env: the variable {name} holds no key that HTTP can carry")));
     };
-    if model.url.starts_with("http://") && !is_this_machine(&model.url) {
+    if is_open(model) {
         tracing::warn!("{}: the key in {name} goes to {} unencrypted: it is no https address", model.key, model.url);
     }
     Ok(Some(format!("Bearer {key}")))

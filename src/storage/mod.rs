@@ -35,6 +35,7 @@ pub use manifest::{MANIFEST, hash_bytes, hash_file, hash_into, hash_written, unl
 pub(crate) use packed::packed;
 pub use packed::unpack;
 use private::Named;
+pub use private::forbid_core_dumps;
 pub use snapshot::{read_unchanged, stepped_aside};
 pub use temporary::whose;
 

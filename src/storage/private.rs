@@ -20,7 +20,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::fs::OFlags;
+use rustix::{
+    fs::OFlags,
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 
 use super::foreign;
 use crate::{
@@ -82,6 +85,13 @@ pub(super) fn open(action: &str, path: &Path, named: Named, options: &OpenOption
         }
     }
     Err(Error::run(format!("{action} {}: it comes and goes", path.display())))
+}
+
+/// No core dump is written of this process: it would hold records, in a place of the system's choosing.
+pub fn forbid_core_dumps() {
+    let limit = Rlimit { current: Some(0), ..getrlimit(Resource::Core) };
+    // To lower one's own limit is always allowed.
+    let _ = setrlimit(Resource::Core, limit);
 }
 
 /// Opens a FIFO as soon as it has a reader.
@@ -217,4 +227,15 @@ fn check_owner(path: &Path, meta: &Metadata) -> Result<()> {
 
 fn link(path: &Path) -> Error {
     foreign(path, "and it is a symbolic link, which is not written through")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_core_dump_is_written() {
+        forbid_core_dumps();
+        assert_eq!(getrlimit(Resource::Core).current, Some(0));
+    }
 }

@@ -158,3 +158,23 @@ fn a_prediction_file_is_read_likewise() {
         assert!(stderr(&output).contains(&what), "{what}: {}", stderr(&output));
     }
 }
+
+/// A prompt may hold notes as examples.
+#[test]
+fn a_damaged_prompt_is_told_without_a_word_of_it() {
+    let fixture = Fixture::new();
+    fixture.write("in.jsonl", "{\"id\": \"a\", \"text\": \"x\"}\n");
+    let path = "run/checkpoints/epoch-01/clsgen.json";
+    let info: serde_json::Value = serde_json::from_slice(&std::fs::read(fixture.path(path)).unwrap()).unwrap();
+    let mut prompt = info["prompt"].clone();
+    prompt["format"] = "Mrs SECRET".into();
+    for (key, value) in [("prompt", "Mrs SECRET".into()), ("prompt", prompt), ("truncate", "Mrs SECRET".into())] {
+        let mut wrong = info.clone();
+        wrong[key] = value;
+        fixture.write(path, wrong.to_string());
+        let result = fixture.predict("in.jsonl", "out.jsonl", &[]);
+        assert_eq!(result.status.code(), Some(4), "{key}");
+        let told = stderr(&result);
+        assert!(told.contains("has a value that its key does not take") && !told.contains("SECRET"), "{told}");
+    }
+}
